@@ -1,0 +1,35 @@
+"""Learn the loss function that a small data set needs.
+
+>>> import metaloss
+>>> "evolve" in dir(metaloss)
+True
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from metaloss._version import __version__ as __version__
+
+if TYPE_CHECKING:
+    from metaloss.criterion import Criterion as Criterion
+    from metaloss.criterion import load as load
+    from metaloss.search import evolve as evolve
+
+# Looked up on first use: `import metaloss` and `metaloss --help` stay fast, and need no torch.
+_PUBLIC = {
+    "evolve": "metaloss.search",
+    "load": "metaloss.criterion",
+    "Criterion": "metaloss.criterion",
+}
+
+__all__ = ["Criterion", "__version__", "evolve", "load"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'metaloss' has no attribute {name!r}")
+    return getattr(import_module(_PUBLIC[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,142 @@
+"""Data sources: one file of this folder is one source, `load(name)` reads it; only `fetch` uses the network."""
+
+import difflib
+import hashlib
+import importlib
+import os
+import pkgutil
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from types import ModuleType
+
+from jaxtyping import Bool, Int64, UInt8
+from torch import Tensor
+
+from metaloss.errors import DataError, SettingsError
+
+
+# Compared by identity: `==` of two tensors is no truth value.
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """Labelled images, as they are stored; the official training split first, then the official test split if any.
+
+    Attributes:
+        name: What the user calls it, e.g. "fashionmnist" or "folder:scans".
+        pixels: Raw images, 0 to 255.
+        labels: The class of each image, a position in `classes`.
+        classes: Names of the classes.
+        index: Each image's index in its official split; decides its pool.
+        test: True in the official test split; False everywhere where the source has none.
+        origin: Where the images come from, to be told to the user.
+    """
+
+    name: str
+    pixels: UInt8[Tensor, "N K H W"]
+    labels: Int64[Tensor, " N"]
+    classes: tuple[str, ...]
+    index: Int64[Tensor, " N"]
+    test: Bool[Tensor, " N"]
+    origin: str
+
+    def fingerprint(self) -> str:
+        """SHA-256 of shapes, pixels and labels, as hexadecimal digits; computed once."""
+        return self._digest
+
+    @cached_property
+    def _digest(self) -> str:
+        digest = hashlib.sha256(repr((tuple(self.pixels.shape), len(self.classes))).encode())
+        digest.update(self.pixels.contiguous().numpy().data)
+        # Little-endian on every machine, so that the same images have the same fingerprint everywhere.
+        digest.update(self.labels.numpy().astype("<i8").tobytes())
+        return digest.hexdigest()
+
+
+def data_folder() -> Path:
+    """The user's data folder: $METALOSS_DATA, else metaloss in $XDG_DATA_HOME, else ~/.local/share/metaloss."""
+    if chosen := os.environ.get("METALOSS_DATA"):
+        return Path(chosen).expanduser()
+    if share := os.environ.get("XDG_DATA_HOME"):
+        return Path(share) / "metaloss"
+    return Path.home() / ".local" / "share" / "metaloss"
+
+
+def names() -> list[str]:
+    """Names of all sources, sorted; none of them is imported."""
+    found = (module for module in pkgutil.iter_modules(__path__) if not module.ispkg)
+    return sorted(module.name for module in found if not module.name.startswith("_"))
+
+
+def load(name: str) -> Dataset:
+    """The data set of that name, read from disk and checked; never from the network.
+
+    Args:
+        name: A source ("fashionmnist", "digits", ...), or "folder:PATH" with one sub-folder of images per class.
+
+    Raises:
+        SettingsError: The name is unknown.
+        DataError: Files are missing or damaged.
+    """
+    kind, colon, path = name.partition(":")
+    source = _source(kind)
+    takes_path = kind == "folder"
+    if takes_path and not path:
+        raise SettingsError(f"data source {name!r} needs the path of a folder: folder:PATH")
+    if colon and not takes_path:
+        raise SettingsError(f"data source {kind!r} takes no path, got {name!r}; only folder:PATH does")
+    dataset: Dataset = source.load(path) if takes_path else source.load()
+    return dataset
+
+
+def fetch(name: str) -> str:
+    """Download a data set into the user's data folder, read it back, and say what to print.
+
+    Raises:
+        SettingsError: The name is unknown, or nothing can be downloaded under it.
+        DataError: The download failed, or what came is damaged.
+        DiskError: The data folder cannot be written.
+    """
+    source = _source(name.partition(":")[0])
+    if not hasattr(source, "fetch"):
+        known = ", ".join(each for each in names() if hasattr(_source(each), "fetch"))
+        raise SettingsError(f"data source {name!r} has nothing to fetch; these have: {known}")
+    source.fetch()
+    try:
+        dataset = load(name)
+    except DataError as error:
+        raise DataError(f"{error} (delete this file, then fetch again)") from error
+    return f"{name}: {len(dataset.labels)} images, {len(dataset.classes)} classes; {dataset.origin}"
+
+
+def verify(name: str) -> list[str]:
+    """Read and check everything of a data set; the lines to print.
+
+    Raises:
+        SettingsError: The name is unknown.
+        DataError: Files are missing or damaged.
+    """
+    dataset = load(name)
+    count = len(dataset.classes)
+    train = dataset.labels[~dataset.test].bincount(minlength=count).tolist()
+    test = dataset.labels[dataset.test].bincount(minlength=count).tolist()
+    n, *shape = dataset.pixels.shape
+    width = max(len("class"), *map(len, dataset.classes))
+    rows = zip(dataset.classes, train, test, strict=True)
+    return [
+        f"{dataset.name}: {dataset.origin}",
+        f"{n} images of {'x'.join(map(str, shape))} (channels, height, width), {count} classes",
+        f"{'class':{width}}  training    test" + ("" if any(test) else "  (no official test split)"),
+        *(f"{label:{width}}  {a:8}{b:8}" for label, a, b in rows),
+        f"fingerprint {dataset.fingerprint()}",
+    ]
+
+
+def _source(name: str) -> ModuleType:
+    """The module of a source, imported now."""
+    known = names()
+    if name not in known:
+        close = difflib.get_close_matches(name, known, n=1)
+        hint = f" Did you mean {close[0]!r}?" if close else ""
+        listed = ", ".join("folder:PATH" if each == "folder" else each for each in known)
+        raise SettingsError(f"unknown data source {name!r}.{hint}  (known: {listed})")
+    return importlib.import_module(f"{__name__}.{name}")

@@ -1,0 +1,234 @@
+"""Where trainings run: in this process, cut into chunks that fit the memory, on a few threads.
+
+A chunk runs on one thread of torch, so its result depends neither on the number of threads nor on their timing.
+"""
+
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from metaloss.classifiers import Bound, Classifier
+from metaloss.classifiers.mlp import Mlp
+from metaloss.classifiers.shared import SharedMlp
+from metaloss.evolution import evaluate
+from metaloss.families import Episodes
+from metaloss.inner import Inner, Rate
+from metaloss.losses import Losses
+from metaloss.streams import Stream
+from metaloss.tasks import Tasks
+
+CACHE = 16 << 20  # bytes that one thread's chunk may touch on a CPU: more of them would not stay in its cache
+LOSS_FLOATS = 64  # numbers that a loss may keep per logit
+WAVE = 32  # tasks made ready at once
+
+
+class Interrupted(Exception):
+    """The work was dropped because `stop` asked for it."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How trainings are cut into chunks: a formula of the settings and the memory budget, never of a timing."""
+
+    candidates: int
+    tasks: int
+    images: int  # validation images looked at at once
+    shared: bool  # the first layer in the span of the training images
+
+
+def plan(episodes: Episodes, inner: Inner, candidates: int, tasks: int, memory: int) -> Plan:
+    """The chunks for `candidates` × `tasks` trainings of a family whose chunk may touch `memory` bytes."""
+    family, (_, *image) = episodes.family, episodes.images.pixels.shape
+    per_image = 4 * episodes.model.floats(tuple(image), family.ways)
+    few = family.ways * family.shots
+    training = few * (3 * per_image + 4 * LOSS_FLOATS * family.ways)
+    n = max(1, memory // training)
+    rows = min(candidates, max(1, n // 8))
+    columns = min(tasks, max(1, n // rows))
+    images = max(32, memory // (2 * rows * columns * per_image))
+    return Plan(rows, columns, min(images, family.ways * family.val), shared(episodes, inner))
+
+
+def shared(episodes: Episodes, inner: Inner) -> bool:
+    """Whether keeping an MLP's first layer in the span of the training images saves operations.
+
+    A step of that layer costs two products with D features, or one with the B images of the task; validation one
+    product with D features or with B images.
+    """
+    if type(episodes.model) is not Mlp or not episodes.model.hidden:
+        return False
+    family = episodes.family
+    features = episodes.images.pixels[0].numel()
+    train, val = family.ways * family.shots, family.ways * family.val
+    return train * (inner.steps * train + val) < features * (2 * inner.steps * train + val)
+
+
+def model_of(episodes: Episodes, plan: Plan) -> Classifier:
+    """The family's classifier in the form that the plan chose."""
+    plain = episodes.model
+    return SharedMlp(hidden=plain.hidden) if plan.shared and isinstance(plain, Mlp) else plain
+
+
+@dataclass(frozen=True)
+class Work:
+    """P losses to be scored on T tasks."""
+
+    losses: Losses
+    episodes: Episodes
+    tasks: Tasks
+    keys: list[Stream]
+    inner: Inner
+    lr: Rate | None
+    marks: tuple[int, ...]
+
+    def part(self, row: slice, column: slice, model: Classifier, bound: Bound, block: int) -> Float[Tensor, "M p t"]:
+        """The scores of some candidates on some tasks."""
+        lr = self.lr[row] if isinstance(self.lr, Tensor) else self.lr
+        tasks, inner, marks = self.tasks[column], self.inner, self.marks
+
+        def run(losses: Losses) -> Float[Tensor, "M p t"]:
+            return evaluate(losses, model, bound, tasks, inner=inner, lr=lr, marks=marks, block=block)
+
+        return isolated(run, self.losses[row])
+
+
+@dataclass
+class Local:
+    """Runs trainings on one device of this machine.
+
+    Args:
+        device: "cpu" or "cuda".
+        memory: bytes that trainings may take.
+        workers: threads on a CPU; all its cores by default.
+        stop: asked before every chunk; True drops the work.
+    """
+
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    memory: int = 2 << 30
+    workers: int = 0
+    stop: Callable[[], bool] = lambda: False
+    halvings: int = 0  # how often a chunk ran out of memory
+
+    def __post_init__(self) -> None:
+        self.device = torch.device(self.device)
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        self.workers = (self.workers or cores) if self.device.type == "cpu" else 1
+        threads = torch.get_num_threads()
+        alone = (lambda: torch.set_num_threads(1)) if self.device.type == "cpu" else (lambda: None)
+        self.pool = ThreadPoolExecutor(self.workers, "metaloss", initializer=alone)
+        list(self.pool.map(lambda _: None, range(self.workers)))
+        torch.set_num_threads(threads)  # the pool's setting must not reach the caller's own work
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.pool.shutdown(cancel_futures=True)
+
+    def plan(self, episodes: Episodes, inner: Inner, candidates: int, tasks: int) -> Plan:
+        """The chunks this engine would use."""
+        memory = min(CACHE, self.memory) if self.device.type == "cpu" else self.memory
+        return plan(episodes, inner, candidates, tasks, memory >> self.halvings)
+
+    def score(
+        self, losses: Losses, episodes: Episodes, tasks: Tasks, keys: Sequence[Stream],
+        inner: Inner | None = None, lr: Rate | None = None,
+    ) -> Float[Tensor, "P T"]:  # fmt: skip
+        """The validation accuracy of every loss on every task, NaN where a training failed.
+
+        Args:
+            losses: P candidates.
+            episodes: the family, with its images on this engine's device.
+            tasks: T tasks of it.
+            keys: one per task, for the classifier's initial parameters.
+            inner: the optimiser's settings; the family's own where None.
+            lr: a learning rate for all, or one per candidate.
+        """
+        return self.curve(losses, episodes, tasks, keys, inner, lr)[0]
+
+    def curve(
+        self, losses: Losses, episodes: Episodes, tasks: Tasks, keys: Sequence[Stream],
+        inner: Inner | None = None, lr: Rate | None = None, marks: tuple[int, ...] = (),
+    ) -> Float[Tensor, "M P T"]:  # fmt: skip
+        """The same after each of M numbers of steps (`marks`, ascending; the last step alone by default)."""
+        inner = inner or episodes.family.inner
+        while True:
+            chunks = self.plan(episodes, inner, len(losses), len(tasks))
+            work = Work(losses, episodes, tasks, list(keys), inner, lr, marks)
+            try:
+                return self._run(work, chunks)
+            except (RuntimeError, MemoryError) as error:
+                if not out_of_memory(error) or chunks.candidates * chunks.tasks == 1:
+                    raise
+            self.halvings += 1
+
+    def _run(self, work: Work, chunks: Plan) -> Float[Tensor, "M P T"]:
+        model = model_of(work.episodes, chunks)
+        columns = [slice(t, t + chunks.tasks) for t in range(0, len(work.tasks), chunks.tasks)]
+        rows = [slice(p, p + chunks.candidates) for p in range(0, len(work.losses), chunks.candidates)]
+        score = torch.empty(len(work.marks) or 1, len(work.losses), len(work.tasks))
+
+        def bind(column: slice) -> Bound:
+            return model.bind(work.tasks[column], work.keys[column])
+
+        def fill(job: tuple[slice, slice, Bound]) -> None:
+            row, column, bound = job
+            score[:, row, column] = work.part(row, column, model, bound, chunks.images).cpu()
+
+        wave = max(1, WAVE // chunks.tasks)
+        for first in range(0, len(columns), wave):
+            some = columns[first : first + wave]
+            bounds = self._map(bind, some)
+            self._map(fill, [(row, c, b) for c, b in zip(some, bounds, strict=True) for row in rows])
+        return score
+
+    def _map(self, f: Callable[[Any], Any], jobs: Sequence[Any]) -> list[Any]:
+        def go(job: Any) -> Any:
+            if self.stop():
+                raise Interrupted
+            return f(job)
+
+        futures = [self.pool.submit(go, job) for job in jobs]
+        try:
+            return [x.result() for x in futures]
+        finally:
+            for x in futures:
+                x.cancel()
+
+
+def isolated(run: Callable[[Losses], Float[Tensor, "M P T"]], losses: Losses) -> Float[Tensor, "M P T"]:
+    """What `run` gives for the losses; a loss that raises gets NaN, and its neighbours what they get without it."""
+    try:
+        return run(losses)
+    except Exception as error:
+        if out_of_memory(error):
+            raise
+        bad = [not _runs(run, losses[p : p + 1]) for p in range(len(losses))]
+        if all(bad):
+            raise
+        # A bad loss's place is taken by a good one, so that all others keep theirs, and with it their rounding.
+        good = bad.index(False)
+        score = run(losses[torch.tensor([good if b else p for p, b in enumerate(bad)])])
+        score[:, torch.tensor(bad)] = torch.nan
+        return score
+
+
+def _runs(run: Callable[[Losses], Any], losses: Losses) -> bool:
+    try:
+        run(losses)
+    except Exception as error:
+        if out_of_memory(error):
+            raise
+        return False
+    return True
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether this is torch's or Python's way to say that memory ran out."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)

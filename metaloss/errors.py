@@ -1,0 +1,37 @@
+"""Errors a user can cause, each with the exit code the command line gives it."""
+
+
+class MetalossError(Exception):
+    """A failure that one plain line explains."""
+
+    exit_code = 1
+
+
+class SettingsError(MetalossError, ValueError):
+    """An unknown name or a setting that cannot be."""
+
+    exit_code = 2
+
+
+class DataError(MetalossError, ValueError):
+    """Images or labels that are missing, damaged or not what their family asks for."""
+
+    exit_code = 2
+
+
+class RunInUse(MetalossError):
+    """Another process writes this run."""
+
+    exit_code = 3
+
+
+class DamagedFile(MetalossError):
+    """A file of a run or of a loss does not check out."""
+
+    exit_code = 4
+
+
+class DiskError(MetalossError, OSError):
+    """The disk is full, read-only or gone."""
+
+    exit_code = 5

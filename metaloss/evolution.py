@@ -1,0 +1,82 @@
+"""The program in one page: candidates train classifiers, their accuracy is the fitness, the strategy learns from it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from metaloss.classifiers import Bound, Classifier, Inputs, Params
+from metaloss.genomes import Genome
+from metaloss.inner import Inner, Rate, accuracy, train
+from metaloss.losses import Losses
+from metaloss.objectives import Objective
+from metaloss.population import Population
+from metaloss.strategies import Strategy
+from metaloss.streams import Stream
+from metaloss.tasks import Tasks
+
+# Trains P losses on a task epoch's tasks: validation accuracies [P, T], and the family [T] of every task.
+Evaluator = Callable[[Losses, Stream], tuple[Float[Tensor, "P T"], Tensor]]
+
+
+@dataclass(frozen=True)
+class Scored:
+    """One generation's candidates and what they reached."""
+
+    population: Population
+    score: Float[Tensor, "P T"]
+    fitness: Float[Tensor, " P"]
+
+
+def generation(
+    strategy: Strategy, state: Any, genome: Genome, evaluator: Evaluator, objective: Objective, key: Stream, number: int
+) -> tuple[Any, Scored]:
+    """Ask for candidates, score them all on the same fresh tasks, and tell the strategy."""
+    population, state = strategy.ask(state, genome, key.at("vary", number))
+    # Tasks depend on the generation alone, so two strategies with one seed meet the same ones.
+    score, family = evaluator(genome.losses(population), key.at("tasks", number))
+    fitness = objective(score, family)
+    return strategy.tell(state, population, fitness), Scored(population, score, fitness)
+
+
+def evaluate(
+    losses: Losses, model: Classifier, bound: Bound, tasks: Tasks, *,
+    inner: Inner, lr: Rate | None = None, marks: tuple[int, ...] = (), block: int,
+) -> Float[Tensor, "M P T"]:  # fmt: skip
+    """The validation accuracy of P·T classifiers, each trained from the same start as its neighbours on its task.
+
+    Args:
+        losses: P candidates.
+        model: the stacked classifier.
+        bound: the tasks as the classifier wants them, and its start.
+        tasks: T tasks.
+        inner: the optimiser's settings.
+        lr: a learning rate for all, or one per candidate; the family's own where None.
+        marks: the M steps after which to look, in ascending order; the last one alone by default.
+        block: how many validation images to look at at once.
+    """
+    scores = []
+
+    def look(step: int, params: Params) -> None:
+        if step in (marks or (inner.steps,)):
+            scores.append(validate(model, params, bound.val, tasks.val.label, block))
+
+    bound_losses = losses.bind(tasks.train.target)
+    train(bound_losses, model, bound.init(len(losses)), bound.train, inner=inner, lr=lr, probe=look)
+    return torch.stack(scores)
+
+
+@torch.no_grad()
+def validate(
+    model: Classifier, params: Params, inputs: Inputs, label: Int[Tensor, "T V"], block: int
+) -> Float[Tensor, "P T"]:
+    """The accuracy on all validation images, a block of them at a time."""
+    right: Tensor | float = 0.0
+    for first in range(0, len(inputs), block):
+        images = slice(first, first + block)
+        some = label[:, images]
+        right = right + accuracy(model(params, inputs.block(images)), some) * some.shape[1]
+    return torch.as_tensor(right / len(inputs))

@@ -1,0 +1,176 @@
+"""Task families: what to draw episodes from and how to train on them, read from TOML."""
+
+import tomllib
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+from jaxtyping import Int64
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass as settings
+from torch import Tensor
+
+from metaloss import registry
+from metaloss.classifiers import Classifier
+from metaloss.datasets import Dataset, load
+from metaloss.errors import DataError, SettingsError
+from metaloss.inner import Inner
+from metaloss.pools import pools
+from metaloss.streams import Stream
+from metaloss.tasks import Images, Shape, Tasks, draw
+
+SHIPPED = Path(__file__).parent / "_families"
+CHECKOUT = Path(__file__).parent.parent / "tasks"
+
+
+@settings(frozen=True, config=ConfigDict(extra="forbid"))
+class TaskFamily:
+    """The settings of a family; a TOML file holds all but its name and origin."""
+
+    dataset: str
+    ways: Annotated[int, Field(ge=2)]
+    shots: Annotated[int, Field(ge=1)]
+    val: Annotated[int, Field(ge=1)]
+    label_noise: Annotated[float, Field(ge=0, le=1)] = 0.0
+    classifier: dict[str, Any] = Field(default_factory=lambda: {"kind": "mlp"})
+    inner: Inner = Field(default_factory=Inner)
+    name: str = ""
+    origin: str = ""
+
+    def model(self) -> Classifier:
+        """The classifier that the table `classifier` describes."""
+        classifier: Classifier = registry.build("classifiers", self.classifier, f"{self.origin}: classifier")
+        return classifier
+
+
+def names() -> dict[str, Path]:
+    """Every family that a bare NAME finds: in ./tasks, then in the package."""
+    found: dict[str, Path] = {}
+    for folder in (Path("tasks"), SHIPPED, CHECKOUT):
+        for path in sorted(folder.glob("*.toml")):
+            found.setdefault(path.stem, path)
+    return found
+
+
+def read(spec: str) -> TaskFamily:
+    """The family that NAME, PATH.toml or folder:PATH means.
+
+    Raises:
+        SettingsError: no such family, or a file that does not describe one.
+        DataError: folder:PATH holds no usable images.
+    """
+    if spec.startswith("folder:"):
+        return _from_folder(spec)
+    path = Path(spec) if spec.endswith(".toml") or "/" in spec else names().get(spec)
+    if path is None:
+        raise SettingsError(registry.unknown("task family", spec, names(), "metaloss list tasks"))
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise SettingsError(f"{path}: cannot be read as a task family: {reason}") from None
+    reserved = {"name", "origin"} & table.keys()
+    if reserved:
+        raise SettingsError(f"{path}: unknown setting '{min(reserved)}'")
+    return of(table, path.stem, str(path))
+
+
+def of(table: dict[str, Any], name: str, origin: str) -> TaskFamily:
+    """A family made of a table of settings.
+
+    Raises:
+        SettingsError: names file and setting, what was given and what is allowed.
+    """
+    family: TaskFamily = registry.validated(TaskFamily, {**table, "name": name, "origin": origin}, origin)
+    if "kind" not in family.classifier:
+        raise SettingsError(f"{origin}: classifier needs a kind, one of {', '.join(registry.names('classifiers'))}")
+    family.model()
+    return family
+
+
+def _from_folder(spec: str) -> TaskFamily:
+    dataset = load(spec)
+    classes = len(dataset.classes)
+    smallest = _smallest(dataset)
+    if classes < 2 or smallest < 2:
+        raise DataError(f"{spec}: a task needs 2 classes with 2 images in every pool, found {_counts(dataset)}")
+    shots = min(5, max(1, smallest // 3))
+    sizes = {"ways": min(classes, 10), "shots": shots, "val": min(200, smallest - shots)}
+    return of({"dataset": spec, **sizes}, Path(spec.removeprefix("folder:")).resolve().name, spec)
+
+
+@dataclass(frozen=True)
+class Episodes:
+    """A family with its images on the device: what tasks are drawn from."""
+
+    family: TaskFamily
+    dataset: Dataset
+    images: Images
+    pools: dict[str, tuple[Int64[Tensor, " n"], ...]]
+
+    def sample(self, keys: list[Stream], pool: str = "train", val: int | None = None) -> Tasks:
+        """One task per key.
+
+        Args:
+            keys: a task depends on its own key alone.
+            pool: "train" (meta-training), "validation" or "test".
+            val: validation images per class; the family's own number where None.
+        """
+        family = self.family
+        val = family.val if val is None else min(val, family.val)
+        return draw(self.images, self.pools[pool], Shape(family.ways, family.shots, val, family.label_noise), keys)
+
+    @cached_property
+    def model(self) -> Classifier:
+        """The family's classifier."""
+        return self.family.model()
+
+
+def open_family(family: TaskFamily, device: torch.device | str = "cpu") -> Episodes:
+    """Load a family's images onto a device, and check that every class of every pool has enough of them.
+
+    Raises:
+        DataError: names what was found and values that fit.
+    """
+    dataset = load(family.dataset)
+    _check(family, dataset)
+    cut = {name: pool.rows for name, pool in pools(dataset).items()}
+    seen = dataset.pixels[torch.cat(cut["train"])].flatten()
+    # One mean and one standard deviation, of meta-training images alone: the other pools stay unseen.
+    counts = torch.bincount(seen, minlength=256).double()
+    level = torch.arange(256, dtype=torch.float64)
+    mean = (counts * level).sum() / counts.sum()
+    std = ((counts * (level - mean) ** 2).sum() / counts.sum()).sqrt().clamp(min=1)
+    images = Images(dataset.pixels.to(device), float(mean), float(std))
+    return Episodes(family, dataset, images, cut)
+
+
+def _check(family: TaskFamily, dataset: Dataset) -> None:
+    classes, smallest, need = len(dataset.classes), _smallest(dataset), family.shots + family.val
+    if family.ways <= classes and need <= smallest:
+        return
+    found = (
+        f"{family.ways}-way needs {family.ways} classes, found {classes}"
+        if family.ways > classes
+        else (f"shots + val = {need} images of every class are needed in every pool, and the smallest has {smallest}")
+    )
+    message = f"{family.origin}: {found} ({_counts(dataset)})"
+    if classes >= 2 and smallest >= 2:
+        shots = min(family.shots, max(1, smallest // 3))
+        fits = f"ways = {min(family.ways, classes)}, shots = {shots}, val = {min(family.val, smallest - shots)}"
+        raise DataError(f"{message}. This fits: {fits}")
+    raise DataError(f"{message}. No task can be drawn: 2 classes with 2 images in every pool are the least")
+
+
+def _smallest(dataset: Dataset) -> int:
+    """The number of images that the scarcest class has in its smallest pool."""
+    return min(len(rows) for pool in pools(dataset).values() for rows in pool.rows)
+
+
+def _counts(dataset: Dataset, most: int = 5) -> str:
+    counts = dataset.labels.bincount(minlength=len(dataset.classes)).tolist()
+    pairs = sorted(zip(counts, dataset.classes, strict=True))[:most]
+    listed = ", ".join(f"{name} {n}" for n, name in pairs)
+    return f"{listed}{', …' if len(counts) > most else ''} images"

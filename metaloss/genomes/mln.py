@@ -1,0 +1,163 @@
+"""The dual-channel Meta-Loss Network (Hai 2021, section 3.2), as a population of weight vectors.
+
+One channel reads what the classifier says (ŷ), one the label (y); their outputs are put together and an integration
+block of convolutions turns them into a loss. The paper prints no sizes, kernels or activations: those here are ours.
+"""
+
+import math
+from functools import lru_cache
+from typing import Annotated, ClassVar, Literal, Self
+
+import torch
+from jaxtyping import Float, Int
+from pydantic import ConfigDict, Field, model_validator
+from pydantic.dataclasses import dataclass as settings
+from torch import Tensor
+
+from metaloss.genomes._networks import ACTIVATIONS, CHANNELS, Equivariant, Figure3, Weights
+from metaloss.losses import CrossEntropies, Losses, one_hot
+from metaloss.population import Vectors
+from metaloss.streams import Stream
+
+__all__ = ["MetaLossNetwork"]
+
+Width = Annotated[int, Field(ge=1, le=256)]
+
+
+@settings(frozen=True, config=ConfigDict(extra="forbid"))
+class MetaLossNetwork:
+    """Sizes of the network, and where the search starts.
+
+    Attributes:
+        architecture: "equivariant": weights shared over the classes, any number of them; "figure3": fully connected
+            over a fixed number of classes, after the paper's figure 3.
+        start: "ce": a network fitted to cross-entropy's gradient; "random".
+        channels: what the ŷ channel reads: probability, log-probability, centred logit.
+        features: outputs of each channel.
+        hidden: width of the integration block.
+        context: what a class's term sees of the other classes: nothing, the mean of the ŷ channel over the classes, or
+            that and the label's mean of it.
+        activation: between the layers.
+        fixed_classes: the number of classes of "figure3".
+        kernel: the convolutions' width in "figure3".
+    """
+
+    architecture: Literal["equivariant", "figure3"] = "equivariant"
+    start: Literal["ce", "random"] = "ce"
+    channels: Annotated[tuple[Literal["p", "logp", "logit"], ...], Field(min_length=1)] = ("p", "logp")
+    features: Width = 8
+    hidden: Width = 16
+    context: Literal["none", "mean", "label"] = "label"
+    activation: Literal["tanh", "relu", "softplus", "silu"] = "tanh"
+    fixed_classes: Annotated[int, Field(ge=2, le=1000)] = 10
+    kernel: Annotated[int, Field(ge=1, le=9)] = 3
+
+    vector: ClassVar[bool] = True
+    populations: ClassVar[tuple[type, ...]] = (Vectors,)
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.architecture == "figure3" and self.kernel > self.features:
+            raise ValueError(f"kernel must be at most features = {self.features}, got {self.kernel}")
+        return self
+
+    @property
+    def classes(self) -> int | None:
+        """The one number of classes it works for; None: any."""
+        return self.fixed_classes if self.architecture == "figure3" else None
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, int]]:
+        """Name and shape of every weight, outputs × inputs; their order is the vector's."""
+        if self.architecture == "figure3":
+            return Figure3.shapes(len(self.channels), self.features, self.hidden, self.fixed_classes, self.kernel)
+        return Equivariant.shapes(len(self.channels), self.features, self.hidden, self.context)
+
+    @property
+    def size(self) -> int:
+        """The number of weights."""
+        return sum(math.prod(shape) for shape in self.shapes.values())
+
+    def sample(self, n: int, key: Stream) -> Vectors:
+        """n random networks, or n copies of the one that imitates cross-entropy."""
+        if self.start == "random":
+            return Vectors(torch.cat([self._random(key.at(i)) for i in range(n)]))
+        return Vectors(imitate_cross_entropy(self, key.seed).repeat(n, 1))
+
+    def mutate(self, parents: Vectors, strength: Float[Tensor, "P D"], key: Stream) -> Vectors:
+        """Normal noise of this standard deviation on every weight."""
+        x = parents.vectors()
+        return parents.from_vectors(x + strength * key.normal(*x.shape))
+
+    def crossover(self, a: Vectors, b: Vectors, key: Stream) -> Vectors:
+        """Every weight from one of the two parents, with equal chances."""
+        x = a.vectors()
+        return a.from_vectors(torch.where(key.uniform(*x.shape) < 0.5, x, b.vectors()))
+
+    def valid(self, population: Vectors) -> Int[Tensor, " P"]:
+        """0 everywhere: every vector is a network."""
+        return torch.zeros(len(population), dtype=torch.int64)
+
+    def losses(self, population: Vectors) -> Losses:
+        """The networks, side by side."""
+        return self.networks(population.vectors())
+
+    def networks(self, vectors: Float[Tensor, "P D"]) -> Equivariant | Figure3:
+        """The networks with these weights, differentiable in them."""
+        sizes = [math.prod(shape) for shape in self.shapes.values()]
+        parts = vectors.split(sizes, dim=1)
+        weights: Weights = {k: x.unflatten(1, s) for (k, s), x in zip(self.shapes.items(), parts, strict=True)}
+        kind = Figure3 if self.architecture == "figure3" else Equivariant
+        return kind(weights, tuple(CHANNELS[c] for c in self.channels), ACTIVATIONS[self.activation])
+
+    def describe(self, population: Vectors, row: int) -> str:
+        """Sizes in one line."""
+        own = f", {self.fixed_classes} classes" if self.classes else ""
+        return f"Meta-Loss Network ({self.architecture}{own}, {self.size} weights, {self.activation})"
+
+    def _random(self, key: Stream) -> Float[Tensor, "1 D"]:
+        """Weights normal with variance 1/inputs, biases with 0.1²."""
+        spread = {k: 0.1 if k.startswith("b_") else shape[1] ** -0.5 for k, shape in self.shapes.items()}
+        parts = [key.at(k).normal(1, math.prod(shape)) * spread[k] for k, shape in self.shapes.items()]
+        return torch.cat(parts, 1)
+
+
+@lru_cache(maxsize=16)
+def imitate_cross_entropy(network: MetaLossNetwork, seed: int, steps: int = 600) -> Float[Tensor, "1 D"]:
+    """The weights whose gradient at random logits is nearest to cross-entropy's; on one thread, so always the same."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        return _fit(network, CrossEntropies.of(1), Stream(seed).at("imitate"), steps)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _fit(network: MetaLossNetwork, teacher: Losses, key: Stream, steps: int, rate: float = 0.02) -> Tensor:
+    vector = network._random(key.at("start")).requires_grad_()
+    adam = torch.optim.Adam([vector], lr=rate)
+    decay = torch.optim.lr_scheduler.LambdaLR(adam, lambda i: 1 - i / (steps + 1))
+    for i in range(steps):
+        # A network that fits any number of classes sees several.
+        classes = network.classes or (10, 5, 2, 20)[i % 4]
+        logits, target = _situations(128, classes, key.at(i))
+        wanted = _gradient(teacher, logits, target)
+        error = (_gradient(network.networks(vector), logits, target, create_graph=True) - wanted).square()
+        adam.zero_grad()
+        (error.sum(-1).mean() * error.shape[2] ** 2).backward()
+        adam.step()
+        decay.step()
+    return vector.detach()
+
+
+def _situations(n: int, classes: int, key: Stream) -> tuple[Float[Tensor, "1 1 n C"], Float[Tensor, "1 n C"]]:
+    """Logits from unsure to sure, right and wrong."""
+    logits = key.at("logits").normal(n, classes) * key.at("scale").uniform(n, 1, high=6.0)
+    return logits[None, None], one_hot(key.at("labels").integers(classes, n), classes)[None]
+
+
+def _gradient(losses: Losses, logits: Tensor, target: Tensor, create_graph: bool = False) -> Float[Tensor, "1 1 n C"]:
+    logits = logits.requires_grad_()
+    value = losses.bind(target)(logits).sum()
+    (gradient,) = torch.autograd.grad(value, logits, create_graph=create_graph)
+    return gradient if create_graph else gradient.detach()

@@ -1,0 +1,169 @@
+"""The settings of a run: defaults stand here and nowhere else; a TOML table and a flag name the same field."""
+
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tomli_w
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+
+from metaloss import families, registry
+from metaloss.errors import DamagedFile, SettingsError
+from metaloss.families import TaskFamily
+from metaloss.genomes import Genome
+from metaloss.strategies import Strategy
+
+RATES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0, 3.0)
+PRESETS: dict[str, dict[str, Any]] = {
+    "smoke": {"generations": 4, "validation": 20, "tasks_per_generation": 4, "baseline_tasks": 8, "winner_tasks": 16,
+              "test_tasks": 16},
+    "quick": {},
+    "long": {"generations": 1500, "strategy": {"mu": 32, "lambda_": 32}},
+}  # fmt: skip
+
+Count = Annotated[int, Field(ge=1, le=1_000_000)]
+
+
+class Settings(BaseModel):
+    """What decides a run's result.
+
+    Attributes:
+        tasks: families as the user named them; `families` holds what they resolved to.
+        genome: a table with the genome's kind and settings.
+        strategy: likewise.
+        generations: how many to run.
+        tasks_per_generation: of every family; all candidates of a generation meet the same tasks.
+        validation: validation images per class while searching (at most the family's own number).
+        seed: of every random draw.
+        device: where classifiers train.
+        memory: bytes that trainings may take.
+        report_every: generations between two looks at held-out (meta-validation) tasks.
+        rates: learning rates among which cross-entropy's is chosen.
+        baseline_tasks: meta-validation tasks for that choice.
+        finalists: how many of the last generations' best stand for election, beside the population's centre.
+        winner_tasks: fresh meta-validation tasks for the election.
+        test_tasks: meta-test tasks, looked at once, after the winner has been written.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    tasks: Annotated[tuple[str, ...], Field(min_length=1)] = ("fashionmnist",)
+    genome: dict[str, Any] = Field(default_factory=lambda: {"kind": "mln"})
+    strategy: dict[str, Any] = Field(default_factory=lambda: {"kind": "mu_plus_lambda"})
+    generations: Count = 400
+    tasks_per_generation: Count = 8
+    validation: Count = 100
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    memory: Annotated[int, Field(ge=1 << 26)] = 2 << 30
+    report_every: Count = 10
+    rates: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1)] = RATES
+    baseline_tasks: Annotated[int, Field(ge=2)] = 64
+    finalists: Count = 10
+    winner_tasks: Annotated[int, Field(ge=2)] = 200
+    test_tasks: Annotated[int, Field(ge=2)] = 200
+    families: tuple[TaskFamily, ...] = ()
+
+    def parts(self) -> tuple[Genome, Strategy]:
+        """The genome and the strategy that the tables describe.
+
+        Raises:
+            SettingsError: they do not fit each other or the families.
+        """
+        genome: Genome = registry.build("genomes", self.genome, "genome")
+        strategy: Strategy = registry.build("strategies", self.strategy, "strategy")
+        if strategy.needs_vectors and not genome.vector:
+            kinds = f"strategy '{self.strategy['kind']}' needs real vectors and genome '{self.genome['kind']}' has none"
+            raise SettingsError(kinds)
+        for family in self.families:
+            if genome.classes not in (None, family.ways):
+                ways = f"{family.name} has {family.ways}-way tasks"
+                raise SettingsError(f"this genome works for {genome.classes} classes alone, and {ways}")
+        return genome, strategy
+
+    def table(self) -> dict[str, Any]:
+        """All settings as plain values, for TOML."""
+        return TypeAdapter(Settings).dump_python(self, mode="json", exclude_none=True)
+
+
+def resolve(table: Mapping[str, Any]) -> Settings:
+    """Settings from a table, with the families read and every part's own defaults filled in.
+
+    Raises:
+        SettingsError: names the setting, what was given and what is allowed.
+    """
+    own = {k: v for k, v in table.items() if k not in TaskFamily.__dataclass_fields__}
+    changes = {k: v for k, v in table.items() if k in TaskFamily.__dataclass_fields__}
+    settings: Settings = registry.validated(Settings, own, "settings")
+    chosen = settings.families or tuple(families.read(name) for name in settings.tasks)
+    # A setting of a family, given without its name, holds for all of them.
+    chosen = tuple(_changed(family, changes) for family in chosen) if changes else chosen
+    settings = settings.model_copy(update={"families": chosen})
+    genome, strategy = settings.parts()
+    full = {kind: {"kind": getattr(settings, kind)["kind"], **_plain(part)}
+            for kind, part in (("genome", genome), ("strategy", strategy))}  # fmt: skip
+    return settings.model_copy(update=full)
+
+
+def read(path: Path) -> dict[str, Any]:
+    """The table of a `config.toml`.
+
+    Raises:
+        SettingsError: there is no such file.
+        DamagedFile: it is not TOML.
+    """
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SettingsError(f"{path}: {error.strerror}") from None
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise DamagedFile(f"{path}: not TOML: {error}") from None
+
+
+def toml(settings: Settings) -> bytes:
+    """The settings as a file that `--config` takes."""
+    return tomli_w.dumps(settings.table()).encode()
+
+
+def merged(*tables: Mapping[str, Any]) -> dict[str, Any]:
+    """Tables laid over each other, the later one on top; another kind of part drops the earlier part's settings."""
+    result: dict[str, Any] = {}
+    for table in tables:
+        for key, value in table.items():
+            old = result.get(key)
+            if isinstance(value, Mapping) and isinstance(old, Mapping) and value.get("kind") in (None, old.get("kind")):
+                result[key] = merged(old, value)
+            else:
+                result[key] = value
+    return result
+
+
+def assignment(text: str) -> dict[str, Any]:
+    """The table that `path.to.setting=value` means; the value in TOML's syntax, or else plain text.
+
+    >>> assignment("inner.lr=0.3")
+    {'inner': {'lr': 0.3}}
+
+    Raises:
+        SettingsError: there is no `=`.
+    """
+    path, equals, value = text.partition("=")
+    if not equals or not path.strip():
+        raise SettingsError(f"--set takes path.to.setting=value, got '{text}'")
+    try:
+        table: Any = tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        table = value.strip()
+    for name in reversed(path.strip().split(".")):
+        table = {name: table}
+    return dict(table)
+
+
+def _changed(family: TaskFamily, changes: Mapping[str, Any]) -> TaskFamily:
+    table = merged(_plain(family), changes)
+    return families.of({k: v for k, v in table.items() if k not in ("name", "origin")}, family.name, family.origin)
+
+
+def _plain(value: Any) -> dict[str, Any]:
+    return dict(TypeAdapter(type(value)).dump_python(value, mode="json", exclude_none=True))

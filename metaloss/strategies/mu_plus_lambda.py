@@ -1,0 +1,70 @@
+"""(μ+λ) evolution strategy with one self-adapted step size per gene (Hai 2021, algorithm 1; Schwefel 1995)."""
+
+import math
+from dataclasses import dataclass
+from typing import Annotated, ClassVar
+
+import torch
+from jaxtyping import Float
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass as settings
+from torch import Tensor
+
+from metaloss.population import Population
+from metaloss.strategies import Genome
+from metaloss.streams import Stream
+
+__all__ = ["MuPlusLambda"]
+
+
+@dataclass(frozen=True)
+class Living:
+    """The μ parents and their step sizes; between `ask` and `tell` the candidates' step sizes too."""
+
+    parents: Population
+    sigma: Float[Tensor, "mu D"]
+    asked: Float[Tensor, "P D"]
+
+
+@settings(frozen=True, config=ConfigDict(extra="forbid"))
+class MuPlusLambda:
+    """Each child is a mutated parent; the best μ of parents and children live on.
+
+    The paper prints neither population size, initial step size nor learning rates: those here are ours.
+    """
+
+    mu: Annotated[int, Field(ge=1, le=4096)] = 16
+    lambda_: Annotated[int, Field(ge=1, le=4096)] = 16
+    sigma: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.05
+
+    needs_vectors: ClassVar[bool] = False
+    states: ClassVar[tuple[type, ...]] = (Living,)
+
+    def init(self, genome: Genome, key: Stream) -> Living:
+        """μ mutants of what the genome samples, all with the same step size."""
+        start = genome.sample(self.mu, key.at("sample"))
+        sigma = torch.full((self.mu, start.genes), self.sigma)
+        return Living(genome.mutate(start, sigma, key.at("mutate")), sigma, sigma[:0])
+
+    def ask(self, state: Living, genome: Genome, key: Stream) -> tuple[Population, Living]:
+        """Parents and children: this generation's tasks are new, so old fitness would not compare."""
+        rows = torch.cat([key.at("parents", i).permutation(self.mu) for i in range(-(-self.lambda_ // self.mu))])
+        rows = rows[: self.lambda_]
+        sigma = self._vary(state.sigma[rows], key.at("sigma"))
+        children = genome.mutate(state.parents[rows], sigma, key.at("mutate"))
+        return state.parents.cat(children), Living(state.parents, state.sigma, torch.cat([state.sigma, sigma]))
+
+    def tell(self, state: Living, population: Population, fitness: Float[Tensor, " P"]) -> Living:
+        """The μ fittest, step sizes with them; the older of two equals."""
+        best = fitness.argsort(descending=True, stable=True)[: self.mu]
+        return Living(population[best], state.asked[best], state.asked[:0])
+
+    def centre(self, state: Living) -> Population:
+        """The mean of the parents, where they are vectors; else the fittest."""
+        return state.parents.centre()
+
+    def _vary(self, sigma: Float[Tensor, "L D"], key: Stream) -> Float[Tensor, "L D"]:
+        """Log-normal self-adaptation: σ' = σ exp(τ' N + τ N_i), τ' = 1/√(2D), τ = 1/√(2√D)."""
+        n, d = sigma.shape
+        common, own = key.at("common").normal(n, 1), key.at("own").normal(n, d)
+        return sigma * torch.exp(common / math.sqrt(2 * d) + own / math.sqrt(2 * math.sqrt(d)))

@@ -1,0 +1,77 @@
+"""Antithetic evolution strategy on a real vector (Salimans 2017, algorithm 1), with rank shaping and Adam."""
+
+from dataclasses import dataclass, replace
+from typing import Annotated, ClassVar
+
+import torch
+from jaxtyping import Float
+from pydantic import ConfigDict, Field, field_validator
+from pydantic.dataclasses import dataclass as settings
+from torch import Tensor
+
+from metaloss.population import Population
+from metaloss.strategies import Genome
+from metaloss.streams import Stream
+
+__all__ = ["OpenaiEs"]
+
+
+@dataclass(frozen=True)
+class Search:
+    """The searched vector, Adam's two moments, and the number of steps made."""
+
+    centre: Population
+    mean: Float[Tensor, " D"]
+    square: Float[Tensor, " D"]
+    steps: int
+
+
+@settings(frozen=True, config=ConfigDict(extra="forbid"))
+class OpenaiEs:
+    """Steps the vector along the rank-weighted sum of mirrored perturbations."""
+
+    population: Annotated[int, Field(ge=2, le=4096)] = 32
+    sigma: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.05
+    lr: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.02
+    beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    beta2: Annotated[float, Field(ge=0, lt=1)] = 0.99
+
+    needs_vectors: ClassVar[bool] = True
+    states: ClassVar[tuple[type, ...]] = (Search,)
+
+    @field_validator("population")
+    @classmethod
+    def _even(cls, n: int) -> int:
+        if n % 2:
+            raise ValueError("must be even, as perturbations come in mirrored pairs")
+        return n
+
+    def init(self, genome: Genome, key: Stream) -> Search:
+        """The first sample, and no momentum."""
+        centre = genome.sample(1, key.at("sample"))
+        zeros = torch.zeros(centre.vectors().shape[1])
+        return Search(centre, zeros, zeros, 0)
+
+    def ask(self, state: Search, genome: Genome, key: Stream) -> tuple[Population, Search]:
+        """Mirrored pairs around the vector."""
+        x = state.centre.vectors()
+        noise = key.at("noise").normal(self.population // 2, x.shape[1]) * self.sigma
+        return state.centre.from_vectors(torch.cat([x + noise, x - noise])), state
+
+    def tell(self, state: Search, population: Population, fitness: Float[Tensor, " P"]) -> Search:
+        """One Adam step up the estimated gradient; ranks, so that neither scale nor a failure's -inf matters."""
+        noise = (population.vectors() - state.centre.vectors()) / self.sigma
+        # Equals share their rank, so that where all fail nothing moves.
+        below = (fitness[:, None] > fitness).sum(1) + 0.5 * (fitness[:, None] == fitness).sum(1)
+        utility = below / len(fitness) - 0.5
+        grad = (utility[:, None] * noise).mean(0) / self.sigma
+        t = state.steps + 1
+        mean = self.beta1 * state.mean + (1 - self.beta1) * grad
+        square = self.beta2 * state.square + (1 - self.beta2) * grad**2
+        step = self.lr * (mean / (1 - self.beta1**t)) / ((square / (1 - self.beta2**t)).sqrt() + 1e-8)
+        centre = state.centre.from_vectors(state.centre.vectors() + step)
+        return replace(state, centre=centre, mean=mean, square=square, steps=t)
+
+    def centre(self, state: Search) -> Population:
+        """The searched vector."""
+        return state.centre

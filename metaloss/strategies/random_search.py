@@ -1,0 +1,53 @@
+"""Random search: the control that every other strategy has to beat with the same number of trainings."""
+
+from dataclasses import dataclass
+from typing import Annotated, ClassVar
+
+from jaxtyping import Float
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass as settings
+from torch import Tensor
+
+from metaloss.population import Population
+from metaloss.strategies import Genome
+from metaloss.streams import Stream
+
+__all__ = ["RandomSearch"]
+
+
+@dataclass(frozen=True)
+class Best:
+    """The best candidate so far."""
+
+    best: Population
+
+
+@settings(frozen=True, config=ConfigDict(extra="forbid"))
+class RandomSearch:
+    """Every generation draws fresh mutants of fresh samples; the best is scored again beside them."""
+
+    population: Annotated[int, Field(ge=2, le=4096)] = 32
+    sigma: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.05
+
+    needs_vectors: ClassVar[bool] = False
+    states: ClassVar[tuple[type, ...]] = (Best,)
+
+    def init(self, genome: Genome, key: Stream) -> Best:
+        """One sample."""
+        return Best(genome.sample(1, key.at("sample")))
+
+    def ask(self, state: Best, genome: Genome, key: Stream) -> tuple[Population, Best]:
+        """The best so far and fresh candidates, mutated by step sizes spread over four octaves around `sigma`."""
+        n = self.population - 1
+        fresh = genome.sample(n, key.at("sample"))
+        strength = self.sigma * 2 ** key.at("strength").uniform(n, 1, low=-2.0, high=2.0).expand(n, fresh.genes)
+        return state.best.cat(genome.mutate(fresh, strength, key.at("mutate"))), state
+
+    def tell(self, state: Best, population: Population, fitness: Float[Tensor, " P"]) -> Best:
+        """The best of this generation; the older of two equals."""
+        top = fitness.argsort(descending=True, stable=True)[:1]
+        return Best(population[top])
+
+    def centre(self, state: Best) -> Population:
+        """The best so far."""
+        return state.best

@@ -1,0 +1,128 @@
+"""A user's own folder of images is read, or one line names what is wrong in it."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from metaloss import datasets
+from metaloss.errors import DataError
+
+
+def error(name):
+    """The one line that loading ends with."""
+    with pytest.raises(DataError) as caught:
+        datasets.load(name)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def picture(path, size=(6, 4), mode="L", value=100):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new(mode, size, value).save(path)
+
+
+@pytest.fixture
+def scans(tmp_path):
+    root = tmp_path / "scans"
+    picture(root / "malign/b.png", value=7)
+    picture(root / "malign/a.png", value=5)
+    picture(root / "benign/c.bmp", value=3)
+    return root
+
+
+def test_a_folder_of_gray_images_is_read_in_the_order_of_names(scans):
+    found = datasets.load(f"folder:{scans}")
+    assert found.name == "folder:scans"
+    assert found.classes == ("benign", "malign")
+    assert found.labels.tolist() == [0, 1, 1]
+    assert found.pixels.shape == (3, 1, 4, 6)
+    assert found.pixels[:, 0, 0, 0].tolist() == [3, 5, 7]
+    assert found.index.tolist() == [0, 1, 2]
+    assert not found.test.any()
+    assert found.origin == f"3 images of {scans}, as gray of 6x4 pixels"
+
+
+def test_one_coloured_image_makes_all_rgb(scans):
+    picture(scans / "benign/d.png", mode="RGB", value=(1, 2, 3))
+    found = datasets.load(f"folder:{scans}")
+    assert found.pixels.shape == (4, 3, 4, 6)
+    assert found.pixels[1, :, 0, 0].tolist() == [1, 2, 3]
+    assert found.pixels[0, :, 0, 0].tolist() == [3, 3, 3]
+
+
+def test_images_come_to_the_median_size(scans):
+    picture(scans / "benign/d.png", size=(60, 2), value=9)
+    found = datasets.load(f"folder:{scans}")
+    assert found.pixels.shape == (4, 1, 4, 6)
+    assert (found.pixels[1] == 9).all()
+
+
+def test_large_images_shrink_to_64_pixels_on_the_longer_side(tmp_path):
+    for name in "ab":
+        picture(tmp_path / f"big/{name}/0.png", size=(100, 200))
+    assert datasets.load(f"folder:{tmp_path / 'big'}").pixels.shape == (2, 1, 64, 32)
+
+
+def test_hidden_files_and_files_beside_the_classes_are_ignored(scans):
+    for name in ("benign/.DS_Store", ".git/config", "benign/Thumbs.db", "README.txt"):
+        (scans / name).parent.mkdir(exist_ok=True)
+        (scans / name).write_text("no image")
+    assert len(datasets.load(f"folder:{scans}").labels) == 3
+
+
+def test_sixteen_bits_keep_their_upper_eight(scans):
+    Image.fromarray(np.full((4, 6), 0xABCD, dtype=np.uint16)).save(scans / "benign/d.png")
+    found = datasets.load(f"folder:{scans}")
+    assert found.pixels.shape[1] == 1
+    assert (found.pixels[1] == 0xAB).all()
+
+
+def test_floating_point_images_are_refused(scans):
+    Image.fromarray(np.ones((4, 6), dtype=np.float32)).save(scans / "benign/d.tiff")
+    assert error(f"folder:{scans}") == f"{scans}/benign/d.tiff: pixels: found 32-bit floats, expected 8 or 16 bits"
+
+
+def test_a_photograph_is_turned_upright(tmp_path):
+    turned = Image.Exif()
+    turned[0x0112] = 6  # the camera was held upright: width and height are exchanged
+    for name in "ab":
+        (tmp_path / f"photos/{name}").mkdir(parents=True)
+        Image.new("L", (6, 4)).save(tmp_path / f"photos/{name}/0.jpg", exif=turned)
+    assert datasets.load(f"folder:{tmp_path / 'photos'}").pixels.shape == (2, 1, 6, 4)
+
+
+@pytest.mark.parametrize("content", [b"", b"words", "truncated"], ids=["empty", "text", "truncated"])
+def test_an_unreadable_image_is_named(scans, content):
+    path = scans / "benign/d.png"
+    if content == "truncated":
+        Image.fromarray(np.random.default_rng(0).integers(0, 256, (50, 50), dtype=np.uint8)).save(path)
+        content = path.read_bytes()[:1000]
+    path.write_bytes(content)
+    line = error(f"folder:{scans}")
+    assert line.startswith(f"{path}: image: found none that can be read (")
+    assert line.endswith("), expected an image file")
+
+
+def test_a_folder_in_a_class_is_named(scans):
+    (scans / "benign/deeper").mkdir()
+    assert error(f"folder:{scans}") == f"{scans}/benign/deeper: image: found a folder, expected an image file"
+
+
+def test_one_class_is_too_few(tmp_path):
+    picture(tmp_path / "scans/only/0.png")
+    line = error(f"folder:{tmp_path / 'scans'}")
+    assert line.endswith("scans: classes: found 1 (only), expected at least 2 sub-folders, one per class")
+
+
+def test_an_empty_class_is_named(scans):
+    (scans / "unclear").mkdir()
+    assert error(f"folder:{scans}") == f"{scans}/unclear: images: found none, expected at least 1"
+
+
+def test_a_missing_folder_is_named(tmp_path):
+    line = error(f"folder:{tmp_path / 'nowhere'}")
+    assert line == f"{tmp_path / 'nowhere'}: folder: found none, expected a folder of images"
+
+
+def test_verify_says_that_there_is_no_test_split(scans):
+    assert "(no official test split)" in datasets.verify(f"folder:{scans}")[2]
