@@ -1,0 +1,5 @@
+"""`python -m metaloss`."""
+
+from metaloss.cli import main
+
+main()

@@ -1,0 +1,262 @@
+"""The command line: arguments, printing, exit codes. Nothing heavy is imported before a command runs."""
+
+import contextlib
+import json
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from metaloss._version import __version__
+from metaloss.errors import MetalossError, SettingsError
+
+
+class Command(click.Command):
+    """Lets an option that may be repeated take several values at once: `--tasks a b c`."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Repeat such an option before each of its values."""
+        many = {flag for p in self.params if isinstance(p, click.Option) and p.multiple for flag in p.opts}
+        spread: list[str] = []
+        flag = ""
+        for arg in args:
+            if arg.startswith("-"):
+                flag = arg if arg in many else ""
+            elif flag and spread[-1] != flag:
+                spread.append(flag)
+            spread.append(arg)
+        return super().parse_args(ctx, spread)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="metaloss")
+def cli() -> None:
+    """Learn the loss function that a small data set needs."""
+
+
+@cli.command(cls=Command)
+@click.option("--tasks", multiple=True, metavar="NAME|PATH.toml|folder:PATH", help="One or several task families.")
+@click.option("--genome", metavar="NAME", help="The loss's representation (metaloss list genomes).")
+@click.option("--strategy", metavar="NAME", help="The outer algorithm (metaloss list strategies).")
+@click.option("--preset", metavar="smoke|quick|long", help="Seconds; minutes (the default); an hour or two.")
+@click.option("--generations", type=int, help="How many generations to run.")
+@click.option("--mu", type=int, help="Parents of mu_plus_lambda.")
+@click.option("--lambda", "lambda_", type=int, help="Children per generation of mu_plus_lambda.")
+@click.option("--tasks-per-generation", type=int, help="Tasks of every family that all candidates meet.")
+@click.option("--init", metavar="ce|random", help="Where the search starts.")
+@click.option("--seed", type=int, help="Of every random draw.")
+@click.option("--device", metavar="auto|cpu|cuda", help="Where classifiers train.")
+@click.option("--out", default="runs", show_default=True, help="The folder that the run's folder is made in.")
+@click.option("--resume", metavar="RUN", help="Go on with this run: a path, or a name under --out.")
+@click.option("--allow-changes", is_flag=True, help="Resume although versions, device or data are others.")
+@click.option("--time-limit", metavar="30m", help="Start no new generation after this time (s, m, h).")
+@click.option("--config", type=click.Path(path_type=Path), help="A run's config.toml; flags win.")
+@click.option("--set", "assignments", multiple=True, metavar="inner.lr=0.3", help="Any setting by its path.")
+@click.option("--dry-run", is_flag=True, help="Print the settings and what the run would cost.")
+@click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON, and nothing else.")
+@click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
+@click.option("--debug", is_flag=True, help="Show tracebacks.")
+def evolve(
+    out: str, resume: str | None, allow_changes: bool, time_limit: str | None, config: Path | None, dry_run: bool,
+    as_json: bool, quiet: bool, preset: str | None, **flags: Any,
+) -> None:  # fmt: skip
+    """Evolve a loss: the main job. Runs with no option at all."""
+    seconds = _seconds(time_limit) if time_limit else None
+    changes = _changes(flags)
+    from metaloss import settings
+
+    if resume and (config or preset):
+        raise SettingsError("--resume keeps the run's settings; --config and --preset cannot go with it")
+    if dry_run:
+        return _dry_run(settings.resolve(_table(config, preset, changes)), as_json)
+    from metaloss import search
+    from metaloss.console import Console
+
+    with Console(quiet or as_json) as console, _interruptible(console) as stop:
+        how: dict[str, Any] = {"time_limit": seconds, "reporter": console, "stop": stop}
+        if resume:
+            result = search.resume(resume, changes=changes, out=out, allow_changes=allow_changes, **how)
+        else:
+            result = search.start(settings.resolve(_table(config, preset, changes)), Path(out), **how)
+    if as_json:
+        click.echo(json.dumps({"run": str(result.folder), **result.summary}, indent=1))
+
+
+@cli.command(cls=Command)
+@click.argument("spec", metavar="RUN|LOSS")
+@click.option("--out", default="runs", show_default=True, help="Where runs are looked for by name.")
+@click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
+@click.option("--debug", is_flag=True, help="Show tracebacks.")
+def show(spec: str, out: str, as_json: bool) -> None:
+    """Describe a run or a loss, and draw its phenotype."""
+    from metaloss import report
+
+    table = report.describe(spec, Path(out))
+    click.echo(json.dumps(table, indent=1) if as_json else report.text(table))
+
+
+@cli.command("list", cls=Command)
+@click.argument("kind", metavar="tasks|genomes|strategies|classifiers|data|runs")
+@click.argument("pattern", default="")
+@click.option("--out", default="runs", show_default=True, help="Where runs are.")
+@click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
+@click.option("--debug", is_flag=True, help="Show tracebacks.")
+def list_(kind: str, pattern: str, out: str, as_json: bool) -> None:
+    """List what there is of a kind; PATTERN is a part of its name."""
+    from metaloss import report
+
+    rows = [row for row in report.listing(kind, Path(out)) if pattern.lower() in row["name"].lower()]
+    if as_json:
+        return click.echo(json.dumps(rows, indent=1))
+    width = max((len(row["name"]) for row in rows), default=0)
+    for row in rows:
+        click.echo(f"{row['name']:{width}}  {row['about']}")
+
+
+@cli.group()
+def data() -> None:
+    """Download a data set, or check the one that is here."""
+
+
+@data.command(cls=Command)
+@click.argument("name")
+@click.option("--debug", is_flag=True, help="Show tracebacks.")
+def fetch(name: str) -> None:
+    """Download data set NAME into the user's data folder."""
+    from metaloss import datasets
+
+    click.echo(datasets.fetch(name))
+
+
+@data.command(cls=Command)
+@click.argument("name")
+@click.option("--debug", is_flag=True, help="Show tracebacks.")
+def verify(name: str) -> None:
+    """Read and check every image and label of data set NAME."""
+    from metaloss import datasets
+
+    click.echo("\n".join(datasets.verify(name)))
+
+
+@cli.command(cls=Command)
+@click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
+@click.option("--debug", is_flag=True, help="Show tracebacks.")
+def doctor(as_json: bool) -> None:
+    """Look at versions, device, data sets and extras, and say what to do about each."""
+    from dataclasses import asdict
+
+    from metaloss.doctor import examine
+
+    findings = examine()
+    if as_json:
+        click.echo(json.dumps([asdict(f) for f in findings], indent=1))
+    else:
+        width = max(len(f.name) for f in findings)
+        for f in findings:
+            click.echo(f"{f.name:{width}}  {f.found}" + (f"\n{'':{width}}    {f.advice}" if f.advice else ""))
+    if any(f.fatal for f in findings):
+        raise MetalossError("something that metaloss needs is missing; see above")
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Run a command; every error becomes one line on stderr and its exit code."""
+    given = list(sys.argv[1:] if args is None else args)
+    try:
+        code = cli.main(given, prog_name="metaloss", standalone_mode=False)
+    except click.exceptions.Abort:
+        code = 130
+    except click.ClickException as error:
+        code = _complain(error.format_message(), 2)
+    except KeyboardInterrupt:
+        code = _complain("interrupted", 130)
+    except MetalossError as error:
+        if "--debug" in given:
+            traceback.print_exc()
+        code = _complain(str(error), error.exit_code)
+    except BrokenPipeError:
+        code = 1
+    except Exception as error:
+        if "--debug" in given:
+            traceback.print_exc()
+        code = _complain(f"{type(error).__name__}: {error}  (a bug of metaloss; --debug shows where)", 1)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _complain(text: str, code: int) -> int:
+    click.echo(f"error: {text}", err=True)
+    return code
+
+
+def _changes(flags: dict[str, Any]) -> dict[str, Any]:
+    """The settings that were given, as a table."""
+    from metaloss.settings import assignment, merged
+
+    named = {k: {"kind": flags[k]} for k in ("genome", "strategy") if flags[k]}
+    plain = ("generations", "tasks_per_generation", "seed", "device")
+    table: dict[str, Any] = {**named, **{k: flags[k] for k in plain if flags[k] is not None}}
+    if flags["tasks"]:
+        table["tasks"] = list(flags["tasks"])
+    sizes = {k: flags[k] for k in ("mu", "lambda_") if flags[k] is not None}
+    inner = {"strategy": sizes} if sizes else {}
+    start = {"genome": {"start": flags["init"]}} if flags["init"] else {}
+    return merged(table, inner, start, *(assignment(text) for text in flags["assignments"]))
+
+
+def _table(config: Path | None, preset: str | None, changes: dict[str, Any]) -> dict[str, Any]:
+    """Preset, configuration file and flags, laid over each other in this order."""
+    from metaloss import settings
+
+    base = settings.read(config) if config else {}
+    if "tasks" in changes:
+        base.pop("families", None)
+    given = settings.merged(base, changes)
+    return settings.merged(settings.preset(preset or "quick", given), given)
+
+
+def _seconds(text: str) -> float:
+    units = {"s": 1, "m": 60, "h": 3600}
+    number, unit = (text[:-1], text[-1]) if text[-1:] in units else (text, "s")
+    try:
+        return float(number) * units[unit]
+    except ValueError:
+        raise SettingsError(f"--time-limit takes a number and s, m or h, got '{text}'") from None
+
+
+def _dry_run(chosen: Any, as_json: bool) -> None:
+    from metaloss import report, settings
+
+    estimate = report.estimate(chosen)
+    if as_json:
+        click.echo(json.dumps({"settings": chosen.table(), "estimate": estimate}, indent=1))
+        return
+    click.echo(settings.toml(chosen).decode())
+    click.echo(report.estimate_text(estimate))
+
+
+@contextlib.contextmanager
+def _interruptible(console: Any) -> Iterator[Any]:
+    """The first Ctrl-C or SIGTERM drops the chunk in hand and leaves a run that resumes; a second one exits at once."""
+    from metaloss.engines.local import Interrupted
+
+    received: list[int] = []
+
+    def handle(number: int, frame: Any) -> None:
+        if received:
+            os._exit(128 + number)
+        received.append(number)
+
+    old = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: bool(received)
+    except Interrupted:
+        again = f"; go on with: metaloss evolve --resume {console.folder}" if console.folder else ""
+        console.errors.print(f"interrupted{again}", markup=False)
+        raise click.exceptions.Exit(128 + received[0]) from None
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)

@@ -1,0 +1,143 @@
+"""What the command line prints while a search runs: a live bar on a terminal, plain lines elsewhere."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Console as Terminal
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from metaloss._version import __version__
+
+HEADER = " gen   best   mean   held-out  vs CE        diverged   trainings/s   left"
+
+
+class Console:
+    """Prints a search's progress. The table's lines stay; only the bar under them moves."""
+
+    def __init__(self, quiet: bool = False) -> None:
+        self.terminal = Terminal(quiet=quiet, highlight=False, soft_wrap=True)
+        self.errors = Terminal(stderr=True, highlight=False, soft_wrap=True)
+        self.folder: Any = None
+        self.bar: Progress | None = None
+        self.speed: list[tuple[float, int]] = []
+
+    def __enter__(self) -> "Console":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop_bar()
+
+    def started(self, run: Any, engine: Any, families: Sequence[Any], genome: Any) -> None:
+        """The settings in a few lines, and where everything goes."""
+        settings, self.folder = run.settings, run.folder
+        self.total, self.every = settings.generations, settings.report_every
+        device = f"cpu, {engine.workers} threads" if engine.device.type == "cpu" else str(engine.device)
+        size = f" ({genome.size} weights)" if hasattr(genome, "size") else ""
+        kind, strategy = settings.genome["kind"], label(settings.strategy)
+        self.say(f"metaloss {__version__} · {kind}{size} · {strategy} · seed {settings.seed} · {device}")
+        for episodes in families:
+            family = episodes.family
+            images = f"{family.ways}-way {family.shots}-shot, {family.ways * family.val} validation images"
+            self.say(f"tasks   {family.name} ({family.origin}): {images}; data: {episodes.dataset.origin}")
+        self.say(f"run     {run.folder}")
+
+    def baseline(self, rivals: Sequence[Any], tasks: int) -> None:
+        """What is to be beaten."""
+        for rival in rivals:
+            accuracy = f"{rival.accuracy:.1%}".replace("%", " %")
+            self.say(
+                f"start   cross-entropy at its best learning rate ({rival.lr:g}): {accuracy} "
+                f"on {tasks} meta-validation tasks"
+            )
+        self.say(HEADER)
+        if self.terminal.is_terminal and not self.terminal.quiet:
+            columns = (TextColumn("generation {task.completed}/{task.total}"), BarColumn(), TimeRemainingColumn())
+            self.bar = Progress(*columns, console=self.terminal, transient=True)
+            self.job = self.bar.add_task("", total=self.total)
+            self.bar.start()
+
+    def generation(self, record: dict[str, Any], seconds: float, trainings: int) -> None:
+        """One line where held-out tasks were looked at, and for the first generation; the bar for every one."""
+        number = record["generation"]
+        self.speed = [*self.speed[-50:], (seconds, trainings)]
+        if self.bar:
+            self.bar.update(self.job, completed=number)
+        for event in record.get("events", ()):
+            self.warning(event)
+        if number == 1 or "held_out" in record or record["best"] is None:
+            self.say(self._line(record))
+
+    def warning(self, text: str) -> None:
+        """A line on stderr."""
+        self.errors.print(f"warning: {text}", markup=False)
+
+    def finished(self, run: Any, summary: dict[str, Any]) -> None:
+        """The winner, what it reached, and what to do next."""
+        self._stop_bar()
+        for line in summary_lines(summary):
+            self.say(line)
+        self.say(f"saved   {run.folder}/        next: metaloss show {run.folder}")
+
+    def say(self, text: str) -> None:
+        """A plain line; names from files are never markup."""
+        self.terminal.print(text, markup=False)
+
+    def _stop_bar(self) -> None:
+        if self.bar:
+            self.bar.stop()
+            self.bar = None
+
+    def _line(self, record: dict[str, Any]) -> str:
+        def points(x: float | None) -> str:
+            return "  –  " if x is None else f"{100 * x:5.1f}"
+
+        held = record.get("held_out")
+        gain = f"{100 * held['gain']:+5.1f} ± {100 * held['error']:.1f}" if held else ""
+        seconds = sum(s for s, _ in self.speed)
+        rate = sum(n for _, n in self.speed) / seconds
+        left = seconds / len(self.speed) * (self.total - record["generation"])
+        diverged = f"{record['diverged']}/{record['candidates']}"
+        held_out = points(held["accuracy"]) if held else "     "
+        return (
+            f"{record['generation']:4}  {points(record['best'])}  {points(record['mean'])}     "
+            f"{held_out}  {gain:11}  {diverged:>8}   {rate:11.0f}   {clock(left):>4}"
+        )
+
+
+def summary_lines(summary: dict[str, Any]) -> list[str]:
+    """The winner and its test, in the words of every command."""
+    choice = summary["choice"]
+    lines = [f"winner  {choice['origin']}, chosen on {choice['tasks']} fresh meta-validation tasks"]
+    for name, row in summary["test"].items():
+        ce, steps = row["ce"], row["ce_steps"]
+        lines.append(
+            f"test    {name}, {row['tasks']} meta-test tasks: {percent(row['accuracy'])}; "
+            f"CE at its best rate ({ce['lr']:g}) {percent(ce['accuracy'])}: paired {interval(ce['gain'])}; "
+            f"CE at its best rate ({steps['lr']:g}) and number of steps ({steps['steps']}) "
+            f"{percent(steps['accuracy'])}: paired {interval(steps['gain'])}"
+        )
+    return lines
+
+
+def percent(share: float) -> str:
+    """A share as a percentage."""
+    return f"{100 * share:.1f} %"
+
+
+def interval(gain: dict[str, Any]) -> str:
+    """A paired difference in points, with its 95 % interval."""
+    return f"{100 * gain['mean']:+.1f} [{100 * gain['low']:+.1f}, {100 * gain['high']:+.1f}]"
+
+
+def label(strategy: dict[str, Any]) -> str:
+    """A strategy's usual name."""
+    if strategy["kind"] == "mu_plus_lambda":
+        return f"({strategy['mu']}+{strategy['lambda_']})-ES"
+    return str(strategy["kind"])
+
+
+def clock(seconds: float) -> str:
+    """A duration in its largest sensible unit."""
+    if seconds < 90:
+        return f"{seconds:.0f}s"
+    return f"{seconds / 60:.0f}m" if seconds < 5400 else f"{seconds / 3600:.1f}h"

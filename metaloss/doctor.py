@@ -1,0 +1,84 @@
+"""Is everything here that metaloss needs, and if not, what to do about it."""
+
+import importlib
+import platform
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+
+import torch
+
+from metaloss import datasets
+from metaloss._version import __version__
+from metaloss.errors import MetalossError
+
+LEARN2LEARN = 'pip install --config-settings="--build-option=build_ext" learn2learn==0.2.0'
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing looked at; `advice` is empty where nothing needs doing."""
+
+    name: str
+    found: str
+    advice: str = ""
+    fatal: bool = False
+
+
+def examine() -> list[Finding]:
+    """Versions, device, torchvision, data sets and optional extras."""
+    return [
+        Finding("metaloss", __version__),
+        Finding("python", platform.python_version()),
+        Finding("torch", torch.__version__, *_old_torch()),
+        _torchvision(),
+        Finding("cpu", f"{torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}"),
+        _gpu(),
+        *(_optional(name, advice) for name, advice in _OPTIONAL.items()),
+        *(_data(name) for name in datasets.names() if name != "folder"),
+    ]
+
+
+_OPTIONAL = {
+    "sklearn": "for the digits data set: pip install scikit-learn",
+    "learn2learn": f"in an environment of its own, as it needs numpy below 2: {LEARN2LEARN}",
+}
+
+
+def _old_torch() -> tuple[str, bool]:
+    major, minor = (int(x) for x in torch.__version__.split(".")[:2])
+    return (
+        ("", False)
+        if (major, minor) >= (2, 11)
+        else ("2.11 or newer is needed: pip install -U torch torchvision", True)
+    )
+
+
+def _torchvision() -> Finding:
+    try:
+        module = importlib.import_module("torchvision")
+    except Exception as error:  # a torchvision built for another torch fails in many ways
+        advice = "install both together: pip install torch torchvision"
+        return Finding(
+            "torchvision", f"does not import: {str(error).splitlines()[0] if str(error) else error!r}", advice, True
+        )
+    return Finding("torchvision", str(module.__version__))
+
+
+def _gpu() -> Finding:
+    if torch.cuda.is_available():
+        return Finding("gpu", torch.cuda.get_device_name())
+    return Finding("gpu", "none", "not needed; with one, --device cuda runs the whole search on it")
+
+
+def _optional(name: str, advice: str) -> Finding:
+    try:
+        return Finding(name, version({"sklearn": "scikit-learn"}.get(name, name)))
+    except PackageNotFoundError:
+        return Finding(name, "not installed", advice)
+
+
+def _data(name: str) -> Finding:
+    try:
+        return Finding(f"data {name}", datasets.load(name).origin)
+    except MetalossError as error:
+        return Finding(f"data {name}", "not here", str(error))

@@ -1,0 +1,177 @@
+"""A run is a folder: its settings, where it came from, its history, its newest states and its winner."""
+
+import hashlib
+import json
+import os
+import platform
+import re
+import shutil
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from metaloss import settings, storage
+from metaloss._version import __version__
+from metaloss.codec import pack, unpack
+from metaloss.errors import DamagedFile, DiskError, SettingsError
+from metaloss.families import Episodes
+from metaloss.population import Population
+from metaloss.settings import Settings
+
+
+@dataclass(frozen=True)
+class Progress:
+    """All that a search knows after a generation; with the settings it decides everything that follows."""
+
+    generation: int
+    state: Any
+    finalists: Population
+    trainings: int
+    halvings: int  # of the chunks, after running out of memory
+    barren: int  # generations in a row in which every candidate failed
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run's folder."""
+
+    folder: Path
+    settings: Settings
+
+    @property
+    def name(self) -> str:
+        """The folder's own name."""
+        return self.folder.name
+
+    def commit(self, record: dict[str, Any], progress: Progress) -> None:
+        """Make a generation last: its line of history, then the state after it."""
+        storage.commit(self.folder, progress.generation, record, pack(progress))
+
+    def recover(self, types: Sequence[type]) -> tuple[Progress | None, tuple[str, ...]]:
+        """The newest sound state, or None before the first; and a warning for each damaged one.
+
+        Raises:
+            DamagedFile: states exist and none of them is sound.
+        """
+        checkpoint = storage.recover(self.folder)
+        if checkpoint is None:
+            return None, ()
+        try:
+            progress = unpack(checkpoint.payload, (Progress, *types))
+        except DamagedFile as error:
+            raise DamagedFile(f"{self.folder}: state {checkpoint.generation}: {error}") from None
+        return progress, checkpoint.warnings
+
+    def history(self) -> list[dict[str, Any]]:
+        """One record per generation."""
+        return storage.History(self.folder).read()
+
+    def summary(self) -> dict[str, Any] | None:
+        """What the finished run came to; None while it is not finished."""
+        path = self.folder / "summary.json"
+        return json.loads(path.read_bytes()) if path.exists() else None
+
+    def write(self, name: str, value: Any) -> None:
+        """Put a value into the folder as JSON, whole or not at all."""
+        storage.write(self.folder / name, (json.dumps(storage.plain(value), indent=1) + "\n").encode())
+
+
+def create(parent: Path, chosen: Settings, provenance: dict[str, Any]) -> Run:
+    """A new folder under `parent`; nothing that exists is touched.
+
+    Raises:
+        DiskError: the folder cannot be made.
+    """
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        made = Path(tempfile.mkdtemp(prefix=".new-", dir=parent))
+    except OSError as error:
+        raise DiskError(f"cannot make a run under {parent}: {error.strerror}") from None
+    try:
+        made.chmod(0o755)
+        storage.write(made / "config.toml", settings.toml(chosen))
+        storage.write(made / "provenance.json", (json.dumps(provenance, indent=1) + "\n").encode())
+        return Run(_claim(made, parent, default_name(chosen)), chosen)
+    except BaseException:
+        shutil.rmtree(made, ignore_errors=True)
+        raise
+
+
+def _claim(made: Path, parent: Path, name: str) -> Path:
+    """Give the complete folder the first free name: a kill leaves either no run or one that can be resumed."""
+    for number in range(1, 10_000):
+        folder = parent / (name if number == 1 else f"{name}-{number}")
+        try:
+            # A rename onto an empty folder would succeed: the name is taken first.
+            folder.mkdir()
+            os.replace(made, folder)
+            return folder
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise DiskError(f"cannot make {folder}: {error.strerror}") from None
+    raise DiskError(f"{parent} already holds {number} runs named {name}")
+
+
+def default_name(chosen: Settings) -> str:
+    """`<tasks>-<genome>-<strategy>-<seed>`."""
+    tasks = "+".join(family.name for family in chosen.families)
+    name = f"{tasks}-{chosen.genome['kind']}-{chosen.strategy['kind']}-{chosen.seed}"
+    return re.sub(r"[^a-z0-9+._-]+", "_", name.lower())
+
+
+def find(spec: str | Path, parent: Path = Path("runs")) -> Run:
+    """The run that a path, or a name under `parent`, means.
+
+    Raises:
+        SettingsError: there is none.
+        DamagedFile: its settings cannot be read.
+    """
+    for folder in (Path(spec), parent / spec):
+        if (folder / "config.toml").is_file():
+            try:
+                return Run(folder, settings.resolve(settings.read(folder / "config.toml")))
+            except SettingsError as error:
+                raise DamagedFile(f"{folder / 'config.toml'}: {error}") from None
+    raise SettingsError(f"no run '{spec}': neither a run's folder nor a run under {parent}  (metaloss list runs)")
+
+
+def runs(parent: Path) -> list[Path]:
+    """The folders of all runs under `parent`."""
+    return sorted(path.parent for path in parent.glob("[!.]*/config.toml"))
+
+
+def provenance(chosen: Settings, episodes: Sequence[Episodes], device: torch.device) -> dict[str, Any]:
+    """Where a run's numbers come from: versions, device, seed, and exactly which images it may see."""
+    return {
+        "command": sys.argv,
+        "seed": chosen.seed,
+        "conditions": conditions(episodes, device),
+        "data": {e.family.name: _images(e) for e in episodes},
+    }
+
+
+def conditions(episodes: Sequence[Episodes], device: torch.device) -> dict[str, str]:
+    """What must be the same for a resumed run to go on as if it had not stopped."""
+    kind = torch.cuda.get_device_name(device) if device.type == "cuda" else torch.backends.cpu.get_cpu_capability()
+    names = {"metaloss": __version__, "python": platform.python_version(), "device": f"{device.type} {kind}"}
+    packages = {name: version(name) for name in ("torch", "numpy")}
+    return {**names, **packages, **{f"data {e.family.name}": e.dataset.fingerprint() for e in episodes}}
+
+
+def _images(episodes: Episodes) -> dict[str, Any]:
+    pools = {
+        name: {
+            "images": sum(map(len, rows)),
+            "sha256": hashlib.sha256(torch.cat(rows).sort().values.numpy().tobytes()).hexdigest(),
+        }
+        for name, rows in episodes.pools.items()
+    }
+    seen = {"search": "train", "choice": "validation", "test, once, after the choice": "test"}
+    return {"dataset": episodes.family.dataset, "origin": episodes.dataset.origin, "pools": pools, "use": seen}
