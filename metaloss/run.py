@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import platform
 import re
 import shutil
@@ -110,8 +109,7 @@ def _claim(made: Path, parent: Path, name: str) -> Path:
         try:
             # A rename onto an empty folder would succeed: the name is taken first.
             folder.mkdir()
-            os.replace(made, folder)
-            return folder
+            return made.replace(folder)
         except FileExistsError:
             continue
         except OSError as error:

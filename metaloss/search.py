@@ -241,7 +241,7 @@ class Search:
             number, state, old.finalists.cat(best)[-self.run.settings.finalists :],
             old.trainings + scored.score.numel(), halvings, 0 if len(alive) else old.barren + 1,
         )  # fmt: skip
-        record = {
+        record: dict[str, Any] = {
             "generation": number,
             "candidates": len(fitness),
             "best": float(alive.max()) if len(alive) else None,
@@ -292,7 +292,7 @@ class Search:
         """The winner at the family's own rate against cross-entropy at its best, on meta-test tasks."""
         chosen, losses = self.run.settings, self.genome.losses(winner)
         strongest = self.trials.strongest(chosen.rates, chosen.baseline_tasks)
-        result = {}
+        result: dict[str, Any] = {}
         for kind, rivals in (("ce", self.rivals), ("ce_steps", strongest)):
             for episodes, rival, versus in zip(
                 self.trials.families, rivals, self.trials.test(losses, rivals, chosen.test_tasks), strict=True
