@@ -19,8 +19,9 @@ STEPS = (20, 30, 40, 60, 80, 120, 160, 200)  # numbers of steps among which the 
 
 @dataclass(frozen=True)
 class Tuned:
-    """Cross-entropy at the best of the settings tried on meta-validation tasks of one family."""
+    """A loss at the best of the settings tried on meta-validation tasks of one family."""
 
+    losses: Losses  # one
     lr: float
     steps: int
     score: Float[Tensor, " T"]  # on those tasks
@@ -50,7 +51,7 @@ class Trials:
 
     def evaluator(self, tasks: int, validation: int, losses: Losses, key: Stream) -> tuple[Tensor, Int[Tensor, " T"]]:
         """Scores on fresh meta-training tasks of every family, and each task's family: what evolution learns from."""
-        scores = [self._score(e, losses, "train", key, tasks, val=validation) for e in self.families]
+        scores = [self.scores(e, losses, "train", key, tasks, val=validation)[0] for e in self.families]
         return torch.cat(scores, 1), self.numbers(tasks)
 
     def numbers(self, tasks: int) -> Int[Tensor, " T"]:
@@ -60,45 +61,54 @@ class Trials:
     def held_out(self, losses: Losses, role: str, tasks: int) -> Float[Tensor, "P T"]:
         """Scores on the meta-validation tasks of that role, family after family."""
         key = self.key.at(role)
-        return torch.cat([self._score(e, losses, "validation", key, tasks) for e in self.families], 1)
+        return torch.cat([self.scores(e, losses, "validation", key, tasks)[0] for e in self.families], 1)
 
     def baseline(self, rates: Sequence[float], tasks: int) -> list[Tuned]:
         """Cross-entropy at its best rate and the family's own number of steps, per family."""
-        return [self._tune(e, rates, tasks, (e.family.inner.steps,)) for e in self.families]
+        one = CrossEntropies.of(1)
+        return [self.tune(e, one, rates, tasks, (e.family.inner.steps,)) for e in self.families]
 
     def strongest(self, rates: Sequence[float], tasks: int) -> list[Tuned]:
         """Cross-entropy at its best rate and its best number of steps, per family."""
-        return [self._tune(e, rates, tasks, marks(e.family.inner)) for e in self.families]
+        one = CrossEntropies.of(1)
+        return [self.tune(e, one, rates, tasks, marks(e.family.inner)) for e in self.families]
+
+    def tune(
+        self, episodes: Episodes, one: Losses, rates: Sequence[float], tasks: int, steps: tuple[int, ...]
+    ) -> Tuned:
+        """One loss at the best of some rates and numbers of steps (ascending), on meta-validation tasks."""
+        grid, lr = one[torch.zeros(len(rates), dtype=torch.int64)], torch.tensor(list(rates))
+        score = self.scores(episodes, grid, "validation", self.key.at("baseline"), tasks, lr=lr, steps=steps)
+        mean = score.double().mean(2).nan_to_num(nan=-torch.inf)  # [M R]
+        mark, rate = divmod(int(mean.argmax()), len(rates))
+        return Tuned(one, rates[rate], steps[mark], score[mark, rate])
 
     def test(self, losses: Losses, rivals: Sequence[Tuned], tasks: int) -> list[Versus]:
-        """One loss, at each family's own rate and steps, against tuned cross-entropy on meta-test tasks."""
-        key, results = self.key.at("test"), []
-        for episodes, rival in zip(self.families, rivals, strict=True):
-            score = self._score(episodes, losses, "test", key, tasks)[0]
-            inner = replace(episodes.family.inner, steps=rival.steps)
-            other = self._score(episodes, CrossEntropies.of(1), "test", key, tasks, inner=inner, lr=rival.lr)[0]
-            gain = paired(score, other, key.at("bootstrap"))
-            results.append(Versus(float(score.double().nan_to_num().mean()), float(other.double().mean()), gain))
-        return results
+        """One loss, at each family's own rate and steps, against its tuned rival on meta-test tasks."""
+        key = self.key.at("test")
+        scores = [self.scores(e, losses, "test", key, tasks)[0, 0] for e in self.families]
+        others = [self.tested(e, rival, tasks) for e, rival in zip(self.families, rivals, strict=True)]
+        return [self.versus(a, b) for a, b in zip(scores, others, strict=True)]
 
-    def _score(
-        self, episodes: Episodes, losses: Losses, pool: str, key: Stream, tasks: int,
-        val: int | None = None, inner: Inner | None = None, lr: float | None = None,
-    ) -> Float[Tensor, "P T"]:  # fmt: skip
+    def tested(self, episodes: Episodes, tuned: Tuned, tasks: int) -> Float[Tensor, " T"]:
+        """A tuned loss's scores on meta-test tasks."""
+        key, steps = self.key.at("test"), (tuned.steps,)
+        return self.scores(episodes, tuned.losses, "test", key, tasks, lr=tuned.lr, steps=steps)[0, 0]
+
+    def versus(self, score: Float[Tensor, " T"], rival: Float[Tensor, " T"]) -> Versus:
+        """Two losses' scores on the same tasks, compared."""
+        ours, theirs = (float(x.double().nan_to_num(nan=0.0).mean()) for x in (score, rival))
+        return Versus(ours, theirs, paired(score, rival, self.key.at("test", "bootstrap")))
+
+    def scores(
+        self, episodes: Episodes, losses: Losses, pool: str, key: Stream, tasks: int, *,
+        val: int | None = None, lr: float | Float[Tensor, " P"] | None = None, steps: tuple[int, ...] = (),
+    ) -> Float[Tensor, "M P T"]:  # fmt: skip
+        """Scores on tasks drawn from a pool by a key, after M numbers of steps (the family's own by default)."""
         drawn = episodes.sample([key.at("task", t) for t in range(tasks)], pool, val)
         starts = [key.at("init", t) for t in range(tasks)]
-        return self.engine.score(losses, episodes, drawn, starts, inner, lr)
-
-    def _tune(self, episodes: Episodes, rates: Sequence[float], tasks: int, steps: tuple[int, ...]) -> Tuned:
-        key = self.key.at("baseline")
-        drawn = episodes.sample([key.at("task", t) for t in range(tasks)], "validation")
-        starts = [key.at("init", t) for t in range(tasks)]
-        inner = replace(episodes.family.inner, steps=steps[-1])
-        grid = CrossEntropies.of(len(rates))
-        score = self.engine.curve(grid, episodes, drawn, starts, inner, torch.tensor(list(rates)), steps)  # [M P T]
-        mean = score.double().mean(2).nan_to_num(nan=-torch.inf)
-        mark, rate = divmod(int(mean.argmax()), len(rates))
-        return Tuned(rates[rate], steps[mark], score[mark, rate])
+        inner = replace(episodes.family.inner, steps=steps[-1]) if steps else episodes.family.inner
+        return self.engine.curve(losses, episodes, drawn, starts, inner, lr, steps)
 
 
 def marks(inner: Inner) -> tuple[int, ...]:

@@ -23,7 +23,7 @@ from metaloss.losses import Losses
 from metaloss.streams import Stream
 from metaloss.tasks import Tasks
 
-CACHE = 16 << 20  # bytes that one thread's chunk may touch on a CPU: more of them would not stay in its cache
+CACHE = 8 << 20  # bytes that one thread's chunk may touch on a CPU: more of them would not stay in its cache
 LOSS_FLOATS = 64  # numbers that a loss may keep per logit
 WAVE = 32  # tasks made ready at once
 

@@ -32,6 +32,7 @@ class MetaLossNetwork:
         architecture: "equivariant": weights shared over the classes, any number of them; "figure3": fully connected
             over a fixed number of classes, after the paper's figure 3.
         start: "ce": a network fitted to cross-entropy's gradient; "random".
+        smoothing: of the labels of the cross-entropy that "ce" starts from.
         channels: what the ŷ channel reads: probability, log-probability, centred logit.
         features: outputs of each channel.
         hidden: width of the integration block.
@@ -44,6 +45,7 @@ class MetaLossNetwork:
 
     architecture: Literal["equivariant", "figure3"] = "equivariant"
     start: Literal["ce", "random"] = "ce"
+    smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     channels: Annotated[tuple[Literal["p", "logp", "logit"], ...], Field(min_length=1)] = ("p", "logp")
     features: Width = 8
     hidden: Width = 16
@@ -128,7 +130,7 @@ def imitate_cross_entropy(network: MetaLossNetwork, seed: int, steps: int = 600)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        return _fit(network, CrossEntropies.of(1), Stream(seed).at("imitate"), steps)
+        return _fit(network, CrossEntropies.of(1, network.smoothing), Stream(seed).at("imitate"), steps)
     finally:
         torch.set_num_threads(threads)
 
