@@ -1,13 +1,13 @@
 """Makes the tables of the README again: seeds, steps, transfer. Everything is tuned on meta-validation tasks.
 
     python benchmarks/evidence.py seeds RUN...        # the runs' own meta-test lines
-    python benchmarks/evidence.py steps RUN [--family fashionmnist] [--rates ...]
+    python benchmarks/evidence.py steps RUN [--families fashionmnist]
     python benchmarks/evidence.py transfer RUN [--families fashionmnist-1shot ...]
 
 `steps` compares the winner with cross-entropy, plain and with label smoothing 0.2, at equal numbers of steps and at
 each one's best; both sides are tuned in learning rate at each number. `transfer` compares it at the family's own
-learning rate and at its best one, each against tuned cross-entropy. All differences are paired over the same meta-test tasks and
-initial weights, with 95 % bootstrap intervals over tasks.
+learning rate and at its best one, each against tuned cross-entropy. All differences are paired over the same meta-test
+tasks and initial weights, with 95 % bootstrap intervals over tasks.
 """
 
 import argparse

@@ -42,15 +42,19 @@ class Plan:
     shared: bool  # the first layer in the span of the training images
 
 
-def plan(episodes: Episodes, inner: Inner, candidates: int, tasks: int, memory: int) -> Plan:
-    """The chunks for `candidates` × `tasks` trainings of a family whose chunk may touch `memory` bytes."""
+def plan(episodes: Episodes, inner: Inner, candidates: int, tasks: int, memory: int, parts: int = 1) -> Plan:
+    """The chunks for `candidates` × `tasks` trainings of a family whose chunk may touch `memory` bytes.
+
+    There are at least `parts` of them, where there are as many tasks.
+    """
     family, (_, *image) = episodes.family, episodes.images.pixels.shape
     per_image = 4 * episodes.model.floats(tuple(image), family.ways)
     few = family.ways * family.shots
     training = few * (3 * per_image + 4 * LOSS_FLOATS * family.ways)
     n = max(1, memory // training)
-    rows = min(candidates, max(1, n // 8))
-    columns = min(tasks, max(1, n // rows))
+    # Tasks first: what depends on a task alone is prepared once, for all candidates.
+    columns = min(-(-tasks // parts), max(8, n // candidates), n)
+    rows = min(candidates, max(1, n // columns))
     images = max(32, memory // (2 * rows * columns * per_image))
     return Plan(rows, columns, min(images, family.ways * family.val), shared(episodes, inner))
 
@@ -133,8 +137,9 @@ class Local:
 
     def plan(self, episodes: Episodes, inner: Inner, candidates: int, tasks: int) -> Plan:
         """The chunks this engine would use."""
-        memory = min(CACHE, self.memory) if self.device.type == "cpu" else self.memory
-        return plan(episodes, inner, candidates, tasks, memory >> self.halvings)
+        # On a CPU two at least, however many threads there are: the result must not depend on their number.
+        memory, parts = (min(CACHE, self.memory), 2) if self.device.type == "cpu" else (self.memory, 1)
+        return plan(episodes, inner, candidates, tasks, memory >> self.halvings, parts)
 
     def score(
         self, losses: Losses, episodes: Episodes, tasks: Tasks, keys: Sequence[Stream],
