@@ -60,7 +60,7 @@ def cli() -> None:
 @click.option("--dry-run", is_flag=True, help="Print the settings and what the run would cost.")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON, and nothing else.")
 @click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
-@click.option("--debug", is_flag=True, help="Show tracebacks.")
+@click.option("--debug", is_flag=True, expose_value=False, help="Show tracebacks.")
 def evolve(
     out: str, resume: str | None, allow_changes: bool, time_limit: str | None, config: Path | None, dry_run: bool,
     as_json: bool, quiet: bool, preset: str | None, **flags: Any,
@@ -91,7 +91,7 @@ def evolve(
 @click.argument("spec", metavar="RUN|LOSS")
 @click.option("--out", default="runs", show_default=True, help="Where runs are looked for by name.")
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
-@click.option("--debug", is_flag=True, help="Show tracebacks.")
+@click.option("--debug", is_flag=True, expose_value=False, help="Show tracebacks.")
 def show(spec: str, out: str, as_json: bool) -> None:
     """Describe a run or a loss, and draw its phenotype."""
     from metaloss import report
@@ -105,7 +105,7 @@ def show(spec: str, out: str, as_json: bool) -> None:
 @click.argument("pattern", default="")
 @click.option("--out", default="runs", show_default=True, help="Where runs are.")
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
-@click.option("--debug", is_flag=True, help="Show tracebacks.")
+@click.option("--debug", is_flag=True, expose_value=False, help="Show tracebacks.")
 def list_(kind: str, pattern: str, out: str, as_json: bool) -> None:
     """List what there is of a kind; PATTERN is a part of its name."""
     from metaloss import report
@@ -125,7 +125,7 @@ def data() -> None:
 
 @data.command(cls=Command)
 @click.argument("name")
-@click.option("--debug", is_flag=True, help="Show tracebacks.")
+@click.option("--debug", is_flag=True, expose_value=False, help="Show tracebacks.")
 def fetch(name: str) -> None:
     """Download data set NAME into the user's data folder."""
     from metaloss import datasets
@@ -135,7 +135,7 @@ def fetch(name: str) -> None:
 
 @data.command(cls=Command)
 @click.argument("name")
-@click.option("--debug", is_flag=True, help="Show tracebacks.")
+@click.option("--debug", is_flag=True, expose_value=False, help="Show tracebacks.")
 def verify(name: str) -> None:
     """Read and check every image and label of data set NAME."""
     from metaloss import datasets
@@ -145,7 +145,7 @@ def verify(name: str) -> None:
 
 @cli.command(cls=Command)
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
-@click.option("--debug", is_flag=True, help="Show tracebacks.")
+@click.option("--debug", is_flag=True, expose_value=False, help="Show tracebacks.")
 def doctor(as_json: bool) -> None:
     """Look at versions, device, data sets and extras, and say what to do about each."""
     from dataclasses import asdict

@@ -89,7 +89,7 @@ def estimate(chosen: Settings, trainings: int = 64) -> dict[str, Any]:
             engine.score(some, episodes, tasks, keys)
             each = (time.perf_counter() - began) / (len(some) * n)
             count = len(population) * chosen.tasks_per_generation * chosen.generations
-            final = (chosen.finalists + 1) * chosen.winner_tasks + 12 * (len(chosen.rates) * chosen.baseline_tasks)
+            final = (chosen.finalists + 2) * chosen.winner_tasks + 12 * (len(chosen.rates) * chosen.baseline_tasks)
             total, seconds = total + count, seconds + each * (count + final)
     return {"trainings": total, "seconds": round(seconds), "memory_bytes": chosen.memory, "device": str(device)}
 

@@ -30,7 +30,8 @@ class Progress:
 
     generation: int
     state: Any
-    finalists: Population
+    finalists: Population  # the last generations' best
+    centres: Population  # and their centres
     trainings: int
     halvings: int  # of the chunks, after running out of memory
     barren: int  # generations in a row in which every candidate failed

@@ -215,7 +215,8 @@ class Search:
         chosen, key = self.run.settings, Stream(self.run.settings.seed)
         if progress is None:
             state = self.strategy.init(self.genome, key.at("init"))
-            progress = Progress(0, state, self.strategy.centre(state)[:0], 0, 0, 0)
+            none = self.strategy.centre(state)[:0]
+            progress = Progress(0, state, none, none, 0, 0, 0)
         evaluator = partial(self.trials.evaluator, chosen.tasks_per_generation, chosen.validation)
         for number in range(progress.generation + 1, chosen.generations + 1):
             if time.monotonic() > deadline:
@@ -236,9 +237,9 @@ class Search:
         fitness, failed = scored.fitness, scored.score.isnan()
         alive = fitness[fitness.isfinite()].double()
         best = scored.population[fitness.argmax()[None]]
-        halvings = self.trials.engine.halvings
+        halvings, last, centre = self.trials.engine.halvings, self.run.settings.finalists, self.strategy.centre(state)
         progress = Progress(
-            number, state, old.finalists.cat(best)[-self.run.settings.finalists :],
+            number, state, old.finalists.cat(best)[-last:], old.centres.cat(centre)[-last:],
             old.trainings + scored.score.numel(), halvings, 0 if len(alive) else old.barren + 1,
         )  # fmt: skip
         record: dict[str, Any] = {
@@ -253,7 +254,7 @@ class Search:
         if halvings > old.halvings:
             record["events"] = [f"out of memory: chunks cut to 1/{2**halvings}"]
         if number % self.run.settings.report_every == 0:
-            record["held_out"] = self._held_out(self.strategy.centre(state))
+            record["held_out"] = self._held_out(centre)
         return progress, record
 
     def _held_out(self, centre: Population) -> dict[str, float]:
@@ -279,12 +280,14 @@ class Search:
 
     def _elect(self, progress: Progress) -> tuple[Population, dict[str, Any]]:
         tasks = self.run.settings.winner_tasks
-        standing = progress.finalists.cat(self.strategy.centre(progress.state))
+        # A mean over generations has less of the noise that each one's tasks brought in.
+        standing = progress.finalists.cat(progress.centres[-1:]).cat(progress.centres.centre())
         score = self.trials.held_out(self.genome.losses(standing), "winner", tasks)
         fitness = mean(score, self.trials.numbers(tasks))
         row = int(fitness.argmax())
         first = progress.generation - len(progress.finalists) + 1
-        origin = "centre" if row == len(standing) - 1 else f"best of generation {first + row}"
+        names = [f"best of generation {first + i}" for i in range(len(progress.finalists))]
+        origin = [*names, "the population's centre", f"the mean of the last {len(progress.centres)} centres"][row]
         choice = {"generation": progress.generation, "origin": origin, "accuracy": float(fitness[row]), "tasks": tasks}
         return standing[row : row + 1], choice
 

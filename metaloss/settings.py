@@ -19,7 +19,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "smoke": {"generations": 4, "validation": 20, "tasks_per_generation": 4, "baseline_tasks": 8, "winner_tasks": 16,
               "test_tasks": 16},
     "quick": {},
-    "long": {"generations": 1500, "strategy": {"mu": 32, "lambda_": 32}},
+    "long": {"generations": 2000, "tasks_per_generation": 16},
 }  # fmt: skip
 
 Count = Annotated[int, Field(ge=1, le=1_000_000)]
@@ -41,7 +41,8 @@ class Settings(BaseModel):
         report_every: generations between two looks at held-out (meta-validation) tasks.
         rates: learning rates among which cross-entropy's is chosen.
         baseline_tasks: meta-validation tasks for that choice.
-        finalists: how many of the last generations' best stand for election, beside the population's centre.
+        finalists: how many of the last generations' best stand for election, beside the population's centre and
+            the mean of as many centres.
         winner_tasks: fresh meta-validation tasks for the election.
         test_tasks: meta-test tasks, looked at once, after the winner has been written.
     """
@@ -51,7 +52,7 @@ class Settings(BaseModel):
     tasks: Annotated[tuple[str, ...], Field(min_length=1)] = ("fashionmnist",)
     genome: dict[str, Any] = Field(default_factory=lambda: {"kind": "mln"})
     strategy: dict[str, Any] = Field(default_factory=lambda: {"kind": "mu_plus_lambda"})
-    generations: Count = 400
+    generations: Count = 600
     tasks_per_generation: Count = 8
     validation: Count = 100
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
@@ -93,9 +94,12 @@ def resolve(table: Mapping[str, Any]) -> Settings:
     Raises:
         SettingsError: names the setting, what was given and what is allowed.
     """
-    own = {k: v for k, v in table.items() if k not in TaskFamily.__dataclass_fields__}
-    changes = {k: v for k, v in table.items() if k in TaskFamily.__dataclass_fields__}
-    settings: Settings = registry.validated(Settings, own, "settings")
+    of_families = TaskFamily.__dataclass_fields__.keys() - {"name", "origin"}
+    own = {k: v for k, v in table.items() if k not in of_families}
+    changes = {k: v for k, v in table.items() if k in of_families}
+    # A setting of the default genome or strategy needs no kind beside it.
+    kinds = {k: Settings.model_fields[k].get_default(call_default_factory=True) for k in ("genome", "strategy")}
+    settings: Settings = registry.validated(Settings, merged(kinds, own), "settings")
     chosen = settings.families or tuple(families.read(name) for name in settings.tasks)
     # A setting of a family, given without its name, holds for all of them.
     chosen = tuple(_changed(family, changes) for family in chosen) if changes else chosen
@@ -115,7 +119,8 @@ def preset(name: str, table: Mapping[str, Any]) -> dict[str, Any]:
     if name not in PRESETS:
         raise SettingsError(registry.unknown("preset", name, PRESETS))
     chosen = dict(PRESETS[name])
-    other = (table.get("strategy") or {}).get("kind", "mu_plus_lambda") != "mu_plus_lambda"
+    given = table.get("strategy")
+    other = isinstance(given, Mapping) and given.get("kind", "mu_plus_lambda") != "mu_plus_lambda"
     return {k: v for k, v in chosen.items() if not (k == "strategy" and other)}
 
 

@@ -92,9 +92,8 @@ class MetaLossNetwork:
         return parents.from_vectors(x + strength * key.normal(*x.shape))
 
     def crossover(self, a: Vectors, b: Vectors, key: Stream) -> Vectors:
-        """Every weight from one of the two parents, with equal chances."""
-        x = a.vectors()
-        return a.from_vectors(torch.where(key.uniform(*x.shape) < 0.5, x, b.vectors()))
+        """The middle between the two parents (intermediate recombination)."""
+        return a.from_vectors((a.vectors() + b.vectors()) / 2)
 
     def valid(self, population: Vectors) -> Int[Tensor, " P"]:
         """0 everywhere: every vector is a network."""

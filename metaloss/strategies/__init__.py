@@ -18,6 +18,9 @@ class Genome(Protocol):
     def mutate(self, parents: Population, strength: Float[Tensor, "P ..."], key: Stream) -> Population:
         """One child of each parent."""
 
+    def crossover(self, a: Population, b: Population, key: Stream) -> Population:
+        """One child of row i of `a` and row i of `b`, for every i."""
+
 
 class Strategy(Protocol):
     """An outer algorithm: settings, no state."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass as settings
 from torch import Tensor
@@ -28,14 +28,16 @@ class Living:
 
 @settings(frozen=True, config=ConfigDict(extra="forbid"))
 class MuPlusLambda:
-    """Each child is a mutated parent; the best μ of parents and children live on.
+    """Each child is a mutated parent, or a mutated cross of two; the best μ of parents and children live on.
 
-    The paper prints neither population size, initial step size nor learning rates: those here are ours.
+    The paper prints neither population size, initial step size nor learning rates, nor whether parents are crossed:
+    those here are ours.
     """
 
-    mu: Annotated[int, Field(ge=1, le=4096)] = 16
-    lambda_: Annotated[int, Field(ge=1, le=4096)] = 16
+    mu: Annotated[int, Field(ge=1, le=4096)] = 8
+    lambda_: Annotated[int, Field(ge=1, le=4096)] = 24
     sigma: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.05
+    crossover: bool = True
 
     needs_vectors: ClassVar[bool] = False
     states: ClassVar[tuple[type, ...]] = (Living,)
@@ -48,10 +50,13 @@ class MuPlusLambda:
 
     def ask(self, state: Living, genome: Genome, key: Stream) -> tuple[Population, Living]:
         """Parents and children: this generation's tasks are new, so old fitness would not compare."""
-        rows = torch.cat([key.at("parents", i).permutation(self.mu) for i in range(-(-self.lambda_ // self.mu))])
-        rows = rows[: self.lambda_]
-        sigma = self._vary(state.sigma[rows], key.at("sigma"))
-        children = genome.mutate(state.parents[rows], sigma, key.at("mutate"))
+        rows, others = self._choose(key.at("first")), self._choose(key.at("second"))
+        begetters, sigma = state.parents[rows], state.sigma[rows]
+        if self.crossover:
+            begetters = genome.crossover(begetters, state.parents[others], key.at("cross"))
+            sigma = (sigma * state.sigma[others]).sqrt()
+        sigma = self._vary(sigma, key.at("sigma"))
+        children = genome.mutate(begetters, sigma, key.at("mutate"))
         return state.parents.cat(children), Living(state.parents, state.sigma, torch.cat([state.sigma, sigma]))
 
     def tell(self, state: Living, population: Population, fitness: Float[Tensor, " P"]) -> Living:
@@ -62,6 +67,11 @@ class MuPlusLambda:
     def centre(self, state: Living) -> Population:
         """The mean of the parents, where they are vectors; else the fittest."""
         return state.parents.centre()
+
+    def _choose(self, key: Stream) -> Int[Tensor, " lambda"]:
+        """A parent for every child; none serves twice before all have served once."""
+        rounds = -(-self.lambda_ // self.mu)
+        return torch.cat([key.at(i).permutation(self.mu) for i in range(rounds)])[: self.lambda_]
 
     def _vary(self, sigma: Float[Tensor, "L D"], key: Stream) -> Float[Tensor, "L D"]:
         """Log-normal self-adaptation: σ' = σ exp(τ' N + τ N_i), τ' = 1/√(2D), τ = 1/√(2√D)."""
