@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from metaloss._version import __version__
-from metaloss.errors import MetalossError, SettingsError
+from metaloss.errors import DiskError, MetalossError, SettingsError
 
 
 class Command(click.Command):
@@ -60,24 +60,25 @@ def cli() -> None:
 @click.option("--dry-run", is_flag=True, help="Print the settings and what the run would cost.")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON, and nothing else.")
 @click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
+@click.option("-v", "--verbose", is_flag=True, help="Print a line for every generation.")
 @click.option("--debug", is_flag=True, expose_value=False, help="Show tracebacks.")
 def evolve(
     out: str, resume: str | None, allow_changes: bool, time_limit: str | None, config: Path | None, dry_run: bool,
-    as_json: bool, quiet: bool, preset: str | None, **flags: Any,
+    as_json: bool, quiet: bool, verbose: bool, preset: str | None, **flags: Any,
 ) -> None:  # fmt: skip
     """Evolve a loss: the main job. Runs with no option at all."""
     seconds = _seconds(time_limit) if time_limit else None
     changes = _changes(flags)
     from metaloss import settings
 
-    if resume and (config or preset):
-        raise SettingsError("--resume keeps the run's settings; --config and --preset cannot go with it")
+    if resume and (config or preset or dry_run):
+        raise SettingsError("--resume keeps the run's settings; --config, --preset and --dry-run cannot go with it")
     if dry_run:
         return _dry_run(settings.resolve(_table(config, preset, changes)), as_json)
     from metaloss import search
     from metaloss.console import Console
 
-    with Console(quiet or as_json) as console, _interruptible(console) as stop:
+    with Console(quiet or as_json, verbose) as console, _interruptible(console) as stop:
         how: dict[str, Any] = {"time_limit": seconds, "reporter": console, "stop": stop}
         if resume:
             result = search.resume(resume, changes=changes, out=out, allow_changes=allow_changes, **how)
@@ -170,6 +171,9 @@ def main(args: Sequence[str] | None = None) -> None:
         code = cli.main(given, prog_name="metaloss", standalone_mode=False)
     except click.exceptions.Abort:
         code = 130
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
+        code = 2
     except click.ClickException as error:
         code = _complain(error.format_message(), 2)
     except KeyboardInterrupt:
@@ -180,6 +184,10 @@ def main(args: Sequence[str] | None = None) -> None:
         code = _complain(str(error), error.exit_code)
     except BrokenPipeError:
         code = 1
+    except OSError as error:  # what no one nearer to it has put into words
+        if "--debug" in given:
+            traceback.print_exc()
+        code = _complain(f"{error.filename or 'a file'}: {error.strerror or error}", DiskError.exit_code)
     except Exception as error:
         if "--debug" in given:
             traceback.print_exc()
@@ -235,7 +243,7 @@ def _dry_run(chosen: Any, as_json: bool) -> None:
         click.echo(json.dumps({"settings": chosen.table(), "estimate": estimate}, indent=1))
         return
     click.echo(settings.toml(chosen).decode())
-    click.echo(report.estimate_text(estimate))
+    click.echo(f"# {report.estimate_text(estimate)}")  # all of it is a file that --config takes
 
 
 @contextlib.contextmanager

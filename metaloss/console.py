@@ -14,9 +14,10 @@ HEADER = " gen   best   mean   held-out  vs CE        diverged   trainings/s   l
 class Console:
     """Prints a search's progress. The table's lines stay; only the bar under them moves."""
 
-    def __init__(self, quiet: bool = False) -> None:
-        self.terminal = Terminal(quiet=quiet, highlight=False, soft_wrap=True)
-        self.errors = Terminal(stderr=True, highlight=False, soft_wrap=True)
+    def __init__(self, quiet: bool = False, verbose: bool = False) -> None:
+        self.verbose = verbose
+        self.terminal = Terminal(quiet=quiet, highlight=False, soft_wrap=True, emoji=False)
+        self.errors = Terminal(stderr=True, highlight=False, soft_wrap=True, emoji=False)
         self.folder: Any = None
         self.bar: Progress | None = None
         self.speed: list[tuple[float, int]] = []
@@ -64,7 +65,7 @@ class Console:
             self.bar.update(self.job, completed=number)
         for event in record.get("events", ()):
             self.warning(event)
-        if number == 1 or "held_out" in record or record["best"] is None:
+        if self.verbose or number == 1 or "held_out" in record or record["best"] is None:
             self.say(self._line(record))
 
     def warning(self, text: str) -> None:

@@ -94,9 +94,10 @@ class Criterion(nn.Module):
     def _check(self, logits: Tensor, target: Tensor) -> None:
         axis = min(1, logits.ndim - 1)
         shape = (*logits.shape[:axis], *logits.shape[axis + 1 :])
-        if target.shape not in (logits.shape, shape):
+        if target.shape != (logits.shape if target.is_floating_point() else shape):
             found = f"target {tuple(target.shape)} and logits {tuple(logits.shape)}"
-            raise ValueError(f"{found}: expected targets {tuple(shape)} (classes) or {tuple(logits.shape)} (shares)")
+            kinds = f"{tuple(shape)} (integers: classes) or {tuple(logits.shape)} (floats: shares)"
+            raise ValueError(f"{found}: expected targets {kinds}")
         if self.genome.classes not in (None, logits.shape[axis]):
             raise ValueError(f"this loss is made for {self.genome.classes} classes, got {logits.shape[axis]}")
 
@@ -171,26 +172,41 @@ def _read(folder: Path) -> Criterion:
     table = _table(folder / "loss.json")
     path = folder / "weights.safetensors"
     try:
-        genome = registry.build("genomes", {**table["genome"], "kind": table["kind"]}, str(folder / "loss.json"))
-        if path.stat().st_size > WEIGHTS_LIMIT:
-            raise DamagedFile(f"{path}: larger than {WEIGHTS_LIMIT} bytes")
-        tensors = load_tensors(path.read_bytes())
+        genome = registry.build("genomes", {**table["genome"], "kind": table["kind"]}, "genome")
+        tensors = load_tensors(_bytes(path))
         candidate = genome.populations[0](**tensors)
         _check(genome, candidate, path)
     except OSError as error:
         raise DamagedFile(f"{path}: {error.strerror}") from None
     except (SafetensorError, TypeError, KeyError) as error:
-        raise DamagedFile(f"{path}: does not hold the weights that loss.json describes: {error}") from None
+        reason = printable((str(error).splitlines() or [""])[0])[:200]
+        raise DamagedFile(f"{path}: does not hold the weights that loss.json describes: {reason}") from None
     except SettingsError as error:
-        raise DamagedFile(str(error)) from None
+        raise DamagedFile(f"{folder / 'loss.json'}: {printable(str(error))[:400]}") from None
     return Criterion(genome, candidate, table.get("about") or {})
 
 
+def printable(text: str) -> str:
+    """A stranger's text with every character spelt out that a terminal would obey."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def _bytes(path: Path) -> bytes:
+    """The weights' file, once its size and its header's are known to be sane."""
+    if path.stat().st_size > WEIGHTS_LIMIT:
+        raise DamagedFile(f"{path}: larger than {WEIGHTS_LIMIT} bytes")
+    data = path.read_bytes()
+    if int.from_bytes(data[:8], "little") > LIMIT:
+        raise DamagedFile(f"{path}: not safetensors with a header of at most {LIMIT} bytes")
+    return data
+
+
 def _table(path: Path) -> dict[str, Any]:
-    data = path.read_bytes()[: LIMIT + 1]
+    with path.open("rb") as file:
+        data = file.read(LIMIT + 1)
     try:
         table = json.loads(data) if len(data) <= LIMIT else None
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError):
+    except (ValueError, RecursionError):
         table = None
     shape = {"format": int, "kind": str, "genome": dict, "about": dict}
     if not isinstance(table, dict) or any(not isinstance(table.get(k), kind) for k, kind in shape.items()):
@@ -203,7 +219,7 @@ def _table(path: Path) -> dict[str, Any]:
 def _check(genome: Any, candidate: Population, path: Path) -> None:
     """Numbers as many as the genome has, and all of them finite."""
     found, size = candidate.vectors(), genome.size
-    if tuple(found.shape) != (1, size):
-        raise DamagedFile(f"{path}: expected {size} weights, found shape {tuple(found.shape)}")
+    if tuple(found.shape) != (1, size) or found.dtype != torch.float32:
+        raise DamagedFile(f"{path}: expected {size} weights of float32, found {tuple(found.shape)} of {found.dtype}")
     if not found.isfinite().all():
         raise DamagedFile(f"{path}: expected finite weights, found {int((~found.isfinite()).sum())} that are not")

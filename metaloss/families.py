@@ -84,8 +84,6 @@ def of(table: dict[str, Any], name: str, origin: str) -> TaskFamily:
         SettingsError: names file and setting, what was given and what is allowed.
     """
     family: TaskFamily = registry.validated(TaskFamily, {**table, "name": name, "origin": origin}, origin)
-    if "kind" not in family.classifier:
-        raise SettingsError(f"{origin}: classifier needs a kind, one of {', '.join(registry.names('classifiers'))}")
     family.model()
     return family
 
@@ -108,7 +106,7 @@ class Episodes:
     family: TaskFamily
     dataset: Dataset
     images: Images
-    pools: dict[str, tuple[Int64[Tensor, " n"], ...]]
+    pools: dict[str, tuple[Int64[Tensor, " _"], ...]]
 
     def sample(self, keys: list[Stream], pool: str = "train", val: int | None = None) -> Tasks:
         """One task per key.

@@ -1,5 +1,6 @@
 """Figures, drawn without a display and readable without colour."""
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from metaloss import storage
 from metaloss.losses import CrossEntropies, Losses, one_hot
 
 # Okabe and Ito's colours can be told apart by the colour-blind.
@@ -65,7 +67,7 @@ def curve(losses: Losses, classes: int, points: int = 199) -> tuple[Float[Tensor
     return p, value[0].detach(), -gradient[0, :, 0, 0]
 
 
-def _columns(points: Sequence[tuple[float, float]]) -> tuple[list[float], list[float]]:
+def _columns(points: Sequence[tuple[int, float]]) -> tuple[list[int], list[float]]:
     return [x for x, _ in points], [y for _, y in points]
 
 
@@ -83,4 +85,6 @@ def _figure(columns: int) -> tuple[Any, Any]:
 
 
 def _save(figure: Any, path: Path) -> None:
-    figure.savefig(path, dpi=150)
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png", dpi=150)
+    storage.write(path, picture.getvalue())

@@ -43,8 +43,10 @@ def build(kind: str, table: Mapping[str, Any], where: str = "settings") -> Any:
     """The part that a table `{"kind": name, setting: value, ...}` describes.
 
     Raises:
-        SettingsError: unknown name or setting, or a value that cannot be.
+        SettingsError: no kind, unknown name or setting, or a value that cannot be.
     """
+    if "kind" not in table:
+        raise SettingsError(f"{where}: needs a kind, one of {', '.join(names(kind))}")
     cls = part(kind, str(table["kind"]))
     return validated(cls, {k: v for k, v in table.items() if k != "kind"}, where)
 

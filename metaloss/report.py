@@ -64,7 +64,9 @@ def text(table: dict[str, Any]) -> str:
     lines = [f"{key:9}  {table[key]}" for key in ("run", "status", "loss") if table.get(key)]
     if table.get("loss") is None:
         lines.append(f"no winner yet: metaloss evolve --resume {table['run']}")
-    lines += [f"{key:9}  {value}" for key, value in (table.get("about") or {}).items() if isinstance(value, str)]
+    about = {key: value for key, value in (table.get("about") or {}).items() if key != "run" or "run" not in table}
+    strings = {key: value for key, value in about.items() if isinstance(value, str)}
+    lines += [f"{criterion.printable(key):9}  {criterion.printable(value)}" for key, value in strings.items()]
     lines += summary_lines(table["summary"]) if table.get("summary") else []
     lines += [f"phenotype  {table['phenotype']}"] if table.get("phenotype") else []
     return "\n".join(lines)
@@ -91,7 +93,7 @@ def estimate(chosen: Settings, trainings: int = 64) -> dict[str, Any]:
             count = len(population) * chosen.tasks_per_generation * chosen.generations
             final = (chosen.finalists + 2) * chosen.winner_tasks + 12 * (len(chosen.rates) * chosen.baseline_tasks)
             total, seconds = total + count, seconds + each * (count + final)
-    return {"trainings": total, "seconds": round(seconds), "memory_bytes": chosen.memory, "device": str(device)}
+    return {"trainings": total, "seconds": round(seconds, 1), "memory_bytes": chosen.memory, "device": str(device)}
 
 
 def estimate_text(table: dict[str, Any]) -> str:

@@ -75,7 +75,16 @@ class Run:
     def summary(self) -> dict[str, Any] | None:
         """What the finished run came to; None while it is not finished."""
         path = self.folder / "summary.json"
-        return json.loads(path.read_bytes()) if path.exists() else None
+        try:
+            return json.loads(path.read_bytes()) if path.exists() else None
+        except (OSError, ValueError) as error:
+            raise DamagedFile(f"{path}: {error}") from None
+
+    def finished(self, progress: Progress) -> bool:
+        """Whether the winner of just these generations, all that were asked for, is written and tested."""
+        summary = self.summary()
+        done = progress.generation >= self.settings.generations
+        return done and summary is not None and bool(summary["choice"]["generation"] == progress.generation)
 
     def write(self, name: str, value: Any) -> None:
         """Put a value into the folder as JSON, whole or not at all."""
@@ -110,11 +119,17 @@ def _claim(made: Path, parent: Path, name: str) -> Path:
         try:
             # A rename onto an empty folder would succeed: the name is taken first.
             folder.mkdir()
-            return made.replace(folder)
         except FileExistsError:
             continue
         except OSError as error:
             raise DiskError(f"cannot make {folder}: {error.strerror}") from None
+        try:
+            return made.replace(folder)
+        except BaseException as error:
+            folder.rmdir()
+            if isinstance(error, OSError):
+                raise DiskError(f"cannot make {folder}: {error.strerror}") from None
+            raise
     raise DiskError(f"{parent} already holds {number} runs named {name}")
 
 
@@ -135,7 +150,10 @@ def find(spec: str | Path, parent: Path = Path("runs")) -> Run:
     for folder in (Path(spec), parent / spec):
         if (folder / "config.toml").is_file():
             try:
-                return Run(folder, settings.resolve(settings.read(folder / "config.toml")))
+                table = settings.read(folder / "config.toml")
+                if not table.get("families"):  # they come last: a file that was cut off has none
+                    raise SettingsError("not the settings of a run, which name its families")
+                return Run(folder, settings.resolve(table))
             except SettingsError as error:
                 raise DamagedFile(f"{folder / 'config.toml'}: {error}") from None
     raise SettingsError(f"no run '{spec}': neither a run's folder nor a run under {parent}  (metaloss list runs)")

@@ -12,9 +12,10 @@ from typing import Any, Protocol
 import torch
 
 from metaloss import criterion, settings, storage
+from metaloss._version import __version__
 from metaloss.criterion import Criterion
 from metaloss.engines.local import Local
-from metaloss.errors import MetalossError, SettingsError
+from metaloss.errors import DamagedFile, MetalossError, SettingsError
 from metaloss.evolution import Scored, generation
 from metaloss.families import Episodes, open_family
 from metaloss.genomes import Genome
@@ -148,14 +149,24 @@ def pick(device: str) -> torch.device:
 
 def _same(old: Settings, changes: dict[str, Any]) -> Settings:
     new = settings.resolve(settings.merged(old.table(), changes))
-    before, after = old.table(), new.table()
+    before, after = _flat(old.table()), _flat(new.table())
     if new.generations < old.generations:
         raise SettingsError(f"generations: the run has {old.generations}, {new.generations} is less")
-    different = [k for k in before if k != "generations" and before[k] != after[k]]
+    different = [k for k in {**before, **after} if k != "generations" and before.get(k) != after.get(k)]
     if different:
-        listed = "; ".join(f"{k}: the run has {before[k]}, given {after[k]}" for k in different)
+        listed = "; ".join(f"{k}: the run has {before.get(k)}, given {after.get(k)}" for k in different)
         raise SettingsError(f"a resumed run keeps its settings: {listed}")
     return new
+
+
+def _flat(table: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """The table's values under their dotted paths; a family goes by its name."""
+    result: dict[str, Any] = {}
+    for key, value in table.items():
+        if key == "families":
+            value = {family["name"]: family for family in value}
+        result |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return result
 
 
 def _carry(
@@ -171,14 +182,25 @@ def _carry(
         progress, warnings = run.recover((*strategy.states, *genome.populations))
         for text in warnings:
             reporter.warning(text)
+        # Generations may have been raised: a run that is interrupted again must still know it.
+        storage.write(run.folder / "config.toml", settings.toml(chosen))
+        if progress and run.finished(progress):
+            return _told(run, reporter)
         engine.halvings = progress.halvings if progress else 0
         rivals = trials.baseline(chosen.rates, chosen.baseline_tasks)
         reporter.baseline(rivals, chosen.baseline_tasks)
         search = Search(run, trials, genome, strategy, rivals, reporter)
-        progress = search.generations(progress, time.monotonic() + (time_limit or float("inf")))
-        summary = search.finish(progress)
-        reporter.finished(run, summary)
-    return Result(criterion.load(run.folder), run.history(), summary, run.folder)  # type: ignore[arg-type]
+        progress = search.generations(progress, time.monotonic() + (float("inf") if time_limit is None else time_limit))
+        search.finish(progress)
+        return _told(run, reporter)
+
+
+def _told(run: Run, reporter: Reporter) -> Result:
+    """A finished run's result, read back from its folder."""
+    loss, summary = criterion.load(run.folder), run.summary()
+    assert isinstance(loss, Criterion) and summary is not None
+    reporter.finished(run, summary)
+    return Result(loss, run.history(), summary, run.folder)
 
 
 def _recognise(run: Run, families: list[Episodes], device: torch.device, allow: bool, reporter: Any) -> None:
@@ -188,7 +210,7 @@ def _recognise(run: Run, families: list[Episodes], device: torch.device, allow: 
         table = json.loads(path.read_bytes())
         old = {**table["conditions"], **(table["resumed"][-1] if table.get("resumed") else {})}
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise MetalossError(f"{path}: not the provenance of a run: {error}") from None
+        raise DamagedFile(f"{path}: not the provenance of a run: {error}") from None
     now = conditions(families, device)
     different = [f"{k}: was {old.get(k)}, is {now[k]}" for k in now if old.get(k) != now[k]]
     if not different:
@@ -219,7 +241,7 @@ class Search:
             progress = Progress(0, state, none, none, 0, 0, 0)
         evaluator = partial(self.trials.evaluator, chosen.tasks_per_generation, chosen.validation)
         for number in range(progress.generation + 1, chosen.generations + 1):
-            if time.monotonic() > deadline:
+            if progress.generation and time.monotonic() > deadline:
                 break
             began = time.monotonic()
             state, scored = generation(self.strategy, progress.state, self.genome, evaluator, mean, key, number)
@@ -263,20 +285,20 @@ class Search:
         gain = paired(score, torch.cat([rival.score for rival in self.rivals]), Stream(0).at("bootstrap"), resamples=2)
         return {"accuracy": float(score.double().nan_to_num().mean()), "gain": gain.mean, "error": gain.error}
 
-    def finish(self, progress: Progress) -> dict[str, Any]:
+    def finish(self, progress: Progress) -> None:
         """Choose the winner on meta-validation tasks, write it, and only then look at the meta-test tasks."""
         chosen = self.run.settings
         winner, choice = self._elect(progress)
-        about = {"run": self.run.name, "tasks": list(chosen.tasks), "choice": choice, "metaloss": "evolve"}
+        names = ", ".join(family.name for family in chosen.families)  # not paths: a loss is shared
+        about = {"evolved on": names, "run": self.run.name, "choice": choice, "metaloss": __version__}
         loss = Criterion(self.genome, winner, about)
-        card = f"# {self.run.name}\n\n{self.genome.describe(winner, 0)}, evolved on {', '.join(chosen.tasks)}.\n"
+        card = f"# {self.run.name}\n\n{self.genome.describe(winner, 0)}, evolved on {names}.\n"
         table = {k: v for k, v in chosen.genome.items() if k != "kind"}
         criterion.save(self.run.folder / "loss", loss, chosen.genome["kind"], table, card)
         summary = {"choice": choice, "trainings": progress.trainings, "test": self._test(winner)}
         storage.write(self.run.folder / "loss" / "card.md", (card + _card(summary)).encode())
         self.run.write("summary.json", summary)
         self._plot(winner)
-        return summary
 
     def _elect(self, progress: Progress) -> tuple[Population, dict[str, Any]]:
         tasks = self.run.settings.winner_tasks

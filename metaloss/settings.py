@@ -19,7 +19,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "smoke": {"generations": 4, "validation": 20, "tasks_per_generation": 4, "baseline_tasks": 8, "winner_tasks": 16,
               "test_tasks": 16},
     "quick": {},
-    "long": {"generations": 2000, "tasks_per_generation": 16},
+    "long": {"generations": 1500, "tasks_per_generation": 16},
 }  # fmt: skip
 
 Count = Annotated[int, Field(ge=1, le=1_000_000)]
@@ -101,6 +101,9 @@ def resolve(table: Mapping[str, Any]) -> Settings:
     kinds = {k: Settings.model_fields[k].get_default(call_default_factory=True) for k in ("genome", "strategy")}
     settings: Settings = registry.validated(Settings, merged(kinds, own), "settings")
     chosen = settings.families or tuple(families.read(name) for name in settings.tasks)
+    names = [family.name for family in chosen]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise SettingsError(f"two task families are named '{twice[0]}', and results go by the name")
     # A setting of a family, given without its name, holds for all of them.
     chosen = tuple(_changed(family, changes) for family in chosen) if changes else chosen
     settings = settings.model_copy(update={"families": chosen})

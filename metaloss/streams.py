@@ -44,7 +44,7 @@ class Stream:
 
     def uniform(self, *shape: int, low: float = 0.0, high: float = 1.0) -> Float[Tensor, "..."]:
         """Uniform numbers in [low, high)."""
-        return torch.rand(*shape, generator=self.generator()) * (high - low) + low
+        return torch.rand(shape, generator=self.generator()) * (high - low) + low
 
     def integers(self, high: int, *shape: int) -> Int[Tensor, "..."]:
         """Integers in [0, high)."""

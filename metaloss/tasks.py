@@ -75,7 +75,7 @@ class Shape:
     label_noise: float = 0.0
 
 
-def draw(images: Images, pool: tuple[Int64[Tensor, " n"], ...], shape: Shape, keys: list[Stream]) -> Tasks:
+def draw(images: Images, pool: tuple[Int64[Tensor, " _"], ...], shape: Shape, keys: list[Stream]) -> Tasks:
     """One task per key: `ways` classes of the pool, relabelled, each with disjoint training and validation images.
 
     Args:
@@ -94,7 +94,7 @@ def draw(images: Images, pool: tuple[Int64[Tensor, " n"], ...], shape: Shape, ke
     return Tasks(Split(images, train, noisy.to(device), shape.ways), Split(images, val, label, shape.ways))
 
 
-def _choose(pool: tuple[Int64[Tensor, " n"], ...], ways: int, n: int, key: Stream) -> Int64[Tensor, "ways n"]:
+def _choose(pool: tuple[Int64[Tensor, " _"], ...], ways: int, n: int, key: Stream) -> Int64[Tensor, "ways n"]:
     classes = key.at("classes").permutation(len(pool))[:ways].tolist()
     return torch.stack([pool[c][key.at("images", c).permutation(len(pool[c]))[:n]] for c in classes])
 

@@ -24,7 +24,7 @@ Width = Annotated[int, Field(ge=1, le=1024)]
 class Patches:
     """The windows that the first convolution sees; the population shares them."""
 
-    windows: Float[Tensor, "T N L W"]  # L places, W numbers in a window
+    windows: Float[Tensor, "T N L D"]  # L places, D numbers in a window
     size: tuple[int, int]
 
     def block(self, images: slice) -> "Patches":
@@ -63,7 +63,7 @@ class Cnn:
         for i, filters in enumerate(self.filters):
             z = windows @ params[f"w{i}"] + params[f"b{i}"]  # [P T N·L filters]
             x = z.reshape(P * T * N, *size, filters).permute(0, 3, 1, 2)
-            x = F.max_pool2d(x.relu(), 2, ceil_mode=True)
+            x = F.max_pool2d(x, 2, ceil_mode=True).relu()  # in this order: a quarter of the work, the same result
             size = (x.shape[2], x.shape[3])
             if i + 1 < len(self.filters):
                 windows = self._unfold(x).reshape(P, T, N * size[0] * size[1], -1)
@@ -95,7 +95,7 @@ class Cnn:
         windows = self._unfold(x.flatten(0, 1))
         return Patches(windows.reshape(T, N, height * width, -1), (height, width))
 
-    def _unfold(self, x: Float[Tensor, "M K H W"]) -> Float[Tensor, "M L W"]:
+    def _unfold(self, x: Float[Tensor, "M K H W"]) -> Float[Tensor, "M L D"]:
         """Every place's window; an even kernel looks one place further right and down."""
         before, after = (self.kernel - 1) // 2, self.kernel // 2
         padded = F.pad(x, (before, after, before, after))

@@ -184,13 +184,24 @@ class Local:
 
         def fill(job: tuple[slice, slice, Bound]) -> None:
             row, column, bound = job
-            score[:, row, column] = work.part(row, column, model, bound, chunks.images).cpu()
+            try:
+                score[:, row, column] = work.part(row, column, model, bound, chunks.images).cpu()
+            except Exception as error:
+                if out_of_memory(error):
+                    raise
+                score[:, row, column] = torch.nan
+                failed.append(error)
 
         wave = max(1, WAVE // chunks.tasks)
         for first in range(0, len(columns), wave):
             some = columns[first : first + wave]
             bounds = self._map(bind, some)
-            self._map(fill, [(row, c, b) for c, b in zip(some, bounds, strict=True) for row in rows])
+            jobs = [(row, c, b) for c, b in zip(some, bounds, strict=True) for row in rows]
+            failed: list[Exception] = []
+            self._map(fill, jobs)
+            # Every candidate raised: that is no bad candidate, but a bug, and would be hidden.
+            if len(failed) == len(jobs):
+                raise failed[0]
         return score
 
     def _map(self, f: Callable[[Any], Any], jobs: Sequence[Any]) -> list[Any]:
@@ -208,7 +219,10 @@ class Local:
 
 
 def isolated(run: Callable[[Losses], Float[Tensor, "M P T"]], losses: Losses) -> Float[Tensor, "M P T"]:
-    """What `run` gives for the losses; a loss that raises gets NaN, and its neighbours what they get without it."""
+    """What `run` gives for the losses; one that raises gets NaN, its neighbours what they get without it.
+
+    Where all raise, so does this.
+    """
     try:
         return run(losses)
     except Exception as error:

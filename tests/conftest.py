@@ -1,0 +1,96 @@
+"""Shapes and types are checked in all of metaloss while tests run; a data set of tiny images; one thread."""
+
+import typing
+from collections.abc import Callable
+
+import pytest
+import torch
+from beartype import BeartypeConf, FrozenDict, beartype
+from jaxtyping import install_import_hook
+
+# jaxtyping decorates methods one by one, where beartype cannot know what Self is.
+CONF = BeartypeConf(hint_overrides=FrozenDict({typing.Self: typing.Any}))
+
+
+def check(function: Callable) -> Callable:
+    """`function` with its types checked; a protocol by the names it asks for."""
+    for hint in getattr(function, "__annotations__", {}).values():
+        _make_checkable(hint)
+    return beartype(conf=CONF)(function)
+
+
+def _make_checkable(hint: object) -> None:
+    if getattr(hint, "_is_protocol", False):
+        typing.runtime_checkable(hint)
+    for part in typing.get_args(hint):
+        _make_checkable(part)
+
+
+# Before anything imports metaloss: what is imported earlier stays unchecked.
+install_import_hook("metaloss", f"{__name__}.check")
+torch.set_num_threads(1)
+
+
+def pytest_collection_modifyitems(items):
+    if torch.cuda.is_available():
+        return
+    for item in items:
+        if item.get_closest_marker("gpu"):
+            item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
+
+
+@pytest.fixture
+def dataset():
+    """Four classes of thirty 6x6 images, each class around a pattern of its own; no official test split."""
+    from metaloss.datasets import Dataset
+    from metaloss.streams import Stream
+
+    key, classes, n = Stream(7).at("data set"), 4, 30
+    labels = torch.arange(classes).repeat(n)
+    pattern = key.at("pattern").uniform(classes, 1, 6, 6, low=40.0, high=200.0)
+    pixels = pattern[labels] + 40 * key.at("noise").normal(classes * n, 1, 6, 6)
+    return Dataset(
+        name="tiny",
+        pixels=pixels.clamp(0, 255).to(torch.uint8),
+        labels=labels,
+        classes=tuple("abcd"),
+        index=torch.arange(classes * n),
+        test=torch.zeros(classes * n, dtype=torch.bool),
+        origin="made by the tests",
+    )
+
+
+@pytest.fixture
+def open_tiny(dataset, monkeypatch):
+    """Opens a family of 3-way 2-shot tasks of the tiny data set; the family's settings as keywords."""
+    from metaloss import families
+
+    monkeypatch.setattr(families, "load", lambda name: dataset)
+
+    def opened(**changes):
+        table = {
+            "dataset": "tiny",
+            "ways": 3,
+            "shots": 2,
+            "val": 4,
+            "classifier": {"kind": "mlp", "hidden": [8]},
+            "inner": {"steps": 5, "lr": 0.2},
+        }
+        return families.open_family(families.of({**table, **changes}, "tiny", "tiny.toml"))
+
+    return opened
+
+
+@pytest.fixture
+def episodes(open_tiny):
+    """Such a family with the settings it comes with."""
+    return open_tiny()
+
+
+@pytest.fixture
+def float64(monkeypatch):
+    """Makes images, and with them all that classifiers are bound to, float64."""
+    from metaloss.tasks import Images
+
+    at = Images.at
+    monkeypatch.setattr(Images, "at", lambda self, rows: at(self, rows).double())

@@ -1,0 +1,190 @@
+"""Imports point down the layers of the design, no modules import each other in a circle, and start-up stays light."""
+
+import ast
+import graphlib
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import metaloss
+
+ROOT = Path(metaloss.__file__).parent
+LAYERS = (
+    {"errors", "_version", "streams", "population", "expression", "registry", "storage", "codec"},
+    {"losses", "zoo", "classifiers", "tasks", "datasets", "pools"},
+    {"genomes", "strategies", "inner", "families"},
+    {"evolution", "objectives", "criterion"},
+    {"settings", "run", "search", "trials", "comparison", "statistics", "plots", "engines", "doctor"},
+    {"cli", "console", "report", "__main__"},
+)
+LAYER = {unit: number for number, units in enumerate(LAYERS) for unit in units}
+STRATEGIES_MAY = {"population", "streams", "errors", "strategies"}
+EXEMPT = "__init__"  # of the package itself: it looks its few public names up on first use
+HEAVY = ("torchvision", "matplotlib.pyplot", "scipy.stats", "sympy")
+
+
+def modules(root):
+    """Every module of a package by its dotted name without the package's own, and its file."""
+    found = {}
+    for path in sorted(root.rglob("*.py")):
+        parts = path.relative_to(root).with_suffix("").parts
+        found[".".join(parts[:-1] if len(parts) > 1 and parts[-1] == "__init__" else parts)] = path
+    return found
+
+
+def imports(name, path, known, package):
+    """The modules of the package that this one imports anywhere, within functions too."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            here = [package, *name.split(".")]
+            within = here if path.name == "__init__.py" else here[:-1]
+            base = within[: len(within) - node.level + 1] if node.level else []
+            origin = ".".join([*base, *([node.module] if node.module else [])])
+            # `from package import x`: x is a module, or a name within the package's own module.
+            found |= {f"{origin}.{alias.name}" for alias in node.names}
+    own = {x.removeprefix(f"{package}.") for x in found if x.startswith(f"{package}.")}
+    return {target for x in own if (target := _module(x, known))} - {name}
+
+
+def _module(dotted, known):
+    """The module that a dotted name lies in; an unknown one by its first part, so that it is seen."""
+    parts = dotted.split(".")
+    for n in range(len(parts), 0, -1):
+        if (name := ".".join(parts[:n])) in known:
+            return name
+    return None
+
+
+def graph(root):
+    known = modules(root)
+    return {name: imports(name, path, known, root.name) for name, path in known.items() if name != EXEMPT}
+
+
+def unit(module):
+    return module.split(".")[0]
+
+
+def violations(root):
+    """What breaks the layers, in words."""
+    found, wrong = graph(root), []
+    wrong += [f"{name} is in no layer" for name in found if unit(name) not in LAYER]
+    for name, targets in found.items():
+        for target in sorted(targets - {EXEMPT}):
+            if LAYER.get(unit(name), 99) < LAYER.get(unit(target), 99):
+                wrong.append(f"{name} imports {target}, which lies above it")
+            if unit(name) == "strategies" and unit(target) not in STRATEGIES_MAY:
+                wrong.append(f"strategy {name} imports {target}")
+    try:
+        graphlib.TopologicalSorter(found).prepare()
+    except graphlib.CycleError as error:
+        wrong.append("a circle: " + " imports ".join(reversed(error.args[1])))
+    return wrong
+
+
+def test_imports_point_down_the_layers_and_never_in_a_circle():
+    assert violations(ROOT) == []
+
+
+def test_the_graph_is_that_of_the_whole_package():
+    found = graph(ROOT)
+    assert {"streams", "losses", "strategies", "strategies.mu_plus_lambda", "engines.local", "cli"} <= found.keys()
+    assert {"genomes", "objectives", "strategies", "streams"} <= found["evolution"]
+    assert found["streams"] == set()
+    assert "search" in found["cli"], "imports within functions count"
+
+
+@pytest.fixture
+def package(tmp_path):
+    """Writes a small package and gives its folder."""
+
+    def write(**files):
+        root = tmp_path / "metaloss"
+        for name, text in {"__init__": "", **files}.items():
+            path = root / f"{name.replace('__in__', '/')}.py"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+        return root
+
+    return write
+
+
+@pytest.mark.parametrize(
+    ("files", "found"),
+    [
+        ({"novel": ""}, "novel is in no layer"),
+        ({"streams": "from metaloss.cli import main", "cli": ""}, "streams imports cli, which lies above it"),
+        ({"streams": "from metaloss import cli", "cli": ""}, "streams imports cli, which lies above it"),
+        ({"streams": "def f():\n    import metaloss.cli", "cli": ""}, "streams imports cli, which lies above it"),
+        ({"streams": "from . import cli", "cli": ""}, "streams imports cli, which lies above it"),
+        ({"streams": "from .cli import main", "cli": ""}, "streams imports cli, which lies above it"),
+        (
+            {"genomes__in____init__": "", "genomes__in__tree": "from ..cli import main", "cli": ""},
+            "genomes.tree imports cli, which lies above it",
+        ),
+        (
+            {"strategies__in____init__": "", "strategies__in__x": "from metaloss.losses import y", "losses": ""},
+            "strategy strategies.x imports losses",
+        ),
+        ({"run": "import metaloss.search", "search": "from metaloss.run import x"}, "a circle: "),
+    ],
+    ids=["unknown", "up", "from", "within", "relative", "relative name", "relative up", "strategy", "circle"],
+)
+def test_what_breaks_the_layers_is_found(package, files, found):
+    wrong = violations(package(**files))
+    assert len(wrong) == 1
+    assert wrong[0].startswith(found)
+
+
+def test_imports_that_keep_the_layers_are_fine(package):
+    root = package(
+        streams="import torch",
+        losses="from metaloss.streams import Stream",
+        strategies__in____init__="from metaloss.population import Population",
+        strategies__in__x="from metaloss.strategies import Genome",
+        population="",
+        run="from metaloss import losses, __version__",
+    )
+    assert violations(root) == []
+
+
+# --- what start-up imports ---
+
+
+def loaded(code):
+    """Which of the heavy modules, and torch, are there after this code."""
+    watched = (*HEAVY, "torch")
+    after = f"{code}\nimport sys; print('loaded:', *[m for m in {watched!r} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", after], capture_output=True, text=True, check=True, cwd=ROOT.parent)
+    return done.stdout, done.stdout.splitlines()[-1].split()[1:]
+
+
+def test_importing_the_package_imports_neither_torch_nor_anything_else_that_is_slow():
+    assert loaded("import metaloss; dir(metaloss)")[1] == []
+
+
+HELP = """
+import runpy, sys
+sys.argv = ["metaloss", {args}]
+try:
+    runpy.run_module("metaloss", run_name="__main__")
+except SystemExit as end:
+    assert not end.code
+"""
+
+
+@pytest.mark.skipif(not (ROOT / "cli.py").exists(), reason="there is no command line yet")
+@pytest.mark.parametrize("args", ['"--help"', '"evolve", "--help"', '"--version"', '"list", "-h"'])
+def test_help_imports_neither_torch_nor_anything_else_that_is_slow(args):
+    printed, found = loaded(HELP.format(args=args))
+    assert "metaloss" in printed
+    assert found == []
+
+
+def test_an_unknown_public_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="module 'metaloss' has no attribute 'evolv'"):
+        _ = metaloss.evolv
