@@ -9,6 +9,8 @@ and with two threads and its better number is taken.
 
 import argparse
 import json
+import platform
+import resource
 import statistics
 import time
 from collections.abc import Callable
@@ -25,7 +27,7 @@ from metaloss.losses import CrossEntropies, Losses
 from metaloss.streams import Stream
 from metaloss.tasks import Tasks
 
-SIZES = ((1, 1), (2, 8), (8, 8), (32, 8), (32, 32))  # candidates × tasks
+SIZES = ((1, 1), (1, 16), (16, 1), (2, 8), (8, 8), (32, 8), (256, 16))  # candidates × tasks
 
 
 def sequential(losses: Losses, tasks: Tasks, hidden: tuple[int, ...], steps: int, lr: float, most: int) -> float:
@@ -79,7 +81,7 @@ def rows(quick: bool) -> list[dict[str, object]]:
     network = MetaLossNetwork(start="random")
     table = []
     with Local() as engine:
-        for candidates, count in SIZES[: 4 if quick else None]:
+        for candidates, count in SIZES[: 6 if quick else None]:
             keys = [key.at("task", t) for t in range(count)]
             tasks = episodes.sample(keys, "train")
             population = network.mutate(network.sample(candidates, key), torch.zeros(candidates, network.size), key)
@@ -99,13 +101,15 @@ def main() -> None:
     if arguments.json:
         print(json.dumps(table, indent=1))
         return
-    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads")
+    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {platform.processor() or platform.machine()}")
     print("loss  candidates × tasks   ours [1/s]   plain loop [1/s]   ratio")
     for row in table:
         print(
             f"{row['name']:5} {row['candidates']:10} × {row['tasks']:<5}   {row['trainings_per_second']:10.0f}"
             f"   {row['sequential']:16.0f}   {row['ratio_to_sequential']:5.1f}"
         )
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    print(f"peak memory of this process, data set and the largest row included: {peak:.2f} GiB")
 
 
 if __name__ == "__main__":

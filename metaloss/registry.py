@@ -3,15 +3,16 @@
 import difflib
 import pkgutil
 from collections.abc import Iterable, Mapping
+from dataclasses import fields, is_dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
 from metaloss.errors import SettingsError
 
-KINDS = ("genomes", "strategies", "classifiers")
+KINDS = {"genomes": "genome", "strategies": "strategy", "classifiers": "classifier"}
 
 
 def names(kind: str) -> list[str]:
@@ -27,14 +28,7 @@ def part(kind: str, name: str) -> type:
         SettingsError: the name is not known; the message says what is.
     """
     if name not in names(kind):
-        raise SettingsError(
-            unknown(
-                {"classifiers": "classifier", "strategies": "strategy"}.get(kind, kind[:-1]),
-                name,
-                names(kind),
-                f"metaloss list {kind}",
-            )
-        )
+        raise SettingsError(unknown(KINDS[kind], name, names(kind), f"metaloss list {kind}"))
     module = import_module(f"metaloss.{kind}.{name}")
     return getattr(module, module.__all__[0])
 
@@ -47,7 +41,10 @@ def build(kind: str, table: Mapping[str, Any], where: str = "settings") -> Any:
     """
     if "kind" not in table:
         raise SettingsError(f"{where}: needs a kind, one of {', '.join(names(kind))}")
-    cls = part(kind, str(table["kind"]))
+    try:
+        cls = part(kind, str(table["kind"]))
+    except SettingsError as error:
+        raise SettingsError(str(error) if where in KINDS.values() else f"{where}: {error}") from None
     return validated(cls, {k: v for k, v in table.items() if k != "kind"}, where)
 
 
@@ -57,18 +54,29 @@ def validated(cls: Any, table: Mapping[str, Any], where: str) -> Any:
     Raises:
         SettingsError: names the setting, what was given and what is allowed.
     """
-    known = getattr(cls, "model_fields", None) or cls.__dataclass_fields__
     for key in table:
-        if key not in known:
-            raise SettingsError(f"{where}: " + unknown("setting", key, known))
+        if key not in _fields(cls):
+            raise SettingsError(f"{where}: " + unknown("setting", key, _fields(cls)))
     try:
         return TypeAdapter(cls).validate_python(dict(table))
     except ValidationError as error:
-        first = error.errors()[0]
-        path = ".".join(str(x) for x in first["loc"])
-        message = first["msg"].removeprefix("Value error, ")
-        given = "" if first["type"] in ("missing", "value_error") else f", got {first['input']!r}"
-        raise SettingsError(f"{where}: {path + ': ' if path else ''}{message}{given}") from None
+        raise SettingsError(f"{where}: {_line(cls, error.errors()[0])}") from None
+
+
+def _line(cls: Any, first: Any) -> str:
+    """What pydantic found, in the words of our own errors."""
+    *path, last = first["loc"] or ("",)
+    if first["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
+        for name in path:
+            cls = get_type_hints(cls).get(str(name), cls)
+        return ".".join(map(str, path)) + ": " + unknown("setting", str(last), _fields(cls))
+    where = ".".join(map(str, first["loc"]))
+    given = "" if first["type"] in ("missing", "value_error") else f", got {first['input']!r}"
+    return f"{where + ': ' if where else ''}{first['msg'].removeprefix('Value error, ')}{given}"
+
+
+def _fields(cls: Any) -> list[str]:
+    return [x.name for x in fields(cls)] if is_dataclass(cls) else list(cls.model_fields)
 
 
 def unknown(what: str, name: str, known: Iterable[str], hint: str = "") -> str:

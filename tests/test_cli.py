@@ -27,11 +27,11 @@ fashionmnist.SYSTEM = Path("no-such-folder")
 from metaloss.cli import main
 main()
 """
-# It commits nothing and waits for signals.
+# It never finishes its first commit. Short naps: a signal that comes right after another wakes no sleeping thread.
 STUCK = """
 import time
 from metaloss import storage
-storage.commit = lambda *args: print("stuck", flush=True) or time.sleep(60)
+storage.commit = lambda *args: print("stuck", flush=True) or [time.sleep(0.01) for _ in range(6000)]
 """
 
 

@@ -106,7 +106,7 @@ def test_an_unknown_family_gets_the_nearest_name():
         (GOOD + "inner = { lr = 0 }", "inner.lr: Input should be greater than 0"),
         (GOOD + "inner = { lr = nan }", "inner.lr: "),
         (GOOD + "inner = { steps = 0 }", "inner.steps: Input should be greater than or equal to 1, got 0"),
-        (GOOD + "inner = { stepz = 3 }", "inner.stepz: "),
+        (GOOD + "inner = { stepz = 3 }", "inner: unknown setting 'stepz'. Did you mean 'steps'?"),
         (GOOD + 'classifier = { kind = "mpl" }', "unknown classifier 'mpl'. Did you mean 'mlp'?"),
         (GOOD + "classifier = { hidden = [3] }", "classifier: needs a kind, one of cnn, mlp, shared"),
         (GOOD + 'classifier = { kind = "mlp", hiden = [3] }', "unknown setting 'hiden'. Did you mean 'hidden'?"),

@@ -76,7 +76,7 @@ def test_a_part_refuses_a_setting_it_does_not_have(kind, name):
     ],
 )
 def test_an_unknown_name_gets_the_nearest_one_or_all(kind, name, line):
-    assert error(registry.build, kind, {"kind": name}).startswith(line)
+    assert error(registry.build, kind, {"kind": name}, registry.KINDS[kind]).startswith(line)
 
 
 def test_settings_are_taken_from_the_table():
