@@ -52,7 +52,7 @@ class Settings(BaseModel):
     tasks: Annotated[tuple[str, ...], Field(min_length=1)] = ("fashionmnist",)
     genome: dict[str, Any] = Field(default_factory=lambda: {"kind": "mln"})
     strategy: dict[str, Any] = Field(default_factory=lambda: {"kind": "mu_plus_lambda"})
-    generations: Count = 600
+    generations: Count = 400
     tasks_per_generation: Count = 8
     validation: Count = 100
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0

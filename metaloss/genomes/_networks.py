@@ -1,5 +1,6 @@
 """The two architectures of the Meta-Loss Network, P networks of one shape side by side."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Self
@@ -11,14 +12,32 @@ from torch.nn import functional as F
 
 Weights = dict[str, Float[Tensor, "P out in"]]
 Activation = Callable[[Tensor], Tensor]
-Channel = Callable[[Tensor, Tensor], Tensor]  # of the logits and the log-probabilities
+Channel = Callable[[Tensor, Tensor, int], Tensor]  # of logits, log-probabilities and the number of classes at home
 
 ACTIVATIONS: dict[str, Activation] = {"tanh": torch.tanh, "relu": F.relu, "softplus": F.softplus, "silu": F.silu}
-CHANNELS: dict[str, Channel] = {
-    "p": lambda logits, logp: logp.exp(),
-    "logp": lambda logits, logp: logp,
-    "logit": lambda logits, logp: logits - logits.mean(-1, keepdim=True),
-}
+
+
+def probability(logits: Tensor, logp: Tensor, home: int) -> Tensor:
+    """p, stretched so that a uniform prediction reads 1/home and a certain one 1, whatever the number of classes."""
+    classes = logits.shape[-1]
+    if classes == home:
+        return logp.exp()
+    stretch = (1 - 1 / home) * classes / max(1, classes - 1)
+    return logp.exp() * stretch + (1 - stretch)
+
+
+def log_probability(logits: Tensor, logp: Tensor, home: int) -> Tensor:
+    """log p, shifted so that a uniform prediction reads -log(home), whatever the number of classes."""
+    classes = logits.shape[-1]
+    return logp if classes == home else logp + math.log(classes / home)
+
+
+def centred_logit(logits: Tensor, logp: Tensor, home: int) -> Tensor:
+    """The logit's distance from the mean of its image's logits."""
+    return logits - logits.mean(-1, keepdim=True)
+
+
+CHANNELS: dict[str, Channel] = {"p": probability, "logp": log_probability, "logit": centred_logit}
 
 
 @dataclass(frozen=True)
@@ -28,6 +47,7 @@ class Networks:
     weights: Weights
     channels: tuple[Channel, ...]
     activation: Activation
+    home: int
     target: Float[Tensor, "T B C"] | None = None
     label: Tensor | None = None
 
@@ -51,7 +71,7 @@ class Networks:
 
     def _inputs(self, logits: Float[Tensor, "P T B C"]) -> Float[Tensor, "P channels T B C"]:
         logp = logits.log_softmax(-1)
-        return torch.stack([channel(logits, logp) for channel in self.channels], 1)
+        return torch.stack([channel(logits, logp, self.home) for channel in self.channels], 1)
 
 
 class Equivariant(Networks):

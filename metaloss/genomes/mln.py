@@ -39,6 +39,8 @@ class MetaLossNetwork:
         context: what a class's term sees of the other classes: nothing, the mean of the ŷ channel over the classes, or
             that and the label's mean of it.
         activation: between the layers.
+        home_classes: tasks with another number of classes are shown to the "equivariant" network as if they had this
+            many: uniform and certain predictions look the same, so a loss carries over from one number to another.
         fixed_classes: the number of classes of "figure3".
         kernel: the convolutions' width in "figure3".
     """
@@ -51,6 +53,7 @@ class MetaLossNetwork:
     hidden: Width = 16
     context: Literal["none", "mean", "label"] = "label"
     activation: Literal["tanh", "relu", "softplus", "silu"] = "tanh"
+    home_classes: Annotated[int, Field(ge=2, le=1000)] = 10
     fixed_classes: Annotated[int, Field(ge=2, le=1000)] = 10
     kernel: Annotated[int, Field(ge=1, le=9)] = 3
 
@@ -109,7 +112,8 @@ class MetaLossNetwork:
         parts = vectors.split(sizes, dim=1)
         weights: Weights = {k: x.unflatten(1, s) for (k, s), x in zip(self.shapes.items(), parts, strict=True)}
         kind = Figure3 if self.architecture == "figure3" else Equivariant
-        return kind(weights, tuple(CHANNELS[c] for c in self.channels), ACTIVATIONS[self.activation])
+        channels = tuple(CHANNELS[c] for c in self.channels)
+        return kind(weights, channels, ACTIVATIONS[self.activation], self.classes or self.home_classes)
 
     def describe(self, population: Vectors, row: int) -> str:
         """Sizes in one line."""
@@ -139,8 +143,8 @@ def _fit(network: MetaLossNetwork, teacher: Losses, key: Stream, steps: int, rat
     adam = torch.optim.Adam([vector], lr=rate)
     decay = torch.optim.lr_scheduler.LambdaLR(adam, lambda i: 1 - i / (steps + 1))
     for i in range(steps):
-        # A network that fits any number of classes sees several.
-        classes = network.classes or (10, 5, 2, 20)[i % 4]
+        # A network that fits any number of classes sees several, its own the most.
+        classes = network.classes or (network.home_classes, 5, network.home_classes, 2, network.home_classes, 20)[i % 6]
         logits, target = _situations(128, classes, key.at(i))
         wanted = _gradient(teacher, logits, target)
         error = (_gradient(network.networks(vector), logits, target, create_graph=True) - wanted).square()
