@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from metaloss._version import __version__
-from metaloss.errors import DiskError, MetalossError, SettingsError
+from metaloss.errors import DiskError, Interrupted, MetalossError, SettingsError
 
 
 class Command(click.Command):
@@ -67,23 +67,23 @@ def evolve(
     as_json: bool, quiet: bool, verbose: bool, preset: str | None, **flags: Any,
 ) -> None:  # fmt: skip
     """Evolve a loss: the main job. Runs with no option at all."""
-    seconds = _seconds(time_limit) if time_limit else None
-    changes = _changes(flags)
-    from metaloss import settings
-
-    if resume and (config or preset or dry_run):
-        raise SettingsError("--resume keeps the run's settings; --config, --preset and --dry-run cannot go with it")
-    if dry_run:
-        return _dry_run(settings.resolve(_table(config, preset, changes)), as_json)
-    from metaloss import search
+    # Before anything heavy is imported, so that Ctrl-C is heard from the first moment.
     from metaloss.console import Console
 
     with Console(quiet or as_json, verbose) as console, _interruptible(console) as stop:
-        how: dict[str, Any] = {"time_limit": seconds, "reporter": console, "stop": stop}
+        how = {"time_limit": _seconds(time_limit) if time_limit else None, "reporter": console, "stop": stop}
+        changes = _changes(flags)
+        from metaloss import search, settings
+
+        if resume and (config or preset or dry_run):
+            raise SettingsError("--resume keeps the run's settings; --config, --preset and --dry-run cannot go with it")
         if resume:
             result = search.resume(resume, changes=changes, out=out, allow_changes=allow_changes, **how)
         else:
-            result = search.start(settings.resolve(_table(config, preset, changes)), Path(out), **how)
+            chosen = settings.resolve(_table(config, preset, changes))
+            if dry_run:
+                return _dry_run(chosen, as_json)
+            result = search.start(chosen, Path(out), **how)
     if as_json:
         click.echo(json.dumps({"run": str(result.folder), **result.summary}, indent=1))
 
@@ -248,22 +248,23 @@ def _dry_run(chosen: Any, as_json: bool) -> None:
 
 @contextlib.contextmanager
 def _interruptible(console: Any) -> Iterator[Any]:
-    """The first Ctrl-C or SIGTERM drops the chunk in hand and leaves a run that resumes; a second one exits at once."""
-    from metaloss.engines.local import Interrupted
+    """The first Ctrl-C or SIGTERM drops the chunk in hand and leaves a run that resumes; a second one exits at once.
 
+    So does the first, where there is no run yet to leave. A signal that is ignored stays ignored.
+    """
     received: list[int] = []
 
     def handle(number: int, frame: Any) -> None:
-        if received:
+        if received or console.folder is None:
             os._exit(128 + number)
         received.append(number)
 
-    old = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    numbers = [n for n in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(n) != signal.SIG_IGN]
+    old = {number: signal.signal(number, handle) for number in numbers}
     try:
         yield lambda: bool(received)
     except Interrupted:
-        again = f"; go on with: metaloss evolve --resume {console.folder}" if console.folder else ""
-        console.errors.print(f"interrupted{again}", markup=False)
+        console.errors.print(f"interrupted; go on with: metaloss evolve --resume {console.folder}", markup=False)
         raise click.exceptions.Exit(128 + received[0]) from None
     finally:
         for number, handler in old.items():

@@ -7,6 +7,10 @@ class MetalossError(Exception):
     exit_code = 1
 
 
+class Interrupted(Exception):
+    """The work was dropped because someone asked for it; not a failure."""
+
+
 class SettingsError(MetalossError, ValueError):
     """An unknown name or a setting that cannot be."""
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from test_run import SMALL, essence, evolved, family, only_the_subset, tree, without_plots
 
-from metaloss import cli, search, settings
+from metaloss import campaign, cli, search, settings
 
 COMMANDS = ("evolve", "show", "list", "data", "data fetch", "data verify", "doctor")
 # The command, with no other data than the embedded subset.
@@ -415,7 +415,7 @@ def test_a_loss_is_shown_too(metaloss, finished):
 
 
 def test_an_unfinished_run_is_listed_and_shown_with_what_to_do(metaloss, config, tmp_path, monkeypatch):
-    monkeypatch.setattr(search.Search, "finish", lambda self, progress: exit(9))
+    monkeypatch.setattr(campaign.Campaign, "finish", lambda self, progress: exit(9))
     assert metaloss("evolve --config small.toml -q")[0] == 9
     again = "metaloss evolve --resume runs/tiny-mln-mu_plus_lambda-0"
     assert f"3/3 generations, unfinished: {again}" in metaloss("list runs")[1]

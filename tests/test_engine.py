@@ -9,7 +9,8 @@ import metaloss.engines.local
 from metaloss import registry
 from metaloss.classifiers.mlp import Mlp
 from metaloss.classifiers.shared import SharedMlp
-from metaloss.engines.local import Interrupted, Local, model_of, plan, shared
+from metaloss.engines.local import Local, model_of, plan, shared
+from metaloss.errors import Interrupted
 from metaloss.evolution import evaluate, validate
 from metaloss.inner import Inner, train
 from metaloss.losses import CrossEntropies

@@ -16,7 +16,7 @@ LAYERS = (
     {"losses", "zoo", "classifiers", "tasks", "datasets", "pools"},
     {"genomes", "strategies", "inner", "families"},
     {"evolution", "objectives", "criterion"},
-    {"settings", "run", "search", "trials", "comparison", "statistics", "plots", "engines", "doctor"},
+    {"settings", "run", "search", "campaign", "trials", "comparison", "statistics", "plots", "engines", "doctor"},
     {"cli", "console", "report", "__main__"},
 )
 LAYER = {unit: number for number, units in enumerate(LAYERS) for unit in units}

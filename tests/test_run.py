@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from metaloss import cli, run, search, settings, storage
+from metaloss import campaign, cli, run, search, settings, storage
 from metaloss.datasets import Dataset, fashionmnist
 from metaloss.errors import DamagedFile, DiskError, RunInUse, SettingsError
 
@@ -73,7 +73,7 @@ def code(*args):
     return caught.value.code
 
 
-class Listener(search.Silent):
+class Listener(campaign.Silent):
     """Keeps warnings."""
 
     def __init__(self):

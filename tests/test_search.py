@@ -15,9 +15,9 @@ import torch
 from test_run import GENOME, SMALL, code, essence, evolved, family, only_the_subset, tree, without_plots
 
 import metaloss
-from metaloss import criterion, registry, search, settings, storage
-from metaloss.engines.local import Interrupted, Local
-from metaloss.errors import DiskError, MetalossError, SettingsError
+from metaloss import campaign, criterion, registry, search, settings, storage
+from metaloss.engines.local import Local
+from metaloss.errors import DiskError, Interrupted, MetalossError, SettingsError
 from metaloss.trials import Trials
 
 MU_PLUS_LAMBDA = SMALL["strategy"]
@@ -36,7 +36,7 @@ def surroundings(monkeypatch, tmp_path):
     without_plots(monkeypatch)
 
 
-class Recorder(search.Silent):
+class Recorder(campaign.Silent):
     """Keeps what it is told, and asks to stop after a generation."""
 
     def __init__(self, last=math.inf):
@@ -130,11 +130,11 @@ def fail(patch, tasks=slice(None)):
 
 def test_a_run_in_which_all_candidates_fail_says_so_and_stops(tmp_path, monkeypatch, capsys):
     fail(monkeypatch)
-    with pytest.raises(MetalossError, match=f"no candidate trained .* in the last {search.BARREN} generations"):
+    with pytest.raises(MetalossError, match=f"no candidate trained .* in the last {campaign.BARREN} generations"):
         evolved(tmp_path, generations=20)
     (folder,) = (tmp_path / "runs").iterdir()
     lines = [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
-    assert len(lines) == search.BARREN
+    assert len(lines) == campaign.BARREN
     assert all((line["best"], line["mean"], line["diverged"]) == (None, None, 4) for line in lines)
     assert not (folder / "loss").exists()
     assert code("evolve", "--resume", folder, "-q") == 1
@@ -260,7 +260,7 @@ def test_a_run_resumed_after_every_generation_equals_the_uninterrupted_one(tmp_p
 def in_another_process(path, folder, resumed, done):
     """What a process that will be killed does: start a run, or go on with it; every generation told is counted."""
 
-    class Teller(search.Silent):
+    class Teller(campaign.Silent):
         def generation(self, record, seconds, trainings):
             done.value = record["generation"]
 

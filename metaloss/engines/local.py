@@ -16,6 +16,7 @@ from torch import Tensor
 from metaloss.classifiers import Bound, Classifier
 from metaloss.classifiers.mlp import Mlp
 from metaloss.classifiers.shared import SharedMlp
+from metaloss.errors import Interrupted
 from metaloss.evolution import evaluate
 from metaloss.families import Episodes
 from metaloss.inner import Inner, Rate
@@ -26,10 +27,6 @@ from metaloss.tasks import Tasks
 CACHE = 8 << 20  # bytes that one thread's chunk may touch on a CPU: more of them would not stay in its cache
 LOSS_FLOATS = 64  # numbers that a loss may keep per logit
 WAVE = 32  # tasks made ready at once
-
-
-class Interrupted(Exception):
-    """The work was dropped because `stop` asked for it."""
 
 
 @dataclass(frozen=True)
