@@ -128,6 +128,27 @@ def fail(patch, tasks=slice(None)):
     patch.setattr(Trials, "evaluator", evaluator)
 
 
+def test_finalists_that_never_train_make_no_winner(tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        Trials, "held_out", lambda self, losses, role, tasks: torch.full((len(losses), tasks), torch.nan)
+    )
+    with pytest.raises(MetalossError, match="none of the 5 finalists trains without failing"):
+        evolved(tmp_path)
+    assert not list((tmp_path / "runs").glob("*/loss"))
+
+
+def test_one_failed_training_among_many_costs_a_finalist_one_task(tmp_path, monkeypatch):
+    def held_out(self, losses, role, tasks):
+        score = torch.full((len(losses), tasks), 0.5)
+        score[0], score[0, 0] = 0.9, torch.nan  # the best of all, but for one task
+        return score
+
+    monkeypatch.setattr(Trials, "held_out", held_out)
+    choice = evolved(tmp_path, winner_tasks=4).summary["choice"]
+    assert choice["origin"] == "best of generation 1"
+    assert choice["accuracy"] == pytest.approx(0.9 * 3 / 4)
+
+
 def test_a_run_in_which_all_candidates_fail_says_so_and_stops(tmp_path, monkeypatch, capsys):
     fail(monkeypatch)
     with pytest.raises(MetalossError, match=f"no candidate trained .* in the last {campaign.BARREN} generations"):
