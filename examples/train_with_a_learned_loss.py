@@ -1,7 +1,7 @@
 """Train one classifier twice on the same 50 images: with cross-entropy, and with a loss that evolution found.
 
-    metaloss evolve --tasks fashionmnist
-    python examples/train_with_a_learned_loss.py runs/fashionmnist-mln-mu_plus_lambda-0
+metaloss evolve --tasks fashionmnist
+python examples/train_with_a_learned_loss.py runs/fashionmnist-mln-mu_plus_lambda-0
 """
 
 import sys
