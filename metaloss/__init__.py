@@ -14,15 +14,17 @@ if TYPE_CHECKING:
     from metaloss.criterion import Criterion as Criterion
     from metaloss.criterion import load as load
     from metaloss.search import evolve as evolve
+    from metaloss.search import resume as resume
 
 # Looked up on first use: `import metaloss` and `metaloss --help` stay fast, and need no torch.
 _PUBLIC = {
     "evolve": "metaloss.search",
+    "resume": "metaloss.search",
     "load": "metaloss.criterion",
     "Criterion": "metaloss.criterion",
 }
 
-__all__ = ["Criterion", "__version__", "evolve", "load"]
+__all__ = ["Criterion", "__version__", "evolve", "load", "resume"]
 
 
 def __getattr__(name: str) -> Any:
