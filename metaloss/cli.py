@@ -43,7 +43,7 @@ def cli() -> None:
 @click.option("--tasks", multiple=True, metavar="NAME|PATH.toml|folder:PATH", help="One or several task families.")
 @click.option("--genome", metavar="NAME", help="The loss's representation (metaloss list genomes).")
 @click.option("--strategy", metavar="NAME", help="The outer algorithm (metaloss list strategies).")
-@click.option("--preset", metavar="smoke|quick|long", help="Seconds; minutes (the default); an hour or two.")
+@click.option("--preset", metavar="smoke|quick|long", help="Seconds; minutes (the default); half an hour or more.")
 @click.option("--generations", type=int, help="How many generations to run.")
 @click.option("--mu", type=int, help="Parents of mu_plus_lambda.")
 @click.option("--lambda", "lambda_", type=int, help="Children per generation of mu_plus_lambda.")
