@@ -17,6 +17,7 @@ from pathlib import Path
 import torch
 
 from metaloss import criterion, families
+from metaloss.console import interval
 from metaloss.engines.local import Local
 from metaloss.losses import CrossEntropies, Losses
 from metaloss.run import find
@@ -45,22 +46,18 @@ def seeds(runs: list[str]) -> None:
             ce, steps = row["ce"], row["ce_steps"]
             gains.append(100 * ce["gain"]["mean"])
             print(
-                f"{run.name} | {row['accuracy']:.1%} | {ce['accuracy']:.1%} (lr {ce['lr']:g}) | {points(ce['gain'])} | "
-                f"{steps['accuracy']:.1%} (lr {steps['lr']:g}, {steps['steps']} steps) | {points(steps['gain'])} | "
+                f"{run.name} | {row['accuracy']:.1%} | "
+                f"{ce['accuracy']:.1%} (lr {ce['lr']:g}) | {interval(ce['gain'])} | "
+                f"{steps['accuracy']:.1%} (lr {steps['lr']:g}, {steps['steps']} steps) | {interval(steps['gain'])} | "
                 f"{minutes:.1f}"
             )
     spread = torch.tensor(gains)
     print(f"mean over {len(gains)} runs: {spread.mean():+.2f}, standard deviation {spread.std():.2f}")
 
 
-def points(gain: dict[str, float]) -> str:
-    """A paired difference in points with its interval."""
-    return f"{100 * gain['mean']:+.1f} [{100 * gain['low']:+.1f}, {100 * gain['high']:+.1f}]"
-
-
 def against(versus: Versus) -> str:
     """The same from a comparison."""
-    return points(vars(versus.gain))
+    return interval(vars(versus.gain))
 
 
 def steps(trials: Trials, losses: Losses, tuning: int, tasks: int) -> None:

@@ -154,11 +154,9 @@ class Campaign:
         """The winner at the family's own rate against cross-entropy at its best, on meta-test tasks."""
         chosen, losses = self.run.settings, self.genome.losses(winner)
         strongest = self.trials.strongest(chosen.rates, chosen.baseline_tasks)
-        result: dict[str, Any] = {}
-        for kind, rivals in (("ce", self.rivals), ("ce_steps", strongest)):
-            for episodes, rival, versus in zip(
-                self.trials.families, rivals, self.trials.test(losses, rivals, chosen.test_tasks), strict=True
-            ):
+        rivals, result = {"ce": self.rivals, "ce_steps": strongest}, dict[str, Any]()
+        for kind, found in self.trials.test(losses, rivals, chosen.test_tasks).items():
+            for episodes, rival, versus in zip(self.trials.families, rivals[kind], found, strict=True):
                 row = result.setdefault(episodes.family.name, {"accuracy": versus.accuracy, "tasks": chosen.test_tasks})
                 row[kind] = {
                     "lr": rival.lr, "steps": rival.steps, "accuracy": versus.rival, "gain": asdict(versus.gain)

@@ -31,7 +31,7 @@ class Console:
     def started(self, run: Any, engine: Any, families: Sequence[Any], genome: Any) -> None:
         """The settings in a few lines, and where everything goes."""
         settings, self.folder = run.settings, run.folder
-        self.total, self.every = settings.generations, settings.report_every
+        self.total = settings.generations
         device = f"cpu, {engine.workers} threads" if engine.device.type == "cpu" else str(engine.device)
         size = f" ({genome.size} weights)" if hasattr(genome, "size") else ""
         kind, strategy = settings.genome["kind"], label(settings.strategy)
@@ -45,9 +45,8 @@ class Console:
     def baseline(self, rivals: Sequence[Any], tasks: int) -> None:
         """What is to be beaten."""
         for rival in rivals:
-            accuracy = f"{rival.accuracy:.1%}".replace("%", " %")
             self.say(
-                f"start   cross-entropy at its best learning rate ({rival.lr:g}): {accuracy} "
+                f"start   cross-entropy at its best learning rate ({rival.lr:g}): {percent(rival.accuracy)} "
                 f"on {tasks} meta-validation tasks"
             )
         self.say(HEADER)

@@ -1,6 +1,6 @@
 """Losses on tasks of the three pools: the search's evaluator, cross-entropy's tuning, the election, the final test."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -83,12 +83,16 @@ class Trials:
         mark, rate = divmod(int(mean.argmax()), len(rates))
         return Tuned(one, rates[rate], steps[mark], score[mark, rate])
 
-    def test(self, losses: Losses, rivals: Sequence[Tuned], tasks: int) -> list[Versus]:
-        """One loss, at each family's own rate and steps, against its tuned rival on meta-test tasks."""
-        key = self.key.at("test")
-        scores = [self.scores(e, losses, "test", key, tasks)[0, 0] for e in self.families]
-        others = [self.tested(e, rival, tasks) for e, rival in zip(self.families, rivals, strict=True)]
-        return [self.versus(a, b) for a, b in zip(scores, others, strict=True)]
+    def test(self, losses: Losses, rivals: Mapping[str, Sequence[Tuned]], tasks: int) -> dict[str, list[Versus]]:
+        """One loss, at each family's own rate and steps, against each kind of tuned rival on meta-test tasks."""
+        scores = [self.scores(e, losses, "test", self.key.at("test"), tasks)[0, 0] for e in self.families]
+        return {
+            kind: [
+                self.versus(score, self.tested(episodes, rival, tasks))
+                for episodes, score, rival in zip(self.families, scores, tuned, strict=True)
+            ]
+            for kind, tuned in rivals.items()
+        }
 
     def tested(self, episodes: Episodes, tuned: Tuned, tasks: int) -> Float[Tensor, " T"]:
         """A tuned loss's scores on meta-test tasks."""

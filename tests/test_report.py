@@ -242,7 +242,7 @@ def test_strategies_have_their_usual_names():
 def told(capsys, quiet, verbose, history):
     """What a console prints of a history."""
     with console.Console(quiet, verbose) as talk:
-        talk.total, talk.every = 30, 10
+        talk.total = 30
         talk.baseline([SimpleNamespace(lr=0.1, accuracy=0.6)], 64)
         for each in history:
             talk.generation(each, 0.5, 100)
