@@ -1,6 +1,6 @@
 """The program in one page: candidates train classifiers, their accuracy is the fitness, the strategy learns from it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,9 +10,10 @@ from torch import Tensor
 
 from metaloss.classifiers import Bound, Classifier, Inputs, Params
 from metaloss.genomes import Genome
-from metaloss.inner import Inner, Rate, accuracy, train
+from metaloss.inner import Inner, accuracy, train
 from metaloss.losses import Losses
 from metaloss.objectives import Objective
+from metaloss.optimisers import Rate
 from metaloss.population import Population
 from metaloss.strategies import Strategy
 from metaloss.streams import Stream
@@ -44,7 +45,7 @@ def generation(
 
 def evaluate(
     losses: Losses, model: Classifier, bound: Bound, tasks: Tasks, *,
-    inner: Inner, lr: Rate | None = None, marks: tuple[int, ...] = (), block: int,
+    inner: Inner, lr: Rate | None = None, keys: Sequence[Stream] = (), marks: tuple[int, ...] = (), block: int,
 ) -> Float[Tensor, "M P T"]:  # fmt: skip
     """The validation accuracy of P·T classifiers, each trained from the same start as its neighbours on its task.
 
@@ -55,6 +56,7 @@ def evaluate(
         tasks: T tasks.
         inner: the optimiser's settings.
         lr: a learning rate for all, or one per candidate; the family's own where None.
+        keys: one per task, for its order of images; needed for minibatches only.
         marks: the M steps after which to look, in ascending order; the last one alone by default.
         block: how many validation images to look at at once.
     """
@@ -65,7 +67,7 @@ def evaluate(
             scores.append(validate(model, params, bound.val, tasks.val.label, block))
 
     bound_losses = losses.bind(tasks.train.target)
-    train(bound_losses, model, bound.init(len(losses)), bound.train, inner=inner, lr=lr, probe=look)
+    train(bound_losses, model, bound.init(len(losses)), bound.train, inner=inner, lr=lr, keys=keys, probe=look)
     return torch.stack(scores)
 
 

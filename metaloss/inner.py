@@ -1,32 +1,86 @@
 """The inner loop: P·T classifiers train at once, each on its own task with its own loss."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Annotated, Any
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import Annotated, Any, Literal, Self
 
 import torch
 from jaxtyping import Float, Int
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, model_validator
 from pydantic.dataclasses import dataclass as settings
 from torch import Tensor
 
 from metaloss.classifiers import Classifier, Params
 from metaloss.losses import Losses
+from metaloss.optimisers import Adam, Rate, Sgd
+from metaloss.streams import Stream
 
-Rate = float | Float[Tensor, " P"]
+Share = Annotated[float, Field(ge=0, lt=1)]
 
 
 @settings(frozen=True, config=ConfigDict(extra="forbid"))
 class Inner:
-    """How a classifier trains: full-batch SGD as `torch.optim.SGD` does it."""
+    """How a classifier trains.
+
+    Attributes:
+        steps: updates of the parameters.
+        lr: the learning rate; what the schedule and the warm-up scale.
+        batch: images per step, from a fresh permutation every epoch whose rest is dropped; None: all images.
+        optimiser: "sgd", "adam" (L2 decay in the gradient) or "adamw" (decay apart), as torch.optim's.
+        momentum, nesterov: of "sgd".
+        betas, eps: of "adam" and "adamw".
+        weight_decay: of every parameter, biases too.
+        schedule: the rate's course over the steps after the warm-up: down to 0 along a half cosine or a line.
+        warmup: steps in which the rate rises along a line.
+    """
 
     steps: Annotated[int, Field(ge=1, le=100_000)] = 20
     lr: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.1
-    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    batch: Annotated[int, Field(ge=1)] | None = None
+    optimiser: Literal["sgd", "adam", "adamw"] = "sgd"
+    momentum: Share = 0.0
     nesterov: bool = False
+    betas: tuple[Share, Share] = (0.9, 0.999)
+    eps: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1e-8
     weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    schedule: Literal["constant", "cosine", "linear"] = "constant"
+    warmup: Annotated[int, Field(ge=0)] = 0
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.optimiser != "sgd" and (self.momentum or self.nesterov):
+            raise ValueError(f"momentum and nesterov belong to 'sgd', and optimiser is '{self.optimiser}'")
+        if self.nesterov and not self.momentum:
+            raise ValueError("nesterov needs momentum above 0")
+        if self.warmup >= self.steps:
+            raise ValueError(f"warmup must be below steps = {self.steps}, got {self.warmup}")
+        return self
+
+    @property
+    def linear(self) -> bool:
+        """Whether updates are linear in the gradients, so that `in_span` classifiers train exactly."""
+        return self.optimiser == "sgd"
+
+    @property
+    def anytime(self) -> bool:
+        """Whether a shorter training is the beginning of a longer one."""
+        return self.schedule == "constant"
+
+    def start(self) -> Sgd | Adam:
+        """A fresh optimiser."""
+        if self.optimiser == "sgd":
+            return Sgd(self.momentum, self.nesterov, self.weight_decay)
+        return Adam(self.betas, self.eps, self.weight_decay, self.optimiser == "adamw")
+
+    def scale(self, step: int) -> float:
+        """What the learning rate is multiplied by in this step, counted from 1."""
+        if step <= self.warmup:
+            return step / self.warmup
+        done = (step - 1 - self.warmup) / (self.steps - self.warmup)
+        return {"constant": 1.0, "linear": 1 - done, "cosine": (1 + math.cos(math.pi * done)) / 2}[self.schedule]
 
 
+@torch.no_grad()
 def train(
     losses: Losses,
     model: Classifier,
@@ -35,6 +89,7 @@ def train(
     *,
     inner: Inner,
     lr: Rate | None = None,
+    keys: Sequence[Stream] = (),
     probe: Callable[[int, Params], None] | None = None,
 ) -> Params:
     """The parameters after `inner.steps` steps; the given ones are overwritten.
@@ -46,54 +101,41 @@ def train(
         inputs: the training half of what `model.bind` gave.
         inner: the optimiser's settings.
         lr: a learning rate for all, or one per candidate [P]; the family's own where None.
+        keys: one per task, for the order of its images; needed for minibatches only.
         probe: called after each step with its number, from 1, and the parameters.
+
+    Raises:
+        ValueError: the optimiser is not exact for this form of the classifier.
     """
-    step = Sgd(inner, inner.lr if lr is None else lr)
-    for i in range(1, inner.steps + 1):
-        leaves = {k: v.detach().requires_grad_() for k, v in params.items()}
-        # Classifier (p, t) reaches only value (p, t), so the sum's gradient is each one's own.
-        value = losses(model(leaves, inputs)).sum()
-        grads = torch.autograd.grad(value, list(leaves.values()), allow_unused=True)
-        with torch.no_grad():
-            step(params, dict(zip(leaves, grads, strict=True)))
+    if model.in_span and not inner.linear:
+        raise ValueError(f"{type(model).__name__} does not train exactly with '{inner.optimiser}'")
+    optimiser, rate = inner.start(), inner.lr if lr is None else lr
+    rate = rate.to(params["b0"]) if isinstance(rate, Tensor) else rate
+    for step, index in enumerate(batches(len(inputs), inner, keys, params["b0"].device), 1):
+        some, seen = (losses, inputs) if index is None else (losses.pick(index), inputs.pick(index))
+        optimiser.step(params, model.gradients(params, seen, some.slope), rate * inner.scale(step))
         if probe is not None:
-            probe(i, params)
+            probe(step, params)
     return params
 
 
-@dataclass
-class Sgd:
-    """Stochastic gradient descent with momentum, Nesterov and L2 decay (the update of `torch.optim.SGD`)."""
-
-    inner: Inner
-    lr: Rate
-
-    def __post_init__(self) -> None:
-        self.velocity: Params = {}
-
-    def __call__(self, params: Params, grads: dict[str, Tensor | None]) -> None:
-        """Step every parameter in place."""
-        for name, weight in params.items():
-            update = self._update(name, weight, grads[name])
-            if update is None:
-                continue
-            if isinstance(self.lr, Tensor):
-                weight.sub_(update * self.lr.to(weight).reshape(-1, *[1] * (weight.ndim - 1)))
-            else:
-                weight.add_(update, alpha=-self.lr)
-
-    def _update(self, name: str, weight: Tensor, grad: Tensor | None) -> Tensor | None:
-        inner = self.inner
-        if inner.weight_decay:
-            grad = weight * inner.weight_decay if grad is None else grad.add(weight, alpha=inner.weight_decay)
-        if grad is None or not inner.momentum:
-            return grad
-        old = self.velocity.get(name)
-        self.velocity[name] = velocity = grad.clone() if old is None else old.mul_(inner.momentum).add_(grad)
-        return grad.add(velocity, alpha=inner.momentum) if inner.nesterov else velocity
+def batches(
+    images: int, inner: Inner, keys: Sequence[Stream], device: torch.device | str = "cpu"
+) -> Iterator[Int[Tensor, "T b"] | None]:
+    """Which of its images every task trains on, step after step; None: all of them."""
+    if inner.batch is None or inner.batch >= images:
+        yield from [None] * inner.steps
+        return
+    for step in range(inner.steps):
+        epoch, place = divmod(step, images // inner.batch)
+        if place == 0:
+            order = torch.stack([key.at("order", epoch).permutation(images) for key in keys]).to(device)
+        yield order[:, place * inner.batch : (place + 1) * inner.batch]
 
 
 def accuracy(logits: Float[Tensor, "P T V C"], label: Int[Tensor, "T V"]) -> Float[Tensor, "P T"]:
     """Share of right answers; NaN where a classifier diverged (argmax alone would hide it)."""
-    right = (logits.argmax(-1) == label).float().mean(-1)
-    return right.where(logits.isfinite().all(-1).all(-1), torch.nan)
+    by_class = logits.mT
+    right = (by_class.max(-2).indices == label).float().mean(-1)
+    # A sum is finite only where all its parts are, and is ten times cheaper to look at than they are.
+    return right.where(by_class.sum(-2).isfinite().all(-1), torch.nan)

@@ -1,6 +1,11 @@
-"""What a loss is inside the engine: P losses at once, row p seeing only row p of the logits."""
+"""What a loss is inside the engine: P losses at once, row p seeing only row p of the logits.
 
-from dataclasses import dataclass
+Logits are [P T B C] and lie class by class in memory (`logits.mT` is contiguous): what runs over the classes then runs
+along long rows, several times faster than along the ten numbers of one image.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Protocol, Self
 
 import torch
@@ -14,11 +19,17 @@ class Losses(Protocol):
     def bind(self, target: Float[Tensor, "T B C"]) -> Self:
         """Prepare what depends on the targets alone, once per generation."""
 
+    def pick(self, index: Int[Tensor, "T b"]) -> Self:
+        """The bound losses, for some images of every task: a minibatch."""
+
     def terms(self, logits: Float[Tensor, "P T B C"]) -> Float[Tensor, "P T B K"]:
         """What each image's value is the sum of: one term per class (K = C), or one in all (K = 1)."""
 
     def __call__(self, logits: Float[Tensor, "P T B C"]) -> Float[Tensor, "P T"]:
         """Each classifier's value under its own loss: terms summed, then averaged over the batch."""
+
+    def slope(self, logits: Float[Tensor, "P T B C"]) -> Float[Tensor, "P T B C"]:
+        """The gradient of each classifier's value with respect to its logits; the inner loop needs nothing else."""
 
     def __len__(self) -> int:
         """P."""
@@ -30,6 +41,26 @@ class Losses(Protocol):
 def one_hot(label: Int[Tensor, "..."], classes: int) -> Float[Tensor, "... C"]:
     """Hard labels as distributions."""
     return torch.nn.functional.one_hot(label, classes).float()
+
+
+def log_softmax(logits: Float[Tensor, "... B C"]) -> Float[Tensor, "... B C"]:
+    """Log-probabilities, in the memory order that the engine's logits have."""
+    return logits.mT.log_softmax(-2).mT
+
+
+def images(x: Float[Tensor, "... T B C"], index: Int[Tensor, "T b"]) -> Float[Tensor, "... T b C"]:
+    """Some images of every task, class by class in memory."""
+    x = x.mT
+    return x.gather(-1, index[:, None].expand(*x.shape[:-1], index.shape[1])).mT
+
+
+def slope_by_autograd(losses: Callable[[Tensor], Tensor], logits: Float[Tensor, "P T B C"]) -> Float[Tensor, "P T B C"]:
+    """`losses.slope` for losses that do not write down their own."""
+    with torch.enable_grad():
+        leaf = logits.detach().requires_grad_()
+        # Classifier (p, t) reaches only value (p, t), so the sum's gradient is each one's own.
+        (gradient,) = torch.autograd.grad(losses(leaf).sum(), leaf, materialize_grads=True)
+    return gradient
 
 
 @dataclass(frozen=True)
@@ -54,13 +85,27 @@ class CrossEntropies:
     def bind(self, target: Float[Tensor, "T B C"]) -> Self:
         """Smooth the targets, y' = (1-s) y + s/C."""
         s = self.smoothing.to(target)[:, None, None, None]
-        return type(self)(self.smoothing, (1 - s) * target + s / target.shape[-1])
+        return replace(self, target=(1 - s) * target.mT.contiguous().mT + s / target.shape[-1])
+
+    def pick(self, index: Int[Tensor, "T b"]) -> Self:
+        """The bound losses, for a minibatch."""
+        return replace(self, target=images(self._bound, index))
 
     def terms(self, logits: Float[Tensor, "P T B C"]) -> Float[Tensor, "P T B C"]:
         """-y'_c log p_c."""
-        assert self.target is not None, "bind the targets first"
-        return -self.target * logits.log_softmax(-1)
+        return -self._bound * log_softmax(logits)
 
     def __call__(self, logits: Float[Tensor, "P T B C"]) -> Float[Tensor, "P T"]:
         """The mean over the batch of -Σ_c y'_c log p_c."""
         return self.terms(logits).sum(-1).mean(-1)
+
+    def slope(self, logits: Float[Tensor, "P T B C"]) -> Float[Tensor, "P T B C"]:
+        """(p Σ_c y'_c - y') / B."""
+        y = self._bound.mT
+        p = logits.mT.softmax(-2)
+        return p.mul_(y.sum(-2, keepdim=True)).sub_(y).div_(logits.shape[2]).mT
+
+    @property
+    def _bound(self) -> Tensor:
+        assert self.target is not None, "bind the targets first"
+        return self.target

@@ -79,7 +79,7 @@ def estimate(chosen: Settings, trainings: int = 64) -> dict[str, Any]:
     key = Stream(chosen.seed).at("estimate")
     population, _ = strategy.ask(strategy.init(genome, key), genome, key)
     total, seconds = 0, 0.0
-    with Local(device, chosen.memory) as engine:
+    with Local(device, chosen.memory, tf32=chosen.tf32) as engine:
         for family in chosen.families:
             episodes = families.open_family(family, device)
             # On two cores both must be busy, or the estimate would be twice too long.

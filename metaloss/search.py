@@ -139,7 +139,7 @@ def _carry(
 ) -> Result:  # fmt: skip
     chosen, reporter = run.settings, reporter or Silent()
     genome, strategy = chosen.parts()
-    with storage.Lock(run.folder), Local(device, chosen.memory, stop=stop) as engine:
+    with storage.Lock(run.folder), Local(device, chosen.memory, tf32=chosen.tf32, stop=stop) as engine:
         _recognise(run, families, device, allow_changes, reporter)
         trials = Trials(engine, families, Stream(chosen.seed))
         reporter.started(run, engine, families, genome)

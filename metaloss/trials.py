@@ -111,10 +111,16 @@ class Trials:
         """Scores on tasks drawn from a pool by a key, after M numbers of steps (the family's own by default)."""
         drawn = episodes.sample([key.at("task", t) for t in range(tasks)], pool, val)
         starts = [key.at("init", t) for t in range(tasks)]
-        inner = replace(episodes.family.inner, steps=steps[-1]) if steps else episodes.family.inner
-        return self.engine.curve(losses, episodes, drawn, starts, inner, lr, steps)
+        own = episodes.family.inner
+        # One training shows all its beginnings, but only where its rate does not depend on where it ends.
+        courses = [steps] if own.anytime else [(n,) for n in steps or (own.steps,)]
+        curves = [
+            self.engine.curve(losses, episodes, drawn, starts, replace(own, steps=c[-1]) if c else own, lr, c)
+            for c in courses
+        ]
+        return torch.cat(curves)
 
 
 def marks(inner: Inner) -> tuple[int, ...]:
     """The numbers of steps that the strongest cross-entropy may have, the family's own among them."""
-    return tuple(sorted({*STEPS, inner.steps}))
+    return tuple(sorted({*(n for n in STEPS if n > inner.warmup), inner.steps}))

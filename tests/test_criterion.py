@@ -129,7 +129,6 @@ LOSSES = {
     "equivariant": network(),
     "relu": network(activation="relu", channels=("p", "logp", "logit")),
     "softplus": network(activation="softplus", context="mean"),
-    "silu": network(activation="silu", context="none"),
     "figure3": network(architecture="figure3", fixed_classes=4),
 }
 

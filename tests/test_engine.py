@@ -162,7 +162,7 @@ def test_a_diverged_training_is_nan_and_its_neighbours_are_not(engine, episodes)
 
 @dataclass(frozen=True)
 class Fragile:
-    """Losses some of which raise, when they are bound or when they are called."""
+    """Losses some of which raise, when they are bound or when classifiers ask for their slope."""
 
     losses: object
     bad: torch.Tensor
@@ -178,12 +178,17 @@ class Fragile:
         return replace(self, losses=self.losses.bind(target))
 
     def terms(self, logits):
-        self._check("call")
         return self.losses.terms(logits)
 
     def __call__(self, logits):
-        self._check("call")
         return self.losses(logits)
+
+    def slope(self, logits):
+        self._check("slope")
+        return self.losses.slope(logits)
+
+    def pick(self, index):
+        return replace(self, losses=self.losses.pick(index))
 
     def __len__(self):
         return len(self.losses)
@@ -192,7 +197,7 @@ class Fragile:
         return replace(self, losses=self.losses[rows], bad=self.bad[rows])
 
 
-@pytest.mark.parametrize("when", ["bind", "call"])
+@pytest.mark.parametrize("when", ["bind", "slope"])
 @pytest.mark.parametrize("memory", [SMALL, 8_000, 1 << 30], ids=["chunks", "one by one", "one chunk"])
 @pytest.mark.parametrize("rows", [[2], [0, 1], [4], [1, 2, 3, 4]], ids=str)
 def test_a_candidate_that_raises_fails_alone(engine, episodes, when, memory, rows):
@@ -207,7 +212,7 @@ def test_a_candidate_that_raises_fails_alone(engine, episodes, when, memory, row
 @pytest.mark.parametrize("memory", [SMALL, 8_000], ids=["chunks", "one by one"])
 def test_where_every_candidate_raises_so_does_the_engine(engine, episodes, memory):
     with pytest.raises(ZeroDivisionError, match="a candidate raised"):
-        score(engine(memory), Fragile(networks(), torch.ones(P, dtype=torch.bool), "call"), episodes)
+        score(engine(memory), Fragile(networks(), torch.ones(P, dtype=torch.bool), "slope"), episodes)
 
 
 # --- the same result everywhere ---
@@ -412,6 +417,40 @@ def test_only_a_plain_perceptron_with_a_hidden_layer_is_replaced_by_the_shared_f
     episodes = open_tiny(classifier=table)
     chunks = plan(episodes, episodes.family.inner, 1, 1, 1 << 20)
     assert model_of(episodes, chunks) == (expected or episodes.model)
+
+
+def test_minibatches_count_in_the_formula_and_adam_never_shares(open_tiny):
+    episodes = open_tiny(classifier={"kind": "mlp", "hidden": [8]})  # 6 images of 36 features, 12 to validate on
+    assert shared(episodes, Inner(batch=2))
+    assert not shared(episodes, Inner(optimiser="adam"))
+    assert type(model_of(episodes, plan(episodes, Inner(optimiser="adamw"), 1, 1, 1 << 20))) is Mlp
+
+
+@classifiers
+@pytest.mark.parametrize(
+    "settings", [{"batch": 4, "momentum": 0.9}, {"optimiser": "adam", "schedule": "cosine"}], ids=["batch", "adam"]
+)
+def test_every_optimiser_scores_a_task_by_its_own_keys_alone(engine, open_tiny, classifier, settings):
+    if classifier == "shared" and "optimiser" in settings:
+        pytest.skip("not exact, so refused")
+    episodes, losses = family_with(open_tiny, classifier), networks()
+    inner, tasks = Inner(steps=5, lr=0.05, **settings), episodes.sample(KEYS)
+    together = engine(1 << 20).score(losses, episodes, tasks, STARTS, inner)
+    alone = engine(1 << 20).score(losses, episodes, tasks[2:3], STARTS[2:3], inner)
+    assert (together[:, 2:3] - alone).abs().max() <= 1 / 12 + 1e-6
+    assert len(together.unique()) > 3
+
+
+def test_a_schedule_that_ends_at_0_gives_every_number_of_steps_a_training_of_its_own(engine, open_tiny):
+    from metaloss.trials import Trials
+
+    losses, key = networks(), Stream(0).at("role")
+    episodes = open_tiny(inner={"steps": 6, "lr": 0.1, "schedule": "linear"})
+    trials = Trials(engine(), (episodes,), Stream(0))
+    both = trials.scores(episodes, losses, "train", key, T, steps=(3, 6))
+    for steps, found in zip((3, 6), both, strict=True):
+        assert same(trials.scores(episodes, losses, "train", key, T, steps=(steps,))[0], found)
+    assert same(trials.scores(episodes, losses, "train", key, T)[0], both[1])
 
 
 # --- on a GPU ---

@@ -13,7 +13,7 @@ import metaloss
 ROOT = Path(metaloss.__file__).parent
 LAYERS = (
     {"errors", "_version", "streams", "population", "expression", "registry", "storage", "codec"},
-    {"losses", "zoo", "classifiers", "tasks", "datasets", "pools"},
+    {"losses", "zoo", "classifiers", "optimisers", "tasks", "datasets", "pools"},
     {"genomes", "strategies", "inner", "families"},
     {"evolution", "objectives", "criterion"},
     {"settings", "run", "search", "campaign", "trials", "comparison", "statistics", "plots", "engines", "doctor"},

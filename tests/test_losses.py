@@ -5,7 +5,7 @@ import torch
 from jaxtyping import TypeCheckError
 from torch.nn.functional import cross_entropy
 
-from metaloss.losses import CrossEntropies, one_hot
+from metaloss.losses import CrossEntropies, images, log_softmax, one_hot
 from metaloss.streams import Stream
 
 P, T, B, C = 3, 2, 5, 4
@@ -44,6 +44,21 @@ def test_values_and_gradients_equal_torchs_cross_entropy(target):
     )
     torch.testing.assert_close(value, expected, rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(gradient, torch.autograd.grad(expected.sum(), reference)[0], rtol=1e-12, atol=1e-12)
+    slope = CrossEntropies(SMOOTHING).bind(target()).slope(logits().detach())
+    torch.testing.assert_close(slope, gradient, rtol=1e-12, atol=1e-12)
+
+
+def test_a_minibatch_is_a_batch_of_its_images():
+    index = torch.tensor([[4, 0, 1], [2, 2, 3]])
+    x, target = (v.gather(-2, index[..., None].expand(*v.shape[:-2], 3, C)) for v in (logits().detach(), soft()))
+    picked, alone = CrossEntropies(SMOOTHING).bind(soft()).pick(index), CrossEntropies(SMOOTHING).bind(target)
+    assert torch.equal(picked(x), alone(x))
+    assert torch.equal(picked.slope(x), alone.slope(x))
+
+
+def test_images_lie_class_by_class_in_memory():
+    assert images(logits().detach(), torch.tensor([[1], [0]])).mT.is_contiguous()
+    assert log_softmax(logits().detach()).mT.is_contiguous()
 
 
 def test_terms_add_up_to_the_value():

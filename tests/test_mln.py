@@ -6,7 +6,7 @@ import torch
 from metaloss import registry, settings
 from metaloss.errors import SettingsError
 from metaloss.genomes.mln import MetaLossNetwork, imitate_cross_entropy
-from metaloss.losses import CrossEntropies, one_hot
+from metaloss.losses import CrossEntropies, one_hot, slope_by_autograd
 from metaloss.population import Vectors
 from metaloss.streams import Stream
 
@@ -164,6 +164,35 @@ def test_a_kernel_wider_than_the_features_is_refused():
 
 
 # --- as losses of a population ---
+
+
+@every
+@pytest.mark.parametrize("soft", [False, True])
+def test_the_slope_is_the_gradient_of_every_value(genome, soft):
+    logits, target = situation(soft=soft)
+    losses = genome.losses(population(genome)).bind(target)
+    close(losses.slope(logits), slope_by_autograd(losses, logits))
+
+
+@every
+@pytest.mark.parametrize("classes", [2, 7])
+def test_the_slope_is_right_for_other_numbers_of_classes(genome, classes):
+    if genome.classes:
+        pytest.skip("made for one number of classes")
+    logits, target = Stream(4).normal(3, T, B, classes).double(), Stream(5).normal(T, B, classes).double().softmax(-1)
+    losses = genome.losses(population(genome)).bind(target)
+    close(losses.slope(logits), slope_by_autograd(losses, logits))
+
+
+@every
+def test_a_minibatch_is_a_batch_of_its_images(genome):
+    logits, target = situation(soft=True)
+    index = torch.tensor([[1, 0], [2, 2]])[:T]
+    x, y = (v.gather(-2, index[..., None].expand(*v.shape[:-2], 2, v.shape[-1])) for v in (logits, target))
+    losses = genome.losses(population(genome))
+    picked, alone = losses.bind(target).pick(index), losses.bind(y)
+    close(picked(x), alone(x))
+    close(picked.slope(x), alone.slope(x))
 
 
 @every
@@ -328,14 +357,14 @@ def test_a_guess_and_certainty_look_the_same_for_any_number_of_classes(C):
     guess, sure = torch.zeros(1, 1, 1, C), torch.zeros(1, 1, 1, C)
     sure[..., 0] = 60.0
     torch.testing.assert_close(
-        network._inputs(guess)[0, :, 0, 0, 0],
+        network._inputs(guess.log_softmax(-1).mT)[0, :, 0, 0, 0],
         torch.tensor([0.1, 0.1]).log().where(torch.tensor([False, True]), torch.tensor(0.1)),
     )
-    torch.testing.assert_close(network._inputs(sure)[0, 0, 0, 0, 0], torch.tensor(1.0))
+    torch.testing.assert_close(network._inputs(sure.log_softmax(-1).mT)[0, 0, 0, 0, 0], torch.tensor(1.0))
 
 
 def test_at_home_the_network_reads_plain_probabilities():
     network = MetaLossNetwork(start="random").networks(torch.zeros(1, MetaLossNetwork().size))
-    logits = Stream(5).normal(1, 1, 2, 10)
-    assert (network._inputs(logits)[0, 0] == logits[0].log_softmax(-1).exp()).all()
-    assert (network._inputs(logits)[0, 1] == logits[0].log_softmax(-1)).all()
+    logp = Stream(5).normal(1, 1, 10, 2).log_softmax(-2)
+    assert (network._inputs(logp)[0, 0] == logp[0].exp()).all()
+    assert (network._inputs(logp)[0, 1] == logp[0]).all()

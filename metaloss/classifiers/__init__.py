@@ -1,21 +1,27 @@
 """Stacked classifiers: the parameters of P candidates × T tasks in one tensor each."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol, Self
+from typing import Any, ClassVar, Protocol, Self
 
-from jaxtyping import Float
+import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from metaloss.streams import Stream
 
 Params = dict[str, Tensor]
+Slope = Callable[[Float[Tensor, "P T N C"]], Float[Tensor, "P T N C"]]  # of each classifier's value, at its logits
 
 
 class Inputs(Protocol):
     """What a classifier is fed: N images of each of T tasks, in the form it likes best."""
 
     def block(self, images: slice) -> Self:
-        """Some of the images of every task."""
+        """Some of the images, the same ones of every task."""
+
+    def pick(self, index: Int[Tensor, "T b"]) -> Self:
+        """Some of the training images of every task: a minibatch."""
 
     def __len__(self) -> int:
         """N."""
@@ -38,6 +44,8 @@ class Bound:
 class Classifier(Protocol):
     """Stacked classifiers; every parameter leads with axes [P, T]."""
 
+    in_span: ClassVar[bool]  # parameters stand for weights only while updates combine past gradients linearly
+
     def bind(self, tasks: Any, keys: list[Stream]) -> Bound:
         """Inputs for training and validation, and initial parameters from each task's key."""
 
@@ -45,4 +53,16 @@ class Classifier(Protocol):
         """How many numbers one image [K, H, W] leaves in the layers: what the memory of a chunk is planned from."""
 
     def __call__(self, params: Params, inputs: Any) -> Float[Tensor, "P T N C"]:
-        """The logits."""
+        """The logits, class by class in memory."""
+
+    def gradients(self, params: Params, inputs: Any, slope: Slope) -> Params:
+        """The gradient of each classifier's value with respect to its parameters; a zero one may be left out."""
+
+
+def backpropagate(model: Classifier, params: Params, inputs: Any, slope: Slope) -> Params:
+    """`model.gradients` for classifiers that do not write down their own."""
+    with torch.enable_grad():
+        leaves = {name: x.detach().requires_grad_() for name, x in params.items()}
+        logits = model(leaves, inputs)
+    gradients = torch.autograd.grad(logits, list(leaves.values()), slope(logits.detach()))
+    return dict(zip(leaves, gradients, strict=True))

@@ -3,15 +3,15 @@
 import math
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass as settings
 from torch import Tensor
 
-from metaloss.classifiers import Bound, Params
+from metaloss.classifiers import Bound, Params, Slope
 from metaloss.streams import Stream
 from metaloss.tasks import Tasks
 
@@ -27,8 +27,12 @@ class Flat:
     x: Float[Tensor, "T N D"]
 
     def block(self, images: slice) -> "Flat":
-        """Some of the images of every task."""
+        """Some of the images, the same ones of every task."""
         return Flat(self.x[:, images])
+
+    def pick(self, index: Int[Tensor, "T b"]) -> "Flat":
+        """A minibatch."""
+        return Flat(self.x.gather(1, index[..., None].expand(-1, -1, self.x.shape[-1])))
 
     def __len__(self) -> int:
         return self.x.shape[1]
@@ -36,9 +40,15 @@ class Flat:
 
 @settings(frozen=True, config=ConfigDict(extra="forbid"))
 class Mlp:
-    """Linear layers with ReLU between them, initialised as `torch.nn.Linear` is."""
+    """Linear layers with ReLU between them, initialised as `torch.nn.Linear` is.
+
+    Layers hold one row per unit and one column per image, [P T H N]: even the last one's product with its few classes
+    then runs along the many images.
+    """
 
     hidden: Annotated[tuple[Width, ...], Field(max_length=16)] = (128, 64)
+
+    in_span: ClassVar[bool] = False
 
     def bind(self, tasks: Tasks, keys: list[Stream]) -> Bound:
         """The images as vectors, and weights and biases uniform within ±1/√fan-in."""
@@ -46,8 +56,40 @@ class Mlp:
         return Bound(train, val, self.draw(train.x, tasks.ways, keys))
 
     def __call__(self, params: Params, inputs: Any) -> Float[Tensor, "P T N C"]:
-        """The logits."""
-        return self.rest(params, inputs.x @ params["w0"] + params["b0"])
+        """The logits, class by class in memory."""
+        return self.layers(params, inputs)[-1].unflatten(0, params["b0"].shape[:2]).mT
+
+    def gradients(self, params: Params, inputs: Any, slope: Slope) -> Params:
+        """The gradient of each classifier's value with respect to its parameters."""
+        *hidden, logits = self.layers(params, inputs)
+        axes = params["b0"].shape[:2]
+        delta = slope(logits.unflatten(0, axes).mT).mT.flatten(0, 1)
+        found = {}
+        for i in range(len(hidden), 0, -1):
+            x = hidden[i - 1]
+            found[f"w{i}"] = torch.bmm(delta, x.mT).unflatten(0, axes)
+            found[f"b{i}"] = delta.sum(-1, keepdim=True).unflatten(0, axes)
+            back = torch.bmm(params[f"w{i}"].flatten(0, 1).mT, delta)
+            delta = torch.ops.aten.threshold_backward.grad_input(back, x, 0, grad_input=back)
+        delta = delta.unflatten(0, axes)
+        return found | {"b0": delta.sum(-1, keepdim=True)} | self.first_gradient(delta, inputs)
+
+    def layers(self, params: Params, inputs: Any) -> list[Float[Tensor, "PT H N"]]:
+        """What every layer gives: after ReLU in the hidden ones, the logits in the last."""
+        found = [self.first(params, inputs).flatten(0, 1)]
+        for i in range(1, len(self.hidden) + 1):
+            found[-1] = found[-1].relu_()
+            w, b = params[f"w{i}"].flatten(0, 1), params[f"b{i}"].flatten(0, 1)
+            found.append(torch.baddbmm(b, w, found[-1]))
+        return found
+
+    def first(self, params: Params, inputs: Any) -> Float[Tensor, "P T H N"]:
+        """The first layer, before ReLU."""
+        return params["w0"] @ inputs.x.mT + params["b0"]
+
+    def first_gradient(self, delta: Float[Tensor, "P T H N"], inputs: Any) -> Params:
+        """The first layer's, but for its bias, from the gradient at its output."""
+        return {"w0": delta @ inputs.x}
 
     def floats(self, image: tuple[int, ...], classes: int) -> int:
         """Numbers that one image leaves in the layers."""
@@ -61,22 +103,9 @@ class Mlp:
         }
 
     def shapes(self, features: int, classes: int) -> dict[str, tuple[tuple[int, int], float]]:
-        """Shape and initial bound of every parameter."""
+        """Shape, outputs × inputs, and initial bound of every parameter."""
         shapes = {}
-        for i, (fan_in, fan_out) in enumerate(self.layers(features, classes)):
-            shapes[f"w{i}"] = (fan_in, fan_out), 1 / math.sqrt(fan_in)
-            shapes[f"b{i}"] = (1, fan_out), 1 / math.sqrt(fan_in)
+        for i, (fan_in, fan_out) in enumerate(pairwise((features, *self.hidden, classes))):
+            shapes[f"w{i}"] = (fan_out, fan_in), 1 / math.sqrt(fan_in)
+            shapes[f"b{i}"] = (fan_out, 1), 1 / math.sqrt(fan_in)
         return shapes
-
-    def layers(self, features: int, classes: int) -> list[tuple[int, int]]:
-        """Inputs and outputs of every linear layer."""
-        widths = (features, *self.hidden, classes)
-        return list(pairwise(widths))
-
-    def rest(self, params: Params, z: Float[Tensor, "P T N H"]) -> Float[Tensor, "P T N C"]:
-        """Every layer after the first one's linear map."""
-        P, T = z.shape[:2]
-        for i in range(1, len(self.hidden) + 1):
-            h, w, b = z.relu().flatten(0, 1), params[f"w{i}"].flatten(0, 1), params[f"b{i}"].flatten(0, 1)
-            z = torch.baddbmm(b, h, w).unflatten(0, (P, T))
-        return z

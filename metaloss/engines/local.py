@@ -3,6 +3,7 @@
 A chunk runs on one thread of torch, so its result depends neither on the number of threads nor on their timing.
 """
 
+import math
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,8 +20,9 @@ from metaloss.classifiers.shared import SharedMlp
 from metaloss.errors import Interrupted
 from metaloss.evolution import evaluate
 from metaloss.families import Episodes
-from metaloss.inner import Inner, Rate
+from metaloss.inner import Inner
 from metaloss.losses import Losses
+from metaloss.optimisers import Rate
 from metaloss.streams import Stream
 from metaloss.tasks import Tasks
 
@@ -42,16 +44,17 @@ class Plan:
 def plan(episodes: Episodes, inner: Inner, candidates: int, tasks: int, memory: int, parts: int = 1) -> Plan:
     """The chunks for `candidates` × `tasks` trainings of a family whose chunk may touch `memory` bytes.
 
-    There are at least `parts` of them, where there are as many tasks.
+    There are at least `parts` of them, where there are as many tasks or candidates.
     """
     family, (_, *image) = episodes.family, episodes.images.pixels.shape
     per_image = 4 * episodes.model.floats(tuple(image), family.ways)
     few = family.ways * family.shots
     training = few * (3 * per_image + 4 * LOSS_FLOATS * family.ways)
-    n = max(1, memory // training)
-    # Tasks first: what depends on a task alone is prepared once, for all candidates.
-    columns = min(-(-tasks // parts), max(8, n // candidates), n)
-    rows = min(candidates, max(1, n // columns))
+    n, most = max(1, memory // training), -(-tasks // parts)
+    # About as many tasks as candidates: what one loss costs per call is shared by tasks, what one task by candidates.
+    columns = min(most, math.isqrt(n))
+    rows = min(candidates if tasks >= parts else -(-candidates // parts), n // columns)
+    columns = min(most, n // rows)
     images = max(32, memory // (2 * rows * columns * per_image))
     return Plan(rows, columns, min(images, family.ways * family.val), shared(episodes, inner))
 
@@ -60,14 +63,15 @@ def shared(episodes: Episodes, inner: Inner) -> bool:
     """Whether keeping an MLP's first layer in the span of the training images saves operations.
 
     A step of that layer costs two products with D features, or one with the B images of the task; validation one
-    product with D features or with B images.
+    product with D features or with B images. Only where it is exact: not for Adam.
     """
-    if type(episodes.model) is not Mlp or not episodes.model.hidden:
+    if type(episodes.model) is not Mlp or not episodes.model.hidden or not inner.linear:
         return False
     family = episodes.family
     features = episodes.images.pixels[0].numel()
     train, val = family.ways * family.shots, family.ways * family.val
-    return train * (inner.steps * train + val) < features * (2 * inner.steps * train + val)
+    seen = inner.steps * min(inner.batch or train, train)
+    return train * (seen + val) < features * (2 * seen + val)
 
 
 def model_of(episodes: Episodes, plan: Plan) -> Classifier:
@@ -91,10 +95,10 @@ class Work:
     def part(self, row: slice, column: slice, model: Classifier, bound: Bound, block: int) -> Float[Tensor, "M p t"]:
         """The scores of some candidates on some tasks."""
         lr = self.lr[row] if isinstance(self.lr, Tensor) else self.lr
-        tasks, inner, marks = self.tasks[column], self.inner, self.marks
+        tasks, keys, inner, marks = self.tasks[column], self.keys[column], self.inner, self.marks
 
         def run(losses: Losses) -> Float[Tensor, "M p t"]:
-            return evaluate(losses, model, bound, tasks, inner=inner, lr=lr, marks=marks, block=block)
+            return evaluate(losses, model, bound, tasks, inner=inner, lr=lr, keys=keys, marks=marks, block=block)
 
         return isolated(run, self.losses[row])
 
@@ -107,17 +111,20 @@ class Local:
         device: "cpu" or "cuda".
         memory: bytes that trainings may take.
         workers: threads on a CPU; all its cores by default.
+        tf32: let a GPU multiply with mantissas of 10 bits instead of 23.
         stop: asked before every chunk; True drops the work.
     """
 
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     memory: int = 2 << 30
     workers: int = 0
+    tf32: bool = False
     stop: Callable[[], bool] = lambda: False
     halvings: int = 0  # how often a chunk ran out of memory
 
     def __post_init__(self) -> None:
         self.device = torch.device(self.device)
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = self.tf32
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         self.workers = (self.workers or cores) if self.device.type == "cpu" else 1
         threads = torch.get_num_threads()

@@ -52,7 +52,7 @@ class MetaLossNetwork:
     features: Width = 8
     hidden: Width = 16
     context: Literal["none", "mean", "label"] = "label"
-    activation: Literal["tanh", "relu", "softplus", "silu"] = "tanh"
+    activation: Literal["tanh", "relu", "softplus"] = "tanh"
     home_classes: Annotated[int, Field(ge=2, le=1000)] = 10
     fixed_classes: Annotated[int, Field(ge=2, le=1000)] = 10
     kernel: Annotated[int, Field(ge=1, le=9)] = 3
