@@ -1,115 +1,254 @@
-"""Trainings per second: populations trained at once, beside a plain PyTorch loop over the same trainings.
+"""Trainings per second: populations trained at once, beside the same trainings done without Metaloss.
 
-One training: initialise a 784-128-64-10 MLP, 20 full-batch SGD steps on a 10-way 5-shot task, validate on 2,000 images.
-Every row is one run of both sides in turn, `--repeats` times; medians are printed. The plain loop is measured with one
-and with two threads and its better number is taken.
+One training: initialise a 784-128-64-10 MLP (or a small CNN), 20 full-batch SGD steps on a 10-way 5-shot task, validate
+on 2,000 images, in float32. Rivals: a plain loop with torch.nn and torch.optim, `torch.func.vmap` over trainings, JAX
+`vmap` + `jit` of whole trainings, each at its better of one and all cores and at its best number of trainings at once;
+and the plain loop once per core, in a process each. All take turns with us, `--repeats` times; medians are printed.
 
-    python benchmarks/engine.py [--quick] [--json]
+    python benchmarks/engine.py [--quick] [--growth] [--json | --markdown]
 """
 
 import argparse
 import json
-import platform
-import resource
-import statistics
-import time
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
 from functools import partial
-from itertools import pairwise
+from importlib.util import find_spec
+from typing import Any
 
-import torch
-from torch import nn
+import growth
+from cases import Case, problem
+from timing import CORES, held_by, machine, median, peak, quartiles, rate, table
+from worker import Worker
 
-from metaloss import families
 from metaloss.engines.local import Local
-from metaloss.genomes.mln import MetaLossNetwork
-from metaloss.losses import CrossEntropies, Losses
-from metaloss.streams import Stream
-from metaloss.tasks import Tasks
+from metaloss.inner import Inner
 
-SIZES = ((1, 1), (1, 16), (16, 1), (2, 8), (8, 8), (32, 8), (256, 16))  # candidates × tasks
+SIZES = ((1, 1), (1, 16), (16, 1), (2, 8), (8, 8), (32, 8), (128, 8), (256, 16))  # candidates × tasks
+LOSSES = ("mln", "ce", "formulas")
+FORMULAS = (128, 8)  # the grid that random formulas are measured on, without rivals
+RIVALS = ("sequential", "vmap", "jax", "loops")
+CHUNKS = {"sequential": (1,), "vmap": (4, 16, 64), "jax": (1, 4, 16, 64)}  # trainings at once that are tried
+# Rows for optimisers: settings of a family's `inner`, left out where this version has no such setting.
+OPTIMISERS: dict[str, dict[str, Any]] = {
+    "momentum": {"momentum": 0.9},
+    "nesterov": {"momentum": 0.9, "nesterov": True},
+    "decay": {"weight_decay": 1e-3},
+    "adam": {"optimiser": "adam"},
+    "minibatches": {"batch": 10},
+}
+OPTIMISED = (32, 8)  # the grid they are measured on
 
-
-def sequential(losses: Losses, tasks: Tasks, hidden: tuple[int, ...], steps: int, lr: float, most: int) -> float:
-    """Trainings per second of a loop over candidates and tasks, as one writes it with torch.nn and torch.optim."""
-    jobs = [(p, t) for p in range(len(losses)) for t in range(len(tasks))][:most]
-    began = time.perf_counter()
-    for p, t in jobs:
-        task = tasks[t : t + 1]
-        x, val = task.train.x().flatten(2)[0], task.val.x().flatten(2)[0]
-        widths = (x.shape[1], *hidden, tasks.ways)
-        layers: list[nn.Module] = []
-        for a, b in pairwise(widths):
-            layers += [nn.Linear(a, b), nn.ReLU()]
-        model = nn.Sequential(*layers[:-1])
-        loss = losses[p : p + 1].bind(task.train.target)
-        sgd = torch.optim.SGD(model.parameters(), lr=lr)
-        for _ in range(steps):
-            sgd.zero_grad()
-            loss(model(x)[None, None]).sum().backward()
-            sgd.step()
-        with torch.no_grad():
-            (model(val).argmax(1) == task.val.label[0]).float().mean().item()
-    return len(jobs) / (time.perf_counter() - began)
+Option = tuple[str, int, int]  # a rival, how many trainings at once, how many threads
 
 
-def measure(name: str, losses: Losses, tasks: Tasks, ours: Callable[[], object], repeats: int) -> dict[str, object]:
-    """One row: both sides in turn."""
-    n, most = len(losses) * len(tasks), 32
-    ours()
-    fast, slow = [], []
-    for _ in range(repeats):
-        began = time.perf_counter()
-        ours()
-        fast.append(n / (time.perf_counter() - began))
-        best = 0.0
-        for threads in (1, 2):
-            torch.set_num_threads(threads)
-            best = max(best, sequential(losses, tasks, (128, 64), 20, 0.1, most))
-        slow.append(best)
-    return {
-        "name": name, "candidates": len(losses), "tasks": len(tasks), "trainings_per_second": statistics.median(fast),
-        "sequential": statistics.median(slow),
-        "ratio_to_sequential": statistics.median(a / b for a, b in zip(fast, slow, strict=True)), "repeats": repeats,
+@dataclass(frozen=True)
+class Budget:
+    """How long to measure."""
+
+    repeats: int = 5
+    least: float = 0.3  # seconds per measurement
+    most: int = 64  # trainings that a rival is timed on: its speed does not grow with their number
+    rivals: tuple[str, ...] = RIVALS
+    sizes: tuple[tuple[int, int], ...] = SIZES
+    classifiers: tuple[str, ...] = ("mlp", "cnn")
+    chunks: dict[str, tuple[int, ...]] = field(default_factory=lambda: CHUNKS)
+
+
+QUICK = Budget(
+    2, 0.02, 16, ("sequential", "vmap"), ((1, 1), (16, 1), (32, 8)), ("mlp",), {"sequential": (1,), "vmap": (16,)}
+)
+
+
+class Bench:
+    """Our engine in this process, the rivals in processes of their own."""
+
+    def __init__(self, budget: Budget) -> None:
+        self.budget, self.stack = budget, ExitStack()
+        self.engine = self.stack.enter_context(Local())
+        self.torch = [self.stack.enter_context(Worker()) for _ in CORES[: None if "loops" in budget.rivals else 1]]
+        self.jax: dict[int, Worker] = {}
+        if "jax" in budget.rivals:
+            self.jax = {n: self.stack.enter_context(Worker(CORES[:n])) for n in {1, len(CORES)}}
+
+    def __enter__(self) -> "Bench":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stack.close()
+
+    def section(self, cases: Sequence[Case]) -> list[dict[str, Any]]:
+        """A row for each of some cases of one size, measured together."""
+        ours = [self.ours(case) for case in cases]
+        held = [held_by(run) for run in ours]  # warms up, too
+        rivals = [self.chosen(self.fair(case)) for case in cases]
+        seen: list[list[dict[str, float]]] = [[] for _ in cases]
+        for _ in range(self.budget.repeats):
+            most = peak()
+            for found, run in zip(seen, ours, strict=True):
+                found.append({"peak": most, "ours": run()})
+            for found, case, options in zip(seen, cases, rivals, strict=True):
+                found[-1] |= {name: self.best(self.fair(case), some) for name, some in options.items()}
+        base = [x["ours"] for case, found in zip(cases, seen, strict=True) if case.loss == "ce" for x in found]
+        return [row(*each, base) for each in zip(cases, seen, rivals, held, strict=True)]
+
+    def ours(self, case: Case) -> Callable[[], float]:
+        """Measures our engine once."""
+        x = problem(case)
+        run = partial(self.engine.score, x.losses, x.episodes, x.tasks, x.keys)
+        return lambda: rate(run, len(case), self.budget.least)
+
+    def fair(self, case: Case) -> Case:
+        """What rivals are timed on: fewer of the CNN, whose trainings take ten times as long."""
+        return case.share(self.budget.most if case.classifier == "mlp" else max(4, self.budget.most // 16))
+
+    def chosen(self, case: Case) -> dict[str, list[Option]]:
+        """Each rival's two fastest ways, of all that are tried; the better one counts every time."""
+        found = {}
+        for name in self.budget.rivals:
+            if options := self.options(name, case):
+                found[name] = sorted(options, key=lambda o: self.tried(case, o))[-2:] if options[2:] else options
+        return found
+
+    def tried(self, case: Case, option: Option) -> float:
+        """A rival's speed in one way, on no more trainings than show it."""
+        return self.measured(case.share(max(option[1], 16)), *option)
+
+    def options(self, name: str, case: Case) -> list[Option]:
+        """The ways a rival can do a case; none where it cannot."""
+        if case.loss == "formulas":
+            return []
+        if name == "loops":
+            return [(name, 1, 1)] if len(CORES) > 1 else []
+        if name == "jax" and (case.classifier != "mlp" or find_spec("jax") is None):
+            return []
+        if name != "sequential" and case.optimiser:
+            return []
+        chunks = [c for c in self.budget.chunks[name] if c < len(case)]
+        larger = [c for c in self.budget.chunks[name] if c >= len(case)][:1]
+        return [(name, chunk, threads) for chunk in chunks + larger for threads in sorted({1, len(CORES)})]
+
+    def best(self, case: Case, options: Iterable[Option]) -> float:
+        """The fastest option's trainings per second, each measured once."""
+        return max(self.measured(case, *option) for option in options)
+
+    def measured(self, case: Case, name: str, chunk: int, threads: int) -> float:
+        """A rival's trainings per second; the loops, one per core, run at the same time."""
+        several = name == "loops"
+        workers = self.torch if several else [self.jax[threads]] if name == "jax" else self.torch[:1]
+        for worker in workers:
+            worker.ask("sequential" if several else name, case, chunk, threads, self.budget.least)
+        return float(sum(worker.answer()["rate"] for worker in workers))
+
+
+def row(
+    case: Case, seen: list[dict[str, float]], rivals: dict[str, list[Option]], held: int, ce: list[float]
+) -> dict[str, Any]:
+    """What a case's measurements come to; None where something was not measured."""
+    ours = [x["ours"] for x in seen]
+    result: dict[str, Any] = {
+        "name": name_of(case), "loss": case.loss, "classifier": case.classifier,
+        "optimiser": optimiser_of(case), "candidates": case.candidates, "tasks": case.tasks,
+        "trainings_per_second": median(ours), "quartiles": quartiles(ours), "repeats": len(seen),
     }  # fmt: skip
+    for name in RIVALS:
+        known = name in rivals
+        result[name] = median([x[name] for x in seen]) if known else None
+        result[f"ratio_to_{name}"] = median([x["ours"] / x[name] for x in seen]) if known else None
+    shared = case.classifier == "mlp" and not case.optimiser
+    result["peak"] = median([x["peak"] for x in seen])
+    result["peak_share"] = median([x["ours"] * case.operations() / x["peak"] for x in seen]) if shared else None
+    result["share_of_ce"] = median([a / b for a, b in zip(ours, ce, strict=True)]) if ce and case.loss != "ce" else None
+    result["peak_memory"] = held / 2**30
+    result["ways"] = {name: [f"{c} at once, threads: {t}" for _, c, t in options] for name, options in rivals.items()}
+    return result
 
 
-def rows(quick: bool) -> list[dict[str, object]]:
-    """Every size, for the Meta-Loss Network and for cross-entropy."""
-    key = Stream(0)
-    episodes = families.open_family(families.read("fashionmnist"))
-    network = MetaLossNetwork(start="random")
-    table = []
-    with Local() as engine:
-        for candidates, count in SIZES[: 6 if quick else None]:
-            keys = [key.at("task", t) for t in range(count)]
-            tasks = episodes.sample(keys, "train")
-            population = network.mutate(network.sample(candidates, key), torch.zeros(candidates, network.size), key)
-            for name, losses in (("mln", network.losses(population)), ("ce", CrossEntropies.of(candidates))):
-                ours = partial(engine.score, losses, episodes, tasks, keys)
-                table.append(measure(name, losses, tasks, ours, 2 if quick else 5))
-    return table
+def name_of(case: Case) -> str:
+    """A name by which a row can be found again."""
+    kind = "" if not case.optimiser else f"-{optimiser_of(case)}"
+    return f"{case.classifier}-{case.loss}{kind}-{case.candidates}x{case.tasks}"
+
+
+def optimiser_of(case: Case) -> str:
+    """The name of the case's optimiser in the tables."""
+    return next((name for name, settings in OPTIMISERS.items() if settings == case.optimiser), "sgd")
+
+
+def sections(budget: Budget, optimisers: bool) -> list[list[Case]]:
+    """The cases, by what is measured together."""
+    sizes = [
+        [Case(kind, loss, *size) for loss in LOSSES if loss != "formulas" or (kind == "mlp" and size == FORMULAS)]
+        for kind in budget.classifiers
+        for size in budget.sizes
+    ]
+    known = [x for x in OPTIMISERS.values() if x.keys() <= Inner.__dataclass_fields__.keys()]
+    grids = [[Case("mlp", loss, *OPTIMISED, optimiser=x) for loss in LOSSES[:2]] for x in known]
+    return sizes + (grids if optimisers else [])
+
+
+HEAD = (
+    "classifier", "loss", "optimiser", "P × T", "ours [1/s]", "quartiles", "loop", "×", "vmap", "×", "JAX", "×",
+    "loop per core", "×", "of peak", "of CE", "GiB",
+)  # fmt: skip
+
+
+def cells(row: dict[str, Any]) -> list[Any]:
+    """A row as it is printed."""
+    return [
+        row["classifier"], row["loss"], row["optimiser"], f"{row['candidates']} × {row['tasks']}",
+        row["trainings_per_second"], "–".join(f"{x:.0f}" for x in row["quartiles"]),
+        *[row[key] for name in RIVALS for key in (name, f"ratio_to_{name}")],
+        *[x if x is None else f"{x:.0%}" for x in (row["peak_share"], row["share_of_ce"])], row["peak_memory"],
+    ]  # fmt: skip
+
+
+def caption(rows: list[dict[str, Any]]) -> str:
+    """The machine, the day, and what the rows were measured against."""
+    highest = max(row["peak"] for row in rows) / 1e9
+    return f"{machine()}; matrix products at up to {highest:.0f} GFLOP/s; medians of {rows[0]['repeats']}"
+
+
+def measure(budget: Budget, optimisers: bool) -> list[dict[str, Any]]:
+    """All rows; the names go to the error stream as they come."""
+    found = []
+    with Bench(budget) as bench:
+        for cases in sections(budget, optimisers):
+            found += bench.section(cases)
+            print(f"{found[-1]['name']} done", file=sys.stderr, flush=True)
+    return found
+
+
+def arguments() -> argparse.Namespace:
+    """What the command line asks for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="under a minute, without JAX and the CNN")
+    parser.add_argument("--growth", action="store_true", help="how cost grows with every size, instead")
+    parser.add_argument("--optimisers", action="store_true", help="rows for other optimisers too")
+    parser.add_argument("--json", action="store_true", help="a list of rows")
+    parser.add_argument("--markdown", action="store_true", help="tables for README.md")
+    parser.add_argument("--repeats", type=int)
+    parser.add_argument("--sizes", nargs="+", metavar="PxT", type=lambda x: tuple(map(int, x.split("x"))))
+    parser.add_argument("--classifiers", nargs="+", choices=("mlp", "cnn"))
+    parser.add_argument("--rivals", nargs="*", choices=RIVALS)
+    return parser.parse_args()
 
 
 def main() -> None:
-    """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="under a minute")
-    parser.add_argument("--json", action="store_true")
-    arguments = parser.parse_args()
-    table = rows(arguments.quick)
-    if arguments.json:
-        print(json.dumps(table, indent=1))
-        return
-    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {platform.processor() or platform.machine()}")
-    print("loss  candidates × tasks   ours [1/s]   plain loop [1/s]   ratio")
-    for row in table:
-        print(
-            f"{row['name']:5} {row['candidates']:10} × {row['tasks']:<5}   {row['trainings_per_second']:10.0f}"
-            f"   {row['sequential']:16.0f}   {row['ratio_to_sequential']:5.1f}"
-        )
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    print(f"peak memory of this process, data set and the largest row included: {peak:.2f} GiB")
+    """Measure, and print the table."""
+    asked = arguments()
+    given = {k: v for k in ("repeats", "sizes", "classifiers", "rivals") if (v := getattr(asked, k)) is not None}
+    given = {k: tuple(v) if isinstance(v, list) else v for k, v in given.items()}
+    budget = replace(QUICK if asked.quick else Budget(), **given)
+    if asked.growth:
+        return growth.main(budget.repeats, asked.quick, asked.json, asked.markdown)
+    rows = measure(budget, asked.optimisers)
+    if asked.json:
+        return print(json.dumps(rows, indent=1))
+    print(caption(rows) + "\n")
+    print(table(HEAD, [cells(row) for row in rows], asked.markdown))
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-from metaloss import criterion, families
+from metaloss import catalogue, families
 from metaloss.console import interval
 from metaloss.engines.local import Local
 from metaloss.losses import CrossEntropies, Losses
@@ -112,7 +112,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.table == "seeds":
         return seeds(arguments.runs)
-    loss = criterion.load(Path(arguments.runs[0]))
+    loss = catalogue.load(Path(arguments.runs[0]))
     losses = loss.genome.losses(loss.candidate)
     names = arguments.families or (TRANSFER if arguments.table == "transfer" else ("fashionmnist",))
     with Local() as engine:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from metaloss._version import __version__ as __version__
 
 if TYPE_CHECKING:
+    from metaloss.catalogue import load as load
     from metaloss.criterion import Criterion as Criterion
-    from metaloss.criterion import load as load
     from metaloss.search import evolve as evolve
     from metaloss.search import resume as resume
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _PUBLIC = {
     "evolve": "metaloss.search",
     "resume": "metaloss.search",
-    "load": "metaloss.criterion",
+    "load": "metaloss.catalogue",
     "Criterion": "metaloss.criterion",
 }
 

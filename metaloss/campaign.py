@@ -10,9 +10,9 @@ from typing import Any, Protocol
 
 import torch
 
-from metaloss import criterion, storage
+from metaloss import catalogue, storage
 from metaloss._version import __version__
-from metaloss.criterion import Criterion
+from metaloss.criterion import GenomeCriterion
 from metaloss.engines.local import Local
 from metaloss.errors import MetalossError
 from metaloss.evolution import Scored, generation
@@ -125,10 +125,9 @@ class Campaign:
         winner, choice = self._elect(progress)
         names = ", ".join(family.name for family in chosen.families)  # not paths: a loss is shared
         about = {"evolved on": names, "run": self.run.name, "choice": choice, "metaloss": __version__}
-        loss = Criterion(self.genome, winner, about)
+        loss = GenomeCriterion(self.genome, winner, about)
         card = f"# {self.run.name}\n\n{self.genome.describe(winner, 0)}, evolved on {names}.\n"
-        table = {k: v for k, v in chosen.genome.items() if k != "kind"}
-        criterion.save(self.run.folder / "loss", loss, chosen.genome["kind"], table, card)
+        catalogue.save(self.run.folder / "loss", loss, card)
         summary = {"choice": choice, "trainings": progress.trainings, "test": self._test(winner)}
         storage.write(self.run.folder / "loss" / "card.md", (card + _card(summary)).encode())
         self._plot(winner)
@@ -169,7 +168,7 @@ class Campaign:
         folder = self.run.folder / "plots"
         folder.mkdir(exist_ok=True)
         plots.fitness(self.run.history(), folder / "fitness.png")
-        plots.phenotype(self.genome.losses(winner), self.genome.classes, folder / "phenotype.png")
+        plots.phenotype(self.genome.losses(winner), "evolved", self.genome.classes, folder / "phenotype.png")
 
     def _time(self, number: int, seconds: float, trainings: int) -> None:
         """Wall times stand beside the history, never in it; a lost line is no loss."""

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import signal
 import sys
 import traceback
@@ -15,12 +16,15 @@ import click
 from metaloss._version import __version__
 from metaloss.errors import DiskError, Interrupted, MetalossError, SettingsError
 
+FORMULA = re.compile(r"-(?!-).*\b(p|logp)\b", re.DOTALL)
+
 
 class Command(click.Command):
-    """Lets an option that may be repeated take several values at once: `--tasks a b c`."""
+    """Lets a repeatable option take several values at once, `--tasks a b c`, and a formula begin with a minus."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Repeat such an option before each of its values."""
+        """Repeat such an option before each of its values, and shift such a formula, so that it is no option."""
+        args = [f" {arg}" if FORMULA.match(arg) else arg for arg in args]
         many = {flag for p in self.params if isinstance(p, click.Option) and p.multiple for flag in p.opts}
         spread: list[str] = []
         flag = ""
@@ -48,7 +52,7 @@ def cli() -> None:
 @click.option("--mu", type=int, help="Parents of mu_plus_lambda.")
 @click.option("--lambda", "lambda_", type=int, help="Children per generation of mu_plus_lambda.")
 @click.option("--tasks-per-generation", type=int, help="Tasks of every family that all candidates meet.")
-@click.option("--init", metavar="ce|random", help="Where the search starts.")
+@click.option("--init", metavar="random|LOSS", help="Where the search starts: a published loss, or a formula.")
 @click.option("--seed", type=int, help="Of every random draw.")
 @click.option("--device", metavar="auto|cpu|cuda", help="Where classifiers train.")
 @click.option("--out", default="runs", show_default=True, help="The folder that the run's folder is made in.")
@@ -101,8 +105,31 @@ def show(spec: str, out: str, as_json: bool) -> None:
     click.echo(json.dumps(table, indent=1) if as_json else report.text(table))
 
 
+@cli.command(cls=Command)
+@click.argument("spec", metavar="RUN|LOSS")
+@click.option(
+    "-o",
+    "--output",
+    "path",
+    required=True,
+    type=click.Path(path_type=Path),
+    metavar="F.py|.tex|.pt2|.json",
+    help="The file; its suffix says the form.",
+)
+@click.option("--out", default="runs", show_default=True, help="Where runs are looked for by name.")
+@click.option("--debug", is_flag=True, expose_value=False, help="Show tracebacks.")
+def export(spec: str, path: Path, out: str) -> None:
+    """Write a loss as Python that needs torch alone, as LaTeX, as a torch.export program or as a folder to share."""
+    from metaloss import catalogue
+    from metaloss import export as exports
+
+    loss = catalogue.load(spec, out)
+    exports.export(loss, path)  # type: ignore[arg-type]
+    click.echo(f"wrote {path}")
+
+
 @cli.command("list", cls=Command)
-@click.argument("kind", metavar="tasks|genomes|strategies|classifiers|data|runs")
+@click.argument("kind", metavar="tasks|losses|primitives|genomes|strategies|classifiers|data|runs")
 @click.argument("pattern", default="")
 @click.option("--out", default="runs", show_default=True, help="Where runs are.")
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")

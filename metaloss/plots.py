@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
+from metaloss import phenotype as looks
 from metaloss import storage
-from metaloss.losses import CrossEntropies, Losses, one_hot
+from metaloss.language.formula import Formula
+from metaloss.language.programs import evaluate, whole_program
+from metaloss.losses import CrossEntropies, Losses
 
 # Okabe and Ito's colours can be told apart by the colour-blind.
 BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#777777"
@@ -34,52 +35,55 @@ def fitness(history: Sequence[dict[str, Any]], path: Path) -> None:
     _save(figure, path)
 
 
-def phenotype(losses: Losses, classes: int | None, path: Path) -> None:
-    """What one loss does to an image: its value, and its pull on the true class's logit, over that class's probability.
+def phenotype(loss: Losses, name: str, classes: int | None, path: Path) -> None:
+    """What one loss does to an image, over the probability of its true class, beside cross-entropy.
 
-    The other classes share the rest equally. Cross-entropy is drawn beside it; values are shifted to start at 0.
+    Its value from its lowest place on, the same between 0 and 1, and its pull on the true class's logit. The other
+    classes share the rest equally.
     """
-    figure, axes = _figure(2)
-    counts = (classes,) if classes else (10, 5, 2)
-    for count, style in zip(counts, ("-", "--", ":"), strict=False):
-        p, value, pull = curve(losses, count)
-        axes[0].plot(p, value - value.min(), style, color=ORANGE, label=f"evolved, {count} classes")
-        axes[1].plot(p, pull, style, color=ORANGE, label=f"evolved, {count} classes")
-    p, value, pull = curve(CrossEntropies.of(1), counts[0])
-    axes[0].plot(p, value - value.min(), color="black", lw=1, label="cross-entropy")
-    axes[1].plot(p, pull, color="black", lw=1, label="cross-entropy")
-    axes[0].set(xlabel="probability of the true class", ylabel="loss (lowest value at 0)")
-    axes[1].set(xlabel="probability of the true class", ylabel="pull on the true logit, −∂L/∂z")
-    axes[1].axhline(0, color=GREY, lw=0.5)
+    figure, axes = _figure(3)
+    for count, style in zip((classes,) if classes else (10, 5, 2), ("-", "--", ":"), strict=False):
+        _curves(axes, loss, count, style=style, color=ORANGE, label=f"{name}, {count} classes")
+    _curves(axes, CrossEntropies.of(1), classes or 10, style="-", color="black", lw=1, label="cross-entropy")
+    titles = ("loss (lowest value at 0)", "loss, between 0 and 1", "pull on the true logit, −∂L/∂z")
+    for axis, title in zip(axes, titles, strict=True):
+        axis.set(xlabel="probability of the true class", ylabel=title)
+    axes[2].axhline(0, color=GREY, lw=0.5)
     axes[0].legend(frameon=False, fontsize=8)
     _save(figure, path)
 
 
-def curve(losses: Losses, classes: int, points: int = 199) -> tuple[Float[Tensor, " n"], ...]:
-    """The true class's probability, a loss's value there and its pull on the true logit, for one loss."""
-    p = torch.linspace(0.005, 0.995, points, dtype=torch.float64)
-    logits = torch.zeros(points, classes, dtype=torch.float64)
-    logits[:, 0] = torch.log(p * (classes - 1) / (1 - p))
-    logits = logits[None, :, None].requires_grad_()  # every point a task of one image: [1 n 1 C]
-    target = one_hot(torch.zeros(points, 1, dtype=torch.int64), classes).double()
-    value = losses.bind(target)(logits)
-    (gradient,) = torch.autograd.grad(value.sum(), logits)
-    return p, value[0].detach(), -gradient[0, :, 0, 0]
+def _curves(axes: Any, loss: Losses, classes: int, style: str, **look: Any) -> None:
+    # The last places before 0 and 1 lie out of sight, and would set the scale.
+    p, value = looks.grid()[5:-5], looks.curve(loss, classes)[5:-5]
+    for axis, y in zip(axes, (value - value.min(), looks.normalised(value), looks.pull(loss, p, classes)), strict=True):
+        axis.plot(p, y, style, **look)
+
+
+def surface(formula: Formula, path: Path, points: int = 60) -> None:
+    """One class's term over its target and its probability, as the papers draw losses."""
+    axis_p, axis_y = torch.linspace(1e-3, 1 - 1e-3, points), torch.linspace(0, 1, points)
+    y, p = torch.meshgrid(axis_y.double(), axis_p.double(), indexing="ij")
+    z = evaluate(whole_program(formula.expression), y, p, p.log(), classes=10)
+    figure, axes = _figure(1, projection="3d")
+    axes[0].plot_surface(y, p, z, cmap="viridis", linewidth=0)
+    axes[0].set(xlabel="target $y$", ylabel=r"probability $\hat{y}$", zlabel=r"$\ell(y, \hat{y})$")
+    _save(figure, path)
 
 
 def _columns(points: Sequence[tuple[int, float]]) -> tuple[list[int], list[float]]:
     return [x for x, _ in points], [y for _, y in points]
 
 
-def _figure(columns: int) -> tuple[Any, Any]:
+def _figure(columns: int, projection: str | None = None) -> tuple[Any, Any]:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     # Not pyplot: it keeps figures and a window system in global state.
     figure = Figure(figsize=(4.8 * columns, 3.4), layout="constrained")
     FigureCanvasAgg(figure)
-    axes = [figure.add_subplot(1, columns, i + 1) for i in range(columns)]
-    for axis in axes:
+    axes = [figure.add_subplot(1, columns, i + 1, projection=projection) for i in range(columns)]
+    for axis in axes if projection is None else ():
         axis.spines[["top", "right"]].set_visible(False)
     return figure, axes
 

@@ -82,6 +82,21 @@ def _fields(cls: Any) -> list[str]:
 def unknown(what: str, name: str, known: Iterable[str], hint: str = "") -> str:
     """The line for an unknown name: what it is, the nearest known one, where to look."""
     known = list(known)
-    near = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.5)
-    guess = f" Did you mean '{near[0]}'?" if near else f" Known: {', '.join(known)}."
+    guess = nearest(name, known) or f" Known: {', '.join(known)}."
     return f"unknown {what} '{name}'.{guess}" + (f"  ({hint})" if hint else "")
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """A question after the nearest known name; empty where none is near."""
+    near = difflib.get_close_matches(name.lower(), list(known), n=1, cutoff=0.5)
+    return f" Did you mean '{near[0]}'?" if near else ""
+
+
+def kind(part: Any) -> str:
+    """The name that a part of the package is built by: its module's."""
+    return type(part).__module__.rpartition(".")[2]
+
+
+def table(part: Any) -> dict[str, Any]:
+    """A part's settings as plain values; `build` makes the same part of them and its kind."""
+    return dict(TypeAdapter(type(part)).dump_python(part, mode="json", exclude_none=True))

@@ -2,21 +2,25 @@
 
 import ast
 import dataclasses
+import re
 import time
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from metaloss import criterion, datasets, families, plots, registry, storage
+from metaloss import catalogue, datasets, families, phenotype, plots, registry, storage, zoo
 from metaloss.console import clock, summary_lines
+from metaloss.criterion import FormulaCriterion
 from metaloss.engines.local import Local
 from metaloss.errors import MetalossError, SettingsError
+from metaloss.language.primitives import PRIMITIVES
 from metaloss.run import Run, find, runs
 from metaloss.search import pick
 from metaloss.settings import Settings
 from metaloss.streams import Stream
 
-LISTS = ("tasks", "genomes", "strategies", "classifiers", "data", "runs")
+LISTS = ("tasks", "losses", "primitives", "genomes", "strategies", "classifiers", "data", "runs")
+COUNTS = (2, 10, 100, 1000)  # of classes, for which a loss's gain is given
 
 
 def listing(kind: str, out: Path) -> list[dict[str, Any]]:
@@ -31,44 +35,80 @@ def listing(kind: str, out: Path) -> list[dict[str, Any]]:
         return [_family(name, path) for name, path in sorted(families.names().items())]
     if kind == "runs":
         return [_run(folder) for folder in runs(out)]
+    if kind == "losses":
+        return [_published(entry) for entry in zoo.ENTRIES.values()]
+    if kind == "primitives":
+        return [{"name": row.name, "about": f"{row.arity} arguments, {row.latex}"} for row in PRIMITIVES.values()]
     package, known = ("datasets", datasets.names()) if kind == "data" else (kind, registry.names(kind))
     return [{"name": name, "about": _headline(f"metaloss.{package}.{name}")} for name in known]
 
 
 def describe(spec: str, out: Path) -> dict[str, Any]:
-    """A run's or a loss's description; draws the phenotype beside it.
+    """A run's or a loss's description; draws its pictures, a run's among its plots, a loss's in the current folder.
 
     Raises:
         SettingsError: there is no such run or loss.
     """
-    loss: Any = None
-    try:
-        run: Run | None = find(spec, out)
-    except SettingsError:
-        run, loss = None, criterion.load(spec, out)
-    if run is not None and not (run.folder / "loss" / "loss.json").exists():
-        return {"run": str(run.folder), "status": _run(run.folder)["about"], "loss": None}
-    loss = loss if run is None else criterion.load(run.folder)
-    folder = (run.folder / "plots") if run else Path()
-    picture = folder / "phenotype.png" if run else Path(f"{Path(spec).resolve().name}-phenotype.png")
-    folder.mkdir(exist_ok=True)
-    plots.phenotype(loss.genome.losses(loss.candidate), loss.genome.classes, picture)
-    table = {"loss": loss.genome.describe(loss.candidate, 0), "about": loss.about, "phenotype": str(picture)}
+    run = _as_run(spec, out)
     if run is None:
-        return table
-    return {"run": str(run.folder), "status": _run(run.folder)["about"], **table, "summary": run.summary()}
+        loss = catalogue.load(spec, out)
+        name = re.sub(r"[^\w.+-]+", "_", Path(spec).name if Path(spec).exists() else spec).strip("_")[:60]
+        return _loss(loss, Path(f"{name or 'loss'}-"))
+    about = {"run": str(run.folder), "status": _run(run.folder)["about"]}
+    if not (run.folder / "loss" / "loss.json").exists():
+        return {**about, "loss": None}
+    (run.folder / "plots").mkdir(exist_ok=True)
+    return {**about, **_loss(catalogue.load(run.folder), run.folder / "plots" / ""), "summary": run.summary()}
+
+
+def _as_run(spec: str, out: Path) -> Run | None:
+    """The run that is meant, unless a published loss has the name."""
+    if zoo.published(spec):
+        return None
+    try:
+        return find(spec, out)
+    except SettingsError:
+        return None
+
+
+def _loss(loss: Any, prefix: Path) -> dict[str, Any]:
+    """What a loss is and does, and where it is drawn."""
+    one, classes = loss.losses(), loss.classes
+    counts = (classes,) if classes else COUNTS
+    picture = _beside(prefix, "phenotype.png")
+    plots.phenotype(one, str(loss.about.get("name", "this loss")), classes, picture)
+    table = {
+        "loss": loss.describe(), "about": loss.about, "gain": {c: phenotype.gain(one, c) for c in counts},
+        "minimum": {c: phenotype.minimum(one, c) for c in counts}, "warnings": phenotype.warnings(one, classes),
+        "phenotype": str(picture),
+    }  # fmt: skip
+    if isinstance(loss, FormulaCriterion):
+        drawn = _beside(prefix, "surface.png")
+        plots.surface(loss.formula, drawn)
+        table |= {"latex": loss.formula.latex(), "surface": str(drawn)}
+    return table
+
+
+def _beside(prefix: Path, name: str) -> Path:
+    return prefix / name if prefix.is_dir() else prefix.with_name(prefix.name + name)
 
 
 def text(table: dict[str, Any]) -> str:
     """The description as lines."""
-    lines = [f"{key:9}  {table[key]}" for key in ("run", "status", "loss") if table.get(key)]
+    lines = [f"{key:9}  {table[key]}" for key in ("run", "status", "loss", "latex") if table.get(key)]
     if table.get("loss") is None:
         lines.append(f"no winner yet: metaloss evolve --resume {table['run']}")
     about = {key: value for key, value in (table.get("about") or {}).items() if key != "run" or "run" not in table}
     strings = {key: value for key, value in about.items() if isinstance(value, str)}
-    lines += [f"{criterion.printable(key):9}  {criterion.printable(value)}" for key, value in strings.items()]
+    lines += [f"{catalogue.printable(key):9}  {catalogue.printable(value)}" for key, value in strings.items()]
+    if "gain" in table:
+        pairs = ", ".join(f"{g:.3g} at {c} classes" for c, g in table["gain"].items())
+        lines.append(f"gain       {pairs}: its first pull on the true class's logit, cross-entropy's being 1")
+        places = ", ".join(f"{p:.3f} at {c}" for c, p in table["minimum"].items())
+        lines.append(f"minimum    where the true class's probability is {places} classes")
+    lines += [f"warning    {sentence}" for sentence in table.get("warnings", ())]
     lines += summary_lines(table["summary"]) if table.get("summary") else []
-    lines += [f"phenotype  {table['phenotype']}"] if table.get("phenotype") else []
+    lines += [f"{key:9}  {table[key]}" for key in ("phenotype", "surface") if table.get(key)]
     return "\n".join(lines)
 
 
@@ -111,6 +151,17 @@ def _family(name: str, path: Path) -> dict[str, Any]:
         return {"name": name, "about": f"cannot be read: {error}"}
     about = f"{family.ways}-way {family.shots}-shot on {family.dataset}, {family.classifier['kind']}"
     return {"name": name, "about": f"{about}, {family.inner.steps} steps  ({path})", **_plain(family)}
+
+
+def _published(entry: zoo.Entry) -> dict[str, Any]:
+    options = ", ".join([*(f"{k}={v[0]:g}" for k, v in entry.parameters.items()), *(f"{k}=False" for k in entry.flags)])
+    formula = entry.unavailable or entry.text
+    notes = [note for note in (entry.remarks, entry.limits and f"Limits: {entry.limits}.") if note]
+    return {
+        "name": entry.name, "about": f"{formula}{f'  ({options})' if options else ''}  [{entry.source}]",
+        "formula": entry.text or None, "source": entry.source, "reading": entry.reading, "verified": entry.verified,
+        "remarks": notes,
+    }  # fmt: skip
 
 
 def _run(folder: Path) -> dict[str, Any]:

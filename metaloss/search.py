@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from metaloss import criterion, settings, storage
+from metaloss import catalogue, settings, storage
 from metaloss.campaign import Campaign, Reporter, Silent
 from metaloss.criterion import Criterion
 from metaloss.engines.local import Local
@@ -162,7 +162,7 @@ def _carry(
 
 def _told(run: Run, reporter: Reporter) -> Result:
     """A finished run's result, read back from its folder."""
-    loss, summary = criterion.load(run.folder), run.summary()
+    loss, summary = catalogue.load(run.folder), run.summary()
     assert isinstance(loss, Criterion) and summary is not None
     reporter.finished(run, summary)
     return Result(loss, run.history(), summary, run.folder)

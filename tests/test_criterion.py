@@ -14,8 +14,8 @@ from safetensors.torch import save as save_tensors
 from torch import nn
 
 import metaloss
-from metaloss import criterion
-from metaloss.criterion import Criterion
+from metaloss import catalogue
+from metaloss.criterion import Criterion, GenomeCriterion
 from metaloss.errors import DamagedFile, SettingsError
 from metaloss.genomes.mln import MetaLossNetwork
 from metaloss.losses import CrossEntropies
@@ -46,7 +46,7 @@ class Summed(CrossEntropies):
 
 
 def cross_entropy(genome=None, **options):
-    return Criterion(genome or Stub(), Vectors(torch.zeros(1, 1)), **options)
+    return GenomeCriterion(genome or Stub(), Vectors(torch.zeros(1, 1)), **options)
 
 
 SIZES = {"[N C]": (6, 4), "[N C d]": (3, 4, 2), "[N C d1 d2]": (2, 4, 3, 2), "[C]": (4,)}
@@ -122,7 +122,7 @@ def test_a_loss_of_one_term_per_image_is_weighed_by_its_target_s_weight():
 def network(seed=0, **settings):
     """A random network as a loss; no data and no fit."""
     genome = MetaLossNetwork(**{"features": 4, "hidden": 4, "start": "random", **settings})
-    return Criterion(genome, genome.sample(1, Stream(seed)), {"run": "test"})
+    return GenomeCriterion(genome, genome.sample(1, Stream(seed)), {"run": "test"})
 
 
 LOSSES = {
@@ -217,7 +217,7 @@ def test_buffers_follow_the_device_and_the_numbers_stay(loss):
 
 
 def test_the_state_dict_goes_round(loss):
-    other = Criterion(loss.genome, loss.genome.sample(1, Stream(1)))
+    other = GenomeCriterion(loss.genome, loss.genome.sample(1, Stream(1)))
     logits, target = problem((6, 4), "hard", torch.float32)
     assert other(logits, target) != loss(logits, target)
     assert other.load_state_dict(loss.state_dict()).missing_keys == []
@@ -278,7 +278,7 @@ def test_value_and_gradient_are_finite_for_extreme_logits(loss, dtype, kind, siz
 
 def test_a_toy_problem_is_learned_with_a_loss_that_was_found():
     genome = MetaLossNetwork(start="ce")
-    loss = Criterion(genome, genome.sample(1, Stream(0)))
+    loss = GenomeCriterion(genome, genome.sample(1, Stream(0)))
     draw = torch.Generator().manual_seed(0)
     target = torch.arange(60) % 3
     x = torch.randn(60, 5, generator=draw) + 3 * nn.functional.one_hot(target, 5)
@@ -303,10 +303,9 @@ def test_repr_says_what_it_is_and_which_options_are_set():
 def saved(tmp_path):
     """The folder of a loss, `runs/mine/loss`."""
     loss = network()
-    settings = {"features": 4, "hidden": 4, "start": "random"}
     (tmp_path / "runs" / "mine" / "loss").mkdir(parents=True)
     (tmp_path / "runs" / "mine" / "config.toml").write_text("seed = 0\n")
-    criterion.save(tmp_path / "runs" / "mine" / "loss", loss, "mln", settings, "# a loss\n")
+    catalogue.save(tmp_path / "runs" / "mine" / "loss", loss, "# a loss\n")
     return tmp_path / "runs" / "mine" / "loss"
 
 
@@ -488,7 +487,7 @@ def test_what_is_saved_is_what_is_loaded(saved):
 def test_numbers_that_are_not_finite_are_null_in_the_description(tmp_path):
     loss = network()
     loss.about = {"accuracy": float("nan"), "deep": [float("inf")]}
-    criterion.save(tmp_path / "loss", loss, "mln", {"features": 4, "hidden": 4}, "")
+    catalogue.save(tmp_path / "loss", loss, "")
     assert metaloss.load(tmp_path / "loss").about == {"accuracy": None, "deep": [None]}
 
 

@@ -1,6 +1,5 @@
 """The examples and benchmarks run, on the smallest budget."""
 
-import json
 import runpy
 import sys
 from pathlib import Path
@@ -8,8 +7,8 @@ from pathlib import Path
 import pytest
 
 import metaloss
-from metaloss import criterion
-from metaloss.criterion import Criterion
+from metaloss import catalogue
+from metaloss.criterion import GenomeCriterion
 from metaloss.genomes.mln import MetaLossNetwork
 from metaloss.streams import Stream
 
@@ -21,8 +20,7 @@ needs_checkout = pytest.mark.skipif(not (ROOT / "examples").is_dir(), reason="ex
 def loss(tmp_path: Path) -> Path:
     network = MetaLossNetwork(start="random", features=2, hidden=2)
     candidate = network.sample(1, Stream(0))
-    table = {"start": "random", "features": 2, "hidden": 2}
-    criterion.save(tmp_path / "loss", Criterion(network, candidate), "mln", table, "# a loss\n")
+    catalogue.save(tmp_path / "loss", GenomeCriterion(network, candidate), "# a loss\n")
     return tmp_path / "loss"
 
 
@@ -46,16 +44,3 @@ def test_the_tables_of_evidence_print_a_row(
     module["main"].__globals__["STEPS"] = (1, 2)
     module["main"]()
     assert len(capsys.readouterr().out.splitlines()) == (2 if table == "transfer" else 4)
-
-
-@needs_checkout
-def test_the_engine_benchmark_prints_both_sides_of_every_row(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(sys, "argv", ["engine.py", "--quick", "--json"])
-    module = runpy.run_path(str(ROOT / "benchmarks" / "engine.py"))
-    module["main"].__globals__["SIZES"] = ((1, 2),)
-    module["main"]()
-    rows = json.loads(capsys.readouterr().out)
-    assert [row["name"] for row in rows] == ["mln", "ce"]
-    assert all(row["trainings_per_second"] > 0 and row["sequential"] > 0 for row in rows)

@@ -12,11 +12,23 @@ import metaloss
 
 ROOT = Path(metaloss.__file__).parent
 LAYERS = (
-    {"errors", "_version", "streams", "population", "expression", "registry", "storage", "codec"},
-    {"losses", "zoo", "classifiers", "optimisers", "tasks", "datasets", "pools"},
+    {"errors", "_version", "streams", "population", "language", "registry", "storage", "codec"},
+    {"losses", "formulas", "zoo", "phenotype", "classifiers", "optimisers", "tasks", "datasets", "pools"},
     {"genomes", "strategies", "inner", "families"},
-    {"evolution", "objectives", "criterion"},
-    {"settings", "run", "search", "campaign", "trials", "comparison", "statistics", "plots", "engines", "doctor"},
+    {"evolution", "objectives", "criterion", "dice", "catalogue"},
+    {
+        "settings",
+        "run",
+        "search",
+        "campaign",
+        "trials",
+        "comparison",
+        "statistics",
+        "plots",
+        "engines",
+        "doctor",
+        "export",
+    },
     {"cli", "console", "report", "__main__"},
 )
 LAYER = {unit: number for number, units in enumerate(LAYERS) for unit in units}

@@ -5,7 +5,7 @@ import torch
 
 from metaloss import registry, settings
 from metaloss.errors import SettingsError
-from metaloss.genomes.mln import MetaLossNetwork, imitate_cross_entropy
+from metaloss.genomes.mln import MetaLossNetwork, imitate
 from metaloss.losses import CrossEntropies, one_hot, slope_by_autograd
 from metaloss.population import Vectors
 from metaloss.streams import Stream
@@ -316,7 +316,7 @@ def cosine(vector, genome, C=10):
 
 def test_the_default_network_starts_with_cross_entropys_gradient():
     genome = MetaLossNetwork()
-    vector = imitate_cross_entropy(genome, 0)
+    vector = imitate(genome, 0)
     similarity, size = cosine(vector, genome, C=10)
     assert similarity > 0.99
     assert 0.9 < size < 1.1
@@ -329,17 +329,17 @@ def test_the_default_network_starts_with_cross_entropys_gradient():
 def test_all_candidates_start_from_the_same_imitation():
     genome = MetaLossNetwork()
     vectors = genome.sample(3, Stream(0).at("sample")).vectors()
-    assert torch.equal(vectors, imitate_cross_entropy(genome, 0).expand(3, -1))
+    assert torch.equal(vectors, imitate(genome, 0).expand(3, -1))
     assert not vectors.requires_grad
 
 
 def test_figure3_starts_near_cross_entropy_too():
     genome = MetaLossNetwork(architecture="figure3")
-    assert cosine(imitate_cross_entropy(genome, 0), genome)[0] > 0.85
+    assert cosine(imitate(genome, 0), genome)[0] > 0.85
 
 
 def test_the_imitation_is_the_same_every_time_and_on_every_number_of_threads():
-    genome, fit = MetaLossNetwork(**SMALL | {"start": "ce"}), imitate_cross_entropy.__wrapped__
+    genome, fit = MetaLossNetwork(**SMALL | {"start": "ce"}), imitate.__wrapped__
     first = fit(genome, 3, steps=5)
     torch.manual_seed(1)
     torch.set_num_threads(2)

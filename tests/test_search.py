@@ -15,7 +15,7 @@ import torch
 from test_run import GENOME, SMALL, code, essence, evolved, family, only_the_subset, tree, without_plots
 
 import metaloss
-from metaloss import campaign, criterion, registry, search, settings, storage
+from metaloss import campaign, catalogue, registry, search, settings, storage
 from metaloss.engines.local import Local
 from metaloss.errors import DiskError, Interrupted, MetalossError, SettingsError
 from metaloss.trials import Trials
@@ -558,5 +558,5 @@ def test_the_whole_job_runs_on_a_gpu(tmp_path):
     loss = result.best.to("cuda")
     assert loss(torch.randn(4, 5, device="cuda"), torch.arange(4, device="cuda")).device.type == "cuda"
     assert len(search.resume(result.folder, changes={"generations": 4}).history) == 4
-    assert isinstance(criterion.load(result.folder), metaloss.Criterion)
+    assert isinstance(catalogue.load(result.folder), metaloss.Criterion)
     assert tree(result.folder)

@@ -3,7 +3,6 @@
 A chunk runs on one thread of torch, so its result depends neither on the number of threads nor on their timing.
 """
 
-import math
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -28,6 +27,7 @@ from metaloss.tasks import Tasks
 
 CACHE = 8 << 20  # bytes that one thread's chunk may touch on a CPU: more of them would not stay in its cache
 LOSS_FLOATS = 64  # numbers that a loss may keep per logit
+COLUMNS = 8  # tasks in a chunk of many candidates
 WAVE = 32  # tasks made ready at once
 
 
@@ -50,11 +50,13 @@ def plan(episodes: Episodes, inner: Inner, candidates: int, tasks: int, memory: 
     per_image = 4 * episodes.model.floats(tuple(image), family.ways)
     few = family.ways * family.shots
     training = few * (3 * per_image + 4 * LOSS_FLOATS * family.ways)
-    n, most = max(1, memory // training), -(-tasks // parts)
-    # About as many tasks as candidates: what one loss costs per call is shared by tasks, what one task by candidates.
-    columns = min(most, math.isqrt(n))
-    rows = min(candidates if tasks >= parts else -(-candidates // parts), n // columns)
-    columns = min(most, n // rows)
+    n = max(1, memory // training)
+    # What a loss costs per call is shared by tasks, what a task costs by candidates: some of each, tasks first.
+    columns = min(tasks, COLUMNS, max(1, n // 2))
+    rows = min(candidates, n // columns)
+    columns = min(tasks, n // rows)
+    if rows == candidates and columns == tasks:
+        rows, columns = (rows, -(-tasks // parts)) if tasks >= parts else (-(-candidates // parts), columns)
     images = max(32, memory // (2 * rows * columns * per_image))
     return Plan(rows, columns, min(images, family.ways * family.val), shared(episodes, inner))
 

@@ -14,8 +14,11 @@ from pydantic import ConfigDict, Field, model_validator
 from pydantic.dataclasses import dataclass as settings
 from torch import Tensor
 
+from metaloss import zoo
+from metaloss.formulas import Formulas
 from metaloss.genomes._networks import ACTIVATIONS, CHANNELS, Equivariant, Figure3, Weights
 from metaloss.losses import CrossEntropies, Losses, one_hot
+from metaloss.phenotype import gain
 from metaloss.population import Vectors
 from metaloss.streams import Stream
 
@@ -31,8 +34,9 @@ class MetaLossNetwork:
     Attributes:
         architecture: "equivariant": weights shared over the classes, any number of them; "figure3": fully connected
             over a fixed number of classes, after the paper's figure 3.
-        start: "ce": a network fitted to cross-entropy's gradient; "random".
-        smoothing: of the labels of the cross-entropy that "ce" starts from.
+        start: "random", or a loss whose gradient the first network is fitted to: "ce", another published loss by name,
+            a formula. A loss that pulls harder or less at first than cross-entropy is scaled to pull as it does.
+        smoothing: of the labels of that loss.
         channels: what the ŷ channel reads: probability, log-probability, centred logit.
         features: outputs of each channel.
         hidden: width of the integration block.
@@ -46,7 +50,7 @@ class MetaLossNetwork:
     """
 
     architecture: Literal["equivariant", "figure3"] = "equivariant"
-    start: Literal["ce", "random"] = "ce"
+    start: str = "ce"
     smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     channels: Annotated[tuple[Literal["p", "logp", "logit"], ...], Field(min_length=1)] = ("p", "logp")
     features: Width = 8
@@ -64,6 +68,8 @@ class MetaLossNetwork:
     def _fits(self) -> Self:
         if self.architecture == "figure3" and self.kernel > self.features:
             raise ValueError(f"kernel must be at most features = {self.features}, got {self.kernel}")
+        if self.start not in ("ce", "random"):
+            zoo.read(self.start)
         return self
 
     @property
@@ -84,10 +90,10 @@ class MetaLossNetwork:
         return sum(math.prod(shape) for shape in self.shapes.values())
 
     def sample(self, n: int, key: Stream) -> Vectors:
-        """n random networks, or n copies of the one that imitates cross-entropy."""
+        """n random networks, or n copies of the one that imitates a loss."""
         if self.start == "random":
             return Vectors(torch.cat([self._random(key.at(i)) for i in range(n)]))
-        return Vectors(imitate_cross_entropy(self, key.seed).repeat(n, 1))
+        return Vectors(imitate(self, key.seed).repeat(n, 1))
 
     def mutate(self, parents: Vectors, strength: Float[Tensor, "P D"], key: Stream) -> Vectors:
         """Normal noise of this standard deviation on every weight."""
@@ -128,12 +134,13 @@ class MetaLossNetwork:
 
 
 @lru_cache(maxsize=16)
-def imitate_cross_entropy(network: MetaLossNetwork, seed: int, steps: int = 600) -> Float[Tensor, "1 D"]:
-    """The weights whose gradient at random logits is nearest to cross-entropy's; on one thread, so always the same."""
+def imitate(network: MetaLossNetwork, seed: int, steps: int = 600) -> Float[Tensor, "1 D"]:
+    """The weights whose gradient at random logits is nearest to a loss's; on one thread, so always the same."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        return _fit(network, CrossEntropies.of(1, network.smoothing), Stream(seed).at("imitate"), steps)
+        teacher: Losses = CrossEntropies.of(1) if network.start == "ce" else Formulas.of([zoo.read(network.start)])
+        return _fit(network, teacher, Stream(seed).at("imitate"), steps)
     finally:
         torch.set_num_threads(threads)
 
@@ -146,8 +153,9 @@ def _fit(network: MetaLossNetwork, teacher: Losses, key: Stream, steps: int, rat
         # A network that fits any number of classes sees several, its own the most.
         classes = network.classes or (network.home_classes, 5, network.home_classes, 2, network.home_classes, 20)[i % 6]
         logits, target = _situations(128, classes, key.at(i))
-        wanted = _gradient(teacher, logits, target)
-        error = (_gradient(network.networks(vector), logits, target, create_graph=True) - wanted).square()
+        s, scale = network.smoothing, abs(gain(teacher, classes)) or 1.0
+        wanted = teacher.bind((1 - s) * target + s / classes).slope(logits) / scale
+        error = (_gradient(network.networks(vector), logits, target) - wanted).square()
         adam.zero_grad()
         (error.sum(-1).mean() * error.shape[2] ** 2).backward()
         adam.step()
@@ -161,8 +169,8 @@ def _situations(n: int, classes: int, key: Stream) -> tuple[Float[Tensor, "1 1 n
     return logits[None, None], one_hot(key.at("labels").integers(classes, n), classes)[None]
 
 
-def _gradient(losses: Losses, logits: Tensor, target: Tensor, create_graph: bool = False) -> Float[Tensor, "1 1 n C"]:
+def _gradient(losses: Losses, logits: Tensor, target: Tensor) -> Float[Tensor, "1 1 n C"]:
+    """With a graph of its own: the slope in closed form has none."""
     logits = logits.requires_grad_()
-    value = losses.bind(target)(logits).sum()
-    (gradient,) = torch.autograd.grad(value, logits, create_graph=create_graph)
-    return gradient if create_graph else gradient.detach()
+    (gradient,) = torch.autograd.grad(losses.bind(target)(logits).sum(), logits, create_graph=True)
+    return gradient

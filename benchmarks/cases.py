@@ -1,0 +1,157 @@
+"""What the benchmarks train: one case is a grid of candidates × tasks, the same for us and for every rival."""
+
+import random
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from metaloss import families
+from metaloss.families import Episodes
+from metaloss.formulas import Formulas
+from metaloss.genomes.mln import MetaLossNetwork
+from metaloss.language.expression import Expression, P, Y, call, constant
+from metaloss.language.formula import Formula
+from metaloss.language.primitives import MORGAN_BINARY, MORGAN_UNARY
+from metaloss.losses import CrossEntropies, Losses
+from metaloss.population import Vectors
+from metaloss.streams import Stream
+from metaloss.tasks import Tasks
+
+HIDDEN, FILTERS, KERNEL = (128, 64), (8, 16), 3
+CLASSIFIERS: dict[str, dict[str, Any]] = {
+    "mlp": {"kind": "mlp", "hidden": list(HIDDEN)},
+    "cnn": {"kind": "cnn", "filters": list(FILTERS), "kernel": KERNEL},
+}
+Weights = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One training for every candidate on every task; plain values alone, so that a worker process can be told."""
+
+    classifier: str = "mlp"
+    loss: str = "mln"
+    candidates: int = 1
+    tasks: int = 1
+    ways: int = 10
+    shots: int = 5
+    val: int = 200
+    steps: int = 20
+    lr: float = 0.1
+    optimiser: dict[str, Any] = field(default_factory=dict)  # further settings of the family's `inner`
+
+    def __len__(self) -> int:
+        return self.candidates * self.tasks
+
+    def share(self, most: int) -> "Case":
+        """At most so many of the trainings: candidates first, which share what a task needs."""
+        candidates = min(self.candidates, most)
+        return replace(self, candidates=candidates, tasks=min(self.tasks, max(1, most // candidates)))
+
+    def shapes(self, features: int) -> dict[str, tuple[int, int]]:
+        """Inputs and outputs of every layer, by the name its weights are drawn under."""
+        if self.classifier == "mlp":
+            return {f"{i}": pair for i, pair in enumerate(pairwise((features, *HIDDEN, self.ways)))}
+        inputs = (1, *FILTERS[:-1])  # grey images
+        convolutions = {f"{i}": (a * KERNEL**2, b) for i, (a, b) in enumerate(zip(inputs, FILTERS, strict=True))}
+        side = features**0.5
+        for _ in FILTERS:
+            side = -(-side // 2)
+        return {**convolutions, "_head": (int(side) ** 2 * FILTERS[-1], self.ways)}
+
+    def operations(self) -> float:
+        """Multiplications and additions of one training of the MLP, its first layer in the span of the B images.
+
+        A layer's step is three products, the first layer's one: its inputs and its gradient need none.
+        """
+        train, val, (first, *_) = self.ways * self.shots, self.ways * self.val, HIDDEN
+        later = sum(a * b for a, b in pairwise((*HIDDEN, self.ways)))
+        step = 2 * first * train * train + 6 * train * later
+        return self.steps * step + 2 * val * (train * first + later)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A case with its images, tasks and losses at hand."""
+
+    case: Case
+    episodes: Episodes
+    tasks: Tasks
+    keys: list[Stream]  # of every task's initial weights
+    losses: Losses
+    networks: list[Weights]  # the same losses as plain matrices, outputs × inputs; cross-entropy's smoothing
+
+    def start(self, task: int) -> Weights:
+        """The task's initial weights, inputs × outputs, as our engine draws them: `torch.nn`'s own distribution."""
+        image, classes = self.episodes.images.pixels.shape[1:], self.case.ways
+        model: Any = self.episodes.model
+        drawn = model.shapes(image.numel() if self.case.classifier == "mlp" else tuple(image), classes)
+        start = {name: self.keys[task].at(name).uniform(*shape, low=-bound, high=bound)
+                 for name, (shape, bound) in drawn.items()}  # fmt: skip
+        for name, (fan_in, fan_out) in self.case.shapes(image.numel()).items():
+            for kind, rows in (("w", fan_in), ("b", 1)):
+                x = start[kind + name].flatten(1)
+                start[kind + name] = x if x.shape == (rows, fan_out) else x.mT
+        return start
+
+
+@lru_cache(maxsize=4)
+def _images(dataset: str) -> Episodes:
+    return families.open_family(families.of({"dataset": dataset, "ways": 2, "shots": 1, "val": 1}, "images", "images"))
+
+
+def family_of(case: Case) -> families.TaskFamily:
+    """The task family that a case stands for: Fashion-MNIST, as in tasks/fashionmnist.toml."""
+    table = {"dataset": "fashionmnist", "ways": case.ways, "shots": case.shots, "val": case.val,
+             "classifier": CLASSIFIERS[case.classifier],
+             "inner": {"steps": case.steps, "lr": case.lr, **case.optimiser}}  # fmt: skip
+    return families.of(table, "benchmark", "benchmark")
+
+
+def problem(case: Case) -> Problem:
+    """Draw the case's tasks and losses; not part of what is timed, for us nor for a rival."""
+    images = _images("fashionmnist")
+    episodes = Episodes(family_of(case), images.dataset, images.images, images.pools)
+    key = Stream(0)
+    keys = [key.at("task", t) for t in range(case.tasks)]
+    networks: list[Weights] = []
+    if case.loss == "formulas":
+        losses: Losses = Formulas.of([formula(random.Random(i)) for i in range(case.candidates)])
+    elif case.loss == "ce":
+        losses = CrossEntropies.of(case.candidates)
+        networks = [{"smoothing": torch.zeros(())} for _ in range(case.candidates)]
+    else:
+        genome = MetaLossNetwork(start="random", home_classes=case.ways)
+        population = genome.sample(case.candidates, key.at("losses"))
+        losses, networks = genome.losses(population), matrices(genome, population)
+    return Problem(case, episodes, episodes.sample(keys, "train"), keys, losses, networks)
+
+
+def formula(draw: random.Random) -> Formula:
+    """A random loss of 3 to 30 operations of Morgan and Hougen's that reads both the target and the prediction."""
+    while True:
+        tree = _grown(draw, draw.randint(3, 30))
+        if {"y", "p"} <= tree.terminals:
+            return Formula(tree)
+
+
+def _grown(draw: random.Random, size: int) -> Expression:
+    if size == 1:
+        return draw.choice((Y, P, constant(1), constant(-1)))
+    if size == 2 or draw.random() < 0.5:
+        return call(draw.choice(MORGAN_UNARY), _grown(draw, size - 1))
+    left = draw.randint(1, size - 2)
+    return call(draw.choice(MORGAN_BINARY), _grown(draw, left), _grown(draw, size - 1 - left))
+
+
+def matrices(genome: MetaLossNetwork, population: Vectors) -> list[Weights]:
+    """Every candidate's weight matrices, by name."""
+    sizes = [rows * columns for rows, columns in genome.shapes.values()]
+    return [
+        {name: x.reshape(shape) for (name, shape), x in zip(genome.shapes.items(), vector.split(sizes), strict=True)}
+        for vector in population.vectors()
+    ]

@@ -1,0 +1,165 @@
+"""Losses on disk and by name: how they are written, and what a name, a path or a formula means."""
+
+import json
+import os
+import re
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+from torch import nn
+
+from metaloss import registry, storage, zoo
+from metaloss.criterion import Criterion, FormulaCriterion, GenomeCriterion
+from metaloss.dice import Dice
+from metaloss.errors import DamagedFile, SettingsError
+from metaloss.language.formula import Formula
+from metaloss.population import Population
+
+FORMAT = 1
+LIMIT = 1 << 20  # bytes of a loss.json, and of a weights file's header
+WEIGHTS_LIMIT = 1 << 28
+
+
+def save(folder: Path, criterion: Criterion, card: str) -> None:
+    """Write a loss to be shared: `loss.json`, its weights if it has any and `card.md`, each whole or not at all.
+
+    Args:
+        folder: made where it is not there.
+        criterion: the loss.
+        card: what a reader should know about it, in Markdown.
+    """
+    folder.mkdir(exist_ok=True)
+    table: dict[str, Any]
+    if isinstance(criterion, GenomeCriterion):
+        genome, candidate = criterion.genome, criterion.candidate
+        tensors = {field.name: getattr(candidate, field.name).cpu().contiguous() for field in fields(candidate)}
+        storage.write(folder / "weights.safetensors", save_tensors(tensors))
+        table = {"kind": registry.kind(genome), "genome": registry.table(genome)}
+    else:
+        assert isinstance(criterion, FormulaCriterion)
+        table = {"kind": "formula", "formula": str(criterion.formula)}
+    storage.write(folder / "card.md", card.encode())
+    about = {"format": FORMAT, **table, "about": criterion.about}
+    storage.write(folder / "loss.json", (json.dumps(storage.plain(about), indent=1) + "\n").encode())
+
+
+def load(spec: str | os.PathLike[str] | nn.Module | Formula, parent: str | os.PathLike[str] = "runs") -> nn.Module:
+    """The loss that a name, a path or a formula means.
+
+    Looked up in this order: a module is given back; a published loss by name, with parameters if wanted; a path (of a
+    run, a loss's folder or its `loss.json`); a run's name; a formula of y, p, logp and C.
+
+    >>> load("focal(gamma=0.5)")
+    Criterion(sum(-y * (1.0 - p) ** 0.5 * logp))
+
+    Args:
+        spec: what is meant; `./ce` is the path, where `ce` would be the name.
+        parent: where runs are looked for by name.
+
+    Raises:
+        SettingsError: there is no such loss, or the run has none yet; a formula with a mistake, and where it is.
+        DamagedFile: the files do not check out.
+    """
+    if isinstance(spec, nn.Module):
+        return spec
+    if isinstance(spec, Formula):
+        return FormulaCriterion(spec)
+    text = os.fspath(spec)
+    if text.strip().lower() == "dice":
+        return Dice()
+    if zoo.published(text):
+        entry, formula = zoo.find(text)
+        return FormulaCriterion(formula, {"name": text, "source": entry.source})
+    for path in (Path(text), Path(parent) / text):
+        if (found := _at(path)) is not None:
+            return found
+    if re.search(r"\b(p|logp)\b", text):
+        return FormulaCriterion(Formula.parse(text))
+    raise SettingsError(
+        f"no loss '{text[:200]}': neither a published loss, a path, a run under {parent} nor a formula of p or logp."
+        f"{registry.nearest(text, zoo.ENTRIES)}  (metaloss list losses)"
+    )
+
+
+def _at(path: Path) -> Criterion | None:
+    """The loss that lies at a path; None: there is nothing."""
+    if path.name == "loss.json" and path.is_file():
+        return _read(path.parent)
+    for folder in (path, path / "loss"):
+        if (folder / "loss.json").is_file():
+            return _read(folder)
+    if (path / "config.toml").is_file():
+        raise SettingsError(f"{path} has no winner yet: metaloss evolve --resume {path}")
+    return None
+
+
+def _read(folder: Path) -> Criterion:
+    path = folder / "loss.json"
+    table = _table(path)
+    about = table.get("about") or {}
+    try:
+        if table["kind"] == "formula":
+            return FormulaCriterion(Formula.parse(str(table.get("formula", ""))), about)
+        return _network(folder, table, about)
+    except SettingsError as error:
+        raise DamagedFile(f"{path}: {printable(str(error))[:400]}") from None
+
+
+def _network(folder: Path, table: dict[str, Any], about: dict[str, Any]) -> Criterion:
+    path = folder / "weights.safetensors"
+    genome: Any = registry.build("genomes", {**table["genome"], "kind": table["kind"]}, "genome")
+    try:
+        tensors = load_tensors(_bytes(path))
+        candidate = genome.populations[0](**tensors)
+        _check(genome, candidate, path)
+    except OSError as error:
+        raise DamagedFile(f"{path}: {error.strerror}") from None
+    except (SafetensorError, TypeError, KeyError) as error:
+        reason = printable((str(error).splitlines() or [""])[0])[:200]
+        raise DamagedFile(f"{path}: does not hold the weights that loss.json describes: {reason}") from None
+    return GenomeCriterion(genome, candidate, about)
+
+
+def printable(text: str) -> str:
+    """A stranger's text with every character spelt out that a terminal would obey."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def _bytes(path: Path) -> bytes:
+    """The weights' file, once its size and its header's are known to be sane."""
+    if path.stat().st_size > WEIGHTS_LIMIT:
+        raise DamagedFile(f"{path}: larger than {WEIGHTS_LIMIT} bytes")
+    data = path.read_bytes()
+    if int.from_bytes(data[:8], "little") > LIMIT:
+        raise DamagedFile(f"{path}: not safetensors with a header of at most {LIMIT} bytes")
+    return data
+
+
+def _table(path: Path) -> dict[str, Any]:
+    with path.open("rb") as file:
+        data = file.read(LIMIT + 1)
+    try:
+        table = json.loads(data) if len(data) <= LIMIT else None
+    except (ValueError, RecursionError):
+        table = None
+    shape = {"format": int, "kind": str, "about": dict}
+    shape |= {"formula": str} if isinstance(table, dict) and table.get("kind") == "formula" else {"genome": dict}
+    if not isinstance(table, dict) or any(not isinstance(table.get(k), kind) for k, kind in shape.items()):
+        raise DamagedFile(f"{path}: not the description of a loss")
+    if table["format"] != FORMAT:
+        raise DamagedFile(f"{path}: format {table['format']} is not known here, {FORMAT} is")
+    return table
+
+
+def _check(genome: Any, candidate: Population, path: Path) -> None:
+    """Numbers as many as the genome has, and all of them finite."""
+    found, size = candidate.vectors(), genome.size
+    if tuple(found.shape) != (1, size) or found.dtype != torch.float32:
+        raise DamagedFile(f"{path}: expected {size} weights of float32, found {tuple(found.shape)} of {found.dtype}")
+    if not found.isfinite().all():
+        raise DamagedFile(f"{path}: expected finite weights, found {int((~found.isfinite()).sum())} that are not")

@@ -1,0 +1,263 @@
+"""The benchmarks' rivals do the same trainings as the engine, and every script prints its rows."""
+
+import importlib
+import json
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+import torch
+
+import metaloss
+from metaloss.engines.local import Local
+from metaloss.genomes.mln import MetaLossNetwork
+from metaloss.losses import CrossEntropies, one_hot
+from metaloss.streams import Stream
+
+FOLDER = Path(metaloss.__file__).parent.parent / "benchmarks"
+pytestmark = pytest.mark.skipif(not FOLDER.is_dir(), reason="benchmarks live in the checkout")
+needs_jax = pytest.mark.skipif(find_spec("jax") is None, reason="needs jax (the extra bench)")
+SMALL = {"candidates": 3, "tasks": 2, "shots": 2, "val": 20, "steps": 6}
+TINY = {"ways": 4, "shots": 1, "val": 4, "steps": 2}
+IMAGES = 3  # validation images whose answers rounding may turn
+cases_of = pytest.mark.parametrize(("classifier", "loss"), [(c, x) for c in ("mlp", "cnn") for x in ("mln", "ce")])
+
+
+@pytest.fixture
+def load(monkeypatch):
+    """Imports a module of benchmarks/, which is a folder of scripts and no package."""
+    monkeypatch.syspath_prepend(str(FOLDER))
+    yield importlib.import_module
+    # A plain name such as "search" must not stay behind for others.
+    for name in [k for k, m in sys.modules.items() if str(getattr(m, "__file__", "")).startswith(str(FOLDER))]:
+        del sys.modules[name]
+
+
+def ours(load, case):
+    x = load("cases").problem(case)
+    with Local() as engine:
+        return x, engine.score(x.losses, x.episodes, x.tasks, x.keys)
+
+
+def assert_same(score, reference, case):
+    assert score.shape == reference.shape
+    assert float((score - reference).abs().max()) * case.ways * case.val < IMAGES + 0.5
+
+
+# --- losses ---
+
+
+def situation(C=4, B=5):
+    logits, label = 2 * Stream(2).normal(B, C).double(), Stream(4).integers(C, B)
+    return logits.requires_grad_(), label, one_hot(label, C).double()
+
+
+def value_and_gradient(value, logits):
+    return value.detach(), torch.autograd.grad(value, logits)[0]
+
+
+def test_the_rivals_network_gives_the_numbers_of_ours(load):
+    genome = MetaLossNetwork(start="random", home_classes=4)
+    population = genome.sample(1, Stream(0))
+    logits, label, y = situation()
+    (weights,) = load("cases").matrices(genome, population)
+    double = {k: w.double() for k, w in weights.items()}
+    plain = value_and_gradient(load("rivals").mln(double, logits, label, y), logits)
+    bound = genome.losses(population).bind(y[None])
+    torch.testing.assert_close(value_and_gradient(bound(logits[None, None])[0, 0], logits), plain)
+
+
+def test_the_rivals_cross_entropy_gives_the_numbers_of_ours(load):
+    logits, label, y = situation()
+    plain = load("rivals").ce({}, logits, label, y)
+    torch.testing.assert_close(CrossEntropies.of(1).bind(y[None])(logits[None, None])[0, 0], plain)
+
+
+# --- trainings ---
+
+
+@cases_of
+@pytest.mark.parametrize(("rival", "chunk"), [("sequential", 1), ("vmap", 1), ("vmap", 2), ("vmap", 16)])
+def test_a_rival_trains_as_our_engine_does(load, classifier, loss, rival, chunk):
+    case = load("cases").Case(classifier, loss, **SMALL)
+    x, score = ours(load, case)
+    assert_same(load("rivals").RIVALS[rival](x, chunk), score, case)
+    assert score.std() > 0
+
+
+def test_the_plain_loop_takes_the_optimisers_that_ours_takes(load):
+    for optimiser in ({"momentum": 0.9, "nesterov": True}, {"weight_decay": 0.1}):
+        case = load("cases").Case("mlp", "ce", optimiser=optimiser, **SMALL)
+        x, score = ours(load, case)
+        assert_same(load("rivals").sequential(x), score, case)
+
+
+@pytest.mark.parametrize("optimiser", [{"optimiser": "adam"}, {"optimiser": "adamw", "weight_decay": 0.1}])
+def test_the_plain_loop_knows_adam(load, optimiser):
+    cases, rivals = load("cases"), load("rivals")
+    case = cases.Case(optimiser=optimiser, lr=1e-3)
+    model = torch.nn.Linear(2, 2)
+    assert type(rivals.optimiser(case, model)).__name__.lower() == optimiser["optimiser"]
+
+
+def test_minibatches_of_the_plain_loop_visit_every_image_once_an_epoch(load):
+    case = load("cases").Case(ways=2, shots=3, steps=6, optimiser={"batch": 2})
+    rows = torch.stack(list(load("rivals").minibatches(case)))
+    assert rows.shape == (6, 2)
+    assert all(sorted(epoch.flatten().tolist()) == list(range(6)) for epoch in rows.split(3))
+
+
+@needs_jax
+@pytest.mark.parametrize("loss", ["mln", "ce"])
+def test_jax_trains_as_our_engine_does(load, loss):
+    # In a process of its own: JAX's threads would make every later fork of this one warn.
+    case = load("cases").Case("mlp", loss, **SMALL)
+    _, score = ours(load, case)
+    with load("worker").Worker() as worker:
+        for chunk in (1, 2, 16):
+            worker.ask("jax", case, chunk)
+            assert_same(torch.tensor(worker.answer()["score"]), score, case)
+
+
+def test_a_worker_gives_the_rivals_own_scores(load):
+    case = load("cases").Case("mlp", "ce", **TINY)
+    with load("worker").Worker() as worker:
+        worker.ask("sequential", case)
+        answer = worker.answer()
+    expected = load("rivals").sequential(load("cases").problem(case))
+    torch.testing.assert_close(torch.tensor(answer["score"]), expected)
+    assert answer["rate"] > 0
+
+
+# --- numbers ---
+
+
+def test_the_operations_of_one_training_are_those_of_the_issue(load):
+    assert round(load("cases").Case().operations() / 1e6) == 127
+
+
+@pytest.mark.parametrize(("most", "kept"), [(1, (1, 1)), (8, (4, 2)), (3, (3, 1)), (100, (4, 6))])
+def test_a_share_of_a_case_keeps_candidates_first(load, most, kept):
+    share = load("cases").Case(candidates=4, tasks=6).share(most)
+    assert (share.candidates, share.tasks) == kept
+
+
+def test_an_exponent_is_found_again(load):
+    assert load("timing").slope((1, 2, 4), (3, 12, 48)) == pytest.approx(2)
+
+
+def test_quartiles_of_one_number_are_that_number(load):
+    timing = load("timing")
+    assert timing.quartiles([3.0]) == [3.0, 3.0]
+    assert timing.quartiles([1.0, 2.0, 3.0]) == [1.5, 2.5]
+
+
+def test_a_table_shows_what_was_not_measured_as_a_dash(load):
+    assert load("timing").table(("a", "b"), [[1234.0, None]], markdown=True).splitlines()[-1] == "| 1,234 | – |"
+
+
+def test_the_memory_that_a_function_holds_is_seen_while_it_runs(load):
+    timing = load("timing")
+    before = timing.held()
+
+    kept = []
+    assert timing.held_by(lambda: kept.append(torch.ones(32 << 20))) - before > 64 << 20
+
+
+def test_the_peak_is_a_number_of_operations(load, monkeypatch):
+    timing = load("timing")
+    monkeypatch.setattr(timing, "SIZES", (32,))
+    threads = torch.get_num_threads()
+    assert timing.peak(0.0) > 1e6
+    assert torch.get_num_threads() == threads
+
+
+# --- scripts ---
+
+
+@pytest.fixture
+def printed(load, capsys, monkeypatch):
+    """Runs a script's `main` with arguments and returns what it prints."""
+    monkeypatch.setattr(load("timing"), "SIZES", (32,))
+
+    def run(script, *arguments):
+        monkeypatch.setattr(sys, "argv", [f"{script}.py", *arguments])
+        load(script).main()
+        return capsys.readouterr().out
+
+    return run
+
+
+def test_the_engine_benchmark_prints_both_sides_of_every_row(printed):
+    rows = json.loads(printed("engine", "--quick", "--json", "--repeats", "1", "--sizes", "1x2"))
+    assert [row["name"] for row in rows] == ["mlp-mln-1x2", "mlp-ce-1x2"]
+    for row in rows:
+        numbers = ("trainings_per_second", "ratio_to_sequential", "ratio_to_vmap", "peak_share", "peak_memory")
+        assert all(row[key] > 0 for key in numbers)
+        assert row["jax"] is None and row["ratio_to_jax"] is None
+    assert rows[0]["share_of_ce"] > 0 and rows[1]["share_of_ce"] is None
+
+
+def test_the_engine_benchmark_prints_markdown_without_rivals(printed):
+    out = printed("engine", "--quick", "--markdown", "--repeats", "1", "--sizes", "1x1", "--rivals")
+    assert [line.count("|") for line in out.splitlines()[-4:]] == [18] * 4
+
+
+def test_rows_for_optimisers_are_those_this_version_knows(load):
+    engine = load("engine")
+    names = {engine.optimiser_of(case) for cases in engine.sections(engine.QUICK, True) for case in cases}
+    assert {"sgd", "momentum", "nesterov", "decay"} <= names
+
+
+def test_growth_prints_an_exponent_for_every_size(printed, load, monkeypatch):
+    growth = load("growth")
+    monkeypatch.setattr(growth, "SMALL", load("cases").Case(**TINY))
+    monkeypatch.setattr(growth, "DOUBLED", {"candidates": (1, 2), "steps": (1, 2)})
+    rows = json.loads(printed("engine", "--growth", "--quick", "--json", "--repeats", "1"))
+    assert len(rows) == 8 and {row["grows"] for row in rows} == {"candidates", "steps"}
+    assert "to the power" in printed("engine", "--growth", "--quick", "--repeats", "1")
+
+
+def test_one_training_at_a_time_gives_the_scores_of_the_population(load):
+    search, case = load("search"), load("cases").Case(**SMALL)
+    x, score = ours(load, case)
+    rates = torch.tensor([0.1, 0.1, 0.1])
+    with search.OneByOne() as engine:
+        assert_same(engine.score(x.losses, x.episodes, x.tasks, x.keys), score, case)
+        assert_same(engine.score(x.losses, x.episodes, x.tasks, x.keys, None, rates), score, case)
+
+
+def settings_of_a_search(**changes):
+    small = {"generations": 3, "tasks_per_generation": 1, "baseline_tasks": 2, "report_every": 1, "rates": (0.1,),
+             "validation": 4, "val": 4, "seed": 0, "inner": {"steps": 1}, "strategy": {"mu": 2, "lambda_": 2},
+             "genome": {"start": "random", "features": 2, "hidden": 2}}  # fmt: skip
+    return {**small, **changes}
+
+
+def test_both_searches_are_timed_to_the_same_goal(load):
+    metaloss_row, alone, loop = load("search").rows(-1.0, 30, 30, settings_of_a_search())
+    assert metaloss_row["reached"] and metaloss_row["generations"] == 1
+    assert not metaloss_row["extrapolated"] and not alone["extrapolated"] and loop["extrapolated"]
+    assert alone["largest_difference"] < 0.1
+    # One rate and one look at two tasks each, and four candidates on one task.
+    assert metaloss_row["trainings"] == 2 + 2 + 4
+
+
+def test_a_goal_out_of_reach_compares_all_generations(load, monkeypatch):
+    search = load("search")
+    monkeypatch.setattr(search, "loop_speed", lambda seconds: 50.0)
+    rows = search.rows(2.0, 30, 30, settings_of_a_search())
+    assert [row["generations"] for row in rows] == [3, 3, 3] and not rows[0]["reached"]
+    assert "did not get there" in search.caption(rows)
+    assert len(search.table(search.HEAD, [search.cells(row) for row in rows]).splitlines()) == 4
+
+
+def test_what_was_not_run_is_extrapolated_from_its_own_generations(load):
+    watch = load("search").Watch(goal=1.0, limit=1.0, generations=20)
+    watch.ready, watch.times = 2.0, [3.0, 4.0]
+    assert watch.seconds(2) == 4.0
+    assert watch.seconds(10) == 12.0
+    watch.times = []
+    with pytest.raises(SystemExit, match="higher --limit"):
+        watch.seconds(1)

@@ -1,0 +1,54 @@
+"""Dice as segmentation libraries have it, and refused where a loss must be a sum over images."""
+
+import pytest
+import torch
+
+import metaloss
+from metaloss.errors import SettingsError
+
+
+def by_hand(p, y, valid):
+    """The mean over classes of 1 - 2 Σ p y / (Σ p + Σ y), over the pixels that count."""
+    found = []
+    for c in range(p.shape[1]):
+        a, b = p[:, c][valid], y[:, c][valid]
+        found.append(1 - 2 * (a * b).sum() / max(float(a.sum() + b.sum()), 1e-7))
+    return torch.stack(found).mean()
+
+
+@pytest.mark.parametrize("ignored", [False, True])
+def test_dice_is_one_minus_twice_the_overlap_per_class(ignored):
+    draw = torch.Generator().manual_seed(0)
+    logits = torch.randn(2, 4, 3, 5, generator=draw, dtype=torch.float64)
+    target = torch.randint(4, (2, 3, 5), generator=draw)
+    if ignored:
+        target[0, 1] = 255
+    valid = target != 255
+    y = torch.nn.functional.one_hot(target.where(valid, 0), 4).movedim(-1, 1).double()
+    found = metaloss.load("dice").with_options(ignore_index=255)(logits, target)
+    torch.testing.assert_close(found, by_hand(logits.softmax(1), y, valid))
+    if not ignored:
+        torch.testing.assert_close(metaloss.load("Dice")(logits, y), found)
+
+
+def test_a_sure_and_right_segmentation_costs_nothing():
+    target = torch.randint(3, (2, 4, 4), generator=torch.Generator().manual_seed(0))
+    logits = 100.0 * torch.nn.functional.one_hot(target, 3).movedim(-1, 1)
+    assert metaloss.load("dice")(logits, target) < 1e-6
+
+
+def test_a_class_that_is_nowhere_leaves_value_and_gradient_finite():
+    logits = torch.full((1, 3, 2, 2), -200.0)
+    logits[:, 0] = 200.0
+    logits.requires_grad_()
+    value = metaloss.load("dice")(logits, torch.zeros(1, 2, 2, dtype=torch.int64))
+    value.backward()
+    assert value.isfinite()
+    assert logits.grad.isfinite().all()
+
+
+def test_episodes_refuse_it():
+    with pytest.raises(SettingsError, match="episodes need a loss that is a sum over images"):
+        metaloss.load("dice").losses()
+    with pytest.raises(ValueError, match="reduction must be 'mean'"):
+        metaloss.load("dice").with_options(reduction="sum")

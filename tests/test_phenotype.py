@@ -1,0 +1,121 @@
+"""A loss's pull and curve, against the figures that were measured on the published losses."""
+
+import pytest
+import torch
+
+from metaloss import zoo
+from metaloss.formulas import Formulas
+from metaloss.phenotype import curve, gain, grid, minimum, normalised, pull, warnings
+
+CLASSES = (2, 10, 100, 1000)
+GAINS = {  # as printed: to their own digits
+    "ce": "1 1 1 1",
+    "b0": ".062 .0115 .0011 .0001",
+    "b0_softsign": ".054 .021 .00245",  # the table rounds it twice, to .0025
+    "b1": ".017 .0075 .0009",
+    "b2": ".074 .0445 .0055",
+    "c0": ".86 .99 1 1",
+    "c1_printed": "-.68 -.93 -.99",
+    "c1": ".67 .91 .99",
+    "c2": ".106 .084 .043 .012",
+    "m0": ".21 .135 .065 .036",
+    "mae": "1 .2 .02 .002",
+    "mse": "1 .2 .02 .002",
+    "focal(gamma=.5)": ".95 1.07 1.02",
+    "focal(gamma=2)": ".6 1.22 1.07",
+    "poly1": "1.5 1.1 1.01",
+    "m1": ".122 .0236 .0023",
+    "m2": ".177 .035 .0035",
+    "r0": ".056 .026 .0029 -.0016",
+    "r1_printed": "-.405 -.43 .003",
+    "r1": ".405 .43 -.003",
+    "r2": ".83 .98 1.1",
+    "a0": ".33 .22 .145 .109",
+    "a1": ".37 .24 .131 .083",
+    "a2": "1.2 .91 .61 .49",
+    "ngl": ".72 .815 .108 .011",
+    "ngl(scaled=True)": ".051 .030 .0035",
+    "baikal": "2 10 100 1000",
+    "sce": "4.7 1.02 .19 .11",
+}
+
+
+def read(spec):
+    """A loss as a population of one."""
+    return Formulas.of([zoo.read(spec)])
+
+
+@pytest.mark.parametrize("spec", GAINS)
+def test_gains_are_the_printed_ones(spec):
+    formula = zoo.find(spec)[1]
+    for classes, printed in zip(CLASSES, GAINS[spec].split(), strict=False):
+        # The table counts NGL as a sum over the classes.
+        found = gain(Formulas.of([formula]), classes) * (classes if formula.reduction == "mean" else 1)
+        digits = len(printed.partition(".")[2])
+        unit = 10.0**-digits
+        assert abs(found - float(printed)) <= 0.5 * unit * 1.0001, (classes, printed, found)
+
+
+def test_the_gain_is_that_of_the_slopes_by_p():
+    # -ln p - p: by p at 1/C: -C - 1 for the target's class, 0 for the others.
+    assert gain(read("-y*logp - y*p"), 10) == pytest.approx(1.1)
+    assert gain(read("sum(-y*logp, temperature=4)"), 7) == pytest.approx(0.25)
+
+
+@pytest.mark.parametrize(
+    ("spec", "places"),
+    [
+        ("ngl", {2: 0.566, 10: 0.391, 100: 0.362, 1000: 0.359}),
+        ("ngl(scaled=True)", {2: 0.558, 10: 0.363, 100: 0.338, 1000: 0.336}),
+        ("c2", {2: 0.98, 10: 0.842, 100: 0.236}),
+        ("r0", {2: 0.991, 10: 0.923, 100: 0.395}),
+        ("r1", {2: 0.99, 10: 0.914, 100: 0.509}),
+        ("r1_printed", {2: 0.01}),
+        ("baikal", {2: 0.707, 10: 0.316, 100: 0.1}),
+        ("c1_printed", {2: 0.0}),
+        ("a2", {2: 1.0, 10: 1.0}),
+    ],
+)
+def test_minima_lie_where_they_were_measured(spec, places):
+    for classes, place in places.items():
+        assert minimum(read(spec), classes) == pytest.approx(place, abs=0.0015)
+
+
+def test_the_curve_is_the_loss_of_one_image():
+    found, p = curve(read("ce")), grid()
+    assert len(found) == len(p) == 1000
+    torch.testing.assert_close(found, -p.log(), rtol=1e-9, atol=1e-12)
+    many = curve(read("mse"), classes=5)
+    torch.testing.assert_close(many, (1 - p) ** 2 + (1 - p) ** 2 / 4, rtol=1e-9, atol=1e-12)
+
+
+def test_a_normalised_curve_runs_from_0_to_1_unless_it_is_flat():
+    found = normalised(curve(read("mae")))
+    assert (float(found.min()), float(found.max())) == (0, 1)
+    flat = torch.full((5,), 3.0)
+    assert torch.equal(normalised(flat), flat)
+
+
+def test_scale_and_shift_do_not_change_a_normalised_curve():
+    one, other = (normalised(curve(read(t))) for t in ("abs(p - y)", "3*abs(p - y) + 7"))
+    torch.testing.assert_close(one, other)
+
+
+def test_the_pull_of_cross_entropy_is_what_the_true_class_lacks():
+    p = grid(9)
+    torch.testing.assert_close(pull(read("ce"), p, classes=4), 1 - p, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("spec", "words"),
+    [
+        ("ce", None),
+        ("a2", None),
+        ("c1_printed", "anti-learns: unsure among 2 or 10 or 100 classes"),
+        ("m1", "looks collapsed at cross-entropy's learning rate: its first pull is 0.0023 at 100 classes"),
+        ("y*exp(square(logp))", "not finite"),
+    ],
+)
+def test_a_loss_comes_with_what_to_beware_of(spec, words):
+    found = warnings(read(spec))
+    assert any(words in sentence for sentence in found) if words else not found
