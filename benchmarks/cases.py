@@ -94,7 +94,8 @@ class Problem:
                  for name, (shape, bound) in drawn.items()}  # fmt: skip
         for name, (fan_in, fan_out) in self.case.shapes(image.numel()).items():
             for kind, rows in (("w", fan_in), ("b", 1)):
-                x = start[kind + name].flatten(1)
+                x = start[kind + name]
+                x = x[None] if x.ndim == 1 else x.flatten(1)
                 start[kind + name] = x if x.shape == (rows, fan_out) else x.mT
         return start
 

@@ -88,7 +88,7 @@ def transfer(trials: Trials, losses: Losses, tuning: int, tasks: int) -> None:
     print("family | CE, best rate | winner at the family's rate | difference | winner at its best rate | difference")
     for episodes in trials.families:
         own = episodes.family.inner
-        small = 8 if "cnn" in episodes.family.name else 1  # convolutions cost twenty times as much here
+        small = 2 if "cnn" in episodes.family.name else 1  # convolutions cost thirty times as much here
         n, m = tuning // small, tasks // small
         ce = trials.tune(episodes, CrossEntropies.of(1), RATES, n, (own.steps,))
         tuned = trials.tune(episodes, losses, RATES, n, (own.steps,))

@@ -70,30 +70,32 @@ def load(spec: str | os.PathLike[str] | nn.Module | Formula, parent: str | os.Pa
     if isinstance(spec, Formula):
         return FormulaCriterion(spec)
     text = os.fspath(spec)
-    if text.strip().lower() == "dice":
+    if isinstance(spec, str) and text.strip().lower() == "dice":
         return Dice()
-    if zoo.published(text):
+    if isinstance(spec, str) and zoo.published(text):
         entry, formula = zoo.find(text)
-        return FormulaCriterion(formula, {"name": text, "source": entry.source})
+        about = {"name": text, "source": entry.source, "remarks": entry.remarks, "limits": entry.limits}
+        return FormulaCriterion(formula, {key: value for key, value in about.items() if value})
     for path in (Path(text), Path(parent) / text):
         if (found := _at(path)) is not None:
             return found
     if re.search(r"\b(p|logp)\b", text):
         return FormulaCriterion(Formula.parse(text))
     raise SettingsError(
-        f"no loss '{text[:200]}': neither a published loss, a path, a run under {parent} nor a formula of p or logp."
+        f"no loss '{printable(text[:200])}': neither a published loss, a path, a run under {parent} nor a formula of p "
+        "or logp."
         f"{registry.nearest(text, zoo.ENTRIES)}  (metaloss list losses)"
     )
 
 
 def _at(path: Path) -> Criterion | None:
     """The loss that lies at a path; None: there is nothing."""
-    if path.name == "loss.json" and path.is_file():
+    if path.name == "loss.json" and storage.there(path):
         return _read(path.parent)
     for folder in (path, path / "loss"):
-        if (folder / "loss.json").is_file():
+        if storage.there(folder / "loss.json"):
             return _read(folder)
-    if (path / "config.toml").is_file():
+    if storage.there(path / "config.toml"):
         raise SettingsError(f"{path} has no winner yet: metaloss evolve --resume {path}")
     return None
 
@@ -144,14 +146,14 @@ def _table(path: Path) -> dict[str, Any]:
     with path.open("rb") as file:
         data = file.read(LIMIT + 1)
     try:
-        table = json.loads(data) if len(data) <= LIMIT else None
+        table = json.loads(data.decode()) if len(data) <= LIMIT else None
     except (ValueError, RecursionError):
         table = None
     shape = {"format": int, "kind": str, "about": dict}
     shape |= {"formula": str} if isinstance(table, dict) and table.get("kind") == "formula" else {"genome": dict}
     if not isinstance(table, dict) or any(not isinstance(table.get(k), kind) for k, kind in shape.items()):
         raise DamagedFile(f"{path}: not the description of a loss")
-    if table["format"] != FORMAT:
+    if table["format"] != FORMAT or table["format"] is True:
         raise DamagedFile(f"{path}: format {table['format']} is not known here, {FORMAT} is")
     return table
 

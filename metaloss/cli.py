@@ -101,6 +101,7 @@ def show(spec: str, out: str, as_json: bool) -> None:
     """Describe a run or a loss, and draw its phenotype."""
     from metaloss import report
 
+    _announce(spec)
     table = report.describe(spec, Path(out))
     click.echo(json.dumps(table, indent=1) if as_json else report.text(table))
 
@@ -123,6 +124,7 @@ def export(spec: str, path: Path, out: str) -> None:
     from metaloss import catalogue
     from metaloss import export as exports
 
+    _announce(spec)
     loss = catalogue.load(spec, out)
     exports.export(loss, path)  # type: ignore[arg-type]
     click.echo(f"wrote {path}")
@@ -220,6 +222,14 @@ def main(args: Sequence[str] | None = None) -> None:
             traceback.print_exc()
         code = _complain(f"{type(error).__name__}: {error}  (a bug of metaloss; --debug shows where)", 1)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _announce(spec: str) -> None:
+    """Say what a name means that is a published loss and a path."""
+    from metaloss import zoo
+
+    if zoo.published(spec) and Path(spec).exists():
+        click.echo(f"'{spec}' is the published loss; ./{spec} means the path", err=True)
 
 
 def _complain(text: str, code: int) -> int:

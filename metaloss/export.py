@@ -1,5 +1,6 @@
 """A loss for others: Python that needs torch alone, LaTeX, a torch.export program, or the folder that `load` reads."""
 
+import io
 import json
 from pathlib import Path
 
@@ -94,7 +95,7 @@ def _formula(criterion: FormulaCriterion) -> list[str]:
         """The variable that holds an expression, after the lines that fill it; equal ones are computed once."""
         if e not in names:
             if e.is_constant:
-                value = f"torch.full_like(p[:1, :1], {e.value!r})"
+                value = f"torch.full_like(p[:1, :1], {e.value!r}, dtype=torch.float64).to(p)"
             elif not e.args:
                 return e.head
             else:
@@ -142,13 +143,18 @@ def _network(genome: MetaLossNetwork, vector: Tensor) -> list[str]:
 
 
 def _program(criterion: Criterion, path: Path) -> None:
-    any_number = isinstance(criterion, FormulaCriterion)  # of classes; a network's arithmetic depends on it
-    classes: int = criterion.classes or getattr(getattr(criterion, "genome", None), "home_classes", 10)
+    # Of classes; a network's arithmetic depends on it, and weights are as many as there are classes.
+    any_number = isinstance(criterion, FormulaCriterion) and criterion.weight is None
+    genome = getattr(criterion, "genome", None)
+    home = int(getattr(genome, "home_classes", 10)) if criterion.weight is None else len(criterion.weight)
+    classes: int = criterion.classes or home
     n = torch.export.Dim("N", min=1)
     example = (torch.zeros(4, classes), torch.zeros(4, dtype=torch.int64))
     shapes = {0: n, 1: torch.export.Dim("C", min=2)} if any_number else {0: n}
     exported = torch.export.export(_Plain(criterion), example, dynamic_shapes=(shapes, {0: n}), strict=False)
-    torch.export.save(exported, str(path))
+    program = io.BytesIO()
+    torch.export.save(exported, program)
+    storage.write(path, program.getvalue())
 
 
 class _Plain(nn.Module):

@@ -42,6 +42,7 @@ def phenotype(loss: Losses, name: str, classes: int | None, path: Path) -> None:
     classes share the rest equally.
     """
     figure, axes = _figure(3)
+    name = name.lstrip("_").replace("$", r"\$")  # a stranger's name is no formula to typeset
     for count, style in zip((classes,) if classes else (10, 5, 2), ("-", "--", ":"), strict=False):
         _curves(axes, loss, count, style=style, color=ORANGE, label=f"{name}, {count} classes")
     _curves(axes, CrossEntropies.of(1), classes or 10, style="-", color="black", lw=1, label="cross-entropy")

@@ -76,7 +76,8 @@ def _loss(loss: Any, prefix: Path) -> dict[str, Any]:
     one, classes = loss.losses(), loss.classes
     counts = (classes,) if classes else COUNTS
     picture = _beside(prefix, "phenotype.png")
-    plots.phenotype(one, str(loss.about.get("name", "this loss")), classes, picture)
+    name = loss.about.get("name", "evolved" if "run" in loss.about else "this loss")
+    plots.phenotype(one, catalogue.printable(str(name))[:40], classes, picture)
     table = {
         "loss": loss.describe(), "about": loss.about, "gain": {c: phenotype.gain(one, c) for c in counts},
         "minimum": {c: phenotype.minimum(one, c) for c in counts}, "warnings": phenotype.warnings(one, classes),

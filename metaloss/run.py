@@ -148,7 +148,7 @@ def find(spec: str | Path, parent: Path = Path("runs")) -> Run:
         DamagedFile: its settings cannot be read.
     """
     for folder in (Path(spec), parent / spec):
-        if (folder / "config.toml").is_file():
+        if storage.there(folder / "config.toml"):
             try:
                 table = settings.read(folder / "config.toml")
                 if not table.get("families"):  # they come last: a file that was cut off has none

@@ -58,6 +58,14 @@ def _sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+def there(path: Path) -> bool:
+    """Whether this is a file; False too for what cannot be a path: too long, or with a zero in it."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
+
+
 def write(path: Path, data: bytes) -> None:
     """Replace the content of `path` by `data`, whole or not at all.
 

@@ -177,7 +177,8 @@ _EVOLVED = (
           parameters={"alpha": (2.4092, -100.0, 30.0)},
           flags={"scaled": "mean(exp(alpha - sigmoid(p) - sigmoid(p)*y) - cos(cos(sin(sigmoid(p)))))"}),
     Entry("baikal", "sum(-(ln(p) - quotient(y, p)))", GLO, "Its minimum lies at p = .32 for 10 classes.",
-          "pulls C times as hard as cross-entropy: diverges at its learning rate", "code"),
+          "pulls C times as hard as cross-entropy: diverges at its learning rate; its gradient may overflow float16",
+          "code"),
     Entry("taylorglo", _TAYLOR_TEXT, TAYLOR, "Third order; by default -Σ y·p alone. The defaults are ours.",
           reading="code", parameters=_THETAS),
     _taylor("taylorglo_mnist", (-10.9408, 7.5216, 8.2896, 0.2415, 7.8726, 8.9666, 2.0184, 7.0513),
@@ -259,7 +260,8 @@ def read(spec: str) -> Formula:
     Raises:
         SettingsError: shows the place of a mistake.
     """
-    return find(spec)[1] if published(spec) else Formula.parse(spec)
+    # What names neither p nor logp is no formula, but perhaps a name that was mistyped.
+    return Formula.parse(spec) if re.search(r"\b(p|logp)\b", spec) and not published(spec) else find(spec)[1]
 
 
 def published(spec: str) -> bool:

@@ -3,13 +3,14 @@
 import typing
 from collections.abc import Callable
 
+import hypothesis
 import pytest
 import torch
 from beartype import BeartypeConf, FrozenDict, beartype
 from jaxtyping import install_import_hook
 
-# jaxtyping decorates methods one by one, where beartype cannot know what Self is.
-CONF = BeartypeConf(hint_overrides=FrozenDict({typing.Self: typing.Any}))
+# jaxtyping decorates methods one by one, where beartype cannot know what Self is; torch.export counts in symbols.
+CONF = BeartypeConf(hint_overrides=FrozenDict({typing.Self: typing.Any, int: int | torch.SymInt}))
 
 
 def check(function: Callable) -> Callable:
@@ -25,6 +26,10 @@ def _make_checkable(hint: object) -> None:
     for part in typing.get_args(hint):
         _make_checkable(part)
 
+
+# The same examples every time: a suite that fails by chance tells nothing. `scripts/fuzz.py` looks for new ones.
+hypothesis.settings.register_profile("suite", derandomize=True, deadline=None)
+hypothesis.settings.load_profile("suite")
 
 # Before anything imports metaloss: what is imported earlier stays unchecked.
 install_import_hook("metaloss", f"{__name__}.check")

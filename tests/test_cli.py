@@ -122,7 +122,7 @@ WRONG = {
     "evolve --genome mlm": ("unknown genome 'mlm'. Did you mean 'mln'?",),
     "evolve --strategy openai": ("unknown strategy 'openai'. Did you mean 'openai_es'?",),
     "evolve --preset qick": ("unknown preset 'qick'. Did you mean 'quick'?",),
-    "evolve --init cee": ("start", "'ce' or 'random'", "'cee'"),
+    "evolve --init cee": ("unknown loss 'cee'", "Did you mean 'ce'?"),
     "evolve --set generatoins=3": ("unknown setting 'generatoins'. Did you mean 'generations'?",),
     "evolve --set strategy.sgima=1": ("unknown setting 'sgima'. Did you mean 'sigma'?",),
     "evolve --set genome.hiden=1": ("unknown setting 'hiden'. Did you mean 'hidden'?",),
@@ -464,7 +464,7 @@ def test_the_doctor_looks_at_everything(metaloss):
 
 def test_debug_shows_where_an_error_came_from(metaloss, monkeypatch):
     code, _, err = metaloss("show nothing --debug")
-    assert code == 2 and "Traceback" in err and err.endswith("nor a run under runs\n")
+    assert code == 2 and "Traceback" in err and err.endswith("  (metaloss list losses)\n")
     monkeypatch.setattr(search, "start", lambda *args, **how: 1 / 0)
     check = metaloss("evolve")
     assert check[0] == 1 and "a bug of metaloss; --debug shows where" in check[2] and "Traceback" not in check[2]
@@ -557,3 +557,129 @@ def test_a_pipe_gets_plain_lines(started, config):
     out, err = process.communicate(timeout=60)
     assert (process.returncode, err) == (0, "")
     assert all(line.isprintable() for line in out.split("\n"))
+
+
+# --- losses by name and by formula ---
+
+
+def test_a_published_loss_is_shown_with_its_formula_its_pull_and_its_source(metaloss, tmp_path):
+    code, out, err = metaloss("show A2")
+    assert (code, err) == (0, "")
+    lines = dict(line.split(maxsplit=1) for line in out.splitlines())
+    assert lines["loss"] == "sum(y / i0e(ln(p)))"
+    assert lines["latex"].startswith(r"\sum_{c=1}^{C}") and r"\hat{y}" in lines["latex"]
+    assert lines["source"].startswith("Morgan and Hougen 2024") and lines["name"] == "A2"
+    assert "at 2 classes" in lines["gain"] and "at 1000 classes" in lines["gain"]
+    assert "minimum" in lines and (lines["phenotype"], lines["surface"]) == ("A2-phenotype.png", "A2-surface.png")
+
+
+def test_a_loss_that_anti_learns_or_looks_collapsed_is_shown_with_a_warning(metaloss):
+    assert "warning    anti-learns" in metaloss("show c1_printed")[1]
+    assert "warning    looks collapsed" in metaloss("show m1")[1]
+    assert "warning" not in metaloss("show ce")[1]
+
+
+@pytest.mark.parametrize("text", ["-y*logp", "-logp * y", "-(y*logp)", "- y*logp"])
+def test_a_formula_may_begin_with_a_minus(metaloss, text):
+    for command in ("show", "show --json", "show --out elsewhere"):
+        code, out, err = metaloss(command, text)
+        assert (code, err) == (0, ""), err
+        assert "logp" in out.splitlines()[0] or json.loads(out)["loss"].startswith("sum(-")
+    assert metaloss("export", text, "-o", "loss.tex")[0] == 0
+    assert r"\ln \hat{y}" in Path("loss.tex").read_text()
+
+
+def test_a_shown_loss_is_json_too(metaloss):
+    code, out, err = metaloss("show --json", "focal(gamma=1)")
+    assert (code, err) == (0, "")
+    table = json.loads(out, parse_constant=pytest.fail)
+    assert table["loss"] == "sum(-y * (1.0 - p) ** 1.0 * logp)"
+    assert table["about"]["name"] == "focal(gamma=1)" and table["about"]["source"] == "Lin 2017"
+    assert list(table["gain"]) == list(table["minimum"]) == ["2", "10", "100", "1000"]
+    assert table["warnings"] == [] and table["latex"]
+
+
+def test_losses_and_primitives_are_listed_with_what_they_are(metaloss):
+    from metaloss import zoo
+    from metaloss.language.primitives import PRIMITIVES
+
+    for kind, names in (("losses", zoo.names()), ("primitives", PRIMITIVES)):
+        code, out, err = metaloss(f"list {kind}")
+        assert (code, err) == (0, "")
+        assert [line.split()[0] for line in out.splitlines()] == list(names)
+        assert [row["name"] for row in json.loads(metaloss(f"list {kind} --json")[1])] == list(names)
+    assert metaloss("list losses POLY")[1].startswith(
+        "poly1  sum(-y*logp + epsilon*y*(1 - p))  (epsilon=1)  [Leng 2022]"
+    )
+    rows = {row["name"]: row for row in json.loads(metaloss("list losses --json")[1])}
+    assert not rows["r2"]["verified"] and rows["c1"]["reading"] == "corrected"
+    assert rows["neuroloss1"]["formula"] is None
+    assert "3 arguments" in metaloss("list primitives clip")[1]
+
+
+EXPORTS = {
+    "loss.py": lambda path: "import torch" in path.read_text(),
+    "loss.tex": lambda path: path.read_text().startswith(r"\sum"),
+    "loss.pt2": lambda path: path.read_bytes()[:2] == b"PK",
+    "mine/loss.json": lambda path: json.loads(path.read_text())["formula"] == "sum(square(p - y))",
+}
+
+
+@pytest.mark.parametrize("name", EXPORTS)
+def test_a_loss_is_exported_in_the_form_that_the_suffix_says(metaloss, name):
+    assert metaloss("export mse -o", name) == (0, f"wrote {name}\n", "")
+    assert EXPORTS[name](Path(name))
+
+
+def test_a_run_s_winner_is_exported_and_loads_again(metaloss, finished):
+    for name in ("loss.py", "mine/loss.json"):
+        assert metaloss("export", finished.name, "--out", finished.parent, "-o", name)[0] == 0
+    assert "Meta-Loss Network" in metaloss("show mine")[1]
+
+
+WRONG_LOSSES = {
+    "show focl": ("no loss 'focl'", "Did you mean 'focal'?", "metaloss list losses"),
+    "show 'focal(gama=1)'": ("unknown parameter 'gama'. Did you mean 'gamma'?",),
+    "show neuroloss1": ("its formula was not",),
+    "show nowhere/loss": ("no loss 'nowhere/loss'",),
+    "export focl -o x.py": ("no loss 'focl'",),
+    "export ce -o x.txt": ("x.txt", ".py, .tex, .pt2, .json"),
+    "export ce -o mine.json": ("mine/loss.json",),
+    "export ce": ("Missing option '-o'",),
+    "list loses": ("unknown list 'loses'. Did you mean 'losses'?",),
+}
+
+
+@pytest.mark.parametrize("text", WRONG_LOSSES)
+def test_a_loss_that_is_wrong_is_one_line_and_exit_code_2(metaloss, text):
+    check_one_line(metaloss(text), 2, *WRONG_LOSSES[text])
+    assert not [path for path in Path().iterdir() if path.suffix in (".py", ".json", ".png")]
+
+
+@pytest.mark.parametrize("text", ["-y*lgop + p", "p +", "sum(p) + 1", "-p $", "(" * 70 + "p"])
+def test_a_mistake_in_a_formula_is_pointed_at_and_exit_code_2(metaloss, text):
+    for command in (["show"], ["export", "-o", "loss.py"]):
+        code, out, err = metaloss(" ".join(command), text)
+        assert (code, out) == (2, "") and "Traceback" not in err
+        said, shown, caret = err.splitlines()
+        assert said.startswith("error: ") and ", at character " in said
+        assert shown.strip() in text and caret.strip() == "^" and len(caret) <= len(shown) + 1
+    assert not Path("loss.py").exists()
+
+
+def test_a_name_that_is_a_path_too_is_said_to_be_the_published_loss(metaloss):
+    assert metaloss("export", "p*y", "-o", "ce/loss.json")[0] == 0
+    code, out, err = metaloss("show ce")
+    assert (code, err) == (0, "'ce' is the published loss; ./ce means the path\n")
+    assert "sum(-y * logp)" in out
+    code, out, err = metaloss("show ./ce")
+    assert (code, err) == (0, "") and "sum(p * y)" in out
+
+
+def test_a_strangers_name_for_a_loss_is_drawn_as_it_is(metaloss):
+    metaloss("export", "p*y", "-o", "theirs/loss.json")
+    table = json.loads(Path("theirs/loss.json").read_text())
+    Path("theirs/loss.json").write_text(json.dumps({**table, "about": {"name": r"_$\frac{$"}}))
+    code, out, err = metaloss("show ./theirs")
+    assert (code, err) == (0, "")
+    assert "theirs-phenotype.png" in out

@@ -386,21 +386,23 @@ def test_the_plan_does_not_depend_on_the_number_of_workers(engine, episodes):
 
 
 def test_the_shared_form_is_chosen_where_it_saves_operations(open_tiny, dataset, monkeypatch):
-    """The first layer's products per hidden unit: with D features, or with the B images of the task."""
+    """The first layer's products: with D features, or with the B images of the task and, once for all, with D too."""
     from metaloss import families
 
     for size in (6, 2):
         small = replace(dataset, pixels=dataset.pixels[..., :size, :size].contiguous())
-        episodes = open_tiny()
+        episodes = open_tiny(classifier={"kind": "mlp", "hidden": [8]})
         with monkeypatch.context() as patch:
             patch.setattr(families, "load", lambda name, small=small: small)
             for ways, shots, steps in [(2, 1, 1), (3, 2, 5), (4, 2, 5), (4, 5, 1), (4, 5, 100), (2, 1, 100)]:
                 family = replace(episodes.family, ways=ways, shots=shots, val=1)
                 opened = families.open_family(family)
                 B, V, D = ways * shots, ways, size**2
-                plain = steps * (B * D + D * B) + V * D  # forward and gradient, then validation
-                span = steps * B * B + V * B
-                assert shared(opened, Inner(steps=steps)) == (span < plain)
+                plain = 8 * (steps * (B * D + D * B) + V * D)  # forward and gradient, then validation; 8 hidden units
+                span = 8 * (steps * B * B + V * B)
+                for candidates in (1, 3, 1000):
+                    once = (B + V) * D * (8 + B)  # all images with the start and with the B images
+                    assert shared(opened, Inner(steps=steps), candidates) == (once / candidates + span < plain)
 
 
 @pytest.mark.parametrize(
@@ -421,8 +423,8 @@ def test_only_a_plain_perceptron_with_a_hidden_layer_is_replaced_by_the_shared_f
 
 def test_minibatches_count_in_the_formula_and_adam_never_shares(open_tiny):
     episodes = open_tiny(classifier={"kind": "mlp", "hidden": [8]})  # 6 images of 36 features, 12 to validate on
-    assert shared(episodes, Inner(batch=2))
-    assert not shared(episodes, Inner(optimiser="adam"))
+    assert shared(episodes, Inner(batch=2), 100)
+    assert not shared(episodes, Inner(optimiser="adam"), 100)
     assert type(model_of(episodes, plan(episodes, Inner(optimiser="adamw"), 1, 1, 1 << 20))) is Mlp
 
 

@@ -3,10 +3,11 @@
 import pytest
 import torch
 
-from metaloss import registry, settings
+from metaloss import registry, settings, zoo
 from metaloss.errors import SettingsError
+from metaloss.formulas import Formulas
 from metaloss.genomes.mln import MetaLossNetwork, imitate
-from metaloss.losses import CrossEntropies, one_hot, slope_by_autograd
+from metaloss.losses import one_hot, slope_by_autograd
 from metaloss.population import Vectors
 from metaloss.streams import Stream
 
@@ -302,12 +303,12 @@ def test_a_description_is_one_line_with_the_number_of_weights(genome):
 # --- the start that imitates cross-entropy ---
 
 
-def cosine(vector, genome, C=10):
-    """Of the network's gradient and cross-entropy's, over many random situations at once; and their sizes' ratio."""
+def cosine(vector, genome, C=10, loss="ce"):
+    """Of the network's gradient and a loss's, over many random situations at once; and their sizes' ratio."""
     gradients = []
     logits = Stream(20).normal(1, 4, 50, C) * Stream(21).uniform(1, 4, 50, 1, high=5.0)
     target = one_hot(Stream(22).integers(C, 4, 50), C)
-    for losses in (genome.losses(Vectors(vector)), CrossEntropies.of(1)):
+    for losses in (genome.losses(Vectors(vector)), Formulas.of([zoo.read(loss)])):
         x = logits.clone().requires_grad_()
         gradients.append(torch.autograd.grad(losses.bind(target)(x).sum(), x)[0].flatten())
     ours, theirs = gradients
@@ -324,6 +325,21 @@ def test_the_default_network_starts_with_cross_entropys_gradient():
         similarity, size = cosine(vector, genome, C=C)
         assert similarity > 0.95
         assert 0.8 < size < 1.25
+
+
+@pytest.mark.parametrize(
+    ("start", "gain"), [("a2", 0.91), ("focal(gamma=2)", 1.22), ("mse", 0.2), ("-y*logp+p*p", 1.0)]
+)
+def test_a_network_may_start_with_any_losss_gradient_scaled_to_cross_entropys_first_pull(start, gain):
+    genome = MetaLossNetwork(start=start)
+    similarity, size = cosine(imitate(genome, 0), genome, loss=start)
+    assert similarity > 0.97
+    assert size * gain == pytest.approx(1, abs=0.1)
+
+
+def test_a_start_that_is_no_loss_is_refused():
+    with pytest.raises(SettingsError, match=r"unknown loss 'cee'\. Did you mean 'ce'"):
+        registry.build("genomes", {"kind": "mln", "start": "cee"})
 
 
 def test_all_candidates_start_from_the_same_imitation():

@@ -1,38 +1,11 @@
-"""What the parser refuses it points at; nothing that it is fed makes it do anything but read."""
-
-import random
-import sys
+"""What the parser reads, and what it refuses and points at; tests/test_catalogue.py feeds it random texts."""
 
 import pytest
 
 from metaloss.errors import SettingsError
-from metaloss.language.expression import NODES, TERMINALS
+from metaloss.language.expression import NODES
 from metaloss.language.formula import Formula
 from metaloss.language.parser import LENGTH, parse
-from metaloss.language.primitives import PRIMITIVES
-
-WATCHED = (
-    "exec",
-    "compile",
-    "import",
-    "open",
-    "os.",
-    "subprocess.",
-    "socket.",
-    "ctypes.",
-    "pickle.",
-    "marshal.",
-    "code.",
-)
-seen: list[str] | None = None
-
-
-def _watch(event, args):
-    if seen is not None and event.startswith(WATCHED):
-        seen.append(event)
-
-
-sys.addaudithook(_watch)
 
 
 @pytest.mark.parametrize(
@@ -148,60 +121,3 @@ def test_formulas_have_latex_and_a_digest():
     assert loss.digest == same.digest != other.digest
     assert loss.latex() == r"\frac{1}{C} \sum_{c=1}^{C} \left[-y \cdot \ln \hat{y}\right]"
     assert "softmax" in Formula.parse("sum(-y*logp, temperature=2)").latex()
-
-
-# --- fuzzing ---
-
-PIECES = [
-    *TERMINALS, *PRIMITIVES, "sum", "mean", "temperature", "+", "-", "*", "**", "/", "(", ")", "(", ")", ",", "=", "1",
-    "2.5", "1e308", "1e-400", "0", "__import__('os').system('true')", "exec", "lambda", "[", "]", "{", "}", "'", '"',
-    ";",    "\\", "\n", "\0", "é", "\ud800", "eval(", "open('/etc/passwd')", ".", "__class__", "%s", "{0}", "#1",
-]  # fmt: skip
-
-
-def inputs(n):
-    """Random bytes, random pieces, and losses that were tampered with."""
-    rng = random.Random(20240101)
-    good = ["-y*logp", "mean(exp(2.4 - p - p*y) - cos(cos(sin(p))))", "sum(-y*logp, temperature=2)", "max(p, y)**-2"]
-    for i in range(n):
-        if i % 4 == 0:
-            yield rng.randbytes(rng.randrange(40)).decode("latin-1")
-        elif i % 4 == 1:
-            text = rng.choice(good)
-            at = rng.randrange(len(text))
-            yield text[:at] + rng.choice(PIECES) + text[at + rng.randrange(3) :]
-        else:
-            yield rng.choice(["", " "]).join(rng.choices(PIECES[: 66 if i % 4 == 2 else None], k=rng.randrange(1, 15)))
-
-
-def test_no_input_does_anything_but_be_read_or_refused():
-    global seen
-    texts, read = list(inputs(20_000)), 0
-    parse("-y*logp")  # what is loaded on first use is loaded now
-    with pytest.raises(SettingsError):
-        parse("q")
-    seen = []
-    try:
-        for text in texts:
-            try:
-                formula = Formula.parse(text)
-                read += 1
-            except SettingsError:
-                continue
-            assert Formula.parse(str(formula)) == formula
-        found = list(seen)
-    finally:
-        seen = None
-    assert found == []
-    assert 100 < read < 15_000
-
-
-def test_the_watch_sees_what_it_should():
-    global seen
-    seen = []
-    try:
-        exec("open(__file__).close()", {"__file__": __file__})
-        found = list(seen)
-    finally:
-        seen = None
-    assert {"exec", "open"} <= set(found)

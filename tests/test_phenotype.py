@@ -5,6 +5,7 @@ import torch
 
 from metaloss import zoo
 from metaloss.formulas import Formulas
+from metaloss.losses import CrossEntropies
 from metaloss.phenotype import curve, gain, grid, minimum, normalised, pull, warnings
 
 CLASSES = (2, 10, 100, 1000)
@@ -119,3 +120,10 @@ def test_the_pull_of_cross_entropy_is_what_the_true_class_lacks():
 def test_a_loss_comes_with_what_to_beware_of(spec, words):
     found = warnings(read(spec))
     assert any(words in sentence for sentence in found) if words else not found
+
+
+@pytest.mark.parametrize("classes", [2, 5, 100])
+def test_smoothed_cross_entropy_pulls_back_where_it_is_too_sure(classes):
+    p = grid(9)
+    expected = 0.8 + 0.2 / classes - p
+    torch.testing.assert_close(pull(CrossEntropies.of(1, smoothing=0.2), p, classes), expected, rtol=1e-6, atol=1e-7)

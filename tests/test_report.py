@@ -13,7 +13,6 @@ from metaloss import console, doctor, plots, registry, report, run, settings
 from metaloss.datasets import names
 from metaloss.errors import DamagedFile, DiskError, SettingsError
 from metaloss.genomes.mln import MetaLossNetwork
-from metaloss.losses import CrossEntropies
 from metaloss.streams import Stream
 
 
@@ -50,7 +49,7 @@ def check_figure(path, columns):
 
 def test_a_run_leaves_its_figures(finished):
     check_figure(finished / "plots" / "fitness.png", 1)
-    check_figure(finished / "plots" / "phenotype.png", 2)
+    check_figure(finished / "plots" / "phenotype.png", 3)
 
 
 def record(generation, best=0.5, **more):
@@ -79,8 +78,8 @@ def test_every_phenotype_can_be_drawn(tmp_path, architecture, scale):
     genome = MetaLossNetwork(architecture=architecture, start="random", fixed_classes=4)
     wild = genome.sample(1, Stream(0))
     losses = genome.losses(wild.from_vectors(wild.vectors() * scale))
-    plots.phenotype(losses, genome.classes, tmp_path / "phenotype.png")
-    check_figure(tmp_path / "phenotype.png", 2)
+    plots.phenotype(losses, "wild", genome.classes, tmp_path / "phenotype.png")
+    check_figure(tmp_path / "phenotype.png", 3)
 
 
 def test_figures_are_drawn_again_in_their_place_and_leave_no_scratch(tmp_path):
@@ -94,19 +93,6 @@ def test_figures_are_drawn_again_in_their_place_and_leave_no_scratch(tmp_path):
 def test_a_figure_that_cannot_be_written_is_a_disk_error(tmp_path):
     with pytest.raises(DiskError, match="nowhere"):
         plots.fitness(HISTORIES["many"], tmp_path / "nowhere" / "fitness.png")
-
-
-@pytest.mark.parametrize("classes", [2, 5, 10, 100])
-def test_cross_entropy_s_pull_is_one_minus_p_and_its_value_minus_log_p(classes):
-    p, value, pull = plots.curve(CrossEntropies.of(1), classes)
-    torch.testing.assert_close(pull, 1 - p)
-    torch.testing.assert_close(value, -p.log())
-    assert (p > 0).all() and (p < 1).all() and (p.diff() > 0).all()
-
-
-def test_smoothed_cross_entropy_pulls_back_where_it_is_too_sure():
-    p, _, pull = plots.curve(CrossEntropies.of(1, smoothing=0.2), 4)
-    torch.testing.assert_close(pull, 0.8 + 0.2 / 4 - p)
 
 
 def test_plots_leave_pyplot_alone():
@@ -172,7 +158,7 @@ def test_a_run_is_described_with_all_that_matters(finished):
 def test_a_loss_alone_is_described_and_drawn_here(finished, tmp_path):
     table = report.describe(str(finished / "loss"), tmp_path)
     assert "run" not in table and "30 weights" in table["loss"]
-    check_figure(tmp_path / table["phenotype"], 2)
+    check_figure(tmp_path / table["phenotype"], 3)
     assert table["about"]["run"] == finished.name
 
 

@@ -58,22 +58,24 @@ def plan(episodes: Episodes, inner: Inner, candidates: int, tasks: int, memory: 
     if rows == candidates and columns == tasks:
         rows, columns = (rows, -(-tasks // parts)) if tasks >= parts else (-(-candidates // parts), columns)
     images = max(32, memory // (2 * rows * columns * per_image))
-    return Plan(rows, columns, min(images, family.ways * family.val), shared(episodes, inner))
+    return Plan(rows, columns, min(images, family.ways * family.val), shared(episodes, inner, candidates))
 
 
-def shared(episodes: Episodes, inner: Inner) -> bool:
+def shared(episodes: Episodes, inner: Inner, candidates: int) -> bool:
     """Whether keeping an MLP's first layer in the span of the training images saves operations.
 
     A step of that layer costs two products with D features, or one with the B images of the task; validation one
-    product with D features or with B images. Only where it is exact: not for Adam.
+    product with D features or with B images. Products of all images with the start and with the B images come once for
+    all candidates. Only where it is exact: not for Adam.
     """
-    if type(episodes.model) is not Mlp or not episodes.model.hidden or not inner.linear:
+    model = episodes.model
+    if type(model) is not Mlp or not model.hidden or not inner.linear:
         return False
-    family = episodes.family
-    features = episodes.images.pixels[0].numel()
+    family, features, units = episodes.family, episodes.images.pixels[0].numel(), model.hidden[0]
     train, val = family.ways * family.shots, family.ways * family.val
     seen = inner.steps * min(inner.batch or train, train)
-    return train * (seen + val) < features * (2 * seen + val)
+    once = (train + val) * features * (units + train) / candidates
+    return once + units * train * (seen + val) < units * features * (2 * seen + val)
 
 
 def model_of(episodes: Episodes, plan: Plan) -> Classifier:

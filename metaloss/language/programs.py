@@ -67,11 +67,17 @@ def evaluate(program: Program, y: Tensor, p: Tensor, logp: Tensor, classes: int 
     """
     known, C = {"y": y, "p": p, "logp": logp}, y.shape[-1] if classes is None else classes
     values = [
-        known[e.head] if e.head in known else y.new_full((), C if e.head == "C" else e.value) for e in program.inputs
+        known[e.head] if e.head in known else y.new_full((), C) if e.head == "C" else _number(e.value, y)
+        for e in program.inputs
     ]
     for run, args in program.steps:
         values.append(run(*[values[a] for a in args]))
     return values[program.out].expand(logp.shape)
+
+
+def _number(value: float, like: Tensor) -> Tensor:
+    """A constant; infinite where the type cannot hold it, as arithmetic would have it."""
+    return like.new_full((), value, dtype=torch.float64).to(like.dtype)
 
 
 class _Tape:

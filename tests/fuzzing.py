@@ -1,0 +1,134 @@
+"""Texts and files that were tampered with, and a watch over what reading them does; see also scripts/fuzz.py."""
+
+import contextlib
+import json
+import re
+import sys
+from pathlib import Path
+
+from metaloss import catalogue, genomes
+from metaloss.criterion import Criterion
+from metaloss.errors import DamagedFile, SettingsError
+from metaloss.language.expression import TERMINALS
+from metaloss.language.formula import Formula
+from metaloss.language.primitives import PRIMITIVES
+
+WATCHED = (
+    "exec", "compile", "import", "open", "os.", "subprocess.", "socket.", "ctypes.", "pickle.", "marshal.", "code.",
+    "shutil.", "tempfile.",
+)  # fmt: skip
+_heard: list[tuple[str, str]] | None = None
+
+
+def _listen(event, args):
+    """An audit hook stays for good; it takes notes only while there is a list for them."""
+    if _heard is not None and event.startswith(WATCHED):
+        _heard.append((event, str(args[0])[:200] if args else ""))
+
+
+sys.addaudithook(_listen)
+
+
+@contextlib.contextmanager
+def watched():
+    """Gives a list that fills with what happens inside: code run or compiled, imports, files opened, programs."""
+    global _heard
+    heard = _heard = []
+    try:
+        yield heard
+    finally:
+        _heard = None
+
+
+GOOD = ("-y*logp", "mean(exp(2.4 - p - p*y) - cos(cos(sin(p))))", "sum(-y*logp, temperature=2)", "max(p, y)**-2")
+PIECES = [
+    *TERMINALS, *PRIMITIVES, "sum", "mean", "temperature", "+", "-", "*", "**", "/", "(", ")", "(", ")", ",", "=", "1",
+    "2.5", "1e308", "1e-400", "0", "__import__('os').system('true')", "exec", "lambda", "[", "]", "{", "}", "'", '"',
+    ";",    "\\", "\n", "\0", "é", "\ud800", "eval(", "open('/etc/passwd')", ".", "__class__", "%s", "{0}", "#1",
+]  # fmt: skip
+DECENT = 66  # the first pieces: those that a loss is made of
+
+
+def texts(rng, n):
+    """Random bytes, random pieces, and losses that were tampered with."""
+    for i in range(n):
+        if i % 4 == 0:
+            yield rng.randbytes(rng.randrange(40)).decode("latin-1")
+        elif i % 4 == 1:
+            text = rng.choice(GOOD)
+            at = rng.randrange(len(text))
+            yield text[:at] + rng.choice(PIECES) + text[at + rng.randrange(3) :]
+        elif i % 16 == 3:  # nearly right: one piece is another
+            pieces = re.findall(r"\w+|\W", rng.choice(GOOD))
+            pieces[rng.randrange(len(pieces))] = rng.choice(PIECES[:DECENT])
+            yield "".join(pieces)
+        else:
+            pieces = PIECES[:DECENT] if i % 4 == 2 else PIECES
+            yield rng.choice(["", " "]).join(rng.choices(pieces, k=rng.randrange(1, 15)))
+
+
+EVIL = ("os.system", "__import__('os')", "../../evil", "/etc/passwd", "\x1b[2J\n", "\ud800", "x" * 5000)
+VALUES = (None, True, 0, -1, 1.0, 10**30, float("nan"), "", "mln", "formula", "p", [], [1], {}, {"kind": "mln"}, *EVIL)
+KEYS = ("format", "kind", "formula", "genome", "about", "weights", "__reduce__", "py/object", "import", "\x1b")
+
+
+def files(rng, n):
+    """Files loss.json: changed, missing, added bytes; other entries; other formulas."""
+    for i in range(n):
+        formula = next(texts(rng, 2)) if i % 3 == 0 else rng.choice(GOOD)
+        table = {"format": 1, "kind": "formula", "formula": formula, "about": {"name": "x", "accuracy": 0.5}}
+        if i % 3 == 1:
+            for _ in range(rng.choice((1, 1, 2))):
+                table[rng.choice(KEYS)] = rng.choice(VALUES)
+            table.pop(rng.choice(KEYS), None) if rng.random() < 0.2 else None
+        data = bytearray(json.dumps(table).encode())
+        if i % 3 == 2:
+            for _ in range(rng.choice((1, 1, 3))):
+                at = rng.randrange(len(data))
+                data[at : at + rng.randrange(3)] = rng.randbytes(rng.randrange(3))
+            data = data[: rng.choice((len(data), len(data), rng.randrange(len(data))))]
+        yield bytes(data)
+
+
+def read_text(text):
+    """Whether the parser reads a text, which then prints and reads back; it may refuse it and do nothing else."""
+    try:
+        formula = Formula.parse(text)
+    except SettingsError as error:
+        assert all(c.isprintable() and c.isascii() for c in str(error).replace("\n", "")), (text, error)
+        return False
+    assert Formula.parse(str(formula)) == formula, text
+    return True
+
+
+def quietly_read_text(text):
+    """The same, and nothing may happen."""
+    with watched() as heard:
+        read = read_text(text)
+    assert heard == [], (text, heard)
+    return read
+
+
+def read_file(folder, data):
+    """Whether a folder with this loss.json is read as a loss; it may be refused in a line and nothing else."""
+    (folder / "loss.json").write_bytes(data)
+    with watched() as heard:
+        try:
+            read = isinstance(catalogue.load(folder), Criterion)
+        except DamagedFile as error:
+            assert str(error).isprintable() and len(str(error)) < len(str(folder)) + 600, (data, error)
+            read = False
+    own = {("open", str(folder / name)) for name in ("loss.json", "weights.safetensors")}
+    own.add(("os.listdir", str(Path(genomes.__file__).parent)))  # which kinds there are
+    assert set(heard) <= own, (data, heard)
+    return read
+
+
+def warm(folder):
+    """Everything that is loaded on first use is loaded now."""
+    for text in ("-y*logp", "q", "q(", "$", "1e999"):
+        read_text(text)
+    for table in ({"kind": "formula"}, {"kind": "mln", "genome": {"features": 0}}, {"kind": "mln", "genome": {}}):
+        (folder / "loss.json").write_text(json.dumps({"format": 1, "formula": "q", "about": {}, **table}))
+        with contextlib.suppress(DamagedFile):
+            catalogue.load(folder)
