@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from metaloss import registry, storage, zoo
 from metaloss.criterion import Criterion, FormulaCriterion, GenomeCriterion
 from metaloss.dice import Dice
 from metaloss.errors import DamagedFile, SettingsError
-from metaloss.language.formula import Formula
+from metaloss.language.formula import Formula, reads_a_prediction
 from metaloss.population import Population
 
 FORMAT = 1
@@ -79,7 +78,7 @@ def load(spec: str | os.PathLike[str] | nn.Module | Formula, parent: str | os.Pa
     for path in (Path(text), Path(parent) / text):
         if (found := _at(path)) is not None:
             return found
-    if re.search(r"\b(p|logp)\b", text):
+    if reads_a_prediction(text):
         return FormulaCriterion(Formula.parse(text))
     raise SettingsError(
         f"no loss '{printable(text[:200])}': neither a published loss, a path, a run under {parent} nor a formula of p "
@@ -103,16 +102,15 @@ def _at(path: Path) -> Criterion | None:
 def _read(folder: Path) -> Criterion:
     path = folder / "loss.json"
     table = _table(path)
-    about = table.get("about") or {}
     try:
         if table["kind"] == "formula":
-            return FormulaCriterion(Formula.parse(str(table.get("formula", ""))), about)
-        return _network(folder, table, about)
+            return FormulaCriterion(Formula.parse(table["formula"]), table["about"])
+        return _network(folder, table)
     except SettingsError as error:
         raise DamagedFile(f"{path}: {printable(str(error))[:400]}") from None
 
 
-def _network(folder: Path, table: dict[str, Any], about: dict[str, Any]) -> Criterion:
+def _network(folder: Path, table: dict[str, Any]) -> Criterion:
     path = folder / "weights.safetensors"
     genome: Any = registry.build("genomes", {**table["genome"], "kind": table["kind"]}, "genome")
     try:
@@ -124,7 +122,7 @@ def _network(folder: Path, table: dict[str, Any], about: dict[str, Any]) -> Crit
     except (SafetensorError, TypeError, KeyError) as error:
         reason = printable((str(error).splitlines() or [""])[0])[:200]
         raise DamagedFile(f"{path}: does not hold the weights that loss.json describes: {reason}") from None
-    return GenomeCriterion(genome, candidate, about)
+    return GenomeCriterion(genome, candidate, table["about"])
 
 
 def printable(text: str) -> str:

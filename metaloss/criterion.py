@@ -15,6 +15,23 @@ from metaloss.phenotype import gain
 from metaloss.population import Population
 
 
+def rows(x: Tensor) -> Tensor:
+    """Logits or shares [N, C, ...] or [C], one row of classes per place."""
+    x = x.movedim(1, -1) if x.ndim > 1 else x
+    return x.reshape(-1, x.shape[-1])
+
+
+def widened(logits: Tensor) -> Tensor:
+    """The same of logits, in float32 at least."""
+    flat = rows(logits)
+    return flat if flat.dtype == torch.float64 else flat.float()
+
+
+def shares(label: Tensor, like: Tensor) -> Tensor:
+    """Class indices as distributions; not by `one_hot`, which `torch.export` writes for one number of classes only."""
+    return torch.zeros_like(like).scatter(1, label[:, None], 1.0)
+
+
 class Criterion(nn.Module):
     """A loss, used like `torch.nn.CrossEntropyLoss`.
 
@@ -89,23 +106,19 @@ class Criterion(nn.Module):
         self._check(logits, target)
         # Losses have steep places: half precision is for the network, not for them.
         with torch.autocast(logits.device.type, enabled=False):
-            flat = logits.movedim(1, -1) if logits.ndim > 1 else logits[None]
-            places, classes = flat.shape[:-1] if logits.ndim > 1 else (), flat.shape[-1]
-            flat = flat.reshape(-1, classes)
-            flat = flat if flat.dtype == torch.float64 else flat.float()
+            flat = widened(logits)
             if target.is_floating_point():
-                value, mass = self._soft(flat, target, logits.ndim)
+                value, mass = self._soft(flat, rows(target).to(flat))
             else:
                 value, mass = self._hard(flat, target.reshape(-1))
             if self.normalise:
-                value = value / self.gain(classes)
+                value = value / self.gain(flat.shape[-1])
             if self.reduction == "none":
-                return value.reshape(places)
+                return value.reshape(logits.select(min(1, logits.ndim - 1), 0).shape)
             return value.sum() / mass if self.reduction == "mean" else value.sum()
 
-    def _soft(self, logits: Tensor, target: Tensor, ndim: int) -> tuple[Tensor, Tensor | int]:
+    def _soft(self, logits: Tensor, soft: Tensor) -> tuple[Tensor, Tensor | int]:
         """Every place's value under its distribution over classes, and what `mean` divides by."""
-        soft = (target.movedim(1, -1) if ndim > 1 else target).reshape(logits.shape).to(logits)
         return self._values(logits, self._smooth(soft)), logits.shape[0]
 
     def _hard(self, logits: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
@@ -116,8 +129,7 @@ class Criterion(nn.Module):
         return self._labelled(logits, label).where(valid, 0), share.where(valid, 0).sum()
 
     def _labelled(self, logits: Tensor, label: Tensor) -> Tensor:
-        # Not `one_hot`, which `torch.export` can only write for one number of classes.
-        return self._values(logits, self._smooth(torch.zeros_like(logits).scatter(1, label[:, None], 1.0)))
+        return self._values(logits, self._smooth(shares(label, logits)))
 
     def _smooth(self, soft: Tensor) -> Tensor:
         s = self.label_smoothing
@@ -181,11 +193,6 @@ class GenomeCriterion(Criterion):
     def describe(self) -> str:
         """The genome's words for it."""
         return self.genome.describe(self.candidate, 0)
-
-    def terms(self, logits: Tensor, soft: Tensor) -> Tensor:
-        """What each image's value is the sum of."""
-        losses = self.genome.losses(self.candidate.to(logits.device))
-        return losses.bind(soft[None]).terms(logits[None, None])[0, 0]
 
     def _copy(self, **options: Any) -> Self:
         return type(self)(self.genome, self.candidate, self.about, **options)

@@ -9,7 +9,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from metaloss.criterion import Criterion
+from metaloss.criterion import Criterion, rows, shares, widened
 from metaloss.errors import SettingsError
 from metaloss.losses import Losses
 
@@ -50,16 +50,13 @@ class Dice(Criterion):
         """
         self._check(logits, target)
         with torch.autocast(logits.device.type, enabled=False):
-            C = logits.shape[min(1, logits.ndim - 1)]
-            z = (logits.movedim(1, -1) if logits.ndim > 1 else logits).reshape(-1, C)
-            z = z if z.dtype == torch.float64 else z.float()
+            z = widened(logits)
             if target.is_floating_point():
-                y = (target.movedim(1, -1) if target.ndim > 1 else target).reshape(-1, C).to(z)
-                valid = torch.ones_like(y[:, :1])
+                y, valid = rows(target).to(z), torch.ones_like(z[:, :1])
             else:
-                label = target.reshape(-1, 1)
-                valid = (label != self.ignore_index).to(z)
-                y = torch.zeros_like(z).scatter(1, label.where(valid > 0, 0), 1.0)
+                label = target.reshape(-1)
+                counts = label != self.ignore_index
+                y, valid = shares(label.where(counts, 0), z), counts.to(z)[:, None]
             p, y = z.softmax(-1) * valid, self._smooth(y) * valid
             below = (p.sum(0) + y.sum(0) + self.smooth).clamp(min=LEAST)
             terms = 1 - (2 * (p * y).sum(0) + self.smooth) / below

@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from metaloss import catalogue, storage
 from metaloss._version import __version__
@@ -151,21 +151,10 @@ def _program(criterion: Criterion, path: Path) -> None:
     n = torch.export.Dim("N", min=1)
     example = (torch.zeros(4, classes), torch.zeros(4, dtype=torch.int64))
     shapes = {0: n, 1: torch.export.Dim("C", min=2)} if any_number else {0: n}
-    exported = torch.export.export(_Plain(criterion), example, dynamic_shapes=(shapes, {0: n}), strict=False)
+    exported = torch.export.export(criterion, example, dynamic_shapes=(shapes, {0: n}), strict=False)
     program = io.BytesIO()
     torch.export.save(exported, program)
     storage.write(path, program.getvalue())
-
-
-class _Plain(nn.Module):
-    """The loss without what depends on the arguments' kinds."""
-
-    def __init__(self, criterion: Criterion) -> None:
-        super().__init__()
-        self.criterion = criterion
-
-    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
-        return self.criterion(logits, target)
 
 
 def _folder(criterion: Criterion, path: Path) -> None:

@@ -54,12 +54,14 @@ def images(x: Float[Tensor, "... T B C"], index: Int[Tensor, "T b"]) -> Float[Te
     return x.gather(-1, index[:, None].expand(*x.shape[:-1], index.shape[1])).mT
 
 
-def slope_by_autograd(losses: Callable[[Tensor], Tensor], logits: Float[Tensor, "P T B C"]) -> Float[Tensor, "P T B C"]:
-    """`losses.slope` for losses that do not write down their own."""
+def slope_by_autograd(
+    losses: Callable[[Tensor], Tensor], logits: Float[Tensor, "P T B C"], create_graph: bool = False
+) -> Float[Tensor, "P T B C"]:
+    """`losses.slope` for losses that do not write down their own; with a graph, differentiable in their parameters."""
     with torch.enable_grad():
         leaf = logits.detach().requires_grad_()
         # Classifier (p, t) reaches only value (p, t), so the sum's gradient is each one's own.
-        (gradient,) = torch.autograd.grad(losses(leaf).sum(), leaf, materialize_grads=True)
+        (gradient,) = torch.autograd.grad(losses(leaf).sum(), leaf, materialize_grads=True, create_graph=create_graph)
     return gradient
 
 

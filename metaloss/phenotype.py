@@ -70,8 +70,7 @@ def warnings(loss: Losses, classes: int | None = None) -> list[str]:
         found.append(f"anti-learns: unsure among {' or '.join(backward)} classes, it pushes the true one down")
     if faint := [f"{g:.2g} at {c} classes" for c, g in gains.items() if 0 <= g < FAINT]:
         found.append(f"looks collapsed at cross-entropy's learning rate: its first pull is {', '.join(faint)} of its")
-    bad = sum(not _finite_at(loss, scale, classes or 10) for scale in (1e2, 1e4))
-    if bad:
+    if not all(_finite_at(loss, scale, classes or 10) for scale in (1e2, 1e4)):
         found.append("is not finite, or its gradient is not, at extreme logits (±10,000)")
     return found
 

@@ -111,7 +111,7 @@ def resolve(table: Mapping[str, Any]) -> Settings:
     chosen = tuple(_changed(family, changes) for family in chosen) if changes else chosen
     settings = settings.model_copy(update={"families": chosen})
     genome, strategy = settings.parts()
-    full = {kind: {"kind": getattr(settings, kind)["kind"], **_plain(part)}
+    full = {kind: {"kind": getattr(settings, kind)["kind"], **registry.table(part)}
             for kind, part in (("genome", genome), ("strategy", strategy))}  # fmt: skip
     return settings.model_copy(update=full)
 
@@ -185,9 +185,5 @@ def assignment(text: str) -> dict[str, Any]:
 
 
 def _changed(family: TaskFamily, changes: Mapping[str, Any]) -> TaskFamily:
-    table = merged(_plain(family), changes)
+    table = merged(registry.table(family), changes)
     return families.of({k: v for k, v in table.items() if k not in ("name", "origin")}, family.name, family.origin)
-
-
-def _plain(value: Any) -> dict[str, Any]:
-    return dict(TypeAdapter(type(value)).dump_python(value, mode="json", exclude_none=True))

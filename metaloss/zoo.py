@@ -11,7 +11,7 @@ from typing import Literal
 
 from metaloss import registry
 from metaloss.errors import SettingsError
-from metaloss.language.formula import Formula
+from metaloss.language.formula import Formula, reads_a_prediction
 from metaloss.language.parser import Parser
 
 Span = tuple[float, float, float]  # a parameter's default, lowest and highest value
@@ -260,8 +260,7 @@ def read(spec: str) -> Formula:
     Raises:
         SettingsError: shows the place of a mistake.
     """
-    # What names neither p nor logp is no formula, but perhaps a name that was mistyped.
-    return Formula.parse(spec) if re.search(r"\b(p|logp)\b", spec) and not published(spec) else find(spec)[1]
+    return Formula.parse(spec) if reads_a_prediction(spec) and not published(spec) else find(spec)[1]
 
 
 def published(spec: str) -> bool:

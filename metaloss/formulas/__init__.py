@@ -15,6 +15,7 @@ from metaloss.language.expression import LOGP, Expression, P
 from metaloss.language.formula import Formula
 from metaloss.language.primitives import PRIMITIVES
 from metaloss.language.programs import Program, Run, slope_program, value_program
+from metaloss.losses import images
 
 Form = Literal["auto", "each", "grouped"]
 Ready = tuple[list[Tensor | None], list[tuple[int, bool]], list[tuple[Run, Any]], int]
@@ -30,25 +31,19 @@ class Shared:
         numbers: what does not.
     """
 
-    planes: Float[Tensor, "S T B C"]
+    planes: Float[Tensor, "S T C B"]  # class by class: as classifiers lay out their logits
     rows: dict[Expression, int]
     numbers: dict[Expression, Tensor]
 
     @cached_property
-    def major(self) -> Float[Tensor, "S T C B"]:
-        """The planes, class by class: as classifiers lay out their logits."""
-        return self.planes.mT.contiguous()
-
-    def named(self, major: bool) -> dict[Expression, Tensor]:
-        """Every value by its expression, [T C B] or [T B C]."""
-        planes = (self.major if major else self.planes).unbind(0)
+    def named(self) -> dict[Expression, Tensor]:
+        """Every value by its expression, [T C B] or one number."""
+        planes = self.planes.unbind(0)
         return {**self.numbers, **{e: planes[row] for e, row in self.rows.items()}}
 
     def pick(self, index: Int[Tensor, "T b"]) -> "Shared":
         """The same for some of each task's images."""
-        major = self.major
-        where = index[None, :, None, :].expand(len(major), -1, major.shape[2], -1)
-        return replace(self, planes=major.gather(3, where).mT)
+        return replace(self, planes=images(self.planes.mT, index).mT)
 
 
 @dataclass(frozen=True)
@@ -91,7 +86,7 @@ class Formulas:
         planes = [e for e in ordered if "y" in e.terminals]
         stack = torch.stack([known[e] for e in planes]) if planes else target[None]
         numbers = {e: known[e] for e in ordered if "y" not in e.terminals}
-        return replace(self, shared=Shared(stack, {e: i for i, e in enumerate(planes)}, numbers))
+        return replace(self, shared=Shared(stack.mT.contiguous(), {e: i for i, e in enumerate(planes)}, numbers))
 
     def pick(self, index: Int[Tensor, "T b"]) -> Self:
         """The same losses, bound to only some of each task's images."""
@@ -99,16 +94,12 @@ class Formulas:
 
     def terms(self, logits: Float[Tensor, "P T B C"]) -> Float[Tensor, "P T B C"]:
         """One term per class; those of a mean over classes are divided by their number."""
-        major = _is_major(logits)
-        x = self._cooled(logits.mT if major else logits)
-        logp = x.log_softmax(-2 if major else -1)
-        known = self._major if major else self._minor
+        logp = self._cooled(logits.mT).log_softmax(-2)
         found = []
         for formula, *each in zip(self.formulas, logp.unbind(0), logp.exp().unbind(0), strict=True):
-            value = _run(_ready(value_program(formula.expression), known), *each).expand(x.shape[1:])
+            value = _run(_ready(value_program(formula.expression), self._bound.named), *each).expand(logp.shape[1:])
             found.append(value / logits.shape[-1] if formula.reduction == "mean" else value)
-        terms = torch.stack(found)
-        return terms.mT if major else terms
+        return torch.stack(found).mT
 
     def __call__(self, logits: Float[Tensor, "P T B C"]) -> Float[Tensor, "P T"]:
         """Each classifier's value: its formula, summed or averaged over the classes, averaged over the batch."""
@@ -136,24 +127,16 @@ class Formulas:
         return self.shared
 
     @cached_property
-    def _major(self) -> dict[Expression, Tensor]:
-        return self._bound.named(True)
-
-    @cached_property
-    def _minor(self) -> dict[Expression, Tensor]:
-        return self._bound.named(False)
-
-    @cached_property
     def _programs(self) -> list[Program]:
         return [slope_program(f.expression) for f in self.formulas]
 
     @cached_property
     def _slopes(self) -> list[Ready]:
-        return [_ready(program, self._major) for program in self._programs]
+        return [_ready(program, self._bound.named) for program in self._programs]
 
     @cached_property
     def _plan(self) -> grouped.Plan:
-        return grouped.plan(self._programs, self._major, self._bound.planes.mT.shape[1:])
+        return grouped.plan(self._programs, self._bound.named, self._bound.planes.shape[1:])
 
     def _cooled(self, logits: Tensor) -> Tensor:
         found = [f.temperature for f in self.formulas]
@@ -167,10 +150,6 @@ class Formulas:
             for program, f in zip(self._programs, self.formulas, strict=True)
         ]
         return found[0] if len(set(found)) == 1 else logits.new_tensor(found)[:, None, None, None]
-
-
-def _is_major(logits: Tensor) -> bool:
-    return not logits.is_contiguous() and logits.mT.is_contiguous()
 
 
 def _evaluate(e: Expression, target: Tensor, known: dict[Expression, Tensor]) -> Tensor:

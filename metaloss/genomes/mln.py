@@ -17,7 +17,7 @@ from torch import Tensor
 from metaloss import zoo
 from metaloss.formulas import Formulas
 from metaloss.genomes._networks import ACTIVATIONS, CHANNELS, Equivariant, Figure3, Weights
-from metaloss.losses import CrossEntropies, Losses, one_hot
+from metaloss.losses import CrossEntropies, Losses, one_hot, slope_by_autograd
 from metaloss.phenotype import gain
 from metaloss.population import Vectors
 from metaloss.streams import Stream
@@ -155,7 +155,7 @@ def _fit(network: MetaLossNetwork, teacher: Losses, key: Stream, steps: int, rat
         logits, target = _situations(128, classes, key.at(i))
         s, scale = network.smoothing, abs(gain(teacher, classes)) or 1.0
         wanted = teacher.bind((1 - s) * target + s / classes).slope(logits) / scale
-        error = (_gradient(network.networks(vector), logits, target) - wanted).square()
+        error = (slope_by_autograd(network.networks(vector).bind(target), logits, create_graph=True) - wanted).square()
         adam.zero_grad()
         (error.sum(-1).mean() * error.shape[2] ** 2).backward()
         adam.step()
@@ -167,10 +167,3 @@ def _situations(n: int, classes: int, key: Stream) -> tuple[Float[Tensor, "1 1 n
     """Logits from unsure to sure, right and wrong."""
     logits = key.at("logits").normal(n, classes) * key.at("scale").uniform(n, 1, high=6.0)
     return logits[None, None], one_hot(key.at("labels").integers(classes, n), classes)[None]
-
-
-def _gradient(losses: Losses, logits: Tensor, target: Tensor) -> Float[Tensor, "1 1 n C"]:
-    """With a graph of its own: the slope in closed form has none."""
-    logits = logits.requires_grad_()
-    (gradient,) = torch.autograd.grad(losses.bind(target)(logits).sum(), logits, create_graph=True)
-    return gradient

@@ -1,5 +1,6 @@
 """A loss as one line of text: an expression, elementwise over classes, and how it is reduced over them."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Literal, Self, get_args
@@ -9,6 +10,11 @@ from metaloss.language.expression import Expression
 from metaloss.language.parser import Parser
 
 Reduction = Literal["sum", "mean"]
+
+
+def reads_a_prediction(text: str) -> bool:
+    """Whether p or logp stands in a text: what does not is no formula, but perhaps a name that was mistyped."""
+    return re.search(r"\b(p|logp)\b", text) is not None
 
 
 @dataclass(frozen=True)
