@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from metaloss import phenotype as looks
@@ -16,7 +17,12 @@ from metaloss.losses import CrossEntropies, Losses
 # Okabe and Ito's colours can be told apart by the colour-blind.
 BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#777777"
 
+# A BLAS may leave the processor's overflow flag behind from lanes that it does not use. numpy reads it after the small
+# products of matplotlib's transforms, and warns of an overflow that never was.
+drawing = np.errstate(over="ignore", invalid="ignore", divide="ignore")
 
+
+@drawing
 def fitness(history: Sequence[dict[str, Any]], path: Path) -> None:
     """Accuracy over the generations: best and mean of each, and the centre on held-out tasks."""
     figure, axes = _figure(1)
@@ -35,6 +41,7 @@ def fitness(history: Sequence[dict[str, Any]], path: Path) -> None:
     _save(figure, path)
 
 
+@drawing
 def phenotype(loss: Losses, name: str, classes: int | None, path: Path) -> None:
     """What one loss does to an image, over the probability of its true class, beside cross-entropy.
 
@@ -61,6 +68,7 @@ def _curves(axes: Any, loss: Losses, classes: int, style: str, **look: Any) -> N
         axis.plot(p, y, style, **look)
 
 
+@drawing
 def surface(formula: Formula, path: Path, points: int = 60) -> None:
     """One class's term over its target and its probability, as the papers draw losses."""
     axis_p, axis_y = torch.linspace(1e-3, 1 - 1e-3, points), torch.linspace(0, 1, points)
