@@ -1,13 +1,18 @@
-"""Makes the tables of the README again: seeds, steps, transfer. Everything is tuned on meta-validation tasks.
+"""Makes the tables of the README again. Everything is tuned on meta-validation tasks.
 
     python benchmarks/evidence.py seeds RUN...        # the runs' own meta-test lines
     python benchmarks/evidence.py steps RUN [--families fashionmnist]
     python benchmarks/evidence.py transfer RUN [--families fashionmnist-1shot ...]
+    python benchmarks/evidence.py zoo RUN...          # the winners against the best published loss, tuned
+    python benchmarks/evidence.py control RUN...      # strategies side by side, seed by seed
 
 `steps` compares the winner with cross-entropy, plain and with label smoothing 0.2, at equal numbers of steps and at
 each one's best; both sides are tuned in learning rate at each number. `transfer` compares it at the family's own
 learning rate and at its best one, each against tuned cross-entropy. All differences are paired over the same meta-test
 tasks and initial weights, with 95 % bootstrap intervals over tasks.
+
+`zoo` tunes every published loss in learning rate and in its own parameter at the family's number of steps, then takes
+the best row to the runs' own meta-test tasks. `control` sets runs that differ in strategy alone beside each other.
 """
 
 import argparse
@@ -16,9 +21,10 @@ from pathlib import Path
 
 import torch
 
-from metaloss import catalogue, families
+from metaloss import catalogue, families, zoo
 from metaloss.console import interval
 from metaloss.engines.local import Local
+from metaloss.formulas import Formulas
 from metaloss.losses import CrossEntropies, Losses
 from metaloss.run import find
 from metaloss.settings import RATES
@@ -30,6 +36,16 @@ TRANSFER = (
     "fashionmnist", "fashionmnist-1shot", "fashionmnist-10shot", "fashionmnist-20shot", "fashionmnist-5way", "digits",
     "fashionmnist-cnn",
 )  # fmt: skip
+# Values of the published losses' own parameters that are tried beside their defaults.
+GRID = {
+    "label_smoothing": ("alpha", (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6)),
+    "temperature": ("tau", (0.25, 0.5, 0.7, 1.5, 2, 4)),
+    "focal": ("gamma", (0.5, 1, 2, 3)),
+    "gce": ("q", (0.1, 0.3, 0.5, 0.7, 0.9)),
+    "poly1": ("epsilon", (-1, 1, 2, 5, 10)),
+    "sparse_lsr": ("xi", (0.05, 0.1, 0.2, 0.3, 0.4, 0.5)),
+    "ngl": ("alpha", (1.5, 2.4092, 3.5)),
+}
 
 
 def seeds(runs: list[str]) -> None:
@@ -63,7 +79,7 @@ def against(versus: Versus) -> str:
 def steps(trials: Trials, losses: Losses, tuning: int, tasks: int) -> None:
     """Equal numbers of steps, then each loss at its best one."""
     episodes = trials.families[0]
-    rivals = {"mln": losses, "ce": CrossEntropies.of(1), "ce, smoothing 0.2": CrossEntropies.of(1, 0.2)}
+    rivals = {"winner": losses, "ce": CrossEntropies.of(1), "ce, smoothing 0.2": CrossEntropies.of(1, 0.2)}
     print("steps | winner (lr) | CE (lr) | winner − CE | CE smoothing 0.2 (lr) | winner − CE smoothing 0.2")
     found: dict[str, list[Tuned]] = {name: [] for name in rivals}
     for count in (*STEPS, 0):
@@ -101,10 +117,73 @@ def transfer(trials: Trials, losses: Losses, tuning: int, tasks: int) -> None:
         )  # fmt: skip
 
 
+def published() -> list[str]:
+    """Every published loss with a formula, with each of its parameter's values."""
+    named = [entry.name for entry in zoo.ENTRIES.values() if not entry.unavailable and entry.name not in GRID]
+    return named + [f"{name}({option}={value})" for name, (option, values) in GRID.items() for value in values]
+
+
+def best_published(trials: Trials, tuning: int) -> dict[str, list[Tuned]]:
+    """The five best published losses of each family, each at its best rate, chosen anew on fresh tasks."""
+    names, rates = published(), torch.tensor(RATES)
+    grid = Formulas.of([zoo.read(name) for name in names for _ in RATES])
+    found = {}
+    for episodes in trials.families:
+        score = trials.scores(episodes, grid, "validation", trials.key.at("zoo"), tuning, lr=rates.repeat(len(names)))
+        reached, rate = score[0].double().nan_to_num().mean(1).unflatten(0, (-1, len(RATES))).max(1)
+        top = reached.argsort(descending=True)[:5].tolist()
+        for i in top:
+            print(f"{episodes.family.name} | {names[i]} (lr {RATES[rate[i]]:g}) | {reached[i]:.2%}", flush=True)
+        steps = (episodes.family.inner.steps,)
+        again = Trials(trials.engine, trials.families, trials.key.at("again"))
+        ones = [Formulas.of([zoo.read(names[i])]) for i in top]
+        tuned = [
+            again.tune(episodes, one, (RATES[rate[i]],), 3 * tuning, steps) for i, one in zip(top, ones, strict=True)
+        ]
+        found[episodes.family.name] = sorted(tuned, key=lambda t: -t.accuracy)
+    return found
+
+
+def against_zoo(runs: list[str], engine: Local, tuning: int) -> None:
+    """Each winner at its family's own rate against the best published loss, on the run's own meta-test tasks."""
+    opened = {f.name: families.open_family(f) for spec in runs for f in find(spec).settings.families}
+    zoo_best = best_published(Trials(engine, list(opened.values()), Stream(1_000)), tuning)
+    print("run | winner | best published loss, tuned | difference [95 %]")
+    for spec in runs:
+        run, loss = find(spec), catalogue.load(Path(spec))
+        trials = Trials(engine, [opened[f.name] for f in run.settings.families], Stream(run.settings.seed))
+        for episodes in trials.families:
+            rival, own = zoo_best[episodes.family.name][0], episodes.family.inner
+            tasks = run.settings.test_tasks
+            ours = trials.tested(episodes, Tuned(loss.losses(), own.lr, own.steps, rival.score), tasks)
+            versus = trials.versus(ours, trials.tested(episodes, rival, tasks))
+            name = f"{rival.losses.formulas[0]} at lr {rival.lr:g}"
+            print(f"{run.name} | {versus.accuracy:.1%} | {name}: {versus.rival:.1%} | {against(versus)}", flush=True)
+
+
+def control(runs: list[str]) -> None:
+    """Meta-test accuracies of runs that differ in strategy and seed alone, and how the strategies differ by seed."""
+    found: dict[str, dict[int, float]] = {}
+    for spec in runs:
+        run = find(spec)
+        summary = run.summary()
+        assert summary is not None, f"{run.folder} is not finished"
+        reached = [row["accuracy"] for row in summary["test"].values()]
+        kind = run.settings.strategy["kind"]
+        found.setdefault(kind, {})[run.settings.seed] = 100 * sum(reached) / len(reached)
+        print(f"{run.name} | {kind} | {summary['trainings']} trainings | {found[kind][run.settings.seed]:.2f}")
+    for kind, by_seed in found.items():
+        other = found["random_search"]
+        gains = torch.tensor([by_seed[seed] - other[seed] for seed in sorted(by_seed.keys() & other.keys())])
+        if kind != "random_search":
+            listed = ", ".join(f"{gain:+.1f}" for gain in gains.tolist())
+            print(f"{kind} - random_search: {listed}; mean {gains.mean():+.2f}, standard deviation {gains.std():.2f}")
+
+
 def main() -> None:
     """Read the arguments and print one table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("table", choices=("seeds", "steps", "transfer"))
+    parser.add_argument("table", choices=("seeds", "steps", "transfer", "zoo", "control"))
     parser.add_argument("runs", nargs="+")
     parser.add_argument("--families", nargs="+", default=None)
     parser.add_argument("--tuning-tasks", type=int, default=64)
@@ -112,8 +191,12 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.table == "seeds":
         return seeds(arguments.runs)
-    loss = catalogue.load(Path(arguments.runs[0]))
-    losses = loss.genome.losses(loss.candidate)
+    if arguments.table == "control":
+        return control(arguments.runs)
+    if arguments.table == "zoo":
+        with Local() as engine:
+            return against_zoo(arguments.runs, engine, arguments.tuning_tasks)
+    losses = catalogue.load(Path(arguments.runs[0])).losses()
     names = arguments.families or (TRANSFER if arguments.table == "transfer" else ("fashionmnist",))
     with Local() as engine:
         trials = Trials(engine, [families.open_family(families.read(name)) for name in names], Stream(1_000))

@@ -3,24 +3,30 @@
 import contextlib
 import json
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any, Protocol
 
 import torch
+from torch import Tensor
 
 from metaloss import catalogue, storage
 from metaloss._version import __version__
-from metaloss.criterion import GenomeCriterion
+from metaloss.election import elect, front, standing
 from metaloss.engines.local import Local
 from metaloss.errors import MetalossError
 from metaloss.evolution import Scored, generation
 from metaloss.families import Episodes
 from metaloss.genomes import Genome
-from metaloss.objectives import mean
+from metaloss.ledger import Ledger
+from metaloss.losses import Losses
+from metaloss.objectives import NEEDS_BASELINE
 from metaloss.population import Population
 from metaloss.run import Progress, Run
+from metaloss.sieve import Sieve
+from metaloss.stages import Stages
 from metaloss.statistics import paired
 from metaloss.strategies import Strategy
 from metaloss.streams import Stream
@@ -65,53 +71,91 @@ class Campaign:
     strategy: Strategy
     rivals: Sequence[Tuned]
     reporter: Reporter
+    ledger: Ledger | None
 
     def generations(self, progress: Progress | None, deadline: float) -> Progress:
         """Run what is left of the generations, each committed before the next begins."""
         chosen, key = self.run.settings, Stream(self.run.settings.seed)
+        ledger, stages = self.ledger, self._stages()
+        sieve = Sieve(self.genome, ledger.seen if ledger else None, chosen.tries)
+        sieve.begin()
         if progress is None:
-            state = self.strategy.init(self.genome, key.at("init"))
+            state = self.strategy.init(sieve, key.at("init"))
             none = self.strategy.centre(state)[:0]
-            progress = Progress(0, state, none, none, 0, 0, 0)
-        evaluator = partial(self.trials.evaluator, chosen.tasks_per_generation, chosen.validation)
+            progress = Progress(0, state, none, none, 0, 0, 0, stages.known())
+        baseline = partial(self.trials.rival, self.rivals, chosen.tasks_per_generation, chosen.validation)
+        versus = baseline if chosen.objective in NEEDS_BASELINE else None
+        stages.restore(progress.known, key.at("tasks", self.strategy.epoch(progress.generation)))
         for number in range(progress.generation + 1, chosen.generations + 1):
             if progress.generation and time.monotonic() > deadline:
                 break
             began = time.monotonic()
-            state, scored = generation(self.strategy, progress.state, self.genome, evaluator, mean, key, number)
-            progress, record = self._step(progress, state, scored, number)
+            sieve.begin()
+            state, scored = generation(
+                self.strategy, progress.state, sieve, stages, chosen.judge(), key, number, versus
+            )
+            progress, record = self._step(progress, state, scored, number, stages, sieve)
+            if ledger:
+                ledger.add(record)
             self.run.commit(record, progress)
-            seconds, trainings = time.monotonic() - began, scored.score.numel()
+            seconds, trainings = time.monotonic() - began, record["trained"] * scored.score.shape[1]
             self._time(number, seconds, trainings)
             self.reporter.generation(record, seconds, trainings)
             if progress.barren >= BARREN:
                 raise MetalossError(f"no candidate trained without failing in the last {BARREN} generations")
         return progress
 
-    def _step(self, old: Progress, state: Any, scored: Scored, number: int) -> tuple[Progress, dict[str, Any]]:
+    def _stages(self) -> Stages:
+        chosen = self.run.settings
+        full = partial(self.trials.evaluator, chosen.tasks_per_generation, chosen.validation)
+        screen = chosen.screened()
+        passes = partial(self.trials.passes, screen, self.rivals, chosen.validation) if screen else None
+        return Stages(full, passes)
+
+    def _step(
+        self, old: Progress, state: Any, scored: Scored, number: int, stages: Stages, sieve: Sieve
+    ) -> tuple[Progress, dict[str, Any]]:
         """What is known after a generation, and its line of history."""
-        fitness, failed = scored.fitness, scored.score.isnan()
-        alive = fitness[fitness.isfinite()].double()
-        best = scored.population[fitness.argmax()[None]]
+        accuracy, failed = scored.score.double().mean(1), scored.score.isnan()
+        alive = accuracy[scored.fitness.isfinite()]
+        top = scored.fitness.argmax()
         halvings, last, centre = self.trials.engine.halvings, self.run.settings.finalists, self.strategy.centre(state)
+        tasks = scored.score.shape[1]
+        goes_on = self.strategy.epoch(number + 1) == self.strategy.epoch(number)
         progress = Progress(
-            number, state, old.finalists.cat(best)[-last:], old.centres.cat(centre)[-last:],
-            old.trainings + scored.score.numel(), halvings, 0 if len(alive) else old.barren + 1,
+            number, state, old.finalists.cat(scored.population[top[None]])[-last:], old.centres.cat(centre)[-last:],
+            old.trainings + stages.trained * tasks, halvings, 0 if len(alive) else old.barren + 1,
+            stages.known() if goes_on else Stages(stages.full).known(),
         )  # fmt: skip
         record: dict[str, Any] = {
             "generation": number,
-            "candidates": len(fitness),
-            "best": float(alive.max()) if len(alive) else None,
+            "candidates": len(accuracy),
+            "best": float(accuracy[top]) if len(alive) else None,
             "mean": float(alive.mean()) if len(alive) else None,
-            "diverged": int(failed.any(1).sum()),
-            "failed_trainings": int(failed.sum()),
+            "diverged": int(failed.any(1).sum()) - stages.screened,
+            "failed_trainings": int(failed.sum()) - stages.screened * tasks,
+            "trained": stages.trained,
             "trainings": progress.trainings,
         }
+        if stages.screened:
+            record["screened"] = stages.screened
+        if sieve.seen is not None:
+            record |= self._told(scored, accuracy, stages, sieve)
         if halvings > old.halvings:
             record["events"] = [f"out of memory: chunks cut to 1/{2**halvings}"]
         if number % self.run.settings.report_every == 0:
             record["held_out"] = self._held_out(centre)
         return progress, record
+
+    def _told(self, scored: Scored, accuracy: Tensor, stages: Stages, sieve: Sieve) -> dict[str, Any]:
+        """What the history tells of a generation of formulas: each with its accuracy, and what was refused."""
+        formulas = sieve.losses(scored.population).formulas  # type: ignore[attr-defined]
+        reached = {str(f): x for f, x in zip(formulas, accuracy.tolist(), strict=True)}
+        return {
+            "refused": dict(sorted(sieve.refused.items())),
+            "control": stages.control,
+            "losses": list(reached.items()),
+        }
 
     def _held_out(self, centre: Population) -> dict[str, float]:
         """The population's centre on the meta-validation tasks that cross-entropy was tuned on."""
@@ -121,37 +165,35 @@ class Campaign:
 
     def finish(self, progress: Progress) -> None:
         """Choose the winner on meta-validation tasks, write it, and only then look at the meta-test tasks."""
-        chosen = self.run.settings
-        winner, choice = self._elect(progress)
-        names = ", ".join(family.name for family in chosen.families)  # not paths: a loss is shared
+        tasks = self.run.settings.winner_tasks
+        stands = standing(self.genome, progress, self.ledger)
+        row, reached = elect(stands, self.trials, tasks)
+        choice = {"generation": progress.generation, "origin": stands.origins[row], "accuracy": float(reached[row]),
+                  "tasks": tasks}  # fmt: skip
+        names = ", ".join(family.name for family in self.run.settings.families)  # not paths: a loss is shared
         about = {"evolved on": names, "run": self.run.name, "choice": choice, "metaloss": __version__}
-        loss = GenomeCriterion(self.genome, winner, about)
-        card = f"# {self.run.name}\n\n{self.genome.describe(winner, 0)}, evolved on {names}.\n"
+        loss = stands.criterion(row, about)
+        card = f"# {self.run.name}\n\n{loss.describe()}, evolved on {names}.\n"
         catalogue.save(self.run.folder / "loss", loss, card)
-        summary = {"choice": choice, "trainings": progress.trainings, "test": self._test(winner)}
+        test = self._test(loss.losses())
+        sizes = front(stands, reached)
+        summary = {"choice": choice, "trainings": progress.trainings, **self._spared(), "front": sizes, "test": test}
+        if stands.formulas:
+            summary["formula"] = loss.describe()
         storage.write(self.run.folder / "loss" / "card.md", (card + _card(summary)).encode())
-        self._plot(winner)
+        self._plot(loss.losses(), sizes)
         self.run.write("summary.json", summary)  # last: it says that the run is finished
 
-    def _elect(self, progress: Progress) -> tuple[Population, dict[str, Any]]:
-        tasks = self.run.settings.winner_tasks
-        # A mean over generations has less of the noise that each one's tasks brought in.
-        standing = progress.finalists.cat(progress.centres[-1:]).cat(progress.centres.centre())
-        score = self.trials.held_out(self.genome.losses(standing), "winner", tasks)
-        # One failure among so many tasks costs what it costs in use, a wrong answer everywhere, and no more.
-        fitness = mean(score.nan_to_num(nan=0.0), self.trials.numbers(tasks))
-        row = int(fitness.argmax())
-        if score[row].isnan().all():
-            raise MetalossError(f"none of the {len(standing)} finalists trains without failing: there is no winner")
-        first = progress.generation - len(progress.finalists) + 1
-        names = [f"best of generation {first + i}" for i in range(len(progress.finalists))]
-        origin = [*names, "the population's centre", f"the mean of the last {len(progress.centres)} centres"][row]
-        choice = {"generation": progress.generation, "origin": origin, "accuracy": float(fitness[row]), "tasks": tasks}
-        return standing[row : row + 1], choice
+    def _spared(self) -> dict[str, Any]:
+        """What was not trained: how often each filter refused a formula, and the trainings that the screen saved."""
+        history, tasks = self.run.history(), len(self.trials.families) * self.run.settings.tasks_per_generation
+        refused = sum((Counter(record.get("refused", {})) for record in history), Counter[str]())
+        screened = sum(record.get("screened", 0) for record in history)
+        return {"refused": dict(refused.most_common()), "screened_trainings": screened * tasks}
 
-    def _test(self, winner: Population) -> dict[str, Any]:
+    def _test(self, losses: Losses) -> dict[str, Any]:
         """The winner at the family's own rate against cross-entropy at its best, on meta-test tasks."""
-        chosen, losses = self.run.settings, self.genome.losses(winner)
+        chosen = self.run.settings
         strongest = self.trials.strongest(chosen.rates, chosen.baseline_tasks)
         rivals, result = {"ce": self.rivals, "ce_steps": strongest}, dict[str, Any]()
         for kind, found in self.trials.test(losses, rivals, chosen.test_tasks).items():
@@ -162,13 +204,15 @@ class Campaign:
                 }  # fmt: skip
         return result
 
-    def _plot(self, winner: Population) -> None:
+    def _plot(self, loss: Losses, front: list[dict[str, Any]]) -> None:
         from metaloss import plots
 
         folder = self.run.folder / "plots"
         folder.mkdir(exist_ok=True)
         plots.fitness(self.run.history(), folder / "fitness.png")
-        plots.phenotype(self.genome.losses(winner), "evolved", self.genome.classes, folder / "phenotype.png")
+        plots.phenotype(loss, "evolved", self.genome.classes, folder / "phenotype.png")
+        if front:
+            plots.front(front, folder / "front.png")
 
     def _time(self, number: int, seconds: float, trainings: int) -> None:
         """Wall times stand beside the history, never in it; a lost line is no loss."""

@@ -108,6 +108,15 @@ def summary_lines(summary: dict[str, Any]) -> list[str]:
     """The winner and its test, in the words of every command."""
     choice = summary["choice"]
     lines = [f"winner  {choice['origin']}, chosen on {choice['tasks']} fresh meta-validation tasks"]
+    if formula := summary.get("formula"):
+        lines.append(f"loss    {formula}")
+    if refused := summary.get("refused"):
+        listed = ", ".join(f"{reason} {n}" for reason, n in refused.items())
+        lines.append(f"filters refused before any training: {listed}")
+    if saved := summary.get("screened_trainings"):
+        lines.append(f"screen  {saved} trainings saved")
+    if front := summary.get("front"):
+        lines.append("front   " + ", ".join(f"{row['size']} nodes {percent(row['accuracy'])}" for row in front))
     for name, row in summary["test"].items():
         ce, steps = row["ce"], row["ce_steps"]
         lines.append(
@@ -133,6 +142,8 @@ def label(strategy: dict[str, Any]) -> str:
     """A strategy's usual name."""
     if strategy["kind"] == "mu_plus_lambda":
         return f"({strategy['mu']}+{strategy['lambda_']})-ES"
+    if strategy["kind"] == "gp":
+        return f"({strategy['mu']}+{strategy['lambda_']})-GP"
     return str(strategy["kind"])
 
 

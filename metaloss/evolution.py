@@ -2,25 +2,33 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from metaloss.classifiers import Bound, Classifier, Inputs, Params
-from metaloss.genomes import Genome
 from metaloss.inner import Inner, accuracy, train
 from metaloss.losses import Losses
 from metaloss.objectives import Objective
 from metaloss.optimisers import Rate
 from metaloss.population import Population
-from metaloss.strategies import Strategy
+from metaloss.strategies import Genome, Strategy
 from metaloss.streams import Stream
 from metaloss.tasks import Tasks
 
 # Trains P losses on a task epoch's tasks: validation accuracies [P, T], and the family [T] of every task.
 Evaluator = Callable[[Losses, Stream], tuple[Float[Tensor, "P T"], Tensor]]
+# What cross-entropy reaches on the same tasks, for an objective that compares with it.
+Baseline = Callable[[Stream], Float[Tensor, " T"]]
+
+
+class Space(Genome, Protocol):
+    """What a strategy varies, and what candidates are as losses."""
+
+    def losses(self, population: Any) -> Losses:
+        """The candidates as losses that run together."""
 
 
 @dataclass(frozen=True)
@@ -33,13 +41,15 @@ class Scored:
 
 
 def generation(
-    strategy: Strategy, state: Any, genome: Genome, evaluator: Evaluator, objective: Objective, key: Stream, number: int
-) -> tuple[Any, Scored]:
-    """Ask for candidates, score them all on the same fresh tasks, and tell the strategy."""
+    strategy: Strategy, state: Any, genome: Space, evaluator: Evaluator, objective: Objective, key: Stream,
+    number: int, baseline: Baseline | None = None,
+) -> tuple[Any, Scored]:  # fmt: skip
+    """Ask for candidates, score them all on the same tasks, and tell the strategy."""
     population, state = strategy.ask(state, genome, key.at("vary", number))
-    # Tasks depend on the generation alone, so two strategies with one seed meet the same ones.
-    score, family = evaluator(genome.losses(population), key.at("tasks", number))
-    fitness = objective(score, family)
+    # Tasks depend on the epoch alone, so two strategies with one seed and the same epochs meet the same ones.
+    tasks = key.at("tasks", strategy.epoch(number))
+    score, family = evaluator(genome.losses(population), tasks)
+    fitness = objective(score, family, baseline(tasks) if baseline else None)
     return strategy.tell(state, population, fitness), Scored(population, score, fitness)
 
 

@@ -42,6 +42,15 @@ def fitness(history: Sequence[dict[str, Any]], path: Path) -> None:
 
 
 @drawing
+def front(rows: Sequence[dict[str, Any]], path: Path) -> None:
+    """Accuracy against size: the formulas that no smaller one reaches."""
+    figure, axes = _figure(1)
+    axes[0].step([r["size"] for r in rows], [100 * r["accuracy"] for r in rows], "o-", where="post", color=BLUE, ms=4)
+    axes[0].set(xlabel="nodes of the formula", ylabel="meta-validation accuracy [%]")
+    _save(figure, path)
+
+
+@drawing
 def phenotype(loss: Losses, name: str, classes: int | None, path: Path) -> None:
     """What one loss does to an image, over the probability of its true class, beside cross-entropy.
 

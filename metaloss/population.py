@@ -5,7 +5,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Self
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 
@@ -35,6 +35,11 @@ class Population:
     def genes(self) -> int:
         """How many step sizes a candidate can have: one, unless it is a real vector."""
         return 1
+
+    @property
+    def sizes(self) -> Int[Tensor, " P"]:
+        """How large each candidate is, for strategies that prefer small ones: 1, unless a representation differs."""
+        return torch.ones(len(self), dtype=torch.int64)
 
     def centre(self) -> Self:
         """One candidate that stands for all: the first (the fittest, by convention), unless a mean has a meaning."""

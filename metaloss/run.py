@@ -22,6 +22,7 @@ from metaloss.errors import DamagedFile, DiskError, SettingsError
 from metaloss.families import Episodes
 from metaloss.population import Population
 from metaloss.settings import Settings
+from metaloss.stages import Known
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,7 @@ class Progress:
     trainings: int
     halvings: int  # of the chunks, after running out of memory
     barren: int  # generations in a row in which every candidate failed
+    known: Known  # what this task epoch's formulas reached, where it goes on
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,7 @@ class Run:
         if checkpoint is None:
             return None, ()
         try:
-            progress = unpack(checkpoint.payload, (Progress, *types))
+            progress = unpack(checkpoint.payload, (Progress, Known, *types))
         except DamagedFile as error:
             raise DamagedFile(f"{self.folder}: state {checkpoint.generation}: {error}") from None
         return progress, checkpoint.warnings

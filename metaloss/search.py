@@ -15,6 +15,8 @@ from metaloss.criterion import Criterion
 from metaloss.engines.local import Local
 from metaloss.errors import DamagedFile, SettingsError
 from metaloss.families import Episodes, open_family
+from metaloss.genomes._symbolic import Symbolic
+from metaloss.ledger import Ledger
 from metaloss.run import Run, conditions, create, find, provenance
 from metaloss.settings import Settings
 from metaloss.streams import Stream
@@ -40,7 +42,7 @@ class Result:
 
 def evolve(
     tasks: str | Sequence[str] = "fashionmnist", *, genome: str | dict[str, Any] = "mln",
-    strategy: str | dict[str, Any] = "mu_plus_lambda", preset: str = "quick", out: str | Path = "runs",
+    strategy: str | dict[str, Any] | None = None, preset: str = "quick", out: str | Path = "runs",
     time_limit: float | None = None, reporter: Reporter | None = None, stop: Callable[[], bool] = lambda: False,
     **others: Any,
 ) -> Result:  # fmt: skip
@@ -49,7 +51,7 @@ def evolve(
     Args:
         tasks: names, paths or folder:PATH of task families.
         genome: the loss's representation, by name or as a table of settings with its `kind`.
-        strategy: the outer algorithm, likewise.
+        strategy: the outer algorithm, likewise; the genome's usual one where None.
         preset: "smoke", "quick" or "long".
         out: the folder that the run's folder is made in.
         time_limit: seconds after which no new generation starts.
@@ -61,7 +63,9 @@ def evolve(
         SettingsError: a setting that cannot be.
         DataError: images that are missing or do not fit.
     """
-    named = {key: {"kind": x} if isinstance(x, str) else x for key, x in (("genome", genome), ("strategy", strategy))}
+    named = {
+        key: {"kind": x} if isinstance(x, str) else x for key, x in (("genome", genome), ("strategy", strategy)) if x
+    }
     table = {"tasks": (tasks,) if isinstance(tasks, str) else tuple(tasks), **named, **others}
     chosen = settings.resolve(settings.merged(settings.preset(preset, table), table))
     return start(chosen, Path(out), time_limit=time_limit, reporter=reporter, stop=stop)
@@ -153,7 +157,8 @@ def _carry(
         engine.halvings = progress.halvings if progress else 0
         rivals = trials.baseline(chosen.rates, chosen.baseline_tasks)
         reporter.baseline(rivals, chosen.baseline_tasks)
-        campaign = Campaign(run, trials, genome, strategy, rivals, reporter)
+        ledger = Ledger(genome.filters, run.history()) if isinstance(genome, Symbolic) else None
+        campaign = Campaign(run, trials, genome, strategy, rivals, reporter, ledger)
         deadline = float("inf") if time_limit is None else time.monotonic() + time_limit
         progress = campaign.generations(progress, deadline)
         campaign.finish(progress)

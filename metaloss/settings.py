@@ -8,11 +8,13 @@ from typing import Annotated, Any, Literal
 import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
-from metaloss import families, registry
+from metaloss import families, objectives, registry
 from metaloss.errors import DamagedFile, SettingsError
 from metaloss.families import TaskFamily
 from metaloss.genomes import Genome
+from metaloss.objectives import Objective
 from metaloss.strategies import Strategy
+from metaloss.trials import Screen
 
 RATES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0, 3.0)
 PRESETS: dict[str, dict[str, Any]] = {
@@ -21,6 +23,8 @@ PRESETS: dict[str, dict[str, Any]] = {
     "quick": {},
     "long": {"generations": 1500, "tasks_per_generation": 16},
 }  # fmt: skip
+
+USUAL = "mln"  # genome
 
 Count = Annotated[int, Field(ge=1, le=1_000_000)]
 
@@ -31,8 +35,8 @@ class Settings(BaseModel):
     Attributes:
         tasks: families as the user named them; `families` holds what they resolved to.
         genome: a table with the genome's kind and settings.
-        strategy: likewise.
-        generations: how many to run.
+        strategy: likewise; by default the genome's usual one.
+        generations: how many to run; by default as many as the genome's usual strategy needs.
         tasks_per_generation: of every family; all candidates of a generation meet the same tasks.
         validation: validation images per class while searching (at most the family's own number).
         seed: of every random draw.
@@ -40,6 +44,14 @@ class Settings(BaseModel):
         memory: bytes that trainings may take.
         tf32: let a GPU multiply with mantissas of 10 bits instead of 23: faster, and accuracies change in their last
             digits; nothing on a CPU.
+        objective: from scores to fitness: "mean" over tasks; "robust", the mean less some standard deviations; "wins",
+            in how many families tuned cross-entropy is beaten, and then by how much.
+        deviations: how many of them "robust" takes off.
+        tries: how often a formula that is not worth a training is varied again before it is given up.
+        screen_steps: of a short training before the full one, which only those pass that come far enough; 0: none. By
+            default 20 where families train for more than 60 steps, and none elsewhere.
+        screen_tasks: tasks of that short training.
+        screen_share: how much of the way from chance to cross-entropy is far enough.
         report_every: generations between two looks at held-out (meta-validation) tasks.
         rates: learning rates among which cross-entropy's is chosen.
         baseline_tasks: meta-validation tasks for that choice.
@@ -61,6 +73,12 @@ class Settings(BaseModel):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     memory: Annotated[int, Field(ge=1 << 26)] = 2 << 30
     tf32: bool = False
+    objective: Literal["mean", "robust", "wins"] = "mean"
+    deviations: Annotated[float, Field(ge=0, le=100)] = 1.0
+    tries: Annotated[int, Field(ge=1, le=10_000)] = 30
+    screen_steps: Annotated[int, Field(ge=0)] | None = None
+    screen_tasks: Count = 2
+    screen_share: Annotated[float, Field(ge=0, le=1)] = 0.5
     report_every: Count = 10
     rates: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1)] = RATES
     baseline_tasks: Annotated[int, Field(ge=2)] = 64
@@ -86,9 +104,27 @@ class Settings(BaseModel):
                 raise SettingsError(f"this genome works for {genome.classes} classes alone, and {ways}")
         return genome, strategy
 
+    def judge(self) -> Objective:
+        """From scores to fitness."""
+        return objectives.read(self.objective, self.deviations)
+
+    def screened(self) -> Screen | None:
+        """The short training before the full one, if there is one."""
+        longest = max(family.inner.steps for family in self.families)
+        steps = (20 if longest > 60 else 0) if self.screen_steps is None else self.screen_steps
+        return Screen(steps, self.screen_tasks, self.screen_share) if steps else None
+
     def table(self) -> dict[str, Any]:
         """All settings as plain values, for TOML."""
         return TypeAdapter(Settings).dump_python(self, mode="json", exclude_none=True)
+
+
+def _usual(table: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a run that suit the genome it asks for."""
+    given = table.get("genome")
+    genome = str(given.get("kind", USUAL)) if isinstance(given, Mapping) else USUAL
+    usual = registry.part("genomes", genome).usual if genome in registry.names("genomes") else {}  # type: ignore[attr-defined]
+    return {"genome": {"kind": genome}, **usual}
 
 
 def resolve(table: Mapping[str, Any]) -> Settings:
@@ -101,8 +137,7 @@ def resolve(table: Mapping[str, Any]) -> Settings:
     own = {k: v for k, v in table.items() if k not in of_families}
     changes = {k: v for k, v in table.items() if k in of_families}
     # A setting of the default genome or strategy needs no kind beside it.
-    kinds = {k: Settings.model_fields[k].get_default(call_default_factory=True) for k in ("genome", "strategy")}
-    settings: Settings = registry.validated(Settings, merged(kinds, own), "settings")
+    settings: Settings = registry.validated(Settings, merged(_usual(own), own), "settings")
     chosen = settings.families or tuple(families.read(name) for name in settings.tasks)
     names = [family.name for family in chosen]
     if twice := [name for name in names if names.count(name) > 1]:

@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+import random
 from dataclasses import dataclass
 
 import torch
@@ -27,9 +28,16 @@ class Stream:
 
     def generator(self) -> torch.Generator:
         """A fresh CPU generator, seeded by a hash of seed and path."""
+        return torch.Generator().manual_seed(self._number() >> 1)
+
+    def dice(self) -> random.Random:
+        """The same for many small draws, one after another."""
+        return random.Random(self._number())
+
+    def _number(self) -> int:
         # repr keeps 1 and "1" apart; SHA-256 keeps neighbouring paths independent.
         digest = hashlib.sha256(repr((self.seed, *self.path)).encode()).digest()
-        return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
+        return int.from_bytes(digest[:8], "little")
 
     def normal(self, *shape: int) -> Float[Tensor, "..."]:
         """Standard normal numbers.

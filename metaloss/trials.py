@@ -2,9 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from metaloss.engines.local import Local
@@ -15,6 +16,18 @@ from metaloss.statistics import Paired, paired
 from metaloss.streams import Stream
 
 STEPS = (20, 30, 40, 60, 80, 120, 160, 200)  # numbers of steps among which the strongest cross-entropy is chosen
+
+
+@dataclass(frozen=True)
+class Screen:
+    """A short training before the full one: so many steps on so few tasks.
+
+    Passed by those that come as far as a share of the way from chance to cross-entropy after as many steps.
+    """
+
+    steps: int
+    tasks: int
+    share: float
 
 
 @dataclass(frozen=True)
@@ -53,6 +66,25 @@ class Trials:
         """Scores on fresh meta-training tasks of every family, and each task's family: what evolution learns from."""
         scores = [self.scores(e, losses, "train", key, tasks, val=validation)[0] for e in self.families]
         return torch.cat(scores, 1), self.numbers(tasks)
+
+    def rival(self, rivals: Sequence["Tuned"], tasks: int, validation: int, key: Stream) -> Float[Tensor, " T"]:
+        """The tuned rivals' scores on the tasks that the evaluator draws by this key, each on its own family's."""
+        pairs = zip(self.families, rivals, strict=True)
+        scores = [self.scores(e, r.losses, "train", key, tasks, val=validation, lr=r.lr)[0, 0] for e, r in pairs]
+        return torch.cat(scores)
+
+    def passes(
+        self, screen: Screen, rivals: Sequence["Tuned"], validation: int, losses: Losses, key: Stream
+    ) -> Bool[Tensor, " P"]:
+        """Whether losses come far enough in a short training, measured by cross-entropy at its best rate."""
+        enough = torch.ones(len(losses), dtype=torch.bool)
+        for e, rival in zip(self.families, rivals, strict=True):
+            short = partial(self.scores, e, val=validation, steps=(min(screen.steps, e.family.inner.steps),))
+            ours = short(losses, "train", key, screen.tasks)[0].mean(1)
+            theirs = short(rival.losses, "train", key, screen.tasks, lr=rival.lr)[0].mean()
+            chance = 1 / e.family.ways
+            enough &= ours >= chance + screen.share * (theirs - chance)  # a failure's NaN is not
+        return enough
 
     def numbers(self, tasks: int) -> Int[Tensor, " T"]:
         """The family of each task, where every family has as many."""

@@ -79,3 +79,8 @@ def test_vectors_come_back_as_they_went_in():
     population = Vectors(torch.zeros(1, 2)).from_vectors(values)
     assert torch.equal(population.vectors(), values)
     assert len(population) == 2
+
+
+def test_candidates_are_of_size_one_unless_a_representation_says_otherwise():
+    assert trees().sizes.tolist() == [1, 1, 1, 1]
+    assert Vectors(torch.zeros(0, 3)).sizes.tolist() == []

@@ -25,6 +25,8 @@ STRATEGIES = {
     "mu_plus_lambda": MU_PLUS_LAMBDA,
     "openai_es": {"kind": "openai_es", "population": 4},
     "random_search": {"kind": "random_search", "population": 3},
+    "gp": {"kind": "gp", "mu": 2, "lambda_": 2, "store": 1.0, "recall": 1.0},
+    "regularized": {"kind": "regularized", "population": 3, "initial": 4, "batch": 2, "refresh": 2},
 }
 # Steps this large make numbers overflow that no bounded activation holds back.
 HUGE = {"genome": {**GENOME, "activation": "relu"}, "strategy": {**MU_PLUS_LAMBDA, "sigma": 1e30}}
@@ -90,7 +92,17 @@ def test_the_history_holds_no_clock_and_no_host(tmp_path):
     folder = evolved(tmp_path, generations=2, report_every=1).folder
     text = (folder / "history.jsonl").read_text()
     assert socket.gethostname() not in text and str(tmp_path) not in text
-    keys = {"generation", "candidates", "best", "mean", "diverged", "failed_trainings", "trainings", "held_out"}
+    keys = {
+        "generation",
+        "candidates",
+        "best",
+        "mean",
+        "diverged",
+        "failed_trainings",
+        "trained",
+        "trainings",
+        "held_out",
+    }
     lines = [json.loads(line) for line in text.splitlines()]
     assert all(line.keys() == keys | {"sha256"} for line in lines)
     assert all(line["held_out"].keys() == {"accuracy", "gain", "error"} for line in lines)

@@ -1,6 +1,7 @@
 """Search spaces: how a loss is represented, sampled, varied, run and described."""
 
-from typing import ClassVar, Protocol
+from collections.abc import Mapping
+from typing import Any, ClassVar, Protocol
 
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -14,6 +15,8 @@ class Genome(Protocol):
     """A search space: settings, no state."""
 
     vector: ClassVar[bool]  # can be seen as real vectors
+    usual: ClassVar[Mapping[str, Any]]  # settings of a run that suit it, where no others are given
+    reasons: ClassVar[tuple[str, ...]]  # what the codes of `valid` mean
     populations: ClassVar[tuple[type, ...]]  # what a file may hold
 
     @property

@@ -5,8 +5,9 @@ block of convolutions turns them into a loss. The paper prints no sizes, kernels
 """
 
 import math
+from collections.abc import Mapping
 from functools import lru_cache
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import torch
 from jaxtyping import Float, Int
@@ -62,6 +63,8 @@ class MetaLossNetwork:
     kernel: Annotated[int, Field(ge=1, le=9)] = 3
 
     vector: ClassVar[bool] = True
+    usual: ClassVar[Mapping[str, Any]] = {"strategy": {"kind": "mu_plus_lambda"}, "generations": 400}
+    reasons: ClassVar[tuple[str, ...]] = ("",)
     populations: ClassVar[tuple[type, ...]] = (Vectors,)
 
     @model_validator(mode="after")

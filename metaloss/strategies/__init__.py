@@ -28,6 +28,9 @@ class Strategy(Protocol):
     needs_vectors: ClassVar[bool]
     states: ClassVar[tuple[type, ...]]  # what a checkpoint may hold
 
+    def epoch(self, generation: int) -> int:
+        """The task epoch of a generation (1, 2, ...): scores of different epochs are never compared."""
+
     def init(self, genome: Genome, key: Stream) -> Any:
         """The state before the first generation: a frozen dataclass of tensors, populations and numbers."""
 

@@ -42,6 +42,10 @@ class MuPlusLambda:
     needs_vectors: ClassVar[bool] = False
     states: ClassVar[tuple[type, ...]] = (Living,)
 
+    def epoch(self, generation: int) -> int:
+        """The generation: each has fresh tasks."""
+        return generation
+
     def init(self, genome: Genome, key: Stream) -> Living:
         """μ mutants of what the genome samples, all with the same step size."""
         start = genome.sample(self.mu, key.at("sample"))

@@ -46,6 +46,10 @@ class OpenaiEs:
             raise ValueError("must be even, as perturbations come in mirrored pairs")
         return n
 
+    def epoch(self, generation: int) -> int:
+        """The generation: each has fresh tasks."""
+        return generation
+
     def init(self, genome: Genome, key: Stream) -> Search:
         """The first sample, and no momentum."""
         centre = genome.sample(1, key.at("sample"))

@@ -32,6 +32,10 @@ class RandomSearch:
     needs_vectors: ClassVar[bool] = False
     states: ClassVar[tuple[type, ...]] = (Best,)
 
+    def epoch(self, generation: int) -> int:
+        """The generation: each has fresh tasks."""
+        return generation
+
     def init(self, genome: Genome, key: Stream) -> Best:
         """One sample."""
         return Best(genome.sample(1, key.at("sample")))

@@ -1,0 +1,114 @@
+"""What genomes that stand for formulas share: where they start, what they decode to, what is not worth a training."""
+
+import random
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar, TypeVar
+
+import torch
+from jaxtyping import Int
+from pydantic import ConfigDict, Field, field_validator
+from pydantic.dataclasses import dataclass as settings
+from torch import Tensor
+
+from metaloss import zoo
+from metaloss.errors import SettingsError
+from metaloss.filters import REASONS, Filters, examine
+from metaloss.formulas import Formulas
+from metaloss.language.expression import C, Expression, call
+from metaloss.language.formula import Formula
+from metaloss.population import Population
+from metaloss.streams import Stream
+
+Row = TypeVar("Row")
+
+RANDOM = "random"
+Dice = random.Random  # one per candidate: what it draws does not depend on its neighbours
+
+
+@settings(frozen=True, config=ConfigDict(extra="forbid"))
+class Symbolic:
+    """Settings of every genome of formulas.
+
+    Attributes:
+        start: where the search starts: "random", losses by published name or formula, or both, with commas between.
+        filters: which candidates are not worth a training.
+    """
+
+    start: str = RANDOM
+    filters: Filters = Field(default_factory=Filters)
+
+    vector: ClassVar[bool] = False
+    symbolic: ClassVar[bool] = True
+    classes: ClassVar[int | None] = None
+    reasons: ClassVar[tuple[str, ...]] = REASONS
+
+    @field_validator("start")
+    @classmethod
+    def _known(cls, start: str) -> str:
+        for name in parts(start):
+            if name != RANDOM:
+                seed(name)
+        return start
+
+    @property
+    def seeds(self) -> tuple[Expression, ...]:
+        """The losses that `start` names."""
+        return tuple(seed(name) for name in parts(self.start) if name != RANDOM)
+
+    def expressions(self, population: Any) -> list[Expression]:
+        """What the candidates stand for, each with the sign that they have themselves."""
+        raise NotImplementedError
+
+    def started(
+        self,
+        seeds: Sequence[Row],
+        n: int,
+        key: Stream,
+        fresh: Callable[[int, Dice], Row],
+        vary: Callable[[Row, Dice], Row],
+    ) -> list[Row]:
+        """The seeds once each, then what `fresh` draws; what `vary` makes of them where "random" is not wanted."""
+        found, rows = list(seeds[:n]), range(len(seeds), n)
+        if RANDOM in parts(self.start):
+            return found + [fresh(i, key.at(i).dice()) for i in rows]
+        return found + [vary(seeds[i % len(seeds)], key.at(i).dice()) for i in rows]
+
+    def valid(self, population: Any) -> Int[Tensor, " P"]:
+        """0, or the number in `reasons` of why a candidate is not worth a training."""
+        return torch.tensor([examine(e, self.filters).reason for e in self.expressions(population)], dtype=torch.int64)
+
+    def formulas(self, population: Population) -> tuple[Formula, ...]:
+        """The candidates as losses; one whose phenotype stands upside down has its sign turned."""
+        return tuple(Formula(examine(e, self.filters).expression) for e in self.expressions(population))
+
+    def losses(self, population: Population) -> Formulas:
+        """The candidates as losses that run together."""
+        return Formulas.of(self.formulas(population))
+
+    def describe(self, population: Population, row: int) -> str:
+        """The formula."""
+        return str(self.formulas(population[row : row + 1])[0])
+
+
+def parts(start: str) -> list[str]:
+    """What stands between the commas that are in no brackets."""
+    found, depth, first = [], 0, 0
+    for place, c in enumerate(start):
+        depth += (c == "(") - (c == ")")
+        if c == "," and not depth:
+            found.append(start[first:place])
+            first = place + 1
+    return [part.strip() for part in (*found, start[first:])]
+
+
+def seed(name: str) -> Expression:
+    """A loss by name or formula as an expression that is summed over classes.
+
+    Raises:
+        SettingsError: there is none, or it is more than an expression.
+    """
+    formula = zoo.read(name)
+    if formula.temperature != 1:
+        raise SettingsError(f"{name}: its temperature is no part of an expression, so no search can start from it")
+    e = formula.expression
+    return call("div", e, C) if formula.reduction == "mean" else e

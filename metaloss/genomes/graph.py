@@ -1,0 +1,275 @@
+"""Loss functions as small graphs: the search space of Morgan 2024, with the probabilities of its code.
+
+Four inputs, four hidden nodes and a root, each node an operation of one or two others. A node that the root does not
+depend on is inactive: it is kept, and may be connected again.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, ClassVar, Self
+
+import torch
+from jaxtyping import Float, Int
+from pydantic import ConfigDict, model_validator
+from pydantic.dataclasses import dataclass as settings
+from torch import Tensor
+
+from metaloss.errors import SettingsError
+from metaloss.genomes._symbolic import RANDOM, Dice, Symbolic, parts, seed
+from metaloss.language.expression import LOGP, Expression, P, Y, call, constant
+from metaloss.language.primitives import MORGAN_BINARY, MORGAN_UNARY
+from metaloss.population import Population
+from metaloss.streams import Stream
+
+__all__ = ["Graph"]
+
+Node = tuple[int, int, int]  # an operation and two arguments; one that takes a single argument ignores the second
+Nodes = tuple[Node, ...]
+
+INPUTS = (Y, P, constant(1), constant(-1))
+OPERATIONS = MORGAN_UNARY + MORGAN_BINARY
+HIDDEN = 4
+ROOT = len(INPUTS) + HIDDEN
+UNARY, BINARY = range(len(MORGAN_UNARY)), range(len(MORGAN_UNARY), len(OPERATIONS))
+
+# How often, as in the published code.
+HIDDEN_UNARY, ROOT_UNARY = 0.7, 0.2
+CHANGE_OPERATION, CHANGE_CONNECTION = 0.7, 0.15  # else between one argument and two
+SWAP = 0.2  # of the changed connections of a binary operation
+DRAWS = 2500  # of a random graph
+ATTEMPTS = 100  # at a child
+
+_UNUSED: Node = (OPERATIONS.index("neg"), 0, 1)
+_SAME = {"div": "quotient"}  # what a loss may be written with, and the protected form that graphs have
+
+
+@dataclass(frozen=True)
+class Graphs(Population):
+    """Candidates that are graphs, hidden nodes first, the root last.
+
+    Attributes:
+        operation: of each node, a place in `OPERATIONS`.
+        arguments: of each node; inputs come first, then hidden nodes.
+    """
+
+    operation: Int[Tensor, "P 5"]
+    arguments: Int[Tensor, "P 5 2"]
+
+    @classmethod
+    def of(cls, rows: list[Nodes]) -> Self:
+        """These graphs, one a row."""
+        table = torch.tensor(rows, dtype=torch.int64).reshape(-1, HIDDEN + 1, 3)
+        return cls(table[..., 0], table[..., 1:])
+
+    def rows(self) -> list[Nodes]:
+        """The graphs one by one."""
+        table = torch.cat([self.operation[..., None], self.arguments], -1).tolist()
+        return [tuple((op, first, second) for op, first, second in row) for row in table]
+
+
+@settings(frozen=True, config=ConfigDict(extra="forbid"))
+class Graph(Symbolic):
+    """Where the search starts and what it leaves out; all else is as published."""
+
+    usual: ClassVar[Mapping[str, Any]] = {"strategy": {"kind": "regularized"}, "generations": 200}
+    populations: ClassVar[tuple[type, ...]] = (Graphs,)
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        for name in parts(self.start):
+            if name != RANDOM:
+                encode(seed(name), name)
+        return self
+
+    def sample(self, n: int, key: Stream) -> Graphs:
+        """The losses that `start` names, then random graphs, or mutants where it names no random ones."""
+        found = [encode(e).rows()[0] for e in self.seeds]
+        return Graphs.of(self.started(found, n, key, lambda _, dice: _random(dice), _mutant))
+
+    def mutate(self, parents: Graphs, strength: Float[Tensor, "P ..."], key: Stream) -> Graphs:
+        """Children that differ in one active node; there is no strength to it."""
+        return Graphs.of([_mutant(nodes, key.at(i).dice()) for i, nodes in enumerate(parents.rows())])
+
+    def crossover(self, a: Graphs, b: Graphs, key: Stream) -> Graphs:
+        """Children that have each node of either parent (ours: none was published)."""
+        pairs = zip(a.rows(), b.rows(), strict=True)
+        return Graphs.of([_cross(one, other, key.at(i).dice()) for i, (one, other) in enumerate(pairs)])
+
+    def expressions(self, population: Graphs) -> list[Expression]:
+        """What the graphs compute."""
+        return [decode(nodes) for nodes in population.rows()]
+
+
+@lru_cache(maxsize=1 << 14)
+def decode(nodes: Nodes) -> Expression:
+    """What a graph without circles computes."""
+
+    def walk(at: int) -> Expression:
+        if at < len(INPUTS):
+            return INPUTS[at]
+        return call(OPERATIONS[nodes[at - len(INPUTS)][0]], *map(walk, arguments(nodes, at)))
+
+    return walk(ROOT)
+
+
+def arguments(nodes: Nodes, at: int) -> tuple[int, ...]:
+    """What a node is applied to."""
+    op, first, second = nodes[at - len(INPUTS)]
+    return (first,) if op in UNARY else (first, second)
+
+
+def active(nodes: Nodes) -> set[int] | None:
+    """The root and what it depends on, inputs too; None where something depends on itself."""
+    done: dict[int, bool] = {}  # False while what it depends on is looked at
+
+    def visit(at: int) -> bool:
+        if at not in done:
+            done[at] = at < len(INPUTS)
+            done[at] = done[at] or all(visit(a) for a in arguments(nodes, at))
+        return done[at]
+
+    return set(done) if visit(ROOT) else None
+
+
+def decodes(nodes: Nodes) -> bool:
+    """Whether a graph is free of circles and reads both the target and the prediction."""
+    found = active(nodes)
+    return found is not None and {INPUTS.index(Y), INPUTS.index(P)} <= found
+
+
+# --- from a loss ---
+
+
+def encode(e: Expression, name: str = "") -> Graphs:
+    """A loss as a graph; equal parts of it share a node.
+
+    A logarithm or a quotient takes its protected form, which differs by ε = 1e-7.
+
+    Args:
+        e: the loss, summed over classes.
+        name: what to call it in an error.
+
+    Raises:
+        SettingsError: it holds what graphs do not, or too much.
+    """
+    nodes: dict[Expression, Node] = {}
+    try:
+        _place(_rewritten(e), nodes)
+        if len(nodes) > HIDDEN + 1:
+            raise SettingsError(f"it takes {len(nodes)} operations, and a graph has {HIDDEN + 1}")
+        *hidden, root = nodes.values() or [_UNUSED]
+        found = (*hidden, *[_UNUSED] * (HIDDEN - len(hidden)), root)
+        if not nodes or not decodes(found):
+            raise SettingsError("a graph reads y and a prediction")
+    except SettingsError as error:
+        raise SettingsError(f"{name or e} is no graph: {error}") from None
+    return Graphs.of([found])
+
+
+def _rewritten(e: Expression) -> Expression:
+    """In the operations that graphs have."""
+    if e == LOGP:
+        return call("ln", P)
+    if not e.args:
+        return e
+    first, *others = map(_rewritten, e.args)
+    if e.head == "pow" and others == [constant(2)]:
+        return call("square", first)
+    return call(_SAME.get(e.head, e.head), first, *others)
+
+
+def _place(e: Expression, nodes: dict[Expression, Node]) -> int:
+    """The number of the node or input that an expression is, after those of its arguments."""
+    if e in INPUTS:
+        return INPUTS.index(e)
+    if not e.args:
+        raise SettingsError(f"its inputs are {', '.join(map(str, INPUTS))}, not {e}")
+    if e.head not in OPERATIONS:
+        raise SettingsError(f"{e.head} is not among its operations")
+    if e not in nodes:
+        first, *others = [_place(a, nodes) for a in e.args]
+        second = others[0] if others else INPUTS.index(P)
+        nodes[e] = (OPERATIONS.index(e.head), first, second)
+    return len(INPUTS) + list(nodes).index(e)
+
+
+# --- by chance ---
+
+
+def _random(dice: Dice) -> Nodes:
+    """A random graph that decodes."""
+    for _ in range(DRAWS):
+        if decodes(found := _draw(dice)):
+            return found
+    return encode(call("neg", call("mul", Y, call("ln", P)))).rows()[0]
+
+
+def _draw(dice: Dice) -> Nodes:
+    """Random nodes; the root reads hidden ones alone, and nine of ten times the result does not decode."""
+    hidden = [_node(dice, HIDDEN_UNARY, _others(at)) for at in range(len(INPUTS), ROOT)]
+    return (*hidden, _node(dice, ROOT_UNARY, range(len(INPUTS), ROOT)))
+
+
+def _node(dice: Dice, unary: float, allowed: "range | list[int]") -> Node:
+    operation = dice.choice(UNARY if dice.random() < unary else BINARY)
+    first, second = dice.sample(allowed, 2)
+    return operation, first, second
+
+
+def _others(at: int, *taken: int) -> list[int]:
+    """What a node may be applied to: any input or hidden node but itself and those that are taken."""
+    return [i for i in range(ROOT) if i != at and i not in taken]
+
+
+def _mutant(parent: Nodes, dice: Dice) -> Nodes:
+    """A child that decodes, or the parent where that does not come about."""
+    places = sorted(at for at in active(parent) or () if at >= len(INPUTS))
+    for _ in range(ATTEMPTS):
+        at = dice.choice(places)
+        row = at - len(INPUTS)
+        child = (*parent[:row], _changed(parent[row], at, dice), *parent[row + 1 :])
+        if decodes(child):
+            return child
+    return parent
+
+
+def _changed(node: Node, at: int, dice: Dice) -> Node:
+    """A node with another operation, another argument, or another number of them."""
+    kind = dice.random()
+    if kind < CHANGE_OPERATION:
+        operation, *rest = node
+        same = UNARY if operation in UNARY else BINARY
+        return dice.choice([i for i in same if i != operation]), rest[0], rest[1]
+    if kind < CHANGE_OPERATION + CHANGE_CONNECTION:
+        return _reconnected(node, at, dice)
+    return _regrouped(node, at, dice)
+
+
+def _reconnected(node: Node, at: int, dice: Dice) -> Node:
+    operation, first, second = node
+    if operation in UNARY:
+        return operation, dice.choice(_others(at, first)), second
+    if dice.random() < SWAP:
+        return operation, second, first
+    other = dice.choice(_others(at, first, second))
+    return (operation, other, second) if dice.random() < 0.5 else (operation, first, other)
+
+
+def _regrouped(node: Node, at: int, dice: Dice) -> Node:
+    """One argument more or less, at either place."""
+    operation, first, second = node
+    keeps = dice.random() < 0.5
+    if operation in BINARY:
+        return dice.choice(UNARY), *((first, second) if keeps else (second, first))
+    other = dice.choice(_others(at, first))
+    return dice.choice(BINARY), *((first, other) if keeps else (other, first))
+
+
+def _cross(a: Nodes, b: Nodes, dice: Dice) -> Nodes:
+    """A child that decodes, or the first parent where that does not come about."""
+    for _ in range(ATTEMPTS):
+        child = tuple(dice.choice(pair) for pair in zip(a, b, strict=True))
+        if decodes(child):
+            return child
+    return a

@@ -1,0 +1,231 @@
+"""Expression trees, varied by genetic programming (Koza 1992; limits as in Next Generation Loss 2024).
+
+That paper prints no functions, terminals or probabilities: those here are ours.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+import torch
+from jaxtyping import Float, Int
+from pydantic import ConfigDict, Field, field_validator, model_validator
+from pydantic.dataclasses import dataclass as settings
+from torch import Tensor
+
+from metaloss import registry
+from metaloss.errors import SettingsError
+from metaloss.genomes._symbolic import Dice, Symbolic
+from metaloss.language.expression import LOGP, TERMINALS, Expression, Y, call, constant
+from metaloss.language.primitives import PRIMITIVES
+from metaloss.population import Population
+from metaloss.streams import Stream
+
+__all__ = ["Tree"]
+
+FUNCTIONS = (
+    "add", "sub", "mul", "aq", "max", "min", "exp", "log_clamp", "square", "sqrt_clamp", "abs", "tanh", "sigmoid",
+)  # fmt: skip
+HEADS = ("", *TERMINALS, *PRIMITIVES)  # symbol k stands for HEADS[k - 1], 0 for nothing
+TRIES = 50
+CROSS_ENTROPY = call("mul", call("neg", Y), LOGP)
+
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+@dataclass(frozen=True)
+class Trees(Population):
+    """Expressions in prefix order: symbols, 0 behind the last one, and the values of those that are constants."""
+
+    symbols: Int[Tensor, "P L"]
+    values: Float[Tensor, "P L"]
+
+    @property
+    def sizes(self) -> Int[Tensor, " P"]:
+        """How many nodes."""
+        return (self.symbols > 0).sum(1)
+
+
+@settings(frozen=True, config=ConfigDict(extra="forbid"))
+class Tree(Symbolic):
+    """What trees are made of, how large they are, and how they vary.
+
+    Attributes:
+        functions: primitives of the inner nodes (metaloss list primitives).
+        terminals: of the leaves, beside constants.
+        constants: the share of leaves that are constants, drawn from a normal distribution.
+        min_height: of any tree, in steps from the root to the deepest leaf.
+        first_height: the greatest of a random tree; they are ramped half-and-half from `min_height` on.
+        max_height: of any tree.
+        max_size: nodes of any tree.
+        subtree: how often a mutation puts a fresh subtree in the place of another, relative to the other kinds.
+        point: how often it changes one node's function or leaf.
+        insert: how often it puts a function between a node and its parent.
+        shift: how often it moves the constants.
+        step: a shifted constant's standard deviation, relative to its size plus 0.1.
+    """
+
+    functions: Annotated[tuple[str, ...], Field(min_length=1)] = FUNCTIONS
+    terminals: Annotated[tuple[Literal["y", "p", "logp", "C"], ...], Field(min_length=2)] = ("y", "p", "logp")
+    constants: Share = 0.25
+    min_height: Annotated[int, Field(ge=1, le=10)] = 2
+    first_height: Annotated[int, Field(ge=1, le=10)] = 4
+    max_height: Annotated[int, Field(ge=1, le=60)] = 10
+    max_size: Annotated[int, Field(ge=3, le=500)] = 100
+    subtree: Share = 0.3
+    point: Share = 0.2
+    insert: Share = 0.2
+    shift: Share = 0.3
+    step: Annotated[float, Field(gt=0, le=10)] = 0.3
+
+    usual: ClassVar[Mapping[str, Any]] = {"strategy": {"kind": "gp"}, "generations": 120}
+    populations: ClassVar[tuple[type, ...]] = (Trees,)
+
+    @field_validator("functions")
+    @classmethod
+    def _primitives(cls, functions: tuple[str, ...]) -> tuple[str, ...]:
+        for name in functions:
+            if name not in PRIMITIVES:
+                raise SettingsError(registry.unknown("primitive", name, PRIMITIVES, "metaloss list primitives"))
+        return functions
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if not self.min_height <= self.first_height <= self.max_height:
+            raise ValueError("needs min_height <= first_height <= max_height")
+        if "y" not in self.terminals or {"p", "logp"}.isdisjoint(self.terminals):
+            raise ValueError("terminals must hold y, and p or logp")
+        if not any(PRIMITIVES[name].arity == 2 for name in self.functions):
+            raise ValueError("functions must hold one of two arguments, or no tree could read y and a prediction")
+        if not self.subtree + self.point + self.insert + self.shift:
+            raise ValueError("one of subtree, point, insert and shift must be above 0")
+        for e in self.seeds:
+            if e.size > self.max_size or e.height > self.max_height:
+                raise ValueError(f"start: {e} has {e.size} nodes and height {e.height}, more than trees may have")
+        return self
+
+    def sample(self, n: int, key: Stream) -> Trees:
+        """The losses of `start`, then random trees; mutants of the former where "random" is not among them."""
+        return self._rows(self.started(self.seeds, n, key, self._random, self._mutant))
+
+    def mutate(self, parents: Trees, strength: Float[Tensor, "P ..."], key: Stream) -> Trees:
+        """One child of each parent, by one of the four mutations; no use is made of a strength."""
+        found = self.expressions(parents)
+        return self._rows([self._mutant(e, key.at(i).dice()) for i, e in enumerate(found)])
+
+    def crossover(self, a: Trees, b: Trees, key: Stream) -> Trees:
+        """Each tree of `a` with one of its subtrees replaced by one of the tree of `b` in the same row."""
+        pairs = zip(self.expressions(a), self.expressions(b), strict=True)
+
+        def child(one: Expression, other: Expression, dice: Dice) -> Expression:
+            return self._retried(one, lambda: replaced(one, dice.randrange(one.size), dice.choice(list(other))))
+
+        return self._rows([child(one, other, key.at(i).dice()) for i, (one, other) in enumerate(pairs)])
+
+    def expressions(self, population: Trees) -> list[Expression]:
+        """The trees."""
+        rows = zip(population.symbols.tolist(), population.values.tolist(), strict=True)
+        return [_decoded(tuple(symbols), tuple(values)) for symbols, values in rows]
+
+    def _rows(self, expressions: list[Expression]) -> Trees:
+        symbols = torch.zeros(len(expressions), self.max_size, dtype=torch.int16)
+        values = torch.zeros(len(expressions), self.max_size, dtype=torch.float64)
+        for row, e in enumerate(expressions):
+            symbols[row, : e.size] = torch.tensor([HEADS.index(node.head) + 1 for node in e])
+            values[row, : e.size] = torch.tensor([node.value for node in e], dtype=torch.float64)
+        return Trees(symbols, values)
+
+    def _random(self, row: int, dice: Dice) -> Expression:
+        """Ramped half-and-half: heights in turn, every other tree full."""
+        span = self.first_height - self.min_height + 1
+        height, full = self.min_height + row // 2 % span, row % 2 == 0
+        return self._retried(CROSS_ENTROPY, lambda: self._grown(height, dice, full))
+
+    def _mutant(self, e: Expression, dice: Dice) -> Expression:
+        return self._retried(e, lambda: self._mutated(e, dice))
+
+    def _retried(self, otherwise: Expression, draw: Callable[[], Expression]) -> Expression:
+        """The first tree drawn that fits, or what there is otherwise."""
+        for _ in range(TRIES):
+            if self._may_be(e := draw()):
+                return e
+        return otherwise
+
+    def _may_be(self, e: Expression) -> bool:
+        tall = self.min_height <= e.height <= self.max_height
+        return tall and e.size <= self.max_size and "y" in e.terminals and e.varies
+
+    def _grown(self, height: int, dice: Dice, full: bool = False) -> Expression:
+        """A random tree of at most this height; of just this height everywhere if full."""
+        leaves, functions = len(self.terminals) + 1, len(self.functions)
+        if height == 0 or (not full and dice.random() < leaves / (leaves + functions)):
+            return self._leaf(dice)
+        name = dice.choice(self.functions)
+        return call(name, *(self._grown(height - 1, dice, full) for _ in range(PRIMITIVES[name].arity)))
+
+    def _leaf(self, dice: Dice) -> Expression:
+        if dice.random() < self.constants:
+            return constant(round(dice.gauss(0, 1), 3))
+        return Expression(dice.choice(self.terminals))
+
+    def _mutated(self, e: Expression, dice: Dice) -> Expression:
+        kinds = {self._regrown: self.subtree, self._changed: self.point, self._inserted: self.insert,
+                 self._shifted: self.shift}  # fmt: skip
+        (kind,) = dice.choices(list(kinds), list(kinds.values()))
+        return kind(e, dice)
+
+    def _regrown(self, e: Expression, dice: Dice) -> Expression:
+        return replaced(e, dice.randrange(e.size), self._grown(2, dice))
+
+    def _changed(self, e: Expression, dice: Dice) -> Expression:
+        place = dice.randrange(e.size)
+        node = list(e)[place]
+        if not node.args:
+            return replaced(e, place, self._leaf(dice))
+        alike = [f for f in self.functions if PRIMITIVES[f].arity == len(node.args) and f != node.head]
+        return replaced(e, place, call(dice.choice(alike), *node.args)) if alike else e
+
+    def _inserted(self, e: Expression, dice: Dice) -> Expression:
+        place, name = dice.randrange(e.size), dice.choice(self.functions)
+        args = [self._leaf(dice) for _ in range(PRIMITIVES[name].arity)]
+        args[dice.randrange(len(args))] = list(e)[place]
+        return replaced(e, place, call(name, *args))
+
+    def _shifted(self, e: Expression, dice: Dice) -> Expression:
+        """All constants moved; where there are none, one node changed."""
+        places = [i for i, node in enumerate(e) if node.is_constant]
+        if not places:
+            return self._changed(e, dice)
+        for place in places:
+            value = list(e)[place].value
+            moved = value + dice.gauss(0, self.step) * (abs(value) + 0.1)
+            e = replaced(e, place, constant(float(f"{moved:.4g}")))
+        return e
+
+
+def replaced(e: Expression, place: int, by: Expression) -> Expression:
+    """The tree with another one in the place of its node of that number, in prefix order."""
+    if place == 0:
+        return by
+    args, place = list(e.args), place - 1
+    for i, a in enumerate(args):
+        if place < a.size:
+            args[i] = replaced(a, place, by)
+            break
+        place -= a.size
+    return Expression(e.head, tuple(args), e.value)
+
+
+@lru_cache(maxsize=1 << 14)
+def _decoded(symbols: tuple[int, ...], values: tuple[float, ...]) -> Expression:
+    def read(place: int) -> tuple[Expression, int]:
+        """The tree that begins here, and the place behind it."""
+        head, value = HEADS[symbols[place] - 1], values[place]
+        args, place = [], place + 1
+        for _ in range(PRIMITIVES[head].arity if head in PRIMITIVES else 0):
+            a, place = read(place)
+            args.append(a)
+        return Expression(head, tuple(args), value), place
+
+    return read(0)[0]

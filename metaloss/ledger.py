@@ -1,0 +1,55 @@
+"""Every loss that a run has trained, with what it reached, told from its history."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from metaloss.filters import Filters
+from metaloss.language.formula import Formula
+from metaloss.sieve import Seen
+
+
+@dataclass
+class Entry:
+    """A loss and how much more than the control, cross-entropy on the same tasks, it reached each time."""
+
+    formula: Formula
+    leads: list[float] = field(default_factory=list)
+
+    @property
+    def worth(self) -> float:
+        """Its mean lead, as if it had been level once besides: one that shone once stands below one that often did."""
+        return sum(self.leads) / (len(self.leads) + 1)
+
+
+class Ledger:
+    """Formulas by their text, in the order in which they were first trained."""
+
+    def __init__(self, filters: Filters, history: Iterable[dict[str, Any]] = ()) -> None:
+        self.entries: dict[str, Entry] = {}
+        self.seen = Seen(filters)
+        for record in history:
+            self.add(record)
+
+    def add(self, record: dict[str, Any]) -> None:
+        """Take in a generation's line of history."""
+        for text, fitness in record.get("losses", ()):
+            if text not in self.entries:
+                self.entries[text] = Entry(Formula.parse(text))
+                self.seen.add(self.entries[text].formula)
+            if fitness is not None:
+                self.entries[text].leads.append(fitness - record["control"])
+
+    def best(self, n: int) -> list[Formula]:
+        """The n best losses of the whole search, the best first."""
+        alive = [entry for entry in self.entries.values() if entry.leads]
+        return [entry.formula for entry in sorted(alive, key=lambda entry: -entry.worth)[:n]]
+
+    def best_of_each_size(self) -> list[Formula]:
+        """The best loss of every size, the smallest first."""
+        found: dict[int, Entry] = {}
+        for entry in self.entries.values():
+            size = entry.formula.expression.size
+            if entry.leads and (size not in found or entry.worth > found[size].worth):
+                found[size] = entry
+        return [found[size].formula for size in sorted(found)]

@@ -1,0 +1,162 @@
+"""A search space without what is not worth a training: what its filters refuse, and what the run has trained before."""
+
+import math
+from bisect import bisect_left, insort
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from metaloss.filters import Filters, examine
+from metaloss.genomes import Genome
+from metaloss.language.expression import Expression
+from metaloss.language.formula import Formula
+from metaloss.losses import Losses
+from metaloss.phenotype import normalised
+from metaloss.population import Population
+from metaloss.streams import Stream
+
+SAME = 0.01  # the distance up to which two phenotypes are one (the code of Morgan 2024)
+SCALE = 0.01  # the relative difference in span up to which two losses have one scale
+THINNED = 5  # every such point of a phenotype is compared
+
+
+class Seen:
+    """Losses, found again by canonical text and by phenotype.
+
+    Two losses whose curves differ in scale alone are two: at one learning rate they train differently.
+    """
+
+    def __init__(self, filters: Filters) -> None:
+        self.filters = filters
+        self.texts: set[str] = set()
+        self.entries: list[tuple[float, int]] = []  # (mean of the curve, its number), in order
+        self.curves: list[Float[Tensor, " N"]] = []
+        self.spans: list[float] = []
+
+    def why_not(self, formula: Formula) -> str:
+        """What makes this loss one that has been seen; "" for a new one."""
+        if str(formula.canonical()) in self.texts:
+            return "duplicate text"
+        look = _look(formula.expression, self.filters)
+        return "duplicate phenotype" if look is not None and self._near(*look) else ""
+
+    def add(self, formula: Formula) -> None:
+        """See a loss."""
+        text = str(formula.canonical())
+        if text in self.texts:
+            return
+        self.texts.add(text)
+        if (look := _look(formula.expression, self.filters)) is not None:
+            curve, span = look
+            insort(self.entries, (float(curve.mean()), len(self.curves)))
+            self.curves.append(curve)
+            self.spans.append(span)
+
+    def _near(self, curve: Float[Tensor, " N"], span: float) -> bool:
+        # Curves that are near each other have means that are: |mean(a - b)| <= |a - b| / sqrt(N).
+        distance, mean = SAME / math.sqrt(THINNED), float(curve.mean())
+        reach = distance / math.sqrt(len(curve))
+        first = bisect_left(self.entries, (mean - reach, -1))
+        for other, number in self.entries[first:]:
+            if other > mean + reach:
+                return False
+            alike = abs(self.spans[number] - span) <= SCALE * max(span, self.spans[number])
+            if alike and float((self.curves[number] - curve).norm()) <= distance:
+                return True
+        return False
+
+
+@lru_cache(maxsize=1 << 12)
+def _look(e: Expression, filters: Filters) -> tuple[Float[Tensor, " N"], float] | None:
+    """The curve between 0 and 1, and what it spans."""
+    curve = examine(e, filters).curve
+    if curve is None:
+        return None
+    return normalised(curve)[::THINNED].float(), float(curve.max() - curve.min())
+
+
+@dataclass
+class Sieve:
+    """A genome for a strategy to vary: what comes out is varied again until it is worth a training.
+
+    A genome without formulas is left as it is.
+
+    Attributes:
+        genome: what is varied.
+        seen: what the run has trained.
+        tries: after so many a child is given up and its parent kept.
+        refused: how often each reason was met since the generation began.
+    """
+
+    genome: Genome
+    seen: Seen | None
+    tries: int = 30
+    refused: Counter[str] = field(default_factory=Counter)
+    asked: Seen | None = None
+
+    def begin(self) -> None:
+        """A generation begins: nothing has been refused or asked for yet."""
+        self.refused.clear()
+        self.asked = None if self.seen is None else Seen(self.seen.filters)
+
+    def sample(self, n: int, key: Stream) -> Population:
+        """n candidates to start from; the first ones refused too, where no others were found in all tries."""
+        first = self.genome.sample(n, key)
+        fine = self._fine(first)
+        found, spare = first[fine], first[~fine]
+        for again in range(self.tries):
+            if len(found) == n:
+                return found
+            more = self.genome.sample(n, key.at("again", again))
+            found = found.cat(more[self._fine(more)][: n - len(found)])
+        return found.cat(spare)[:n]
+
+    def mutate(self, parents: Population, strength: Float[Tensor, "P ..."], key: Stream) -> Population:
+        """One child of each parent, or the parent where none was found in all tries."""
+        return self._varied(parents, key, lambda rows, key: self.genome.mutate(parents[rows], strength[rows], key))
+
+    def crossover(self, a: Population, b: Population, key: Stream) -> Population:
+        """One child of row i of `a` and row i of `b`, or row i of `a`."""
+        return self._varied(a, key, lambda rows, key: self.genome.crossover(a[rows], b[rows], key))
+
+    def losses(self, population: Population) -> Losses:
+        """The candidates as losses that run together."""
+        return self.genome.losses(population)
+
+    def _varied(self, kept: Population, key: Stream, vary: Callable[[Tensor, Stream], Population]) -> Population:
+        everywhere = torch.arange(len(kept))
+        children = vary(everywhere, key)
+        if self.seen is None:
+            return children
+        pool, place, missing = kept, everywhere.clone(), everywhere
+        for again in range(self.tries):
+            fine = self._fine(children)
+            place[missing[fine]] = len(pool) + torch.arange(int(fine.sum()))
+            pool, missing = pool.cat(children[fine]), missing[~fine]
+            if not len(missing):
+                break
+            children = vary(missing, key.at("again", again))
+        return pool[place]
+
+    def _fine(self, population: Population) -> Tensor:
+        """Which candidates are worth a training; they count as asked for from now on."""
+        if self.seen is None:
+            return torch.ones(len(population), dtype=torch.bool)
+        codes = self.genome.valid(population).tolist()
+        formulas: Iterable[Any] = self.losses(population).formulas  # type: ignore[attr-defined]
+        return torch.tensor([self._new(code, f) for code, f in zip(codes, formulas, strict=True)], dtype=torch.bool)
+
+    def _new(self, code: int, formula: Formula) -> bool:
+        assert self.seen is not None and self.asked is not None, "begin a generation first"
+        reason = self.genome.reasons[code] if code else self.seen.why_not(formula) or self.asked.why_not(formula)
+        if reason:
+            self.refused[reason] += 1
+            return False
+        self.asked.add(formula)
+        return True

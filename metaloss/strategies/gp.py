@@ -1,0 +1,118 @@
+"""Genetic programming with a success-history archive (Next Generation Loss, arXiv 2404.12948)."""
+
+from dataclasses import dataclass
+from typing import Annotated, ClassVar
+
+import torch
+from jaxtyping import Float, Int
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass as settings
+from torch import Tensor
+
+from metaloss.population import Population
+from metaloss.strategies import Genome
+from metaloss.streams import Stream
+
+__all__ = ["Gp"]
+
+
+@dataclass(frozen=True)
+class Lineage:
+    """The μ parents, best first, and the archive; between `ask` and `tell` a number in [0, 1) per candidate too."""
+
+    parents: Population
+    archive: Population
+    luck: Float[Tensor, " P"]
+
+
+@settings(frozen=True, config=ConfigDict(extra="forbid"))
+class Gp:
+    """Each child is a cross or a mutant of tournament winners; the best μ of parents and children live on.
+
+    An archive of at most μ candidates that once failed selection lends second parents to crosses. The paper prints
+    none of these values: those here are ours, as are tournaments and parsimony.
+
+    Attributes:
+        mu: the number of parents.
+        lambda_: the number of children.
+        crossover: the probability that a child is a cross; else it is a mutant.
+        tournament: how many parents, drawn with replacement, the best is taken from; 1 means any parent.
+        store: the probability that a candidate which is not selected goes to the archive.
+        recall: the probability that a cross's second parent comes from there.
+        parsimony: the fitness that each further unit of size costs.
+        sigma: the strength of mutations, for genomes that have one.
+    """
+
+    mu: Annotated[int, Field(ge=1, le=4096)] = 32
+    lambda_: Annotated[int, Field(ge=1, le=4096)] = 32
+    crossover: Annotated[float, Field(ge=0, le=1)] = 0.7
+    tournament: Annotated[int, Field(ge=1, le=4096)] = 2
+    store: Annotated[float, Field(ge=0, le=1)] = 0.2
+    recall: Annotated[float, Field(ge=0, le=1)] = 0.2
+    parsimony: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1e-4
+    sigma: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.05
+
+    needs_vectors: ClassVar[bool] = False
+    states: ClassVar[tuple[type, ...]] = (Lineage,)
+
+    def epoch(self, generation: int) -> int:
+        """The generation: each has fresh tasks."""
+        return generation
+
+    def init(self, genome: Genome, key: Stream) -> Lineage:
+        """μ samples and an empty archive."""
+        parents = genome.sample(self.mu, key.at("sample"))
+        return Lineage(parents, parents[:0], torch.zeros(0))
+
+    def ask(self, state: Lineage, genome: Genome, key: Stream) -> tuple[Population, Lineage]:
+        """Parents and children: this generation's tasks are new, so old fitness would not compare."""
+        children = self._breed(state, genome, key)
+        # `tell` draws nothing itself, and from an archive in random order it forgets at random by dropping the end.
+        archive = state.archive[key.at("forget").permutation(len(state.archive))]
+        luck = key.at("luck").uniform(self.mu + self.lambda_)
+        return state.parents.cat(children), Lineage(state.parents, archive, luck)
+
+    def tell(self, state: Lineage, population: Population, fitness: Float[Tensor, " P"]) -> Lineage:
+        """The μ best; of the others, those with luck enter the archive in place of random old ones."""
+        order = self._order(population, fitness)
+        best, others = order[: self.mu], order[self.mu :]
+        stored = others[fitness[others].isfinite() & (state.luck[others] < self.store)]
+        archive = population[stored].cat(state.archive)[: self.mu]
+        return Lineage(population[best], archive, state.luck[:0])
+
+    def centre(self, state: Lineage) -> Population:
+        """The mean of the parents, where they are vectors; else the fittest."""
+        return state.parents.centre()
+
+    def _breed(self, state: Lineage, genome: Genome, key: Stream) -> Population:
+        """λ children: first the crosses, then the mutants."""
+        crossed = key.at("operator").uniform(self.lambda_) < self.crossover
+        rows, others = self._choose(key.at("first")), self._partners(state, key)
+        children = state.parents[:0]
+        if crossed.any():
+            a, b = state.parents[rows[crossed]], state.parents.cat(state.archive)[others[crossed]]
+            children = children.cat(genome.crossover(a, b, key.at("cross")))
+        if not crossed.all():
+            begetters = state.parents[rows[~crossed]]
+            strength = torch.full((len(begetters), begetters.genes), self.sigma)
+            children = children.cat(genome.mutate(begetters, strength, key.at("mutate")))
+        return children
+
+    def _choose(self, key: Stream) -> Int[Tensor, " lambda"]:
+        """The winner of a tournament for every child: as parents stand best first, the lowest row drawn."""
+        return key.integers(self.mu, self.lambda_, self.tournament).amin(1)
+
+    def _partners(self, state: Lineage, key: Stream) -> Int[Tensor, " lambda"]:
+        """A second parent for every child; rows from μ on are the archive's."""
+        others, n = self._choose(key.at("second")), len(state.archive)
+        if not n:
+            return others
+        recalled = key.at("recall").uniform(self.lambda_) < self.recall
+        return torch.where(recalled, self.mu + key.at("archive").integers(n, self.lambda_), others)
+
+    def _order(self, population: Population, fitness: Float[Tensor, " P"]) -> Int[Tensor, " P"]:
+        """All rows, best first; of equals first the smaller, then the older; of failures just the older."""
+        failed, sizes = ~fitness.isfinite(), population.sizes
+        value = (fitness.double() - self.parsimony * (sizes - 1)).masked_fill(failed, -torch.inf)
+        rows = sizes.masked_fill(failed, 0).argsort(stable=True)
+        return rows[value[rows].argsort(descending=True, stable=True)]
