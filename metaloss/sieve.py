@@ -9,7 +9,7 @@ from functools import lru_cache
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from metaloss.filters import Filters, examine
@@ -23,6 +23,7 @@ from metaloss.streams import Stream
 
 SAME = 0.01  # the distance up to which two phenotypes are one (the code of Morgan 2024)
 SCALE = 0.01  # the relative difference in span up to which two losses have one scale
+FINE, KNOWN, REFUSED = range(3)
 THINNED = 5  # every such point of a phenotype is compared
 
 
@@ -108,55 +109,60 @@ class Sieve:
     def sample(self, n: int, key: Stream) -> Population:
         """n candidates to start from; the first ones refused too, where no others were found in all tries."""
         first = self.genome.sample(n, key)
-        fine = self._fine(first)
+        fine = self._judged(first) == FINE
         found, spare = first[fine], first[~fine]
         for again in range(self.tries):
             if len(found) == n:
                 return found
             more = self.genome.sample(n, key.at("again", again))
-            found = found.cat(more[self._fine(more)][: n - len(found)])
+            found = found.cat(more[self._judged(more) == FINE][: n - len(found)])
         return found.cat(spare)[:n]
 
     def mutate(self, parents: Population, strength: Float[Tensor, "P ..."], key: Stream) -> Population:
         """One child of each parent, or the parent where none was found in all tries."""
-        return self._varied(parents, key, lambda rows, key: self.genome.mutate(parents[rows], strength[rows], key))
+        return self._varied(parents, key, lambda a, rows, key: self.genome.mutate(a, strength[rows], key))
 
     def crossover(self, a: Population, b: Population, key: Stream) -> Population:
         """One child of row i of `a` and row i of `b`, or row i of `a`."""
-        return self._varied(a, key, lambda rows, key: self.genome.crossover(a[rows], b[rows], key))
+        return self._varied(a, key, lambda a, rows, key: self.genome.crossover(a, b[rows], key))
 
     def losses(self, population: Population) -> Losses:
         """The candidates as losses that run together."""
         return self.genome.losses(population)
 
-    def _varied(self, kept: Population, key: Stream, vary: Callable[[Tensor, Stream], Population]) -> Population:
-        everywhere = torch.arange(len(kept))
-        children = vary(everywhere, key)
+    def _varied(
+        self, parents: Population, key: Stream, vary: Callable[[Any, Tensor, Stream], Population]
+    ) -> Population:
+        missing = torch.arange(len(parents))
+        children = vary(parents, missing, key)
         if self.seen is None:
             return children
-        pool, place, missing = kept, everywhere.clone(), everywhere
+        pool, place, base = parents, missing.clone(), missing.clone()
         for again in range(self.tries):
-            fine = self._fine(children)
-            place[missing[fine]] = len(pool) + torch.arange(int(fine.sum()))
-            pool, missing = pool.cat(children[fine]), missing[~fine]
+            verdict, number = self._judged(children), len(pool) + torch.arange(len(children))
+            fine, known = verdict == FINE, verdict == KNOWN
+            place[missing[fine]] = number[fine]
+            # All around a parent may be known. The next try starts from the known child, one step further away.
+            base[missing[known]] = number[known]
+            pool, missing = pool.cat(children), missing[~fine]
             if not len(missing):
                 break
-            children = vary(missing, key.at("again", again))
+            children = vary(pool[base[missing]], missing, key.at("again", again))
         return pool[place]
 
-    def _fine(self, population: Population) -> Tensor:
-        """Which candidates are worth a training; they count as asked for from now on."""
+    def _judged(self, population: Population) -> Int[Tensor, " P"]:
+        """What is worth a training, what is known, what is refused; the first counts as asked for from now on."""
         if self.seen is None:
-            return torch.ones(len(population), dtype=torch.bool)
+            return torch.full((len(population),), FINE)
         codes = self.genome.valid(population).tolist()
         formulas: Iterable[Any] = self.losses(population).formulas  # type: ignore[attr-defined]
-        return torch.tensor([self._new(code, f) for code, f in zip(codes, formulas, strict=True)], dtype=torch.bool)
+        return torch.tensor([self._verdict(code, f) for code, f in zip(codes, formulas, strict=True)])
 
-    def _new(self, code: int, formula: Formula) -> bool:
+    def _verdict(self, code: int, formula: Formula) -> int:
         assert self.seen is not None and self.asked is not None, "begin a generation first"
         reason = self.genome.reasons[code] if code else self.seen.why_not(formula) or self.asked.why_not(formula)
-        if reason:
-            self.refused[reason] += 1
-            return False
-        self.asked.add(formula)
-        return True
+        if not reason:
+            self.asked.add(formula)
+            return FINE
+        self.refused[reason] += 1
+        return REFUSED if code else KNOWN
