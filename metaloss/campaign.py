@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import math
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -150,7 +151,9 @@ class Campaign:
     def _told(self, scored: Scored, accuracy: Tensor, stages: Stages, sieve: Sieve) -> dict[str, Any]:
         """What the history tells of a generation of formulas: each with its accuracy, and what was refused."""
         formulas = sieve.losses(scored.population).formulas  # type: ignore[attr-defined]
-        reached = {str(f): x for f, x in zip(formulas, accuracy.tolist(), strict=True)}
+        # None for a failure, as the file has it: the ledger must read the same in a run that is resumed.
+        each = [None if math.isnan(x) else x for x in accuracy.tolist()]
+        reached = {str(f): x for f, x in zip(formulas, each, strict=True)}
         return {
             "refused": dict(sorted(sieve.refused.items())),
             "control": stages.control,

@@ -69,10 +69,10 @@ def elect(stands: Standing, trials: Trials, tasks: int) -> tuple[int, Float[Tens
     score = trials.held_out(stands.losses, "winner", tasks)
     # One failure among so many tasks costs what it costs in use, a wrong answer everywhere, and no more.
     reached = mean(score.nan_to_num(nan=0.0), trials.numbers(tasks))
-    row = int(reached.argmax())
-    if score[row].isnan().all():
+    failed = score.isnan().all(1)
+    if failed.all():
         raise MetalossError(f"none of the {len(score)} finalists trains without failing: there is no winner")
-    return row, reached
+    return int(reached.masked_fill(failed, -1).argmax()), reached
 
 
 def front(stands: Standing, reached: Float[Tensor, " F"]) -> list[dict[str, Any]]:

@@ -134,11 +134,11 @@ class Sieve:
         self, parents: Population, key: Stream, vary: Callable[[Any, Tensor, Stream], Population]
     ) -> Population:
         missing = torch.arange(len(parents))
-        children = vary(parents, missing, key)
         if self.seen is None:
-            return children
+            return vary(parents, missing, key)
         pool, place, base = parents, missing.clone(), missing.clone()
         for again in range(self.tries):
+            children = vary(pool[base[missing]], missing, key.at("again", again) if again else key)
             verdict, number = self._judged(children), len(pool) + torch.arange(len(children))
             fine, known = verdict == FINE, verdict == KNOWN
             place[missing[fine]] = number[fine]
@@ -147,7 +147,6 @@ class Sieve:
             pool, missing = pool.cat(children), missing[~fine]
             if not len(missing):
                 break
-            children = vary(pool[base[missing]], missing, key.at("again", again))
         return pool[place]
 
     def _judged(self, population: Population) -> Int[Tensor, " P"]:

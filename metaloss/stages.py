@@ -97,7 +97,9 @@ class Stages:
             packed = formulas if all_new else [formulas[i] for i in _packed(range(len(formulas)))]
             found, self.family = self.full(Formulas.of(packed), key)
             self.memory |= {f.digest: row for f, row in zip(formulas, found, strict=False)}
-        self.memory |= {names[row]: torch.full((len(self.family),), torch.nan) for row in {*new} - {*rows}}
+        out = [names[row] for row in new if row not in rows]
+        self.memory |= {name: torch.full((len(self.family),), torch.nan) for name in out}
+        self.screened = sum(name in out for name in names)  # a formula may stand here twice
 
     def _passing(self, losses: Losses, rows: list[int], key: Stream) -> list[int]:
         """Those of the rows that pass the screen."""

@@ -683,3 +683,49 @@ def test_a_strangers_name_for_a_loss_is_drawn_as_it_is(metaloss):
     code, out, err = metaloss("show ./theirs")
     assert (code, err) == (0, "")
     assert "theirs-phenotype.png" in out
+
+
+# --- a search of formulas ---
+
+TINY_SEARCH = (
+    "--generations 2 --tasks-per-generation 2 --set baseline_tasks=2 winner_tasks=2 test_tasks=2 rates=[0.1,0.3] "
+    "strategy.mu=3 strategy.lambda_=3"
+)
+
+
+def test_a_formula_is_evolved_shown_loaded_and_exported(metaloss, tmp_path, monkeypatch):
+    import metaloss as package
+    from metaloss.language.formula import Formula
+
+    monkeypatch.undo()
+    only_the_subset(monkeypatch, tmp_path)
+    monkeypatch.chdir(tmp_path)
+    family(tmp_path)
+    code, out, err = metaloss(f'evolve --tasks tiny.toml --genome tree --init "ce,focal(gamma=2)" {TINY_SEARCH}')
+    assert (code, err) == (0, "")
+    folder = tmp_path / "runs" / "tiny-tree-gp-0"
+    table = tomllib.loads((folder / "config.toml").read_text())
+    assert table["genome"]["start"] == "ce,focal(gamma=2)" and table["strategy"]["kind"] == "gp"
+    history = [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
+    assert [text for text, _ in history[0]["losses"]][:2] == [
+        "sum(-y * logp)",
+        "sum(-y * (1.0 - p) ** 2.0 * logp)",
+    ]
+    assert {path.name for path in (folder / "plots").iterdir()} == {"fitness.png", "phenotype.png", "front.png"}
+    assert json.loads((folder / "summary.json").read_text())["front"]
+    text = package.load(folder).describe()
+    formula = Formula.parse(text)
+    assert "winner  " in out
+    code, out, err = metaloss("show", folder)
+    lines = dict(line.split(maxsplit=1) for line in out.splitlines())
+    assert (code, err) == (0, "") and (lines["loss"], lines["latex"]) == (text, formula.latex())
+    assert metaloss("export", folder, "-o", "loss.py")[0] == 0
+    assert "import torch" in Path("loss.py").read_text()
+    assert metaloss("export tiny-tree-gp-0 -o loss.tex")[0] == 0
+    assert Path("loss.tex").read_text().strip() == formula.latex()
+
+
+def test_an_init_that_no_search_can_start_from_is_one_line(metaloss):
+    outcome = metaloss('evolve --genome tree --init "temperature(tau=2)"')
+    check_one_line(outcome, 2, "temperature(tau=2): its temperature is no part of an expression")
+    assert not Path("runs").exists()

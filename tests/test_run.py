@@ -38,7 +38,7 @@ def only_the_subset(patch, folder):
 
 def without_plots(patch):
     """Figures are most of a tiny run's time."""
-    for name in ("fitness", "phenotype"):
+    for name in ("fitness", "phenotype", "front"):
         patch.setattr(f"metaloss.plots.{name}", lambda *args: None)
 
 

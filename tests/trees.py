@@ -3,6 +3,7 @@
 import hypothesis.strategies as st
 
 from metaloss.language.expression import TERMINALS, Expression, call, constant
+from metaloss.language.formula import Formula
 from metaloss.language.primitives import PRIMITIVES
 
 NUMBERS = st.floats(allow_nan=False, allow_infinity=False)
@@ -24,3 +25,13 @@ def expressions(names=tuple(PRIMITIVES), numbers=NUMBERS, leaves=12):
 def small(e):
     """Not so large that the parser would refuse it."""
     return e.height <= 60 and e.size <= 500
+
+
+def population(genome, *texts):
+    """The trees that these formulas are written as."""
+    return genome._rows([Formula.parse(text).expression for text in texts])
+
+
+def texts(genome, candidates):
+    """The trees as they are written."""
+    return [e.text for e in genome.expressions(candidates)]

@@ -46,8 +46,8 @@ class Symbolic:
     @classmethod
     def _known(cls, start: str) -> str:
         for name in parts(start):
-            if name != RANDOM:
-                seed(name)
+            if name != RANDOM and not ((e := seed(name)).varies and "y" in e.terminals):
+                raise SettingsError(f"{name} reads too little to start from: a loss needs y, and p or logp")
         return start
 
     @property

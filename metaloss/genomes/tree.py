@@ -17,7 +17,7 @@ from torch import Tensor
 from metaloss import registry
 from metaloss.errors import SettingsError
 from metaloss.genomes._symbolic import Dice, Symbolic
-from metaloss.language.expression import LOGP, TERMINALS, Expression, Y, call, constant
+from metaloss.language.expression import TERMINALS, Expression, Y, call, constant
 from metaloss.language.primitives import PRIMITIVES
 from metaloss.population import Population
 from metaloss.streams import Stream
@@ -29,7 +29,6 @@ FUNCTIONS = (
 )  # fmt: skip
 HEADS = ("", *TERMINALS, *PRIMITIVES)  # symbol k stands for HEADS[k - 1], 0 for nothing
 TRIES = 50
-CROSS_ENTROPY = call("mul", call("neg", Y), LOGP)
 
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -68,7 +67,7 @@ class Tree(Symbolic):
 
     functions: Annotated[tuple[str, ...], Field(min_length=1)] = FUNCTIONS
     terminals: Annotated[tuple[Literal["y", "p", "logp", "C"], ...], Field(min_length=2)] = ("y", "p", "logp")
-    constants: Share = 0.25
+    constants: Annotated[float, Field(ge=0, lt=1)] = 0.25
     min_height: Annotated[int, Field(ge=1, le=10)] = 2
     first_height: Annotated[int, Field(ge=1, le=10)] = 4
     max_height: Annotated[int, Field(ge=1, le=60)] = 10
@@ -98,6 +97,8 @@ class Tree(Symbolic):
             raise ValueError("terminals must hold y, and p or logp")
         if not any(PRIMITIVES[name].arity == 2 for name in self.functions):
             raise ValueError("functions must hold one of two arguments, or no tree could read y and a prediction")
+        if self._smallest.size > self.max_size:
+            raise ValueError(f"max_size must be at least {self._smallest.size} for trees of height {self.min_height}")
         if not self.subtree + self.point + self.insert + self.shift:
             raise ValueError("one of subtree, point, insert and shift must be above 0")
         for e in self.seeds:
@@ -136,11 +137,21 @@ class Tree(Symbolic):
             values[row, : e.size] = torch.tensor([node.value for node in e], dtype=torch.float64)
         return Trees(symbols, values)
 
+    @property
+    def _smallest(self) -> Expression:
+        """A tree that always fits: y and a prediction under one function, and as much above as the height asks for."""
+        both = next(name for name in self.functions if PRIMITIVES[name].arity == 2)
+        above = min(self.functions, key=lambda name: PRIMITIVES[name].arity)
+        e = call(both, Y, Expression(next(name for name in self.terminals if name in ("p", "logp"))))
+        while e.height < self.min_height:
+            e = call(above, e, *[Y] * (PRIMITIVES[above].arity - 1))
+        return e
+
     def _random(self, row: int, dice: Dice) -> Expression:
         """Ramped half-and-half: heights in turn, every other tree full."""
         span = self.first_height - self.min_height + 1
         height, full = self.min_height + row // 2 % span, row % 2 == 0
-        return self._retried(CROSS_ENTROPY, lambda: self._grown(height, dice, full))
+        return self._retried(self._smallest, lambda: self._grown(height, dice, full))
 
     def _mutant(self, e: Expression, dice: Dice) -> Expression:
         return self._retried(e, lambda: self._mutated(e, dice))
