@@ -13,6 +13,8 @@ from metaloss._version import __version__ as __version__
 if TYPE_CHECKING:
     from metaloss.catalogue import load as load
     from metaloss.criterion import Criterion as Criterion
+    from metaloss.elimination import eliminate as eliminate
+    from metaloss.refinement import refine as refine
     from metaloss.search import evolve as evolve
     from metaloss.search import resume as resume
 
@@ -20,11 +22,13 @@ if TYPE_CHECKING:
 _PUBLIC = {
     "evolve": "metaloss.search",
     "resume": "metaloss.search",
+    "eliminate": "metaloss.elimination",
+    "refine": "metaloss.refinement",
     "load": "metaloss.catalogue",
     "Criterion": "metaloss.criterion",
 }
 
-__all__ = ["Criterion", "__version__", "evolve", "load", "resume"]
+__all__ = ["Criterion", "__version__", "eliminate", "evolve", "load", "refine", "resume"]
 
 
 def __getattr__(name: str) -> Any:

@@ -179,7 +179,7 @@ class Campaign:
         card = f"# {self.run.name}\n\n{loss.describe()}, evolved on {names}.\n"
         catalogue.save(self.run.folder / "loss", loss, card)
         test = self._test(loss.losses())
-        sizes = front(stands, reached)
+        sizes = front(stands, reached) if self.ledger else []
         summary = {"choice": choice, "trainings": progress.trainings, **self._spared(), "front": sizes, "test": test}
         if stands.formulas:
             summary["formula"] = loss.describe()

@@ -4,10 +4,11 @@ import contextlib
 import json
 import os
 import re
+import shlex
 import signal
 import sys
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ class Command(click.Command):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Repeat such an option before each of its values, and shift such a formula, so that it is no option."""
+        ctx.meta["line"] = f"{ctx.command_path} {shlex.join(args)}"
         args = [f" {arg}" if FORMULA.match(arg) else arg for arg in args]
         many = {flag for p in self.params if isinstance(p, click.Option) and p.multiple for flag in p.opts}
         spread: list[str] = []
@@ -90,6 +92,71 @@ def evolve(
             result = search.start(chosen, Path(out), **how)
     if as_json:
         click.echo(json.dumps({"run": str(result.folder), **result.summary}, indent=1))
+
+
+@cli.command(cls=Command)
+@click.argument("run", metavar="RUN")
+@click.option("--start", type=int, help="How many of the search's best losses begin (100).")
+@click.option("--tasks", multiple=True, metavar="NAME|PATH.toml|folder:PATH", help="Families; the run's own if none.")
+@click.option("--config", type=click.Path(path_type=Path), help="TOML with start, tasks and [[stages]]; flags win.")
+@click.option("--set", "assignments", multiple=True, metavar="stages=[{keep=3}]", help="Any setting by its path.")
+@click.option("--out", default="runs", show_default=True, help="Where runs are looked for by name.")
+@click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON, and nothing else.")
+@click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
+@click.option("--debug", is_flag=True, expose_value=False, help="Show tracebacks.")
+@click.pass_context
+def eliminate(
+    ctx: click.Context, run: str, start: int | None, tasks: Sequence[str], config: Path | None,
+    assignments: Sequence[str], out: str, as_json: bool, quiet: bool,
+) -> None:  # fmt: skip
+    """Re-train the best losses of a whole search at growing budgets until few are left."""
+    from metaloss.console import Console
+
+    with Console(quiet or as_json) as console, _interruptible(console, lambda: ctx.meta["line"]) as stop:
+        from metaloss import elimination, settings
+
+        given = {"start": start, "tasks": list(tasks) or None}
+        flags = {key: value for key, value in given.items() if value is not None}
+        base = settings.read(config) if config else {}
+        chosen = settings.merged(base, flags, *map(settings.assignment, assignments))
+        result = elimination.eliminate(run, out=out, reporter=console, stop=stop, chosen=chosen)
+    if as_json:
+        click.echo(json.dumps(result.summary, indent=1))
+
+
+@cli.command(cls=Command)
+@click.argument("spec", metavar="RUN|LOSS", required=False)
+@click.option("--tasks", multiple=True, metavar="NAME|PATH.toml|folder:PATH", help="One or several task families.")
+@click.option("--strategy", metavar="NAME", help="mu_plus_lambda (the default), openai_es or random_search.")
+@click.option("--generations", type=int, help="How many generations to run.")
+@click.option("--seed", type=int, help="Of every random draw.")
+@click.option("--device", metavar="auto|cpu|cuda", help="Where classifiers train.")
+@click.option("--out", default="runs", show_default=True, help="The folder that the run's folder is made in.")
+@click.option("--resume", metavar="RUN", help="Go on with this refinement: a path, or a name under --out.")
+@click.option("--set", "assignments", multiple=True, metavar="strategy.sigma=0.1", help="Any setting by its path.")
+@click.option("--json", "as_json", is_flag=True, help="Print before and after as JSON, and nothing else.")
+@click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
+@click.option("-v", "--verbose", is_flag=True, help="Print a line for every generation.")
+@click.option("--debug", is_flag=True, expose_value=False, help="Show tracebacks.")
+def refine(
+    spec: str | None, out: str, resume: str | None, as_json: bool, quiet: bool, verbose: bool, **flags: Any
+) -> None:
+    """Tune a formula's constants by evolution strategy, and compare it with what it was."""
+    from metaloss.console import Console
+
+    if (spec is None) == (resume is None):
+        raise SettingsError("refine takes a run or a loss, or --resume RUN to go on with a refinement")
+    console = Console(quiet or as_json, verbose)
+    with console, _interruptible(console, lambda: f"metaloss refine --resume {console.folder}") as stop:
+        from metaloss import refinement
+
+        how = {"out": out, "reporter": console, "stop": stop}
+        if resume:
+            result = refinement.resume(resume, changes=_changes(flags), **how)
+        else:
+            result = refinement.refine(str(spec), **_changes(flags), **how)
+    if as_json:
+        click.echo(json.dumps({"run": str(result.folder), **result.comparison}, indent=1))
 
 
 @cli.command(cls=Command)
@@ -241,14 +308,15 @@ def _changes(flags: dict[str, Any]) -> dict[str, Any]:
     """The settings that were given, as a table."""
     from metaloss.settings import assignment, merged
 
-    named = {k: {"kind": flags[k]} for k in ("genome", "strategy") if flags[k]}
+    given = {k: v for k, v in flags.items() if v is not None}
+    named = {k: {"kind": given[k]} for k in ("genome", "strategy") if given.get(k)}
     plain = ("generations", "tasks_per_generation", "seed", "device")
-    table: dict[str, Any] = {**named, **{k: flags[k] for k in plain if flags[k] is not None}}
+    table: dict[str, Any] = {**named, **{k: given[k] for k in plain if k in given}}
     if flags["tasks"]:
         table["tasks"] = list(flags["tasks"])
-    sizes = {k: flags[k] for k in ("mu", "lambda_") if flags[k] is not None}
+    sizes = {k: given[k] for k in ("mu", "lambda_") if k in given}
     inner = {"strategy": sizes} if sizes else {}
-    start = {"genome": {"start": flags["init"]}} if flags["init"] else {}
+    start = {"genome": {"start": given["init"]}} if given.get("init") else {}
     return merged(table, inner, start, *(assignment(text) for text in flags["assignments"]))
 
 
@@ -284,10 +352,11 @@ def _dry_run(chosen: Any, as_json: bool) -> None:
 
 
 @contextlib.contextmanager
-def _interruptible(console: Any) -> Iterator[Any]:
+def _interruptible(console: Any, again: Callable[[], str] | None = None) -> Iterator[Any]:
     """The first Ctrl-C or SIGTERM drops the chunk in hand and leaves a run that resumes; a second one exits at once.
 
-    So does the first, where there is no run yet to leave. A signal that is ignored stays ignored.
+    So does the first, where there is no run yet to leave. A signal that is ignored stays ignored. `again` gives the
+    command that goes on.
     """
     received: list[int] = []
 
@@ -301,7 +370,8 @@ def _interruptible(console: Any) -> Iterator[Any]:
     try:
         yield lambda: bool(received)
     except Interrupted:
-        console.errors.print(f"interrupted; go on with: metaloss evolve --resume {console.folder}", markup=False)
+        command = again() if again else f"metaloss evolve --resume {console.folder}"
+        console.errors.print(f"interrupted; go on with: {command}", markup=False)
         raise click.exceptions.Exit(128 + received[0]) from None
     finally:
         for number, handler in old.items():

@@ -78,6 +78,35 @@ class Console:
             self.say(line)
         self.say(f"saved   {run.folder}/        next: metaloss show {run.folder}")
 
+    def eliminating(self, run: Any, losses: int) -> None:
+        """What is about to be eliminated."""
+        self.folder = run.folder
+        self.say(f"metaloss {__version__} · the best {losses} losses of {run.name} · seed {run.settings.seed}")
+        self.say("stage  losses  steps  width  tasks  times   best     CE    τ to the stage before")
+
+    def stage(self, row: dict[str, Any]) -> None:
+        """A stage of an elimination is over."""
+        tau = "" if row["tau"] is None else f"{row['tau']:+.2f}"
+        budget = f"{row['steps']:>5}x {row['scale']:>5}x {row['tasks']:>6} {row['repeats']:>6}"
+        reached = f"{100 * row['best']:6.1f} {100 * row['ce']:6.1f}"
+        self.say(f"{row['stage']:5} {row['losses']:7} {budget} {reached}    {tau}".rstrip())
+
+    def eliminated(self, folder: Any, summary: dict[str, Any]) -> None:
+        """Who is left."""
+        first = summary["ranking"][0]
+        self.say(f"winner  {first['formula']}: {percent(first['accuracy'])} in the last stage")
+        self.say(f"saved   {folder}/        next: metaloss show {folder}")
+
+    def refined(self, table: dict[str, Any]) -> None:
+        """What other constants gained."""
+        self.say(f"before  {table['before']}")
+        self.say(f"after   {table['after']}" if table["after"] != table["before"] else "after   no better was found")
+        for name, row in table["families"].items():
+            self.say(
+                f"gain    {name}, {table['tasks']} fresh meta-validation tasks: {percent(row['before'])} before, "
+                f"{percent(row['after'])} after: paired {interval(row['gain'])}"
+            )
+
     def say(self, text: str) -> None:
         """A plain line; names from files are never markup."""
         self.terminal.print(text, markup=False)

@@ -10,6 +10,7 @@ from metaloss.criterion import Criterion, FormulaCriterion, GenomeCriterion
 from metaloss.errors import MetalossError
 from metaloss.formulas import Formulas
 from metaloss.genomes import Genome
+from metaloss.genomes._symbolic import Formulae
 from metaloss.language.formula import Formula
 from metaloss.ledger import Ledger
 from metaloss.losses import Losses
@@ -43,20 +44,23 @@ class Standing:
 
 
 def standing(genome: Genome, progress: Progress, ledger: Ledger | None) -> Standing:
-    """The last generations' best, the population's centre, and of formulas the best of the search and of each size."""
+    """The last generations' best, the population's centre, and of formulas the best of the search and of each size.
+
+    What the search set out from comes first, so that nothing replaces it that is no better.
+    """
     # A mean over generations has less of the noise that each one's tasks brought in.
     population = progress.finalists.cat(progress.centres[-1:]).cat(progress.centres.centre())
     first = progress.generation - len(progress.finalists) + 1
     names = [f"best of generation {first + i}" for i in range(len(progress.finalists))]
     origins = [*names, "the population's centre", f"the mean of the last {len(progress.centres)} centres"]
-    if ledger is None:
+    if not isinstance(genome, Formulae):
         return Standing(genome, population, (), origins)
-    last: tuple[Formula, ...] = genome.losses(population).formulas  # type: ignore[attr-defined]
-    whence = {
-        **{f.canonical(): f"best of its size, {f.expression.size} nodes" for f in ledger.best_of_each_size()},
-        **{f.canonical(): "among the best of the search" for f in ledger.best(OF_SEARCH)},
-        **{f.canonical(): origin for f, origin in zip(last, origins, strict=True)},
-    }
+    whence = dict.fromkeys(genome.originals, "the original")
+    if ledger is not None:
+        whence |= {f.canonical(): f"best of its size, {f.expression.size} nodes" for f in ledger.best_of_each_size()}
+        whence |= {f.canonical(): "among the best of the search" for f in ledger.best(OF_SEARCH)}
+    last = zip(genome.formulas(population), origins, strict=True)
+    whence |= {f.canonical(): origin for f, origin in last if f.canonical() not in genome.originals}
     return Standing(genome, population, tuple(whence), list(whence.values()))
 
 

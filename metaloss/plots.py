@@ -51,6 +51,24 @@ def front(rows: Sequence[dict[str, Any]], path: Path) -> None:
 
 
 @drawing
+def ranks(pairs: Sequence[dict[str, Any]], path: Path) -> None:
+    """What losses reached in one stage of an elimination against what they reached in the one before.
+
+    Args:
+        pairs: tables with the number of the later `stage`, the two accuracies of each loss, `before` and `after`, and
+            their Kendall's `tau`.
+        path: of the picture.
+    """
+    figure, axes = _figure(len(pairs))
+    for axis, pair in zip(axes, pairs, strict=True):
+        axis.scatter(*([100 * x for x in pair[side]] for side in ("before", "after")), s=12, color=BLUE)
+        tau = "none" if pair["tau"] is None else f"{pair['tau']:.2f}"
+        axis.set(xlabel=f"stage {pair['stage'] - 1} [%]", ylabel=f"stage {pair['stage']} [%]")
+        axis.set_title(f"Kendall's τ {tau}", fontsize=9)
+    _save(figure, path)
+
+
+@drawing
 def phenotype(loss: Losses, name: str, classes: int | None, path: Path) -> None:
     """What one loss does to an image, over the probability of its true class, beside cross-entropy.
 

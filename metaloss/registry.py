@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import fields, is_dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -68,7 +68,7 @@ def _line(cls: Any, first: Any) -> str:
     *path, last = first["loc"] or ("",)
     if first["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
         for name in path:
-            cls = get_type_hints(cls).get(str(name), cls)
+            cls = get_args(cls)[0] if isinstance(name, int) else get_type_hints(cls).get(str(name), cls)
         return ".".join(map(str, path)) + ": " + unknown("setting", str(last), _fields(cls))
     where = ".".join(map(str, first["loc"]))
     given = "" if first["type"] in ("missing", "value_error") else f", got {first['input']!r}"

@@ -1,5 +1,7 @@
-"""Statistics of paired scores: two losses on the same tasks, from the same initial weights."""
+"""Statistics of paired scores: two losses on the same tasks, from the same initial weights; and of two rankings."""
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -30,3 +32,11 @@ def paired(a: Float[Tensor, " T"], b: Float[Tensor, " T"], key: Stream, resample
     means = difference[key.integers(n, resamples, n)].mean(1)
     low, high = means.quantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
     return Paired(float(difference.mean()), low, high, float(difference.std() / n**0.5), n)
+
+
+def rank_correlation(a: Sequence[float], b: Sequence[float]) -> float | None:
+    """Kendall's τ (his τ-b: ties count for neither) of two scores of the same losses; None where there is no order."""
+    from scipy.stats import kendalltau  # slow to import
+
+    tau = float(kendalltau(a, b).statistic) if len(a) > 1 else math.nan
+    return None if math.isnan(tau) else tau

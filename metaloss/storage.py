@@ -150,6 +150,21 @@ def _unseal(line: bytes, where: str) -> dict[str, Any]:
     raise DamagedFile(f"{where} is damaged")
 
 
+def write_record(path: Path, record: dict[str, Any]) -> None:
+    """Write a file of one record, whole or not at all; it carries its own checksum."""
+    write(path, _seal(plain(record)))
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """The record of such a file.
+
+    Raises:
+        DamagedFile: it does not check out.
+    """
+    with _disk("read", path):
+        return _unseal(path.read_bytes(), str(path))
+
+
 class History:
     """`history.jsonl` of a run: one checksummed record per line, only ever appended to."""
 

@@ -33,7 +33,7 @@ class Script:
 
     draws: list
     asked: list = field(default_factory=list)
-    vector, usual_strategy, populations, classes, reasons = False, "gp", TREE.populations, None, REASONS
+    vector, usual, populations, classes, reasons = False, {}, TREE.populations, None, REASONS
 
     def sample(self, n, key):
         return self._next(n, key)

@@ -44,6 +44,7 @@ class Bound:
 class Classifier(Protocol):
     """Stacked classifiers; every parameter leads with axes [P, T]."""
 
+    widths: ClassVar[str]  # the setting that holds its layers' widths
     in_span: ClassVar[bool]  # parameters stand for weights only while updates combine past gradients linearly
 
     def bind(self, tasks: Any, keys: list[Stream]) -> Bound:

@@ -66,6 +66,7 @@ class Cnn:
     filters: Annotated[tuple[Width, ...], Field(min_length=1, max_length=4)] = (8, 16)
     kernel: Annotated[int, Field(ge=1, le=9)] = 3
 
+    widths: ClassVar[str] = "filters"
     in_span: ClassVar[bool] = False
 
     def bind(self, tasks: Tasks, keys: list[Stream]) -> Bound:

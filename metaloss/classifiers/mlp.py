@@ -48,6 +48,7 @@ class Mlp:
 
     hidden: Annotated[tuple[Width, ...], Field(max_length=16)] = (128, 64)
 
+    widths: ClassVar[str] = "hidden"
     in_span: ClassVar[bool] = False
 
     def bind(self, tasks: Tasks, keys: list[Stream]) -> Bound:

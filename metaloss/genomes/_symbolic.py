@@ -25,9 +25,32 @@ RANDOM = "random"
 Dice = random.Random  # one per candidate: what it draws does not depend on its neighbours
 
 
+class Formulae:
+    """What a genome is whose candidates are formulas."""
+
+    classes: ClassVar[int | None] = None
+
+    @property
+    def originals(self) -> tuple[Formula, ...]:
+        """What the search has to beat: it stands for election, however it fared."""
+        return ()
+
+    def formulas(self, population: Any) -> tuple[Formula, ...]:
+        """The candidates as losses."""
+        raise NotImplementedError
+
+    def losses(self, population: Population) -> Formulas:
+        """The candidates as losses that run together."""
+        return Formulas.of(self.formulas(population))
+
+    def describe(self, population: Population, row: int) -> str:
+        """The formula."""
+        return str(self.formulas(population[row : row + 1])[0])
+
+
 @settings(frozen=True, config=ConfigDict(extra="forbid"))
-class Symbolic:
-    """Settings of every genome of formulas.
+class Symbolic(Formulae):
+    """Settings of every genome that searches for formulas.
 
     Attributes:
         start: where the search starts: "random", losses by published name or formula, or both, with commas between.
@@ -39,7 +62,6 @@ class Symbolic:
 
     vector: ClassVar[bool] = False
     symbolic: ClassVar[bool] = True
-    classes: ClassVar[int | None] = None
     reasons: ClassVar[tuple[str, ...]] = REASONS
 
     @field_validator("start")
@@ -77,17 +99,9 @@ class Symbolic:
         """0, or the number in `reasons` of why a candidate is not worth a training."""
         return torch.tensor([examine(e, self.filters).reason for e in self.expressions(population)], dtype=torch.int64)
 
-    def formulas(self, population: Population) -> tuple[Formula, ...]:
+    def formulas(self, population: Any) -> tuple[Formula, ...]:
         """The candidates as losses; one whose phenotype stands upside down has its sign turned."""
         return tuple(Formula(examine(e, self.filters).expression) for e in self.expressions(population))
-
-    def losses(self, population: Population) -> Formulas:
-        """The candidates as losses that run together."""
-        return Formulas.of(self.formulas(population))
-
-    def describe(self, population: Population, row: int) -> str:
-        """The formula."""
-        return str(self.formulas(population[row : row + 1])[0])
 
 
 def parts(start: str) -> list[str]:

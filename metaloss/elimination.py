@@ -1,0 +1,190 @@
+"""The best losses of a whole search, re-trained at growing budgets until few are left (Morgan 2024, section 4.4).
+
+There 100 losses are trained for six times the search's steps, the best 24 of them as a WideResNet for 117,300 steps,
+the best 12 again, the best 6 twice, the best 3 three times. Our stages keep as many, at budgets for minutes.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+from pydantic import ConfigDict, Field, model_validator
+from pydantic.dataclasses import dataclass as settings
+
+from metaloss import catalogue, families, registry, storage
+from metaloss._version import __version__
+from metaloss.campaign import Silent
+from metaloss.criterion import FormulaCriterion
+from metaloss.engines.local import Local
+from metaloss.errors import SettingsError
+from metaloss.families import open_family
+from metaloss.genomes._symbolic import Symbolic
+from metaloss.language.formula import Formula
+from metaloss.ledger import Ledger
+from metaloss.rounds import Many, Rounds, Stage, enlarged
+from metaloss.run import Run, conditions, find
+from metaloss.search import pick
+from metaloss.streams import Stream
+from metaloss.trials import Trials
+
+FOLDER = "elimination"
+STAGES = (
+    Stage(24),
+    Stage(12, steps=4),
+    Stage(6, steps=4, scale=2),
+    Stage(3, steps=4, scale=2, repeats=2),
+    Stage(1, steps=4, scale=2, repeats=3),
+)
+
+
+@settings(frozen=True, config=ConfigDict(extra="forbid"))
+class Elimination:
+    """How a search's losses are eliminated.
+
+    Attributes:
+        start: how many of the search's best begin.
+        stages: one after another; the best of the last one wins.
+        tasks: families by name, path or folder:PATH; the run's own where there are none.
+    """
+
+    start: Many = 100
+    stages: Annotated[tuple[Stage, ...], Field(min_length=1)] = STAGES
+    tasks: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _shrinks(self) -> Self:
+        kept = [self.start, *(stage.keep for stage in self.stages)]
+        if kept != sorted(kept, reverse=True):
+            raise ValueError(f"no stage can keep more losses than the one before, got {' → '.join(map(str, kept))}")
+        return self
+
+
+@dataclass(frozen=True)
+class Eliminated:
+    """A finished elimination.
+
+    Attributes:
+        best: the winner, a loss to train with.
+        summary: a row per stage, and the ranking of the last one.
+        folder: where all of it lies.
+    """
+
+    best: FormulaCriterion
+    summary: dict[str, Any]
+    folder: Path
+
+
+def eliminate(
+    run: str | Path, *, out: str | Path = "runs", reporter: Any = None, stop: Callable[[], bool] = lambda: False,
+    chosen: Mapping[str, Any] | None = None,
+) -> Eliminated:  # fmt: skip
+    """Eliminate the losses of a search stage by stage; one that was interrupted goes on after its last whole stage.
+
+    Args:
+        run: its folder, or its name under `out`.
+        out: where runs are looked for by name.
+        reporter: is told of everything that happens.
+        stop: asked before every chunk of work; True drops it and raises `Interrupted`.
+        chosen: fields of `Elimination` that are to differ.
+
+    Raises:
+        SettingsError: no such run, one without formulas, or stages that were begun with other settings.
+        DamagedFile: the run's history or a stage's file does not check out.
+        RunInUse: another process writes the run.
+    """
+    wanted: Elimination = registry.validated(Elimination, chosen or {}, FOLDER)
+    found, reporter = find(run, Path(out)), reporter or Silent()
+    own, device = found.settings, pick(found.settings.device)
+    first = candidates(found, wanted.start)
+    opened = [open_family(f, device) for f in (tuple(map(families.read, wanted.tasks)) or own.families)]
+    for stage in wanted.stages:  # what cannot be is refused before anything trains
+        [enlarged(e, stage) for e in opened]
+    folder = found.folder / FOLDER
+    with storage.Lock(found.folder), Local(device, own.memory, tf32=own.tf32, stop=stop) as engine:
+        folder.mkdir(exist_ok=True)
+        trials = Trials(engine, opened, Stream(own.seed))
+        rounds = Rounds(folder, trials, own.rates, own.baseline_tasks, conditions(opened, device))
+        reporter.eliminating(found, len(first))
+        records = _play(rounds, wanted.stages, [str(f) for f in first], reporter)
+        return _finish(found, records, reporter)
+
+
+def candidates(run: Run, n: int) -> list[Formula]:
+    """The n best formulas of a whole search, the best first.
+
+    Raises:
+        SettingsError: there are none.
+    """
+    genome, _ = run.settings.parts()
+    if not isinstance(genome, Symbolic):
+        kind = run.settings.genome["kind"]
+        raise SettingsError(f"{run.folder}: genome '{kind}' searches for no formulas, and only those are eliminated")
+    found = Ledger(genome.filters, run.history()).best(n)
+    if not found:
+        raise SettingsError(f"{run.folder} holds no loss that trains yet: metaloss evolve --resume {run.folder}")
+    return found
+
+
+def _play(rounds: Rounds, stages: tuple[Stage, ...], left: list[str], reporter: Any) -> list[dict[str, Any]]:
+    """What every stage found."""
+    records: list[dict[str, Any]] = []
+    before: dict[str, float] = {}
+    for number, stage in enumerate(stages, start=1):
+        record = rounds.play(number, stage, left, before)
+        before = dict(zip(left, record["accuracy"], strict=True))
+        left = record["kept"]
+        records.append(record)
+        reporter.stage(row(record))
+    return records
+
+
+def row(record: dict[str, Any]) -> dict[str, Any]:
+    """A stage in one row."""
+    budget = {k: record["asked"][k] for k in ("stage", "keep", "steps", "scale", "tasks", "repeats")}
+    reached = {"best": max(record["accuracy"]), "ce": record["reference"]["accuracy"], "tau": record["tau"]}
+    return {**budget, "losses": len(record["accuracy"]), **reached}
+
+
+def _finish(run: Run, records: list[dict[str, Any]], reporter: Any) -> Eliminated:
+    """Save the winner, the picture and, last, the summary."""
+    folder, last = run.folder / FOLDER, records[-1]
+    ranking = sorted(zip(last["asked"]["losses"], last["accuracy"], strict=True), key=lambda pair: -pair[1])
+    rows = [row(record) for record in records]
+    names = ", ".join(family["name"] for family in last["asked"]["families"])
+    about = {"evolved on": ", ".join(f.name for f in run.settings.families), "eliminated on": names, "run": run.name,
+             "stages": rows, "metaloss": __version__}  # fmt: skip
+    best = FormulaCriterion(Formula.parse(ranking[0][0]), about)
+    catalogue.save(folder / "loss", best, _card(run, best, names, rows))
+    _plot(records, folder / "ranks.png")
+    summary = {"run": run.name, "stages": rows, "ranking": [{"formula": f, "accuracy": x} for f, x in ranking]}
+    run.write(f"{FOLDER}/summary.json", summary)
+    reporter.eliminated(folder, summary)
+    return Eliminated(best, summary, folder)
+
+
+def _card(run: Run, best: FormulaCriterion, names: str, rows: list[dict[str, Any]]) -> str:
+    lines = [f"# {run.name}, after elimination", f"{best.describe()}, the last of {rows[0]['losses']} on {names}."]
+    for x in rows:
+        lines.append(
+            f"Stage {x['stage']}: {x['losses']} losses, {x['steps']} times the steps, {x['scale']} times the width, "
+            f"{x['tasks']} meta-validation tasks, {x['repeats']} time(s); best {x['best']:.1%}, cross-entropy at its "
+            f"best rate {x['ce']:.1%}."
+        )
+    lines.append("The best of many on the tasks that chose it is over-optimistic: nothing here is a test.")
+    return "\n\n".join(lines) + "\n"
+
+
+def _plot(records: list[dict[str, Any]], path: Path) -> None:
+    """One stage's accuracies against those of the stage before, for the losses that both scored."""
+    from metaloss import plots
+
+    pairs = []
+    for earlier, later in pairwise(records):
+        known = dict(zip(earlier["asked"]["losses"], earlier["accuracy"], strict=True))
+        before = [known[text] for text in later["asked"]["losses"]]
+        number = later["asked"]["stage"]
+        pairs.append({"stage": number, "before": before, "after": later["accuracy"], "tau": later["tau"]})
+    if pairs:
+        plots.ranks(pairs, path)

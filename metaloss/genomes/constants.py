@@ -1,0 +1,115 @@
+"""The constants of one formula, moved by factors: what a search for formulas leaves to be tuned (as GLO does)."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import lru_cache
+from typing import Any, ClassVar
+
+import torch
+from jaxtyping import Float, Int
+from pydantic import ConfigDict, field_validator
+from pydantic.dataclasses import dataclass as settings
+from torch import Tensor
+
+from metaloss import zoo
+from metaloss.errors import SettingsError
+from metaloss.genomes._symbolic import Formulae
+from metaloss.language.expression import Expression, constant
+from metaloss.language.formula import Formula
+from metaloss.population import Vectors
+from metaloss.streams import Stream
+
+__all__ = ["Constants"]
+
+FAR = 20.0  # genes beyond it count as it: e^20 is further than any search should go
+LARGEST = 1e300  # a constant stays a finite number, or its formula could not be read again
+
+
+@settings(frozen=True, config=ConfigDict(extra="forbid"))
+class Constants(Formulae):
+    """The formula whose constants are tuned.
+
+    Every place of a constant is a gene v: the constant c becomes c·exp(v), so that a step of 0.05 is one of 5 % and no
+    sign turns; 0 becomes v. All genes 0 are the formula as it is. Its reduction and temperature stay.
+
+    Attributes:
+        formula: a published loss by name, with parameters or without, or a formula.
+    """
+
+    formula: str = "poly1"
+
+    vector: ClassVar[bool] = True
+    usual: ClassVar[Mapping[str, Any]] = {"strategy": {"kind": "mu_plus_lambda"}, "generations": 80}
+    reasons: ClassVar[tuple[str, ...]] = ("",)
+    populations: ClassVar[tuple[type, ...]] = (Vectors,)
+
+    @field_validator("formula")
+    @classmethod
+    def _has_constants(cls, formula: str) -> str:
+        if not values(zoo.read(formula).expression):
+            raise SettingsError(f"{formula} has no constants to tune")
+        return formula
+
+    @property
+    def original(self) -> Formula:
+        """The formula as it is."""
+        return _read(self.formula)
+
+    @property
+    def originals(self) -> tuple[Formula, ...]:
+        """The formula as it is: where nothing is better, it wins."""
+        return (self.original,)
+
+    def sample(self, n: int, key: Stream) -> Vectors:
+        """n times the formula as it is."""
+        return Vectors(torch.zeros(n, len(values(self.original.expression))))
+
+    def mutate(self, parents: Vectors, strength: Float[Tensor, "P D"], key: Stream) -> Vectors:
+        """Normal noise of this standard deviation on every gene."""
+        x = parents.vectors()
+        return parents.from_vectors(x + strength * key.normal(*x.shape))
+
+    def crossover(self, a: Vectors, b: Vectors, key: Stream) -> Vectors:
+        """The middle between the two parents: the geometric mean of every constant."""
+        return a.from_vectors((a.vectors() + b.vectors()) / 2)
+
+    def valid(self, population: Vectors) -> Int[Tensor, " P"]:
+        """0 everywhere: any number may stand where one stood."""
+        return torch.zeros(len(population), dtype=torch.int64)
+
+    def formulas(self, population: Vectors) -> tuple[Formula, ...]:
+        """The formula with every candidate's constants."""
+        old = torch.tensor(values(self.original.expression), dtype=torch.float64)
+        e = self.original.expression
+        return tuple(replace(self.original, expression=rewritten(e, row)) for row in moved(old, population.vectors()))
+
+
+@lru_cache(maxsize=64)
+def _read(text: str) -> Formula:
+    return zoo.read(text)
+
+
+def values(e: Expression) -> list[float]:
+    """Its constants, in the order in which they are written."""
+    return [node.value for node in e if node.is_constant]
+
+
+def moved(old: Float[Tensor, " D"], genes: Float[Tensor, "P D"]) -> list[list[float]]:
+    """Every candidate's constants.
+
+    A gene that is not a number, which only step sizes without bounds bring about, leaves its constant as it is.
+    """
+    v = genes.double().nan_to_num(nan=0.0, posinf=FAR, neginf=-FAR).clamp(-FAR, FAR)
+    return (old * v.exp()).where(old != 0, v).clamp(-LARGEST, LARGEST).tolist()
+
+
+def rewritten(e: Expression, constants: list[float]) -> Expression:
+    """The same expression with these constants, in the order in which they are written."""
+    left = iter(constants)
+
+    def walk(node: Expression) -> Expression:
+        if node.is_constant:
+            return constant(next(left))
+        return Expression(node.head, tuple(walk(a) for a in node.args), node.value) if node.args else node
+
+    return walk(e)
