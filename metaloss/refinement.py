@@ -24,7 +24,6 @@ from metaloss.trials import Trials
 FILE = "refinement.json"
 
 
-
 @dataclass(frozen=True)
 class Refined:
     """A finished refinement.
@@ -78,7 +77,7 @@ def resolved(loss: str | Path | nn.Module | Formula, changes: dict[str, Any], ou
         raise SettingsError(f"{loss} is no formula but a {what}: there are no constants to tune")
     base = {} if "tasks" in changes else _families(loss, out)
     genome = {"genome": {"kind": "constants", "formula": str(found.formula)}}
-    return settings.resolve(settings.merged(USUAL, base, genome, changes))
+    return settings.resolve(settings.merged(base, genome, changes))
 
 
 def _families(loss: Any, out: Path) -> dict[str, Any]:
