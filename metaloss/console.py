@@ -59,7 +59,7 @@ class Console:
     def generation(self, record: dict[str, Any], seconds: float, trainings: int) -> None:
         """One line where held-out tasks were looked at, and for the first generation; the bar for every one."""
         number = record["generation"]
-        self.speed = [*self.speed[-50:], (seconds, trainings)]
+        self.speed = [*self.speed[-10:], (seconds, trainings)]
         if self.bar:
             self.bar.update(self.job, completed=number)
         for event in record.get("events", ()):
