@@ -19,6 +19,7 @@ from metaloss.errors import DamagedFile, SettingsError
 from metaloss.language.formula import Formula, reads_a_prediction
 from metaloss.population import Population
 
+SHIPPED = Path(__file__).parent / "shipped"  # losses that come with the package, a folder each
 FORMAT = 1
 LIMIT = 1 << 20  # bytes of a loss.json, and of a weights file's header
 WEIGHTS_LIMIT = 1 << 28
@@ -50,8 +51,9 @@ def save(folder: Path, criterion: Criterion, card: str) -> None:
 def load(spec: str | os.PathLike[str] | nn.Module | Formula, parent: str | os.PathLike[str] = "runs") -> nn.Module:
     """The loss that a name, a path or a formula means.
 
-    Looked up in this order: a module is given back; a published loss by name, with parameters if wanted; a path (of a
-    run, a loss's folder or its `loss.json`); a run's name; a formula of y, p, logp and C.
+    Looked up in this order: a module is given back; a published loss by name, with parameters if wanted, or one that
+    comes with the package; a path (of a run, a loss's folder or its `loss.json`); a run's name; a formula of y, p, logp
+    and C.
 
     >>> load("focal(gamma=0.5)")
     Criterion(sum(-y * (1.0 - p) ** 0.5 * logp))
@@ -75,16 +77,28 @@ def load(spec: str | os.PathLike[str] | nn.Module | Formula, parent: str | os.Pa
         entry, formula = zoo.find(text)
         about = {"name": text, "source": entry.source, "remarks": entry.remarks, "limits": entry.limits}
         return FormulaCriterion(formula, {key: value for key, value in about.items() if value})
+    if isinstance(spec, str) and text.strip().lower() in shipped():
+        return _read(SHIPPED / text.strip().lower())
     for path in (Path(text), Path(parent) / text):
         if (found := _at(path)) is not None:
             return found
     if reads_a_prediction(text):
         return FormulaCriterion(Formula.parse(text))
     raise SettingsError(
-        f"no loss '{printable(text[:200])}': neither a published loss, a path, a run under {parent} nor a formula of p "
-        "or logp."
-        f"{registry.nearest(text, zoo.ENTRIES)}  (metaloss list losses)"
+        f"no loss '{printable(text[:200])}': neither a published or shipped loss, a path, a run under {parent} nor a "
+        "formula of p or logp."
+        f"{registry.nearest(text, [*zoo.ENTRIES, *shipped()])}  (metaloss list losses)"
     )
+
+
+def shipped() -> list[str]:
+    """The names of the evolved losses that come with the package."""
+    return sorted(path.parent.name for path in SHIPPED.glob("*/loss.json"))
+
+
+def named(spec: str) -> bool:
+    """Whether this is the name of a loss, published or shipped, rather than of a path or a run."""
+    return zoo.published(spec) or spec.strip().lower() in shipped()
 
 
 def _at(path: Path) -> Criterion | None:

@@ -293,10 +293,10 @@ def main(args: Sequence[str] | None = None) -> None:
 
 def _announce(spec: str) -> None:
     """Say what a name means that is a published loss and a path."""
-    from metaloss import zoo
+    from metaloss import catalogue
 
-    if zoo.published(spec) and Path(spec).exists():
-        click.echo(f"'{spec}' is the published loss; ./{spec} means the path", err=True)
+    if catalogue.named(spec) and Path(spec).exists():
+        click.echo(f"'{spec}' is the loss of that name; ./{spec} means the path", err=True)
 
 
 def _complain(text: str, code: int) -> int:

@@ -10,7 +10,7 @@ from typing import Any
 
 from metaloss import catalogue, datasets, families, phenotype, plots, registry, storage, zoo
 from metaloss.console import clock, summary_lines
-from metaloss.criterion import FormulaCriterion
+from metaloss.criterion import Criterion, FormulaCriterion
 from metaloss.engines.local import Local
 from metaloss.errors import MetalossError, SettingsError
 from metaloss.language.primitives import PRIMITIVES
@@ -36,7 +36,7 @@ def listing(kind: str, out: Path) -> list[dict[str, Any]]:
     if kind == "runs":
         return [_run(folder) for folder in runs(out)]
     if kind == "losses":
-        return [_published(entry) for entry in zoo.ENTRIES.values()]
+        return [*map(_shipped, catalogue.shipped()), *map(_published, zoo.ENTRIES.values())]
     if kind == "primitives":
         return [{"name": row.name, "about": f"{row.arity} arguments, {row.latex}"} for row in PRIMITIVES.values()]
     package, known = ("datasets", datasets.names()) if kind == "data" else (kind, registry.names(kind))
@@ -63,7 +63,7 @@ def describe(spec: str, out: Path) -> dict[str, Any]:
 
 def _as_run(spec: str, out: Path) -> Run | None:
     """The run that is meant, unless a published loss has the name."""
-    if zoo.published(spec):
+    if catalogue.named(spec):
         return None
     try:
         return find(spec, out)
@@ -152,6 +152,12 @@ def _family(name: str, path: Path) -> dict[str, Any]:
         return {"name": name, "about": f"cannot be read: {error}"}
     about = f"{family.ways}-way {family.shots}-shot on {family.dataset}, {family.classifier['kind']}"
     return {"name": name, "about": f"{about}, {family.inner.steps} steps  ({path})", **_plain(family)}
+
+
+def _shipped(name: str) -> dict[str, Any]:
+    loss = catalogue.load(name)
+    assert isinstance(loss, Criterion)
+    return {"name": name, "about": f"{loss.describe()}, evolved on {loss.about['evolved on']}", "source": "metaloss"}
 
 
 def _published(entry: zoo.Entry) -> dict[str, Any]:

@@ -111,7 +111,7 @@ def test_anything_else_with_p_or_logp_is_a_formula(spec, printed):
 
 # --- what is refused ---
 
-NO_LOSS = ": neither a published loss, a path, a run under runs nor a formula of p or logp."
+NO_LOSS = ": neither a published or shipped loss, a path, a run under runs nor a formula of p or logp."
 REFUSED = {
     "focl": f"no loss 'focl'{NO_LOSS} Did you mean 'focal'?  (metaloss list losses)",
     "zzz": f"no loss 'zzz'{NO_LOSS}  (metaloss list losses)",
@@ -268,3 +268,24 @@ def test_no_file_does_anything_but_be_read_or_refused(tmp_path):
     fuzzing.warm(tmp_path)
     read = sum(fuzzing.read_file(tmp_path, data) for data in fuzzing.files(random.Random(0), FILES))
     assert FILES / 10 < read < FILES / 2
+
+
+# --- shipped losses ---
+
+
+@pytest.mark.parametrize("name", catalogue.shipped())
+def test_a_shipped_loss_trains_in_three_precisions_at_extreme_logits_and_has_a_card(name):
+    loss = catalogue.load(name.upper())
+    assert loss.about["evolved on"] and (catalogue.SHIPPED / name / "card.md").read_text().count("meta-test tasks") >= 1
+    for dtype in (torch.float32, torch.float16, torch.bfloat16):
+        logits = torch.tensor([[1e4, -1e4, 0], [-1e4, 1e4, 0], [0, 0, 0.1]], dtype=dtype, requires_grad=True)
+        loss(logits, torch.tensor([0, 0, 1])).backward()
+        assert logits.grad.isfinite().all()
+
+
+def test_some_losses_are_shipped_and_a_path_of_their_name_is_not_one_of_them(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (name, *_) = catalogue.shipped()
+    catalogue.save(tmp_path / name, catalogue.load("mse"), "# a loss of my own\n")
+    assert str(catalogue.load(f"./{name}").formula) == str(zoo.read("mse"))
+    assert repr(catalogue.load(name)) != repr(catalogue.load(f"./{name}"))

@@ -670,7 +670,7 @@ def test_a_mistake_in_a_formula_is_pointed_at_and_exit_code_2(metaloss, text):
 def test_a_name_that_is_a_path_too_is_said_to_be_the_published_loss(metaloss):
     assert metaloss("export", "p*y", "-o", "ce/loss.json")[0] == 0
     code, out, err = metaloss("show ce")
-    assert (code, err) == (0, "'ce' is the published loss; ./ce means the path\n")
+    assert (code, err) == (0, "'ce' is the loss of that name; ./ce means the path\n")
     assert "sum(-y * logp)" in out
     code, out, err = metaloss("show ./ce")
     assert (code, err) == (0, "") and "sum(p * y)" in out
