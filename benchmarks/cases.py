@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from metaloss import families
+from metaloss import families, registry
 from metaloss.families import Episodes
 from metaloss.formulas import Formulas
 from metaloss.genomes.mln import MetaLossNetwork
@@ -18,6 +18,7 @@ from metaloss.language.formula import Formula
 from metaloss.language.primitives import MORGAN_BINARY, MORGAN_UNARY
 from metaloss.losses import CrossEntropies, Losses
 from metaloss.population import Vectors
+from metaloss.sieve import Seen, Sieve
 from metaloss.streams import Stream
 from metaloss.tasks import Tasks
 
@@ -26,6 +27,7 @@ CLASSIFIERS: dict[str, dict[str, Any]] = {
     "mlp": {"kind": "mlp", "hidden": list(HIDDEN)},
     "cnn": {"kind": "cnn", "filters": list(FILTERS), "kernel": KERNEL},
 }
+SEARCHED = ("tree", "graph")  # genomes whose random candidates are losses to train with
 Weights = dict[str, Tensor]
 
 
@@ -122,6 +124,8 @@ def problem(case: Case) -> Problem:
     networks: list[Weights] = []
     if case.loss == "formulas":
         losses: Losses = Formulas.of([formula(random.Random(i)) for i in range(case.candidates)])
+    elif case.loss in SEARCHED:
+        losses = first_generation(case.loss, case.candidates, key.at("losses"))
     elif case.loss == "ce":
         losses = CrossEntropies.of(case.candidates)
         networks = [{"smoothing": torch.zeros(())} for _ in range(case.candidates)]
@@ -130,6 +134,21 @@ def problem(case: Case) -> Problem:
         population = genome.sample(case.candidates, key.at("losses"))
         losses, networks = genome.losses(population), matrices(genome, population)
     return Problem(case, episodes, episodes.sample(keys, "train"), keys, losses, networks)
+
+
+def first_generation(genome: str, n: int, key: Stream) -> Losses:
+    """What a search for formulas would train first: random candidates that pass its filters, no two alike.
+
+    Raises:
+        SystemExit: there are not as many in all tries.
+    """
+    space: Any = registry.build("genomes", {"kind": genome})
+    sieve = Sieve(space, Seen(space.filters))
+    sieve.begin()
+    population = sieve.sample(n, key)
+    if space.valid(population).any():
+        raise SystemExit(f"{n} random candidates of genome '{genome}' that pass its filters were not found")
+    return sieve.losses(population)
 
 
 def formula(draw: random.Random) -> Formula:

@@ -19,7 +19,7 @@ from importlib.util import find_spec
 from typing import Any
 
 import growth
-from cases import Case, problem
+from cases import SEARCHED, Case, problem
 from timing import CORES, held_by, machine, median, peak, quartiles, rate, table
 from worker import Worker
 
@@ -27,8 +27,8 @@ from metaloss.engines.local import Local
 from metaloss.inner import Inner
 
 SIZES = ((1, 1), (1, 16), (16, 1), (2, 8), (8, 8), (32, 8), (128, 8), (256, 16))  # candidates × tasks
-LOSSES = ("mln", "ce", "formulas")
-FORMULAS = (128, 8)  # the grid that random formulas are measured on, without rivals
+LOSSES = ("mln", "ce", "formulas", *SEARCHED)
+WITHOUT_RIVALS = {"formulas": ((128, 8),), **dict.fromkeys(SEARCHED, ((32, 8), (128, 8)))}  # the MLP's grids for them
 RIVALS = ("sequential", "vmap", "jax", "loops")
 CHUNKS = {"sequential": (1,), "vmap": (4, 16, 64), "jax": (1, 4, 16, 64)}  # trainings at once that are tried
 # Rows for optimisers: settings of a family's `inner`, left out where this version has no such setting.
@@ -91,8 +91,8 @@ class Bench:
                 found.append({"peak": most, "ours": run()})
             for found, case, options in zip(seen, cases, rivals, strict=True):
                 found[-1] |= {name: self.best(self.fair(case), some) for name, some in options.items()}
-        base = [x["ours"] for case, found in zip(cases, seen, strict=True) if case.loss == "ce" for x in found]
-        return [row(*each, base) for each in zip(cases, seen, rivals, held, strict=True)]
+        speeds = {case.loss: [x["ours"] for x in found] for case, found in zip(cases, seen, strict=True)}
+        return [row(*each, speeds) for each in zip(cases, seen, rivals, held, strict=True)]
 
     def ours(self, case: Case) -> Callable[[], float]:
         """Measures our engine once."""
@@ -118,7 +118,7 @@ class Bench:
 
     def options(self, name: str, case: Case) -> list[Option]:
         """The ways a rival can do a case; none where it cannot."""
-        if case.loss == "formulas":
+        if case.loss in WITHOUT_RIVALS:
             return []
         if name == "loops":
             return [(name, 1, 1)] if len(CORES) > 1 else []
@@ -144,9 +144,9 @@ class Bench:
 
 
 def row(
-    case: Case, seen: list[dict[str, float]], rivals: dict[str, list[Option]], held: int, ce: list[float]
+    case: Case, seen: list[dict[str, float]], rivals: dict[str, list[Option]], held: int, speeds: dict[str, list[float]]
 ) -> dict[str, Any]:
-    """What a case's measurements come to; None where something was not measured."""
+    """What a case's measurements come to, beside the speeds of all losses of its size; None where nothing is known."""
     ours = [x["ours"] for x in seen]
     result: dict[str, Any] = {
         "name": name_of(case), "loss": case.loss, "classifier": case.classifier,
@@ -160,7 +160,9 @@ def row(
     shared = case.classifier == "mlp" and not case.optimiser
     result["peak"] = median([x["peak"] for x in seen])
     result["peak_share"] = median([x["ours"] * case.operations() / x["peak"] for x in seen]) if shared else None
-    result["share_of_ce"] = median([a / b for a, b in zip(ours, ce, strict=True)]) if ce and case.loss != "ce" else None
+    for other, asks in (("ce", case.loss != "ce"), ("mln", case.loss in WITHOUT_RIVALS)):
+        pairs = zip(ours, speeds[other], strict=True) if asks and other in speeds else ()
+        result[f"share_of_{other}"] = median([a / b for a, b in pairs])
     result["peak_memory"] = held / 2**30
     result["ways"] = {name: [f"{c} at once, threads: {t}" for _, c, t in options] for name, options in rivals.items()}
     return result
@@ -177,10 +179,15 @@ def optimiser_of(case: Case) -> str:
     return next((name for name, settings in OPTIMISERS.items() if settings == case.optimiser), "sgd")
 
 
+def measured_on(loss: str, classifier: str, size: tuple[int, int]) -> bool:
+    """Whether a loss has a row for this classifier and grid."""
+    return loss not in WITHOUT_RIVALS or (classifier == "mlp" and size in WITHOUT_RIVALS[loss])
+
+
 def sections(budget: Budget, optimisers: bool) -> list[list[Case]]:
     """The cases, by what is measured together."""
     sizes = [
-        [Case(kind, loss, *size) for loss in LOSSES if loss != "formulas" or (kind == "mlp" and size == FORMULAS)]
+        [Case(kind, loss, *size) for loss in LOSSES if measured_on(loss, kind, size)]
         for kind in budget.classifiers
         for size in budget.sizes
     ]
@@ -191,7 +198,7 @@ def sections(budget: Budget, optimisers: bool) -> list[list[Case]]:
 
 HEAD = (
     "classifier", "loss", "optimiser", "P × T", "ours [1/s]", "quartiles", "loop", "×", "vmap", "×", "JAX", "×",
-    "loop per core", "×", "of peak", "of CE", "GiB",
+    "loop per core", "×", "of peak", "of CE", "of MLN", "GiB",
 )  # fmt: skip
 
 
@@ -201,7 +208,8 @@ def cells(row: dict[str, Any]) -> list[Any]:
         row["classifier"], row["loss"], row["optimiser"], f"{row['candidates']} × {row['tasks']}",
         row["trainings_per_second"], "–".join(f"{x:.0f}" for x in row["quartiles"]),
         *[row[key] for name in RIVALS for key in (name, f"ratio_to_{name}")],
-        *[x if x is None else f"{x:.0%}" for x in (row["peak_share"], row["share_of_ce"])], row["peak_memory"],
+        *[x if x is None else f"{x:.0%}" for x in (row["peak_share"], row["share_of_ce"], row["share_of_mln"])],
+        row["peak_memory"],
     ]  # fmt: skip
 
 

@@ -91,7 +91,8 @@ class Campaign:
             if progress.generation and time.monotonic() > deadline:
                 break
             began = time.monotonic()
-            sieve.begin()
+            if number > 1:  # what the first population was drawn from belongs to the first generation
+                sieve.begin()
             state, scored = generation(
                 self.strategy, progress.state, sieve, stages, chosen.judge(), key, number, versus
             )

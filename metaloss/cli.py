@@ -51,10 +51,11 @@ def cli() -> None:
 @click.option("--strategy", metavar="NAME", help="The outer algorithm (metaloss list strategies).")
 @click.option("--preset", metavar="smoke|quick|long", help="Seconds; minutes (the default); half an hour or more.")
 @click.option("--generations", type=int, help="How many generations to run.")
-@click.option("--mu", type=int, help="Parents of mu_plus_lambda.")
-@click.option("--lambda", "lambda_", type=int, help="Children per generation of mu_plus_lambda.")
+@click.option("--mu", type=int, help="Parents of mu_plus_lambda and gp.")
+@click.option("--lambda", "lambda_", type=int, help="Children per generation of mu_plus_lambda and gp.")
 @click.option("--tasks-per-generation", type=int, help="Tasks of every family that all candidates meet.")
-@click.option("--init", metavar="random|LOSS", help="Where the search starts: a published loss, or a formula.")
+@click.option("--objective", metavar="mean|robust|wins", help="From accuracies to fitness (mean).")
+@click.option("--init", metavar="random|LOSS", help="Random, losses by name or formula, with commas (networks: one).")
 @click.option("--seed", type=int, help="Of every random draw.")
 @click.option("--device", metavar="auto|cpu|cuda", help="Where classifiers train.")
 @click.option("--out", default="runs", show_default=True, help="The folder that the run's folder is made in.")
@@ -310,7 +311,7 @@ def _changes(flags: dict[str, Any]) -> dict[str, Any]:
 
     given = {k: v for k, v in flags.items() if v is not None}
     named = {k: {"kind": given[k]} for k in ("genome", "strategy") if given.get(k)}
-    plain = ("generations", "tasks_per_generation", "seed", "device")
+    plain = ("generations", "tasks_per_generation", "objective", "seed", "device")
     table: dict[str, Any] = {**named, **{k: given[k] for k in plain if k in given}}
     if flags["tasks"]:
         table["tasks"] = list(flags["tasks"])
@@ -328,7 +329,7 @@ def _table(config: Path | None, preset: str | None, changes: dict[str, Any]) -> 
     if "tasks" in changes:
         base.pop("families", None)
     given = settings.merged(base, changes)
-    return settings.merged(settings.preset(preset or "quick", given), given)
+    return settings.merged(settings.preset(preset or "quick"), given)
 
 
 def _seconds(text: str) -> float:

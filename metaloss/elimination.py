@@ -26,6 +26,7 @@ from metaloss.ledger import Ledger
 from metaloss.rounds import Many, Rounds, Stage, enlarged
 from metaloss.run import Run, conditions, find
 from metaloss.search import pick
+from metaloss.sieve import Seen
 from metaloss.streams import Stream
 from metaloss.trials import Trials
 
@@ -112,7 +113,7 @@ def eliminate(
 
 
 def candidates(run: Run, n: int) -> list[Formula]:
-    """The n best formulas of a whole search, the best first.
+    """The n best formulas of a whole search, the best first; of those that are one loss in other words the best.
 
     Raises:
         SettingsError: there are none.
@@ -121,7 +122,12 @@ def candidates(run: Run, n: int) -> list[Formula]:
     if not isinstance(genome, Symbolic):
         kind = run.settings.genome["kind"]
         raise SettingsError(f"{run.folder}: genome '{kind}' searches for no formulas, and only those are eliminated")
-    found = Ledger(genome.filters, run.history()).best(n)
+    ledger, seen = Ledger(genome.filters, run.history()), Seen(genome.filters)
+    found: list[Formula] = []
+    for formula in ledger.best(len(ledger.entries)):
+        if len(found) < n and not seen.why_not(formula):
+            seen.add(formula)
+            found.append(formula)
     if not found:
         raise SettingsError(f"{run.folder} holds no loss that trains yet: metaloss evolve --resume {run.folder}")
     return found

@@ -8,19 +8,27 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from metaloss import catalogue, datasets, families, phenotype, plots, registry, storage, zoo
 from metaloss.console import clock, summary_lines
 from metaloss.criterion import Criterion, FormulaCriterion
 from metaloss.engines.local import Local
 from metaloss.errors import MetalossError, SettingsError
+from metaloss.genomes import Genome
+from metaloss.genomes._symbolic import Symbolic
 from metaloss.language.primitives import PRIMITIVES
+from metaloss.losses import Losses
 from metaloss.run import Run, find, runs
 from metaloss.search import pick
 from metaloss.settings import Settings
+from metaloss.sieve import Seen, Sieve
+from metaloss.strategies import Strategy
 from metaloss.streams import Stream
 
 LISTS = ("tasks", "losses", "primitives", "genomes", "strategies", "classifiers", "data", "runs")
 COUNTS = (2, 10, 100, 1000)  # of classes, for which a loss's gain is given
+TIMED = 8  # candidates that an estimate is timed on
 
 
 def listing(kind: str, out: Path) -> list[dict[str, Any]]:
@@ -114,11 +122,14 @@ def text(table: dict[str, Any]) -> str:
 
 
 def estimate(chosen: Settings, trainings: int = 64) -> dict[str, Any]:
-    """What a run would cost: trainings counted, time measured on a few of them, memory from the plan's formula."""
+    """What a run would cost: trainings counted, time measured on a few of them, memory from the plan's formula.
+
+    Of formulas all are counted; a run trains fewer, as it knows those that it has trained on the same tasks.
+    """
     device = pick(chosen.device)
     genome, strategy = chosen.parts()
     key = Stream(chosen.seed).at("estimate")
-    population, _ = strategy.ask(strategy.init(genome, key), genome, key)
+    some, each_task = examples(genome, chosen.tries, key), candidates(genome, strategy, chosen.generations, key)
     total, seconds = 0, 0.0
     with Local(device, chosen.memory, tf32=chosen.tf32) as engine:
         for family in chosen.families:
@@ -126,15 +137,42 @@ def estimate(chosen: Settings, trainings: int = 64) -> dict[str, Any]:
             # On two cores both must be busy, or the estimate would be twice too long.
             n = max(1, min(trainings // engine.workers, chosen.tasks_per_generation)) * engine.workers
             keys = [key.at(t) for t in range(n)]
-            tasks, some = episodes.sample(keys, val=chosen.validation), genome.losses(population)[:8]
+            tasks = episodes.sample(keys, val=chosen.validation)
             engine.score(some[:1], episodes, tasks, keys)
             began = time.perf_counter()
             engine.score(some, episodes, tasks, keys)
             each = (time.perf_counter() - began) / (len(some) * n)
-            count = len(population) * chosen.tasks_per_generation * chosen.generations
+            count = each_task * chosen.tasks_per_generation
             final = (chosen.finalists + 2) * chosen.winner_tasks + 12 * (len(chosen.rates) * chosen.baseline_tasks)
             total, seconds = total + count, seconds + each * (count + final)
     return {"trainings": total, "seconds": round(seconds, 1), "memory_bytes": chosen.memory, "device": str(device)}
+
+
+def examples(genome: Genome, tries: int, key: Stream) -> Losses:
+    """A few random candidates, of formulas such as a search would train."""
+    sieve = Sieve(genome, Seen(genome.filters) if isinstance(genome, Symbolic) else None, tries)
+    sieve.begin()
+    return sieve.losses(sieve.sample(TIMED, key.at("examples")))
+
+
+def candidates(genome: Genome, strategy: Strategy, generations: int, key: Stream) -> int:
+    """How many losses all generations have, for formulas the control of every task epoch among them.
+
+    The first generation, those that begin a further epoch and all others have three sizes, and a strategy is played
+    with made-up fitness until each is known.
+    """
+    kinds = [
+        (number == 1, strategy.epoch(number) != strategy.epoch(number - 1)) for number in range(1, generations + 1)
+    ]
+    state, sizes = strategy.init(genome, key), dict[tuple[bool, bool], int]()
+    for number, kind in enumerate(kinds):
+        if len(sizes) == len(set(kinds)):
+            break
+        population, state = strategy.ask(state, genome, key.at(number))
+        sizes[kind] = len(population)
+        state = strategy.tell(state, population, torch.zeros(len(population)))
+    epochs = len({strategy.epoch(number) for number in range(1, generations + 1)})
+    return sum(sizes[kind] for kind in kinds) + isinstance(genome, Symbolic) * epochs
 
 
 def estimate_text(table: dict[str, Any]) -> str:

@@ -67,7 +67,7 @@ def evolve(
         key: {"kind": x} if isinstance(x, str) else x for key, x in (("genome", genome), ("strategy", strategy)) if x
     }
     table = {"tasks": (tasks,) if isinstance(tasks, str) else tuple(tasks), **named, **others}
-    chosen = settings.resolve(settings.merged(settings.preset(preset, table), table))
+    chosen = settings.resolve(settings.merged(settings.preset(preset), table))
     return start(chosen, Path(out), time_limit=time_limit, reporter=reporter, stop=stop)
 
 

@@ -151,18 +151,15 @@ def resolve(table: Mapping[str, Any]) -> Settings:
     return settings.model_copy(update=full)
 
 
-def preset(name: str, table: Mapping[str, Any]) -> dict[str, Any]:
-    """A preset's settings; those of a strategy only where `table` does not ask for another one.
+def preset(name: str) -> dict[str, Any]:
+    """A preset's settings.
 
     Raises:
         SettingsError: there is no such preset.
     """
     if name not in PRESETS:
         raise SettingsError(registry.unknown("preset", name, PRESETS))
-    chosen = dict(PRESETS[name])
-    given = table.get("strategy")
-    other = isinstance(given, Mapping) and given.get("kind", "mu_plus_lambda") != "mu_plus_lambda"
-    return {k: v for k, v in chosen.items() if not (k == "strategy" and other)}
+    return dict(PRESETS[name])
 
 
 def read(path: Path) -> dict[str, Any]:

@@ -10,9 +10,13 @@ import pytest
 import torch
 
 import metaloss
+from metaloss import registry
 from metaloss.engines.local import Local
+from metaloss.filters import examine
 from metaloss.genomes.mln import MetaLossNetwork
+from metaloss.language.formula import Formula
 from metaloss.losses import CrossEntropies, one_hot
+from metaloss.sieve import Seen, Sieve
 from metaloss.streams import Stream
 
 FOLDER = Path(metaloss.__file__).parent.parent / "benchmarks"
@@ -201,7 +205,27 @@ def test_the_engine_benchmark_prints_both_sides_of_every_row(printed):
 
 def test_the_engine_benchmark_prints_markdown_without_rivals(printed):
     out = printed("engine", "--quick", "--markdown", "--repeats", "1", "--sizes", "1x1", "--rivals")
-    assert [line.count("|") for line in out.splitlines()[-4:]] == [18] * 4
+    assert [line.count("|") for line in out.splitlines()[-4:]] == [19] * 4
+
+
+def test_populations_of_formulas_stand_beside_the_network(printed, load, monkeypatch):
+    engine = load("engine")
+    monkeypatch.setattr(engine, "WITHOUT_RIVALS", {"formulas": (), "tree": ((3, 1),), "graph": ((3, 1),)})
+    rows = json.loads(printed("engine", "--quick", "--json", "--repeats", "1", "--sizes", "3x1", "--rivals"))
+    assert [row["loss"] for row in rows] == ["mln", "ce", "tree", "graph"]
+    assert [row["share_of_mln"] is None for row in rows] == [True, True, False, False]
+    for row in rows[2:]:
+        assert row["share_of_mln"] == pytest.approx(row["trainings_per_second"] / rows[0]["trainings_per_second"])
+
+
+@pytest.mark.parametrize("genome", ["tree", "graph"])
+def test_a_population_of_formulas_is_what_a_search_would_train_first(load, genome):
+    cases = load("cases")
+    losses = cases.problem(cases.Case(loss=genome, candidates=6, tasks=1)).losses
+    filters = registry.build("genomes", {"kind": genome}).filters
+    assert not any(examine(f.expression, filters).reason for f in losses.formulas)
+    assert len({f.canonical() for f in losses.formulas}) == 6
+    assert losses.formulas == cases.problem(cases.Case(loss=genome, candidates=6, tasks=1)).losses.formulas
 
 
 def test_rows_for_optimisers_are_those_this_version_knows(load):
@@ -261,3 +285,56 @@ def test_what_was_not_run_is_extrapolated_from_its_own_generations(load):
     watch.times = []
     with pytest.raises(SystemExit, match="higher --limit"):
         watch.seconds(1)
+
+
+# --- filters ---
+
+TAUGHT = """
+dataset = "fashionmnist"
+ways = 3
+shots = 1
+val = 3
+classifier = { kind = "mlp", hidden = [4] }
+inner = { steps = 2 }
+"""
+
+
+@pytest.fixture
+def tiny(tmp_path):
+    """The path of a tiny task family."""
+    (tmp_path / "tiny.toml").write_text(TAUGHT)
+    return str(tmp_path / "tiny.toml")
+
+
+@pytest.mark.parametrize("genome", ["tree", "graph"])
+def test_the_filters_benchmark_prints_what_filters_cost_and_did(printed, load, monkeypatch, tiny, genome):
+    small = {"tasks_per_generation": 1, "baseline_tasks": 2, "rates": (0.1,)}
+    strategy = {"kind": "gp", "mu": 6, "lambda_": 6}
+    monkeypatch.setattr(load("filters"), "SMALL", {**small, "strategy": strategy})
+    (row,) = json.loads(printed("filters", "--genome", genome, "--generations", "2", "--tasks", tiny, "--json"))
+    assert (row["genome"], row["generations"]) == (genome, 2)
+    assert 0 < row["variation_and_filters"] < row["seconds"]
+    assert row["share"] == pytest.approx(row["variation_and_filters"] / row["seconds"])
+    assert 0 < row["differ"] <= row["differ_with_scale"] <= row["losses"] - row["without_a_phenotype"]
+    assert row["refused"]["integrity"] > 0 and row["trainings"] >= row["losses"]
+
+
+def test_the_filters_benchmark_prints_reasons_beside_each_other(load):
+    filters = load("filters")
+    rows = [{"refused": {"range": 2}}, {"refused": {"gain": 3, "range": 1}}]
+    assert sorted(filters.refusals(rows)) == [["gain", 0, 3], ["range", 2, 1]]
+
+
+def test_losses_that_are_alike_are_told_from_those_that_differ(load):
+    texts = ("-y * logp", "y * (2 - logp)", "-3 * y * logp", "square(p - y)", "1 / (p - p) * y")
+    found = load("filters").differing([Formula.parse(text) for text in texts])
+    assert found == {"without_a_phenotype": 1, "differ": 1, "differ_with_scale": 2}
+
+
+def test_the_time_within_the_filters_is_that_of_the_methods_it_is_put_around(load):
+    clock = load("filters").Clock()
+    genome = registry.build("genomes", {"kind": "tree"})
+    sieve = Sieve(genome, Seen(genome.filters))
+    sieve.begin()
+    assert len(clock.around(Sieve.sample)(sieve, 4, Stream(0))) == 4
+    assert clock.refused == sieve.refused and clock.seconds > 0

@@ -154,6 +154,7 @@ WRONG = {
     "evolve --resume nothing": ("no run 'nothing'", "metaloss list runs"),
     "evolve --resume x --config small.toml": ("--resume keeps the run's settings",),
     "evolve --resume x --dry-run": ("--resume keeps the run's settings",),
+    "evolve --objective median": ("objective", "'mean', 'robust' or 'wins'"),
     "evolve --set ways=11": ("11-way needs 11 classes, found 10", "This fits: ways = 10"),
     "evolve --set ways=1": ("ways", "greater than or equal to 2"),
     "evolve --set shots=0": ("shots",),
@@ -271,14 +272,20 @@ def test_any_setting_is_set_by_its_path(metaloss, config):
 
 def test_flags_are_settings(metaloss, config):
     flags = "--generations 5 --mu 3 --lambda 4 --tasks-per-generation 6 --init random --seed 7 --device cpu"
-    table = plan(metaloss, f"evolve --tasks tiny.toml --set genome.features=2 {flags}")
+    table = plan(metaloss, f"evolve --tasks tiny.toml --set genome.features=2 --objective wins {flags}")
     assert (table["generations"], table["tasks_per_generation"], table["seed"], table["device"]) == (5, 6, 7, "cpu")
     assert (table["strategy"]["kind"], table["strategy"]["mu"], table["strategy"]["lambda_"]) == (
         "mu_plus_lambda",
         3,
         4,
     )
-    assert (table["genome"]["kind"], table["genome"]["start"]) == ("mln", "random")
+    assert (table["genome"]["kind"], table["genome"]["start"], table["objective"]) == ("mln", "random", "wins")
+
+
+@pytest.mark.parametrize("name", ["mean", "robust", "wins"])
+def test_every_objective_goes_with_a_formula_search(metaloss, config, name):
+    table = plan(metaloss, f"evolve --tasks tiny.toml --genome tree --mu 3 --lambda 4 --objective {name}")
+    assert (table["objective"], table["strategy"]["mu"], table["strategy"]["lambda_"]) == (name, 3, 4)
 
 
 def test_another_strategy_drops_the_settings_of_the_first(metaloss, config):

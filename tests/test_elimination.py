@@ -11,7 +11,7 @@ import metaloss
 from metaloss import catalogue, console, elimination, plots, storage
 from metaloss.errors import DamagedFile, Interrupted, RunInUse, SettingsError
 from metaloss.rounds import Stage, enlarged
-from metaloss.run import find
+from metaloss.run import Run, find
 from metaloss.statistics import rank_correlation
 from metaloss.trials import Trials
 
@@ -74,6 +74,17 @@ def test_the_candidates_are_the_best_of_the_whole_search_with_the_best_first(run
             leads.setdefault(text, []).extend([] if reached is None else [reached - record["control"]])
     worth = {text: sum(found) / (len(found) + 1) for text, found in leads.items() if found}
     assert [str(f) for f in elimination.candidates(find(run), 3)] == sorted(worth, key=lambda text: -worth[text])[:3]
+
+
+def test_of_losses_that_are_one_in_other_words_the_best_begins(run, monkeypatch):
+    same = [("sum(-y * logp)", 0.8), ("sum(y * (3.0 - logp))", 0.9), ("sum(-2.0 * y * logp)", 0.6)]
+    other = [("sum(square(p - y))", 0.5), ("sum(square(y - p))", 0.4)]
+    monkeypatch.setattr(Run, "history", lambda self: [{"losses": same + other, "control": 0.1}])
+    found = [str(f) for f in elimination.candidates(find(run), 9)]
+    assert found == ["sum(y * (3.0 - logp))", "sum(-2.0 * y * logp)", "sum(square(p - y))"], (
+        "another scale is another loss"
+    )
+    assert [str(f) for f in elimination.candidates(find(run), 2)] == found[:2]
 
 
 def test_the_winner_is_the_best_of_the_last_stage_and_loads(run):

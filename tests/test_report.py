@@ -12,6 +12,7 @@ from test_run import SMALL, evolved, family, only_the_subset
 from metaloss import console, doctor, plots, registry, report, run, settings
 from metaloss.datasets import names
 from metaloss.errors import DamagedFile, DiskError, SettingsError
+from metaloss.filters import examine
 from metaloss.genomes.mln import MetaLossNetwork
 from metaloss.streams import Stream
 
@@ -184,6 +185,48 @@ def test_the_estimate_counts_what_the_run_will_train(tmp_path, finished):
     assert table["trainings"] == history[-1]["trainings"]
     assert table["seconds"] >= 0 and table["memory_bytes"] == chosen.memory
     assert report.estimate_text(table).startswith("24 trainings, about ")
+
+
+def searched(tmp_path, **parts):
+    """The estimate of a search for formulas, and all its candidates, counted one generation at a time."""
+    result = evolved(tmp_path, tries=1, **parts)
+    chosen = settings.resolve(settings.read(result.folder / "config.toml"))
+    return report.estimate(chosen), sum(record["candidates"] for record in result.history)
+
+
+def test_a_first_generation_that_is_larger_is_counted_once_and_so_is_the_control_of_one_epoch(tmp_path):
+    strategy = {"kind": "regularized", "population": 4, "initial": 9, "batch": 3}
+    table, population = searched(tmp_path, genome={"kind": "graph"}, strategy=strategy, generations=4)
+    assert population == 9 + 3 * 3
+    assert table["trainings"] == (population + 1) * SMALL["tasks_per_generation"]
+
+
+def test_generations_that_score_the_living_again_are_counted_with_theirs(tmp_path):
+    strategy = {"kind": "regularized", "population": 4, "initial": 9, "batch": 3, "refresh": 2}
+    table, population = searched(tmp_path, genome={"kind": "graph"}, strategy=strategy, generations=5)
+    assert population == 9 + 3 + 4 + 3 + 4
+    assert table["trainings"] == (population + 3) * SMALL["tasks_per_generation"]
+
+
+def test_fresh_tasks_have_a_control_each(tmp_path):
+    parts = {"genome": {"kind": "tree"}, "strategy": {"kind": "gp", "mu": 3, "lambda_": 2}, "generations": 3}
+    table, population = searched(tmp_path, **parts)
+    assert population == 3 * 5
+    assert table["trainings"] == (population + 3) * SMALL["tasks_per_generation"]
+
+
+@pytest.mark.parametrize("generations", [1, 2])
+def test_a_short_search_is_counted_too(tmp_path, generations):
+    strategy = {"kind": "regularized", "population": 4, "initial": 9, "batch": 3, "refresh": 1}
+    table, population = searched(tmp_path, genome={"kind": "tree"}, strategy=strategy, generations=generations)
+    assert table["trainings"] == (population + generations) * SMALL["tasks_per_generation"]
+
+
+def test_formulas_are_timed_as_a_search_would_train_them():
+    genome = registry.build("genomes", {"kind": "tree"})
+    losses = report.examples(genome, 30, Stream(0))
+    assert len(losses) == report.TIMED and genome.valid(genome.sample(8, Stream(0).at("examples"))).any()
+    assert not any(examine(f.expression, genome.filters).reason for f in losses.formulas)
 
 
 def gain(mean, low, high):

@@ -536,7 +536,7 @@ def test_a_search_can_start_from_cross_entropy(tmp_path):
 
 
 def test_presets_grow():
-    counts = [settings.resolve(settings.preset(name, {})).generations for name in ("smoke", "quick", "long")]
+    counts = [settings.resolve(settings.preset(name)).generations for name in ("smoke", "quick", "long")]
     assert counts == sorted(set(counts))
 
 
@@ -544,7 +544,7 @@ def test_presets_grow():
 @pytest.mark.parametrize("strategy", registry.names("strategies"))
 def test_every_preset_goes_with_every_strategy(preset, strategy):
     table = {"strategy": {"kind": strategy}}
-    assert settings.resolve(settings.merged(settings.preset(preset, table), table)).strategy["kind"] == strategy
+    assert settings.resolve(settings.merged(settings.preset(preset), table)).strategy["kind"] == strategy
 
 
 def test_wrong_arguments_of_evolve_are_refused_by_name(tmp_path):
