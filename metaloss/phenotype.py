@@ -23,7 +23,7 @@ def gain(loss: Losses, classes: int) -> float:
 
     Args:
         loss: a population of one.
-        classes: C.
+        classes: their number C.
     """
     slope = loss.bind(_target(1, classes)).slope(torch.zeros(1, 1, 1, classes, dtype=torch.float64))
     return float(-slope[0, 0, 0, 0]) * classes / (classes - 1)

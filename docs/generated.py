@@ -1,0 +1,163 @@
+"""Fills in what pages say of the code: `<!-- zoo -->` and the like become Markdown made from the installed package.
+
+Pictures are drawn into the built site, never into the sources. Formulas are drawn by matplotlib, so that no page needs
+a script from elsewhere. `-D zoo_pictures=ce,focal` draws those phenotypes alone, for a quick look at the rest.
+"""
+
+import dataclasses
+import html
+import inspect
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from matplotlib.font_manager import FontProperties
+from matplotlib.mathtext import math_to_image
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+from sphinx.application import Sphinx
+
+from metaloss import elimination, families, inner, phenotype, plots, registry, report, rounds, settings, zoo
+from metaloss import filters as filtering
+from metaloss.formulas import Formulas
+from metaloss.language.primitives import PRIMITIVES
+
+FOLDER = "_zoo"  # of the built site
+GROUPS = {"genomes": "Genomes", "strategies": "Strategies", "classifiers": "Classifiers"}
+TABLES = (
+    ("A run", settings.Settings),
+    ("Training a classifier: `inner`", inner.Inner),
+    ("What a formula must be: `genome.filters`", filtering.Filters),
+    ("An elimination", elimination.Elimination),
+    ("One stage of an elimination: `stages`", rounds.Stage),
+)
+
+
+def setup(app: Sphinx) -> dict[str, Any]:
+    """Tell Sphinx."""
+    app.add_config_value("zoo_pictures", "all", "env")
+    app.connect("source-read", fill)
+    return {"parallel_read_safe": True}
+
+
+def fill(app: Sphinx, page: str, source: list[str]) -> None:
+    """Put what is generated in the place of its marker."""
+    for marker, make in MAKERS.items():
+        if f"<!-- {marker} -->" in source[0]:
+            source[0] = source[0].replace(f"<!-- {marker} -->", "\n".join(make(app)))
+
+
+def gallery(app: Sphinx) -> Iterator[str]:
+    """Every published loss."""
+    folder = Path(app.outdir) / FOLDER
+    folder.mkdir(parents=True, exist_ok=True)
+    drawn = app.config.zoo_pictures.split(",")
+    for entry in zoo.ENTRIES.values():
+        yield f"\n## {entry.name}\n"
+        if entry.unavailable:
+            yield f"Not available as a formula: it {entry.unavailable}.\n\n- Source: {entry.source}\n"
+        else:
+            yield from published(entry, folder, picture=drawn == ["all"] or entry.name in drawn)
+
+
+def published(entry: zoo.Entry, folder: Path, picture: bool) -> Iterator[str]:
+    """A loss that can be had: its formula, where it is from, what it does."""
+    formula = entry.formula()
+    losses, latex = Formulas.of([formula]), formula.latex()
+    size = FontProperties(size=13)
+    math_to_image(f"${latex}$", folder / f"{entry.name}.svg", prop=size, format="svg")
+    yield f'<img class="formula" src="{FOLDER}/{entry.name}.svg" alt="{html.escape(latex)}">\n'
+    yield f"`{entry.text}`\n"
+    yield from (f"- {name}: {text}" for name, text in facts(entry) if text)
+    heads, gains, places = ("", "", "")
+    for classes in report.COUNTS:
+        heads += f" {classes} |"
+        gains += f" {phenotype.gain(losses, classes):.3g} |"
+        places += f" {phenotype.minimum(losses, classes):.3f} |"
+    yield f"\n| classes |{heads}\n| --- |{' ---: |' * len(report.COUNTS)}\n| gain |{gains}\n| minimum at |{places}\n"
+    if picture:
+        plots.phenotype(losses, entry.name, None, folder / f"{entry.name}.png")
+        about = f"Value and pull of {entry.name} over the probability of the true class"
+        yield f'<img class="phenotype" src="{FOLDER}/{entry.name}.png" alt="{about}" loading="lazy">\n'
+
+
+def facts(entry: zoo.Entry) -> Iterator[tuple[str, str]]:
+    """What the zoo says of a loss, in words."""
+    spans = [f"`{name}` = {x:g} ({low:g} to {high:g})" for name, (x, low, high) in entry.parameters.items()]
+    spans += [f"`{name}` = False (`True`: `{text}`)" for name, text in entry.flags.items()]
+    doubt = "" if entry.verified else "; no reading reproduces what the source reports"
+    yield "Source", entry.source
+    yield "Reading", entry.reading + doubt
+    yield "Parameters", ", ".join(spans)
+    yield "Remarks", entry.remarks
+    yield "Limits", entry.limits
+
+
+def parts(app: Sphinx) -> Iterator[str]:
+    """Everything that a registry finds in its folder, with its settings."""
+    for kind, title in GROUPS.items():
+        yield f"\n## {title}\n"
+        for row in report.listing(kind, Path()):
+            yield f"\n### {row['name']}\n\n{row['about']}\n"
+            yield from fields(registry.part(kind, row["name"]))
+    yield "\n## Data sources\n"
+    yield from (f"- `{row['name']}`: {row['about']}" for row in report.listing("data", Path()))
+    yield "\n## Task families\n"
+    for name in sorted(families.names()):
+        f = families.read(name)
+        shape = f"{f.ways}-way {f.shots}-shot on {f.dataset}, {f.val} validation images per class"
+        yield f"- `{name}`: {shape}, classifier {f.classifier['kind']}, {f.inner.steps} steps"
+
+
+def options(app: Sphinx) -> Iterator[str]:
+    """The settings of what is no part of a registry."""
+    for title, cls in TABLES:
+        yield f"\n## {title}\n"
+        yield from fields(cls)
+
+
+def fields(cls: Any) -> Iterator[str]:
+    """A settings class, one line a field: its name, default and meaning."""
+    meanings = {name: text for c in reversed(cls.__mro__) for name, text in attributes(c)}
+    for name, value in defaults(cls):
+        yield f"- `{name}`{value}" + (f": {meanings[name]}" if name in meanings else "")
+    yield ""
+
+
+def defaults(cls: Any) -> Iterator[tuple[str, str]]:
+    """The fields and what they are where nothing is given; what has no default says nothing."""
+    if dataclasses.is_dataclass(cls):
+        made = {f.name: f.default_factory for f in dataclasses.fields(cls)}
+        values = {f.name: f.default for f in dataclasses.fields(cls)}
+    else:
+        made = {name: field.default_factory for name, field in cls.model_fields.items()}
+        values = {name: field.default for name, field in cls.model_fields.items()}
+    for name, value in values.items():
+        if isinstance(value, FieldInfo):
+            value = value.get_default(call_default_factory=True)
+        elif callable(made[name]):
+            value = made[name]()
+        if value in (dataclasses.MISSING, PydanticUndefined):
+            yield name, ""
+        else:
+            yield name, f" = `{json.dumps(value, default=registry.table)}`"
+
+
+def attributes(cls: type) -> Iterator[tuple[str, str]]:
+    """The names and texts of a class's own `Attributes:`."""
+    text = inspect.cleandoc(cls.__dict__.get("__doc__") or "").partition("Attributes:\n")[2]
+    for names, meaning in re.findall(r"^    (\w[\w, ]*): (.*(?:\n     .*)*)", text, re.MULTILINE):
+        for name in names.split(", "):
+            yield name, " ".join(meaning.split())
+
+
+def primitives(app: Sphinx) -> Iterator[str]:
+    """What formulas are written in, as torch code."""
+    yield "| name | arguments | in torch |\n| --- | --- | --- |"
+    for row in PRIMITIVES.values():
+        yield f"| `{row.name}` | {row.arity} | `{row.source.format(a='a', b='b', c='c')}` |"
+
+
+MAKERS = {"zoo": gallery, "parts": parts, "settings": options, "primitives": primitives}
