@@ -12,6 +12,7 @@ from metaloss._version import __version__ as __version__
 
 if TYPE_CHECKING:
     from metaloss.catalogue import load as load
+    from metaloss.comparison import compare as compare
     from metaloss.criterion import Criterion as Criterion
     from metaloss.elimination import eliminate as eliminate
     from metaloss.refinement import refine as refine
@@ -24,11 +25,12 @@ _PUBLIC = {
     "resume": "metaloss.search",
     "eliminate": "metaloss.elimination",
     "refine": "metaloss.refinement",
+    "compare": "metaloss.comparison",
     "load": "metaloss.catalogue",
     "Criterion": "metaloss.criterion",
 }
 
-__all__ = ["Criterion", "__version__", "eliminate", "evolve", "load", "refine", "resume"]
+__all__ = ["Criterion", "__version__", "compare", "eliminate", "evolve", "load", "refine", "resume"]
 
 
 def __getattr__(name: str) -> Any:

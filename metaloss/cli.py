@@ -161,6 +161,43 @@ def refine(
 
 
 @cli.command(cls=Command)
+@click.argument("losses", nargs=-1, required=True, metavar="RUN|LOSS...")
+@click.option("--tasks", multiple=True, metavar="NAME|PATH.toml|folder:PATH", help="One or several task families.")
+@click.option("--against", metavar="RUN|LOSS", help="What all are set beside (ce).")
+@click.option("--tune", metavar="rate|steps", help="Each loss's learning rate; or its number of steps, too.")
+@click.option("--tuning-tasks", type=int, help="Meta-validation tasks of every family (64).")
+@click.option("--test-tasks", type=int, help="Meta-test tasks of every family (300).")
+@click.option("--seed", type=int, help="Of every random draw.")
+@click.option("--device", metavar="auto|cpu|cuda", help="Where classifiers train.")
+@click.option("--allow-seen", is_flag=True, help="Compare although a run has learned from test images.")
+@click.option("--set", "assignments", multiple=True, metavar="inner.steps=40", help="Any setting by its path.")
+@click.option("--runs", default="runs", show_default=True, help="Where runs are looked for by name.")
+@click.option("--out", default="compare", show_default=True, help="The folder that the report's folder is made in.")
+@click.option("--name", default="", help="The report's folder; by default the families' names and the seed.")
+@click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON, and nothing else.")
+@click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
+@click.option("--debug", is_flag=True, expose_value=False, help="Show tracebacks.")
+def compare(
+    losses: Sequence[str], assignments: Sequence[str], runs: str, out: str, name: str, as_json: bool, quiet: bool,
+    **flags: Any,
+) -> None:  # fmt: skip
+    """Set losses beside each other on held-out tasks, each one tuned, and write a report."""
+    from metaloss.console import Console
+
+    with Console(quiet or as_json) as console, _interruptible(console) as stop:
+        from metaloss import comparison, settings
+
+        given = {key: value for key, value in flags.items() if value not in (None, ())}
+        chosen = settings.merged(given, *map(settings.assignment, assignments))
+        how = {"out": out, "name": name, "runs": runs, "reporter": console, "stop": stop}
+        for spec in losses:
+            _announce(spec)
+        result = comparison.start([spec.strip() for spec in losses], chosen, **how)
+    if as_json:
+        click.echo(json.dumps({"folder": str(result.folder), **result.summary}, indent=1))
+
+
+@cli.command(cls=Command)
 @click.argument("spec", metavar="RUN|LOSS")
 @click.option("--out", default="runs", show_default=True, help="Where runs are looked for by name.")
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")

@@ -107,6 +107,33 @@ class Console:
                 f"{percent(row['after'])} after: paired {interval(row['gain'])}"
             )
 
+    def comparing(self, chosen: Any, opened: Sequence[Any], work: int) -> None:
+        """What is about to be compared, with a bar of the training steps."""
+        self.say(
+            f"{chosen.test_tasks} meta-test tasks · same tasks and initial weights for every loss · learning rate "
+            f"tuned per loss on {chosen.tuning_tasks} meta-validation tasks"
+        )
+        for episodes in opened:
+            self.say(f"tasks   {episodes.family.name} ({episodes.family.origin}); data: {episodes.dataset.origin}")
+        if self.terminal.is_terminal and not self.terminal.quiet:
+            columns = (TextColumn("{task.percentage:3.0f} %"), BarColumn(), TimeRemainingColumn())
+            self.bar = Progress(*columns, console=self.terminal, transient=True)
+            self.job = self.bar.add_task("", total=work)
+            self.bar.start()
+
+    def advanced(self, work: int) -> None:
+        """So many steps of training are done."""
+        if self.bar:
+            self.bar.advance(self.job, work)
+
+    def compared(self, report: Any) -> None:
+        """The table, what it allows one to say, and where all of it lies."""
+        self._stop_bar()
+        for line in comparison_lines(report.summary):
+            self.say(line)
+        files = sorted(path.name for path in report.folder.iterdir())
+        self.say(f"wrote {report.folder}/{{{', '.join(files)}}}")
+
     def say(self, text: str) -> None:
         """A plain line; names from files are never markup."""
         self.terminal.print(text, markup=False)
@@ -155,6 +182,47 @@ def summary_lines(summary: dict[str, Any]) -> list[str]:
             f"{percent(steps['accuracy'])}: paired {interval(steps['gain'])}"
         )
     return lines
+
+
+def comparison_lines(summary: dict[str, Any]) -> list[str]:
+    """A comparison's tables and sentences."""
+    lines: list[str] = []
+    for family in summary["families"]:
+        rows = [_standing(row) for row in summary["rows"] if row["family"] == family["name"]]
+        # What is empty for all losses needs no column.
+        columns = [name for name in rows[0] if any(row[name] for row in rows)]
+        table = [columns, *([row[name] for name in columns] for row in rows)]
+        widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+        about = f"{family['inner']['steps']} steps, own learning rate {family['inner']['lr']:g}"
+        lines.append(f"{family['name']}: {about}; Δ against {summary['baseline']}")
+        lines += ["  ".join(f"{x:{w}}" for x, w in zip(row, widths, strict=True)).rstrip() for row in table]
+        lines += [x["text"] for x in summary["sentences"] if x["family"] == family["name"]]
+    return lines
+
+
+def _standing(row: dict[str, Any]) -> dict[str, str]:
+    """One line of such a table."""
+    at, against, best = row["at"], row["against"], row["at_best"]
+    test = against["test"] if against else {}
+    return {
+        "loss": row["loss"],
+        "lr": f"{row['setting']['lr']:g}",
+        "accuracy": f"{100 * at['accuracy']:.1f} ± {100 * at['std']:.1f} %",
+        "Δ [95 % CI]": interval(against["gain"]) if against else "",
+        "win/tie/loss": f"{test['wins']}/{test['ties']}/{test['losses']}" if against else "",
+        "p (Holm)": probability(against["p"]) if against else "",
+        "F1": f"{at['f1']:.3f}".removeprefix("0"),
+        "worst decile": percent(at["worst_decile"]),
+        "at own rate": percent(row["plain"]["accuracy"]),
+        "at best steps": f"{percent(best['accuracy'])} ({row['best']['steps']})" if best else "",
+        "diverged": percent(at["diverged"]) if at["diverged"] else "",
+        "data": "" if row["data"] == "unknown" else row["data"],
+    }
+
+
+def probability(p: float) -> str:
+    """A p-value in three digits."""
+    return "<.001" if p < 0.001 else f"{p:.3f}".removeprefix("0")
 
 
 def percent(share: float) -> str:

@@ -20,6 +20,8 @@ from metaloss.tasks import Tasks
 
 # Trains P losses on a task epoch's tasks: validation accuracies [P, T], and the family [T] of every task.
 Evaluator = Callable[[Losses, Stream], tuple[Float[Tensor, "P T"], Tensor]]
+# What is seen of trained classifiers: one number or more for each, from the tasks, in blocks of so many images.
+Gauge = Callable[[Classifier, Params, Bound, Tasks, int], Float[Tensor, "P T ..."]]
 # What cross-entropy reaches on the same tasks, for an objective that compares with it.
 Baseline = Callable[[Stream], Float[Tensor, " T"]]
 
@@ -53,11 +55,19 @@ def generation(
     return strategy.tell(state, population, fitness), Scored(population, score, fitness)
 
 
+def scores(model: Classifier, params: Params, bound: Bound, tasks: Tasks, block: int) -> Float[Tensor, "P T"]:
+    """The gauge that searches use: the validation accuracy."""
+    return validate(model, params, bound.val, tasks.val.label, block)
+
+
 def evaluate(
     losses: Losses, model: Classifier, bound: Bound, tasks: Tasks, *,
     inner: Inner, lr: Rate | None = None, keys: Sequence[Stream] = (), marks: tuple[int, ...] = (), block: int,
-) -> Float[Tensor, "M P T"]:  # fmt: skip
-    """The validation accuracy of P·T classifiers, each trained from the same start as its neighbours on its task.
+    gauge: Gauge = scores,
+) -> Float[Tensor, "M P T ..."]:  # fmt: skip
+    """What the gauge, by default the validation accuracy, shows of P·T classifiers.
+
+    Each is trained from the same start as its neighbours on its task.
 
     Args:
         losses: P candidates.
@@ -69,16 +79,17 @@ def evaluate(
         keys: one per task, for its order of images; needed for minibatches only.
         marks: the M steps after which to look, in ascending order; the last one alone by default.
         block: how many validation images to look at at once.
+        gauge: looks at the classifiers.
     """
-    scores = []
+    found = []
 
     def look(step: int, params: Params) -> None:
         if step in (marks or (inner.steps,)):
-            scores.append(validate(model, params, bound.val, tasks.val.label, block))
+            found.append(gauge(model, params, bound, tasks, block))
 
     bound_losses = losses.bind(tasks.train.target)
     train(bound_losses, model, bound.init(len(losses)), bound.train, inner=inner, lr=lr, keys=keys, probe=look)
-    return torch.stack(scores)
+    return torch.stack(found)
 
 
 @torch.no_grad()

@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from jaxtyping import Int
+from torch import Tensor
 
 from metaloss import settings, storage
 from metaloss._version import __version__
@@ -108,14 +110,18 @@ def create(parent: Path, chosen: Settings, provenance: dict[str, Any]) -> Run:
         made.chmod(0o755)
         storage.write(made / "config.toml", settings.toml(chosen))
         storage.write(made / "provenance.json", (json.dumps(provenance, indent=1) + "\n").encode())
-        return Run(_claim(made, parent, default_name(chosen)), chosen)
+        return Run(claim(made, parent, default_name(chosen)), chosen)
     except BaseException:
         shutil.rmtree(made, ignore_errors=True)
         raise
 
 
-def _claim(made: Path, parent: Path, name: str) -> Path:
-    """Give the complete folder the first free name: a kill leaves either no run or one that can be resumed."""
+def claim(made: Path, parent: Path, name: str) -> Path:
+    """Give the complete folder the first free name: a kill leaves either no run or one that can be resumed.
+
+    Raises:
+        DiskError: the folder cannot be made.
+    """
     for number in range(1, 10_000):
         folder = parent / (name if number == 1 else f"{name}-{number}")
         try:
@@ -132,7 +138,7 @@ def _claim(made: Path, parent: Path, name: str) -> Path:
             if isinstance(error, OSError):
                 raise DiskError(f"cannot make {folder}: {error.strerror}") from None
             raise
-    raise DiskError(f"{parent} already holds {number} runs named {name}")
+    raise DiskError(f"{parent} already holds {number} folders named {name}")
 
 
 def default_name(chosen: Settings) -> str:
@@ -184,11 +190,16 @@ def conditions(episodes: Sequence[Episodes], device: torch.device) -> dict[str, 
     return {**names, **packages, **{f"data {e.family.name}": e.dataset.fingerprint() for e in episodes}}
 
 
+def digest_of(rows: Int[Tensor, " N"]) -> str:
+    """What stands for a set of images in a run's provenance."""
+    return hashlib.sha256(rows.sort().values.numpy().tobytes()).hexdigest()
+
+
 def _images(episodes: Episodes) -> dict[str, Any]:
     pools = {
         name: {
             "images": sum(map(len, rows)),
-            "sha256": hashlib.sha256(torch.cat(rows).sort().values.numpy().tobytes()).hexdigest(),
+            "sha256": digest_of(torch.cat(rows)),
         }
         for name, rows in episodes.pools.items()
     }

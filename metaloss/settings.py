@@ -143,7 +143,7 @@ def resolve(table: Mapping[str, Any]) -> Settings:
     if twice := [name for name in names if names.count(name) > 1]:
         raise SettingsError(f"two task families are named '{twice[0]}', and results go by the name")
     # A setting of a family, given without its name, holds for all of them.
-    chosen = tuple(_changed(family, changes) for family in chosen) if changes else chosen
+    chosen = tuple(changed(family, changes) for family in chosen) if changes else chosen
     settings = settings.model_copy(update={"families": chosen})
     genome, strategy = settings.parts()
     full = {kind: {"kind": getattr(settings, kind)["kind"], **registry.table(part)}
@@ -216,6 +216,7 @@ def assignment(text: str) -> dict[str, Any]:
     return dict(table)
 
 
-def _changed(family: TaskFamily, changes: Mapping[str, Any]) -> TaskFamily:
+def changed(family: TaskFamily, changes: Mapping[str, Any]) -> TaskFamily:
+    """A family with some of its settings replaced."""
     table = merged(registry.table(family), changes)
     return families.of({k: v for k, v in table.items() if k not in ("name", "origin")}, family.name, family.origin)

@@ -15,7 +15,7 @@ LAYERS = (
     {"errors", "_version", "streams", "population", "language", "registry", "storage", "codec"},
     {"losses", "formulas", "zoo", "phenotype", "filters", "classifiers", "optimisers", "tasks", "datasets", "pools"},
     {"genomes", "strategies", "inner", "families"},
-    {"evolution", "objectives", "criterion", "dice", "catalogue", "sieve", "ledger", "stages"},
+    {"evolution", "objectives", "criterion", "measures", "dice", "catalogue", "sieve", "ledger", "stages"},
     {
         "settings",
         "run",

@@ -17,7 +17,7 @@ from metaloss.classifiers import Bound, Classifier
 from metaloss.classifiers.mlp import Mlp
 from metaloss.classifiers.shared import SharedMlp
 from metaloss.errors import Interrupted
-from metaloss.evolution import evaluate
+from metaloss.evolution import Gauge, evaluate, scores
 from metaloss.families import Episodes
 from metaloss.inner import Inner
 from metaloss.losses import Losses
@@ -29,6 +29,8 @@ CACHE = 8 << 20  # bytes that one thread's chunk may touch on a CPU: more of the
 LOSS_FLOATS = 64  # numbers that a loss may keep per logit
 COLUMNS = 8  # tasks in a chunk of many candidates
 WAVE = 32  # tasks made ready at once
+
+Parts = dict[tuple[int, int], Tensor | Exception]  # a chunk's result by its first candidate and task
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,7 @@ def model_of(episodes: Episodes, plan: Plan) -> Classifier:
 
 @dataclass(frozen=True)
 class Work:
-    """P losses to be scored on T tasks."""
+    """P losses to be looked at on T tasks."""
 
     losses: Losses
     episodes: Episodes
@@ -95,14 +97,20 @@ class Work:
     inner: Inner
     lr: Rate | None
     marks: tuple[int, ...]
+    gauge: Gauge
 
-    def part(self, row: slice, column: slice, model: Classifier, bound: Bound, block: int) -> Float[Tensor, "M p t"]:
-        """The scores of some candidates on some tasks."""
+    def part(
+        self, row: slice, column: slice, model: Classifier, bound: Bound, block: int
+    ) -> Float[Tensor, "M p t ..."]:
+        """What is seen of some candidates on some tasks."""
         lr = self.lr[row] if isinstance(self.lr, Tensor) else self.lr
         tasks, keys, inner, marks = self.tasks[column], self.keys[column], self.inner, self.marks
 
-        def run(losses: Losses) -> Float[Tensor, "M p t"]:
-            return evaluate(losses, model, bound, tasks, inner=inner, lr=lr, keys=keys, marks=marks, block=block)
+        def run(losses: Losses) -> Float[Tensor, "M p t ..."]:
+            return evaluate(
+                losses, model, bound, tasks,
+                inner=inner, lr=lr, keys=keys, marks=marks, block=block, gauge=self.gauge,
+            )  # fmt: skip
 
         return isolated(run, self.losses[row])
 
@@ -117,6 +125,7 @@ class Local:
         workers: threads on a CPU; all its cores by default.
         tf32: let a GPU multiply with mantissas of 10 bits instead of 23.
         stop: asked before every chunk; True drops the work.
+        told: after every chunk, from its thread, how many steps of how many trainings it took.
     """
 
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
@@ -124,6 +133,7 @@ class Local:
     workers: int = 0
     tf32: bool = False
     stop: Callable[[], bool] = lambda: False
+    told: Callable[[int], None] = lambda steps: None
     halvings: int = 0  # how often a chunk ran out of memory
 
     def __post_init__(self) -> None:
@@ -170,47 +180,59 @@ class Local:
         inner: Inner | None = None, lr: Rate | None = None, marks: tuple[int, ...] = (),
     ) -> Float[Tensor, "M P T"]:  # fmt: skip
         """The same after each of M numbers of steps (`marks`, ascending; the last step alone by default)."""
+        return self.observe([losses], episodes, tasks, keys, scores, inner, [lr], marks)[0]
+
+    def observe(
+        self, many: Sequence[Losses], episodes: Episodes, tasks: Tasks, keys: Sequence[Stream], gauge: Gauge,
+        inner: Inner | None = None, rates: Sequence[Rate | None] = (), marks: tuple[int, ...] = (),
+    ) -> list[Float[Tensor, "M P T ..."]]:  # fmt: skip
+        """What a gauge shows of each of many populations, all of one length, on the same tasks from the same start.
+
+        A population's result does not depend on the others, bit for bit: what they share is the tasks, made ready once.
+        """
         inner = inner or episodes.family.inner
         while True:
-            chunks = self.plan(episodes, inner, len(losses), len(tasks))
-            work = Work(losses, episodes, tasks, list(keys), inner, lr, marks)
+            chunks = self.plan(episodes, inner, len(many[0]), len(tasks))
+            works = [
+                Work(losses, episodes, tasks, list(keys), inner, lr, marks, gauge)
+                for losses, lr in zip(many, rates or [None] * len(many), strict=True)
+            ]
             try:
-                return self._run(work, chunks)
+                return self._run(works, chunks)
             except (RuntimeError, MemoryError) as error:
                 if not out_of_memory(error) or chunks.candidates * chunks.tasks == 1:
                     raise
             self.halvings += 1
 
-    def _run(self, work: Work, chunks: Plan) -> Float[Tensor, "M P T"]:
-        model = model_of(work.episodes, chunks)
-        columns = [slice(t, t + chunks.tasks) for t in range(0, len(work.tasks), chunks.tasks)]
-        rows = [slice(p, p + chunks.candidates) for p in range(0, len(work.losses), chunks.candidates)]
-        score = torch.empty(len(work.marks) or 1, len(work.losses), len(work.tasks))
+    def _run(self, works: Sequence[Work], chunks: Plan) -> list[Float[Tensor, "M P T ..."]]:
+        first = works[0]
+        model, tasks = model_of(first.episodes, chunks), len(first.tasks)
+        columns = [slice(t, t + chunks.tasks) for t in range(0, tasks, chunks.tasks)]
+        rows = [slice(p, p + chunks.candidates) for p in range(0, len(first.losses), chunks.candidates)]
+        parts: list[Parts] = [{} for _ in works]
 
         def bind(column: slice) -> Bound:
-            return model.bind(work.tasks[column], work.keys[column])
+            return model.bind(first.tasks[column], first.keys[column])
 
-        def fill(job: tuple[slice, slice, Bound]) -> None:
-            row, column, bound = job
+        def fill(job: tuple[int, slice, slice, Bound]) -> None:
+            number, row, column, bound = job
+            place = row.start, column.start
             try:
-                score[:, row, column] = work.part(row, column, model, bound, chunks.images).cpu()
+                parts[number][place] = works[number].part(row, column, model, bound, chunks.images).cpu()
             except Exception as error:
                 if out_of_memory(error):
                     raise
-                score[:, row, column] = torch.nan
-                failed.append(error)
+                parts[number][place] = error
+            self.told(len(first.losses[row]) * len(first.tasks[column]) * first.inner.steps)
 
         wave = max(1, WAVE // chunks.tasks)
-        for first in range(0, len(columns), wave):
-            some = columns[first : first + wave]
-            bounds = self._map(bind, some)
-            jobs = [(row, c, b) for c, b in zip(some, bounds, strict=True) for row in rows]
-            failed: list[Exception] = []
-            self._map(fill, jobs)
-            # Every candidate raised: that is no bad candidate, but a bug, and would be hidden.
-            if len(failed) == len(jobs):
-                raise failed[0]
-        return score
+        for start in range(0, len(columns), wave):
+            some = columns[start : start + wave]
+            ready = list(zip(some, self._map(bind, some), strict=True))
+            self._map(fill, [(n, row, c, b) for n in range(len(works)) for c, b in ready for row in rows])
+            for found in parts:
+                _refuse_a_bug([found[row.start, column.start] for row in rows for column in some])
+        return [_joined(found, len(work.losses), tasks) for work, found in zip(works, parts, strict=True)]
 
     def _map(self, f: Callable[[Any], Any], jobs: Sequence[Any]) -> list[Any]:
         def go(job: Any) -> Any:
@@ -226,7 +248,23 @@ class Local:
                 x.cancel()
 
 
-def isolated(run: Callable[[Losses], Float[Tensor, "M P T"]], losses: Losses) -> Float[Tensor, "M P T"]:
+def _refuse_a_bug(parts: Sequence[Tensor | Exception]) -> None:
+    """Raise where every candidate raised: that is no bad candidate, but a bug, and would be hidden."""
+    if all(isinstance(part, Exception) for part in parts):
+        raise parts[0]  # type: ignore[misc]
+
+
+def _joined(parts: Parts, candidates: int, tasks: int) -> Float[Tensor, "M P T ..."]:
+    """The chunks' results in one tensor, NaN where a chunk failed."""
+    good = {place: part for place, part in parts.items() if isinstance(part, Tensor)}
+    some = next(iter(good.values()))
+    whole = some.new_full((len(some), candidates, tasks, *some.shape[3:]), torch.nan)
+    for (p, t), part in good.items():
+        whole[:, p : p + part.shape[1], t : t + part.shape[2]] = part
+    return whole
+
+
+def isolated(run: Callable[[Losses], Float[Tensor, "M P T ..."]], losses: Losses) -> Float[Tensor, "M P T ..."]:
     """What `run` gives for the losses; one that raises gets NaN, its neighbours what they get without it.
 
     Where all raise, so does this.

@@ -1,0 +1,234 @@
+"""`compare`: any losses side by side on the meta-test tasks of any families, each one tuned first."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from metaloss import families, registry
+from metaloss.comparison import findings, publication
+from metaloss.comparison.contest import Contest, Setting, Tuned
+from metaloss.comparison.contestants import CE, Contestant, check_classes, entered
+from metaloss.comparison.exposure import Exposure, exposed
+from metaloss.comparison.findings import Found
+from metaloss.comparison.standings import Played, ranked
+from metaloss.engines.local import Local
+from metaloss.errors import SettingsError
+from metaloss.families import Episodes, TaskFamily, open_family
+from metaloss.measures import Measures
+from metaloss.run import conditions
+from metaloss.search import pick
+from metaloss.settings import RATES, changed
+from metaloss.statistics import Draws
+from metaloss.streams import Stream
+from metaloss.trials import marks
+
+Many = Annotated[int, Field(ge=2, le=1_000_000)]
+
+
+class Comparison(BaseModel):
+    """What decides a comparison's result.
+
+    Attributes:
+        tasks: families by name, path or folder:PATH.
+        against: the loss that all are set beside.
+        tune: "rate" at the family's number of steps; "steps": each loss at its best number of steps, too.
+        rates: learning rates among which each loss's is chosen.
+        tuning_tasks: meta-validation tasks for that choice.
+        test_tasks: meta-test tasks.
+        curve_tasks: those of them on which learning curves are drawn.
+        seed: of every random draw.
+        device: where classifiers train.
+        memory: bytes that trainings may take.
+        allow_seen: compare although a run has learned from test images.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    tasks: Annotated[tuple[str, ...], Field(min_length=1)] = ("fashionmnist",)
+    against: str = CE
+    tune: Literal["rate", "steps"] = "rate"
+    rates: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1)] = RATES
+    tuning_tasks: Many = 64
+    test_tasks: Many = 300
+    curve_tasks: Many = 32
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    memory: Annotated[int, Field(ge=1 << 26)] = 2 << 30
+    allow_seen: bool = False
+
+
+@dataclass(frozen=True)
+class Report:
+    """A finished comparison.
+
+    Attributes:
+        table: one row per family and loss.
+        sentences: what the numbers allow one to say.
+        summary: all of it.
+        folder: where it was written.
+    """
+
+    table: list[dict[str, Any]]
+    sentences: list[str]
+    summary: dict[str, Any]
+    folder: Path
+
+
+class Silent:
+    """Tells nobody."""
+
+    def comparing(self, chosen: Comparison, opened: Sequence[Episodes], work: int) -> None:
+        """Training is about to begin: so many steps of it."""
+
+    def advanced(self, work: int) -> None:
+        """So many steps are done."""
+
+    def warning(self, text: str) -> None:
+        """Something a user should know."""
+
+    def compared(self, report: Report) -> None:
+        """All is written."""
+
+
+def compare(
+    losses: Sequence[Any], tasks: str | Sequence[str] = "fashionmnist", *, out: str | Path = "compare", name: str = "",
+    runs: str | Path = "runs", reporter: Any = None, stop: Callable[[], bool] = lambda: False, **others: Any,
+) -> Report:  # fmt: skip
+    """Set losses beside each other on the same tasks, from the same initial weights, and write a report.
+
+    Args:
+        losses: runs, files, published losses by name, formulas, or losses as `metaloss.load` gives them.
+        tasks: names, paths or folder:PATH of task families, whether or not a loss was evolved on them.
+        out: the folder that the report's folder is made in.
+        name: of the report's folder; by default the families' names and the seed.
+        runs: where runs are looked for by name.
+        reporter: is told of everything that happens.
+        stop: asked before every chunk of work; True drops it, raises `Interrupted` and leaves nothing behind.
+        others: any further field of `Comparison`, or of the families, as `inner={"steps": 40}`.
+
+    Raises:
+        SettingsError: a loss or setting that cannot be, or test images that a run has learned from.
+        DataError: images that are missing or do not fit.
+    """
+    table = {"tasks": (tasks,) if isinstance(tasks, str) else tuple(tasks), **others}
+    how: dict[str, Any] = {"reporter": reporter, "stop": stop}
+    return start([losses] if isinstance(losses, str) else losses, table, out=out, name=name, runs=runs, **how)
+
+
+def start(
+    losses: Sequence[Any], table: Mapping[str, Any], *, out: str | Path, name: str, runs: str | Path,
+    reporter: Any = None, stop: Callable[[], bool] = lambda: False,
+) -> Report:  # fmt: skip
+    """Make the comparison that a table of settings asks for (arguments and errors: as for `compare`)."""
+    of_families = TaskFamily.__dataclass_fields__.keys() - {"name", "origin"}
+    changes = {key: value for key, value in table.items() if key in of_families}
+    own = {key: value for key, value in table.items() if key not in of_families}
+    chosen: Comparison = registry.validated(Comparison, own, "compare")
+    reporter = reporter or Silent()
+    found, baseline = entered(losses, chosen.against, Path(runs))
+    device = pick(chosen.device)
+    opened = [open_family(f, device) for f in _families(chosen.tasks, changes)]
+    check_classes(found, opened)
+    exposures = _exposures(found, opened, chosen.allow_seen, reporter)
+    with Local(device, chosen.memory, stop=stop, told=reporter.advanced) as engine:
+        reporter.comparing(chosen, opened, sum(_work(chosen, len(found), e) for e in opened))
+        contests = [Contest(engine, e, Stream(chosen.seed)) for e in opened]
+        played = [_play(contest, chosen, found, baseline) for contest in contests]
+    settings = {**chosen.model_dump(mode="json"), **changes}
+    about = {"settings": settings, "baseline": baseline, "command": command(losses, found, own, changes)}
+    summary = findings.summary({**about, "conditions": conditions(opened, device)}, found, opened, exposures, played)
+    written = publication.write(Path(out), name or _name(opened, chosen.seed), summary, [x.trainings for x in played])
+    report = Report(summary["rows"], [x["text"] for x in summary["sentences"]], summary, written)
+    reporter.compared(report)
+    return report
+
+
+def _families(tasks: Sequence[str], changes: Mapping[str, Any]) -> list[TaskFamily]:
+    found = [changed(families.read(name), changes) for name in tasks]
+    names = [family.name for family in found]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise SettingsError(f"two task families are named '{twice[0]}', and results go by the name")
+    return found
+
+
+def _exposures(
+    found: Sequence[Contestant], opened: Sequence[Episodes], allow: bool, reporter: Any
+) -> list[list[Exposure]]:
+    """What every family's data is to every loss.
+
+    Raises:
+        SettingsError: a run has learned from test images, and that is not allowed.
+    """
+    all_of_them = [[exposed(x.run, e) for x in found] for e in opened]
+    for e, row in zip(opened, all_of_them, strict=True):
+        for x, one in zip(found, row, strict=True):
+            if one.refusal and not allow:
+                raise SettingsError(f"{x.label} {one.refusal} of {e.family.name}  (--allow-seen compares all the same)")
+            if one.refusal:
+                reporter.warning(f"{x.label} {one.refusal} of {e.family.name}")
+    return all_of_them
+
+
+def _play(contest: Contest, chosen: Comparison, found: Sequence[Contestant], baseline: str) -> Found:
+    """Tune, test and watch all losses on one family."""
+    labels, losses = [x.label for x in found], [x.criterion.losses() for x in found]
+    inner, n = contest.inner, chosen.test_tasks
+    rates = contest.tune(losses, chosen.rates, chosen.tuning_tasks)
+    # The baseline may have more steps in any case: a loss that is merely faster must not look better than that.
+    longer = [i for i, label in enumerate(labels) if chosen.tune == "steps" or label == CE]
+    steps = contest.tune_steps([losses[i] for i in longer], chosen.rates, chosen.tuning_tasks)
+    tuned = [Tuned(rate, dict(zip(longer, steps, strict=True)).get(i)) for i, rate in enumerate(rates)]
+    own = Setting(inner.lr, inner.steps)
+    tested = contest.test(losses, [(x.rate, own) for x in tuned], n)
+    longest = _longest(contest, losses, [x.steps for x in tuned], n)
+    played = [
+        Played(label, x.rate, at, plain, x.steps, long)
+        for label, x, (at, plain), long in zip(labels, tuned, tested, longest, strict=True)
+    ]
+    key = contest.key.at("bootstrap")
+    rows = ranked(played, baseline, CE, Draws.of(contest.rows(n), key), key)
+    moments, curves = contest.curves(losses, rates, min(chosen.curve_tasks, n))
+    strongest = tuned[labels.index(CE)].steps
+    assert strongest is not None
+    return Found(rows, strongest, {x.loss: x for x in played}, moments, dict(zip(labels, curves, strict=True)))
+
+
+def _longest(
+    contest: Contest, losses: Sequence[Any], settings: Sequence[Setting | None], tasks: int
+) -> list[Measures | None]:
+    """What losses reach at their best number of steps; those that have none are left out."""
+    found: list[Measures | None] = [None] * len(losses)
+    for steps in sorted({s.steps for s in settings if s}):
+        some = [i for i, s in enumerate(settings) if s and s.steps == steps]
+        several = contest.test([losses[i] for i in some], [(s,) for s in settings if s and s.steps == steps], tasks)
+        for i, (one,) in zip(some, several, strict=True):
+            found[i] = one
+    return found
+
+
+def _work(chosen: Comparison, losses: int, e: Episodes) -> int:
+    """About how many steps of training a family takes."""
+    inner, grid = e.family.inner, len(chosen.rates) * chosen.tuning_tasks
+    longer = losses if chosen.tune == "steps" else 1
+    most = marks(inner)[-1] if inner.anytime else sum(marks(inner))
+    once = inner.steps * (grid + 2 * chosen.test_tasks + min(chosen.curve_tasks, chosen.test_tasks))
+    usual = marks(inner)[len(marks(inner)) // 2]  # which number of steps will be the best is not known yet
+    return losses * once + longer * (most * grid + usual * chosen.test_tasks)
+
+
+def command(
+    losses: Sequence[Any], found: Sequence[Contestant], own: Mapping[str, Any], changes: Mapping[str, Any]
+) -> list[str]:
+    """The command that makes the same comparison; a loss that was given as an object stands there by its name."""
+    specs = [str(x) if isinstance(x, str | Path) else y.label for x, y in zip(losses, found, strict=False)]
+    rest = publication.flat({key: value for key, value in own.items() if key != "tasks"} | dict(changes))
+    options = [word for key, value in rest.items() for word in ("--set", f"{key}={json.dumps(value)}")]
+    return ["metaloss", "compare", *specs, "--tasks", *own["tasks"], *options]
+
+
+def _name(opened: Sequence[Episodes], seed: int) -> str:
+    return f"{'+'.join(e.family.name for e in opened)}-{seed}"

@@ -1,0 +1,120 @@
+"""Whether a run has seen the images that its loss is to be tested on."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from metaloss.datasets import Dataset, load
+from metaloss.errors import DamagedFile, MetalossError
+from metaloss.families import Episodes
+from metaloss.pools import pools
+from metaloss.run import Run, digest_of
+
+LEARNED_FROM = ("train", "validation")  # evolution and the choice of the winner; the test pool feeds nothing back
+
+
+@dataclass(frozen=True)
+class Exposure:
+    """What a family's data is to a loss.
+
+    Attributes:
+        data: "same", "new" or, where no run tells, "unknown" data set.
+        classes: "same", "some new" or "new" classes, or "unknown".
+        seen: how many of the family's test images the run has learned from.
+        doubt: why they may be more than is known; "" where that is sure.
+    """
+
+    data: str = "unknown"
+    classes: str = "unknown"
+    seen: int = 0
+    doubt: str = ""
+
+    @property
+    def text(self) -> str:
+        """In words."""
+        return "unknown" if self.data == "unknown" else f"{self.data} data, {self.classes} classes"
+
+    @property
+    def refusal(self) -> str:
+        """Why the comparison would not be fair; "" where it is."""
+        return f"has learned from {self.seen} of the test images" if self.seen else self.doubt
+
+
+def exposed(run: Run | None, episodes: Episodes) -> Exposure:
+    """What a family's data is to the loss of a run; None: a loss that no run tells of."""
+    if run is None:
+        return Exposure()
+    recorded = _provenance(run)
+    return _worst([_one(recorded, f.name, f.dataset, episodes) for f in run.settings.families])
+
+
+def _one(recorded: dict[str, Any], name: str, dataset: str, episodes: Episodes) -> Exposure:
+    """The same for one family of a run."""
+    test, here = episodes.dataset, dataset == episodes.family.dataset
+    try:
+        data = test if here else _loaded(dataset)
+    except MetalossError:
+        return Exposure("unknown")
+    if recorded["conditions"].get(f"data {name}") != data.fingerprint():
+        # An official test split is never learned from, in whatever version of the data.
+        doubt = "" if not here or data.test.any() else "learned from another version of these images"
+        return Exposure("same" if here else "unknown", _classes(data, test), doubt=doubt)
+    rows = {pool: torch.cat(part.rows) for pool, part in pools(data).items()}
+    if any(recorded["data"][name]["pools"][pool]["sha256"] != digest_of(rows[pool]) for pool in LEARNED_FROM):
+        return Exposure("same" if here else "new", _classes(data, test), doubt="learned from pools cut another way")
+    learned = torch.cat([rows[pool] for pool in LEARNED_FROM])
+    same = data.fingerprint() == test.fingerprint()
+    return Exposure("same" if same else "new", _classes(data, test), _seen(data, learned, episodes, same))
+
+
+def _seen(data: Dataset, learned: Int[Tensor, " N"], episodes: Episodes, same: bool) -> int:
+    """How many test images were learned from: by their place in the same data set, by their pixels in another one."""
+    tested, known = torch.cat(episodes.pools["test"]), set(learned.tolist())
+    if same:
+        return len(known & set(tested.tolist()))
+    test = episodes.dataset
+    # A picture that the family's own pools hold twice is not the run's doing.
+    own = _pictures(test, torch.cat([torch.cat(episodes.pools[pool]) for pool in LEARNED_FROM]))
+    return len((_pictures(data, learned) & _pictures(test, tested)) - own)
+
+
+def _pictures(data: Dataset, rows: Int[Tensor, " N"]) -> set[bytes]:
+    shape = repr(tuple(data.pixels.shape[1:])).encode()
+    return {hashlib.blake2b(x.tobytes(), key=shape, digest_size=16).digest() for x in data.pixels[rows].numpy()}
+
+
+def _classes(data: Dataset, test: Dataset) -> str:
+    """What the test's classes are beside those learned from, by their names."""
+    if data.name != test.name and not set(data.classes) & set(test.classes):
+        return "new"
+    return "same" if set(test.classes) <= set(data.classes) else "some new"
+
+
+def _worst(found: Sequence[Exposure]) -> Exposure:
+    """What several families come to: refused where one is, and as familiar as the most familiar one."""
+    order = ("same", "unknown", "new")
+    return min(found, key=lambda x: (not x.refusal, order.index(x.data)))
+
+
+def _provenance(run: Run) -> dict[str, Any]:
+    path = run.folder / "provenance.json"
+    try:
+        table: dict[str, Any] = json.loads(path.read_bytes())
+        for family in run.settings.families:
+            [table["data"][family.name]["pools"][pool]["sha256"] for pool in LEARNED_FROM]
+        table["conditions"].keys()
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DamagedFile(f"{path}: not the provenance of a run: {error}") from None
+    return table
+
+
+@lru_cache(maxsize=4)
+def _loaded(dataset: str) -> Dataset:
+    return load(dataset)

@@ -1,0 +1,182 @@
+"""A comparison's figures, as a paper wants them: vector and PNG, told apart without colour, with their intervals."""
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from metaloss.plots import drawing
+
+# Okabe and Ito's colours, the yellow one left out; styles and marks go with them, so that grey print will do.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+STYLES, MARKS = ("-", "--", "-.", ":"), "osD^vP"
+SIZES: Any = {"font.size": 10, "axes.titlesize": 10, "pdf.fonttype": 42}
+SHORT = 34  # characters of a name
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One figure as PNG and as PDF, and what it shows."""
+
+    name: str
+    caption: str
+    png: bytes
+    pdf: bytes
+
+
+@drawing
+def draw(summary: dict[str, Any]) -> list[Picture]:
+    """All figures of a comparison."""
+    import matplotlib
+
+    with matplotlib.rc_context(SIZES):
+        found = [accuracy(summary), paired(summary), curves(summary)]
+        return [*found, ranks(summary["ranks"])] if summary["ranks"] else found
+
+
+def accuracy(summary: dict[str, Any]) -> Picture:
+    """Mean accuracies with their 95 % intervals over tasks."""
+    names, families = [x["loss"] for x in summary["losses"]], summary["families"]
+    figure, axes = _figure(len(families), 1.2 + 0.34 * len(names))
+    for axis, family in zip(axes, families, strict=True):
+        rows = _rows(summary, family["name"])
+        error = [1.96 * r["at"]["std"] / summary["settings"]["test_tasks"] ** 0.5 for r in rows]
+        for y, (row, e) in enumerate(zip(rows, error, strict=True)):
+            axis.plot(100 * row["plain"]["accuracy"], y, "|", color="0.45", ms=11, mew=1.6)
+            axis.errorbar(100 * row["at"]["accuracy"], y, xerr=100 * e, **_look(y), ls="none", ms=4.5, capsize=5)
+        _name_rows(axis, names, family["name"], "accuracy [%]")
+    caption = (
+        "Mean accuracy on meta-test tasks at each loss's best learning rate, with 95 % intervals of the mean over "
+        "tasks; the bar is the same loss at the family's own rate."
+    )
+    return _picture(figure, "accuracy", caption)
+
+
+def paired(summary: dict[str, Any]) -> Picture:
+    """Differences from the baseline: the interval over tasks, and the wider one over tasks and images."""
+    families, base = summary["families"], summary["baseline"]
+    names = [x["loss"] for x in summary["losses"] if x["loss"] != base]
+    figure, axes = _figure(len(families), 1.2 + 0.34 * len(names))
+    for axis, family in zip(axes, families, strict=True):
+        axis.axvline(0, color="0.3", lw=0.8)
+        for y, row in enumerate(r for r in _rows(summary, family["name"]) if r["against"]):
+            gain = row["against"]["gain"]
+            look = _look([x["loss"] for x in summary["losses"]].index(row["loss"]))
+            axis.hlines(y, 100 * row["against"]["low"], 100 * row["against"]["high"], color=look["color"], lw=1)
+            for end in ("low", "high"):
+                axis.plot(100 * row["against"][end], y, "|", color=look["color"], ms=12)
+            axis.hlines(y, 100 * gain["low"], 100 * gain["high"], color=look["color"], lw=5, alpha=0.4)
+            axis.plot(100 * gain["mean"], y, **look, ms=4.5)
+        _name_rows(axis, names, family["name"], f"Δ to {_short(base)} [points]")
+    caption = (
+        f"Paired difference of accuracy to {base} on the same tasks and initial weights; broad: 95 % bootstrap "
+        "interval over tasks; between the ends: over tasks and images."
+    )
+    return _picture(figure, "paired", caption)
+
+
+def curves(summary: dict[str, Any]) -> Picture:
+    """Mean training and validation curves over the inner steps, with the tasks' standard deviation as a band."""
+    families = summary["families"]
+    figure, axes = _figure(2, 2.9 * len(families) + 0.3 * (1 + len(summary["losses"]) // 3), rows=len(families))
+    shade = 0.12 if len(summary["losses"]) < 6 else 0.04
+    for row, family in enumerate(families):
+        found = summary["curves"][family["name"]]
+        for axis, side in zip(axes[2 * row : 2 * row + 2], ("train", "validation"), strict=True):
+            for i, (name, curve) in enumerate(found["losses"].items()):
+                mean, std = (100 * np.array(x) for x in curve[side])
+                look = _look(i)
+                axis.fill_between(found["steps"], mean - std, mean + std, color=look["color"], alpha=shade, lw=0)
+                style = STYLES[i % len(STYLES)]
+                axis.plot(found["steps"], mean, style, color=look["color"], lw=1.7, label=_short(name))
+            words = {"train": "training", "validation": "validation"}
+            axis.set(xlabel="inner step", ylabel=f"{words[side]} accuracy [%]", title=_short(family["name"]))
+            axis.xaxis.get_major_locator().set_params(integer=True)
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=min(3, len(labels)), frameon=False)
+    caption = (
+        "Learning curves at each loss's best learning rate: mean over meta-test tasks, band: one standard deviation of "
+        "the tasks."
+    )
+    return _picture(figure, "curves", caption)
+
+
+def ranks(found: dict[str, Any]) -> Picture:
+    """The critical-difference diagram of Demšar 2006: mean ranks, a bar over those that do not differ."""
+    order = sorted(found["mean"].items(), key=lambda pair: pair[1])
+    cd, groups = found["critical_difference"], _alike(order, found["critical_difference"])
+    low = -0.6 * len(groups)
+    figure, (axis,) = _figure(1, 1.4 + 0.3 * len(order) + 0.2 * len(groups), width=6.4)
+    axis.set(xlim=(len(order) + 0.3, 0.7), ylim=(low - len(order) - 0.6, 2.4))
+    for y, (name, rank) in enumerate(order, start=1):
+        axis.plot([rank, rank], [0, low - y], color="0.3", lw=0.8)
+        axis.text(rank, low - y, f" {_short(name)}  {rank:.2f}", va="center", ha="left")
+    for y, span in enumerate(groups):
+        axis.hlines(-0.4 - 0.6 * y, *span, color="black", lw=4)
+    shown = min(cd, len(order) - 1)
+    axis.errorbar(1 + shown / 2, 1.9, xerr=shown / 2, color="0.3", capsize=3)
+    axis.text(1 + shown / 2, 2.0, f"critical difference {cd:.2f}", ha="center", va="bottom", fontsize=9)
+    axis.spines[["left", "bottom"]].set_visible(False)
+    axis.spines["top"].set(visible=True, position=("data", 0))
+    axis.xaxis.set_ticks_position("top")
+    axis.set_xticks(range(1, len(order) + 1))
+    axis.set_yticks([])
+    caption = (
+        f"Mean ranks over {found['families']} families (1 is best); losses under one bar are not told apart by "
+        f"Nemenyi's test at 5 %, whose critical difference is {cd:.2f}. So few families seldom tell any apart."
+    )
+    return _picture(figure, "ranks", caption)
+
+
+def _alike(order: Sequence[tuple[str, float]], cd: float) -> list[tuple[float, float]]:
+    """The widest spans of mean ranks within a critical difference, of two losses or more."""
+    found: list[tuple[float, float]] = []
+    for i, (_, first) in enumerate(order):
+        last = max(rank for _, rank in order[i:] if rank - first <= cd)
+        if last > first and (not found or last > found[-1][1]):
+            found.append((first, last))
+    return found
+
+
+def _rows(summary: dict[str, Any], family: str) -> list[dict[str, Any]]:
+    return [row for row in summary["rows"] if row["family"] == family]
+
+
+def _look(i: int) -> dict[str, Any]:
+    return {"color": COLOURS[i % len(COLOURS)], "marker": MARKS[i % len(MARKS)]}
+
+
+def _short(name: str) -> str:
+    """A name that fits, and that is no formula to typeset nor one for a legend to hide."""
+    return (name if len(name) <= SHORT else f"{name[: SHORT - 1]}…").lstrip("_").replace("$", r"\$")
+
+
+def _name_rows(axis: Any, names: Sequence[str], family: str, label: str) -> None:
+    """One row per loss, the first one on top."""
+    axis.set_yticks(range(len(names)), [_short(name) for name in names])
+    axis.set_ylim(len(names) - 0.4, -0.6)
+    axis.set(title=_short(family), xlabel=label)
+    axis.grid(axis="x", color="0.9", lw=0.6)
+    axis.set_axisbelow(True)
+
+
+def _figure(columns: int, height: float, rows: int = 1, width: float = 4.6) -> tuple[Any, Any]:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    # Not pyplot: it keeps figures and a window system in global state.
+    figure = Figure(figsize=(width * columns, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = [figure.add_subplot(rows, columns, i + 1) for i in range(rows * columns)]
+    for axis in axes:
+        axis.spines[["top", "right"]].set_visible(False)
+    return figure, axes
+
+
+def _picture(figure: Any, name: str, caption: str) -> Picture:
+    png, pdf = io.BytesIO(), io.BytesIO()
+    figure.savefig(png, format="png", dpi=160)
+    figure.savefig(pdf, format="pdf", metadata={"CreationDate": None})
+    return Picture(name, caption, png.getvalue(), pdf.getvalue())

@@ -1,0 +1,86 @@
+"""A comparison's folder: the report, its tables and its figures; nothing that exists is touched."""
+
+import csv
+import io
+import json
+import re
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from metaloss import storage
+from metaloss.comparison import figures, webpage
+from metaloss.comparison.standings import Played
+from metaloss.errors import DiskError
+from metaloss.run import claim
+
+MEASURES = ("accuracy", "f1", "nll", "calibration")
+
+
+def write(out: Path, name: str, summary: dict[str, Any], trainings: Sequence[Mapping[str, Played]]) -> Path:
+    """The new folder under `out`, with `-2`, `-3` … where the name is taken.
+
+    Raises:
+        DiskError: it cannot be made.
+    """
+    pictures = figures.draw(summary)
+    files = {
+        "summary.json": (json.dumps(storage.plain(summary), indent=1) + "\n").encode(),
+        "results.csv": results(summary),
+        "per_task.csv": per_task([f["name"] for f in summary["families"]], trainings),
+        "report.html": webpage.page(summary, pictures).encode(),
+        **{f"{p.name}.png": p.png for p in pictures},
+        **{f"{p.name}.pdf": p.pdf for p in pictures},
+    }
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        made = Path(tempfile.mkdtemp(prefix=".new-", dir=out))
+    except OSError as error:
+        raise DiskError(f"cannot make a report under {out}: {error.strerror}") from None
+    try:
+        made.chmod(0o755)
+        for file, data in files.items():
+            storage.write(made / file, data)
+        return claim(made, out, re.sub(r"[^a-z0-9+._-]+", "_", name.lower()).lstrip(".") or "report")
+    except BaseException:
+        shutil.rmtree(made, ignore_errors=True)
+        raise
+
+
+def results(summary: dict[str, Any]) -> bytes:
+    """One line per family and loss, every number of its standing in a column."""
+    rows = [flat({k: v for k, v in row.items() if v is not None}) for row in summary["rows"]]
+    return _csv(list(dict.fromkeys(key for row in rows for key in row)), rows)
+
+
+def flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested tables as one, keys joined by dots."""
+    found: dict[str, Any] = {}
+    for key, value in table.items():
+        found |= flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return found
+
+
+def per_task(names: Sequence[str], trainings: Sequence[Mapping[str, Played]]) -> bytes:
+    """One line per family, loss and meta-test task; a training that diverged leaves its places empty."""
+    rows = []
+    for family, losses in zip(names, trainings, strict=True):
+        for loss, played in losses.items():
+            columns = {m: getattr(played.tuned, m).tolist() for m in MEASURES}
+            columns["accuracy_at_the_family_s_rate"] = played.plain.accuracy.tolist()
+            if played.longest is not None:
+                columns["accuracy_at_the_best_steps"] = played.longest.accuracy.tolist()
+            for task, values in enumerate(zip(*columns.values(), strict=True)):
+                numbers = {k: v for k, v in zip(columns, values, strict=True) if v == v}  # NaN is not itself
+                rows.append({"family": family, "loss": loss, "task": task, **numbers})
+    return _csv(list(dict.fromkeys(key for row in rows for key in row)), rows)
+
+
+def _csv(columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> bytes:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue().encode()

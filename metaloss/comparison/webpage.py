@@ -1,0 +1,150 @@
+"""A comparison as one HTML file that needs nothing else; whatever comes from files is escaped."""
+
+import base64
+import json
+import shlex
+from collections.abc import Sequence
+from html import escape
+from string import Template
+from typing import Any
+
+from metaloss.comparison.figures import Picture
+
+PAGE = Template("""<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
+<title>$title</title>
+<style>
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 75rem; margin: 2rem auto; padding: 0 1rem; color: #222 }
+table { border-collapse: collapse; font-size: 0.86rem; font-variant-numeric: tabular-nums }
+th, td { padding: 0.25rem 0.7rem; text-align: right; border-bottom: 1px solid #ddd; white-space: nowrap }
+th:first-child, td:first-child { text-align: left } thead th { border-bottom: 2px solid #555 }
+div.wide { overflow-x: auto } img { max-width: 100%; height: auto } figure { margin: 1.5rem 0 }
+figcaption, .note { color: #555; font-size: 0.9rem } pre { background: #f5f5f5; padding: 0.8rem; overflow-x: auto }
+</style></head><body>
+<h1>$title</h1>
+<p>$intro</p>
+<h2>What the numbers allow one to say</h2>
+$sentences
+<h2>Results</h2>
+$tables
+<p class="note">$notes</p>
+<h2>Figures</h2>
+$figures
+<h2>Losses</h2>
+$losses
+<h2>Settings and provenance</h2>
+$families
+<pre>$settings</pre>
+<h2>How to reproduce</h2>
+<pre>$command</pre>
+<p class="note">With the versions above, on the same kind of processor, every number comes out the same.
+results.csv, per_task.csv and summary.json beside this file hold all of them.</p>
+</body></html>
+""")
+NOTES = (
+    "Accuracy: mean ± standard deviation of the tasks, a training that diverged counting as 0; worst decile: mean of "
+    "the worst tenth of the tasks. Δ: paired difference; the first interval resamples tasks, the second one images of "
+    "the pool, too (95 %, bootstrap). p: Wilcoxon's signed-rank test, Holm's correction over all rows. Effect: "
+    "matched-pairs rank-biserial correlation. “Better” and “worse” are said where both intervals and the test agree. "
+    "NLL and calibration error (15 bins) are of the trainings that did not diverge."
+)
+COLUMNS = (
+    "loss", "lr", "accuracy", "Δ [tasks] [tasks and images]", "win/tie/loss", "p (Holm)", "effect", "F1",
+    "worst decile", "NLL", "calibration", "diverged", "at the family's rate", "best steps", "its data",
+)  # fmt: skip
+
+
+def page(summary: dict[str, Any], pictures: Sequence[Picture]) -> str:
+    """The report."""
+    names = ", ".join(f["name"] for f in summary["families"])
+    settings = {"settings": summary["settings"], "conditions": summary["conditions"]}
+    return PAGE.substitute(
+        title=escape(f"metaloss compare: {names}"),
+        intro=escape(introduction(summary)),
+        sentences=_list([f"{x['family']}: {x['text']}" for x in summary["sentences"]]),
+        tables="\n".join(_standings(summary, family) for family in summary["families"]),
+        notes=escape(NOTES),
+        figures="\n".join(map(_figure, pictures)),
+        losses=_table(("loss", "formula", "about"), [_loss(x) for x in summary["losses"]]),
+        families=_families(summary["families"]),
+        settings=escape(json.dumps(settings, indent=1, ensure_ascii=False)),
+        command=escape(shlex.join(summary["command"])),
+    )
+
+
+def introduction(summary: dict[str, Any]) -> str:
+    """What was done, in a line."""
+    chosen = summary["settings"]
+    return (
+        f"{chosen['test_tasks']} meta-test tasks · same tasks and initial weights for every loss · learning rate tuned "
+        f"per loss on {chosen['tuning_tasks']} meta-validation tasks"
+    )
+
+
+def cells(row: dict[str, Any]) -> list[str]:
+    """A standing as the texts of its columns."""
+    at, against, best = row["at"], row["against"], row["at_best"]
+    return [
+        row["loss"], f"{row['setting']['lr']:g}", f"{100 * at['accuracy']:.1f} ± {100 * at['std']:.1f} %",
+        *(_against(against) if against else ["", "", "", ""]), f"{at['f1']:.3f}", f"{100 * at['worst_decile']:.1f} %",
+        _number(at["nll"]), _number(at["calibration"]), f"{at['diverged']:.1%}",
+        f"{100 * row['plain']['accuracy']:.1f} %",
+        f"{100 * best['accuracy']:.1f} % ({row['best']['steps']} steps, lr {row['best']['lr']:g})" if best else "",
+        row["data"] + (f"; {row['seen']}" if row["seen"] else ""),
+    ]  # fmt: skip
+
+
+def _against(found: dict[str, Any]) -> list[str]:
+    gain, test = found["gain"], found["test"]
+    inner = f"[{100 * gain['low']:+.1f}, {100 * gain['high']:+.1f}]"
+    outer = f"[{100 * found['low']:+.1f}, {100 * found['high']:+.1f}]"
+    counts = f"{test['wins']}/{test['ties']}/{test['losses']}"
+    return [f"{100 * gain['mean']:+.1f} {inner} {outer}", counts, probability(found["p"]), f"{test['effect']:+.2f}"]
+
+
+def probability(p: float) -> str:
+    """A p-value in three digits."""
+    return "<.001" if p < 0.001 else f"{p:.3f}".removeprefix("0")
+
+
+def _number(x: float | None) -> str:
+    return "–" if x is None else f"{x:.3f}"
+
+
+def _standings(summary: dict[str, Any], family: dict[str, Any]) -> str:
+    rows = [cells(row) for row in summary["rows"] if row["family"] == family["name"]]
+    steps = f"{family['inner']['steps']} steps, own learning rate {family['inner']['lr']:g}"
+    return f"<h3>{escape(family['name'])} ({steps})</h3>" + _table(COLUMNS, rows)
+
+
+def _families(found: Sequence[dict[str, Any]]) -> str:
+    columns = ("family", "tasks", "classifier", "images", "fingerprint", "file")
+    rows = [
+        (f["name"], f"{f['ways']}-way {f['shots']}-shot, {f['ways'] * f['val']} validation images",
+         json.dumps(f["classifier"]), f"{f['data']}; {f['test_images']} to test on", f["fingerprint"][:16], f["origin"])
+        for f in found
+    ]  # fmt: skip
+    return _table(columns, rows)
+
+
+def _loss(found: dict[str, Any]) -> list[str]:
+    about = {k: v for k, v in found["about"].items() if isinstance(v, str)}
+    return [found["loss"], found["formula"], "; ".join(f"{k}: {v}" for k, v in about.items())]
+
+
+def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    head = "".join(f"<th>{escape(x)}</th>" for x in columns)
+    body = "\n".join("<tr>" + "".join(f"<td>{escape(x)}</td>" for x in row) + "</tr>" for row in rows)
+    return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>\n{body}\n</tbody></table></div>'
+
+
+def _list(lines: Sequence[str]) -> str:
+    return "<ul>" + "\n".join(f"<li>{escape(x)}</li>" for x in lines) + "</ul>"
+
+
+def _figure(picture: Picture) -> str:
+    data = base64.b64encode(picture.png).decode()
+    caption = escape(picture.caption)
+    return (
+        f'<figure><img alt="{caption}" src="data:image/png;base64,{data}"><figcaption>{caption}</figcaption></figure>'
+    )
