@@ -198,6 +198,31 @@ def compare(
 
 
 @cli.command(cls=Command)
+@click.argument("table", metavar="mln")
+@click.option("--loss", metavar="RUN|LOSS", help="What stands for the paper's own loss; the shipped one by default.")
+@click.option("--evolve", "anew", is_flag=True, help="Evolve it anew, by the default search.")
+@click.option("--set", "assignments", multiple=True, metavar="test_tasks=300", help="Any setting of a comparison.")
+@click.option("--runs", default="runs", show_default=True, help="Where runs are made and looked for by name.")
+@click.option("--out", default="compare", show_default=True, help="The folder that the report's folder is made in.")
+@click.option("--json", "as_json", is_flag=True, help="Print as JSON, and nothing else.")
+@click.option("--debug", is_flag=True, expose_value=False, help="Show tracebacks.")
+def reproduce(
+    table: str, loss: str | None, anew: bool, assignments: Sequence[str], runs: str, out: str, as_json: bool
+) -> None:
+    """Print a paper's table beside ours, on the data sets that are here."""
+    from metaloss.console import Console
+
+    console = Console(quiet=True)
+    with console, _interruptible(console, lambda: f"metaloss evolve --resume {console.folder}") as stop:
+        from metaloss import reproduction
+        from metaloss.settings import assignment, merged
+
+        how = {"out": out, "runs": runs, "reporter": console, "stop": stop}
+        found = reproduction.reproduce(table, loss=loss, evolve=anew, **how, **merged(*map(assignment, assignments)))
+    click.echo(json.dumps(found.plain(), indent=1) if as_json else "\n".join(reproduction.lines(found)))
+
+
+@cli.command(cls=Command)
 @click.argument("spec", metavar="RUN|LOSS")
 @click.option("--out", default="runs", show_default=True, help="Where runs are looked for by name.")
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")

@@ -17,7 +17,21 @@ from test_run import SMALL, essence, evolved, family, only_the_subset, tree, wit
 
 from metaloss import campaign, cli, search, settings
 
-COMMANDS = ("evolve", "compare", "eliminate", "refine", "show", "list", "data", "data fetch", "data verify", "doctor")
+COMMANDS = (
+    "evolve", "compare", "reproduce", "eliminate", "refine", "show", "list", "data", "data fetch", "data verify", "doctor",
+)  # fmt: skip
+    "evolve",
+    "compare",
+    "reproduce",
+    "eliminate",
+    "refine",
+    "show",
+    "list",
+    "data",
+    "data fetch",
+    "data verify",
+    "doctor",
+)
 # The command, with no other data than the embedded subset.
 PROGRAM = """
 import sys

@@ -27,6 +27,7 @@ LAYERS = (
         "rounds",
         "refinement",
         "comparison",
+        "reproduction",
         "statistics",
         "plots",
         "engines",
