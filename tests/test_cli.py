@@ -18,8 +18,6 @@ from test_run import SMALL, essence, evolved, family, only_the_subset, tree, wit
 from metaloss import campaign, cli, search, settings
 
 COMMANDS = (
-    "evolve", "compare", "reproduce", "eliminate", "refine", "show", "list", "data", "data fetch", "data verify", "doctor",
-)  # fmt: skip
     "evolve",
     "compare",
     "reproduce",
@@ -30,8 +28,8 @@ COMMANDS = (
     "data",
     "data fetch",
     "data verify",
-    "doctor",
 )
+COMMANDS += ("doctor",)
 # The command, with no other data than the embedded subset.
 PROGRAM = """
 import sys
