@@ -20,6 +20,7 @@ autodoc_preserve_defaults = True
 autodoc_typehints = "none"  # shapes and bounds stand in the code; the text says what is meant
 
 html_theme = "furo"
+html_show_copyright = False
 html_title = f"metaloss {release}"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
