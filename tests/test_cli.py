@@ -619,10 +619,10 @@ def test_a_shown_loss_is_json_too(metaloss):
 
 
 def test_losses_and_primitives_are_listed_with_what_they_are(metaloss):
-    from metaloss import zoo
+    from metaloss import catalogue, zoo
     from metaloss.language.primitives import PRIMITIVES
 
-    for kind, names in (("losses", zoo.names()), ("primitives", PRIMITIVES)):
+    for kind, names in (("losses", [*catalogue.shipped(), *zoo.names()]), ("primitives", PRIMITIVES)):
         code, out, err = metaloss(f"list {kind}")
         assert (code, err) == (0, "")
         assert [line.split()[0] for line in out.splitlines()] == list(names)
