@@ -296,7 +296,7 @@ def test_logarithms_quotients_and_squares_take_the_forms_that_graphs_have():
         ("-logp", "start: -logp reads too little to start from: a loss needs y, and p or logp"),
         ("0*y + p", "0*y + p is no graph: its inputs are y, p, 1.0, -1.0, not 0.0"),
         ("p", "start: p reads too little to start from: a loss needs y, and p or logp"),
-        ("temperature", "start: temperature: its temperature is no part of an expression, so no search can start from it"),
+        ("temperature", "temperature: its temperature is no part of an expression, so no search can start from it"),
     ],
 )
 def test_a_start_that_does_not_fit_is_refused_in_one_line(start, reason):
