@@ -13,6 +13,7 @@ from metaloss._version import __version__ as __version__
 if TYPE_CHECKING:
     from metaloss.catalogue import load as load
     from metaloss.comparison import compare as compare
+    from metaloss.console import Console as Console
     from metaloss.criterion import Criterion as Criterion
     from metaloss.elimination import eliminate as eliminate
     from metaloss.refinement import refine as refine
@@ -28,9 +29,10 @@ _PUBLIC = {
     "compare": "metaloss.comparison",
     "load": "metaloss.catalogue",
     "Criterion": "metaloss.criterion",
+    "Console": "metaloss.console",
 }
 
-__all__ = ["Criterion", "__version__", "compare", "eliminate", "evolve", "load", "refine", "resume"]
+__all__ = ["Console", "Criterion", "__version__", "compare", "eliminate", "evolve", "load", "refine", "resume"]
 
 
 def __getattr__(name: str) -> Any:

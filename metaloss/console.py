@@ -1,4 +1,4 @@
-"""What the command line prints while a search runs: a live bar on a terminal, plain lines elsewhere."""
+"""What is printed while a search runs: a live bar on a terminal, plain lines elsewhere."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,17 +12,27 @@ HEADER = " gen   best   mean   held-out  vs CE        diverged   trainings/s   l
 
 
 class Console:
-    """Prints a search's progress. The table's lines stay; only the bar under them moves."""
+    """Prints a search's progress: the `reporter` of `evolve`, `resume`, `refine` and `eliminate`.
+
+    The table's lines stay. On a terminal a bar moves under them, where the console is entered: `with Console() as c`.
+
+    Args:
+        quiet: print nothing but warnings.
+        verbose: a line for every generation, not only for those with a look at held-out tasks.
+    """
 
     def __init__(self, quiet: bool = False, verbose: bool = False) -> None:
         self.verbose = verbose
-        self.terminal = Terminal(quiet=quiet, highlight=False, soft_wrap=True, emoji=False)
-        self.errors = Terminal(stderr=True, highlight=False, soft_wrap=True, emoji=False)
+        # Plain lines in a notebook too: there rich would make each of them a block of its own.
+        plain: dict[str, Any] = {"highlight": False, "soft_wrap": True, "emoji": False, "force_jupyter": False}
+        self.terminal, self.errors = Terminal(quiet=quiet, **plain), Terminal(stderr=True, **plain)
         self.folder: Any = None
+        self.entered = False  # a bar that no one takes down when an error comes would spoil the terminal
         self.bar: Progress | None = None
         self.speed: list[tuple[float, int]] = []
 
     def __enter__(self) -> "Console":
+        self.entered = True
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -50,7 +60,7 @@ class Console:
                 f"on {tasks} meta-validation tasks"
             )
         self.say(HEADER)
-        if self.terminal.is_terminal and not self.terminal.quiet:
+        if self.entered and self.terminal.is_terminal and not self.terminal.quiet:
             columns = (TextColumn("generation {task.completed}/{task.total}"), BarColumn(), TimeRemainingColumn())
             self.bar = Progress(*columns, console=self.terminal, transient=True)
             self.job = self.bar.add_task("", total=self.total)

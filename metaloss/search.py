@@ -1,8 +1,9 @@
 """`evolve`: a search from its settings to its winner, committed generation by generation."""
 
+import contextlib
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,10 @@ from metaloss.criterion import Criterion
 from metaloss.engines.local import Local
 from metaloss.errors import DamagedFile, SettingsError
 from metaloss.families import Episodes, open_family
+from metaloss.genomes import Genome
 from metaloss.genomes._symbolic import Symbolic
 from metaloss.ledger import Ledger
-from metaloss.run import Run, conditions, create, find, provenance
+from metaloss.run import Progress, Run, conditions, create, find, provenance
 from metaloss.settings import Settings
 from metaloss.streams import Stream
 from metaloss.trials import Trials
@@ -48,6 +50,9 @@ def evolve(
 ) -> Result:  # fmt: skip
     """Evolve a loss and test it against tuned cross-entropy.
 
+    Ctrl-C, or a notebook's stop, ends the search: the winner of the committed generations is chosen, tested and given
+    back. Stopped again, or before the first generation, the `KeyboardInterrupt` says how to go on with the run.
+
     Args:
         tasks: names, paths or folder:PATH of task families.
         genome: the loss's representation, by name or as a table of settings with its `kind`.
@@ -55,7 +60,7 @@ def evolve(
         preset: "smoke", "quick" or "long".
         out: the folder that the run's folder is made in.
         time_limit: seconds after which no new generation starts.
-        reporter: is told of everything that happens.
+        reporter: is told of everything that happens; `metaloss.Console()` prints it, nothing does by default.
         stop: asked before every chunk of work; True drops it and raises `Interrupted`, the run can be resumed.
         others: any further field of `Settings`, or of the families.
 
@@ -143,7 +148,7 @@ def _carry(
 ) -> Result:  # fmt: skip
     chosen, reporter = run.settings, reporter or Silent()
     genome, strategy = chosen.parts()
-    with storage.Lock(run.folder), Local(device, chosen.memory, tf32=chosen.tf32, stop=stop) as engine:
+    with _resumable(run), storage.Lock(run.folder), Local(device, chosen.memory, tf32=chosen.tf32, stop=stop) as engine:
         _recognise(run, families, device, allow_changes, reporter)
         trials = Trials(engine, families, Stream(chosen.seed))
         reporter.started(run, engine, families, genome)
@@ -157,12 +162,45 @@ def _carry(
         engine.halvings = progress.halvings if progress else 0
         rivals = trials.baseline(chosen.rates, chosen.baseline_tasks)
         reporter.baseline(rivals, chosen.baseline_tasks)
-        ledger = Ledger(genome.filters, run.history()) if isinstance(genome, Symbolic) else None
-        campaign = Campaign(run, trials, genome, strategy, rivals, reporter, ledger)
+        campaign = Campaign(run, trials, genome, strategy, rivals, reporter, _ledger(run, genome))
         deadline = float("inf") if time_limit is None else time.monotonic() + time_limit
-        progress = campaign.generations(progress, deadline)
+        try:
+            progress = campaign.generations(progress, deadline)
+        except KeyboardInterrupt:  # a notebook's stop, or a script's: the command line takes the signal itself
+            campaign, progress = _so_far(campaign)
         campaign.finish(progress)
         return _told(run, reporter)
+
+
+@contextlib.contextmanager
+def _resumable(run: Run) -> Iterator[None]:
+    """Say how to go on with a run that is left where it is."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f"stopped; metaloss.resume({str(run.folder)!r}) goes on") from None
+
+
+def _so_far(campaign: Campaign) -> tuple[Campaign, Progress]:
+    """A stopped campaign after its last committed generation; what is in memory may be half of the next one.
+
+    Raises:
+        KeyboardInterrupt: there is none.
+    """
+    run, genome = campaign.run, campaign.genome
+    progress, _ = run.recover((*campaign.strategy.states, *genome.populations))
+    if progress is None:
+        raise KeyboardInterrupt
+    campaign.trials.engine.halvings = progress.halvings
+    campaign.reporter.warning(
+        f"stopped after generation {progress.generation}: its winner is now chosen and tested; stop again to leave it"
+    )
+    return replace(campaign, ledger=_ledger(run, genome)), progress
+
+
+def _ledger(run: Run, genome: Genome) -> Ledger | None:
+    """What a search for formulas has trained so far."""
+    return Ledger(genome.filters, run.history()) if isinstance(genome, Symbolic) else None
 
 
 def _told(run: Run, reporter: Reporter) -> Result:

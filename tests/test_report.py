@@ -1,3 +1,5 @@
+import contextlib
+import io
 import json
 import shutil
 import struct
@@ -7,6 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from rich.console import Console as Terminal
 from test_run import SMALL, evolved, family, only_the_subset
 
 from metaloss import console, doctor, plots, registry, report, run, settings
@@ -299,6 +302,16 @@ def test_a_generation_in_which_all_fail_is_always_told(capsys):
 def test_verbose_tells_all_and_quiet_nothing(capsys):
     assert len(told(capsys, False, True, HISTORIES["many"]).out.splitlines()) == 2 + 30
     assert told(capsys, True, False, HISTORIES["many"]) == ("", "")
+
+
+@pytest.mark.parametrize("entered", [True, False])
+def test_a_bar_is_there_only_where_someone_takes_it_down(entered):
+    talk = console.Console()
+    talk.terminal, talk.total = Terminal(file=io.StringIO(), force_terminal=True), 3
+    with talk if entered else contextlib.nullcontext():
+        talk.baseline([], 1)
+        assert (talk.bar is not None) == entered
+    assert talk.bar is None
 
 
 def test_events_are_warnings_on_stderr_even_when_quiet(capsys):

@@ -197,6 +197,70 @@ def test_no_time_limit_is_no_limit(tmp_path):
     assert len(evolved(tmp_path, time_limit=None).history) == 3
 
 
+class Stopper(Recorder):
+    """Presses stop in these moments: a number of generations, or "warning" for a second time."""
+
+    def __init__(self, *moments):
+        super().__init__()
+        self.moments = moments
+
+    def generation(self, record, seconds, trainings):
+        super().generation(record, seconds, trainings)
+        self.press(len(self.records))
+
+    def warning(self, text):
+        super().warning(text)
+        self.press("warning")
+
+    def press(self, moment):
+        if moment in self.moments:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("genome", GENOMES)
+def test_stop_in_python_gives_the_result_so_far_and_the_rest_can_follow(tmp_path, genome):
+    parts = {"genome": GENOMES[genome], "strategy": STRATEGIES["gp" if genome == "tree" else "mu_plus_lambda"]}
+    stopper = Stopper(2)
+    short = evolved(tmp_path, **parts, reporter=stopper)
+    assert len(short.history) == 2 and short.summary["choice"]["generation"] == 2
+    assert len(stopper.warnings) == 1 and "stopped after generation 2" in stopper.warnings[0]
+    assert same(short.folder, evolved(tmp_path, **parts, generations=2, out="two").folder)
+    assert len(search.resume(short.folder).history) == 3
+    assert same(short.folder, evolved(tmp_path, **parts, out="whole").folder)
+
+
+def test_stop_within_a_generation_gives_the_result_of_those_before(tmp_path, monkeypatch):
+    whole, save = evolved(tmp_path, out="whole"), storage.Checkpoints.save
+
+    def stopped(self, generation, *args):
+        if generation == 2:  # its line of history is already written
+            raise KeyboardInterrupt
+        return save(self, generation, *args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(storage.Checkpoints, "save", stopped)
+        short = evolved(tmp_path)
+    assert [record["generation"] for record in short.history] == [1] and short.summary["choice"]["generation"] == 1
+    search.resume(short.folder)
+    assert same(short.folder, whole.folder)
+
+
+def test_stop_before_the_first_generation_and_a_second_stop_leave_a_run_and_say_how_to_go_on(tmp_path, monkeypatch):
+    whole = evolved(tmp_path, out="whole")
+    for name, moments in (("first", ()), ("second", (2, "warning"))):
+        with (
+            monkeypatch.context() as patch,
+            pytest.raises(KeyboardInterrupt, match=r"metaloss\.resume\('.*'\) goes on"),
+        ):
+            if not moments:
+                patch.setattr(campaign, "generation", lambda *args: Stopper(0).press(0))
+            evolved(tmp_path, out=name, reporter=Stopper(*moments))
+        folder = tmp_path / name / whole.folder.name
+        assert not (folder / "loss").exists()
+        search.resume(folder)
+        assert same(folder, whole.folder)
+
+
 def test_the_winner_is_chosen_on_meta_validation_and_tested_once_it_is_written(tmp_path, monkeypatch):
     pools, scores = [], Trials.scores
 

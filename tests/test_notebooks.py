@@ -1,0 +1,138 @@
+"""The notebooks run from their first cell to their last on a tiny budget, and what is committed of them is real."""
+
+import importlib.util
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+import metaloss
+from metaloss.engines.local import Local
+from metaloss.streams import Stream
+
+nbformat = pytest.importorskip("nbformat")
+pytest.importorskip("nbclient")
+pytest.importorskip("ipykernel")
+
+ROOT = Path(metaloss.__file__).parent.parent
+EXAMPLES = ROOT / "examples"
+pytestmark = pytest.mark.skipif(not EXAMPLES.is_dir(), reason="examples live in the checkout")
+
+NOTEBOOKS = {path.stem: path for path in sorted(EXAMPLES.rglob("[0-9]_*.ipynb"))}
+LEARN2LEARN = "7_learn2learn"  # runs in an environment of its own
+LIMIT = 300_000  # bytes
+# Folders of whoever ran it last; the Debian package's data folder is the same everywhere.
+MACHINE = re.compile(r"/(?:home|root|work|tmp|opt|Users|var|mnt)/|site-packages|(?<!\w)[A-Z]:\\")
+
+TINY = {
+    **{"generations": 2, "tasks_per_generation": 2, "validation": 3, "baseline_tasks": 2, "winner_tasks": 2},
+    **{"test_tasks": 2, "rates": (0.1,), "val": 3, "classifier": {"kind": "mlp", "hidden": [8]}, "inner": {"steps": 3}},
+}
+NETWORK = {"genome": {"start": "random", "features": 2, "hidden": 2}, "strategy": {"mu": 2, "lambda_": 2}}
+STEPS = "import metaloss.trials\nmetaloss.trials.STEPS = (3,)\n"
+PARAMETERS = {
+    "1_first_loss": f"{STEPS}BUDGET = {TINY | NETWORK}",
+    "3_own_images": f"{STEPS}FOLDER = None\nBUDGET = {TINY | NETWORK}",
+    "4_reading_a_loss": f"{STEPS}BUDGET = {TINY | {'strategy': {'mu': 4, 'lambda_': 4}}}",
+    "5_training": "SEEDS, EPOCHS = 2, 1",
+    "6_own_parts": "GENERATIONS, CHILDREN, TASKS, TEST_TASKS = 2, 2, 2, 2",
+}
+
+
+def module(path):
+    """A file of the checkout that is no part of the package."""
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    found = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(found)
+    return found
+
+
+def outputs(notebook):
+    return [each for cell in notebook.cells if cell.cell_type == "code" for each in cell.outputs]
+
+
+def parameters(notebook):
+    """The cell that says how large the notebook's runs are."""
+    (cell,) = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
+    return cell
+
+
+def names(source):
+    """The names that a cell of assignments gives."""
+    lines = re.findall(r"^([A-Z_, ]+) = ", source, re.MULTILINE)
+    return {name.strip() for line in lines for name in line.split(",")}
+
+
+def test_every_notebook_has_a_tiny_budget():
+    assert {*PARAMETERS, LEARN2LEARN} == set(NOTEBOOKS)
+
+
+@pytest.mark.filterwarnings("ignore")  # those of Jupyter's own packages
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_a_notebook_runs(name, tmp_path):
+    if name == "5_training":
+        for package in ("sklearn", "skorch", "lightning"):
+            pytest.importorskip(package)
+    notebook = nbformat.read(NOTEBOOKS[name], as_version=4)
+    cell = parameters(notebook)
+    assert names(cell.source) == names(PARAMETERS[name])
+    cell.source = PARAMETERS[name]
+    module(ROOT / "scripts" / "notebooks.py").run(notebook, tmp_path, EXAMPLES)
+    assert outputs(notebook) and all(each.output_type != "error" for each in outputs(notebook))
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_committed_outputs_are_whole_small_and_of_no_one_s_machine(name):
+    path = NOTEBOOKS[name]
+    notebook = nbformat.read(path, as_version=4)
+    nbformat.validate(notebook)
+    cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))  # run once, in order
+    assert outputs(notebook) and all(each.output_type != "error" for each in outputs(notebook))
+    assert len(path.read_bytes()) < LIMIT
+    assert not [found for each in outputs(notebook) if (found := MACHINE.search(shown(each)))]
+
+
+def shown(output):
+    """What an output says; pictures say nothing."""
+    data = {kind: value for kind, value in output.get("data", {}).items() if not kind.startswith("image/")}
+    return f"{output.get('text', '')} {data}"
+
+
+# --- learn2learn's tasks, of which no more is needed here than that they are pairs ---
+
+tasksets = module(EXAMPLES / "learn2learn" / "tasksets.py") if EXAMPLES.is_dir() else None
+
+
+def pairs(number=3, ways=3, each=5):
+    """Tasks as learn2learn gives them: shuffled, with every class's images around a value of its own."""
+    for i in range(number):
+        y = torch.arange(ways).repeat(each)[Stream(i).at("order").permutation(ways * each)]
+        yield y[:, None, None, None] + 0.1 * Stream(i).at("images").normal(ways * each, 1, 4, 4), y
+
+
+def test_a_task_is_cut_into_as_many_images_of_every_class():
+    (x, y) = next(pairs())
+    (train, label), (val, more) = tasksets.halves((x, y), 2)
+    assert label.tolist() == [0, 0, 1, 1, 2, 2] and more.bincount().tolist() == [3, 3, 3]
+    assert sorted(torch.cat([train, val]).flatten().tolist()) == sorted(x.flatten().tolist())
+    assert train.mean((1, 2, 3)).round().tolist() == label.tolist()
+
+
+@pytest.mark.parametrize(("labels", "shots"), [([0, 0, 1], 1), ([0, 0, 2, 2], 1), ([0, 0, 1, 1], 2)])
+def test_a_task_that_cannot_be_cut_is_refused(labels, shots):
+    with pytest.raises(ValueError, match="equally many images"):
+        tasksets.halves((torch.zeros(len(labels), 1, 2, 2), torch.tensor(labels)), shots)
+
+
+def test_the_engine_scores_tasks_of_learn2learn():
+    settings = {"classifier": {"kind": "mlp", "hidden": [8]}, "inner": {"steps": 40, "lr": 0.3}}
+    episodes, tasks = tasksets.from_learn2learn(pairs(), 2, **settings)
+    for (x, y), images, label in zip(pairs(), tasks.val.x(), tasks.val.label, strict=True):
+        (_, (val, more)) = tasksets.halves((x, y), 2)
+        assert torch.equal(images, val) and torch.equal(label, more)
+    with Local(workers=1) as engine:
+        keys = [Stream(0).at("init", t) for t in range(len(tasks))]
+        score = engine.score(metaloss.load("ce").losses(), episodes, tasks, keys)
+    assert score.shape == (1, 3) and float(score.mean()) > 0.8
