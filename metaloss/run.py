@@ -7,7 +7,7 @@ import re
 import shutil
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -101,22 +101,35 @@ def create(parent: Path, chosen: Settings, provenance: dict[str, Any]) -> Run:
     Raises:
         DiskError: the folder cannot be made.
     """
+    files = {
+        "config.toml": settings.toml(chosen),
+        "provenance.json": (json.dumps(provenance, indent=1) + "\n").encode(),
+    }
+    return Run(made(parent, default_name(chosen), files, "run"), chosen)
+
+
+def made(parent: Path, name: str, files: Mapping[str, bytes], what: str) -> Path:
+    """A new folder under `parent` with these files in it: all of them, or there is no folder.
+
+    Raises:
+        DiskError: it cannot be made; the message says what was to be.
+    """
     try:
         parent.mkdir(parents=True, exist_ok=True)
-        made = Path(tempfile.mkdtemp(prefix=".new-", dir=parent))
+        folder = Path(tempfile.mkdtemp(prefix=".new-", dir=parent))
     except OSError as error:
-        raise DiskError(f"cannot make a run under {parent}: {error.strerror}") from None
+        raise DiskError(f"cannot make a {what} under {parent}: {error.strerror}") from None
     try:
-        made.chmod(0o755)
-        storage.write(made / "config.toml", settings.toml(chosen))
-        storage.write(made / "provenance.json", (json.dumps(provenance, indent=1) + "\n").encode())
-        return Run(claim(made, parent, default_name(chosen)), chosen)
+        folder.chmod(0o755)
+        for file, data in files.items():
+            storage.write(folder / file, data)
+        return _claim(folder, parent, name)
     except BaseException:
-        shutil.rmtree(made, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)
         raise
 
 
-def claim(made: Path, parent: Path, name: str) -> Path:
+def _claim(made: Path, parent: Path, name: str) -> Path:
     """Give the complete folder the first free name: a kill leaves either no run or one that can be resumed.
 
     Raises:

@@ -64,7 +64,8 @@ class Seen:
         distance, mean = SAME / math.sqrt(THINNED), float(curve.mean())
         reach = distance / math.sqrt(len(curve))
         first = bisect_left(self.entries, (mean - reach, -1))
-        for other, number in self.entries[first:]:
+        for place in range(first, len(self.entries)):
+            other, number = self.entries[place]
             if other > mean + reach:
                 return False
             alike = abs(self.spans[number] - span) <= SCALE * max(span, self.spans[number])

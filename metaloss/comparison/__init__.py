@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from metaloss import families, registry
+from metaloss.campaign import Silent
 from metaloss.comparison import findings, publication
 from metaloss.comparison.contest import Contest, Setting, Tuned
 from metaloss.comparison.contestants import CE, Contestant, check_classes, entered
@@ -76,22 +77,6 @@ class Report:
     sentences: list[str]
     summary: dict[str, Any]
     folder: Path
-
-
-class Silent:
-    """Tells nobody."""
-
-    def comparing(self, chosen: Comparison, opened: Sequence[Episodes], work: int) -> None:
-        """Training is about to begin: so many steps of it."""
-
-    def advanced(self, work: int) -> None:
-        """So many steps are done."""
-
-    def warning(self, text: str) -> None:
-        """Something a user should know."""
-
-    def compared(self, report: Report) -> None:
-        """All is written."""
 
 
 def compare(

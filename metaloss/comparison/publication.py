@@ -4,8 +4,6 @@ import csv
 import io
 import json
 import re
-import shutil
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,8 +11,7 @@ from typing import Any
 from metaloss import storage
 from metaloss.comparison import figures, webpage
 from metaloss.comparison.standings import Played
-from metaloss.errors import DiskError
-from metaloss.run import claim
+from metaloss.run import made
 
 MEASURES = ("accuracy", "f1", "nll", "calibration")
 
@@ -34,19 +31,7 @@ def write(out: Path, name: str, summary: dict[str, Any], trainings: Sequence[Map
         **{f"{p.name}.png": p.png for p in pictures},
         **{f"{p.name}.pdf": p.pdf for p in pictures},
     }
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        made = Path(tempfile.mkdtemp(prefix=".new-", dir=out))
-    except OSError as error:
-        raise DiskError(f"cannot make a report under {out}: {error.strerror}") from None
-    try:
-        made.chmod(0o755)
-        for file, data in files.items():
-            storage.write(made / file, data)
-        return claim(made, out, re.sub(r"[^a-z0-9+._-]+", "_", name.lower()).lstrip(".") or "report")
-    except BaseException:
-        shutil.rmtree(made, ignore_errors=True)
-        raise
+    return made(out, re.sub(r"[^a-z0-9+._-]+", "_", name.lower()).lstrip(".") or "report", files, "report")
 
 
 def results(summary: dict[str, Any]) -> bytes:

@@ -6,7 +6,7 @@ from functools import lru_cache
 from typing import Any, ClassVar
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from pydantic import ConfigDict, field_validator
 from pydantic.dataclasses import dataclass as settings
 from torch import Tensor
@@ -14,6 +14,7 @@ from torch import Tensor
 from metaloss import zoo
 from metaloss.errors import SettingsError
 from metaloss.genomes._symbolic import Formulae
+from metaloss.genomes._vectors import RealVectors
 from metaloss.language.expression import Expression, constant
 from metaloss.language.formula import Formula
 from metaloss.population import Vectors
@@ -26,7 +27,7 @@ LARGEST = 1e300  # a constant stays a finite number, or its formula could not be
 
 
 @settings(frozen=True, config=ConfigDict(extra="forbid"))
-class Constants(Formulae):
+class Constants(RealVectors, Formulae):
     """The formula whose constants are tuned.
 
     Every place of a constant is a gene v: the constant c becomes c·exp(v), so that a step of 0.05 is one of 5 % and no
@@ -63,19 +64,6 @@ class Constants(Formulae):
     def sample(self, n: int, key: Stream) -> Vectors:
         """n times the formula as it is."""
         return Vectors(torch.zeros(n, len(values(self.original.expression))))
-
-    def mutate(self, parents: Vectors, strength: Float[Tensor, "P D"], key: Stream) -> Vectors:
-        """Normal noise of this standard deviation on every gene."""
-        x = parents.vectors()
-        return parents.from_vectors(x + strength * key.normal(*x.shape))
-
-    def crossover(self, a: Vectors, b: Vectors, key: Stream) -> Vectors:
-        """The middle between the two parents: the geometric mean of every constant."""
-        return a.from_vectors((a.vectors() + b.vectors()) / 2)
-
-    def valid(self, population: Vectors) -> Int[Tensor, " P"]:
-        """0 everywhere: any number may stand where one stood."""
-        return torch.zeros(len(population), dtype=torch.int64)
 
     def formulas(self, population: Vectors) -> tuple[Formula, ...]:
         """The formula with every candidate's constants."""

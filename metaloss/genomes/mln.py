@@ -10,7 +10,7 @@ from functools import lru_cache
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from pydantic import ConfigDict, Field, model_validator
 from pydantic.dataclasses import dataclass as settings
 from torch import Tensor
@@ -18,6 +18,7 @@ from torch import Tensor
 from metaloss import zoo
 from metaloss.formulas import Formulas
 from metaloss.genomes._networks import ACTIVATIONS, CHANNELS, Equivariant, Figure3, Weights
+from metaloss.genomes._vectors import RealVectors
 from metaloss.losses import CrossEntropies, Losses, one_hot, slope_by_autograd
 from metaloss.phenotype import gain
 from metaloss.population import Vectors
@@ -29,7 +30,7 @@ Width = Annotated[int, Field(ge=1, le=256)]
 
 
 @settings(frozen=True, config=ConfigDict(extra="forbid"))
-class MetaLossNetwork:
+class MetaLossNetwork(RealVectors):
     """Sizes of the network, and where the search starts.
 
     Attributes:
@@ -97,19 +98,6 @@ class MetaLossNetwork:
         if self.start == "random":
             return Vectors(torch.cat([self._random(key.at(i)) for i in range(n)]))
         return Vectors(imitate(self, key.seed).repeat(n, 1))
-
-    def mutate(self, parents: Vectors, strength: Float[Tensor, "P D"], key: Stream) -> Vectors:
-        """Normal noise of this standard deviation on every weight."""
-        x = parents.vectors()
-        return parents.from_vectors(x + strength * key.normal(*x.shape))
-
-    def crossover(self, a: Vectors, b: Vectors, key: Stream) -> Vectors:
-        """The middle between the two parents (intermediate recombination)."""
-        return a.from_vectors((a.vectors() + b.vectors()) / 2)
-
-    def valid(self, population: Vectors) -> Int[Tensor, " P"]:
-        """0 everywhere: every vector is a network."""
-        return torch.zeros(len(population), dtype=torch.int64)
 
     def losses(self, population: Vectors) -> Losses:
         """The networks, side by side."""
