@@ -10,8 +10,10 @@ import signal
 import subprocess
 import sys
 import tomllib
+from importlib import import_module
 from pathlib import Path
 
+import click
 import pytest
 from test_run import SMALL, essence, evolved, family, only_the_subset, tree, without_plots
 
@@ -96,6 +98,14 @@ def test_the_program_s_help_names_every_command(metaloss):
     code, out, _ = metaloss("--help")
     assert code == 0
     assert all(command in out for command in COMMANDS if " " not in command)
+
+
+def test_every_command_that_a_module_defines_belongs_to_the_program():
+    modules = [import_module(f"metaloss.cli.{path.stem}") for path in Path(cli.__file__).parent.glob("[!_]*.py")]
+    defined = {value for module in modules for value in vars(module).values() if isinstance(value, click.Command)}
+    ours = set(cli.cli.commands.values())
+    ours |= {command for group in ours if isinstance(group, click.Group) for command in group.commands.values()}
+    assert defined == ours and len(modules) > 1
 
 
 @pytest.mark.parametrize("flag", ["-h", "--help"])

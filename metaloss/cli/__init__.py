@@ -1,0 +1,74 @@
+"""The command line: arguments, printing, exit codes. Nothing heavy is imported before a command runs.
+
+A new command is a function under `@click.command(cls=Command)` in the module of its kind, and a line of COMMANDS.
+"""
+
+import sys
+import traceback
+from collections.abc import Sequence
+
+import click
+
+from metaloss._version import __version__
+from metaloss.cli import evidence, losses, machine, searches
+from metaloss.errors import DiskError, MetalossError
+
+# In the manual's order; --help sorts them by name.
+COMMANDS: tuple[click.Command, ...] = (
+    searches.evolve,
+    searches.eliminate,
+    searches.refine,
+    evidence.compare,
+    evidence.reproduce,
+    losses.show,
+    losses.export,
+    losses.list_,
+    machine.data,
+    machine.doctor,
+)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="metaloss")
+def cli() -> None:
+    """Learn the loss function that a small data set needs."""
+
+
+for command in COMMANDS:
+    cli.add_command(command)
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Run a command; every error becomes one line on stderr and its exit code."""
+    given = list(sys.argv[1:] if args is None else args)
+    try:
+        code = cli.main(given, prog_name="metaloss", standalone_mode=False)
+    except click.exceptions.Abort:
+        code = 130
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
+        code = 2
+    except click.ClickException as error:
+        code = _complain(error.format_message(), 2)
+    except KeyboardInterrupt:
+        code = _complain("interrupted", 130)
+    except MetalossError as error:
+        if "--debug" in given:
+            traceback.print_exc()
+        code = _complain(str(error), error.exit_code)
+    except BrokenPipeError:
+        code = 1
+    except OSError as error:  # what no one nearer to it has put into words
+        if "--debug" in given:
+            traceback.print_exc()
+        code = _complain(f"{error.filename or 'a file'}: {error.strerror or error}", DiskError.exit_code)
+    except Exception as error:
+        if "--debug" in given:
+            traceback.print_exc()
+        code = _complain(f"{type(error).__name__}: {error}  (a bug of metaloss; --debug shows where)", 1)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _complain(text: str, code: int) -> int:
+    click.echo(f"error: {text}", err=True)
+    return code

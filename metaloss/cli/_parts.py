@@ -1,0 +1,80 @@
+"""What commands share: how arguments are read, what a signal does, what is said of a name."""
+
+import contextlib
+import os
+import re
+import shlex
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+
+from metaloss.errors import Interrupted, SettingsError
+
+FORMULA = re.compile(r"-(?!-).*\b(p|logp)\b", re.DOTALL)
+
+
+class Command(click.Command):
+    """Lets a repeatable option take several values at once, `--tasks a b c`, and a formula begin with a minus."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Repeat such an option before each of its values, and shift such a formula, so that it is no option."""
+        ctx.meta["line"] = f"{ctx.command_path} {shlex.join(args)}"
+        args = [f" {arg}" if FORMULA.match(arg) else arg for arg in args]
+        many = {flag for p in self.params if isinstance(p, click.Option) and p.multiple for flag in p.opts}
+        spread: list[str] = []
+        flag = ""
+        for arg in args:
+            if arg.startswith("-"):
+                flag = arg if arg in many else ""
+            elif flag and spread[-1] != flag:
+                spread.append(flag)
+            spread.append(arg)
+        return super().parse_args(ctx, spread)
+
+
+@contextlib.contextmanager
+def interruptible(console: Any, again: Callable[[], str] | None = None) -> Iterator[Any]:
+    """The first Ctrl-C or SIGTERM drops the chunk in hand and leaves a run that resumes; a second one exits at once.
+
+    So does the first, where there is no run yet to leave. A signal that is ignored stays ignored. `again` gives the
+    command that goes on.
+    """
+    received: list[int] = []
+
+    def handle(number: int, frame: Any) -> None:
+        if received or console.folder is None:
+            os._exit(128 + number)
+        received.append(number)
+
+    numbers = [n for n in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(n) != signal.SIG_IGN]
+    old = {number: signal.signal(number, handle) for number in numbers}
+    try:
+        yield lambda: bool(received)
+    except Interrupted:
+        command = again() if again else f"metaloss evolve --resume {console.folder}"
+        console.errors.print(f"interrupted; go on with: {command}", markup=False)
+        raise click.exceptions.Exit(128 + received[0]) from None
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)
+
+
+def announce(spec: str) -> None:
+    """Say what a name means that is a published loss and a path."""
+    from metaloss import catalogue
+
+    if catalogue.named(spec) and Path(spec).exists():
+        click.echo(f"'{spec}' is the loss of that name; ./{spec} means the path", err=True)
+
+
+def seconds(text: str) -> float:
+    """A time limit such as 30m in seconds; a bare number is seconds."""
+    units = {"s": 1, "m": 60, "h": 3600}
+    number, unit = (text[:-1], text[-1]) if text[-1:] in units else (text, "s")
+    try:
+        return float(number) * units[unit]
+    except ValueError:
+        raise SettingsError(f"--time-limit takes a number and s, m or h, got '{text}'") from None

@@ -1,0 +1,72 @@
+"""The commands that set losses beside each other and beside a paper: compare, reproduce."""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from metaloss.cli import _options
+from metaloss.cli._parts import Command, announce, interruptible
+
+
+@click.command(cls=Command)
+@click.argument("losses", nargs=-1, required=True, metavar="RUN|LOSS...")
+@_options.tasks
+@click.option("--against", metavar="RUN|LOSS", help="What all are set beside (ce).")
+@click.option("--tune", metavar="rate|steps", help="Each loss's learning rate; or its number of steps, too.")
+@click.option("--tuning-tasks", type=int, help="Meta-validation tasks of every family (64).")
+@click.option("--test-tasks", type=int, help="Meta-test tasks of every family (300).")
+@_options.seed
+@_options.device
+@click.option("--allow-seen", is_flag=True, help="Compare although a run has learned from test images.")
+@_options.setting("inner.steps=40")
+@_options.runs("--runs")
+@_options.out("compare", "report")
+@click.option("--name", default="", help="The report's folder; by default the families' names and the seed.")
+@_options.summary_json
+@_options.quiet
+@_options.debug
+def compare(
+    losses: Sequence[str], assignments: Sequence[str], runs: str, out: str, name: str, as_json: bool, quiet: bool,
+    **flags: Any,
+) -> None:  # fmt: skip
+    """Set losses beside each other on held-out tasks, each one tuned, and write a report."""
+    from metaloss.console import Console
+
+    with Console(quiet or as_json) as console, interruptible(console) as stop:
+        from metaloss import comparison, settings
+
+        given = {key: value for key, value in flags.items() if value not in (None, ())}
+        chosen = settings.merged(given, *map(settings.assignment, assignments))
+        how = {"out": out, "name": name, "runs": runs, "reporter": console, "stop": stop}
+        for spec in losses:
+            announce(spec)
+        result = comparison.start([spec.strip() for spec in losses], chosen, **how)
+    if as_json:
+        click.echo(json.dumps({"folder": str(result.folder), **result.summary}, indent=1))
+
+
+@click.command(cls=Command)
+@click.argument("table", metavar="mln")
+@click.option("--loss", metavar="RUN|LOSS", help="What stands for the paper's own loss; the shipped one by default.")
+@click.option("--evolve", "anew", is_flag=True, help="Evolve it anew, by the default search.")
+@click.option("--set", "assignments", multiple=True, metavar="test_tasks=300", help="Any setting of a comparison.")
+@click.option("--runs", default="runs", show_default=True, help="Where runs are made and looked for by name.")
+@_options.out("compare", "report")
+@click.option("--json", "as_json", is_flag=True, help="Print as JSON, and nothing else.")
+@_options.debug
+def reproduce(
+    table: str, loss: str | None, anew: bool, assignments: Sequence[str], runs: str, out: str, as_json: bool
+) -> None:
+    """Print a paper's table beside ours, on the data sets that are here."""
+    from metaloss.console import Console
+
+    console = Console(quiet=True)
+    with console, interruptible(console, lambda: f"metaloss evolve --resume {console.folder}") as stop:
+        from metaloss import reproduction
+        from metaloss.settings import assignment, merged
+
+        how = {"out": out, "runs": runs, "reporter": console, "stop": stop}
+        found = reproduction.reproduce(table, loss=loss, evolve=anew, **how, **merged(*map(assignment, assignments)))
+    click.echo(json.dumps(found.plain(), indent=1) if as_json else "\n".join(reproduction.lines(found)))

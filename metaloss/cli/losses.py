@@ -1,0 +1,65 @@
+"""The commands that look at losses and write them: show, export, list."""
+
+import json
+from pathlib import Path
+
+import click
+
+from metaloss.cli import _options
+from metaloss.cli._parts import Command, announce
+
+
+@click.command(cls=Command)
+@click.argument("spec", metavar="RUN|LOSS")
+@_options.runs("--out")
+@_options.json
+@_options.debug
+def show(spec: str, out: str, as_json: bool) -> None:
+    """Describe a run or a loss, and draw its phenotype."""
+    from metaloss import report
+
+    announce(spec)
+    table = report.describe(spec, Path(out))
+    click.echo(json.dumps(table, indent=1) if as_json else report.text(table))
+
+
+@click.command(cls=Command)
+@click.argument("spec", metavar="RUN|LOSS")
+@click.option(
+    "-o",
+    "--output",
+    "path",
+    required=True,
+    type=click.Path(path_type=Path),
+    metavar="F.py|.tex|.pt2|.json",
+    help="The file; its suffix says the form.",
+)
+@_options.runs("--out")
+@_options.debug
+def export(spec: str, path: Path, out: str) -> None:
+    """Write a loss as Python that needs torch alone, as LaTeX, as a torch.export program or as a folder to share."""
+    from metaloss import catalogue
+    from metaloss import export as exports
+
+    announce(spec)
+    loss = catalogue.load(spec, out)
+    exports.export(loss, path)  # type: ignore[arg-type]
+    click.echo(f"wrote {path}")
+
+
+@click.command("list", cls=Command)
+@click.argument("kind", metavar="tasks|losses|primitives|genomes|strategies|classifiers|data|runs")
+@click.argument("pattern", default="")
+@click.option("--out", default="runs", show_default=True, help="Where runs are.")
+@_options.json
+@_options.debug
+def list_(kind: str, pattern: str, out: str, as_json: bool) -> None:
+    """List what there is of a kind; PATTERN is a part of its name."""
+    from metaloss import report
+
+    rows = [row for row in report.listing(kind, Path(out)) if pattern.lower() in row["name"].lower()]
+    if as_json:
+        return click.echo(json.dumps(rows, indent=1))
+    width = max((len(row["name"]) for row in rows), default=0)
+    for row in rows:
+        click.echo(f"{row['name']:{width}}  {row['about']}")

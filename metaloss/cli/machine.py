@@ -1,0 +1,54 @@
+"""The commands that look after this machine: data fetch, data verify, doctor."""
+
+import json
+
+import click
+
+from metaloss.cli import _options
+from metaloss.cli._parts import Command
+from metaloss.errors import MetalossError
+
+
+@click.group()
+def data() -> None:
+    """Download a data set, or check the one that is here."""
+
+
+@data.command(cls=Command)
+@click.argument("name")
+@_options.debug
+def fetch(name: str) -> None:
+    """Download data set NAME into the user's data folder."""
+    from metaloss import datasets
+
+    click.echo(datasets.fetch(name))
+
+
+@data.command(cls=Command)
+@click.argument("name")
+@_options.debug
+def verify(name: str) -> None:
+    """Read and check every image and label of data set NAME."""
+    from metaloss import datasets
+
+    click.echo("\n".join(datasets.verify(name)))
+
+
+@click.command(cls=Command)
+@_options.json
+@_options.debug
+def doctor(as_json: bool) -> None:
+    """Look at versions, device, data sets and extras, and say what to do about each."""
+    from dataclasses import asdict
+
+    from metaloss.doctor import examine
+
+    findings = examine()
+    if as_json:
+        click.echo(json.dumps([asdict(f) for f in findings], indent=1))
+    else:
+        width = max(len(f.name) for f in findings)
+        for f in findings:
+            click.echo(f"{f.name:{width}}  {f.found}" + (f"\n{'':{width}}    {f.advice}" if f.advice else ""))
+    if any(f.fatal for f in findings):
+        raise MetalossError("something that metaloss needs is missing; see above")

@@ -1,0 +1,165 @@
+"""The commands that search: evolve, eliminate, refine."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from metaloss.cli import _options
+from metaloss.cli._parts import Command, interruptible, seconds
+from metaloss.errors import SettingsError
+
+
+@click.command(cls=Command)
+@_options.tasks
+@click.option("--genome", metavar="NAME", help="The loss's representation (metaloss list genomes).")
+@click.option("--strategy", metavar="NAME", help="The outer algorithm (metaloss list strategies).")
+@click.option("--preset", metavar="smoke|quick|long", help="Seconds; minutes (the default); half an hour or more.")
+@_options.generations
+@click.option("--mu", type=int, help="Parents of mu_plus_lambda and gp.")
+@click.option("--lambda", "lambda_", type=int, help="Children per generation of mu_plus_lambda and gp.")
+@click.option("--tasks-per-generation", type=int, help="Tasks of every family that all candidates meet.")
+@click.option("--objective", metavar="mean|robust|wins", help="From accuracies to fitness (mean).")
+@click.option("--init", metavar="random|LOSS", help="Random, losses by name or formula, with commas (networks: one).")
+@_options.seed
+@_options.device
+@_options.out("runs", "run")
+@click.option("--resume", metavar="RUN", help="Go on with this run: a path, or a name under --out.")
+@click.option("--allow-changes", is_flag=True, help="Resume although versions, device or data are others.")
+@click.option("--time-limit", metavar="30m", help="Start no new generation after this time (s, m, h).")
+@click.option("--config", type=click.Path(path_type=Path), help="A run's config.toml; flags win.")
+@_options.setting("inner.lr=0.3")
+@click.option("--dry-run", is_flag=True, help="Print the settings and what the run would cost.")
+@_options.summary_json
+@_options.quiet
+@_options.verbose
+@_options.debug
+def evolve(
+    out: str, resume: str | None, allow_changes: bool, time_limit: str | None, config: Path | None, dry_run: bool,
+    as_json: bool, quiet: bool, verbose: bool, preset: str | None, **flags: Any,
+) -> None:  # fmt: skip
+    """Evolve a loss: the main job. Runs with no option at all."""
+    # Before anything heavy is imported, so that Ctrl-C is heard from the first moment.
+    from metaloss.console import Console
+
+    with Console(quiet or as_json, verbose) as console, interruptible(console) as stop:
+        how = {"time_limit": seconds(time_limit) if time_limit else None, "reporter": console, "stop": stop}
+        changes = _changes(flags)
+        from metaloss import search, settings
+
+        if resume and (config or preset or dry_run):
+            raise SettingsError("--resume keeps the run's settings; --config, --preset and --dry-run cannot go with it")
+        if resume:
+            result = search.resume(resume, changes=changes, out=out, allow_changes=allow_changes, **how)
+        else:
+            chosen = settings.resolve(_table(config, preset, changes))
+            if dry_run:
+                return _dry_run(chosen, as_json)
+            result = search.start(chosen, Path(out), **how)
+    if as_json:
+        click.echo(json.dumps({"run": str(result.folder), **result.summary}, indent=1))
+
+
+@click.command(cls=Command)
+@click.argument("run", metavar="RUN")
+@click.option("--start", type=int, help="How many of the search's best losses begin (100).")
+@click.option("--tasks", multiple=True, metavar="NAME|PATH.toml|folder:PATH", help="Families; the run's own if none.")
+@click.option("--config", type=click.Path(path_type=Path), help="TOML with start, tasks and [[stages]]; flags win.")
+@_options.setting("stages=[{keep=3}]")
+@_options.runs("--out")
+@_options.summary_json
+@_options.quiet
+@_options.debug
+@click.pass_context
+def eliminate(
+    ctx: click.Context, run: str, start: int | None, tasks: Sequence[str], config: Path | None,
+    assignments: Sequence[str], out: str, as_json: bool, quiet: bool,
+) -> None:  # fmt: skip
+    """Re-train the best losses of a whole search at growing budgets until few are left."""
+    from metaloss.console import Console
+
+    with Console(quiet or as_json) as console, interruptible(console, lambda: ctx.meta["line"]) as stop:
+        from metaloss import elimination, settings
+
+        given = {"start": start, "tasks": list(tasks) or None}
+        flags = {key: value for key, value in given.items() if value is not None}
+        base = settings.read(config) if config else {}
+        chosen = settings.merged(base, flags, *map(settings.assignment, assignments))
+        result = elimination.eliminate(run, out=out, reporter=console, stop=stop, chosen=chosen)
+    if as_json:
+        click.echo(json.dumps(result.summary, indent=1))
+
+
+@click.command(cls=Command)
+@click.argument("spec", metavar="RUN|LOSS", required=False)
+@_options.tasks
+@click.option("--strategy", metavar="NAME", help="mu_plus_lambda (the default), openai_es or random_search.")
+@_options.generations
+@_options.seed
+@_options.device
+@_options.out("runs", "run")
+@click.option("--resume", metavar="RUN", help="Go on with this refinement: a path, or a name under --out.")
+@_options.setting("strategy.sigma=0.1")
+@click.option("--json", "as_json", is_flag=True, help="Print before and after as JSON, and nothing else.")
+@_options.quiet
+@_options.verbose
+@_options.debug
+def refine(
+    spec: str | None, out: str, resume: str | None, as_json: bool, quiet: bool, verbose: bool, **flags: Any
+) -> None:
+    """Tune a formula's constants by evolution strategy, and compare it with what it was."""
+    from metaloss.console import Console
+
+    if (spec is None) == (resume is None):
+        raise SettingsError("refine takes a run or a loss, or --resume RUN to go on with a refinement")
+    console = Console(quiet or as_json, verbose)
+    with console, interruptible(console, lambda: f"metaloss refine --resume {console.folder}") as stop:
+        from metaloss import refinement
+
+        how = {"out": out, "reporter": console, "stop": stop}
+        if resume:
+            result = refinement.resume(resume, changes=_changes(flags), **how)
+        else:
+            result = refinement.refine(str(spec), **_changes(flags), **how)
+    if as_json:
+        click.echo(json.dumps({"run": str(result.folder), **result.comparison}, indent=1))
+
+
+def _changes(flags: dict[str, Any]) -> dict[str, Any]:
+    """The settings that were given, as a table."""
+    from metaloss.settings import assignment, merged
+
+    given = {k: v for k, v in flags.items() if v is not None}
+    named = {k: {"kind": given[k]} for k in ("genome", "strategy") if given.get(k)}
+    plain = ("generations", "tasks_per_generation", "objective", "seed", "device")
+    table: dict[str, Any] = {**named, **{k: given[k] for k in plain if k in given}}
+    if flags["tasks"]:
+        table["tasks"] = list(flags["tasks"])
+    sizes = {k: given[k] for k in ("mu", "lambda_") if k in given}
+    inner = {"strategy": sizes} if sizes else {}
+    start = {"genome": {"start": given["init"]}} if given.get("init") else {}
+    return merged(table, inner, start, *(assignment(text) for text in flags["assignments"]))
+
+
+def _table(config: Path | None, preset: str | None, changes: dict[str, Any]) -> dict[str, Any]:
+    """Preset, configuration file and flags, laid over each other in this order."""
+    from metaloss import settings
+
+    base = settings.read(config) if config else {}
+    if "tasks" in changes:
+        base.pop("families", None)
+    given = settings.merged(base, changes)
+    return settings.merged(settings.preset(preset or "quick"), given)
+
+
+def _dry_run(chosen: Any, as_json: bool) -> None:
+    from metaloss import report, settings
+
+    estimate = report.estimate(chosen)
+    if as_json:
+        click.echo(json.dumps({"settings": chosen.table(), "estimate": estimate}, indent=1))
+        return
+    click.echo(settings.toml(chosen).decode())
+    click.echo(f"# {report.estimate_text(estimate)}")  # all of it is a file that --config takes
