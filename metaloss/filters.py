@@ -3,10 +3,12 @@
 The curve and the rule on it are those of Morgan 2024, as in the code of their searches: two classes, 1000 predictions.
 """
 
+import math
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Annotated, Self
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from pydantic import ConfigDict, Field, model_validator
@@ -21,6 +23,8 @@ REASONS = ("", "reads too little", "is not finite", "range", "integrity", "gain"
 _FINE, _READS, _FINITE, _RANGE, _INTEGRITY, _GAIN = range(len(REASONS))
 _CENTRE = range(490, 510)  # an extremum here belongs to a curve that says the same of both classes
 _FLAT = 10  # steps without a change that a curve may have
+_STEP = 1e-6  # of a probability, for the gain
+_ROUNDING = 1e-15
 
 Bound = Annotated[float, Field(allow_inf_nan=False)]
 
@@ -77,13 +81,13 @@ def examine(e: Expression, filters: Filters) -> Verdict:
     """
     if not (e.varies and "y" in e.terminals):
         return Verdict(_READS, e)
-    curve = _curve(e)
+    curve, pull = measured(e, filters.classes)
     low, high = torch.stack(curve.aminmax()).tolist()  # NaN where one is NaN
     if not high - low < torch.inf:
         return Verdict(_FINITE, e)
     if not filters.span[0] <= high - low <= filters.span[1]:
         return Verdict(_RANGE, e, curve)
-    sign, pull = orientation(curve) if filters.integrity else 1, gain(e, filters.classes)
+    sign = orientation(curve) if filters.integrity else 1
     if sign == 0:
         return Verdict(_INTEGRITY, e, curve)
     if sign * pull < 0 and filters.integrity and not monotone(curve):
@@ -101,9 +105,10 @@ def orientation(curve: Float[Tensor, " N"]) -> int:
     Args:
         curve: over rising probabilities of the wrong class.
     """
-    if int(curve.argmin()) in _CENTRE or int(curve.argmax()) in _CENTRE:
+    values = curve.numpy()
+    if values.argmin() in _CENTRE or values.argmax() in _CENTRE:
         return 0
-    step = curve.diff().sign()
+    step = np.sign(np.diff(values))
     rising, falling = int((step > 0).sum()), int((step < 0).sum())
     if len(step) in (rising, falling):
         return 1 if rising else -1
@@ -111,7 +116,7 @@ def orientation(curve: Float[Tensor, " N"]) -> int:
     if flat > _FLAT:
         return 0
     step = _filled(step) if flat else step
-    turns = int((step != step.roll(1)).sum())  # circular: one extremum within makes two
+    turns = int((step != np.roll(step, 1)).sum())  # circular: one extremum within makes two
     return 0 if turns > 2 else 1 if step[2] < 0 else -1
 
 
@@ -121,54 +126,35 @@ def monotone(curve: Float[Tensor, " N"]) -> bool:
     return bool((step > 0).all() | (step < 0).all())
 
 
-def gain(e: Expression, classes: int) -> float:
-    """`phenotype.gain` of the sum over classes, without compiling it.
+def measured(e: Expression, classes: int) -> tuple[Float[Tensor, " N"], float]:
+    """The curve of two classes over rising probabilities of the wrong one, and `phenotype.gain` of the sum.
+
+    Both from one run of the expression: the gain is a central difference, two more predictions beside the curve's; at a
+    kink it lies between the slopes on either side.
 
     Args:
-        e: reads p or logp.
-        classes: C.
+        e: reads y, and p or logp.
+        classes: C, of the gain.
     """
-    known = {**_unsure(classes)}
-    slopes = {e: torch.ones_like(_value(e, known))}
-    for node in reversed(known):  # each before its arguments
-        if node.args and node in slopes:
-            _pull(node, known, slopes)
-    slope = slopes.get(P, 0.0) + slopes.get(LOGP, 0.0) / known[P]
-    other, true = slope[:, 0].tolist()
-    return float(other - true) / classes
+    with torch.no_grad():
+        value = _value(e, {**_situations(classes)})
+    other, true = (_difference(*ends) for ends in value[:, -2:].tolist())
+    return value[:, :-2].sum(0), (other - true) / (2 * _STEP * classes)
 
 
-def _pull(e: Expression, known: dict[Expression, Tensor], slopes: dict[Expression, Tensor]) -> None:
-    """Add what a node's slope contributes to those of its arguments."""
-    given = {"g": slopes[e], "o": known[e], **{x: known[a] for x, a in zip("abc", e.args, strict=False)}}
-    for a, pull in zip(e.args, PRIMITIVES[e.head].pulls, strict=True):
-        if pull is not None and a.varies:
-            part = slopes[e] if pull.run is None else pull.run(*[given[x] for x in pull.needs])
-            part = part if pull.sign > 0 else -part
-            slopes[a] = slopes[a] + part if a in slopes else part
-
-
-@lru_cache(maxsize=1)
-def _situations() -> dict[Expression, Tensor]:
-    """The terminals, the wrong class first, while its probability rises."""
-    v = grid()
-    return _known(torch.stack([v, 1 - v]), 2)
+def _difference(before: float, after: float) -> float:
+    """How much a value rises; 0 where rounding alone could make it so."""
+    return 0.0 if math.isclose(before, after, rel_tol=_ROUNDING) else after - before
 
 
 @lru_cache(maxsize=16)
-def _unsure(classes: int) -> dict[Expression, Tensor]:
-    """The terminals of a class that is not the target and of one that is, all equally probable."""
-    return _known(torch.full((2, 1), 1 / classes, dtype=torch.float64), classes)
-
-
-def _known(p: Float[Tensor, "2 N"], classes: int) -> dict[Expression, Tensor]:
+def _situations(classes: int) -> dict[Expression, Tensor]:
+    """The terminals of a class that is not the target and one that is: along the curve, then where C are alike."""
+    v, unsure = grid(), torch.tensor([1 / classes - _STEP, 1 / classes + _STEP], dtype=torch.float64)
+    p = torch.cat([torch.stack([v, 1 - v]), unsure.expand(2, 2)], 1)
     y = torch.tensor([[0.0], [1.0]], dtype=torch.float64)
-    return {Y: y, P: p, LOGP: p.log(), C: torch.tensor(float(classes), dtype=torch.float64)}
-
-
-def _curve(e: Expression) -> Float[Tensor, " N"]:
-    with torch.no_grad():
-        return _value(e, {**_situations()}).sum(0)
+    c = torch.full_like(p[:1], 2.0).index_fill(1, torch.tensor([len(v), len(v) + 1]), float(classes))
+    return {Y: y, P: p, LOGP: p.log(), C: c}
 
 
 def _value(e: Expression, known: dict[Expression, Tensor]) -> Tensor:
@@ -182,10 +168,10 @@ def _value(e: Expression, known: dict[Expression, Tensor]) -> Tensor:
     return known[e]
 
 
-def _filled(step: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
+def _filled(step: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
     """Flat steps with the sign of the last one before them that is not, those at the start with that of the end."""
-    last = torch.where(step != 0, torch.arange(len(step)), -1).cummax(0).values
-    return step[torch.where(last < 0, last[-1], last)]
+    last = np.maximum.accumulate(np.where(step != 0, np.arange(len(step)), -1))
+    return step[np.where(last < 0, last[-1], last)]
 
 
 def _negative(e: Expression) -> Expression:

@@ -98,7 +98,7 @@ def test_a_circle_that_is_not_active_does_no_harm():
 def test_where_no_draw_decodes_there_is_cross_entropy(monkeypatch):
     monkeypatch.setattr(graph, "_draw", lambda rng: CHAIN)
     monkeypatch.setattr(graph, "decodes", lambda g: g != CHAIN)
-    assert Graph().expressions(Graph().sample(1, Stream(0))) == [seed("-(y*ln(p))")]
+    assert Graph(scales=[1]).expressions(Graph(scales=[1]).sample(1, Stream(0))) == [seed("-(y*ln(p))")]
 
 
 # --- samples ---
@@ -106,6 +106,10 @@ def test_where_no_draw_decodes_there_is_cross_entropy(monkeypatch):
 
 def rows(population):
     return population.rows()
+
+
+def graphs(population):
+    return [nodes for nodes, _ in population.rows()]
 
 
 def test_every_sample_reads_the_target_and_the_prediction():
@@ -129,15 +133,15 @@ def test_a_start_with_random_has_its_losses_once_and_then_random_graphs():
 
 def test_a_start_with_losses_alone_goes_on_with_their_mutants_in_turn():
     found = rows(Graph(start="ce, -y*log10(p) - p").sample(8, Stream(0)))
-    for i, row in enumerate(found[2:]):
-        parent = found[i % 2]
-        assert sum(a != b for a, b in zip(row, parent, strict=True)) == 1
+    for i, (nodes, scale) in enumerate(found[2:]):
+        parent, one = found[i % 2]
+        assert sum(a != b for a, b in zip(nodes, parent, strict=True)) + (scale != one) == 1
     assert found[:1] == rows(Graph(start="ce, -y*log10(p) - p").sample(1, Stream(0)))
 
 
 def test_there_may_be_no_candidates():
     none = Graph().sample(0, Stream(0))
-    assert (none.operation.shape, none.arguments.shape) == ((0, 5), (0, 5, 2))
+    assert (none.operation.shape, none.arguments.shape, none.scale.shape) == ((0, 5), (0, 5, 2), (0,))
     assert Graph().valid(none).tolist() == []
 
 
@@ -234,6 +238,33 @@ def test_mutants_are_a_function_of_key_parent_and_row():
     assert mutate(Stream(1), parents[:2]) == mutate(Stream(1), parents)[:2]
 
 
+def test_a_fifth_of_the_children_differ_in_the_factor_alone_which_is_another_of_those_there_are():
+    genome, n = Graph(scales=[0.5, 1, 3]), 500
+    parents = Graphs.of([(CE, 1.0)] * n)
+    found = rows(genome.mutate(parents, NO_STRENGTH, Stream(0)))
+    rescaled = [scale for nodes, scale in found if nodes == CE]
+    assert near(len(rescaled) / n, 0.2, n)
+    assert set(rescaled) == {0.5, 3.0}
+    assert {scale for nodes, scale in found if nodes != CE} == {1.0}
+
+
+def test_without_other_factors_every_child_differs_in_a_node():
+    genome = Graph(scales=[1])
+    assert {scale for _, scale in rows(genome.sample(20, Stream(0)))} == {1.0}
+    children = rows(genome.mutate(Graphs.of([(CE, 1.0)] * 100), NO_STRENGTH, Stream(0)))
+    assert all(nodes != CE and scale == 1 for nodes, scale in children)
+
+
+def test_samples_have_all_the_factors():
+    assert {scale for _, scale in rows(Graph().sample(100, Stream(0)))} == set(Graph().scales)
+
+
+@pytest.mark.parametrize("scales", [[], [0.0], [-1.0], [float("inf")]])
+def test_a_factor_is_a_positive_number(scales):
+    with pytest.raises(SettingsError, match="scales"):
+        registry.build("genomes", {"kind": "graph", "scales": scales}, "genome")
+
+
 # --- crossover ---
 
 
@@ -241,8 +272,9 @@ def test_a_child_has_nodes_of_both_parents_and_decodes():
     a, b = (Graph().sample(100, Stream(i)) for i in (0, 1))
     mixed = 0
     for one, other, child in zip(a.rows(), b.rows(), Graph().crossover(a, b, Stream(2)).rows(), strict=True):
-        assert decodes(child)
-        assert all(node in pair for node, *pair in zip(child, one, other, strict=True))
+        assert decodes(child[0])
+        assert all(node in pair for node, *pair in zip(child[0], one[0], other[0], strict=True))
+        assert child[1] in (one[1], other[1])
         mixed += child not in (one, other)
     assert mixed > 50
     assert rows(Graph().crossover(a, a, Stream(2))) == rows(a)
@@ -251,7 +283,7 @@ def test_a_child_has_nodes_of_both_parents_and_decodes():
 
 def test_without_a_child_that_decodes_the_first_parent_stays(monkeypatch):
     monkeypatch.setattr(graph, "decodes", lambda g: False)
-    assert graph._cross(CE, FULL, Random(0)) == CE
+    assert graph._cross((CE, 1.0), (FULL, 2.0), Random(0)) == (CE, 1.0)
 
 
 # --- to and from expressions ---
@@ -271,16 +303,24 @@ def test_a_published_loss_that_fits_is_the_same_loss_as_a_graph(name):
 def test_written_in_its_own_operations_a_loss_comes_back_as_it_was():
     for text in ("-y*ln(p)", "y*i0e(ln(p)) - i0e(ln(p))", "square(square(p - y))", "max(p, 1 - y)"):
         text = text.replace("1 - y", "-1.0 - y")
-        assert decode(encode(seed(text)).rows()[0]) == seed(text)
+        assert decode(*encode(seed(text)).rows()[0]) == seed(text)
+
+
+@pytest.mark.parametrize("text", ["0.2*(-y*ln(p))", "2*y*ln(p)", "-(0.5*max(p, y))", "3*(y*square(p))*p"])
+def test_a_constant_before_the_whole_is_the_factor(text):
+    (row,) = encode(seed(text)).rows()
+    curves = [phenotype.curve(Formulas.of([Formula(x)])) for x in (seed(text), decode(*row))]
+    torch.testing.assert_close(*curves)
+    assert row[1] == float(text.strip("-(").split("*")[0])
 
 
 def test_equal_parts_share_a_node():
-    (row,) = encode(seed("erf(p - y) + tanh(erf(p - y))")).rows()
+    (row,) = graphs(encode(seed("erf(p - y) + tanh(erf(p - y))")))
     assert len(graph.active(row)) == len(INPUTS) - 2 + 4
 
 
 def test_logarithms_quotients_and_squares_take_the_forms_that_graphs_have():
-    (row,) = encode(seed("(y/p)**2 - logp")).rows()
+    (row,) = graphs(encode(seed("(y/p)**2 - logp")))
     assert str(decode(row)) == "square(quotient(y, p)) - ln(p)"
 
 

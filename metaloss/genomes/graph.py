@@ -1,17 +1,18 @@
 """Loss functions as small graphs: the search space of Morgan 2024, with the probabilities of its code.
 
 Four inputs, four hidden nodes and a root, each node an operation of one or two others. A node that the root does not
-depend on is inactive: it is kept, and may be connected again.
+depend on is inactive: it is kept, and may be connected again. A factor before the whole is ours: graphs have no
+constants, and at one learning rate a loss is no better than its scale.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Self
 
 import torch
 from jaxtyping import Float, Int
-from pydantic import ConfigDict, model_validator
+from pydantic import ConfigDict, Field, model_validator
 from pydantic.dataclasses import dataclass as settings
 from torch import Tensor
 
@@ -26,6 +27,9 @@ __all__ = ["Graph"]
 
 Node = tuple[int, int, int]  # an operation and two arguments; one that takes a single argument ignores the second
 Nodes = tuple[Node, ...]
+Row = tuple[Nodes, float]  # and the factor
+
+Scale = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 INPUTS = (Y, P, constant(1), constant(-1))
 OPERATIONS = MORGAN_UNARY + MORGAN_BINARY
@@ -40,6 +44,8 @@ SWAP = 0.2  # of the changed connections of a binary operation
 DRAWS = 2500  # of a random graph
 ATTEMPTS = 100  # at a child
 
+RESCALED = 0.2  # of the children (ours)
+
 _UNUSED: Node = (OPERATIONS.index("neg"), 0, 1)
 _SAME = {"div": "quotient"}  # what a loss may be written with, and the protected form that graphs have
 
@@ -51,28 +57,41 @@ class Graphs(Population):
     Attributes:
         operation: of each node, a place in `OPERATIONS`.
         arguments: of each node; inputs come first, then hidden nodes.
+        scale: the factor.
     """
 
     operation: Int[Tensor, "P 5"]
     arguments: Int[Tensor, "P 5 2"]
+    scale: Float[Tensor, " P"]
 
     @classmethod
-    def of(cls, rows: list[Nodes]) -> Self:
+    def of(cls, rows: list[Row]) -> Self:
         """These graphs, one a row."""
-        table = torch.tensor(rows, dtype=torch.int64).reshape(-1, HIDDEN + 1, 3)
-        return cls(table[..., 0], table[..., 1:])
+        table = torch.tensor([nodes for nodes, _ in rows], dtype=torch.int64).reshape(-1, HIDDEN + 1, 3)
+        return cls(table[..., 0], table[..., 1:], torch.tensor([scale for _, scale in rows], dtype=torch.float64))
 
-    def rows(self) -> list[Nodes]:
+    def rows(self) -> list[Row]:
         """The graphs one by one."""
         table = torch.cat([self.operation[..., None], self.arguments], -1).tolist()
-        return [tuple((op, first, second) for op, first, second in row) for row in table]
+        nodes = [tuple((op, first, second) for op, first, second in row) for row in table]
+        return list(zip(nodes, self.scale.tolist(), strict=True))
 
 
 @settings(frozen=True, config=ConfigDict(extra="forbid"))
 class Graph(Symbolic):
-    """Where the search starts and what it leaves out; all else is as published."""
+    """Where the search starts and what it leaves out; all else but the factor is as published.
 
-    usual: ClassVar[Mapping[str, Any]] = {"strategy": {"kind": "regularized"}, "generations": 200}
+    Attributes:
+        scales: the factors there are; 1 alone gives the published space.
+    """
+
+    scales: Annotated[tuple[Scale, ...], Field(min_length=1)] = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
+
+    usual: ClassVar[Mapping[str, Any]] = {
+        "strategy": {"kind": "regularized"},
+        "generations": 300,
+        "tasks_per_generation": 16,
+    }
     populations: ClassVar[tuple[type, ...]] = (Graphs,)
 
     @model_validator(mode="after")
@@ -85,32 +104,42 @@ class Graph(Symbolic):
     def sample(self, n: int, key: Stream) -> Graphs:
         """The losses that `start` names, then random graphs, or mutants where it names no random ones."""
         found = [encode(e).rows()[0] for e in self.seeds]
-        return Graphs.of(self.started(found, n, key, lambda _, dice: _random(dice), _mutant))
+        return Graphs.of(self.started(found, n, key, lambda _, dice: self._random(dice), self._mutant))
 
     def mutate(self, parents: Graphs, strength: Float[Tensor, "P ..."], key: Stream) -> Graphs:
-        """Children that differ in one active node; there is no strength to it."""
-        return Graphs.of([_mutant(nodes, key.at(i).dice()) for i, nodes in enumerate(parents.rows())])
+        """Children that differ in one active node or in the factor; there is no strength to it."""
+        return Graphs.of([self._mutant(row, key.at(i).dice()) for i, row in enumerate(parents.rows())])
 
     def crossover(self, a: Graphs, b: Graphs, key: Stream) -> Graphs:
-        """Children that have each node of either parent (ours: none was published)."""
+        """Children that have each node, and the factor, of either parent (ours: none was published)."""
         pairs = zip(a.rows(), b.rows(), strict=True)
         return Graphs.of([_cross(one, other, key.at(i).dice()) for i, (one, other) in enumerate(pairs)])
 
     def expressions(self, population: Graphs) -> list[Expression]:
         """What the graphs compute."""
-        return [decode(nodes) for nodes in population.rows()]
+        return [decode(*row) for row in population.rows()]
+
+    def _random(self, dice: Dice) -> Row:
+        return _random(dice), dice.choice(self.scales)
+
+    def _mutant(self, parent: Row, dice: Dice) -> Row:
+        nodes, scale = parent
+        others = [x for x in self.scales if x != scale]
+        if others and dice.random() < RESCALED:
+            return nodes, dice.choice(others)
+        return _mutant(nodes, dice), scale
 
 
 @lru_cache(maxsize=1 << 14)
-def decode(nodes: Nodes) -> Expression:
-    """What a graph without circles computes."""
+def decode(nodes: Nodes, scale: float = 1.0) -> Expression:
+    """What a graph without circles computes, times a factor."""
 
     def walk(at: int) -> Expression:
         if at < len(INPUTS):
             return INPUTS[at]
         return call(OPERATIONS[nodes[at - len(INPUTS)][0]], *map(walk, arguments(nodes, at)))
 
-    return walk(ROOT)
+    return walk(ROOT) if scale == 1 else call("mul", constant(scale), walk(ROOT))
 
 
 def arguments(nodes: Nodes, at: int) -> tuple[int, ...]:
@@ -144,7 +173,8 @@ def decodes(nodes: Nodes) -> bool:
 def encode(e: Expression, name: str = "") -> Graphs:
     """A loss as a graph; equal parts of it share a node.
 
-    A logarithm or a quotient takes its protected form, which differs by ε = 1e-7.
+    A logarithm or a quotient takes its protected form, which differs by ε = 1e-7. A constant that the whole is
+    multiplied by is the factor.
 
     Args:
         e: the loss, summed over classes.
@@ -154,8 +184,9 @@ def encode(e: Expression, name: str = "") -> Graphs:
         SettingsError: it holds what graphs do not, or too much.
     """
     nodes: dict[Expression, Node] = {}
+    scale, bare = _factored(e)
     try:
-        _place(_rewritten(e), nodes)
+        _place(_rewritten(bare), nodes)
         if len(nodes) > HIDDEN + 1:
             raise SettingsError(f"it takes {len(nodes)} operations, and a graph has {HIDDEN + 1}")
         *hidden, root = nodes.values() or [_UNUSED]
@@ -164,7 +195,18 @@ def encode(e: Expression, name: str = "") -> Graphs:
             raise SettingsError("a graph reads y and a prediction")
     except SettingsError as error:
         raise SettingsError(f"{name or e} is no graph: {error}") from None
-    return Graphs.of([found])
+    return Graphs.of([(found, scale)])
+
+
+def _factored(e: Expression) -> tuple[float, Expression]:
+    """A positive constant before the whole, 1 where there is none, and the rest."""
+    if e.head in ("neg", "mul"):
+        first, *others = e.args
+        if others and first.is_constant and first.value > 0:
+            return first.value, others[0]
+        scale, rest = _factored(first)
+        return scale, call(e.head, rest, *others)
+    return 1.0, e
 
 
 def _rewritten(e: Expression) -> Expression:
@@ -202,7 +244,7 @@ def _random(dice: Dice) -> Nodes:
     for _ in range(DRAWS):
         if decodes(found := _draw(dice)):
             return found
-    return encode(call("neg", call("mul", Y, call("ln", P)))).rows()[0]
+    return encode(call("neg", call("mul", Y, call("ln", P)))).rows()[0][0]
 
 
 def _draw(dice: Dice) -> Nodes:
@@ -266,10 +308,10 @@ def _regrouped(node: Node, at: int, dice: Dice) -> Node:
     return dice.choice(BINARY), *((first, other) if keeps else (other, first))
 
 
-def _cross(a: Nodes, b: Nodes, dice: Dice) -> Nodes:
+def _cross(a: Row, b: Row, dice: Dice) -> Row:
     """A child that decodes, or the first parent where that does not come about."""
     for _ in range(ATTEMPTS):
-        child = tuple(dice.choice(pair) for pair in zip(a, b, strict=True))
+        child = tuple(dice.choice(pair) for pair in zip(a[0], b[0], strict=True))
         if decodes(child):
-            return child
+            return child, dice.choice((a[1], b[1]))
     return a
