@@ -22,10 +22,10 @@ from pathlib import Path
 import torch
 
 from metaloss import catalogue, families, zoo
-from metaloss.console import interval
 from metaloss.engines.local import Local
 from metaloss.formulas import Formulas
 from metaloss.losses import CrossEntropies, Losses
+from metaloss.notation import interval
 from metaloss.run import find
 from metaloss.settings import RATES
 from metaloss.streams import Stream

@@ -80,7 +80,8 @@ def published(entry: zoo.Entry, folder: Path, picture: bool) -> Iterator[str]:
     if picture:
         plots.phenotype(losses, entry.name, None, folder / f"{entry.name}.png")
         about = f"Value and pull of {entry.name} over the probability of the true class"
-        yield f'<img class="phenotype" src="{FOLDER}/{entry.name}.png" alt="{about}" loading="lazy">\n'
+        image = f'<img class="phenotype" src="{FOLDER}/{entry.name}.png" alt="{about}" loading="lazy">'
+        yield f'<a href="{FOLDER}/{entry.name}.pdf">{image}</a>\n'
 
 
 def facts(entry: zoo.Entry) -> Iterator[tuple[str, str]]:

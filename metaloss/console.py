@@ -1,12 +1,13 @@
-"""What is printed while a search runs: a live bar on a terminal, plain lines elsewhere."""
+"""What is printed while a search runs: plain lines, and a live bar on a terminal and in a notebook."""
 
 from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Console as Terminal
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from metaloss._version import __version__
+from metaloss.bars import NotebookBar, TerminalBar
+from metaloss.notation import clock, interval, percent, probability
 
 HEADER = " gen   best   mean   held-out  vs CE        diverged   trainings/s   left"
 
@@ -14,7 +15,8 @@ HEADER = " gen   best   mean   held-out  vs CE        diverged   trainings/s   l
 class Console:
     """Prints a search's progress: the `reporter` of `evolve`, `resume`, `refine` and `eliminate`.
 
-    The table's lines stay. On a terminal a bar moves under them, where the console is entered: `with Console() as c`.
+    The table's lines stay. On a terminal a bar moves under them, where the console is entered: `with Console() as c`. A
+    notebook shows one above them.
 
     Args:
         quiet: print nothing but warnings.
@@ -28,7 +30,8 @@ class Console:
         self.terminal, self.errors = Terminal(quiet=quiet, **plain), Terminal(stderr=True, **plain)
         self.folder: Any = None
         self.entered = False  # a bar that no one takes down when an error comes would spoil the terminal
-        self.bar: Progress | None = None
+        self.notebook = Terminal().is_jupyter
+        self.bar: TerminalBar | NotebookBar | None = None
         self.speed: list[tuple[float, int]] = []
 
     def __enter__(self) -> "Console":
@@ -59,19 +62,15 @@ class Console:
                 f"start   cross-entropy at its best learning rate ({rival.lr:g}): {percent(rival.accuracy)} "
                 f"on {tasks} meta-validation tasks"
             )
+        self._start_bar("generation {task.completed}/{task.total}", "generation {done}/{total}", self.total)
         self.say(HEADER)
-        if self.entered and self.terminal.is_terminal and not self.terminal.quiet:
-            columns = (TextColumn("generation {task.completed}/{task.total}"), BarColumn(), TimeRemainingColumn())
-            self.bar = Progress(*columns, console=self.terminal, transient=True)
-            self.job = self.bar.add_task("", total=self.total)
-            self.bar.start()
 
     def generation(self, record: dict[str, Any], seconds: float, trainings: int) -> None:
         """One line where held-out tasks were looked at, and for the first generation; the bar for every one."""
         number = record["generation"]
         self.speed = [*self.speed[-10:], (seconds, trainings)]
         if self.bar:
-            self.bar.update(self.job, completed=number)
+            self.bar.reach(number)
         for event in record.get("events", ()):
             self.warning(event)
         if self.verbose or number == 1 or "held_out" in record or record["best"] is None:
@@ -125,19 +124,17 @@ class Console:
         )
         for episodes in opened:
             self.say(f"tasks   {episodes.family.name} ({episodes.family.origin}); data: {episodes.dataset.origin}")
-        if self.terminal.is_terminal and not self.terminal.quiet:
-            columns = (TextColumn("{task.percentage:3.0f} %"), BarColumn(), TimeRemainingColumn())
-            self.bar = Progress(*columns, console=self.terminal, transient=True)
-            self.job = self.bar.add_task("", total=work)
-            self.bar.start()
+        self._start_bar("{task.percentage:3.0f} %", "{share:.0%}", work)
 
     def advanced(self, work: int) -> None:
         """So many steps of training are done."""
         if self.bar:
-            self.bar.advance(self.job, work)
+            self.bar.advance(work)
 
     def compared(self, report: Any) -> None:
         """The table, what it allows one to say, and where all of it lies."""
+        if self.bar:  # how much work there would be was only guessed
+            self.bar.reach(self.bar.total)
         self._stop_bar()
         for line in comparison_lines(report.summary):
             self.say(line)
@@ -147,6 +144,14 @@ class Console:
     def say(self, text: str) -> None:
         """A plain line; names from files are never markup."""
         self.terminal.print(text, markup=False)
+
+    def _start_bar(self, on_terminal: str, in_notebook: str, total: int) -> None:
+        if self.terminal.quiet:
+            return
+        if self.notebook:
+            self.bar = NotebookBar(in_notebook, total)
+        elif self.entered and self.terminal.is_terminal:
+            self.bar = TerminalBar(self.terminal, on_terminal, total)
 
     def _stop_bar(self) -> None:
         if self.bar:
@@ -226,23 +231,8 @@ def _standing(row: dict[str, Any]) -> dict[str, str]:
         "at own rate": percent(row["plain"]["accuracy"]),
         "at best steps": f"{percent(best['accuracy'])} ({row['best']['steps']})" if best else "",
         "diverged": percent(at["diverged"]) if at["diverged"] else "",
-        "data": "" if row["data"] == "unknown" else row["data"],
+        "data": row["data"] if row["data"].endswith("classes") else "",  # of evolved losses
     }
-
-
-def probability(p: float) -> str:
-    """A p-value in three digits."""
-    return "<.001" if p < 0.001 else f"{p:.3f}".removeprefix("0")
-
-
-def percent(share: float) -> str:
-    """A share as a percentage."""
-    return f"{100 * share:.1f} %"
-
-
-def interval(gain: dict[str, Any]) -> str:
-    """A paired difference in points, with its 95 % interval."""
-    return f"{100 * gain['mean']:+.1f} [{100 * gain['low']:+.1f}, {100 * gain['high']:+.1f}]"
 
 
 def label(strategy: dict[str, Any]) -> str:
@@ -252,10 +242,3 @@ def label(strategy: dict[str, Any]) -> str:
     if strategy["kind"] == "gp":
         return f"({strategy['mu']}+{strategy['lambda_']})-GP"
     return str(strategy["kind"])
-
-
-def clock(seconds: float) -> str:
-    """A duration in its largest sensible unit."""
-    if seconds < 90:
-        return f"{seconds:.0f}s"
-    return f"{seconds / 60:.0f}m" if seconds < 5400 else f"{seconds / 3600:.1f}h"

@@ -1,7 +1,8 @@
-"""Figures, drawn without a display and readable without colour."""
+"""Figures, drawn without a display and readable without colour; each as PNG and, for a paper, as PDF."""
 
+import contextlib
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,19 +18,34 @@ from metaloss.losses import CrossEntropies, Losses
 # Okabe and Ito's colours can be told apart by the colour-blind.
 BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#777777"
 
-# A BLAS may leave the processor's overflow flag behind from lanes that it does not use. numpy reads it after the small
-# products of matplotlib's transforms, and warns of an overflow that never was.
-drawing = np.errstate(over="ignore", invalid="ignore", divide="ignore")
+STYLE: Any = {"font.size": 10, "axes.titlesize": 10, "pdf.fonttype": 42}  # 42: text that stays text
 
 
-@drawing
+@contextlib.contextmanager
+def drawing() -> Iterator[None]:
+    """Around all drawing: the style of every figure, and quiet arithmetic."""
+    import matplotlib
+
+    # A BLAS may leave the processor's overflow flag behind from lanes that it does not use. numpy reads it after the
+    # small products of matplotlib's transforms, and warns of an overflow that never was.
+    quiet = np.errstate(over="ignore", invalid="ignore", divide="ignore")
+    with quiet, matplotlib.rc_context(STYLE):
+        yield
+
+
+@drawing()
 def fitness(history: Sequence[dict[str, Any]], path: Path) -> None:
-    """Accuracy over the generations: best and mean of each, and the centre on held-out tasks."""
-    figure, axes = _figure(1)
-    axis = axes[0]
-    for key, colour, label in (("best", GREY, "best (this generation's tasks)"), ("mean", BLUE, "mean")):
+    """Accuracy over the generations: best and mean of each, and the centre on held-out tasks.
+
+    Args:
+        history: a run's, one record per generation.
+        path: of the PNG, of this figure and of all others; the PDF lies beside it.
+    """
+    figure, (axis,) = panels(1)
+    lines = {"best": (":", GREY, "best (this generation's tasks)"), "mean": ("-", BLUE, "mean")}
+    for key, (style, colour, label) in lines.items():
         points = [(r["generation"], 100 * r[key]) for r in history if r[key] is not None]
-        axis.plot(*_columns(points), color=colour, lw=0.9, alpha=0.8, label=label)
+        axis.plot(*_columns(points), style, color=colour, lw=1.1, label=label)
     held = [(r["generation"], 100 * r["held_out"]["accuracy"]) for r in history if "held_out" in r]
     if held:
         axis.plot(*_columns(held), "o-", color=ORANGE, ms=3, lw=1.5, label="centre, held-out tasks")
@@ -41,16 +57,16 @@ def fitness(history: Sequence[dict[str, Any]], path: Path) -> None:
     _save(figure, path)
 
 
-@drawing
+@drawing()
 def front(rows: Sequence[dict[str, Any]], path: Path) -> None:
     """Accuracy against size: the formulas that no smaller one reaches."""
-    figure, axes = _figure(1)
-    axes[0].step([r["size"] for r in rows], [100 * r["accuracy"] for r in rows], "o-", where="post", color=BLUE, ms=4)
-    axes[0].set(xlabel="nodes of the formula", ylabel="meta-validation accuracy [%]")
+    figure, (axis,) = panels(1)
+    axis.step([r["size"] for r in rows], [100 * r["accuracy"] for r in rows], "o-", where="post", color=BLUE, ms=4)
+    axis.set(xlabel="nodes of the formula", ylabel="meta-validation accuracy [%]")
     _save(figure, path)
 
 
-@drawing
+@drawing()
 def ranks(pairs: Sequence[dict[str, Any]], path: Path) -> None:
     """What losses reached in one stage of an elimination against what they reached in the one before.
 
@@ -59,7 +75,7 @@ def ranks(pairs: Sequence[dict[str, Any]], path: Path) -> None:
             their Kendall's `tau`.
         path: of the picture.
     """
-    figure, axes = _figure(len(pairs))
+    figure, axes = panels(len(pairs))
     for axis, pair in zip(axes, pairs, strict=True):
         axis.scatter(*([100 * x for x in pair[side]] for side in ("before", "after")), s=12, color=BLUE)
         tau = "none" if pair["tau"] is None else f"{pair['tau']:.2f}"
@@ -68,14 +84,14 @@ def ranks(pairs: Sequence[dict[str, Any]], path: Path) -> None:
     _save(figure, path)
 
 
-@drawing
+@drawing()
 def phenotype(loss: Losses, name: str, classes: int | None, path: Path) -> None:
     """What one loss does to an image, over the probability of its true class, beside cross-entropy.
 
     Its value from its lowest place on, the same between 0 and 1, and its pull on the true class's logit. The other
     classes share the rest equally.
     """
-    figure, axes = _figure(3)
+    figure, axes = panels(3)
     name = name.lstrip("_").replace("$", r"\$")  # a stranger's name is no formula to typeset
     for count, style in zip((classes,) if classes else (10, 5, 2), ("-", "--", ":"), strict=False):
         _curves(axes, loss, count, style=style, color=ORANGE, label=f"{name}, {count} classes")
@@ -95,15 +111,15 @@ def _curves(axes: Any, loss: Losses, classes: int, style: str, **look: Any) -> N
         axis.plot(p, y, style, **look)
 
 
-@drawing
+@drawing()
 def surface(formula: Formula, path: Path, points: int = 60) -> None:
     """One class's term over its target and its probability, as the papers draw losses."""
     axis_p, axis_y = torch.linspace(1e-3, 1 - 1e-3, points), torch.linspace(0, 1, points)
     y, p = torch.meshgrid(axis_y.double(), axis_p.double(), indexing="ij")
     z = evaluate(whole_program(formula.expression), y, p, p.log(), classes=10)
-    figure, axes = _figure(1, projection="3d")
-    axes[0].plot_surface(y, p, z, cmap="viridis", linewidth=0)
-    axes[0].set(xlabel="target $y$", ylabel=r"probability $\hat{y}$", zlabel=r"$\ell(y, \hat{y})$")
+    figure, (axis,) = panels(1, projection="3d")
+    axis.plot_surface(y, p, z, cmap="viridis", linewidth=0)
+    axis.set(xlabel="target $y$", ylabel=r"probability $\hat{y}$", zlabel=r"$\ell(y, \hat{y})$")
     _save(figure, path)
 
 
@@ -111,20 +127,30 @@ def _columns(points: Sequence[tuple[int, float]]) -> tuple[list[int], list[float
     return [x for x, _ in points], [y for _, y in points]
 
 
-def _figure(columns: int, projection: str | None = None) -> tuple[Any, Any]:
+def panels(
+    columns: int, rows: int = 1, *, width: float = 4.8, height: float = 3.4, projection: str | None = None
+) -> tuple[Any, list[Any]]:
+    """An empty figure and its axes, row by row; width (of a column) and height (of all rows) in inches."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     # Not pyplot: it keeps figures and a window system in global state.
-    figure = Figure(figsize=(4.8 * columns, 3.4), layout="constrained")
+    figure = Figure(figsize=(width * columns, height), layout="constrained")
     FigureCanvasAgg(figure)
-    axes = [figure.add_subplot(1, columns, i + 1, projection=projection) for i in range(columns)]
+    axes = [figure.add_subplot(rows, columns, i + 1, projection=projection) for i in range(rows * columns)]
     for axis in axes if projection is None else ():
         axis.spines[["top", "right"]].set_visible(False)
     return figure, axes
 
 
+def printed(figure: Any) -> tuple[bytes, bytes]:
+    """A figure as PNG and as PDF; the same figure gives the same bytes."""
+    png, pdf = io.BytesIO(), io.BytesIO()
+    figure.savefig(png, format="png", dpi=150)
+    figure.savefig(pdf, format="pdf", metadata={"CreationDate": None})
+    return png.getvalue(), pdf.getvalue()
+
+
 def _save(figure: Any, path: Path) -> None:
-    picture = io.BytesIO()
-    figure.savefig(picture, format="png", dpi=150)
-    storage.write(path, picture.getvalue())
+    for data, suffix in zip(printed(figure), (".png", ".pdf"), strict=True):
+        storage.write(path.with_suffix(suffix), data)

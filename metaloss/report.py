@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from metaloss import catalogue, datasets, families, phenotype, plots, registry, storage, zoo
-from metaloss.console import clock, summary_lines
+from metaloss.console import summary_lines
 from metaloss.criterion import Criterion, FormulaCriterion
 from metaloss.engines.local import Local
 from metaloss.errors import MetalossError, SettingsError
@@ -19,6 +19,7 @@ from metaloss.genomes import Genome
 from metaloss.genomes._symbolic import Symbolic
 from metaloss.language.primitives import PRIMITIVES
 from metaloss.losses import Losses
+from metaloss.notation import clock
 from metaloss.run import Run, find, runs
 from metaloss.search import pick
 from metaloss.settings import Settings

@@ -111,8 +111,7 @@ class Trials:
         """One loss at the best of some rates and numbers of steps (ascending), on meta-validation tasks."""
         grid, lr = one[torch.zeros(len(rates), dtype=torch.int64)], torch.tensor(list(rates))
         score = self.scores(episodes, grid, "validation", self.key.at("baseline"), tasks, lr=lr, steps=steps)
-        mean = score.double().mean(2).nan_to_num(nan=-torch.inf)  # [M R]
-        mark, rate = divmod(int(mean.argmax()), len(rates))
+        mark, rate = best(score)
         return Tuned(one, rates[rate], steps[mark], score[mark, rate])
 
     def test(self, losses: Losses, rivals: Mapping[str, Sequence[Tuned]], tasks: int) -> dict[str, list[Versus]]:
@@ -144,11 +143,9 @@ class Trials:
         drawn = episodes.sample([key.at("task", t) for t in range(tasks)], pool, val)
         starts = [key.at("init", t) for t in range(tasks)]
         own = episodes.family.inner
-        # One training shows all its beginnings, but only where its rate does not depend on where it ends.
-        courses = [steps] if own.anytime else [(n,) for n in steps or (own.steps,)]
         curves = [
-            self.engine.curve(losses, episodes, drawn, starts, replace(own, steps=c[-1]) if c else own, lr, c)
-            for c in courses
+            self.engine.curve(losses, episodes, drawn, starts, replace(own, steps=c[-1]), lr, c)
+            for c in courses(own, steps or (own.steps,))
         ]
         return torch.cat(curves)
 
@@ -156,3 +153,17 @@ class Trials:
 def marks(inner: Inner) -> tuple[int, ...]:
     """The numbers of steps that the strongest cross-entropy may have, the family's own among them."""
     return tuple(sorted({*(n for n in STEPS if n > inner.warmup), inner.steps}))
+
+
+def courses(inner: Inner, steps: tuple[int, ...]) -> list[tuple[int, ...]]:
+    """The trainings that show what is reached after some numbers of steps (ascending), each with those it shows.
+
+    One shows all its beginnings, but only where its rate does not depend on where it ends.
+    """
+    return [steps] if inner.anytime else [(n,) for n in steps]
+
+
+def best(score: Float[Tensor, "M R T"]) -> tuple[int, int]:
+    """Which number of steps and which rate has the highest mean; one with a failure cannot win against one without."""
+    mean = score.double().mean(2).nan_to_num(nan=-torch.inf)
+    return divmod(int(mean.argmax()), score.shape[1])

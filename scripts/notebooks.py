@@ -33,8 +33,9 @@ def run(notebook: Any, folder: Path, home: Path) -> None:
     paths = [str(home), str(ROOT), *filter(None, [before.get("PYTHONPATH")])]
     os.environ |= {"PYTHONPATH": os.pathsep.join(paths), "IPYTHONDIR": str(folder / ".ipython")}
     try:
+        resources = {"metadata": {"path": folder}}
         NotebookClient(
-            notebook, timeout=3600, kernel_name="python3", resources={"metadata": {"path": folder}}
+            notebook, timeout=3600, kernel_name="python3", coalesce_streams=True, resources=resources
         ).execute()
     finally:
         os.environ.clear()

@@ -4,6 +4,7 @@ metaloss evolve --genome tree --tasks fashionmnist --seed 0    # evolves it agai
 python scripts/ship.py tree-fashionmnist runs/fashionmnist-tree-gp-0
 """
 
+import json
 import shutil
 import sys
 
@@ -12,11 +13,14 @@ from metaloss.run import find
 
 
 def main(name: str, spec: str) -> None:
-    """Copy the loss, and add to its card how it is evolved again."""
+    """Copy the loss with its name and the data sets it has learned from; its card says how it is evolved again."""
     run, folder = find(spec), catalogue.SHIPPED / name
     assert run.summary() is not None, f"{run.folder} is not finished"
     shutil.copytree(run.folder / "loss", folder, dirs_exist_ok=True)
-    settings = run.settings
+    settings, table = run.settings, json.loads((folder / "loss.json").read_bytes())
+    sets = ", ".join(dict.fromkeys(f.dataset for f in settings.families))
+    table["about"] = {"name": name, **table["about"], "data sets": sets}
+    storage.write(folder / "loss.json", (json.dumps(table, indent=1) + "\n").encode())
     command = (
         f"metaloss evolve --tasks {' '.join(f.name for f in settings.families)} --genome {settings.genome['kind']} "
         f"--strategy {settings.strategy['kind']} --generations {settings.generations} --seed {settings.seed}"

@@ -600,6 +600,7 @@ def test_a_published_loss_is_shown_with_its_formula_its_pull_and_its_source(meta
     assert lines["source"].startswith("Morgan and Hougen 2024") and lines["name"] == "A2"
     assert "at 2 classes" in lines["gain"] and "at 1000 classes" in lines["gain"]
     assert "minimum" in lines and (lines["phenotype"], lines["surface"]) == ("A2-phenotype.png", "A2-surface.png")
+    assert Path("A2-surface.png").is_file() and Path("A2-surface.pdf").is_file()
 
 
 def test_a_loss_that_anti_learns_or_looks_collapsed_is_shown_with_a_warning(metaloss):
@@ -682,7 +683,7 @@ WRONG_LOSSES = {
 @pytest.mark.parametrize("text", WRONG_LOSSES)
 def test_a_loss_that_is_wrong_is_one_line_and_exit_code_2(metaloss, text):
     check_one_line(metaloss(text), 2, *WRONG_LOSSES[text])
-    assert not [path for path in Path().iterdir() if path.suffix in (".py", ".json", ".png")]
+    assert not [path for path in Path().iterdir() if path.suffix in (".py", ".json", ".png", ".pdf")]
 
 
 @pytest.mark.parametrize("text", ["-y*lgop + p", "p +", "sum(p) + 1", "-p $", "(" * 70 + "p"])
@@ -740,7 +741,8 @@ def test_a_formula_is_evolved_shown_loaded_and_exported(metaloss, tmp_path, monk
         "sum(-y * logp)",
         "sum(-y * (1.0 - p) ** 2.0 * logp)",
     ]
-    assert {path.name for path in (folder / "plots").iterdir()} == {"fitness.png", "phenotype.png", "front.png"}
+    assert {path.stem for path in (folder / "plots").glob("*.pdf")} == {"fitness", "phenotype", "front"}
+    assert {path.stem for path in (folder / "plots").glob("*.png")} == {"fitness", "phenotype", "front"}
     assert json.loads((folder / "summary.json").read_text())["front"]
     text = package.load(folder).describe()
     formula = Formula.parse(text)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from test_report import check_vector
 from test_run import TINY, code, evolved, family, only_the_subset, tree, without_plots
 
 import metaloss
@@ -95,12 +96,13 @@ def test_two_of_a_name_are_told_apart(report):
     assert [x["loss"] for x in report.summary["losses"]] == ["mse", "-y*logp", "-y*logp #2", "ce"]
 
 
-def test_a_file_cannot_pass_for_a_published_loss(tmp_path, undrawn):
+@pytest.mark.parametrize("name", ["ce", "tree-fashionmnist", "mln-fashionmnist"])
+def test_a_file_cannot_pass_for_a_published_or_shipped_loss(name, tmp_path, undrawn):
     loss = metaloss.load("mse")
-    loss.about["name"] = "ce"
+    loss.about["name"] = name
     found = metaloss.compare([loss], family(tmp_path), **SMALL)
-    assert [x["loss"] for x in found.summary["losses"]] == ["./ce", "ce"]
-    assert found.table[0]["at"] != found.table[1]["at"]
+    assert [x["loss"] for x in found.summary["losses"]] == [f"./{name}", "ce"]
+    assert found.table[0]["at"] != found.table[1]["at"] and found.table[0]["data"] == "unknown"
 
 
 def test_every_loss_has_its_own_best_rate_and_the_family_s_one_beside_it(tmp_path, undrawn):
@@ -193,10 +195,25 @@ def test_holms_correction_spans_all_families(report):
 def test_a_run_meets_its_own_data_set_s_test_images_and_knows_what_they_are_to_it(searched, tmp_path, undrawn):
     found = compare(tmp_path, str(searched))
     assert rows(found, searched.name)[0]["data"] == "same data, same classes"
-    assert rows(found, "ce")[0]["data"] == "unknown" and not any(row["seen"] for row in found.table)
+    assert not any(row["seen"] for row in found.table)
     new = family(tmp_path, "numbers", TINY.replace("fashionmnist", "digits"))
     found = metaloss.compare([searched], new, **SMALL)
     assert rows(found, searched.name)[0]["data"] == "new data, new classes"
+
+
+def test_what_data_published_shipped_and_other_losses_have_met(tmp_path, undrawn):
+    (tmp_path / "runs").mkdir()
+    run = metaloss.load("tree-fashionmnist").about["run"]
+    evolved(tmp_path).folder.rename(tmp_path / "runs" / run)  # one of a shipped loss's run's name is another run
+    shipped = ["tree-fashionmnist", metaloss.load("mln-fashionmnist"), metaloss.load("graph-fashionmnist")]
+    tasks = family(tmp_path), family(tmp_path, "numbers", TINY.replace("fashionmnist", "digits"))
+    found = metaloss.compare([*shipped, "focal(gamma=2)", "-y*logp"], tasks, **SMALL)
+    for name in ("tree-fashionmnist", "mln-fashionmnist", "graph-fashionmnist"):
+        assert [x["data"] for x in rows(found, name)] == ["same data, same classes", "new data, new classes"]
+    assert {x["data"] for name in ("focal(gamma=2)", "ce") for x in rows(found, name)} == {
+        "none here: a published formula"
+    }
+    assert {x["data"] for x in rows(found, "-y*logp")} == {"unknown"}
 
 
 @pytest.fixture
@@ -229,8 +246,8 @@ def test_images_that_another_data_set_shares_are_found_by_their_pixels(dataset, 
     monkeypatch.setattr(exposure, "_loaded", lambda name: copied)
     pools = {k: {"sha256": exposure.digest_of(torch.cat(v.rows))} for k, v in exposure.pools(copied).items()}
     recorded = {"conditions": {"data mine": copied.fingerprint()}, "data": {"mine": {"pools": pools}}}
-    found = exposure._one(recorded, "mine", "copy", episodes)
-    assert (found.seen, found.data, found.refusal) == (n, "new", "has learned from 3 of the test images")
+    for found in (exposure._one(recorded, "mine", "copy", episodes), exposure._shipped("copy", episodes)):
+        assert (found.seen, found.data, found.refusal) == (n, "new", "has learned from 3 of the test images")
 
 
 # --- the folder ---
@@ -254,10 +271,10 @@ def test_the_folder_holds_everything(report):
     )
 
 
-def test_figures_are_pictures(report):
-    for path in report.folder.iterdir():
-        head = {".png": b"\x89PNG", ".pdf": b"%PDF"}.get(path.suffix, b"")
-        assert path.read_bytes().startswith(head) and path.stat().st_size > 500
+def test_figures_are_pictures_and_vectors(report):
+    for path in report.folder.glob("*.png"):
+        assert path.read_bytes().startswith(b"\x89PNG") and path.stat().st_size > 500
+        check_vector(path.with_suffix(".pdf"))
 
 
 class Page(HTMLParser):

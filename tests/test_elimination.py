@@ -5,6 +5,7 @@ import signal
 from pathlib import Path
 
 import pytest
+from test_report import check_vector
 from test_run import code, evolved, family, only_the_subset, tree, without_plots
 
 import metaloss
@@ -251,6 +252,7 @@ def test_each_stage_is_compared_with_the_one_before_and_drawn(run, monkeypatch):
         assert pair["tau"] == later["tau"] == rank_correlation(before, later["accuracy"])
     assert [row["tau"] for row in rows[1:]] == [pair["tau"] for pair in drawn[0]]
     assert (run / "elimination" / "ranks.png").read_bytes().startswith(b"\x89PNG")
+    check_vector(run / "elimination" / "ranks.pdf")
 
 
 def test_the_command_prints_a_row_per_stage_and_the_winner(run, capsys):

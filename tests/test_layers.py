@@ -12,7 +12,7 @@ import metaloss
 
 ROOT = Path(metaloss.__file__).parent
 LAYERS = (
-    {"errors", "_version", "streams", "population", "language", "registry", "storage", "codec"},
+    {"errors", "_version", "streams", "population", "language", "registry", "storage", "codec", "notation"},
     {"losses", "formulas", "zoo", "phenotype", "filters", "classifiers", "optimisers", "tasks", "datasets", "pools"},
     {"genomes", "strategies", "inner", "families"},
     {"evolution", "objectives", "criterion", "measures", "dice", "catalogue", "sieve", "ledger", "stages"},
@@ -34,7 +34,7 @@ LAYERS = (
         "doctor",
         "export",
     },
-    {"cli", "console", "report", "__main__"},
+    {"cli", "console", "bars", "report", "__main__"},
 )
 LAYER = {unit: number for number, units in enumerate(LAYERS) for unit in units}
 STRATEGIES_MAY = {"population", "streams", "errors", "strategies"}

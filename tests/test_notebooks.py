@@ -1,6 +1,7 @@
 """The notebooks run from their first cell to their last on a tiny budget, and what is committed of them is real."""
 
 import importlib.util
+import os
 import re
 from pathlib import Path
 
@@ -30,9 +31,11 @@ TINY = {
     **{"test_tasks": 2, "rates": (0.1,), "val": 3, "classifier": {"kind": "mlp", "hidden": [8]}, "inner": {"steps": 3}},
 }
 NETWORK = {"genome": {"start": "random", "features": 2, "hidden": 2}, "strategy": {"mu": 2, "lambda_": 2}}
+COMPARED = {key: TINY[key] for key in ("test_tasks", "rates", "val", "classifier", "inner")} | {"tuning_tasks": 2}
 STEPS = "import metaloss.trials\nmetaloss.trials.STEPS = (3,)\n"
 PARAMETERS = {
     "1_first_loss": f"{STEPS}BUDGET = {TINY | NETWORK}",
+    "2_comparing": f"{STEPS}BUDGET, TRANSFER = {COMPARED}, {COMPARED}",
     "3_own_images": f"{STEPS}FOLDER = None\nBUDGET = {TINY | NETWORK}",
     "4_reading_a_loss": f"{STEPS}BUDGET = {TINY | {'strategy': {'mu': 4, 'lambda_': 4}}}",
     "5_training": "SEEDS, EPOCHS = 2, 1",
@@ -80,6 +83,44 @@ def test_a_notebook_runs(name, tmp_path):
     cell.source = PARAMETERS[name]
     module(ROOT / "scripts" / "notebooks.py").run(notebook, tmp_path, EXAMPLES)
     assert outputs(notebook) and all(each.output_type != "error" for each in outputs(notebook))
+
+
+SEARCH = "import metaloss\nresult = metaloss.evolve(reporter=metaloss.Console(verbose=True), **{})"
+FOUND = {
+    "generations": "len(result.history)", "chosen": "result.summary['choice']['generation']",
+    "value": "result.best(__import__('torch').zeros(2, 10), __import__('torch').tensor([3, 4])).isfinite().item()",
+}  # fmt: skip
+
+
+@pytest.mark.filterwarnings("ignore")  # those of Jupyter's own packages
+def test_stop_in_a_kernel_gives_the_winner_so_far_and_progress_shows_in_the_cell(tmp_path):
+    from jupyter_client.manager import start_new_kernel
+
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "IPYTHONDIR": str(tmp_path / ".ipython")}
+    manager, client = start_new_kernel(kernel_name="python3", cwd=str(tmp_path), env=environment)
+    messages, pressed = [], []
+
+    def seen(message):
+        messages.append((message["msg_type"], message["content"]))
+        line = message["content"].get("text", "").split()
+        if message["msg_type"] == "stream" and line[:1] == ["2"] and not pressed:
+            pressed.append(True)
+            manager.interrupt_kernel()
+
+    try:
+        code = SEARCH.format(repr(TINY | NETWORK | {"generations": 1_000_000}))
+        reply = client.execute_interactive(code, user_expressions=FOUND, output_hook=seen, timeout=300)["content"]
+    finally:
+        client.stop_channels()
+        manager.shutdown_kernel(now=True)
+    assert pressed and reply["status"] == "ok", reply
+    found = {name: each["data"]["text/plain"] for name, each in reply["user_expressions"].items()}
+    assert 2 <= int(found["generations"]) == int(found["chosen"]) < 1_000_000 and found["value"] == "True"
+    said = "".join(content["text"] for kind, content in messages if kind == "stream")
+    assert f"stopped after generation {found['chosen']}" in said and "winner  " in said
+    bars = [content["data"] for kind, content in messages if kind in ("display_data", "update_display_data")]
+    assert "<progress" in bars[0]["text/html"]
+    assert bars[-1]["text/plain"] == f"generation {found['chosen']}/1000000"
 
 
 @pytest.mark.parametrize("name", NOTEBOOKS)

@@ -198,7 +198,9 @@ def test_the_folder_holds_what_the_documentation_says_and_no_scratch(finished):
         *("checkpoint", "loss", "plots"),
     }
     assert {path.name for path in (finished / "loss").iterdir()} == {"loss.json", "weights.safetensors", "card.md"}
-    assert {path.name for path in (finished / "plots").iterdir()} == {"fitness.png", "phenotype.png"}
+    assert {path.name for path in (finished / "plots").iterdir()} == {
+        *("fitness.png", "fitness.pdf", "phenotype.png", "phenotype.pdf")
+    }
     assert [path.name for path in finished.parent.iterdir()] == [finished.name]
 
 

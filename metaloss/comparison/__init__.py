@@ -148,7 +148,7 @@ def _exposures(
     Raises:
         SettingsError: a run has learned from test images, and that is not allowed.
     """
-    all_of_them = [[exposed(x.run, e) for x in found] for e in opened]
+    all_of_them = [[exposed(x, e) for x in found] for e in opened]
     for e, row in zip(opened, all_of_them, strict=True):
         for x, one in zip(found, row, strict=True):
             if one.refusal and not allow:

@@ -16,7 +16,7 @@ from metaloss.measures import Measures, answers, measure, progress
 from metaloss.optimisers import Rate
 from metaloss.streams import Stream
 from metaloss.tasks import Tasks
-from metaloss.trials import marks
+from metaloss.trials import best, courses, marks
 
 WAVE = 32  # tasks trained and looked at together: what their answers take stays bounded
 MOMENTS = 40  # of a learning curve, at most
@@ -79,9 +79,7 @@ class Contest:
         self, losses: Sequence[Losses], rates: Sequence[float], tasks: int, steps: tuple[int, ...]
     ) -> list[Setting]:
         grid, lr = [repeated(one, len(rates)) for one in losses], torch.tensor(list(rates))
-        # One training shows all its beginnings, but only where its rate does not depend on where it ends.
-        courses = [steps] if self.inner.anytime else [(n,) for n in steps]
-        found = [self._scores(grid, [lr] * len(grid), tasks, course) for course in courses]
+        found = [self._scores(grid, [lr] * len(grid), tasks, course) for course in courses(self.inner, steps)]
         return [_chosen(torch.cat(each), rates, steps) for each in zip(*found, strict=True)]
 
     def _scores(
@@ -148,7 +146,6 @@ def together(parts: Sequence[Measures]) -> Measures:
 
 
 def _chosen(score: Float[Tensor, "M R T"], rates: Sequence[float], steps: tuple[int, ...]) -> Setting:
-    """The setting of the highest mean; one with a failed training cannot win against one without."""
-    mean = score.double().mean(2).nan_to_num(nan=-torch.inf)
-    mark, rate = divmod(int(mean.argmax()), len(rates))
+    """The best setting, and what it reached."""
+    mark, rate = best(score)
     return Setting(rates[rate], steps[mark], float(score[mark, rate].double().nan_to_num().mean()))

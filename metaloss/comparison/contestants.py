@@ -1,12 +1,14 @@
-"""The losses of a comparison: read, named, and traced to the run that each came from."""
+"""The losses of a comparison: read, named, and traced to where each came from."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from metaloss import catalogue, zoo
-from metaloss.criterion import Criterion
+import torch
+
+from metaloss import catalogue
+from metaloss.criterion import Criterion, FormulaCriterion, GenomeCriterion
 from metaloss.errors import SettingsError
 from metaloss.families import Episodes
 from metaloss.run import Run, find
@@ -17,11 +19,19 @@ LABEL = 60  # characters
 
 @dataclass(frozen=True)
 class Contestant:
-    """A loss in a comparison, under the name that its table shows, and the run it came from if that is known."""
+    """A loss in a comparison.
+
+    Attributes:
+        label: the name that its table shows.
+        criterion: the loss.
+        run: the run it came from; None where none is to be found here.
+        name: the published or shipped loss that it is; "" for all others.
+    """
 
     label: str
     criterion: Criterion
     run: Run | None
+    name: str = ""
 
 
 def entered(losses: Sequence[Any], against: str, runs: Path) -> tuple[list[Contestant], str]:
@@ -47,28 +57,38 @@ def _contestant(spec: Any, runs: Path, taken: set[str]) -> Contestant:
     if not isinstance(loss, Criterion):
         raise SettingsError(f"{type(loss).__name__} cannot be compared: episodes need a loss of metaloss.load")
     loss.losses()  # Dice says here that it is none
-    run = _run_of(spec, loss, runs)
-    label = catalogue.printable(_label(spec, loss, run)).strip()
-    label = f"./{label}" if _mistakable(label, loss) else label
+    name = _name(spec, loss)
+    run = None if name else _run_of(spec, loss, runs)  # a run here may have the name of a shipped loss's
+    label = name or catalogue.printable(_label(spec, loss, run)).strip()
+    label = f"./{label}" if catalogue.named(label) and not _is(loss, label) else label
     label = label if len(label) <= LABEL else f"{label[: LABEL - 1]}…"
     numbers = (f"{label} #{n}" for n in range(2, len(taken) + 3))
-    return Contestant(next(x for x in (label, *numbers) if x not in taken), loss, run)
+    return Contestant(next(x for x in (label, *numbers) if x not in taken), loss, run, name)
 
 
-def _mistakable(label: str, loss: Criterion) -> bool:
-    """Whether this is the name of a published loss that is another one: files may call themselves what they like."""
-    if not zoo.published(label):
-        return False
+def _name(spec: Any, loss: Criterion) -> str:
+    """The published or shipped loss that this one is; a file may call itself what it likes."""
+    name = spec if isinstance(spec, str | Path) else loss.about.get("name")
+    return name.strip().lower() if isinstance(name, str) and catalogue.named(name) and _is(loss, name) else ""
+
+
+def _is(loss: Criterion, name: str) -> bool:
+    """Whether a loss is the one that goes by a name."""
     try:
-        return getattr(loss, "formula", None) != zoo.find(label)[1]
+        named = catalogue.load(name)
     except SettingsError:
-        return True
+        return False
+    if isinstance(loss, FormulaCriterion) and isinstance(named, FormulaCriterion):
+        return loss.formula == named.formula
+    if isinstance(loss, GenomeCriterion) and isinstance(named, GenomeCriterion):
+        mine, other = loss.candidate.vectors(), named.candidate.vectors()
+        return loss.genome == named.genome and torch.equal(mine.cpu(), other)
+    return False
 
 
 def _run_of(spec: Any, loss: Criterion, runs: Path) -> Run | None:
     """The run that a loss came from; None where none is to be found here."""
-    own = isinstance(spec, str | Path) and not (isinstance(spec, str) and zoo.published(spec))
-    for name in ([spec, Path(spec).parent] if own else []) + [loss.about.get("run")]:
+    for name in ([spec, Path(spec).parent] if isinstance(spec, str | Path) else []) + [loss.about.get("run")]:
         try:
             if isinstance(name, str | Path) and str(name) not in ("", "."):
                 return find(name, runs)
@@ -78,8 +98,6 @@ def _run_of(spec: Any, loss: Criterion, runs: Path) -> Run | None:
 
 
 def _label(spec: Any, loss: Criterion, run: Run | None) -> str:
-    if isinstance(spec, str) and zoo.published(spec):
-        return spec.strip().lower()
     if run is not None:
         return run.name
     if isinstance(spec, str | Path):

@@ -1,4 +1,4 @@
-"""Whether a run has seen the images that its loss is to be tested on."""
+"""Whether a loss has seen the images that it is to be tested on."""
 
 import hashlib
 import json
@@ -11,12 +11,15 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from metaloss import catalogue, zoo
+from metaloss.comparison.contestants import Contestant
 from metaloss.datasets import Dataset, load
 from metaloss.errors import DamagedFile, MetalossError
 from metaloss.families import Episodes
 from metaloss.pools import pools
 from metaloss.run import Run, digest_of
 
+PUBLISHED = "none here: a published formula"
 LEARNED_FROM = ("train", "validation")  # evolution and the choice of the winner; the test pool feeds nothing back
 
 
@@ -25,7 +28,7 @@ class Exposure:
     """What a family's data is to a loss.
 
     Attributes:
-        data: "same", "new" or, where no run tells, "unknown" data set.
+        data: "same" or "new" data set, "none" for a published formula, "unknown" where nothing tells.
         classes: "same", "some new" or "new" classes, or "unknown".
         seen: how many of the family's test images the run has learned from.
         doubt: why they may be more than is known; "" where that is sure.
@@ -39,7 +42,8 @@ class Exposure:
     @property
     def text(self) -> str:
         """In words."""
-        return "unknown" if self.data == "unknown" else f"{self.data} data, {self.classes} classes"
+        words = {"unknown": "unknown", "none": PUBLISHED}
+        return words.get(self.data, f"{self.data} data, {self.classes} classes")
 
     @property
     def refusal(self) -> str:
@@ -47,12 +51,26 @@ class Exposure:
         return f"has learned from {self.seen} of the test images" if self.seen else self.doubt
 
 
-def exposed(run: Run | None, episodes: Episodes) -> Exposure:
-    """What a family's data is to the loss of a run; None: a loss that no run tells of."""
-    if run is None:
+def exposed(one: Contestant, episodes: Episodes) -> Exposure:
+    """What a family's data is to a loss."""
+    if one.run is not None:
+        recorded = _provenance(one.run)
+        return _worst([_one(recorded, f.name, f.dataset, episodes) for f in one.run.settings.families])
+    if zoo.published(one.name):
+        return Exposure("none")
+    if one.name:
+        shipped: Any = catalogue.load(one.name)  # what a file says of itself is not to be trusted
+        return _worst([_shipped(name, episodes) for name in shipped.about["data sets"].split(", ")])
+    return Exposure()
+
+
+def _shipped(dataset: str, episodes: Episodes) -> Exposure:
+    """What a family's data is to a loss that comes with the package, as the package cuts its data sets."""
+    try:
+        data = episodes.dataset if dataset == episodes.family.dataset else _loaded(dataset)
+    except MetalossError:
         return Exposure()
-    recorded = _provenance(run)
-    return _worst([_one(recorded, f.name, f.dataset, episodes) for f in run.settings.families])
+    return _known(data, episodes)
 
 
 def _one(recorded: dict[str, Any], name: str, dataset: str, episodes: Episodes) -> Exposure:
@@ -69,7 +87,13 @@ def _one(recorded: dict[str, Any], name: str, dataset: str, episodes: Episodes) 
     rows = {pool: torch.cat(part.rows) for pool, part in pools(data).items()}
     if any(recorded["data"][name]["pools"][pool]["sha256"] != digest_of(rows[pool]) for pool in LEARNED_FROM):
         return Exposure("same" if here else "new", _classes(data, test), doubt="learned from pools cut another way")
-    learned = torch.cat([rows[pool] for pool in LEARNED_FROM])
+    return _known(data, episodes)
+
+
+def _known(data: Dataset, episodes: Episodes) -> Exposure:
+    """What a family's data is to a loss that has learned from a data set's pools as they are cut here."""
+    test, cut = episodes.dataset, pools(data)
+    learned = torch.cat([torch.cat(cut[pool].rows) for pool in LEARNED_FROM])
     same = data.fingerprint() == test.fingerprint()
     return Exposure("same" if same else "new", _classes(data, test), _seen(data, learned, episodes, same))
 
@@ -99,7 +123,7 @@ def _classes(data: Dataset, test: Dataset) -> str:
 
 def _worst(found: Sequence[Exposure]) -> Exposure:
     """What several families come to: refused where one is, and as familiar as the most familiar one."""
-    order = ("same", "unknown", "new")
+    order = ("same", "unknown", "new", "none")
     return min(found, key=lambda x: (not x.refusal, order.index(x.data)))
 
 

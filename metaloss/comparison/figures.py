@@ -1,18 +1,17 @@
 """A comparison's figures, as a paper wants them: vector and PNG, told apart without colour, with their intervals."""
 
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from metaloss.plots import drawing
+from metaloss.plots import drawing, panels, printed
 
 # Okabe and Ito's colours, the yellow one left out; styles and marks go with them, so that grey print will do.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 STYLES, MARKS = ("-", "--", "-.", ":"), "osD^vP"
-SIZES: Any = {"font.size": 10, "axes.titlesize": 10, "pdf.fonttype": 42}
+WIDTH = 4.6  # inches of a column
 SHORT = 34  # characters of a name
 
 
@@ -26,20 +25,17 @@ class Picture:
     pdf: bytes
 
 
-@drawing
+@drawing()
 def draw(summary: dict[str, Any]) -> list[Picture]:
     """All figures of a comparison."""
-    import matplotlib
-
-    with matplotlib.rc_context(SIZES):
-        found = [accuracy(summary), paired(summary), curves(summary)]
-        return [*found, ranks(summary["ranks"])] if summary["ranks"] else found
+    found = [accuracy(summary), paired(summary), curves(summary)]
+    return [*found, ranks(summary["ranks"])] if summary["ranks"] else found
 
 
 def accuracy(summary: dict[str, Any]) -> Picture:
     """Mean accuracies with their 95 % intervals over tasks."""
     names, families = [x["loss"] for x in summary["losses"]], summary["families"]
-    figure, axes = _figure(len(families), 1.2 + 0.34 * len(names))
+    figure, axes = panels(len(families), width=WIDTH, height=1.2 + 0.34 * len(names))
     for axis, family in zip(axes, families, strict=True):
         rows = _rows(summary, family["name"])
         error = [1.96 * r["at"]["std"] / summary["settings"]["test_tasks"] ** 0.5 for r in rows]
@@ -51,14 +47,14 @@ def accuracy(summary: dict[str, Any]) -> Picture:
         "Mean accuracy on meta-test tasks at each loss's best learning rate, with 95 % intervals of the mean over "
         "tasks; the bar is the same loss at the family's own rate."
     )
-    return _picture(figure, "accuracy", caption)
+    return Picture("accuracy", caption, *printed(figure))
 
 
 def paired(summary: dict[str, Any]) -> Picture:
     """Differences from the baseline: the interval over tasks, and the wider one over tasks and images."""
     families, base = summary["families"], summary["baseline"]
     names = [x["loss"] for x in summary["losses"] if x["loss"] != base]
-    figure, axes = _figure(len(families), 1.2 + 0.34 * len(names))
+    figure, axes = panels(len(families), width=WIDTH, height=1.2 + 0.34 * len(names))
     for axis, family in zip(axes, families, strict=True):
         axis.axvline(0, color="0.3", lw=0.8)
         for y, row in enumerate(r for r in _rows(summary, family["name"]) if r["against"]):
@@ -74,13 +70,14 @@ def paired(summary: dict[str, Any]) -> Picture:
         f"Paired difference of accuracy to {base} on the same tasks and initial weights; broad: 95 % bootstrap "
         "interval over tasks; between the ends: over tasks and images."
     )
-    return _picture(figure, "paired", caption)
+    return Picture("paired", caption, *printed(figure))
 
 
 def curves(summary: dict[str, Any]) -> Picture:
     """Mean training and validation curves over the inner steps, with the tasks' standard deviation as a band."""
     families = summary["families"]
-    figure, axes = _figure(2, 2.9 * len(families) + 0.3 * (1 + len(summary["losses"]) // 3), rows=len(families))
+    height = 2.9 * len(families) + 0.3 * (1 + len(summary["losses"]) // 3)
+    figure, axes = panels(2, len(families), width=WIDTH, height=height)
     shade = 0.12 if len(summary["losses"]) < 6 else 0.04
     for row, family in enumerate(families):
         found = summary["curves"][family["name"]]
@@ -100,7 +97,7 @@ def curves(summary: dict[str, Any]) -> Picture:
         "Learning curves at each loss's best learning rate: mean over meta-test tasks, band: one standard deviation of "
         "the tasks."
     )
-    return _picture(figure, "curves", caption)
+    return Picture("curves", caption, *printed(figure))
 
 
 def ranks(found: dict[str, Any]) -> Picture:
@@ -108,7 +105,7 @@ def ranks(found: dict[str, Any]) -> Picture:
     order = sorted(found["mean"].items(), key=lambda pair: pair[1])
     cd, groups = found["critical_difference"], _alike(order, found["critical_difference"])
     low = -0.6 * len(groups)
-    figure, (axis,) = _figure(1, 1.4 + 0.3 * len(order) + 0.2 * len(groups), width=6.4)
+    figure, (axis,) = panels(1, width=6.4, height=1.4 + 0.3 * len(order) + 0.2 * len(groups))
     axis.set(xlim=(len(order) + 0.3, 0.7), ylim=(low - len(order) - 0.6, 2.4))
     for y, (name, rank) in enumerate(order, start=1):
         axis.plot([rank, rank], [0, low - y], color="0.3", lw=0.8)
@@ -127,7 +124,7 @@ def ranks(found: dict[str, Any]) -> Picture:
         f"Mean ranks over {found['families']} families (1 is best); losses under one bar are not told apart by "
         f"Nemenyi's test at 5 %, whose critical difference is {cd:.2f}. So few families seldom tell any apart."
     )
-    return _picture(figure, "ranks", caption)
+    return Picture("ranks", caption, *printed(figure))
 
 
 def _alike(order: Sequence[tuple[str, float]], cd: float) -> list[tuple[float, float]]:
@@ -160,23 +157,3 @@ def _name_rows(axis: Any, names: Sequence[str], family: str, label: str) -> None
     axis.set(title=_short(family), xlabel=label)
     axis.grid(axis="x", color="0.9", lw=0.6)
     axis.set_axisbelow(True)
-
-
-def _figure(columns: int, height: float, rows: int = 1, width: float = 4.6) -> tuple[Any, Any]:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    # Not pyplot: it keeps figures and a window system in global state.
-    figure = Figure(figsize=(width * columns, height), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = [figure.add_subplot(rows, columns, i + 1) for i in range(rows * columns)]
-    for axis in axes:
-        axis.spines[["top", "right"]].set_visible(False)
-    return figure, axes
-
-
-def _picture(figure: Any, name: str, caption: str) -> Picture:
-    png, pdf = io.BytesIO(), io.BytesIO()
-    figure.savefig(png, format="png", dpi=160)
-    figure.savefig(pdf, format="pdf", metadata={"CreationDate": None})
-    return Picture(name, caption, png.getvalue(), pdf.getvalue())

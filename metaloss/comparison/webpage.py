@@ -9,6 +9,7 @@ from string import Template
 from typing import Any
 
 from metaloss.comparison.figures import Picture
+from metaloss.notation import interval, percent, points, probability
 
 PAGE = Template("""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
@@ -46,7 +47,8 @@ NOTES = (
     "the worst tenth of the tasks. Δ: paired difference; the first interval resamples tasks, the second one images of "
     "the pool, too (95 %, bootstrap). p: Wilcoxon's signed-rank test, Holm's correction over all rows. Effect: "
     "matched-pairs rank-biserial correlation. “Better” and “worse” are said where both intervals and the test agree. "
-    "NLL and calibration error (15 bins) are of the trainings that did not diverge."
+    "NLL and calibration error (15 bins) are of the trainings that did not diverge. Its data: what a family's "
+    "images and classes are beside those that a loss has learned from; published formulas may have learned elsewhere."
 )
 COLUMNS = (
     "loss", "lr", "accuracy", "Δ [tasks] [tasks and images]", "win/tie/loss", "p (Holm)", "effect", "F1",
@@ -86,25 +88,18 @@ def cells(row: dict[str, Any]) -> list[str]:
     at, against, best = row["at"], row["against"], row["at_best"]
     return [
         row["loss"], f"{row['setting']['lr']:g}", f"{100 * at['accuracy']:.1f} ± {100 * at['std']:.1f} %",
-        *(_against(against) if against else ["", "", "", ""]), f"{at['f1']:.3f}", f"{100 * at['worst_decile']:.1f} %",
+        *(_against(against) if against else ["", "", "", ""]), f"{at['f1']:.3f}", percent(at["worst_decile"]),
         _number(at["nll"]), _number(at["calibration"]), f"{at['diverged']:.1%}",
-        f"{100 * row['plain']['accuracy']:.1f} %",
-        f"{100 * best['accuracy']:.1f} % ({row['best']['steps']} steps, lr {row['best']['lr']:g})" if best else "",
+        percent(row["plain"]["accuracy"]),
+        f"{percent(best['accuracy'])} ({row['best']['steps']} steps, lr {row['best']['lr']:g})" if best else "",
         row["data"] + (f"; {row['seen']}" if row["seen"] else ""),
     ]  # fmt: skip
 
 
 def _against(found: dict[str, Any]) -> list[str]:
-    gain, test = found["gain"], found["test"]
-    inner = f"[{100 * gain['low']:+.1f}, {100 * gain['high']:+.1f}]"
-    outer = f"[{100 * found['low']:+.1f}, {100 * found['high']:+.1f}]"
+    test, both = found["test"], f"{interval(found['gain'])} {points(found['low'], found['high'])}"
     counts = f"{test['wins']}/{test['ties']}/{test['losses']}"
-    return [f"{100 * gain['mean']:+.1f} {inner} {outer}", counts, probability(found["p"]), f"{test['effect']:+.2f}"]
-
-
-def probability(p: float) -> str:
-    """A p-value in three digits."""
-    return "<.001" if p < 0.001 else f"{p:.3f}".removeprefix("0")
+    return [both, counts, probability(found["p"]), f"{test['effect']:+.2f}"]
 
 
 def _number(x: float | None) -> str:
