@@ -17,6 +17,7 @@ from pydantic.dataclasses import dataclass as settings
 from torch import Tensor
 
 from metaloss.errors import SettingsError
+from metaloss.filters import Filters
 from metaloss.genomes._symbolic import RANDOM, Dice, Symbolic, parts, seed
 from metaloss.language.expression import LOGP, Expression, P, Y, call, constant
 from metaloss.language.primitives import MORGAN_BINARY, MORGAN_UNARY
@@ -82,14 +83,17 @@ class Graph(Symbolic):
     """Where the search starts and what it leaves out; all else but the factor is as published.
 
     Attributes:
+        filters: which candidates are not worth a training. A curve may span more than a tree's: a pole, as Baikal has,
+            is the way to something steep that graphs have, and the factor makes up for it.
         scales: the factors there are; 1 alone gives the published space.
     """
 
+    filters: Filters = Field(default_factory=lambda: Filters(span=(1e-4, 1e8)))
     scales: Annotated[tuple[Scale, ...], Field(min_length=1)] = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 
     usual: ClassVar[Mapping[str, Any]] = {
         "strategy": {"kind": "regularized"},
-        "generations": 300,
+        "generations": 200,
         "tasks_per_generation": 16,
     }
     populations: ClassVar[tuple[type, ...]] = (Graphs,)
