@@ -19,7 +19,19 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 from sphinx.application import Sphinx
 
-from metaloss import elimination, families, inner, phenotype, plots, registry, report, rounds, settings, zoo
+from metaloss import (
+    elimination,
+    families,
+    inner,
+    phenotype,
+    plots,
+    recommendation,
+    registry,
+    report,
+    rounds,
+    settings,
+    zoo,
+)
 from metaloss import filters as filtering
 from metaloss.formulas import Formulas
 from metaloss.language.primitives import PRIMITIVES
@@ -30,6 +42,7 @@ TABLES = (
     ("A run", settings.Settings),
     ("Training a classifier: `inner`", inner.Inner),
     ("What a formula must be: `genome.filters`", filtering.Filters),
+    ("A recommendation", recommendation.Recommendation),
     ("An elimination", elimination.Elimination),
     ("One stage of an elimination: `stages`", rounds.Stage),
 )

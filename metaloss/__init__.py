@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from metaloss.console import Console as Console
     from metaloss.criterion import Criterion as Criterion
     from metaloss.elimination import eliminate as eliminate
+    from metaloss.recommendation import recommend as recommend
     from metaloss.refinement import refine as refine
     from metaloss.search import evolve as evolve
     from metaloss.search import resume as resume
@@ -27,12 +28,15 @@ _PUBLIC = {
     "eliminate": "metaloss.elimination",
     "refine": "metaloss.refinement",
     "compare": "metaloss.comparison",
+    "recommend": "metaloss.recommendation",
     "load": "metaloss.catalogue",
     "Criterion": "metaloss.criterion",
     "Console": "metaloss.console",
 }
 
-__all__ = ["Console", "Criterion", "__version__", "compare", "eliminate", "evolve", "load", "refine", "resume"]
+__all__ = [
+    "Console", "Criterion", "__version__", "compare", "eliminate", "evolve", "load", "recommend", "refine", "resume",
+]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

@@ -126,6 +126,32 @@ class Console:
             self.say(f"tasks   {episodes.family.name} ({episodes.family.origin}); data: {episodes.dataset.origin}")
         self._start_bar("{task.percentage:3.0f} %", "{share:.0%}", work)
 
+    def recommending(self, chosen: Any, images: Any, losses: int, work: int) -> None:
+        """What is about to be tried on a user's images, with a bar of the training steps."""
+        family, n = images.family, sum(map(len, images.rows))
+        self.say(f"data    {family.name}: {images.dataset.origin}")
+        if images.copies:
+            self.warning(f"{images.copies} images are exact copies of others and are left out")
+        self.say(
+            f"folds   {images.folds} of {n} images; {losses} losses tuned and one chosen on {chosen.tuning_tasks} "
+            f"tasks of the other folds, judged on {chosen.test_tasks} tasks of each fold"
+        )
+        self.say(
+            f"tasks   {family.ways}-way {family.shots}-shot, {family.ways * family.val} validation images, "
+            f"{family.ways * images.val} held out; {family.classifier['kind']}, {family.inner.steps} steps"
+        )
+        self._start_bar("{task.percentage:3.0f} %", "{share:.0%}", work)
+
+    def recommended(self, advice: Any) -> None:
+        """The table, the advice, and where all of it lies."""
+        from metaloss.recommendation.findings import lines
+
+        self._stop_bar()
+        for line in lines(advice.summary):
+            self.say(line)
+        files = sorted(path.name for path in advice.folder.iterdir())
+        self.say(f"wrote {advice.folder}/{{{', '.join(files)}}}")
+
     def advanced(self, work: int) -> None:
         """So many steps of training are done."""
         if self.bar:

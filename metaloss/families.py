@@ -1,7 +1,7 @@
 """Task families: what to draw episodes from and how to train on them, read from TOML."""
 
 import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any
@@ -19,7 +19,7 @@ from metaloss.errors import DataError, SettingsError
 from metaloss.inner import Inner
 from metaloss.pools import pools
 from metaloss.streams import Stream
-from metaloss.tasks import Images, Shape, Tasks, draw
+from metaloss.tasks import Images, Pool, Shape, Tasks, draw
 
 SHIPPED = Path(__file__).parent / "_families"
 CHECKOUT = Path(__file__).parent.parent / "tasks"
@@ -101,12 +101,21 @@ def _from_folder(spec: str) -> TaskFamily:
 
 @dataclass(frozen=True)
 class Episodes:
-    """A family with its images on the device: what tasks are drawn from."""
+    """A family with its images on the device: what tasks are drawn from.
+
+    Attributes:
+        family: its settings.
+        dataset: where the images come from.
+        images: all of them.
+        pools: what tasks are drawn from, by the pool's name.
+        held_out: what the validation images of a pool's tasks are drawn from, where that is not the pool itself.
+    """
 
     family: TaskFamily
     dataset: Dataset
     images: Images
-    pools: dict[str, tuple[Int64[Tensor, " _"], ...]]
+    pools: dict[str, Pool]
+    held_out: dict[str, Pool] = field(default_factory=dict)
 
     def sample(self, keys: list[Stream], pool: str = "train", val: int | None = None) -> Tasks:
         """One task per key.
@@ -118,7 +127,8 @@ class Episodes:
         """
         family = self.family
         val = family.val if val is None else min(val, family.val)
-        return draw(self.images, self.pools[pool], Shape(family.ways, family.shots, val, family.label_noise), keys)
+        shape = Shape(family.ways, family.shots, val, family.label_noise)
+        return draw(self.images, self.pools[pool], shape, keys, self.held_out.get(pool))
 
     @cached_property
     def model(self) -> Classifier:
@@ -135,14 +145,19 @@ def open_family(family: TaskFamily, device: torch.device | str = "cpu") -> Episo
     dataset = load(family.dataset)
     _check(family, dataset)
     cut = {name: pool.rows for name, pool in pools(dataset).items()}
-    seen = dataset.pixels[torch.cat(cut["train"])].flatten()
-    # One mean and one standard deviation, of meta-training images alone: the other pools stay unseen.
-    counts = torch.bincount(seen, minlength=256).double()
+    return Episodes(family, dataset, normalised(dataset, torch.cat(cut["train"]), device), cut)
+
+
+def normalised(dataset: Dataset, rows: Int64[Tensor, " N"], device: torch.device | str) -> Images:
+    """All images on a device, with one mean and one standard deviation: those of the given rows' pixels.
+
+    Where these are the images that may be learned from, all others stay unseen.
+    """
+    counts = torch.bincount(dataset.pixels[rows].flatten(), minlength=256).double()
     level = torch.arange(256, dtype=torch.float64)
     mean = (counts * level).sum() / counts.sum()
     std = ((counts * (level - mean) ** 2).sum() / counts.sum()).sqrt().clamp(min=1)
-    images = Images(dataset.pixels.to(device), float(mean), float(std))
-    return Episodes(family, dataset, images, cut)
+    return Images(dataset.pixels.to(device), float(mean), float(std))
 
 
 def _check(family: TaskFamily, dataset: Dataset) -> None:

@@ -116,12 +116,13 @@ class Draws:
         images = drawn[1].T.contiguous()
         return cls(drawn[0], images, place, _spread(torch.ones(place.shape), place, n) @ images)
 
-    def interval(self, a: Bool[Tensor, "T V"], b: Bool[Tensor, "T V"]) -> tuple[float, float]:
-        """The 95 % interval of how much more often the first loss's answers are right than the second's."""
+    def interval(self, a: Bool[Tensor, "T V"], b: Bool[Tensor, "T V"], certainty: float = 0.95) -> tuple[float, float]:
+        """The interval, by default of 95 %, of how much more often the first loss's answers are right."""
         difference = _spread(a.float() - b.float(), self.place, len(self.images)) @ self.images  # [T R]
         # A task none of whose images was drawn, which only tiny tasks can meet, shows no difference.
         means = (self.tasks.T * difference / self.weight.clamp(min=1)).mean(0)
-        low, high = means.double().quantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
+        ends = [(1 - certainty) / 2, (1 + certainty) / 2]
+        low, high = means.double().quantile(torch.tensor(ends, dtype=torch.float64)).tolist()
         return low, high
 
 

@@ -9,6 +9,8 @@ from torch import Tensor
 from metaloss.losses import one_hot
 from metaloss.streams import Stream
 
+Pool = tuple[Int64[Tensor, " _"], ...]  # for each class, rows of the images
+
 
 @dataclass(frozen=True)
 class Images:
@@ -75,7 +77,7 @@ class Shape:
     label_noise: float = 0.0
 
 
-def draw(images: Images, pool: tuple[Int64[Tensor, " _"], ...], shape: Shape, keys: list[Stream]) -> Tasks:
+def draw(images: Images, pool: Pool, shape: Shape, keys: list[Stream], held_out: Pool | None = None) -> Tasks:
     """One task per key: `ways` classes of the pool, relabelled, each with disjoint training and validation images.
 
     Args:
@@ -83,20 +85,25 @@ def draw(images: Images, pool: tuple[Int64[Tensor, " _"], ...], shape: Shape, ke
         pool: for each class, the rows that may be drawn.
         shape: ways, shots, val and label noise; the pool must hold `shots + val` rows of every class.
         keys: a task depends on its own key alone, so not on T nor on the other tasks.
+        held_out: for each class, the rows that validation images are drawn from, where that is not the pool; it must
+            hold `val` rows of every class, and the pool `shots`.
     """
-    n = shape.shots + shape.val
-    rows = torch.stack([_choose(pool, shape.ways, n, key) for key in keys])  # [T ways shots+val]
+    n = shape.shots + (shape.val if held_out is None else 0)
+    rows = torch.stack([_choose(pool, shape.ways, n, key) for key in keys])  # [T ways n]
+    train, val = rows[:, :, : shape.shots], rows[:, :, shape.shots :]
+    if held_out is not None:
+        val = torch.stack([_choose(held_out, shape.ways, shape.val, key, "held out") for key in keys])
     device = images.pixels.device
-    train, val = (x.flatten(1).to(device) for x in rows.split([shape.shots, shape.val], dim=2))
+    train, val = (x.flatten(1).to(device) for x in (train, val))
     clean = torch.arange(shape.ways).repeat_interleave(shape.shots)
     noisy = torch.stack([_corrupt(clean, shape.ways, shape.label_noise, key.at("noise")) for key in keys])
     label = torch.arange(shape.ways, device=device).repeat_interleave(shape.val).expand(len(keys), -1)
     return Tasks(Split(images, train, noisy.to(device), shape.ways), Split(images, val, label, shape.ways))
 
 
-def _choose(pool: tuple[Int64[Tensor, " _"], ...], ways: int, n: int, key: Stream) -> Int64[Tensor, "ways n"]:
+def _choose(pool: Pool, ways: int, n: int, key: Stream, role: str = "images") -> Int64[Tensor, "ways n"]:
     classes = key.at("classes").permutation(len(pool))[:ways].tolist()
-    return torch.stack([pool[c][key.at("images", c).permutation(len(pool[c]))[:n]] for c in classes])
+    return torch.stack([pool[c][key.at(role, c).permutation(len(pool[c]))[:n]] for c in classes])
 
 
 def _corrupt(label: Int64[Tensor, " B"], ways: int, share: float, key: Stream) -> Int64[Tensor, " B"]:

@@ -338,3 +338,39 @@ def test_the_time_within_the_filters_is_that_of_the_methods_it_is_put_around(loa
     sieve.begin()
     assert len(clock.around(Sieve.sample)(sieve, 4, Stream(0))) == 4
     assert clock.refused == sieve.refused and clock.seconds > 0
+
+
+# --- recommendations ---
+
+
+@pytest.fixture
+def advisor(load, monkeypatch):
+    """The benchmark of recommendations, with fewer fresh images."""
+    found = load("recommendation")
+    monkeypatch.setattr(found, "FRESH", 100)
+    return found
+
+
+def test_a_recommendation_names_the_loss_that_lets_go_of_outliers(advisor):
+    found = advisor.repetition("outliers", 100, 0, advisor.SMALL)
+    assert (found.name, found.evidence) == ("mae", True)
+    assert found.truth > 0.03 and found.gain[1] > 0
+
+
+@pytest.mark.parametrize("kind", ["alike", "noise", "worse"])
+def test_a_recommendation_names_none_where_none_is_better(advisor, monkeypatch, kind):
+    small = {**advisor.SMALL, "tuning_tasks": 3, "test_tasks": 6, "rates": (0.1, 1.0), "inner": {"steps": 8}}
+    monkeypatch.setattr(advisor, "STEPS", (8,))
+    found = advisor.repetition(kind, 20, 0, small)
+    assert (found.name, found.evidence) == ("ce", False)
+    assert found.gain[1] <= 0
+
+
+def test_the_benchmark_of_recommendations_counts_what_was_named(advisor):
+    right, wrong, none = (
+        advisor.Outcome(name, name != "ce", (gain, gain - 0.02, gain + 0.02), truth, 1.0)
+        for name, gain, truth in (("mae", 0.05, 0.06), ("mse", 0.04, -0.01), ("ce", 0.0, 0.0))
+    )
+    row = advisor.row("outliers", 40, [right, wrong, none])
+    assert (row["recommended"], row["truly_better"], row["worse"], row["truth_within"]) == (2, 1, 1, 2)
+    assert advisor.cells(row)[:5] == ["outliers", 40, 3, "2 (66.7%)", 1]

@@ -31,7 +31,7 @@ COMMANDS = (
     "data fetch",
     "data verify",
 )
-COMMANDS += ("doctor",)
+COMMANDS += ("doctor", "recommend")
 # The command, with no other data than the embedded subset.
 PROGRAM = """
 import sys

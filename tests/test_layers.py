@@ -27,6 +27,7 @@ LAYERS = (
         "rounds",
         "refinement",
         "comparison",
+        "recommendation",
         "reproduction",
         "statistics",
         "plots",

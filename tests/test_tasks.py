@@ -57,6 +57,16 @@ def test_no_image_occurs_twice_in_a_task():
         assert row.sort().values.tolist() == torch.cat(POOL).tolist()
 
 
+def test_validation_images_may_come_from_images_of_their_own():
+    seen, held_out = (tuple(rows[part] for rows in POOL) for part in (slice(3), slice(3, EACH)))
+    tasks = draw(IMAGES, seen, Shape(ways=3, shots=3, val=4), KEYS, held_out)
+    assert set(tasks.train.rows.flatten().tolist()) == set(torch.cat(seen).tolist())
+    assert set(tasks.val.rows.flatten().tolist()) == set(torch.cat(held_out).tolist())
+    for train, val in zip(tasks.train.rows // 100, tasks.val.rows // 100, strict=True):
+        assert train[::3].tolist() == val[::4].tolist(), "a label means one class in both"
+        assert all(len(row.unique()) == 3 for row in (train, val))
+
+
 def test_every_image_of_the_pool_is_drawn_equally_often_and_no_other():
     tasks = drawn(keys=[Stream(2).at(t) for t in range(400)])
     for half, expected in ((tasks.train, 40), (tasks.val, 80)):

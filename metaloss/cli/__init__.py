@@ -19,6 +19,7 @@ COMMANDS: tuple[click.Command, ...] = (
     searches.eliminate,
     searches.refine,
     evidence.compare,
+    evidence.recommend,
     evidence.reproduce,
     losses.show,
     losses.export,

@@ -1,4 +1,4 @@
-"""The commands that set losses beside each other and beside a paper: compare, reproduce."""
+"""The commands that set losses beside each other and beside a paper: compare, recommend, reproduce."""
 
 import json
 from collections.abc import Sequence
@@ -43,6 +43,52 @@ def compare(
         for spec in losses:
             announce(spec)
         result = comparison.start([spec.strip() for spec in losses], chosen, **how)
+    if as_json:
+        click.echo(json.dumps({"folder": str(result.folder), **result.summary}, indent=1))
+
+
+@click.command(cls=Command)
+@click.option(
+    "--data", required=True, metavar="folder:PATH|NAME", help="Images, one sub-folder per class; or a family."
+)
+@click.option(
+    "--losses", multiple=True, metavar="RUN|LOSS", help="What to try beside ce; 'usual' are those tried if none."
+)
+@click.option("--classifier", metavar="NAME", help="What is trained (mlp; metaloss list classifiers).")
+@click.option("--shots", type=int, help="Training images of every class in a task; by default at most ten.")
+@click.option("--tune", metavar="rate|steps", help="Each loss's learning rate; or its number of steps, too.")
+@click.option("--folds", type=int, help="How many; by default five, fewer where images are few.")
+@click.option("--certainty", type=float, help="Of the intervals (0.95).")
+@click.option("--tuning-tasks", type=int, help="Tasks that choose a loss, in each fold and on all images (16).")
+@click.option("--test-tasks", type=int, help="Tasks that judge the choice, in each fold (40).")
+@click.option("--images", metavar="all|test", help="All; or those alone that no search learns from.")
+@_options.seed
+@_options.device
+@click.option("--allow-seen", is_flag=True, help="Try losses although they have learned from these images.")
+@_options.setting("inner.steps=100")
+@_options.runs("--runs")
+@_options.out("recommend", "recommendation")
+@click.option("--name", default="", help="The recommendation's folder; by default the data's name and the seed.")
+@_options.summary_json
+@_options.quiet
+@_options.debug
+def recommend(
+    losses: Sequence[str], assignments: Sequence[str], classifier: str | None, runs: str, out: str, name: str,
+    as_json: bool, quiet: bool, **flags: Any,
+) -> None:  # fmt: skip
+    """Say which loss suits your images, by cross-validation, with what certainty, or that none beats cross-entropy."""
+    from metaloss.console import Console
+
+    with Console(quiet or as_json) as console, interruptible(console) as stop:
+        from metaloss import recommendation, settings
+
+        given = {key: value for key, value in flags.items() if value not in (None, ())}
+        kind = {"classifier": {"kind": classifier}} if classifier else {}
+        chosen = settings.merged(given, kind, *map(settings.assignment, assignments))
+        how = {"out": out, "name": name, "runs": runs, "reporter": console, "stop": stop}
+        for spec in losses:
+            announce(spec)
+        result = recommendation.start(chosen, [spec.strip() for spec in losses] or None, **how)
     if as_json:
         click.echo(json.dumps({"folder": str(result.folder), **result.summary}, indent=1))
 

@@ -19,7 +19,6 @@ from metaloss.comparison.standings import Played, ranked
 from metaloss.engines.local import Local
 from metaloss.errors import SettingsError
 from metaloss.families import Episodes, TaskFamily, open_family
-from metaloss.measures import Measures
 from metaloss.run import conditions
 from metaloss.search import pick
 from metaloss.settings import RATES, changed
@@ -169,7 +168,7 @@ def _play(contest: Contest, chosen: Comparison, found: Sequence[Contestant], bas
     tuned = [Tuned(rate, dict(zip(longer, steps, strict=True)).get(i)) for i, rate in enumerate(rates)]
     own = Setting(inner.lr, inner.steps)
     tested = contest.test(losses, [(x.rate, own) for x in tuned], n)
-    longest = _longest(contest, losses, [x.steps for x in tuned], n)
+    longest = contest.test_each(losses, [x.steps for x in tuned], n)
     played = [
         Played(label, x.rate, at, plain, x.steps, long)
         for label, x, (at, plain), long in zip(labels, tuned, tested, longest, strict=True)
@@ -180,19 +179,6 @@ def _play(contest: Contest, chosen: Comparison, found: Sequence[Contestant], bas
     strongest = tuned[labels.index(CE)].steps
     assert strongest is not None
     return Found(rows, strongest, {x.loss: x for x in played}, moments, dict(zip(labels, curves, strict=True)))
-
-
-def _longest(
-    contest: Contest, losses: Sequence[Any], settings: Sequence[Setting | None], tasks: int
-) -> list[Measures | None]:
-    """What losses reach at their best number of steps; those that have none are left out."""
-    found: list[Measures | None] = [None] * len(losses)
-    for steps in sorted({s.steps for s in settings if s}):
-        some = [i for i, s in enumerate(settings) if s and s.steps == steps]
-        several = contest.test([losses[i] for i in some], [(s,) for s in settings if s and s.steps == steps], tasks)
-        for i, (one,) in zip(some, several, strict=True):
-            found[i] = one
-    return found
 
 
 def _work(chosen: Comparison, losses: int, e: Episodes) -> int:

@@ -101,6 +101,18 @@ class Contest:
             waves.append([[measure(row, label, ways) for row in each[0]] for each in found])
         return [[together(parts) for parts in zip(*each, strict=True)] for each in zip(*waves, strict=True)]
 
+    def test_each(
+        self, losses: Sequence[Losses], settings: Sequence[Setting | None], tasks: int
+    ) -> list[Measures | None]:
+        """The same for one setting of each loss, whatever its number of steps; losses that have none are left out."""
+        found: list[Measures | None] = [None] * len(losses)
+        for steps in sorted({s.steps for s in settings if s}):
+            some = [i for i, s in enumerate(settings) if s and s.steps == steps]
+            several = self.test([losses[i] for i in some], [(s,) for s in settings if s and s.steps == steps], tasks)
+            for i, (one,) in zip(some, several, strict=True):
+                found[i] = one
+        return found
+
     def rows(self, tasks: int) -> Int[Tensor, "T V"]:
         """Which images the meta-test tasks validate on."""
         keys = [self.key.at("test", "task", t) for t in range(tasks)]

@@ -37,7 +37,7 @@ def write(out: Path, name: str, summary: dict[str, Any], trainings: Sequence[Map
 def results(summary: dict[str, Any]) -> bytes:
     """One line per family and loss, every number of its standing in a column."""
     rows = [flat({k: v for k, v in row.items() if v is not None}) for row in summary["rows"]]
-    return _csv(list(dict.fromkeys(key for row in rows for key in row)), rows)
+    return as_csv(list(dict.fromkeys(key for row in rows for key in row)), rows)
 
 
 def flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -60,10 +60,11 @@ def per_task(names: Sequence[str], trainings: Sequence[Mapping[str, Played]]) ->
             for task, values in enumerate(zip(*columns.values(), strict=True)):
                 numbers = {k: v for k, v in zip(columns, values, strict=True) if v == v}  # NaN is not itself
                 rows.append({"family": family, "loss": loss, "task": task, **numbers})
-    return _csv(list(dict.fromkeys(key for row in rows for key in row)), rows)
+    return as_csv(list(dict.fromkeys(key for row in rows for key in row)), rows)
 
 
-def _csv(columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> bytes:
+def as_csv(columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> bytes:
+    """A table as the bytes of a CSV file; what a row does not have stays empty."""
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
     writer.writeheader()
