@@ -35,6 +35,7 @@ from metaloss import (
 from metaloss import filters as filtering
 from metaloss.formulas import Formulas
 from metaloss.language.primitives import PRIMITIVES
+from metaloss.training import settings as training
 
 FOLDER = "_zoo"  # of the built site
 GROUPS = {"genomes": "Genomes", "strategies": "Strategies", "classifiers": "Classifiers"}
@@ -45,6 +46,8 @@ TABLES = (
     ("A recommendation", recommendation.Recommendation),
     ("An elimination", elimination.Elimination),
     ("One stage of an elimination: `stages`", rounds.Stage),
+    ("A full-size training", training.Training),
+    ("What happens to its images: `augment`", training.Augment),
 )
 
 

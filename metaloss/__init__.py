@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from metaloss.refinement import refine as refine
     from metaloss.search import evolve as evolve
     from metaloss.search import resume as resume
+    from metaloss.training.fitting import fit as fit
+    from metaloss.training.fitting import fit_all as fit_all
 
 # Looked up on first use: `import metaloss` and `metaloss --help` stay fast, and need no torch.
 _PUBLIC = {
@@ -29,13 +31,16 @@ _PUBLIC = {
     "refine": "metaloss.refinement",
     "compare": "metaloss.comparison",
     "recommend": "metaloss.recommendation",
+    "fit": "metaloss.training.fitting",
+    "fit_all": "metaloss.training.fitting",
     "load": "metaloss.catalogue",
     "Criterion": "metaloss.criterion",
     "Console": "metaloss.console",
 }
 
 __all__ = [
-    "Console", "Criterion", "__version__", "compare", "eliminate", "evolve", "load", "recommend", "refine", "resume",
+    "Console", "Criterion", "__version__", "compare", "eliminate", "evolve", "fit", "fit_all", "load", "recommend",
+    "refine", "resume",
 ]  # fmt: skip
 
 

@@ -23,6 +23,7 @@ SHIPPED = Path(__file__).parent / "shipped"  # losses that come with the package
 FORMAT = 1
 LIMIT = 1 << 20  # bytes of a loss.json, and of a weights file's header
 WEIGHTS_LIMIT = 1 << 28
+WRITTEN = (FormulaCriterion, GenomeCriterion)  # what `save` can write
 
 
 def save(folder: Path, criterion: Criterion, card: str) -> None:

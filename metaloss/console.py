@@ -13,7 +13,7 @@ HEADER = " gen   best   mean   held-out  vs CE        diverged   trainings/s   l
 
 
 class Console:
-    """Prints a search's progress: the `reporter` of `evolve`, `resume`, `refine` and `eliminate`.
+    """Prints a search's progress: the `reporter` of `evolve`, `resume`, `refine`, `eliminate` and `fit`.
 
     The table's lines stay. On a terminal a bar moves under them, where the console is entered: `with Console() as c`. A
     notebook shows one above them.
@@ -166,6 +166,28 @@ class Console:
             self.say(line)
         files = sorted(path.name for path in report.folder.iterdir())
         self.say(f"wrote {report.folder}/{{{', '.join(files)}}}")
+
+    def training(self, job: Any) -> None:
+        """What is about to be trained at full size."""
+        from metaloss.training import lines
+
+        self.folder = job.folder
+        for line in lines.heading(job):
+            self.say(line)
+
+    def epoch(self, record: dict[str, Any], epochs: int, seconds: float) -> None:
+        """An epoch of such a training is over."""
+        from metaloss.training import lines
+
+        self.say(lines.epoch(record, epochs, seconds))
+
+    def fitted(self, found: Any) -> None:
+        """What the trainings came to on the test images."""
+        from metaloss.training import lines
+
+        for line in lines.table(found):
+            self.say(line)
+        self.say(f"saved   {found.folder}/")
 
     def say(self, text: str) -> None:
         """A plain line; names from files are never markup."""

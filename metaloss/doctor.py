@@ -79,6 +79,6 @@ def _optional(name: str, advice: str) -> Finding:
 
 def _data(name: str) -> Finding:
     try:
-        return Finding(f"data {name}", datasets.load(name).origin)
+        return Finding(f"data {name}", (datasets.files(name) or datasets.load(name)).origin)
     except MetalossError as error:
         return Finding(f"data {name}", "not here", str(error))

@@ -8,6 +8,7 @@ from jaxtyping import Int64, UInt64
 from torch import Tensor
 
 from metaloss.datasets import Dataset
+from metaloss.datasets._files import Files
 
 # Fixed for good: another salt would move images between pools, and old results would have seen their test images.
 SALT = 0x6D65_7461_6C6F_7373  # "metaloss"
@@ -24,7 +25,7 @@ class Pool:
     rows: tuple[Int64[Tensor, " _"], ...]
 
 
-def pools(dataset: Dataset) -> dict[str, Pool]:
+def pools(dataset: Dataset | Files) -> dict[str, Pool]:
     """The pools "train", "validation" and "test" (meta-training, ...), disjoint, the same for every seed of a run.
 
     Per class, images stand in the order of a hash of their official index. With an official test split, the first 4/7

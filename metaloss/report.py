@@ -26,8 +26,10 @@ from metaloss.settings import Settings
 from metaloss.sieve import Seen, Sieve
 from metaloss.strategies import Strategy
 from metaloss.streams import Stream
+from metaloss.training import models
+from metaloss.training import settings as training
 
-LISTS = ("tasks", "losses", "primitives", "genomes", "strategies", "classifiers", "data", "runs")
+LISTS = ("tasks", "losses", "primitives", "genomes", "strategies", "classifiers", "data", "runs", "models", "protocols")
 COUNTS = (2, 10, 100, 1000)  # of classes, for which a loss's gain is given
 TIMED = 8  # candidates that an estimate is timed on
 
@@ -48,6 +50,10 @@ def listing(kind: str, out: Path) -> list[dict[str, Any]]:
         return [*map(_shipped, catalogue.shipped()), *map(_published, zoo.ENTRIES.values())]
     if kind == "primitives":
         return [{"name": row.name, "about": f"{row.arity} arguments, {row.latex}"} for row in PRIMITIVES.values()]
+    if kind == "models":
+        return [{"name": name, "about": models.about(name)} for name in models.names()]
+    if kind == "protocols":
+        return [{"name": name, "about": training.about(name)} for name in training.protocols()]
     package, known = ("datasets", datasets.names()) if kind == "data" else (kind, registry.names(kind))
     return [{"name": name, "about": _headline(f"metaloss.{package}.{name}")} for name in known]
 

@@ -157,7 +157,11 @@ def _claim(made: Path, parent: Path, name: str) -> Path:
 def default_name(chosen: Settings) -> str:
     """`<tasks>-<genome>-<strategy>-<seed>`."""
     tasks = "+".join(family.name for family in chosen.families)
-    name = f"{tasks}-{chosen.genome['kind']}-{chosen.strategy['kind']}-{chosen.seed}"
+    return slug(f"{tasks}-{chosen.genome['kind']}-{chosen.strategy['kind']}-{chosen.seed}")
+
+
+def slug(name: str) -> str:
+    """A name as a folder's or a file's."""
     return re.sub(r"[^a-z0-9+._-]+", "_", name.lower())
 
 
@@ -197,10 +201,14 @@ def provenance(chosen: Settings, episodes: Sequence[Episodes], device: torch.dev
 
 def conditions(episodes: Sequence[Episodes], device: torch.device) -> dict[str, str]:
     """What must be the same for a resumed run to go on as if it had not stopped."""
+    return {**surroundings(device), **{f"data {e.family.name}": e.dataset.fingerprint() for e in episodes}}
+
+
+def surroundings(device: torch.device, packages: Sequence[str] = ("torch", "numpy")) -> dict[str, str]:
+    """Versions and the device."""
     kind = torch.cuda.get_device_name(device) if device.type == "cuda" else torch.backends.cpu.get_cpu_capability()
     names = {"metaloss": __version__, "python": platform.python_version(), "device": f"{device.type} {kind}"}
-    packages = {name: version(name) for name in ("torch", "numpy")}
-    return {**names, **packages, **{f"data {e.family.name}": e.dataset.fingerprint() for e in episodes}}
+    return {**names, **{name: version(name) for name in packages}}
 
 
 def digest_of(rows: Int[Tensor, " N"]) -> str:

@@ -99,3 +99,33 @@ def float64(monkeypatch):
 
     at = Images.at
     monkeypatch.setattr(Images, "at", lambda self, rows: at(self, rows).double())
+
+
+@pytest.fixture
+def shapes():
+    """Four classes of thirty 12x12 images, each class around a pattern of its own; a quarter of them for testing."""
+    from metaloss.datasets import Dataset
+    from metaloss.streams import Stream
+
+    key, classes, n = Stream(3).at("shapes"), 4, 30
+    labels = torch.arange(classes).repeat(n)
+    pattern = key.at("pattern").uniform(classes, 1, 12, 12, low=40.0, high=200.0)
+    pixels = pattern[labels] + 90 * key.at("noise").normal(classes * n, 1, 12, 12)
+    count = classes * n
+    return Dataset(
+        name="shapes",
+        pixels=pixels.clamp(0, 255).to(torch.uint8),
+        labels=labels,
+        classes=tuple("abcd"),
+        index=torch.arange(count),
+        test=torch.arange(count) >= 3 * count // 4,
+        origin="made by the tests",
+    )
+
+
+@pytest.fixture
+def network():
+    """Makes a network for these images; its weights are drawn from torch's own generator."""
+    from torch import nn
+
+    return lambda: nn.Sequential(nn.Flatten(), nn.Linear(144, 8), nn.ReLU(), nn.Linear(8, 4))

@@ -374,3 +374,9 @@ def test_the_benchmark_of_recommendations_counts_what_was_named(advisor):
     row = advisor.row("outliers", 40, [right, wrong, none])
     assert (row["recommended"], row["truly_better"], row["worse"], row["truth_within"]) == (2, 1, 1, 2)
     assert advisor.cells(row)[:5] == ["outliers", 40, 3, "2 (66.7%)", 1]
+
+
+def test_the_training_benchmark_prints_both_loops(printed):
+    (row,) = json.loads(printed("training", "--quick", "--json"))
+    assert row["model"] == "convnet" and min(row["ours"], row["bare"], row["ratio"]) > 0
+    assert "ratio" in printed("training", "--quick", "--markdown")

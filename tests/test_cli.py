@@ -31,7 +31,7 @@ COMMANDS = (
     "data fetch",
     "data verify",
 )
-COMMANDS += ("doctor", "recommend")
+COMMANDS += ("train", "recommend", "doctor")
 # The command, with no other data than the embedded subset.
 PROGRAM = """
 import sys

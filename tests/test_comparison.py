@@ -319,7 +319,7 @@ def test_names_from_files_are_escaped(report):
     assert "script" not in page.tags and page.tags.count("img") == 1 and page.open == []
     assert any(bad in text for text in page.texts)
     figures.draw(table)  # and a name with a dollar sign or an underscore in front is only a name
-    assert figures._short("_a$b") == r"a\$b"
+    assert figures.short("_a$b") == r"a\$b"
 
 
 def test_nothing_is_overwritten(report, tmp_path, undrawn):

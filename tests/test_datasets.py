@@ -40,14 +40,14 @@ def error(name, kind=DataError):
 
 
 def test_the_folder_is_the_registry():
-    expected = ["cifar10", "cifar100", "digits", "emnist", "fashionmnist", "folder", "kmnist", "mnist", "svhn"]
-    assert datasets.names() == expected
+    arrays = ["cifar10", "cifar100", "digits", "emnist", "fashionmnist", "folder", "kmnist", "mnist", "svhn"]
+    assert datasets.names() == sorted([*arrays, "caltech101", "flowers102", "imagenet", "pcam", "stanford_cars"])
 
 
 def test_an_unknown_name_gets_a_suggestion_and_the_known_names():
     line = error("fashonmnist", SettingsError)
     assert line.startswith(
-        "unknown data source 'fashonmnist'. Did you mean 'fashionmnist'?  (known: cifar10, cifar100,"
+        "unknown data source 'fashonmnist'. Did you mean 'fashionmnist'?  (known: caltech101, cifar10,"
     )
     assert "folder:PATH" in line
 
@@ -272,7 +272,7 @@ def test_verify_counts_every_class(data):
 
 @pytest.mark.parametrize("name", ["digits", "folder", "folder:scans"])
 def test_what_cannot_be_fetched_says_what_can(name):
-    with pytest.raises(SettingsError, match=r"has nothing to fetch; these have: cifar10, .*svhn"):
+    with pytest.raises(SettingsError, match=r"has nothing to fetch; these have: caltech101, cifar10, .*svhn"):
         datasets.fetch(name)
 
 

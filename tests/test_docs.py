@@ -18,6 +18,7 @@ from test_run import SMALL, family, only_the_subset, without_plots
 import metaloss
 from metaloss import datasets, registry, settings, zoo
 from metaloss.cli import cli
+from metaloss.training.settings import Augment, Training
 
 ROOT = Path(metaloss.__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -91,7 +92,8 @@ def test_everything_there_is_has_a_place_in_the_reference(pages):
     assert all(f">{name}</span>" in parts for name in datasets.names())
     assert all(f'id="metaloss.{name}"' in api for name in metaloss.__all__ if name != "__version__")
     assert all(f'id="metaloss-{name}"' in commands for name in cli.commands)
-    assert all(f">{name}</span>" in pages[Path("settings.html")] for name in settings.Settings.model_fields)
+    fields = (*settings.Settings.model_fields, *Training.__dataclass_fields__, *Augment.__dataclass_fields__)
+    assert all(f">{name}</span>" in pages[Path("settings.html")] for name in fields)
 
 
 def test_no_page_tells_where_it_was_made(site, pages):

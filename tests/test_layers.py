@@ -34,13 +34,14 @@ LAYERS = (
         "engines",
         "doctor",
         "export",
+        "training",
     },
     {"cli", "console", "bars", "report", "__main__"},
 )
 LAYER = {unit: number for number, units in enumerate(LAYERS) for unit in units}
 STRATEGIES_MAY = {"population", "streams", "errors", "strategies"}
 EXEMPT = "__init__"  # of the package itself: it looks its few public names up on first use
-HEAVY = ("torchvision", "matplotlib.pyplot", "scipy.stats", "sympy")
+HEAVY = ("torchvision", "lightning", "matplotlib.pyplot", "scipy.stats", "sympy")
 
 
 def modules(root):

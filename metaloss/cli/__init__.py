@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import click
 
 from metaloss._version import __version__
-from metaloss.cli import evidence, losses, machine, searches
+from metaloss.cli import evidence, losses, machine, searches, training
 from metaloss.errors import DiskError, MetalossError
 
 # In the manual's order; --help sorts them by name.
@@ -21,6 +21,7 @@ COMMANDS: tuple[click.Command, ...] = (
     evidence.compare,
     evidence.recommend,
     evidence.reproduce,
+    training.train,
     losses.show,
     losses.export,
     losses.list_,

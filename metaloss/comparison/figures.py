@@ -65,7 +65,7 @@ def paired(summary: dict[str, Any]) -> Picture:
                 axis.plot(100 * row["against"][end], y, "|", color=look["color"], ms=12)
             axis.hlines(y, 100 * gain["low"], 100 * gain["high"], color=look["color"], lw=5, alpha=0.4)
             axis.plot(100 * gain["mean"], y, **look, ms=4.5)
-        _name_rows(axis, names, family["name"], f"Δ to {_short(base)} [points]")
+        _name_rows(axis, names, family["name"], f"Δ to {short(base)} [points]")
     caption = (
         f"Paired difference of accuracy to {base} on the same tasks and initial weights; broad: 95 % bootstrap "
         "interval over tasks; between the ends: over tasks and images."
@@ -87,9 +87,9 @@ def curves(summary: dict[str, Any]) -> Picture:
                 look = _look(i)
                 axis.fill_between(found["steps"], mean - std, mean + std, color=look["color"], alpha=shade, lw=0)
                 style = STYLES[i % len(STYLES)]
-                axis.plot(found["steps"], mean, style, color=look["color"], lw=1.7, label=_short(name))
+                axis.plot(found["steps"], mean, style, color=look["color"], lw=1.7, label=short(name))
             words = {"train": "training", "validation": "validation"}
-            axis.set(xlabel="inner step", ylabel=f"{words[side]} accuracy [%]", title=_short(family["name"]))
+            axis.set(xlabel="inner step", ylabel=f"{words[side]} accuracy [%]", title=short(family["name"]))
             axis.xaxis.get_major_locator().set_params(integer=True)
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=min(3, len(labels)), frameon=False)
@@ -109,7 +109,7 @@ def ranks(found: dict[str, Any]) -> Picture:
     axis.set(xlim=(len(order) + 0.3, 0.7), ylim=(low - len(order) - 0.6, 2.4))
     for y, (name, rank) in enumerate(order, start=1):
         axis.plot([rank, rank], [0, low - y], color="0.3", lw=0.8)
-        axis.text(rank, low - y, f" {_short(name)}  {rank:.2f}", va="center", ha="left")
+        axis.text(rank, low - y, f" {short(name)}  {rank:.2f}", va="center", ha="left")
     for y, span in enumerate(groups):
         axis.hlines(-0.4 - 0.6 * y, *span, color="black", lw=4)
     shown = min(cd, len(order) - 1)
@@ -145,15 +145,15 @@ def _look(i: int) -> dict[str, Any]:
     return {"color": COLOURS[i % len(COLOURS)], "marker": MARKS[i % len(MARKS)]}
 
 
-def _short(name: str) -> str:
+def short(name: str) -> str:
     """A name that fits, and that is no formula to typeset nor one for a legend to hide."""
     return (name if len(name) <= SHORT else f"{name[: SHORT - 1]}…").lstrip("_").replace("$", r"\$")
 
 
 def _name_rows(axis: Any, names: Sequence[str], family: str, label: str) -> None:
     """One row per loss, the first one on top."""
-    axis.set_yticks(range(len(names)), [_short(name) for name in names])
+    axis.set_yticks(range(len(names)), [short(name) for name in names])
     axis.set_ylim(len(names) - 0.4, -0.6)
-    axis.set(title=_short(family), xlabel=label)
+    axis.set(title=short(family), xlabel=label)
     axis.grid(axis="x", color="0.9", lw=0.6)
     axis.set_axisbelow(True)

@@ -9,11 +9,14 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from jaxtyping import Bool, Int64, UInt8
 from torch import Tensor
 
 from metaloss.errors import DataError, SettingsError
+
+PATHS = ("folder", "imagenet")  # sources that are given as NAME:PATH
 
 
 # Compared by identity: `==` of two tensors is no truth value.
@@ -71,21 +74,40 @@ def load(name: str) -> Dataset:
     """The data set of that name, read from disk and checked; never from the network.
 
     Args:
-        name: A source ("fashionmnist", "digits", ...), or "folder:PATH" with one sub-folder of images per class.
+        name: A source ("fashionmnist", "digits", ...), or "folder:PATH" with one sub-folder of images per class, or
+            "imagenet:PATH" with train and val folders of such sub-folders.
 
     Raises:
         SettingsError: The name is unknown.
         DataError: Files are missing or damaged.
     """
+    source, path = _located(name)
+    dataset: Dataset = source.load(*path)
+    return dataset
+
+
+def files(name: str) -> Any:
+    """The data set of that name as a `Files` of images not read yet; None where it does not lie in such files.
+
+    A folder's images are brought to one size when they are read, so `folder:PATH` counts as none.
+
+    Raises:
+        SettingsError: The name is unknown.
+        DataError: Files are missing or damaged.
+    """
+    source, path = _located(name)
+    return source.files(*path) if hasattr(source, "files") else None
+
+
+def _located(name: str) -> tuple[ModuleType, tuple[str, ...]]:
+    """The module of a source, and the path that its name holds."""
     kind, colon, path = name.partition(":")
     source = _source(kind)
-    takes_path = kind == "folder"
-    if takes_path and not path:
+    if kind == "folder" and not path:
         raise SettingsError(f"data source {name!r} needs the path of a folder: folder:PATH")
-    if colon and not takes_path:
-        raise SettingsError(f"data source {kind!r} takes no path, got {name!r}; only folder:PATH does")
-    dataset: Dataset = source.load(path) if takes_path else source.load()
-    return dataset
+    if colon and kind not in PATHS:
+        raise SettingsError(f"data source {kind!r} takes no path, got {name!r}; folder:PATH and imagenet:PATH do")
+    return source, ((path,) if kind in PATHS else ())
 
 
 def fetch(name: str) -> str:

@@ -45,7 +45,7 @@ class Source:
     def load(self) -> Dataset:
         """The data set, read from the user's data folder; a DataError where it is missing or damaged."""
         root = self._root()
-        kind = _class(self.kind)
+        kind = published(self.kind)
         self.check(root, kind)
         try:
             with _quiet():
@@ -62,23 +62,7 @@ class Source:
             DataError: The download failed; says where to put the files by hand.
             DiskError: The folder cannot be written.
         """
-        root = data_folder() / self.name
-        kind = _class(self.kind)
-        try:
-            root.mkdir(parents=True, exist_ok=True)
-            # torchvision prints which mirrors failed; our standard output is for results.
-            with _quiet(), contextlib.redirect_stdout(sys.stderr):
-                for split in self.splits:
-                    kind(root, download=True, **split)
-        except Exception as error:
-            if isinstance(error, OSError) and error.errno in _DISK:
-                raise DiskError(f"{root}: cannot be written ({error.strerror})") from error
-            if all((root / file).is_file() for file in self.files):
-                return  # it choked on what is there, as `load` will, which names the file
-            files = ", ".join(self.files)
-            raise DataError(
-                f"{self.name}: download failed ({_line(error)}); by hand: put {files} into {root}"
-            ) from error
+        download(self.name, self.kind, self.files, self.splits)
 
     def _root(self) -> Path:
         """The folder torchvision calls root; a DataError where there is none, or where a file of it is missing."""
@@ -117,7 +101,31 @@ def check_md5(root: Path, sums: Sequence[Sequence[str]]) -> None:
             raise DataError(f"{root / file}: md5: found {found}, expected {expected}")
 
 
-def _class(kind: str) -> Any:
+def download(name: str, kind: str, files: Sequence[str], splits: Sequence[dict[str, Any]]) -> None:
+    """Let a class of `torchvision.datasets` download its splits into the user's data folder.
+
+    Raises:
+        DataError: The download failed; says where to put the files by hand.
+        DiskError: The folder cannot be written.
+    """
+    root, cls = data_folder() / name, published(kind)
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        # torchvision prints which mirrors failed; our standard output is for results.
+        with _quiet(), contextlib.redirect_stdout(sys.stderr):
+            for split in splits:
+                cls(root, download=True, **split)
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno in _DISK:
+            raise DiskError(f"{root}: cannot be written ({error.strerror})") from error
+        if all((root / file).exists() for file in files):
+            return  # it choked on what is there, as `load` will, which names the file
+        raise DataError(
+            f"{name}: download failed ({_line(error)}); by hand: put {', '.join(files)} into {root}"
+        ) from error
+
+
+def published(kind: str) -> Any:
     """A class of `torchvision.datasets`, imported now."""
     try:
         import torchvision

@@ -31,8 +31,8 @@ def load(path: str | Path) -> Dataset:
         DataError: No such folder, too few classes, an empty class, or a file that is no readable image.
     """
     root = Path(path).expanduser()
-    classes = _classes(root)
-    files = [(file, label) for label, name in enumerate(classes) for file in _files(root / name)]
+    classes = class_names(root)
+    files = [(file, label) for label, name in enumerate(classes) for file in image_files(root / name)]
     headers = [_header(file) for file, _ in files]
     size = _common([size for size, _ in headers])
     gray = all(mode in _GRAY for _, mode in headers)
@@ -42,7 +42,7 @@ def load(path: str | Path) -> Dataset:
     return join(f"folder:{root.resolve().name}", Split(str(root), pixels, labels), None, classes, origin)
 
 
-def _classes(root: Path) -> tuple[str, ...]:
+def class_names(root: Path) -> tuple[str, ...]:
     """Names of the sub-folders, sorted."""
     if not root.is_dir():
         raise DataError(f"{root}: folder: found {'a file' if root.exists() else 'none'}, expected a folder of images")
@@ -53,7 +53,7 @@ def _classes(root: Path) -> tuple[str, ...]:
     return found
 
 
-def _files(folder: Path) -> list[Path]:
+def image_files(folder: Path) -> list[Path]:
     """The image files of a class, sorted by name."""
     files = sorted(_visible(folder))
     if not files:
@@ -68,7 +68,7 @@ def _visible(folder: Path) -> list[Path]:
 
 def _header(file: Path) -> tuple[tuple[int, int], str]:
     """Width and height as displayed, and Pillow's name of the pixel format; the pixels are not read."""
-    with _opened(file) as image:
+    with opened(file) as image:
         width, height = image.size
         turned = image.getexif().get(_ORIENTATION, 1) >= 5
         return ((height, width) if turned else (width, height)), image.mode
@@ -85,8 +85,8 @@ def _pixels(file: Path, size: tuple[int, int], gray: bool) -> UInt8[np.ndarray, 
     """One image, upright, at the common size: uint8 `[K H W]`."""
     from PIL import Image, ImageOps
 
-    with _opened(file) as opened:
-        image = _eight_bits(ImageOps.exif_transpose(opened), file).convert("L" if gray else "RGB")
+    with opened(file) as found:
+        image = _eight_bits(ImageOps.exif_transpose(found), file).convert("L" if gray else "RGB")
         if image.size != size:
             image = image.resize(size, Image.Resampling.BILINEAR)
         array = np.asarray(image)
@@ -108,7 +108,7 @@ def _eight_bits(image: Any, file: Path) -> Any:
 
 
 @contextlib.contextmanager
-def _opened(file: Path) -> Iterator[Any]:
+def opened(file: Path) -> Iterator[Any]:
     """A Pillow image for a `with` block; whatever goes wrong with it becomes a DataError that names the file."""
     from PIL import Image
 

@@ -1,0 +1,116 @@
+"""The command that trains full-size networks: train."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from metaloss.cli import _options
+from metaloss.cli._parts import Command, announce, interruptible
+from metaloss.errors import SettingsError
+
+PLAIN = (
+    *("model", "data", "size", "epochs", "steps", "batch", "optimiser", "lr", "momentum", "weight_decay"),
+    *("schedule", "warmup", "subset", "seeds", "seed", "precision", "device", "pretrained", "tensorboard"),
+)
+
+
+@click.command(cls=Command)
+@click.option("--loss", multiple=True, metavar="RUN|LOSS", help="One or several losses (ce), trained alike.")
+@click.option("--model", metavar="NAME", help="convnet, resnet9, wrn-28-10 or a torchvision classifier (resnet9).")
+@click.option("--data", metavar="NAME|folder:PATH", help="A data source (fashionmnist).")
+@click.option("--protocol", metavar="NAME", help="A paper's settings (metaloss list protocols); flags win.")
+@click.option("--epochs", type=int, help="How long to train (10).")
+@click.option("--steps", type=int, help="The same in steps.")
+@click.option("--batch", type=int, help="Images per step (128).")
+@click.option("--optimiser", metavar="sgd|adam|adamw", help="The optimiser (sgd, with Nesterov's momentum).")
+@click.option("--lr", type=float, help="The highest learning rate (0.1; adam, adamw: 0.001).")
+@click.option("--rates", multiple=True, type=float, metavar="0.03 0.1 …", help="Rates to choose from, per loss.")
+@click.option("--momentum", type=float, help="Of sgd (0.9).")
+@click.option("--weight-decay", type=float, help="Of every parameter (0).")
+@click.option("--schedule", metavar="constant|one_cycle|step|plateau", help="The rate's course (one_cycle).")
+@click.option("--warmup", type=int, help="Steps of one_cycle's way up (a tenth).")
+@click.option("--augment", metavar="none|base|cutout|mixup|randaug|all", help="What happens to images (none).")
+@click.option("--subset", metavar="50-per-class", help="Train on so many images of every class.")
+@click.option("--size", type=int, help="Side of the images as the model sees them, in pixels.")
+@click.option("--pretrained", is_flag=True, default=None, help="Start from torchvision's weights; downloads them.")
+@click.option("--seeds", type=int, help="Trainings of every loss, with consecutive seeds (1).")
+@_options.seed
+@click.option("--precision", metavar="32-true|16-mixed|bf16-mixed", help="Lightning's name of the numbers.")
+@_options.device
+@click.option("--tensorboard", is_flag=True, default=None, help="Also write TensorBoard's files.")
+@click.option("--config", type=click.Path(path_type=Path), help="A training's config.toml; flags win.")
+@_options.setting("augment.patch=8")
+@click.option("--resume", metavar="DIR", help="Go on with this training: a path, or a name under --out.")
+@click.option("--allow-changes", is_flag=True, help="Resume although versions, device or data are others.")
+@click.option("--contact-sheet", metavar="F.png", help="Draw the augmentations on training images, and stop.")
+@_options.runs("--runs")
+@_options.out("trainings", "training")
+@_options.summary_json
+@_options.quiet
+@_options.debug
+def train(
+    protocol: str | None, config: Path | None, resume: str | None, allow_changes: bool, contact_sheet: str | None,
+    runs: str, out: str, as_json: bool, quiet: bool, **flags: Any,
+) -> None:  # fmt: skip
+    """Train full-size networks with any loss; several losses are trained alike and set side by side."""
+    from metaloss.console import Console
+
+    console = Console(quiet or as_json)
+    with console, interruptible(console, lambda: f"metaloss train --resume {console.folder}") as stop:
+        from metaloss.training import fitting
+
+        changes = _changes(flags)
+        how = {"reporter": console, "stop": stop}
+        if resume:
+            if protocol or config or contact_sheet:
+                raise SettingsError("--resume keeps the training's settings; no --protocol, --config, --contact-sheet")
+            found = fitting.go_on(resume, settings=changes, out=out, allow_changes=allow_changes, **how)
+        else:
+            chosen = _chosen(protocol, config, changes)
+            if contact_sheet:
+                return _draw(chosen, contact_sheet)
+            for spec in flags["loss"]:
+                announce(spec)
+            found = fitting.start(chosen, Path(out), runs=runs, **how)
+    if as_json:
+        click.echo(json.dumps({"folder": str(found.folder), **found.summary}, indent=1))
+
+
+def _changes(flags: dict[str, Any]) -> dict[str, Any]:
+    """The settings that were given, as a table."""
+    from metaloss.settings import assignment
+    from metaloss.training.settings import over
+
+    given: dict[str, Any] = {name: flags[name] for name in PLAIN if flags[name] is not None}
+    many: dict[str, Sequence[Any]] = {"loss": [x.strip() for x in flags["loss"]], "rates": list(flags["rates"])}
+    given |= {name: values for name, values in many.items() if values}
+    if flags["augment"]:
+        given["augment"] = {"kind": flags["augment"]}
+    return over(given, *map(assignment, flags["assignments"]))
+
+
+def _chosen(protocol: str | None, config: Path | None, changes: dict[str, Any]) -> Any:
+    """Protocol, configuration file and flags, laid over each other in this order."""
+    from metaloss import settings
+    from metaloss.training.settings import over, resolve
+    from metaloss.training.settings import protocol as named
+
+    base = settings.read(config) if config else {}
+    return resolve(named(protocol, base, changes) if protocol else over(base, changes))
+
+
+def _draw(chosen: Any, path: str) -> None:
+    """Write a contact sheet of the augmentations."""
+    import torch
+
+    from metaloss import storage
+    from metaloss.streams import Stream
+    from metaloss.training.figures import contact_sheet
+    from metaloss.training.images import opened
+
+    material = opened(chosen, torch.device("cpu"))
+    storage.write(Path(path), contact_sheet(material, chosen.augment, Stream(chosen.seed).at("sheet")))
+    click.echo(f"wrote {path}")

@@ -1,0 +1,31 @@
+"""Caltech-101: photographs of 101 kinds of things, about 300x200 pixels, no official test split (Fei-Fei 2004)."""
+
+from pathlib import Path
+from typing import Any
+
+from metaloss.datasets import Dataset, _files
+
+
+def _lists(root: Path, _: Any) -> tuple[_files.Listed, None, list[str]]:
+    folder = root / "caltech101/101_ObjectCategories"
+    classes = sorted(x.name for x in folder.iterdir() if x.is_dir() and x.name != "BACKGROUND_Google")
+    found = [(path, label) for label, name in enumerate(classes) for path in sorted((folder / name).glob("*.jpg"))]
+    return ([path for path, _ in found], [label for _, label in found]), None, classes
+
+
+_SOURCE = _files.Published("caltech101", "Caltech101", ("caltech101/101_ObjectCategories",), _lists)
+
+
+def files() -> _files.Files:
+    """The 8677 photographs, without the background class, from the user's data folder."""
+    return _SOURCE.files()
+
+
+def load() -> Dataset:
+    """The same in memory, at 64x64 pixels."""
+    return files().dataset()
+
+
+def fetch() -> None:
+    """Download into the user's data folder (131 MB)."""
+    _SOURCE.fetch({})

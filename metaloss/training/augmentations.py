@@ -1,0 +1,155 @@
+"""Morgan's augmentations of a batch: base, cutout, mixup, RandAugment, all of them; drawn per image, on its device.
+
+Every draw comes from torch's own generator, on the CPU: who seeds it before a batch repeats the batch, on any device.
+"""
+
+import math
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+from torch.nn import functional as F
+
+from metaloss.training.settings import Augment
+
+LEVELS = 30  # RandAugment's magnitudes go from 0 to this
+Images = UInt8[Tensor, "N K H W"]
+
+
+def raw(images: Images, augment: Augment) -> Images:
+    """What is done to images as they are stored: pad, crop and flip, then RandAugment."""
+    if augment.has("base"):
+        images = crop(images, augment.pad, augment.flip)
+    return rand_augment(images, augment.operations, augment.magnitude) if augment.has("randaug") else images
+
+
+def mixed(images: Float[Tensor, "N K H W"], labels: Tensor, classes: int, augment: Augment) -> tuple[Tensor, Tensor]:
+    """What is done to normalised images and their labels: cutout, then mixup, which makes the labels distributions."""
+    if augment.has("cutout"):
+        images = cutout(images, augment.patch)
+    if not augment.has("mixup"):
+        return images, labels
+    from torchvision.transforms import v2
+
+    return v2.MixUp(alpha=augment.alpha, num_classes=classes)(images, labels)
+
+
+def crop(images: Images, pad: int, flip: bool) -> Images:
+    """Each image shifted by up to `pad` pixels either way, zeros coming in, and every second one mirrored."""
+    n, _, height, width = images.shape
+    down, right = torch.randint(2 * pad + 1, (2, n, 1))
+    rows, columns = down + torch.arange(height), right + torch.arange(width)  # [N H], [N W]
+    if flip:
+        columns = torch.where(torch.rand(n, 1) < 0.5, columns.flip(1), columns)
+    place = torch.arange(n)[:, None, None]
+    index = (x.to(images.device, non_blocking=True) for x in (place, rows[:, :, None], columns[:, None, :]))
+    a, b, c = index
+    padded = F.pad(images, (pad,) * 4)
+    return padded.permute(0, 2, 3, 1)[a, b, c].permute(0, 3, 1, 2)
+
+
+def cutout(images: Float[Tensor, "N K H W"], patch: int) -> Float[Tensor, "N K H W"]:
+    """A square of each image set to 0, the mean colour; its middle lies anywhere in the image (DeVries 2017)."""
+    n, _, height, width = images.shape
+    top, left = torch.randint(height, (n, 1)) - patch // 2, torch.randint(width, (n, 1)) - patch // 2
+    y, x = torch.arange(height) - top, torch.arange(width) - left
+    inside = ((y >= 0) & (y < patch))[:, :, None] & ((x >= 0) & (x < patch))[:, None, :]
+    return images.masked_fill(inside[:, None].to(images.device), 0.0)
+
+
+def rand_augment(images: Images, operations: int, magnitude: int) -> Images:
+    """Operations drawn for each image, one after another (Cubuk 2020); images that drew the same one go together."""
+    n = len(images)
+    images = images.clone()
+    for _ in range(operations):
+        drawn, sign = torch.randint(len(OPERATIONS), (n,)), torch.randint(2, (n,)) * 2 - 1
+        for number, (operation, signed) in enumerate(OPERATIONS):
+            for side in (-1, 1) if signed else (1,):
+                chosen = (drawn == number) & (sign == side) if signed else drawn == number
+                rows = chosen.nonzero()[:, 0].to(images.device)
+                if len(rows):
+                    images[rows] = operation(images[rows], side * magnitude / LEVELS)
+    return images
+
+
+def _sheared(images: Tensor, x: float, y: float) -> Tensor:
+    from torchvision.transforms.v2 import functional as v2
+
+    tilt = [math.degrees(math.atan(x)), math.degrees(math.atan(y))]
+    moved: Tensor = v2.affine(images, angle=0.0, translate=[0, 0], scale=1.0, shear=tilt, center=[0.0, 0.0])
+    return moved
+
+
+def _shifted(images: Tensor, x: float, y: float) -> Tensor:
+    """Moved by shares of the longest shift."""
+    from torchvision.transforms.v2 import functional as v2
+
+    height, width = images.shape[-2:]
+    by = [int(REACH * width * x), int(REACH * height * y)]
+    moved: Tensor = v2.affine(images, angle=0.0, translate=by, scale=1.0, shear=[0.0, 0.0])
+    return moved
+
+
+def _rotated(images: Tensor, strength: float) -> Tensor:
+    from torchvision.transforms.v2 import functional as v2
+
+    turned: Tensor = v2.rotate(images, angle=30 * strength)
+    return turned
+
+
+def _by_factor(name: str) -> Callable[[Tensor, float], Tensor]:
+    """torchvision's `adjust_<name>` by a factor that 0.9 at most is added to or taken from."""
+
+    def adjust(images: Tensor, strength: float) -> Tensor:
+        from torchvision.transforms.v2 import functional as v2
+
+        adjusted: Tensor = getattr(v2, f"adjust_{name}")(images, 1 + 0.9 * strength)
+        return adjusted
+
+    return adjust
+
+
+def _plain(name: str) -> Callable[[Tensor, float], Tensor]:
+    """torchvision's operation of that name, which has no strength."""
+
+    def apply(images: Tensor, _: float) -> Tensor:
+        from torchvision.transforms.v2 import functional as v2
+
+        done: Tensor = getattr(v2, name)(images)
+        return done
+
+    return apply
+
+
+def _posterize(images: Tensor, strength: float) -> Tensor:
+    """The upper 8 to 4 bits."""
+    from torchvision.transforms.v2 import functional as v2
+
+    posterized: Tensor = v2.posterize(images, 8 - round(4 * strength))
+    return posterized
+
+
+def _solarize(images: Tensor, strength: float) -> Tensor:
+    """What is brighter than a threshold, turned over."""
+    from torchvision.transforms.v2 import functional as v2
+
+    solarized: Tensor = v2.solarize(images, 255 * (1 - strength))
+    return solarized
+
+
+REACH = 150 / 331  # of an image's side, the longest shift
+# Operation and whether its strength, of -1 to 1, has a sign; Cubuk's list with torchvision's ranges.
+OPERATIONS: tuple[tuple[Callable[[Tensor, float], Tensor], bool], ...] = (
+    (lambda images, s: images, False),
+    (lambda images, s: _sheared(images, 0.3 * s, 0.0), True),
+    (lambda images, s: _sheared(images, 0.0, 0.3 * s), True),
+    (lambda images, s: _shifted(images, s, 0.0), True),
+    (lambda images, s: _shifted(images, 0.0, s), True),
+    (_rotated, True),
+    *((_by_factor(name), True) for name in ("brightness", "saturation", "contrast", "sharpness")),
+    (_posterize, False),
+    (_solarize, False),
+    (_plain("autocontrast"), False),
+    (_plain("equalize"), False),
+)

@@ -1,0 +1,75 @@
+"""The course of the learning rate: a function of the step and of past validation losses, so resuming needs no state."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from metaloss.errors import SettingsError
+from metaloss.training.settings import Training
+
+
+@dataclass(frozen=True)
+class Course:
+    """How long a training is, and what the rate is multiplied by on the way.
+
+    Attributes:
+        steps: of the whole training.
+        epoch_steps: after which validation is due.
+        schedule, warmup, every, factor: as in `Training`.
+    """
+
+    steps: int
+    epoch_steps: int
+    schedule: str
+    warmup: int
+    every: int
+    factor: float
+
+    @property
+    def epochs(self) -> int:
+        """How many there are; the last one may be shorter."""
+        return -(-self.steps // self.epoch_steps)
+
+    def scale(self, step: int, validation: Sequence[float]) -> float:
+        """What the learning rate is multiplied by.
+
+        Args:
+            step: counted from 0.
+            validation: the loss on the validation share after each past epoch.
+        """
+        if self.schedule == "one_cycle":
+            if step < self.warmup:
+                return (step + 1) / self.warmup
+            return (1 + math.cos(math.pi * (step - self.warmup) / (self.steps - self.warmup))) / 2
+        if self.schedule == "step":
+            return float(self.factor ** (step // self.epoch_steps // self.every))
+        return float(self.factor ** _stalls(validation, self.every)) if self.schedule == "plateau" else 1.0
+
+
+def course(chosen: Training, pass_length: int) -> Course:
+    """The course that the settings ask for.
+
+    Args:
+        chosen: the settings.
+        pass_length: steps of one pass over the training images.
+
+    Raises:
+        SettingsError: the warm-up is longer than the training.
+    """
+    each = chosen.epoch_steps or pass_length
+    steps = chosen.steps or chosen.epochs * each
+    warmup = steps // 10 if chosen.warmup is None else chosen.warmup
+    if chosen.schedule == "one_cycle" and warmup >= steps:
+        raise SettingsError(f"warmup must be below the {steps} steps of this training, got {warmup}")
+    return Course(steps, min(each, steps), chosen.schedule, warmup, chosen.every, chosen.factor)
+
+
+def _stalls(losses: Sequence[float], patience: int) -> int:
+    """How often the lowest loss stood for so many epochs in a row; the count begins again after each time."""
+    lowest, waited, stalls = math.inf, 0, 0
+    for value in losses:
+        waited = 0 if value < lowest else waited + 1
+        lowest = min(lowest, value)
+        if waited == patience:
+            waited, stalls = 0, stalls + 1
+    return stalls

@@ -1,0 +1,67 @@
+"""The losses of a training: read, named, and kept in its folder."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from metaloss import catalogue
+from metaloss.criterion import Criterion
+from metaloss.errors import SettingsError
+from metaloss.run import slug
+
+
+@dataclass(frozen=True, eq=False)
+class Entrant:
+    """A loss, under the name that tables show and the one that files have."""
+
+    label: str
+    slug: str
+    loss: nn.Module
+
+
+def entered(labels: Sequence[str], losses: Sequence[nn.Module], classes: int) -> list[Entrant]:
+    """Losses under their labels, fit for so many classes.
+
+    Raises:
+        SettingsError: one is made for another number of classes.
+    """
+    found: list[Entrant] = []
+    for label, loss in zip(labels, losses, strict=True):
+        if isinstance(loss, Criterion) and loss.classes not in (None, classes):
+            raise SettingsError(f"{label} works for {loss.classes} classes alone, and the data has {classes}")
+        stem = slug(label).lstrip(".")[:40] or "loss"
+        names = [stem, *(f"{stem}-{n}" for n in range(2, len(labels) + 2))]
+        found.append(Entrant(label, next(x for x in names if x not in {e.slug for e in found}), loss))
+    return found
+
+
+def label(spec: Any) -> str:
+    """What a loss is called in the settings."""
+    if isinstance(spec, str | Path):
+        return str(spec).strip()
+    loss = catalogue.load(spec)
+    if isinstance(loss, Criterion):
+        return str(loss.about.get("name") or loss.describe())
+    return type(loss).__name__
+
+
+def keep(folder: Path, entrants: Sequence[Entrant]) -> None:
+    """Write the losses that files can hold, so that the folder stands on its own."""
+    (folder / "losses").mkdir(exist_ok=True)
+    for x in entrants:
+        if isinstance(x.loss, Criterion) and type(x.loss) in catalogue.WRITTEN:
+            catalogue.save(
+                folder / "losses" / x.slug, x.loss, f"# {x.label}\n\nA loss that networks were trained with.\n"
+            )
+
+
+def read(folder: Path, labels: Sequence[str]) -> list[nn.Module]:
+    """The losses of a folder, as they were kept there."""
+    found = []
+    for x in entered(labels, [nn.Identity()] * len(labels), 0):
+        kept = folder / "losses" / x.slug
+        found.append(catalogue.load(kept if (kept / "loss.json").is_file() else x.label))
+    return found

@@ -1,0 +1,95 @@
+"""A training's figures: loss, accuracy and F1 over the epochs, with a band over the seeds; augmentations to look at."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from metaloss.comparison.figures import COLOURS, STYLES, Picture, short
+from metaloss.plots import drawing, panels, printed
+from metaloss.streams import Stream
+from metaloss.training.augmentations import mixed, raw
+from metaloss.training.images import Material
+from metaloss.training.records import Trained
+from metaloss.training.settings import AUGMENTATIONS, Augment
+
+CURVES = {
+    "loss": (("train_loss", "--"), ("val_loss", "-")),
+    "accuracy": (("val_accuracy", "-"),),
+    "f1": (("val_f1", "-"),),
+}
+LABELS = {"loss": "loss", "accuracy": "validation accuracy [%]", "f1": "validation macro-F1"}
+COLUMNS = 8  # images in a row of a contact sheet
+
+
+@drawing()
+def curves(trainings: Sequence[Trained]) -> list[Picture]:
+    """The three figures of trainings that are over."""
+    return [_curve(name, trainings) for name in CURVES]
+
+
+def _curve(name: str, trainings: Sequence[Trained]) -> Picture:
+    labels = list(dict.fromkeys(x.loss for x in trainings))
+    figure, (axis,) = panels(1, width=5.2, height=3.4 + 0.22 * len(labels))
+    factor = 100.0 if name == "accuracy" else 1.0
+    for i, label in enumerate(labels):
+        runs = [x for x in trainings if x.loss == label]
+        for key, style in CURVES[name]:
+            steps, middle, spread = _over_seeds(runs, key, factor)
+            colour = COLOURS[i % len(COLOURS)]
+            axis.fill_between(steps, middle - spread, middle + spread, color=colour, alpha=0.15, lw=0)
+            words = f"{short(label)}{', training' if key == 'train_loss' else ''}"
+            style = style if name == "loss" else STYLES[i % len(STYLES)]
+            axis.plot(steps, middle, style, color=colour, lw=1.6, marker="o" if len(steps) == 1 else "", label=words)
+    axis.set(xlabel="step", ylabel=LABELS[name])
+    axis.xaxis.get_major_locator().set_params(integer=True)
+    handles, words = axis.get_legend_handles_labels()
+    figure.legend(handles, words, loc="outside lower center", ncols=2, frameon=False)
+    return Picture(name, "Mean over seeds; band: one standard deviation.", *printed(figure))
+
+
+def _over_seeds(runs: Sequence[Trained], key: str, factor: float) -> tuple[Any, Any, Any]:
+    """Steps, mean and standard deviation over the seeds that got so far."""
+    steps = sorted({record["step"] for x in runs for record in x.epochs})
+    at = [[r[key] for x in runs for r in x.epochs if r["step"] == step and r[key] is not None] for step in steps]
+    kept = [(step, values) for step, values in zip(steps, at, strict=True) if values]
+    middle = np.array([factor * np.mean(values) for _, values in kept])
+    return np.array([step for step, _ in kept]), middle, np.array([factor * np.std(values) for _, values in kept])
+
+
+@drawing()
+def contact_sheet(material: Material, augment: Augment, key: Stream, images: int = COLUMNS) -> bytes:
+    """A PNG: images as they are in the first row, and under each of the augmentations in one row after the other."""
+    rows = material.shares.train
+    chosen = rows[key.at("chosen").permutation(len(rows))[:images]]
+    pixels, labels = next(material.source.batches(chosen, images))
+    figure, axes = panels(images, len(AUGMENTATIONS), width=1.1, height=1.15 * len(AUGMENTATIONS))
+    for i, kind in enumerate(AUGMENTATIONS):
+        shown = _augmented(pixels, labels, material, Augment(**{**vars_of(augment), "kind": kind}), key.at(kind))
+        for j, image in enumerate(shown):
+            axis = axes[i * len(pixels) + j]
+            axis.imshow(image.permute(1, 2, 0).numpy(), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+            axis.set(xticks=[], yticks=[])
+            axis.spines[:].set_visible(False)
+        axes[i * len(pixels)].set_ylabel(kind)
+    return printed(figure)[0]
+
+
+def vars_of(augment: Augment) -> dict[str, Any]:
+    """The settings of an augmentation."""
+    return {name: getattr(augment, name) for name in Augment.__dataclass_fields__}
+
+
+def _augmented(pixels: Tensor, labels: Tensor, material: Material, augment: Augment, key: Stream) -> Tensor:
+    """Images under an augmentation, their colours from 0 to 1."""
+    mean, std = (torch.tensor(x).reshape(-1, 1, 1).to(pixels.device) for x in (material.mean, material.std))
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(key.generator().initial_seed())
+        ready = (raw(pixels, augment) / 255 - mean) / std
+        # A batch is mixed by one share; in pairs, several of them can be seen.
+        pairs = [
+            mixed(x, y, material.classes, augment)[0] for x, y in zip(ready.split(2), labels.split(2), strict=True)
+        ]
+    return (torch.cat(pairs) * std + mean).clamp(0, 1).cpu()

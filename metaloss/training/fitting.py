@@ -1,0 +1,202 @@
+"""`fit`: train a network with a loss, as full-size training does it; and several losses side by side."""
+
+import contextlib
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from metaloss import catalogue, storage
+from metaloss.campaign import Silent
+from metaloss.errors import Interrupted, SettingsError
+from metaloss.search import pick
+from metaloss.training import records, results
+from metaloss.training.entrants import entered, keep, label, read
+from metaloss.training.images import opened
+from metaloss.training.job import Job
+from metaloss.training.models import known
+from metaloss.training.records import GIVEN
+from metaloss.training.results import Fits, Fitted
+from metaloss.training.settings import Training, over, resolve
+from metaloss.training.settings import protocol as preset
+
+
+def fit(
+    loss: Any = None, model: Any = None, data: Any = None, *, protocol: str | None = None,
+    out: str | Path = "trainings", resume: str | Path | None = None, **others: Any,
+) -> Fitted:  # fmt: skip
+    """Train a network with a loss: `seeds` times, each tested once, at the end.
+
+    Ctrl-C leaves a folder that goes on where it stopped: `fit(resume=FOLDER)`.
+
+    Args:
+        loss: a name, path or formula, or any module that takes logits and targets; cross-entropy by default.
+        model: the name of one of ours or torchvision's, `resnet9` by default; a module, which every seed starts from;
+            or a function without arguments that makes one.
+        data: a data source's name, `fashionmnist` by default, or folder:PATH; or images [N K H W] and labels; a data
+            set of pairs like torchvision's, or one to train and one to test on.
+        protocol: a paper's settings by name; what is given here wins.
+        out: the folder that the training's folder is made in.
+        resume: go on with this folder; what was handed over as an object is handed over again.
+        others: any field of `metaloss.training.settings.Training`; `runs`, where evolved losses are looked for;
+            `reporter` and `stop`, as for `metaloss.evolve`; `allow_changes`, to resume elsewhere.
+
+    Raises:
+        SettingsError: a setting that cannot be, or Lightning is not installed.
+        DataError: images that are missing or do not fit.
+        MetalossError: the loss became infinite or not a number.
+    """
+    losses = None if loss is None else [loss]
+    found = fit_all(losses, model, data, protocol=protocol, out=out, resume=resume, most=1, **others)
+    return found.losses[0]
+
+
+def fit_all(
+    losses: Sequence[Any] | None = None, model: Any = None, data: Any = None, *, protocol: str | None = None,
+    out: str | Path = "trainings", runs: str | Path = "runs", resume: str | Path | None = None,
+    allow_changes: bool = False, reporter: Any = None, stop: Callable[[], bool] = lambda: False,
+    most: int | None = None, **settings: Any,
+) -> Fits:  # fmt: skip
+    """Train a network with each of several losses, on the same images and from the same initial weights.
+
+    Arguments and errors are those of `fit`; `most` is the number of losses above which it refuses.
+    """
+    needed()
+    how: dict[str, Any] = {"reporter": reporter or Silent(), "stop": stop}
+    objects = _objects(model, data)
+    if resume is not None:
+        return go_on(
+            resume, losses=losses, out=out, allow_changes=allow_changes, objects=objects, settings=settings, **how
+        )
+    named: dict[str, Any] = {
+        key: GIVEN if key in objects else x for key, x in (("model", model), ("data", data)) if x is not None
+    }
+    if losses is not None:
+        named["loss"] = _distinct([label(x) for x in losses])
+    table = {**settings, **named}
+    chosen = resolve(preset(protocol, table) if protocol else table)
+    if most is not None and len(chosen.loss) > most:
+        raise SettingsError(f"fit trains one loss, got {len(chosen.loss)}; metaloss.fit_all takes several")
+    return start(chosen, Path(out), losses=losses, runs=runs, objects=objects, **how)
+
+
+def start(
+    chosen: Training, out: Path, *, losses: Sequence[Any] | None = None, runs: str | Path = "runs",
+    objects: dict[str, Any] | None = None, reporter: Any, stop: Callable[[], bool],
+) -> Fits:  # fmt: skip
+    """Make a new folder for these settings, and train (arguments and errors: as for `fit_all`)."""
+    needed()
+    given = objects or {}
+    if "model" not in given:
+        known(chosen.model)
+    loaded = [catalogue.load(x, runs) for x in (losses or chosen.loss)]
+    device = pick(chosen.device)
+    material = opened(chosen, device, given.get("data"))
+    entrants = entered(chosen.loss, loaded, material.classes)
+    job = Job(Path(), chosen, material, entrants, device, given.get("model"), reporter, stop)
+    job.classifier(chosen.seed)  # what does not fit is said before there is a folder
+    job.folder = records.create(out, chosen, material, sys.argv, device)
+    keep(
+        job.folder, [x for x, spec in zip(entrants, losses or chosen.loss, strict=True) if isinstance(spec, str | Path)]
+    )
+    return _carry(job)
+
+
+def go_on(
+    spec: str | Path, *, losses: Sequence[Any] | None = None, out: str | Path = "trainings",
+    allow_changes: bool = False, objects: dict[str, Any] | None = None, settings: dict[str, Any] | None = None,
+    reporter: Any, stop: Callable[[], bool],
+) -> Fits:  # fmt: skip
+    """Go on with a folder as if it had never stopped.
+
+    Raises:
+        SettingsError: there is none; a setting differs; or what was handed over as an object is not handed over again.
+        RunInUse: another process trains there.
+        DamagedFile: a file of it does not check out.
+    """
+    needed()
+    folder, chosen = records.find(spec, Path(out))
+    given = objects or {}
+    _same(chosen, {**(settings or {}), **({"loss": [label(x) for x in losses]} if losses else {})})
+    for name in ("model", "data"):
+        if (getattr(chosen, name) == GIVEN) != (name in given):
+            need = f"was handed a {name} as an object: hand it over again" if name not in given else f"keeps its {name}"
+            raise SettingsError(f"{folder} {need}")
+    device = pick(chosen.device)
+    material = opened(chosen, device, given.get("data"))
+    loaded = [x if isinstance(x, nn.Module) else None for x in losses or [None] * len(chosen.loss)]
+    kept = read(folder, chosen.loss) if not all(loaded) else []
+    entrants = entered(chosen.loss, [x or kept[i] for i, x in enumerate(loaded)], material.classes)
+    records.recognise(folder, records.conditions(material, device), allow_changes)
+    return _carry(Job(folder, chosen, material, entrants, device, given.get("model"), reporter, stop))
+
+
+def needed() -> None:
+    """Raise a SettingsError where Lightning is not installed."""
+    if find_spec("lightning") is None:
+        raise SettingsError("full-size training needs Lightning: pip install 'metaloss[train]'")
+
+
+def _carry(job: Job) -> Fits:
+    """Train, or read back what is trained."""
+    with storage.Lock(job.folder), _resumable(job):
+        job.reporter.training(job)
+        table = records.summary(job.folder)
+        if table is None:
+            job.run()
+            table = records.summary(job.folder)
+        assert table is not None
+        trainings = [x for path in sorted((job.folder / "state").glob("*/done.json")) if (x := records.saved(path))]
+        network = job.network if isinstance(job.network, nn.Module) or job.network is None else job.network()
+        found = results.fits(job.folder, trainings, table, network)
+    job.reporter.fitted(found)
+    return found
+
+
+@contextlib.contextmanager
+def _resumable(job: Job) -> Iterator[None]:
+    """Let Ctrl-C stop after the step in hand, unless someone else listens to it; Lightning would end the process."""
+    mine = threading.current_thread() is threading.main_thread()
+    if not mine or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield
+        return
+    asked, pressed = job.stop, list[int]()
+
+    def handle(number: int, frame: Any) -> None:
+        if pressed:
+            raise KeyboardInterrupt
+        pressed.append(number)
+
+    job.stop = lambda: bool(pressed) or asked()
+    signal.signal(signal.SIGINT, handle)
+    try:
+        yield
+    except Interrupted:
+        if not pressed:
+            raise
+        raise KeyboardInterrupt(f"stopped; metaloss.fit(resume={str(job.folder)!r}) goes on") from None
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _objects(model: Any, data: Any) -> dict[str, Any]:
+    """What is handed over as an object instead of a name."""
+    return {key: x for key, x in (("model", model), ("data", data)) if x is not None and not isinstance(x, str)}
+
+
+def _distinct(labels: list[str]) -> list[str]:
+    """Labels, with a number behind those that came before."""
+    return [x if x not in labels[:i] else f"{x} #{1 + labels[:i].count(x)}" for i, x in enumerate(labels)]
+
+
+def _same(chosen: Training, changes: dict[str, Any]) -> None:
+    """Raise a SettingsError where a setting is given again and is another one."""
+    old, new = chosen.table(), resolve(over(chosen.table(), changes)).table()
+    if different := [key for key in {**old, **new} if old.get(key) != new.get(key)]:
+        listed = "; ".join(f"{key}: it has {old.get(key)}, given {new.get(key)}" for key in different)
+        raise SettingsError(f"a resumed training keeps its settings: {listed}")

@@ -1,0 +1,272 @@
+"""The images of a training: three shares that never mix, and batches of them on the device."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Int64, UInt8
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from metaloss import datasets
+from metaloss.datasets import Dataset
+from metaloss.datasets._files import USUAL, Files
+from metaloss.datasets._splits import Split, join
+from metaloss.errors import DataError, SettingsError
+from metaloss.pools import pools
+from metaloss.streams import Stream
+from metaloss.training.models import MEAN, STD
+from metaloss.training.settings import Training
+
+BLOCK = 4096  # images whose colours are added up at once
+Rows = Int64[Tensor, " _"]
+Batch = tuple[UInt8[Tensor, "B K H W"], Int64[Tensor, " B"]]
+
+
+@dataclass(frozen=True, eq=False)
+class Shares:
+    """Rows of a data set: to train on, to choose by, and to look at once."""
+
+    train: Rows
+    validation: Rows
+    test: Rows
+
+
+@dataclass(frozen=True, eq=False)
+class Resident:
+    """Images that all live on the device."""
+
+    pixels: UInt8[Tensor, "N K H W"]
+    labels: Int64[Tensor, " N"]
+
+    def batches(self, order: Rows, batch: int) -> Iterator[Batch]:
+        """Batches of the images at these rows, the last one smaller where they do not come out even."""
+        for rows in order.to(self.pixels.device).split(batch):
+            yield self.pixels[rows], self.labels[rows]
+
+
+@dataclass(frozen=True, eq=False)
+class Streamed:
+    """Images that are read from their files batch by batch, by other processes."""
+
+    files: Files
+    size: int
+    workers: int
+    device: torch.device
+
+    def __len__(self) -> int:
+        return len(self.files.labels)
+
+    def __getitem__(self, row: int) -> tuple[Tensor, Tensor]:
+        return self.files.read(row, self.size), self.files.labels[row]
+
+    def batches(self, order: Rows, batch: int) -> Iterator[Batch]:
+        """The same as of resident images."""
+        groups = [rows.tolist() for rows in order.split(batch)]
+        pin = self.device.type == "cuda"
+        # Its generator is its own: workers draw nothing, but the loader takes a number from whatever generator it has.
+        loader: Any = DataLoader(
+            self,  # type: ignore[arg-type]
+            batch_sampler=groups, num_workers=self.workers, pin_memory=pin, generator=torch.Generator(),
+        )  # fmt: skip
+        for images, labels in loader:
+            yield images.to(self.device, non_blocking=True), labels.to(self.device, non_blocking=True)
+
+
+@dataclass(frozen=True, eq=False)
+class Material:
+    """All images of a training, and what they are.
+
+    Attributes:
+        source: gives batches.
+        dataset: the labels, classes, splits and origin.
+        shares: of its rows, for all seeds and losses the same.
+        channels: of an image.
+        size: height and width of an image as it is stored.
+        mean, std: of each channel over the training share, from 0 to 1.
+    """
+
+    source: Resident | Streamed
+    dataset: Dataset | Files
+    shares: Shares
+    channels: int
+    size: tuple[int, int]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    @property
+    def classes(self) -> int:
+        """How many there are."""
+        return len(self.dataset.classes)
+
+    def training_rows(self, per_class: int | None, key: Stream) -> Rows:
+        """Rows to train on: all of the training share, or so many of every class, drawn from the stream.
+
+        Raises:
+            SettingsError: a class has fewer.
+        """
+        rows = self.shares.train
+        if per_class is None:
+            return rows
+        found = []
+        for label, name in enumerate(self.dataset.classes):
+            own = rows[self.dataset.labels[rows] == label]
+            if len(own) < per_class:
+                raise SettingsError(f"subset: class '{name}' has {len(own)} images to train on, asked for {per_class}")
+            found.append(own[key.at("subset", label).permutation(len(own))[:per_class]])
+        return torch.cat(found).sort().values
+
+
+def opened(chosen: Training, device: torch.device, given: Any = None) -> Material:
+    """The images that the settings name, read and cut into shares.
+
+    Args:
+        chosen: the settings.
+        device: where the images will be used.
+        given: the images themselves, where the settings cannot name them: as for `metaloss.fit`.
+
+    Raises:
+        SettingsError: no such data source.
+        DataError: images are missing, damaged or too few.
+    """
+    files = datasets.files(chosen.data) if given is None else None
+    size = chosen.size or USUAL
+    if files is not None and 3 * size * size * len(files.labels) > chosen.resident:
+        shares = cut(files, chosen.validation, Stream(chosen.seed).at("shares"))
+        streamed = Streamed(files, size, chosen.workers, device)
+        return Material(streamed, files, shares, 3, (size, size), MEAN, STD)
+    if files is not None:
+        dataset = files.dataset(size)
+    else:
+        dataset = datasets.load(chosen.data) if given is None else taken(given)
+    return resident(dataset, chosen, device)
+
+
+def resident(dataset: Dataset, chosen: Training, device: torch.device) -> Material:
+    """Images in memory, moved to the device."""
+    shares = cut(dataset, chosen.validation, Stream(chosen.seed).at("shares"))
+    _, channels, height, width = dataset.pixels.shape
+    mean, std = (MEAN, STD) if chosen.pretrained else moments(dataset.pixels, shares.train)
+    if chosen.pretrained and channels == 1:
+        mean, std = (sum(MEAN) / 3,), (sum(STD) / 3,)
+    source = Resident(dataset.pixels.to(device), dataset.labels.to(device))
+    return Material(source, dataset, shares, channels, (height, width), mean, std)
+
+
+def cut(dataset: Dataset | Files, share: float, key: Stream) -> Shares:
+    """The official test split, or a fixed fifth of every class; and of the rest a drawn share of every class held out.
+
+    Raises:
+        DataError: a class has too few images for that.
+    """
+    test = torch.cat(pools(dataset)["test"].rows)
+    rest = torch.ones(len(dataset.labels), dtype=torch.bool)
+    rest[test] = False
+    train, validation = [], []
+    for label, name in enumerate(dataset.classes):
+        rows = (rest & (dataset.labels == label)).nonzero()[:, 0]
+        if len(rows) < 2:
+            raise DataError(f"class '{name}': found {len(rows)} images beside the test images, expected at least 2")
+        rows = rows[key.at(label).permutation(len(rows))]
+        held = min(max(1, round(share * len(rows))), len(rows) - 1)
+        validation.append(rows[:held])
+        train.append(rows[held:])
+    if not len(test):
+        raise DataError(f"{dataset.name}: no class has enough images for a test share")
+    return Shares(*(torch.cat(rows).sort().values for rows in (train, validation, [test])))
+
+
+def moments(pixels: UInt8[Tensor, "N K H W"], rows: Rows) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of each channel, from 0 to 1; a channel of one colour counts as spread 1."""
+    total = torch.zeros(2, pixels.shape[1], dtype=torch.float64)
+    for part in rows.split(BLOCK):
+        x = pixels[part].double() / 255
+        total += torch.stack([x.mean((0, 2, 3)), (x * x).mean((0, 2, 3))]) * len(part)
+    mean, square = total / len(rows)
+    std = (square - mean**2).clamp(min=0).sqrt()
+    return tuple(mean.tolist()), tuple(std.where(std > 1e-6, 1.0).tolist())
+
+
+def taken(given: Any) -> Dataset:
+    """The data set that a caller hands over: one of ours; images and labels; a set of pairs as torchvision's; two sets.
+
+    Raises:
+        DataError: it is none of these, or images and labels do not fit.
+    """
+    if isinstance(given, Dataset):
+        return given
+    if isinstance(given, tuple | list) and len(given) == 2:
+        if all(isinstance(x, Tensor | np.ndarray) for x in given):
+            return _joined([_arrays(*given)], None)
+        if all(hasattr(x, "__getitem__") and hasattr(x, "__len__") for x in given):
+            return _joined([_pairs(x) for x in given], getattr(given[0], "classes", None))
+    if hasattr(given, "__getitem__") and hasattr(given, "__len__"):
+        return _joined([_pairs(given)], getattr(given, "classes", None))
+    raise DataError(
+        f"data: found {type(given).__name__}, expected a name, (images, labels), a data set of pairs, or (train, test)"
+    )
+
+
+def _joined(splits: Sequence[Split], names: Sequence[str] | None) -> Dataset:
+    count = 1 + max(int(split.labels.max()) for split in splits)
+    classes = tuple(map(str, names)) if names is not None and len(names) >= count else tuple(map(str, range(count)))
+    return join("given", splits[0], splits[1] if len(splits) > 1 else None, classes, "given by the caller")
+
+
+def _arrays(images: Any, labels: Any) -> Split:
+    """Images [N H W] or [N K H W], bytes or numbers from 0 to 1, and their labels."""
+    pixels, label = torch.as_tensor(images).detach().cpu(), torch.as_tensor(labels).detach().cpu()
+    if pixels.is_floating_point():
+        if not 0 <= float(pixels.min()) <= float(pixels.max()) <= 1:
+            raise DataError(f"data: images: found {pixels.min():g} to {pixels.max():g}, expected 0 to 1, or bytes")
+        pixels = (255 * pixels).round().to(torch.uint8)
+    return Split("data", pixels[:, None] if pixels.ndim == 3 else pixels, label.long())
+
+
+def _pairs(found: Any) -> Split:
+    """A set of (image, label) pairs, the images Pillow's or tensors."""
+    images, labels = zip(*(found[i] for i in range(len(found))), strict=True)
+    try:
+        stacked = torch.stack([_image(x) for x in images])
+    except RuntimeError:
+        sizes = sorted({tuple(_image(x).shape) for x in images})[:3]
+        raise DataError(
+            f"data: images: found several sizes ({sizes}), expected one: resize them, or use folder:PATH"
+        ) from None
+    return _arrays(stacked, torch.tensor([int(y) for y in labels]))
+
+
+def _image(x: Any) -> Tensor:
+    """An image as a tensor [K H W]."""
+    if isinstance(x, Tensor):
+        return x if x.ndim == 3 else x[None]
+    array = torch.from_numpy(np.array(x))
+    return array[None] if array.ndim == 2 else array.permute(2, 0, 1)
+
+
+def order(rows: Rows, batch: int, key: Stream, first: int, steps: int) -> Rows:
+    """The rows of steps `first` to `first + steps`, one batch after another.
+
+    Every pass over the images is a permutation of its own; what is left of it after its last whole batch is dropped.
+    """
+    batch = min(batch, len(rows))
+    each = len(rows) // batch
+    found = []
+    for step in range(first, first + steps):
+        number, place = divmod(step, each)
+        if place == 0 or step == first:
+            mixed = rows[key.at("order", number).permutation(len(rows))]
+        found.append(mixed[place * batch : (place + 1) * batch])
+    return torch.cat(found)
+
+
+def pass_length(rows: Rows, batch: int) -> int:
+    """Steps of one pass over the images."""
+    return max(1, len(rows) // min(batch, len(rows)))
+
+
+def given_name(chosen: Training, given: Any) -> Training:
+    """The settings of a training whose images are handed over."""
+    return chosen if given is None else replace(chosen, data="given")

@@ -1,0 +1,191 @@
+"""All trainings of a folder, one after another: rates on the first seed, then every seed, then the test images."""
+
+import copy
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from metaloss import storage
+from metaloss.errors import MetalossError
+from metaloss.streams import Stream
+from metaloss.training import figures, records, results
+from metaloss.training.course import course
+from metaloss.training.entrants import Entrant
+from metaloss.training.images import Material, pass_length
+from metaloss.training.measuring import measure
+from metaloss.training.models import Classifier, Shape, build, repeats, seeded
+from metaloss.training.records import Trained
+from metaloss.training.settings import Training
+
+PAUSE = 5.0  # seconds between two writings of the tables, at least
+LOOK = 512  # test images looked at at once
+
+
+@dataclass(eq=False)
+class Job:
+    """Trainings at work.
+
+    Attributes:
+        folder: theirs.
+        chosen: the settings.
+        material: the images.
+        entrants: the losses.
+        device: where to train.
+        network: a network, or what makes one, in the place of a name.
+        reporter: is told of every epoch.
+        stop: asked before every step.
+    """
+
+    folder: Path
+    chosen: Training
+    material: Material
+    entrants: list[Entrant]
+    device: torch.device
+    network: Any
+    reporter: Any
+    stop: Callable[[], bool]
+    done: list[Trained] = field(default_factory=list)
+    written: float = -math.inf
+
+    @property
+    def seeds(self) -> list[int]:
+        """Of the trainings of every loss."""
+        return [self.chosen.seed + i for i in range(self.chosen.seeds)]
+
+    def run(self) -> dict[str, Any]:
+        """Train all that is not trained yet, test, and write the summary."""
+        tuning: dict[str, list[dict[str, float]]] = {}
+        finals: dict[str, list[Trained]] = {}
+        for entrant in self.entrants:
+            rate = self.chosen.rate
+            if self.chosen.rates:
+                rate, tuning[entrant.label] = self._tune(entrant)
+            finals[entrant.label] = [self.train(entrant, rate, seed) for seed in self.seeds]
+        failures = [x.failed for runs in finals.values() for x in runs]
+        self._write()
+        if all(failures):
+            raise MetalossError(failures[0])
+        runs = [self._test(e, x) for e in self.entrants for x in finals[e.label]]
+        table = self._summary(finals, runs, tuning)
+        pictures = figures.curves([x for found in finals.values() for x in found if x.epochs])
+        files = {f"{p.name}.{kind}": getattr(p, kind) for p in pictures for kind in ("png", "pdf")}
+        records.finish(self.folder, table, files)
+        for path in (self.folder / "state").glob("*/model.safetensors"):
+            path.unlink()
+        return table
+
+    def train(self, entrant: Entrant, lr: float, seed: int) -> Trained:
+        """One training; from its record where it is over, from its checkpoint where it was interrupted."""
+        state = self._state(entrant, lr, seed)
+        found = records.saved(state / "done.json")
+        if found is None:
+            found = self._trained(entrant, lr, seed, state)
+        self.done.append(found)
+        return found
+
+    def classifier(self, seed: int) -> Classifier:
+        """The untrained classifier of a seed, the same for every loss and rate."""
+        material, chosen = self.material, self.chosen
+        size = (chosen.size, chosen.size) if chosen.size else material.size
+        shape, key = Shape(material.channels, size, material.classes), Stream(seed).at("init")
+        if isinstance(self.network, nn.Module):
+            network = copy.deepcopy(self.network)
+        elif self.network is not None:
+            network = seeded(self.network, key)
+        else:
+            network = build(chosen.model, shape, key, pretrained=chosen.pretrained, probe=seed == chosen.seed)
+        repeat = repeats(network, material.channels)
+        return Classifier(network, shape, material.mean, material.std, repeat).to(self.device)
+
+    def _tune(self, entrant: Entrant) -> tuple[float, list[dict[str, float]]]:
+        """The rate with the best validation accuracy on the first seed, and what each one reached."""
+        tried = [self.train(entrant, lr, self.seeds[0]) for lr in self.chosen.rates]
+        best = max(tried, key=lambda x: x.validation)
+        if len(tried) > 1 and best.lr in (min(self.chosen.rates), max(self.chosen.rates)):
+            self.reporter.warning(
+                f"{entrant.label}: the best rate, {best.lr:g}, is at the end of those tried; try more"
+            )
+        return best.lr, [{"lr": x.lr, "val_accuracy": max(x.validation, 0.0)} for x in tried]
+
+    def _trained(self, entrant: Entrant, lr: float, seed: int, state: Path) -> Trained:
+        from metaloss.training.module import Plan, train
+
+        chosen, key = self.chosen, Stream(seed)
+        rows = self.material.training_rows(chosen.per_class, key)
+        path = course(chosen, pass_length(rows, chosen.batch))
+        now = Trained(entrant.label, lr, seed, [], [])
+
+        def told(record: dict[str, Any], seconds: float) -> None:
+            now.epochs.append(record)
+            now.seconds.append(seconds)
+            self._write(now)
+            self.reporter.epoch({"loss": entrant.label, "seed": seed, "rate": lr, **record}, path.epochs, seconds)
+
+        logs = self.folder / "tensorboard" / state.name if chosen.tensorboard else None
+        plan = Plan(
+            chosen, self.material, rows, path, lr, key.at("train"),
+            checkpoint=state / "last.ckpt", told=told, stop=self.stop, logs=logs,
+        )  # fmt: skip
+        classifier, loss = self.classifier(seed), copy.deepcopy(entrant.loss).to(self.device)
+        records.describe(self.folder / "model.json", chosen, classifier, self.material.dataset.classes)
+        try:
+            history, failed = train(classifier, loss, plan), ""
+        except MetalossError as error:
+            if type(error) is not MetalossError:  # what did not come from the loss
+                raise
+            history, failed = now.epochs, f"{entrant.label}, seed {seed}: {error}"
+            self.reporter.warning(failed)
+        if not failed:
+            records.save_weights(state / "model.safetensors", classifier)
+        # Epochs of before an interruption took a time that is not known any more.
+        seconds = [0.0] * (len(history) - len(now.seconds)) + now.seconds
+        records.save(state / "done.json", replace(now, epochs=history, seconds=seconds, failed=failed))
+        (state / "last.ckpt").unlink(missing_ok=True)
+        found = records.saved(state / "done.json")
+        assert found is not None
+        return found
+
+    def _state(self, entrant: Entrant, lr: float, seed: int) -> Path:
+        folder = self.folder / "state" / f"{entrant.slug}-{lr:.12g}-{seed}"
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def _test(self, entrant: Entrant, x: Trained) -> dict[str, Any]:
+        """What a training's last weights reach on the test images; its weights get their lasting name."""
+        found = {"loss": x.loss, "seed": x.seed, "lr": x.lr, "failed": x.failed, "file": ""}
+        if x.failed:
+            return {**found, "accuracy": math.nan, "f1": math.nan, "test_loss": math.nan}
+        path = self._state(entrant, x.lr, x.seed) / "model.safetensors"
+        classifier = self.classifier(x.seed)
+        classifier.load_state_dict(records.weights(path))
+        loss = copy.deepcopy(entrant.loss).to(self.device)
+        measured = measure(classifier, loss, self.material.source.batches(self.material.shares.test, LOOK))
+        file = f"model-{'' if len(self.entrants) == 1 else entrant.slug + '-'}{x.seed}.safetensors"
+        storage.write(self.folder / file, path.read_bytes())
+        return {**found, "file": file, "accuracy": measured.accuracy, "f1": measured.f1, "test_loss": measured.loss}
+
+    def _summary(self, finals: dict[str, list[Trained]], runs: list[dict[str, Any]], tuning: Any) -> dict[str, Any]:
+        base = results.baseline(list(finals))
+        own = {label: [x for x in runs if x["loss"] == label] for label in finals}
+        lines = [
+            results.row(label, finals[label][0].lr, own[label], None if label == base else own[base])
+            for label in finals
+        ]
+        shares = self.material.shares
+        rows = self.material.training_rows(self.chosen.per_class, Stream(self.seeds[0]))
+        images = {"train": len(rows), "validation": len(shares.validation), "test": len(shares.test)}
+        about = {"model": self.chosen.model, "data": self.material.dataset.name, "images": images, "seeds": self.seeds}
+        return {**about, "baseline": base, "table": lines, "trainings": runs, "tuning": tuning}
+
+    def _write(self, now: Trained | None = None) -> None:
+        """The tables of all epochs so far; not at every one of quick epochs."""
+        if now is None or time.monotonic() - self.written > PAUSE:
+            for name, data in records.tables([*self.done, *([now] if now else [])]).items():
+                storage.write(self.folder / name, data)
+            self.written = time.monotonic()

@@ -1,0 +1,82 @@
+"""What a training has to say, as lines of text."""
+
+import math
+from typing import Any
+
+from metaloss._version import __version__
+from metaloss.training.job import Job
+from metaloss.training.results import Fits
+
+LINE = "{:16} {:>5}   {:7} {:>9} {:>8}   {:>7} {:>7}   {:>8}   {:>5}   {:>7}"
+HEADER = LINE.format("loss", "seed", "rate", "epoch", "step", "train", "val", "accuracy", "F1", "s/epoch")
+
+
+def heading(job: Job) -> list[str]:
+    """What is about to be trained, on what, and where everything goes."""
+    chosen, shares = job.chosen, job.material.shares
+    subset = "" if chosen.subset is None else f" ({chosen.subset})"
+    train, validation, test = len(shares.train), len(shares.validation), len(shares.test)
+    images = f"{train} images to train on{subset}, {validation} to validate, {test} to test"
+    size = f"{chosen.size}x{chosen.size}" if chosen.size else "x".join(map(str, job.material.size))
+    trainings = len(job.entrants) * (chosen.seeds + max(0, len(chosen.rates) - 1))
+    return [
+        f"metaloss {__version__} · {chosen.model} at {size} · {chosen.optimiser}, {chosen.schedule} · augment "
+        f"{chosen.augment.kind} · {trainings} trainings · {job.device}",
+        f"data    {job.material.dataset.name}: {images}; {job.material.dataset.origin}",
+        f"folder  {job.folder}",
+        HEADER,
+    ]
+
+
+def epoch(record: dict[str, Any], epochs: int, seconds: float) -> str:
+    """One epoch of one training."""
+    name = record["loss"] if len(record["loss"]) <= 16 else f"{record['loss'][:15]}…"
+    losses = (_number(record["train_loss"]), _number(record["val_loss"]))
+    scores = (_percent(record["val_accuracy"]), _number(record["val_f1"], 3))
+    place = (f"{record['epoch']}/{epochs}", record["step"])
+    return LINE.format(name, record["seed"], f"{record['rate']:g}", *place, *losses, *scores, f"{seconds:.1f}")
+
+
+def table(found: Fits) -> list[str]:
+    """Every loss on the test images, as mean and standard deviation over the seeds."""
+    summary, rows = found.summary, [_row(row) for row in found.table]
+    columns = [name for name in dict.fromkeys(x for row in rows for x in row) if any(row.get(name) for row in rows)]
+    cells = [columns, *([row.get(name, "") for name in columns] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    seeds = len(summary["seeds"])
+    spread = "mean ± standard deviation over seeds" if seeds > 1 else "one seed: no spread is known"
+    against = f"; Δ: paired with {summary['baseline']}, seed by seed, in points" if len(rows) > 1 else ""
+    return [
+        f"test    {summary['images']['test']} images, looked at once; n = {seeds}, {spread}{against}",
+        *("  ".join(f"{x:{w}}" for x, w in zip(line, widths, strict=True)).rstrip() for line in cells),
+    ]
+
+
+def _row(row: dict[str, Any]) -> dict[str, str]:
+    found = {
+        "loss": row["loss"],
+        "rate": f"{row['lr']:g}",
+        "accuracy": f"{_percent(row['accuracy'])}{_spread(row['accuracy_std'], 100.0, 2)}",
+        "F1": f"{_number(row['f1'], 3)}{_spread(row['f1_std'], 1.0, 3)}",
+        "loss on test": f"{_number(row['test_loss'])}{_spread(row['test_loss_std'], 1.0, 3)}",
+        "failed": f"{row['failed']} of {row['n']}" if row["failed"] else "",
+    }
+    if row.get("difference") is not None:
+        found["Δ"] = f"{100 * row['difference']:+.2f}{_spread(row['difference_std'], 100.0, 2)}"
+    return found
+
+
+def _percent(value: float | None) -> str:
+    return "–" if _none(value) else f"{100 * float(value or 0):.2f} %"
+
+
+def _number(value: float | None, digits: int = 4) -> str:
+    return "–" if _none(value) else f"{value:.{digits}f}"
+
+
+def _spread(value: float | None, factor: float, digits: int) -> str:
+    return "" if _none(value) else f" ± {factor * float(value or 0):.{digits}f}"
+
+
+def _none(value: float | None) -> bool:
+    return value is None or math.isnan(value)

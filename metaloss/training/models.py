@@ -1,0 +1,198 @@
+"""Networks by name: the papers' small ones and torchvision's classifiers, fitted to the images and the classes."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor, nn
+
+from metaloss import registry
+from metaloss.errors import DataError, SettingsError
+from metaloss.streams import Stream
+from metaloss.training.networks import NETWORKS
+
+IMAGENET = 1000  # classes that torchvision's classifiers are made for
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet's colours: what pretrained weights expect
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What a network is made for.
+
+    Attributes:
+        channels: of the images as they are stored.
+        size: height and width that the network sees.
+        classes: how many it tells apart.
+    """
+
+    channels: int
+    size: tuple[int, int]
+    classes: int
+
+
+class Classifier(nn.Module):
+    """A network that takes images as they are stored, and gives logits.
+
+    Args:
+        network: takes normalised images.
+        shape: what it was made for.
+        mean, std: of the channels, from 0 to 1.
+        repeat: show the network a grey image three times over, as its filters are made for colours.
+    """
+
+    def __init__(
+        self, network: nn.Module, shape: Shape, mean: Sequence[float], std: Sequence[float], repeat: bool
+    ) -> None:
+        super().__init__()
+        self.network, self.shape, self.repeat = network, shape, repeat
+        self.mean: Tensor
+        self.std: Tensor
+        self.register_buffer("mean", 255 * torch.tensor(mean).reshape(-1, 1, 1))
+        self.register_buffer("std", 255 * torch.tensor(std).reshape(-1, 1, 1))
+
+    def normalise(self, images: UInt8[Tensor, "N K H W"]) -> Float[Tensor, "N L H W"]:
+        """Images with mean 0 and standard deviation 1 in every channel."""
+        return (images - self.mean) / self.std
+
+    def look(self, images: Float[Tensor, "N L H W"]) -> Any:
+        """What the network gives for normalised images, at the size it is made for."""
+        if images.shape[-2:] != self.shape.size:
+            images = nn.functional.interpolate(images, self.shape.size, mode="bilinear", antialias=True)
+        if self.repeat and images.shape[1] == 1:
+            images = images.expand(-1, 3, -1, -1)
+        return self.network(images)
+
+    def forward(self, images: UInt8[Tensor, "N K H W"]) -> Any:
+        """The logits of images from 0 to 255."""
+        return self.look(self.normalise(images))
+
+
+def outputs(found: Any) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """The logits, and those of auxiliary outputs, which some of torchvision's models give while they train."""
+    if isinstance(found, Tensor):
+        return found, ()
+    logits, *others = found
+    return logits, tuple(x for x in others if x is not None)
+
+
+def names() -> list[str]:
+    """Ours first, then torchvision's classifiers."""
+    return [*NETWORKS, *_torchvisions()]
+
+
+def about(name: str) -> str:
+    """A model in one line."""
+    return str(NETWORKS[name].__doc__).partition("\n")[0] if name in NETWORKS else "torchvision's"
+
+
+def known(name: str) -> None:
+    """Raise a SettingsError, with the nearest name, where there is no such model."""
+    if name not in NETWORKS and name not in _torchvisions():
+        guess = registry.nearest(name, names()) or f" Ours: {', '.join(NETWORKS)}; and torchvision's classifiers."
+        raise SettingsError(f"unknown model '{name}'.{guess}  (metaloss list models)")
+
+
+def build(name: str, shape: Shape, key: Stream, *, pretrained: bool = False, probe: bool = True) -> nn.Module:
+    """A network for images of this shape, its initial weights drawn from the stream.
+
+    Args:
+        name: the model's.
+        shape: of the images and classes.
+        key: of the initial weights.
+        pretrained: start from torchvision's weights; only the head is drawn then.
+        probe: try it on two images first.
+
+    Raises:
+        SettingsError: no such model, no weights for it, or the images are too small for it.
+        DataError: its weights are not here and cannot be downloaded.
+    """
+    known(name)
+    if pretrained and name in NETWORKS:
+        raise SettingsError(f"model '{name}' has no pretrained weights; torchvision's have")
+
+    def make() -> nn.Module:
+        if name in NETWORKS:
+            return NETWORKS[name](shape.channels, shape.classes, shape.size)
+        return _pretrained(name, shape.classes) if pretrained else _fresh(name, shape.classes)
+
+    try:
+        network = seeded(make, key)
+        if probe:
+            _try(network, shape, repeats(network, shape.channels))
+    except (RuntimeError, ValueError, AssertionError) as error:
+        height, width = shape.size
+        reason = " ".join(str(error).split())[:200]
+        raise SettingsError(
+            f"model '{name}' cannot take images of {height}x{width} ({reason}); another size: --size 224"
+        ) from None
+    return network
+
+
+def seeded(make: Callable[[], nn.Module], key: Stream) -> nn.Module:
+    """A module made with torch's own generator seeded by the stream, and put back after."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(key.generator().initial_seed())
+        return make()
+
+
+def repeats(network: nn.Module, channels: int) -> bool:
+    """Whether a network wants three channels where the images have one."""
+    first = next((m for m in network.modules() if isinstance(m, nn.Conv2d)), None)
+    return channels == 1 and first is not None and first.in_channels == 3
+
+
+def _torchvisions() -> list[str]:
+    import torchvision
+
+    return list(torchvision.models.list_models(module=torchvision.models))
+
+
+def _fresh(name: str, classes: int) -> nn.Module:
+    import torchvision
+
+    # Inception's own start is slow, a truncated normal by scipy, and torchvision warns unless one chooses.
+    extra = {"init_weights": False} if name in ("inception_v3", "googlenet") else {}
+    network: nn.Module = torchvision.models.get_model(name, weights=None, num_classes=classes, **extra)
+    return network
+
+
+def _pretrained(name: str, classes: int) -> nn.Module:
+    import torchvision
+
+    try:
+        network: nn.Module = torchvision.models.get_model(name, weights="DEFAULT")
+    except (OSError, RuntimeError) as error:
+        weights = torchvision.models.get_model_weights(name).DEFAULT
+        reason = " ".join(str(error).split())
+        raise DataError(f"the weights of {name} cannot be had from {weights.url} ({reason})") from None
+    fit_heads(network, classes)
+    return network
+
+
+def fit_heads(network: nn.Module, classes: int) -> None:
+    """Put a fresh layer for so many classes in the place of every one that gives ImageNet's 1,000."""
+    for name, layer in list(network.named_modules()):
+        parent = network.get_submodule(name.rpartition(".")[0])
+        fresh: nn.Module
+        if isinstance(layer, nn.Linear) and layer.out_features == IMAGENET:
+            fresh = nn.Linear(layer.in_features, classes, bias=layer.bias is not None)
+        elif isinstance(layer, nn.Conv2d) and layer.out_channels == IMAGENET:
+            fresh = nn.Conv2d(layer.in_channels, classes, layer.kernel_size)  # type: ignore[arg-type]
+        else:
+            continue
+        setattr(parent, name.rpartition(".")[2], fresh)
+
+
+@torch.no_grad()
+def _try(network: nn.Module, shape: Shape, repeat: bool) -> None:
+    """Look at two black images as in training; what the network has counted is put back."""
+    before = {name: x.clone() for name, x in network.named_buffers()}
+    network.train()
+    with torch.random.fork_rng(devices=[]):
+        logits, _ = outputs(network(torch.zeros(2, 3 if repeat else shape.channels, *shape.size)))
+    for name, x in network.named_buffers():
+        x.copy_(before[name])
+    if logits.shape != (2, shape.classes):
+        raise ValueError(f"gives {tuple(logits.shape)} for two images, expected {(2, shape.classes)}")

@@ -1,0 +1,251 @@
+"""The Lightning module of a training; this file alone imports Lightning."""
+
+import contextlib
+import logging
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+from lightning.pytorch.utilities.warnings import PossibleUserWarning  # type: ignore[attr-defined]
+from torch import Tensor, nn
+
+from metaloss.errors import DamagedFile, Interrupted, MetalossError, SettingsError
+from metaloss.streams import Stream
+from metaloss.training.augmentations import mixed, raw
+from metaloss.training.course import Course
+from metaloss.training.images import Batch, Material, Rows, order
+from metaloss.training.measuring import measure
+from metaloss.training.models import Classifier, outputs
+from metaloss.training.settings import Training
+
+WATCH = 50  # steps after which a GPU is asked whether the losses are finite; a CPU is asked every time
+LOOK = 4  # times as many images as a batch has are validated at once
+PAUSE = 5.0  # seconds between two checkpoints, at least
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """One training: a loss, a rate, a seed.
+
+    Attributes:
+        chosen: the settings.
+        material: the images.
+        rows: those to train on.
+        course: of the learning rate.
+        lr: its highest.
+        key: of every random draw.
+        checkpoint: the file that an interrupted training goes on from; None: none is kept.
+        told: called with every epoch's record and the seconds it took.
+        stop: asked before every step.
+        logs: the folder of TensorBoard's files; None: none are written.
+    """
+
+    chosen: Training
+    material: Material
+    rows: Rows
+    course: Course
+    lr: float
+    key: Stream
+    checkpoint: Path | None = None
+    told: Callable[[dict[str, Any], float], None] = lambda record, seconds: None
+    stop: Callable[[], bool] = lambda: False
+    logs: Path | None = None
+
+
+class Supervised(lightning.LightningModule):
+    """A classifier, its loss, and what becomes of them epoch by epoch.
+
+    Args:
+        classifier: is trained in place.
+        loss: takes logits and class indices, or distributions where images are mixed up.
+        plan: everything else.
+    """
+
+    def __init__(self, classifier: Classifier, loss: nn.Module, plan: Plan) -> None:
+        super().__init__()
+        self.classifier, self.loss = classifier, loss
+        self.plan = plan
+        self.history: list[dict[str, Any]] = []
+        self.values: list[Tensor] = []  # this epoch's losses
+        self.began = time.perf_counter()
+        self.saved = -PAUSE
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """The optimiser; its rate is set before every step."""
+        chosen, params = self.plan.chosen, list(self.parameters())
+        common: dict[str, Any] = {"lr": self.plan.lr, "weight_decay": chosen.weight_decay}
+        if chosen.optimiser == "sgd":
+            return torch.optim.SGD(params, momentum=chosen.momentum, nesterov=chosen.nesterov, **common)
+        kind = torch.optim.Adam if chosen.optimiser == "adam" else torch.optim.AdamW
+        return kind(params, betas=chosen.betas, **common)
+
+    def rate(self, step: int) -> float:
+        """The learning rate of a step, counted from 0."""
+        return self.plan.lr * self.plan.course.scale(step, [row["val_loss"] for row in self.history])
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Set the rate, and seed what is drawn in this step by its number alone."""
+        if self.plan.stop():
+            raise Interrupted
+        step = self.global_step
+        sow(self.plan.key.at("step", step), self.device)
+        for group in self.trainer.optimizers[0].param_groups:
+            group["lr"] = self.rate(step)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """The loss of a batch, augmented."""
+        chosen, classes = self.plan.chosen, self.classifier.shape.classes
+        images, labels = batch
+        ready = self.classifier.normalise(raw(images, chosen.augment))
+        ready, target = mixed(ready, labels, classes, chosen.augment)
+        logits, others = outputs(self.classifier.look(ready))
+        value: Tensor = self.loss(logits, target)
+        for other in others:
+            value = value + chosen.auxiliary * self.loss(other, target)
+        self.values.append(value.detach())
+        # A GPU would have to finish all of its work before it can answer.
+        period = 1 if value.device.type == "cpu" else WATCH
+        if len(self.values) % period == 0:
+            self._watch(period)
+        return value
+
+    def on_train_epoch_end(self) -> None:
+        """Measure on the validation share, put it on record, and keep a checkpoint."""
+        self._watch(WATCH)
+        plan, step = self.plan, self.global_step
+        batches = plan.material.source.batches(plan.material.shares.validation, LOOK * plan.chosen.batch)
+        found = measure(self.classifier, self.loss, batches)
+        record = {
+            "epoch": len(self.history) + 1, "step": step, "train_loss": float(torch.stack(self.values).double().mean()),
+            "val_loss": found.loss, "val_accuracy": found.accuracy, "val_f1": found.f1, "lr": self.rate(step - 1),
+        }  # fmt: skip
+        self.values = []
+        self.history.append(record)
+        if self.logger is not None:
+            self.log_dict({key: float(x) for key, x in record.items() if key not in ("epoch", "step")})
+        self._keep(last=step >= plan.course.steps)
+        now = time.perf_counter()
+        plan.told(record, now - self.began)
+        self.began = now
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add the epochs so far."""
+        checkpoint["history"] = self.history
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Go on from them."""
+        self.history = checkpoint["history"]
+
+    def _keep(self, last: bool) -> None:
+        now = time.monotonic()
+        if self.plan.checkpoint is not None and not last and now - self.saved >= PAUSE:
+            self.trainer.save_checkpoint(self.plan.checkpoint)
+            self.saved = now
+
+    def _watch(self, last: int) -> None:
+        """Raise a MetalossError where a loss of the last steps was not finite."""
+        recent = torch.stack(self.values[-last:]).isfinite()
+        if not bool(recent.all()):
+            ago = len(recent) - int((~recent).nonzero()[0])
+            step = len(self.values) - ago + self._before
+            raise MetalossError(
+                f"the loss is {float(self.values[-ago]):g} at step {step + 1} (learning rate {self.rate(step):.3g}): "
+                f"{self.loss}; try a smaller rate or another loss"
+            )
+
+    @property
+    def _before(self) -> int:
+        """Steps of the past epochs."""
+        return int(self.history[-1]["step"]) if self.history else 0
+
+
+def sow(key: Stream, device: torch.device) -> None:
+    """Seed torch's own generators of the CPU and of a GPU in use.
+
+    `torch.manual_seed` writes down a traceback for every kind of device that is not in use: a millisecond.
+    """
+    number = key.generator().initial_seed()
+    torch.default_generator.manual_seed(number)
+    if device.type == "cuda":
+        torch.cuda.default_generators[device.index or 0].manual_seed(number)
+
+
+class Feed:
+    """The batches of the epoch that comes next."""
+
+    def __init__(self, plan: Plan, step: Callable[[], int]) -> None:
+        self.plan, self.step = plan, step
+
+    def __iter__(self) -> Iterator[Batch]:
+        plan, first = self.plan, self.step()
+        batch = min(plan.chosen.batch, len(plan.rows))
+        steps = min(plan.course.epoch_steps, plan.course.steps - first)
+        return plan.material.source.batches(order(plan.rows, batch, plan.key, first, steps), batch)
+
+
+def train(classifier: Classifier, loss: nn.Module, plan: Plan) -> list[dict[str, Any]]:
+    """Train a classifier in place, from the plan's checkpoint where there is one; one record per epoch.
+
+    On the CPU the result is a function of the plan alone: interrupted or not, it is the same to the bit.
+
+    Raises:
+        MetalossError: the loss became infinite or not a number.
+        Interrupted: the plan's `stop` said so; the checkpoint of an earlier epoch stays.
+        DamagedFile: the checkpoint cannot be read.
+    """
+    device = (
+        plan.material.source.device if hasattr(plan.material.source, "device") else plan.material.source.labels.device
+    )
+    module = Supervised(classifier, loss, plan)
+    start = plan.checkpoint if plan.checkpoint is not None and plan.checkpoint.exists() else None
+    if start is not None:
+        _check(start)
+    with _quiet(), torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        trainer = lightning.Trainer(
+            accelerator="gpu" if device.type == "cuda" else "cpu", devices=1, max_epochs=plan.course.epochs,
+            precision=plan.chosen.precision, logger=_logger(plan), enable_checkpointing=False,
+            enable_progress_bar=False, enable_model_summary=False, use_distributed_sampler=False, limit_val_batches=0,
+            default_root_dir=None if plan.checkpoint is None else plan.checkpoint.parent,
+        )  # fmt: skip
+        trainer.fit(module, Feed(plan, lambda: module.global_step), ckpt_path=start, weights_only=True)
+    return module.history
+
+
+def _check(path: Path) -> None:
+    """Raise a DamagedFile where a checkpoint is not sound, or holds more than tensors and plain values."""
+    try:
+        torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch's unpickler raises whatever the file leads it to
+        raise DamagedFile(f"{path}: not a checkpoint ({' '.join(str(error).split())[:200]})") from None
+
+
+def _logger(plan: Plan) -> Any:
+    """TensorBoard's, where it is asked for."""
+    if plan.logs is None:
+        return False
+    from lightning.pytorch.loggers import TensorBoardLogger
+
+    try:
+        return TensorBoardLogger(plan.logs.parent, name="", version=plan.logs.name)
+    except ModuleNotFoundError:
+        raise SettingsError("tensorboard is not installed: pip install 'metaloss[tensorboard]'") from None
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep Lightning from telling what it found and what it would do otherwise."""
+    log = logging.getLogger("lightning.pytorch")
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", PossibleUserWarning)
+            warnings.filterwarnings("ignore", ".*LeafSpec", FutureWarning)  # Lightning calls torch in its old way
+            yield
+    finally:
+        log.setLevel(level)

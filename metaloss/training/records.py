@@ -1,0 +1,241 @@
+"""A training's folder: its settings, where it came from, every epoch, the trained weights."""
+
+import copy
+import csv
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+import torch
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+from torch import Tensor, nn
+
+from metaloss import storage
+from metaloss.errors import DamagedFile, DiskError, SettingsError
+from metaloss.run import digest_of, made, slug, surroundings
+from metaloss.settings import read as read_toml
+from metaloss.streams import Stream
+from metaloss.training.images import Material
+from metaloss.training.models import Classifier, Shape, build
+from metaloss.training.settings import Training, resolve
+
+PACKAGES = ("torch", "torchvision", "lightning", "numpy")
+FORMAT = 1
+COLUMNS = ("epoch", "step", "train_loss", "val_loss", "val_accuracy", "val_f1", "lr")  # of an epoch
+GIVEN = "given"  # in the place of a name, for a model or images that a caller hands over
+
+
+@dataclass(frozen=True)
+class Trained:
+    """One training that is over.
+
+    Attributes:
+        loss: its label.
+        lr: the highest learning rate.
+        seed: of its draws.
+        epochs: a record of every epoch.
+        seconds: that every epoch took.
+        failed: why it stopped early; empty where it did not.
+    """
+
+    loss: str
+    lr: float
+    seed: int
+    epochs: list[dict[str, Any]]
+    seconds: list[float]
+    failed: str = ""
+
+    @property
+    def validation(self) -> float:
+        """The accuracy on the validation share after the last epoch; below any accuracy where it failed."""
+        value = self.epochs[-1]["val_accuracy"] if self.epochs and not self.failed else None
+        return -1.0 if value is None else float(value)
+
+
+def create(parent: Path, chosen: Training, material: Material, command: Sequence[str], device: torch.device) -> Path:
+    """A new folder under `parent`: `<data>-<model>-<loss>`, with `-2`, `-3` … where the name is taken.
+
+    Raises:
+        DiskError: it cannot be made.
+    """
+    name = f"{material.dataset.name}-{chosen.model}-{'+'.join(chosen.loss)}"
+    files = {
+        "config.toml": tomli_w.dumps(chosen.table()).encode(),
+        "provenance.json": _json(provenance(chosen, material, command, device)),
+    }
+    return made(parent, slug(name).lstrip(".")[:80], files, "training")
+
+
+def provenance(chosen: Training, material: Material, command: Sequence[str], device: torch.device) -> dict[str, Any]:
+    """Where a training's numbers come from: versions, device, seed, and which images were used for what."""
+    shares = {name: getattr(material.shares, name) for name in ("train", "validation", "test")}
+    return {
+        "command": list(command),
+        "seed": chosen.seed,
+        "conditions": conditions(material, device),
+        "data": {
+            "name": material.dataset.name,
+            "origin": material.dataset.origin,
+            "shares": {name: {"images": len(rows), "sha256": digest_of(rows)} for name, rows in shares.items()},
+            "subset": "drawn anew for every seed" if chosen.subset else "none",
+        },
+    }
+
+
+def conditions(material: Material, device: torch.device) -> dict[str, str]:
+    """What must be the same for a resumed training to go on as if it had not stopped."""
+    return {**surroundings(device, PACKAGES), "data": material.dataset.fingerprint()}
+
+
+def recognise(folder: Path, now: dict[str, str], allow: bool) -> None:
+    """Refuse to go on elsewhere than a training began, unless told to; then put it on record.
+
+    Raises:
+        SettingsError: conditions differ; each is named.
+    """
+    path = folder / "provenance.json"
+    try:
+        table = json.loads(path.read_bytes())
+        old = (table.get("resumed") or [table["conditions"]])[-1]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DamagedFile(f"{path}: not the provenance of a training: {error}") from None
+    different = [f"{key}: was {old.get(key)}, is {now[key]}" for key in now if old.get(key) != now[key]]
+    if different and not allow:
+        listed = "; ".join(different)
+        raise SettingsError(f"this training began elsewhere ({listed}); --allow-changes goes on all the same")
+    if different:
+        storage.write(path, _json({**table, "resumed": [*table.get("resumed", []), now]}))
+
+
+def find(spec: str | Path, parent: Path) -> tuple[Path, Training]:
+    """The folder that a path, or a name under `parent`, means, and its settings.
+
+    Raises:
+        SettingsError: there is none.
+        DamagedFile: its settings cannot be read.
+    """
+    for folder in (Path(spec), parent / spec):
+        path = folder / "config.toml"
+        if storage.there(path):
+            try:
+                return folder, resolve(read_toml(path))
+            except SettingsError as error:
+                raise DamagedFile(f"{path}: {error}") from None
+    raise SettingsError(f"no training '{spec}': neither a training's folder nor one under {parent}")
+
+
+def save(path: Path, trained: Trained) -> None:
+    """Write the record of a training that is over."""
+    storage.write_record(path, asdict(trained))
+
+
+def saved(path: Path) -> Trained | None:
+    """Such a record; None where there is none yet."""
+    return Trained(**storage.read_record(path)) if path.exists() else None
+
+
+def save_weights(path: Path, network: nn.Module) -> None:
+    """Write a module's parameters and buffers as safetensors."""
+    storage.write(
+        path, save_tensors({k: v.detach().cpu().contiguous().clone() for k, v in network.state_dict().items()})
+    )
+
+
+def weights(path: Path) -> dict[str, Tensor]:
+    """The tensors of such a file.
+
+    Raises:
+        DamagedFile: it is not there or not sound.
+    """
+    try:
+        return load_tensors(path.read_bytes())
+    except Exception as error:  # safetensors has errors of its own, and OSError
+        raise DamagedFile(f"{path}: no weights can be read ({' '.join(str(error).split())[:200]})") from None
+
+
+def describe(path: Path, chosen: Training, classifier: Classifier, classes: Sequence[str]) -> None:
+    """Write what is needed to build the classifier again, beside its weights."""
+    about = {
+        "format": FORMAT, "model": chosen.model, **asdict(classifier.shape), "class_names": list(classes),
+        "repeat": classifier.repeat, "images": "uint8 [N, channels, height, width], 0 to 255",
+    }  # fmt: skip
+    storage.write(path, _json(about))
+
+
+def load(folder: Path, file: str, network: nn.Module | None = None) -> Classifier:
+    """A trained classifier: takes images [N K H W] as they are stored, 0 to 255, and gives logits.
+
+    Args:
+        folder: of the training.
+        file: its weights' name there.
+        network: a network of that kind, where the training was handed one and has no name for it.
+
+    Raises:
+        SettingsError: the network is needed and not given.
+        DamagedFile: the files do not check out.
+    """
+    path = folder / "model.json"
+    try:
+        about = json.loads(path.read_bytes())
+        shape = Shape(int(about["channels"]), (int(about["size"][0]), int(about["size"][1])), int(about["classes"]))
+        name, repeat = str(about["model"]), bool(about["repeat"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DamagedFile(f"{path}: not the description of a model ({error})") from None
+    if network is None and name == GIVEN:
+        raise SettingsError(f"{folder}: its network was handed over as an object: hand it over again")
+    tensors = weights(folder / file)
+    one = [0.0] * tensors["mean"].numel() if "mean" in tensors else [0.0]
+    found = Classifier(copy.deepcopy(network) or build(name, shape, Stream(0), probe=False), shape, one, one, repeat)
+    try:
+        found.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise DamagedFile(f"{folder / file}: other weights than the model's ({str(error).splitlines()[0]})") from None
+    return found.eval()
+
+
+def tables(trainings: Sequence[Trained]) -> dict[str, bytes]:
+    """`epochs.csv`, which two equal trainings have equal bytes of, and `timing.csv`."""
+    rows, times = [], []
+    for x in trainings:
+        name = {"loss": x.loss, "seed": x.seed, "rate": x.lr}
+        rows += [{**name, **{key: record[key] for key in COLUMNS}} for record in x.epochs]
+        times += [{**name, "epoch": i, "seconds": round(s, 3)} for i, s in enumerate(x.seconds, 1)]
+    return {"epochs.csv": _csv(rows), "timing.csv": _csv(times)}
+
+
+def summary(folder: Path) -> dict[str, Any] | None:
+    """What a finished training came to; None while it is not finished."""
+    path = folder / "summary.json"
+    try:
+        found: dict[str, Any] | None = json.loads(path.read_bytes()) if path.exists() else None
+    except (OSError, ValueError) as error:
+        raise DamagedFile(f"{path}: {error}") from None
+    return found
+
+
+def finish(folder: Path, table: dict[str, Any], pictures: Mapping[str, bytes]) -> None:
+    """Write the figures, and last the summary, which says that all is there."""
+    try:
+        (folder / "plots").mkdir(exist_ok=True)
+    except OSError as error:
+        raise DiskError(f"cannot make {folder / 'plots'}: {error.strerror}") from None
+    for name, data in pictures.items():
+        storage.write(folder / "plots" / name, data)
+    storage.write(folder / "summary.json", _json(storage.plain(table)))
+
+
+def _json(value: Any) -> bytes:
+    return (json.dumps(value, indent=1) + "\n").encode()
+
+
+def _csv(rows: Sequence[Mapping[str, Any]]) -> bytes:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]) if rows else [], restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({k: "" if v is None else v for k, v in row.items()} for row in rows)
+    return text.getvalue().encode()

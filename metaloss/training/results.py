@@ -1,0 +1,154 @@
+"""What trainings came to: per seed, over seeds, and one loss against another on the same seeds."""
+
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from metaloss.errors import SettingsError
+from metaloss.training import records
+from metaloss.training.models import Classifier
+from metaloss.training.records import Trained
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """The trainings of one loss. Lists go over the seeds, NaN where a training failed.
+
+    Attributes:
+        loss: its label.
+        lr: the learning rate, the best one where several were tried.
+        seeds: of the trainings.
+        accuracy: the share of right answers on the test images.
+        f1: macro-F1 there.
+        test_loss: the mean loss there.
+        history: a record of every epoch of every seed.
+        tuning: validation accuracy of every rate that was tried, on the first seed.
+        folder: where everything lies.
+    """
+
+    loss: str
+    lr: float
+    seeds: list[int]
+    accuracy: list[float]
+    f1: list[float]
+    test_loss: list[float]
+    history: list[dict[str, Any]]
+    tuning: list[dict[str, float]]
+    folder: Path
+    files: dict[int, str]
+    network: nn.Module | None = field(default=None, repr=False)
+
+    @property
+    def mean(self) -> float:
+        """Mean test accuracy of the seeds that did not fail."""
+        return mean(self.accuracy)
+
+    @property
+    def std(self) -> float:
+        """Standard deviation of the test accuracy over seeds; NaN of one."""
+        return std(self.accuracy)
+
+    def model(self, seed: int | None = None) -> Classifier:
+        """A trained classifier: takes images [N K H W] from 0 to 255 and gives logits.
+
+        Args:
+            seed: of the training; the first by default.
+
+        Raises:
+            SettingsError: there was no such training, or it failed.
+        """
+        seed = self.seeds[0] if seed is None else seed
+        if seed not in self.files:
+            raise SettingsError(f"no trained model of seed {seed}; there is one of {', '.join(map(str, self.files))}")
+        return records.load(self.folder, self.files[seed], self.network)
+
+
+@dataclass(frozen=True)
+class Fits:
+    """The trainings of several losses on the same images, from the same initial weights.
+
+    Attributes:
+        losses: one result each.
+        table: one row a loss: test accuracy, macro-F1 and loss, and the paired difference to the baseline.
+        summary: all of it.
+        folder: where everything lies.
+    """
+
+    losses: list[Fitted]
+    table: list[dict[str, Any]]
+    summary: dict[str, Any]
+    folder: Path
+
+
+def mean(values: Sequence[float]) -> float:
+    """The mean of what is a number; NaN of nothing."""
+    found = [x for x in values if not math.isnan(x)]
+    return statistics.fmean(found) if found else math.nan
+
+
+def std(values: Sequence[float]) -> float:
+    """The standard deviation (n - 1) of what is a number; NaN of fewer than two."""
+    found = [x for x in values if not math.isnan(x)]
+    return statistics.stdev(found) if len(found) > 1 else math.nan
+
+
+def row(label: str, lr: float, runs: Sequence[dict[str, Any]], base: Sequence[dict[str, Any]] | None) -> dict[str, Any]:
+    """A loss's line of the table.
+
+    Args:
+        label: the loss's.
+        lr: its learning rate.
+        runs: what each seed came to on the test images.
+        base: the same of the baseline; None for the baseline itself.
+    """
+    found: dict[str, Any] = {"loss": label, "lr": lr, "n": len(runs), "failed": sum(bool(x["failed"]) for x in runs)}
+    for key in ("accuracy", "f1", "test_loss"):
+        values = [x[key] for x in runs]
+        found |= {key: mean(values), f"{key}_std": std(values)}
+    if base is not None:
+        differences = [a["accuracy"] - b["accuracy"] for a, b in zip(runs, base, strict=True)]
+        found |= {"difference": mean(differences), "difference_std": std(differences), "differences": differences}
+    return found
+
+
+def baseline(labels: Sequence[str]) -> str:
+    """What losses are set beside: cross-entropy where it is among them, else the first."""
+    return "ce" if "ce" in labels else labels[0]
+
+
+def fits(folder: Path, trainings: Sequence[Trained], table: dict[str, Any], network: nn.Module | None) -> Fits:
+    """The result of a finished folder, from its records and its summary."""
+    found = []
+    for line in table["table"]:
+        label, runs = line["loss"], [x for x in table["trainings"] if x["loss"] == line["loss"]]
+        final = {(x["seed"], x["lr"]) for x in runs}
+        epochs = [
+            {"seed": x.seed, **record}
+            for x in trainings
+            if x.loss == label and (x.seed, x.lr) in final
+            for record in x.epochs
+        ]
+        numbers = {key: [_number(x[key]) for x in runs] for key in ("accuracy", "f1", "test_loss")}
+        found.append(
+            Fitted(
+                loss=label,
+                lr=line["lr"],
+                seeds=[x["seed"] for x in runs],
+                history=epochs,
+                tuning=table["tuning"].get(label, []),
+                folder=folder,
+                files={x["seed"]: x["file"] for x in runs if x["file"]},
+                network=network,
+                **numbers,
+            )
+        )
+    return Fits(found, table["table"], table, folder)
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else value

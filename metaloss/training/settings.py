@@ -1,0 +1,201 @@
+"""The settings of a full-size training: defaults stand here and nowhere else; a TOML table and a flag name a field."""
+
+import re
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import ConfigDict, Field, field_validator, model_validator
+from pydantic.dataclasses import dataclass as settings
+
+from metaloss import registry
+from metaloss.errors import SettingsError
+from metaloss.settings import merged
+
+PROTOCOLS = Path(__file__).parent / "protocols"  # a TOML file each
+AUGMENTATIONS = ("none", "base", "cutout", "mixup", "randaug", "all")
+RATES = {"sgd": 0.1, "adam": 1e-3, "adamw": 1e-3}  # where no rate is given; ours, as Morgan's warm-ups end
+
+Count = Annotated[int, Field(ge=1)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Share = Annotated[float, Field(ge=0, lt=1)]
+
+
+@settings(frozen=True, config=ConfigDict(extra="forbid"))
+class Augment:
+    """What happens to training images. Morgan gives the kinds and none of their sizes: those are ours.
+
+    Attributes:
+        kind: "none"; "base", pad, crop and flip; "cutout", "mixup" or "randaug", base and that; "all", everything.
+        pad: zeros on each side, in pixels, before a random crop of the image's own size.
+        flip: mirror every second image; digits and letters want False.
+        patch: side of the square that cutout sets to the mean colour, in pixels; a patch may stick out.
+        alpha: of mixup's Beta(alpha, alpha).
+        operations: how many operations RandAugment applies one after another (N).
+        magnitude: how strong they are, of 0 to 30 (M).
+    """
+
+    kind: Literal["none", "base", "cutout", "mixup", "randaug", "all"] = "none"
+    pad: Annotated[int, Field(ge=0)] = 4
+    flip: bool = True
+    patch: Count = 16
+    alpha: Positive = 1.0
+    operations: Count = 2
+    magnitude: Annotated[int, Field(ge=0, le=30)] = 9
+
+    def has(self, part: str) -> bool:
+        """Whether "base", "cutout", "mixup" or "randaug" is a part of this kind."""
+        return self.kind != "none" and (part == "base" or self.kind in (part, "all"))
+
+
+@settings(frozen=True, config=ConfigDict(extra="forbid"))
+class Training:
+    """What decides a training's result.
+
+    Attributes:
+        loss: losses by name, path or formula; several are trained alike and set beside each other.
+        model: one of ours, or any of torchvision's classifiers.
+        pretrained: start from torchvision's weights of that model, which torchvision downloads once.
+        data: a data source, as `metaloss list data` names them, or folder:PATH.
+        size: side of the images in pixels, as the model sees them; None: their own.
+        epochs: how long to train, in epochs.
+        steps: the same in steps, instead.
+        epoch_steps: steps after which validation is due; None: one pass over the training images.
+        batch: images per step, from a fresh permutation every pass whose rest is dropped.
+        optimiser: "sgd", "adam" (L2 decay in the gradient) or "adamw" (decay apart).
+        lr: the highest learning rate; None: 0.1 with "sgd", 0.001 with the others.
+        rates: learning rates to choose from: each one trains the first seed, validation accuracy decides.
+        momentum, nesterov: of "sgd".
+        betas: of "adam" and "adamw".
+        weight_decay: of every parameter.
+        schedule: the rate's course: "constant"; "one_cycle", up along a line and down to 0 along half a cosine;
+            "step", times `factor` every `every` epochs; "plateau", times `factor` after `every` epochs in which the
+            validation loss did not fall.
+        warmup: steps of one_cycle's way up; None: a tenth of all steps.
+        every: epochs, of "step" and "plateau".
+        factor: of "step" and "plateau".
+        augment: a table with the augmentation's kind and settings.
+        auxiliary: weight of the loss of auxiliary outputs, which inception_v3 and googlenet have.
+        validation: share of the official training split that is held out, per class.
+        subset: "50-per-class": train on so many images of every class, drawn anew for every seed; None: on all.
+        seeds: how many trainings of every loss: with `seed`, `seed` + 1, …
+        seed: of the first training's random draws, and of the validation share.
+        precision: Lightning's name of the numbers to compute with.
+        device: where to train.
+        resident: bytes of images up to which all of them live on the device; larger sets are read batch by batch.
+        workers: processes that read such a set.
+        tensorboard: also write TensorBoard's files.
+    """
+
+    loss: Annotated[tuple[str, ...], Field(min_length=1)] = ("ce",)
+    model: str = "resnet9"
+    pretrained: bool = False
+    data: str = "fashionmnist"
+    size: Annotated[int, Field(ge=8, le=2048)] | None = None
+    epochs: Count = 10
+    steps: Count | None = None
+    epoch_steps: Count | None = None
+    batch: Count = 128
+    optimiser: Literal["sgd", "adam", "adamw"] = "sgd"
+    lr: Positive | None = None
+    rates: tuple[Positive, ...] = ()
+    momentum: Share = 0.9
+    nesterov: bool = True
+    betas: tuple[Share, Share] = (0.9, 0.999)
+    weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    schedule: Literal["constant", "one_cycle", "step", "plateau"] = "one_cycle"
+    warmup: Annotated[int, Field(ge=0)] | None = None
+    every: Count = 10
+    factor: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    augment: Augment = Augment()
+    auxiliary: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.4
+    validation: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    subset: str | None = None
+    seeds: Annotated[int, Field(ge=1, le=1000)] = 1
+    seed: Annotated[int, Field(ge=0, lt=2**62)] = 0
+    precision: Literal["32-true", "16-mixed", "bf16-mixed"] = "32-true"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    resident: Annotated[int, Field(ge=0)] = 2 << 30
+    workers: Annotated[int, Field(ge=0, le=256)] = 2
+    tensorboard: bool = False
+
+    @field_validator("subset")
+    @classmethod
+    def _cut(cls, text: str | None) -> str | None:
+        if text is not None and not re.fullmatch(r"[1-9]\d{0,6}-per-class", text):
+            raise ValueError(f"expected a number and '-per-class', as '50-per-class', got '{text}'")
+        return text
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.optimiser == "sgd" and self.nesterov and not self.momentum:
+            raise ValueError("nesterov needs momentum above 0")
+        if len(set(self.loss)) < len(self.loss):
+            raise ValueError(f"a loss is given twice: {', '.join(self.loss)}")
+        return self
+
+    @property
+    def rate(self) -> float:
+        """The learning rate where none is chosen among `rates`."""
+        return RATES[self.optimiser] if self.lr is None else self.lr
+
+    @property
+    def per_class(self) -> int | None:
+        """Training images of every class; None: all there are."""
+        return None if self.subset is None else int(self.subset.partition("-")[0])
+
+    def table(self) -> dict[str, Any]:
+        """All settings as plain values, for TOML."""
+        return registry.table(self)
+
+
+def resolve(table: Mapping[str, Any]) -> Training:
+    """The settings that a table describes; what is not given is the default.
+
+    Raises:
+        SettingsError: names the setting, what was given and what is allowed.
+    """
+    found = {**table, "loss": (table["loss"],)} if isinstance(table.get("loss"), str) else dict(table)
+    if isinstance(found.get("augment"), str):
+        found["augment"] = {"kind": found["augment"]}
+    if isinstance(found.get("rates"), float | int):
+        found["rates"] = (found["rates"],)
+    resolved: Training = registry.validated(Training, found, "train")
+    return resolved
+
+
+def protocols() -> list[str]:
+    """The names of the protocols, read off their folder."""
+    return sorted(path.stem for path in PROTOCOLS.glob("*.toml"))
+
+
+def about(name: str) -> str:
+    """A protocol's first line."""
+    return (PROTOCOLS / f"{name}.toml").read_text(encoding="utf-8").partition("\n")[0].lstrip("# ")
+
+
+def protocol(name: str, *tables: Mapping[str, Any]) -> dict[str, Any]:
+    """A protocol's settings, with tables laid over them.
+
+    Raises:
+        SettingsError: there is no such protocol.
+    """
+    if name not in protocols():
+        raise SettingsError(registry.unknown("protocol", name, protocols()))
+    return over(tomllib.loads((PROTOCOLS / f"{name}.toml").read_text(encoding="utf-8")), *tables)
+
+
+def over(*tables: Mapping[str, Any]) -> dict[str, Any]:
+    """Tables laid over each other, the later one on top; a length or rate that is given drops the earlier one's twin.
+
+    >>> over({"steps": 20, "rates": [0.1, 0.2]}, {"epochs": 2, "lr": 0.1})
+    {'epochs': 2, 'lr': 0.1}
+    """
+    result: dict[str, Any] = {}
+    for table in tables:
+        for one, other in (("epochs", "steps"), ("steps", "epochs"), ("lr", "rates"), ("rates", "lr")):
+            if one in table:
+                result.pop(other, None)
+        result = merged(result, table)
+    return result

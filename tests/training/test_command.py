@@ -1,0 +1,129 @@
+"""`metaloss train`: what it prints, what it leaves, and how it goes on."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from metaloss import cli
+
+QUICK = ("--model", "convnet", "--epochs", "2", "--batch", "8", "--device", "cpu")
+
+
+@pytest.fixture(autouse=True)
+def scans(tmp_path, monkeypatch):
+    """A folder of twenty grey images, dark and bright ones."""
+    monkeypatch.chdir(tmp_path)
+    draw = np.random.default_rng(0)
+    for name, level in (("bright", 170), ("dark", 90)):
+        (tmp_path / "scans" / name).mkdir(parents=True)
+        for i in range(15):
+            pixels = (level + 40 * draw.standard_normal((12, 12))).clip(0, 255).astype(np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "scans" / name / f"{i:02d}.png")
+    return "folder:scans"
+
+
+@pytest.fixture
+def metaloss(capsys):
+    """Runs a command line in this process; gives exit code, stdout and stderr."""
+
+    def run(*args):
+        with pytest.raises(SystemExit) as end:
+            cli.main(args)
+        found = capsys.readouterr()
+        return end.value.code, found.out, found.err
+
+    return run
+
+
+def test_losses_are_trained_alike_and_printed_side_by_side(metaloss, scans):
+    losses = ("--loss", "ce", "-y * (1 - p) * logp", "--seeds", "2")
+    code, out, err = metaloss("train", *losses, "--data", scans, *QUICK)
+    assert (code, err) == (0, "")
+    lines = out.splitlines()
+    assert lines[0].startswith("metaloss ") and "convnet at 12x12" in lines[0] and "4 trainings" in lines[0]
+    assert lines[1].startswith("data    folder:scans: ")
+    assert sum("/2 " in line for line in lines) == 2 * 2 * 2
+    assert any("n = 2, mean ± standard deviation over seeds; Δ: paired with ce" in line for line in lines)
+    head = next(i for i, line in enumerate(lines) if line.startswith("loss ") and "Δ" in line)
+    assert lines[head + 2].startswith("-y * (1 - p) * logp ") and " ± " in lines[head + 2]
+    folder = Path(lines[-1].split()[1])
+    assert {x.name for x in (folder / "plots").iterdir()} >= {"accuracy.png", "loss.pdf", "f1.png"}
+
+
+def test_json_is_all_that_is_printed_where_it_is_asked_for(metaloss, scans):
+    code, out, _ = metaloss("train", "--data", scans, *QUICK, "--augment", "all", "--set", "augment.patch=4", "--json")
+    table = json.loads(out)
+    assert code == 0 and table["table"][0]["loss"] == "ce"
+    assert 'kind = "all"\npad = 4\nflip = true\npatch = 4' in (Path(table["folder"]) / "config.toml").read_text()
+
+
+def test_a_config_makes_the_same_training_and_flags_win_over_it(metaloss, scans):
+    _, out, _ = metaloss("train", "--data", scans, *QUICK, "--json")
+    first = json.loads(out)
+    _, out, _ = metaloss("train", "--config", f"{first['folder']}/config.toml", "--json")
+    assert json.loads(out)["table"] == first["table"]
+    _, out, _ = metaloss("train", "--config", f"{first['folder']}/config.toml", "--steps", "3", "--json")
+    assert (Path(json.loads(out)["folder"]) / "config.toml").read_text().count("steps = 3") == 1
+
+
+def test_a_protocol_is_a_start_and_flags_win_over_it(metaloss, scans):
+    flags = ("--data", scans, "--epochs", "1", "--seeds", "1", "--lr", "0.1", "--json")
+    code, out, _ = metaloss("train", "--protocol", "loss-report", *flags)
+    assert code == 0
+    assert [row["loss"] for row in json.loads(out)["table"]] == ["ce", "focal(gamma=0.5)", "focal(gamma=2)", "mae"]
+
+
+def test_a_contact_sheet_is_drawn_and_nothing_is_trained(metaloss, scans):
+    code, out, _ = metaloss("train", "--data", scans, "--contact-sheet", "sheet.png")
+    assert (code, out) == (0, "wrote sheet.png\n")
+    assert Path("sheet.png").stat().st_size > 1000 and not Path("trainings").exists()
+
+
+@pytest.mark.parametrize(
+    ("args", "line"),
+    [
+        (("--model", "resnet81"), "error: unknown model 'resnet81'. Did you mean 'resnet18'?  (metaloss list models)"),
+        (("--data", "folder:none"), "error: none: folder: found none, expected a folder of images"),
+        (("--resume", "x"), "error: no training 'x': neither a training's folder nor one under trainings"),
+        (("--resume", "x", "--protocol", "y"), "error: --resume keeps the training's settings"),
+        (("--protocol", "ngl-smal"), "error: unknown protocol 'ngl-smal'. Did you mean 'ngl-small'?"),
+        (("--subset", "50"), "error: train: subset: expected a number and '-per-class'"),
+    ],
+)
+def test_wrong_input_is_one_line_and_exit_code_2(metaloss, args, line):
+    code, out, err = metaloss("train", *args)
+    assert (code, out) == (2, "") and err.startswith(line) and err.count("\n") == 1
+
+
+@pytest.mark.parametrize(("kind", "name"), [("models", "wrn-28-10"), ("protocols", "morgan-wrn"), ("data", "pcam")])
+def test_models_protocols_and_data_are_listed(metaloss, kind, name):
+    code, out, _ = metaloss("list", kind)
+    about = next(line for line in out.splitlines() if line.startswith(f"{name} "))
+    assert code == 0 and len(about) > len(name) + 10
+
+
+def test_ctrl_c_leaves_a_training_that_goes_on_to_the_same_result(metaloss, scans):
+    """In a process of its own: the signal goes to all of it."""
+    flags = ["train", "--data", scans, *QUICK[:2], "--batch", "8", "--device", "cpu", "--epochs", "15"]
+    with subprocess.Popen(
+        [sys.executable, "-m", "metaloss", *flags], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env={**os.environ, "PYTHONPATH": str(Path(cli.__file__).parent.parent.parent)},
+    ) as process:  # fmt: skip
+        for line in process.stdout:
+            if " 2/15 " in line:
+                process.send_signal(signal.SIGINT)
+                break
+        process.stdout.read()
+        err = process.stderr.read()
+        assert process.wait() == 130
+    assert "interrupted; go on with: metaloss train --resume trainings/folder_scans-convnet-ce" in err
+    code, out, _ = metaloss("train", "--resume", "folder_scans-convnet-ce", "--json")
+    _, whole, _ = metaloss(*flags, "--json")
+    assert code == 0 and json.loads(out)["table"] == json.loads(whole)["table"]

@@ -1,0 +1,292 @@
+"""`fit` trains, tests once, leaves a folder that loads and resumes, and says in one line what it cannot do."""
+
+import csv
+import json
+import math
+import os
+import signal
+import statistics
+import tomllib
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+import metaloss
+from metaloss.errors import DamagedFile, Interrupted, MetalossError, SettingsError
+from metaloss.training import fitting, job, module, records
+from metaloss.training.figures import contact_sheet
+from metaloss.training.images import resident
+from metaloss.training.settings import Augment, resolve
+
+SMALL = {"epochs": 2, "batch": 16, "validation": 0.2}
+FILES = {
+    *("config.toml", "provenance.json", "epochs.csv", "timing.csv", "summary.json", "model.json", "lock"),
+    *(f"plots/{name}.{kind}" for name in ("accuracy", "f1", "loss") for kind in ("pdf", "png")),
+}
+
+
+@pytest.fixture(autouse=True)
+def surroundings(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(module, "PAUSE", 0.0)
+    monkeypatch.setattr(job, "PAUSE", 0.0)
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Figures are most of a tiny training's time."""
+    monkeypatch.setattr(job.figures, "curves", lambda trainings: [])
+
+
+def files(folder):
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+
+
+def essence(folder):
+    """What must not depend on how a training was interrupted."""
+    names = [x for x in files(folder) if x.endswith((".safetensors", "epochs.csv", "summary.json", "model.json"))]
+    return {name: (folder / name).read_bytes() for name in names}
+
+
+def stopper(n):
+    """Says to stop when it is asked for the nth time."""
+    calls = []
+    return lambda: calls.append(0) or len(calls) == n
+
+
+def test_a_training_leaves_a_folder_that_says_everything(shapes, network):
+    fitted = metaloss.fit("ce", network, shapes, seeds=2, seed=5, **SMALL)
+    folder = fitted.folder
+    assert folder.as_posix() == "trainings/shapes-given-ce"
+    kept = {"losses/ce/card.md", "losses/ce/loss.json", "state/ce-0.1-5/done.json", "state/ce-0.1-6/done.json"}
+    assert files(folder) == FILES | kept | {"model-5.safetensors", "model-6.safetensors"}
+    assert resolve(tomllib.loads((folder / "config.toml").read_text())).epochs == 2
+    about = json.loads((folder / "provenance.json").read_bytes())
+    assert about["data"]["shares"]["test"]["images"] == 30
+    assert about["conditions"]["data"] == shapes.fingerprint()
+    rows = list(csv.DictReader((folder / "epochs.csv").read_text().splitlines()))
+    assert [(row["seed"], row["epoch"], row["step"]) for row in rows] == [
+        ("5", "1", "4"), ("5", "2", "8"), ("6", "1", "4"), ("6", "2", "8"),
+    ]  # fmt: skip
+    assert list(rows[0]) == ["loss", "seed", "rate", *records.COLUMNS]
+    assert len(fitted.history) == 4 and fitted.history[0]["val_loss"] == float(rows[0]["val_loss"])
+
+
+def test_results_are_those_of_the_models_that_come_with_them(shapes, network, quick):
+    fitted = metaloss.fit("ce", network, shapes, seeds=2, **SMALL)
+    images, labels = shapes.pixels[shapes.test], shapes.labels[shapes.test]
+    for seed, accuracy, value in zip(fitted.seeds, fitted.accuracy, fitted.test_loss, strict=True):
+        logits = fitted.model(seed)(images).detach()
+        assert float((logits.argmax(1) == labels).double().mean()) == accuracy
+        assert float(nn.functional.cross_entropy(logits, labels)) == pytest.approx(value, rel=1e-5)
+    assert fitted.mean == statistics.fmean(fitted.accuracy) > 0.5
+    assert fitted.std == statistics.stdev(fitted.accuracy)
+    assert fitted.f1[0] <= 1 and fitted.loss == "ce" and fitted.lr == 0.1
+    with pytest.raises(SettingsError, match="no trained model of seed 7; there is one of 0, 1"):
+        fitted.model(7)
+
+
+def test_a_model_by_name_loads_from_the_folder_alone(shapes, quick):
+    fitted = metaloss.fit("ce", "convnet", shapes, subset="4-per-class", **SMALL)
+    classifier = records.load(fitted.folder, "model-0.safetensors")
+    found = classifier(shapes.pixels[shapes.test]).argmax(1) == shapes.labels[shapes.test]
+    assert float(found.double().mean()) == fitted.accuracy[0]
+    (fitted.folder / "model-0.safetensors").write_bytes(b"no weights")
+    with pytest.raises(DamagedFile, match=r"model-0.safetensors: no weights can be read"):
+        fitted.model()
+
+
+def test_a_size_is_what_the_model_sees(shapes, quick):
+    fitted = metaloss.fit("ce", "convnet", shapes, size=16, **SMALL)
+    assert fitted.model().network.hidden.in_features == 8 * 2 * 2
+
+
+def test_two_trainings_of_one_seed_have_equal_bytes_and_folders_of_their_own(shapes, network, quick):
+    one, other = (metaloss.fit("ce", network, shapes, **SMALL) for _ in range(2))
+    assert other.folder.name == "shapes-given-ce-2"
+    assert essence(one.folder) == essence(other.folder)
+
+
+def test_rates_are_chosen_by_validation_and_the_test_share_is_looked_at_once_per_seed(
+    shapes, network, quick, monkeypatch
+):
+    looked = []
+    measure = job.measure
+    monkeypatch.setattr(job, "measure", lambda *args: looked.append(0) or measure(*args))
+    warned = []
+    told = {"training": lambda *_: None, "epoch": lambda *_: None, "fitted": lambda *_: None}
+    reporter = type("Reporter", (), {**told, "warning": lambda self, text: warned.append(text)})()
+    fitted = metaloss.fit("ce", network, shapes, rates=(1e-5, 0.1), seeds=2, reporter=reporter, **SMALL)
+    assert fitted.lr == 0.1
+    assert [x["lr"] for x in fitted.tuning] == [1e-5, 0.1]
+    assert fitted.tuning[1]["val_accuracy"] > fitted.tuning[0]["val_accuracy"]
+    assert len(looked) == 2
+    assert warned == ["ce: the best rate, 0.1, is at the end of those tried; try more"]
+    assert len(list((fitted.folder / "state").iterdir())) == 3, "the chosen rate's first seed is not trained again"
+
+
+def test_several_losses_are_paired_with_cross_entropy_seed_by_seed(shapes, network):
+    fits = metaloss.fit_all(["mse", "ce", nn.CrossEntropyLoss(label_smoothing=0.1)], network, shapes, seeds=2, **SMALL)
+    assert [row["loss"] for row in fits.table] == ["mse", "ce", "CrossEntropyLoss"]
+    mse, ce, _ = fits.losses
+    assert fits.summary["baseline"] == "ce" and "difference" not in fits.table[1]
+    differences = [a - b for a, b in zip(mse.accuracy, ce.accuracy, strict=True)]
+    assert fits.table[0]["differences"] == differences
+    assert fits.table[0]["difference"] == statistics.fmean(differences)
+    assert (fits.folder / "model-crossentropyloss-1.safetensors").is_file()
+    assert ce.accuracy == metaloss.fit("ce", network, shapes, seeds=2, **SMALL).accuracy, "blind to its rivals"
+
+
+def test_seeds_start_from_a_module_s_own_weights_which_stay(shapes, network, quick):
+    start = network()
+    before = [p.clone() for p in start.parameters()]
+    fitted = metaloss.fit("ce", start, shapes, seeds=2, **SMALL)
+    assert all(torch.equal(a, b) for a, b in zip(before, start.parameters(), strict=True))
+    assert not torch.equal(fitted.model(0).network[1].weight, fitted.model(1).network[1].weight)
+
+
+# --- interrupted ---
+
+
+@pytest.mark.parametrize("n", [1, 6, 12, 18], ids=lambda n: f"step {n}")
+def test_an_interrupted_training_resumes_to_the_same_bytes(shapes, network, n):
+    table = {"rates": (0.03, 0.1), "seeds": 2, **SMALL}
+    whole = metaloss.fit("ce", network, shapes, **table)
+    with pytest.raises(Interrupted):
+        metaloss.fit("ce", network, shapes, stop=stopper(n), **table)
+    folder = whole.folder.with_name("shapes-given-ce-2")
+    assert not (folder / "summary.json").exists()
+    resumed = metaloss.fit(resume=folder, model=network, data=shapes)
+    assert essence(folder) == essence(whole.folder)
+    assert (resumed.accuracy, resumed.history) == (whole.accuracy, whole.history)
+
+
+def test_a_finished_training_is_read_back(shapes, network, quick):
+    whole = metaloss.fit("ce", network, shapes, **SMALL)
+    again = metaloss.fit(resume=whole.folder.name, model=network, data=shapes, stop=stopper(1))
+    assert (again.accuracy, again.history, again.files) == (whole.accuracy, whole.history, whole.files)
+
+
+def test_ctrl_c_says_how_to_go_on(shapes, network):
+    def told(*_):
+        os.kill(os.getpid(), signal.SIGINT)
+
+    reporter = type("Reporter", (), {"training": lambda *_: None, "epoch": told, "warning": told})()
+    with pytest.raises(KeyboardInterrupt, match=r"stopped; metaloss.fit\(resume='trainings/shapes-given-ce'\) goes on"):
+        metaloss.fit("ce", network, shapes, reporter=reporter, **SMALL)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert metaloss.fit(resume="shapes-given-ce", model=network, data=shapes).accuracy[0] > 0
+
+
+def test_a_resumed_training_keeps_its_settings_and_its_objects(shapes, network, quick):
+    folder = metaloss.fit("ce", network, shapes, **SMALL).folder
+    with pytest.raises(SettingsError, match="a resumed training keeps its settings: epochs: it has 2, given 3"):
+        metaloss.fit(resume=folder, model=network, data=shapes, epochs=3)
+    with pytest.raises(SettingsError, match="was handed a data as an object: hand it over again"):
+        metaloss.fit(resume=folder, model=network)
+    with pytest.raises(SettingsError, match="no training 'elsewhere'"):
+        metaloss.fit(resume="elsewhere")
+
+
+def test_other_images_are_recognised(shapes, network):
+    with pytest.raises(Interrupted):
+        metaloss.fit("ce", network, shapes, stop=stopper(3), **SMALL)
+    other = (shapes.pixels.roll(1, 0), shapes.labels)
+    with pytest.raises(SettingsError, match=r"this training began elsewhere .data: was .*--allow-changes"):
+        metaloss.fit(resume="shapes-given-ce", model=network, data=other)
+    metaloss.fit(resume="shapes-given-ce", model=network, data=other, allow_changes=True)
+    about = json.loads(Path("trainings/shapes-given-ce/provenance.json").read_bytes())
+    assert len(about["resumed"]) == 1
+
+
+def test_the_loss_is_kept_with_the_training(shapes, network, tmp_path):
+    from metaloss import catalogue
+
+    (tmp_path / "mine").mkdir()
+    catalogue.save(tmp_path / "mine", metaloss.load("-y * logp + 0.1 * p * p"), "mine")
+    with pytest.raises(Interrupted):
+        metaloss.fit("./mine", network, shapes, stop=stopper(5), **SMALL)
+    for path in (tmp_path / "mine").iterdir():
+        path.unlink()
+    (folder,) = (tmp_path / "trainings").iterdir()
+    assert metaloss.fit(resume=folder, model=network, data=shapes).loss == "./mine"
+
+
+# --- what fails ---
+
+
+class Breaks(nn.Module):
+    """A loss that is no number."""
+
+    def forward(self, logits, target):
+        return logits.sum() * math.nan
+
+
+def test_a_loss_that_is_no_number_is_an_error(shapes, network):
+    with pytest.raises(MetalossError, match="Breaks, seed 0: the loss is nan at step 1"):
+        metaloss.fit(Breaks(), network, shapes, **SMALL)
+
+
+def test_a_failed_training_stays_in_the_table(shapes, network):
+    fits = metaloss.fit_all(["ce", Breaks()], network, shapes, **SMALL)
+    ce, broken = fits.losses
+    assert ce.accuracy[0] > 0 and math.isnan(broken.accuracy[0]) and broken.files == {}
+    assert [row["failed"] for row in fits.table] == [0, 1]
+
+
+def test_a_rate_that_diverges_is_not_chosen(shapes, network, quick):
+    fitted = metaloss.fit("ce", network, shapes, rates=(1e30, 0.1), **SMALL)
+    assert fitted.lr == 0.1 and fitted.tuning[0]["val_accuracy"] == 0.0
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"model": "resnet81"}, "unknown model 'resnet81'"),
+        ({"loss": "cee"}, "no loss 'cee'"),
+        ({"data": "fashonmnist"}, "unknown data source 'fashonmnist'"),
+        ({"epoch": 3}, "unknown setting 'epoch'"),
+        ({"model": "alexnet"}, "'alexnet' cannot take images of 12x12"),
+        ({"protocol": "loss-report", "model": "convnet"}, "fit trains one loss, got 4"),
+    ],
+)
+def test_what_cannot_be_is_said_before_there_is_a_folder(shapes, given, message, tmp_path):
+    table = {"loss": "ce", "model": "convnet", "data": shapes, **given}
+    if "protocol" in given:
+        table.pop("loss")
+    with pytest.raises(SettingsError) as caught:
+        metaloss.fit(**table)
+    assert message in str(caught.value)
+    assert not (tmp_path / "trainings").exists()
+
+
+def test_a_loss_for_another_number_of_classes_is_refused(shapes, network):
+    loss = metaloss.load("ce")
+    loss.classes = 10
+    with pytest.raises(SettingsError, match="works for 10 classes alone, and the data has 4"):
+        metaloss.fit(loss, network, shapes, **SMALL)
+
+
+def test_without_lightning_the_remedy_is_named(monkeypatch):
+    monkeypatch.setattr(fitting, "find_spec", lambda name: None)
+    with pytest.raises(SettingsError, match="needs Lightning: pip install 'metaloss"):
+        metaloss.fit()
+
+
+# --- figures ---
+
+
+def test_a_contact_sheet_shows_every_augmentation(shapes):
+    from io import BytesIO
+
+    from PIL import Image
+
+    from metaloss.streams import Stream
+
+    material = resident(shapes, resolve({}), torch.device("cpu"))
+    png = contact_sheet(material, Augment(patch=4, pad=2), Stream(0), images=3)
+    assert png == contact_sheet(material, Augment(patch=4, pad=2), Stream(0), images=3)
+    width, height = Image.open(BytesIO(png)).size
+    assert height > 1.5 * width

@@ -1,0 +1,190 @@
+"""The loop trains as a bare PyTorch loop does, goes on to the same bits, and stops at a loss that is no number."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+import metaloss
+from metaloss.errors import DamagedFile, Interrupted, MetalossError, SettingsError
+from metaloss.streams import Stream
+from metaloss.training import module
+from metaloss.training.augmentations import mixed, raw
+from metaloss.training.course import course
+from metaloss.training.images import order, pass_length, resident
+from metaloss.training.measuring import measure
+from metaloss.training.models import Classifier, Shape, seeded
+from metaloss.training.module import Plan, train
+from metaloss.training.settings import resolve
+
+KEY = Stream(0).at("train")
+
+
+@pytest.fixture
+def setting(shapes, network, monkeypatch):
+    """Makes a plan, a fresh classifier that is always the same, and keeps a checkpoint after every epoch."""
+    monkeypatch.setattr(module, "PAUSE", 0.0)
+
+    how = {}
+
+    def made(lr=0.1, make=network, **table):
+        chosen = resolve({"batch": 16, "epochs": 3, **table})
+        material = resident(shapes, chosen, torch.device("cpu"))
+        rows = material.shares.train
+        plan = Plan(chosen, material, rows, course(chosen, pass_length(rows, chosen.batch)), lr, KEY, **how)
+        shape = Shape(1, (12, 12), 4)
+        return Classifier(seeded(make, Stream(1)), shape, material.mean, material.std, repeat=False), plan
+
+    made.how = how
+    return made
+
+
+def state(classifier):
+    return [x.clone() for x in classifier.state_dict().values()]
+
+
+def same(one, other):
+    return all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+def with_dropout():
+    return nn.Sequential(nn.Flatten(), nn.Linear(144, 8), nn.BatchNorm1d(8), nn.Dropout(0.3), nn.Linear(8, 4))
+
+
+def bare(classifier, plan, loss):
+    """The same training, written down plainly."""
+    chosen = plan.chosen
+    sgd = torch.optim.SGD(classifier.parameters(), lr=plan.lr, momentum=chosen.momentum, nesterov=chosen.nesterov)
+    rows = order(plan.rows, chosen.batch, plan.key, 0, plan.course.steps).split(chosen.batch)
+    classifier.train()
+    for step, some in enumerate(rows):
+        torch.manual_seed(KEY.at("step", step).generator().initial_seed())
+        images = raw(plan.material.source.pixels[some], chosen.augment)
+        labels = plan.material.source.labels[some]
+        ready, target = mixed(classifier.normalise(images), labels, 4, chosen.augment)
+        sgd.zero_grad()
+        loss(classifier.network(ready), target).backward()
+        sgd.param_groups[0]["lr"] = plan.lr * plan.course.scale(step, [])
+        sgd.step()
+
+
+@pytest.mark.parametrize("augment", ["none", "all"])
+def test_it_is_the_bare_loop_to_the_bit(setting, augment):
+    table = {"augment": {"kind": augment, "pad": 1, "patch": 3}}
+    ours, plan = setting(make=with_dropout, **table)
+    theirs, _ = setting(make=with_dropout, **table)
+    before = torch.get_rng_state()
+    train(ours, metaloss.load("ce"), plan)
+    assert torch.equal(torch.get_rng_state(), before)
+    bare(theirs, plan, metaloss.load("ce"))
+    assert same(state(ours), state(theirs))
+
+
+@pytest.mark.parametrize(
+    "table",
+    [{"optimiser": "sgd"}, {"optimiser": "adam", "schedule": "plateau", "every": 1}, {"augment": "mixup", "steps": 13}],
+    ids=["sgd", "adam plateau", "mixup"],
+)
+def test_an_interrupted_training_goes_on_to_the_same_bits(setting, tmp_path, table):
+    table = {"epochs": 4, **table} if "steps" not in table else table
+    whole, plan = setting(make=with_dropout, **table)
+    history = train(whole, metaloss.load("ce"), plan)
+    calls, told = [], []
+    setting.how |= {"checkpoint": tmp_path / "last.ckpt", "stop": lambda: calls.append(0) or len(calls) == 12,
+                    "told": lambda record, seconds: told.append(record)}  # fmt: skip
+    broken, plan = setting(make=with_dropout, **table)
+    with pytest.raises(Interrupted):
+        train(broken, metaloss.load("ce"), plan)
+    assert 0 < len(told) < len(history)
+    del setting.how["stop"]
+    resumed, plan = setting(make=with_dropout, **table)
+    assert train(resumed, metaloss.load("ce"), plan) == history == told
+    assert same(state(resumed), state(whole))
+
+
+def test_an_epoch_s_record_says_what_a_look_at_the_validation_share_says(setting):
+    classifier, plan = setting(epochs=2)
+    history = train(classifier, metaloss.load("ce"), plan)
+    found = measure(classifier, metaloss.load("ce"), plan.material.source.batches(plan.material.shares.validation, 3))
+    last = history[-1]
+    assert [row["epoch"] for row in history] == [1, 2]
+    assert (last["step"], last["val_accuracy"]) == (plan.course.steps, found.accuracy)
+    assert last["val_loss"] == pytest.approx(found.loss)
+    assert last["lr"] == plan.lr * plan.course.scale(plan.course.steps - 1, [])
+    assert history[1]["train_loss"] < history[0]["train_loss"]
+
+
+class Breaks(nn.Module):
+    """A loss that is no number from its third call on."""
+
+    def __init__(self):
+        super().__init__()
+        self.calls = 0
+
+    def forward(self, logits, target):
+        self.calls += 1
+        return nn.functional.cross_entropy(logits, target) * (math.nan if self.calls >= 3 else 1.0)
+
+
+def test_a_loss_that_is_no_number_stops_and_names_step_rate_and_loss(setting):
+    classifier, plan = setting(lr=0.25, schedule="constant")
+    with pytest.raises(MetalossError, match=r"the loss is nan at step 3 \(learning rate 0.25\): Breaks"):
+        train(classifier, Breaks(), plan)
+
+
+def test_a_rate_far_too_high_stops_too(setting):
+    classifier, plan = setting(lr=1e30)
+    with pytest.raises(MetalossError, match="try a smaller rate"):
+        train(classifier, nn.CrossEntropyLoss(), plan)
+
+
+def test_a_checkpoint_that_holds_more_than_tensors_is_refused(setting, tmp_path):
+    import pickle
+
+    setting.how["checkpoint"] = tmp_path / "last.ckpt"
+    (tmp_path / "last.ckpt").write_bytes(pickle.dumps(Stream(0)))
+    classifier, plan = setting()
+    with pytest.raises(DamagedFile, match=r"last.ckpt: not a checkpoint \("):
+        train(classifier, metaloss.load("ce"), plan)
+
+
+class Two(nn.Module):
+    """Gives an auxiliary output while it trains."""
+
+    def __init__(self):
+        super().__init__()
+        self.flat, self.main, self.aux = nn.Flatten(), nn.Linear(144, 4), nn.Linear(144, 4)
+
+    def forward(self, x):
+        x = self.flat(x)
+        return (self.main(x), self.aux(x)) if self.training else self.main(x)
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.4])
+def test_auxiliary_outputs_count_with_their_weight(setting, weight):
+    classifier, plan = setting(make=Two, auxiliary=weight, epochs=1)
+    before = classifier.network.aux.weight.clone()
+    train(classifier, metaloss.load("ce"), plan)
+    assert torch.equal(classifier.network.aux.weight, before) == (weight == 0)
+
+
+def test_tensorboard_that_is_missing_is_one_line(setting, tmp_path, monkeypatch):
+    from lightning.pytorch import loggers
+
+    def missing(*args, **kwargs):
+        raise ModuleNotFoundError("no tensorboard")
+
+    monkeypatch.setattr(loggers, "TensorBoardLogger", missing)
+    setting.how["logs"] = tmp_path / "logs"
+    classifier, plan = setting()
+    with pytest.raises(SettingsError, match="pip install 'metaloss"):
+        train(classifier, metaloss.load("ce"), plan)
+
+
+def test_logits_that_are_no_numbers_measure_as_none(setting):
+    classifier, plan = setting()
+    with torch.no_grad():
+        classifier.network[1].weight.fill_(math.inf)
+    found = measure(classifier, nn.CrossEntropyLoss(), plan.material.source.batches(plan.material.shares.test, 8))
+    assert math.isnan(found.accuracy) and math.isnan(found.f1)
