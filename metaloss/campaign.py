@@ -98,7 +98,7 @@ class Campaign:
             )
             progress, record = self._step(progress, state, scored, number, stages, sieve)
             if ledger:
-                ledger.add(record)
+                ledger.add(record, sieve.losses(scored.population).formulas)  # type: ignore[attr-defined]
             self.run.commit(record, progress)
             seconds, trainings = time.monotonic() - began, record["trained"] * scored.score.shape[1]
             self._time(number, seconds, trainings)

@@ -31,11 +31,12 @@ class Ledger:
         for record in history:
             self.add(record)
 
-    def add(self, record: dict[str, Any]) -> None:
-        """Take in a generation's line of history."""
+    def add(self, record: dict[str, Any], formulas: Iterable[Formula] = ()) -> None:
+        """Take in a generation's line of history; of the formulas at hand, none is read again."""
+        at_hand = {str(formula): formula for formula in formulas}
         for text, fitness in record.get("losses", ()):
             if text not in self.entries:
-                self.entries[text] = Entry(Formula.parse(text))
+                self.entries[text] = Entry(at_hand.get(text) or Formula.parse(text))
                 self.seen.add(self.entries[text].formula)
             if fitness is not None:
                 self.entries[text].leads.append(fitness - record["control"])

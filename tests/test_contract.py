@@ -115,7 +115,9 @@ def test_trainings_and_those_that_were_screened_out_are_counted(formulas):
 def test_what_the_history_tells_is_what_the_live_ledger_knew(formulas, tmp_path, monkeypatch):
     live = []
     add = Ledger.add
-    monkeypatch.setattr(Ledger, "add", lambda self, record: live.append(json.dumps(record)) or add(self, record))
+    monkeypatch.setattr(
+        Ledger, "add", lambda self, record, *at_hand: live.append(json.dumps(record)) or add(self, record, *at_hand)
+    )
     folder = run(tmp_path, "screen").folder
     told = [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
     assert [json.loads(text)["losses"] for text in live] == [record["losses"] for record in told]

@@ -28,6 +28,7 @@ FUNCTIONS = (
     "add", "sub", "mul", "aq", "max", "min", "exp", "log_clamp", "square", "sqrt_clamp", "abs", "tanh", "sigmoid",
 )  # fmt: skip
 HEADS = ("", *TERMINALS, *PRIMITIVES)  # symbol k stands for HEADS[k - 1], 0 for nothing
+SYMBOLS = {head: k for k, head in enumerate(HEADS, start=1)}
 TRIES = 50
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -130,12 +131,14 @@ class Tree(Symbolic):
         return [_decoded(tuple(symbols), tuple(values)) for symbols, values in rows]
 
     def _rows(self, expressions: list[Expression]) -> Trees:
-        symbols = torch.zeros(len(expressions), self.max_size, dtype=torch.int16)
-        values = torch.zeros(len(expressions), self.max_size, dtype=torch.float64)
-        for row, e in enumerate(expressions):
-            symbols[row, : e.size] = torch.tensor([HEADS.index(node.head) + 1 for node in e])
-            values[row, : e.size] = torch.tensor([node.value for node in e], dtype=torch.float64)
-        return Trees(symbols, values)
+        nodes, shape = [list(e) for e in expressions], (len(expressions), self.max_size)
+        empty = [[0] * (self.max_size - len(row)) for row in nodes]
+        symbols = [[*(SYMBOLS[node.head] for node in row), *rest] for row, rest in zip(nodes, empty, strict=True)]
+        values = [[*(node.value for node in row), *rest] for row, rest in zip(nodes, empty, strict=True)]
+        return Trees(
+            torch.tensor(symbols, dtype=torch.int16).reshape(shape),
+            torch.tensor(values, dtype=torch.float64).reshape(shape),
+        )
 
     @property
     def _smallest(self) -> Expression:
@@ -228,6 +231,9 @@ def replaced(e: Expression, place: int, by: Expression) -> Expression:
     return Expression(e.head, tuple(args), e.value)
 
 
+_node = lru_cache(maxsize=1 << 15)(Expression)  # what a child shares with its parent is looked at once
+
+
 @lru_cache(maxsize=1 << 14)
 def _decoded(symbols: tuple[int, ...], values: tuple[float, ...]) -> Expression:
     def read(place: int) -> tuple[Expression, int]:
@@ -237,6 +243,6 @@ def _decoded(symbols: tuple[int, ...], values: tuple[float, ...]) -> Expression:
         for _ in range(PRIMITIVES[head].arity if head in PRIMITIVES else 0):
             a, place = read(place)
             args.append(a)
-        return Expression(head, tuple(args), value), place
+        return _node(head, tuple(args), value), place
 
     return read(0)[0]
