@@ -57,7 +57,7 @@ class Dice(Criterion):
                 label = target.reshape(-1)
                 counts = label != self.ignore_index
                 y, valid = shares(label.where(counts, 0), z), counts.to(z)[:, None]
-            p, y = z.softmax(-1) * valid, self._smooth(y) * valid
+            p, y = z.softmax(-1).where(valid > 0, 0), self._smooth(y) * valid
             below = (p.sum(0) + y.sum(0) + self.smooth).clamp(min=LEAST)
             terms = 1 - (2 * (p * y).sum(0) + self.smooth) / below
             weight = torch.ones_like(terms) if self.weight is None else self.weight.to(terms)

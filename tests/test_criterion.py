@@ -157,6 +157,17 @@ def test_mean_and_sum_are_those_of_the_single_values(loss, size):
     torch.testing.assert_close(loss.with_options(reduction="sum")(logits, target), each.sum())
 
 
+def test_pixels_marked_255_count_for_nothing_and_classes_keep_their_weights(loss):
+    logits, target = problem((2, 4, 3, 5), "hard", torch.float32)
+    target[0, 1], target[1, :, 2] = 255, 255
+    logits, counts = logits.detach().requires_grad_(), target != 255
+    weighted = loss.with_options(weight=torch.tensor([0.5, 2.0, 0.1, 1.0]))
+    value = weighted.with_options(ignore_index=255)(logits, target)
+    torch.testing.assert_close(value, weighted(logits.detach().movedim(1, -1)[counts], target[counts]))
+    value.backward()
+    assert (logits.grad[~counts[:, None].expand_as(logits)] == 0).all() and logits.grad.any()
+
+
 def test_places_do_not_see_each_other(loss):
     logits, target = problem((2, 4, 3, 2), "hard", torch.float32)
     whole = loss.with_options(reduction="none")

@@ -116,6 +116,21 @@ def test_ignored_places_count_for_nothing_even_where_their_logits_are_not_finite
 
 
 @EVERY
+@pytest.mark.parametrize("weighted", [False, True])
+def test_pixels_marked_255_have_no_value_and_no_gradient_and_classes_keep_their_weights(spec, weighted):
+    logits, target = problem((2, 4, 3, 5), "hard", torch.float32)
+    target[0, 1], target[1, :, 2] = 255, 255
+    logits, counts = logits.detach().requires_grad_(), target != 255
+    weight = torch.tensor([0.5, 2.0, 0.1, 1.0]) if weighted else None
+    loss = metaloss.load(spec).with_options(weight=weight)
+    value = loss.with_options(ignore_index=255)(logits, target)
+    close(value, loss(logits.detach().movedim(1, -1)[counts], target[counts]), 1e-5)
+    value.backward()
+    left_out = ~counts[:, None].expand_as(logits)
+    assert logits.grad.isfinite().all() and (logits.grad[left_out] == 0).all() and logits.grad.any()
+
+
+@EVERY
 def test_mean_and_sum_are_those_of_the_single_values(spec):
     for kind in ("hard", "soft"):
         logits, target = problem((3, 4, 2), kind, torch.float32)

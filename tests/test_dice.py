@@ -47,6 +47,24 @@ def test_a_class_that_is_nowhere_leaves_value_and_gradient_finite():
     assert logits.grad.isfinite().all()
 
 
+def test_ignored_pixels_count_for_nothing_even_where_their_logits_are_not_finite():
+    target = torch.tensor([[[0, 1, 255]]])
+    logits = torch.randn(1, 2, 1, 3, generator=torch.Generator().manual_seed(0))
+    expected = metaloss.load("dice")(logits[..., :2], target[..., :2])
+    logits[..., 2] = torch.nan
+    torch.testing.assert_close(metaloss.load("dice").with_options(ignore_index=255)(logits, target), expected)
+
+
+def test_a_class_s_weight_is_its_share_of_the_mean():
+    draw = torch.Generator().manual_seed(0)
+    logits, target = torch.randn(2, 3, 4, 4, generator=draw), torch.randint(3, (2, 4, 4), generator=draw)
+    loss = metaloss.load("dice")
+    each = [loss.with_options(weight=torch.eye(3)[c])(logits, target) for c in range(3)]
+    found = loss.with_options(weight=torch.tensor([1.0, 2.0, 5.0]))(logits, target)
+    torch.testing.assert_close(found, (each[0] + 2 * each[1] + 5 * each[2]) / 8)
+    torch.testing.assert_close(loss(logits, target), sum(each) / 3)
+
+
 def test_episodes_refuse_it():
     with pytest.raises(SettingsError, match="episodes need a loss that is a sum over images"):
         metaloss.load("dice").losses()

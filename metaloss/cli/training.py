@@ -19,8 +19,8 @@ PLAIN = (
 
 @click.command(cls=Command)
 @click.option("--loss", multiple=True, metavar="RUN|LOSS", help="One or several losses (ce), trained alike.")
-@click.option("--model", metavar="NAME", help="convnet, resnet9, wrn-28-10 or a torchvision classifier (resnet9).")
-@click.option("--data", metavar="NAME|folder:PATH", help="A data source (fashionmnist).")
+@click.option("--model", metavar="NAME", help="metaloss list models (resnet9).")
+@click.option("--data", metavar="NAME|folder:PATH|voc:PATH", help="A data source (fashionmnist).")
 @click.option("--protocol", metavar="NAME", help="A paper's settings (metaloss list protocols); flags win.")
 @click.option("--epochs", type=int, help="How long to train (10).")
 @click.option("--steps", type=int, help="The same in steps.")

@@ -55,6 +55,10 @@ class Files:
         with opened(self.paths[row]) as image:
             return middle(ImageOps.exif_transpose(image).convert("RGB"), size)
 
+    def pair(self, row: int, size: int) -> tuple[Tensor, Tensor]:
+        """An image and its label."""
+        return self.read(row, size), self.labels[row]
+
     def fingerprint(self) -> str:
         """SHA-256 of the files' names and labels; their pixels are not read."""
         digest = hashlib.sha256(repr(self.classes).encode())

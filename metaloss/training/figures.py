@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from metaloss.comparison.figures import COLOURS, STYLES, Picture, short
+from metaloss.errors import SettingsError
 from metaloss.plots import drawing, panels, printed
 from metaloss.streams import Stream
 from metaloss.training.augmentations import mixed, raw
@@ -19,21 +20,29 @@ CURVES = {
     "loss": (("train_loss", "--"), ("val_loss", "-")),
     "accuracy": (("val_accuracy", "-"),),
     "f1": (("val_f1", "-"),),
+    "iou": (("val_iou", "-"),),
 }
-LABELS = {"loss": "loss", "accuracy": "validation accuracy [%]", "f1": "validation macro-F1"}
+LABELS = {
+    "loss": "loss",
+    "accuracy": "validation accuracy [%]",
+    "f1": "validation macro-F1",
+    "iou": "validation mean IoU [%]",
+}
+PERCENT = ("accuracy", "iou")
 COLUMNS = 8  # images in a row of a contact sheet
 
 
 @drawing()
 def curves(trainings: Sequence[Trained]) -> list[Picture]:
-    """The three figures of trainings that are over."""
-    return [_curve(name, trainings) for name in CURVES]
+    """The figures of trainings that are over: three, and one of mean IoU where every pixel has a class."""
+    known = {key for x in trainings for record in x.epochs for key in record}
+    return [_curve(name, trainings) for name in CURVES if CURVES[name][0][0] in known]
 
 
 def _curve(name: str, trainings: Sequence[Trained]) -> Picture:
     labels = list(dict.fromkeys(x.loss for x in trainings))
     figure, (axis,) = panels(1, width=5.2, height=3.4 + 0.22 * len(labels))
-    factor = 100.0 if name == "accuracy" else 1.0
+    factor = 100.0 if name in PERCENT else 1.0
     for i, label in enumerate(labels):
         runs = [x for x in trainings if x.loss == label]
         for key, style in CURVES[name]:
@@ -61,7 +70,13 @@ def _over_seeds(runs: Sequence[Trained], key: str, factor: float) -> tuple[Any, 
 
 @drawing()
 def contact_sheet(material: Material, augment: Augment, key: Stream, images: int = COLUMNS) -> bytes:
-    """A PNG: images as they are in the first row, and under each of the augmentations in one row after the other."""
+    """A PNG: images as they are in the first row, and under each of the augmentations in one row after the other.
+
+    Raises:
+        SettingsError: it is pixels that have classes.
+    """
+    if material.segments:
+        raise SettingsError("a contact sheet shows images with one class each, and here it is pixels that have one")
     rows = material.shares.train
     chosen = rows[key.at("chosen").permutation(len(rows))[:images]]
     pixels, labels = next(material.source.batches(chosen, images))

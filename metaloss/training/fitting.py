@@ -22,6 +22,7 @@ from metaloss.training.job import Job
 from metaloss.training.models import known
 from metaloss.training.records import GIVEN
 from metaloss.training.results import Fits, Fitted
+from metaloss.training.segmenters import segments
 from metaloss.training.settings import Training, over, resolve
 from metaloss.training.settings import protocol as preset
 
@@ -97,6 +98,11 @@ def start(
     loaded = [catalogue.load(x, runs) for x in (losses or chosen.loss)]
     device = pick(chosen.device)
     material = opened(chosen, device, given.get("data"))
+    if "model" not in given and segments(chosen.model) != material.segments:
+        kinds = ("pixels", "images") if material.segments else ("images", "pixels")
+        raise SettingsError(
+            f"{material.dataset.name} has classes of {kinds[0]}, and {chosen.model} tells {kinds[1]} apart"
+        )
     entrants = entered(chosen.loss, loaded, material.classes)
     job = Job(Path(), chosen, material, entrants, device, given.get("model"), reporter, stop)
     job.classifier(chosen.seed)  # what does not fit is said before there is a folder

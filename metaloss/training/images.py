@@ -14,6 +14,7 @@ from metaloss import datasets
 from metaloss.datasets import Dataset
 from metaloss.datasets._files import USUAL, Files
 from metaloss.datasets._splits import Split, join
+from metaloss.datasets._voc import Scenes, scenes
 from metaloss.errors import DataError, SettingsError
 from metaloss.pools import pools
 from metaloss.streams import Stream
@@ -22,7 +23,8 @@ from metaloss.training.settings import Training
 
 BLOCK = 4096  # images whose colours are added up at once
 Rows = Int64[Tensor, " _"]
-Batch = tuple[UInt8[Tensor, "B K H W"], Int64[Tensor, " B"]]
+Labels = Int64[Tensor, " N"] | UInt8[Tensor, "N H W"]  # of images, or of their pixels
+Batch = tuple[UInt8[Tensor, "B K H W"], Int64[Tensor, " B"] | UInt8[Tensor, "B H W"]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,7 +41,7 @@ class Resident:
     """Images that all live on the device."""
 
     pixels: UInt8[Tensor, "N K H W"]
-    labels: Int64[Tensor, " N"]
+    labels: Labels
 
     def batches(self, order: Rows, batch: int) -> Iterator[Batch]:
         """Batches of the images at these rows, the last one smaller where they do not come out even."""
@@ -51,16 +53,16 @@ class Resident:
 class Streamed:
     """Images that are read from their files batch by batch, by other processes."""
 
-    files: Files
+    files: Files | Scenes
     size: int
     workers: int
     device: torch.device
 
     def __len__(self) -> int:
-        return len(self.files.labels)
+        return len(self.files.paths)
 
     def __getitem__(self, row: int) -> tuple[Tensor, Tensor]:
-        return self.files.read(row, self.size), self.files.labels[row]
+        return self.files.pair(row, self.size)
 
     def batches(self, order: Rows, batch: int) -> Iterator[Batch]:
         """The same as of resident images."""
@@ -89,7 +91,7 @@ class Material:
     """
 
     source: Resident | Streamed
-    dataset: Dataset | Files
+    dataset: Dataset | Files | Scenes
     shares: Shares
     channels: int
     size: tuple[int, int]
@@ -101,15 +103,24 @@ class Material:
         """How many there are."""
         return len(self.dataset.classes)
 
+    @property
+    def segments(self) -> bool:
+        """Whether every pixel has a class, instead of every image."""
+        return isinstance(self.dataset, Scenes)
+
     def training_rows(self, per_class: int | None, key: Stream) -> Rows:
         """Rows to train on: all of the training share, or so many of every class, drawn from the stream.
 
         Raises:
-            SettingsError: a class has fewer.
+            SettingsError: a class has fewer, or it is pixels that have classes.
         """
         rows = self.shares.train
         if per_class is None:
             return rows
+        if isinstance(self.dataset, Scenes):
+            raise SettingsError(
+                f"subset counts images of a class, and in {self.dataset.name} it is pixels that have one"
+            )
         found = []
         for label, name in enumerate(self.dataset.classes):
             own = rows[self.dataset.labels[rows] == label]
@@ -131,6 +142,8 @@ def opened(chosen: Training, device: torch.device, given: Any = None) -> Materia
         SettingsError: no such data source.
         DataError: images are missing, damaged or too few.
     """
+    if given is None and chosen.data.partition(":")[0] == "voc":
+        return masked(scenes(chosen.data.partition(":")[2]), chosen, device)
     files = datasets.files(chosen.data) if given is None else None
     size = chosen.size or USUAL
     if files is not None and 3 * size * size * len(files.labels) > chosen.resident:
@@ -153,6 +166,29 @@ def resident(dataset: Dataset, chosen: Training, device: torch.device) -> Materi
         mean, std = (sum(MEAN) / 3,), (sum(STD) / 3,)
     source = Resident(dataset.pixels.to(device), dataset.labels.to(device))
     return Material(source, dataset, shares, channels, (height, width), mean, std)
+
+
+def masked(found: Scenes, chosen: Training, device: torch.device) -> Material:
+    """Images with masks: the validation list is the test share, a share of the training list is held out.
+
+    Raises:
+        SettingsError: the augmentation does not go with masks.
+        DataError: fewer than two images to train on, or files that are damaged.
+    """
+    if chosen.augment.kind not in ("none", "base"):
+        raise SettingsError(f"augment '{chosen.augment.kind}' does not go with masks; 'none' and 'base' do")
+    train, test = (rows.nonzero()[:, 0] for rows in (~found.test, found.test))
+    if len(train) < 2:
+        raise DataError(f"{found.name}: found {len(train)} images to train on, expected at least 2")
+    held = min(max(1, round(chosen.validation * len(train))), len(train) - 1)
+    mixed = train[Stream(chosen.seed).at("shares").permutation(len(train))]
+    shares = Shares(mixed[held:].sort().values, mixed[:held].sort().values, test)
+    size = chosen.size or USUAL
+    source: Resident | Streamed = Streamed(found, size, chosen.workers, device)
+    if 4 * size * size * len(found.paths) <= chosen.resident:
+        pixels, labels = zip(*(found.pair(row, size) for row in range(len(found.paths))), strict=True)
+        source = Resident(torch.stack(pixels).to(device), torch.stack(labels).to(device))
+    return Material(source, found, shares, 3, (size, size), MEAN, STD)
 
 
 def cut(dataset: Dataset | Files, share: float, key: Stream) -> Shares:

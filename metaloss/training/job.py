@@ -14,7 +14,7 @@ from torch import nn
 from metaloss import storage
 from metaloss.errors import MetalossError
 from metaloss.streams import Stream
-from metaloss.training import figures, records, results
+from metaloss.training import figures, records, results, segmentation
 from metaloss.training.course import course
 from metaloss.training.entrants import Entrant
 from metaloss.training.images import Material, pass_length
@@ -103,6 +103,11 @@ class Job:
         repeat = repeats(network, material.channels)
         return Classifier(network, shape, material.mean, material.std, repeat).to(self.device)
 
+    def loss(self, entrant: Entrant) -> nn.Module:
+        """A copy of a loss, on the device; pixels that count for nothing are left out."""
+        found = copy.deepcopy(entrant.loss)
+        return (segmentation.ignoring(found) if self.material.segments else found).to(self.device)
+
     def _tune(self, entrant: Entrant) -> tuple[float, list[dict[str, float]]]:
         """The rate with the best validation accuracy on the first seed, and what each one reached."""
         tried = [self.train(entrant, lr, self.seeds[0]) for lr in self.chosen.rates]
@@ -111,7 +116,8 @@ class Job:
             self.reporter.warning(
                 f"{entrant.label}: the best rate, {best.lr:g}, is at the end of those tried; try more"
             )
-        return best.lr, [{"lr": x.lr, "val_accuracy": max(x.validation, 0.0)} for x in tried]
+        score = "val_iou" if self.material.segments else "val_accuracy"
+        return best.lr, [{"lr": x.lr, score: max(x.validation, 0.0)} for x in tried]
 
     def _trained(self, entrant: Entrant, lr: float, seed: int, state: Path) -> Trained:
         from metaloss.training.module import Plan, train
@@ -132,7 +138,7 @@ class Job:
             chosen, self.material, rows, path, lr, key.at("train"),
             checkpoint=state / "last.ckpt", told=told, stop=self.stop, logs=logs,
         )  # fmt: skip
-        classifier, loss = self.classifier(seed), copy.deepcopy(entrant.loss).to(self.device)
+        classifier, loss = self.classifier(seed), self.loss(entrant)
         records.describe(self.folder / "model.json", chosen, classifier, self.material.dataset.classes)
         try:
             history, failed = train(classifier, loss, plan), ""
@@ -159,16 +165,20 @@ class Job:
     def _test(self, entrant: Entrant, x: Trained) -> dict[str, Any]:
         """What a training's last weights reach on the test images; its weights get their lasting name."""
         found = {"loss": x.loss, "seed": x.seed, "lr": x.lr, "failed": x.failed, "file": ""}
+        pixels = self.material.segments
         if x.failed:
-            return {**found, "accuracy": math.nan, "f1": math.nan, "test_loss": math.nan}
+            return {**found, **dict.fromkeys([*results.MEASURES, *(["iou"] if pixels else [])], math.nan)}
         path = self._state(entrant, x.lr, x.seed) / "model.safetensors"
         classifier = self.classifier(x.seed)
         classifier.load_state_dict(records.weights(path))
-        loss = copy.deepcopy(entrant.loss).to(self.device)
-        measured = measure(classifier, loss, self.material.source.batches(self.material.shares.test, LOOK))
+        look, size = (segmentation.measure, self.chosen.batch) if pixels else (measure, LOOK)
+        batches = self.material.source.batches(self.material.shares.test, size)
+        measured = look(classifier, self.loss(entrant), batches)
         file = f"model-{'' if len(self.entrants) == 1 else entrant.slug + '-'}{x.seed}.safetensors"
         storage.write(self.folder / file, path.read_bytes())
-        return {**found, "file": file, "accuracy": measured.accuracy, "f1": measured.f1, "test_loss": measured.loss}
+        found |= {"file": file, "accuracy": measured.accuracy, "f1": measured.f1, "test_loss": measured.loss}
+        classes = dict(zip(self.material.dataset.classes, measured.ious, strict=False))
+        return {**found, "iou": measured.iou, "iou_per_class": classes} if pixels else found
 
     def _summary(self, finals: dict[str, list[Trained]], runs: list[dict[str, Any]], tuning: Any) -> dict[str, Any]:
         base = results.baseline(list(finals))

@@ -9,6 +9,7 @@ from metaloss.training.results import Fits
 
 LINE = "{:16} {:>5}   {:7} {:>9} {:>8}   {:>7} {:>7}   {:>8}   {:>5}   {:>7}"
 HEADER = LINE.format("loss", "seed", "rate", "epoch", "step", "train", "val", "accuracy", "F1", "s/epoch")
+PIXELS = HEADER.replace("accuracy", "mean IoU").replace("   F1 ", "right ")  # where every pixel has a class
 
 
 def heading(job: Job) -> list[str]:
@@ -24,7 +25,7 @@ def heading(job: Job) -> list[str]:
         f"{chosen.augment.kind} · {trainings} trainings · {job.device}",
         f"data    {job.material.dataset.name}: {images}; {job.material.dataset.origin}",
         f"folder  {job.folder}",
-        HEADER,
+        HEADER if not job.material.segments else PIXELS,
     ]
 
 
@@ -33,6 +34,8 @@ def epoch(record: dict[str, Any], epochs: int, seconds: float) -> str:
     name = record["loss"] if len(record["loss"]) <= 16 else f"{record['loss'][:15]}…"
     losses = (_number(record["train_loss"]), _number(record["val_loss"]))
     scores = (_percent(record["val_accuracy"]), _number(record["val_f1"], 3))
+    if "val_iou" in record:
+        scores = (_percent(record["val_iou"]), _number(record["val_accuracy"], 3))
     place = (f"{record['epoch']}/{epochs}", record["step"])
     return LINE.format(name, record["seed"], f"{record['rate']:g}", *place, *losses, *scores, f"{seconds:.1f}")
 
@@ -45,7 +48,8 @@ def table(found: Fits) -> list[str]:
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     seeds = len(summary["seeds"])
     spread = "mean ± standard deviation over seeds" if seeds > 1 else "one seed: no spread is known"
-    against = f"; Δ: paired with {summary['baseline']}, seed by seed, in points" if len(rows) > 1 else ""
+    of = "mean IoU, " if any("iou" in row for row in found.table) else ""
+    against = f"; Δ: {of}paired with {summary['baseline']}, seed by seed, in points" if len(rows) > 1 else ""
     return [
         f"test    {summary['images']['test']} images, looked at once; n = {seeds}, {spread}{against}",
         *("  ".join(f"{x:{w}}" for x, w in zip(line, widths, strict=True)).rstrip() for line in cells),
@@ -53,10 +57,12 @@ def table(found: Fits) -> list[str]:
 
 
 def _row(row: dict[str, Any]) -> dict[str, str]:
+    share = "pixels right" if "iou" in row else "accuracy"
     found = {
         "loss": row["loss"],
         "rate": f"{row['lr']:g}",
-        "accuracy": f"{_percent(row['accuracy'])}{_spread(row['accuracy_std'], 100.0, 2)}",
+        **({"mean IoU": f"{_percent(row['iou'])}{_spread(row['iou_std'], 100.0, 2)}"} if "iou" in row else {}),
+        share: f"{_percent(row['accuracy'])}{_spread(row['accuracy_std'], 100.0, 2)}",
         "F1": f"{_number(row['f1'], 3)}{_spread(row['f1_std'], 1.0, 3)}",
         "loss on test": f"{_number(row['test_loss'])}{_spread(row['test_loss_std'], 1.0, 3)}",
         "failed": f"{row['failed']} of {row['n']}" if row["failed"] else "",

@@ -13,11 +13,17 @@ from metaloss.training.models import Classifier, outputs
 
 @dataclass(frozen=True)
 class Measured:
-    """Means over the images: the loss, the share of right answers, and macro-F1; NaN where logits are not finite."""
+    """Means over the images: the loss, the share of right answers, and macro-F1; NaN where logits are not finite.
+
+    Where every pixel has a class they are means over pixels, and there are intersection over union of every class, NaN
+    for one that is neither a label nor an answer, and its mean over the others.
+    """
 
     loss: float
     accuracy: float
     f1: float
+    iou: float | None = None
+    ious: tuple[float, ...] = ()
 
 
 @torch.no_grad()

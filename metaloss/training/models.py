@@ -1,6 +1,6 @@
 """Networks by name: the papers' small ones and torchvision's classifiers, fitted to the images and the classes."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,8 +11,10 @@ from torch import Tensor, nn
 from metaloss import registry
 from metaloss.errors import DataError, SettingsError
 from metaloss.streams import Stream
+from metaloss.training import segmenters
 from metaloss.training.networks import NETWORKS
 
+_OURS: dict[str, Callable[..., nn.Module]] = {**NETWORKS, **segmenters.SEGMENTERS}
 IMAGENET = 1000  # classes that torchvision's classifiers are made for
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet's colours: what pretrained weights expect
 
@@ -73,24 +75,28 @@ def outputs(found: Any) -> tuple[Tensor, tuple[Tensor, ...]]:
     """The logits, and those of auxiliary outputs, which some of torchvision's models give while they train."""
     if isinstance(found, Tensor):
         return found, ()
+    if isinstance(found, Mapping):  # of torchvision's models for segmentation
+        return found["out"], tuple(x for name, x in found.items() if name != "out")
     logits, *others = found
     return logits, tuple(x for x in others if x is not None)
 
 
 def names() -> list[str]:
     """Ours first, then torchvision's classifiers."""
-    return [*NETWORKS, *_torchvisions()]
+    return [*_OURS, *_torchvisions(), *segmenters.torchvisions()]
 
 
 def about(name: str) -> str:
     """A model in one line."""
-    return str(NETWORKS[name].__doc__).partition("\n")[0] if name in NETWORKS else "torchvision's"
+    if name in _OURS:
+        return str(_OURS[name].__doc__).partition("\n")[0]
+    return "torchvision's, for segmentation" if segmenters.segments(name) else "torchvision's"
 
 
 def known(name: str) -> None:
     """Raise a SettingsError, with the nearest name, where there is no such model."""
-    if name not in NETWORKS and name not in _torchvisions():
-        guess = registry.nearest(name, names()) or f" Ours: {', '.join(NETWORKS)}; and torchvision's classifiers."
+    if name not in _OURS and name not in _torchvisions() and not segmenters.segments(name):
+        guess = registry.nearest(name, names()) or f" Ours: {', '.join(_OURS)}; and torchvision's."
         raise SettingsError(f"unknown model '{name}'.{guess}  (metaloss list models)")
 
 
@@ -109,18 +115,20 @@ def build(name: str, shape: Shape, key: Stream, *, pretrained: bool = False, pro
         DataError: its weights are not here and cannot be downloaded.
     """
     known(name)
-    if pretrained and name in NETWORKS:
+    if pretrained and name in _OURS:
         raise SettingsError(f"model '{name}' has no pretrained weights; torchvision's have")
 
     def make() -> nn.Module:
-        if name in NETWORKS:
-            return NETWORKS[name](shape.channels, shape.classes, shape.size)
+        if name in _OURS:
+            return _OURS[name](shape.channels, shape.classes, shape.size)
+        if segmenters.segments(name):
+            return segmenters.fresh(name, shape.classes, pretrained)
         return _pretrained(name, shape.classes) if pretrained else _fresh(name, shape.classes)
 
     try:
         network = seeded(make, key)
         if probe:
-            _try(network, shape, repeats(network, shape.channels))
+            _try(network, shape, repeats(network, shape.channels), segmenters.segments(name))
     except (RuntimeError, ValueError, AssertionError) as error:
         height, width = shape.size
         reason = " ".join(str(error).split())[:200]
@@ -186,7 +194,7 @@ def fit_heads(network: nn.Module, classes: int) -> None:
 
 
 @torch.no_grad()
-def _try(network: nn.Module, shape: Shape, repeat: bool) -> None:
+def _try(network: nn.Module, shape: Shape, repeat: bool, pixels: bool) -> None:
     """Look at two black images as in training; what the network has counted is put back."""
     before = {name: x.clone() for name, x in network.named_buffers()}
     network.train()
@@ -194,5 +202,6 @@ def _try(network: nn.Module, shape: Shape, repeat: bool) -> None:
         logits, _ = outputs(network(torch.zeros(2, 3 if repeat else shape.channels, *shape.size)))
     for name, x in network.named_buffers():
         x.copy_(before[name])
-    if logits.shape != (2, shape.classes):
-        raise ValueError(f"gives {tuple(logits.shape)} for two images, expected {(2, shape.classes)}")
+    expected = (2, shape.classes, *shape.size) if pixels else (2, shape.classes)
+    if logits.shape != expected:
+        raise ValueError(f"gives {tuple(logits.shape)} for two images, expected {expected}")

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from metaloss.errors import DamagedFile, Interrupted, MetalossError, SettingsError
 from metaloss.streams import Stream
+from metaloss.training import segmentation
 from metaloss.training.augmentations import mixed, raw
 from metaloss.training.course import Course
 from metaloss.training.images import Batch, Material, Rows, order
@@ -101,8 +102,12 @@ class Supervised(lightning.LightningModule):
         """The loss of a batch, augmented."""
         chosen, classes = self.plan.chosen, self.classifier.shape.classes
         images, labels = batch
-        ready = self.classifier.normalise(raw(images, chosen.augment))
-        ready, target = mixed(ready, labels, classes, chosen.augment)
+        if self.plan.material.segments:
+            images, masks = segmentation.varied(images, labels, chosen.augment)
+            ready, target = self.classifier.normalise(images), masks.long()
+        else:
+            ready = self.classifier.normalise(raw(images, chosen.augment))
+            ready, target = mixed(ready, labels, classes, chosen.augment)
         logits, others = outputs(self.classifier.look(ready))
         value: Tensor = self.loss(logits, target)
         for other in others:
@@ -118,12 +123,16 @@ class Supervised(lightning.LightningModule):
         """Measure on the validation share, put it on record, and keep a checkpoint."""
         self._watch(WATCH)
         plan, step = self.plan, self.global_step
-        batches = plan.material.source.batches(plan.material.shares.validation, LOOK * plan.chosen.batch)
-        found = measure(self.classifier, self.loss, batches)
-        record = {
+        pixels = plan.material.segments
+        look, size = (segmentation.measure, plan.chosen.batch) if pixels else (measure, LOOK * plan.chosen.batch)
+        batches = plan.material.source.batches(plan.material.shares.validation, size)
+        found = look(self.classifier, self.loss, batches)
+        record: dict[str, Any] = {
             "epoch": len(self.history) + 1, "step": step, "train_loss": float(torch.stack(self.values).double().mean()),
             "val_loss": found.loss, "val_accuracy": found.accuracy, "val_f1": found.f1, "lr": self.rate(step - 1),
         }  # fmt: skip
+        if pixels:
+            record["val_iou"] = found.iou
         self.values = []
         self.history.append(record)
         if self.logger is not None:

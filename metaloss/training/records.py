@@ -27,6 +27,7 @@ from metaloss.training.settings import Training, resolve
 PACKAGES = ("torch", "torchvision", "lightning", "numpy")
 FORMAT = 1
 COLUMNS = ("epoch", "step", "train_loss", "val_loss", "val_accuracy", "val_f1", "lr")  # of an epoch
+IOU = "val_iou"  # one more, where every pixel has a class
 GIVEN = "given"  # in the place of a name, for a model or images that a caller hands over
 
 
@@ -52,9 +53,14 @@ class Trained:
 
     @property
     def validation(self) -> float:
-        """The accuracy on the validation share after the last epoch; below any accuracy where it failed."""
-        value = self.epochs[-1]["val_accuracy"] if self.epochs and not self.failed else None
+        """Accuracy, or mean IoU, on the validation share after the last epoch; below any where it failed."""
+        value = self.epochs[-1][f"val_{score(self.epochs[-1], 'val_')}"] if self.epochs and not self.failed else None
         return -1.0 if value is None else float(value)
+
+
+def score(found: Mapping[str, Any], prefix: str = "") -> str:
+    """What a result is judged by: "iou" where it has one, else "accuracy"."""
+    return "iou" if f"{prefix}iou" in found else "accuracy"
 
 
 def create(parent: Path, chosen: Training, material: Material, command: Sequence[str], device: torch.device) -> Path:
@@ -203,7 +209,7 @@ def tables(trainings: Sequence[Trained]) -> dict[str, bytes]:
     rows, times = [], []
     for x in trainings:
         name = {"loss": x.loss, "seed": x.seed, "rate": x.lr}
-        rows += [{**name, **{key: record[key] for key in COLUMNS}} for record in x.epochs]
+        rows += [{**name, **{key: record[key] for key in (*COLUMNS, IOU) if key in record}} for record in x.epochs]
         times += [{**name, "epoch": i, "seconds": round(s, 3)} for i, s in enumerate(x.seconds, 1)]
     return {"epochs.csv": _csv(rows), "timing.csv": _csv(times)}
 

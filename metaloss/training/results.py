@@ -14,6 +14,8 @@ from metaloss.training import records
 from metaloss.training.models import Classifier
 from metaloss.training.records import Trained
 
+MEASURES = ("accuracy", "f1", "test_loss")
+
 
 @dataclass(frozen=True)
 class Fitted:
@@ -29,6 +31,8 @@ class Fitted:
         history: a record of every epoch of every seed.
         tuning: validation accuracy of every rate that was tried, on the first seed.
         folder: where everything lies.
+        iou: where every pixel has a class, the mean over the classes of intersection over union; accuracy, F1 and loss
+            are over pixels then.
     """
 
     loss: str
@@ -42,16 +46,17 @@ class Fitted:
     folder: Path
     files: dict[int, str]
     network: nn.Module | None = field(default=None, repr=False)
+    iou: list[float] = field(default_factory=list)
 
     @property
     def mean(self) -> float:
-        """Mean test accuracy of the seeds that did not fail."""
-        return mean(self.accuracy)
+        """Mean test accuracy, or mean IoU where every pixel has a class, of the seeds that did not fail."""
+        return mean(self.iou or self.accuracy)
 
     @property
     def std(self) -> float:
-        """Standard deviation of the test accuracy over seeds; NaN of one."""
-        return std(self.accuracy)
+        """Standard deviation of the same over seeds; NaN of one."""
+        return std(self.iou or self.accuracy)
 
     def model(self, seed: int | None = None) -> Classifier:
         """A trained classifier: takes images [N K H W] from 0 to 255 and gives logits.
@@ -107,11 +112,12 @@ def row(label: str, lr: float, runs: Sequence[dict[str, Any]], base: Sequence[di
         base: the same of the baseline; None for the baseline itself.
     """
     found: dict[str, Any] = {"loss": label, "lr": lr, "n": len(runs), "failed": sum(bool(x["failed"]) for x in runs)}
-    for key in ("accuracy", "f1", "test_loss"):
+    for key in (*MEASURES, *(["iou"] if "iou" in runs[0] else [])):
         values = [x[key] for x in runs]
         found |= {key: mean(values), f"{key}_std": std(values)}
     if base is not None:
-        differences = [a["accuracy"] - b["accuracy"] for a, b in zip(runs, base, strict=True)]
+        key = records.score(runs[0])
+        differences = [a[key] - b[key] for a, b in zip(runs, base, strict=True)]
         found |= {"difference": mean(differences), "difference_std": std(differences), "differences": differences}
     return found
 
@@ -133,7 +139,7 @@ def fits(folder: Path, trainings: Sequence[Trained], table: dict[str, Any], netw
             if x.loss == label and (x.seed, x.lr) in final
             for record in x.epochs
         ]
-        numbers = {key: [_number(x[key]) for x in runs] for key in ("accuracy", "f1", "test_loss")}
+        numbers = {key: [_number(x[key]) for x in runs] for key in (*MEASURES, "iou") if key in runs[0]}
         found.append(
             Fitted(
                 loss=label,

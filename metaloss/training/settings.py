@@ -34,6 +34,8 @@ class Augment:
         alpha: of mixup's Beta(alpha, alpha).
         operations: how many operations RandAugment applies one after another (N).
         magnitude: how strong they are, of 0 to 30 (M).
+        scale: of base where pixels have classes, in the place of `pad`: how small and how large an image becomes before
+            the crop, as in torchvision's own training for segmentation.
     """
 
     kind: Literal["none", "base", "cutout", "mixup", "randaug", "all"] = "none"
@@ -43,6 +45,13 @@ class Augment:
     alpha: Positive = 1.0
     operations: Count = 2
     magnitude: Annotated[int, Field(ge=0, le=30)] = 9
+    scale: tuple[Positive, Positive] = (0.5, 2.0)
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.scale[0] > self.scale[1]:
+            raise ValueError(f"scale must be given as smallest and largest, got {self.scale}")
+        return self
 
     def has(self, part: str) -> bool:
         """Whether "base", "cutout", "mixup" or "randaug" is a part of this kind."""
@@ -55,9 +64,10 @@ class Training:
 
     Attributes:
         loss: losses by name, path or formula; several are trained alike and set beside each other.
-        model: one of ours, or any of torchvision's classifiers.
-        pretrained: start from torchvision's weights of that model, which torchvision downloads once.
-        data: a data source, as `metaloss list data` names them, or folder:PATH.
+        model: one of ours, or any of torchvision's classifiers, or where pixels have classes, of its models for that.
+        pretrained: start from torchvision's weights of that model, which torchvision downloads once; where pixels have
+            classes, of its backbone.
+        data: a data source, as `metaloss list data` names them, or folder:PATH; or voc:PATH, images with masks.
         size: side of the images in pixels, as the model sees them; None: their own.
         epochs: how long to train, in epochs.
         steps: the same in steps, instead.
@@ -76,8 +86,9 @@ class Training:
         every: epochs, of "step" and "plateau".
         factor: of "step" and "plateau".
         augment: a table with the augmentation's kind and settings.
-        auxiliary: weight of the loss of auxiliary outputs, which inception_v3 and googlenet have.
-        validation: share of the official training split that is held out, per class.
+        auxiliary: weight of the loss of auxiliary outputs, which inception_v3, googlenet and torchvision's fcn and
+            deeplabv3 have; ours.
+        validation: share of the official training split that is held out, per class; of the training list of VOC.
         subset: "50-per-class": train on so many images of every class, drawn anew for every seed; None: on all.
         seeds: how many trainings of every loss: with `seed`, `seed` + 1, …
         seed: of the first training's random draws, and of the validation share.

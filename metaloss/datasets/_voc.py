@@ -1,0 +1,163 @@
+"""Images with a class for every pixel, in the format of PASCAL VOC (Everingham 2010): `voc:PATH`, or `voc`.
+
+PATH holds JPEGImages/NAME.jpg, SegmentationClass/NAME.png, whose palette numbers are the classes and 255 counts for
+nothing, and ImageSets/Segmentation/train.txt and val.txt, which list names. Or it holds VOCdevkit/VOC2012 with that.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool, UInt8
+from torch import Tensor
+
+from metaloss.datasets import data_folder
+from metaloss.datasets.folder import opened
+from metaloss.errors import DataError
+
+IGNORE = 255  # the number of pixels that count for nothing
+COLOUR = (124, 116, 104)  # beside an image that is no square: the mean of ImageNet's, in bytes
+NAMED = "classes.txt"  # names of the classes, one a line; ours, VOC has no such file
+VOC = (
+    *("background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow"),
+    *("diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor"),
+)
+Pair = tuple[UInt8[Tensor, "3 S S"], UInt8[Tensor, "S S"]]
+
+
+@dataclass(frozen=True, eq=False)
+class Scenes:
+    """Images and masks that are not read yet; those of the training list first.
+
+    Attributes:
+        name: what the user calls the set.
+        paths: of the images.
+        masks: of their masks.
+        classes: names of the classes.
+        test: True for those of the validation list, which is the test split: VOC's own test masks are not public.
+        origin: where the images come from, to be told to the user.
+    """
+
+    name: str
+    paths: tuple[Path, ...]
+    masks: tuple[Path, ...]
+    classes: tuple[str, ...]
+    test: Bool[Tensor, " N"]
+    origin: str
+
+    def pair(self, row: int, size: int) -> Pair:
+        """An image and its mask: the longer side brought to `size`, mean colour and 255 around what is no square.
+
+        Raises:
+            DataError: a file is no readable image, they differ in size, or a pixel has a class that there is not.
+        """
+        from PIL import Image
+
+        with opened(self.paths[row]) as image, opened(self.masks[row]) as mask:
+            self._check(row, image, mask)
+            width, height = (max(1, round(side * size / max(image.size))) for side in image.size)
+            pixels = np.full((size, size, 3), COLOUR, np.uint8)
+            labels = np.full((size, size), IGNORE, np.uint8)
+            top, left = (size - height) // 2, (size - width) // 2
+            place = slice(top, top + height), slice(left, left + width)
+            pixels[place] = np.asarray(image.convert("RGB").resize((width, height), Image.Resampling.BILINEAR))
+            labels[place] = np.asarray(mask.resize((width, height), Image.Resampling.NEAREST))
+        return torch.from_numpy(pixels.transpose(2, 0, 1).copy()), torch.from_numpy(labels)
+
+    def fingerprint(self) -> str:
+        """SHA-256 of the files' names and lengths and the classes; their pixels are not read."""
+        digest = hashlib.sha256(repr(self.classes).encode())
+        for image, mask in zip(self.paths, self.masks, strict=True):
+            digest.update(f"{image.name} {image.stat().st_size} {mask.name} {mask.stat().st_size}\n".encode())
+        return digest.hexdigest()
+
+    def _check(self, row: int, image: Any, mask: Any) -> None:
+        """Raise a DataError where a mask is not as large as its image, or has a class that there is not."""
+        path, highest = self.masks[row], _highest(self.masks[row], mask)
+        if mask.size != image.size:
+            found, expected = ("x".join(map(str, x.size)) for x in (mask, image))
+            raise DataError(f"{path}: size: found {found}, expected {expected} as of {self.paths[row].name}")
+        if highest >= len(self.classes):
+            raise DataError(f"{path}: class {highest}: expected 0 to {len(self.classes) - 1}, or {IGNORE}")
+
+
+def scenes(path: str = "") -> Scenes:
+    """What lies at a path; without one, in voc of the user's data folder, or in that folder itself.
+
+    Raises:
+        DataError: files are missing or damaged, a list is empty, or a name stands in both.
+    """
+    places = [Path(path).expanduser()] if path else [data_folder() / "voc", data_folder()]
+    root = next((found for place in places if (found := _root(place)) is not None), None)
+    if root is None:
+        looked = " and ".join(str(place) for place in places)
+        raise DataError(
+            f"voc: {looked}: found no VOC folder, expected JPEGImages, SegmentationClass and ImageSets, "
+            "or VOCdevkit/VOC2012 with them in it, as torchvision's VOCSegmentation leaves them"
+        )
+    train, val = (_names(root / "ImageSets" / "Segmentation" / f"{part}.txt") for part in ("train", "val"))
+    if both := sorted(set(train) & set(val)):
+        raise DataError(f"{root}: {both[0]} is in train.txt and in val.txt, expected each image in one of them")
+    names = [*train, *val]
+    images = tuple(_there(root / "JPEGImages" / f"{name}.jpg") for name in names)
+    masks = tuple(_there(root / "SegmentationClass" / f"{name}.png") for name in names)
+    test = torch.arange(len(names)) >= len(train)
+    return Scenes(
+        f"voc:{root.resolve().name}", images, masks, _classes(root, masks), test, f"{root}, tested on its val.txt"
+    )
+
+
+def _root(place: Path) -> Path | None:
+    """The folder with the images, at a place or where VOC's own archive puts it there."""
+    options = [place, *sorted(place.glob("VOCdevkit/VOC*"), reverse=True)]
+    return next((x for x in options if (x / "SegmentationClass").is_dir()), None)
+
+
+def _names(path: Path) -> list[str]:
+    """The names of a list, each once."""
+    found = _text(path).split()
+    if not found:
+        raise DataError(f"{path}: names: found none, expected at least 1")
+    return list(dict.fromkeys(found))
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: list: found none that can be read ({error}), expected a name a line") from None
+
+
+def _there(path: Path) -> Path:
+    if not path.is_file():
+        raise DataError(f"{path}: found none, expected an image that the lists name")
+    return path
+
+
+def _classes(root: Path, masks: tuple[Path, ...]) -> tuple[str, ...]:
+    """Names from classes.txt; VOC's own in a folder that is called like VOC's; else numbers up to the highest seen."""
+    if (root / NAMED).is_file():
+        found = tuple(x.strip() for x in _text(root / NAMED).splitlines() if x.strip())
+    elif root.resolve().name.startswith("VOC20"):
+        found = VOC
+    else:
+        found = tuple(map(str, range(1 + max(_seen(path) for path in masks))))
+    if not 2 <= len(found) < IGNORE:
+        raise DataError(f"{root}: classes: found {len(found)}, expected 2 to {IGNORE - 1}")
+    return found
+
+
+def _seen(path: Path) -> int:
+    with opened(path) as mask:
+        return _highest(path, mask)
+
+
+def _highest(path: Path, mask: Any) -> int:
+    """The highest class of a mask; -1 where all of it counts for nothing."""
+    if mask.mode not in ("P", "L"):
+        raise DataError(f"{path}: pixels: found {mask.mode}, expected a palette or gray PNG whose numbers are classes")
+    numbers = np.asarray(mask).astype(np.int64)
+    return int(numbers.max(initial=-1, where=numbers != IGNORE))

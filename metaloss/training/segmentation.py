@@ -1,0 +1,109 @@
+"""Where every pixel has a class: losses that leave some out, images and masks that move alike, mean IoU."""
+
+import copy
+import math
+from collections.abc import Iterable
+from typing import Any, cast
+
+import torch
+from jaxtyping import Float, Int64, UInt8
+from torch import Tensor, nn
+
+from metaloss.criterion import Criterion
+from metaloss.datasets._voc import COLOUR, IGNORE
+from metaloss.training.measuring import Measured
+from metaloss.training.models import Classifier, outputs
+from metaloss.training.settings import Augment
+
+
+class Counted(nn.Module):
+    """Any loss of logits [M, C] and classes [M], on the pixels that count.
+
+    Args:
+        loss: cannot be told which class to ignore.
+    """
+
+    def __init__(self, loss: nn.Module) -> None:
+        super().__init__()
+        self.loss = loss
+
+    def forward(self, logits: Float[Tensor, "N C H W"], target: Int64[Tensor, "N H W"]) -> Tensor:
+        """The loss's value."""
+        counts = target != IGNORE
+        value: Tensor = self.loss(logits.movedim(1, -1)[counts], target[counts])
+        return value
+
+
+def ignoring(loss: nn.Module) -> nn.Module:
+    """The same loss for pixels, those marked 255 left out."""
+    if isinstance(loss, Criterion):
+        return loss.with_options(ignore_index=IGNORE)
+    if hasattr(loss, "ignore_index"):
+        told: Any = copy.deepcopy(loss)
+        told.ignore_index = IGNORE
+        return cast(nn.Module, told)
+    return Counted(loss)
+
+
+def varied(images: UInt8[Tensor, "N K H W"], masks: UInt8[Tensor, "N H W"], augment: Augment) -> tuple[Tensor, Tensor]:
+    """Images and their masks, each pair made smaller or larger, cropped and flipped alike; what comes in is 255.
+
+    Every draw comes from torch's own generator.
+    """
+    if not augment.has("base"):
+        return images, masks
+    from torchvision import tv_tensors
+    from torchvision.transforms import v2
+
+    size = tuple(images.shape[-2:])
+    change = v2.Compose([
+        v2.ScaleJitter(size, augment.scale),
+        v2.RandomCrop(size, pad_if_needed=True, fill={tv_tensors.Image: COLOUR, tv_tensors.Mask: IGNORE}),
+        v2.RandomHorizontalFlip(0.5 if augment.flip else 0.0),
+    ])  # fmt: skip
+    pairs = [change(tv_tensors.Image(x), tv_tensors.Mask(y)) for x, y in zip(images, masks, strict=True)]
+    return tuple(torch.stack([x.as_subclass(Tensor) for x in part]) for part in zip(*pairs, strict=True))  # type: ignore[return-value]
+
+
+@torch.no_grad()
+def measure(classifier: Classifier, loss: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> Measured:
+    """Look at all batches, without augmentation and in full precision; the classifier is left as it was.
+
+    Its loss is the mean over the pixels that count; of Dice, a ratio over a batch, the mean over batches so weighed.
+    """
+    training, classes = classifier.training, classifier.shape.classes
+    classifier.eval()
+    total, pixels, sound = torch.zeros((), dtype=torch.float64), 0, True
+    table = torch.zeros(classes, classes, dtype=torch.int64)
+    for images, masks in batches:
+        target = masks.long()
+        counts = target != IGNORE
+        if not (n := int(counts.sum())):
+            continue
+        logits, _ = outputs(classifier(images))
+        total += loss(logits, target).double().cpu() * n
+        pixels += n
+        sound = sound and bool(logits.isfinite().all())
+        table += confusion(logits.argmax(1)[counts], target[counts], classes).cpu()
+    classifier.train(training)
+    value = float(total) / pixels if pixels else math.nan
+    if not sound or not pixels:
+        return Measured(value, math.nan, math.nan, math.nan, (math.nan,) * classes)
+    ious, f1 = overlaps(table)
+    return Measured(value, float(table.diagonal().sum()) / pixels, _mean(f1), _mean(ious), tuple(ious.tolist()))
+
+
+def confusion(choice: Int64[Tensor, " M"], label: Int64[Tensor, " M"], classes: int) -> Int64[Tensor, "C C"]:
+    """How many pixels of every class (row) got every answer (column)."""
+    return (label * classes + choice).bincount(minlength=classes**2).reshape(classes, classes)
+
+
+def overlaps(table: Int64[Tensor, "C C"]) -> tuple[Float[Tensor, " C"], Float[Tensor, " C"]]:
+    """Intersection over union, and F1, of every class; NaN for one that is neither a label nor an answer."""
+    hits, sizes = table.diagonal().double(), (table.sum(0) + table.sum(1)).double()
+    return hits / (sizes - hits), 2 * hits / sizes
+
+
+def _mean(values: Tensor) -> float:
+    """Over the classes that occur."""
+    return float(values[~values.isnan()].mean())

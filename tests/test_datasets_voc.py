@@ -1,0 +1,92 @@
+"""Images with masks in VOC's format: where they are looked for, what is read, and what is wrong with a folder."""
+
+import numpy as np
+import pytest
+import torch
+import vocfolder
+from PIL import Image
+
+from metaloss.datasets._voc import COLOUR, VOC, scenes
+from metaloss.errors import DataError
+
+
+@pytest.fixture
+def root(tmp_path):
+    return vocfolder.write(tmp_path / "tiny", train=3, val=2)
+
+
+def test_the_lists_are_the_splits(root):
+    found = scenes(str(root))
+    assert [path.stem for path in found.paths] == [path.stem for path in found.masks]
+    assert found.test.tolist() == [False] * 3 + [True] * 2
+    assert (found.name, found.classes) == ("voc:tiny", ("ground", "red", "blue"))
+    assert found.origin.endswith("tiny, tested on its val.txt")
+
+
+def test_masks_keep_their_numbers_and_what_lies_beside_an_image_counts_for_nothing(root):
+    found = scenes(str(root))
+    pixels, mask = found.pair(0, 32)  # 32 high, 24 wide
+    stored = torch.from_numpy(np.array(Image.open(found.masks[0])))
+    assert torch.equal(mask[:, 4:28], stored)
+    assert set(stored.unique().tolist()) == {0, 1, 2, 255}
+    assert (mask[:, :4] == 255).all() and (mask[:, 28:] == 255).all()
+    assert torch.equal(pixels[:, :, 4:28], torch.from_numpy(np.array(Image.open(found.paths[0]))).permute(2, 0, 1))
+    assert (pixels[:, :, :4] == torch.tensor(COLOUR)[:, None, None]).all()
+
+
+def test_another_size_makes_no_new_classes(root):
+    pixels, mask = scenes(str(root)).pair(1, 20)  # 24 high, 32 wide: 15 by 20
+    assert pixels.shape == (3, 20, 20) and mask.shape == (20, 20)
+    assert set(mask.unique().tolist()) <= {0, 1, 2, 255}
+    assert (mask[:2] == 255).all() and (mask[-3:] == 255).all() and (mask[2:17] != 255).any(1).all()
+
+
+def test_voc_s_own_archive_is_found_with_its_classes(tmp_path, monkeypatch):
+    monkeypatch.setenv("METALOSS_DATA", str(tmp_path))
+    vocfolder.write(tmp_path / "voc" / "VOCdevkit" / "VOC2012", train=2, val=1, names=())
+    assert scenes().classes == VOC and len(VOC) == 21
+    assert scenes(str(tmp_path / "voc")).name == "voc:VOC2012"
+
+
+def test_without_names_classes_are_numbered(tmp_path):
+    assert scenes(str(vocfolder.write(tmp_path / "own", train=2, val=1, names=()))).classes == ("0", "1", "2")
+
+
+def test_the_fingerprint_follows_files_and_classes(root):
+    before = scenes(str(root)).fingerprint()
+    assert scenes(str(root)).fingerprint() == before
+    (root / "classes.txt").write_text("ground\nred\ngreen\n")
+    assert scenes(str(root)).fingerprint() != before
+
+
+def mask(root, array, mode="P"):
+    path = root / "SegmentationClass" / "2007_000000.png"
+    vocfolder.save(path, array) if mode == "P" else Image.fromarray(array, mode).save(path)
+
+
+LISTS = "ImageSets/Segmentation"
+WRONG = {
+    "no folder": (lambda root: (root / "SegmentationClass").rename(root / "x"), "tiny: found no VOC folder, expected"),
+    "no list": (lambda root: (root / LISTS / "val.txt").unlink(), "val.txt: list: found none that can be read"),
+    "empty list": (lambda root: (root / LISTS / "val.txt").write_text("\n"), "val.txt: names: found none"),
+    "both lists": (
+        lambda root: (root / LISTS / "val.txt").write_text("2007_000001"),
+        "2007_000001 is in train.txt and",
+    ),
+    "no image": (lambda root: (root / "JPEGImages" / "2007_000000.jpg").unlink(), "2007_000000.jpg: found none"),
+    "size": (lambda root: mask(root, np.zeros((3, 4), np.uint8)), "size: found 4x3, expected 24x32 as of 2007_000000"),
+    "class": (lambda root: mask(root, np.full((32, 24), 3, np.uint8)), "class 3: expected 0 to 2, or 255"),
+    "colours": (lambda root: mask(root, np.zeros((32, 24, 3), np.uint8), "RGB"), "found RGB, expected a palette"),
+    "damaged": (lambda root: (root / "JPEGImages" / "2007_000000.jpg").write_bytes(b"x"), "expected an image file"),
+    "no text": (lambda root: (root / "classes.txt").write_bytes(b"\xff"), "classes.txt: list: found none that can be"),
+    "one class": (lambda root: (root / "classes.txt").write_text("ground\n"), "classes: found 1, expected 2 to 254"),
+}
+
+
+@pytest.mark.parametrize("what", WRONG)
+def test_what_is_wrong_is_said_with_the_file_s_name(root, what):
+    spoil, message = WRONG[what]
+    spoil(root)
+    with pytest.raises(DataError) as caught:
+        scenes(str(root)).pair(0, 32)
+    assert message in str(caught.value)
