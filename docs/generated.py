@@ -35,6 +35,7 @@ from metaloss import (
 from metaloss import filters as filtering
 from metaloss.formulas import Formulas
 from metaloss.language.primitives import PRIMITIVES
+from metaloss.studies import settings as study
 from metaloss.training import settings as training
 
 FOLDER = "_zoo"  # of the built site
@@ -48,6 +49,7 @@ TABLES = (
     ("One stage of an elimination: `stages`", rounds.Stage),
     ("A full-size training", training.Training),
     ("What happens to its images: `augment`", training.Augment),
+    ("A study", study.Study),
 )
 
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from metaloss.refinement import refine as refine
     from metaloss.search import evolve as evolve
     from metaloss.search import resume as resume
+    from metaloss.studies import study as study
     from metaloss.training.fitting import fit as fit
     from metaloss.training.fitting import fit_all as fit_all
 
@@ -33,6 +34,7 @@ _PUBLIC = {
     "recommend": "metaloss.recommendation",
     "fit": "metaloss.training.fitting",
     "fit_all": "metaloss.training.fitting",
+    "study": "metaloss.studies",
     "load": "metaloss.catalogue",
     "Criterion": "metaloss.criterion",
     "Console": "metaloss.console",
@@ -40,7 +42,7 @@ _PUBLIC = {
 
 __all__ = [
     "Console", "Criterion", "__version__", "compare", "eliminate", "evolve", "fit", "fit_all", "load", "recommend",
-    "refine", "resume",
+    "refine", "resume", "study",
 ]  # fmt: skip
 
 

@@ -189,6 +189,32 @@ class Console:
             self.say(line)
         self.say(f"saved   {found.folder}/")
 
+    def studying(self, folder: Any, chosen: Any, regimes: Sequence[Any]) -> None:
+        """What is about to be scored."""
+        from metaloss.studies import lines
+
+        self.folder = folder
+        for line in lines.heading(folder, chosen, regimes):
+            self.say(line)
+
+    def under(self, setting: str) -> None:
+        """All losses are about to be scored under a setting."""
+        self.say(f"under   {setting}")
+
+    def scored(self, loss: str, score: Any, place: tuple[int, int]) -> None:
+        """A loss has its score under this setting."""
+        from metaloss.studies import lines
+
+        self.say(lines.scored(loss, score, *place))
+
+    def studied(self, found: Any) -> None:
+        """How alike the settings order the losses."""
+        from metaloss.studies import lines
+
+        for line in lines.result(found.summary):
+            self.say(line)
+        self.say(f"saved   {found.folder}/")
+
     def say(self, text: str) -> None:
         """A plain line; names from files are never markup."""
         self.terminal.print(text, markup=False)

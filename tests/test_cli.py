@@ -31,7 +31,7 @@ COMMANDS = (
     "data fetch",
     "data verify",
 )
-COMMANDS += ("train", "recommend", "doctor")
+COMMANDS += ("train", "study", "study rank", "recommend", "doctor")
 # The command, with no other data than the embedded subset.
 PROGRAM = """
 import sys

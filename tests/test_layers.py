@@ -34,6 +34,7 @@ LAYERS = (
         "engines",
         "doctor",
         "export",
+        "studies",
         "training",
     },
     {"cli", "console", "bars", "report", "__main__"},

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import click
 
 from metaloss._version import __version__
-from metaloss.cli import evidence, losses, machine, searches, training
+from metaloss.cli import evidence, losses, machine, searches, studies, training
 from metaloss.errors import DiskError, MetalossError
 
 # In the manual's order; --help sorts them by name.
@@ -22,6 +22,7 @@ COMMANDS: tuple[click.Command, ...] = (
     evidence.recommend,
     evidence.reproduce,
     training.train,
+    studies.study,
     losses.show,
     losses.export,
     losses.list_,

@@ -150,7 +150,7 @@ def needed() -> None:
 
 def _carry(job: Job) -> Fits:
     """Train, or read back what is trained."""
-    with storage.Lock(job.folder), _resumable(job):
+    with storage.Lock(job.folder), resumable(job, f"metaloss.fit(resume={str(job.folder)!r})"):
         job.reporter.training(job)
         table = records.summary(job.folder)
         if table is None:
@@ -165,8 +165,11 @@ def _carry(job: Job) -> Fits:
 
 
 @contextlib.contextmanager
-def _resumable(job: Job) -> Iterator[None]:
-    """Let Ctrl-C stop after the step in hand, unless someone else listens to it; Lightning would end the process."""
+def resumable(job: Job, again: str) -> Iterator[None]:
+    """Let Ctrl-C stop after the step in hand, unless someone else listens to it; Lightning would end the process.
+
+    `again` is the call that goes on.
+    """
     mine = threading.current_thread() is threading.main_thread()
     if not mine or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
         yield
@@ -185,7 +188,7 @@ def _resumable(job: Job) -> Iterator[None]:
     except Interrupted:
         if not pressed:
             raise
-        raise KeyboardInterrupt(f"stopped; metaloss.fit(resume={str(job.folder)!r}) goes on") from None
+        raise KeyboardInterrupt(f"stopped; {again} goes on") from None
     finally:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 

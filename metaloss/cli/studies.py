@@ -1,0 +1,61 @@
+"""The commands that ask what experiments can be trusted for: study rank."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from metaloss.cli import _options
+from metaloss.cli._parts import Command, announce, interruptible
+from metaloss.errors import SettingsError
+
+
+@click.group()
+def study() -> None:
+    """Ask what an experiment can be trusted for."""
+
+
+@study.command(cls=Command)
+@click.option("--losses", multiple=True, metavar="RUN|LOSS|random:N", help="What is trained under every setting.")
+@click.option("--settings", multiple=True, metavar="tasks:FAMILY|train:data=NAME,…", help="The cheap ones first.")
+@click.option("--rates", multiple=True, type=float, metavar="0.03 0.1 …", help="Rates to choose from, per loss.")
+@click.option("--best", type=int, help="How many losses count as the best (50, or the better half).")
+@click.option("--tasks", type=int, help="Meta-validation tasks that a task family scores on (32).")
+@_options.seed
+@_options.device
+@click.option("--config", type=click.Path(path_type=Path), help="A study's config.toml; flags win.")
+@_options.setting("clusters=1")
+@click.option("--resume", metavar="DIR", help="Go on with this study: a path, or a name under --out.")
+@click.option("--allow-changes", is_flag=True, help="Resume although versions, device or data are others.")
+@_options.runs("--runs")
+@_options.out("studies", "study")
+@_options.summary_json
+@_options.quiet
+@_options.debug
+def rank(
+    assignments: Sequence[str], config: Path | None, resume: str | None, allow_changes: bool, runs: str, out: str,
+    as_json: bool, quiet: bool, **flags: Any,
+) -> None:  # fmt: skip
+    """Say whether a cheap setting orders losses as a dear one does: Kendall's τ between settings."""
+    from metaloss.console import Console
+
+    console = Console(quiet or as_json)
+    with console, interruptible(console, lambda: f"metaloss study rank --resume {console.folder}") as stop:
+        from metaloss import settings, studies
+
+        given = {key: value for key, value in flags.items() if value not in (None, ())}
+        how = {"out": Path(out), "reporter": console, "stop": stop}
+        if resume:
+            if given or assignments or config:
+                raise SettingsError("--resume keeps the study's losses and settings; none can be given")
+            found = studies.go_on(resume, allow_changes=allow_changes, **how)
+        else:
+            for spec in flags["losses"]:
+                announce(spec)
+            base = settings.read(config) if config else {}
+            table = settings.merged(base, given, *map(settings.assignment, assignments))
+            found = studies.start(table, runs=runs, **how)
+    if as_json:
+        click.echo(json.dumps({"folder": str(found.folder), **found.summary}, indent=1))

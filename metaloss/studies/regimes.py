@@ -1,0 +1,214 @@
+"""What a loss is trained under in a study: episodes of a task family, or full-size trainings.
+
+A score is an accuracy on images that nothing was trained on, and never on test images: meta-validation tasks, or the
+validation share of a full-size training.
+"""
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from metaloss import families, registry, storage
+from metaloss.campaign import Silent
+from metaloss.criterion import Criterion
+from metaloss.engines.local import Local
+from metaloss.errors import SettingsError
+from metaloss.families import Episodes, TaskFamily, open_family
+from metaloss.settings import changed
+from metaloss.streams import Stream
+from metaloss.studies.settings import Study
+from metaloss.training import records
+from metaloss.training.entrants import Entrant
+from metaloss.trials import Trials
+
+if TYPE_CHECKING:
+    from metaloss.training.job import Job
+
+
+@dataclass(frozen=True)
+class Score:
+    """What a loss reached under a setting.
+
+    Attributes:
+        lr: the learning rate.
+        accuracy: the mean over tasks or seeds; a failed training counts as 0.
+        std: over them; None of one.
+        n: how many they are.
+        failed: how many of them failed.
+        reason: of the first failure of a full-size training.
+    """
+
+    lr: float
+    accuracy: float
+    std: float | None
+    n: int
+    failed: int
+    reason: str = ""
+
+    def plain(self) -> dict[str, Any]:
+        """As values for JSON."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class FewShot:
+    """Episodes of a task family: the same meta-validation tasks and initial weights for every loss.
+
+    Attributes:
+        name: the setting's.
+        rates: learning rates among which every loss's is chosen; one where none is.
+        episodes: the family with its images.
+        trials: what trains on it.
+        tasks: how many a score is the mean of.
+    """
+
+    name: str
+    rates: tuple[float, ...]
+    episodes: Episodes
+    trials: Trials
+    tasks: int
+
+    @property
+    def classes(self) -> int:
+        """Of a task."""
+        return self.episodes.family.ways
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the images."""
+        return self.episodes.dataset.fingerprint()
+
+    @property
+    def unit(self) -> str:
+        """What a score is the mean of."""
+        return "meta-validation tasks"
+
+    def train(self, entrant: Entrant, lr: float) -> Score:
+        """The mean accuracy on the tasks.
+
+        Raises:
+            Interrupted: someone asked to stop.
+        """
+        assert isinstance(entrant.loss, Criterion)
+        found = self.trials.scores(
+            self.episodes, entrant.loss.losses(), "validation", self.trials.key.at("study"), self.tasks, lr=lr
+        )
+        return scored(lr, found[0, 0].tolist())
+
+    def at(self, folder: Path, again: str) -> contextlib.AbstractContextManager[None]:
+        """Nothing: episodes leave no files, and are soon done again."""
+        return contextlib.nullcontext()
+
+
+@dataclass(frozen=True)
+class FullSize:
+    """Full-size trainings on the setting's seeds: the same images and initial weights for every loss.
+
+    Attributes:
+        name, rates: as those of `FewShot`.
+        job: what trains.
+    """
+
+    name: str
+    rates: tuple[float, ...]
+    job: "Job"
+
+    @property
+    def classes(self) -> int:
+        """Of the data."""
+        return self.job.material.classes
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the images."""
+        return self.job.material.dataset.fingerprint()
+
+    @property
+    def unit(self) -> str:
+        """What a score is the mean of."""
+        return "seeds, on the validation share"
+
+    def train(self, entrant: Entrant, lr: float) -> Score:
+        """The mean validation accuracy after the last epoch; an interrupted training goes on from its checkpoint.
+
+        Raises:
+            Interrupted: someone asked to stop.
+        """
+        runs = [self.job.train(entrant, lr, seed) for seed in self.job.seeds]
+        for path in (self.job.folder / "state").glob(f"{entrant.slug}-*/model.safetensors"):
+            path.unlink()  # a thousand losses' weights would fill a disk, and nothing reads them
+        failures = [x.failed for x in runs if x.failed]
+        return scored(lr, [float("nan") if x.failed else x.validation for x in runs], *failures[:1])
+
+    @contextlib.contextmanager
+    def at(self, folder: Path, again: str) -> Iterator[None]:
+        """Keep checkpoints and records in this folder; Ctrl-C leaves a training that the call `again` takes on."""
+        from metaloss.training.fitting import resumable
+
+        self.job.folder = folder / "trainings"
+        self.job.folder.mkdir(parents=True, exist_ok=True)
+        with resumable(self.job, again):
+            yield
+        for name, data in records.tables(self.job.done).items():
+            storage.write(self.job.folder / name, data)
+
+
+Regime = FewShot | FullSize
+
+
+def scored(lr: float, accuracies: Sequence[float], reason: str = "") -> Score:
+    """The score that these accuracies make, NaN being a failure."""
+    x = torch.tensor(accuracies, dtype=torch.float64)
+    values = x.nan_to_num(nan=0.0)
+    std = float(values.std()) if len(values) > 1 else None
+    return Score(lr, float(values.mean()), std, len(values), int(x.isnan().sum()), reason)
+
+
+def best(regime: Regime, entrant: Entrant) -> Score:
+    """The best score among the regime's rates; the first rate of those that reach it."""
+    return max((regime.train(entrant, lr) for lr in regime.rates), key=lambda x: x.accuracy)
+
+
+def opened(study: Study, engine: Local, stop: Callable[[], bool]) -> list[Regime]:
+    """The settings of a study, their images loaded.
+
+    Raises:
+        SettingsError: a setting that cannot be, or Lightning is needed and not installed.
+        DataError: images that are missing or do not fit.
+    """
+    return [
+        _few_shot(study, x, engine) if x["kind"] == "tasks" else _full_size(study, x, engine.device, stop)
+        for x in study.settings
+    ]
+
+
+def _few_shot(study: Study, table: Mapping[str, Any], engine: Local) -> FewShot:
+    rest = {key: x for key, x in table.items() if key not in ("kind", "name", "family", "rates")}
+    known = [x for x in TaskFamily.__dataclass_fields__ if x not in ("name", "origin")]
+    for key in rest:
+        if key not in known:
+            raise SettingsError(f"{table['name']}: {registry.unknown('setting', key, [*known, 'rates'])}")
+    family = changed(families.read(table["family"]), rest)
+    e = open_family(family, engine.device)
+    rates = tuple(map(float, table.get("rates") or study.rates)) or (family.inner.lr,)
+    return FewShot(table["name"], rates, e, Trials(engine, [e], Stream(study.seed)), study.tasks)
+
+
+def _full_size(study: Study, table: Mapping[str, Any], device: torch.device, stop: Callable[[], bool]) -> FullSize:
+    from metaloss.training import fitting
+    from metaloss.training.images import opened as opened_images
+    from metaloss.training.job import Job
+    from metaloss.training.models import known
+    from metaloss.training.settings import resolve
+
+    fitting.needed()
+    rest = {key: x for key, x in table.items() if key not in ("kind", "name")}
+    chosen = resolve({"seed": study.seed, **rest})
+    known(chosen.model)
+    job = Job(Path(), chosen, opened_images(chosen, device), [], device, None, Silent(), stop)
+    job.classifier(chosen.seed)  # what does not fit is said before there is a folder
+    return FullSize(table["name"], chosen.rates or study.rates or (chosen.rate,), job)
