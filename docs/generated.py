@@ -23,6 +23,7 @@ from metaloss import (
     elimination,
     families,
     inner,
+    kinds,
     phenotype,
     plots,
     recommendation,
@@ -36,6 +37,7 @@ from metaloss import filters as filtering
 from metaloss.formulas import Formulas
 from metaloss.language.primitives import PRIMITIVES
 from metaloss.studies import settings as study
+from metaloss.training import family as full
 from metaloss.training import settings as training
 
 FOLDER = "_zoo"  # of the built site
@@ -48,6 +50,7 @@ TABLES = (
     ("An elimination", elimination.Elimination),
     ("One stage of an elimination: `stages`", rounds.Stage),
     ("A full-size training", training.Training),
+    ('A family of full trainings: `kind = "training"`', full.TrainingFamily),
     ("What happens to its images: `augment`", training.Augment),
     ("A study", study.Study),
 )
@@ -125,7 +128,11 @@ def parts(app: Sphinx) -> Iterator[str]:
     yield from (f"- `{row['name']}`: {row['about']}" for row in report.listing("data", Path()))
     yield "\n## Task families\n"
     for name in sorted(families.names()):
-        f = families.read(name)
+        f = kinds.read(name)
+        if isinstance(f, kinds.TrainingFamily):
+            what = f"{f.training.model} on {f.dataset}, augmentation {f.training.augment.kind}"
+            yield f"- `{name}`: full trainings of {what}"
+            continue
         shape = f"{f.ways}-way {f.shots}-shot on {f.dataset}, {f.val} validation images per class"
         yield f"- `{name}`: {shape}, classifier {f.classifier['kind']}, {f.inner.steps} steps"
 

@@ -19,8 +19,8 @@ from metaloss.election import elect, front, standing
 from metaloss.engines.local import Local
 from metaloss.errors import MetalossError
 from metaloss.evolution import Scored, generation
-from metaloss.families import Episodes
 from metaloss.genomes import Genome
+from metaloss.kinds import Opened
 from metaloss.ledger import Ledger
 from metaloss.losses import Losses
 from metaloss.objectives import NEEDS_BASELINE
@@ -39,7 +39,7 @@ BARREN = 10  # generations in a row without one candidate that trains, after whi
 class Reporter(Protocol):
     """What is told of a search while it runs; the command line prints it."""
 
-    def started(self, run: Run, engine: Local, families: Sequence[Episodes], genome: Genome) -> None:
+    def started(self, run: Run, engine: Local, families: Sequence[Opened], genome: Genome) -> None:
         """Before any training."""
 
     def baseline(self, rivals: Sequence[Tuned], tasks: int) -> None:
@@ -173,7 +173,7 @@ class Campaign:
         stands = standing(self.genome, progress, self.ledger)
         row, reached = elect(stands, self.trials, tasks)
         choice = {"generation": progress.generation, "origin": stands.origins[row], "accuracy": float(reached[row]),
-                  "tasks": tasks}  # fmt: skip
+                  "tasks": max(self.trials.counts(tasks))}  # fmt: skip
         names = ", ".join(family.name for family in self.run.settings.families)  # not paths: a loss is shared
         about = {"evolved on": names, "run": self.run.name, "choice": choice, "metaloss": __version__}
         loss = stands.criterion(row, about)
@@ -192,7 +192,7 @@ class Campaign:
 
     def _spared(self) -> dict[str, Any]:
         """What was not trained: how often each filter refused a formula, and the trainings that the screen saved."""
-        history, tasks = self.run.history(), len(self.trials.families) * self.run.settings.tasks_per_generation
+        history, tasks = self.run.history(), sum(self.trials.counts(self.run.settings.tasks_per_generation))
         refused = sum((Counter(record.get("refused", {})) for record in history), Counter[str]())
         screened = sum(record.get("screened", 0) for record in history)
         return {"refused": dict(refused.most_common()), "screened_trainings": screened * tasks}
@@ -200,11 +200,11 @@ class Campaign:
     def _test(self, losses: Losses) -> dict[str, Any]:
         """The winner at the family's own rate against cross-entropy at its best, on meta-test tasks."""
         chosen = self.run.settings
-        strongest = self.trials.strongest(chosen.rates, chosen.baseline_tasks)
+        strongest = self.trials.strongest(chosen.rates, chosen.baseline_tasks, self.rivals)
         rivals, result = {"ce": self.rivals, "ce_steps": strongest}, dict[str, Any]()
         for kind, found in self.trials.test(losses, rivals, chosen.test_tasks).items():
             for episodes, rival, versus in zip(self.trials.families, rivals[kind], found, strict=True):
-                row = result.setdefault(episodes.family.name, {"accuracy": versus.accuracy, "tasks": chosen.test_tasks})
+                row = result.setdefault(episodes.family.name, {"accuracy": versus.accuracy, "tasks": versus.gain.tasks})
                 row[kind] = {
                     "lr": rival.lr, "steps": rival.steps, "accuracy": versus.rival, "gain": asdict(versus.gain)
                 }  # fmt: skip

@@ -51,8 +51,7 @@ class Console:
         self.say(f"metaloss {__version__} · {kind}{size} · {strategy} · seed {settings.seed} · {device}")
         for episodes in families:
             family = episodes.family
-            images = f"{family.ways}-way {family.shots}-shot, {family.ways * family.val} validation images"
-            self.say(f"tasks   {family.name} ({family.origin}): {images}; data: {episodes.dataset.origin}")
+            self.say(f"tasks   {family.name} ({family.origin}): {_task(episodes)}; data: {episodes.dataset.origin}")
         self.say(f"run     {run.folder}")
 
     def baseline(self, rivals: Sequence[Any], tasks: int) -> None:
@@ -247,6 +246,18 @@ class Console:
             f"{record['generation']:4}  {points(record['best'])}  {points(record['mean'])}     "
             f"{held_out}  {gain:11}  {diverged:>8}   {rate:11.0f}   {clock(left):>4}"
         )
+
+
+def _task(opened: Any) -> str:
+    """What a task of a family is."""
+    family = opened.family
+    if hasattr(family, "training"):
+        chosen, images = family.training, {name: len(rows) for name, rows in opened.shares.items()}
+        return (
+            f"{chosen.model}, {opened.steps} steps, augmentation {chosen.augment.kind}, {images['train']} validation "
+            f"images for fitness, {images['validation']} for the choice of the winner"
+        )
+    return f"{family.ways}-way {family.shots}-shot, {family.ways * family.val} validation images"
 
 
 def summary_lines(summary: dict[str, Any]) -> list[str]:

@@ -10,17 +10,18 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Self
 
+import torch
 from pydantic import ConfigDict, Field, model_validator
 from pydantic.dataclasses import dataclass as settings
 
-from metaloss import catalogue, families, registry, storage
+from metaloss import catalogue, registry, storage
 from metaloss._version import __version__
 from metaloss.campaign import Silent
 from metaloss.criterion import FormulaCriterion
 from metaloss.engines.local import Local
 from metaloss.errors import SettingsError
-from metaloss.families import open_family
 from metaloss.genomes._symbolic import Symbolic
+from metaloss.kinds import Opened, opened, read
 from metaloss.language.formula import Formula
 from metaloss.ledger import Ledger
 from metaloss.rounds import Many, Rounds, Stage, enlarged
@@ -47,7 +48,7 @@ class Elimination:
     Attributes:
         start: how many of the search's best begin.
         stages: one after another; the best of the last one wins.
-        tasks: families by name, path or folder:PATH; the run's own where there are none.
+        tasks: families by name, path or folder:PATH; the run's own where there are none. A stage may name others.
     """
 
     start: Many = 100
@@ -99,14 +100,17 @@ def eliminate(
     found, reporter = find(run, Path(out)), reporter or Silent()
     own, device = found.settings, pick(found.settings.device)
     first = candidates(found, wanted.start)
-    opened = [open_family(f, device) for f in (tuple(map(families.read, wanted.tasks)) or own.families)]
+    grounds = _opened(wanted, found, device)
     for stage in wanted.stages:  # what cannot be is refused before anything trains
-        [enlarged(e, stage) for e in opened]
+        [enlarged(e, stage) for e in grounds[stage.families]]
     folder = found.folder / FOLDER
     with storage.Lock(found.folder), Local(device, own.memory, tf32=own.tf32, stop=stop) as engine:
         folder.mkdir(exist_ok=True)
-        trials = Trials(engine, opened, Stream(own.seed))
-        rounds = Rounds(folder, trials, own.rates, own.baseline_tasks, conditions(opened, device))
+        rounds = {
+            names: Rounds(folder, Trials(engine, ground, Stream(own.seed)), own.rates, own.baseline_tasks,
+                          conditions(ground, device))
+            for names, ground in grounds.items()
+        }  # fmt: skip
         reporter.eliminating(found, len(first))
         records = _play(rounds, wanted.stages, [str(f) for f in first], reporter)
         return _finish(found, records, reporter)
@@ -133,12 +137,21 @@ def candidates(run: Run, n: int) -> list[Formula]:
     return found
 
 
-def _play(rounds: Rounds, stages: tuple[Stage, ...], left: list[str], reporter: Any) -> list[dict[str, Any]]:
+def _opened(wanted: Elimination, run: Run, device: torch.device) -> dict[tuple[str, ...], list[Opened]]:
+    """The families of every stage, by the names that it gives; those that several stages share are opened once."""
+    usual = tuple(map(read, wanted.tasks)) or run.settings.families
+    named = {stage.families: tuple(map(read, stage.families)) or usual for stage in wanted.stages}
+    return {names: [opened(family, device) for family in chosen] for names, chosen in named.items()}
+
+
+def _play(
+    rounds: dict[tuple[str, ...], Rounds], stages: tuple[Stage, ...], left: list[str], reporter: Any
+) -> list[dict[str, Any]]:
     """What every stage found."""
     records: list[dict[str, Any]] = []
     before: dict[str, float] = {}
     for number, stage in enumerate(stages, start=1):
-        record = rounds.play(number, stage, left, before)
+        record = rounds[stage.families].play(number, stage, left, before)
         before = dict(zip(left, record["accuracy"], strict=True))
         left = record["kept"]
         records.append(record)
@@ -158,7 +171,7 @@ def _finish(run: Run, records: list[dict[str, Any]], reporter: Any) -> Eliminate
     folder, last = run.folder / FOLDER, records[-1]
     ranking = sorted(zip(last["asked"]["losses"], last["accuracy"], strict=True), key=lambda pair: -pair[1])
     rows = [row(record) for record in records]
-    names = ", ".join(family["name"] for family in last["asked"]["families"])
+    names = ", ".join(dict.fromkeys(family["name"] for record in records for family in record["asked"]["families"]))
     about = {"evolved on": ", ".join(f.name for f in run.settings.families), "eliminated on": names, "run": run.name,
              "stages": rows, "metaloss": __version__}  # fmt: skip
     best = FormulaCriterion(Formula.parse(ranking[0][0]), about)

@@ -1,6 +1,7 @@
 """Task families: what to draw episodes from and how to train on them, read from TOML."""
 
 import tomllib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -63,6 +64,18 @@ def read(spec: str) -> TaskFamily:
     """
     if spec.startswith("folder:"):
         return _from_folder(spec)
+    table, name, origin = written(spec)
+    if table.get("kind") == "training":
+        raise SettingsError(f"{origin} is a family of full trainings, and episodes are needed here")
+    return of(table, name, origin)
+
+
+def written(spec: str) -> tuple[dict[str, Any], str, str]:
+    """The table of the file that NAME or PATH.toml means, the family's name, and the file's path.
+
+    Raises:
+        SettingsError: no such family, or a file that is no table of settings.
+    """
     path = Path(spec) if spec.endswith(".toml") or "/" in spec else names().get(spec)
     if path is None:
         raise SettingsError(registry.unknown("task family", spec, names(), "metaloss list tasks"))
@@ -74,7 +87,7 @@ def read(spec: str) -> TaskFamily:
     reserved = {"name", "origin"} & table.keys()
     if reserved:
         raise SettingsError(f"{path}: unknown setting '{min(reserved)}'")
-    return of(table, path.stem, str(path))
+    return table, path.stem, str(path)
 
 
 def of(table: dict[str, Any], name: str, origin: str) -> TaskFamily:
@@ -129,6 +142,24 @@ class Episodes:
         val = family.val if val is None else min(val, family.val)
         shape = Shape(family.ways, family.shots, val, family.label_noise)
         return draw(self.images, self.pools[pool], shape, keys, self.held_out.get(pool))
+
+    @property
+    def ways(self) -> int:
+        """Classes of a task."""
+        return self.family.ways
+
+    @property
+    def steps(self) -> int:
+        """Of a training."""
+        return self.family.inner.steps
+
+    def most(self, tasks: int) -> int:
+        """How many tasks are drawn where so many are asked for: all of them."""
+        return tasks
+
+    def rates(self, given: Sequence[float]) -> Sequence[float]:
+        """The rates among which cross-entropy's is chosen: those of the run."""
+        return given
 
     @cached_property
     def model(self) -> Classifier:

@@ -65,12 +65,18 @@ def validated(cls: Any, table: Mapping[str, Any], where: str) -> Any:
 
 def _line(cls: Any, first: Any) -> str:
     """What pydantic found, in the words of our own errors."""
-    *path, last = first["loc"] or ("",)
+    path: list[str | int] = []
+    for name in first["loc"][:-1]:
+        members = {member.__name__: member for member in get_args(cls) if isinstance(member, type)}
+        if name in members:  # one of several classes, which is no step of the path that a user writes
+            cls = members[name]
+            continue
+        path.append(name)
+        cls = get_args(cls)[0] if isinstance(name, int) else get_type_hints(cls).get(str(name), cls)
+    last = first["loc"][-1:]
     if first["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
-        for name in path:
-            cls = get_args(cls)[0] if isinstance(name, int) else get_type_hints(cls).get(str(name), cls)
-        return ".".join(map(str, path)) + ": " + unknown("setting", str(last), _fields(cls))
-    where = ".".join(map(str, first["loc"]))
+        return ".".join(map(str, path)) + ": " + unknown("setting", str(last[0]), _fields(cls))
+    where = ".".join(map(str, (*path, *last)))
     given = "" if first["type"] in ("missing", "value_error") else f", got {first['input']!r}"
     return f"{where + ': ' if where else ''}{first['msg'].removeprefix('Value error, ')}{given}"
 
@@ -90,6 +96,19 @@ def nearest(name: str, known: Iterable[str]) -> str:
     """A question after the nearest known name; empty where none is near."""
     near = difflib.get_close_matches(name.lower(), list(known), n=1, cutoff=0.5)
     return f" Did you mean '{near[0]}'?" if near else ""
+
+
+def merged(*tables: Mapping[str, Any]) -> dict[str, Any]:
+    """Tables laid over each other, the later one on top; another kind of part drops the earlier part's settings."""
+    result: dict[str, Any] = {}
+    for table in tables:
+        for key, value in table.items():
+            old = result.get(key)
+            if isinstance(value, Mapping) and isinstance(old, Mapping) and value.get("kind") in (None, old.get("kind")):
+                result[key] = merged(old, value)
+            else:
+                result[key] = value
+    return result
 
 
 def kind(part: Any) -> str:

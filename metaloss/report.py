@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from metaloss import catalogue, datasets, families, phenotype, plots, registry, storage, zoo
+from metaloss import catalogue, datasets, families, kinds, phenotype, plots, registry, storage, zoo
 from metaloss.console import summary_lines
 from metaloss.criterion import Criterion, FormulaCriterion
 from metaloss.engines.local import Local
@@ -28,6 +28,7 @@ from metaloss.strategies import Strategy
 from metaloss.streams import Stream
 from metaloss.training import models
 from metaloss.training import settings as training
+from metaloss.training.ground import Trainings
 
 LISTS = ("tasks", "losses", "primitives", "genomes", "strategies", "classifiers", "data", "runs", "models", "protocols")
 COUNTS = (2, 10, 100, 1000)  # of classes, for which a loss's gain is given
@@ -140,7 +141,11 @@ def estimate(chosen: Settings, trainings: int = 64) -> dict[str, Any]:
     total, seconds = 0, 0.0
     with Local(device, chosen.memory, tf32=chosen.tf32) as engine:
         for family in chosen.families:
-            episodes = families.open_family(family, device)
+            episodes = kinds.opened(family, device)
+            if isinstance(episodes, Trainings):
+                count, each = full(chosen, episodes, some, each_task, key)
+                total, seconds = total + each_task * episodes.most(chosen.tasks_per_generation), seconds + each * count
+                continue
             # On two cores both must be busy, or the estimate would be twice too long.
             n = max(1, min(trainings // engine.workers, chosen.tasks_per_generation)) * engine.workers
             keys = [key.at(t) for t in range(n)]
@@ -153,6 +158,18 @@ def estimate(chosen: Settings, trainings: int = 64) -> dict[str, Any]:
             final = (chosen.finalists + 2) * chosen.winner_tasks + 12 * (len(chosen.rates) * chosen.baseline_tasks)
             total, seconds = total + count, seconds + each * (count + final)
     return {"trainings": total, "seconds": round(seconds, 1), "memory_bytes": chosen.memory, "device": str(device)}
+
+
+def full(chosen: Settings, e: Trainings, some: Losses, each_task: int, key: Stream) -> tuple[int, float]:
+    """How many full trainings a run needs, and the seconds of each, by one of them."""
+    e.scores(some[:1], "train", [key], steps=(1,))  # imports Lightning
+    began = time.perf_counter()
+    e.scores(some[:1], "train", [key])
+    seconds = (time.perf_counter() - began) / e.family.workers
+    tuning = (len(e.rates(chosen.rates)) + 1) * e.most(chosen.baseline_tasks)
+    last = (chosen.finalists + 2) * e.most(chosen.winner_tasks) + 2 * e.most(chosen.test_tasks)
+    held_out = chosen.generations // chosen.report_every * e.most(chosen.baseline_tasks)
+    return each_task * e.most(chosen.tasks_per_generation) + tuning + last + held_out, seconds
 
 
 def examples(genome: Genome, tries: int, key: Stream) -> Losses:
@@ -192,9 +209,13 @@ def estimate_text(table: dict[str, Any]) -> str:
 
 def _family(name: str, path: Path) -> dict[str, Any]:
     try:
-        family = families.read(name)
+        family = kinds.read(name)
     except MetalossError as error:
         return {"name": name, "about": f"cannot be read: {error}"}
+    if isinstance(family, kinds.TrainingFamily):
+        chosen = family.training
+        text = f"{chosen.model} on {chosen.data}, a full training, augmentation {chosen.augment.kind}  ({path})"
+        return {"name": name, "about": text, **_plain(family)}
     about = f"{family.ways}-way {family.shots}-shot on {family.dataset}, {family.classifier['kind']}"
     return {"name": name, "about": f"{about}, {family.inner.steps} steps  ({path})", **_plain(family)}
 

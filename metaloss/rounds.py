@@ -11,8 +11,8 @@ from pydantic.dataclasses import dataclass as settings
 
 from metaloss import families, registry, storage
 from metaloss.errors import SettingsError
-from metaloss.families import Episodes
 from metaloss.formulas import Formulas
+from metaloss.kinds import Opened, TrainingFamily
 from metaloss.language.formula import Formula
 from metaloss.losses import CrossEntropies
 from metaloss.objectives import mean
@@ -34,6 +34,7 @@ class Stage:
         scale: width of the classifier's layers, in multiples of the family's own.
         tasks: of every family, from the meta-validation pool.
         repeats: how often, each time on other tasks; the mean counts.
+        families: to play it on, by name, path or folder:PATH; those of the elimination where there are none.
     """
 
     keep: Many
@@ -41,6 +42,7 @@ class Stage:
     scale: Few = 1
     tasks: Many = 64
     repeats: Few = 1
+    families: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -92,10 +94,12 @@ class Rounds:
         """All that decides what a round finds."""
         own = [registry.table(e.family) for e in self.trials.families]
         seed = self.trials.key.seed
-        return {"stage": number, **asdict(stage), "seed": seed, **self.conditions, "families": own, "losses": [*texts]}
+        budget = asdict(replace(stage, tasks=max(self.trials.counts(stage.tasks)), families=()))
+        del budget["families"]
+        return {"stage": number, **budget, "seed": seed, **self.conditions, "families": own, "losses": [*texts]}
 
     def _accuracies(
-        self, opened: Sequence[Episodes], number: int, stage: Stage, formulas: Sequence[Formula]
+        self, opened: Sequence[Opened], number: int, stage: Stage, formulas: Sequence[Formula]
     ) -> list[float]:
         """What every loss reaches at the families' own rates; a failed training counts as an accuracy of 0."""
         pairs = [(e, key) for key in self._keys(number, stage) for e in opened]
@@ -104,36 +108,36 @@ class Rounds:
         numbers = self.trials.numbers(stage.tasks).repeat(stage.repeats)
         return [float(x) for x in mean(torch.cat(score, 1).nan_to_num(nan=0.0), numbers)]
 
-    def _reference(self, opened: Sequence[Episodes], number: int, stage: Stage) -> dict[str, Any]:
+    def _reference(self, opened: Sequence[Opened], number: int, stage: Stage) -> dict[str, Any]:
         """Cross-entropy on the same tasks, at the rate that is best for this budget."""
         table = {e.family.name: self._rival(e, tuned, number, stage) for e, tuned in self._tuned(opened, stage)}
         return {"accuracy": sum(row["accuracy"] for row in table.values()) / len(table), "families": table}
 
-    def _rival(self, e: Episodes, tuned: Tuned, number: int, stage: Stage) -> dict[str, float]:
+    def _rival(self, e: Opened, tuned: Tuned, number: int, stage: Stage) -> dict[str, float]:
         score = [
             self.trials.scores(e, tuned.losses, "validation", key, stage.tasks, lr=tuned.lr)[0, 0]
             for key in self._keys(number, stage)
         ]
         return {"lr": tuned.lr, "accuracy": float(torch.cat(score).double().nan_to_num(nan=0.0).mean())}
 
-    def _tuned(self, opened: Sequence[Episodes], stage: Stage) -> list[tuple[Episodes, Tuned]]:
+    def _tuned(self, opened: Sequence[Opened], stage: Stage) -> list[tuple[Opened, Tuned]]:
         budget, one = (stage.steps, stage.scale), CrossEntropies.of(1)
         if budget not in self.tuned:
-            self.tuned[budget] = [
-                self.trials.tune(e, one, self.rates, self.baseline_tasks, (e.family.inner.steps,)) for e in opened
-            ]
+            self.tuned[budget] = [self.trials.tune(e, one, self.rates, self.baseline_tasks, (e.steps,)) for e in opened]
         return list(zip(opened, self.tuned[budget], strict=True))
 
     def _keys(self, number: int, stage: Stage) -> list[Stream]:
         return [self.trials.key.at("elimination", number, repeat) for repeat in range(stage.repeats)]
 
 
-def enlarged(episodes: Episodes, stage: Stage) -> Episodes:
+def enlarged(episodes: Opened, stage: Stage) -> Opened:
     """The family with a stage's number of steps and widths.
 
     Raises:
-        SettingsError: more than can be.
+        SettingsError: more than can be; a full training's network has no other width.
     """
+    if isinstance(episodes.family, TrainingFamily):
+        return _lengthened(episodes, stage)
     family, model = episodes.family, episodes.model
     table = {k: v for k, v in registry.table(family).items() if k not in ("name", "origin")}
     inner = {**table["inner"], "steps": family.inner.steps * stage.steps}
@@ -141,6 +145,17 @@ def enlarged(episodes: Episodes, stage: Stage) -> Episodes:
     layers[model.widths] = [width * stage.scale for width in layers[model.widths]]
     table |= {"inner": inner, "classifier": {"kind": registry.kind(model), **layers}}
     return replace(episodes, family=families.of(table, family.name, family.origin))
+
+
+def _lengthened(e: Any, stage: Stage) -> Any:
+    """The same of a family of full trainings."""
+    if stage.scale != 1:
+        raise SettingsError(f"{e.family.origin}: a stage of full trainings cannot have scale = {stage.scale}, only 1")
+    if stage.steps == 1:
+        return e
+    own = e.family.training
+    length = {"steps": own.steps * stage.steps} if own.steps else {"epochs": own.epochs * stage.steps}
+    return replace(e, family=replace(e.family, training=replace(own, **length)))
 
 
 def _same(path: Path, record: dict[str, Any], asked: dict[str, Any]) -> dict[str, Any]:

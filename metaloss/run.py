@@ -21,7 +21,7 @@ from metaloss import settings, storage
 from metaloss._version import __version__
 from metaloss.codec import pack, unpack
 from metaloss.errors import DamagedFile, DiskError, SettingsError
-from metaloss.families import Episodes
+from metaloss.kinds import Opened, TaskFamily
 from metaloss.population import Population
 from metaloss.settings import Settings
 from metaloss.stages import Known
@@ -189,7 +189,7 @@ def runs(parent: Path) -> list[Path]:
     return sorted(path.parent for path in parent.glob("[!.]*/config.toml"))
 
 
-def provenance(chosen: Settings, episodes: Sequence[Episodes], device: torch.device) -> dict[str, Any]:
+def provenance(chosen: Settings, episodes: Sequence[Opened], device: torch.device) -> dict[str, Any]:
     """Where a run's numbers come from: versions, device, seed, and exactly which images it may see."""
     return {
         "command": sys.argv,
@@ -199,7 +199,7 @@ def provenance(chosen: Settings, episodes: Sequence[Episodes], device: torch.dev
     }
 
 
-def conditions(episodes: Sequence[Episodes], device: torch.device) -> dict[str, str]:
+def conditions(episodes: Sequence[Opened], device: torch.device) -> dict[str, str]:
     """What must be the same for a resumed run to go on as if it had not stopped."""
     return {**surroundings(device), **{f"data {e.family.name}": e.dataset.fingerprint() for e in episodes}}
 
@@ -216,7 +216,7 @@ def digest_of(rows: Int[Tensor, " N"]) -> str:
     return hashlib.sha256(rows.sort().values.numpy().tobytes()).hexdigest()
 
 
-def _images(episodes: Episodes) -> dict[str, Any]:
+def _images(episodes: Opened) -> dict[str, Any]:
     pools = {
         name: {
             "images": sum(map(len, rows)),
@@ -225,4 +225,8 @@ def _images(episodes: Episodes) -> dict[str, Any]:
         for name, rows in episodes.pools.items()
     }
     seen = {"search": "train", "choice": "validation", "test, once, after the choice": "test"}
-    return {"dataset": episodes.family.dataset, "origin": episodes.dataset.origin, "pools": pools, "use": seen}
+    found = {"dataset": episodes.family.dataset, "origin": episodes.dataset.origin, "pools": pools}
+    if isinstance(episodes.family, TaskFamily):
+        return {**found, "use": seen}
+    shares = {name: {"images": len(rows), "sha256": digest_of(rows)} for name, rows in episodes.shares.items()}
+    return {**found, "shares": shares, "use": {**seen, "training": "training"}}

@@ -15,9 +15,9 @@ from metaloss.campaign import Campaign, Reporter, Silent
 from metaloss.criterion import Criterion
 from metaloss.engines.local import Local
 from metaloss.errors import DamagedFile, SettingsError
-from metaloss.families import Episodes, open_family
 from metaloss.genomes import Genome
 from metaloss.genomes._symbolic import Symbolic
+from metaloss.kinds import Opened, opened
 from metaloss.ledger import Ledger
 from metaloss.run import Progress, Run, conditions, create, find, provenance
 from metaloss.settings import Settings
@@ -79,7 +79,7 @@ def evolve(
 def start(chosen: Settings, out: Path, **how: Any) -> Result:
     """Make a new run with these settings and carry it through (`how`: as for `evolve`)."""
     device = pick(chosen.device)
-    families = [open_family(family, device) for family in chosen.families]
+    families = [opened(family, device) for family in chosen.families]
     run = create(out, chosen, provenance(chosen, families, device))
     return _carry(run, families, device, **how)
 
@@ -105,7 +105,7 @@ def resume(
     run = find(spec, Path(out))
     run = replace(run, settings=_same(run.settings, changes or {}))
     device = pick(run.settings.device)
-    families = [open_family(family, device) for family in run.settings.families]
+    families = [opened(family, device) for family in run.settings.families]
     return _carry(run, families, device, allow_changes=allow_changes, **how)
 
 
@@ -143,7 +143,7 @@ def _flat(table: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _carry(
-    run: Run, families: list[Episodes], device: torch.device, *, time_limit: float | None = None,
+    run: Run, families: list[Opened], device: torch.device, *, time_limit: float | None = None,
     reporter: Reporter | None = None, stop: Callable[[], bool] = lambda: False, allow_changes: bool = False,
 ) -> Result:  # fmt: skip
     chosen, reporter = run.settings, reporter or Silent()
@@ -161,7 +161,7 @@ def _carry(
             return _told(run, reporter)
         engine.halvings = progress.halvings if progress else 0
         rivals = trials.baseline(chosen.rates, chosen.baseline_tasks)
-        reporter.baseline(rivals, chosen.baseline_tasks)
+        reporter.baseline(rivals, max(trials.counts(chosen.baseline_tasks)))
         campaign = Campaign(run, trials, genome, strategy, rivals, reporter, _ledger(run, genome))
         deadline = float("inf") if time_limit is None else time.monotonic() + time_limit
         try:
@@ -211,7 +211,7 @@ def _told(run: Run, reporter: Reporter) -> Result:
     return Result(loss, run.history(), summary, run.folder)
 
 
-def _recognise(run: Run, families: list[Episodes], device: torch.device, allow: bool, reporter: Any) -> None:
+def _recognise(run: Run, families: list[Opened], device: torch.device, allow: bool, reporter: Any) -> None:
     """Refuse to go on elsewhere than the run began, unless told to; then put it on record."""
     path = run.folder / "provenance.json"
     try:

@@ -3,16 +3,17 @@
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
-from metaloss import families, objectives, registry
+from metaloss import kinds, objectives, registry
 from metaloss.errors import DamagedFile, SettingsError
-from metaloss.families import TaskFamily
 from metaloss.genomes import Genome
+from metaloss.kinds import Families, Family, TaskFamily, TrainingFamily
 from metaloss.objectives import Objective
+from metaloss.registry import merged as merged
 from metaloss.strategies import Strategy
 from metaloss.trials import Screen
 
@@ -26,6 +27,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 USUAL = "mln"  # genome
 
+F = TypeVar("F", TaskFamily, TrainingFamily, Family)
 Count = Annotated[int, Field(ge=1, le=1_000_000)]
 
 
@@ -85,7 +87,7 @@ class Settings(BaseModel):
     finalists: Count = 10
     winner_tasks: Annotated[int, Field(ge=2)] = 200
     test_tasks: Annotated[int, Field(ge=2)] = 200
-    families: tuple[TaskFamily, ...] = ()
+    families: Families = ()
 
     def parts(self) -> tuple[Genome, Strategy]:
         """The genome and the strategy that the tables describe.
@@ -99,7 +101,7 @@ class Settings(BaseModel):
             kinds = f"strategy '{self.strategy['kind']}' needs real vectors and genome '{self.genome['kind']}' has none"
             raise SettingsError(kinds)
         for family in self.families:
-            if genome.classes not in (None, family.ways):
+            if isinstance(family, TaskFamily) and genome.classes not in (None, family.ways):
                 ways = f"{family.name} has {family.ways}-way tasks"
                 raise SettingsError(f"this genome works for {genome.classes} classes alone, and {ways}")
         return genome, strategy
@@ -110,7 +112,7 @@ class Settings(BaseModel):
 
     def screened(self) -> Screen | None:
         """The short training before the full one, if there is one."""
-        longest = max(family.inner.steps for family in self.families)
+        longest = max((f.inner.steps for f in self.families if isinstance(f, TaskFamily)), default=0)
         steps = (20 if longest > 60 else 0) if self.screen_steps is None else self.screen_steps
         return Screen(steps, self.screen_tasks, self.screen_share) if steps else None
 
@@ -133,12 +135,12 @@ def resolve(table: Mapping[str, Any]) -> Settings:
     Raises:
         SettingsError: names the setting, what was given and what is allowed.
     """
-    of_families = TaskFamily.__dataclass_fields__.keys() - {"name", "origin"}
+    of_families = kinds.SETTINGS
     own = {k: v for k, v in table.items() if k not in of_families}
     changes = {k: v for k, v in table.items() if k in of_families}
     # A setting of the default genome or strategy needs no kind beside it.
     settings: Settings = registry.validated(Settings, merged(_usual(own), own), "settings")
-    chosen = settings.families or tuple(families.read(name) for name in settings.tasks)
+    chosen = settings.families or tuple(kinds.read(name) for name in settings.tasks)
     names = [family.name for family in chosen]
     if twice := [name for name in names if names.count(name) > 1]:
         raise SettingsError(f"two task families are named '{twice[0]}', and results go by the name")
@@ -182,19 +184,6 @@ def toml(settings: Settings) -> bytes:
     return tomli_w.dumps(settings.table()).encode()
 
 
-def merged(*tables: Mapping[str, Any]) -> dict[str, Any]:
-    """Tables laid over each other, the later one on top; another kind of part drops the earlier part's settings."""
-    result: dict[str, Any] = {}
-    for table in tables:
-        for key, value in table.items():
-            old = result.get(key)
-            if isinstance(value, Mapping) and isinstance(old, Mapping) and value.get("kind") in (None, old.get("kind")):
-                result[key] = merged(old, value)
-            else:
-                result[key] = value
-    return result
-
-
 def assignment(text: str) -> dict[str, Any]:
     """The table that `path.to.setting=value` means; the value in TOML's syntax, or else plain text.
 
@@ -216,7 +205,8 @@ def assignment(text: str) -> dict[str, Any]:
     return dict(table)
 
 
-def changed(family: TaskFamily, changes: Mapping[str, Any]) -> TaskFamily:
+def changed(family: F, changes: Mapping[str, Any]) -> F:
     """A family with some of its settings replaced."""
     table = merged(registry.table(family), changes)
-    return families.of({k: v for k, v in table.items() if k not in ("name", "origin")}, family.name, family.origin)
+    own = {k: v for k, v in table.items() if k not in ("name", "origin")}
+    return kinds.of(own, family.name, family.origin)  # type: ignore[return-value]  # the kind stays

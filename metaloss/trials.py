@@ -11,6 +11,7 @@ from torch import Tensor
 from metaloss.engines.local import Local
 from metaloss.families import Episodes
 from metaloss.inner import Inner
+from metaloss.kinds import Opened
 from metaloss.losses import CrossEntropies, Losses
 from metaloss.statistics import Paired, paired
 from metaloss.streams import Stream
@@ -59,7 +60,7 @@ class Trials:
     """Families, and the engine that trains on them."""
 
     engine: Local
-    families: Sequence[Episodes]
+    families: Sequence[Opened]
     key: Stream
 
     def evaluator(self, tasks: int, validation: int, losses: Losses, key: Stream) -> tuple[Tensor, Int[Tensor, " T"]]:
@@ -79,16 +80,20 @@ class Trials:
         """Whether losses come far enough in a short training, measured by cross-entropy at its best rate."""
         enough = torch.ones(len(losses), dtype=torch.bool)
         for e, rival in zip(self.families, rivals, strict=True):
-            short = partial(self.scores, e, val=validation, steps=(min(screen.steps, e.family.inner.steps),))
+            short = partial(self.scores, e, val=validation, steps=(min(screen.steps, e.steps),))
             ours = short(losses, "train", key, screen.tasks)[0].mean(1)
             theirs = short(rival.losses, "train", key, screen.tasks, lr=rival.lr)[0].mean()
-            chance = 1 / e.family.ways
+            chance = 1 / e.ways
             enough &= ours >= chance + screen.share * (theirs - chance)  # a failure's NaN is not
         return enough
 
     def numbers(self, tasks: int) -> Int[Tensor, " T"]:
-        """The family of each task, where every family has as many."""
-        return torch.arange(len(self.families)).repeat_interleave(tasks)
+        """The family of each task, where so many are asked for of every family."""
+        return torch.arange(len(self.families)).repeat_interleave(torch.tensor(self.counts(tasks)))
+
+    def counts(self, tasks: int) -> list[int]:
+        """How many tasks of each family there are, where so many are asked for."""
+        return [e.most(tasks) for e in self.families]
 
     def held_out(self, losses: Losses, role: str, tasks: int) -> Float[Tensor, "P T"]:
         """Scores on the meta-validation tasks of that role, family after family."""
@@ -98,17 +103,19 @@ class Trials:
     def baseline(self, rates: Sequence[float], tasks: int) -> list[Tuned]:
         """Cross-entropy at its best rate and the family's own number of steps, per family."""
         one = CrossEntropies.of(1)
-        return [self.tune(e, one, rates, tasks, (e.family.inner.steps,)) for e in self.families]
+        return [self.tune(e, one, rates, tasks, (e.steps,)) for e in self.families]
 
-    def strongest(self, rates: Sequence[float], tasks: int) -> list[Tuned]:
-        """Cross-entropy at its best rate and its best number of steps, per family."""
+    def strongest(self, rates: Sequence[float], tasks: int, baseline: Sequence[Tuned]) -> list[Tuned]:
+        """Cross-entropy at its best rate and its best number of steps, per family; a full training keeps its length."""
         one = CrossEntropies.of(1)
-        return [self.tune(e, one, rates, tasks, marks(e.family.inner)) for e in self.families]
+        return [
+            self.tune(e, one, rates, tasks, marks(e.family.inner)) if isinstance(e, Episodes) else own
+            for e, own in zip(self.families, baseline, strict=True)
+        ]
 
-    def tune(
-        self, episodes: Episodes, one: Losses, rates: Sequence[float], tasks: int, steps: tuple[int, ...]
-    ) -> Tuned:
+    def tune(self, episodes: Opened, one: Losses, rates: Sequence[float], tasks: int, steps: tuple[int, ...]) -> Tuned:
         """One loss at the best of some rates and numbers of steps (ascending), on meta-validation tasks."""
+        rates = episodes.rates(rates)
         grid, lr = one[torch.zeros(len(rates), dtype=torch.int64)], torch.tensor(list(rates))
         score = self.scores(episodes, grid, "validation", self.key.at("baseline"), tasks, lr=lr, steps=steps)
         mark, rate = best(score)
@@ -117,15 +124,17 @@ class Trials:
     def test(self, losses: Losses, rivals: Mapping[str, Sequence[Tuned]], tasks: int) -> dict[str, list[Versus]]:
         """One loss, at each family's own rate and steps, against each kind of tuned rival on meta-test tasks."""
         scores = [self.scores(e, losses, "test", self.key.at("test"), tasks)[0, 0] for e in self.families]
+        known: dict[int, Tensor] = {}  # one rival may be of several kinds, and is trained once
+        for tuned in rivals.values():
+            for e, rival in zip(self.families, tuned, strict=True):
+                if id(rival) not in known:
+                    known[id(rival)] = self.tested(e, rival, tasks)
         return {
-            kind: [
-                self.versus(score, self.tested(episodes, rival, tasks))
-                for episodes, score, rival in zip(self.families, scores, tuned, strict=True)
-            ]
+            kind: [self.versus(score, known[id(rival)]) for score, rival in zip(scores, tuned, strict=True)]
             for kind, tuned in rivals.items()
         }
 
-    def tested(self, episodes: Episodes, tuned: Tuned, tasks: int) -> Float[Tensor, " T"]:
+    def tested(self, episodes: Opened, tuned: Tuned, tasks: int) -> Float[Tensor, " T"]:
         """A tuned loss's scores on meta-test tasks."""
         key, steps = self.key.at("test"), (tuned.steps,)
         return self.scores(episodes, tuned.losses, "test", key, tasks, lr=tuned.lr, steps=steps)[0, 0]
@@ -136,11 +145,14 @@ class Trials:
         return Versus(ours, theirs, paired(score, rival, self.key.at("test", "bootstrap")))
 
     def scores(
-        self, episodes: Episodes, losses: Losses, pool: str, key: Stream, tasks: int, *,
+        self, episodes: Opened, losses: Losses, pool: str, key: Stream, tasks: int, *,
         val: int | None = None, lr: float | Float[Tensor, " P"] | None = None, steps: tuple[int, ...] = (),
     ) -> Float[Tensor, "M P T"]:  # fmt: skip
         """Scores on tasks drawn from a pool by a key, after M numbers of steps (the family's own by default)."""
-        drawn = episodes.sample([key.at("task", t) for t in range(tasks)], pool, val)
+        keys = [key.at("task", t) for t in range(episodes.most(tasks))]
+        if not isinstance(episodes, Episodes):
+            return episodes.scores(losses, pool, keys, lr, steps, self.engine.stop)
+        drawn = episodes.sample(keys, pool, val)
         starts = [key.at("init", t) for t in range(tasks)]
         own = episodes.family.inner
         curves = [

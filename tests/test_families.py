@@ -17,7 +17,7 @@ from metaloss.datasets import fashionmnist
 from metaloss.errors import DataError, SettingsError
 from metaloss.streams import Stream
 
-SHIPPED = sorted(families.CHECKOUT.glob("*.toml"))
+SHIPPED = sorted(p for p in families.CHECKOUT.glob("*.toml") if not families.written(str(p))[0].get("kind"))
 GOOD = 'dataset = "digits"\nways = 3\nshots = 2\nval = 4\n'
 KEYS = [Stream(5).at("task", t) for t in range(60)]
 

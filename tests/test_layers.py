@@ -22,6 +22,7 @@ LAYERS = (
         "search",
         "campaign",
         "trials",
+        "kinds",
         "election",
         "elimination",
         "rounds",

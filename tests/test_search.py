@@ -432,7 +432,7 @@ def check_little_is_lost(folder, scratch, told):
 
 def test_a_kill_before_the_first_generation_leaves_a_run_that_can_be_resumed(tmp_path):
     chosen = settings.resolve({**SMALL, "tasks": (family(tmp_path),)})
-    families = [search.open_family(each) for each in chosen.families]
+    families = [search.opened(each) for each in chosen.families]
     made = search.create(tmp_path / "runs", chosen, search.provenance(chosen, families, torch.device("cpu")))
     search.resume(made.folder)
     assert same(made.folder, evolved(tmp_path, out="whole").folder)

@@ -11,7 +11,7 @@ from pydantic.dataclasses import dataclass as settings
 
 from metaloss import registry
 from metaloss.errors import SettingsError
-from metaloss.settings import merged
+from metaloss.registry import merged
 
 PROTOCOLS = Path(__file__).parent / "protocols"  # a TOML file each
 AUGMENTATIONS = ("none", "base", "cutout", "mixup", "randaug", "all")

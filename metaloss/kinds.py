@@ -1,0 +1,75 @@
+"""The two kinds of task families: episodes, and full trainings (`kind = "training"`); read and opened alike."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import torch
+from pydantic import Discriminator, Tag
+
+from metaloss import families
+from metaloss.families import Episodes, TaskFamily, open_family
+from metaloss.training import family as training
+from metaloss.training.family import TrainingFamily
+from metaloss.training.ground import Trainings, open_trainings
+
+__all__ = [
+    "Episodes",
+    "Families",
+    "Family",
+    "Opened",
+    "TaskFamily",
+    "TrainingFamily",
+    "Trainings",
+    "of",
+    "opened",
+    "read",
+]
+
+Family = TaskFamily | TrainingFamily
+Opened = Episodes | Trainings
+
+FIELDS = TaskFamily.__dataclass_fields__.keys() | TrainingFamily.__dataclass_fields__.keys()
+SETTINGS = FIELDS - {"kind", "name", "origin"}  # what holds for all families of a run where it is given without a name
+
+
+def _kind(family: Any) -> str:
+    given = family.get("kind") if isinstance(family, Mapping) else getattr(family, "kind", None)
+    return "TrainingFamily" if given == "training" else "TaskFamily"
+
+
+Families = tuple[
+    Annotated[
+        Annotated[TaskFamily, Tag("TaskFamily")] | Annotated[TrainingFamily, Tag("TrainingFamily")],
+        Discriminator(_kind),
+    ],
+    ...,
+]
+
+
+def read(spec: str) -> Family:
+    """The family that NAME, PATH.toml or folder:PATH means.
+
+    Raises:
+        SettingsError: no such family, or a file that does not describe one.
+        DataError: folder:PATH holds no usable images.
+    """
+    return families.read(spec) if spec.startswith("folder:") else of(*families.written(spec))
+
+
+def of(table: dict[str, Any], name: str, origin: str) -> Family:
+    """A family made of a table of settings.
+
+    Raises:
+        SettingsError: names file and setting, what was given and what is allowed.
+    """
+    return (training if table.get("kind") == "training" else families).of(table, name, origin)
+
+
+def opened(family: Family, device: torch.device | str = "cpu") -> Opened:
+    """Load a family's images onto a device, and check that there are enough of them.
+
+    Raises:
+        SettingsError: its network does not fit the images, or Lightning is not installed.
+        DataError: images are missing, or too few.
+    """
+    return open_trainings(family, device) if isinstance(family, TrainingFamily) else open_family(family, device)
