@@ -7,11 +7,11 @@ import re
 import shutil
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from jaxtyping import Int
@@ -25,6 +25,8 @@ from metaloss.kinds import Opened, TaskFamily
 from metaloss.population import Population
 from metaloss.settings import Settings
 from metaloss.stages import Known
+
+Chosen = TypeVar("Chosen")
 
 
 @dataclass(frozen=True)
@@ -165,6 +167,22 @@ def slug(name: str) -> str:
     return re.sub(r"[^a-z0-9+._-]+", "_", name.lower())
 
 
+def located(spec: str | Path, parent: Path, resolve: Callable[[dict[str, Any]], Chosen]) -> tuple[Path, Chosen] | None:
+    """The folder with settings that a path, or a name under `parent`, means, and what they resolve to; None: no such.
+
+    Raises:
+        DamagedFile: its settings cannot be read.
+    """
+    for folder in (Path(spec), parent / spec):
+        path = folder / "config.toml"
+        if storage.there(path):
+            try:
+                return folder, resolve(settings.read(path))
+            except SettingsError as error:
+                raise DamagedFile(f"{path}: {error}") from None
+    return None
+
+
 def find(spec: str | Path, parent: Path = Path("runs")) -> Run:
     """The run that a path, or a name under `parent`, means.
 
@@ -172,16 +190,16 @@ def find(spec: str | Path, parent: Path = Path("runs")) -> Run:
         SettingsError: there is none.
         DamagedFile: its settings cannot be read.
     """
-    for folder in (Path(spec), parent / spec):
-        if storage.there(folder / "config.toml"):
-            try:
-                table = settings.read(folder / "config.toml")
-                if not table.get("families"):  # they come last: a file that was cut off has none
-                    raise SettingsError("not the settings of a run, which name its families")
-                return Run(folder, settings.resolve(table))
-            except SettingsError as error:
-                raise DamagedFile(f"{folder / 'config.toml'}: {error}") from None
-    raise SettingsError(f"no run '{spec}': neither a run's folder nor a run under {parent}  (metaloss list runs)")
+    found = located(spec, parent, _resolved)
+    if found is None:
+        raise SettingsError(f"no run '{spec}': neither a run's folder nor a run under {parent}  (metaloss list runs)")
+    return Run(*found)
+
+
+def _resolved(table: dict[str, Any]) -> Settings:
+    if not table.get("families"):  # they come last: a file that was cut off has none
+        raise SettingsError("not the settings of a run, which name its families")
+    return settings.resolve(table)
 
 
 def runs(parent: Path) -> list[Path]:

@@ -129,3 +129,18 @@ def network():
     from torch import nn
 
     return lambda: nn.Sequential(nn.Flatten(), nn.Linear(144, 8), nn.ReLU(), nn.Linear(8, 4))
+
+
+@pytest.fixture
+def metaloss(capsys):
+    """Runs a command line in this process; gives exit code, stdout and stderr."""
+
+    from metaloss import cli
+
+    def run(*args):
+        with pytest.raises(SystemExit) as end:
+            cli.main(args)
+        found = capsys.readouterr()
+        return end.value.code, found.out, found.err
+
+    return run

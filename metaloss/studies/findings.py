@@ -13,9 +13,8 @@ import tomli_w
 
 from metaloss import storage
 from metaloss.comparison.figures import Picture
-from metaloss.errors import DamagedFile, SettingsError
-from metaloss.run import made
-from metaloss.settings import read as read_toml
+from metaloss.errors import SettingsError
+from metaloss.run import located, made
 from metaloss.streams import Stream
 from metaloss.studies import ranking
 from metaloss.studies.ranking import Pair
@@ -61,14 +60,10 @@ def find(spec: str | Path, parent: Path) -> tuple[Path, Study]:
         SettingsError: there is none.
         DamagedFile: its settings cannot be read.
     """
-    for folder in (Path(spec), parent / spec):
-        path = folder / "config.toml"
-        if storage.there(path):
-            try:
-                return folder, resolve(read_toml(path))
-            except SettingsError as error:
-                raise DamagedFile(f"{path}: {error}") from None
-    raise SettingsError(f"no study '{spec}': neither a study's folder nor one under {parent}")
+    found = located(spec, parent, resolve)
+    if found is None:
+        raise SettingsError(f"no study '{spec}': neither a study's folder nor one under {parent}")
+    return found
 
 
 def compared(found: Found) -> tuple[dict[str, Any], list[Pair]]:

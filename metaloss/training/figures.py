@@ -1,6 +1,7 @@
 """A training's figures: loss, accuracy and F1 over the epochs, with a band over the seeds; augmentations to look at."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -82,7 +83,7 @@ def contact_sheet(material: Material, augment: Augment, key: Stream, images: int
     pixels, labels = next(material.source.batches(chosen, images))
     figure, axes = panels(images, len(AUGMENTATIONS), width=1.1, height=1.15 * len(AUGMENTATIONS))
     for i, kind in enumerate(AUGMENTATIONS):
-        shown = _augmented(pixels, labels, material, Augment(**{**vars_of(augment), "kind": kind}), key.at(kind))
+        shown = _augmented(pixels, labels, material, replace(augment, kind=kind), key.at(kind))  # type: ignore[arg-type]
         for j, image in enumerate(shown):
             axis = axes[i * len(pixels) + j]
             axis.imshow(image.permute(1, 2, 0).numpy(), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
@@ -90,11 +91,6 @@ def contact_sheet(material: Material, augment: Augment, key: Stream, images: int
             axis.spines[:].set_visible(False)
         axes[i * len(pixels)].set_ylabel(kind)
     return printed(figure)[0]
-
-
-def vars_of(augment: Augment) -> dict[str, Any]:
-    """The settings of an augmentation."""
-    return {name: getattr(augment, name) for name in Augment.__dataclass_fields__}
 
 
 def _augmented(pixels: Tensor, labels: Tensor, material: Material, augment: Augment, key: Stream) -> Tensor:

@@ -17,8 +17,7 @@ from torch import Tensor, nn
 
 from metaloss import storage
 from metaloss.errors import DamagedFile, DiskError, SettingsError
-from metaloss.run import digest_of, made, slug, surroundings
-from metaloss.settings import read as read_toml
+from metaloss.run import digest_of, located, made, slug, surroundings
 from metaloss.streams import Stream
 from metaloss.training.images import Material
 from metaloss.training.models import Classifier, Shape, build
@@ -125,14 +124,10 @@ def find(spec: str | Path, parent: Path) -> tuple[Path, Training]:
         SettingsError: there is none.
         DamagedFile: its settings cannot be read.
     """
-    for folder in (Path(spec), parent / spec):
-        path = folder / "config.toml"
-        if storage.there(path):
-            try:
-                return folder, resolve(read_toml(path))
-            except SettingsError as error:
-                raise DamagedFile(f"{path}: {error}") from None
-    raise SettingsError(f"no training '{spec}': neither a training's folder nor one under {parent}")
+    found = located(spec, parent, resolve)
+    if found is None:
+        raise SettingsError(f"no training '{spec}': neither a training's folder nor one under {parent}")
+    return found
 
 
 def save(path: Path, trained: Trained) -> None:

@@ -5,8 +5,6 @@ import json
 import pytest
 from scans import TASKS, TRAIN, written
 
-from metaloss import cli
-
 SMALL = ("--tasks", "3", "--device", "cpu")
 
 
@@ -14,19 +12,6 @@ SMALL = ("--tasks", "3", "--device", "cpu")
 def images(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     written(tmp_path)
-
-
-@pytest.fixture
-def metaloss(capsys):
-    """Runs a command line in this process; gives exit code, stdout and stderr."""
-
-    def run(*args):
-        with pytest.raises(SystemExit) as end:
-            cli.main(args)
-        found = capsys.readouterr()
-        return end.value.code, found.out, found.err
-
-    return run
 
 
 def test_scores_and_rank_correlations_are_printed(metaloss):

@@ -29,19 +29,6 @@ def scans(tmp_path, monkeypatch):
     return "folder:scans"
 
 
-@pytest.fixture
-def metaloss(capsys):
-    """Runs a command line in this process; gives exit code, stdout and stderr."""
-
-    def run(*args):
-        with pytest.raises(SystemExit) as end:
-            cli.main(args)
-        found = capsys.readouterr()
-        return end.value.code, found.out, found.err
-
-    return run
-
-
 def test_losses_are_trained_alike_and_printed_side_by_side(metaloss, scans):
     losses = ("--loss", "ce", "-y * (1 - p) * logp", "--seeds", "2")
     code, out, err = metaloss("train", *losses, "--data", scans, *QUICK)
