@@ -111,7 +111,7 @@ class Console:
         self.say(f"after   {table['after']}" if table["after"] != table["before"] else "after   no better was found")
         for name, row in table["families"].items():
             self.say(
-                f"gain    {name}, {table['tasks']} fresh meta-validation tasks: {percent(row['before'])} before, "
+                f"gain    {name}, {row['gain']['tasks']} fresh meta-validation tasks: {percent(row['before'])} before, "
                 f"{percent(row['after'])} after: paired {interval(row['gain'])}"
             )
 

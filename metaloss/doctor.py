@@ -39,6 +39,8 @@ def examine() -> list[Finding]:
 
 
 _OPTIONAL = {
+    "lightning": "for full-size training, metaloss train: pip install 'metaloss[train]'",
+    "tensorboard": "for metaloss train --tensorboard: pip install 'metaloss[tensorboard]'",
     "sklearn": "for the digits data set: pip install scikit-learn",
     "learn2learn": f"in an environment of its own, as it needs numpy below 2: {LEARN2LEARN}",
 }
@@ -79,6 +81,7 @@ def _optional(name: str, advice: str) -> Finding:
 
 def _data(name: str) -> Finding:
     try:
-        return Finding(f"data {name}", (datasets.files(name) or datasets.load(name)).origin)
+        found = datasets.scenes(name) or datasets.files(name) or datasets.load(name)
+        return Finding(f"data {name}", found.origin)
     except MetalossError as error:
         return Finding(f"data {name}", "not here", str(error))

@@ -26,7 +26,7 @@ from metaloss.language.formula import Formula
 from metaloss.ledger import Ledger
 from metaloss.rounds import Many, Rounds, Stage, enlarged
 from metaloss.run import Run, conditions, find
-from metaloss.search import pick
+from metaloss.search import pick, remembering
 from metaloss.sieve import Seen
 from metaloss.streams import Stream
 from metaloss.trials import Trials
@@ -106,6 +106,7 @@ def eliminate(
     folder = found.folder / FOLDER
     with storage.Lock(found.folder), Local(device, own.memory, tf32=own.tf32, stop=stop) as engine:
         folder.mkdir(exist_ok=True)
+        grounds = {names: remembering(folder, ground, device) for names, ground in grounds.items()}
         rounds = {
             names: Rounds(folder, Trials(engine, ground, Stream(own.seed)), own.rates, own.baseline_tasks,
                           conditions(ground, device))

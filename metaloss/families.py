@@ -77,6 +77,8 @@ def written(spec: str) -> tuple[dict[str, Any], str, str]:
         SettingsError: no such family, or a file that is no table of settings.
     """
     path = Path(spec) if spec.endswith(".toml") or "/" in spec else names().get(spec)
+    if spec.startswith("voc:") or (spec == "voc" and path is None):
+        load(spec)  # which refuses, and says why
     if path is None:
         raise SettingsError(registry.unknown("task family", spec, names(), "metaloss list tasks"))
     try:

@@ -12,12 +12,12 @@ from metaloss.campaign import Silent
 from metaloss.criterion import Criterion, FormulaCriterion
 from metaloss.engines.local import Local
 from metaloss.errors import SettingsError
-from metaloss.families import TaskFamily, open_family
 from metaloss.formulas import Formulas
 from metaloss.genomes.constants import Constants
+from metaloss.kinds import opened
 from metaloss.language.formula import Formula
 from metaloss.run import Run, find
-from metaloss.search import pick
+from metaloss.search import pick, remembering
 from metaloss.streams import Stream
 from metaloss.trials import Trials
 
@@ -77,10 +77,7 @@ def resolved(loss: str | Path | nn.Module | Formula, changes: dict[str, Any], ou
         raise SettingsError(f"{loss} is no formula but a {what}: there are no constants to tune")
     base = {} if "tasks" in changes else _families(loss, out)
     genome = {"genome": {"kind": "constants", "formula": str(found.formula)}}
-    chosen = settings.resolve(settings.merged(base, genome, changes))
-    if full := [family.origin for family in chosen.families if not isinstance(family, TaskFamily)]:
-        raise SettingsError(f"{full[0]} is a family of full trainings, and constants are tuned on episodes")
-    return chosen
+    return settings.resolve(settings.merged(base, genome, changes))
 
 
 def _families(loss: Any, out: Path) -> dict[str, Any]:
@@ -137,14 +134,15 @@ def _score(run: Run, before: Formula, after: Formula, stop: Callable[[], bool]) 
     """Both formulas at the families' own rates, on tasks that neither was chosen on."""
     chosen = run.settings
     device, tasks = pick(chosen.device), chosen.winner_tasks
-    opened, rows = [open_family(f, device) for f in chosen.families if isinstance(f, TaskFamily)], {}
+    families, rows = [opened(family, device) for family in chosen.families], {}
     with storage.Lock(run.folder), Local(device, chosen.memory, tf32=chosen.tf32, stop=stop) as engine:
-        trials = Trials(engine, opened, Stream(chosen.seed))
+        trials = Trials(engine, remembering(run.folder, families, device), Stream(chosen.seed))
         old, new = trials.held_out(Formulas.of([before, after]), "refinement", tasks)
         for number, family in enumerate(chosen.families):
             own = trials.numbers(tasks) == number
             versus = trials.versus(new[own], old[own])
             rows[family.name] = {"before": versus.rival, "after": versus.accuracy, "gain": asdict(versus.gain)}
-        table = {"before": str(before), "after": str(after), "tasks": tasks, "families": rows}
+        most = max(trials.counts(tasks))
+        table = {"before": str(before), "after": str(after), "tasks": most, "families": rows}
         storage.write_record(run.folder / FILE, table)
     return table

@@ -17,11 +17,12 @@ from metaloss.engines.local import Local
 from metaloss.errors import DamagedFile, SettingsError
 from metaloss.genomes import Genome
 from metaloss.genomes._symbolic import Symbolic
-from metaloss.kinds import Opened, opened
+from metaloss.kinds import Opened, Trainings, opened
 from metaloss.ledger import Ledger
 from metaloss.run import Progress, Run, conditions, create, find, provenance
 from metaloss.settings import Settings
 from metaloss.streams import Stream
+from metaloss.training.memory import remembered
 from metaloss.trials import Trials
 
 
@@ -150,6 +151,7 @@ def _carry(
     genome, strategy = chosen.parts()
     with _resumable(run), storage.Lock(run.folder), Local(device, chosen.memory, tf32=chosen.tf32, stop=stop) as engine:
         _recognise(run, families, device, allow_changes, reporter)
+        families = remembering(run.folder, families, device)
         trials = Trials(engine, families, Stream(chosen.seed))
         reporter.started(run, engine, families, genome)
         progress, warnings = run.recover((*strategy.states, *genome.populations))
@@ -170,6 +172,18 @@ def _carry(
             campaign, progress = _so_far(campaign)
         campaign.finish(progress)
         return _told(run, reporter)
+
+
+def remembering(folder: Path, families: Sequence[Opened], device: torch.device) -> list[Opened]:
+    """Families whose full trainings, each as it ends, are kept in a folder that this process has locked.
+
+    Raises:
+        DamagedFile: what is kept there does not check out.
+    """
+    return [
+        replace(e, memory=remembered(folder, conditions([e], device))) if isinstance(e, Trainings) else e
+        for e in families
+    ]
 
 
 @contextlib.contextmanager

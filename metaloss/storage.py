@@ -166,10 +166,10 @@ def read_record(path: Path) -> dict[str, Any]:
 
 
 class History:
-    """`history.jsonl` of a run: one checksummed record per line, only ever appended to."""
+    """`history.jsonl` of a run, or another such file: one checksummed record per line, only ever appended to."""
 
-    def __init__(self, folder: Path) -> None:
-        self.path = folder / "history.jsonl"
+    def __init__(self, folder: Path, name: str = "history.jsonl") -> None:
+        self.path = folder / name
 
     @property
     def length(self) -> int:
@@ -204,6 +204,10 @@ class History:
         """
         *lines, _unfinished = self._start(self.length).split(b"\n")
         return [_unseal(line + b"\n", f"{self.path}: line {number}") for number, line in enumerate(lines, start=1)]
+
+    def mend(self) -> None:
+        """Cut off a last line without its end, so that the next one begins on a line of its own."""
+        self.truncate(self._start(self.length).rfind(b"\n") + 1)
 
     def truncate(self, length: int) -> None:
         """Cut the file back to its first `length` bytes, durably."""

@@ -41,7 +41,8 @@ def error(name, kind=DataError):
 
 def test_the_folder_is_the_registry():
     arrays = ["cifar10", "cifar100", "digits", "emnist", "fashionmnist", "folder", "kmnist", "mnist", "svhn"]
-    assert datasets.names() == sorted([*arrays, "caltech101", "flowers102", "imagenet", "pcam", "stanford_cars"])
+    photographs = ["caltech101", "flowers102", "imagenet", "pcam", "stanford_cars", "voc"]
+    assert datasets.names() == sorted([*arrays, *photographs])
 
 
 def test_an_unknown_name_gets_a_suggestion_and_the_known_names():

@@ -1,13 +1,16 @@
 """Images with masks in VOC's format: where they are looked for, what is read, and what is wrong with a folder."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 import vocfolder
 from PIL import Image
 
-from metaloss.datasets._voc import COLOUR, VOC, scenes
-from metaloss.errors import DataError
+from metaloss import datasets, doctor
+from metaloss.datasets.voc import COLOUR, VOC, scenes
+from metaloss.errors import DataError, SettingsError
 
 
 @pytest.fixture
@@ -90,3 +93,92 @@ def test_what_is_wrong_is_said_with_the_file_s_name(root, what):
     with pytest.raises(DataError) as caught:
         scenes(str(root)).pair(0, 32)
     assert message in str(caught.value)
+
+
+# --- a data source like the others ---
+
+
+def test_verify_counts_the_pixels_of_every_class(root):
+    lines = datasets.verify(f"voc:{root}")
+    assert lines[0] == f"voc:tiny: {root}, tested on its val.txt"
+    assert lines[1] == "5 images (3 to train, 2 to test) with a class for every pixel, 3 classes"
+    numbers = {name: (int(a), int(b)) for name, a, b in (line.rsplit(maxsplit=2) for line in lines[3:-1])}
+    masks = [np.array(Image.open(path)) for path in scenes(str(root)).masks]
+    for number, name in {0: "ground", 1: "red", 2: "blue", 255: "no class"}.items():
+        assert numbers[name] == tuple(sum(int((x == number).sum()) for x in part) for part in (masks[:3], masks[3:]))
+    assert lines[-1] == f"fingerprint {scenes(str(root)).fingerprint()}"
+
+
+@pytest.mark.parametrize("what", ["size", "class", "colours", "damaged"])
+def test_verify_looks_at_every_file(root, what):
+    spoil, message = WRONG[what]
+    spoil(root)
+    with pytest.raises(DataError) as caught:
+        datasets.verify(f"voc:{root}")
+    assert message in str(caught.value)
+
+
+def test_verify_sees_an_image_that_is_cut_off(root):
+    path = root / "JPEGImages" / "2007_000004.jpg"
+    path.write_bytes(path.read_bytes()[:-200])
+    with pytest.raises(DataError, match=r"2007_000004.jpg: image: found none that can be read"):
+        datasets.verify(f"voc:{root}")
+
+
+def test_the_doctor_and_the_message_say_how_to_get_it(tmp_path, monkeypatch):
+    monkeypatch.setenv("METALOSS_DATA", str(tmp_path))
+    missing = doctor._data("voc")
+    assert missing.found == "not here" and missing.advice.endswith("get that with: metaloss data fetch voc")
+    root = vocfolder.write(tmp_path / "voc")
+    assert doctor._data("voc").found == f"{root}, tested on its val.txt"
+
+
+def test_fetch_lets_torchvision_download(tmp_path, monkeypatch, capsys):
+    from torchvision.datasets import voc
+
+    def download(url, root, **_):
+        print("extracting")
+        vocfolder.write(Path(root) / "VOCdevkit" / "VOC2012", train=2, val=1, names=())
+        (Path(root) / "VOCdevkit" / "VOC2012" / "ImageSets" / "Segmentation" / "trainval.txt").write_text("")
+
+    monkeypatch.setenv("METALOSS_DATA", str(tmp_path))
+    monkeypatch.setattr(voc, "download_and_extract_archive", download)
+    root = tmp_path / "voc" / "VOCdevkit" / "VOC2012"
+    assert datasets.fetch("voc") == f"voc: 3 images, 21 classes; {root}, tested on its val.txt"
+    assert capsys.readouterr().out == ""
+    with pytest.raises(SettingsError, match="comes into the data folder: metaloss data fetch voc, got 'voc:scans'"):
+        datasets.fetch("voc:scans")
+
+
+def test_without_network_fetch_says_where_to_put_the_folders(tmp_path, monkeypatch):
+    from torchvision.datasets import voc
+
+    def download(*_, **__):
+        raise RuntimeError("no network")
+
+    monkeypatch.setenv("METALOSS_DATA", str(tmp_path))
+    monkeypatch.setattr(voc, "download_and_extract_archive", download)
+    with pytest.raises(DataError, match=r"voc: download failed \(no network\); by hand: put VOCdevkit/VOC2012/JPEGIm"):
+        datasets.fetch("voc")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        *("evolve --tasks voc", "evolve --tasks voc:tiny", "evolve --tasks own.toml", "evolve --tasks own-full.toml"),
+        *("compare ce --tasks own.toml", "compare ce --tasks voc:tiny"),
+        *("recommend --data voc", "recommend --data voc:tiny"),
+    ],
+)
+def test_what_needs_a_class_of_every_image_refuses(metaloss, root, monkeypatch, command):
+    monkeypatch.chdir(root.parent)
+    Path("own.toml").write_text('dataset = "voc:tiny"\nways = 2\nshots = 1\nval = 1\n')
+    Path("own-full.toml").write_text('kind = "training"\ntraining = { data = "voc:tiny", model = "fcn_small" }\n')
+    code, out, err = metaloss(*command.split())
+    assert (code, out) == (2, "") and err.count("\n") == 1
+    assert "a class for every pixel" in err and "one for every image" in err
+
+
+def test_it_is_listed_as_what_it_is(metaloss):
+    code, out, _ = metaloss("list", "data", "voc")
+    assert code == 0 and out.startswith("voc  Images with a class for every pixel")

@@ -4,6 +4,7 @@ import json
 import shutil
 import struct
 from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -338,6 +339,7 @@ def test_the_doctor_finds_what_is_here():
     assert not any(finding.fatal for finding in findings.values())
     missing = findings["data mnist"]
     assert missing.found == "not here" and "metaloss data fetch mnist" in missing.advice
+    assert {"data voc", "data imagenet"} <= findings.keys()
     assert all("\n" not in finding.found for finding in findings.values())
 
 
@@ -353,6 +355,21 @@ def test_the_doctor_says_what_to_do_about_what_is_missing(monkeypatch):
     assert findings["torchvision"].fatal and "undefined symbol" in findings["torchvision"].found
     assert all("\n" not in finding.found for finding in findings.values())
     assert findings["torch"].fatal and "pip install -U torch" in findings["torch"].advice
+
+
+def test_the_doctor_says_how_to_get_the_extras_of_full_size_training(monkeypatch):
+    here = {finding.name: finding for finding in doctor.examine()}
+    assert here["lightning"] == doctor.Finding("lightning", version("lightning"))
+
+    def missing(name):
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr(doctor, "version", missing)
+    findings = {finding.name: finding for finding in doctor.examine()}
+    for name, extra in (("lightning", "train"), ("tensorboard", "tensorboard")):
+        found = findings[name]
+        assert (found.found, found.fatal) == ("not installed", False)
+        assert found.advice.endswith(f"pip install 'metaloss[{extra}]'")
 
 
 @pytest.mark.parametrize(

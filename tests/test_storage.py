@@ -257,6 +257,18 @@ def test_a_half_written_last_line_is_left_out_and_cut_off_by_recovery(tmp_path):
     assert recover(folder).history_length == length == History(folder).length
 
 
+def test_a_mended_file_goes_on_after_its_last_whole_line(tmp_path):
+    history = History(tmp_path, "other.jsonl")
+    history.mend()
+    assert not list(tmp_path.iterdir()), "there is nothing to mend"
+    for g in (1, 2):
+        history.append(record(g))
+    history.path.write_bytes(history.path.read_bytes()[:-5])
+    history.mend()
+    history.append(record(3))
+    assert history.read() == [record(1), record(3)]
+
+
 def test_a_damaged_line_is_named_by_its_number(tmp_path):
     folder = run(tmp_path / "run", 3)
     flip(History(folder).path, History(folder).length // 2)

@@ -1,6 +1,7 @@
 """`compare`: any losses side by side on the meta-test tasks of any families, each one tuned first."""
 
 import json
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from metaloss import families, registry
+from metaloss import kinds, registry
 from metaloss.campaign import Silent
 from metaloss.comparison import findings, publication
 from metaloss.comparison.contest import Contest, Setting, Tuned
@@ -19,11 +20,13 @@ from metaloss.comparison.standings import Played, ranked
 from metaloss.engines.local import Local
 from metaloss.errors import SettingsError
 from metaloss.families import Episodes, TaskFamily, open_family
+from metaloss.kinds import TrainingFamily
 from metaloss.run import conditions
 from metaloss.search import pick
 from metaloss.settings import RATES, changed
 from metaloss.statistics import Draws
 from metaloss.streams import Stream
+from metaloss.training.settings import Training
 from metaloss.trials import marks
 
 Many = Annotated[int, Field(ge=2, le=1_000_000)]
@@ -115,7 +118,8 @@ def start(
     reporter = reporter or Silent()
     found, baseline = entered(losses, chosen.against, Path(runs))
     device = pick(chosen.device)
-    opened = [open_family(f, device) for f in _families(chosen.tasks, changes)]
+    names = [*_specs(losses, found), *(x.label for x in found[len(losses) :])]
+    opened = [open_family(f, device) for f in _families(chosen, changes, names)]
     check_classes(found, opened)
     exposures = _exposures(found, opened, chosen.allow_seen, reporter)
     with Local(device, chosen.memory, stop=stop, told=reporter.advanced) as engine:
@@ -131,8 +135,22 @@ def start(
     return report
 
 
-def _families(tasks: Sequence[str], changes: Mapping[str, Any]) -> list[TaskFamily]:
-    found = [changed(families.read(name), changes) for name in tasks]
+def _families(chosen: Comparison, changes: Mapping[str, Any], losses: Sequence[str]) -> list[TaskFamily]:
+    """The families of episodes.
+
+    Raises:
+        SettingsError: there is no such family, two have one name, or one is of full trainings.
+    """
+    found = []
+    for name in chosen.tasks:
+        family = kinds.read(name)
+        if isinstance(family, TrainingFamily):
+            line = shlex.join(side_by_side(family, losses, family.training.rates or chosen.rates))
+            raise SettingsError(
+                f"{family.origin} is a family of full trainings, and compare is for episodes; this sets the losses "
+                f"side by side there: {line}"
+            )
+        found.append(changed(family, changes))
     names = [family.name for family in found]
     if twice := [name for name in names if names.count(name) > 1]:
         raise SettingsError(f"two task families are named '{twice[0]}', and results go by the name")
@@ -194,11 +212,29 @@ def _work(chosen: Comparison, losses: int, e: Episodes) -> int:
 def command(
     losses: Sequence[Any], found: Sequence[Contestant], own: Mapping[str, Any], changes: Mapping[str, Any]
 ) -> list[str]:
-    """The command that makes the same comparison; a loss that was given as an object stands there by its name."""
-    specs = [str(x) if isinstance(x, str | Path) else y.label for x, y in zip(losses, found, strict=False)]
+    """The command that makes the same comparison."""
     rest = publication.flat({key: value for key, value in own.items() if key != "tasks"} | dict(changes))
-    options = [word for key, value in rest.items() for word in ("--set", f"{key}={json.dumps(value)}")]
-    return ["metaloss", "compare", *specs, "--tasks", *own["tasks"], *options]
+    return ["metaloss", "compare", *_specs(losses, found), "--tasks", *own["tasks"], *_assignments(rest)]
+
+
+def side_by_side(family: TrainingFamily, losses: Sequence[str], rates: Sequence[float]) -> list[str]:
+    """The command that trains losses as a family of full trainings does, each at the best of these rates."""
+    table, usual = registry.table(family.training), registry.table(Training())
+    own = {key: value for key, value in table.items() if value != usual.get(key) and key not in ("lr", "rates")}
+    named = ["--model", family.training.model, "--data", own.pop("data", usual["data"])]
+    own.pop("model", None)
+    grid = ["--rates", *map(str, rates), "--seeds", str(family.seeds)]
+    return ["metaloss", "train", "--loss", *losses, *named, *grid, *_assignments(publication.flat(own))]
+
+
+def _specs(losses: Sequence[Any], found: Sequence[Contestant]) -> list[str]:
+    """Losses as they were given; one that was given as an object by its name."""
+    return [str(x) if isinstance(x, str | Path) else y.label for x, y in zip(losses, found, strict=False)]
+
+
+def _assignments(table: Mapping[str, Any]) -> list[str]:
+    """Settings as flags."""
+    return [word for key, value in table.items() for word in ("--set", f"{key}={json.dumps(value)}")]
 
 
 def _name(opened: Sequence[Episodes], seed: int) -> str:

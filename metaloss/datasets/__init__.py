@@ -16,7 +16,7 @@ from torch import Tensor
 
 from metaloss.errors import DataError, SettingsError
 
-PATHS = ("folder", "imagenet")  # sources that are given as NAME:PATH
+PATHS = ("folder", "imagenet", "voc")  # sources that are given as NAME:PATH
 
 
 # Compared by identity: `==` of two tensors is no truth value.
@@ -78,7 +78,7 @@ def load(name: str) -> Dataset:
             "imagenet:PATH" with train and val folders of such sub-folders.
 
     Raises:
-        SettingsError: The name is unknown.
+        SettingsError: The name is unknown, or it is pixels that have classes.
         DataError: Files are missing or damaged.
     """
     source, path = _located(name)
@@ -99,6 +99,17 @@ def files(name: str) -> Any:
     return source.files(*path) if hasattr(source, "files") else None
 
 
+def scenes(name: str) -> Any:
+    """The data set of that name as `Scenes`, images with a class for every pixel; None where images have one each.
+
+    Raises:
+        SettingsError: The name is unknown.
+        DataError: Files are missing or damaged.
+    """
+    source, path = _located(name)
+    return source.scenes(*path) if hasattr(source, "scenes") else None
+
+
 def _located(name: str) -> tuple[ModuleType, tuple[str, ...]]:
     """The module of a source, and the path that its name holds."""
     kind, colon, path = name.partition(":")
@@ -106,7 +117,9 @@ def _located(name: str) -> tuple[ModuleType, tuple[str, ...]]:
     if kind == "folder" and not path:
         raise SettingsError(f"data source {name!r} needs the path of a folder: folder:PATH")
     if colon and kind not in PATHS:
-        raise SettingsError(f"data source {kind!r} takes no path, got {name!r}; folder:PATH and imagenet:PATH do")
+        raise SettingsError(
+            f"data source {kind!r} takes no path, got {name!r}; {', '.join(f'{x}:PATH' for x in PATHS)} do"
+        )
     return source, ((path,) if kind in PATHS else ())
 
 
@@ -118,16 +131,19 @@ def fetch(name: str) -> str:
         DataError: The download failed, or what came is damaged.
         DiskError: The data folder cannot be written.
     """
-    source = _source(name.partition(":")[0])
+    kind, colon, _ = name.partition(":")
+    source = _source(kind)
     if not hasattr(source, "fetch"):
         known = ", ".join(each for each in names() if hasattr(_source(each), "fetch"))
         raise SettingsError(f"data source {name!r} has nothing to fetch; these have: {known}")
+    if colon:
+        raise SettingsError(f"what is fetched comes into the data folder: metaloss data fetch {kind}, got {name!r}")
     source.fetch()
     try:
-        dataset = load(name)
+        found = scenes(name) or load(name)
     except DataError as error:
         raise DataError(f"{error} (delete this file, then fetch again)") from error
-    return f"{name}: {len(dataset.labels)} images, {len(dataset.classes)} classes; {dataset.origin}"
+    return f"{name}: {len(found.test)} images, {len(found.classes)} classes; {found.origin}"
 
 
 def verify(name: str) -> list[str]:
@@ -137,7 +153,10 @@ def verify(name: str) -> list[str]:
         SettingsError: The name is unknown.
         DataError: Files are missing or damaged.
     """
-    dataset = load(name)
+    source, path = _located(name)
+    if hasattr(source, "verify"):
+        return list(source.verify(*path))
+    dataset: Dataset = source.load(*path)
     count = len(dataset.classes)
     train = dataset.labels[~dataset.test].bincount(minlength=count).tolist()
     test = dataset.labels[dataset.test].bincount(minlength=count).tolist()

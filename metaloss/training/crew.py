@@ -2,7 +2,7 @@
 
 import multiprocessing
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
 from dataclasses import dataclass
 from typing import Any
@@ -36,7 +36,7 @@ class Job:
 
 
 class Crew:
-    """Processes that open the same family; their results come in the order of the jobs, whoever did them.
+    """Processes that open the same family, and do its jobs side by side.
 
     Args:
         workers: how many there are.
@@ -50,29 +50,28 @@ class Crew:
         self.halt = context.Event()
         self.executor = ProcessPoolExecutor(workers, context, _open, (self.halt, make, given))
 
-    def run(self, jobs: Sequence[Job], stop: Callable[[], bool]) -> list[float | Exception]:
-        """What every job gives.
+    def run(self, jobs: Sequence[Job], stop: Callable[[], bool]) -> Iterator[tuple[Job, float | Exception]]:
+        """Every job with what it gives, as it ends.
 
         Raises:
             Interrupted: `stop` said so; trainings in hand end after their next step.
         """
         self.halt.clear()
-        futures = [self.executor.submit(_attempt, job) for job in jobs]
+        futures = {self.executor.submit(_attempt, job): job for job in jobs}
         left = set(futures)
         try:
             while left:
                 done, left = wait(left, POLL, FIRST_EXCEPTION)
+                for x in done:
+                    yield futures[x], x.result()
                 if stop():
                     raise Interrupted
-                for x in done:
-                    x.result()
         finally:
             if left:
                 self.halt.set()
                 for x in left:
                     x.cancel()
                 wait(left)
-        return [x.result() for x in futures]
 
 
 def _open(halt: Any, make: Callable[..., Any], given: tuple[Any, ...]) -> None:

@@ -9,12 +9,13 @@ import torch
 from torch import Tensor
 
 from metaloss.comparison.figures import COLOURS, STYLES, Picture, short
-from metaloss.errors import SettingsError
+from metaloss.datasets.voc import IGNORE
 from metaloss.plots import drawing, panels, printed
 from metaloss.streams import Stream
 from metaloss.training.augmentations import mixed, raw
 from metaloss.training.images import Material
 from metaloss.training.records import Trained
+from metaloss.training.segmentation import varied
 from metaloss.training.settings import AUGMENTATIONS, Augment
 
 CURVES = {
@@ -31,6 +32,7 @@ LABELS = {
 }
 PERCENT = ("accuracy", "iou")
 COLUMNS = 8  # images in a row of a contact sheet
+COPIES = 5  # augmented, of every image with a mask
 
 
 @drawing()
@@ -73,24 +75,27 @@ def _over_seeds(runs: Sequence[Trained], key: str, factor: float) -> tuple[Any, 
 def contact_sheet(material: Material, augment: Augment, key: Stream, images: int = COLUMNS) -> bytes:
     """A PNG: images as they are in the first row, and under each of the augmentations in one row after the other.
 
-    Raises:
-        SettingsError: it is pixels that have classes.
+    Where pixels have classes, a row for every image: as it is, then augmented, its mask laid over in colour.
     """
-    if material.segments:
-        raise SettingsError("a contact sheet shows images with one class each, and here it is pixels that have one")
     rows = material.shares.train
     chosen = rows[key.at("chosen").permutation(len(rows))[:images]]
     pixels, labels = next(material.source.batches(chosen, images))
+    if material.segments:
+        return _masked_sheet(pixels, labels, material.dataset.classes, replace(augment, kind="base"), key)
     figure, axes = panels(images, len(AUGMENTATIONS), width=1.1, height=1.15 * len(AUGMENTATIONS))
     for i, kind in enumerate(AUGMENTATIONS):
         shown = _augmented(pixels, labels, material, replace(augment, kind=kind), key.at(kind))  # type: ignore[arg-type]
         for j, image in enumerate(shown):
             axis = axes[i * len(pixels) + j]
             axis.imshow(image.permute(1, 2, 0).numpy(), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
-            axis.set(xticks=[], yticks=[])
-            axis.spines[:].set_visible(False)
+            _bare(axis)
         axes[i * len(pixels)].set_ylabel(kind)
     return printed(figure)[0]
+
+
+def _bare(axis: Any) -> None:
+    axis.set(xticks=[], yticks=[])
+    axis.spines[:].set_visible(False)
 
 
 def _augmented(pixels: Tensor, labels: Tensor, material: Material, augment: Augment, key: Stream) -> Tensor:
@@ -104,3 +109,52 @@ def _augmented(pixels: Tensor, labels: Tensor, material: Material, augment: Augm
             mixed(x, y, material.classes, augment)[0] for x, y in zip(ready.split(2), labels.split(2), strict=True)
         ]
     return (torch.cat(pairs) * std + mean).clamp(0, 1).cpu()
+
+
+def _masked_sheet(pixels: Tensor, masks: Tensor, names: Sequence[str], augment: Augment, key: Stream) -> bytes:
+    """Images with masks, a row each: the first column as they are, each further one augmented by another draw."""
+    columns = [(pixels, masks), *(_moved(pixels, masks, augment, key.at("copy", i)) for i in range(COPIES))]
+    seen = torch.cat([labels.unique() for _, labels in columns]).unique().tolist()
+    height = 1.35 * len(pixels) + 0.25 * (1 + len(seen) // COLUMNS)
+    figure, axes = panels(len(columns), len(pixels), width=1.35, height=height)
+    for j, (images, labels) in enumerate(columns):
+        for i, (image, mask) in enumerate(zip(images, labels, strict=True)):
+            axis = axes[i * len(columns) + j]
+            axis.imshow(_overlaid(image, mask).permute(1, 2, 0).numpy(), interpolation="nearest")
+            _bare(axis)
+        axes[j].set_title("as it is" if j == 0 else f"base, {j}", fontsize=8)
+    marks = [_mark(number) for number in seen]
+    words = ["no class" if number == IGNORE else short(names[number]) for number in seen]
+    figure.legend(marks, words, loc="outside lower center", ncols=min(COLUMNS, len(seen)), frameon=False, fontsize=7)
+    return printed(figure)[0]
+
+
+def _moved(pixels: Tensor, masks: Tensor, augment: Augment, key: Stream) -> tuple[Tensor, Tensor]:
+    """Images and masks, augmented by the draws of a stream."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(key.generator().initial_seed())
+        return varied(pixels, masks, augment)
+
+
+def _overlaid(image: Tensor, mask: Tensor) -> Tensor:
+    """An image [3 H W] half covered by its classes' colours, from 0 to 1."""
+    colours = torch.tensor([colour(number) for number in range(256)])[mask.long().cpu()]
+    mixed_up: Tensor = (image.cpu() + colours.movedim(-1, 0)) / 510
+    return mixed_up
+
+
+def _mark(number: int) -> Any:
+    from matplotlib.patches import Patch
+
+    red, green, blue = (x / 255 for x in colour(number))
+    return Patch(color=(red, green, blue))
+
+
+def colour(number: int) -> tuple[int, int, int]:
+    """A class's colour, as VOC's own masks have it: bits 0, 3, 6 of the number are the highest of red, and so on.
+
+    >>> colour(1), colour(15), colour(255)
+    ((128, 0, 0), (192, 128, 128), (224, 224, 192))
+    """
+    red, green, blue = (sum((number >> 3 * i + k & 1) << 7 - i for i in range(3)) for k in range(3))
+    return red, green, blue

@@ -3,7 +3,7 @@
 import contextlib
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from importlib.util import find_spec
 
@@ -14,7 +14,7 @@ from torch import Tensor
 from metaloss.criterion import Criterion, FormulaCriterion
 from metaloss.datasets import Dataset
 from metaloss.datasets._files import Files
-from metaloss.datasets._voc import Scenes
+from metaloss.datasets.voc import Scenes
 from metaloss.errors import DataError, Interrupted, MetalossError, SettingsError
 from metaloss.formulas import Formulas
 from metaloss.losses import Losses
@@ -25,6 +25,7 @@ from metaloss.training.crew import Crew, Job
 from metaloss.training.family import TrainingFamily
 from metaloss.training.images import Material, Rows, opened, pass_length
 from metaloss.training.measuring import measure
+from metaloss.training.memory import Memory
 from metaloss.training.models import Classifier, Shape, build, known, repeats
 from metaloss.training.settings import Training
 
@@ -61,12 +62,14 @@ class Trainings:
         material: the images; its validation share is the half of what is held out that fitness is measured on.
         winner: the other half, which the winner is chosen on; no candidate's fitness has seen it.
         device: where to train.
+        memory: what has been trained before, and is not trained again.
     """
 
     family: TrainingFamily
     material: Material
     winner: Rows
     device: torch.device
+    memory: Memory = field(default_factory=Memory)
 
     @property
     def dataset(self) -> Dataset | Files:
@@ -134,13 +137,17 @@ class Trainings:
         return score.reshape(-1, len(losses), len(keys))
 
     def _done(self, jobs: Sequence[Job], stop: Callable[[], bool]) -> list[float]:
-        if self.family.workers > 1 and len(jobs) > 1:
-            results = self.crew.run(jobs, stop)
-        else:
-            results = [self.attempt(job, stop) for job in jobs]
+        results = self.memory.results(self.family, jobs, lambda new: self._each(new, stop))
         if results and all(isinstance(x, Exception) for x in results):
             raise results[0]  # type: ignore[misc]  # no bad candidate, but a bug, and would be hidden
         return [math.nan if isinstance(x, Exception) else x for x in results]
+
+    def _each(self, jobs: Sequence[Job], stop: Callable[[], bool]) -> Iterator[tuple[Job, float | Exception]]:
+        """Every job with its result, as it ends."""
+        if self.family.workers > 1 and len(jobs) > 1:
+            yield from self.crew.run(jobs, stop)
+        else:
+            yield from ((job, self.attempt(job, stop)) for job in jobs)
 
     @cached_property
     def crew(self) -> Crew:

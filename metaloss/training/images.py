@@ -1,10 +1,9 @@
 """The images of a training: three shares that never mix, and batches of them on the device."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from jaxtyping import Int64, UInt8
 from torch import Tensor
@@ -13,11 +12,11 @@ from torch.utils.data import DataLoader
 from metaloss import datasets
 from metaloss.datasets import Dataset
 from metaloss.datasets._files import USUAL, Files
-from metaloss.datasets._splits import Split, join
-from metaloss.datasets._voc import Scenes, scenes
+from metaloss.datasets.voc import Scenes
 from metaloss.errors import DataError, SettingsError
 from metaloss.pools import pools
 from metaloss.streams import Stream
+from metaloss.training.given import taken
 from metaloss.training.models import MEAN, STD
 from metaloss.training.settings import Training
 
@@ -142,8 +141,8 @@ def opened(chosen: Training, device: torch.device, given: Any = None) -> Materia
         SettingsError: no such data source.
         DataError: images are missing, damaged or too few.
     """
-    if given is None and chosen.data.partition(":")[0] == "voc":
-        return masked(scenes(chosen.data.partition(":")[2]), chosen, device)
+    if given is None and (found := datasets.scenes(chosen.data)) is not None:
+        return masked(found, chosen, device)
     files = datasets.files(chosen.data) if given is None else None
     size = chosen.size or USUAL
     if files is not None and 3 * size * size * len(files.labels) > chosen.resident:
@@ -225,63 +224,6 @@ def moments(pixels: UInt8[Tensor, "N K H W"], rows: Rows) -> tuple[tuple[float, 
     return tuple(mean.tolist()), tuple(std.where(std > 1e-6, 1.0).tolist())
 
 
-def taken(given: Any) -> Dataset:
-    """The data set that a caller hands over: one of ours; images and labels; a set of pairs as torchvision's; two sets.
-
-    Raises:
-        DataError: it is none of these, or images and labels do not fit.
-    """
-    if isinstance(given, Dataset):
-        return given
-    if isinstance(given, tuple | list) and len(given) == 2:
-        if all(isinstance(x, Tensor | np.ndarray) for x in given):
-            return _joined([_arrays(*given)], None)
-        if all(hasattr(x, "__getitem__") and hasattr(x, "__len__") for x in given):
-            return _joined([_pairs(x) for x in given], getattr(given[0], "classes", None))
-    if hasattr(given, "__getitem__") and hasattr(given, "__len__"):
-        return _joined([_pairs(given)], getattr(given, "classes", None))
-    raise DataError(
-        f"data: found {type(given).__name__}, expected a name, (images, labels), a data set of pairs, or (train, test)"
-    )
-
-
-def _joined(splits: Sequence[Split], names: Sequence[str] | None) -> Dataset:
-    count = 1 + max(int(split.labels.max()) for split in splits)
-    classes = tuple(map(str, names)) if names is not None and len(names) >= count else tuple(map(str, range(count)))
-    return join("given", splits[0], splits[1] if len(splits) > 1 else None, classes, "given by the caller")
-
-
-def _arrays(images: Any, labels: Any) -> Split:
-    """Images [N H W] or [N K H W], bytes or numbers from 0 to 1, and their labels."""
-    pixels, label = torch.as_tensor(images).detach().cpu(), torch.as_tensor(labels).detach().cpu()
-    if pixels.is_floating_point():
-        if not 0 <= float(pixels.min()) <= float(pixels.max()) <= 1:
-            raise DataError(f"data: images: found {pixels.min():g} to {pixels.max():g}, expected 0 to 1, or bytes")
-        pixels = (255 * pixels).round().to(torch.uint8)
-    return Split("data", pixels[:, None] if pixels.ndim == 3 else pixels, label.long())
-
-
-def _pairs(found: Any) -> Split:
-    """A set of (image, label) pairs, the images Pillow's or tensors."""
-    images, labels = zip(*(found[i] for i in range(len(found))), strict=True)
-    try:
-        stacked = torch.stack([_image(x) for x in images])
-    except RuntimeError:
-        sizes = sorted({tuple(_image(x).shape) for x in images})[:3]
-        raise DataError(
-            f"data: images: found several sizes ({sizes}), expected one: resize them, or use folder:PATH"
-        ) from None
-    return _arrays(stacked, torch.tensor([int(y) for y in labels]))
-
-
-def _image(x: Any) -> Tensor:
-    """An image as a tensor [K H W]."""
-    if isinstance(x, Tensor):
-        return x if x.ndim == 3 else x[None]
-    array = torch.from_numpy(np.array(x))
-    return array[None] if array.ndim == 2 else array.permute(2, 0, 1)
-
-
 def order(rows: Rows, batch: int, key: Stream, first: int, steps: int) -> Rows:
     """The rows of steps `first` to `first + steps`, one batch after another.
 
@@ -301,8 +243,3 @@ def order(rows: Rows, batch: int, key: Stream, first: int, steps: int) -> Rows:
 def pass_length(rows: Rows, batch: int) -> int:
     """Steps of one pass over the images."""
     return max(1, len(rows) // min(batch, len(rows)))
-
-
-def given_name(chosen: Training, given: Any) -> Training:
-    """The settings of a training whose images are handed over."""
-    return chosen if given is None else replace(chosen, data="given")

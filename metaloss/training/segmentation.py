@@ -10,7 +10,7 @@ from jaxtyping import Float, Int64, UInt8
 from torch import Tensor, nn
 
 from metaloss.criterion import Criterion
-from metaloss.datasets._voc import COLOUR, IGNORE
+from metaloss.datasets.voc import COLOUR, IGNORE
 from metaloss.training.measuring import Measured
 from metaloss.training.models import Classifier, outputs
 from metaloss.training.settings import Augment

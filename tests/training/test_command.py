@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import vocfolder
 from PIL import Image
 
 from metaloss import cli
@@ -70,6 +71,13 @@ def test_a_protocol_is_a_start_and_flags_win_over_it(metaloss, scans):
 def test_a_contact_sheet_is_drawn_and_nothing_is_trained(metaloss, scans):
     code, out, _ = metaloss("train", "--data", scans, "--contact-sheet", "sheet.png")
     assert (code, out) == (0, "wrote sheet.png\n")
+    assert Path("sheet.png").stat().st_size > 1000 and not Path("trainings").exists()
+
+
+def test_a_contact_sheet_of_masks_is_drawn_too(metaloss, tmp_path):
+    vocfolder.write(tmp_path / "tiny")
+    line = ("--data", "voc:tiny", "--model", "fcn_small", "--size", "16", "--contact-sheet", "sheet.png")
+    assert metaloss("train", *line)[:2] == (0, "wrote sheet.png\n")
     assert Path("sheet.png").stat().st_size > 1000 and not Path("trainings").exists()
 
 

@@ -1,4 +1,4 @@
-"""A crew's results come in the order of the jobs, and a stop ends the trainings in hand."""
+"""A crew's results come as they end, each with its job, and a stop ends the trainings in hand."""
 
 import time
 
@@ -24,12 +24,17 @@ def jobs(*rates, steps=1):
     return [Job(CrossEntropies.of(1), "train", Stream(0), lr, steps) for lr in rates]
 
 
-def test_results_are_ordered_failures_come_back_and_a_stop_is_heard():
-    crew = Crew(1, Family, (1.0,))
+def test_each_job_has_its_result_failures_come_back_and_a_stop_is_heard():
+    crew, asked = Crew(1, Family, (1.0,)), jobs(0.5, 9.0, 0.25)
     with crew.executor:
-        found = crew.run(jobs(0.5, 9.0, 0.25), lambda: False)
-        assert found[::2] == [1.5, 1.25]
-        assert isinstance(found[1], ValueError)
+        found = dict(crew.run(asked, lambda: False))
+        assert [found[job] for job in asked[::2]] == [1.5, 1.25]
+        assert isinstance(found[asked[1]], ValueError)
         with pytest.raises(Interrupted):
-            crew.run(jobs(0.5, 0.5, steps=0), lambda: True)
-        assert crew.run(jobs(2.0), lambda: False) == [3.0], "it works on after a stop"
+            list(crew.run(jobs(0.5, 0.5, steps=0), lambda: True))
+        told = []
+        with pytest.raises(Interrupted):
+            for _, result in crew.run([*jobs(0.5), *jobs(0.5, steps=0)], lambda: bool(told)):
+                told.append(result)
+        assert told == [1.5], "what ended before the stop"
+        assert [x for _, x in crew.run(jobs(2.0), lambda: False)] == [3.0], "it works on after a stop"

@@ -1,6 +1,8 @@
 """Full trainings as tasks: scores repeat, failures are values, shares never mix; searches run on them and resume."""
 
+import contextlib
 import json
+import shlex
 from dataclasses import replace
 
 import pytest
@@ -8,12 +10,12 @@ import torch
 from test_run import essence, without_plots
 
 import metaloss
-from metaloss import families, kinds, search, settings, storage, zoo
+from metaloss import cli, families, kinds, refinement, search, settings, storage, zoo
 from metaloss.errors import DataError, Interrupted, SettingsError
 from metaloss.formulas import Formulas
 from metaloss.losses import CrossEntropies
 from metaloss.streams import Stream
-from metaloss.training import ground, images, models
+from metaloss.training import fitting, ground, images, memory, models
 from metaloss.training.measuring import Measured
 
 TRAINING = {"data": "mnist", "model": "convnet", "epochs": 2, "batch": 16, "validation": 0.3, "lr": 0.05}
@@ -183,8 +185,38 @@ def test_the_shipped_family_reads_and_the_settings_of_a_run_hold_it():
 def test_what_needs_episodes_says_so(path):
     with pytest.raises(SettingsError, match=r"full.toml is a family of full trainings, and episodes are needed here"):
         families.read(path)
-    with pytest.raises(SettingsError, match="constants are tuned on episodes"):
-        metaloss.refine("focal(gamma=2)", tasks=path)
+
+
+def test_a_comparison_names_the_command_that_makes_it_on_full_trainings(path, monkeypatch):
+    formula = "-y * (1 - p) * logp"
+    with pytest.raises(SettingsError, match=r"full.toml is a family of full trainings, and compare is") as caught:
+        metaloss.compare(["mae", formula, metaloss.load("poly1")], tasks=path)
+    _, name, *words = shlex.split(str(caught.value).partition(" there: ")[2])
+    assert name == "train"
+    asked = []
+    monkeypatch.setattr(fitting, "start", lambda chosen, *args, **how: asked.append(chosen))
+    with contextlib.suppress(AttributeError):  # there is no result to print
+        cli.training.train.main([*words, "--json"], standalone_mode=False)
+    family = kinds.read(path).training
+    losses = ("mae", formula, "poly1", "ce")
+    assert asked == [replace(family, loss=losses, rates=(0.02, 0.05), seeds=2, lr=None)]
+
+
+def test_constants_are_tuned_on_full_trainings(path, tmp_path, monkeypatch):
+    without_plots(monkeypatch)
+    done, given = counted(monkeypatch), {key: x for key, x in SMALL.items() if key not in ("genome", "strategy")}
+    strategy = NETWORKS["strategy"]
+    found = metaloss.refine("focal(gamma=2)", path, out=tmp_path / "runs", strategy=strategy, **given)
+    row = found.comparison["families"]["full"]
+    assert row["gain"]["tasks"] == found.comparison["tasks"] == 2, "as many as the family has seeds"
+    assert row["gain"]["mean"] == pytest.approx(row["after"] - row["before"])
+    role = [(loss, pool, key) for loss, pool, key, *_ in done if key.path[0] == "refinement"]
+    assert {pool for _, pool, _ in role} == {"validation"}
+    assert {loss for loss, _, _ in role} == {str([found.comparison[x]]) for x in ("before", "after")}
+    (found.folder / "refinement.json").unlink()
+    done.clear()
+    assert refinement.resume(found.folder).comparison == found.comparison
+    assert done == []
 
 
 # --- searches ---
@@ -215,6 +247,52 @@ def test_a_search_ends_with_a_test_and_repeats_and_resumes_to_the_bit(path, tmp_
     assert essence(folder) == essence(found.folder)
 
 
+def counted(monkeypatch):
+    """Every training that ends, by its loss, pool, seed, rate and steps."""
+    done, attempt = [], ground.Trainings.attempt
+
+    def watched(self, job, stop):
+        result = attempt(self, job, stop)
+        done.append((str(memory.essence(job.one)), job.pool, job.key, job.lr, job.steps))
+        return result
+
+    monkeypatch.setattr(ground.Trainings, "attempt", watched)
+    return done
+
+
+NETWORKS = {
+    "genome": {"kind": "mln", "hidden": 4, "start": "random"},
+    "strategy": {"kind": "mu_plus_lambda", "mu": 2, "lambda_": 2},
+}
+
+
+# After a rate of cross-entropy, and in a generation; in a generation of networks, and at the end.
+@pytest.mark.parametrize(("changes", "stops"), [({}, (1, 9)), (NETWORKS, (6, -3))], ids=["formulas", "networks"])
+def test_a_search_that_goes_on_trains_nothing_twice(path, tmp_path, monkeypatch, changes, stops):
+    without_plots(monkeypatch)
+    done, chosen = counted(monkeypatch), {**SMALL, **changes}
+    whole = metaloss.evolve(path, out=tmp_path / "whole", **chosen)
+    expected = list(done)
+    assert len(expected) == len(set(expected))
+    for stop in stops:
+        done.clear()
+        most = stop % len(expected)
+        with pytest.raises(Interrupted):
+            metaloss.evolve(path, out=tmp_path / str(most), stop=lambda most=most: len(done) >= most, **chosen)
+        assert len(done) == most
+        (folder,) = (tmp_path / str(most)).iterdir()
+        again = search.resume(folder)
+        assert done == expected
+        assert essence(folder) == essence(whole.folder) and again.summary == whole.summary
+        assert (folder / memory.FILE).read_bytes() == (whole.folder / memory.FILE).read_bytes()
+
+
+def test_episodes_keep_no_trainings(open_tiny, tmp_path):
+    families = [open_tiny()]
+    assert search.remembering(tmp_path, families, torch.device("cpu")) == families
+    assert not list(tmp_path.glob("*.jsonl"))
+
+
 def test_an_elimination_can_end_in_full_training(path, tmp_path, monkeypatch):
     without_plots(monkeypatch)
     monkeypatch.setattr("metaloss.plots.ranks", lambda *args: None)
@@ -224,5 +302,9 @@ def test_an_elimination_can_end_in_full_training(path, tmp_path, monkeypatch):
     assert [row["tasks"] for row in done.summary["stages"]] == [1, 2]
     last = storage.read_record(done.folder / "stage-2.json")
     assert last["asked"]["families"][0]["training"]["epochs"] == 1
+    (done.folder / "stage-2.json").unlink()
+    anew = counted(monkeypatch)
+    assert metaloss.eliminate(found.folder, chosen={"start": 3, "stages": stages}).summary == done.summary
+    assert anew == []
     with pytest.raises(SettingsError, match="a stage of full trainings cannot have scale = 2"):
         metaloss.eliminate(found.folder, chosen={"start": 3, "stages": [{"keep": 1, "scale": 2}]})

@@ -3,17 +3,20 @@
 import csv
 import json
 import math
+from io import BytesIO
 
 import pytest
 import torch
 import vocfolder
+from PIL import Image
 from torch import nn
 
 import metaloss
 from metaloss import cli
 from metaloss.errors import DataError, Interrupted, SettingsError
 from metaloss.streams import Stream
-from metaloss.training import fitting, images, job, module, segmentation
+from metaloss.training import figures, fitting, images, job, module, segmentation
+from metaloss.training.figures import contact_sheet
 from metaloss.training.images import opened
 from metaloss.training.models import Classifier, Shape, outputs
 from metaloss.training.segmentation import confusion, ignoring, overlaps, varied
@@ -266,8 +269,20 @@ def test_a_missing_folder_is_said(tiny):
         metaloss.fit("ce", "fcn_small", "voc:nowhere")
 
 
-def test_a_contact_sheet_is_of_images_with_one_class_each(tiny):
-    from metaloss.training.figures import contact_sheet
+# --- the contact sheet ---
 
-    with pytest.raises(SettingsError, match="shows images with one class each"):
-        contact_sheet(opened(resolve({"data": tiny, "size": 16}), CPU), Augment(), Stream(0))
+
+def test_a_contact_sheet_has_a_row_for_every_image(tiny):
+    material = opened(resolve({"data": tiny, "size": 16}), CPU)
+    sheet = {n: contact_sheet(material, Augment(), Stream(0), images=n) for n in (1, 2)}
+    (width, height), (other, taller) = (Image.open(BytesIO(png)).size for png in sheet.values())
+    assert width == other and taller > 1.5 * height
+    assert sheet[1] == contact_sheet(material, Augment(), Stream(0), images=1)
+    assert sheet[1] != contact_sheet(material, Augment(scale=(1.0, 1.0)), Stream(0), images=1)
+
+
+def test_masks_lie_over_their_images_in_voc_s_colours():
+    image = torch.full((3, 1, 3), 100, dtype=torch.uint8)
+    shown = figures._overlaid(image, torch.tensor([[0, 15, 255]], dtype=torch.uint8))
+    colours = torch.tensor([[0, 0, 0], [192, 128, 128], [224, 224, 192]])
+    torch.testing.assert_close(510 * shown[:, 0].T, (100 + colours).float())

@@ -4,19 +4,21 @@ PATH holds JPEGImages/NAME.jpg, SegmentationClass/NAME.png, whose palette number
 nothing, and ImageSets/Segmentation/train.txt and val.txt, which list names. Or it holds VOCdevkit/VOC2012 with that.
 """
 
+import contextlib
 import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
-from jaxtyping import Bool, UInt8
+from jaxtyping import Bool, Int64, UInt8
 from torch import Tensor
 
-from metaloss.datasets import data_folder
+from metaloss.datasets import _torchvision, data_folder
 from metaloss.datasets.folder import opened
-from metaloss.errors import DataError
+from metaloss.errors import DataError, SettingsError
 
 IGNORE = 255  # the number of pixels that count for nothing
 COLOUR = (124, 116, 104)  # beside an image that is no square: the mean of ImageNet's, in bytes
@@ -25,6 +27,7 @@ VOC = (
     *("background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow"),
     *("diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor"),
 )
+LISTS = "ImageSets/Segmentation"
 Pair = tuple[UInt8[Tensor, "3 S S"], UInt8[Tensor, "S S"]]
 
 
@@ -56,8 +59,7 @@ class Scenes:
         """
         from PIL import Image
 
-        with opened(self.paths[row]) as image, opened(self.masks[row]) as mask:
-            self._check(row, image, mask)
+        with self._both(row) as (image, mask):
             width, height = (max(1, round(side * size / max(image.size))) for side in image.size)
             pixels = np.full((size, size, 3), COLOUR, np.uint8)
             labels = np.full((size, size), IGNORE, np.uint8)
@@ -67,12 +69,30 @@ class Scenes:
             labels[place] = np.asarray(mask.resize((width, height), Image.Resampling.NEAREST))
         return torch.from_numpy(pixels.transpose(2, 0, 1).copy()), torch.from_numpy(labels)
 
+    def counts(self, row: int) -> Int64[Tensor, " 256"]:
+        """How many pixels of a mask, as it is stored, have each number.
+
+        Raises:
+            DataError: as of `pair`.
+        """
+        with self._both(row) as (_, mask):
+            return torch.from_numpy(np.bincount(np.asarray(mask).reshape(-1), minlength=256))
+
     def fingerprint(self) -> str:
         """SHA-256 of the files' names and lengths and the classes; their pixels are not read."""
         digest = hashlib.sha256(repr(self.classes).encode())
         for image, mask in zip(self.paths, self.masks, strict=True):
             digest.update(f"{image.name} {image.stat().st_size} {mask.name} {mask.stat().st_size}\n".encode())
         return digest.hexdigest()
+
+    @contextlib.contextmanager
+    def _both(self, row: int) -> Iterator[tuple[Any, Any]]:
+        """An image and its mask, Pillow's, checked."""
+        with opened(self.paths[row]) as image:
+            image.load()  # here, where what is wrong with it is laid to its own file
+            with opened(self.masks[row]) as mask:
+                self._check(row, image, mask)
+                yield image, mask
 
     def _check(self, row: int, image: Any, mask: Any) -> None:
         """Raise a DataError where a mask is not as large as its image, or has a class that there is not."""
@@ -96,9 +116,9 @@ def scenes(path: str = "") -> Scenes:
         looked = " and ".join(str(place) for place in places)
         raise DataError(
             f"voc: {looked}: found no VOC folder, expected JPEGImages, SegmentationClass and ImageSets, "
-            "or VOCdevkit/VOC2012 with them in it, as torchvision's VOCSegmentation leaves them"
+            "or VOCdevkit/VOC2012 with them in it; get that with: metaloss data fetch voc"
         )
-    train, val = (_names(root / "ImageSets" / "Segmentation" / f"{part}.txt") for part in ("train", "val"))
+    train, val = (_names(root / LISTS / f"{part}.txt") for part in ("train", "val"))
     if both := sorted(set(train) & set(val)):
         raise DataError(f"{root}: {both[0]} is in train.txt and in val.txt, expected each image in one of them")
     names = [*train, *val]
@@ -108,6 +128,45 @@ def scenes(path: str = "") -> Scenes:
     return Scenes(
         f"voc:{root.resolve().name}", images, masks, _classes(root, masks), test, f"{root}, tested on its val.txt"
     )
+
+
+def load(path: str = "") -> NoReturn:
+    """Refuse: what asks for a data set wants a class of every image.
+
+    Raises:
+        SettingsError: always.
+    """
+    raise SettingsError(
+        "voc has a class for every pixel, and one for every image is needed here; metaloss train takes it"
+    )
+
+
+def fetch() -> None:
+    """Download VOC2012 into the user's data folder (2 GB)."""
+    year = "VOCdevkit/VOC2012"
+    needs = [f"{year}/{part}" for part in ("JPEGImages", "SegmentationClass", LISTS)]
+    _torchvision.download("voc", "VOCSegmentation", needs, [{"year": "2012", "image_set": "trainval"}])
+
+
+def verify(path: str = "") -> list[str]:
+    """Read and check every image and mask; the lines to print: how many pixels every class has.
+
+    Raises:
+        DataError: files are missing or damaged.
+    """
+    found = scenes(path)
+    counts = torch.stack([found.counts(row) for row in range(len(found.paths))])
+    train, test = (counts[rows].sum(0).tolist() for rows in (~found.test, found.test))
+    names = {**dict(enumerate(found.classes)), IGNORE: "no class"}
+    width = max(map(len, names.values()))
+    split = f"{int((~found.test).sum())} to train, {int(found.test.sum())} to test"
+    return [
+        f"{found.name}: {found.origin}",
+        f"{len(found.paths)} images ({split}) with a class for every pixel, {len(found.classes)} classes",
+        f"{'pixels':{width}}  {'training':>12}{'test':>12}",
+        *(f"{name:{width}}  {train[number]:12}{test[number]:12}" for number, name in names.items()),
+        f"fingerprint {found.fingerprint()}",
+    ]
 
 
 def _root(place: Path) -> Path | None:
