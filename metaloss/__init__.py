@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from metaloss.elimination import eliminate as eliminate
     from metaloss.recommendation import recommend as recommend
     from metaloss.refinement import refine as refine
+    from metaloss.reproduction import reproduce as reproduce
     from metaloss.search import evolve as evolve
     from metaloss.search import resume as resume
     from metaloss.studies import study as study
@@ -32,6 +33,7 @@ _PUBLIC = {
     "refine": "metaloss.refinement",
     "compare": "metaloss.comparison",
     "recommend": "metaloss.recommendation",
+    "reproduce": "metaloss.reproduction",
     "fit": "metaloss.training.fitting",
     "fit_all": "metaloss.training.fitting",
     "study": "metaloss.studies",
@@ -42,7 +44,7 @@ _PUBLIC = {
 
 __all__ = [
     "Console", "Criterion", "__version__", "compare", "eliminate", "evolve", "fit", "fit_all", "load", "recommend",
-    "refine", "resume", "study",
+    "refine", "reproduce", "resume", "study",
 ]  # fmt: skip
 
 

@@ -20,6 +20,7 @@ from metaloss.genomes._symbolic import Symbolic
 from metaloss.language.primitives import PRIMITIVES
 from metaloss.losses import Losses
 from metaloss.notation import clock
+from metaloss.reproduction import published
 from metaloss.run import Run, find, runs
 from metaloss.search import pick
 from metaloss.settings import Settings
@@ -30,7 +31,10 @@ from metaloss.training import models
 from metaloss.training import settings as training
 from metaloss.training.ground import Trainings
 
-LISTS = ("tasks", "losses", "primitives", "genomes", "strategies", "classifiers", "data", "runs", "models", "protocols")
+LISTS = (
+    *("tasks", "losses", "primitives", "genomes", "strategies", "classifiers", "data", "runs", "models", "protocols"),
+    "tables",
+)
 COUNTS = (2, 10, 100, 1000)  # of classes, for which a loss's gain is given
 TIMED = 8  # candidates that an estimate is timed on
 
@@ -55,6 +59,8 @@ def listing(kind: str, out: Path) -> list[dict[str, Any]]:
         return [{"name": name, "about": models.about(name)} for name in models.names()]
     if kind == "protocols":
         return [{"name": name, "about": training.about(name)} for name in training.protocols()]
+    if kind == "tables":
+        return [{"name": name, "about": published.about(name)} for name in published.names()]
     package, known = ("datasets", datasets.names()) if kind == "data" else (kind, registry.names(kind))
     return [{"name": name, "about": _headline(f"metaloss.{package}.{name}")} for name in known]
 

@@ -168,6 +168,8 @@ _MORGAN = (
           "derivative, its square, twice the value.", reading="code"),
     Entry("a1", "sum(-ln(i0e(log10(p)))*y)", MORGAN, "A bracket is missing in print; y stands outside the logarithm."),
     Entry("a2", "sum(y/i0e(ln(p)))", MORGAN, "The inverse Bessel logarithm; 1 at best."),
+    Entry("a2_smoothed", "sum((y*(1 - alpha) + alpha/C)/i0e(ln(p)))", MORGAN, "a2 with label smoothing, A2_0.10 of "
+          "tables 5 and 6; the targets are smoothed as in the authors' code.", parameters={"alpha": (0.1, 0.0, 1.0)}),
 )  # fmt: skip
 
 _EVOLVED = (

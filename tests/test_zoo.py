@@ -106,6 +106,7 @@ REFERENCE = {
     "a0": lambda y, p: -ln(1 / (1 + lg(p).abs())) * y,
     "a1": lambda y, p: -ln(i0e(lg(p))) * y,
     "a2": lambda y, p: y / i0e(ln(p)),
+    "a2_smoothed": lambda y, p: (0.9 * y + 0.1 / C) / i0e(ln(p)),
     "ngl": lambda y, p: torch.exp(2.4092 - p - p * y) - torch.cos(torch.cos(torch.sin(p))),
     "ngl(scaled=True)": lambda y, p: REFERENCE["ngl"](y, torch.sigmoid(p)),
     "baikal": lambda y, p: -(torch.log(p + 1e-7) - y / (p + 1e-7)),

@@ -94,25 +94,36 @@ def recommend(
 
 
 @click.command(cls=Command)
-@click.argument("table", metavar="mln")
-@click.option("--loss", metavar="RUN|LOSS", help="What stands for the paper's own loss; the shipped one by default.")
-@click.option("--evolve", "anew", is_flag=True, help="Evolve it anew, by the default search.")
-@click.option("--set", "assignments", multiple=True, metavar="test_tasks=300", help="Any setting of a comparison.")
+@click.argument("table", metavar="TABLE")
+@click.option("--loss", multiple=True, metavar="RUN|LOSS", help="Rows of the table; of mln, what stands for its own.")
+@click.option("--column", "columns", multiple=True, metavar="NAME", help="Columns of the table; all by default.")
+@click.option("--run", is_flag=True, help="Train what is missing, and go on with what was interrupted.")
+@click.option("--set", "assignments", multiple=True, metavar="model=convnet", help="What stands in for the paper's.")
+@click.option("--seeds", type=int, help="Trainings of every loss.")
+@_options.device
+@click.option("--trainings", default="trainings", show_default=True, help="Where full-size trainings are.")
+@click.option("--study", metavar="DIR", help="Of morgan-tau: a study, whatever its settings.")
+@click.option("--evolve", "anew", is_flag=True, help="Of mln: evolve its loss anew, by the default search.")
 @click.option("--runs", default="runs", show_default=True, help="Where runs are made and looked for by name.")
 @_options.out("compare", "report")
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON, and nothing else.")
 @_options.debug
 def reproduce(
-    table: str, loss: str | None, anew: bool, assignments: Sequence[str], runs: str, out: str, as_json: bool
-) -> None:
-    """Print a paper's table beside ours, on the data sets that are here."""
+    table: str, loss: Sequence[str], run: bool, assignments: Sequence[str], seeds: int | None, device: str | None,
+    anew: bool, as_json: bool, **flags: Any,
+) -> None:  # fmt: skip
+    """Print a paper's table beside ours, and what was not run (metaloss list tables)."""
     from metaloss.console import Console
 
-    console = Console(quiet=True)
-    with console, interruptible(console, lambda: f"metaloss evolve --resume {console.folder}") as stop:
+    console, line = Console(as_json or not run), click.get_current_context().meta["line"]
+    again = (lambda: line) if run else lambda: f"metaloss evolve --resume {console.folder}"
+    with console, interruptible(console, again) as stop:
         from metaloss import reproduction
         from metaloss.settings import assignment, merged
 
-        how = {"out": out, "runs": runs, "reporter": console, "stop": stop}
-        found = reproduction.reproduce(table, loss=loss, evolve=anew, **how, **merged(*map(assignment, assignments)))
+        own = {key: value for key, value in {"seeds": seeds, "device": device}.items() if value is not None}
+        settings = merged(*map(assignment, assignments), own)
+        places = {"folder": flags.pop("trainings"), "studies": "studies", **flags}
+        how = {"reporter": console, "stop": stop, "run": run, "evolve": anew}
+        found = reproduction.start(table, settings, loss=[x.strip() for x in loss], **how, **places)
     click.echo(json.dumps(found.plain(), indent=1) if as_json else "\n".join(reproduction.lines(found)))

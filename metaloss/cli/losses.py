@@ -48,7 +48,9 @@ def export(spec: str, path: Path, out: str) -> None:
 
 
 @click.command("list", cls=Command)
-@click.argument("kind", metavar="tasks|losses|primitives|genomes|strategies|classifiers|data|runs|models|protocols")
+@click.argument(
+    "kind", metavar="tasks|losses|primitives|genomes|strategies|classifiers|data|runs|models|protocols|tables"
+)
 @click.argument("pattern", default="")
 @click.option("--out", default="runs", show_default=True, help="Where runs are.")
 @_options.json

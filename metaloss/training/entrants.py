@@ -60,8 +60,15 @@ def keep(folder: Path, entrants: Sequence[Entrant]) -> None:
 
 def read(folder: Path, labels: Sequence[str]) -> list[nn.Module]:
     """The losses of a folder, as they were kept there."""
-    found = []
-    for x in entered(labels, [nn.Identity()] * len(labels), 0):
-        kept = folder / "losses" / x.slug
-        found.append(catalogue.load(kept if (kept / "loss.json").is_file() else x.label))
-    return found
+    return [kept(folder, x) for x in entered(labels, [nn.Identity()] * len(labels), 0)]
+
+
+def kept(folder: Path, entrant: Entrant) -> nn.Module:
+    """The loss of a folder that goes by these names.
+
+    Raises:
+        SettingsError: it was not kept, and its label is no loss's name.
+        DamagedFile: its files do not check out.
+    """
+    path = folder / "losses" / entrant.slug
+    return catalogue.load(path if (path / "loss.json").is_file() else entrant.label)

@@ -167,9 +167,7 @@ def resolve(table: Mapping[str, Any]) -> Training:
     Raises:
         SettingsError: names the setting, what was given and what is allowed.
     """
-    found = {**table, "loss": (table["loss"],)} if isinstance(table.get("loss"), str) else dict(table)
-    if isinstance(found.get("augment"), str):
-        found["augment"] = {"kind": found["augment"]}
+    found = dict(_spelt({**table, "loss": (table["loss"],)} if isinstance(table.get("loss"), str) else table))
     if isinstance(found.get("rates"), float | int):
         found["rates"] = (found["rates"],)
     resolved: Training = registry.validated(Training, found, "train")
@@ -200,13 +198,24 @@ def protocol(name: str, *tables: Mapping[str, Any]) -> dict[str, Any]:
 def over(*tables: Mapping[str, Any]) -> dict[str, Any]:
     """Tables laid over each other, the later one on top; a length or rate that is given drops the earlier one's twin.
 
+    Another kind of augmentation keeps the sizes that are given.
+
     >>> over({"steps": 20, "rates": [0.1, 0.2]}, {"epochs": 2, "lr": 0.1})
     {'epochs': 2, 'lr': 0.1}
+    >>> over({"augment": {"kind": "base", "pad": 28}}, {"augment": "cutout"})
+    {'augment': {'kind': 'cutout', 'pad': 28}}
     """
     result: dict[str, Any] = {}
-    for table in tables:
+    for table in map(_spelt, tables):
+        if isinstance(kind := table.get("augment"), Mapping) and isinstance(old := result.get("augment"), Mapping):
+            table = {**table, "augment": {**old, **kind}}
         for one, other in (("epochs", "steps"), ("steps", "epochs"), ("lr", "rates"), ("rates", "lr")):
             if one in table:
                 result.pop(other, None)
         result = merged(result, table)
     return result
+
+
+def _spelt(table: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The table with an augmentation that is given by its kind alone as a table."""
+    return {**table, "augment": {"kind": table["augment"]}} if isinstance(table.get("augment"), str) else table

@@ -10,7 +10,7 @@ from metaloss.training import settings
 from metaloss.training.models import known
 from metaloss.training.settings import Augment, over, protocol, protocols, resolve
 
-PAPERS = ["loss-report", "morgan-finetune", "morgan-surrogate", "morgan-wrn", "ngl-imagenet", "ngl-small"]
+PAPERS = ["loss-report", "morgan-finetune", "morgan-surrogate", "morgan-wrn", "ngl-imagenet", "ngl-small", "ngl-voc"]
 
 
 def test_the_protocols_are_those_of_the_papers():
@@ -37,6 +37,12 @@ def test_what_is_given_wins_over_a_protocol():
     chosen = resolve(protocol("morgan-surrogate", {"epochs": 3, "augment": {"kind": "all"}, "rates": [0.1, 0.2]}))
     assert (chosen.epochs, chosen.steps, chosen.lr, chosen.rates) == (3, None, None, (0.1, 0.2))
     assert (chosen.augment.kind, chosen.augment.patch, chosen.batch) == ("all", 16, 128)
+
+
+@pytest.mark.parametrize("augment", ["cutout", {"kind": "cutout"}])
+def test_another_augmentation_keeps_the_sizes_of_a_protocol(augment):
+    chosen = resolve(protocol("morgan-finetune", {"augment": augment}))
+    assert (chosen.augment.kind, chosen.augment.pad, chosen.augment.patch) == ("cutout", 28, 112)
 
 
 def test_morgan_s_surrogate_is_as_printed():

@@ -1,0 +1,41 @@
+"""A folder of small images with settings that train on it in no time, and trainings that are only written."""
+
+import json
+
+import numpy as np
+import tomli_w
+from PIL import Image
+
+from metaloss.training import job, module
+from metaloss.training.settings import protocol, resolve
+
+SCANS = {"data": "folder:scans", "model": "convnet", "steps": 4, "epoch_steps": 2, "batch": 4, "warmup": 1}
+
+
+def surroundings(patch, folder):
+    """Work in this folder, with forty grey images, dark and bright ones; no other data, no figures."""
+    patch.chdir(folder)
+    patch.setenv("METALOSS_DATA", str(folder / "no-data"))
+    patch.setattr(module, "PAUSE", 0.0)
+    patch.setattr(job, "PAUSE", 0.0)
+    patch.setattr(job.figures, "curves", lambda trainings: [])
+    draw = np.random.default_rng(0)
+    for name, level in (("bright", 160), ("dark", 100)):
+        (folder / "scans" / name).mkdir(parents=True)
+        for i in range(20):
+            pixels = (level + 60 * draw.standard_normal((12, 12))).clip(0, 255).astype(np.uint8)
+            Image.fromarray(pixels).save(folder / "scans" / name / f"{i:02d}.png")
+
+
+def written(parent, name, paper, accuracies, **changes):
+    """The folder of a training as it stands when it is over: a protocol's, with other settings over it."""
+    chosen = resolve(protocol(paper, {**changes, "loss": list(accuracies)}))
+    folder = parent / "trainings" / name
+    folder.mkdir(parents=True)
+    (folder / "config.toml").write_text(tomli_w.dumps(chosen.table()))
+    rows = [
+        {"loss": loss, "lr": chosen.rate, "n": chosen.seeds, "failed": 0, "accuracy": mean, "accuracy_std": std}
+        for loss, (mean, std) in accuracies.items()
+    ]
+    (folder / "summary.json").write_text(json.dumps({"table": rows}))
+    return folder
