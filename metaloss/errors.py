@@ -29,6 +29,10 @@ class RunInUse(MetalossError):
     exit_code = 3
 
 
+class ProcessLost(MetalossError):
+    """A process that worked on another device has ended; the training goes on from its checkpoint."""
+
+
 class DamagedFile(MetalossError):
     """A file of a run or of a loss does not check out."""
 

@@ -13,7 +13,7 @@ from metaloss.errors import SettingsError
 
 PLAIN = (
     *("model", "data", "size", "epochs", "steps", "batch", "optimiser", "lr", "momentum", "weight_decay"),
-    *("schedule", "warmup", "subset", "seeds", "seed", "precision", "device", "pretrained", "tensorboard"),
+    *("schedule", "warmup", "subset", "seeds", "seed", "precision", "device", "devices", "pretrained", "tensorboard"),
 )
 
 
@@ -40,6 +40,7 @@ PLAIN = (
 @_options.seed
 @click.option("--precision", metavar="32-true|16-mixed|bf16-mixed", help="Lightning's name of the numbers.")
 @_options.device
+@click.option("--devices", type=int, help="How many of them train one network together (1).")
 @click.option("--tensorboard", is_flag=True, default=None, help="Also write TensorBoard's files.")
 @click.option("--config", type=click.Path(path_type=Path), help="A training's config.toml; flags win.")
 @_options.setting("augment.patch=8")

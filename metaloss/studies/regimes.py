@@ -210,5 +210,5 @@ def _full_size(study: Study, table: Mapping[str, Any], device: torch.device, sto
     chosen = resolve({"seed": study.seed, **rest})
     known(chosen.model)
     job = Job(Path(), chosen, opened_images(chosen, device), [], device, None, Silent(), stop)
-    job.classifier(chosen.seed)  # what does not fit is said before there is a folder
+    job.check()
     return FullSize(table["name"], chosen.rates or study.rates or (chosen.rate,), job)

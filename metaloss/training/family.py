@@ -9,7 +9,7 @@ from metaloss import registry
 from metaloss.errors import SettingsError
 from metaloss.training.settings import Training, resolve
 
-SEARCH = ("loss", "seeds", "device", "tensorboard")  # settings of a training that a search decides
+SEARCH = ("loss", "seeds", "device", "devices", "tensorboard")  # settings of a training that a search decides
 
 
 @settings(frozen=True, config=ConfigDict(extra="forbid"))

@@ -105,7 +105,7 @@ def start(
         )
     entrants = entered(chosen.loss, loaded, material.classes)
     job = Job(Path(), chosen, material, entrants, device, given.get("model"), reporter, stop)
-    job.classifier(chosen.seed)  # what does not fit is said before there is a folder
+    job.check()
     job.folder = records.create(out, chosen, material, sys.argv, device)
     keep(
         job.folder, [x for x, spec in zip(entrants, losses or chosen.loss, strict=True) if isinstance(spec, str | Path)]
@@ -139,7 +139,10 @@ def go_on(
     kept = read(folder, chosen.loss) if not all(loaded) else []
     entrants = entered(chosen.loss, [x or kept[i] for i, x in enumerate(loaded)], material.classes)
     records.recognise(folder, records.conditions(material, device), allow_changes)
-    return _carry(Job(folder, chosen, material, entrants, device, given.get("model"), reporter, stop))
+    job = Job(folder, chosen, material, entrants, device, given.get("model"), reporter, stop)
+    if chosen.devices > 1 and records.summary(folder) is None:
+        job.check()
+    return _carry(job)
 
 
 def needed() -> None:

@@ -27,6 +27,7 @@ from metaloss.training.images import Material, Rows, opened, pass_length
 from metaloss.training.measuring import measure
 from metaloss.training.memory import Memory
 from metaloss.training.models import Classifier, Shape, build, known, repeats
+from metaloss.training.plan import Plan
 from metaloss.training.settings import Training
 
 LOOK = 512  # images looked at at once
@@ -167,7 +168,7 @@ class Trainings:
             return error
 
     def _trained(self, job: Job, stop: Callable[[], bool]) -> float:
-        from metaloss.training.module import Plan, train
+        from metaloss.training.module import train
 
         chosen, key = shortened(self.family.training, job.steps, self.steps), job.key
         rows = self.material.training_rows(chosen.per_class, key)

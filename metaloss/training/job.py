@@ -14,12 +14,13 @@ from torch import nn
 from metaloss import storage
 from metaloss.errors import MetalossError
 from metaloss.streams import Stream
-from metaloss.training import figures, records, results, segmentation
+from metaloss.training import figures, ranks, records, results, segmentation
 from metaloss.training.course import course
 from metaloss.training.entrants import Entrant
 from metaloss.training.images import Material, pass_length
 from metaloss.training.measuring import measure
 from metaloss.training.models import Classifier, Shape, build, repeats, seeded
+from metaloss.training.plan import Plan
 from metaloss.training.records import Trained
 from metaloss.training.settings import Training
 
@@ -57,6 +58,19 @@ class Job:
     def seeds(self) -> list[int]:
         """Of the trainings of every loss."""
         return [self.chosen.seed + i for i in range(self.chosen.seeds)]
+
+    def check(self) -> None:
+        """Say what does not fit, before there is a folder.
+
+        Raises:
+            SettingsError: the images are too small for the network; or what `ranks.check` says of several devices.
+        """
+        chosen, classifier = self.chosen, self.classifier(self.chosen.seed)
+        if chosen.devices > 1:
+            rows = self.material.training_rows(chosen.per_class, Stream(chosen.seed))
+            losses = {f"the loss {x.label}": x.loss for x in self.entrants}
+            given = {"the network": classifier, **losses}
+            ranks.check(chosen.devices, self.device, min(chosen.batch, len(rows)), given)
 
     def run(self) -> dict[str, Any]:
         """Train all that is not trained yet, test, and write the summary."""
@@ -120,7 +134,7 @@ class Job:
         return best.lr, [{"lr": x.lr, score: max(x.validation, 0.0)} for x in tried]
 
     def _trained(self, entrant: Entrant, lr: float, seed: int, state: Path) -> Trained:
-        from metaloss.training.module import Plan, train
+        from metaloss.training.module import train
 
         chosen, key = self.chosen, Stream(seed)
         rows = self.material.training_rows(chosen.per_class, key)

@@ -19,10 +19,11 @@ def heading(job: Job) -> list[str]:
     train, validation, test = len(shares.train), len(shares.validation), len(shares.test)
     images = f"{train} images to train on{subset}, {validation} to validate, {test} to test"
     size = f"{chosen.size}x{chosen.size}" if chosen.size else "x".join(map(str, job.material.size))
+    device = f"{chosen.devices} x {job.device}" if chosen.devices > 1 else str(job.device)
     trainings = len(job.entrants) * (chosen.seeds + max(0, len(chosen.rates) - 1))
     return [
         f"metaloss {__version__} · {chosen.model} at {size} · {chosen.optimiser}, {chosen.schedule} · augment "
-        f"{chosen.augment.kind} · {trainings} trainings · {job.device}",
+        f"{chosen.augment.kind} · {trainings} trainings · {device}",
         f"data    {job.material.dataset.name}: {images}; {job.material.dataset.origin}",
         f"folder  {job.folder}",
         HEADER if not job.material.segments else PIXELS,

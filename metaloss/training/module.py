@@ -4,58 +4,29 @@ import contextlib
 import logging
 import time
 import warnings
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import lightning
 import torch
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
+from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities.warnings import PossibleUserWarning  # type: ignore[attr-defined]
 from torch import Tensor, nn
 
 from metaloss.errors import DamagedFile, Interrupted, MetalossError, SettingsError
 from metaloss.streams import Stream
-from metaloss.training import segmentation
+from metaloss.training import ranks, segmentation
 from metaloss.training.augmentations import mixed, raw
-from metaloss.training.course import Course
-from metaloss.training.images import Batch, Material, Rows, order
+from metaloss.training.images import Batch
 from metaloss.training.measuring import measure
 from metaloss.training.models import Classifier, outputs
-from metaloss.training.settings import Training
+from metaloss.training.plan import Feed, Plan, moved
 
 WATCH = 50  # steps after which a GPU is asked whether the losses are finite; a CPU is asked every time
 LOOK = 4  # times as many images as a batch has are validated at once
 PAUSE = 5.0  # seconds between two checkpoints, at least
-
-
-@dataclass(frozen=True, eq=False)
-class Plan:
-    """One training: a loss, a rate, a seed.
-
-    Attributes:
-        chosen: the settings.
-        material: the images.
-        rows: those to train on.
-        course: of the learning rate.
-        lr: its highest.
-        key: of every random draw.
-        checkpoint: the file that an interrupted training goes on from; None: none is kept.
-        told: called with every epoch's record and the seconds it took.
-        stop: asked before every step.
-        logs: the folder of TensorBoard's files; None: none are written.
-    """
-
-    chosen: Training
-    material: Material
-    rows: Rows
-    course: Course
-    lr: float
-    key: Stream
-    checkpoint: Path | None = None
-    told: Callable[[dict[str, Any], float], None] = lambda record, seconds: None
-    stop: Callable[[], bool] = lambda: False
-    logs: Path | None = None
 
 
 class Supervised(lightning.LightningModule):
@@ -90,11 +61,12 @@ class Supervised(lightning.LightningModule):
         return self.plan.lr * self.plan.course.scale(step, [row["val_loss"] for row in self.history])
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        """Set the rate, and seed what is drawn in this step by its number alone."""
+        """Set the rate, and seed what is drawn in this step by its number, and the device's, alone."""
         if self.plan.stop():
             raise Interrupted
         step = self.global_step
-        sow(self.plan.key.at("step", step), self.device)
+        part = (self.global_rank,) if self.plan.chosen.devices > 1 else ()
+        sow(self.plan.key.at("step", step, *part), self.device)
         for group in self.trainer.optimizers[0].param_groups:
             group["lr"] = self.rate(step)
 
@@ -112,16 +84,42 @@ class Supervised(lightning.LightningModule):
         value: Tensor = self.loss(logits, target)
         for other in others:
             value = value + chosen.auxiliary * self.loss(other, target)
-        self.values.append(value.detach())
+        self.values.append(ranks.mean(value.detach(), chosen.devices))
         # A GPU would have to finish all of its work before it can answer.
         period = 1 if value.device.type == "cpu" else WATCH
         if len(self.values) % period == 0:
             self._watch(period)
         return value
 
+    def on_after_backward(self) -> None:
+        """Refuse what several devices cannot average: they wait for a gradient of every parameter."""
+        if self.plan.chosen.devices == 1:
+            return
+        idle = [name for name, p in self.named_parameters() if p.requires_grad and p.grad is None]
+        if idle:
+            raise SettingsError(
+                f"devices: {', '.join(idle[:3])} had no part in the loss of a step, and several devices need all "
+                "parameters: freeze them, or train on one device"
+            )
+
     def on_train_epoch_end(self) -> None:
-        """Measure on the validation share, put it on record, and keep a checkpoint."""
+        """Measure on the validation share, put it on record, and keep a checkpoint: on the first device."""
         self._watch(WATCH)
+        found: Any = (self._record(), self._due()) if self.global_rank == 0 else None
+        record, due = self.trainer.strategy.broadcast(found)
+        self.values = []
+        self.history.append(record)
+        if self.logger is not None:
+            self.log_dict({key: float(x) for key, x in record.items() if key not in ("epoch", "step")})
+        if due and self.plan.checkpoint is not None:
+            self.trainer.save_checkpoint(self.plan.checkpoint)
+            self.saved = time.monotonic()
+        now = time.perf_counter()
+        self.plan.told(record, now - self.began)
+        self.began = now
+
+    def _record(self) -> dict[str, Any]:
+        """What there is to say of an epoch."""
         plan, step = self.plan, self.global_step
         pixels = plan.material.segments
         look, size = (segmentation.measure, plan.chosen.batch) if pixels else (measure, LOOK * plan.chosen.batch)
@@ -131,16 +129,13 @@ class Supervised(lightning.LightningModule):
             "epoch": len(self.history) + 1, "step": step, "train_loss": float(torch.stack(self.values).double().mean()),
             "val_loss": found.loss, "val_accuracy": found.accuracy, "val_f1": found.f1, "lr": self.rate(step - 1),
         }  # fmt: skip
-        if pixels:
-            record["val_iou"] = found.iou
-        self.values = []
-        self.history.append(record)
-        if self.logger is not None:
-            self.log_dict({key: float(x) for key, x in record.items() if key not in ("epoch", "step")})
-        self._keep(last=step >= plan.course.steps)
-        now = time.perf_counter()
-        plan.told(record, now - self.began)
-        self.began = now
+        return {**record, "val_iou": found.iou} if pixels else record
+
+    def _due(self) -> bool:
+        """Whether a checkpoint is."""
+        plan = self.plan
+        last = self.global_step >= plan.course.steps
+        return plan.checkpoint is not None and not last and time.monotonic() - self.saved >= PAUSE
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the epochs so far."""
@@ -149,12 +144,6 @@ class Supervised(lightning.LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Go on from them."""
         self.history = checkpoint["history"]
-
-    def _keep(self, last: bool) -> None:
-        now = time.monotonic()
-        if self.plan.checkpoint is not None and not last and now - self.saved >= PAUSE:
-            self.trainer.save_checkpoint(self.plan.checkpoint)
-            self.saved = now
 
     def _watch(self, last: int) -> None:
         """Raise a MetalossError where a loss of the last steps was not finite."""
@@ -184,17 +173,21 @@ def sow(key: Stream, device: torch.device) -> None:
         torch.cuda.default_generators[device.index or 0].manual_seed(number)
 
 
-class Feed:
-    """The batches of the epoch that comes next."""
+class Placed(LightningEnvironment):
+    """Tells Lightning that its processes are there already, and which one this is."""
 
-    def __init__(self, plan: Plan, step: Callable[[], int]) -> None:
-        self.plan, self.step = plan, step
+    def __init__(self, rank: int) -> None:
+        super().__init__()
+        self.rank = rank
 
-    def __iter__(self) -> Iterator[Batch]:
-        plan, first = self.plan, self.step()
-        batch = min(plan.chosen.batch, len(plan.rows))
-        steps = min(plan.course.epoch_steps, plan.course.steps - first)
-        return plan.material.source.batches(order(plan.rows, batch, plan.key, first, steps), batch)
+    @property
+    def creates_processes_externally(self) -> bool:
+        """Always: by the file beside this one."""
+        return True
+
+    def local_rank(self) -> int:
+        """The number of this process and of its device."""
+        return self.rank
 
 
 def train(classifier: Classifier, loss: nn.Module, plan: Plan) -> list[dict[str, Any]]:
@@ -206,22 +199,38 @@ def train(classifier: Classifier, loss: nn.Module, plan: Plan) -> list[dict[str,
         MetalossError: the loss became infinite or not a number.
         Interrupted: the plan's `stop` said so; the checkpoint of an earlier epoch stays.
         DamagedFile: the checkpoint cannot be read.
+        ProcessLost: the process of another device has ended.
     """
-    device = (
-        plan.material.source.device if hasattr(plan.material.source, "device") else plan.material.source.labels.device
-    )
-    module = Supervised(classifier, loss, plan)
     start = plan.checkpoint if plan.checkpoint is not None and plan.checkpoint.exists() else None
     if start is not None:
         _check(start)
+    if plan.chosen.devices == 1:
+        return _fitted(classifier, loss, plan, start, 0)
+    given = (classifier, loss, moved(plan, torch.device("cpu")), start)
+    with ranks.spread(_follow, given, plan.chosen.devices, plan.device):
+        return _fitted(classifier, loss, plan, start, 0)
+
+
+def _follow(rank: int, device: torch.device, classifier: Classifier, loss: nn.Module, plan: Plan, start: Any) -> None:
+    """What another process does: the same training, on its part of every batch."""
+    _fitted(classifier.to(device), loss.to(device), moved(plan, device), start, rank)
+
+
+def _fitted(
+    classifier: Classifier, loss: nn.Module, plan: Plan, start: Path | None, rank: int
+) -> list[dict[str, Any]]:  # fmt: skip
+    module, device, devices = Supervised(classifier, loss, plan), plan.device, plan.chosen.devices
+    strategy: Any = DDPStrategy(cluster_environment=Placed(rank)) if devices > 1 else "auto"
     with _quiet(), torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         trainer = lightning.Trainer(
-            accelerator="gpu" if device.type == "cuda" else "cpu", devices=1, max_epochs=plan.course.epochs,
-            precision=plan.chosen.precision, logger=_logger(plan), enable_checkpointing=False,
-            enable_progress_bar=False, enable_model_summary=False, use_distributed_sampler=False, limit_val_batches=0,
+            accelerator="gpu" if device.type == "cuda" else "cpu", devices=devices, strategy=strategy,
+            max_epochs=plan.course.epochs, precision=plan.chosen.precision, logger=_logger(plan),
+            enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
+            use_distributed_sampler=False, limit_val_batches=0,
             default_root_dir=None if plan.checkpoint is None else plan.checkpoint.parent,
         )  # fmt: skip
-        trainer.fit(module, Feed(plan, lambda: module.global_step), ckpt_path=start, weights_only=True)
+        feed = Feed(plan, lambda: module.global_step, rank)
+        trainer.fit(module, feed, ckpt_path=start, weights_only=True)
     return module.history
 
 

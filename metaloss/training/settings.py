@@ -94,8 +94,10 @@ class Training:
         seed: of the first training's random draws, and of the validation share.
         precision: Lightning's name of the numbers to compute with.
         device: where to train.
+        devices: how many of them train one network together, each on an equal part of every batch; processes, on the
+            CPU. What is drawn in a step, and batch normalisation, is of a part.
         resident: bytes of images up to which all of them live on the device; larger sets are read batch by batch.
-        workers: processes that read such a set.
+        workers: processes that read such a set, for every device.
         tensorboard: also write TensorBoard's files.
     """
 
@@ -127,6 +129,7 @@ class Training:
     seed: Annotated[int, Field(ge=0, lt=2**62)] = 0
     precision: Literal["32-true", "16-mixed", "bf16-mixed"] = "32-true"
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    devices: Count = 1
     resident: Annotated[int, Field(ge=0)] = 2 << 30
     workers: Annotated[int, Field(ge=0, le=256)] = 2
     tensorboard: bool = False

@@ -89,6 +89,7 @@ def test_a_contact_sheet_of_masks_is_drawn_too(metaloss, tmp_path):
         (("--resume", "x"), "error: no training 'x': neither a training's folder nor one under trainings"),
         (("--resume", "x", "--protocol", "y"), "error: --resume keeps the training's settings"),
         (("--protocol", "ngl-smal"), "error: unknown protocol 'ngl-smal'. Did you mean 'ngl-small'?"),
+        (("--batch", "9", "--devices", "2"), "error: batch: the 9 images of a step cannot be cut in equal parts for 2"),
         (("--subset", "50"), "error: train: subset: expected a number and '-per-class'"),
     ],
 )

@@ -15,7 +15,8 @@ from metaloss.training.course import course
 from metaloss.training.images import order, pass_length, resident
 from metaloss.training.measuring import measure
 from metaloss.training.models import Classifier, Shape, seeded
-from metaloss.training.module import Plan, train
+from metaloss.training.module import train
+from metaloss.training.plan import Feed, Plan
 from metaloss.training.settings import resolve
 
 KEY = Stream(0).at("train")
@@ -180,6 +181,60 @@ def test_tensorboard_that_is_missing_is_one_line(setting, tmp_path, monkeypatch)
     classifier, plan = setting()
     with pytest.raises(SettingsError, match="pip install 'metaloss"):
         train(classifier, metaloss.load("ce"), plan)
+
+
+# --- several devices ---
+
+
+def close(one, other):
+    return all(torch.allclose(a, b, rtol=1e-5, atol=1e-7) for a, b in zip(one, other, strict=True))
+
+
+def test_two_devices_train_as_one_and_go_on_to_the_same_bits(setting, tmp_path):
+    alone, plan = setting()
+    expected = train(alone, metaloss.load("ce"), plan)
+    setting.how["checkpoint"] = tmp_path / "last.ckpt"
+    whole, plan = setting(devices=2)
+    history = train(whole, metaloss.load("ce"), plan)
+    assert close(state(whole), state(alone))
+    assert [row["step"] for row in history] == [row["step"] for row in expected]
+    assert [row["train_loss"] for row in history] == pytest.approx([row["train_loss"] for row in expected], rel=1e-5)
+    setting.how["told"] = lambda record, seconds: told.append(record)
+    told, (resumed, plan) = [], setting(devices=2)
+    assert train(resumed, metaloss.load("ce"), plan) == history
+    assert told == history[-1:], "it went on from the last checkpoint"
+    assert same(state(resumed), state(whole))
+
+
+class BreaksElsewhere(Breaks):
+    """The same, on the second device alone."""
+
+    def forward(self, logits, target):
+        value = super().forward(logits, target)
+        return value if torch.distributed.get_rank() else nn.functional.cross_entropy(logits, target)
+
+
+def test_a_loss_that_is_no_number_on_another_device_stops_all(setting):
+    classifier, plan = setting(devices=2, lr=0.25, schedule="constant")
+    with pytest.raises(MetalossError, match=r"the loss is nan at step 3 \(learning rate 0.25\): BreaksElsewhere"):
+        train(classifier, BreaksElsewhere(), plan)
+
+
+def test_a_parameter_without_a_gradient_is_named(setting):
+    classifier, plan = setting(devices=2)
+    found = module.Supervised(classifier, nn.CrossEntropyLoss(), plan)
+    with pytest.raises(SettingsError, match=r"devices: classifier\.network\.1\.weight, .* had no part in the loss"):
+        found.on_after_backward()
+
+
+def test_the_devices_parts_make_up_the_batch(setting):
+    _, plan = setting(devices=4)
+    _, alone = setting()
+    parts = [list(Feed(plan, lambda: 2, rank)) for rank in range(4)]
+    whole = list(Feed(alone, lambda: 2, 0))
+    for step, (images, labels) in enumerate(whole):
+        assert torch.equal(torch.cat([part[step][0] for part in parts]), images)
+        assert torch.equal(torch.cat([part[step][1] for part in parts]), labels)
 
 
 def test_logits_that_are_no_numbers_measure_as_none(setting):

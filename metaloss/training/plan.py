@@ -1,0 +1,87 @@
+"""What one training is, and which images each of its devices sees."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from metaloss.streams import Stream
+from metaloss.training.course import Course
+from metaloss.training.images import Batch, Material, Resident, Rows, Streamed, order
+from metaloss.training.settings import Training
+
+
+def _untold(record: dict[str, Any], seconds: float) -> None:
+    pass
+
+
+def _never() -> bool:
+    return False
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """One training: a loss, a rate, a seed.
+
+    Attributes:
+        chosen: the settings.
+        material: the images.
+        rows: those to train on.
+        course: of the learning rate.
+        lr: its highest.
+        key: of every random draw.
+        checkpoint: the file that an interrupted training goes on from; None: none is kept.
+        told: called with every epoch's record and the seconds it took.
+        stop: asked before every step.
+        logs: the folder of TensorBoard's files; None: none are written.
+    """
+
+    chosen: Training
+    material: Material
+    rows: Rows
+    course: Course
+    lr: float
+    key: Stream
+    checkpoint: Path | None = None
+    told: Callable[[dict[str, Any], float], None] = _untold
+    stop: Callable[[], bool] = _never
+    logs: Path | None = None
+
+    @property
+    def device(self) -> torch.device:
+        """Where the images are."""
+        source = self.material.source
+        return source.device if isinstance(source, Streamed) else source.labels.device
+
+
+def moved(plan: Plan, device: torch.device) -> Plan:
+    """A plan with its images on another device, as another process follows it: it tells and asks nobody."""
+    source = plan.material.source
+    if isinstance(source, Streamed):
+        there: Resident | Streamed = replace(source, device=device)
+    else:
+        there = Resident(source.pixels.to(device), source.labels.to(device))
+    return replace(plan, material=replace(plan.material, source=there), told=_untold, stop=_never)
+
+
+class Feed:
+    """The batches of the epoch that comes next: a device's part of every one.
+
+    Args:
+        plan: the training.
+        step: gives the number of steps that are done.
+        rank: the device's number.
+    """
+
+    def __init__(self, plan: Plan, step: Callable[[], int], rank: int) -> None:
+        self.plan, self.step, self.rank = plan, step, rank
+
+    def __iter__(self) -> Iterator[Batch]:
+        plan, first = self.plan, self.step()
+        batch = min(plan.chosen.batch, len(plan.rows))
+        steps = min(plan.course.epoch_steps, plan.course.steps - first)
+        part = batch // plan.chosen.devices
+        rows = order(plan.rows, batch, plan.key, first, steps).reshape(steps, plan.chosen.devices, part)
+        return plan.material.source.batches(rows[:, self.rank].flatten(), part)
