@@ -60,6 +60,13 @@ class Elimination:
         kept = [self.start, *(stage.keep for stage in self.stages)]
         if kept != sorted(kept, reverse=True):
             raise ValueError(f"no stage can keep more losses than the one before, got {' → '.join(map(str, kept))}")
+        for number, stage in enumerate(self.stages, start=1):
+            some = self.stages[max(0, number - stage.mean_of) : number]
+            if stage.mean_of > number or len({x.budget for x in some}) > 1:
+                raise ValueError(
+                    f"stage {number}: mean_of = {stage.mean_of} needs as many stages up to it with the same families, "
+                    "steps and scale"
+                )
         return self
 
 
@@ -150,10 +157,10 @@ def _play(
 ) -> list[dict[str, Any]]:
     """What every stage found."""
     records: list[dict[str, Any]] = []
-    before: dict[str, float] = {}
+    before: list[dict[str, float]] = []
     for number, stage in enumerate(stages, start=1):
         record = rounds[stage.families].play(number, stage, left, before)
-        before = dict(zip(left, record["accuracy"], strict=True))
+        before.append(dict(zip(left, record["accuracy"], strict=True)))
         left = record["kept"]
         records.append(record)
         reporter.stage(row(record))
@@ -170,7 +177,7 @@ def row(record: dict[str, Any]) -> dict[str, Any]:
 def _finish(run: Run, records: list[dict[str, Any]], reporter: Any) -> Eliminated:
     """Save the winner, the picture and, last, the summary."""
     folder, last = run.folder / FOLDER, records[-1]
-    ranking = sorted(zip(last["asked"]["losses"], last["accuracy"], strict=True), key=lambda pair: -pair[1])
+    ranking = sorted(zip(last["asked"]["losses"], last["worth"], strict=True), key=lambda pair: -pair[1])
     rows = [row(record) for record in records]
     names = ", ".join(dict.fromkeys(family["name"] for record in records for family in record["asked"]["families"]))
     about = {"evolved on": ", ".join(f.name for f in run.settings.families), "eliminated on": names, "run": run.name,

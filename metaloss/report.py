@@ -37,6 +37,7 @@ LISTS = (
 )
 COUNTS = (2, 10, 100, 1000)  # of classes, for which a loss's gain is given
 TIMED = 8  # candidates that an estimate is timed on
+TIMED_STEPS = 10  # of a full training, likewise
 
 
 def listing(kind: str, out: Path) -> list[dict[str, Any]]:
@@ -167,15 +168,24 @@ def estimate(chosen: Settings, trainings: int = 64) -> dict[str, Any]:
 
 
 def full(chosen: Settings, e: Trainings, some: Losses, each_task: int, key: Stream) -> tuple[int, float]:
-    """How many full trainings a run needs, and the seconds of each, by one of them."""
-    e.scores(some[:1], "train", [key], steps=(1,))  # imports Lightning
-    began = time.perf_counter()
-    e.scores(some[:1], "train", [key])
-    seconds = (time.perf_counter() - began) / e.family.workers
+    """How many full trainings a run needs, and the seconds of each, by a few steps of one."""
     tuning = (len(e.rates(chosen.rates)) + 1) * e.most(chosen.baseline_tasks)
     last = (chosen.finalists + 2) * e.most(chosen.winner_tasks) + 2 * e.most(chosen.test_tasks)
     held_out = chosen.generations // chosen.report_every * e.most(chosen.baseline_tasks)
+    seconds = _seconds(e, some, key) / e.family.workers
     return each_task * e.most(chosen.tasks_per_generation) + tuning + last + held_out, seconds
+
+
+def _seconds(e: Trainings, some: Losses, key: Stream) -> float:
+    """A full training's: what starting and one look at the held-out images take, every epoch, and all of its steps."""
+    steps, epochs = e.length
+    few, spent = min(steps, TIMED_STEPS), []
+    for n in (1, 1, few):  # the first one imports Lightning
+        began = time.perf_counter()
+        e.scores(some[:1], "train", [key], steps=(n,))
+        spent.append(time.perf_counter() - began)
+    _, look, several = spent
+    return look * epochs + max(several - look, 0.0) / max(few - 1, 1) * (steps - 1)
 
 
 def examples(genome: Genome, tries: int, key: Stream) -> Losses:

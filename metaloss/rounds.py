@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from statistics import fmean
 from typing import Annotated, Any
 
 import torch
@@ -35,6 +36,8 @@ class Stage:
         tasks: of every family, from the meta-validation pool.
         repeats: how often, each time on other tasks; the mean counts.
         families: to play it on, by name, path or folder:PATH; those of the elimination where there are none.
+        mean_of: how many stages' accuracies are averaged to rank losses: this one's, and those of the ones just before
+            it, which must have the same budget.
     """
 
     keep: Many
@@ -43,6 +46,12 @@ class Stage:
     tasks: Many = 64
     repeats: Few = 1
     families: tuple[str, ...] = ()
+    mean_of: Few = 1
+
+    @property
+    def budget(self) -> tuple[Any, ...]:
+        """What must agree for accuracies to be averaged."""
+        return self.families, self.steps, self.scale
 
 
 @dataclass(frozen=True)
@@ -64,14 +73,16 @@ class Rounds:
     conditions: dict[str, str]
     tuned: dict[tuple[int, int], list[Tuned]] = field(default_factory=dict)
 
-    def play(self, number: int, stage: Stage, texts: Sequence[str], before: dict[str, float]) -> dict[str, Any]:
+    def play(
+        self, number: int, stage: Stage, texts: Sequence[str], before: Sequence[dict[str, float]]
+    ) -> dict[str, Any]:
         """What a round finds.
 
         Args:
             number: of the round: 1, 2, ...
             stage: its budget.
             texts: the formulas.
-            before: what each reached in the round before, if there was one.
+            before: what each reached in the rounds before, by its text.
 
         Raises:
             SettingsError: it was played with other settings.
@@ -82,10 +93,11 @@ class Rounds:
             return _same(path, storage.read_record(path), asked)
         opened = [enlarged(e, stage) for e in self.trials.families]
         ours = self._accuracies(opened, number, stage, [Formula.parse(text) for text in texts])
-        order = sorted(range(len(texts)), key=lambda i: -ours[i])
-        known = [i for i, text in enumerate(texts) if text in before]
-        tau = rank_correlation([before[texts[i]] for i in known], [ours[i] for i in known])
-        found = {"accuracy": ours, "kept": [texts[i] for i in order[: stage.keep]], "tau": tau,
+        averaged = before[len(before) - stage.mean_of + 1 :]
+        worth = [fmean([mine, *(x[text] for x in averaged)]) for mine, text in zip(ours, texts, strict=True)]
+        order = sorted(range(len(texts)), key=lambda i: -worth[i])
+        tau = rank_correlation([before[-1][text] for text in texts], ours) if before else None
+        found = {"accuracy": ours, "worth": worth, "kept": [texts[i] for i in order[: stage.keep]], "tau": tau,
                  "reference": self._reference(opened, number, stage)}  # fmt: skip
         storage.write_record(path, {"asked": asked, **found})
         return storage.read_record(path)

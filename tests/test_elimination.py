@@ -67,6 +67,30 @@ def test_every_stage_scores_what_the_one_before_kept_and_keeps_the_best(run):
         assert min(reached[text] for text in record["kept"]) >= max((reached[text] for text in dropped), default=0)
 
 
+def test_a_stage_may_rank_by_the_mean_of_those_before_it_too(run):
+    stages = [{"keep": 5, "tasks": 2}, {"keep": 3, "tasks": 2, "mean_of": 2}, {"keep": 1, "tasks": 2, "mean_of": 3}]
+    result = metaloss.eliminate(run, chosen={"start": 6, "stages": stages})
+    reached = [dict(zip(x["asked"]["losses"], x["accuracy"], strict=True)) for x in records(run)]
+    for number, record in enumerate(records(run)):
+        worth = {text: sum(x[text] for x in reached[: number + 1]) / (number + 1) for text in record["asked"]["losses"]}
+        assert record["worth"] == pytest.approx(list(worth.values()))
+        assert record["kept"] == sorted(worth, key=lambda text: -worth[text])[: len(record["kept"])]
+    assert result.summary["ranking"][0]["accuracy"] == pytest.approx(max(worth.values()))
+
+
+@pytest.mark.parametrize(
+    "stages",
+    [
+        [{"keep": 2, "mean_of": 2}],
+        [{"keep": 3}, {"keep": 2, "steps": 2, "mean_of": 2}],
+        [{"keep": 3}, {"keep": 2, "families": ["digits"], "mean_of": 2}],
+    ],
+)
+def test_only_stages_of_one_budget_are_averaged(run, stages):
+    with pytest.raises(SettingsError, match=r"mean_of = 2 needs as many stages up to it with the same families"):
+        metaloss.eliminate(run, chosen={"start": 6, "stages": stages})
+
+
 def test_the_candidates_are_the_best_of_the_whole_search_with_the_best_first(run):
     leads = {}
     for line in (run / "history.jsonl").read_text().splitlines():

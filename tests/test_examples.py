@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import metaloss
-from metaloss import catalogue
+from metaloss import catalogue, elimination, kinds, registry, report, settings
 from metaloss.criterion import GenomeCriterion
 from metaloss.genomes.mln import MetaLossNetwork
 from metaloss.streams import Stream
@@ -31,6 +31,20 @@ def test_the_training_example_runs_with_a_saved_loss(loss: Path, capsys: pytest.
     assert set(accuracy) == {"cross-entropy", "learned loss"}
     assert all(0 <= share <= 1 for share in accuracy.values())
     assert "learned loss" in capsys.readouterr().out
+
+
+@needs_checkout
+def test_the_papers_search_and_its_elimination_are_what_its_text_says() -> None:
+    search = settings.resolve(settings.read(ROOT / "examples" / "morgan-search.toml"))
+    genome, strategy = search.parts()
+    assert (strategy.initial, strategy.population, strategy.tournament) == (1000, 100, 20)
+    assert report.candidates(genome, strategy, search.generations, Stream(0)) == 1000 + 2000 + 1, "and cross-entropy"
+    assert [family.training.steps for family in search.families] == [20_000]
+    table = settings.read(ROOT / "examples" / "morgan-elimination.toml")
+    chosen = registry.validated(elimination.Elimination, table, "elimination")
+    assert [chosen.start, *(stage.keep for stage in chosen.stages)] == [100, 24, 12, 6, 3]
+    assert [kinds.read(*stage.families).training.steps for stage in chosen.stages] == [96_000, *[117_300] * 3]
+    assert [stage.mean_of for stage in chosen.stages] == [1, 1, 2, 3]
 
 
 @needs_checkout

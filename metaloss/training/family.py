@@ -1,13 +1,14 @@
 """A family whose tasks are full trainings: one network, one data set, one augmentation; every task is another seed."""
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass as settings
 
 from metaloss import registry
 from metaloss.errors import SettingsError
-from metaloss.training.settings import Training, resolve
+from metaloss.training.settings import Training, over, protocol, resolve
 
 SEARCH = ("loss", "seeds", "device", "devices", "tensorboard")  # settings of a training that a search decides
 
@@ -15,6 +16,8 @@ SEARCH = ("loss", "seeds", "device", "devices", "tensorboard")  # settings of a 
 @settings(frozen=True, config=ConfigDict(extra="forbid"))
 class TrainingFamily:
     """The settings of a family of full trainings; a TOML file holds all but its name and origin.
+
+    It may also name a `protocol`, as `metaloss list protocols` does, whose settings lie under `training`.
 
     Attributes:
         training: the table of `metaloss train`; its `seed` is that of the held-out share, and cross-entropy's rate is
@@ -36,23 +39,31 @@ class TrainingFamily:
         return self.training.data
 
 
-def of(table: dict[str, object], name: str, origin: str) -> TrainingFamily:
-    """A family made of a table of settings.
+def of(table: Mapping[str, Any], name: str, origin: str) -> TrainingFamily:
+    """A family made of a table of settings; `protocol` lays a paper's under its own, losses and seeds left out.
 
     Raises:
         SettingsError: names file and setting, what was given and what is allowed.
     """
-    training = table.get("training", {})
-    if not isinstance(training, dict):
-        raise SettingsError(f"{origin}: training must be a table, got {training!r}")
+    rest = {key: value for key, value in table.items() if key != "protocol"}
+    family: TrainingFamily = registry.validated(
+        TrainingFamily, {**rest, "training": _training(table, origin), "name": name, "origin": origin}, origin
+    )
+    return family
+
+
+def _training(table: Mapping[str, Any], origin: str) -> Training:
+    own = table.get("training", {})
+    if not isinstance(own, Mapping):
+        raise SettingsError(f"{origin}: training must be a table, got {own!r}")
+    if (paper := table.get("protocol", "")) and not isinstance(paper, str):
+        raise SettingsError(f"{origin}: protocol must be a name, got {paper!r}")
     try:
-        chosen = resolve(training)
+        below = {key: value for key, value in protocol(paper).items() if key not in SEARCH} if paper else {}
+        chosen = resolve(over(below, own))
     except SettingsError as error:
         raise SettingsError(f"{origin}: training: {str(error).removeprefix('train: ')}") from None
     for field in SEARCH:
         if getattr(chosen, field) != getattr(Training(), field):
             raise SettingsError(f"{origin}: training.{field} is decided by the search, and has no place in a family")
-    family: TrainingFamily = registry.validated(
-        TrainingFamily, {**table, "training": chosen, "name": name, "origin": origin}, origin
-    )
-    return family
+    return chosen

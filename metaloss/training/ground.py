@@ -95,11 +95,17 @@ class Trainings:
         return self.material.classes
 
     @cached_property
-    def steps(self) -> int:
-        """Of a training."""
+    def length(self) -> tuple[int, int]:
+        """Steps and epochs of a training."""
         chosen = self.family.training
         rows = self.material.training_rows(chosen.per_class, Stream(0))
-        return course(chosen, pass_length(rows, chosen.batch)).steps
+        whole = course(chosen, pass_length(rows, chosen.batch))
+        return whole.steps, whole.epochs
+
+    @property
+    def steps(self) -> int:
+        """Of a training."""
+        return self.length[0]
 
     def most(self, tasks: int) -> int:
         """How many seeds there are where so many tasks are asked for."""

@@ -10,7 +10,7 @@ import torch
 from test_run import essence, without_plots
 
 import metaloss
-from metaloss import cli, families, kinds, refinement, search, settings, storage, zoo
+from metaloss import cli, families, kinds, refinement, report, search, settings, storage, zoo
 from metaloss.errors import DataError, Interrupted, SettingsError
 from metaloss.formulas import Formulas
 from metaloss.losses import CrossEntropies
@@ -168,6 +168,28 @@ def test_a_family_that_cannot_be_is_one_line(table, message):
 def test_an_unknown_model_is_told_before_any_training():
     with pytest.raises(SettingsError, match="Did you mean 'convnet'"):
         trainings(model="convnt")
+
+
+def test_a_papers_protocol_lies_under_a_familys_own_settings():
+    plain = kinds.read("cifar10-resnet9").training
+    assert (plain.model, plain.optimiser, plain.steps, plain.warmup) == ("resnet9", "adam", 20_000, 1_000)
+    assert kinds.read("cifar10-resnet9-long").training == replace(plain, steps=96_000)
+    wide = kinds.read("cifar10-wrn").training
+    assert (wide.model, wide.optimiser, wide.steps, wide.lr) == ("wrn-28-10", "sgd", 117_300, 0.1)
+    table = {"kind": "training", "protocol": "loss-report", "training": {"lr": 0.02}}
+    own = kinds.of(table, "own", "own.toml").training
+    assert (own.loss, own.seeds, own.lr, own.rates) == (("ce",), 1, 0.02, ()), "losses and seeds are the search's"
+
+
+def test_the_estimate_of_full_trainings_takes_a_few_steps_of_one(path, monkeypatch):
+    asked = []
+    scores = ground.Trainings.scores
+    monkeypatch.setattr(
+        ground.Trainings, "scores", lambda self, *a, steps=(), **k: asked.append(steps) or scores(self, *a, steps=steps)
+    )
+    found = report.estimate(settings.resolve({"tasks": [path], **SMALL, "training": {"epochs": 100_000}}))
+    assert asked == [(1,), (1,), (report.TIMED_STEPS,)]
+    assert found["trainings"] > 0 and found["seconds"] > 0
 
 
 def test_the_shipped_family_reads_and_the_settings_of_a_run_hold_it():
