@@ -45,7 +45,11 @@ class Console:
         """The settings in a few lines, and where everything goes."""
         settings, self.folder = run.settings, run.folder
         self.total = settings.generations
-        device = f"cpu, {engine.workers} threads" if engine.device.type == "cpu" else str(engine.device)
+        device = (
+            f"cpu, {engine.workers} thread{'s' if engine.workers > 1 else ''}"
+            if engine.device.type == "cpu"
+            else str(engine.device)
+        )
         size = f" ({genome.size} weights)" if hasattr(genome, "size") else ""
         kind, strategy = settings.genome["kind"], label(settings.strategy)
         self.say(f"metaloss {__version__} · {kind}{size} · {strategy} · seed {settings.seed} · {device}")

@@ -26,12 +26,13 @@ class Finding:
 
 def examine() -> list[Finding]:
     """Versions, device, torchvision, data sets and optional extras."""
+    threads = torch.get_num_threads()
     return [
         Finding("metaloss", __version__),
         Finding("python", platform.python_version()),
         Finding("torch", torch.__version__, *_old_torch()),
         _torchvision(),
-        Finding("cpu", f"{torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}"),
+        Finding("cpu", f"{threads} thread{'s' if threads > 1 else ''}, {torch.backends.cpu.get_cpu_capability()}"),
         _gpu(),
         *(_optional(name, advice) for name, advice in _OPTIONAL.items()),
         *(_data(name) for name in datasets.names() if name != "folder"),

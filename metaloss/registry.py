@@ -77,8 +77,11 @@ def _line(cls: Any, first: Any) -> str:
     if first["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
         return ".".join(map(str, path)) + ": " + unknown("setting", str(last[0]), _fields(cls))
     where = ".".join(map(str, (*path, *last)))
+    message = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "dataclass_type":  # pydantic would name a class of ours
+        message = "Input should be a table of settings"
     given = "" if first["type"] in ("missing", "value_error") else f", got {first['input']!r}"
-    return f"{where + ': ' if where else ''}{first['msg'].removeprefix('Value error, ')}{given}"
+    return f"{where + ': ' if where else ''}{message}{given}"
 
 
 def _fields(cls: Any) -> list[str]:

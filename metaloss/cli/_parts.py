@@ -46,6 +46,7 @@ def interruptible(console: Any, again: Callable[[], str] | None = None) -> Itera
 
     def handle(number: int, frame: Any) -> None:
         if received or console.folder is None:
+            os.write(2, b"interrupted\n")
             os._exit(128 + number)
         received.append(number)
 

@@ -21,7 +21,7 @@ def study() -> None:
 @click.option("--losses", multiple=True, metavar="RUN|LOSS|random:N", help="What is trained under every setting.")
 @click.option("--settings", multiple=True, metavar="tasks:FAMILY|train:data=NAME,…", help="The cheap ones first.")
 @click.option("--rates", multiple=True, type=float, metavar="0.03 0.1 …", help="Rates to choose from, per loss.")
-@click.option("--best", type=int, help="How many losses count as the best (50, or the better half).")
+@click.option("--best", type=int, help="How many losses count as the best (50, or the better half of fewer than 100).")
 @click.option("--tasks", type=int, help="Meta-validation tasks that a task family scores on (32).")
 @_options.seed
 @_options.device

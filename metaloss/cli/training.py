@@ -83,14 +83,16 @@ def train(
 def _changes(flags: dict[str, Any]) -> dict[str, Any]:
     """The settings that were given, as a table."""
     from metaloss.settings import assignment
-    from metaloss.training.settings import over
+    from metaloss.training.settings import over, unambiguous
 
     given: dict[str, Any] = {name: flags[name] for name in PLAIN if flags[name] is not None}
     many: dict[str, Sequence[Any]] = {"loss": [x.strip() for x in flags["loss"]], "rates": list(flags["rates"])}
     given |= {name: values for name, values in many.items() if values}
     if flags["augment"]:
         given["augment"] = {"kind": flags["augment"]}
-    return over(given, *map(assignment, flags["assignments"]))
+    assigned = [assignment(x) for x in flags["assignments"]]
+    unambiguous({name: value for table in (given, *assigned) for name, value in table.items()})
+    return over(given, *assigned)
 
 
 def _chosen(protocol: str | None, config: Path | None, changes: dict[str, Any]) -> Any:
@@ -104,7 +106,13 @@ def _chosen(protocol: str | None, config: Path | None, changes: dict[str, Any]) 
 
 
 def _draw(chosen: Any, path: str) -> None:
-    """Write a contact sheet of the augmentations."""
+    """Write a contact sheet of the augmentations.
+
+    Raises:
+        SettingsError: the file's name is not a PNG's.
+    """
+    if not path.lower().endswith(".png"):
+        raise SettingsError(f"--contact-sheet writes a PNG: F.png, got '{path}'")
     import torch
 
     from metaloss import storage

@@ -71,7 +71,9 @@ class Source:
         for root in places:
             missing = [file for file in self.files if not (root / file).is_file()]
             if missing and len(missing) < len(self.files):
-                raise DataError(f"{root / missing[0]}: file: found none, expected one; metaloss data fetch {self.name}")
+                raise DataError(
+                    f"{root / missing[0]}: file: found none, expected one; get it with: metaloss data fetch {self.name}"
+                )
             if not missing:
                 return root
         looked = " and ".join(str(root / self.files[0]) for root in places)

@@ -56,9 +56,10 @@ def files() -> Patches:
     """
     root = next((x for x in (data_folder() / "pcam", data_folder()) if (x / _NEEDS[0]).exists()), None)
     if root is None:
-        raise DataError(f"pcam: not found, looked for {data_folder() / 'pcam' / _NEEDS[0]}; metaloss data fetch pcam")
+        wanted = data_folder() / "pcam" / _NEEDS[0]
+        raise DataError(f"pcam: not found, looked for {wanted}; get it with: metaloss data fetch pcam")
     if missing := [x for x in _NEEDS if not (root / x).exists()]:
-        raise DataError(f"{root / missing[0]}: found none, expected one; metaloss data fetch pcam")
+        raise DataError(f"{root / missing[0]}: found none, expected one; get it with: metaloss data fetch pcam")
     try:
         labels = [_h5py().File(root / _name(split, "y"))["y"][:].reshape(-1).tolist() for split in SPLITS]
     except (OSError, KeyError) as error:

@@ -114,9 +114,10 @@ def scenes(path: str = "") -> Scenes:
     root = next((found for place in places if (found := _root(place)) is not None), None)
     if root is None:
         looked = " and ".join(str(place) for place in places)
+        advice = "" if path else "; get that with: metaloss data fetch voc"
         raise DataError(
             f"voc: {looked}: found no VOC folder, expected JPEGImages, SegmentationClass and ImageSets, "
-            "or VOCdevkit/VOC2012 with them in it; get that with: metaloss data fetch voc"
+            f"or VOCdevkit/VOC2012 with them in it{advice}"
         )
     train, val = (_names(root / LISTS / f"{part}.txt") for part in ("train", "val"))
     if both := sorted(set(train) & set(val)):

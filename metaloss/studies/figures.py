@@ -42,5 +42,5 @@ def _panel(axis: Any, x: Pair, found: Found) -> None:
 
 
 def _wrapped(name: str) -> str:
-    """A setting's name in lines that fit, no formula to typeset."""
-    return "\n".join(textwrap.wrap(f"{name} [%]", WIDE)).replace("$", r"\$")
+    """A setting's name in lines that fit, broken behind commas, no formula to typeset."""
+    return "\n".join(textwrap.wrap(f"{name.replace(',', ', ')} [%]", WIDE, break_on_hyphens=False)).replace("$", r"\$")

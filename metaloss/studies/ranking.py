@@ -68,7 +68,7 @@ def _interval(a: Float[Tensor, " N"], b: Float[Tensor, " N"], key: Stream, resam
 def number(best: int | None, losses: int) -> int:
     """How many of the losses are the best ones."""
     if best is None:
-        return USUAL if losses > USUAL else -(-losses // 2)
+        return min(USUAL, -(-losses // 2))
     return min(best, losses)
 
 

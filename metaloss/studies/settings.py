@@ -24,7 +24,7 @@ class Study:
         losses: by name, path or formula; "random:N" stands for N formulas that a genome draws and its filters pass.
         settings: tables as `read` gives them: what the losses are trained under, the cheap ones first.
         best: rank correlation is given for all losses and for so many that are best under the first setting of a pair.
-            None: 50, as Morgan's; of 50 losses and fewer the better half, which is ours.
+            None: 50, as Morgan's; of fewer than 100 losses the better half, which is ours.
         rates: learning rates among which every loss's is chosen, on the images it is scored on, under settings without
             rates of their own; none: the setting's own rate, as Morgan's.
         tasks: meta-validation tasks that a task family scores a loss on.

@@ -33,6 +33,8 @@ LABELS = {
 PERCENT = ("accuracy", "iou")
 COLUMNS = 8  # images in a row of a contact sheet
 COPIES = 5  # augmented, of every image with a mask
+TRAINING = ", training"
+WIDE = 26  # characters, of which two stand side by side in a legend
 
 
 @drawing()
@@ -44,7 +46,9 @@ def curves(trainings: Sequence[Trained]) -> list[Picture]:
 
 def _curve(name: str, trainings: Sequence[Trained]) -> Picture:
     labels = list(dict.fromkeys(x.loss for x in trainings))
-    figure, (axis,) = panels(1, width=5.2, height=3.4 + 0.22 * len(labels))
+    words = [f"{short(x)}{end}" for x in labels for end in ("", TRAINING)[: len(CURVES[name])]]
+    ncols = 2 if max(map(len, words)) <= WIDE else 1  # a legend wider than the figure would be cut off
+    figure, (axis,) = panels(1, width=5.2, height=3.4 + 0.22 * -(-len(words) // ncols))
     factor = 100.0 if name in PERCENT else 1.0
     for i, label in enumerate(labels):
         runs = [x for x in trainings if x.loss == label]
@@ -52,13 +56,15 @@ def _curve(name: str, trainings: Sequence[Trained]) -> Picture:
             steps, middle, spread = _over_seeds(runs, key, factor)
             colour = COLOURS[i % len(COLOURS)]
             axis.fill_between(steps, middle - spread, middle + spread, color=colour, alpha=0.15, lw=0)
-            words = f"{short(label)}{', training' if key == 'train_loss' else ''}"
+            line = f"{short(label)}{TRAINING if key == 'train_loss' else ''}"
             style = style if name == "loss" else STYLES[i % len(STYLES)]
-            axis.plot(steps, middle, style, color=colour, lw=1.6, marker="o" if len(steps) == 1 else "", label=words)
+            mark = ("o" if key != "train_loss" else "x") if len(steps) == 1 else ""
+            axis.plot(steps, middle, style, color=colour, lw=1.6, marker=mark, label=line)
     axis.set(xlabel="step", ylabel=LABELS[name])
     axis.xaxis.get_major_locator().set_params(integer=True)
-    handles, words = axis.get_legend_handles_labels()
-    figure.legend(handles, words, loc="outside lower center", ncols=2, frameon=False)
+    if len(at := {record["step"] for x in trainings for record in x.epochs}) == 1:
+        axis.set_xticks(list(at))
+    figure.legend(*axis.get_legend_handles_labels(), loc="outside lower center", ncols=ncols, frameon=False)
     return Picture(name, "Mean over seeds; band: one standard deviation.", *printed(figure))
 
 
@@ -68,7 +74,9 @@ def _over_seeds(runs: Sequence[Trained], key: str, factor: float) -> tuple[Any, 
     at = [[r[key] for x in runs for r in x.epochs if r["step"] == step and r[key] is not None] for step in steps]
     kept = [(step, values) for step, values in zip(steps, at, strict=True) if values]
     middle = np.array([factor * np.mean(values) for _, values in kept])
-    return np.array([step for step, _ in kept]), middle, np.array([factor * np.std(values) for _, values in kept])
+    # As in the table of the test: the sample's standard deviation; one seed has none.
+    spread = [factor * np.std(values, ddof=1) if len(values) > 1 else 0.0 for _, values in kept]
+    return np.array([step for step, _ in kept]), middle, np.array(spread)
 
 
 @drawing()

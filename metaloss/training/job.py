@@ -20,7 +20,7 @@ from metaloss.training.entrants import Entrant
 from metaloss.training.images import Material, pass_length
 from metaloss.training.measuring import measure
 from metaloss.training.models import Classifier, Shape, build, repeats, seeded
-from metaloss.training.plan import Plan
+from metaloss.training.plan import Plan, heeding
 from metaloss.training.records import Trained
 from metaloss.training.settings import Training
 
@@ -40,7 +40,7 @@ class Job:
         device: where to train.
         network: a network, or what makes one, in the place of a name.
         reporter: is told of every epoch.
-        stop: asked before every step.
+        stop: asked before every step, and before every batch of validation and test.
     """
 
     folder: Path
@@ -63,11 +63,13 @@ class Job:
         """Say what does not fit, before there is a folder.
 
         Raises:
-            SettingsError: the images are too small for the network; or what `ranks.check` says of several devices.
+            SettingsError: the images are too few, or too small for the network; the warm-up is too long; or what
+                `ranks.check` says of several devices.
         """
         chosen, classifier = self.chosen, self.classifier(self.chosen.seed)
+        rows = self.material.training_rows(chosen.per_class, Stream(chosen.seed))
+        course(chosen, pass_length(rows, chosen.batch))
         if chosen.devices > 1:
-            rows = self.material.training_rows(chosen.per_class, Stream(chosen.seed))
             losses = {f"the loss {x.label}": x.loss for x in self.entrants}
             given = {"the network": classifier, **losses}
             ranks.check(chosen.devices, self.device, min(chosen.batch, len(rows)), given)
@@ -187,7 +189,7 @@ class Job:
         classifier.load_state_dict(records.weights(path))
         look, size = (segmentation.measure, self.chosen.batch) if pixels else (measure, LOOK)
         batches = self.material.source.batches(self.material.shares.test, size)
-        measured = look(classifier, self.loss(entrant), batches)
+        measured = look(classifier, self.loss(entrant), heeding(batches, self.stop))
         file = f"model-{'' if len(self.entrants) == 1 else entrant.slug + '-'}{x.seed}.safetensors"
         storage.write(self.folder / file, path.read_bytes())
         found |= {"file": file, "accuracy": measured.accuracy, "f1": measured.f1, "test_loss": measured.loss}

@@ -4,26 +4,30 @@ import math
 from typing import Any
 
 from metaloss._version import __version__
+from metaloss.streams import Stream
 from metaloss.training.job import Job
 from metaloss.training.results import Fits
 
-LINE = "{:16} {:>5}   {:7} {:>9} {:>8}   {:>7} {:>7}   {:>8}   {:>5}   {:>7}"
-HEADER = LINE.format("loss", "seed", "rate", "epoch", "step", "train", "val", "accuracy", "F1", "s/epoch")
-PIXELS = HEADER.replace("accuracy", "mean IoU").replace("   F1 ", "right ")  # where every pixel has a class
+NAME = 26  # characters of a loss
+LINE = "{:26} {:>5}   {:7} {:>7} {:>7}   {:>10} {:>8}   {:>8}   {:>9}   {:>7}"
+PLACE = ("loss", "seed", "rate", "epoch", "step", "train loss", "val loss")
+HEADER = LINE.format(*PLACE, "val acc", "val F1", "s/epoch")
+PIXELS = LINE.format(*PLACE, "val mIoU", "val right", "s/epoch")  # where every pixel has a class
 
 
 def heading(job: Job) -> list[str]:
     """What is about to be trained, on what, and where everything goes."""
     chosen, shares = job.chosen, job.material.shares
-    subset = "" if chosen.subset is None else f" ({chosen.subset})"
-    train, validation, test = len(shares.train), len(shares.validation), len(shares.test)
+    whole, validation, test = len(shares.train), len(shares.validation), len(shares.test)
+    train = len(job.material.training_rows(chosen.per_class, Stream(chosen.seed)))
+    subset = "" if chosen.subset is None else f" ({chosen.subset}, of {whole})"
     images = f"{train} images to train on{subset}, {validation} to validate, {test} to test"
     size = f"{chosen.size}x{chosen.size}" if chosen.size else "x".join(map(str, job.material.size))
     device = f"{chosen.devices} x {job.device}" if chosen.devices > 1 else str(job.device)
     trainings = len(job.entrants) * (chosen.seeds + max(0, len(chosen.rates) - 1))
     return [
         f"metaloss {__version__} · {chosen.model} at {size} · {chosen.optimiser}, {chosen.schedule} · augment "
-        f"{chosen.augment.kind} · {trainings} trainings · {device}",
+        f"{chosen.augment.kind} · {trainings} training{'s' if trainings > 1 else ''} · {device}",
         f"data    {job.material.dataset.name}: {images}; {job.material.dataset.origin}",
         f"folder  {job.folder}",
         HEADER if not job.material.segments else PIXELS,
@@ -32,7 +36,7 @@ def heading(job: Job) -> list[str]:
 
 def epoch(record: dict[str, Any], epochs: int, seconds: float) -> str:
     """One epoch of one training."""
-    name = record["loss"] if len(record["loss"]) <= 16 else f"{record['loss'][:15]}…"
+    name = record["loss"] if len(record["loss"]) <= NAME else f"{record['loss'][: NAME - 1]}…"
     losses = (_number(record["train_loss"]), _number(record["val_loss"]))
     scores = (_percent(record["val_accuracy"]), _number(record["val_f1"], 3))
     if "val_iou" in record:

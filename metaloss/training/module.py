@@ -22,7 +22,7 @@ from metaloss.training.augmentations import mixed, raw
 from metaloss.training.images import Batch
 from metaloss.training.measuring import measure
 from metaloss.training.models import Classifier, outputs
-from metaloss.training.plan import Feed, Plan, moved
+from metaloss.training.plan import Feed, Plan, heeding, moved
 
 WATCH = 50  # steps after which a GPU is asked whether the losses are finite; a CPU is asked every time
 LOOK = 4  # times as many images as a batch has are validated at once
@@ -124,7 +124,7 @@ class Supervised(lightning.LightningModule):
         pixels = plan.material.segments
         look, size = (segmentation.measure, plan.chosen.batch) if pixels else (measure, LOOK * plan.chosen.batch)
         batches = plan.material.source.batches(plan.material.shares.validation, size)
-        found = look(self.classifier, self.loss, batches)
+        found = look(self.classifier, self.loss, heeding(batches, plan.stop))
         record: dict[str, Any] = {
             "epoch": len(self.history) + 1, "step": step, "train_loss": float(torch.stack(self.values).double().mean()),
             "val_loss": found.loss, "val_accuracy": found.accuracy, "val_f1": found.f1, "lr": self.rate(step - 1),

@@ -1,12 +1,13 @@
 """What one training is, and which images each of its devices sees."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from metaloss.errors import Interrupted
 from metaloss.streams import Stream
 from metaloss.training.course import Course
 from metaloss.training.images import Batch, Material, Resident, Rows, Streamed, order
@@ -34,7 +35,7 @@ class Plan:
         key: of every random draw.
         checkpoint: the file that an interrupted training goes on from; None: none is kept.
         told: called with every epoch's record and the seconds it took.
-        stop: asked before every step.
+        stop: asked before every step, and before every batch of validation.
         logs: the folder of TensorBoard's files; None: none are written.
     """
 
@@ -64,6 +65,18 @@ def moved(plan: Plan, device: torch.device) -> Plan:
     else:
         there = Resident(source.pixels.to(device), source.labels.to(device))
     return replace(plan, material=replace(plan.material, source=there), told=_untold, stop=_never)
+
+
+def heeding(batches: Iterable[Batch], stop: Callable[[], bool]) -> Iterator[Batch]:
+    """The batches, one by one, while no one asks to stop.
+
+    Raises:
+        Interrupted: `stop` says so before one of them.
+    """
+    for batch in batches:
+        if stop():
+            raise Interrupted
+        yield batch
 
 
 class Feed:

@@ -194,7 +194,7 @@ def protocol(name: str, *tables: Mapping[str, Any]) -> dict[str, Any]:
         SettingsError: there is no such protocol.
     """
     if name not in protocols():
-        raise SettingsError(registry.unknown("protocol", name, protocols()))
+        raise SettingsError(registry.unknown("protocol", name, protocols(), "metaloss list protocols"))
     return over(tomllib.loads((PROTOCOLS / f"{name}.toml").read_text(encoding="utf-8")), *tables)
 
 
@@ -217,6 +217,17 @@ def over(*tables: Mapping[str, Any]) -> dict[str, Any]:
                 result.pop(other, None)
         result = merged(result, table)
     return result
+
+
+def unambiguous(table: Mapping[str, Any]) -> None:
+    """Refuse what a user asked for at once and only one of which would hold.
+
+    Raises:
+        SettingsError: names both.
+    """
+    for one, other, what in (("epochs", "steps", "the length"), ("lr", "rates", "the learning rate")):
+        if table.get(one) is not None and table.get(other):
+            raise SettingsError(f"{one} and {other} both give {what}, got {table[one]} and {table[other]}: give one")
 
 
 def _spelt(table: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -148,3 +148,10 @@ def test_scores_of_failures_are_means_with_zeros():
     found = regimes.scored(0.1, [0.5, math.nan, 1.0], "why")
     assert (found.accuracy, found.n, found.failed, found.reason) == (0.5, 3, 1, "why")
     assert found.std == pytest.approx(0.5) and regimes.scored(0.1, [0.5]).std is None
+
+
+def test_an_axis_names_its_setting_in_whole_words():
+    from metaloss.studies.figures import _wrapped
+
+    lines = _wrapped("train:model=convnet,data=fashionmnist,subset=5-per-class,steps=4").replace("\n", " ").split()
+    assert lines == ["train:model=convnet,", "data=fashionmnist,", "subset=5-per-class,", "steps=4", "[%]"]

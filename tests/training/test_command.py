@@ -45,6 +45,15 @@ def test_losses_are_trained_alike_and_printed_side_by_side(metaloss, scans):
     assert {x.name for x in (folder / "plots").iterdir()} >= {"accuracy.png", "loss.pdf", "f1.png"}
 
 
+def test_the_first_lines_say_how_many_images_are_trained_on_and_no_name_that_fits_is_cut(metaloss, scans):
+    loss = ("--loss", "label_smoothing(alpha=0.3)")
+    _, out, _ = metaloss("train", *loss, "--data", scans, *QUICK[:2], "--steps", "2", "--subset", "5-per-class")
+    lines = out.splitlines()
+    assert "1 training ·" in lines[0]
+    assert "10 images to train on (5-per-class, of 22), " in lines[1]
+    assert lines[4].startswith("label_smoothing(alpha=0.3) ") and len(lines[3]) == len(lines[4])
+
+
 def test_json_is_all_that_is_printed_where_it_is_asked_for(metaloss, scans):
     code, out, _ = metaloss("train", "--data", scans, *QUICK, "--augment", "all", "--set", "augment.patch=4", "--json")
     table = json.loads(out)
@@ -88,7 +97,18 @@ def test_a_contact_sheet_of_masks_is_drawn_too(metaloss, tmp_path):
         (("--data", "folder:none"), "error: none: folder: found none, expected a folder of images"),
         (("--resume", "x"), "error: no training 'x': neither a training's folder nor one under trainings"),
         (("--resume", "x", "--protocol", "y"), "error: --resume keeps the training's settings"),
-        (("--protocol", "ngl-smal"), "error: unknown protocol 'ngl-smal'. Did you mean 'ngl-small'?"),
+        (
+            ("--protocol", "ngl-smal"),
+            "error: unknown protocol 'ngl-smal'. Did you mean 'ngl-small'?  (metaloss list protocols)",
+        ),
+        (("--epochs", "1", "--steps", "3"), "error: epochs and steps both give the length, got 1 and 3: give one"),
+        (("--set", "lr=0.1", "rates=[0.1]"), "error: lr and rates both give the learning rate, got 0.1 and [0.1]"),
+        (("--set", "augment=3"), "error: train: augment: Input should be a table of settings, got 3"),
+        (
+            ("--data", "folder:scans", *QUICK[:2], "--steps", "2", "--set", "warmup=9"),
+            "error: warmup must be below the 2 steps of this training, got 9",
+        ),
+        (("--contact-sheet", "x.gif"), "error: --contact-sheet writes a PNG: F.png, got 'x.gif'"),
         (("--batch", "9", "--devices", "2"), "error: batch: the 9 images of a step cannot be cut in equal parts for 2"),
         (("--subset", "50"), "error: train: subset: expected a number and '-per-class'"),
     ],
@@ -96,6 +116,7 @@ def test_a_contact_sheet_of_masks_is_drawn_too(metaloss, tmp_path):
 def test_wrong_input_is_one_line_and_exit_code_2(metaloss, args, line):
     code, out, err = metaloss("train", *args)
     assert (code, out) == (2, "") and err.startswith(line) and err.count("\n") == 1
+    assert not Path("trainings").exists()
 
 
 @pytest.mark.parametrize(("kind", "name"), [("models", "wrn-28-10"), ("protocols", "morgan-wrn"), ("data", "pcam")])

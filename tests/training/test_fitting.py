@@ -15,7 +15,7 @@ from torch import nn
 
 import metaloss
 from metaloss.errors import DamagedFile, Interrupted, MetalossError, SettingsError
-from metaloss.training import fitting, job, module, records
+from metaloss.training import figures, fitting, job, module, records
 from metaloss.training.figures import contact_sheet
 from metaloss.training.images import resident
 from metaloss.training.settings import Augment, resolve
@@ -275,7 +275,45 @@ def test_without_lightning_the_remedy_is_named(monkeypatch):
         metaloss.fit()
 
 
+def test_a_test_can_be_interrupted_too_and_ends_the_same(shapes, network, tmp_path, quick):
+    whole = metaloss.fit("ce", network, shapes, **SMALL, out=tmp_path / "whole")
+    asked = []
+    metaloss.fit("ce", network, shapes, **SMALL, stop=lambda: bool(asked.append(0)))
+    with pytest.raises(Interrupted):
+        metaloss.fit("ce", network, shapes, **SMALL, out=tmp_path / "broken", stop=stopper(len(asked)))
+    (folder,) = (tmp_path / "broken").iterdir()
+    assert (next((folder / "state").iterdir()) / "done.json").exists() and not (folder / "summary.json").exists()
+    resumed = metaloss.fit(None, network, shapes, resume=folder)
+    assert essence(resumed.folder) == essence(whole.folder)
+
+
 # --- figures ---
+
+
+def trained(loss, seed, level):
+    epochs = [{"step": 5 * i, "train_loss": level, "val_loss": level / i, "val_accuracy": level, "val_f1": level}
+              for i in (1, 2)]  # fmt: skip
+    return records.Trained(loss, 0.1, seed, epochs, [1.0, 1.0])
+
+
+@pytest.mark.parametrize("loss", ["ce", "label_smoothing(alpha=0.3)", "-y * (1 - p) * logp + 0.25 * p"])
+def test_a_legend_is_not_cut_off(loss):
+    from io import BytesIO
+
+    from PIL import Image
+
+    for picture in figures.curves([trained(x, 0, 0.5) for x in ("focal(gamma=2)", loss)]):
+        grey = Image.open(BytesIO(picture.png)).convert("L")
+        edges = [grey.crop((x, 0, x + 1, grey.height)).getextrema()[0] for x in (0, grey.width - 1)]
+        assert edges == [255, 255]
+
+
+def test_a_band_is_as_wide_as_the_table_says():
+    seeds = [trained("ce", i, level) for i, level in enumerate((0.4, 0.5))]
+    _, middle, spread = figures._over_seeds(seeds, "val_accuracy", 100.0)
+    assert middle.tolist() == pytest.approx([45.0, 45.0])
+    assert spread.tolist() == pytest.approx([100 * statistics.stdev((0.4, 0.5))] * 2)
+    assert figures._over_seeds(seeds[:1], "val_accuracy", 100.0)[2].tolist() == [0.0, 0.0]
 
 
 def test_a_contact_sheet_shows_every_augmentation(shapes):

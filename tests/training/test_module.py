@@ -104,6 +104,16 @@ def test_an_interrupted_training_goes_on_to_the_same_bits(setting, tmp_path, tab
     assert same(state(resumed), state(whole))
 
 
+def test_a_stop_is_heeded_while_the_validation_share_is_looked_at(setting, tmp_path):
+    calls = []
+    classifier, plan = setting(epochs=1)
+    steps = plan.course.steps
+    setting.how |= {"stop": lambda: calls.append(0) or len(calls) == steps + 1}
+    classifier, plan = setting(epochs=1)
+    with pytest.raises(Interrupted):
+        train(classifier, metaloss.load("ce"), plan)
+
+
 def test_an_epoch_s_record_says_what_a_look_at_the_validation_share_says(setting):
     classifier, plan = setting(epochs=2)
     history = train(classifier, metaloss.load("ce"), plan)
