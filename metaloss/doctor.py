@@ -42,6 +42,7 @@ def examine() -> list[Finding]:
 _OPTIONAL = {
     "lightning": "for full-size training, metaloss train: pip install 'metaloss[train]'",
     "tensorboard": "for metaloss train --tensorboard: pip install 'metaloss[tensorboard]'",
+    "h5py": "for the data set pcam: pip install 'metaloss[pcam]'",
     "sklearn": "for the digits data set: pip install scikit-learn",
     "learn2learn": f"in an environment of its own, as it needs numpy below 2: {LEARN2LEARN}",
 }

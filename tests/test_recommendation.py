@@ -395,7 +395,7 @@ def test_the_printed_command_makes_the_same_again(tmp_path, capsys):
     ("args", "words"),
     [
         (["--data", "folder:nowhere"], "nowhere: folder: found none"),
-        (["--data", "fashonmnist"], "unknown task family 'fashonmnist'. Did you mean 'fashionmnist'?"),
+        (["--data", "fashonmnist"], "unknown data 'fashonmnist'. Did you mean 'fashionmnist'?"),
         (["--data", "digits", "--losses", "cee"], "no loss 'cee'"),
         (["--data", "digits", "--losses", "dice"], "dice"),
         (["--data", "digits", "--certainty", "95"], "certainty"),

@@ -366,7 +366,7 @@ def test_the_doctor_says_how_to_get_the_extras_of_full_size_training(monkeypatch
 
     monkeypatch.setattr(doctor, "version", missing)
     findings = {finding.name: finding for finding in doctor.examine()}
-    for name, extra in (("lightning", "train"), ("tensorboard", "tensorboard")):
+    for name, extra in (("lightning", "train"), ("tensorboard", "tensorboard"), ("h5py", "pcam")):
         found = findings[name]
         assert (found.found, found.fatal) == ("not installed", False)
         assert found.advice.endswith(f"pip install 'metaloss[{extra}]'")

@@ -10,9 +10,9 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor
 
-from metaloss import datasets, families
+from metaloss import datasets, families, registry
 from metaloss.datasets import Dataset, load
-from metaloss.errors import DataError
+from metaloss.errors import DataError, SettingsError
 from metaloss.families import Episodes, TaskFamily, normalised
 from metaloss.pools import pools
 from metaloss.settings import changed
@@ -90,7 +90,7 @@ def cut(spec: str, changes: Mapping[str, Any], images: Literal["all", "test"] = 
         SettingsError: an unknown name or setting.
         DataError: too few images or classes; the message names the least.
     """
-    family = None if _plain(spec) else families.read(spec)
+    family = None if _plain(spec) else _family(spec)
     dataset = load(spec if family is None else family.dataset)
     rows, copies = _without_copies(dataset, _taking_part(dataset, images))
     smallest = min(map(len, rows))
@@ -109,6 +109,13 @@ def cut(spec: str, changes: Mapping[str, Any], images: Literal["all", "test"] = 
             f"of the smallest one outside a fold ({_counts(dataset, rows)}). This fits: {fits}"
         )
     return Cut(replace(family, val=min(family.val, rest - family.shots)), dataset, rows, folds, copies)
+
+
+def _family(spec: str) -> TaskFamily:
+    known = {*families.names(), *datasets.names()} - {"folder"}
+    if spec not in known and "/" not in spec and not spec.endswith(".toml"):
+        raise SettingsError(registry.unknown("data", spec, sorted(known), "metaloss list data, tasks; or folder:PATH"))
+    return families.read(spec)
 
 
 def _plain(spec: str) -> bool:

@@ -68,8 +68,10 @@ def resolve(table: Mapping[str, Any]) -> Study:
     """
     found = {**table, "settings": tuple(read(x) for x in table.get("settings", ()))}
     for what, least in (("losses", 1), ("settings", 2)):
-        if len(found.get(what, ())) < least:
-            raise SettingsError(f"a study orders losses under two settings or more: it needs {least} {what} at least")
+        if (given := len(found.get(what, ()))) < least:
+            raise SettingsError(
+                f"a study orders losses under several settings: give {least} or more {what}, got {given}"
+            )
     study: Study = registry.validated(Study, found, "study")
     return study
 
