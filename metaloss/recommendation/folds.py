@@ -113,7 +113,7 @@ def cut(spec: str, changes: Mapping[str, Any], images: Literal["all", "test"] = 
 
 def _family(spec: str) -> TaskFamily:
     known = {*families.names(), *datasets.names()} - {"folder"}
-    if spec not in known and "/" not in spec and not spec.endswith(".toml"):
+    if spec not in known and not any(x in spec for x in "/:."):
         raise SettingsError(registry.unknown("data", spec, sorted(known), "metaloss list data, tasks; or folder:PATH"))
     return families.read(spec)
 

@@ -44,8 +44,8 @@ def test_what_is_no_setting_is_refused(spec, message):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"losses": ()}, "needs 1 losses at least"),
-        ({"settings": ("tasks:digits",)}, "needs 2 settings at least"),
+        ({"losses": ()}, "give 1 or more losses, got 0"),
+        ({"settings": ("tasks:digits",)}, "give 2 or more settings, got 1"),
         ({"settings": ("tasks:digits", "tasks:digits")}, "the setting 'tasks:digits' is given twice"),
         ({"losses": ("ce", "ce")}, "the loss 'ce' is given twice"),
         ({"bst": 3}, "unknown setting 'bst'. Did you mean 'best'?"),

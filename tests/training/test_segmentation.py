@@ -182,7 +182,7 @@ def test_losses_are_set_beside_cross_entropy_by_mean_iou(tiny, capsys):
     lines = out.splitlines()
     assert (end.value.code, err) == (0, "")
     assert "9 images to train on, 1 to validate, 4 to test; tiny, tested on its val.txt" in lines[1]
-    assert "mean IoU" in lines[3] and "Δ: mean IoU, paired with ce" in out
+    assert "val mIoU" in lines[3] and "Δ: mean IoU, paired with ce" in out
     table = lines[lines.index(next(x for x in lines if x.startswith("loss ") and "pixels right" in x)) + 1 :]
     assert [x.split()[0] for x in table[:4]] == ["ce", "focal(gamma=2)", "dice", "ngl"]
     folder = fitting.Path(lines[-1].split()[1])
