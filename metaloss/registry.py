@@ -122,3 +122,13 @@ def kind(part: Any) -> str:
 def table(part: Any) -> dict[str, Any]:
     """A part's settings as plain values; `build` makes the same part of them and its kind."""
     return dict(TypeAdapter(type(part)).dump_python(part, mode="json", exclude_none=True))
+
+
+def files(folder: Path) -> list[str]:
+    """The names of a folder's TOML files, one for each of a kind."""
+    return sorted(path.stem for path in folder.glob("*.toml"))
+
+
+def headline(path: Path) -> str:
+    """What the comment in a TOML file's first line says."""
+    return path.read_text(encoding="utf-8").partition("\n")[0].lstrip("# ")

@@ -37,9 +37,9 @@ def reproduce(
     kinds = list(dict.fromkeys(x for pair in table.pairs for x in pair))
     own = {x: parts(table.protocol, {"augment": {"kind": x}}, [{}], changes, {})[0] for x in kinds}
     if study is not None:
-        found = _pairs(findings.find(study, studies)[0], studies, {})
+        found = _pairs(*findings.find(study, studies), {})
     else:
-        every = [_pairs(folder, studies, own) for folder in _folders(studies, reporter)]
+        every = [_pairs(folder, chosen, own) for folder, chosen in _studies(studies, reporter)]
         found = max(
             every, key=lambda pairs: (len(pairs), max((x.all["n"] for x in pairs.values()), default=0)), default={}
         )
@@ -50,19 +50,18 @@ def reproduce(
     return Reproduced(rows, missing, table.note, table.source, _lines(table, rows, missing), details)
 
 
-def _folders(studies: Path, reporter: Any) -> list[Path]:
+def _studies(studies: Path, reporter: Any) -> list[tuple[Path, Study]]:
     found = []
     for path in sorted(studies.glob("*/taus.json")):
         try:
-            found.append(findings.find(path.parent, studies)[0])
+            found.append(findings.find(path.parent, studies))
         except MetalossError as error:
             reporter.warning(f"left out: {error}")
     return found
 
 
-def _pairs(folder: Path, studies: Path, wanted: Mapping[str, Part]) -> Pairs:
+def _pairs(folder: Path, chosen: Study, wanted: Mapping[str, Part]) -> Pairs:
     """Every two augmentations of a study's full-size trainings; where some are wanted, of such as belong to those."""
-    _, chosen = findings.find(folder, studies)
     path = folder / "taus.json"
     if not path.is_file():
         raise SettingsError(f"{folder} is not finished: metaloss study rank --resume {folder}")

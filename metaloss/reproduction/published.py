@@ -155,12 +155,12 @@ KINDS: Mapping[str, type[Any]] = {"episodes": Episodes, "trainings": Trainings, 
 
 def names() -> list[str]:
     """The names of the tables, read off their folder."""
-    return sorted(path.stem for path in TABLES.glob("*.toml"))
+    return registry.files(TABLES)
 
 
 def about(name: str) -> str:
     """A table's first line."""
-    return (TABLES / f"{name}.toml").read_text(encoding="utf-8").partition("\n")[0].lstrip("# ")
+    return registry.headline(TABLES / f"{name}.toml")
 
 
 def read(name: str) -> Table:

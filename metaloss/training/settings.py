@@ -179,12 +179,12 @@ def resolve(table: Mapping[str, Any]) -> Training:
 
 def protocols() -> list[str]:
     """The names of the protocols, read off their folder."""
-    return sorted(path.stem for path in PROTOCOLS.glob("*.toml"))
+    return registry.files(PROTOCOLS)
 
 
 def about(name: str) -> str:
     """A protocol's first line."""
-    return (PROTOCOLS / f"{name}.toml").read_text(encoding="utf-8").partition("\n")[0].lstrip("# ")
+    return registry.headline(PROTOCOLS / f"{name}.toml")
 
 
 def protocol(name: str, *tables: Mapping[str, Any]) -> dict[str, Any]:

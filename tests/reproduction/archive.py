@@ -2,9 +2,8 @@
 
 import json
 
-import numpy as np
+import scans
 import tomli_w
-from PIL import Image
 
 from metaloss.training import job, module
 from metaloss.training.settings import protocol, resolve
@@ -19,12 +18,7 @@ def surroundings(patch, folder):
     patch.setattr(module, "PAUSE", 0.0)
     patch.setattr(job, "PAUSE", 0.0)
     patch.setattr(job.figures, "curves", lambda trainings: [])
-    draw = np.random.default_rng(0)
-    for name, level in (("bright", 160), ("dark", 100)):
-        (folder / "scans" / name).mkdir(parents=True)
-        for i in range(20):
-            pixels = (level + 60 * draw.standard_normal((12, 12))).clip(0, 255).astype(np.uint8)
-            Image.fromarray(pixels).save(folder / "scans" / name / f"{i:02d}.png")
+    scans.written(folder, images=20, bright=160, dark=100)
 
 
 def written(parent, name, paper, accuracies, **changes):

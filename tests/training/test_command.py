@@ -7,10 +7,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
+import scans as small_images
 import vocfolder
-from PIL import Image
 
 from metaloss import cli
 
@@ -21,12 +20,7 @@ QUICK = ("--model", "convnet", "--epochs", "2", "--batch", "8", "--device", "cpu
 def scans(tmp_path, monkeypatch):
     """A folder of twenty grey images, dark and bright ones."""
     monkeypatch.chdir(tmp_path)
-    draw = np.random.default_rng(0)
-    for name, level in (("bright", 170), ("dark", 90)):
-        (tmp_path / "scans" / name).mkdir(parents=True)
-        for i in range(15):
-            pixels = (level + 40 * draw.standard_normal((12, 12))).clip(0, 255).astype(np.uint8)
-            Image.fromarray(pixels).save(tmp_path / "scans" / name / f"{i:02d}.png")
+    small_images.written(tmp_path, images=15, bright=170, dark=90, spread=40)
     return "folder:scans"
 
 
