@@ -110,8 +110,9 @@ def train(
     if model.in_span and not inner.linear:
         raise ValueError(f"{type(model).__name__} does not train exactly with '{inner.optimiser}'")
     optimiser, rate = inner.start(), inner.lr if lr is None else lr
-    rate = rate.to(params["b0"]) if isinstance(rate, Tensor) else rate
-    for step, index in enumerate(batches(len(inputs), inner, keys, params["b0"].device), 1):
+    like = next(iter(params.values()))
+    rate = rate.to(like) if isinstance(rate, Tensor) else rate
+    for step, index in enumerate(batches(len(inputs), inner, keys, like.device), 1):
         some, seen = (losses, inputs) if index is None else (losses.pick(index), inputs.pick(index))
         optimiser.step(params, model.gradients(params, seen, some.slope), rate * inner.scale(step))
         if probe is not None:
@@ -137,5 +138,5 @@ def accuracy(logits: Float[Tensor, "P T V C"], label: Int[Tensor, "T V"]) -> Flo
     """Share of right answers; NaN where a classifier diverged (argmax alone would hide it)."""
     by_class = logits.mT
     right = (by_class.max(-2).indices == label).float().mean(-1)
-    # A sum is finite only where all its parts are, and is ten times cheaper to look at than they are.
-    return right.where(by_class.sum(-2).isfinite().all(-1), torch.nan)
+    # A sum is finite only where all its parts are, and nothing else times 0 is 0.
+    return right + 0 * by_class.sum((-2, -1))

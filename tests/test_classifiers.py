@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn import functional
 
 from metaloss import registry
-from metaloss.classifiers import backpropagate
+from metaloss.classifiers import Bound, backpropagate
 from metaloss.classifiers.cnn import Cnn, Stage
 from metaloss.classifiers.mlp import Mlp
 from metaloss.classifiers.shared import SharedMlp
@@ -84,6 +84,19 @@ def test_blocks_of_images_give_the_logits_of_all(episodes, float64, kind):
 
 
 @every
+def test_tasks_made_ready_one_by_one_are_those_made_ready_together(episodes, float64, kind):
+    model, tasks = built(kind), episodes.sample(KEYS)
+    together = model.bind(tasks, STARTS)
+    joined = Bound.join([model.bind(tasks[t : t + 1], STARTS[t : t + 1]) for t in range(3)])
+    for name, x in together.start.items():
+        assert torch.equal(joined.start[name], x)
+    for one, other in ((joined.train, together.train), (joined.val, together.val)):
+        assert len(one) == len(other)
+        logits = (model(together.init(2), inputs) for inputs in (one, other))
+        torch.testing.assert_close(*logits, rtol=1e-12, atol=1e-12)
+
+
+@every
 def test_the_memory_planned_for_an_image_covers_its_logits(kind):
     model = built(kind)
     assert model.floats((1, 28, 28), 10) >= 10
@@ -125,8 +138,8 @@ def test_weights_start_as_torchs_own_do(episodes, model, layers):
 def test_the_shared_form_starts_where_the_plain_one_does(episodes, float64):
     plain, shared = Mlp(hidden=(5,)), SharedMlp(hidden=(5,))
     one, other = bound_to(episodes, plain), bound_to(episodes, shared)
-    assert "w0" not in other.start
-    for name in ("b0", "w1", "b1"):
+    assert not {"w0", "b0"} & other.start.keys()
+    for name in ("w1", "b1"):
         assert torch.equal(one.start[name], other.start[name])
     torch.testing.assert_close(shared(other.init(2), other.val), plain(one.init(2), one.val), rtol=1e-12, atol=1e-12)
 
@@ -135,10 +148,11 @@ def test_the_shared_forms_gradient_is_the_step_in_its_coefficients(episodes, flo
     """δ at the layer's output: a step of A by it moves W by δ X, the plain gradient."""
     plain, shared = Mlp(hidden=(5,)), SharedMlp(hidden=(5,))
     one, other = bound_to(episodes, plain), bound_to(episodes, shared)
-    expected = plain.gradients(one.init(2), one.train, torch.square)["w0"]
+    expected = plain.gradients(one.init(2), one.train, torch.square)
     found = shared.gradients(other.init(2), other.train, torch.square)
     x = episodes.sample(KEYS).train.x().flatten(2)
-    torch.testing.assert_close(found["a"] @ x, expected, rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(found["a"].mT @ x, expected["w0"], rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(found["a"].sum(-2, keepdim=True), expected["b0"], rtol=1e-10, atol=1e-10)
     assert "c" not in found
 
 

@@ -133,7 +133,7 @@ def test_batched_perceptrons_equal_torchs_own_loops(episodes, float64, hidden, s
             layers = [x for x in networks[p][t] if isinstance(x, nn.Linear)]
             for i, layer in enumerate(layers):
                 close(params[f"w{i}"][p, t], layer.weight)
-                close(params[f"b{i}"][p, t, :, 0], layer.bias)
+                close(params[f"b{i}"][p, t, 0], layer.bias)
     right = (expected.argmax(-1) == tasks.val.label).float().mean(-1)
     assert torch.equal(accuracy(logits, tasks.val.label), right)
 
@@ -149,8 +149,9 @@ def test_the_shared_first_layer_changes_nothing(episodes, float64, hidden, setti
     others, same = batched(shared, shared.bind(tasks, STARTS), tasks, P, inner_of(settings), lr)
     close(same, logits)
     x = tasks.train.x().flatten(2)
-    close(others["c"] * start.start["w0"] + others["a"] @ x, params["w0"])
-    for name in params.keys() - {"w0"}:
+    close(others["c"] * start.start["w0"] + others["a"].mT @ x, params["w0"])
+    close(others["c"] * start.start["b0"] + others["a"].sum(-2, keepdim=True), params["b0"])
+    for name in params.keys() - {"w0", "b0"}:
         close(others[name], params[name])
 
 

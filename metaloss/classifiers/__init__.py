@@ -1,6 +1,6 @@
 """Stacked classifiers: the parameters of P candidates × T tasks in one tensor each."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, Self
 
@@ -23,6 +23,10 @@ class Inputs(Protocol):
     def pick(self, index: Int[Tensor, "T b"]) -> Self:
         """Some of the training images of every task: a minibatch."""
 
+    @classmethod
+    def join(cls, parts: Sequence[Self]) -> Self:
+        """Several tasks' inputs, side by side."""
+
     def __len__(self) -> int:
         """N."""
 
@@ -34,6 +38,15 @@ class Bound:
     train: Any
     val: Any
     start: Params  # [T, ...]: one draw per task
+
+    @classmethod
+    def join(cls, parts: Sequence[Self]) -> Self:
+        """Tasks made ready one by one, side by side."""
+        if len(parts) == 1:
+            return parts[0]
+        train, val = ([x.train for x in parts], [x.val for x in parts])
+        start = {name: torch.cat([x.start[name] for x in parts]) for name in parts[0].start}
+        return cls(train[0].join(train), val[0].join(val), start)
 
     def init(self, candidates: int) -> Params:
         """The start of every candidate's classifiers, [P, T, ...], in memory of its own."""

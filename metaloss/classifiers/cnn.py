@@ -6,8 +6,9 @@ whose candidates see the same images; later it is a classifier, so that none see
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Self
 
 import torch
 from jaxtyping import Float, Int
@@ -50,6 +51,11 @@ class Pixels:
         """A minibatch of each task's images."""
         task = torch.arange(len(index), device=index.device)
         return Pixels.of(self.x[index.mT, :, :, task].movedim(1, 3))
+
+    @classmethod
+    def join(cls, parts: Sequence[Self]) -> Self:
+        """Several tasks' images, side by side."""
+        return cls(torch.cat([part.x for part in parts], 3))
 
     def __len__(self) -> int:
         return len(self.x)

@@ -1,9 +1,10 @@
 """A multilayer perceptron of any depth, stacked over candidates and tasks."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Self
 
 import torch
 from jaxtyping import Float, Int
@@ -34,6 +35,11 @@ class Flat:
         """A minibatch."""
         return Flat(self.x.gather(1, index[..., None].expand(-1, -1, self.x.shape[-1])))
 
+    @classmethod
+    def join(cls, parts: Sequence[Self]) -> Self:
+        """Several tasks' images, side by side."""
+        return cls(torch.cat([part.x for part in parts]))
+
     def __len__(self) -> int:
         return self.x.shape[1]
 
@@ -42,8 +48,8 @@ class Flat:
 class Mlp:
     """Linear layers with ReLU between them, initialised as `torch.nn.Linear` is.
 
-    Layers hold one row per unit and one column per image, [P T H N]: even the last one's product with its few classes
-    then runs along the many images.
+    Hidden layers hold one row per image, [P T N H]: products run fastest along rows of whole vectors, and widths are
+    such numbers more often than counts of images are. The last one's few classes are rows of many images instead.
     """
 
     hidden: Annotated[tuple[Width, ...], Field(max_length=16)] = (128, 64)
@@ -58,39 +64,40 @@ class Mlp:
 
     def __call__(self, params: Params, inputs: Any) -> Float[Tensor, "P T N C"]:
         """The logits, class by class in memory."""
-        return self.layers(params, inputs)[-1].unflatten(0, params["b0"].shape[:2]).mT
+        return self.layers(params, inputs)[-1]
 
     def gradients(self, params: Params, inputs: Any, slope: Slope) -> Params:
         """The gradient of each classifier's value with respect to its parameters."""
         *hidden, logits = self.layers(params, inputs)
-        axes = params["b0"].shape[:2]
-        delta = slope(logits.unflatten(0, axes).mT).mT.flatten(0, 1)
+        axes = logits.shape[:2]
+        delta = slope(logits).flatten(0, 1)
         found = {}
         for i in range(len(hidden), 0, -1):
             x = hidden[i - 1]
-            found[f"w{i}"] = torch.bmm(delta, x.mT).unflatten(0, axes)
-            found[f"b{i}"] = delta.sum(-1, keepdim=True).unflatten(0, axes)
-            back = torch.bmm(params[f"w{i}"].flatten(0, 1).mT, delta)
+            found[f"w{i}"] = torch.bmm(delta.mT, x).unflatten(0, axes)
+            found[f"b{i}"] = delta.sum(-2, keepdim=True).unflatten(0, axes)
+            back = torch.bmm(delta, params[f"w{i}"].flatten(0, 1))
             delta = torch.ops.aten.threshold_backward.grad_input(back, x, 0, grad_input=back)
-        delta = delta.unflatten(0, axes)
-        return found | {"b0": delta.sum(-1, keepdim=True)} | self.first_gradient(delta, inputs)
+        return found | self.first_gradient(delta.unflatten(0, axes), inputs)
 
-    def layers(self, params: Params, inputs: Any) -> list[Float[Tensor, "PT H N"]]:
-        """What every layer gives: after ReLU in the hidden ones, the logits in the last."""
-        found = [self.first(params, inputs).flatten(0, 1)]
+    def layers(self, params: Params, inputs: Any) -> list[Tensor]:
+        """What every layer gives: after ReLU in the hidden ones [PT N H], the logits [P T N C] in the last."""
+        z = self.first(params, inputs)
+        axes, z, hidden = z.shape[:2], z.flatten(0, 1), []
         for i in range(1, len(self.hidden) + 1):
-            found[-1] = found[-1].relu_()
+            hidden.append(z.relu_())
             w, b = params[f"w{i}"].flatten(0, 1), params[f"b{i}"].flatten(0, 1)
-            found.append(torch.baddbmm(b, w, found[-1]))
-        return found
+            last = i == len(self.hidden)
+            z = torch.baddbmm(b.mT, w, z.mT).mT if last else torch.baddbmm(b, z, w.mT)
+        return [*hidden, z.unflatten(0, axes)]
 
-    def first(self, params: Params, inputs: Any) -> Float[Tensor, "P T H N"]:
+    def first(self, params: Params, inputs: Any) -> Float[Tensor, "P T N H"]:
         """The first layer, before ReLU."""
-        return params["w0"] @ inputs.x.mT + params["b0"]
+        return inputs.x @ params["w0"].mT + params["b0"]
 
-    def first_gradient(self, delta: Float[Tensor, "P T H N"], inputs: Any) -> Params:
-        """The first layer's, but for its bias, from the gradient at its output."""
-        return {"w0": delta @ inputs.x}
+    def first_gradient(self, delta: Float[Tensor, "P T N H"], inputs: Any) -> Params:
+        """The first layer's, from the gradient at its output."""
+        return {"w0": delta.mT @ inputs.x, "b0": delta.sum(-2, keepdim=True)}
 
     def floats(self, image: tuple[int, ...], classes: int) -> int:
         """Numbers that one image leaves in the layers."""
@@ -108,5 +115,5 @@ class Mlp:
         shapes = {}
         for i, (fan_in, fan_out) in enumerate(pairwise((features, *self.hidden, classes))):
             shapes[f"w{i}"] = (fan_out, fan_in), 1 / math.sqrt(fan_in)
-            shapes[f"b{i}"] = (fan_out, 1), 1 / math.sqrt(fan_in)
+            shapes[f"b{i}"] = (1, fan_out), 1 / math.sqrt(fan_in)
         return shapes

@@ -29,6 +29,7 @@ CACHE = 8 << 20  # bytes that one thread's chunk may touch on a CPU: more of the
 LOSS_FLOATS = 64  # numbers that a loss may keep per logit
 COLUMNS = 8  # tasks in a chunk of many candidates
 WAVE = 32  # tasks made ready at once
+VECTOR = 16  # floats that a processor takes at once; products of so many images, or a multiple, leave no rest
 
 Parts = dict[tuple[int, int], Tensor | Exception]  # a chunk's result by its first candidate and task
 
@@ -59,7 +60,7 @@ def plan(episodes: Episodes, inner: Inner, candidates: int, tasks: int, memory: 
     columns = min(tasks, n // rows)
     if rows == candidates and columns == tasks:
         rows, columns = (rows, -(-tasks // parts)) if tasks >= parts else (-(-candidates // parts), columns)
-    images = max(32, memory // (2 * rows * columns * per_image))
+    images = max(32, memory // (2 * rows * columns * per_image) // VECTOR * VECTOR)
     return Plan(rows, columns, min(images, family.ways * family.val), shared(episodes, inner, candidates))
 
 
@@ -211,8 +212,8 @@ class Local:
         rows = [slice(p, p + chunks.candidates) for p in range(0, len(first.losses), chunks.candidates)]
         parts: list[Parts] = [{} for _ in works]
 
-        def bind(column: slice) -> Bound:
-            return model.bind(first.tasks[column], first.keys[column])
+        def bind(task: int) -> Bound:
+            return model.bind(first.tasks[task : task + 1], first.keys[task : task + 1])
 
         def fill(job: tuple[int, slice, slice, Bound]) -> None:
             number, row, column, bound = job
@@ -228,7 +229,9 @@ class Local:
         wave = max(1, WAVE // chunks.tasks)
         for start in range(0, len(columns), wave):
             some = columns[start : start + wave]
-            ready = list(zip(some, self._map(bind, some), strict=True))
+            # One by one: a task's images stay in the processor's cache, and all threads have some.
+            bound = self._map(bind, range(some[0].start, min(some[-1].stop, tasks)))
+            ready = [(x, Bound.join(bound[x.start - some[0].start :][: chunks.tasks])) for x in some]
             self._map(fill, [(n, row, c, b) for n in range(len(works)) for c, b in ready for row in rows])
             for found in parts:
                 _refuse_a_bug([found[row.start, column.start] for row in rows for column in some])
