@@ -17,7 +17,7 @@ from torch import Tensor
 
 from metaloss import zoo
 from metaloss.formulas import Formulas
-from metaloss.genomes._networks import ACTIVATIONS, CHANNELS, Equivariant, Figure3, Weights
+from metaloss.genomes._networks import CHANNELS, Equivariant, Figure3, Weights
 from metaloss.genomes._vectors import RealVectors
 from metaloss.losses import CrossEntropies, Losses, one_hot, slope_by_autograd
 from metaloss.phenotype import gain
@@ -110,7 +110,7 @@ class MetaLossNetwork(RealVectors):
         weights: Weights = {k: x.unflatten(1, s) for (k, s), x in zip(self.shapes.items(), parts, strict=True)}
         kind = Figure3 if self.architecture == "figure3" else Equivariant
         channels = tuple(CHANNELS[c] for c in self.channels)
-        return kind(weights, channels, ACTIVATIONS[self.activation], self.classes or self.home_classes)
+        return kind.of(weights, channels, self.activation, self.classes or self.home_classes)
 
     def describe(self, population: Vectors, row: int) -> str:
         """Sizes in one line."""
