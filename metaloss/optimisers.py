@@ -1,22 +1,33 @@
 """Optimisers of P·T classifiers at once, parameter by parameter, in place; as torch.optim's are."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from metaloss.classifiers import Params
+from metaloss.classifiers import Gradients, Params, Product
 
 Rate = float | Float[Tensor, " P"]  # a learning rate for all, or one per candidate
 
 
-def move(weight: Tensor, update: Tensor, rate: Rate) -> None:
+def move(weight: Tensor, update: Tensor | Product, rate: Rate) -> None:
     """weight -= rate · update, with every candidate's own rate."""
     if isinstance(rate, Tensor):
-        weight.addcmul_(update, rate.reshape(-1, *[1] * (weight.ndim - 1)), value=-1)
+        rates = rate.reshape(-1, *[1] * (weight.ndim - 1))
+        if isinstance(update, Product):
+            move(weight, replace(update, left=update.left * rates), 1.0)
+        else:
+            weight.addcmul_(update, rates, value=-1)
+    elif isinstance(update, Product):
+        weight.flatten(0, 1).baddbmm_(update.left.flatten(0, 1), update.right.flatten(0, 1), alpha=-rate)
     else:
         weight.add_(update, alpha=-rate)
+
+
+def dense(grad: Tensor | Product) -> Tensor:
+    """A gradient that more is done with than adding it."""
+    return grad.dense() if isinstance(grad, Product) else grad
 
 
 @dataclass
@@ -28,18 +39,20 @@ class Sgd:
     weight_decay: float = 0.0
     velocity: Params = field(default_factory=dict)
 
-    def step(self, params: Params, grads: Params, rate: Rate) -> None:
+    def step(self, params: Params, grads: Gradients, rate: Rate) -> None:
         """Step every parameter; one without a gradient only decays and coasts."""
         for name, weight in params.items():
             grad = grads.get(name)
             if self.weight_decay:
-                grad = weight * self.weight_decay if grad is None else grad.add(weight, alpha=self.weight_decay)
+                decay = weight * self.weight_decay
+                grad = decay if grad is None else decay.add_(dense(grad))
             if grad is not None:
                 move(weight, self._update(name, grad), rate)
 
-    def _update(self, name: str, grad: Tensor) -> Tensor:
+    def _update(self, name: str, grad: Tensor | Product) -> Tensor | Product:
         if not self.momentum:
             return grad
+        grad = dense(grad)
         old = self.velocity.get(name)
         self.velocity[name] = velocity = grad.clone() if old is None else old.mul_(self.momentum).add_(grad)
         return grad.add(velocity, alpha=self.momentum) if self.nesterov else velocity
@@ -56,11 +69,11 @@ class Adam:
     count: int = 0
     moments: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
 
-    def step(self, params: Params, grads: Params, rate: Rate) -> None:
+    def step(self, params: Params, grads: Gradients, rate: Rate) -> None:
         """Step every parameter."""
         self.count += 1
         for name, weight in params.items():
-            grad = grads[name]
+            grad = dense(grads[name])
             if self.weight_decay and self.decoupled:
                 move(weight, weight * self.weight_decay, rate)
             elif self.weight_decay:

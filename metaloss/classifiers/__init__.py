@@ -1,6 +1,6 @@
 """Stacked classifiers: the parameters of P candidates × T tasks in one tensor each."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, Self
 
@@ -11,7 +11,20 @@ from torch import Tensor
 from metaloss.streams import Stream
 
 Params = dict[str, Tensor]
+Gradients = Mapping[str, "Tensor | Product"]
 Slope = Callable[[Float[Tensor, "P T N C"]], Float[Tensor, "P T N C"]]  # of each classifier's value, at its logits
+
+
+@dataclass(frozen=True)
+class Product:
+    """A matrix's gradient as two factors: plain descent adds their product to the matrix without writing it down."""
+
+    left: Float[Tensor, "P T M N"]
+    right: Float[Tensor, "P T N K"]
+
+    def dense(self) -> Float[Tensor, "P T M K"]:
+        """The gradient itself."""
+        return self.left @ self.right
 
 
 class Inputs(Protocol):
@@ -69,7 +82,7 @@ class Classifier(Protocol):
     def __call__(self, params: Params, inputs: Any) -> Float[Tensor, "P T N C"]:
         """The logits, class by class in memory."""
 
-    def gradients(self, params: Params, inputs: Any, slope: Slope) -> Params:
+    def gradients(self, params: Params, inputs: Any, slope: Slope) -> Gradients:
         """The gradient of each classifier's value with respect to its parameters; a zero one may be left out."""
 
 

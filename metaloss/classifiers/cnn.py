@@ -19,7 +19,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 from torch.nn.grad import conv2d_weight
 
-from metaloss.classifiers import Bound, Params, Slope, backpropagate
+from metaloss.classifiers import Bound, Gradients, Params, Slope, backpropagate
 from metaloss.streams import Stream
 from metaloss.tasks import Tasks
 
@@ -101,7 +101,7 @@ class Cnn:
         b = params["b_head"].transpose(0, 1).flatten(0, 1).unsqueeze(2)
         return torch.baddbmm(b, w, h.mT).unflatten(0, (T, P)).transpose(0, 1).contiguous().mT
 
-    def gradients(self, params: Params, inputs: Pixels, slope: Slope) -> Params:
+    def gradients(self, params: Params, inputs: Pixels, slope: Slope) -> Gradients:
         """The gradient of each classifier's value with respect to its parameters."""
         return backpropagate(self, params, inputs, slope)
 

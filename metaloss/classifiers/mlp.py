@@ -12,7 +12,7 @@ from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass as settings
 from torch import Tensor
 
-from metaloss.classifiers import Bound, Params, Slope
+from metaloss.classifiers import Bound, Gradients, Params, Product, Slope
 from metaloss.streams import Stream
 from metaloss.tasks import Tasks
 
@@ -66,19 +66,19 @@ class Mlp:
         """The logits, class by class in memory."""
         return self.layers(params, inputs)[-1]
 
-    def gradients(self, params: Params, inputs: Any, slope: Slope) -> Params:
+    def gradients(self, params: Params, inputs: Any, slope: Slope) -> Gradients:
         """The gradient of each classifier's value with respect to its parameters."""
         *hidden, logits = self.layers(params, inputs)
         axes = logits.shape[:2]
         delta = slope(logits).flatten(0, 1)
-        found = {}
+        found: dict[str, Tensor | Product] = {}
         for i in range(len(hidden), 0, -1):
             x = hidden[i - 1]
-            found[f"w{i}"] = torch.bmm(delta.mT, x).unflatten(0, axes)
+            found[f"w{i}"] = Product(delta.mT.unflatten(0, axes), x.unflatten(0, axes))
             found[f"b{i}"] = delta.sum(-2, keepdim=True).unflatten(0, axes)
             back = torch.bmm(delta, params[f"w{i}"].flatten(0, 1))
             delta = torch.ops.aten.threshold_backward.grad_input(back, x, 0, grad_input=back)
-        return found | self.first_gradient(delta.unflatten(0, axes), inputs)
+        return {**found, **self.first_gradient(delta.unflatten(0, axes), inputs)}
 
     def layers(self, params: Params, inputs: Any) -> list[Tensor]:
         """What every layer gives: after ReLU in the hidden ones [PT N H], the logits [P T N C] in the last."""
@@ -95,7 +95,7 @@ class Mlp:
         """The first layer, before ReLU."""
         return inputs.x @ params["w0"].mT + params["b0"]
 
-    def first_gradient(self, delta: Float[Tensor, "P T N H"], inputs: Any) -> Params:
+    def first_gradient(self, delta: Float[Tensor, "P T N H"], inputs: Any) -> Gradients:
         """The first layer's, from the gradient at its output."""
         return {"w0": delta.mT @ inputs.x, "b0": delta.sum(-2, keepdim=True)}
 

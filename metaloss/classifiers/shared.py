@@ -18,7 +18,7 @@ from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass as settings
 from torch import Tensor
 
-from metaloss.classifiers import Bound, Params
+from metaloss.classifiers import Bound, Gradients, Params
 from metaloss.classifiers.mlp import Mlp
 from metaloss.streams import Stream
 from metaloss.tasks import Tasks
@@ -73,7 +73,7 @@ class SharedMlp(Mlp):
         kernel = inputs.kernel.expand(len(z), -1, -1, -1).flatten(0, 1)
         return z.flatten(0, 1).baddbmm_(kernel, params["a"].flatten(0, 1)).view_as(z)
 
-    def first_gradient(self, delta: Float[Tensor, "P T N H"], inputs: Any) -> Params:
+    def first_gradient(self, delta: Float[Tensor, "P T N H"], inputs: Any) -> Gradients:
         """δ for A; none for c: the gradient has no part along the start."""
         if inputs.index is None:
             return {"a": delta}
