@@ -187,12 +187,14 @@ class Equivariant(Networks):
         _, T, C, B = logp.shape
         x, h, u = self._layers(logp, self.activation.overwrite)
         du = back((w["w_out"].mT / B).expand_as(u), u)
-        dh = torch.bmm(w["w_mix_pred"].mT, du)
         if "w_mean" in w:
-            per_class, pooled = dh.unflatten(2, (T, C, B)), du.unflatten(2, (T, C, B)).sum(3).flatten(2)
-            per_class += torch.bmm(w["w_mean"].mT, pooled).div_(C).unflatten(2, (T, 1, B))
+            pooled = du.unflatten(2, (T, C, B)).sum(3).flatten(2)
+            spread = torch.bmm(w["w_mean"].mT, pooled).div_(C).unflatten(2, (T, 1, B)).expand(-1, -1, -1, C, -1)
             if "w_true" in w:
-                per_class.addcmul_(self._y, torch.bmm(w["w_true"].mT, pooled).unflatten(2, (T, 1, B)))
+                spread = torch.addcmul(spread, self._y, torch.bmm(w["w_true"].mT, pooled).unflatten(2, (T, 1, B)))
+            dh = spread.flatten(2).baddbmm_(w["w_mix_pred"].mT, du)
+        else:
+            dh = torch.bmm(w["w_mix_pred"].mT, du)
         dx = torch.bmm(w["w_pred"].mT, back(dh, h)).unflatten(2, (T, C, B))
         parts = zip(self.channels, dx.unbind(1), x.unbind(1), strict=True)
         pulls = [channel.back(grad, value, self.home) for channel, grad, value in parts]
@@ -203,14 +205,14 @@ class Equivariant(Networks):
         w, (_, T, C, B) = self.weights, logp.shape
         x = self._inputs(logp)
         h = activation(torch.baddbmm(w["b_pred"], w["w_pred"], x.flatten(2)))
-        u = torch.baddbmm(self._label.flatten(2), w["w_mix_pred"], h)
-        if "w_mean" in w:
-            per_class = h.unflatten(2, (T, C, B))
-            context = torch.bmm(w["w_mean"], per_class.sum(3).div_(C).flatten(2))
-            if "w_true" in w:
-                context = torch.baddbmm(context, w["w_true"], (per_class * self._y).sum(3).flatten(2))
-            u = u.unflatten(2, (T, C, B)).add_(context.unflatten(2, (T, 1, B))).flatten(2)
-        return x, h, activation(u)
+        if "w_mean" not in w:
+            return x, h, activation(torch.baddbmm(self._label.flatten(2), w["w_mix_pred"], h))
+        per_class = h.unflatten(2, (T, C, B))
+        context = torch.bmm(w["w_mean"], per_class.sum(3).div_(C).flatten(2))
+        if "w_true" in w:
+            context = torch.baddbmm(context, w["w_true"], (per_class * self._y).sum(3).flatten(2))
+        u = (self._label + context.unflatten(2, (T, 1, B))).flatten(2)
+        return x, h, activation(u.baddbmm_(w["w_mix_pred"], h))
 
     @property
     def _y(self) -> Float[Tensor, "T C B"]:
