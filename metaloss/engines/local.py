@@ -212,8 +212,8 @@ class Local:
         rows = [slice(p, p + chunks.candidates) for p in range(0, len(first.losses), chunks.candidates)]
         parts: list[Parts] = [{} for _ in works]
 
-        def bind(task: int) -> Bound:
-            return model.bind(first.tasks[task : task + 1], first.keys[task : task + 1])
+        def bind(some: slice) -> Bound:
+            return model.bind(first.tasks[some], first.keys[some])
 
         def fill(job: tuple[int, slice, slice, Bound]) -> None:
             number, row, column, bound = job
@@ -227,11 +227,14 @@ class Local:
             self.told(len(first.losses[row]) * len(first.tasks[column]) * first.inner.steps)
 
         wave = max(1, WAVE // chunks.tasks)
+        # On a CPU one task at a time: its images stay in the cache, and all threads have some.
+        size = 1 if self.device.type == "cpu" else chunks.tasks
+        pieces = chunks.tasks // size
         for start in range(0, len(columns), wave):
             some = columns[start : start + wave]
-            # One by one: a task's images stay in the processor's cache, and all threads have some.
-            bound = self._map(bind, range(some[0].start, min(some[-1].stop, tasks)))
-            ready = [(x, Bound.join(bound[x.start - some[0].start :][: chunks.tasks])) for x in some]
+            last = min(some[-1].stop, tasks)
+            bound = self._map(bind, [slice(t, t + size) for t in range(some[0].start, last, size)])
+            ready = [(x, Bound.join(bound[i * pieces : (i + 1) * pieces])) for i, x in enumerate(some)]
             self._map(fill, [(n, row, c, b) for n in range(len(works)) for c, b in ready for row in rows])
             for found in parts:
                 _refuse_a_bug([found[row.start, column.start] for row in rows for column in some])
