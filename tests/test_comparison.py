@@ -372,6 +372,14 @@ def test_the_printed_command_makes_the_same_again(tmp_path, capsys, undrawn):
     assert again["folder"] == "compare/tiny-3-2" and again["rows"] == first["rows"]
 
 
+def test_without_tasks_named_the_usual_ones_are_taken(capsys, undrawn):
+    small = ("inner.steps=2", "val=5", "classifier.hidden=[4]")
+    assert code("compare", "mse", *FLAGS, *(x for word in small for x in ("--set", word)), "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["folder"] == "compare/fashionmnist-0"
+    assert found["command"][3:5] == ["--tasks", "fashionmnist"]
+
+
 @pytest.mark.parametrize(
     ("args", "words"),
     [

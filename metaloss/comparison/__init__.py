@@ -127,7 +127,11 @@ def start(
         contests = [Contest(engine, e, Stream(chosen.seed)) for e in opened]
         played = [_play(contest, chosen, found, baseline) for contest in contests]
     settings = {**chosen.model_dump(mode="json"), **changes}
-    about = {"settings": settings, "baseline": baseline, "command": command(losses, found, own, changes)}
+    about = {
+        "settings": settings,
+        "baseline": baseline,
+        "command": command(losses, found, {**own, "tasks": chosen.tasks}, changes),
+    }
     summary = findings.summary({**about, "conditions": conditions(opened, device)}, found, opened, exposures, played)
     written = publication.write(Path(out), name or _name(opened, chosen.seed), summary, [x.trainings for x in played])
     report = Report(summary["rows"], [x["text"] for x in summary["sentences"]], summary, written)
