@@ -1,5 +1,6 @@
 """Shapes and types are checked in all of metaloss while tests run; a data set of tiny images; one thread."""
 
+import signal
 import typing
 from collections.abc import Callable
 
@@ -34,6 +35,10 @@ hypothesis.settings.load_profile("suite")
 # Before anything imports metaloss: what is imported earlier stays unchecked.
 install_import_hook("metaloss", f"{__name__}.check")
 torch.set_num_threads(1)
+
+# A background job is born deaf to Ctrl-C, and so are its children; the tests send it to themselves and to those.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items):
