@@ -17,16 +17,11 @@ Weights = dict[str, Float[Tensor, "P out in"]]
 
 @dataclass(frozen=True)
 class Activation:
-    """A function between layers."""
+    """A function between an equivariant network's layers."""
 
     value: Callable[[Tensor], Tensor]
     overwrite: Callable[[Tensor], Tensor]  # the same in the argument's memory, where the inner loop needs no graph
     back: Callable[[Tensor, Tensor], Tensor]  # of the gradient at the output and the output: the input's, in its memory
-
-
-def tanh_back(grad: Tensor, out: Tensor) -> Tensor:
-    """(1 - tanh²) of the gradient."""
-    return torch.ops.aten.tanh_backward.grad_input(grad, out, grad_input=out)
 
 
 def logistic_back(grad: Tensor, out: Tensor) -> Tensor:
@@ -44,12 +39,12 @@ def softplus_back(grad: Tensor, out: Tensor) -> Tensor:
     return out.neg_().expm1_().neg_().mul_(grad)
 
 
+VALUES: dict[str, Callable[[Tensor], Tensor]] = {"tanh": torch.tanh, "relu": F.relu, "softplus": F.softplus}
 ACTIVATIONS = {
-    "tanh": Activation(torch.tanh, torch.tanh_, tanh_back),
+    "tanh": Activation(torch.sigmoid, torch.sigmoid_, logistic_back),  # with the weights that `logistic` gives
     "relu": Activation(F.relu, torch.relu_, relu_back),
     "softplus": Activation(F.softplus, F.softplus, softplus_back),
 }
-LOGISTIC = Activation(torch.sigmoid, torch.sigmoid_, logistic_back)
 
 
 @dataclass(frozen=True)
@@ -100,7 +95,7 @@ class Networks:
 
     weights: Weights
     channels: tuple[Channel, ...]
-    activation: Activation
+    activation: str
     home: int
     target: Float[Tensor, "T C B"] | None = None
     label: Tensor | None = None
@@ -108,7 +103,7 @@ class Networks:
     @classmethod
     def of(cls, weights: Weights, channels: tuple[Channel, ...], activation: str, home: int) -> Self:
         """P networks with these weights and this function between their layers."""
-        return cls(weights, channels, ACTIVATIONS[activation], home)
+        return cls(weights, channels, activation, home)
 
     def __len__(self) -> int:
         return len(next(iter(self.weights.values())))
@@ -146,9 +141,7 @@ class Equivariant(Networks):
     @classmethod
     def of(cls, weights: Weights, channels: tuple[Channel, ...], activation: str, home: int) -> Self:
         """P networks; with σ in place of tanh, which takes a CPU six times as long."""
-        if activation == "tanh":
-            return cls(logistic(weights), channels, LOGISTIC, home)
-        return super().of(weights, channels, activation, home)
+        return super().of(logistic(weights) if activation == "tanh" else weights, channels, activation, home)
 
     @staticmethod
     def shapes(channels: int, features: int, hidden: int, context: str) -> dict[str, tuple[int, int]]:
@@ -165,7 +158,7 @@ class Equivariant(Networks):
     def bind(self, target: Float[Tensor, "T B C"]) -> Self:
         """Run the label's channel and its half of the integration: they do not change while classifiers train."""
         w, y = self._to(target).weights, target.mT.contiguous()
-        h = self.activation.value(w["w_label"] * y.reshape(1, 1, -1) + w["b_label"])
+        h = ACTIVATIONS[self.activation].value(w["w_label"] * y.reshape(1, 1, -1) + w["b_label"])
         label = torch.baddbmm(w["b_mix"], w["w_mix_label"], h)
         return replace(self, weights=w, target=y, label=label.unflatten(2, y.shape))  # label [P H T C B]
 
@@ -177,16 +170,16 @@ class Equivariant(Networks):
     def terms(self, logits: Float[Tensor, "P T B C"]) -> Float[Tensor, "P T B C"]:
         """One term per class."""
         logp = log_softmax(logits).mT
-        _, _, u = self._layers(logp, self.activation.value)
+        _, _, u = self._layers(logp, ACTIVATIONS[self.activation].value)
         terms = torch.bmm(self.weights["w_out"], u) + self.weights.get("b_out", 0)
         return terms.reshape(logp.shape).mT
 
     def slope(self, logits: Float[Tensor, "P T B C"]) -> Float[Tensor, "P T B C"]:
         """The gradient of each value with respect to its logits, layer by layer backwards."""
-        w, back, logp = self.weights, self.activation.back, log_softmax(logits).mT
+        w, between, logp = self.weights, ACTIVATIONS[self.activation], log_softmax(logits).mT
         _, T, C, B = logp.shape
-        x, h, u = self._layers(logp, self.activation.overwrite)
-        du = back((w["w_out"].mT / B).expand_as(u), u)
+        x, h, u = self._layers(logp, between.overwrite)
+        du = between.back((w["w_out"].mT / B).expand_as(u), u)
         if "w_mean" in w:
             pooled = du.unflatten(2, (T, C, B)).sum(3).flatten(2)
             spread = torch.bmm(w["w_mean"].mT, pooled).div_(C).unflatten(2, (T, 1, B)).expand(-1, -1, -1, C, -1)
@@ -195,7 +188,7 @@ class Equivariant(Networks):
             dh = spread.flatten(2).baddbmm_(w["w_mix_pred"].mT, du)
         else:
             dh = torch.bmm(w["w_mix_pred"].mT, du)
-        dx = torch.bmm(w["w_pred"].mT, back(dh, h)).unflatten(2, (T, C, B))
+        dx = torch.bmm(w["w_pred"].mT, between.back(dh, h)).unflatten(2, (T, C, B))
         parts = zip(self.channels, dx.unbind(1), x.unbind(1), strict=True)
         pulls = [channel.back(grad, value, self.home) for channel, grad, value in parts]
         return torch.ops.aten._log_softmax_backward_data(sum(pulls), logp, 2, logp.dtype).mT
@@ -252,7 +245,7 @@ class Figure3(Networks):
         """Run the label's channel."""
         w = self._to(target).weights
         y = target.movedim(2, 0).flatten(1).expand(len(self), -1, -1)  # [P C TB]
-        h = self.activation.value(torch.baddbmm(w["b_label"], w["w_label"], y))
+        h = VALUES[self.activation](torch.baddbmm(w["b_label"], w["w_label"], y))
         label = torch.bmm(w["w_label_out"], h).unflatten(2, target.shape[:2])
         return replace(self, weights=w, label=label)  # [P F T B]
 
@@ -264,12 +257,12 @@ class Figure3(Networks):
     def terms(self, logits: Float[Tensor, "P T B C"]) -> Float[Tensor, "P T B 1"]:
         """One term per image."""
         assert self.label is not None, "bind the targets first"
-        w = self.weights
+        w, value = self.weights, VALUES[self.activation]
         P, T, B, _ = logits.shape
         x = self._inputs(log_softmax(logits).mT).movedim(3, 2).flatten(3).flatten(1, 2)  # [P channels·C TB]
-        h = torch.bmm(w["w_pred_out"], self.activation.value(torch.baddbmm(w["b_pred"], w["w_pred"], x)))
+        h = torch.bmm(w["w_pred_out"], value(torch.baddbmm(w["b_pred"], w["w_pred"], x)))
         rows = torch.stack([h, self.label.flatten(2)], 1)  # [P 2 F TB]
         kernel = w["w_conv"].shape[2] // 2
         windows = rows.unfold(2, kernel, 1).permute(0, 1, 4, 2, 3).flatten(3).flatten(1, 2)  # [P 2·kernel L·TB]
-        u = self.activation.value(torch.baddbmm(w["b_conv"], w["w_conv"], windows))
+        u = value(torch.baddbmm(w["b_conv"], w["w_conv"], windows))
         return torch.bmm(w["w_out"], u).reshape(P, -1, T, B).mean(1)[..., None]
