@@ -206,7 +206,14 @@ def assignment(text: str) -> dict[str, Any]:
 
 
 def changed(family: F, changes: Mapping[str, Any]) -> F:
-    """A family with some of its settings replaced."""
+    """A family with some of its settings replaced.
+
+    Raises:
+        SettingsError: it cannot be like that; the family's own file is not to blame.
+    """
     table = merged(registry.table(family), changes)
     own = {k: v for k, v in table.items() if k not in ("name", "origin")}
-    return kinds.of(own, family.name, family.origin)  # type: ignore[return-value]  # the kind stays
+    try:
+        return kinds.of(own, family.name, family.origin)  # type: ignore[return-value]  # the kind stays
+    except SettingsError as error:
+        raise SettingsError(f"{family.name}, changed: {str(error).removeprefix(f'{family.origin}: ')}") from None

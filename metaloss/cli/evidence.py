@@ -31,7 +31,7 @@ def compare(
     losses: Sequence[str], assignments: Sequence[str], runs: str, out: str, name: str, as_json: bool, quiet: bool,
     **flags: Any,
 ) -> None:  # fmt: skip
-    """Set losses beside each other on held-out tasks, each one tuned, and write a report."""
+    """Compare losses on held-out tasks. Each one is tuned, and a report is written."""
     from metaloss.console import Console
 
     with Console(quiet or as_json) as console, interruptible(console) as stop:
@@ -76,7 +76,7 @@ def recommend(
     losses: Sequence[str], assignments: Sequence[str], classifier: str | None, runs: str, out: str, name: str,
     as_json: bool, quiet: bool, **flags: Any,
 ) -> None:  # fmt: skip
-    """Say which loss suits your images, by cross-validation, with what certainty, or that none beats cross-entropy."""
+    """Say which loss suits your images. By cross-validation, with what certainty, or that none beats cross-entropy."""
     from metaloss.console import Console
 
     with Console(quiet or as_json) as console, interruptible(console) as stop:
@@ -112,7 +112,7 @@ def reproduce(
     table: str, loss: Sequence[str], run: bool, assignments: Sequence[str], seeds: int | None, device: str | None,
     anew: bool, as_json: bool, **flags: Any,
 ) -> None:  # fmt: skip
-    """Print a paper's table beside ours, and what was not run (metaloss list tables)."""
+    """Print a paper's table beside ours. Says what was not run; the tables: metaloss list tables."""
     from metaloss.console import Console
 
     console, line = Console(as_json or not run), click.get_current_context().meta["line"]

@@ -37,7 +37,7 @@ def show(spec: str, out: str, as_json: bool) -> None:
 @_options.runs("--out")
 @_options.debug
 def export(spec: str, path: Path, out: str) -> None:
-    """Write a loss as Python that needs torch alone, as LaTeX, as a torch.export program or as a folder to share."""
+    """Write a loss for use elsewhere. As Python that needs torch alone, LaTeX, a torch.export program or a folder."""
     from metaloss import catalogue
     from metaloss import export as exports
 
@@ -56,7 +56,7 @@ def export(spec: str, path: Path, out: str) -> None:
 @_options.json
 @_options.debug
 def list_(kind: str, pattern: str, out: str, as_json: bool) -> None:
-    """List what there is of a kind; PATTERN is a part of its name."""
+    """List what there is of a kind. PATTERN is a part of its name."""
     from metaloss import report
 
     rows = [row for row in report.listing(kind, Path(out)) if pattern.lower() in row["name"].lower()]

@@ -38,7 +38,7 @@ def verify(name: str) -> None:
 @_options.json
 @_options.debug
 def doctor(as_json: bool) -> None:
-    """Look at versions, device, data sets and extras, and say what to do about each."""
+    """Check the machine, and say what to do. Versions, device, data sets and extras."""
     from dataclasses import asdict
 
     from metaloss.doctor import examine

@@ -77,7 +77,7 @@ def eliminate(
     ctx: click.Context, run: str, start: int | None, tasks: Sequence[str], config: Path | None,
     assignments: Sequence[str], out: str, as_json: bool, quiet: bool,
 ) -> None:  # fmt: skip
-    """Re-train the best losses of a whole search at growing budgets until few are left."""
+    """Re-train a search's best losses until few are left. At growing budgets."""
     from metaloss.console import Console
 
     with Console(quiet or as_json) as console, interruptible(console, lambda: ctx.meta["line"]) as stop:
@@ -109,7 +109,7 @@ def eliminate(
 def refine(
     spec: str | None, out: str, resume: str | None, as_json: bool, quiet: bool, verbose: bool, **flags: Any
 ) -> None:
-    """Tune a formula's constants by evolution strategy, and compare it with what it was."""
+    """Tune a formula's constants by evolution strategy. The result is compared with what it was."""
     from metaloss.console import Console
 
     if (spec is None) == (resume is None):

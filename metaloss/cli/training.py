@@ -56,7 +56,7 @@ def train(
     protocol: str | None, config: Path | None, resume: str | None, allow_changes: bool, contact_sheet: str | None,
     runs: str, out: str, as_json: bool, quiet: bool, **flags: Any,
 ) -> None:  # fmt: skip
-    """Train full-size networks with any loss; several losses are trained alike and set side by side."""
+    """Train full-size networks with any loss. Several losses are trained alike and set side by side."""
     from metaloss.console import Console
 
     console = Console(quiet or as_json)
