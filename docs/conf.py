@@ -1,11 +1,14 @@
 """Sphinx's settings: `sphinx-build -W -b html docs build/docs` makes the site, offline."""
 
+import logging
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))  # for the extension beside this file
 
 from metaloss import __version__
+
+logging.getLogger("fontTools").setLevel(logging.WARNING)  # thousands of lines as the figures' PDFs are written
 
 project = "metaloss"
 version = release = __version__
