@@ -6,7 +6,7 @@ along long rows, several times faster than along the ten numbers of one image.
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Protocol, Self
+from typing import ClassVar, Protocol, Self
 
 import torch
 from jaxtyping import Float, Int
@@ -15,6 +15,8 @@ from torch import Tensor
 
 class Losses(Protocol):
     """P losses, evaluated together."""
+
+    columns: ClassVar[int]  # tasks that a call should have, where there are as many, to spread over what it costs
 
     def bind(self, target: Float[Tensor, "T B C"]) -> Self:
         """Prepare what depends on the targets alone, once per generation."""
@@ -71,6 +73,8 @@ class CrossEntropies:
 
     smoothing: Float[Tensor, " P"]
     target: Float[Tensor, "#P T B C"] | None = None
+
+    columns: ClassVar[int] = 1
 
     @classmethod
     def of(cls, n: int, smoothing: float = 0.0) -> Self:

@@ -1,6 +1,7 @@
 """The engine's contract: blind neighbours, isolated failures, equal bits for any number of workers, bounded memory."""
 
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import pytest
 import torch
@@ -168,6 +169,7 @@ class Fragile:
     bad: torch.Tensor
     when: str
     error: type = ZeroDivisionError
+    columns: ClassVar[int] = 1
 
     def _check(self, when):
         if self.when == when and self.bad.any():
@@ -232,6 +234,18 @@ def test_the_callers_number_of_threads_does_not_matter_and_is_left_alone(engine,
     try:
         assert torch.equal(score(engine(), networks(), episodes), expected)
         assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(1)
+
+
+def test_a_chunk_runs_on_one_thread_of_torch_whatever_the_caller_set(engine):
+    torch.set_num_threads(2)
+    try:
+        pool = engine(workers=2).pool
+        x = torch.ones(512, 512)
+        for _ in range(4):
+            pool.submit(lambda: (x + x) @ x).result()
+            assert pool.submit(torch.get_num_threads).result() == 1
     finally:
         torch.set_num_threads(1)
 
@@ -372,6 +386,31 @@ def test_a_plan_stays_within_the_memory_and_grows_with_it(episodes, rows, tasks)
         assert 1 <= chunks.images <= family.ways * family.val
         last = trainings
     assert last == rows * tasks
+
+
+def test_a_chunk_has_one_task_and_many_candidates_unless_losses_ask_for_more(episodes):
+    numbers = 6 * (3 * (8 + 3) + 64 * 3)  # as above
+    shapes = {
+        columns: (chunks.candidates, chunks.tasks)
+        for columns in (1, 4, 8, 100)
+        for chunks in [plan(episodes, episodes.family.inner, 100, 50, 4 * numbers * 32, columns=columns)]
+    }
+    assert shapes == {1: (25, 1), 4: (8, 4), 8: (4, 8), 100: (2, 16)}
+
+
+@classifiers
+def test_losses_that_are_cut_differently_are_observed_as_each_is_alone(engine, open_tiny, classifier):
+    from metaloss.evolution import scores
+
+    episodes, one = family_with(open_tiny, classifier), engine()
+    genome, population = candidates("tree")
+    many = [networks(), genome.losses(population), CrossEntropies.of(P)]
+    tasks = episodes.sample(KEYS)
+    plans = {one.plan(episodes, episodes.family.inner, P, T, losses.columns) for losses in many}
+    together = one.observe(many, episodes, tasks, STARTS, scores)
+    assert len(plans) == 2
+    for losses, found in zip(many, together, strict=True):
+        assert same(found[0], score(one, losses, episodes))
 
 
 def test_a_plan_for_less_memory_than_one_training_needs_trains_one_at_a_time(episodes):

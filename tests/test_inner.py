@@ -233,6 +233,8 @@ def test_the_probe_sees_the_parameters_after_every_step(episodes):
 class Constant:
     """A loss that no logit changes, beside one that they do."""
 
+    columns = 1
+
     def __init__(self, losses):
         self.losses = losses
 

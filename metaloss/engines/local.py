@@ -27,7 +27,7 @@ from metaloss.tasks import Tasks
 
 CACHE = 8 << 20  # bytes that one thread's chunk may touch on a CPU: more of them would not stay in its cache
 LOSS_FLOATS = 64  # numbers that a loss may keep per logit
-COLUMNS = 8  # tasks in a chunk of many candidates
+COLUMNS = 1
 WAVE = 32  # tasks made ready at once
 VECTOR = 16  # floats that a processor takes at once; products of so many images, or a multiple, leave no rest
 
@@ -44,19 +44,21 @@ class Plan:
     shared: bool  # the first layer in the span of the training images
 
 
-def plan(episodes: Episodes, inner: Inner, candidates: int, tasks: int, memory: int, parts: int = 1) -> Plan:
+def plan(
+    episodes: Episodes, inner: Inner, candidates: int, tasks: int, memory: int, parts: int = 1, columns: int = 1
+) -> Plan:
     """The chunks for `candidates` × `tasks` trainings of a family whose chunk may touch `memory` bytes.
 
-    There are at least `parts` of them, where there are as many tasks or candidates.
+    There are at least `parts` of them, where there are as many tasks or candidates. `columns` is what losses ask for.
     """
     family, (_, *image) = episodes.family, episodes.images.pixels.shape
     per_image = 4 * episodes.model.floats(tuple(image), family.ways)
     few = family.ways * family.shots
     training = few * (3 * per_image + 4 * LOSS_FLOATS * family.ways)
     n = max(1, memory // training)
-    # What a loss costs per call is shared by tasks, what a task costs by candidates: some of each, tasks first.
-    columns = min(tasks, COLUMNS, max(1, n // 2))
-    rows = min(candidates, n // columns)
+    # What a task's candidates share stays in the cache: no more tasks than losses ask for, unless candidates are few.
+    columns = min(tasks, columns, max(1, n // 2))
+    rows = -(-candidates // -(-candidates // (n // columns)))  # chunks as even as can be
     columns = min(tasks, n // rows)
     if rows == candidates and columns == tasks:
         rows, columns = (rows, -(-tasks // parts)) if tasks >= parts else (-(-candidates // parts), columns)
@@ -143,8 +145,8 @@ class Local:
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         self.workers = (self.workers or cores) if self.device.type == "cpu" else 1
         threads = torch.get_num_threads()
-        alone = (lambda: torch.set_num_threads(1)) if self.device.type == "cpu" else (lambda: None)
-        self.pool = ThreadPoolExecutor(self.workers, "metaloss", initializer=alone)
+        ready = alone if self.device.type == "cpu" else None
+        self.pool = ThreadPoolExecutor(self.workers, "metaloss", initializer=ready)
         list(self.pool.map(lambda _: None, range(self.workers)))
         torch.set_num_threads(threads)  # the pool's setting must not reach the caller's own work
 
@@ -154,11 +156,11 @@ class Local:
     def __exit__(self, *_: object) -> None:
         self.pool.shutdown(cancel_futures=True)
 
-    def plan(self, episodes: Episodes, inner: Inner, candidates: int, tasks: int) -> Plan:
-        """The chunks this engine would use."""
+    def plan(self, episodes: Episodes, inner: Inner, candidates: int, tasks: int, columns: int = 1) -> Plan:
+        """The chunks this engine would use for losses that ask for so many tasks per call."""
         # On a CPU two at least, however many threads there are: the result must not depend on their number.
         memory, parts = (min(CACHE, self.memory), 2) if self.device.type == "cpu" else (self.memory, 1)
-        return plan(episodes, inner, candidates, tasks, memory >> self.halvings, parts)
+        return plan(episodes, inner, candidates, tasks, memory >> self.halvings, parts, columns)
 
     def score(
         self, losses: Losses, episodes: Episodes, tasks: Tasks, keys: Sequence[Stream],
@@ -192,18 +194,29 @@ class Local:
         A population's result does not depend on the others, bit for bit: what they share is the tasks, made ready once.
         """
         inner = inner or episodes.family.inner
+        works = [
+            Work(losses, episodes, tasks, list(keys), inner, lr, marks, gauge)
+            for losses, lr in zip(many, rates or [None] * len(many), strict=True)
+        ]
         while True:
-            chunks = self.plan(episodes, inner, len(many[0]), len(tasks))
-            works = [
-                Work(losses, episodes, tasks, list(keys), inner, lr, marks, gauge)
-                for losses, lr in zip(many, rates or [None] * len(many), strict=True)
-            ]
             try:
-                return self._run(works, chunks)
+                return self._observe(works)
             except (RuntimeError, MemoryError) as error:
-                if not out_of_memory(error) or chunks.candidates * chunks.tasks == 1:
+                if not out_of_memory(error) or all(p.candidates * p.tasks == 1 for p in map(self._planned, works)):
                     raise
             self.halvings += 1
+
+    def _planned(self, work: Work) -> Plan:
+        return self.plan(work.episodes, work.inner, len(work.losses), len(work.tasks), work.losses.columns)
+
+    def _observe(self, works: Sequence[Work]) -> list[Float[Tensor, "M P T ..."]]:
+        """Works that are cut alike run together, on tasks made ready once for all of them."""
+        plans = [self._planned(work) for work in works]
+        found: dict[int, Float[Tensor, "M P T ..."]] = {}
+        for chunks in dict.fromkeys(plans):
+            numbers = [n for n, own in enumerate(plans) if own == chunks]
+            found |= zip(numbers, self._run([works[n] for n in numbers], chunks), strict=True)
+        return [found[n] for n in range(len(works))]
 
     def _run(self, works: Sequence[Work], chunks: Plan) -> list[Float[Tensor, "M P T ..."]]:
         first = works[0]
@@ -252,6 +265,13 @@ class Local:
         finally:
             for x in futures:
                 x.cancel()
+
+
+def alone() -> None:
+    """Have this thread of Python's run torch on no other threads than itself."""
+    # Asked for their number first: torch sets it anew, for all threads alike, when a thread is new to it.
+    torch.get_num_threads()
+    torch.set_num_threads(1)
 
 
 def _refuse_a_bug(parts: Sequence[Tensor | Exception]) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from operator import itemgetter
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 import torch
 from jaxtyping import Float, Int
@@ -60,6 +60,8 @@ class Formulas:
     formulas: tuple[Formula, ...]
     form: Form = "auto"
     shared: Shared | None = None
+
+    columns: ClassVar[int] = 8  # each formula is some calls of its own
 
     @classmethod
     def of(cls, formulas: Sequence[Formula], form: Form = "auto") -> Self:

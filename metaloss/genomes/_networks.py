@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import ClassVar, Self
 
 import torch
 from jaxtyping import Float, Int
@@ -99,6 +99,8 @@ class Networks:
     home: int
     target: Float[Tensor, "T C B"] | None = None
     label: Tensor | None = None
+
+    columns: ClassVar[int] = 1
 
     @classmethod
     def of(cls, weights: Weights, channels: tuple[Channel, ...], activation: str, home: int) -> Self:
