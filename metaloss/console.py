@@ -330,4 +330,6 @@ def label(strategy: dict[str, Any]) -> str:
         return f"({strategy['mu']}+{strategy['lambda_']})-ES"
     if strategy["kind"] == "gp":
         return f"({strategy['mu']}+{strategy['lambda_']})-GP"
+    if strategy["kind"] == "cma_es":
+        return f"CMA-ES of {strategy['population']}"
     return str(strategy["kind"])

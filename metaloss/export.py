@@ -3,6 +3,7 @@
 import io
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,6 +13,7 @@ from metaloss._version import __version__
 from metaloss.criterion import Criterion, FormulaCriterion, GenomeCriterion
 from metaloss.errors import SettingsError
 from metaloss.genomes.mln import MetaLossNetwork
+from metaloss.genomes.targets import LearnedTargets
 from metaloss.language.expression import Expression
 from metaloss.language.primitives import PRIMITIVES
 
@@ -77,8 +79,9 @@ def python(criterion: Criterion) -> str:
     """The source of a module that needs torch alone."""
     if isinstance(criterion, FormulaCriterion):
         body, title = _formula(criterion), f"The loss {criterion.describe()}."
-    elif isinstance(criterion, GenomeCriterion) and isinstance(criterion.genome, MetaLossNetwork):
-        body, title = _network(criterion.genome, criterion.candidate.vectors()[0]), criterion.describe() + "."
+    elif isinstance(criterion, GenomeCriterion) and isinstance(criterion.genome, MetaLossNetwork | LearnedTargets):
+        write: Any = _network if isinstance(criterion.genome, MetaLossNetwork) else _targets
+        body, title = write(criterion.genome, criterion.candidate.vectors()[0]), criterion.describe() + "."
     else:
         raise SettingsError(f"{type(criterion).__name__} cannot be written as Python")
     lines = "\n".join(f"        {line}" if line else "" for line in body)
@@ -139,6 +142,29 @@ def _network(genome: MetaLossNetwork, vector: Tensor) -> list[str]:
         "u = h @ w_mix_pred.mT + label @ w_mix_label.mT + b_mix[:, 0]",
         *context,
         f"return ({act}(u) @ w_out.mT)[..., 0]",
+    ]
+
+
+def _targets(genome: LearnedTargets, vector: Tensor) -> list[str]:
+    knots, home = torch.tensor(genome.knots).log().tolist(), genome.home_classes
+    return [
+        f"knots = z.new_tensor({knots})",
+        f"curves = z.new_tensor({vector.unflatten(0, (-1, len(knots))).tolist()})",
+        "logp = z.log_softmax(-1)",
+        "C, u = z.shape[-1], logp",
+        f"if C != {home}:  # a guess reads 1/{home}, 0 and certainty stay",
+        "    surer = (logp.exp() - 1 / C) / (1 - 1 / C)",
+        f"    sure = torch.log1p((surer.clamp(min=0) - 1) * (1 - 1 / {home}))",
+        f"    u = torch.where(surer > 0, sure, logp + math.log(C / {home}))",
+        "",
+        "def along(u, curve):",
+        "    passed = ((u[..., None] - knots[:-1]) / knots.diff()).clamp(0, 1)",
+        "    return curve[0] + passed @ curve.diff()",
+        "",
+        "true = (u * y).sum(-1, keepdim=True)",
+        "other = (along(u, curves[1]) + along(true, curves[2])) / C",
+        "targets = other + y * (along(true, curves[0]) - other)",
+        "return -targets.detach() * logp",
     ]
 
 

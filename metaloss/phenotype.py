@@ -52,9 +52,23 @@ def normalised(curve: Float[Tensor, " N"], flat: float = 1e-4) -> Float[Tensor, 
     return curve if high - low < flat else (curve - low) / (high - low)
 
 
+def descent(loss: Losses, classes: int = 2, points: int = POINTS) -> tuple[Float[Tensor, " M"], Float[Tensor, " M"]]:
+    """What training descends, over the probability of the true class; 0 at the first place.
+
+    It is the pull's integral, so it is the curve but for a constant, unless no gradient goes through a part of the
+    value: then it says what the value does not.
+    """
+    even = grid(points).logit()
+    # Even in p, to see what is between, and even in logits, to get over the steep ends.
+    z = torch.cat([even, torch.linspace(float(even[0]), float(even[-1]), points, dtype=even.dtype)]).sort().values
+    fallen = torch.cumulative_trapezoid(pull(loss, z.sigmoid(), classes), z)
+    return z.sigmoid(), torch.cat([fallen.new_zeros(1), -fallen])
+
+
 def minimum(loss: Losses, classes: int = 2, points: int = POINTS) -> float:
     """The probability of the true class at which the loss is lowest, as far as the grid tells."""
-    return float(grid(points)[curve(loss, classes, points).argmin()])
+    p, height = descent(loss, classes, points)
+    return float(p[height.argmin()])
 
 
 def warnings(loss: Losses, classes: int | None = None) -> list[str]:

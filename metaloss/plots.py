@@ -88,8 +88,8 @@ def ranks(pairs: Sequence[dict[str, Any]], path: Path) -> None:
 def phenotype(loss: Losses, name: str, classes: int | None, path: Path) -> None:
     """What one loss does to an image, over the probability of its true class, beside cross-entropy.
 
-    Its value from its lowest place on, the same between 0 and 1, and its pull on the true class's logit. The other
-    classes share the rest equally.
+    What training descends, from its lowest place on, the same between 0 and 1, and the pull on the true class's logit.
+    The other classes share the rest equally.
     """
     figure, axes = panels(3)
     name = name.lstrip("_").replace("$", r"\$")  # a stranger's name is no formula to typeset
@@ -105,8 +105,9 @@ def phenotype(loss: Losses, name: str, classes: int | None, path: Path) -> None:
 
 
 def _curves(axes: Any, loss: Losses, classes: int, style: str, **look: Any) -> None:
-    # The last places before 0 and 1 lie out of sight, and would set the scale.
-    p, value = looks.grid()[5:-5], looks.curve(loss, classes)[5:-5]
+    p, value = looks.descent(loss, classes)
+    shown = (p > 0.005) & (p < 0.995)  # the last places before 0 and 1 lie out of sight, and would set the scale
+    p, value = p[shown], value[shown]
     for axis, y in zip(axes, (value - value.min(), looks.normalised(value), looks.pull(loss, p, classes)), strict=True):
         axis.plot(p, y, style, **look)
 

@@ -18,6 +18,7 @@ from metaloss import catalogue
 from metaloss.criterion import Criterion, GenomeCriterion
 from metaloss.errors import DamagedFile, SettingsError
 from metaloss.genomes.mln import MetaLossNetwork
+from metaloss.genomes.targets import LearnedTargets
 from metaloss.losses import CrossEntropies
 from metaloss.population import Vectors
 from metaloss.streams import Stream
@@ -125,8 +126,18 @@ def network(seed=0, **settings):
     return GenomeCriterion(genome, genome.sample(1, Stream(seed)), {"run": "test"})
 
 
+def targets(seed=0, **settings):
+    """Random curves as a loss."""
+    genome = LearnedTargets(**settings)
+    start = genome.sample(1, Stream(seed))
+    return GenomeCriterion(
+        genome, genome.mutate(start, torch.full((1, genome.size), 0.5), Stream(seed)), {"run": "test"}
+    )
+
+
 LOSSES = {
     "equivariant": network(),
+    "targets": targets(),
     "relu": network(activation="relu", channels=("p", "logp", "logit")),
     "softplus": network(activation="softplus", context="mean"),
     "figure3": network(architecture="figure3", fixed_classes=4),

@@ -8,7 +8,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from test_criterion import network, problem, value_and_gradient
+from test_criterion import network, problem, targets, value_and_gradient
 from trees import expressions, small
 
 import metaloss
@@ -37,10 +37,13 @@ NETWORKS = {
     },
     "sizes": {"features": 1, "hidden": 3},
 }
+TARGETS = {"targets": {}, "targets at home": {"home_classes": HOME}, "two knots": {"knots": (0.1, 0.5)}}
 
 
 def loss_of(spec):
-    """A network by its settings' name, or the loss that a name or a formula means."""
+    """A network or learned targets by their settings' name, or the loss that a name or a formula means."""
+    if spec in TARGETS:
+        return targets(**TARGETS[spec])
     if spec in NETWORKS:
         return network(**{"home_classes": HOME, **NETWORKS[spec]})
     return FormulaCriterion(zoo.read(spec))
@@ -74,7 +77,7 @@ def check_same(ours, theirs, logits, target, tolerance=1e-6):
 # --- Python ---
 
 
-@pytest.mark.parametrize("spec", [*SPECS, *NETWORKS])
+@pytest.mark.parametrize("spec", [*SPECS, *NETWORKS, *TARGETS])
 def test_stand_alone_python_gives_the_same_numbers(spec, tmp_path):
     loss = loss_of(spec)
     module = written(loss, tmp_path / "loss.py")
@@ -98,7 +101,7 @@ def test_stand_alone_python_computes_in_float32_too(spec, dtype, tmp_path):
         torch.testing.assert_close(value, loss(logits.to(dtype), target), rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("spec", [*SPECS, *NETWORKS])
+@pytest.mark.parametrize("spec", [*SPECS, *NETWORKS, *TARGETS])
 def test_stand_alone_python_imports_math_and_torch_alone(spec):
     tree = ast.parse(python(loss_of(spec)))
     imports = [node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom)]
@@ -181,7 +184,7 @@ def test_a_program_of_a_formula_takes_any_batch_and_any_number_of_classes(spec, 
         check_same(exported, loss, *problem(shape, "hard", torch.float32))
 
 
-@pytest.mark.parametrize("spec", ["none tanh", "mean relu", "label softplus", "p logp logit"])
+@pytest.mark.parametrize("spec", ["none tanh", "mean relu", "label softplus", "p logp logit", "targets at home"])
 def test_a_program_of_a_network_takes_any_batch_of_its_home_number_of_classes(spec, tmp_path):
     loss = loss_of(spec)
     exported = program(loss, tmp_path / "loss.pt2")

@@ -1,12 +1,16 @@
 """A loss's pull and curve, against the figures that were measured on the published losses."""
 
+import numpy as np
 import pytest
 import torch
 
 from metaloss import zoo
 from metaloss.formulas import Formulas
+from metaloss.genomes.targets import LearnedTargets
 from metaloss.losses import CrossEntropies
-from metaloss.phenotype import curve, gain, grid, minimum, normalised, pull, warnings
+from metaloss.phenotype import curve, descent, gain, grid, minimum, normalised, pull, warnings
+from metaloss.population import Vectors
+from metaloss.streams import Stream
 
 CLASSES = (2, 10, 100, 1000)
 GAINS = {  # as printed: to their own digits
@@ -88,6 +92,26 @@ def test_the_curve_is_the_loss_of_one_image():
     torch.testing.assert_close(found, -p.log(), rtol=1e-9, atol=1e-12)
     many = curve(read("mse"), classes=5)
     torch.testing.assert_close(many, (1 - p) ** 2 + (1 - p) ** 2 / 4, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("spec", ["ce", "mse", "focal(gamma=2)", "label_smoothing", "baikal"])
+@pytest.mark.parametrize("classes", [2, 10])
+def test_what_training_descends_is_the_curve_but_for_a_constant(spec, classes):
+    p, height = descent(read(spec), classes)
+    assert len(p) == 2000 and (p.diff() >= 0).all() and height[0] == 0
+    inside = (p > 0.02) & (p < 0.98)
+    expected = torch.from_numpy(np.interp(p, grid(), curve(read(spec), classes)))
+    difference = (height - expected)[inside]
+    assert float(difference.max() - difference.min()) < 0.01 * float(expected[inside].max() - expected[inside].min())
+
+
+def test_where_no_gradient_goes_through_a_part_training_descends_something_else_than_the_value():
+    genome = LearnedTargets(smoothing=0.0)
+    candidate = genome.sample(1, Stream(0)).values.clone()
+    candidate[0, 5:9] = 0.0  # from p = .25 on nothing is asked of the true class
+    loss = genome.losses(Vectors(candidate))
+    p, height = descent(loss, 10)
+    assert (height[p > 0.26] - height[-1]).abs().max() < 1e-9 and minimum(loss, 10) == pytest.approx(0.25, abs=0.002)
 
 
 def test_a_normalised_curve_runs_from_0_to_1_unless_it_is_flat():

@@ -12,6 +12,7 @@ from metaloss.codec import pack, unpack
 from metaloss.evolution import generation
 from metaloss.objectives import mean
 from metaloss.population import Population, Vectors
+from metaloss.strategies.cma_es import Rates, _weights
 from metaloss.strategies.gp import Gp, Lineage
 from metaloss.strategies.mu_plus_lambda import MuPlusLambda
 from metaloss.strategies.regularized import Ageing, Regularized
@@ -716,3 +717,46 @@ def best_of(kind, seed, evaluations=2000):
 def test_on_bit_strings_it_finds_what_random_search_does_not_find_with_as_many_trainings(kind):
     assert [best_of(kind, seed) for seed in range(3)] == [20, 20, 20]
     assert max(best_of("random_search", seed) for seed in range(3)) < 20
+
+
+# --- covariance matrix adaptation ---
+
+
+def turned(x, scales):
+    """An ellipsoid whose axes lie along no coordinate."""
+    rotation = torch.linalg.qr(KEY.at("rotation").normal(len(scales), len(scales)).double()).Q
+    return -((x.double() - 0.3) @ rotation * scales).square().sum(1)
+
+
+def test_the_covariance_takes_the_shape_of_what_is_searched():
+    scales = torch.tensor([1.0, 5.0, 20.0, 100.0], dtype=torch.float64)
+    _, state = search("cma_es", lambda x: turned(x, scales), 60, Space(D=4))
+    assert float(turned(state.centre.vectors(), scales)) > -1e-3
+    found = torch.linalg.eigvalsh(state.covariance).flip(0).sqrt()
+    ratios = found[0] / found
+    assert (ratios.log() - scales.log()).abs().max() < 1.0
+
+
+def test_its_rates_are_those_of_the_tutorial():
+    """For 10 numbers and 10 candidates, by hand; μ_eff, c_1 and c_μ are also what the package `cma` 4 has."""
+    rates = Rates(_weights(10, 5), 10)
+    assert float(rates.weights.sum()) == pytest.approx(1) and bool((rates.weights.diff() < 0).all())
+    mu = rates.mu
+    assert mu == pytest.approx(3.1672, abs=1e-4)
+    assert (rates.sigma, rates.path) == (pytest.approx((mu + 2) / (15 + mu)), pytest.approx(0.2950, abs=1e-4))
+    assert (rates.one, rates.many) == (pytest.approx(0.01528, abs=1e-5), pytest.approx(0.02355, abs=1e-5))
+    assert rates.damping == pytest.approx(1 + rates.sigma)
+
+
+def test_no_number_of_threads_changes_a_sample():
+    strategy, genome = built("cma_es"), Space(D=300)
+    state = strategy.init(genome, KEY)
+    noise = KEY.normal(300, 300).double()
+    state = replace(state, covariance=noise @ noise.mT / 300)
+    samples = []
+    for threads in (1, 2):
+        torch.set_num_threads(threads)
+        samples.append(strategy.ask(state, genome, KEY)[0].vectors())
+        assert torch.get_num_threads() == threads
+    torch.set_num_threads(1)
+    assert torch.equal(*samples)

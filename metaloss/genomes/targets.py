@@ -1,0 +1,152 @@
+"""Cross-entropy whose targets follow the prediction, along curves that evolution draws.
+
+Label smoothing (Szegedy 2016) trains against fixed targets; here the target of a class depends on how probable the
+network finds it, and on how probable it finds the true one. The targets are taken as given: no gradient goes through
+them, as in bootstrapped targets (Reed 2015), so a gradient need not be that of any value. The representation is ours.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, ClassVar, Self
+
+import torch
+from jaxtyping import Float, Int
+from pydantic import ConfigDict, Field, field_validator
+from pydantic.dataclasses import dataclass as settings
+from torch import Tensor
+
+from metaloss.genomes._vectors import RealVectors
+from metaloss.losses import images, log_softmax
+from metaloss.population import Vectors
+from metaloss.streams import Stream
+
+__all__ = ["LearnedTargets"]
+
+CURVES = 3  # of the true class; of another class over its own probability, and over the true class's
+
+
+@settings(frozen=True, config=ConfigDict(extra="forbid"))
+class LearnedTargets(RealVectors):
+    """What the curves are drawn through, and where the search starts.
+
+    The true class's target is a(p_true), another class's (b(p) + d(p_true)) / C: three curves over the logarithm of a
+    probability, straight between the knots and level beyond them. A candidate is their values at the knots. At the
+    start they are level: the targets of label smoothing.
+
+    Attributes:
+        knots: the probabilities at which a curve can bend.
+        smoothing: of the labels at the start.
+        home_classes: predictions among another number of classes are read as if there were this many: uniform and
+            certain ones look the same, so a loss carries over from one number to another.
+    """
+
+    knots: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = (0.003, 0.01, 0.03, 0.07, 0.13, 0.25, 0.45, 0.7, 0.92)
+    smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.2
+    home_classes: Annotated[int, Field(ge=2, le=1000)] = 10
+
+    vector: ClassVar[bool] = True
+    classes: ClassVar[int | None] = None
+    usual: ClassVar[Mapping[str, Any]] = {
+        "strategy": {"kind": "cma_es", "sigma": 0.15}, "generations": 200, "tasks_per_generation": 16,
+    }  # fmt: skip
+    reasons: ClassVar[tuple[str, ...]] = ("",)
+    populations: ClassVar[tuple[type, ...]] = (Vectors,)
+
+    @field_validator("knots")
+    @classmethod
+    def _ascending(cls, knots: tuple[float, ...]) -> tuple[float, ...]:
+        if not 2 <= len(knots) <= 64 or sorted(set(knots)) != list(knots):
+            raise ValueError("must be 2 to 64 probabilities, each greater than the one before")
+        return knots
+
+    @property
+    def size(self) -> int:
+        """How many numbers a candidate is."""
+        return CURVES * len(self.knots)
+
+    def sample(self, n: int, key: Stream) -> Vectors:
+        """n times label smoothing."""
+        s, home, knots = self.smoothing, self.home_classes, len(self.knots)
+        start = torch.tensor([1 - s + s / home, s, 0.0]).repeat_interleave(knots)
+        return Vectors(start.repeat(n, 1))
+
+    def losses(self, population: Vectors) -> "Targets":
+        """The candidates, side by side."""
+        curves = population.vectors().unflatten(1, (CURVES, len(self.knots)))
+        return Targets(curves, torch.tensor(self.knots).log(), self.home_classes)
+
+    def describe(self, population: Vectors, row: int) -> str:
+        """Its size."""
+        return f"learned targets ({self.size} numbers, {len(self.knots)} knots)"
+
+
+@dataclass(frozen=True)
+class Targets:
+    """P cross-entropies -Σ_c q_c log p_c against targets q that follow the prediction."""
+
+    curves: Float[Tensor, "P 3 K"]
+    knots: Float[Tensor, " K"]  # logarithms of probabilities
+    home: int
+    target: Float[Tensor, "T C B"] | None = None
+
+    columns: ClassVar[int] = 1
+
+    def __len__(self) -> int:
+        return len(self.curves)
+
+    def __getitem__(self, rows: slice | Tensor) -> Self:
+        return replace(self, curves=self.curves[rows])
+
+    def bind(self, target: Float[Tensor, "T B C"]) -> Self:
+        """Keep the labels, class by class in memory."""
+        curves, knots = self.curves.to(target), self.knots.to(target)
+        return replace(self, curves=curves, knots=knots, target=target.mT.contiguous())
+
+    def pick(self, index: Int[Tensor, "T b"]) -> Self:
+        """The bound losses, for a minibatch."""
+        return replace(self, target=images(self._y.mT, index).mT.contiguous())
+
+    def terms(self, logits: Float[Tensor, "P T B C"]) -> Float[Tensor, "P T B C"]:
+        """-q_c log p_c; no gradient goes through q."""
+        logp = log_softmax(logits).mT
+        return -(self._q(logp).detach() * logp).mT
+
+    def __call__(self, logits: Float[Tensor, "P T B C"]) -> Float[Tensor, "P T"]:
+        """The sum over the classes, averaged over the batch."""
+        return self.terms(logits).sum(-1).mean(-1)
+
+    def slope(self, logits: Float[Tensor, "P T B C"]) -> Float[Tensor, "P T B C"]:
+        """(p Σ_c q_c - q) / B."""
+        logp = log_softmax(logits).mT
+        q = self._q(logp)
+        return logp.exp().mul_(q.sum(-2, keepdim=True)).sub_(q).div_(logits.shape[2]).mT
+
+    def _q(self, logp: Float[Tensor, "P T C B"]) -> Float[Tensor, "P T C B"]:
+        """Every class's target; a soft label mixes that of the true class and that of another."""
+        y, (_, T, C, B) = self._y, logp.shape
+        u = at_home(logp, self.home)
+        own = self._along(u.flatten(1), self.curves[:, 1:2]).unflatten(2, (T, C, B))[:, 0]
+        true = self._along((u * y).sum(-2).flatten(1), self.curves[:, ::2]).unflatten(2, (T, 1, B))
+        other = (own + true[:, 1]).div_(C)
+        return torch.addcmul(other, y, true[:, 0] - other)
+
+    def _along(self, u: Float[Tensor, "P N"], curves: Float[Tensor, "P m K"]) -> Float[Tensor, "P m N"]:
+        """Some curves at logarithms of probabilities: what each stretch adds to the first knot's value."""
+        passed = (u[:, None] - self.knots[:-1, None]).div_(self.knots.diff()[:, None]).clamp_(0, 1)
+        return torch.baddbmm(curves[..., :1], curves.diff(), passed)
+
+    @property
+    def _y(self) -> Float[Tensor, "T C B"]:
+        assert self.target is not None, "bind the targets first"
+        return self.target
+
+
+def at_home(logp: Float[Tensor, "P T C B"], home: int) -> Float[Tensor, "P T C B"]:
+    """log p as it would be among the home number of classes: a guess reads 1/home, 0 and certainty stay."""
+    classes = logp.shape[-2]
+    if classes == home:
+        return logp
+    shifted = logp + math.log(classes / home)
+    surer = (logp.exp() - 1 / classes) / (1 - 1 / classes)  # 0 for a guess, 1 for certainty
+    return torch.where(surer > 0, torch.log1p((surer.clamp(min=0) - 1) * (1 - 1 / home)), shifted)
