@@ -3,7 +3,6 @@
 import io
 import json
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -79,9 +78,10 @@ def python(criterion: Criterion) -> str:
     """The source of a module that needs torch alone."""
     if isinstance(criterion, FormulaCriterion):
         body, title = _formula(criterion), f"The loss {criterion.describe()}."
-    elif isinstance(criterion, GenomeCriterion) and isinstance(criterion.genome, MetaLossNetwork | LearnedTargets):
-        write: Any = _network if isinstance(criterion.genome, MetaLossNetwork) else _targets
-        body, title = write(criterion.genome, criterion.candidate.vectors()[0]), criterion.describe() + "."
+    elif isinstance(criterion, GenomeCriterion) and isinstance(criterion.genome, MetaLossNetwork):
+        body, title = _network(criterion.genome, criterion.candidate.vectors()[0]), criterion.describe() + "."
+    elif isinstance(criterion, GenomeCriterion) and isinstance(criterion.genome, LearnedTargets):
+        body, title = _targets(criterion.genome, criterion.candidate.vectors()[0]), criterion.describe() + "."
     else:
         raise SettingsError(f"{type(criterion).__name__} cannot be written as Python")
     lines = "\n".join(f"        {line}" if line else "" for line in body)
@@ -153,9 +153,9 @@ def _targets(genome: LearnedTargets, vector: Tensor) -> list[str]:
         "logp = z.log_softmax(-1)",
         "C, u = z.shape[-1], logp",
         f"if C != {home}:  # a guess reads 1/{home}, 0 and certainty stay",
-        "    surer = (logp.exp() - 1 / C) / (1 - 1 / C)",
-        f"    sure = torch.log1p((surer.clamp(min=0) - 1) * (1 - 1 / {home}))",
-        f"    u = torch.where(surer > 0, sure, logp + math.log(C / {home}))",
+        f"    stretch = (1 - 1 / {home}) * C / max(1, C - 1)",
+        "    sure = torch.log1p(stretch * logp.clamp(min=-math.log(C)).expm1())",
+        f"    u = torch.where(logp > -math.log(C), sure, logp + math.log(C / {home}))",
         "",
         "def along(u, curve):",
         "    passed = ((u[..., None] - knots[:-1]) / knots.diff()).clamp(0, 1)",

@@ -27,7 +27,6 @@ from metaloss.tasks import Tasks
 
 CACHE = 8 << 20  # bytes that one thread's chunk may touch on a CPU: more of them would not stay in its cache
 LOSS_FLOATS = 64  # numbers that a loss may keep per logit
-COLUMNS = 1
 WAVE = 32  # tasks made ready at once
 VECTOR = 16  # floats that a processor takes at once; products of so many images, or a multiple, leave no rest
 

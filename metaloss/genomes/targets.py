@@ -16,6 +16,7 @@ from pydantic import ConfigDict, Field, field_validator
 from pydantic.dataclasses import dataclass as settings
 from torch import Tensor
 
+from metaloss.genomes._networks import stretch
 from metaloss.genomes._vectors import RealVectors
 from metaloss.losses import images, log_softmax
 from metaloss.population import Vectors
@@ -147,6 +148,6 @@ def at_home(logp: Float[Tensor, "P T C B"], home: int) -> Float[Tensor, "P T C B
     classes = logp.shape[-2]
     if classes == home:
         return logp
-    shifted = logp + math.log(classes / home)
-    surer = (logp.exp() - 1 / classes) / (1 - 1 / classes)  # 0 for a guess, 1 for certainty
-    return torch.where(surer > 0, torch.log1p((surer.clamp(min=0) - 1) * (1 - 1 / home)), shifted)
+    guess = -math.log(classes)
+    surer = torch.log1p(stretch(classes, home) * logp.clamp(min=guess).expm1())
+    return torch.where(logp > guess, surer, logp + math.log(classes / home))
