@@ -20,7 +20,7 @@ def move(weight: Tensor, update: Tensor | Product, rate: Rate) -> None:
         else:
             weight.addcmul_(update, rates, value=-1)
     elif isinstance(update, Product):
-        weight.flatten(0, 1).baddbmm_(update.left.flatten(0, 1), update.right.flatten(0, 1), alpha=-rate)
+        update.descend(weight, rate)
     else:
         weight.add_(update, alpha=-rate)
 

@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from metaloss import settings, storage
+from metaloss import compiled, settings, storage
 from metaloss._version import __version__
 from metaloss.codec import pack, unpack
 from metaloss.errors import DamagedFile, DiskError, SettingsError
@@ -223,10 +223,10 @@ def conditions(episodes: Sequence[Opened], device: torch.device) -> dict[str, st
 
 
 def surroundings(device: torch.device, packages: Sequence[str] = ("torch", "numpy")) -> dict[str, str]:
-    """Versions and the device."""
+    """Versions and the device; also whether loops are compiled, which rounds otherwise."""
     kind = torch.cuda.get_device_name(device) if device.type == "cuda" else torch.backends.cpu.get_cpu_capability()
     names = {"metaloss": __version__, "python": platform.python_version(), "device": f"{device.type} {kind}"}
-    return {**names, **{name: version(name) for name in packages}}
+    return {**names, **{name: version(name) for name in packages}, "numba": compiled.compiler()}
 
 
 def digest_of(rows: Int[Tensor, " N"]) -> str:

@@ -1,5 +1,6 @@
 """Shapes and types are checked in all of metaloss while tests run; a data set of tiny images; one thread."""
 
+import importlib.util
 import signal
 import typing
 from collections.abc import Callable
@@ -32,7 +33,10 @@ def _make_checkable(hint: object) -> None:
 hypothesis.settings.register_profile("suite", derandomize=True, deadline=None)
 hypothesis.settings.load_profile("suite")
 
-# Before anything imports metaloss: what is imported earlier stays unchecked.
+# Compiled loops are machine code; a check around them would not be.
+if importlib.util.find_spec("numba"):
+    importlib.import_module("metaloss.compiled.kernels")
+# Before anything else imports metaloss: what is imported earlier stays unchecked.
 install_import_hook("metaloss", f"{__name__}.check")
 torch.set_num_threads(1)
 

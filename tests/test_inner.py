@@ -7,6 +7,8 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
+from metaloss import compiled
+from metaloss.classifiers._compiled import CompiledMlp
 from metaloss.classifiers.cnn import Cnn
 from metaloss.classifiers.mlp import Mlp
 from metaloss.classifiers.shared import SharedMlp
@@ -37,6 +39,9 @@ optimisers = pytest.mark.parametrize("settings", SGD.values(), ids=SGD)
 every_optimiser = pytest.mark.parametrize("settings", [*SGD.values(), *ADAM.values()], ids=[*SGD, *ADAM])
 few_optimisers = pytest.mark.parametrize("settings", [{}, SGD["all at once"]], ids=["plain", "all at once"])
 candidates = pytest.mark.parametrize("P", [1, 3])
+FORMS = {"one layer": (SharedMlp, (5,)), "three layers": (SharedMlp, (6, 5, 4))}
+if compiled.available():
+    FORMS |= {"one layer, compiled": (CompiledMlp, (16,)), "three layers, compiled": (CompiledMlp, (80, 16, 48))}
 
 
 def inner_of(settings):
@@ -140,9 +145,10 @@ def test_batched_perceptrons_equal_torchs_own_loops(episodes, float64, hidden, s
 
 @candidates
 @optimisers
-@pytest.mark.parametrize("hidden", [(5,), (6, 5, 4)], ids=len)
-def test_the_shared_first_layer_changes_nothing(episodes, float64, hidden, settings, P):
-    tasks, plain, shared = tasks_of(episodes), Mlp(hidden=hidden), SharedMlp(hidden=hidden)
+@pytest.mark.parametrize("form", [*FORMS.values()], ids=FORMS)
+def test_the_shared_first_layer_changes_nothing(episodes, float64, form, settings, P):
+    kind, hidden = form
+    tasks, plain, shared = tasks_of(episodes), Mlp(hidden=hidden), kind(hidden=hidden)
     lr = torch.tensor([0.1, 0.3, 0.02])[:P]
     start = plain.bind(tasks, STARTS)
     params, logits = batched(plain, start, tasks, P, inner_of(settings), lr)

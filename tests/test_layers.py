@@ -12,7 +12,7 @@ import metaloss
 
 ROOT = Path(metaloss.__file__).parent
 LAYERS = (
-    {"errors", "_version", "streams", "population", "language", "registry", "storage", "codec", "notation"},
+    {"errors", "_version", "streams", "population", "language", "registry", "storage", "codec", "notation", "compiled"},
     {"losses", "formulas", "zoo", "phenotype", "filters", "classifiers", "optimisers", "tasks", "datasets", "pools"},
     {"genomes", "strategies", "inner", "families"},
     {"evolution", "objectives", "criterion", "measures", "dice", "catalogue", "sieve", "ledger", "stages"},
@@ -43,7 +43,7 @@ LAYERS = (
 LAYER = {unit: number for number, units in enumerate(LAYERS) for unit in units}
 STRATEGIES_MAY = {"population", "streams", "errors", "strategies"}
 EXEMPT = "__init__"  # of the package itself: it looks its few public names up on first use
-HEAVY = ("torchvision", "lightning", "matplotlib.pyplot", "scipy.stats", "sympy")
+HEAVY = ("numba", "torchvision", "lightning", "matplotlib.pyplot", "scipy.stats", "sympy")
 
 
 def modules(root):

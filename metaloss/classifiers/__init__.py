@@ -26,6 +26,10 @@ class Product:
         """The gradient itself."""
         return self.left @ self.right
 
+    def descend(self, weight: Float[Tensor, "P T M K"], rate: float) -> None:
+        """weight -= rate · gradient."""
+        weight.flatten(0, 1).baddbmm_(self.left.flatten(0, 1), self.right.flatten(0, 1), alpha=-rate)
+
 
 class Inputs(Protocol):
     """What a classifier is fed: N images of each of T tasks, in the form it likes best."""

@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from metaloss.classifiers import Bound, Classifier
+from metaloss.classifiers._compiled import CompiledMlp, fits
 from metaloss.classifiers.mlp import Mlp
 from metaloss.classifiers.shared import SharedMlp
 from metaloss.errors import Interrupted
@@ -61,8 +62,11 @@ def plan(
     columns = min(tasks, n // rows)
     if rows == candidates and columns == tasks:
         rows, columns = (rows, -(-tasks // parts)) if tasks >= parts else (-(-candidates // parts), columns)
-    images = max(32, memory // (2 * rows * columns * per_image) // VECTOR * VECTOR)
-    return Plan(rows, columns, min(images, family.ways * family.val), shared(episodes, inner, candidates))
+    form = shared(episodes, inner, candidates)
+    # A compiled pass keeps the logits alone.
+    kept = 4 * family.ways if form and _compiled(episodes) else per_image
+    images = max(32, memory // (2 * rows * columns * kept) // VECTOR * VECTOR)
+    return Plan(rows, columns, min(images, family.ways * family.val), form)
 
 
 def shared(episodes: Episodes, inner: Inner, candidates: int) -> bool:
@@ -85,7 +89,13 @@ def shared(episodes: Episodes, inner: Inner, candidates: int) -> bool:
 def model_of(episodes: Episodes, plan: Plan) -> Classifier:
     """The family's classifier in the form that the plan chose."""
     plain = episodes.model
-    return SharedMlp(hidden=plain.hidden) if plan.shared and isinstance(plain, Mlp) else plain
+    if not plan.shared or not isinstance(plain, Mlp):
+        return plain
+    return (CompiledMlp if _compiled(episodes) else SharedMlp)(hidden=plain.hidden)
+
+
+def _compiled(episodes: Episodes) -> bool:
+    return isinstance(episodes.model, Mlp) and fits(episodes.model.hidden, episodes.images.pixels.device)
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,9 @@ from pydantic import ConfigDict, Field, model_validator
 from pydantic.dataclasses import dataclass as settings
 from torch import Tensor
 
-from metaloss import zoo
+from metaloss import compiled, zoo
 from metaloss.formulas import Formulas
+from metaloss.genomes._compiled import CompiledEquivariant
 from metaloss.genomes._networks import CHANNELS, Equivariant, Figure3, Weights
 from metaloss.genomes._vectors import RealVectors
 from metaloss.losses import CrossEntropies, Losses, one_hot, slope_by_autograd
@@ -101,7 +102,10 @@ class MetaLossNetwork(RealVectors):
 
     def losses(self, population: Vectors) -> Losses:
         """The networks, side by side."""
-        return self.networks(population.vectors())
+        networks = self.networks(population.vectors())
+        if compiled.available() and isinstance(networks, Equivariant):
+            return CompiledEquivariant(networks.weights, networks.channels, networks.activation, networks.home)
+        return networks
 
     def networks(self, vectors: Float[Tensor, "P D"]) -> Equivariant | Figure3:
         """The networks with these weights, differentiable in them."""
