@@ -231,6 +231,15 @@ def rectify(z):
 
 
 @compiled
+def silence(grad, out):
+    """The gradient at ReLU's output becomes that at its input."""
+    zero = grad.dtype.type(0)
+    for i in range(len(out)):
+        for j in range(out.shape[1]):
+            grad[i, j] = zero if out[i, j] <= zero else grad[i, j]
+
+
+@compiled
 def backward(delta, weights, hidden, back, biases):
     """From the gradient at the logits [N C B]: fills those at the hidden layers' inputs [N B H] and of the biases."""
     last = len(weights) - 1
@@ -244,9 +253,7 @@ def backward(delta, weights, hidden, back, biases):
                 add_turned_product(z, delta[n], weights[i][n])
             else:
                 add_product(z, back[i + 1][n], weights[i][n])
-            for r in range(len(z)):
-                for j in range(z.shape[1]):
-                    z[r, j] = 0 if x[r, j] <= 0 else z[r, j]
+            silence(z, x)
             if i > 0:
                 total = biases[i - 1][n, 0]
                 total[:] = 0
@@ -333,13 +340,12 @@ def _activate(z, logistic):
 @compiled
 def _deactivate(grad, out, logistic):
     """The gradient at the output of σ or ReLU becomes that at its input."""
+    if not logistic:
+        silence(grad, out)
+        return
     for i in range(len(out)):
-        if logistic:
-            for b in range(out.shape[1]):
-                grad[i, b] *= out[i, b] - out[i, b] * out[i, b]
-        else:
-            for b in range(out.shape[1]):
-                grad[i, b] = 0 if out[i, b] <= 0 else grad[i, b]
+        for b in range(out.shape[1]):
+            grad[i, b] *= out[i, b] - out[i, b] * out[i, b]
 
 
 @compiled
@@ -365,6 +371,62 @@ def _softmax(logp, p, lanes):
 
 
 @compiled
+def _read(x, logp, p, channels, lanes):
+    """What the ŷ channel is told: fills x [K C·lanes]."""
+    middle = np.zeros(lanes, np.float32)
+    for c in range(len(logp)):
+        for b in range(lanes):
+            middle[b] += logp[c, b] / np.float32(len(logp))
+    for k in range(len(channels)):
+        of_p, of_logp, of_logit, more = channels[k]
+        for c in range(len(logp)):
+            for b in range(lanes):
+                rest = of_logit * (logp[c, b] - middle[b]) + more
+                x[k, c * lanes + b] = of_p * p[c, b] + of_logp * logp[c, b] + rest
+
+
+@compiled
+def _read_back(grad, dx, p, channels, lanes):
+    """From the gradient at what the ŷ channel is told: fills that at the logits."""
+    classes = np.float32(len(p))
+    middle, total = np.zeros(lanes, np.float32), np.zeros(lanes, np.float32)
+    grad[:] = 0
+    for k in range(len(channels)):
+        of_p, of_logp, of_logit, _ = channels[k]
+        for c in range(len(p)):
+            for b in range(lanes):
+                grad[c, b] += dx[k, c * lanes + b] * (of_p * p[c, b] + of_logp + of_logit)
+                middle[b] += dx[k, c * lanes + b] * of_logit / classes
+    for c in range(len(p)):
+        for b in range(lanes):
+            grad[c, b] -= middle[b]
+            total[b] += grad[c, b]
+    for c in range(len(p)):
+        for b in range(lanes):
+            grad[c, b] -= p[c, b] * total[b]
+
+
+@compiled
+def _gather(total, true, z, y, lanes):
+    """Sums over the classes, of all and of the label's alone."""
+    total[:], true[:] = 0, 0
+    for i in range(len(z)):
+        for c in range(len(y)):
+            for b in range(lanes):
+                total[i, b] += z[i, c * lanes + b]
+                true[i, b] += z[i, c * lanes + b] * y[c, b]
+
+
+@compiled
+def _spread(z, everywhere, true, y, lanes):
+    """Fills every class's part, and the label's with more."""
+    for i in range(len(z)):
+        for c in range(len(y)):
+            for b in range(lanes):
+                z[i, c * lanes + b] = everywhere[i, b] + true[i, b] * y[c, b]
+
+
+@compiled
 def pull(logits, target, weights, channels, logistic, lanes, found):
     """The gradient of P networks' values with respect to logits [N C B], for labels [T C B] of ones and zeros.
 
@@ -379,16 +441,14 @@ def pull(logits, target, weights, channels, logistic, lanes, found):
     """
     w_pred, b_pred, w_mix, w_mean, w_true, w_out, absent, present, t_pred, t_mix, t_mean, t_true = weights
     count, classes, images = logits.shape
-    tasks, inputs, features, width = len(target), len(channels), w_pred.shape[1], w_mix.shape[1]
-    columns = classes * lanes
-    class_room = np.empty((4, classes, lanes), np.float32)
-    logp, p, y, grad = class_room[0], class_room[1], class_room[2], class_room[3]
-    x, h, dh = (np.empty((inputs, columns), np.float32), np.empty((features, columns), np.float32),
-                np.empty((features, columns), np.float32))  # fmt: skip
+    tasks, features, width, columns = len(target), w_pred.shape[1], w_mix.shape[1], classes * lanes
+    room = np.empty((4, classes, lanes), np.float32)
+    logp, p, y, grad = room[0], room[1], room[2], room[3]
+    x = np.empty((len(channels), columns), np.float32)
+    h, dh = np.empty((features, columns), np.float32), np.empty((features, columns), np.float32)
     u, du = np.empty((width, columns), np.float32), np.empty((width, columns), np.float32)
-    feature_room, room = np.empty((2, features, lanes), np.float32), np.empty((2, width, lanes), np.float32)
-    mean, true, context, pooled = feature_room[0], feature_room[1], room[0], room[1]
-    middle, total = np.empty(lanes, np.float32), np.empty(lanes, np.float32)
+    mean, true = np.empty((features, lanes), np.float32), np.empty((features, lanes), np.float32)
+    context, more = np.empty((width, lanes), np.float32), np.empty((width, lanes), np.float32)
     for n in range(count):
         i, t = n // tasks, n % tasks
         for at in range(0, images, lanes):
@@ -398,62 +458,29 @@ def pull(logits, target, weights, channels, logistic, lanes, found):
                 for b in range(some):
                     logp[c, b], y[c, b] = logits[n, c, at + b], target[t, c, at + b]
             _softmax(logp, p, lanes)
-            middle[:], mean[:], true[:], context[:], pooled[:] = 0, 0, 0, 0, 0
-            for c in range(classes):
-                for b in range(lanes):
-                    middle[b] += logp[c, b] / np.float32(classes)
-            for k in range(inputs):
-                of_p, of_logp, of_logit, shift = channels[k]
-                for c in range(classes):
-                    for b in range(lanes):
-                        rest = of_logit * (logp[c, b] - middle[b]) + shift
-                        x[k, c * lanes + b] = of_p * p[c, b] + of_logp * logp[c, b] + rest
+            _read(x, logp, p, channels, lanes)
             for f in range(features):
                 h[f] = b_pred[i, f, 0]
             add_product(h, w_pred[i], x)
             _activate(h, logistic)
-            for f in range(features):
-                for c in range(classes):
-                    for b in range(lanes):
-                        mean[f, b] += h[f, c * lanes + b]
-                        true[f, b] += h[f, c * lanes + b] * y[c, b]
+            _gather(mean, true, h, y, lanes)
+            for j in range(width):
+                context[j], more[j], du[j] = absent[i, j, 0], present[i, j, 0], w_out[i, 0, j] / np.float32(images)
             add_product(context, w_mean[i], mean)
             add_product(context, w_true[i], true)
-            for j in range(width):
-                zero, one = absent[i, j, 0], present[i, j, 0]
-                for c in range(classes):
-                    for b in range(lanes):
-                        u[j, c * lanes + b] = context[j, b] + zero + one * y[c, b]
+            _spread(u, context, more, y, lanes)
             add_product(u, w_mix[i], h)
             _activate(u, logistic)
-            for j in range(width):
-                du[j] = w_out[i, 0, j] / np.float32(images)
             _deactivate(du, u, logistic)
-            for j in range(width):
-                for c in range(classes):
-                    for b in range(lanes):
-                        pooled[j, b] += du[j, c * lanes + b]
-            mean[:], true[:], middle[:], total[:] = 0, 0, 0, 0
-            add_product(mean, t_mean[i], pooled)
-            add_product(true, t_true[i], pooled)
-            for f in range(features):
-                for c in range(classes):
-                    for b in range(lanes):
-                        dh[f, c * lanes + b] = mean[f, b] + y[c, b] * true[f, b]
+            _gather(context, more, du, y, lanes)
+            mean[:], true[:], x[:] = 0, 0, 0
+            add_product(mean, t_mean[i], context)
+            add_product(true, t_true[i], context)
+            _spread(dh, mean, true, y, lanes)
             add_product(dh, t_mix[i], du)
             _deactivate(dh, h, logistic)
-            x[:], grad[:] = 0, 0
             add_product(x, t_pred[i], dh)
-            for k in range(inputs):
-                of_p, of_logp, of_logit, shift = channels[k]
-                for c in range(classes):
-                    for b in range(lanes):
-                        grad[c, b] += x[k, c * lanes + b] * (of_p * p[c, b] + of_logp + of_logit)
-                        middle[b] += x[k, c * lanes + b] * of_logit / np.float32(classes)
-            for c in range(classes):
-                for b in range(lanes):
-                    grad[c, b] -= middle[b]
-                    total[b] += grad[c, b]
+            _read_back(grad, x, p, channels, lanes)
             for c in range(classes):
                 for b in range(some):
-                    found[n, c, at + b] = grad[c, b] - p[c, b] * total[b]
+                    found[n, c, at + b] = grad[c, b]
