@@ -40,7 +40,7 @@ def examine() -> list[Finding]:
 
 
 _OPTIONAL = {
-    "numba": "for searches that train half as fast again on a CPU: pip install 'metaloss[fast]'",
+    "numba": "for faster searches on a CPU: pip install 'metaloss[fast]'",
     "lightning": "for full-size training, metaloss train: pip install 'metaloss[train]'",
     "tensorboard": "for metaloss train --tensorboard: pip install 'metaloss[tensorboard]'",
     "h5py": "for the data set pcam: pip install 'metaloss[pcam]'",
