@@ -10,12 +10,10 @@ from metaloss import compiled
 from metaloss.classifiers import Gradients, Params, Product, Slope
 from metaloss.classifiers.shared import SharedMlp
 
-VECTOR = 16  # units that the compiled loops take at once
-
 
 def fits(hidden: tuple[int, ...], device: torch.device) -> bool:
     """Whether there is a compiler, a CPU, and hidden layers that are whole vectors."""
-    return compiled.available() and device.type == "cpu" and not any(width % VECTOR for width in hidden)
+    return compiled.available() and device.type == "cpu" and not any(width % compiled.VECTOR for width in hidden)
 
 
 class CompiledProduct(Product):

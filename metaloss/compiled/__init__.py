@@ -9,7 +9,9 @@ company. Where numba is not installed, or a loop does not know a setting, everyt
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 
-__all__ = ["available", "compiler"]
+__all__ = ["VECTOR", "available", "compiler"]
+
+VECTOR = 16  # numbers that a register of the widest kind holds; smaller ones are taken several at a time
 
 
 @cache

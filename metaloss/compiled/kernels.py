@@ -16,7 +16,8 @@ from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-VECTOR = 16  # numbers that a register of the widest kind holds; smaller ones are taken several at a time
+from metaloss.compiled import VECTOR
+
 # Rows and vectors of a product that are held at once: as many as a processor has registers for.
 ROW_TILE, PANEL = 6, 4 if get_host_cpu_features().get("avx512f") else 1
 LANES = 32  # images that a loss is worked out for at once
