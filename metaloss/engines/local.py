@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from metaloss import compiled
 from metaloss.classifiers import Bound, Classifier
 from metaloss.classifiers._compiled import CompiledMlp, fits
 from metaloss.classifiers.mlp import Mlp
@@ -29,7 +30,6 @@ from metaloss.tasks import Tasks
 CACHE = 8 << 20  # bytes that one thread's chunk may touch on a CPU: more of them would not stay in its cache
 LOSS_FLOATS = 64  # numbers that a loss may keep per logit
 WAVE = 32  # tasks made ready at once
-VECTOR = 16  # floats that a processor takes at once; products of so many images, or a multiple, leave no rest
 
 Parts = dict[tuple[int, int], Tensor | Exception]  # a chunk's result by its first candidate and task
 
@@ -65,7 +65,8 @@ def plan(
     form = shared(episodes, inner, candidates)
     # A compiled pass keeps the logits alone.
     kept = 4 * family.ways if form and _compiled(episodes) else per_image
-    images = max(32, memory // (2 * rows * columns * kept) // VECTOR * VECTOR)
+    # Products of so many images as a processor takes at once, or a multiple, leave no rest.
+    images = max(32, memory // (2 * rows * columns * kept) // compiled.VECTOR * compiled.VECTOR)
     return Plan(rows, columns, min(images, family.ways * family.val), form)
 
 

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import ClassVar, Self
 
 import torch
@@ -53,6 +54,8 @@ class Channel:
 
     value: Callable[[Tensor, int], Tensor]
     back: Callable[[Tensor, Tensor, int], Tensor]  # of its gradient, its value and home: log p's gradient
+    # The same in numbers, of the classes here and at home: how p, log p and the logit's distance count, what is added.
+    parts: Callable[[int, int], tuple[float, float, float, float]]
 
 
 def stretch(classes: int, home: int) -> float:
@@ -79,12 +82,15 @@ def log_probability(logp: Tensor, home: int) -> Tensor:
 
 
 CHANNELS = {
-    "p": Channel(probability, probability_back),
-    "logp": Channel(log_probability, lambda grad, value, home: grad),
+    "p": Channel(probability, probability_back, lambda c, home: (stretch(c, home), 0.0, 0.0, 1 - stretch(c, home))),
+    "logp": Channel(
+        log_probability, lambda grad, value, home: grad, lambda c, home: (0.0, 1.0, 0.0, math.log(c / home))
+    ),
     # The distance from the mean of the image's logits: the same of log p, which differs from them by a constant.
     "logit": Channel(
         lambda logp, home: logp - logp.mean(-2, keepdim=True),
         lambda grad, value, home: grad - grad.mean(-2, keepdim=True),
+        lambda c, home: (0.0, 0.0, 1.0, 0.0),
     ),
 }
 
@@ -158,11 +164,8 @@ class Equivariant(Networks):
         }  # fmt: skip
 
     def bind(self, target: Float[Tensor, "T B C"]) -> Self:
-        """Run the label's channel and its half of the integration: they do not change while classifiers train."""
-        w, y = self._to(target).weights, target.mT.contiguous()
-        h = ACTIVATIONS[self.activation].value(w["w_label"] * y.reshape(1, 1, -1) + w["b_label"])
-        label = torch.baddbmm(w["b_mix"], w["w_mix_label"], h)
-        return replace(self, weights=w, target=y, label=label.unflatten(2, y.shape))  # label [P H T C B]
+        """The networks for these targets."""
+        return replace(self, weights=self._to(target).weights, target=target.mT.contiguous(), label=None)
 
     def pick(self, index: Int[Tensor, "T b"]) -> Self:
         """The bound networks, for a minibatch."""
@@ -214,10 +217,14 @@ class Equivariant(Networks):
         assert self.target is not None, "bind the targets first"
         return self.target
 
-    @property
+    @cached_property
     def _label(self) -> Float[Tensor, "P H T C B"]:
-        assert self.label is not None, "bind the targets first"
-        return self.label
+        """The label's channel and its half of the integration: they do not change while classifiers train."""
+        if self.label is not None:
+            return self.label
+        w, y = self.weights, self._y
+        h = ACTIVATIONS[self.activation].value(w["w_label"] * y.reshape(1, 1, -1) + w["b_label"])
+        return torch.baddbmm(w["b_mix"], w["w_mix_label"], h).unflatten(2, y.shape)
 
 
 def logistic(weights: Weights) -> Weights:

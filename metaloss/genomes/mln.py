@@ -102,17 +102,15 @@ class MetaLossNetwork(RealVectors):
 
     def losses(self, population: Vectors) -> Losses:
         """The networks, side by side."""
-        networks = self.networks(population.vectors())
-        if compiled.available() and isinstance(networks, Equivariant):
-            return CompiledEquivariant(networks.weights, networks.channels, networks.activation, networks.home)
-        return networks
+        return self.networks(population.vectors())
 
     def networks(self, vectors: Float[Tensor, "P D"]) -> Equivariant | Figure3:
         """The networks with these weights, differentiable in them."""
         sizes = [math.prod(shape) for shape in self.shapes.values()]
         parts = vectors.split(sizes, dim=1)
         weights: Weights = {k: x.unflatten(1, s) for (k, s), x in zip(self.shapes.items(), parts, strict=True)}
-        kind = Figure3 if self.architecture == "figure3" else Equivariant
+        equivariant = CompiledEquivariant if compiled.available() else Equivariant
+        kind = Figure3 if self.architecture == "figure3" else equivariant
         channels = tuple(CHANNELS[c] for c in self.channels)
         return kind.of(weights, channels, self.activation, self.classes or self.home_classes)
 
