@@ -12,7 +12,19 @@ import metaloss
 
 ROOT = Path(metaloss.__file__).parent
 LAYERS = (
-    {"errors", "_version", "streams", "population", "language", "registry", "storage", "codec", "notation", "compiled"},
+    {
+        "errors",
+        "_version",
+        "streams",
+        "population",
+        "language",
+        "registry",
+        "storage",
+        "reading",
+        "codec",
+        "notation",
+        "compiled",
+    },
     {"losses", "formulas", "zoo", "phenotype", "filters", "classifiers", "optimisers", "tasks", "datasets", "pools"},
     {"genomes", "strategies", "inner", "families"},
     {"evolution", "objectives", "criterion", "measures", "dice", "catalogue", "sieve", "ledger", "stages"},

@@ -1,0 +1,139 @@
+"""Reads files that anybody may have written: regular files alone, and never more of them than a limit.
+
+A FIFO would be waited for, a device never ends, and a small text can ask for much work or a deep stack. What is
+refused is an `OSError` or a `ValueError` whose message says what was found and what was expected; the callers, who
+know what the file is for, make one line of it.
+"""
+
+import contextlib
+import errno
+import json
+import os
+import re
+import stat
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+TEXT_LIMIT = 1 << 18  # bytes of a settings file, a list of names and the like
+TOML_DEPTH = 32  # tables and arrays within each other, and the parts of a dotted key
+
+_KINDS = {
+    stat.S_IFIFO: "a FIFO",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFDIR: "a folder",
+}
+# Texts and comments are stepped over, so that brackets and dots within them do not count.
+_TOML_PIECE = re.compile(
+    r'"""(?:\\.|[^\\])*?"""{1,3}|' r"'''.*?'''{1,3}|" r'"(?:\\.|[^"\\\n])*"|' r"'[^'\n]*'|#[^\n]*|[\[\]{}.,=\n]",
+    re.DOTALL,
+)
+
+
+@contextlib.contextmanager
+def open_regular(path: Path, limit: int | None = None) -> Iterator[BinaryIO]:
+    """A regular file to be read, for a `with` block.
+
+    Args:
+        path: Of the file; links are followed.
+        limit: Bytes that it may have; any number where None.
+
+    Raises:
+        OSError: It cannot be opened, is no regular file, or is larger than the limit. `strerror` says why.
+    """
+    # Without O_NONBLOCK, opening a FIFO would wait until somebody writes to it.
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        _check(path, os.fstat(descriptor), limit)
+    except OSError:
+        os.close(descriptor)
+        raise
+    with os.fdopen(descriptor, "rb") as file:
+        yield file
+
+
+def _check(path: Path, about: os.stat_result, limit: int | None) -> None:
+    if not stat.S_ISREG(about.st_mode):
+        kind = _KINDS.get(stat.S_IFMT(about.st_mode), "something else")
+        number = errno.EISDIR if stat.S_ISDIR(about.st_mode) else errno.EINVAL
+        raise OSError(number, f"found {kind}, expected a regular file", str(path))
+    if limit is not None and about.st_size > limit:
+        raise _too_large(path, f"{about.st_size} bytes", limit)
+
+
+def read_bytes(path: Path, limit: int) -> bytes:
+    """The content of a regular file.
+
+    Raises:
+        OSError: As `open_regular`.
+    """
+    with open_regular(path, limit) as file:
+        data = file.read(limit + 1)
+    if len(data) > limit:  # it grew, or is one of those that the kernel makes up while they are read
+        raise _too_large(path, f"more than {limit} bytes", limit)
+    return data
+
+
+def read_text(path: Path, limit: int = TEXT_LIMIT) -> str:
+    """The text of a regular file in UTF-8; a byte-order mark, as Windows' editors write it, is no part of it.
+
+    Raises:
+        OSError: As `open_regular`.
+        UnicodeDecodeError: It is not UTF-8.
+    """
+    return read_bytes(path, limit).decode("utf-8-sig")
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """The table of a TOML file.
+
+    Raises:
+        OSError: As `open_regular`.
+        ValueError: It is not TOML, or nested too deeply.
+    """
+    return toml_table(read_text(path))
+
+
+def toml_table(text: str) -> dict[str, Any]:
+    """The table that a text in TOML means.
+
+    Raises:
+        ValueError: It is not TOML, or nested too deeply.
+    """
+    _check_toml_depth(text)
+    return tomllib.loads(text)
+
+
+def json_value(data: bytes | str) -> Any:
+    """The value that a text in JSON means.
+
+    Raises:
+        ValueError: It is not JSON, or nested too deeply.
+    """
+    try:
+        return json.loads(data)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
+def _too_large(path: Path, found: str, limit: int) -> OSError:
+    return OSError(errno.EFBIG, f"found {found}, expected at most {limit}", str(path))
+
+
+def _check_toml_depth(text: str) -> None:
+    """Raise before tomllib runs out of stack in nested values, or of time: it is quadratic in a key's parts."""
+    depth = dots = 0
+    for piece in _TOML_PIECE.finditer(text):
+        mark = piece[0]
+        if mark in "[{":
+            depth += 1
+        elif mark in "]}":
+            depth -= 1
+        dots = dots + 1 if mark == "." else dots if mark[0] in "\"'" else 0
+        if depth > TOML_DEPTH or dots >= TOML_DEPTH:
+            what = "tables and arrays" if depth > TOML_DEPTH else "the parts of a key"
+            line = text.count("\n", 0, piece.start()) + 1
+            raise ValueError(f"{what} are nested more than {TOML_DEPTH} deep (line {line})")
