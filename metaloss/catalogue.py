@@ -49,7 +49,9 @@ def save(folder: Path, criterion: Criterion, card: str) -> None:
     storage.write(folder / "loss.json", (json.dumps(storage.plain(about), indent=1) + "\n").encode())
 
 
-def load(spec: str | os.PathLike[str] | nn.Module | Formula, parent: str | os.PathLike[str] = "runs") -> nn.Module:
+def load(
+    spec: str | os.PathLike[str] | nn.Module | Formula, parent: str | os.PathLike[str] = "runs", **options: Any
+) -> nn.Module:
     """The loss that a name, a path or a formula means.
 
     Looked up in this order: a module is given back; a published loss by name, with parameters if wanted, or one that
@@ -62,11 +64,24 @@ def load(spec: str | os.PathLike[str] | nn.Module | Formula, parent: str | os.Pa
     Args:
         spec: what is meant; `./ce` is the path, where `ce` would be the name.
         parent: where runs are looked for by name.
+        options: `weight`, `reduction`, `label_smoothing`, `ignore_index`, `normalise`, as `Criterion.with_options`
+            takes them; with none of them a loss is given back as it is.
 
     Raises:
-        SettingsError: there is no such loss, or the run has none yet; a formula with a mistake, and where it is.
+        SettingsError: there is no such loss, or the run has none yet; a formula with a mistake, and where it is;
+            options for a module that is not metaloss's.
         DamagedFile: the files do not check out.
     """
+    loss = _loss(spec, parent)
+    if not options:
+        return loss
+    if not isinstance(loss, Criterion):
+        raise SettingsError(f"{type(loss).__name__} is not metaloss's: give it its options where it is made")
+    return loss.with_options(**options)
+
+
+def _loss(spec: str | os.PathLike[str] | nn.Module | Formula, parent: str | os.PathLike[str]) -> nn.Module:
+    """The loss that is meant, with the options that it has."""
     if isinstance(spec, nn.Module):
         return spec
     if isinstance(spec, Formula):

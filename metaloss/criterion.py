@@ -6,6 +6,7 @@ from typing import Any, Literal, Self
 import torch
 from torch import Tensor, nn
 
+from metaloss import registry
 from metaloss.formulas import Formulas
 from metaloss.genomes import Genome
 from metaloss.language.formula import Formula
@@ -81,7 +82,14 @@ class Criterion(nn.Module):
         raise NotImplementedError
 
     def with_options(self, **options: Any) -> Self:
-        """The same loss with another `weight`, `reduction`, `label_smoothing`, `ignore_index` or `normalise`."""
+        """The same loss with another `weight`, `reduction`, `label_smoothing`, `ignore_index` or `normalise`.
+
+        Raises:
+            TypeError: there is no such option.
+            ValueError: an option cannot have this value.
+        """
+        for name in set(options) - set(self.OPTIONS):
+            raise TypeError(registry.unknown("option", name, self.OPTIONS))
         return self._copy(**{**{name: getattr(self, name) for name in self.OPTIONS}, **options})
 
     def _copy(self, **options: Any) -> Self:

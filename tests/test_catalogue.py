@@ -39,6 +39,25 @@ def formula(spec, **where):
     return str(metaloss.load(spec, **where).formula)
 
 
+# --- options ---
+
+
+def test_options_are_given_where_a_loss_is_loaded():
+    loss = metaloss.load("focal(gamma=2)", weight=torch.tensor([1.0, 5.0]), label_smoothing=0.1, reduction="sum")
+    assert (loss.weight.tolist(), loss.label_smoothing, loss.reduction) == ([1.0, 5.0], 0.1, "sum")
+    assert metaloss.load(loss, ignore_index=7).ignore_index == 7
+    assert metaloss.load(loss, ignore_index=7).reduction == "sum"
+    assert metaloss.load(loss) is loss
+    assert metaloss.load("dice", ignore_index=255).ignore_index == 255
+
+
+def test_options_that_do_not_exist_are_refused_with_the_nearest_that_does():
+    with pytest.raises(TypeError, match=r"unknown option 'weights'\. Did you mean 'weight'"):
+        metaloss.load("ce", weights=torch.ones(2))
+    with pytest.raises(SettingsError, match="L1Loss is not metaloss's"):
+        metaloss.load(nn.L1Loss(), reduction="sum")
+
+
 # --- the order ---
 
 

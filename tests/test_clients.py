@@ -130,6 +130,19 @@ def test_skorch_takes_a_loss_as_criterion_and_clones_and_pickles_it(spec, digits
     assert right(again, test[0].numpy(), test[1].numpy()) == right(net, test[0].numpy(), test[1].numpy()) > 0.8
 
 
+OPTIONS = {"weight": torch.linspace(1, 2, CLASSES), "label_smoothing": 0.1}
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_skorch_hands_the_options_of_a_loss_on(name, digits):
+    skorch = pytest.importorskip("skorch")
+    (x, y), _ = digits
+    given = {f"criterion__{name}": OPTIONS[name]}
+    net = network(skorch, criterion=metaloss.load, criterion__spec="focal(gamma=2)", **given)
+    net.set_params(max_epochs=1).fit(x.numpy(), y.numpy())
+    assert str(net.criterion_) == str(metaloss.load("focal(gamma=2)", **{name: OPTIONS[name]}))
+
+
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # its own, and those of what it imports
 @pytest.mark.filterwarnings("ignore::FutureWarning")
 def test_a_lightning_module_trains_with_it_and_its_checkpoint_holds_nothing_more(digits, tmp_path):
