@@ -14,6 +14,7 @@ from typing import Any
 from jaxtyping import Bool, Int64, UInt8
 from torch import Tensor
 
+from metaloss.datasets import _digests
 from metaloss.errors import DataError, SettingsError
 
 PATHS = ("folder", "imagenet", "voc")  # sources that are given as NAME:PATH
@@ -32,6 +33,8 @@ class Dataset:
         index: Each image's index in its official split; decides its pool.
         test: True in the official test split; False everywhere where the source has none.
         origin: Where the images come from, to be told to the user.
+        decoded: Digests of the images as their files hold them, where `pixels` are made of these; None: they are as
+            they came.
     """
 
     name: str
@@ -41,10 +44,16 @@ class Dataset:
     index: Int64[Tensor, " N"]
     test: Bool[Tensor, " N"]
     origin: str
+    decoded: Int64[Tensor, " N"] | None = None
 
     def fingerprint(self) -> str:
         """SHA-256 of shapes, pixels and labels, as hexadecimal digits; computed once."""
         return self._digest
+
+    @cached_property
+    def digests(self) -> Int64[Tensor, " N"]:
+        """A number for every image, by which it is known under whatever name and in whatever set."""
+        return _digests.of_pixels(self.pixels) if self.decoded is None else self.decoded
 
     @cached_property
     def _digest(self) -> str:

@@ -1,7 +1,8 @@
 """Data sets as image files, read one by one: for full-size training, where not all of them may fit into memory."""
 
+import contextlib
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from jaxtyping import Bool, Int64, UInt8
 from torch import Tensor
 
 from metaloss.datasets import Dataset, _torchvision, data_folder
+from metaloss.datasets._digests import of_image
 from metaloss.datasets._splits import Split, join
 from metaloss.errors import DataError
 
@@ -48,12 +50,22 @@ class Files:
         Raises:
             DataError: the file is no readable image.
         """
+        with self.upright(row) as image:
+            return middle(image.convert("RGB"), size)
+
+    @contextlib.contextmanager
+    def upright(self, row: int) -> Iterator[Any]:
+        """A Pillow image as its file holds it, turned as it is meant to be seen.
+
+        Raises:
+            DataError: the file is no readable image.
+        """
         from PIL import ImageOps
 
         from metaloss.datasets.folder import opened
 
         with opened(self.paths[row]) as image:
-            return middle(ImageOps.exif_transpose(image).convert("RGB"), size)
+            yield ImageOps.exif_transpose(image)
 
     def pair(self, row: int, size: int) -> tuple[Tensor, Tensor]:
         """An image and its label."""
@@ -76,11 +88,19 @@ class Files:
             raise DataError(
                 f"{self.name}: {len(self.labels)} images of {size}x{size} are {total} bytes, too many to hold"
             )
-        pixels = torch.stack([self.read(row, size) for row in range(len(self.labels))])
-        parts = [Split(self.name, pixels[x], self.labels[x], self.index[x]) for x in (~self.test, self.test)]
+        images, digests = zip(*(self._known(row, size) for row in range(len(self.labels))), strict=True)
+        pixels, decoded = torch.stack(images), torch.tensor(digests)
+        parts = [
+            Split(self.name, pixels[x], self.labels[x], self.index[x], decoded[x]) for x in (~self.test, self.test)
+        ]
         train, test = parts
         origin = f"{self.origin}, as RGB of {size}x{size} pixels"
         return join(self.name, train, test if self.test.any() else None, self.classes, origin)
+
+    def _known(self, row: int, size: int) -> tuple[UInt8[Tensor, "3 H W"], int]:
+        """One image as `read` gives it, and its digest."""
+        with self.upright(row) as image:
+            return middle(image.convert("RGB"), size), of_image(image)
 
 
 def middle(image: Any, size: int) -> UInt8[Tensor, "3 H W"]:

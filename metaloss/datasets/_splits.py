@@ -19,12 +19,14 @@ class Split:
         pixels: Should be uint8 `[N K H W]`.
         labels: Should be int64 `[N]`.
         index: Each image's index in the official split; None where the split is whole: 0 ... N-1.
+        decoded: Digests of the images as their files hold them; None where the pixels are as they came.
     """
 
     where: str
     pixels: Tensor
     labels: Tensor
     index: Tensor | None = None
+    decoded: Tensor | None = None
 
 
 def join(name: str, train: Split, test: Split | None, classes: tuple[str, ...], origin: str) -> Dataset:
@@ -48,6 +50,7 @@ def join(name: str, train: Split, test: Split | None, classes: tuple[str, ...], 
         index=torch.cat([_index(split) for split in splits]),
         test=torch.cat([torch.full((len(split.labels),), split is test) for split in splits]),
         origin=origin,
+        decoded=None if train.decoded is None else torch.cat([x.decoded for x in splits if x.decoded is not None]),
     )
 
 

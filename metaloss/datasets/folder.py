@@ -11,6 +11,7 @@ import torch
 from jaxtyping import UInt8
 
 from metaloss.datasets import Dataset
+from metaloss.datasets._digests import of_image
 from metaloss.datasets._splits import Split, join
 from metaloss.errors import DataError
 
@@ -36,10 +37,11 @@ def load(path: str | Path) -> Dataset:
     headers = [_header(file) for file, _ in files]
     size = _common([size for size, _ in headers])
     gray = all(mode in _GRAY for _, mode in headers)
-    pixels = torch.from_numpy(np.stack([_pixels(file, size, gray) for file, _ in files]))
+    arrays, decoded = zip(*(_pixels(file, size, gray) for file, _ in files), strict=True)
     labels = torch.tensor([label for _, label in files])
     origin = f"{len(files)} images of {root}, as {'gray' if gray else 'RGB'} of {size[0]}x{size[1]} pixels"
-    return join(f"folder:{root.resolve().name}", Split(str(root), pixels, labels), None, classes, origin)
+    images = Split(str(root), torch.from_numpy(np.stack(arrays)), labels, decoded=torch.tensor(decoded))
+    return join(f"folder:{root.resolve().name}", images, None, classes, origin)
 
 
 def class_names(root: Path) -> tuple[str, ...]:
@@ -81,16 +83,18 @@ def _common(sizes: list[tuple[int, int]]) -> tuple[int, int]:
     return max(1, round(width * shrink)), max(1, round(height * shrink))
 
 
-def _pixels(file: Path, size: tuple[int, int], gray: bool) -> UInt8[np.ndarray, "K H W"]:
-    """One image, upright, at the common size: uint8 `[K H W]`."""
+def _pixels(file: Path, size: tuple[int, int], gray: bool) -> tuple[UInt8[np.ndarray, "K H W"], int]:
+    """One image, upright, at the common size: uint8 `[K H W]`; and the digest of what its file holds."""
     from PIL import Image, ImageOps
 
     with opened(file) as found:
-        image = _eight_bits(ImageOps.exif_transpose(found), file).convert("L" if gray else "RGB")
+        upright = ImageOps.exif_transpose(found)
+        digest = of_image(upright)
+        image = _eight_bits(upright, file).convert("L" if gray else "RGB")
         if image.size != size:
             image = image.resize(size, Image.Resampling.BILINEAR)
         array = np.asarray(image)
-    return array[None] if gray else array.transpose(2, 0, 1)
+    return array[None] if gray else array.transpose(2, 0, 1), digest
 
 
 def _eight_bits(image: Any, file: Path) -> Any:

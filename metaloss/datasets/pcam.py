@@ -1,13 +1,12 @@
 """PatchCamelyon: 96x96 pieces of lymph node sections, with or without metastasis in the middle (Veeling 2018)."""
 
+import contextlib
 import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
-
-from jaxtyping import UInt8
-from torch import Tensor
 
 from metaloss.datasets import Dataset, _files, _torchvision, data_folder
 from metaloss.errors import DataError
@@ -29,11 +28,12 @@ class Patches(_files.Files):
 
     rows: tuple[int, ...] = ()
 
-    def read(self, row: int, size: int) -> UInt8[Tensor, "3 H W"]:
-        """One image at that size."""
+    @contextlib.contextmanager
+    def upright(self, row: int) -> Iterator[Any]:
+        """One image, Pillow's."""
         from PIL import Image
 
-        return _files.middle(Image.fromarray(self._opened[self.paths[row]]["x"][self.rows[row]]), size)
+        yield Image.fromarray(self._opened[self.paths[row]]["x"][self.rows[row]])
 
     def fingerprint(self) -> str:
         """SHA-256 of the labels; pixels are not read."""
