@@ -1,0 +1,28 @@
+"""Durable storage: after a kill, a full disk or a flipped bit, the last sound commit still loads.
+
+Whatever is read back holds its own digest: single files by `seals`, lines by `journal`, states by `checkpoints`.
+"""
+
+from metaloss.storage.checkpoints import Checkpoint as Checkpoint
+from metaloss.storage.checkpoints import Checkpoints as Checkpoints
+from metaloss.storage.checkpoints import commit as commit
+from metaloss.storage.checkpoints import recover as recover
+from metaloss.storage.disk import there as there
+from metaloss.storage.disk import write as write
+from metaloss.storage.journal import History as History
+from metaloss.storage.lock import Lock as Lock
+from metaloss.storage.seals import AGAIN as AGAIN
+from metaloss.storage.seals import RESTORE as RESTORE
+from metaloss.storage.seals import check_file as check_file
+from metaloss.storage.seals import plain as plain
+from metaloss.storage.seals import read_record as read_record
+from metaloss.storage.seals import read_tensors as read_tensors
+from metaloss.storage.seals import read_toml as read_toml
+from metaloss.storage.seals import record_bytes as record_bytes
+from metaloss.storage.seals import seal_file as seal_file
+from metaloss.storage.seals import sha256 as sha256
+from metaloss.storage.seals import toml_bytes as toml_bytes
+from metaloss.storage.seals import validated as validated
+from metaloss.storage.seals import write_record as write_record
+from metaloss.storage.seals import write_tensors as write_tensors
+from metaloss.storage.seals import write_toml as write_toml

@@ -1,0 +1,111 @@
+"""The states of a run: a commit appends to the history and syncs it, and only then puts the new state in place.
+
+So the newest state never knows more than the history, and recovery cuts the history back to what that state has seen.
+"""
+
+import hashlib
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from metaloss.errors import DamagedFile
+from metaloss.storage.disk import disk, sync_folder, write
+from metaloss.storage.journal import History, seal_line, unseal_line
+
+KEPT = 3  # states: one in use and two spares against damage
+HEADER_LIMIT = 4096  # bytes of a state's first line
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A state that checked out, the length of its history, and what was damaged on the way to it."""
+
+    generation: int
+    payload: bytes
+    history_length: int
+    warnings: tuple[str, ...] = ()
+
+
+class Checkpoints:
+    """The newest states of a run, in `checkpoint/`: each file a sealed line of JSON, then the payload."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder / "checkpoint"
+
+    def save(self, generation: int, payload: bytes, history: History) -> None:
+        """Keep the state after `generation`, which belongs to the history as it stands now; then drop the oldest."""
+        with disk("write", self.folder):
+            self.folder.mkdir(exist_ok=True)
+            sync_folder(self.folder.parent)
+        header = _header(generation, payload, history, history.length)
+        write(self.folder / f"state-{generation:06d}.safetensors", seal_line(header) + payload)
+        with disk("remove old states from", self.folder):
+            for old in [*(path for _, path in self._states()[KEPT:]), *self.folder.glob(".state-*.tmp")]:
+                old.unlink()
+
+    def newest(self, history: History) -> Checkpoint | None:
+        """The newest state that checks out with `history`, with a warning for each damaged one; None where none is.
+
+        Raises:
+            DamagedFile: There are states, and all are damaged.
+        """
+        warnings: list[str] = []
+        for generation, path in self._states():
+            try:
+                return replace(_open(path, generation, history), warnings=tuple(warnings))
+            except DamagedFile as error:
+                warnings.append(str(error))
+        if warnings:
+            raise DamagedFile(f"{self.folder}: no state checks out ({'; '.join(warnings)})")
+        return None
+
+    def _states(self) -> list[tuple[int, Path]]:
+        """Generation and path, newest first."""
+        found = ((re.fullmatch(r"state-([0-9]+)\.safetensors", p.name), p) for p in self.folder.glob("state-*"))
+        return sorted(((int(match[1]), path) for match, path in found if match), reverse=True)
+
+
+def _header(generation: int, payload: bytes, history: History, length: int) -> dict[str, Any]:
+    return {
+        "generation": generation,
+        "history_length": length,
+        "history_sha256": history.sha256(length),
+        "payload_sha256": hashlib.sha256(payload).hexdigest(),
+    }
+
+
+def _open(path: Path, generation: int, history: History) -> Checkpoint:
+    with disk("read", path):
+        data = path.read_bytes()
+    end = data.find(b"\n", 0, HEADER_LIMIT) + 1
+    header, payload = unseal_line(data[:end], f"{path}: line 1"), data[end:]
+    length = header.get("history_length")
+    if type(length) is not int or not 0 <= length <= history.length:
+        raise DamagedFile(f"{path}: needs {length} bytes of {history.path.name}, which has {history.length}")
+    expected = _header(generation, payload, history, length)
+    if wrong := sorted(key for key in header | expected if header.get(key) != expected.get(key)):
+        raise DamagedFile(f"{path}: {', '.join(wrong)} does not match")
+    return Checkpoint(generation, payload, length)
+
+
+def commit(folder: Path, generation: int, record: dict[str, Any], payload: bytes) -> None:
+    """Store a finished generation: its history line, then its state. After an error, `recover` comes first."""
+    history = History(folder)
+    history.append(record)
+    Checkpoints(folder).save(generation, payload, history)
+
+
+def recover(folder: Path) -> Checkpoint | None:
+    """The newest sound state, the history cut back to it; None where the run has not committed anything.
+
+    Raises:
+        DamagedFile: No state checks out; nothing was changed.
+    """
+    history = History(folder)
+    checkpoint = Checkpoints(folder).newest(history)
+    # The first commit leaves one line without a state at most; more of them means that the states were lost.
+    if checkpoint is None and len(history.read()) > 1:
+        raise DamagedFile(f"{folder / 'checkpoint'}: no state, but {history.path.name} holds several generations")
+    history.truncate(checkpoint.history_length if checkpoint else 0)
+    return checkpoint

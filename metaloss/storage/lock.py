@@ -1,0 +1,56 @@
+"""One process writes a folder."""
+
+import contextlib
+import fcntl
+import json
+import os
+import socket
+from datetime import datetime
+from pathlib import Path
+from typing import IO
+
+from metaloss.errors import RunInUse
+from metaloss.storage.disk import append, disk
+
+NOTE_LIMIT = 4096  # bytes of the lock's note that are read
+
+
+class Lock:
+    """The right to write a run's folder, held by one process until it ends, however it ends.
+
+    The lock is the kernel's. What the file says is for people, and is never trusted.
+
+    Raises:
+        RunInUse: On entering, at once, when another process holds it.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "lock"
+
+    def __enter__(self) -> "Lock":
+        with disk("lock", self.path), contextlib.ExitStack() as stack:
+            file = stack.enter_context(self.path.open("a+b", buffering=0))
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise RunInUse(f"{self.path.parent} is in use by {_holder(file)}") from None
+            started = datetime.now().astimezone().isoformat(timespec="seconds")
+            note = {"pid": os.getpid(), "host": socket.gethostname(), "started": started}
+            file.truncate(0)
+            append(file, json.dumps(note).encode() + b"\n")
+            self._held = stack.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        # The file stays: were it removed, two processes could each lock a file of that name.
+        self._held.close()
+
+
+def _holder(file: IO[bytes]) -> str:
+    file.seek(0)
+    try:
+        note = json.loads(file.read(NOTE_LIMIT))
+        pid, host, started = (ascii(note[key]).strip("'")[:80] for key in ("pid", "host", "started"))
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return "another process"
+    return f"pid {pid} on {host} since {started}"

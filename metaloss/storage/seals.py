@@ -1,0 +1,202 @@
+"""Files that hold their own digest: one bit that differs from what was written is damage.
+
+The digest is the SHA-256 of all other bytes of the file. It lies within the file, so that the two can never disagree
+after a kill: in JSON as the last field, in TOML as the comment in the last line, in safetensors among the metadata,
+and behind the content of any other file. So each is still what its name says to every other program.
+"""
+
+import hashlib
+import json
+import math
+import os
+import tomllib
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from metaloss.errors import DamagedFile
+from metaloss.storage.disk import append, disk, sync_folder, write
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+DIGITS = 64
+# What stands before and behind the digits of the digest.
+JSON = (b'\n "sha256": "', b'"\n}\n')
+TOML = (b'# sha256 = "', b'"\n')
+TENSORS = b'{"__metadata__":{"sha256":"'  # after the eight bytes of the header's length
+TRAILER = (b"\nsha256 ", b"\n")
+NOTE = b"# A run goes on from this file as it is: change a copy, and begin a new one from that with --config.\n"
+AGAIN = "restore it from a copy, or remove it, and it is made again"  # of what a resumed run can make
+RESTORE = "restore it from a copy"
+
+
+def plain(value: Any) -> Any:
+    """`value` as strict JSON can hold it: keys are text, and numbers that are not finite are null."""
+    if isinstance(value, dict):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def record_bytes(table: Mapping[str, Any]) -> bytes:
+    """A table as JSON to be read by people, with its digest; numbers that are not finite become null.
+
+    Raises:
+        ValueError: the table has a field "sha256", which the file needs for itself.
+    """
+    if "sha256" in table:
+        raise ValueError('a sealed file may not have a field "sha256" of its own')
+    text = json.dumps({**plain(dict(table)), "sha256": ""}, indent=1).encode() + b"\n"
+    return _sealed(text.removesuffix(JSON[1]), JSON[1])
+
+
+def toml_bytes(table: Mapping[str, Any]) -> bytes:
+    """A table as TOML, with its digest."""
+    import tomli_w
+
+    return _sealed(tomli_w.dumps(table).encode() + b"\n" + NOTE + TOML[0], TOML[1])
+
+
+def tensor_bytes(tensors: Mapping[str, "Tensor"]) -> bytes:
+    """Tensors as safetensors, with their digest."""
+    from safetensors.torch import save  # imports torch
+
+    data = save({name: x.detach().cpu().contiguous().clone() for name, x in tensors.items()}, {"sha256": "0" * DIGITS})
+    at = 8 + len(TENSORS)
+    assert data[8:at] == TENSORS
+    return _sealed(data[:at], data[at + DIGITS :])
+
+
+def read_record(path: Path, kind: Any = dict, remedy: str = AGAIN) -> Any:
+    """What a sealed JSON file holds.
+
+    Args:
+        path: of the file.
+        kind: a type that the table must fit, as `validated` takes it.
+        remedy: what to do where the file is damaged.
+
+    Raises:
+        DamagedFile: it is missing, does not check out, or holds something else.
+    """
+    table = json.loads(_checked(path, *JSON, remedy))
+    del table["sha256"]
+    return validated(path, table, kind)
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """The table of a sealed TOML file.
+
+    Raises:
+        DamagedFile: it is missing or does not check out.
+    """
+    remedy = f"restore it, or begin a new one from it with --config {path}"
+    try:
+        return tomllib.loads(_checked(path, *TOML, remedy).decode())
+    except tomllib.TOMLDecodeError as error:
+        raise DamagedFile(f"{path}: not TOML: {error}") from None
+
+
+def read_tensors(path: Path, remedy: str = RESTORE) -> dict[str, "Tensor"]:
+    """The tensors of a sealed safetensors file.
+
+    Raises:
+        DamagedFile: it is missing or does not check out.
+    """
+    from safetensors.torch import load  # imports torch
+
+    data, at = _read(path, remedy), 8 + len(TENSORS)
+    if data[8:at] != TENSORS or _sealed(data[:at], data[at + DIGITS :]) != data:
+        raise DamagedFile(_damaged(path, remedy))
+    return load(data)
+
+
+def seal_file(written: Path, path: Path) -> None:
+    """Put a file that another program wrote in its place, with a line behind its content that holds the digest."""
+    with disk("write", path):
+        with written.open("r+b", buffering=0) as file:
+            line = _sealed(TRAILER[0], TRAILER[1], hashlib.file_digest(file, "sha256"))
+            file.seek(0, os.SEEK_END)
+            append(file, line)
+        written.replace(path)
+        sync_folder(path.parent)
+
+
+def check_file(path: Path, remedy: str = AGAIN) -> None:
+    """Raise a DamagedFile where such a file is missing or does not check out."""
+    _checked(path, *TRAILER, remedy)
+
+
+def sha256(data: bytes) -> str:
+    """The digest of these bytes, in hexadecimal digits."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def validated(path: Path, table: Any, kind: Any) -> Any:
+    """What a table from a file is, as pydantic reads a type: a dataclass is made, a mapping stays as it is.
+
+    Raises:
+        DamagedFile: it does not fit.
+    """
+    from pydantic import ValidationError  # slow to import
+
+    try:
+        found = _adapter(kind).validate_python(table)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "all of it"
+        raise DamagedFile(f"{path} is damaged: {where}: {first['msg']}") from None
+    return table if isinstance(found, dict) else found
+
+
+@cache
+def _adapter(kind: Any) -> Any:
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(kind)
+
+
+def _sealed(before: bytes, after: bytes, digest: Any = None) -> bytes:
+    """Both with their digest between them; `digest` has been fed with what comes before them."""
+    digest = digest or hashlib.sha256()
+    digest.update(before + after)
+    return before + digest.hexdigest().encode() + after
+
+
+def _checked(path: Path, before: bytes, after: bytes, remedy: str) -> bytes:
+    """The bytes of a file whose digest stands at its end, between these."""
+    data = _read(path, remedy)
+    at = len(data) - len(after) - DIGITS
+    head = data[: max(at, 0)]
+    if not head.endswith(before) or _sealed(head, after) != data:
+        raise DamagedFile(_damaged(path, remedy))
+    return data
+
+
+def _read(path: Path, remedy: str) -> bytes:
+    with disk("read", path):
+        try:
+            return path.read_bytes()
+        except (FileNotFoundError, IsADirectoryError):
+            raise DamagedFile(f"{path} is missing: {remedy}") from None
+
+
+def _damaged(path: Path, remedy: str) -> str:
+    return f"{path} is damaged or was changed after it was written, its digest does not match: {remedy}"
+
+
+def write_record(path: Path, table: Mapping[str, Any]) -> None:
+    """Write a table as sealed JSON, whole or not at all."""
+    write(path, record_bytes(table))
+
+
+def write_toml(path: Path, table: Mapping[str, Any]) -> None:
+    """Write a table as sealed TOML, whole or not at all."""
+    write(path, toml_bytes(table))
+
+
+def write_tensors(path: Path, tensors: Mapping[str, "Tensor"]) -> None:
+    """Write tensors as sealed safetensors, whole or not at all."""
+    write(path, tensor_bytes(tensors))
