@@ -7,8 +7,9 @@ from importlib.metadata import PackageNotFoundError, version
 
 import torch
 
-from metaloss import datasets
+from metaloss import compiled, datasets
 from metaloss._version import __version__
+from metaloss.compiled import cache
 from metaloss.errors import MetalossError
 
 LEARN2LEARN = 'pip install --config-settings="--build-option=build_ext" learn2learn==0.2.0'
@@ -35,6 +36,7 @@ def examine() -> list[Finding]:
         Finding("cpu", f"{threads} thread{'s' if threads > 1 else ''}, {torch.backends.cpu.get_cpu_capability()}"),
         _gpu(),
         *(_optional(name, advice) for name, advice in _OPTIONAL.items()),
+        *([_compiled_code()] if compiled.available() else []),
         *(_data(name) for name in datasets.names() if name != "folder"),
     ]
 
@@ -80,6 +82,17 @@ def _optional(name: str, advice: str) -> Finding:
         return Finding(name, version({"sklearn": "scikit-learn"}.get(name, name)))
     except PackageNotFoundError:
         return Finding(name, "not installed", advice)
+
+
+def _compiled_code() -> Finding:
+    """Where compiled loops are kept between commands."""
+    try:
+        cache.entry()
+        place = cache.folder()
+    except cache.Unusable as error:
+        advice = "set METALOSS_CACHE to a folder that can be written: every command compiles its loops anew"
+        return Finding("compiled code", f"not kept: {error}", advice)
+    return Finding("compiled code", f"{place}, {cache.size(place) / 1e6:.1f} MB")
 
 
 def _data(name: str) -> Finding:

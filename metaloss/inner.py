@@ -147,8 +147,8 @@ def accuracy(logits: Float[Tensor, "P T V C"], label: Int[Tensor, "T V"]) -> Flo
 
 def _counted(by_class: Float[Tensor, "P T C V"], label: Int[Tensor, "T V"]) -> Float[Tensor, "P T"]:
     """The same in one pass."""
-    from metaloss.compiled import kernels
+    from metaloss.compiled.accuracy import count_right
 
     right = by_class.new_empty(by_class.shape[:2])
-    kernels.count_right(by_class.flatten(0, 1).numpy(), label.numpy(), right.flatten().numpy())
+    count_right(by_class.flatten(0, 1).numpy(), label.numpy(), right.flatten().numpy())
     return right / by_class.shape[3]

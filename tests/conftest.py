@@ -35,7 +35,8 @@ hypothesis.settings.load_profile("suite")
 
 # Compiled loops are machine code; a check around them would not be.
 if importlib.util.find_spec("numba"):
-    importlib.import_module("metaloss.compiled.kernels")
+    for part in ("accuracy", "network", "perceptron"):
+        importlib.import_module(f"metaloss.compiled.{part}")
 # Before anything else imports metaloss: what is imported earlier stays unchecked.
 install_import_hook("metaloss", f"{__name__}.check")
 torch.set_num_threads(1)

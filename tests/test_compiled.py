@@ -17,7 +17,10 @@ from metaloss.run import surroundings
 from metaloss.streams import Stream
 
 pytest.importorskip("numba")
-kernels = pytest.importorskip("metaloss.compiled.kernels")
+product = pytest.importorskip("metaloss.compiled.product")
+perceptron = pytest.importorskip("metaloss.compiled.perceptron")
+exponential = pytest.importorskip("metaloss.compiled.exponential")
+count_right = pytest.importorskip("metaloss.compiled.accuracy").count_right
 
 P, T = 3, 2
 KEYS = [Stream(0).at("task", t) for t in range(T)]
@@ -44,7 +47,7 @@ def normal(*shape):
 @pytest.mark.parametrize("type_", [torch.float32, torch.float64], ids=str)
 def test_products_are_added_for_every_number_of_rows_and_columns(rows, inner, columns, type_):
     c, a, b = (normal(*shape).to(type_) for shape in ((rows, columns), (rows, inner), (inner, columns)))
-    for add, left in ((kernels.add_product, a), (kernels.add_turned_product, a.mT.contiguous())):
+    for add, left in ((product.add_product, a), (product.add_transposed_product, a.mT.contiguous())):
         found = c.clone()
         add(found.numpy(), left.numpy(), b.numpy())
         torch.testing.assert_close(found, c + a @ b)
@@ -52,9 +55,9 @@ def test_products_are_added_for_every_number_of_rows_and_columns(rows, inner, co
 
 def test_exponentials_are_right_to_their_last_bits_and_nan_stays():
     x = torch.cat([torch.linspace(-87, 88, 10_001), normal(999)])
-    wanted, found = x.double().exp(), torch.tensor([kernels._exp(v) for v in x.numpy()], dtype=torch.float64)
+    wanted, found = x.double().exp(), torch.tensor([exponential.exp(v) for v in x.numpy()], dtype=torch.float64)
     assert ((found / wanted - 1).abs() < 2 * 2**-23).all()
-    assert torch.tensor(kernels._exp(torch.tensor([torch.nan]).numpy()[0])).isnan()
+    assert torch.tensor(exponential.exp(torch.tensor([torch.nan]).numpy()[0])).isnan()
 
 
 @pytest.mark.parametrize("turned", [False, True])
@@ -82,7 +85,7 @@ def test_right_answers_are_counted_as_torch_counts_them(without):
     assert 0 < wanted.min() < wanted.max() < 1
     by_class = z.mT.contiguous().flatten(0, 1).numpy()
     right = torch.empty(P * T)
-    kernels.count_right(by_class, label.numpy(), right.numpy())
+    count_right(by_class, label.numpy(), right.numpy())
     assert torch.equal(right.view(P, T) / z.shape[2], wanted)
 
 
@@ -137,7 +140,7 @@ def test_more_images_than_pass_at_once_are_all_looked_at(open_tiny):
     _, bound, params = bound_to(open_tiny(), shared)
     start, kernel = (x.repeat(1, 20, 1) for x in (bound.val.start, bound.val.kernel))
     many = type(bound.val)(start, kernel)
-    assert len(many) > 2 * kernels.ROWS and len(many) % kernels.ROWS
+    assert len(many) > 2 * perceptron.ROWS and len(many) % perceptron.ROWS
     torch.testing.assert_close(quick(params, many), shared(params, many))
 
 

@@ -21,11 +21,11 @@ class CompiledProduct(Product):
 
     def descend(self, weight: Float[Tensor, "P T M K"], rate: float) -> None:
         """weight -= rate · gradient."""
-        from metaloss.compiled import kernels
+        from metaloss.compiled import perceptron
 
         turned = self.left.mT.is_contiguous()
         left = _array(self.left.mT if turned else self.left.contiguous())
-        kernels.descend(_array(weight), left, _array(self.right), left.dtype.type(rate), turned)
+        perceptron.descend(_array(weight), left, _array(self.right), left.dtype.type(rate), turned)
 
 
 class CompiledMlp(SharedMlp):
@@ -33,25 +33,25 @@ class CompiledMlp(SharedMlp):
 
     def __call__(self, params: Params, inputs: Any) -> Float[Tensor, "P T N C"]:
         """The logits, class by class in memory."""
-        from metaloss.compiled import kernels
+        from metaloss.compiled import perceptron
 
         logits = self._logits(params, inputs)
-        kernels.classify(*self._laid(params, inputs), _array(logits))
+        perceptron.classify(*self._laid(params, inputs), _array(logits))
         return logits.mT
 
     def gradients(self, params: Params, inputs: Any, slope: Slope) -> Gradients:
         """The gradient of each classifier's value with respect to its parameters."""
-        from metaloss.compiled import kernels
+        from metaloss.compiled import perceptron
 
         a, laid, logits = params["a"], self._laid(params, inputs), self._logits(params, inputs)
         *_, weights, _ = laid
         hidden = [a.new_empty(*a.shape[:2], len(inputs), width) for width in self.hidden]
         layers = tuple(map(_array, hidden))
-        kernels.forward(*laid, layers, _array(logits))
+        perceptron.forward(*laid, layers, _array(logits))
         delta = slope(logits.mT).mT.contiguous()
         back = [torch.empty_like(x) for x in hidden]
         biases = [torch.empty_like(b) for b in self._later(params, "b")]
-        kernels.backward(_array(delta), weights, layers, tuple(map(_array, back)), tuple(map(_array, biases)))
+        perceptron.backward(_array(delta), weights, layers, tuple(map(_array, back)), tuple(map(_array, biases)))
         found: dict[str, Tensor | Product] = {f"b{i}": b for i, b in enumerate(biases, 1)}
         lefts = [*(x.mT for x in back[1:]), delta]
         found |= {f"w{i}": CompiledProduct(*pair) for i, pair in enumerate(zip(lefts, hidden, strict=True), 1)}

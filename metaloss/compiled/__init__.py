@@ -6,7 +6,7 @@ numbers in a core's own cache. They give what torch gives, up to rounding. A cla
 company. Where numba is not installed, or a loop does not know a setting, everything runs on torch.
 """
 
-from functools import cache
+import functools
 from importlib.metadata import PackageNotFoundError, version
 
 __all__ = ["VECTOR", "available", "compiler"]
@@ -14,7 +14,7 @@ __all__ = ["VECTOR", "available", "compiler"]
 VECTOR = 16  # numbers that a register of the widest kind holds; smaller ones are taken several at a time
 
 
-@cache
+@functools.cache
 def compiler() -> str:
     """numba's version, or "none"."""
     try:

@@ -46,10 +46,10 @@ class CompiledEquivariant(Equivariant):
         """The gradient of each value with respect to its logits."""
         if not self.laid:
             return super().slope(logits)
-        from metaloss.compiled import kernels
+        from metaloss.compiled import network
 
         z = logits.mT.contiguous()
         found = torch.empty_like(z)
         before, after = (x.flatten(0, 1).numpy() for x in (z, found))
-        kernels.pull(before, self._y.numpy(), *self.laid, self.activation == "tanh", kernels.LANES, after)
+        network.logit_gradient(before, self._y.numpy(), *self.laid, self.activation == "tanh", network.LANES, after)
         return found.mT
