@@ -198,10 +198,10 @@ def test_imagenet_s_splits_must_have_the_same_classes(data, monkeypatch):
 
 
 def test_too_many_images_for_memory_are_refused_before_any_is_read(data, monkeypatch):
-    from metaloss.datasets import _files
+    from metaloss.datasets import _images
 
     imagenet(data, monkeypatch)
-    monkeypatch.setattr(_files, "LIMIT", 100_000)
+    monkeypatch.setattr(_images, "LIMIT", 100_000)
     with pytest.raises(DataError, match="imagenet: 9 images of 64x64 are 110592 bytes, too many to hold"):
         datasets.load("imagenet")
 

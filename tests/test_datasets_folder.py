@@ -70,16 +70,41 @@ def test_hidden_files_and_files_beside_the_classes_are_ignored(scans):
     assert len(datasets.load(f"folder:{scans}").labels) == 3
 
 
-def test_sixteen_bits_keep_their_upper_eight(scans):
-    Image.fromarray(np.full((4, 6), 0xABCD, dtype=np.uint16)).save(scans / "benign/d.png")
-    found = datasets.load(f"folder:{scans}")
-    assert found.pixels.shape[1] == 1
-    assert (found.pixels[1] == 0xAB).all()
+def wide(path, values):
+    """An image of numbers, 16-bit integers or 32-bit floats."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(values).save(path)
 
 
-def test_floating_point_images_are_refused(scans):
-    Image.fromarray(np.ones((4, 6), dtype=np.float32)).save(scans / "benign/d.tiff")
-    assert error(f"folder:{scans}") == f"{scans}/benign/d.tiff: pixels: found 32-bit floats, expected 8 or 16 bits"
+@pytest.mark.parametrize(
+    ("highest", "white"), [(255, 255), (256, 1023), (1000, 1023), (4095, 4095), (10000, 16383), (40000, 65535)]
+)
+def test_sixteen_bits_are_scaled_by_what_all_files_use(tmp_path, highest, white):
+    values = np.linspace(0, highest, 24).astype(np.uint16).reshape(4, 6)
+    wide(tmp_path / "x/a/0.png", values)
+    wide(tmp_path / "x/b/0.png", values // 2)
+    found = datasets.load(f"folder:{tmp_path / 'x'}")
+    assert found.pixels.shape == (2, 1, 4, 6)
+    assert found.pixels[0, 0].tolist() == np.round(values * 255.0 / white).tolist()
+    assert found.pixels[1, 0].tolist() == np.round(values // 2 * 255.0 / white).tolist()
+
+
+@pytest.mark.parametrize(("low", "high", "black", "white"), [(0, 1, 0, 1), (-1000, 3000, -1000, 3000), (0, 80, 0, 255)])
+def test_floats_are_scaled_by_what_all_files_use(tmp_path, low, high, black, white):
+    values = np.linspace(low, high, 24, dtype=np.float32).reshape(4, 6)
+    wide(tmp_path / "x/a/0.tiff", values)
+    wide(tmp_path / "x/b/0.tiff", values[:, ::-1].copy())
+    found = datasets.load(f"folder:{tmp_path / 'x'}")
+    expected = np.round((values.astype(float) - black) / (white - black) * 255)
+    assert np.abs(found.pixels[0, 0].numpy() - expected).max() <= 1
+    assert found.pixels[1].flip(-1).equal(found.pixels[0])
+
+
+def test_a_number_that_is_not_finite_is_refused(tmp_path):
+    for name in "ab":
+        wide(tmp_path / f"x/{name}/0.tiff", np.array([[0.5, np.nan]], dtype=np.float32))
+    line = error(f"folder:{tmp_path / 'x'}")
+    assert line == f"{tmp_path}/x/a/0.tiff: pixels: found values that are not finite, expected numbers"
 
 
 def test_a_photograph_is_turned_upright(tmp_path):

@@ -5,18 +5,22 @@ import hashlib
 import importlib
 import os
 import pkgutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import torch
 from jaxtyping import Bool, Int64, UInt8
 from torch import Tensor
+from torch.nn.functional import interpolate
 
-from metaloss.datasets import _digests
+from metaloss.datasets import _digests, _images
+from metaloss.datasets._images import ImageOptions
 from metaloss.errors import DataError, SettingsError
 
+BLOCK = 1024  # images that are resized at once
 PATHS = ("folder", "imagenet", "voc")  # sources that are given as NAME:PATH
 
 
@@ -55,6 +59,25 @@ class Dataset:
         """A number for every image, by which it is known under whatever name and in whatever set."""
         return _digests.of_pixels(self.pixels) if self.decoded is None else self.decoded
 
+    def resized(self, size: int) -> "Dataset":
+        """The same images as squares of that size, stretched where they are none.
+
+        Raises:
+            DataError: They are too many to hold.
+        """
+        n, channels, height, width = self.pixels.shape
+        if (height, width) == (size, size):
+            return self
+        _images.check_memory(self.name, n, (channels, size, size))
+
+        def bytes_of(x: Tensor) -> Tensor:
+            return interpolate(x.float(), (size, size), mode="bilinear", antialias=True).round().to(torch.uint8)
+
+        # Part by part: all of them as floats would take four times the memory.
+        pixels = torch.cat([bytes_of(x) for x in self.pixels.split(BLOCK)])
+        origin = f"{self.origin}, brought to {size}x{size} pixels"
+        return replace(self, pixels=pixels, decoded=self.digests, origin=origin)
+
     @cached_property
     def _digest(self) -> str:
         digest = hashlib.sha256(repr((tuple(self.pixels.shape), len(self.classes))).encode())
@@ -79,36 +102,41 @@ def names() -> list[str]:
     return sorted(module.name for module in found if not module.name.startswith("_"))
 
 
-def load(name: str) -> Dataset:
+def load(name: str, options: ImageOptions = _images.USUAL_OPTIONS) -> Dataset:
     """The data set of that name, read from disk and checked; never from the network.
 
     Args:
         name: A source ("fashionmnist", "digits", ...), or "folder:PATH" with one sub-folder of images per class, or
             "imagenet:PATH" with train and val folders of such sub-folders.
+        options: Size, background and limit of the images.
 
     Raises:
         SettingsError: The name is unknown, or it is pixels that have classes.
-        DataError: Files are missing or damaged.
+        DataError: Files are missing or damaged, or there are too many images to hold.
     """
     source, path = _located(name)
+    if (found := files(name, options)) is not None:
+        return found.dataset()
+    if hasattr(source, "files"):
+        return source.load(*path, options)
     dataset: Dataset = source.load(*path)
-    return dataset
+    return dataset if options.size is None else dataset.resized(options.size)
 
 
-def files(name: str) -> Any:
+def files(name: str, options: ImageOptions = _images.USUAL_OPTIONS) -> Any:
     """The data set of that name as a `Files` of images not read yet; None where it does not lie in such files.
 
-    A folder's images are brought to one size when they are read, so `folder:PATH` counts as none.
+    Without a size, a folder's images come to one of their own, for which all are read: `folder:PATH` counts as none.
 
     Raises:
         SettingsError: The name is unknown.
         DataError: Files are missing or damaged.
     """
     source, path = _located(name)
-    return source.files(*path) if hasattr(source, "files") else None
+    return source.files(*path, options) if hasattr(source, "files") else None
 
 
-def scenes(name: str) -> Any:
+def scenes(name: str, options: ImageOptions = _images.USUAL_OPTIONS) -> Any:
     """The data set of that name as `Scenes`, images with a class for every pixel; None where images have one each.
 
     Raises:
@@ -116,7 +144,7 @@ def scenes(name: str) -> Any:
         DataError: Files are missing or damaged.
     """
     source, path = _located(name)
-    return source.scenes(*path) if hasattr(source, "scenes") else None
+    return source.scenes(*path, options) if hasattr(source, "scenes") else None
 
 
 def _located(name: str) -> tuple[ModuleType, tuple[str, ...]]:
@@ -165,7 +193,7 @@ def verify(name: str) -> list[str]:
     source, path = _located(name)
     if hasattr(source, "verify"):
         return list(source.verify(*path))
-    dataset: Dataset = source.load(*path)
+    dataset = load(name)
     count = len(dataset.classes)
     train = dataset.labels[~dataset.test].bincount(minlength=count).tolist()
     test = dataset.labels[dataset.test].bincount(minlength=count).tolist()

@@ -1,9 +1,8 @@
 """Data sets as image files, read one by one: for full-size training, where not all of them may fit into memory."""
 
-import contextlib
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +11,15 @@ import torch
 from jaxtyping import Bool, Int64, UInt8
 from torch import Tensor
 
-from metaloss.datasets import Dataset, _torchvision, data_folder
+from metaloss.datasets import Dataset, _images, _torchvision, data_folder
 from metaloss.datasets._digests import of_image
+from metaloss.datasets._images import USUAL_OPTIONS, ImageOptions, Levels, check_memory, decode, in_bytes
 from metaloss.datasets._splits import Split, join
 from metaloss.errors import DataError
 
 USUAL = 224  # pixels a side, where nothing else is asked for
 SMALL = 64  # of an episode's images
-LIMIT = 4 << 30  # bytes of images that `load` holds
+_EIGHT_BITS = {".jpg", ".jpeg"}  # what is named so has eight bits a channel, and its header need not be read
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,6 +34,9 @@ class Files:
         index: each image's index in its official split.
         test: True in the official test split.
         origin: where the images come from, to be told to the user.
+        options: how they are read.
+        gray: whether they have one channel, not three.
+        levels: black and white in files of more than eight bits.
     """
 
     name: str
@@ -43,29 +46,39 @@ class Files:
     index: Int64[Tensor, " N"]
     test: Bool[Tensor, " N"]
     origin: str
+    options: ImageOptions = USUAL_OPTIONS
+    gray: bool = False
+    levels: Levels | None = None
 
-    def read(self, row: int, size: int) -> UInt8[Tensor, "3 H W"]:
-        """One image: its shorter side brought to `size`, the middle square of it, in colour.
+    @property
+    def channels(self) -> int:
+        """Of an image."""
+        return 1 if self.gray else 3
+
+    def read(self, row: int, size: int) -> UInt8[Tensor, "K H W"]:
+        """One image: its shorter side brought to `size`, the middle square of it.
 
         Raises:
             DataError: the file is no readable image.
         """
-        with self.upright(row) as image:
-            return middle(image.convert("RGB"), size)
+        return self._square(row, self.upright(row), size)
 
-    @contextlib.contextmanager
-    def upright(self, row: int) -> Iterator[Any]:
+    def upright(self, row: int) -> Any:
         """A Pillow image as its file holds it, turned as it is meant to be seen.
 
         Raises:
             DataError: the file is no readable image.
         """
-        from PIL import ImageOps
+        return decode(self.paths[row], self.options)
 
-        from metaloss.datasets.folder import opened
+    def known(self, row: int, size: int) -> tuple[UInt8[Tensor, "K H W"], int]:
+        """One image as `read` gives it, and the digest of what its file holds."""
+        image = self.upright(row)
+        digest = of_image(image)
+        return self._square(row, image, size), digest
 
-        with opened(self.paths[row]) as image:
-            yield ImageOps.exif_transpose(image)
+    def _square(self, row: int, image: Any, size: int) -> UInt8[Tensor, "K H W"]:
+        return middle(in_bytes(image, self.paths[row], self.options, self.levels, self.gray), size)
 
     def pair(self, row: int, size: int) -> tuple[Tensor, Tensor]:
         """An image and its label."""
@@ -78,32 +91,25 @@ class Files:
             digest.update(f"{path.parent.name}/{path.name} {label}\n".encode())
         return digest.hexdigest()
 
-    def dataset(self, size: int = SMALL) -> Dataset:
-        """All of the images in memory.
+    def dataset(self, size: int | None = None) -> Dataset:
+        """All of the images in memory, at this size, or else the one of the options, or else 64x64 pixels.
 
         Raises:
             DataError: they are too many, or a file is no readable image.
         """
-        if (total := 3 * size * size * len(self.labels)) > LIMIT:
-            raise DataError(
-                f"{self.name}: {len(self.labels)} images of {size}x{size} are {total} bytes, too many to hold"
-            )
-        images, digests = zip(*(self._known(row, size) for row in range(len(self.labels))), strict=True)
+        size = size or self.options.size or SMALL
+        check_memory(self.name, len(self.labels), (self.channels, size, size))
+        images, digests = zip(*(self.known(row, size) for row in range(len(self.labels))), strict=True)
         pixels, decoded = torch.stack(images), torch.tensor(digests)
         parts = [
             Split(self.name, pixels[x], self.labels[x], self.index[x], decoded[x]) for x in (~self.test, self.test)
         ]
         train, test = parts
-        origin = f"{self.origin}, as RGB of {size}x{size} pixels"
+        origin = f"{self.origin}, as {'gray' if self.gray else 'RGB'} of {size}x{size} pixels"
         return join(self.name, train, test if self.test.any() else None, self.classes, origin)
 
-    def _known(self, row: int, size: int) -> tuple[UInt8[Tensor, "3 H W"], int]:
-        """One image as `read` gives it, and its digest."""
-        with self.upright(row) as image:
-            return middle(image.convert("RGB"), size), of_image(image)
 
-
-def middle(image: Any, size: int) -> UInt8[Tensor, "3 H W"]:
+def middle(image: Any, size: int) -> UInt8[Tensor, "K H W"]:
     """The middle square of a Pillow image whose shorter side is brought to `size`."""
     from PIL import Image
 
@@ -115,14 +121,25 @@ def middle(image: Any, size: int) -> UInt8[Tensor, "3 H W"]:
         )
     left, top = (image.size[0] - size) // 2, (image.size[1] - size) // 2
     array = np.asarray(image.crop((left, top, left + size, top + size)))
-    return torch.from_numpy(array.transpose(2, 0, 1).copy())
+    return torch.from_numpy((array[None] if array.ndim == 2 else array.transpose(2, 0, 1)).copy())
 
 
 Listed = tuple[Sequence[Path], Sequence[int]]  # files and their labels
 
 
-def files(name: str, train: Listed, test: Listed | None, classes: Sequence[str], origin: str) -> Files:
-    """Files from the lists of their official splits, checked.
+def files(
+    name: str, train: Listed, test: Listed | None, classes: Sequence[str], origin: str,
+    options: ImageOptions = USUAL_OPTIONS,
+) -> Files:  # fmt: skip
+    """Files from the lists of their official splits, checked; none is opened.
+
+    Args:
+        name: what the user calls the set.
+        train: files and labels of the official training split.
+        test: of the official test split, where there is one.
+        classes: their names.
+        origin: where the files come from.
+        options: how they are read.
 
     Raises:
         DataError: a list is empty, or a label is no class.
@@ -141,7 +158,19 @@ def files(name: str, train: Listed, test: Listed | None, classes: Sequence[str],
         index=torch.cat([torch.arange(len(paths)) for paths, _ in lists]),
         test=torch.cat([torch.full((len(part[0]),), part is test) for part in lists]),
         origin=origin,
+        options=options,
     )
+
+
+def with_levels(found: Files) -> Files:
+    """The same files, with what black and white are in those of more than eight bits.
+
+    Raises:
+        DataError: a file is no readable image.
+    """
+    unsure = [path for path in found.paths if path.suffix.lower() not in _EIGHT_BITS]
+    wide = [path for path in unsure if _images.header(path, found.options).wide]
+    return replace(found, levels=_images.levels(wide, found.options))
 
 
 @dataclass(frozen=True)
@@ -162,7 +191,7 @@ class Published:
     lists: Callable[[Path, Any], tuple[Listed, Listed | None, Sequence[str]]]
     manual: str = ""
 
-    def files(self) -> Files:
+    def files(self, options: ImageOptions) -> Files:
         """What lies in the user's data folder; a DataError where something is missing or damaged."""
         places = data_folder() / self.name, data_folder()
         root = next((root for root in places if (root / self.needs[0]).exists()), None)
@@ -176,7 +205,7 @@ class Published:
             train, test, classes = self.lists(root, _torchvision.published(self.kind))
         except Exception as error:  # scipy raises whatever the file leads it to
             raise DataError(f"{root}: {self.name}: cannot be read ({' '.join(str(error).split())})") from error
-        return files(self.name, train, test, classes, f"full set, {root}")
+        return files(self.name, train, test, classes, f"full set, {root}", options)
 
     def fetch(self, *splits: dict[str, Any]) -> None:
         """Let torchvision download it into the user's data folder.

@@ -3,7 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from metaloss.datasets import Dataset, _files
+from metaloss.datasets import _files
+from metaloss.datasets._images import USUAL_OPTIONS, ImageOptions
 
 
 def _lists(root: Path, _: Any) -> tuple[_files.Listed, None, list[str]]:
@@ -16,14 +17,9 @@ def _lists(root: Path, _: Any) -> tuple[_files.Listed, None, list[str]]:
 _SOURCE = _files.Published("caltech101", "Caltech101", ("caltech101/101_ObjectCategories",), _lists)
 
 
-def files() -> _files.Files:
+def files(options: ImageOptions = USUAL_OPTIONS) -> _files.Files:
     """The 8677 photographs, without the background class, from the user's data folder."""
-    return _SOURCE.files()
-
-
-def load() -> Dataset:
-    """The same in memory, at 64x64 pixels."""
-    return files().dataset()
+    return _SOURCE.files(options)
 
 
 def fetch() -> None:

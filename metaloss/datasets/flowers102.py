@@ -3,7 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from metaloss.datasets import Dataset, _files
+from metaloss.datasets import _files
+from metaloss.datasets._images import USUAL_OPTIONS, ImageOptions
 
 
 def _lists(root: Path, kind: Any) -> tuple[_files.Listed, _files.Listed, list[str]]:
@@ -18,14 +19,9 @@ _SOURCE = _files.Published(
 )
 
 
-def files() -> _files.Files:
+def files(options: ImageOptions = USUAL_OPTIONS) -> _files.Files:
     """The 2040 + 6149 photographs (training and validation split, then test), from the user's data folder."""
-    return _SOURCE.files()
-
-
-def load() -> Dataset:
-    """The same in memory, at 64x64 pixels."""
-    return files().dataset()
+    return _SOURCE.files(options)
 
 
 def fetch() -> None:

@@ -1,10 +1,8 @@
 """A folder of images, one sub-folder per class: `folder:PATH`."""
 
-import contextlib
 import statistics
-from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -12,36 +10,63 @@ from jaxtyping import UInt8
 
 from metaloss.datasets import Dataset
 from metaloss.datasets._digests import of_image
+from metaloss.datasets._files import Files
+from metaloss.datasets._files import files as file_list
+from metaloss.datasets._images import USUAL_OPTIONS, ImageOptions, check_memory, decode, header, in_bytes, levels
 from metaloss.datasets._splits import Split, join
 from metaloss.errors import DataError
 
 LONGEST = 64  # pixels: a common size never exceeds this on its longer side
-_ORIENTATION = 0x0112  # the EXIF tag; from 5 on, width and height are exchanged
-_GRAY = {"1", "L", "LA", "La", "I", "I;16", "I;16L", "I;16B", "I;16N"}
 _BY_THE_SYSTEM = {"Thumbs.db", "desktop.ini"}  # Windows writes these beside images
 
 
-def load(path: str | Path) -> Dataset:
+def load(path: str | Path, options: ImageOptions = USUAL_OPTIONS) -> Dataset:
     """The images of a folder, all brought to one size; there is no official test split.
 
     The size is the median of widths and heights, shrunk to 64 pixels on the longer side. The images are gray if all
-    files are, else RGB. 16-bit images keep their upper eight bits. Classes are sorted by name, images by file name;
-    hidden files, and files beside the class folders, are ignored.
+    files are, else RGB. Classes are sorted by name, images by file name; hidden files, and files beside the class
+    folders, are ignored.
 
     Raises:
         DataError: No such folder, too few classes, an empty class, or a file that is no readable image.
     """
-    root = Path(path).expanduser()
+    found, sizes = _scanned(listed(Path(path).expanduser(), options))
+    width, height = _common(sizes)
+    check_memory(found.name, len(sizes), (found.channels, height, width))
+    arrays, digests = zip(*(_known(found, row, (width, height)) for row in range(len(sizes))), strict=True)
+    origin = f"{found.origin}, as {'gray' if found.gray else 'RGB'} of {width}x{height} pixels"
+    images = Split(str(path), torch.from_numpy(np.stack(arrays)), found.labels, decoded=torch.tensor(digests))
+    return join(found.name, images, None, found.classes, origin)
+
+
+def files(path: str | Path, options: ImageOptions = USUAL_OPTIONS) -> Files | None:
+    """The images that are not read yet, where a size is asked for; None where all come to a size of their own.
+
+    Raises:
+        DataError: As `load`, without the images.
+    """
+    return None if options.size is None else _scanned(listed(Path(path).expanduser(), options))[0]
+
+
+def listed(root: Path, options: ImageOptions = USUAL_OPTIONS) -> Files:
+    """A folder's classes and files; no file is opened.
+
+    Raises:
+        DataError: No such folder, too few classes, or an empty class.
+    """
     classes = class_names(root)
-    files = [(file, label) for label, name in enumerate(classes) for file in image_files(root / name)]
-    headers = [_header(file) for file, _ in files]
-    size = _common([size for size, _ in headers])
-    gray = all(mode in _GRAY for _, mode in headers)
-    arrays, decoded = zip(*(_pixels(file, size, gray) for file, _ in files), strict=True)
-    labels = torch.tensor([label for _, label in files])
-    origin = f"{len(files)} images of {root}, as {'gray' if gray else 'RGB'} of {size[0]}x{size[1]} pixels"
-    images = Split(str(root), torch.from_numpy(np.stack(arrays)), labels, decoded=torch.tensor(decoded))
-    return join(f"folder:{root.resolve().name}", images, None, classes, origin)
+    pairs = [(file, label) for label, name in enumerate(classes) for file in image_files(root / name)]
+    train = [file for file, _ in pairs], [label for _, label in pairs]
+    origin = f"{len(pairs)} images of {root}"
+    return file_list(f"folder:{root.resolve().name}", train, None, classes, origin, options)
+
+
+def _scanned(found: Files) -> tuple[Files, list[tuple[int, int]]]:
+    """Files with what their headers say of their channels and bits; and width and height of each as displayed."""
+    headers = [header(file, found.options) for file in found.paths]
+    wide = [file for file, x in zip(found.paths, headers, strict=True) if x.wide]
+    gray = all(x.gray for x in headers)
+    return replace(found, gray=gray, levels=levels(wide, found.options)), [x.size for x in headers]
 
 
 def class_names(root: Path) -> tuple[str, ...]:
@@ -68,14 +93,6 @@ def _visible(folder: Path) -> list[Path]:
     return [each for each in folder.iterdir() if not each.name.startswith(".") and each.name not in _BY_THE_SYSTEM]
 
 
-def _header(file: Path) -> tuple[tuple[int, int], str]:
-    """Width and height as displayed, and Pillow's name of the pixel format; the pixels are not read."""
-    with opened(file) as image:
-        width, height = image.size
-        turned = image.getexif().get(_ORIENTATION, 1) >= 5
-        return ((height, width) if turned else (width, height)), image.mode
-
-
 def _common(sizes: list[tuple[int, int]]) -> tuple[int, int]:
     """Width and height for all: the medians, shrunk in proportion to LONGEST."""
     width, height = (statistics.median_low(side) for side in zip(*sizes, strict=True))
@@ -83,44 +100,12 @@ def _common(sizes: list[tuple[int, int]]) -> tuple[int, int]:
     return max(1, round(width * shrink)), max(1, round(height * shrink))
 
 
-def _pixels(file: Path, size: tuple[int, int], gray: bool) -> tuple[UInt8[np.ndarray, "K H W"], int]:
-    """One image, upright, at the common size: uint8 `[K H W]`; and the digest of what its file holds."""
-    from PIL import Image, ImageOps
-
-    with opened(file) as found:
-        upright = ImageOps.exif_transpose(found)
-        digest = of_image(upright)
-        image = _eight_bits(upright, file).convert("L" if gray else "RGB")
-        if image.size != size:
-            image = image.resize(size, Image.Resampling.BILINEAR)
-        array = np.asarray(image)
-    return array[None] if gray else array.transpose(2, 0, 1), digest
-
-
-def _eight_bits(image: Any, file: Path) -> Any:
-    """The Pillow image with eight bits a channel; Pillow itself would clip 16 bits at 255 instead of scaling."""
+def _known(found: Files, row: int, size: tuple[int, int]) -> tuple[UInt8[np.ndarray, "K H W"], int]:
+    """One image at the common size, and the digest of what its file holds."""
     from PIL import Image
 
-    if image.mode == "F":
-        raise DataError(f"{file}: pixels: found 32-bit floats, expected 8 or 16 bits")
-    if not image.mode.startswith("I"):
-        return image
-    wide = np.asarray(image)
-    if wide.min() < 0 or wide.max() > 0xFFFF:
-        raise DataError(f"{file}: pixels: found {wide.min()} to {wide.max()}, expected 8 or 16 bits")
-    return Image.fromarray((wide >> 8).astype(np.uint8))
-
-
-@contextlib.contextmanager
-def opened(file: Path) -> Iterator[Any]:
-    """A Pillow image for a `with` block; whatever goes wrong with it becomes a DataError that names the file."""
-    from PIL import Image
-
-    try:
-        with Image.open(file) as image:
-            yield image
-    except DataError:
-        raise
-    except Exception as error:  # decoders raise OSError, SyntaxError, ValueError, struct.error and more
-        found = "a folder" if file.is_dir() else f"none that can be read ({' '.join(str(error).split())})"
-        raise DataError(f"{file}: image: found {found}, expected an image file") from error
+    image = decode(found.paths[row], found.options)
+    digest = of_image(image)
+    image = in_bytes(image, found.paths[row], found.options, found.levels, found.gray)
+    array = np.asarray(image if image.size == size else image.resize(size, Image.Resampling.BILINEAR))
+    return array[None] if found.gray else array.transpose(2, 0, 1), digest

@@ -2,12 +2,13 @@
 
 from pathlib import Path
 
-from metaloss.datasets import Dataset, _files, data_folder
+from metaloss.datasets import _files, data_folder
+from metaloss.datasets._images import USUAL_OPTIONS, ImageOptions
 from metaloss.datasets.folder import class_names, image_files
 from metaloss.errors import DataError
 
 
-def files(path: str = "") -> _files.Files:
+def files(path: str = "", options: ImageOptions = USUAL_OPTIONS) -> _files.Files:
     """What lies in train/ and, as the official test split, in val/.
 
     Raises:
@@ -18,12 +19,7 @@ def files(path: str = "") -> _files.Files:
         raise DataError(f"imagenet: {root}: found no folder, expected one with train/ and val/ in it")
     classes = class_names(root / "train")
     train, test = (_listed(root / part, classes) for part in ("train", "val"))
-    return _files.files("imagenet", train, test, classes, str(root))
-
-
-def load(path: str = "") -> Dataset:
-    """The same in memory, at 64x64 pixels, where that is little enough."""
-    return files(path).dataset()
+    return _files.with_levels(_files.files("imagenet", train, test, classes, str(root), options))
 
 
 def _listed(folder: Path, classes: tuple[str, ...]) -> _files.Listed:

@@ -1,14 +1,13 @@
 """PatchCamelyon: 96x96 pieces of lymph node sections, with or without metastasis in the middle (Veeling 2018)."""
 
-import contextlib
 import hashlib
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from metaloss.datasets import Dataset, _files, _torchvision, data_folder
+from metaloss.datasets import _files, _torchvision, data_folder
+from metaloss.datasets._images import USUAL_OPTIONS, ImageOptions
 from metaloss.errors import DataError
 
 SPLITS = ("train", "valid", "test")
@@ -28,12 +27,11 @@ class Patches(_files.Files):
 
     rows: tuple[int, ...] = ()
 
-    @contextlib.contextmanager
-    def upright(self, row: int) -> Iterator[Any]:
+    def upright(self, row: int) -> Any:
         """One image, Pillow's."""
         from PIL import Image
 
-        yield Image.fromarray(self._opened[self.paths[row]]["x"][self.rows[row]])
+        return Image.fromarray(self._opened[self.paths[row]]["x"][self.rows[row]])
 
     def fingerprint(self) -> str:
         """SHA-256 of the labels; pixels are not read."""
@@ -48,7 +46,7 @@ class Patches(_files.Files):
         return {key: value for key, value in self.__dict__.items() if key != "_opened"}
 
 
-def files() -> Patches:
+def files(options: ImageOptions = USUAL_OPTIONS) -> Patches:
     """The 294912 + 32768 pieces (training and validation split, then test), from the user's data folder.
 
     Raises:
@@ -66,14 +64,9 @@ def files() -> Patches:
         raise DataError(f"{root}: pcam: cannot be read ({' '.join(str(error).split())})") from error
     paths = [[root / _name(split, "x")] * len(found) for split, found in zip(SPLITS, labels, strict=True)]
     train, test = (paths[0] + paths[1], labels[0] + labels[1]), (paths[2], labels[2])
-    listed = _files.files("pcam", train, test, CLASSES, f"full set, {root}")
+    listed = _files.files("pcam", train, test, CLASSES, f"full set, {root}", options)
     rows = tuple(row for found in labels for row in range(len(found)))
     return Patches(**{**vars(listed), "rows": rows})
-
-
-def load() -> Dataset:
-    """The same in memory, at 64x64 pixels, which is just little enough."""
-    return files().dataset()
 
 
 def fetch() -> None:

@@ -3,7 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from metaloss.datasets import Dataset, _files
+from metaloss.datasets import _files
+from metaloss.datasets._images import USUAL_OPTIONS, ImageOptions
 
 _MANUAL = (
     "its publisher's address is gone: put cars_train, cars_test, devkit and cars_test_annos_withlabels.mat into "
@@ -23,14 +24,9 @@ _SOURCE = _files.Published(
 )
 
 
-def files() -> _files.Files:
+def files(options: ImageOptions = USUAL_OPTIONS) -> _files.Files:
     """The 8144 + 8041 photographs, from the user's data folder."""
-    return _SOURCE.files()
-
-
-def load() -> Dataset:
-    """The same in memory, at 64x64 pixels."""
-    return files().dataset()
+    return _SOURCE.files(options)
 
 
 def fetch() -> None:

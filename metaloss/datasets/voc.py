@@ -4,9 +4,7 @@ PATH holds JPEGImages/NAME.jpg, SegmentationClass/NAME.png, whose palette number
 nothing, and ImageSets/Segmentation/train.txt and val.txt, which list names. Or it holds VOCdevkit/VOC2012 with that.
 """
 
-import contextlib
 import hashlib
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -17,7 +15,7 @@ from jaxtyping import Bool, Int64, UInt8
 from torch import Tensor
 
 from metaloss.datasets import _torchvision, data_folder
-from metaloss.datasets.folder import opened
+from metaloss.datasets._images import USUAL_OPTIONS, ImageOptions, decode, header, read, turned
 from metaloss.errors import DataError, SettingsError
 
 IGNORE = 255  # the number of pixels that count for nothing
@@ -42,6 +40,7 @@ class Scenes:
         classes: names of the classes.
         test: True for those of the validation list, which is the test split: VOC's own test masks are not public.
         origin: where the images come from, to be told to the user.
+        options: how the images are read.
     """
 
     name: str
@@ -50,6 +49,7 @@ class Scenes:
     classes: tuple[str, ...]
     test: Bool[Tensor, " N"]
     origin: str
+    options: ImageOptions = USUAL_OPTIONS
 
     def pair(self, row: int, size: int) -> Pair:
         """An image and its mask: the longer side brought to `size`, mean colour and 255 around what is no square.
@@ -59,14 +59,14 @@ class Scenes:
         """
         from PIL import Image
 
-        with self._both(row) as (image, mask):
-            width, height = (max(1, round(side * size / max(image.size))) for side in image.size)
-            pixels = np.full((size, size, 3), COLOUR, np.uint8)
-            labels = np.full((size, size), IGNORE, np.uint8)
-            top, left = (size - height) // 2, (size - width) // 2
-            place = slice(top, top + height), slice(left, left + width)
-            pixels[place] = np.asarray(image.convert("RGB").resize((width, height), Image.Resampling.BILINEAR))
-            labels[place] = np.asarray(mask.resize((width, height), Image.Resampling.NEAREST))
+        image, mask = self._both(row)
+        width, height = (max(1, round(side * size / max(image.size))) for side in image.size)
+        pixels = np.full((size, size, 3), COLOUR, np.uint8)
+        labels = np.full((size, size), IGNORE, np.uint8)
+        top, left = (size - height) // 2, (size - width) // 2
+        place = slice(top, top + height), slice(left, left + width)
+        pixels[place] = np.asarray(image.resize((width, height), Image.Resampling.BILINEAR))
+        labels[place] = np.asarray(mask.resize((width, height), Image.Resampling.NEAREST))
         return torch.from_numpy(pixels.transpose(2, 0, 1).copy()), torch.from_numpy(labels)
 
     def counts(self, row: int) -> Int64[Tensor, " 256"]:
@@ -75,8 +75,8 @@ class Scenes:
         Raises:
             DataError: as of `pair`.
         """
-        with self._both(row) as (_, mask):
-            return torch.from_numpy(np.bincount(np.asarray(mask).reshape(-1), minlength=256))
+        _, mask = self._both(row)
+        return torch.from_numpy(np.bincount(np.asarray(mask).reshape(-1), minlength=256))
 
     def fingerprint(self) -> str:
         """SHA-256 of the files' names and lengths and the classes; their pixels are not read."""
@@ -85,14 +85,18 @@ class Scenes:
             digest.update(f"{image.name} {image.stat().st_size} {mask.name} {mask.stat().st_size}\n".encode())
         return digest.hexdigest()
 
-    @contextlib.contextmanager
-    def _both(self, row: int) -> Iterator[tuple[Any, Any]]:
-        """An image and its mask, Pillow's, checked."""
-        with opened(self.paths[row]) as image:
-            image.load()  # here, where what is wrong with it is laid to its own file
-            with opened(self.masks[row]) as mask:
-                self._check(row, image, mask)
-                yield image, mask
+    def _both(self, row: int) -> tuple[Any, Any]:
+        """An image and its mask, Pillow's, both upright, checked.
+
+        A mask is turned by its own orientation tag, as the image is. Where it has the size of the image as stored and
+        not as displayed, it was drawn on the former and is turned with it.
+        """
+        image = read(self.paths[row], self.options)
+        mask = decode(self.masks[row], self.options)
+        if mask.size != image.size and mask.size == image.size[::-1]:
+            mask = turned(mask, header(self.paths[row], self.options).orientation)
+        self._check(row, image, mask)
+        return image, mask
 
     def _check(self, row: int, image: Any, mask: Any) -> None:
         """Raise a DataError where a mask is not as large as its image, or has a class that there is not."""
@@ -104,7 +108,7 @@ class Scenes:
             raise DataError(f"{path}: class {highest}: expected 0 to {len(self.classes) - 1}, or {IGNORE}")
 
 
-def scenes(path: str = "") -> Scenes:
+def scenes(path: str = "", options: ImageOptions = USUAL_OPTIONS) -> Scenes:
     """What lies at a path; without one, in voc of the user's data folder, or in that folder itself.
 
     Raises:
@@ -126,9 +130,8 @@ def scenes(path: str = "") -> Scenes:
     images = tuple(_there(root / "JPEGImages" / f"{name}.jpg") for name in names)
     masks = tuple(_there(root / "SegmentationClass" / f"{name}.png") for name in names)
     test = torch.arange(len(names)) >= len(train)
-    return Scenes(
-        f"voc:{root.resolve().name}", images, masks, _classes(root, masks), test, f"{root}, tested on its val.txt"
-    )
+    classes, origin = _classes(root, masks, options), f"{root}, tested on its val.txt"
+    return Scenes(f"voc:{root.resolve().name}", images, masks, classes, test, origin, options)
 
 
 def load(path: str = "") -> NoReturn:
@@ -197,22 +200,17 @@ def _there(path: Path) -> Path:
     return path
 
 
-def _classes(root: Path, masks: tuple[Path, ...]) -> tuple[str, ...]:
+def _classes(root: Path, masks: tuple[Path, ...], options: ImageOptions) -> tuple[str, ...]:
     """Names from classes.txt; VOC's own in a folder that is called like VOC's; else numbers up to the highest seen."""
     if (root / NAMED).is_file():
         found = tuple(x.strip() for x in _text(root / NAMED).splitlines() if x.strip())
     elif root.resolve().name.startswith("VOC20"):
         found = VOC
     else:
-        found = tuple(map(str, range(1 + max(_seen(path) for path in masks))))
+        found = tuple(map(str, range(1 + max(_highest(path, decode(path, options)) for path in masks))))
     if not 2 <= len(found) < IGNORE:
         raise DataError(f"{root}: classes: found {len(found)}, expected 2 to {IGNORE - 1}")
     return found
-
-
-def _seen(path: Path) -> int:
-    with opened(path) as mask:
-        return _highest(path, mask)
 
 
 def _highest(path: Path, mask: Any) -> int:
