@@ -175,7 +175,14 @@ class Campaign:
         choice = {"generation": progress.generation, "origin": stands.origins[row], "accuracy": float(reached[row]),
                   "tasks": max(self.trials.counts(tasks))}  # fmt: skip
         names = ", ".join(family.name for family in self.run.settings.families)  # not paths: a loss is shared
-        about = {"evolved on": names, "run": self.run.name, "choice": choice, "metaloss": __version__}
+        classes = sorted({e.ways for e in self.trials.families})
+        about = {
+            "evolved on": names,
+            "classes": classes,
+            "run": self.run.name,
+            "choice": choice,
+            "metaloss": __version__,
+        }
         loss = stands.criterion(row, about)
         card = f"# {self.run.name}\n\n{loss.describe()}, evolved on {names}.\n"
         catalogue.save(self.run.folder / "loss", loss, card)

@@ -103,8 +103,14 @@ def _loss(spec: str | os.PathLike[str] | nn.Module | Formula, parent: str | os.P
     raise SettingsError(
         f"no loss '{printable(text[:200])}': neither a published or shipped loss, a path, a run under {parent} nor a "
         "formula of p or logp."
-        f"{registry.nearest(text, [*zoo.ENTRIES, *shipped()])}  (metaloss list losses)"
+        f"{_suggestion(text[:200], Path(parent))}  (metaloss list losses, runs)"
     )
+
+
+def _suggestion(text: str, parent: Path) -> str:
+    """The loss or run whose name is near, as a question."""
+    known = [*zoo.ENTRIES, *shipped(), *storage.folders(parent)]
+    return registry.suggestion("loss", Path(text).name if "/" in text else text, known)
 
 
 def shipped() -> list[str]:

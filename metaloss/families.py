@@ -13,7 +13,7 @@ from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass as settings
 from torch import Tensor
 
-from metaloss import registry
+from metaloss import hints, registry
 from metaloss.classifiers import Classifier
 from metaloss.datasets import Dataset, load
 from metaloss.errors import DataError, SettingsError
@@ -81,6 +81,8 @@ def written(spec: str) -> tuple[dict[str, Any], str, str]:
         load(spec)  # which refuses, and says why
     if path is None:
         raise SettingsError(registry.unknown("task family", spec, names(), "metaloss list tasks"))
+    if spec not in names() and (folder := hints.folder(spec)):
+        raise SettingsError(f"{spec} is no task family. {folder}")
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:

@@ -10,8 +10,10 @@ from typing import Any, get_args, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
+from metaloss import hints
 from metaloss.errors import SettingsError
 
+DATA = ("task family", "data", "data source")  # of which a folder of images may be one
 KINDS = {"genomes": "genome", "strategies": "strategy", "classifiers": "classifier"}
 
 
@@ -91,8 +93,16 @@ def _fields(cls: Any) -> list[str]:
 def unknown(what: str, name: str, known: Iterable[str], hint: str = "") -> str:
     """The line for an unknown name: what it is, the nearest known one, where to look."""
     known = list(known)
-    guess = nearest(name, known) or f" Known: {', '.join(known)}."
+    guess = suggestion(what, name, known) or f" Known: {', '.join(known)}."
     return f"unknown {what} '{name}'.{guess}" + (f"  ({hint})" if hint else "")
+
+
+def suggestion(what: str, name: str, known: Iterable[str]) -> str:
+    """What to write instead of an unknown name of a kind, which another library may know; empty where none is near."""
+    found = hints.folder(name) if what in DATA else hints.sentence(what, name)
+    if found:
+        return f" {found}"
+    return nearest(hints.loss(name) if what == "loss" else name, known)
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -2,7 +2,6 @@
 
 import ast
 import dataclasses
-import re
 import time
 from importlib.util import find_spec
 from pathlib import Path
@@ -21,7 +20,7 @@ from metaloss.language.primitives import PRIMITIVES
 from metaloss.losses import Losses
 from metaloss.notation import clock
 from metaloss.reproduction import published
-from metaloss.run import Run, find, runs
+from metaloss.run import Run, file_name, find, runs, short_digest
 from metaloss.search import pick
 from metaloss.settings import Settings
 from metaloss.sieve import Seen, Sieve
@@ -75,13 +74,19 @@ def describe(spec: str, out: Path) -> dict[str, Any]:
     run = _as_run(spec, out)
     if run is None:
         loss = catalogue.load(spec, out)
-        name = re.sub(r"[^\w.+-]+", "_", Path(spec).name if Path(spec).exists() else spec).strip("_")[:60]
-        return _loss(loss, Path(f"{name or 'loss'}-"))
+        return _loss(loss, Path(f"{_stem(spec)}-"))
     about = {"run": str(run.folder), "status": _run(run.folder)["about"]}
     if not (run.folder / "loss" / "loss.json").exists():
         return {**about, "loss": None}
     (run.folder / "plots").mkdir(exist_ok=True)
     return {**about, **_loss(catalogue.load(run.folder), run.folder / "plots" / ""), "summary": run.summary()}
+
+
+def _stem(spec: str) -> str:
+    """The beginning of a loss's pictures' names; a digest keeps two apart of which no more than signs differ."""
+    text = Path(spec).name if storage.exists(Path(spec)) else spec
+    name = file_name(text, "loss", longest=len(text))
+    return name if name == spec and len(name) <= 60 else f"{name[:51]}-{short_digest(spec)}"
 
 
 def _as_run(spec: str, out: Path) -> Run | None:
@@ -97,20 +102,26 @@ def _as_run(spec: str, out: Path) -> Run | None:
 def _loss(loss: Any, prefix: Path) -> dict[str, Any]:
     """What a loss is and does, and where it is drawn."""
     one, classes = loss.losses(), loss.classes
-    counts = (classes,) if classes else COUNTS
+    counts = (classes,) if classes else tuple(sorted({*COUNTS, *_evolved_on(loss)}))
     picture = _beside(prefix, "phenotype.png")
     name = loss.about.get("name", "evolved" if "run" in loss.about else "this loss")
     plots.phenotype(one, catalogue.printable(str(name))[:40], classes, picture)
     table = {
         "loss": loss.describe(), "about": loss.about, "gain": {c: phenotype.gain(one, c) for c in counts},
         "minimum": {c: phenotype.minimum(one, c) for c in counts}, "warnings": phenotype.warnings(one, classes),
-        "phenotype": str(picture),
+        "phenotype": str(picture), "classes": _evolved_on(loss),
     }  # fmt: skip
     if isinstance(loss, FormulaCriterion):
         drawn = _beside(prefix, "surface.png")
         plots.surface(loss.formula, drawn)
         table |= {"latex": loss.formula.latex(), "surface": str(drawn)}
     return table
+
+
+def _evolved_on(loss: Any) -> list[int]:
+    """The numbers of classes of the tasks that a loss was evolved on; none where nobody wrote them down."""
+    found = loss.about.get("classes")
+    return [n for n in found if type(n) is int and n > 1] if isinstance(found, list) else []
 
 
 def _beside(prefix: Path, name: str) -> Path:
@@ -126,7 +137,8 @@ def text(table: dict[str, Any]) -> str:
     strings = {key: value for key, value in about.items() if isinstance(value, str)}
     lines += [f"{catalogue.printable(key):9}  {catalogue.printable(value)}" for key, value in strings.items()]
     if "gain" in table:
-        pairs = ", ".join(f"{g:.3g} at {c} classes" for c, g in table["gain"].items())
+        evolved = dict.fromkeys(table["classes"], " (evolved on)")
+        pairs = ", ".join(f"{g:.3g} at {c} classes{evolved.get(c, '')}" for c, g in table["gain"].items())
         lines.append(f"gain       {pairs}: its first pull on the true class's logit, cross-entropy's being 1")
         places = ", ".join(f"{p:.3f} at {c}" for c, p in table["minimum"].items())
         lines.append(f"minimum    where the true class's probability is {places} classes")

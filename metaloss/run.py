@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from metaloss import compiled, settings, storage
+from metaloss import compiled, registry, settings, storage
 from metaloss._version import __version__
 from metaloss.codec import pack, unpack
 from metaloss.errors import DamagedFile, DiskError, SettingsError
@@ -113,9 +113,16 @@ def create(parent: Path, chosen: Settings, provenance: dict[str, Any]) -> Run:
 def made(parent: Path, name: str, files: Mapping[str, bytes], what: str) -> Path:
     """A new folder under `parent` with these files in it: all of them, or there is no folder.
 
+    Args:
+        parent: made where it is not there.
+        name: of the new folder, as a file system takes it; with `-2`, `-3` … where it is taken.
+        files: what lies in it.
+        what: it is, for the message of an error, and its name where `name` has no letters.
+
     Raises:
         DiskError: it cannot be made; the message says what was to be.
     """
+    name = file_name(name, what)
     try:
         parent.mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(prefix=".new-", dir=parent))
@@ -159,7 +166,18 @@ def _claim(made: Path, parent: Path, name: str) -> Path:
 def default_name(chosen: Settings) -> str:
     """`<tasks>-<genome>-<strategy>-<seed>`."""
     tasks = "+".join(family.name for family in chosen.families)
-    return slug(f"{tasks}-{chosen.genome['kind']}-{chosen.strategy['kind']}-{chosen.seed}")
+    return f"{tasks}-{chosen.genome['kind']}-{chosen.strategy['kind']}-{chosen.seed}"
+
+
+def file_name(text: str, fallback: str, longest: int = 80) -> str:
+    """A text as a folder's or a file's name, which no command takes for an option; where it is cut, by a digest."""
+    name = slug(text).lstrip(".-_")
+    return (name if len(name) <= longest else f"{name[: longest - 9]}-{short_digest(text)}") or fallback
+
+
+def short_digest(text: str) -> str:
+    """Eight characters that tell texts apart."""
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
 def slug(name: str) -> str:
@@ -183,6 +201,12 @@ def located(spec: str | Path, parent: Path, resolve: Callable[[dict[str, Any]], 
     return None
 
 
+def missing(what: str, spec: str | Path, parent: Path) -> str:
+    """The line for a folder that is not there, with the name under `parent` that is nearest."""
+    guess = registry.nearest(Path(spec).name[:200], storage.folders(parent))
+    return f"no {what} '{str(spec)[:200]}': neither a {what}'s folder nor a {what} under {parent}.{guess}".rstrip(".")
+
+
 def find(spec: str | Path, parent: Path = Path("runs")) -> Run:
     """The run that a path, or a name under `parent`, means.
 
@@ -192,7 +216,7 @@ def find(spec: str | Path, parent: Path = Path("runs")) -> Run:
     """
     found = located(spec, parent, _resolved)
     if found is None:
-        raise SettingsError(f"no run '{spec}': neither a run's folder nor a run under {parent}  (metaloss list runs)")
+        raise SettingsError(f"{missing('run', spec, parent)}  (metaloss list runs)")
     return Run(*found)
 
 

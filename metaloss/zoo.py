@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from metaloss import registry
+from metaloss import hints, registry
 from metaloss.errors import SettingsError
 from metaloss.language.formula import Formula, reads_a_prediction
 from metaloss.language.parser import Parser
@@ -78,7 +78,9 @@ class Entry:
     def _checked(self, name: str, value: float | bool) -> float:
         known = [*self.parameters, *self.flags]
         if not known:
-            raise SettingsError(f"{self.name} has no parameters, got {name}")
+            raise SettingsError(
+                f"{self.name} has no parameters, got {name}. {hints.sentence('parameter', name)}".rstrip()
+            )
         if name not in known:
             raise SettingsError(f"{self.name}: {registry.unknown('parameter', name, known)}")
         _, low, high = self.parameters[name]
@@ -223,18 +225,20 @@ def find(spec: str) -> tuple[Entry, Formula]:
         reader.fail("expected the name of a loss")
     reader.at += 1
     found = entry(reader.tokens[0].text)
-    given = _parameters(reader) if reader.take("(") else {}
+    given = _parameters(reader, found) if reader.take("(") else {}
     reader.end()
     return found, found.formula(**given)
 
 
-def _parameters(reader: Parser) -> dict[str, float | bool]:
+def _parameters(reader: Parser, entry: Entry) -> dict[str, float | bool]:
     """What stands in the brackets behind a name."""
     given: dict[str, float | bool] = {}
     while not reader.take(")"):
         if given:
             reader.expect(",")
         token = reader.next
+        if token.kind == "number" and entry.parameters:
+            reader.fail(f"parameters are given by name: {entry.name}({next(iter(entry.parameters))}={token.text})")
         if token.kind != "name" or token.text.lower() in given:
             reader.fail("expected name=value, each name once")
         reader.at += 1

@@ -19,6 +19,7 @@ LAYERS = (
         "population",
         "language",
         "registry",
+        "hints",
         "storage",
         "reading",
         "codec",

@@ -65,9 +65,9 @@ def interruptible(console: Any, again: Callable[[], str] | None = None) -> Itera
 
 def announce(spec: str) -> None:
     """Say what a name means that is a published loss and a path."""
-    from metaloss import catalogue
+    from metaloss import catalogue, storage
 
-    if catalogue.named(spec) and Path(spec).exists():
+    if catalogue.named(spec) and storage.exists(Path(spec)):
         click.echo(f"'{spec}' is the loss of that name; ./{spec} means the path", err=True)
 
 

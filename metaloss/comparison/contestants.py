@@ -7,11 +7,11 @@ from typing import Any
 
 import torch
 
-from metaloss import catalogue
+from metaloss import catalogue, storage
 from metaloss.criterion import Criterion, FormulaCriterion, GenomeCriterion
 from metaloss.errors import SettingsError
 from metaloss.families import Episodes
-from metaloss.run import Run, find
+from metaloss.run import Run, find, short_digest
 
 CE = "ce"  # always there: what a gain over any baseline is worth shows beside cross-entropy with more steps
 LABEL = 60  # characters
@@ -61,7 +61,8 @@ def _contestant(spec: Any, runs: Path, taken: set[str]) -> Contestant:
     run = None if name else _run_of(spec, loss, runs)  # a run here may have the name of a shipped loss's
     label = name or catalogue.printable(_label(spec, loss, run)).strip()
     label = f"./{label}" if catalogue.named(label) and not _is(loss, label) else label
-    label = label if len(label) <= LABEL else f"{label[: LABEL - 1]}…"
+    # Two long formulas may begin alike.
+    label = label if len(label) <= LABEL else f"{label[: LABEL - 9]}…{short_digest(label)}"
     numbers = (f"{label} #{n}" for n in range(2, len(taken) + 3))
     return Contestant(next(x for x in (label, *numbers) if x not in taken), loss, run, name)
 
@@ -101,7 +102,7 @@ def _label(spec: Any, loss: Criterion, run: Run | None) -> str:
     if run is not None:
         return run.name
     if isinstance(spec, str | Path):
-        return Path(spec).name if Path(spec).exists() else str(spec)
+        return Path(spec).name if storage.exists(Path(spec)) else str(spec)
     return str(loss.about.get("name") or loss.about.get("run") or loss.describe())
 
 

@@ -3,7 +3,6 @@
 import csv
 import io
 import json
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -31,7 +30,7 @@ def write(out: Path, name: str, summary: dict[str, Any], trainings: Sequence[Map
         **{f"{p.name}.png": p.png for p in pictures},
         **{f"{p.name}.pdf": p.pdf for p in pictures},
     }
-    return made(out, re.sub(r"[^a-z0-9+._-]+", "_", name.lower()).lstrip(".") or "report", files, "report")
+    return made(out, name, files, "report")
 
 
 def results(summary: dict[str, Any]) -> bytes:

@@ -1,6 +1,5 @@
 """Data sources: one file of this folder is one source, `load(name)` reads it; only `fetch` uses the network."""
 
-import difflib
 import hashlib
 import importlib
 import os
@@ -16,6 +15,7 @@ from jaxtyping import Bool, Int64, UInt8
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from metaloss import registry
 from metaloss.datasets import _digests, _images
 from metaloss.datasets._images import ImageOptions
 from metaloss.errors import DataError, SettingsError
@@ -213,8 +213,7 @@ def _source(name: str) -> ModuleType:
     """The module of a source, imported now."""
     known = names()
     if name not in known:
-        close = difflib.get_close_matches(name, known, n=1)
-        hint = f" Did you mean {close[0]!r}?" if close else ""
+        hint = registry.suggestion("data source", name, known)
         listed = ", ".join("folder:PATH" if each == "folder" else each for each in known)
         raise SettingsError(f"unknown data source {name!r}.{hint}  (known: {listed})")
     return importlib.import_module(f"{__name__}.{name}")

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NoReturn
 
-from metaloss import registry
+from metaloss import hints, registry
 from metaloss.errors import SettingsError
 from metaloss.language.expression import DEPTH, NODES, TERMINALS, Expression, call, constant
 from metaloss.language.primitives import PRIMITIVES
@@ -57,7 +57,7 @@ def tokens(text: str) -> list[Token]:
             continue
         match = _TOKEN.match(text, at)
         if match is None:
-            allowed = "allowed are names, numbers and + - * / ** ( ) ,"
+            allowed = hints.CHARACTERS.get(text[at], "allowed are names, numbers and + - * / ** ( ) ,")
             fail(text, at, f"unexpected character {text[at]!a} ({allowed})")
         found.append(Token(str(match.lastgroup), match[0], at))
         if match.lastgroup == "number" and not math.isfinite(float(match[0])):

@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -134,7 +133,7 @@ def write(out: Path, name: str, summary: dict[str, Any], folds: Folds) -> Path:
         "results.csv": results({"rows": rows}),
         "per_task.csv": as_csv(["fold", "loss", "task", "accuracy"], tasks),
     }
-    return made(out, re.sub(r"[^a-z0-9+._-]+", "_", name.lower()).lstrip(".") or "recommendation", files, "folder")
+    return made(out, name, files, "recommendation")
 
 
 def lines(summary: dict[str, Any]) -> list[str]:

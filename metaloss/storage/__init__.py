@@ -7,6 +7,8 @@ from metaloss.storage.checkpoints import Checkpoint as Checkpoint
 from metaloss.storage.checkpoints import Checkpoints as Checkpoints
 from metaloss.storage.checkpoints import commit as commit
 from metaloss.storage.checkpoints import recover as recover
+from metaloss.storage.disk import exists as exists
+from metaloss.storage.disk import folders as folders
 from metaloss.storage.disk import there as there
 from metaloss.storage.disk import write as write
 from metaloss.storage.journal import History as History

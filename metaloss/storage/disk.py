@@ -52,6 +52,19 @@ def there(path: Path) -> bool:
         return False
 
 
+def exists(path: Path) -> bool:
+    """Whether anything lies there; False too for what cannot be a path, as a long formula."""
+    try:
+        return path.exists()
+    except (OSError, ValueError):
+        return False
+
+
+def folders(parent: Path) -> list[str]:
+    """The names of the folders under `parent` that hold settings: runs, trainings, studies."""
+    return sorted(path.parent.name for path in parent.glob("[!.]*/config.toml"))
+
+
 def write(path: Path, data: bytes) -> None:
     """Replace the content of `path` by `data`, whole or not at all.
 

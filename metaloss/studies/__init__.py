@@ -10,7 +10,7 @@ from metaloss import storage
 from metaloss.campaign import Silent
 from metaloss.engines.local import Local
 from metaloss.errors import SettingsError
-from metaloss.run import slug, surroundings
+from metaloss.run import file_name, surroundings
 from metaloss.search import pick
 from metaloss.streams import Stream
 from metaloss.studies import candidates, figures, findings, regimes
@@ -130,7 +130,7 @@ def _carry(
 def _scores(folder: Path, entered: list[Entrant], settings: list[Regime], reporter: Any) -> dict[str, list[Score]]:
     found = {}
     for number, x in enumerate(settings, 1):
-        own = folder / "scores" / f"{number}-{slug(x.name).lstrip('.')[:40]}"
+        own = folder / "scores" / f"{number}-{file_name(x.name, 'setting', 40)}"
         own.mkdir(parents=True, exist_ok=True)
         reporter.under(x.name)
         with x.at(own, f"metaloss.study(resume={str(folder)!r})"):

@@ -14,7 +14,7 @@ import tomli_w
 from metaloss import storage
 from metaloss.comparison.figures import Picture
 from metaloss.errors import SettingsError
-from metaloss.run import located, made
+from metaloss.run import located, made, missing
 from metaloss.streams import Stream
 from metaloss.studies import ranking
 from metaloss.studies.ranking import Pair
@@ -62,7 +62,7 @@ def find(spec: str | Path, parent: Path) -> tuple[Path, Study]:
     """
     found = located(spec, parent, resolve)
     if found is None:
-        raise SettingsError(f"no study '{spec}': neither a study's folder nor one under {parent}")
+        raise SettingsError(missing("study", spec, parent))
     return found
 
 

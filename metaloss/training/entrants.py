@@ -10,7 +10,7 @@ from torch import nn
 from metaloss import catalogue
 from metaloss.criterion import Criterion
 from metaloss.errors import SettingsError
-from metaloss.run import slug
+from metaloss.run import file_name
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,7 +32,7 @@ def entered(labels: Sequence[str], losses: Sequence[nn.Module], classes: int) ->
     for label, loss in zip(labels, losses, strict=True):
         if isinstance(loss, Criterion) and loss.classes not in (None, classes):
             raise SettingsError(f"{label} works for {loss.classes} classes alone, and the data has {classes}")
-        stem = slug(label).lstrip(".")[:40] or "loss"
+        stem = file_name(label, "loss", 40)
         names = [stem, *(f"{stem}-{n}" for n in range(2, len(labels) + 2))]
         found.append(Entrant(label, next(x for x in names if x not in {e.slug for e in found}), loss))
     return found

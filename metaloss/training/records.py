@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from metaloss import storage
 from metaloss.errors import DamagedFile, DiskError, SettingsError
-from metaloss.run import digest_of, located, made, slug, surroundings
+from metaloss.run import digest_of, located, made, missing, surroundings
 from metaloss.streams import Stream
 from metaloss.training.images import Material
 from metaloss.training.models import Classifier, Shape, build
@@ -73,7 +73,7 @@ def create(parent: Path, chosen: Training, material: Material, command: Sequence
         "config.toml": tomli_w.dumps(chosen.table()).encode(),
         "provenance.json": _json(provenance(chosen, material, command, device)),
     }
-    return made(parent, slug(name).lstrip(".")[:80], files, "training")
+    return made(parent, name, files, "training")
 
 
 def provenance(chosen: Training, material: Material, command: Sequence[str], device: torch.device) -> dict[str, Any]:
@@ -126,7 +126,7 @@ def find(spec: str | Path, parent: Path) -> tuple[Path, Training]:
     """
     found = located(spec, parent, resolve)
     if found is None:
-        raise SettingsError(f"no training '{spec}': neither a training's folder nor one under {parent}")
+        raise SettingsError(missing("training", spec, parent))
     return found
 
 

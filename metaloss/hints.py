@@ -1,0 +1,82 @@
+"""What users of other libraries write, and what it is called here: the one table behind all suggestions."""
+
+import re
+from pathlib import Path
+
+_CE = (
+    *("crossentropy", "categoricalcrossentropy", "sparsecategoricalcrossentropy", "softmaxcrossentropy", "xent"),
+    *("nll", "negativeloglikelihood", "log", "logistic", "softmax", "kl", "kldiv"),
+    *("bce", "bcewithlogits", "binarycrossentropy", "binarycrossentropywithlogits"),
+)
+# Other libraries' names of losses, as `_plain` leaves them.
+LOSSES = {
+    **dict.fromkeys(_CE, "ce"),
+    **dict.fromkeys(("crossentropylabelsmoothing", "labelsmoothingcrossentropy", "smoothing"), "label_smoothing"),
+    **dict.fromkeys(("focallogits", "sigmoidfocal", "binaryfocal", "focalcrossentropy"), "focal"),
+    **dict.fromkeys(("meansquarederror", "l2", "brier", "quadratic", "euclidean"), "mse"),
+    **dict.fromkeys(("meanabsoluteerror", "l1"), "mae"),
+    **dict.fromkeys(("generalizedcrossentropy", "generalisedcrossentropy", "gceloss", "lq"), "gce"),
+    **dict.fromkeys(("symmetriccrossentropy", "rce"), "sce"),
+    **dict.fromkeys(("poly", "polycrossentropy", "poly1crossentropy"), "poly1"),
+    **dict.fromkeys(("softdice", "dicecoefficient", "f1"), "dice"),
+}
+PRIMITIVES = {
+    "log": "Write logp for the logarithm of p, and ln(x), which adds 1e-7 to x, or exact_log(x) for that of another x.",
+    "log2": "Write ln(x)/0.693147, or logp/0.693147 for that of p.",
+    "sqr": "Write square(x) or x**2.",
+    "softmax": "p is the softmax of the logits.",
+    "log_softmax": "logp is the log-softmax of the logits.",
+    "power": "Write x**2, or pow(x, 2).",
+}
+NAMES = {
+    "y_true": "The target is y.",
+    "target": "The target is y.",
+    "label": "The target is y.",
+    "y_pred": "The predicted probability is p, its logarithm logp.",
+    "pred": "The predicted probability is p, its logarithm logp.",
+    "prob": "The predicted probability is p, its logarithm logp.",
+    "log_p": "The logarithm of p is logp.",
+    "n_classes": "The number of classes is C.",
+    "c": "The number of classes is C.",
+}
+_OPTION = "That is an option of every loss, given beside its name: metaloss.load({spec!r}, {option})."
+PARAMETERS = {
+    "alpha": f"Are class weights meant? {_OPTION.format(spec='focal', option='weight=[0.25, 0.75]')}",
+    "weight": _OPTION.format(spec="ce", option="weight=[1, 3]"),
+    "reduction": _OPTION.format(spec="ce", option="reduction='none'"),
+    "label_smoothing": _OPTION.format(spec="ce", option="label_smoothing=0.1"),
+    "ignore_index": _OPTION.format(spec="ce", option="ignore_index=255"),
+}
+CHARACTERS = {"^": "a power is written **", "−": "a minus is written -", "·": "a product is written *",
+              "×": "a product is written *", "÷": "a quotient is written /", "[": "use round brackets"}  # fmt: skip
+SENTENCES = {"primitive": PRIMITIVES, "name": {**PRIMITIVES, **NAMES}, "parameter": PARAMETERS}
+
+
+def sentence(what: str, name: str) -> str:
+    """What to write instead of a primitive, name or parameter that is not known here; empty where nothing is known."""
+    return SENTENCES.get(what, {}).get(name.lower(), "")
+
+
+def loss(name: str) -> str:
+    """The name here of a loss that another library calls so, or may; as it was given where nothing is known.
+
+    >>> loss("torch.nn.CrossEntropyLoss()"), loss("MSELoss"), loss("mosaic")
+    ('ce', 'mse', 'mosaic')
+    """
+    plain = _plain(name)
+    return LOSSES.get(plain, plain if plain != name.lower() and plain else name)
+
+
+def folder(spec: str) -> str:
+    """How a folder of images is named, where that is what was meant; empty where there is no such folder."""
+    try:
+        found = Path(spec).expanduser().is_dir()
+    except (OSError, ValueError, RuntimeError):
+        found = False
+    return f"It is a folder; its images are folder:{spec}" if found else ""
+
+
+def _plain(name: str) -> str:
+    """A name without module, arguments, underscores and the word loss."""
+    bare = name.strip().partition("(")[0].rpartition(".")[2].lower()
+    return re.sub(r"[^a-z0-9]", "", bare).removesuffix("loss")
