@@ -103,7 +103,7 @@ def _loss(spec: str | os.PathLike[str] | nn.Module | Formula, parent: str | os.P
     raise SettingsError(
         f"no loss '{printable(text[:200])}': neither a published or shipped loss, a path, a run under {parent} nor a "
         "formula of p or logp."
-        f"{_suggestion(text[:200], Path(parent))}  (metaloss list losses, runs)"
+        f"{_suggestion(text[:200], Path(parent))}  (metaloss list losses)"
     )
 
 

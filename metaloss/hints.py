@@ -63,8 +63,10 @@ def loss(name: str) -> str:
     >>> loss("torch.nn.CrossEntropyLoss()"), loss("MSELoss"), loss("mosaic")
     ('ce', 'mse', 'mosaic')
     """
+    if not re.fullmatch(r"\s*[\w.]+(\(.*\))?\s*", name):
+        return name
     plain = _plain(name)
-    return LOSSES.get(plain, plain if plain != name.lower() and plain else name)
+    return LOSSES.get(plain, plain or name)
 
 
 def folder(spec: str) -> str:

@@ -2,6 +2,7 @@
 
 import ast
 import dataclasses
+import re
 import time
 from importlib.util import find_spec
 from pathlib import Path
@@ -20,7 +21,7 @@ from metaloss.language.primitives import PRIMITIVES
 from metaloss.losses import Losses
 from metaloss.notation import clock
 from metaloss.reproduction import published
-from metaloss.run import Run, file_name, find, runs, short_digest
+from metaloss.run import Run, find, runs, short_digest
 from metaloss.search import pick
 from metaloss.settings import Settings
 from metaloss.sieve import Seen, Sieve
@@ -85,8 +86,10 @@ def describe(spec: str, out: Path) -> dict[str, Any]:
 def _stem(spec: str) -> str:
     """The beginning of a loss's pictures' names; a digest keeps two apart of which no more than signs differ."""
     text = Path(spec).name if storage.exists(Path(spec)) else spec
-    name = file_name(text, "loss", longest=len(text))
-    return name if name == spec and len(name) <= 60 else f"{name[:51]}-{short_digest(spec)}"
+    name = re.sub(r"[^\w.+-]+", "_", text).lstrip(".-_")
+    # Not so `./ce` beside the published `ce`, and `b/loss` beside `a/loss`.
+    alone = name == str(Path(spec)) and (name == spec or not catalogue.named(name))
+    return name if alone and len(name) <= 60 else f"{name[:51] or 'loss'}-{short_digest(spec)}"
 
 
 def _as_run(spec: str, out: Path) -> Run | None:

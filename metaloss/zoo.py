@@ -79,7 +79,7 @@ class Entry:
         known = [*self.parameters, *self.flags]
         if not known:
             raise SettingsError(
-                f"{self.name} has no parameters, got {name}. {hints.sentence('parameter', name)}".rstrip()
+                f"{self.name} has no parameters, got {name}. {hints.sentence('parameter', name)}".rstrip(". ")
             )
         if name not in known:
             raise SettingsError(f"{self.name}: {registry.unknown('parameter', name, known)}")

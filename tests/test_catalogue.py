@@ -141,7 +141,14 @@ REFUSED = {
     "focal(gama=1)": "focal: unknown parameter 'gama'. Did you mean 'gamma'?",
     "focal(gamma=99)": "focal: gamma must lie in [0.0, 20.0], got 99.0",
     "ce(x=1)": "ce has no parameters, got x",
-    "focal(2)": "expected name=value, each name once, at character 7\n  focal(2)\n        ^",
+    "focal(2)": "parameters are given by name: focal(gamma=2), at character 7\n  focal(2)\n        ^",
+    "CrossEntropyLoss": f"no loss 'CrossEntropyLoss'{NO_LOSS} Did you mean 'ce'?  (metaloss list losses)",
+    "nll": f"no loss 'nll'{NO_LOSS} Did you mean 'ce'?  (metaloss list losses)",
+    "-y*log(p)": "unknown primitive 'log'. Write logp for the logarithm of p, and ln(x), which adds 1e-7 to x, or "
+    "exact_log(x) for that of another x, at character 4\n  -y*log(p)\n     ^",
+    "-y*p^2": "unexpected character '^' (a power is written **), at character 5\n  -y*p^2\n      ^",
+    "focal(alpha=0.25)": "focal: unknown parameter 'alpha'. Are class weights meant? That is an option of every loss, "
+    "given beside its name: metaloss.load('focal', weight=[0.25, 0.75]).",
     "-y*lgop + p": "unknown name 'lgop'. Did you mean 'logp'?, at character 4\n  -y*lgop + p\n     ^",
     "tahn(p)": "unknown primitive 'tahn'. Did you mean 'tanh'?, at character 1\n  tahn(p)\n  ^",
     "(p": "expected ')', found the end, at character 3\n  (p\n    ^",
@@ -149,6 +156,13 @@ REFUSED = {
     "sum(p) + 1": "nothing may follow sum(...): it stands around the whole loss, at character 8"
     "\n  sum(p) + 1\n         ^",
 }
+
+
+def test_the_name_of_a_run_that_is_near_is_suggested(tmp_path):
+    (tmp_path / "scans-tree-gp-0").mkdir()
+    (tmp_path / "scans-tree-gp-0" / "config.toml").touch()
+    with pytest.raises(SettingsError, match="Did you mean 'scans-tree-gp-0'"):
+        metaloss.load("scans-tree-pg-0", tmp_path)
 
 
 @pytest.mark.parametrize("spec", REFUSED)

@@ -175,6 +175,8 @@ WRONG = {
     "evolve extra": ("extra",),
     "evolve --config nowhere.toml": ("nowhere.toml", "No such file"),
     "evolve --resume nothing": ("no run 'nothing'", "metaloss list runs"),
+    "evolve --tasks .": (". is no task family. It is a folder; its images are folder:.",),
+    "recommend --data .": (". is no task family. It is a folder; its images are folder:.",),
     "evolve --resume x --config small.toml": ("--resume keeps the run's settings",),
     "evolve --resume x --dry-run": ("--resume keeps the run's settings",),
     "evolve --objective median": ("objective", "'mean', 'robust' or 'wins'"),
@@ -714,6 +716,24 @@ def test_a_strangers_name_for_a_loss_is_drawn_as_it_is(metaloss):
     code, out, err = metaloss("show ./theirs")
     assert (code, err) == (0, "")
     assert "theirs-phenotype.png" in out
+
+
+LONG = " + ".join(f"-y*logp*{i}.0001*(1-p)" for i in range(1, 1 + 30))  # more than a path may have
+
+
+def test_pictures_of_two_losses_never_have_one_name_and_none_begins_with_a_dash(monkeypatch):
+    from metaloss import report
+
+    specs = ("-y*logp", "-y/logp", "ce", "./ce", "a/loss", "b/loss", LONG, f"{LONG} + 1", "focal(gamma=2)", "---")
+    names = [report._stem(spec) for spec in specs]
+    assert len(set(names)) == len(specs)
+    assert all(re.fullmatch(r"[\w+][\w.+-]{,60}", name) for name in names)
+
+
+def test_a_long_formula_is_shown_as_any_other(metaloss):
+    code, out, err = metaloss("show", LONG)
+    assert (code, err) == (0, "")
+    assert re.search(r"^phenotype +y_logp_1.0001[\w.+-]*-phenotype.png$", out, re.MULTILINE)
 
 
 # --- a search of formulas ---
