@@ -12,7 +12,7 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import nn
 
-from metaloss import registry, storage, zoo
+from metaloss import reading, registry, storage, zoo
 from metaloss.criterion import Criterion, FormulaCriterion, GenomeCriterion
 from metaloss.dice import Dice
 from metaloss.errors import DamagedFile, SettingsError
@@ -168,20 +168,18 @@ def printable(text: str) -> str:
 
 def _bytes(path: Path) -> bytes:
     """The weights' file, once its size and its header's are known to be sane."""
-    if path.stat().st_size > WEIGHTS_LIMIT:
-        raise DamagedFile(f"{path}: larger than {WEIGHTS_LIMIT} bytes")
-    data = path.read_bytes()
+    data = reading.read_bytes(path, WEIGHTS_LIMIT)
     if int.from_bytes(data[:8], "little") > LIMIT:
         raise DamagedFile(f"{path}: not safetensors with a header of at most {LIMIT} bytes")
     return data
 
 
 def _table(path: Path) -> dict[str, Any]:
-    with path.open("rb") as file:
-        data = file.read(LIMIT + 1)
     try:
-        table = json.loads(data.decode()) if len(data) <= LIMIT else None
-    except (ValueError, RecursionError):
+        table = reading.json_value(reading.read_bytes(path, LIMIT).decode())
+    except OSError as error:
+        raise DamagedFile(f"{path}: {error.strerror}") from None
+    except ValueError:
         table = None
     shape = {"format": int, "kind": str, "about": dict}
     shape |= {"formula": str} if isinstance(table, dict) and table.get("kind") == "formula" else {"genome": dict}

@@ -1,6 +1,5 @@
 """Task families: what to draw episodes from and how to train on them, read from TOML."""
 
-import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -13,7 +12,7 @@ from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass as settings
 from torch import Tensor
 
-from metaloss import hints, registry
+from metaloss import hints, reading, registry
 from metaloss.classifiers import Classifier
 from metaloss.datasets import Dataset, load
 from metaloss.errors import DataError, SettingsError
@@ -84,8 +83,8 @@ def written(spec: str) -> tuple[dict[str, Any], str, str]:
     if spec not in names() and (folder := hints.folder(spec)):
         raise SettingsError(f"{spec} is no task family. {folder}")
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        table = reading.read_toml(path)
+    except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise SettingsError(f"{path}: cannot be read as a task family: {reason}") from None
     reserved = {"name", "origin"} & table.keys()

@@ -13,8 +13,9 @@ import re
 import stat
 import tomllib
 from collections.abc import Iterator
+from io import BufferedReader
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 TEXT_LIMIT = 1 << 18  # bytes of a settings file, a list of names and the like
 TOML_DEPTH = 32  # tables and arrays within each other, and the parts of a dotted key
@@ -24,7 +25,6 @@ _KINDS = {
     stat.S_IFCHR: "a device",
     stat.S_IFBLK: "a device",
     stat.S_IFSOCK: "a socket",
-    stat.S_IFDIR: "a folder",
 }
 # Texts and comments are stepped over, so that brackets and dots within them do not count.
 _TOML_PIECE = re.compile(
@@ -34,7 +34,7 @@ _TOML_PIECE = re.compile(
 
 
 @contextlib.contextmanager
-def open_regular(path: Path, limit: int | None = None) -> Iterator[BinaryIO]:
+def open_regular(path: Path, limit: int | None = None) -> Iterator[BufferedReader]:
     """A regular file to be read, for a `with` block.
 
     Args:
@@ -44,24 +44,19 @@ def open_regular(path: Path, limit: int | None = None) -> Iterator[BinaryIO]:
     Raises:
         OSError: It cannot be opened, is no regular file, or is larger than the limit. `strerror` says why.
     """
-    # Without O_NONBLOCK, opening a FIFO would wait until somebody writes to it.
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    try:
-        _check(path, os.fstat(descriptor), limit)
-    except OSError:
-        os.close(descriptor)
-        raise
-    with os.fdopen(descriptor, "rb") as file:
+    with open(path, "rb", opener=_without_waiting) as file:
+        about = os.fstat(file.fileno())
+        if not stat.S_ISREG(about.st_mode):
+            kind = _KINDS.get(stat.S_IFMT(about.st_mode), "something else")
+            raise OSError(errno.EINVAL, f"found {kind}, expected a regular file", str(path))
+        if limit is not None and about.st_size > limit:
+            raise _too_large(path, f"{about.st_size} bytes", limit)
         yield file
 
 
-def _check(path: Path, about: os.stat_result, limit: int | None) -> None:
-    if not stat.S_ISREG(about.st_mode):
-        kind = _KINDS.get(stat.S_IFMT(about.st_mode), "something else")
-        number = errno.EISDIR if stat.S_ISDIR(about.st_mode) else errno.EINVAL
-        raise OSError(number, f"found {kind}, expected a regular file", str(path))
-    if limit is not None and about.st_size > limit:
-        raise _too_large(path, f"{about.st_size} bytes", limit)
+def _without_waiting(path: str, flags: int) -> int:
+    """Open a file; a FIFO at once too, and not when somebody writes to it."""
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def read_bytes(path: Path, limit: int) -> bytes:

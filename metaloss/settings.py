@@ -1,6 +1,5 @@
 """The settings of a run: defaults stand here and nowhere else; a TOML table and a flag name the same field."""
 
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -8,8 +7,8 @@ from typing import Annotated, Any, Literal, TypeVar
 import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
-from metaloss import kinds, objectives, registry
-from metaloss.errors import DamagedFile, SettingsError
+from metaloss import kinds, objectives, reading, registry
+from metaloss.errors import SettingsError
 from metaloss.genomes import Genome
 from metaloss.kinds import Families, Family, TaskFamily, TrainingFamily
 from metaloss.objectives import Objective
@@ -168,15 +167,14 @@ def read(path: Path) -> dict[str, Any]:
     """The table of a `config.toml`.
 
     Raises:
-        SettingsError: there is no such file.
-        DamagedFile: it is not TOML.
+        SettingsError: there is no such file, or it is not TOML.
     """
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return reading.read_toml(path)
     except OSError as error:
         raise SettingsError(f"{path}: {error.strerror}") from None
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise DamagedFile(f"{path}: not TOML: {error}") from None
+    except ValueError as error:
+        raise SettingsError(f"{path}: not TOML: {error}") from None
 
 
 def toml(settings: Settings) -> bytes:
@@ -191,14 +189,14 @@ def assignment(text: str) -> dict[str, Any]:
     {'inner': {'lr': 0.3}}
 
     Raises:
-        SettingsError: there is no `=`.
+        SettingsError: there is no `=`, or the path has too many parts.
     """
     path, equals, value = text.partition("=")
-    if not equals or not path.strip():
-        raise SettingsError(f"--set takes path.to.setting=value, got '{text}'")
+    if not equals or not path.strip() or path.count(".") >= reading.TOML_DEPTH:
+        raise SettingsError(f"--set takes path.to.setting=value, got '{text[:200]}'")
     try:
-        table: Any = tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:
+        table: Any = reading.toml_table(f"value = {value}")["value"]
+    except ValueError:
         table = value.strip()
     for name in reversed(path.strip().split(".")):
         table = {name: table}

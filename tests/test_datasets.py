@@ -114,10 +114,11 @@ def idx_files(folder, prefixes=("train", "t10k"), labels=((0, 1, 9), (2, 3)), pa
     return torch.cat(images)[:, None]
 
 
-@pytest.mark.parametrize("below", ["{name}/{kind}/raw", "{kind}/raw"])
+@pytest.mark.parametrize("packed", [False, True], ids=["plain", "gz"])
+@pytest.mark.parametrize("below", ["{name}/{kind}/raw", "{kind}/raw", "{name}"])
 @pytest.mark.parametrize("name", MNIST_FAMILY)
-def test_the_mnist_family_is_read_in_torchvisions_layout(data, name, below):
-    images = idx_files(data / below.format(name=name, kind=MNIST_FAMILY[name]))
+def test_the_mnist_family_is_read_plain_or_gzipped_from_every_place(data, name, below, packed):
+    images = idx_files(data / below.format(name=name, kind=MNIST_FAMILY[name]), packed=packed)
     found = datasets.load(name)
     assert found.name == name
     assert torch.equal(found.pixels, images)
@@ -128,9 +129,10 @@ def test_the_mnist_family_is_read_in_torchvisions_layout(data, name, below):
     assert found.origin.startswith(f"full set, {data}")
 
 
-def test_emnist_is_set_upright(data):
+@pytest.mark.parametrize("packed", [False, True], ids=["plain", "gz"])
+def test_emnist_is_set_upright(data, packed):
     prefixes = "emnist-balanced-train", "emnist-balanced-test"
-    stored = idx_files(data / "emnist/EMNIST/raw", prefixes, labels=((0, 46), (10,)))
+    stored = idx_files(data / "emnist/EMNIST/raw", prefixes, labels=((0, 46), (10,)), packed=packed)
     found = datasets.load("emnist")
     assert torch.equal(found.pixels, stored.mT)
     assert found.pixels.is_contiguous()
@@ -263,7 +265,7 @@ def test_the_fingerprint_follows_every_pixel_and_label(data):
 def test_verify_counts_every_class(data):
     idx_files(data / "mnist/MNIST/raw", labels=((0, 1, 1), (9, 0)))
     lines = datasets.verify("mnist")
-    assert lines[0] == f"mnist: full set, {data / 'mnist'}"
+    assert lines[0] == f"mnist: full set, {data / 'mnist/MNIST/raw'}"
     assert lines[1] == "5 images of 1x28x28 (channels, height, width), 10 classes"
     assert lines[3].split() == ["0", "1", "1"]
     assert lines[4].split() == ["1", "2", "0"]
@@ -292,7 +294,7 @@ def test_fetch_downloads_and_says_what_came(data, monkeypatch, capsys):
         idx_files(Path(self.raw_folder))
 
     stand_in(monkeypatch, act)
-    assert datasets.fetch("mnist") == f"mnist: 5 images, 10 classes; full set, {data / 'mnist'}"
+    assert datasets.fetch("mnist") == f"mnist: 5 images, 10 classes; full set, {data / 'mnist/MNIST/raw'}"
     assert capsys.readouterr().out == ""
 
 

@@ -1,5 +1,6 @@
 """Families are read from TOML; what cannot be is one line with values that can, before any compute."""
 
+import os
 import re
 import shutil
 from dataclasses import replace
@@ -268,3 +269,14 @@ def test_images_that_are_held_out_do_not_change_the_normalisation(episodes, open
 def test_images_that_are_all_alike_are_not_divided_by_zero(open_tiny, dataset):
     dataset.pixels[:] = 9
     assert open_tiny().sample(KEYS[:1]).train.x().abs().max() == 0
+
+
+@pytest.mark.parametrize("name", ["deep", "device", "fifo"])
+def test_a_tasks_file_that_would_never_end_is_refused_in_one_line(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("deep.toml").write_text("a = " + "[" * 2000)
+    Path("device.toml").symlink_to("/dev/zero")
+    os.mkfifo("fifo.toml")
+    reasons = {"deep": "nested more than 32 deep", "device": "found a device", "fifo": "found a FIFO"}
+    with pytest.raises(SettingsError, match=rf"^{name}.toml: cannot be read as a task family: .*{reasons[name]}"):
+        families.read(f"{name}.toml")

@@ -1,7 +1,10 @@
 """The IDX reader takes whole files, and names what is wrong with all others."""
 
 import gzip
+import os
 import struct
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -63,12 +66,13 @@ def test_a_truncated_file_is_named(tmp_path):
 
 
 def test_trailing_bytes_are_found(tmp_path):
-    assert message(tmp_path, labels=LABEL_FILE + b"\0").startswith("labels: length: found 12 bytes, expected 11")
+    assert message(tmp_path, labels=LABEL_FILE + b"\0").startswith("labels: length: found more than 11 bytes")
 
 
 def test_a_count_beyond_all_memory_is_found(tmp_path):
     huge = struct.pack(">4I", 2051, 2**32 - 1, 2**32 - 1, 2**32 - 1)
-    assert message(tmp_path, images=huge).startswith("images: length: found 16 bytes, expected 7922816")
+    with pytest.raises(DataError, match="length: found a header of 4294967295x4294967295x4294967295 uint8, expected"):
+        _idx.read(write(tmp_path, images=huge)[0], _idx.IMAGES)
 
 
 def test_exchanged_files_are_found_by_their_magic_number(tmp_path):
@@ -131,3 +135,32 @@ def test_an_empty_gzip_file_is_named(tmp_path):
     path.write_bytes(b"")
     with pytest.raises(DataError, match="found 0 bytes"):
         _idx.read(path, _idx.IMAGES)
+
+
+def test_a_fifo_in_place_of_a_file_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "images")
+    with pytest.raises(DataError, match=r"images: file: cannot be read \(found a FIFO, expected a regular file\)"):
+        _idx.read(tmp_path / "images", _idx.IMAGES)
+
+
+def test_no_more_of_a_gzipped_file_is_unpacked_than_its_header_promises(tmp_path):
+    path = tmp_path / "labels.gz"
+    with gzip.open(path, "wb", compresslevel=1) as file:
+        file.write(LABEL_FILE)
+        for _ in range(512):
+            file.write(bytes(1 << 20))
+    code = f"""
+import pathlib, resource
+from metaloss.datasets import _idx
+from metaloss.errors import DataError
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+try:
+    _idx.read(pathlib.Path({str(path)!r}), _idx.LABELS)
+except DataError as error:
+    print(error)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    line, grown = done.stdout.splitlines()
+    assert line == f"{path}: length: found more than 11 bytes, expected 11 (header and 3 uint8)"
+    assert int(grown) < 8 << 10, "KiB"

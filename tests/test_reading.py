@@ -37,7 +37,7 @@ def test_a_fifo_is_not_waited_for(tmp_path):
 
 def test_devices_and_folders_are_refused(tmp_path):
     assert reason(Path("/dev/zero")) == "found a device, expected a regular file"
-    assert reason(tmp_path) == "found a folder, expected a regular file"
+    assert reason(tmp_path) == "Is a directory"
 
 
 def test_a_file_that_states_no_size_is_read_no_further_than_the_limit():

@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from metaloss.datasets import Dataset, _idx, data_folder
+from metaloss import reading
+from metaloss.datasets import Dataset, data_folder
 from metaloss.datasets._splits import Split, join
 from metaloss.errors import DataError, DiskError
 
@@ -80,25 +81,11 @@ class Source:
         raise DataError(f"{self.name}: not found, looked for {looked}; get it with: metaloss data fetch {self.name}")
 
 
-def idx(
-    name: str, kind: str, classes: tuple[str, ...], prefixes: tuple[str, str] = ("train", "t10k"), **options: str
-) -> Source:
-    """A source of the MNIST family: four IDX files that begin with the prefixes of training and test."""
-    files = tuple(f"{kind}/raw/{prefix}-{part}-ubyte" for prefix in prefixes for part in ("images-idx3", "labels-idx1"))
-
-    def check(root: Path, _: Any) -> None:
-        # torchvision takes some damaged files as they are, and names none.
-        for images, labels in (files[:2], files[2:]):
-            _idx.pair(root / images, root / labels, classes=len(classes))
-
-    splits = ({"train": True, **options}, {"train": False, **options})
-    return Source(name, kind, files, splits, check, lambda data: data[:, None], classes)
-
-
 def check_md5(root: Path, sums: Sequence[Sequence[str]]) -> None:
     """Raise a DataError that names the first file whose MD5 is not the one beside it."""
     for file, expected in sums:
-        found = hashlib.md5((root / file).read_bytes(), usedforsecurity=False).hexdigest()
+        with reading.open_regular(root / file) as stream:
+            found = hashlib.file_digest(stream, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
         if found != expected:
             raise DataError(f"{root / file}: md5: found {found}, expected {expected}")
 

@@ -3,17 +3,17 @@
 Fifteen lower-case letters that look like their capitals (c, i, j, ...) share the capital's class.
 """
 
-from dataclasses import replace
-
-from metaloss.datasets import Dataset, _torchvision
+from metaloss.datasets import Dataset, _mnist
 
 _CLASSES = tuple("0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabdefghnqrt")
-_SOURCE = replace(
-    _torchvision.idx(
-        "emnist", "EMNIST", _CLASSES, prefixes=("emnist-balanced-train", "emnist-balanced-test"), split="balanced"
-    ),
-    # The files hold every image with rows and columns exchanged, and torchvision leaves it so: set it upright.
-    pixels=lambda data: data.mT[:, None],
+_SOURCE = _mnist.Source(
+    "emnist",
+    "EMNIST",
+    _CLASSES,
+    prefixes=("emnist-balanced-train", "emnist-balanced-test"),
+    options=(("split", "balanced"),),
+    # The files hold every image with rows and columns exchanged.
+    upright=lambda images: images.mT,
 )
 
 

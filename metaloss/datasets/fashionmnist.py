@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 
-from metaloss.datasets import Dataset, _idx, _torchvision, data_folder
+from metaloss.datasets import Dataset, _idx, _mnist
 from metaloss.datasets._splits import Split, join
 
 CLASSES = (
@@ -14,8 +14,7 @@ CLASSES = (
 SYSTEM = Path("/usr/share/datasets/fashion-mnist")  # Debian's package dataset-fashion-mnist
 SUBSET = Path(__file__).with_name("fashionmnist_subset")
 
-_SOURCE = _torchvision.idx("fashionmnist", "FashionMNIST", CLASSES)
-_STEMS = tuple(Path(file).name for file in _SOURCE.files)
+_SOURCE = _mnist.Source("fashionmnist", "FashionMNIST", CLASSES)
 
 
 def load() -> Dataset:
@@ -24,22 +23,13 @@ def load() -> Dataset:
     Raises:
         DataError: A file in that place is missing or damaged; later places are not tried.
     """
-    own = data_folder()
-    for folder in (own / "fashionmnist", own / "fashionmnist/FashionMNIST/raw", own / "FashionMNIST/raw", SYSTEM):
-        if any(_file(folder, stem).exists() for stem in _STEMS):
-            return read(folder)
-    return _subset()
+    folder = _SOURCE.folder() or (SYSTEM if _SOURCE.lies_in(SYSTEM) else None)
+    return _SOURCE.read(folder) if folder else _subset()
 
 
 def fetch() -> None:
     """Download the full set into the user's data folder."""
     _SOURCE.fetch()
-
-
-def read(folder: Path) -> Dataset:
-    """The full set from a folder that holds its four IDX files, gzipped or plain, under their official names."""
-    train, test = (_split(_file(folder, images), _file(folder, labels)) for images, labels in (_STEMS[:2], _STEMS[2:]))
-    return join("fashionmnist", train, test, CLASSES, f"full set, {folder}")
 
 
 def _subset() -> Dataset:
@@ -52,14 +42,7 @@ def _subset() -> Dataset:
     return join("fashionmnist", train, test, CLASSES, origin)
 
 
-def _split(images: Path, labels: Path, index: Path | None = None) -> Split:
-    """One split from its files; without a file of indices the split is whole."""
+def _split(images: Path, labels: Path, index: Path) -> Split:
     pixels, label = _idx.pair(images, labels, classes=len(CLASSES))
-    order = None if index is None else torch.from_numpy(_idx.read(index, _idx.INDEX).astype("int64"))
+    order = torch.from_numpy(_idx.read(index, _idx.INDEX).astype("int64"))
     return Split(str(images), pixels[:, None], label, order)
-
-
-def _file(folder: Path, stem: str) -> Path:
-    """The plain file where there is one (it reads faster), else the gzipped one."""
-    plain = folder / stem
-    return plain if plain.exists() else folder / f"{stem}.gz"

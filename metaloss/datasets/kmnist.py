@@ -1,8 +1,8 @@
 """KMNIST: ten handwritten cursive Japanese characters, 28x28 (Clanuwat 2018)."""
 
-from metaloss.datasets import Dataset, _torchvision
+from metaloss.datasets import Dataset, _mnist
 
-_SOURCE = _torchvision.idx("kmnist", "KMNIST", classes=("o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo"))
+_SOURCE = _mnist.Source("kmnist", "KMNIST", classes=("o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo"))
 
 
 def load() -> Dataset:

@@ -1,8 +1,8 @@
 """MNIST: handwritten digits, 28x28 (LeCun 1998)."""
 
-from metaloss.datasets import Dataset, _torchvision
+from metaloss.datasets import Dataset, _mnist
 
-_SOURCE = _torchvision.idx("mnist", "MNIST", classes=tuple("0123456789"))
+_SOURCE = _mnist.Source("mnist", "MNIST", classes=tuple("0123456789"))
 
 
 def load() -> Dataset:
