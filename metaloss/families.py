@@ -15,6 +15,9 @@ from torch import Tensor
 from metaloss import hints, reading, registry
 from metaloss.classifiers import Classifier
 from metaloss.datasets import Dataset, load
+from metaloss.datasets._files import Files
+from metaloss.datasets._images import USUAL_OPTIONS, Background, ImageOptions, MaxPixels, Size
+from metaloss.datasets.folder import listed
 from metaloss.errors import DataError, SettingsError
 from metaloss.inner import Inner
 from metaloss.pools import pools
@@ -27,7 +30,22 @@ CHECKOUT = Path(__file__).parent.parent / "tasks"
 
 @settings(frozen=True, config=ConfigDict(extra="forbid"))
 class TaskFamily:
-    """The settings of a family; a TOML file holds all but its name and origin."""
+    """The settings of a family; a TOML file holds all but its name and origin.
+
+    Attributes:
+        dataset: where the images come from, a data source or folder:PATH.
+        ways: classes of a task.
+        shots: images per class to train with.
+        val: images per class to validate on.
+        label_noise: share of the training labels that are drawn anew.
+        classifier: a table with the classifier's kind and settings.
+        inner: a table with the settings of a training.
+        size: side of the square that every image becomes, in pixels; None: the data set's own size.
+        background: what transparent pixels are laid on: "white", "black" or "#rrggbb".
+        max_pixels: the most pixels that an image file may have; larger ones are refused before they are decoded.
+        name: the family's.
+        origin: the file that it stands in.
+    """
 
     dataset: str
     ways: Annotated[int, Field(ge=2)]
@@ -36,8 +54,16 @@ class TaskFamily:
     label_noise: Annotated[float, Field(ge=0, le=1)] = 0.0
     classifier: dict[str, Any] = Field(default_factory=lambda: {"kind": "mlp"})
     inner: Inner = Field(default_factory=Inner)
+    size: Size = None
+    background: Background = USUAL_OPTIONS.background
+    max_pixels: MaxPixels = USUAL_OPTIONS.max_pixels
     name: str = ""
     origin: str = ""
+
+    @property
+    def image_options(self) -> ImageOptions:
+        """How its images are read."""
+        return ImageOptions(self.size, self.background, self.max_pixels)
 
     def model(self) -> Classifier:
         """The classifier that the table `classifier` describes."""
@@ -59,7 +85,7 @@ def read(spec: str) -> TaskFamily:
 
     Raises:
         SettingsError: no such family, or a file that does not describe one.
-        DataError: folder:PATH holds no usable images.
+        DataError: folder:PATH holds too few images; none is opened.
     """
     if spec.startswith("folder:"):
         return _from_folder(spec)
@@ -105,7 +131,7 @@ def of(table: dict[str, Any], name: str, origin: str) -> TaskFamily:
 
 
 def _from_folder(spec: str) -> TaskFamily:
-    dataset = load(spec)
+    dataset = listed(Path(spec.removeprefix("folder:")).expanduser())
     classes = len(dataset.classes)
     smallest = _smallest(dataset)
     if classes < 2 or smallest < 2:
@@ -176,7 +202,7 @@ def open_family(family: TaskFamily, device: torch.device | str = "cpu") -> Episo
     Raises:
         DataError: names what was found and values that fit.
     """
-    dataset = load(family.dataset)
+    dataset = load(family.dataset, family.image_options)
     _check(family, dataset)
     cut = {name: pool.rows for name, pool in pools(dataset).items()}
     return Episodes(family, dataset, normalised(dataset, torch.cat(cut["train"]), device), cut)
@@ -211,12 +237,12 @@ def _check(family: TaskFamily, dataset: Dataset) -> None:
     raise DataError(f"{message}. No task can be drawn: 2 classes with 2 images in every pool are the least")
 
 
-def _smallest(dataset: Dataset) -> int:
+def _smallest(dataset: Dataset | Files) -> int:
     """The number of images that the scarcest class has in its smallest pool."""
     return min(len(rows) for pool in pools(dataset).values() for rows in pool.rows)
 
 
-def _counts(dataset: Dataset, most: int = 5) -> str:
+def _counts(dataset: Dataset | Files, most: int = 5) -> str:
     counts = dataset.labels.bincount(minlength=len(dataset.classes)).tolist()
     pairs = sorted(zip(counts, dataset.classes, strict=True))[:most]
     listed = ", ".join(f"{name} {n}" for n, name in pairs)

@@ -80,7 +80,7 @@ def open_tiny(dataset, monkeypatch):
     """Opens a family of 3-way 2-shot tasks of the tiny data set; the family's settings as keywords."""
     from metaloss import families
 
-    monkeypatch.setattr(families, "load", lambda name: dataset)
+    monkeypatch.setattr(families, "load", lambda name, options: dataset)
 
     def opened(**changes):
         table = {

@@ -432,7 +432,7 @@ def test_the_shared_form_is_chosen_where_it_saves_operations(open_tiny, dataset,
         small = replace(dataset, pixels=dataset.pixels[..., :size, :size].contiguous())
         episodes = open_tiny(classifier={"kind": "mlp", "hidden": [8]})
         with monkeypatch.context() as patch:
-            patch.setattr(families, "load", lambda name, small=small: small)
+            patch.setattr(families, "load", lambda name, options, small=small: small)
             for ways, shots, steps in [(2, 1, 1), (3, 2, 5), (4, 2, 5), (4, 5, 1), (4, 5, 100), (2, 1, 100)]:
                 family = replace(episodes.family, ways=ways, shots=shots, val=1)
                 opened = families.open_family(family)

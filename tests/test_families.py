@@ -153,20 +153,20 @@ def test_an_impossible_family_gets_values_that_fit(open_tiny, changes, line):
 def test_the_scarcest_class_decides_what_fits(open_tiny, dataset, monkeypatch):
     keep = (dataset.labels != 2) | (torch.arange(120) < 44)  # 11 of class c: 7, 2 and 2 in its pools
     scarce = replace(dataset, **{x: getattr(dataset, x)[keep] for x in ("pixels", "labels", "index", "test")})
-    monkeypatch.setattr(families, "load", lambda name: scarce)
+    monkeypatch.setattr(families, "load", lambda name, options: scarce)
     with pytest.raises(DataError) as caught:
         open_tiny().sample(KEYS[:1])
     assert "the smallest has 2 (c 11, a 30, b 30, d 30 images)" in str(caught.value)
     assert str(caught.value).endswith("This fits: ways = 3, shots = 1, val = 1")
     monkeypatch.undo()
-    monkeypatch.setattr(families, "load", lambda name: scarce)
+    monkeypatch.setattr(families, "load", lambda name, options: scarce)
     family = families.of({"dataset": "tiny", "ways": 3, "shots": 1, "val": 1}, "tiny", "tiny.toml")
     families.open_family(family).sample(KEYS, "test")
 
 
 def test_too_few_images_for_any_task_are_refused_without_a_suggestion(open_tiny, dataset, monkeypatch):
     few = replace(dataset, **{x: getattr(dataset, x)[:12] for x in ("pixels", "labels", "index", "test")})
-    monkeypatch.setattr(families, "load", lambda name: few)
+    monkeypatch.setattr(families, "load", lambda name, options: few)
     family = families.of({"dataset": "tiny", "ways": 2, "shots": 1, "val": 1}, "tiny", "tiny.toml")
     message = error(families.open_family, family, kind=DataError)
     assert message.endswith("No task can be drawn: 2 classes with 2 images in every pool are the least")

@@ -38,7 +38,7 @@ def surroundings(monkeypatch, tmp_path):
 @pytest.fixture
 def images(monkeypatch, dataset):
     """Four classes of thirty images stand for every folder."""
-    monkeypatch.setattr(folds, "load", lambda name: dataset)
+    monkeypatch.setattr(folds, "load", lambda name, options: dataset)
     return dataset
 
 
@@ -91,7 +91,7 @@ def test_every_image_is_held_out_once_and_judges_no_choice_that_saw_it(images):
 
 def test_a_choice_is_blind_to_the_images_that_judge_it(images, monkeypatch):
     def choice(data):
-        monkeypatch.setattr(folds, "load", lambda name: data)
+        monkeypatch.setattr(folds, "load", lambda name, options: data)
         cut = folds.cut("folder:scans", {k: SMALL[k] for k in ("inner", "classifier")})
         choosing, judging = cut.fold(1, Stream(0), CPU)
         with Local() as engine:
@@ -129,7 +129,7 @@ def test_copies_are_left_out(images):
 
 def test_the_official_test_split_stays_unseen_unless_it_is_all_that_is_asked_for(images, monkeypatch):
     half = replace(images, test=torch.arange(120) % 8 < 4)
-    monkeypatch.setattr(folds, "load", lambda name: half)
+    monkeypatch.setattr(folds, "load", lambda name, options: half)
     for which, official in (("all", False), ("test", True)):
         cut = folds.cut("folder:scans", {}, which)
         assert bool((half.test[torch.cat(cut.rows)] == official).all()) and sum(map(len, cut.rows)) == 60

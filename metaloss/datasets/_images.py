@@ -203,32 +203,33 @@ def opened(file: Path, options: ImageOptions = USUAL_OPTIONS) -> Iterator[Any]:
 
     try:
         # By a stream: Pillow maps a plain TIFF that it opens by its path into memory, and turns it into noise.
-        with _pillow_limit(None), open_regular(file) as stream, Image.open(stream) as image:
-            _check(file, image.size, options.max_pixels)
-            # A file may hold a larger image than it says: an icon's, for one.
-            with _pillow_limit(options.max_pixels):
-                yield image
+        with _pillow_limit(options.max_pixels), open_regular(file) as stream, Image.open(stream) as image:
+            yield image
     except DataError:
         raise
     except IsADirectoryError:
         raise DataError(f"{file}: image: found a folder, expected an image file") from None
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
+        raise _too_many(file, error, options.max_pixels) from None
     except Exception as error:  # decoders raise OSError, SyntaxError, ValueError, struct.error and more
         reason = getattr(error, "strerror", None) or " ".join(str(error).split())
         raise DataError(f"{file}: image: found none that can be read ({reason}), expected an image file") from error
 
 
-def _check(file: Path, size: tuple[int, int], limit: int) -> None:
-    """Raise a DataError where an image has too many pixels."""
-    if (pixels := size[0] * size[1]) > limit:
-        raise DataError(
-            f"{file}: image: found {size[0]}x{size[1]}, {pixels} pixels, expected at most {limit}; where the file "
-            f"can be trusted, max_pixels={pixels} allows it (--set max_pixels={pixels})"
-        )
+def _too_many(file: Path, error: Exception, limit: int) -> DataError:
+    """What Pillow found too large, in our words."""
+    found = re.search(r"\((\d+) pixels\)", str(error))
+    pixels = found[1] if found else "more"
+    allows = f"max_pixels={pixels if found else 10 * limit}"
+    return DataError(
+        f"{file}: image: found {pixels} pixels, expected at most {limit}; where the file can be trusted, "
+        f"{allows} allows it (--set {allows})"
+    )
 
 
 @contextlib.contextmanager
-def _pillow_limit(pixels: int | None) -> Iterator[None]:
-    """Let Pillow refuse images of more pixels, without its warnings."""
+def _pillow_limit(pixels: int) -> Iterator[None]:
+    """Let Pillow refuse images of more pixels, those within an icon's file, too, instead of warning."""
     from PIL import Image
 
     with _LOCK, warnings.catch_warnings():

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from metaloss import datasets, families, registry
 from metaloss.datasets import Dataset, load
+from metaloss.datasets._images import ImageOptions
 from metaloss.errors import DataError, SettingsError
 from metaloss.families import Episodes, TaskFamily, normalised
 from metaloss.pools import pools
@@ -90,8 +91,8 @@ def cut(spec: str, changes: Mapping[str, Any], images: Literal["all", "test"] = 
         SettingsError: an unknown name or setting.
         DataError: too few images or classes; the message names the least.
     """
-    family = None if _plain(spec) else _family(spec)
-    dataset = load(spec if family is None else family.dataset)
+    family = None if _plain(spec) else changed(_family(spec), changes)
+    dataset = load(spec, _options(changes)) if family is None else load(family.dataset, family.image_options)
     rows, copies = _without_copies(dataset, _taking_part(dataset, images))
     smallest = min(map(len, rows))
     folds = _folds(spec, folds, smallest, _counts(dataset, rows))
@@ -100,8 +101,7 @@ def cut(spec: str, changes: Mapping[str, Any], images: Literal["all", "test"] = 
         shots = min(SHOTS, max(1, rest // 3))
         sizes = {"ways": min(WAYS, len(rows)), "shots": shots, "val": min(VAL, rest - shots)}
         name = Path(spec.removeprefix("folder:")).resolve().name if spec.startswith("folder:") else spec
-        family = families.of({"dataset": spec, **sizes}, name, spec)
-    family = changed(family, changes)
+        family = changed(families.of({"dataset": spec, **sizes}, name, spec), changes)
     if family.ways > len(rows) or family.shots >= rest:
         fits = f"ways = {min(family.ways, len(rows))}, shots = {min(family.shots, max(1, rest // 3))}"
         raise DataError(
@@ -109,6 +109,13 @@ def cut(spec: str, changes: Mapping[str, Any], images: Literal["all", "test"] = 
             f"of the smallest one outside a fold ({_counts(dataset, rows)}). This fits: {fits}"
         )
     return Cut(replace(family, val=min(family.val, rest - family.shots)), dataset, rows, folds, copies)
+
+
+def _options(changes: Mapping[str, Any]) -> ImageOptions:
+    """How images are read for which no family is written."""
+    named = {name: changes[name] for name in ImageOptions.__dataclass_fields__ if name in changes}
+    options: ImageOptions = registry.validated(ImageOptions, named, "recommend")
+    return options
 
 
 def _family(spec: str) -> TaskFamily:

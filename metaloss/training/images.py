@@ -1,7 +1,7 @@
 """The images of a training: three shares that never mix, and batches of them on the device."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -141,28 +141,27 @@ def opened(chosen: Training, device: torch.device, given: Any = None) -> Materia
         SettingsError: no such data source.
         DataError: images are missing, damaged or too few.
     """
-    if given is None and (found := datasets.scenes(chosen.data)) is not None:
+    options = chosen.image_options
+    if given is not None:
+        return resident(taken(given), chosen, device)
+    if (found := datasets.scenes(chosen.data, options)) is not None:
         return masked(found, chosen, device)
-    files = datasets.files(chosen.data) if given is None else None
+    files = datasets.files(chosen.data, options)
+    if files is None:  # what lies in memory is brought to the size batch by batch, which takes less of it
+        return resident(datasets.load(chosen.data, replace(options, size=None)), chosen, device)
     size = chosen.size or USUAL
-    if files is not None and 3 * size * size * len(files.labels) > chosen.resident:
-        shares = cut(files, chosen.validation, Stream(chosen.seed).at("shares"))
-        streamed = Streamed(files, size, chosen.workers, device)
-        return Material(streamed, files, shares, 3, (size, size), MEAN, STD)
-    if files is not None:
-        dataset = files.dataset(size)
-    else:
-        dataset = datasets.load(chosen.data) if given is None else taken(given)
-    return resident(dataset, chosen, device)
+    if files.channels * size * size * len(files.labels) <= chosen.resident:
+        return resident(files.dataset(size), chosen, device)
+    shares = cut(files, chosen.validation, Stream(chosen.seed).at("shares"))
+    streamed = Streamed(files, size, chosen.workers, device)
+    return Material(streamed, files, shares, files.channels, (size, size), *usual_moments(files.channels))
 
 
 def resident(dataset: Dataset, chosen: Training, device: torch.device) -> Material:
     """Images in memory, moved to the device."""
     shares = cut(dataset, chosen.validation, Stream(chosen.seed).at("shares"))
     _, channels, height, width = dataset.pixels.shape
-    mean, std = (MEAN, STD) if chosen.pretrained else moments(dataset.pixels, shares.train)
-    if chosen.pretrained and channels == 1:
-        mean, std = (sum(MEAN) / 3,), (sum(STD) / 3,)
+    mean, std = usual_moments(channels) if chosen.pretrained else moments(dataset.pixels, shares.train)
     source = Resident(dataset.pixels.to(device), dataset.labels.to(device))
     return Material(source, dataset, shares, channels, (height, width), mean, std)
 
@@ -211,6 +210,11 @@ def cut(dataset: Dataset | Files, share: float, key: Stream) -> Shares:
     if not len(test):
         raise DataError(f"{dataset.name}: no class has enough images for a test share")
     return Shares(*(torch.cat(rows).sort().values for rows in (train, validation, [test])))
+
+
+def usual_moments(channels: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """ImageNet's mean and standard deviation of each channel; of a single one, their means."""
+    return ((sum(MEAN) / 3,), (sum(STD) / 3,)) if channels == 1 else (MEAN, STD)
 
 
 def moments(pixels: UInt8[Tensor, "N K H W"], rows: Rows) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -10,6 +10,7 @@ from pydantic import ConfigDict, Field, field_validator, model_validator
 from pydantic.dataclasses import dataclass as settings
 
 from metaloss import registry
+from metaloss.datasets._images import USUAL_OPTIONS, Background, ImageOptions, MaxPixels, Size
 from metaloss.errors import SettingsError
 from metaloss.registry import merged
 
@@ -68,7 +69,9 @@ class Training:
         pretrained: start from torchvision's weights of that model, which torchvision downloads once; where pixels have
             classes, of its backbone.
         data: a data source, as `metaloss list data` names them, or folder:PATH; or voc:PATH, images with masks.
-        size: side of the images in pixels, as the model sees them; None: their own.
+        size: side of the images in pixels, as the model sees them; None: their own. Image files are read at this size.
+        background: what transparent pixels are laid on: "white", "black" or "#rrggbb".
+        max_pixels: the most pixels that an image file may have; larger ones are refused before they are decoded.
         epochs: how long to train, in epochs.
         steps: the same in steps, instead.
         epoch_steps: steps after which validation is due; None: one pass over the training images.
@@ -105,7 +108,9 @@ class Training:
     model: str = "resnet9"
     pretrained: bool = False
     data: str = "fashionmnist"
-    size: Annotated[int, Field(ge=8, le=2048)] | None = None
+    size: Size = None
+    background: Background = USUAL_OPTIONS.background
+    max_pixels: MaxPixels = USUAL_OPTIONS.max_pixels
     epochs: Count = 10
     steps: Count | None = None
     epoch_steps: Count | None = None
@@ -153,6 +158,11 @@ class Training:
     def rate(self) -> float:
         """The learning rate where none is chosen among `rates`."""
         return RATES[self.optimiser] if self.lr is None else self.lr
+
+    @property
+    def image_options(self) -> ImageOptions:
+        """How image files are read."""
+        return ImageOptions(self.size, self.background, self.max_pixels)
 
     @property
     def per_class(self) -> int | None:

@@ -46,7 +46,7 @@ def surroundings(shapes, network, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     # A network that has learned these images after six steps.
     monkeypatch.setitem(models._OURS, "convnet", lambda channels, classes, size: network())
-    monkeypatch.setattr(images.datasets, "load", lambda name: shapes)
+    monkeypatch.setattr(images.datasets, "load", lambda name, options: shapes)
 
 
 def trainings(**changes):
