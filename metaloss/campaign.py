@@ -23,6 +23,7 @@ from metaloss.genomes import Genome
 from metaloss.kinds import Opened
 from metaloss.ledger import Ledger
 from metaloss.losses import Losses
+from metaloss.notation import decided, near_chance, percent
 from metaloss.objectives import NEEDS_BASELINE
 from metaloss.population import Population
 from metaloss.run import Progress, Run
@@ -211,10 +212,10 @@ class Campaign:
         rivals, result = {"ce": self.rivals, "ce_steps": strongest}, dict[str, Any]()
         for kind, found in self.trials.test(losses, rivals, chosen.test_tasks).items():
             for episodes, rival, versus in zip(self.trials.families, rivals[kind], found, strict=True):
-                row = result.setdefault(episodes.family.name, {"accuracy": versus.accuracy, "tasks": versus.gain.tasks})
-                row[kind] = {
-                    "lr": rival.lr, "steps": rival.steps, "accuracy": versus.rival, "gain": asdict(versus.gain)
-                }  # fmt: skip
+                same = {"accuracy": versus.accuracy, "tasks": versus.gain.tasks, "classes": episodes.ways}
+                row = result.setdefault(episodes.family.name, same)
+                own = {key: value for key, value in asdict(versus).items() if key not in ("accuracy", "rival")}
+                row[kind] = {"lr": rival.lr, "steps": rival.steps, "accuracy": versus.rival, **own}
         return result
 
     def _plot(self, loss: Losses, front: list[dict[str, Any]]) -> None:
@@ -242,10 +243,10 @@ def _card(summary: dict[str, Any]) -> str:
     lines = [f"\nChosen on {summary['choice']['tasks']} fresh meta-validation tasks ({summary['choice']['origin']})."]
     for name, row in summary["test"].items():
         for kind in ("ce", "ce_steps"):
-            rival, gain = row[kind], row[kind]["gain"]
+            rival, near = row[kind], near_chance(row["accuracy"], row["classes"])
             lines.append(
-                f"{name}, {row['tasks']} meta-test tasks: {row['accuracy']:.1%}; cross-entropy at lr {rival['lr']} and "
-                f"{rival['steps']} steps {rival['accuracy']:.1%}: paired difference {100 * gain['mean']:+.1f} points "
-                f"[{100 * gain['low']:+.1f}, {100 * gain['high']:+.1f}] (95 % bootstrap over tasks)."
+                f"{name}, {row['tasks']} meta-test tasks: {percent(row['accuracy'])}{near}; cross-entropy at lr "
+                f"{rival['lr']} and {rival['steps']} steps {percent(rival['accuracy'])}: {decided(rival)} points "
+                "(95 % bootstrap over tasks and images)."
             )
     return "\n\n".join(lines) + "\n"

@@ -7,7 +7,7 @@ from rich.console import Console as Terminal
 
 from metaloss._version import __version__
 from metaloss.bars import NotebookBar, TerminalBar
-from metaloss.notation import clock, interval, percent, probability
+from metaloss.notation import clock, decided, interval, near_chance, percent, probability
 
 HEADER = " gen   best   mean   held-out  vs CE        diverged   trainings/s   left"
 
@@ -279,12 +279,13 @@ def summary_lines(summary: dict[str, Any]) -> list[str]:
         lines.append("front   " + ", ".join(f"{row['size']} nodes {percent(row['accuracy'])}" for row in front))
     for name, row in summary["test"].items():
         ce, steps = row["ce"], row["ce_steps"]
-        lines.append(
-            f"test    {name}, {row['tasks']} meta-test tasks: {percent(row['accuracy'])}; "
-            f"CE at its best rate ({ce['lr']:g}) {percent(ce['accuracy'])}: paired {interval(ce['gain'])}; "
-            f"CE at its best rate ({steps['lr']:g}) and number of steps ({steps['steps']}) "
-            f"{percent(steps['accuracy'])}: paired {interval(steps['gain'])}"
-        )
+        near = near_chance(row["accuracy"], row["classes"])
+        lines += [
+            f"test    {name}, {row['tasks']} meta-test tasks: {percent(row['accuracy'])}{near}",
+            f"        CE at its best rate ({ce['lr']:g}) {percent(ce['accuracy'])}: {decided(ce)}",
+            f"        CE at its best rate ({steps['lr']:g}) and number of steps ({steps['steps']}) "
+            f"{percent(steps['accuracy'])}: {decided(steps)}",
+        ]
     return lines
 
 
@@ -304,6 +305,13 @@ def comparison_lines(summary: dict[str, Any]) -> list[str]:
     return lines
 
 
+def widest(against: dict[str, Any]) -> dict[str, float]:
+    """A difference with the wider ends of its interval over tasks and of that over tasks and images."""
+    gain = against["gain"]
+    ends = {"low": min(gain["low"], against["low"]), "high": max(gain["high"], against["high"])}
+    return {"mean": gain["mean"], **ends}
+
+
 def _standing(row: dict[str, Any]) -> dict[str, str]:
     """One line of such a table."""
     at, against, best = row["at"], row["against"], row["at_best"]
@@ -312,7 +320,8 @@ def _standing(row: dict[str, Any]) -> dict[str, str]:
         "loss": row["loss"],
         "lr": f"{row['setting']['lr']:g}",
         "accuracy": f"{100 * at['accuracy']:.1f} ± {100 * at['std']:.1f} %",
-        "Δ [95 % CI]": interval(against["gain"]) if against else "",
+        # The interval that decides: over tasks and, where that is wider, over tasks and images.
+        "Δ [95 % CI]": interval(widest(against)) if against else "",
         "win/tie/loss": f"{test['wins']}/{test['ties']}/{test['losses']}" if against else "",
         "p (Holm)": probability(against["p"]) if against else "",
         "F1": f"{at['f1']:.3f}".removeprefix("0"),

@@ -86,14 +86,14 @@ class Eliminated:
 
 
 def eliminate(
-    run: str | Path, *, out: str | Path = "runs", reporter: Any = None, stop: Callable[[], bool] = lambda: False,
+    run: str | Path, *, runs: str | Path = "runs", reporter: Any = None, stop: Callable[[], bool] = lambda: False,
     chosen: Mapping[str, Any] | None = None,
 ) -> Eliminated:  # fmt: skip
     """Eliminate the losses of a search stage by stage; one that was interrupted goes on after its last whole stage.
 
     Args:
-        run: its folder, or its name under `out`.
-        out: where runs are looked for by name.
+        run: its folder, or its name under `runs`.
+        runs: where runs are looked for by name.
         reporter: is told of everything that happens.
         stop: asked before every chunk of work; True drops it and raises `Interrupted`.
         chosen: fields of `Elimination` that are to differ.
@@ -104,7 +104,7 @@ def eliminate(
         RunInUse: another process writes the run.
     """
     wanted: Elimination = registry.validated(Elimination, chosen or {}, FOLDER)
-    found, reporter = find(run, Path(out)), reporter or Silent()
+    found, reporter = find(run, Path(runs)), reporter or Silent()
     own, device = found.settings, pick(found.settings.device)
     first = candidates(found, wanted.start)
     grounds = _opened(wanted, found, device)

@@ -93,6 +93,18 @@ def evaluate(
 
 
 @torch.no_grad()
+def right_answers(model: Classifier, params: Params, bound: Bound, tasks: Tasks, block: int) -> Float[Tensor, "P T V"]:
+    """The gauge of a search's test: 1 for a validation image whose class is found, else 0; NaN: not finite logits."""
+    found = []
+    for first in range(0, len(bound.val), block):
+        images = slice(first, first + block)
+        logits = model(params, bound.val.block(images))
+        right = (logits.argmax(-1) == tasks.val.label[:, images]).to(logits)
+        found.append(right.where(logits.isfinite().all(-1), torch.nan))
+    return torch.cat(found, 2)
+
+
+@torch.no_grad()
 def validate(
     model: Classifier, params: Params, inputs: Inputs, label: Int[Tensor, "T V"], block: int
 ) -> Float[Tensor, "P T"]:

@@ -1,6 +1,7 @@
 """How numbers are written, in tables, reports and progress alike."""
 
 from collections.abc import Mapping
+from typing import Any
 
 
 def percent(share: float) -> str:
@@ -20,6 +21,27 @@ def interval(gain: Mapping[str, float]) -> str:
     '+3.1 [+2.0, +4.2]'
     """
     return f"{100 * gain['mean']:+.1f} {points(gain['low'], gain['high'])}"
+
+
+def decided(versus: Mapping[str, Any]) -> str:
+    """A verdict and the paired difference that it is about, with the interval that decides.
+
+    >>> decided({"verdict": "better", "gain": {"mean": 0.031}, "low": 0.02, "high": 0.042})
+    'better, paired +3.1 [+2.0, +4.2]'
+    """
+    mean = versus["gain"]["mean"]
+    return f"{versus['verdict']}, paired {interval({'mean': mean, 'low': versus['low'], 'high': versus['high']})}"
+
+
+def near_chance(accuracy: float, classes: int) -> str:
+    """That an accuracy is hardly more than a guess's, in brackets; empty where it is more.
+
+    >>> near_chance(0.12, 10), near_chance(0.6, 10)
+    (' (near chance: 10 classes, 10.0 %)', '')
+    """
+    chance = 1 / classes
+    near = accuracy < chance + (1 - chance) / 10
+    return f" (near chance: {classes} classes, {percent(chance)})" if near else ""
 
 
 def probability(p: float) -> str:

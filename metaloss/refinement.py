@@ -41,8 +41,8 @@ class Refined:
 
 def refine(
     loss: str | Path | nn.Module | Formula, tasks: str | Sequence[str] | None = None, *,
-    strategy: str | dict[str, Any] | None = None, out: str | Path = "runs", reporter: Any = None,
-    stop: Callable[[], bool] = lambda: False, **others: Any,
+    strategy: str | dict[str, Any] | None = None, out: str | Path = "runs", runs: str | Path = "runs",
+    reporter: Any = None, stop: Callable[[], bool] = lambda: False, **others: Any,
 ) -> Refined:  # fmt: skip
     """Tune a formula's constants, and compare it with what it was; the run is one of `evolve`'s.
 
@@ -50,7 +50,8 @@ def refine(
         loss: a run, a loss or a formula, as `load` takes them.
         tasks: families to tune it on; those of the run where a run is meant, else "fashionmnist".
         strategy: the outer algorithm, by name or as a table.
-        out: the folder that the run's folder is made in, and where runs are looked for by name.
+        out: the folder that the run's folder is made in.
+        runs: where runs are looked for by name.
         reporter: is told of everything that happens.
         stop: asked before every chunk of work; True drops it and raises `Interrupted`, `resume` goes on.
         others: any further field of `Settings`, or of the families.
@@ -60,32 +61,32 @@ def refine(
     """
     named = {"strategy": {"kind": strategy} if isinstance(strategy, str) else strategy} if strategy else {}
     where = {"tasks": [tasks] if isinstance(tasks, str) else list(tasks)} if tasks else {}
-    chosen = resolved(loss, settings.merged(where, named, others), Path(out))
+    chosen = resolved(loss, settings.merged(where, named, others), Path(runs))
     how = {"reporter": reporter, "stop": stop}
     return compare(search.start(chosen, Path(out), **how).folder, **how)
 
 
-def resolved(loss: str | Path | nn.Module | Formula, changes: dict[str, Any], out: Path) -> settings.Settings:
+def resolved(loss: str | Path | nn.Module | Formula, changes: dict[str, Any], runs: Path) -> settings.Settings:
     """The settings of the run that tunes a loss.
 
     Raises:
         SettingsError: no such loss, one that is no formula or has no constants, or a setting that cannot be.
     """
-    found = catalogue.load(loss, out)
+    found = catalogue.load(loss, runs)
     if not isinstance(found, FormulaCriterion):
         what = found.describe() if isinstance(found, Criterion) else type(found).__name__
         raise SettingsError(f"{loss} is no formula but a {what}: there are no constants to tune")
-    base = {} if "tasks" in changes else _families(loss, out)
+    base = {} if "tasks" in changes else _families(loss, runs)
     genome = {"genome": {"kind": "constants", "formula": str(found.formula)}}
     return settings.resolve(settings.merged(base, genome, changes))
 
 
-def _families(loss: Any, out: Path) -> dict[str, Any]:
+def _families(loss: Any, runs: Path) -> dict[str, Any]:
     """The families of the run that is meant, if one is."""
     if not isinstance(loss, str | Path) or zoo.published(str(loss)):
         return {}
     try:
-        table = find(loss, out).settings.table()
+        table = find(loss, runs).settings.table()
     except SettingsError:
         return {}
     return {key: table[key] for key in ("tasks", "families")}

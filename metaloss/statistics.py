@@ -10,6 +10,9 @@ from torch import Tensor
 
 from metaloss.streams import Stream
 
+LEVEL = 0.05
+MATTERS = 0.02  # a difference of accuracy: an interval that holds 0 and more than this cannot tell
+
 
 @dataclass(frozen=True)
 class Paired:
@@ -86,6 +89,25 @@ def holm(p: Sequence[float]) -> list[float]:
         highest = max(highest, min(1.0, (len(p) - rank) * p[i]))
         adjusted[i] = highest
     return adjusted
+
+
+def direction(p: float, *intervals: tuple[float, float]) -> int:
+    """1 for better, -1 for worse, 0 where the intervals of a difference and the test do not agree on either."""
+    if p >= LEVEL or any(low * high <= 0 for low, high in intervals):
+        return 0
+    return 1 if intervals[0][0] > 0 else -1
+
+
+def verdict(p: float, *intervals: tuple[float, float]) -> str:
+    """What a difference's intervals and its test allow one to say, in words.
+
+    >>> verdict(0.2, (-0.01, 0.012)), verdict(0.2, (-0.01, 0.09)), verdict(0.001, (0.01, 0.03))
+    ('no difference', 'too few images to tell', 'better')
+    """
+    if way := direction(p, *intervals):
+        return "better" if way > 0 else "worse"
+    widest = max(abs(end) for interval in intervals for end in interval)
+    return "no difference" if widest <= MATTERS else "too few images to tell"
 
 
 @dataclass(frozen=True)

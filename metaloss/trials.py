@@ -9,11 +9,13 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from metaloss.engines.local import Local
+from metaloss.evolution import Gauge, right_answers
+from metaloss.evolution import scores as accuracies
 from metaloss.families import Episodes
 from metaloss.inner import Inner
 from metaloss.kinds import Opened
 from metaloss.losses import CrossEntropies, Losses
-from metaloss.statistics import Paired, paired
+from metaloss.statistics import Draws, Paired, paired, rank_test, verdict
 from metaloss.streams import Stream
 
 STEPS = (20, 30, 40, 60, 80, 120, 160, 200)  # numbers of steps among which the strongest cross-entropy is chosen
@@ -48,11 +50,25 @@ class Tuned:
 
 @dataclass(frozen=True)
 class Versus:
-    """A loss and its rival on the same tasks from the same initial weights."""
+    """A loss and its rival on the same tasks from the same initial weights.
+
+    Attributes:
+        accuracy: of the loss.
+        rival: of the other one.
+        gain: the difference, its interval over tasks.
+        low, high: the interval that decides: the wider of that one and, where images are known, of that over tasks and
+            images.
+        p: of a rank test.
+        verdict: in words.
+    """
 
     accuracy: float
     rival: float
     gain: Paired
+    low: float
+    high: float
+    p: float
+    verdict: str
 
 
 @dataclass(frozen=True)
@@ -123,32 +139,58 @@ class Trials:
 
     def test(self, losses: Losses, rivals: Mapping[str, Sequence[Tuned]], tasks: int) -> dict[str, list[Versus]]:
         """One loss, at each family's own rate and steps, against each kind of tuned rival on meta-test tasks."""
-        scores = [self.scores(e, losses, "test", self.key.at("test"), tasks)[0, 0] for e in self.families]
+        answers = [self._answers(e, losses, tasks) for e in self.families]
+        draws = [self._draws(e, tasks) for e in self.families]
         known: dict[int, Tensor] = {}  # one rival may be of several kinds, and is trained once
         for tuned in rivals.values():
             for e, rival in zip(self.families, tuned, strict=True):
                 if id(rival) not in known:
-                    known[id(rival)] = self.tested(e, rival, tasks)
+                    known[id(rival)] = self._answers(e, rival.losses, tasks, rival.lr, (rival.steps,))
         return {
-            kind: [self.versus(score, known[id(rival)]) for score, rival in zip(scores, tuned, strict=True)]
+            kind: [self.versus(x, known[id(y)], z) for x, y, z in zip(answers, tuned, draws, strict=True)]
             for kind, tuned in rivals.items()
         }
+
+    def _answers(
+        self, e: Opened, losses: Losses, tasks: int, lr: float | None = None, steps: tuple[int, ...] = ()
+    ) -> Float[Tensor, "T *V"]:
+        """Which images of the meta-test tasks one loss gets right; of a full training its score alone."""
+        return self.scores(e, losses, "test", self.key.at("test"), tasks, lr=lr, steps=steps, gauge=right_answers)[0, 0]
+
+    def _draws(self, e: Opened, tasks: int) -> Draws | None:
+        """Resamples of the meta-test tasks and their images; None for full trainings, whose seeds alone differ."""
+        if not isinstance(e, Episodes):
+            return None
+        keys = [self.key.at("test", "task", t) for t in range(tasks)]
+        return Draws.of(e.sample(keys, "test").val.rows.cpu(), self.key.at("test", "bootstrap"))
 
     def tested(self, episodes: Opened, tuned: Tuned, tasks: int) -> Float[Tensor, " T"]:
         """A tuned loss's scores on meta-test tasks."""
         key, steps = self.key.at("test"), (tuned.steps,)
         return self.scores(episodes, tuned.losses, "test", key, tasks, lr=tuned.lr, steps=steps)[0, 0]
 
-    def versus(self, score: Float[Tensor, " T"], rival: Float[Tensor, " T"]) -> Versus:
-        """Two losses' scores on the same tasks, compared."""
-        ours, theirs = (float(x.double().nan_to_num(nan=0.0).mean()) for x in (score, rival))
-        return Versus(ours, theirs, paired(score, rival, self.key.at("test", "bootstrap")))
+    def versus(self, found: Float[Tensor, "T *V"], rival: Float[Tensor, "T *V"], draws: Draws | None = None) -> Versus:
+        """Two losses' scores on the same tasks, or with resamples their right answers, compared."""
+        score, other = (x.double() if draws is None else x.double().mean(1) for x in (found, rival))
+        ours, theirs = (float(x.nan_to_num(nan=0.0).mean()) for x in (score, other))
+        gain, p = paired(score, other, self.key.at("test", "bootstrap")), rank_test(score, other).p
+        intervals = [(gain.low, gain.high)]
+        if draws is not None:
+            # A training that diverged has no right answers.
+            right, theirs_right = (x.where(y.isfinite()[:, None], 0) > 0 for x, y in ((found, score), (rival, other)))
+            intervals.append(draws.interval(right, theirs_right))
+        low, high = min(low for low, _ in intervals), max(high for _, high in intervals)
+        return Versus(ours, theirs, gain, low, high, p, verdict(p, *intervals))
 
     def scores(
         self, episodes: Opened, losses: Losses, pool: str, key: Stream, tasks: int, *,
         val: int | None = None, lr: float | Float[Tensor, " P"] | None = None, steps: tuple[int, ...] = (),
-    ) -> Float[Tensor, "M P T"]:  # fmt: skip
-        """Scores on tasks drawn from a pool by a key, after M numbers of steps (the family's own by default)."""
+        gauge: Gauge = accuracies,
+    ) -> Float[Tensor, "M P T ..."]:  # fmt: skip
+        """Scores on tasks drawn from a pool by a key, after M numbers of steps (the family's own by default).
+
+        A gauge may show something else of classifiers of episodes; full trainings have their score alone.
+        """
         keys = [key.at("task", t) for t in range(episodes.most(tasks))]
         if not isinstance(episodes, Episodes):
             return episodes.scores(losses, pool, keys, lr, steps, self.engine.stop)
@@ -156,7 +198,7 @@ class Trials:
         starts = [key.at("init", t) for t in range(tasks)]
         own = episodes.family.inner
         curves = [
-            self.engine.curve(losses, episodes, drawn, starts, replace(own, steps=c[-1]), lr, c)
+            self.engine.observe([losses], episodes, drawn, starts, gauge, replace(own, steps=c[-1]), [lr], c)[0]
             for c in courses(own, steps or (own.steps,))
         ]
         return torch.cat(curves)

@@ -427,9 +427,9 @@ def test_a_pattern_is_a_part_of_a_name(metaloss):
 
 def test_runs_are_listed_and_shown_by_name_and_by_path(metaloss, finished):
     out = finished.parent
-    _, listed, _ = metaloss("list runs --out", out)
+    _, listed, _ = metaloss("list runs --runs", out)
     assert re.fullmatch(rf"{finished.name}  3/3 generations; points over tuned cross-entropy: tiny [+-].*\n", listed)
-    code, by_name, _ = metaloss("show", finished.name, "--out", out)
+    code, by_name, _ = metaloss("show", finished.name, "--runs", out)
     assert code == 0 and metaloss("show", finished)[1] == by_name
     for word in (str(finished), "3/3 generations", "Meta-Loss Network", "winner  ", "test    tiny", "phenotype"):
         assert word in by_name
@@ -614,7 +614,7 @@ def test_a_loss_that_anti_learns_or_looks_collapsed_is_shown_with_a_warning(meta
 
 @pytest.mark.parametrize("text", ["-y*logp", "-logp * y", "-(y*logp)", "- y*logp"])
 def test_a_formula_may_begin_with_a_minus(metaloss, text):
-    for command in ("show", "show --json", "show --out elsewhere"):
+    for command in ("show", "show --json", "show --runs elsewhere"):
         code, out, err = metaloss(command, text)
         assert (code, err) == (0, ""), err
         assert "logp" in out.splitlines()[0] or json.loads(out)["loss"].startswith("sum(-")
@@ -666,7 +666,7 @@ def test_a_loss_is_exported_in_the_form_that_the_suffix_says(metaloss, name):
 
 def test_a_run_s_winner_is_exported_and_loads_again(metaloss, finished):
     for name in ("loss.py", "mine/loss.json"):
-        assert metaloss("export", finished.name, "--out", finished.parent, "-o", name)[0] == 0
+        assert metaloss("export", finished.name, "--runs", finished.parent, "-o", name)[0] == 0
     assert "Meta-Loss Network" in metaloss("show mine")[1]
 
 

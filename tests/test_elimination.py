@@ -285,7 +285,7 @@ def test_the_command_prints_a_row_per_stage_and_the_winner(run, capsys):
     rows = [line.split() for line in out.splitlines() if line[:5].strip().isdigit()]
     assert [row[:6] for row in rows] == [["1", "6", "1x", "1x", "2", "1"], ["2", "4", "2x", "1x", "2", "1"]]
     assert f"winner  {metaloss.load(run / 'elimination').describe()}: " in out
-    assert code("eliminate", run.name, "--out", run.parent, *FLAGS, "--json") == 0
+    assert code("eliminate", run.name, "--runs", run.parent, *FLAGS, "--json") == 0
     assert json.loads(capsys.readouterr().out)["stages"][1]["losses"] == 4
     assert code("eliminate", run, *FLAGS, "-q") == 0
     assert capsys.readouterr().out == ""

@@ -253,22 +253,37 @@ SUMMARY = {
     "trainings": 36000,
     "test": {
         "fashionmnist": {
-            "accuracy": 0.634, "tasks": 200,
-            "ce": {"lr": 0.1, "steps": 20, "accuracy": 0.6, "gain": gain(0.034, 0.03, 0.038)},
-            "ce_steps": {"lr": 0.05, "steps": 120, "accuracy": 0.65, "gain": gain(-0.016, -0.02, -0.012)},
+            "accuracy": 0.634, "tasks": 200, "classes": 10,
+            "ce": {"lr": 0.1, "steps": 20, "accuracy": 0.6, "gain": gain(0.034, 0.03, 0.038),
+                   "low": 0.02, "high": 0.048, "p": 1e-9, "verdict": "better"},
+            "ce_steps": {"lr": 0.05, "steps": 120, "accuracy": 0.65, "gain": gain(-0.016, -0.02, -0.012),
+                         "low": -0.033, "high": 0.001, "p": 1e-3, "verdict": "too few images to tell"},
         }
     },
 }  # fmt: skip
 
 
 def test_the_summary_says_winner_test_and_both_rivals():
-    winner, test = console.summary_lines(SUMMARY)
+    winner, *test = console.summary_lines(SUMMARY)
     assert winner == "winner  the population's centre, chosen on 200 fresh meta-validation tasks"
-    assert test == (
-        "test    fashionmnist, 200 meta-test tasks: 63.4 %; "
-        "CE at its best rate (0.1) 60.0 %: paired +3.4 [+3.0, +3.8]; "
-        "CE at its best rate (0.05) and number of steps (120) 65.0 %: paired -1.6 [-2.0, -1.2]"
+    assert test == [
+        "test    fashionmnist, 200 meta-test tasks: 63.4 %",
+        "        CE at its best rate (0.1) 60.0 %: better, paired +3.4 [+2.0, +4.8]",
+        "        CE at its best rate (0.05) and number of steps (120) 65.0 %: too few images to tell, "
+        "paired -1.6 [-3.3, +0.1]",
+    ]
+
+
+def test_a_result_that_is_hardly_a_guess_is_said_to_be_one():
+    row = {**SUMMARY["test"]["fashionmnist"], "accuracy": 0.118}
+    assert console.summary_lines({**SUMMARY, "test": {"tiny": row}})[1].endswith(
+        "11.8 % (near chance: 10 classes, 10.0 %)"
     )
+
+
+def test_a_comparisons_table_shows_the_interval_that_decides():
+    against = {"gain": gain(0.02, 0.01, 0.03), "low": -0.005, "high": 0.025}
+    assert console.widest(against) == {"mean": 0.02, "low": -0.005, "high": 0.03}
 
 
 def test_strategies_have_their_usual_names():

@@ -5,7 +5,7 @@ import pytest
 import scipy.stats
 import torch
 
-from metaloss.statistics import Draws, Test, critical_difference, holm, mean_ranks, paired, rank_test
+from metaloss.statistics import Draws, Test, critical_difference, holm, mean_ranks, paired, rank_test, verdict
 from metaloss.streams import Stream
 
 KEY = Stream(3)
@@ -166,3 +166,17 @@ def test_an_image_that_is_drawn_twice_counts_twice_in_every_task_that_holds_it()
 def test_the_same_answers_differ_by_nothing():
     rows, a, _ = crossed(0)
     assert Draws.of(rows, KEY, 50).interval(a, a) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("p", "intervals", "said"),
+    [
+        (0.001, [(0.01, 0.03), (0.002, 0.04)], "better"),
+        (0.001, [(-0.03, -0.01), (-0.04, -0.002)], "worse"),
+        (0.06, [(0.01, 0.03)], "too few images to tell"),
+        (0.001, [(0.003, 0.08), (-0.02, 0.1)], "too few images to tell"),
+        (0.4, [(-0.01, 0.01), (-0.015, 0.012)], "no difference"),
+    ],
+)
+def test_a_verdict_needs_every_interval_and_the_test(p, intervals, said):
+    assert verdict(p, *intervals) == said

@@ -17,6 +17,8 @@ quiet = click.option("-q", "--quiet", is_flag=True, help="Print nothing but erro
 verbose = click.option("-v", "--verbose", is_flag=True, help="Print a line for every generation.")
 debug = click.option("--debug", is_flag=True, expose_value=False, help="Show tracebacks.")
 
+runs = click.option("--runs", default="runs", show_default=True, help="Where runs are looked for by name.")
+
 Option = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
@@ -30,8 +32,3 @@ def out(default: str, what: str) -> Option:
     return click.option(
         "--out", default=default, show_default=True, help=f"The folder that the {what}'s folder is made in."
     )
-
-
-def runs(flag: str) -> Option:
-    """The folder of runs: `--runs`, or `--out` where the command makes none of its own."""
-    return click.option(flag, default="runs", show_default=True, help="Where runs are looked for by name.")

@@ -21,7 +21,7 @@ from metaloss.cli._parts import Command, announce, interruptible
 @_options.device
 @click.option("--allow-seen", is_flag=True, help="Compare although a run has learned from test images.")
 @_options.setting("inner.steps=40")
-@_options.runs("--runs")
+@_options.runs
 @_options.out("compare", "report")
 @click.option("--name", default="", help="The report's folder; by default the families' names and the seed.")
 @_options.summary_json
@@ -66,7 +66,7 @@ def compare(
 @_options.device
 @click.option("--allow-seen", is_flag=True, help="Try losses although they have learned from these images.")
 @_options.setting("inner.steps=100")
-@_options.runs("--runs")
+@_options.runs
 @_options.out("recommend", "recommendation")
 @click.option("--name", default="", help="The recommendation's folder; by default the data's name and the seed.")
 @_options.summary_json

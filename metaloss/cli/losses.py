@@ -11,15 +11,15 @@ from metaloss.cli._parts import Command, announce
 
 @click.command(cls=Command)
 @click.argument("spec", metavar="RUN|LOSS")
-@_options.runs("--out")
+@_options.runs
 @_options.json
 @_options.debug
-def show(spec: str, out: str, as_json: bool) -> None:
+def show(spec: str, runs: str, as_json: bool) -> None:
     """Describe a run or a loss, and draw its phenotype."""
     from metaloss import report
 
     announce(spec)
-    table = report.describe(spec, Path(out))
+    table = report.describe(spec, Path(runs))
     click.echo(json.dumps(table, indent=1) if as_json else report.text(table))
 
 
@@ -34,15 +34,15 @@ def show(spec: str, out: str, as_json: bool) -> None:
     metavar="F.py|.tex|.pt2|.json",
     help="The file; its suffix says the form.",
 )
-@_options.runs("--out")
+@_options.runs
 @_options.debug
-def export(spec: str, path: Path, out: str) -> None:
+def export(spec: str, path: Path, runs: str) -> None:
     """Write a loss for use elsewhere. As Python that needs torch alone, LaTeX, a torch.export program or a folder."""
     from metaloss import catalogue
     from metaloss import export as exports
 
     announce(spec)
-    loss = catalogue.load(spec, out)
+    loss = catalogue.load(spec, runs)
     exports.export(loss, path)  # type: ignore[arg-type]
     click.echo(f"wrote {path}")
 
@@ -52,14 +52,14 @@ def export(spec: str, path: Path, out: str) -> None:
     "kind", metavar="tasks|losses|primitives|genomes|strategies|classifiers|data|runs|models|protocols|tables"
 )
 @click.argument("pattern", default="")
-@click.option("--out", default="runs", show_default=True, help="Where runs are.")
+@_options.runs
 @_options.json
 @_options.debug
-def list_(kind: str, pattern: str, out: str, as_json: bool) -> None:
+def list_(kind: str, pattern: str, runs: str, as_json: bool) -> None:
     """List what there is of a kind. PATTERN is a part of its name."""
     from metaloss import report
 
-    rows = [row for row in report.listing(kind, Path(out)) if pattern.lower() in row["name"].lower()]
+    rows = [row for row in report.listing(kind, Path(runs)) if pattern.lower() in row["name"].lower()]
     if as_json:
         return click.echo(json.dumps(rows, indent=1))
     width = max((len(row["name"]) for row in rows), default=0)

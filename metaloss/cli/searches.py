@@ -68,14 +68,14 @@ def evolve(
 @click.option("--tasks", multiple=True, metavar="NAME|PATH.toml|folder:PATH", help="Families; the run's own if none.")
 @click.option("--config", type=click.Path(path_type=Path), help="TOML with start, tasks and [[stages]]; flags win.")
 @_options.setting("stages=[{keep=3}]")
-@_options.runs("--out")
+@_options.runs
 @_options.summary_json
 @_options.quiet
 @_options.debug
 @click.pass_context
 def eliminate(
     ctx: click.Context, run: str, start: int | None, tasks: Sequence[str], config: Path | None,
-    assignments: Sequence[str], out: str, as_json: bool, quiet: bool,
+    assignments: Sequence[str], runs: str, as_json: bool, quiet: bool,
 ) -> None:  # fmt: skip
     """Re-train a search's best losses until few are left. At growing budgets."""
     from metaloss.console import Console
@@ -87,7 +87,7 @@ def eliminate(
         flags = {key: value for key, value in given.items() if value is not None}
         base = settings.read(config) if config else {}
         chosen = settings.merged(base, flags, *map(settings.assignment, assignments))
-        result = elimination.eliminate(run, out=out, reporter=console, stop=stop, chosen=chosen)
+        result = elimination.eliminate(run, runs=runs, reporter=console, stop=stop, chosen=chosen)
     if as_json:
         click.echo(json.dumps(result.summary, indent=1))
 
@@ -99,6 +99,7 @@ def eliminate(
 @_options.generations
 @_options.seed
 @_options.device
+@_options.runs
 @_options.out("runs", "run")
 @click.option("--resume", metavar="RUN", help="Go on with this refinement: a path, or a name under --out.")
 @_options.setting("strategy.sigma=0.1")
@@ -107,8 +108,9 @@ def eliminate(
 @_options.verbose
 @_options.debug
 def refine(
-    spec: str | None, out: str, resume: str | None, as_json: bool, quiet: bool, verbose: bool, **flags: Any
-) -> None:
+    spec: str | None, runs: str, out: str, resume: str | None, as_json: bool, quiet: bool, verbose: bool,
+    **flags: Any,
+) -> None:  # fmt: skip
     """Tune a formula's constants by evolution strategy. The result is compared with what it was."""
     from metaloss.console import Console
 
@@ -122,7 +124,7 @@ def refine(
         if resume:
             result = refinement.resume(resume, changes=_changes(flags), **how)
         else:
-            result = refinement.refine(str(spec), **_changes(flags), **how)
+            result = refinement.refine(str(spec), runs=runs, **_changes(flags), **how)
     if as_json:
         click.echo(json.dumps({"run": str(result.folder), **result.comparison}, indent=1))
 

@@ -29,7 +29,7 @@ def study() -> None:
 @_options.setting("clusters=1")
 @click.option("--resume", metavar="DIR", help="Go on with this study: a path, or a name under --out.")
 @click.option("--allow-changes", is_flag=True, help="Resume although versions, device or data are others.")
-@_options.runs("--runs")
+@_options.runs
 @_options.out("studies", "study")
 @_options.summary_json
 @_options.quiet

@@ -47,7 +47,7 @@ PLAIN = (
 @click.option("--resume", metavar="DIR", help="Go on with this training: a path, or a name under --out.")
 @click.option("--allow-changes", is_flag=True, help="Resume although versions, device or data are others.")
 @click.option("--contact-sheet", metavar="F.png", help="Draw the augmentations on training images, and stop.")
-@_options.runs("--runs")
+@_options.runs
 @_options.out("trainings", "training")
 @_options.summary_json
 @_options.quiet

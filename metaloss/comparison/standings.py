@@ -10,10 +10,8 @@ from torch import Tensor
 
 from metaloss.comparison.contest import Setting
 from metaloss.measures import Measures
-from metaloss.statistics import Draws, Paired, Test, holm, paired, rank_test
+from metaloss.statistics import Draws, Paired, Test, direction, holm, paired, rank_test
 from metaloss.streams import Stream
-
-LEVEL = 0.05
 
 
 @dataclass(frozen=True)
@@ -71,9 +69,7 @@ class Against:
     @property
     def direction(self) -> int:
         """1 for better, -1 for worse, 0 where the two intervals and the test do not agree on either."""
-        if self.p >= LEVEL or self.gain.low * self.gain.high <= 0 or self.low * self.high <= 0:
-            return 0
-        return 1 if self.gain.low > 0 else -1
+        return direction(self.p, (self.gain.low, self.gain.high), (self.low, self.high))
 
 
 @dataclass(frozen=True)

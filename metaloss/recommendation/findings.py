@@ -13,11 +13,11 @@ from metaloss import registry, storage
 from metaloss.comparison.contest import Setting
 from metaloss.comparison.contestants import CE, Contestant
 from metaloss.comparison.publication import as_csv, results
-from metaloss.families import Episodes
+from metaloss.families import Episodes, TaskFamily
 from metaloss.inner import Inner
 from metaloss.recommendation.folds import Cut
 from metaloss.recommendation.selection import Choice
-from metaloss.recommendation.verdict import Folds, Verdict, accuracy, sentences
+from metaloss.recommendation.verdict import Folds, Verdict, accuracy, sentences, small
 from metaloss.run import conditions, made
 
 OPTIMISERS = {"sgd": "SGD", "adam": "Adam", "adamw": "AdamW"}
@@ -54,7 +54,7 @@ def summary(
         "verdict": {**asdict(verdict), "evidence": verdict.evidence},
         "folds": [{"chosen": x.winner, "settings": {k: asdict(s) for k, s in x.settings.items()},
                    "late": asdict(x.late) if x.late else None} for x in folds.choices],
-        "sentences": [*sentences(verdict, final, n), *_share(cut)],
+        "sentences": [*sentences(verdict, final, n), _small(family, folds), *_share(cut)],
         "code": _code(specs.get(verdict.loss, verdict.loss), verdict, final, family.inner, found),
     })  # fmt: skip
     return plain
@@ -80,6 +80,11 @@ def _late(final: Choice, folds: Folds) -> list[dict[str, Any]]:
     row = {"loss": f"{CE}, best steps", "lr": setting.lr, "steps": setting.steps, "accuracy": accuracy(found)}
     rates = [x.late.lr for x in folds.choices if x.late]
     return [{**row, "gain": asdict(gain), "chosen": None, "diverged": diverged, "rates": rates}]
+
+
+def _small(family: TaskFamily, folds: Folds) -> str:
+    inner = family.inner
+    return small(family.ways, family.shots, inner.steps, family.classifier["kind"], accuracy(folds.of_loss(CE)))
 
 
 def _share(cut: Cut) -> list[str]:

@@ -13,6 +13,7 @@ from metaloss.comparison.contest import Setting
 from metaloss.comparison.contestants import CE
 from metaloss.comparison.standings import spoken
 from metaloss.measures import Measures
+from metaloss.notation import near_chance, percent
 from metaloss.recommendation.selection import Choice, Judged
 from metaloss.statistics import Draws
 from metaloss.streams import Stream
@@ -139,6 +140,23 @@ def decided(final: Choice, folds: Folds) -> Verdict:
     gain, best = folds.whole(), final.winner
     loss = best if gain.low > 0 else CE
     return Verdict(loss, final.settings[loss], best, gain, folds.late(), folds.chosen, folds.certainty)
+
+
+def small(classes: int, shots: int, steps: int, classifier: str, reached: float) -> str:
+    """That the numbers are of small trainings, and how far those come.
+
+    Args:
+        classes: of a task.
+        shots: its training images of every class.
+        steps: how long a classifier trains.
+        classifier: its name.
+        reached: cross-entropy's accuracy in the folds.
+    """
+    return (
+        f"All of this is of small trainings: {classes} classes{near_chance(reached, classes)}, {shots} images of each, "
+        f"{classifier}, {steps} steps, in which cross-entropy reaches {percent(reached)}. A real training on all "
+        "images reaches another level, where another loss may be best."
+    )
 
 
 def sentences(verdict: Verdict, final: Choice, images: int) -> list[str]:
