@@ -23,6 +23,10 @@ class DataError(MetalossError, ValueError):
     exit_code = 2
 
 
+class DataWarning(UserWarning):
+    """Something about images or labels that a user should know; the command line prints it as a line."""
+
+
 class RunInUse(MetalossError):
     """Another process writes this run."""
 

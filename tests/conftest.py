@@ -46,6 +46,11 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def pytest_configure(config):
+    # Pictures of one colour, which is what many tests are made of, are worth a remark and no error.
+    config.addinivalue_line("filterwarnings", "ignore::metaloss.errors.DataWarning")
+
+
 def pytest_collection_modifyitems(items):
     if torch.cuda.is_available():
         return

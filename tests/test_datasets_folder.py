@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from metaloss import datasets
-from metaloss.errors import DataError
+from metaloss.errors import DataError, DataWarning
 
 
 def error(name):
@@ -83,7 +83,12 @@ def test_sixteen_bits_are_scaled_by_what_all_files_use(tmp_path, highest, white)
     values = np.linspace(0, highest, 24).astype(np.uint16).reshape(4, 6)
     wide(tmp_path / "x/a/0.png", values)
     wide(tmp_path / "x/b/0.png", values // 2)
-    found = datasets.load(f"folder:{tmp_path / 'x'}")
+    with pytest.warns(DataWarning) as said:
+        found = datasets.load(f"folder:{tmp_path / 'x'}")
+    assert str(said[0].message) == (
+        f"folder:x: 2 images have more than 8 bits and use values from 0 to {highest}: 0 becomes 0 and {white} becomes "
+        "255"
+    )
     assert found.pixels.shape == (2, 1, 4, 6)
     assert found.pixels[0, 0].tolist() == np.round(values * 255.0 / white).tolist()
     assert found.pixels[1, 0].tolist() == np.round(values // 2 * 255.0 / white).tolist()
@@ -105,6 +110,28 @@ def test_a_number_that_is_not_finite_is_refused(tmp_path):
         wide(tmp_path / f"x/{name}/0.tiff", np.array([[0.5, np.nan]], dtype=np.float32))
     line = error(f"folder:{tmp_path / 'x'}")
     assert line == f"{tmp_path}/x/a/0.tiff: pixels: found values that are not finite, expected numbers"
+
+
+def test_images_that_show_nothing_are_counted(tmp_path, metaloss):
+    for name in "ab":
+        for i in range(3):
+            (tmp_path / f"x/{name}").mkdir(parents=True, exist_ok=True)
+            Image.fromarray(np.full((4, 6), 9 * i, np.uint8)).save(tmp_path / f"x/{name}/{i}.png")
+    Image.fromarray(np.array([[0, 0, 0, 80, 80, 80]] * 4, np.uint8)).save(tmp_path / "x/a/0.png")
+    code, out, err = metaloss("data", "verify", f"folder:{tmp_path / 'x'}")
+    assert code == 0 and "6 images" in out
+    assert err == (
+        "warning: folder:x: 5 of 6 images are constant: all pixels of one are alike; the images have 4 of 256 grey "
+        "levels\n"
+    )
+
+
+def test_images_that_are_all_equal_are_an_error_of_somebody(tmp_path):
+    for name in "ab":
+        (tmp_path / f"x/{name}").mkdir(parents=True)
+        Image.fromarray(np.arange(80, dtype=np.uint8).reshape(8, 10)).save(tmp_path / f"x/{name}/0.png")
+    with pytest.warns(DataWarning, match="^folder:x: all 2 images are equal$"):
+        datasets.load(f"folder:{tmp_path / 'x'}")
 
 
 def test_a_photograph_is_turned_upright(tmp_path):

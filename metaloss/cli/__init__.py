@@ -3,15 +3,18 @@
 A new command is a function under `@click.command(cls=Command)` in the module of its kind, and a line of COMMANDS.
 """
 
+import contextlib
 import sys
 import traceback
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import click
 
 from metaloss._version import __version__
 from metaloss.cli import evidence, losses, machine, searches, studies, training
-from metaloss.errors import DiskError, MetalossError
+from metaloss.errors import DataWarning, DiskError, MetalossError
 
 # In the manual's order; --help sorts them by name.
 COMMANDS: tuple[click.Command, ...] = (
@@ -45,7 +48,8 @@ def main(args: Sequence[str] | None = None) -> None:
     """Run a command; every error becomes one line on stderr and its exit code."""
     given = list(sys.argv[1:] if args is None else args)
     try:
-        code = cli.main(given, prog_name="metaloss", standalone_mode=False)
+        with _data_warnings_in_lines():
+            code = cli.main(given, prog_name="metaloss", standalone_mode=False)
     except click.exceptions.Abort:
         code = 130
     except click.exceptions.NoArgsIsHelpError as error:
@@ -70,6 +74,24 @@ def main(args: Sequence[str] | None = None) -> None:
             traceback.print_exc()
         code = _complain(f"{type(error).__name__}: {error}  (a bug of metaloss; --debug shows where)", 1)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+@contextlib.contextmanager
+def _data_warnings_in_lines() -> Iterator[None]:
+    """Print what is to be said of the data as a line on stderr, each text once."""
+    told: set[str] = set()
+
+    def show(message: Any, category: type[Warning], *place: Any, **more: Any) -> None:
+        if not issubclass(category, DataWarning):
+            usual(message, category, *place, **more)
+        elif str(message) not in told:
+            told.add(str(message))
+            click.echo(f"warning: {message}", err=True)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", DataWarning)
+        usual, warnings.showwarning = warnings.showwarning, show
+        yield
 
 
 def _complain(text: str, code: int) -> int:

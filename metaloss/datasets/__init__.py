@@ -113,13 +113,17 @@ def load(name: str, options: ImageOptions = _images.USUAL_OPTIONS) -> Dataset:
     Raises:
         SettingsError: The name is unknown, or it is pixels that have classes.
         DataError: Files are missing or damaged, or there are too many images to hold.
+
+    Warns:
+        DataWarning: Images are constant, equal or of few grey levels, or have more than eight bits.
     """
     source, path = _located(name)
     if (found := files(name, options)) is not None:
-        return found.dataset()
-    if hasattr(source, "files"):
-        return source.load(*path, options)
-    dataset: Dataset = source.load(*path)
+        dataset: Dataset = found.dataset()
+    elif hasattr(source, "files"):
+        dataset = source.load(*path, options)
+    else:
+        dataset = source.load(*path)
     return dataset if options.size is None else dataset.resized(options.size)
 
 

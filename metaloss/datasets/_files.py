@@ -170,7 +170,7 @@ def with_levels(found: Files) -> Files:
     """
     unsure = [path for path in found.paths if path.suffix.lower() not in _EIGHT_BITS]
     wide = [path for path in unsure if _images.header(path, found.options).wide]
-    return replace(found, levels=_images.levels(wide, found.options))
+    return replace(found, levels=_images.levels(found.name, wide, found.options))
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ import numpy as np
 from pydantic import AfterValidator, ConfigDict, Field
 from pydantic.dataclasses import dataclass as settings
 
+from metaloss.datasets._remarks import remark
 from metaloss.errors import DataError
 from metaloss.reading import open_regular
 
@@ -148,7 +149,7 @@ def in_bytes(image: Any, file: Path, options: ImageOptions, levels: Levels | Non
     return image.convert("L" if gray else "RGB")
 
 
-def levels(files: Sequence[Path], options: ImageOptions = USUAL_OPTIONS) -> Levels | None:
+def levels(name: str, files: Sequence[Path], options: ImageOptions = USUAL_OPTIONS) -> Levels | None:
     """What black and white are in files of more than eight bits, from all that these files use; None: there are none.
 
     Where all values are from 0 to 65535, white is the smallest of 255, 1023, 4095, 16383 and 65535 that none exceeds;
@@ -156,6 +157,9 @@ def levels(files: Sequence[Path], options: ImageOptions = USUAL_OPTIONS) -> Leve
 
     Raises:
         DataError: a file is no readable image, or a value is not finite.
+
+    Warns:
+        DataWarning: what the values are, and what becomes of them.
     """
     low, high, fraction = np.inf, -np.inf, False
     for file in files:
@@ -166,10 +170,14 @@ def levels(files: Sequence[Path], options: ImageOptions = USUAL_OPTIONS) -> Leve
         fraction = fraction or values.dtype.kind == "f"
     if low > high:
         return None
-    if low < 0 or high > _WHITES[-1]:
-        return Levels(low, high)
-    white = 1 if fraction and high <= 1 else next(white for white in _WHITES if high <= white)
-    return Levels(0.0, float(white))
+    black, white = low, high
+    if low >= 0 and high <= _WHITES[-1]:
+        black, white = 0.0, 1.0 if fraction and high <= 1 else float(next(x for x in _WHITES if high <= x))
+    remark(
+        f"{name}: {len(files)} images have more than 8 bits and use values from {low:g} to {high:g}: "
+        f"{black:g} becomes 0 and {white:g} becomes 255"
+    )
+    return Levels(black, white)
 
 
 def turned(image: Any, orientation: int) -> Any:

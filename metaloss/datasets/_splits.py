@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from metaloss.datasets import Dataset
+from metaloss.datasets._remarks import look_at
 from metaloss.errors import DataError
 
 
@@ -34,6 +35,9 @@ def join(name: str, train: Split, test: Split | None, classes: tuple[str, ...], 
 
     Raises:
         DataError: Shapes, types, counts or labels are not what they have to be.
+
+    Warns:
+        DataWarning: Images are constant, equal or of few grey levels.
     """
     splits = [train] if test is None else [train, test]
     for split in splits:
@@ -42,9 +46,11 @@ def join(name: str, train: Split, test: Split | None, classes: tuple[str, ...], 
         raise DataError(
             f"{test.where}: images: found {_size(test.pixels)}, expected {_size(train.pixels)} as in training"
         )
+    pixels = torch.cat([split.pixels for split in splits]).contiguous()  # cat keeps a permuted layout
+    look_at(name, pixels)
     return Dataset(
         name=name,
-        pixels=torch.cat([split.pixels for split in splits]).contiguous(),  # cat keeps a permuted layout
+        pixels=pixels,
         labels=torch.cat([split.labels for split in splits]),
         classes=classes,
         index=torch.cat([_index(split) for split in splits]),

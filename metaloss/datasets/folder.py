@@ -66,7 +66,7 @@ def _scanned(found: Files) -> tuple[Files, list[tuple[int, int]]]:
     headers = [header(file, found.options) for file in found.paths]
     wide = [file for file, x in zip(found.paths, headers, strict=True) if x.wide]
     gray = all(x.gray for x in headers)
-    return replace(found, gray=gray, levels=levels(wide, found.options)), [x.size for x in headers]
+    return replace(found, gray=gray, levels=levels(found.name, wide, found.options)), [x.size for x in headers]
 
 
 def class_names(root: Path) -> tuple[str, ...]:

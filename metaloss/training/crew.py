@@ -2,12 +2,13 @@
 
 import multiprocessing
 import signal
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
 from dataclasses import dataclass
 from typing import Any
 
-from metaloss.errors import Interrupted
+from metaloss.errors import DataWarning, Interrupted
 from metaloss.losses import Losses
 from metaloss.streams import Stream
 
@@ -76,6 +77,7 @@ class Crew:
 
 def _open(halt: Any, make: Callable[..., Any], given: tuple[Any, ...]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the first process's to hear
+    warnings.simplefilter("ignore", DataWarning)  # it has said them, too
     _mine.update(halt=halt, family=make(*given))
 
 
