@@ -136,8 +136,10 @@ def candidates(run: Run, n: int) -> list[Formula]:
         raise SettingsError(f"{run.folder}: genome '{kind}' searches for no formulas, and only those are eliminated")
     ledger, seen = Ledger(genome.filters, run.history()), Seen(genome.filters)
     found: list[Formula] = []
-    for formula in ledger.best(len(ledger.entries)):
-        if len(found) < n and not seen.why_not(formula):
+    for formula in ledger.ranked():
+        if len(found) == n:
+            break
+        if not seen.why_not(formula):
             seen.add(formula)
             found.append(formula)
     if not found:

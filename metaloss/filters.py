@@ -70,7 +70,7 @@ class Verdict:
     curve: Float[Tensor, " N"] | None = None
 
 
-@lru_cache(maxsize=1 << 13)
+@lru_cache(maxsize=1 << 11)
 def examine(e: Expression, filters: Filters) -> Verdict:
     """The first reason against an expression, if there is one, and the expression the right way up.
 

@@ -1,7 +1,8 @@
 """Every loss that a run has trained, with what it reached, told from its history."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 from metaloss.filters import Filters
@@ -11,9 +12,18 @@ from metaloss.sieve import Seen
 
 @dataclass
 class Entry:
-    """A loss and how much more than the control, cross-entropy on the same tasks, it reached each time."""
+    """A loss and how much more than the control, cross-entropy on the same tasks, it reached each time.
 
-    formula: Formula
+    A long search has a hundred thousand of them: what is kept is the text, a hundredth of the tree that it means.
+
+    Attributes:
+        text: what `Formula.parse` reads.
+        size: nodes of its expression.
+        leads: one for each time that it was trained without a failure.
+    """
+
+    text: str
+    size: int
     leads: list[float] = field(default_factory=list)
 
     @property
@@ -36,21 +46,27 @@ class Ledger:
         at_hand = {str(formula): formula for formula in formulas}
         for text, fitness in record.get("losses", ()):
             if text not in self.entries:
-                self.entries[text] = Entry(at_hand.get(text) or Formula.parse(text))
-                self.seen.add(self.entries[text].formula)
+                formula = at_hand.get(text) or Formula.parse(text)
+                self.entries[text] = Entry(text, formula.expression.size)
+                self.seen.add(formula)
             if fitness is not None:
                 self.entries[text].leads.append(fitness - record["control"])
 
+    def ranked(self) -> Iterator[Formula]:
+        """The losses of the whole search that trained without a failure, the best first."""
+        alive = [entry for entry in self.entries.values() if entry.leads]
+        for entry in sorted(alive, key=lambda entry: -entry.worth):
+            yield Formula.parse(entry.text)
+
     def best(self, n: int) -> list[Formula]:
         """The n best losses of the whole search, the best first."""
-        alive = [entry for entry in self.entries.values() if entry.leads]
-        return [entry.formula for entry in sorted(alive, key=lambda entry: -entry.worth)[:n]]
+        return list(islice(self.ranked(), n))
 
     def best_of_each_size(self) -> list[Formula]:
         """The best loss of every size, the smallest first."""
         found: dict[int, Entry] = {}
         for entry in self.entries.values():
-            size = entry.formula.expression.size
+            size = entry.size
             if entry.leads and (size not in found or entry.worth > found[size].worth):
                 found[size] = entry
-        return [found[size].formula for size in sorted(found)]
+        return [Formula.parse(found[size].text) for size in sorted(found)]

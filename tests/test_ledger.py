@@ -1,11 +1,14 @@
 """The ledger knows every loss of a run, and knows the same when it is told by the history."""
 
+import gc
 import json
 
 import pytest
 import torch
 
+from metaloss import sieve
 from metaloss.filters import Filters
+from metaloss.language.expression import Expression
 from metaloss.language.formula import Formula
 from metaloss.ledger import Entry, Ledger
 from metaloss.storage import plain
@@ -26,10 +29,9 @@ def names(formulas):
 
 
 def test_a_lead_is_counted_as_if_there_had_been_a_level_one_besides():
-    formula = Formula.parse(CE)
-    assert Entry(formula, [0.2]).worth == pytest.approx(0.1)
-    assert Entry(formula, [0.2, 0.2, 0.2]).worth == pytest.approx(0.15)
-    assert Entry(formula, [-0.2]).worth == pytest.approx(-0.1)
+    assert Entry(CE, 4, [0.2]).worth == pytest.approx(0.1)
+    assert Entry(CE, 4, [0.2, 0.2, 0.2]).worth == pytest.approx(0.15)
+    assert Entry(CE, 4, [-0.2]).worth == pytest.approx(-0.1)
 
 
 def test_one_that_often_led_stands_above_one_that_shone_once():
@@ -83,9 +85,29 @@ def test_a_ledger_told_by_the_history_equals_the_live_one():
         live.add(record)
         stored.append(json.dumps(plain(record)))
     told = Ledger(Filters(), map(json.loads, stored))
-    assert {k: (e.formula, e.leads) for k, e in told.entries.items()} == {
-        k: (e.formula, e.leads) for k, e in live.entries.items()
+    assert {k: (e.text, e.size, e.leads) for k, e in told.entries.items()} == {
+        k: (e.text, e.size, e.leads) for k, e in live.entries.items()
     }
     assert told.best(9) == live.best(9) and told.best_of_each_size() == live.best_of_each_size()
-    assert told.seen.texts == live.seen.texts and told.seen.entries == live.seen.entries
-    assert all(torch.equal(a, b) for a, b in zip(told.seen.curves, live.seen.curves, strict=True))
+    assert told.seen.digests == live.seen.digests and told.seen.entries == live.seen.entries
+    assert told.seen.curves == live.seen.curves
+
+
+def test_a_long_search_keeps_neither_trees_nor_tensors_of_what_it_has_trained():
+    found = ledger(line((CE, 0.6), (MSE, 0.65), (ROOT, None)))
+    kept, reached = [found.entries, vars(found.seen)], []
+    while kept:
+        reached.append(kept.pop())
+        if not isinstance(reached[-1], type):
+            kept += [x for x in gc.get_referents(reached[-1]) if not any(x is y for y in reached)]
+    assert CE in reached and len(found.seen.curves) == 3
+    assert not [x for x in reached if isinstance(x, Expression | torch.Tensor)]
+
+
+def test_a_full_cache_changes_nothing_that_is_told(monkeypatch):
+    lines = line((CE, 0.6), (MSE, 0.65), (LINEAR, 0.6), (ROOT, 0.1))
+    usual = ledger(lines)
+    sieve._look.cache_clear()
+    monkeypatch.setattr(sieve, "_look", sieve._look.__wrapped__)
+    assert usual.seen.curves == ledger(lines).seen.curves
+    assert usual.best(4) == ledger(lines).best(4)

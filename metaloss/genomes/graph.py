@@ -134,7 +134,7 @@ class Graph(Symbolic):
         return _mutant(nodes, dice), scale
 
 
-@lru_cache(maxsize=1 << 14)
+@lru_cache(maxsize=1 << 11)
 def decode(nodes: Nodes, scale: float = 1.0) -> Expression:
     """What a graph without circles computes, times a factor."""
 

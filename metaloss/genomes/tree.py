@@ -231,10 +231,10 @@ def replaced(e: Expression, place: int, by: Expression) -> Expression:
     return Expression(e.head, tuple(args), e.value)
 
 
-_node = lru_cache(maxsize=1 << 15)(Expression)  # what a child shares with its parent is looked at once
+_node = lru_cache(maxsize=1 << 13)(Expression)  # what a child shares with its parent is looked at once
 
 
-@lru_cache(maxsize=1 << 14)
+@lru_cache(maxsize=1 << 11)
 def _decoded(symbols: tuple[int, ...], values: tuple[float, ...]) -> Expression:
     def read(place: int) -> tuple[Expression, int]:
         """The tree that begins here, and the place behind it."""

@@ -60,7 +60,7 @@ def _absorbs(core: Expression) -> bool:
     return bool(core.args) and PRIMITIVES[core.head].parity < 0 and _absorbs(core.args[0])
 
 
-@lru_cache(maxsize=1 << 16)
+@lru_cache(maxsize=1 << 14)
 def _split(e: Expression) -> Signed:
     if e.is_constant:
         return (1, e) if e.value >= 0 else (-1, constant(-e.value))

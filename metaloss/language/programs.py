@@ -33,14 +33,14 @@ class Program:
     sign: int = 1
 
 
-@lru_cache(maxsize=1 << 14)
+@lru_cache(maxsize=1 << 11)
 def value_program(e: Expression) -> Program:
     """Computes the expression."""
     tape = _Tape()
     return tape.program(tape.forward(canonical(e)))
 
 
-@lru_cache(maxsize=1 << 14)
+@lru_cache(maxsize=1 << 11)
 def slope_program(e: Expression) -> Program:
     """Computes ∂e/∂logp, with p = exp(logp); only what a derivative needs is computed on the way."""
     tape = _Tape(plain=True)
