@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from metaloss import catalogue, storage
+from metaloss import catalogue, image_record, storage
 from metaloss._version import __version__
 from metaloss.election import elect, front, standing
 from metaloss.engines.local import Local
@@ -186,7 +186,7 @@ class Campaign:
         }
         loss = stands.criterion(row, about)
         card = f"# {self.run.name}\n\n{loss.describe()}, evolved on {names}.\n"
-        catalogue.save(self.run.folder / "loss", loss, card)
+        catalogue.save(self.run.folder / "loss", loss, card, image_record.read(self.run.folder))
         test = self._test(loss.losses())
         sizes = front(stands, reached) if self.ledger else []
         summary = {"choice": choice, "trainings": progress.trainings, **self._spared(), "front": sizes, "test": test}

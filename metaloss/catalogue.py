@@ -12,10 +12,11 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import nn
 
-from metaloss import reading, registry, storage, zoo
+from metaloss import image_record, reading, registry, storage, zoo
 from metaloss.criterion import Criterion, FormulaCriterion, GenomeCriterion
 from metaloss.dice import Dice
 from metaloss.errors import DamagedFile, SettingsError
+from metaloss.image_record import ImageRecord
 from metaloss.language.formula import Formula, reads_a_prediction
 from metaloss.population import Population
 
@@ -26,14 +27,18 @@ WEIGHTS_LIMIT = 1 << 28
 WRITTEN = (FormulaCriterion, GenomeCriterion)  # what `save` can write
 
 
-def save(folder: Path, criterion: Criterion, card: str) -> None:
+def save(folder: Path, criterion: Criterion, card: str, images: ImageRecord | None = None) -> None:
     """Write a loss to be shared: `loss.json`, its weights if it has any and `card.md`, each whole or not at all.
+
+    Beside them goes `images.json`, the record of the images that it has learned from, where that is known.
 
     Args:
         folder: made where it is not there.
         criterion: the loss.
         card: what a reader should know about it, in Markdown.
+        images: those that it has learned from; those of the folder that it was read from where None.
     """
+    images = images or images_of(criterion)
     folder.mkdir(exist_ok=True)
     table: dict[str, Any]
     if isinstance(criterion, GenomeCriterion):
@@ -45,6 +50,8 @@ def save(folder: Path, criterion: Criterion, card: str) -> None:
         assert isinstance(criterion, FormulaCriterion)
         table = {"kind": "formula", "formula": str(criterion.formula)}
     storage.write(folder / "card.md", card.encode())
+    if images is not None:
+        image_record.write(folder, images)
     about = {"format": FORMAT, **table, "about": criterion.about}
     storage.write(folder / "loss.json", (json.dumps(storage.plain(about), indent=1) + "\n").encode())
 
@@ -113,6 +120,16 @@ def _suggestion(text: str, parent: Path) -> str:
     return registry.suggestion("loss", Path(text).name if "/" in text else text, known)
 
 
+def images_of(loss: nn.Module) -> ImageRecord | None:
+    """Which images a loss has learned from, as the folder that it was read from tells; None: it does not.
+
+    Raises:
+        DamagedFile: the record does not check out.
+    """
+    folder = loss.folder if isinstance(loss, Criterion) else None
+    return None if folder is None else image_record.read(folder)
+
+
 def shipped() -> list[str]:
     """The names of the evolved losses that come with the package."""
     return sorted(path.parent.name for path in SHIPPED.glob("*/loss.json"))
@@ -139,9 +156,12 @@ def _read(folder: Path) -> Criterion:
     path = folder / "loss.json"
     table = _table(path)
     try:
-        if table["kind"] == "formula":
-            return FormulaCriterion(Formula.parse(table["formula"]), table["about"])
-        return _network(folder, table)
+        formula = table["kind"] == "formula"
+        loss: Criterion = (
+            FormulaCriterion(Formula.parse(table["formula"]), table["about"]) if formula else _network(folder, table)
+        )
+        loss.folder = folder.absolute()  # the working folder may change before it is asked for
+        return loss
     except SettingsError as error:
         raise DamagedFile(f"{path}: {printable(str(error))[:400]}") from None
 

@@ -1,6 +1,7 @@
 """One loss for ordinary training: a drop-in for `torch.nn.CrossEntropyLoss`."""
 
 from dataclasses import fields
+from pathlib import Path
 from typing import Any, Literal, Self
 
 import torch
@@ -50,6 +51,7 @@ class Criterion(nn.Module):
 
     OPTIONS = ("weight", "reduction", "label_smoothing", "ignore_index", "normalise")
     classes: int | None = None  # the one number of classes it works for; None: any
+    folder: Path | None = None  # that it was read from
 
     def __init__(
         self,
@@ -90,7 +92,9 @@ class Criterion(nn.Module):
         """
         for name in set(options) - set(self.OPTIONS):
             raise TypeError(registry.unknown("option", name, self.OPTIONS))
-        return self._copy(**{**{name: getattr(self, name) for name in self.OPTIONS}, **options})
+        copy = self._copy(**{**{name: getattr(self, name) for name in self.OPTIONS}, **options})
+        copy.folder = self.folder
+        return copy
 
     def _copy(self, **options: Any) -> Self:
         raise NotImplementedError

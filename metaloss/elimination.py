@@ -14,13 +14,14 @@ import torch
 from pydantic import ConfigDict, Field, model_validator
 from pydantic.dataclasses import dataclass as settings
 
-from metaloss import catalogue, registry, storage
+from metaloss import catalogue, image_record, registry, storage
 from metaloss._version import __version__
 from metaloss.campaign import Silent
 from metaloss.criterion import FormulaCriterion
 from metaloss.engines.local import Local
 from metaloss.errors import SettingsError
 from metaloss.genomes._symbolic import Symbolic
+from metaloss.image_record import ImageRecord
 from metaloss.kinds import Opened, opened, read
 from metaloss.language.formula import Formula
 from metaloss.ledger import Ledger
@@ -121,7 +122,10 @@ def eliminate(
         }  # fmt: skip
         reporter.eliminating(found, len(first))
         records = _play(rounds, wanted.stages, [str(f) for f in first], reporter)
-        return _finish(found, records, reporter)
+        # Every stage chooses by its own families' images, beside those that the search has learned from.
+        learned = [image_record.of(e.dataset) for ground in grounds.values() for e in ground]
+        images = image_record.joined([image_record.read(found.folder) or ImageRecord(), *learned])
+        return _finish(found, records, images, reporter)
 
 
 def candidates(run: Run, n: int) -> list[Formula]:
@@ -176,7 +180,7 @@ def row(record: dict[str, Any]) -> dict[str, Any]:
     return {**budget, "losses": len(record["accuracy"]), **reached}
 
 
-def _finish(run: Run, records: list[dict[str, Any]], reporter: Any) -> Eliminated:
+def _finish(run: Run, records: list[dict[str, Any]], images: ImageRecord, reporter: Any) -> Eliminated:
     """Save the winner, the picture and, last, the summary."""
     folder, last = run.folder / FOLDER, records[-1]
     ranking = sorted(zip(last["asked"]["losses"], last["worth"], strict=True), key=lambda pair: -pair[1])
@@ -185,7 +189,7 @@ def _finish(run: Run, records: list[dict[str, Any]], reporter: Any) -> Eliminate
     about = {"evolved on": ", ".join(f.name for f in run.settings.families), "eliminated on": names, "run": run.name,
              "stages": rows, "metaloss": __version__}  # fmt: skip
     best = FormulaCriterion(Formula.parse(ranking[0][0]), about)
-    catalogue.save(folder / "loss", best, _card(run, best, names, rows))
+    catalogue.save(folder / "loss", best, _card(run, best, names, rows), images)
     _plot(records, folder / "ranks.png")
     summary = {"run": run.name, "stages": rows, "ranking": [{"formula": f, "accuracy": x} for f, x in ranking]}
     run.write(f"{FOLDER}/summary.json", summary)

@@ -59,11 +59,13 @@ def refine(
     Raises:
         SettingsError: no such loss, one that is no formula or has no constants, or a setting that cannot be.
     """
+    found = catalogue.load(loss, Path(out))
     named = {"strategy": {"kind": strategy} if isinstance(strategy, str) else strategy} if strategy else {}
     where = {"tasks": [tasks] if isinstance(tasks, str) else list(tasks)} if tasks else {}
     chosen = resolved(loss, settings.merged(where, named, others), Path(runs))
     how = {"reporter": reporter, "stop": stop}
-    return compare(search.start(chosen, Path(out), **how).folder, **how)
+    before = catalogue.images_of(found)
+    return compare(search.start(chosen, Path(out), before=before, **how).folder, **how)
 
 
 def resolved(loss: str | Path | nn.Module | Formula, changes: dict[str, Any], runs: Path) -> settings.Settings:

@@ -17,10 +17,11 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from metaloss import compiled, registry, settings, storage
+from metaloss import compiled, image_record, registry, settings, storage
 from metaloss._version import __version__
 from metaloss.codec import pack, unpack
 from metaloss.errors import DamagedFile, DiskError, SettingsError
+from metaloss.image_record import ImageRecord
 from metaloss.kinds import Opened, TaskFamily
 from metaloss.population import Population
 from metaloss.settings import Settings
@@ -97,8 +98,14 @@ class Run:
         storage.write(self.folder / name, (json.dumps(storage.plain(value), indent=1) + "\n").encode())
 
 
-def create(parent: Path, chosen: Settings, provenance: dict[str, Any]) -> Run:
+def create(parent: Path, chosen: Settings, provenance: dict[str, Any], images: ImageRecord | None = None) -> Run:
     """A new folder under `parent`; nothing that exists is touched.
+
+    Args:
+        parent: where it is made.
+        chosen: the settings.
+        provenance: where its numbers come from.
+        images: those that its losses learn from.
 
     Raises:
         DiskError: the folder cannot be made.
@@ -106,6 +113,7 @@ def create(parent: Path, chosen: Settings, provenance: dict[str, Any]) -> Run:
     files = {
         "config.toml": settings.toml(chosen),
         "provenance.json": (json.dumps(provenance, indent=1) + "\n").encode(),
+        image_record.FILE: storage.record_bytes((images or ImageRecord()).table()),
     }
     return Run(made(parent, default_name(chosen), files, "run"), chosen)
 

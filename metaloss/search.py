@@ -10,13 +10,15 @@ from typing import Any
 
 import torch
 
-from metaloss import catalogue, settings, storage
+from metaloss import catalogue, image_record, settings, storage
 from metaloss.campaign import Campaign, Reporter, Silent
 from metaloss.criterion import Criterion
+from metaloss.datasets import Dataset
 from metaloss.engines.local import Local
 from metaloss.errors import DamagedFile, SettingsError
 from metaloss.genomes import Genome
 from metaloss.genomes._symbolic import Symbolic
+from metaloss.image_record import ImageRecord
 from metaloss.kinds import Opened, Trainings, opened
 from metaloss.ledger import Ledger
 from metaloss.run import Progress, Run, conditions, create, find, provenance
@@ -77,11 +79,23 @@ def evolve(
     return start(chosen, Path(out), time_limit=time_limit, reporter=reporter, stop=stop)
 
 
-def start(chosen: Settings, out: Path, **how: Any) -> Result:
-    """Make a new run with these settings and carry it through (`how`: as for `evolve`)."""
+def start(chosen: Settings, out: Path, *, before: ImageRecord | None = None, **how: Any) -> Result:
+    """Make a new run with these settings and carry it through.
+
+    Args:
+        chosen: the settings.
+        out: the folder that the run's folder is made in.
+        before: images that were learned from before, by a loss that the search starts with.
+        how: as for `evolve`.
+
+    Raises:
+        SettingsError: images of a family's test were learned from before, or are another family's to learn from.
+    """
     device = pick(chosen.device)
     families = [opened(family, device) for family in chosen.families]
-    run = create(out, chosen, provenance(chosen, families, device))
+    images = image_record.joined([before or ImageRecord(), *(image_record.of(e.dataset) for e in families)])
+    _untouched(families, images)
+    run = create(out, chosen, provenance(chosen, families, device), images)
     return _carry(run, families, device, **how)
 
 
@@ -119,6 +133,16 @@ def pick(device: str) -> torch.device:
     if device == "cuda" and not torch.cuda.is_available():
         raise SettingsError("device 'cuda' was asked for and no GPU is to be seen  (metaloss doctor)")
     return torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def _untouched(families: Sequence[Opened], images: ImageRecord) -> None:
+    """Raise a SettingsError where the search would learn from a family's test images, or its first loss has."""
+    for e in families:
+        if isinstance(e.dataset, Dataset) and (n := images.seen(e.dataset, torch.cat(e.pools["test"]))):
+            raise SettingsError(
+                f"{e.family.name}: {n} of the test images are among those that the loss before or another family "
+                "learns from, so no test would be fair; leave out one of the two"
+            )
 
 
 def _same(old: Settings, changes: dict[str, Any]) -> Settings:

@@ -195,9 +195,11 @@ def test_a_missing_parent_is_made(tmp_path, chosen):
 def test_the_folder_holds_what_the_documentation_says_and_no_scratch(finished):
     assert {path.name for path in finished.iterdir()} == {
         *("config.toml", "provenance.json", "history.jsonl", "timing.jsonl", "summary.json", "lock"),
-        *("checkpoint", "loss", "plots"),
+        *("checkpoint", "loss", "plots", "images.json"),
     }
-    assert {path.name for path in (finished / "loss").iterdir()} == {"loss.json", "weights.safetensors", "card.md"}
+    assert {path.name for path in (finished / "loss").iterdir()} == {
+        *("loss.json", "weights.safetensors", "card.md", "images.json")
+    }
     assert {path.name for path in (finished / "plots").iterdir()} == {
         *("fitness.png", "fitness.pdf", "phenotype.png", "phenotype.pdf")
     }

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import torch
 from pydantic import BaseModel, ConfigDict, Field
 
 from metaloss import kinds, registry
@@ -169,7 +170,7 @@ def _exposures(
     Raises:
         SettingsError: a run has learned from test images, and that is not allowed.
     """
-    all_of_them = [[exposed(x, e) for x in found] for e in opened]
+    all_of_them = [[exposed(x, e.dataset, torch.cat(e.pools["test"])) for x in found] for e in opened]
     for e, row in zip(opened, all_of_them, strict=True):
         for x, one in zip(found, row, strict=True):
             if one.refusal and not allow:

@@ -67,6 +67,12 @@ def _contestant(spec: Any, runs: Path, taken: set[str]) -> Contestant:
     return Contestant(next(x for x in (label, *numbers) if x not in taken), loss, run, name)
 
 
+def traced(label: str, spec: Any, loss: Criterion, runs: Path) -> Contestant:
+    """A loss with the name or the run that it comes from, under a label."""
+    name = _name(spec, loss)
+    return Contestant(label, loss, None if name else _run_of(spec, loss, runs), name)
+
+
 def _name(spec: Any, loss: Criterion) -> str:
     """The published or shipped loss that this one is; a file may call itself what it likes."""
     name = spec if isinstance(spec, str | Path) else loss.about.get("name")

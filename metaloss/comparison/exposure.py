@@ -1,6 +1,5 @@
-"""Whether a loss has seen the images that it is to be tested on."""
+"""Whether a loss has seen the images that it is to be tested on: every command that judges losses asks here."""
 
-import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,29 +7,26 @@ from functools import lru_cache
 from typing import Any
 
 import torch
-from jaxtyping import Int
-from torch import Tensor
 
-from metaloss import catalogue, zoo
+from metaloss import catalogue, image_record, zoo
 from metaloss.comparison.contestants import Contestant
 from metaloss.datasets import Dataset, load
 from metaloss.errors import DamagedFile, MetalossError
-from metaloss.families import Episodes
+from metaloss.image_record import LEARNED_FROM, ImageRecord, Rows, Source
 from metaloss.pools import pools
 from metaloss.run import Run, digest_of
 
 PUBLISHED = "none here: a published formula"
-LEARNED_FROM = ("train", "validation")  # evolution and the choice of the winner; the test pool feeds nothing back
 
 
 @dataclass(frozen=True)
 class Exposure:
-    """What a family's data is to a loss.
+    """What a data set is to a loss.
 
     Attributes:
         data: "same" or "new" data set, "none" for a published formula, "unknown" where nothing tells.
         classes: "same", "some new" or "new" classes, or "unknown".
-        seen: how many of the family's test images the run has learned from.
+        seen: how many of the test images the loss has learned from.
         doubt: why they may be more than is known; "" where that is sure.
     """
 
@@ -51,80 +47,83 @@ class Exposure:
         return f"has learned from {self.seen} of the test images" if self.seen else self.doubt
 
 
-def exposed(one: Contestant, episodes: Episodes) -> Exposure:
-    """What a family's data is to a loss."""
-    if one.run is not None:
-        recorded = _provenance(one.run)
-        return _worst([_one(recorded, f.name, f.dataset, episodes) for f in one.run.settings.families])
+def exposed(one: Contestant, test: Dataset, tested: Rows) -> Exposure:
+    """What a data set is to a loss that is to be tested on these of its images."""
     if zoo.published(one.name):
         return Exposure("none")
+    record = _record(one, test)
+    if record is None:
+        return Exposure()
+    seen = record.seen(test, tested)
+    # Most of what was learned from lies here: the same images, of which some came or went.
+    same = 2 * int(torch.isin(record.digests, test.digests).sum()) > len(record.digests)
+    return _worst([_known(source, test, seen, same) for source in record.sources])
+
+
+def _known(source: Source, test: Dataset, seen: int, same: bool) -> Exposure:
+    """What a data set is to a loss that has learned from another one."""
+    same = same or source.fingerprint == test.fingerprint()
+    data = ("same" if same else "new") if source.classes else "unknown"
+    # An official test split is never learned from, in whatever version of the data.
+    unsure = not source.listed and source.name == test.name and not test.test.any()
+    doubt = "may have learned from the test images, which are not on record one by one" if unsure else ""
+    return Exposure(data, _classes(source, test), seen, doubt)
+
+
+def _record(one: Contestant, test: Dataset) -> ImageRecord | None:
+    """The images that a loss has learned from; None where nothing tells."""
     if one.name:
         shipped: Any = catalogue.load(one.name)  # what a file says of itself is not to be trusted
-        return _worst([_shipped(name, episodes) for name in shipped.about["data sets"].split(", ")])
-    return Exposure()
+        names = shipped.about["data sets"].split(", ")
+        return image_record.joined(image_record.of(test) if x == test.name else _of_source(x) for x in names)
+    record = catalogue.images_of(one.criterion)
+    if record is None and one.run is not None:
+        record = image_record.read(one.run.folder) or _of_old_run(one.run)
+    return record
 
 
-def _shipped(dataset: str, episodes: Episodes) -> Exposure:
-    """What a family's data is to a loss that comes with the package, as the package cuts its data sets."""
+def _of_old_run(run: Run) -> ImageRecord:
+    """The images of a run that kept no record of them: as its data sets are cut, where they are here unchanged."""
+    recorded = _provenance(run)
+    return image_record.joined(_of_family(recorded, family.name, family.dataset) for family in run.settings.families)
+
+
+def _of_family(recorded: dict[str, Any], name: str, dataset: str) -> ImageRecord:
     try:
-        data = episodes.dataset if dataset == episodes.family.dataset else _loaded(dataset)
+        data = _loaded(dataset)
     except MetalossError:
-        return Exposure()
-    return _known(data, episodes)
+        return _unknown(dataset)
+    rows = {pool: digest_of(torch.cat(part.rows)) for pool, part in pools(data).items()}
+    known = recorded["data"][name]["pools"]
+    same = recorded["conditions"].get(f"data {name}") == data.fingerprint()
+    if same and all(known[pool]["sha256"] == rows[pool] for pool in LEARNED_FROM):
+        return image_record.of(data)
+    return _unknown(data.name, tuple(data.classes))
 
 
-def _one(recorded: dict[str, Any], name: str, dataset: str, episodes: Episodes) -> Exposure:
-    """The same for one family of a run."""
-    test, here = episodes.dataset, dataset == episodes.family.dataset
+def _of_source(dataset: str) -> ImageRecord:
     try:
-        data = test if here else _loaded(dataset)
+        return image_record.of(_loaded(dataset))
     except MetalossError:
-        return Exposure("unknown")
-    if recorded["conditions"].get(f"data {name}") != data.fingerprint():
-        # An official test split is never learned from, in whatever version of the data.
-        doubt = "" if not here or data.test.any() else "learned from another version of these images"
-        return Exposure("same" if here else "unknown", _classes(data, test), doubt=doubt)
-    rows = {pool: torch.cat(part.rows) for pool, part in pools(data).items()}
-    if any(recorded["data"][name]["pools"][pool]["sha256"] != digest_of(rows[pool]) for pool in LEARNED_FROM):
-        return Exposure("same" if here else "new", _classes(data, test), doubt="learned from pools cut another way")
-    return _known(data, episodes)
+        return _unknown(dataset)
 
 
-def _known(data: Dataset, episodes: Episodes) -> Exposure:
-    """What a family's data is to a loss that has learned from a data set's pools as they are cut here."""
-    test, cut = episodes.dataset, pools(data)
-    learned = torch.cat([torch.cat(cut[pool].rows) for pool in LEARNED_FROM])
-    same = data.fingerprint() == test.fingerprint()
-    return Exposure("same" if same else "new", _classes(data, test), _seen(data, learned, episodes, same))
+def _unknown(name: str, classes: tuple[str, ...] = ()) -> ImageRecord:
+    """What is known of a loss that learned from images that are not here, or are not those of then."""
+    return ImageRecord((Source(name, "", classes, listed=False),))
 
 
-def _seen(data: Dataset, learned: Int[Tensor, " N"], episodes: Episodes, same: bool) -> int:
-    """How many test images were learned from: by their place in the same data set, by their pixels in another one."""
-    tested, known = torch.cat(episodes.pools["test"]), set(learned.tolist())
-    if same:
-        return len(known & set(tested.tolist()))
-    test = episodes.dataset
-    # A picture that the family's own pools hold twice is not the run's doing.
-    own = _pictures(test, torch.cat([torch.cat(episodes.pools[pool]) for pool in LEARNED_FROM]))
-    return len((_pictures(data, learned) & _pictures(test, tested)) - own)
-
-
-def _pictures(data: Dataset, rows: Int[Tensor, " N"]) -> set[bytes]:
-    shape = repr(tuple(data.pixels.shape[1:])).encode()
-    return {hashlib.blake2b(x.tobytes(), key=shape, digest_size=16).digest() for x in data.pixels[rows].numpy()}
-
-
-def _classes(data: Dataset, test: Dataset) -> str:
+def _classes(source: Source, test: Dataset) -> str:
     """What the test's classes are beside those learned from, by their names."""
-    if data.name != test.name and not set(data.classes) & set(test.classes):
+    if source.name != test.name and not set(source.classes) & set(test.classes):
         return "new"
-    return "same" if set(test.classes) <= set(data.classes) else "some new"
+    return "same" if set(test.classes) <= set(source.classes) else "some new"
 
 
 def _worst(found: Sequence[Exposure]) -> Exposure:
-    """What several families come to: refused where one is, and as familiar as the most familiar one."""
+    """What several data sets come to: refused where one is, and as familiar as the most familiar one."""
     order = ("same", "unknown", "new", "none")
-    return min(found, key=lambda x: (not x.refusal, order.index(x.data)))
+    return min(found, key=lambda x: (not x.refusal, order.index(x.data)), default=Exposure())
 
 
 def _provenance(run: Run) -> dict[str, Any]:

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from metaloss.comparison import contestants
 from metaloss.comparison.contestants import CE, Contestant
 from metaloss.comparison.exposure import exposed
@@ -58,12 +60,9 @@ def unseen(entry: Entry, whole: Episodes, allow: bool, warn: Callable[[str], Non
     Raises:
         SettingsError: a loss that was named has, and that is not allowed.
     """
-    none = tuple(rows[:0] for rows in whole.pools["validation"])
-    every = {"train": none, "validation": none, "test": whole.pools["validation"]}
-    episodes = Episodes(whole.family, whole.dataset, whole.images, every)
     kept = []
     for x in entry.found:
-        seen = _seen(x, episodes)
+        seen = _seen(x, whole)
         if seen and not allow and x.label not in entry.usual:
             ways = "--images test takes the meta-test pool alone, --allow-seen goes on all the same"
             raise SettingsError(f"{x.label} {seen}, which would flatter it  ({ways})")
@@ -74,7 +73,7 @@ def unseen(entry: Entry, whole: Episodes, allow: bool, warn: Callable[[str], Non
     return kept
 
 
-def _seen(x: Contestant, episodes: Episodes) -> str:
+def _seen(x: Contestant, whole: Episodes) -> str:
     """What a loss has learned from these images, in words; "" where it has not."""
-    found = exposed(x, episodes)
+    found = exposed(x, whole.dataset, torch.cat(whole.pools["validation"]))
     return f"has learned from {found.seen} of these images" if found.seen else found.doubt

@@ -13,6 +13,10 @@ from torch import nn
 
 from metaloss import catalogue, storage
 from metaloss.campaign import Silent
+from metaloss.comparison.contestants import traced
+from metaloss.comparison.exposure import exposed
+from metaloss.criterion import Criterion
+from metaloss.datasets import Dataset
 from metaloss.errors import Interrupted, SettingsError
 from metaloss.search import pick
 from metaloss.training import records, results
@@ -106,6 +110,7 @@ def start(
     entrants = entered(chosen.loss, loaded, material.classes)
     job = Job(Path(), chosen, material, entrants, device, given.get("model"), reporter, stop)
     job.check()
+    _warn_of_leaks(job, list(losses or chosen.loss), Path(runs))
     job.folder = records.create(out, chosen, material, sys.argv, device)
     keep(
         job.folder, [x for x, spec in zip(entrants, losses or chosen.loss, strict=True) if isinstance(spec, str | Path)]
@@ -143,6 +148,18 @@ def go_on(
     if chosen.devices > 1 and records.summary(folder) is None:
         job.check()
     return _carry(job)
+
+
+def _warn_of_leaks(job: Job, specs: Sequence[Any], runs: Path) -> None:
+    """Say which losses have learned from test images; to train with them is fair, to judge them by these is not."""
+    material = job.material
+    if not isinstance(material.dataset, Dataset):
+        return
+    for x, spec in zip(job.entrants, specs, strict=True):
+        if isinstance(x.loss, Criterion):
+            one = traced(x.label, spec, x.loss, runs)
+            if refusal := exposed(one, material.dataset, material.shares.test).refusal:
+                job.reporter.warning(f"{x.label} {refusal}, so its test accuracy is too optimistic")
 
 
 def needed() -> None:
