@@ -1,16 +1,19 @@
-"""The folder is the registry: a genome, strategy or classifier is one file, and its name is the file's."""
+"""The folder is the registry: a genome, strategy or classifier is one file, and its name is the file's.
+
+The user's own folders and other packages are searched as the package's own folders are (`metaloss.plugins`).
+"""
 
 import difflib
-import pkgutil
 from collections.abc import Iterable, Mapping
 from dataclasses import fields, is_dataclass
 from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import Any, get_args, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
-from metaloss import hints
+from metaloss import hints, plugins
 from metaloss.errors import SettingsError
 
 DATA = ("task family", "data", "data source")  # of which a folder of images may be one
@@ -18,21 +21,65 @@ KINDS = {"genomes": "genome", "strategies": "strategy", "classifiers": "classifi
 
 
 def names(kind: str) -> list[str]:
-    """The names of one kind ("genomes", "strategies", "classifiers"), read off the folder; nothing is imported."""
-    folder = Path(__file__).parent / kind
-    return sorted(m.name for m in pkgutil.iter_modules([str(folder)]) if not m.name.startswith("_"))
+    """The names of one kind ("genomes", "strategies", "classifiers"), read off the folders; nothing is imported."""
+    own = own_names(kind)
+    return sorted([*own, *plugins.found(kind, own)])
+
+
+def own_names(kind: str) -> list[str]:
+    """The names of those that come with the package."""
+    return plugins.files(Path(__file__).parent / kind)
 
 
 def part(kind: str, name: str) -> type:
-    """The class that the file `metaloss/<kind>/<name>.py` exports: the one name of its `__all__`.
+    """The class that the file `<kind>/<name>.py` exports: the one name of its `__all__`.
 
     Raises:
-        SettingsError: the name is not known; the message says what is.
+        SettingsError: the name is not known, and the message says what is; or it is a plugin that does not work.
     """
-    if name not in names(kind):
-        raise SettingsError(unknown(KINDS[kind], name, names(kind), f"metaloss list {kind}"))
+    own = own_names(kind)
+    others = plugins.found(kind, own)
+    if name in others:
+        return _plugin(others[name])
+    if name not in own:
+        raise plugins.UnknownPart(
+            unknown(KINDS[kind], name, sorted([*own, *others]), f"metaloss list {kind}"), kind, name
+        )
     module = import_module(f"metaloss.{kind}.{name}")
     return getattr(module, module.__all__[0])
+
+
+def _plugin(plugin: plugins.Plugin) -> type:
+    """The class of a plugin, which from now on goes by the plugin's name.
+
+    Raises:
+        SettingsError: there is no such class.
+    """
+    cls = plugin.load()
+    if isinstance(cls, ModuleType):
+        exported = getattr(cls, "__all__", None)
+        given = "it has none" if exported is None else f"got {exported!r}"
+        names = list(exported) if isinstance(exported, list | tuple) else []
+        if len(names) != 1 or not hasattr(cls, names[0]):
+            raise SettingsError(f"{plugin.origin}: __all__ must hold one name, the class of the part; {given}")
+        cls = getattr(cls, names[0])
+    if not isinstance(cls, type):
+        raise SettingsError(f"{plugin.origin}: a part is a class, got {cls!r}  (plugin {plugin.label})")
+    if lacking := sorted(_members(plugin.kind) - {*dir(cls), *getattr(cls, "__dataclass_fields__", ())}):
+        what = f"{cls.__name__} has no {', '.join(lacking)}"
+        raise SettingsError(f"{plugin.origin}: {what}, which a {KINDS[plugin.kind]} needs  (plugin {plugin.label})")
+    _PLUGINS[cls] = plugin.name
+    return cls
+
+
+_PLUGINS: dict[type, str] = {}
+
+
+def _members(kind: str) -> set[str]:
+    """What every part of a kind has, by its protocol."""
+    protocol = getattr(import_module(f"metaloss.{kind}"), KINDS[kind].capitalize())
+    own = [cls for cls in protocol.__mro__ if cls.__module__.startswith("metaloss.")]
+    return {name for cls in own for name in {**vars(cls), **cls.__annotations__} if not name.startswith("_")}
 
 
 def build(kind: str, table: Mapping[str, Any], where: str = "settings") -> Any:
@@ -45,8 +92,9 @@ def build(kind: str, table: Mapping[str, Any], where: str = "settings") -> Any:
         raise SettingsError(f"{where}: needs a kind, one of {', '.join(names(kind))}")
     try:
         cls = part(kind, str(table["kind"]))
-    except SettingsError as error:
-        raise SettingsError(str(error) if where in KINDS.values() else f"{where}: {error}") from None
+    except plugins.UnknownPart as error:
+        text = str(error) if where in KINDS.values() else f"{where}: {error}"
+        raise plugins.UnknownPart(text, error.kind, error.name) from None
     return validated(cls, {k: v for k, v in table.items() if k != "kind"}, where)
 
 
@@ -125,8 +173,8 @@ def merged(*tables: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def kind(part: Any) -> str:
-    """The name that a part of the package is built by: its module's."""
-    return type(part).__module__.rpartition(".")[2]
+    """The name that a part is built by: its module's, or its plugin's."""
+    return _PLUGINS.get(type(part)) or type(part).__module__.rpartition(".")[2]
 
 
 def table(part: Any) -> dict[str, Any]:

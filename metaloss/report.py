@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from metaloss import catalogue, datasets, families, kinds, phenotype, plots, registry, storage, zoo
+from metaloss import catalogue, datasets, families, kinds, phenotype, plots, plugins, registry, storage, zoo
 from metaloss.console import summary_lines
 from metaloss.criterion import Criterion, FormulaCriterion
 from metaloss.engines.local import Local
@@ -63,7 +63,8 @@ def listing(kind: str, out: Path) -> list[dict[str, Any]]:
     if kind == "tables":
         return [{"name": name, "about": published.about(name)} for name in published.names()]
     package, known = ("datasets", datasets.names()) if kind == "data" else (kind, registry.names(kind))
-    return [{"name": name, "about": _headline(f"metaloss.{package}.{name}")} for name in known]
+    others = plugins.found(package)
+    return [_plugin(others[name]) if name in others else _own(package, name) for name in known]
 
 
 def describe(spec: str, out: Path) -> dict[str, Any]:
@@ -286,8 +287,21 @@ def _plain(family: Any) -> dict[str, Any]:
     return {k: v for k, v in dataclasses.asdict(family).items() if k != "name"}
 
 
-def _headline(module: str) -> str:
+def _own(package: str, name: str) -> dict[str, Any]:
+    spec = find_spec(f"metaloss.{package}.{name}")
+    return {"name": name, "about": _headline(Path(spec.origin)) if spec and spec.origin else ""}
+
+
+def _plugin(plugin: plugins.Plugin) -> dict[str, Any]:
+    """A plugin's line, which also says where it comes from; a file with a mistake does not hide the others."""
+    source = plugin.source()
+    try:
+        about = _headline(source) if source else ""
+    except (OSError, ValueError, SyntaxError) as error:
+        about = f"cannot be read: {error}"
+    return {"name": plugin.name, "about": f"{about}  ({plugin.origin})".strip(), "origin": plugin.origin}
+
+
+def _headline(path: Path) -> str:
     """The first line of a module's docstring, read and not imported."""
-    spec = find_spec(module)
-    source = Path(spec.origin).read_text(encoding="utf-8") if spec and spec.origin else ""
-    return (ast.get_docstring(ast.parse(source)) or "").partition("\n")[0]
+    return (ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "").partition("\n")[0]

@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from metaloss import compiled, image_record, registry, settings, storage
+from metaloss import compiled, image_record, plugins, registry, settings, storage
 from metaloss._version import __version__
 from metaloss.codec import pack, unpack
 from metaloss.errors import DamagedFile, DiskError, SettingsError
@@ -205,8 +205,19 @@ def located(spec: str | Path, parent: Path, resolve: Callable[[dict[str, Any]], 
             try:
                 return folder, resolve(settings.read(path))
             except SettingsError as error:
+                if isinstance(error, plugins.UnknownPart) and (known := _recorded(folder, error)):
+                    raise SettingsError(f"{path}: {error}  It was {known}: {plugins.HINT}") from None
                 raise DamagedFile(f"{path}: {error}") from None
     return None
+
+
+def _recorded(folder: Path, missing: plugins.UnknownPart) -> str:
+    """What a run's provenance says of the plugin that it used; empty where it used none of this name."""
+    try:
+        conditions = json.loads((folder / "provenance.json").read_bytes())["conditions"]
+        return f"the plugin {missing.kind}/{missing.name}, {conditions[f'plugin {missing.kind}/{missing.name}']}"
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
 
 
 def missing(what: str, spec: str | Path, parent: Path) -> str:
@@ -244,14 +255,19 @@ def provenance(chosen: Settings, episodes: Sequence[Opened], device: torch.devic
     return {
         "command": sys.argv,
         "seed": chosen.seed,
-        "conditions": conditions(episodes, device),
+        "conditions": conditions(episodes, device, chosen),
         "data": {e.family.name: _images(e) for e in episodes},
     }
 
 
-def conditions(episodes: Sequence[Opened], device: torch.device) -> dict[str, str]:
-    """What must be the same for a resumed run to go on as if it had not stopped."""
-    return {**surroundings(device), **{f"data {e.family.name}": e.dataset.fingerprint() for e in episodes}}
+def conditions(episodes: Sequence[Opened], device: torch.device, chosen: Settings | None = None) -> dict[str, str]:
+    """What must be the same for a resumed run to go on as if it had not stopped; `chosen`: of a search."""
+    data = {f"data {e.family.name}": e.dataset.fingerprint() for e in episodes}
+    parts = [("datasets", e.family.dataset.partition(":")[0]) for e in episodes]
+    parts += [("classifiers", e.family.classifier["kind"]) for e in episodes if isinstance(e.family, TaskFamily)]
+    if chosen:
+        parts += [("genomes", chosen.genome["kind"]), ("strategies", chosen.strategy["kind"])]
+    return {**surroundings(device), **data, **plugins.versions(parts)}
 
 
 def surroundings(device: torch.device, packages: Sequence[str] = ("torch", "numpy")) -> dict[str, str]:

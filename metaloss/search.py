@@ -257,7 +257,7 @@ def _recognise(run: Run, families: list[Opened], device: torch.device, allow: bo
         old = {**table["conditions"], **(table["resumed"][-1] if table.get("resumed") else {})}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DamagedFile(f"{path}: not the provenance of a run: {error}") from None
-    now = conditions(families, device)
+    now = conditions(families, device, run.settings)
     different = [f"{k}: was {old.get(k)}, is {now[k]}" for k in now if old.get(k) != now[k]]
     if not different:
         return

@@ -6,7 +6,7 @@ import re
 import sys
 from pathlib import Path
 
-from metaloss import catalogue, genomes
+from metaloss import catalogue, genomes, registry
 from metaloss.criterion import Criterion
 from metaloss.errors import DamagedFile, SettingsError
 from metaloss.language.expression import TERMINALS
@@ -128,7 +128,8 @@ def warm(folder):
     """Everything that is loaded on first use is loaded now."""
     for text in ("-y*logp", "q", "q(", "$", "1e999"):
         read_text(text)
-    for table in ({"kind": "formula"}, {"kind": "mln", "genome": {"features": 0}}, {"kind": "mln", "genome": {}}):
+    kinds = [{"kind": kind, "genome": {}} for kind in ("unknown", *registry.names("genomes"))]
+    for table in ({"kind": "formula"}, {"kind": "mln", "genome": {"features": 0}}, *kinds):
         (folder / "loss.json").write_text(json.dumps({"format": 1, "formula": "q", "about": {}, **table}))
         with contextlib.suppress(DamagedFile):
             catalogue.load(folder)

@@ -20,6 +20,7 @@ LAYERS = (
         "language",
         "registry",
         "hints",
+        "plugins",
         "storage",
         "reading",
         "codec",

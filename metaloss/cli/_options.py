@@ -1,9 +1,12 @@
 """The options that several commands take, each a decorator; what one command alone takes stands at that command."""
 
+import os
 from collections.abc import Callable
 from typing import Any
 
 import click
+
+from metaloss import plugins as folders
 
 tasks = click.option(
     "--tasks", multiple=True, metavar="NAME|PATH.toml|folder:PATH", help="One or several task families."
@@ -18,6 +21,22 @@ verbose = click.option("-v", "--verbose", is_flag=True, help="Print a line for e
 debug = click.option("--debug", is_flag=True, expose_value=False, help="Show tracebacks.")
 
 runs = click.option("--runs", default="runs", show_default=True, help="Where runs are looked for by name.")
+
+
+def _search(context: click.Context, parameter: click.Parameter, value: str | None) -> None:
+    if value:
+        context.with_resource(folders.searched(value.split(os.pathsep)))
+        folders.folders()  # which refuses what is no folder of parts
+
+
+plugins = click.option(
+    "--plugins",
+    callback=_search,
+    expose_value=False,
+    metavar="PATH",
+    help="A folder of your own genomes/, strategies/ …",
+)
+
 
 Option = Callable[[Callable[..., Any]], Callable[..., Any]]
 

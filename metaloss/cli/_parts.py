@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from metaloss import plugins
 from metaloss.errors import Interrupted, SettingsError
 
 FORMULA = re.compile(r"-(?!-).*\b(p|logp)\b", re.DOTALL)
@@ -56,6 +57,7 @@ def interruptible(console: Any, again: Callable[[], str] | None = None) -> Itera
         yield lambda: bool(received)
     except Interrupted:
         command = again() if again else f"metaloss evolve --resume {console.folder}"
+        command += "" if "--plugins" in command else plugins.option()
         console.errors.print(f"interrupted; go on with: {command}", markup=False)
         raise click.exceptions.Exit(128 + received[0]) from None
     finally:

@@ -26,6 +26,7 @@ from metaloss.cli._parts import Command, announce, interruptible
 @click.option("--name", default="", help="The report's folder; by default the families' names and the seed.")
 @_options.summary_json
 @_options.quiet
+@_options.plugins
 @_options.debug
 def compare(
     losses: Sequence[str], assignments: Sequence[str], runs: str, out: str, name: str, as_json: bool, quiet: bool,
@@ -71,6 +72,7 @@ def compare(
 @click.option("--name", default="", help="The recommendation's folder; by default the data's name and the seed.")
 @_options.summary_json
 @_options.quiet
+@_options.plugins
 @_options.debug
 def recommend(
     losses: Sequence[str], assignments: Sequence[str], classifier: str | None, runs: str, out: str, name: str,

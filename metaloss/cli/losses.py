@@ -13,6 +13,7 @@ from metaloss.cli._parts import Command, announce
 @click.argument("spec", metavar="RUN|LOSS")
 @_options.runs
 @_options.json
+@_options.plugins
 @_options.debug
 def show(spec: str, runs: str, as_json: bool) -> None:
     """Describe a run or a loss, and draw its phenotype."""
@@ -35,6 +36,7 @@ def show(spec: str, runs: str, as_json: bool) -> None:
     help="The file; its suffix says the form.",
 )
 @_options.runs
+@_options.plugins
 @_options.debug
 def export(spec: str, path: Path, runs: str) -> None:
     """Write a loss for use elsewhere. As Python that needs torch alone, LaTeX, a torch.export program or a folder."""
@@ -54,6 +56,7 @@ def export(spec: str, path: Path, runs: str) -> None:
 @click.argument("pattern", default="")
 @_options.runs
 @_options.json
+@_options.plugins
 @_options.debug
 def list_(kind: str, pattern: str, runs: str, as_json: bool) -> None:
     """List what there is of a kind. PATTERN is a part of its name."""

@@ -16,6 +16,7 @@ def data() -> None:
 
 @data.command(cls=Command)
 @click.argument("name")
+@_options.plugins
 @_options.debug
 def fetch(name: str) -> None:
     """Download data set NAME into the user's data folder."""
@@ -26,6 +27,7 @@ def fetch(name: str) -> None:
 
 @data.command(cls=Command)
 @click.argument("name")
+@_options.plugins
 @_options.debug
 def verify(name: str) -> None:
     """Read and check every image and label of data set NAME."""

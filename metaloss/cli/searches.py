@@ -35,6 +35,7 @@ from metaloss.errors import SettingsError
 @_options.summary_json
 @_options.quiet
 @_options.verbose
+@_options.plugins
 @_options.debug
 def evolve(
     out: str, resume: str | None, allow_changes: bool, time_limit: str | None, config: Path | None, dry_run: bool,
@@ -71,6 +72,7 @@ def evolve(
 @_options.runs
 @_options.summary_json
 @_options.quiet
+@_options.plugins
 @_options.debug
 @click.pass_context
 def eliminate(
@@ -106,6 +108,7 @@ def eliminate(
 @click.option("--json", "as_json", is_flag=True, help="Print before and after as JSON, and nothing else.")
 @_options.quiet
 @_options.verbose
+@_options.plugins
 @_options.debug
 def refine(
     spec: str | None, runs: str, out: str, resume: str | None, as_json: bool, quiet: bool, verbose: bool,
@@ -117,7 +120,10 @@ def refine(
     if (spec is None) == (resume is None):
         raise SettingsError("refine takes a run or a loss, or --resume RUN to go on with a refinement")
     console = Console(quiet or as_json, verbose)
-    with console, interruptible(console, lambda: f"metaloss refine --resume {console.folder}") as stop:
+    with (
+        console,
+        interruptible(console, lambda: f"metaloss refine --resume {console.folder}") as stop,
+    ):
         from metaloss import refinement
 
         how = {"out": out, "reporter": console, "stop": stop}

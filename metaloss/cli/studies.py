@@ -33,6 +33,7 @@ def study() -> None:
 @_options.out("studies", "study")
 @_options.summary_json
 @_options.quiet
+@_options.plugins
 @_options.debug
 def rank(
     assignments: Sequence[str], config: Path | None, resume: str | None, allow_changes: bool, runs: str, out: str,
@@ -42,7 +43,10 @@ def rank(
     from metaloss.console import Console
 
     console = Console(quiet or as_json)
-    with console, interruptible(console, lambda: f"metaloss study rank --resume {console.folder}") as stop:
+    with (
+        console,
+        interruptible(console, lambda: f"metaloss study rank --resume {console.folder}") as stop,
+    ):
         from metaloss import settings, studies
 
         given = {key: value for key, value in flags.items() if value not in (None, ())}

@@ -51,6 +51,7 @@ PLAIN = (
 @_options.out("trainings", "training")
 @_options.summary_json
 @_options.quiet
+@_options.plugins
 @_options.debug
 def train(
     protocol: str | None, config: Path | None, resume: str | None, allow_changes: bool, contact_sheet: str | None,

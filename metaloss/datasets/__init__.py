@@ -3,7 +3,6 @@
 import hashlib
 import importlib
 import os
-import pkgutil
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +14,7 @@ from jaxtyping import Bool, Int64, UInt8
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from metaloss import registry
+from metaloss import plugins, registry
 from metaloss.datasets import _digests, _images
 from metaloss.datasets._images import ImageOptions
 from metaloss.errors import DataError, SettingsError
@@ -98,8 +97,13 @@ def data_folder() -> Path:
 
 def names() -> list[str]:
     """Names of all sources, sorted; none of them is imported."""
-    found = (module for module in pkgutil.iter_modules(__path__) if not module.ispkg)
-    return sorted(module.name for module in found if not module.name.startswith("_"))
+    own = _own()
+    return sorted([*own, *plugins.found("datasets", own)])
+
+
+def _own() -> list[str]:
+    """Names of those that come with the package."""
+    return plugins.files(Path(__file__).parent)
 
 
 def load(name: str, options: ImageOptions = _images.USUAL_OPTIONS) -> Dataset:
@@ -220,4 +224,10 @@ def _source(name: str) -> ModuleType:
         hint = registry.suggestion("data source", name, known)
         listed = ", ".join("folder:PATH" if each == "folder" else each for each in known)
         raise SettingsError(f"unknown data source {name!r}.{hint}  (known: {listed})")
-    return importlib.import_module(f"{__name__}.{name}")
+    others = plugins.found("datasets")
+    if name not in others:
+        return importlib.import_module(f"{__name__}.{name}")
+    module: ModuleType = others[name].load()
+    if not callable(getattr(module, "load", None)):
+        raise SettingsError(f"{others[name].origin}: a data source needs a function load()")
+    return module

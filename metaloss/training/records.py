@@ -15,7 +15,7 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
-from metaloss import storage
+from metaloss import plugins, storage
 from metaloss.errors import DamagedFile, DiskError, SettingsError
 from metaloss.run import digest_of, located, made, missing, surroundings
 from metaloss.streams import Stream
@@ -94,7 +94,8 @@ def provenance(chosen: Training, material: Material, command: Sequence[str], dev
 
 def conditions(material: Material, device: torch.device) -> dict[str, str]:
     """What must be the same for a resumed training to go on as if it had not stopped."""
-    return {**surroundings(device, PACKAGES), "data": material.dataset.fingerprint()}
+    source = plugins.versions([("datasets", material.dataset.name.partition(":")[0])])
+    return {**surroundings(device, PACKAGES), "data": material.dataset.fingerprint(), **source}
 
 
 def recognise(folder: Path, now: dict[str, str], allow: bool) -> None:
