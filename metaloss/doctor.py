@@ -7,7 +7,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 import torch
 
-from metaloss import compiled, datasets
+from metaloss import compiled, datasets, installation
 from metaloss._version import __version__
 from metaloss.compiled import cache
 from metaloss.errors import MetalossError
@@ -41,11 +41,12 @@ def examine() -> list[Finding]:
     ]
 
 
-_OPTIONAL = {
-    "numba": "for faster searches on a CPU: pip install 'metaloss[fast]'",
-    "lightning": "for full-size training, metaloss train: pip install 'metaloss[train]'",
-    "tensorboard": "for metaloss train --tensorboard: pip install 'metaloss[tensorboard]'",
-    "h5py": "for the data set pcam: pip install 'metaloss[pcam]'",
+EXTRAS = ("fast", "train", "tensorboard", "pcam")
+_OPTIONAL = {  # with the line that installs an extra in place of its name
+    "numba": "for faster searches on a CPU: {fast}",
+    "lightning": "for full-size training, metaloss train: {train}",
+    "tensorboard": "for metaloss train --tensorboard: {tensorboard}",
+    "h5py": "for the data set pcam: {pcam}",
     "sklearn": "for the digits data set: pip install scikit-learn",
     "learn2learn": f"in an environment of its own, as it needs numpy below 2: {LEARN2LEARN}",
 }
@@ -64,7 +65,7 @@ def _torchvision() -> Finding:
     try:
         module = importlib.import_module("torchvision")
     except Exception as error:  # a torchvision built for another torch fails in many ways
-        advice = "install both together: pip install torch torchvision"
+        advice = "install both together and from one index: pip install torch torchvision"
         return Finding(
             "torchvision", f"does not import: {str(error).splitlines()[0] if str(error) else error!r}", advice, True
         )
@@ -81,7 +82,8 @@ def _optional(name: str, advice: str) -> Finding:
     try:
         return Finding(name, version({"sklearn": "scikit-learn"}.get(name, name)))
     except PackageNotFoundError:
-        return Finding(name, "not installed", advice)
+        lines = {extra: installation.command(extra) for extra in EXTRAS}
+        return Finding(name, "not installed", advice.format(**lines))
 
 
 def _compiled_code() -> Finding:

@@ -21,6 +21,7 @@ LAYERS = (
         "registry",
         "hints",
         "plugins",
+        "installation",
         "storage",
         "reading",
         "codec",

@@ -13,7 +13,7 @@ import torch
 from rich.console import Console as Terminal
 from test_run import SMALL, evolved, family, only_the_subset
 
-from metaloss import console, doctor, plots, registry, report, run, settings
+from metaloss import console, doctor, installation, plots, registry, report, run, settings
 from metaloss.datasets import names
 from metaloss.errors import DamagedFile, DiskError, SettingsError
 from metaloss.filters import examine
@@ -384,7 +384,7 @@ def test_the_doctor_says_how_to_get_the_extras_of_full_size_training(monkeypatch
     for name, extra in (("lightning", "train"), ("tensorboard", "tensorboard"), ("h5py", "pcam")):
         found = findings[name]
         assert (found.found, found.fatal) == ("not installed", False)
-        assert found.advice.endswith(f"pip install 'metaloss[{extra}]'")
+        assert found.advice.endswith(installation.command(extra))
 
 
 @pytest.mark.parametrize(

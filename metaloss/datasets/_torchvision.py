@@ -119,7 +119,9 @@ def published(kind: str) -> Any:
     try:
         import torchvision
     except (ImportError, RuntimeError) as error:  # RuntimeError: built for another torch
-        raise DataError(f"torchvision cannot be imported ({_line(error)}): pip install torch torchvision") from error
+        raise DataError(
+            f"torchvision cannot be imported ({_line(error)}): install both together and from one index: pip install torch torchvision"
+        ) from error
     return getattr(torchvision.datasets, kind)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import nn
 
-from metaloss import catalogue, storage
+from metaloss import catalogue, installation, storage
 from metaloss.campaign import Silent
 from metaloss.comparison.contestants import traced
 from metaloss.comparison.exposure import exposed
@@ -165,7 +165,7 @@ def _warn_of_leaks(job: Job, specs: Sequence[Any], runs: Path) -> None:
 def needed() -> None:
     """Raise a SettingsError where Lightning is not installed."""
     if find_spec("lightning") is None:
-        raise SettingsError("full-size training needs Lightning: pip install 'metaloss[train]'")
+        raise SettingsError(f"full-size training needs Lightning: {installation.command('train')}")
 
 
 def _carry(job: Job) -> Fits:

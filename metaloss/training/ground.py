@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from metaloss import installation
 from metaloss.criterion import Criterion, FormulaCriterion
 from metaloss.datasets import Dataset
 from metaloss.datasets._files import Files
@@ -204,7 +205,8 @@ def open_trainings(family: TrainingFamily, device: torch.device | str = "cpu") -
         DataError: images are missing, or too few.
     """
     if find_spec("lightning") is None:
-        raise SettingsError(f"{family.origin}: full-size training needs Lightning: pip install 'metaloss[train]'")
+        install = installation.command("train")
+        raise SettingsError(f"{family.origin}: full-size training needs Lightning: {install}")
     chosen, device = family.training, torch.device(device)
     known(chosen.model)
     material = opened(chosen, device)

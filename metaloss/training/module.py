@@ -15,6 +15,7 @@ from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities.warnings import PossibleUserWarning  # type: ignore[attr-defined]
 from torch import Tensor, nn
 
+from metaloss import installation
 from metaloss.errors import DamagedFile, Interrupted, MetalossError, SettingsError
 from metaloss.streams import Stream
 from metaloss.training import ranks, segmentation
@@ -251,7 +252,7 @@ def _logger(plan: Plan) -> Any:
     try:
         return TensorBoardLogger(plan.logs.parent, name="", version=plan.logs.name)
     except ModuleNotFoundError:
-        raise SettingsError("tensorboard is not installed: pip install 'metaloss[tensorboard]'") from None
+        raise SettingsError(f"tensorboard is not installed: {installation.command('tensorboard')}") from None
 
 
 @contextlib.contextmanager

@@ -271,7 +271,7 @@ def test_a_loss_for_another_number_of_classes_is_refused(shapes, network):
 
 def test_without_lightning_the_remedy_is_named(monkeypatch):
     monkeypatch.setattr(fitting, "find_spec", lambda name: None)
-    with pytest.raises(SettingsError, match="needs Lightning: pip install 'metaloss"):
+    with pytest.raises(SettingsError, match="needs Lightning: pip install '"):
         metaloss.fit()
 
 

@@ -189,7 +189,7 @@ def test_tensorboard_that_is_missing_is_one_line(setting, tmp_path, monkeypatch)
     monkeypatch.setattr(loggers, "TensorBoardLogger", missing)
     setting.how["logs"] = tmp_path / "logs"
     classifier, plan = setting()
-    with pytest.raises(SettingsError, match="pip install 'metaloss"):
+    with pytest.raises(SettingsError, match="pip install '"):
         train(classifier, metaloss.load("ce"), plan)
 
 
