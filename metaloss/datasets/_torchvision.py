@@ -119,9 +119,8 @@ def published(kind: str) -> Any:
     try:
         import torchvision
     except (ImportError, RuntimeError) as error:  # RuntimeError: built for another torch
-        raise DataError(
-            f"torchvision cannot be imported ({_line(error)}): install both together and from one index: pip install torch torchvision"
-        ) from error
+        advice = "install both together and from one index: pip install torch torchvision"
+        raise DataError(f"torchvision cannot be imported ({_line(error)}): {advice}") from error
     return getattr(torchvision.datasets, kind)
 
 
