@@ -95,6 +95,41 @@ def test_what_is_wrong_is_said_with_the_file_s_name(root, what):
     assert message in str(caught.value)
 
 
+@pytest.mark.parametrize("mark", ["", "\ufeff"], ids=["plain", "byte-order mark"])
+def test_names_may_have_spaces_and_lists_a_byte_order_mark(root, mark):
+    for path in (root / "JPEGImages/2007_000000.jpg", root / "SegmentationClass/2007_000000.png"):
+        path.rename(path.with_stem("first one"))
+    names = ["first one", "2007_000001", "2007_000002"]
+    (root / LISTS / "train.txt").write_text(mark + "\r\n".join(f" {x} " for x in names) + "\r\n\r\n", encoding="utf-8")
+    (root / "classes.txt").write_text(f"{mark}the ground\nred\nblue\n", encoding="utf-8")
+    found = scenes(str(root))
+    assert [path.stem for path in found.paths[:3]] == names
+    assert found.classes == ("the ground", "red", "blue")
+
+
+def test_masks_of_one_bit_have_two_classes(root):
+    (root / "classes.txt").unlink()
+    for path in (root / "SegmentationClass").iterdir():
+        Image.fromarray(np.array(Image.open(path)) == 1).save(path)
+    found = scenes(str(root))
+    assert found.classes == ("0", "1")
+    assert set(found.pair(0, 32)[1].unique().tolist()) == {0, 1, 255}
+    assert found.counts(0)[:2].sum() == 24 * 32
+
+
+def test_masks_of_0_and_255_are_explained(root):
+    (root / "classes.txt").unlink()
+    for path in (root / "SegmentationClass").iterdir():
+        Image.fromarray(np.uint8(255) * (np.array(Image.open(path)) == 1)).save(path)
+    with pytest.raises(DataError) as caught:
+        scenes(str(root))
+    line = str(caught.value)
+    assert line.startswith(
+        f"{root}: masks: found 0 and 255 alone, and 255 counts for nothing; masks of two classes hold"
+    )
+    assert "\n" not in line and "Image.fromarray((np.asarray(mask) == 255)" in line
+
+
 # --- a data source like the others ---
 
 

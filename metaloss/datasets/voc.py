@@ -16,6 +16,7 @@ from torch import Tensor
 
 from metaloss.datasets import _torchvision, data_folder
 from metaloss.datasets._images import USUAL_OPTIONS, ImageOptions, decode, header, read, turned
+from metaloss.datasets._lists import names_in
 from metaloss.errors import DataError, SettingsError
 
 IGNORE = 255  # the number of pixels that count for nothing
@@ -24,6 +25,11 @@ NAMED = "classes.txt"  # names of the classes, one a line; ours, VOC has no such
 VOC = (
     *("background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow"),
     *("diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor"),
+)
+# What is wrong with most masks that were made elsewhere, and what to do about it.
+ONE_CLASS = (
+    f"found {{numbers}} alone, and {IGNORE} counts for nothing; masks of two classes hold 0 and 1: write them anew, "
+    f"with Pillow and numpy as Image.fromarray((np.asarray(mask) == {IGNORE}).astype('uint8'))"
 )
 LISTS = "ImageSets/Segmentation"
 Pair = tuple[UInt8[Tensor, "3 S S"], UInt8[Tensor, "S S"]]
@@ -59,14 +65,14 @@ class Scenes:
         """
         from PIL import Image
 
-        image, mask = self._both(row)
+        image, mask = read(self.paths[row], self.options), self._mask(row)
         width, height = (max(1, round(side * size / max(image.size))) for side in image.size)
         pixels = np.full((size, size, 3), COLOUR, np.uint8)
         labels = np.full((size, size), IGNORE, np.uint8)
         top, left = (size - height) // 2, (size - width) // 2
         place = slice(top, top + height), slice(left, left + width)
         pixels[place] = np.asarray(image.resize((width, height), Image.Resampling.BILINEAR))
-        labels[place] = np.asarray(mask.resize((width, height), Image.Resampling.NEAREST))
+        labels[place] = np.asarray(mask.resize((width, height), Image.Resampling.NEAREST), np.uint8)
         return torch.from_numpy(pixels.transpose(2, 0, 1).copy()), torch.from_numpy(labels)
 
     def counts(self, row: int) -> Int64[Tensor, " 256"]:
@@ -75,8 +81,7 @@ class Scenes:
         Raises:
             DataError: as of `pair`.
         """
-        _, mask = self._both(row)
-        return torch.from_numpy(np.bincount(np.asarray(mask).reshape(-1), minlength=256))
+        return torch.from_numpy(np.bincount(np.asarray(self._mask(row), np.uint8).reshape(-1), minlength=256))
 
     def fingerprint(self) -> str:
         """SHA-256 of the files' names and lengths and the classes; their pixels are not read."""
@@ -85,24 +90,23 @@ class Scenes:
             digest.update(f"{image.name} {image.stat().st_size} {mask.name} {mask.stat().st_size}\n".encode())
         return digest.hexdigest()
 
-    def _both(self, row: int) -> tuple[Any, Any]:
-        """An image and its mask, Pillow's, both upright, checked.
+    def _mask(self, row: int) -> Any:
+        """A mask, Pillow's, upright as its image is, checked; the image's pixels are not read.
 
         A mask is turned by its own orientation tag, as the image is. Where it has the size of the image as stored and
         not as displayed, it was drawn on the former and is turned with it.
         """
-        image = read(self.paths[row], self.options)
-        mask = decode(self.masks[row], self.options)
-        if mask.size != image.size and mask.size == image.size[::-1]:
-            mask = turned(mask, header(self.paths[row], self.options).orientation)
-        self._check(row, image, mask)
-        return image, mask
+        seen, mask = header(self.paths[row], self.options), decode(self.masks[row], self.options)
+        if mask.size != seen.size and mask.size == seen.size[::-1]:
+            mask = turned(mask, seen.orientation)
+        self._check(row, seen.size, mask)
+        return mask
 
-    def _check(self, row: int, image: Any, mask: Any) -> None:
+    def _check(self, row: int, size: tuple[int, int], mask: Any) -> None:
         """Raise a DataError where a mask is not as large as its image, or has a class that there is not."""
         path, highest = self.masks[row], _highest(self.masks[row], mask)
-        if mask.size != image.size:
-            found, expected = ("x".join(map(str, x.size)) for x in (mask, image))
+        if mask.size != size:
+            found, expected = ("x".join(map(str, x)) for x in (mask.size, size))
             raise DataError(f"{path}: size: found {found}, expected {expected} as of {self.paths[row].name}")
         if highest >= len(self.classes):
             raise DataError(f"{path}: class {highest}: expected 0 to {len(self.classes) - 1}, or {IGNORE}")
@@ -123,7 +127,7 @@ def scenes(path: str = "", options: ImageOptions = USUAL_OPTIONS) -> Scenes:
             f"voc: {looked}: found no VOC folder, expected JPEGImages, SegmentationClass and ImageSets, "
             f"or VOCdevkit/VOC2012 with them in it{advice}"
         )
-    train, val = (_names(root / LISTS / f"{part}.txt") for part in ("train", "val"))
+    train, val = (_listed(root / LISTS / f"{part}.txt") for part in ("train", "val"))
     if both := sorted(set(train) & set(val)):
         raise DataError(f"{root}: {both[0]} is in train.txt and in val.txt, expected each image in one of them")
     names = [*train, *val]
@@ -159,6 +163,8 @@ def verify(path: str = "") -> list[str]:
         DataError: files are missing or damaged.
     """
     found = scenes(path)
+    for image in found.paths:
+        decode(image, found.options)
     counts = torch.stack([found.counts(row) for row in range(len(found.paths))])
     train, test = (counts[rows].sum(0).tolist() for rows in (~found.test, found.test))
     names = {**dict(enumerate(found.classes)), IGNORE: "no class"}
@@ -179,19 +185,9 @@ def _root(place: Path) -> Path | None:
     return next((x for x in options if (x / "SegmentationClass").is_dir()), None)
 
 
-def _names(path: Path) -> list[str]:
-    """The names of a list, each once."""
-    found = _text(path).split()
-    if not found:
-        raise DataError(f"{path}: names: found none, expected at least 1")
-    return list(dict.fromkeys(found))
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: list: found none that can be read ({error}), expected a name a line") from None
+def _listed(path: Path) -> list[str]:
+    """The names of a list of images, each once."""
+    return list(dict.fromkeys(names_in(path)))
 
 
 def _there(path: Path) -> Path:
@@ -203,11 +199,14 @@ def _there(path: Path) -> Path:
 def _classes(root: Path, masks: tuple[Path, ...], options: ImageOptions) -> tuple[str, ...]:
     """Names from classes.txt; VOC's own in a folder that is called like VOC's; else numbers up to the highest seen."""
     if (root / NAMED).is_file():
-        found = tuple(x.strip() for x in _text(root / NAMED).splitlines() if x.strip())
+        found = tuple(names_in(root / NAMED))
     elif root.resolve().name.startswith("VOC20"):
         found = VOC
     else:
-        found = tuple(map(str, range(1 + max(_highest(path, decode(path, options)) for path in masks))))
+        highest = max(_highest(path, decode(path, options)) for path in masks)
+        if highest < 1:
+            raise DataError(f"{root}: masks: {ONE_CLASS.format(numbers=f'{max(highest, 0)} and {IGNORE}')}")
+        found = tuple(map(str, range(1 + highest)))
     if not 2 <= len(found) < IGNORE:
         raise DataError(f"{root}: classes: found {len(found)}, expected 2 to {IGNORE - 1}")
     return found
@@ -215,7 +214,7 @@ def _classes(root: Path, masks: tuple[Path, ...], options: ImageOptions) -> tupl
 
 def _highest(path: Path, mask: Any) -> int:
     """The highest class of a mask; -1 where all of it counts for nothing."""
-    if mask.mode not in ("P", "L"):
+    if mask.mode not in ("P", "L", "1"):
         raise DataError(f"{path}: pixels: found {mask.mode}, expected a palette or gray PNG whose numbers are classes")
-    numbers = np.asarray(mask).astype(np.int64)
+    numbers = np.asarray(mask).astype(np.int64)  # of a mask of one bit, 0 and 1
     return int(numbers.max(initial=-1, where=numbers != IGNORE))

@@ -18,6 +18,7 @@ from metaloss.pools import pools
 from metaloss.streams import Stream
 from metaloss.training.given import taken
 from metaloss.training.models import MEAN, STD
+from metaloss.training.segmentation import check_masks
 from metaloss.training.settings import Training
 
 BLOCK = 4096  # images whose colours are added up at once
@@ -178,6 +179,7 @@ def masked(found: Scenes, chosen: Training, device: torch.device) -> Material:
     train, test = (rows.nonzero()[:, 0] for rows in (~found.test, found.test))
     if len(train) < 2:
         raise DataError(f"{found.name}: found {len(train)} images to train on, expected at least 2")
+    check_masks(found)
     held = min(max(1, round(chosen.validation * len(train))), len(train) - 1)
     mixed = train[Stream(chosen.seed).at("shares").permutation(len(train))]
     shares = Shares(mixed[held:].sort().values, mixed[:held].sort().values, test)

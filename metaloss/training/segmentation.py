@@ -3,14 +3,16 @@
 import copy
 import math
 from collections.abc import Iterable
-from typing import Any, cast
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor, nn
 
 from metaloss.criterion import Criterion
-from metaloss.datasets.voc import COLOUR, IGNORE
+from metaloss.datasets._remarks import remark
+from metaloss.datasets.voc import COLOUR, IGNORE, ONE_CLASS, Scenes
+from metaloss.errors import DataError
 from metaloss.training.measuring import Measured
 from metaloss.training.models import Classifier, outputs
 from metaloss.training.settings import Augment
@@ -30,8 +32,32 @@ class Counted(nn.Module):
     def forward(self, logits: Float[Tensor, "N C H W"], target: Int64[Tensor, "N H W"]) -> Tensor:
         """The loss's value."""
         counts = target != IGNORE
+        if not bool(counts.any()):
+            return _nothing(logits)
         value: Tensor = self.loss(logits.movedim(1, -1)[counts], target[counts])
         return value
+
+
+class Guarded(nn.Module):
+    """Any loss that leaves pixels out by itself: 0 where it would leave out all of them, and not 0/0.
+
+    Args:
+        loss: of logits [N C H W] and classes [N H W].
+    """
+
+    def __init__(self, loss: nn.Module) -> None:
+        super().__init__()
+        self.loss = loss
+
+    def forward(self, logits: Float[Tensor, "N C H W"], target: Int64[Tensor, "N H W"]) -> Tensor:
+        """The loss's value."""
+        value: Tensor = self.loss(logits, target) if bool((target != IGNORE).any()) else _nothing(logits)
+        return value
+
+
+def _nothing(logits: Tensor) -> Tensor:
+    """The sum of no logits: 0, whose gradient is 0 even where logits are not finite."""
+    return logits.flatten()[:0].sum()
 
 
 def ignoring(loss: nn.Module) -> nn.Module:
@@ -41,8 +67,42 @@ def ignoring(loss: nn.Module) -> nn.Module:
     if hasattr(loss, "ignore_index"):
         told: Any = copy.deepcopy(loss)
         told.ignore_index = IGNORE
-        return cast(nn.Module, told)
+        return Guarded(told)
     return Counted(loss)
+
+
+def check_masks(found: Scenes) -> None:
+    """Look at the masks to train on before any training.
+
+    Raises:
+        DataError: fewer than two classes have a pixel in them, or a file is damaged.
+
+    Warns:
+        DataWarning: a class has no pixel, or an image has none that counts.
+    """
+    rows = (~found.test).nonzero()[:, 0].tolist()
+    counts = torch.stack([found.counts(row) for row in rows])
+    void = [found.masks[row].name for row, own in zip(rows, counts, strict=True) if not own[:IGNORE].any()]
+    if void:
+        remark(
+            f"{found.name}: {len(void)} of {len(rows)} images to train on teach nothing, all pixels of their masks are "
+            f"{IGNORE}: {_some(void)}"
+        )
+    pixels = counts.sum(0)
+    absent = [f"'{name}'" for name, n in zip(found.classes, pixels, strict=False) if not n]
+    if not absent:
+        return
+    missing = f"{found.name}: no mask to train on has a pixel of {_some(absent)}"
+    if len(found.classes) - len(absent) < 2:
+        numbers = " and ".join(map(str, pixels.nonzero()[:, 0].tolist()))
+        raise DataError(f"{missing}: {ONE_CLASS.format(numbers=numbers)}")
+    remark(missing)
+
+
+def _some(names: list[str], most: int = 5) -> str:
+    """The first names, and how many more there are."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return f"{', '.join(names[:most])}{more}"
 
 
 def varied(images: UInt8[Tensor, "N K H W"], masks: UInt8[Tensor, "N H W"], augment: Augment) -> tuple[Tensor, Tensor]:

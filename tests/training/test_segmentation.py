@@ -4,7 +4,9 @@ import csv
 import json
 import math
 from io import BytesIO
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import vocfolder
@@ -13,7 +15,7 @@ from torch import nn
 
 import metaloss
 from metaloss import cli
-from metaloss.errors import DataError, Interrupted, SettingsError
+from metaloss.errors import DataError, DataWarning, Interrupted, SettingsError
 from metaloss.streams import Stream
 from metaloss.training import figures, fitting, images, job, module, segmentation
 from metaloss.training.figures import contact_sheet
@@ -72,7 +74,49 @@ def test_what_counts_for_nothing_has_no_value_and_no_gradient(spec):
 
 def test_a_loss_is_told_in_a_copy():
     loss = nn.CrossEntropyLoss()
-    assert ignoring(loss).ignore_index == 255 and loss.ignore_index == -100
+    assert ignoring(loss).loss.ignore_index == 255 and loss.ignore_index == -100
+
+
+@pytest.mark.parametrize("loss", [nn.CrossEntropyLoss(), Square()], ids=str)
+def test_images_of_which_no_pixel_counts_add_nothing(loss):
+    logits, _ = problem()
+    value = ignoring(loss)(logits, torch.full((2, 4, 5), 255))
+    value.backward()
+    assert value.item() == 0 and (logits.grad == 0).all()
+
+
+# --- what masks hold, before any training ---
+
+
+def masks(root, array):
+    """Write masks of the training list anew."""
+    for name in (root / "ImageSets/Segmentation/train.txt").read_text().split():
+        path = root / "SegmentationClass" / f"{name}.png"
+        vocfolder.save(path, array(np.array(Image.open(path))))
+
+
+def test_an_image_that_counts_for_nothing_is_named_before_training(tiny):
+    path = Path("tiny/SegmentationClass/2007_000003.png")
+    vocfolder.save(path, np.full_like(np.array(Image.open(path)), 255))
+    with pytest.warns(DataWarning) as said:
+        opened(resolve({"data": tiny, **SMALL}), CPU)
+    assert [str(x.message) for x in said] == [
+        "voc:tiny: 1 of 10 images to train on teach nothing, all pixels of their masks are 255: 2007_000003.png"
+    ]
+
+
+def test_a_class_without_a_pixel_to_train_on_is_named(tiny):
+    masks(Path("tiny"), lambda x: np.where(x == 2, 0, x).astype(np.uint8))
+    with pytest.warns(DataWarning, match="^voc:tiny: no mask to train on has a pixel of 'blue'$"):
+        opened(resolve({"data": tiny, **SMALL}), CPU)
+
+
+def test_masks_of_one_class_are_refused_before_training(tiny):
+    masks(Path("tiny"), lambda x: np.where(x == 1, 255, 0).astype(np.uint8))
+    with pytest.raises(DataError) as caught:
+        opened(resolve({"data": tiny, **SMALL}), CPU)
+    line = "voc:tiny: no mask to train on has a pixel of 'red', 'blue': found 0 and 255 alone"
+    assert str(caught.value).startswith(line)
 
 
 # --- images and masks ---
