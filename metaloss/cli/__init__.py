@@ -14,7 +14,7 @@ import click
 
 from metaloss._version import __version__
 from metaloss.cli import evidence, losses, machine, searches, studies, training
-from metaloss.errors import DataWarning, DiskError, MetalossError
+from metaloss.errors import DataWarning, DiskError, MetalossError, out_of_memory
 
 # In the manual's order; --help sorts them by name.
 COMMANDS: tuple[click.Command, ...] = (
@@ -31,6 +31,11 @@ COMMANDS: tuple[click.Command, ...] = (
     losses.list_,
     machine.data,
     machine.doctor,
+)
+
+NO_MEMORY = (
+    "memory ran out. It takes less with a smaller budget for trainings (--set memory=BYTES), with fewer tasks or "
+    "candidates, and with fewer or smaller images; a run that had begun goes on with --resume"
 )
 
 
@@ -60,19 +65,15 @@ def main(args: Sequence[str] | None = None) -> None:
     except KeyboardInterrupt:
         code = _complain("interrupted", 130)
     except MetalossError as error:
-        if "--debug" in given:
-            traceback.print_exc()
-        code = _complain(str(error), error.exit_code)
+        code = _fail(error, str(error), error.exit_code, given)
     except BrokenPipeError:
         code = 1
     except OSError as error:  # what no one nearer to it has put into words
-        if "--debug" in given:
-            traceback.print_exc()
-        code = _complain(f"{error.filename or 'a file'}: {error.strerror or error}", DiskError.exit_code)
+        text = f"{error.filename or 'a file'}: {error.strerror or error}"
+        code = _fail(error, text, DiskError.exit_code, given)
     except Exception as error:
-        if "--debug" in given:
-            traceback.print_exc()
-        code = _complain(f"{type(error).__name__}: {error}  (a bug of metaloss; --debug shows where)", 1)
+        text = f"{type(error).__name__}: {error}  (a bug of metaloss; --debug shows where)"
+        code = _fail(error, text, 1, given)
     sys.exit(code if isinstance(code, int) else 0)
 
 
@@ -92,6 +93,13 @@ def _data_warnings_in_lines() -> Iterator[None]:
         warnings.simplefilter("always", DataWarning)
         usual, warnings.showwarning = warnings.showwarning, show
         yield
+
+
+def _fail(error: Exception, text: str, code: int, given: Sequence[str]) -> int:
+    """Say in one line why a command ended; memory that ran out is nobody's mistake, wherever it did."""
+    if "--debug" in given:
+        traceback.print_exc()
+    return _complain(NO_MEMORY, 1) if out_of_memory(error) else _complain(text, code)
 
 
 def _complain(text: str, code: int) -> int:

@@ -3,6 +3,7 @@
 A chunk runs on one thread of torch, so its result depends neither on the number of threads nor on their timing.
 """
 
+import gc
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +19,7 @@ from metaloss.classifiers import Bound, Classifier
 from metaloss.classifiers._compiled import CompiledMlp, fits
 from metaloss.classifiers.mlp import Mlp
 from metaloss.classifiers.shared import SharedMlp
-from metaloss.errors import Interrupted
+from metaloss.errors import Interrupted, out_of_memory
 from metaloss.evolution import Gauge, evaluate, scores
 from metaloss.families import Episodes
 from metaloss.inner import Inner
@@ -29,7 +30,7 @@ from metaloss.tasks import Tasks
 
 CACHE = 8 << 20  # bytes that one thread's chunk may touch on a CPU: more of them would not stay in its cache
 LOSS_FLOATS = 64  # numbers that a loss may keep per logit
-WAVE = 32  # tasks made ready at once
+WAVE = 32  # tasks made ready at once, where memory allows
 
 Parts = dict[tuple[int, int], Tensor | Exception]  # a chunk's result by its first candidate and task
 
@@ -212,9 +213,22 @@ class Local:
             try:
                 return self._observe(works)
             except (RuntimeError, MemoryError) as error:
-                if not out_of_memory(error) or all(p.candidates * p.tasks == 1 for p in map(self._planned, works)):
+                if not out_of_memory(error) or not any(map(self._divisible, works)):
                     raise
             self.halvings += 1
+            # The error and the calls it came through refer to each other, and to all that was made ready.
+            gc.collect()
+
+    def _divisible(self, work: Work) -> bool:
+        """Whether a smaller chunk, or fewer tasks made ready at once, would take less memory."""
+        chunks = self._planned(work)
+        return chunks.candidates * chunks.tasks > 1 or min(len(work.tasks), self._wave(work)) > 1
+
+    def _wave(self, work: Work) -> int:
+        """How many tasks are made ready at once: their images as numbers take no more than the memory budget."""
+        images = work.tasks.train.label[0].numel() + work.tasks.val.label[0].numel()
+        floats = images * work.episodes.images.pixels[0].numel()
+        return max(1, min(WAVE, self.memory // (4 * floats)) >> self.halvings)
 
     def _planned(self, work: Work) -> Plan:
         return self.plan(work.episodes, work.inner, len(work.losses), len(work.tasks), work.losses.columns)
@@ -249,7 +263,7 @@ class Local:
                 parts[number][place] = error
             self.told(len(first.losses[row]) * len(first.tasks[column]) * first.inner.steps)
 
-        wave = max(1, WAVE // chunks.tasks)
+        wave = max(1, self._wave(first) // chunks.tasks)
         # On a CPU one task at a time: its images stay in the cache, and all threads have some.
         size = 1 if self.device.type == "cpu" else chunks.tasks
         pieces = chunks.tasks // size
@@ -328,8 +342,3 @@ def _runs(run: Callable[[Losses], Any], losses: Losses) -> bool:
             raise
         return False
     return True
-
-
-def out_of_memory(error: BaseException) -> bool:
-    """Whether this is torch's or Python's way to say that memory ran out."""
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)

@@ -16,7 +16,7 @@ from metaloss.criterion import Criterion, FormulaCriterion
 from metaloss.datasets import Dataset
 from metaloss.datasets._files import Files
 from metaloss.datasets.voc import Scenes
-from metaloss.errors import DataError, Interrupted, MetalossError, SettingsError
+from metaloss.errors import DataError, Interrupted, MetalossError, SettingsError, out_of_memory
 from metaloss.formulas import Formulas
 from metaloss.losses import Losses
 from metaloss.pools import pools
@@ -167,11 +167,13 @@ class Trainings:
         try:
             with _alone(self.device):
                 return self._trained(job, stop)
-        except (Interrupted, torch.OutOfMemoryError, MemoryError, SettingsError, DataError):
+        except (Interrupted, SettingsError, DataError):
             raise
         except MetalossError:  # its loss was not finite
             return math.nan
         except Exception as error:
+            if out_of_memory(error):
+                raise
             return error
 
     def _trained(self, job: Job, stop: Callable[[], bool]) -> float:
