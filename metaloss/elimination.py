@@ -4,7 +4,7 @@ There 100 losses are trained for six times the search's steps, the best 24 of th
 the best 12 again, the best 6 twice, the best 3 three times. Our stages keep as many, at budgets for minutes.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -88,7 +88,7 @@ class Eliminated:
 
 def eliminate(
     run: str | Path, *, runs: str | Path = "runs", reporter: Any = None, stop: Callable[[], bool] = lambda: False,
-    chosen: Mapping[str, Any] | None = None,
+    chosen: Mapping[str, Any] | None = None, data: Sequence[str] = (),
 ) -> Eliminated:  # fmt: skip
     """Eliminate the losses of a search stage by stage; one that was interrupted goes on after its last whole stage.
 
@@ -98,6 +98,7 @@ def eliminate(
         reporter: is told of everything that happens.
         stop: asked before every chunk of work; True drops it and raises `Interrupted`.
         chosen: fields of `Elimination` that are to differ.
+        data: where the run's images lie now, if not where it began: folder:PATH, one for every folder of it.
 
     Raises:
         SettingsError: no such run, one without formulas, or stages that were begun with other settings.
@@ -108,7 +109,7 @@ def eliminate(
     found, reporter = find(run, Path(runs)), reporter or Silent()
     own, device = found.settings, pick(found.settings.device)
     first = candidates(found, wanted.start)
-    grounds = _opened(wanted, found, device)
+    grounds = _opened(wanted, found, device, data)
     for stage in wanted.stages:  # what cannot be is refused before anything trains
         [enlarged(e, stage) for e in grounds[stage.families]]
     folder = found.folder / FOLDER
@@ -151,11 +152,18 @@ def candidates(run: Run, n: int) -> list[Formula]:
     return found
 
 
-def _opened(wanted: Elimination, run: Run, device: torch.device) -> dict[tuple[str, ...], list[Opened]]:
+def _opened(
+    wanted: Elimination, run: Run, device: torch.device, data: Sequence[str]
+) -> dict[tuple[str, ...], list[Opened]]:
     """The families of every stage, by the names that it gives; those that several stages share are opened once."""
-    usual = tuple(map(read, wanted.tasks)) or run.settings.families
+    own = run.settings.families
+    usual = tuple(map(read, wanted.tasks)) or own
     named = {stage.families: tuple(map(read, stage.families)) or usual for stage in wanted.stages}
-    return {names: [opened(family, device) for family in chosen] for names, chosen in named.items()}
+    places = run.places(data, f"metaloss eliminate {run.folder} --data") if own in named.values() else {}
+    return {
+        names: run.opened(device, places) if chosen == own else [opened(family, device) for family in chosen]
+        for names, chosen in named.items()
+    }
 
 
 def _play(

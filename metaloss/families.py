@@ -196,13 +196,15 @@ class Episodes:
         return self.family.model()
 
 
-def open_family(family: TaskFamily, device: torch.device | str = "cpu") -> Episodes:
+def open_family(family: TaskFamily, device: torch.device | str = "cpu", place: str = "") -> Episodes:
     """Load a family's images onto a device, and check that every class of every pool has enough of them.
+
+    `place` is where they lie, if not where the family says.
 
     Raises:
         DataError: names what was found and values that fit.
     """
-    dataset = load(family.dataset, family.image_options)
+    dataset = load(place or family.dataset, family.image_options)
     _check(family, dataset)
     cut = {name: pool.rows for name, pool in pools(dataset).items()}
     return Episodes(family, dataset, normalised(dataset, torch.cat(cut["train"]), device), cut)

@@ -65,11 +65,18 @@ def of(table: dict[str, Any], name: str, origin: str) -> Family:
     return (training if table.get("kind") == "training" else families).of(table, name, origin)
 
 
-def opened(family: Family, device: torch.device | str = "cpu") -> Opened:
+def opened(family: Family, device: torch.device | str = "cpu", place: str = "") -> Opened:
     """Load a family's images onto a device, and check that there are enough of them.
+
+    Args:
+        family: the settings.
+        device: where classifiers train.
+        place: where the images lie, if not where the family says.
 
     Raises:
         SettingsError: its network does not fit the images, or Lightning is not installed.
         DataError: images are missing, or too few.
     """
-    return open_trainings(family, device) if isinstance(family, TrainingFamily) else open_family(family, device)
+    if isinstance(family, TrainingFamily):
+        return open_trainings(family, device, place)
+    return open_family(family, device, place)

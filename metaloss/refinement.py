@@ -14,7 +14,6 @@ from metaloss.engines.local import Local
 from metaloss.errors import SettingsError
 from metaloss.formulas import Formulas
 from metaloss.genomes.constants import Constants
-from metaloss.kinds import opened
 from metaloss.language.formula import Formula
 from metaloss.run import Run, find
 from metaloss.search import pick, remembering
@@ -59,7 +58,7 @@ def refine(
     Raises:
         SettingsError: no such loss, one that is no formula or has no constants, or a setting that cannot be.
     """
-    found = catalogue.load(loss, Path(out))
+    found = catalogue.load(loss, Path(runs))
     named = {"strategy": {"kind": strategy} if isinstance(strategy, str) else strategy} if strategy else {}
     where = {"tasks": [tasks] if isinstance(tasks, str) else list(tasks)} if tasks else {}
     chosen = resolved(loss, settings.merged(where, named, others), Path(runs))
@@ -88,9 +87,13 @@ def _families(loss: Any, runs: Path) -> dict[str, Any]:
     if not isinstance(loss, str | Path) or zoo.published(str(loss)):
         return {}
     try:
-        table = find(loss, runs).settings.table()
+        run = find(loss, runs)
     except SettingsError:
         return {}
+    table, where = run.settings.table(), run.places()
+    for family in table["families"]:
+        images, key = (family["training"], "data") if "training" in family else (family, "dataset")
+        images[key] = where[family["name"]]
     return {key: table[key] for key in ("tasks", "families")}
 
 
@@ -137,7 +140,7 @@ def _score(run: Run, before: Formula, after: Formula, stop: Callable[[], bool]) 
     """Both formulas at the families' own rates, on tasks that neither was chosen on."""
     chosen = run.settings
     device, tasks = pick(chosen.device), chosen.winner_tasks
-    families, rows = [opened(family, device) for family in chosen.families], {}
+    families, rows = run.opened(device), {}
     with storage.Lock(run.folder), Local(device, chosen.memory, tf32=chosen.tf32, stop=stop) as engine:
         trials = Trials(engine, remembering(run.folder, families, device), Stream(chosen.seed))
         old, new = trials.held_out(Formulas.of([before, after]), "refinement", tasks)

@@ -17,12 +17,12 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from metaloss import compiled, image_record, plugins, registry, settings, storage
+from metaloss import compiled, image_record, places, plugins, registry, settings, storage
 from metaloss._version import __version__
 from metaloss.codec import pack, unpack
 from metaloss.errors import DamagedFile, DiskError, SettingsError
 from metaloss.image_record import ImageRecord
-from metaloss.kinds import Opened, TaskFamily
+from metaloss.kinds import Opened, TaskFamily, opened
 from metaloss.population import Population
 from metaloss.settings import Settings
 from metaloss.stages import Known
@@ -93,6 +93,20 @@ class Run:
         done = progress.generation >= self.settings.generations
         return done and summary is not None and bool(summary["choice"]["generation"] == progress.generation)
 
+    def places(self, given: Sequence[str] = (), again: str = "") -> dict[str, str]:
+        """Where every family's images lie now, by its name (arguments and errors: as for `places.find`)."""
+        specs = {family.name: family.dataset for family in self.settings.families}
+        return places.find(self.folder, specs, given, again or f"metaloss evolve --resume {self.folder} --tasks")
+
+    def opened(self, device: torch.device, where: Mapping[str, str] | None = None) -> list[Opened]:
+        """The families with their images, from where these lie now.
+
+        Raises:
+            DataError: they are not there, or damaged.
+        """
+        where = self.places() if where is None else where
+        return [opened(family, device, where[family.name]) for family in self.settings.families]
+
     def write(self, name: str, value: Any) -> None:
         """Put a value into the folder as JSON, whole or not at all."""
         storage.write(self.folder / name, (json.dumps(storage.plain(value), indent=1) + "\n").encode())
@@ -113,6 +127,7 @@ def create(parent: Path, chosen: Settings, provenance: dict[str, Any], images: I
     files = {
         "config.toml": settings.toml(chosen),
         "provenance.json": (json.dumps(provenance, indent=1) + "\n").encode(),
+        **places.record({family.name: family.dataset for family in chosen.families}),
         image_record.FILE: storage.record_bytes((images or ImageRecord()).table()),
     }
     return Run(made(parent, default_name(chosen), files, "run"), chosen)

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from metaloss import catalogue, image_record, settings, storage
+from metaloss import catalogue, image_record, places, settings, storage
 from metaloss.campaign import Campaign, Reporter, Silent
 from metaloss.criterion import Criterion
 from metaloss.datasets import Dataset
@@ -21,6 +21,7 @@ from metaloss.genomes._symbolic import Symbolic
 from metaloss.image_record import ImageRecord
 from metaloss.kinds import Opened, Trainings, opened
 from metaloss.ledger import Ledger
+from metaloss.places import by_path
 from metaloss.run import Progress, Run, conditions, create, find, provenance
 from metaloss.settings import Settings
 from metaloss.streams import Stream
@@ -107,7 +108,8 @@ def resume(
 
     Args:
         spec: its folder, or its name under `out`.
-        changes: settings given again; only `generations` may differ, and only grow.
+        changes: settings given again; only `generations` may differ, and only grow. `tasks` may also say where the
+            images lie now, as `["folder:PATH"]`, one for every folder that the run began with.
         out: where runs are looked for by name.
         allow_changes: go on although versions, device or data are others than before; recorded in the provenance.
         how: `time_limit`, `reporter` and `stop`, as for `evolve`.
@@ -118,10 +120,12 @@ def resume(
         DamagedFile: no state of it is sound.
     """
     run = find(spec, Path(out))
-    run = replace(run, settings=_same(run.settings, changes or {}))
+    changes, moved = _moved(run.settings, changes or {})
+    run = replace(run, settings=_same(run.settings, changes))
     device = pick(run.settings.device)
-    families = [opened(family, device) for family in run.settings.families]
-    return _carry(run, families, device, allow_changes=allow_changes, **how)
+    where = run.places(moved)
+    families = run.opened(device, where)
+    return _carry(run, families, device, allow_changes=allow_changes, where=where, **how)
 
 
 def pick(device: str) -> torch.device:
@@ -143,6 +147,15 @@ def _untouched(families: Sequence[Opened], images: ImageRecord) -> None:
                 f"{e.family.name}: {n} of the test images are among those that the loss before or another family "
                 "learns from, so no test would be fair; leave out one of the two"
             )
+
+
+def _moved(old: Settings, changes: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """What else is to change, and the new places of the images, which are given as `tasks`."""
+    tasks = changes.get("tasks", ())
+    tasks = (tasks,) if isinstance(tasks, str) else tasks
+    if any(task not in old.tasks for task in tasks if not by_path(task)):
+        return changes, []  # which is refused with all other changes
+    return {k: v for k, v in changes.items() if k != "tasks"}, [task for task in tasks if by_path(task)]
 
 
 def _same(old: Settings, changes: dict[str, Any]) -> Settings:
@@ -170,11 +183,14 @@ def _flat(table: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 def _carry(
     run: Run, families: list[Opened], device: torch.device, *, time_limit: float | None = None,
     reporter: Reporter | None = None, stop: Callable[[], bool] = lambda: False, allow_changes: bool = False,
+    where: dict[str, str] | None = None,
 ) -> Result:  # fmt: skip
     chosen, reporter = run.settings, reporter or Silent()
     genome, strategy = chosen.parts()
     with _resumable(run), storage.Lock(run.folder), Local(device, chosen.memory, tf32=chosen.tf32, stop=stop) as engine:
         _recognise(run, families, device, allow_changes, reporter)
+        if where is not None:
+            places.keep(run.folder, where)
         families = remembering(run.folder, families, device)
         trials = Trials(engine, families, Stream(chosen.seed))
         reporter.started(run, engine, families, genome)
@@ -265,3 +281,5 @@ def _recognise(run: Run, families: list[Opened], device: torch.device, allow: bo
         raise SettingsError(f"this run began elsewhere ({'; '.join(different)}); --allow-changes goes on all the same")
     reporter.warning(f"goes on under other conditions: {'; '.join(different)}")
     run.write("provenance.json", {**table, "resumed": [*table.get("resumed", []), now]})
+    before = image_record.read(run.folder) or ImageRecord()
+    image_record.write(run.folder, image_record.joined([before, *(image_record.of(e.dataset) for e in families)]))

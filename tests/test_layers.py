@@ -40,6 +40,7 @@ LAYERS = (
         "datasets",
         "pools",
         "image_record",
+        "places",
     },
     {"genomes", "strategies", "inner", "families"},
     {"evolution", "objectives", "criterion", "measures", "dice", "catalogue", "sieve", "ledger", "stages"},

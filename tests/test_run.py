@@ -195,7 +195,7 @@ def test_a_missing_parent_is_made(tmp_path, chosen):
 def test_the_folder_holds_what_the_documentation_says_and_no_scratch(finished):
     assert {path.name for path in finished.iterdir()} == {
         *("config.toml", "provenance.json", "history.jsonl", "timing.jsonl", "summary.json", "lock"),
-        *("checkpoint", "loss", "plots", "images.json"),
+        *("checkpoint", "loss", "plots", "images.json", "places.json"),
     }
     assert {path.name for path in (finished / "loss").iterdir()} == {
         *("loss.json", "weights.safetensors", "card.md", "images.json")

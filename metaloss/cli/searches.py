@@ -67,6 +67,7 @@ def evolve(
 @click.argument("run", metavar="RUN")
 @click.option("--start", type=int, help="How many of the search's best losses begin (100).")
 @click.option("--tasks", multiple=True, metavar="NAME|PATH.toml|folder:PATH", help="Families; the run's own if none.")
+@click.option("--data", multiple=True, metavar="folder:PATH", help="Where the run's images lie, if they were moved.")
 @click.option("--config", type=click.Path(path_type=Path), help="TOML with start, tasks and [[stages]]; flags win.")
 @_options.setting("stages=[{keep=3}]")
 @_options.runs
@@ -76,7 +77,7 @@ def evolve(
 @_options.debug
 @click.pass_context
 def eliminate(
-    ctx: click.Context, run: str, start: int | None, tasks: Sequence[str], config: Path | None,
+    ctx: click.Context, run: str, start: int | None, tasks: Sequence[str], data: Sequence[str], config: Path | None,
     assignments: Sequence[str], runs: str, as_json: bool, quiet: bool,
 ) -> None:  # fmt: skip
     """Re-train a search's best losses until few are left. At growing budgets."""
@@ -89,7 +90,7 @@ def eliminate(
         flags = {key: value for key, value in given.items() if value is not None}
         base = settings.read(config) if config else {}
         chosen = settings.merged(base, flags, *map(settings.assignment, assignments))
-        result = elimination.eliminate(run, runs=runs, reporter=console, stop=stop, chosen=chosen)
+        result = elimination.eliminate(run, runs=runs, reporter=console, stop=stop, chosen=chosen, data=data)
     if as_json:
         click.echo(json.dumps(result.summary, indent=1))
 

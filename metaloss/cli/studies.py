@@ -28,6 +28,7 @@ def study() -> None:
 @click.option("--config", type=click.Path(path_type=Path), help="A study's config.toml; flags win.")
 @_options.setting("clusters=1")
 @click.option("--resume", metavar="DIR", help="Go on with this study: a path, or a name under --out.")
+@click.option("--data", multiple=True, metavar="folder:PATH", help="With --resume: where images lie now.")
 @click.option("--allow-changes", is_flag=True, help="Resume although versions, device or data are others.")
 @_options.runs
 @_options.out("studies", "study")
@@ -36,7 +37,8 @@ def study() -> None:
 @_options.plugins
 @_options.debug
 def rank(
-    assignments: Sequence[str], config: Path | None, resume: str | None, allow_changes: bool, runs: str, out: str,
+    assignments: Sequence[str], config: Path | None, resume: str | None, data: Sequence[str],
+    allow_changes: bool, runs: str, out: str,
     as_json: bool, quiet: bool, **flags: Any,
 ) -> None:  # fmt: skip
     """Say whether a cheap setting orders losses as a dear one does: Kendall's τ between settings."""
@@ -54,8 +56,10 @@ def rank(
         if resume:
             if given or assignments or config:
                 raise SettingsError("--resume keeps the study's losses and settings; none can be given")
-            found = studies.go_on(resume, allow_changes=allow_changes, **how)
+            found = studies.go_on(resume, data=data, allow_changes=allow_changes, **how)
         else:
+            if data:
+                raise SettingsError("--data says where the images of a resumed study lie; --settings names all others")
             for spec in flags["losses"]:
                 announce(spec)
             base = settings.read(config) if config else {}

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from metaloss import storage
+from metaloss import places, storage
 from metaloss.campaign import Silent
 from metaloss.engines.local import Local
 from metaloss.errors import SettingsError
@@ -41,7 +41,8 @@ class Studied:
 
 def study(
     losses: Sequence[str] = (), settings: Sequence[Any] = (), *, out: str | Path = "studies",
-    runs: str | Path = "runs", resume: str | Path | None = None, allow_changes: bool = False, reporter: Any = None,
+    runs: str | Path = "runs", resume: str | Path | None = None, data: Sequence[str] = (),
+    allow_changes: bool = False, reporter: Any = None,
     stop: Callable[[], bool] = lambda: False, **others: Any,
 ) -> Studied:  # fmt: skip
     """Train losses under several settings, and say how alike the settings order them.
@@ -53,6 +54,7 @@ def study(
         out: the folder that the study's folder is made in.
         runs: where evolved losses are looked for.
         resume: go on with this study's folder: no score that it holds is computed again.
+        data: where its images lie now, if not where it began: folder:PATH, one for every setting that names such.
         allow_changes: resume although versions, device or data are others.
         reporter: is told of everything that happens.
         stop: asked before every chunk of work; True leaves a study that resumes, and raises `Interrupted`.
@@ -66,7 +68,8 @@ def study(
     if resume is not None:
         if losses or settings or others:
             raise SettingsError("a resumed study keeps its losses and settings; none can be given")
-        return go_on(resume, out=Path(out), allow_changes=allow_changes, **how)
+        where = [data] if isinstance(data, str) else data
+        return go_on(resume, out=Path(out), data=where, allow_changes=allow_changes, **how)
     named = {"losses": losses, "settings": settings}
     table = {**{key: (x,) if isinstance(x, str) else tuple(x) for key, x in named.items()}, **others}
     return start(table, out=Path(out), runs=runs, **how)
@@ -92,8 +95,11 @@ def start(table: Mapping[str, Any], *, out: Path, runs: str | Path, reporter: An
         return _carry(folder, chosen, entered, settings, reporter, stop)
 
 
-def go_on(spec: str | Path, *, out: Path, allow_changes: bool, reporter: Any, stop: Callable[[], bool]) -> Studied:
-    """Go on with a study's folder.
+def go_on(
+    spec: str | Path, *, out: Path, data: Sequence[str] = (), allow_changes: bool, reporter: Any,
+    stop: Callable[[], bool],
+) -> Studied:  # fmt: skip
+    """Go on with a study's folder; `data` is where its images lie now, as for `study`.
 
     Raises:
         SettingsError: there is none, or it began elsewhere.
@@ -101,11 +107,13 @@ def go_on(spec: str | Path, *, out: Path, allow_changes: bool, reporter: Any, st
         DamagedFile: a file of it does not check out.
     """
     folder, chosen = findings.find(spec, out)
+    where = places.find(folder, chosen.sources, data, f"metaloss study rank --resume {folder} --data")
     with Local(pick(chosen.device), chosen.memory, stop=stop) as engine:
-        settings = regimes.opened(chosen, engine, stop)
+        settings = regimes.opened(chosen, engine, stop, where)
         losses = kept.read(folder, chosen.losses)
         entered = kept.entered(chosen.losses, losses, settings[0].classes)
         records.recognise(folder, _conditions(engine, settings), allow_changes)
+        places.keep(folder, where)
         return _carry(folder, chosen, entered, settings, reporter, stop)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import tomli_w
 
-from metaloss import storage
+from metaloss import places, storage
 from metaloss.comparison.figures import Picture
 from metaloss.errors import SettingsError
 from metaloss.run import located, made, missing
@@ -49,7 +49,11 @@ def create(parent: Path, chosen: Study, provenance: dict[str, Any]) -> Path:
     Raises:
         DiskError: it cannot be made.
     """
-    files = {"config.toml": tomli_w.dumps(chosen.table()).encode(), "provenance.json": _json(provenance)}
+    files = {
+        "config.toml": tomli_w.dumps(chosen.table()).encode(),
+        "provenance.json": _json(provenance),
+        **places.record(chosen.sources),
+    }
     return made(parent, f"rank-{chosen.seed}", files, "study")
 
 

@@ -7,6 +7,7 @@ validation share of a full-size training.
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ from metaloss.criterion import Criterion
 from metaloss.engines.local import Local
 from metaloss.errors import SettingsError
 from metaloss.families import Episodes, TaskFamily, open_family
+from metaloss.places import by_path
 from metaloss.settings import changed
 from metaloss.streams import Stream
 from metaloss.studies.settings import Study
@@ -173,8 +175,10 @@ def best(regime: Regime, entrant: Entrant) -> Score:
     return max((regime.train(entrant, lr) for lr in regime.rates), key=lambda x: x.accuracy)
 
 
-def opened(study: Study, engine: Local, stop: Callable[[], bool]) -> list[Regime]:
-    """The settings of a study, their images loaded.
+def opened(
+    study: Study, engine: Local, stop: Callable[[], bool], where: Mapping[str, str] | None = None
+) -> list[Regime]:
+    """The settings of a study, their images loaded, from `where` these lie by the setting's name.
 
     Raises:
         SettingsError: a setting that cannot be, or Lightning is needed and not installed.
@@ -182,8 +186,15 @@ def opened(study: Study, engine: Local, stop: Callable[[], bool]) -> list[Regime
     """
     return [
         _few_shot(study, x, engine) if x["kind"] == "tasks" else _full_size(study, x, engine.device, stop)
-        for x in study.settings
+        for x in map(partial(_placed, where or {}), study.settings)
     ]
+
+
+def _placed(where: Mapping[str, str], table: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A setting with the images where these lie now."""
+    if not by_path(place := where.get(table["name"], "")):
+        return table
+    return {**table, ("family" if table["kind"] == "tasks" else "data"): place}
 
 
 def _few_shot(study: Study, table: Mapping[str, Any], engine: Local) -> FewShot:

@@ -55,6 +55,11 @@ class Study:
                 raise ValueError(f"the {what} '{twice[0]}' is given twice")
         return self
 
+    @property
+    def sources(self) -> dict[str, str]:
+        """Where the images of every setting come from, by the setting's name; families and data sets by theirs."""
+        return {x["name"]: str(x.get("family") or x.get("data") or "") for x in self.settings}
+
     def table(self) -> dict[str, Any]:
         """All settings as plain values, for TOML."""
         return registry.table(self)

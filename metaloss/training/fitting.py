@@ -5,19 +5,21 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from metaloss import catalogue, installation, storage
+from metaloss import catalogue, installation, places, storage
 from metaloss.campaign import Silent
 from metaloss.comparison.contestants import traced
 from metaloss.comparison.exposure import exposed
 from metaloss.criterion import Criterion
 from metaloss.datasets import Dataset
 from metaloss.errors import Interrupted, SettingsError
+from metaloss.places import by_path
 from metaloss.search import pick
 from metaloss.training import records, results
 from metaloss.training.entrants import entered, keep, label, read
@@ -47,7 +49,8 @@ def fit(
             set of pairs like torchvision's, or one to train and one to test on.
         protocol: a paper's settings by name; what is given here wins.
         out: the folder that the training's folder is made in.
-        resume: go on with this folder; what was handed over as an object is handed over again.
+        resume: go on with this folder; what was handed over as an object is handed over again, and `data` may say where
+            the images of a folder lie now.
         others: any field of `metaloss.training.settings.Training`; `runs`, where evolved losses are looked for;
             `reporter` and `stop`, as for `metaloss.evolve`; `allow_changes`, to resume elsewhere.
 
@@ -132,18 +135,21 @@ def go_on(
     """
     needed()
     folder, chosen = records.find(spec, Path(out))
-    given = objects or {}
-    _same(chosen, {**(settings or {}), **({"loss": [label(x) for x in losses]} if losses else {})})
+    given, settings = objects or {}, dict(settings or {})
+    moved = [settings.pop("data")] if by_path(str(settings.get("data", ""))) and by_path(chosen.data) else []
+    _same(chosen, {**settings, **({"loss": [label(x) for x in losses]} if losses else {})})
     for name in ("model", "data"):
         if (getattr(chosen, name) == GIVEN) != (name in given):
             need = f"was handed a {name} as an object: hand it over again" if name not in given else f"keeps its {name}"
             raise SettingsError(f"{folder} {need}")
     device = pick(chosen.device)
-    material = opened(chosen, device, given.get("data"))
+    where = places.find(folder, {"data": chosen.data}, moved, f"metaloss train --resume {folder} --data")
+    material = opened(replace(chosen, data=where["data"]), device, given.get("data"))
     loaded = [x if isinstance(x, nn.Module) else None for x in losses or [None] * len(chosen.loss)]
     kept = read(folder, chosen.loss) if not all(loaded) else []
     entrants = entered(chosen.loss, [x or kept[i] for i, x in enumerate(loaded)], material.classes)
     records.recognise(folder, records.conditions(material, device), allow_changes)
+    places.keep(folder, where)
     job = Job(folder, chosen, material, entrants, device, given.get("model"), reporter, stop)
     if chosen.devices > 1 and records.summary(folder) is None:
         job.check()

@@ -65,6 +65,7 @@ class Trainings:
         winner: the other half, which the winner is chosen on; no candidate's fitness has seen it.
         device: where to train.
         memory: what has been trained before, and is not trained again.
+        place: where the images lie, if not where the family says.
     """
 
     family: TrainingFamily
@@ -72,6 +73,7 @@ class Trainings:
     winner: Rows
     device: torch.device
     memory: Memory = field(default_factory=Memory)
+    place: str = ""
 
     @property
     def dataset(self) -> Dataset | Files:
@@ -160,7 +162,7 @@ class Trainings:
     @cached_property
     def crew(self) -> Crew:
         """The processes that train, each with the images of its own."""
-        return Crew(self.family.workers, open_trainings, (self.family, self.device))
+        return Crew(self.family.workers, open_trainings, (self.family, self.device, self.place))
 
     def attempt(self, job: Job, stop: Callable[[], bool]) -> float | Exception:
         """What a training reaches: NaN where it diverged, and what its loss raised where it cannot be computed."""
@@ -199,8 +201,10 @@ class Trainings:
         return Classifier(network, shape, material.mean, material.std, repeat).to(self.device)
 
 
-def open_trainings(family: TrainingFamily, device: torch.device | str = "cpu") -> Trainings:
+def open_trainings(family: TrainingFamily, device: torch.device | str = "cpu", place: str = "") -> Trainings:
     """Load a family's images onto a device and halve what is held out, class by class.
+
+    `place` is where they lie, if not where the family says.
 
     Raises:
         SettingsError: the network does not fit the images, or Lightning is not installed.
@@ -211,14 +215,14 @@ def open_trainings(family: TrainingFamily, device: torch.device | str = "cpu") -
         raise SettingsError(f"{family.origin}: full-size training needs Lightning: {install}")
     chosen, device = family.training, torch.device(device)
     known(chosen.model)
-    material = opened(chosen, device)
+    material = opened(replace(chosen, data=place or chosen.data), device)
     if isinstance(material.dataset, Scenes):
         raise SettingsError(
             f"{family.origin}: {chosen.data} has a class for every pixel; a family has one for every image"
         )
     fitness, winner = halves(material.shares.validation, material.dataset, Stream(chosen.seed).at("halves"))
     material = replace(material, shares=replace(material.shares, validation=fitness))
-    found = Trainings(family, material, winner, device)
+    found = Trainings(family, material, winner, device, place=place)
     shape = found.classifier(Stream(0)).shape
     build(chosen.model, shape, Stream(0), pretrained=chosen.pretrained)  # says what does not fit, before any training
     assert found.steps  # likewise: too few images for `subset`, a warm-up that is too long

@@ -15,7 +15,7 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
-from metaloss import plugins, storage
+from metaloss import places, plugins, storage
 from metaloss.errors import DamagedFile, DiskError, SettingsError
 from metaloss.run import digest_of, located, made, missing, surroundings
 from metaloss.streams import Stream
@@ -72,6 +72,7 @@ def create(parent: Path, chosen: Training, material: Material, command: Sequence
     files = {
         "config.toml": tomli_w.dumps(chosen.table()).encode(),
         "provenance.json": _json(provenance(chosen, material, command, device)),
+        **places.record({"data": chosen.data}),
     }
     return made(parent, name, files, "training")
 
