@@ -22,7 +22,16 @@ from metaloss.training.settings import Augment, resolve
 
 SMALL = {"epochs": 2, "batch": 16, "validation": 0.2}
 FILES = {
-    *("config.toml", "provenance.json", "epochs.csv", "timing.csv", "summary.json", "model.json", "lock"),
+    *(
+        "config.toml",
+        "provenance.json",
+        "epochs.csv",
+        "timing.csv",
+        "summary.json",
+        "model.json",
+        "places.json",
+        "lock",
+    ),
     *(f"plots/{name}.{kind}" for name in ("accuracy", "f1", "loss") for kind in ("pdf", "png")),
 }
 
