@@ -5,7 +5,14 @@ import time
 from typing import Any
 
 from rich.console import Console as Terminal
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 from metaloss.notation import clock
 
@@ -22,7 +29,7 @@ class TerminalBar:
     """
 
     def __init__(self, terminal: Terminal, text: str, total: int) -> None:
-        columns = (TextColumn(text), BarColumn(), TimeRemainingColumn())
+        columns = (SpinnerColumn("line"), TextColumn(text), BarColumn(), TimeRemainingColumn())
         self.total = total
         self.progress = Progress(*columns, console=terminal, transient=True)
         self.job = self.progress.add_task("", total=total)
@@ -35,6 +42,33 @@ class TerminalBar:
     def advance(self, work: int) -> None:
         """So much more is done."""
         self.progress.advance(self.job, work)
+
+    def stop(self) -> None:
+        """Take it down."""
+        self.progress.stop()
+
+
+class Spinner:
+    """A moving line under those that a terminal shows, of work whose length is not known; whoever makes it ends it."""
+
+    total = 0
+
+    def __init__(self, terminal: Terminal, text: str) -> None:
+        self.progress = Progress(
+            SpinnerColumn("line"),
+            TextColumn("{task.description}", markup=False),
+            TimeElapsedColumn(),
+            console=terminal,
+            transient=True,
+        )
+        self.progress.add_task(text, total=None)
+        self.progress.start()
+
+    def reach(self, done: int) -> None:
+        """Nothing to show."""
+
+    def advance(self, work: int) -> None:
+        """Nothing to show."""
 
     def stop(self) -> None:
         """Take it down."""

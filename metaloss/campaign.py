@@ -49,6 +49,9 @@ class Reporter(Protocol):
     def generation(self, record: dict[str, Any], seconds: float, trainings: int) -> None:
         """A generation has been committed."""
 
+    def working(self, what: str) -> None:
+        """Something begins that may take more than some seconds."""
+
     def warning(self, text: str) -> None:
         """Something the user should know."""
 
@@ -171,6 +174,7 @@ class Campaign:
     def finish(self, progress: Progress) -> None:
         """Choose the winner on meta-validation tasks, write it, and only then look at the meta-test tasks."""
         tasks = self.run.settings.winner_tasks
+        self.reporter.working(f"choosing the winner on {tasks} tasks, and testing it")
         stands = standing(self.genome, progress, self.ledger)
         row, reached = elect(stands, self.trials, tasks)
         choice = {"generation": progress.generation, "origin": stands.origins[row], "accuracy": float(reached[row]),

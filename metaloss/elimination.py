@@ -173,6 +173,7 @@ def _play(
     records: list[dict[str, Any]] = []
     before: list[dict[str, float]] = []
     for number, stage in enumerate(stages, start=1):
+        reporter.working(f"stage {number} of {len(stages)}: {len(left)} losses")
         record = rounds[stage.families].play(number, stage, left, before)
         before.append(dict(zip(left, record["accuracy"], strict=True)))
         left = record["kept"]

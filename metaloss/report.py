@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from metaloss import catalogue, datasets, families, kinds, phenotype, plots, plugins, registry, storage, zoo
-from metaloss.console import summary_lines
+from metaloss.console.text import summary_lines
 from metaloss.criterion import Criterion, FormulaCriterion
 from metaloss.engines.local import Local
 from metaloss.errors import MetalossError, SettingsError

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from metaloss import catalogue, image_record, places, settings, storage
+from metaloss import catalogue, compiled, image_record, places, settings, storage
 from metaloss.campaign import Campaign, Reporter, Silent
 from metaloss.criterion import Criterion
 from metaloss.datasets import Dataset
@@ -93,6 +93,7 @@ def start(chosen: Settings, out: Path, *, before: ImageRecord | None = None, **h
         SettingsError: images of a family's test were learned from before, or are another family's to learn from.
     """
     device = pick(chosen.device)
+    (how.get("reporter") or Silent()).working("loading images")
     families = [opened(family, device) for family in chosen.families]
     images = image_record.joined([before or ImageRecord(), *(image_record.of(e.dataset) for e in families)])
     _untouched(families, images)
@@ -202,6 +203,8 @@ def _carry(
         if progress and run.finished(progress):
             return _told(run, reporter)
         engine.halvings = progress.halvings if progress else 0
+        once = " (the first time, loops are compiled: about 20 s)" if compiled.available() else ""
+        reporter.working(f"tuning cross-entropy at {len(chosen.rates)} learning rates{once}")
         rivals = trials.baseline(chosen.rates, chosen.baseline_tasks)
         reporter.baseline(rivals, max(trials.counts(chosen.baseline_tasks)))
         campaign = Campaign(run, trials, genome, strategy, rivals, reporter, _ledger(run, genome))

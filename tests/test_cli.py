@@ -1,5 +1,6 @@
 import contextlib
 import gzip
+import io
 import json
 import os
 import pty
@@ -548,7 +549,8 @@ def test_a_signal_leaves_a_run_that_goes_on_as_if_it_had_never_come(
     process.send_signal(number)
     out, err = process.communicate(timeout=5)
     assert process.returncode == code and "saved" not in out
-    (line,) = err.splitlines()
+    heard, line = err.splitlines()
+    assert heard == "stopping after the chunk in hand; press again to stop at once"
     assert line.startswith("interrupted; go on with: metaloss evolve --resume ")
     check_it_goes_on(metaloss, line.split("go on with: ")[1], whole, tmp_path)
 
@@ -570,7 +572,7 @@ def test_a_terminal_gets_a_live_bar(started, config):
     os.close(theirs)
     text = b"".join(iter(lambda: read(ours), b"")).decode()
     os.close(ours)
-    assert process.wait(timeout=5) == 0
+    assert process.wait(timeout=5) == 0, text
     assert "\x1b[" in text and re.search(r"generation \d+/40", text)
     assert "winner  " in text and "saved   runs/" in text
     assert text.rindex("\x1b[?25h") > text.index("generation ")  # the cursor is back
@@ -589,6 +591,71 @@ def test_a_pipe_gets_plain_lines(started, config):
     out, err = process.communicate(timeout=60)
     assert (process.returncode, err) == (0, "")
     assert all(line.isprintable() for line in out.split("\n"))
+
+
+# --- any terminal ---
+
+
+def written(monkeypatch, encoding, args, terminal=False, width=80):
+    """The bytes that a command prints into streams of this encoding, and its exit code."""
+    out, err = (io.TextIOWrapper(io.BytesIO(), encoding=encoding, write_through=True) for _ in range(2))
+    out.isatty = lambda: terminal
+    monkeypatch.setattr(sys, "stdout", out)
+    monkeypatch.setattr(sys, "stderr", err)
+    monkeypatch.setenv("COLUMNS", str(width))
+    with pytest.raises(SystemExit) as end:
+        cli.main(shlex.split(args))
+    return end.value.code, out.buffer.getvalue(), err.buffer.getvalue()
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252", "latin-1", "utf-8"])
+@pytest.mark.parametrize("args", ["list strategies", "list losses taylor", "study rank --help", "show τüx"])
+def test_output_is_in_the_streams_own_encoding_and_stops_at_no_character(monkeypatch, encoding, args):
+    code, out, err = written(monkeypatch, encoding, args)
+    assert code == (2 if "show" in args else 0)
+    text = (out + err).decode(encoding)
+    if encoding != "utf-8":
+        assert "τ" not in text and ("list" in args or "tau" in text)
+    assert ("show" in args) == err.startswith(b"error: ")
+
+
+@pytest.mark.parametrize("width", [60, 100])
+def test_lines_are_cut_at_a_terminals_width_and_nowhere_else(monkeypatch, width):
+    _, plain, _ = written(monkeypatch, "utf-8", "list losses")
+    _, cut, _ = written(monkeypatch, "utf-8", "list losses", terminal=True, width=width)
+    words = [line.split() for line in cut.decode().splitlines()]
+    assert plain.decode().split() == [word for line in words for word in line]
+    assert all(len(line) <= width or len(line.split()) == 1 for line in cut.decode().splitlines())
+    _, table, _ = written(monkeypatch, "utf-8", "list losses ce --json", terminal=True, width=width)
+    assert json.loads(table), "what programs read is never cut"
+
+
+def test_a_wide_table_goes_on_below_beside_its_first_column():
+    from metaloss.tables import table
+
+    rows = [["loss", "accuracy", "p"], ["mse", "50.0 %", ".030"]]
+    assert table(rows) == ["loss  accuracy  p", "mse   50.0 %    .030"]
+    assert table(rows, 15) == ["loss  accuracy", "mse   50.0 %", "", "loss  p", "mse   .030"]
+
+
+def test_a_narrow_terminal_gets_fewer_columns_of_the_generations(monkeypatch):
+    from metaloss.console import HEADER, Console
+
+    talk = Console()
+    said = []
+    monkeypatch.setattr(talk, "say", said.append)
+    monkeypatch.setattr(Console, "width", 70)
+    talk._row(HEADER)
+    monkeypatch.setattr(Console, "width", 200)
+    talk._row(HEADER)
+    assert said[0].endswith("trainings/s") or said[0].endswith("diverged")
+    assert len(said[0]) <= 70 and said[1] == HEADER
+
+
+def test_what_may_take_long_is_said_when_it_begins(metaloss, config):
+    _, out, _ = metaloss("evolve", "--config", config)
+    begins = [line.strip() for line in out.splitlines() if line.endswith(" …")]
+    assert [line.split()[0] for line in begins] == ["loading", "tuning", "choosing"]
 
 
 # --- losses by name and by formula ---
@@ -718,20 +785,20 @@ def test_a_strangers_name_for_a_loss_is_drawn_as_it_is(metaloss):
     assert "theirs-phenotype.png" in out
 
 
-LONG = " + ".join(f"-y*logp*{i}.0001*(1-p)" for i in range(1, 1 + 30))  # more than a path may have
+TERMS = " + ".join(f"-y*logp*{i}.0001*(1-p)" for i in range(1, 1 + 30))  # more than a path may have
 
 
 def test_pictures_of_two_losses_never_have_one_name_and_none_begins_with_a_dash(monkeypatch):
     from metaloss import report
 
-    specs = ("-y*logp", "-y/logp", "ce", "./ce", "a/loss", "b/loss", LONG, f"{LONG} + 1", "focal(gamma=2)", "---")
+    specs = ("-y*logp", "-y/logp", "ce", "./ce", "a/loss", "b/loss", TERMS, f"{TERMS} + 1", "focal(gamma=2)", "---")
     names = [report._stem(spec) for spec in specs]
     assert len(set(names)) == len(specs)
     assert all(re.fullmatch(r"[\w+][\w.+-]{,60}", name) for name in names)
 
 
 def test_a_long_formula_is_shown_as_any_other(metaloss):
-    code, out, err = metaloss("show", LONG)
+    code, out, err = metaloss("show", TERMS)
     assert (code, err) == (0, "")
     assert re.search(r"^phenotype +y_logp_1.0001[\w.+-]*-phenotype.png$", out, re.MULTILINE)
 

@@ -22,6 +22,7 @@ LAYERS = (
         "hints",
         "plugins",
         "installation",
+        "tables",
         "storage",
         "reading",
         "codec",

@@ -14,6 +14,7 @@ import click
 
 from metaloss._version import __version__
 from metaloss.cli import evidence, losses, machine, searches, studies, training
+from metaloss.cli._terminal import Group, set_up, warn
 from metaloss.errors import DataWarning, DiskError, MetalossError, out_of_memory
 
 # In the manual's order; --help sorts them by name.
@@ -39,7 +40,7 @@ NO_MEMORY = (
 )
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="metaloss")
 def cli() -> None:
     """Learn the loss function that a small data set needs."""
@@ -51,6 +52,7 @@ for command in COMMANDS:
 
 def main(args: Sequence[str] | None = None) -> None:
     """Run a command; every error becomes one line on stderr and its exit code."""
+    set_up()
     given = list(sys.argv[1:] if args is None else args)
     try:
         with _data_warnings_in_lines():
@@ -58,7 +60,7 @@ def main(args: Sequence[str] | None = None) -> None:
     except click.exceptions.Abort:
         code = 130
     except click.exceptions.NoArgsIsHelpError as error:
-        click.echo(error.format_message(), err=True)
+        warn(error.format_message())
         code = 2
     except click.ClickException as error:
         code = _complain(error.format_message(), 2)
@@ -87,7 +89,7 @@ def _data_warnings_in_lines() -> Iterator[None]:
             usual(message, category, *place, **more)
         elif str(message) not in told:
             told.add(str(message))
-            click.echo(f"warning: {message}", err=True)
+            warn(f"warning: {message}")
 
     with warnings.catch_warnings():
         warnings.simplefilter("always", DataWarning)
@@ -103,5 +105,5 @@ def _fail(error: Exception, text: str, code: int, given: Sequence[str]) -> int:
 
 
 def _complain(text: str, code: int) -> int:
-    click.echo(f"error: {text}", err=True)
+    warn(f"error: {text}")
     return code

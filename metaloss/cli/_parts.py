@@ -12,12 +12,13 @@ from typing import Any
 import click
 
 from metaloss import plugins
+from metaloss.cli._terminal import Readable, note, warn
 from metaloss.errors import Interrupted, SettingsError
 
 FORMULA = re.compile(r"-(?!-).*\b(p|logp)\b", re.DOTALL)
 
 
-class Command(click.Command):
+class Command(Readable):
     """Lets a repeatable option take several values at once, `--tasks a b c`, and a formula begin with a minus."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
@@ -47,9 +48,10 @@ def interruptible(console: Any, again: Callable[[], str] | None = None) -> Itera
 
     def handle(number: int, frame: Any) -> None:
         if received or console.folder is None:
-            os.write(2, b"interrupted\n")
+            note("interrupted")
             os._exit(128 + number)
         received.append(number)
+        note("stopping after the chunk in hand; press again to stop at once")
 
     numbers = [n for n in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(n) != signal.SIG_IGN]
     old = {number: signal.signal(number, handle) for number in numbers}
@@ -70,7 +72,7 @@ def announce(spec: str) -> None:
     from metaloss import catalogue, storage
 
     if catalogue.named(spec) and storage.exists(Path(spec)):
-        click.echo(f"'{spec}' is the loss of that name; ./{spec} means the path", err=True)
+        warn(f"'{spec}' is the loss of that name; ./{spec} means the path")
 
 
 def seconds(text: str) -> float:

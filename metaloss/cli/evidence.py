@@ -1,6 +1,5 @@
 """The commands that set losses beside each other and beside a paper: compare, recommend, reproduce."""
 
-import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -8,6 +7,7 @@ import click
 
 from metaloss.cli import _options
 from metaloss.cli._parts import Command, announce, interruptible
+from metaloss.cli._terminal import echo, echo_json
 
 
 @click.command(cls=Command)
@@ -45,7 +45,7 @@ def compare(
             announce(spec)
         result = comparison.start([spec.strip() for spec in losses], chosen, **how)
     if as_json:
-        click.echo(json.dumps({"folder": str(result.folder), **result.summary}, indent=1))
+        echo_json({"folder": str(result.folder), **result.summary})
 
 
 @click.command(cls=Command)
@@ -92,7 +92,7 @@ def recommend(
             announce(spec)
         result = recommendation.start(chosen, [spec.strip() for spec in losses] or None, **how)
     if as_json:
-        click.echo(json.dumps({"folder": str(result.folder), **result.summary}, indent=1))
+        echo_json({"folder": str(result.folder), **result.summary})
 
 
 @click.command(cls=Command)
@@ -117,7 +117,7 @@ def reproduce(
     """Print a paper's table beside ours. Says what was not run; the tables: metaloss list tables."""
     from metaloss.console import Console
 
-    console, line = Console(as_json or not run), click.get_current_context().meta["line"]
+    console, line = Console(as_json, brief=not run), click.get_current_context().meta["line"]
     again = (lambda: line) if run else lambda: f"metaloss evolve --resume {console.folder}"
     with console, interruptible(console, again) as stop:
         from metaloss import reproduction
@@ -128,4 +128,6 @@ def reproduce(
         places = {"folder": flags.pop("trainings"), "studies": "studies", **flags}
         how = {"reporter": console, "stop": stop, "run": run, "evolve": anew}
         found = reproduction.start(table, settings, loss=[x.strip() for x in loss], **how, **places)
-    click.echo(json.dumps(found.plain(), indent=1) if as_json else "\n".join(reproduction.lines(found)))
+    if as_json:
+        return echo_json(found.plain())
+    echo("\n".join(reproduction.lines(found)))

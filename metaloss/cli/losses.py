@@ -1,12 +1,12 @@
 """The commands that look at losses and write them: show, export, list."""
 
-import json
 from pathlib import Path
 
 import click
 
 from metaloss.cli import _options
 from metaloss.cli._parts import Command, announce
+from metaloss.cli._terminal import echo, echo_json
 
 
 @click.command(cls=Command)
@@ -21,7 +21,9 @@ def show(spec: str, runs: str, as_json: bool) -> None:
 
     announce(spec)
     table = report.describe(spec, Path(runs))
-    click.echo(json.dumps(table, indent=1) if as_json else report.text(table))
+    if as_json:
+        return echo_json(table)
+    echo(report.text(table))
 
 
 @click.command(cls=Command)
@@ -46,7 +48,7 @@ def export(spec: str, path: Path, runs: str) -> None:
     announce(spec)
     loss = catalogue.load(spec, runs)
     exports.export(loss, path)  # type: ignore[arg-type]
-    click.echo(f"wrote {path}")
+    echo(f"wrote {path}")
 
 
 @click.command("list", cls=Command)
@@ -64,7 +66,7 @@ def list_(kind: str, pattern: str, runs: str, as_json: bool) -> None:
 
     rows = [row for row in report.listing(kind, Path(runs)) if pattern.lower() in row["name"].lower()]
     if as_json:
-        return click.echo(json.dumps(rows, indent=1))
+        return echo_json(rows)
     width = max((len(row["name"]) for row in rows), default=0)
     for row in rows:
-        click.echo(f"{row['name']:{width}}  {row['about']}")
+        echo(f"{row['name']:{width}}  {row['about']}", indent=width + 2)

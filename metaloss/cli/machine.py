@@ -1,15 +1,14 @@
 """The commands that look after this machine: data fetch, data verify, doctor."""
 
-import json
-
 import click
 
 from metaloss.cli import _options
 from metaloss.cli._parts import Command
+from metaloss.cli._terminal import Group, echo, echo_json
 from metaloss.errors import MetalossError
 
 
-@click.group()
+@click.group(cls=Group)
 def data() -> None:
     """Download a data set, or check the one that is here."""
 
@@ -22,7 +21,7 @@ def fetch(name: str) -> None:
     """Download data set NAME into the user's data folder."""
     from metaloss import datasets
 
-    click.echo(datasets.fetch(name))
+    echo(datasets.fetch(name))
 
 
 @data.command(cls=Command)
@@ -33,7 +32,7 @@ def verify(name: str) -> None:
     """Read and check every image and label of data set NAME."""
     from metaloss import datasets
 
-    click.echo("\n".join(datasets.verify(name)))
+    echo("\n".join(datasets.verify(name)))
 
 
 @click.command(cls=Command)
@@ -47,10 +46,10 @@ def doctor(as_json: bool) -> None:
 
     findings = examine()
     if as_json:
-        click.echo(json.dumps([asdict(f) for f in findings], indent=1))
+        echo_json([asdict(f) for f in findings])
     else:
         width = max(len(f.name) for f in findings)
         for f in findings:
-            click.echo(f"{f.name:{width}}  {f.found}" + (f"\n{'':{width}}    {f.advice}" if f.advice else ""))
+            echo(f"{f.name:{width}}  {f.found}" + (f"\n{'':{width}}    {f.advice}" if f.advice else ""))
     if any(f.fatal for f in findings):
         raise MetalossError("something that metaloss needs is missing; see above")

@@ -1,6 +1,5 @@
 """The commands that search: evolve, eliminate, refine."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ import click
 
 from metaloss.cli import _options
 from metaloss.cli._parts import Command, interruptible, seconds
+from metaloss.cli._terminal import echo_json, raw
 from metaloss.errors import SettingsError
 
 
@@ -60,7 +60,7 @@ def evolve(
                 return _dry_run(chosen, as_json)
             result = search.start(chosen, Path(out), **how)
     if as_json:
-        click.echo(json.dumps({"run": str(result.folder), **result.summary}, indent=1))
+        echo_json({"run": str(result.folder), **result.summary})
 
 
 @click.command(cls=Command)
@@ -92,7 +92,7 @@ def eliminate(
         chosen = settings.merged(base, flags, *map(settings.assignment, assignments))
         result = elimination.eliminate(run, runs=runs, reporter=console, stop=stop, chosen=chosen, data=data)
     if as_json:
-        click.echo(json.dumps(result.summary, indent=1))
+        echo_json(result.summary)
 
 
 @click.command(cls=Command)
@@ -133,7 +133,7 @@ def refine(
         else:
             result = refinement.refine(str(spec), runs=runs, **_changes(flags), **how)
     if as_json:
-        click.echo(json.dumps({"run": str(result.folder), **result.comparison}, indent=1))
+        echo_json({"run": str(result.folder), **result.comparison})
 
 
 def _changes(flags: dict[str, Any]) -> dict[str, Any]:
@@ -168,7 +168,7 @@ def _dry_run(chosen: Any, as_json: bool) -> None:
 
     estimate = report.estimate(chosen)
     if as_json:
-        click.echo(json.dumps({"settings": chosen.table(), "estimate": estimate}, indent=1))
+        echo_json({"settings": chosen.table(), "estimate": estimate})
         return
-    click.echo(settings.toml(chosen).decode())
-    click.echo(f"# {report.estimate_text(estimate)}")  # all of it is a file that --config takes
+    raw(settings.toml(chosen).decode())
+    raw(f"# {report.estimate_text(estimate)}")  # all of it is a file that --config takes

@@ -1,6 +1,5 @@
 """The commands that ask what experiments can be trusted for: study rank."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,10 +8,11 @@ import click
 
 from metaloss.cli import _options
 from metaloss.cli._parts import Command, announce, interruptible
+from metaloss.cli._terminal import Group, echo_json
 from metaloss.errors import SettingsError
 
 
-@click.group()
+@click.group(cls=Group)
 def study() -> None:
     """Ask what an experiment can be trusted for."""
 
@@ -66,4 +66,4 @@ def rank(
             table = settings.merged(base, given, *map(settings.assignment, assignments))
             found = studies.start(table, runs=runs, **how)
     if as_json:
-        click.echo(json.dumps({"folder": str(found.folder), **found.summary}, indent=1))
+        echo_json({"folder": str(found.folder), **found.summary})

@@ -1,6 +1,5 @@
 """The command that trains full-size networks: train."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ import click
 
 from metaloss.cli import _options
 from metaloss.cli._parts import Command, announce, interruptible
+from metaloss.cli._terminal import echo, echo_json
 from metaloss.errors import SettingsError
 
 PLAIN = (
@@ -78,7 +78,7 @@ def train(
                 announce(spec)
             found = fitting.start(chosen, Path(out), runs=runs, **how)
     if as_json:
-        click.echo(json.dumps({"folder": str(found.folder), **found.summary}, indent=1))
+        echo_json({"folder": str(found.folder), **found.summary})
 
 
 def _changes(flags: dict[str, Any]) -> dict[str, Any]:
@@ -123,4 +123,4 @@ def _draw(chosen: Any, path: str) -> None:
 
     material = opened(chosen, torch.device("cpu"))
     storage.write(Path(path), contact_sheet(material, chosen.augment, Stream(chosen.seed).at("sheet")))
-    click.echo(f"wrote {path}")
+    echo(f"wrote {path}")

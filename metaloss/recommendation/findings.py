@@ -19,6 +19,7 @@ from metaloss.recommendation.folds import Cut
 from metaloss.recommendation.selection import Choice
 from metaloss.recommendation.verdict import Folds, Verdict, accuracy, sentences, small
 from metaloss.run import conditions, made
+from metaloss.tables import table
 
 OPTIMISERS = {"sgd": "SGD", "adam": "Adam", "adamw": "AdamW"}
 
@@ -141,13 +142,12 @@ def write(out: Path, name: str, summary: dict[str, Any], folds: Folds) -> Path:
     return made(out, name, files, "recommendation")
 
 
-def lines(summary: dict[str, Any]) -> list[str]:
+def lines(summary: dict[str, Any], width: int | None = None) -> list[str]:
     """The table, what it allows one to say, and the code, as they are printed."""
-    table = [_cells(row, summary["data"]["folds"], summary["verdict"]["certainty"]) for row in summary["rows"]]
-    columns = [name for name in table[0] if any(row[name] for row in table)]
-    texts = [columns, *([row[name] for name in columns] for row in table)]
-    widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
-    rows = ["  ".join(f"{x:{w}}" for x, w in zip(row, widths, strict=True)).rstrip() for row in texts]
+    cells = [_cells(row, summary["data"]["folds"], summary["verdict"]["certainty"]) for row in summary["rows"]]
+    columns = [name for name in cells[0] if any(row[name] for row in cells)]
+    texts = [columns, *([row[name] for name in columns] for row in cells)]
+    rows = table(texts, width)
     return [*rows, *summary["sentences"], *(f"    {line}" for line in summary["code"])]
 
 

@@ -24,6 +24,7 @@ def reproduce(
         loss = search.evolve(here[0], genome=table.genome, out=runs, reporter=reporter, stop=stop).folder
     ours, plain = loss or table.shipped, [k for k in table.printed[here[0]] if k != table.evolved]
     settings = {**others, "tasks": tuple(here)}
+    reporter.working(f"comparing {1 + len(plain)} losses on {len(here)} families; it may take minutes")
     report = comparison.start([ours, *plain], settings, out=out, name="", runs=runs, reporter=reporter, stop=stop)
     rows = _rows(table, report)
     text, details = _lines(table, rows, missing, report), {"folder": str(report.folder)}

@@ -6,10 +6,18 @@ from typing import Any
 from rich.console import Console as Terminal
 
 from metaloss._version import __version__
-from metaloss.bars import NotebookBar, TerminalBar
-from metaloss.notation import clock, decided, interval, near_chance, percent, probability
+from metaloss.bars import NotebookBar, Spinner, TerminalBar
+from metaloss.console.text import comparison_lines, label, summary_lines, task, widest
+from metaloss.notation import clock, interval, percent
+from metaloss.tables import wrapped
+
+__all__ = ["Console", "comparison_lines", "label", "summary_lines", "widest"]
 
 HEADER = " gen   best   mean   held-out  vs CE        diverged   trainings/s   left"
+
+
+# Where the table may end: behind its last column, the one before, … for terminals that are not as wide.
+ENDS = (len(HEADER), len(HEADER) - 7, len(HEADER) - 21, len(HEADER) - 31)
 
 
 class Console:
@@ -21,17 +29,18 @@ class Console:
     Args:
         quiet: print nothing but warnings.
         verbose: a line for every generation, not only for those with a look at held-out tasks.
+        brief: of everything but warnings and bars only what begins, for a command that prints its own result.
     """
 
-    def __init__(self, quiet: bool = False, verbose: bool = False) -> None:
-        self.verbose = verbose
+    def __init__(self, quiet: bool = False, verbose: bool = False, brief: bool = False) -> None:
+        self.verbose, self.brief = verbose, brief
         # Plain lines in a notebook too: there rich would make each of them a block of its own.
         plain: dict[str, Any] = {"highlight": False, "soft_wrap": True, "emoji": False, "force_jupyter": False}
         self.terminal, self.errors = Terminal(quiet=quiet, **plain), Terminal(stderr=True, **plain)
         self.folder: Any = None
         self.entered = False  # a bar that no one takes down when an error comes would spoil the terminal
         self.notebook = Terminal().is_jupyter
-        self.bar: TerminalBar | NotebookBar | None = None
+        self.bar: TerminalBar | NotebookBar | Spinner | None = None
         self.speed: list[tuple[float, int]] = []
 
     def __enter__(self) -> "Console":
@@ -55,7 +64,7 @@ class Console:
         self.say(f"metaloss {__version__} · {kind}{size} · {strategy} · seed {settings.seed} · {device}")
         for episodes in families:
             family = episodes.family
-            self.say(f"tasks   {family.name} ({family.origin}): {_task(episodes)}; data: {episodes.dataset.origin}")
+            self.say(f"tasks   {family.name} ({family.origin}): {task(episodes)}; data: {episodes.dataset.origin}")
         self.say(f"run     {run.folder}")
 
     def baseline(self, rivals: Sequence[Any], tasks: int) -> None:
@@ -66,7 +75,7 @@ class Console:
                 f"on {tasks} meta-validation tasks"
             )
         self._start_bar("generation {task.completed}/{task.total}", "generation {done}/{total}", self.total)
-        self.say(HEADER)
+        self._row(HEADER)
 
     def generation(self, record: dict[str, Any], seconds: float, trainings: int) -> None:
         """One line where held-out tasks were looked at, and for the first generation; the bar for every one."""
@@ -77,7 +86,7 @@ class Console:
         for event in record.get("events", ()):
             self.warning(event)
         if self.verbose or number == 1 or "held_out" in record or record["best"] is None:
-            self.say(self._line(record))
+            self._row(self._line(record))
 
     def warning(self, text: str) -> None:
         """A line on stderr."""
@@ -150,7 +159,7 @@ class Console:
         from metaloss.recommendation.findings import lines
 
         self._stop_bar()
-        for line in lines(advice.summary):
+        for line in lines(advice.summary, self.width):
             self.say(line)
         files = sorted(path.name for path in advice.folder.iterdir())
         self.say(f"wrote {advice.folder}/{{{', '.join(files)}}}")
@@ -165,7 +174,7 @@ class Console:
         if self.bar:  # how much work there would be was only guessed
             self.bar.reach(self.bar.total)
         self._stop_bar()
-        for line in comparison_lines(report.summary):
+        for line in comparison_lines(report.summary, self.width):
             self.say(line)
         files = sorted(path.name for path in report.folder.iterdir())
         self.say(f"wrote {report.folder}/{{{', '.join(files)}}}")
@@ -218,11 +227,36 @@ class Console:
             self.say(line)
         self.say(f"saved   {found.folder}/")
 
+    @property
+    def width(self) -> int | None:
+        """Of the terminal; None where lines go into a file, a pipe or a notebook."""
+        return self.terminal.width if self.terminal.is_terminal and not self.notebook else None
+
+    def working(self, what: str) -> None:
+        """What begins and may take more than some seconds: a moving line on a terminal, else a plain one."""
+        self._stop_bar()
+        if self.terminal.quiet:
+            return
+        if self.entered and self.width is not None:
+            self.bar = Spinner(self.terminal, f"{what} …")
+        else:
+            self._print(f"        {what} …")
+
+    def _row(self, text: str) -> None:
+        """A line of the generations' table, with as many columns as the terminal has room for."""
+        width = self.width or len(HEADER)
+        self.say(text[: next((end for end in ENDS if end <= width), ENDS[-1])].rstrip())
+
     def say(self, text: str) -> None:
         """A plain line; names from files are never markup."""
-        self.terminal.print(text, markup=False)
+        if not self.brief:
+            self._print(text)
+
+    def _print(self, text: str) -> None:
+        self.terminal.print(wrapped(text, self.width), markup=False)
 
     def _start_bar(self, on_terminal: str, in_notebook: str, total: int) -> None:
+        self._stop_bar()
         if self.terminal.quiet:
             return
         if self.notebook:
@@ -250,95 +284,3 @@ class Console:
             f"{record['generation']:4}  {points(record['best'])}  {points(record['mean'])}     "
             f"{held_out}  {gain:11}  {diverged:>8}   {rate:11.0f}   {clock(left):>4}"
         )
-
-
-def _task(opened: Any) -> str:
-    """What a task of a family is."""
-    family = opened.family
-    if hasattr(family, "training"):
-        chosen, images = family.training, {name: len(rows) for name, rows in opened.shares.items()}
-        return (
-            f"{chosen.model}, {opened.steps} steps, augmentation {chosen.augment.kind}, {images['train']} validation "
-            f"images for fitness, {images['validation']} for the choice of the winner"
-        )
-    return f"{family.ways}-way {family.shots}-shot, {family.ways * family.val} validation images"
-
-
-def summary_lines(summary: dict[str, Any]) -> list[str]:
-    """The winner and its test, in the words of every command."""
-    choice = summary["choice"]
-    lines = [f"winner  {choice['origin']}, chosen on {choice['tasks']} fresh meta-validation tasks"]
-    if formula := summary.get("formula"):
-        lines.append(f"loss    {formula}")
-    if refused := summary.get("refused"):
-        listed = ", ".join(f"{reason} {n}" for reason, n in refused.items())
-        lines.append(f"filters refused before any training: {listed}")
-    if saved := summary.get("screened_trainings"):
-        lines.append(f"screen  {saved} trainings saved")
-    if front := summary.get("front"):
-        lines.append("front   " + ", ".join(f"{row['size']} nodes {percent(row['accuracy'])}" for row in front))
-    for name, row in summary["test"].items():
-        ce, steps = row["ce"], row["ce_steps"]
-        near = near_chance(row["accuracy"], row["classes"])
-        lines += [
-            f"test    {name}, {row['tasks']} meta-test tasks: {percent(row['accuracy'])}{near}",
-            f"        CE at its best rate ({ce['lr']:g}) {percent(ce['accuracy'])}: {decided(ce)}",
-            f"        CE at its best rate ({steps['lr']:g}) and number of steps ({steps['steps']}) "
-            f"{percent(steps['accuracy'])}: {decided(steps)}",
-        ]
-    return lines
-
-
-def comparison_lines(summary: dict[str, Any]) -> list[str]:
-    """A comparison's tables and sentences."""
-    lines: list[str] = []
-    for family in summary["families"]:
-        rows = [_standing(row) for row in summary["rows"] if row["family"] == family["name"]]
-        # What is empty for all losses needs no column.
-        columns = [name for name in rows[0] if any(row[name] for row in rows)]
-        table = [columns, *([row[name] for name in columns] for row in rows)]
-        widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-        about = f"{family['inner']['steps']} steps, own learning rate {family['inner']['lr']:g}"
-        lines.append(f"{family['name']}: {about}; Δ against {summary['baseline']}")
-        lines += ["  ".join(f"{x:{w}}" for x, w in zip(row, widths, strict=True)).rstrip() for row in table]
-        lines += [x["text"] for x in summary["sentences"] if x["family"] == family["name"]]
-    return lines
-
-
-def widest(against: dict[str, Any]) -> dict[str, float]:
-    """A difference with the wider ends of its interval over tasks and of that over tasks and images."""
-    gain = against["gain"]
-    ends = {"low": min(gain["low"], against["low"]), "high": max(gain["high"], against["high"])}
-    return {"mean": gain["mean"], **ends}
-
-
-def _standing(row: dict[str, Any]) -> dict[str, str]:
-    """One line of such a table."""
-    at, against, best = row["at"], row["against"], row["at_best"]
-    test = against["test"] if against else {}
-    return {
-        "loss": row["loss"],
-        "lr": f"{row['setting']['lr']:g}",
-        "accuracy": f"{100 * at['accuracy']:.1f} ± {100 * at['std']:.1f} %",
-        # The interval that decides: over tasks and, where that is wider, over tasks and images.
-        "Δ [95 % CI]": interval(widest(against)) if against else "",
-        "win/tie/loss": f"{test['wins']}/{test['ties']}/{test['losses']}" if against else "",
-        "p (Holm)": probability(against["p"]) if against else "",
-        "F1": f"{at['f1']:.3f}".removeprefix("0"),
-        "worst decile": percent(at["worst_decile"]),
-        "at own rate": percent(row["plain"]["accuracy"]),
-        "at best steps": f"{percent(best['accuracy'])} ({row['best']['steps']})" if best else "",
-        "diverged": percent(at["diverged"]) if at["diverged"] else "",
-        "data": row["data"] if row["data"].endswith("classes") else "",  # of evolved losses
-    }
-
-
-def label(strategy: dict[str, Any]) -> str:
-    """A strategy's usual name."""
-    if strategy["kind"] == "mu_plus_lambda":
-        return f"({strategy['mu']}+{strategy['lambda_']})-ES"
-    if strategy["kind"] == "gp":
-        return f"({strategy['mu']}+{strategy['lambda_']})-GP"
-    if strategy["kind"] == "cma_es":
-        return f"CMA-ES of {strategy['population']}"
-    return str(strategy["kind"])

@@ -1,0 +1,86 @@
+"""The terminal: text in whatever encoding it has, cut to its width; plain where output goes into a pipe or a file."""
+
+import codecs
+import json
+import os
+import shutil
+import sys
+import unicodedata
+from typing import Any
+
+import click
+
+from metaloss.tables import INDENT, wrapped
+
+# What is read as well where an encoding lacks the character.
+ASCII = {
+    "−": "-", "–": "-", "—": "-", "·": ".", "…": "...", "×": "x", "±": "+/-", "Δ": "D", "τ": "tau", "σ": "sigma",
+    "μ": "mu", "λ": "lambda", "α": "alpha", "γ": "gamma", "ε": "eps", "ξ": "xi", "φ": "phi", "θ": "theta", "Σ": "sum",
+    "√": "sqrt", "≥": ">=", "≤": "<=", "→": "->", "“": '"', "”": '"', "‘": "'", "’": "'", "²": "^2", "³": "^3",
+    "₀": "0", "₁": "1", "ß": "ss", "━": "-", "╸": "-", "╺": "-",
+}  # fmt: skip
+
+
+def set_up() -> None:
+    """Let no character stop a line: what an encoding lacks is written in its nearest ASCII."""
+    codecs.register_error("readable", _readable)
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="readable")
+
+
+def _readable(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    return "".join(map(_ascii, error.object[error.start : error.end])), error.end
+
+
+def _ascii(character: str) -> str:
+    plain = unicodedata.normalize("NFKD", character).encode("ascii", "ignore").decode()
+    return ASCII.get(character) or plain or "?"
+
+
+def echo(text: str, indent: int = INDENT) -> None:
+    """Print lines, each cut to the terminal's width and what does not fit indented so far."""
+    width = width_of(sys.stdout)
+    raw("\n".join(wrapped(line, width, indent) for line in text.split("\n")))
+
+
+def raw(text: str) -> None:
+    """Print text as it is, for a program or a file to read; unlike `click.echo` in the stream's own encoding."""
+    print(text, flush=True)
+
+
+def echo_json(value: Any) -> None:
+    """Print a value as JSON."""
+    raw(json.dumps(value, indent=1))
+
+
+def warn(text: str) -> None:
+    """Print on stderr: a line cut to the terminal's width, and as they are those below, which point at a place."""
+    first, *others = text.split("\n")
+    print("\n".join([wrapped(first, width_of(sys.stderr)), *others]), file=sys.stderr, flush=True)
+
+
+def width_of(stream: Any) -> int | None:
+    """A terminal's width in characters; None for what is none."""
+    return shutil.get_terminal_size().columns if stream.isatty() else None
+
+
+def note(text: str) -> None:
+    """Say something from within a signal's handler, above a bar that may stand on the line."""
+    start = "\r\x1b[2K" if os.isatty(2) else ""
+    os.write(2, f"{start}{text}\n".encode("ascii", "replace"))
+
+
+class Readable(click.Command):
+    """A command whose help may be printed in any encoding: click writes UTF-8 where it finds ASCII."""
+
+    def get_help(self, ctx: click.Context) -> str:
+        """The help, with what the terminal can show."""
+        encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+        return super().get_help(ctx).encode(encoding, "readable").decode(encoding)
+
+
+class Group(Readable, click.Group):
+    """A group of such commands."""

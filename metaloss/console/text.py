@@ -1,0 +1,96 @@
+"""What is printed of settings and results, as lines: the texts of the console, whatever shows them."""
+
+from typing import Any
+
+from metaloss.notation import decided, interval, near_chance, percent, probability
+from metaloss.tables import table
+
+
+def task(opened: Any) -> str:
+    """What a task of a family is."""
+    family = opened.family
+    if hasattr(family, "training"):
+        chosen, images = family.training, {name: len(rows) for name, rows in opened.shares.items()}
+        return (
+            f"{chosen.model}, {opened.steps} steps, augmentation {chosen.augment.kind}, {images['train']} validation "
+            f"images for fitness, {images['validation']} for the choice of the winner"
+        )
+    return f"{family.ways}-way {family.shots}-shot, {family.ways * family.val} validation images"
+
+
+def summary_lines(summary: dict[str, Any]) -> list[str]:
+    """The winner and its test, in the words of every command."""
+    choice = summary["choice"]
+    lines = [f"winner  {choice['origin']}, chosen on {choice['tasks']} fresh meta-validation tasks"]
+    if formula := summary.get("formula"):
+        lines.append(f"loss    {formula}")
+    if refused := summary.get("refused"):
+        listed = ", ".join(f"{reason} {n}" for reason, n in refused.items())
+        lines.append(f"filters refused before any training: {listed}")
+    if saved := summary.get("screened_trainings"):
+        lines.append(f"screen  {saved} trainings saved")
+    if front := summary.get("front"):
+        lines.append("front   " + ", ".join(f"{row['size']} nodes {percent(row['accuracy'])}" for row in front))
+    for name, row in summary["test"].items():
+        ce, steps = row["ce"], row["ce_steps"]
+        near = near_chance(row["accuracy"], row["classes"])
+        lines += [
+            f"test    {name}, {row['tasks']} meta-test tasks: {percent(row['accuracy'])}{near}",
+            f"        CE at its best rate ({ce['lr']:g}) {percent(ce['accuracy'])}: {decided(ce)}",
+            f"        CE at its best rate ({steps['lr']:g}) and number of steps ({steps['steps']}) "
+            f"{percent(steps['accuracy'])}: {decided(steps)}",
+        ]
+    return lines
+
+
+def comparison_lines(summary: dict[str, Any], width: int | None = None) -> list[str]:
+    """A comparison's tables and sentences, for a terminal of this width; None: as they are."""
+    lines: list[str] = []
+    for family in summary["families"]:
+        rows = [_standing(row) for row in summary["rows"] if row["family"] == family["name"]]
+        # What is empty for all losses needs no column.
+        columns = [name for name in rows[0] if any(row[name] for row in rows)]
+        about = f"{family['inner']['steps']} steps, own learning rate {family['inner']['lr']:g}"
+        lines.append(f"{family['name']}: {about}; Δ against {summary['baseline']}")
+        lines += table([columns, *([row[name] for name in columns] for row in rows)], width)
+        lines += [x["text"] for x in summary["sentences"] if x["family"] == family["name"]]
+    return lines
+
+
+def widest(against: dict[str, Any]) -> dict[str, float]:
+    """A difference with the wider ends of its interval over tasks and of that over tasks and images."""
+    gain = against["gain"]
+    ends = {"low": min(gain["low"], against["low"]), "high": max(gain["high"], against["high"])}
+    return {"mean": gain["mean"], **ends}
+
+
+def _standing(row: dict[str, Any]) -> dict[str, str]:
+    """One line of such a table."""
+    at, against, best = row["at"], row["against"], row["at_best"]
+    test = against["test"] if against else {}
+    return {
+        "loss": row["loss"],
+        "lr": f"{row['setting']['lr']:g}",
+        "accuracy": f"{100 * at['accuracy']:.1f} ± {100 * at['std']:.1f} %",
+        # The interval that decides: over tasks and, where that is wider, over tasks and images.
+        "Δ [95 % CI]": interval(widest(against)) if against else "",
+        "win/tie/loss": f"{test['wins']}/{test['ties']}/{test['losses']}" if against else "",
+        "p (Holm)": probability(against["p"]) if against else "",
+        "F1": f"{at['f1']:.3f}".removeprefix("0"),
+        "worst decile": percent(at["worst_decile"]),
+        "at own rate": percent(row["plain"]["accuracy"]),
+        "at best steps": f"{percent(best['accuracy'])} ({row['best']['steps']})" if best else "",
+        "diverged": percent(at["diverged"]) if at["diverged"] else "",
+        "data": row["data"] if row["data"].endswith("classes") else "",  # of evolved losses
+    }
+
+
+def label(strategy: dict[str, Any]) -> str:
+    """A strategy's usual name."""
+    if strategy["kind"] == "mu_plus_lambda":
+        return f"({strategy['mu']}+{strategy['lambda_']})-ES"
+    if strategy["kind"] == "gp":
+        return f"({strategy['mu']}+{strategy['lambda_']})-GP"
+    if strategy["kind"] == "cma_es":
+        return f"CMA-ES of {strategy['population']}"
+    return str(strategy["kind"])
