@@ -195,7 +195,7 @@ class Campaign:
         sizes = front(stands, reached) if self.ledger else []
         summary = {"choice": choice, "trainings": progress.trainings, **self._spared(), "front": sizes, "test": test}
         if sizes:
-            self.run.write("front.json", sizes)
+            self.run.write("front.json", {"front": sizes})
         if stands.formulas:
             summary["formula"] = loss.describe()
         storage.write(self.run.folder / "loss" / "card.md", (card + _card(summary)).encode())

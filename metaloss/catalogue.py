@@ -1,8 +1,9 @@
 """Losses on disk and by name: how they are written, and what a name, a path or a formula means."""
 
-import json
+import logging
 import os
 from dataclasses import fields
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,11 @@ from metaloss.image_record import ImageRecord
 from metaloss.language.formula import Formula, reads_a_prediction
 from metaloss.population import Population
 
+log = logging.getLogger("metaloss")
+
 SHIPPED = Path(__file__).parent / "shipped"  # losses that come with the package, a folder each
 FORMAT = 1
+FIELDS = {"format", "kind", "formula", "genome", "about", "weights_sha256", "sha256"}  # of a loss.json
 LIMIT = 1 << 20  # bytes of a loss.json, and of a weights file's header
 WEIGHTS_LIMIT = 1 << 28
 WRITTEN = (FormulaCriterion, GenomeCriterion)  # what `save` can write
@@ -44,8 +48,10 @@ def save(folder: Path, criterion: Criterion, card: str, images: ImageRecord | No
     if isinstance(criterion, GenomeCriterion):
         genome, candidate = criterion.genome, criterion.candidate
         tensors = {field.name: getattr(candidate, field.name).cpu().contiguous() for field in fields(candidate)}
-        storage.write(folder / "weights.safetensors", save_tensors(tensors))
-        table = {"kind": registry.kind(genome), "genome": registry.table(genome)}
+        weights = save_tensors(tensors)
+        _replace_weights(folder, weights)
+        digest = {"weights_sha256": storage.sha256(weights)}
+        table = {"kind": registry.kind(genome), "genome": registry.table(genome), **digest}
     else:
         assert isinstance(criterion, FormulaCriterion)
         table = {"kind": "formula", "formula": str(criterion.formula)}
@@ -53,7 +59,16 @@ def save(folder: Path, criterion: Criterion, card: str, images: ImageRecord | No
     if images is not None:
         image_record.write(folder, images)
     about = {"format": FORMAT, **table, "about": criterion.about}
-    storage.write(folder / "loss.json", (json.dumps(storage.plain(about), indent=1) + "\n").encode())
+    storage.write_record(folder / "loss.json", about)
+
+
+def _replace_weights(folder: Path, weights: bytes) -> None:
+    """Write a loss's weights; at no instant do they lie beside another loss's description."""
+    path = folder / "weights.safetensors"
+    if storage.there(path) and path.read_bytes() == weights:
+        return
+    (folder / "loss.json").unlink(missing_ok=True)
+    storage.write(path, weights)
 
 
 def load(
@@ -155,6 +170,8 @@ def _at(path: Path) -> Criterion | None:
 def _read(folder: Path) -> Criterion:
     path = folder / "loss.json"
     table = _table(path)
+    if "sha256" not in table:
+        _say_unsealed(path.absolute())
     try:
         formula = table["kind"] == "formula"
         loss: Criterion = (
@@ -170,7 +187,7 @@ def _network(folder: Path, table: dict[str, Any]) -> Criterion:
     path = folder / "weights.safetensors"
     genome: Any = registry.build("genomes", {**table["genome"], "kind": table["kind"]}, "genome")
     try:
-        tensors = load_tensors(_bytes(path))
+        tensors = load_tensors(_bytes(path, table.get("weights_sha256")))
         candidate = genome.populations[0](**tensors)
         _check(genome, candidate, path)
     except OSError as error:
@@ -181,16 +198,24 @@ def _network(folder: Path, table: dict[str, Any]) -> Criterion:
     return GenomeCriterion(genome, candidate, table["about"])
 
 
+@cache
+def _say_unsealed(path: Path) -> None:
+    """Once for each file, however often it is read."""
+    log.warning("%s holds no digest: whether it is as it was written cannot be told", printable(str(path)))
+
+
 def printable(text: str) -> str:
     """A stranger's text with every character spelt out that a terminal would obey."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
-def _bytes(path: Path) -> bytes:
-    """The weights' file, once its size and its header's are known to be sane."""
+def _bytes(path: Path, digest: str | None) -> bytes:
+    """The weights' file, once its digest, if one is known, and its size and its header's are known to be sane."""
     data = reading.read_bytes(path, WEIGHTS_LIMIT)
     if int.from_bytes(data[:8], "little") > LIMIT:
         raise DamagedFile(f"{path}: not safetensors with a header of at most {LIMIT} bytes")
+    if digest is not None and storage.sha256(data) != digest:
+        raise DamagedFile(f"{path} is damaged, its digest is not the one in loss.json: {storage.RESTORE}")
     return data
 
 
@@ -207,7 +232,21 @@ def _table(path: Path) -> dict[str, Any]:
         raise DamagedFile(f"{path}: not the description of a loss")
     if table["format"] != FORMAT or table["format"] is True:
         raise DamagedFile(f"{path}: format {table['format']} is not known here, {FORMAT} is")
+    _check_seal(path, table, data)
     return table
+
+
+def _check_seal(path: Path, table: dict[str, Any], data: bytes) -> None:
+    """Refuse what was changed after it was sealed; a field that nobody knows may have been the digest's name."""
+    if unknown := sorted(table.keys() - FIELDS):
+        raise DamagedFile(f"{path} is damaged: unknown field '{printable(unknown[0])[:80]}'")
+    if "sha256" in table and not storage.is_sealed(data):
+        raise DamagedFile(
+            f"{path} is damaged or was changed after it was written, its digest does not match: restore it from a "
+            'copy, or take the line "sha256" out to load it as it is'
+        )
+    if not isinstance(table.get("weights_sha256", ""), str):
+        raise DamagedFile(f"{path}: not the description of a loss")
 
 
 def _check(genome: Any, candidate: Population, path: Path) -> None:

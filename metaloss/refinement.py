@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from torch import nn
+from typing_extensions import TypedDict
 
 from metaloss import catalogue, search, settings, storage, zoo
 from metaloss.campaign import Silent
@@ -15,12 +16,29 @@ from metaloss.errors import SettingsError
 from metaloss.formulas import Formulas
 from metaloss.genomes.constants import Constants
 from metaloss.language.formula import Formula
-from metaloss.run import Run, find
+from metaloss.run import Gain, Run, find
 from metaloss.search import pick, remembering
 from metaloss.streams import Stream
 from metaloss.trials import Trials
 
 FILE = "refinement.json"
+
+
+class Gained(TypedDict):
+    """What is needed of a family's row."""
+
+    before: float
+    after: float
+    gain: Gain
+
+
+class Comparison(TypedDict):
+    """What is needed of a `refinement.json`."""
+
+    before: str
+    after: str
+    tasks: int
+    families: dict[str, Gained]
 
 
 @dataclass(frozen=True)
@@ -132,7 +150,7 @@ def _known(path: Path, formulas: list[str]) -> dict[str, Any] | None:
     """The comparison of these formulas, if there is one."""
     if not storage.there(path):
         return None
-    table = storage.read_record(path)
+    table: dict[str, Any] = storage.read_record(path, Comparison)
     return table if formulas == [table["before"], table["after"]] else None
 
 

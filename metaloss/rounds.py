@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import torch
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass as settings
+from typing_extensions import TypedDict
 
 from metaloss import families, registry, storage
 from metaloss.errors import SettingsError
@@ -54,6 +55,23 @@ class Stage:
         return self.families, self.steps, self.scale
 
 
+class Reference(TypedDict):
+    """What is needed of cross-entropy's result."""
+
+    accuracy: float
+
+
+class Record(TypedDict):
+    """What is needed of a stage's file."""
+
+    asked: dict[str, Any]
+    accuracy: list[float]
+    worth: list[float]
+    kept: list[str]
+    tau: float | None
+    reference: Reference
+
+
 @dataclass(frozen=True)
 class Rounds:
     """Rounds played and kept in a folder; one that is there already is not played again.
@@ -90,7 +108,7 @@ class Rounds:
         """
         path, asked = self.folder / f"stage-{number}.json", self._asked(number, stage, texts)
         if storage.there(path):
-            return _same(path, storage.read_record(path), asked)
+            return _same(path, storage.read_record(path, Record), asked)
         opened = [enlarged(e, stage) for e in self.trials.families]
         ours = self._accuracies(opened, number, stage, [Formula.parse(text) for text in texts])
         averaged = before[len(before) - stage.mean_of + 1 :]
@@ -100,7 +118,8 @@ class Rounds:
         found = {"accuracy": ours, "worth": worth, "kept": [texts[i] for i in order[: stage.keep]], "tau": tau,
                  "reference": self._reference(opened, number, stage)}  # fmt: skip
         storage.write_record(path, {"asked": asked, **found})
-        return storage.read_record(path)
+        found = storage.read_record(path, Record)
+        return found
 
     def _asked(self, number: int, stage: Stage, texts: Sequence[str]) -> dict[str, Any]:
         """All that decides what a round finds."""

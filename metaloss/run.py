@@ -1,26 +1,24 @@
 """A run is a folder: its settings, where it came from, its history, its newest states and its winner."""
 
 import hashlib
-import json
 import platform
 import re
-import shutil
 import sys
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NotRequired, TypeVar
 
 import torch
 from jaxtyping import Int
 from torch import Tensor
+from typing_extensions import TypedDict
 
 from metaloss import compiled, image_record, places, plugins, registry, settings, storage
 from metaloss._version import __version__
 from metaloss.codec import pack, unpack
-from metaloss.errors import DamagedFile, DiskError, SettingsError
+from metaloss.errors import DamagedFile, SettingsError
 from metaloss.image_record import ImageRecord
 from metaloss.kinds import Opened, TaskFamily, opened
 from metaloss.population import Population
@@ -28,6 +26,79 @@ from metaloss.settings import Settings
 from metaloss.stages import Known
 
 Chosen = TypeVar("Chosen")
+
+
+class Gain(TypedDict):
+    """What is needed of a paired difference."""
+
+    mean: float
+    low: float
+    high: float
+
+
+class Rival(TypedDict):
+    """What is needed of a rival in the test."""
+
+    lr: float
+    steps: int
+    accuracy: float
+    gain: Gain
+
+
+class Tested(TypedDict):
+    """What is needed of the test on a family."""
+
+    accuracy: float
+    tasks: int
+    ce: Rival
+    ce_steps: Rival
+
+
+class Choice(TypedDict):
+    """What is needed of the winner's election."""
+
+    generation: int
+    origin: str
+    tasks: int
+
+
+class Size(TypedDict):
+    """A formula of the front."""
+
+    size: int
+    accuracy: float
+
+
+class Summary(TypedDict):
+    """What is needed of a run's `summary.json`."""
+
+    choice: Choice
+    test: dict[str, Tested]
+    front: NotRequired[list[Size]]
+    formula: NotRequired[str]
+    refused: NotRequired[dict[str, int]]
+    screened_trainings: NotRequired[int]
+
+
+class Pool(TypedDict):
+    """Images of a pool, by their number and a digest."""
+
+    images: int
+    sha256: str
+
+
+class Images(TypedDict):
+    """What a run has seen of a family's images."""
+
+    pools: dict[str, Pool]
+
+
+class Provenance(TypedDict):
+    """What is needed of a run's `provenance.json`."""
+
+    conditions: dict[str, str]
+    resumed: NotRequired[list[dict[str, str]]]
+    data: dict[str, Images]
 
 
 @dataclass(frozen=True)
@@ -80,12 +151,22 @@ class Run:
         return storage.History(self.folder).read()
 
     def summary(self) -> dict[str, Any] | None:
-        """What the finished run came to; None while it is not finished."""
+        """What the finished run came to; None while it is not finished.
+
+        Raises:
+            DamagedFile: it does not check out.
+        """
         path = self.folder / "summary.json"
-        try:
-            return json.loads(path.read_bytes()) if path.exists() else None
-        except (OSError, ValueError) as error:
-            raise DamagedFile(f"{path}: {error}") from None
+        return storage.read_record(path, Summary) if storage.there(path) else None
+
+    def provenance(self) -> dict[str, Any]:
+        """Where the run's numbers come from.
+
+        Raises:
+            DamagedFile: it is missing or does not check out.
+        """
+        found: dict[str, Any] = storage.read_record(self.folder / "provenance.json", Provenance, storage.RESTORE)
+        return found
 
     def finished(self, progress: Progress) -> bool:
         """Whether the winner of just these generations, all that were asked for, is written and tested."""
@@ -107,9 +188,9 @@ class Run:
         where = self.places() if where is None else where
         return [opened(family, device, where[family.name]) for family in self.settings.families]
 
-    def write(self, name: str, value: Any) -> None:
-        """Put a value into the folder as JSON, whole or not at all."""
-        storage.write(self.folder / name, (json.dumps(storage.plain(value), indent=1) + "\n").encode())
+    def write(self, name: str, table: Mapping[str, Any]) -> None:
+        """Put a table into the folder as sealed JSON, whole or not at all."""
+        storage.write_record(self.folder / name, table)
 
 
 def create(parent: Path, chosen: Settings, provenance: dict[str, Any], images: ImageRecord | None = None) -> Run:
@@ -125,8 +206,8 @@ def create(parent: Path, chosen: Settings, provenance: dict[str, Any], images: I
         DiskError: the folder cannot be made.
     """
     files = {
-        "config.toml": settings.toml(chosen),
-        "provenance.json": (json.dumps(provenance, indent=1) + "\n").encode(),
+        "config.toml": storage.toml_bytes(chosen.table()),
+        "provenance.json": storage.record_bytes(provenance),
         **places.record({family.name: family.dataset for family in chosen.families}),
         image_record.FILE: storage.record_bytes((images or ImageRecord()).table()),
     }
@@ -145,45 +226,7 @@ def made(parent: Path, name: str, files: Mapping[str, bytes], what: str) -> Path
     Raises:
         DiskError: it cannot be made; the message says what was to be.
     """
-    name = file_name(name, what)
-    try:
-        parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=".new-", dir=parent))
-    except OSError as error:
-        raise DiskError(f"cannot make a {what} under {parent}: {error.strerror}") from None
-    try:
-        folder.chmod(0o755)
-        for file, data in files.items():
-            storage.write(folder / file, data)
-        return _claim(folder, parent, name)
-    except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
-
-
-def _claim(made: Path, parent: Path, name: str) -> Path:
-    """Give the complete folder the first free name: a kill leaves either no run or one that can be resumed.
-
-    Raises:
-        DiskError: the folder cannot be made.
-    """
-    for number in range(1, 10_000):
-        folder = parent / (name if number == 1 else f"{name}-{number}")
-        try:
-            # A rename onto an empty folder would succeed: the name is taken first.
-            folder.mkdir()
-        except FileExistsError:
-            continue
-        except OSError as error:
-            raise DiskError(f"cannot make {folder}: {error.strerror}") from None
-        try:
-            return made.replace(folder)
-        except BaseException as error:
-            folder.rmdir()
-            if isinstance(error, OSError):
-                raise DiskError(f"cannot make {folder}: {error.strerror}") from None
-            raise
-    raise DiskError(f"{parent} already holds {number} folders named {name}")
+    return storage.new_folder(parent, file_name(name, what), files, what)
 
 
 def default_name(chosen: Settings) -> str:
@@ -218,7 +261,7 @@ def located(spec: str | Path, parent: Path, resolve: Callable[[dict[str, Any]], 
         path = folder / "config.toml"
         if storage.there(path):
             try:
-                return folder, resolve(settings.read(path))
+                return folder, resolve(storage.read_toml(path))
             except SettingsError as error:
                 if isinstance(error, plugins.UnknownPart) and (known := _recorded(folder, error)):
                     raise SettingsError(f"{path}: {error}  It was {known}: {plugins.HINT}") from None

@@ -1,7 +1,6 @@
 """`evolve`: a search from its settings to its winner, committed generation by generation."""
 
 import contextlib
-import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -15,7 +14,7 @@ from metaloss.campaign import Campaign, Reporter, Silent
 from metaloss.criterion import Criterion
 from metaloss.datasets import Dataset
 from metaloss.engines.local import Local
-from metaloss.errors import DamagedFile, SettingsError
+from metaloss.errors import SettingsError
 from metaloss.genomes import Genome
 from metaloss.genomes._symbolic import Symbolic
 from metaloss.image_record import ImageRecord
@@ -199,7 +198,7 @@ def _carry(
         for text in warnings:
             reporter.warning(text)
         # Generations may have been raised: a run that is interrupted again must still know it.
-        storage.write(run.folder / "config.toml", settings.toml(chosen))
+        storage.write_toml(run.folder / "config.toml", chosen.table())
         if progress and run.finished(progress):
             return _told(run, reporter)
         engine.halvings = progress.halvings if progress else 0
@@ -270,12 +269,8 @@ def _told(run: Run, reporter: Reporter) -> Result:
 
 def _recognise(run: Run, families: list[Opened], device: torch.device, allow: bool, reporter: Any) -> None:
     """Refuse to go on elsewhere than the run began, unless told to; then put it on record."""
-    path = run.folder / "provenance.json"
-    try:
-        table = json.loads(path.read_bytes())
-        old = {**table["conditions"], **(table["resumed"][-1] if table.get("resumed") else {})}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DamagedFile(f"{path}: not the provenance of a run: {error}") from None
+    table = run.provenance()
+    old = {**table["conditions"], **(table["resumed"][-1] if table.get("resumed") else {})}
     now = conditions(families, device, run.settings)
     different = [f"{k}: was {old.get(k)}, is {now[k]}" for k in now if old.get(k) != now[k]]
     if not different:

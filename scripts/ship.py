@@ -4,7 +4,6 @@ metaloss evolve --genome tree --tasks fashionmnist --seed 0    # evolves it agai
 python scripts/ship.py tree-fashionmnist runs/fashionmnist-tree-gp-0
 """
 
-import json
 import shutil
 import sys
 
@@ -17,10 +16,10 @@ def main(name: str, spec: str) -> None:
     run, folder = find(spec), catalogue.SHIPPED / name
     assert run.summary() is not None, f"{run.folder} is not finished"
     shutil.copytree(run.folder / "loss", folder, dirs_exist_ok=True)
-    settings, table = run.settings, json.loads((folder / "loss.json").read_bytes())
+    settings, table = run.settings, storage.read_record(folder / "loss.json")
     sets = ", ".join(dict.fromkeys(f.dataset for f in settings.families))
     table["about"] = {"name": name, **table["about"], "data sets": sets}
-    storage.write(folder / "loss.json", (json.dumps(table, indent=1) + "\n").encode())
+    storage.write_record(folder / "loss.json", table)
     command = (
         f"metaloss evolve --tasks {' '.join(f.name for f in settings.families)} --genome {settings.genome['kind']} "
         f"--strategy {settings.strategy['kind']} --generations {settings.generations} --seed {settings.seed}"

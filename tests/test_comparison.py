@@ -14,7 +14,7 @@ from test_report import check_vector
 from test_run import TINY, code, evolved, family, only_the_subset, tree, without_plots
 
 import metaloss
-from metaloss import comparison, datasets, families, image_record
+from metaloss import comparison, datasets, families, image_record, storage
 from metaloss.comparison import figures, publication, standings
 from metaloss.comparison.contest import Setting
 from metaloss.errors import DiskError, Interrupted, SettingsError
@@ -220,9 +220,9 @@ def test_what_data_published_shipped_and_other_losses_have_met(tmp_path, undrawn
 def without_record(searched, tmp_path):
     """A run that kept no record of its images, and whose pools were not those of today."""
     run = Path(shutil.copytree(searched, tmp_path / "runs" / "other"))
-    table = json.loads((run / "provenance.json").read_text())
+    table = storage.read_record(run / "provenance.json")
     table["data"]["tiny"]["pools"]["train"]["sha256"] = "0" * 64
-    (run / "provenance.json").write_text(json.dumps(table))
+    storage.write_record(run / "provenance.json", table)
     for folder in (run, run / "loss"):
         (folder / image_record.FILE).unlink()
     return run

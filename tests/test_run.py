@@ -161,7 +161,7 @@ def test_a_run_that_cannot_be_made_leaves_nothing(tmp_path, chosen, monkeypatch,
         return instead
 
     (tmp_path / "runs").mkdir()
-    monkeypatch.setattr(storage, "write", guarded(storage.write))
+    monkeypatch.setattr(storage.creation, "write", guarded(storage.creation.write))
     monkeypatch.setattr(tempfile, "mkdtemp", guarded(tempfile.mkdtemp))
     monkeypatch.setattr(Path, "replace", guarded(Path.replace))
     with pytest.raises((OSError, KeyboardInterrupt)):  # DiskError is an OSError

@@ -4,6 +4,7 @@ A new command is a function under `@click.command(cls=Command)` in the module of
 """
 
 import contextlib
+import logging
 import sys
 import traceback
 import warnings
@@ -55,7 +56,7 @@ def main(args: Sequence[str] | None = None) -> None:
     set_up()
     given = list(sys.argv[1:] if args is None else args)
     try:
-        with _data_warnings_in_lines():
+        with _data_warnings_in_lines(), _warnings_echoed():
             code = cli.main(given, prog_name="metaloss", standalone_mode=False)
     except click.exceptions.Abort:
         code = 130
@@ -102,6 +103,26 @@ def _fail(error: Exception, text: str, code: int, given: Sequence[str]) -> int:
     if "--debug" in given:
         traceback.print_exc()
     return _complain(NO_MEMORY, 1) if out_of_memory(error) else _complain(text, code)
+
+
+class _Echo(logging.Handler):
+    """Says what the package's modules warn of, each in one line on stderr."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print a warning."""
+        click.echo(f"warning: {record.getMessage()}", err=True)
+
+
+@contextlib.contextmanager
+def _warnings_echoed() -> Iterator[None]:
+    log, echo = logging.getLogger("metaloss"), _Echo(logging.WARNING)
+    log.addHandler(echo)
+    log.propagate = False
+    try:
+        yield
+    finally:
+        log.removeHandler(echo)
+        log.propagate = True
 
 
 def _complain(text: str, code: int) -> int:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from metaloss.errors import DamagedFile, MetalossError, SettingsError
+from metaloss import storage
+from metaloss.errors import MetalossError, SettingsError
 from metaloss.reproduction.cells import FREE, Part, parts
 from metaloss.reproduction.found import Reproduced
 from metaloss.reproduction.published import Correlations
@@ -65,10 +66,7 @@ def _pairs(folder: Path, chosen: Study, wanted: Mapping[str, Part]) -> Pairs:
     path = folder / "taus.json"
     if not path.is_file():
         raise SettingsError(f"{folder} is not finished: metaloss study rank --resume {folder}")
-    try:
-        summary = json.loads(path.read_bytes())["pairs"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DamagedFile(f"{path}: not the findings of a study ({error})") from None
+    summary = storage.read_record(path, findings.Summary)["pairs"]
     own = {x["name"]: _training(chosen, x) for x in chosen.settings if x["kind"] == "train"}
     if wanted:
         own = {key: x for key, x in own.items() if x.augment.kind in wanted and wanted[x.augment.kind].has(x)}

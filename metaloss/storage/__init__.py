@@ -7,6 +7,7 @@ from metaloss.storage.checkpoints import Checkpoint as Checkpoint
 from metaloss.storage.checkpoints import Checkpoints as Checkpoints
 from metaloss.storage.checkpoints import commit as commit
 from metaloss.storage.checkpoints import recover as recover
+from metaloss.storage.creation import new_folder as new_folder
 from metaloss.storage.disk import exists as exists
 from metaloss.storage.disk import folders as folders
 from metaloss.storage.disk import there as there
@@ -16,6 +17,7 @@ from metaloss.storage.lock import Lock as Lock
 from metaloss.storage.seals import AGAIN as AGAIN
 from metaloss.storage.seals import RESTORE as RESTORE
 from metaloss.storage.seals import check_file as check_file
+from metaloss.storage.seals import is_sealed as is_sealed
 from metaloss.storage.seals import plain as plain
 from metaloss.storage.seals import read_record as read_record
 from metaloss.storage.seals import read_tensors as read_tensors

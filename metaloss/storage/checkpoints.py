@@ -85,7 +85,8 @@ def _open(path: Path, generation: int, history: History) -> Checkpoint:
         raise DamagedFile(f"{path}: needs {length} bytes of {history.path.name}, which has {history.length}")
     expected = _header(generation, payload, history, length)
     if wrong := sorted(key for key in header | expected if header.get(key) != expected.get(key)):
-        raise DamagedFile(f"{path}: {', '.join(wrong)} does not match")
+        against = f" {history.path}" if "history_sha256" in wrong else ""
+        raise DamagedFile(f"{path}: {', '.join(wrong)} does not match{against}")
     return Checkpoint(generation, payload, length)
 
 

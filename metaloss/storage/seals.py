@@ -9,13 +9,13 @@ import hashlib
 import json
 import math
 import os
-import tomllib
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from metaloss.errors import DamagedFile
+from metaloss.reading import json_value, open_regular, toml_table
 from metaloss.storage.disk import append, disk, sync_folder, write
 
 if TYPE_CHECKING:
@@ -81,8 +81,12 @@ def read_record(path: Path, kind: Any = dict, remedy: str = AGAIN) -> Any:
     Raises:
         DamagedFile: it is missing, does not check out, or holds something else.
     """
-    table = json.loads(_checked(path, *JSON, remedy))
-    del table["sha256"]
+    data = _checked(path, *JSON, remedy)
+    try:
+        table = json_value(data)
+        del table["sha256"]
+    except (ValueError, TypeError, KeyError) as error:
+        raise DamagedFile(f"{path} is damaged: {error}") from None
     return validated(path, table, kind)
 
 
@@ -94,8 +98,8 @@ def read_toml(path: Path) -> dict[str, Any]:
     """
     remedy = f"restore it, or begin a new one from it with --config {path}"
     try:
-        return tomllib.loads(_checked(path, *TOML, remedy).decode())
-    except tomllib.TOMLDecodeError as error:
+        return toml_table(_checked(path, *TOML, remedy).decode())
+    except ValueError as error:
         raise DamagedFile(f"{path}: not TOML: {error}") from None
 
 
@@ -110,7 +114,15 @@ def read_tensors(path: Path, remedy: str = RESTORE) -> dict[str, "Tensor"]:
     data, at = _read(path, remedy), 8 + len(TENSORS)
     if data[8:at] != TENSORS or _sealed(data[:at], data[at + DIGITS :]) != data:
         raise DamagedFile(_damaged(path, remedy))
-    return load(data)
+    try:
+        return load(data)
+    except Exception as error:  # safetensors has errors of its own
+        raise DamagedFile(f"{path} is damaged: {' '.join(str(error).split())[:200]}") from None
+
+
+def is_sealed(data: bytes) -> bool:
+    """Whether these are the bytes of a sealed JSON file."""
+    return _sound(data, *JSON)
 
 
 def seal_file(written: Path, path: Path) -> None:
@@ -134,8 +146,14 @@ def sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def validated(path: Path, table: Any, kind: Any) -> Any:
+def validated(path: Path, table: Any, kind: Any, place: str = "") -> Any:
     """What a table from a file is, as pydantic reads a type: a dataclass is made, a mapping stays as it is.
+
+    Args:
+        path: of the file.
+        table: what it holds.
+        kind: the type.
+        place: of the table in the file, where it is not all of it.
 
     Raises:
         DamagedFile: it does not fit.
@@ -146,8 +164,8 @@ def validated(path: Path, table: Any, kind: Any) -> Any:
         found = _adapter(kind).validate_python(table)
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "all of it"
-        raise DamagedFile(f"{path} is damaged: {where}: {first['msg']}") from None
+        where = ": ".join(filter(None, [place, ".".join(map(str, first["loc"]))])) or "all of it"
+        raise DamagedFile(f"{path} is damaged: {where}: {first['msg'].lower()}") from None
     return table if isinstance(found, dict) else found
 
 
@@ -168,17 +186,21 @@ def _sealed(before: bytes, after: bytes, digest: Any = None) -> bytes:
 def _checked(path: Path, before: bytes, after: bytes, remedy: str) -> bytes:
     """The bytes of a file whose digest stands at its end, between these."""
     data = _read(path, remedy)
-    at = len(data) - len(after) - DIGITS
-    head = data[: max(at, 0)]
-    if not head.endswith(before) or _sealed(head, after) != data:
+    if not _sound(data, before, after):
         raise DamagedFile(_damaged(path, remedy))
     return data
+
+
+def _sound(data: bytes, before: bytes, after: bytes) -> bool:
+    head = data[: max(len(data) - len(after) - DIGITS, 0)]
+    return head.endswith(before) and _sealed(head, after) == data
 
 
 def _read(path: Path, remedy: str) -> bytes:
     with disk("read", path):
         try:
-            return path.read_bytes()
+            with open_regular(path) as file:
+                return file.read()
         except (FileNotFoundError, IsADirectoryError):
             raise DamagedFile(f"{path} is missing: {remedy}") from None
 

@@ -141,7 +141,7 @@ def _scores(folder: Path, entered: list[Entrant], settings: list[Regime], report
         own = folder / "scores" / f"{number}-{file_name(x.name, 'setting', 40)}"
         own.mkdir(parents=True, exist_ok=True)
         reporter.under(x.name)
-        with x.at(own, f"metaloss.study(resume={str(folder)!r})"):
+        with x.at(own, entered, f"metaloss.study(resume={str(folder)!r})"):
             found[x.name] = [
                 _score(own, x, entrant, reporter, (i, len(entered))) for i, entrant in enumerate(entered, 1)
             ]
@@ -151,8 +151,9 @@ def _scores(folder: Path, entered: list[Entrant], settings: list[Regime], report
 def _score(folder: Path, regime: Regime, entrant: Entrant, reporter: Any, place: tuple[int, int]) -> Score:
     """A loss's score: read where it is there, made and kept where it is not."""
     path = folder / f"{entrant.slug}.json"
-    if path.exists():
-        return Score(**storage.read_record(path))
+    if storage.there(path):
+        found: Score = storage.read_record(path, Score)
+        return found
     score = regimes.best(regime, entrant)
     storage.write_record(path, score.plain())
     reporter.scored(entrant.label, score, place)

@@ -2,14 +2,13 @@
 
 import csv
 import io
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-import tomli_w
+from typing_extensions import TypedDict
 
 from metaloss import places, storage
 from metaloss.comparison.figures import Picture
@@ -20,6 +19,30 @@ from metaloss.studies import ranking
 from metaloss.studies.ranking import Pair
 from metaloss.studies.regimes import Score
 from metaloss.studies.settings import Study, resolve
+
+
+class Tau(TypedDict):
+    """What is needed of a rank correlation."""
+
+    tau: float | None
+    low: float | None
+    high: float | None
+    n: int
+
+
+class Compared(TypedDict):
+    """What is needed of two settings beside each other."""
+
+    a: str
+    b: str
+    all: Tau
+    both: Tau
+
+
+class Summary(TypedDict):
+    """What is needed of a `taus.json`."""
+
+    pairs: list[Compared]
 
 
 @dataclass(frozen=True)
@@ -50,8 +73,8 @@ def create(parent: Path, chosen: Study, provenance: dict[str, Any]) -> Path:
         DiskError: it cannot be made.
     """
     files = {
-        "config.toml": tomli_w.dumps(chosen.table()).encode(),
-        "provenance.json": _json(provenance),
+        "config.toml": storage.toml_bytes(chosen.table()),
+        "provenance.json": storage.record_bytes(provenance),
         **places.record(chosen.sources),
     }
     return made(parent, f"rank-{chosen.seed}", files, "study")
@@ -100,11 +123,7 @@ def rows(found: Found) -> list[dict[str, Any]]:
 def files(found: Found, summary: dict[str, Any], picture: Picture) -> dict[str, bytes]:
     """The files of a finished study; last the summary, which says that all is there."""
     figure = {f"{picture.name}.{kind}": getattr(picture, kind) for kind in ("png", "pdf")}
-    return {"results.csv": _csv(rows(found)), **figure, "taus.json": _json(storage.plain(summary))}
-
-
-def _json(value: Any) -> bytes:
-    return (json.dumps(value, indent=1) + "\n").encode()
+    return {"results.csv": _csv(rows(found)), **figure, "taus.json": storage.record_bytes(summary)}
 
 
 def _csv(table: Sequence[dict[str, Any]]) -> bytes:

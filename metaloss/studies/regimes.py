@@ -101,7 +101,7 @@ class FewShot:
         )
         return scored(lr, found[0, 0].tolist())
 
-    def at(self, folder: Path, again: str) -> contextlib.AbstractContextManager[None]:
+    def at(self, folder: Path, entrants: Sequence[Entrant], again: str) -> contextlib.AbstractContextManager[None]:
         """Nothing: episodes leave no files, and are soon done again."""
         return contextlib.nullcontext()
 
@@ -147,15 +147,22 @@ class FullSize:
         return scored(lr, [float("nan") if x.failed else x.validation for x in runs], *failures[:1])
 
     @contextlib.contextmanager
-    def at(self, folder: Path, again: str) -> Iterator[None]:
-        """Keep checkpoints and records in this folder; Ctrl-C leaves a training that the call `again` takes on."""
+    def at(self, folder: Path, entrants: Sequence[Entrant], again: str) -> Iterator[None]:
+        """Keep checkpoints and records in this folder, and at last the tables of all of them.
+
+        Args:
+            folder: the setting's.
+            entrants: the losses.
+            again: the call that takes on a training that Ctrl-C has left.
+        """
         from metaloss.training.fitting import resumable
 
         self.job.folder = folder / "trainings"
         self.job.folder.mkdir(parents=True, exist_ok=True)
+        self.job.recall(entrants, self.rates)  # a loss that has its score is not trained again
         with resumable(self.job, again):
             yield
-        for name, data in records.tables(self.job.done).items():
+        for name, data in records.tables([*self.job.done.values()]).items():
             storage.write(self.job.folder / name, data)
 
 

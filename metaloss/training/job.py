@@ -3,7 +3,7 @@
 import copy
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -51,7 +51,7 @@ class Job:
     network: Any
     reporter: Any
     stop: Callable[[], bool]
-    done: list[Trained] = field(default_factory=list)
+    done: dict[Path, Trained] = field(default_factory=dict)  # by the folder of its state
     written: float = -math.inf
 
     @property
@@ -102,8 +102,17 @@ class Job:
         found = records.saved(state / "done.json")
         if found is None:
             found = self._trained(entrant, lr, seed, state)
-        self.done.append(found)
+        self.done[state] = found
         return found
+
+    def recall(self, entrants: Sequence[Entrant], rates: Sequence[float]) -> None:
+        """Know all trainings of these losses at these rates that are over: the tables are of all of them."""
+        for entrant in entrants:
+            for lr in rates:
+                for seed in self.seeds:
+                    state = self._state(entrant, lr, seed)
+                    if (found := records.saved(state / "done.json")) is not None:
+                        self.done[state] = found
 
     def classifier(self, seed: int) -> Classifier:
         """The untrained classifier of a seed, the same for every loss and rate."""
@@ -138,6 +147,7 @@ class Job:
     def _trained(self, entrant: Entrant, lr: float, seed: int, state: Path) -> Trained:
         from metaloss.training.module import train
 
+        state.mkdir(parents=True, exist_ok=True)
         chosen, key = self.chosen, Stream(seed)
         rows = self.material.training_rows(chosen.per_class, key)
         path = course(chosen, pass_length(rows, chosen.batch))
@@ -149,10 +159,14 @@ class Job:
             self._write(now)
             self.reporter.epoch({"loss": entrant.label, "seed": seed, "rate": lr, **record}, path.epochs, seconds)
 
+        def resumed(earlier: Sequence[dict[str, Any]]) -> None:
+            now.epochs.extend(earlier)
+            now.seconds.extend([0.0] * len(earlier))  # not known any more
+
         logs = self.folder / "tensorboard" / state.name if chosen.tensorboard else None
         plan = Plan(
             chosen, self.material, rows, path, lr, key.at("train"),
-            checkpoint=state / "last.ckpt", told=told, stop=self.stop, logs=logs,
+            checkpoint=state / "last.ckpt", told=told, resumed=resumed, stop=self.stop, logs=logs,
         )  # fmt: skip
         classifier, loss = self.classifier(seed), self.loss(entrant)
         records.describe(self.folder / "model.json", chosen, classifier, self.material.dataset.classes)
@@ -165,18 +179,14 @@ class Job:
             self.reporter.warning(failed)
         if not failed:
             records.save_weights(state / "model.safetensors", classifier)
-        # Epochs of before an interruption took a time that is not known any more.
-        seconds = [0.0] * (len(history) - len(now.seconds)) + now.seconds
-        records.save(state / "done.json", replace(now, epochs=history, seconds=seconds, failed=failed))
+        records.save(state / "done.json", replace(now, epochs=history, failed=failed))
         (state / "last.ckpt").unlink(missing_ok=True)
         found = records.saved(state / "done.json")
         assert found is not None
         return found
 
     def _state(self, entrant: Entrant, lr: float, seed: int) -> Path:
-        folder = self.folder / "state" / f"{entrant.slug}-{lr:.12g}-{seed}"
-        folder.mkdir(parents=True, exist_ok=True)
-        return folder
+        return self.folder / "state" / f"{entrant.slug}-{lr:.12g}-{seed}"
 
     def _test(self, entrant: Entrant, x: Trained) -> dict[str, Any]:
         """What a training's last weights reach on the test images; its weights get their lasting name."""
@@ -186,7 +196,7 @@ class Job:
             return {**found, **dict.fromkeys([*results.MEASURES, *(["iou"] if pixels else [])], math.nan)}
         path = self._state(entrant, x.lr, x.seed) / "model.safetensors"
         classifier = self.classifier(x.seed)
-        classifier.load_state_dict(records.weights(path))
+        classifier.load_state_dict(storage.read_tensors(path, storage.AGAIN))
         look, size = (segmentation.measure, self.chosen.batch) if pixels else (measure, LOOK)
         batches = self.material.source.batches(self.material.shares.test, size)
         measured = look(classifier, self.loss(entrant), heeding(batches, self.stop))
@@ -212,6 +222,6 @@ class Job:
     def _write(self, now: Trained | None = None) -> None:
         """The tables of all epochs so far; not at every one of quick epochs."""
         if now is None or time.monotonic() - self.written > PAUSE:
-            for name, data in records.tables([*self.done, *([now] if now else [])]).items():
+            for name, data in records.tables([*self.done.values(), *([now] if now else [])]).items():
                 storage.write(self.folder / name, data)
             self.written = time.monotonic()

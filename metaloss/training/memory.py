@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from torch import Tensor
+from typing_extensions import TypedDict
 
 from metaloss import registry, storage
 from metaloss.formulas import Formulas
@@ -17,6 +18,13 @@ from metaloss.training.family import TrainingFamily
 FILE = "trainings.jsonl"
 Result = float | Exception
 Train = Callable[[Sequence[Job]], Iterator[tuple[Job, Result]]]
+
+
+class Line(TypedDict):
+    """What is needed of a training's line."""
+
+    training: str
+    accuracy: float | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,8 +77,10 @@ def remembered(folder: Path, conditions: Mapping[str, str]) -> Memory:
         DamagedFile: a line does not check out; without the file, its trainings are made again.
     """
     file = storage.History(folder, FILE)
-    file.mend()
-    known = {x["training"]: math.nan if x["accuracy"] is None else x["accuracy"] for x in file.read()}
+    known = {}
+    for number, record in enumerate(file.mend(), 1):
+        x = storage.validated(file.path, record, Line, f"line {number}")
+        known[x["training"]] = math.nan if x["accuracy"] is None else x["accuracy"]
     return Memory(file, conditions, known)
 
 

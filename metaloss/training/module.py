@@ -15,7 +15,7 @@ from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities.warnings import PossibleUserWarning  # type: ignore[attr-defined]
 from torch import Tensor, nn
 
-from metaloss import installation
+from metaloss import installation, storage
 from metaloss.errors import DamagedFile, Interrupted, MetalossError, SettingsError
 from metaloss.streams import Stream
 from metaloss.training import ranks, segmentation
@@ -113,11 +113,18 @@ class Supervised(lightning.LightningModule):
         if self.logger is not None:
             self.log_dict({key: float(x) for key, x in record.items() if key not in ("epoch", "step")})
         if due and self.plan.checkpoint is not None:
-            self.trainer.save_checkpoint(self.plan.checkpoint)
+            self._save(self.plan.checkpoint)
             self.saved = time.monotonic()
         now = time.perf_counter()
         self.plan.told(record, now - self.began)
         self.began = now
+
+    def _save(self, path: Path) -> None:
+        """Write a checkpoint, whole or not at all; all devices come here, and the first one writes."""
+        written = path.with_name(f".{path.name}.tmp")
+        self.trainer.save_checkpoint(written)
+        if self.global_rank == 0:
+            storage.seal_file(written, path)
 
     def _record(self) -> dict[str, Any]:
         """What there is to say of an epoch."""
@@ -145,6 +152,7 @@ class Supervised(lightning.LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Go on from them."""
         self.history = checkpoint["history"]
+        self.plan.resumed(self.history)
 
     def _watch(self, last: int) -> None:
         """Raise a MetalossError where a loss of the last steps was not finite."""
@@ -237,6 +245,7 @@ def _fitted(
 
 def _check(path: Path) -> None:
     """Raise a DamagedFile where a checkpoint is not sound, or holds more than tensors and plain values."""
+    storage.check_file(path, "restore it from a copy, or remove it, and this training begins again")
     try:
         torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch's unpickler raises whatever the file leads it to

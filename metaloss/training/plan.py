@@ -1,6 +1,6 @@
 """What one training is, and which images each of its devices sees."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,10 @@ from metaloss.training.settings import Training
 
 
 def _untold(record: dict[str, Any], seconds: float) -> None:
+    pass
+
+
+def _unheard(records: Sequence[dict[str, Any]]) -> None:
     pass
 
 
@@ -35,6 +39,7 @@ class Plan:
         key: of every random draw.
         checkpoint: the file that an interrupted training goes on from; None: none is kept.
         told: called with every epoch's record and the seconds it took.
+        resumed: called with the records of the epochs before, where the training goes on from its checkpoint.
         stop: asked before every step, and before every batch of validation.
         logs: the folder of TensorBoard's files; None: none are written.
     """
@@ -47,6 +52,7 @@ class Plan:
     key: Stream
     checkpoint: Path | None = None
     told: Callable[[dict[str, Any], float], None] = _untold
+    resumed: Callable[[Sequence[dict[str, Any]]], None] = _unheard
     stop: Callable[[], bool] = _never
     logs: Path | None = None
 
@@ -64,7 +70,13 @@ def moved(plan: Plan, device: torch.device) -> Plan:
         there: Resident | Streamed = replace(source, device=device)
     else:
         there = Resident(source.pixels.to(device), source.labels.to(device))
-    return replace(plan, material=replace(plan.material, source=there), told=_untold, stop=_never)
+    return replace(
+        plan,
+        material=replace(plan.material, source=there),
+        told=_untold,
+        resumed=_unheard,
+        stop=_never,
+    )
 
 
 def heeding(batches: Iterable[Batch], stop: Callable[[], bool]) -> Iterator[Batch]:

@@ -3,17 +3,14 @@
 import copy
 import csv
 import io
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired
 
-import tomli_w
 import torch
-from safetensors.torch import load as load_tensors
-from safetensors.torch import save as save_tensors
-from torch import Tensor, nn
+from torch import nn
+from typing_extensions import TypedDict
 
 from metaloss import places, plugins, storage
 from metaloss.errors import DamagedFile, DiskError, SettingsError
@@ -57,6 +54,54 @@ class Trained:
         return -1.0 if value is None else float(value)
 
 
+class Began(TypedDict):
+    """What is needed of a provenance."""
+
+    conditions: dict[str, str]
+    resumed: NotRequired[list[dict[str, str]]]
+
+
+class Described(TypedDict):
+    """What is needed of a `model.json`."""
+
+    model: str
+    channels: int
+    size: tuple[int, int]
+    classes: int
+    repeat: bool
+
+
+class Line(TypedDict):
+    """What is needed of a loss's row of the table."""
+
+    loss: str
+    lr: float
+    n: int
+    failed: int
+    accuracy: float | None
+    accuracy_std: float | None
+
+
+class One(TypedDict):
+    """What is needed of a training."""
+
+    loss: str
+    seed: int
+    lr: float
+    file: str
+    accuracy: float | None
+    f1: float | None
+    test_loss: float | None
+
+
+class Summary(TypedDict):
+    """What is needed of a `summary.json`."""
+
+    table: list[Line]
+    trainings: list[One]
+    tuning: dict[str, list[dict[str, float]]]
+
+
 def score(found: Mapping[str, Any], prefix: str = "") -> str:
     """What a result is judged by: "iou" where it has one, else "accuracy"."""
     return "iou" if f"{prefix}iou" in found else "accuracy"
@@ -70,8 +115,8 @@ def create(parent: Path, chosen: Training, material: Material, command: Sequence
     """
     name = f"{material.dataset.name}-{chosen.model}-{'+'.join(chosen.loss)}"
     files = {
-        "config.toml": tomli_w.dumps(chosen.table()).encode(),
-        "provenance.json": _json(provenance(chosen, material, command, device)),
+        "config.toml": storage.toml_bytes(chosen.table()),
+        "provenance.json": storage.record_bytes(provenance(chosen, material, command, device)),
         **places.record({"data": chosen.data}),
     }
     return made(parent, name, files, "training")
@@ -106,17 +151,14 @@ def recognise(folder: Path, now: dict[str, str], allow: bool) -> None:
         SettingsError: conditions differ; each is named.
     """
     path = folder / "provenance.json"
-    try:
-        table = json.loads(path.read_bytes())
-        old = (table.get("resumed") or [table["conditions"]])[-1]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DamagedFile(f"{path}: not the provenance of a training: {error}") from None
+    table = storage.read_record(path, Began, storage.RESTORE)
+    old = (table.get("resumed") or [table["conditions"]])[-1]
     different = [f"{key}: was {old.get(key)}, is {now[key]}" for key in now if old.get(key) != now[key]]
     if different and not allow:
         listed = "; ".join(different)
         raise SettingsError(f"this training began elsewhere ({listed}); --allow-changes goes on all the same")
     if different:
-        storage.write(path, _json({**table, "resumed": [*table.get("resumed", []), now]}))
+        storage.write_record(path, {**table, "resumed": [*table.get("resumed", []), now]})
 
 
 def find(spec: str | Path, parent: Path) -> tuple[Path, Training]:
@@ -139,26 +181,15 @@ def save(path: Path, trained: Trained) -> None:
 
 def saved(path: Path) -> Trained | None:
     """Such a record; None where there is none yet."""
-    return Trained(**storage.read_record(path)) if path.exists() else None
+    if not storage.there(path):
+        return None
+    found: Trained = storage.read_record(path, Trained)
+    return found
 
 
 def save_weights(path: Path, network: nn.Module) -> None:
-    """Write a module's parameters and buffers as safetensors."""
-    storage.write(
-        path, save_tensors({k: v.detach().cpu().contiguous().clone() for k, v in network.state_dict().items()})
-    )
-
-
-def weights(path: Path) -> dict[str, Tensor]:
-    """The tensors of such a file.
-
-    Raises:
-        DamagedFile: it is not there or not sound.
-    """
-    try:
-        return load_tensors(path.read_bytes())
-    except Exception as error:  # safetensors has errors of its own, and OSError
-        raise DamagedFile(f"{path}: no weights can be read ({' '.join(str(error).split())[:200]})") from None
+    """Write a module's parameters and buffers as sealed safetensors."""
+    storage.write_tensors(path, network.state_dict())
 
 
 def describe(path: Path, chosen: Training, classifier: Classifier, classes: Sequence[str]) -> None:
@@ -167,7 +198,7 @@ def describe(path: Path, chosen: Training, classifier: Classifier, classes: Sequ
         "format": FORMAT, "model": chosen.model, **asdict(classifier.shape), "class_names": list(classes),
         "repeat": classifier.repeat, "images": "uint8 [N, channels, height, width], 0 to 255",
     }  # fmt: skip
-    storage.write(path, _json(about))
+    storage.write_record(path, about)
 
 
 def load(folder: Path, file: str, network: nn.Module | None = None) -> Classifier:
@@ -183,15 +214,12 @@ def load(folder: Path, file: str, network: nn.Module | None = None) -> Classifie
         DamagedFile: the files do not check out.
     """
     path = folder / "model.json"
-    try:
-        about = json.loads(path.read_bytes())
-        shape = Shape(int(about["channels"]), (int(about["size"][0]), int(about["size"][1])), int(about["classes"]))
-        name, repeat = str(about["model"]), bool(about["repeat"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DamagedFile(f"{path}: not the description of a model ({error})") from None
+    about = storage.read_record(path, Described, storage.RESTORE)
+    shape = Shape(about["channels"], (about["size"][0], about["size"][1]), about["classes"])
+    name, repeat = about["model"], about["repeat"]
     if network is None and name == GIVEN:
         raise SettingsError(f"{folder}: its network was handed over as an object: hand it over again")
-    tensors = weights(folder / file)
+    tensors = storage.read_tensors(folder / file)
     one = [0.0] * tensors["mean"].numel() if "mean" in tensors else [0.0]
     found = Classifier(copy.deepcopy(network) or build(name, shape, Stream(0), probe=False), shape, one, one, repeat)
     try:
@@ -214,11 +242,7 @@ def tables(trainings: Sequence[Trained]) -> dict[str, bytes]:
 def summary(folder: Path) -> dict[str, Any] | None:
     """What a finished training came to; None while it is not finished."""
     path = folder / "summary.json"
-    try:
-        found: dict[str, Any] | None = json.loads(path.read_bytes()) if path.exists() else None
-    except (OSError, ValueError) as error:
-        raise DamagedFile(f"{path}: {error}") from None
-    return found
+    return storage.read_record(path, Summary) if storage.there(path) else None
 
 
 def finish(folder: Path, table: dict[str, Any], pictures: Mapping[str, bytes]) -> None:
@@ -229,11 +253,7 @@ def finish(folder: Path, table: dict[str, Any], pictures: Mapping[str, bytes]) -
         raise DiskError(f"cannot make {folder / 'plots'}: {error.strerror}") from None
     for name, data in pictures.items():
         storage.write(folder / "plots" / name, data)
-    storage.write(folder / "summary.json", _json(storage.plain(table)))
-
-
-def _json(value: Any) -> bytes:
-    return (json.dumps(value, indent=1) + "\n").encode()
+    storage.write_record(folder / "summary.json", table)
 
 
 def _csv(rows: Sequence[Mapping[str, Any]]) -> bytes:

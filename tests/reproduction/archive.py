@@ -1,10 +1,8 @@
 """A folder of small images with settings that train on it in no time, and trainings that are only written."""
 
-import json
-
 import scans
-import tomli_w
 
+from metaloss import storage
 from metaloss.training import job, module
 from metaloss.training.settings import protocol, resolve
 
@@ -26,10 +24,10 @@ def written(parent, name, paper, accuracies, **changes):
     chosen = resolve(protocol(paper, {**changes, "loss": list(accuracies)}))
     folder = parent / "trainings" / name
     folder.mkdir(parents=True)
-    (folder / "config.toml").write_text(tomli_w.dumps(chosen.table()))
+    storage.write_toml(folder / "config.toml", chosen.table())
     rows = [
         {"loss": loss, "lr": chosen.rate, "n": chosen.seeds, "failed": 0, "accuracy": mean, "accuracy_std": std}
         for loss, (mean, std) in accuracies.items()
     ]
-    (folder / "summary.json").write_text(json.dumps({"table": rows}))
+    storage.write_record(folder / "summary.json", {"table": rows, "trainings": [], "tuning": {}})
     return folder

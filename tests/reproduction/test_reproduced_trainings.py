@@ -11,6 +11,7 @@ import pytest
 from archive import SCANS
 
 import metaloss as package
+from metaloss import storage
 from metaloss.errors import DataError, Interrupted, MetalossError, SettingsError
 from metaloss.reproduction import lines, reproduce
 from metaloss.training import fitting, records
@@ -196,9 +197,9 @@ def test_what_cannot_be_run_says_why_and_a_stand_in_makes_it_run(written):
 
 def test_segmentation_is_judged_by_mean_iou(written):
     folder = written("a", "ngl-voc", {"dice": (0.9, 0.01)}, seeds=3)
-    table = json.loads((folder / "summary.json").read_bytes())
+    table = storage.read_record(folder / "summary.json")
     table["table"][0] |= {"iou": 0.7, "iou_std": 0.02}
-    (folder / "summary.json").write_text(json.dumps(table))
+    storage.write_record(folder / "summary.json", table)
     found = reproduce("ngl-voc", loss="Dice")
     row = cells(found)["DeepLabv2", "Dice"]
     assert (row["ours"], row["ours_std"]) == (pytest.approx(70), pytest.approx(2))
@@ -217,9 +218,9 @@ def test_equal_departures_share_a_footnote(written):
 
 def test_a_loss_that_failed_on_every_seed_has_no_number(written):
     folder = written("a", "morgan-wrn", {"ce": (None, None)}, augment="base")
-    table = json.loads((folder / "summary.json").read_bytes())
+    table = storage.read_record(folder / "summary.json")
     table["table"][0]["failed"] = 5
-    (folder / "summary.json").write_text(json.dumps(table))
+    storage.write_record(folder / "summary.json", table)
     found = reproduce("morgan-cifar10", columns="base", loss="CE")
     assert (found.rows[0]["state"], found.rows[0]["ours"], found.rows[0]["difference"]) == ("run", None, None)
     assert any("5, 5 failed" in line for line in lines(found))

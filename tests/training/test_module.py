@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 import metaloss
+from metaloss import storage
 from metaloss.errors import DamagedFile, Interrupted, MetalossError, SettingsError
 from metaloss.streams import Stream
 from metaloss.training import module
@@ -154,7 +155,8 @@ def test_a_checkpoint_that_holds_more_than_tensors_is_refused(setting, tmp_path)
     import pickle
 
     setting.how["checkpoint"] = tmp_path / "last.ckpt"
-    (tmp_path / "last.ckpt").write_bytes(pickle.dumps(Stream(0)))
+    (tmp_path / "written").write_bytes(pickle.dumps(Stream(0)))
+    storage.seal_file(tmp_path / "written", tmp_path / "last.ckpt")
     classifier, plan = setting()
     with pytest.raises(DamagedFile, match=r"last.ckpt: not a checkpoint \("):
         train(classifier, metaloss.load("ce"), plan)
