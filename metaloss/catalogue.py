@@ -221,7 +221,8 @@ def _bytes(path: Path, digest: str | None) -> bytes:
 
 def _table(path: Path) -> dict[str, Any]:
     try:
-        table = reading.json_value(reading.read_bytes(path, LIMIT).decode())
+        data = reading.read_bytes(path, LIMIT)
+        table = reading.json_value(data.decode())
     except OSError as error:
         raise DamagedFile(f"{path}: {error.strerror}") from None
     except ValueError:
@@ -243,7 +244,7 @@ def _check_seal(path: Path, table: dict[str, Any], data: bytes) -> None:
     if "sha256" in table and not storage.is_sealed(data):
         raise DamagedFile(
             f"{path} is damaged or was changed after it was written, its digest does not match: restore it from a "
-            'copy, or take the line "sha256" out to load it as it is'
+            'copy, or take "sha256" out to load it as it is'
         )
     if not isinstance(table.get("weights_sha256", ""), str):
         raise DamagedFile(f"{path}: not the description of a loss")

@@ -18,7 +18,7 @@ from typing_extensions import TypedDict
 from metaloss import compiled, image_record, places, plugins, registry, settings, storage
 from metaloss._version import __version__
 from metaloss.codec import pack, unpack
-from metaloss.errors import DamagedFile, SettingsError
+from metaloss.errors import DamagedFile, DiskError, SettingsError
 from metaloss.image_record import ImageRecord
 from metaloss.kinds import Opened, TaskFamily, opened
 from metaloss.population import Population
@@ -272,9 +272,9 @@ def located(spec: str | Path, parent: Path, resolve: Callable[[dict[str, Any]], 
 def _recorded(folder: Path, missing: plugins.UnknownPart) -> str:
     """What a run's provenance says of the plugin that it used; empty where it used none of this name."""
     try:
-        conditions = json.loads((folder / "provenance.json").read_bytes())["conditions"]
+        conditions = storage.read_record(folder / "provenance.json", Provenance)["conditions"]
         return f"the plugin {missing.kind}/{missing.name}, {conditions[f'plugin {missing.kind}/{missing.name}']}"
-    except (OSError, ValueError, KeyError, TypeError):
+    except (DamagedFile, DiskError, KeyError):
         return ""
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import scans
 
 import metaloss
-from metaloss import campaign, refinement, search
+from metaloss import campaign, catalogue, image_record, refinement, search
 from metaloss.comparison.figures import Picture
 from metaloss.datasets import fashionmnist
 from metaloss.errors import DamagedFile, Interrupted, MetalossError
@@ -34,6 +34,7 @@ NETWORK = {"kind": "mln", "start": "random", "features": 2, "hidden": 2}
 TWO = {"kind": "mu_plus_lambda", "mu": 2, "lambda_": 2}
 STAGES = {"start": 4, "stages": [{"keep": 2, "tasks": 2}, {"keep": 1, "tasks": 2}]}
 TRAIN = {"steps": 4, "epoch_steps": 2, "batch": 4, "device": "cpu"}
+RUN = ("*.toml", "*.json", "*.jsonl", "checkpoint/*", "loss/loss.json", "loss/weights.safetensors")
 # Nothing reads these back: they are for people. Of the states the newest alone is read while it is sound.
 UNREAD = (
     "*.csv",
@@ -68,7 +69,8 @@ class Case:
         """The files that are read."""
         found = {path for pattern in self.files for path in self.folder.glob(pattern) if path.is_file()}
         states = sorted(self.folder.glob("checkpoint/*"))[:-1]
-        return sorted(path for path in found if not any(path.match(x) for x in UNREAD) and path not in states)
+        unread = UNREAD if self.files != RUN else (*UNREAD, "images.json")
+        return sorted(path for path in found if not any(path.match(x) for x in unread) and path not in states)
 
 
 class Listener(campaign.Silent):
@@ -102,25 +104,30 @@ def surroundings(patch: Any, folder: Path) -> None:
     (folder / "tiny.toml").write_text(TINY)
 
 
+def few(folder: Path, patch: Any) -> Iterator[Case]:
+    """Folders that are soon made, and what reads them."""
+    run = search.evolve(genome=NETWORK, strategy=TWO, **SMALL).folder
+    yield Case("run", run, lambda told: _run(search.resume(run, reporter=told)), RUN)
+    yield Case("images of a run", run, lambda told: image_record.read(run), ("images.json",))
+    yield Case("loss", run / "loss", lambda told: _loss(run / "loss"))
+    yield from _trainings(patch)
+    yield _remembered(folder)
+
+
 def cases(folder: Path, patch: Any) -> Iterator[Case]:
     """A folder of every kind, made here, and what reads it."""
-    run = search.evolve(genome=NETWORK, strategy=TWO, **SMALL).folder
-    yield Case("run", run, lambda told: _run(search.resume(run, reporter=told)))
-    yield Case("loss", run / "loss", lambda told: _numbers(metaloss.load(run / "loss")))
+    yield from few(folder, patch)
     formulas = search.evolve(genome="tree", strategy={"kind": "gp", "mu": 4, "lambda_": 4}, **SMALL).folder
-    yield Case("run of formulas", formulas, lambda told: _run(search.resume(formulas, reporter=told)))
+    yield Case("run of formulas", formulas, lambda told: _run(search.resume(formulas, reporter=told)), RUN)
     metaloss.eliminate(formulas, chosen=STAGES)
     stages = ("elimination/stage-*.json", "config.toml", "history.jsonl")
     yield Case(
         "elimination", formulas, lambda told: metaloss.eliminate(formulas, reporter=told, chosen=STAGES).summary, stages
     )
     refined = metaloss.refine("poly1", strategy=TWO, **SMALL).folder
-    yield Case(
-        "refinement", refined, lambda told: refinement.compare(refined, told).comparison, ("refinement.json", "loss/*")
-    )
-    yield from _trainings(patch)
+    files = ("refinement.json", "loss/loss.json")
+    yield Case("refinement", refined, lambda told: refinement.compare(refined, told).comparison, files)
     yield from _study()
-    yield _remembered(folder)
 
 
 def _trainings(patch: Any) -> Iterator[Case]:
@@ -168,6 +175,11 @@ def _remembered(folder: Path) -> Case:
 
 def _stopped(*args: Any) -> None:
     raise Interrupted
+
+
+def _loss(folder: Path) -> Any:
+    found = metaloss.load(folder)
+    return _numbers(found), catalogue.images_of(found)
 
 
 def _run(result: Any) -> Any:

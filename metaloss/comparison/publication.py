@@ -10,6 +10,7 @@ from typing import Any
 from metaloss import storage
 from metaloss.comparison import figures, webpage
 from metaloss.comparison.standings import Played
+from metaloss.run import made
 
 MEASURES = ("accuracy", "f1", "nll", "calibration")
 
