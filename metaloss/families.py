@@ -20,11 +20,12 @@ from metaloss.datasets._images import USUAL_OPTIONS, Background, ImageOptions, M
 from metaloss.datasets.folder import listed
 from metaloss.errors import DataError, SettingsError
 from metaloss.inner import Inner
-from metaloss.pools import pools
+from metaloss.pools import pools, shortage
 from metaloss.streams import Stream
 from metaloss.tasks import Images, Pool, Shape, Tasks, draw
 
 SHIPPED = Path(__file__).parent / "_families"
+LEAST = 2  # images of every class in every pool: one to train with, one to validate on
 CHECKOUT = Path(__file__).parent.parent / "tasks"
 
 
@@ -134,8 +135,8 @@ def _from_folder(spec: str) -> TaskFamily:
     dataset = listed(Path(spec.removeprefix("folder:")).expanduser())
     classes = len(dataset.classes)
     smallest = _smallest(dataset)
-    if classes < 2 or smallest < 2:
-        raise DataError(f"{spec}: a task needs 2 classes with 2 images in every pool, found {_counts(dataset)}")
+    if few := shortage(dataset, LEAST):
+        raise DataError(f"{spec}: {few}")
     shots = min(5, max(1, smallest // 3))
     sizes = {"ways": min(classes, 10), "shots": shots, "val": min(200, smallest - shots)}
     return of({"dataset": spec, **sizes}, Path(spec.removeprefix("folder:")).resolve().name, spec)
@@ -226,17 +227,14 @@ def _check(family: TaskFamily, dataset: Dataset) -> None:
     classes, smallest, need = len(dataset.classes), _smallest(dataset), family.shots + family.val
     if family.ways <= classes and need <= smallest:
         return
-    found = (
-        f"{family.ways}-way needs {family.ways} classes, found {classes}"
-        if family.ways > classes
-        else (f"shots + val = {need} images of every class are needed in every pool, and the smallest has {smallest}")
-    )
-    message = f"{family.origin}: {found} ({_counts(dataset)})"
-    if classes >= 2 and smallest >= 2:
+    found = [f"{family.ways}-way needs {family.ways} classes, found {classes} ({_counts(dataset)})"]
+    few = shortage(dataset, need, f" for shots + val = {need} in every pool")
+    message = f"{family.origin}: {'; '.join(([] if family.ways <= classes else found) + ([few] if few else []))}"
+    if classes >= 2 and smallest >= LEAST:
         shots = min(family.shots, max(1, smallest // 3))
         fits = f"ways = {min(family.ways, classes)}, shots = {shots}, val = {min(family.val, smallest - shots)}"
         raise DataError(f"{message}. This fits: {fits}")
-    raise DataError(f"{message}. No task can be drawn: 2 classes with 2 images in every pool are the least")
+    raise DataError(f"{message}. No task can be drawn: 2 classes with {LEAST} images in every pool are the least")
 
 
 def _smallest(dataset: Dataset | Files) -> int:

@@ -134,16 +134,16 @@ def test_a_file_that_is_not_there_or_no_text_is_named(tmp_path):
     ("changes", "line"),
     [
         ({"ways": 5}, "5-way needs 5 classes, found 4"),
-        ({"val": 5}, "shots + val = 7 images of every class are needed in every pool, and the smallest has 6"),
-        ({"shots": 60, "val": 200}, "shots + val = 260 images"),
-        ({"shots": 5, "val": 2}, "shots + val = 7 images"),
-        ({"ways": 9, "shots": 9, "val": 9}, "9-way needs 9 classes, found 4"),
+        ({"val": 5}, "a has 30 images, b 30, c 30, d 30; every class needs at least 33 for shots + val = 7 in every "
+         "pool: add 3, 3, 3, 3. This fits"),
+        ({"shots": 60, "val": 200}, "a has 30 images, b 30, c 30, d 30; every class needs at least 1298"),
+        ({"shots": 5, "val": 2}, "a has 30 images"),
+        ({"ways": 9, "shots": 9, "val": 9}, "9-way needs 9 classes, found 4 (a 30, b 30, c 30, d 30 images); a has"),
     ],
-)
+)  # fmt: skip
 def test_an_impossible_family_gets_values_that_fit(open_tiny, changes, line):
     message = error(open_tiny, kind=DataError, **changes)
     assert message.startswith(f"tiny.toml: {line}")
-    assert "a 30, b 30, c 30, d 30 images" in message
     fits = re.search(r"This fits: ways = (\d+), shots = (\d+), val = (\d+)$", message)
     episodes = open_tiny(**dict(zip(("ways", "shots", "val"), map(int, fits.groups()), strict=True)))
     for pool in ("train", "validation", "test"):
@@ -156,7 +156,8 @@ def test_the_scarcest_class_decides_what_fits(open_tiny, dataset, monkeypatch):
     monkeypatch.setattr(families, "load", lambda name, options: scarce)
     with pytest.raises(DataError) as caught:
         open_tiny().sample(KEYS[:1])
-    assert "the smallest has 2 (c 11, a 30, b 30, d 30 images)" in str(caught.value)
+    few = "c has 11 images; every class needs at least 28 for shots + val = 6 in every pool: leave it out or add 17. "
+    assert few in str(caught.value)
     assert str(caught.value).endswith("This fits: ways = 3, shots = 1, val = 1")
     monkeypatch.undo()
     monkeypatch.setattr(families, "load", lambda name, options: scarce)
@@ -202,7 +203,15 @@ def test_a_folder_is_a_family_whose_sizes_follow_from_its_images(tmp_path, each,
 def test_a_folder_with_too_few_images_is_refused(tmp_path):
     spec = pictures(tmp_path / "scans", {"a": 20, "b": 3})
     message = error(families.read, spec, kind=DataError)
-    assert message == f"{spec}: a task needs 2 classes with 2 images in every pool, found b 3, a 20 images"
+    assert message == f"{spec}: b has 3 images; every class needs at least 8: add 5"
+
+
+def test_rare_classes_are_named_with_the_number_that_is_needed(tmp_path):
+    spec = pictures(tmp_path / "scans", {"a": 12, "b": 7, "c": 12, "d": 3})
+    message = error(families.read, spec, kind=DataError)
+    assert message == f"{spec}: d has 3 images, b 7; every class needs at least 8: leave them out or add 5, 1"
+    pictures(tmp_path / "more", {"a": 12, "b": 8, "c": 12, "d": 8})
+    assert families.open_family(families.read(f"folder:{tmp_path / 'more'}")).family.ways == 4
 
 
 def test_a_folder_that_is_not_there_is_named(tmp_path):

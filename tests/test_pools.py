@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from metaloss.datasets import Dataset, fashionmnist
-from metaloss.pools import SALT, hashes, pools
+from metaloss.pools import SALT, hashes, least, pools, shortage
 
 MASK = 2**64 - 1
 FULL = fashionmnist.SYSTEM  # before any test points it elsewhere
@@ -50,6 +50,23 @@ def test_hashes_follow_the_published_algorithm():
 def test_the_hash_never_changes():
     # Another order would hand images of meta-test to meta-training; this number is the guard.
     assert pools(made([9]))["test"].rows[0].tolist() == [4, 6]
+
+
+@pytest.mark.parametrize("official", [(), (50, 50)])
+@pytest.mark.parametrize("in_pool", [1, 2, 3, 6, 7, 20])
+def test_the_least_number_of_images_is_just_enough_for_every_pool(in_pool, official):
+    n = least(in_pool, bool(official))
+    for images, enough in ((n, True), (n - 1, False), (n + 1, True)):
+        found = made([images, 50 * in_pool], official)
+        assert (min(min(own) for own in sizes(found).values()) >= in_pool) == enough
+        assert (shortage(found, in_pool) == "") == enough
+
+
+def test_too_few_images_of_either_official_split_are_said():
+    assert shortage(made([3, 70, 80], [5, 1, 9]), 2) == (
+        "a has 3 training images; every class needs at least 4: leave it out or add 1; "
+        "b has 1 test image; every class needs at least 2: leave it out or add 1"
+    )
 
 
 def test_an_official_training_split_is_cut_four_to_three():

@@ -140,9 +140,11 @@ def test_the_official_test_split_stays_unseen_unless_it_is_all_that_is_asked_for
     [
         ({}, {}, "classes: found 0, expected at least 2 sub-folders, one per class"),
         ({"a": 9}, {}, "classes: found 1 (a), expected at least 2"),
-        ({"a": 5, "b": 9}, {}, "3 folds need 6 different images of every class at the least, 2 in each fold, and the "
-         "smallest class has 5 (a 5, b 9 images)"),
-        ({"a": 9, "b": 9}, {"folds": 5}, "5 folds need 10 different images of every class"),
+        ({"a": 5, "b": 9}, {}, "a has 5 different images; every class needs at least 6 for 2 in each of 3 folds: "
+         "add 1"),
+        ({"a": 9, "b": 9, "c": 1}, {}, "c has 1 different image; every class needs at least 6 for 2 in each of 3 "
+         "folds: leave it out or add 5"),
+        ({"a": 9, "b": 9}, {"folds": 5}, "a has 9 different images, b 9; every class needs at least 10"),
         ({"a": 9, "b": 9}, {"shots": 7}, "2-way 7-shot tasks do not fit: 2 classes, and 6 images of the smallest one "
          "outside a fold (a 9, b 9 images). This fits: ways = 2, shots = 2"),
         ({"a": 9, "b": 9}, {"ways": 3}, "3-way 2-shot tasks do not fit"),

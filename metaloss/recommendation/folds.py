@@ -15,7 +15,7 @@ from metaloss.datasets import Dataset, load
 from metaloss.datasets._images import ImageOptions
 from metaloss.errors import DataError, SettingsError
 from metaloss.families import Episodes, TaskFamily, normalised
-from metaloss.pools import pools
+from metaloss.pools import lacking, pools
 from metaloss.settings import changed
 from metaloss.streams import Stream
 from metaloss.tasks import Pool
@@ -95,7 +95,10 @@ def cut(spec: str, changes: Mapping[str, Any], images: Literal["all", "test"] = 
     dataset = load(spec, _options(changes)) if family is None else load(family.dataset, family.image_options)
     rows, copies = _without_copies(dataset, _taking_part(dataset, images))
     smallest = min(map(len, rows))
-    folds = _folds(spec, folds, smallest, _counts(dataset, rows))
+    folds = folds or max(3, min(FOLDS, smallest // LEAST))
+    why = f" for {LEAST} in each of {folds} folds"
+    if few := lacking(dataset.classes, list(map(len, rows)), folds * LEAST, why, "different image"):
+        raise DataError(f"{spec}: {'of the meta-test pool, ' if images == 'test' else ''}{few}")
     rest = smallest - -(-smallest // folds)  # of the smallest class, without its largest fold
     if family is None:
         shots = min(SHOTS, max(1, rest // 3))
@@ -148,16 +151,6 @@ def _without_copies(dataset: Dataset, pool: Pool) -> tuple[Pool, int]:
 
     kept = tuple(rows[torch.tensor([new(row) for row in rows.tolist()], dtype=torch.bool)] for rows in pool)
     return kept, sum(map(len, pool)) - sum(map(len, kept))
-
-
-def _folds(spec: str, asked: int | None, smallest: int, counts: str) -> int:
-    folds = asked or max(3, min(FOLDS, smallest // LEAST))
-    if smallest < folds * LEAST:
-        raise DataError(
-            f"{spec}: {folds} folds need {folds * LEAST} different images of every class at the least, "
-            f"{LEAST} in each fold, and the smallest class has {smallest} ({counts})"
-        )
-    return folds
 
 
 def _counts(dataset: Dataset, rows: Pool, most: int = 5) -> str:

@@ -14,7 +14,7 @@ from metaloss.datasets import Dataset
 from metaloss.datasets._files import USUAL, Files
 from metaloss.datasets.voc import Scenes
 from metaloss.errors import DataError, SettingsError
-from metaloss.pools import pools
+from metaloss.pools import lacking, pools
 from metaloss.streams import Stream
 from metaloss.training.given import taken
 from metaloss.training.models import MEAN, STD
@@ -201,10 +201,11 @@ def cut(dataset: Dataset | Files, share: float, key: Stream) -> Shares:
     rest = torch.ones(len(dataset.labels), dtype=torch.bool)
     rest[test] = False
     train, validation = [], []
-    for label, name in enumerate(dataset.classes):
+    own = dataset.labels[rest].bincount(minlength=len(dataset.classes)).tolist()
+    if few := lacking(dataset.classes, own, 2, " beside the test images"):
+        raise DataError(f"{dataset.name}: {few}")
+    for label in range(len(dataset.classes)):
         rows = (rest & (dataset.labels == label)).nonzero()[:, 0]
-        if len(rows) < 2:
-            raise DataError(f"class '{name}': found {len(rows)} images beside the test images, expected at least 2")
         rows = rows[key.at(label).permutation(len(rows))]
         held = min(max(1, round(share * len(rows))), len(rows) - 1)
         validation.append(rows[:held])

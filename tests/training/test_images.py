@@ -51,7 +51,7 @@ def test_without_an_official_test_split_the_test_share_is_meta_test(dataset):
 
 def test_a_class_with_too_few_images_is_named(shapes):
     few = replace(shapes, test=(shapes.labels == 2) & (torch.arange(120) != 2))
-    with pytest.raises(DataError, match="class 'c': found 1 images beside the test images, expected at least 2"):
+    with pytest.raises(DataError, match="c has 1 image; every class needs at least 2 beside the test images: leave"):
         cut(few, 0.2, Stream(0))
 
 
