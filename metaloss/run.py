@@ -4,6 +4,7 @@ import hashlib
 import platform
 import re
 import sys
+import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -247,8 +248,11 @@ def short_digest(text: str) -> str:
 
 
 def slug(name: str) -> str:
-    """A name as a folder's or a file's."""
-    return re.sub(r"[^a-z0-9+._-]+", "_", name.lower())
+    """A name as a folder's or a file's: letters and digits of every script stay, in lower case."""
+    # Composed once more after: lower case takes some letters apart.
+    text = unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
+    kept = (x if x in "+._-" or unicodedata.category(x)[0] in "LMN" else " " for x in text)
+    return re.sub(" +", "_", "".join(kept))
 
 
 def located(spec: str | Path, parent: Path, resolve: Callable[[dict[str, Any]], Chosen]) -> tuple[Path, Chosen] | None:

@@ -1,10 +1,14 @@
 """A user's own folder of images is read, or one line names what is wrong in it."""
 
+import os
+from pathlib import Path
+
 import numpy as np
 import pytest
 from PIL import Image
 
 from metaloss import datasets
+from metaloss.datasets import _images
 from metaloss.errors import DataError, DataWarning
 
 
@@ -64,7 +68,9 @@ def test_large_images_shrink_to_64_pixels_on_the_longer_side(tmp_path):
 
 
 def test_hidden_files_and_files_beside_the_classes_are_ignored(scans):
-    for name in ("benign/.DS_Store", ".git/config", "benign/Thumbs.db", "README.txt"):
+    by_systems = ("@eaDir/a.png", "benign/@eaDir/a.png", "__MACOSX/._a.png", "benign/._c.bmp", "benign/desktop.ini")
+    hidden = ("benign/.DS_Store", ".git/config", "benign/Thumbs.db", ".ipynb_checkpoints/a.png", "README.txt")
+    for name in (*hidden, *by_systems):
         (scans / name).parent.mkdir(exist_ok=True)
         (scans / name).write_text("no image")
     assert len(datasets.load(f"folder:{scans}").labels) == 3
@@ -158,6 +164,52 @@ def test_an_unreadable_image_is_named(scans, content):
 def test_a_folder_in_a_class_is_named(scans):
     (scans / "benign/deeper").mkdir()
     assert error(f"folder:{scans}") == f"{scans}/benign/deeper: image: found a folder, expected an image file"
+
+
+@pytest.mark.parametrize(
+    ("parts", "advice"),
+    [
+        (("train", "val"), "use imagenet:ROOT, which tests on val"),
+        (("train", "test"), "use folder:ROOT/train alone, or rename two of them train and val and use imagenet:ROOT"),
+        (("Train", "Test"), "use folder:ROOT/Train alone, or rename two of them train and val"),
+    ],
+)
+def test_parts_of_a_data_set_are_no_classes(tmp_path, parts, advice):
+    for part in parts:
+        for name in "ab":
+            picture(tmp_path / "set" / part / name / "0.png")
+    line, root = error(f"folder:{tmp_path / 'set'}"), str(tmp_path / "set")
+    start = f"{root}: classes: found {', '.join(sorted(parts))}, which are parts of a data set and no classes; "
+    assert line.startswith(start + advice.replace("ROOT", root))
+
+
+def test_classes_may_be_called_like_parts_of_a_data_set(tmp_path):
+    for name in ("test", "train"):
+        picture(tmp_path / "lab" / name / "0.png")
+    assert datasets.load(f"folder:{tmp_path / 'lab'}").classes == ("test", "train")
+
+
+def test_a_folder_and_an_image_that_cannot_be_read_end_alike(scans, metaloss, monkeypatch):
+    def refuse(self, *_, **__):
+        raise PermissionError(13, "Permission denied", str(self))
+
+    for where, line in (
+        (Path, f"{scans}: folder: cannot be read (Permission denied), expected a folder of images"),
+        (
+            _images,
+            f"{scans}/benign/c.bmp: image: found none that can be read (Permission denied), expected an image file",
+        ),
+    ):
+        with monkeypatch.context() as patch:
+            patch.setattr(where, "iterdir" if where is Path else "open_regular", refuse)
+            code, out, err = metaloss("data", "verify", f"folder:{scans}")
+        assert (code, out, err) == (2, "", f"error: {line}\n")
+
+
+def test_a_pipe_among_the_images_is_not_waited_for(scans):
+    os.mkfifo(scans / "benign/d.png")
+    line = error(f"folder:{scans}")
+    assert line.startswith(f"{scans}/benign/d.png: image: found none that can be read (found a FIFO")
 
 
 def test_one_class_is_too_few(tmp_path):

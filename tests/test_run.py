@@ -129,7 +129,7 @@ def test_two_families_of_one_name_are_refused(tmp_path):
 def test_a_run_s_name_is_safe_whatever_its_family_is_called(tmp_path, name):
     chosen = settings.resolve({**SMALL, "tasks": (family(tmp_path, name),)})
     made = run.create(tmp_path / "runs", chosen, {})
-    assert re.fullmatch(r"[a-z0-9+._-]+", made.name)
+    assert re.fullmatch(r"[\w+.-]+", made.name) and made.name == made.name.lower()
     assert made.folder.parent == tmp_path / "runs"
 
 
@@ -407,3 +407,26 @@ def test_a_damaged_summary_is_said_to_be_damaged(copy):
     (copy / "summary.json").write_text("{")
     with pytest.raises(DamagedFile, match=r"summary\.json"):
         run.find(copy).summary()
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("Fashion MNIST-mln-0", "fashion_mnist-mln-0"),
+        ("Hautkrebs-Fälle", "hautkrebs-fälle"),
+        ("Ha\u0308user", "häuser"),  # a and its dots apart, as macOS writes them
+        ("Straße/İzmir", "strasse_i\u0307zmir"),
+        ("皮膚-画像", "皮膚-画像"),
+        ("Снимки \u202e\x07", "снимки_"),
+        ("a:b\\c*?", "a_b_c_"),
+    ],
+)
+def test_names_of_folders_keep_the_letters_of_every_script(tmp_path, name, expected):
+    found = run.slug(name)
+    assert found == expected
+    (tmp_path / found).mkdir()
+    assert run.slug(found) == found
+
+
+def test_a_name_of_which_nothing_stays_is_replaced():
+    assert run.file_name("../..", "run") == "run"

@@ -1,5 +1,6 @@
 """A folder of images, one sub-folder per class: `folder:PATH`."""
 
+import os
 import statistics
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +18,9 @@ from metaloss.datasets._splits import Split, join
 from metaloss.errors import DataError
 
 LONGEST = 64  # pixels: a common size never exceeds this on its longer side
-_BY_THE_SYSTEM = {"Thumbs.db", "desktop.ini"}  # Windows writes these beside images
+# What Windows, macOS' archives and a Synology put beside images.
+_BY_THE_SYSTEM = {"Thumbs.db", "desktop.ini", "__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information"}
+_SPLITS = {"train", "training", "val", "valid", "validation", "test", "testing"}
 
 
 def load(path: str | Path, options: ImageOptions = USUAL_OPTIONS) -> Dataset:
@@ -55,6 +58,7 @@ def listed(root: Path, options: ImageOptions = USUAL_OPTIONS) -> Files:
         DataError: No such folder, too few classes, or an empty class.
     """
     classes = class_names(root)
+    _check_layout(root, classes)
     pairs = [(file, label) for label, name in enumerate(classes) for file in image_files(root / name)]
     train = [file for file, _ in pairs], [label for _, label in pairs]
     origin = f"{len(pairs)} images of {root}"
@@ -70,10 +74,16 @@ def _scanned(found: Files) -> tuple[Files, list[tuple[int, int]]]:
 
 
 def class_names(root: Path) -> tuple[str, ...]:
-    """Names of the sub-folders, sorted."""
-    if not root.is_dir():
-        raise DataError(f"{root}: folder: found {'a file' if root.exists() else 'none'}, expected a folder of images")
-    found = tuple(sorted(each.name for each in _visible(root) if each.is_dir()))
+    """Names of the sub-folders, sorted; those that programs and systems make are no classes.
+
+    Raises:
+        DataError: there is no such folder, it cannot be read, or it has fewer than two sub-folders.
+    """
+    if not os.path.isdir(root):  # which raises nothing, whatever may be read
+        raise DataError(
+            f"{root}: folder: found {'a file' if os.path.exists(root) else 'none'}, expected a folder of images"
+        )
+    found = tuple(sorted(each.name for each in _visible(root) if os.path.isdir(each)))
     if len(found) < 2:
         which = f" ({found[0]})" if found else ""
         raise DataError(f"{root}: classes: found {len(found)}{which}, expected at least 2 sub-folders, one per class")
@@ -81,16 +91,41 @@ def class_names(root: Path) -> tuple[str, ...]:
 
 
 def image_files(folder: Path) -> list[Path]:
-    """The image files of a class, sorted by name."""
+    """The image files of a class, sorted by name.
+
+    Raises:
+        DataError: the folder cannot be read, or it holds none.
+    """
     files = sorted(_visible(folder))
     if not files:
         raise DataError(f"{folder}: images: found none, expected at least 1")
     return files
 
 
+def _check_layout(root: Path, classes: tuple[str, ...]) -> None:
+    """Raise a DataError where sub-folders are splits of a data set, whose classes are one level deeper."""
+    if not all(name.casefold() in _SPLITS and any(map(os.path.isdir, _visible(root / name))) for name in classes):
+        return
+    use = f"imagenet:{root}, which tests on val"
+    if set(classes) != {"train", "val"}:
+        largest = next((name for name in classes if name.casefold().startswith("train")), classes[0])
+        use = f"folder:{root / largest} alone, or rename two of them train and val and use {use}"
+    raise DataError(
+        f"{root}: classes: found {', '.join(classes)}, which are parts of a data set and no classes; use {use}"
+    )
+
+
 def _visible(folder: Path) -> list[Path]:
-    """What lies in a folder, without hidden files."""
-    return [each for each in folder.iterdir() if not each.name.startswith(".") and each.name not in _BY_THE_SYSTEM]
+    """What lies in a folder, without hidden files and what systems put there.
+
+    Raises:
+        DataError: the folder cannot be read.
+    """
+    try:
+        found = [x for x in folder.iterdir() if not x.name.startswith(".") and x.name not in _BY_THE_SYSTEM]
+    except OSError as error:
+        raise DataError(f"{folder}: folder: cannot be read ({error.strerror}), expected a folder of images") from None
+    return found
 
 
 def _common(sizes: list[tuple[int, int]]) -> tuple[int, int]:
