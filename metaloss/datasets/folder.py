@@ -1,7 +1,8 @@
 """A folder of images, one sub-folder per class: `folder:PATH`."""
 
-import os
+import contextlib
 import statistics
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -79,15 +80,15 @@ def class_names(root: Path) -> tuple[str, ...]:
     Raises:
         DataError: there is no such folder, it cannot be read, or it has fewer than two sub-folders.
     """
-    if not os.path.isdir(root):  # which raises nothing, whatever may be read
-        raise DataError(
-            f"{root}: folder: found {'a file' if os.path.exists(root) else 'none'}, expected a folder of images"
-        )
-    found = tuple(sorted(each.name for each in _visible(root) if os.path.isdir(each)))
-    if len(found) < 2:
-        which = f" ({found[0]})" if found else ""
-        raise DataError(f"{root}: classes: found {len(found)}{which}, expected at least 2 sub-folders, one per class")
-    return found
+    with _readable(root):
+        if not root.is_dir():
+            found = "a file" if root.exists() else "none"
+            raise DataError(f"{root}: folder: found {found}, expected a folder of images")
+        classes = tuple(sorted(each.name for each in _visible(root) if each.is_dir()))
+    if len(classes) < 2:
+        which = f" ({classes[0]})" if classes else ""
+        raise DataError(f"{root}: classes: found {len(classes)}{which}, expected at least 2 sub-folders, one per class")
+    return classes
 
 
 def image_files(folder: Path) -> list[Path]:
@@ -104,7 +105,7 @@ def image_files(folder: Path) -> list[Path]:
 
 def _check_layout(root: Path, classes: tuple[str, ...]) -> None:
     """Raise a DataError where sub-folders are splits of a data set, whose classes are one level deeper."""
-    if not all(name.casefold() in _SPLITS and any(map(os.path.isdir, _visible(root / name))) for name in classes):
+    if not all(name.casefold() in _SPLITS and any(x.is_dir() for x in _visible(root / name)) for name in classes):
         return
     use = f"imagenet:{root}, which tests on val"
     if set(classes) != {"train", "val"}:
@@ -121,11 +122,17 @@ def _visible(folder: Path) -> list[Path]:
     Raises:
         DataError: the folder cannot be read.
     """
+    with _readable(folder):
+        return [x for x in folder.iterdir() if not x.name.startswith(".") and x.name not in _BY_THE_SYSTEM]
+
+
+@contextlib.contextmanager
+def _readable(folder: Path) -> Iterator[None]:
+    """Raise a DataError that names the folder where it cannot be read."""
     try:
-        found = [x for x in folder.iterdir() if not x.name.startswith(".") and x.name not in _BY_THE_SYSTEM]
+        yield
     except OSError as error:
         raise DataError(f"{folder}: folder: cannot be read ({error.strerror}), expected a folder of images") from None
-    return found
 
 
 def _common(sizes: list[tuple[int, int]]) -> tuple[int, int]:
