@@ -49,8 +49,8 @@ class Reporter(Protocol):
     def generation(self, record: dict[str, Any], seconds: float, trainings: int) -> None:
         """A generation has been committed."""
 
-    def working(self, what: str) -> None:
-        """Something begins that may take more than some seconds."""
+    def working(self, what: str, plain: bool = True) -> None:
+        """Something begins that may take some seconds; `plain`: it usually does, and is a line in a pipe, too."""
 
     def warning(self, text: str) -> None:
         """Something the user should know."""

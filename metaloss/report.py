@@ -279,7 +279,9 @@ def _run(folder: Path) -> dict[str, Any]:
     about = f"{len(history)}/{run.settings.generations} generations"
     if summary is None:
         return {**row, "about": f"{about}, unfinished: metaloss evolve --resume {folder}"}
-    gains = [f"{name} {100 * x['ce']['gain']['mean']:+.1f}" for name, x in summary["test"].items()]
+    gains = [
+        f"{name} {100 * x['ce']['gain']['mean']:+.1f} ({x['ce']['verdict']})" for name, x in summary["test"].items()
+    ]
     return {**row, "about": f"{about}; points over tuned cross-entropy: {', '.join(gains)}", "summary": summary}
 
 

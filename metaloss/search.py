@@ -92,7 +92,7 @@ def start(chosen: Settings, out: Path, *, before: ImageRecord | None = None, **h
         SettingsError: images of a family's test were learned from before, or are another family's to learn from.
     """
     device = pick(chosen.device)
-    (how.get("reporter") or Silent()).working("loading images")
+    (how.get("reporter") or Silent()).working("loading images", plain=False)
     families = [opened(family, device) for family in chosen.families]
     images = image_record.joined([before or ImageRecord(), *(image_record.of(e.dataset) for e in families)])
     _untouched(families, images)

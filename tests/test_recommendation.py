@@ -305,6 +305,13 @@ def test_no_number_of_images_is_promised_where_another_choice_is_worse():
     assert "four times" not in said(-0.03)[1] and "four times" in said(-0.005)[1]
 
 
+def test_the_size_and_the_level_of_the_small_trainings_are_said():
+    text = verdict.small(3, 7, 20, "mlp", 0.36)
+    assert "3 classes (near chance: 3 classes, 33.3 %), 7 images of each, mlp, 20 steps" in text
+    assert "cross-entropy reaches 36.0 %. A real training on all images reaches another level" in text
+    assert "near chance" not in verdict.small(3, 7, 20, "mlp", 0.8)
+
+
 def test_how_much_of_the_images_a_task_has_is_said(ask):
     note = "A task trained on 4 images of each class, of 30 or more that are here; --set shots=8 is nearer to all."
     assert note in ask("mse", shots=4).sentences

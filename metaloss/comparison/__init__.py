@@ -120,7 +120,7 @@ def start(
     found, baseline = entered(losses, chosen.against, Path(runs))
     device = pick(chosen.device)
     names = [*_specs(losses, found), *(x.label for x in found[len(losses) :])]
-    reporter.working("loading images")
+    reporter.working("loading images", plain=False)
     opened = [open_family(f, device) for f in _families(chosen, changes, names)]
     check_classes(found, opened)
     exposures = _exposures(found, opened, chosen.allow_seen, reporter)

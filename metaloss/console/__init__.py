@@ -232,14 +232,14 @@ class Console:
         """Of the terminal; None where lines go into a file, a pipe or a notebook."""
         return self.terminal.width if self.terminal.is_terminal and not self.notebook else None
 
-    def working(self, what: str) -> None:
-        """What begins and may take more than some seconds: a moving line on a terminal, else a plain one."""
+    def working(self, what: str, plain: bool = True) -> None:
+        """What begins and may take long: a moving line on a terminal; elsewhere a plain one, or none."""
         self._stop_bar()
         if self.terminal.quiet:
             return
         if self.entered and self.width is not None:
             self.bar = Spinner(self.terminal, f"{what} …")
-        else:
+        elif plain:
             self._print(f"        {what} …")
 
     def _row(self, text: str) -> None:

@@ -147,7 +147,7 @@ def start(
     reporter = reporter or Silent()
     entry = entered(losses, Path(runs))
     device = pick(chosen.device)
-    reporter.working("loading images")
+    reporter.working("loading images", plain=False)
     images = cut(chosen.data, changes, chosen.images, chosen.folds)
     whole = images.whole(device)
     found = unseen(entry, whole, chosen.allow_seen, reporter.warning)
