@@ -25,10 +25,10 @@ log = logging.getLogger("metaloss")
 
 SHIPPED = Path(__file__).parent / "shipped"  # losses that come with the package, a folder each
 FORMAT = 1
-FIELDS = {"format", "kind", "formula", "genome", "about", "weights_sha256", "sha256"}  # of a loss.json
+FIELDS = {"format", "kind", "formula", "genome", "smooth", "about", "weights_sha256", "sha256"}  # of a loss.json
 LIMIT = 1 << 20  # bytes of a loss.json, and of a weights file's header
 WEIGHTS_LIMIT = 1 << 28
-WRITTEN = (FormulaCriterion, GenomeCriterion)  # what `save` can write
+WRITTEN = (FormulaCriterion, GenomeCriterion, Dice)  # what `save` can write
 
 
 def save(folder: Path, criterion: Criterion, card: str, images: ImageRecord | None = None) -> None:
@@ -52,6 +52,8 @@ def save(folder: Path, criterion: Criterion, card: str, images: ImageRecord | No
         _replace_weights(folder, weights)
         digest = {"weights_sha256": storage.sha256(weights)}
         table = {"kind": registry.kind(genome), "genome": registry.table(genome), **digest}
+    elif isinstance(criterion, Dice):
+        table = {"kind": "dice", "smooth": criterion.smooth}
     else:
         assert isinstance(criterion, FormulaCriterion)
         table = {"kind": "formula", "formula": str(criterion.formula)}
@@ -109,12 +111,8 @@ def _loss(spec: str | os.PathLike[str] | nn.Module | Formula, parent: str | os.P
     if isinstance(spec, Formula):
         return FormulaCriterion(spec)
     text = os.fspath(spec)
-    if isinstance(spec, str) and text.strip().lower() == "dice":
-        return Dice()
     if isinstance(spec, str) and zoo.published(text):
-        entry, formula = zoo.find(text)
-        about = {"name": text, "source": entry.source, "remarks": entry.remarks, "limits": entry.limits}
-        return FormulaCriterion(formula, {key: value for key, value in about.items() if value})
+        return _published(text)
     if isinstance(spec, str) and text.strip().lower() in shipped():
         return _read(SHIPPED / text.strip().lower())
     for path in (Path(text), Path(parent) / text):
@@ -145,6 +143,15 @@ def images_of(loss: nn.Module) -> ImageRecord | None:
     return None if folder is None else image_record.read(folder)
 
 
+def _published(spec: str) -> Criterion:
+    """A published loss."""
+    entry, given = zoo.named(spec)
+    if entry.name == "dice":
+        return Dice(entry.values(**given)["smooth"])
+    about = {"name": spec, "source": entry.source, "remarks": entry.remarks, "limits": entry.limits}
+    return FormulaCriterion(entry.formula(**given), {key: value for key, value in about.items() if value})
+
+
 def shipped() -> list[str]:
     """The names of the evolved losses that come with the package."""
     return sorted(path.parent.name for path in SHIPPED.glob("*/loss.json"))
@@ -173,14 +180,20 @@ def _read(folder: Path) -> Criterion:
     if "sha256" not in table:
         _say_unsealed(path.absolute())
     try:
-        formula = table["kind"] == "formula"
-        loss: Criterion = (
-            FormulaCriterion(Formula.parse(table["formula"]), table["about"]) if formula else _network(folder, table)
-        )
+        loss = _described(folder, table)
         loss.folder = folder.absolute()  # the working folder may change before it is asked for
         return loss
     except SettingsError as error:
         raise DamagedFile(f"{path}: {printable(str(error))[:400]}") from None
+
+
+def _described(folder: Path, table: dict[str, Any]) -> Criterion:
+    """The loss that a table says, its weights beside it."""
+    if table["kind"] == "formula":
+        return FormulaCriterion(Formula.parse(table["formula"]), table["about"])
+    if table["kind"] == "dice":
+        return Dice(zoo.entry("dice").values(smooth=table["smooth"])["smooth"], table["about"])
+    return _network(folder, table)
 
 
 def _network(folder: Path, table: dict[str, Any]) -> Criterion:
@@ -227,8 +240,10 @@ def _table(path: Path) -> dict[str, Any]:
         raise DamagedFile(f"{path}: {error.strerror}") from None
     except ValueError:
         table = None
-    shape = {"format": int, "kind": str, "about": dict}
-    shape |= {"formula": str} if isinstance(table, dict) and table.get("kind") == "formula" else {"genome": dict}
+    kinds: dict[Any, tuple[str, type]] = {"formula": ("formula", str), "dice": ("smooth", float)}
+    kind = table.get("kind") if isinstance(table, dict) else None
+    own = kinds.get(kind, ("genome", dict)) if isinstance(kind, str) else ("genome", dict)
+    shape: dict[str, type] = {"format": int, "kind": str, "about": dict, own[0]: own[1]}
     if not isinstance(table, dict) or any(not isinstance(table.get(k), kind) for k, kind in shape.items()):
         raise DamagedFile(f"{path}: not the description of a loss")
     if table["format"] != FORMAT or table["format"] is True:

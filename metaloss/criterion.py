@@ -2,78 +2,38 @@
 
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from metaloss import registry
 from metaloss.formulas import Formulas
 from metaloss.genomes import Genome
 from metaloss.language.formula import Formula
-from metaloss.language.programs import evaluate, whole_program
+from metaloss.language.programs import Program, evaluate, whole_program, whole_slope_program
 from metaloss.losses import Losses
-from metaloss.phenotype import gain
+from metaloss.lossmodule import LossModule, shares
+from metaloss.phenotype import first_pull
 from metaloss.population import Population
 
 
-def rows(x: Tensor) -> Tensor:
-    """Logits or shares [N, C, ...] or [C], one row of classes per place."""
-    x = x.movedim(1, -1) if x.ndim > 1 else x
-    return x.reshape(-1, x.shape[-1])
-
-
-def widened(logits: Tensor) -> Tensor:
-    """The same of logits, in float32 at least."""
-    flat = rows(logits)
-    return flat if flat.dtype == torch.float64 else flat.float()
-
-
-def shares(label: Tensor, like: Tensor) -> Tensor:
-    """Class indices as distributions; not by `one_hot`, which `torch.export` writes for one number of classes only."""
-    return torch.zeros_like(like).scatter(1, label[:, None], 1.0)
-
-
-class Criterion(nn.Module):
+class Criterion(LossModule):
     """A loss, used like `torch.nn.CrossEntropyLoss`.
 
     Takes logits [N, C] or [N, C, ...] and class indices [N, ...] or distributions over classes [N, C, ...]. It has no
-    trainable parameters: what evolution found is in its buffers.
+    trainable parameters: what evolution found is in buffers that no `state_dict` holds, as its own folder does.
 
     Args:
         about: what its file says about the loss.
-        weight: a factor per class [C], as in `CrossEntropyLoss`.
-        reduction: "mean", "sum" or "none".
-        label_smoothing: share of every target that is spread over all classes.
-        ignore_index: a class index whose places count for nothing.
-        normalise: divide by the loss's gain, so that its first steps are as long as cross-entropy's.
+        options: as `LossModule`'s.
     """
 
-    OPTIONS = ("weight", "reduction", "label_smoothing", "ignore_index", "normalise")
-    classes: int | None = None  # the one number of classes it works for; None: any
     folder: Path | None = None  # that it was read from
 
-    def __init__(
-        self,
-        about: dict[str, Any] | None = None,
-        *,
-        weight: Tensor | None = None,
-        reduction: Literal["mean", "sum", "none"] = "mean",
-        label_smoothing: float = 0.0,
-        ignore_index: int = -100,
-        normalise: bool = False,
-    ) -> None:
-        super().__init__()
-        if reduction not in ("mean", "sum", "none"):
-            raise ValueError(f"reduction must be 'mean', 'sum' or 'none', got {reduction!r}")
-        if not 0 <= label_smoothing <= 1:
-            raise ValueError(f"label_smoothing must lie in [0, 1], got {label_smoothing}")
+    def __init__(self, about: dict[str, Any] | None = None, **options: Any) -> None:
+        super().__init__(**options)
         self.about = about or {}
-        self.reduction, self.label_smoothing, self.ignore_index = reduction, label_smoothing, ignore_index
-        self.normalise = normalise
-        self._gains: dict[int, float] = {}
-        self.weight: Tensor | None
-        self.register_buffer("weight", weight)
 
     def losses(self) -> Losses:
         """The loss as a population of one."""
@@ -106,64 +66,30 @@ class Criterion(nn.Module):
     def gain(self, classes: int) -> float:
         """The first pull on the true logit relative to cross-entropy's, at uniform predictions."""
         if classes not in self._gains:
-            self._gains[classes] = gain(self.losses(), classes)
+            self._gains[classes] = float(first_pull(self.losses(), classes))
         return self._gains[classes]
 
-    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
-        """The loss; a scalar, or one value per place where `reduction` is "none".
+    def _divisor(self, classes: int) -> float | Tensor:
+        # A graph of tensor operations holds no number that Python is still to compute.
+        known = isinstance(classes, int) and classes in self._gains  # a graph for any number of classes has a symbol
+        if torch.compiler.is_compiling() and not known:
+            return self._traced_gain(classes)
+        return self.gain(classes)
 
-        Raises:
-            ValueError: the shapes do not go together, or the loss is made for another number of classes.
-        """
-        self._check(logits, target)
-        # Losses have steep places: half precision is for the network, not for them.
-        with torch.autocast(logits.device.type, enabled=False):
-            flat = widened(logits)
-            if target.is_floating_point():
-                value, mass = self._soft(flat, rows(target).to(flat))
-            else:
-                value, mass = self._hard(flat, target.reshape(-1))
-            if self.normalise:
-                value = value / self.gain(flat.shape[-1])
-            if self.reduction == "none":
-                return value.reshape(logits.select(min(1, logits.ndim - 1), 0).shape)
-            return value.sum() / mass if self.reduction == "mean" else value.sum()
+    def _traced_gain(self, classes: int) -> Tensor:
+        """The gain by tensor operations alone."""
+        return first_pull(self.losses(), classes)
 
-    def _soft(self, logits: Tensor, soft: Tensor) -> tuple[Tensor, Tensor | int]:
-        """Every place's value under its distribution over classes, and what `mean` divides by."""
-        return self._values(logits, self._smooth(soft)), logits.shape[0]
-
-    def _hard(self, logits: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
-        """Every place's value under its class, and what `mean` divides by."""
-        valid = label != self.ignore_index
-        label = label.where(valid, 0)
-        share = torch.ones_like(label, dtype=logits.dtype) if self.weight is None else self.weight.to(logits)[label]
-        return self._labelled(logits, label).where(valid, 0), share.where(valid, 0).sum()
-
-    def _labelled(self, logits: Tensor, label: Tensor) -> Tensor:
-        return self._values(logits, self._smooth(shares(label, logits)))
-
-    def _smooth(self, soft: Tensor) -> Tensor:
-        s = self.label_smoothing
-        return soft * (1 - s) + s / soft.shape[-1] if s else soft
-
-    def _values(self, logits: Tensor, soft: Tensor) -> Tensor:
-        terms = self.terms(logits, soft)
-        if self.weight is not None:
-            weight = self.weight.to(logits)
-            # A loss without terms per class weighs the image by its target's weight.
-            terms = terms * (weight if terms.shape[-1] > 1 else (weight * soft).sum(-1, keepdim=True))
-        return terms.sum(-1)
-
-    def _check(self, logits: Tensor, target: Tensor) -> None:
-        axis = min(1, logits.ndim - 1)
-        shape = (*logits.shape[:axis], *logits.shape[axis + 1 :])
-        if target.shape != (logits.shape if target.is_floating_point() else shape):
-            found = f"target {tuple(target.shape)} and logits {tuple(logits.shape)}"
-            kinds = f"{tuple(shape)} (integers: classes) or {tuple(logits.shape)} (floats: shares)"
-            raise ValueError(f"{found}: expected targets {kinds}")
-        if self.classes not in (None, logits.shape[axis]):
-            raise ValueError(f"this loss is made for {self.classes} classes, got {logits.shape[axis]}")
+    def finite_where_masked(self) -> bool:
+        """Whether value and gradient stay finite where a class that is not the label has the logit -inf."""
+        logits = torch.zeros(1, self.classes or 3)
+        logits[0, 1] = -torch.inf
+        logits.requires_grad_()
+        value = self._labelled(logits, torch.zeros(1, dtype=torch.int64)).sum()
+        if not value.requires_grad:
+            return bool(value.isfinite())
+        (gradient,) = torch.autograd.grad(value, logits)
+        return bool(value.isfinite() and gradient.isfinite().all())
 
     def _get_name(self) -> str:
         return "Criterion"
@@ -190,13 +116,16 @@ class GenomeCriterion(Criterion):
     ) -> None:
         super().__init__(about, **options)
         self.genome, self.classes, self._kind = genome, genome.classes, type(candidate)
-        for field in fields(candidate):
-            self.register_buffer(field.name, getattr(candidate, field.name).detach().clone())
+        self._fields = tuple(field.name for field in fields(candidate))
+        for name in self._fields:
+            self.register_buffer(name, getattr(candidate, name).detach().clone(), persistent=False)
+        if self.normalise and self.classes:
+            self.gain(self.classes)  # `torch.compile` could not trace it
 
     @property
     def candidate(self) -> Population:
         """The loss as a population of one."""
-        return self._kind(**{field.name: getattr(self, field.name) for field in fields(self._kind)})
+        return self._kind(**{name: getattr(self, name) for name in self._fields})
 
     def losses(self) -> Losses:
         """The candidate's loss."""
@@ -221,8 +150,13 @@ class FormulaCriterion(Criterion):
     def __init__(self, formula: Formula, about: dict[str, Any] | None = None, **options: Any) -> None:
         super().__init__(about, **options)
         self.formula = formula
+        self.weighs_terms = formula.target_smoothing is not None
         # Compiled here: within `torch.compile` and `torch.export` nothing but tensor operations is left to do.
-        self._program, self._sparse = whole_program(formula.expression), formula.reads_the_true_class_alone
+        self._whole = whole_program(formula.expression)
+        self._slope = whole_slope_program(formula.expression)
+        due, rest = formula.divided
+        self._due = None if due is None else whole_program(due)  # 0 in a class without a share of the target
+        self._rest = None if rest is None else whole_program(rest)
 
     def losses(self) -> Losses:
         """The formula's loss."""
@@ -234,18 +168,34 @@ class FormulaCriterion(Criterion):
 
     def terms(self, logits: Tensor, soft: Tensor) -> Tensor:
         """One term per class."""
-        return self._evaluate(soft, self._logp(logits), logits.shape[-1])
+        logp, classes = self._logp(logits), logits.shape[-1]
+        if self._due is None or self.label_smoothing:  # every class has a share of a smoothed target
+            return self._evaluate(self._whole, soft, logp, classes)
+        # Selected, not multiplied by 0: log p is infinite where a class is masked by a logit of -inf.
+        absent = soft == 0
+        due = self._evaluate(self._due, soft, logp.masked_fill(absent, 0), classes)
+        due = due.masked_fill(absent, 0)
+        return due if self._rest is None else due + self._evaluate(self._rest, soft, logp, classes)
 
     def _labelled(self, logits: Tensor, label: Tensor) -> Tensor:
-        if not self._sparse or self.label_smoothing:
+        if self._due is None or self.label_smoothing:
             return super()._labelled(logits, label)
-        # All terms but the true class's are 0: with 1,000 classes they would be most of the work.
-        logp = self._logp(logits).gather(1, label[:, None])
-        value = self._evaluate(torch.ones_like(logp), logp, logits.shape[-1])[:, 0]
-        return value if self.weight is None else value * self.weight.to(logits)[label]
+        # Of this part all terms but the label's are 0: with 1,000 classes they would be most of the work.
+        logp, classes = self._logp(logits), logits.shape[-1]
+        own = logp.gather(1, label[:, None])
+        value = self._evaluate(self._due, torch.ones_like(own), own, classes)[:, 0]
+        if self._rest is not None:
+            value = value + self._evaluate(self._rest, shares(label, logits), logp, classes).sum(-1)
+        return value if self.weight is None or not self.weighs_terms else value * self.weight.to(logits)[label]
 
-    def _evaluate(self, y: Tensor, logp: Tensor, classes: int) -> Tensor:
-        value = evaluate(self._program, y, logp.exp(), logp, classes)
+    def _traced_gain(self, classes: int) -> Tensor:
+        y = torch.tensor([1.0, 0.0], dtype=torch.float64)  # the label's class and another, both of probability 1/C
+        logp = -y.new_full((2,), classes).log()
+        slope = self._evaluate(self._slope, y, logp, classes) * (self._slope.sign / self.formula.temperature)
+        return slope[1] - slope[0]
+
+    def _evaluate(self, program: Program, y: Tensor, logp: Tensor, classes: int) -> Tensor:
+        value = evaluate(program, y, logp.exp(), logp, classes)
         return value / classes if self.formula.reduction == "mean" else value
 
     def _logp(self, logits: Tensor) -> Tensor:

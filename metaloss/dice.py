@@ -1,34 +1,74 @@
 """The Dice loss for segmentation: a ratio of sums over all pixels of a class, so no sum over images that episodes need.
 
-One minus twice the overlap of prediction and target over the sum of both, per class, averaged over the classes; as in
-segmentation_models_pytorch, whose defaults (no smoothing, 1e-7 below) are used.
+As in segmentation_models_pytorch, whose defaults (no smoothing, 1e-7 below) are used.
 """
 
 from typing import Any, Self
 
 import torch
-from torch import Tensor
 
-from metaloss.criterion import Criterion, rows, shares, widened
+from metaloss.criterion import Criterion
 from metaloss.errors import SettingsError
 from metaloss.losses import Losses
+from metaloss.lossmodule import LossModule, rows, shares, widened
 
-LEAST = 1e-7
 
+class DiceModule(LossModule):
+    """One minus twice the overlap of prediction and target over the sum of both, per class, averaged over the classes.
 
-class Dice(Criterion):
-    """Takes what `Criterion` takes; `reduction` must be "mean", and `weight` weighs the classes' mean.
+    A class without a pixel in the target has the value 0, so a perfect prediction has it, too.
 
     Args:
         smooth: added above and below.
-        options: as `Criterion`'s.
+        options: as `LossModule`'s; `reduction` must be "mean", and `weight` weighs the classes' mean.
     """
 
-    def __init__(self, smooth: float = 0.0, **options: Any) -> None:
-        super().__init__({"name": "dice", "source": "segmentation_models_pytorch"}, **options)
+    LEAST = 1e-7  # of what the overlap is divided by
+
+    def __init__(self, smooth: float = 0.0, **options: object) -> None:
+        super().__init__(**options)  # type: ignore[arg-type]
         if self.reduction != "mean" or self.normalise:
             raise ValueError("dice is a ratio over the whole batch: reduction must be 'mean', and it has no gain")
         self.smooth = smooth
+
+    def forward(self, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        """The loss, a scalar.
+
+        Raises:
+            ValueError: as `LossModule.forward`.
+        """
+        self._check(logits, target)
+        with torch.autocast(logits.device.type, enabled=False):
+            z = widened(logits)
+            if target.is_floating_point():
+                y = rows(target).to(z)
+                valid = torch.ones_like(y[:, :1], dtype=torch.bool)
+            else:
+                label = target.reshape(-1).long()
+                valid = (label != self.ignore_index)[:, None]
+                y = shares(label.where(valid[:, 0], 0), z).where(valid, 0)
+            present = y.sum(0) > 0
+            p = z.softmax(-1).where(valid, 0)
+            y = self._smooth(y).where(valid, 0)
+            below = (p.sum(0) + y.sum(0) + self.smooth).clamp(min=self.LEAST)
+            terms = (1 - (2 * (p * y).sum(0) + self.smooth) / below).where(present, 0)
+            if self.weight is None:
+                return terms.mean()
+            weight = self.weight.to(terms)
+            return (weight * terms).sum() / weight.sum()
+
+
+class Dice(DiceModule, Criterion):
+    """The Dice loss by its name.
+
+    Args:
+        smooth, options: as `DiceModule`'s.
+        about: as `Criterion`'s.
+    """
+
+    def __init__(self, smooth: float = 0.0, about: dict[str, Any] | None = None, **options: Any) -> None:
+        about = about or {"name": "dice", "source": "segmentation_models_pytorch"}
+        super().__init__(smooth, about=about, **options)
 
     def losses(self) -> Losses:
         """None.
@@ -42,26 +82,15 @@ class Dice(Criterion):
         """Its name."""
         return "dice" + (f"(smooth={self.smooth:g})" if self.smooth else "")
 
-    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
-        """The loss, a scalar.
-
-        Raises:
-            ValueError: the shapes do not go together.
-        """
-        self._check(logits, target)
-        with torch.autocast(logits.device.type, enabled=False):
-            z = widened(logits)
-            if target.is_floating_point():
-                y, valid = rows(target).to(z), torch.ones_like(z[:, :1])
-            else:
-                label = target.reshape(-1)
-                counts = label != self.ignore_index
-                y, valid = shares(label.where(counts, 0), z), counts.to(z)[:, None]
-            p, y = z.softmax(-1).where(valid > 0, 0), self._smooth(y) * valid
-            below = (p.sum(0) + y.sum(0) + self.smooth).clamp(min=LEAST)
-            terms = 1 - (2 * (p * y).sum(0) + self.smooth) / below
-            weight = torch.ones_like(terms) if self.weight is None else self.weight.to(terms)
-            return (weight * terms).sum() / weight.sum()
+    def latex(self) -> str:
+        """The formula in LaTeX, without dollar signs; n runs over the pixels of the batch."""
+        above, below = r"2 \sum_n \hat{y}_{nc} y_{nc}", r"\sum_n \left(\hat{y}_{nc} + y_{nc}\right)"
+        smooth = f" + {self.smooth!r}" if self.smooth else ""
+        ratio = rf"\frac{{{above}{smooth}}}{{{below}{smooth}}}"
+        return rf"\frac{{1}}{{C}} \sum_{{c:\, \sum_n y_{{nc}} > 0}} \left[1 - {ratio}\right]"
 
     def _copy(self, **options: Any) -> Self:
-        return type(self)(self.smooth, **options)
+        return type(self)(self.smooth, self.about, **options)
+
+    def _repr_latex_(self) -> str:
+        return f"${self.latex()}$"

@@ -25,8 +25,13 @@ def gain(loss: Losses, classes: int) -> float:
         loss: a population of one.
         classes: their number C.
     """
+    return float(first_pull(loss, classes))
+
+
+def first_pull(loss: Losses, classes: int) -> Float[Tensor, ""]:
+    """The gain as a tensor, by tensor operations alone."""
     slope = loss.bind(_target(1, classes)).slope(torch.zeros(1, 1, 1, classes, dtype=torch.float64))
-    return float(-slope[0, 0, 0, 0]) * classes / (classes - 1)
+    return -slope[0, 0, 0, 0] * classes / (classes - 1)
 
 
 def grid(points: int = POINTS) -> Float[Tensor, " N"]:

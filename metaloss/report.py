@@ -13,6 +13,7 @@ import torch
 from metaloss import catalogue, datasets, families, kinds, phenotype, plots, plugins, registry, storage, zoo
 from metaloss.console.text import summary_lines
 from metaloss.criterion import Criterion, FormulaCriterion
+from metaloss.dice import Dice
 from metaloss.engines.local import Local
 from metaloss.errors import MetalossError, SettingsError
 from metaloss.genomes import Genome
@@ -105,6 +106,12 @@ def _as_run(spec: str, out: Path) -> Run | None:
 
 def _loss(loss: Any, prefix: Path) -> dict[str, Any]:
     """What a loss is and does, and where it is drawn."""
+    if isinstance(loss, Dice):
+        note = zoo.entry("dice")
+        return {
+            "loss": loss.describe(), "about": loss.about | {"formula": note.remarks, "use": f"dice {note.unavailable}"},
+            "latex": loss.latex(), "warnings": [],
+        }  # fmt: skip
     one, classes = loss.losses(), loss.classes
     counts = (classes,) if classes else tuple(sorted({*COUNTS, *_evolved_on(loss)}))
     picture = _beside(prefix, "phenotype.png")
@@ -112,8 +119,8 @@ def _loss(loss: Any, prefix: Path) -> dict[str, Any]:
     plots.phenotype(one, catalogue.printable(str(name))[:40], classes, picture)
     table = {
         "loss": loss.describe(), "about": loss.about, "gain": {c: phenotype.gain(one, c) for c in counts},
-        "minimum": {c: phenotype.minimum(one, c) for c in counts}, "warnings": phenotype.warnings(one, classes),
-        "phenotype": str(picture), "classes": _evolved_on(loss),
+        "minimum": {c: phenotype.minimum(one, c) for c in counts}, "classes": _evolved_on(loss),
+        "warnings": phenotype.warnings(one, classes) + _masked(loss), "phenotype": str(picture),
     }  # fmt: skip
     if isinstance(loss, FormulaCriterion):
         drawn = _beside(prefix, "surface.png")
@@ -126,6 +133,12 @@ def _evolved_on(loss: Any) -> list[int]:
     """The numbers of classes of the tasks that a loss was evolved on; none where nobody wrote them down."""
     found = loss.about.get("classes")
     return [n for n in found if type(n) is int and n > 1] if isinstance(found, list) else []
+
+
+def _masked(loss: Any) -> list[str]:
+    """What masked classes do to a loss, in a sentence."""
+    where = "value or gradient is not finite where a class is masked by a logit of -inf"
+    return [] if loss.finite_where_masked() else [f"{where}: it gives every class a share"]
 
 
 def _beside(prefix: Path, name: str) -> Path:

@@ -61,14 +61,19 @@ class Entry:
         """
         if self.unavailable:
             raise SettingsError(f"{self.name} {self.unavailable}")
-        values = {name: span[0] for name, span in self.parameters.items()}
         text = self.text
-        for name, value in given.items():
-            if name in self.flags:
-                text = self._flag(name, value, text)
-            else:
-                values[name] = self._checked(name, value)
-        return Formula.parse(text, values)
+        for name in self.flags.keys() & given.keys():
+            text = self._flag(name, given[name], text)
+        return Formula.parse(text, self.values(**{k: v for k, v in given.items() if k not in self.flags}))
+
+    def values(self, **given: float | bool) -> dict[str, float]:
+        """All parameters, these as given and the others at their defaults.
+
+        Raises:
+            SettingsError: names the parameter and what it allows.
+        """
+        defaults = {name: span[0] for name, span in self.parameters.items()}
+        return defaults | {name: self._checked(name, value) for name, value in given.items()}
 
     def _flag(self, name: str, value: float | bool, text: str) -> str:
         if not isinstance(value, bool):
@@ -137,8 +142,10 @@ _STANDARD = (
           "For hard labels: a soft one does not weigh its class. A class with y = 0 adds a constant. Both φ are "
           "learned there; the defaults are ours.", reading="code",
           parameters={"phi0": (1.0, -1e3, 1e3), "phi1": (1.0, 1e-3, 1e3)}),
-    Entry("dice", "", "segmentation_models_pytorch", unavailable="is a ratio of sums over all pixels of a class, not a "
-          "sum over classes: it is no expression, and episodes need one"),
+    Entry("dice", "", "segmentation_models_pytorch", "1 - (2 Σ p·y + smooth)/(Σ p + Σ y + smooth) for every class "
+          "of the target, Σ over all pixels, then the mean over the classes.", parameters={"smooth": (0.0, 0.0, 1e6)},
+          unavailable="is a ratio of sums over all pixels of a class, for load, train and export; it is no sum over "
+          "images, which episodes (evolve, compare) need"),
 )  # fmt: skip
 
 _MORGAN = (
@@ -220,6 +227,16 @@ def find(spec: str) -> tuple[Entry, Formula]:
     Raises:
         SettingsError: an unknown name or parameter, a value that cannot be, or a loss whose formula is not known.
     """
+    found, given = named(spec)
+    return found, found.formula(**given)
+
+
+def named(spec: str) -> tuple[Entry, dict[str, float | bool]]:
+    """The published loss that a text names, and the parameters in its brackets.
+
+    Raises:
+        SettingsError: there is no such loss, or the text is not of this form.
+    """
     reader = Parser(spec)
     if reader.next.kind != "name":
         reader.fail("expected the name of a loss")
@@ -227,7 +244,7 @@ def find(spec: str) -> tuple[Entry, Formula]:
     found = entry(reader.tokens[0].text)
     given = _parameters(reader, found) if reader.take("(") else {}
     reader.end()
-    return found, found.formula(**given)
+    return found, given
 
 
 def _parameters(reader: Parser, entry: Entry) -> dict[str, float | bool]:

@@ -185,20 +185,6 @@ def test_ce_of_ordinary_logits_is_torch_s_in_float32(dtype):
     close(ours, nn.CrossEntropyLoss()(logits.to(dtype).float(), target))
 
 
-def test_a_weight_multiplies_the_terms_of_its_class():
-    logits, target = problem((6, 4), "hard")
-    w, p = torch.tensor([0.5, 2.0, 0.1, 1.0], dtype=torch.float64), logits.softmax(-1)
-    for kind in ("hard", "soft"):
-        y = one_hot(target, 4, torch.float64) if kind == "hard" else problem((6, 4), "soft")[1]
-        given = target if kind == "hard" else y
-        each = torch.stack([sum(w[c] * (p[n, c] - y[n, c]) ** 2 for c in range(4)) for n in range(6)])
-        share = w[target].sum() if kind == "hard" else 6
-        loss = metaloss.load("mse").with_options(weight=w)
-        close(loss.with_options(reduction="none")(logits, given), each, 1e-12)
-        close(loss.with_options(reduction="sum")(logits, given), each.sum(), 1e-12)
-        close(loss(logits, given), each.sum() / share, 1e-12)
-
-
 @EVERY
 def test_a_weight_of_one_changes_nothing_and_one_of_two_doubles_the_sum(spec):
     for kind in ("ignored", "soft"):
@@ -343,10 +329,10 @@ def test_a_loss_that_reads_the_true_class_alone_is_not_computed_for_the_others(m
     shapes = []
     spy = FormulaCriterion._evaluate
     monkeypatch.setattr(
-        FormulaCriterion, "_evaluate", lambda self, y, *rest: shapes.append(tuple(y.shape)) or spy(self, y, *rest)
+        FormulaCriterion, "_evaluate", lambda self, e, y, *rest: shapes.append(tuple(y.shape)) or spy(self, e, y, *rest)
     )
     logits, target = problem((6, 1000), "hard", torch.float32)
-    for spec in ("ce", "mse"):
-        metaloss.load(spec)(logits, target)
-    assert shapes == [(6, 1), (6, 1000)]
+    for spec in ("ce", "mse", "square(y)*logp", "mse + ce", "baikal"):
+        metaloss.load(spec.replace("mse + ce", "square(p - y) - y*logp"))(logits, target)
+    assert shapes == [(6, 1), (6, 1000), (6, 1), (6, 1), (6, 1000), (6, 1), (6, 1000)]
     assert math.isclose(metaloss.load("ce")(logits, target), nn.CrossEntropyLoss()(logits, target), rel_tol=1e-6)

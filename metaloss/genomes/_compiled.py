@@ -44,7 +44,7 @@ class CompiledEquivariant(Equivariant):
 
     def slope(self, logits: Float[Tensor, "P T B C"]) -> Float[Tensor, "P T B C"]:
         """The gradient of each value with respect to its logits."""
-        if not self.laid:
+        if torch.compiler.is_compiling() or not self.laid:
             return super().slope(logits)
         from metaloss.compiled import network
 

@@ -217,11 +217,19 @@ class Equivariant(Networks):
         assert self.target is not None, "bind the targets first"
         return self.target
 
-    @cached_property
+    @property
     def _label(self) -> Float[Tensor, "P H T C B"]:
         """The label's channel and its half of the integration: they do not change while classifiers train."""
         if self.label is not None:
             return self.label
+        # `torch.compile` cannot trace a cached property's lock, and needs no cache: its graph is run as a whole.
+        return self._label_half() if torch.compiler.is_compiling() else self._cached_label
+
+    @cached_property
+    def _cached_label(self) -> Float[Tensor, "P H T C B"]:
+        return self._label_half()
+
+    def _label_half(self) -> Float[Tensor, "P H T C B"]:
         w, y = self.weights, self._y
         h = ACTIVATIONS[self.activation].value(w["w_label"] * y.reshape(1, 1, -1) + w["b_label"])
         return torch.baddbmm(w["b_mix"], w["w_mix_label"], h).unflatten(2, y.shape)

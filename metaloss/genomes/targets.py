@@ -111,7 +111,9 @@ class Targets:
     def terms(self, logits: Float[Tensor, "P T B C"]) -> Float[Tensor, "P T B C"]:
         """-q_c log p_c; no gradient goes through q."""
         logp = log_softmax(logits).mT
-        return -(self._q(logp).detach() * logp).mT
+        # A masked class has log p = -inf: neither the label's share of 0 nor a target of 0 may meet it.
+        q = self._q(logp.detach().clamp(min=torch.finfo(logp.dtype).min))
+        return -(q * logp.masked_fill(q == 0, 0)).mT
 
     def __call__(self, logits: Float[Tensor, "P T B C"]) -> Float[Tensor, "P T"]:
         """The sum over the classes, averaged over the batch."""

@@ -8,6 +8,7 @@ from typing import Literal, Self, get_args
 from metaloss.language.canonical import canonical, fingerprint
 from metaloss.language.expression import Expression
 from metaloss.language.parser import Parser
+from metaloss.language.shares import divided, target_smoothing
 
 Reduction = Literal["sum", "mean"]
 
@@ -75,24 +76,23 @@ class Formula:
         return fingerprint(str(self.canonical()))
 
     @property
-    def reads_the_true_class_alone(self) -> bool:
-        """Whether a class without a share of the target contributes 0, whatever is said of it."""
-        return _vanishes(self.expression)
+    def target_smoothing(self) -> float | None:
+        """How much of the target it spreads over all classes where its terms are that target times g(p), 0 for y·g(p).
+
+        None where they have no such form.
+        """
+        return target_smoothing(self.expression)
+
+    @property
+    def divided(self) -> tuple[Expression | None, Expression | None]:
+        """Its expression as a sum of two: what is 0 in a class without a share of the target, and the rest."""
+        return divided(canonical(self.expression))
 
     def latex(self) -> str:
         """The formula in LaTeX, without dollar signs."""
         factor = r"\frac{1}{C} " if self.reduction == "mean" else ""
         softmax = rf",\ \hat{{y}} = \operatorname{{softmax}}(z / {self.temperature!r})" if self.temperature != 1 else ""
         return rf"{factor}\sum_{{c=1}}^{{C}} \left[{self.expression.latex()}\right]{softmax}"
-
-
-def _vanishes(e: Expression) -> bool:
-    """Whether an expression is 0 where y is, as its products tell."""
-    if e.head in ("mul", "div"):
-        return _vanishes(e.args[0]) or (e.head == "mul" and _vanishes(e.args[1]))
-    if e.head in ("add", "sub", "neg"):
-        return all(_vanishes(a) for a in e.args)
-    return e.head == "y"
 
 
 def _temperature(reader: Parser) -> float:

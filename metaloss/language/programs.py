@@ -55,6 +55,14 @@ def whole_program(e: Expression) -> Program:
     return tape.program(tape.forward(canonical(e)))
 
 
+@lru_cache(maxsize=1 << 10)
+def whole_slope_program(e: Expression) -> Program:
+    """Computes ∂e/∂logp, but for the program's sign, from terminals and constants alone."""
+    tape = _Tape(plain=True, whole=True)
+    tape.forward(canonical(e))
+    return tape.program(*tape.backward())
+
+
 def evaluate(program: Program, y: Tensor, p: Tensor, logp: Tensor, classes: int | None = None) -> Tensor:
     """What a whole program gives, by class [... C]; plain enough for `torch.compile` and `torch.export`.
 

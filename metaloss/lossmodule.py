@@ -1,0 +1,192 @@
+"""What every loss does with logits, targets and options; a loss of its own adds only `terms`.
+
+It needs torch alone: `metaloss export` writes this file's text into the modules for others, so that both keep one
+contract.
+"""
+
+import torch
+
+
+def rows(x: torch.Tensor) -> torch.Tensor:
+    """Logits or shares [N, C, ...] or [C], one row of classes per place."""
+    x = x.movedim(1, -1) if x.ndim > 1 else x
+    return x.reshape(-1, x.shape[-1])
+
+
+def widened(logits: torch.Tensor) -> torch.Tensor:
+    """The same of logits, in float32 at least."""
+    flat = rows(logits)
+    return flat if flat.dtype == torch.float64 else flat.float()
+
+
+def shares(label: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    """Class indices as distributions.
+
+    Not by `one_hot`, which `torch.export` writes for one number of classes only.
+    """
+    return torch.zeros_like(like).scatter(1, label[:, None], 1.0)
+
+
+def class_weights(weight: object) -> torch.Tensor | None:
+    """A factor per class as a tensor of floats.
+
+    Raises:
+        ValueError: it is no vector, or has a number that is negative or not finite.
+    """
+    if weight is None:
+        return None
+    found = torch.as_tensor(weight)
+    found = found if found.is_floating_point() else found.float()
+    if found.ndim != 1:
+        raise ValueError(f"weight must be one number per class, got the shape {tuple(found.shape)}")
+    wrong = found[~(found.isfinite() & (found >= 0))]
+    if len(wrong):
+        raise ValueError(f"weight must be finite and not negative, got {wrong[0].item()}")
+    return found
+
+
+class LossModule(torch.nn.Module):
+    """A loss, used like `torch.nn.CrossEntropyLoss`.
+
+    Takes logits [N, C] or [N, C, ...] and class indices [N, ...] or distributions over classes [N, C, ...]. It has no
+    trainable parameters. In one thing it differs from torch's: the mean over nothing, where every target is ignored, is
+    0 with a gradient of 0, so that training goes on.
+
+    Args:
+        weight: a factor per class [C], not negative. With hard labels an image counts as often as its class's factor
+            says, for every loss. With soft targets or smoothing, a loss of the form y·g(p) weighs every class's term as
+            torch does, and any other weighs the image: by its label's factor, or by the mean of the factors under its
+            target, before smoothing.
+        reduction: "mean", "sum" or "none". The mean divides by the sum of the labels' weights, or by the number of
+            soft targets.
+        label_smoothing: share of every target that is spread over all classes.
+        ignore_index: a class index whose places count for nothing.
+        normalise: divide by the loss's gain, so that its first steps are as long as cross-entropy's.
+
+    Attributes:
+        weighs_terms: whether the loss has the form y·g(p), or that of smoothed targets.
+        classes: the one number of classes it works for; None: any.
+    """
+
+    OPTIONS = ("weight", "reduction", "label_smoothing", "ignore_index", "normalise")
+    weighs_terms = False
+    classes: int | None = None
+
+    def __init__(
+        self,
+        *,
+        weight: object = None,
+        reduction: str = "mean",
+        label_smoothing: float = 0.0,
+        ignore_index: int = -100,
+        normalise: bool = False,
+    ) -> None:
+        super().__init__()
+        if reduction not in ("mean", "sum", "none"):
+            raise ValueError(f"reduction must be 'mean', 'sum' or 'none', got {reduction!r}")
+        if not 0 <= label_smoothing <= 1:
+            raise ValueError(f"label_smoothing must lie in [0, 1], got {label_smoothing}")
+        self.reduction = reduction
+        self.label_smoothing = label_smoothing
+        self.ignore_index = ignore_index
+        self.normalise = normalise
+        self._gains: dict[int, float] = {}
+        self.weight: torch.Tensor | None
+        self.register_buffer("weight", class_weights(weight))
+
+    def terms(self, logits: torch.Tensor, soft: torch.Tensor) -> torch.Tensor:
+        """What each image's value is the sum of, [N, C] or [N, 1], of logits and targets [N, C]."""
+        raise NotImplementedError
+
+    def gain(self, classes: int) -> float:
+        """The first pull on the true logit relative to cross-entropy's, at uniform predictions."""
+        if classes not in self._gains:
+            logits = torch.zeros(1, classes, dtype=torch.float64, requires_grad=True)
+            label = torch.zeros(1, dtype=torch.int64)
+            with torch.enable_grad():
+                value = self.terms(logits, shares(label, logits)).sum()
+                (gradient,) = torch.autograd.grad(value, logits)
+            self._gains[classes] = float(-gradient[0, 0]) * classes / (classes - 1)
+        return self._gains[classes]
+
+    def forward(self, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        """The loss; a scalar, or one value per place where `reduction` is "none".
+
+        Raises:
+            ValueError: the shapes do not go together, the loss or its weights are made for another number of classes,
+                or `ignore_index` is one of the classes that soft targets have.
+        """
+        self._check(logits, target)
+        # Losses have steep places: half precision is for the network, not for them.
+        with torch.autocast(logits.device.type, enabled=False):
+            flat = widened(logits)
+            if target.is_floating_point():
+                value, mass = self._soft(flat, rows(target).to(flat))
+            else:
+                value, mass = self._hard(flat, target.reshape(-1).long())
+            if self.normalise:
+                value = value / self._divisor(flat.shape[-1])
+            if self.reduction == "none":
+                return value.reshape(logits.select(min(1, logits.ndim - 1), 0).shape)
+            return value.sum() / mass if self.reduction == "mean" else value.sum()
+
+    def _divisor(self, classes: int) -> float | torch.Tensor:
+        """What `normalise` divides by."""
+        return self.gain(classes)
+
+    def _soft(self, logits: torch.Tensor, soft: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Every place's value under its distribution over classes, and what `mean` divides by."""
+        value = self._total(logits, self._smooth(soft))
+        if self.weight is not None and not self.weighs_terms:
+            # By the sum of the shares: rounding must not let weights of 1 change anything.
+            value = value * ((soft * self.weight.to(logits)).sum(-1) / soft.sum(-1))
+        return value, value.new_full((), value.shape[0]).clamp(min=1)
+
+    def _hard(self, logits: torch.Tensor, label: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Every place's value under its class, and what `mean` divides by."""
+        valid = label != self.ignore_index
+        label = label.where(valid, 0)
+        value = self._labelled(logits, label)
+        if self.weight is None:
+            return value.where(valid, 0), valid.sum().clamp(min=1)
+        weight = self.weight.to(logits)[label]
+        if not self.weighs_terms:
+            value = value * weight
+        # Labels whose weights are all 0 have the mean 0/0, as torch has it; no label at all has 0.
+        mass = weight.where(valid, 0).sum().where(valid.any(), 1)
+        return value.where(valid, 0), mass
+
+    def _labelled(self, logits: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
+        """Every place's value under its class; weighed where the terms are."""
+        return self._total(logits, self._smooth(shares(label, logits)))
+
+    def _smooth(self, soft: torch.Tensor) -> torch.Tensor:
+        s = self.label_smoothing
+        return soft * (1 - s) + s / soft.shape[-1] if s else soft
+
+    def _total(self, logits: torch.Tensor, soft: torch.Tensor) -> torch.Tensor:
+        """The sums of the terms, each of them weighed where the loss has the form for it."""
+        terms = self.terms(logits, soft)
+        if self.weight is not None and self.weighs_terms:
+            terms = terms * self.weight.to(terms)
+        return terms.sum(-1)
+
+    def _check(self, logits: torch.Tensor, target: torch.Tensor) -> None:
+        axis = min(1, logits.ndim - 1)
+        shape = (*logits.shape[:axis], *logits.shape[axis + 1 :])
+        if target.shape != (logits.shape if target.is_floating_point() else shape):
+            found = f"target {tuple(target.shape)} and logits {tuple(logits.shape)}"
+            kinds = f"{tuple(shape)} (integers: classes) or {tuple(logits.shape)} (floats: shares)"
+            raise ValueError(f"{found}: expected targets {kinds}")
+        if target.is_floating_point() and self.ignore_index >= 0:
+            raise ValueError(
+                f"ignore_index = {self.ignore_index} leaves out class indices; targets that are "
+                "shares of classes need a negative one"
+            )
+        classes = logits.shape[axis]
+        if self.classes not in (None, classes):
+            raise ValueError(f"this loss is made for {self.classes} classes, got {classes}")
+        if self.weight is not None and self.weight.shape[0] != classes:
+            raise ValueError(
+                f"weight has {self.weight.shape[0]} numbers, one per class, and the logits have {classes} classes"
+            )
