@@ -80,9 +80,8 @@ def _methods(criterion: Criterion) -> list[str]:
         return _formula(criterion)
     if isinstance(criterion, GenomeCriterion):
         genome, vector = criterion.genome, criterion.candidate.vectors()[0]
-        classes = ["", f"classes = {criterion.classes}"] if criterion.classes else []
         if isinstance(genome, MetaLossNetwork):
-            return [*classes, *_method("terms(self, z, y)", _network(genome, vector))]
+            return _method("terms(self, z, y)", _network(genome, vector))
         if isinstance(genome, LearnedTargets):
             return _method("terms(self, z, y)", _targets(genome, vector))
     raise SettingsError(f"{type(criterion).__name__} cannot be written as Python")
