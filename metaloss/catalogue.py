@@ -19,6 +19,7 @@ from metaloss.dice import Dice
 from metaloss.errors import DamagedFile, SettingsError
 from metaloss.image_record import ImageRecord
 from metaloss.language.formula import Formula, reads_a_prediction
+from metaloss.notation import printable
 from metaloss.population import Population
 
 log = logging.getLogger("metaloss")
@@ -215,11 +216,6 @@ def _network(folder: Path, table: dict[str, Any]) -> Criterion:
 def _say_unsealed(path: Path) -> None:
     """Once for each file, however often it is read."""
     log.warning("%s holds no digest: whether it is as it was written cannot be told", printable(str(path)))
-
-
-def printable(text: str) -> str:
-    """A stranger's text with every character spelt out that a terminal would obey."""
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def _bytes(path: Path, digest: str | None) -> bytes:

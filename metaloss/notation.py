@@ -1,4 +1,4 @@
-"""How numbers are written, in tables, reports and progress alike."""
+"""How numbers and strangers' texts are written, in tables, reports and progress alike."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -58,3 +58,17 @@ def clock(seconds: float) -> str:
     if seconds < 90:
         return f"{seconds:.0f}s"
     return f"{seconds / 60:.0f}m" if seconds < 5400 else f"{seconds / 3600:.1f}h"
+
+
+def printable(text: str) -> str:
+    """A stranger's text on one line, every character spelt out that a terminal or a browser would obey.
+
+    >>> print(printable("a\x1b[2Jb"))
+    a\\x1b[2Jb
+    """
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def printable_row(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A table's row, its texts printable."""
+    return {key: printable(value) if isinstance(value, str) else value for key, value in row.items()}

@@ -20,7 +20,7 @@ from metaloss.genomes import Genome
 from metaloss.genomes._symbolic import Symbolic
 from metaloss.language.primitives import PRIMITIVES
 from metaloss.losses import Losses
-from metaloss.notation import clock
+from metaloss.notation import clock, printable
 from metaloss.reproduction import published
 from metaloss.run import Run, find, runs, short_digest
 from metaloss.search import pick
@@ -116,7 +116,7 @@ def _loss(loss: Any, prefix: Path) -> dict[str, Any]:
     counts = (classes,) if classes else tuple(sorted({*COUNTS, *_evolved_on(loss)}))
     picture = _beside(prefix, "phenotype.png")
     name = loss.about.get("name", "evolved" if "run" in loss.about else "this loss")
-    plots.phenotype(one, catalogue.printable(str(name))[:40], classes, picture)
+    plots.phenotype(one, printable(str(name))[:40], classes, picture)
     table = {
         "loss": loss.describe(), "about": loss.about, "gain": {c: phenotype.gain(one, c) for c in counts},
         "minimum": {c: phenotype.minimum(one, c) for c in counts}, "classes": _evolved_on(loss),
@@ -152,7 +152,7 @@ def text(table: dict[str, Any]) -> str:
         lines.append(f"no winner yet: metaloss evolve --resume {table['run']}")
     about = {key: value for key, value in (table.get("about") or {}).items() if key != "run" or "run" not in table}
     strings = {key: value for key, value in about.items() if isinstance(value, str)}
-    lines += [f"{catalogue.printable(key):9}  {catalogue.printable(value)}" for key, value in strings.items()]
+    lines += [f"{printable(key):9}  {printable(value)}" for key, value in strings.items()]
     if "gain" in table:
         evolved = dict.fromkeys(table["classes"], " (evolved on)")
         pairs = ", ".join(f"{g:.3g} at {c} classes{evolved.get(c, '')}" for c, g in table["gain"].items())

@@ -850,3 +850,8 @@ def test_an_init_that_no_search_can_start_from_is_one_line(metaloss):
     outcome = metaloss('evolve --genome tree --init "temperature(tau=2)"')
     check_one_line(outcome, 2, "temperature(tau=2): its temperature is no part of an expression")
     assert not Path("runs").exists()
+
+
+def test_what_a_name_tells_the_terminal_is_spelt_out_in_errors(metaloss, tmp_path):
+    code, out, err = metaloss("evolve", "--tasks", f"folder:{tmp_path}/\x1b[2Jscans")
+    assert (code, out) == (2, "") and r"\x1b[2Jscans" in err and err.removesuffix("\n").isprintable()

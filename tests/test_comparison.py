@@ -311,6 +311,18 @@ def test_names_from_files_are_escaped(report):
     assert figures.short("_a$b") == r"a\$b"
 
 
+def test_control_characters_in_names_from_files_are_spelt_out(report):
+    from metaloss.comparison import webpage
+
+    evil = "\x1b[2J\x9b\u202e"
+    text = json.dumps(report.summary).replace("-y*logp", json.dumps(evil)[1:-1]).replace("tiny", json.dumps(evil)[1:-1])
+    page = webpage.page(json.loads(text), [figures.Picture("x", evil, b"png", b"")])
+    assert all(line.isprintable() for line in page.split("\n"))
+    assert r"\x1b[2J\x9b\u202e" in page
+    table = publication.as_csv(["loss", "p"], [{"loss": evil, "p": 0.5}])
+    assert table.decode() == "loss,p\n" + r"\x1b[2J\x9b\u202e,0.5" + "\n"
+
+
 def test_nothing_is_overwritten(report, tmp_path, undrawn):
     first, second = compare(tmp_path, "mse"), compare(tmp_path, "mse")
     assert [first.folder.name, second.folder.name] == ["tiny-0", "tiny-0-2"]

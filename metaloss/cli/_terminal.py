@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from metaloss.notation import printable
 from metaloss.tables import INDENT, wrapped
 
 # What is read as well where an encoding lacks the character.
@@ -43,7 +44,12 @@ def _ascii(character: str) -> str:
 def echo(text: str, indent: int = INDENT) -> None:
     """Print lines, each cut to the terminal's width and what does not fit indented so far."""
     width = width_of(sys.stdout)
-    raw("\n".join(wrapped(line, width, indent) for line in text.split("\n")))
+    raw("\n".join(wrapped(line, width, indent) for line in _lines(text)))
+
+
+def _lines(text: str) -> list[str]:
+    """A text's lines; paths and names of classes are a stranger's, and a terminal would obey what they may hold."""
+    return [printable(line) for line in text.split("\n")]
 
 
 def raw(text: str) -> None:
@@ -58,7 +64,7 @@ def echo_json(value: Any) -> None:
 
 def warn(text: str) -> None:
     """Print on stderr: a line cut to the terminal's width, and as they are those below, which point at a place."""
-    first, *others = text.split("\n")
+    first, *others = _lines(text)
     print("\n".join([wrapped(first, width_of(sys.stderr)), *others]), file=sys.stderr, flush=True)
 
 

@@ -11,6 +11,7 @@ from metaloss import catalogue, storage
 from metaloss.criterion import Criterion, FormulaCriterion, GenomeCriterion
 from metaloss.errors import SettingsError
 from metaloss.families import Episodes
+from metaloss.notation import printable
 from metaloss.run import Run, find, short_digest
 
 CE = "ce"  # always there: what a gain over any baseline is worth shows beside cross-entropy with more steps
@@ -59,7 +60,7 @@ def _contestant(spec: Any, runs: Path, taken: set[str]) -> Contestant:
     loss.losses()  # Dice says here that it is none
     name = _name(spec, loss)
     run = None if name else _run_of(spec, loss, runs)  # a run here may have the name of a shipped loss's
-    label = name or catalogue.printable(_label(spec, loss, run)).strip()
+    label = name or printable(_label(spec, loss, run)).strip()
     label = f"./{label}" if catalogue.named(label) and not _is(loss, label) else label
     # Two long formulas may begin alike.
     label = label if len(label) <= LABEL else f"{label[: LABEL - 9]}…{short_digest(label)}"

@@ -10,6 +10,7 @@ from typing import Any
 from metaloss import storage
 from metaloss.comparison import figures, webpage
 from metaloss.comparison.standings import Played
+from metaloss.notation import printable_row
 from metaloss.run import made
 
 MEASURES = ("accuracy", "f1", "nll", "calibration")
@@ -67,5 +68,5 @@ def as_csv(columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> bytes:
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows(map(printable_row, rows))
     return text.getvalue().encode()

@@ -9,7 +9,7 @@ from string import Template
 from typing import Any
 
 from metaloss.comparison.figures import Picture
-from metaloss.notation import interval, percent, points, probability
+from metaloss.notation import interval, percent, points, printable, probability
 
 PAGE = Template("""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
@@ -61,17 +61,22 @@ def page(summary: dict[str, Any], pictures: Sequence[Picture]) -> str:
     names = ", ".join(f["name"] for f in summary["families"])
     settings = {"settings": summary["settings"], "conditions": summary["conditions"]}
     return PAGE.substitute(
-        title=escape(f"metaloss compare: {names}"),
-        intro=escape(introduction(summary)),
+        title=_text(f"metaloss compare: {names}"),
+        intro=_text(introduction(summary)),
         sentences=_list([f"{x['family']}: {x['text']}" for x in summary["sentences"]]),
         tables="\n".join(_standings(summary, family) for family in summary["families"]),
-        notes=escape(NOTES),
+        notes=_text(NOTES),
         figures="\n".join(map(_figure, pictures)),
         losses=_table(("loss", "formula", "about"), [_loss(x) for x in summary["losses"]]),
         families=_families(summary["families"]),
-        settings=escape(json.dumps(settings, indent=1, ensure_ascii=False)),
-        command=escape(shlex.join(summary["command"])),
+        settings=_text(json.dumps(settings, indent=1, ensure_ascii=False)),
+        command=_text(shlex.join(summary["command"])),
     )
+
+
+def _text(text: str) -> str:
+    """A text of several lines at most, so that a browser shows it and obeys nothing in it."""
+    return "\n".join(escape(printable(line)) for line in text.split("\n"))
 
 
 def introduction(summary: dict[str, Any]) -> str:
@@ -109,7 +114,7 @@ def _number(x: float | None) -> str:
 def _standings(summary: dict[str, Any], family: dict[str, Any]) -> str:
     rows = [cells(row) for row in summary["rows"] if row["family"] == family["name"]]
     steps = f"{family['inner']['steps']} steps, own learning rate {family['inner']['lr']:g}"
-    return f"<h3>{escape(family['name'])} ({steps})</h3>" + _table(COLUMNS, rows)
+    return f"<h3>{_text(family['name'])} ({steps})</h3>" + _table(COLUMNS, rows)
 
 
 def _families(found: Sequence[dict[str, Any]]) -> str:
@@ -128,18 +133,18 @@ def _loss(found: dict[str, Any]) -> list[str]:
 
 
 def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    head = "".join(f"<th>{escape(x)}</th>" for x in columns)
-    body = "\n".join("<tr>" + "".join(f"<td>{escape(x)}</td>" for x in row) + "</tr>" for row in rows)
+    head = "".join(f"<th>{_text(x)}</th>" for x in columns)
+    body = "\n".join("<tr>" + "".join(f"<td>{_text(x)}</td>" for x in row) + "</tr>" for row in rows)
     return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>\n{body}\n</tbody></table></div>'
 
 
 def _list(lines: Sequence[str]) -> str:
-    return "<ul>" + "\n".join(f"<li>{escape(x)}</li>" for x in lines) + "</ul>"
+    return "<ul>" + "\n".join(f"<li>{_text(x)}</li>" for x in lines) + "</ul>"
 
 
 def _figure(picture: Picture) -> str:
     data = base64.b64encode(picture.png).decode()
-    caption = escape(picture.caption)
+    caption = _text(picture.caption)
     return (
         f'<figure><img alt="{caption}" src="data:image/png;base64,{data}"><figcaption>{caption}</figcaption></figure>'
     )

@@ -13,6 +13,7 @@ from typing_extensions import TypedDict
 from metaloss import places, storage
 from metaloss.comparison.figures import Picture
 from metaloss.errors import SettingsError
+from metaloss.notation import printable_row
 from metaloss.run import located, made, missing
 from metaloss.streams import Stream
 from metaloss.studies import ranking
@@ -130,5 +131,5 @@ def _csv(table: Sequence[dict[str, Any]]) -> bytes:
     text = io.StringIO()
     writer = csv.DictWriter(text, list(table[0]), restval="", lineterminator="\n")
     writer.writeheader()
-    writer.writerows(table)
+    writer.writerows(map(printable_row, table))
     return text.getvalue().encode()

@@ -14,6 +14,7 @@ from typing_extensions import TypedDict
 
 from metaloss import places, plugins, storage
 from metaloss.errors import DamagedFile, DiskError, SettingsError
+from metaloss.notation import printable_row
 from metaloss.run import digest_of, located, made, missing, surroundings
 from metaloss.streams import Stream
 from metaloss.training.images import Material
@@ -260,5 +261,5 @@ def _csv(rows: Sequence[Mapping[str, Any]]) -> bytes:
     text = io.StringIO()
     writer = csv.DictWriter(text, list(rows[0]) if rows else [], restval="", lineterminator="\n")
     writer.writeheader()
-    writer.writerows({k: "" if v is None else v for k, v in row.items()} for row in rows)
+    writer.writerows({k: "" if v is None else v for k, v in printable_row(row).items()} for row in rows)
     return text.getvalue().encode()
