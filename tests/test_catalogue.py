@@ -1,5 +1,6 @@
 """What a name, a path or a formula means; what is refused and how; and that reading does nothing but read."""
 
+import dataclasses
 import json
 import random
 from pathlib import Path
@@ -11,7 +12,7 @@ from test_criterion import network
 from torch import nn
 
 import metaloss
-from metaloss import catalogue, zoo
+from metaloss import catalogue, storage, zoo
 from metaloss.criterion import FormulaCriterion, GenomeCriterion
 from metaloss.dice import Dice
 from metaloss.errors import DamagedFile, SettingsError
@@ -322,3 +323,53 @@ def test_some_losses_are_shipped_and_a_path_of_their_name_is_not_one_of_them(tmp
     catalogue.save(tmp_path / name, catalogue.load("mse"), "# a loss of my own\n")
     assert str(catalogue.load(f"./{name}").formula) == str(zoo.read("mse"))
     assert repr(catalogue.load(name)) != repr(catalogue.load(f"./{name}"))
+
+
+# --- digests ---
+
+
+def test_a_loss_that_was_changed_is_refused_and_one_without_a_digest_is_said_to_have_none_once(tmp_path, caplog):
+    folder, network = tmp_path / "loss", metaloss.load("mln-fashionmnist")
+    catalogue.save(folder, network, "")
+    table = storage.read_record(folder / "loss.json")
+    sound = (folder / "loss.json").read_bytes()
+    for changed in (sound.replace(b"tanh", b"relu"), sound.replace(b'"sha256"', b'"sha356"')):
+        (folder / "loss.json").write_bytes(changed)
+        with pytest.raises(DamagedFile, match=r"loss\.json is damaged"):
+            metaloss.load(folder)
+    (folder / "loss.json").write_text(json.dumps({k: v for k, v in table.items() if k != "weights_sha256"}))
+    for _ in range(3):
+        assert repr(metaloss.load(folder)) == repr(network)
+    assert [x.getMessage() for x in caplog.records] == [
+        f"{folder / 'loss.json'} holds no digest: whether it is as it was written cannot be told"
+    ]
+
+
+def test_weights_that_are_not_the_description_s_are_refused(tmp_path):
+    folder = tmp_path / "loss"
+    catalogue.save(folder, metaloss.load("mln-fashionmnist"), "")
+    path = folder / "weights.safetensors"
+    path.write_bytes(path.read_bytes()[:-1] + b"\x7e")
+    with pytest.raises(DamagedFile, match=r"weights\.safetensors is damaged, its digest is not the one in loss\.json"):
+        metaloss.load(folder)
+
+
+def test_weights_never_lie_beside_another_loss_s_description(tmp_path, monkeypatch):
+    folder, network = tmp_path / "loss", metaloss.load("mln-fashionmnist")
+    catalogue.save(folder, network, "")
+    other = dataclasses.replace(network.candidate, values=network.candidate.values + 1)
+    write = storage.write
+    for fails in ("weights.safetensors", "card.md"):
+
+        def killed(path, data, fails=fails):
+            if path.name == fails:
+                raise KeyboardInterrupt
+            write(path, data)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(storage, "write", killed)
+            with pytest.raises(KeyboardInterrupt):
+                catalogue.save(folder, GenomeCriterion(network.genome, other, network.about), "")
+        assert not (folder / "loss.json").exists()
+    catalogue.save(folder, network, "")
+    assert (metaloss.load(folder).values == network.values).all()

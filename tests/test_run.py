@@ -430,3 +430,31 @@ def test_names_of_folders_keep_the_letters_of_every_script(tmp_path, name, expec
 
 def test_a_name_of_which_nothing_stays_is_replaced():
     assert run.file_name("../..", "run") == "run"
+
+
+def test_settings_that_were_changed_are_refused_on_resuming_and_taken_from_a_copy(copy, capsys, tmp_path):
+    path = copy / "config.toml"
+    changed = path.read_text().replace("generations = 3", "generations = 4")
+    path.write_text(changed)
+    assert code("evolve", "--resume", copy, "-q") == 4
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and f"{path} is damaged or was changed after it was written" in error
+    assert f"begin a new run from it with --config {path}" in error and path.read_text() == changed
+    assert code("evolve", "--config", path, "--out", tmp_path / "new", "-q") == 0
+    (made,) = (tmp_path / "new").iterdir()
+    assert run.find(made).settings.generations == 4
+
+
+@pytest.mark.parametrize("missing", ["choice", "test", "choice.generation", "test.tiny.ce"])
+def test_a_sealed_summary_without_what_is_needed_is_damaged(copy, capsys, missing):
+    table = storage.read_record(copy / "summary.json")
+    *path, last = missing.split(".")
+    within = table
+    for name in path:
+        within = within[name]
+    del within[last]
+    storage.write_record(copy / "summary.json", table)
+    for command in (("evolve", "--resume", copy), ("show", copy)):
+        assert code(*command) == 4
+        error = capsys.readouterr().err
+        assert f"summary.json is damaged: {missing}: field required" in error and error.count("\n") == 1

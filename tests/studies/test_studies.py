@@ -83,6 +83,18 @@ def test_a_stopped_study_goes_on_and_computes_no_score_again():
     assert metaloss.study(resume=found.folder, reporter=again).pairs == whole.pairs and again.scores == []
 
 
+@pytest.mark.parametrize("stop_after", [4, 5])
+def test_the_tables_of_a_stopped_study_hold_every_training(stop_after):
+    whole = metaloss.study(LOSSES, [TASKS, TRAIN], out="whole", **SMALL)
+    teller = Teller(stop_after)
+    with pytest.raises(Interrupted):
+        metaloss.study(LOSSES, [TASKS, TRAIN], reporter=teller, stop=teller.stop, **SMALL)
+    found = metaloss.study(resume="rank-0")
+    (ours,) = found.folder.glob("scores/2-*/trainings/epochs.csv")
+    (theirs,) = whole.folder.glob("scores/2-*/trainings/epochs.csv")
+    assert ours.read_bytes() == theirs.read_bytes() and len(ours.read_text().splitlines()) == 1 + 2 * len(LOSSES)
+
+
 def test_each_loss_gets_the_best_of_the_rates():
     rates = [1e-6, 0.3]
     chosen = metaloss.study(["ce", "mse"], [f"{TASKS},rates=[{rates[0]},{rates[1]}]", f"{TASKS},name=own"], **SMALL)
