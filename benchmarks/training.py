@@ -20,7 +20,7 @@ import metaloss
 from metaloss.streams import Stream
 from metaloss.training import module
 from metaloss.training.course import course
-from metaloss.training.images import opened, order, pass_length
+from metaloss.training.images import opened, order
 from metaloss.training.measuring import Measured
 from metaloss.training.models import Classifier, Shape, build, repeats
 from metaloss.training.settings import resolve
@@ -63,7 +63,7 @@ def row(model: str, batch: int, steps: int, repeats: int, device: torch.device) 
         chosen = resolve({"model": model, "batch": batch, "steps": n, "schedule": "constant", "lr": 0.01})
         material = opened(chosen, device)
         rows = material.shares.train
-        plans.append(module.Plan(chosen, material, rows, course(chosen, pass_length(rows, batch)), 0.01, Stream(0)))
+        plans.append(module.Plan(chosen, material, rows, course(chosen, len(rows)), 0.01, Stream(0)))
     ways = {"ours": lambda c, p: module.train(c, metaloss.load("ce"), p), "bare": bare}
     for way in ways.values():
         way(classifier(plans[0].material, model), plans[0])

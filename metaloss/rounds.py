@@ -184,9 +184,8 @@ def _lengthened(e: Any, stage: Stage) -> Any:
         raise SettingsError(f"{e.family.origin}: a stage of full trainings cannot have scale = {stage.scale}, only 1")
     if stage.steps == 1:
         return e
-    own = e.family.training
-    length = {"steps": own.steps * stage.steps} if own.steps else {"epochs": own.epochs * stage.steps}
-    return replace(e, family=replace(e.family, training=replace(own, **length)))
+    longer = replace(e.family.training, steps=e.steps * stage.steps)
+    return replace(e, family=replace(e.family, training=longer))
 
 
 def _same(path: Path, record: dict[str, Any], asked: dict[str, Any]) -> dict[str, Any]:

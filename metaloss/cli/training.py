@@ -22,11 +22,13 @@ PLAIN = (
 @click.option("--model", metavar="NAME", help="metaloss list models (resnet9).")
 @click.option("--data", metavar="NAME|folder:PATH|voc:PATH", help="A data source (fashionmnist).")
 @click.option("--protocol", metavar="NAME", help="A paper's settings (metaloss list protocols); flags win.")
-@click.option("--epochs", type=int, help="How long to train (10).")
+@click.option("--epochs", type=int, help="How long to train (10; more where images are few: 300 steps).")
 @click.option("--steps", type=int, help="The same in steps.")
-@click.option("--batch", type=int, help="Images per step (128).")
+@click.option("--batch", type=int, help="Images per step (128, at most a tenth of the training images).")
 @click.option("--optimiser", metavar="sgd|adam|adamw", help="The optimiser (sgd, with Nesterov's momentum).")
-@click.option("--lr", type=float, help="The highest learning rate (0.1; adam, adamw: 0.001).")
+@click.option(
+    "--lr", type=float, help="The highest learning rate (0.1; adam, adamw: 0.001; less where images are few)."
+)
 @click.option("--rates", multiple=True, type=float, metavar="0.03 0.1 …", help="Rates to choose from, per loss.")
 @click.option("--momentum", type=float, help="Of sgd (0.9).")
 @click.option("--weight-decay", type=float, help="Of every parameter (0).")

@@ -218,6 +218,7 @@ def _few_shot(study: Study, table: Mapping[str, Any], engine: Local) -> FewShot:
 
 def _full_size(study: Study, table: Mapping[str, Any], device: torch.device, stop: Callable[[], bool]) -> FullSize:
     from metaloss.training import fitting
+    from metaloss.training.defaults import decided
     from metaloss.training.images import opened as opened_images
     from metaloss.training.job import Job
     from metaloss.training.models import known
@@ -227,6 +228,8 @@ def _full_size(study: Study, table: Mapping[str, Any], device: torch.device, sto
     rest = {key: x for key, x in table.items() if key not in ("kind", "name")}
     chosen = resolve({"seed": study.seed, **rest})
     known(chosen.model)
-    job = Job(Path(), chosen, opened_images(chosen, device), [], device, None, Silent(), stop)
+    material = opened_images(chosen, device)
+    chosen = decided(chosen, len(material.training_rows(chosen.per_class, Stream(chosen.seed))))
+    job = Job(Path(), chosen, material, [], device, None, Silent(), stop)
     job.check()
     return FullSize(table["name"], chosen.rates or study.rates or (chosen.rate,), job)

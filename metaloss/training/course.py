@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from metaloss.errors import SettingsError
+from metaloss.training.defaults import decided, epoch_length, step_images
 from metaloss.training.settings import Training
 
 
@@ -13,11 +14,13 @@ class Course:
     """How long a training is, and what the rate is multiplied by on the way.
 
     Attributes:
+        batch: images of a step.
         steps: of the whole training.
         epoch_steps: after which validation is due.
         schedule, warmup, every, factor: as in `Training`.
     """
 
+    batch: int
     steps: int
     epoch_steps: int
     schedule: str
@@ -46,22 +49,24 @@ class Course:
         return float(self.factor ** _stalls(validation, self.every)) if self.schedule == "plateau" else 1.0
 
 
-def course(chosen: Training, pass_length: int) -> Course:
+def course(chosen: Training, images: int) -> Course:
     """The course that the settings ask for.
 
     Args:
-        chosen: the settings.
-        pass_length: steps of one pass over the training images.
+        chosen: the settings; what they leave open is decided here.
+        images: how many there are to train on.
 
     Raises:
         SettingsError: the warm-up is longer than the training.
     """
-    each = chosen.epoch_steps or pass_length
-    steps = chosen.steps or chosen.epochs * each
+    chosen = decided(chosen, images)
+    each = epoch_length(chosen, images)
+    steps = chosen.steps or (chosen.epochs or 0) * each
     warmup = steps // 10 if chosen.warmup is None else chosen.warmup
     if chosen.schedule == "one_cycle" and warmup >= steps:
         raise SettingsError(f"warmup must be below the {steps} steps of this training, got {warmup}")
-    return Course(steps, min(each, steps), chosen.schedule, warmup, chosen.every, chosen.factor)
+    batch = step_images(chosen, images)
+    return Course(batch, steps, min(each, steps), chosen.schedule, warmup, chosen.every, chosen.factor)
 
 
 def _stalls(losses: Sequence[float], patience: int) -> int:

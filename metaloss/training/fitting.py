@@ -21,7 +21,9 @@ from metaloss.datasets import Dataset
 from metaloss.errors import Interrupted, SettingsError
 from metaloss.places import by_path
 from metaloss.search import pick
+from metaloss.streams import Stream
 from metaloss.training import records, results
+from metaloss.training.defaults import decided
 from metaloss.training.entrants import entered, keep, label, read
 from metaloss.training.images import opened
 from metaloss.training.job import Job
@@ -111,6 +113,7 @@ def start(
             f"{material.dataset.name} has classes of {kinds[0]}, and {chosen.model} tells {kinds[1]} apart"
         )
     entrants = entered(chosen.loss, loaded, material.classes)
+    chosen = decided(chosen, len(material.training_rows(chosen.per_class, Stream(chosen.seed))))
     job = Job(Path(), chosen, material, entrants, device, given.get("model"), reporter, stop)
     job.check()
     _warn_of_leaks(job, list(losses or chosen.loss), Path(runs))
@@ -177,8 +180,10 @@ def needed() -> None:
 def _carry(job: Job) -> Fits:
     """Train, or read back what is trained."""
     with storage.Lock(job.folder), resumable(job, f"metaloss.fit(resume={str(job.folder)!r})"):
-        job.reporter.training(job)
         table = records.summary(job.folder)
+        for text in job.cautions() if table is None else ():
+            job.reporter.warning(text)
+        job.reporter.training(job)
         if table is None:
             job.run()
             table = records.summary(job.folder)

@@ -23,11 +23,12 @@ from metaloss.pools import pools
 from metaloss.streams import Stream
 from metaloss.training.course import course
 from metaloss.training.crew import Crew, Job
+from metaloss.training.defaults import decided
 from metaloss.training.family import TrainingFamily
-from metaloss.training.images import Material, Rows, opened, pass_length
+from metaloss.training.images import Material, Rows, opened
 from metaloss.training.measuring import measure
 from metaloss.training.memory import Memory
-from metaloss.training.models import Classifier, Shape, build, known, repeats
+from metaloss.training.models import Classifier, Shape, build, check_batch, known, repeats
 from metaloss.training.plan import Plan
 from metaloss.training.settings import Training
 
@@ -102,7 +103,7 @@ class Trainings:
         """Steps and epochs of a training."""
         chosen = self.family.training
         rows = self.material.training_rows(chosen.per_class, Stream(0))
-        whole = course(chosen, pass_length(rows, chosen.batch))
+        whole = course(chosen, len(rows))
         return whole.steps, whole.epochs
 
     @property
@@ -183,7 +184,7 @@ class Trainings:
 
         chosen, key = shortened(self.family.training, job.steps, self.steps), job.key
         rows = self.material.training_rows(chosen.per_class, key)
-        path = course(chosen, pass_length(rows, chosen.batch))
+        path = course(chosen, len(rows))
         plan = Plan(chosen, self.material, rows, path, job.lr, key.at("train"), stop=stop)
         classifier, loss = self.classifier(key), criterion(job.one)
         history = train(classifier, loss, plan)
@@ -220,12 +221,16 @@ def open_trainings(family: TrainingFamily, device: torch.device | str = "cpu", p
         raise SettingsError(
             f"{family.origin}: {chosen.data} has a class for every pixel; a family has one for every image"
         )
+    rows = material.training_rows(chosen.per_class, Stream(0))
+    chosen = decided(chosen, len(rows))
+    family = replace(family, training=chosen)
     fitness, winner = halves(material.shares.validation, material.dataset, Stream(chosen.seed).at("halves"))
     material = replace(material, shares=replace(material.shares, validation=fitness))
     found = Trainings(family, material, winner, device, place=place)
-    shape = found.classifier(Stream(0)).shape
-    build(chosen.model, shape, Stream(0), pretrained=chosen.pretrained)  # says what does not fit, before any training
-    assert found.steps  # likewise: too few images for `subset`, a warm-up that is too long
+    # What does not fit is said before any training: the network, the batch, a warm-up that is too long.
+    classifier = found.classifier(Stream(0))
+    build(chosen.model, classifier.shape, Stream(0), pretrained=chosen.pretrained)
+    check_batch(classifier, course(chosen, len(rows)).batch)
     return found
 
 

@@ -245,8 +245,3 @@ def order(rows: Rows, batch: int, key: Stream, first: int, steps: int) -> Rows:
             mixed = rows[key.at("order", number).permutation(len(rows))]
         found.append(mixed[place * batch : (place + 1) * batch])
     return torch.cat(found)
-
-
-def pass_length(rows: Rows, batch: int) -> int:
-    """Steps of one pass over the images."""
-    return max(1, len(rows) // min(batch, len(rows)))

@@ -14,12 +14,12 @@ from torch import nn
 from metaloss import storage
 from metaloss.errors import MetalossError
 from metaloss.streams import Stream
-from metaloss.training import figures, ranks, records, results, segmentation
-from metaloss.training.course import course
+from metaloss.training import cautions, figures, ranks, records, results, segmentation
+from metaloss.training.course import Course, course
 from metaloss.training.entrants import Entrant
-from metaloss.training.images import Material, pass_length
-from metaloss.training.measuring import measure
-from metaloss.training.models import Classifier, Shape, build, repeats, seeded
+from metaloss.training.images import Material
+from metaloss.training.measuring import Measured, measure
+from metaloss.training.models import Classifier, Shape, build, check_batch, repeats, seeded
 from metaloss.training.plan import Plan, heeding
 from metaloss.training.records import Trained
 from metaloss.training.settings import Training
@@ -53,26 +53,43 @@ class Job:
     stop: Callable[[], bool]
     done: dict[Path, Trained] = field(default_factory=dict)  # by the folder of its state
     written: float = -math.inf
+    exploded: set[tuple[str, float]] = field(default_factory=set)  # losses and rates that were warned of
 
     @property
     def seeds(self) -> list[int]:
         """Of the trainings of every loss."""
         return [self.chosen.seed + i for i in range(self.chosen.seeds)]
 
+    @property
+    def images(self) -> int:
+        """How many a training learns from."""
+        return len(self.material.training_rows(self.chosen.per_class, Stream(self.chosen.seed)))
+
+    @property
+    def course(self) -> Course:
+        """How long a training is."""
+        return course(self.chosen, self.images)
+
     def check(self) -> None:
         """Say what does not fit, before there is a folder.
 
         Raises:
-            SettingsError: the images are too few, or too small for the network; the warm-up is too long; or what
-                `ranks.check` says of several devices.
+            SettingsError: the images are too few, or too small for the network; the batch is; the warm-up is too
+                long; or what `ranks.check` says of several devices.
         """
         chosen, classifier = self.chosen, self.classifier(self.chosen.seed)
-        rows = self.material.training_rows(chosen.per_class, Stream(chosen.seed))
-        course(chosen, pass_length(rows, chosen.batch))
+        batch = self.course.batch
         if chosen.devices > 1:
             losses = {f"the loss {x.label}": x.loss for x in self.entrants}
             given = {"the network": classifier, **losses}
-            ranks.check(chosen.devices, self.device, min(chosen.batch, len(rows)), given)
+            ranks.check(chosen.devices, self.device, batch, given)
+        check_batch(classifier, batch, chosen.devices)
+
+    def cautions(self) -> list[str]:
+        """What the user should know before the training begins."""
+        validation = len(self.material.shares.validation)
+        found = [cautions.few_images(validation), cautions.few_steps(self.course.steps)]
+        return [text for text in found if text is not None]
 
     def run(self) -> dict[str, Any]:
         """Train all that is not trained yet, test, and write the summary."""
@@ -88,9 +105,14 @@ class Job:
         if all(failures):
             raise MetalossError(failures[0])
         runs = [self._test(e, x) for e in self.entrants for x in finals[e.label]]
+        for label in finals:
+            sound = [x for x in runs if x["loss"] == label and not x["failed"]]
+            if text := cautions.one_answer([x["only_answer"] for x in sound]):
+                self.reporter.warning(f"{label}: {text}")
         table = self._summary(finals, runs, tuning)
         pictures = figures.curves([x for found in finals.values() for x in found if x.epochs])
         files = {f"{p.name}.{kind}": getattr(p, kind) for p in pictures for kind in ("png", "pdf")}
+        storage.write(self.folder / "results.csv", records.per_training(runs))
         records.finish(self.folder, table, files)
         for path in (self.folder / "state").glob("*/model.safetensors"):
             path.unlink()
@@ -150,10 +172,11 @@ class Job:
         state.mkdir(parents=True, exist_ok=True)
         chosen, key = self.chosen, Stream(seed)
         rows = self.material.training_rows(chosen.per_class, key)
-        path = course(chosen, pass_length(rows, chosen.batch))
+        path = course(chosen, len(rows))
         now = Trained(entrant.label, lr, seed, [], [])
 
         def told(record: dict[str, Any], seconds: float) -> None:
+            self._watch(entrant, lr, seed, record)
             now.epochs.append(record)
             now.seconds.append(seconds)
             self._write(now)
@@ -185,6 +208,14 @@ class Job:
         assert found is not None
         return found
 
+    def _watch(self, entrant: Entrant, lr: float, seed: int, record: dict[str, Any]) -> None:
+        """Warn of a validation loss that has exploded: once for a loss and a rate."""
+        place = (entrant.label, lr)
+        text = None if place in self.exploded else cautions.exploded(record, self.material.classes, lr)
+        if text is not None:
+            self.exploded.add(place)
+            self.reporter.warning(f"{entrant.label}, seed {seed}: {text}")
+
     def _state(self, entrant: Entrant, lr: float, seed: int) -> Path:
         return self.folder / "state" / f"{entrant.slug}-{lr:.12g}-{seed}"
 
@@ -192,19 +223,18 @@ class Job:
         """What a training's last weights reach on the test images; its weights get their lasting name."""
         found = {"loss": x.loss, "seed": x.seed, "lr": x.lr, "failed": x.failed, "file": ""}
         pixels = self.material.segments
+        names = self.material.dataset.classes
         if x.failed:
-            return {**found, **dict.fromkeys([*results.MEASURES, *(["iou"] if pixels else [])], math.nan)}
+            return {**found, **results.measures(Measured(math.nan, math.nan, math.nan), names, pixels)}
         path = self._state(entrant, x.lr, x.seed) / "model.safetensors"
         classifier = self.classifier(x.seed)
         classifier.load_state_dict(storage.read_tensors(path, storage.AGAIN))
-        look, size = (segmentation.measure, self.chosen.batch) if pixels else (measure, LOOK)
+        look, size = (segmentation.measure, self.course.batch) if pixels else (measure, LOOK)
         batches = self.material.source.batches(self.material.shares.test, size)
         measured = look(classifier, self.loss(entrant), heeding(batches, self.stop))
         file = f"model-{'' if len(self.entrants) == 1 else entrant.slug + '-'}{x.seed}.safetensors"
         storage.write(self.folder / file, path.read_bytes())
-        found |= {"file": file, "accuracy": measured.accuracy, "f1": measured.f1, "test_loss": measured.loss}
-        classes = dict(zip(self.material.dataset.classes, measured.ious, strict=False))
-        return {**found, "iou": measured.iou, "iou_per_class": classes} if pixels else found
+        return {**found, "file": file, **results.measures(measured, names, pixels)}
 
     def _summary(self, finals: dict[str, list[Trained]], runs: list[dict[str, Any]], tuning: Any) -> dict[str, Any]:
         base = results.baseline(list(finals))
@@ -214,8 +244,7 @@ class Job:
             for label in finals
         ]
         shares = self.material.shares
-        rows = self.material.training_rows(self.chosen.per_class, Stream(self.seeds[0]))
-        images = {"train": len(rows), "validation": len(shares.validation), "test": len(shares.test)}
+        images = {"train": self.images, "validation": len(shares.validation), "test": len(shares.test)}
         about = {"model": self.chosen.model, "data": self.material.dataset.name, "images": images, "seeds": self.seeds}
         return {**about, "baseline": base, "table": lines, "trainings": runs, "tuning": tuning}
 

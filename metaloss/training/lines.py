@@ -1,14 +1,16 @@
 """What a training has to say, as lines of text."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from metaloss._version import __version__
-from metaloss.streams import Stream
+from metaloss.training.defaults import SHARE
 from metaloss.training.job import Job
 from metaloss.training.results import Fits
 
 NAME = 26  # characters of a loss
+CLASSES = 10  # of which recalls are printed side by side
 LINE = "{:26} {:>5}   {:7} {:>7} {:>7}   {:>10} {:>8}   {:>8}   {:>9}   {:>7}"
 PLACE = ("loss", "seed", "rate", "epoch", "step", "train loss", "val loss")
 HEADER = LINE.format(*PLACE, "val acc", "val F1", "s/epoch")
@@ -19,7 +21,11 @@ def heading(job: Job) -> list[str]:
     """What is about to be trained, on what, and where everything goes."""
     chosen, shares = job.chosen, job.material.shares
     whole, validation, test = len(shares.train), len(shares.validation), len(shares.test)
-    train = len(job.material.training_rows(chosen.per_class, Stream(chosen.seed)))
+    train = job.images
+    path = job.course
+    share = f"a tenth of {train} training images" if path.batch == train // SHARE else f"of {train} training images"
+    length = f"{path.steps} steps: {path.epochs} epochs of {path.epoch_steps}"
+    rates = " ".join(f"{x:g}" for x in chosen.rates or (chosen.rate,))
     subset = "" if chosen.subset is None else f" ({chosen.subset}, of {whole})"
     images = f"{train} images to train on{subset}, {validation} to validate, {test} to test"
     size = f"{chosen.size}x{chosen.size}" if chosen.size else "x".join(map(str, job.material.size))
@@ -29,6 +35,7 @@ def heading(job: Job) -> list[str]:
         f"metaloss {__version__} · {chosen.model} at {size} · {chosen.optimiser}, {chosen.schedule} · augment "
         f"{chosen.augment.kind} · {trainings} training{'s' if trainings > 1 else ''} · {device}",
         f"data    {job.material.dataset.name}: {images}; {job.material.dataset.origin}",
+        f"steps   batch {path.batch} ({share}) · rate{'s' if chosen.rates else ''} {rates} · {length}",
         f"folder  {job.folder}",
         HEADER if not job.material.segments else PIXELS,
     ]
@@ -47,33 +54,65 @@ def epoch(record: dict[str, Any], epochs: int, seconds: float) -> str:
 
 def table(found: Fits) -> list[str]:
     """Every loss on the test images, as mean and standard deviation over the seeds."""
-    summary, rows = found.summary, [_row(row) for row in found.table]
+    summary = found.summary
+    base = next(row for row in found.table if row["loss"] == summary["baseline"])
+    rows = [_row(row, base) for row in found.table]
     columns = [name for name in dict.fromkeys(x for row in rows for x in row) if any(row.get(name) for row in rows)]
     cells = [columns, *([row.get(name, "") for name in columns] for row in rows)]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     seeds = len(summary["seeds"])
     spread = "mean ± standard deviation over seeds" if seeds > 1 else "one seed: no spread is known"
     of = "mean IoU, " if any("iou" in row for row in found.table) else ""
     against = f"; Δ: {of}paired with {summary['baseline']}, seed by seed, in points" if len(rows) > 1 else ""
     return [
         f"test    {summary['images']['test']} images, looked at once; n = {seeds}, {spread}{against}",
-        *("  ".join(f"{x:{w}}" for x, w in zip(line, widths, strict=True)).rstrip() for line in cells),
+        *_aligned(cells),
+        *_recalls(found.table),
     ]
 
 
-def _row(row: dict[str, Any]) -> dict[str, str]:
+def _aligned(cells: Sequence[Sequence[str]]) -> list[str]:
+    """Rows of text as lines, their columns below each other."""
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    return ["  ".join(f"{x:{w}}" for x, w in zip(line, widths, strict=True)).rstrip() for line in cells]
+
+
+def _recalls(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """Of every class the share of its test images that is found; of many classes those that are found least."""
+    if not rows or "recall" not in rows[0]:
+        return []
+    classes = list(rows[0]["recall"])
+    if len(classes) <= CLASSES:
+        cells = [["recall", *classes], *([row["loss"], *map(_percent, row["recall"].values())] for row in rows)]
+        return _aligned(cells)
+    return [f"recall, the lowest {CLASSES} of {len(classes)} classes", *(_lowest(row) for row in rows)]
+
+
+def _lowest(row: dict[str, Any]) -> str:
+    """The classes that a loss's networks find least."""
+    known = [(name, value) for name, value in row["recall"].items() if not _none(value)]
+    worst = sorted(known, key=lambda x: x[1])[:CLASSES]
+    return f"{row['loss']}  " + ", ".join(f"{name} {_percent(value)}" for name, value in worst)
+
+
+def _row(row: dict[str, Any], base: dict[str, Any]) -> dict[str, str]:
     share = "pixels right" if "iou" in row else "accuracy"
     found = {
         "loss": row["loss"],
         "rate": f"{row['lr']:g}",
         **({"mean IoU": f"{_percent(row['iou'])}{_spread(row['iou_std'], 100.0, 2)}"} if "iou" in row else {}),
         share: f"{_percent(row['accuracy'])}{_spread(row['accuracy_std'], 100.0, 2)}",
+        "balanced": _percent(row["balanced_accuracy"]) + _spread(row["balanced_accuracy_std"], 100.0, 2)
+        if "balanced_accuracy" in row
+        else "",
         "F1": f"{_number(row['f1'], 3)}{_spread(row['f1_std'], 1.0, 3)}",
         "loss on test": f"{_number(row['test_loss'])}{_spread(row['test_loss_std'], 1.0, 3)}",
         "failed": f"{row['failed']} of {row['n']}" if row["failed"] else "",
+        "one answer": f"{row['one_answer']} of {row['n']}" if row.get("one_answer") else "",
     }
     if row.get("difference") is not None:
         found["Δ"] = f"{100 * row['difference']:+.2f}{_spread(row['difference_std'], 100.0, 2)}"
+        if all(x.get("one_answer") == x["n"] - x["failed"] for x in (row, base)):
+            found["Δ"] = "– (one answer each)"  # a difference of 0 that says nothing of the losses
     return found
 
 

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float64, Int64
 from torch import Tensor, nn
 
 from metaloss.measures import macro_f1
@@ -17,6 +18,13 @@ class Measured:
 
     Where every pixel has a class they are means over pixels, and there are intersection over union of every class, NaN
     for one that is neither a label nor an answer, and its mean over the others.
+
+    Attributes:
+        loss, accuracy, f1: as said above.
+        iou, ious: of pixels alone.
+        balanced_accuracy: of images alone, the mean of the recalls of the classes that have an image.
+        recall: of images alone, of every class the share that is found; NaN for a class without an image.
+        answered: how many images or pixels got each class as their answer; empty where logits are not finite.
     """
 
     loss: float
@@ -24,6 +32,15 @@ class Measured:
     f1: float
     iou: float | None = None
     ious: tuple[float, ...] = ()
+    balanced_accuracy: float = math.nan
+    recall: tuple[float, ...] = ()
+    answered: tuple[int, ...] = ()
+
+    @property
+    def only_answer(self) -> int | None:
+        """The class that is the answer to everything; None where there are several."""
+        classes = [label for label, count in enumerate(self.answered) if count]
+        return classes[0] if len(classes) == 1 else None
 
 
 @torch.no_grad()
@@ -42,7 +59,26 @@ def measure(classifier: Classifier, loss: nn.Module, batches: Iterable[tuple[Ten
     classifier.train(training)
     choice, label = torch.cat(choices).cpu(), torch.cat(labels).cpu()
     value = float(torch.stack(values).sum()) / len(label)
+    classes = classifier.shape.classes
     if not sound:
-        return Measured(value, math.nan, math.nan)
-    f1 = float(macro_f1(choice[None], label[None], classifier.shape.classes)[0])
-    return Measured(value, float((choice == label).double().mean()), f1)
+        return Measured(value, math.nan, math.nan, recall=(math.nan,) * classes)
+    table = confusion(choice, label, classes)
+    recall = table.diagonal().double() / table.sum(1)  # 0 / 0 is NaN: a class without an image
+    return Measured(
+        value,
+        float((choice == label).double().mean()),
+        float(macro_f1(choice[None], label[None], classes)[0]),
+        balanced_accuracy=mean_of_occurring(recall),
+        recall=tuple(recall.tolist()),
+        answered=tuple(table.sum(0).tolist()),
+    )
+
+
+def confusion(choice: Int64[Tensor, " M"], label: Int64[Tensor, " M"], classes: int) -> Int64[Tensor, "C C"]:
+    """How many images or pixels of every class (row) got every answer (column)."""
+    return (label * classes + choice).bincount(minlength=classes**2).reshape(classes, classes)
+
+
+def mean_of_occurring(values: Float64[Tensor, " C"]) -> float:
+    """The mean over the classes that occur, whose value is not NaN."""
+    return float(values[~values.isnan()].mean())

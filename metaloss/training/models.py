@@ -1,6 +1,7 @@
 """Networks by name: the papers' small ones and torchvision's classifiers, fitted to the images and the classes."""
 
-from collections.abc import Callable, Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -193,15 +194,52 @@ def fit_heads(network: nn.Module, classes: int) -> None:
         setattr(parent, name.rpartition(".")[2], fresh)
 
 
-@torch.no_grad()
-def _try(network: nn.Module, shape: Shape, repeat: bool, pixels: bool) -> None:
-    """Look at two black images as in training; what the network has counted is put back."""
+def check_batch(classifier: Classifier, batch: int, devices: int = 1) -> None:
+    """Raise a SettingsError where the network cannot train on as few images as every device gets of a batch.
+
+    Args:
+        classifier: is left as it was.
+        batch: images of a step.
+        devices: that share them.
+    """
+    if batch // devices != 1:
+        return
+    shape = classifier.shape
+    device = classifier.mean.device
+    try:
+        with _as_in_training(classifier):
+            classifier(torch.zeros(1, shape.channels, *shape.size, dtype=torch.uint8, device=device))
+    except ValueError as error:
+        # torch's words, of every layer that would take the mean and spread of a single number.
+        if "more than 1 value per channel" not in str(error):
+            raise
+        parts = "" if devices == 1 else f", for {devices} devices"
+        raise SettingsError(
+            f"batch: this model normalises over the batch, and cannot with one image: --batch {2 * devices} or more"
+            + parts
+        ) from None
+
+
+@contextlib.contextmanager
+def _as_in_training(network: nn.Module) -> Iterator[None]:
+    """Within the block the network behaves as in training; what it draws and counts is put back."""
+    modes = {module: module.training for module in network.modules()}
     before = {name: x.clone() for name, x in network.named_buffers()}
     network.train()
-    with torch.random.fork_rng(devices=[]):
+    try:
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+        for name, x in network.named_buffers():
+            x.copy_(before[name])
+
+
+def _try(network: nn.Module, shape: Shape, repeat: bool, pixels: bool) -> None:
+    """Look at two black images as in training; what the network has counted is put back."""
+    with _as_in_training(network):
         logits, _ = outputs(network(torch.zeros(2, 3 if repeat else shape.channels, *shape.size)))
-    for name, x in network.named_buffers():
-        x.copy_(before[name])
     expected = (2, shape.classes, *shape.size) if pixels else (2, shape.classes)
     if logits.shape != expected:
         raise ValueError(f"gives {tuple(logits.shape)} for two images, expected {expected}")

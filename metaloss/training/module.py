@@ -130,12 +130,13 @@ class Supervised(lightning.LightningModule):
         """What there is to say of an epoch."""
         plan, step = self.plan, self.global_step
         pixels = plan.material.segments
-        look, size = (segmentation.measure, plan.chosen.batch) if pixels else (measure, LOOK * plan.chosen.batch)
+        look, size = (segmentation.measure, plan.course.batch) if pixels else (measure, LOOK * plan.course.batch)
         batches = plan.material.source.batches(plan.material.shares.validation, size)
         found = look(self.classifier, self.loss, heeding(batches, plan.stop))
         record: dict[str, Any] = {
             "epoch": len(self.history) + 1, "step": step, "train_loss": float(torch.stack(self.values).double().mean()),
             "val_loss": found.loss, "val_accuracy": found.accuracy, "val_f1": found.f1, "lr": self.rate(step - 1),
+            "first_loss": self.history[0]["first_loss"] if self.history else float(self.values[0]),
         }  # fmt: skip
         return {**record, "val_iou": found.iou} if pixels else record
 

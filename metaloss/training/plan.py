@@ -105,7 +105,7 @@ class Feed:
 
     def __iter__(self) -> Iterator[Batch]:
         plan, first = self.plan, self.step()
-        batch = min(plan.chosen.batch, len(plan.rows))
+        batch = plan.course.batch
         steps = min(plan.course.epoch_steps, plan.course.steps - first)
         part = batch // plan.chosen.devices
         rows = order(plan.rows, batch, plan.key, first, steps).reshape(steps, plan.chosen.devices, part)

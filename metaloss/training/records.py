@@ -13,6 +13,7 @@ from torch import nn
 from typing_extensions import TypedDict
 
 from metaloss import places, plugins, storage
+from metaloss.comparison.publication import flat
 from metaloss.errors import DamagedFile, DiskError, SettingsError
 from metaloss.notation import printable_row
 from metaloss.run import digest_of, located, made, missing, surroundings
@@ -81,6 +82,10 @@ class Line(TypedDict):
     failed: int
     accuracy: float | None
     accuracy_std: float | None
+    one_answer: NotRequired[int]
+    balanced_accuracy: NotRequired[float | None]
+    balanced_accuracy_std: NotRequired[float | None]
+    recall: NotRequired[dict[str, float | None]]
 
 
 class One(TypedDict):
@@ -93,6 +98,8 @@ class One(TypedDict):
     accuracy: float | None
     f1: float | None
     test_loss: float | None
+    balanced_accuracy: NotRequired[float | None]
+    recall: NotRequired[dict[str, float | None]]
 
 
 class Summary(TypedDict):
@@ -238,6 +245,11 @@ def tables(trainings: Sequence[Trained]) -> dict[str, bytes]:
         rows += [{**name, **{key: record[key] for key in (*COLUMNS, IOU) if key in record}} for record in x.epochs]
         times += [{**name, "epoch": i, "seconds": round(s, 3)} for i, s in enumerate(x.seconds, 1)]
     return {"epochs.csv": _csv(rows), "timing.csv": _csv(times)}
+
+
+def per_training(runs: Sequence[Mapping[str, Any]]) -> bytes:
+    """`results.csv`: a line for every training, with what it reached on the test images."""
+    return _csv([flat(storage.plain(run)) for run in runs])
 
 
 def summary(folder: Path) -> dict[str, Any] | None:

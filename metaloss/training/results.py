@@ -11,10 +11,11 @@ from torch import nn
 
 from metaloss.errors import SettingsError
 from metaloss.training import records
+from metaloss.training.measuring import Measured
 from metaloss.training.models import Classifier
 from metaloss.training.records import Trained
 
-MEASURES = ("accuracy", "f1", "test_loss")
+MEASURES = ("accuracy", "balanced_accuracy", "f1", "test_loss", "iou")  # of a training; pixels lack the second
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,9 @@ class Fitted:
         seeds: of the trainings.
         accuracy: the share of right answers on the test images.
         f1: macro-F1 there.
+        balanced_accuracy: the mean over the classes of their recall there; empty where every pixel has a class.
+        recall: a list for every seed, of every class the share of its test images that is found, in the order of the
+            classes; NaN for a class without one. Empty where every pixel has a class.
         test_loss: the mean loss there.
         history: a record of every epoch of every seed.
         tuning: validation accuracy of every rate that was tried, on the first seed.
@@ -47,6 +51,8 @@ class Fitted:
     files: dict[int, str]
     network: nn.Module | None = field(default=None, repr=False)
     iou: list[float] = field(default_factory=list)
+    balanced_accuracy: list[float] = field(default_factory=list)
+    recall: list[list[float]] = field(default_factory=list)
 
     @property
     def mean(self) -> float:
@@ -79,7 +85,8 @@ class Fits:
 
     Attributes:
         losses: one result each.
-        table: one row a loss: test accuracy, macro-F1 and loss, and the paired difference to the baseline.
+        table: one row a loss: test accuracy, balanced accuracy, recall of every class, macro-F1 and loss, and the
+            paired difference to the baseline.
         summary: all of it.
         folder: where everything lies.
     """
@@ -102,6 +109,29 @@ def std(values: Sequence[float]) -> float:
     return statistics.stdev(found) if len(found) > 1 else math.nan
 
 
+def measures(found: Measured, classes: Sequence[str], pixels: bool) -> dict[str, Any]:
+    """What a look at the test images says, as plain values.
+
+    Args:
+        found: the look.
+        classes: their names.
+        pixels: whether every pixel has a class, instead of every image.
+    """
+    only = found.only_answer
+    table = {
+        "accuracy": found.accuracy,
+        "f1": found.f1,
+        "test_loss": found.loss,
+        "only_answer": None if only is None else classes[only],
+    }
+    unknown = (math.nan,) * len(classes)
+    if pixels:
+        iou = math.nan if found.iou is None else found.iou
+        return {**table, "iou": iou, "iou_per_class": dict(zip(classes, found.ious or unknown, strict=True))}
+    recall = found.recall or unknown
+    return {**table, "balanced_accuracy": found.balanced_accuracy, "recall": dict(zip(classes, recall, strict=True))}
+
+
 def row(label: str, lr: float, runs: Sequence[dict[str, Any]], base: Sequence[dict[str, Any]] | None) -> dict[str, Any]:
     """A loss's line of the table.
 
@@ -112,9 +142,13 @@ def row(label: str, lr: float, runs: Sequence[dict[str, Any]], base: Sequence[di
         base: the same of the baseline; None for the baseline itself.
     """
     found: dict[str, Any] = {"loss": label, "lr": lr, "n": len(runs), "failed": sum(bool(x["failed"]) for x in runs)}
-    for key in (*MEASURES, *(["iou"] if "iou" in runs[0] else [])):
-        values = [x[key] for x in runs]
-        found |= {key: mean(values), f"{key}_std": std(values)}
+    found["one_answer"] = sum(x["only_answer"] is not None for x in runs)
+    for key in MEASURES:
+        if key in runs[0]:
+            values = [x[key] for x in runs]
+            found |= {key: mean(values), f"{key}_std": std(values)}
+    if "recall" in runs[0]:
+        found["recall"] = {name: mean([x["recall"][name] for x in runs]) for name in runs[0]["recall"]}
     if base is not None:
         key = records.score(runs[0])
         differences = [a[key] - b[key] for a, b in zip(runs, base, strict=True)]
@@ -139,7 +173,7 @@ def fits(folder: Path, trainings: Sequence[Trained], table: dict[str, Any], netw
             if x.loss == label and (x.seed, x.lr) in final
             for record in x.epochs
         ]
-        numbers = {key: [_number(x[key]) for x in runs] for key in (*MEASURES, "iou") if key in runs[0]}
+        numbers = {key: [_number(x[key]) for x in runs] for key in MEASURES if key in runs[0]}
         found.append(
             Fitted(
                 loss=label,
@@ -150,6 +184,7 @@ def fits(folder: Path, trainings: Sequence[Trained], table: dict[str, Any], netw
                 folder=folder,
                 files={x["seed"]: x["file"] for x in runs if x["file"]},
                 network=network,
+                recall=[[_number(value) for value in x["recall"].values()] for x in runs if "recall" in x],
                 **numbers,
             )
         )

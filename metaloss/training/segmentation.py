@@ -13,13 +13,13 @@ from metaloss.criterion import Criterion
 from metaloss.datasets._remarks import remark
 from metaloss.datasets.voc import COLOUR, IGNORE, ONE_CLASS, Scenes
 from metaloss.errors import DataError
-from metaloss.training.measuring import Measured
+from metaloss.training.measuring import Measured, confusion, mean_of_occurring
 from metaloss.training.models import Classifier, outputs
 from metaloss.training.settings import Augment
 
 
 class Counted(nn.Module):
-    """Any loss of logits [M, C] and classes [M], on the pixels that count.
+    """Any loss of logits [M, C] and classes [M], on the pixels that count; 0 where none does.
 
     Args:
         loss: cannot be told which class to ignore.
@@ -146,24 +146,16 @@ def measure(classifier: Classifier, loss: nn.Module, batches: Iterable[tuple[Ten
         sound = sound and bool(logits.isfinite().all())
         table += confusion(logits.argmax(1)[counts], target[counts], classes).cpu()
     classifier.train(training)
-    value = float(total) / pixels if pixels else math.nan
+    value = float(total) / max(pixels, 1)
     if not sound or not pixels:
         return Measured(value, math.nan, math.nan, math.nan, (math.nan,) * classes)
     ious, f1 = overlaps(table)
-    return Measured(value, float(table.diagonal().sum()) / pixels, _mean(f1), _mean(ious), tuple(ious.tolist()))
-
-
-def confusion(choice: Int64[Tensor, " M"], label: Int64[Tensor, " M"], classes: int) -> Int64[Tensor, "C C"]:
-    """How many pixels of every class (row) got every answer (column)."""
-    return (label * classes + choice).bincount(minlength=classes**2).reshape(classes, classes)
+    right, answered = float(table.diagonal().sum()) / pixels, tuple(table.sum(0).tolist())
+    f1_mean, iou_mean = mean_of_occurring(f1), mean_of_occurring(ious)
+    return Measured(value, right, f1_mean, iou_mean, tuple(ious.tolist()), answered=answered)
 
 
 def overlaps(table: Int64[Tensor, "C C"]) -> tuple[Float[Tensor, " C"], Float[Tensor, " C"]]:
     """Intersection over union, and F1, of every class; NaN for one that is neither a label nor an answer."""
     hits, sizes = table.diagonal().double(), (table.sum(0) + table.sum(1)).double()
     return hits / (sizes - hits), 2 * hits / sizes
-
-
-def _mean(values: Tensor) -> float:
-    """Over the classes that occur."""
-    return float(values[~values.isnan()].mean())

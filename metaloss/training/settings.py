@@ -16,7 +16,10 @@ from metaloss.registry import merged
 
 PROTOCOLS = Path(__file__).parent / "protocols"  # a TOML file each
 AUGMENTATIONS = ("none", "base", "cutout", "mixup", "randaug", "all")
-RATES = {"sgd": 0.1, "adam": 1e-3, "adamw": 1e-3}  # where no rate is given; ours, as Morgan's warm-ups end
+# Where a batch, a length or a rate is not given; ours, the rates as Morgan's warm-ups end.
+BATCH = 128
+EPOCHS = 10
+RATES = {"sgd": 0.1, "adam": 1e-3, "adamw": 1e-3}  # of a batch of 128 and thousands of steps
 
 Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -72,12 +75,14 @@ class Training:
         size: side of the images in pixels, as the model sees them; None: their own. Image files are read at this size.
         background: what transparent pixels are laid on: "white", "black" or "#rrggbb".
         max_pixels: the most pixels that an image file may have; larger ones are refused before they are decoded.
-        epochs: how long to train, in epochs.
+        epochs: how long to train, in epochs; None: 10, and as many more as make 300 steps.
         steps: the same in steps, instead.
         epoch_steps: steps after which validation is due; None: one pass over the training images.
-        batch: images per step, from a fresh permutation every pass whose rest is dropped.
+        batch: images per step, from a fresh permutation every pass whose rest is dropped; None: 128, but at most a
+            tenth of the training images, and at least 2 for every device.
         optimiser: "sgd", "adam" (L2 decay in the gradient) or "adamw" (decay apart).
-        lr: the highest learning rate; None: 0.1 with "sgd", 0.001 with the others.
+        lr: the highest learning rate; None: 0.1 with "sgd", 0.001 with the others; less for a batch below 128, and with
+            "sgd" for a training below 3,000 steps.
         rates: learning rates to choose from: each one trains the first seed, validation accuracy decides.
         momentum, nesterov: of "sgd".
         betas: of "adam" and "adamw".
@@ -111,10 +116,10 @@ class Training:
     size: Size = None
     background: Background = USUAL_OPTIONS.background
     max_pixels: MaxPixels = USUAL_OPTIONS.max_pixels
-    epochs: Count = 10
+    epochs: Count | None = None
     steps: Count | None = None
     epoch_steps: Count | None = None
-    batch: Count = 128
+    batch: Count | None = None
     optimiser: Literal["sgd", "adam", "adamw"] = "sgd"
     lr: Positive | None = None
     rates: tuple[Positive, ...] = ()
@@ -156,7 +161,7 @@ class Training:
 
     @property
     def rate(self) -> float:
-        """The learning rate where none is chosen among `rates`."""
+        """The learning rate where none is chosen among `rates`, and the images have not decided it."""
         return RATES[self.optimiser] if self.lr is None else self.lr
 
     @property

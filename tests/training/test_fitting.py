@@ -7,6 +7,7 @@ import os
 import signal
 import statistics
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,18 +16,20 @@ from torch import nn
 
 import metaloss
 from metaloss.errors import DamagedFile, Interrupted, MetalossError, SettingsError
-from metaloss.training import figures, fitting, job, module, records
+from metaloss.streams import Stream
+from metaloss.training import figures, fitting, job, lines, module, records
 from metaloss.training.figures import contact_sheet
 from metaloss.training.images import resident
 from metaloss.training.settings import Augment, resolve
 
-SMALL = {"epochs": 2, "batch": 16, "validation": 0.2}
+SMALL = {"epochs": 2, "batch": 16, "lr": 0.1, "validation": 0.2}
 FILES = {
     *(
         "config.toml",
         "provenance.json",
         "epochs.csv",
         "timing.csv",
+        "results.csv",
         "summary.json",
         "model.json",
         "places.json",
@@ -93,8 +96,22 @@ def test_results_are_those_of_the_models_that_come_with_them(shapes, network, qu
     assert fitted.mean == statistics.fmean(fitted.accuracy) > 0.5
     assert fitted.std == statistics.stdev(fitted.accuracy)
     assert fitted.f1[0] <= 1 and fitted.loss == "ce" and fitted.lr == 0.1
+    recalls = [x / int((labels == c).sum()) for c, x in enumerate(_hits(fitted.model(1)(images), labels))]
+    assert fitted.recall[1] == pytest.approx(recalls)
+    assert fitted.balanced_accuracy[1] == pytest.approx(statistics.fmean(recalls))
+    row = json.loads((fitted.folder / "summary.json").read_bytes())["trainings"][1]
+    assert list(row["recall"].values()) == fitted.recall[1] and list(row["recall"]) == list(shapes.classes)
+    rows = list(csv.DictReader((fitted.folder / "results.csv").read_text().splitlines()))
+    assert [x["seed"] for x in rows] == ["0", "1"]
+    assert float(rows[1]["balanced_accuracy"]) == row["balanced_accuracy"]
+    assert float(rows[1]["recall.b"]) == row["recall"]["b"]
     with pytest.raises(SettingsError, match="no trained model of seed 7; there is one of 0, 1"):
         fitted.model(7)
+
+
+def _hits(logits, labels):
+    """How many images of every class are found."""
+    return labels[logits.argmax(1) == labels].bincount(minlength=4).tolist()
 
 
 def test_a_model_by_name_loads_from_the_folder_alone(shapes, quick):
@@ -132,7 +149,7 @@ def test_rates_are_chosen_by_validation_and_the_test_share_is_looked_at_once_per
     assert [x["lr"] for x in fitted.tuning] == [1e-5, 0.1]
     assert fitted.tuning[1]["val_accuracy"] > fitted.tuning[0]["val_accuracy"]
     assert len(looked) == 2
-    assert warned == ["ce: the best rate, 0.1, is at the end of those tried; try more"]
+    assert warned[-1] == "ce: the best rate, 0.1, is at the end of those tried; try more"
     assert len(list((fitted.folder / "state").iterdir())) == 3, "the chosen rate's first seed is not trained again"
 
 
@@ -182,7 +199,7 @@ def test_ctrl_c_says_how_to_go_on(shapes, network):
     def told(*_):
         os.kill(os.getpid(), signal.SIGINT)
 
-    reporter = type("Reporter", (), {"training": lambda *_: None, "epoch": told, "warning": told})()
+    reporter = type("Reporter", (), {"training": lambda *_: None, "epoch": told, "warning": lambda *_: None})()
     with pytest.raises(KeyboardInterrupt, match=r"stopped; metaloss.fit\(resume='trainings/shapes-given-ce'\) goes on"):
         metaloss.fit("ce", network, shapes, reporter=reporter, **SMALL)
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
@@ -223,6 +240,67 @@ def test_the_loss_is_kept_with_the_training(shapes, network, tmp_path):
     assert metaloss.fit(resume=folder, model=network, data=shapes).loss == "./mine"
 
 
+# --- what misleads ---
+
+
+class Noted:
+    """Keeps what it is warned of."""
+
+    def __init__(self):
+        self.warned = []
+
+    def warning(self, text):
+        self.warned.append(text)
+
+    def __getattr__(self, name):
+        return lambda *_: None
+
+
+def test_settings_left_open_are_written_down_and_a_resumed_training_keeps_them(shapes, network, quick):
+    with pytest.raises(Interrupted):
+        metaloss.fit("ce", network, shapes, epochs=2, stop=stopper(20))
+    folder = Path("trainings/shapes-given-ce")
+    chosen = resolve(tomllib.loads((folder / "config.toml").read_text()))
+    assert (chosen.batch, chosen.epochs, chosen.lr) == (8, 2, 0.002), "of 82 images to train on"
+    resumed = metaloss.fit(resume=folder, model=network, data=shapes)
+    whole = metaloss.fit("ce", network, shapes, epochs=2)
+    assert resumed.history == whole.history and len(whole.history) == 2
+
+
+def test_a_training_that_answers_one_thing_is_warned_of(shapes, quick):
+    still, noted = nn.Sequential(nn.Flatten(), nn.Linear(144, 4)), Noted()
+    still[1].weight.data.zero_()
+    still[1].bias.data = torch.tensor([0.0, 0.0, 9.0, 0.0])
+    table = {**SMALL, "lr": 1e-9, "seeds": 2, "validation": 0.1}
+    fits = metaloss.fit_all(["ce", "mse"], still, shapes, reporter=noted, **table)
+    few, short, *constant = noted.warned
+    assert few.startswith("8 images to validate") and short.startswith("10 steps are few")
+    text = "in 2 of 2 trainings the answer to every test image is the same class ('c')"
+    assert [x.partition(";")[0].partition(":")[0] for x in constant] == ["ce", "mse"] and text in constant[0]
+    assert fits.losses[0].recall == [[0.0, 0.0, 1.0, 0.0]] * 2
+    assert [row["one_answer"] for row in fits.table] == [2, 2]
+    _, head, ce, mse, classes, *recalls = lines.table(fits)
+    assert "+0.00" not in mse and mse.endswith("– (one answer each)") and "balanced" in head
+    assert classes.split() == ["recall", "a", "b", "c", "d"]
+    assert recalls[0].split() == ["ce", "0.00", "%", "0.00", "%", "100.00", "%", "0.00", "%"] and ce
+
+
+def test_a_loss_that_explodes_is_warned_of_once(shapes, quick):
+    noted, network = Noted(), nn.Sequential(nn.Flatten(), nn.Linear(144, 4))
+    table = {**SMALL, "lr": 500.0, "schedule": "constant", "seeds": 2}
+    nonsense = replace(shapes, labels=Stream(0).permutation(120) % 4)
+    metaloss.fit("ce", network, nonsense, reporter=noted, **table)
+    (text,) = [x for x in noted.warned if "validation loss" in x]
+    assert text.startswith("ce, seed 0: the validation loss is ") and "the rate 500 is probably too high" in text
+
+
+def test_of_many_classes_those_that_are_found_least_are_printed():
+    recall = {f"class {i:02d}": i / 20 for i in range(20)}
+    first, last = lines._recalls([{"loss": "ce", "recall": recall}])
+    assert first == "recall, the lowest 10 of 20 classes"
+    assert last.startswith("ce  class 00 0.00 %, class 01 5.00 %, ") and last.endswith("class 09 45.00 %")
+
+
 # --- what fails ---
 
 
@@ -250,6 +328,11 @@ def test_a_rate_that_diverges_is_not_chosen(shapes, network, quick):
     assert fitted.lr == 0.1 and fitted.tuning[0]["val_accuracy"] == 0.0
 
 
+def one_number_a_channel():
+    """A network whose normalisation sees one number a channel of every image."""
+    return nn.Sequential(nn.Flatten(), nn.BatchNorm1d(144), nn.Linear(144, 4))
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [
@@ -257,6 +340,14 @@ def test_a_rate_that_diverges_is_not_chosen(shapes, network, quick):
         ({"loss": "cee"}, "no loss 'cee'"),
         ({"data": "fashonmnist"}, "unknown data source 'fashonmnist'"),
         ({"epoch": 3}, "unknown setting 'epoch'"),
+        (
+            {"model": one_number_a_channel, "batch": 1},
+            "batch: this model normalises over the batch, and cannot with one image: --batch 2 or more",
+        ),
+        (
+            {"model": one_number_a_channel, "batch": 2, "devices": 2},
+            "one image: --batch 4 or more, for 2 devices",
+        ),
         ({"model": "alexnet"}, "'alexnet' cannot take images of 12x12"),
         ({"protocol": "loss-report", "model": "convnet"}, "fit trains one loss, got 4"),
     ],

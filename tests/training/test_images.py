@@ -11,7 +11,7 @@ from metaloss import datasets
 from metaloss.errors import DataError, SettingsError
 from metaloss.pools import pools
 from metaloss.streams import Stream
-from metaloss.training.images import cut, moments, opened, order, pass_length, resident
+from metaloss.training.images import cut, moments, opened, order, resident
 from metaloss.training.settings import resolve
 
 CPU = torch.device("cpu")
@@ -95,11 +95,6 @@ def test_steps_do_not_depend_on_where_one_begins():
     whole = order(rows, 4, Stream(0), 0, 7)
     assert torch.equal(torch.cat([order(rows, 4, Stream(0), 0, 3), order(rows, 4, Stream(0), 3, 4)]), whole)
     assert len(whole) == 28
-
-
-@pytest.mark.parametrize(("images", "batch", "steps"), [(10, 4, 2), (10, 5, 2), (3, 128, 1)])
-def test_a_pass_has_whole_batches_only(images, batch, steps):
-    assert pass_length(torch.arange(images), batch) == steps
 
 
 def test_resident_batches_are_the_images_at_the_rows(shapes):

@@ -13,7 +13,7 @@ from metaloss.streams import Stream
 from metaloss.training import module
 from metaloss.training.augmentations import mixed, raw
 from metaloss.training.course import course
-from metaloss.training.images import order, pass_length, resident
+from metaloss.training.images import order, resident
 from metaloss.training.measuring import measure
 from metaloss.training.models import Classifier, Shape, seeded
 from metaloss.training.module import train
@@ -34,7 +34,7 @@ def setting(shapes, network, monkeypatch):
         chosen = resolve({"batch": 16, "epochs": 3, **table})
         material = resident(shapes, chosen, torch.device("cpu"))
         rows = material.shares.train
-        plan = Plan(chosen, material, rows, course(chosen, pass_length(rows, chosen.batch)), lr, KEY, **how)
+        plan = Plan(chosen, material, rows, course(chosen, len(rows)), lr, KEY, **how)
         shape = Shape(1, (12, 12), 4)
         return Classifier(seeded(make, Stream(1)), shape, material.mean, material.std, repeat=False), plan
 

@@ -1,0 +1,56 @@
+"""What the settings of a training that are left open become: decided by the number of training images alone."""
+
+from dataclasses import replace
+
+from metaloss.training.settings import BATCH, EPOCHS, RATES, Training
+
+SHARE = 10  # batches that the training images make at least: fewer are too few steps an epoch
+STEPS = 300  # of a training at least: with fewer a network from scratch ends in the most frequent class
+LONG = 3000  # steps from which SGD's rate is the whole one
+LEAST = 2  # images of a step for each device: networks that normalise over the batch cannot train on one
+
+
+def decided(chosen: Training, images: int) -> Training:
+    """The settings, with batch, length and learning rate where they are left open; what is given stays.
+
+    Args:
+        chosen: the settings.
+        images: how many there are to train on.
+    """
+    batch = usual_batch(images, chosen.devices) if chosen.batch is None else chosen.batch
+    chosen = replace(chosen, batch=batch)
+    each = epoch_length(chosen, images)
+    if chosen.epochs is None and chosen.steps is None:
+        chosen = replace(chosen, epochs=max(EPOCHS, -(-STEPS // each)))
+    if chosen.lr is not None or chosen.rates:
+        return chosen
+    return replace(chosen, lr=usual_rate(chosen, batch, chosen.steps or (chosen.epochs or 0) * each))
+
+
+def usual_batch(images: int, devices: int) -> int:
+    """Images of a step where it is not given: the same number for every device."""
+    return max(LEAST, min(BATCH, images // SHARE) // devices) * devices
+
+
+def usual_rate(chosen: Training, batch: int, steps: int) -> float:
+    """The learning rate where it is not given, to two digits.
+
+    A gradient's noise grows as batches shrink: SGD's rate follows the batch (Goyal 2017), Adam's its root. A short
+    training has a short way up, on which a network cannot get used to a high rate: with SGD, ResNet9 diverges there.
+    """
+    share = min(1.0, batch / BATCH)
+    if chosen.optimiser == "sgd":
+        share *= min(1.0, max(steps, STEPS) / LONG) ** 0.5
+    else:
+        share **= 0.5
+    return float(f"{RATES[chosen.optimiser] * share:.2g}")
+
+
+def epoch_length(chosen: Training, images: int) -> int:
+    """Steps after which validation is due: those of one pass over the images unless given."""
+    return chosen.epoch_steps or images // step_images(chosen, images)
+
+
+def step_images(chosen: Training, images: int) -> int:
+    """Images of a step: no more than there are."""
+    return min(chosen.batch or usual_batch(images, chosen.devices), images)

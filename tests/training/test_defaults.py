@@ -1,0 +1,65 @@
+"""What is left open fits the number of training images; what is given stays."""
+
+import pytest
+
+from metaloss.errors import SettingsError
+from metaloss.training.course import course
+from metaloss.training.defaults import decided
+from metaloss.training.settings import protocol, protocols, resolve
+
+
+@pytest.mark.parametrize("images", [45_000, 54_000])
+def test_large_data_get_batches_of_128_ten_epochs_and_the_whole_rate(images):
+    chosen = decided(resolve({}), images)
+    assert (chosen.batch, chosen.epochs, chosen.steps, chosen.lr) == (128, 10, None, 0.1)
+
+
+def test_the_course_of_large_data_is_ten_passes():
+    found = course(resolve({}), 54_000)
+    assert (found.batch, found.epoch_steps, found.steps, found.warmup) == (128, 421, 4210, 421)
+
+
+@pytest.mark.parametrize(
+    ("images", "devices", "batch", "steps"),
+    [(131, 1, 13, 300), (131, 2, 12, 300), (720, 1, 72, 300), (1280, 1, 128, 300), (13, 1, 2, 300), (16, 4, 8, 300)],
+)
+def test_a_batch_is_at_most_a_tenth_and_a_training_at_least_300_steps(images, devices, batch, steps):
+    found = course(resolve({"devices": devices}), images)
+    assert (found.batch, found.steps) == (batch, steps)
+
+
+@pytest.mark.parametrize(
+    ("table", "lr"),
+    [({}, 0.0032), ({"steps": 4000}, 0.01), ({"steps": 9}, 0.0032), ({"optimiser": "adam"}, 0.00032),
+     ({"batch": 64, "steps": 4000}, 0.05), ({"batch": 512, "steps": 5000}, 0.1), ({"lr": 0.1}, 0.1)],
+)  # fmt: skip
+def test_a_rate_follows_the_batch_below_128_and_the_length(table, lr):
+    assert decided(resolve(table), 131).lr == lr
+
+
+@pytest.mark.parametrize("table", [{"batch": 40}, {"steps": 7}, {"epochs": 2}, {"rates": [0.1, 0.2]}, {"lr": 0.3}])
+def test_what_is_given_stays(table):
+    before, after = resolve(table), decided(resolve(table), 131)
+    assert all(getattr(after, name) == getattr(before, name) for name in table)
+    assert (after.steps is None) != (after.epochs is None)
+
+
+def test_what_is_decided_is_written_down_and_stays_for_other_images():
+    chosen = decided(resolve({"optimiser": "adam"}), 131)
+    assert decided(resolve(chosen.table()), 54_000) == chosen
+
+
+@pytest.mark.parametrize("name", protocols())
+def test_a_paper_leaves_nothing_open(name):
+    chosen = resolve(protocol(name))
+    assert decided(chosen, 500) == chosen
+
+
+def test_a_warm_up_is_held_against_the_length_that_is_decided():
+    with pytest.raises(SettingsError, match="warmup must be below the 300 steps of this training, got 300"):
+        course(resolve({"warmup": 300}), 131)
+
+
+@pytest.mark.parametrize(("images", "batch", "steps"), [(10, 4, 2), (10, 5, 2), (3, 128, 1)])
+def test_a_pass_has_whole_batches_only(images, batch, steps):
+    assert course(resolve({"batch": batch, "epochs": 1}), images).steps == steps
