@@ -3,7 +3,13 @@
 import errno
 
 # What torch, the loader of libraries and the C++ library say; none of them has a class of its own for it.
-_NO_MEMORY = ("can't allocate memory", "Cannot allocate memory", "CUDA out of memory", "bad_alloc")
+_NO_MEMORY = (
+    "can't allocate memory",
+    "Cannot allocate memory",
+    "CUDA out of memory",
+    "bad_alloc",
+    "failed to map segment",
+)
 
 
 class MetalossError(Exception):
