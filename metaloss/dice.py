@@ -29,7 +29,7 @@ class DiceModule(LossModule):
         super().__init__(**options)  # type: ignore[arg-type]
         if self.reduction != "mean" or self.normalise:
             raise ValueError("dice is a ratio over the whole batch: reduction must be 'mean', and it has no gain")
-        self.smooth = smooth
+        self.smooth = float(smooth)
 
     def forward(self, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         """The loss, a scalar.
@@ -85,7 +85,7 @@ class Dice(DiceModule, Criterion):
     def latex(self) -> str:
         """The formula in LaTeX, without dollar signs; n runs over the pixels of the batch."""
         above, below = r"2 \sum_n \hat{y}_{nc} y_{nc}", r"\sum_n \left(\hat{y}_{nc} + y_{nc}\right)"
-        smooth = f" + {self.smooth!r}" if self.smooth else ""
+        smooth = f" + {self.smooth:g}" if self.smooth else ""
         ratio = rf"\frac{{{above}{smooth}}}{{{below}{smooth}}}"
         return rf"\frac{{1}}{{C}} \sum_{{c:\, \sum_n y_{{nc}} > 0}} \left[1 - {ratio}\right]"
 

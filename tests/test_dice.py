@@ -70,3 +70,44 @@ def test_episodes_refuse_it():
         metaloss.load("dice").losses()
     with pytest.raises(ValueError, match="reduction must be 'mean'"):
         metaloss.load("dice").with_options(reduction="sum")
+
+
+def test_a_perfect_prediction_of_few_of_many_classes_costs_nothing():
+    target = torch.randint(3, (2, 4, 4), generator=torch.Generator().manual_seed(0))
+    logits = 100.0 * torch.nn.functional.one_hot(target, 21).movedim(-1, 1)
+    assert metaloss.load("dice")(logits, target) == 0
+
+
+def test_a_class_without_a_pixel_adds_nothing_to_the_mean_over_all_classes():
+    draw = torch.Generator().manual_seed(0)
+    logits, target = torch.randn(2, 4, 3, 3, generator=draw), torch.randint(3, (2, 3, 3), generator=draw)
+    p, y = logits.softmax(1).movedim(1, -1).reshape(-1, 4), torch.nn.functional.one_hot(target.flatten(), 4)
+    for smooth in (0.0, 1.0):
+        each = [
+            1 - (2 * (p[:, c] * y[:, c]).sum() + smooth) / (p[:, c] + y[:, c] + smooth / 18).sum() for c in range(3)
+        ]
+        found = metaloss.load(f"dice(smooth={smooth})")(logits, target)
+        torch.testing.assert_close(found, sum(each) / 4)
+
+
+@pytest.mark.parametrize("spec", ["dice", "dice()", "Dice(smooth=1)"])
+def test_dice_is_loaded_described_and_exported_by_its_name(spec, tmp_path, monkeypatch, metaloss):
+    monkeypatch.chdir(tmp_path)
+    name = "dice(smooth=1)" if "1" in spec else "dice"
+    code, out, _ = metaloss("show", spec)
+    assert code == 0 and f"loss       {name}\n" in out and "no sum over images, which episodes" in out
+    for file in ("d/loss.json", "d.py", "d.pt2", "d.tex"):
+        assert metaloss("export", spec, "-o", file)[0] == 0
+    code, out, _ = metaloss("show", "d")
+    assert code == 0 and f"loss       {name}\n" in out
+
+
+def test_dice_refuses_parameters_that_it_has_not():
+    for spec in ("dice(smooth=-1)", "dice(gamma=1)"):
+        with pytest.raises(SettingsError, match="dice: "):
+            metaloss.load(spec)
+
+
+def test_the_list_of_losses_says_what_takes_dice(metaloss):
+    code, out, _ = metaloss("list", "losses", "dice")
+    assert code == 0 and "for load, train and export" in out and "smooth=0" in out

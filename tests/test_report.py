@@ -394,3 +394,10 @@ def test_the_doctor_says_how_to_get_the_extras_of_full_size_training(monkeypatch
 def test_an_old_torch_is_told_from_a_new_one(monkeypatch, version, fatal):
     monkeypatch.setattr(torch, "__version__", version)
     assert doctor._old_torch()[1] is fatal
+
+
+@pytest.mark.parametrize(("spec", "warned"), [("ce", False), ("-logp*(y + 1)", True), ("label_smoothing", True)])
+def test_a_loss_that_gives_masked_classes_a_share_is_warned_of(spec, warned, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    found = report.describe(spec, tmp_path)["warnings"]
+    assert any("masked by a logit of -inf" in line for line in found) == warned
