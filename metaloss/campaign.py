@@ -63,7 +63,7 @@ class Silent:
     """Tells nothing."""
 
     def __getattr__(self, name: str) -> Callable[..., None]:
-        return lambda *args: None
+        return lambda *args, **more: None
 
 
 @dataclass(frozen=True)
