@@ -147,16 +147,32 @@ class FormulaCriterion(Criterion):
         about, options: as `Criterion`'s.
     """
 
+    _PROGRAMS = ("_whole", "_slope", "_due", "_rest")
+
     def __init__(self, formula: Formula, about: dict[str, Any] | None = None, **options: Any) -> None:
         super().__init__(about, **options)
         self.formula = formula
         self.weighs_terms = formula.target_smoothing is not None
-        # Compiled here: within `torch.compile` and `torch.export` nothing but tensor operations is left to do.
+        self._compile()
+
+    def _compile(self) -> None:
+        """Write the formula's programs."""
+        formula = self.formula
+        # Compiled once: within `torch.compile` and `torch.export` nothing but tensor operations is left to do.
         self._whole = whole_program(formula.expression)
         self._slope = whole_slope_program(formula.expression)
         due, rest = formula.divided
         self._due = None if due is None else whole_program(due)  # 0 in a class without a share of the target
         self._rest = None if rest is None else whole_program(rest)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """All but the programs: they hold functions that pickle cannot name, and follow from the formula."""
+        return {key: value for key, value in self.__dict__.items() if key not in self._PROGRAMS}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Write the programs again."""
+        super().__setstate__(state)
+        self._compile()
 
     def losses(self) -> Losses:
         """The formula's loss."""
