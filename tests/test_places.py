@@ -4,12 +4,16 @@ import shutil
 from pathlib import Path
 
 import pytest
+import scans
 from test_exposure import TASKS, pictures
 from test_run import SMALL, Listener, code, without_plots
 
+import metaloss
 from metaloss import elimination, image_record, places, refinement, search, storage
 from metaloss.errors import DataError, SettingsError
 from metaloss.run import find
+from metaloss.studies.regimes import _placed
+from metaloss.studies.settings import resolve
 
 FORMULAS = {"genome": {"kind": "tree"}, "strategy": {"kind": "random_search", "population": 3}}
 
@@ -123,3 +127,26 @@ def test_what_refines_a_run_finds_its_images(home, run):
     small = {**SMALL, "strategy": {"kind": "random_search", "population": 2}, "generations": 1}
     table = refinement.resolved(run, {k: x for k, x in small.items() if k != "genome"}, Path("runs"))
     assert table.families[0].dataset == f"folder:{home / 'scans'}"
+
+
+def test_a_training_finds_its_images_again(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    scans.written(tmp_path)
+    how = {"model": "convnet", "steps": 2, "epoch_steps": 2, "batch": 4}
+    folder = metaloss.fit("ce", data="folder:scans", **how).folder.absolute()
+    Path("scans").rename("photos")
+    with pytest.raises(DataError, match=r"no images at .*train --resume .* --data folder:NEWPATH"):
+        metaloss.fit(resume=folder)
+    metaloss.fit(resume=folder, data="folder:photos")
+    Path("elsewhere").mkdir()
+    monkeypatch.chdir("elsewhere")
+    assert metaloss.fit(resume=folder).folder == folder
+
+
+def test_a_study_names_its_sources_by_its_settings():
+    settings = ["tasks:folder:scans,shots=2", "train:data=folder:scans,steps=2", "tasks:fashionmnist"]
+    study = resolve({"losses": ["ce", "mse"], "settings": settings})
+    assert list(study.sources.values()) == ["folder:scans", "folder:scans", "fashionmnist"]
+    where = {study.settings[0]["name"]: "folder:/new", study.settings[1]["name"]: "folder:/other"}
+    placed = [_placed(where, x) for x in study.settings]
+    assert [x.get("family") or x.get("data") for x in placed] == ["folder:/new", "folder:/other", "fashionmnist"]

@@ -80,6 +80,7 @@ def fit_all(
     how: dict[str, Any] = {"reporter": reporter or Silent(), "stop": stop}
     objects = _objects(model, data)
     if resume is not None:
+        settings |= {"data": data} if isinstance(data, str) else {}
         return go_on(
             resume, losses=losses, out=out, allow_changes=allow_changes, objects=objects, settings=settings, **how
         )
