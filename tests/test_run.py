@@ -439,7 +439,7 @@ def test_settings_that_were_changed_are_refused_on_resuming_and_taken_from_a_cop
     assert code("evolve", "--resume", copy, "-q") == 4
     error = capsys.readouterr().err
     assert error.count("\n") == 1 and f"{path} is damaged or was changed after it was written" in error
-    assert f"begin a new run from it with --config {path}" in error and path.read_text() == changed
+    assert f"begin a new one from it with --config {path}" in error and path.read_text() == changed
     assert code("evolve", "--config", path, "--out", tmp_path / "new", "-q") == 0
     (made,) = (tmp_path / "new").iterdir()
     assert run.find(made).settings.generations == 4
