@@ -41,7 +41,7 @@ def test_a_study_is_repeated_from_its_config_and_goes_on_from_its_folder(metalos
     ("args", "line"),
     [
         ((), "error: a study orders losses under several settings: give 1 or more losses, got 0"),
-        (("--resume", "x"), "error: no study 'x': neither a study's folder nor one under studies"),
+        (("--resume", "x"), "error: no study 'x': neither a study's folder nor a study under studies"),
         (("--resume", "x", "--best", "3"), "error: --resume keeps the study's losses and settings"),
         (("--losses", "ce", "mse", "--settings", "convnet", "x"), "error: a setting is 'tasks:FAMILY' or"),
     ],

@@ -97,7 +97,7 @@ def test_a_contact_sheet_of_masks_is_drawn_too(metaloss, tmp_path):
     [
         (("--model", "resnet81"), "error: unknown model 'resnet81'. Did you mean 'resnet18'?  (metaloss list models)"),
         (("--data", "folder:none"), "error: none: folder: found none, expected a folder of images"),
-        (("--resume", "x"), "error: no training 'x': neither a training's folder nor one under trainings"),
+        (("--resume", "x"), "error: no training 'x': neither a training's folder nor a training under trainings"),
         (("--resume", "x", "--protocol", "y"), "error: --resume keeps the training's settings"),
         (
             ("--protocol", "ngl-smal"),
