@@ -7,6 +7,7 @@ not is printed, and the exit code is 1.
 """
 
 import argparse
+import json
 import random
 import shutil
 import subprocess
@@ -23,6 +24,8 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 import damage
 import scans
 
+from metaloss import storage
+
 SEARCH = {**damage.SMALL, "tasks": ["tiny.toml"], "generations": 12, "genome": {"kind": "tree"},
           "strategy": {"kind": "gp", "mu": 4, "lambda_": 4}}  # fmt: skip
 TRAIN = ["--loss", "ce", "mse", "--data", "folder:scans", "--model", "convnet", "--device", "cpu", "--batch", "4"]
@@ -33,9 +36,9 @@ JOBS = {
     "runs": (["evolve", "--config", "search.toml"], ["evolve", "--resume"]),
     "trainings": (["train", *TRAIN, "--seeds", "2", "--steps", "12"], ["train", "--resume"]),
     "studies": (["study", "rank", *STUDY], ["study", "rank", "--resume"]),
-    "elimination": (["eliminate", "searched", *STAGES, "--out", "."], ["eliminate", "searched", *STAGES, "--out", "."]),
+    "elimination": (["eliminate", "./searched", *STAGES], ["eliminate", "./searched", *STAGES]),
 }
-UNEQUAL = ("timing.*", "provenance.json", "lock", "*.png", "*.pdf", ".*")
+UNEQUAL = ("timing.*", "provenance.json", "places.json", "lock", "*.png", "*.pdf", ".*")
 
 
 def started(words: list[str], folder: Path) -> subprocess.Popen[bytes]:
@@ -55,7 +58,14 @@ def contents(folder: Path) -> dict[str, bytes]:
     """All that must be equal, by its path."""
     files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
     kept = [path for path in files if not any(path.match(x) for x in UNEQUAL)]
-    return {str(path.relative_to(folder)): path.read_bytes() for path in kept}
+    return {str(path.relative_to(folder)): _timeless(path) for path in kept}
+
+
+def _timeless(path: Path) -> bytes:
+    """A file's content; of a training's record without the seconds that it took."""
+    if path.name != "done.json":
+        return path.read_bytes()
+    return json.dumps({key: x for key, x in storage.read_record(path).items() if key != "seconds"}).encode()
 
 
 def made(job: str, folder: Path) -> list[Path]:
@@ -75,6 +85,12 @@ def killed(job: str, folder: Path, seconds: float) -> str:
     resumed = again if job == "elimination" else [*again, str(left[0])] if left else begin
     finished(resumed, folder)
     return "after its end" if process.returncode == 0 else "at work" if left else "before there was a folder"
+
+
+def _different(ours: list[dict[str, bytes]], theirs: list[dict[str, bytes]]) -> list[str]:
+    if len(ours) != len(theirs):
+        return [f"the number of folders, {len(ours)},"]
+    return [path for a, b in zip(ours, theirs, strict=True) for path in {**a, **b} if a.get(path) != b.get(path)]
 
 
 def main() -> int:
@@ -106,6 +122,8 @@ def main() -> int:
             left = killed(job, folder, when)
             equal = [contents(x) for x in made(job, folder)] == wholes[job]
             unequal += not equal
+            for path in _different([contents(x) for x in made(job, folder)], wholes[job]):
+                print(f"     {path} is not the same")
             print(
                 f"{number + 1:4} {job:12} killed at {when:5.1f} s, {left}: {'equal' if equal else 'NOT EQUAL'}",
                 flush=True,
