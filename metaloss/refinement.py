@@ -16,7 +16,8 @@ from metaloss.errors import SettingsError
 from metaloss.formulas import Formulas
 from metaloss.genomes.constants import Constants
 from metaloss.language.formula import Formula
-from metaloss.run import Gain, Run, find
+from metaloss.run import Run, find
+from metaloss.run_tables import Gain
 from metaloss.search import pick, remembering
 from metaloss.streams import Stream
 from metaloss.trials import Trials

@@ -9,12 +9,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NotRequired, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from jaxtyping import Int
 from torch import Tensor
-from typing_extensions import TypedDict
 
 from metaloss import compiled, image_record, places, plugins, registry, settings, storage
 from metaloss._version import __version__
@@ -23,83 +22,11 @@ from metaloss.errors import DamagedFile, DiskError, SettingsError
 from metaloss.image_record import ImageRecord
 from metaloss.kinds import Opened, TaskFamily, opened
 from metaloss.population import Population
+from metaloss.run_tables import Provenance, Summary
 from metaloss.settings import Settings
 from metaloss.stages import Known
 
 Chosen = TypeVar("Chosen")
-
-
-class Gain(TypedDict):
-    """What is needed of a paired difference."""
-
-    mean: float
-    low: float
-    high: float
-
-
-class Rival(TypedDict):
-    """What is needed of a rival in the test."""
-
-    lr: float
-    steps: int
-    accuracy: float
-    gain: Gain
-
-
-class Tested(TypedDict):
-    """What is needed of the test on a family."""
-
-    accuracy: float
-    tasks: int
-    ce: Rival
-    ce_steps: Rival
-
-
-class Choice(TypedDict):
-    """What is needed of the winner's election."""
-
-    generation: int
-    origin: str
-    tasks: int
-
-
-class Size(TypedDict):
-    """A formula of the front."""
-
-    size: int
-    accuracy: float
-
-
-class Summary(TypedDict):
-    """What is needed of a run's `summary.json`."""
-
-    choice: Choice
-    test: dict[str, Tested]
-    front: NotRequired[list[Size]]
-    formula: NotRequired[str]
-    refused: NotRequired[dict[str, int]]
-    screened_trainings: NotRequired[int]
-
-
-class Pool(TypedDict):
-    """Images of a pool, by their number and a digest."""
-
-    images: int
-    sha256: str
-
-
-class Images(TypedDict):
-    """What a run has seen of a family's images."""
-
-    pools: dict[str, Pool]
-
-
-class Provenance(TypedDict):
-    """What is needed of a run's `provenance.json`."""
-
-    conditions: dict[str, str]
-    resumed: NotRequired[list[dict[str, str]]]
-    data: dict[str, Images]
 
 
 @dataclass(frozen=True)

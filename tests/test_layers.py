@@ -59,6 +59,7 @@ LAYERS = (
     {
         "settings",
         "run",
+        "run_tables",
         "search",
         "campaign",
         "trials",
