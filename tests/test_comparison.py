@@ -161,8 +161,8 @@ def standing(by, p=0.001, images=0.01, late=0.0, latest=None, plain=0.0):
         (standing(-0.03), "mine is worse than cross-entropy at 20 steps on these tasks."),
         (standing(-0.03, plain=0.05), "at the family's own learning rate only, as a mere rescaling may be."),
         (standing(0.005), "no difference"),
-        (standing(0.03, p=0.2), "no difference"),
-        (standing(0.03, images=0.04), "no difference"),
+        (standing(0.03, p=0.2), "mine: too few images to tell it from cross-entropy at 20 steps."),
+        (standing(0.03, images=0.04), "too few images to tell it from cross-entropy"),
     ],
 )  # fmt: skip
 def test_the_sentence_says_what_the_numbers_allow(row, words):

@@ -132,6 +132,13 @@ def test_images_that_show_nothing_are_counted(tmp_path, metaloss):
     )
 
 
+def test_verify_takes_the_limit_of_pixels_that_its_message_names(scans, metaloss):
+    code, out, err = metaloss("data", "verify", f"folder:{scans}", "--set", "max_pixels=3")
+    assert (code, out) == (2, "") and "--set max_pixels=" in err
+    assert metaloss("data", "verify", f"folder:{scans}", "--set", "max_pixels=3000")[0] == 0
+    assert "unknown setting 'max_pixel'" in metaloss("data", "verify", f"folder:{scans}", "--set", "max_pixel=3")[2]
+
+
 def test_images_that_are_all_equal_are_an_error_of_somebody(tmp_path):
     for name in "ab":
         (tmp_path / f"x/{name}").mkdir(parents=True)

@@ -314,3 +314,12 @@ def test_what_the_lock_file_says_is_never_trusted(tmp_path, note):
             Lock(tmp_path).__enter__()
     with Lock(tmp_path):  # free, whatever the file says
         pass
+
+
+@pytest.mark.parametrize("name", ["history.jsonl", "checkpoint/state-000001.safetensors"])
+def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(tmp_path, name):
+    commit(tmp_path, 1, {"generation": 1}, b"state")
+    (tmp_path / name).unlink()
+    os.mkfifo(tmp_path / name)
+    with pytest.raises((DamagedFile, DiskError), match="FIFO|needs [0-9]+ bytes"):
+        recover(tmp_path)

@@ -1,5 +1,7 @@
 """The commands that look after this machine: data fetch, data verify, doctor."""
 
+from collections.abc import Sequence
+
 import click
 
 from metaloss.cli import _options
@@ -26,13 +28,16 @@ def fetch(name: str) -> None:
 
 @data.command(cls=Command)
 @click.argument("name")
+@_options.setting("max_pixels=200_000_000")
 @_options.plugins
 @_options.debug
-def verify(name: str) -> None:
+def verify(name: str, assignments: Sequence[str]) -> None:
     """Read and check every image and label of data set NAME."""
-    from metaloss import datasets
+    from metaloss import datasets, registry, settings
+    from metaloss.datasets._images import ImageOptions
 
-    echo("\n".join(datasets.verify(name)))
+    table = settings.merged(*map(settings.assignment, assignments))
+    echo("\n".join(datasets.verify(name, registry.validated(ImageOptions, table, "data verify"))))
 
 
 @click.command(cls=Command)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from metaloss.comparison.contest import Setting
 from metaloss.measures import Measures
-from metaloss.statistics import Draws, Paired, Test, direction, holm, paired, rank_test
+from metaloss.statistics import Draws, Paired, Test, direction, holm, paired, rank_test, verdict
 from metaloss.streams import Stream
 
 
@@ -69,7 +69,16 @@ class Against:
     @property
     def direction(self) -> int:
         """1 for better, -1 for worse, 0 where the two intervals and the test do not agree on either."""
-        return direction(self.p, (self.gain.low, self.gain.high), (self.low, self.high))
+        return direction(self.p, *self._intervals)
+
+    @property
+    def verdict(self) -> str:
+        """The same in words: "better", "worse", "no difference" or "too few images to tell"."""
+        return verdict(self.p, *self._intervals)
+
+    @property
+    def _intervals(self) -> tuple[tuple[float, float], tuple[float, float]]:
+        return (self.gain.low, self.gain.high), (self.low, self.high)
 
 
 @dataclass(frozen=True)
@@ -170,6 +179,8 @@ def sentence(row: Standing, baseline: str, steps: int, strongest: Setting) -> st
         return f"{row.loss} is better than {other} at {steps} steps on these tasks; {_late(row, steps, strongest)}."
     if way < 0:
         return f"{row.loss} is worse than {other} at {steps} steps on these tasks{_plain(row, other)}."
+    if row.against.verdict != "no difference":
+        return f"{row.loss}: too few images to tell it from {other} at {steps} steps{_plain(row, other)}."
     return f"{row.loss}: these tasks show no difference from {other} at {steps} steps{_plain(row, other)}."
 
 

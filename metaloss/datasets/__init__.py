@@ -191,8 +191,12 @@ def fetch(name: str) -> str:
     return f"{name}: {len(found.test)} images, {len(found.classes)} classes; {found.origin}"
 
 
-def verify(name: str) -> list[str]:
+def verify(name: str, options: ImageOptions = _images.USUAL_OPTIONS) -> list[str]:
     """Read and check everything of a data set; the lines to print.
+
+    Args:
+        name: The source, as in `load`.
+        options: How image files are read, as in `load`.
 
     Raises:
         SettingsError: The name is unknown.
@@ -200,8 +204,8 @@ def verify(name: str) -> list[str]:
     """
     source, path = _located(name)
     if hasattr(source, "verify"):
-        return list(source.verify(*path))
-    dataset = load(name)
+        return list(source.verify(*path, options))
+    dataset = load(name, options)
     count = len(dataset.classes)
     train = dataset.labels[~dataset.test].bincount(minlength=count).tolist()
     test = dataset.labels[dataset.test].bincount(minlength=count).tolist()

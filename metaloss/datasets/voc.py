@@ -156,13 +156,13 @@ def fetch() -> None:
     _torchvision.download("voc", "VOCSegmentation", needs, [{"year": "2012", "image_set": "trainval"}])
 
 
-def verify(path: str = "") -> list[str]:
+def verify(path: str = "", options: ImageOptions = USUAL_OPTIONS) -> list[str]:
     """Read and check every image and mask; the lines to print: how many pixels every class has.
 
     Raises:
         DataError: files are missing or damaged.
     """
-    found = scenes(path)
+    found = scenes(path, options)
     for image in found.paths:
         decode(image, found.options)
     counts = torch.stack([found.counts(row) for row in range(len(found.paths))])

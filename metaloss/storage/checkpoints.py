@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from metaloss.errors import DamagedFile
+from metaloss.reading import open_regular
 from metaloss.storage.disk import disk, sync_folder, write
 from metaloss.storage.journal import History, seal_line, unseal_line
 
@@ -76,8 +77,8 @@ def _header(generation: int, payload: bytes, history: History, length: int) -> d
 
 
 def _open(path: Path, generation: int, history: History) -> Checkpoint:
-    with disk("read", path):
-        data = path.read_bytes()
+    with disk("read", path), open_regular(path) as file:
+        data = file.read()
     end = data.find(b"\n", 0, HEADER_LIMIT) + 1
     header, payload = unseal_line(data[:end], f"{path}: line 1"), data[end:]
     length = header.get("history_length")

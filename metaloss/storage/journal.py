@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from metaloss.errors import DamagedFile
+from metaloss.reading import open_regular
 from metaloss.storage.disk import append, disk, sync_folder
 from metaloss.storage.seals import plain
 
@@ -113,5 +114,5 @@ class History:
     def _start(self, length: int) -> bytes:
         if not length:
             return b""
-        with disk("read", self.path), self.path.open("rb") as file:
+        with disk("read", self.path), open_regular(self.path) as file:
             return file.read(length)
