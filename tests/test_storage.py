@@ -321,5 +321,5 @@ def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(tmp_path, name):
     commit(tmp_path, 1, {"generation": 1}, b"state")
     (tmp_path / name).unlink()
     os.mkfifo(tmp_path / name)
-    with pytest.raises((DamagedFile, DiskError), match="FIFO|needs [0-9]+ bytes"):
+    with pytest.raises((DamagedFile, DiskError), match=r"FIFO|needs [0-9]+ bytes"):
         recover(tmp_path)
