@@ -127,7 +127,8 @@ def test_a_file_that_is_not_there_or_no_text_is_named(tmp_path):
     (tmp_path / "binary.toml").write_bytes(b"\xff\xfe")
     assert "binary.toml: cannot be read as a task family" in error(families.read, str(tmp_path / "binary.toml"))
     (tmp_path / "folder.toml").mkdir()
-    assert "folder.toml: cannot be read as a task family" in error(families.read, str(tmp_path / "folder.toml"))
+    line = error(families.read, str(tmp_path / "folder.toml"))
+    assert "folder.toml is no task family. It is a folder; its images are folder:" in line
 
 
 @pytest.mark.parametrize(

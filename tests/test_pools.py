@@ -130,8 +130,10 @@ def test_the_embedded_subset_has_400_300_300_images_a_class(subset):
 
 
 @pytest.mark.skipif(not FULL.exists(), reason="needs the full Fashion-MNIST")
-def test_an_image_lies_in_the_same_pool_in_the_subset_as_in_the_full_set(subset):
-    full = fashionmnist.read(FULL)
+def test_an_image_lies_in_the_same_pool_in_the_subset_as_in_the_full_set(subset, monkeypatch):
+    monkeypatch.setattr(fashionmnist, "SYSTEM", FULL)
+    full = fashionmnist.load()
+    assert full.origin == f"full set, {FULL}"
     whole, part = members(full), members(subset)
     for name in whole:
         assert part[name] <= whole[name]
