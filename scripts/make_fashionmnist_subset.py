@@ -43,7 +43,7 @@ INIT = '"""Images of Fashion-MNIST (MIT licence, see LICENSE), made by scripts/m
 def main(source: Path, target: Path) -> None:
     """Write the subset of the full set in `source` into the folder `target`."""
     target.mkdir(parents=True, exist_ok=True)
-    dataset = fashionmnist.read(source)
+    dataset = fashionmnist.SOURCE.read(source)
     pool = pools(dataset)
     write_split(target, "train", dataset, torch.cat([first(pool["train"], 400), first(pool["validation"], 300)]))
     write_split(target, "test", dataset, first(pool["test"], 300))

@@ -14,7 +14,7 @@ CLASSES = (
 SYSTEM = Path("/usr/share/datasets/fashion-mnist")  # Debian's package dataset-fashion-mnist
 SUBSET = Path(__file__).with_name("fashionmnist_subset")
 
-_SOURCE = _mnist.Source("fashionmnist", "FashionMNIST", CLASSES)
+SOURCE = _mnist.Source("fashionmnist", "FashionMNIST", CLASSES)
 
 
 def load() -> Dataset:
@@ -23,13 +23,13 @@ def load() -> Dataset:
     Raises:
         DataError: A file in that place is missing or damaged; later places are not tried.
     """
-    folder = _SOURCE.folder() or (SYSTEM if _SOURCE.lies_in(SYSTEM) else None)
-    return _SOURCE.read(folder) if folder else _subset()
+    folder = SOURCE.folder() or (SYSTEM if SOURCE.lies_in(SYSTEM) else None)
+    return SOURCE.read(folder) if folder else _subset()
 
 
 def fetch() -> None:
     """Download the full set into the user's data folder."""
-    _SOURCE.fetch()
+    SOURCE.fetch()
 
 
 def _subset() -> Dataset:
