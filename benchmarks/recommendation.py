@@ -91,7 +91,7 @@ def repetition(kind: str, n: int, seed: int, small: dict[str, Any]) -> Outcome:
     key = Stream(seed).at(kind, n)
     data = images(kind, n, key)
     begin = time.perf_counter()
-    instead = patch.object(folds, "load", lambda name: data), patch.object(trials, "STEPS", STEPS)
+    instead = patch.object(folds, "load", lambda name, options: data), patch.object(trials, "STEPS", STEPS)
     with tempfile.TemporaryDirectory() as folder, instead[0], instead[1]:
         advice = metaloss.recommend("folder:simulated", LOSSES[kind], out=folder, seed=seed, **small)
     seconds, gain = time.perf_counter() - begin, advice.gain
@@ -107,7 +107,7 @@ def truth(advice: Advice, data: Dataset, small: dict[str, Any]) -> float:
         tuple(torch.nonzero((data.labels == c) & (data.test == test))[:, 0] for c in range(CLASSES))
         for test in (False, True)
     )
-    with patch.object(folds, "load", lambda name: data):
+    with patch.object(folds, "load", lambda name, options: data):
         own_settings = {key: small[key] for key in ("classifier", "inner") if key in small}
         family = folds.cut("folder:simulated", own_settings).family
     episodes = Episodes(family, data, normalised(data, torch.cat(own), "cpu"), {"test": own}, {"test": fresh})

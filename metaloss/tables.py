@@ -9,9 +9,9 @@ INDENT = 8  # under the label that a line begins with
 def wrapped(text: str, width: int | None, indent: int = INDENT) -> str:
     """A line cut at spaces where it is longer than a terminal is wide, its rest indented; None: as it is.
 
-    >>> print(wrapped("tasks   one two three", 16))
-    tasks   one two
-            three
+    >>> print(wrapped("tasks   one two three four", 25))
+    tasks   one two three
+            four
     """
     if width is None or len(text) <= width:
         return text

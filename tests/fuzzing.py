@@ -76,10 +76,12 @@ def files(rng, n):
     """Files loss.json: changed, missing, added bytes; other entries; other formulas."""
     for i in range(n):
         formula = next(texts(rng, 2)) if i % 3 == 0 else rng.choice(GOOD)
-        table = {"format": 1, "kind": "formula", "formula": formula, "about": {"name": "x", "accuracy": 0.5}}
+        about = {"name": "x", "accuracy": 0.5}
+        table = {"format": 1, "kind": "formula", "formula": formula, "about": about}
         if i % 3 == 1:
             for _ in range(rng.choice((1, 1, 2))):
-                table[rng.choice(KEYS)] = rng.choice(VALUES)
+                # What is said about a loss may be anything; of the other entries hardly one may be.
+                (table if rng.random() < 0.5 else about)[rng.choice(KEYS)] = rng.choice(VALUES)
             table.pop(rng.choice(KEYS), None) if rng.random() < 0.2 else None
         data = bytearray(json.dumps(table).encode())
         if i % 3 == 2:

@@ -230,7 +230,7 @@ def without_record(searched, tmp_path):
 
 def test_a_run_that_may_have_seen_test_images_is_refused_unless_allowed(without_record, tmp_path, undrawn, monkeypatch):
     data = datasets.load("fashionmnist")
-    monkeypatch.setattr(families, "load", lambda name: replace(data, test=torch.zeros_like(data.test)))
+    monkeypatch.setattr(families, "load", lambda name, options: replace(data, test=torch.zeros_like(data.test)))
     with pytest.raises(SettingsError, match=r"other may have learned from the test images.* of tiny  \(--allow-seen"):
         compare(tmp_path, str(without_record))
     assert not (tmp_path / "out").exists()
@@ -333,7 +333,7 @@ def test_a_comparison_that_is_dropped_leaves_nothing(tmp_path, undrawn, monkeypa
     with pytest.raises(Interrupted):
         compare(tmp_path, "mse", stop=lambda: True)
     with monkeypatch.context() as patch:
-        patch.setattr(publication.storage, "write", lambda *args: 1 / 0)
+        patch.setattr("metaloss.storage.creation.write", lambda *args: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             compare(tmp_path, "mse")
     assert tree(tmp_path / "out") == {} and list((tmp_path / "out").iterdir()) == []

@@ -128,6 +128,6 @@ def test_what_is_no_better_than_the_original_does_not_replace_it(surroundings, t
 
 def test_a_tuned_formula_is_saved_as_a_formula_and_its_history_lists_none(surroundings, tmp_path):
     result = evolved(tmp_path, genome={"kind": "constants", "formula": "poly1"}, strategy="openai_es")
-    assert {path.name for path in (result.folder / "loss").iterdir()} == {"loss.json", "card.md"}
+    assert {path.name for path in (result.folder / "loss").iterdir()} == {"loss.json", "card.md", "images.json"}
     assert all("losses" not in record for record in result.history)
     assert not (result.folder / "plots" / "front.png").exists()

@@ -434,7 +434,9 @@ def check_little_is_lost(folder, scratch, told):
 def test_a_kill_before_the_first_generation_leaves_a_run_that_can_be_resumed(tmp_path):
     chosen = settings.resolve({**SMALL, "tasks": (family(tmp_path),)})
     families = [search.opened(each) for each in chosen.families]
-    made = search.create(tmp_path / "runs", chosen, search.provenance(chosen, families, torch.device("cpu")))
+    record = search.provenance(chosen, families, torch.device("cpu"))
+    images = search.image_record.joined([search.image_record.of(e.dataset) for e in families])
+    made = search.create(tmp_path / "runs", chosen, record, images)
     search.resume(made.folder)
     assert same(made.folder, evolved(tmp_path, out="whole").folder)
 

@@ -50,7 +50,9 @@ def test_a_study_leaves_a_folder_that_says_everything():
     rows = table(found.folder)
     assert [(x["setting"], x["loss"]) for x in rows] == [(s, x) for s in (TASKS, TRAIN) for x in LOSSES]
     assert [float(x["accuracy"]) for x in rows] == [x["accuracy"] for x in found.scores]
-    assert all(0 < float(x["accuracy"]) <= 1 for x in rows) and {x["lr"] for x in rows} == {"0.1"}
+    assert all(0 < float(x["accuracy"]) <= 1 for x in rows)
+    # A family has a rate of its own; so few images and steps get a low one.
+    assert {(x["setting"], x["lr"]) for x in rows} == {(TASKS, "0.1"), (TRAIN, "0.00099")}
     (pair,) = json.loads((found.folder / "taus.json").read_bytes())["pairs"]
     assert (pair["a"], pair["b"], pair["all"]["n"], pair["k"]) == (TASKS, TRAIN, 3, 2)
     assert not list(found.folder.rglob("model.safetensors"))
