@@ -236,7 +236,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--growth", action="store_true", help="how cost grows with every size, instead")
     parser.add_argument("--optimisers", action="store_true", help="rows for other optimisers too")
     parser.add_argument("--json", action="store_true", help="a list of rows")
-    parser.add_argument("--markdown", action="store_true", help="tables for README.md")
+    parser.add_argument("--markdown", action="store_true", help="tables in Markdown")
     parser.add_argument("--repeats", type=int)
     parser.add_argument("--sizes", nargs="+", metavar="PxT", type=lambda x: tuple(map(int, x.split("x"))))
     parser.add_argument("--classifiers", nargs="+", choices=("mlp", "cnn"))

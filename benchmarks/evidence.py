@@ -1,4 +1,4 @@
-"""Makes the tables of the README again. Everything is tuned on meta-validation tasks.
+"""Makes the tables of the manual's results again. Everything is tuned on meta-validation tasks.
 
     python benchmarks/evidence.py seeds RUN...        # the runs' own meta-test lines
     python benchmarks/evidence.py steps RUN [--families fashionmnist]

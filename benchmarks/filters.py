@@ -142,7 +142,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--tasks", nargs="+", default=["fashionmnist"])
     parser.add_argument("--json", action="store_true", help="a list of rows")
-    parser.add_argument("--markdown", action="store_true", help="tables for README.md")
+    parser.add_argument("--markdown", action="store_true", help="tables in Markdown")
     asked = parser.parse_args()
     common = {**SMALL, "tasks": asked.tasks, "generations": asked.generations}
     rows = [row({**common, "genome": {"kind": kind}, "seed": n}) for kind in asked.genome for n in asked.seeds]

@@ -154,7 +154,7 @@ def main() -> None:
     parser.add_argument("--images", nargs="+", type=int, default=[40], help="per class, that the user has")
     parser.add_argument("--repeats", type=int, default=40)
     parser.add_argument("--json", action="store_true", help="a list of rows")
-    parser.add_argument("--markdown", action="store_true", help="a table for README.md")
+    parser.add_argument("--markdown", action="store_true", help="a table in Markdown")
     asked = parser.parse_args()
     rows = [
         row(kind, n, [repetition(kind, n, seed, SMALL) for seed in range(asked.repeats)])

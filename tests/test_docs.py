@@ -26,6 +26,7 @@ DRAWN = ("ce", "focal")  # phenotypes that the tests draw: all of them take a wh
 pytestmark = pytest.mark.skipif(not (DOCS / "conf.py").is_file(), reason="the manual lives in the checkout")
 
 PAGES = {str(path.relative_to(DOCS).with_suffix("")): path.read_text(encoding="utf-8") for path in DOCS.rglob("*.md")}
+README = (ROOT / "README.md").read_text(encoding="utf-8") if (ROOT / "README.md").is_file() else ""
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 
 
@@ -75,6 +76,24 @@ def test_every_page_is_in_a_table_of_contents():
     trees = re.findall(r"^```\{toctree\}\n(.*?)^```$", PAGES["index"], re.DOTALL | re.MULTILINE)
     listed = [line for tree in trees for line in tree.splitlines() if line and not line.startswith(":")]
     assert sorted([*listed, "index"]) == sorted(PAGES)
+
+
+def test_every_figure_of_the_readme_stands_in_the_manual():
+    manual = "\n".join(PAGES.values())
+    figures = re.findall(r"[+-]\d+\.\d+|\d+\.\d+ %|\d+ of \d+", README)
+    assert len(figures) > 10 and [figure for figure in figures if figure not in manual] == []
+
+
+def test_every_link_of_the_readme_leads_to_a_file_and_its_heading():
+    for parts in map(urlsplit, re.findall(r"\]\(([^)]+)\)", README)):
+        if parts.scheme:
+            continue
+        path = ROOT / parts.path
+        assert path.is_file(), parts
+        if parts.fragment:
+            headings = re.findall(r"^#+ (.+)$", path.read_text(encoding="utf-8"), re.MULTILINE)
+            anchors = [re.sub(r"[^\w -]", "", line.lower()).replace(" ", "-") for line in headings]
+            assert parts.fragment in anchors, parts
 
 
 def test_every_published_loss_is_in_the_gallery(site, pages):
