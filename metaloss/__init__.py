@@ -11,47 +11,75 @@ from typing import TYPE_CHECKING, Any
 from metaloss._version import __version__ as __version__
 
 if TYPE_CHECKING:
+    from metaloss import errors as errors
+    from metaloss import phenotype as phenotype
     from metaloss.catalogue import load as load
+    from metaloss.classifiers import Classifier as Classifier
     from metaloss.comparison import compare as compare
     from metaloss.console import Console as Console
     from metaloss.criterion import Criterion as Criterion
+    from metaloss.datasets import Dataset as Dataset
+    from metaloss.datasets import data_folder as data_folder
+    from metaloss.datasets._splits import Split as Split
+    from metaloss.datasets._splits import join_splits as join_splits
     from metaloss.elimination import eliminate as eliminate
+    from metaloss.genomes import Genome as Genome
+    from metaloss.genomes._symbolic import FormulaGenome as FormulaGenome
+    from metaloss.language.formula import Formula as Formula
+    from metaloss.population import Population as Population
+    from metaloss.population import Vectors as Vectors
     from metaloss.recommendation import recommend as recommend
     from metaloss.refinement import refine as refine
+    from metaloss.registry import build as build
     from metaloss.reproduction import reproduce as reproduce
     from metaloss.search import evolve as evolve
     from metaloss.search import resume as resume
+    from metaloss.strategies import Strategy as Strategy
+    from metaloss.streams import Stream as Stream
     from metaloss.studies import study as study
     from metaloss.training.fitting import fit as fit
     from metaloss.training.fitting import fit_all as fit_all
 
 # Looked up on first use: `import metaloss` and `metaloss --help` stay fast, and need no torch.
 _PUBLIC = {
-    "evolve": "metaloss.search",
-    "resume": "metaloss.search",
-    "eliminate": "metaloss.elimination",
-    "refine": "metaloss.refinement",
+    "Classifier": "metaloss.classifiers",
+    "Console": "metaloss.console",
+    "Criterion": "metaloss.criterion",
+    "Dataset": "metaloss.datasets",
+    "Formula": "metaloss.language.formula",
+    "FormulaGenome": "metaloss.genomes._symbolic",
+    "Genome": "metaloss.genomes",
+    "Population": "metaloss.population",
+    "Split": "metaloss.datasets._splits",
+    "Strategy": "metaloss.strategies",
+    "Stream": "metaloss.streams",
+    "Vectors": "metaloss.population",
+    "build": "metaloss.registry",
     "compare": "metaloss.comparison",
-    "recommend": "metaloss.recommendation",
-    "reproduce": "metaloss.reproduction",
+    "data_folder": "metaloss.datasets",
+    "eliminate": "metaloss.elimination",
+    "errors": "metaloss.errors",
+    "evolve": "metaloss.search",
     "fit": "metaloss.training.fitting",
     "fit_all": "metaloss.training.fitting",
-    "study": "metaloss.studies",
+    "join_splits": "metaloss.datasets._splits",
     "load": "metaloss.catalogue",
-    "Criterion": "metaloss.criterion",
-    "Console": "metaloss.console",
+    "phenotype": "metaloss.phenotype",
+    "recommend": "metaloss.recommendation",
+    "refine": "metaloss.refinement",
+    "reproduce": "metaloss.reproduction",
+    "resume": "metaloss.search",
+    "study": "metaloss.studies",
 }
 
-__all__ = [
-    "Console", "Criterion", "__version__", "compare", "eliminate", "evolve", "fit", "fit_all", "load", "recommend",
-    "refine", "reproduce", "resume", "study",
-]  # fmt: skip
+__all__ = ["__version__", *_PUBLIC]
 
 
 def __getattr__(name: str) -> Any:
     if name not in _PUBLIC:
         raise AttributeError(f"module 'metaloss' has no attribute {name!r}")
-    return getattr(import_module(_PUBLIC[name]), name)
+    module = import_module(_PUBLIC[name])
+    return module if module.__name__.endswith(f".{name}") else getattr(module, name)
 
 
 def __dir__() -> list[str]:

@@ -10,7 +10,7 @@ from metaloss.criterion import Criterion, FormulaCriterion, GenomeCriterion
 from metaloss.errors import MetalossError
 from metaloss.formulas import Formulas
 from metaloss.genomes import Genome
-from metaloss.genomes._symbolic import Formulae
+from metaloss.genomes._symbolic import FormulaGenome
 from metaloss.language.formula import Formula
 from metaloss.ledger import Ledger
 from metaloss.losses import Losses
@@ -53,7 +53,7 @@ def standing(genome: Genome, progress: Progress, ledger: Ledger | None) -> Stand
     first = progress.generation - len(progress.finalists) + 1
     names = [f"best of generation {first + i}" for i in range(len(progress.finalists))]
     origins = [*names, "the population's centre", f"the mean of the last {len(progress.centres)} centres"]
-    if not isinstance(genome, Formulae):
+    if not isinstance(genome, FormulaGenome):
         return Standing(genome, population, (), origins)
     whence = dict.fromkeys(genome.originals, "the original")
     if ledger is not None:

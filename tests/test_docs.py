@@ -1,5 +1,6 @@
 """The manual: it builds without a warning, names everything there is, leads nowhere that is not, and its code runs."""
 
+import ast
 import os
 import re
 import shutil
@@ -8,6 +9,7 @@ import sys
 from html.parser import HTMLParser
 from importlib.util import find_spec
 from pathlib import Path
+from types import ModuleType
 from urllib.parse import unquote, urlsplit
 
 import numpy as np
@@ -109,7 +111,9 @@ def test_everything_there_is_has_a_place_in_the_reference(pages):
     for kind in registry.KINDS:
         assert all(f"<h3>{name}<" in parts for name in registry.names(kind))
     assert all(f">{name}</span>" in parts for name in datasets.names())
-    assert all(f'id="metaloss.{name}"' in api for name in metaloss.__all__ if name != "__version__")
+    modules = [name for name in metaloss.__all__ if isinstance(getattr(metaloss, name), ModuleType)]
+    assert all(f'id="metaloss.{name}' in api for name in modules)
+    assert all(f'id="metaloss.{name}"' in api for name in {*metaloss.__all__} - {*modules, "__version__"})
     assert all(f'id="metaloss-{name}"' in commands for name in cli.commands)
     fields = (*settings.Settings.model_fields, *Training.__dataclass_fields__, *Augment.__dataclass_fields__)
     assert all(f">{name}</span>" in pages[Path("settings.html")] for name in fields)
@@ -133,6 +137,26 @@ def test_links_lead_somewhere_and_nothing_is_loaded_from_elsewhere(site, pages):
             assert target.is_file(), (path, parts)
             if target in read:
                 assert unquote(parts.fragment) in read[target].anchors, (path, parts)
+
+
+def imported(code):
+    """What a piece of code imports of metaloss: pairs of a module and a name, "" for the module itself."""
+    pairs = set()
+    for node in ast.walk(ast.parse(code)):
+        if isinstance(node, ast.Import):
+            pairs |= {(alias.name, "") for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            pairs |= {(node.module or "", alias.name) for alias in node.names}
+    return {pair for pair in pairs if pair[0].split(".")[0] == "metaloss"}
+
+
+def test_the_manual_imports_public_names_alone():
+    pieces = {name: "\n".join(BLOCK.findall(text)) for name, text in PAGES.items()}
+    pieces |= {path.name: path.read_text(encoding="utf-8") for path in (DOCS / "examples").glob("*.py")}
+    public = {("metaloss", name) for name in metaloss.__all__} | {("metaloss", "")}
+    public |= {("metaloss.errors", name) for name in vars(metaloss.errors) if name.endswith(("Error", "Warning"))}
+    assert {name: private for name, code in pieces.items() if (private := imported(code) - public)} == {}
+    assert sum(map(len, map(imported, pieces.values()))) > 10
 
 
 @pytest.fixture

@@ -9,9 +9,7 @@ from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass as settings
 from torch import Tensor
 
-from metaloss.population import Population
-from metaloss.strategies import Genome
-from metaloss.streams import Stream
+from metaloss import Genome, Population, Stream
 
 __all__ = ["HillClimber"]  # the one name that the registry takes
 

@@ -3,8 +3,7 @@
 import numpy as np
 import torch
 
-from metaloss.datasets import Dataset, data_folder
-from metaloss.datasets._splits import Split, join
+from metaloss import Dataset, Split, data_folder, join_splits
 from metaloss.errors import DataError
 
 
@@ -21,4 +20,4 @@ def load() -> Dataset:
     except (OSError, KeyError, ValueError) as error:
         raise DataError(f"{path}: cannot be read: {error}") from None
     split = Split(str(path), torch.from_numpy(images), torch.from_numpy(label).long())
-    return join("photos", split, None, ("cat", "dog", "owl"), f"full set, {path}")
+    return join_splits("photos", split, None, ("cat", "dog", "owl"), f"full set, {path}")

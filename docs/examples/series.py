@@ -9,16 +9,13 @@ from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass as settings
 from torch import Tensor
 
-from metaloss.genomes._symbolic import Formulae
-from metaloss.language.formula import Formula
-from metaloss.population import Vectors
-from metaloss.streams import Stream
+from metaloss import Formula, FormulaGenome, Stream, Vectors
 
 __all__ = ["Series"]  # the one name that the registry takes
 
 
 @settings(frozen=True, config=ConfigDict(extra="forbid"))
-class Series(Formulae):
+class Series(FormulaGenome):
     """-y·logp + Σ e_k·y·(1 - p)^k, one gene a coefficient; all genes 0 are cross-entropy.
 
     Attributes:

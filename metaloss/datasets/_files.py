@@ -14,7 +14,7 @@ from torch import Tensor
 from metaloss.datasets import Dataset, _images, _torchvision, data_folder
 from metaloss.datasets._digests import of_image
 from metaloss.datasets._images import USUAL_OPTIONS, ImageOptions, Levels, check_memory, decode, in_bytes
-from metaloss.datasets._splits import Split, join
+from metaloss.datasets._splits import Split, join_splits
 from metaloss.errors import DataError
 
 USUAL = 224  # pixels a side, where nothing else is asked for
@@ -106,7 +106,7 @@ class Files:
         ]
         train, test = parts
         origin = f"{self.origin}, as {'gray' if self.gray else 'RGB'} of {size}x{size} pixels"
-        return join(self.name, train, test if self.test.any() else None, self.classes, origin)
+        return join_splits(self.name, train, test if self.test.any() else None, self.classes, origin)
 
 
 def middle(image: Any, size: int) -> UInt8[Tensor, "K H W"]:

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from metaloss.datasets import Dataset, _idx, _torchvision, data_folder
-from metaloss.datasets._splits import Split, join
+from metaloss.datasets._splits import Split, join_splits
 from metaloss.errors import DataError
 
 
@@ -66,7 +66,7 @@ class Source:
             DataError: A file is missing or damaged.
         """
         train, test = (self._split(folder, *names) for names in (self.files[:2], self.files[2:]))
-        return join(self.name, train, test, self.classes, f"full set, {folder}")
+        return join_splits(self.name, train, test, self.classes, f"full set, {folder}")
 
     def fetch(self) -> None:
         """Download the files into the user's data folder.

@@ -10,7 +10,7 @@ from metaloss.datasets._remarks import look_at
 from metaloss.errors import DataError
 
 
-# Shapes are not annotated: data from outside may break them, and `join` is what says so.
+# Shapes are not annotated: data from outside may break them, and `join_splits` is what says so.
 @dataclass(frozen=True, eq=False)
 class Split:
     """Images and labels of one official split, not yet checked.
@@ -30,7 +30,7 @@ class Split:
     decoded: Tensor | None = None
 
 
-def join(name: str, train: Split, test: Split | None, classes: tuple[str, ...], origin: str) -> Dataset:
+def join_splits(name: str, train: Split, test: Split | None, classes: tuple[str, ...], origin: str) -> Dataset:
     """One data set from its official splits, checked; `test` is None where the source has no official test split.
 
     Raises:

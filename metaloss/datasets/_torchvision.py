@@ -15,7 +15,7 @@ from torch import Tensor
 
 from metaloss import reading
 from metaloss.datasets import Dataset, data_folder
-from metaloss.datasets._splits import Split, join
+from metaloss.datasets._splits import Split, join_splits
 from metaloss.errors import DataError, DiskError
 
 _DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ENOTDIR, errno.EEXIST}
@@ -54,7 +54,7 @@ class Source:
         except Exception as error:  # an unpickler raises whatever the file leads it to
             raise DataError(f"{root}: {self.name}: torchvision cannot read it ({_line(error)})") from error
         train, test = (Split(f"{root} ({self.name})", self.pixels(_data(part)), _labels(part)) for part in parts)
-        return join(self.name, train, test, self.classes or tuple(parts[0].classes), f"full set, {root}")
+        return join_splits(self.name, train, test, self.classes or tuple(parts[0].classes), f"full set, {root}")
 
     def fetch(self) -> None:
         """Download the files into the user's data folder.

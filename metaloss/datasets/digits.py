@@ -3,7 +3,7 @@
 import torch
 
 from metaloss.datasets import Dataset
-from metaloss.datasets._splits import Split, join
+from metaloss.datasets._splits import Split, join_splits
 from metaloss.errors import DataError
 
 
@@ -22,4 +22,4 @@ def load() -> Dataset:
     pixels = (torch.from_numpy(bunch.images) * 15).to(torch.uint8)[:, None]
     labels = torch.as_tensor(bunch.target, dtype=torch.int64)
     train = Split("scikit-learn's digits", pixels, labels)
-    return join("digits", train, None, tuple("0123456789"), "full set, part of scikit-learn")
+    return join_splits("digits", train, None, tuple("0123456789"), "full set, part of scikit-learn")

@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 
 from metaloss.datasets import Dataset, _idx, _mnist
-from metaloss.datasets._splits import Split, join
+from metaloss.datasets._splits import Split, join_splits
 
 CLASSES = (
     *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"),
@@ -39,7 +39,7 @@ def _subset() -> Dataset:
         for split in ("train", "test")
     )
     origin = "embedded subset (700 + 300 images per class); the full set: metaloss data fetch fashionmnist"
-    return join("fashionmnist", train, test, CLASSES, origin)
+    return join_splits("fashionmnist", train, test, CLASSES, origin)
 
 
 def _split(images: Path, labels: Path, index: Path) -> Split:

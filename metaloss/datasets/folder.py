@@ -15,7 +15,7 @@ from metaloss.datasets._digests import of_image
 from metaloss.datasets._files import Files
 from metaloss.datasets._files import files as file_list
 from metaloss.datasets._images import USUAL_OPTIONS, ImageOptions, check_memory, decode, header, in_bytes, levels
-from metaloss.datasets._splits import Split, join
+from metaloss.datasets._splits import Split, join_splits
 from metaloss.errors import DataError
 
 LONGEST = 64  # pixels: a common size never exceeds this on its longer side
@@ -40,7 +40,7 @@ def load(path: str | Path, options: ImageOptions = USUAL_OPTIONS) -> Dataset:
     arrays, digests = zip(*(_known(found, row, (width, height)) for row in range(len(sizes))), strict=True)
     origin = f"{found.origin}, as {'gray' if found.gray else 'RGB'} of {width}x{height} pixels"
     images = Split(str(path), torch.from_numpy(np.stack(arrays)), found.labels, decoded=torch.tensor(digests))
-    return join(found.name, images, None, found.classes, origin)
+    return join_splits(found.name, images, None, found.classes, origin)
 
 
 def files(path: str | Path, options: ImageOptions = USUAL_OPTIONS) -> Files | None:

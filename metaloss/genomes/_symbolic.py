@@ -25,8 +25,8 @@ RANDOM = "random"
 Dice = random.Random  # one per candidate: what it draws does not depend on its neighbours
 
 
-class Formulae:
-    """What a genome is whose candidates are formulas."""
+class FormulaGenome:
+    """A genome whose candidates are formulas."""
 
     classes: ClassVar[int | None] = None
 
@@ -49,7 +49,7 @@ class Formulae:
 
 
 @settings(frozen=True, config=ConfigDict(extra="forbid"))
-class Symbolic(Formulae):
+class Symbolic(FormulaGenome):
     """Settings of every genome that searches for formulas.
 
     Attributes:

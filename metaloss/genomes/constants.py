@@ -13,7 +13,7 @@ from torch import Tensor
 
 from metaloss import zoo
 from metaloss.errors import SettingsError
-from metaloss.genomes._symbolic import Formulae
+from metaloss.genomes._symbolic import FormulaGenome
 from metaloss.genomes._vectors import RealVectors
 from metaloss.language.expression import Expression, constant
 from metaloss.language.formula import Formula
@@ -27,7 +27,7 @@ LARGEST = 1e300  # a constant stays a finite number, or its formula could not be
 
 
 @settings(frozen=True, config=ConfigDict(extra="forbid"))
-class Constants(RealVectors, Formulae):
+class Constants(RealVectors, FormulaGenome):
     """The formula whose constants are tuned.
 
     Every place of a constant is a gene v: the constant c becomes c·exp(v), so that a step of 0.05 is one of 5 % and no

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from metaloss.datasets import Dataset
 from metaloss.datasets._images import GRAY, USUAL_OPTIONS, in_bytes
-from metaloss.datasets._splits import Split, join
+from metaloss.datasets._splits import Split, join_splits
 from metaloss.errors import DataError
 
 CHANNELS = (1, 3)  # of an image, gray or in colour
@@ -46,7 +46,7 @@ def _joined(parts: Sequence[tuple[Any, Any]], names: Sequence[str] | None) -> Da
     count = 1 + max(int(column.max()) for column in labels)
     if texts is None:
         texts = tuple(map(str, names)) if names is not None and len(names) >= count else tuple(map(str, range(count)))
-    return join("given", splits[0], splits[1] if len(splits) > 1 else None, texts, "given by the caller")
+    return join_splits("given", splits[0], splits[1] if len(splits) > 1 else None, texts, "given by the caller")
 
 
 def _numbered(columns: Sequence[Any]) -> tuple[list[Tensor], tuple[str, ...] | None]:
