@@ -14,7 +14,7 @@ from torch import Tensor
 
 from metaloss import hints, reading, registry
 from metaloss.classifiers import Classifier
-from metaloss.datasets import Dataset, load
+from metaloss.datasets import Dataset, load, located
 from metaloss.datasets._files import Files
 from metaloss.datasets._images import USUAL_OPTIONS, Background, ImageOptions, MaxPixels, Size
 from metaloss.datasets.folder import listed
@@ -132,14 +132,15 @@ def of(table: dict[str, Any], name: str, origin: str) -> TaskFamily:
 
 
 def _from_folder(spec: str) -> TaskFamily:
-    dataset = listed(Path(spec.removeprefix("folder:")).expanduser())
+    _, (path,) = located(spec)
+    dataset = listed(Path(path).expanduser())
     classes = len(dataset.classes)
     smallest = _smallest(dataset)
     if few := shortage(dataset, LEAST):
         raise DataError(f"{spec}: {few}")
     shots = min(5, max(1, smallest // 3))
     sizes = {"ways": min(classes, 10), "shots": shots, "val": min(200, smallest - shots)}
-    return of({"dataset": spec, **sizes}, Path(spec.removeprefix("folder:")).resolve().name, spec)
+    return of({"dataset": spec, **sizes}, Path(path).resolve().name, spec)
 
 
 @dataclass(frozen=True)

@@ -147,12 +147,12 @@ def _beside(prefix: Path, name: str) -> Path:
 
 def text(table: dict[str, Any]) -> str:
     """The description as lines."""
-    lines = [f"{key:9}  {table[key]}" for key in ("run", "status", "loss", "latex") if table.get(key)]
+    lines = [f"{key:10} {table[key]}" for key in ("run", "status", "loss", "latex") if table.get(key)]
     if table.get("loss") is None:
         lines.append(f"no winner yet: metaloss evolve --resume {table['run']}")
     about = {key: value for key, value in (table.get("about") or {}).items() if key != "run" or "run" not in table}
     strings = {key: value for key, value in about.items() if isinstance(value, str)}
-    lines += [f"{printable(key):9}  {printable(value)}" for key, value in strings.items()]
+    lines += [f"{printable(key):10} {printable(value)}" for key, value in strings.items()]
     if "gain" in table:
         evolved = dict.fromkeys(table["classes"], " (evolved on)")
         pairs = ", ".join(f"{g:.3g} at {c} classes{evolved.get(c, '')}" for c, g in table["gain"].items())
@@ -161,7 +161,7 @@ def text(table: dict[str, Any]) -> str:
         lines.append(f"minimum    where the true class's probability is {places} classes")
     lines += [f"warning    {sentence}" for sentence in table.get("warnings", ())]
     lines += summary_lines(table["summary"]) if table.get("summary") else []
-    lines += [f"{key:9}  {table[key]}" for key in ("phenotype", "surface") if table.get(key)]
+    lines += [f"{key:10} {table[key]}" for key in ("phenotype", "surface") if table.get(key)]
     return "\n".join(lines)
 
 

@@ -172,6 +172,9 @@ WRONG = {
     "evolve --seed -1": ("seed",),
     "evolve --device tpu": ("device", "tpu"),
     "evolve --time-limit soon": ("--time-limit takes a number and s, m or h, got 'soon'",),
+    "evolve --time-limit -5": ("--time-limit takes a number from 0 on and s, m or h, got '-5'",),
+    "evolve --time-limit nan": ("--time-limit takes a number from 0 on",),
+    "evolve --tasks folder:": ("data source 'folder:' needs the path of a folder: folder:PATH",),
     "evolve --task x": ("--task", "Did you mean"),
     "evolve extra": ("extra",),
     "evolve --config nowhere.toml": ("nowhere.toml", "No such file"),
@@ -423,7 +426,8 @@ def test_every_kind_of_thing_is_listed(metaloss, kind):
 
 def test_a_pattern_is_a_part_of_a_name(metaloss):
     assert [line.split()[0] for line in metaloss("list strategies RANDOM")[1].splitlines()] == ["random_search"]
-    assert metaloss("list strategies nothing") == (0, "", "")
+    assert metaloss("list strategies nothing") == (0, "", "no strategies with 'nothing' in their names\n")
+    assert metaloss("list runs --runs nowhere") == (0, "", "no runs under nowhere\n")
 
 
 def test_runs_are_listed_and_shown_by_name_and_by_path(metaloss, finished):

@@ -401,3 +401,12 @@ def test_a_loss_that_gives_masked_classes_a_share_is_warned_of(spec, warned, tmp
     monkeypatch.chdir(tmp_path)
     found = report.describe(spec, tmp_path)["warnings"]
     assert any("masked by a logit of -inf" in line for line in found) == warned
+
+
+def test_what_is_shown_stands_in_one_column():
+    table = {"loss": "a network", "about": {"evolved on": "fashionmnist", "source": "metaloss"}}
+    assert report.text(table).splitlines() == [
+        "loss       a network",
+        "evolved on fashionmnist",
+        "source     metaloss",
+    ]

@@ -80,6 +80,10 @@ def seconds(text: str) -> float:
     units = {"s": 1, "m": 60, "h": 3600}
     number, unit = (text[:-1], text[-1]) if text[-1:] in units else (text, "s")
     try:
-        return float(number) * units[unit]
+        limit = float(number) * units[unit]
     except ValueError:
         raise SettingsError(f"--time-limit takes a number and s, m or h, got '{text}'") from None
+    # 0 is a limit: one generation, and its winner. NaN compares with nothing.
+    if not limit >= 0:
+        raise SettingsError(f"--time-limit takes a number from 0 on and s, m or h, got '{text}'")
+    return limit

@@ -6,7 +6,7 @@ import click
 
 from metaloss.cli import _options
 from metaloss.cli._parts import Command, announce
-from metaloss.cli._terminal import echo, echo_json
+from metaloss.cli._terminal import echo, echo_json, warn
 
 
 @click.command(cls=Command)
@@ -67,6 +67,9 @@ def list_(kind: str, pattern: str, runs: str, as_json: bool) -> None:
     rows = [row for row in report.listing(kind, Path(runs)) if pattern.lower() in row["name"].lower()]
     if as_json:
         return echo_json(rows)
+    if not rows:
+        named = f" with '{pattern}' in their names" if pattern else ""
+        warn(f"no {kind}{named}{f' under {runs}' if kind == 'runs' else ''}")
     width = max((len(row["name"]) for row in rows), default=0)
     for row in rows:
         echo(f"{row['name']:{width}}  {row['about']}", indent=width + 2)

@@ -121,7 +121,7 @@ def load(name: str, options: ImageOptions = _images.USUAL_OPTIONS) -> Dataset:
     Warns:
         DataWarning: Images are constant, equal or of few grey levels, or have more than eight bits.
     """
-    source, path = _located(name)
+    source, path = located(name)
     if (found := files(name, options)) is not None:
         dataset: Dataset = found.dataset()
     elif hasattr(source, "files"):
@@ -140,7 +140,7 @@ def files(name: str, options: ImageOptions = _images.USUAL_OPTIONS) -> Any:
         SettingsError: The name is unknown.
         DataError: Files are missing or damaged.
     """
-    source, path = _located(name)
+    source, path = located(name)
     return source.files(*path, options) if hasattr(source, "files") else None
 
 
@@ -151,12 +151,16 @@ def scenes(name: str, options: ImageOptions = _images.USUAL_OPTIONS) -> Any:
         SettingsError: The name is unknown.
         DataError: Files are missing or damaged.
     """
-    source, path = _located(name)
+    source, path = located(name)
     return source.scenes(*path, options) if hasattr(source, "scenes") else None
 
 
-def _located(name: str) -> tuple[ModuleType, tuple[str, ...]]:
-    """The module of a source, and the path that its name holds."""
+def located(name: str) -> tuple[ModuleType, tuple[str, ...]]:
+    """The module of a source, and the path that its name holds.
+
+    Raises:
+        SettingsError: The name is unknown, a path is missing, or there is one where none belongs.
+    """
     kind, colon, path = name.partition(":")
     source = _source(kind)
     if kind == "folder" and not path:
@@ -202,7 +206,7 @@ def verify(name: str, options: ImageOptions = _images.USUAL_OPTIONS) -> list[str
         SettingsError: The name is unknown.
         DataError: Files are missing or damaged.
     """
-    source, path = _located(name)
+    source, path = located(name)
     if hasattr(source, "verify"):
         return list(source.verify(*path, options))
     dataset = load(name, options)
