@@ -25,6 +25,7 @@ def heading(job: Job) -> list[str]:
     path = job.course
     share = f"a tenth of {train} training images" if path.batch == train // SHARE else f"of {train} training images"
     length = f"{path.steps} steps: {path.epochs} epochs of {path.epoch_steps}"
+    clip = f" · gradients up to {chosen.clip:g} long" if chosen.clip else ""
     rates = " ".join(f"{x:g}" for x in chosen.rates or (chosen.rate,))
     subset = "" if chosen.subset is None else f" ({chosen.subset}, of {whole})"
     images = f"{train} images to train on{subset}, {validation} to validate, {test} to test"
@@ -35,7 +36,7 @@ def heading(job: Job) -> list[str]:
         f"metaloss {__version__} · {chosen.model} at {size} · {chosen.optimiser}, {chosen.schedule} · augment "
         f"{chosen.augment.kind} · {trainings} training{'s' if trainings > 1 else ''} · {device}",
         f"data    {job.material.dataset.name}: {images}; {job.material.dataset.origin}",
-        f"steps   batch {path.batch} ({share}) · rate{'s' if chosen.rates else ''} {rates} · {length}",
+        f"steps   batch {path.batch} ({share}) · rate{'s' if chosen.rates else ''} {rates}{clip} · {length}",
         f"folder  {job.folder}",
         HEADER if not job.material.segments else PIXELS,
     ]

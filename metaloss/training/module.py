@@ -236,7 +236,7 @@ def _fitted(
             accelerator="gpu" if device.type == "cuda" else "cpu", devices=devices, strategy=strategy,
             max_epochs=plan.course.epochs, precision=plan.chosen.precision, logger=_logger(plan),
             enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
-            use_distributed_sampler=False, limit_val_batches=0,
+            use_distributed_sampler=False, limit_val_batches=0, gradient_clip_val=plan.chosen.clip or None,
             default_root_dir=None if plan.checkpoint is None else plan.checkpoint.parent,
         )  # fmt: skip
         feed = Feed(plan, lambda: module.global_step, rank)

@@ -19,6 +19,8 @@ AUGMENTATIONS = ("none", "base", "cutout", "mixup", "randaug", "all")
 # Where a batch, a length or a rate is not given; ours, the rates as Morgan's warm-ups end.
 BATCH = 128
 EPOCHS = 10
+LEAST_RATE = 0.03  # of SGD: with less, a network that does not normalise stays at its start in 300 steps
+CLIP = 1.0  # the longest gradient of a step at that rate, where a network that normalises would diverge otherwise
 RATES = {"sgd": 0.1, "adam": 1e-3, "adamw": 1e-3}  # of a batch of 128 and thousands of steps
 
 Count = Annotated[int, Field(ge=1)]
@@ -82,10 +84,12 @@ class Training:
             tenth of the training images, and at least 2 for every device.
         optimiser: "sgd", "adam" (L2 decay in the gradient) or "adamw" (decay apart).
         lr: the highest learning rate; None: 0.1 with "sgd", 0.001 with the others; less for a batch below 128, and with
-            "sgd" for a training below 3,000 steps.
+            "sgd" for a training below 3,000 steps, but never below 0.03.
         rates: learning rates to choose from: each one trains the first seed, validation accuracy decides.
         momentum, nesterov: of "sgd".
         betas: of "adam" and "adamw".
+        clip: the longest gradient of a step, of all parameters together: a longer one is scaled down to it; 0: any.
+            None: 1 where `lr` is open too and ends at its least, 0.03; any length otherwise.
         weight_decay: of every parameter.
         schedule: the rate's course: "constant"; "one_cycle", up along a line and down to 0 along half a cosine;
             "step", times `factor` every `every` epochs; "plateau", times `factor` after `every` epochs in which the
@@ -126,6 +130,7 @@ class Training:
     momentum: Share = 0.9
     nesterov: bool = True
     betas: tuple[Share, Share] = (0.9, 0.999)
+    clip: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
     weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
     schedule: Literal["constant", "one_cycle", "step", "plateau"] = "one_cycle"
     warmup: Annotated[int, Field(ge=0)] | None = None

@@ -30,11 +30,21 @@ def test_a_batch_is_at_most_a_tenth_and_a_training_at_least_300_steps(images, de
 
 @pytest.mark.parametrize(
     ("table", "lr"),
-    [({}, 0.0032), ({"steps": 4000}, 0.01), ({"steps": 9}, 0.0032), ({"optimiser": "adam"}, 0.00032),
+    [({}, 0.03), ({"steps": 4000}, 0.03), ({"steps": 9}, 0.03), ({"optimiser": "adam"}, 0.00032),
      ({"batch": 64, "steps": 4000}, 0.05), ({"batch": 512, "steps": 5000}, 0.1), ({"lr": 0.1}, 0.1)],
 )  # fmt: skip
 def test_a_rate_follows_the_batch_below_128_and_the_length(table, lr):
     assert decided(resolve(table), 131).lr == lr
+
+
+@pytest.mark.parametrize(
+    ("table", "images", "clip"),
+    [({}, 131, 1.0), ({}, 720, 1.0), ({}, 3840, None), ({}, 45_000, None), ({"lr": 0.03}, 131, None),
+     ({"rates": [0.01, 0.03]}, 131, None), ({"optimiser": "adam"}, 131, None), ({"clip": 0.0}, 131, 0.0),
+     ({"clip": 5.0}, 131, 5.0), ({"clip": 5.0}, 45_000, 5.0)],
+)  # fmt: skip
+def test_gradients_are_clipped_where_the_rate_is_the_least_one(table, images, clip):
+    assert decided(resolve(table), images).clip == clip
 
 
 @pytest.mark.parametrize("table", [{"batch": 40}, {"steps": 7}, {"epochs": 2}, {"rates": [0.1, 0.2]}, {"lr": 0.3}])

@@ -67,6 +67,11 @@ def bare(classifier, plan, loss):
         ready, target = mixed(classifier.normalise(images), labels, 4, chosen.augment)
         sgd.zero_grad()
         loss(classifier.network(ready), target).backward()
+        if chosen.clip:
+            gradients = [x.grad for x in classifier.parameters()]
+            length = sum(x.double().square().sum() for x in gradients).sqrt()
+            for x in gradients:
+                x *= min(1.0, chosen.clip / float(length))
         sgd.param_groups[0]["lr"] = plan.lr * plan.course.scale(step, [])
         sgd.step()
 
@@ -81,6 +86,16 @@ def test_it_is_the_bare_loop_to_the_bit(setting, augment):
     assert torch.equal(torch.get_rng_state(), before)
     bare(theirs, plan, metaloss.load("ce"))
     assert same(state(ours), state(theirs))
+
+
+def test_a_gradient_that_is_too_long_is_scaled_down(setting):
+    free, clipped, theirs = (setting(make=with_dropout, clip=clip) for clip in (0.0, 0.1, 0.1))
+    for classifier, plan in (free, clipped):
+        train(classifier, metaloss.load("ce"), plan)
+    bare(*theirs, metaloss.load("ce"))
+    for ours, other in zip(state(clipped[0]), state(theirs[0]), strict=True):
+        torch.testing.assert_close(ours, other, atol=1e-5, rtol=1e-4)
+    assert not same(state(clipped[0]), state(free[0]))
 
 
 @pytest.mark.parametrize(
