@@ -1,5 +1,7 @@
 """Sets that lie in image files, each written down here in its own layout, are read one by one or all at once."""
 
+import importlib
+import os
 import sys
 from types import ModuleType
 
@@ -204,6 +206,32 @@ def test_too_many_images_for_memory_are_refused_before_any_is_read(data, monkeyp
     monkeypatch.setattr(_images, "LIMIT", 100_000)
     with pytest.raises(DataError, match="imagenet: 9 images of 64x64 are 110592 bytes, too many to hold"):
         datasets.load("imagenet")
+
+
+@pytest.mark.parametrize("name", ["flowers102", "stanford_cars"])
+def test_a_table_of_matlab_s_that_is_too_large_is_refused_before_it_is_unpacked(name, data, monkeypatch):
+    from metaloss.datasets import _files
+
+    WRITERS[name](data, monkeypatch)
+    monkeypatch.setattr(_files, "MAT_LIMIT", 100)
+    with pytest.raises(DataError, match=r"\.mat: found \d+ bytes, expected at most 100$"):
+        datasets.files(name)
+
+
+def test_labels_of_pcam_that_are_too_many_are_refused_before_they_are_unpacked(data, monkeypatch):
+    pcam(data, monkeypatch)
+    monkeypatch.setattr(importlib.import_module("metaloss.datasets.pcam"), "LIMIT", 2)
+    with pytest.raises(DataError, match=r"train_y\.h5: y: found 3 labels, expected at most 2"):
+        datasets.files("pcam")
+
+
+def test_a_file_of_pcam_that_nobody_ends_is_not_waited_for(data, monkeypatch):
+    pcam(data, monkeypatch)
+    path = data / "pcam/pcam/camelyonpatch_level_2_split_valid_y.h5"
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(DataError, match="found a FIFO, expected a regular file"):
+        datasets.files("pcam")
 
 
 def test_the_fingerprint_follows_names_and_labels(data, monkeypatch):

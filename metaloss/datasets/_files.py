@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Bool, Int64, UInt8
 from torch import Tensor
 
+from metaloss import reading
 from metaloss.datasets import Dataset, _images, _torchvision, data_folder
 from metaloss.datasets._digests import of_image
 from metaloss.datasets._images import USUAL_OPTIONS, ImageOptions, Levels, check_memory, decode, in_bytes
@@ -19,6 +20,7 @@ from metaloss.errors import DataError
 
 USUAL = 224  # pixels a side, where nothing else is asked for
 SMALL = 64  # of an episode's images
+MAT_LIMIT = 1 << 20  # bytes of a table of MATLAB's, which unpacks to at most a thousand times as many
 _EIGHT_BITS = {".jpg", ".jpeg"}  # what is named so has eight bits a channel, and its header need not be read
 
 
@@ -201,11 +203,22 @@ class Published:
             raise DataError(f"{self.name}: not found, looked for {looked}; {remedy}")
         if missing := [x for x in self.needs if not (root / x).exists()]:
             raise DataError(f"{root / missing[0]}: found none, expected one; {self.manual or 'fetch it again'}")
+        self._check_tables(root)
         try:
             train, test, classes = self.lists(root, _torchvision.published(self.kind))
         except Exception as error:  # scipy raises whatever the file leads it to
             raise DataError(f"{root}: {self.name}: cannot be read ({' '.join(str(error).split())})") from error
         return files(self.name, train, test, classes, f"full set, {root}", options)
+
+    def _check_tables(self, root: Path) -> None:
+        """Raise a DataError for a file of MATLAB's that is no regular file, or too large to be unpacked."""
+        for place in (root / x for x in self.needs):
+            for path in [place] if place.suffix == ".mat" else place.glob("*.mat"):
+                try:
+                    with reading.open_regular(path, MAT_LIMIT):
+                        pass
+                except OSError as error:
+                    raise DataError(f"{path}: {error.strerror}") from None
 
     def fetch(self, *splits: dict[str, Any]) -> None:
         """Let torchvision download it into the user's data folder.

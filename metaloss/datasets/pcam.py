@@ -6,12 +6,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from metaloss import reading
 from metaloss.datasets import _files, _torchvision, data_folder
 from metaloss.datasets._images import USUAL_OPTIONS, ImageOptions
 from metaloss.errors import DataError
 
 SPLITS = ("train", "valid", "test")
 CLASSES = ("normal", "metastasis")
+LIMIT = 1 << 24  # labels of a file; the largest has 262144
 
 
 def _name(split: str, part: str) -> str:
@@ -39,7 +41,7 @@ class Patches(_files.Files):
 
     @cached_property
     def _opened(self) -> dict[Path, Any]:
-        return {path: _h5py().File(path) for path in dict.fromkeys(self.paths)}
+        return {path: _open(path) for path in dict.fromkeys(self.paths)}
 
     def __getstate__(self) -> dict[str, Any]:
         # Open files do not travel to the processes that read; each opens its own.
@@ -59,7 +61,7 @@ def files(options: ImageOptions = USUAL_OPTIONS) -> Patches:
     if missing := [x for x in _NEEDS if not (root / x).exists()]:
         raise DataError(f"{root / missing[0]}: found none, expected one; get it with: metaloss data fetch pcam")
     try:
-        labels = [_h5py().File(root / _name(split, "y"))["y"][:].reshape(-1).tolist() for split in SPLITS]
+        labels = [_labels(root / _name(split, "y")) for split in SPLITS]
     except (OSError, KeyError) as error:
         raise DataError(f"{root}: pcam: cannot be read ({' '.join(str(error).split())})") from error
     paths = [[root / _name(split, "x")] * len(found) for split, found in zip(SPLITS, labels, strict=True)]
@@ -73,6 +75,22 @@ def fetch() -> None:
     """Download into the user's data folder (8 GB); torchvision needs gdown for it."""
     _h5py()
     _torchvision.download("pcam", "PCAM", _NEEDS, [{"split": split} for split in ("train", "val", "test")])
+
+
+def _labels(path: Path) -> list[int]:
+    """The labels of a file; a DataError before they are unpacked where there are too many."""
+    table = _open(path)["y"]
+    if table.size > LIMIT:
+        raise DataError(f"{path}: y: found {table.size} labels, expected at most {LIMIT}")
+    found: list[int] = table[:].reshape(-1).tolist()
+    return found
+
+
+def _open(path: Path) -> Any:
+    """An HDF5 file; an OSError where it is no regular file, which HDF5 would wait for."""
+    with reading.open_regular(path):
+        pass
+    return _h5py().File(path)
 
 
 def _h5py() -> Any:
