@@ -20,7 +20,7 @@ AUGMENTATIONS = ("none", "base", "cutout", "mixup", "randaug", "all")
 BATCH = 128
 EPOCHS = 10
 LEAST_RATE = 0.03  # of SGD: with less, a network that does not normalise stays at its start in 300 steps
-CLIP = 1.0  # the longest gradient of a step at that rate, where a network that normalises would diverge otherwise
+CLIP = 1.0  # the longest gradient of a step at that rate, because a network that normalises begins with long ones
 RATES = {"sgd": 0.1, "adam": 1e-3, "adamw": 1e-3}  # of a batch of 128 and thousands of steps
 
 Count = Annotated[int, Field(ge=1)]
