@@ -27,12 +27,12 @@ from torch import Tensor
 
 import metaloss
 from metaloss import settings as configuration
-from metaloss.campaign import Silent
 from metaloss.engines.local import Local
 from metaloss.errors import Interrupted
 from metaloss.families import Episodes
 from metaloss.inner import Inner
 from metaloss.losses import Losses
+from metaloss.reporting import Reporter
 from metaloss.streams import Stream
 from metaloss.tasks import Tasks
 
@@ -62,7 +62,7 @@ class OneByOne(Local):
 
 
 @dataclass
-class Watch(Silent):
+class Watch(Reporter):
     """Follows a search, and stops it at its goal, at its last generation or when its time is over."""
 
     goal: float  # of held-out accuracy above tuned cross-entropy's
@@ -73,11 +73,11 @@ class Watch(Silent):
     times: list[float] = field(default_factory=list)  # at the end of every generation
     records: list[dict[str, Any]] = field(default_factory=list)
 
-    def baseline(self, *_: object) -> None:
+    def on_baseline(self, *_: object) -> None:
         """Note the time."""
         self.ready = self.elapsed()
 
-    def generation(self, record: dict[str, Any], *_: object) -> None:
+    def on_generation(self, record: dict[str, Any], *_: object) -> None:
         """Note the time and what is known."""
         self.times.append(self.elapsed())
         self.records.append(record)

@@ -5,10 +5,10 @@ import json
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,16 +16,15 @@ from torch import Tensor
 from metaloss import catalogue, image_record, storage
 from metaloss._version import __version__
 from metaloss.election import elect, front, standing
-from metaloss.engines.local import Local
 from metaloss.errors import MetalossError
 from metaloss.evolution import Scored, generation
 from metaloss.genomes import Genome
-from metaloss.kinds import Opened
 from metaloss.ledger import Ledger
 from metaloss.losses import Losses
 from metaloss.notation import decided, near_chance, percent
 from metaloss.objectives import NEEDS_BASELINE
 from metaloss.population import Population
+from metaloss.reporting import Reporter
 from metaloss.run import Progress, Run
 from metaloss.sieve import Sieve
 from metaloss.stages import Stages
@@ -35,35 +34,6 @@ from metaloss.streams import Stream
 from metaloss.trials import Trials, Tuned
 
 BARREN = 10  # generations in a row without one candidate that trains, after which a run gives up
-
-
-class Reporter(Protocol):
-    """What is told of a search while it runs; the command line prints it."""
-
-    def started(self, run: Run, engine: Local, families: Sequence[Opened], genome: Genome) -> None:
-        """Before any training."""
-
-    def baseline(self, rivals: Sequence[Tuned], tasks: int) -> None:
-        """Cross-entropy has been tuned."""
-
-    def generation(self, record: dict[str, Any], seconds: float, trainings: int) -> None:
-        """A generation has been committed."""
-
-    def working(self, what: str, plain: bool = True) -> None:
-        """Something begins that may take some seconds; `plain`: it usually does, and is a line in a pipe, too."""
-
-    def warning(self, text: str) -> None:
-        """Something the user should know."""
-
-    def finished(self, run: Run, summary: dict[str, Any]) -> None:
-        """The winner has been written and tested."""
-
-
-class Silent:
-    """Tells nothing."""
-
-    def __getattr__(self, name: str) -> Callable[..., None]:
-        return lambda *args, **more: None
 
 
 @dataclass(frozen=True)
@@ -106,7 +76,7 @@ class Campaign:
             self.run.commit(record, progress)
             seconds, trainings = time.monotonic() - began, record["trained"] * scored.score.shape[1]
             self._time(number, seconds, trainings)
-            self.reporter.generation(record, seconds, trainings)
+            self.reporter.on_generation(record, seconds, trainings)
             if progress.barren >= BARREN:
                 raise MetalossError(f"no candidate trained without failing in the last {BARREN} generations")
         return progress
@@ -174,7 +144,7 @@ class Campaign:
     def finish(self, progress: Progress) -> None:
         """Choose the winner on meta-validation tasks, write it, and only then look at the meta-test tasks."""
         tasks = self.run.settings.winner_tasks
-        self.reporter.working(f"choosing the winner on {tasks} tasks, and testing it")
+        self.reporter.on_work(f"choosing the winner on {tasks} tasks, and testing it")
         stands = standing(self.genome, progress, self.ledger)
         row, reached = elect(stands, self.trials, tasks)
         choice = {"generation": progress.generation, "origin": stands.origins[row], "accuracy": float(reached[row]),

@@ -130,7 +130,7 @@ def _loss(spec: str | os.PathLike[str] | nn.Module | Formula, parent: str | os.P
 
 def _suggestion(text: str, parent: Path) -> str:
     """The loss or run whose name is near, as a question."""
-    known = [*zoo.ENTRIES, *shipped(), *storage.folders(parent)]
+    known = [*zoo.ENTRIES, *shipped(), *storage.subfolders(parent)]
     return registry.suggestion("loss", Path(text).name if "/" in text else text, known)
 
 

@@ -16,18 +16,18 @@ from pydantic.dataclasses import dataclass as settings
 
 from metaloss import catalogue, image_record, registry, storage
 from metaloss._version import __version__
-from metaloss.campaign import Silent
 from metaloss.criterion import FormulaCriterion
+from metaloss.devices import resolve_device
 from metaloss.engines.local import Local
 from metaloss.errors import SettingsError
 from metaloss.genomes._symbolic import Symbolic
 from metaloss.image_record import ImageRecord
-from metaloss.kinds import Opened, opened, read
+from metaloss.kinds import Opened, conditions, opened, read, remembering
 from metaloss.language.formula import Formula
 from metaloss.ledger import Ledger
+from metaloss.reporting import Reporter
 from metaloss.rounds import Many, Rounds, Stage, enlarged
-from metaloss.run import Run, conditions, find
-from metaloss.search import pick, remembering
+from metaloss.run import Run, find
 from metaloss.sieve import Seen
 from metaloss.streams import Stream
 from metaloss.trials import Trials
@@ -87,9 +87,14 @@ class Eliminated:
 
 
 def eliminate(
-    run: str | Path, *, runs: str | Path = "runs", reporter: Any = None, stop: Callable[[], bool] = lambda: False,
-    chosen: Mapping[str, Any] | None = None, data: Sequence[str] = (),
-) -> Eliminated:  # fmt: skip
+    run: str | Path,
+    *,
+    runs: str | Path = "runs",
+    reporter: Reporter | None = None,
+    stop: Callable[[], bool] = lambda: False,
+    chosen: Mapping[str, Any] | None = None,
+    data: Sequence[str] = (),
+) -> Eliminated:
     """Eliminate the losses of a search stage by stage; one that was interrupted goes on after its last whole stage.
 
     Args:
@@ -106,8 +111,8 @@ def eliminate(
         RunInUse: another process writes the run.
     """
     wanted: Elimination = registry.validated(Elimination, chosen or {}, FOLDER)
-    found, reporter = find(run, Path(runs)), reporter or Silent()
-    own, device = found.settings, pick(found.settings.device)
+    found, reporter = find(run, Path(runs)), reporter or Reporter()
+    own, device = found.settings, resolve_device(found.settings.device)
     first = candidates(found, wanted.start)
     grounds = _opened(wanted, found, device, data)
     for stage in wanted.stages:  # what cannot be is refused before anything trains
@@ -121,7 +126,7 @@ def eliminate(
                           conditions(ground, device))
             for names, ground in grounds.items()
         }  # fmt: skip
-        reporter.eliminating(found, len(first))
+        reporter.on_elimination_start(found, len(first))
         records = _play(rounds, wanted.stages, [str(f) for f in first], reporter)
         # Every stage chooses by its own families' images, beside those that the search has learned from.
         learned = [image_record.of(e.dataset) for ground in grounds.values() for e in ground]
@@ -167,18 +172,18 @@ def _opened(
 
 
 def _play(
-    rounds: dict[tuple[str, ...], Rounds], stages: tuple[Stage, ...], left: list[str], reporter: Any
+    rounds: dict[tuple[str, ...], Rounds], stages: tuple[Stage, ...], left: list[str], reporter: Reporter
 ) -> list[dict[str, Any]]:
     """What every stage found."""
     records: list[dict[str, Any]] = []
     before: list[dict[str, float]] = []
     for number, stage in enumerate(stages, start=1):
-        reporter.working(f"stage {number} of {len(stages)}: {len(left)} losses")
+        reporter.on_work(f"stage {number} of {len(stages)}: {len(left)} losses")
         record = rounds[stage.families].play(number, stage, left, before)
         before.append(dict(zip(left, record["accuracy"], strict=True)))
         left = record["kept"]
         records.append(record)
-        reporter.stage(row(record))
+        reporter.on_elimination_stage(row(record))
     return records
 
 
@@ -189,7 +194,7 @@ def row(record: dict[str, Any]) -> dict[str, Any]:
     return {**budget, "losses": len(record["accuracy"]), **reached}
 
 
-def _finish(run: Run, records: list[dict[str, Any]], images: ImageRecord, reporter: Any) -> Eliminated:
+def _finish(run: Run, records: list[dict[str, Any]], images: ImageRecord, reporter: Reporter) -> Eliminated:
     """Save the winner, the picture and, last, the summary."""
     folder, last = run.folder / FOLDER, records[-1]
     ranking = sorted(zip(last["asked"]["losses"], last["worth"], strict=True), key=lambda pair: -pair[1])
@@ -202,7 +207,7 @@ def _finish(run: Run, records: list[dict[str, Any]], images: ImageRecord, report
     _plot(records, folder / "ranks.png")
     summary = {"run": run.name, "stages": rows, "ranking": [{"formula": f, "accuracy": x} for f, x in ranking]}
     run.write(f"{FOLDER}/summary.json", summary)
-    reporter.eliminated(folder, summary)
+    reporter.on_elimination_end(folder, summary)
     return Eliminated(best, summary, folder)
 
 

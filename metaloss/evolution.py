@@ -8,10 +8,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from metaloss.classifiers import Bound, Classifier, Inputs, Params
-from metaloss.inner import Inner, accuracy, train
+from metaloss.classifiers import Bound, Classifier, Params
+from metaloss.inner import Inner, train
 from metaloss.losses import Losses
-from metaloss.objectives import Objective
+from metaloss.measures import Gauge, scores
 from metaloss.optimisers import Rate
 from metaloss.population import Population
 from metaloss.strategies import Genome, Strategy
@@ -20,10 +20,11 @@ from metaloss.tasks import Tasks
 
 # Trains P losses on a task epoch's tasks: validation accuracies [P, T], and the family [T] of every task.
 Evaluator = Callable[[Losses, Stream], tuple[Float[Tensor, "P T"], Tensor]]
-# What is seen of trained classifiers: one number or more for each, from the tasks, in blocks of so many images.
-Gauge = Callable[[Classifier, Params, Bound, Tasks, int], Float[Tensor, "P T ..."]]
 # What cross-entropy reaches on the same tasks, for an objective that compares with it.
 Baseline = Callable[[Stream], Float[Tensor, " T"]]
+# Validation accuracies (NaN = failed), the number of each task's family, and what cross-entropy at its tuned rate
+# reached on the same tasks. Families with more tasks never weigh more.
+Objective = Callable[[Float[Tensor, "P T"], Int[Tensor, " T"], Float[Tensor, " T"] | None], Float[Tensor, " P"]]
 
 
 class Space(Genome, Protocol):
@@ -53,11 +54,6 @@ def generation(
     score, family = evaluator(genome.losses(population), tasks)
     fitness = objective(score, family, baseline(tasks) if baseline else None)
     return strategy.tell(state, population, fitness), Scored(population, score, fitness)
-
-
-def scores(model: Classifier, params: Params, bound: Bound, tasks: Tasks, block: int) -> Float[Tensor, "P T"]:
-    """The gauge that searches use: the validation accuracy."""
-    return validate(model, params, bound.val, tasks.val.label, block)
 
 
 def evaluate(
@@ -90,28 +86,3 @@ def evaluate(
     bound_losses = losses.bind(tasks.train.target)
     train(bound_losses, model, bound.init(len(losses)), bound.train, inner=inner, lr=lr, keys=keys, probe=look)
     return torch.stack(found)
-
-
-@torch.no_grad()
-def right_answers(model: Classifier, params: Params, bound: Bound, tasks: Tasks, block: int) -> Float[Tensor, "P T V"]:
-    """The gauge of a search's test: 1 for a validation image whose class is found, else 0; NaN: not finite logits."""
-    found = []
-    for first in range(0, len(bound.val), block):
-        images = slice(first, first + block)
-        logits = model(params, bound.val.block(images))
-        right = (logits.argmax(-1) == tasks.val.label[:, images]).to(logits)
-        found.append(right.where(logits.isfinite().all(-1), torch.nan))
-    return torch.cat(found, 2)
-
-
-@torch.no_grad()
-def validate(
-    model: Classifier, params: Params, inputs: Inputs, label: Int[Tensor, "T V"], block: int
-) -> Float[Tensor, "P T"]:
-    """The accuracy on all validation images, a block of them at a time."""
-    right: Tensor | float = 0.0
-    for first in range(0, len(inputs), block):
-        images = slice(first, first + block)
-        some = label[:, images]
-        right = right + accuracy(model(params, inputs.block(images)), some) * some.shape[1]
-    return torch.as_tensor(right / len(inputs))

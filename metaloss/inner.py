@@ -5,12 +5,11 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Annotated, Any, Literal, Self
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from pydantic import ConfigDict, Field, model_validator
 from pydantic.dataclasses import dataclass as settings
 from torch import Tensor
 
-from metaloss import compiled
 from metaloss.classifiers import Classifier, Params
 from metaloss.losses import Losses
 from metaloss.optimisers import Adam, Rate, Sgd
@@ -133,22 +132,3 @@ def batches(
         if place == 0:
             order = torch.stack([key.at("order", epoch).permutation(images) for key in keys]).to(device)
         yield order[:, place * inner.batch : (place + 1) * inner.batch]
-
-
-def accuracy(logits: Float[Tensor, "P T V C"], label: Int[Tensor, "T V"]) -> Float[Tensor, "P T"]:
-    """Share of right answers; NaN where a classifier diverged (argmax alone would hide it)."""
-    by_class = logits.mT
-    if compiled.available() and (by_class.device.type, by_class.dtype) == ("cpu", torch.float32):
-        return _counted(by_class.contiguous(), label)
-    right = (by_class.max(-2).indices == label).float().mean(-1)
-    # A sum is finite only where all its parts are, and nothing else times 0 is 0.
-    return right + 0 * by_class.sum((-2, -1))
-
-
-def _counted(by_class: Float[Tensor, "P T C V"], label: Int[Tensor, "T V"]) -> Float[Tensor, "P T"]:
-    """The same in one pass."""
-    from metaloss.compiled.accuracy import count_right
-
-    right = by_class.new_empty(by_class.shape[:2])
-    count_right(by_class.flatten(0, 1).numpy(), label.numpy(), right.flatten().numpy())
-    return right / by_class.shape[3]

@@ -1,16 +1,20 @@
 """The two kinds of task families: episodes, and full trainings (`kind = "training"`); read and opened alike."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Annotated, Any
 
 import torch
 from pydantic import Discriminator, Tag
 
-from metaloss import families
+from metaloss import families, plugins
 from metaloss.families import Episodes, TaskFamily, open_family
+from metaloss.storage.environment import surroundings
 from metaloss.training import family as training
 from metaloss.training.family import TrainingFamily
 from metaloss.training.ground import Trainings, open_trainings
+from metaloss.training.memory import remembered
 
 __all__ = [
     "Episodes",
@@ -80,3 +84,31 @@ def opened(family: Family, device: torch.device | str = "cpu", place: str = "") 
     if isinstance(family, TrainingFamily):
         return open_trainings(family, device, place)
     return open_family(family, device, place)
+
+
+def conditions(
+    episodes: Sequence[Opened], device: torch.device, others: Sequence[tuple[str, str]] = ()
+) -> dict[str, str]:
+    """What must be the same for a resumed run to go on as if it had not stopped.
+
+    Args:
+        episodes: the families with their images.
+        device: where classifiers train.
+        others: further parts, each a kind and a name, whose versions matter where they are plugins.
+    """
+    data = {f"data {e.family.name}": e.dataset.fingerprint() for e in episodes}
+    parts = [("datasets", e.family.dataset.partition(":")[0]) for e in episodes]
+    parts += [("classifiers", e.family.classifier["kind"]) for e in episodes if isinstance(e.family, TaskFamily)]
+    return {**surroundings(device), **data, **plugins.versions([*parts, *others])}
+
+
+def remembering(folder: Path, families: Sequence[Opened], device: torch.device) -> list[Opened]:
+    """Families whose full trainings, each as it ends, are kept in a folder that this process has locked.
+
+    Raises:
+        DamagedFile: what is kept there does not check out.
+    """
+    return [
+        replace(e, memory=remembered(folder, conditions([e], device))) if isinstance(e, Trainings) else e
+        for e in families
+    ]

@@ -1,15 +1,18 @@
 """What trained classifiers answered on every validation image, and measures of those answers beside the accuracy."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from metaloss.classifiers import Bound, Classifier, Params
-from metaloss.evolution import validate
+from metaloss import compiled
+from metaloss.classifiers import Bound, Classifier, Inputs, Params
 from metaloss.tasks import Tasks
 
+# What is seen of trained classifiers: one number or more for each, from the tasks, in blocks of so many images.
+Gauge = Callable[[Classifier, Params, Bound, Tasks, int], Float[Tensor, "P T ..."]]
 BINS = 15  # of the calibration error, of equal width
 
 
@@ -91,3 +94,52 @@ def calibration_error(trust: Float[Tensor, "T V"], right: Bool[Tensor, "T V"], b
     gap = torch.zeros(len(trust), bins, dtype=torch.float64)
     gap.scatter_add_(1, place, right.double() - trust.double())
     return gap.abs().sum(1) / trust.shape[1]
+
+
+def accuracy(logits: Float[Tensor, "P T V C"], label: Int[Tensor, "T V"]) -> Float[Tensor, "P T"]:
+    """Share of right answers; NaN where a classifier diverged (argmax alone would hide it)."""
+    by_class = logits.mT
+    if compiled.available() and (by_class.device.type, by_class.dtype) == ("cpu", torch.float32):
+        return _counted(by_class.contiguous(), label)
+    right = (by_class.max(-2).indices == label).float().mean(-1)
+    # A sum is finite only where all its parts are, and nothing else times 0 is 0.
+    return right + 0 * by_class.sum((-2, -1))
+
+
+def _counted(by_class: Float[Tensor, "P T C V"], label: Int[Tensor, "T V"]) -> Float[Tensor, "P T"]:
+    """The same in one pass."""
+    from metaloss.compiled.accuracy import count_right
+
+    right = by_class.new_empty(by_class.shape[:2])
+    count_right(by_class.flatten(0, 1).numpy(), label.numpy(), right.flatten().numpy())
+    return right / by_class.shape[3]
+
+
+def scores(model: Classifier, params: Params, bound: Bound, tasks: Tasks, block: int) -> Float[Tensor, "P T"]:
+    """The gauge that searches use: the validation accuracy."""
+    return validate(model, params, bound.val, tasks.val.label, block)
+
+
+@torch.no_grad()
+def right_answers(model: Classifier, params: Params, bound: Bound, tasks: Tasks, block: int) -> Float[Tensor, "P T V"]:
+    """The gauge of a search's test: 1 for a validation image whose class is found, else 0; NaN: not finite logits."""
+    found = []
+    for first in range(0, len(bound.val), block):
+        images = slice(first, first + block)
+        logits = model(params, bound.val.block(images))
+        right = (logits.argmax(-1) == tasks.val.label[:, images]).to(logits)
+        found.append(right.where(logits.isfinite().all(-1), torch.nan))
+    return torch.cat(found, 2)
+
+
+@torch.no_grad()
+def validate(
+    model: Classifier, params: Params, inputs: Inputs, label: Int[Tensor, "T V"], block: int
+) -> Float[Tensor, "P T"]:
+    """The accuracy on all validation images, a block of them at a time."""
+    right: Tensor | float = 0.0
+    for first in range(0, len(inputs), block):
+        images = slice(first, first + block)
+        some = label[:, images]
+        right = right + accuracy(model(params, inputs.block(images)), some) * some.shape[1]
+    return torch.as_tensor(right / len(inputs))

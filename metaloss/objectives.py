@@ -1,17 +1,12 @@
 """From scores [P T] to fitness [P]: higher is better, and a failed training can never win."""
 
-from collections.abc import Callable
-
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from metaloss.errors import SettingsError
+from metaloss.evolution import Objective
 from metaloss.registry import unknown
-
-# Validation accuracies (NaN = failed), the number of each task's family, and what cross-entropy at its tuned rate
-# reached on the same tasks. Families with more tasks never weigh more.
-Objective = Callable[[Float[Tensor, "P T"], Int[Tensor, " T"], Float[Tensor, " T"] | None], Float[Tensor, " P"]]
 
 NEEDS_BASELINE = frozenset({"wins"})
 LEAST = 1e-3  # the accuracy from which a relative improvement is reckoned where cross-entropy has less

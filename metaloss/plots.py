@@ -1,36 +1,17 @@
 """Figures, drawn without a display and readable without colour; each as PNG and, for a paper, as PDF."""
 
-import contextlib
-import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from metaloss import phenotype as looks
 from metaloss import storage
+from metaloss.drawing import BLUE, GREY, ORANGE, drawing, panels, printed
 from metaloss.language.formula import Formula
 from metaloss.language.programs import evaluate, whole_program
 from metaloss.losses import CrossEntropies, Losses
-
-# Okabe and Ito's colours can be told apart by the colour-blind.
-BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#777777"
-
-STYLE: Any = {"font.size": 10, "axes.titlesize": 10, "pdf.fonttype": 42}  # 42: text that stays text
-
-
-@contextlib.contextmanager
-def drawing() -> Iterator[None]:
-    """Around all drawing: the style of every figure, and quiet arithmetic."""
-    import matplotlib
-
-    # A BLAS may leave the processor's overflow flag behind from lanes that it does not use. numpy reads it after the
-    # small products of matplotlib's transforms, and warns of an overflow that never was.
-    quiet = np.errstate(over="ignore", invalid="ignore", divide="ignore")
-    with quiet, matplotlib.rc_context(STYLE):
-        yield
 
 
 @drawing()
@@ -126,30 +107,6 @@ def surface(formula: Formula, path: Path, points: int = 60) -> None:
 
 def _columns(points: Sequence[tuple[int, float]]) -> tuple[list[int], list[float]]:
     return [x for x, _ in points], [y for _, y in points]
-
-
-def panels(
-    columns: int, rows: int = 1, *, width: float = 4.8, height: float = 3.4, projection: str | None = None
-) -> tuple[Any, list[Any]]:
-    """An empty figure and its axes, row by row; width (of a column) and height (of all rows) in inches."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    # Not pyplot: it keeps figures and a window system in global state.
-    figure = Figure(figsize=(width * columns, height), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = [figure.add_subplot(rows, columns, i + 1, projection=projection) for i in range(rows * columns)]
-    for axis in axes if projection is None else ():
-        axis.spines[["top", "right"]].set_visible(False)
-    return figure, axes
-
-
-def printed(figure: Any) -> tuple[bytes, bytes]:
-    """A figure as PNG and as PDF; the same figure gives the same bytes."""
-    png, pdf = io.BytesIO(), io.BytesIO()
-    figure.savefig(png, format="png", dpi=150)
-    figure.savefig(pdf, format="pdf", metadata={"CreationDate": None})
-    return png.getvalue(), pdf.getvalue()
 
 
 def _save(figure: Any, path: Path) -> None:

@@ -9,16 +9,17 @@ from torch import nn
 from typing_extensions import TypedDict
 
 from metaloss import catalogue, search, settings, storage, zoo
-from metaloss.campaign import Silent
 from metaloss.criterion import Criterion, FormulaCriterion
+from metaloss.devices import resolve_device
 from metaloss.engines.local import Local
 from metaloss.errors import SettingsError
 from metaloss.formulas import Formulas
 from metaloss.genomes.constants import Constants
+from metaloss.kinds import remembering
 from metaloss.language.formula import Formula
+from metaloss.reporting import Reporter
 from metaloss.run import Run, find
 from metaloss.run_tables import Gain
-from metaloss.search import pick, remembering
 from metaloss.streams import Stream
 from metaloss.trials import Trials
 
@@ -60,7 +61,7 @@ class Refined:
 def refine(
     loss: str | Path | nn.Module | Formula, tasks: str | Sequence[str] | None = None, *,
     strategy: str | dict[str, Any] | None = None, out: str | Path = "runs", runs: str | Path = "runs",
-    reporter: Any = None, stop: Callable[[], bool] = lambda: False, **others: Any,
+    reporter: Reporter | None = None, stop: Callable[[], bool] = lambda: False, **others: Any,
 ) -> Refined:  # fmt: skip
     """Tune a formula's constants, and compare it with what it was; the run is one of `evolve`'s.
 
@@ -126,7 +127,7 @@ def resume(spec: str | Path, *, out: str | Path = "runs", changes: dict[str, Any
     return compare(search.resume(spec, out=out, changes=changes, **how).folder, **how)
 
 
-def compare(folder: Path, reporter: Any = None, stop: Callable[[], bool] = lambda: False) -> Refined:
+def compare(folder: Path, reporter: Reporter | None = None, stop: Callable[[], bool] = lambda: False) -> Refined:
     """A finished run's winner beside what its formula was, on fresh meta-validation tasks; from its file if possible.
 
     Raises:
@@ -136,7 +137,7 @@ def compare(folder: Path, reporter: Any = None, stop: Callable[[], bool] = lambd
     assert isinstance(best, FormulaCriterion)
     before = _constants(run).original
     table = _known(folder / FILE, [str(before), str(best.formula)]) or _score(run, before, best.formula, stop)
-    (reporter or Silent()).refined(table)
+    (reporter or Reporter()).on_refine_end(table)
     return Refined(best, table, folder)
 
 
@@ -158,7 +159,7 @@ def _known(path: Path, formulas: list[str]) -> dict[str, Any] | None:
 def _score(run: Run, before: Formula, after: Formula, stop: Callable[[], bool]) -> dict[str, Any]:
     """Both formulas at the families' own rates, on tasks that neither was chosen on."""
     chosen = run.settings
-    device, tasks = pick(chosen.device), chosen.winner_tasks
+    device, tasks = resolve_device(chosen.device), chosen.winner_tasks
     families, rows = run.opened(device), {}
     with storage.Lock(run.folder), Local(device, chosen.memory, tf32=chosen.tf32, stop=stop) as engine:
         trials = Trials(engine, remembering(run.folder, families, device), Stream(chosen.seed))

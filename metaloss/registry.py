@@ -159,19 +159,6 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f" Did you mean '{near[0]}'?" if near else ""
 
 
-def merged(*tables: Mapping[str, Any]) -> dict[str, Any]:
-    """Tables laid over each other, the later one on top; another kind of part drops the earlier part's settings."""
-    result: dict[str, Any] = {}
-    for table in tables:
-        for key, value in table.items():
-            old = result.get(key)
-            if isinstance(value, Mapping) and isinstance(old, Mapping) and value.get("kind") in (None, old.get("kind")):
-                result[key] = merged(old, value)
-            else:
-                result[key] = value
-    return result
-
-
 def kind(part: Any) -> str:
     """The name that a part is built by: its module's, or its plugin's."""
     return _PLUGINS.get(type(part)) or type(part).__module__.rpartition(".")[2]

@@ -13,6 +13,7 @@ import torch
 from metaloss import catalogue, datasets, families, kinds, phenotype, plots, plugins, registry, storage, zoo
 from metaloss.console.text import summary_lines
 from metaloss.criterion import Criterion, FormulaCriterion
+from metaloss.devices import resolve_device
 from metaloss.dice import Dice
 from metaloss.engines.local import Local
 from metaloss.errors import MetalossError, SettingsError
@@ -22,10 +23,10 @@ from metaloss.language.primitives import PRIMITIVES
 from metaloss.losses import Losses
 from metaloss.notation import clock, printable
 from metaloss.reproduction import published
-from metaloss.run import Run, find, runs, short_digest
-from metaloss.search import pick
+from metaloss.run import Run, find, runs
 from metaloss.settings import Settings
 from metaloss.sieve import Seen, Sieve
+from metaloss.storage.folders import short_digest
 from metaloss.strategies import Strategy
 from metaloss.streams import Stream
 from metaloss.training import models
@@ -170,7 +171,7 @@ def estimate(chosen: Settings, trainings: int = 64) -> dict[str, Any]:
 
     Of formulas all are counted; a run trains fewer, as it knows those that it has trained on the same tasks.
     """
-    device = pick(chosen.device)
+    device = resolve_device(chosen.device)
     genome, strategy = chosen.parts()
     key = Stream(chosen.seed).at("estimate")
     some, each_task = examples(genome, chosen.tries, key), candidates(genome, strategy, chosen.generations, key)

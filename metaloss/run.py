@@ -1,32 +1,24 @@
 """A run is a folder: its settings, where it came from, its history, its newest states and its winner."""
 
-import hashlib
-import platform
-import re
 import sys
-import unicodedata
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
-from jaxtyping import Int
-from torch import Tensor
 
-from metaloss import compiled, image_record, places, plugins, registry, settings, storage
-from metaloss._version import __version__
+from metaloss import image_record, places, settings, storage
 from metaloss.codec import pack, unpack
-from metaloss.errors import DamagedFile, DiskError, SettingsError
+from metaloss.errors import DamagedFile, SettingsError
 from metaloss.image_record import ImageRecord
-from metaloss.kinds import Opened, TaskFamily, opened
+from metaloss.kinds import Opened, TaskFamily, conditions, opened
 from metaloss.population import Population
-from metaloss.run_tables import Provenance, Summary
+from metaloss.run_tables import Summary
 from metaloss.settings import Settings
 from metaloss.stages import Known
-
-Chosen = TypeVar("Chosen")
+from metaloss.storage.environment import Provenance, digest_of
+from metaloss.storage.folders import located, made, missing
 
 
 @dataclass(frozen=True)
@@ -142,77 +134,10 @@ def create(parent: Path, chosen: Settings, provenance: dict[str, Any], images: I
     return Run(made(parent, default_name(chosen), files, "run"), chosen)
 
 
-def made(parent: Path, name: str, files: Mapping[str, bytes], what: str) -> Path:
-    """A new folder under `parent` with these files in it: all of them, or there is no folder.
-
-    Args:
-        parent: made where it is not there.
-        name: of the new folder, as a file system takes it; with `-2`, `-3` … where it is taken.
-        files: what lies in it.
-        what: it is, for the message of an error, and its name where `name` has no letters.
-
-    Raises:
-        DiskError: it cannot be made; the message says what was to be.
-    """
-    return storage.new_folder(parent, file_name(name, what), files, what)
-
-
 def default_name(chosen: Settings) -> str:
     """`<tasks>-<genome>-<strategy>-<seed>`."""
     tasks = "+".join(family.name for family in chosen.families)
     return f"{tasks}-{chosen.genome['kind']}-{chosen.strategy['kind']}-{chosen.seed}"
-
-
-def file_name(text: str, fallback: str, longest: int = 80) -> str:
-    """A text as a folder's or a file's name, which no command takes for an option; where it is cut, by a digest."""
-    name = slug(text).lstrip(".-_")
-    return (name if len(name) <= longest else f"{name[: longest - 9]}-{short_digest(text)}") or fallback
-
-
-def short_digest(text: str) -> str:
-    """Eight characters that tell texts apart."""
-    return hashlib.sha256(text.encode()).hexdigest()[:8]
-
-
-def slug(name: str) -> str:
-    """A name as a folder's or a file's: letters and digits of every script stay, in lower case."""
-    # Composed once more after: lower case takes some letters apart.
-    text = unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
-    kept = (x if x in "+._-" or unicodedata.category(x)[0] in "LMN" else " " for x in text)
-    return re.sub(" +", "_", "".join(kept))
-
-
-def located(spec: str | Path, parent: Path, resolve: Callable[[dict[str, Any]], Chosen]) -> tuple[Path, Chosen] | None:
-    """The folder with settings that a path, or a name under `parent`, means, and what they resolve to; None: no such.
-
-    Raises:
-        DamagedFile: its settings cannot be read.
-    """
-    for folder in (Path(spec), parent / spec):
-        path = folder / "config.toml"
-        if storage.there(path):
-            try:
-                return folder, resolve(storage.read_toml(path))
-            except SettingsError as error:
-                if isinstance(error, plugins.UnknownPart) and (known := _recorded(folder, error)):
-                    raise SettingsError(f"{path}: {error}  It was {known}: {plugins.HINT}") from None
-                raise DamagedFile(f"{path}: {error}") from None
-    return None
-
-
-def _recorded(folder: Path, missing: plugins.UnknownPart) -> str:
-    """What a run's provenance says of the plugin that it used; empty where it used none of this name."""
-    try:
-        conditions = storage.read_record(folder / "provenance.json", Provenance)["conditions"]
-        return f"the plugin {missing.kind}/{missing.name}, {conditions[f'plugin {missing.kind}/{missing.name}']}"
-    except (DamagedFile, DiskError, KeyError):
-        return ""
-
-
-def missing(what: str, spec: str | Path, parent: Path) -> str:
-    """The line for a folder that is not there, with the name under `parent` that is nearest."""
-    guess = registry.nearest(Path(spec).name[:200], storage.folders(parent))
-    return f"no {what} '{str(spec)[:200]}': neither a {what}'s folder nor a {what} under {parent}.{guess}".rstrip(".")
 
 
 def find(spec: str | Path, parent: Path = Path("runs")) -> Run:
@@ -244,31 +169,9 @@ def provenance(chosen: Settings, episodes: Sequence[Opened], device: torch.devic
     return {
         "command": sys.argv,
         "seed": chosen.seed,
-        "conditions": conditions(episodes, device, chosen),
+        "conditions": conditions(episodes, device, chosen.parts_by_name()),
         "data": {e.family.name: _images(e) for e in episodes},
     }
-
-
-def conditions(episodes: Sequence[Opened], device: torch.device, chosen: Settings | None = None) -> dict[str, str]:
-    """What must be the same for a resumed run to go on as if it had not stopped; `chosen`: of a search."""
-    data = {f"data {e.family.name}": e.dataset.fingerprint() for e in episodes}
-    parts = [("datasets", e.family.dataset.partition(":")[0]) for e in episodes]
-    parts += [("classifiers", e.family.classifier["kind"]) for e in episodes if isinstance(e.family, TaskFamily)]
-    if chosen:
-        parts += [("genomes", chosen.genome["kind"]), ("strategies", chosen.strategy["kind"])]
-    return {**surroundings(device), **data, **plugins.versions(parts)}
-
-
-def surroundings(device: torch.device, packages: Sequence[str] = ("torch", "numpy")) -> dict[str, str]:
-    """Versions and the device; also whether loops are compiled, which rounds otherwise."""
-    kind = torch.cuda.get_device_name(device) if device.type == "cuda" else torch.backends.cpu.get_cpu_capability()
-    names = {"metaloss": __version__, "python": platform.python_version(), "device": f"{device.type} {kind}"}
-    return {**names, **{name: version(name) for name in packages}, "numba": compiled.compiler()}
-
-
-def digest_of(rows: Int[Tensor, " N"]) -> str:
-    """What stands for a set of images in a run's provenance."""
-    return hashlib.sha256(rows.sort().values.numpy().tobytes()).hexdigest()
 
 
 def _images(episodes: Opened) -> dict[str, Any]:

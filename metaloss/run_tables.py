@@ -55,24 +55,3 @@ class Summary(TypedDict):
     formula: NotRequired[str]
     refused: NotRequired[dict[str, int]]
     screened_trainings: NotRequired[int]
-
-
-class Pool(TypedDict):
-    """Images of a pool, by their number and a digest."""
-
-    images: int
-    sha256: str
-
-
-class Images(TypedDict):
-    """What a run has seen of a family's images."""
-
-    pools: dict[str, Pool]
-
-
-class Provenance(TypedDict):
-    """What is needed of a run's `provenance.json`."""
-
-    conditions: dict[str, str]
-    resumed: NotRequired[list[dict[str, str]]]
-    data: dict[str, Images]

@@ -10,21 +10,22 @@ from typing import Any
 import torch
 
 from metaloss import catalogue, compiled, image_record, places, settings, storage
-from metaloss.campaign import Campaign, Reporter, Silent
+from metaloss.campaign import Campaign
 from metaloss.criterion import Criterion
 from metaloss.datasets import Dataset
+from metaloss.devices import resolve_device
 from metaloss.engines.local import Local
 from metaloss.errors import SettingsError
 from metaloss.genomes import Genome
 from metaloss.genomes._symbolic import Symbolic
 from metaloss.image_record import ImageRecord
-from metaloss.kinds import Opened, Trainings, opened
+from metaloss.kinds import Opened, conditions, opened, remembering
 from metaloss.ledger import Ledger
 from metaloss.places import by_path
-from metaloss.run import Progress, Run, conditions, create, find, provenance
+from metaloss.reporting import Reporter
+from metaloss.run import Progress, Run, create, find, provenance
 from metaloss.settings import Settings
 from metaloss.streams import Stream
-from metaloss.training.memory import remembered
 from metaloss.trials import Trials
 
 
@@ -91,8 +92,8 @@ def start(chosen: Settings, out: Path, *, before: ImageRecord | None = None, **h
     Raises:
         SettingsError: images of a family's test were learned from before, or are another family's to learn from.
     """
-    device = pick(chosen.device)
-    (how.get("reporter") or Silent()).working("loading images", plain=False)
+    device = resolve_device(chosen.device)
+    (how.get("reporter") or Reporter()).on_work("loading images", plain=False)
     families = [opened(family, device) for family in chosen.families]
     images = image_record.joined([before or ImageRecord(), *(image_record.of(e.dataset) for e in families)])
     _untouched(families, images)
@@ -122,21 +123,10 @@ def resume(
     run = find(spec, Path(out))
     changes, moved = _moved(run.settings, changes or {})
     run = replace(run, settings=_same(run.settings, changes))
-    device = pick(run.settings.device)
+    device = resolve_device(run.settings.device)
     where = run.places(moved)
     families = run.opened(device, where)
     return _carry(run, families, device, allow_changes=allow_changes, where=where, **how)
-
-
-def pick(device: str) -> torch.device:
-    """The device a setting means; "auto": a GPU where there is one.
-
-    Raises:
-        SettingsError: there is no GPU.
-    """
-    if device == "cuda" and not torch.cuda.is_available():
-        raise SettingsError("device 'cuda' was asked for and no GPU is to be seen  (metaloss doctor)")
-    return torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
 
 
 def _untouched(families: Sequence[Opened], images: ImageRecord) -> None:
@@ -185,7 +175,7 @@ def _carry(
     reporter: Reporter | None = None, stop: Callable[[], bool] = lambda: False, allow_changes: bool = False,
     where: dict[str, str] | None = None,
 ) -> Result:  # fmt: skip
-    chosen, reporter = run.settings, reporter or Silent()
+    chosen, reporter = run.settings, reporter or Reporter()
     genome, strategy = chosen.parts()
     with _resumable(run), storage.Lock(run.folder), Local(device, chosen.memory, tf32=chosen.tf32, stop=stop) as engine:
         _recognise(run, families, device, allow_changes, reporter)
@@ -193,19 +183,19 @@ def _carry(
             places.keep(run.folder, where)
         families = remembering(run.folder, families, device)
         trials = Trials(engine, families, Stream(chosen.seed))
-        reporter.started(run, engine, families, genome)
+        reporter.on_search_start(run, engine, families, genome)
         progress, warnings = run.recover((*strategy.states, *genome.populations))
         for text in warnings:
-            reporter.warning(text)
+            reporter.on_warning(text)
         # Generations may have been raised: a run that is interrupted again must still know it.
         storage.write_toml(run.folder / "config.toml", chosen.table())
         if progress and run.finished(progress):
             return _told(run, reporter)
         engine.halvings = progress.halvings if progress else 0
         once = " (the first time, loops are compiled: about 20 s)" if compiled.available() else ""
-        reporter.working(f"tuning cross-entropy at {len(chosen.rates)} learning rates{once}")
+        reporter.on_work(f"tuning cross-entropy at {len(chosen.rates)} learning rates{once}")
         rivals = trials.baseline(chosen.rates, chosen.baseline_tasks)
-        reporter.baseline(rivals, max(trials.counts(chosen.baseline_tasks)))
+        reporter.on_baseline(rivals, max(trials.counts(chosen.baseline_tasks)))
         campaign = Campaign(run, trials, genome, strategy, rivals, reporter, _ledger(run, genome))
         deadline = float("inf") if time_limit is None else time.monotonic() + time_limit
         try:
@@ -214,18 +204,6 @@ def _carry(
             campaign, progress = _so_far(campaign)
         campaign.finish(progress)
         return _told(run, reporter)
-
-
-def remembering(folder: Path, families: Sequence[Opened], device: torch.device) -> list[Opened]:
-    """Families whose full trainings, each as it ends, are kept in a folder that this process has locked.
-
-    Raises:
-        DamagedFile: what is kept there does not check out.
-    """
-    return [
-        replace(e, memory=remembered(folder, conditions([e], device))) if isinstance(e, Trainings) else e
-        for e in families
-    ]
 
 
 @contextlib.contextmanager
@@ -248,7 +226,7 @@ def _so_far(campaign: Campaign) -> tuple[Campaign, Progress]:
     if progress is None:
         raise KeyboardInterrupt
     campaign.trials.engine.halvings = progress.halvings
-    campaign.reporter.warning(
+    campaign.reporter.on_warning(
         f"stopped after generation {progress.generation}: its winner is now chosen and tested; stop again to leave it"
     )
     return replace(campaign, ledger=_ledger(run, genome)), progress
@@ -263,21 +241,21 @@ def _told(run: Run, reporter: Reporter) -> Result:
     """A finished run's result, read back from its folder."""
     loss, summary = catalogue.load(run.folder), run.summary()
     assert isinstance(loss, Criterion) and summary is not None
-    reporter.finished(run, summary)
+    reporter.on_search_end(run, summary)
     return Result(loss, run.history(), summary, run.folder)
 
 
-def _recognise(run: Run, families: list[Opened], device: torch.device, allow: bool, reporter: Any) -> None:
+def _recognise(run: Run, families: list[Opened], device: torch.device, allow: bool, reporter: Reporter) -> None:
     """Refuse to go on elsewhere than the run began, unless told to; then put it on record."""
     table = run.provenance()
     old = {**table["conditions"], **(table["resumed"][-1] if table.get("resumed") else {})}
-    now = conditions(families, device, run.settings)
+    now = conditions(families, device, run.settings.parts_by_name())
     different = [f"{k}: was {old.get(k)}, is {now[k]}" for k in now if old.get(k) != now[k]]
     if not different:
         return
     if not allow:
         raise SettingsError(f"this run began elsewhere ({'; '.join(different)}); --allow-changes goes on all the same")
-    reporter.warning(f"goes on under other conditions: {'; '.join(different)}")
+    reporter.on_warning(f"goes on under other conditions: {'; '.join(different)}")
     run.write("provenance.json", {**table, "resumed": [*table.get("resumed", []), now]})
     before = image_record.read(run.folder) or ImageRecord()
     image_record.write(run.folder, image_record.joined([before, *(image_record.of(e.dataset) for e in families)]))

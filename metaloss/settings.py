@@ -8,11 +8,11 @@ import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from metaloss import kinds, objectives, reading, registry
+from metaloss.config import merged as merged
 from metaloss.errors import SettingsError
+from metaloss.evolution import Objective
 from metaloss.genomes import Genome
 from metaloss.kinds import Families, Family, TaskFamily, TrainingFamily
-from metaloss.objectives import Objective
-from metaloss.registry import merged as merged
 from metaloss.strategies import Strategy
 from metaloss.trials import Screen
 
@@ -105,6 +105,10 @@ class Settings(BaseModel):
                 raise SettingsError(f"this genome works for {genome.classes} classes alone, and {ways}")
         return genome, strategy
 
+    def parts_by_name(self) -> list[tuple[str, str]]:
+        """The genome and the strategy, each as the name of its folder and its own."""
+        return [("genomes", self.genome["kind"]), ("strategies", self.strategy["kind"])]
+
     def judge(self) -> Objective:
         """From scores to fitness."""
         return objectives.read(self.objective, self.deviations)
@@ -180,27 +184,6 @@ def read(path: Path) -> dict[str, Any]:
 def toml(settings: Settings) -> bytes:
     """The settings as a file that `--config` takes."""
     return tomli_w.dumps(settings.table()).encode()
-
-
-def assignment(text: str) -> dict[str, Any]:
-    """The table that `path.to.setting=value` means; the value in TOML's syntax, or else plain text.
-
-    >>> assignment("inner.lr=0.3")
-    {'inner': {'lr': 0.3}}
-
-    Raises:
-        SettingsError: there is no `=`, or the path has too many parts.
-    """
-    path, equals, value = text.partition("=")
-    if not equals or not path.strip() or path.count(".") >= reading.TOML_DEPTH:
-        raise SettingsError(f"--set takes path.to.setting=value, got '{text[:200]}'")
-    try:
-        table: Any = reading.toml_table(f"value = {value}")["value"]
-    except ValueError:
-        table = value.strip()
-    for name in reversed(path.strip().split(".")):
-        table = {name: table}
-    return dict(table)
 
 
 def changed(family: F, changes: Mapping[str, Any]) -> F:

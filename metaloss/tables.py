@@ -1,7 +1,12 @@
 """Tables and long lines as text, cut to a terminal where there is one."""
 
+import csv
+import io
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from metaloss.notation import printable_row
 
 INDENT = 8  # under the label that a line begins with
 
@@ -41,3 +46,20 @@ def table(rows: Sequence[Sequence[str]], width: int | None = None) -> list[str]:
         lines += [""] if lines else []
         lines += ["  ".join(f"{row[i]:{widths[i]}}" for i in block).rstrip() for row in rows]
     return lines
+
+
+def flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested tables as one, keys joined by dots."""
+    found: dict[str, Any] = {}
+    for key, value in table.items():
+        found |= flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return found
+
+
+def as_csv(columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> bytes:
+    """A table as the bytes of a CSV file; what a row does not have stays empty."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(map(printable_row, rows))
+    return text.getvalue().encode()

@@ -9,12 +9,12 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from metaloss.engines.local import Local
-from metaloss.evolution import Gauge, right_answers
-from metaloss.evolution import scores as accuracies
 from metaloss.families import Episodes
 from metaloss.inner import Inner
 from metaloss.kinds import Opened
 from metaloss.losses import CrossEntropies, Losses
+from metaloss.measures import Gauge, right_answers
+from metaloss.measures import scores as accuracies
 from metaloss.statistics import Draws, Paired, paired, rank_test, verdict
 from metaloss.streams import Stream
 

@@ -11,10 +11,11 @@ from typing import Any
 import scans
 
 import metaloss
-from metaloss import campaign, catalogue, image_record, refinement, search
-from metaloss.comparison.figures import Picture
+from metaloss import catalogue, image_record, refinement, search
 from metaloss.datasets import fashionmnist
+from metaloss.drawing import Picture
 from metaloss.errors import DamagedFile, Interrupted, MetalossError
+from metaloss.reporting import Reporter
 from metaloss.reproduction import reproduce
 from metaloss.training import job, memory, module, records
 
@@ -73,18 +74,18 @@ class Case:
         return sorted(path for path in found if not any(path.match(x) for x in unread) and path not in states)
 
 
-class Listener(campaign.Silent):
+class Listener(Reporter):
     """Keeps warnings."""
 
     def __init__(self) -> None:
         self.warnings: list[str] = []
         self.epochs = 0
 
-    def epoch(self, *about: Any) -> None:
+    def on_epoch(self, *about: Any) -> None:
         """Count it."""
         self.epochs += 1
 
-    def warning(self, text: str) -> None:
+    def on_warning(self, text: str) -> None:
         """Note it."""
         self.warnings.append(text)
 

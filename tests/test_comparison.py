@@ -14,12 +14,15 @@ from test_report import check_vector
 from test_run import TINY, code, evolved, family, only_the_subset, tree, without_plots
 
 import metaloss
-from metaloss import comparison, datasets, families, image_record, storage
-from metaloss.comparison import figures, publication, standings
+from metaloss import datasets, families, image_record, storage
+from metaloss.comparison import figures, standings
 from metaloss.comparison.contest import Setting
+from metaloss.drawing import Picture, short
 from metaloss.errors import DiskError, Interrupted, SettingsError
 from metaloss.measures import measure
+from metaloss.reporting import Reporter
 from metaloss.statistics import Paired, Test
+from metaloss.tables import as_csv
 
 SMALL = {"tuning_tasks": 3, "test_tasks": 12, "curve_tasks": 3, "rates": (0.1, 1.0)}
 FLAGS = ("--tuning-tasks", 3, "--test-tasks", 12, "--set", "curve_tasks=3", "--set", "rates=[0.1, 1.0]")
@@ -304,11 +307,11 @@ def test_names_from_files_are_escaped(report):
     bad = '<script>alert("x")</script>'
     text = json.dumps(report.summary).replace("-y*logp", json.dumps(bad)[1:-1]).replace("tiny", "<img src=x>")
     table = json.loads(text)
-    page = Page(webpage.page(table, [figures.Picture("x", bad, b"png", b"")]))
+    page = Page(webpage.page(table, [Picture("x", bad, b"png", b"")]))
     assert "script" not in page.tags and page.tags.count("img") == 1 and page.open == []
     assert any(bad in text for text in page.texts)
     figures.draw(table)  # and a name with a dollar sign or an underscore in front is only a name
-    assert figures.short("_a$b") == r"a\$b"
+    assert short("_a$b") == r"a\$b"
 
 
 def test_control_characters_in_names_from_files_are_spelt_out(report):
@@ -316,10 +319,10 @@ def test_control_characters_in_names_from_files_are_spelt_out(report):
 
     evil = "\x1b[2J\x9b\u202e"
     text = json.dumps(report.summary).replace("-y*logp", json.dumps(evil)[1:-1]).replace("tiny", json.dumps(evil)[1:-1])
-    page = webpage.page(json.loads(text), [figures.Picture("x", evil, b"png", b"")])
+    page = webpage.page(json.loads(text), [Picture("x", evil, b"png", b"")])
     assert all(line.isprintable() for line in page.split("\n"))
     assert r"\x1b[2J\x9b\u202e" in page
-    table = publication.as_csv(["loss", "p"], [{"loss": evil, "p": 0.5}])
+    table = as_csv(["loss", "p"], [{"loss": evil, "p": 0.5}])
     assert table.decode() == "loss,p\n" + r"\x1b[2J\x9b\u202e,0.5" + "\n"
 
 
@@ -412,13 +415,13 @@ def test_a_loss_for_another_number_of_classes_is_refused(tmp_path, monkeypatch, 
 
 
 def test_the_bar_has_about_as_many_steps_as_there_are(tmp_path, undrawn):
-    class Counter(comparison.Silent):
+    class Counter(Reporter):
         total = done = 0
 
-        def comparing(self, chosen, opened, work):
+        def on_comparison_start(self, chosen, opened, work):
             self.total = work
 
-        def advanced(self, work):
+        def on_progress(self, work):
             self.done += work
 
     counter = Counter()

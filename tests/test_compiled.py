@@ -9,11 +9,12 @@ from metaloss.classifiers.shared import SharedMlp
 from metaloss.engines.local import Local, model_of, plan
 from metaloss.genomes._compiled import CompiledEquivariant
 from metaloss.genomes._networks import Equivariant
-from metaloss.inner import Inner, accuracy, train
+from metaloss.inner import Inner, train
 from metaloss.losses import CrossEntropies
+from metaloss.measures import accuracy
 from metaloss.optimisers import move
 from metaloss.population import Vectors
-from metaloss.run import surroundings
+from metaloss.storage.environment import surroundings
 from metaloss.streams import Stream
 
 pytest.importorskip("numba")

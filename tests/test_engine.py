@@ -12,9 +12,10 @@ from metaloss.classifiers.mlp import Mlp
 from metaloss.classifiers.shared import SharedMlp
 from metaloss.engines.local import Local, model_of, plan, shared
 from metaloss.errors import Interrupted
-from metaloss.evolution import evaluate, validate
+from metaloss.evolution import evaluate
 from metaloss.inner import Inner, train
 from metaloss.losses import CrossEntropies
+from metaloss.measures import validate
 from metaloss.population import Vectors
 from metaloss.streams import Stream
 
@@ -400,7 +401,7 @@ def test_a_chunk_has_one_task_and_many_candidates_unless_losses_ask_for_more(epi
 
 @classifiers
 def test_losses_that_are_cut_differently_are_observed_as_each_is_alone(engine, open_tiny, classifier):
-    from metaloss.evolution import scores
+    from metaloss.measures import scores
 
     episodes, one = family_with(open_tiny, classifier), engine()
     genome, population = candidates("tree")

@@ -12,8 +12,9 @@ from metaloss.classifiers._compiled import CompiledMlp
 from metaloss.classifiers.cnn import Cnn
 from metaloss.classifiers.mlp import Mlp
 from metaloss.classifiers.shared import SharedMlp
-from metaloss.inner import Inner, accuracy, batches, train
+from metaloss.inner import Inner, batches, train
 from metaloss.losses import CrossEntropies, slope_by_autograd
+from metaloss.measures import accuracy
 from metaloss.streams import Stream
 
 T, STEPS = 2, 6

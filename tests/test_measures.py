@@ -6,9 +6,8 @@ import torch
 from sklearn.metrics import accuracy_score, f1_score, log_loss
 
 from metaloss.engines.local import Local
-from metaloss.evolution import scores
 from metaloss.losses import CrossEntropies
-from metaloss.measures import answers, calibration_error, macro_f1, measure, progress
+from metaloss.measures import answers, calibration_error, macro_f1, measure, progress, scores
 from metaloss.streams import Stream
 
 

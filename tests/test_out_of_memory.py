@@ -14,15 +14,15 @@ SHRUNK = """
 import resource, sys, torch
 torch.set_num_threads(1)
 import metaloss
-from metaloss.campaign import Silent
+from metaloss.reporting import Reporter
 
-class Limit(Silent):
-    def baseline(self, *anything):
+class Limit(Reporter):
+    def on_baseline(self, *anything):
         pages = int(open("/proc/self/statm").read().split()[0])
         most = pages * resource.getpagesize() + (80 << 20)
         resource.setrlimit(resource.RLIMIT_AS, (most, resource.RLIM_INFINITY))
 
-    def generation(self, record, *anything):
+    def on_generation(self, record, *anything):
         print(*record["events"])
         sys.exit()
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import scans
-from test_exposure import TASKS, pictures
+from test_leakage import TASKS, pictures
 from test_run import SMALL, Listener, code, without_plots
 
 import metaloss

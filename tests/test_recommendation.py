@@ -11,13 +11,14 @@ from PIL import Image
 from test_run import TINY, code, evolved, family, only_the_subset, tree, without_plots
 
 import metaloss
-from metaloss import campaign, families, trials
+from metaloss import families, trials
 from metaloss.comparison.contest import Contest, Setting
 from metaloss.engines.local import Local
 from metaloss.errors import DataError, Interrupted, SettingsError
 from metaloss.inner import Inner
 from metaloss.recommendation import findings, folds, selection, verdict
 from metaloss.recommendation.verdict import Gain, Verdict
+from metaloss.reporting import Reporter
 from metaloss.streams import Stream
 
 SMALL = {"tuning_tasks": 2, "test_tasks": 3, "rates": (0.1, 1.0), "inner": {"steps": 3},
@@ -230,8 +231,8 @@ def test_a_run_that_has_learned_from_the_images_is_refused_unless_the_rest_is_as
 def test_a_usual_loss_that_was_evolved_on_the_data_set_is_left_out(tmp_path):
     heard = []
 
-    class Listener(campaign.Silent):
-        def warning(self, text):
+    class Listener(Reporter):
+        def on_warning(self, text):
             heard.append(text)
 
     found = metaloss.recommend(family(tmp_path), reporter=Listener(), **SMALL)
@@ -365,13 +366,13 @@ def test_a_family_brings_its_own_settings(tmp_path):
 
 
 def test_the_bar_has_about_as_many_steps_as_there_are(ask):
-    class Counter(campaign.Silent):
+    class Counter(Reporter):
         total = done = 0
 
-        def recommending(self, chosen, images, losses, work):
+        def on_recommendation_start(self, chosen, images, losses, work):
             self.total = work
 
-        def advanced(self, work):
+        def on_progress(self, work):
             self.done += work
 
     counter = Counter()

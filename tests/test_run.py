@@ -11,9 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from metaloss import campaign, cli, run, search, settings, storage
+from metaloss import cli, run, search, settings, storage
 from metaloss.datasets import Dataset, fashionmnist
 from metaloss.errors import DamagedFile, DiskError, RunInUse, SettingsError
+from metaloss.reporting import Reporter
+from metaloss.storage import environment
+from metaloss.storage.folders import file_name, slug
 
 TINY = """
 dataset = "fashionmnist"
@@ -73,13 +76,13 @@ def code(*args):
     return caught.value.code
 
 
-class Listener(campaign.Silent):
+class Listener(Reporter):
     """Keeps warnings."""
 
     def __init__(self):
         self.warnings = []
 
-    def warning(self, text):
+    def on_warning(self, text):
         self.warnings.append(text)
 
 
@@ -300,7 +303,7 @@ def test_fewer_generations_are_refused(copy, fewer):
 
 def test_other_versions_are_refused_and_named(copy, monkeypatch):
     before = tree(copy)
-    monkeypatch.setattr(run, "__version__", "99.1")
+    monkeypatch.setattr(environment, "__version__", "99.1")
     with pytest.raises(SettingsError, match=r"metaloss: was .*, is 99\.1.*--allow-changes"):
         search.resume(copy)
     assert tree(copy) == before
@@ -313,7 +316,7 @@ def test_other_data_are_refused_and_named(copy, monkeypatch):
 
 
 def test_changes_that_are_allowed_are_told_and_put_on_record(copy, monkeypatch):
-    monkeypatch.setattr(run, "__version__", "99.1")
+    monkeypatch.setattr(environment, "__version__", "99.1")
     listener = Listener()
     search.resume(copy, changes={"generations": 4}, allow_changes=True, reporter=listener)
     assert len(listener.warnings) == 1 and "99.1" in listener.warnings[0]
@@ -422,14 +425,14 @@ def test_a_damaged_summary_is_said_to_be_damaged(copy):
     ],
 )
 def test_names_of_folders_keep_the_letters_of_every_script(tmp_path, name, expected):
-    found = run.slug(name)
+    found = slug(name)
     assert found == expected
     (tmp_path / found).mkdir()
-    assert run.slug(found) == found
+    assert slug(found) == found
 
 
 def test_a_name_of_which_nothing_stays_is_replaced():
-    assert run.file_name("../..", "run") == "run"
+    assert file_name("../..", "run") == "run"
 
 
 def test_settings_that_were_changed_are_refused_on_resuming_and_taken_from_a_copy(copy, capsys, tmp_path):

@@ -18,6 +18,7 @@ import metaloss
 from metaloss import campaign, catalogue, registry, search, settings, storage
 from metaloss.engines.local import Local
 from metaloss.errors import DiskError, Interrupted, MetalossError, SettingsError
+from metaloss.reporting import Reporter
 from metaloss.trials import Trials
 
 MU_PLUS_LAMBDA = SMALL["strategy"]
@@ -39,16 +40,16 @@ def surroundings(monkeypatch, tmp_path):
     without_plots(monkeypatch)
 
 
-class Recorder(campaign.Silent):
+class Recorder(Reporter):
     """Keeps what it is told, and asks to stop after a generation."""
 
     def __init__(self, last=math.inf):
         self.last, self.records, self.warnings = last, [], []
 
-    def generation(self, record, seconds, trainings):
+    def on_generation(self, record, seconds, trainings):
         self.records.append(record)
 
-    def warning(self, text):
+    def on_warning(self, text):
         self.warnings.append(text)
 
     def stop(self):
@@ -204,12 +205,12 @@ class Stopper(Recorder):
         super().__init__()
         self.moments = moments
 
-    def generation(self, record, seconds, trainings):
-        super().generation(record, seconds, trainings)
+    def on_generation(self, record, seconds, trainings):
+        super().on_generation(record, seconds, trainings)
         self.press(len(self.records))
 
-    def warning(self, text):
-        super().warning(text)
+    def on_warning(self, text):
+        super().on_warning(text)
         self.press("warning")
 
     def press(self, moment):
@@ -363,8 +364,8 @@ def test_a_run_resumed_after_every_generation_equals_the_uninterrupted_one(tmp_p
 def in_another_process(path, folder, resumed, done):
     """What a process that will be killed does: start a run, or go on with it; every generation told is counted."""
 
-    class Teller(campaign.Silent):
-        def generation(self, record, seconds, trainings):
+    class Teller(Reporter):
+        def on_generation(self, record, seconds, trainings):
             done.value = record["generation"]
 
     with pytest.MonkeyPatch.context() as patch:
@@ -515,7 +516,7 @@ def test_every_started_run_is_locked_and_free_afterwards(tmp_path, monkeypatch):
     held = []
 
     class Watch(Recorder):
-        def generation(self, record, seconds, trainings):
+        def on_generation(self, record, seconds, trainings):
             (folder,) = (tmp_path / "runs").iterdir()
             try:
                 storage.Lock(folder).__enter__()

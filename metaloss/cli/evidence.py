@@ -8,6 +8,7 @@ import click
 from metaloss.cli import _options
 from metaloss.cli._parts import Command, announce, interruptible
 from metaloss.cli._terminal import echo, echo_json
+from metaloss.config import assignment
 
 
 @click.command(cls=Command)
@@ -39,7 +40,7 @@ def compare(
         from metaloss import comparison, settings
 
         given = {key: value for key, value in flags.items() if value not in (None, ())}
-        chosen = settings.merged(given, *map(settings.assignment, assignments))
+        chosen = settings.merged(given, *map(assignment, assignments))
         how = {"out": out, "name": name, "runs": runs, "reporter": console, "stop": stop}
         for spec in losses:
             announce(spec)
@@ -86,7 +87,7 @@ def recommend(
 
         given = {key: value for key, value in flags.items() if value not in (None, ())}
         kind = {"classifier": {"kind": classifier}} if classifier else {}
-        chosen = settings.merged(given, kind, *map(settings.assignment, assignments))
+        chosen = settings.merged(given, kind, *map(assignment, assignments))
         how = {"out": out, "name": name, "runs": runs, "reporter": console, "stop": stop}
         for spec in losses:
             announce(spec)
@@ -121,7 +122,8 @@ def reproduce(
     again = (lambda: line) if run else lambda: f"metaloss evolve --resume {console.folder}"
     with console, interruptible(console, again) as stop:
         from metaloss import reproduction
-        from metaloss.settings import assignment, merged
+        from metaloss.config import assignment
+        from metaloss.settings import merged
 
         own = {key: value for key, value in {"seeds": seeds, "device": device}.items() if value is not None}
         settings = merged(*map(assignment, assignments), own)

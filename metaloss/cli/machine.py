@@ -7,6 +7,7 @@ import click
 from metaloss.cli import _options
 from metaloss.cli._parts import Command
 from metaloss.cli._terminal import Group, echo, echo_json
+from metaloss.config import assignment
 from metaloss.errors import MetalossError
 
 
@@ -36,7 +37,7 @@ def verify(name: str, assignments: Sequence[str]) -> None:
     from metaloss import datasets, registry, settings
     from metaloss.datasets._images import ImageOptions
 
-    table = settings.merged(*map(settings.assignment, assignments))
+    table = settings.merged(*map(assignment, assignments))
     echo("\n".join(datasets.verify(name, registry.validated(ImageOptions, table, "data verify"))))
 
 

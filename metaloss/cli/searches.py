@@ -9,6 +9,7 @@ import click
 from metaloss.cli import _options
 from metaloss.cli._parts import Command, interruptible, seconds
 from metaloss.cli._terminal import echo_json, raw
+from metaloss.config import assignment
 from metaloss.errors import SettingsError
 
 
@@ -89,7 +90,7 @@ def eliminate(
         given = {"start": start, "tasks": list(tasks) or None}
         flags = {key: value for key, value in given.items() if value is not None}
         base = settings.read(config) if config else {}
-        chosen = settings.merged(base, flags, *map(settings.assignment, assignments))
+        chosen = settings.merged(base, flags, *map(assignment, assignments))
         result = elimination.eliminate(run, runs=runs, reporter=console, stop=stop, chosen=chosen, data=data)
     if as_json:
         echo_json(result.summary)
@@ -138,7 +139,8 @@ def refine(
 
 def _changes(flags: dict[str, Any]) -> dict[str, Any]:
     """The settings that were given, as a table."""
-    from metaloss.settings import assignment, merged
+    from metaloss.config import assignment
+    from metaloss.settings import merged
 
     given = {k: v for k, v in flags.items() if v is not None}
     named = {k: {"kind": given[k]} for k in ("genome", "strategy") if given.get(k)}

@@ -9,6 +9,7 @@ import click
 from metaloss.cli import _options
 from metaloss.cli._parts import Command, announce, interruptible
 from metaloss.cli._terminal import Group, echo_json
+from metaloss.config import assignment
 from metaloss.errors import SettingsError
 
 
@@ -63,7 +64,7 @@ def rank(
             for spec in flags["losses"]:
                 announce(spec)
             base = settings.read(config) if config else {}
-            table = settings.merged(base, given, *map(settings.assignment, assignments))
+            table = settings.merged(base, given, *map(assignment, assignments))
             found = studies.start(table, runs=runs, **how)
     if as_json:
         echo_json({"folder": str(found.folder), **found.summary})

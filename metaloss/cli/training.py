@@ -85,7 +85,7 @@ def train(
 
 def _changes(flags: dict[str, Any]) -> dict[str, Any]:
     """The settings that were given, as a table."""
-    from metaloss.settings import assignment
+    from metaloss.config import assignment
     from metaloss.training.settings import over, unambiguous
 
     given: dict[str, Any] = {name: flags[name] for name in PLAIN if flags[name] is not None}

@@ -11,22 +11,22 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 
 from metaloss import kinds, registry
-from metaloss.campaign import Silent
 from metaloss.comparison import findings, publication
 from metaloss.comparison.contest import Contest, Setting, Tuned
 from metaloss.comparison.contestants import CE, Contestant, check_classes, entered
-from metaloss.comparison.exposure import Exposure, exposed
 from metaloss.comparison.findings import Found
 from metaloss.comparison.standings import Played, ranked
+from metaloss.devices import resolve_device
 from metaloss.engines.local import Local
 from metaloss.errors import SettingsError
 from metaloss.families import Episodes, TaskFamily, open_family
-from metaloss.kinds import TrainingFamily
-from metaloss.run import conditions
-from metaloss.search import pick
+from metaloss.kinds import TrainingFamily, conditions
+from metaloss.leakage import DataOverlap, data_overlap
+from metaloss.reporting import Reporter
 from metaloss.settings import RATES, changed
 from metaloss.statistics import Draws
 from metaloss.streams import Stream
+from metaloss.tables import flat
 from metaloss.training.settings import Training
 from metaloss.trials import marks
 
@@ -83,9 +83,16 @@ class Report:
 
 
 def compare(
-    losses: Sequence[Any], tasks: str | Sequence[str] = "fashionmnist", *, out: str | Path = "compare", name: str = "",
-    runs: str | Path = "runs", reporter: Any = None, stop: Callable[[], bool] = lambda: False, **others: Any,
-) -> Report:  # fmt: skip
+    losses: Sequence[Any],
+    tasks: str | Sequence[str] = "fashionmnist",
+    *,
+    out: str | Path = "compare",
+    name: str = "",
+    runs: str | Path = "runs",
+    reporter: Reporter | None = None,
+    stop: Callable[[], bool] = lambda: False,
+    **others: Any,
+) -> Report:
     """Set losses beside each other on the same tasks, from the same initial weights, and write a report.
 
     Args:
@@ -109,23 +116,23 @@ def compare(
 
 def start(
     losses: Sequence[Any], table: Mapping[str, Any], *, out: str | Path, name: str, runs: str | Path,
-    reporter: Any = None, stop: Callable[[], bool] = lambda: False,
+    reporter: Reporter | None = None, stop: Callable[[], bool] = lambda: False,
 ) -> Report:  # fmt: skip
     """Make the comparison that a table of settings asks for (arguments and errors: as for `compare`)."""
     of_families = TaskFamily.__dataclass_fields__.keys() - {"name", "origin"}
     changes = {key: value for key, value in table.items() if key in of_families}
     own = {key: value for key, value in table.items() if key not in of_families}
     chosen: Comparison = registry.validated(Comparison, own, "compare")
-    reporter = reporter or Silent()
+    reporter = reporter or Reporter()
     found, baseline = entered(losses, chosen.against, Path(runs))
-    device = pick(chosen.device)
+    device = resolve_device(chosen.device)
     names = [*_specs(losses, found), *(x.label for x in found[len(losses) :])]
-    reporter.working("loading images", plain=False)
+    reporter.on_work("loading images", plain=False)
     opened = [open_family(f, device) for f in _families(chosen, changes, names)]
     check_classes(found, opened)
     exposures = _exposures(found, opened, chosen.allow_seen, reporter)
-    with Local(device, chosen.memory, stop=stop, told=reporter.advanced) as engine:
-        reporter.comparing(chosen, opened, sum(_work(chosen, len(found), e) for e in opened))
+    with Local(device, chosen.memory, stop=stop, told=reporter.on_progress) as engine:
+        reporter.on_comparison_start(chosen, opened, sum(_work(chosen, len(found), e) for e in opened))
         contests = [Contest(engine, e, Stream(chosen.seed)) for e in opened]
         played = [_play(contest, chosen, found, baseline) for contest in contests]
     settings = {**chosen.model_dump(mode="json"), **changes}
@@ -137,7 +144,7 @@ def start(
     summary = findings.summary({**about, "conditions": conditions(opened, device)}, found, opened, exposures, played)
     written = publication.write(Path(out), name or _name(opened, chosen.seed), summary, [x.trainings for x in played])
     report = Report(summary["rows"], [x["text"] for x in summary["sentences"]], summary, written)
-    reporter.compared(report)
+    reporter.on_comparison_end(report)
     return report
 
 
@@ -164,20 +171,22 @@ def _families(chosen: Comparison, changes: Mapping[str, Any], losses: Sequence[s
 
 
 def _exposures(
-    found: Sequence[Contestant], opened: Sequence[Episodes], allow: bool, reporter: Any
-) -> list[list[Exposure]]:
+    found: Sequence[Contestant], opened: Sequence[Episodes], allow: bool, reporter: Reporter
+) -> list[list[DataOverlap]]:
     """What every family's data is to every loss.
 
     Raises:
         SettingsError: a run has learned from test images, and that is not allowed.
     """
-    all_of_them = [[exposed(x, e.dataset, torch.cat(e.pools["test"])) for x in found] for e in opened]
+    all_of_them = [
+        [data_overlap(x.origin, x.criterion, e.dataset, torch.cat(e.pools["test"])) for x in found] for e in opened
+    ]
     for e, row in zip(opened, all_of_them, strict=True):
         for x, one in zip(found, row, strict=True):
             if one.refusal and not allow:
                 raise SettingsError(f"{x.label} {one.refusal} of {e.family.name}  (--allow-seen compares all the same)")
             if one.refusal:
-                reporter.warning(f"{x.label} {one.refusal} of {e.family.name}")
+                reporter.on_warning(f"{x.label} {one.refusal} of {e.family.name}")
     return all_of_them
 
 
@@ -219,7 +228,7 @@ def command(
     losses: Sequence[Any], found: Sequence[Contestant], own: Mapping[str, Any], changes: Mapping[str, Any]
 ) -> list[str]:
     """The command that makes the same comparison."""
-    rest = publication.flat({key: value for key, value in own.items() if key != "tasks"} | dict(changes))
+    rest = flat({key: value for key, value in own.items() if key != "tasks"} | dict(changes))
     return ["metaloss", "compare", *_specs(losses, found), "--tasks", *own["tasks"], *_assignments(rest)]
 
 
@@ -230,7 +239,7 @@ def side_by_side(family: TrainingFamily, losses: Sequence[str], rates: Sequence[
     named = ["--model", family.training.model, "--data", own.pop("data", usual["data"])]
     own.pop("model", None)
     grid = ["--rates", *map(str, rates), "--seeds", str(family.seeds)]
-    return ["metaloss", "train", "--loss", *losses, *named, *grid, *_assignments(publication.flat(own))]
+    return ["metaloss", "train", "--loss", *losses, *named, *grid, *_assignments(flat(own))]
 
 
 def _specs(losses: Sequence[Any], found: Sequence[Contestant]) -> list[str]:

@@ -8,11 +8,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from metaloss.engines.local import Local
-from metaloss.evolution import Gauge, scores
 from metaloss.families import Episodes
 from metaloss.inner import Inner
 from metaloss.losses import Losses
-from metaloss.measures import Measures, answers, measure, progress
+from metaloss.measures import Gauge, Measures, answers, measure, progress, scores
 from metaloss.optimisers import Rate
 from metaloss.streams import Stream
 from metaloss.tasks import Tasks

@@ -1,18 +1,18 @@
 """The losses of a comparison: read, named, and traced to where each came from."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from metaloss import catalogue, storage
-from metaloss.criterion import Criterion, FormulaCriterion, GenomeCriterion
+from metaloss.criterion import Criterion
 from metaloss.errors import SettingsError
 from metaloss.families import Episodes
+from metaloss.leakage import Origin, is_named, origin_of
 from metaloss.notation import printable
-from metaloss.run import Run, find, short_digest
+from metaloss.run import Run, find
+from metaloss.storage.folders import short_digest
 
 CE = "ce"  # always there: what a gain over any baseline is worth shows beside cross-entropy with more steps
 LABEL = 60  # characters
@@ -26,13 +26,18 @@ class Contestant:
         label: the name that its table shows.
         criterion: the loss.
         run: the run it came from; None where none is to be found here.
-        name: the published or shipped loss that it is; "" for all others.
+        origin: where it comes from.
     """
 
     label: str
     criterion: Criterion
     run: Run | None
-    name: str = ""
+    origin: Origin = field(default_factory=Origin)
+
+    @property
+    def name(self) -> str:
+        """The published or shipped loss that it is; "" for all others."""
+        return self.origin.name
 
 
 def entered(losses: Sequence[Any], against: str, runs: Path) -> tuple[list[Contestant], str]:
@@ -58,51 +63,22 @@ def _contestant(spec: Any, runs: Path, taken: set[str]) -> Contestant:
     if not isinstance(loss, Criterion):
         raise SettingsError(f"{type(loss).__name__} cannot be compared: episodes need a loss of metaloss.load")
     loss.losses()  # Dice says here that it is none
-    name = _name(spec, loss)
-    run = None if name else _run_of(spec, loss, runs)  # a run here may have the name of a shipped loss's
+    origin = origin_of(spec, loss, runs)
+    name, run = origin.name, _run_of(origin)
     label = name or printable(_label(spec, loss, run)).strip()
-    label = f"./{label}" if catalogue.named(label) and not _is(loss, label) else label
+    label = f"./{label}" if catalogue.named(label) and not is_named(loss, label) else label
     # Two long formulas may begin alike.
     label = label if len(label) <= LABEL else f"{label[: LABEL - 9]}…{short_digest(label)}"
     numbers = (f"{label} #{n}" for n in range(2, len(taken) + 3))
-    return Contestant(next(x for x in (label, *numbers) if x not in taken), loss, run, name)
+    return Contestant(next(x for x in (label, *numbers) if x not in taken), loss, run, origin)
 
 
-def traced(label: str, spec: Any, loss: Criterion, runs: Path) -> Contestant:
-    """A loss with the name or the run that it comes from, under a label."""
-    name = _name(spec, loss)
-    return Contestant(label, loss, None if name else _run_of(spec, loss, runs), name)
-
-
-def _name(spec: Any, loss: Criterion) -> str:
-    """The published or shipped loss that this one is; a file may call itself what it likes."""
-    name = spec if isinstance(spec, str | Path) else loss.about.get("name")
-    return name.strip().lower() if isinstance(name, str) and catalogue.named(name) and _is(loss, name) else ""
-
-
-def _is(loss: Criterion, name: str) -> bool:
-    """Whether a loss is the one that goes by a name."""
-    try:
-        named = catalogue.load(name)
-    except SettingsError:
-        return False
-    if isinstance(loss, FormulaCriterion) and isinstance(named, FormulaCriterion):
-        return loss.formula == named.formula
-    if isinstance(loss, GenomeCriterion) and isinstance(named, GenomeCriterion):
-        mine, other = loss.candidate.vectors(), named.candidate.vectors()
-        return loss.genome == named.genome and torch.equal(mine.cpu(), other)
-    return False
-
-
-def _run_of(spec: Any, loss: Criterion, runs: Path) -> Run | None:
+def _run_of(origin: Origin) -> Run | None:
     """The run that a loss came from; None where none is to be found here."""
-    for name in ([spec, Path(spec).parent] if isinstance(spec, str | Path) else []) + [loss.about.get("run")]:
-        try:
-            if isinstance(name, str | Path) and str(name) not in ("", "."):
-                return find(name, runs)
-        except (SettingsError, OSError, ValueError):
-            continue
-    return None
+    try:
+        return find(origin.folder) if origin.folder else None
+    except SettingsError:  # its settings are none of a search
+        return None
 
 
 def _label(spec: Any, loss: Criterion, run: Run | None) -> str:

@@ -1,28 +1,13 @@
 """A comparison's figures, as a paper wants them: vector and PNG, told apart without colour, with their intervals."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from metaloss.plots import drawing, panels, printed
+from metaloss.drawing import STYLES, Picture, drawing, panels, printed, series_look, short
 
-# Okabe and Ito's colours, the yellow one left out; styles and marks go with them, so that grey print will do.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-STYLES, MARKS = ("-", "--", "-.", ":"), "osD^vP"
 WIDTH = 4.6  # inches of a column
-SHORT = 34  # characters of a name
-
-
-@dataclass(frozen=True)
-class Picture:
-    """One figure as PNG and as PDF, and what it shows."""
-
-    name: str
-    caption: str
-    png: bytes
-    pdf: bytes
 
 
 @drawing()
@@ -41,7 +26,7 @@ def accuracy(summary: dict[str, Any]) -> Picture:
         error = [1.96 * r["at"]["std"] / summary["settings"]["test_tasks"] ** 0.5 for r in rows]
         for y, (row, e) in enumerate(zip(rows, error, strict=True)):
             axis.plot(100 * row["plain"]["accuracy"], y, "|", color="0.45", ms=11, mew=1.6)
-            axis.errorbar(100 * row["at"]["accuracy"], y, xerr=100 * e, **_look(y), ls="none", ms=4.5, capsize=5)
+            axis.errorbar(100 * row["at"]["accuracy"], y, xerr=100 * e, **series_look(y), ls="none", ms=4.5, capsize=5)
         _name_rows(axis, names, family["name"], "accuracy [%]")
     caption = (
         "Mean accuracy on meta-test tasks at each loss's best learning rate, with 95 % intervals of the mean over "
@@ -59,7 +44,7 @@ def paired(summary: dict[str, Any]) -> Picture:
         axis.axvline(0, color="0.3", lw=0.8)
         for y, row in enumerate(r for r in _rows(summary, family["name"]) if r["against"]):
             gain = row["against"]["gain"]
-            look = _look([x["loss"] for x in summary["losses"]].index(row["loss"]))
+            look = series_look([x["loss"] for x in summary["losses"]].index(row["loss"]))
             axis.hlines(y, 100 * row["against"]["low"], 100 * row["against"]["high"], color=look["color"], lw=1)
             for end in ("low", "high"):
                 axis.plot(100 * row["against"][end], y, "|", color=look["color"], ms=12)
@@ -84,7 +69,7 @@ def curves(summary: dict[str, Any]) -> Picture:
         for axis, side in zip(axes[2 * row : 2 * row + 2], ("train", "validation"), strict=True):
             for i, (name, curve) in enumerate(found["losses"].items()):
                 mean, std = (100 * np.array(x) for x in curve[side])
-                look = _look(i)
+                look = series_look(i)
                 axis.fill_between(found["steps"], mean - std, mean + std, color=look["color"], alpha=shade, lw=0)
                 style = STYLES[i % len(STYLES)]
                 axis.plot(found["steps"], mean, style, color=look["color"], lw=1.7, label=short(name))
@@ -139,15 +124,6 @@ def _alike(order: Sequence[tuple[str, float]], cd: float) -> list[tuple[float, f
 
 def _rows(summary: dict[str, Any], family: str) -> list[dict[str, Any]]:
     return [row for row in summary["rows"] if row["family"] == family]
-
-
-def _look(i: int) -> dict[str, Any]:
-    return {"color": COLOURS[i % len(COLOURS)], "marker": MARKS[i % len(MARKS)]}
-
-
-def short(name: str) -> str:
-    """A name that fits, and that is no formula to typeset nor one for a legend to hide."""
-    return (name if len(name) <= SHORT else f"{name[: SHORT - 1]}…").lstrip("_").replace("$", r"\$")
 
 
 def _name_rows(axis: Any, names: Sequence[str], family: str, label: str) -> None:

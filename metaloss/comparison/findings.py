@@ -10,9 +10,9 @@ from torch import Tensor
 from metaloss import registry, storage
 from metaloss.comparison.contest import Setting
 from metaloss.comparison.contestants import Contestant
-from metaloss.comparison.exposure import Exposure
 from metaloss.comparison.standings import Played, Standing, accuracies, corrected, sentence, table
 from metaloss.families import Episodes
+from metaloss.leakage import DataOverlap
 from metaloss.statistics import critical_difference, mean_ranks
 
 
@@ -29,7 +29,7 @@ class Found:
 
 def summary(
     about: Mapping[str, Any], found: Sequence[Contestant], opened: Sequence[Episodes],
-    exposures: Sequence[Sequence[Exposure]], played: Sequence[Found],
+    exposures: Sequence[Sequence[DataOverlap]], played: Sequence[Found],
 ) -> dict[str, Any]:  # fmt: skip
     """Everything but single tasks, as plain values.
 

@@ -1,7 +1,5 @@
 """A comparison's folder: the report, its tables and its figures; nothing that exists is touched."""
 
-import csv
-import io
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,8 +8,8 @@ from typing import Any
 from metaloss import storage
 from metaloss.comparison import figures, webpage
 from metaloss.comparison.standings import Played
-from metaloss.notation import printable_row
-from metaloss.run import made
+from metaloss.storage.folders import made
+from metaloss.tables import as_csv, flat
 
 MEASURES = ("accuracy", "f1", "nll", "calibration")
 
@@ -40,14 +38,6 @@ def results(summary: dict[str, Any]) -> bytes:
     return as_csv(list(dict.fromkeys(key for row in rows for key in row)), rows)
 
 
-def flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested tables as one, keys joined by dots."""
-    found: dict[str, Any] = {}
-    for key, value in table.items():
-        found |= flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
-    return found
-
-
 def per_task(names: Sequence[str], trainings: Sequence[Mapping[str, Played]]) -> bytes:
     """One line per family, loss and meta-test task; a training that diverged leaves its places empty."""
     rows = []
@@ -61,12 +51,3 @@ def per_task(names: Sequence[str], trainings: Sequence[Mapping[str, Played]]) ->
                 numbers = {k: v for k, v in zip(columns, values, strict=True) if v == v}  # NaN is not itself
                 rows.append({"family": family, "loss": loss, "task": task, **numbers})
     return as_csv(list(dict.fromkeys(key for row in rows for key in row)), rows)
-
-
-def as_csv(columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> bytes:
-    """A table as the bytes of a CSV file; what a row does not have stays empty."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(map(printable_row, rows))
-    return text.getvalue().encode()

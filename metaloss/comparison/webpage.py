@@ -8,7 +8,7 @@ from html import escape
 from string import Template
 from typing import Any
 
-from metaloss.comparison.figures import Picture
+from metaloss.drawing import Picture
 from metaloss.notation import interval, percent, points, printable, probability
 
 PAGE = Template("""<!doctype html>

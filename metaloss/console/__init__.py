@@ -9,6 +9,7 @@ from metaloss._version import __version__
 from metaloss.bars import NotebookBar, Spinner, TerminalBar
 from metaloss.console.text import comparison_lines, label, summary_lines, task, widest
 from metaloss.notation import clock, interval, percent
+from metaloss.reporting import Reporter
 from metaloss.tables import wrapped
 
 __all__ = ["Console", "comparison_lines", "label", "summary_lines", "widest"]
@@ -20,7 +21,7 @@ HEADER = " gen   best   mean   held-out  vs CE        diverged   trainings/s   l
 ENDS = (len(HEADER), len(HEADER) - 7, len(HEADER) - 21, len(HEADER) - 31)
 
 
-class Console:
+class Console(Reporter):
     """Prints a search's progress: the `reporter` of `evolve`, `resume`, `refine`, `eliminate` and `fit`.
 
     The table's lines stay. On a terminal a bar moves under them, where the console is entered: `with Console() as c`. A
@@ -50,7 +51,7 @@ class Console:
     def __exit__(self, *_: object) -> None:
         self._stop_bar()
 
-    def started(self, run: Any, engine: Any, families: Sequence[Any], genome: Any) -> None:
+    def on_search_start(self, run: Any, engine: Any, families: Sequence[Any], genome: Any) -> None:
         """The settings in a few lines, and where everything goes."""
         settings, self.folder = run.settings, run.folder
         self.total = settings.generations
@@ -67,7 +68,7 @@ class Console:
             self.say(f"tasks   {family.name} ({family.origin}): {task(episodes)}; data: {episodes.dataset.origin}")
         self.say(f"run     {run.folder}")
 
-    def baseline(self, rivals: Sequence[Any], tasks: int) -> None:
+    def on_baseline(self, rivals: Sequence[Any], tasks: int) -> None:
         """What is to be beaten."""
         for rival in rivals:
             self.say(
@@ -77,48 +78,48 @@ class Console:
         self._start_bar("generation {task.completed}/{task.total}", "generation {done}/{total}", self.total)
         self._row(HEADER)
 
-    def generation(self, record: dict[str, Any], seconds: float, trainings: int) -> None:
+    def on_generation(self, record: dict[str, Any], seconds: float, trainings: int) -> None:
         """One line where held-out tasks were looked at, and for the first generation; the bar for every one."""
         number = record["generation"]
         self.speed = [*self.speed[-10:], (seconds, trainings)]
         if self.bar:
             self.bar.reach(number)
         for event in record.get("events", ()):
-            self.warning(event)
+            self.on_warning(event)
         if self.verbose or number == 1 or "held_out" in record or record["best"] is None:
             self._row(self._line(record))
 
-    def warning(self, text: str) -> None:
+    def on_warning(self, text: str) -> None:
         """A line on stderr."""
         self.errors.print(f"warning: {text}", markup=False)
 
-    def finished(self, run: Any, summary: dict[str, Any]) -> None:
+    def on_search_end(self, run: Any, summary: dict[str, Any]) -> None:
         """The winner, what it reached, and what to do next."""
         self._stop_bar()
         for line in summary_lines(summary):
             self.say(line)
         self.say(f"saved   {run.folder}/        next: metaloss show {run.folder}")
 
-    def eliminating(self, run: Any, losses: int) -> None:
+    def on_elimination_start(self, run: Any, losses: int) -> None:
         """What is about to be eliminated."""
         self.folder = run.folder
         self.say(f"metaloss {__version__} · the best {losses} losses of {run.name} · seed {run.settings.seed}")
         self.say("stage  losses  steps  width  tasks  times   best     CE    τ to the stage before")
 
-    def stage(self, row: dict[str, Any]) -> None:
+    def on_elimination_stage(self, row: dict[str, Any]) -> None:
         """A stage of an elimination is over."""
         tau = "" if row["tau"] is None else f"{row['tau']:+.2f}"
         budget = f"{row['steps']:>5}x {row['scale']:>5}x {row['tasks']:>6} {row['repeats']:>6}"
         reached = f"{100 * row['best']:6.1f} {100 * row['ce']:6.1f}"
         self.say(f"{row['stage']:5} {row['losses']:7} {budget} {reached}    {tau}".rstrip())
 
-    def eliminated(self, folder: Any, summary: dict[str, Any]) -> None:
+    def on_elimination_end(self, folder: Any, summary: dict[str, Any]) -> None:
         """Who is left."""
         first = summary["ranking"][0]
         self.say(f"winner  {first['formula']}: {percent(first['accuracy'])} in the last stage")
         self.say(f"saved   {folder}/        next: metaloss show {folder}")
 
-    def refined(self, table: dict[str, Any]) -> None:
+    def on_refine_end(self, table: dict[str, Any]) -> None:
         """What other constants gained."""
         self.say(f"before  {table['before']}")
         self.say(f"after   {table['after']}" if table["after"] != table["before"] else "after   no better was found")
@@ -128,7 +129,7 @@ class Console:
                 f"{percent(row['after'])} after: paired {interval(row['gain'])}"
             )
 
-    def comparing(self, chosen: Any, opened: Sequence[Any], work: int) -> None:
+    def on_comparison_start(self, chosen: Any, opened: Sequence[Any], work: int) -> None:
         """What is about to be compared, with a bar of the training steps."""
         self.say(
             f"{chosen.test_tasks} meta-test tasks · same tasks and initial weights for every loss · learning rate "
@@ -138,12 +139,12 @@ class Console:
             self.say(f"tasks   {episodes.family.name} ({episodes.family.origin}); data: {episodes.dataset.origin}")
         self._start_bar("{task.percentage:3.0f} %", "{share:.0%}", work)
 
-    def recommending(self, chosen: Any, images: Any, losses: int, work: int) -> None:
+    def on_recommendation_start(self, chosen: Any, images: Any, losses: int, work: int) -> None:
         """What is about to be tried on a user's images, with a bar of the training steps."""
         family, n = images.family, sum(map(len, images.rows))
         self.say(f"data    {family.name}: {images.dataset.origin}")
         if images.copies:
-            self.warning(f"{images.copies} images are exact copies of others and are left out")
+            self.on_warning(f"{images.copies} images are exact copies of others and are left out")
         self.say(
             f"folds   {images.folds} of {n} images; {losses} losses tuned and one chosen on {chosen.tuning_tasks} "
             f"tasks of the other folds, judged on {chosen.test_tasks} tasks of each fold"
@@ -154,7 +155,7 @@ class Console:
         )
         self._start_bar("{task.percentage:3.0f} %", "{share:.0%}", work)
 
-    def recommended(self, advice: Any) -> None:
+    def on_recommendation_end(self, advice: Any) -> None:
         """The table, the advice, and where all of it lies."""
         from metaloss.recommendation.findings import lines
 
@@ -164,12 +165,12 @@ class Console:
         files = sorted(path.name for path in advice.folder.iterdir())
         self.say(f"wrote {advice.folder}/{{{', '.join(files)}}}")
 
-    def advanced(self, work: int) -> None:
+    def on_progress(self, work: int) -> None:
         """So many steps of training are done."""
         if self.bar:
             self.bar.advance(work)
 
-    def compared(self, report: Any) -> None:
+    def on_comparison_end(self, report: Any) -> None:
         """The table, what it allows one to say, and where all of it lies."""
         if self.bar:  # how much work there would be was only guessed
             self.bar.reach(self.bar.total)
@@ -179,7 +180,7 @@ class Console:
         files = sorted(path.name for path in report.folder.iterdir())
         self.say(f"wrote {report.folder}/{{{', '.join(files)}}}")
 
-    def training(self, job: Any) -> None:
+    def on_fit_start(self, job: Any) -> None:
         """What is about to be trained at full size."""
         from metaloss.training import lines
 
@@ -187,13 +188,13 @@ class Console:
         for line in lines.heading(job):
             self.say(line)
 
-    def epoch(self, record: dict[str, Any], epochs: int, seconds: float) -> None:
+    def on_epoch(self, record: dict[str, Any], epochs: int, seconds: float) -> None:
         """An epoch of such a training is over."""
         from metaloss.training import lines
 
         self.say(lines.epoch(record, epochs, seconds))
 
-    def fitted(self, found: Any) -> None:
+    def on_fit_end(self, found: Any) -> None:
         """What the trainings came to on the test images."""
         from metaloss.training import lines
 
@@ -201,7 +202,7 @@ class Console:
             self.say(line)
         self.say(f"saved   {found.folder}/")
 
-    def studying(self, folder: Any, chosen: Any, regimes: Sequence[Any]) -> None:
+    def on_study_start(self, folder: Any, chosen: Any, regimes: Sequence[Any]) -> None:
         """What is about to be scored."""
         from metaloss.studies import lines
 
@@ -209,17 +210,17 @@ class Console:
         for line in lines.heading(folder, chosen, regimes):
             self.say(line)
 
-    def under(self, setting: str) -> None:
+    def on_setting(self, setting: str) -> None:
         """All losses are about to be scored under a setting."""
         self.say(f"under   {setting}")
 
-    def scored(self, loss: str, score: Any, place: tuple[int, int]) -> None:
+    def on_score(self, loss: str, score: Any, place: tuple[int, int]) -> None:
         """A loss has its score under this setting."""
         from metaloss.studies import lines
 
         self.say(lines.scored(loss, score, *place))
 
-    def studied(self, found: Any) -> None:
+    def on_study_end(self, found: Any) -> None:
         """How alike the settings order the losses."""
         from metaloss.studies import lines
 
@@ -232,7 +233,7 @@ class Console:
         """Of the terminal; None where lines go into a file, a pipe or a notebook."""
         return self.terminal.width if self.terminal.is_terminal and not self.notebook else None
 
-    def working(self, what: str, plain: bool = True) -> None:
+    def on_work(self, what: str, plain: bool = True) -> None:
         """What begins and may take long: a moving line on a terminal; elsewhere a plain one, or none."""
         self._stop_bar()
         if self.terminal.quiet:

@@ -20,10 +20,11 @@ from metaloss.classifiers._compiled import CompiledMlp, fits
 from metaloss.classifiers.mlp import Mlp
 from metaloss.classifiers.shared import SharedMlp
 from metaloss.errors import Interrupted, out_of_memory
-from metaloss.evolution import Gauge, evaluate, scores
+from metaloss.evolution import evaluate
 from metaloss.families import Episodes
 from metaloss.inner import Inner
 from metaloss.losses import Losses
+from metaloss.measures import Gauge, scores
 from metaloss.optimisers import Rate
 from metaloss.streams import Stream
 from metaloss.tasks import Tasks

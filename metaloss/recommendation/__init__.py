@@ -23,11 +23,10 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from metaloss import registry
-from metaloss.campaign import Silent
 from metaloss.comparison.contest import Contest
 from metaloss.comparison.contestants import Contestant, check_classes
-from metaloss.comparison.publication import flat
 from metaloss.criterion import Criterion
+from metaloss.devices import resolve_device
 from metaloss.engines.local import Local
 from metaloss.families import Episodes, TaskFamily
 from metaloss.recommendation import findings
@@ -35,9 +34,10 @@ from metaloss.recommendation.entrants import Entry, entered, unseen
 from metaloss.recommendation.folds import Cut, cut
 from metaloss.recommendation.selection import Choice, Judged, choose, finer, judge
 from metaloss.recommendation.verdict import Folds, Gain, decided
-from metaloss.search import pick
+from metaloss.reporting import Reporter
 from metaloss.settings import RATES
 from metaloss.streams import Stream
+from metaloss.tables import flat
 from metaloss.trials import marks
 
 Many = Annotated[int, Field(ge=2, le=1_000_000)]
@@ -110,9 +110,16 @@ class Advice:
 
 
 def recommend(
-    data: str, losses: Sequence[Any] | None = None, *, out: str | Path = "recommend", name: str = "",
-    runs: str | Path = "runs", reporter: Any = None, stop: Callable[[], bool] = lambda: False, **others: Any,
-) -> Advice:  # fmt: skip
+    data: str,
+    losses: Sequence[Any] | None = None,
+    *,
+    out: str | Path = "recommend",
+    name: str = "",
+    runs: str | Path = "runs",
+    reporter: Reporter | None = None,
+    stop: Callable[[], bool] = lambda: False,
+    **others: Any,
+) -> Advice:
     """Say which loss suits these images, by nested cross-validation, or that there is no evidence for any.
 
     Args:
@@ -137,23 +144,23 @@ def recommend(
 
 def start(
     table: Mapping[str, Any], losses: Sequence[Any] | None = None, *, out: str | Path, name: str, runs: str | Path,
-    reporter: Any = None, stop: Callable[[], bool] = lambda: False,
+    reporter: Reporter | None = None, stop: Callable[[], bool] = lambda: False,
 ) -> Advice:  # fmt: skip
     """Make the recommendation that a table of settings asks for (arguments and errors: as for `recommend`)."""
     of_families = TaskFamily.__dataclass_fields__.keys() - {"name", "origin"}
     changes = {key: value for key, value in table.items() if key in of_families}
     own = {key: value for key, value in table.items() if key not in of_families}
     chosen: Recommendation = registry.validated(Recommendation, own, "recommend")
-    reporter = reporter or Silent()
+    reporter = reporter or Reporter()
     entry = entered(losses, Path(runs))
-    device = pick(chosen.device)
-    reporter.working("loading images", plain=False)
+    device = resolve_device(chosen.device)
+    reporter.on_work("loading images", plain=False)
     images = cut(chosen.data, changes, chosen.images, chosen.folds)
     whole = images.whole(device)
-    found = unseen(entry, whole, chosen.allow_seen, reporter.warning)
+    found = unseen(entry, whole, chosen.allow_seen, reporter.on_warning)
     check_classes(found, [whole])
-    with Local(device, chosen.memory, stop=stop, told=reporter.advanced) as engine:
-        reporter.recommending(chosen, images, len(found), _work(chosen, len(found), images))
+    with Local(device, chosen.memory, stop=stop, told=reporter.on_progress) as engine:
+        reporter.on_recommendation_start(chosen, images, len(found), _work(chosen, len(found), images))
         final, folds = _played(engine, chosen, found, images, whole)
     settings = {**chosen.model_dump(mode="json"), **changes}
     about = {"settings": settings, "command": _command(own, changes, entry)}
@@ -163,7 +170,7 @@ def start(
     best = next(x.criterion for x in found if x.label == verdict.loss)
     use = verdict.setting.lr, verdict.setting.steps, verdict.evidence, verdict.gain
     advice = Advice(best, verdict.loss, *use, summary["rows"], summary["sentences"], summary["code"], summary, written)
-    reporter.recommended(advice)
+    reporter.on_recommendation_end(advice)
     return advice
 
 

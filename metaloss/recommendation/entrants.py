@@ -10,9 +10,9 @@ import torch
 
 from metaloss.comparison import contestants
 from metaloss.comparison.contestants import CE, Contestant
-from metaloss.comparison.exposure import exposed
 from metaloss.errors import SettingsError
 from metaloss.families import Episodes
+from metaloss.leakage import data_overlap
 
 USUAL = "usual"  # stands for these, beside which others may be named
 LOSSES = (
@@ -75,5 +75,5 @@ def unseen(entry: Entry, whole: Episodes, allow: bool, warn: Callable[[str], Non
 
 def _seen(x: Contestant, whole: Episodes) -> str:
     """What a loss has learned from these images, in words; "" where it has not."""
-    found = exposed(x, whole.dataset, torch.cat(whole.pools["validation"]))
+    found = data_overlap(x.origin, x.criterion, whole.dataset, torch.cat(whole.pools["validation"]))
     return f"has learned from {found.seen} of these images" if found.seen else found.doubt

@@ -12,14 +12,15 @@ import torch
 from metaloss import registry, storage
 from metaloss.comparison.contest import Setting
 from metaloss.comparison.contestants import CE, Contestant
-from metaloss.comparison.publication import as_csv, results
+from metaloss.comparison.publication import results
 from metaloss.families import Episodes, TaskFamily
 from metaloss.inner import Inner
+from metaloss.kinds import conditions
 from metaloss.recommendation.folds import Cut
 from metaloss.recommendation.selection import Choice
 from metaloss.recommendation.verdict import Folds, Verdict, accuracy, sentences, small
-from metaloss.run import conditions, made
-from metaloss.tables import table
+from metaloss.storage.folders import made
+from metaloss.tables import as_csv, table
 
 OPTIMISERS = {"sgd": "SGD", "adam": "Adam", "adamw": "AdamW"}
 

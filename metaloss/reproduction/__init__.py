@@ -4,8 +4,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from metaloss.campaign import Silent
 from metaloss.errors import SettingsError
+from metaloss.reporting import Reporter
 from metaloss.reproduction import correlations, episodes, published, trainings
 from metaloss.reproduction.found import Reproduced
 from metaloss.reproduction.published import about as about
@@ -23,7 +23,7 @@ ONLY: dict[str, tuple[type, str]] = {
 def reproduce(
     name: str, *, loss: Any = None, columns: Sequence[str] = (), run: bool = False, evolve: bool = False,
     study: str | Path | None = None, folder: str | Path = "trainings", studies: str | Path = "studies",
-    out: str | Path = "compare", runs: str | Path = "runs", reporter: Any = None,
+    out: str | Path = "compare", runs: str | Path = "runs", reporter: Reporter | None = None,
     stop: Callable[[], bool] = lambda: False, **others: Any,
 ) -> Reproduced:  # fmt: skip
     """Set a paper's table beside ours.
@@ -56,14 +56,25 @@ def reproduce(
     """
     places: dict[str, Any] = {"folder": folder, "studies": studies, "out": out, "runs": runs}
     asked: dict[str, Any] = {"columns": columns, "run": run, "evolve": evolve, "study": study}
-    return start(name, others, loss=loss, **asked, **places, reporter=reporter or Silent(), stop=stop)
+    return start(name, others, loss=loss, **asked, **places, reporter=reporter or Reporter(), stop=stop)
 
 
 def start(
-    name: str, settings: Mapping[str, Any], *, loss: Any, columns: Sequence[str], run: bool, evolve: bool,
-    study: str | Path | None, folder: str | Path, studies: str | Path, out: str | Path, runs: str | Path, reporter: Any,
+    name: str,
+    settings: Mapping[str, Any],
+    *,
+    loss: Any,
+    columns: Sequence[str],
+    run: bool,
+    evolve: bool,
+    study: str | Path | None,
+    folder: str | Path,
+    studies: str | Path,
+    out: str | Path,
+    runs: str | Path,
+    reporter: Reporter,
     stop: Callable[[], bool],
-) -> Reproduced:  # fmt: skip
+) -> Reproduced:
     """Set a paper's table beside ours, with a table of settings (arguments and errors: as for `reproduce`)."""
     table = published.read(name)
     _suits(name, table, {"evolve": evolve, "columns": columns, "run": run, "study": study})

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from metaloss import registry
-from metaloss.comparison.publication import flat
 from metaloss.errors import SettingsError
 from metaloss.reproduction.published import Column, Row, Trainings
+from metaloss.tables import flat
 from metaloss.training.settings import Training, over, protocol, resolve
 
 FREE = ("loss", "seeds", "seed", "device", "resident", "workers", "tensorboard")  # no setting of a cell

@@ -9,6 +9,7 @@ from typing import Any
 
 from metaloss import storage
 from metaloss.errors import MetalossError, SettingsError
+from metaloss.reporting import Reporter
 from metaloss.reproduction.cells import FREE, Part, parts
 from metaloss.reproduction.found import Reproduced
 from metaloss.reproduction.published import Correlations
@@ -32,7 +33,7 @@ Pairs = dict[tuple[str, str], Finding]
 
 def reproduce(
     name: str, table: Correlations, *, study: str | Path | None, studies: Path, changes: Mapping[str, Any],
-    reporter: Any,
+    reporter: Reporter,
 ) -> Reproduced:  # fmt: skip
     """Look up the table's pairs in a study (arguments and errors: as for `metaloss.reproduce`)."""
     kinds = list(dict.fromkeys(x for pair in table.pairs for x in pair))
@@ -51,13 +52,13 @@ def reproduce(
     return Reproduced(rows, missing, table.note, table.source, _lines(table, rows, missing), details)
 
 
-def _studies(studies: Path, reporter: Any) -> list[tuple[Path, Study]]:
+def _studies(studies: Path, reporter: Reporter) -> list[tuple[Path, Study]]:
     found = []
     for path in sorted(studies.glob("*/taus.json")):
         try:
             found.append(findings.find(path.parent, studies))
         except MetalossError as error:
-            reporter.warning(f"left out: {error}")
+            reporter.on_warning(f"left out: {error}")
     return found
 
 

@@ -8,12 +8,13 @@ from metaloss import comparison, families, search
 from metaloss.comparison import Report
 from metaloss.errors import DataError, SettingsError
 from metaloss.families import open_family
+from metaloss.reporting import Reporter
 from metaloss.reproduction.found import Reproduced
 from metaloss.reproduction.published import Episodes
 
 
 def reproduce(
-    table: Episodes, *, loss: Any, evolve: bool, out: str | Path, runs: str | Path, reporter: Any,
+    table: Episodes, *, loss: Any, evolve: bool, out: str | Path, runs: str | Path, reporter: Reporter,
     stop: Callable[[], bool], others: Mapping[str, Any],
 ) -> Reproduced:  # fmt: skip
     """Compare the table's losses on the data sets that are here (arguments and errors: as for `metaloss.reproduce`)."""
@@ -24,7 +25,7 @@ def reproduce(
         loss = search.evolve(here[0], genome=table.genome, out=runs, reporter=reporter, stop=stop).folder
     ours, plain = loss or table.shipped, [k for k in table.printed[here[0]] if k != table.evolved]
     settings = {**others, "tasks": tuple(here)}
-    reporter.working(f"comparing {1 + len(plain)} losses on {len(here)} families; it may take minutes")
+    reporter.on_work(f"comparing {1 + len(plain)} losses on {len(here)} families; it may take minutes")
     report = comparison.start([ours, *plain], settings, out=out, name="", runs=runs, reporter=reporter, stop=stop)
     rows = _rows(table, report)
     text, details = _lines(table, rows, missing, report), {"folder": str(report.folder)}

@@ -13,6 +13,7 @@ from metaloss import catalogue
 from metaloss.criterion import FormulaCriterion
 from metaloss.dice import Dice
 from metaloss.errors import MetalossError, SettingsError
+from metaloss.reporting import Reporter
 from metaloss.reproduction.cells import Part
 from metaloss.training import entrants, records
 from metaloss.training.settings import Training
@@ -52,14 +53,14 @@ def meant(loss: str) -> str:
     return identity(catalogue.load(loss))
 
 
-def kept(parent: Path, reporter: Any) -> list[Kept]:
+def kept(parent: Path, reporter: Reporter) -> list[Kept]:
     """All trainings under a folder, in the order of their names; what cannot be read is warned of."""
     found = []
     for path in sorted(parent.glob("*/config.toml")):
         try:
             found.append(_read(path.parent, parent))
         except MetalossError as error:
-            reporter.warning(f"left out: {error}")
+            reporter.on_warning(f"left out: {error}")
     return found
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from metaloss import registry
-from metaloss.campaign import Silent
 from metaloss.errors import DataError, MetalossError, SettingsError
+from metaloss.reporting import Reporter
 from metaloss.reproduction import printing, wording
 from metaloss.reproduction.cells import Part, Place, Wish, places
 from metaloss.reproduction.folders import Kept, best, kept, unfinished
@@ -19,7 +19,7 @@ from metaloss.reproduction.published import Row, Trainings
 
 def reproduce(
     name: str, table: Trainings, *, losses: Sequence[str], columns: Sequence[str], run: bool, trainings: Path,
-    changes: Mapping[str, Any], reporter: Any, stop: Callable[[], bool],
+    changes: Mapping[str, Any], reporter: Reporter, stop: Callable[[], bool],
 ) -> Reproduced:  # fmt: skip
     """Look up the table's cells among finished trainings (arguments and errors: as for `metaloss.reproduce`)."""
     if "loss" in changes:
@@ -128,7 +128,7 @@ def _without(wish: Wish, part: Part, there: Sequence[Kept], seeds: int = 1) -> l
     return [row.loss for row in wish.rows if row.loss and best(part, row.loss, there, seeds) is None]
 
 
-def _run(wish: Wish, reporter: Any, stop: Callable[[], bool]) -> dict[str, str]:
+def _run(wish: Wish, reporter: Reporter, stop: Callable[[], bool]) -> dict[str, str]:
     """Train what is missing, column by column; gives those whose images are missing, or that failed, with the reason.
 
     Raises:
@@ -156,14 +156,14 @@ def _run(wish: Wish, reporter: Any, stop: Callable[[], bool]) -> dict[str, str]:
     return failed
 
 
-def _train(wish: Wish, part: Part, reporter: Any, stop: Callable[[], bool]) -> None:
+def _train(wish: Wish, part: Part, reporter: Reporter, stop: Callable[[], bool]) -> None:
     """Go on with what was interrupted, then train the losses that are left."""
     from metaloss.training import fitting
 
     seeds, parent, how = part.wanted.seeds, wish.parent, {"reporter": reporter, "stop": stop}
-    there = kept(parent, Silent())
+    there = kept(parent, Reporter())
     for x, _ in unfinished(part, _without(wish, part, there, seeds), there):
         fitting.go_on(x.folder, out=parent, **how)
-    left = _without(wish, part, kept(parent, Silent()), seeds)
+    left = _without(wish, part, kept(parent, Reporter()), seeds)
     if left:
         fitting.start(replace(part.wanted, loss=tuple(left)), parent, **how)

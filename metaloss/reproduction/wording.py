@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from metaloss.comparison.publication import flat
 from metaloss.reproduction.cells import Part, Place, Wish
 from metaloss.reproduction.published import Row
+from metaloss.tables import flat
 from metaloss.training.settings import over, protocol
 
 FLAGS = ("data", "model", "size", "epochs", "steps", "batch", "lr", "subset", "seeds", "seed", "device")  # of `train`

@@ -9,7 +9,7 @@ from metaloss.storage.checkpoints import commit as commit
 from metaloss.storage.checkpoints import recover as recover
 from metaloss.storage.creation import new_folder as new_folder
 from metaloss.storage.disk import exists as exists
-from metaloss.storage.disk import folders as folders
+from metaloss.storage.disk import subfolders as subfolders
 from metaloss.storage.disk import there as there
 from metaloss.storage.disk import write as write
 from metaloss.storage.journal import History as History

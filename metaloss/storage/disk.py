@@ -60,7 +60,7 @@ def exists(path: Path) -> bool:
         return False
 
 
-def folders(parent: Path) -> list[str]:
+def subfolders(parent: Path) -> list[str]:
     """The names of the folders under `parent` that hold settings: runs, trainings, studies."""
     return sorted(path.parent.name for path in parent.glob("[!.]*/config.toml"))
 

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from metaloss import places, storage
-from metaloss.campaign import Silent
+from metaloss.devices import resolve_device
 from metaloss.engines.local import Local
 from metaloss.errors import SettingsError
-from metaloss.run import file_name, surroundings
-from metaloss.search import pick
+from metaloss.reporting import Reporter
+from metaloss.storage.environment import surroundings
+from metaloss.storage.folders import file_name
 from metaloss.streams import Stream
 from metaloss.studies import candidates, figures, findings, regimes
 from metaloss.studies.findings import Found
@@ -42,7 +43,7 @@ class Studied:
 def study(
     losses: Sequence[str] = (), settings: Sequence[Any] = (), *, out: str | Path = "studies",
     runs: str | Path = "runs", resume: str | Path | None = None, data: Sequence[str] = (),
-    allow_changes: bool = False, reporter: Any = None,
+    allow_changes: bool = False, reporter: Reporter | None = None,
     stop: Callable[[], bool] = lambda: False, **others: Any,
 ) -> Studied:  # fmt: skip
     """Train losses under several settings, and say how alike the settings order them.
@@ -64,7 +65,7 @@ def study(
         SettingsError: a loss or setting that cannot be, or full-size training is asked for without Lightning.
         DataError: images that are missing or do not fit.
     """
-    how: dict[str, Any] = {"reporter": reporter or Silent(), "stop": stop}
+    how: dict[str, Any] = {"reporter": reporter or Reporter(), "stop": stop}
     if resume is not None:
         if losses or settings or others:
             raise SettingsError("a resumed study keeps its losses and settings; none can be given")
@@ -75,7 +76,9 @@ def study(
     return start(table, out=Path(out), runs=runs, **how)
 
 
-def start(table: Mapping[str, Any], *, out: Path, runs: str | Path, reporter: Any, stop: Callable[[], bool]) -> Studied:
+def start(
+    table: Mapping[str, Any], *, out: Path, runs: str | Path, reporter: Reporter, stop: Callable[[], bool]
+) -> Studied:
     """Make a new folder for the study that this table describes, and score (errors: as for `study`)."""
     chosen = resolve(table)
     read = candidates.read(chosen.losses, runs, chosen.genome, Stream(chosen.seed).at("random"))
@@ -83,7 +86,7 @@ def start(table: Mapping[str, Any], *, out: Path, runs: str | Path, reporter: An
         raise SettingsError("a study orders losses: give two or more, got 1")
     asked = list(chosen.losses)
     chosen = resolve({**chosen.table(), "losses": tuple(read)})
-    with Local(pick(chosen.device), chosen.memory, stop=stop) as engine:
+    with Local(resolve_device(chosen.device), chosen.memory, stop=stop) as engine:
         settings = regimes.opened(chosen, engine, stop)
         for x in settings:  # a loss for other numbers of classes is refused before there is a folder
             kept.entered(list(read), list(read.values()), x.classes)
@@ -96,7 +99,7 @@ def start(table: Mapping[str, Any], *, out: Path, runs: str | Path, reporter: An
 
 
 def go_on(
-    spec: str | Path, *, out: Path, data: Sequence[str] = (), allow_changes: bool, reporter: Any,
+    spec: str | Path, *, out: Path, data: Sequence[str] = (), allow_changes: bool, reporter: Reporter,
     stop: Callable[[], bool],
 ) -> Studied:  # fmt: skip
     """Go on with a study's folder; `data` is where its images lie now, as for `study`.
@@ -108,7 +111,7 @@ def go_on(
     """
     folder, chosen = findings.find(spec, out)
     where = places.find(folder, chosen.sources, data, f"metaloss study rank --resume {folder} --data")
-    with Local(pick(chosen.device), chosen.memory, stop=stop) as engine:
+    with Local(resolve_device(chosen.device), chosen.memory, stop=stop) as engine:
         settings = regimes.opened(chosen, engine, stop, where)
         losses = kept.read(folder, chosen.losses)
         entered = kept.entered(chosen.losses, losses, settings[0].classes)
@@ -118,12 +121,12 @@ def go_on(
 
 
 def _carry(
-    folder: Path, chosen: Study, entered: list[Entrant], settings: list[Regime], reporter: Any,
+    folder: Path, chosen: Study, entered: list[Entrant], settings: list[Regime], reporter: Reporter,
     stop: Callable[[], bool],
 ) -> Studied:  # fmt: skip
     """Score what has no score yet, then compare the settings."""
     with storage.Lock(folder):
-        reporter.studying(folder, chosen, settings)
+        reporter.on_study_start(folder, chosen, settings)
         scores = _scores(folder, entered, settings, reporter)
         found = Found(chosen, [x.label for x in entered], scores, {x.name: x.unit for x in settings})
         summary, pairs = findings.compared(found)
@@ -131,16 +134,16 @@ def _carry(
         for name, data in files.items():
             storage.write(folder / name, data)
         result = Studied(summary["pairs"], findings.rows(found), summary, folder)
-    reporter.studied(result)
+    reporter.on_study_end(result)
     return result
 
 
-def _scores(folder: Path, entered: list[Entrant], settings: list[Regime], reporter: Any) -> dict[str, list[Score]]:
+def _scores(folder: Path, entered: list[Entrant], settings: list[Regime], reporter: Reporter) -> dict[str, list[Score]]:
     found = {}
     for number, x in enumerate(settings, 1):
         own = folder / "scores" / f"{number}-{file_name(x.name, 'setting', 40)}"
         own.mkdir(parents=True, exist_ok=True)
-        reporter.under(x.name)
+        reporter.on_setting(x.name)
         with x.at(own, entered, f"metaloss.study(resume={str(folder)!r})"):
             found[x.name] = [
                 _score(own, x, entrant, reporter, (i, len(entered))) for i, entrant in enumerate(entered, 1)
@@ -148,7 +151,7 @@ def _scores(folder: Path, entered: list[Entrant], settings: list[Regime], report
     return found
 
 
-def _score(folder: Path, regime: Regime, entrant: Entrant, reporter: Any, place: tuple[int, int]) -> Score:
+def _score(folder: Path, regime: Regime, entrant: Entrant, reporter: Reporter, place: tuple[int, int]) -> Score:
     """A loss's score: read where it is there, made and kept where it is not."""
     path = folder / f"{entrant.slug}.json"
     if storage.there(path):
@@ -156,7 +159,7 @@ def _score(folder: Path, regime: Regime, entrant: Entrant, reporter: Any, place:
         return found
     score = regimes.best(regime, entrant)
     storage.write_record(path, score.plain())
-    reporter.scored(entrant.label, score, place)
+    reporter.on_score(entrant.label, score, place)
     return score
 
 

@@ -4,8 +4,7 @@ import textwrap
 from collections.abc import Sequence
 from typing import Any
 
-from metaloss.comparison.figures import COLOURS, MARKS, Picture
-from metaloss.plots import drawing, panels, printed
+from metaloss.drawing import COLOURS, MARKS, Picture, drawing, panels, printed
 from metaloss.studies.findings import Found
 from metaloss.studies.ranking import Pair
 

@@ -11,10 +11,10 @@ from typing import Any
 from typing_extensions import TypedDict
 
 from metaloss import places, storage
-from metaloss.comparison.figures import Picture
+from metaloss.drawing import Picture
 from metaloss.errors import SettingsError
 from metaloss.notation import printable_row
-from metaloss.run import located, made, missing
+from metaloss.storage.folders import located, made, missing
 from metaloss.streams import Stream
 from metaloss.studies import ranking
 from metaloss.studies.ranking import Pair

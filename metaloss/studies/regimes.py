@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from metaloss import families, registry, storage
-from metaloss.campaign import Silent
 from metaloss.criterion import Criterion
 from metaloss.engines.local import Local
 from metaloss.errors import SettingsError
 from metaloss.families import Episodes, TaskFamily, open_family
 from metaloss.places import by_path
+from metaloss.reporting import Reporter
 from metaloss.settings import changed
 from metaloss.streams import Stream
 from metaloss.studies.settings import Study
@@ -230,6 +230,6 @@ def _full_size(study: Study, table: Mapping[str, Any], device: torch.device, sto
     known(chosen.model)
     material = opened_images(chosen, device)
     chosen = decided(chosen, len(material.training_rows(chosen.per_class, Stream(chosen.seed))))
-    job = Job(Path(), chosen, material, [], device, None, Silent(), stop)
+    job = Job(Path(), chosen, material, [], device, None, Reporter(), stop)
     job.check()
     return FullSize(table["name"], chosen.rates or study.rates or (chosen.rate,), job)

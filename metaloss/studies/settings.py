@@ -8,8 +8,9 @@ from pydantic import ConfigDict, Field, model_validator
 from pydantic.dataclasses import dataclass as settings_class
 
 from metaloss import registry
+from metaloss.config import assignment
 from metaloss.errors import SettingsError
-from metaloss.settings import assignment, merged
+from metaloss.settings import merged
 
 KINDS = ("tasks", "train")
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]

@@ -10,7 +10,7 @@ from torch import nn
 from metaloss import catalogue
 from metaloss.criterion import Criterion
 from metaloss.errors import SettingsError
-from metaloss.run import file_name
+from metaloss.storage.folders import file_name
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,9 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from metaloss.comparison.figures import COLOURS, STYLES, Picture, short
 from metaloss.datasets.voc import IGNORE
-from metaloss.plots import drawing, panels, printed
+from metaloss.drawing import COLOURS, STYLES, Picture, drawing, panels, printed, short
 from metaloss.streams import Stream
 from metaloss.training.augmentations import mixed, raw
 from metaloss.training.images import Material

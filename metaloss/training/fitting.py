@@ -13,14 +13,13 @@ from typing import Any
 from torch import nn
 
 from metaloss import catalogue, installation, places, storage
-from metaloss.campaign import Silent
-from metaloss.comparison.contestants import traced
-from metaloss.comparison.exposure import exposed
 from metaloss.criterion import Criterion
 from metaloss.datasets import Dataset
+from metaloss.devices import resolve_device
 from metaloss.errors import Interrupted, SettingsError
+from metaloss.leakage import data_overlap, origin_of
 from metaloss.places import by_path
-from metaloss.search import pick
+from metaloss.reporting import Reporter
 from metaloss.streams import Stream
 from metaloss.training import records, results
 from metaloss.training.defaults import decided
@@ -69,7 +68,7 @@ def fit(
 def fit_all(
     losses: Sequence[Any] | None = None, model: Any = None, data: Any = None, *, protocol: str | None = None,
     out: str | Path = "trainings", runs: str | Path = "runs", resume: str | Path | None = None,
-    allow_changes: bool = False, reporter: Any = None, stop: Callable[[], bool] = lambda: False,
+    allow_changes: bool = False, reporter: Reporter | None = None, stop: Callable[[], bool] = lambda: False,
     most: int | None = None, **settings: Any,
 ) -> Fits:  # fmt: skip
     """Train a network with each of several losses, on the same images and from the same initial weights.
@@ -77,7 +76,7 @@ def fit_all(
     Arguments and errors are those of `fit`; `most` is the number of losses above which it refuses.
     """
     needed()
-    how: dict[str, Any] = {"reporter": reporter or Silent(), "stop": stop}
+    how: dict[str, Any] = {"reporter": reporter or Reporter(), "stop": stop}
     objects = _objects(model, data)
     if resume is not None:
         settings |= {"data": data} if isinstance(data, str) else {}
@@ -98,7 +97,7 @@ def fit_all(
 
 def start(
     chosen: Training, out: Path, *, losses: Sequence[Any] | None = None, runs: str | Path = "runs",
-    objects: dict[str, Any] | None = None, reporter: Any, stop: Callable[[], bool],
+    objects: dict[str, Any] | None = None, reporter: Reporter, stop: Callable[[], bool],
 ) -> Fits:  # fmt: skip
     """Make a new folder for these settings, and train (arguments and errors: as for `fit_all`)."""
     needed()
@@ -106,7 +105,7 @@ def start(
     if "model" not in given:
         known(chosen.model)
     loaded = [catalogue.load(x, runs) for x in (losses or chosen.loss)]
-    device = pick(chosen.device)
+    device = resolve_device(chosen.device)
     material = opened(chosen, device, given.get("data"))
     if "model" not in given and segments(chosen.model) != material.segments:
         kinds = ("pixels", "images") if material.segments else ("images", "pixels")
@@ -128,7 +127,7 @@ def start(
 def go_on(
     spec: str | Path, *, losses: Sequence[Any] | None = None, out: str | Path = "trainings",
     allow_changes: bool = False, objects: dict[str, Any] | None = None, settings: dict[str, Any] | None = None,
-    reporter: Any, stop: Callable[[], bool],
+    reporter: Reporter, stop: Callable[[], bool],
 ) -> Fits:  # fmt: skip
     """Go on with a folder as if it had never stopped.
 
@@ -146,7 +145,7 @@ def go_on(
         if (getattr(chosen, name) == GIVEN) != (name in given):
             need = f"was handed a {name} as an object: hand it over again" if name not in given else f"keeps its {name}"
             raise SettingsError(f"{folder} {need}")
-    device = pick(chosen.device)
+    device = resolve_device(chosen.device)
     where = places.find(folder, {"data": chosen.data}, moved, f"metaloss train --resume {folder} --data")
     material = opened(replace(chosen, data=where["data"]), device, given.get("data"))
     loaded = [x if isinstance(x, nn.Module) else None for x in losses or [None] * len(chosen.loss)]
@@ -167,9 +166,9 @@ def _warn_of_leaks(job: Job, specs: Sequence[Any], runs: Path) -> None:
         return
     for x, spec in zip(job.entrants, specs, strict=True):
         if isinstance(x.loss, Criterion):
-            one = traced(x.label, spec, x.loss, runs)
-            if refusal := exposed(one, material.dataset, material.shares.test).refusal:
-                job.reporter.warning(f"{x.label} {refusal}, so its test accuracy is too optimistic")
+            origin = origin_of(spec, x.loss, runs)
+            if refusal := data_overlap(origin, x.loss, material.dataset, material.shares.test).refusal:
+                job.reporter.on_warning(f"{x.label} {refusal}, so its test accuracy is too optimistic")
 
 
 def needed() -> None:
@@ -183,8 +182,8 @@ def _carry(job: Job) -> Fits:
     with storage.Lock(job.folder), resumable(job, f"metaloss.fit(resume={str(job.folder)!r})"):
         table = records.summary(job.folder)
         for text in job.cautions() if table is None else ():
-            job.reporter.warning(text)
-        job.reporter.training(job)
+            job.reporter.on_warning(text)
+        job.reporter.on_fit_start(job)
         if table is None:
             job.run()
             table = records.summary(job.folder)
@@ -192,7 +191,7 @@ def _carry(job: Job) -> Fits:
         trainings = [x for path in sorted((job.folder / "state").glob("*/done.json")) if (x := records.saved(path))]
         network = job.network if isinstance(job.network, nn.Module) or job.network is None else job.network()
         found = results.fits(job.folder, trainings, table, network)
-    job.reporter.fitted(found)
+    job.reporter.on_fit_end(found)
     return found
 
 

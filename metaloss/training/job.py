@@ -13,6 +13,7 @@ from torch import nn
 
 from metaloss import storage
 from metaloss.errors import MetalossError
+from metaloss.reporting import Reporter
 from metaloss.streams import Stream
 from metaloss.training import cautions, figures, ranks, records, results, segmentation
 from metaloss.training.course import Course, course
@@ -49,7 +50,7 @@ class Job:
     entrants: list[Entrant]
     device: torch.device
     network: Any
-    reporter: Any
+    reporter: Reporter
     stop: Callable[[], bool]
     done: dict[Path, Trained] = field(default_factory=dict)  # by the folder of its state
     written: float = -math.inf
@@ -108,7 +109,7 @@ class Job:
         for label in finals:
             sound = [x for x in runs if x["loss"] == label and not x["failed"]]
             if text := cautions.one_answer([x["only_answer"] for x in sound]):
-                self.reporter.warning(f"{label}: {text}")
+                self.reporter.on_warning(f"{label}: {text}")
         table = self._summary(finals, runs, tuning)
         pictures = figures.curves([x for found in finals.values() for x in found if x.epochs])
         files = {f"{p.name}.{kind}": getattr(p, kind) for p in pictures for kind in ("png", "pdf")}
@@ -160,7 +161,7 @@ class Job:
         tried = [self.train(entrant, lr, self.seeds[0]) for lr in self.chosen.rates]
         best = max(tried, key=lambda x: x.validation)
         if len(tried) > 1 and best.lr in (min(self.chosen.rates), max(self.chosen.rates)):
-            self.reporter.warning(
+            self.reporter.on_warning(
                 f"{entrant.label}: the best rate, {best.lr:g}, is at the end of those tried; try more"
             )
         score = "val_iou" if self.material.segments else "val_accuracy"
@@ -180,7 +181,7 @@ class Job:
             now.epochs.append(record)
             now.seconds.append(seconds)
             self._write(now)
-            self.reporter.epoch({"loss": entrant.label, "seed": seed, "rate": lr, **record}, path.epochs, seconds)
+            self.reporter.on_epoch({"loss": entrant.label, "seed": seed, "rate": lr, **record}, path.epochs, seconds)
 
         def resumed(earlier: Sequence[dict[str, Any]]) -> None:
             now.epochs.extend(earlier)
@@ -199,7 +200,7 @@ class Job:
             if type(error) is not MetalossError:  # what did not come from the loss
                 raise
             history, failed = now.epochs, f"{entrant.label}, seed {seed}: {error}"
-            self.reporter.warning(failed)
+            self.reporter.on_warning(failed)
         if not failed:
             records.save_weights(state / "model.safetensors", classifier)
         records.save(state / "done.json", replace(now, epochs=history, failed=failed))
@@ -214,7 +215,7 @@ class Job:
         text = None if place in self.exploded else cautions.exploded(record, self.material.classes, lr)
         if text is not None:
             self.exploded.add(place)
-            self.reporter.warning(f"{entrant.label}, seed {seed}: {text}")
+            self.reporter.on_warning(f"{entrant.label}, seed {seed}: {text}")
 
     def _state(self, entrant: Entrant, lr: float, seed: int) -> Path:
         return self.folder / "state" / f"{entrant.slug}-{lr:.12g}-{seed}"

@@ -13,11 +13,12 @@ from torch import nn
 from typing_extensions import TypedDict
 
 from metaloss import places, plugins, storage
-from metaloss.comparison.publication import flat
 from metaloss.errors import DamagedFile, DiskError, SettingsError
 from metaloss.notation import printable_row
-from metaloss.run import digest_of, located, made, missing, surroundings
+from metaloss.storage.environment import digest_of, surroundings
+from metaloss.storage.folders import located, made, missing
 from metaloss.streams import Stream
+from metaloss.tables import flat
 from metaloss.training.images import Material
 from metaloss.training.models import Classifier, Shape, build
 from metaloss.training.settings import Training, resolve

@@ -10,9 +10,9 @@ from pydantic import ConfigDict, Field, field_validator, model_validator
 from pydantic.dataclasses import dataclass as settings
 
 from metaloss import registry
+from metaloss.config import merged
 from metaloss.datasets._images import USUAL_OPTIONS, Background, ImageOptions, MaxPixels, Size
 from metaloss.errors import SettingsError
-from metaloss.registry import merged
 
 PROTOCOLS = Path(__file__).parent / "protocols"  # a TOML file each
 AUGMENTATIONS = ("none", "base", "cutout", "mixup", "randaug", "all")

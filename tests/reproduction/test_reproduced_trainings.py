@@ -13,6 +13,7 @@ from archive import SCANS
 import metaloss as package
 from metaloss import storage
 from metaloss.errors import DataError, Interrupted, MetalossError, SettingsError
+from metaloss.reporting import Reporter
 from metaloss.reproduction import lines, reproduce
 from metaloss.training import fitting, records
 
@@ -150,7 +151,7 @@ def test_a_damaged_folder_is_warned_of_and_hides_no_other(written):
     written("a", "morgan-wrn", {"ce": (0.9, 0.0)}, augment="base")
     (written("b", "morgan-wrn", {"ce": (0.8, 0.0)}, augment="base") / "config.toml").write_text("seeds = [")
     told = []
-    reporter = type("Reporter", (), {"warning": lambda self, text: told.append(text)})()
+    reporter = type("Told", (Reporter,), {"on_warning": lambda self, text: told.append(text)})()
     row = cells(reproduce("morgan-cifar10", reporter=reporter))["base", "CE"]
     assert row["ours"] == pytest.approx(90)
     assert len(told) == 1 and told[0].startswith("left out: ") and "b/config.toml" in told[0]

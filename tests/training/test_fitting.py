@@ -16,6 +16,7 @@ from torch import nn
 
 import metaloss
 from metaloss.errors import DamagedFile, Interrupted, MetalossError, SettingsError
+from metaloss.reporting import Reporter
 from metaloss.streams import Stream
 from metaloss.training import figures, fitting, job, lines, module, records
 from metaloss.training.figures import contact_sheet
@@ -142,8 +143,7 @@ def test_rates_are_chosen_by_validation_and_the_test_share_is_looked_at_once_per
     measure = job.measure
     monkeypatch.setattr(job, "measure", lambda *args: looked.append(0) or measure(*args))
     warned = []
-    told = {"training": lambda *_: None, "epoch": lambda *_: None, "fitted": lambda *_: None}
-    reporter = type("Reporter", (), {**told, "warning": lambda self, text: warned.append(text)})()
+    reporter = type("Told", (Reporter,), {"on_warning": lambda self, text: warned.append(text)})()
     fitted = metaloss.fit("ce", network, shapes, rates=(1e-5, 0.1), seeds=2, reporter=reporter, **SMALL)
     assert fitted.lr == 0.1
     assert [x["lr"] for x in fitted.tuning] == [1e-5, 0.1]
@@ -199,7 +199,7 @@ def test_ctrl_c_says_how_to_go_on(shapes, network):
     def told(*_):
         os.kill(os.getpid(), signal.SIGINT)
 
-    reporter = type("Reporter", (), {"training": lambda *_: None, "epoch": told, "warning": lambda *_: None})()
+    reporter = type("Told", (Reporter,), {"on_epoch": told})()
     with pytest.raises(KeyboardInterrupt, match=r"stopped; metaloss.fit\(resume='trainings/shapes-given-ce'\) goes on"):
         metaloss.fit("ce", network, shapes, reporter=reporter, **SMALL)
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
@@ -243,17 +243,14 @@ def test_the_loss_is_kept_with_the_training(shapes, network, tmp_path):
 # --- what misleads ---
 
 
-class Noted:
+class Noted(Reporter):
     """Keeps what it is warned of."""
 
     def __init__(self):
         self.warned = []
 
-    def warning(self, text):
+    def on_warning(self, text):
         self.warned.append(text)
-
-    def __getattr__(self, name):
-        return lambda *_: None
 
 
 def test_settings_left_open_are_written_down_and_a_resumed_training_keeps_them(shapes, network, quick):

@@ -13,6 +13,7 @@ import metaloss
 from metaloss import cli, families, kinds, refinement, report, search, settings, storage, zoo
 from metaloss.errors import DataError, Interrupted, SettingsError
 from metaloss.formulas import Formulas
+from metaloss.kinds import remembering
 from metaloss.losses import CrossEntropies
 from metaloss.streams import Stream
 from metaloss.training import fitting, ground, images, memory, models
@@ -312,7 +313,7 @@ def test_a_search_that_goes_on_trains_nothing_twice(path, tmp_path, monkeypatch,
 
 def test_episodes_keep_no_trainings(open_tiny, tmp_path):
     families = [open_tiny()]
-    assert search.remembering(tmp_path, families, torch.device("cpu")) == families
+    assert remembering(tmp_path, families, torch.device("cpu")) == families
     assert not list(tmp_path.glob("*.jsonl"))
 
 

@@ -12,9 +12,9 @@ from test_run import SMALL, without_plots
 
 import metaloss
 from metaloss import catalogue, datasets, image_record, refinement, search
-from metaloss.comparison.contestants import Contestant, entered
-from metaloss.comparison.exposure import exposed
+from metaloss.comparison.contestants import entered
 from metaloss.errors import DamagedFile, SettingsError
+from metaloss.leakage import Origin, data_overlap
 from metaloss.pools import pools
 from metaloss.run import find
 
@@ -90,12 +90,12 @@ def test_a_run_is_refused_on_images_that_it_learned_from_however_they_are_spelt(
 
 
 def test_a_run_may_be_judged_on_the_images_that_it_was_tested_on_and_on_others(run, copied):
-    contestant = Contestant("run", metaloss.load(run.folder), run)
-    found = exposed(contestant, *meta_test(shutil.copytree(copied, "photos")))
+    origin, loss = Origin(folder=run.folder), metaloss.load(run.folder)
+    found = data_overlap(origin, loss, *meta_test(shutil.copytree(copied, "photos")))
     assert (found.data, found.classes, found.refusal) == ("same", "same", "")
     for path in copied.glob("*/*"):
         Image.fromarray(255 - np.asarray(Image.open(path))).save(path)
-    found = exposed(contestant, *meta_test(copied))
+    found = data_overlap(origin, loss, *meta_test(copied))
     assert (found.data, found.classes, found.refusal) == ("new", "same", "")
 
 
@@ -105,7 +105,8 @@ def test_a_loss_is_judged_alike_wherever_its_files_were_copied_to(run, copied):
     shutil.copytree(run.folder / "loss", "mine")
     catalogue.save(Path("again"), metaloss.load("mine", normalise=True), "")
     specs = [run.folder, run.folder / "loss", str(run.folder / "loss" / "loss.json"), "mine", metaloss.load("again")]
-    found = {exposed(entered([spec], "ce", Path("runs"))[0][0], *test).seen for spec in specs}
+    entries = [entered([spec], "ce", Path("runs"))[0][0] for spec in specs]
+    found = {data_overlap(one.origin, one.criterion, *test).seen for one in entries}
     assert len(found) == 1 and min(found) > 0
 
 
@@ -113,12 +114,12 @@ def test_a_run_without_a_record_is_judged_by_how_its_data_is_cut(run, home, copi
     old = Path(shutil.copytree(run.folder, Path.cwd() / "old"))
     for folder in (old, old / "loss"):
         (folder / image_record.FILE).unlink()
-    one = Contestant("old", metaloss.load(old), find(old))
-    assert exposed(one, *meta_test(copied)).refusal == ""
-    assert exposed(one, *meta_test(copied)).data == "same"
+    one = Origin(folder=old), metaloss.load(old)
+    assert data_overlap(*one, *meta_test(copied)).refusal == ""
+    assert data_overlap(*one, *meta_test(copied)).data == "same"
     renamed(copied)
     monkeypatch.chdir(home)
-    assert "of the test images" in exposed(one, *meta_test(copied)).refusal
+    assert "of the test images" in data_overlap(*one, *meta_test(copied)).refusal
 
 
 def test_a_damaged_record_is_named(run, copied):

@@ -1,0 +1,89 @@
+"""What a job tells while it runs: one class with a method for every event."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+
+class Reporter:
+    """Is told what `evolve`, `compare`, `recommend`, `fit` and the other jobs do; every event does nothing here.
+
+    Subclass it and override the events to be seen. `metaloss.Console` prints all of them. An event is told in the
+    process that was started, in the order in which things happen; what an event raises ends the job.
+    """
+
+    def on_work(self, what: str, plain: bool = True) -> None:
+        """Something begins that may take some seconds; `plain`: it usually does, and is a line in a pipe, too."""
+
+    def on_warning(self, text: str) -> None:
+        """Something that the user should know."""
+
+    def on_progress(self, work: int) -> None:
+        """So many more steps of the training that was announced are done."""
+
+    # --- a search ---
+
+    def on_search_start(self, run: Any, engine: Any, families: Sequence[Any], genome: Any) -> None:
+        """The run's folder is there, the images are loaded, and nothing has been trained."""
+
+    def on_baseline(self, rivals: Sequence[Any], tasks: int) -> None:
+        """Cross-entropy has been tuned, on so many meta-validation tasks, for each family."""
+
+    def on_generation(self, record: dict[str, Any], seconds: float, trainings: int) -> None:
+        """A generation has been committed: its line of history, how long it took, how many trainings it was."""
+
+    def on_search_end(self, run: Any, summary: dict[str, Any]) -> None:
+        """The winner has been written and tested."""
+
+    # --- what is done with a run's losses ---
+
+    def on_elimination_start(self, run: Any, losses: int) -> None:
+        """So many losses of a run are about to be eliminated in stages."""
+
+    def on_elimination_stage(self, row: dict[str, Any]) -> None:
+        """A stage is over; its row of the table."""
+
+    def on_elimination_end(self, folder: Path, summary: dict[str, Any]) -> None:
+        """The last stage is over, and the folder is written."""
+
+    def on_refine_end(self, table: dict[str, Any]) -> None:
+        """A formula's constants have been tuned, and tested before and after."""
+
+    # --- comparisons and recommendations ---
+
+    def on_comparison_start(self, settings: Any, families: Sequence[Any], work: int) -> None:
+        """Losses are about to be compared, in so many steps of training."""
+
+    def on_comparison_end(self, report: Any) -> None:
+        """The report has been written."""
+
+    def on_recommendation_start(self, settings: Any, images: Any, losses: int, work: int) -> None:
+        """So many losses are about to be tried on a user's images, in so many steps of training."""
+
+    def on_recommendation_end(self, advice: Any) -> None:
+        """The advice has been written."""
+
+    # --- full-size training ---
+
+    def on_fit_start(self, job: Any) -> None:
+        """Losses are about to be trained with at full size."""
+
+    def on_epoch(self, record: dict[str, Any], epochs: int, seconds: float) -> None:
+        """An epoch of such a training is over."""
+
+    def on_fit_end(self, result: Any) -> None:
+        """All trainings are over and tested."""
+
+    # --- studies ---
+
+    def on_study_start(self, folder: Path, study: Any, settings: Sequence[Any]) -> None:
+        """Losses are about to be scored under several settings."""
+
+    def on_setting(self, name: str) -> None:
+        """All losses are about to be scored under this setting."""
+
+    def on_score(self, loss: str, score: Any, place: tuple[int, int]) -> None:
+        """A loss has its score under this setting; it is the first number of so many."""
+
+    def on_study_end(self, result: Any) -> None:
+        """All losses have their scores under all settings."""
