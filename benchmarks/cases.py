@@ -9,18 +9,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from metaloss import families, registry
-from metaloss.families import Episodes
-from metaloss.formulas import Formulas
+from metaloss.core import registry
+from metaloss.core.population import Vectors
+from metaloss.core.streams import Stream
+from metaloss.data.episodes import Tasks
 from metaloss.genomes.mln import MetaLossNetwork
-from metaloss.language.expression import Expression, P, Y, call, constant
-from metaloss.language.formula import Formula
-from metaloss.language.primitives import MORGAN_BINARY, MORGAN_UNARY
-from metaloss.losses import CrossEntropies, Losses
-from metaloss.population import Vectors
-from metaloss.sieve import Seen, Sieve
-from metaloss.streams import Stream
-from metaloss.tasks import Tasks
+from metaloss.losses.base import CrossEntropies, Losses
+from metaloss.losses.formulas import Formulas
+from metaloss.losses.language.expression import Expression, P, Y, call, constant
+from metaloss.losses.language.formula import Formula
+from metaloss.losses.language.primitives import MORGAN_BINARY, MORGAN_UNARY
+from metaloss.search.novelty import Seen, Sieve
+from metaloss.tasks import episodic
+from metaloss.tasks.episodic import Episodes
 
 HIDDEN, FILTERS, KERNEL = (128, 64), (8, 16), 3
 CLASSIFIERS: dict[str, dict[str, Any]] = {
@@ -104,15 +105,15 @@ class Problem:
 
 @lru_cache(maxsize=4)
 def _images(dataset: str) -> Episodes:
-    return families.open_family(families.of({"dataset": dataset, "ways": 2, "shots": 1, "val": 1}, "images", "images"))
+    return episodic.open_family(episodic.of({"dataset": dataset, "ways": 2, "shots": 1, "val": 1}, "images", "images"))
 
 
-def family_of(case: Case) -> families.TaskFamily:
+def family_of(case: Case) -> episodic.TaskFamily:
     """The task family that a case stands for: Fashion-MNIST, as in tasks/fashionmnist.toml."""
     table = {"dataset": "fashionmnist", "ways": case.ways, "shots": case.shots, "val": case.val,
              "classifier": CLASSIFIERS[case.classifier],
              "inner": {"steps": case.steps, "lr": case.lr, **case.optimiser}}  # fmt: skip
-    return families.of(table, "benchmark", "benchmark")
+    return episodic.of(table, "benchmark", "benchmark")
 
 
 def problem(case: Case) -> Problem:

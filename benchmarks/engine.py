@@ -24,7 +24,7 @@ from timing import CORES, held_by, machine, median, peak, quartiles, rate, table
 from worker import Worker
 
 from metaloss.engines.local import Local
-from metaloss.inner import Inner
+from metaloss.inner.loop import Inner
 
 SIZES = ((1, 1), (1, 16), (16, 1), (2, 8), (8, 8), (32, 8), (128, 8), (256, 16))  # candidates × tasks
 LOSSES = ("mln", "ce", "formulas", *SEARCHED)

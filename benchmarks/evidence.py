@@ -21,15 +21,17 @@ from pathlib import Path
 
 import torch
 
-from metaloss import catalogue, families, zoo
+from metaloss.core.formatting import interval
+from metaloss.core.streams import Stream
+from metaloss.criterion import loss_io
 from metaloss.engines.local import Local
-from metaloss.formulas import Formulas
-from metaloss.losses import CrossEntropies, Losses
-from metaloss.notation import interval
-from metaloss.run import find
-from metaloss.settings import RATES
-from metaloss.streams import Stream
-from metaloss.trials import Trials, Tuned, Versus
+from metaloss.evaluation.protocol import Trials, Tuned, Versus
+from metaloss.losses import zoo
+from metaloss.losses.base import CrossEntropies, Losses
+from metaloss.losses.formulas import Formulas
+from metaloss.search.run import find
+from metaloss.search.settings import RATES
+from metaloss.tasks import episodic
 
 STEPS = (10, 20, 40, 80, 160)
 TRANSFER = (
@@ -146,11 +148,11 @@ def best_published(trials: Trials, tuning: int) -> dict[str, list[Tuned]]:
 
 def against_zoo(runs: list[str], engine: Local, tuning: int) -> None:
     """Each winner at its family's own rate against the best published loss, on the run's own meta-test tasks."""
-    opened = {f.name: families.open_family(f) for spec in runs for f in find(spec).settings.families}
+    opened = {f.name: episodic.open_family(f) for spec in runs for f in find(spec).settings.families}
     zoo_best = best_published(Trials(engine, list(opened.values()), Stream(1_000)), tuning)
     print("run | winner | best published loss, tuned | difference [95 %]")
     for spec in runs:
-        run, loss = find(spec), catalogue.load(Path(spec))
+        run, loss = find(spec), loss_io.load(Path(spec))
         trials = Trials(engine, [opened[f.name] for f in run.settings.families], Stream(run.settings.seed))
         for episodes in trials.families:
             rival, own = zoo_best[episodes.family.name][0], episodes.family.inner
@@ -196,10 +198,10 @@ def main() -> None:
     if arguments.table == "zoo":
         with Local() as engine:
             return against_zoo(arguments.runs, engine, arguments.tuning_tasks)
-    losses = catalogue.load(Path(arguments.runs[0])).losses()
+    losses = loss_io.load(Path(arguments.runs[0])).losses()
     names = arguments.families or (TRANSFER if arguments.table == "transfer" else ("fashionmnist",))
     with Local() as engine:
-        trials = Trials(engine, [families.open_family(families.read(name)) for name in names], Stream(1_000))
+        trials = Trials(engine, [episodic.open_family(episodic.read(name)) for name in names], Stream(1_000))
         table = transfer if arguments.table == "transfer" else steps
         table(trials, losses, arguments.tuning_tasks, arguments.test_tasks)
 

@@ -29,12 +29,13 @@ from timing import machine, table
 from torch import Tensor
 
 import metaloss
-from metaloss import phenotype, storage
+from metaloss import storage
 from metaloss.errors import Interrupted
-from metaloss.formulas import Formulas
-from metaloss.language.formula import Formula
-from metaloss.ledger import Ledger
-from metaloss.sieve import Sieve
+from metaloss.losses import phenotype
+from metaloss.losses.formulas import Formulas
+from metaloss.losses.language.formula import Formula
+from metaloss.search.novelty import Sieve
+from metaloss.search.trained_losses import Ledger
 
 SAME = 0.01  # the published distance up to which two phenotypes are one
 SCALE = 0.01  # the relative difference in span up to which two losses have one scale

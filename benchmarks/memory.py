@@ -12,10 +12,10 @@ from pathlib import Path
 
 import torch
 
-from metaloss import registry
-from metaloss.ledger import Ledger
-from metaloss.sieve import Sieve
-from metaloss.streams import Stream
+from metaloss.core import registry
+from metaloss.core.streams import Stream
+from metaloss.search.novelty import Sieve
+from metaloss.search.trained_losses import Ledger
 
 POPULATION = 100
 CLASSES, IMAGES = 3, 4

@@ -26,13 +26,13 @@ import torch
 from timing import machine, table
 
 import metaloss
-from metaloss import trials
-from metaloss.comparison.contest import Contest, Setting
-from metaloss.datasets import Dataset
+from metaloss.core.streams import Stream
+from metaloss.data.datasets import Dataset
 from metaloss.engines.local import Local
-from metaloss.families import Episodes, normalised
-from metaloss.recommendation import Advice, folds
-from metaloss.streams import Stream
+from metaloss.evaluation import protocol
+from metaloss.experiments.comparison.contest import Contest, Setting
+from metaloss.experiments.recommendation import Advice, folds
+from metaloss.tasks.episodic import Episodes, normalised
 
 CLASSES, SIDE, FRESH = 4, 6, 2000
 CONTRAST, NOISE = 30.0, 40.0  # gray levels
@@ -91,7 +91,7 @@ def repetition(kind: str, n: int, seed: int, small: dict[str, Any]) -> Outcome:
     key = Stream(seed).at(kind, n)
     data = images(kind, n, key)
     begin = time.perf_counter()
-    instead = patch.object(folds, "load", lambda name, options: data), patch.object(trials, "STEPS", STEPS)
+    instead = patch.object(folds, "load", lambda name, options: data), patch.object(protocol, "STEPS", STEPS)
     with tempfile.TemporaryDirectory() as folder, instead[0], instead[1]:
         advice = metaloss.recommend("folder:simulated", LOSSES[kind], out=folder, seed=seed, **small)
     seconds, gain = time.perf_counter() - begin, advice.gain

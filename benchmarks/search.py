@@ -26,15 +26,15 @@ from timing import CORES, machine, rate, table, threaded
 from torch import Tensor
 
 import metaloss
-from metaloss import settings as configuration
+from metaloss.core.reporting import Reporter
+from metaloss.core.streams import Stream
+from metaloss.data.episodes import Tasks
 from metaloss.engines.local import Local
 from metaloss.errors import Interrupted
-from metaloss.families import Episodes
-from metaloss.inner import Inner
-from metaloss.losses import Losses
-from metaloss.reporting import Reporter
-from metaloss.streams import Stream
-from metaloss.tasks import Tasks
+from metaloss.inner.loop import Inner
+from metaloss.losses.base import Losses
+from metaloss.search import settings as configuration
+from metaloss.tasks.episodic import Episodes
 
 QUICK: dict[str, Any] = {"generations": 12, "baseline_tasks": 8, "report_every": 1}
 
@@ -106,7 +106,7 @@ class Watch(Reporter):
 def searched(engine: type[Local], goal: float, limit: float, settings: dict[str, Any]) -> Watch:
     """A search with that engine, up to its goal or limit."""
     watch = Watch(goal, limit, configuration.resolve(settings).generations)
-    with tempfile.TemporaryDirectory() as folder, patch("metaloss.search.Local", engine), suppress(Interrupted):
+    with tempfile.TemporaryDirectory() as folder, patch("metaloss.search.program.Local", engine), suppress(Interrupted):
         metaloss.evolve(out=folder, reporter=watch, stop=watch.stop, **settings)
     return watch
 

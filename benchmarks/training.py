@@ -17,7 +17,7 @@ import torch
 from timing import machine, median, quartiles, table, threaded
 
 import metaloss
-from metaloss.streams import Stream
+from metaloss.core.streams import Stream
 from metaloss.training import module
 from metaloss.training.course import course
 from metaloss.training.images import opened, order

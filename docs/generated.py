@@ -19,36 +19,30 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 from sphinx.application import Sphinx
 
-from metaloss import (
-    elimination,
-    families,
-    inner,
-    kinds,
-    phenotype,
-    plots,
-    recommendation,
-    registry,
-    report,
-    rounds,
-    settings,
-    zoo,
-)
-from metaloss import filters as filtering
-from metaloss.formulas import Formulas
-from metaloss.language.primitives import PRIMITIVES
-from metaloss.studies import settings as study
-from metaloss.training import family as full
+from metaloss.cli import report
+from metaloss.core import registry
+from metaloss.evaluation import plots
+from metaloss.experiments import recommendation
+from metaloss.experiments.rank_study import settings as study
+from metaloss.genomes import _filters as filtering
+from metaloss.inner import loop
+from metaloss.losses import phenotype, zoo
+from metaloss.losses.formulas import Formulas
+from metaloss.losses.language.primitives import PRIMITIVES
+from metaloss.search import elimination, elimination_stage, settings
+from metaloss.tasks import episodic, opening
+from metaloss.tasks import training_family as full
 from metaloss.training import settings as training
 
 FOLDER = "_zoo"  # of the built site
 GROUPS = {"genomes": "Genomes", "strategies": "Strategies", "classifiers": "Classifiers"}
 TABLES = (
     ("A run", settings.Settings),
-    ("Training a classifier: `inner`", inner.Inner),
+    ("Training a classifier: `inner`", loop.Inner),
     ("What a formula must be: `genome.filters`", filtering.Filters),
     ("A recommendation", recommendation.Recommendation),
     ("An elimination", elimination.Elimination),
-    ("One stage of an elimination: `stages`", rounds.Stage),
+    ("One stage of an elimination: `stages`", elimination_stage.Stage),
     ("A full-size training", training.Training),
     ('A family of full trainings: `kind = "training"`', full.TrainingFamily),
     ("What happens to its images: `augment`", training.Augment),
@@ -127,9 +121,9 @@ def parts(app: Sphinx) -> Iterator[str]:
     yield "\n## Data sources\n"
     yield from (f"- `{row['name']}`: {row['about']}" for row in report.listing("data", Path()))
     yield "\n## Task families\n"
-    for name in sorted(families.names()):
-        f = kinds.read(name)
-        if isinstance(f, kinds.TrainingFamily):
+    for name in sorted(episodic.names()):
+        f = opening.read(name)
+        if isinstance(f, opening.TrainingFamily):
             what = f"{f.training.model} on {f.dataset}, augmentation {f.training.augment.kind}"
             yield f"- `{name}`: full trainings of {what}"
             continue

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 import metaloss
-from metaloss import datasets
+from metaloss.data import datasets
 
 
 def main(spec: str, shots: int = 5, steps: int = 20, lr: float = 0.1) -> dict[str, float]:

@@ -12,64 +12,66 @@ from metaloss._version import __version__ as __version__
 
 if TYPE_CHECKING:
     from metaloss import errors as errors
-    from metaloss import phenotype as phenotype
-    from metaloss.catalogue import load as load
-    from metaloss.classifiers import Classifier as Classifier
-    from metaloss.comparison import compare as compare
     from metaloss.console import Console as Console
-    from metaloss.criterion import Criterion as Criterion
-    from metaloss.datasets import Dataset as Dataset
-    from metaloss.datasets import data_folder as data_folder
-    from metaloss.datasets._splits import Split as Split
-    from metaloss.datasets._splits import join_splits as join_splits
-    from metaloss.elimination import eliminate as eliminate
+    from metaloss.core.population import Population as Population
+    from metaloss.core.population import Vectors as Vectors
+    from metaloss.core.registry import build as build
+    from metaloss.core.reporting import Reporter as Reporter
+    from metaloss.core.streams import Stream as Stream
+    from metaloss.criterion.base import Criterion as Criterion
+    from metaloss.criterion.loss_io import load as load
+    from metaloss.data.datasets import Dataset as Dataset
+    from metaloss.data.datasets import data_folder as data_folder
+    from metaloss.data.datasets._splits import Split as Split
+    from metaloss.data.datasets._splits import join_splits as join_splits
+    from metaloss.experiments.comparison import compare as compare
+    from metaloss.experiments.rank_study import study as study
+    from metaloss.experiments.recommendation import recommend as recommend
+    from metaloss.experiments.reproduction import reproduce as reproduce
     from metaloss.genomes import Genome as Genome
     from metaloss.genomes._symbolic import FormulaGenome as FormulaGenome
-    from metaloss.language.formula import Formula as Formula
-    from metaloss.population import Population as Population
-    from metaloss.population import Vectors as Vectors
-    from metaloss.recommendation import recommend as recommend
-    from metaloss.refinement import refine as refine
-    from metaloss.registry import build as build
-    from metaloss.reproduction import reproduce as reproduce
-    from metaloss.search import evolve as evolve
-    from metaloss.search import resume as resume
+    from metaloss.inner.classifiers import Classifier as Classifier
+    from metaloss.losses import phenotype as phenotype
+    from metaloss.losses.language.formula import Formula as Formula
+    from metaloss.search.constants_tuning import refine as refine
+    from metaloss.search.elimination import eliminate as eliminate
+    from metaloss.search.program import evolve as evolve
+    from metaloss.search.program import resume as resume
     from metaloss.strategies import Strategy as Strategy
-    from metaloss.streams import Stream as Stream
-    from metaloss.studies import study as study
     from metaloss.training.fitting import fit as fit
     from metaloss.training.fitting import fit_all as fit_all
 
 # Looked up on first use: `import metaloss` and `metaloss --help` stay fast, and need no torch.
 _PUBLIC = {
-    "Classifier": "metaloss.classifiers",
+    "Classifier": "metaloss.inner.classifiers",
     "Console": "metaloss.console",
-    "Criterion": "metaloss.criterion",
-    "Dataset": "metaloss.datasets",
-    "Formula": "metaloss.language.formula",
+    "Criterion": "metaloss.criterion.base",
+    "Dataset": "metaloss.data.datasets",
+    "Formula": "metaloss.losses.language.formula",
     "FormulaGenome": "metaloss.genomes._symbolic",
     "Genome": "metaloss.genomes",
-    "Population": "metaloss.population",
-    "Split": "metaloss.datasets._splits",
+    "Population": "metaloss.core.population",
+    "Reporter": "metaloss.core.reporting",
+    "Split": "metaloss.data.datasets._splits",
     "Strategy": "metaloss.strategies",
-    "Stream": "metaloss.streams",
-    "Vectors": "metaloss.population",
-    "build": "metaloss.registry",
-    "compare": "metaloss.comparison",
-    "data_folder": "metaloss.datasets",
-    "eliminate": "metaloss.elimination",
+    "Stream": "metaloss.core.streams",
+    "Vectors": "metaloss.core.population",
+    "build": "metaloss.core.registry",
+    "compare": "metaloss.experiments.comparison",
+    "data_folder": "metaloss.data.datasets",
+    "eliminate": "metaloss.search.elimination",
     "errors": "metaloss.errors",
-    "evolve": "metaloss.search",
+    "evolve": "metaloss.search.program",
     "fit": "metaloss.training.fitting",
     "fit_all": "metaloss.training.fitting",
-    "join_splits": "metaloss.datasets._splits",
-    "load": "metaloss.catalogue",
-    "phenotype": "metaloss.phenotype",
-    "recommend": "metaloss.recommendation",
-    "refine": "metaloss.refinement",
-    "reproduce": "metaloss.reproduction",
-    "resume": "metaloss.search",
-    "study": "metaloss.studies",
+    "join_splits": "metaloss.data.datasets._splits",
+    "load": "metaloss.criterion.loss_io",
+    "phenotype": "metaloss.losses.phenotype",
+    "recommend": "metaloss.experiments.recommendation",
+    "refine": "metaloss.search.constants_tuning",
+    "reproduce": "metaloss.experiments.reproduction",
+    "resume": "metaloss.search.program",
+    "study": "metaloss.experiments.rank_study",
 }
 
 __all__ = ["__version__", *_PUBLIC]

@@ -8,15 +8,15 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from metaloss.classifiers import Bound, Classifier, Params
-from metaloss.inner import Inner, train
-from metaloss.losses import Losses
-from metaloss.measures import Gauge, scores
-from metaloss.optimisers import Rate
-from metaloss.population import Population
+from metaloss.core.population import Population
+from metaloss.core.streams import Stream
+from metaloss.data.episodes import Tasks
+from metaloss.inner.classifiers import Bound, Classifier, Params
+from metaloss.inner.loop import Inner, train
+from metaloss.inner.metrics import Gauge, scores
+from metaloss.inner.optimisers import Rate
+from metaloss.losses.base import Losses
 from metaloss.strategies import Genome, Strategy
-from metaloss.streams import Stream
-from metaloss.tasks import Tasks
 
 # Trains P losses on a task epoch's tasks: validation accuracies [P, T], and the family [T] of every task.
 Evaluator = Callable[[Losses, Stream], tuple[Float[Tensor, "P T"], Tensor]]

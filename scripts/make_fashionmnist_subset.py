@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from metaloss.datasets import Dataset, _idx, fashionmnist
-from metaloss.pools import Pool, pools
+from metaloss.data.datasets import Dataset, _idx, fashionmnist
+from metaloss.data.pools import Pool, pools
 
 LICENSE = """\
 The MIT License (MIT)

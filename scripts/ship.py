@@ -7,13 +7,14 @@ python scripts/ship.py tree-fashionmnist runs/fashionmnist-tree-gp-0
 import shutil
 import sys
 
-from metaloss import catalogue, storage
-from metaloss.run import find
+from metaloss import storage
+from metaloss.criterion import loss_io
+from metaloss.search.run import find
 
 
 def main(name: str, spec: str) -> None:
     """Copy the loss with its name and the data sets it has learned from; its card says how it is evolved again."""
-    run, folder = find(spec), catalogue.SHIPPED / name
+    run, folder = find(spec), loss_io.SHIPPED / name
     assert run.summary() is not None, f"{run.folder} is not finished"
     shutil.copytree(run.folder / "loss", folder, dirs_exist_ok=True)
     settings, table = run.settings, storage.read_record(folder / "loss.json")

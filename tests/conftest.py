@@ -36,7 +36,7 @@ hypothesis.settings.load_profile("suite")
 # Compiled loops are machine code; a check around them would not be.
 if importlib.util.find_spec("numba"):
     for part in ("accuracy", "network", "perceptron"):
-        importlib.import_module(f"metaloss.compiled.{part}")
+        importlib.import_module(f"metaloss.kernels.{part}")
 # Before anything else imports metaloss: what is imported earlier stays unchecked.
 install_import_hook("metaloss", f"{__name__}.check")
 torch.set_num_threads(1)
@@ -62,8 +62,8 @@ def pytest_collection_modifyitems(items):
 @pytest.fixture
 def dataset():
     """Four classes of thirty 6x6 images, each class around a pattern of its own; no official test split."""
-    from metaloss.datasets import Dataset
-    from metaloss.streams import Stream
+    from metaloss.core.streams import Stream
+    from metaloss.data.datasets import Dataset
 
     key, classes, n = Stream(7).at("data set"), 4, 30
     labels = torch.arange(classes).repeat(n)
@@ -83,9 +83,9 @@ def dataset():
 @pytest.fixture
 def open_tiny(dataset, monkeypatch):
     """Opens a family of 3-way 2-shot tasks of the tiny data set; the family's settings as keywords."""
-    from metaloss import families
+    from metaloss.tasks import episodic
 
-    monkeypatch.setattr(families, "load", lambda name, options: dataset)
+    monkeypatch.setattr(episodic, "load", lambda name, options: dataset)
 
     def opened(**changes):
         table = {
@@ -96,7 +96,7 @@ def open_tiny(dataset, monkeypatch):
             "classifier": {"kind": "mlp", "hidden": [8]},
             "inner": {"steps": 5, "lr": 0.2},
         }
-        return families.open_family(families.of({**table, **changes}, "tiny", "tiny.toml"))
+        return episodic.open_family(episodic.of({**table, **changes}, "tiny", "tiny.toml"))
 
     return opened
 
@@ -110,7 +110,7 @@ def episodes(open_tiny):
 @pytest.fixture
 def float64(monkeypatch):
     """Makes images, and with them all that classifiers are bound to, float64."""
-    from metaloss.tasks import Images
+    from metaloss.data.episodes import Images
 
     at = Images.at
     monkeypatch.setattr(Images, "at", lambda self, rows: at(self, rows).double())
@@ -119,8 +119,8 @@ def float64(monkeypatch):
 @pytest.fixture
 def shapes():
     """Four classes of thirty 12x12 images, each class around a pattern of its own; a quarter of them for testing."""
-    from metaloss.datasets import Dataset
-    from metaloss.streams import Stream
+    from metaloss.core.streams import Stream
+    from metaloss.data.datasets import Dataset
 
     key, classes, n = Stream(3).at("shapes"), 4, 30
     labels = torch.arange(classes).repeat(n)

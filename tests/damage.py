@@ -11,13 +11,16 @@ from typing import Any
 import scans
 
 import metaloss
-from metaloss import catalogue, image_record, refinement, search
-from metaloss.datasets import fashionmnist
-from metaloss.drawing import Picture
+from metaloss.core.drawing import Picture
+from metaloss.core.reporting import Reporter
+from metaloss.criterion import loss_io
+from metaloss.data import image_record
+from metaloss.data.datasets import fashionmnist
 from metaloss.errors import DamagedFile, Interrupted, MetalossError
-from metaloss.reporting import Reporter
-from metaloss.reproduction import reproduce
-from metaloss.training import job, memory, module, records
+from metaloss.experiments.reproduction import reproduce
+from metaloss.search import constants_tuning, program
+from metaloss.tasks import training_cache
+from metaloss.training import job, module, records
 
 TINY = """
 dataset = "fashionmnist"
@@ -96,8 +99,8 @@ def surroundings(patch: Any, folder: Path) -> None:
     patch.setattr(fashionmnist, "SYSTEM", folder / "no-such-folder")
     patch.setenv("METALOSS_DATA", str(folder / "no-data"))
     for name in ("fitness", "phenotype", "front", "ranks"):
-        patch.setattr(f"metaloss.plots.{name}", lambda *args: None)
-    patch.setattr("metaloss.studies.figures.scatter", lambda found, pairs: Picture("x", "", b"", b""))
+        patch.setattr(f"metaloss.evaluation.plots.{name}", lambda *args: None)
+    patch.setattr("metaloss.experiments.rank_study.figures.scatter", lambda found, pairs: Picture("x", "", b"", b""))
     patch.setattr(module, "PAUSE", 0.0)
     patch.setattr(job, "PAUSE", 0.0)
     patch.setattr(job.figures, "curves", lambda trainings: [])
@@ -107,8 +110,8 @@ def surroundings(patch: Any, folder: Path) -> None:
 
 def few(folder: Path, patch: Any) -> Iterator[Case]:
     """Folders that are soon made, and what reads them."""
-    run = search.evolve(genome=NETWORK, strategy=TWO, **SMALL).folder
-    yield Case("run", run, lambda told: _run(search.resume(run, reporter=told)), RUN)
+    run = program.evolve(genome=NETWORK, strategy=TWO, **SMALL).folder
+    yield Case("run", run, lambda told: _run(program.resume(run, reporter=told)), RUN)
     yield Case("images of a run", run, lambda told: image_record.read(run), ("images.json",))
     yield Case("loss", run / "loss", lambda told: _loss(run / "loss"))
     yield from _trainings(patch)
@@ -118,8 +121,8 @@ def few(folder: Path, patch: Any) -> Iterator[Case]:
 def cases(folder: Path, patch: Any) -> Iterator[Case]:
     """A folder of every kind, made here, and what reads it."""
     yield from few(folder, patch)
-    formulas = search.evolve(genome="tree", strategy={"kind": "gp", "mu": 4, "lambda_": 4}, **SMALL).folder
-    yield Case("run of formulas", formulas, lambda told: _run(search.resume(formulas, reporter=told)), RUN)
+    formulas = program.evolve(genome="tree", strategy={"kind": "gp", "mu": 4, "lambda_": 4}, **SMALL).folder
+    yield Case("run of formulas", formulas, lambda told: _run(program.resume(formulas, reporter=told)), RUN)
     metaloss.eliminate(formulas, chosen=STAGES)
     stages = ("elimination/stage-*.json", "config.toml", "history.jsonl")
     yield Case(
@@ -127,7 +130,7 @@ def cases(folder: Path, patch: Any) -> Iterator[Case]:
     )
     refined = metaloss.refine("poly1", strategy=TWO, **SMALL).folder
     files = ("refinement.json", "loss/loss.json")
-    yield Case("refinement", refined, lambda told: refinement.compare(refined, told).comparison, files)
+    yield Case("refinement", refined, lambda told: constants_tuning.compare(refined, told).comparison, files)
     yield from _study()
 
 
@@ -167,11 +170,11 @@ def _study() -> Iterator[Case]:
 def _remembered(folder: Path) -> Case:
     where = folder / "remembered"
     where.mkdir()
-    file = memory.remembered(where, {}).file
+    file = training_cache.remembered(where, {}).file
     assert file is not None
     for number in range(3):
         file.append({"training": f"{number:032x}", "family": "tiny", "loss": "ce", "accuracy": number / 3})
-    return Case("full trainings of a search", where, lambda told: memory.remembered(where, {}).known)
+    return Case("full trainings of a search", where, lambda told: training_cache.remembered(where, {}).known)
 
 
 def _stopped(*args: Any) -> None:
@@ -180,7 +183,7 @@ def _stopped(*args: Any) -> None:
 
 def _loss(folder: Path) -> Any:
     found = metaloss.load(folder)
-    return _numbers(found), catalogue.images_of(found)
+    return _numbers(found), loss_io.images_of(found)
 
 
 def _run(result: Any) -> Any:

@@ -6,12 +6,14 @@ import re
 import sys
 from pathlib import Path
 
-from metaloss import catalogue, genomes, registry
-from metaloss.criterion import Criterion
+from metaloss import genomes
+from metaloss.core import registry
+from metaloss.criterion import loss_io
+from metaloss.criterion.base import Criterion
 from metaloss.errors import DamagedFile, SettingsError
-from metaloss.language.expression import TERMINALS
-from metaloss.language.formula import Formula
-from metaloss.language.primitives import PRIMITIVES
+from metaloss.losses.language.expression import TERMINALS
+from metaloss.losses.language.formula import Formula
+from metaloss.losses.language.primitives import PRIMITIVES
 
 WATCHED = (
     "exec", "compile", "import", "open", "os.", "subprocess.", "socket.", "ctypes.", "pickle.", "marshal.", "code.",
@@ -116,7 +118,7 @@ def read_file(folder, data):
     (folder / "loss.json").write_bytes(data)
     with watched() as heard:
         try:
-            read = isinstance(catalogue.load(folder), Criterion)
+            read = isinstance(loss_io.load(folder), Criterion)
         except DamagedFile as error:
             assert str(error).isprintable() and len(str(error)) < len(str(folder)) + 600, (data, error)
             read = False
@@ -134,4 +136,4 @@ def warm(folder):
     for table in ({"kind": "formula"}, {"kind": "mln", "genome": {"features": 0}}, *kinds):
         (folder / "loss.json").write_text(json.dumps({"format": 1, "formula": "q", "about": {}, **table}))
         with contextlib.suppress(DamagedFile):
-            catalogue.load(folder)
+            loss_io.load(folder)

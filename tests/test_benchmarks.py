@@ -10,14 +10,14 @@ import pytest
 import torch
 
 import metaloss
-from metaloss import registry
+from metaloss.core import registry
+from metaloss.core.streams import Stream
 from metaloss.engines.local import Local
-from metaloss.filters import examine
+from metaloss.genomes._filters import examine
 from metaloss.genomes.mln import MetaLossNetwork
-from metaloss.language.formula import Formula
-from metaloss.losses import CrossEntropies, one_hot
-from metaloss.sieve import Seen, Sieve
-from metaloss.streams import Stream
+from metaloss.losses.base import CrossEntropies, one_hot
+from metaloss.losses.language.formula import Formula
+from metaloss.search.novelty import Seen, Sieve
 
 FOLDER = Path(metaloss.__file__).parent.parent / "benchmarks"
 pytestmark = pytest.mark.skipif(not FOLDER.is_dir(), reason="benchmarks live in the checkout")

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 import metaloss
-from metaloss.streams import Stream
+from metaloss.core.streams import Stream
 
 CLASSES = 10
 

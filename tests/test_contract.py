@@ -10,14 +10,15 @@ from test_run import GENOME, SMALL, essence, family, only_the_subset, without_pl
 from test_search import Recorder
 
 import metaloss
-from metaloss import registry, search
+from metaloss.core import registry
+from metaloss.core.streams import Stream
 from metaloss.engines.local import Local
 from metaloss.errors import Interrupted, SettingsError
-from metaloss.filters import Filters
-from metaloss.formulas import Formulas
-from metaloss.language.formula import Formula
-from metaloss.ledger import Ledger
-from metaloss.streams import Stream
+from metaloss.genomes._filters import Filters
+from metaloss.losses.formulas import Formulas
+from metaloss.losses.language.formula import Formula
+from metaloss.search import program
+from metaloss.search.trained_losses import Ledger
 
 TREE = {"kind": "tree", "max_size": 12, "max_height": 4, "first_height": 3}
 GP = {"kind": "gp", "mu": 3, "lambda_": 3}
@@ -55,7 +56,7 @@ def run(folder, name, out="runs", **more):
     """A finished run of three generations."""
     changes, families = CASES[name]
     tasks = [family(folder), family(folder, "two", TWO)][:families]
-    return search.evolve(tasks, out=folder / out, **{**SMALL, "generations": 3, **changes, **more})
+    return program.evolve(tasks, out=folder / out, **{**SMALL, "generations": 3, **changes, **more})
 
 
 def interrupted(call, *args, **more):
@@ -69,8 +70,8 @@ def test_a_run_that_was_stopped_twice_equals_the_uninterrupted_one(tmp_path, nam
     whole = run(tmp_path, name, "whole").folder
     interrupted(run, tmp_path, name)
     folder = tmp_path / "runs" / whole.name
-    interrupted(search.resume, folder)
-    search.resume(folder)
+    interrupted(program.resume, folder)
+    program.resume(folder)
     assert essence(folder) == essence(whole)
     assert (folder / "summary.json").read_bytes() == (whole / "summary.json").read_bytes()
 
@@ -88,7 +89,7 @@ def formulas(tmp_path_factory):
 def test_a_time_limit_in_the_midst_of_a_task_epoch_is_no_end(tmp_path):
     short = run(tmp_path, "regularized", time_limit=0.0)
     assert len(short.history) == 1
-    search.resume(short.folder)
+    program.resume(short.folder)
     assert essence(short.folder) == essence(run(tmp_path, "regularized", "whole").folder)
 
 
@@ -168,7 +169,7 @@ WRONG = {
 @pytest.mark.parametrize("message", WRONG)
 def test_what_cannot_be_searched_is_refused_before_a_run_s_folder_is_made(tmp_path, message):
     with pytest.raises(SettingsError, match=message) as caught:
-        search.evolve(family(tmp_path), out=tmp_path / "runs", **{**SMALL, **WRONG[message]})
+        program.evolve(family(tmp_path), out=tmp_path / "runs", **{**SMALL, **WRONG[message]})
     assert "\n" not in str(caught.value) and not (tmp_path / "runs").exists()
 
 

@@ -18,8 +18,11 @@ import torch
 from test_run import SMALL, family, only_the_subset, without_plots
 
 import metaloss
-from metaloss import datasets, registry, settings, zoo
 from metaloss.cli import cli
+from metaloss.core import registry
+from metaloss.data import datasets
+from metaloss.losses import zoo
+from metaloss.search import settings
 from metaloss.training.settings import Augment, Training
 
 ROOT = Path(metaloss.__file__).parent.parent
@@ -166,7 +169,7 @@ def examples(monkeypatch, tmp_path):
     without_plots(monkeypatch)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(settings.PRESETS, "smoke", {**SMALL, "generations": 1, "rates": (0.1,)})
-    monkeypatch.setattr("metaloss.trials.STEPS", (20,))
+    monkeypatch.setattr("metaloss.evaluation.protocol.STEPS", (20,))
     for kind, name in {"strategies": "hill_climber", "genomes": "series", "datasets": "photos"}.items():
         place = tmp_path / "mine" / kind
         place.mkdir(parents=True)

@@ -7,10 +7,14 @@ from pathlib import Path
 import pytest
 
 import metaloss
-from metaloss import catalogue, elimination, kinds, registry, report, settings
-from metaloss.criterion import GenomeCriterion
+from metaloss.cli import report
+from metaloss.core import registry
+from metaloss.core.streams import Stream
+from metaloss.criterion import loss_io
+from metaloss.criterion.base import GenomeCriterion
 from metaloss.genomes.mln import MetaLossNetwork
-from metaloss.streams import Stream
+from metaloss.search import elimination, settings
+from metaloss.tasks import opening
 
 ROOT = Path(metaloss.__file__).parent.parent
 needs_checkout = pytest.mark.skipif(not (ROOT / "examples").is_dir(), reason="examples live in the checkout")
@@ -20,7 +24,7 @@ needs_checkout = pytest.mark.skipif(not (ROOT / "examples").is_dir(), reason="ex
 def loss(tmp_path: Path) -> Path:
     network = MetaLossNetwork(start="random", features=2, hidden=2)
     candidate = network.sample(1, Stream(0))
-    catalogue.save(tmp_path / "loss", GenomeCriterion(network, candidate), "# a loss\n")
+    loss_io.save(tmp_path / "loss", GenomeCriterion(network, candidate), "# a loss\n")
     return tmp_path / "loss"
 
 
@@ -43,7 +47,7 @@ def test_the_papers_search_and_its_elimination_are_what_its_text_says() -> None:
     table = settings.read(ROOT / "examples" / "morgan-elimination.toml")
     chosen = registry.validated(elimination.Elimination, table, "elimination")
     assert [chosen.start, *(stage.keep for stage in chosen.stages)] == [100, 24, 12, 6, 3]
-    assert [kinds.read(*stage.families).training.steps for stage in chosen.stages] == [96_000, *[117_300] * 3]
+    assert [opening.read(*stage.families).training.steps for stage in chosen.stages] == [96_000, *[117_300] * 3]
     assert [stage.mean_of for stage in chosen.stages] == [1, 1, 2, 3]
 
 

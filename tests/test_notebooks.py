@@ -9,8 +9,8 @@ import pytest
 import torch
 
 import metaloss
+from metaloss.core.streams import Stream
 from metaloss.engines.local import Local
-from metaloss.streams import Stream
 
 nbformat = pytest.importorskip("nbformat")
 pytest.importorskip("nbclient")
@@ -32,7 +32,7 @@ TINY = {
 }
 NETWORK = {"genome": {"start": "random", "features": 2, "hidden": 2}, "strategy": {"mu": 2, "lambda_": 2}}
 COMPARED = {key: TINY[key] for key in ("test_tasks", "rates", "val", "classifier", "inner")} | {"tuning_tasks": 2}
-STEPS = "import metaloss.trials\nmetaloss.trials.STEPS = (3,)\n"
+STEPS = "import metaloss.evaluation.protocol\nmetaloss.trials.STEPS = (3,)\n"
 PARAMETERS = {
     "1_first_loss": f"{STEPS}BUDGET = {TINY | NETWORK}",
     "2_comparing": f"{STEPS}BUDGET, TRANSFER = {COMPARED}, {COMPARED}",

@@ -13,19 +13,20 @@ import pytest
 import torch
 from test_run import only_the_subset
 
-from metaloss import families, phenotype
+from metaloss.core.streams import Stream
 from metaloss.evolution import evaluate, generation
-from metaloss.families import Episodes
-from metaloss.formulas import Formulas
 from metaloss.genomes.tree import Tree
-from metaloss.inner import train
-from metaloss.language.formula import Formula
-from metaloss.ledger import Ledger
-from metaloss.objectives import mean
-from metaloss.sieve import SAME, Sieve
-from metaloss.stages import Stages
+from metaloss.inner.loop import train
+from metaloss.losses import phenotype
+from metaloss.losses.formulas import Formulas
+from metaloss.losses.language.formula import Formula
+from metaloss.search.cached_evaluator import Stages
+from metaloss.search.novelty import SAME, Sieve
+from metaloss.search.objectives import mean
+from metaloss.search.trained_losses import Ledger
 from metaloss.strategies.gp import Gp
-from metaloss.streams import Stream
+from metaloss.tasks import episodic
+from metaloss.tasks.episodic import Episodes
 
 TEACHER = Formula.parse("-y * (1 - p) * logp")
 FAMILY = {
@@ -45,7 +46,7 @@ STRATEGY = Gp(mu=16, lambda_=16)
 @pytest.fixture
 def episodes(monkeypatch, tmp_path):
     only_the_subset(monkeypatch, tmp_path)
-    return families.open_family(families.of(FAMILY, "taught", "taught"))
+    return episodic.open_family(episodic.of(FAMILY, "taught", "taught"))
 
 
 @dataclass(frozen=True)

@@ -2,9 +2,9 @@
 
 import hypothesis.strategies as st
 
-from metaloss.language.expression import TERMINALS, Expression, call, constant
-from metaloss.language.formula import Formula
-from metaloss.language.primitives import PRIMITIVES
+from metaloss.losses.language.expression import TERMINALS, Expression, call, constant
+from metaloss.losses.language.formula import Formula
+from metaloss.losses.language.primitives import PRIMITIVES
 
 NUMBERS = st.floats(allow_nan=False, allow_infinity=False)
 

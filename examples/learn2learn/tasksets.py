@@ -6,10 +6,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from metaloss import families
-from metaloss.datasets import Dataset
-from metaloss.families import Episodes
-from metaloss.tasks import Images, Split, Tasks
+from metaloss.data.datasets import Dataset
+from metaloss.data.episodes import Images, Split, Tasks
+from metaloss.tasks import episodic
+from metaloss.tasks.episodic import Episodes
 
 
 class Normalised(Images):
@@ -24,7 +24,7 @@ def to_learn2learn(episodes: Episodes, pool: str, number: int = -1, val: int | N
     """A `learn2learn.data.Taskset` of a family: each task has `ways` classes with `shots + val` images each.
 
     Args:
-        episodes: the family, opened with `metaloss.families.open_family`.
+        episodes: the family, opened with `metaloss.tasks.episodic.open_family`.
         pool: "train" (meta-training), "validation" or "test": no image lies in two of them.
         number: of different tasks; -1: no limit.
         val: images per class beside the `shots`; the family's own number where None.
@@ -74,7 +74,7 @@ def from_learn2learn(tasks: Iterable[tuple[Tensor, Tensor]], shots: int, **setti
     rows = torch.arange(len(images.pixels)).split([len(pairs) * few, len(pairs) * many])
     splits = [Split(images, r.view(len(pairs), -1), y, ways) for r, (_, y) in zip(rows, (train, val), strict=True)]
     table = {"dataset": "learn2learn", "ways": ways, "shots": shots, "val": many // ways, **settings}
-    family = families.of(table, "learn2learn", "a learn2learn taskset")
+    family = episodic.of(table, "learn2learn", "a learn2learn taskset")
     return Episodes(family, _nothing(images.pixels), images, {}), Tasks(*splits)
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from metaloss import plugins as folders
+from metaloss.core import plugins as folders
 
 tasks = click.option(
     "--tasks", multiple=True, metavar="NAME|PATH.toml|folder:PATH", help="One or several task families."

@@ -11,8 +11,8 @@ from typing import Any
 
 import click
 
-from metaloss import plugins
 from metaloss.cli._terminal import Readable, note, warn
+from metaloss.core import plugins
 from metaloss.errors import Interrupted, SettingsError
 
 FORMULA = re.compile(r"-(?!-).*\b(p|logp)\b", re.DOTALL)
@@ -69,9 +69,10 @@ def interruptible(console: Any, again: Callable[[], str] | None = None) -> Itera
 
 def announce(spec: str) -> None:
     """Say what a name means that is a published loss and a path."""
-    from metaloss import catalogue, storage
+    from metaloss import storage
+    from metaloss.criterion import loss_io
 
-    if catalogue.named(spec) and storage.exists(Path(spec)):
+    if loss_io.named(spec) and storage.exists(Path(spec)):
         warn(f"'{spec}' is the loss of that name; ./{spec} means the path")
 
 

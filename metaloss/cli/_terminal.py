@@ -10,8 +10,8 @@ from typing import Any
 
 import click
 
-from metaloss.notation import printable
-from metaloss.tables import INDENT, wrapped
+from metaloss.core.formatting import printable
+from metaloss.core.tables import INDENT, wrapped
 
 # What is read as well where an encoding lacks the character.
 ASCII = {

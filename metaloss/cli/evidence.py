@@ -8,7 +8,7 @@ import click
 from metaloss.cli import _options
 from metaloss.cli._parts import Command, announce, interruptible
 from metaloss.cli._terminal import echo, echo_json
-from metaloss.config import assignment
+from metaloss.core.config import assignment
 
 
 @click.command(cls=Command)
@@ -37,7 +37,8 @@ def compare(
     from metaloss.console import Console
 
     with Console(quiet or as_json) as console, interruptible(console) as stop:
-        from metaloss import comparison, settings
+        from metaloss.experiments import comparison
+        from metaloss.search import settings
 
         given = {key: value for key, value in flags.items() if value not in (None, ())}
         chosen = settings.merged(given, *map(assignment, assignments))
@@ -83,7 +84,8 @@ def recommend(
     from metaloss.console import Console
 
     with Console(quiet or as_json) as console, interruptible(console) as stop:
-        from metaloss import recommendation, settings
+        from metaloss.experiments import recommendation
+        from metaloss.search import settings
 
         given = {key: value for key, value in flags.items() if value not in (None, ())}
         kind = {"classifier": {"kind": classifier}} if classifier else {}
@@ -121,9 +123,9 @@ def reproduce(
     console, line = Console(as_json, brief=not run), click.get_current_context().meta["line"]
     again = (lambda: line) if run else lambda: f"metaloss evolve --resume {console.folder}"
     with console, interruptible(console, again) as stop:
-        from metaloss import reproduction
-        from metaloss.config import assignment
-        from metaloss.settings import merged
+        from metaloss.core.config import assignment
+        from metaloss.experiments import reproduction
+        from metaloss.search.settings import merged
 
         own = {key: value for key, value in {"seeds": seeds, "device": device}.items() if value is not None}
         settings = merged(*map(assignment, assignments), own)

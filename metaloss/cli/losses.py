@@ -17,7 +17,7 @@ from metaloss.cli._terminal import echo, echo_json, warn
 @_options.debug
 def show(spec: str, runs: str, as_json: bool) -> None:
     """Describe a run or a loss, and draw its phenotype."""
-    from metaloss import report
+    from metaloss.cli import report
 
     announce(spec)
     table = report.describe(spec, Path(runs))
@@ -42,11 +42,11 @@ def show(spec: str, runs: str, as_json: bool) -> None:
 @_options.debug
 def export(spec: str, path: Path, runs: str) -> None:
     """Write a loss for use elsewhere. As Python that needs torch alone, LaTeX, a torch.export program or a folder."""
-    from metaloss import catalogue
-    from metaloss import export as exports
+    from metaloss.criterion import export as exports
+    from metaloss.criterion import loss_io
 
     announce(spec)
-    loss = catalogue.load(spec, runs)
+    loss = loss_io.load(spec, runs)
     exports.export(loss, path)  # type: ignore[arg-type]
     echo(f"wrote {path}")
 
@@ -62,7 +62,7 @@ def export(spec: str, path: Path, runs: str) -> None:
 @_options.debug
 def list_(kind: str, pattern: str, runs: str, as_json: bool) -> None:
     """List what there is of a kind. PATTERN is a part of its name."""
-    from metaloss import report
+    from metaloss.cli import report
 
     rows = [row for row in report.listing(kind, Path(runs)) if pattern.lower() in row["name"].lower()]
     if as_json:

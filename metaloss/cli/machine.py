@@ -7,7 +7,7 @@ import click
 from metaloss.cli import _options
 from metaloss.cli._parts import Command
 from metaloss.cli._terminal import Group, echo, echo_json
-from metaloss.config import assignment
+from metaloss.core.config import assignment
 from metaloss.errors import MetalossError
 
 
@@ -22,7 +22,7 @@ def data() -> None:
 @_options.debug
 def fetch(name: str) -> None:
     """Download data set NAME into the user's data folder."""
-    from metaloss import datasets
+    from metaloss.data import datasets
 
     echo(datasets.fetch(name))
 
@@ -34,8 +34,10 @@ def fetch(name: str) -> None:
 @_options.debug
 def verify(name: str, assignments: Sequence[str]) -> None:
     """Read and check every image and label of data set NAME."""
-    from metaloss import datasets, registry, settings
-    from metaloss.datasets._images import ImageOptions
+    from metaloss.core import registry
+    from metaloss.data import datasets
+    from metaloss.data.datasets._images import ImageOptions
+    from metaloss.search import settings
 
     table = settings.merged(*map(assignment, assignments))
     echo("\n".join(datasets.verify(name, registry.validated(ImageOptions, table, "data verify"))))
@@ -48,7 +50,7 @@ def doctor(as_json: bool) -> None:
     """Check the machine, and say what to do. Versions, device, data sets and extras."""
     from dataclasses import asdict
 
-    from metaloss.doctor import examine
+    from metaloss.cli.doctor import examine
 
     findings = examine()
     if as_json:

@@ -9,7 +9,7 @@ import click
 from metaloss.cli import _options
 from metaloss.cli._parts import Command, interruptible, seconds
 from metaloss.cli._terminal import echo_json, raw
-from metaloss.config import assignment
+from metaloss.core.config import assignment
 from metaloss.errors import SettingsError
 
 
@@ -49,17 +49,17 @@ def evolve(
     with Console(quiet or as_json, verbose) as console, interruptible(console) as stop:
         how = {"time_limit": seconds(time_limit) if time_limit else None, "reporter": console, "stop": stop}
         changes = _changes(flags)
-        from metaloss import search, settings
+        from metaloss.search import program, settings
 
         if resume and (config or preset or dry_run):
             raise SettingsError("--resume keeps the run's settings; --config, --preset and --dry-run cannot go with it")
         if resume:
-            result = search.resume(resume, changes=changes, out=out, allow_changes=allow_changes, **how)
+            result = program.resume(resume, changes=changes, out=out, allow_changes=allow_changes, **how)
         else:
             chosen = settings.resolve(_table(config, preset, changes))
             if dry_run:
                 return _dry_run(chosen, as_json)
-            result = search.start(chosen, Path(out), **how)
+            result = program.start(chosen, Path(out), **how)
     if as_json:
         echo_json({"run": str(result.folder), **result.summary})
 
@@ -85,7 +85,7 @@ def eliminate(
     from metaloss.console import Console
 
     with Console(quiet or as_json) as console, interruptible(console, lambda: ctx.meta["line"]) as stop:
-        from metaloss import elimination, settings
+        from metaloss.search import elimination, settings
 
         given = {"start": start, "tasks": list(tasks) or None}
         flags = {key: value for key, value in given.items() if value is not None}
@@ -126,21 +126,21 @@ def refine(
         console,
         interruptible(console, lambda: f"metaloss refine --resume {console.folder}") as stop,
     ):
-        from metaloss import refinement
+        from metaloss.search import constants_tuning
 
         how = {"out": out, "reporter": console, "stop": stop}
         if resume:
-            result = refinement.resume(resume, changes=_changes(flags), **how)
+            result = constants_tuning.resume(resume, changes=_changes(flags), **how)
         else:
-            result = refinement.refine(str(spec), runs=runs, **_changes(flags), **how)
+            result = constants_tuning.refine(str(spec), runs=runs, **_changes(flags), **how)
     if as_json:
         echo_json({"run": str(result.folder), **result.comparison})
 
 
 def _changes(flags: dict[str, Any]) -> dict[str, Any]:
     """The settings that were given, as a table."""
-    from metaloss.config import assignment
-    from metaloss.settings import merged
+    from metaloss.core.config import assignment
+    from metaloss.search.settings import merged
 
     given = {k: v for k, v in flags.items() if v is not None}
     named = {k: {"kind": given[k]} for k in ("genome", "strategy") if given.get(k)}
@@ -156,7 +156,7 @@ def _changes(flags: dict[str, Any]) -> dict[str, Any]:
 
 def _table(config: Path | None, preset: str | None, changes: dict[str, Any]) -> dict[str, Any]:
     """Preset, configuration file and flags, laid over each other in this order."""
-    from metaloss import settings
+    from metaloss.search import settings
 
     base = settings.read(config) if config else {}
     if "tasks" in changes:
@@ -166,7 +166,8 @@ def _table(config: Path | None, preset: str | None, changes: dict[str, Any]) -> 
 
 
 def _dry_run(chosen: Any, as_json: bool) -> None:
-    from metaloss import report, settings
+    from metaloss.cli import report
+    from metaloss.search import settings
 
     estimate = report.estimate(chosen)
     if as_json:

@@ -9,7 +9,7 @@ import click
 from metaloss.cli import _options
 from metaloss.cli._parts import Command, announce, interruptible
 from metaloss.cli._terminal import Group, echo_json
-from metaloss.config import assignment
+from metaloss.core.config import assignment
 from metaloss.errors import SettingsError
 
 
@@ -50,14 +50,15 @@ def rank(
         console,
         interruptible(console, lambda: f"metaloss study rank --resume {console.folder}") as stop,
     ):
-        from metaloss import settings, studies
+        from metaloss.experiments import rank_study
+        from metaloss.search import settings
 
         given = {key: value for key, value in flags.items() if value not in (None, ())}
         how = {"out": Path(out), "reporter": console, "stop": stop}
         if resume:
             if given or assignments or config:
                 raise SettingsError("--resume keeps the study's losses and settings; none can be given")
-            found = studies.go_on(resume, data=data, allow_changes=allow_changes, **how)
+            found = rank_study.go_on(resume, data=data, allow_changes=allow_changes, **how)
         else:
             if data:
                 raise SettingsError("--data says where the images of a resumed study lie; --settings names all others")
@@ -65,6 +66,6 @@ def rank(
                 announce(spec)
             base = settings.read(config) if config else {}
             table = settings.merged(base, given, *map(assignment, assignments))
-            found = studies.start(table, runs=runs, **how)
+            found = rank_study.start(table, runs=runs, **how)
     if as_json:
         echo_json({"folder": str(found.folder), **found.summary})

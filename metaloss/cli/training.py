@@ -85,7 +85,7 @@ def train(
 
 def _changes(flags: dict[str, Any]) -> dict[str, Any]:
     """The settings that were given, as a table."""
-    from metaloss.config import assignment
+    from metaloss.core.config import assignment
     from metaloss.training.settings import over, unambiguous
 
     given: dict[str, Any] = {name: flags[name] for name in PLAIN if flags[name] is not None}
@@ -100,7 +100,7 @@ def _changes(flags: dict[str, Any]) -> dict[str, Any]:
 
 def _chosen(protocol: str | None, config: Path | None, changes: dict[str, Any]) -> Any:
     """Protocol, configuration file and flags, laid over each other in this order."""
-    from metaloss import settings
+    from metaloss.search import settings
     from metaloss.training.settings import over, resolve
     from metaloss.training.settings import protocol as named
 
@@ -119,7 +119,7 @@ def _draw(chosen: Any, path: str) -> None:
     import torch
 
     from metaloss import storage
-    from metaloss.streams import Stream
+    from metaloss.core.streams import Stream
     from metaloss.training.figures import contact_sheet
     from metaloss.training.images import opened
 

@@ -6,11 +6,11 @@ from typing import Any
 from rich.console import Console as Terminal
 
 from metaloss._version import __version__
-from metaloss.bars import NotebookBar, Spinner, TerminalBar
+from metaloss.console.progress_bars import NotebookBar, Spinner, TerminalBar
 from metaloss.console.text import comparison_lines, label, summary_lines, task, widest
-from metaloss.notation import clock, interval, percent
-from metaloss.reporting import Reporter
-from metaloss.tables import wrapped
+from metaloss.core.formatting import clock, interval, percent
+from metaloss.core.reporting import Reporter
+from metaloss.core.tables import wrapped
 
 __all__ = ["Console", "comparison_lines", "label", "summary_lines", "widest"]
 
@@ -157,7 +157,7 @@ class Console(Reporter):
 
     def on_recommendation_end(self, advice: Any) -> None:
         """The table, the advice, and where all of it lies."""
-        from metaloss.recommendation.findings import lines
+        from metaloss.experiments.recommendation.findings import lines
 
         self._stop_bar()
         for line in lines(advice.summary, self.width):
@@ -204,7 +204,7 @@ class Console(Reporter):
 
     def on_study_start(self, folder: Any, chosen: Any, regimes: Sequence[Any]) -> None:
         """What is about to be scored."""
-        from metaloss.studies import lines
+        from metaloss.experiments.rank_study import lines
 
         self.folder = folder
         for line in lines.heading(folder, chosen, regimes):
@@ -216,13 +216,13 @@ class Console(Reporter):
 
     def on_score(self, loss: str, score: Any, place: tuple[int, int]) -> None:
         """A loss has its score under this setting."""
-        from metaloss.studies import lines
+        from metaloss.experiments.rank_study import lines
 
         self.say(lines.scored(loss, score, *place))
 
     def on_study_end(self, found: Any) -> None:
         """How alike the settings order the losses."""
-        from metaloss.studies import lines
+        from metaloss.experiments.rank_study import lines
 
         for line in lines.result(found.summary):
             self.say(line)

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from metaloss.notation import decided, interval, near_chance, percent, probability
-from metaloss.tables import table
+from metaloss.core.formatting import decided, interval, near_chance, percent, probability
+from metaloss.core.tables import table
 
 
 def task(opened: Any) -> str:

@@ -14,20 +14,20 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from metaloss import compiled
-from metaloss.classifiers import Bound, Classifier
-from metaloss.classifiers._compiled import CompiledMlp, fits
-from metaloss.classifiers.mlp import Mlp
-from metaloss.classifiers.shared import SharedMlp
+from metaloss import kernels
+from metaloss.core.streams import Stream
+from metaloss.data.episodes import Tasks
 from metaloss.errors import Interrupted, out_of_memory
 from metaloss.evolution import evaluate
-from metaloss.families import Episodes
-from metaloss.inner import Inner
-from metaloss.losses import Losses
-from metaloss.measures import Gauge, scores
-from metaloss.optimisers import Rate
-from metaloss.streams import Stream
-from metaloss.tasks import Tasks
+from metaloss.inner.classifiers import Bound, Classifier
+from metaloss.inner.classifiers._compiled import CompiledMlp, fits
+from metaloss.inner.classifiers.mlp import Mlp
+from metaloss.inner.classifiers.shared import SharedMlp
+from metaloss.inner.loop import Inner
+from metaloss.inner.metrics import Gauge, scores
+from metaloss.inner.optimisers import Rate
+from metaloss.losses.base import Losses
+from metaloss.tasks.episodic import Episodes
 
 CACHE = 8 << 20  # bytes that one thread's chunk may touch on a CPU: more of them would not stay in its cache
 LOSS_FLOATS = 64  # numbers that a loss may keep per logit
@@ -68,7 +68,7 @@ def plan(
     # A compiled pass keeps the logits alone.
     kept = 4 * family.ways if form and _compiled(episodes) else per_image
     # Products of so many images as a processor takes at once, or a multiple, leave no rest.
-    images = max(32, memory // (2 * rows * columns * kept) // compiled.VECTOR * compiled.VECTOR)
+    images = max(32, memory // (2 * rows * columns * kept) // kernels.VECTOR * kernels.VECTOR)
     return Plan(rows, columns, min(images, family.ways * family.val), form)
 
 

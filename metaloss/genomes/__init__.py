@@ -6,9 +6,9 @@ from typing import Any, ClassVar, Protocol
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from metaloss.losses import Losses
-from metaloss.population import Population
-from metaloss.streams import Stream
+from metaloss.core.population import Population
+from metaloss.core.streams import Stream
+from metaloss.losses.base import Losses
 
 
 class Genome(Protocol):

@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from metaloss.genomes._networks import ACTIVATIONS, Equivariant
-from metaloss.losses import images
+from metaloss.losses.base import images
 
 
 class CompiledEquivariant(Equivariant):
@@ -46,7 +46,7 @@ class CompiledEquivariant(Equivariant):
         """The gradient of each value with respect to its logits."""
         if torch.compiler.is_compiling() or not self.laid:
             return super().slope(logits)
-        from metaloss.compiled import network
+        from metaloss.kernels import network
 
         z = logits.mT.contiguous()
         found = torch.empty_like(z)

@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
-from metaloss.losses import images, log_softmax, slope_by_autograd
+from metaloss.losses.base import images, log_softmax, slope_by_autograd
 
 Weights = dict[str, Float[Tensor, "P out in"]]
 

@@ -10,14 +10,14 @@ from pydantic import ConfigDict, Field, field_validator
 from pydantic.dataclasses import dataclass as settings
 from torch import Tensor
 
-from metaloss import zoo
+from metaloss.core.population import Population
+from metaloss.core.streams import Stream
 from metaloss.errors import SettingsError
-from metaloss.filters import REASONS, Filters, examine
-from metaloss.formulas import Formulas
-from metaloss.language.expression import C, Expression, call
-from metaloss.language.formula import Formula
-from metaloss.population import Population
-from metaloss.streams import Stream
+from metaloss.genomes._filters import REASONS, Filters, examine
+from metaloss.losses import zoo
+from metaloss.losses.formulas import Formulas
+from metaloss.losses.language.expression import C, Expression, call
+from metaloss.losses.language.formula import Formula
 
 Row = TypeVar("Row")
 

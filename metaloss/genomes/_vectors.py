@@ -4,8 +4,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from metaloss.population import Vectors
-from metaloss.streams import Stream
+from metaloss.core.population import Vectors
+from metaloss.core.streams import Stream
 
 
 class RealVectors:

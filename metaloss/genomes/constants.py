@@ -11,14 +11,14 @@ from pydantic import ConfigDict, field_validator
 from pydantic.dataclasses import dataclass as settings
 from torch import Tensor
 
-from metaloss import zoo
+from metaloss.core.population import Vectors
+from metaloss.core.streams import Stream
 from metaloss.errors import SettingsError
 from metaloss.genomes._symbolic import FormulaGenome
 from metaloss.genomes._vectors import RealVectors
-from metaloss.language.expression import Expression, constant
-from metaloss.language.formula import Formula
-from metaloss.population import Vectors
-from metaloss.streams import Stream
+from metaloss.losses import zoo
+from metaloss.losses.language.expression import Expression, constant
+from metaloss.losses.language.formula import Formula
 
 __all__ = ["Constants"]
 

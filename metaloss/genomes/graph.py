@@ -16,13 +16,13 @@ from pydantic import ConfigDict, Field, model_validator
 from pydantic.dataclasses import dataclass as settings
 from torch import Tensor
 
+from metaloss.core.population import Population
+from metaloss.core.streams import Stream
 from metaloss.errors import SettingsError
-from metaloss.filters import Filters
+from metaloss.genomes._filters import Filters
 from metaloss.genomes._symbolic import RANDOM, Dice, Symbolic, parts, seed
-from metaloss.language.expression import LOGP, Expression, P, Y, call, constant
-from metaloss.language.primitives import MORGAN_BINARY, MORGAN_UNARY
-from metaloss.population import Population
-from metaloss.streams import Stream
+from metaloss.losses.language.expression import LOGP, Expression, P, Y, call, constant
+from metaloss.losses.language.primitives import MORGAN_BINARY, MORGAN_UNARY
 
 __all__ = ["Graph"]
 

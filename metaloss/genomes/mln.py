@@ -15,15 +15,16 @@ from pydantic import ConfigDict, Field, model_validator
 from pydantic.dataclasses import dataclass as settings
 from torch import Tensor
 
-from metaloss import compiled, zoo
-from metaloss.formulas import Formulas
+from metaloss import kernels
+from metaloss.core.population import Vectors
+from metaloss.core.streams import Stream
 from metaloss.genomes._compiled import CompiledEquivariant
 from metaloss.genomes._networks import CHANNELS, Equivariant, Figure3, Weights
 from metaloss.genomes._vectors import RealVectors
-from metaloss.losses import CrossEntropies, Losses, one_hot, slope_by_autograd
-from metaloss.phenotype import gain
-from metaloss.population import Vectors
-from metaloss.streams import Stream
+from metaloss.losses import zoo
+from metaloss.losses.base import CrossEntropies, Losses, one_hot, slope_by_autograd
+from metaloss.losses.formulas import Formulas
+from metaloss.losses.phenotype import gain
 
 __all__ = ["MetaLossNetwork"]
 
@@ -109,7 +110,7 @@ class MetaLossNetwork(RealVectors):
         sizes = [math.prod(shape) for shape in self.shapes.values()]
         parts = vectors.split(sizes, dim=1)
         weights: Weights = {k: x.unflatten(1, s) for (k, s), x in zip(self.shapes.items(), parts, strict=True)}
-        equivariant = CompiledEquivariant if compiled.available() else Equivariant
+        equivariant = CompiledEquivariant if kernels.available() else Equivariant
         kind = Figure3 if self.architecture == "figure3" else equivariant
         channels = tuple(CHANNELS[c] for c in self.channels)
         return kind.of(weights, channels, self.activation, self.classes or self.home_classes)

@@ -16,11 +16,11 @@ from pydantic import ConfigDict, Field, field_validator
 from pydantic.dataclasses import dataclass as settings
 from torch import Tensor
 
+from metaloss.core.population import Vectors
+from metaloss.core.streams import Stream
 from metaloss.genomes._networks import stretch
 from metaloss.genomes._vectors import RealVectors
-from metaloss.losses import images, log_softmax
-from metaloss.population import Vectors
-from metaloss.streams import Stream
+from metaloss.losses.base import images, log_softmax
 
 __all__ = ["LearnedTargets"]
 

@@ -14,13 +14,13 @@ from pydantic import ConfigDict, Field, field_validator, model_validator
 from pydantic.dataclasses import dataclass as settings
 from torch import Tensor
 
-from metaloss import registry
+from metaloss.core import registry
+from metaloss.core.population import Population
+from metaloss.core.streams import Stream
 from metaloss.errors import SettingsError
 from metaloss.genomes._symbolic import Dice, Symbolic
-from metaloss.language.expression import TERMINALS, Expression, Y, call, constant
-from metaloss.language.primitives import PRIMITIVES
-from metaloss.population import Population
-from metaloss.streams import Stream
+from metaloss.losses.language.expression import TERMINALS, Expression, Y, call, constant
+from metaloss.losses.language.primitives import PRIMITIVES
 
 __all__ = ["Tree"]
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from metaloss.core.reading import open_regular
 from metaloss.errors import DamagedFile
-from metaloss.reading import open_regular
 from metaloss.storage.disk import disk, sync_folder, write
 from metaloss.storage.journal import History, seal_line, unseal_line
 

@@ -11,7 +11,7 @@ from jaxtyping import Int
 from torch import Tensor
 from typing_extensions import TypedDict
 
-from metaloss import compiled
+from metaloss import kernels
 from metaloss._version import __version__
 
 
@@ -19,7 +19,7 @@ def surroundings(device: torch.device, packages: Sequence[str] = ("torch", "nump
     """Versions and the device; also whether loops are compiled, which rounds otherwise."""
     kind = torch.cuda.get_device_name(device) if device.type == "cuda" else torch.backends.cpu.get_cpu_capability()
     names = {"metaloss": __version__, "python": platform.python_version(), "device": f"{device.type} {kind}"}
-    return {**names, **{name: version(name) for name in packages}, "numba": compiled.compiler()}
+    return {**names, **{name: version(name) for name in packages}, "numba": kernels.compiler()}
 
 
 def digest_of(rows: Int[Tensor, " N"]) -> str:

@@ -9,7 +9,8 @@ from typing import Any, TypeVar
 
 from typing_extensions import TypedDict
 
-from metaloss import plugins, registry, storage
+from metaloss import storage
+from metaloss.core import plugins, registry
 from metaloss.errors import DamagedFile, DiskError, SettingsError
 
 Chosen = TypeVar("Chosen")

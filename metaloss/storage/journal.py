@@ -7,8 +7,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+from metaloss.core.reading import open_regular
 from metaloss.errors import DamagedFile
-from metaloss.reading import open_regular
 from metaloss.storage.disk import append, disk, sync_folder
 from metaloss.storage.seals import plain
 

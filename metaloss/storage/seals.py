@@ -14,8 +14,8 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from metaloss.core.reading import json_value, open_regular, toml_table
 from metaloss.errors import DamagedFile
-from metaloss.reading import json_value, open_regular, toml_table
 from metaloss.storage.disk import append, disk, sync_folder, write
 
 if TYPE_CHECKING:

@@ -5,8 +5,8 @@ from typing import Any, ClassVar, Protocol
 from jaxtyping import Float
 from torch import Tensor
 
-from metaloss.population import Population
-from metaloss.streams import Stream
+from metaloss.core.population import Population
+from metaloss.core.streams import Stream
 
 
 class Genome(Protocol):

@@ -10,9 +10,9 @@ from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass as settings
 from torch import Tensor
 
-from metaloss.population import Population
+from metaloss.core.population import Population
+from metaloss.core.streams import Stream
 from metaloss.strategies import Genome
-from metaloss.streams import Stream
 
 __all__ = ["MuPlusLambda"]
 

@@ -7,8 +7,8 @@ from typing import Any
 
 from torch import nn
 
-from metaloss import catalogue
-from metaloss.criterion import Criterion
+from metaloss.criterion import loss_io
+from metaloss.criterion.base import Criterion
 from metaloss.errors import SettingsError
 from metaloss.storage.folders import file_name
 
@@ -42,7 +42,7 @@ def label(spec: Any) -> str:
     """What a loss is called in the settings."""
     if isinstance(spec, str | Path):
         return str(spec).strip()
-    loss = catalogue.load(spec)
+    loss = loss_io.load(spec)
     if isinstance(loss, Criterion):
         return str(loss.about.get("name") or loss.describe())
     return type(loss).__name__
@@ -52,8 +52,8 @@ def keep(folder: Path, entrants: Sequence[Entrant]) -> None:
     """Write the losses that files can hold, so that the folder stands on its own."""
     (folder / "losses").mkdir(exist_ok=True)
     for x in entrants:
-        if isinstance(x.loss, Criterion) and type(x.loss) in catalogue.WRITTEN:
-            catalogue.save(
+        if isinstance(x.loss, Criterion) and type(x.loss) in loss_io.WRITTEN:
+            loss_io.save(
                 folder / "losses" / x.slug, x.loss, f"# {x.label}\n\nA loss that networks were trained with.\n"
             )
 
@@ -71,4 +71,4 @@ def kept(folder: Path, entrant: Entrant) -> nn.Module:
         DamagedFile: its files do not check out.
     """
     path = folder / "losses" / entrant.slug
-    return catalogue.load(path if (path / "loss.json").is_file() else entrant.label)
+    return loss_io.load(path if (path / "loss.json").is_file() else entrant.label)

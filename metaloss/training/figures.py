@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from metaloss.datasets.voc import IGNORE
-from metaloss.drawing import COLOURS, STYLES, Picture, drawing, panels, printed, short
-from metaloss.streams import Stream
+from metaloss.core.drawing import COLOURS, STYLES, Picture, drawing, panels, printed, short
+from metaloss.core.streams import Stream
+from metaloss.data.datasets.voc import IGNORE
 from metaloss.training.augmentations import mixed, raw
 from metaloss.training.images import Material
 from metaloss.training.records import Trained

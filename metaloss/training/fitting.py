@@ -12,15 +12,18 @@ from typing import Any
 
 from torch import nn
 
-from metaloss import catalogue, installation, places, storage
-from metaloss.criterion import Criterion
-from metaloss.datasets import Dataset
-from metaloss.devices import resolve_device
+from metaloss import storage
+from metaloss.core import installation
+from metaloss.core.devices import resolve_device
+from metaloss.core.reporting import Reporter
+from metaloss.core.streams import Stream
+from metaloss.criterion import loss_io
+from metaloss.criterion.base import Criterion
+from metaloss.criterion.leakage import data_overlap, origin_of
+from metaloss.data import places
+from metaloss.data.datasets import Dataset
+from metaloss.data.places import by_path
 from metaloss.errors import Interrupted, SettingsError
-from metaloss.leakage import data_overlap, origin_of
-from metaloss.places import by_path
-from metaloss.reporting import Reporter
-from metaloss.streams import Stream
 from metaloss.training import records, results
 from metaloss.training.defaults import decided
 from metaloss.training.entrants import entered, keep, label, read
@@ -104,7 +107,7 @@ def start(
     given = objects or {}
     if "model" not in given:
         known(chosen.model)
-    loaded = [catalogue.load(x, runs) for x in (losses or chosen.loss)]
+    loaded = [loss_io.load(x, runs) for x in (losses or chosen.loss)]
     device = resolve_device(chosen.device)
     material = opened(chosen, device, given.get("data"))
     if "model" not in given and segments(chosen.model) != material.segments:

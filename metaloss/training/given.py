@@ -9,9 +9,9 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor
 
-from metaloss.datasets import Dataset
-from metaloss.datasets._images import GRAY, USUAL_OPTIONS, in_bytes
-from metaloss.datasets._splits import Split, join_splits
+from metaloss.data.datasets import Dataset
+from metaloss.data.datasets._images import GRAY, USUAL_OPTIONS, in_bytes
+from metaloss.data.datasets._splits import Split, join_splits
 from metaloss.errors import DataError
 
 CHANNELS = (1, 3)  # of an image, gray or in colour

@@ -9,13 +9,13 @@ from jaxtyping import Int64, UInt8
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from metaloss import datasets
-from metaloss.datasets import Dataset
-from metaloss.datasets._files import USUAL, Files
-from metaloss.datasets.voc import Scenes
+from metaloss.core.streams import Stream
+from metaloss.data import datasets
+from metaloss.data.datasets import Dataset
+from metaloss.data.datasets._files import USUAL, Files
+from metaloss.data.datasets.voc import Scenes
+from metaloss.data.pools import lacking, pools
 from metaloss.errors import DataError, SettingsError
-from metaloss.pools import lacking, pools
-from metaloss.streams import Stream
 from metaloss.training.given import taken
 from metaloss.training.models import MEAN, STD
 from metaloss.training.segmentation import check_masks

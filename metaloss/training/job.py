@@ -12,9 +12,9 @@ import torch
 from torch import nn
 
 from metaloss import storage
+from metaloss.core.reporting import Reporter
+from metaloss.core.streams import Stream
 from metaloss.errors import MetalossError
-from metaloss.reporting import Reporter
-from metaloss.streams import Stream
 from metaloss.training import cautions, figures, ranks, records, results, segmentation
 from metaloss.training.course import Course, course
 from metaloss.training.entrants import Entrant

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float64, Int64
 from torch import Tensor, nn
 
-from metaloss.measures import macro_f1
+from metaloss.inner.metrics import macro_f1
 from metaloss.training.models import Classifier, outputs
 
 

@@ -9,9 +9,9 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
-from metaloss import registry
+from metaloss.core import registry
+from metaloss.core.streams import Stream
 from metaloss.errors import DataError, SettingsError
-from metaloss.streams import Stream
 from metaloss.training import segmenters
 from metaloss.training.networks import NETWORKS
 

@@ -15,9 +15,10 @@ from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities.warnings import PossibleUserWarning  # type: ignore[attr-defined]
 from torch import Tensor, nn
 
-from metaloss import installation, storage
+from metaloss import storage
+from metaloss.core import installation
+from metaloss.core.streams import Stream
 from metaloss.errors import DamagedFile, Interrupted, MetalossError, SettingsError
-from metaloss.streams import Stream
 from metaloss.training import ranks, segmentation
 from metaloss.training.augmentations import mixed, raw
 from metaloss.training.images import Batch

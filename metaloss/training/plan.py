@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
+from metaloss.core.streams import Stream
 from metaloss.errors import Interrupted
-from metaloss.streams import Stream
 from metaloss.training.course import Course
 from metaloss.training.images import Batch, Material, Resident, Rows, Streamed, order
 from metaloss.training.settings import Training

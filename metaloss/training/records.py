@@ -12,13 +12,15 @@ import torch
 from torch import nn
 from typing_extensions import TypedDict
 
-from metaloss import places, plugins, storage
+from metaloss import storage
+from metaloss.core import plugins
+from metaloss.core.formatting import printable_row
+from metaloss.core.streams import Stream
+from metaloss.core.tables import flat
+from metaloss.data import places
 from metaloss.errors import DamagedFile, DiskError, SettingsError
-from metaloss.notation import printable_row
 from metaloss.storage.environment import digest_of, surroundings
 from metaloss.storage.folders import located, made, missing
-from metaloss.streams import Stream
-from metaloss.tables import flat
 from metaloss.training.images import Material
 from metaloss.training.models import Classifier, Shape, build
 from metaloss.training.settings import Training, resolve

@@ -9,9 +9,9 @@ import torch
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor, nn
 
-from metaloss.criterion import Criterion
-from metaloss.datasets._remarks import remark
-from metaloss.datasets.voc import COLOUR, IGNORE, ONE_CLASS, Scenes
+from metaloss.criterion.base import Criterion
+from metaloss.data.datasets._remarks import remark
+from metaloss.data.datasets.voc import COLOUR, IGNORE, ONE_CLASS, Scenes
 from metaloss.errors import DataError
 from metaloss.training.measuring import Measured, confusion, mean_of_occurring
 from metaloss.training.models import Classifier, outputs

@@ -9,9 +9,9 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import ConfigDict, Field, field_validator, model_validator
 from pydantic.dataclasses import dataclass as settings
 
-from metaloss import registry
-from metaloss.config import merged
-from metaloss.datasets._images import USUAL_OPTIONS, Background, ImageOptions, MaxPixels, Size
+from metaloss.core import registry
+from metaloss.core.config import merged
+from metaloss.data.datasets._images import USUAL_OPTIONS, Background, ImageOptions, MaxPixels, Size
 from metaloss.errors import SettingsError
 
 PROTOCOLS = Path(__file__).parent / "protocols"  # a TOML file each

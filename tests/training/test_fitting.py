@@ -15,9 +15,9 @@ import torch
 from torch import nn
 
 import metaloss
+from metaloss.core.reporting import Reporter
+from metaloss.core.streams import Stream
 from metaloss.errors import DamagedFile, Interrupted, MetalossError, SettingsError
-from metaloss.reporting import Reporter
-from metaloss.streams import Stream
 from metaloss.training import figures, fitting, job, lines, module, records
 from metaloss.training.figures import contact_sheet
 from metaloss.training.images import resident
@@ -228,10 +228,10 @@ def test_other_images_are_recognised(shapes, network):
 
 
 def test_the_loss_is_kept_with_the_training(shapes, network, tmp_path):
-    from metaloss import catalogue
+    from metaloss.criterion import loss_io
 
     (tmp_path / "mine").mkdir()
-    catalogue.save(tmp_path / "mine", metaloss.load("-y * logp + 0.1 * p * p"), "mine")
+    loss_io.save(tmp_path / "mine", metaloss.load("-y * logp + 0.1 * p * p"), "mine")
     with pytest.raises(Interrupted):
         metaloss.fit("./mine", network, shapes, stop=stopper(5), **SMALL)
     for path in (tmp_path / "mine").iterdir():
@@ -418,7 +418,7 @@ def test_a_contact_sheet_shows_every_augmentation(shapes):
 
     from PIL import Image
 
-    from metaloss.streams import Stream
+    from metaloss.core.streams import Stream
 
     material = resident(shapes, resolve({}), torch.device("cpu"))
     png = contact_sheet(material, Augment(patch=4, pad=2), Stream(0), images=3)

@@ -7,10 +7,10 @@ import pytest
 import torch
 from PIL import Image
 
-from metaloss import datasets
+from metaloss.core.streams import Stream
+from metaloss.data import datasets
+from metaloss.data.pools import pools
 from metaloss.errors import DataError, SettingsError
-from metaloss.pools import pools
-from metaloss.streams import Stream
 from metaloss.training.images import cut, moments, opened, order, resident
 from metaloss.training.settings import resolve
 
@@ -130,7 +130,7 @@ def test_streamed_images_are_the_resident_ones(folder, workers):
 
 
 def test_the_embedded_subset_is_cut_like_any_set(monkeypatch, tmp_path):
-    from metaloss.datasets import fashionmnist
+    from metaloss.data.datasets import fashionmnist
 
     monkeypatch.setattr(fashionmnist, "SYSTEM", tmp_path)
     monkeypatch.setenv("METALOSS_DATA", str(tmp_path))

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from metaloss.streams import Stream
+from metaloss.core.streams import Stream
 from metaloss.training.measuring import measure
 from metaloss.training.models import Classifier, Shape
 

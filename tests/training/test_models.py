@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
+from metaloss.core.streams import Stream
 from metaloss.errors import SettingsError
-from metaloss.streams import Stream
 from metaloss.training import models
 from metaloss.training.models import Classifier, Shape, build, fit_heads, known, outputs, repeats
 from metaloss.training.networks import NETWORKS

@@ -8,8 +8,8 @@ from torch import nn
 
 import metaloss
 from metaloss import storage
+from metaloss.core.streams import Stream
 from metaloss.errors import DamagedFile, Interrupted, MetalossError, SettingsError
-from metaloss.streams import Stream
 from metaloss.training import module
 from metaloss.training.augmentations import mixed, raw
 from metaloss.training.course import course

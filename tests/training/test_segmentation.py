@@ -15,8 +15,8 @@ from torch import nn
 
 import metaloss
 from metaloss import cli
+from metaloss.core.streams import Stream
 from metaloss.errors import DataError, DataWarning, Interrupted, SettingsError
-from metaloss.streams import Stream
 from metaloss.training import figures, fitting, images, job, module, segmentation
 from metaloss.training.figures import contact_sheet
 from metaloss.training.images import opened

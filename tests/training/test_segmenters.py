@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from metaloss.core.streams import Stream
 from metaloss.errors import SettingsError
-from metaloss.streams import Stream
 from metaloss.training.models import Shape, build, names, outputs
 from metaloss.training.segmenters import segments, torchvisions
 

@@ -1,0 +1,107 @@
+"""Is everything here that metaloss needs, and if not, what to do about it."""
+
+import importlib
+import platform
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+
+import torch
+
+from metaloss import kernels
+from metaloss._version import __version__
+from metaloss.core import installation
+from metaloss.data import datasets
+from metaloss.errors import MetalossError
+from metaloss.kernels import cache
+
+LEARN2LEARN = 'pip install --config-settings="--build-option=build_ext" learn2learn==0.2.0'
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing looked at; `advice` is empty where nothing needs doing."""
+
+    name: str
+    found: str
+    advice: str = ""
+    fatal: bool = False
+
+
+def examine() -> list[Finding]:
+    """Versions, device, torchvision, data sets and optional extras."""
+    threads = torch.get_num_threads()
+    return [
+        Finding("metaloss", __version__),
+        Finding("python", platform.python_version()),
+        Finding("torch", torch.__version__, *_old_torch()),
+        _torchvision(),
+        Finding("cpu", f"{threads} thread{'s' if threads > 1 else ''}, {torch.backends.cpu.get_cpu_capability()}"),
+        _gpu(),
+        *(_optional(name, advice) for name, advice in _OPTIONAL.items()),
+        *([_compiled_code()] if kernels.available() else []),
+        *(_data(name) for name in datasets.names() if name != "folder"),
+    ]
+
+
+EXTRAS = ("fast", "train", "tensorboard", "pcam")
+_OPTIONAL = {  # with the line that installs an extra in place of its name
+    "numba": "for faster searches on a CPU: {fast}",
+    "lightning": "for full-size training, metaloss train: {train}",
+    "tensorboard": "for metaloss train --tensorboard: {tensorboard}",
+    "h5py": "for the data set pcam: {pcam}",
+    "sklearn": "for the digits data set: pip install scikit-learn",
+    "learn2learn": f"in an environment of its own, as it needs numpy below 2: {LEARN2LEARN}",
+}
+
+
+def _old_torch() -> tuple[str, bool]:
+    major, minor = (int(x) for x in torch.__version__.split(".")[:2])
+    return (
+        ("", False)
+        if (major, minor) >= (2, 11)
+        else ("2.11 or newer is needed: pip install -U torch torchvision", True)
+    )
+
+
+def _torchvision() -> Finding:
+    try:
+        module = importlib.import_module("torchvision")
+    except Exception as error:  # a torchvision built for another torch fails in many ways
+        advice = "install both together and from one index: pip install torch torchvision"
+        return Finding(
+            "torchvision", f"does not import: {str(error).splitlines()[0] if str(error) else error!r}", advice, True
+        )
+    return Finding("torchvision", str(module.__version__))
+
+
+def _gpu() -> Finding:
+    if torch.cuda.is_available():
+        return Finding("gpu", torch.cuda.get_device_name())
+    return Finding("gpu", "none", "not needed; with one, --device cuda runs the whole search on it")
+
+
+def _optional(name: str, advice: str) -> Finding:
+    try:
+        return Finding(name, version({"sklearn": "scikit-learn"}.get(name, name)))
+    except PackageNotFoundError:
+        lines = {extra: installation.command(extra) for extra in EXTRAS}
+        return Finding(name, "not installed", advice.format(**lines))
+
+
+def _compiled_code() -> Finding:
+    """Where compiled loops are kept between commands."""
+    try:
+        cache.entry()
+        place = cache.folder()
+    except cache.Unusable as error:
+        advice = "set METALOSS_CACHE to a folder that can be written: every command compiles its loops anew"
+        return Finding("compiled code", f"not kept: {error}", advice)
+    return Finding("compiled code", f"{place}, {cache.size(place) / 1e6:.1f} MB")
+
+
+def _data(name: str) -> Finding:
+    try:
+        found = datasets.scenes(name) or datasets.files(name) or datasets.load(name)
+        return Finding(f"data {name}", found.origin)
+    except MetalossError as error:
+        return Finding(f"data {name}", "not here", str(error))

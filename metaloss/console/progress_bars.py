@@ -1,0 +1,120 @@
+"""Bars of progress: on a terminal one that goes when the work is done, in a notebook one that stays in the output."""
+
+import threading
+import time
+from typing import Any
+
+from rich.console import Console as Terminal
+from rich.progress import (
+    BarColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from metaloss.core.formatting import clock
+
+PERIOD = 0.5  # seconds between two looks of a notebook's bar
+
+
+class TerminalBar:
+    """A bar under the lines that a terminal shows; whoever makes it must take it down.
+
+    Args:
+        terminal: where it is shown.
+        text: what it says, of `task.completed`, `task.total` and `task.percentage`.
+        total: how much work there is.
+    """
+
+    def __init__(self, terminal: Terminal, text: str, total: int) -> None:
+        columns = (SpinnerColumn("line"), TextColumn(text), BarColumn(), TimeRemainingColumn())
+        self.total = total
+        self.progress = Progress(*columns, console=terminal, transient=True)
+        self.job = self.progress.add_task("", total=total)
+        self.progress.start()
+
+    def reach(self, done: int) -> None:
+        """So much is done."""
+        self.progress.update(self.job, completed=done)
+
+    def advance(self, work: int) -> None:
+        """So much more is done."""
+        self.progress.advance(self.job, work)
+
+    def stop(self) -> None:
+        """Take it down."""
+        self.progress.stop()
+
+
+class Spinner:
+    """A moving line under those that a terminal shows, of work whose length is not known; whoever makes it ends it."""
+
+    total = 0
+
+    def __init__(self, terminal: Terminal, text: str) -> None:
+        self.progress = Progress(
+            SpinnerColumn("line"),
+            TextColumn("{task.description}", markup=False),
+            TimeElapsedColumn(),
+            console=terminal,
+            transient=True,
+        )
+        self.progress.add_task(text, total=None)
+        self.progress.start()
+
+    def reach(self, done: int) -> None:
+        """Nothing to show."""
+
+    def advance(self, work: int) -> None:
+        """Nothing to show."""
+
+    def stop(self) -> None:
+        """Take it down."""
+        self.progress.stop()
+
+
+class NotebookBar:
+    """A bar in the output of a notebook's cell, as HTML and as text.
+
+    Args:
+        text: what it says, of `done`, `total` and `share`.
+        total: how much work there is.
+    """
+
+    def __init__(self, text: str, total: int) -> None:
+        from IPython.display import display
+
+        self.text, self.total, self.done = text, total, 0
+        self.first: tuple[int, float] | None = None  # what was done when it was first told so, and the time
+        self.running, self.shown, self.lock = True, 0.0, threading.Lock()
+        self.handle: Any = display(self, display_id=True)
+
+    def reach(self, done: int) -> None:
+        """So much is done."""
+        self.advance(done - self.done)
+
+    def advance(self, work: int) -> None:
+        """So much more is done; may be said by any thread."""
+        with self.lock:
+            self.done += work
+            # What comes before the first piece of work is done says nothing of how long the others take.
+            self.first = self.first or (self.done, time.monotonic())
+        if time.monotonic() - self.shown >= PERIOD:
+            self.shown = time.monotonic()
+            self.handle.update(self)
+
+    def stop(self) -> None:
+        """Leave it as it stands."""
+        self.running = False
+        self.handle.update(self)
+
+    def _repr_mimebundle_(self, **_: Any) -> dict[str, str]:
+        done = min(self.done, self.total)
+        text = self.text.format(done=done, total=self.total, share=done / self.total)
+        if self.running and self.first and done > self.first[0]:
+            each = (time.monotonic() - self.first[1]) / (done - self.first[0])
+            text += f", {clock(each * (self.total - done))} left"
+        bar = f'<progress value="{done}" max="{self.total}" style="width: 20em"></progress>'
+        return {"text/plain": text, "text/html": f"{bar} {text}"}

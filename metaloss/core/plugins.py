@@ -1,0 +1,220 @@
+"""Parts that do not come with the package: files of the user's own folders, and what other packages announce.
+
+A folder holds `genomes/`, `strategies/`, `classifiers/` or `datasets/`, with one file for each part, as the package's
+own folders do. Another package announces its parts under the entry points `metaloss.genomes` and so on.
+"""
+
+import contextlib
+import functools
+import hashlib
+import os
+import shlex
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.metadata import EntryPoint, entry_points
+from importlib.util import find_spec, module_from_spec, spec_from_file_location
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from metaloss.errors import SettingsError
+
+VARIABLE = "METALOSS_PLUGINS"  # folders, with os.pathsep between them
+PACKAGES = {
+    "genomes": "metaloss.genomes",
+    "strategies": "metaloss.strategies",
+    "classifiers": "metaloss.inner.classifiers",
+    "datasets": "metaloss.data.datasets",
+}
+KINDS = tuple(PACKAGES)
+ROOT = Path(__file__).parents[1]  # of the package
+HINT = f"--plugins PATH or {VARIABLE} names a folder of your own"
+
+
+class UnknownPart(SettingsError):
+    """There is no part of this kind and name."""
+
+    def __init__(self, message: str, kind: str, name: str) -> None:
+        super().__init__(message)
+        self.kind, self.name = kind, name
+
+
+@dataclass(frozen=True)
+class Plugin:
+    """One part: a file in a folder of the user's, or what another package announces."""
+
+    kind: str
+    name: str
+    path: Path | None = None
+    announced: EntryPoint | None = None
+
+    @property
+    def origin(self) -> str:
+        """Where it comes from, in words."""
+        if self.announced is None:
+            return str(self.path)
+        package = self.announced.dist
+        return f"{package.name} {package.version}" if package else self.announced.value
+
+    def load(self) -> Any:
+        """The module that the file is, or what the entry point names.
+
+        Raises:
+            SettingsError: it cannot be imported; the message names file and line.
+        """
+        try:
+            return _module(self.kind, self.name, self.path) if self.path else self._announced().load()
+        except Exception as error:
+            raise SettingsError(f"{_place(error, self.path)}: {_said(error)}  (plugin {self.label})") from None
+
+    def source(self) -> Path | None:
+        """Its file, where one can be named without running it."""
+        if self.path:
+            return self.path
+        with contextlib.suppress(ImportError, ValueError):
+            if (spec := find_spec(self._announced().module)) and spec.origin:
+                return Path(spec.origin)
+        return None
+
+    @property
+    def label(self) -> str:
+        """What it is called in messages and in a run's conditions."""
+        return f"{self.kind}/{self.name}"
+
+    def version(self) -> str:
+        """What tells it from another part of its name: its file's name and digest."""
+        path = self.source()
+        return f"{path.name} sha256 {hashlib.sha256(path.read_bytes()).hexdigest()}" if path else self.origin
+
+    def _announced(self) -> EntryPoint:
+        assert self.announced is not None
+        return self.announced
+
+
+def own_folder(kind: str) -> Path:
+    """The folder of the parts of a kind that come with the package."""
+    return ROOT.joinpath(*PACKAGES[kind].split(".")[1:])
+
+
+def folders() -> list[Path]:
+    """The user's folders of parts.
+
+    Raises:
+        SettingsError: one is no such folder.
+    """
+    found = [Path(text).expanduser().absolute() for text in os.environ.get(VARIABLE, "").split(os.pathsep) if text]
+    for folder in found:
+        if not any((folder / kind).is_dir() for kind in (*KINDS, "tasks")):
+            what = f"holds none of {', '.join(f'{kind}/' for kind in KINDS)}" if folder.is_dir() else "is no folder"
+            raise SettingsError(f"plugins: {folder} {what}")
+    return list(dict.fromkeys(found))
+
+
+@contextlib.contextmanager
+def searched(more: Sequence[str]) -> Iterator[None]:
+    """Search these folders too, in this process and in those that it starts."""
+    before, given = os.environ.get(VARIABLE), _given[:]
+    paths = [str(Path(path).expanduser().absolute()) for path in more]
+    os.environ[VARIABLE] = os.pathsep.join([*paths, *([before] if before else [])])
+    _given.extend(paths)
+    try:
+        yield
+    finally:
+        _given[:] = given
+        if before is None:
+            os.environ.pop(VARIABLE)
+        else:
+            os.environ[VARIABLE] = before
+
+
+def found(kind: str, own: Iterable[str] = ()) -> dict[str, Plugin]:
+    """Every plugin of a kind by its name; none of them is imported.
+
+    Args:
+        kind: "genomes", "strategies", "classifiers" or "datasets".
+        own: the names of the package's own parts, which a plugin may not have.
+
+    Raises:
+        SettingsError: two parts have one name; the message says where both are.
+    """
+    plugins = [
+        *(Plugin(kind, name, folder / kind / f"{name}.py") for folder in folders() for name in files(folder / kind)),
+        *(Plugin(kind, entry.name, announced=entry) for entry in _entries(kind)),
+    ]
+    places = dict.fromkeys(own, "metaloss itself")
+    for plugin in plugins:
+        if plugin.name in places:
+            both = f"{places[plugin.name]} and {plugin.origin}"
+            raise SettingsError(f"two parts have the name '{plugin.label}': {both}; rename or remove one")
+        places[plugin.name] = plugin.origin
+    return {plugin.name: plugin for plugin in plugins}
+
+
+def versions(parts: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Which of these parts, each a kind and a name, are plugins, and what each of them is: for a run's conditions."""
+    plugins = [found(kind).get(name) for kind, name in dict.fromkeys(parts)]
+    return {f"plugin {plugin.label}": plugin.version() for plugin in plugins if plugin}
+
+
+def option() -> str:
+    """What a command line needs so that it finds the same plugins; nothing where the environment says it."""
+    return f" --plugins {shlex.quote(os.pathsep.join(_given))}" if _given else ""
+
+
+_given: list[str] = []  # folders that this command line names
+
+
+def files(folder: Path) -> list[str]:
+    """The names of a folder's parts: its Python files but those that begin with an underscore."""
+    if not folder.is_dir():
+        return []
+    # Not `pkgutil.iter_modules`, which also looks into every folder below.
+    stems = (name.removesuffix(".py") for name in os.listdir(folder) if name.endswith(".py"))  # noqa: PTH208
+    return sorted(stem for stem in stems if stem.isidentifier() and not stem.startswith("_"))
+
+
+@functools.cache
+def _entries(kind: str) -> tuple[EntryPoint, ...]:
+    """What the installed packages announce; read once, as that takes a while."""
+    return tuple(entry_points(group=f"metaloss.{kind}"))
+
+
+def _module(kind: str, name: str, path: Path) -> ModuleType:
+    """The file as the module that it would be in the package's own folder; imported once."""
+    full = f"{PACKAGES[kind]}.{name}"
+    known = sys.modules.get(full)
+    if known is not None and known.__file__ == str(path):
+        return known
+    package = import_module(PACKAGES[kind])
+    if str(path.parent) not in package.__path__:  # for files beside it that several parts share
+        package.__path__.append(str(path.parent))
+    spec = spec_from_file_location(full, path)
+    assert spec is not None and spec.loader is not None
+    module = module_from_spec(spec)
+    sys.modules[full] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[full]
+        raise
+    return module
+
+
+def _place(error: Exception, path: Path | None) -> str:
+    """File and line of an error: the innermost line of the plugin's own file, else the innermost of all."""
+    if isinstance(error, SyntaxError):
+        return f"{error.filename}:{error.lineno}"
+    lines, trace = [], error.__traceback__
+    while trace:
+        lines.append((trace.tb_frame.f_code.co_filename, trace.tb_lineno))
+        trace = trace.tb_next
+    file, number = next((line for line in reversed(lines) if line[0] == str(path)), lines[-1])
+    return f"{file}:{number}"
+
+
+def _said(error: Exception) -> str:
+    """An error in one line."""
+    text = (error.msg if isinstance(error, SyntaxError) else str(error)).strip().partition("\n")[0]
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__

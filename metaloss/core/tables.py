@@ -1,0 +1,65 @@
+"""Tables and long lines as text, cut to a terminal where there is one."""
+
+import csv
+import io
+import textwrap
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from metaloss.core.formatting import printable_row
+
+INDENT = 8  # under the label that a line begins with
+
+
+def wrapped(text: str, width: int | None, indent: int = INDENT) -> str:
+    """A line cut at spaces where it is longer than a terminal is wide, its rest indented; None: as it is.
+
+    >>> print(wrapped("tasks   one two three four", 25))
+    tasks   one two three
+            four
+    """
+    if width is None or len(text) <= width:
+        return text
+    indent = indent if width > 3 * indent else 2
+    parts = textwrap.wrap(
+        text, width, subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False,
+        drop_whitespace=True,
+    )  # fmt: skip
+    return "\n".join(parts)
+
+
+def table(rows: Sequence[Sequence[str]], width: int | None = None) -> list[str]:
+    """A table's lines, the heading first; columns that a terminal has no room for follow below, beside the first again.
+
+    >>> table([["loss", "lr", "F1"], ["mse", "0.5", ".46"]], 10)
+    ['loss  lr', 'mse   0.5', '', 'loss  F1', 'mse   .46']
+    """
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    blocks: list[list[int]] = [[0]]
+    for number in range(1, len(widths)):
+        taken = sum(widths[i] + 2 for i in blocks[-1])
+        if width is not None and len(blocks[-1]) > 1 and taken + widths[number] > width:
+            blocks.append([0])
+        blocks[-1].append(number)
+    lines: list[str] = []
+    for block in blocks:
+        lines += [""] if lines else []
+        lines += ["  ".join(f"{row[i]:{widths[i]}}" for i in block).rstrip() for row in rows]
+    return lines
+
+
+def flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested tables as one, keys joined by dots."""
+    found: dict[str, Any] = {}
+    for key, value in table.items():
+        found |= flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return found
+
+
+def as_csv(columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> bytes:
+    """A table as the bytes of a CSV file; what a row does not have stays empty."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(map(printable_row, rows))
+    return text.getvalue().encode()

@@ -1,0 +1,1 @@
+"""One loss as a `torch.nn.Module`: used, loaded, saved, exported."""

@@ -1,0 +1,225 @@
+"""One loss for ordinary training: a drop-in for `torch.nn.CrossEntropyLoss`."""
+
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+from metaloss.core import registry
+from metaloss.core.population import Population
+from metaloss.criterion.loss_module import LossModule, shares
+from metaloss.genomes import Genome
+from metaloss.losses.base import Losses
+from metaloss.losses.formulas import Formulas
+from metaloss.losses.language.formula import Formula
+from metaloss.losses.language.programs import Program, evaluate, whole_program, whole_slope_program
+from metaloss.losses.phenotype import first_pull
+
+
+class Criterion(LossModule):
+    """A loss, used like `torch.nn.CrossEntropyLoss`.
+
+    Takes logits [N, C] or [N, C, ...] and class indices [N, ...] or distributions over classes [N, C, ...]. It has no
+    trainable parameters: what evolution found is in buffers that no `state_dict` holds, as its own folder does.
+
+    Args:
+        about: what its file says about the loss.
+        options: as `LossModule`'s.
+    """
+
+    folder: Path | None = None  # that it was read from
+
+    def __init__(self, about: dict[str, Any] | None = None, **options: Any) -> None:
+        super().__init__(**options)
+        self.about = about or {}
+
+    def losses(self) -> Losses:
+        """The loss as a population of one."""
+        raise NotImplementedError
+
+    def describe(self) -> str:
+        """The loss in one line."""
+        raise NotImplementedError
+
+    def with_options(self, **options: Any) -> Self:
+        """The same loss with another `weight`, `reduction`, `label_smoothing`, `ignore_index` or `normalise`.
+
+        Raises:
+            TypeError: there is no such option.
+            ValueError: an option cannot have this value.
+        """
+        for name in set(options) - set(self.OPTIONS):
+            raise TypeError(registry.unknown("option", name, self.OPTIONS))
+        copy = self._copy(**{**{name: getattr(self, name) for name in self.OPTIONS}, **options})
+        copy.folder = self.folder
+        return copy
+
+    def _copy(self, **options: Any) -> Self:
+        raise NotImplementedError
+
+    def terms(self, logits: Tensor, soft: Tensor) -> Tensor:
+        """What each image's value is the sum of, [N, C] or [N, 1], of logits and targets [N, C]."""
+        return self.losses().bind(soft[None]).terms(logits[None, None])[0, 0]
+
+    def gain(self, classes: int) -> float:
+        """The first pull on the true logit relative to cross-entropy's, at uniform predictions."""
+        if classes not in self._gains:
+            self._gains[classes] = float(first_pull(self.losses(), classes))
+        return self._gains[classes]
+
+    def _divisor(self, classes: int) -> float | Tensor:
+        # A graph of tensor operations holds no number that Python is still to compute.
+        known = isinstance(classes, int) and classes in self._gains  # a graph for any number of classes has a symbol
+        if torch.compiler.is_compiling() and not known:
+            return self._traced_gain(classes)
+        return self.gain(classes)
+
+    def _traced_gain(self, classes: int) -> Tensor:
+        """The gain by tensor operations alone."""
+        return first_pull(self.losses(), classes)
+
+    def finite_where_masked(self) -> bool:
+        """Whether value and gradient stay finite where a class that is not the label has the logit -inf."""
+        logits = torch.zeros(1, self.classes or 3)
+        logits[0, 1] = -torch.inf
+        logits.requires_grad_()
+        value = self._labelled(logits, torch.zeros(1, dtype=torch.int64)).sum()
+        if not value.requires_grad:
+            return bool(value.isfinite())
+        (gradient,) = torch.autograd.grad(value, logits)
+        return bool(value.isfinite() and gradient.isfinite().all())
+
+    def _get_name(self) -> str:
+        return "Criterion"
+
+    def extra_repr(self) -> str:
+        """The loss in words, and the options that are not the defaults."""
+        options = [f"reduction='{self.reduction}'"] if self.reduction != "mean" else []
+        options += [f"label_smoothing={self.label_smoothing}"] if self.label_smoothing else []
+        options += ["normalise=True"] if self.normalise else []
+        return ", ".join([self.describe(), *options])
+
+
+class GenomeCriterion(Criterion):
+    """A candidate of a genome.
+
+    Args:
+        genome: the loss's representation.
+        candidate: a population of one.
+        about, options: as `Criterion`'s.
+    """
+
+    def __init__(
+        self, genome: Genome, candidate: Population, about: dict[str, Any] | None = None, **options: Any
+    ) -> None:
+        super().__init__(about, **options)
+        self.genome, self.classes, self._kind = genome, genome.classes, type(candidate)
+        self._fields = tuple(field.name for field in fields(candidate))
+        for name in self._fields:
+            self.register_buffer(name, getattr(candidate, name).detach().clone(), persistent=False)
+        if self.normalise and self.classes:
+            self.gain(self.classes)  # `torch.compile` could not trace it
+
+    @property
+    def candidate(self) -> Population:
+        """The loss as a population of one."""
+        return self._kind(**{name: getattr(self, name) for name in self._fields})
+
+    def losses(self) -> Losses:
+        """The candidate's loss."""
+        return self.genome.losses(self.candidate)
+
+    def describe(self) -> str:
+        """The genome's words for it."""
+        return self.genome.describe(self.candidate, 0)
+
+    def _copy(self, **options: Any) -> Self:
+        return type(self)(self.genome, self.candidate, self.about, **options)
+
+
+class FormulaCriterion(Criterion):
+    """A loss that is written down.
+
+    Args:
+        formula: the loss.
+        about, options: as `Criterion`'s.
+    """
+
+    _PROGRAMS = ("_whole", "_slope", "_due", "_rest")
+
+    def __init__(self, formula: Formula, about: dict[str, Any] | None = None, **options: Any) -> None:
+        super().__init__(about, **options)
+        self.formula = formula
+        self.weighs_terms = formula.target_smoothing is not None
+        self._compile()
+
+    def _compile(self) -> None:
+        """Write the formula's programs."""
+        formula = self.formula
+        # Compiled once: within `torch.compile` and `torch.export` nothing but tensor operations is left to do.
+        self._whole = whole_program(formula.expression)
+        self._slope = whole_slope_program(formula.expression)
+        due, rest = formula.divided
+        self._due = None if due is None else whole_program(due)  # 0 in a class without a share of the target
+        self._rest = None if rest is None else whole_program(rest)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """All but the programs: they hold functions that pickle cannot name, and follow from the formula."""
+        return {key: value for key, value in self.__dict__.items() if key not in self._PROGRAMS}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Write the programs again."""
+        super().__setstate__(state)
+        self._compile()
+
+    def losses(self) -> Losses:
+        """The formula's loss."""
+        return Formulas.of([self.formula])
+
+    def describe(self) -> str:
+        """The formula."""
+        return str(self.formula)
+
+    def terms(self, logits: Tensor, soft: Tensor) -> Tensor:
+        """One term per class."""
+        logp, classes = self._logp(logits), logits.shape[-1]
+        if self._due is None or self.label_smoothing:  # every class has a share of a smoothed target
+            return self._evaluate(self._whole, soft, logp, classes)
+        # Selected, not multiplied by 0: log p is infinite where a class is masked by a logit of -inf.
+        absent = soft == 0
+        due = self._evaluate(self._due, soft, logp.masked_fill(absent, 0), classes)
+        due = due.masked_fill(absent, 0)
+        return due if self._rest is None else due + self._evaluate(self._rest, soft, logp, classes)
+
+    def _labelled(self, logits: Tensor, label: Tensor) -> Tensor:
+        if self._due is None or self.label_smoothing:
+            return super()._labelled(logits, label)
+        # Of this part all terms but the label's are 0: with 1,000 classes they would be most of the work.
+        logp, classes = self._logp(logits), logits.shape[-1]
+        own = logp.gather(1, label[:, None])
+        value = self._evaluate(self._due, torch.ones_like(own), own, classes)[:, 0]
+        if self._rest is not None:
+            value = value + self._evaluate(self._rest, shares(label, logits), logp, classes).sum(-1)
+        return value if self.weight is None or not self.weighs_terms else value * self.weight.to(logits)[label]
+
+    def _traced_gain(self, classes: int) -> Tensor:
+        y = torch.tensor([1.0, 0.0], dtype=torch.float64)  # the label's class and another, both of probability 1/C
+        logp = -y.new_full((2,), classes).log()
+        slope = self._evaluate(self._slope, y, logp, classes) * (self._slope.sign / self.formula.temperature)
+        return slope[1] - slope[0]
+
+    def _evaluate(self, program: Program, y: Tensor, logp: Tensor, classes: int) -> Tensor:
+        value = evaluate(program, y, logp.exp(), logp, classes)
+        return value / classes if self.formula.reduction == "mean" else value
+
+    def _logp(self, logits: Tensor) -> Tensor:
+        t = self.formula.temperature
+        return (logits if t == 1 else logits / t).log_softmax(-1)
+
+    def _copy(self, **options: Any) -> Self:
+        return type(self)(self.formula, self.about, **options)
+
+    def _repr_latex_(self) -> str:
+        return f"${self.formula.latex()}$"

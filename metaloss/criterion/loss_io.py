@@ -1,0 +1,273 @@
+"""Losses on disk and by name: how they are written, and what a name, a path or a formula means."""
+
+import logging
+import os
+from dataclasses import fields
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+from torch import nn
+
+from metaloss import storage
+from metaloss.core import reading, registry
+from metaloss.core.formatting import printable
+from metaloss.core.population import Population
+from metaloss.criterion.base import Criterion, FormulaCriterion, GenomeCriterion
+from metaloss.criterion.dice import Dice
+from metaloss.data import image_record
+from metaloss.data.image_record import ImageRecord
+from metaloss.errors import DamagedFile, SettingsError
+from metaloss.losses import zoo
+from metaloss.losses.language.formula import Formula, reads_a_prediction
+
+log = logging.getLogger("metaloss")
+
+SHIPPED = Path(__file__).parent / "shipped"  # losses that come with the package, a folder each
+FORMAT = 1
+FIELDS = {"format", "kind", "formula", "genome", "smooth", "about", "weights_sha256", "sha256"}  # of a loss.json
+LIMIT = 1 << 20  # bytes of a loss.json, and of a weights file's header
+WEIGHTS_LIMIT = 1 << 28
+WRITTEN = (FormulaCriterion, GenomeCriterion, Dice)  # what `save` can write
+
+
+def save(folder: Path, criterion: Criterion, card: str, images: ImageRecord | None = None) -> None:
+    """Write a loss to be shared: `loss.json`, its weights if it has any and `card.md`, each whole or not at all.
+
+    Beside them goes `images.json`, the record of the images that it has learned from, where that is known.
+
+    Args:
+        folder: made where it is not there.
+        criterion: the loss.
+        card: what a reader should know about it, in Markdown.
+        images: those that it has learned from; those of the folder that it was read from where None.
+    """
+    images = images or images_of(criterion)
+    folder.mkdir(exist_ok=True)
+    table: dict[str, Any]
+    if isinstance(criterion, GenomeCriterion):
+        genome, candidate = criterion.genome, criterion.candidate
+        tensors = {field.name: getattr(candidate, field.name).cpu().contiguous() for field in fields(candidate)}
+        weights = save_tensors(tensors)
+        _replace_weights(folder, weights)
+        digest = {"weights_sha256": storage.sha256(weights)}
+        table = {"kind": registry.kind(genome), "genome": registry.table(genome), **digest}
+    elif isinstance(criterion, Dice):
+        table = {"kind": "dice", "smooth": criterion.smooth}
+    else:
+        assert isinstance(criterion, FormulaCriterion)
+        table = {"kind": "formula", "formula": str(criterion.formula)}
+    storage.write(folder / "card.md", card.encode())
+    if images is not None:
+        image_record.write(folder, images)
+    about = {"format": FORMAT, **table, "about": criterion.about}
+    storage.write_record(folder / "loss.json", about)
+
+
+def _replace_weights(folder: Path, weights: bytes) -> None:
+    """Write a loss's weights; at no instant do they lie beside another loss's description."""
+    path = folder / "weights.safetensors"
+    if storage.there(path) and path.read_bytes() == weights:
+        return
+    (folder / "loss.json").unlink(missing_ok=True)
+    storage.write(path, weights)
+
+
+def load(
+    spec: str | os.PathLike[str] | nn.Module | Formula, parent: str | os.PathLike[str] = "runs", **options: Any
+) -> nn.Module:
+    """The loss that a name, a path or a formula means.
+
+    Looked up in this order: a module is given back; a published loss by name, with parameters if wanted, or one that
+    comes with the package; a path (of a run, a loss's folder or its `loss.json`); a run's name; a formula of y, p, logp
+    and C.
+
+    >>> load("focal(gamma=0.5)")
+    Criterion(sum(-y * (1.0 - p) ** 0.5 * logp))
+
+    Args:
+        spec: what is meant; `./ce` is the path, where `ce` would be the name.
+        parent: where runs are looked for by name.
+        options: `weight`, `reduction`, `label_smoothing`, `ignore_index`, `normalise`, as `Criterion.with_options`
+            takes them; with none of them a loss is given back as it is.
+
+    Raises:
+        SettingsError: there is no such loss, or the run has none yet; a formula with a mistake, and where it is;
+            options for a module that is not metaloss's.
+        DamagedFile: the files do not check out.
+    """
+    loss = _loss(spec, parent)
+    if not options:
+        return loss
+    if not isinstance(loss, Criterion):
+        raise SettingsError(f"{type(loss).__name__} is not metaloss's: give it its options where it is made")
+    return loss.with_options(**options)
+
+
+def _loss(spec: str | os.PathLike[str] | nn.Module | Formula, parent: str | os.PathLike[str]) -> nn.Module:
+    """The loss that is meant, with the options that it has."""
+    if isinstance(spec, nn.Module):
+        return spec
+    if isinstance(spec, Formula):
+        return FormulaCriterion(spec)
+    text = os.fspath(spec)
+    if isinstance(spec, str) and zoo.published(text):
+        return _published(text)
+    if isinstance(spec, str) and text.strip().lower() in shipped():
+        return _read(SHIPPED / text.strip().lower())
+    for path in (Path(text), Path(parent) / text):
+        if (found := _at(path)) is not None:
+            return found
+    if reads_a_prediction(text):
+        return FormulaCriterion(Formula.parse(text))
+    raise SettingsError(
+        f"no loss '{printable(text[:200])}': neither a published or shipped loss, a path, a run under {parent} nor a "
+        "formula of p or logp."
+        f"{_suggestion(text[:200], Path(parent))}  (metaloss list losses)"
+    )
+
+
+def _suggestion(text: str, parent: Path) -> str:
+    """The loss or run whose name is near, as a question."""
+    known = [*zoo.ENTRIES, *shipped(), *storage.subfolders(parent)]
+    return registry.suggestion("loss", Path(text).name if "/" in text else text, known)
+
+
+def images_of(loss: nn.Module) -> ImageRecord | None:
+    """Which images a loss has learned from, as the folder that it was read from tells; None: it does not.
+
+    Raises:
+        DamagedFile: the record does not check out.
+    """
+    folder = loss.folder if isinstance(loss, Criterion) else None
+    return None if folder is None else image_record.read(folder)
+
+
+def _published(spec: str) -> Criterion:
+    """A published loss."""
+    entry, given = zoo.named(spec)
+    if entry.name == "dice":
+        return Dice(entry.values(**given)["smooth"])
+    about = {"name": spec, "source": entry.source, "remarks": entry.remarks, "limits": entry.limits}
+    return FormulaCriterion(entry.formula(**given), {key: value for key, value in about.items() if value})
+
+
+def shipped() -> list[str]:
+    """The names of the evolved losses that come with the package."""
+    return sorted(path.parent.name for path in SHIPPED.glob("*/loss.json"))
+
+
+def named(spec: str) -> bool:
+    """Whether this is the name of a loss, published or shipped, rather than of a path or a run."""
+    return zoo.published(spec) or spec.strip().lower() in shipped()
+
+
+def _at(path: Path) -> Criterion | None:
+    """The loss that lies at a path; None: there is nothing."""
+    if path.name == "loss.json" and storage.there(path):
+        return _read(path.parent)
+    for folder in (path, path / "loss"):
+        if storage.there(folder / "loss.json"):
+            return _read(folder)
+    if storage.there(path / "config.toml"):
+        raise SettingsError(f"{path} has no winner yet: metaloss evolve --resume {path}")
+    return None
+
+
+def _read(folder: Path) -> Criterion:
+    path = folder / "loss.json"
+    table = _table(path)
+    if "sha256" not in table:
+        _say_unsealed(path.absolute())
+    try:
+        loss = _described(folder, table)
+        loss.folder = folder.absolute()  # the working folder may change before it is asked for
+        return loss
+    except SettingsError as error:
+        raise DamagedFile(f"{path}: {printable(str(error))[:400]}") from None
+
+
+def _described(folder: Path, table: dict[str, Any]) -> Criterion:
+    """The loss that a table says, its weights beside it."""
+    if table["kind"] == "formula":
+        return FormulaCriterion(Formula.parse(table["formula"]), table["about"])
+    if table["kind"] == "dice":
+        return Dice(zoo.entry("dice").values(smooth=table["smooth"])["smooth"], table["about"])
+    return _network(folder, table)
+
+
+def _network(folder: Path, table: dict[str, Any]) -> Criterion:
+    path = folder / "weights.safetensors"
+    genome: Any = registry.build("genomes", {**table["genome"], "kind": table["kind"]}, "genome")
+    try:
+        tensors = load_tensors(_bytes(path, table.get("weights_sha256")))
+        candidate = genome.populations[0](**tensors)
+        _check(genome, candidate, path)
+    except OSError as error:
+        raise DamagedFile(f"{path}: {error.strerror}") from None
+    except (SafetensorError, TypeError, KeyError) as error:
+        reason = printable((str(error).splitlines() or [""])[0])[:200]
+        raise DamagedFile(f"{path}: does not hold the weights that loss.json describes: {reason}") from None
+    return GenomeCriterion(genome, candidate, table["about"])
+
+
+@cache
+def _say_unsealed(path: Path) -> None:
+    """Once for each file, however often it is read."""
+    log.warning("%s holds no digest: whether it is as it was written cannot be told", printable(str(path)))
+
+
+def _bytes(path: Path, digest: str | None) -> bytes:
+    """The weights' file, once its digest, if one is known, and its size and its header's are known to be sane."""
+    data = reading.read_bytes(path, WEIGHTS_LIMIT)
+    if int.from_bytes(data[:8], "little") > LIMIT:
+        raise DamagedFile(f"{path}: not safetensors with a header of at most {LIMIT} bytes")
+    if digest is not None and storage.sha256(data) != digest:
+        raise DamagedFile(f"{path} is damaged, its digest is not the one in loss.json: {storage.RESTORE}")
+    return data
+
+
+def _table(path: Path) -> dict[str, Any]:
+    try:
+        data = reading.read_bytes(path, LIMIT)
+        table = reading.json_value(data.decode())
+    except OSError as error:
+        raise DamagedFile(f"{path}: {error.strerror}") from None
+    except ValueError:
+        table = None
+    kinds: dict[Any, tuple[str, type]] = {"formula": ("formula", str), "dice": ("smooth", float)}
+    kind = table.get("kind") if isinstance(table, dict) else None
+    own = kinds.get(kind, ("genome", dict)) if isinstance(kind, str) else ("genome", dict)
+    shape: dict[str, type] = {"format": int, "kind": str, "about": dict, own[0]: own[1]}
+    if not isinstance(table, dict) or any(not isinstance(table.get(k), kind) for k, kind in shape.items()):
+        raise DamagedFile(f"{path}: not the description of a loss")
+    if table["format"] != FORMAT or table["format"] is True:
+        raise DamagedFile(f"{path}: format {table['format']} is not known here, {FORMAT} is")
+    _check_seal(path, table, data)
+    return table
+
+
+def _check_seal(path: Path, table: dict[str, Any], data: bytes) -> None:
+    """Refuse what was changed after it was sealed; a field that nobody knows may have been the digest's name."""
+    if unknown := sorted(table.keys() - FIELDS):
+        raise DamagedFile(f"{path} is damaged: unknown field '{printable(unknown[0])[:80]}'")
+    if "sha256" in table and not storage.is_sealed(data):
+        raise DamagedFile(
+            f"{path} is damaged or was changed after it was written, its digest does not match: restore it from a "
+            'copy, or take "sha256" out to load it as it is'
+        )
+    if not isinstance(table.get("weights_sha256", ""), str):
+        raise DamagedFile(f"{path}: not the description of a loss")
+
+
+def _check(genome: Any, candidate: Population, path: Path) -> None:
+    """Numbers as many as the genome has, and all of them finite."""
+    found, size = candidate.vectors(), genome.size
+    if tuple(found.shape) != (1, size) or found.dtype != torch.float32:
+        raise DamagedFile(f"{path}: expected {size} weights of float32, found {tuple(found.shape)} of {found.dtype}")
+    if not found.isfinite().all():
+        raise DamagedFile(f"{path}: expected finite weights, found {int((~found.isfinite()).sum())} that are not")

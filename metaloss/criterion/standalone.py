@@ -1,0 +1,187 @@
+"""A loss as Python that needs torch alone: what every loss shares, as text, and its own terms."""
+
+import inspect
+
+import torch
+from torch import Tensor
+
+from metaloss._version import __version__
+from metaloss.criterion import dice, loss_module
+from metaloss.criterion.base import Criterion, FormulaCriterion, GenomeCriterion
+from metaloss.criterion.dice import Dice
+from metaloss.criterion.loss_module import LossModule
+from metaloss.errors import SettingsError
+from metaloss.genomes.mln import MetaLossNetwork
+from metaloss.genomes.targets import LearnedTargets
+from metaloss.losses.language.expression import Expression
+from metaloss.losses.language.primitives import PRIMITIVES
+
+MODULE = '''"""{title}
+
+Written by metaloss {version}. Needs torch alone: `Loss()` stands where `torch.nn.CrossEntropyLoss()` stood.
+"""
+
+import math
+
+import torch
+
+
+{shared}
+
+
+class Loss({base}):
+    """The loss, with the options that it was written with."""
+
+    weighs_terms = {weighs_terms}
+
+    def __init__(self, {parameters}):
+        super().__init__({arguments})
+{body}'''
+
+
+def python(criterion: Criterion) -> str:
+    """The source of a module that needs torch alone.
+
+    Raises:
+        SettingsError: there is no Python for the loss.
+    """
+    base: type = LossModule
+    shared, defaults = _after_imports(loss_module), {name: getattr(criterion, name) for name in Criterion.OPTIONS}
+    if isinstance(criterion, Dice):
+        base = dice.DiceModule
+        shared = f"{shared}\n\n\n{inspect.getsource(base).rstrip()}"
+        defaults = {"smooth": criterion.smooth, **defaults}
+        body = []
+    else:
+        body = _methods(criterion)
+    weight = criterion.weight
+    defaults["weight"] = None if weight is None else weight.tolist()
+    lines = "".join(f"    {line}\n" if line else "\n" for line in body)
+    return MODULE.format(
+        title=criterion.describe().rstrip(".") + ".",
+        version=__version__,
+        shared=shared,
+        base=base.__name__,
+        weighs_terms=criterion.weighs_terms,
+        parameters=", ".join(f"{name}={value!r}" for name, value in defaults.items()),
+        arguments=", ".join(f"{name}={name}" for name in defaults),
+        body=lines,
+    )
+
+
+def _after_imports(module: object) -> str:
+    """A module's text from its first definition on."""
+    return inspect.getsource(module).split("\n\n\n", 1)[1].rstrip()  # type: ignore[arg-type]
+
+
+def _methods(criterion: Criterion) -> list[str]:
+    """The lines of what a loss adds."""
+    if isinstance(criterion, FormulaCriterion):
+        return _formula(criterion)
+    if isinstance(criterion, GenomeCriterion):
+        genome, vector = criterion.genome, criterion.candidate.vectors()[0]
+        if isinstance(genome, MetaLossNetwork):
+            return _method("terms(self, z, y)", _network(genome, vector))
+        if isinstance(genome, LearnedTargets):
+            return _method("terms(self, z, y)", _targets(genome, vector))
+    raise SettingsError(f"{type(criterion).__name__} cannot be written as Python")
+
+
+def _method(head: str, lines: list[str]) -> list[str]:
+    return ["", f"def {head}:", *(f"    {line}" if line else "" for line in lines)]
+
+
+def _formula(criterion: FormulaCriterion) -> list[str]:
+    """Its terms; the part that is 0 in a class without a share of the target is selected there, not multiplied by 0."""
+    formula = criterion.formula
+    cooled = "z" if formula.temperature == 1 else f"(z / {formula.temperature!r})"
+    due, rest = formula.divided
+    lines = [f"logp = {cooled}.log_softmax(-1)"]
+    lines += ["absent = y == 0"] if due else []
+    parts = ["self.due(y, logp.masked_fill(absent, 0)).masked_fill(absent, 0)"] if due else []
+    parts += ["self.rest(y, logp)"] if rest else []
+    value = " + ".join(parts)
+    lines.append(f"return ({value}) / z.shape[-1]" if formula.reduction == "mean" else f"return {value}")
+    methods = _method("terms(self, z, y)", lines)
+    for name, e in (("due", due), ("rest", rest)):
+        methods += _method(f"{name}(self, y, logp)", _expression(e)) if e else []
+    return methods
+
+
+def _expression(e: Expression) -> list[str]:
+    """The lines that compute an expression of y and logp."""
+    lines = ["p = logp.exp()", "C = torch.full_like(p[:1, :1], p.shape[-1])"]
+    names: dict[Expression, str] = {}
+
+    def name(e: Expression) -> str:
+        """The variable that holds an expression, after the lines that fill it; equal ones are computed once."""
+        if e not in names:
+            if e.is_constant:
+                value = f"torch.full_like(p[:1, :1], {e.value!r}, dtype=torch.float64).to(p)"
+            elif not e.args:
+                return e.head
+            else:
+                value = PRIMITIVES[e.head].source.format(**dict(zip("abc", map(name, e.args), strict=False)))
+            names[e] = f"t{len(names)}"
+            lines.append(f"{names[e]} = {value}")
+        return names[e]
+
+    result = name(e)
+    return [*lines, f"return {result}.expand_as(p)"]
+
+
+def _network(genome: MetaLossNetwork, vector: Tensor) -> list[str]:
+    if genome.architecture != "equivariant":
+        raise SettingsError(f"the architecture '{genome.architecture}' has no Python; .pt2 can hold it")
+    weights, at = [], 0
+    for key, (rows, columns) in genome.shapes.items():
+        block = vector[at : at + rows * columns].reshape(rows, columns).tolist()
+        weights.append(f"{key} = z.new_tensor({block})")
+        at += rows * columns
+    act = {"tanh": "torch.tanh", "relu": "torch.relu", "softplus": "torch.nn.functional.softplus"}[genome.activation]
+    home = genome.home_classes
+    channel = {
+        "p": "logp.exp() * stretch + (1 - stretch)",
+        "logp": f"logp + math.log(C / {home})",
+        "logit": "logp - logp.mean(-1, keepdim=True)",
+    }
+    context = []
+    if genome.context in ("mean", "label"):
+        context.append("u = u + (w_mean @ h.mean(1, keepdim=True).mT).mT")
+    if genome.context == "label":
+        context.append("u = u + (w_true @ (h * y[..., None]).sum(1, keepdim=True).mT).mT")
+    return [
+        *weights,
+        "logp = z.log_softmax(-1)",
+        "C = z.shape[-1]",
+        f"stretch = 1.0 if C == {home} else (1 - 1 / {home}) * C / max(1, C - 1)",
+        f"x = torch.stack([{', '.join(channel[c] for c in genome.channels)}], -1)",
+        f"h = {act}(x @ w_pred.mT + b_pred[:, 0])",
+        f"label = {act}(y[..., None] @ w_label.mT + b_label[:, 0])",
+        "u = h @ w_mix_pred.mT + label @ w_mix_label.mT + b_mix[:, 0]",
+        *context,
+        f"return ({act}(u) @ w_out.mT)[..., 0]",
+    ]
+
+
+def _targets(genome: LearnedTargets, vector: Tensor) -> list[str]:
+    knots, home = torch.tensor(genome.knots).log().tolist(), genome.home_classes
+    return [
+        f"knots = z.new_tensor({knots})",
+        f"curves = z.new_tensor({vector.unflatten(0, (-1, len(knots))).tolist()})",
+        "logp = z.log_softmax(-1)",
+        "C, u = z.shape[-1], logp",
+        f"if C != {home}:  # a guess reads 1/{home}, 0 and certainty stay",
+        f"    stretch = (1 - 1 / {home}) * C / max(1, C - 1)",
+        "    sure = torch.log1p(stretch * logp.clamp(min=-math.log(C)).expm1())",
+        f"    u = torch.where(logp > -math.log(C), sure, logp + math.log(C / {home}))",
+        "",
+        "def along(u, curve):",
+        "    passed = ((u[..., None] - knots[:-1]) / knots.diff()).clamp(0, 1)",
+        "    return curve[0] + passed @ curve.diff()",
+        "",
+        "true = (u.clamp(min=torch.finfo(u.dtype).min) * y).sum(-1, keepdim=True)",
+        "other = (along(u, curves[1]) + along(true, curves[2])) / C",
+        "targets = (other + y * (along(true, curves[0]) - other)).detach()",
+        "return -targets * logp.masked_fill(targets == 0, 0)",
+    ]

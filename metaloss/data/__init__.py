@@ -1,0 +1,1 @@
+"""Images: sources, pools, and the tasks that are drawn from them."""

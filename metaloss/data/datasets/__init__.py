@@ -1,0 +1,241 @@
+"""Data sources: one file of this folder is one source, `load(name)` reads it; only `fetch` uses the network."""
+
+import hashlib
+import importlib
+import os
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Int64, UInt8
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from metaloss.core import plugins, registry
+from metaloss.data.datasets import _digests, _images
+from metaloss.data.datasets._images import ImageOptions
+from metaloss.errors import DataError, SettingsError
+
+BLOCK = 1024  # images that are resized at once
+PATHS = ("folder", "imagenet", "voc")  # sources that are given as NAME:PATH
+
+
+# Compared by identity: `==` of two tensors is no truth value.
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """Labelled images, as they are stored; the official training split first, then the official test split if any.
+
+    Attributes:
+        name: What the user calls it, e.g. "fashionmnist" or "folder:scans".
+        pixels: Raw images, 0 to 255.
+        labels: The class of each image, a position in `classes`.
+        classes: Names of the classes.
+        index: Each image's index in its official split; decides its pool.
+        test: True in the official test split; False everywhere where the source has none.
+        origin: Where the images come from, to be told to the user.
+        decoded: Digests of the images as their files hold them, where `pixels` are made of these; None: they are as
+            they came.
+    """
+
+    name: str
+    pixels: UInt8[Tensor, "N K H W"]
+    labels: Int64[Tensor, " N"]
+    classes: tuple[str, ...]
+    index: Int64[Tensor, " N"]
+    test: Bool[Tensor, " N"]
+    origin: str
+    decoded: Int64[Tensor, " N"] | None = None
+
+    def fingerprint(self) -> str:
+        """SHA-256 of shapes, pixels and labels, as hexadecimal digits; computed once."""
+        return self._digest
+
+    @cached_property
+    def digests(self) -> Int64[Tensor, " N"]:
+        """A number for every image, by which it is known under whatever name and in whatever set."""
+        return _digests.of_pixels(self.pixels) if self.decoded is None else self.decoded
+
+    def resized(self, size: int) -> "Dataset":
+        """The same images as squares of that size, stretched where they are none.
+
+        Raises:
+            DataError: They are too many to hold.
+        """
+        n, channels, height, width = self.pixels.shape
+        if (height, width) == (size, size):
+            return self
+        _images.check_memory(self.name, n, (channels, size, size))
+
+        def bytes_of(x: Tensor) -> Tensor:
+            return interpolate(x.float(), (size, size), mode="bilinear", antialias=True).round().to(torch.uint8)
+
+        # Part by part: all of them as floats would take four times the memory.
+        pixels = torch.cat([bytes_of(x) for x in self.pixels.split(BLOCK)])
+        origin = f"{self.origin}, brought to {size}x{size} pixels"
+        return replace(self, pixels=pixels, decoded=self.digests, origin=origin)
+
+    @cached_property
+    def _digest(self) -> str:
+        digest = hashlib.sha256(repr((tuple(self.pixels.shape), len(self.classes))).encode())
+        digest.update(self.pixels.contiguous().numpy().data)
+        # Little-endian on every machine, so that the same images have the same fingerprint everywhere.
+        digest.update(self.labels.numpy().astype("<i8").tobytes())
+        return digest.hexdigest()
+
+
+def data_folder() -> Path:
+    """The user's data folder: $METALOSS_DATA, else metaloss in $XDG_DATA_HOME, else ~/.local/share/metaloss."""
+    if chosen := os.environ.get("METALOSS_DATA"):
+        return Path(chosen).expanduser()
+    if share := os.environ.get("XDG_DATA_HOME"):
+        return Path(share) / "metaloss"
+    return Path.home() / ".local" / "share" / "metaloss"
+
+
+def names() -> list[str]:
+    """Names of all sources, sorted; none of them is imported."""
+    own = _own()
+    return sorted([*own, *plugins.found("datasets", own)])
+
+
+def _own() -> list[str]:
+    """Names of those that come with the package."""
+    return plugins.files(Path(__file__).parent)
+
+
+def load(name: str, options: ImageOptions = _images.USUAL_OPTIONS) -> Dataset:
+    """The data set of that name, read from disk and checked; never from the network.
+
+    Args:
+        name: A source ("fashionmnist", "digits", ...), or "folder:PATH" with one sub-folder of images per class, or
+            "imagenet:PATH" with train and val folders of such sub-folders.
+        options: Size, background and limit of the images.
+
+    Raises:
+        SettingsError: The name is unknown, or it is pixels that have classes.
+        DataError: Files are missing or damaged, or there are too many images to hold.
+
+    Warns:
+        DataWarning: Images are constant, equal or of few grey levels, or have more than eight bits.
+    """
+    source, path = located(name)
+    if (found := files(name, options)) is not None:
+        dataset: Dataset = found.dataset()
+    elif hasattr(source, "files"):
+        dataset = source.load(*path, options)
+    else:
+        dataset = source.load(*path)
+    return dataset if options.size is None else dataset.resized(options.size)
+
+
+def files(name: str, options: ImageOptions = _images.USUAL_OPTIONS) -> Any:
+    """The data set of that name as a `Files` of images not read yet; None where it does not lie in such files.
+
+    Without a size, a folder's images come to one of their own, for which all are read: `folder:PATH` counts as none.
+
+    Raises:
+        SettingsError: The name is unknown.
+        DataError: Files are missing or damaged.
+    """
+    source, path = located(name)
+    return source.files(*path, options) if hasattr(source, "files") else None
+
+
+def scenes(name: str, options: ImageOptions = _images.USUAL_OPTIONS) -> Any:
+    """The data set of that name as `Scenes`, images with a class for every pixel; None where images have one each.
+
+    Raises:
+        SettingsError: The name is unknown.
+        DataError: Files are missing or damaged.
+    """
+    source, path = located(name)
+    return source.scenes(*path, options) if hasattr(source, "scenes") else None
+
+
+def located(name: str) -> tuple[ModuleType, tuple[str, ...]]:
+    """The module of a source, and the path that its name holds.
+
+    Raises:
+        SettingsError: The name is unknown, a path is missing, or there is one where none belongs.
+    """
+    kind, colon, path = name.partition(":")
+    source = _source(kind)
+    if kind == "folder" and not path:
+        raise SettingsError(f"data source {name!r} needs the path of a folder: folder:PATH")
+    if colon and kind not in PATHS:
+        raise SettingsError(
+            f"data source {kind!r} takes no path, got {name!r}; {', '.join(f'{x}:PATH' for x in PATHS)} do"
+        )
+    return source, ((path,) if kind in PATHS else ())
+
+
+def fetch(name: str) -> str:
+    """Download a data set into the user's data folder, read it back, and say what to print.
+
+    Raises:
+        SettingsError: The name is unknown, or nothing can be downloaded under it.
+        DataError: The download failed, or what came is damaged.
+        DiskError: The data folder cannot be written.
+    """
+    kind, colon, _ = name.partition(":")
+    source = _source(kind)
+    if not hasattr(source, "fetch"):
+        known = ", ".join(each for each in names() if hasattr(_source(each), "fetch"))
+        raise SettingsError(f"data source {name!r} has nothing to fetch; these have: {known}")
+    if colon:
+        raise SettingsError(f"what is fetched comes into the data folder: metaloss data fetch {kind}, got {name!r}")
+    source.fetch()
+    try:
+        found = scenes(name) or load(name)
+    except DataError as error:
+        raise DataError(f"{error} (delete this file, then fetch again)") from error
+    return f"{name}: {len(found.test)} images, {len(found.classes)} classes; {found.origin}"
+
+
+def verify(name: str, options: ImageOptions = _images.USUAL_OPTIONS) -> list[str]:
+    """Read and check everything of a data set; the lines to print.
+
+    Args:
+        name: The source, as in `load`.
+        options: How image files are read, as in `load`.
+
+    Raises:
+        SettingsError: The name is unknown.
+        DataError: Files are missing or damaged.
+    """
+    source, path = located(name)
+    if hasattr(source, "verify"):
+        return list(source.verify(*path, options))
+    dataset = load(name, options)
+    count = len(dataset.classes)
+    train = dataset.labels[~dataset.test].bincount(minlength=count).tolist()
+    test = dataset.labels[dataset.test].bincount(minlength=count).tolist()
+    n, *shape = dataset.pixels.shape
+    width = max(len("class"), *map(len, dataset.classes))
+    rows = zip(dataset.classes, train, test, strict=True)
+    return [
+        f"{dataset.name}: {dataset.origin}",
+        f"{n} images of {'x'.join(map(str, shape))} (channels, height, width), {count} classes",
+        f"{'class':{width}}  training    test" + ("" if any(test) else "  (no official test split)"),
+        *(f"{label:{width}}  {a:8}{b:8}" for label, a, b in rows),
+        f"fingerprint {dataset.fingerprint()}",
+    ]
+
+
+def _source(name: str) -> ModuleType:
+    """The module of a source, imported now."""
+    known = names()
+    if name not in known:
+        hint = registry.suggestion("data source", name, known)
+        listed = ", ".join("folder:PATH" if each == "folder" else each for each in known)
+        raise SettingsError(f"unknown data source {name!r}.{hint}  (known: {listed})")
+    others = plugins.found("datasets")
+    if name not in others:
+        return importlib.import_module(f"{__name__}.{name}")
+    module: ModuleType = others[name].load()
+    if not callable(getattr(module, "load", None)):
+        raise SettingsError(f"{others[name].origin}: a data source needs a function load()")
+    return module

@@ -1,0 +1,232 @@
+"""Data sets as image files, read one by one: for full-size training, where not all of them may fit into memory."""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Int64, UInt8
+from torch import Tensor
+
+from metaloss.core import reading
+from metaloss.data.datasets import Dataset, _images, _torchvision, data_folder
+from metaloss.data.datasets._digests import of_image
+from metaloss.data.datasets._images import USUAL_OPTIONS, ImageOptions, Levels, check_memory, decode, in_bytes
+from metaloss.data.datasets._splits import Split, join_splits
+from metaloss.errors import DataError
+
+USUAL = 224  # pixels a side, where nothing else is asked for
+SMALL = 64  # of an episode's images
+MAT_LIMIT = 1 << 20  # bytes of a table of MATLAB's, which unpacks to at most a thousand times as many
+_EIGHT_BITS = {".jpg", ".jpeg"}  # what is named so has eight bits a channel, and its header need not be read
+
+
+@dataclass(frozen=True, eq=False)
+class Files:
+    """Labelled images that are not read yet; the official training split first, then the official test split if any.
+
+    Attributes:
+        name: what the user calls the set.
+        paths: of the files.
+        labels: the class of each image, a position in `classes`.
+        classes: names of the classes.
+        index: each image's index in its official split.
+        test: True in the official test split.
+        origin: where the images come from, to be told to the user.
+        options: how they are read.
+        gray: whether they have one channel, not three.
+        levels: black and white in files of more than eight bits.
+    """
+
+    name: str
+    paths: tuple[Path, ...]
+    labels: Int64[Tensor, " N"]
+    classes: tuple[str, ...]
+    index: Int64[Tensor, " N"]
+    test: Bool[Tensor, " N"]
+    origin: str
+    options: ImageOptions = USUAL_OPTIONS
+    gray: bool = False
+    levels: Levels | None = None
+
+    @property
+    def channels(self) -> int:
+        """Of an image."""
+        return 1 if self.gray else 3
+
+    def read(self, row: int, size: int) -> UInt8[Tensor, "K H W"]:
+        """One image: its shorter side brought to `size`, the middle square of it.
+
+        Raises:
+            DataError: the file is no readable image.
+        """
+        return self._square(row, self.upright(row), size)
+
+    def upright(self, row: int) -> Any:
+        """A Pillow image as its file holds it, turned as it is meant to be seen.
+
+        Raises:
+            DataError: the file is no readable image.
+        """
+        return decode(self.paths[row], self.options)
+
+    def known(self, row: int, size: int) -> tuple[UInt8[Tensor, "K H W"], int]:
+        """One image as `read` gives it, and the digest of what its file holds."""
+        image = self.upright(row)
+        digest = of_image(image)
+        return self._square(row, image, size), digest
+
+    def _square(self, row: int, image: Any, size: int) -> UInt8[Tensor, "K H W"]:
+        return middle(in_bytes(image, self.paths[row], self.options, self.levels, self.gray), size)
+
+    def pair(self, row: int, size: int) -> tuple[Tensor, Tensor]:
+        """An image and its label."""
+        return self.read(row, size), self.labels[row]
+
+    def fingerprint(self) -> str:
+        """SHA-256 of the files' names and labels; their pixels are not read."""
+        digest = hashlib.sha256(repr(self.classes).encode())
+        for path, label in zip(self.paths, self.labels.tolist(), strict=True):
+            digest.update(f"{path.parent.name}/{path.name} {label}\n".encode())
+        return digest.hexdigest()
+
+    def dataset(self, size: int | None = None) -> Dataset:
+        """All of the images in memory, at this size, or else the one of the options, or else 64x64 pixels.
+
+        Raises:
+            DataError: they are too many, or a file is no readable image.
+        """
+        size = size or self.options.size or SMALL
+        check_memory(self.name, len(self.labels), (self.channels, size, size))
+        images, digests = zip(*(self.known(row, size) for row in range(len(self.labels))), strict=True)
+        pixels, decoded = torch.stack(images), torch.tensor(digests)
+        parts = [
+            Split(self.name, pixels[x], self.labels[x], self.index[x], decoded[x]) for x in (~self.test, self.test)
+        ]
+        train, test = parts
+        origin = f"{self.origin}, as {'gray' if self.gray else 'RGB'} of {size}x{size} pixels"
+        return join_splits(self.name, train, test if self.test.any() else None, self.classes, origin)
+
+
+def middle(image: Any, size: int) -> UInt8[Tensor, "K H W"]:
+    """The middle square of a Pillow image whose shorter side is brought to `size`."""
+    from PIL import Image
+
+    width, height = image.size
+    shrink = size / min(width, height)
+    if shrink != 1:
+        image = image.resize(
+            (max(size, round(width * shrink)), max(size, round(height * shrink))), Image.Resampling.BILINEAR
+        )
+    left, top = (image.size[0] - size) // 2, (image.size[1] - size) // 2
+    array = np.asarray(image.crop((left, top, left + size, top + size)))
+    return torch.from_numpy((array[None] if array.ndim == 2 else array.transpose(2, 0, 1)).copy())
+
+
+Listed = tuple[Sequence[Path], Sequence[int]]  # files and their labels
+
+
+def files(
+    name: str, train: Listed, test: Listed | None, classes: Sequence[str], origin: str,
+    options: ImageOptions = USUAL_OPTIONS,
+) -> Files:  # fmt: skip
+    """Files from the lists of their official splits, checked; none is opened.
+
+    Args:
+        name: what the user calls the set.
+        train: files and labels of the official training split.
+        test: of the official test split, where there is one.
+        classes: their names.
+        origin: where the files come from.
+        options: how they are read.
+
+    Raises:
+        DataError: a list is empty, or a label is no class.
+    """
+    lists = [train] if test is None else [train, test]
+    for paths, labels in lists:
+        if not paths:
+            raise DataError(f"{origin}: images: found none, expected at least 1")
+        if not 0 <= min(labels) <= max(labels) < len(classes):
+            raise DataError(f"{origin}: labels: found {min(labels)} to {max(labels)}, expected 0 to {len(classes) - 1}")
+    return Files(
+        name=name,
+        paths=tuple(path for paths, _ in lists for path in paths),
+        labels=torch.tensor([label for _, labels in lists for label in labels]),
+        classes=tuple(classes),
+        index=torch.cat([torch.arange(len(paths)) for paths, _ in lists]),
+        test=torch.cat([torch.full((len(part[0]),), part is test) for part in lists]),
+        origin=origin,
+        options=options,
+    )
+
+
+def with_levels(found: Files) -> Files:
+    """The same files, with what black and white are in those of more than eight bits.
+
+    Raises:
+        DataError: a file is no readable image.
+    """
+    unsure = [path for path in found.paths if path.suffix.lower() not in _EIGHT_BITS]
+    wide = [path for path in unsure if _images.header(path, found.options).wide]
+    return replace(found, levels=_images.levels(found.name, wide, found.options))
+
+
+@dataclass(frozen=True)
+class Published:
+    """A data set of files that torchvision knows.
+
+    Attributes:
+        name: ours.
+        kind: name of the class in `torchvision.datasets`.
+        needs: what must lie below its root.
+        lists: the official splits, training first, and the classes, from the root.
+        manual: how to get it by hand.
+    """
+
+    name: str
+    kind: str
+    needs: tuple[str, ...]
+    lists: Callable[[Path, Any], tuple[Listed, Listed | None, Sequence[str]]]
+    manual: str = ""
+
+    def files(self, options: ImageOptions) -> Files:
+        """What lies in the user's data folder; a DataError where something is missing or damaged."""
+        places = data_folder() / self.name, data_folder()
+        root = next((root for root in places if (root / self.needs[0]).exists()), None)
+        if root is None:
+            looked = " and ".join(str(place / self.needs[0]) for place in places)
+            remedy = self.manual or f"get it with: metaloss data fetch {self.name}"
+            raise DataError(f"{self.name}: not found, looked for {looked}; {remedy}")
+        if missing := [x for x in self.needs if not (root / x).exists()]:
+            raise DataError(f"{root / missing[0]}: found none, expected one; {self.manual or 'fetch it again'}")
+        self._check_tables(root)
+        try:
+            train, test, classes = self.lists(root, _torchvision.published(self.kind))
+        except Exception as error:  # scipy raises whatever the file leads it to
+            raise DataError(f"{root}: {self.name}: cannot be read ({' '.join(str(error).split())})") from error
+        return files(self.name, train, test, classes, f"full set, {root}", options)
+
+    def _check_tables(self, root: Path) -> None:
+        """Raise a DataError for a file of MATLAB's that is no regular file, or too large to be unpacked."""
+        for place in (root / x for x in self.needs):
+            for path in [place] if place.suffix == ".mat" else place.glob("*.mat"):
+                try:
+                    with reading.open_regular(path, MAT_LIMIT):
+                        pass
+                except OSError as error:
+                    raise DataError(f"{path}: {error.strerror}") from None
+
+    def fetch(self, *splits: dict[str, Any]) -> None:
+        """Let torchvision download it into the user's data folder.
+
+        Raises:
+            DataError: the download failed, or the set can no longer be had.
+            DiskError: the folder cannot be written.
+        """
+        if self.manual:
+            raise DataError(f"{self.name} cannot be downloaded; {self.manual}")
+        _torchvision.download(self.name, self.kind, self.needs, splits)

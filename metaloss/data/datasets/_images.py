@@ -1,0 +1,259 @@
+"""Image files decoded: upright, on a ground where they are transparent, with eight bits a channel; for every source."""
+
+import contextlib
+import re
+import threading
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+from pydantic import AfterValidator, ConfigDict, Field
+from pydantic.dataclasses import dataclass as settings
+
+from metaloss.core.reading import open_regular
+from metaloss.data.datasets._remarks import remark
+from metaloss.errors import DataError
+
+MAX_PIXELS = 90_000_000  # of an image: Pillow warns from about here on; four bytes each are 360 MB
+LIMIT = 4 << 30  # bytes of images that a source holds in memory
+GRAY = {"1", "L", "LA", "La", "F"}  # Pillow's modes of one channel, beside those that begin with I
+_ORIENTATION = 0x0112  # the EXIF tag; from 5 on, width and height are exchanged
+_TIFF_SIZE = (256, 257)  # TIFF's tags of width and height
+_WHITES = (0xFF, 0x3FF, 0xFFF, 0x3FFF, 0xFFFF)  # of 8, 10, 12, 14 and 16 bits, as scanners and cameras have them
+_LOCK = threading.RLock()  # Pillow's limit is a global
+
+
+def _colour(text: str) -> str:
+    if text not in ("white", "black") and not re.fullmatch(r"#[0-9a-fA-F]{6}", text):
+        raise ValueError(f"expected white, black or #rrggbb, got '{text}'")
+    return text
+
+
+Size = Annotated[int, Field(ge=8, le=2048)] | None
+Background = Annotated[str, AfterValidator(_colour)]
+MaxPixels = Annotated[int, Field(ge=1)]
+
+
+@settings(frozen=True, config=ConfigDict(extra="forbid"))
+class ImageOptions:
+    """How image files are read; the settings of families, recommendations and trainings have the same fields.
+
+    Attributes:
+        size: side of the square that every image becomes, in pixels; None: the source's own.
+        background: what transparent pixels are laid on: "white", "black" or "#rrggbb".
+        max_pixels: the most pixels that an image file may have; larger ones are refused before they are decoded.
+    """
+
+    size: Size = None
+    background: Background = "white"
+    max_pixels: MaxPixels = MAX_PIXELS
+
+    @property
+    def coloured(self) -> bool:
+        """Whether the background is a colour, not a grey."""
+        digits = self.background.removeprefix("#")
+        return self.background.startswith("#") and not digits[:2] == digits[2:4] == digits[4:]
+
+
+USUAL_OPTIONS = ImageOptions()
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a file says of its image before any pixel is read.
+
+    Attributes:
+        size: width and height as displayed.
+        gray: whether it has one channel, laid on its background.
+        wide: whether its one channel has more than eight bits.
+        orientation: of its tag, from 1 to 8; 1: stored as displayed.
+    """
+
+    size: tuple[int, int]
+    gray: bool
+    wide: bool
+    orientation: int
+
+
+@dataclass(frozen=True)
+class Levels:
+    """The numbers that stand for black and white in images of more than eight bits."""
+
+    black: float
+    white: float
+
+
+def header(file: Path, options: ImageOptions = USUAL_OPTIONS) -> Header:
+    """What a file says of its image.
+
+    Raises:
+        DataError: the file is no readable image, or it has too many pixels.
+    """
+    with opened(file, options) as image:
+        orientation = image.getexif().get(_ORIENTATION)
+        orientation = orientation if orientation in range(1, 9) else 1
+        # Pillow gives a TIFF's size as displayed from some version on, and any other file's as stored.
+        size = tuple(image.tag_v2[tag] for tag in _TIFF_SIZE) if hasattr(image, "tag_v2") else image.size
+        if orientation in (5, 6, 7, 8):
+            size = size[::-1]
+        gray = image.mode in GRAY or _wide(image)
+        coloured = options.coloured and image.has_transparency_data
+        return Header(size, gray and not coloured, _wide(image), orientation)
+
+
+def decode(file: Path, options: ImageOptions = USUAL_OPTIONS) -> Any:
+    """The Pillow image of a file as it is stored, turned upright as its orientation tag says.
+
+    Raises:
+        DataError: the file is no readable image, or it has too many pixels.
+    """
+    from PIL import Image, ImageOps
+
+    with opened(file, options) as image:
+        image.load()
+        ImageOps.exif_transpose(image, in_place=True)
+        if image.mode.startswith("I;16"):  # of which Pillow knows several kinds, and can do little with them
+            image = Image.fromarray(np.asarray(image).astype(np.int32))
+        return image
+
+
+def read(file: Path, options: ImageOptions, levels: Levels | None = None, gray: bool = False) -> Any:
+    """The Pillow image of a file, upright, on its background, of mode L or RGB.
+
+    Args:
+        file: of the image.
+        options: the background and the most pixels.
+        levels: of the data set, where files have more than eight bits.
+        gray: one channel instead of three.
+
+    Raises:
+        DataError: the file is no readable image, has too many pixels, or has more than eight bits unforeseen.
+    """
+    return in_bytes(decode(file, options), file, options, levels, gray)
+
+
+def in_bytes(image: Any, file: Path, options: ImageOptions, levels: Levels | None, gray: bool) -> Any:
+    """A decoded Pillow image on its background, of mode L or RGB (arguments and errors: as for `read`)."""
+    from PIL import Image
+
+    if _wide(image):
+        if levels is None:
+            raise DataError(f"{file}: pixels: found more than 8 bits in a file that is named as if it had 8: rename it")
+        image = _eight_bits(image, levels)
+    elif image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, options.background), image)
+    return image.convert("L" if gray else "RGB")
+
+
+def levels(name: str, files: Sequence[Path], options: ImageOptions = USUAL_OPTIONS) -> Levels | None:
+    """What black and white are in files of more than eight bits, from all that these files use; None: there are none.
+
+    Where all values are from 0 to 65535, white is the smallest of 255, 1023, 4095, 16383 and 65535 that none exceeds;
+    where floats are from 0 to 1, it is 1; else the lowest value is black and the highest is white.
+
+    Raises:
+        DataError: a file is no readable image, or a value is not finite.
+
+    Warns:
+        DataWarning: what the values are, and what becomes of them.
+    """
+    low, high, fraction = np.inf, -np.inf, False
+    for file in files:
+        values = np.asarray(decode(file, options))
+        if not np.isfinite(values).all():
+            raise DataError(f"{file}: pixels: found values that are not finite, expected numbers")
+        low, high = min(low, float(values.min())), max(high, float(values.max()))
+        fraction = fraction or values.dtype.kind == "f"
+    if low > high:
+        return None
+    black, white = low, high
+    if low >= 0 and high <= _WHITES[-1]:
+        black, white = 0.0, 1.0 if fraction and high <= 1 else float(next(x for x in _WHITES if high <= x))
+    remark(
+        f"{name}: {len(files)} images have more than 8 bits and use values from {low:g} to {high:g}: "
+        f"{black:g} becomes 0 and {white:g} becomes 255"
+    )
+    return Levels(black, white)
+
+
+def turned(image: Any, orientation: int) -> Any:
+    """A Pillow image turned and mirrored as an orientation tag with that number asks for."""
+    from PIL.Image import Transpose
+
+    steps = (
+        *(Transpose.FLIP_LEFT_RIGHT, Transpose.ROTATE_180, Transpose.FLIP_TOP_BOTTOM),
+        *(Transpose.TRANSPOSE, Transpose.ROTATE_270, Transpose.TRANSVERSE, Transpose.ROTATE_90),
+    )
+    return image if orientation == 1 else image.transpose(steps[orientation - 2])
+
+
+def _wide(image: Any) -> bool:
+    """Whether a Pillow image has one channel of more than eight bits."""
+    return bool(image.mode == "F" or image.mode.startswith("I"))
+
+
+def _eight_bits(image: Any, found: Levels) -> Any:
+    """The Pillow image with eight bits; Pillow itself would clip at 255 instead of scaling."""
+    from PIL import Image
+
+    share = (np.asarray(image, dtype=np.float64) - found.black) / ((found.white - found.black) or 1)
+    return Image.fromarray((255 * share.clip(0, 1)).round().astype(np.uint8))
+
+
+@contextlib.contextmanager
+def opened(file: Path, options: ImageOptions = USUAL_OPTIONS) -> Iterator[Any]:
+    """A Pillow image for a `with` block; whatever goes wrong with it becomes a DataError that names the file."""
+    from PIL import Image
+
+    try:
+        # By a stream: Pillow maps a plain TIFF that it opens by its path into memory, and turns it into noise.
+        with _pillow_limit(options.max_pixels), open_regular(file) as stream, Image.open(stream) as image:
+            yield image
+    except DataError:
+        raise
+    except IsADirectoryError:
+        raise DataError(f"{file}: image: found a folder, expected an image file") from None
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
+        raise _too_many(file, error, options.max_pixels) from None
+    except Exception as error:  # decoders raise OSError, SyntaxError, ValueError, struct.error and more
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split())
+        raise DataError(f"{file}: image: found none that can be read ({reason}), expected an image file") from error
+
+
+def _too_many(file: Path, error: Exception, limit: int) -> DataError:
+    """What Pillow found too large, in our words."""
+    found = re.search(r"\((\d+) pixels\)", str(error))
+    pixels = found[1] if found else "more"
+    allows = f"max_pixels={pixels if found else 10 * limit}"
+    return DataError(
+        f"{file}: image: found {pixels} pixels, expected at most {limit}; where the file can be trusted, "
+        f"{allows} allows it (--set {allows})"
+    )
+
+
+@contextlib.contextmanager
+def _pillow_limit(pixels: int) -> Iterator[None]:
+    """Let Pillow refuse images of more pixels, those within an icon's file, too, instead of warning."""
+    from PIL import Image
+
+    with _LOCK, warnings.catch_warnings():
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, pixels
+        try:
+            yield
+        finally:
+            Image.MAX_IMAGE_PIXELS = before
+
+
+def check_memory(name: str, images: int, shape: tuple[int, int, int]) -> None:
+    """Raise a DataError where so many images of a shape [K H W] are too many to hold."""
+    channels, height, width = shape
+    if (total := images * channels * height * width) > LIMIT:
+        raise DataError(
+            f"{name}: {images} images of {height}x{width} are {total} bytes, too many to hold (at most {LIMIT}); "
+            "a smaller size=… makes them fewer"
+        )

@@ -1,0 +1,25 @@
+"""Text files with a name a line, as people and programs write them."""
+
+from pathlib import Path
+
+from metaloss.core.reading import read_text
+from metaloss.errors import DataError
+
+LIMIT = 1 << 26  # bytes: ten million names
+
+
+def names_in(path: Path) -> list[str]:
+    """The names in a text file, one a line; spaces within them stay, those around them and a byte-order mark go.
+
+    Raises:
+        DataError: there is no such file, it is no text in UTF-8, or it holds no name.
+    """
+    try:
+        lines = read_text(path, LIMIT).splitlines()
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise DataError(f"{path}: list: found none that can be read ({reason}), expected a name a line") from None
+    found = [name for line in lines if (name := line.strip())]
+    if not found:
+        raise DataError(f"{path}: names: found none, expected at least 1")
+    return found

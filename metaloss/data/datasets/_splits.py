@@ -1,0 +1,91 @@
+"""From the official splits of a source to one checked `Dataset`."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from metaloss.data.datasets import Dataset
+from metaloss.data.datasets._remarks import look_at
+from metaloss.errors import DataError
+
+
+# Shapes are not annotated: data from outside may break them, and `join_splits` is what says so.
+@dataclass(frozen=True, eq=False)
+class Split:
+    """Images and labels of one official split, not yet checked.
+
+    Attributes:
+        where: File or folder, for messages.
+        pixels: Should be uint8 `[N K H W]`.
+        labels: Should be int64 `[N]`.
+        index: Each image's index in the official split; None where the split is whole: 0 ... N-1.
+        decoded: Digests of the images as their files hold them; None where the pixels are as they came.
+    """
+
+    where: str
+    pixels: Tensor
+    labels: Tensor
+    index: Tensor | None = None
+    decoded: Tensor | None = None
+
+
+def join_splits(name: str, train: Split, test: Split | None, classes: tuple[str, ...], origin: str) -> Dataset:
+    """One data set from its official splits, checked; `test` is None where the source has no official test split.
+
+    Raises:
+        DataError: Shapes, types, counts or labels are not what they have to be.
+
+    Warns:
+        DataWarning: Images are constant, equal or of few grey levels.
+    """
+    splits = [train] if test is None else [train, test]
+    for split in splits:
+        _check(split, classes)
+    if test is not None and test.pixels.shape[1:] != train.pixels.shape[1:]:
+        raise DataError(
+            f"{test.where}: images: found {_size(test.pixels)}, expected {_size(train.pixels)} as in training"
+        )
+    pixels = torch.cat([split.pixels for split in splits]).contiguous()  # cat keeps a permuted layout
+    look_at(name, pixels)
+    return Dataset(
+        name=name,
+        pixels=pixels,
+        labels=torch.cat([split.labels for split in splits]),
+        classes=classes,
+        index=torch.cat([_index(split) for split in splits]),
+        test=torch.cat([torch.full((len(split.labels),), split is test) for split in splits]),
+        origin=origin,
+        decoded=None if train.decoded is None else torch.cat([x.decoded for x in splits if x.decoded is not None]),
+    )
+
+
+def _check(split: Split, classes: tuple[str, ...]) -> None:
+    """Raise a DataError unless images and labels of a split fit each other and the classes."""
+    pixels, labels = split.pixels, split.labels
+    if pixels.dtype != torch.uint8 or pixels.ndim != 4:
+        found = f"{pixels.dtype} with {pixels.ndim} axes"
+        raise DataError(f"{split.where}: images: found {found}, expected torch.uint8 with 4 axes")
+    if len(pixels) == 0 or pixels.numel() == 0:
+        raise DataError(f"{split.where}: images: found none ({'x'.join(map(str, pixels.shape))}), expected at least 1")
+    for field, column in {"labels": labels, "indices": _index(split)}.items():
+        if column.dtype != torch.int64 or column.shape != pixels.shape[:1]:
+            found = f"{column.dtype} {list(column.shape)}"
+            raise DataError(
+                f"{split.where}: {field}: found {found}, expected torch.int64 [{len(pixels)}], one an image"
+            )
+    low, high = int(labels.min()), int(labels.max())
+    if low < 0 or high >= len(classes):
+        raise DataError(f"{split.where}: labels: found {low if low < 0 else high}, expected 0 to {len(classes) - 1}")
+    if len(_index(split).unique()) != len(labels):
+        raise DataError(f"{split.where}: indices: found one twice, expected each once")
+
+
+def _index(split: Split) -> Tensor:
+    """Each image's index in the official split."""
+    return torch.arange(len(split.pixels)) if split.index is None else split.index
+
+
+def _size(pixels: Tensor) -> str:
+    """Channels, height and width as text, e.g. 1x28x28."""
+    return "x".join(map(str, pixels.shape[1:]))

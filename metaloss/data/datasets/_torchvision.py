@@ -1,0 +1,147 @@
+"""What the sources read through torchvision share: where their files lie, checks, download."""
+
+import contextlib
+import errno
+import hashlib
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from metaloss.core import reading
+from metaloss.data.datasets import Dataset, data_folder
+from metaloss.data.datasets._splits import Split, join_splits
+from metaloss.errors import DataError, DiskError
+
+_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ENOTDIR, errno.EEXIST}
+
+
+@dataclass(frozen=True)
+class Source:
+    """A data set of torchvision.
+
+    Attributes:
+        name: Our name.
+        kind: Name of the class in `torchvision.datasets`.
+        files: What it reads, below its root: those of training first, then those of the test split.
+        splits: Arguments that choose the training split and the test split.
+        check: Called with the root and the class before reading; raises a DataError that names the damaged file.
+        pixels: Makes `[N K H W]` of the class's `data`.
+        classes: Names of the classes; empty: torchvision's own.
+    """
+
+    name: str
+    kind: str
+    files: tuple[str, ...]
+    splits: tuple[dict[str, Any], dict[str, Any]]
+    check: Callable[[Path, Any], None]
+    pixels: Callable[[Tensor], Tensor]
+    classes: tuple[str, ...] = ()
+
+    def load(self) -> Dataset:
+        """The data set, read from the user's data folder; a DataError where it is missing or damaged."""
+        root = self._root()
+        kind = published(self.kind)
+        self.check(root, kind)
+        try:
+            with _quiet():
+                parts = [kind(root, download=False, **split) for split in self.splits]
+        except Exception as error:  # an unpickler raises whatever the file leads it to
+            raise DataError(f"{root}: {self.name}: torchvision cannot read it ({_line(error)})") from error
+        train, test = (Split(f"{root} ({self.name})", self.pixels(_data(part)), _labels(part)) for part in parts)
+        return join_splits(self.name, train, test, self.classes or tuple(parts[0].classes), f"full set, {root}")
+
+    def fetch(self) -> None:
+        """Download the files into the user's data folder.
+
+        Raises:
+            DataError: The download failed; says where to put the files by hand.
+            DiskError: The folder cannot be written.
+        """
+        download(self.name, self.kind, self.files, self.splits)
+
+    def _root(self) -> Path:
+        """The folder torchvision calls root; a DataError where there is none, or where a file of it is missing."""
+        # The second is for people who point METALOSS_DATA at the root they use with torchvision.
+        places = data_folder() / self.name, data_folder()
+        for root in places:
+            missing = [file for file in self.files if not (root / file).is_file()]
+            if missing and len(missing) < len(self.files):
+                raise DataError(
+                    f"{root / missing[0]}: file: found none, expected one; get it with: metaloss data fetch {self.name}"
+                )
+            if not missing:
+                return root
+        looked = " and ".join(str(root / self.files[0]) for root in places)
+        raise DataError(f"{self.name}: not found, looked for {looked}; get it with: metaloss data fetch {self.name}")
+
+
+def check_md5(root: Path, sums: Sequence[Sequence[str]]) -> None:
+    """Raise a DataError that names the first file whose MD5 is not the one beside it."""
+    for file, expected in sums:
+        with reading.open_regular(root / file) as stream:
+            found = hashlib.file_digest(stream, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+        if found != expected:
+            raise DataError(f"{root / file}: md5: found {found}, expected {expected}")
+
+
+def download(name: str, kind: str, files: Sequence[str], splits: Sequence[dict[str, Any]]) -> None:
+    """Let a class of `torchvision.datasets` download its splits into the user's data folder.
+
+    Raises:
+        DataError: The download failed; says where to put the files by hand.
+        DiskError: The folder cannot be written.
+    """
+    root, cls = data_folder() / name, published(kind)
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        # torchvision prints which mirrors failed; our standard output is for results.
+        with _quiet(), contextlib.redirect_stdout(sys.stderr):
+            for split in splits:
+                cls(root, download=True, **split)
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno in _DISK:
+            raise DiskError(f"{root}: cannot be written ({error.strerror})") from error
+        if all((root / file).exists() for file in files):
+            return  # it choked on what is there, as `load` will, which names the file
+        raise DataError(
+            f"{name}: download failed ({_line(error)}); by hand: put {', '.join(files)} into {root}"
+        ) from error
+
+
+def published(kind: str) -> Any:
+    """A class of `torchvision.datasets`, imported now."""
+    try:
+        import torchvision
+    except (ImportError, RuntimeError) as error:  # RuntimeError: built for another torch
+        advice = "install both together and from one index: pip install torch torchvision"
+        raise DataError(f"torchvision cannot be imported ({_line(error)}): {advice}") from error
+    return getattr(torchvision.datasets, kind)
+
+
+def _data(part: Any) -> Tensor:
+    """The images of a torchvision data set as a tensor, in its own order of axes."""
+    return torch.as_tensor(part.data)
+
+
+def _labels(part: Any) -> Tensor:
+    """The labels of a torchvision data set; SVHN has a name of its own for them."""
+    return torch.as_tensor(part.labels if hasattr(part, "labels") else part.targets, dtype=torch.int64)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Hide warnings: old pickles call numpy in ways it deprecates, and users can do nothing about it."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def _line(error: BaseException) -> str:
+    """A message on one line."""
+    return " ".join(str(error).split()) or type(error).__name__

@@ -1,0 +1,27 @@
+"""Caltech-101: photographs of 101 kinds of things, about 300x200 pixels, no official test split (Fei-Fei 2004)."""
+
+from pathlib import Path
+from typing import Any
+
+from metaloss.data.datasets import _files
+from metaloss.data.datasets._images import USUAL_OPTIONS, ImageOptions
+
+
+def _lists(root: Path, _: Any) -> tuple[_files.Listed, None, list[str]]:
+    folder = root / "caltech101/101_ObjectCategories"
+    classes = sorted(x.name for x in folder.iterdir() if x.is_dir() and x.name != "BACKGROUND_Google")
+    found = [(path, label) for label, name in enumerate(classes) for path in sorted((folder / name).glob("*.jpg"))]
+    return ([path for path, _ in found], [label for _, label in found]), None, classes
+
+
+_SOURCE = _files.Published("caltech101", "Caltech101", ("caltech101/101_ObjectCategories",), _lists)
+
+
+def files(options: ImageOptions = USUAL_OPTIONS) -> _files.Files:
+    """The 8677 photographs, without the background class, from the user's data folder."""
+    return _SOURCE.files(options)
+
+
+def fetch() -> None:
+    """Download into the user's data folder (131 MB)."""
+    _SOURCE.fetch({})

@@ -1,0 +1,220 @@
+"""Images with a class for every pixel, in the format of PASCAL VOC (Everingham 2010): `voc:PATH`, or `voc`.
+
+PATH holds JPEGImages/NAME.jpg, SegmentationClass/NAME.png, whose palette numbers are the classes and 255 counts for
+nothing, and ImageSets/Segmentation/train.txt and val.txt, which list names. Or it holds VOCdevkit/VOC2012 with that.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Int64, UInt8
+from torch import Tensor
+
+from metaloss.data.datasets import _torchvision, data_folder
+from metaloss.data.datasets._images import USUAL_OPTIONS, ImageOptions, decode, header, read, turned
+from metaloss.data.datasets._lists import names_in
+from metaloss.errors import DataError, SettingsError
+
+IGNORE = 255  # the number of pixels that count for nothing
+COLOUR = (124, 116, 104)  # beside an image that is no square: the mean of ImageNet's, in bytes
+NAMED = "classes.txt"  # names of the classes, one a line; ours, VOC has no such file
+VOC = (
+    *("background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow"),
+    *("diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor"),
+)
+# What is wrong with most masks that were made elsewhere, and what to do about it.
+ONE_CLASS = (
+    f"found {{numbers}} alone, and {IGNORE} counts for nothing; masks of two classes hold 0 and 1: write them anew, "
+    f"with Pillow and numpy as Image.fromarray((np.asarray(mask) == {IGNORE}).astype('uint8'))"
+)
+LISTS = "ImageSets/Segmentation"
+Pair = tuple[UInt8[Tensor, "3 S S"], UInt8[Tensor, "S S"]]
+
+
+@dataclass(frozen=True, eq=False)
+class Scenes:
+    """Images and masks that are not read yet; those of the training list first.
+
+    Attributes:
+        name: what the user calls the set.
+        paths: of the images.
+        masks: of their masks.
+        classes: names of the classes.
+        test: True for those of the validation list, which is the test split: VOC's own test masks are not public.
+        origin: where the images come from, to be told to the user.
+        options: how the images are read.
+    """
+
+    name: str
+    paths: tuple[Path, ...]
+    masks: tuple[Path, ...]
+    classes: tuple[str, ...]
+    test: Bool[Tensor, " N"]
+    origin: str
+    options: ImageOptions = USUAL_OPTIONS
+
+    def pair(self, row: int, size: int) -> Pair:
+        """An image and its mask: the longer side brought to `size`, mean colour and 255 around what is no square.
+
+        Raises:
+            DataError: a file is no readable image, they differ in size, or a pixel has a class that there is not.
+        """
+        from PIL import Image
+
+        image, mask = read(self.paths[row], self.options), self._mask(row)
+        width, height = (max(1, round(side * size / max(image.size))) for side in image.size)
+        pixels = np.full((size, size, 3), COLOUR, np.uint8)
+        labels = np.full((size, size), IGNORE, np.uint8)
+        top, left = (size - height) // 2, (size - width) // 2
+        place = slice(top, top + height), slice(left, left + width)
+        pixels[place] = np.asarray(image.resize((width, height), Image.Resampling.BILINEAR))
+        labels[place] = np.asarray(mask.resize((width, height), Image.Resampling.NEAREST), np.uint8)
+        return torch.from_numpy(pixels.transpose(2, 0, 1).copy()), torch.from_numpy(labels)
+
+    def counts(self, row: int) -> Int64[Tensor, " 256"]:
+        """How many pixels of a mask, as it is stored, have each number.
+
+        Raises:
+            DataError: as of `pair`.
+        """
+        return torch.from_numpy(np.bincount(np.asarray(self._mask(row), np.uint8).reshape(-1), minlength=256))
+
+    def fingerprint(self) -> str:
+        """SHA-256 of the files' names and lengths and the classes; their pixels are not read."""
+        digest = hashlib.sha256(repr(self.classes).encode())
+        for image, mask in zip(self.paths, self.masks, strict=True):
+            digest.update(f"{image.name} {image.stat().st_size} {mask.name} {mask.stat().st_size}\n".encode())
+        return digest.hexdigest()
+
+    def _mask(self, row: int) -> Any:
+        """A mask, Pillow's, upright as its image is, checked; the image's pixels are not read.
+
+        A mask is turned by its own orientation tag, as the image is. Where it has the size of the image as stored and
+        not as displayed, it was drawn on the former and is turned with it.
+        """
+        seen, mask = header(self.paths[row], self.options), decode(self.masks[row], self.options)
+        if mask.size != seen.size and mask.size == seen.size[::-1]:
+            mask = turned(mask, seen.orientation)
+        self._check(row, seen.size, mask)
+        return mask
+
+    def _check(self, row: int, size: tuple[int, int], mask: Any) -> None:
+        """Raise a DataError where a mask is not as large as its image, or has a class that there is not."""
+        path, highest = self.masks[row], _highest(self.masks[row], mask)
+        if mask.size != size:
+            found, expected = ("x".join(map(str, x)) for x in (mask.size, size))
+            raise DataError(f"{path}: size: found {found}, expected {expected} as of {self.paths[row].name}")
+        if highest >= len(self.classes):
+            raise DataError(f"{path}: class {highest}: expected 0 to {len(self.classes) - 1}, or {IGNORE}")
+
+
+def scenes(path: str = "", options: ImageOptions = USUAL_OPTIONS) -> Scenes:
+    """What lies at a path; without one, in voc of the user's data folder, or in that folder itself.
+
+    Raises:
+        DataError: files are missing or damaged, a list is empty, or a name stands in both.
+    """
+    places = [Path(path).expanduser()] if path else [data_folder() / "voc", data_folder()]
+    root = next((found for place in places if (found := _root(place)) is not None), None)
+    if root is None:
+        looked = " and ".join(str(place) for place in places)
+        advice = "" if path else "; get that with: metaloss data fetch voc"
+        raise DataError(
+            f"voc: {looked}: found no VOC folder, expected JPEGImages, SegmentationClass and ImageSets, "
+            f"or VOCdevkit/VOC2012 with them in it{advice}"
+        )
+    train, val = (_listed(root / LISTS / f"{part}.txt") for part in ("train", "val"))
+    if both := sorted(set(train) & set(val)):
+        raise DataError(f"{root}: {both[0]} is in train.txt and in val.txt, expected each image in one of them")
+    names = [*train, *val]
+    images = tuple(_there(root / "JPEGImages" / f"{name}.jpg") for name in names)
+    masks = tuple(_there(root / "SegmentationClass" / f"{name}.png") for name in names)
+    test = torch.arange(len(names)) >= len(train)
+    classes, origin = _classes(root, masks, options), f"{root}, tested on its val.txt"
+    return Scenes(f"voc:{root.resolve().name}", images, masks, classes, test, origin, options)
+
+
+def load(path: str = "") -> NoReturn:
+    """Refuse: what asks for a data set wants a class of every image.
+
+    Raises:
+        SettingsError: always.
+    """
+    raise SettingsError(
+        "voc has a class for every pixel, and one for every image is needed here; metaloss train takes it"
+    )
+
+
+def fetch() -> None:
+    """Download VOC2012 into the user's data folder (2 GB)."""
+    year = "VOCdevkit/VOC2012"
+    needs = [f"{year}/{part}" for part in ("JPEGImages", "SegmentationClass", LISTS)]
+    _torchvision.download("voc", "VOCSegmentation", needs, [{"year": "2012", "image_set": "trainval"}])
+
+
+def verify(path: str = "", options: ImageOptions = USUAL_OPTIONS) -> list[str]:
+    """Read and check every image and mask; the lines to print: how many pixels every class has.
+
+    Raises:
+        DataError: files are missing or damaged.
+    """
+    found = scenes(path, options)
+    for image in found.paths:
+        decode(image, found.options)
+    counts = torch.stack([found.counts(row) for row in range(len(found.paths))])
+    train, test = (counts[rows].sum(0).tolist() for rows in (~found.test, found.test))
+    names = {**dict(enumerate(found.classes)), IGNORE: "no class"}
+    width = max(map(len, names.values()))
+    split = f"{int((~found.test).sum())} to train, {int(found.test.sum())} to test"
+    return [
+        f"{found.name}: {found.origin}",
+        f"{len(found.paths)} images ({split}) with a class for every pixel, {len(found.classes)} classes",
+        f"{'pixels':{width}}  {'training':>12}{'test':>12}",
+        *(f"{name:{width}}  {train[number]:12}{test[number]:12}" for number, name in names.items()),
+        f"fingerprint {found.fingerprint()}",
+    ]
+
+
+def _root(place: Path) -> Path | None:
+    """The folder with the images, at a place or where VOC's own archive puts it there."""
+    options = [place, *sorted(place.glob("VOCdevkit/VOC*"), reverse=True)]
+    return next((x for x in options if (x / "SegmentationClass").is_dir()), None)
+
+
+def _listed(path: Path) -> list[str]:
+    """The names of a list of images, each once."""
+    return list(dict.fromkeys(names_in(path)))
+
+
+def _there(path: Path) -> Path:
+    if not path.is_file():
+        raise DataError(f"{path}: found none, expected an image that the lists name")
+    return path
+
+
+def _classes(root: Path, masks: tuple[Path, ...], options: ImageOptions) -> tuple[str, ...]:
+    """Names from classes.txt; VOC's own in a folder that is called like VOC's; else numbers up to the highest seen."""
+    if (root / NAMED).is_file():
+        found = tuple(names_in(root / NAMED))
+    elif root.resolve().name.startswith("VOC20"):
+        found = VOC
+    else:
+        highest = max(_highest(path, decode(path, options)) for path in masks)
+        if highest < 1:
+            raise DataError(f"{root}: masks: {ONE_CLASS.format(numbers=f'{max(highest, 0)} and {IGNORE}')}")
+        found = tuple(map(str, range(1 + highest)))
+    if not 2 <= len(found) < IGNORE:
+        raise DataError(f"{root}: classes: found {len(found)}, expected 2 to {IGNORE - 1}")
+    return found
+
+
+def _highest(path: Path, mask: Any) -> int:
+    """The highest class of a mask; -1 where all of it counts for nothing."""
+    if mask.mode not in ("P", "L", "1"):
+        raise DataError(f"{path}: pixels: found {mask.mode}, expected a palette or gray PNG whose numbers are classes")
+    numbers = np.asarray(mask).astype(np.int64)  # of a mask of one bit, 0 and 1
+    return int(numbers.max(initial=-1, where=numbers != IGNORE))

@@ -1,0 +1,114 @@
+"""Episodes: T small training sets, each with a large validation set, drawn at once from one pool of images."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int64, UInt8
+from torch import Tensor
+
+from metaloss.core.streams import Stream
+from metaloss.losses.base import one_hot
+
+Pool = tuple[Int64[Tensor, " _"], ...]  # for each class, rows of the images
+
+
+@dataclass(frozen=True)
+class Images:
+    """A data set's pixels, resident on the device, and how to normalise them."""
+
+    pixels: UInt8[Tensor, "N K H W"]
+    mean: float
+    std: float
+
+    def at(self, rows: Int64[Tensor, "T N"]) -> Float[Tensor, "T N K H W"]:
+        """The images of these rows, normalised."""
+        flat = self.pixels.index_select(0, rows.flatten()).float()
+        return flat.sub_(self.mean).div_(self.std).unflatten(0, rows.shape)
+
+
+@dataclass(frozen=True)
+class Split:
+    """The training or the validation half of T tasks, as rows of the images."""
+
+    images: Images
+    rows: Int64[Tensor, "T N"]
+    label: Int64[Tensor, "T N"]
+    classes: int
+
+    def x(self) -> Float[Tensor, "T N K H W"]:
+        """The images, in one gather."""
+        return self.images.at(self.rows)
+
+    @property
+    def target(self) -> Float[Tensor, "T N C"]:
+        """The labels as distributions."""
+        return one_hot(self.label, self.classes)
+
+    def __getitem__(self, tasks: slice) -> "Split":
+        return Split(self.images, self.rows[tasks], self.label[tasks], self.classes)
+
+
+@dataclass(frozen=True)
+class Tasks:
+    """T episodes: few images to train on, many to validate on."""
+
+    train: Split
+    val: Split
+
+    @property
+    def ways(self) -> int:
+        """The number of classes."""
+        return self.train.classes
+
+    def __len__(self) -> int:
+        return len(self.train.rows)
+
+    def __getitem__(self, tasks: slice) -> "Tasks":
+        return Tasks(self.train[tasks], self.val[tasks])
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What an episode is made of, per class where images are counted."""
+
+    ways: int
+    shots: int
+    val: int
+    label_noise: float = 0.0
+
+
+def draw(images: Images, pool: Pool, shape: Shape, keys: list[Stream], held_out: Pool | None = None) -> Tasks:
+    """One task per key: `ways` classes of the pool, relabelled, each with disjoint training and validation images.
+
+    Args:
+        images: the data set.
+        pool: for each class, the rows that may be drawn.
+        shape: ways, shots, val and label noise; the pool must hold `shots + val` rows of every class.
+        keys: a task depends on its own key alone, so not on T nor on the other tasks.
+        held_out: for each class, the rows that validation images are drawn from, where that is not the pool; it must
+            hold `val` rows of every class, and the pool `shots`.
+    """
+    n = shape.shots + (shape.val if held_out is None else 0)
+    rows = torch.stack([_choose(pool, shape.ways, n, key) for key in keys])  # [T ways n]
+    train, val = rows[:, :, : shape.shots], rows[:, :, shape.shots :]
+    if held_out is not None:
+        val = torch.stack([_choose(held_out, shape.ways, shape.val, key, "held out") for key in keys])
+    device = images.pixels.device
+    train, val = (x.flatten(1).to(device) for x in (train, val))
+    clean = torch.arange(shape.ways).repeat_interleave(shape.shots)
+    noisy = torch.stack([_corrupt(clean, shape.ways, shape.label_noise, key.at("noise")) for key in keys])
+    label = torch.arange(shape.ways, device=device).repeat_interleave(shape.val).expand(len(keys), -1)
+    return Tasks(Split(images, train, noisy.to(device), shape.ways), Split(images, val, label, shape.ways))
+
+
+def _choose(pool: Pool, ways: int, n: int, key: Stream, role: str = "images") -> Int64[Tensor, "ways n"]:
+    classes = key.at("classes").permutation(len(pool))[:ways].tolist()
+    return torch.stack([pool[c][key.at(role, c).permutation(len(pool[c]))[:n]] for c in classes])
+
+
+def _corrupt(label: Int64[Tensor, " B"], ways: int, share: float, key: Stream) -> Int64[Tensor, " B"]:
+    """A share of the labels, rounded to whole images, each replaced by another class."""
+    wrong = key.at("which").permutation(len(label))[: round(share * len(label))]
+    label = label.clone()
+    label[wrong] = (label[wrong] + 1 + key.at("class").integers(ways - 1, len(wrong))) % ways
+    return label

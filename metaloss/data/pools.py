@@ -1,0 +1,114 @@
+"""Three pools of images that never mix: meta-training, meta-validation and meta-test."""
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Int64, UInt64
+from torch import Tensor
+
+from metaloss.data.datasets import Dataset
+from metaloss.data.datasets._files import Files
+
+# Fixed for good: another salt would move images between pools, and old results would have seen their test images.
+SALT = 0x6D65_7461_6C6F_7373  # "metaloss"
+
+
+@dataclass(frozen=True, eq=False)
+class Pool:
+    """The images tasks may be drawn from.
+
+    Attributes:
+        rows: Per class, rows of `dataset.pixels` in ascending order of their hash.
+    """
+
+    rows: tuple[Int64[Tensor, " _"], ...]
+
+
+def pools(dataset: Dataset | Files) -> dict[str, Pool]:
+    """The pools "train", "validation" and "test" (meta-training, ...), disjoint, the same for every seed of a run.
+
+    Per class, images stand in the order of a hash of their official index. With an official test split, the first 4/7
+    of the training split are for meta-training and the rest for meta-validation. Without one, 60, 20 and 20 %.
+    """
+    order = torch.from_numpy(np.argsort(hashes(dataset.index), kind="stable"))
+    per_class = [order[dataset.labels[order] == label] for label in range(len(dataset.classes))]
+    cuts = [_cut(rows, dataset.test[rows], bool(dataset.test.any())) for rows in per_class]
+    train, validation, test = zip(*cuts, strict=True)
+    return {"train": Pool(train), "validation": Pool(validation), "test": Pool(test)}
+
+
+def hashes(index: Int64[Tensor, " N"]) -> UInt64[np.ndarray, " N"]:
+    """Output number `index` (from 0) of the generator splitmix64 seeded with SALT (Steele 2014); no two are equal."""
+    # Unsigned arrays wrap around silently, which is what the algorithm asks for.
+    z = (index.numpy().astype(np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(SALT)
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return z ^ (z >> np.uint64(31))
+
+
+def _cut(rows: Tensor, official: Tensor, has_test: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """One class's rows for training, validation and test; `official` marks those of the official test split."""
+    own = rows[~official]
+    train, validation, *_ = _sizes(len(own), has_test)
+    rest = rows[official] if has_test else own[train + validation :]
+    return own[:train], own[train : train + validation], rest
+
+
+def _sizes(images: int, has_test: bool) -> tuple[int, ...]:
+    """How many of a class's images, beside those of an official test split, are in each pool that is cut from them."""
+    if has_test:
+        n = round(images * 4 / 7)
+        return n, images - n
+    fifth = round(images / 5)
+    return images - 2 * fifth, fifth, fifth
+
+
+def least(in_pool: int, has_test: bool) -> int:
+    """How many images of a class leave so many in the smallest pool that is cut from them."""
+    return next(n for n in itertools.count(in_pool) if min(_sizes(n, has_test)) >= in_pool)
+
+
+def shortage(dataset: Dataset | Files, in_pool: int, why: str = "") -> str:
+    """Which classes have too few images to leave so many in every pool, and what to do; "" where none has.
+
+    Args:
+        dataset: the images.
+        in_pool: images of every class that are needed in every pool.
+        why: the words that say so.
+    """
+    has_test = bool(dataset.test.any())
+    train, test = (
+        dataset.labels[rows].bincount(minlength=len(dataset.classes)) for rows in (~dataset.test, dataset.test)
+    )
+    own = lacking(
+        dataset.classes, train.tolist(), least(in_pool, has_test), why, "training image" if has_test else "image"
+    )
+    split = lacking(dataset.classes, test.tolist(), in_pool, why, "test image") if has_test else ""
+    return "; ".join(text for text in (own, split) if text)
+
+
+def lacking(classes: Sequence[str], counts: Sequence[int], needed: int, why: str = "", what: str = "image") -> str:
+    """Which classes have too few images, how many are needed, and what to do; "" where none has.
+
+    >>> lacking("abc", (100, 100, 3), 8)
+    'c has 3 images; every class needs at least 8: leave it out or add 5'
+
+    Args:
+        classes: their names.
+        counts: how many images each has.
+        needed: images of every class.
+        why: the words that say what they are needed for.
+        what: the kind of image, in the singular.
+    """
+    few = sorted((n, name) for n, name in zip(counts, classes, strict=True) if n < needed)
+    if not few:
+        return ""
+    found = ", ".join(
+        f"{name} has {n} {what}{'s' * (n != 1)}" if i == 0 else f"{name} {n}" for i, (n, name) in enumerate(few)
+    )
+    more = ", ".join(str(needed - n) for n, _ in few)
+    leave = f"leave {'it' if len(few) == 1 else 'them'} out or " if len(classes) - len(few) >= 2 else ""
+    return f"{found}; every class needs at least {needed}{why}: {leave}add {more}"

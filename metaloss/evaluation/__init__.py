@@ -1,0 +1,1 @@
+"""How losses are scored fairly: tuned, compared, drawn."""

@@ -1,0 +1,114 @@
+"""Figures, drawn without a display and readable without colour; each as PNG and, for a paper, as PDF."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from metaloss import storage
+from metaloss.core.drawing import BLUE, GREY, ORANGE, drawing, panels, printed
+from metaloss.losses import phenotype as looks
+from metaloss.losses.base import CrossEntropies, Losses
+from metaloss.losses.language.formula import Formula
+from metaloss.losses.language.programs import evaluate, whole_program
+
+
+@drawing()
+def fitness(history: Sequence[dict[str, Any]], path: Path) -> None:
+    """Accuracy over the generations: best and mean of each, and the centre on held-out tasks.
+
+    Args:
+        history: a run's, one record per generation.
+        path: of the PNG, of this figure and of all others; the PDF lies beside it.
+    """
+    figure, (axis,) = panels(1)
+    lines = {"best": (":", GREY, "best (this generation's tasks)"), "mean": ("-", BLUE, "mean")}
+    for key, (style, colour, label) in lines.items():
+        points = [(r["generation"], 100 * r[key]) for r in history if r[key] is not None]
+        axis.plot(*_columns(points), style, color=colour, lw=1.1, label=label)
+    held = [(r["generation"], 100 * r["held_out"]["accuracy"]) for r in history if "held_out" in r]
+    if held:
+        axis.plot(*_columns(held), "o-", color=ORANGE, ms=3, lw=1.5, label="centre, held-out tasks")
+        line = [(r["generation"], 100 * (r["held_out"]["accuracy"] - r["held_out"]["gain"])) for r in history
+                if "held_out" in r]  # fmt: skip
+        axis.plot(*_columns(line), "--", color="black", lw=1, label="cross-entropy at its best rate, held-out tasks")
+    axis.set(xlabel="generation", ylabel="validation accuracy [%]")
+    axis.legend(frameon=False, fontsize=8)
+    _save(figure, path)
+
+
+@drawing()
+def front(rows: Sequence[dict[str, Any]], path: Path) -> None:
+    """Accuracy against size: the formulas that no smaller one reaches."""
+    figure, (axis,) = panels(1)
+    axis.step([r["size"] for r in rows], [100 * r["accuracy"] for r in rows], "o-", where="post", color=BLUE, ms=4)
+    axis.set(xlabel="nodes of the formula", ylabel="meta-validation accuracy [%]")
+    _save(figure, path)
+
+
+@drawing()
+def ranks(pairs: Sequence[dict[str, Any]], path: Path) -> None:
+    """What losses reached in one stage of an elimination against what they reached in the one before.
+
+    Args:
+        pairs: tables with the number of the later `stage`, the two accuracies of each loss, `before` and `after`, and
+            their Kendall's `tau`.
+        path: of the picture.
+    """
+    figure, axes = panels(len(pairs))
+    for axis, pair in zip(axes, pairs, strict=True):
+        axis.scatter(*([100 * x for x in pair[side]] for side in ("before", "after")), s=12, color=BLUE)
+        tau = "none" if pair["tau"] is None else f"{pair['tau']:.2f}"
+        axis.set(xlabel=f"stage {pair['stage'] - 1} [%]", ylabel=f"stage {pair['stage']} [%]")
+        axis.set_title(f"Kendall's τ {tau}", fontsize=9)
+    _save(figure, path)
+
+
+@drawing()
+def phenotype(loss: Losses, name: str, classes: int | None, path: Path) -> None:
+    """What one loss does to an image, over the probability of its true class, beside cross-entropy.
+
+    What training descends, from its lowest place on, the same between 0 and 1, and the pull on the true class's logit.
+    The other classes share the rest equally.
+    """
+    figure, axes = panels(3)
+    name = name.lstrip("_").replace("$", r"\$")  # a stranger's name is no formula to typeset
+    for count, style in zip((classes,) if classes else (10, 5, 2), ("-", "--", ":"), strict=False):
+        _curves(axes, loss, count, style=style, color=ORANGE, label=f"{name}, {count} classes")
+    _curves(axes, CrossEntropies.of(1), classes or 10, style="-", color="black", lw=1, label="cross-entropy")
+    titles = ("loss (lowest value at 0)", "loss, between 0 and 1", "pull on the true logit, −∂L/∂z")
+    for axis, title in zip(axes, titles, strict=True):
+        axis.set(xlabel="probability of the true class", ylabel=title)
+    axes[2].axhline(0, color=GREY, lw=0.5)
+    axes[0].legend(frameon=False, fontsize=8)
+    _save(figure, path)
+
+
+def _curves(axes: Any, loss: Losses, classes: int, style: str, **look: Any) -> None:
+    p, value = looks.descent(loss, classes)
+    shown = (p > 0.005) & (p < 0.995)  # the last places before 0 and 1 lie out of sight, and would set the scale
+    p, value = p[shown], value[shown]
+    for axis, y in zip(axes, (value - value.min(), looks.normalised(value), looks.pull(loss, p, classes)), strict=True):
+        axis.plot(p, y, style, **look)
+
+
+@drawing()
+def surface(formula: Formula, path: Path, points: int = 60) -> None:
+    """One class's term over its target and its probability, as the papers draw losses."""
+    axis_p, axis_y = torch.linspace(1e-3, 1 - 1e-3, points), torch.linspace(0, 1, points)
+    y, p = torch.meshgrid(axis_y.double(), axis_p.double(), indexing="ij")
+    z = evaluate(whole_program(formula.expression), y, p, p.log(), classes=10)
+    figure, (axis,) = panels(1, projection="3d")
+    axis.plot_surface(y, p, z, cmap="viridis", linewidth=0)
+    axis.set(xlabel="target $y$", ylabel=r"probability $\hat{y}$", zlabel=r"$\ell(y, \hat{y})$")
+    _save(figure, path)
+
+
+def _columns(points: Sequence[tuple[int, float]]) -> tuple[list[int], list[float]]:
+    return [x for x, _ in points], [y for _, y in points]
+
+
+def _save(figure: Any, path: Path) -> None:
+    for data, suffix in zip(printed(figure), (".png", ".pdf"), strict=True):
+        storage.write(path.with_suffix(suffix), data)

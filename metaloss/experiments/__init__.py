@@ -1,0 +1,1 @@
+"""Questions that end in a report: comparison, recommendation, rank study, papers' tables."""

@@ -1,0 +1,103 @@
+"""The losses of a comparison: read, named, and traced to where each came from."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from metaloss import storage
+from metaloss.core.formatting import printable
+from metaloss.criterion import loss_io
+from metaloss.criterion.base import Criterion
+from metaloss.criterion.leakage import Origin, is_named, origin_of
+from metaloss.errors import SettingsError
+from metaloss.search.run import Run, find
+from metaloss.storage.folders import short_digest
+from metaloss.tasks.episodic import Episodes
+
+CE = "ce"  # always there: what a gain over any baseline is worth shows beside cross-entropy with more steps
+LABEL = 60  # characters
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """A loss in a comparison.
+
+    Attributes:
+        label: the name that its table shows.
+        criterion: the loss.
+        run: the run it came from; None where none is to be found here.
+        origin: where it comes from.
+    """
+
+    label: str
+    criterion: Criterion
+    run: Run | None
+    origin: Origin = field(default_factory=Origin)
+
+    @property
+    def name(self) -> str:
+        """The published or shipped loss that it is; "" for all others."""
+        return self.origin.name
+
+
+def entered(losses: Sequence[Any], against: str, runs: Path) -> tuple[list[Contestant], str]:
+    """The losses that are asked for, the baseline and cross-entropy, each once; and the baseline's label.
+
+    Raises:
+        SettingsError: one cannot be read, or cannot train episodes.
+    """
+    found: list[Contestant] = []
+    for spec in losses:
+        found.append(_contestant(spec, runs, {x.label for x in found}))
+    baseline = ""
+    for spec in (CE, against):
+        one = _contestant(spec, runs, set())
+        baseline = one.label
+        if one.label not in {x.label for x in found}:
+            found.append(one)
+    return found, baseline
+
+
+def _contestant(spec: Any, runs: Path, taken: set[str]) -> Contestant:
+    loss = loss_io.load(spec, runs)
+    if not isinstance(loss, Criterion):
+        raise SettingsError(f"{type(loss).__name__} cannot be compared: episodes need a loss of metaloss.load")
+    loss.losses()  # Dice says here that it is none
+    origin = origin_of(spec, loss, runs)
+    name, run = origin.name, _run_of(origin)
+    label = name or printable(_label(spec, loss, run)).strip()
+    label = f"./{label}" if loss_io.named(label) and not is_named(loss, label) else label
+    # Two long formulas may begin alike.
+    label = label if len(label) <= LABEL else f"{label[: LABEL - 9]}…{short_digest(label)}"
+    numbers = (f"{label} #{n}" for n in range(2, len(taken) + 3))
+    return Contestant(next(x for x in (label, *numbers) if x not in taken), loss, run, origin)
+
+
+def _run_of(origin: Origin) -> Run | None:
+    """The run that a loss came from; None where none is to be found here."""
+    try:
+        return find(origin.folder) if origin.folder else None
+    except SettingsError:  # its settings are none of a search
+        return None
+
+
+def _label(spec: Any, loss: Criterion, run: Run | None) -> str:
+    if run is not None:
+        return run.name
+    if isinstance(spec, str | Path):
+        return Path(spec).name if storage.exists(Path(spec)) else str(spec)
+    return str(loss.about.get("name") or loss.about.get("run") or loss.describe())
+
+
+def check_classes(found: Sequence[Contestant], opened: Sequence[Episodes]) -> None:
+    """Refuse a loss that is made for another number of classes than a family has.
+
+    Raises:
+        SettingsError: names both.
+    """
+    for x in found:
+        for e in opened:
+            if x.criterion.classes not in (None, e.family.ways):
+                ways = f"{e.family.name} has {e.family.ways}-way tasks"
+                raise SettingsError(f"{x.label} works for {x.criterion.classes} classes alone, and {ways}")

@@ -1,0 +1,135 @@
+"""A comparison's figures, as a paper wants them: vector and PNG, told apart without colour, with their intervals."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from metaloss.core.drawing import STYLES, Picture, drawing, panels, printed, series_look, short
+
+WIDTH = 4.6  # inches of a column
+
+
+@drawing()
+def draw(summary: dict[str, Any]) -> list[Picture]:
+    """All figures of a comparison."""
+    found = [accuracy(summary), paired(summary), curves(summary)]
+    return [*found, ranks(summary["ranks"])] if summary["ranks"] else found
+
+
+def accuracy(summary: dict[str, Any]) -> Picture:
+    """Mean accuracies with their 95 % intervals over tasks."""
+    names, families = [x["loss"] for x in summary["losses"]], summary["families"]
+    figure, axes = panels(len(families), width=WIDTH, height=1.2 + 0.34 * len(names))
+    for axis, family in zip(axes, families, strict=True):
+        rows = _rows(summary, family["name"])
+        error = [1.96 * r["at"]["std"] / summary["settings"]["test_tasks"] ** 0.5 for r in rows]
+        for y, (row, e) in enumerate(zip(rows, error, strict=True)):
+            axis.plot(100 * row["plain"]["accuracy"], y, "|", color="0.45", ms=11, mew=1.6)
+            axis.errorbar(100 * row["at"]["accuracy"], y, xerr=100 * e, **series_look(y), ls="none", ms=4.5, capsize=5)
+        _name_rows(axis, names, family["name"], "accuracy [%]")
+    caption = (
+        "Mean accuracy on meta-test tasks at each loss's best learning rate, with 95 % intervals of the mean over "
+        "tasks; the bar is the same loss at the family's own rate."
+    )
+    return Picture("accuracy", caption, *printed(figure))
+
+
+def paired(summary: dict[str, Any]) -> Picture:
+    """Differences from the baseline: the interval over tasks, and the wider one over tasks and images."""
+    families, base = summary["families"], summary["baseline"]
+    names = [x["loss"] for x in summary["losses"] if x["loss"] != base]
+    figure, axes = panels(len(families), width=WIDTH, height=1.2 + 0.34 * len(names))
+    for axis, family in zip(axes, families, strict=True):
+        axis.axvline(0, color="0.3", lw=0.8)
+        for y, row in enumerate(r for r in _rows(summary, family["name"]) if r["against"]):
+            gain = row["against"]["gain"]
+            look = series_look([x["loss"] for x in summary["losses"]].index(row["loss"]))
+            axis.hlines(y, 100 * row["against"]["low"], 100 * row["against"]["high"], color=look["color"], lw=1)
+            for end in ("low", "high"):
+                axis.plot(100 * row["against"][end], y, "|", color=look["color"], ms=12)
+            axis.hlines(y, 100 * gain["low"], 100 * gain["high"], color=look["color"], lw=5, alpha=0.4)
+            axis.plot(100 * gain["mean"], y, **look, ms=4.5)
+        _name_rows(axis, names, family["name"], f"Δ to {short(base)} [points]")
+    caption = (
+        f"Paired difference of accuracy to {base} on the same tasks and initial weights; broad: 95 % bootstrap "
+        "interval over tasks; between the ends: over tasks and images."
+    )
+    return Picture("paired", caption, *printed(figure))
+
+
+def curves(summary: dict[str, Any]) -> Picture:
+    """Mean training and validation curves over the inner steps, with the tasks' standard deviation as a band."""
+    families = summary["families"]
+    height = 2.9 * len(families) + 0.3 * (1 + len(summary["losses"]) // 3)
+    figure, axes = panels(2, len(families), width=WIDTH, height=height)
+    shade = 0.12 if len(summary["losses"]) < 6 else 0.04
+    for row, family in enumerate(families):
+        found = summary["curves"][family["name"]]
+        for axis, side in zip(axes[2 * row : 2 * row + 2], ("train", "validation"), strict=True):
+            for i, (name, curve) in enumerate(found["losses"].items()):
+                mean, std = (100 * np.array(x) for x in curve[side])
+                look = series_look(i)
+                axis.fill_between(found["steps"], mean - std, mean + std, color=look["color"], alpha=shade, lw=0)
+                style = STYLES[i % len(STYLES)]
+                axis.plot(found["steps"], mean, style, color=look["color"], lw=1.7, label=short(name))
+            words = {"train": "training", "validation": "validation"}
+            axis.set(xlabel="inner step", ylabel=f"{words[side]} accuracy [%]", title=short(family["name"]))
+            axis.xaxis.get_major_locator().set_params(integer=True)
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=min(3, len(labels)), frameon=False)
+    caption = (
+        "Learning curves at each loss's best learning rate: mean over meta-test tasks, band: one standard deviation of "
+        "the tasks."
+    )
+    return Picture("curves", caption, *printed(figure))
+
+
+def ranks(found: dict[str, Any]) -> Picture:
+    """The critical-difference diagram of Demšar 2006: mean ranks, a bar over those that do not differ."""
+    order = sorted(found["mean"].items(), key=lambda pair: pair[1])
+    cd, groups = found["critical_difference"], _alike(order, found["critical_difference"])
+    low = -0.6 * len(groups)
+    figure, (axis,) = panels(1, width=6.4, height=1.4 + 0.3 * len(order) + 0.2 * len(groups))
+    axis.set(xlim=(len(order) + 0.3, 0.7), ylim=(low - len(order) - 0.6, 2.4))
+    for y, (name, rank) in enumerate(order, start=1):
+        axis.plot([rank, rank], [0, low - y], color="0.3", lw=0.8)
+        axis.text(rank, low - y, f" {short(name)}  {rank:.2f}", va="center", ha="left")
+    for y, span in enumerate(groups):
+        axis.hlines(-0.4 - 0.6 * y, *span, color="black", lw=4)
+    shown = min(cd, len(order) - 1)
+    axis.errorbar(1 + shown / 2, 1.9, xerr=shown / 2, color="0.3", capsize=3)
+    axis.text(1 + shown / 2, 2.0, f"critical difference {cd:.2f}", ha="center", va="bottom", fontsize=9)
+    axis.spines[["left", "bottom"]].set_visible(False)
+    axis.spines["top"].set(visible=True, position=("data", 0))
+    axis.xaxis.set_ticks_position("top")
+    axis.set_xticks(range(1, len(order) + 1))
+    axis.set_yticks([])
+    caption = (
+        f"Mean ranks over {found['families']} families (1 is best); losses under one bar are not told apart by "
+        f"Nemenyi's test at 5 %, whose critical difference is {cd:.2f}. So few families seldom tell any apart."
+    )
+    return Picture("ranks", caption, *printed(figure))
+
+
+def _alike(order: Sequence[tuple[str, float]], cd: float) -> list[tuple[float, float]]:
+    """The widest spans of mean ranks within a critical difference, of two losses or more."""
+    found: list[tuple[float, float]] = []
+    for i, (_, first) in enumerate(order):
+        last = max(rank for _, rank in order[i:] if rank - first <= cd)
+        if last > first and (not found or last > found[-1][1]):
+            found.append((first, last))
+    return found
+
+
+def _rows(summary: dict[str, Any], family: str) -> list[dict[str, Any]]:
+    return [row for row in summary["rows"] if row["family"] == family]
+
+
+def _name_rows(axis: Any, names: Sequence[str], family: str, label: str) -> None:
+    """One row per loss, the first one on top."""
+    axis.set_yticks(range(len(names)), [short(name) for name in names])
+    axis.set_ylim(len(names) - 0.4, -0.6)
+    axis.set(title=short(family), xlabel=label)
+    axis.grid(axis="x", color="0.9", lw=0.6)
+    axis.set_axisbelow(True)

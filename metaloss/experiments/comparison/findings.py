@@ -1,0 +1,87 @@
+"""What a comparison found, as plain values: its tables, sentences, learning curves and ranks."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from jaxtyping import Float
+from torch import Tensor
+
+from metaloss import storage
+from metaloss.core import registry
+from metaloss.criterion.leakage import DataOverlap
+from metaloss.evaluation.statistics import critical_difference, mean_ranks
+from metaloss.experiments.comparison.contest import Setting
+from metaloss.experiments.comparison.contestants import Contestant
+from metaloss.experiments.comparison.standings import Played, Standing, accuracies, corrected, sentence, table
+from metaloss.tasks.episodic import Episodes
+
+
+@dataclass(frozen=True)
+class Found:
+    """All that was found on one family."""
+
+    rows: list[Standing]
+    strongest: Setting  # cross-entropy's
+    trainings: dict[str, Played]
+    moments: tuple[int, ...]
+    curves: dict[str, Float[Tensor, "M T 2"]]
+
+
+def summary(
+    about: Mapping[str, Any], found: Sequence[Contestant], opened: Sequence[Episodes],
+    exposures: Sequence[Sequence[DataOverlap]], played: Sequence[Found],
+) -> dict[str, Any]:  # fmt: skip
+    """Everything but single tasks, as plain values.
+
+    Args:
+        about: how the comparison was made, the `baseline` among it.
+        found: the losses.
+        opened: the families.
+        exposures: per family what its data is to every loss.
+        played: per family what was found.
+    """
+    labels = [x.label for x in found]
+    final = corrected([x.rows for x in played])
+    rows, sentences = [], []
+    for e, family, each, seen in zip(opened, played, final, exposures, strict=True):
+        for row, one in zip(each, seen, strict=True):
+            rows.append({**table(row, e.family.name), "data": one.text, "seen": one.refusal or None})
+            if row.against:
+                text = sentence(row, about["baseline"], e.family.inner.steps, family.strongest)
+                sentences.append({"family": e.family.name, "loss": row.loss, "text": text})
+    result = {
+        **about,
+        "families": [_about(e, x.strongest) for e, x in zip(opened, played, strict=True)],
+        "losses": [{"loss": x.label, "formula": x.criterion.describe(), "about": x.criterion.about} for x in found],
+        "rows": rows, "sentences": sentences,
+        "curves": {e.family.name: _bands(x) for e, x in zip(opened, played, strict=True)},
+        "ranks": _ranks(labels, final),
+    }  # fmt: skip
+    plain: dict[str, Any] = storage.plain(result)
+    return plain
+
+
+def _about(e: Episodes, strongest: Setting) -> dict[str, Any]:
+    pool = sum(map(len, e.pools["test"]))
+    own = registry.table(e.family)
+    return {**own, "data": e.dataset.origin, "fingerprint": e.dataset.fingerprint(), "test_images": pool,
+            "strongest": asdict(strongest)}  # fmt: skip
+
+
+def _bands(family: Found) -> dict[str, Any]:
+    """Mean learning curves, and the tasks' standard deviation about them."""
+    found: dict[str, Any] = {"steps": list(family.moments), "losses": {}}
+    for label, curve in family.curves.items():
+        x = curve.double().nan_to_num(nan=0.0)
+        mean, std = x.mean(1).T.tolist(), x.std(1).T.tolist()
+        found["losses"][label] = {"train": [mean[0], std[0]], "validation": [mean[1], std[1]]}
+    return found
+
+
+def _ranks(labels: Sequence[str], rows: Sequence[Sequence[Standing]]) -> dict[str, Any] | None:
+    """Mean ranks over the families, and how far apart two must lie; None with one family."""
+    if len(rows) < 2:
+        return None
+    ranks = dict(zip(labels, mean_ranks(accuracies(rows)), strict=True))
+    return {"mean": ranks, "critical_difference": critical_difference(len(labels), len(rows)), "families": len(rows)}

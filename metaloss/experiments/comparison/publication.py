@@ -1,0 +1,53 @@
+"""A comparison's folder: the report, its tables and its figures; nothing that exists is touched."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from metaloss import storage
+from metaloss.core.tables import as_csv, flat
+from metaloss.experiments.comparison import figures, webpage
+from metaloss.experiments.comparison.standings import Played
+from metaloss.storage.folders import made
+
+MEASURES = ("accuracy", "f1", "nll", "calibration")
+
+
+def write(out: Path, name: str, summary: dict[str, Any], trainings: Sequence[Mapping[str, Played]]) -> Path:
+    """The new folder under `out`, with `-2`, `-3` … where the name is taken.
+
+    Raises:
+        DiskError: it cannot be made.
+    """
+    pictures = figures.draw(summary)
+    files = {
+        "summary.json": (json.dumps(storage.plain(summary), indent=1) + "\n").encode(),
+        "results.csv": results(summary),
+        "per_task.csv": per_task([f["name"] for f in summary["families"]], trainings),
+        "report.html": webpage.page(summary, pictures).encode(),
+        **{f"{p.name}.png": p.png for p in pictures},
+        **{f"{p.name}.pdf": p.pdf for p in pictures},
+    }
+    return made(out, name, files, "report")
+
+
+def results(summary: dict[str, Any]) -> bytes:
+    """One line per family and loss, every number of its standing in a column."""
+    rows = [flat({k: v for k, v in row.items() if v is not None}) for row in summary["rows"]]
+    return as_csv(list(dict.fromkeys(key for row in rows for key in row)), rows)
+
+
+def per_task(names: Sequence[str], trainings: Sequence[Mapping[str, Played]]) -> bytes:
+    """One line per family, loss and meta-test task; a training that diverged leaves its places empty."""
+    rows = []
+    for family, losses in zip(names, trainings, strict=True):
+        for loss, played in losses.items():
+            columns = {m: getattr(played.tuned, m).tolist() for m in MEASURES}
+            columns["accuracy_at_the_family_s_rate"] = played.plain.accuracy.tolist()
+            if played.longest is not None:
+                columns["accuracy_at_the_best_steps"] = played.longest.accuracy.tolist()
+            for task, values in enumerate(zip(*columns.values(), strict=True)):
+                numbers = {k: v for k, v in zip(columns, values, strict=True) if v == v}  # NaN is not itself
+                rows.append({"family": family, "loss": loss, "task": task, **numbers})
+    return as_csv(list(dict.fromkeys(key for row in rows for key in row)), rows)

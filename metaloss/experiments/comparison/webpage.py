@@ -1,0 +1,150 @@
+"""A comparison as one HTML file that needs nothing else; whatever comes from files is escaped."""
+
+import base64
+import json
+import shlex
+from collections.abc import Sequence
+from html import escape
+from string import Template
+from typing import Any
+
+from metaloss.core.drawing import Picture
+from metaloss.core.formatting import interval, percent, points, printable, probability
+
+PAGE = Template("""<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
+<title>$title</title>
+<style>
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 75rem; margin: 2rem auto; padding: 0 1rem; color: #222 }
+table { border-collapse: collapse; font-size: 0.86rem; font-variant-numeric: tabular-nums }
+th, td { padding: 0.25rem 0.7rem; text-align: right; border-bottom: 1px solid #ddd; white-space: nowrap }
+th:first-child, td:first-child { text-align: left } thead th { border-bottom: 2px solid #555 }
+div.wide { overflow-x: auto } img { max-width: 100%; height: auto } figure { margin: 1.5rem 0 }
+figcaption, .note { color: #555; font-size: 0.9rem } pre { background: #f5f5f5; padding: 0.8rem; overflow-x: auto }
+</style></head><body>
+<h1>$title</h1>
+<p>$intro</p>
+<h2>What the numbers allow one to say</h2>
+$sentences
+<h2>Results</h2>
+$tables
+<p class="note">$notes</p>
+<h2>Figures</h2>
+$figures
+<h2>Losses</h2>
+$losses
+<h2>Settings and provenance</h2>
+$families
+<pre>$settings</pre>
+<h2>How to reproduce</h2>
+<pre>$command</pre>
+<p class="note">With the versions above, on the same kind of processor, every number comes out the same.
+results.csv, per_task.csv and summary.json beside this file hold all of them.</p>
+</body></html>
+""")
+NOTES = (
+    "Accuracy: mean ± standard deviation of the tasks, a training that diverged counting as 0; worst decile: mean of "
+    "the worst tenth of the tasks. Δ: paired difference; the first interval resamples tasks, the second one images of "
+    "the pool, too (95 %, bootstrap). p: Wilcoxon's signed-rank test, Holm's correction over all rows. Effect: "
+    "matched-pairs rank-biserial correlation. “Better” and “worse” are said where both intervals and the test agree. "
+    "NLL and calibration error (15 bins) are of the trainings that did not diverge. Its data: what a family's "
+    "images and classes are beside those that a loss has learned from; published formulas may have learned elsewhere."
+)
+COLUMNS = (
+    "loss", "lr", "accuracy", "Δ [tasks] [tasks and images]", "win/tie/loss", "p (Holm)", "effect", "F1",
+    "worst decile", "NLL", "calibration", "diverged", "at the family's rate", "best steps", "its data",
+)  # fmt: skip
+
+
+def page(summary: dict[str, Any], pictures: Sequence[Picture]) -> str:
+    """The report."""
+    names = ", ".join(f["name"] for f in summary["families"])
+    settings = {"settings": summary["settings"], "conditions": summary["conditions"]}
+    return PAGE.substitute(
+        title=_text(f"metaloss compare: {names}"),
+        intro=_text(introduction(summary)),
+        sentences=_list([f"{x['family']}: {x['text']}" for x in summary["sentences"]]),
+        tables="\n".join(_standings(summary, family) for family in summary["families"]),
+        notes=_text(NOTES),
+        figures="\n".join(map(_figure, pictures)),
+        losses=_table(("loss", "formula", "about"), [_loss(x) for x in summary["losses"]]),
+        families=_families(summary["families"]),
+        settings=_text(json.dumps(settings, indent=1, ensure_ascii=False)),
+        command=_text(shlex.join(summary["command"])),
+    )
+
+
+def _text(text: str) -> str:
+    """A text of several lines at most, so that a browser shows it and obeys nothing in it."""
+    return "\n".join(escape(printable(line)) for line in text.split("\n"))
+
+
+def introduction(summary: dict[str, Any]) -> str:
+    """What was done, in a line."""
+    chosen = summary["settings"]
+    return (
+        f"{chosen['test_tasks']} meta-test tasks · same tasks and initial weights for every loss · learning rate tuned "
+        f"per loss on {chosen['tuning_tasks']} meta-validation tasks"
+    )
+
+
+def cells(row: dict[str, Any]) -> list[str]:
+    """A standing as the texts of its columns."""
+    at, against, best = row["at"], row["against"], row["at_best"]
+    return [
+        row["loss"], f"{row['setting']['lr']:g}", f"{100 * at['accuracy']:.1f} ± {100 * at['std']:.1f} %",
+        *(_against(against) if against else ["", "", "", ""]), f"{at['f1']:.3f}", percent(at["worst_decile"]),
+        _number(at["nll"]), _number(at["calibration"]), f"{at['diverged']:.1%}",
+        percent(row["plain"]["accuracy"]),
+        f"{percent(best['accuracy'])} ({row['best']['steps']} steps, lr {row['best']['lr']:g})" if best else "",
+        row["data"] + (f"; {row['seen']}" if row["seen"] else ""),
+    ]  # fmt: skip
+
+
+def _against(found: dict[str, Any]) -> list[str]:
+    test, both = found["test"], f"{interval(found['gain'])} {points(found['low'], found['high'])}"
+    counts = f"{test['wins']}/{test['ties']}/{test['losses']}"
+    return [both, counts, probability(found["p"]), f"{test['effect']:+.2f}"]
+
+
+def _number(x: float | None) -> str:
+    return "–" if x is None else f"{x:.3f}"
+
+
+def _standings(summary: dict[str, Any], family: dict[str, Any]) -> str:
+    rows = [cells(row) for row in summary["rows"] if row["family"] == family["name"]]
+    steps = f"{family['inner']['steps']} steps, own learning rate {family['inner']['lr']:g}"
+    return f"<h3>{_text(family['name'])} ({steps})</h3>" + _table(COLUMNS, rows)
+
+
+def _families(found: Sequence[dict[str, Any]]) -> str:
+    columns = ("family", "tasks", "classifier", "images", "fingerprint", "file")
+    rows = [
+        (f["name"], f"{f['ways']}-way {f['shots']}-shot, {f['ways'] * f['val']} validation images",
+         json.dumps(f["classifier"]), f"{f['data']}; {f['test_images']} to test on", f["fingerprint"][:16], f["origin"])
+        for f in found
+    ]  # fmt: skip
+    return _table(columns, rows)
+
+
+def _loss(found: dict[str, Any]) -> list[str]:
+    about = {k: v for k, v in found["about"].items() if isinstance(v, str)}
+    return [found["loss"], found["formula"], "; ".join(f"{k}: {v}" for k, v in about.items())]
+
+
+def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    head = "".join(f"<th>{_text(x)}</th>" for x in columns)
+    body = "\n".join("<tr>" + "".join(f"<td>{_text(x)}</td>" for x in row) + "</tr>" for row in rows)
+    return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>\n{body}\n</tbody></table></div>'
+
+
+def _list(lines: Sequence[str]) -> str:
+    return "<ul>" + "\n".join(f"<li>{_text(x)}</li>" for x in lines) + "</ul>"
+
+
+def _figure(picture: Picture) -> str:
+    data = base64.b64encode(picture.png).decode()
+    caption = _text(picture.caption)
+    return (
+        f'<figure><img alt="{caption}" src="data:image/png;base64,{data}"><figcaption>{caption}</figcaption></figure>'
+    )

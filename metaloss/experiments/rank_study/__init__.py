@@ -1,0 +1,171 @@
+"""`study`: does a cheap setting order losses as a dear one does? Asked of episodes and full-size trainings alike."""
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from metaloss import storage
+from metaloss.core.devices import resolve_device
+from metaloss.core.reporting import Reporter
+from metaloss.core.streams import Stream
+from metaloss.data import places
+from metaloss.engines.local import Local
+from metaloss.errors import SettingsError
+from metaloss.experiments.rank_study import candidates, figures, findings, regimes
+from metaloss.experiments.rank_study.findings import Found
+from metaloss.experiments.rank_study.regimes import FullSize, Regime, Score
+from metaloss.experiments.rank_study.settings import Study, resolve
+from metaloss.storage.environment import surroundings
+from metaloss.storage.folders import file_name
+from metaloss.training import entrants as kept
+from metaloss.training import records
+from metaloss.training.entrants import Entrant
+
+
+@dataclass(frozen=True)
+class Studied:
+    """A finished study.
+
+    Attributes:
+        pairs: Kendall's τ of every two settings, over all losses and the best, as tables.
+        scores: one table per setting and loss.
+        summary: what `taus.json` holds.
+        folder: where everything lies.
+    """
+
+    pairs: list[dict[str, Any]]
+    scores: list[dict[str, Any]]
+    summary: dict[str, Any]
+    folder: Path
+
+
+def study(
+    losses: Sequence[str] = (), settings: Sequence[Any] = (), *, out: str | Path = "studies",
+    runs: str | Path = "runs", resume: str | Path | None = None, data: Sequence[str] = (),
+    allow_changes: bool = False, reporter: Reporter | None = None,
+    stop: Callable[[], bool] = lambda: False, **others: Any,
+) -> Studied:  # fmt: skip
+    """Train losses under several settings, and say how alike the settings order them.
+
+    Args:
+        losses: names, paths or formulas; "random:100" draws formulas from a search space.
+        settings: strings as "tasks:fashionmnist" or "train:data=fashionmnist,model=convnet,epochs=2", or such tables
+            (`metaloss.experiments.rank_study.settings.read`), the cheap ones first.
+        out: the folder that the study's folder is made in.
+        runs: where evolved losses are looked for.
+        resume: go on with this study's folder: no score that it holds is computed again.
+        data: where its images lie now, if not where it began: folder:PATH, one for every setting that names such.
+        allow_changes: resume although versions, device or data are others.
+        reporter: is told of everything that happens.
+        stop: asked before every chunk of work; True leaves a study that resumes, and raises `Interrupted`.
+        others: any further field of `metaloss.experiments.rank_study.settings.Study`.
+
+    Raises:
+        SettingsError: a loss or setting that cannot be, or full-size training is asked for without Lightning.
+        DataError: images that are missing or do not fit.
+    """
+    how: dict[str, Any] = {"reporter": reporter or Reporter(), "stop": stop}
+    if resume is not None:
+        if losses or settings or others:
+            raise SettingsError("a resumed study keeps its losses and settings; none can be given")
+        where = [data] if isinstance(data, str) else data
+        return go_on(resume, out=Path(out), data=where, allow_changes=allow_changes, **how)
+    named = {"losses": losses, "settings": settings}
+    table = {**{key: (x,) if isinstance(x, str) else tuple(x) for key, x in named.items()}, **others}
+    return start(table, out=Path(out), runs=runs, **how)
+
+
+def start(
+    table: Mapping[str, Any], *, out: Path, runs: str | Path, reporter: Reporter, stop: Callable[[], bool]
+) -> Studied:
+    """Make a new folder for the study that this table describes, and score (errors: as for `study`)."""
+    chosen = resolve(table)
+    read = candidates.read(chosen.losses, runs, chosen.genome, Stream(chosen.seed).at("random"))
+    if len(read) < 2:
+        raise SettingsError("a study orders losses: give two or more, got 1")
+    asked = list(chosen.losses)
+    chosen = resolve({**chosen.table(), "losses": tuple(read)})
+    with Local(resolve_device(chosen.device), chosen.memory, stop=stop) as engine:
+        settings = regimes.opened(chosen, engine, stop)
+        for x in settings:  # a loss for other numbers of classes is refused before there is a folder
+            kept.entered(list(read), list(read.values()), x.classes)
+        entered = kept.entered(list(read), list(read.values()), settings[0].classes)
+        folder = findings.create(out, chosen, {
+            "command": sys.argv, "seed": chosen.seed, "asked": asked, "conditions": _conditions(engine, settings),
+        })  # fmt: skip
+        kept.keep(folder, entered)
+        return _carry(folder, chosen, entered, settings, reporter, stop)
+
+
+def go_on(
+    spec: str | Path, *, out: Path, data: Sequence[str] = (), allow_changes: bool, reporter: Reporter,
+    stop: Callable[[], bool],
+) -> Studied:  # fmt: skip
+    """Go on with a study's folder; `data` is where its images lie now, as for `study`.
+
+    Raises:
+        SettingsError: there is none, or it began elsewhere.
+        RunInUse: another process scores there.
+        DamagedFile: a file of it does not check out.
+    """
+    folder, chosen = findings.find(spec, out)
+    where = places.find(folder, chosen.sources, data, f"metaloss study rank --resume {folder} --data")
+    with Local(resolve_device(chosen.device), chosen.memory, stop=stop) as engine:
+        settings = regimes.opened(chosen, engine, stop, where)
+        losses = kept.read(folder, chosen.losses)
+        entered = kept.entered(chosen.losses, losses, settings[0].classes)
+        records.recognise(folder, _conditions(engine, settings), allow_changes)
+        places.keep(folder, where)
+        return _carry(folder, chosen, entered, settings, reporter, stop)
+
+
+def _carry(
+    folder: Path, chosen: Study, entered: list[Entrant], settings: list[Regime], reporter: Reporter,
+    stop: Callable[[], bool],
+) -> Studied:  # fmt: skip
+    """Score what has no score yet, then compare the settings."""
+    with storage.Lock(folder):
+        reporter.on_study_start(folder, chosen, settings)
+        scores = _scores(folder, entered, settings, reporter)
+        found = Found(chosen, [x.label for x in entered], scores, {x.name: x.unit for x in settings})
+        summary, pairs = findings.compared(found)
+        files = findings.files(found, summary, figures.scatter(found, pairs))
+        for name, data in files.items():
+            storage.write(folder / name, data)
+        result = Studied(summary["pairs"], findings.rows(found), summary, folder)
+    reporter.on_study_end(result)
+    return result
+
+
+def _scores(folder: Path, entered: list[Entrant], settings: list[Regime], reporter: Reporter) -> dict[str, list[Score]]:
+    found = {}
+    for number, x in enumerate(settings, 1):
+        own = folder / "scores" / f"{number}-{file_name(x.name, 'setting', 40)}"
+        own.mkdir(parents=True, exist_ok=True)
+        reporter.on_setting(x.name)
+        with x.at(own, entered, f"metaloss.study(resume={str(folder)!r})"):
+            found[x.name] = [
+                _score(own, x, entrant, reporter, (i, len(entered))) for i, entrant in enumerate(entered, 1)
+            ]
+    return found
+
+
+def _score(folder: Path, regime: Regime, entrant: Entrant, reporter: Reporter, place: tuple[int, int]) -> Score:
+    """A loss's score: read where it is there, made and kept where it is not."""
+    path = folder / f"{entrant.slug}.json"
+    if storage.there(path):
+        found: Score = storage.read_record(path, Score)
+        return found
+    score = regimes.best(regime, entrant)
+    storage.write_record(path, score.plain())
+    reporter.on_score(entrant.label, score, place)
+    return score
+
+
+def _conditions(engine: Local, settings: Sequence[Regime]) -> dict[str, str]:
+    """What must be the same for scores to go together."""
+    packages = records.PACKAGES if any(isinstance(x, FullSize) for x in settings) else ("torch", "numpy")
+    data = {f"data of {x.name}": x.fingerprint for x in settings}
+    return {**surroundings(engine.device, packages), **data}

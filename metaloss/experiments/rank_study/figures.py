@@ -1,0 +1,45 @@
+"""A study's figure: the losses' accuracies under every two settings, coloured by cluster."""
+
+import textwrap
+from collections.abc import Sequence
+from typing import Any
+
+from metaloss.core.drawing import COLOURS, MARKS, Picture, drawing, panels, printed
+from metaloss.experiments.rank_study.findings import Found
+from metaloss.experiments.rank_study.ranking import Pair
+
+SIDE = 3.4  # inches of a panel
+WIDE = 36  # characters of a line
+
+
+@drawing()
+def scatter(found: Found, pairs: Sequence[Pair]) -> Picture:
+    """A panel for every pair: the earlier setting across, the later one upwards."""
+    names = list(found.scores)
+    n = len(names) - 1
+    figure, axes = panels(n, n, width=SIDE + 0.4, height=SIDE * n)
+    for axis in axes:
+        axis.set_visible(False)
+    for x in pairs:
+        column, row = names.index(x.a), names.index(x.b) - 1
+        axis = axes[row * n + column]
+        axis.set_visible(True)
+        _panel(axis, x, found)
+    caption = "Accuracy of every loss under two settings; colours and marks: clusters. A failed training counts as 0."
+    return Picture("scatter", caption, *printed(figure))
+
+
+def _panel(axis: Any, x: Pair, found: Found) -> None:
+    a, b = ([100 * value for value in found.accuracy(name)] for name in (x.a, x.b))
+    for cluster in sorted(set(x.clusters)):
+        rows = [i for i, own in enumerate(x.clusters) if own == cluster]
+        look = {"color": COLOURS[cluster % len(COLOURS)], "marker": MARKS[cluster % len(MARKS)]}
+        axis.scatter([a[i] for i in rows], [b[i] for i in rows], s=18, alpha=0.8, linewidths=0, **look)
+    tau = "none" if x.all.tau is None else f"{x.all.tau:.2f}"
+    axis.set(xlabel=_wrapped(x.a), ylabel=_wrapped(x.b))
+    axis.set_title(f"Kendall's τ {tau}, n = {x.all.n}", fontsize=9)
+
+
+def _wrapped(name: str) -> str:
+    """A setting's name in lines that fit, broken behind commas, no formula to typeset."""
+    return "\n".join(textwrap.wrap(f"{name.replace(',', ', ')} [%]", WIDE, break_on_hyphens=False)).replace("$", r"\$")

@@ -1,0 +1,136 @@
+"""What a study found, and its folder: settings, provenance, scores, rank correlations, figure."""
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+from typing_extensions import TypedDict
+
+from metaloss import storage
+from metaloss.core.drawing import Picture
+from metaloss.core.formatting import printable_row
+from metaloss.core.streams import Stream
+from metaloss.data import places
+from metaloss.errors import SettingsError
+from metaloss.experiments.rank_study import ranking
+from metaloss.experiments.rank_study.ranking import Pair
+from metaloss.experiments.rank_study.regimes import Score
+from metaloss.experiments.rank_study.settings import Study, resolve
+from metaloss.storage.folders import located, made, missing
+
+
+class Tau(TypedDict):
+    """What is needed of a rank correlation."""
+
+    tau: float | None
+    low: float | None
+    high: float | None
+    n: int
+
+
+class Compared(TypedDict):
+    """What is needed of two settings beside each other."""
+
+    a: str
+    b: str
+    all: Tau
+    both: Tau
+
+
+class Summary(TypedDict):
+    """What is needed of a `taus.json`."""
+
+    pairs: list[Compared]
+
+
+@dataclass(frozen=True)
+class Found:
+    """Every loss scored under every setting.
+
+    Attributes:
+        study: the settings.
+        losses: their labels.
+        scores: by setting, in the order of the losses.
+        units: what the scores of a setting are means of.
+    """
+
+    study: Study
+    losses: list[str]
+    scores: dict[str, list[Score]]
+    units: dict[str, str]
+
+    def accuracy(self, name: str) -> list[float]:
+        """Of all losses under a setting."""
+        return [x.accuracy for x in self.scores[name]]
+
+
+def create(parent: Path, chosen: Study, provenance: dict[str, Any]) -> Path:
+    """A new folder under `parent`: `rank-<seed>`, with `-2`, `-3` … where the name is taken.
+
+    Raises:
+        DiskError: it cannot be made.
+    """
+    files = {
+        "config.toml": storage.toml_bytes(chosen.table()),
+        "provenance.json": storage.record_bytes(provenance),
+        **places.record(chosen.sources),
+    }
+    return made(parent, f"rank-{chosen.seed}", files, "study")
+
+
+def find(spec: str | Path, parent: Path) -> tuple[Path, Study]:
+    """The folder that a path, or a name under `parent`, means, and its settings.
+
+    Raises:
+        SettingsError: there is none.
+        DamagedFile: its settings cannot be read.
+    """
+    found = located(spec, parent, resolve)
+    if found is None:
+        raise SettingsError(missing("study", spec, parent))
+    return found
+
+
+def compared(found: Found) -> tuple[dict[str, Any], list[Pair]]:
+    """The summary, and every pair of settings."""
+    chosen, key = found.study, Stream(found.study.seed).at("bootstrap")
+    k = ranking.number(chosen.best, len(found.losses))
+    pairs, tables = [], []
+    for names in combinations(found.scores, 2):
+        a, b = (found.accuracy(name) for name in names)
+        one = ranking.pair(names, a, b, found.losses, k, chosen.clusters, key, chosen.resamples)
+        pairs.append(one)
+        tables.append({**asdict(one), "clusters": ranking.parted(one, a, b, found.losses)})
+    about = {
+        name: {"unit": found.units[name], "n": scores[0].n, "failed": sum(bool(x.failed) for x in scores)}
+        for name, scores in found.scores.items()
+    }
+    rates = {name: sorted({x.lr for x in scores}) for name, scores in found.scores.items()}
+    return {"losses": len(found.losses), "settings": about, "rates": rates, "pairs": tables}, pairs
+
+
+def rows(found: Found) -> list[dict[str, Any]]:
+    """One table per setting and loss."""
+    return [
+        {"setting": name, "loss": loss, **score.plain()}
+        for name, scores in found.scores.items()
+        for loss, score in zip(found.losses, scores, strict=True)
+    ]
+
+
+def files(found: Found, summary: dict[str, Any], picture: Picture) -> dict[str, bytes]:
+    """The files of a finished study; last the summary, which says that all is there."""
+    figure = {f"{picture.name}.{kind}": getattr(picture, kind) for kind in ("png", "pdf")}
+    return {"results.csv": _csv(rows(found)), **figure, "taus.json": storage.record_bytes(summary)}
+
+
+def _csv(table: Sequence[dict[str, Any]]) -> bytes:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(table[0]), restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(map(printable_row, table))
+    return text.getvalue().encode()

@@ -1,0 +1,237 @@
+"""What a loss is trained under in a study: episodes of a task family, or full-size trainings.
+
+A score is an accuracy on images that nothing was trained on, and never on test images: meta-validation tasks, or the
+validation share of a full-size training.
+"""
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from metaloss import storage
+from metaloss.core import registry
+from metaloss.core.reporting import Reporter
+from metaloss.core.streams import Stream
+from metaloss.criterion.base import Criterion
+from metaloss.data.places import by_path
+from metaloss.engines.local import Local
+from metaloss.errors import SettingsError
+from metaloss.evaluation.protocol import Trials
+from metaloss.experiments.rank_study.settings import Study
+from metaloss.search.settings import changed
+from metaloss.tasks import episodic
+from metaloss.tasks.episodic import Episodes, TaskFamily, open_family
+from metaloss.training import records
+from metaloss.training.entrants import Entrant
+
+if TYPE_CHECKING:
+    from metaloss.training.job import Job
+
+
+@dataclass(frozen=True)
+class Score:
+    """What a loss reached under a setting.
+
+    Attributes:
+        lr: the learning rate.
+        accuracy: the mean over tasks or seeds; a failed training counts as 0.
+        std: over them; None of one.
+        n: how many they are.
+        failed: how many of them failed.
+        reason: of the first failure of a full-size training.
+    """
+
+    lr: float
+    accuracy: float
+    std: float | None
+    n: int
+    failed: int
+    reason: str = ""
+
+    def plain(self) -> dict[str, Any]:
+        """As values for JSON."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class FewShot:
+    """Episodes of a task family: the same meta-validation tasks and initial weights for every loss.
+
+    Attributes:
+        name: the setting's.
+        rates: learning rates among which every loss's is chosen; one where none is.
+        episodes: the family with its images.
+        trials: what trains on it.
+        tasks: how many a score is the mean of.
+    """
+
+    name: str
+    rates: tuple[float, ...]
+    episodes: Episodes
+    trials: Trials
+    tasks: int
+
+    @property
+    def classes(self) -> int:
+        """Of a task."""
+        return self.episodes.family.ways
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the images."""
+        return self.episodes.dataset.fingerprint()
+
+    @property
+    def unit(self) -> str:
+        """What a score is the mean of."""
+        return "meta-validation tasks"
+
+    def train(self, entrant: Entrant, lr: float) -> Score:
+        """The mean accuracy on the tasks.
+
+        Raises:
+            Interrupted: someone asked to stop.
+        """
+        assert isinstance(entrant.loss, Criterion)
+        found = self.trials.scores(
+            self.episodes, entrant.loss.losses(), "validation", self.trials.key.at("study"), self.tasks, lr=lr
+        )
+        return scored(lr, found[0, 0].tolist())
+
+    def at(self, folder: Path, entrants: Sequence[Entrant], again: str) -> contextlib.AbstractContextManager[None]:
+        """Nothing: episodes leave no files, and are soon done again."""
+        return contextlib.nullcontext()
+
+
+@dataclass(frozen=True)
+class FullSize:
+    """Full-size trainings on the setting's seeds: the same images and initial weights for every loss.
+
+    Attributes:
+        name, rates: as those of `FewShot`.
+        job: what trains.
+    """
+
+    name: str
+    rates: tuple[float, ...]
+    job: "Job"
+
+    @property
+    def classes(self) -> int:
+        """Of the data."""
+        return self.job.material.classes
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the images."""
+        return self.job.material.dataset.fingerprint()
+
+    @property
+    def unit(self) -> str:
+        """What a score is the mean of."""
+        return "seeds, on the validation share"
+
+    def train(self, entrant: Entrant, lr: float) -> Score:
+        """The mean validation accuracy after the last epoch; an interrupted training goes on from its checkpoint.
+
+        Raises:
+            Interrupted: someone asked to stop.
+        """
+        runs = [self.job.train(entrant, lr, seed) for seed in self.job.seeds]
+        for path in (self.job.folder / "state").glob(f"{entrant.slug}-*/model.safetensors"):
+            path.unlink()  # a thousand losses' weights would fill a disk, and nothing reads them
+        failures = [x.failed for x in runs if x.failed]
+        return scored(lr, [float("nan") if x.failed else x.validation for x in runs], *failures[:1])
+
+    @contextlib.contextmanager
+    def at(self, folder: Path, entrants: Sequence[Entrant], again: str) -> Iterator[None]:
+        """Keep checkpoints and records in this folder, and at last the tables of all of them.
+
+        Args:
+            folder: the setting's.
+            entrants: the losses.
+            again: the call that takes on a training that Ctrl-C has left.
+        """
+        from metaloss.training.fitting import resumable
+
+        self.job.folder = folder / "trainings"
+        self.job.folder.mkdir(parents=True, exist_ok=True)
+        self.job.recall(entrants, self.rates)  # a loss that has its score is not trained again
+        with resumable(self.job, again):
+            yield
+        for name, data in records.tables([*self.job.done.values()]).items():
+            storage.write(self.job.folder / name, data)
+
+
+Regime = FewShot | FullSize
+
+
+def scored(lr: float, accuracies: Sequence[float], reason: str = "") -> Score:
+    """The score that these accuracies make, NaN being a failure."""
+    x = torch.tensor(accuracies, dtype=torch.float64)
+    values = x.nan_to_num(nan=0.0)
+    std = float(values.std()) if len(values) > 1 else None
+    return Score(lr, float(values.mean()), std, len(values), int(x.isnan().sum()), reason)
+
+
+def best(regime: Regime, entrant: Entrant) -> Score:
+    """The best score among the regime's rates; the first rate of those that reach it."""
+    return max((regime.train(entrant, lr) for lr in regime.rates), key=lambda x: x.accuracy)
+
+
+def opened(
+    study: Study, engine: Local, stop: Callable[[], bool], where: Mapping[str, str] | None = None
+) -> list[Regime]:
+    """The settings of a study, their images loaded, from `where` these lie by the setting's name.
+
+    Raises:
+        SettingsError: a setting that cannot be, or Lightning is needed and not installed.
+        DataError: images that are missing or do not fit.
+    """
+    return [
+        _few_shot(study, x, engine) if x["kind"] == "tasks" else _full_size(study, x, engine.device, stop)
+        for x in map(partial(_placed, where or {}), study.settings)
+    ]
+
+
+def _placed(where: Mapping[str, str], table: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A setting with the images where these lie now."""
+    if not by_path(place := where.get(table["name"], "")):
+        return table
+    return {**table, ("family" if table["kind"] == "tasks" else "data"): place}
+
+
+def _few_shot(study: Study, table: Mapping[str, Any], engine: Local) -> FewShot:
+    rest = {key: x for key, x in table.items() if key not in ("kind", "name", "family", "rates")}
+    known = [x for x in TaskFamily.__dataclass_fields__ if x not in ("name", "origin")]
+    for key in rest:
+        if key not in known:
+            raise SettingsError(f"{table['name']}: {registry.unknown('setting', key, [*known, 'rates'])}")
+    family = changed(episodic.read(table["family"]), rest)
+    e = open_family(family, engine.device)
+    rates = tuple(map(float, table.get("rates") or study.rates)) or (family.inner.lr,)
+    return FewShot(table["name"], rates, e, Trials(engine, [e], Stream(study.seed)), study.tasks)
+
+
+def _full_size(study: Study, table: Mapping[str, Any], device: torch.device, stop: Callable[[], bool]) -> FullSize:
+    from metaloss.training import fitting
+    from metaloss.training.defaults import decided
+    from metaloss.training.images import opened as opened_images
+    from metaloss.training.job import Job
+    from metaloss.training.models import known
+    from metaloss.training.settings import resolve
+
+    fitting.needed()
+    rest = {key: x for key, x in table.items() if key not in ("kind", "name")}
+    chosen = resolve({"seed": study.seed, **rest})
+    known(chosen.model)
+    material = opened_images(chosen, device)
+    chosen = decided(chosen, len(material.training_rows(chosen.per_class, Stream(chosen.seed))))
+    job = Job(Path(), chosen, material, [], device, None, Reporter(), stop)
+    job.check()
+    return FullSize(table["name"], chosen.rates or study.rates or (chosen.rate,), job)

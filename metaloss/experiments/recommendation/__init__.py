@@ -1,0 +1,210 @@
+"""`recommend`: which loss for these images, at which learning rate, by how much, and with what certainty.
+
+The best of many losses looks better than it is on the images that it was chosen on. So the images are cut into folds,
+per class. For each fold, every loss is tuned and one is chosen on tasks of the other folds' images; then the chosen one
+and cross-entropy train on those images and are validated on the fold's, which the choice has not seen, not even through
+the mean of their pixels. The mean difference over the folds is what the whole procedure, to choose and then to use, is
+worth on new images (nested cross-validation, Stone 1974, Varma and Simon 2006); a best of many that is not better gains
+nothing there. The loss that is recommended is chosen in the same way on all images.
+
+The interval resamples tasks and images (Owen 2007): an image validates in many tasks of its fold, and in no other fold.
+It holds for new images of the same kind and for trainings on the images that are here; another set of images to train
+on could give another gain, which folds that share their training images cannot tell (Bengio and Grandvalet 2004).
+Cross-entropy is recommended unless the interval lies above 0. The intervals of single losses in the table are not
+corrected for their number and decide nothing.
+"""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from metaloss.core import registry
+from metaloss.core.devices import resolve_device
+from metaloss.core.reporting import Reporter
+from metaloss.core.streams import Stream
+from metaloss.core.tables import flat
+from metaloss.criterion.base import Criterion
+from metaloss.engines.local import Local
+from metaloss.evaluation.protocol import marks
+from metaloss.experiments.comparison.contest import Contest
+from metaloss.experiments.comparison.contestants import Contestant, check_classes
+from metaloss.experiments.recommendation import findings
+from metaloss.experiments.recommendation.entrants import Entry, entered, unseen
+from metaloss.experiments.recommendation.folds import Cut, cut
+from metaloss.experiments.recommendation.selection import Choice, Judged, choose, finer, judge
+from metaloss.experiments.recommendation.verdict import Folds, Gain, decided
+from metaloss.search.settings import RATES
+from metaloss.tasks.episodic import Episodes, TaskFamily
+
+Many = Annotated[int, Field(ge=2, le=1_000_000)]
+
+
+class Recommendation(BaseModel):
+    """What decides a recommendation.
+
+    Attributes:
+        data: folder:PATH, or a task family or data set by name.
+        images: "all" but those of an official test split; or "test": the meta-test pool alone, which no search learns
+            from, for losses that were evolved on these images.
+        folds: how many; by default five, or as many as leave two images of every class in each.
+        certainty: of the intervals; another loss than cross-entropy is recommended where its own lies above 0.
+        tune: "rate" at the family's number of steps; "steps": each loss at its best number of steps, too.
+        rates: learning rates among which each loss's is chosen.
+        tuning_tasks: on which a loss is chosen, in each fold and at last on all images.
+        test_tasks: of each fold.
+        seed: of every random draw.
+        device: where classifiers train.
+        memory: bytes that trainings may take.
+        allow_seen: go on although a loss has learned from these images.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    data: str
+    images: Literal["all", "test"] = "all"
+    folds: Annotated[int, Field(ge=2, le=100)] | None = None
+    certainty: Annotated[float, Field(ge=0.5, lt=1)] = 0.95
+    tune: Literal["rate", "steps"] = "rate"
+    rates: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1)] = RATES
+    tuning_tasks: Many = 16
+    test_tasks: Many = 40
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    memory: Annotated[int, Field(ge=1 << 26)] = 2 << 30
+    allow_seen: bool = False
+
+
+@dataclass(frozen=True)
+class Advice:
+    """A recommendation.
+
+    Attributes:
+        loss: to train with; cross-entropy where there is no evidence for another.
+        name: its name.
+        lr: its learning rate.
+        steps: its number of steps.
+        evidence: whether another loss than cross-entropy is recommended.
+        gain: of choosing so, over cross-entropy, on new images.
+        table: one row per loss.
+        sentences: what the numbers allow one to say.
+        code: lines of Python that use the loss.
+        summary: all of it.
+        folder: where it was written.
+    """
+
+    loss: Criterion
+    name: str
+    lr: float
+    steps: int
+    evidence: bool
+    gain: Gain
+    table: list[dict[str, Any]]
+    sentences: list[str]
+    code: list[str]
+    summary: dict[str, Any]
+    folder: Path
+
+
+def recommend(
+    data: str,
+    losses: Sequence[Any] | None = None,
+    *,
+    out: str | Path = "recommend",
+    name: str = "",
+    runs: str | Path = "runs",
+    reporter: Reporter | None = None,
+    stop: Callable[[], bool] = lambda: False,
+    **others: Any,
+) -> Advice:
+    """Say which loss suits these images, by nested cross-validation, or that there is no evidence for any.
+
+    Args:
+        data: folder:PATH, or a task family or data set by name.
+        losses: runs, files, published losses by name, formulas, or losses as `metaloss.load` gives them; "usual" among
+            them stands for the usual ones, which alone are tried by default.
+        out: the folder that the recommendation's folder is made in.
+        name: of that folder; by default the data's name and the seed.
+        runs: where runs are looked for by name.
+        reporter: is told of everything that happens.
+        stop: asked before every chunk of work; True drops it, raises `Interrupted` and leaves nothing behind.
+        others: any further field of `Recommendation`, or of the family, as `inner={"steps": 40}`.
+
+    Raises:
+        SettingsError: a loss or setting that cannot be, or a loss that has learned from these images.
+        DataError: too few images, or none.
+    """
+    given = [losses] if isinstance(losses, str) else losses
+    how: dict[str, Any] = {"out": out, "name": name, "runs": runs, "reporter": reporter, "stop": stop}
+    return start({"data": data, **others}, given, **how)
+
+
+def start(
+    table: Mapping[str, Any], losses: Sequence[Any] | None = None, *, out: str | Path, name: str, runs: str | Path,
+    reporter: Reporter | None = None, stop: Callable[[], bool] = lambda: False,
+) -> Advice:  # fmt: skip
+    """Make the recommendation that a table of settings asks for (arguments and errors: as for `recommend`)."""
+    of_families = TaskFamily.__dataclass_fields__.keys() - {"name", "origin"}
+    changes = {key: value for key, value in table.items() if key in of_families}
+    own = {key: value for key, value in table.items() if key not in of_families}
+    chosen: Recommendation = registry.validated(Recommendation, own, "recommend")
+    reporter = reporter or Reporter()
+    entry = entered(losses, Path(runs))
+    device = resolve_device(chosen.device)
+    reporter.on_work("loading images", plain=False)
+    images = cut(chosen.data, changes, chosen.images, chosen.folds)
+    whole = images.whole(device)
+    found = unseen(entry, whole, chosen.allow_seen, reporter.on_warning)
+    check_classes(found, [whole])
+    with Local(device, chosen.memory, stop=stop, told=reporter.on_progress) as engine:
+        reporter.on_recommendation_start(chosen, images, len(found), _work(chosen, len(found), images))
+        final, folds = _played(engine, chosen, found, images, whole)
+    settings = {**chosen.model_dump(mode="json"), **changes}
+    about = {"settings": settings, "command": _command(own, changes, entry)}
+    verdict = decided(final, folds)
+    summary = findings.summary(about, found, entry.specs, images, whole, device, final, folds, verdict)
+    written = findings.write(Path(out), name or f"{images.family.name}-{chosen.seed}", summary, folds)
+    best = next(x.criterion for x in found if x.label == verdict.loss)
+    use = verdict.setting.lr, verdict.setting.steps, verdict.evidence, verdict.gain
+    advice = Advice(best, verdict.loss, *use, summary["rows"], summary["sentences"], summary["code"], summary, written)
+    reporter.on_recommendation_end(advice)
+    return advice
+
+
+def _played(
+    engine: Local, chosen: Recommendation, found: Sequence[Contestant], images: Cut, whole: Episodes
+) -> tuple[Choice, Folds]:
+    """Every fold's choice and what came of it, and the choice on all images."""
+    key, losses = Stream(chosen.seed), {x.label: x.criterion.losses() for x in found}
+    how = losses, chosen.rates, chosen.tuning_tasks, chosen.tune == "steps"
+    choices: list[Choice] = []
+    judged: list[Judged] = []
+    for number in range(images.folds):
+        own = key.at("fold", number)
+        choosing, judging = images.fold(number, key.at("folds"), engine.device)
+        choices.append(choose(Contest(engine, choosing, own), *how))
+        judged.append(judge(Contest(engine, judging, own), losses, choices[-1], chosen.test_tasks))
+    final = choose(Contest(engine, whole, key.at("all")), *how)
+    return final, Folds.of(choices, judged, chosen.certainty, key.at("bootstrap"))
+
+
+def _work(chosen: Recommendation, losses: int, images: Cut) -> int:
+    """About how many steps of training it takes."""
+    inner, rates, steps = images.family.inner, len(chosen.rates), chosen.tune == "steps"
+    most = marks(inner)[-1] if inner.anytime else sum(marks(inner))
+    usual = marks(inner)[len(marks(inner)) // 2]  # which number of steps will be the best is not known yet
+    grid = (losses - 1) * rates + len(finer(chosen.rates))
+    choosing = grid * most if steps else grid * inner.steps + rates * most
+    judging = losses * usual if steps else losses * inner.steps + usual
+    return (images.folds + 1) * chosen.tuning_tasks * choosing + images.folds * chosen.test_tasks * judging
+
+
+def _command(own: Mapping[str, Any], changes: Mapping[str, Any], entry: Entry) -> list[str]:
+    """The command that makes the same recommendation."""
+    rest = {key: value for key, value in own.items() if key != "data"} | dict(changes)
+    options = [word for k, v in flat(rest).items() for word in ("--set", f"{k}={json.dumps(v)}")]
+    named = ["--losses", *entry.given] if entry.given else []
+    return ["metaloss", "recommend", "--data", own["data"], *named, *options]

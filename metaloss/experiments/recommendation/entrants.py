@@ -1,0 +1,79 @@
+"""The losses that are tried, and those that must not be, because they have learned from the images."""
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from metaloss.criterion.leakage import data_overlap
+from metaloss.errors import SettingsError
+from metaloss.experiments.comparison import contestants
+from metaloss.experiments.comparison.contestants import CE, Contestant
+from metaloss.tasks.episodic import Episodes
+
+USUAL = "usual"  # stands for these, beside which others may be named
+LOSSES = (
+    "label_smoothing", "focal", "mse", "gce", "ngl", "a2", "baikal", "mln-fashionmnist", "tree-fashionmnist",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Entry:
+    """The losses that were asked for.
+
+    Attributes:
+        found: cross-entropy first.
+        specs: how each was asked for, by its label.
+        given: the names that were given, in words; none where the usual losses are tried.
+        usual: labels of the usual losses, where no one named them.
+    """
+
+    found: list[Contestant]
+    specs: Mapping[str, Any]
+    given: list[str]
+    usual: set[str]
+
+
+def entered(losses: Sequence[Any] | None, runs: Path) -> Entry:
+    """The losses that are asked for, the usual ones where None, and cross-entropy, each once.
+
+    Raises:
+        SettingsError: one cannot be read, or cannot train episodes.
+    """
+    given = [USUAL] if losses is None else list(losses)
+    names = {spec for spec in given if isinstance(spec, str)}
+    usual = [name for name in LOSSES if name not in names] if USUAL in names else []
+    asked = [x for spec in given for x in (usual if isinstance(spec, str) and spec == USUAL else [spec])]
+    found, _ = contestants.entered(asked, CE, runs)
+    specs = {x.label: spec for x, spec in zip(found, asked, strict=False)}
+    words = {label: os.fspath(x) if isinstance(x, str | os.PathLike) else label for label, x in specs.items()}
+    named = [words[label] for label in specs if label not in usual] + ([USUAL] if usual else [])
+    return Entry(sorted(found, key=lambda x: x.label != CE), specs, [] if losses is None else named, set(usual))
+
+
+def unseen(entry: Entry, whole: Episodes, allow: bool, warn: Callable[[str], None]) -> list[Contestant]:
+    """The losses without those usual ones that have learned from the images.
+
+    Raises:
+        SettingsError: a loss that was named has, and that is not allowed.
+    """
+    kept = []
+    for x in entry.found:
+        seen = _seen(x, whole)
+        if seen and not allow and x.label not in entry.usual:
+            ways = "--images test takes the meta-test pool alone, --allow-seen goes on all the same"
+            raise SettingsError(f"{x.label} {seen}, which would flatter it  ({ways})")
+        if seen:
+            warn(f"{x.label} {seen}" + ("" if allow else " and is left out"))
+        if allow or not seen:
+            kept.append(x)
+    return kept
+
+
+def _seen(x: Contestant, whole: Episodes) -> str:
+    """What a loss has learned from these images, in words; "" where it has not."""
+    found = data_overlap(x.origin, x.criterion, whole.dataset, torch.cat(whole.pools["validation"]))
+    return f"has learned from {found.seen} of these images" if found.seen else found.doubt

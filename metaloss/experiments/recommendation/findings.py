@@ -1,0 +1,169 @@
+"""A recommendation as plain values, as lines to print, and as a folder."""
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from metaloss import storage
+from metaloss.core import registry
+from metaloss.core.tables import as_csv, table
+from metaloss.experiments.comparison.contest import Setting
+from metaloss.experiments.comparison.contestants import CE, Contestant
+from metaloss.experiments.comparison.publication import results
+from metaloss.experiments.recommendation.folds import Cut
+from metaloss.experiments.recommendation.selection import Choice
+from metaloss.experiments.recommendation.verdict import Folds, Verdict, accuracy, sentences, small
+from metaloss.inner.loop import Inner
+from metaloss.storage.folders import made
+from metaloss.tasks.episodic import Episodes, TaskFamily
+from metaloss.tasks.opening import conditions
+
+OPTIMISERS = {"sgd": "SGD", "adam": "Adam", "adamw": "AdamW"}
+
+
+def summary(
+    about: Mapping[str, Any], found: Sequence[Contestant], specs: Mapping[str, Any], cut: Cut, whole: Episodes,
+    device: torch.device, final: Choice, folds: Folds, verdict: Verdict,
+) -> dict[str, Any]:  # fmt: skip
+    """Everything but single tasks.
+
+    Args:
+        about: settings and command.
+        found: the losses.
+        specs: how each of them was asked for, by its label.
+        cut: the images.
+        whole: all of them as tasks.
+        device: where classifiers trained.
+        final: the choice on all images.
+        folds: the choices and what came of them.
+        verdict: what follows.
+    """
+    family, n = cut.family, sum(map(len, cut.rows))
+    images = {
+        "images": n, "per_class": dict(zip(cut.dataset.classes, map(len, cut.rows), strict=True)),
+        "copies_left_out": cut.copies, "folds": cut.folds, "held_out_val": cut.val, "origin": cut.dataset.origin,
+    }  # fmt: skip
+    plain: dict[str, Any] = storage.plain({
+        **about,
+        "conditions": conditions([whole], device),
+        "family": registry.table(family), "data": images,
+        "losses": [{"loss": x.label, "formula": x.criterion.describe(), "about": x.criterion.about} for x in found],
+        "rows": [_row(x.label, final, folds) for x in found] + _late(final, folds),
+        "verdict": {**asdict(verdict), "evidence": verdict.evidence},
+        "folds": [{"chosen": x.winner, "settings": {k: asdict(s) for k, s in x.settings.items()},
+                   "late": asdict(x.late) if x.late else None} for x in folds.choices],
+        "sentences": [*sentences(verdict, final, n), _small(family, folds), *_share(cut)],
+        "code": _code(specs.get(verdict.loss, verdict.loss), verdict, final, family.inner, found),
+    })  # fmt: skip
+    return plain
+
+
+def _row(name: str, final: Choice, folds: Folds) -> dict[str, Any]:
+    """A loss: its setting on all images, and what it was worth in the folds, each with the setting found there."""
+    setting, found = final.settings[name], folds.of_loss(name)
+    diverged = torch.cat([x.accuracy for x in found]).isnan().double().mean()
+    return {
+        "loss": name, "lr": setting.lr, "steps": setting.steps, "accuracy": accuracy(found),
+        "gain": None if name == CE else asdict(folds.gain(name)), "chosen": folds.chosen[name],
+        "diverged": float(diverged), "rates": [x.settings[name].lr for x in folds.choices],
+    }  # fmt: skip
+
+
+def _late(final: Choice, folds: Folds) -> list[dict[str, Any]]:
+    """Cross-entropy with its best number of steps."""
+    found, gain, setting = folds.of_late(), folds.late_over_own(), final.late
+    if setting is None or gain is None:
+        return []
+    diverged = float(torch.cat([x.accuracy for x in found]).isnan().double().mean())
+    row = {"loss": f"{CE}, best steps", "lr": setting.lr, "steps": setting.steps, "accuracy": accuracy(found)}
+    rates = [x.late.lr for x in folds.choices if x.late]
+    return [{**row, "gain": asdict(gain), "chosen": None, "diverged": diverged, "rates": rates}]
+
+
+def _small(family: TaskFamily, folds: Folds) -> str:
+    inner = family.inner
+    return small(family.ways, family.shots, inner.steps, family.classifier["kind"], accuracy(folds.of_loss(CE)))
+
+
+def _share(cut: Cut) -> list[str]:
+    """How much of what the user has a task trains on."""
+    shots, least = cut.family.shots, cut.scarcest
+    if 2 * shots >= least:
+        return []
+    most = least - -(-least // cut.folds) - 1
+    say = f"--set shots={min(most, 2 * shots)}"
+    return [
+        f"A task trained on {shots} images of each class, of {least} or more that are here; {say} is nearer to all."
+    ]
+
+
+def _code(spec: Any, verdict: Verdict, final: Choice, inner: Inner, found: Sequence[Contestant]) -> list[str]:
+    """Python that uses the loss as its tasks did, and what to use where training may take longer."""
+    if not isinstance(spec, str | os.PathLike):
+        spec = next(x.criterion.describe() for x in found if x.label == verdict.loss)
+    loss = f"loss = metaloss.load({json.dumps(os.fspath(spec))})"
+    lines = [loss, f"optimiser = {_optimiser(inner, verdict.setting)}"]
+    if verdict.faster and final.late is not None:
+        lines += [f"# with {final.late.steps} steps: metaloss.load({json.dumps(CE)}), lr={final.late.lr:g}"]
+    return lines
+
+
+def _optimiser(inner: Inner, setting: Setting) -> str:
+    own: dict[str, Any] = {"weight_decay": inner.weight_decay}
+    if inner.optimiser == "sgd":
+        own |= {"momentum": inner.momentum, "nesterov": inner.nesterov}
+    else:
+        own |= {"betas": inner.betas, "eps": inner.eps}
+    given = "".join(f", {key}={value!r}" for key, value in own.items() if value)
+    return f"torch.optim.{OPTIMISERS[inner.optimiser]}(model.parameters(), lr={setting.lr:g}{given})"
+
+
+def write(out: Path, name: str, summary: dict[str, Any], folds: Folds) -> Path:
+    """The new folder under `out`, with `-2`, `-3` … where the name is taken.
+
+    Raises:
+        DiskError: it cannot be made.
+    """
+    tasks = [
+        {"fold": number, "loss": loss, "task": task, **({} if score != score else {"accuracy": score})}
+        for number, fold in enumerate(folds.judged)
+        for loss, found in fold.found.items()
+        for task, score in enumerate(found.accuracy.tolist())
+    ]
+    rows = [{key: value for key, value in row.items() if key != "rates"} for row in summary["rows"]]
+    files = {
+        "summary.json": (json.dumps(summary, indent=1) + "\n").encode(),
+        "results.csv": results({"rows": rows}),
+        "per_task.csv": as_csv(["fold", "loss", "task", "accuracy"], tasks),
+    }
+    return made(out, name, files, "recommendation")
+
+
+def lines(summary: dict[str, Any], width: int | None = None) -> list[str]:
+    """The table, what it allows one to say, and the code, as they are printed."""
+    cells = [_cells(row, summary["data"]["folds"], summary["verdict"]["certainty"]) for row in summary["rows"]]
+    columns = [name for name in cells[0] if any(row[name] for row in cells)]
+    texts = [columns, *([row[name] for name in columns] for row in cells)]
+    rows = table(texts, width)
+    return [*rows, *summary["sentences"], *(f"    {line}" for line in summary["code"])]
+
+
+def _cells(row: dict[str, Any], folds: int, certainty: float) -> dict[str, str]:
+    gain = row["gain"]
+    points = "" if gain is None else "{mean:+.1f} [{low:+.1f}, {high:+.1f}]".format(
+        **{key: 100 * value for key, value in gain.items()}
+    )  # fmt: skip
+    return {
+        "loss": row["loss"],
+        "lr": f"{row['lr']:g}",
+        "steps": str(row["steps"]),
+        "accuracy": f"{100 * row['accuracy']:.1f} %",
+        f"Δ to ce [{100 * certainty:g} % CI]": points,
+        "chosen": "" if row["chosen"] is None else f"{row['chosen']}/{folds}",
+        "diverged": f"{100 * row['diverged']:.1f} %" if row["diverged"] else "",
+    }

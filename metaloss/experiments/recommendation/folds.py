@@ -1,0 +1,161 @@
+"""A user's images cut into folds: what a choice of loss may see, and the images that judge it."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Int64
+from torch import Tensor
+
+from metaloss.core import registry
+from metaloss.core.streams import Stream
+from metaloss.data import datasets
+from metaloss.data.datasets import Dataset, load
+from metaloss.data.datasets._images import ImageOptions
+from metaloss.data.episodes import Pool
+from metaloss.data.pools import lacking, pools
+from metaloss.errors import DataError, SettingsError
+from metaloss.search.settings import changed
+from metaloss.tasks import episodic
+from metaloss.tasks.episodic import Episodes, TaskFamily, normalised
+
+FOLDS = 5  # where there are images enough
+LEAST = 2  # images of every class in every fold
+WAYS, SHOTS, VAL = 10, 10, 100  # of a task, at most, where no family says it: all ours, so that it takes minutes
+
+
+@dataclass(frozen=True)
+class Cut:
+    """The images that take part, per class, and into how many folds they are cut.
+
+    Attributes:
+        family: how classifiers train; its `val` is what a choice validates on.
+        dataset: where the images come from.
+        rows: for each class its images.
+        folds: how many.
+        copies: images left out because their pixels are those of another one.
+    """
+
+    family: TaskFamily
+    dataset: Dataset
+    rows: Pool
+    folds: int
+    copies: int
+
+    @property
+    def scarcest(self) -> int:
+        """How many images the smallest class has."""
+        return min(map(len, self.rows))
+
+    @property
+    def val(self) -> int:
+        """Held-out images per class that a task of a fold validates on."""
+        return min(self.family.val, self.scarcest // self.folds)
+
+    def whole(self, device: torch.device) -> Episodes:
+        """Tasks of all images, for the choice that is recommended."""
+        images = normalised(self.dataset, torch.cat(self.rows), device)
+        return Episodes(self.family, self.dataset, images, {"validation": self.rows})
+
+    def fold(self, number: int, key: Stream, device: torch.device) -> tuple[Episodes, Episodes]:
+        """The tasks that choose a loss, without the fold's images, and those that judge the choice.
+
+        The latter train on images that the choice could see, as its user will, and validate on the fold's.
+        """
+        parts = [_parts(rows, self.folds, key.at("fold", c)) for c, rows in enumerate(self.rows)]
+        held_out = tuple(each[number] for each in parts)
+        seen = tuple(torch.cat([x for i, x in enumerate(each) if i != number]) for each in parts)
+        images = normalised(self.dataset, torch.cat(seen), device)
+        judge = replace(self.family, val=self.val)
+        return (
+            Episodes(self.family, self.dataset, images, {"validation": seen}),
+            Episodes(judge, self.dataset, images, {"test": seen}, {"test": held_out}),
+        )
+
+
+def _parts(rows: Int64[Tensor, " N"], folds: int, key: Stream) -> tuple[Int64[Tensor, " _"], ...]:
+    return rows[key.permutation(len(rows))].tensor_split(folds)
+
+
+def cut(spec: str, changes: Mapping[str, Any], images: Literal["all", "test"] = "all", folds: int | None = None) -> Cut:
+    """The images that a name means, and tasks that fit into its folds.
+
+    Args:
+        spec: folder:PATH, or a task family or data set by name.
+        changes: settings of the family that replace its own.
+        images: "all" but those of an official test split; or "test": the meta-test pool, which no search learns from.
+        folds: how many; where None, five or as many as leave two images of every class in each.
+
+    Raises:
+        SettingsError: an unknown name or setting.
+        DataError: too few images or classes; the message names the least.
+    """
+    family = None if _plain(spec) else changed(_family(spec), changes)
+    dataset = load(spec, _options(changes)) if family is None else load(family.dataset, family.image_options)
+    rows, copies = _without_copies(dataset, _taking_part(dataset, images))
+    smallest = min(map(len, rows))
+    folds = folds or max(3, min(FOLDS, smallest // LEAST))
+    why = f" for {LEAST} in each of {folds} folds"
+    if few := lacking(dataset.classes, list(map(len, rows)), folds * LEAST, why, "different image"):
+        raise DataError(f"{spec}: {'of the meta-test pool, ' if images == 'test' else ''}{few}")
+    rest = smallest - -(-smallest // folds)  # of the smallest class, without its largest fold
+    if family is None:
+        shots = min(SHOTS, max(1, rest // 3))
+        sizes = {"ways": min(WAYS, len(rows)), "shots": shots, "val": min(VAL, rest - shots)}
+        name = Path(spec.removeprefix("folder:")).resolve().name if spec.startswith("folder:") else spec
+        family = changed(episodic.of({"dataset": spec, **sizes}, name, spec), changes)
+    if family.ways > len(rows) or family.shots >= rest:
+        fits = f"ways = {min(family.ways, len(rows))}, shots = {min(family.shots, max(1, rest // 3))}"
+        raise DataError(
+            f"{spec}: {family.ways}-way {family.shots}-shot tasks do not fit: {len(rows)} classes, and {rest} images "
+            f"of the smallest one outside a fold ({_counts(dataset, rows)}). This fits: {fits}"
+        )
+    return Cut(replace(family, val=min(family.val, rest - family.shots)), dataset, rows, folds, copies)
+
+
+def _options(changes: Mapping[str, Any]) -> ImageOptions:
+    """How images are read for which no family is written."""
+    named = {name: changes[name] for name in ImageOptions.__dataclass_fields__ if name in changes}
+    options: ImageOptions = registry.validated(ImageOptions, named, "recommend")
+    return options
+
+
+def _family(spec: str) -> TaskFamily:
+    known = {*episodic.names(), *datasets.names()} - {"folder"}
+    if spec not in known and not any(x in spec for x in "/:."):
+        raise SettingsError(registry.unknown("data", spec, sorted(known), "metaloss list data, tasks; or folder:PATH"))
+    return episodic.read(spec)
+
+
+def _plain(spec: str) -> bool:
+    """Whether a name is a folder's or a data set's for which no family is written."""
+    return spec.startswith("folder:") or (spec in datasets.names() and spec not in episodic.names())
+
+
+def _taking_part(dataset: Dataset, images: str) -> Pool:
+    if images == "test":
+        return pools(dataset)["test"].rows
+    return tuple(torch.nonzero((dataset.labels == c) & ~dataset.test)[:, 0] for c in range(len(dataset.classes)))
+
+
+def _without_copies(dataset: Dataset, pool: Pool) -> tuple[Pool, int]:
+    """The rows of a pool without those whose pixels an earlier row has: a copy in a fold would be no new image."""
+    seen: set[bytes] = set()
+
+    def new(row: int) -> bool:
+        digest = hashlib.blake2b(dataset.pixels[row].numpy().tobytes(), digest_size=16).digest()
+        before = len(seen)
+        seen.add(digest)
+        return len(seen) > before
+
+    kept = tuple(rows[torch.tensor([new(row) for row in rows.tolist()], dtype=torch.bool)] for rows in pool)
+    return kept, sum(map(len, pool)) - sum(map(len, kept))
+
+
+def _counts(dataset: Dataset, rows: Pool, most: int = 5) -> str:
+    pairs = sorted(zip(map(len, rows), dataset.classes, strict=True))
+    listed = ", ".join(f"{name} {n}" for n, name in pairs[:most])
+    return f"{listed}{', …' if len(pairs) > most else ''} images"

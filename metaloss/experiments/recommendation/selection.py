@@ -1,0 +1,88 @@
+"""Losses tuned and one of them chosen on some images; and what each of them, so tuned, is worth on others."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from jaxtyping import Int
+from torch import Tensor
+
+from metaloss.experiments.comparison.contest import Contest, Setting
+from metaloss.experiments.comparison.contestants import CE
+from metaloss.inner.metrics import Measures
+from metaloss.losses.base import Losses
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What some images say.
+
+    Attributes:
+        settings: of each loss, cross-entropy first.
+        late: cross-entropy's best rate and number of steps; None where every loss has its best number anyway.
+    """
+
+    settings: dict[str, Setting]
+    late: Setting | None
+
+    @property
+    def winner(self) -> str:
+        """The loss that reached most; of equals the first, so cross-entropy before any other."""
+        return max(self.settings, key=lambda name: self.settings[name].accuracy or 0.0)
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A choice's losses on T tasks whose validation images it has not seen.
+
+    Attributes:
+        found: of each loss.
+        late: of cross-entropy with its best number of steps.
+        rows: which images the tasks validate on.
+    """
+
+    found: dict[str, Measures]
+    late: Measures | None
+    rows: Int[Tensor, "T V"]
+
+
+def choose(
+    contest: Contest, losses: Mapping[str, Losses], rates: Sequence[float], tasks: int, steps: bool = False
+) -> Choice:
+    """Tune every loss.
+
+    Cross-entropy also has the rates half-way between: a mere rescaling of it must not win by lying between two rates.
+
+    Args:
+        contest: has the images as its meta-validation pool.
+        losses: by name, cross-entropy among them.
+        rates: among which each one's is chosen.
+        tasks: on which.
+        steps: whether each one's number of steps is chosen, too.
+    """
+    tune = contest.tune_steps if steps else contest.tune
+    others = [name for name in losses if name != CE]
+    (ce,) = tune([losses[CE]], finer(rates), tasks)
+    found = tune([losses[name] for name in others], rates, tasks) if others else []
+    late = None if steps else contest.tune_steps([losses[CE]], rates, tasks)[0]
+    return Choice({CE: ce, **dict(zip(others, found, strict=True))}, late)
+
+
+def judge(contest: Contest, losses: Mapping[str, Losses], choice: Choice, tasks: int) -> Judged:
+    """Train each loss as a choice tuned it; the contest has the images that judge as its meta-test pool."""
+    names = list(choice.settings)
+    found = contest.test_each([losses[name] for name in names], [choice.settings[name] for name in names], tasks)
+    named = {name: x for name, x in zip(names, found, strict=True) if x is not None}
+    (late,) = contest.test_each([losses[CE]], [choice.late], tasks)
+    return Judged(named, late, contest.rows(tasks))
+
+
+def finer(rates: Sequence[float]) -> list[float]:
+    """Rates, and the geometric mean of every two neighbours.
+
+    >>> finer([0.1, 0.4])
+    [0.1, 0.2, 0.4]
+    """
+    known = sorted(set(rates))
+    return sorted({*known, *(float(f"{math.sqrt(a * b):.3g}") for a, b in pairwise(known))})

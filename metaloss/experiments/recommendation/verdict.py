@@ -1,0 +1,225 @@
+"""What the folds say: the gain of choosing a loss and using it, its interval, and the sentences that follow."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+
+from metaloss.core.formatting import near_chance, percent
+from metaloss.core.streams import Stream
+from metaloss.evaluation.statistics import Draws
+from metaloss.experiments.comparison.contest import Setting
+from metaloss.experiments.comparison.contestants import CE
+from metaloss.experiments.comparison.standings import spoken
+from metaloss.experiments.recommendation.selection import Choice, Judged
+from metaloss.inner.metrics import Measures
+
+CELLS = 40_000_000  # images times resamples, at most
+
+
+@dataclass(frozen=True)
+class Gain:
+    """A mean difference of accuracies and its interval over tasks and images, in shares of one."""
+
+    mean: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Folds:
+    """K choices, and what came of each on the images that it had not seen.
+
+    Attributes:
+        choices: one per fold.
+        judged: likewise.
+        draws: resamples of all folds' tasks and images.
+        certainty: of the intervals.
+    """
+
+    choices: Sequence[Choice]
+    judged: Sequence[Judged]
+    draws: Draws
+    certainty: float
+
+    @classmethod
+    def of(cls, choices: Sequence[Choice], judged: Sequence[Judged], certainty: float, key: Stream) -> "Folds":
+        """The folds with fresh resamples: 2,000, or fewer where so many images would take much memory."""
+        rows = torch.cat([x.rows for x in judged])
+        resamples = min(2_000, CELLS // len(rows.unique()))
+        return cls(choices, judged, Draws.of(rows, key, resamples), certainty)
+
+    @cached_property
+    def chosen(self) -> Counter[str]:
+        """How many folds chose each loss."""
+        return Counter(x.winner for x in self.choices)
+
+    def of_loss(self, name: str) -> list[Measures]:
+        """One loss in all folds."""
+        return [x.found[name] for x in self.judged]
+
+    def gain(self, name: str) -> Gain:
+        """A loss beside cross-entropy, whatever was chosen."""
+        return self._gain(self.of_loss(name), self.of_loss(CE))
+
+    def whole(self) -> Gain:
+        """Every fold's chosen loss beside cross-entropy: what choosing a loss this way is worth on new images."""
+        return self._gain(self._winners(), self.of_loss(CE))
+
+    def late(self) -> Gain | None:
+        """The same beside cross-entropy with its best number of steps."""
+        late = self.of_late()
+        return self._gain(self._winners(), late) if late else None
+
+    def late_over_own(self) -> Gain | None:
+        """Cross-entropy with its best number of steps beside itself with the family's."""
+        late = self.of_late()
+        return self._gain(late, self.of_loss(CE)) if late else None
+
+    def of_late(self) -> list[Measures]:
+        """Cross-entropy with its best number of steps in all folds; nothing where all losses have theirs."""
+        return [x.late for x in self.judged if x.late is not None]
+
+    def _winners(self) -> list[Measures]:
+        return [x.found[c.winner] for c, x in zip(self.choices, self.judged, strict=True)]
+
+    def _gain(self, ours: Sequence[Measures], theirs: Sequence[Measures]) -> Gain:
+        a, b = _right(ours), _right(theirs)
+        low, high = self.draws.interval(a, b, self.certainty)
+        return Gain(float((a.double() - b.double()).mean()), low, high)
+
+
+def _right(found: Sequence[Measures]) -> Bool[Tensor, "T V"]:
+    return torch.cat([x.right for x in found])
+
+
+def accuracy(found: Sequence[Measures]) -> float:
+    """The mean, where a training that diverged counts as 0."""
+    return float(_right(found).double().mean())
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The recommendation.
+
+    Attributes:
+        loss: the one to use; cross-entropy where there is no evidence for another.
+        setting: its learning rate and number of steps, chosen on all images.
+        best: the loss that was best on all images, whether or not there is evidence for it.
+        gain: of choosing, over cross-entropy, on images that the choice had not seen.
+        late: the same over cross-entropy with its best number of steps.
+        chosen: how many folds chose each loss.
+        certainty: of the intervals.
+    """
+
+    loss: str
+    setting: Setting
+    best: str
+    gain: Gain
+    late: Gain | None
+    chosen: Mapping[str, int]
+    certainty: float
+
+    @property
+    def evidence(self) -> bool:
+        """Whether there is any for another loss than cross-entropy."""
+        return self.loss != CE
+
+    @property
+    def faster(self) -> bool:
+        """Whether there is, and yet cross-entropy with more steps does as well."""
+        return self.evidence and self.late is not None and self.late.low <= 0
+
+
+def decided(final: Choice, folds: Folds) -> Verdict:
+    """Another loss than cross-entropy only where the interval of the whole procedure's gain lies above 0."""
+    gain, best = folds.whole(), final.winner
+    loss = best if gain.low > 0 else CE
+    return Verdict(loss, final.settings[loss], best, gain, folds.late(), folds.chosen, folds.certainty)
+
+
+def small(classes: int, shots: int, steps: int, classifier: str, reached: float) -> str:
+    """That the numbers are of small trainings, and how far those come.
+
+    Args:
+        classes: of a task.
+        shots: its training images of every class.
+        steps: how long a classifier trains.
+        classifier: its name.
+        reached: cross-entropy's accuracy in the folds.
+    """
+    return (
+        f"All of this is of small trainings: {classes} classes{near_chance(reached, classes)}, {shots} images of each, "
+        f"{classifier}, {steps} steps, in which cross-entropy reaches {percent(reached)}. A real training on all "
+        "images reaches another level, where another loss may be best."
+    )
+
+
+def sentences(verdict: Verdict, final: Choice, images: int) -> list[str]:
+    """What the numbers allow one to say.
+
+    Args:
+        verdict: the recommendation.
+        final: the choice on all images.
+        images: how many there are.
+    """
+    first = _for(verdict) if verdict.evidence else _against(verdict, images)
+    return [*first, _folds(verdict), *_late(verdict, final)]
+
+
+def _for(verdict: Verdict) -> list[str]:
+    loss, setting = verdict.loss, verdict.setting
+    use = f"Use {loss} at learning rate {setting.lr:g} with {setting.steps} steps"
+    if verdict.faster:  # then the advice holds for so short a training alone
+        use = f"Where training takes {setting.steps} steps, use {loss} at learning rate {setting.lr:g}"
+    return [f"{use}: choosing so gains {_points(verdict.gain, verdict.certainty)} over cross-entropy on new images."]
+
+
+def _against(verdict: Verdict, images: int) -> list[str]:
+    rate = f"(learning rate {verdict.setting.lr:g}, {verdict.setting.steps} steps)"
+    begin = f"No evidence for anything but cross-entropy {rate}"
+    if not any(n for name, n in verdict.chosen.items() if name != CE):
+        return [f"{begin}: no fold found a better one."]
+    if verdict.gain.low > 0:  # and yet cross-entropy is best on all images together
+        gain = _points(verdict.gain, verdict.certainty)
+        return [f"{begin}: it is the best on all images, though folds that chose otherwise gained {gain}."]
+    found = [f"{begin}: choosing another gains {_points(verdict.gain, verdict.certainty)} on new images."]
+    if verdict.gain.high < 0:
+        return found
+    # How wide the interval is, not where it lies: a number of images from the gain seen would be read off its noise.
+    width = 100 * (verdict.gain.high - verdict.gain.low) / 2
+    about = f"With these {images} images gains below about {width:.1f} points cannot be told from none"
+    return [*found, f"{about}; four times as many images would halve that."]
+
+
+def _folds(verdict: Verdict) -> str:
+    listed = ", ".join(f"{spoken(name)} {n}" for name, n in Counter(verdict.chosen).most_common())
+    return f"Chosen by the {sum(verdict.chosen.values())} folds: {listed}; on all images: {spoken(verdict.best)}."
+
+
+def _late(verdict: Verdict, final: Choice) -> list[str]:
+    """What becomes of a gain where cross-entropy may train for longer."""
+    late = verdict.late
+    if not verdict.evidence or late is None or final.late is None:
+        return []
+    steps, own = final.late.steps, verdict.setting.steps
+    ce = f"With {steps} steps (learning rate {final.late.lr:g}) cross-entropy"
+    if steps == own:
+        ce = "At its best number of steps, the same one, cross-entropy"
+    again = f"; --set inner.steps={steps} asks what is best there" if steps != own else ""
+    if late.high < 0:
+        return [
+            f"{ce} is better still, by {100 * -late.mean:.1f} points: train for longer rather than differently{again}."
+        ]
+    if late.low <= 0:
+        return [f"{ce} reaches the same: {verdict.loss} is faster, not better{again}."]
+    return [f"{ce} does not reach it: {verdict.loss} generalises better here."]
+
+
+def _points(gain: Gain, certainty: float) -> str:
+    low, high = (f"{100 * x:+.1f}" for x in (gain.low, gain.high))
+    return f"{100 * gain.mean:+.1f} points ({100 * certainty:g} % interval {low} to {high})"

@@ -1,0 +1,193 @@
+"""Which full-size trainings belong to a cell of a published table, and in what they depart from its protocol."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from metaloss.core import registry
+from metaloss.core.tables import flat
+from metaloss.errors import SettingsError
+from metaloss.experiments.reproduction.published import Column, Row, Trainings
+from metaloss.training.settings import Training, over, protocol, resolve
+
+FREE = ("loss", "seeds", "seed", "device", "resident", "workers", "tensorboard")  # no setting of a cell
+AXES = ("data", "model", "pretrained", "subset", "augment.kind", "steps", "epochs")  # what a cell is told by
+SIZES = {"base": ("pad", "flip"), "cutout": ("patch",), "mixup": ("alpha",), "randaug": ("operations", "magnitude")}
+
+
+@dataclass(frozen=True)
+class Part:
+    """One setting of those that a cell is a mean over.
+
+    Attributes:
+        wanted: what trainings are looked for, or made; its losses mean nothing.
+        plain: what the protocol asks for, one or several that `wanted` stands in for.
+        changes: settings over the protocol's.
+        bound: settings in which a training must agree with `wanted`.
+        lacks: settings that the protocol has no value for here, and why.
+    """
+
+    wanted: Training
+    plain: tuple[Training, ...]
+    changes: Mapping[str, Any]
+    bound: frozenset[str]
+    lacks: Mapping[str, str]
+
+    def has(self, chosen: Training) -> bool:
+        """Whether a training of these settings belongs here."""
+        return all(_bound(chosen, key) == _bound(self.wanted, key) for key in self.bound)
+
+    def distance(self, chosen: Training) -> int:
+        """In how many settings it is another than the wanted one."""
+        own, other = essence(self.wanted), essence(chosen)
+        return sum(own.get(key) != other.get(key) for key in own | other)
+
+    def departures(self, chosen: Training) -> list[str]:
+        """In what a training departs from the protocol, in words."""
+        found, plain = essence(chosen), [essence(x) for x in self.plain]
+        differing = []
+        for key, value in found.items():
+            paper = list(dict.fromkeys(x.get(key, "none") for x in plain))
+            if key in self.lacks:
+                differing.append(f"{key} {value} ({self.lacks[key]})")
+            elif paper != [value]:
+                differing.append(f"{key} {value} (protocol {', '.join(paper)})")
+        return differing
+
+
+@dataclass(frozen=True)
+class Place:
+    """A column of a table as it can be run here.
+
+    Attributes:
+        column: the table's.
+        parts: the settings that each of its cells is a mean over.
+        reason: why it cannot be run; empty where it can.
+    """
+
+    column: Column
+    parts: tuple[Part, ...]
+    reason: str
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What is asked of a table.
+
+    Attributes:
+        name: the table's.
+        table: the published one.
+        rows: those that are asked for.
+        places: the columns that are asked for.
+        changes: settings that stand in for the protocol's.
+        parent: the folder that trainings are looked for and made in.
+    """
+
+    name: str
+    table: Trainings
+    rows: list[Row]
+    places: list[Place]
+    changes: Mapping[str, Any]
+    parent: Path
+
+
+def places(table: Trainings, names: Sequence[str], changes: Mapping[str, Any]) -> list[Place]:
+    """The columns of these names, all where there are none, under settings that stand in for the protocol's.
+
+    Raises:
+        SettingsError: no such column or setting, or two columns come out the same.
+    """
+    known = {column.name.lower(): column for column in table.columns}
+    for name in names:
+        if name.lower() not in known:
+            raise SettingsError(registry.unknown("column", name, known))
+    chosen = [known[x] for x in dict.fromkeys(map(str.lower, names))] or list(table.columns)
+    found = [_place(table, column, changes) for column in chosen]
+    seen: dict[str, str] = {}
+    for place in found:
+        key = str([part.wanted for part in place.parts])
+        if not place.reason and key in seen:
+            raise SettingsError(
+                f"under these settings columns '{seen[key]}' and '{place.column.name}' are the same: "
+                "name one by --column"
+            )
+        seen |= {} if place.reason else {key: place.column.name}
+    return found
+
+
+def _place(table: Trainings, column: Column, changes: Mapping[str, Any]) -> Place:
+    missing = [why for key, why in column.lacks.items() if key not in changes]
+    own = parts(table.protocol, column.settings, table.parts, changes, column.lacks)
+    return Place(column, own, column.cannot or "; ".join(missing))
+
+
+def parts(
+    name: str, settings: Mapping[str, Any], each: Sequence[Mapping[str, Any]], changes: Mapping[str, Any],
+    lacks: Mapping[str, str],
+) -> tuple[Part, ...]:  # fmt: skip
+    """What a cell is a mean over.
+
+    Args:
+        name: the protocol's.
+        settings: of the cell, over the protocol's.
+        each: the settings it is a mean over; where a change names what all of them have, they do not stand.
+        changes: what stands in for all of these.
+        lacks: as that of `Column`.
+
+    Raises:
+        SettingsError: names the setting, what was given and what is allowed.
+    """
+    bound = frozenset({*AXES, *flat(over(changes))} - set(FREE))
+    replaced = bool(set.intersection(*(set(x) for x in each)) & changes.keys())
+    groups: dict[str, list[Part]] = {}
+    for one in each:
+        own = over(settings, {} if replaced else one, changes)
+        wanted, plain = resolve(protocol(name, own)), resolve(protocol(name, settings, one))
+        groups.setdefault(str(wanted), []).append(Part(wanted, (plain,), own, bound, lacks))
+    return tuple(replace(x[0], plain=tuple(y.plain[0] for y in x)) for x in groups.values())
+
+
+def _bound(chosen: Training, key: str) -> Any:
+    if key == "epochs":
+        return None if chosen.steps else chosen.epochs
+    if key in ("lr", "rates"):
+        return chosen.rates or chosen.rate
+    value: Any = chosen
+    for name in key.split("."):
+        value = getattr(value, name)
+    return value
+
+
+def essence(chosen: Training) -> dict[str, str]:
+    """What decides a training's result and is used by it, by name, as text."""
+    return {key: _text(value) for key, value in _essence(chosen)}
+
+
+def _essence(x: Training) -> Iterator[tuple[str, Any]]:
+    each = f" of {x.epoch_steps} steps" if x.epoch_steps else ""
+    yield from ((name, getattr(x, name)) for name in ("data", "model", "pretrained", "subset", "size"))
+    yield "length", f"{x.steps} steps" if x.steps else f"{x.epochs} epochs{each}"
+    yield from (
+        ("batch", x.batch),
+        ("optimiser", x.optimiser),
+        ("rate", f"best of {_text(x.rates)}" if x.rates else x.rate),
+    )
+    yield from ((name, getattr(x, name)) for name in (("momentum", "nesterov") if x.optimiser == "sgd" else ("betas",)))
+    yield from (("weight_decay", x.weight_decay), ("schedule", x.schedule))
+    if x.schedule == "one_cycle":
+        yield "warmup", "a tenth" if x.warmup is None else x.warmup
+    elif x.schedule != "constant":
+        yield from (("every", x.every), ("factor", x.factor))
+    yield "augment", x.augment.kind
+    for part, sizes in SIZES.items():
+        yield from ((f"augment.{name}", getattr(x.augment, name)) for name in sizes if x.augment.has(part))
+    yield from (("validation", x.validation), ("precision", x.precision))
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, tuple):
+        return ", ".join(map(_text, value))
+    if value is None or isinstance(value, bool):
+        return {None: "none", True: "yes", False: "no"}[value]
+    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,83 @@
+"""A published table of few-shot tasks beside ours: at the paper's way and with every loss tuned."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from metaloss.core.reporting import Reporter
+from metaloss.errors import DataError, SettingsError
+from metaloss.experiments import comparison
+from metaloss.experiments.comparison import Report
+from metaloss.experiments.reproduction.found import Reproduced
+from metaloss.experiments.reproduction.published import Episodes
+from metaloss.search import program
+from metaloss.tasks import episodic
+from metaloss.tasks.episodic import open_family
+
+
+def reproduce(
+    table: Episodes, *, loss: Any, evolve: bool, out: str | Path, runs: str | Path, reporter: Reporter,
+    stop: Callable[[], bool], others: Mapping[str, Any],
+) -> Reproduced:  # fmt: skip
+    """Compare the table's losses on the data sets that are here (arguments and errors: as for `metaloss.reproduce`)."""
+    if "tasks" in others:
+        raise SettingsError("the tasks are what a table is told by: they cannot be set")
+    here, missing = _here(table)
+    if evolve:
+        loss = program.evolve(here[0], genome=table.genome, out=runs, reporter=reporter, stop=stop).folder
+    ours, plain = loss or table.shipped, [k for k in table.printed[here[0]] if k != table.evolved]
+    settings = {**others, "tasks": tuple(here)}
+    reporter.on_work(f"comparing {1 + len(plain)} losses on {len(here)} families; it may take minutes")
+    report = comparison.start([ours, *plain], settings, out=out, name="", runs=runs, reporter=reporter, stop=stop)
+    rows = _rows(table, report)
+    text, details = _lines(table, rows, missing, report), {"folder": str(report.folder)}
+    return Reproduced(rows, missing, table.note, table.source, text, details, report)
+
+
+def _here(table: Episodes) -> tuple[list[str], dict[str, str]]:
+    """The families whose data is here, and why the others are not."""
+    here, missing = [], {}
+    for name in table.printed:
+        try:
+            open_family(episodic.read(name))
+            here.append(name)
+        except DataError as error:
+            missing[name] = str(error)
+    if not here:
+        raise DataError("none of the table's data sets is here: " + "; ".join(missing.values()))
+    return here, missing
+
+
+def _rows(table: Episodes, report: Report) -> list[dict[str, Any]]:
+    found = []
+    for row in report.table:
+        printed: Mapping[str, tuple[float, float]] = table.printed[row["family"]]
+        name = row["loss"] if row["loss"] in printed else table.evolved
+        mean, std = printed[name]
+        found.append({
+            "family": row["family"], "loss": row["loss"], "printed_as": name, "printed": mean, "printed_std": std,
+            "one_rate": row["plain"]["accuracy"], "one_rate_std": row["plain"]["std"],
+            "tuned": row["at"]["accuracy"], "tuned_std": row["at"]["std"], "lr": row["setting"]["lr"],
+        })  # fmt: skip
+    return found
+
+
+def _lines(
+    table: Episodes, rows: Sequence[Mapping[str, Any]], missing: Mapping[str, str], report: Report
+) -> Sequence[str]:
+    """The tables as text."""
+    own = {f["name"]: f["inner"]["lr"] for f in report.summary["families"]}
+    tasks = report.summary["settings"]["test_tasks"]
+    text = [
+        f"{table.source}; ours on {tasks} meta-test tasks; mean ± standard deviation over tasks",
+        f"{'family':12}  {'loss':22}  {'printed':12}  {'ours, one rate (lr)':21}  ours, tuned in rate (lr)",
+    ]
+    for r in rows:
+        one, tuned = f"{_share(r, 'one_rate')} ({own[r['family']]:g})", f"{_share(r, 'tuned')} ({r['lr']:g})"
+        text.append(f"{r['family']:12}  {r['loss'][:22]:22}  {_share(r, 'printed')}  {one:21}  {tuned}")
+    text += [f"not run: {name} ({reason})" for name, reason in missing.items()]
+    return [*text, table.note, *report.sentences]
+
+
+def _share(row: Mapping[str, Any], key: str) -> str:
+    return f"{100 * row[key]:.1f} ± {100 * row[key + '_std']:.1f} %"

@@ -1,0 +1,96 @@
+"""The trainings under a folder: their settings, which losses they have, and what came out."""
+
+import contextlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from metaloss.core.reporting import Reporter
+from metaloss.criterion import loss_io
+from metaloss.criterion.base import FormulaCriterion
+from metaloss.criterion.dice import Dice
+from metaloss.errors import MetalossError, SettingsError
+from metaloss.experiments.reproduction.cells import Part
+from metaloss.training import entrants, records
+from metaloss.training.settings import Training
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A training's folder.
+
+    Attributes:
+        folder: where it lies.
+        chosen: its settings.
+        labels: its losses' labels by what they compute.
+        rows: by label, what they came to; empty while it is not finished.
+    """
+
+    folder: Path
+    chosen: Training
+    labels: dict[str, str]
+    rows: dict[str, dict[str, Any]]
+
+    def row(self, loss: str) -> dict[str, Any] | None:
+        """What a loss came to; None where it was not trained here, or is not finished."""
+        return self.rows.get(self.labels.get(meant(loss), ""))
+
+
+def identity(loss: nn.Module) -> str:
+    """What a loss computes: the same for all ways to write it; empty for what is no published loss."""
+    if isinstance(loss, Dice):
+        return "dice"
+    return loss.formula.digest if isinstance(loss, FormulaCriterion) else ""
+
+
+@cache
+def meant(loss: str) -> str:
+    """What a published loss computes."""
+    return identity(loss_io.load(loss))
+
+
+def kept(parent: Path, reporter: Reporter) -> list[Kept]:
+    """All trainings under a folder, in the order of their names; what cannot be read is warned of."""
+    found = []
+    for path in sorted(parent.glob("*/config.toml")):
+        try:
+            found.append(_read(path.parent, parent))
+        except MetalossError as error:
+            reporter.on_warning(f"left out: {error}")
+    return found
+
+
+def _read(folder: Path, parent: Path) -> Kept:
+    _, chosen = records.find(folder, parent)
+    summary = records.summary(folder)
+    labels = {}
+    for entrant in entrants.entered(chosen.loss, [nn.Identity()] * len(chosen.loss), 0):
+        with contextlib.suppress(SettingsError):  # handed over as an object, and nothing that a table names
+            labels[identity(entrants.kept(folder, entrant))] = entrant.label
+    return Kept(folder, chosen, labels, {row["loss"]: row for row in summary["table"]} if summary else {})
+
+
+def best(part: Part, loss: str, found: Sequence[Kept], seeds: int = 1) -> Kept | None:
+    """The finished training of a loss that is nearest to what is wanted; of equal ones that with most seeds, the last.
+
+    Args:
+        part: what is wanted.
+        loss: the loss.
+        found: all trainings.
+        seeds: how many it must have at least.
+    """
+    fit = [x for x in found if part.has(x.chosen) and (row := x.row(loss)) is not None and row["n"] >= seeds]
+    return max(fit, key=lambda x: (-part.distance(x.chosen), x.chosen.seeds, found.index(x)), default=None)
+
+
+def unfinished(part: Part, losses: Sequence[str], found: Sequence[Kept]) -> list[tuple[Kept, list[str]]]:
+    """Interrupted trainings just as wanted, and which of these losses they have."""
+    known = {meant(x): x for x in losses}
+    fit = [x for x in found if not x.rows and not part.distance(x.chosen)]
+    fit = [x for x in fit if (x.chosen.seed, x.chosen.seeds) == (part.wanted.seed, part.wanted.seeds)]
+    own = [(x, [known[i] for i in x.labels if i in known]) for x in fit]
+    return [(x, losses) for x, losses in own if losses]

@@ -1,0 +1,170 @@
+"""A published table of full-size trainings beside ours: what is there is looked up, what is not can be trained."""
+
+import math
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from metaloss.core import registry
+from metaloss.core.reporting import Reporter
+from metaloss.errors import DataError, MetalossError, SettingsError
+from metaloss.experiments.reproduction import printing, wording
+from metaloss.experiments.reproduction.cells import Part, Place, Wish, places
+from metaloss.experiments.reproduction.folders import Kept, best, kept, unfinished
+from metaloss.experiments.reproduction.found import Reproduced
+from metaloss.experiments.reproduction.published import Row, Trainings
+
+
+def reproduce(
+    name: str, table: Trainings, *, losses: Sequence[str], columns: Sequence[str], run: bool, trainings: Path,
+    changes: Mapping[str, Any], reporter: Reporter, stop: Callable[[], bool],
+) -> Reproduced:  # fmt: skip
+    """Look up the table's cells among finished trainings (arguments and errors: as for `metaloss.reproduce`)."""
+    if "loss" in changes:
+        raise SettingsError("loss is what a table's rows are told by: name rows by --loss")
+    rows = _rows(table, losses)
+    wish = Wish(name, table, rows, places(table, columns, changes), changes, trainings)
+    failed = _run(wish, reporter, stop) if run else {}
+    there = kept(trainings, reporter)
+    cells = [_cell(wish, place, row, there) for place in wish.places for row in rows]
+    _compared(table, cells)
+    orders = _orders(table, wish.places, cells) if table.order else []
+    missing = {**_missing(wish, there), **failed}
+    details = {
+        "table": name, "protocol": table.protocol, "n": table.n or None, "measure": table.measure,
+        "against": table.against or None, "orders": orders, "stand_ins": dict(changes),
+        "remarks": wording.remarks(rows, wish.places),
+    }  # fmt: skip
+    text = printing.lines(wish.table, cells, missing, details, wording.again(name, wish))
+    return Reproduced(cells, missing, table.note, table.source, text, details)
+
+
+def _rows(table: Trainings, losses: Sequence[str]) -> list[Row]:
+    """The rows that are meant by printed names or names of ours; all where there are none."""
+    known = {key.lower(): row for row in table.rows for key in (row.loss, row.name) if key}
+    for x in losses:
+        if x.strip().lower() not in known:
+            raise SettingsError(registry.unknown("loss", x, known))
+    wanted = [known[x.strip().lower()] for x in losses]
+    return [row for row in table.rows if row in wanted or not wanted]
+
+
+def _cell(wish: Wish, place: Place, row: Row, there: Sequence[Kept]) -> dict[str, Any]:
+    """A cell as values for JSON, without the differences."""
+    table = wish.table
+    mean, std = table.printed(row, place.column)
+    cell: dict[str, Any] = {"column": place.column.name, "printed_as": row.name, "loss": row.loss or None,
+            "printed": mean, "printed_std": std, "ours": None, "ours_std": None, "n": 0, "failed": 0, "lr": [],
+            "delta": None, "difference": None, "departures": [], "folders": []}  # fmt: skip
+    if reason := row.cannot or place.reason:
+        return {**cell, "state": reason}
+    found = [(part, best(part, row.loss, there)) for part in place.parts]
+    own = [(part, x, line) for part, x in found if x is not None and (line := x.row(row.loss)) is not None]
+    if len(own) < len(found):
+        return {**cell, "state": "not run"}
+    lines = [line for *_, line in own]
+    departures = [words for part, x, _ in own for words in part.departures(x.chosen)]
+    return {
+        **cell, **_numbers(table.measure, lines), "state": "run", "lr": sorted({line["lr"] for line in lines}),
+        "n": sum(line["n"] for line in lines), "failed": sum(line["failed"] for line in lines),
+        "departures": list(dict.fromkeys(departures)), "folders": [str(x.folder) for _, x, _ in own],
+    }  # fmt: skip
+
+
+def _numbers(measure: str, lines: Sequence[Mapping[str, Any]]) -> dict[str, float | None]:
+    """Mean and standard deviation in percent; of several settings the mean of both means, and the pooled deviation."""
+    means, stds = [x[measure] for x in lines], [x[f"{measure}_std"] for x in lines]
+    return {
+        "ours": None if None in means else 100 * statistics.fmean(means),
+        "ours_std": None if None in stds else 100 * math.sqrt(statistics.fmean(x * x for x in stds)),
+    }
+
+
+def _compared(table: Trainings, cells: Sequence[dict[str, Any]]) -> None:
+    """Fill in the differences: to what is printed, both against the table's baseline where it prints such."""
+    base = {cell["column"]: cell["ours"] for cell in cells if cell["printed_as"] == table.against}
+    for cell in cells:
+        ours = cell["ours"]
+        if table.against and cell["printed_as"] != table.against:
+            rival = base.get(cell["column"])
+            cell["delta"] = ours = None if None in (ours, rival) else ours - rival
+        if None not in (ours, cell["printed"]):
+            cell["difference"] = ours - cell["printed"]
+
+
+def _orders(table: Trainings, where: Sequence[Place], cells: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Of every column the printed order of losses, and ours of those that were run."""
+    found = []
+    for place in where:
+        own = [x for x in cells if x["column"] == place.column.name and x["ours"] is not None]
+        ours = [x["printed_as"] for x in sorted(own, key=lambda x: -x["ours"])]
+        found.append({"column": place.column.name, "printed": list(table.order), "ours": ours})
+    return found
+
+
+def _missing(wish: Wish, there: Sequence[Kept]) -> dict[str, str]:
+    """What was not run: the reason, or the commands that run it."""
+    found = {row.name: row.cannot for row in wish.rows if row.cannot}
+    for place in wish.places:
+        if place.reason:
+            found[place.column.name] = place.reason
+            continue
+        commands = []
+        for part in place.parts:
+            losses = _without(wish, part, there)
+            for x, own in unfinished(part, losses, there):
+                commands.append(wording.resume(x.folder))
+                losses = [loss for loss in losses if loss not in own]
+            commands += [wording.train(wish, part, losses)] if losses else []
+        if commands:
+            found[place.column.name] = " && ".join(commands)
+    return found
+
+
+def _without(wish: Wish, part: Part, there: Sequence[Kept], seeds: int = 1) -> list[str]:
+    """The losses that have no finished training of so many seeds."""
+    return [row.loss for row in wish.rows if row.loss and best(part, row.loss, there, seeds) is None]
+
+
+def _run(wish: Wish, reporter: Reporter, stop: Callable[[], bool]) -> dict[str, str]:
+    """Train what is missing, column by column; gives those whose images are missing, or that failed, with the reason.
+
+    Raises:
+        SettingsError: Lightning is not installed, or a setting that cannot be.
+        DataError: none of the columns has its images.
+    """
+    from metaloss.training import fitting
+
+    fitting.needed()
+    runnable = [place for place in wish.places if not place.reason]
+    failed, here = dict[str, str](), 0
+    for place in runnable:
+        try:
+            for part in place.parts:
+                _train(wish, part, reporter, stop)
+            here += 1
+        except DataError as error:
+            failed[place.column.name] = str(error)
+        except MetalossError as error:
+            if type(error) is not MetalossError:  # what did not come from a loss
+                raise
+            failed[place.column.name], here = str(error), here + 1
+    if runnable and not here:
+        raise DataError("no column has its images: " + "; ".join(dict.fromkeys(failed.values())))
+    return failed
+
+
+def _train(wish: Wish, part: Part, reporter: Reporter, stop: Callable[[], bool]) -> None:
+    """Go on with what was interrupted, then train the losses that are left."""
+    from metaloss.training import fitting
+
+    seeds = part.wanted.seeds
+    parent = wish.parent
+    there = kept(parent, Reporter())
+    for x, _ in unfinished(part, _without(wish, part, there, seeds), there):
+        fitting.go_on(x.folder, out=parent, reporter=reporter, stop=stop)
+    left = _without(wish, part, kept(parent, Reporter()), seeds)
+    if left:
+        fitting.start(replace(part.wanted, loss=tuple(left)), parent, reporter=reporter, stop=stop)

@@ -1,0 +1,1 @@
+"""The inner loop: P x T classifiers train at once."""

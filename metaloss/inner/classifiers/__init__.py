@@ -1,0 +1,99 @@
+"""Stacked classifiers: the parameters of P candidates × T tasks in one tensor each."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol, Self
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from metaloss.core.streams import Stream
+
+Params = dict[str, Tensor]
+Gradients = Mapping[str, "Tensor | Product"]
+Slope = Callable[[Float[Tensor, "P T N C"]], Float[Tensor, "P T N C"]]  # of each classifier's value, at its logits
+
+
+@dataclass(frozen=True)
+class Product:
+    """A matrix's gradient as two factors: plain descent adds their product to the matrix without writing it down."""
+
+    left: Float[Tensor, "P T M N"]
+    right: Float[Tensor, "P T N K"]
+
+    def dense(self) -> Float[Tensor, "P T M K"]:
+        """The gradient itself."""
+        return self.left @ self.right
+
+    def descend(self, weight: Float[Tensor, "P T M K"], rate: float) -> None:
+        """weight -= rate · gradient."""
+        weight.flatten(0, 1).baddbmm_(self.left.flatten(0, 1), self.right.flatten(0, 1), alpha=-rate)
+
+
+class Inputs(Protocol):
+    """What a classifier is fed: N images of each of T tasks, in the form it likes best."""
+
+    def block(self, images: slice) -> Self:
+        """Some of the images, the same ones of every task."""
+
+    def pick(self, index: Int[Tensor, "T b"]) -> Self:
+        """Some of the training images of every task: a minibatch."""
+
+    @classmethod
+    def join(cls, parts: Sequence[Self]) -> Self:
+        """Several tasks' inputs, side by side."""
+
+    def __len__(self) -> int:
+        """N."""
+
+
+@dataclass(frozen=True)
+class Bound:
+    """T tasks made ready for one classifier; shared by all candidates."""
+
+    train: Any
+    val: Any
+    start: Params  # [T, ...]: one draw per task
+
+    @classmethod
+    def join(cls, parts: Sequence[Self]) -> Self:
+        """Tasks made ready one by one, side by side."""
+        if len(parts) == 1:
+            return parts[0]
+        train, val = ([x.train for x in parts], [x.val for x in parts])
+        start = {name: torch.cat([x.start[name] for x in parts]) for name in parts[0].start}
+        return cls(train[0].join(train), val[0].join(val), start)
+
+    def init(self, candidates: int) -> Params:
+        """The start of every candidate's classifiers, [P, T, ...], in memory of its own."""
+        # repeat, not expand: the inner loop steps parameters in place, for one candidate too.
+        return {name: x.repeat(candidates, *[1] * x.ndim) for name, x in self.start.items()}
+
+
+class Classifier(Protocol):
+    """Stacked classifiers; every parameter leads with axes [P, T]."""
+
+    widths: ClassVar[str]  # the setting that holds its layers' widths
+    in_span: ClassVar[bool]  # parameters stand for weights only while updates combine past gradients linearly
+
+    def bind(self, tasks: Any, keys: list[Stream]) -> Bound:
+        """Inputs for training and validation, and initial parameters from each task's key."""
+
+    def floats(self, image: tuple[int, ...], classes: int) -> int:
+        """How many numbers one image [K, H, W] leaves in the layers: what the memory of a chunk is planned from."""
+
+    def __call__(self, params: Params, inputs: Any) -> Float[Tensor, "P T N C"]:
+        """The logits, class by class in memory."""
+
+    def gradients(self, params: Params, inputs: Any, slope: Slope) -> Gradients:
+        """The gradient of each classifier's value with respect to its parameters; a zero one may be left out."""
+
+
+def backpropagate(model: Classifier, params: Params, inputs: Any, slope: Slope) -> Params:
+    """`model.gradients` for classifiers that do not write down their own."""
+    with torch.enable_grad():
+        leaves = {name: x.detach().requires_grad_() for name, x in params.items()}
+        logits = model(leaves, inputs)
+    gradients = torch.autograd.grad(logits, list(leaves.values()), slope(logits.detach()))
+    return dict(zip(leaves, gradients, strict=True))

@@ -1,0 +1,76 @@
+"""`SharedMlp` with compiled passes through its layers, for a CPU."""
+
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from metaloss import kernels
+from metaloss.inner.classifiers import Gradients, Params, Product, Slope
+from metaloss.inner.classifiers.shared import SharedMlp
+
+
+def fits(hidden: tuple[int, ...], device: torch.device) -> bool:
+    """Whether there is a compiler, a CPU, and hidden layers that are whole vectors."""
+    return kernels.available() and device.type == "cpu" and not any(width % kernels.VECTOR for width in hidden)
+
+
+class CompiledProduct(Product):
+    """A gradient that is added without packing its factors first."""
+
+    def descend(self, weight: Float[Tensor, "P T M K"], rate: float) -> None:
+        """weight -= rate · gradient."""
+        from metaloss.kernels import perceptron
+
+        turned = self.left.mT.is_contiguous()
+        left = _array(self.left.mT if turned else self.left.contiguous())
+        perceptron.descend(_array(weight), left, _array(self.right), left.dtype.type(rate), turned)
+
+
+class CompiledMlp(SharedMlp):
+    """The same classifier, where it `fits`."""
+
+    def __call__(self, params: Params, inputs: Any) -> Float[Tensor, "P T N C"]:
+        """The logits, class by class in memory."""
+        from metaloss.kernels import perceptron
+
+        logits = self._logits(params, inputs)
+        perceptron.classify(*self._laid(params, inputs), _array(logits))
+        return logits.mT
+
+    def gradients(self, params: Params, inputs: Any, slope: Slope) -> Gradients:
+        """The gradient of each classifier's value with respect to its parameters."""
+        from metaloss.kernels import perceptron
+
+        a, laid, logits = params["a"], self._laid(params, inputs), self._logits(params, inputs)
+        *_, weights, _ = laid
+        hidden = [a.new_empty(*a.shape[:2], len(inputs), width) for width in self.hidden]
+        layers = tuple(map(_array, hidden))
+        perceptron.forward(*laid, layers, _array(logits))
+        delta = slope(logits.mT).mT.contiguous()
+        back = [torch.empty_like(x) for x in hidden]
+        biases = [torch.empty_like(b) for b in self._later(params, "b")]
+        perceptron.backward(_array(delta), weights, layers, tuple(map(_array, back)), tuple(map(_array, biases)))
+        found: dict[str, Tensor | Product] = {f"b{i}": b for i, b in enumerate(biases, 1)}
+        lefts = [*(x.mT for x in back[1:]), delta]
+        found |= {f"w{i}": CompiledProduct(*pair) for i, pair in enumerate(zip(lefts, hidden, strict=True), 1)}
+        return {**found, **self.first_gradient(back[0], inputs)}
+
+    def _laid(self, params: Params, inputs: Any) -> tuple[Any, ...]:
+        """What both passes read, candidates and tasks along one axis."""
+        weights, biases = (tuple(map(_array, self._later(params, kind))) for kind in "wb")
+        start, kernel = inputs.start.contiguous().numpy(), inputs.kernel.contiguous().numpy()
+        return start, kernel, params["c"].flatten().numpy(), _array(params["a"]), weights, biases
+
+    def _later(self, params: Params, kind: str) -> list[Tensor]:
+        return [params[f"{kind}{i}"] for i in range(1, len(self.hidden) + 1)]
+
+    def _logits(self, params: Params, inputs: Any) -> Float[Tensor, "P T C N"]:
+        last = params[f"w{len(self.hidden)}"]
+        return last.new_empty(*last.shape[:3], len(inputs))
+
+
+def _array(x: Float[Tensor, "P T ..."]) -> Any:
+    """The tensor's memory, candidates and tasks along one axis."""
+    return x.flatten(0, 1).numpy()

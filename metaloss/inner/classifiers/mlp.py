@@ -1,0 +1,119 @@
+"""A multilayer perceptron of any depth, stacked over candidates and tasks."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Annotated, Any, ClassVar, Self
+
+import torch
+from jaxtyping import Float, Int
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass as settings
+from torch import Tensor
+
+from metaloss.core.streams import Stream
+from metaloss.data.episodes import Tasks
+from metaloss.inner.classifiers import Bound, Gradients, Params, Product, Slope
+
+__all__ = ["Mlp"]
+
+Width = Annotated[int, Field(ge=1, le=65_536)]
+
+
+@dataclass(frozen=True)
+class Flat:
+    """Images as vectors."""
+
+    x: Float[Tensor, "T N D"]
+
+    def block(self, images: slice) -> "Flat":
+        """Some of the images, the same ones of every task."""
+        return Flat(self.x[:, images])
+
+    def pick(self, index: Int[Tensor, "T b"]) -> "Flat":
+        """A minibatch."""
+        return Flat(self.x.gather(1, index[..., None].expand(-1, -1, self.x.shape[-1])))
+
+    @classmethod
+    def join(cls, parts: Sequence[Self]) -> Self:
+        """Several tasks' images, side by side."""
+        return cls(torch.cat([part.x for part in parts]))
+
+    def __len__(self) -> int:
+        return self.x.shape[1]
+
+
+@settings(frozen=True, config=ConfigDict(extra="forbid"))
+class Mlp:
+    """Linear layers with ReLU between them, initialised as `torch.nn.Linear` is.
+
+    Hidden layers hold one row per image, [P T N H]: products run fastest along rows of whole vectors, and widths are
+    such numbers more often than counts of images are. The last one's few classes are rows of many images instead.
+    """
+
+    hidden: Annotated[tuple[Width, ...], Field(max_length=16)] = (128, 64)
+
+    widths: ClassVar[str] = "hidden"
+    in_span: ClassVar[bool] = False
+
+    def bind(self, tasks: Tasks, keys: list[Stream]) -> Bound:
+        """The images as vectors, and weights and biases uniform within ±1/√fan-in."""
+        train, val = Flat(tasks.train.x().flatten(2)), Flat(tasks.val.x().flatten(2))
+        return Bound(train, val, self.draw(train.x, tasks.ways, keys))
+
+    def __call__(self, params: Params, inputs: Any) -> Float[Tensor, "P T N C"]:
+        """The logits, class by class in memory."""
+        return self.layers(params, inputs)[-1]
+
+    def gradients(self, params: Params, inputs: Any, slope: Slope) -> Gradients:
+        """The gradient of each classifier's value with respect to its parameters."""
+        *hidden, logits = self.layers(params, inputs)
+        axes = logits.shape[:2]
+        delta = slope(logits).flatten(0, 1)
+        found: dict[str, Tensor | Product] = {}
+        for i in range(len(hidden), 0, -1):
+            x = hidden[i - 1]
+            found[f"w{i}"] = Product(delta.mT.unflatten(0, axes), x.unflatten(0, axes))
+            found[f"b{i}"] = delta.sum(-2, keepdim=True).unflatten(0, axes)
+            back = torch.bmm(delta, params[f"w{i}"].flatten(0, 1))
+            delta = torch.ops.aten.threshold_backward.grad_input(back, x, 0, grad_input=back)
+        return {**found, **self.first_gradient(delta.unflatten(0, axes), inputs)}
+
+    def layers(self, params: Params, inputs: Any) -> list[Tensor]:
+        """What every layer gives: after ReLU in the hidden ones [PT N H], the logits [P T N C] in the last."""
+        z = self.first(params, inputs)
+        axes, z, hidden = z.shape[:2], z.flatten(0, 1), []
+        for i in range(1, len(self.hidden) + 1):
+            hidden.append(z.relu_())
+            w, b = params[f"w{i}"].flatten(0, 1), params[f"b{i}"].flatten(0, 1)
+            last = i == len(self.hidden)
+            z = torch.baddbmm(b.mT, w, z.mT).mT if last else torch.baddbmm(b, z, w.mT)
+        return [*hidden, z.unflatten(0, axes)]
+
+    def first(self, params: Params, inputs: Any) -> Float[Tensor, "P T N H"]:
+        """The first layer, before ReLU."""
+        return inputs.x @ params["w0"].mT + params["b0"]
+
+    def first_gradient(self, delta: Float[Tensor, "P T N H"], inputs: Any) -> Gradients:
+        """The first layer's, from the gradient at its output."""
+        return {"w0": delta.mT @ inputs.x, "b0": delta.sum(-2, keepdim=True)}
+
+    def floats(self, image: tuple[int, ...], classes: int) -> int:
+        """Numbers that one image leaves in the layers."""
+        return sum(self.hidden) + classes
+
+    def draw(self, x: Float[Tensor, "T N D"], classes: int, keys: list[Stream]) -> Params:
+        """Every task's initial parameters [T, ...], in the type and on the device of its images."""
+        return {
+            name: torch.stack([key.at(name).uniform(*shape, low=-bound, high=bound) for key in keys]).to(x)
+            for name, (shape, bound) in self.shapes(x.shape[-1], classes).items()
+        }
+
+    def shapes(self, features: int, classes: int) -> dict[str, tuple[tuple[int, int], float]]:
+        """Shape, outputs × inputs, and initial bound of every parameter."""
+        shapes = {}
+        for i, (fan_in, fan_out) in enumerate(pairwise((features, *self.hidden, classes))):
+            shapes[f"w{i}"] = (fan_out, fan_in), 1 / math.sqrt(fan_in)
+            shapes[f"b{i}"] = (1, fan_out), 1 / math.sqrt(fan_in)
+        return shapes

@@ -1,0 +1,134 @@
+"""The inner loop: P·T classifiers train at once, each on its own task with its own loss."""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import Annotated, Any, Literal, Self
+
+import torch
+from jaxtyping import Int
+from pydantic import ConfigDict, Field, model_validator
+from pydantic.dataclasses import dataclass as settings
+from torch import Tensor
+
+from metaloss.core.streams import Stream
+from metaloss.inner.classifiers import Classifier, Params
+from metaloss.inner.optimisers import Adam, Rate, Sgd
+from metaloss.losses.base import Losses
+
+Share = Annotated[float, Field(ge=0, lt=1)]
+
+
+@settings(frozen=True, config=ConfigDict(extra="forbid"))
+class Inner:
+    """How a classifier trains.
+
+    Attributes:
+        steps: updates of the parameters.
+        lr: the learning rate; what the schedule and the warm-up scale.
+        batch: images per step, from a fresh permutation every epoch whose rest is dropped; None: all images.
+        optimiser: "sgd", "adam" (L2 decay in the gradient) or "adamw" (decay apart), as torch.optim's.
+        momentum, nesterov: of "sgd".
+        betas, eps: of "adam" and "adamw".
+        weight_decay: of every parameter, biases too.
+        schedule: the rate's course over the steps after the warm-up: down to 0 along a half cosine or a line.
+        warmup: steps in which the rate rises along a line.
+    """
+
+    steps: Annotated[int, Field(ge=1, le=100_000)] = 20
+    lr: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.1
+    batch: Annotated[int, Field(ge=1)] | None = None
+    optimiser: Literal["sgd", "adam", "adamw"] = "sgd"
+    momentum: Share = 0.0
+    nesterov: bool = False
+    betas: tuple[Share, Share] = (0.9, 0.999)
+    eps: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1e-8
+    weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    schedule: Literal["constant", "cosine", "linear"] = "constant"
+    warmup: Annotated[int, Field(ge=0)] = 0
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.optimiser != "sgd" and (self.momentum or self.nesterov):
+            raise ValueError(f"momentum and nesterov belong to 'sgd', and optimiser is '{self.optimiser}'")
+        if self.nesterov and not self.momentum:
+            raise ValueError("nesterov needs momentum above 0")
+        if self.warmup >= self.steps:
+            raise ValueError(f"warmup must be below steps = {self.steps}, got {self.warmup}")
+        return self
+
+    @property
+    def linear(self) -> bool:
+        """Whether updates are linear in the gradients, so that `in_span` classifiers train exactly."""
+        return self.optimiser == "sgd"
+
+    @property
+    def anytime(self) -> bool:
+        """Whether a shorter training is the beginning of a longer one."""
+        return self.schedule == "constant"
+
+    def start(self) -> Sgd | Adam:
+        """A fresh optimiser."""
+        if self.optimiser == "sgd":
+            return Sgd(self.momentum, self.nesterov, self.weight_decay)
+        return Adam(self.betas, self.eps, self.weight_decay, self.optimiser == "adamw")
+
+    def scale(self, step: int) -> float:
+        """What the learning rate is multiplied by in this step, counted from 1."""
+        if step <= self.warmup:
+            return step / self.warmup
+        done = (step - 1 - self.warmup) / (self.steps - self.warmup)
+        return {"constant": 1.0, "linear": 1 - done, "cosine": (1 + math.cos(math.pi * done)) / 2}[self.schedule]
+
+
+@torch.no_grad()
+def train(
+    losses: Losses,
+    model: Classifier,
+    params: Params,
+    inputs: Any,
+    *,
+    inner: Inner,
+    lr: Rate | None = None,
+    keys: Sequence[Stream] = (),
+    probe: Callable[[int, Params], None] | None = None,
+) -> Params:
+    """The parameters after `inner.steps` steps; the given ones are overwritten.
+
+    Args:
+        losses: bound to the training targets.
+        model: the stacked classifier.
+        params: what `model.init` gave, [P, T, ...].
+        inputs: the training half of what `model.bind` gave.
+        inner: the optimiser's settings.
+        lr: a learning rate for all, or one per candidate [P]; the family's own where None.
+        keys: one per task, for the order of its images; needed for minibatches only.
+        probe: called after each step with its number, from 1, and the parameters.
+
+    Raises:
+        ValueError: the optimiser is not exact for this form of the classifier.
+    """
+    if model.in_span and not inner.linear:
+        raise ValueError(f"{type(model).__name__} does not train exactly with '{inner.optimiser}'")
+    optimiser, rate = inner.start(), inner.lr if lr is None else lr
+    like = next(iter(params.values()))
+    rate = rate.to(like) if isinstance(rate, Tensor) else rate
+    for step, index in enumerate(batches(len(inputs), inner, keys, like.device), 1):
+        some, seen = (losses, inputs) if index is None else (losses.pick(index), inputs.pick(index))
+        optimiser.step(params, model.gradients(params, seen, some.slope), rate * inner.scale(step))
+        if probe is not None:
+            probe(step, params)
+    return params
+
+
+def batches(
+    images: int, inner: Inner, keys: Sequence[Stream], device: torch.device | str = "cpu"
+) -> Iterator[Int[Tensor, "T b"] | None]:
+    """Which of its images every task trains on, step after step; None: all of them."""
+    if inner.batch is None or inner.batch >= images:
+        yield from [None] * inner.steps
+        return
+    for step in range(inner.steps):
+        epoch, place = divmod(step, images // inner.batch)
+        if place == 0:
+            order = torch.stack([key.at("order", epoch).permutation(images) for key in keys]).to(device)
+        yield order[:, place * inner.batch : (place + 1) * inner.batch]

@@ -1,0 +1,145 @@
+"""What trained classifiers answered on every validation image, and measures of those answers beside the accuracy."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from metaloss import kernels
+from metaloss.data.episodes import Tasks
+from metaloss.inner.classifiers import Bound, Classifier, Inputs, Params
+
+# What is seen of trained classifiers: one number or more for each, from the tasks, in blocks of so many images.
+Gauge = Callable[[Classifier, Params, Bound, Tasks, int], Float[Tensor, "P T ..."]]
+BINS = 15  # of the calibration error, of equal width
+
+
+@torch.no_grad()
+def answers(model: Classifier, params: Params, bound: Bound, tasks: Tasks, block: int) -> Float[Tensor, "P T V 3"]:
+    """The gauge of a test: each image's answer, that answer's probability, and the true class's log-probability.
+
+    NaN for an image whose logits are not finite.
+    """
+    found = []
+    for first in range(0, len(bound.val), block):
+        images = slice(first, first + block)
+        logits = model(params, bound.val.block(images))
+        logp = logits.mT.log_softmax(-2)  # [P T C V]
+        trust, choice = logp.max(-2)
+        label = tasks.val.label[:, images].expand(len(logp), -1, -1)
+        truth = logp.gather(2, label[:, :, None])[:, :, 0]
+        seen = torch.stack([choice.to(logp), trust.exp(), truth], -1)
+        found.append(seen.where(logits.isfinite().all(-1, keepdim=True), torch.nan))
+    return torch.cat(found, 2)
+
+
+@torch.no_grad()
+def progress(model: Classifier, params: Params, bound: Bound, tasks: Tasks, block: int) -> Float[Tensor, "P T 2"]:
+    """The gauge of a learning curve: the accuracies on the training and on the validation images."""
+    train = validate(model, params, bound.train, tasks.train.label, block)
+    return torch.stack([train, validate(model, params, bound.val, tasks.val.label, block)], -1)
+
+
+@dataclass(frozen=True)
+class Measures:
+    """What T trained classifiers are worth, NaN for those that diverged.
+
+    Attributes:
+        accuracy: the share of right answers.
+        f1: the mean over the classes of the F1 score, 0 for a class that is never found.
+        nll: the mean of -log p of the true class.
+        calibration: the expected calibration error (Guo 2017): how far probability and accuracy lie apart.
+        right: which images were answered right.
+    """
+
+    accuracy: Float[Tensor, " T"]
+    f1: Float[Tensor, " T"]
+    nll: Float[Tensor, " T"]
+    calibration: Float[Tensor, " T"]
+    right: Bool[Tensor, "T V"]
+
+
+def measure(found: Float[Tensor, "T V 3"], label: Int[Tensor, "T V"], classes: int) -> Measures:
+    """The measures of some classifiers' answers.
+
+    Args:
+        found: what the gauge `answers` saw of one loss.
+        label: the true classes.
+        classes: how many there are.
+    """
+    sound = found.isfinite().all(-1).all(-1)  # [T]
+    choice, trust, truth = found.double().nan_to_num().unbind(-1)
+    right = (choice.long() == label) & sound[:, None]
+    measured = (right.double().mean(1), macro_f1(choice.long(), label, classes), -truth.mean(1))
+    accuracy, f1, nll, calibration = (x.where(sound, torch.nan) for x in (*measured, calibration_error(trust, right)))
+    return Measures(accuracy, f1, nll, calibration, right)
+
+
+def macro_f1(choice: Int[Tensor, "T V"], label: Int[Tensor, "T V"], classes: int) -> Float[Tensor, " T"]:
+    """The F1 score, averaged over the classes that occur as a label or an answer."""
+    pairs = (label * classes + choice).long()
+    count = torch.zeros(len(pairs), classes**2, dtype=torch.float64)
+    count.scatter_add_(1, pairs, torch.ones_like(pairs, dtype=torch.float64))
+    confusion = count.unflatten(1, (classes, classes))  # [T true answered]
+    hits, sizes = confusion.diagonal(dim1=1, dim2=2), confusion.sum(1) + confusion.sum(2)
+    occurs = sizes > 0
+    return (2 * hits / sizes.clamp(min=1)).where(occurs, 0).sum(1) / occurs.sum(1)
+
+
+def calibration_error(trust: Float[Tensor, "T V"], right: Bool[Tensor, "T V"], bins: int = BINS) -> Float[Tensor, " T"]:
+    """The mean over the images of |accuracy - mean probability| within their bin of probabilities (low, high]."""
+    place = ((trust * bins).ceil().long() - 1).clamp(0, bins - 1)
+    gap = torch.zeros(len(trust), bins, dtype=torch.float64)
+    gap.scatter_add_(1, place, right.double() - trust.double())
+    return gap.abs().sum(1) / trust.shape[1]
+
+
+def accuracy(logits: Float[Tensor, "P T V C"], label: Int[Tensor, "T V"]) -> Float[Tensor, "P T"]:
+    """Share of right answers; NaN where a classifier diverged (argmax alone would hide it)."""
+    by_class = logits.mT
+    if kernels.available() and (by_class.device.type, by_class.dtype) == ("cpu", torch.float32):
+        return _counted(by_class.contiguous(), label)
+    right = (by_class.max(-2).indices == label).float().mean(-1)
+    # A sum is finite only where all its parts are, and nothing else times 0 is 0.
+    return right + 0 * by_class.sum((-2, -1))
+
+
+def _counted(by_class: Float[Tensor, "P T C V"], label: Int[Tensor, "T V"]) -> Float[Tensor, "P T"]:
+    """The same in one pass."""
+    from metaloss.kernels.accuracy import count_right
+
+    right = by_class.new_empty(by_class.shape[:2])
+    count_right(by_class.flatten(0, 1).numpy(), label.numpy(), right.flatten().numpy())
+    return right / by_class.shape[3]
+
+
+def scores(model: Classifier, params: Params, bound: Bound, tasks: Tasks, block: int) -> Float[Tensor, "P T"]:
+    """The gauge that searches use: the validation accuracy."""
+    return validate(model, params, bound.val, tasks.val.label, block)
+
+
+@torch.no_grad()
+def right_answers(model: Classifier, params: Params, bound: Bound, tasks: Tasks, block: int) -> Float[Tensor, "P T V"]:
+    """The gauge of a search's test: 1 for a validation image whose class is found, else 0; NaN: not finite logits."""
+    found = []
+    for first in range(0, len(bound.val), block):
+        images = slice(first, first + block)
+        logits = model(params, bound.val.block(images))
+        right = (logits.argmax(-1) == tasks.val.label[:, images]).to(logits)
+        found.append(right.where(logits.isfinite().all(-1), torch.nan))
+    return torch.cat(found, 2)
+
+
+@torch.no_grad()
+def validate(
+    model: Classifier, params: Params, inputs: Inputs, label: Int[Tensor, "T V"], block: int
+) -> Float[Tensor, "P T"]:
+    """The accuracy on all validation images, a block of them at a time."""
+    right: Tensor | float = 0.0
+    for first in range(0, len(inputs), block):
+        images = slice(first, first + block)
+        some = label[:, images]
+        right = right + accuracy(model(params, inputs.block(images)), some) * some.shape[1]
+    return torch.as_tensor(right / len(inputs))

@@ -1,0 +1,1 @@
+"""P losses at once: cross-entropies, formulas and their language, the zoo."""

@@ -1,0 +1,188 @@
+"""P formulas, run together: the losses of the zoo and of expression searches."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from operator import itemgetter
+from typing import Any, ClassVar, Literal, Self
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from metaloss.losses import grouping
+from metaloss.losses.base import images
+from metaloss.losses.language.expression import LOGP, Expression, P
+from metaloss.losses.language.formula import Formula
+from metaloss.losses.language.primitives import PRIMITIVES
+from metaloss.losses.language.programs import Program, Run, slope_program, value_program
+
+Form = Literal["auto", "each", "grouped"]
+Ready = tuple[list[Tensor | None], list[tuple[int, bool]], list[tuple[Run, Any]], int]
+
+
+@dataclass(frozen=True)
+class Shared:
+    """What depends on targets, C and constants alone, once for all formulas.
+
+    Attributes:
+        planes: what depends on the targets.
+        rows: which of the planes an expression is.
+        numbers: what does not.
+    """
+
+    planes: Float[Tensor, "S T C B"]  # class by class: as classifiers lay out their logits
+    rows: dict[Expression, int]
+    numbers: dict[Expression, Tensor]
+
+    @cached_property
+    def named(self) -> dict[Expression, Tensor]:
+        """Every value by its expression, [T C B] or one number."""
+        planes = self.planes.unbind(0)
+        return {**self.numbers, **{e: planes[row] for e, row in self.rows.items()}}
+
+    def pick(self, index: Int[Tensor, "T b"]) -> "Shared":
+        """The same for some of each task's images."""
+        return replace(self, planes=images(self.planes.mT, index).mT)
+
+
+@dataclass(frozen=True)
+class Formulas:
+    """P formulas as losses.
+
+    Attributes:
+        formulas: one per candidate.
+        form: how `slope` runs: "each" formula by itself, or all "grouped" by height and primitive; "auto" groups many
+            on a GPU, where the number of calls counts.
+        shared: what `bind` computed.
+    """
+
+    formulas: tuple[Formula, ...]
+    form: Form = "auto"
+    shared: Shared | None = None
+
+    columns: ClassVar[int] = 8  # each formula is some calls of its own
+
+    @classmethod
+    def of(cls, formulas: Sequence[Formula], form: Form = "auto") -> Self:
+        """These formulas, side by side."""
+        return cls(tuple(formulas), form)
+
+    def __len__(self) -> int:
+        return len(self.formulas)
+
+    def __getitem__(self, rows: slice | Tensor) -> Self:
+        if isinstance(rows, slice):
+            return replace(self, formulas=self.formulas[rows])
+        places = (rows.nonzero()[:, 0] if rows.dtype == torch.bool else rows).tolist()
+        return replace(self, formulas=tuple(self.formulas[i] for i in places))
+
+    def bind(self, target: Float[Tensor, "T B C"]) -> Self:
+        """Compute what depends on the targets, C and constants alone, once for all formulas."""
+        programs = [f(x.expression) for x in self.formulas for f in (value_program, slope_program)]
+        wanted = dict.fromkeys(e for program in programs for e in program.inputs if not e.varies)
+        known: dict[Expression, Tensor] = {}
+        for e in wanted:
+            _evaluate(e, target, known)
+        ordered = [e for e in known if e in wanted]
+        planes = [e for e in ordered if "y" in e.terminals]
+        stack = torch.stack([known[e] for e in planes]) if planes else target[None]
+        numbers = {e: known[e] for e in ordered if "y" not in e.terminals}
+        return replace(self, shared=Shared(stack.mT.contiguous(), {e: i for i, e in enumerate(planes)}, numbers))
+
+    def pick(self, index: Int[Tensor, "T b"]) -> Self:
+        """The same losses, bound to only some of each task's images."""
+        return replace(self, shared=self._bound.pick(index))
+
+    def terms(self, logits: Float[Tensor, "P T B C"]) -> Float[Tensor, "P T B C"]:
+        """One term per class; those of a mean over classes are divided by their number."""
+        logp = self._cooled(logits.mT).log_softmax(-2)
+        found = []
+        for formula, *each in zip(self.formulas, logp.unbind(0), logp.exp().unbind(0), strict=True):
+            value = _run(_ready(value_program(formula.expression), self._bound.named), *each).expand(logp.shape[1:])
+            found.append(value / logits.shape[-1] if formula.reduction == "mean" else value)
+        return torch.stack(found).mT
+
+    def __call__(self, logits: Float[Tensor, "P T B C"]) -> Float[Tensor, "P T"]:
+        """Each classifier's value: its formula, summed or averaged over the classes, averaged over the batch."""
+        return self.terms(logits).sum(-1).mean(-1)
+
+    @torch.no_grad()
+    def slope(self, logits: Float[Tensor, "P T B C"]) -> Float[Tensor, "P T B C"]:
+        """The gradient of each value with respect to its logits; fastest where `logits.mT` is contiguous."""
+        logp = self._cooled(logits.mT.contiguous()).log_softmax(-2)
+        p = logp.exp()
+        G = self._by_logp(logp, p)  # [P T C B]
+        return torch.addcmul(G, p, G.sum(-2, keepdim=True), value=-1).mul_(self._scale(logits)).mT
+
+    def _by_logp(self, logp: Float[Tensor, "P T C B"], p: Float[Tensor, "P T C B"]) -> Float[Tensor, "P T C B"]:
+        """The gradient of every term by its own logp, but for its sign."""
+        if self.form == "grouped" or (self.form == "auto" and logp.is_cuda and len(self) >= grouping.WORTH):
+            return grouping.run(self._plan, logp, p)
+        shape = logp.shape[1:]
+        found = [_run(*each) for each in zip(self._slopes, logp.unbind(0), p.unbind(0), strict=True)]
+        return torch.stack([x if x.shape == shape else x.expand(shape) for x in found])
+
+    @property
+    def _bound(self) -> Shared:
+        assert self.shared is not None, "bind the targets first"
+        return self.shared
+
+    @cached_property
+    def _programs(self) -> list[Program]:
+        return [slope_program(f.expression) for f in self.formulas]
+
+    @cached_property
+    def _slopes(self) -> list[Ready]:
+        return [_ready(program, self._bound.named) for program in self._programs]
+
+    @cached_property
+    def _plan(self) -> grouping.Plan:
+        return grouping.plan(self._programs, self._bound.named, self._bound.planes.shape[1:])
+
+    def _cooled(self, logits: Tensor) -> Tensor:
+        found = [f.temperature for f in self.formulas]
+        return logits if all(t == 1 for t in found) else logits / logits.new_tensor(found)[:, None, None, None]
+
+    def _scale(self, logits: Float[Tensor, "P T B C"]) -> Tensor | float:
+        """What the gradient of a sum over the classes, but for its sign, is multiplied by."""
+        B, C = logits.shape[-2:]
+        found = [
+            program.sign / (B * f.temperature * (C if f.reduction == "mean" else 1))
+            for program, f in zip(self._programs, self.formulas, strict=True)
+        ]
+        return found[0] if len(set(found)) == 1 else logits.new_tensor(found)[:, None, None, None]
+
+
+def _evaluate(e: Expression, target: Tensor, known: dict[Expression, Tensor]) -> Tensor:
+    """An expression of targets, C and constants; `known` is filled with all that lie within it."""
+    if e not in known:
+        if e.is_constant or e.head == "C":
+            known[e] = target.new_tensor(e.value if e.is_constant else target.shape[-1])
+        elif e.head == "y":
+            known[e] = target
+        else:
+            known[e] = PRIMITIVES[e.head].run(*[_evaluate(a, target, known) for a in e.args])
+    return known[e]
+
+
+def _ready(program: Program, known: dict[Expression, Tensor]) -> Ready:
+    """A program with its inputs in place, but for p and logp."""
+    values = [known.get(e) for e in program.inputs]
+    free = [(i, e == LOGP) for i, e in enumerate(program.inputs) if e in (LOGP, P)]
+    return values, free, [(run, _getter(args)) for run, args in program.steps], program.out
+
+
+def _getter(args: tuple[int, ...]) -> Any:
+    return itemgetter(*args) if len(args) > 1 else itemgetter(slice(args[0], args[0] + 1))
+
+
+def _run(ready: Ready, logp: Tensor, p: Tensor) -> Tensor:
+    fixed, free, steps, out = ready
+    values: list[Any] = list(fixed)
+    for i, is_log in free:
+        values[i] = logp if is_log else p
+    for run, args in steps:
+        values.append(run(*args(values)))
+    found: Tensor = values[out]
+    return found

@@ -1,0 +1,171 @@
+"""Losses compiled to flat lists of tensor operations, for their value and for their gradient by reverse sweep."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from metaloss.losses.language import kernels
+from metaloss.losses.language.canonical import canonical
+from metaloss.losses.language.expression import LOGP, Expression, P, constant
+from metaloss.losses.language.primitives import PRIMITIVES
+
+Run = Callable[..., Tensor]
+_ZERO, _ONE = constant(0), constant(1)
+
+
+@dataclass(frozen=True)
+class Program:
+    """Steps that each add one value to a list, which begins with the inputs.
+
+    Attributes:
+        inputs: `LOGP`, `P`, and trees that depend on neither: those are computed once for all steps of training.
+        steps: a function and the places in the list of its arguments.
+        out: the place of the result.
+        sign: of the result.
+    """
+
+    inputs: tuple[Expression, ...]
+    steps: tuple[tuple[Run, tuple[int, ...]], ...]
+    out: int
+    sign: int = 1
+
+
+@lru_cache(maxsize=1 << 11)
+def value_program(e: Expression) -> Program:
+    """Computes the expression."""
+    tape = _Tape()
+    return tape.program(tape.forward(canonical(e)))
+
+
+@lru_cache(maxsize=1 << 11)
+def slope_program(e: Expression) -> Program:
+    """Computes ∂e/∂logp, with p = exp(logp); only what a derivative needs is computed on the way."""
+    tape = _Tape(plain=True)
+    tape.forward(canonical(e))
+    return tape.program(*tape.backward())
+
+
+@lru_cache(maxsize=1 << 10)
+def whole_program(e: Expression) -> Program:
+    """Computes the expression from terminals and constants alone: for one loss, not for many steps on one target."""
+    tape = _Tape(whole=True)
+    return tape.program(tape.forward(canonical(e)))
+
+
+@lru_cache(maxsize=1 << 10)
+def whole_slope_program(e: Expression) -> Program:
+    """Computes ∂e/∂logp, but for the program's sign, from terminals and constants alone."""
+    tape = _Tape(plain=True, whole=True)
+    tape.forward(canonical(e))
+    return tape.program(*tape.backward())
+
+
+def evaluate(program: Program, y: Tensor, p: Tensor, logp: Tensor, classes: int | None = None) -> Tensor:
+    """What a whole program gives, by class [... C]; plain enough for `torch.compile` and `torch.export`.
+
+    Args:
+        program: what `whole_program` gave.
+        y: targets [... C].
+        p: probabilities [... C].
+        logp: their logarithms [... C].
+        classes: what C stands for; the length of the last axis where None.
+    """
+    known, C = {"y": y, "p": p, "logp": logp}, y.shape[-1] if classes is None else classes
+    values = [
+        known[e.head] if e.head in known else y.new_full((), C) if e.head == "C" else _number(e.value, y)
+        for e in program.inputs
+    ]
+    for run, args in program.steps:
+        values.append(run(*[values[a] for a in args]))
+    return values[program.out].expand(logp.shape)
+
+
+def _number(value: float, like: Tensor) -> Tensor:
+    """A constant; infinite where the type cannot hold it, as arithmetic would have it."""
+    return like.new_full((), value, dtype=torch.float64).to(like.dtype)
+
+
+class _Tape:
+    """Writes a program; equal steps are written once."""
+
+    def __init__(self, plain: bool = False, whole: bool = False) -> None:
+        self.plain, self.whole = plain, whole
+        self.lines: list[Expression | tuple[Run, tuple[int, ...]]] = []
+        self.known: dict[object, int] = {}
+        self.nodes: dict[Expression, int] = {}  # those that depend on the logits, arguments first
+
+    def _write(self, line: Expression | tuple[Run, tuple[int, ...]]) -> int:
+        if line not in self.known:
+            self.known[line] = len(self.lines)
+            self.lines.append(line)
+        return self.known[line]
+
+    def step(self, run: Run, *args: int) -> int:
+        """The place of run(*args)."""
+        one = self.known.get(_ONE)
+        if run is torch.mul and one in args:
+            return args[1] if args[0] == one else args[0]
+        return self._write((run, args))
+
+    def forward(self, e: Expression) -> int:
+        """The place of an expression's value."""
+        if not e.args or not (e.varies or self.whole):
+            at = self._write(e)
+        else:
+            row = PRIMITIVES[e.head]
+            at = self.step((self.plain and row.plain) or row.run, *[self.forward(a) for a in e.args])
+        if e.varies:
+            self.nodes.setdefault(e, at)
+        return at
+
+    def backward(self) -> tuple[int, int]:
+        """The place and the sign of the gradient, for the last expression that `forward` was given."""
+        nodes = list(self.nodes.items())
+        if not nodes:
+            return self._write(_ZERO), 1
+        grads = {nodes[-1][0]: (self._write(_ONE), 1)}
+        for e, place in reversed(nodes):
+            if e.args and e in grads:
+                self._pull(e, place, grads)
+        return self._through_exp(grads.get(LOGP), grads.get(P))
+
+    def _pull(self, e: Expression, place: int, grads: dict[Expression, tuple[int, int]]) -> None:
+        """Add what a node's gradient contributes to those of its arguments."""
+        at, sign = grads[e]
+        given = {"g": at, "o": place, **{x: self.forward(a) for x, a in zip("abc", e.args, strict=False)}}
+        for a, pull in zip(e.args, PRIMITIVES[e.head].pulls, strict=True):
+            if pull is None or not a.varies:
+                continue
+            part = at if pull.run is None else self.step(pull.run, *[given[x] for x in pull.needs])
+            if a not in grads:
+                grads[a] = part, sign * pull.sign
+            else:
+                old, old_sign = grads[a]
+                grads[a] = self.step(torch.add if old_sign == sign * pull.sign else torch.sub, old, part), old_sign
+
+    def _through_exp(self, logp: tuple[int, int] | None, p: tuple[int, int] | None) -> tuple[int, int]:
+        """∂/∂logp + p ∂/∂p."""
+        if p is None:
+            return logp or (self._write(_ZERO), 1)
+        if logp is None:
+            return self.step(torch.mul, p[0], self._write(P)), p[1]
+        run = torch.addcmul if logp[1] == p[1] else kernels.subcmul
+        return self.step(run, logp[0], p[0], self._write(P)), logp[1]
+
+    def program(self, out: int, sign: int = 1) -> Program:
+        """What is needed for the value at `out`, inputs first."""
+        needed, stack = set(), [out]
+        while stack:
+            at = stack.pop()
+            if at not in needed:
+                needed.add(at)
+                line = self.lines[at]
+                stack += line[1] if isinstance(line, tuple) else ()
+        order = sorted(needed, key=lambda at: (isinstance(self.lines[at], tuple), at))
+        place = {at: i for i, at in enumerate(order)}
+        lines = [self.lines[at] for at in order]
+        steps = tuple((line[0], tuple(place[a] for a in line[1])) for line in lines if isinstance(line, tuple))
+        return Program(tuple(x for x in lines if isinstance(x, Expression)), steps, place[out], sign)

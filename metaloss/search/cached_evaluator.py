@@ -1,0 +1,117 @@
+"""What stands between a strategy and a full training: what is known is not trained again, what is hopeless is not."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Bool, Float, Int, UInt8
+from torch import Tensor
+
+from metaloss.core.streams import Stream
+from metaloss.losses import zoo
+from metaloss.losses.base import Losses
+from metaloss.losses.formulas import Formulas
+
+PACK = 8  # what is left to train is filled up to a multiple of it, so that few shapes occur
+CONTROL = zoo.read("ce")  # shows how hard a generation's tasks are
+
+Full = Callable[[Losses, Stream], tuple[Float[Tensor, "P T"], Int[Tensor, " T"]]]
+Screen = Callable[[Losses, Stream], Bool[Tensor, " P"]]
+
+
+@dataclass(frozen=True)
+class Known:
+    """The scores of an epoch's losses, as a checkpoint holds them: their digests and their scores on every task."""
+
+    names: UInt8[Tensor, "N 16"]
+    score: Float[Tensor, "N T"]
+    family: Int[Tensor, " T"]
+
+
+@dataclass
+class Stages:
+    """An evaluator that trains each formula once per task epoch, and only those that pass the screen.
+
+    Attributes:
+        full: trains losses and gives their scores [P T], and the family [T] of every task.
+        screen: whether a loss is worth it, by a short training; None: all are.
+        memory: scores of this epoch's formulas, by digest; rows of NaN for those that were screened out.
+        family: of every task of this epoch.
+        epoch: the tasks' key.
+        screened: candidates of the last call that did not pass.
+        trained: candidates of the last call that were trained.
+    """
+
+    full: Full
+    screen: Screen | None = None
+    memory: dict[str, Float[Tensor, " T"]] = field(default_factory=dict)
+    family: Int[Tensor, " T"] = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
+    epoch: Stream | None = None
+    screened: int = 0
+    trained: int = 0
+
+    def __call__(self, losses: Losses, key: Stream) -> tuple[Float[Tensor, "P T"], Int[Tensor, " T"]]:
+        """The scores of all losses on the tasks that the key stands for."""
+        if key != self.epoch:
+            self.epoch = key
+            self.memory.clear()
+        if not isinstance(losses, Formulas):
+            return self._networks(losses, key)
+        names = [formula.digest for formula in losses.formulas]
+        new = list({name: row for row, name in reversed(list(enumerate(names))) if name not in self.memory}.values())
+        self._remember(names, losses, sorted(new), key)
+        return torch.stack([self.memory[name] for name in names]), self.family
+
+    @property
+    def control(self) -> float:
+        """The mean accuracy of cross-entropy at the families' own rates on this epoch's tasks."""
+        return float(self.memory[CONTROL.digest].double().nan_to_num().mean())
+
+    def known(self) -> Known:
+        """What a checkpoint must hold for the epoch to go on."""
+        digests = [list(bytes.fromhex(name)) for name in self.memory]
+        score = torch.stack(list(self.memory.values())) if self.memory else torch.empty(0, len(self.family))
+        return Known(torch.tensor(digests, dtype=torch.uint8).reshape(-1, 16), score, self.family)
+
+    def restore(self, known: Known, epoch: Stream) -> None:
+        """Go on with an epoch."""
+        names = [bytes(row).hex() for row in known.names.tolist()]
+        self.memory, self.family, self.epoch = dict(zip(names, known.score, strict=True)), known.family, epoch
+
+    def _networks(self, losses: Losses, key: Stream) -> tuple[Float[Tensor, "P T"], Int[Tensor, " T"]]:
+        rows = self._passing(losses, list(range(len(losses))), key)
+        if len(rows) == len(losses):
+            return self.full(losses, key)
+        found, family = self.full(losses[_packed(rows or [0])], key)
+        score = found.new_full((len(losses), found.shape[1]), torch.nan)
+        score[rows] = found[: len(rows)]
+        return score, family
+
+    def _remember(self, names: Sequence[str], losses: Formulas, new: list[int], key: Stream) -> None:
+        rows = self._passing(losses, new, key)
+        formulas = [losses.formulas[row] for row in rows]
+        if CONTROL.digest not in {*self.memory, *(names[row] for row in rows)}:
+            formulas.append(CONTROL)
+        if formulas:
+            all_new = len(rows) == len(losses)
+            packed = formulas if all_new else [formulas[i] for i in _packed(range(len(formulas)))]
+            found, self.family = self.full(Formulas.of(packed), key)
+            self.memory |= {f.digest: row for f, row in zip(formulas, found, strict=False)}
+        out = [names[row] for row in new if row not in rows]
+        self.memory |= {name: torch.full((len(self.family),), torch.nan) for name in out}
+        self.screened = sum(name in out for name in names)  # a formula may stand here twice
+
+    def _passing(self, losses: Losses, rows: list[int], key: Stream) -> list[int]:
+        """Those of the rows that pass the screen."""
+        if self.screen is not None and rows:
+            passes = self.screen(losses[_packed(rows)], key)[: len(rows)]
+            passing = [row for row, fine in zip(rows, passes.tolist(), strict=True) if fine]
+        else:
+            passing = rows
+        self.screened, self.trained = len(rows) - len(passing), len(passing)
+        return passing
+
+
+def _packed(rows: Sequence[int]) -> Int[Tensor, " Q"]:
+    """The rows, the last one repeated up to a multiple of PACK."""
+    return torch.tensor([*rows, *[rows[-1]] * (-len(rows) % PACK)])

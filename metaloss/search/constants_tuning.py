@@ -1,0 +1,177 @@
+"""A formula's constants tuned by evolution strategy, and what that gained on fresh tasks."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+from typing_extensions import TypedDict
+
+from metaloss import storage
+from metaloss.core.devices import resolve_device
+from metaloss.core.reporting import Reporter
+from metaloss.core.streams import Stream
+from metaloss.criterion import loss_io
+from metaloss.criterion.base import Criterion, FormulaCriterion
+from metaloss.engines.local import Local
+from metaloss.errors import SettingsError
+from metaloss.evaluation.protocol import Trials
+from metaloss.genomes.constants import Constants
+from metaloss.losses import zoo
+from metaloss.losses.formulas import Formulas
+from metaloss.losses.language.formula import Formula
+from metaloss.search import program, settings
+from metaloss.search.run import Run, find
+from metaloss.search.run_tables import Gain
+from metaloss.tasks.opening import remembering
+
+FILE = "refinement.json"
+
+
+class Gained(TypedDict):
+    """What is needed of a family's row."""
+
+    before: float
+    after: float
+    gain: Gain
+
+
+class Comparison(TypedDict):
+    """What is needed of a `refinement.json`."""
+
+    before: str
+    after: str
+    tasks: int
+    families: dict[str, Gained]
+
+
+@dataclass(frozen=True)
+class Refined:
+    """A finished refinement.
+
+    Attributes:
+        best: the winner, which is the original where no other constants were better.
+        comparison: before and after on fresh meta-validation tasks, per family.
+        folder: the run's.
+    """
+
+    best: Criterion
+    comparison: dict[str, Any]
+    folder: Path
+
+
+def refine(
+    loss: str | Path | nn.Module | Formula, tasks: str | Sequence[str] | None = None, *,
+    strategy: str | dict[str, Any] | None = None, out: str | Path = "runs", runs: str | Path = "runs",
+    reporter: Reporter | None = None, stop: Callable[[], bool] = lambda: False, **others: Any,
+) -> Refined:  # fmt: skip
+    """Tune a formula's constants, and compare it with what it was; the run is one of `evolve`'s.
+
+    Args:
+        loss: a run, a loss or a formula, as `load` takes them.
+        tasks: families to tune it on; those of the run where a run is meant, else "fashionmnist".
+        strategy: the outer algorithm, by name or as a table.
+        out: the folder that the run's folder is made in.
+        runs: where runs are looked for by name.
+        reporter: is told of everything that happens.
+        stop: asked before every chunk of work; True drops it and raises `Interrupted`, `resume` goes on.
+        others: any further field of `Settings`, or of the families.
+
+    Raises:
+        SettingsError: no such loss, one that is no formula or has no constants, or a setting that cannot be.
+    """
+    found = loss_io.load(loss, Path(runs))
+    named = {"strategy": {"kind": strategy} if isinstance(strategy, str) else strategy} if strategy else {}
+    where = {"tasks": [tasks] if isinstance(tasks, str) else list(tasks)} if tasks else {}
+    chosen = resolved(loss, settings.merged(where, named, others), Path(runs))
+    before = loss_io.images_of(found)
+    run = program.start(chosen, Path(out), before=before, reporter=reporter, stop=stop)
+    return compare(run.folder, reporter, stop)
+
+
+def resolved(loss: str | Path | nn.Module | Formula, changes: dict[str, Any], runs: Path) -> settings.Settings:
+    """The settings of the run that tunes a loss.
+
+    Raises:
+        SettingsError: no such loss, one that is no formula or has no constants, or a setting that cannot be.
+    """
+    found = loss_io.load(loss, runs)
+    if not isinstance(found, FormulaCriterion):
+        what = found.describe() if isinstance(found, Criterion) else type(found).__name__
+        raise SettingsError(f"{loss} is no formula but a {what}: there are no constants to tune")
+    base = {} if "tasks" in changes else _families(loss, runs)
+    genome = {"genome": {"kind": "constants", "formula": str(found.formula)}}
+    return settings.resolve(settings.merged(base, genome, changes))
+
+
+def _families(loss: Any, runs: Path) -> dict[str, Any]:
+    """The families of the run that is meant, if one is."""
+    if not isinstance(loss, str | Path) or zoo.published(str(loss)):
+        return {}
+    try:
+        run = find(loss, runs)
+    except SettingsError:
+        return {}
+    table, where = run.settings.table(), run.places()
+    for family in table["families"]:
+        images, key = (family["training"], "data") if "training" in family else (family, "dataset")
+        images[key] = where[family["name"]]
+    return {key: table[key] for key in ("tasks", "families")}
+
+
+def resume(spec: str | Path, *, out: str | Path = "runs", changes: dict[str, Any] | None = None, **how: Any) -> Refined:
+    """Go on with a refinement (`how`: `reporter` and `stop`, as for `refine`).
+
+    Raises:
+        SettingsError: no such run, or one of another genome.
+    """
+    _constants(find(spec, Path(out)))
+    return compare(program.resume(spec, out=out, changes=changes, **how).folder, **how)
+
+
+def compare(folder: Path, reporter: Reporter | None = None, stop: Callable[[], bool] = lambda: False) -> Refined:
+    """A finished run's winner beside what its formula was, on fresh meta-validation tasks; from its file if possible.
+
+    Raises:
+        DamagedFile: that file does not check out.
+    """
+    run, best = find(folder), loss_io.load(folder)
+    assert isinstance(best, FormulaCriterion)
+    before = _constants(run).original
+    table = _known(folder / FILE, [str(before), str(best.formula)]) or _score(run, before, best.formula, stop)
+    (reporter or Reporter()).on_refine_end(table)
+    return Refined(best, table, folder)
+
+
+def _constants(run: Run) -> Constants:
+    genome, _ = run.settings.parts()
+    if not isinstance(genome, Constants):
+        raise SettingsError(f"{run.folder} tunes no constants, its genome is '{run.settings.genome['kind']}'")
+    return genome
+
+
+def _known(path: Path, formulas: list[str]) -> dict[str, Any] | None:
+    """The comparison of these formulas, if there is one."""
+    if not storage.there(path):
+        return None
+    table: dict[str, Any] = storage.read_record(path, Comparison)
+    return table if formulas == [table["before"], table["after"]] else None
+
+
+def _score(run: Run, before: Formula, after: Formula, stop: Callable[[], bool]) -> dict[str, Any]:
+    """Both formulas at the families' own rates, on tasks that neither was chosen on."""
+    chosen = run.settings
+    device, tasks = resolve_device(chosen.device), chosen.winner_tasks
+    families, rows = run.opened(device), {}
+    with storage.Lock(run.folder), Local(device, chosen.memory, tf32=chosen.tf32, stop=stop) as engine:
+        trials = Trials(engine, remembering(run.folder, families, device), Stream(chosen.seed))
+        old, new = trials.held_out(Formulas.of([before, after]), "refinement", tasks)
+        for number, family in enumerate(chosen.families):
+            own = trials.numbers(tasks) == number
+            versus = trials.versus(new[own], old[own])
+            rows[family.name] = {"before": versus.rival, "after": versus.accuracy, "gain": asdict(versus.gain)}
+        most = max(trials.counts(tasks))
+        table = {"before": str(before), "after": str(after), "tasks": most, "families": rows}
+        storage.write_record(run.folder / FILE, table)
+    return table

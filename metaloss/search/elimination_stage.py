@@ -1,0 +1,204 @@
+"""One round of an elimination: losses on common fresh tasks at one budget, and cross-entropy beside them."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from statistics import fmean
+from typing import Annotated, Any
+
+import torch
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass as settings
+from typing_extensions import TypedDict
+
+from metaloss import storage
+from metaloss.core import registry
+from metaloss.core.streams import Stream
+from metaloss.errors import SettingsError
+from metaloss.evaluation.protocol import Trials, Tuned
+from metaloss.evaluation.statistics import rank_correlation
+from metaloss.losses.base import CrossEntropies
+from metaloss.losses.formulas import Formulas
+from metaloss.losses.language.formula import Formula
+from metaloss.search.objectives import mean
+from metaloss.tasks import episodic
+from metaloss.tasks.opening import Opened, TrainingFamily
+
+Few = Annotated[int, Field(ge=1, le=1000)]
+Many = Annotated[int, Field(ge=1, le=100_000)]
+
+
+@settings(frozen=True, config=ConfigDict(extra="forbid"))
+class Stage:
+    """A round's budget.
+
+    Attributes:
+        keep: how many losses are left after it.
+        steps: of training, in multiples of the family's own.
+        scale: width of the classifier's layers, in multiples of the family's own.
+        tasks: of every family, from the meta-validation pool.
+        repeats: how often, each time on other tasks; the mean counts.
+        families: to play it on, by name, path or folder:PATH; those of the elimination where there are none.
+        mean_of: how many stages' accuracies are averaged to rank losses: this one's, and those of the ones just before
+            it, which must have the same budget.
+    """
+
+    keep: Many
+    steps: Few = 1
+    scale: Few = 1
+    tasks: Many = 64
+    repeats: Few = 1
+    families: tuple[str, ...] = ()
+    mean_of: Few = 1
+
+    @property
+    def budget(self) -> tuple[Any, ...]:
+        """What must agree for accuracies to be averaged."""
+        return self.families, self.steps, self.scale
+
+
+class Reference(TypedDict):
+    """What is needed of cross-entropy's result."""
+
+    accuracy: float
+
+
+class Record(TypedDict):
+    """What is needed of a stage's file."""
+
+    asked: dict[str, Any]
+    accuracy: list[float]
+    worth: list[float]
+    kept: list[str]
+    tau: float | None
+    reference: Reference
+
+
+@dataclass(frozen=True)
+class Rounds:
+    """Rounds played and kept in a folder; one that is there already is not played again.
+
+    Attributes:
+        folder: where they are kept.
+        trials: what trains.
+        rates: among which cross-entropy's is chosen, for every budget anew.
+        baseline_tasks: meta-validation tasks for that choice.
+        conditions: what else a round's result depends on.
+    """
+
+    folder: Path
+    trials: Trials
+    rates: Sequence[float]
+    baseline_tasks: int
+    conditions: dict[str, str]
+    tuned: dict[tuple[int, int], list[Tuned]] = field(default_factory=dict)
+
+    def play(
+        self, number: int, stage: Stage, texts: Sequence[str], before: Sequence[dict[str, float]]
+    ) -> dict[str, Any]:
+        """What a round finds.
+
+        Args:
+            number: of the round: 1, 2, ...
+            stage: its budget.
+            texts: the formulas.
+            before: what each reached in the rounds before, by its text.
+
+        Raises:
+            SettingsError: it was played with other settings.
+            DamagedFile: its file does not check out.
+        """
+        path, asked = self.folder / f"stage-{number}.json", self._asked(number, stage, texts)
+        if storage.there(path):
+            return _same(path, storage.read_record(path, Record), asked)
+        opened = [enlarged(e, stage) for e in self.trials.families]
+        ours = self._accuracies(opened, number, stage, [Formula.parse(text) for text in texts])
+        averaged = before[len(before) - stage.mean_of + 1 :]
+        worth = [fmean([mine, *(x[text] for x in averaged)]) for mine, text in zip(ours, texts, strict=True)]
+        order = sorted(range(len(texts)), key=lambda i: -worth[i])
+        tau = rank_correlation([before[-1][text] for text in texts], ours) if before else None
+        found = {"accuracy": ours, "worth": worth, "kept": [texts[i] for i in order[: stage.keep]], "tau": tau,
+                 "reference": self._reference(opened, number, stage)}  # fmt: skip
+        storage.write_record(path, {"asked": asked, **found})
+        found = storage.read_record(path, Record)
+        return found
+
+    def _asked(self, number: int, stage: Stage, texts: Sequence[str]) -> dict[str, Any]:
+        """All that decides what a round finds."""
+        own = [registry.table(e.family) for e in self.trials.families]
+        seed = self.trials.key.seed
+        budget = asdict(replace(stage, tasks=max(self.trials.counts(stage.tasks)), families=()))
+        del budget["families"]
+        return {"stage": number, **budget, "seed": seed, **self.conditions, "families": own, "losses": [*texts]}
+
+    def _accuracies(
+        self, opened: Sequence[Opened], number: int, stage: Stage, formulas: Sequence[Formula]
+    ) -> list[float]:
+        """What every loss reaches at the families' own rates; a failed training counts as an accuracy of 0."""
+        pairs = [(e, key) for key in self._keys(number, stage) for e in opened]
+        losses = Formulas.of(formulas)
+        score = [self.trials.scores(e, losses, "validation", key, stage.tasks)[0] for e, key in pairs]
+        numbers = self.trials.numbers(stage.tasks).repeat(stage.repeats)
+        return [float(x) for x in mean(torch.cat(score, 1).nan_to_num(nan=0.0), numbers)]
+
+    def _reference(self, opened: Sequence[Opened], number: int, stage: Stage) -> dict[str, Any]:
+        """Cross-entropy on the same tasks, at the rate that is best for this budget."""
+        table = {e.family.name: self._rival(e, tuned, number, stage) for e, tuned in self._tuned(opened, stage)}
+        return {"accuracy": sum(row["accuracy"] for row in table.values()) / len(table), "families": table}
+
+    def _rival(self, e: Opened, tuned: Tuned, number: int, stage: Stage) -> dict[str, float]:
+        score = [
+            self.trials.scores(e, tuned.losses, "validation", key, stage.tasks, lr=tuned.lr)[0, 0]
+            for key in self._keys(number, stage)
+        ]
+        return {"lr": tuned.lr, "accuracy": float(torch.cat(score).double().nan_to_num(nan=0.0).mean())}
+
+    def _tuned(self, opened: Sequence[Opened], stage: Stage) -> list[tuple[Opened, Tuned]]:
+        budget, one = (stage.steps, stage.scale), CrossEntropies.of(1)
+        if budget not in self.tuned:
+            self.tuned[budget] = [self.trials.tune(e, one, self.rates, self.baseline_tasks, (e.steps,)) for e in opened]
+        return list(zip(opened, self.tuned[budget], strict=True))
+
+    def _keys(self, number: int, stage: Stage) -> list[Stream]:
+        return [self.trials.key.at("elimination", number, repeat) for repeat in range(stage.repeats)]
+
+
+def enlarged(episodes: Opened, stage: Stage) -> Opened:
+    """The family with a stage's number of steps and widths.
+
+    Raises:
+        SettingsError: more than can be; a full training's network has no other width.
+    """
+    if isinstance(episodes.family, TrainingFamily):
+        return _lengthened(episodes, stage)
+    family, model = episodes.family, episodes.model
+    table = {k: v for k, v in registry.table(family).items() if k not in ("name", "origin")}
+    inner = {**table["inner"], "steps": family.inner.steps * stage.steps}
+    layers = registry.table(model)
+    layers[model.widths] = [width * stage.scale for width in layers[model.widths]]
+    table |= {"inner": inner, "classifier": {"kind": registry.kind(model), **layers}}
+    return replace(episodes, family=episodic.of(table, family.name, family.origin))
+
+
+def _lengthened(e: Any, stage: Stage) -> Any:
+    """The same of a family of full trainings."""
+    if stage.scale != 1:
+        raise SettingsError(f"{e.family.origin}: a stage of full trainings cannot have scale = {stage.scale}, only 1")
+    if stage.steps == 1:
+        return e
+    longer = replace(e.family.training, steps=e.steps * stage.steps)
+    return replace(e, family=replace(e.family, training=longer))
+
+
+def _same(path: Path, record: dict[str, Any], asked: dict[str, Any]) -> dict[str, Any]:
+    """The record, if it answers what is asked."""
+    old = record["asked"]
+    different = [_change(k, old.get(k), asked.get(k)) for k in {**old, **asked} if old.get(k) != asked.get(k)]
+    if different:
+        listed = "; ".join(different)
+        raise SettingsError(f"{path} was made with other settings ({listed}): move {path.parent} away to begin anew")
+    return record
+
+
+def _change(key: str, old: Any, new: Any) -> str:
+    return f"{key}: was {old}, is {new}" if isinstance(new, int | str) else f"other {key}"

@@ -1,0 +1,91 @@
+"""The election of a run's winner on fresh meta-validation tasks, and the front of accuracy against size."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from jaxtyping import Float
+from torch import Tensor
+
+from metaloss.core.population import Population
+from metaloss.criterion.base import Criterion, FormulaCriterion, GenomeCriterion
+from metaloss.errors import MetalossError
+from metaloss.evaluation.protocol import Trials
+from metaloss.genomes import Genome
+from metaloss.genomes._symbolic import FormulaGenome
+from metaloss.losses.base import Losses
+from metaloss.losses.formulas import Formulas
+from metaloss.losses.language.formula import Formula
+from metaloss.search.objectives import mean
+from metaloss.search.run import Progress
+from metaloss.search.trained_losses import Ledger
+
+OF_SEARCH = 20  # the best formulas of the whole search that stand
+
+
+@dataclass(frozen=True)
+class Standing:
+    """Those that stand for election, and where each comes from."""
+
+    genome: Genome
+    population: Population
+    formulas: tuple[Formula, ...]  # of what is made of formulas; then the population is of no account
+    origins: list[str]
+
+    @property
+    def losses(self) -> Losses:
+        """All of them, side by side."""
+        return Formulas.of(self.formulas) if self.formulas else self.genome.losses(self.population)
+
+    def criterion(self, row: int, about: dict[str, Any]) -> Criterion:
+        """One of them, to train with."""
+        if self.formulas:
+            return FormulaCriterion(self.formulas[row], about)
+        return GenomeCriterion(self.genome, self.population[row : row + 1], about)
+
+
+def standing(genome: Genome, progress: Progress, ledger: Ledger | None) -> Standing:
+    """The last generations' best, the population's centre, and of formulas the best of the search and of each size.
+
+    What the search set out from comes first, so that nothing replaces it that is no better.
+    """
+    # A mean over generations has less of the noise that each one's tasks brought in.
+    population = progress.finalists.cat(progress.centres[-1:]).cat(progress.centres.centre())
+    first = progress.generation - len(progress.finalists) + 1
+    names = [f"best of generation {first + i}" for i in range(len(progress.finalists))]
+    origins = [*names, "the population's centre", f"the mean of the last {len(progress.centres)} centres"]
+    if not isinstance(genome, FormulaGenome):
+        return Standing(genome, population, (), origins)
+    whence = dict.fromkeys(genome.originals, "the original")
+    if ledger is not None:
+        whence |= {f.canonical(): f"best of its size, {f.expression.size} nodes" for f in ledger.best_of_each_size()}
+        whence |= {f.canonical(): "among the best of the search" for f in ledger.best(OF_SEARCH)}
+    last = zip(genome.formulas(population), origins, strict=True)
+    whence |= {f.canonical(): origin for f, origin in last if f.canonical() not in genome.originals}
+    return Standing(genome, population, tuple(whence), list(whence.values()))
+
+
+def elect(stands: Standing, trials: Trials, tasks: int) -> tuple[int, Float[Tensor, " F"]]:
+    """The row of the winner, and what each one reached.
+
+    Raises:
+        MetalossError: none trains without failing.
+    """
+    score = trials.held_out(stands.losses, "winner", tasks)
+    # One failure among so many tasks costs what it costs in use, a wrong answer everywhere, and no more.
+    reached = mean(score.nan_to_num(nan=0.0), trials.numbers(tasks))
+    failed = score.isnan().all(1)
+    if failed.all():
+        raise MetalossError(f"none of the {len(score)} finalists trains without failing: there is no winner")
+    return int(reached.masked_fill(failed, -1).argmax()), reached
+
+
+def front(stands: Standing, reached: Float[Tensor, " F"]) -> list[dict[str, Any]]:
+    """The formulas that no smaller one reaches, the smallest first."""
+    rows = sorted(range(len(stands.formulas)), key=lambda i: (stands.formulas[i].expression.size, -reached[i]))
+    found: list[dict[str, Any]] = []
+    for i in rows:
+        if not found or float(reached[i]) > found[-1]["accuracy"]:
+            formula = stands.formulas[i]
+            row = {"size": formula.expression.size, "accuracy": float(reached[i])}
+            found.append({**row, "formula": str(formula), "latex": formula.latex()})
+    return found

@@ -1,0 +1,172 @@
+"""A search space without what is not worth a training: what its filters refuse, and what the run has trained before."""
+
+import math
+from bisect import bisect_left, insort
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from metaloss.core.population import Population
+from metaloss.core.streams import Stream
+from metaloss.genomes import Genome
+from metaloss.genomes._filters import Filters, examine
+from metaloss.losses.base import Losses
+from metaloss.losses.language.expression import Expression
+from metaloss.losses.language.formula import Formula
+from metaloss.losses.phenotype import normalised
+
+SAME = 0.01  # the distance up to which two phenotypes are one (the code of Morgan 2024)
+SCALE = 0.01  # the relative difference in span up to which two losses have one scale
+FINE, KNOWN, REFUSED = range(3)
+THINNED = 5  # every such point of a phenotype is compared
+
+
+class Seen:
+    """Losses, found again by canonical text and by phenotype.
+
+    Two losses whose curves differ in scale alone are two: at one learning rate they train differently. A long search
+    sees a hundred thousand: texts are kept as digests, and curves as bytes, which take half of what a tensor does.
+    """
+
+    def __init__(self, filters: Filters) -> None:
+        self.filters = filters
+        self.digests: set[bytes] = set()
+        self.entries: list[tuple[float, int]] = []  # (mean of the curve, its number), in order
+        self.curves: list[bytes] = []
+        self.spans: list[float] = []
+
+    def why_not(self, formula: Formula) -> str:
+        """What makes this loss one that has been seen; "" for a new one."""
+        if bytes.fromhex(formula.digest) in self.digests:
+            return "duplicate text"
+        look = _look(formula.expression, self.filters)
+        return "duplicate phenotype" if look is not None and self._near(*look) else ""
+
+    def add(self, formula: Formula) -> None:
+        """See a loss."""
+        digest = bytes.fromhex(formula.digest)
+        if digest in self.digests:
+            return
+        self.digests.add(digest)
+        if (look := _look(formula.expression, self.filters)) is not None:
+            curve, span = look
+            insort(self.entries, (float(curve.mean()), len(self.curves)))
+            self.curves.append(curve.numpy().tobytes())
+            self.spans.append(span)
+
+    def _near(self, curve: Float[Tensor, " N"], span: float) -> bool:
+        # Curves that are near each other have means that are: |mean(a - b)| <= |a - b| / sqrt(N).
+        distance, mean = SAME / math.sqrt(THINNED), float(curve.mean())
+        reach = distance / math.sqrt(len(curve))
+        first = bisect_left(self.entries, (mean - reach, -1))
+        for place in range(first, len(self.entries)):
+            other, number = self.entries[place]
+            if other > mean + reach:
+                return False
+            alike = abs(self.spans[number] - span) <= SCALE * max(span, self.spans[number])
+            if alike and float((self._curve(number) - curve).norm()) <= distance:
+                return True
+        return False
+
+    def _curve(self, number: int) -> Float[Tensor, " N"]:
+        return torch.frombuffer(bytearray(self.curves[number]), dtype=torch.float32)
+
+
+@lru_cache(maxsize=1 << 11)
+def _look(e: Expression, filters: Filters) -> tuple[Float[Tensor, " N"], float] | None:
+    """The curve between 0 and 1, and what it spans."""
+    curve = examine(e, filters).curve
+    if curve is None:
+        return None
+    return normalised(curve)[::THINNED].float(), float(curve.max() - curve.min())
+
+
+@dataclass
+class Sieve:
+    """A genome for a strategy to vary: what comes out is varied again until it is worth a training.
+
+    A genome without formulas is left as it is.
+
+    Attributes:
+        genome: what is varied.
+        seen: what the run has trained.
+        tries: after so many a child is given up and its parent kept.
+        refused: how often each reason was met since the generation began.
+    """
+
+    genome: Genome
+    seen: Seen | None
+    tries: int = 30
+    refused: Counter[str] = field(default_factory=Counter)
+    asked: Seen | None = None
+
+    def begin(self) -> None:
+        """A generation begins: nothing has been refused or asked for yet."""
+        self.refused.clear()
+        self.asked = None if self.seen is None else Seen(self.seen.filters)
+
+    def sample(self, n: int, key: Stream) -> Population:
+        """n candidates to start from; the first ones refused too, where no others were found in all tries."""
+        first = self.genome.sample(n, key)
+        fine = self._judged(first) == FINE
+        found, spare = first[fine], first[~fine]
+        for again in range(self.tries):
+            if len(found) == n:
+                return found
+            more = self.genome.sample(n, key.at("again", again))
+            found = found.cat(more[self._judged(more) == FINE][: n - len(found)])
+        return found.cat(spare)[:n]
+
+    def mutate(self, parents: Population, strength: Float[Tensor, "P ..."], key: Stream) -> Population:
+        """One child of each parent, or the parent where none was found in all tries."""
+        return self._varied(parents, key, lambda a, rows, key: self.genome.mutate(a, strength[rows], key))
+
+    def crossover(self, a: Population, b: Population, key: Stream) -> Population:
+        """One child of row i of `a` and row i of `b`, or row i of `a`."""
+        return self._varied(a, key, lambda a, rows, key: self.genome.crossover(a, b[rows], key))
+
+    def losses(self, population: Population) -> Losses:
+        """The candidates as losses that run together."""
+        return self.genome.losses(population)
+
+    def _varied(
+        self, parents: Population, key: Stream, vary: Callable[[Any, Tensor, Stream], Population]
+    ) -> Population:
+        missing = torch.arange(len(parents))
+        if self.seen is None:
+            return vary(parents, missing, key)
+        pool, place, base = parents, missing.clone(), missing.clone()
+        for again in range(self.tries):
+            children = vary(pool[base[missing]], missing, key.at("again", again) if again else key)
+            verdict, number = self._judged(children), len(pool) + torch.arange(len(children))
+            fine, known = verdict == FINE, verdict == KNOWN
+            place[missing[fine]] = number[fine]
+            # All around a parent may be known. The next try starts from the known child, one step further away.
+            base[missing[known]] = number[known]
+            pool, missing = pool.cat(children), missing[~fine]
+            if not len(missing):
+                break
+        return pool[place]
+
+    def _judged(self, population: Population) -> Int[Tensor, " P"]:
+        """What is worth a training, what is known, what is refused; the first counts as asked for from now on."""
+        if self.seen is None:
+            return torch.full((len(population),), FINE)
+        codes = self.genome.valid(population).tolist()
+        formulas: Iterable[Any] = self.losses(population).formulas  # type: ignore[attr-defined]
+        return torch.tensor([self._verdict(code, f) for code, f in zip(codes, formulas, strict=True)])
+
+    def _verdict(self, code: int, formula: Formula) -> int:
+        assert self.seen is not None and self.asked is not None, "begin a generation first"
+        reason = self.genome.reasons[code] if code else self.seen.why_not(formula) or self.asked.why_not(formula)
+        if not reason:
+            self.asked.add(formula)
+            return FINE
+        self.refused[reason] += 1
+        return REFUSED if code else KNOWN

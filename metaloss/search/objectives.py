@@ -1,0 +1,81 @@
+"""From scores [P T] to fitness [P]: higher is better, and a failed training can never win."""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from metaloss.core.registry import unknown
+from metaloss.errors import SettingsError
+from metaloss.evolution import Objective
+
+NEEDS_BASELINE = frozenset({"wins"})
+LEAST = 1e-3  # the accuracy from which a relative improvement is reckoned where cross-entropy has less
+
+
+def read(name: str, k: float = 1.0) -> Objective:
+    """The objective of that name; `k` is what `robust` takes.
+
+    Raises:
+        SettingsError: there is none.
+    """
+    known = {"mean": mean, "robust": robust(k), "wins": wins}
+    if name not in known:
+        raise SettingsError(unknown("objective", name, known))
+    return known[name]
+
+
+def mean(
+    score: Float[Tensor, "P T"], family: Int[Tensor, " T"], baseline: Float[Tensor, " T"] | None = None
+) -> Float[Tensor, " P"]:
+    """The mean over families of each family's mean accuracy; -inf where any training failed."""
+    return _failed_last(_means(score, family).mean(0)).float()
+
+
+def robust(k: float) -> Objective:
+    """An objective that takes `k` standard deviations over a family's tasks off its mean: even losses are preferred."""
+
+    def fitness(
+        score: Float[Tensor, "P T"], family: Int[Tensor, " T"], baseline: Float[Tensor, " T"] | None = None
+    ) -> Float[Tensor, " P"]:
+        # No Bessel correction: a family of one task has no spread, rather than an unknown one.
+        spread = torch.stack([x.std(1, correction=0) for x in _families(score, family)])
+        return _failed_last((_means(score, family) - k * spread).mean(0)).float()
+
+    return fitness
+
+
+def wins(
+    score: Float[Tensor, "P T"], family: Int[Tensor, " T"], baseline: Float[Tensor, " T"] | None = None
+) -> Float[Tensor, " P"]:
+    """In how many families cross-entropy is beaten, and a fraction that settles ties (Next Generation Loss, 2024).
+
+    Ties go to the larger mean relative improvement over the families won, or over all where none is. That more wins
+    beat fewer where both are above none is ours: the paper does not say. -inf where any training failed.
+
+    Raises:
+        ValueError: there is no baseline.
+    """
+    if baseline is None:
+        raise ValueError("wins compares with cross-entropy and got no baseline")
+    theirs = _means(baseline[None].nan_to_num(nan=0.0), family)  # [F 1]
+    gain = (_means(score, family) - theirs) / theirs.clamp(min=LEAST)
+    won = gain > 0
+    counted = won | ~won.any(0)
+    improvement = (gain * counted).sum(0) / counted.sum(0)
+    # Rising, within (0, 1), and with double precision fine enough beside a whole number of wins.
+    fraction = 0.5 + 0.5 * improvement / (1 + improvement.abs())
+    return _failed_last(won.sum(0) + fraction)
+
+
+def _families(score: Float[Tensor, "P T"], family: Int[Tensor, " T"]) -> list[Float[Tensor, "P _"]]:
+    """Each family's own scores."""
+    return [score[:, family == f].double() for f in family.unique()]
+
+
+def _means(score: Float[Tensor, "P T"], family: Int[Tensor, " T"]) -> Float[Tensor, "F P"]:
+    """Each family's mean score."""
+    return torch.stack([x.mean(1) for x in _families(score, family)])
+
+
+def _failed_last(fitness: Float[Tensor, " P"]) -> Float[Tensor, " P"]:
+    return fitness.nan_to_num(nan=-torch.inf)

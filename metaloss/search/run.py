@@ -1,0 +1,192 @@
+"""A run is a folder: its settings, where it came from, its history, its newest states and its winner."""
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from metaloss import storage
+from metaloss.core.population import Population
+from metaloss.data import image_record, places
+from metaloss.data.image_record import ImageRecord
+from metaloss.errors import DamagedFile, SettingsError
+from metaloss.search import settings
+from metaloss.search.cached_evaluator import Known
+from metaloss.search.run_tables import Summary
+from metaloss.search.settings import Settings
+from metaloss.storage.codec import pack, unpack
+from metaloss.storage.environment import Provenance, digest_of
+from metaloss.storage.folders import located, made, missing
+from metaloss.tasks.opening import Opened, TaskFamily, conditions, opened
+
+
+@dataclass(frozen=True)
+class Progress:
+    """All that a search knows after a generation; with the settings it decides everything that follows."""
+
+    generation: int
+    state: Any
+    finalists: Population  # the last generations' best
+    centres: Population  # and their centres
+    trainings: int
+    halvings: int  # of the chunks, after running out of memory
+    barren: int  # generations in a row in which every candidate failed
+    known: Known  # what this task epoch's formulas reached, where it goes on
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run's folder."""
+
+    folder: Path
+    settings: Settings
+
+    @property
+    def name(self) -> str:
+        """The folder's own name."""
+        return self.folder.name
+
+    def commit(self, record: dict[str, Any], progress: Progress) -> None:
+        """Make a generation last: its line of history, then the state after it."""
+        storage.commit(self.folder, progress.generation, record, pack(progress))
+
+    def recover(self, types: Sequence[type]) -> tuple[Progress | None, tuple[str, ...]]:
+        """The newest sound state, or None before the first; and a warning for each damaged one.
+
+        Raises:
+            DamagedFile: states exist and none of them is sound.
+        """
+        checkpoint = storage.recover(self.folder)
+        if checkpoint is None:
+            return None, ()
+        try:
+            progress = unpack(checkpoint.payload, (Progress, Known, *types))
+        except DamagedFile as error:
+            raise DamagedFile(f"{self.folder}: state {checkpoint.generation}: {error}") from None
+        return progress, checkpoint.warnings
+
+    def history(self) -> list[dict[str, Any]]:
+        """One record per generation."""
+        return storage.History(self.folder).read()
+
+    def summary(self) -> dict[str, Any] | None:
+        """What the finished run came to; None while it is not finished.
+
+        Raises:
+            DamagedFile: it does not check out.
+        """
+        path = self.folder / "summary.json"
+        return storage.read_record(path, Summary) if storage.there(path) else None
+
+    def provenance(self) -> dict[str, Any]:
+        """Where the run's numbers come from.
+
+        Raises:
+            DamagedFile: it is missing or does not check out.
+        """
+        found: dict[str, Any] = storage.read_record(self.folder / "provenance.json", Provenance, storage.RESTORE)
+        return found
+
+    def finished(self, progress: Progress) -> bool:
+        """Whether the winner of just these generations, all that were asked for, is written and tested."""
+        summary = self.summary()
+        done = progress.generation >= self.settings.generations
+        return done and summary is not None and bool(summary["choice"]["generation"] == progress.generation)
+
+    def places(self, given: Sequence[str] = (), again: str = "") -> dict[str, str]:
+        """Where every family's images lie now, by its name (arguments and errors: as for `places.find`)."""
+        specs = {family.name: family.dataset for family in self.settings.families}
+        return places.find(self.folder, specs, given, again or f"metaloss evolve --resume {self.folder} --tasks")
+
+    def opened(self, device: torch.device, where: Mapping[str, str] | None = None) -> list[Opened]:
+        """The families with their images, from where these lie now.
+
+        Raises:
+            DataError: they are not there, or damaged.
+        """
+        where = self.places() if where is None else where
+        return [opened(family, device, where[family.name]) for family in self.settings.families]
+
+    def write(self, name: str, table: Mapping[str, Any]) -> None:
+        """Put a table into the folder as sealed JSON, whole or not at all."""
+        storage.write_record(self.folder / name, table)
+
+
+def create(parent: Path, chosen: Settings, provenance: dict[str, Any], images: ImageRecord | None = None) -> Run:
+    """A new folder under `parent`; nothing that exists is touched.
+
+    Args:
+        parent: where it is made.
+        chosen: the settings.
+        provenance: where its numbers come from.
+        images: those that its losses learn from.
+
+    Raises:
+        DiskError: the folder cannot be made.
+    """
+    files = {
+        "config.toml": storage.toml_bytes(chosen.table()),
+        "provenance.json": storage.record_bytes(provenance),
+        **places.record({family.name: family.dataset for family in chosen.families}),
+        image_record.FILE: storage.record_bytes((images or ImageRecord()).table()),
+    }
+    return Run(made(parent, default_name(chosen), files, "run"), chosen)
+
+
+def default_name(chosen: Settings) -> str:
+    """`<tasks>-<genome>-<strategy>-<seed>`."""
+    tasks = "+".join(family.name for family in chosen.families)
+    return f"{tasks}-{chosen.genome['kind']}-{chosen.strategy['kind']}-{chosen.seed}"
+
+
+def find(spec: str | Path, parent: Path = Path("runs")) -> Run:
+    """The run that a path, or a name under `parent`, means.
+
+    Raises:
+        SettingsError: there is none.
+        DamagedFile: its settings cannot be read.
+    """
+    found = located(spec, parent, _resolved)
+    if found is None:
+        raise SettingsError(f"{missing('run', spec, parent)}  (metaloss list runs)")
+    return Run(*found)
+
+
+def _resolved(table: dict[str, Any]) -> Settings:
+    if not table.get("families"):  # they come last: a file that was cut off has none
+        raise SettingsError("not the settings of a run, which name its families")
+    return settings.resolve(table)
+
+
+def runs(parent: Path) -> list[Path]:
+    """The folders of all runs under `parent`."""
+    return sorted(path.parent for path in parent.glob("[!.]*/config.toml"))
+
+
+def provenance(chosen: Settings, episodes: Sequence[Opened], device: torch.device) -> dict[str, Any]:
+    """Where a run's numbers come from: versions, device, seed, and exactly which images it may see."""
+    return {
+        "command": sys.argv,
+        "seed": chosen.seed,
+        "conditions": conditions(episodes, device, chosen.parts_by_name()),
+        "data": {e.family.name: _images(e) for e in episodes},
+    }
+
+
+def _images(episodes: Opened) -> dict[str, Any]:
+    pools = {
+        name: {
+            "images": sum(map(len, rows)),
+            "sha256": digest_of(torch.cat(rows)),
+        }
+        for name, rows in episodes.pools.items()
+    }
+    seen = {"search": "train", "choice": "validation", "test, once, after the choice": "test"}
+    found = {"dataset": episodes.family.dataset, "origin": episodes.dataset.origin, "pools": pools}
+    if isinstance(episodes.family, TaskFamily):
+        return {**found, "use": seen}
+    shares = {name: {"images": len(rows), "sha256": digest_of(rows)} for name, rows in episodes.shares.items()}
+    return {**found, "shares": shares, "use": {**seen, "training": "training"}}

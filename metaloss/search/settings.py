@@ -1,0 +1,204 @@
+"""The settings of a run: defaults stand here and nowhere else; a TOML table and a flag name the same field."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import tomli_w
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+
+from metaloss.core import reading, registry
+from metaloss.core.config import merged as merged
+from metaloss.errors import SettingsError
+from metaloss.evaluation.protocol import Screen
+from metaloss.evolution import Objective
+from metaloss.genomes import Genome
+from metaloss.search import objectives
+from metaloss.strategies import Strategy
+from metaloss.tasks import opening
+from metaloss.tasks.opening import Families, Family, TaskFamily, TrainingFamily
+
+RATES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0, 3.0)
+PRESETS: dict[str, dict[str, Any]] = {
+    "smoke": {"generations": 4, "validation": 20, "tasks_per_generation": 4, "baseline_tasks": 8, "winner_tasks": 16,
+              "test_tasks": 16},
+    "quick": {},
+    "long": {"generations": 1500, "tasks_per_generation": 16},
+}  # fmt: skip
+
+USUAL = "mln"  # genome
+
+F = TypeVar("F", TaskFamily, TrainingFamily, Family)
+Count = Annotated[int, Field(ge=1, le=1_000_000)]
+
+
+class Settings(BaseModel):
+    """What decides a run's result.
+
+    Attributes:
+        tasks: families as the user named them; `families` holds what they resolved to.
+        genome: a table with the genome's kind and settings.
+        strategy: likewise; by default the genome's usual one.
+        generations: how many to run; by default as many as the genome's usual strategy needs.
+        tasks_per_generation: of every family; all candidates of a generation meet the same tasks.
+        validation: validation images per class while searching (at most the family's own number).
+        seed: of every random draw.
+        device: where classifiers train.
+        memory: bytes that trainings may take.
+        tf32: let a GPU multiply with mantissas of 10 bits instead of 23: faster, and accuracies change in their last
+            digits; nothing on a CPU.
+        objective: from scores to fitness: "mean" over tasks; "robust", the mean less some standard deviations; "wins",
+            in how many families tuned cross-entropy is beaten, and then by how much.
+        deviations: how many of them "robust" takes off.
+        tries: how often a formula that is not worth a training is varied again before it is given up.
+        screen_steps: of a short training before the full one, which only those pass that come far enough; 0: none. By
+            default 20 where families train for more than 60 steps, and none elsewhere.
+        screen_tasks: tasks of that short training.
+        screen_share: how much of the way from chance to cross-entropy is far enough.
+        report_every: generations between two looks at held-out (meta-validation) tasks.
+        rates: learning rates among which cross-entropy's is chosen.
+        baseline_tasks: meta-validation tasks for that choice.
+        finalists: how many of the last generations' best stand for election, beside the population's centre and
+            the mean of as many centres.
+        winner_tasks: fresh meta-validation tasks for the election.
+        test_tasks: meta-test tasks, looked at once, after the winner has been written.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    tasks: Annotated[tuple[str, ...], Field(min_length=1)] = ("fashionmnist",)
+    genome: dict[str, Any] = Field(default_factory=lambda: {"kind": "mln"})
+    strategy: dict[str, Any] = Field(default_factory=lambda: {"kind": "mu_plus_lambda"})
+    generations: Count = 400
+    tasks_per_generation: Count = 8
+    validation: Count = 100
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    memory: Annotated[int, Field(ge=1 << 26)] = 2 << 30
+    tf32: bool = False
+    objective: Literal["mean", "robust", "wins"] = "mean"
+    deviations: Annotated[float, Field(ge=0, le=100)] = 1.0
+    tries: Annotated[int, Field(ge=1, le=10_000)] = 30
+    screen_steps: Annotated[int, Field(ge=0)] | None = None
+    screen_tasks: Count = 2
+    screen_share: Annotated[float, Field(ge=0, le=1)] = 0.5
+    report_every: Count = 10
+    rates: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1)] = RATES
+    baseline_tasks: Annotated[int, Field(ge=2)] = 64
+    finalists: Count = 10
+    winner_tasks: Annotated[int, Field(ge=2)] = 200
+    test_tasks: Annotated[int, Field(ge=2)] = 200
+    families: Families = ()
+
+    def parts(self) -> tuple[Genome, Strategy]:
+        """The genome and the strategy that the tables describe.
+
+        Raises:
+            SettingsError: they do not fit each other or the families.
+        """
+        genome: Genome = registry.build("genomes", self.genome, "genome")
+        strategy: Strategy = registry.build("strategies", self.strategy, "strategy")
+        if strategy.needs_vectors and not genome.vector:
+            misfit = (
+                f"strategy '{self.strategy['kind']}' needs real vectors and genome '{self.genome['kind']}' has none"
+            )
+            raise SettingsError(misfit)
+        for family in self.families:
+            if isinstance(family, TaskFamily) and genome.classes not in (None, family.ways):
+                ways = f"{family.name} has {family.ways}-way tasks"
+                raise SettingsError(f"this genome works for {genome.classes} classes alone, and {ways}")
+        return genome, strategy
+
+    def parts_by_name(self) -> list[tuple[str, str]]:
+        """The genome and the strategy, each as the name of its folder and its own."""
+        return [("genomes", self.genome["kind"]), ("strategies", self.strategy["kind"])]
+
+    def judge(self) -> Objective:
+        """From scores to fitness."""
+        return objectives.read(self.objective, self.deviations)
+
+    def screened(self) -> Screen | None:
+        """The short training before the full one, if there is one."""
+        longest = max((f.inner.steps for f in self.families if isinstance(f, TaskFamily)), default=0)
+        steps = (20 if longest > 60 else 0) if self.screen_steps is None else self.screen_steps
+        return Screen(steps, self.screen_tasks, self.screen_share) if steps else None
+
+    def table(self) -> dict[str, Any]:
+        """All settings as plain values, for TOML."""
+        return TypeAdapter(Settings).dump_python(self, mode="json", exclude_none=True)
+
+
+def _usual(table: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a run that suit the genome it asks for."""
+    given = table.get("genome")
+    genome = str(given.get("kind", USUAL)) if isinstance(given, Mapping) else USUAL
+    usual = registry.part("genomes", genome).usual if genome in registry.names("genomes") else {}  # type: ignore[attr-defined]
+    return {"genome": {"kind": genome}, **usual}
+
+
+def resolve(table: Mapping[str, Any]) -> Settings:
+    """Settings from a table, with the families read and every part's own defaults filled in.
+
+    Raises:
+        SettingsError: names the setting, what was given and what is allowed.
+    """
+    of_families = opening.SETTINGS
+    own = {k: v for k, v in table.items() if k not in of_families}
+    changes = {k: v for k, v in table.items() if k in of_families}
+    # A setting of the default genome or strategy needs no kind beside it.
+    settings: Settings = registry.validated(Settings, merged(_usual(own), own), "settings")
+    chosen = settings.families or tuple(opening.read(name) for name in settings.tasks)
+    names = [family.name for family in chosen]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise SettingsError(f"two task families are named '{twice[0]}', and results go by the name")
+    # A setting of a family, given without its name, holds for all of them.
+    chosen = tuple(changed(family, changes) for family in chosen) if changes else chosen
+    settings = settings.model_copy(update={"families": chosen})
+    genome, strategy = settings.parts()
+    full = {kind: {"kind": getattr(settings, kind)["kind"], **registry.table(part)}
+            for kind, part in (("genome", genome), ("strategy", strategy))}  # fmt: skip
+    return settings.model_copy(update=full)
+
+
+def preset(name: str) -> dict[str, Any]:
+    """A preset's settings.
+
+    Raises:
+        SettingsError: there is no such preset.
+    """
+    if name not in PRESETS:
+        raise SettingsError(registry.unknown("preset", name, PRESETS))
+    return dict(PRESETS[name])
+
+
+def read(path: Path) -> dict[str, Any]:
+    """The table of a `config.toml`.
+
+    Raises:
+        SettingsError: there is no such file, or it is not TOML.
+    """
+    try:
+        return reading.read_toml(path)
+    except OSError as error:
+        raise SettingsError(f"{path}: {error.strerror}") from None
+    except ValueError as error:
+        raise SettingsError(f"{path}: not TOML: {error}") from None
+
+
+def toml(settings: Settings) -> bytes:
+    """The settings as a file that `--config` takes."""
+    return tomli_w.dumps(settings.table()).encode()
+
+
+def changed(family: F, changes: Mapping[str, Any]) -> F:
+    """A family with some of its settings replaced.
+
+    Raises:
+        SettingsError: it cannot be like that; the family's own file is not to blame.
+    """
+    table = merged(registry.table(family), changes)
+    own = {k: v for k, v in table.items() if k not in ("name", "origin")}
+    try:
+        return opening.of(own, family.name, family.origin)  # type: ignore[return-value]  # the kind stays
+    except SettingsError as error:
+        raise SettingsError(f"{family.name}, changed: {str(error).removeprefix(f'{family.origin}: ')}") from None

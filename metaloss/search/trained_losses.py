@@ -1,0 +1,72 @@
+"""Every loss that a run has trained, with what it reached, told from its history."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any
+
+from metaloss.genomes._filters import Filters
+from metaloss.losses.language.formula import Formula
+from metaloss.search.novelty import Seen
+
+
+@dataclass
+class Entry:
+    """A loss and how much more than the control, cross-entropy on the same tasks, it reached each time.
+
+    A long search has a hundred thousand of them: what is kept is the text, a hundredth of the tree that it means.
+
+    Attributes:
+        text: what `Formula.parse` reads.
+        size: nodes of its expression.
+        leads: one for each time that it was trained without a failure.
+    """
+
+    text: str
+    size: int
+    leads: list[float] = field(default_factory=list)
+
+    @property
+    def worth(self) -> float:
+        """Its mean lead, as if it had been level once besides: one that shone once stands below one that often did."""
+        return sum(self.leads) / (len(self.leads) + 1)
+
+
+class Ledger:
+    """Formulas by their text, in the order in which they were first trained."""
+
+    def __init__(self, filters: Filters, history: Iterable[dict[str, Any]] = ()) -> None:
+        self.entries: dict[str, Entry] = {}
+        self.seen = Seen(filters)
+        for record in history:
+            self.add(record)
+
+    def add(self, record: dict[str, Any], formulas: Iterable[Formula] = ()) -> None:
+        """Take in a generation's line of history; of the formulas at hand, none is read again."""
+        at_hand = {str(formula): formula for formula in formulas}
+        for text, fitness in record.get("losses", ()):
+            if text not in self.entries:
+                formula = at_hand.get(text) or Formula.parse(text)
+                self.entries[text] = Entry(text, formula.expression.size)
+                self.seen.add(formula)
+            if fitness is not None:
+                self.entries[text].leads.append(fitness - record["control"])
+
+    def ranked(self) -> Iterator[Formula]:
+        """The losses of the whole search that trained without a failure, the best first."""
+        alive = [entry for entry in self.entries.values() if entry.leads]
+        for entry in sorted(alive, key=lambda entry: -entry.worth):
+            yield Formula.parse(entry.text)
+
+    def best(self, n: int) -> list[Formula]:
+        """The n best losses of the whole search, the best first."""
+        return list(islice(self.ranked(), n))
+
+    def best_of_each_size(self) -> list[Formula]:
+        """The best loss of every size, the smallest first."""
+        found: dict[int, Entry] = {}
+        for entry in self.entries.values():
+            size = entry.size
+            if entry.leads and (size not in found or entry.worth > found[size].worth):
+                found[size] = entry
+        return [Formula.parse(found[size].text) for size in sorted(found)]

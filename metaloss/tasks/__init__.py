@@ -1,0 +1,1 @@
+"""Task families: episodes and full trainings, opened alike."""

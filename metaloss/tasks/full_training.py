@@ -1,0 +1,274 @@
+"""Full trainings as tasks: losses are scored by what a network reaches that trains with them; a task is a seed."""
+
+import contextlib
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from importlib.util import find_spec
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from metaloss.core import installation
+from metaloss.core.streams import Stream
+from metaloss.criterion.base import Criterion, FormulaCriterion
+from metaloss.data.datasets import Dataset
+from metaloss.data.datasets._files import Files
+from metaloss.data.datasets.voc import Scenes
+from metaloss.data.pools import pools
+from metaloss.errors import DataError, Interrupted, MetalossError, SettingsError, out_of_memory
+from metaloss.losses.base import Losses
+from metaloss.losses.formulas import Formulas
+from metaloss.tasks.training_cache import Memory
+from metaloss.tasks.training_family import TrainingFamily
+from metaloss.tasks.worker_pool import Crew, Job
+from metaloss.training.course import course
+from metaloss.training.defaults import decided
+from metaloss.training.images import Material, Rows, opened
+from metaloss.training.measuring import measure
+from metaloss.training.models import Classifier, Shape, build, check_batch, known, repeats
+from metaloss.training.plan import Plan
+from metaloss.training.settings import Training
+
+LOOK = 512  # images looked at at once
+
+
+class Candidate(Criterion):
+    """One of a search's losses, for a loop that wants a module."""
+
+    def __init__(self, one: Losses) -> None:
+        super().__init__()
+        self.one = one
+
+    def losses(self) -> Losses:
+        """The loss as a population of one."""
+        return self.one
+
+    def describe(self) -> str:
+        """The kind of loss: candidates have no names."""
+        return type(self.one).__name__
+
+
+def criterion(one: Losses) -> Criterion:
+    """A population of one as a module of logits and targets."""
+    return FormulaCriterion(one.formulas[0]) if isinstance(one, Formulas) else Candidate(one)
+
+
+@dataclass(frozen=True, eq=False)
+class Trainings:
+    """A family of full trainings with its images on the device.
+
+    Attributes:
+        family: the settings.
+        material: the images; its validation share is the half of what is held out that fitness is measured on.
+        winner: the other half, which the winner is chosen on; no candidate's fitness has seen it.
+        device: where to train.
+        memory: what has been trained before, and is not trained again.
+        place: where the images lie, if not where the family says.
+    """
+
+    family: TrainingFamily
+    material: Material
+    winner: Rows
+    device: torch.device
+    memory: Memory = field(default_factory=Memory)
+    place: str = ""
+
+    @property
+    def dataset(self) -> Dataset | Files:
+        """The labels, classes, splits and origin."""
+        assert not isinstance(self.material.dataset, Scenes)  # refused when the family is opened
+        return self.material.dataset
+
+    @cached_property
+    def pools(self) -> dict[str, tuple[Rows, ...]]:
+        """The pools of images as they are cut elsewhere: what may be seen is "train" and "validation" together."""
+        return {name: pool.rows for name, pool in pools(self.dataset).items()}
+
+    @property
+    def shares(self) -> dict[str, Rows]:
+        """What is trained on; and what is looked at for fitness, for the choice of the winner, and in the test."""
+        own = self.material.shares
+        return {"training": own.train, "train": own.validation, "validation": self.winner, "test": own.test}
+
+    @property
+    def ways(self) -> int:
+        """Classes."""
+        return self.material.classes
+
+    @cached_property
+    def length(self) -> tuple[int, int]:
+        """Steps and epochs of a training."""
+        chosen = self.family.training
+        rows = self.material.training_rows(chosen.per_class, Stream(0))
+        whole = course(chosen, len(rows))
+        return whole.steps, whole.epochs
+
+    @property
+    def steps(self) -> int:
+        """Of a training."""
+        return self.length[0]
+
+    def most(self, tasks: int) -> int:
+        """How many seeds there are where so many tasks are asked for."""
+        return min(tasks, self.family.seeds)
+
+    def rates(self, given: Sequence[float]) -> Sequence[float]:
+        """The rates among which cross-entropy's is chosen: the family's own, or those of the run."""
+        return self.family.training.rates or given
+
+    def scores(
+        self, losses: Losses, pool: str, keys: Sequence[Stream], lr: float | Float[Tensor, " P"] | None = None,
+        steps: Sequence[int] = (), stop: Callable[[], bool] = lambda: False,
+    ) -> Float[Tensor, "M P T"]:  # fmt: skip
+        """Accuracies of networks after M numbers of steps, NaN where a training failed.
+
+        A score is a function of its own loss, key, rate and steps: neither of its neighbours nor of `workers`.
+
+        Args:
+            losses: P candidates; formulas that are written the same are trained once.
+            pool: "train" (images for fitness), "validation" (for the choice of the winner) or "test".
+            keys: one per task; all of a training's random draws come from it.
+            lr: the highest learning rate, for all or one per candidate; the family's own where None.
+            steps: of the trainings; the family's own number where there are none.
+            stop: asked before every step; True drops the work.
+        """
+        own = self.family.training.rate if lr is None else lr
+        rates = own.tolist() if isinstance(own, Tensor) else [own] * len(losses)
+        names = [f.digest for f in losses.formulas] if isinstance(losses, Formulas) else range(len(losses))
+        places = [(mark, name, rate, key) for mark in steps or (self.steps,)
+                  for name, rate in zip(names, rates, strict=True) for key in keys]  # fmt: skip
+        rows = dict(zip(names, range(len(losses)), strict=True))
+        distinct = list(dict.fromkeys(places))
+        jobs = [Job(losses[rows[name] : rows[name] + 1], pool, key, rate, mark) for mark, name, rate, key in distinct]
+        found = dict(zip(distinct, self._done(jobs, stop), strict=True))
+        score = torch.tensor([found[place] for place in places])
+        return score.reshape(-1, len(losses), len(keys))
+
+    def _done(self, jobs: Sequence[Job], stop: Callable[[], bool]) -> list[float]:
+        results = self.memory.results(self.family, jobs, lambda new: self._each(new, stop))
+        if results and all(isinstance(x, Exception) for x in results):
+            raise results[0]  # type: ignore[misc]  # no bad candidate, but a bug, and would be hidden
+        return [math.nan if isinstance(x, Exception) else x for x in results]
+
+    def _each(self, jobs: Sequence[Job], stop: Callable[[], bool]) -> Iterator[tuple[Job, float | Exception]]:
+        """Every job with its result, as it ends."""
+        if self.family.workers > 1 and len(jobs) > 1:
+            yield from self.crew.run(jobs, stop)
+        else:
+            yield from ((job, self.attempt(job, stop)) for job in jobs)
+
+    @cached_property
+    def crew(self) -> Crew:
+        """The processes that train, each with the images of its own."""
+        return Crew(self.family.workers, open_trainings, (self.family, self.device, self.place))
+
+    def attempt(self, job: Job, stop: Callable[[], bool]) -> float | Exception:
+        """What a training reaches: NaN where it diverged, and what its loss raised where it cannot be computed."""
+        try:
+            with _alone(self.device):
+                return self._trained(job, stop)
+        except (Interrupted, SettingsError, DataError):
+            raise
+        except MetalossError:  # its loss was not finite
+            return math.nan
+        except Exception as error:
+            if out_of_memory(error):
+                raise
+            return error
+
+    def _trained(self, job: Job, stop: Callable[[], bool]) -> float:
+        from metaloss.training.module import train
+
+        chosen, key = shortened(self.family.training, job.steps, self.steps), job.key
+        rows = self.material.training_rows(chosen.per_class, key)
+        path = course(chosen, len(rows))
+        plan = Plan(chosen, self.material, rows, path, job.lr, key.at("train"), stop=stop)
+        classifier, loss = self.classifier(key), criterion(job.one)
+        history = train(classifier, loss, plan)
+        if job.pool == "train":  # these are the images that its last epoch ended with
+            return float(history[-1]["val_accuracy"])
+        return measure(classifier, loss, self.material.source.batches(self.shares[job.pool], LOOK)).accuracy
+
+    def classifier(self, key: Stream) -> Classifier:
+        """The untrained network of a seed, the same for every loss and rate."""
+        chosen, material = self.family.training, self.material
+        size = (chosen.size, chosen.size) if chosen.size else material.size
+        shape = Shape(material.channels, size, material.classes)
+        network = build(chosen.model, shape, key.at("init"), pretrained=chosen.pretrained, probe=False)
+        repeat = repeats(network, material.channels)
+        return Classifier(network, shape, material.mean, material.std, repeat).to(self.device)
+
+
+def open_trainings(family: TrainingFamily, device: torch.device | str = "cpu", place: str = "") -> Trainings:
+    """Load a family's images onto a device and halve what is held out, class by class.
+
+    `place` is where they lie, if not where the family says.
+
+    Raises:
+        SettingsError: the network does not fit the images, or Lightning is not installed.
+        DataError: images are missing, or too few.
+    """
+    if find_spec("lightning") is None:
+        install = installation.command("train")
+        raise SettingsError(f"{family.origin}: full-size training needs Lightning: {install}")
+    chosen, device = family.training, torch.device(device)
+    known(chosen.model)
+    material = opened(replace(chosen, data=place or chosen.data), device)
+    if isinstance(material.dataset, Scenes):
+        raise SettingsError(
+            f"{family.origin}: {chosen.data} has a class for every pixel; a family has one for every image"
+        )
+    rows = material.training_rows(chosen.per_class, Stream(0))
+    chosen = decided(chosen, len(rows))
+    family = replace(family, training=chosen)
+    fitness, winner = halves(material.shares.validation, material.dataset, Stream(chosen.seed).at("halves"))
+    material = replace(material, shares=replace(material.shares, validation=fitness))
+    found = Trainings(family, material, winner, device, place=place)
+    # What does not fit is said before any training: the network, the batch, a warm-up that is too long.
+    classifier = found.classifier(Stream(0))
+    build(chosen.model, classifier.shape, Stream(0), pretrained=chosen.pretrained)
+    check_batch(classifier, course(chosen, len(rows)).batch)
+    return found
+
+
+def halves(held: Rows, dataset: Dataset | Files, key: Stream) -> tuple[Rows, Rows]:
+    """The held-out rows in two, of every class as many in each as can be.
+
+    Raises:
+        DataError: fewer than two images of a class are held out.
+    """
+    first, second = [], []
+    for label, name in enumerate(dataset.classes):
+        rows = held[dataset.labels[held] == label]
+        if len(rows) < 2:
+            raise DataError(
+                f"class '{name}': {len(rows)} images are held out, and fitness and the choice of the winner need one "
+                "each: raise training.validation"
+            )
+        rows = rows[key.at(label).permutation(len(rows))]
+        first.append(rows[: len(rows) // 2])
+        second.append(rows[len(rows) // 2 :])
+    return torch.cat(first).sort().values, torch.cat(second).sort().values
+
+
+def shortened(chosen: Training, steps: int, own: int) -> Training:
+    """The settings of a training of so many steps; its warm-up takes the same share of them."""
+    if steps == own:
+        return chosen
+    warmup = None if chosen.warmup is None else chosen.warmup * steps // own
+    return replace(chosen, steps=steps, warmup=warmup)
+
+
+@contextlib.contextmanager
+def _alone(device: torch.device) -> Iterator[None]:
+    """One thread of torch, so that a result on the CPU does not depend on how many trainings run beside it."""
+    threads = torch.get_num_threads()
+    if device.type == "cpu":
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)

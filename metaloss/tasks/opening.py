@@ -1,0 +1,115 @@
+"""The two kinds of task families: episodes, and full trainings (`kind = "training"`); read and opened alike."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+from pydantic import Discriminator, Tag
+
+from metaloss.core import plugins
+from metaloss.storage.environment import surroundings
+from metaloss.tasks import episodic
+from metaloss.tasks import training_family as training
+from metaloss.tasks.episodic import Episodes, TaskFamily, open_family
+from metaloss.tasks.full_training import Trainings, open_trainings
+from metaloss.tasks.training_cache import remembered
+from metaloss.tasks.training_family import TrainingFamily
+
+__all__ = [
+    "Episodes",
+    "Families",
+    "Family",
+    "Opened",
+    "TaskFamily",
+    "TrainingFamily",
+    "Trainings",
+    "of",
+    "opened",
+    "read",
+]
+
+Family = TaskFamily | TrainingFamily
+Opened = Episodes | Trainings
+
+FIELDS = TaskFamily.__dataclass_fields__.keys() | TrainingFamily.__dataclass_fields__.keys()
+SETTINGS = FIELDS - {"kind", "name", "origin"}  # what holds for all families of a run where it is given without a name
+
+
+def _kind(family: Any) -> str:
+    given = family.get("kind") if isinstance(family, Mapping) else getattr(family, "kind", None)
+    return "TrainingFamily" if given == "training" else "TaskFamily"
+
+
+Families = tuple[
+    Annotated[
+        Annotated[TaskFamily, Tag("TaskFamily")] | Annotated[TrainingFamily, Tag("TrainingFamily")],
+        Discriminator(_kind),
+    ],
+    ...,
+]
+
+
+def read(spec: str) -> Family:
+    """The family that NAME, PATH.toml or folder:PATH means.
+
+    Raises:
+        SettingsError: no such family, or a file that does not describe one.
+        DataError: folder:PATH holds no usable images.
+    """
+    return episodic.read(spec) if spec.startswith("folder:") else of(*episodic.written(spec))
+
+
+def of(table: dict[str, Any], name: str, origin: str) -> Family:
+    """A family made of a table of settings.
+
+    Raises:
+        SettingsError: names file and setting, what was given and what is allowed.
+    """
+    return (training if table.get("kind") == "training" else episodic).of(table, name, origin)
+
+
+def opened(family: Family, device: torch.device | str = "cpu", place: str = "") -> Opened:
+    """Load a family's images onto a device, and check that there are enough of them.
+
+    Args:
+        family: the settings.
+        device: where classifiers train.
+        place: where the images lie, if not where the family says.
+
+    Raises:
+        SettingsError: its network does not fit the images, or Lightning is not installed.
+        DataError: images are missing, or too few.
+    """
+    if isinstance(family, TrainingFamily):
+        return open_trainings(family, device, place)
+    return open_family(family, device, place)
+
+
+def conditions(
+    episodes: Sequence[Opened], device: torch.device, others: Sequence[tuple[str, str]] = ()
+) -> dict[str, str]:
+    """What must be the same for a resumed run to go on as if it had not stopped.
+
+    Args:
+        episodes: the families with their images.
+        device: where classifiers train.
+        others: further parts, each a kind and a name, whose versions matter where they are plugins.
+    """
+    data = {f"data {e.family.name}": e.dataset.fingerprint() for e in episodes}
+    parts = [("datasets", e.family.dataset.partition(":")[0]) for e in episodes]
+    parts += [("classifiers", e.family.classifier["kind"]) for e in episodes if isinstance(e.family, TaskFamily)]
+    return {**surroundings(device), **data, **plugins.versions([*parts, *others])}
+
+
+def remembering(folder: Path, families: Sequence[Opened], device: torch.device) -> list[Opened]:
+    """Families whose full trainings, each as it ends, are kept in a folder that this process has locked.
+
+    Raises:
+        DamagedFile: what is kept there does not check out.
+    """
+    return [
+        replace(e, memory=remembered(folder, conditions([e], device))) if isinstance(e, Trainings) else e
+        for e in families
+    ]

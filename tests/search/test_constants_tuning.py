@@ -1,0 +1,169 @@
+import json
+
+import pytest
+import torch
+from test_run import GENOME, SMALL, code, essence, evolved, family, only_the_subset, without_plots
+
+import metaloss
+from metaloss import storage
+from metaloss.errors import DamagedFile, Interrupted, SettingsError
+from metaloss.evaluation.protocol import Trials
+from metaloss.losses import zoo
+from metaloss.search import constants_tuning, program
+
+TINY = {key: value for key, value in SMALL.items() if key not in ("genome", "strategy")}
+STRATEGIES = {
+    "mu_plus_lambda": SMALL["strategy"],
+    "openai_es": {"kind": "openai_es", "population": 4},
+    "random_search": {"kind": "random_search", "population": 3},
+}
+FLAGS = [x for k, v in TINY.items() for x in ("--set", f"{k}={list(v) if isinstance(v, tuple) else v}")]
+FLAGS += ["--set", "strategy.mu=2", "--set", "strategy.lambda_=2"]
+
+
+@pytest.fixture(autouse=True)
+def surroundings(monkeypatch, tmp_path):
+    only_the_subset(monkeypatch, tmp_path)
+    without_plots(monkeypatch)
+
+
+def refined(folder, loss="poly1", out="runs", **changes):
+    given = {"tasks": family(folder), "strategy": SMALL["strategy"], **TINY, **changes}
+    return metaloss.refine(loss, out=folder / out, **given)
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_before_and_after_are_both_formulas_on_the_same_fresh_tasks(tmp_path, monkeypatch, strategy):
+    asked, held_out = [], Trials.held_out
+
+    def watched(self, losses, role, tasks):
+        score = held_out(self, losses, role, tasks)
+        asked.append((role, [str(f) for f in losses.formulas], score))
+        return score
+
+    monkeypatch.setattr(Trials, "held_out", watched)
+    result = refined(tmp_path, strategy=STRATEGIES[strategy])
+    ((formulas, score),) = [(formulas, score) for role, formulas, score in asked if role == "refinement"]
+    assert formulas == [str(zoo.read("poly1")), str(result.best.formula)]
+    row = result.comparison["families"]["tiny"]
+    assert (row["before"], row["after"]) == pytest.approx(tuple(score.mean(1).tolist()))
+    assert row["gain"]["mean"] == pytest.approx(row["after"] - row["before"])
+    assert row["gain"]["low"] <= row["gain"]["mean"] <= row["gain"]["high"] and row["gain"]["tasks"] == 2
+    assert storage.read_record(result.folder / "refinement.json") == result.comparison
+
+
+def test_the_original_that_stays_gained_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(Trials, "held_out", lambda self, losses, role, tasks: torch.full((len(losses), tasks), 0.5))
+    result = refined(tmp_path)
+    assert result.comparison["before"] == result.comparison["after"]
+    assert result.comparison["families"]["tiny"]["gain"]["mean"] == 0
+
+
+def test_several_families_are_told_apart(tmp_path, monkeypatch):
+    def held_out(self, losses, role, tasks):
+        score = torch.full((len(losses), 2 * tasks), 0.5)
+        score[-1, tasks:] = 0.75
+        return score
+
+    monkeypatch.setattr(Trials, "held_out", held_out)
+    rows = refined(tmp_path, tasks=[family(tmp_path, "one"), family(tmp_path, "two")]).comparison["families"]
+    assert {name: row["gain"]["mean"] for name, row in rows.items()} == {"one": 0, "two": 0.25}
+
+
+def test_the_run_is_an_ordinary_one_and_goes_on_after_an_interruption(tmp_path):
+    whole = refined(tmp_path, out="whole")
+    for n in (0, 10, 25):
+        left = iter(range(n))
+        with pytest.raises(Interrupted):
+            refined(tmp_path, out=f"stop{n}", stop=lambda left=left: next(left, None) is None)
+        folder = tmp_path / f"stop{n}" / whole.folder.name
+        program.resume(folder)
+        assert essence(folder) == essence(whole.folder) and not (folder / "refinement.json").exists()
+        assert constants_tuning.resume(folder).comparison == whole.comparison
+
+
+def test_an_interrupted_comparison_is_made_by_resume(tmp_path, monkeypatch):
+    held_out = Trials.held_out
+
+    def interrupted(self, losses, role, tasks):
+        if role == "refinement":
+            raise Interrupted
+        return held_out(self, losses, role, tasks)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trials, "held_out", interrupted)
+        with pytest.raises(Interrupted):
+            refined(tmp_path)
+    (folder,) = (tmp_path / "runs").iterdir()
+    assert constants_tuning.resume(folder).comparison == refined(tmp_path, out="whole").comparison
+
+
+def test_more_generations_are_compared_anew(tmp_path, monkeypatch):
+    first = refined(tmp_path)
+    again = constants_tuning.resume(first.folder, changes={"generations": 5})
+    assert len(program.resume(first.folder).history) == 5
+    assert again.comparison["after"] == str(metaloss.load(first.folder).formula)
+
+
+def test_a_damaged_comparison_is_named(tmp_path):
+    folder = refined(tmp_path).folder
+    (folder / "refinement.json").write_text("{}")
+    with pytest.raises(DamagedFile, match=r"refinement.json is damaged"):
+        constants_tuning.resume(folder)
+
+
+def test_a_run_is_refined_on_its_own_families_unless_others_are_asked_for(tmp_path):
+    genome, strategy = {"kind": "constants", "formula": "mae"}, SMALL["strategy"]
+    with pytest.raises(SettingsError, match="mae has no constants"):
+        evolved(tmp_path, genome=genome, strategy=strategy)
+    run = evolved(tmp_path, genome={"kind": "constants", "formula": "poly1"}, strategy=strategy).folder
+    own = constants_tuning.resolved(run, TINY, tmp_path)
+    assert [f.name for f in own.families] == ["tiny"]
+    assert own.genome["formula"] == str(metaloss.load(run).formula)
+    other = constants_tuning.resolved(run, {**TINY, "tasks": ["fashionmnist"]}, tmp_path)
+    assert [f.name for f in other.families] == ["fashionmnist"]
+    assert [f.name for f in constants_tuning.resolved("poly1", TINY, tmp_path).families] == ["fashionmnist"]
+
+
+def test_a_network_is_refused_in_one_line(tmp_path):
+    run = evolved(tmp_path, generations=1, genome=GENOME).folder
+    for loss, words in ((run, "no formula but a Meta-Loss Network"), ("dice", "no formula but a dice")):
+        with pytest.raises(SettingsError, match=words) as caught:
+            metaloss.refine(loss)
+        assert "\n" not in str(caught.value)
+    with pytest.raises(SettingsError, match="tunes no constants, its genome is 'mln'"):
+        constants_tuning.resume(run)
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (("ce",), "has no constants to tune"),
+        ((), "refine takes a run or a loss"),
+        (("poly1", "--resume", "x"), "refine takes a run or a loss"),
+        (("focl",), "no loss 'focl'"),
+        (("poly1", "--strategy", "openai"), "Did you mean 'openai_es'?"),
+        (("--resume", "nothing"), "no run 'nothing'"),
+    ],
+)
+def test_wrong_input_is_one_line_exit_2_and_leaves_nothing(tmp_path, monkeypatch, capsys, args, words):
+    monkeypatch.chdir(tmp_path)
+    assert code("refine", *args) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and err.count("\n") == 1 and words in err
+    assert not (tmp_path / "runs").exists()
+
+
+def test_the_command_prints_before_and_after(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    args = ("refine", "-y * logp + 0.5 * p * p", "--tasks", family(tmp_path), *FLAGS)
+    assert code(*args) == 0
+    out = capsys.readouterr().out
+    assert "before  sum(-y * logp + 0.5 * p * p)\nafter   " in out
+    assert (
+        "gain    tiny, 2 fresh meta-validation tasks: " in out
+        and "saved   runs/tiny-constants-mu_plus_lambda-0/" in out
+    )
+    assert code("refine", "--resume", "tiny-constants-mu_plus_lambda-0", "--json") == 0
+    table = json.loads(capsys.readouterr().out)
+    assert table["before"] == "sum(-y * logp + 0.5 * p * p)" and table["run"].startswith("runs/")
