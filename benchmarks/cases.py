@@ -23,7 +23,9 @@ from metaloss.search.novelty import Seen, Sieve
 from metaloss.tasks import episodic
 from metaloss.tasks.episodic import Episodes
 
-HIDDEN, FILTERS, KERNEL = (128, 64), (8, 16), 3
+HIDDEN = (128, 64)
+FILTERS = (8, 16)
+KERNEL = 3
 CLASSIFIERS: dict[str, dict[str, Any]] = {
     "mlp": {"kind": "mlp", "hidden": list(HIDDEN)},
     "cnn": {"kind": "cnn", "filters": list(FILTERS), "kernel": KERNEL},
@@ -45,7 +47,8 @@ class Case:
     val: int = 200
     steps: int = 20
     lr: float = 0.1
-    optimiser: dict[str, Any] = field(default_factory=dict)  # further settings of the family's `inner`
+    # Further settings of the family's `inner`.
+    optimiser: dict[str, Any] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return self.candidates * self.tasks
@@ -53,24 +56,29 @@ class Case:
     def share(self, most: int) -> "Case":
         """At most so many of the trainings: candidates first, which share what a task needs."""
         candidates = min(self.candidates, most)
-        return replace(self, candidates=candidates, tasks=min(self.tasks, max(1, most // candidates)))
+        return replace(
+            self, candidates=candidates, tasks=min(self.tasks, max(1, most // candidates))
+        )
 
     def shapes(self, features: int) -> dict[str, tuple[int, int]]:
         """Inputs and outputs of every layer, by the name its weights are drawn under."""
         if self.classifier == "mlp":
             return {f"{i}": pair for i, pair in enumerate(pairwise((features, *HIDDEN, self.ways)))}
         inputs = (1, *FILTERS[:-1])  # grey images
-        convolutions = {f"{i}": (a * KERNEL**2, b) for i, (a, b) in enumerate(zip(inputs, FILTERS, strict=True))}
+        convolutions = {
+            f"{i}": (a * KERNEL**2, b) for i, (a, b) in enumerate(zip(inputs, FILTERS, strict=True))
+        }
         side = features**0.5
         for _ in FILTERS:
             side = -(-side // 2)
         return {**convolutions, "_head": (int(side) ** 2 * FILTERS[-1], self.ways)}
 
     def operations(self) -> float:
-        """Multiplications and additions of one training of the MLP, its first layer in the span of the B images.
+        """Multiplications and additions of one training of the MLP, its first layer in the span of
+        the B images.
 
-        A layer's step is three products, the first layer's one: its inputs and its gradient need none.
-        """
+        A layer's step is three products, the first layer's one: its inputs and its gradient need
+        none."""
         train, val, (first, *_) = self.ways * self.shots, self.ways * self.val, HIDDEN
         later = sum(a * b for a, b in pairwise((*HIDDEN, self.ways)))
         step = 2 * first * train * train + 6 * train * later
@@ -86,15 +94,21 @@ class Problem:
     tasks: Tasks
     keys: list[Stream]  # of every task's initial weights
     losses: Losses
-    networks: list[Weights]  # the same losses as plain matrices, outputs × inputs; cross-entropy's smoothing
+    # The same losses as plain matrices, outputs × inputs; cross-entropy's smoothing.
+    networks: list[Weights]
 
     def start(self, task: int) -> Weights:
         """The task's initial weights, inputs × outputs, as our engine draws them: `torch.nn`'s own distribution."""
-        image, classes = self.episodes.images.pixels.shape[1:], self.case.ways
+        image = self.episodes.images.pixels.shape[1:]
+        classes = self.case.ways
         model: Any = self.episodes.model
-        drawn = model.shapes(image.numel() if self.case.classifier == "mlp" else tuple(image), classes)
-        start = {name: self.keys[task].at(name).uniform(*shape, low=-bound, high=bound)
-                 for name, (shape, bound) in drawn.items()}  # fmt: skip
+        drawn = model.shapes(
+            image.numel() if self.case.classifier == "mlp" else tuple(image), classes
+        )
+        start = {
+            name: self.keys[task].at(name).uniform(*shape, low=-bound, high=bound)
+            for name, (shape, bound) in drawn.items()
+        }
         for name, (fan_in, fan_out) in self.case.shapes(image.numel()).items():
             for kind, rows in (("w", fan_in), ("b", 1)):
                 x = start[kind + name]
@@ -105,14 +119,21 @@ class Problem:
 
 @lru_cache(maxsize=4)
 def _images(dataset: str) -> Episodes:
-    return episodic.open_family(episodic.of({"dataset": dataset, "ways": 2, "shots": 1, "val": 1}, "images", "images"))
+    return episodic.open_family(
+        episodic.of({"dataset": dataset, "ways": 2, "shots": 1, "val": 1}, "images", "images")
+    )
 
 
 def family_of(case: Case) -> episodic.TaskFamily:
     """The task family that a case stands for: Fashion-MNIST, as in tasks/fashionmnist.toml."""
-    table = {"dataset": "fashionmnist", "ways": case.ways, "shots": case.shots, "val": case.val,
-             "classifier": CLASSIFIERS[case.classifier],
-             "inner": {"steps": case.steps, "lr": case.lr, **case.optimiser}}  # fmt: skip
+    table = {
+        "dataset": "fashionmnist",
+        "ways": case.ways,
+        "shots": case.shots,
+        "val": case.val,
+        "classifier": CLASSIFIERS[case.classifier],
+        "inner": {"steps": case.steps, "lr": case.lr, **case.optimiser},
+    }
     return episodic.of(table, "benchmark", "benchmark")
 
 
@@ -133,12 +154,14 @@ def problem(case: Case) -> Problem:
     else:
         genome = MetaLossNetwork(start="random", home_classes=case.ways)
         population = genome.sample(case.candidates, key.at("losses"))
-        losses, networks = genome.losses(population), matrices(genome, population)
+        losses = genome.losses(population)
+        networks = matrices(genome, population)
     return Problem(case, episodes, episodes.sample(keys, "train"), keys, losses, networks)
 
 
 def first_generation(genome: str, n: int, key: Stream) -> Losses:
-    """What a search for formulas would train first: random candidates that pass its filters, no two alike.
+    """What a search for formulas would train first: random candidates that pass its filters, no two
+    alike.
 
     Raises:
         SystemExit: there are not as many in all tries.
@@ -148,7 +171,9 @@ def first_generation(genome: str, n: int, key: Stream) -> Losses:
     sieve.begin()
     population = sieve.sample(n, key)
     if space.valid(population).any():
-        raise SystemExit(f"{n} random candidates of genome '{genome}' that pass its filters were not found")
+        raise SystemExit(
+            f"{n} random candidates of genome '{genome}' that pass its filters were not found"
+        )
     return sieve.losses(population)
 
 
@@ -173,6 +198,9 @@ def matrices(genome: MetaLossNetwork, population: Vectors) -> list[Weights]:
     """Every candidate's weight matrices, by name."""
     sizes = [rows * columns for rows, columns in genome.shapes.values()]
     return [
-        {name: x.reshape(shape) for (name, shape), x in zip(genome.shapes.items(), vector.split(sizes), strict=True)}
+        {
+            name: x.reshape(shape)
+            for (name, shape), x in zip(genome.shapes.items(), vector.split(sizes), strict=True)
+        }
         for vector in population.vectors()
     ]

@@ -2,9 +2,8 @@
 
     python benchmarks/criterion.py [--quick] [--markdown | --json]
 
-One row for each loss and batch: the median time of a forward and a backward pass, and the median of its ratios to
-torch's, both measured in the same turn.
-"""
+One row for each loss and batch: the median time of a forward and a backward pass, and the median of
+its ratios to torch's, both measured in the same turn."""
 
 import argparse
 import json
@@ -30,7 +29,9 @@ def training(loss: nn.Module, n: int, classes: int) -> Callable[[], object]:
     return lambda: torch.autograd.grad(loss(logits, target), logits)
 
 
-def rows(names: tuple[str, ...], n: int, classes: int, repeats: int, least: float) -> list[dict[str, Any]]:
+def rows(
+    names: tuple[str, ...], n: int, classes: int, repeats: int, least: float
+) -> list[dict[str, Any]]:
     """All losses in turn, `repeats` times."""
     losses = {TORCH: nn.CrossEntropyLoss(), **{name: metaloss.load(name) for name in names}}
     runs = {name: training(loss, n, classes) for name, loss in losses.items()}
@@ -44,15 +45,25 @@ def rows(names: tuple[str, ...], n: int, classes: int, repeats: int, least: floa
         seconds = median([turn[name] for turn in turns])
         assert seconds is not None
         found.append(
-            {"loss": name, "batch": n, "classes": classes, "microseconds": 1e6 * seconds, "ratio": median(ratios),
-             "low": low, "high": high, "repeats": repeats}
-        )  # fmt: skip
+            {
+                "loss": name,
+                "batch": n,
+                "classes": classes,
+                "microseconds": 1e6 * seconds,
+                "ratio": median(ratios),
+                "low": low,
+                "high": high,
+                "repeats": repeats,
+            }
+        )
     return found
 
 
 def main() -> None:
     """Read the arguments, measure and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--losses", nargs="+", default=LOSSES)
     parser.add_argument("--repeats", type=int, default=9)
     parser.add_argument("--threads", type=int, default=1)
@@ -60,21 +71,33 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--markdown", action="store_true")
     given = parser.parse_args()
-    names, batches = tuple(given.losses), BATCHES
-    repeats, least = given.repeats, 0.1
+    names = tuple(given.losses)
+    batches = BATCHES
+    repeats = given.repeats
+    least = 0.1
     if given.quick:
-        names, batches, repeats, least = names[:3], BATCHES[:1], 3, 0.01
+        names = names[:3]
+        batches = BATCHES[:1]
+        repeats = 3
+        least = 0.01
     found = [
-        row for n, c in batches for row in threaded(given.threads, lambda n=n, c=c: rows(names, n, c, repeats, least))
+        row
+        for n, c in batches
+        for row in threaded(given.threads, lambda n=n, c=c: rows(names, n, c, repeats, least))
     ]
     if given.json:
         return print(json.dumps(found, indent=1))
     print(f"{machine()}, {given.threads} thread(s); medians of {repeats}\n")
     cells = [
-        [f"{row['batch']} × {row['classes']}", row["loss"], row["microseconds"], row["ratio"],
-         f"{row['low']:.2f}–{row['high']:.2f}"]
+        [
+            f"{row['batch']} × {row['classes']}",
+            row["loss"],
+            row["microseconds"],
+            row["ratio"],
+            f"{row['low']:.2f}–{row['high']:.2f}",
+        ]
         for row in found
-    ]  # fmt: skip
+    ]
     print(table(("batch", "loss", "µs", "torch = 1", "quartiles"), cells, given.markdown))
 
 

@@ -1,9 +1,11 @@
-"""Trainings per second: populations trained at once, beside the same trainings done without Metaloss.
+"""Trainings per second: populations trained at once, beside the same trainings done without
+Metaloss.
 
-One training: initialise a 784-128-64-10 MLP (or a small CNN), 20 full-batch SGD steps on a 10-way 5-shot task, validate
-on 2,000 images, in float32. Rivals: a plain loop with torch.nn and torch.optim, `torch.func.vmap` over trainings, JAX
-`vmap` + `jit` of whole trainings, each at its better of one and all cores and at its best number of trainings at once;
-and the plain loop once per core, in a process each. All take turns with us, `--repeats` times; medians are printed.
+One training: initialise a 784-128-64-10 MLP (or a small CNN), 20 full-batch SGD steps on a 10-way
+5-shot task, validate on 2,000 images, in float32. Rivals: a plain loop with torch.nn and
+torch.optim, `torch.func.vmap` over trainings, JAX `vmap` + `jit` of whole trainings, each at its
+better of one and all cores and at its best number of trainings at once; and the plain loop once per
+core, in a process each. All take turns with us, `--repeats` times; medians are printed.
 
     python benchmarks/engine.py [--quick] [--growth] [--json | --markdown]
 """
@@ -26,12 +28,16 @@ from worker import Worker
 from metaloss.engines.local import Local
 from metaloss.inner.loop import Inner
 
-SIZES = ((1, 1), (1, 16), (16, 1), (2, 8), (8, 8), (32, 8), (128, 8), (256, 16))  # candidates × tasks
+# Candidates × tasks.
+SIZES = ((1, 1), (1, 16), (16, 1), (2, 8), (8, 8), (32, 8), (128, 8), (256, 16))
 LOSSES = ("mln", "ce", "formulas", *SEARCHED)
-WITHOUT_RIVALS = {"formulas": ((128, 8),), **dict.fromkeys(SEARCHED, ((32, 8), (128, 8)))}  # the MLP's grids for them
+# The MLP's grids for them.
+WITHOUT_RIVALS = {"formulas": ((128, 8),), **dict.fromkeys(SEARCHED, ((32, 8), (128, 8)))}
 RIVALS = ("sequential", "vmap", "jax", "loops")
-CHUNKS = {"sequential": (1,), "vmap": (4, 16, 64), "jax": (1, 4, 16, 64)}  # trainings at once that are tried
-# Rows for optimisers: settings of a family's `inner`, left out where this version has no such setting.
+# Trainings at once that are tried.
+CHUNKS = {"sequential": (1,), "vmap": (4, 16, 64), "jax": (1, 4, 16, 64)}
+# Rows for optimisers: settings of a family's `inner`, left out where this version has no such
+# setting.
 OPTIMISERS: dict[str, dict[str, Any]] = {
     "momentum": {"momentum": 0.9},
     "nesterov": {"momentum": 0.9, "nesterov": True},
@@ -58,7 +64,13 @@ class Budget:
 
 
 QUICK = Budget(
-    2, 0.02, 16, ("sequential", "vmap"), ((1, 1), (16, 1), (32, 8)), ("mlp",), {"sequential": (1,), "vmap": (16,)}
+    2,
+    0.02,
+    16,
+    ("sequential", "vmap"),
+    ((1, 1), (16, 1), (32, 8)),
+    ("mlp",),
+    {"sequential": (1,), "vmap": (16,)},
 )
 
 
@@ -66,9 +78,13 @@ class Bench:
     """Our engine in this process, the rivals in processes of their own."""
 
     def __init__(self, budget: Budget) -> None:
-        self.budget, self.stack = budget, ExitStack()
+        self.budget = budget
+        self.stack = ExitStack()
         self.engine = self.stack.enter_context(Local())
-        self.torch = [self.stack.enter_context(Worker()) for _ in CORES[: None if "loops" in budget.rivals else 1]]
+        self.torch = [
+            self.stack.enter_context(Worker())
+            for _ in CORES[: None if "loops" in budget.rivals else 1]
+        ]
         self.jax: dict[int, Worker] = {}
         if "jax" in budget.rivals:
             self.jax = {n: self.stack.enter_context(Worker(CORES[:n])) for n in {1, len(CORES)}}
@@ -90,8 +106,12 @@ class Bench:
             for found, run in zip(seen, ours, strict=True):
                 found.append({"peak": most, "ours": run()})
             for found, case, options in zip(seen, cases, rivals, strict=True):
-                found[-1] |= {name: self.best(self.fair(case), some) for name, some in options.items()}
-        speeds = {case.loss: [x["ours"] for x in found] for case, found in zip(cases, seen, strict=True)}
+                found[-1] |= {
+                    name: self.best(self.fair(case), some) for name, some in options.items()
+                }
+        speeds = {
+            case.loss: [x["ours"] for x in found] for case, found in zip(cases, seen, strict=True)
+        }
         return [row(*each, speeds) for each in zip(cases, seen, rivals, held, strict=True)]
 
     def ours(self, case: Case) -> Callable[[], float]:
@@ -102,14 +122,20 @@ class Bench:
 
     def fair(self, case: Case) -> Case:
         """What rivals are timed on: fewer of the CNN, whose trainings take ten times as long."""
-        return case.share(self.budget.most if case.classifier == "mlp" else max(4, self.budget.most // 16))
+        return case.share(
+            self.budget.most if case.classifier == "mlp" else max(4, self.budget.most // 16)
+        )
 
     def chosen(self, case: Case) -> dict[str, list[Option]]:
         """Each rival's two fastest ways, of all that are tried; the better one counts every time."""
         found = {}
         for name in self.budget.rivals:
             if options := self.options(name, case):
-                found[name] = sorted(options, key=lambda o: self.tried(case, o))[-2:] if options[2:] else options
+                found[name] = (
+                    sorted(options, key=lambda o: self.tried(case, o))[-2:]
+                    if options[2:]
+                    else options
+                )
         return found
 
     def tried(self, case: Case, option: Option) -> float:
@@ -128,7 +154,11 @@ class Bench:
             return []
         chunks = [c for c in self.budget.chunks[name] if c < len(case)]
         larger = [c for c in self.budget.chunks[name] if c >= len(case)][:1]
-        return [(name, chunk, threads) for chunk in chunks + larger for threads in sorted({1, len(CORES)})]
+        return [
+            (name, chunk, threads)
+            for chunk in chunks + larger
+            for threads in sorted({1, len(CORES)})
+        ]
 
     def best(self, case: Case, options: Iterable[Option]) -> float:
         """The fastest option's trainings per second, each measured once."""
@@ -137,34 +167,51 @@ class Bench:
     def measured(self, case: Case, name: str, chunk: int, threads: int) -> float:
         """A rival's trainings per second; the loops, one per core, run at the same time."""
         several = name == "loops"
-        workers = self.torch if several else [self.jax[threads]] if name == "jax" else self.torch[:1]
+        workers = (
+            self.torch if several else [self.jax[threads]] if name == "jax" else self.torch[:1]
+        )
         for worker in workers:
             worker.ask("sequential" if several else name, case, chunk, threads, self.budget.least)
         return float(sum(worker.answer()["rate"] for worker in workers))
 
 
 def row(
-    case: Case, seen: list[dict[str, float]], rivals: dict[str, list[Option]], held: int, speeds: dict[str, list[float]]
+    case: Case,
+    seen: list[dict[str, float]],
+    rivals: dict[str, list[Option]],
+    held: int,
+    speeds: dict[str, list[float]],
 ) -> dict[str, Any]:
     """What a case's measurements come to, beside the speeds of all losses of its size; None where nothing is known."""
     ours = [x["ours"] for x in seen]
     result: dict[str, Any] = {
-        "name": name_of(case), "loss": case.loss, "classifier": case.classifier,
-        "optimiser": optimiser_of(case), "candidates": case.candidates, "tasks": case.tasks,
-        "trainings_per_second": median(ours), "quartiles": quartiles(ours), "repeats": len(seen),
-    }  # fmt: skip
+        "name": name_of(case),
+        "loss": case.loss,
+        "classifier": case.classifier,
+        "optimiser": optimiser_of(case),
+        "candidates": case.candidates,
+        "tasks": case.tasks,
+        "trainings_per_second": median(ours),
+        "quartiles": quartiles(ours),
+        "repeats": len(seen),
+    }
     for name in RIVALS:
         known = name in rivals
         result[name] = median([x[name] for x in seen]) if known else None
         result[f"ratio_to_{name}"] = median([x["ours"] / x[name] for x in seen]) if known else None
     shared = case.classifier == "mlp" and not case.optimiser
     result["peak"] = median([x["peak"] for x in seen])
-    result["peak_share"] = median([x["ours"] * case.operations() / x["peak"] for x in seen]) if shared else None
+    result["peak_share"] = (
+        median([x["ours"] * case.operations() / x["peak"] for x in seen]) if shared else None
+    )
     for other, asks in (("ce", case.loss != "ce"), ("mln", case.loss in WITHOUT_RIVALS)):
         pairs = zip(ours, speeds[other], strict=True) if asks and other in speeds else ()
         result[f"share_of_{other}"] = median([a / b for a, b in pairs])
     result["peak_memory"] = held / 2**30
-    result["ways"] = {name: [f"{c} at once, threads: {t}" for _, c, t in options] for name, options in rivals.items()}
+    result["ways"] = {
+        name: [f"{c} at once, threads: {t}" for _, c, t in options]
+        for name, options in rivals.items()
+    }
     return result
 
 
@@ -176,7 +223,9 @@ def name_of(case: Case) -> str:
 
 def optimiser_of(case: Case) -> str:
     """The name of the case's optimiser in the tables."""
-    return next((name for name, settings in OPTIMISERS.items() if settings == case.optimiser), "sgd")
+    return next(
+        (name for name, settings in OPTIMISERS.items() if settings == case.optimiser), "sgd"
+    )
 
 
 def measured_on(loss: str, classifier: str, size: tuple[int, int]) -> bool:
@@ -197,20 +246,43 @@ def sections(budget: Budget, optimisers: bool) -> list[list[Case]]:
 
 
 HEAD = (
-    "classifier", "loss", "optimiser", "P × T", "ours [1/s]", "quartiles", "loop", "×", "vmap", "×", "JAX", "×",
-    "loop per core", "×", "of peak", "of CE", "of MLN", "GiB",
-)  # fmt: skip
+    "classifier",
+    "loss",
+    "optimiser",
+    "P × T",
+    "ours [1/s]",
+    "quartiles",
+    "loop",
+    "×",
+    "vmap",
+    "×",
+    "JAX",
+    "×",
+    "loop per core",
+    "×",
+    "of peak",
+    "of CE",
+    "of MLN",
+    "GiB",
+)
 
 
 def cells(row: dict[str, Any]) -> list[Any]:
     """A row as it is printed."""
     return [
-        row["classifier"], row["loss"], row["optimiser"], f"{row['candidates']} × {row['tasks']}",
-        row["trainings_per_second"], "–".join(f"{x:.0f}" for x in row["quartiles"]),
+        row["classifier"],
+        row["loss"],
+        row["optimiser"],
+        f"{row['candidates']} × {row['tasks']}",
+        row["trainings_per_second"],
+        "–".join(f"{x:.0f}" for x in row["quartiles"]),
         *[row[key] for name in RIVALS for key in (name, f"ratio_to_{name}")],
-        *[x if x is None else f"{x:.0%}" for x in (row["peak_share"], row["share_of_ce"], row["share_of_mln"])],
+        *[
+            x if x is None else f"{x:.0%}"
+            for x in (row["peak_share"], row["share_of_ce"], row["share_of_mln"])
+        ],
         row["peak_memory"],
-    ]  # fmt: skip
+    ]
 
 
 def caption(rows: list[dict[str, Any]]) -> str:
@@ -231,14 +303,22 @@ def measure(budget: Budget, optimisers: bool) -> list[dict[str, Any]]:
 
 def arguments() -> argparse.Namespace:
     """What the command line asks for."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="under a minute, without JAX and the CNN")
-    parser.add_argument("--growth", action="store_true", help="how cost grows with every size, instead")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help="under a minute, without JAX and the CNN"
+    )
+    parser.add_argument(
+        "--growth", action="store_true", help="how cost grows with every size, instead"
+    )
     parser.add_argument("--optimisers", action="store_true", help="rows for other optimisers too")
     parser.add_argument("--json", action="store_true", help="a list of rows")
     parser.add_argument("--markdown", action="store_true", help="tables in Markdown")
     parser.add_argument("--repeats", type=int)
-    parser.add_argument("--sizes", nargs="+", metavar="PxT", type=lambda x: tuple(map(int, x.split("x"))))
+    parser.add_argument(
+        "--sizes", nargs="+", metavar="PxT", type=lambda x: tuple(map(int, x.split("x")))
+    )
     parser.add_argument("--classifiers", nargs="+", choices=("mlp", "cnn"))
     parser.add_argument("--rivals", nargs="*", choices=RIVALS)
     return parser.parse_args()
@@ -247,7 +327,11 @@ def arguments() -> argparse.Namespace:
 def main() -> None:
     """Measure, and print the table."""
     asked = arguments()
-    given = {k: v for k in ("repeats", "sizes", "classifiers", "rivals") if (v := getattr(asked, k)) is not None}
+    given = {
+        k: v
+        for k in ("repeats", "sizes", "classifiers", "rivals")
+        if (v := getattr(asked, k)) is not None
+    }
     given = {k: tuple(v) if isinstance(v, list) else v for k, v in given.items()}
     budget = replace(QUICK if asked.quick else Budget(), **given)
     if asked.growth:

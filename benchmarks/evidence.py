@@ -1,19 +1,20 @@
 """Makes the tables of the manual's results again. Everything is tuned on meta-validation tasks.
 
-    python benchmarks/evidence.py seeds RUN...        # the runs' own meta-test lines
-    python benchmarks/evidence.py steps RUN [--families fashionmnist]
-    python benchmarks/evidence.py transfer RUN [--families fashionmnist-1shot ...]
-    python benchmarks/evidence.py zoo RUN...          # the winners against the best published loss, tuned
-    python benchmarks/evidence.py control RUN...      # strategies side by side, seed by seed
+    python benchmarks/evidence.py seeds RUN...        # the runs' own meta-test lines python
+    benchmarks/evidence.py steps RUN [--families fashionmnist] python benchmarks/evidence.py
+    transfer RUN [--families fashionmnist-1shot ...] python benchmarks/evidence.py zoo RUN...
+    # the winners against the best published loss, tuned python benchmarks/evidence.py control
+    RUN...      # strategies side by side, seed by seed
 
-`steps` compares the winner with cross-entropy, plain and with label smoothing 0.2, at equal numbers of steps and at
-each one's best; both sides are tuned in learning rate at each number. `transfer` compares it at the family's own
-learning rate and at its best one, each against tuned cross-entropy. All differences are paired over the same meta-test
-tasks and initial weights, with 95 % bootstrap intervals over tasks.
+`steps` compares the winner with cross-entropy, plain and with label smoothing 0.2, at equal numbers
+of steps and at each one's best; both sides are tuned in learning rate at each number. `transfer`
+compares it at the family's own learning rate and at its best one, each against tuned cross-entropy.
+All differences are paired over the same meta-test tasks and initial weights, with 95 % bootstrap
+intervals over tasks.
 
-`zoo` tunes every published loss in learning rate and in its own parameter at the family's number of steps, then takes
-the best row to the runs' own meta-test tasks. `control` sets runs that differ in strategy alone beside each other.
-"""
+`zoo` tunes every published loss in learning rate and in its own parameter at the family's number of
+steps, then takes the best row to the runs' own meta-test tasks. `control` sets runs that differ in
+strategy alone beside each other."""
 
 import argparse
 import json
@@ -35,9 +36,14 @@ from metaloss.tasks import episodic
 
 STEPS = (10, 20, 40, 80, 160)
 TRANSFER = (
-    "fashionmnist", "fashionmnist-1shot", "fashionmnist-10shot", "fashionmnist-20shot", "fashionmnist-5way", "digits",
+    "fashionmnist",
+    "fashionmnist-1shot",
+    "fashionmnist-10shot",
+    "fashionmnist-20shot",
+    "fashionmnist-5way",
+    "digits",
     "fashionmnist-cnn",
-)  # fmt: skip
+)
 # Values of the published losses' own parameters that are tried beside their defaults.
 GRID = {
     "label_smoothing": ("alpha", (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6)),
@@ -52,16 +58,21 @@ GRID = {
 
 def seeds(runs: list[str]) -> None:
     """What each run found on its own meta-test tasks, and the mean over the runs."""
-    print("run | winner | CE, best rate | difference [95 %] | CE, best rate and steps | difference [95 %] | minutes")
+    print(
+        "run | winner | CE, best rate | difference [95 %] | CE, best rate and steps | difference [95 %] | minutes"
+    )
     gains = []
     for spec in runs:
         run = find(spec)
         summary = run.summary()
         assert summary is not None, f"{run.folder} is not finished"
-        timing = [json.loads(line) for line in (run.folder / "timing.jsonl").read_text().splitlines()]
+        timing = [
+            json.loads(line) for line in (run.folder / "timing.jsonl").read_text().splitlines()
+        ]
         minutes = sum(row["seconds"] for row in timing) / 60
         for row in summary["test"].values():
-            ce, steps = row["ce"], row["ce_steps"]
+            ce = row["ce"]
+            steps = row["ce_steps"]
             gains.append(100 * ce["gain"]["mean"])
             print(
                 f"{run.name} | {row['accuracy']:.1%} | "
@@ -70,7 +81,9 @@ def seeds(runs: list[str]) -> None:
                 f"{minutes:.1f}"
             )
     spread = torch.tensor(gains)
-    print(f"mean over {len(gains)} runs: {spread.mean():+.2f}, standard deviation {spread.std():.2f}")
+    print(
+        f"mean over {len(gains)} runs: {spread.mean():+.2f}, standard deviation {spread.std():.2f}"
+    )
 
 
 def against(versus: Versus) -> str:
@@ -81,19 +94,32 @@ def against(versus: Versus) -> str:
 def steps(trials: Trials, losses: Losses, tuning: int, tasks: int) -> None:
     """Equal numbers of steps, then each loss at its best one."""
     episodes = trials.families[0]
-    rivals = {"winner": losses, "ce": CrossEntropies.of(1), "ce, smoothing 0.2": CrossEntropies.of(1, 0.2)}
-    print("steps | winner (lr) | CE (lr) | winner − CE | CE smoothing 0.2 (lr) | winner − CE smoothing 0.2")
+    rivals = {
+        "winner": losses,
+        "ce": CrossEntropies.of(1),
+        "ce, smoothing 0.2": CrossEntropies.of(1, 0.2),
+    }
+    print(
+        "steps | winner (lr) | CE (lr) | winner − CE | CE smoothing 0.2 (lr) | winner − CE smoothing 0.2"
+    )
     found: dict[str, list[Tuned]] = {name: [] for name in rivals}
     for count in (*STEPS, 0):
-        row = [best(found[name]) if not count else trials.tune(episodes, one, RATES, tuning, (count,))
-               for name, one in rivals.items()]  # fmt: skip
+        row = [
+            best(found[name]) if not count else trials.tune(episodes, one, RATES, tuning, (count,))
+            for name, one in rivals.items()
+        ]
         for name, tuned in zip(rivals, row, strict=True):
             found[name].append(tuned)
         score = [trials.tested(episodes, tuned, tasks) for tuned in row]
-        means = [f"{float(s.double().nan_to_num().mean()):.1%} ({t.lr:g}{'' if count else f', {t.steps} steps'})"
-                 for s, t in zip(score, row, strict=True)]  # fmt: skip
+        means = [
+            f"{float(s.double().nan_to_num().mean()):.1%} ({t.lr:g}{'' if count else f', {t.steps} steps'})"
+            for s, t in zip(score, row, strict=True)
+        ]
         gains = [against(trials.versus(score[0], other)) for other in score[1:]]
-        print(f"{count or 'best'} | {means[0]} | {means[1]} | {gains[0]} | {means[2]} | {gains[1]}", flush=True)
+        print(
+            f"{count or 'best'} | {means[0]} | {means[1]} | {gains[0]} | {means[2]} | {gains[1]}",
+            flush=True,
+        )
 
 
 def best(tuned: list[Tuned]) -> Tuned:
@@ -103,44 +129,64 @@ def best(tuned: list[Tuned]) -> Tuned:
 
 def transfer(trials: Trials, losses: Losses, tuning: int, tasks: int) -> None:
     """Each family's own number of steps; the winner at the family's rate and at its own best one."""
-    print("family | CE, best rate | winner at the family's rate | difference | winner at its best rate | difference")
+    print(
+        "family | CE, best rate | winner at the family's rate | difference | winner at its best rate | difference"
+    )
     for episodes in trials.families:
         own = episodes.family.inner
-        small = 2 if "cnn" in episodes.family.name else 1  # convolutions cost thirty times as much here
-        n, m = tuning // small, tasks // small
+        # Convolutions cost thirty times as much here.
+        small = 2 if "cnn" in episodes.family.name else 1
+        n = tuning // small
+        m = tasks // small
         ce = trials.tune(episodes, CrossEntropies.of(1), RATES, n, (own.steps,))
         tuned = trials.tune(episodes, losses, RATES, n, (own.steps,))
         rival = trials.tested(episodes, ce, m)
-        fixed = trials.versus(trials.tested(episodes, Tuned(losses, own.lr, own.steps, rival), m), rival)
+        fixed = trials.versus(
+            trials.tested(episodes, Tuned(losses, own.lr, own.steps, rival), m), rival
+        )
         free = trials.versus(trials.tested(episodes, tuned, m), rival)
         print(
             f"{episodes.family.name} (n = {m}) | {free.rival:.1%} ({ce.lr:g}) | {fixed.accuracy:.1%} ({own.lr:g}) | "
-            f"{against(fixed)} | {free.accuracy:.1%} ({tuned.lr:g}) | {against(free)}", flush=True,
-        )  # fmt: skip
+            f"{against(fixed)} | {free.accuracy:.1%} ({tuned.lr:g}) | {against(free)}",
+            flush=True,
+        )
 
 
 def published() -> list[str]:
     """Every published loss with a formula, with each of its parameter's values."""
-    named = [entry.name for entry in zoo.ENTRIES.values() if not entry.unavailable and entry.name not in GRID]
-    return named + [f"{name}({option}={value})" for name, (option, values) in GRID.items() for value in values]
+    named = [
+        entry.name
+        for entry in zoo.ENTRIES.values()
+        if not entry.unavailable and entry.name not in GRID
+    ]
+    return named + [
+        f"{name}({option}={value})" for name, (option, values) in GRID.items() for value in values
+    ]
 
 
 def best_published(trials: Trials, tuning: int) -> dict[str, list[Tuned]]:
     """The five best published losses of each family, each at its best rate, chosen anew on fresh tasks."""
-    names, rates = published(), torch.tensor(RATES)
+    names = published()
+    rates = torch.tensor(RATES)
     grid = Formulas.of([zoo.read(name) for name in names for _ in RATES])
     found = {}
     for episodes in trials.families:
-        score = trials.scores(episodes, grid, "validation", trials.key.at("zoo"), tuning, lr=rates.repeat(len(names)))
+        score = trials.scores(
+            episodes, grid, "validation", trials.key.at("zoo"), tuning, lr=rates.repeat(len(names))
+        )
         reached, rate = score[0].double().nan_to_num().mean(1).unflatten(0, (-1, len(RATES))).max(1)
         top = reached.argsort(descending=True)[:5].tolist()
         for i in top:
-            print(f"{episodes.family.name} | {names[i]} (lr {RATES[rate[i]]:g}) | {reached[i]:.2%}", flush=True)
+            print(
+                f"{episodes.family.name} | {names[i]} (lr {RATES[rate[i]]:g}) | {reached[i]:.2%}",
+                flush=True,
+            )
         steps = (episodes.family.inner.steps,)
         again = Trials(trials.engine, trials.families, trials.key.at("again"))
         ones = [Formulas.of([zoo.read(names[i])]) for i in top]
         tuned = [
-            again.tune(episodes, one, (RATES[rate[i]],), 3 * tuning, steps) for i, one in zip(top, ones, strict=True)
+            again.tune(episodes, one, (RATES[rate[i]],), 3 * tuning, steps)
+            for i, one in zip(top, ones, strict=True)
         ]
         found[episodes.family.name] = sorted(tuned, key=lambda t: -t.accuracy)
     return found
@@ -148,19 +194,30 @@ def best_published(trials: Trials, tuning: int) -> dict[str, list[Tuned]]:
 
 def against_zoo(runs: list[str], engine: Local, tuning: int) -> None:
     """Each winner at its family's own rate against the best published loss, on the run's own meta-test tasks."""
-    opened = {f.name: episodic.open_family(f) for spec in runs for f in find(spec).settings.families}
+    opened = {
+        f.name: episodic.open_family(f) for spec in runs for f in find(spec).settings.families
+    }
     zoo_best = best_published(Trials(engine, list(opened.values()), Stream(1_000)), tuning)
     print("run | winner | best published loss, tuned | difference [95 %]")
     for spec in runs:
-        run, loss = find(spec), loss_io.load(Path(spec))
-        trials = Trials(engine, [opened[f.name] for f in run.settings.families], Stream(run.settings.seed))
+        run = find(spec)
+        loss = loss_io.load(Path(spec))
+        trials = Trials(
+            engine, [opened[f.name] for f in run.settings.families], Stream(run.settings.seed)
+        )
         for episodes in trials.families:
-            rival, own = zoo_best[episodes.family.name][0], episodes.family.inner
+            rival = zoo_best[episodes.family.name][0]
+            own = episodes.family.inner
             tasks = run.settings.test_tasks
-            ours = trials.tested(episodes, Tuned(loss.losses(), own.lr, own.steps, rival.score), tasks)
+            ours = trials.tested(
+                episodes, Tuned(loss.losses(), own.lr, own.steps, rival.score), tasks
+            )
             versus = trials.versus(ours, trials.tested(episodes, rival, tasks))
             name = f"{rival.losses.formulas[0]} at lr {rival.lr:g}"
-            print(f"{run.name} | {versus.accuracy:.1%} | {name}: {versus.rival:.1%} | {against(versus)}", flush=True)
+            print(
+                f"{run.name} | {versus.accuracy:.1%} | {name}: {versus.rival:.1%} | {against(versus)}",
+                flush=True,
+            )
 
 
 def control(runs: list[str]) -> None:
@@ -173,18 +230,26 @@ def control(runs: list[str]) -> None:
         reached = [row["accuracy"] for row in summary["test"].values()]
         kind = run.settings.strategy["kind"]
         found.setdefault(kind, {})[run.settings.seed] = 100 * sum(reached) / len(reached)
-        print(f"{run.name} | {kind} | {summary['trainings']} trainings | {found[kind][run.settings.seed]:.2f}")
+        print(
+            f"{run.name} | {kind} | {summary['trainings']} trainings | {found[kind][run.settings.seed]:.2f}"
+        )
     for kind, by_seed in found.items():
         other = found["random_search"]
-        gains = torch.tensor([by_seed[seed] - other[seed] for seed in sorted(by_seed.keys() & other.keys())])
+        gains = torch.tensor(
+            [by_seed[seed] - other[seed] for seed in sorted(by_seed.keys() & other.keys())]
+        )
         if kind != "random_search":
             listed = ", ".join(f"{gain:+.1f}" for gain in gains.tolist())
-            print(f"{kind} - random_search: {listed}; mean {gains.mean():+.2f}, standard deviation {gains.std():.2f}")
+            print(
+                f"{kind} - random_search: {listed}; mean {gains.mean():+.2f}, standard deviation {gains.std():.2f}"
+            )
 
 
 def main() -> None:
     """Read the arguments and print one table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("table", choices=("seeds", "steps", "transfer", "zoo", "control"))
     parser.add_argument("runs", nargs="+")
     parser.add_argument("--families", nargs="+", default=None)
@@ -201,7 +266,9 @@ def main() -> None:
     losses = loss_io.load(Path(arguments.runs[0])).losses()
     names = arguments.families or (TRANSFER if arguments.table == "transfer" else ("fashionmnist",))
     with Local() as engine:
-        trials = Trials(engine, [episodic.open_family(episodic.read(name)) for name in names], Stream(1_000))
+        trials = Trials(
+            engine, [episodic.open_family(episodic.read(name)) for name in names], Stream(1_000)
+        )
         table = transfer if arguments.table == "transfer" else steps
         table(trials, losses, arguments.tuning_tasks, arguments.test_tasks)
 

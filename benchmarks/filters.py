@@ -1,12 +1,15 @@
-"""What the filters of a search for formulas cost, what they refuse, and how different what they let through is.
+"""What the filters of a search for formulas cost, what they refuse, and how different what they let
+through is.
 
-A search as `metaloss evolve` runs it, from after cross-entropy's tuning to its last generation. Variation and filters
-are all that happens within `Sieve.sample`, `mutate` and `crossover` and `Ledger.add`, refused tries and the phenotypes
-of what was trained included. Losses and their curves are read from the run's history alone: two are alike where their
-curves over 1,000 predictions of two classes, normalised to [0, 1], are at most .01 apart in the 2-norm, as in Morgan
-2024's code; with scale, where also what the curves span differs by no more than a hundredth.
+A search as `metaloss evolve` runs it, from after cross-entropy's tuning to its last generation.
+Variation and filters are all that happens within `Sieve.sample`, `mutate` and `crossover` and
+`Ledger.add`, refused tries and the phenotypes of what was trained included. Losses and their curves
+are read from the run's history alone: two are alike where their curves over 1,000 predictions of
+two classes, normalised to [0, 1], are at most .01 apart in the 2-norm, as in Morgan 2024's code;
+with scale, where also what the curves span differs by no more than a hundredth.
 
-    python benchmarks/filters.py [--genome tree graph] [--generations 10] [--seeds 0 1] [--json | --markdown]
+    python benchmarks/filters.py [--genome tree graph] [--generations 10] [--seeds 0 1] [--json |
+    --markdown]
 """
 
 import argparse
@@ -55,7 +58,8 @@ class Clock:
 
         @wraps(f)
         def timed(self_: Any, *args: Any) -> Any:
-            before, began = Counter(getattr(self_, "refused", {})), time.perf_counter()
+            before = Counter(getattr(self_, "refused", {}))
+            began = time.perf_counter()
             result = f(self_, *args)
             self.seconds += time.perf_counter() - began
             self.refused += Counter(getattr(self_, "refused", {})) - before
@@ -66,7 +70,8 @@ class Clock:
 
 def searched(settings: dict[str, Any]) -> tuple[Watch, Clock, list[dict[str, Any]]]:
     """A search up to its last generation, without election and test; its times and its history."""
-    clock, generations = Clock(), settings["generations"]
+    clock = Clock()
+    generations = settings["generations"]
     watch = Watch(goal=float("inf"), limit=float("inf"), generations=generations)
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         for owner, name in TIMED:
@@ -83,11 +88,17 @@ def row(settings: dict[str, Any]) -> dict[str, Any]:
     seconds = watch.times[-1] - watch.ready
     texts = dict.fromkeys(text for record in history for text, _ in record["losses"])
     return {
-        "genome": settings["genome"]["kind"], "seed": settings["seed"], "generations": len(history),
-        "seconds": seconds, "variation_and_filters": clock.seconds, "share": clock.seconds / seconds,
-        "trainings": history[-1]["trainings"], "refused": dict(clock.refused.most_common()),
-        "losses": len(texts), **differing([Formula.parse(text) for text in texts]),
-    }  # fmt: skip
+        "genome": settings["genome"]["kind"],
+        "seed": settings["seed"],
+        "generations": len(history),
+        "seconds": seconds,
+        "variation_and_filters": clock.seconds,
+        "share": clock.seconds / seconds,
+        "trainings": history[-1]["trainings"],
+        "refused": dict(clock.refused.most_common()),
+        "losses": len(texts),
+        **differing([Formula.parse(text) for text in texts]),
+    }
 
 
 def differing(formulas: list[Formula]) -> dict[str, int]:
@@ -114,30 +125,54 @@ def _alone(alike: Tensor) -> int:
 
 
 HEAD = (
-    "genome", "seed", "generations", "search [s]", "variation, filters [s]", "share", "losses trained", "differ", "",
-    "with scale", "", "no phenotype",
-)  # fmt: skip
+    "genome",
+    "seed",
+    "generations",
+    "search [s]",
+    "variation, filters [s]",
+    "share",
+    "losses trained",
+    "differ",
+    "",
+    "with scale",
+    "",
+    "no phenotype",
+)
 
 
 def cells(row: dict[str, Any]) -> list[Any]:
     """A row as it is printed."""
     n = row["losses"]
-    counts = [x for key in ("differ", "differ_with_scale") for x in (row[key], f"{row[key] / n:.1%}")]
+    counts = [
+        x for key in ("differ", "differ_with_scale") for x in (row[key], f"{row[key] / n:.1%}")
+    ]
     return [
-        row["genome"], row["seed"], row["generations"], row["seconds"], row["variation_and_filters"],
-        f"{row['share']:.1%}", n, *counts, row["without_a_phenotype"],
-    ]  # fmt: skip
+        row["genome"],
+        row["seed"],
+        row["generations"],
+        row["seconds"],
+        row["variation_and_filters"],
+        f"{row['share']:.1%}",
+        n,
+        *counts,
+        row["without_a_phenotype"],
+    ]
 
 
 def refusals(rows: list[dict[str, Any]]) -> list[list[Any]]:
     """How often each reason was met, by row."""
     reasons = sum((Counter(row["refused"]) for row in rows), Counter[str]())
-    return [[reason, *(row["refused"].get(reason, 0) for row in rows)] for reason, _ in reasons.most_common()]
+    return [
+        [reason, *(row["refused"].get(reason, 0) for row in rows)]
+        for reason, _ in reasons.most_common()
+    ]
 
 
 def main() -> None:
     """Search, and print the tables."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--genome", nargs="+", choices=SEARCHED, default=SEARCHED)
     parser.add_argument("--generations", type=int, default=10)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
@@ -146,7 +181,11 @@ def main() -> None:
     parser.add_argument("--markdown", action="store_true", help="tables in Markdown")
     asked = parser.parse_args()
     common = {**SMALL, "tasks": asked.tasks, "generations": asked.generations}
-    rows = [row({**common, "genome": {"kind": kind}, "seed": n}) for kind in asked.genome for n in asked.seeds]
+    rows = [
+        row({**common, "genome": {"kind": kind}, "seed": n})
+        for kind in asked.genome
+        for n in asked.seeds
+    ]
     if asked.json:
         return print(json.dumps(rows, indent=1))
     print(machine() + "\n")

@@ -1,4 +1,5 @@
-"""How the time of our engine grows with each size of the work, one of them doubled while the others stay.
+"""How the time of our engine grows with each size of the work, one of them doubled while the others
+stay.
 
 python benchmarks/engine.py --growth [--quick]
 """
@@ -24,10 +25,16 @@ DOUBLED: dict[str, tuple[int, ...]] = {
     "steps": (5, 10, 20, 40, 80),
 }
 SMALL = Case(candidates=4, tasks=4)
-WORDS = {"val": "validation images per class", "ways": "classes", "shots": "shots (training images per class)"}
+WORDS = {
+    "val": "validation images per class",
+    "ways": "classes",
+    "shots": "shots (training images per class)",
+}
 
 
-def rows(name: str, base: Case, sizes: tuple[int, ...], repeats: int, engine: Local) -> list[dict[str, Any]]:
+def rows(
+    name: str, base: Case, sizes: tuple[int, ...], repeats: int, engine: Local
+) -> list[dict[str, Any]]:
     """The time of all trainings at every size, the sizes in turn, `repeats` times."""
     cases = [Case(**{**asdict(base), name: size}) for size in sizes]
     runs = []
@@ -39,10 +46,17 @@ def rows(name: str, base: Case, sizes: tuple[int, ...], repeats: int, engine: Lo
     medians = [statistics.median(column) for column in zip(*seconds, strict=True)]
     exponent = slope(sizes, medians)
     return [
-        {"grows": name, "size": size, "seconds": t, "ms_per_training": 1e3 * t / len(case), "exponent": exponent,
-         "repeats": repeats, "loss": case.loss}
+        {
+            "grows": name,
+            "size": size,
+            "seconds": t,
+            "ms_per_training": 1e3 * t / len(case),
+            "exponent": exponent,
+            "repeats": repeats,
+            "loss": case.loss,
+        }
         for size, t, case in zip(sizes, medians, cases, strict=True)
-    ]  # fmt: skip
+    ]
 
 
 def main(repeats: int, quick: bool, as_json: bool, markdown: bool) -> None:

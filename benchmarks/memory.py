@@ -2,9 +2,9 @@
 
     python benchmarks/memory.py [--formulas 5000] [--genome tree]
 
-Formulas are varied, filtered, put to use once and entered into the ledger, as a search does it. Caches fill up in the
-first thousands; what each formula costs for good is the growth in the last half.
-"""
+Formulas are varied, filtered, put to use once and entered into the ledger, as a search does it.
+Caches fill up in the first thousands; what each formula costs for good is the growth in the last
+half."""
 
 import argparse
 import resource
@@ -18,7 +18,8 @@ from metaloss.search.novelty import Sieve
 from metaloss.search.trained_losses import Ledger
 
 POPULATION = 100
-CLASSES, IMAGES = 3, 4
+CLASSES = 3
+IMAGES = 4
 
 
 def resident() -> float:
@@ -30,7 +31,8 @@ def resident() -> float:
 def main(formulas: int, kind: str) -> None:
     """Print the memory after every tenth of the formulas, and what one of them takes in the last half."""
     genome = registry.build("genomes", {"kind": kind})
-    ledger, key = Ledger(genome.filters), Stream(1)
+    ledger = Ledger(genome.filters)
+    key = Stream(1)
     sieve = Sieve(genome, ledger.seen)
     sieve.begin()
     population = sieve.sample(POPULATION, key)
@@ -56,7 +58,9 @@ def main(formulas: int, kind: str) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--formulas", type=int, default=5000)
     parser.add_argument("--genome", default="tree")
     options = parser.parse_args()

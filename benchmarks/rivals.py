@@ -1,8 +1,7 @@
 """The same trainings as one would do them without Metaloss: a plain PyTorch loop, and `torch.func`.
 
-Every rival has its images gathered and its initial weights drawn once per task, as ours; the losses are ordinary
-functions of one image batch's logits. `rivals_jax.py` holds JAX's.
-"""
+Every rival has its images gathered and its initial weights drawn once per task, as ours; the losses
+are ordinary functions of one image batch's logits. `rivals_jax.py` holds JAX's."""
 
 from collections.abc import Iterator
 
@@ -14,7 +13,9 @@ from torch.func import grad, vmap
 from torch.nn import functional as F
 
 
-def mln(w: Weights, logits: Float[Tensor, "B C"], label: Int[Tensor, " B"], y: Float[Tensor, "B C"]) -> Tensor:
+def mln(
+    w: Weights, logits: Float[Tensor, "B C"], label: Int[Tensor, " B"], y: Float[Tensor, "B C"]
+) -> Tensor:
     """The Meta-Loss Network with its default architecture, at home with C classes: the value of one batch."""
     x = torch.stack([logits.softmax(-1), logits.log_softmax(-1)], -1)  # [B C 2]
     seen = torch.tanh(x @ w["w_pred"].T + w["b_pred"].T)  # [B C F]
@@ -25,7 +26,9 @@ def mln(w: Weights, logits: Float[Tensor, "B C"], label: Int[Tensor, " B"], y: F
     return terms.sum((1, 2)).mean()
 
 
-def ce(w: Weights, logits: Float[Tensor, "B C"], label: Int[Tensor, " B"], y: Float[Tensor, "B C"]) -> Tensor:
+def ce(
+    w: Weights, logits: Float[Tensor, "B C"], label: Int[Tensor, " B"], y: Float[Tensor, "B C"]
+) -> Tensor:
     """Cross-entropy; the candidates' smoothing is 0, and leaving it out is faster."""
     return F.cross_entropy(logits, label)
 
@@ -38,11 +41,14 @@ LOSSES = {"mln": mln, "ce": ce}
 
 def sequential(problem: Problem, chunk: int = 1) -> Float[Tensor, "P T"]:
     """The accuracies by a loop over tasks and candidates, with torch.nn and torch.optim; `chunk` means nothing here."""
-    case, tasks, loss = problem.case, problem.tasks, LOSSES[problem.case.loss]
+    case = problem.case
+    tasks = problem.tasks
+    loss = LOSSES[problem.case.loss]
     model = module(problem)
     right = torch.empty(case.candidates, case.tasks)
     for t in range(case.tasks):
-        task, start = tasks[t : t + 1], torch_layout(problem, problem.start(t))
+        task = tasks[t : t + 1]
+        start = torch_layout(problem, problem.start(t))
         (x,), (val,) = task.train.x(), task.val.x()
         (label,), (y,) = task.train.label, task.train.target
         for p, weights in enumerate(problem.networks):
@@ -66,7 +72,8 @@ def optimiser(case: Case, model: nn.Module) -> torch.optim.Optimizer:
 
 def minibatches(case: Case) -> Iterator[slice | Tensor]:
     """What each step trains on: all images, or a fresh permutation's next ones."""
-    batch, images = case.optimiser.get("batch"), case.ways * case.shots
+    batch = case.optimiser.get("batch")
+    images = case.ways * case.shots
     per_epoch = images // batch if batch else 1
     for step in range(case.steps):
         if not batch:
@@ -86,8 +93,11 @@ def module(problem: Problem) -> nn.Sequential:
             layers += [nn.Linear(a, b), nn.ReLU()]
         return nn.Sequential(nn.Flatten(), *layers[:-1])
     for i, filters in enumerate(FILTERS):
-        convolution = nn.Conv2d(shapes[f"{i}"][0] // KERNEL**2, filters, KERNEL, padding=KERNEL // 2)
-        layers += [convolution, nn.MaxPool2d(2, ceil_mode=True), nn.ReLU()]  # a quarter of the work for the ReLU
+        convolution = nn.Conv2d(
+            shapes[f"{i}"][0] // KERNEL**2, filters, KERNEL, padding=KERNEL // 2
+        )
+        # A quarter of the work for the ReLU.
+        layers += [convolution, nn.MaxPool2d(2, ceil_mode=True), nn.ReLU()]
     return nn.Sequential(*layers, nn.Flatten(), nn.Linear(*shapes["_head"]))
 
 
@@ -110,7 +120,10 @@ def vmapped(problem: Problem, chunk: int = 16) -> Float[Tensor, "P T"]:
     right = torch.empty(case.candidates, case.tasks)
     for t in range(0, case.tasks, columns):
         task = problem.tasks[t : t + columns]
-        starts = [functional_layout(problem, problem.start(i)) for i in range(t, min(t + columns, case.tasks))]
+        starts = [
+            functional_layout(problem, problem.start(i))
+            for i in range(t, min(t + columns, case.tasks))
+        ]
         start = {k: torch.stack([s[k] for s in starts]) for k in starts[0]}
         data = (task.train.x(), task.train.label, task.train.target)
         val = task.val.x()
@@ -122,9 +135,13 @@ def vmapped(problem: Problem, chunk: int = 16) -> Float[Tensor, "P T"]:
     return right
 
 
-def train(problem: Problem, weights: Weights, start: Weights, candidates: int, data: tuple[Tensor, ...]) -> Weights:
+def train(
+    problem: Problem, weights: Weights, start: Weights, candidates: int, data: tuple[Tensor, ...]
+) -> Weights:
     """The parameters [p, t, ...] after all steps, each a step of `grad` under `vmap` over candidates and tasks."""
-    case, model, loss = problem.case, MODELS[problem.case.classifier], LOSSES[problem.case.loss]
+    case = problem.case
+    model = MODELS[problem.case.classifier]
+    loss = LOSSES[problem.case.loss]
     params = {k: x.expand(candidates, *x.shape).clone() for k, x in start.items()}
 
     def value(params: Weights, w: Weights, x: Tensor, label: Tensor, y: Tensor) -> Tensor:
@@ -151,7 +168,8 @@ def validate(problem: Problem, params: Weights, x: Tensor, label: Tensor) -> Flo
 
 def mlp(params: Weights, x: Float[Tensor, "N K H W"]) -> Float[Tensor, "N C"]:
     """Logits of one perceptron."""
-    z, layers = x.flatten(1), len(params) // 2
+    z = x.flatten(1)
+    layers = len(params) // 2
     for i in range(layers):
         z = z @ params[f"w{i}"] + params[f"b{i}"]
         z = z.relu() if i + 1 < layers else z
@@ -175,7 +193,8 @@ def functional_layout(problem: Problem, start: Weights) -> Weights:
         return start
     kernels = {f"w{i}" for i in range(len(FILTERS))}
     return {
-        k: w.T.reshape(w.shape[1], -1, KERNEL, KERNEL).contiguous() if k in kernels else w for k, w in start.items()
+        k: w.T.reshape(w.shape[1], -1, KERNEL, KERNEL).contiguous() if k in kernels else w
+        for k, w in start.items()
     }
 
 

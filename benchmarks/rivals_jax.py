@@ -77,7 +77,9 @@ def vmapped(problem: Problem, chunk: int = 16) -> Float[Tensor, "P T"]:
     # Calls return before they are done: only reading a result waits for it.
     done = [torch.tensor(block.tolist()) for block in blocks]
     per_column = -(-case.candidates // rows)
-    return torch.cat([torch.cat(done[i : i + per_column]) for i in range(0, len(done), per_column)], 1)
+    return torch.cat(
+        [torch.cat(done[i : i + per_column]) for i in range(0, len(done), per_column)], 1
+    )
 
 
 def tasks(problem: Problem, which: range) -> tuple[Any, ...]:

@@ -1,12 +1,15 @@
-"""Wall time until `metaloss evolve` has learned a loss that beats tuned cross-entropy by so much on held-out tasks.
+"""Wall time until `metaloss evolve` has learned a loss that beats tuned cross-entropy by so much on
+held-out tasks.
 
-The same search, generation by generation, with our engine and with one training at a time. Both meet the same
-candidates and tasks, and reach the same fitness up to rounding, so both need the same number of generations. What is
-slower is run for `--limit` seconds and then extrapolated from its own time per generation; rows say so. The third row
-is the plain PyTorch loop of `engine.py`, its trainings per second measured here. Loading, tuning of cross-entropy and
-looks at held-out (meta-validation) tasks count.
+The same search, generation by generation, with our engine and with one training at a time. Both
+meet the same candidates and tasks, and reach the same fitness up to rounding, so both need the same
+number of generations. What is slower is run for `--limit` seconds and then extrapolated from its
+own time per generation; rows say so. The third row is the plain PyTorch loop of `engine.py`, its
+trainings per second measured here. Loading, tuning of cross-entropy and looks at held-out
+(meta-validation) tasks count.
 
-    python benchmarks/search.py [--quick] [--goal 2.0] [--seeds 0 1 2] [--limit 120] [--json | --markdown]
+    python benchmarks/search.py [--quick] [--goal 2.0] [--seeds 0 1 2] [--limit 120] [--json |
+    --markdown]
 """
 
 import argparse
@@ -47,14 +50,21 @@ class OneByOne(Local):
         super().__post_init__()
 
     def curve(
-        self, losses: Losses, episodes: Episodes, tasks: Tasks, keys: Sequence[Stream],
-        inner: Inner | None = None, lr: float | Tensor | None = None, marks: tuple[int, ...] = (),
-    ) -> Tensor:  # fmt: skip
+        self,
+        losses: Losses,
+        episodes: Episodes,
+        tasks: Tasks,
+        keys: Sequence[Stream],
+        inner: Inner | None = None,
+        lr: float | Tensor | None = None,
+        marks: tuple[int, ...] = (),
+    ) -> Tensor:
         """The scores [M P T], one training after another."""
         score = torch.empty(len(marks) or 1, len(losses), len(tasks))
         for t in range(len(tasks)):
             for p in range(len(losses)):
-                row, column = slice(p, p + 1), slice(t, t + 1)
+                row = slice(p, p + 1)
+                column = slice(t, t + 1)
                 own = lr[row] if isinstance(lr, Tensor) else lr
                 some = losses[row], episodes, tasks[column], keys[column]
                 score[:, row, column] = super().curve(*some, inner, own, marks)
@@ -88,11 +98,16 @@ class Watch(Reporter):
 
     def reached(self) -> bool:
         """Whether the last look at held-out tasks was good enough."""
-        return bool(self.records) and self.records[-1].get("held_out", {"gain": -1.0})["gain"] >= self.goal
+        return (
+            bool(self.records)
+            and self.records[-1].get("held_out", {"gain": -1.0})["gain"] >= self.goal
+        )
 
     def stop(self) -> bool:
         """Whether to end here."""
-        return self.reached() or len(self.records) == self.generations or self.elapsed() > self.limit
+        return (
+            self.reached() or len(self.records) == self.generations or self.elapsed() > self.limit
+        )
 
     def seconds(self, generations: int) -> float:
         """The time that many generations take, from those that were seen."""
@@ -106,7 +121,11 @@ class Watch(Reporter):
 def searched(engine: type[Local], goal: float, limit: float, settings: dict[str, Any]) -> Watch:
     """A search with that engine, up to its goal or limit."""
     watch = Watch(goal, limit, configuration.resolve(settings).generations)
-    with tempfile.TemporaryDirectory() as folder, patch("metaloss.search.program.Local", engine), suppress(Interrupted):
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        patch("metaloss.search.program.Local", engine),
+        suppress(Interrupted),
+    ):
         metaloss.evolve(out=folder, reporter=watch, stop=watch.stop, **settings)
     return watch
 
@@ -114,7 +133,10 @@ def searched(engine: type[Local], goal: float, limit: float, settings: dict[str,
 def loop_speed(seconds: float) -> float:
     """Trainings per second of the plain PyTorch loop, at its better number of threads."""
     some = problem(Case(candidates=4, tasks=1, val=100))
-    return max(threaded(n, lambda: rate(lambda: sequential(some), len(some.case), seconds)) for n in {1, len(CORES)})
+    return max(
+        threaded(n, lambda: rate(lambda: sequential(some), len(some.case), seconds))
+        for n in {1, len(CORES)}
+    )
 
 
 def trained(watch: Watch, settings: dict[str, Any]) -> int:
@@ -130,19 +152,40 @@ def rows(goal: float, limit: float, most: float, settings: dict[str, Any]) -> li
     if not ours.records:
         raise SystemExit(f"not one generation in {most:.0f} s")
     alone = searched(OneByOne, goal, limit, settings)
-    n, trainings, speed = len(ours.records), trained(ours, settings), loop_speed(min(5.0, limit / 20))
+    n = len(ours.records)
+    trainings = trained(ours, settings)
+    speed = loop_speed(min(5.0, limit / 20))
     pairs = zip(ours.records, alone.records, strict=False)
-    apart = max((abs(a["mean"] - b["mean"]) for a, b in pairs if None not in (a["mean"], b["mean"])), default=None)
-    common = {"goal": goal, "seed": settings["seed"], "reached": ours.reached(), "generations": n,
-              "trainings": trainings, "held_out": ours.records[-1].get("held_out", {}).get("gain")}  # fmt: skip
-    seconds = {"metaloss": ours.times[-1], "one training at a time": alone.seconds(n),
-               "plain PyTorch loop": trainings / speed}  # fmt: skip
+    apart = max(
+        (abs(a["mean"] - b["mean"]) for a, b in pairs if None not in (a["mean"], b["mean"])),
+        default=None,
+    )
+    common = {
+        "goal": goal,
+        "seed": settings["seed"],
+        "reached": ours.reached(),
+        "generations": n,
+        "trainings": trainings,
+        "held_out": ours.records[-1].get("held_out", {}).get("gain"),
+    }
+    seconds = {
+        "metaloss": ours.times[-1],
+        "one training at a time": alone.seconds(n),
+        "plain PyTorch loop": trainings / speed,
+    }
     seen = {"metaloss": n, "one training at a time": len(alone.records), "plain PyTorch loop": 0}
     return [
-        {"name": name, **common, "seconds": t, "ratio": t / ours.times[-1], "generations_run": seen[name],
-         "extrapolated": seen[name] != n, "largest_difference": apart if name != "metaloss" else None}
+        {
+            "name": name,
+            **common,
+            "seconds": t,
+            "ratio": t / ours.times[-1],
+            "generations_run": seen[name],
+            "extrapolated": seen[name] != n,
+            "largest_difference": apart if name != "metaloss" else None,
+        }
         for name, t in seconds.items()
-    ]  # fmt: skip
+    ]
 
 
 HEAD = ("seed", "trainings by", "seconds", "×", "how", "generations", "trainings", "held-out gain")
@@ -150,33 +193,63 @@ HEAD = ("seed", "trainings by", "seconds", "×", "how", "generations", "training
 
 def cells(row: dict[str, Any]) -> list[Any]:
     """A row as it is printed."""
-    how = f"extrapolated from {row['generations_run']} generations" if row["extrapolated"] else "measured"
+    how = (
+        f"extrapolated from {row['generations_run']} generations"
+        if row["extrapolated"]
+        else "measured"
+    )
     how = how if row["name"] != "plain PyTorch loop" else "trainings / measured speed"
     gain = None if row["held_out"] is None else f"{100 * row['held_out']:+.1f} points"
-    return [row["seed"], row["name"], row["seconds"], row["ratio"], how, row["generations"], row["trainings"], gain]
+    return [
+        row["seed"],
+        row["name"],
+        row["seconds"],
+        row["ratio"],
+        how,
+        row["generations"],
+        row["trainings"],
+        gain,
+    ]
 
 
 def caption(rows: list[dict[str, Any]]) -> str:
     """The machine, the goal, and how far the two searches were apart."""
     missed = sum(not row["reached"] for row in rows)
-    lines = [machine(), f"Goal: {100 * rows[0]['goal']:+.1f} points above tuned cross-entropy on held-out tasks."]
+    lines = [
+        machine(),
+        f"Goal: {100 * rows[0]['goal']:+.1f} points above tuned cross-entropy on held-out tasks.",
+    ]
     if missed:
         lines.append("Seeds that did not get there are compared over the generations they ran.")
     apart = [row["largest_difference"] for row in rows if row["largest_difference"] is not None]
     if apart:
-        lines.append(f"Largest difference of a generation's mean accuracy between both searches: {max(apart):.1e}.")
+        lines.append(
+            f"Largest difference of a generation's mean accuracy between both searches: {max(apart):.1e}."
+        )
     return "\n".join(lines)
 
 
 def main() -> None:
     """Search, and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="about a minute: a smaller goal, fewer tasks for tuning")
-    parser.add_argument("--goal", type=float, help="points of accuracy above tuned cross-entropy (2.0; quick: 0.5)")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help="about a minute: a smaller goal, fewer tasks for tuning",
+    )
+    parser.add_argument(
+        "--goal", type=float, help="points of accuracy above tuned cross-entropy (2.0; quick: 0.5)"
+    )
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--limit", type=float, help="seconds for one training at a time (120; quick: 20)")
+    parser.add_argument(
+        "--limit", type=float, help="seconds for one training at a time (120; quick: 20)"
+    )
     parser.add_argument("--most", type=float, default=1800.0, help="seconds for our engine")
-    parser.add_argument("--preset", default="quick", help="of the search: what `metaloss evolve --preset` takes")
+    parser.add_argument(
+        "--preset", default="quick", help="of the search: what `metaloss evolve --preset` takes"
+    )
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--markdown", action="store_true")
     asked = parser.parse_args()

@@ -14,13 +14,18 @@ from typing import Any
 
 import torch
 
-CORES = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
+CORES = (
+    sorted(os.sched_getaffinity(0))
+    if hasattr(os, "sched_getaffinity")
+    else list(range(os.cpu_count() or 1))
+)
 SIZES = (512, 1024, 2048)  # of the square matrices whose product gives the peak
 
 
 def rate(f: Callable[[], object], n: int, least: float) -> float:
     """How many of its `n` pieces `f` does per second, run as often as `least` seconds take."""
-    began, calls = time.perf_counter(), 0
+    began = time.perf_counter()
+    calls = 0
     while not calls or time.perf_counter() - began < least:
         f()
         calls += 1
@@ -44,7 +49,8 @@ def peak(least: float = 0.05) -> float:
 
 def together(n: int, least: float) -> float:
     """One product at a time, with as many threads as cores."""
-    a, b = torch.rand(n, n), torch.rand(n, n)
+    a = torch.rand(n, n)
+    b = torch.rand(n, n)
     return threaded(len(CORES), lambda: rate(lambda: torch.mm(a, b), 2 * n**3, least))
 
 
@@ -53,7 +59,8 @@ def apart(n: int, least: float) -> float:
     before = torch.get_num_threads()
 
     def alone(_: int) -> float:
-        a, b = torch.rand(n, n), torch.rand(n, n)
+        a = torch.rand(n, n)
+        b = torch.rand(n, n)
         return rate(lambda: torch.mm(a, b), 2 * n**3, least)
 
     with ThreadPoolExecutor(len(CORES), initializer=lambda: torch.set_num_threads(1)) as pool:
@@ -64,7 +71,8 @@ def apart(n: int, least: float) -> float:
 
 def held_by(f: Callable[[], object]) -> int:
     """The most bytes that this process holds while `f` runs, looked at every few milliseconds."""
-    done, seen = Event(), [held()]
+    done = Event()
+    seen = [held()]
 
     def watch() -> None:
         while not done.wait(0.003):
@@ -125,7 +133,9 @@ def table(head: Sequence[str], rows: Sequence[Sequence[Any]], markdown: bool = F
         lines = [f"| {' | '.join(row)} |" for row in cells]
         return "\n".join([lines[0], "|" + " --- |" * len(head), *lines[1:]])
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    return "\n".join("  ".join(x.rjust(w) for x, w in zip(row, widths, strict=True)) for row in cells)
+    return "\n".join(
+        "  ".join(x.rjust(w) for x, w in zip(row, widths, strict=True)) for row in cells
+    )
 
 
 def cell(x: Any) -> str:

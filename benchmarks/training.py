@@ -1,10 +1,12 @@
-"""Our training loop beside a bare PyTorch loop of the same work: same network, same images, same batches, one device.
+"""Our training loop beside a bare PyTorch loop of the same work: same network, same images, same
+batches, one device.
 
-    python benchmarks/training.py [--quick] [--models convnet resnet9] [--steps 100] [--repeats 9] [--json]
+    python benchmarks/training.py [--quick] [--models convnet resnet9] [--steps 100] [--repeats 9]
+    [--json]
 
-Both take turns; the ratio is the median of the ratios within a turn. Ours runs through Lightning with everything that
-`metaloss train` does in a step: seeding, the learning rate's course, the look at the loss. Neither validates.
-"""
+Both take turns; the ratio is the median of the ratios within a turn. Ours runs through Lightning
+with everything that `metaloss train` does in a step: seeding, the learning rate's course, the look
+at the loss. Neither validates."""
 
 import argparse
 import json
@@ -30,15 +32,20 @@ def classifier(material: Any, model: str) -> Classifier:
     """A fresh network, always the same."""
     shape = Shape(material.channels, material.size, material.classes)
     network = build(model, shape, Stream(0), probe=False)
-    found = Classifier(network, shape, material.mean, material.std, repeats(network, material.channels))
+    found = Classifier(
+        network, shape, material.mean, material.std, repeats(network, material.channels)
+    )
     return found.to(material.source.labels.device)
 
 
 def bare(found: Classifier, plan: module.Plan) -> None:
     """The loop as one would write it down."""
-    chosen, source = plan.chosen, plan.material.source
+    chosen = plan.chosen
+    source = plan.material.source
     loss = metaloss.load("ce")
-    sgd = torch.optim.SGD(found.parameters(), plan.lr, momentum=chosen.momentum, nesterov=chosen.nesterov)
+    sgd = torch.optim.SGD(
+        found.parameters(), plan.lr, momentum=chosen.momentum, nesterov=chosen.nesterov
+    )
     rows = order(plan.rows, chosen.batch, plan.key, 0, plan.course.steps)
     found.train()
     for images, labels in source.batches(rows, chosen.batch):
@@ -60,10 +67,14 @@ def row(model: str, batch: int, steps: int, repeats: int, device: torch.device) 
     """One network's ratio, from trainings of so many steps and of twice as many: what starting costs falls out."""
     plans = []
     for n in (steps, 2 * steps):
-        chosen = resolve({"model": model, "batch": batch, "steps": n, "schedule": "constant", "lr": 0.01})
+        chosen = resolve(
+            {"model": model, "batch": batch, "steps": n, "schedule": "constant", "lr": 0.01}
+        )
         material = opened(chosen, device)
         rows = material.shares.train
-        plans.append(module.Plan(chosen, material, rows, course(chosen, len(rows)), 0.01, Stream(0)))
+        plans.append(
+            module.Plan(chosen, material, rows, course(chosen, len(rows)), 0.01, Stream(0))
+        )
     ways = {"ours": lambda c, p: module.train(c, metaloss.load("ce"), p), "bare": bare}
     for way in ways.values():
         way(classifier(plans[0].material, model), plans[0])
@@ -71,43 +82,80 @@ def row(model: str, batch: int, steps: int, repeats: int, device: torch.device) 
     for _ in range(repeats):
         turn = {}
         for name, way in ways.items():
-            once, twice = (timed(lambda p=p, w=way: w(classifier(p.material, model), p), device) for p in plans)
+            once, twice = (
+                timed(lambda p=p, w=way: w(classifier(p.material, model), p), device) for p in plans
+            )
             turn[name] = (twice - once) / steps
         turns.append(turn)
     ratios = [turn["ours"] / turn["bare"] for turn in turns]
     low, high = quartiles(ratios)
     per_step = {name: 1e3 * (median([turn[name] for turn in turns]) or 0.0) for name in ways}
-    return {"model": model, "batch": batch, "steps": steps, **per_step, "ratio": median(ratios), "low": low,
-            "high": high, "repeats": repeats}  # fmt: skip
+    return {
+        "model": model,
+        "batch": batch,
+        "steps": steps,
+        **per_step,
+        "ratio": median(ratios),
+        "low": low,
+        "high": high,
+        "repeats": repeats,
+    }
 
 
 def main() -> None:
     """Read the arguments, measure and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--models", nargs="+", default=["convnet", "resnet9"])
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--steps", type=int, default=50)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--quick", action="store_true", help="the smallest network, few steps, seconds")
+    parser.add_argument(
+        "--quick", action="store_true", help="the smallest network, few steps, seconds"
+    )
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--markdown", action="store_true")
     given = parser.parse_args()
-    models, batch, steps, repeats = given.models, given.batch, given.steps, given.repeats
+    models = given.models
+    batch = given.batch
+    steps = given.steps
+    repeats = given.repeats
     if given.quick:
-        models, batch, steps, repeats = ["convnet"], 32, 10, 2
+        models = ["convnet"]
+        batch = 32
+        steps = 10
+        repeats = 2
     device = torch.device(given.device)
     # Ours looks at the validation share after every epoch, which is no part of a step.
     with mock.patch.object(module, "measure", lambda *args: Measured(0.0, 0.0, 0.0)):
-        found = [threaded(given.threads, lambda m=m: row(m, batch, steps, repeats, device)) for m in models]
+        found = [
+            threaded(given.threads, lambda m=m: row(m, batch, steps, repeats, device))
+            for m in models
+        ]
     if given.json:
         return print(json.dumps(found, indent=1))
     print(f"{machine()}, {given.threads} thread(s), {device}; medians of {repeats}\n")
     cells = [
-        [x["model"], x["batch"], x["ours"], x["bare"], x["ratio"], f"{x['low']:.2f}–{x['high']:.2f}"] for x in found
+        [
+            x["model"],
+            x["batch"],
+            x["ours"],
+            x["bare"],
+            x["ratio"],
+            f"{x['low']:.2f}–{x['high']:.2f}",
+        ]
+        for x in found
     ]
-    print(table(("model", "batch", "ours [ms/step]", "bare", "ratio", "quartiles"), cells, given.markdown))
+    print(
+        table(
+            ("model", "batch", "ours [ms/step]", "bare", "ratio", "quartiles"),
+            cells,
+            given.markdown,
+        )
+    )
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """A process that runs rivals; it reads a request per line and answers with one line, both JSON.
 
-Rivals live in processes of their own: no memory of theirs is counted as ours, no library's threads meet another's, JAX,
-whose threads are fixed when it starts, can be given one core alone, and a plain loop can run once per core.
-"""
+Rivals live in processes of their own: no memory of theirs is counted as ours, no library's threads
+meet another's, JAX, whose threads are fixed when it starts, can be given one core alone, and a
+plain loop can run once per core."""
 
 import json
 import os
@@ -24,12 +24,22 @@ class Worker:
 
     def __init__(self, cores: list[int] | None = None) -> None:
         command = [sys.executable, str(Path(__file__)), *map(str, cores or [])]
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
 
-    def ask(self, rival: str, case: Case, chunk: int = 1, threads: int = 1, least: float = 0.0) -> None:
+    def ask(
+        self, rival: str, case: Case, chunk: int = 1, threads: int = 1, least: float = 0.0
+    ) -> None:
         """Start a measurement; `answer` waits for it. JAX takes no heed of `threads`."""
         assert self.process.stdin is not None
-        request = {"rival": rival, "case": asdict(case), "chunk": chunk, "threads": threads, "least": least}
+        request = {
+            "rival": rival,
+            "case": asdict(case),
+            "chunk": chunk,
+            "threads": threads,
+            "least": least,
+        }
         print(json.dumps(request), file=self.process.stdin, flush=True)
 
     def answer(self) -> dict[str, Any]:
@@ -37,14 +47,17 @@ class Worker:
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         if not line:
-            raise RuntimeError(f"the worker process ended with status {self.process.wait()}; its error stands above")
+            raise RuntimeError(
+                f"the worker process ended with status {self.process.wait()}; its error stands above"
+            )
         return dict(json.loads(line))
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        assert self.process.stdin is not None and self.process.stdout is not None
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
         self.process.stdin.close()
         self.process.wait()
         self.process.stdout.close()
@@ -71,7 +84,8 @@ def measured(rival: str, case: dict[str, Any], chunk: int, least: float) -> dict
 @lru_cache(maxsize=8)
 def prepared(rival: str, case: str, chunk: int, threads: int) -> Callable[[], Any]:
     """A rival with its problem at hand, warm."""
-    whole, f = Case(**json.loads(case)), function(rival)
+    whole = Case(**json.loads(case))
+    f = function(rival)
     at_hand = problem(whole)
     # What is compiled is compiled for these shapes; torch only has to wake up.
     f(at_hand if rival == "jax" else problem(whole.share(1)), chunk)

@@ -8,11 +8,18 @@ sys.path.insert(0, str(Path(__file__).parent))  # for the extension beside this 
 
 from metaloss import __version__
 
-logging.getLogger("fontTools").setLevel(logging.WARNING)  # thousands of lines as the figures' PDFs are written
+# Thousands of lines as the figures' PDFs are written.
+logging.getLogger("fontTools").setLevel(logging.WARNING)
 
 project = "metaloss"
 version = release = __version__
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_click", "generated"]
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+    "sphinx_click",
+    "generated",
+]
 
 myst_enable_extensions = ["deflist"]
 myst_heading_anchors = 3

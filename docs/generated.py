@@ -1,8 +1,9 @@
-"""Fills in what pages say of the code: `<!-- zoo -->` and the like become Markdown made from the installed package.
+"""Fills in what pages say of the code: `<!-- zoo -->` and the like become Markdown made from the
+installed package.
 
-Pictures are drawn into the built site, never into the sources. Formulas are drawn by matplotlib, so that no page needs
-a script from elsewhere. `-D zoo_pictures=ce,focal` draws those phenotypes alone, for a quick look at the rest.
-"""
+Pictures are drawn into the built site, never into the sources. Formulas are drawn by matplotlib, so
+that no page needs a script from elsewhere. `-D zoo_pictures=ce,focal` draws those phenotypes alone,
+for a quick look at the rest."""
 
 import dataclasses
 import html
@@ -80,13 +81,16 @@ def gallery(app: Sphinx) -> Iterator[str]:
 def published(entry: zoo.Entry, folder: Path, picture: bool) -> Iterator[str]:
     """A loss that can be had: its formula, where it is from, what it does."""
     formula = entry.formula()
-    losses, latex = Formulas.of([formula]), formula.latex()
+    losses = Formulas.of([formula])
+    latex = formula.latex()
     size = FontProperties(size=13)
     math_to_image(f"${latex}$", folder / f"{entry.name}.svg", prop=size, format="svg")
     yield f'<img class="formula" src="{FOLDER}/{entry.name}.svg" alt="{html.escape(latex)}">\n'
     yield f"`{entry.text}`\n"
     yield from (f"- {name}: {text}" for name, text in facts(entry) if text)
-    heads, gains, places = ("", "", "")
+    heads = ""
+    gains = ""
+    places = ""
     for classes in report.COUNTS:
         heads += f" {classes} |"
         gains += f" {phenotype.gain(losses, classes):.3g} |"
@@ -95,13 +99,18 @@ def published(entry: zoo.Entry, folder: Path, picture: bool) -> Iterator[str]:
     if picture:
         plots.phenotype(losses, entry.name, None, folder / f"{entry.name}.png")
         about = f"Value and pull of {entry.name} over the probability of the true class"
-        image = f'<img class="phenotype" src="{FOLDER}/{entry.name}.png" alt="{about}" loading="lazy">'
+        image = (
+            f'<img class="phenotype" src="{FOLDER}/{entry.name}.png" alt="{about}" loading="lazy">'
+        )
         yield f'<a href="{FOLDER}/{entry.name}.pdf">{image}</a>\n'
 
 
 def facts(entry: zoo.Entry) -> Iterator[tuple[str, str]]:
     """What the zoo says of a loss, in words."""
-    spans = [f"`{name}` = {x:g} ({low:g} to {high:g})" for name, (x, low, high) in entry.parameters.items()]
+    spans = [
+        f"`{name}` = {x:g} ({low:g} to {high:g})"
+        for name, (x, low, high) in entry.parameters.items()
+    ]
     spans += [f"`{name}` = False (`True`: `{text}`)" for name, text in entry.flags.items()]
     doubt = "" if entry.verified else "; no reading reproduces what the source reports"
     yield "Source", entry.source

@@ -2,7 +2,8 @@
 
 import errno
 
-# What torch, the loader of libraries and the C++ library say; none of them has a class of its own for it.
+# What torch, the loader of libraries and the C++ library say; none of them has a class of its own
+# for it.
 _NO_MEMORY = (
     "can't allocate memory",
     "Cannot allocate memory",
@@ -63,10 +64,14 @@ class DiskError(MetalossError, OSError):
 def out_of_memory(error: BaseException | None) -> bool:
     """Whether memory ran out, as Python, numpy, torch or the system says it, or an error was raised because of that."""
     while error is not None:
-        if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
+        if isinstance(error, MemoryError) or (
+            isinstance(error, OSError) and error.errno == errno.ENOMEM
+        ):
             return True
         # torch's class by its name: nothing here imports torch.
-        if type(error).__name__ == "OutOfMemoryError" or any(text in str(error) for text in _NO_MEMORY):
+        if type(error).__name__ == "OutOfMemoryError" or any(
+            text in str(error) for text in _NO_MEMORY
+        ):
             return True
         error = error.__cause__
     return False

@@ -18,13 +18,16 @@ from metaloss.inner.optimisers import Rate
 from metaloss.losses.base import Losses
 from metaloss.strategies import Genome, Strategy
 
-# Trains P losses on a task epoch's tasks: validation accuracies [P, T], and the family [T] of every task.
+# Trains P losses on a task epoch's tasks: validation accuracies [P, T], and the family [T] of every
+# task.
 Evaluator = Callable[[Losses, Stream], tuple[Float[Tensor, "P T"], Tensor]]
 # What cross-entropy reaches on the same tasks, for an objective that compares with it.
 Baseline = Callable[[Stream], Float[Tensor, " T"]]
-# Validation accuracies (NaN = failed), the number of each task's family, and what cross-entropy at its tuned rate
-# reached on the same tasks. Families with more tasks never weigh more.
-Objective = Callable[[Float[Tensor, "P T"], Int[Tensor, " T"], Float[Tensor, " T"] | None], Float[Tensor, " P"]]
+# Validation accuracies (NaN = failed), the number of each task's family, and what cross-entropy at
+# its tuned rate reached on the same tasks. Families with more tasks never weigh more.
+Objective = Callable[
+    [Float[Tensor, "P T"], Int[Tensor, " T"], Float[Tensor, " T"] | None], Float[Tensor, " P"]
+]
 
 
 class Space(Genome, Protocol):
@@ -44,12 +47,19 @@ class Scored:
 
 
 def generation(
-    strategy: Strategy, state: Any, genome: Space, evaluator: Evaluator, objective: Objective, key: Stream,
-    number: int, baseline: Baseline | None = None,
-) -> tuple[Any, Scored]:  # fmt: skip
+    strategy: Strategy,
+    state: Any,
+    genome: Space,
+    evaluator: Evaluator,
+    objective: Objective,
+    key: Stream,
+    number: int,
+    baseline: Baseline | None = None,
+) -> tuple[Any, Scored]:
     """Ask for candidates, score them all on the same tasks, and tell the strategy."""
     population, state = strategy.ask(state, genome, key.at("vary", number))
-    # Tasks depend on the epoch alone, so two strategies with one seed and the same epochs meet the same ones.
+    # Tasks depend on the epoch alone, so two strategies with one seed and the same epochs meet the
+    # same ones.
     tasks = key.at("tasks", strategy.epoch(number))
     score, family = evaluator(genome.losses(population), tasks)
     fitness = objective(score, family, baseline(tasks) if baseline else None)
@@ -57,10 +67,18 @@ def generation(
 
 
 def evaluate(
-    losses: Losses, model: Classifier, bound: Bound, tasks: Tasks, *,
-    inner: Inner, lr: Rate | None = None, keys: Sequence[Stream] = (), marks: tuple[int, ...] = (), block: int,
+    losses: Losses,
+    model: Classifier,
+    bound: Bound,
+    tasks: Tasks,
+    *,
+    inner: Inner,
+    lr: Rate | None = None,
+    keys: Sequence[Stream] = (),
+    marks: tuple[int, ...] = (),
+    block: int,
     gauge: Gauge = scores,
-) -> Float[Tensor, "M P T ..."]:  # fmt: skip
+) -> Float[Tensor, "M P T ..."]:
     """What the gauge, by default the validation accuracy, shows of P·T classifiers.
 
     Each is trained from the same start as its neighbours on its task.
@@ -84,5 +102,14 @@ def evaluate(
             found.append(gauge(model, params, bound, tasks, block))
 
     bound_losses = losses.bind(tasks.train.target)
-    train(bound_losses, model, bound.init(len(losses)), bound.train, inner=inner, lr=lr, keys=keys, probe=look)
+    train(
+        bound_losses,
+        model,
+        bound.init(len(losses)),
+        bound.train,
+        inner=inner,
+        lr=lr,
+        keys=keys,
+        probe=look,
+    )
     return torch.stack(found)

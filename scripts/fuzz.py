@@ -2,9 +2,8 @@
 
     python scripts/fuzz.py --minutes 60 [--seed 1]
 
-Every input must be read or refused with a plain message; nothing may be run, imported or opened but the loss's own
-files. The first that does otherwise is printed, and the exit code is 1.
-"""
+Every input must be read or refused with a plain message; nothing may be run, imported or opened but
+the loss's own files. The first that does otherwise is printed, and the exit code is 1."""
 
 import argparse
 import random
@@ -25,7 +24,9 @@ ROUND = 2_000  # texts; a tenth as many files
 def rounds(rng: random.Random, folder: Path, seconds: float) -> tuple[int, int]:
     """How many inputs there were, and how many of them were losses."""
     fuzzing.warm(folder)
-    inputs, read, until = 0, 0, time.monotonic() + seconds
+    inputs = 0
+    read = 0
+    until = time.monotonic() + seconds
     while not inputs or time.monotonic() < until:
         for text in fuzzing.texts(rng, ROUND):
             read += _told(fuzzing.quietly_read_text, text)
@@ -45,15 +46,21 @@ def _told(read: Callable[..., bool], *given: Any) -> bool:
 
 def main() -> None:
     """Read the arguments and print how many inputs there were."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--minutes", type=float, default=1.0)
-    parser.add_argument("--seed", type=int, default=None, help="a new one each time where not given")
+    parser.add_argument(
+        "--seed", type=int, default=None, help="a new one each time where not given"
+    )
     arguments = parser.parse_args()
     seed = random.randrange(2**32) if arguments.seed is None else arguments.seed
     print(f"seed {seed}", flush=True)
     with tempfile.TemporaryDirectory() as folder:
         inputs, read = rounds(random.Random(seed), Path(folder), 60 * arguments.minutes)
-    print(f"{inputs:,} inputs, {read:,} of them losses; nothing was run, imported or opened but the loss's own files")
+    print(
+        f"{inputs:,} inputs, {read:,} of them losses; nothing was run, imported or opened but the loss's own files"
+    )
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""Kills searches, trainings, studies and eliminations at random instants, goes on with them, and compares the bytes.
+"""Kills searches, trainings, studies and eliminations at random instants, goes on with them, and
+compares the bytes.
 
     python scripts/kills.py --kills 40 [--seed 1]
 
-What is left at the end must be what an uninterrupted one leaves, but for times, command lines and pictures. What is
-not is printed, and the exit code is 1.
-"""
+What is left at the end must be what an uninterrupted one leaves, but for times, command lines and
+pictures. What is not is printed, and the exit code is 1."""
 
 import argparse
 import json
@@ -26,10 +26,39 @@ import scans
 
 from metaloss import storage
 
-SEARCH = {**damage.SMALL, "tasks": ["tiny.toml"], "generations": 12, "genome": {"kind": "tree"},
-          "strategy": {"kind": "gp", "mu": 4, "lambda_": 4}}  # fmt: skip
-TRAIN = ["--loss", "ce", "mse", "--data", "folder:scans", "--model", "convnet", "--device", "cpu", "--batch", "4"]
-STUDY = ["--losses", "ce", "mse", "a2", "--device", "cpu", "--tasks", "2", "--settings", scans.TASKS, scans.TRAIN]
+SEARCH = {
+    **damage.SMALL,
+    "tasks": ["tiny.toml"],
+    "generations": 12,
+    "genome": {"kind": "tree"},
+    "strategy": {"kind": "gp", "mu": 4, "lambda_": 4},
+}
+TRAIN = [
+    "--loss",
+    "ce",
+    "mse",
+    "--data",
+    "folder:scans",
+    "--model",
+    "convnet",
+    "--device",
+    "cpu",
+    "--batch",
+    "4",
+]
+STUDY = [
+    "--losses",
+    "ce",
+    "mse",
+    "a2",
+    "--device",
+    "cpu",
+    "--tasks",
+    "2",
+    "--settings",
+    scans.TASKS,
+    scans.TRAIN,
+]
 STAGES = ["--start", "4", "--set", "stages=[{keep=2, tasks=8}, {keep=1, tasks=8}]"]
 # By the folder that holds what they make: how to begin, and how to go on with what lies there.
 JOBS = {
@@ -43,7 +72,9 @@ UNEQUAL = ("timing.*", "provenance.json", "places.json", "lock", "*.png", "*.pdf
 
 def started(words: list[str], folder: Path) -> subprocess.Popen[bytes]:
     """A command in a process of its own."""
-    return subprocess.Popen([sys.executable, "-m", "metaloss", *words, "-q"], cwd=folder, stderr=subprocess.PIPE)
+    return subprocess.Popen(
+        [sys.executable, "-m", "metaloss", *words, "-q"], cwd=folder, stderr=subprocess.PIPE
+    )
 
 
 def finished(words: list[str], folder: Path) -> None:
@@ -65,7 +96,9 @@ def _timeless(path: Path) -> bytes:
     """A file's content; of a training's record without the seconds that it took."""
     if path.name != "done.json":
         return path.read_bytes()
-    return json.dumps({key: x for key, x in storage.read_record(path).items() if key != "seconds"}).encode()
+    return json.dumps(
+        {key: x for key, x in storage.read_record(path).items() if key != "seconds"}
+    ).encode()
 
 
 def made(job: str, folder: Path) -> list[Path]:
@@ -84,22 +117,36 @@ def killed(job: str, folder: Path, seconds: float) -> str:
     left = [path for path in made(job, folder) if path.exists()]
     resumed = again if job == "elimination" else [*again, str(left[0])] if left else begin
     finished(resumed, folder)
-    return "after its end" if process.returncode == 0 else "at work" if left else "before there was a folder"
+    return (
+        "after its end"
+        if process.returncode == 0
+        else "at work"
+        if left
+        else "before there was a folder"
+    )
 
 
 def _different(ours: list[dict[str, bytes]], theirs: list[dict[str, bytes]]) -> list[str]:
     if len(ours) != len(theirs):
         return [f"the number of folders, {len(ours)},"]
-    return [path for a, b in zip(ours, theirs, strict=True) for path in {**a, **b} if a.get(path) != b.get(path)]
+    return [
+        path
+        for a, b in zip(ours, theirs, strict=True)
+        for path in {**a, **b}
+        if a.get(path) != b.get(path)
+    ]
 
 
 def main() -> int:
     """Read the arguments, kill, and print how many were not equal."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--kills", type=int, default=8)
     parser.add_argument("--seed", type=int, default=1)
     arguments = parser.parse_args()
-    draw, unequal = random.Random(arguments.seed), 0
+    draw = random.Random(arguments.seed)
+    unequal = 0
     with tempfile.TemporaryDirectory() as name, pytest.MonkeyPatch.context() as patch:
         start = Path(name) / "start"
         start.mkdir()
@@ -109,14 +156,18 @@ def main() -> int:
         (run,) = made("runs", start)
         shutil.move(run, start / "searched")
         shutil.rmtree(start / "runs")
-        lengths, wholes = {}, {}
+        lengths = {}
+        wholes = {}
         for number in range(arguments.kills):
             job = list(JOBS)[number % len(JOBS)]
             if job not in wholes:
                 whole = Path(shutil.copytree(start, Path(name) / f"whole-{job}"))
                 began = time.monotonic()
                 finished(JOBS[job][0], whole)
-                lengths[job], wholes[job] = time.monotonic() - began, [contents(x) for x in made(job, whole)]
+                lengths[job], wholes[job] = (
+                    time.monotonic() - began,
+                    [contents(x) for x in made(job, whole)],
+                )
             folder = Path(shutil.copytree(start, Path(name) / f"kill-{number}"))
             when = draw.uniform(0.3, 1.0) * lengths[job]
             left = killed(job, folder, when)
@@ -130,7 +181,9 @@ def main() -> int:
             )
             shutil.rmtree(folder)
         patch.undo()
-    print(f"{arguments.kills} kills, {unequal} of them left something else than an uninterrupted one")
+    print(
+        f"{arguments.kills} kills, {unequal} of them left something else than an uninterrupted one"
+    )
     return int(unequal > 0)
 
 

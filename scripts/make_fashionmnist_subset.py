@@ -2,10 +2,10 @@
 
 Usage: python scripts/make_fashionmnist_subset.py [FOLDER]
 
-FOLDER holds the four IDX files (default: where Debian puts them). Per class the subset takes the first 400 images of
-meta-training, the first 300 of meta-validation and the first 300 of meta-test. Since 400 = 4/7 of 700, every image lies
-in the same pool in the subset as in the full set. A second run writes the same bytes.
-"""
+FOLDER holds the four IDX files (default: where Debian puts them). Per class the subset takes the
+first 400 images of meta-training, the first 300 of meta-validation and the first 300 of meta-test.
+Since 400 = 4/7 of 700, every image lies in the same pool in the subset as in the full set. A second
+run writes the same bytes."""
 
 import gzip
 import io
@@ -45,7 +45,12 @@ def main(source: Path, target: Path) -> None:
     target.mkdir(parents=True, exist_ok=True)
     dataset = fashionmnist.SOURCE.read(source)
     pool = pools(dataset)
-    write_split(target, "train", dataset, torch.cat([first(pool["train"], 400), first(pool["validation"], 300)]))
+    write_split(
+        target,
+        "train",
+        dataset,
+        torch.cat([first(pool["train"], 400), first(pool["validation"], 300)]),
+    )
     write_split(target, "test", dataset, first(pool["test"], 300))
     (target / "LICENSE").write_text(LICENSE)
     (target / "__init__.py").write_text(INIT)

@@ -2,9 +2,9 @@
 
     python scripts/notebooks.py [NOTEBOOK ...]
 
-Without a name: all but number 7, which needs an environment of its own (examples/learn2learn/run.py). Each runs in a
-temporary folder with a link to the task families, so that its outputs name no folder of this machine.
-"""
+Without a name: all but number 7, which needs an environment of its own
+(examples/learn2learn/run.py). Each runs in a temporary folder with a link to the task families, so
+that its outputs name no folder of this machine."""
 
 import os
 import sys
@@ -35,7 +35,11 @@ def run(notebook: Any, folder: Path, home: Path) -> None:
     try:
         resources = {"metadata": {"path": folder}}
         NotebookClient(
-            notebook, timeout=3600, kernel_name="python3", coalesce_streams=True, resources=resources
+            notebook,
+            timeout=3600,
+            kernel_name="python3",
+            coalesce_streams=True,
+            resources=resources,
         ).execute()
     finally:
         os.environ.clear()
@@ -45,7 +49,8 @@ def run(notebook: Any, folder: Path, home: Path) -> None:
 def main(paths: list[str]) -> None:
     """Run the notebooks, and write each when all of it has run."""
     for path in map(Path, paths or sorted(map(str, (ROOT / "examples").glob("*.ipynb")))):
-        began, notebook = time.monotonic(), nbformat.read(path, as_version=4)
+        began = time.monotonic()
+        notebook = nbformat.read(path, as_version=4)
         with tempfile.TemporaryDirectory() as folder:
             (Path(folder) / "tasks").symlink_to(ROOT / "tasks")
             run(notebook, Path(folder), path.resolve().parent)

@@ -14,10 +14,12 @@ from metaloss.search.run import find
 
 def main(name: str, spec: str) -> None:
     """Copy the loss with its name and the data sets it has learned from; its card says how it is evolved again."""
-    run, folder = find(spec), loss_io.SHIPPED / name
+    run = find(spec)
+    folder = loss_io.SHIPPED / name
     assert run.summary() is not None, f"{run.folder} is not finished"
     shutil.copytree(run.folder / "loss", folder, dirs_exist_ok=True)
-    settings, table = run.settings, storage.read_record(folder / "loss.json")
+    settings = run.settings
+    table = storage.read_record(folder / "loss.json")
     sets = ", ".join(dict.fromkeys(f.dataset for f in settings.families))
     table["about"] = {"name": name, **table["about"], "data sets": sets}
     storage.write_record(folder / "loss.json", table)

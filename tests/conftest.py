@@ -11,7 +11,8 @@ import torch
 from beartype import BeartypeConf, FrozenDict, beartype
 from jaxtyping import install_import_hook
 
-# jaxtyping decorates methods one by one, where beartype cannot know what Self is; torch.export counts in symbols.
+# jaxtyping decorates methods one by one, where beartype cannot know what Self is; torch.export
+# counts in symbols.
 CONF = BeartypeConf(hint_overrides=FrozenDict({typing.Self: typing.Any, int: int | torch.SymInt}))
 
 
@@ -29,7 +30,8 @@ def _make_checkable(hint: object) -> None:
         _make_checkable(part)
 
 
-# The same examples every time: a suite that fails by chance tells nothing. `scripts/fuzz.py` looks for new ones.
+# The same examples every time: a suite that fails by chance tells nothing. `scripts/fuzz.py` looks
+# for new ones.
 hypothesis.settings.register_profile("suite", derandomize=True, deadline=None)
 hypothesis.settings.load_profile("suite")
 
@@ -41,7 +43,8 @@ if importlib.util.find_spec("numba"):
 install_import_hook("metaloss", f"{__name__}.check")
 torch.set_num_threads(1)
 
-# A background job is born deaf to Ctrl-C, and so are its children; the tests send it to themselves and to those.
+# A background job is born deaf to Ctrl-C, and so are its children; the tests send it to themselves
+# and to those.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -65,7 +68,9 @@ def dataset():
     from metaloss.core.streams import Stream
     from metaloss.data.datasets import Dataset
 
-    key, classes, n = Stream(7).at("data set"), 4, 30
+    key = Stream(7).at("data set")
+    classes = 4
+    n = 30
     labels = torch.arange(classes).repeat(n)
     pattern = key.at("pattern").uniform(classes, 1, 6, 6, low=40.0, high=200.0)
     pixels = pattern[labels] + 40 * key.at("noise").normal(classes * n, 1, 6, 6)
@@ -122,7 +127,9 @@ def shapes():
     from metaloss.core.streams import Stream
     from metaloss.data.datasets import Dataset
 
-    key, classes, n = Stream(3).at("shapes"), 4, 30
+    key = Stream(3).at("shapes")
+    classes = 4
+    n = 30
     labels = torch.arange(classes).repeat(n)
     pattern = key.at("pattern").uniform(classes, 1, 12, 12, low=40.0, high=200.0)
     pixels = pattern[labels] + 90 * key.at("noise").normal(classes * n, 1, 12, 12)

@@ -31,7 +31,13 @@ classifier = { kind = "mlp", hidden = [8] }
 inner = { steps = 3, lr = 0.1 }
 """
 SMALL = {
-    **{"generations": 2, "tasks_per_generation": 2, "baseline_tasks": 2, "winner_tasks": 2, "test_tasks": 2},
+    **{
+        "generations": 2,
+        "tasks_per_generation": 2,
+        "baseline_tasks": 2,
+        "winner_tasks": 2,
+        "test_tasks": 2,
+    },
     **{"rates": (0.1,), "tasks": "tiny.toml"},
 }
 NETWORK = {"kind": "mln", "start": "random", "features": 2, "hidden": 2}
@@ -39,7 +45,8 @@ TWO = {"kind": "mu_plus_lambda", "mu": 2, "lambda_": 2}
 STAGES = {"start": 4, "stages": [{"keep": 2, "tasks": 2}, {"keep": 1, "tasks": 2}]}
 TRAIN = {"steps": 4, "epoch_steps": 2, "batch": 4, "device": "cpu"}
 RUN = ("*.toml", "*.json", "*.jsonl", "checkpoint/*", "loss/loss.json", "loss/weights.safetensors")
-# Nothing reads these back: they are for people. Of the states the newest alone is read while it is sound.
+# Nothing reads these back: they are for people. Of the states the newest alone is read while it is
+# sound.
 UNREAD = (
     "*.csv",
     "*.png",
@@ -71,10 +78,14 @@ class Case:
 
     def paths(self) -> list[Path]:
         """The files that are read."""
-        found = {path for pattern in self.files for path in self.folder.glob(pattern) if path.is_file()}
+        found = {
+            path for pattern in self.files for path in self.folder.glob(pattern) if path.is_file()
+        }
         states = sorted(self.folder.glob("checkpoint/*"))[:-1]
         unread = UNREAD if self.files != RUN else (*UNREAD, "images.json")
-        return sorted(path for path in found if not any(path.match(x) for x in unread) and path not in states)
+        return sorted(
+            path for path in found if not any(path.match(x) for x in unread) and path not in states
+        )
 
 
 class Listener(Reporter):
@@ -100,7 +111,10 @@ def surroundings(patch: Any, folder: Path) -> None:
     patch.setenv("METALOSS_DATA", str(folder / "no-data"))
     for name in ("fitness", "phenotype", "front", "ranks"):
         patch.setattr(f"metaloss.evaluation.plots.{name}", lambda *args: None)
-    patch.setattr("metaloss.experiments.rank_study.figures.scatter", lambda found, pairs: Picture("x", "", b"", b""))
+    patch.setattr(
+        "metaloss.experiments.rank_study.figures.scatter",
+        lambda found, pairs: Picture("x", "", b"", b""),
+    )
     patch.setattr(module, "PAUSE", 0.0)
     patch.setattr(job, "PAUSE", 0.0)
     patch.setattr(job.figures, "curves", lambda trainings: [])
@@ -121,16 +135,28 @@ def few(folder: Path, patch: Any) -> Iterator[Case]:
 def cases(folder: Path, patch: Any) -> Iterator[Case]:
     """A folder of every kind, made here, and what reads it."""
     yield from few(folder, patch)
-    formulas = program.evolve(genome="tree", strategy={"kind": "gp", "mu": 4, "lambda_": 4}, **SMALL).folder
-    yield Case("run of formulas", formulas, lambda told: _run(program.resume(formulas, reporter=told)), RUN)
+    formulas = program.evolve(
+        genome="tree", strategy={"kind": "gp", "mu": 4, "lambda_": 4}, **SMALL
+    ).folder
+    yield Case(
+        "run of formulas", formulas, lambda told: _run(program.resume(formulas, reporter=told)), RUN
+    )
     metaloss.eliminate(formulas, chosen=STAGES)
     stages = ("elimination/stage-*.json", "config.toml", "history.jsonl")
     yield Case(
-        "elimination", formulas, lambda told: metaloss.eliminate(formulas, reporter=told, chosen=STAGES).summary, stages
+        "elimination",
+        formulas,
+        lambda told: metaloss.eliminate(formulas, reporter=told, chosen=STAGES).summary,
+        stages,
     )
     refined = metaloss.refine("poly1", strategy=TWO, **SMALL).folder
     files = ("refinement.json", "loss/loss.json")
-    yield Case("refinement", refined, lambda told: constants_tuning.compare(refined, told).comparison, files)
+    yield Case(
+        "refinement",
+        refined,
+        lambda told: constants_tuning.compare(refined, told).comparison,
+        files,
+    )
     yield from _study()
 
 
@@ -149,16 +175,28 @@ def _trainings(patch: Any) -> Iterator[Case]:
     yield Case("training before its summary", untold, again(untold), files)
     with contextlib.suppress(Interrupted):
         told = Listener()
-        metaloss.fit("ce", "convnet", "folder:scans", reporter=told, stop=lambda: told.epochs > 0, **TRAIN)
+        metaloss.fit(
+            "ce", "convnet", "folder:scans", reporter=told, stop=lambda: told.epochs > 0, **TRAIN
+        )
     stopped = done.with_name(f"{done.name}-3")
     assert list(stopped.glob("state/*/last.ckpt"))
     yield Case("interrupted training", stopped, again(stopped), ("state/*/last.ckpt",))
 
 
 def _study() -> Iterator[Case]:
-    study = metaloss.study(["ce", "mse", "a2"], [scans.TASKS, scans.TRAIN], tasks=2, device="cpu").folder
-    files = ("config.toml", "provenance.json", "losses/**/*", "scores/*/*.json", "scores/*/trainings/state/**/*")
-    yield Case("study", study, lambda told: metaloss.study(resume=study, reporter=told).scores, files)
+    study = metaloss.study(
+        ["ce", "mse", "a2"], [scans.TASKS, scans.TRAIN], tasks=2, device="cpu"
+    ).folder
+    files = (
+        "config.toml",
+        "provenance.json",
+        "losses/**/*",
+        "scores/*/*.json",
+        "scores/*/trainings/state/**/*",
+    )
+    yield Case(
+        "study", study, lambda told: metaloss.study(resume=study, reporter=told).scores, files
+    )
     yield Case(
         "findings of a study",
         study,
@@ -173,8 +211,12 @@ def _remembered(folder: Path) -> Case:
     file = training_cache.remembered(where, {}).file
     assert file is not None
     for number in range(3):
-        file.append({"training": f"{number:032x}", "family": "tiny", "loss": "ce", "accuracy": number / 3})
-    return Case("full trainings of a search", where, lambda told: training_cache.remembered(where, {}).known)
+        file.append(
+            {"training": f"{number:032x}", "family": "tiny", "loss": "ce", "accuracy": number / 3}
+        )
+    return Case(
+        "full trainings of a search", where, lambda told: training_cache.remembered(where, {}).known
+    )
 
 
 def _stopped(*args: Any) -> None:
@@ -195,22 +237,28 @@ def _numbers(loss: Any) -> Any:
 
 
 def _model(fitted: Any) -> Any:
-    return fitted.accuracy, fitted.history, [x.tolist() for x in fitted.model().state_dict().values()]
+    return (
+        fitted.accuracy,
+        fitted.history,
+        [x.tolist() for x in fitted.model().state_dict().values()],
+    )
 
 
 def flipped(case: Case, path: Path, draw: random.Random) -> str:
     """What becomes of one flipped bit; the folder is as it was afterwards.
 
     Returns:
-        "refused" by a DamagedFile that names the file, with nothing changed; "said", where the run went on from a spare
-        and came to the same; else what is wrong: "silent", "changed", "unnamed" or a traceback's last line.
+        "refused" by a DamagedFile that names the file, with nothing changed; "said", where the run
+        went on from a spare and came to the same; else what is wrong: "silent", "changed",
+        "unnamed" or a traceback's last line.
     """
     sound = path.read_bytes()
     bit = draw.randrange(8 * len(sound))
     data = bytearray(sound)
     data[bit // 8] ^= 1 << bit % 8
     path.write_bytes(data)
-    before, told = tree(case.folder), Listener()
+    before = tree(case.folder)
+    told = Listener()
     try:
         case.read(told)
         outcome = "said" if any(path.name in text for text in told.warnings) else "silent"

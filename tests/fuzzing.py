@@ -16,9 +16,20 @@ from metaloss.losses.language.formula import Formula
 from metaloss.losses.language.primitives import PRIMITIVES
 
 WATCHED = (
-    "exec", "compile", "import", "open", "os.", "subprocess.", "socket.", "ctypes.", "pickle.", "marshal.", "code.",
-    "shutil.", "tempfile.",
-)  # fmt: skip
+    "exec",
+    "compile",
+    "import",
+    "open",
+    "os.",
+    "subprocess.",
+    "socket.",
+    "ctypes.",
+    "pickle.",
+    "marshal.",
+    "code.",
+    "shutil.",
+    "tempfile.",
+)
 _heard: list[tuple[str, str]] | None = None
 
 
@@ -42,12 +53,57 @@ def watched():
         _heard = None
 
 
-GOOD = ("-y*logp", "mean(exp(2.4 - p - p*y) - cos(cos(sin(p))))", "sum(-y*logp, temperature=2)", "max(p, y)**-2")
+GOOD = (
+    "-y*logp",
+    "mean(exp(2.4 - p - p*y) - cos(cos(sin(p))))",
+    "sum(-y*logp, temperature=2)",
+    "max(p, y)**-2",
+)
 PIECES = [
-    *TERMINALS, *PRIMITIVES, "sum", "mean", "temperature", "+", "-", "*", "**", "/", "(", ")", "(", ")", ",", "=", "1",
-    "2.5", "1e308", "1e-400", "0", "__import__('os').system('true')", "exec", "lambda", "[", "]", "{", "}", "'", '"',
-    ";",    "\\", "\n", "\0", "é", "\ud800", "eval(", "open('/etc/passwd')", ".", "__class__", "%s", "{0}", "#1",
-]  # fmt: skip
+    *TERMINALS,
+    *PRIMITIVES,
+    "sum",
+    "mean",
+    "temperature",
+    "+",
+    "-",
+    "*",
+    "**",
+    "/",
+    "(",
+    ")",
+    "(",
+    ")",
+    ",",
+    "=",
+    "1",
+    "2.5",
+    "1e308",
+    "1e-400",
+    "0",
+    "__import__('os').system('true')",
+    "exec",
+    "lambda",
+    "[",
+    "]",
+    "{",
+    "}",
+    "'",
+    '"',
+    ";",
+    "\\",
+    "\n",
+    "\0",
+    "é",
+    "\ud800",
+    "eval(",
+    "open('/etc/passwd')",
+    ".",
+    "__class__",
+    "%s",
+    "{0}",
+    "#1",
+]
 DECENT = 66  # the first pieces: those that a loss is made of
 
 
@@ -69,9 +125,45 @@ def texts(rng, n):
             yield rng.choice(["", " "]).join(rng.choices(pieces, k=rng.randrange(1, 15)))
 
 
-EVIL = ("os.system", "__import__('os')", "../../evil", "/etc/passwd", "\x1b[2J\n", "\ud800", "x" * 5000)
-VALUES = (None, True, 0, -1, 1.0, 10**30, float("nan"), "", "mln", "formula", "p", [], [1], {}, {"kind": "mln"}, *EVIL)
-KEYS = ("format", "kind", "formula", "genome", "about", "weights", "__reduce__", "py/object", "import", "\x1b")
+EVIL = (
+    "os.system",
+    "__import__('os')",
+    "../../evil",
+    "/etc/passwd",
+    "\x1b[2J\n",
+    "\ud800",
+    "x" * 5000,
+)
+VALUES = (
+    None,
+    True,
+    0,
+    -1,
+    1.0,
+    10**30,
+    float("nan"),
+    "",
+    "mln",
+    "formula",
+    "p",
+    [],
+    [1],
+    {},
+    {"kind": "mln"},
+    *EVIL,
+)
+KEYS = (
+    "format",
+    "kind",
+    "formula",
+    "genome",
+    "about",
+    "weights",
+    "__reduce__",
+    "py/object",
+    "import",
+    "\x1b",
+)
 
 
 def files(rng, n):
@@ -99,7 +191,10 @@ def read_text(text):
     try:
         formula = Formula.parse(text)
     except SettingsError as error:
-        assert all(c.isprintable() and c.isascii() for c in str(error).replace("\n", "")), (text, error)
+        assert all(c.isprintable() and c.isascii() for c in str(error).replace("\n", "")), (
+            text,
+            error,
+        )
         return False
     assert Formula.parse(str(formula)) == formula, text
     return True
@@ -120,7 +215,10 @@ def read_file(folder, data):
         try:
             read = isinstance(loss_io.load(folder), Criterion)
         except DamagedFile as error:
-            assert str(error).isprintable() and len(str(error)) < len(str(folder)) + 600, (data, error)
+            assert str(error).isprintable() and len(str(error)) < len(str(folder)) + 600, (
+                data,
+                error,
+            )
             read = False
     own = {("open", str(folder / name)) for name in ("loss.json", "weights.safetensors")}
     own.add(("os.listdir", str(Path(genomes.__file__).parent)))  # which kinds there are
@@ -134,6 +232,8 @@ def warm(folder):
         read_text(text)
     kinds = [{"kind": kind, "genome": {}} for kind in ("unknown", *registry.names("genomes"))]
     for table in ({"kind": "formula"}, {"kind": "mln", "genome": {"features": 0}}, *kinds):
-        (folder / "loss.json").write_text(json.dumps({"format": 1, "formula": "q", "about": {}, **table}))
+        (folder / "loss.json").write_text(
+            json.dumps({"format": 1, "formula": "q", "about": {}, **table})
+        )
         with contextlib.suppress(DamagedFile):
             loss_io.load(folder)

@@ -25,7 +25,9 @@ needs_jax = pytest.mark.skipif(find_spec("jax") is None, reason="needs jax (the 
 SMALL = {"candidates": 3, "tasks": 2, "shots": 2, "val": 20, "steps": 6}
 TINY = {"ways": 4, "shots": 1, "val": 4, "steps": 2}
 IMAGES = 3  # validation images whose answers rounding may turn
-cases_of = pytest.mark.parametrize(("classifier", "loss"), [(c, x) for c in ("mlp", "cnn") for x in ("mln", "ce")])
+cases_of = pytest.mark.parametrize(
+    ("classifier", "loss"), [(c, x) for c in ("mlp", "cnn") for x in ("mln", "ce")]
+)
 
 
 @pytest.fixture
@@ -34,7 +36,9 @@ def load(monkeypatch):
     monkeypatch.syspath_prepend(str(FOLDER))
     yield importlib.import_module
     # A plain name such as "search" must not stay behind for others.
-    for name in [k for k, m in sys.modules.items() if str(getattr(m, "__file__", "")).startswith(str(FOLDER))]:
+    for name in [
+        k for k, m in sys.modules.items() if str(getattr(m, "__file__", "")).startswith(str(FOLDER))
+    ]:
         del sys.modules[name]
 
 
@@ -53,7 +57,8 @@ def assert_same(score, reference, case):
 
 
 def situation(C=4, B=5):
-    logits, label = 2 * Stream(2).normal(B, C).double(), Stream(4).integers(C, B)
+    logits = 2 * Stream(2).normal(B, C).double()
+    label = Stream(4).integers(C, B)
     return logits.requires_grad_(), label, one_hot(label, C).double()
 
 
@@ -82,7 +87,9 @@ def test_the_rivals_cross_entropy_gives_the_numbers_of_ours(load):
 
 
 @cases_of
-@pytest.mark.parametrize(("rival", "chunk"), [("sequential", 1), ("vmap", 1), ("vmap", 2), ("vmap", 16)])
+@pytest.mark.parametrize(
+    ("rival", "chunk"), [("sequential", 1), ("vmap", 1), ("vmap", 2), ("vmap", 16)]
+)
 def test_a_rival_trains_as_our_engine_does(load, classifier, loss, rival, chunk):
     case = load("cases").Case(classifier, loss, **SMALL)
     x, score = ours(load, case)
@@ -97,9 +104,12 @@ def test_the_plain_loop_takes_the_optimisers_that_ours_takes(load):
         assert_same(load("rivals").sequential(x), score, case)
 
 
-@pytest.mark.parametrize("optimiser", [{"optimiser": "adam"}, {"optimiser": "adamw", "weight_decay": 0.1}])
+@pytest.mark.parametrize(
+    "optimiser", [{"optimiser": "adam"}, {"optimiser": "adamw", "weight_decay": 0.1}]
+)
 def test_the_plain_loop_knows_adam(load, optimiser):
-    cases, rivals = load("cases"), load("rivals")
+    cases = load("cases")
+    rivals = load("rivals")
     case = cases.Case(optimiser=optimiser, lr=1e-3)
     model = torch.nn.Linear(2, 2)
     assert type(rivals.optimiser(case, model)).__name__.lower() == optimiser["optimiser"]
@@ -158,7 +168,10 @@ def test_quartiles_of_one_number_are_that_number(load):
 
 
 def test_a_table_shows_what_was_not_measured_as_a_dash(load):
-    assert load("timing").table(("a", "b"), [[1234.0, None]], markdown=True).splitlines()[-1] == "| 1,234 | – |"
+    assert (
+        load("timing").table(("a", "b"), [[1234.0, None]], markdown=True).splitlines()[-1]
+        == "| 1,234 | – |"
+    )
 
 
 def test_the_memory_that_a_function_holds_is_seen_while_it_runs(load):
@@ -197,10 +210,18 @@ def test_the_engine_benchmark_prints_both_sides_of_every_row(printed):
     rows = json.loads(printed("engine", "--quick", "--json", "--repeats", "1", "--sizes", "1x2"))
     assert [row["name"] for row in rows] == ["mlp-mln-1x2", "mlp-ce-1x2"]
     for row in rows:
-        numbers = ("trainings_per_second", "ratio_to_sequential", "ratio_to_vmap", "peak_share", "peak_memory")
+        numbers = (
+            "trainings_per_second",
+            "ratio_to_sequential",
+            "ratio_to_vmap",
+            "peak_share",
+            "peak_memory",
+        )
         assert all(row[key] > 0 for key in numbers)
-        assert row["jax"] is None and row["ratio_to_jax"] is None
-    assert rows[0]["share_of_ce"] > 0 and rows[1]["share_of_ce"] is None
+        assert row["jax"] is None
+        assert row["ratio_to_jax"] is None
+    assert rows[0]["share_of_ce"] > 0
+    assert rows[1]["share_of_ce"] is None
 
 
 def test_the_engine_benchmark_prints_markdown_without_rivals(printed):
@@ -210,12 +231,18 @@ def test_the_engine_benchmark_prints_markdown_without_rivals(printed):
 
 def test_populations_of_formulas_stand_beside_the_network(printed, load, monkeypatch):
     engine = load("engine")
-    monkeypatch.setattr(engine, "WITHOUT_RIVALS", {"formulas": (), "tree": ((3, 1),), "graph": ((3, 1),)})
-    rows = json.loads(printed("engine", "--quick", "--json", "--repeats", "1", "--sizes", "3x1", "--rivals"))
+    monkeypatch.setattr(
+        engine, "WITHOUT_RIVALS", {"formulas": (), "tree": ((3, 1),), "graph": ((3, 1),)}
+    )
+    rows = json.loads(
+        printed("engine", "--quick", "--json", "--repeats", "1", "--sizes", "3x1", "--rivals")
+    )
     assert [row["loss"] for row in rows] == ["mln", "ce", "tree", "graph"]
     assert [row["share_of_mln"] is None for row in rows] == [True, True, False, False]
     for row in rows[2:]:
-        assert row["share_of_mln"] == pytest.approx(row["trainings_per_second"] / rows[0]["trainings_per_second"])
+        assert row["share_of_mln"] == pytest.approx(
+            row["trainings_per_second"] / rows[0]["trainings_per_second"]
+        )
 
 
 @pytest.mark.parametrize("genome", ["tree", "graph"])
@@ -225,12 +252,17 @@ def test_a_population_of_formulas_is_what_a_search_would_train_first(load, genom
     filters = registry.build("genomes", {"kind": genome}).filters
     assert not any(examine(f.expression, filters).reason for f in losses.formulas)
     assert len({f.canonical() for f in losses.formulas}) == 6
-    assert losses.formulas == cases.problem(cases.Case(loss=genome, candidates=6, tasks=1)).losses.formulas
+    assert (
+        losses.formulas
+        == cases.problem(cases.Case(loss=genome, candidates=6, tasks=1)).losses.formulas
+    )
 
 
 def test_rows_for_optimisers_are_those_this_version_knows(load):
     engine = load("engine")
-    names = {engine.optimiser_of(case) for cases in engine.sections(engine.QUICK, True) for case in cases}
+    names = {
+        engine.optimiser_of(case) for cases in engine.sections(engine.QUICK, True) for case in cases
+    }
     assert {"sgd", "momentum", "nesterov", "decay"} <= names
 
 
@@ -239,12 +271,14 @@ def test_growth_prints_an_exponent_for_every_size(printed, load, monkeypatch):
     monkeypatch.setattr(growth, "SMALL", load("cases").Case(**TINY))
     monkeypatch.setattr(growth, "DOUBLED", {"candidates": (1, 2), "steps": (1, 2)})
     rows = json.loads(printed("engine", "--growth", "--quick", "--json", "--repeats", "1"))
-    assert len(rows) == 8 and {row["grows"] for row in rows} == {"candidates", "steps"}
+    assert len(rows) == 8
+    assert {row["grows"] for row in rows} == {"candidates", "steps"}
     assert "to the power" in printed("engine", "--growth", "--quick", "--repeats", "1")
 
 
 def test_one_training_at_a_time_gives_the_scores_of_the_population(load):
-    search, case = load("search"), load("cases").Case(**SMALL)
+    search = load("search")
+    case = load("cases").Case(**SMALL)
     x, score = ours(load, case)
     rates = torch.tensor([0.1, 0.1, 0.1])
     with search.OneByOne() as engine:
@@ -253,16 +287,29 @@ def test_one_training_at_a_time_gives_the_scores_of_the_population(load):
 
 
 def settings_of_a_search(**changes):
-    small = {"generations": 3, "tasks_per_generation": 1, "baseline_tasks": 2, "report_every": 1, "rates": (0.1,),
-             "validation": 4, "val": 4, "seed": 0, "inner": {"steps": 1}, "strategy": {"mu": 2, "lambda_": 2},
-             "genome": {"start": "random", "features": 2, "hidden": 2}}  # fmt: skip
+    small = {
+        "generations": 3,
+        "tasks_per_generation": 1,
+        "baseline_tasks": 2,
+        "report_every": 1,
+        "rates": (0.1,),
+        "validation": 4,
+        "val": 4,
+        "seed": 0,
+        "inner": {"steps": 1},
+        "strategy": {"mu": 2, "lambda_": 2},
+        "genome": {"start": "random", "features": 2, "hidden": 2},
+    }
     return {**small, **changes}
 
 
 def test_both_searches_are_timed_to_the_same_goal(load):
     metaloss_row, alone, loop = load("search").rows(-1.0, 30, 30, settings_of_a_search())
-    assert metaloss_row["reached"] and metaloss_row["generations"] == 1
-    assert not metaloss_row["extrapolated"] and not alone["extrapolated"] and loop["extrapolated"]
+    assert metaloss_row["reached"]
+    assert metaloss_row["generations"] == 1
+    assert not metaloss_row["extrapolated"]
+    assert not alone["extrapolated"]
+    assert loop["extrapolated"]
     assert alone["largest_difference"] < 0.1
     # One rate and one look at two tasks each, and four candidates on one task.
     assert metaloss_row["trainings"] == 2 + 2 + 4
@@ -272,14 +319,16 @@ def test_a_goal_out_of_reach_compares_all_generations(load, monkeypatch):
     search = load("search")
     monkeypatch.setattr(search, "loop_speed", lambda seconds: 50.0)
     rows = search.rows(2.0, 30, 30, settings_of_a_search())
-    assert [row["generations"] for row in rows] == [3, 3, 3] and not rows[0]["reached"]
+    assert [row["generations"] for row in rows] == [3, 3, 3]
+    assert not rows[0]["reached"]
     assert "did not get there" in search.caption(rows)
     assert len(search.table(search.HEAD, [search.cells(row) for row in rows]).splitlines()) == 4
 
 
 def test_what_was_not_run_is_extrapolated_from_its_own_generations(load):
     watch = load("search").Watch(goal=1.0, limit=1.0, generations=20)
-    watch.ready, watch.times = 2.0, [3.0, 4.0]
+    watch.ready = 2.0
+    watch.times = [3.0, 4.0]
     assert watch.seconds(2) == 4.0
     assert watch.seconds(10) == 12.0
     watch.times = []
@@ -307,16 +356,23 @@ def tiny(tmp_path):
 
 
 @pytest.mark.parametrize("genome", ["tree", "graph"])
-def test_the_filters_benchmark_prints_what_filters_cost_and_did(printed, load, monkeypatch, tiny, genome):
+def test_the_filters_benchmark_prints_what_filters_cost_and_did(
+    printed, load, monkeypatch, tiny, genome
+):
     small = {"tasks_per_generation": 1, "baseline_tasks": 2, "rates": (0.1,)}
     strategy = {"kind": "gp", "mu": 6, "lambda_": 6}
     monkeypatch.setattr(load("filters"), "SMALL", {**small, "strategy": strategy})
-    (row,) = json.loads(printed("filters", "--genome", genome, "--generations", "2", "--tasks", tiny, "--json"))
+    (row,) = json.loads(
+        printed("filters", "--genome", genome, "--generations", "2", "--tasks", tiny, "--json")
+    )
     assert (row["genome"], row["generations"]) == (genome, 2)
     assert 0 < row["variation_and_filters"] < row["seconds"]
     assert row["share"] == pytest.approx(row["variation_and_filters"] / row["seconds"])
-    assert 0 < row["differ"] <= row["differ_with_scale"] <= row["losses"] - row["without_a_phenotype"]
-    assert row["refused"]["integrity"] > 0 and row["trainings"] >= row["losses"]
+    assert (
+        0 < row["differ"] <= row["differ_with_scale"] <= row["losses"] - row["without_a_phenotype"]
+    )
+    assert row["refused"]["integrity"] > 0
+    assert row["trainings"] >= row["losses"]
 
 
 def test_the_filters_benchmark_prints_reasons_beside_each_other(load):
@@ -337,7 +393,8 @@ def test_the_time_within_the_filters_is_that_of_the_methods_it_is_put_around(loa
     sieve = Sieve(genome, Seen(genome.filters))
     sieve.begin()
     assert len(clock.around(Sieve.sample)(sieve, 4, Stream(0))) == 4
-    assert clock.refused == sieve.refused and clock.seconds > 0
+    assert clock.refused == sieve.refused
+    assert clock.seconds > 0
 
 
 # --- recommendations ---
@@ -354,12 +411,19 @@ def advisor(load, monkeypatch):
 def test_a_recommendation_names_the_loss_that_lets_go_of_outliers(advisor):
     found = advisor.repetition("outliers", 100, 0, advisor.SMALL)
     assert (found.name, found.evidence) == ("mae", True)
-    assert found.truth > 0.03 and found.gain[1] > 0
+    assert found.truth > 0.03
+    assert found.gain[1] > 0
 
 
 @pytest.mark.parametrize("kind", ["alike", "noise", "worse"])
 def test_a_recommendation_names_none_where_none_is_better(advisor, monkeypatch, kind):
-    small = {**advisor.SMALL, "tuning_tasks": 3, "test_tasks": 6, "rates": (0.1, 1.0), "inner": {"steps": 8}}
+    small = {
+        **advisor.SMALL,
+        "tuning_tasks": 3,
+        "test_tasks": 6,
+        "rates": (0.1, 1.0),
+        "inner": {"steps": 8},
+    }
     monkeypatch.setattr(advisor, "STEPS", (8,))
     found = advisor.repetition(kind, 20, 0, small)
     assert (found.name, found.evidence) == ("ce", False)
@@ -372,11 +436,17 @@ def test_the_benchmark_of_recommendations_counts_what_was_named(advisor):
         for name, gain, truth in (("mae", 0.05, 0.06), ("mse", 0.04, -0.01), ("ce", 0.0, 0.0))
     )
     row = advisor.row("outliers", 40, [right, wrong, none])
-    assert (row["recommended"], row["truly_better"], row["worse"], row["truth_within"]) == (2, 1, 1, 2)
+    assert (row["recommended"], row["truly_better"], row["worse"], row["truth_within"]) == (
+        2,
+        1,
+        1,
+        2,
+    )
     assert advisor.cells(row)[:5] == ["outliers", 40, 3, "2 (66.7%)", 1]
 
 
 def test_the_training_benchmark_prints_both_loops(printed):
     (row,) = json.loads(printed("training", "--quick", "--json"))
-    assert row["model"] == "convnet" and min(row["ours"], row["bare"], row["ratio"]) > 0
+    assert row["model"] == "convnet"
+    assert min(row["ours"], row["bare"], row["ratio"]) > 0
     assert "ratio" in printed("training", "--quick", "--markdown")

@@ -95,13 +95,31 @@ def test_a_time_limit_in_the_midst_of_a_task_epoch_is_no_end(tmp_path):
 
 def test_the_history_of_formulas_tells_each_with_its_accuracy_and_what_was_refused(formulas):
     for record in formulas.history:
-        assert 0 < record["control"] < 1 and isinstance(record["refused"], dict)
+        assert 0 < record["control"] < 1
+        assert isinstance(record["refused"], dict)
         reached = [x for _, x in record["losses"] if x is not None]
         assert record["best"] == (pytest.approx(max(reached)) if reached else None)
         assert all(Formula.parse(text) for text, _ in record["losses"])
-        known = {"generation", "candidates", "best", "mean", "diverged", "failed_trainings", "trained", "trainings"}
-        assert record.keys() - known <= {"screened", "refused", "control", "losses", "held_out", "sha256"}
-        assert record["diverged"] >= 0 and record["failed_trainings"] >= 0
+        known = {
+            "generation",
+            "candidates",
+            "best",
+            "mean",
+            "diverged",
+            "failed_trainings",
+            "trained",
+            "trainings",
+        }
+        assert record.keys() - known <= {
+            "screened",
+            "refused",
+            "control",
+            "losses",
+            "held_out",
+            "sha256",
+        }
+        assert record["diverged"] >= 0
+        assert record["failed_trainings"] >= 0
 
 
 def test_trainings_and_those_that_were_screened_out_are_counted(formulas):
@@ -117,7 +135,11 @@ def test_what_the_history_tells_is_what_the_live_ledger_knew(formulas, tmp_path,
     live = []
     add = Ledger.add
     monkeypatch.setattr(
-        Ledger, "add", lambda self, record, *at_hand: live.append(json.dumps(record)) or add(self, record, *at_hand)
+        Ledger,
+        "add",
+        lambda self, record, *at_hand: (
+            live.append(json.dumps(record)) or add(self, record, *at_hand)
+        ),
     )
     folder = run(tmp_path, "screen").folder
     told = [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
@@ -135,9 +157,11 @@ def test_no_formula_is_trained_twice_on_one_epoch_s_tasks(tmp_path):
 def test_a_winner_that_is_a_formula_loads_as_one(formulas):
     loss = metaloss.load(formulas.folder)
     table = json.loads((formulas.folder / "loss" / "loss.json").read_text())
-    assert table["kind"] == "formula" and str(Formula.parse(table["formula"])) == loss.describe()
+    assert table["kind"] == "formula"
+    assert str(Formula.parse(table["formula"])) == loss.describe()
     assert not (formulas.folder / "loss" / "weights.safetensors").exists()
-    logits, target = torch.randn(4, 5, generator=torch.Generator().manual_seed(0)), torch.arange(4)
+    logits = torch.randn(4, 5, generator=torch.Generator().manual_seed(0))
+    target = torch.arange(4)
     assert torch.equal(loss(logits, target), formulas.best(logits, target))
 
 
@@ -170,11 +194,16 @@ WRONG = {
 def test_what_cannot_be_searched_is_refused_before_a_run_s_folder_is_made(tmp_path, message):
     with pytest.raises(SettingsError, match=message) as caught:
         program.evolve(family(tmp_path), out=tmp_path / "runs", **{**SMALL, **WRONG[message]})
-    assert "\n" not in str(caught.value) and not (tmp_path / "runs").exists()
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "runs").exists()
 
 
 def symbolic():
-    return [name for name in registry.names("genomes") if getattr(registry.part("genomes", name), "symbolic", False)]
+    return [
+        name
+        for name in registry.names("genomes")
+        if getattr(registry.part("genomes", name), "symbolic", False)
+    ]
 
 
 @pytest.mark.parametrize("kind", symbolic())
@@ -183,7 +212,8 @@ def test_a_formula_scores_alone_what_it_scores_among_others(open_tiny, kind):
         genome = registry.build("genomes", {"kind": kind})
     except SettingsError as error:
         pytest.skip(f"needs settings: {error}")
-    episodes, losses = open_tiny(), genome.losses(genome.sample(6, Stream(0)))
+    episodes = open_tiny()
+    losses = genome.losses(genome.sample(6, Stream(0)))
     broken = Formulas.of([*losses.formulas, Formula.parse("exp(exp(9 - y*logp))")])
     tasks = episodes.sample(KEYS)
     with Local(workers=1) as engine:
@@ -191,7 +221,8 @@ def test_a_formula_scores_alone_what_it_scores_among_others(open_tiny, kind):
         alone = [engine.score(losses[i : i + 1], episodes, tasks, STARTS) for i in range(6)]
     difference = (together[:6] - torch.cat(alone)).abs()
     assert difference[~difference.isnan()].max() <= 1 / 12 + 1e-6
-    assert torch.equal(together[:6].isnan(), torch.cat(alone).isnan()) and together[6].isnan().all()
+    assert torch.equal(together[:6].isnan(), torch.cat(alone).isnan())
+    assert together[6].isnan().all()
 
 
 def test_a_ledger_is_made_of_a_run_s_history(formulas):

@@ -15,7 +15,8 @@ def cases(tmp_path_factory):
 
 
 def test_a_flipped_bit_is_refused_or_said_wherever_it_is(cases):
-    draw, outcomes = random.Random(0), set()
+    draw = random.Random(0)
+    outcomes = set()
     for case in cases:
         for path in case.paths():
             outcome = damage.flipped(case, path, draw)

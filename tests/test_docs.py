@@ -28,9 +28,14 @@ from metaloss.training.settings import Augment, Training
 ROOT = Path(metaloss.__file__).parent.parent
 DOCS = ROOT / "docs"
 DRAWN = ("ce", "focal")  # phenotypes that the tests draw: all of them take a while
-pytestmark = pytest.mark.skipif(not (DOCS / "conf.py").is_file(), reason="the manual lives in the checkout")
+pytestmark = pytest.mark.skipif(
+    not (DOCS / "conf.py").is_file(), reason="the manual lives in the checkout"
+)
 
-PAGES = {str(path.relative_to(DOCS).with_suffix("")): path.read_text(encoding="utf-8") for path in DOCS.rglob("*.md")}
+PAGES = {
+    str(path.relative_to(DOCS).with_suffix("")): path.read_text(encoding="utf-8")
+    for path in DOCS.rglob("*.md")
+}
 README = (ROOT / "README.md").read_text(encoding="utf-8") if (ROOT / "README.md").is_file() else ""
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 
@@ -40,7 +45,9 @@ class Page(HTMLParser):
 
     def __init__(self, text):
         super().__init__()
-        self.anchors, self.links, self.loads = {"", "top"}, [], []
+        self.anchors = {"", "top"}
+        self.links = []
+        self.loads = []
         self.feed(text)
 
     def handle_starttag(self, tag, attrs):
@@ -66,7 +73,9 @@ def site(tmp_path_factory):
     # A process of its own: here every annotation is wrapped, and signatures would show it.
     pictures = ["-D", f"zoo_pictures={','.join(DRAWN)}"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run([*command, *pictures, DOCS, out], cwd=ROOT, env=environment, capture_output=True, text=True)
+    done = subprocess.run(
+        [*command, *pictures, DOCS, out], cwd=ROOT, env=environment, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     return out
 
@@ -74,19 +83,24 @@ def site(tmp_path_factory):
 @pytest.fixture(scope="module")
 def pages(site):
     """The text of every page of the built site."""
-    return {path.relative_to(site): path.read_text(encoding="utf-8") for path in site.rglob("*.html")}
+    return {
+        path.relative_to(site): path.read_text(encoding="utf-8") for path in site.rglob("*.html")
+    }
 
 
 def test_every_page_is_in_a_table_of_contents():
     trees = re.findall(r"^```\{toctree\}\n(.*?)^```$", PAGES["index"], re.DOTALL | re.MULTILINE)
-    listed = [line for tree in trees for line in tree.splitlines() if line and not line.startswith(":")]
+    listed = [
+        line for tree in trees for line in tree.splitlines() if line and not line.startswith(":")
+    ]
     assert sorted([*listed, "index"]) == sorted(PAGES)
 
 
 def test_every_figure_of_the_readme_stands_in_the_manual():
     manual = "\n".join(PAGES.values())
     figures = re.findall(r"[+-]\d+\.\d+|\d+\.\d+ %|\d+ of \d+", README)
-    assert len(figures) > 10 and [figure for figure in figures if figure not in manual] == []
+    assert len(figures) > 10
+    assert [figure for figure in figures if figure not in manual] == []
 
 
 def test_every_link_of_the_readme_leads_to_a_file_and_its_heading():
@@ -116,9 +130,15 @@ def test_everything_there_is_has_a_place_in_the_reference(pages):
     assert all(f">{name}</span>" in parts for name in datasets.names())
     modules = [name for name in metaloss.__all__ if isinstance(getattr(metaloss, name), ModuleType)]
     assert all(f'id="metaloss.{name}' in api for name in modules)
-    assert all(f'id="metaloss.{name}"' in api for name in {*metaloss.__all__} - {*modules, "__version__"})
+    assert all(
+        f'id="metaloss.{name}"' in api for name in {*metaloss.__all__} - {*modules, "__version__"}
+    )
     assert all(f'id="metaloss-{name}"' in commands for name in cli.commands)
-    fields = (*settings.Settings.model_fields, *Training.__dataclass_fields__, *Augment.__dataclass_fields__)
+    fields = (
+        *settings.Settings.model_fields,
+        *Training.__dataclass_fields__,
+        *Augment.__dataclass_fields__,
+    )
     assert all(f">{name}</span>" in pages[Path("settings.html")] for name in fields)
 
 
@@ -132,7 +152,10 @@ def test_links_lead_somewhere_and_nothing_is_loaded_from_elsewhere(site, pages):
     read = {site / name: Page(text) for name, text in pages.items()}
     for path, page in read.items():
         for address in page.loads:
-            assert not urlsplit(address).netloc and (path.parent / unquote(urlsplit(address).path)).is_file(), address
+            assert (
+                not urlsplit(address).netloc
+                and (path.parent / unquote(urlsplit(address).path)).is_file()
+            ), address
         for parts in map(urlsplit, page.links):
             if parts.scheme or parts.netloc:
                 continue
@@ -155,10 +178,18 @@ def imported(code):
 
 def test_the_manual_imports_public_names_alone():
     pieces = {name: "\n".join(BLOCK.findall(text)) for name, text in PAGES.items()}
-    pieces |= {path.name: path.read_text(encoding="utf-8") for path in (DOCS / "examples").glob("*.py")}
+    pieces |= {
+        path.name: path.read_text(encoding="utf-8") for path in (DOCS / "examples").glob("*.py")
+    }
     public = {("metaloss", name) for name in metaloss.__all__} | {("metaloss", "")}
-    public |= {("metaloss.errors", name) for name in vars(metaloss.errors) if name.endswith(("Error", "Warning"))}
-    assert {name: private for name, code in pieces.items() if (private := imported(code) - public)} == {}
+    public |= {
+        ("metaloss.errors", name)
+        for name in vars(metaloss.errors)
+        if name.endswith(("Error", "Warning"))
+    }
+    assert {
+        name: private for name, code in pieces.items() if (private := imported(code) - public)
+    } == {}
     assert sum(map(len, map(imported, pieces.values()))) > 10
 
 
@@ -170,7 +201,11 @@ def examples(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(settings.PRESETS, "smoke", {**SMALL, "generations": 1, "rates": (0.1,)})
     monkeypatch.setattr("metaloss.evaluation.protocol.STEPS", (20,))
-    for kind, name in {"strategies": "hill_climber", "genomes": "series", "datasets": "photos"}.items():
+    for kind, name in {
+        "strategies": "hill_climber",
+        "genomes": "series",
+        "datasets": "photos",
+    }.items():
         place = tmp_path / "mine" / kind
         place.mkdir(parents=True)
         shutil.copy(DOCS / "examples" / f"{name}.py", place)
@@ -205,4 +240,5 @@ def test_the_example_of_a_data_source_reads_its_file(examples, monkeypatch, tmp_
     images = np.zeros((6, 1, 4, 4), dtype=np.uint8)
     np.savez(tmp_path / "photos.npz", images=images, label=np.arange(6) % 3)
     photos = datasets.load("photos")
-    assert photos.classes == ("cat", "dog", "owl") and tuple(photos.pixels.shape) == (6, 1, 4, 4)
+    assert photos.classes == ("cat", "dog", "owl")
+    assert tuple(photos.pixels.shape) == (6, 1, 4, 4)

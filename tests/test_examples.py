@@ -17,7 +17,9 @@ from metaloss.search import elimination, settings
 from metaloss.tasks import opening
 
 ROOT = Path(metaloss.__file__).parent.parent
-needs_checkout = pytest.mark.skipif(not (ROOT / "examples").is_dir(), reason="examples live in the checkout")
+needs_checkout = pytest.mark.skipif(
+    not (ROOT / "examples").is_dir(), reason="examples live in the checkout"
+)
 
 
 @pytest.fixture
@@ -29,7 +31,9 @@ def loss(tmp_path: Path) -> Path:
 
 
 @needs_checkout
-def test_the_training_example_runs_with_a_saved_loss(loss: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_training_example_runs_with_a_saved_loss(
+    loss: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     example = runpy.run_path(str(ROOT / "examples" / "train_with_a_learned_loss.py"))
     accuracy = example["main"](str(loss), shots=2, steps=2)
     assert set(accuracy) == {"cross-entropy", "learned loss"}
@@ -42,12 +46,17 @@ def test_the_papers_search_and_its_elimination_are_what_its_text_says() -> None:
     search = settings.resolve(settings.read(ROOT / "examples" / "morgan-search.toml"))
     genome, strategy = search.parts()
     assert (strategy.initial, strategy.population, strategy.tournament) == (1000, 100, 20)
-    assert report.candidates(genome, strategy, search.generations, Stream(0)) == 1000 + 2000 + 1, "and cross-entropy"
+    assert report.candidates(genome, strategy, search.generations, Stream(0)) == 1000 + 2000 + 1, (
+        "and cross-entropy"
+    )
     assert [family.training.steps for family in search.families] == [20_000]
     table = settings.read(ROOT / "examples" / "morgan-elimination.toml")
     chosen = registry.validated(elimination.Elimination, table, "elimination")
     assert [chosen.start, *(stage.keep for stage in chosen.stages)] == [100, 24, 12, 6, 3]
-    assert [opening.read(*stage.families).training.steps for stage in chosen.stages] == [96_000, *[117_300] * 3]
+    assert [opening.read(*stage.families).training.steps for stage in chosen.stages] == [
+        96_000,
+        *[117_300] * 3,
+    ]
     assert [stage.mean_of for stage in chosen.stages] == [1, 1, 2, 3]
 
 

@@ -79,7 +79,11 @@ def _module(dotted, known):
 
 def graph(root):
     known = modules(root)
-    return {name: imports(name, path, known, root.name) for name, path in known.items() if name != EXEMPT}
+    return {
+        name: imports(name, path, known, root.name)
+        for name, path in known.items()
+        if name != EXEMPT
+    }
 
 
 def unit(module):
@@ -88,7 +92,8 @@ def unit(module):
 
 def violations(root):
     """What breaks the order, in words."""
-    found, wrong = graph(root), []
+    found = graph(root)
+    wrong = []
     wrong += [f"{name} has no place in the order" for name in found if unit(name) not in PLACE]
     for name, targets in found.items():
         for target in sorted(targets - {EXEMPT}):
@@ -141,9 +146,18 @@ def package(tmp_path):
     ("files", "found"),
     [
         ({"novel": ""}, "novel has no place in the order"),
-        ({"errors": "from metaloss.cli import main", "cli": ""}, "errors imports cli, which lies above it"),
-        ({"errors": "from metaloss import cli", "cli": ""}, "errors imports cli, which lies above it"),
-        ({"errors": "def f():\n    import metaloss.cli", "cli": ""}, "errors imports cli, which lies above it"),
+        (
+            {"errors": "from metaloss.cli import main", "cli": ""},
+            "errors imports cli, which lies above it",
+        ),
+        (
+            {"errors": "from metaloss import cli", "cli": ""},
+            "errors imports cli, which lies above it",
+        ),
+        (
+            {"errors": "def f():\n    import metaloss.cli", "cli": ""},
+            "errors imports cli, which lies above it",
+        ),
         ({"errors": "from . import cli", "cli": ""}, "errors imports cli, which lies above it"),
         ({"errors": "from .cli import main", "cli": ""}, "errors imports cli, which lies above it"),
         (
@@ -151,7 +165,11 @@ def package(tmp_path):
             "genomes.tree imports cli, which lies above it",
         ),
         (
-            {"strategies__in____init__": "", "strategies__in__x": "from metaloss.losses.base import y", "losses": ""},
+            {
+                "strategies__in____init__": "",
+                "strategies__in__x": "from metaloss.losses.base import y",
+                "losses": "",
+            },
             "strategy strategies.x imports losses",
         ),
         (
@@ -163,7 +181,17 @@ def package(tmp_path):
             "a circle: ",
         ),
     ],
-    ids=["unknown", "up", "from", "within", "relative", "relative name", "relative up", "strategy", "circle"],
+    ids=[
+        "unknown",
+        "up",
+        "from",
+        "within",
+        "relative",
+        "relative name",
+        "relative up",
+        "strategy",
+        "circle",
+    ],
 )
 def test_what_breaks_the_order_is_found(package, files, found):
     wrong = violations(package(**files))
@@ -191,7 +219,9 @@ def loaded(code):
     """Which of the heavy modules, and torch, are there after this code."""
     watched = (*HEAVY, "torch")
     after = f"{code}\nimport sys; print('loaded:', *[m for m in {watched!r} if m in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", after], capture_output=True, text=True, check=True, cwd=ROOT.parent)
+    done = subprocess.run(
+        [sys.executable, "-c", after], capture_output=True, text=True, check=True, cwd=ROOT.parent
+    )
     return done.stdout, done.stdout.splitlines()[-1].split()[1:]
 
 

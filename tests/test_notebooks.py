@@ -27,11 +27,28 @@ LIMIT = 300_000  # bytes
 MACHINE = re.compile(r"/(?:home|root|work|tmp|opt|Users|var|mnt)/|site-packages|(?<!\w)[A-Z]:\\")
 
 TINY = {
-    **{"generations": 2, "tasks_per_generation": 2, "validation": 3, "baseline_tasks": 2, "winner_tasks": 2},
-    **{"test_tasks": 2, "rates": (0.1,), "val": 3, "classifier": {"kind": "mlp", "hidden": [8]}, "inner": {"steps": 3}},
+    **{
+        "generations": 2,
+        "tasks_per_generation": 2,
+        "validation": 3,
+        "baseline_tasks": 2,
+        "winner_tasks": 2,
+    },
+    **{
+        "test_tasks": 2,
+        "rates": (0.1,),
+        "val": 3,
+        "classifier": {"kind": "mlp", "hidden": [8]},
+        "inner": {"steps": 3},
+    },
 }
-NETWORK = {"genome": {"start": "random", "features": 2, "hidden": 2}, "strategy": {"mu": 2, "lambda_": 2}}
-COMPARED = {key: TINY[key] for key in ("test_tasks", "rates", "val", "classifier", "inner")} | {"tuning_tasks": 2}
+NETWORK = {
+    "genome": {"start": "random", "features": 2, "hidden": 2},
+    "strategy": {"mu": 2, "lambda_": 2},
+}
+COMPARED = {key: TINY[key] for key in ("test_tasks", "rates", "val", "classifier", "inner")} | {
+    "tuning_tasks": 2
+}
 STEPS = "import metaloss.evaluation.protocol\nmetaloss.trials.STEPS = (3,)\n"
 PARAMETERS = {
     "1_first_loss": f"{STEPS}BUDGET = {TINY | NETWORK}",
@@ -82,14 +99,16 @@ def test_a_notebook_runs(name, tmp_path):
     assert names(cell.source) == names(PARAMETERS[name])
     cell.source = PARAMETERS[name]
     module(ROOT / "scripts" / "notebooks.py").run(notebook, tmp_path, EXAMPLES)
-    assert outputs(notebook) and all(each.output_type != "error" for each in outputs(notebook))
+    assert outputs(notebook)
+    assert all(each.output_type != "error" for each in outputs(notebook))
 
 
 SEARCH = "import metaloss\nresult = metaloss.evolve(reporter=metaloss.Console(verbose=True), **{})"
 FOUND = {
-    "generations": "len(result.history)", "chosen": "result.summary['choice']['generation']",
+    "generations": "len(result.history)",
+    "chosen": "result.summary['choice']['generation']",
     "value": "result.best(__import__('torch').zeros(2, 10), __import__('torch').tensor([3, 4])).isfinite().item()",
-}  # fmt: skip
+}
 
 
 @pytest.mark.filterwarnings("ignore")  # those of Jupyter's own packages
@@ -98,7 +117,8 @@ def test_stop_in_a_kernel_gives_the_winner_so_far_and_progress_shows_in_the_cell
 
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "IPYTHONDIR": str(tmp_path / ".ipython")}
     manager, client = start_new_kernel(kernel_name="python3", cwd=str(tmp_path), env=environment)
-    messages, pressed = [], []
+    messages = []
+    pressed = []
 
     def seen(message):
         messages.append((message["msg_type"], message["content"]))
@@ -109,16 +129,24 @@ def test_stop_in_a_kernel_gives_the_winner_so_far_and_progress_shows_in_the_cell
 
     try:
         code = SEARCH.format(repr(TINY | NETWORK | {"generations": 1_000_000}))
-        reply = client.execute_interactive(code, user_expressions=FOUND, output_hook=seen, timeout=300)["content"]
+        reply = client.execute_interactive(
+            code, user_expressions=FOUND, output_hook=seen, timeout=300
+        )["content"]
     finally:
         client.stop_channels()
         manager.shutdown_kernel(now=True)
     assert pressed and reply["status"] == "ok", reply
     found = {name: each["data"]["text/plain"] for name, each in reply["user_expressions"].items()}
-    assert 2 <= int(found["generations"]) == int(found["chosen"]) < 1_000_000 and found["value"] == "True"
+    assert 2 <= int(found["generations"]) == int(found["chosen"]) < 1_000_000
+    assert found["value"] == "True"
     said = "".join(content["text"] for kind, content in messages if kind == "stream")
-    assert f"stopped after generation {found['chosen']}" in said and "winner  " in said
-    bars = [content["data"] for kind, content in messages if kind in ("display_data", "update_display_data")]
+    assert f"stopped after generation {found['chosen']}" in said
+    assert "winner  " in said
+    bars = [
+        content["data"]
+        for kind, content in messages
+        if kind in ("display_data", "update_display_data")
+    ]
     assert "<progress" in bars[0]["text/html"]
     assert bars[-1]["text/plain"] == f"generation {found['chosen']}/1000000"
 
@@ -129,15 +157,21 @@ def test_committed_outputs_are_whole_small_and_of_no_one_s_machine(name):
     notebook = nbformat.read(path, as_version=4)
     nbformat.validate(notebook)
     cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
-    assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))  # run once, in order
-    assert outputs(notebook) and all(each.output_type != "error" for each in outputs(notebook))
+    # Run once, in order.
+    assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
+    assert outputs(notebook)
+    assert all(each.output_type != "error" for each in outputs(notebook))
     assert len(path.read_bytes()) < LIMIT
     assert not [found for each in outputs(notebook) if (found := MACHINE.search(shown(each)))]
 
 
 def shown(output):
     """What an output says; pictures say nothing."""
-    data = {kind: value for kind, value in output.get("data", {}).items() if not kind.startswith("image/")}
+    data = {
+        kind: value
+        for kind, value in output.get("data", {}).items()
+        if not kind.startswith("image/")
+    }
     return f"{output.get('text', '')} {data}"
 
 
@@ -156,12 +190,15 @@ def pairs(number=3, ways=3, each=5):
 def test_a_task_is_cut_into_as_many_images_of_every_class():
     (x, y) = next(pairs())
     (train, label), (val, more) = tasksets.halves((x, y), 2)
-    assert label.tolist() == [0, 0, 1, 1, 2, 2] and more.bincount().tolist() == [3, 3, 3]
+    assert label.tolist() == [0, 0, 1, 1, 2, 2]
+    assert more.bincount().tolist() == [3, 3, 3]
     assert sorted(torch.cat([train, val]).flatten().tolist()) == sorted(x.flatten().tolist())
     assert train.mean((1, 2, 3)).round().tolist() == label.tolist()
 
 
-@pytest.mark.parametrize(("labels", "shots"), [([0, 0, 1], 1), ([0, 0, 2, 2], 1), ([0, 0, 1, 1], 2)])
+@pytest.mark.parametrize(
+    ("labels", "shots"), [([0, 0, 1], 1), ([0, 0, 2, 2], 1), ([0, 0, 1, 1], 2)]
+)
 def test_a_task_that_cannot_be_cut_is_refused(labels, shots):
     with pytest.raises(ValueError, match="equally many images"):
         tasksets.halves((torch.zeros(len(labels), 1, 2, 2), torch.tensor(labels)), shots)
@@ -172,8 +209,10 @@ def test_the_engine_scores_tasks_of_learn2learn():
     episodes, tasks = tasksets.from_learn2learn(pairs(), 2, **settings)
     for (x, y), images, label in zip(pairs(), tasks.val.x(), tasks.val.label, strict=True):
         (_, (val, more)) = tasksets.halves((x, y), 2)
-        assert torch.equal(images, val) and torch.equal(label, more)
+        assert torch.equal(images, val)
+        assert torch.equal(label, more)
     with Local(workers=1) as engine:
         keys = [Stream(0).at("init", t) for t in range(len(tasks))]
         score = engine.score(metaloss.load("ce").losses(), episodes, tasks, keys)
-    assert score.shape == (1, 3) and float(score.mean()) > 0.8
+    assert score.shape == (1, 3)
+    assert float(score.mean()) > 0.8

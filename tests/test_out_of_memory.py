@@ -38,7 +38,9 @@ metaloss.evolve(
 def test_a_search_whose_tasks_do_not_fit_at_once_goes_on_with_fewer(tmp_path):
     done = subprocess.run([sys.executable, "-c", SHRUNK, tmp_path], capture_output=True, text=True)
     assert re.match(r"out of memory: chunks cut to 1/[0-9]+\n$", done.stdout), done.stderr[-2000:]
-    [line] = (tmp_path / "fashionmnist-tree-mu_plus_lambda-0" / "history.jsonl").read_text().splitlines()
+    [line] = (
+        (tmp_path / "fashionmnist-tree-mu_plus_lambda-0" / "history.jsonl").read_text().splitlines()
+    )
     assert done.stdout.strip() in json.loads(line)["events"]
 
 
@@ -62,7 +64,9 @@ def test_a_command_whose_data_does_not_fit_ends_in_one_line(tmp_path):
     [
         MemoryError(),
         OSError(12, "Cannot allocate memory"),
-        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
+        RuntimeError(
+            "[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"
+        ),
         ImportError("libtorch.so: failed to map segment from shared object"),
     ],
     ids=["python", "system", "torch", "loader"],

@@ -1,11 +1,12 @@
-"""Started from random trees where the best loss is known, a search finds one with the same phenotype.
+"""Started from random trees where the best loss is known, a search finds one with the same
+phenotype.
 
-The task family is made for it: 3-way 2-shot tasks of the embedded Fashion-MNIST images and a tiny MLP, but validation
-labels are what the classifier answers that a hidden teacher trains from the same start. The score is the accuracy on
-them, the share of images on which a loss's classifier agrees with the teacher's. So the teacher reaches exactly 100 %,
-and no loss more; on 1,800 images a generation, one that trains otherwise does not reach it. The teacher is focal loss
-with γ = 1 (Lin 2017), -y (1 - p) log p, written without a constant for the trees to draw.
-"""
+The task family is made for it: 3-way 2-shot tasks of the embedded Fashion-MNIST images and a tiny
+MLP, but validation labels are what the classifier answers that a hidden teacher trains from the
+same start. The score is the accuracy on them, the share of images on which a loss's classifier
+agrees with the teacher's. So the teacher reaches exactly 100 %, and no loss more; on 1,800 images a
+generation, one that trains otherwise does not reach it. The teacher is focal loss with γ = 1 (Lin
+2017), -y (1 - p) log p, written without a constant for the trees to draw."""
 
 from dataclasses import dataclass, replace
 
@@ -57,7 +58,8 @@ class Taught:
     teacher: Formula = TEACHER
 
     def __call__(self, losses, key):
-        model, inner = self.episodes.model, self.episodes.family.inner
+        model = self.episodes.model
+        inner = self.episodes.family.inner
         keys = [key.at(t) for t in range(TASKS)]
         tasks = self.episodes.sample(keys)
         bound = model.bind(tasks, keys)
@@ -75,17 +77,23 @@ def curve(formula):
 
 def distance(formula):
     """Between a loss's normalised curve and the teacher's."""
-    return float((phenotype.normalised(curve(formula)) - phenotype.normalised(curve(TEACHER))).norm())
+    return float(
+        (phenotype.normalised(curve(formula)) - phenotype.normalised(curve(TEACHER))).norm()
+    )
 
 
 def scale(formula):
     """What a loss's curve spans, relative to the teacher's."""
-    return float(curve(formula).aminmax().max - curve(formula).aminmax().min) / float(curve(TEACHER).max())
+    return float(curve(formula).aminmax().max - curve(formula).aminmax().min) / float(
+        curve(TEACHER).max()
+    )
 
 
 def searched(episodes, seed):
     """The losses that the search started from, and the first one that always agrees with the teacher, if there is."""
-    key, ledger, stages = Stream(seed), Ledger(TREES.filters), Stages(Taught(episodes))
+    key = Stream(seed)
+    ledger = Ledger(TREES.filters)
+    stages = Stages(Taught(episodes))
     sieve = Sieve(TREES, ledger.seen)
     sieve.begin()
     state = STRATEGY.init(sieve, key.at("init"))
@@ -105,12 +113,14 @@ def test_the_teacher_and_nothing_near_it_agrees_with_the_teacher_on_every_image(
     others = ("-y * logp", "-y * (1.05 - p) * logp", "-1.05 * y * (1 - p) * logp", "square(p - y)")
     losses = Formulas.of([TEACHER, *map(Formula.parse, others)])
     score, _ = Taught(episodes)(losses, Stream(0))
-    assert (score[0] == 1).all() and (score[1:].mean(1) < 1).all()
+    assert (score[0] == 1).all()
+    assert (score[1:].mean(1) < 1).all()
 
 
 @pytest.mark.parametrize("seed", [1, 2])
 def test_a_search_from_random_trees_finds_the_loss_that_its_tasks_were_made_with(episodes, seed):
     start, found = searched(episodes, seed)
     assert min(map(distance, start)) > SAME, "found before the search began"
-    assert found is not None and distance(found) <= SAME
+    assert found is not None
+    assert distance(found) <= SAME
     assert scale(found) == pytest.approx(1, rel=0.01), "the tasks tell the scale, too"

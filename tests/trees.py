@@ -15,11 +15,17 @@ def expressions(names=tuple(PRIMITIVES), numbers=NUMBERS, leaves=12):
 
     def grown(smaller):
         return st.one_of(
-            *(st.builds(call, st.sampled_from(found), *[smaller] * n) for n, found in by_arity.items() if found)
+            *(
+                st.builds(call, st.sampled_from(found), *[smaller] * n)
+                for n, found in by_arity.items()
+                if found
+            )
         )
 
     terminal = st.sampled_from(TERMINALS).map(Expression)
-    return st.recursive(st.one_of(terminal, terminal, numbers.map(constant)), grown, max_leaves=leaves)
+    return st.recursive(
+        st.one_of(terminal, terminal, numbers.map(constant)), grown, max_leaves=leaves
+    )
 
 
 def small(e):

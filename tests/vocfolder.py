@@ -17,11 +17,14 @@ def write(root, train=10, val=4, names=("ground", "red", "blue")):
         size = (24, 32) if i % 2 else (32, 24)
         mask = np.zeros(size, np.uint8)
         for label in (1, 2):
-            y, x = draw.integers(2, size[0] - 10), draw.integers(2, size[1] - 10)
+            y = draw.integers(2, size[0] - 10)
+            x = draw.integers(2, size[1] - 10)
             mask[y - 1 : y + 9, x - 1 : x + 9] = 255
             mask[y : y + 8, x : x + 8] = label
         pixels = COLOURS[np.where(mask == 255, 0, mask)] + 20 * draw.standard_normal((*size, 3))
-        Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(root / "JPEGImages" / f"{stem}.jpg")
+        Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(
+            root / "JPEGImages" / f"{stem}.jpg"
+        )
         save(root / "SegmentationClass" / f"{stem}.png", mask)
     lists = root / "ImageSets" / "Segmentation"
     (lists / "train.txt").write_text("\n".join(stems[:train]) + "\n")

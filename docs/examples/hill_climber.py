@@ -29,7 +29,8 @@ class HillClimber:
     Attributes:
         children: of a generation.
         sigma: the strength of the first mutations.
-        factor: what the step size grows by where more than a fifth of the children are better than their parent.
+        factor: what the step size grows by where more than a fifth of the children are better than
+            their parent.
     """
 
     children: Annotated[int, Field(ge=1, le=4096)] = 31

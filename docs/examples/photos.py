@@ -16,7 +16,9 @@ def load() -> Dataset:
     path = data_folder() / "photos.npz"
     try:
         with np.load(path, allow_pickle=False) as file:
-            images, label = file["images"], file["label"]  # uint8 [N K H W], numbers of classes [N]
+            # uint8 [N K H W], numbers of classes [N]
+            images = file["images"]
+            label = file["label"]
     except (OSError, KeyError, ValueError) as error:
         raise DataError(f"{path}: cannot be read: {error}") from None
     split = Split(str(path), torch.from_numpy(images), torch.from_numpy(label).long())

@@ -50,4 +50,6 @@ class Series(FormulaGenome):
         """The candidates as losses."""
         text = "-y*logp" + "".join(f" + e{k}*y*(1 - p)**{k}" for k in range(1, self.terms + 1))
         rows = population.vectors().double().tolist()
-        return tuple(Formula.parse(text, {f"e{k}": v for k, v in enumerate(row, start=1)}) for row in rows)
+        return tuple(
+            Formula.parse(text, {f"e{k}": v for k, v in enumerate(row, start=1)}) for row in rows
+        )

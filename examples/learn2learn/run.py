@@ -2,10 +2,9 @@
 
     python3.11 examples/learn2learn/run.py [ENVIRONMENT]
 
-The environment (build/learn2learn by default; about 6 GB, most of it torch) stays for the next time. learn2learn is
-unmaintained and needs numpy below 2, so it must not share one with anything else. The notebook's outputs are written
-into it.
-"""
+The environment (build/learn2learn by default; about 6 GB, most of it torch) stays for the next
+time. learn2learn is unmaintained and needs numpy below 2, so it must not share one with anything
+else. The notebook's outputs are written into it."""
 
 import subprocess
 import sys
@@ -21,12 +20,16 @@ def main(environment: Path) -> None:
     python = environment / "bin" / "python"
     if not python.exists():
         if sys.version_info[:2] != (3, 11):
-            sys.exit("learn2learn 0.2.0 is known to build on Python 3.11: python3.11 examples/learn2learn/run.py")
+            sys.exit(
+                "learn2learn 0.2.0 is known to build on Python 3.11: python3.11 examples/learn2learn/run.py"
+            )
         venv.create(environment, with_pip=True)
     # In one command, so that pip finds versions that suit both.
     wanted = ["-r", ROOT / "examples" / "requirements-learn2learn.txt", "-e", f"{ROOT}[notebooks]"]
     subprocess.run([python, "-m", "pip", "install", "--quiet", *wanted], check=True)
-    subprocess.run([python, ROOT / "scripts" / "notebooks.py", HERE / "7_learn2learn.ipynb"], check=True)
+    subprocess.run(
+        [python, ROOT / "scripts" / "notebooks.py", HERE / "7_learn2learn.ipynb"], check=True
+    )
 
 
 if __name__ == "__main__":

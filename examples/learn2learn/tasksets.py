@@ -21,7 +21,8 @@ class Normalised(Images):
 
 
 def to_learn2learn(episodes: Episodes, pool: str, number: int = -1, val: int | None = None) -> Any:
-    """A `learn2learn.data.Taskset` of a family: each task has `ways` classes with `shots + val` images each.
+    """A `learn2learn.data.Taskset` of a family: each task has `ways` classes with `shots + val`
+    images each.
 
     Args:
         episodes: the family, opened with `metaloss.tasks.episodic.open_family`.
@@ -32,20 +33,31 @@ def to_learn2learn(episodes: Episodes, pool: str, number: int = -1, val: int | N
     import learn2learn as l2l
     from learn2learn.data.transforms import ConsecutiveLabels, KShots, LoadData, NWays, RemapLabels
 
-    family, rows = episodes.family, episodes.pools[pool]
+    family = episodes.family
+    rows = episodes.pools[pool]
     x = episodes.images.at(torch.cat(rows)[None])[0]
     y = torch.cat([torch.full((len(each),), label) for label, each in enumerate(rows)])
     data = l2l.data.MetaDataset(torch.utils.data.TensorDataset(x, y))
     each = KShots(data, family.shots + (family.val if val is None else val))
-    steps = [NWays(data, family.ways), each, LoadData(data), RemapLabels(data), ConsecutiveLabels(data)]
+    steps = [
+        NWays(data, family.ways),
+        each,
+        LoadData(data),
+        RemapLabels(data),
+        ConsecutiveLabels(data),
+    ]
     return l2l.data.Taskset(data, steps, num_tasks=number)
 
 
-def halves(task: tuple[Tensor, Tensor], shots: int) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
-    """A learn2learn task's images and labels, cut into `shots` images per class to train on and the rest.
+def halves(
+    task: tuple[Tensor, Tensor], shots: int
+) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """A learn2learn task's images and labels, cut into `shots` images per class to train on and the
+    rest.
 
     Raises:
-        ValueError: labels are not 0 to C-1, or classes have different numbers of images, or too few.
+        ValueError: labels are not 0 to C-1, or classes have different numbers of images, or too
+            few.
     """
     x, y = task
     counts = y.bincount()
@@ -54,11 +66,14 @@ def halves(task: tuple[Tensor, Tensor], shots: int) -> tuple[tuple[Tensor, Tenso
             f"expected classes 0 to C-1 with equally many images, more than {shots}, got {counts.tolist()}"
         )
     order = y.argsort(stable=True).view(len(counts), -1)  # [ways shots+val]
-    train, val = order[:, :shots].flatten(), order[:, shots:].flatten()
+    train = order[:, :shots].flatten()
+    val = order[:, shots:].flatten()
     return (x[train], y[train]), (x[val], y[val])
 
 
-def from_learn2learn(tasks: Iterable[tuple[Tensor, Tensor]], shots: int, **settings: Any) -> tuple[Episodes, Tasks]:
+def from_learn2learn(
+    tasks: Iterable[tuple[Tensor, Tensor]], shots: int, **settings: Any
+) -> tuple[Episodes, Tasks]:
     """Tasks that `metaloss.engines.local.Local.score` takes, and the family that they are of.
 
     Args:
@@ -67,13 +82,26 @@ def from_learn2learn(tasks: Iterable[tuple[Tensor, Tensor]], shots: int, **setti
         settings: of the family: its `classifier` and how it trains, `inner`.
     """
     pairs = [halves(task, shots) for task in tasks]
-    train, val = ([torch.stack(z) for z in zip(*half, strict=True)] for half in zip(*pairs, strict=True))
-    ways, few, many = int(train[1].max()) + 1, train[1].shape[1], val[1].shape[1]
+    train, val = (
+        [torch.stack(z) for z in zip(*half, strict=True)] for half in zip(*pairs, strict=True)
+    )
+    ways = int(train[1].max()) + 1
+    few = train[1].shape[1]
+    many = val[1].shape[1]
     # One store for all tasks, their training images first.
     images = Normalised(torch.cat([train[0].flatten(0, 1), val[0].flatten(0, 1)]))
     rows = torch.arange(len(images.pixels)).split([len(pairs) * few, len(pairs) * many])
-    splits = [Split(images, r.view(len(pairs), -1), y, ways) for r, (_, y) in zip(rows, (train, val), strict=True)]
-    table = {"dataset": "learn2learn", "ways": ways, "shots": shots, "val": many // ways, **settings}
+    splits = [
+        Split(images, r.view(len(pairs), -1), y, ways)
+        for r, (_, y) in zip(rows, (train, val), strict=True)
+    ]
+    table = {
+        "dataset": "learn2learn",
+        "ways": ways,
+        "shots": shots,
+        "val": many // ways,
+        **settings,
+    }
     family = episodic.of(table, "learn2learn", "a learn2learn taskset")
     return Episodes(family, _nothing(images.pixels), images, {}), Tasks(*splits)
 

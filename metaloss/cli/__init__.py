@@ -1,7 +1,8 @@
-"""The command line: arguments, printing, exit codes. Nothing heavy is imported before a command runs.
+"""The command line: arguments, printing, exit codes. Nothing heavy is imported before a command
+runs.
 
-A new command is a function under `@click.command(cls=Command)` in the module of its kind, and a line of COMMANDS.
-"""
+A new command is a function under `@click.command(cls=Command)` in the module of its kind, and a
+line of COMMANDS."""
 
 import contextlib
 import logging
@@ -94,7 +95,8 @@ def _data_warnings_in_lines() -> Iterator[None]:
 
     with warnings.catch_warnings():
         warnings.simplefilter("always", DataWarning)
-        usual, warnings.showwarning = warnings.showwarning, show
+        usual = warnings.showwarning
+        warnings.showwarning = show
         yield
 
 
@@ -115,7 +117,8 @@ class _Echo(logging.Handler):
 
 @contextlib.contextmanager
 def _warnings_echoed() -> Iterator[None]:
-    log, echo = logging.getLogger("metaloss"), _Echo(logging.WARNING)
+    log = logging.getLogger("metaloss")
+    echo = _Echo(logging.WARNING)
     log.addHandler(echo)
     log.propagate = False
     try:

@@ -9,18 +9,25 @@ import click
 from metaloss.core import plugins as folders
 
 tasks = click.option(
-    "--tasks", multiple=True, metavar="NAME|PATH.toml|folder:PATH", help="One or several task families."
+    "--tasks",
+    multiple=True,
+    metavar="NAME|PATH.toml|folder:PATH",
+    help="One or several task families.",
 )
 generations = click.option("--generations", type=int, help="How many generations to run.")
 seed = click.option("--seed", type=int, help="Of every random draw.")
 device = click.option("--device", metavar="auto|cpu|cuda", help="Where classifiers train.")
 json = click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
-summary_json = click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON, and nothing else.")
+summary_json = click.option(
+    "--json", "as_json", is_flag=True, help="Print the summary as JSON, and nothing else."
+)
 quiet = click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
 verbose = click.option("-v", "--verbose", is_flag=True, help="Print a line for every generation.")
 debug = click.option("--debug", is_flag=True, expose_value=False, help="Show tracebacks.")
 
-runs = click.option("--runs", default="runs", show_default=True, help="Where runs are looked for by name.")
+runs = click.option(
+    "--runs", default="runs", show_default=True, help="Where runs are looked for by name."
+)
 
 
 def _search(context: click.Context, parameter: click.Parameter, value: str | None) -> None:
@@ -43,11 +50,16 @@ Option = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 def setting(example: str) -> Option:
     """`--set`, as `assignments`."""
-    return click.option("--set", "assignments", multiple=True, metavar=example, help="Any setting by its path.")
+    return click.option(
+        "--set", "assignments", multiple=True, metavar=example, help="Any setting by its path."
+    )
 
 
 def out(default: str, what: str) -> Option:
     """`--out`, the folder that the run's or the report's own is made in."""
     return click.option(
-        "--out", default=default, show_default=True, help=f"The folder that the {what}'s folder is made in."
+        "--out",
+        default=default,
+        show_default=True,
+        help=f"The folder that the {what}'s folder is made in.",
     )

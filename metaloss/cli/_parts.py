@@ -25,7 +25,12 @@ class Command(Readable):
         """Repeat such an option before each of its values, and shift such a formula, so that it is no option."""
         ctx.meta["line"] = f"{ctx.command_path} {shlex.join(args)}"
         args = [f" {arg}" if FORMULA.match(arg) else arg for arg in args]
-        many = {flag for p in self.params if isinstance(p, click.Option) and p.multiple for flag in p.opts}
+        many = {
+            flag
+            for p in self.params
+            if isinstance(p, click.Option) and p.multiple
+            for flag in p.opts
+        }
         spread: list[str] = []
         flag = ""
         for arg in args:
@@ -39,11 +44,11 @@ class Command(Readable):
 
 @contextlib.contextmanager
 def interruptible(console: Any, again: Callable[[], str] | None = None) -> Iterator[Any]:
-    """The first Ctrl-C or SIGTERM drops the chunk in hand and leaves a run that resumes; a second one exits at once.
+    """The first Ctrl-C or SIGTERM drops the chunk in hand and leaves a run that resumes; a second
+    one exits at once.
 
-    So does the first, where there is no run yet to leave. A signal that is ignored stays ignored. `again` gives the
-    command that goes on.
-    """
+    So does the first, where there is no run yet to leave. A signal that is ignored stays ignored.
+    `again` gives the command that goes on."""
     received: list[int] = []
 
     def handle(number: int, frame: Any) -> None:

@@ -35,7 +35,10 @@ def examine() -> list[Finding]:
         Finding("python", platform.python_version()),
         Finding("torch", torch.__version__, *_old_torch()),
         _torchvision(),
-        Finding("cpu", f"{threads} thread{'s' if threads > 1 else ''}, {torch.backends.cpu.get_cpu_capability()}"),
+        Finding(
+            "cpu",
+            f"{threads} thread{'s' if threads > 1 else ''}, {torch.backends.cpu.get_cpu_capability()}",
+        ),
         _gpu(),
         *(_optional(name, advice) for name, advice in _OPTIONAL.items()),
         *([_compiled_code()] if kernels.available() else []),
@@ -69,7 +72,10 @@ def _torchvision() -> Finding:
     except Exception as error:  # a torchvision built for another torch fails in many ways
         advice = "install both together and from one index: pip install torch torchvision"
         return Finding(
-            "torchvision", f"does not import: {str(error).splitlines()[0] if str(error) else error!r}", advice, True
+            "torchvision",
+            f"does not import: {str(error).splitlines()[0] if str(error) else error!r}",
+            advice,
+            True,
         )
     return Finding("torchvision", str(module.__version__))
 

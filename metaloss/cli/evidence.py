@@ -15,24 +15,36 @@ from metaloss.core.config import assignment
 @click.argument("losses", nargs=-1, required=True, metavar="RUN|LOSS...")
 @_options.tasks
 @click.option("--against", metavar="RUN|LOSS", help="What all are set beside (ce).")
-@click.option("--tune", metavar="rate|steps", help="Each loss's learning rate; or its number of steps, too.")
+@click.option(
+    "--tune", metavar="rate|steps", help="Each loss's learning rate; or its number of steps, too."
+)
 @click.option("--tuning-tasks", type=int, help="Meta-validation tasks of every family (64).")
 @click.option("--test-tasks", type=int, help="Meta-test tasks of every family (300).")
 @_options.seed
 @_options.device
-@click.option("--allow-seen", is_flag=True, help="Compare although a run has learned from test images.")
+@click.option(
+    "--allow-seen", is_flag=True, help="Compare although a run has learned from test images."
+)
 @_options.setting("inner.steps=40")
 @_options.runs
 @_options.out("compare", "report")
-@click.option("--name", default="", help="The report's folder; by default the families' names and the seed.")
+@click.option(
+    "--name", default="", help="The report's folder; by default the families' names and the seed."
+)
 @_options.summary_json
 @_options.quiet
 @_options.plugins
 @_options.debug
 def compare(
-    losses: Sequence[str], assignments: Sequence[str], runs: str, out: str, name: str, as_json: bool, quiet: bool,
+    losses: Sequence[str],
+    assignments: Sequence[str],
+    runs: str,
+    out: str,
+    name: str,
+    as_json: bool,
+    quiet: bool,
     **flags: Any,
-) -> None:  # fmt: skip
+) -> None:
     """Compare losses on held-out tasks. Each one is tuned, and a report is written."""
     from metaloss.console import Console
 
@@ -52,34 +64,65 @@ def compare(
 
 @click.command(cls=Command)
 @click.option(
-    "--data", required=True, metavar="folder:PATH|NAME", help="Images, one sub-folder per class; or a family."
+    "--data",
+    required=True,
+    metavar="folder:PATH|NAME",
+    help="Images, one sub-folder per class; or a family.",
 )
 @click.option(
-    "--losses", multiple=True, metavar="RUN|LOSS", help="What to try beside ce; 'usual' are those tried if none."
+    "--losses",
+    multiple=True,
+    metavar="RUN|LOSS",
+    help="What to try beside ce; 'usual' are those tried if none.",
 )
-@click.option("--classifier", metavar="NAME", help="What is trained (mlp; metaloss list classifiers).")
-@click.option("--shots", type=int, help="Training images of every class in a task; by default at most ten.")
-@click.option("--tune", metavar="rate|steps", help="Each loss's learning rate; or its number of steps, too.")
+@click.option(
+    "--classifier", metavar="NAME", help="What is trained (mlp; metaloss list classifiers)."
+)
+@click.option(
+    "--shots", type=int, help="Training images of every class in a task; by default at most ten."
+)
+@click.option(
+    "--tune", metavar="rate|steps", help="Each loss's learning rate; or its number of steps, too."
+)
 @click.option("--folds", type=int, help="How many; by default five, fewer where images are few.")
 @click.option("--certainty", type=float, help="Of the intervals (0.95).")
-@click.option("--tuning-tasks", type=int, help="Tasks that choose a loss, in each fold and on all images (16).")
+@click.option(
+    "--tuning-tasks",
+    type=int,
+    help="Tasks that choose a loss, in each fold and on all images (16).",
+)
 @click.option("--test-tasks", type=int, help="Tasks that judge the choice, in each fold (40).")
-@click.option("--images", metavar="all|test", help="All; or those alone that no search learns from.")
+@click.option(
+    "--images", metavar="all|test", help="All; or those alone that no search learns from."
+)
 @_options.seed
 @_options.device
-@click.option("--allow-seen", is_flag=True, help="Try losses although they have learned from these images.")
+@click.option(
+    "--allow-seen", is_flag=True, help="Try losses although they have learned from these images."
+)
 @_options.setting("inner.steps=100")
 @_options.runs
 @_options.out("recommend", "recommendation")
-@click.option("--name", default="", help="The recommendation's folder; by default the data's name and the seed.")
+@click.option(
+    "--name",
+    default="",
+    help="The recommendation's folder; by default the data's name and the seed.",
+)
 @_options.summary_json
 @_options.quiet
 @_options.plugins
 @_options.debug
 def recommend(
-    losses: Sequence[str], assignments: Sequence[str], classifier: str | None, runs: str, out: str, name: str,
-    as_json: bool, quiet: bool, **flags: Any,
-) -> None:  # fmt: skip
+    losses: Sequence[str],
+    assignments: Sequence[str],
+    classifier: str | None,
+    runs: str,
+    out: str,
+    name: str,
+    as_json: bool,
+    quiet: bool,
+    **flags: Any,
+) -> None:
     """Say which loss suits your images. By cross-validation, with what certainty, or that none beats cross-entropy."""
     from metaloss.console import Console
 
@@ -100,34 +143,71 @@ def recommend(
 
 @click.command(cls=Command)
 @click.argument("table", metavar="TABLE")
-@click.option("--loss", multiple=True, metavar="RUN|LOSS", help="Rows of the table; of mln, what stands for its own.")
-@click.option("--column", "columns", multiple=True, metavar="NAME", help="Columns of the table; all by default.")
-@click.option("--run", is_flag=True, help="Train what is missing, and go on with what was interrupted.")
-@click.option("--set", "assignments", multiple=True, metavar="model=convnet", help="What stands in for the paper's.")
+@click.option(
+    "--loss",
+    multiple=True,
+    metavar="RUN|LOSS",
+    help="Rows of the table; of mln, what stands for its own.",
+)
+@click.option(
+    "--column",
+    "columns",
+    multiple=True,
+    metavar="NAME",
+    help="Columns of the table; all by default.",
+)
+@click.option(
+    "--run", is_flag=True, help="Train what is missing, and go on with what was interrupted."
+)
+@click.option(
+    "--set",
+    "assignments",
+    multiple=True,
+    metavar="model=convnet",
+    help="What stands in for the paper's.",
+)
 @click.option("--seeds", type=int, help="Trainings of every loss.")
 @_options.device
-@click.option("--trainings", default="trainings", show_default=True, help="Where full-size trainings are.")
+@click.option(
+    "--trainings", default="trainings", show_default=True, help="Where full-size trainings are."
+)
 @click.option("--study", metavar="DIR", help="Of morgan-tau: a study, whatever its settings.")
-@click.option("--evolve", "anew", is_flag=True, help="Of mln: evolve its loss anew, by the default search.")
-@click.option("--runs", default="runs", show_default=True, help="Where runs are made and looked for by name.")
+@click.option(
+    "--evolve", "anew", is_flag=True, help="Of mln: evolve its loss anew, by the default search."
+)
+@click.option(
+    "--runs", default="runs", show_default=True, help="Where runs are made and looked for by name."
+)
 @_options.out("compare", "report")
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON, and nothing else.")
 @_options.debug
 def reproduce(
-    table: str, loss: Sequence[str], run: bool, assignments: Sequence[str], seeds: int | None, device: str | None,
-    anew: bool, as_json: bool, **flags: Any,
-) -> None:  # fmt: skip
+    table: str,
+    loss: Sequence[str],
+    run: bool,
+    assignments: Sequence[str],
+    seeds: int | None,
+    device: str | None,
+    anew: bool,
+    as_json: bool,
+    **flags: Any,
+) -> None:
     """Print a paper's table beside ours. Says what was not run; the tables: metaloss list tables."""
     from metaloss.console import Console
 
-    console, line = Console(as_json, brief=not run), click.get_current_context().meta["line"]
+    console = Console(as_json, brief=not run)
+    line = click.get_current_context().meta["line"]
     again = (lambda: line) if run else lambda: f"metaloss evolve --resume {console.folder}"
     with console, interruptible(console, again) as stop:
         from metaloss.core.config import assignment
         from metaloss.experiments import reproduction
         from metaloss.search.settings import merged
 
-        own = {key: value for key, value in {"seeds": seeds, "device": device}.items() if value is not None}
+        own = {
+            key: value
+            for key, value in {"seeds": seeds, "device": device}.items()
+            if value is not None
+        }
         settings = merged(*map(assignment, assignments), own)
         places = {"folder": flags.pop("trainings"), "studies": "studies", **flags}
         how = {"reporter": console, "stop": stop, "run": run, "evolve": anew}

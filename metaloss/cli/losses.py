@@ -53,7 +53,8 @@ def export(spec: str, path: Path, runs: str) -> None:
 
 @click.command("list", cls=Command)
 @click.argument(
-    "kind", metavar="tasks|losses|primitives|genomes|strategies|classifiers|data|runs|models|protocols|tables"
+    "kind",
+    metavar="tasks|losses|primitives|genomes|strategies|classifiers|data|runs|models|protocols|tables",
 )
 @click.argument("pattern", default="")
 @_options.runs
@@ -64,7 +65,9 @@ def list_(kind: str, pattern: str, runs: str, as_json: bool) -> None:
     """List what there is of a kind. PATTERN is a part of its name."""
     from metaloss.cli import report
 
-    rows = [row for row in report.listing(kind, Path(runs)) if pattern.lower() in row["name"].lower()]
+    rows = [
+        row for row in report.listing(kind, Path(runs)) if pattern.lower() in row["name"].lower()
+    ]
     if as_json:
         return echo_json(rows)
     if not rows:

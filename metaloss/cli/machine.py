@@ -58,6 +58,9 @@ def doctor(as_json: bool) -> None:
     else:
         width = max(len(f.name) for f in findings)
         for f in findings:
-            echo(f"{f.name:{width}}  {f.found}" + (f"\n{'':{width}}    {f.advice}" if f.advice else ""))
+            echo(
+                f"{f.name:{width}}  {f.found}"
+                + (f"\n{'':{width}}    {f.advice}" if f.advice else "")
+            )
     if any(f.fatal for f in findings):
         raise MetalossError("something that metaloss needs is missing; see above")

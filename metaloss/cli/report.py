@@ -40,7 +40,18 @@ from metaloss.training import models
 from metaloss.training import settings as training
 
 LISTS = (
-    *("tasks", "losses", "primitives", "genomes", "strategies", "classifiers", "data", "runs", "models", "protocols"),
+    *(
+        "tasks",
+        "losses",
+        "primitives",
+        "genomes",
+        "strategies",
+        "classifiers",
+        "data",
+        "runs",
+        "models",
+        "protocols",
+    ),
     "tables",
 )
 COUNTS = (2, 10, 100, 1000)  # of classes, for which a loss's gain is given
@@ -63,20 +74,26 @@ def listing(kind: str, out: Path) -> list[dict[str, Any]]:
     if kind == "losses":
         return [*map(_shipped, loss_io.shipped()), *map(_published, zoo.ENTRIES.values())]
     if kind == "primitives":
-        return [{"name": row.name, "about": f"{row.arity} arguments, {row.latex}"} for row in PRIMITIVES.values()]
+        return [
+            {"name": row.name, "about": f"{row.arity} arguments, {row.latex}"}
+            for row in PRIMITIVES.values()
+        ]
     if kind == "models":
         return [{"name": name, "about": models.about(name)} for name in models.names()]
     if kind == "protocols":
         return [{"name": name, "about": training.about(name)} for name in training.protocols()]
     if kind == "tables":
         return [{"name": name, "about": published.about(name)} for name in published.names()]
-    package, known = ("datasets", datasets.names()) if kind == "data" else (kind, registry.names(kind))
+    package, known = (
+        ("datasets", datasets.names()) if kind == "data" else (kind, registry.names(kind))
+    )
     others = plugins.found(package)
     return [_plugin(others[name]) if name in others else _own(package, name) for name in known]
 
 
 def describe(spec: str, out: Path) -> dict[str, Any]:
-    """A run's or a loss's description; draws its pictures, a run's among its plots, a loss's in the current folder.
+    """A run's or a loss's description; draws its pictures, a run's among its plots, a loss's in the
+    current folder.
 
     Raises:
         SettingsError: there is no such run or loss.
@@ -89,7 +106,11 @@ def describe(spec: str, out: Path) -> dict[str, Any]:
     if not (run.folder / "loss" / "loss.json").exists():
         return {**about, "loss": None}
     (run.folder / "plots").mkdir(exist_ok=True)
-    return {**about, **_loss(loss_io.load(run.folder), run.folder / "plots" / ""), "summary": run.summary()}
+    return {
+        **about,
+        **_loss(loss_io.load(run.folder), run.folder / "plots" / ""),
+        "summary": run.summary(),
+    }
 
 
 def _stem(spec: str) -> str:
@@ -116,19 +137,26 @@ def _loss(loss: Any, prefix: Path) -> dict[str, Any]:
     if isinstance(loss, Dice):
         note = zoo.entry("dice")
         return {
-            "loss": loss.describe(), "about": loss.about | {"formula": note.remarks, "use": f"dice {note.unavailable}"},
-            "latex": loss.latex(), "warnings": [],
-        }  # fmt: skip
-    one, classes = loss.losses(), loss.classes
+            "loss": loss.describe(),
+            "about": loss.about | {"formula": note.remarks, "use": f"dice {note.unavailable}"},
+            "latex": loss.latex(),
+            "warnings": [],
+        }
+    one = loss.losses()
+    classes = loss.classes
     counts = (classes,) if classes else tuple(sorted({*COUNTS, *_evolved_on(loss)}))
     picture = _beside(prefix, "phenotype.png")
     name = loss.about.get("name", "evolved" if "run" in loss.about else "this loss")
     plots.phenotype(one, printable(str(name))[:40], classes, picture)
     table = {
-        "loss": loss.describe(), "about": loss.about, "gain": {c: phenotype.gain(one, c) for c in counts},
-        "minimum": {c: phenotype.minimum(one, c) for c in counts}, "classes": _evolved_on(loss),
-        "warnings": phenotype.warnings(one, classes) + _masked(loss), "phenotype": str(picture),
-    }  # fmt: skip
+        "loss": loss.describe(),
+        "about": loss.about,
+        "gain": {c: phenotype.gain(one, c) for c in counts},
+        "minimum": {c: phenotype.minimum(one, c) for c in counts},
+        "classes": _evolved_on(loss),
+        "warnings": phenotype.warnings(one, classes) + _masked(loss),
+        "phenotype": str(picture),
+    }
     if isinstance(loss, FormulaCriterion):
         drawn = _beside(prefix, "surface.png")
         plots.surface(loss.formula, drawn)
@@ -154,16 +182,26 @@ def _beside(prefix: Path, name: str) -> Path:
 
 def text(table: dict[str, Any]) -> str:
     """The description as lines."""
-    lines = [f"{key:10} {table[key]}" for key in ("run", "status", "loss", "latex") if table.get(key)]
+    lines = [
+        f"{key:10} {table[key]}" for key in ("run", "status", "loss", "latex") if table.get(key)
+    ]
     if table.get("loss") is None:
         lines.append(f"no winner yet: metaloss evolve --resume {table['run']}")
-    about = {key: value for key, value in (table.get("about") or {}).items() if key != "run" or "run" not in table}
+    about = {
+        key: value
+        for key, value in (table.get("about") or {}).items()
+        if key != "run" or "run" not in table
+    }
     strings = {key: value for key, value in about.items() if isinstance(value, str)}
     lines += [f"{printable(key):10} {printable(value)}" for key, value in strings.items()]
     if "gain" in table:
         evolved = dict.fromkeys(table["classes"], " (evolved on)")
-        pairs = ", ".join(f"{g:.3g} at {c} classes{evolved.get(c, '')}" for c, g in table["gain"].items())
-        lines.append(f"gain       {pairs}: its first pull on the true class's logit, cross-entropy's being 1")
+        pairs = ", ".join(
+            f"{g:.3g} at {c} classes{evolved.get(c, '')}" for c, g in table["gain"].items()
+        )
+        lines.append(
+            f"gain       {pairs}: its first pull on the true class's logit, cross-entropy's being 1"
+        )
         places = ", ".join(f"{p:.3f} at {c}" for c, p in table["minimum"].items())
         lines.append(f"minimum    where the true class's probability is {places} classes")
     lines += [f"warning    {sentence}" for sentence in table.get("warnings", ())]
@@ -173,24 +211,31 @@ def text(table: dict[str, Any]) -> str:
 
 
 def estimate(chosen: Settings, trainings: int = 64) -> dict[str, Any]:
-    """What a run would cost: trainings counted, time measured on a few of them, memory from the plan's formula.
+    """What a run would cost: trainings counted, time measured on a few of them, memory from the
+    plan's formula.
 
-    Of formulas all are counted; a run trains fewer, as it knows those that it has trained on the same tasks.
-    """
+    Of formulas all are counted; a run trains fewer, as it knows those that it has trained on the
+    same tasks."""
     device = resolve_device(chosen.device)
     genome, strategy = chosen.parts()
     key = Stream(chosen.seed).at("estimate")
-    some, each_task = examples(genome, chosen.tries, key), candidates(genome, strategy, chosen.generations, key)
-    total, seconds = 0, 0.0
+    some = examples(genome, chosen.tries, key)
+    each_task = candidates(genome, strategy, chosen.generations, key)
+    total = 0
+    seconds = 0.0
     with Local(device, chosen.memory, tf32=chosen.tf32) as engine:
         for family in chosen.families:
             episodes = opening.opened(family, device)
             if isinstance(episodes, Trainings):
                 count, each = full(chosen, episodes, some, each_task, key)
-                total, seconds = total + each_task * episodes.most(chosen.tasks_per_generation), seconds + each * count
+                total = total + each_task * episodes.most(chosen.tasks_per_generation)
+                seconds = seconds + each * count
                 continue
             # On two cores both must be busy, or the estimate would be twice too long.
-            n = max(1, min(trainings // engine.workers, chosen.tasks_per_generation)) * engine.workers
+            n = (
+                max(1, min(trainings // engine.workers, chosen.tasks_per_generation))
+                * engine.workers
+            )
             keys = [key.at(t) for t in range(n)]
             tasks = episodes.sample(keys, val=chosen.validation)
             engine.score(some[:1], episodes, tasks, keys)
@@ -198,12 +243,22 @@ def estimate(chosen: Settings, trainings: int = 64) -> dict[str, Any]:
             engine.score(some, episodes, tasks, keys)
             each = (time.perf_counter() - began) / (len(some) * n)
             count = each_task * chosen.tasks_per_generation
-            final = (chosen.finalists + 2) * chosen.winner_tasks + 12 * (len(chosen.rates) * chosen.baseline_tasks)
-            total, seconds = total + count, seconds + each * (count + final)
-    return {"trainings": total, "seconds": round(seconds, 1), "memory_bytes": chosen.memory, "device": str(device)}
+            final = (chosen.finalists + 2) * chosen.winner_tasks + 12 * (
+                len(chosen.rates) * chosen.baseline_tasks
+            )
+            total = total + count
+            seconds = seconds + each * (count + final)
+    return {
+        "trainings": total,
+        "seconds": round(seconds, 1),
+        "memory_bytes": chosen.memory,
+        "device": str(device),
+    }
 
 
-def full(chosen: Settings, e: Trainings, some: Losses, each_task: int, key: Stream) -> tuple[int, float]:
+def full(
+    chosen: Settings, e: Trainings, some: Losses, each_task: int, key: Stream
+) -> tuple[int, float]:
     """How many full trainings a run needs, and the seconds of each, by a few steps of one."""
     tuning = (len(e.rates(chosen.rates)) + 1) * e.most(chosen.baseline_tasks)
     last = (chosen.finalists + 2) * e.most(chosen.winner_tasks) + 2 * e.most(chosen.test_tasks)
@@ -215,7 +270,8 @@ def full(chosen: Settings, e: Trainings, some: Losses, each_task: int, key: Stre
 def _seconds(e: Trainings, some: Losses, key: Stream) -> float:
     """A full training's: what starting and one look at the held-out images take, every epoch, and all of its steps."""
     steps, epochs = e.length
-    few, spent = min(steps, TIMED_STEPS), []
+    few = min(steps, TIMED_STEPS)
+    spent = []
     for n in (1, 1, few):  # the first one imports Lightning
         began = time.perf_counter()
         e.scores(some[:1], "train", [key], steps=(n,))
@@ -232,15 +288,17 @@ def examples(genome: Genome, tries: int, key: Stream) -> Losses:
 
 
 def candidates(genome: Genome, strategy: Strategy, generations: int, key: Stream) -> int:
-    """How many losses all generations have, for formulas the control of every task epoch among them.
+    """How many losses all generations have, for formulas the control of every task epoch among
+    them.
 
-    The first generation, those that begin a further epoch and all others have three sizes, and a strategy is played
-    with made-up fitness until each is known.
-    """
+    The first generation, those that begin a further epoch and all others have three sizes, and a
+    strategy is played with made-up fitness until each is known."""
     begins = [
-        (number == 1, strategy.epoch(number) != strategy.epoch(number - 1)) for number in range(1, generations + 1)
+        (number == 1, strategy.epoch(number) != strategy.epoch(number - 1))
+        for number in range(1, generations + 1)
     ]
-    state, sizes = strategy.init(genome, key), dict[tuple[bool, bool], int]()
+    state = strategy.init(genome, key)
+    sizes = dict[tuple[bool, bool], int]()
     for number, kind in enumerate(begins):
         if len(sizes) == len(set(begins)):
             break
@@ -268,41 +326,66 @@ def _family(name: str, path: Path) -> dict[str, Any]:
         chosen = family.training
         text = f"{chosen.model} on {chosen.data}, a full training, augmentation {chosen.augment.kind}  ({path})"
         return {"name": name, "about": text, **_plain(family)}
-    about = f"{family.ways}-way {family.shots}-shot on {family.dataset}, {family.classifier['kind']}"
-    return {"name": name, "about": f"{about}, {family.inner.steps} steps  ({path})", **_plain(family)}
+    about = (
+        f"{family.ways}-way {family.shots}-shot on {family.dataset}, {family.classifier['kind']}"
+    )
+    return {
+        "name": name,
+        "about": f"{about}, {family.inner.steps} steps  ({path})",
+        **_plain(family),
+    }
 
 
 def _shipped(name: str) -> dict[str, Any]:
     loss = loss_io.load(name)
     assert isinstance(loss, Criterion)
-    return {"name": name, "about": f"{loss.describe()}, evolved on {loss.about['evolved on']}", "source": "metaloss"}
+    return {
+        "name": name,
+        "about": f"{loss.describe()}, evolved on {loss.about['evolved on']}",
+        "source": "metaloss",
+    }
 
 
 def _published(entry: zoo.Entry) -> dict[str, Any]:
-    options = ", ".join([*(f"{k}={v[0]:g}" for k, v in entry.parameters.items()), *(f"{k}=False" for k in entry.flags)])
+    options = ", ".join(
+        [
+            *(f"{k}={v[0]:g}" for k, v in entry.parameters.items()),
+            *(f"{k}=False" for k in entry.flags),
+        ]
+    )
     formula = entry.unavailable or entry.text
     notes = [note for note in (entry.remarks, entry.limits and f"Limits: {entry.limits}.") if note]
     return {
-        "name": entry.name, "about": f"{formula}{f'  ({options})' if options else ''}  [{entry.source}]",
-        "formula": entry.text or None, "source": entry.source, "reading": entry.reading, "verified": entry.verified,
+        "name": entry.name,
+        "about": f"{formula}{f'  ({options})' if options else ''}  [{entry.source}]",
+        "formula": entry.text or None,
+        "source": entry.source,
+        "reading": entry.reading,
+        "verified": entry.verified,
         "remarks": notes,
-    }  # fmt: skip
+    }
 
 
 def _run(folder: Path) -> dict[str, Any]:
     row: dict[str, Any] = {"name": folder.name, "folder": str(folder)}
     try:
         run = find(folder)
-        history, summary = storage.History(folder).read(), run.summary()
+        history = storage.History(folder).read()
+        summary = run.summary()
     except (MetalossError, ValueError) as error:
         return {**row, "about": f"damaged: {error}"}
     about = f"{len(history)}/{run.settings.generations} generations"
     if summary is None:
         return {**row, "about": f"{about}, unfinished: metaloss evolve --resume {folder}"}
     gains = [
-        f"{name} {100 * x['ce']['gain']['mean']:+.1f} ({x['ce']['verdict']})" for name, x in summary["test"].items()
+        f"{name} {100 * x['ce']['gain']['mean']:+.1f} ({x['ce']['verdict']})"
+        for name, x in summary["test"].items()
     ]
-    return {**row, "about": f"{about}; points over tuned cross-entropy: {', '.join(gains)}", "summary": summary}
+    return {
+        **row,
+        "about": f"{about}; points over tuned cross-entropy: {', '.join(gains)}",
+        "summary": summary,
+    }
 
 
 def _plain(family: Any) -> dict[str, Any]:
@@ -321,7 +404,11 @@ def _plugin(plugin: plugins.Plugin) -> dict[str, Any]:
         about = _headline(source) if source else ""
     except (OSError, ValueError, SyntaxError) as error:
         about = f"cannot be read: {error}"
-    return {"name": plugin.name, "about": f"{about}  ({plugin.origin})".strip(), "origin": plugin.origin}
+    return {
+        "name": plugin.name,
+        "about": f"{about}  ({plugin.origin})".strip(),
+        "origin": plugin.origin,
+    }
 
 
 def _headline(path: Path) -> str:

@@ -17,19 +17,35 @@ from metaloss.errors import SettingsError
 @_options.tasks
 @click.option("--genome", metavar="NAME", help="The loss's representation (metaloss list genomes).")
 @click.option("--strategy", metavar="NAME", help="The outer algorithm (metaloss list strategies).")
-@click.option("--preset", metavar="smoke|quick|long", help="Seconds; minutes (the default); half an hour or more.")
+@click.option(
+    "--preset",
+    metavar="smoke|quick|long",
+    help="Seconds; minutes (the default); half an hour or more.",
+)
 @_options.generations
 @click.option("--mu", type=int, help="Parents of mu_plus_lambda and gp.")
-@click.option("--lambda", "lambda_", type=int, help="Children per generation of mu_plus_lambda and gp.")
-@click.option("--tasks-per-generation", type=int, help="Tasks of every family that all candidates meet.")
+@click.option(
+    "--lambda", "lambda_", type=int, help="Children per generation of mu_plus_lambda and gp."
+)
+@click.option(
+    "--tasks-per-generation", type=int, help="Tasks of every family that all candidates meet."
+)
 @click.option("--objective", metavar="mean|robust|wins", help="From accuracies to fitness (mean).")
-@click.option("--init", metavar="random|LOSS", help="Random, losses by name or formula, with commas (networks: one).")
+@click.option(
+    "--init",
+    metavar="random|LOSS",
+    help="Random, losses by name or formula, with commas (networks: one).",
+)
 @_options.seed
 @_options.device
 @_options.out("runs", "run")
 @click.option("--resume", metavar="RUN", help="Go on with this run: a path, or a name under --out.")
-@click.option("--allow-changes", is_flag=True, help="Resume although versions, device or data are others.")
-@click.option("--time-limit", metavar="30m", help="Start no new generation after this time (s, m, h).")
+@click.option(
+    "--allow-changes", is_flag=True, help="Resume although versions, device or data are others."
+)
+@click.option(
+    "--time-limit", metavar="30m", help="Start no new generation after this time (s, m, h)."
+)
 @click.option("--config", type=click.Path(path_type=Path), help="A run's config.toml; flags win.")
 @_options.setting("inner.lr=0.3")
 @click.option("--dry-run", is_flag=True, help="Print the settings and what the run would cost.")
@@ -39,22 +55,39 @@ from metaloss.errors import SettingsError
 @_options.plugins
 @_options.debug
 def evolve(
-    out: str, resume: str | None, allow_changes: bool, time_limit: str | None, config: Path | None, dry_run: bool,
-    as_json: bool, quiet: bool, verbose: bool, preset: str | None, **flags: Any,
-) -> None:  # fmt: skip
+    out: str,
+    resume: str | None,
+    allow_changes: bool,
+    time_limit: str | None,
+    config: Path | None,
+    dry_run: bool,
+    as_json: bool,
+    quiet: bool,
+    verbose: bool,
+    preset: str | None,
+    **flags: Any,
+) -> None:
     """Evolve a loss: the main job. Runs with no option at all."""
     # Before anything heavy is imported, so that Ctrl-C is heard from the first moment.
     from metaloss.console import Console
 
     with Console(quiet or as_json, verbose) as console, interruptible(console) as stop:
-        how = {"time_limit": seconds(time_limit) if time_limit else None, "reporter": console, "stop": stop}
+        how = {
+            "time_limit": seconds(time_limit) if time_limit else None,
+            "reporter": console,
+            "stop": stop,
+        }
         changes = _changes(flags)
         from metaloss.search import program, settings
 
         if resume and (config or preset or dry_run):
-            raise SettingsError("--resume keeps the run's settings; --config, --preset and --dry-run cannot go with it")
+            raise SettingsError(
+                "--resume keeps the run's settings; --config, --preset and --dry-run cannot go with it"
+            )
         if resume:
-            result = program.resume(resume, changes=changes, out=out, allow_changes=allow_changes, **how)
+            result = program.resume(
+                resume, changes=changes, out=out, allow_changes=allow_changes, **how
+            )
         else:
             chosen = settings.resolve(_table(config, preset, changes))
             if dry_run:
@@ -67,9 +100,23 @@ def evolve(
 @click.command(cls=Command)
 @click.argument("run", metavar="RUN")
 @click.option("--start", type=int, help="How many of the search's best losses begin (100).")
-@click.option("--tasks", multiple=True, metavar="NAME|PATH.toml|folder:PATH", help="Families; the run's own if none.")
-@click.option("--data", multiple=True, metavar="folder:PATH", help="Where the run's images lie, if they were moved.")
-@click.option("--config", type=click.Path(path_type=Path), help="TOML with start, tasks and [[stages]]; flags win.")
+@click.option(
+    "--tasks",
+    multiple=True,
+    metavar="NAME|PATH.toml|folder:PATH",
+    help="Families; the run's own if none.",
+)
+@click.option(
+    "--data",
+    multiple=True,
+    metavar="folder:PATH",
+    help="Where the run's images lie, if they were moved.",
+)
+@click.option(
+    "--config",
+    type=click.Path(path_type=Path),
+    help="TOML with start, tasks and [[stages]]; flags win.",
+)
 @_options.setting("stages=[{keep=3}]")
 @_options.runs
 @_options.summary_json
@@ -78,20 +125,33 @@ def evolve(
 @_options.debug
 @click.pass_context
 def eliminate(
-    ctx: click.Context, run: str, start: int | None, tasks: Sequence[str], data: Sequence[str], config: Path | None,
-    assignments: Sequence[str], runs: str, as_json: bool, quiet: bool,
-) -> None:  # fmt: skip
+    ctx: click.Context,
+    run: str,
+    start: int | None,
+    tasks: Sequence[str],
+    data: Sequence[str],
+    config: Path | None,
+    assignments: Sequence[str],
+    runs: str,
+    as_json: bool,
+    quiet: bool,
+) -> None:
     """Re-train a search's best losses until few are left. At growing budgets."""
     from metaloss.console import Console
 
-    with Console(quiet or as_json) as console, interruptible(console, lambda: ctx.meta["line"]) as stop:
+    with (
+        Console(quiet or as_json) as console,
+        interruptible(console, lambda: ctx.meta["line"]) as stop,
+    ):
         from metaloss.search import elimination, settings
 
         given = {"start": start, "tasks": list(tasks) or None}
         flags = {key: value for key, value in given.items() if value is not None}
         base = settings.read(config) if config else {}
         chosen = settings.merged(base, flags, *map(assignment, assignments))
-        result = elimination.eliminate(run, runs=runs, reporter=console, stop=stop, chosen=chosen, data=data)
+        result = elimination.eliminate(
+            run, runs=runs, reporter=console, stop=stop, chosen=chosen, data=data
+        )
     if as_json:
         echo_json(result.summary)
 
@@ -99,28 +159,42 @@ def eliminate(
 @click.command(cls=Command)
 @click.argument("spec", metavar="RUN|LOSS", required=False)
 @_options.tasks
-@click.option("--strategy", metavar="NAME", help="mu_plus_lambda (the default), openai_es or random_search.")
+@click.option(
+    "--strategy", metavar="NAME", help="mu_plus_lambda (the default), openai_es or random_search."
+)
 @_options.generations
 @_options.seed
 @_options.device
 @_options.runs
 @_options.out("runs", "run")
-@click.option("--resume", metavar="RUN", help="Go on with this refinement: a path, or a name under --out.")
+@click.option(
+    "--resume", metavar="RUN", help="Go on with this refinement: a path, or a name under --out."
+)
 @_options.setting("strategy.sigma=0.1")
-@click.option("--json", "as_json", is_flag=True, help="Print before and after as JSON, and nothing else.")
+@click.option(
+    "--json", "as_json", is_flag=True, help="Print before and after as JSON, and nothing else."
+)
 @_options.quiet
 @_options.verbose
 @_options.plugins
 @_options.debug
 def refine(
-    spec: str | None, runs: str, out: str, resume: str | None, as_json: bool, quiet: bool, verbose: bool,
+    spec: str | None,
+    runs: str,
+    out: str,
+    resume: str | None,
+    as_json: bool,
+    quiet: bool,
+    verbose: bool,
     **flags: Any,
-) -> None:  # fmt: skip
+) -> None:
     """Tune a formula's constants by evolution strategy. The result is compared with what it was."""
     from metaloss.console import Console
 
     if (spec is None) == (resume is None):
-        raise SettingsError("refine takes a run or a loss, or --resume RUN to go on with a refinement")
+        raise SettingsError(
+            "refine takes a run or a loss, or --resume RUN to go on with a refinement"
+        )
     console = Console(quiet or as_json, verbose)
     with (
         console,

@@ -19,18 +19,44 @@ def study() -> None:
 
 
 @study.command(cls=Command)
-@click.option("--losses", multiple=True, metavar="RUN|LOSS|random:N", help="What is trained under every setting.")
-@click.option("--settings", multiple=True, metavar="tasks:FAMILY|train:data=NAME,…", help="The cheap ones first.")
-@click.option("--rates", multiple=True, type=float, metavar="0.03 0.1 …", help="Rates to choose from, per loss.")
-@click.option("--best", type=int, help="How many losses count as the best (50, or the better half of fewer than 100).")
+@click.option(
+    "--losses",
+    multiple=True,
+    metavar="RUN|LOSS|random:N",
+    help="What is trained under every setting.",
+)
+@click.option(
+    "--settings",
+    multiple=True,
+    metavar="tasks:FAMILY|train:data=NAME,…",
+    help="The cheap ones first.",
+)
+@click.option(
+    "--rates",
+    multiple=True,
+    type=float,
+    metavar="0.03 0.1 …",
+    help="Rates to choose from, per loss.",
+)
+@click.option(
+    "--best",
+    type=int,
+    help="How many losses count as the best (50, or the better half of fewer than 100).",
+)
 @click.option("--tasks", type=int, help="Meta-validation tasks that a task family scores on (32).")
 @_options.seed
 @_options.device
 @click.option("--config", type=click.Path(path_type=Path), help="A study's config.toml; flags win.")
 @_options.setting("clusters=1")
-@click.option("--resume", metavar="DIR", help="Go on with this study: a path, or a name under --out.")
-@click.option("--data", multiple=True, metavar="folder:PATH", help="With --resume: where images lie now.")
-@click.option("--allow-changes", is_flag=True, help="Resume although versions, device or data are others.")
+@click.option(
+    "--resume", metavar="DIR", help="Go on with this study: a path, or a name under --out."
+)
+@click.option(
+    "--data", multiple=True, metavar="folder:PATH", help="With --resume: where images lie now."
+)
+@click.option(
+    "--allow-changes", is_flag=True, help="Resume although versions, device or data are others."
+)
 @_options.runs
 @_options.out("studies", "study")
 @_options.summary_json
@@ -38,10 +64,17 @@ def study() -> None:
 @_options.plugins
 @_options.debug
 def rank(
-    assignments: Sequence[str], config: Path | None, resume: str | None, data: Sequence[str],
-    allow_changes: bool, runs: str, out: str,
-    as_json: bool, quiet: bool, **flags: Any,
-) -> None:  # fmt: skip
+    assignments: Sequence[str],
+    config: Path | None,
+    resume: str | None,
+    data: Sequence[str],
+    allow_changes: bool,
+    runs: str,
+    out: str,
+    as_json: bool,
+    quiet: bool,
+    **flags: Any,
+) -> None:
     """Say whether a cheap setting orders losses as a dear one does: Kendall's τ between settings."""
     from metaloss.console import Console
 
@@ -57,11 +90,15 @@ def rank(
         how = {"out": Path(out), "reporter": console, "stop": stop}
         if resume:
             if given or assignments or config:
-                raise SettingsError("--resume keeps the study's losses and settings; none can be given")
+                raise SettingsError(
+                    "--resume keeps the study's losses and settings; none can be given"
+                )
             found = rank_study.go_on(resume, data=data, allow_changes=allow_changes, **how)
         else:
             if data:
-                raise SettingsError("--data says where the images of a resumed study lie; --settings names all others")
+                raise SettingsError(
+                    "--data says where the images of a resumed study lie; --settings names all others"
+                )
             for spec in flags["losses"]:
                 announce(spec)
             base = settings.read(config) if config else {}

@@ -12,43 +12,102 @@ from metaloss.cli._terminal import echo, echo_json
 from metaloss.errors import SettingsError
 
 PLAIN = (
-    *("model", "data", "size", "epochs", "steps", "batch", "optimiser", "lr", "momentum", "weight_decay"),
-    *("schedule", "warmup", "subset", "seeds", "seed", "precision", "device", "devices", "pretrained", "tensorboard"),
+    *(
+        "model",
+        "data",
+        "size",
+        "epochs",
+        "steps",
+        "batch",
+        "optimiser",
+        "lr",
+        "momentum",
+        "weight_decay",
+    ),
+    *(
+        "schedule",
+        "warmup",
+        "subset",
+        "seeds",
+        "seed",
+        "precision",
+        "device",
+        "devices",
+        "pretrained",
+        "tensorboard",
+    ),
 )
 
 
 @click.command(cls=Command)
-@click.option("--loss", multiple=True, metavar="RUN|LOSS", help="One or several losses (ce), trained alike.")
+@click.option(
+    "--loss", multiple=True, metavar="RUN|LOSS", help="One or several losses (ce), trained alike."
+)
 @click.option("--model", metavar="NAME", help="metaloss list models (resnet9).")
 @click.option("--data", metavar="NAME|folder:PATH|voc:PATH", help="A data source (fashionmnist).")
-@click.option("--protocol", metavar="NAME", help="A paper's settings (metaloss list protocols); flags win.")
-@click.option("--epochs", type=int, help="How long to train (10; more where images are few: 300 steps).")
-@click.option("--steps", type=int, help="The same in steps.")
-@click.option("--batch", type=int, help="Images per step (128, at most a tenth of the training images).")
-@click.option("--optimiser", metavar="sgd|adam|adamw", help="The optimiser (sgd, with Nesterov's momentum).")
 @click.option(
-    "--lr", type=float, help="The highest learning rate (0.1; adam, adamw: 0.001; less where images are few)."
+    "--protocol", metavar="NAME", help="A paper's settings (metaloss list protocols); flags win."
 )
-@click.option("--rates", multiple=True, type=float, metavar="0.03 0.1 …", help="Rates to choose from, per loss.")
+@click.option(
+    "--epochs", type=int, help="How long to train (10; more where images are few: 300 steps)."
+)
+@click.option("--steps", type=int, help="The same in steps.")
+@click.option(
+    "--batch", type=int, help="Images per step (128, at most a tenth of the training images)."
+)
+@click.option(
+    "--optimiser", metavar="sgd|adam|adamw", help="The optimiser (sgd, with Nesterov's momentum)."
+)
+@click.option(
+    "--lr",
+    type=float,
+    help="The highest learning rate (0.1; adam, adamw: 0.001; less where images are few).",
+)
+@click.option(
+    "--rates",
+    multiple=True,
+    type=float,
+    metavar="0.03 0.1 …",
+    help="Rates to choose from, per loss.",
+)
 @click.option("--momentum", type=float, help="Of sgd (0.9).")
 @click.option("--weight-decay", type=float, help="Of every parameter (0).")
-@click.option("--schedule", metavar="constant|one_cycle|step|plateau", help="The rate's course (one_cycle).")
+@click.option(
+    "--schedule", metavar="constant|one_cycle|step|plateau", help="The rate's course (one_cycle)."
+)
 @click.option("--warmup", type=int, help="Steps of one_cycle's way up (a tenth).")
-@click.option("--augment", metavar="none|base|cutout|mixup|randaug|all", help="What happens to images (none).")
+@click.option(
+    "--augment", metavar="none|base|cutout|mixup|randaug|all", help="What happens to images (none)."
+)
 @click.option("--subset", metavar="50-per-class", help="Train on so many images of every class.")
 @click.option("--size", type=int, help="Side of the images as the model sees them, in pixels.")
-@click.option("--pretrained", is_flag=True, default=None, help="Start from torchvision's weights; downloads them.")
+@click.option(
+    "--pretrained",
+    is_flag=True,
+    default=None,
+    help="Start from torchvision's weights; downloads them.",
+)
 @click.option("--seeds", type=int, help="Trainings of every loss, with consecutive seeds (1).")
 @_options.seed
-@click.option("--precision", metavar="32-true|16-mixed|bf16-mixed", help="Lightning's name of the numbers.")
+@click.option(
+    "--precision", metavar="32-true|16-mixed|bf16-mixed", help="Lightning's name of the numbers."
+)
 @_options.device
 @click.option("--devices", type=int, help="How many of them train one network together (1).")
 @click.option("--tensorboard", is_flag=True, default=None, help="Also write TensorBoard's files.")
-@click.option("--config", type=click.Path(path_type=Path), help="A training's config.toml; flags win.")
+@click.option(
+    "--config", type=click.Path(path_type=Path), help="A training's config.toml; flags win."
+)
 @_options.setting("augment.patch=8")
-@click.option("--resume", metavar="DIR", help="Go on with this training: a path, or a name under --out.")
-@click.option("--allow-changes", is_flag=True, help="Resume although versions, device or data are others.")
-@click.option("--contact-sheet", metavar="F.png", help="Draw the augmentations on training images, and stop.")
+@click.option(
+    "--resume", metavar="DIR", help="Go on with this training: a path, or a name under --out."
+)
+@click.option(
+    "--allow-changes", is_flag=True, help="Resume although versions, device or data are others."
+)
+@click.option(
+    "--contact-sheet", metavar="F.png", help="Draw the augmentations on training images, and stop."
+)
 @_options.runs
 @_options.out("trainings", "training")
 @_options.summary_json
@@ -56,22 +115,37 @@ PLAIN = (
 @_options.plugins
 @_options.debug
 def train(
-    protocol: str | None, config: Path | None, resume: str | None, allow_changes: bool, contact_sheet: str | None,
-    runs: str, out: str, as_json: bool, quiet: bool, **flags: Any,
-) -> None:  # fmt: skip
+    protocol: str | None,
+    config: Path | None,
+    resume: str | None,
+    allow_changes: bool,
+    contact_sheet: str | None,
+    runs: str,
+    out: str,
+    as_json: bool,
+    quiet: bool,
+    **flags: Any,
+) -> None:
     """Train full-size networks with any loss. Several losses are trained alike and set side by side."""
     from metaloss.console import Console
 
     console = Console(quiet or as_json)
-    with console, interruptible(console, lambda: f"metaloss train --resume {console.folder}") as stop:
+    with (
+        console,
+        interruptible(console, lambda: f"metaloss train --resume {console.folder}") as stop,
+    ):
         from metaloss.training import fitting
 
         changes = _changes(flags)
         how = {"reporter": console, "stop": stop}
         if resume:
             if protocol or config or contact_sheet:
-                raise SettingsError("--resume keeps the training's settings; no --protocol, --config, --contact-sheet")
-            found = fitting.go_on(resume, settings=changes, out=out, allow_changes=allow_changes, **how)
+                raise SettingsError(
+                    "--resume keeps the training's settings; no --protocol, --config, --contact-sheet"
+                )
+            found = fitting.go_on(
+                resume, settings=changes, out=out, allow_changes=allow_changes, **how
+            )
         else:
             chosen = _chosen(protocol, config, changes)
             if contact_sheet:
@@ -89,7 +163,10 @@ def _changes(flags: dict[str, Any]) -> dict[str, Any]:
     from metaloss.training.settings import over, unambiguous
 
     given: dict[str, Any] = {name: flags[name] for name in PLAIN if flags[name] is not None}
-    many: dict[str, Sequence[Any]] = {"loss": [x.strip() for x in flags["loss"]], "rates": list(flags["rates"])}
+    many: dict[str, Sequence[Any]] = {
+        "loss": [x.strip() for x in flags["loss"]],
+        "rates": list(flags["rates"]),
+    }
     given |= {name: values for name, values in many.items() if values}
     if flags["augment"]:
         given["augment"] = {"kind": flags["augment"]}
@@ -124,5 +201,7 @@ def _draw(chosen: Any, path: str) -> None:
     from metaloss.training.images import opened
 
     material = opened(chosen, torch.device("cpu"))
-    storage.write(Path(path), contact_sheet(material, chosen.augment, Stream(chosen.seed).at("sheet")))
+    storage.write(
+        Path(path), contact_sheet(material, chosen.augment, Stream(chosen.seed).at("sheet"))
+    )
     echo(f"wrote {path}")

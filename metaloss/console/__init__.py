@@ -17,29 +17,40 @@ __all__ = ["Console", "comparison_lines", "label", "summary_lines", "widest"]
 HEADER = " gen   best   mean   held-out  vs CE        diverged   trainings/s   left"
 
 
-# Where the table may end: behind its last column, the one before, … for terminals that are not as wide.
+# Where the table may end: behind its last column, the one before, … for terminals that are not as
+# wide.
 ENDS = (len(HEADER), len(HEADER) - 7, len(HEADER) - 21, len(HEADER) - 31)
 
 
 class Console(Reporter):
-    """Prints a search's progress: the `reporter` of `evolve`, `resume`, `refine`, `eliminate` and `fit`.
+    """Prints a search's progress: the `reporter` of `evolve`, `resume`, `refine`, `eliminate` and
+    `fit`.
 
-    The table's lines stay. On a terminal a bar moves under them, where the console is entered: `with Console() as c`. A
-    notebook shows one above them.
+    The table's lines stay. On a terminal a bar moves under them, where the console is entered:
+    `with Console() as c`. A notebook shows one above them.
 
     Args:
         quiet: print nothing but warnings.
         verbose: a line for every generation, not only for those with a look at held-out tasks.
-        brief: of everything but warnings and bars only what begins, for a command that prints its own result.
+        brief: of everything but warnings and bars only what begins, for a command that prints its
+            own result.
     """
 
     def __init__(self, quiet: bool = False, verbose: bool = False, brief: bool = False) -> None:
-        self.verbose, self.brief = verbose, brief
+        self.verbose = verbose
+        self.brief = brief
         # Plain lines in a notebook too: there rich would make each of them a block of its own.
-        plain: dict[str, Any] = {"highlight": False, "soft_wrap": True, "emoji": False, "force_jupyter": False}
-        self.terminal, self.errors = Terminal(quiet=quiet, **plain), Terminal(stderr=True, **plain)
+        plain: dict[str, Any] = {
+            "highlight": False,
+            "soft_wrap": True,
+            "emoji": False,
+            "force_jupyter": False,
+        }
+        self.terminal = Terminal(quiet=quiet, **plain)
+        self.errors = Terminal(stderr=True, **plain)
         self.folder: Any = None
-        self.entered = False  # a bar that no one takes down when an error comes would spoil the terminal
+        # A bar that no one takes down when an error comes would spoil the terminal.
+        self.entered = False
         self.notebook = Terminal().is_jupyter
         self.bar: TerminalBar | NotebookBar | Spinner | None = None
         self.speed: list[tuple[float, int]] = []
@@ -53,7 +64,8 @@ class Console(Reporter):
 
     def on_search_start(self, run: Any, engine: Any, families: Sequence[Any], genome: Any) -> None:
         """The settings in a few lines, and where everything goes."""
-        settings, self.folder = run.settings, run.folder
+        settings = run.settings
+        self.folder = run.folder
         self.total = settings.generations
         device = (
             f"cpu, {engine.workers} thread{'s' if engine.workers > 1 else ''}"
@@ -61,11 +73,16 @@ class Console(Reporter):
             else str(engine.device)
         )
         size = f" ({genome.size} weights)" if hasattr(genome, "size") else ""
-        kind, strategy = settings.genome["kind"], label(settings.strategy)
-        self.say(f"metaloss {__version__} · {kind}{size} · {strategy} · seed {settings.seed} · {device}")
+        kind = settings.genome["kind"]
+        strategy = label(settings.strategy)
+        self.say(
+            f"metaloss {__version__} · {kind}{size} · {strategy} · seed {settings.seed} · {device}"
+        )
         for episodes in families:
             family = episodes.family
-            self.say(f"tasks   {family.name} ({family.origin}): {task(episodes)}; data: {episodes.dataset.origin}")
+            self.say(
+                f"tasks   {family.name} ({family.origin}): {task(episodes)}; data: {episodes.dataset.origin}"
+            )
         self.say(f"run     {run.folder}")
 
     def on_baseline(self, rivals: Sequence[Any], tasks: int) -> None:
@@ -75,7 +92,9 @@ class Console(Reporter):
                 f"start   cross-entropy at its best learning rate ({rival.lr:g}): {percent(rival.accuracy)} "
                 f"on {tasks} meta-validation tasks"
             )
-        self._start_bar("generation {task.completed}/{task.total}", "generation {done}/{total}", self.total)
+        self._start_bar(
+            "generation {task.completed}/{task.total}", "generation {done}/{total}", self.total
+        )
         self._row(HEADER)
 
     def on_generation(self, record: dict[str, Any], seconds: float, trainings: int) -> None:
@@ -103,7 +122,9 @@ class Console(Reporter):
     def on_elimination_start(self, run: Any, losses: int) -> None:
         """What is about to be eliminated."""
         self.folder = run.folder
-        self.say(f"metaloss {__version__} · the best {losses} losses of {run.name} · seed {run.settings.seed}")
+        self.say(
+            f"metaloss {__version__} · the best {losses} losses of {run.name} · seed {run.settings.seed}"
+        )
         self.say("stage  losses  steps  width  tasks  times   best     CE    τ to the stage before")
 
     def on_elimination_stage(self, row: dict[str, Any]) -> None:
@@ -122,7 +143,11 @@ class Console(Reporter):
     def on_refine_end(self, table: dict[str, Any]) -> None:
         """What other constants gained."""
         self.say(f"before  {table['before']}")
-        self.say(f"after   {table['after']}" if table["after"] != table["before"] else "after   no better was found")
+        self.say(
+            f"after   {table['after']}"
+            if table["after"] != table["before"]
+            else "after   no better was found"
+        )
         for name, row in table["families"].items():
             self.say(
                 f"gain    {name}, {row['gain']['tasks']} fresh meta-validation tasks: {percent(row['before'])} before, "
@@ -136,12 +161,15 @@ class Console(Reporter):
             f"tuned per loss on {chosen.tuning_tasks} meta-validation tasks"
         )
         for episodes in opened:
-            self.say(f"tasks   {episodes.family.name} ({episodes.family.origin}); data: {episodes.dataset.origin}")
+            self.say(
+                f"tasks   {episodes.family.name} ({episodes.family.origin}); data: {episodes.dataset.origin}"
+            )
         self._start_bar("{task.percentage:3.0f} %", "{share:.0%}", work)
 
     def on_recommendation_start(self, chosen: Any, images: Any, losses: int, work: int) -> None:
         """What is about to be tried on a user's images, with a bar of the training steps."""
-        family, n = images.family, sum(map(len, images.rows))
+        family = images.family
+        n = sum(map(len, images.rows))
         self.say(f"data    {family.name}: {images.dataset.origin}")
         if images.copies:
             self.on_warning(f"{images.copies} images are exact copies of others and are left out")

@@ -86,8 +86,11 @@ class NotebookBar:
     def __init__(self, text: str, total: int) -> None:
         from IPython.display import display
 
-        self.text, self.total, self.done = text, total, 0
-        self.first: tuple[int, float] | None = None  # what was done when it was first told so, and the time
+        self.text = text
+        self.total = total
+        self.done = 0
+        # What was done when it was first told so, and the time.
+        self.first: tuple[int, float] | None = None
         self.running, self.shown, self.lock = True, 0.0, threading.Lock()
         self.handle: Any = display(self, display_id=True)
 
@@ -99,7 +102,8 @@ class NotebookBar:
         """So much more is done; may be said by any thread."""
         with self.lock:
             self.done += work
-            # What comes before the first piece of work is done says nothing of how long the others take.
+            # What comes before the first piece of work is done says nothing of how long the others
+            # take.
             self.first = self.first or (self.done, time.monotonic())
         if time.monotonic() - self.shown >= PERIOD:
             self.shown = time.monotonic()

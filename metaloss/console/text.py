@@ -10,7 +10,8 @@ def task(opened: Any) -> str:
     """What a task of a family is."""
     family = opened.family
     if hasattr(family, "training"):
-        chosen, images = family.training, {name: len(rows) for name, rows in opened.shares.items()}
+        chosen = family.training
+        images = {name: len(rows) for name, rows in opened.shares.items()}
         return (
             f"{chosen.model}, {opened.steps} steps, augmentation {chosen.augment.kind}, {images['train']} validation "
             f"images for fitness, {images['validation']} for the choice of the winner"
@@ -30,9 +31,13 @@ def summary_lines(summary: dict[str, Any]) -> list[str]:
     if saved := summary.get("screened_trainings"):
         lines.append(f"screen  {saved} trainings saved")
     if front := summary.get("front"):
-        lines.append("front   " + ", ".join(f"{row['size']} nodes {percent(row['accuracy'])}" for row in front))
+        lines.append(
+            "front   "
+            + ", ".join(f"{row['size']} nodes {percent(row['accuracy'])}" for row in front)
+        )
     for name, row in summary["test"].items():
-        ce, steps = row["ce"], row["ce_steps"]
+        ce = row["ce"]
+        steps = row["ce_steps"]
         near = near_chance(row["accuracy"], row["classes"])
         lines += [
             f"test    {name}, {row['tasks']} meta-test tasks: {percent(row['accuracy'])}{near}",
@@ -66,7 +71,9 @@ def widest(against: dict[str, Any]) -> dict[str, float]:
 
 def _standing(row: dict[str, Any]) -> dict[str, str]:
     """One line of such a table."""
-    at, against, best = row["at"], row["against"], row["at_best"]
+    at = row["at"]
+    against = row["against"]
+    best = row["at_best"]
     test = against["test"] if against else {}
     return {
         "loss": row["loss"],

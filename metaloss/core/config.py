@@ -13,7 +13,11 @@ def merged(*tables: Mapping[str, Any]) -> dict[str, Any]:
     for table in tables:
         for key, value in table.items():
             old = result.get(key)
-            if isinstance(value, Mapping) and isinstance(old, Mapping) and value.get("kind") in (None, old.get("kind")):
+            if (
+                isinstance(value, Mapping)
+                and isinstance(old, Mapping)
+                and value.get("kind") in (None, old.get("kind"))
+            ):
                 result[key] = merged(old, value)
             else:
                 result[key] = value

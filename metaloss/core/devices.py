@@ -12,5 +12,7 @@ def resolve_device(device: str) -> torch.device:
         SettingsError: there is no GPU.
     """
     if device == "cuda" and not torch.cuda.is_available():
-        raise SettingsError("device 'cuda' was asked for and no GPU is to be seen  (metaloss doctor)")
+        raise SettingsError(
+            "device 'cuda' was asked for and no GPU is to be seen  (metaloss doctor)"
+        )
     return torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")

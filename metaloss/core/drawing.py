@@ -26,15 +26,21 @@ def drawing() -> Iterator[None]:
     """Around all drawing: the style of every figure, and quiet arithmetic."""
     import matplotlib
 
-    # A BLAS may leave the processor's overflow flag behind from lanes that it does not use. numpy reads it after the
-    # small products of matplotlib's transforms, and warns of an overflow that never was.
+    # A BLAS may leave the processor's overflow flag behind from lanes that it does not use. numpy
+    # reads it after the small products of matplotlib's transforms, and warns of an overflow that
+    # never was.
     quiet = np.errstate(over="ignore", invalid="ignore", divide="ignore")
     with quiet, matplotlib.rc_context(STYLE):
         yield
 
 
 def panels(
-    columns: int, rows: int = 1, *, width: float = 4.8, height: float = 3.4, projection: str | None = None
+    columns: int,
+    rows: int = 1,
+    *,
+    width: float = 4.8,
+    height: float = 3.4,
+    projection: str | None = None,
 ) -> tuple[Any, list[Any]]:
     """An empty figure and its axes, row by row; width (of a column) and height (of all rows) in inches."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -43,7 +49,10 @@ def panels(
     # Not pyplot: it keeps figures and a window system in global state.
     figure = Figure(figsize=(width * columns, height), layout="constrained")
     FigureCanvasAgg(figure)
-    axes = [figure.add_subplot(rows, columns, i + 1, projection=projection) for i in range(rows * columns)]
+    axes = [
+        figure.add_subplot(rows, columns, i + 1, projection=projection)
+        for i in range(rows * columns)
+    ]
     for axis in axes if projection is None else ():
         axis.spines[["top", "right"]].set_visible(False)
     return figure, axes
@@ -51,13 +60,15 @@ def panels(
 
 def printed(figure: Any) -> tuple[bytes, bytes]:
     """A figure as PNG and as PDF; the same figure gives the same bytes."""
-    png, pdf = io.BytesIO(), io.BytesIO()
+    png = io.BytesIO()
+    pdf = io.BytesIO()
     figure.savefig(png, format="png", dpi=150)
     figure.savefig(pdf, format="pdf", metadata={"CreationDate": None})
     return png.getvalue(), pdf.getvalue()
 
 
-# Okabe and Ito's colours, the yellow one left out; styles and marks go with them, so that grey print will do.
+# Okabe and Ito's colours, the yellow one left out; styles and marks go with them, so that grey
+# print will do.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 
 

@@ -61,7 +61,8 @@ def clock(seconds: float) -> str:
 
 
 def printable(text: str) -> str:
-    """A stranger's text on one line, every character spelt out that a terminal or a browser would obey.
+    """A stranger's text on one line, every character spelt out that a terminal or a browser would
+    obey.
 
     >>> print(printable("a\x1b[2Jb"))
     a\\x1b[2Jb
@@ -71,4 +72,6 @@ def printable(text: str) -> str:
 
 def printable_row(row: Mapping[str, Any]) -> dict[str, Any]:
     """A table's row, its texts printable."""
-    return {key: printable(value) if isinstance(value, str) else value for key, value in row.items()}
+    return {
+        key: printable(value) if isinstance(value, str) else value for key, value in row.items()
+    }

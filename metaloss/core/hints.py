@@ -4,14 +4,22 @@ import re
 from pathlib import Path
 
 _CE = (
-    *("crossentropy", "categoricalcrossentropy", "sparsecategoricalcrossentropy", "softmaxcrossentropy", "xent"),
+    *(
+        "crossentropy",
+        "categoricalcrossentropy",
+        "sparsecategoricalcrossentropy",
+        "softmaxcrossentropy",
+        "xent",
+    ),
     *("nll", "negativeloglikelihood", "log", "logistic", "softmax", "kl", "kldiv"),
     *("bce", "bcewithlogits", "binarycrossentropy", "binarycrossentropywithlogits"),
 )
 # Other libraries' names of losses, as `_plain` leaves them.
 LOSSES = {
     **dict.fromkeys(_CE, "ce"),
-    **dict.fromkeys(("crossentropylabelsmoothing", "labelsmoothingcrossentropy", "smoothing"), "label_smoothing"),
+    **dict.fromkeys(
+        ("crossentropylabelsmoothing", "labelsmoothingcrossentropy", "smoothing"), "label_smoothing"
+    ),
     **dict.fromkeys(("focallogits", "sigmoidfocal", "binaryfocal", "focalcrossentropy"), "focal"),
     **dict.fromkeys(("meansquarederror", "l2", "brier", "quadratic", "euclidean"), "mse"),
     **dict.fromkeys(("meanabsoluteerror", "l1"), "mae"),
@@ -39,7 +47,9 @@ NAMES = {
     "n_classes": "The number of classes is C.",
     "c": "The number of classes is C.",
 }
-_OPTION = "That is an option of every loss, given beside its name: metaloss.load({spec!r}, {option})."
+_OPTION = (
+    "That is an option of every loss, given beside its name: metaloss.load({spec!r}, {option})."
+)
 PARAMETERS = {
     "alpha": f"Are class weights meant? {_OPTION.format(spec='focal', option='weight=[0.25, 0.75]')}",
     "weight": _OPTION.format(spec="ce", option="weight=[1, 3]"),
@@ -47,8 +57,14 @@ PARAMETERS = {
     "label_smoothing": _OPTION.format(spec="ce", option="label_smoothing=0.1"),
     "ignore_index": _OPTION.format(spec="ce", option="ignore_index=255"),
 }
-CHARACTERS = {"^": "a power is written **", "−": "a minus is written -", "·": "a product is written *",
-              "×": "a product is written *", "÷": "a quotient is written /", "[": "use round brackets"}  # fmt: skip
+CHARACTERS = {
+    "^": "a power is written **",
+    "−": "a minus is written -",
+    "·": "a product is written *",
+    "×": "a product is written *",
+    "÷": "a quotient is written /",
+    "[": "use round brackets",
+}
 SENTENCES = {"primitive": PRIMITIVES, "name": {**PRIMITIVES, **NAMES}, "parameter": PARAMETERS}
 
 
@@ -58,7 +74,8 @@ def sentence(what: str, name: str) -> str:
 
 
 def loss(name: str) -> str:
-    """The name here of a loss that another library calls so, or may; as it was given where nothing is known.
+    """The name here of a loss that another library calls so, or may; as it was given where nothing
+    is known.
 
     >>> loss("torch.nn.CrossEntropyLoss()"), loss("MSELoss"), loss("mosaic")
     ('ce', 'mse', 'mosaic')

@@ -1,8 +1,9 @@
-"""Parts that do not come with the package: files of the user's own folders, and what other packages announce.
+"""Parts that do not come with the package: files of the user's own folders, and what other packages
+announce.
 
-A folder holds `genomes/`, `strategies/`, `classifiers/` or `datasets/`, with one file for each part, as the package's
-own folders do. Another package announces its parts under the entry points `metaloss.genomes` and so on.
-"""
+A folder holds `genomes/`, `strategies/`, `classifiers/` or `datasets/`, with one file for each
+part, as the package's own folders do. Another package announces its parts under the entry points
+`metaloss.genomes` and so on."""
 
 import contextlib
 import functools
@@ -38,7 +39,8 @@ class UnknownPart(SettingsError):
 
     def __init__(self, message: str, kind: str, name: str) -> None:
         super().__init__(message)
-        self.kind, self.name = kind, name
+        self.kind = kind
+        self.name = name
 
 
 @dataclass(frozen=True)
@@ -65,9 +67,13 @@ class Plugin:
             SettingsError: it cannot be imported; the message names file and line.
         """
         try:
-            return _module(self.kind, self.name, self.path) if self.path else self._announced().load()
+            return (
+                _module(self.kind, self.name, self.path) if self.path else self._announced().load()
+            )
         except Exception as error:
-            raise SettingsError(f"{_place(error, self.path)}: {_said(error)}  (plugin {self.label})") from None
+            raise SettingsError(
+                f"{_place(error, self.path)}: {_said(error)}  (plugin {self.label})"
+            ) from None
 
     def source(self) -> Path | None:
         """Its file, where one can be named without running it."""
@@ -86,7 +92,11 @@ class Plugin:
     def version(self) -> str:
         """What tells it from another part of its name: its file's name and digest."""
         path = self.source()
-        return f"{path.name} sha256 {hashlib.sha256(path.read_bytes()).hexdigest()}" if path else self.origin
+        return (
+            f"{path.name} sha256 {hashlib.sha256(path.read_bytes()).hexdigest()}"
+            if path
+            else self.origin
+        )
 
     def _announced(self) -> EntryPoint:
         assert self.announced is not None
@@ -104,10 +114,18 @@ def folders() -> list[Path]:
     Raises:
         SettingsError: one is no such folder.
     """
-    found = [Path(text).expanduser().absolute() for text in os.environ.get(VARIABLE, "").split(os.pathsep) if text]
+    found = [
+        Path(text).expanduser().absolute()
+        for text in os.environ.get(VARIABLE, "").split(os.pathsep)
+        if text
+    ]
     for folder in found:
         if not any((folder / kind).is_dir() for kind in (*KINDS, "tasks")):
-            what = f"holds none of {', '.join(f'{kind}/' for kind in KINDS)}" if folder.is_dir() else "is no folder"
+            what = (
+                f"holds none of {', '.join(f'{kind}/' for kind in KINDS)}"
+                if folder.is_dir()
+                else "is no folder"
+            )
             raise SettingsError(f"plugins: {folder} {what}")
     return list(dict.fromkeys(found))
 
@@ -115,7 +133,8 @@ def folders() -> list[Path]:
 @contextlib.contextmanager
 def searched(more: Sequence[str]) -> Iterator[None]:
     """Search these folders too, in this process and in those that it starts."""
-    before, given = os.environ.get(VARIABLE), _given[:]
+    before = os.environ.get(VARIABLE)
+    given = _given[:]
     paths = [str(Path(path).expanduser().absolute()) for path in more]
     os.environ[VARIABLE] = os.pathsep.join([*paths, *([before] if before else [])])
     _given.extend(paths)
@@ -140,14 +159,20 @@ def found(kind: str, own: Iterable[str] = ()) -> dict[str, Plugin]:
         SettingsError: two parts have one name; the message says where both are.
     """
     plugins = [
-        *(Plugin(kind, name, folder / kind / f"{name}.py") for folder in folders() for name in files(folder / kind)),
+        *(
+            Plugin(kind, name, folder / kind / f"{name}.py")
+            for folder in folders()
+            for name in files(folder / kind)
+        ),
         *(Plugin(kind, entry.name, announced=entry) for entry in _entries(kind)),
     ]
     places = dict.fromkeys(own, "metaloss itself")
     for plugin in plugins:
         if plugin.name in places:
             both = f"{places[plugin.name]} and {plugin.origin}"
-            raise SettingsError(f"two parts have the name '{plugin.label}': {both}; rename or remove one")
+            raise SettingsError(
+                f"two parts have the name '{plugin.label}': {both}; rename or remove one"
+            )
         places[plugin.name] = plugin.origin
     return {plugin.name: plugin for plugin in plugins}
 
@@ -191,7 +216,8 @@ def _module(kind: str, name: str, path: Path) -> ModuleType:
     if str(path.parent) not in package.__path__:  # for files beside it that several parts share
         package.__path__.append(str(path.parent))
     spec = spec_from_file_location(full, path)
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = module_from_spec(spec)
     sys.modules[full] = module
     try:
@@ -206,7 +232,8 @@ def _place(error: Exception, path: Path | None) -> str:
     """File and line of an error: the innermost line of the plugin's own file, else the innermost of all."""
     if isinstance(error, SyntaxError):
         return f"{error.filename}:{error.lineno}"
-    lines, trace = [], error.__traceback__
+    lines = []
+    trace = error.__traceback__
     while trace:
         lines.append((trace.tb_frame.f_code.co_filename, trace.tb_lineno))
         trace = trace.tb_next

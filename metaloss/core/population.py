@@ -51,7 +51,9 @@ class Population:
         Raises:
             ValueError: where the representation has none.
         """
-        raise ValueError(f"{type(self).__name__} is not made of real vectors; use a strategy that needs none")
+        raise ValueError(
+            f"{type(self).__name__} is not made of real vectors; use a strategy that needs none"
+        )
 
     def from_vectors(self, vectors: Float[Tensor, "P D"]) -> Self:
         """A population of the same kind made of these vectors.
@@ -59,7 +61,9 @@ class Population:
         Raises:
             ValueError: where the representation has none.
         """
-        raise ValueError(f"{type(self).__name__} cannot be made from real vectors; use a strategy that needs none")
+        raise ValueError(
+            f"{type(self).__name__} cannot be made from real vectors; use a strategy that needs none"
+        )
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,9 @@
-"""Reads files that anybody may have written: regular files alone, and never more of them than a limit.
+"""Reads files that anybody may have written: regular files alone, and never more of them than a
+limit.
 
-A FIFO would be waited for, a device never ends, and a small text can ask for much work or a deep stack. What is
-refused is an `OSError` or a `ValueError` whose message says what was found and what was expected; the callers, who
-know what the file is for, make one line of it.
-"""
+A FIFO would be waited for, a device never ends, and a small text can ask for much work or a deep
+stack. What is refused is an `OSError` or a `ValueError` whose message says what was found and what
+was expected; the callers, who know what the file is for, make one line of it."""
 
 import contextlib
 import errno
@@ -28,7 +28,10 @@ _KINDS = {
 }
 # Texts and comments are stepped over, so that brackets and dots within them do not count.
 _TOML_PIECE = re.compile(
-    r'"""(?:\\.|[^\\])*?"""{1,3}|' r"'''.*?'''{1,3}|" r'"(?:\\.|[^"\\\n])*"|' r"'[^'\n]*'|#[^\n]*|[\[\]{}.,=\n]",
+    r'"""(?:\\.|[^\\])*?"""{1,3}|'
+    r"'''.*?'''{1,3}|"
+    r'"(?:\\.|[^"\\\n])*"|'
+    r"'[^'\n]*'|#[^\n]*|[\[\]{}.,=\n]",
     re.DOTALL,
 )
 
@@ -42,7 +45,8 @@ def open_regular(path: Path, limit: int | None = None) -> Iterator[BufferedReade
         limit: Bytes that it may have; any number where None.
 
     Raises:
-        OSError: It cannot be opened, is no regular file, or is larger than the limit. `strerror` says why.
+        OSError: It cannot be opened, is no regular file, or is larger than the limit. `strerror`
+            says why.
     """
     with open(path, "rb", opener=_without_waiting) as file:
         about = os.fstat(file.fileno())
@@ -67,13 +71,15 @@ def read_bytes(path: Path, limit: int) -> bytes:
     """
     with open_regular(path, limit) as file:
         data = file.read(limit + 1)
-    if len(data) > limit:  # it grew, or is one of those that the kernel makes up while they are read
+    # It grew, or is one of those that the kernel makes up while they are read.
+    if len(data) > limit:
         raise _too_large(path, f"more than {limit} bytes", limit)
     return data
 
 
 def read_text(path: Path, limit: int = TEXT_LIMIT) -> str:
-    """The text of a regular file in UTF-8; a byte-order mark, as Windows' editors write it, is no part of it.
+    """The text of a regular file in UTF-8; a byte-order mark, as Windows' editors write it, is no
+    part of it.
 
     Raises:
         OSError: As `open_regular`.

@@ -1,7 +1,8 @@
-"""The folder is the registry: a genome, strategy or classifier is one file, and its name is the file's.
+"""The folder is the registry: a genome, strategy or classifier is one file, and its name is the
+file's.
 
-The user's own folders and other packages are searched as the package's own folders are (`metaloss.core.plugins`).
-"""
+The user's own folders and other packages are searched as the package's own folders are
+(`metaloss.core.plugins`)."""
 
 import difflib
 from collections.abc import Iterable, Mapping
@@ -35,7 +36,8 @@ def part(kind: str, name: str) -> type:
     """The class that the file `<kind>/<name>.py` exports: the one name of its `__all__`.
 
     Raises:
-        SettingsError: the name is not known, and the message says what is; or it is a plugin that does not work.
+        SettingsError: the name is not known, and the message says what is; or it is a plugin that
+            does not work.
     """
     own = own_names(kind)
     others = plugins.found(kind, own)
@@ -61,13 +63,21 @@ def _plugin(plugin: plugins.Plugin) -> type:
         given = "it has none" if exported is None else f"got {exported!r}"
         names = list(exported) if isinstance(exported, list | tuple) else []
         if len(names) != 1 or not hasattr(cls, names[0]):
-            raise SettingsError(f"{plugin.origin}: __all__ must hold one name, the class of the part; {given}")
+            raise SettingsError(
+                f"{plugin.origin}: __all__ must hold one name, the class of the part; {given}"
+            )
         cls = getattr(cls, names[0])
     if not isinstance(cls, type):
-        raise SettingsError(f"{plugin.origin}: a part is a class, got {cls!r}  (plugin {plugin.label})")
-    if lacking := sorted(_members(plugin.kind) - {*dir(cls), *getattr(cls, "__dataclass_fields__", ())}):
+        raise SettingsError(
+            f"{plugin.origin}: a part is a class, got {cls!r}  (plugin {plugin.label})"
+        )
+    if lacking := sorted(
+        _members(plugin.kind) - {*dir(cls), *getattr(cls, "__dataclass_fields__", ())}
+    ):
         what = f"{cls.__name__} has no {', '.join(lacking)}"
-        raise SettingsError(f"{plugin.origin}: {what}, which a {KINDS[plugin.kind]} needs  (plugin {plugin.label})")
+        raise SettingsError(
+            f"{plugin.origin}: {what}, which a {KINDS[plugin.kind]} needs  (plugin {plugin.label})"
+        )
     _PLUGINS[cls] = plugin.name
     return cls
 
@@ -79,7 +89,12 @@ def _members(kind: str) -> set[str]:
     """What every part of a kind has, by its protocol."""
     protocol = getattr(import_module(plugins.PACKAGES[kind]), KINDS[kind].capitalize())
     own = [cls for cls in protocol.__mro__ if cls.__module__.startswith("metaloss.")]
-    return {name for cls in own for name in {**vars(cls), **cls.__annotations__} if not name.startswith("_")}
+    return {
+        name
+        for cls in own
+        for name in {**vars(cls), **cls.__annotations__}
+        if not name.startswith("_")
+    }
 
 
 def build(kind: str, table: Mapping[str, Any], where: str = "settings") -> Any:
@@ -118,7 +133,8 @@ def _line(cls: Any, first: Any) -> str:
     path: list[str | int] = []
     for name in first["loc"][:-1]:
         members = {member.__name__: member for member in get_args(cls) if isinstance(member, type)}
-        if name in members:  # one of several classes, which is no step of the path that a user writes
+        # One of several classes, which is no step of the path that a user writes.
+        if name in members:
             cls = members[name]
             continue
         path.append(name)

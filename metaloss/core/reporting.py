@@ -6,11 +6,12 @@ from typing import Any
 
 
 class Reporter:
-    """Is told what `evolve`, `compare`, `recommend`, `fit` and the other jobs do; every event does nothing here.
+    """Is told what `evolve`, `compare`, `recommend`, `fit` and the other jobs do; every event does
+    nothing here.
 
-    Subclass it and override the events to be seen. `metaloss.Console` prints all of them. An event is told in the
-    process that was started, in the order in which things happen; what an event raises ends the job.
-    """
+    Subclass it and override the events to be seen. `metaloss.Console` prints all of them. An event
+    is told in the process that was started, in the order in which things happen; what an event
+    raises ends the job."""
 
     def on_work(self, what: str, plain: bool = True) -> None:
         """Something begins that may take some seconds; `plain`: it usually does, and is a line in a pipe, too."""

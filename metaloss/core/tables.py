@@ -12,7 +12,8 @@ INDENT = 8  # under the label that a line begins with
 
 
 def wrapped(text: str, width: int | None, indent: int = INDENT) -> str:
-    """A line cut at spaces where it is longer than a terminal is wide, its rest indented; None: as it is.
+    """A line cut at spaces where it is longer than a terminal is wide, its rest indented; None: as
+    it is.
 
     >>> print(wrapped("tasks   one two three four", 25))
     tasks   one two three
@@ -22,14 +23,19 @@ def wrapped(text: str, width: int | None, indent: int = INDENT) -> str:
         return text
     indent = indent if width > 3 * indent else 2
     parts = textwrap.wrap(
-        text, width, subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False,
+        text,
+        width,
+        subsequent_indent=" " * indent,
+        break_long_words=False,
+        break_on_hyphens=False,
         drop_whitespace=True,
-    )  # fmt: skip
+    )
     return "\n".join(parts)
 
 
 def table(rows: Sequence[Sequence[str]], width: int | None = None) -> list[str]:
-    """A table's lines, the heading first; columns that a terminal has no room for follow below, beside the first again.
+    """A table's lines, the heading first; columns that a terminal has no room for follow below,
+    beside the first again.
 
     >>> table([["loss", "lr", "F1"], ["mse", "0.5", ".46"]], 10)
     ['loss  lr', 'mse   0.5', '', 'loss  F1', 'mse   .46']
@@ -52,7 +58,11 @@ def flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested tables as one, keys joined by dots."""
     found: dict[str, Any] = {}
     for key, value in table.items():
-        found |= flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+        found |= (
+            flat(value, f"{prefix}{key}.")
+            if isinstance(value, Mapping)
+            else {f"{prefix}{key}": value}
+        )
     return found
 
 

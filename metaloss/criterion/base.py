@@ -21,8 +21,9 @@ from metaloss.losses.phenotype import first_pull
 class Criterion(LossModule):
     """A loss, used like `torch.nn.CrossEntropyLoss`.
 
-    Takes logits [N, C] or [N, C, ...] and class indices [N, ...] or distributions over classes [N, C, ...]. It has no
-    trainable parameters: what evolution found is in buffers that no `state_dict` holds, as its own folder does.
+    Takes logits [N, C] or [N, C, ...] and class indices [N, ...] or distributions over classes [N,
+    C, ...]. It has no trainable parameters: what evolution found is in buffers that no `state_dict`
+    holds, as its own folder does.
 
     Args:
         about: what its file says about the loss.
@@ -44,7 +45,8 @@ class Criterion(LossModule):
         raise NotImplementedError
 
     def with_options(self, **options: Any) -> Self:
-        """The same loss with another `weight`, `reduction`, `label_smoothing`, `ignore_index` or `normalise`.
+        """The same loss with another `weight`, `reduction`, `label_smoothing`, `ignore_index` or
+        `normalise`.
 
         Raises:
             TypeError: there is no such option.
@@ -71,7 +73,8 @@ class Criterion(LossModule):
 
     def _divisor(self, classes: int) -> float | Tensor:
         # A graph of tensor operations holds no number that Python is still to compute.
-        known = isinstance(classes, int) and classes in self._gains  # a graph for any number of classes has a symbol
+        # A graph for any number of classes has a symbol.
+        known = isinstance(classes, int) and classes in self._gains
         if torch.compiler.is_compiling() and not known:
             return self._traced_gain(classes)
         return self.gain(classes)
@@ -112,10 +115,16 @@ class GenomeCriterion(Criterion):
     """
 
     def __init__(
-        self, genome: Genome, candidate: Population, about: dict[str, Any] | None = None, **options: Any
+        self,
+        genome: Genome,
+        candidate: Population,
+        about: dict[str, Any] | None = None,
+        **options: Any,
     ) -> None:
         super().__init__(about, **options)
-        self.genome, self.classes, self._kind = genome, genome.classes, type(candidate)
+        self.genome = genome
+        self.classes = genome.classes
+        self._kind = type(candidate)
         self._fields = tuple(field.name for field in fields(candidate))
         for name in self._fields:
             self.register_buffer(name, getattr(candidate, name).detach().clone(), persistent=False)
@@ -149,7 +158,9 @@ class FormulaCriterion(Criterion):
 
     _PROGRAMS = ("_whole", "_slope", "_due", "_rest")
 
-    def __init__(self, formula: Formula, about: dict[str, Any] | None = None, **options: Any) -> None:
+    def __init__(
+        self, formula: Formula, about: dict[str, Any] | None = None, **options: Any
+    ) -> None:
         super().__init__(about, **options)
         self.formula = formula
         self.weighs_terms = formula.target_smoothing is not None
@@ -158,11 +169,13 @@ class FormulaCriterion(Criterion):
     def _compile(self) -> None:
         """Write the formula's programs."""
         formula = self.formula
-        # Compiled once: within `torch.compile` and `torch.export` nothing but tensor operations is left to do.
+        # Compiled once: within `torch.compile` and `torch.export` nothing but tensor operations is
+        # left to do.
         self._whole = whole_program(formula.expression)
         self._slope = whole_slope_program(formula.expression)
         due, rest = formula.divided
-        self._due = None if due is None else whole_program(due)  # 0 in a class without a share of the target
+        # 0 in a class without a share of the target.
+        self._due = None if due is None else whole_program(due)
         self._rest = None if rest is None else whole_program(rest)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -184,10 +197,13 @@ class FormulaCriterion(Criterion):
 
     def terms(self, logits: Tensor, soft: Tensor) -> Tensor:
         """One term per class."""
-        logp, classes = self._logp(logits), logits.shape[-1]
-        if self._due is None or self.label_smoothing:  # every class has a share of a smoothed target
+        logp = self._logp(logits)
+        classes = logits.shape[-1]
+        # Every class has a share of a smoothed target.
+        if self._due is None or self.label_smoothing:
             return self._evaluate(self._whole, soft, logp, classes)
-        # Selected, not multiplied by 0: log p is infinite where a class is masked by a logit of -inf.
+        # Selected, not multiplied by 0: log p is infinite where a class is masked by a logit of
+        # -inf.
         absent = soft == 0
         due = self._evaluate(self._due, soft, logp.masked_fill(absent, 0), classes)
         due = due.masked_fill(absent, 0)
@@ -196,18 +212,27 @@ class FormulaCriterion(Criterion):
     def _labelled(self, logits: Tensor, label: Tensor) -> Tensor:
         if self._due is None or self.label_smoothing:
             return super()._labelled(logits, label)
-        # Of this part all terms but the label's are 0: with 1,000 classes they would be most of the work.
-        logp, classes = self._logp(logits), logits.shape[-1]
+        # Of this part all terms but the label's are 0: with 1,000 classes they would be most of the
+        # work.
+        logp = self._logp(logits)
+        classes = logits.shape[-1]
         own = logp.gather(1, label[:, None])
         value = self._evaluate(self._due, torch.ones_like(own), own, classes)[:, 0]
         if self._rest is not None:
             value = value + self._evaluate(self._rest, shares(label, logits), logp, classes).sum(-1)
-        return value if self.weight is None or not self.weighs_terms else value * self.weight.to(logits)[label]
+        return (
+            value
+            if self.weight is None or not self.weighs_terms
+            else value * self.weight.to(logits)[label]
+        )
 
     def _traced_gain(self, classes: int) -> Tensor:
-        y = torch.tensor([1.0, 0.0], dtype=torch.float64)  # the label's class and another, both of probability 1/C
+        # The label's class and another, both of probability 1/C.
+        y = torch.tensor([1.0, 0.0], dtype=torch.float64)
         logp = -y.new_full((2,), classes).log()
-        slope = self._evaluate(self._slope, y, logp, classes) * (self._slope.sign / self.formula.temperature)
+        slope = self._evaluate(self._slope, y, logp, classes) * (
+            self._slope.sign / self.formula.temperature
+        )
         return slope[1] - slope[0]
 
     def _evaluate(self, program: Program, y: Tensor, logp: Tensor, classes: int) -> Tensor:

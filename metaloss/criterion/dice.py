@@ -1,4 +1,5 @@
-"""The Dice loss for segmentation: a ratio of sums over all pixels of a class, so no sum over images that episodes need.
+"""The Dice loss for segmentation: a ratio of sums over all pixels of a class, so no sum over images
+that episodes need.
 
 As in segmentation_models_pytorch, whose defaults (no smoothing, 1e-7 below) are used.
 """
@@ -14,13 +15,15 @@ from metaloss.losses.base import Losses
 
 
 class DiceModule(LossModule):
-    """One minus twice the overlap of prediction and target over the sum of both, per class, averaged over the classes.
+    """One minus twice the overlap of prediction and target over the sum of both, per class,
+    averaged over the classes.
 
     A class without a pixel in the target has the value 0, so a perfect prediction has it, too.
 
     Args:
         smooth: added above and below.
-        options: as `LossModule`'s; `reduction` must be "mean", and `weight` weighs the classes' mean.
+        options: as `LossModule`'s; `reduction` must be "mean", and `weight` weighs the classes'
+            mean.
     """
 
     LEAST = 1e-7  # of what the overlap is divided by
@@ -28,7 +31,9 @@ class DiceModule(LossModule):
     def __init__(self, smooth: float = 0.0, **options: object) -> None:
         super().__init__(**options)  # type: ignore[arg-type]
         if self.reduction != "mean" or self.normalise:
-            raise ValueError("dice is a ratio over the whole batch: reduction must be 'mean', and it has no gain")
+            raise ValueError(
+                "dice is a ratio over the whole batch: reduction must be 'mean', and it has no gain"
+            )
         self.smooth = float(smooth)
 
     def forward(self, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
@@ -66,7 +71,9 @@ class Dice(DiceModule, Criterion):
         about: as `Criterion`'s.
     """
 
-    def __init__(self, smooth: float = 0.0, about: dict[str, Any] | None = None, **options: Any) -> None:
+    def __init__(
+        self, smooth: float = 0.0, about: dict[str, Any] | None = None, **options: Any
+    ) -> None:
         about = about or {"name": "dice", "source": "segmentation_models_pytorch"}
         super().__init__(smooth, about=about, **options)
 
@@ -76,7 +83,9 @@ class Dice(DiceModule, Criterion):
         Raises:
             SettingsError: always.
         """
-        raise SettingsError("dice is a ratio over the whole batch; episodes need a loss that is a sum over images")
+        raise SettingsError(
+            "dice is a ratio over the whole batch; episodes need a loss that is a sum over images"
+        )
 
     def describe(self) -> str:
         """Its name."""
@@ -84,7 +93,8 @@ class Dice(DiceModule, Criterion):
 
     def latex(self) -> str:
         """The formula in LaTeX, without dollar signs; n runs over the pixels of the batch."""
-        above, below = r"2 \sum_n \hat{y}_{nc} y_{nc}", r"\sum_n \left(\hat{y}_{nc} + y_{nc}\right)"
+        above = r"2 \sum_n \hat{y}_{nc} y_{nc}"
+        below = r"\sum_n \left(\hat{y}_{nc} + y_{nc}\right)"
         smooth = f" + {self.smooth:g}" if self.smooth else ""
         ratio = rf"\frac{{{above}{smooth}}}{{{below}{smooth}}}"
         return rf"\frac{{1}}{{C}} \sum_{{c:\, \sum_n y_{{nc}} > 0}} \left[1 - {ratio}\right]"

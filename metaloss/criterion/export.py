@@ -20,10 +20,12 @@ def export(criterion: Criterion, path: Path) -> None:
     """Write a loss in the form that the file's suffix asks for.
 
     Args:
-        criterion: the loss; its options are a `.py` module's defaults and fixed in `.pt2`; the other forms keep none.
-        path: .py: a module with a class `Loss`; .tex: the formula; .pt2: a program of torch.export for logits [N, C]
-            and class indices [N]; loss.json: in a folder of its own, what `metaloss.load` reads. A network's program is
-            for its home number of classes, one with class weights for as many as there are weights.
+        criterion: the loss; its options are a `.py` module's defaults and fixed in `.pt2`; the
+            other forms keep none.
+        path: .py: a module with a class `Loss`; .tex: the formula; .pt2: a program of torch.export
+            for logits [N, C] and class indices [N]; loss.json: in a folder of its own, what
+            `metaloss.load` reads. A network's program is for its home number of classes, one with
+            class weights for as many as there are weights.
 
     Raises:
         SettingsError: the suffix is unknown, or the loss has no formula.
@@ -37,7 +39,9 @@ def export(criterion: Criterion, path: Path) -> None:
     elif path.suffix == ".json":
         _folder(criterion, path)
     else:
-        raise SettingsError(f"{path}: the suffix says the form, and must be one of {', '.join(SUFFIXES)}")
+        raise SettingsError(
+            f"{path}: the suffix says the form, and must be one of {', '.join(SUFFIXES)}"
+        )
 
 
 def _latex(criterion: Criterion, path: Path) -> str:
@@ -49,15 +53,22 @@ def _latex(criterion: Criterion, path: Path) -> str:
 
 
 def _program(criterion: Criterion, path: Path) -> None:
-    # Of classes; a network's arithmetic depends on it, and weights are as many as there are classes.
+    # Of classes; a network's arithmetic depends on it, and weights are as many as there are
+    # classes.
     fixed = isinstance(criterion, GenomeCriterion) or criterion.weight is not None
     genome = getattr(criterion, "genome", None)
-    home = int(getattr(genome, "home_classes", 10)) if criterion.weight is None else len(criterion.weight)
+    home = (
+        int(getattr(genome, "home_classes", 10))
+        if criterion.weight is None
+        else len(criterion.weight)
+    )
     classes: int = criterion.classes or home
     n = torch.export.Dim("N", min=1)
     example = (torch.zeros(4, classes), torch.zeros(4, dtype=torch.int64))
     shapes = {0: n} if fixed else {0: n, 1: torch.export.Dim("C", min=2)}
-    exported = torch.export.export(criterion, example, dynamic_shapes=(shapes, {0: n}), strict=False)
+    exported = torch.export.export(
+        criterion, example, dynamic_shapes=(shapes, {0: n}), strict=False
+    )
     program = io.BytesIO()
     torch.export.save(exported, program)
     storage.write(path, program.getvalue())
@@ -65,7 +76,9 @@ def _program(criterion: Criterion, path: Path) -> None:
 
 def _folder(criterion: Criterion, path: Path) -> None:
     if path.name != "loss.json":
-        raise SettingsError(f"{path}: a loss's folder holds loss.json; try {path.with_suffix('')}/loss.json")
+        raise SettingsError(
+            f"{path}: a loss's folder holds loss.json; try {path.with_suffix('')}/loss.json"
+        )
     path.parent.mkdir(parents=True, exist_ok=True)
     about = json.dumps(storage.plain(criterion.about), indent=1, ensure_ascii=False)
     loss_io.save(path.parent, criterion, f"# {criterion.describe()}\n\n```\n{about}\n```\n")

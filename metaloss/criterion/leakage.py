@@ -52,7 +52,11 @@ def origin_of(spec: Any, loss: Criterion, runs: Path) -> Origin:
 def _name(spec: Any, loss: Criterion) -> str:
     """The published or shipped loss that this one is; a file may call itself what it likes."""
     name = spec if isinstance(spec, str | Path) else loss.about.get("name")
-    return name.strip().lower() if isinstance(name, str) and loss_io.named(name) and is_named(loss, name) else ""
+    return (
+        name.strip().lower()
+        if isinstance(name, str) and loss_io.named(name) and is_named(loss, name)
+        else ""
+    )
 
 
 def is_named(loss: Criterion, name: str) -> bool:
@@ -64,16 +68,23 @@ def is_named(loss: Criterion, name: str) -> bool:
     if isinstance(loss, FormulaCriterion) and isinstance(named, FormulaCriterion):
         return loss.formula == named.formula
     if isinstance(loss, GenomeCriterion) and isinstance(named, GenomeCriterion):
-        mine, other = loss.candidate.vectors(), named.candidate.vectors()
+        mine = loss.candidate.vectors()
+        other = named.candidate.vectors()
         return loss.genome == named.genome and torch.equal(mine.cpu(), other)
     return False
 
 
 def _folder(spec: Any, loss: Criterion, runs: Path) -> Path | None:
     """The folder of the run that a loss came from; None where none is to be found here."""
-    for name in ([spec, Path(spec).parent] if isinstance(spec, str | Path) else []) + [loss.about.get("run")]:
+    for name in ([spec, Path(spec).parent] if isinstance(spec, str | Path) else []) + [
+        loss.about.get("run")
+    ]:
         try:
-            if isinstance(name, str | Path) and str(name) not in ("", ".") and (found := located(name, runs, _search)):
+            if (
+                isinstance(name, str | Path)
+                and str(name) not in ("", ".")
+                and (found := located(name, runs, _search))
+            ):
                 return found[0]
         except (SettingsError, OSError, ValueError):
             continue
@@ -92,7 +103,8 @@ class DataOverlap:
     """What a data set is to a loss.
 
     Attributes:
-        data: "same" or "new" data set, "none" for a published formula, "unknown" where nothing tells.
+        data: "same" or "new" data set, "none" for a published formula, "unknown" where nothing
+            tells.
         classes: "same", "some new" or "new" classes, or "unknown".
         seen: how many of the test images the loss has learned from.
         doubt: why they may be more than is known; "" where that is sure.
@@ -141,7 +153,11 @@ def _known(source: Source, test: Dataset, seen: int, same: bool) -> DataOverlap:
     data = ("same" if same else "new") if source.classes else "unknown"
     # An official test split is never learned from, in whatever version of the data.
     unsure = not source.listed and source.name == test.name and not test.test.any()
-    doubt = "may have learned from the test images, which are not on record one by one" if unsure else ""
+    doubt = (
+        "may have learned from the test images, which are not on record one by one"
+        if unsure
+        else ""
+    )
     return DataOverlap(data, _classes(source, test), seen, doubt)
 
 
@@ -150,7 +166,9 @@ def _record(origin: Origin, loss: Criterion, test: Dataset) -> ImageRecord | Non
     if origin.name:
         shipped: Any = loss_io.load(origin.name)  # what a file says of itself is not to be trusted
         names = shipped.about["data sets"].split(", ")
-        return image_record.joined(image_record.of(test) if x == test.name else _of_source(x) for x in names)
+        return image_record.joined(
+            image_record.of(test) if x == test.name else _of_source(x) for x in names
+        )
     record = loss_io.images_of(loss)
     if record is None and origin.folder is not None:
         record = image_record.read(origin.folder) or _of_old_run(origin.folder)
@@ -159,12 +177,18 @@ def _record(origin: Origin, loss: Criterion, test: Dataset) -> ImageRecord | Non
 
 def _of_old_run(folder: Path) -> ImageRecord:
     """The images of a run that kept no record of them: as its data sets are cut, where they are here unchanged."""
-    recorded: dict[str, Any] = storage.read_record(folder / "provenance.json", Provenance, storage.RESTORE)
+    recorded: dict[str, Any] = storage.read_record(
+        folder / "provenance.json", Provenance, storage.RESTORE
+    )
     sources = storage.read_toml(folder / "config.toml").get("families", [])
     for family in sources:
         if family["name"] not in recorded["data"]:
-            raise DamagedFile(f"{folder / 'provenance.json'} is damaged: data: nothing is said of {family['name']}")
-    return image_record.joined(_of_family(recorded, family["name"], family["dataset"]) for family in sources)
+            raise DamagedFile(
+                f"{folder / 'provenance.json'} is damaged: data: nothing is said of {family['name']}"
+            )
+    return image_record.joined(
+        _of_family(recorded, family["name"], family["dataset"]) for family in sources
+    )
 
 
 def _of_family(recorded: dict[str, Any], name: str, dataset: str) -> ImageRecord:

@@ -29,29 +29,37 @@ log = logging.getLogger("metaloss")
 
 SHIPPED = Path(__file__).parent / "shipped"  # losses that come with the package, a folder each
 FORMAT = 1
-FIELDS = {"format", "kind", "formula", "genome", "smooth", "about", "weights_sha256", "sha256"}  # of a loss.json
+# Of a loss.json.
+FIELDS = {"format", "kind", "formula", "genome", "smooth", "about", "weights_sha256", "sha256"}
 LIMIT = 1 << 20  # bytes of a loss.json, and of a weights file's header
 WEIGHTS_LIMIT = 1 << 28
 WRITTEN = (FormulaCriterion, GenomeCriterion, Dice)  # what `save` can write
 
 
 def save(folder: Path, criterion: Criterion, card: str, images: ImageRecord | None = None) -> None:
-    """Write a loss to be shared: `loss.json`, its weights if it has any and `card.md`, each whole or not at all.
+    """Write a loss to be shared: `loss.json`, its weights if it has any and `card.md`, each whole
+    or not at all.
 
-    Beside them goes `images.json`, the record of the images that it has learned from, where that is known.
+    Beside them goes `images.json`, the record of the images that it has learned from, where that is
+    known.
 
     Args:
         folder: made where it is not there.
         criterion: the loss.
         card: what a reader should know about it, in Markdown.
-        images: those that it has learned from; those of the folder that it was read from where None.
+        images: those that it has learned from; those of the folder that it was read from where
+            None.
     """
     images = images or images_of(criterion)
     folder.mkdir(exist_ok=True)
     table: dict[str, Any]
     if isinstance(criterion, GenomeCriterion):
-        genome, candidate = criterion.genome, criterion.candidate
-        tensors = {field.name: getattr(candidate, field.name).cpu().contiguous() for field in fields(candidate)}
+        genome = criterion.genome
+        candidate = criterion.candidate
+        tensors = {
+            field.name: getattr(candidate, field.name).cpu().contiguous()
+            for field in fields(candidate)
+        }
         weights = save_tensors(tensors)
         _replace_weights(folder, weights)
         digest = {"weights_sha256": storage.sha256(weights)}
@@ -78,13 +86,15 @@ def _replace_weights(folder: Path, weights: bytes) -> None:
 
 
 def load(
-    spec: str | os.PathLike[str] | nn.Module | Formula, parent: str | os.PathLike[str] = "runs", **options: Any
+    spec: str | os.PathLike[str] | nn.Module | Formula,
+    parent: str | os.PathLike[str] = "runs",
+    **options: Any,
 ) -> nn.Module:
     """The loss that a name, a path or a formula means.
 
-    Looked up in this order: a module is given back; a published loss by name, with parameters if wanted, or one that
-    comes with the package; a path (of a run, a loss's folder or its `loss.json`); a run's name; a formula of y, p, logp
-    and C.
+    Looked up in this order: a module is given back; a published loss by name, with parameters if
+    wanted, or one that comes with the package; a path (of a run, a loss's folder or its
+    `loss.json`); a run's name; a formula of y, p, logp and C.
 
     >>> load("focal(gamma=0.5)")
     Criterion(sum(-y * (1.0 - p) ** 0.5 * logp))
@@ -92,23 +102,27 @@ def load(
     Args:
         spec: what is meant; `./ce` is the path, where `ce` would be the name.
         parent: where runs are looked for by name.
-        options: `weight`, `reduction`, `label_smoothing`, `ignore_index`, `normalise`, as `Criterion.with_options`
-            takes them; with none of them a loss is given back as it is.
+        options: `weight`, `reduction`, `label_smoothing`, `ignore_index`, `normalise`, as
+            `Criterion.with_options` takes them; with none of them a loss is given back as it is.
 
     Raises:
-        SettingsError: there is no such loss, or the run has none yet; a formula with a mistake, and where it is;
-            options for a module that is not metaloss's.
+        SettingsError: there is no such loss, or the run has none yet; a formula with a mistake, and
+            where it is; options for a module that is not metaloss's.
         DamagedFile: the files do not check out.
     """
     loss = _loss(spec, parent)
     if not options:
         return loss
     if not isinstance(loss, Criterion):
-        raise SettingsError(f"{type(loss).__name__} is not metaloss's: give it its options where it is made")
+        raise SettingsError(
+            f"{type(loss).__name__} is not metaloss's: give it its options where it is made"
+        )
     return loss.with_options(**options)
 
 
-def _loss(spec: str | os.PathLike[str] | nn.Module | Formula, parent: str | os.PathLike[str]) -> nn.Module:
+def _loss(
+    spec: str | os.PathLike[str] | nn.Module | Formula, parent: str | os.PathLike[str]
+) -> nn.Module:
     """The loss that is meant, with the options that it has."""
     if isinstance(spec, nn.Module):
         return spec
@@ -138,7 +152,8 @@ def _suggestion(text: str, parent: Path) -> str:
 
 
 def images_of(loss: nn.Module) -> ImageRecord | None:
-    """Which images a loss has learned from, as the folder that it was read from tells; None: it does not.
+    """Which images a loss has learned from, as the folder that it was read from tells; None: it
+    does not.
 
     Raises:
         DamagedFile: the record does not check out.
@@ -153,7 +168,9 @@ def _published(spec: str) -> Criterion:
     if entry.name == "dice":
         return Dice(entry.values(**given)["smooth"])
     about = {"name": spec, "source": entry.source, "remarks": entry.remarks, "limits": entry.limits}
-    return FormulaCriterion(entry.formula(**given), {key: value for key, value in about.items() if value})
+    return FormulaCriterion(
+        entry.formula(**given), {key: value for key, value in about.items() if value}
+    )
 
 
 def shipped() -> list[str]:
@@ -211,14 +228,18 @@ def _network(folder: Path, table: dict[str, Any]) -> Criterion:
         raise DamagedFile(f"{path}: {error.strerror}") from None
     except (SafetensorError, TypeError, KeyError) as error:
         reason = printable((str(error).splitlines() or [""])[0])[:200]
-        raise DamagedFile(f"{path}: does not hold the weights that loss.json describes: {reason}") from None
+        raise DamagedFile(
+            f"{path}: does not hold the weights that loss.json describes: {reason}"
+        ) from None
     return GenomeCriterion(genome, candidate, table["about"])
 
 
 @cache
 def _say_unsealed(path: Path) -> None:
     """Once for each file, however often it is read."""
-    log.warning("%s holds no digest: whether it is as it was written cannot be told", printable(str(path)))
+    log.warning(
+        "%s holds no digest: whether it is as it was written cannot be told", printable(str(path))
+    )
 
 
 def _bytes(path: Path, digest: str | None) -> bytes:
@@ -227,7 +248,9 @@ def _bytes(path: Path, digest: str | None) -> bytes:
     if int.from_bytes(data[:8], "little") > LIMIT:
         raise DamagedFile(f"{path}: not safetensors with a header of at most {LIMIT} bytes")
     if digest is not None and storage.sha256(data) != digest:
-        raise DamagedFile(f"{path} is damaged, its digest is not the one in loss.json: {storage.RESTORE}")
+        raise DamagedFile(
+            f"{path} is damaged, its digest is not the one in loss.json: {storage.RESTORE}"
+        )
     return data
 
 
@@ -243,7 +266,9 @@ def _table(path: Path) -> dict[str, Any]:
     kind = table.get("kind") if isinstance(table, dict) else None
     own = kinds.get(kind, ("genome", dict)) if isinstance(kind, str) else ("genome", dict)
     shape: dict[str, type] = {"format": int, "kind": str, "about": dict, own[0]: own[1]}
-    if not isinstance(table, dict) or any(not isinstance(table.get(k), kind) for k, kind in shape.items()):
+    if not isinstance(table, dict) or any(
+        not isinstance(table.get(k), kind) for k, kind in shape.items()
+    ):
         raise DamagedFile(f"{path}: not the description of a loss")
     if table["format"] != FORMAT or table["format"] is True:
         raise DamagedFile(f"{path}: format {table['format']} is not known here, {FORMAT} is")
@@ -266,8 +291,13 @@ def _check_seal(path: Path, table: dict[str, Any], data: bytes) -> None:
 
 def _check(genome: Any, candidate: Population, path: Path) -> None:
     """Numbers as many as the genome has, and all of them finite."""
-    found, size = candidate.vectors(), genome.size
+    found = candidate.vectors()
+    size = genome.size
     if tuple(found.shape) != (1, size) or found.dtype != torch.float32:
-        raise DamagedFile(f"{path}: expected {size} weights of float32, found {tuple(found.shape)} of {found.dtype}")
+        raise DamagedFile(
+            f"{path}: expected {size} weights of float32, found {tuple(found.shape)} of {found.dtype}"
+        )
     if not found.isfinite().all():
-        raise DamagedFile(f"{path}: expected finite weights, found {int((~found.isfinite()).sum())} that are not")
+        raise DamagedFile(
+            f"{path}: expected finite weights, found {int((~found.isfinite()).sum())} that are not"
+        )

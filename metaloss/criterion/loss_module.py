@@ -1,8 +1,7 @@
 """What every loss does with logits, targets and options; a loss of its own adds only `terms`.
 
-It needs torch alone: `metaloss export` writes this file's text into the modules for others, so that both keep one
-contract.
-"""
+It needs torch alone: `metaloss export` writes this file's text into the modules for others, so that
+both keep one contract."""
 
 import torch
 
@@ -48,20 +47,21 @@ def class_weights(weight: object) -> torch.Tensor | None:
 class LossModule(torch.nn.Module):
     """A loss, used like `torch.nn.CrossEntropyLoss`.
 
-    Takes logits [N, C] or [N, C, ...] and class indices [N, ...] or distributions over classes [N, C, ...]. It has no
-    trainable parameters. In one thing it differs from torch's: the mean over nothing, where every target is ignored, is
-    0 with a gradient of 0, so that training goes on.
+    Takes logits [N, C] or [N, C, ...] and class indices [N, ...] or distributions over classes [N,
+    C, ...]. It has no trainable parameters. In one thing it differs from torch's: the mean over
+    nothing, where every target is ignored, is 0 with a gradient of 0, so that training goes on.
 
     Args:
-        weight: a factor per class [C], not negative. With hard labels an image counts as often as its class's factor
-            says, for every loss. With soft targets or smoothing, a loss of the form y·g(p) weighs every class's term as
-            torch does, and any other weighs the image: by its label's factor, or by the mean of the factors under its
-            target, before smoothing.
-        reduction: "mean", "sum" or "none". The mean divides by the sum of the labels' weights, or by the number of
-            soft targets.
+        weight: a factor per class [C], not negative. With hard labels an image counts as often as
+            its class's factor says, for every loss. With soft targets or smoothing, a loss of the
+            form y·g(p) weighs every class's term as torch does, and any other weighs the image: by
+            its label's factor, or by the mean of the factors under its target, before smoothing.
+        reduction: "mean", "sum" or "none". The mean divides by the sum of the labels' weights, or
+            by the number of soft targets.
         label_smoothing: share of every target that is spread over all classes.
         ignore_index: a class index whose places count for nothing.
-        normalise: divide by the loss's gain, so that its first steps are as long as cross-entropy's.
+        normalise: divide by the loss's gain, so that its first steps are as long as
+            cross-entropy's.
 
     Attributes:
         weighs_terms: whether the loss has the form y·g(p), or that of smoothed targets.
@@ -113,8 +113,8 @@ class LossModule(torch.nn.Module):
         """The loss; a scalar, or one value per place where `reduction` is "none".
 
         Raises:
-            ValueError: the shapes do not go together, the loss or its weights are made for another number of classes,
-                or `ignore_index` is one of the classes that soft targets have.
+            ValueError: the shapes do not go together, the loss or its weights are made for another
+                number of classes, or `ignore_index` is one of the classes that soft targets have.
         """
         self._check(logits, target)
         # Losses have steep places: half precision is for the network, not for them.

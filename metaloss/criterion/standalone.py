@@ -46,7 +46,8 @@ def python(criterion: Criterion) -> str:
         SettingsError: there is no Python for the loss.
     """
     base: type = LossModule
-    shared, defaults = _after_imports(loss_module), {name: getattr(criterion, name) for name in Criterion.OPTIONS}
+    shared = _after_imports(loss_module)
+    defaults = {name: getattr(criterion, name) for name in Criterion.OPTIONS}
     if isinstance(criterion, Dice):
         base = dice.DiceModule
         shared = f"{shared}\n\n\n{inspect.getsource(base).rstrip()}"
@@ -79,7 +80,8 @@ def _methods(criterion: Criterion) -> list[str]:
     if isinstance(criterion, FormulaCriterion):
         return _formula(criterion)
     if isinstance(criterion, GenomeCriterion):
-        genome, vector = criterion.genome, criterion.candidate.vectors()[0]
+        genome = criterion.genome
+        vector = criterion.candidate.vectors()[0]
         if isinstance(genome, MetaLossNetwork):
             return _method("terms(self, z, y)", _network(genome, vector))
         if isinstance(genome, LearnedTargets):
@@ -101,7 +103,9 @@ def _formula(criterion: FormulaCriterion) -> list[str]:
     parts = ["self.due(y, logp.masked_fill(absent, 0)).masked_fill(absent, 0)"] if due else []
     parts += ["self.rest(y, logp)"] if rest else []
     value = " + ".join(parts)
-    lines.append(f"return ({value}) / z.shape[-1]" if formula.reduction == "mean" else f"return {value}")
+    lines.append(
+        f"return ({value}) / z.shape[-1]" if formula.reduction == "mean" else f"return {value}"
+    )
     methods = _method("terms(self, z, y)", lines)
     for name, e in (("due", due), ("rest", rest)):
         methods += _method(f"{name}(self, y, logp)", _expression(e)) if e else []
@@ -121,7 +125,9 @@ def _expression(e: Expression) -> list[str]:
             elif not e.args:
                 return e.head
             else:
-                value = PRIMITIVES[e.head].source.format(**dict(zip("abc", map(name, e.args), strict=False)))
+                value = PRIMITIVES[e.head].source.format(
+                    **dict(zip("abc", map(name, e.args), strict=False))
+                )
             names[e] = f"t{len(names)}"
             lines.append(f"{names[e]} = {value}")
         return names[e]
@@ -132,13 +138,18 @@ def _expression(e: Expression) -> list[str]:
 
 def _network(genome: MetaLossNetwork, vector: Tensor) -> list[str]:
     if genome.architecture != "equivariant":
-        raise SettingsError(f"the architecture '{genome.architecture}' has no Python; .pt2 can hold it")
-    weights, at = [], 0
+        raise SettingsError(
+            f"the architecture '{genome.architecture}' has no Python; .pt2 can hold it"
+        )
+    weights = []
+    at = 0
     for key, (rows, columns) in genome.shapes.items():
         block = vector[at : at + rows * columns].reshape(rows, columns).tolist()
         weights.append(f"{key} = z.new_tensor({block})")
         at += rows * columns
-    act = {"tanh": "torch.tanh", "relu": "torch.relu", "softplus": "torch.nn.functional.softplus"}[genome.activation]
+    act = {"tanh": "torch.tanh", "relu": "torch.relu", "softplus": "torch.nn.functional.softplus"}[
+        genome.activation
+    ]
     home = genome.home_classes
     channel = {
         "p": "logp.exp() * stretch + (1 - stretch)",
@@ -165,7 +176,8 @@ def _network(genome: MetaLossNetwork, vector: Tensor) -> list[str]:
 
 
 def _targets(genome: LearnedTargets, vector: Tensor) -> list[str]:
-    knots, home = torch.tensor(genome.knots).log().tolist(), genome.home_classes
+    knots = torch.tensor(genome.knots).log().tolist()
+    home = genome.home_classes
     return [
         f"knots = z.new_tensor({knots})",
         f"curves = z.new_tensor({vector.unflatten(0, (-1, len(knots))).tolist()})",

@@ -77,36 +77,53 @@ class Shape:
     label_noise: float = 0.0
 
 
-def draw(images: Images, pool: Pool, shape: Shape, keys: list[Stream], held_out: Pool | None = None) -> Tasks:
-    """One task per key: `ways` classes of the pool, relabelled, each with disjoint training and validation images.
+def draw(
+    images: Images, pool: Pool, shape: Shape, keys: list[Stream], held_out: Pool | None = None
+) -> Tasks:
+    """One task per key: `ways` classes of the pool, relabelled, each with disjoint training and
+    validation images.
 
     Args:
         images: the data set.
         pool: for each class, the rows that may be drawn.
-        shape: ways, shots, val and label noise; the pool must hold `shots + val` rows of every class.
+        shape: ways, shots, val and label noise; the pool must hold `shots + val` rows of every
+            class.
         keys: a task depends on its own key alone, so not on T nor on the other tasks.
-        held_out: for each class, the rows that validation images are drawn from, where that is not the pool; it must
-            hold `val` rows of every class, and the pool `shots`.
+        held_out: for each class, the rows that validation images are drawn from, where that is not
+            the pool; it must hold `val` rows of every class, and the pool `shots`.
     """
     n = shape.shots + (shape.val if held_out is None else 0)
     rows = torch.stack([_choose(pool, shape.ways, n, key) for key in keys])  # [T ways n]
-    train, val = rows[:, :, : shape.shots], rows[:, :, shape.shots :]
+    train = rows[:, :, : shape.shots]
+    val = rows[:, :, shape.shots :]
     if held_out is not None:
-        val = torch.stack([_choose(held_out, shape.ways, shape.val, key, "held out") for key in keys])
+        val = torch.stack(
+            [_choose(held_out, shape.ways, shape.val, key, "held out") for key in keys]
+        )
     device = images.pixels.device
     train, val = (x.flatten(1).to(device) for x in (train, val))
     clean = torch.arange(shape.ways).repeat_interleave(shape.shots)
-    noisy = torch.stack([_corrupt(clean, shape.ways, shape.label_noise, key.at("noise")) for key in keys])
-    label = torch.arange(shape.ways, device=device).repeat_interleave(shape.val).expand(len(keys), -1)
-    return Tasks(Split(images, train, noisy.to(device), shape.ways), Split(images, val, label, shape.ways))
+    noisy = torch.stack(
+        [_corrupt(clean, shape.ways, shape.label_noise, key.at("noise")) for key in keys]
+    )
+    label = (
+        torch.arange(shape.ways, device=device).repeat_interleave(shape.val).expand(len(keys), -1)
+    )
+    return Tasks(
+        Split(images, train, noisy.to(device), shape.ways), Split(images, val, label, shape.ways)
+    )
 
 
-def _choose(pool: Pool, ways: int, n: int, key: Stream, role: str = "images") -> Int64[Tensor, "ways n"]:
+def _choose(
+    pool: Pool, ways: int, n: int, key: Stream, role: str = "images"
+) -> Int64[Tensor, "ways n"]:
     classes = key.at("classes").permutation(len(pool))[:ways].tolist()
     return torch.stack([pool[c][key.at(role, c).permutation(len(pool[c]))[:n]] for c in classes])
 
 
-def _corrupt(label: Int64[Tensor, " B"], ways: int, share: float, key: Stream) -> Int64[Tensor, " B"]:
+def _corrupt(
+    label: Int64[Tensor, " B"], ways: int, share: float, key: Stream
+) -> Int64[Tensor, " B"]:
     """A share of the labels, rounded to whole images, each replaced by another class."""
     wrong = key.at("which").permutation(len(label))[: round(share * len(label))]
     label = label.clone()

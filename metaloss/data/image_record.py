@@ -1,9 +1,9 @@
-"""Which images a loss has learned from: their digests, kept beside it, so that it is never judged on one of them.
+"""Which images a loss has learned from: their digests, kept beside it, so that it is never judged
+on one of them.
 
-The file `images.json` lies in a run's folder and in the folder of its loss. It holds no pixels, names of files or
-paths: whoever has the very image can tell that it was there, and nobody else can tell anything but how many there were
-and the names of their classes.
-"""
+The file `images.json` lies in a run's folder and in the folder of its loss. It holds no pixels,
+names of files or paths: whoever has the very image can tell that it was there, and nobody else can
+tell anything but how many there were and the names of their classes."""
 
 import base64
 from collections.abc import Iterable, Sequence
@@ -25,7 +25,8 @@ from metaloss.errors import DamagedFile
 FILE = "images.json"
 KEPT = 1 << 17  # digests: the smallest of more, which are a fair sample; a file has 1.4 MB at most
 ALL = (1 << 63) - 1  # no digest is higher
-LEARNED_FROM = ("train", "validation")  # evolution and the choice of the winner; the test pool feeds nothing back
+# Evolution and the choice of the winner; the test pool feeds nothing back.
+LEARNED_FROM = ("train", "validation")
 Digests = Int64[Tensor, " _"]
 Rows = Int64[Tensor, " _"]  # of a data set
 
@@ -38,7 +39,8 @@ class Source:
         name: the data set's.
         fingerprint: of all of it.
         classes: their names.
-        listed: whether its images are on record one by one; not where they are too many to be held in memory.
+        listed: whether its images are on record one by one; not where they are too many to be held
+            in memory.
     """
 
     name: str
@@ -62,24 +64,29 @@ class ImageRecord:
     highest: int = ALL
 
     def seen(self, dataset: Dataset, rows: Rows) -> int:
-        """How many images of a data set were learned from; where more were than are kept, the least it can be.
+        """How many images of a data set were learned from; where more were than are kept, the least
+        it can be.
 
-        An image of one colour does not count: it is the same in many sets, and nothing is to be learned from it.
-        """
+        An image of one colour does not count: it is the same in many sets, and nothing is to be
+        learned from it."""
         known = dataset.pixels[rows[torch.isin(dataset.digests[rows], self.digests)]].flatten(1)
         return int((known != known[:, :1]).any(1).sum())
 
     def table(self) -> dict[str, Any]:
         """As values for JSON."""
         data = base64.b64encode(self.digests.numpy().astype("<i8").tobytes()).decode()
-        return {"sources": [asdict(x) for x in self.sources], "highest": self.highest, "digests": data}
+        return {
+            "sources": [asdict(x) for x in self.sources],
+            "highest": self.highest,
+            "digests": data,
+        }
 
 
 def of(dataset: Dataset | Files) -> ImageRecord:
     """The record of a loss that learned from a data set's pools of training and validation.
 
-    An image of which the test pool has a copy is left out: that is the data's doing, and no loss could be tested there.
-    """
+    An image of which the test pool has a copy is left out: that is the data's doing, and no loss
+    could be tested there."""
     listed = isinstance(dataset, Dataset)
     source = Source(dataset.name, dataset.fingerprint(), tuple(dataset.classes), listed)
     if not isinstance(dataset, Dataset):
@@ -116,7 +123,9 @@ def read(folder: Path) -> ImageRecord | None:
         return None
     table: _Written = storage.read_record(path, _Written, storage.RESTORE)
     try:
-        digests = np.frombuffer(base64.b64decode(table.digests, validate=True), "<i8").astype(np.int64)
+        digests = np.frombuffer(base64.b64decode(table.digests, validate=True), "<i8").astype(
+            np.int64
+        )
     except ValueError as error:
         raise DamagedFile(f"{path} is damaged: digests: {error}") from None
     return ImageRecord(table.sources, torch.from_numpy(digests), table.highest)

@@ -1,9 +1,10 @@
-"""Where the images of `folder:PATH` and its like lie: on record when a run begins, asked for again when it goes on.
+"""Where the images of `folder:PATH` and its like lie: on record when a run begins, asked for again
+when it goes on.
 
-A path in the settings stays as it was given. What it meant stands in `places.json` of the run's folder, so that a run
-goes on from any working folder; and where the images were moved, the new place is taken once it is given. Whether they
-are still the same images is not asked here: a run's fingerprints tell.
-"""
+A path in the settings stays as it was given. What it meant stands in `places.json` of the run's
+folder, so that a run goes on from any working folder; and where the images were moved, the new
+place is taken once it is given. Whether they are still the same images is not asked here: a run's
+fingerprints tell."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -23,11 +24,18 @@ def by_path(spec: str) -> bool:
 
 def record(specs: Mapping[str, str]) -> dict[str, bytes]:
     """The file that says where images lie, by its name; of data sources by what they are to the run."""
-    return {FILE: storage.record_bytes({name: _absolute(spec) for name, spec in specs.items() if by_path(spec)})}
+    return {
+        FILE: storage.record_bytes(
+            {name: _absolute(spec) for name, spec in specs.items() if by_path(spec)}
+        )
+    }
 
 
-def find(folder: Path, specs: Mapping[str, str], given: Sequence[str], again: str) -> dict[str, str]:
-    """Where images lie now: where they are said to, else where they did, else where their path leads from here.
+def find(
+    folder: Path, specs: Mapping[str, str], given: Sequence[str], again: str
+) -> dict[str, str]:
+    """Where images lie now: where they are said to, else where they did, else where their path
+    leads from here.
 
     Args:
         folder: of the run.
@@ -43,8 +51,13 @@ def find(folder: Path, specs: Mapping[str, str], given: Sequence[str], again: st
     if given:
         return {**specs, **_paired(own, given)}
     path = folder / FILE
-    before: dict[str, str] = storage.read_record(path, dict[str, str]) if storage.there(path) else {}
-    return {**specs, **{name: _there(name, before.get(name, spec), spec, again) for name, spec in own.items()}}
+    before: dict[str, str] = (
+        storage.read_record(path, dict[str, str]) if storage.there(path) else {}
+    )
+    return {
+        **specs,
+        **{name: _there(name, before.get(name, spec), spec, again) for name, spec in own.items()},
+    }
 
 
 def keep(folder: Path, places: Mapping[str, str]) -> None:
@@ -58,7 +71,9 @@ def _paired(own: Mapping[str, str], given: Sequence[str]) -> dict[str, str]:
     """Each source with its new place, in their order."""
     kinds = [spec.partition(":")[0] for spec in own.values()]
     if [spec.partition(":")[0] for spec in given] != kinds:
-        expected = " ".join(f"{kind}:PATH" for kind in kinds) or "none, as its images are known by a name"
+        expected = (
+            " ".join(f"{kind}:PATH" for kind in kinds) or "none, as its images are known by a name"
+        )
         raise SettingsError(f"new places of its images: expected {expected}, got {' '.join(given)}")
     return {name: _absolute(spec) for name, spec in zip(own, given, strict=True)}
 
@@ -70,7 +85,9 @@ def _there(name: str, before: str, spec: str, again: str) -> str:
         if Path(place.partition(":")[2]).exists():
             return place
     kind, _, path = places[0].partition(":")
-    raise DataError(f"{name}: no images at {path}; if they lie elsewhere now: {again} {kind}:NEWPATH")
+    raise DataError(
+        f"{name}: no images at {path}; if they lie elsewhere now: {again} {kind}:NEWPATH"
+    )
 
 
 def _absolute(spec: str) -> str:

@@ -12,7 +12,8 @@ from torch import Tensor
 from metaloss.data.datasets import Dataset
 from metaloss.data.datasets._files import Files
 
-# Fixed for good: another salt would move images between pools, and old results would have seen their test images.
+# Fixed for good: another salt would move images between pools, and old results would have seen
+# their test images.
 SALT = 0x6D65_7461_6C6F_7373  # "metaloss"
 
 
@@ -28,11 +29,12 @@ class Pool:
 
 
 def pools(dataset: Dataset | Files) -> dict[str, Pool]:
-    """The pools "train", "validation" and "test" (meta-training, ...), disjoint, the same for every seed of a run.
+    """The pools "train", "validation" and "test" (meta-training, ...), disjoint, the same for every
+    seed of a run.
 
-    Per class, images stand in the order of a hash of their official index. With an official test split, the first 4/7
-    of the training split are for meta-training and the rest for meta-validation. Without one, 60, 20 and 20 %.
-    """
+    Per class, images stand in the order of a hash of their official index. With an official test
+    split, the first 4/7 of the training split are for meta-training and the rest for
+    meta-validation. Without one, 60, 20 and 20 %."""
     order = torch.from_numpy(np.argsort(hashes(dataset.index), kind="stable"))
     per_class = [order[dataset.labels[order] == label] for label in range(len(dataset.classes))]
     cuts = [_cut(rows, dataset.test[rows], bool(dataset.test.any())) for rows in per_class]
@@ -43,7 +45,9 @@ def pools(dataset: Dataset | Files) -> dict[str, Pool]:
 def hashes(index: Int64[Tensor, " N"]) -> UInt64[np.ndarray, " N"]:
     """Output number `index` (from 0) of the generator splitmix64 seeded with SALT (Steele 2014); no two are equal."""
     # Unsigned arrays wrap around silently, which is what the algorithm asks for.
-    z = (index.numpy().astype(np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(SALT)
+    z = (index.numpy().astype(np.uint64) + np.uint64(1)) * np.uint64(
+        0x9E3779B97F4A7C15
+    ) + np.uint64(SALT)
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return z ^ (z >> np.uint64(31))
@@ -72,7 +76,8 @@ def least(in_pool: int, has_test: bool) -> int:
 
 
 def shortage(dataset: Dataset | Files, in_pool: int, why: str = "") -> str:
-    """Which classes have too few images to leave so many in every pool, and what to do; "" where none has.
+    """Which classes have too few images to leave so many in every pool, and what to do; "" where
+    none has.
 
     Args:
         dataset: the images.
@@ -81,16 +86,23 @@ def shortage(dataset: Dataset | Files, in_pool: int, why: str = "") -> str:
     """
     has_test = bool(dataset.test.any())
     train, test = (
-        dataset.labels[rows].bincount(minlength=len(dataset.classes)) for rows in (~dataset.test, dataset.test)
+        dataset.labels[rows].bincount(minlength=len(dataset.classes))
+        for rows in (~dataset.test, dataset.test)
     )
     own = lacking(
-        dataset.classes, train.tolist(), least(in_pool, has_test), why, "training image" if has_test else "image"
+        dataset.classes,
+        train.tolist(),
+        least(in_pool, has_test),
+        why,
+        "training image" if has_test else "image",
     )
     split = lacking(dataset.classes, test.tolist(), in_pool, why, "test image") if has_test else ""
     return "; ".join(text for text in (own, split) if text)
 
 
-def lacking(classes: Sequence[str], counts: Sequence[int], needed: int, why: str = "", what: str = "image") -> str:
+def lacking(
+    classes: Sequence[str], counts: Sequence[int], needed: int, why: str = "", what: str = "image"
+) -> str:
     """Which classes have too few images, how many are needed, and what to do; "" where none has.
 
     >>> lacking("abc", (100, 100, 3), 8)
@@ -107,8 +119,11 @@ def lacking(classes: Sequence[str], counts: Sequence[int], needed: int, why: str
     if not few:
         return ""
     found = ", ".join(
-        f"{name} has {n} {what}{'s' * (n != 1)}" if i == 0 else f"{name} {n}" for i, (n, name) in enumerate(few)
+        f"{name} has {n} {what}{'s' * (n != 1)}" if i == 0 else f"{name} {n}"
+        for i, (n, name) in enumerate(few)
     )
     more = ", ".join(str(needed - n) for n, _ in few)
-    leave = f"leave {'it' if len(few) == 1 else 'them'} out or " if len(classes) - len(few) >= 2 else ""
+    leave = (
+        f"leave {'it' if len(few) == 1 else 'them'} out or " if len(classes) - len(few) >= 2 else ""
+    )
     return f"{found}; every class needs at least {needed}{why}: {leave}add {more}"

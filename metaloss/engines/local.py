@@ -1,7 +1,7 @@
 """Where trainings run: in this process, cut into chunks that fit the memory, on a few threads.
 
-A chunk runs on one thread of torch, so its result depends neither on the number of threads nor on their timing.
-"""
+A chunk runs on one thread of torch, so its result depends neither on the number of threads nor on
+their timing."""
 
 import gc
 import os
@@ -29,11 +29,13 @@ from metaloss.inner.optimisers import Rate
 from metaloss.losses.base import Losses
 from metaloss.tasks.episodic import Episodes
 
-CACHE = 8 << 20  # bytes that one thread's chunk may touch on a CPU: more of them would not stay in its cache
+# Bytes that one thread's chunk may touch on a CPU: more of them would not stay in its cache.
+CACHE = 8 << 20
 LOSS_FLOATS = 64  # numbers that a loss may keep per logit
 WAVE = 32  # tasks made ready at once, where memory allows
 
-Parts = dict[tuple[int, int], Tensor | Exception]  # a chunk's result by its first candidate and task
+# A chunk's result by its first candidate and task.
+Parts = dict[tuple[int, int], Tensor | Exception]
 
 
 @dataclass(frozen=True)
@@ -47,23 +49,33 @@ class Plan:
 
 
 def plan(
-    episodes: Episodes, inner: Inner, candidates: int, tasks: int, memory: int, parts: int = 1, columns: int = 1
+    episodes: Episodes,
+    inner: Inner,
+    candidates: int,
+    tasks: int,
+    memory: int,
+    parts: int = 1,
+    columns: int = 1,
 ) -> Plan:
-    """The chunks for `candidates` × `tasks` trainings of a family whose chunk may touch `memory` bytes.
+    """The chunks for `candidates` × `tasks` trainings of a family whose chunk may touch `memory`
+    bytes.
 
-    There are at least `parts` of them, where there are as many tasks or candidates. `columns` is what losses ask for.
-    """
+    There are at least `parts` of them, where there are as many tasks or candidates. `columns` is
+    what losses ask for."""
     family, (_, *image) = episodes.family, episodes.images.pixels.shape
     per_image = 4 * episodes.model.floats(tuple(image), family.ways)
     few = family.ways * family.shots
     training = few * (3 * per_image + 4 * LOSS_FLOATS * family.ways)
     n = max(1, memory // training)
-    # What a task's candidates share stays in the cache: no more tasks than losses ask for, unless candidates are few.
+    # What a task's candidates share stays in the cache: no more tasks than losses ask for, unless
+    # candidates are few.
     columns = min(tasks, columns, max(1, n // 2))
     rows = -(-candidates // -(-candidates // (n // columns)))  # chunks as even as can be
     columns = min(tasks, n // rows)
     if rows == candidates and columns == tasks:
-        rows, columns = (rows, -(-tasks // parts)) if tasks >= parts else (-(-candidates // parts), columns)
+        rows, columns = (
+            (rows, -(-tasks // parts)) if tasks >= parts else (-(-candidates // parts), columns)
+        )
     form = shared(episodes, inner, candidates)
     # A compiled pass keeps the logits alone.
     kept = 4 * family.ways if form and _compiled(episodes) else per_image
@@ -75,15 +87,17 @@ def plan(
 def shared(episodes: Episodes, inner: Inner, candidates: int) -> bool:
     """Whether keeping an MLP's first layer in the span of the training images saves operations.
 
-    A step of that layer costs two products with D features, or one with the B images of the task; validation one
-    product with D features or with B images. Products of all images with the start and with the B images come once for
-    all candidates. Only where it is exact: not for Adam.
-    """
+    A step of that layer costs two products with D features, or one with the B images of the task;
+    validation one product with D features or with B images. Products of all images with the start
+    and with the B images come once for all candidates. Only where it is exact: not for Adam."""
     model = episodes.model
     if type(model) is not Mlp or not model.hidden or not inner.linear:
         return False
-    family, features, units = episodes.family, episodes.images.pixels[0].numel(), model.hidden[0]
-    train, val = family.ways * family.shots, family.ways * family.val
+    family = episodes.family
+    features = episodes.images.pixels[0].numel()
+    units = model.hidden[0]
+    train = family.ways * family.shots
+    val = family.ways * family.val
     seen = inner.steps * min(inner.batch or train, train)
     once = (train + val) * features * (units + train) / candidates
     return once + units * train * (seen + val) < units * features * (2 * seen + val)
@@ -98,7 +112,9 @@ def model_of(episodes: Episodes, plan: Plan) -> Classifier:
 
 
 def _compiled(episodes: Episodes) -> bool:
-    return isinstance(episodes.model, Mlp) and fits(episodes.model.hidden, episodes.images.pixels.device)
+    return isinstance(episodes.model, Mlp) and fits(
+        episodes.model.hidden, episodes.images.pixels.device
+    )
 
 
 @dataclass(frozen=True)
@@ -119,13 +135,24 @@ class Work:
     ) -> Float[Tensor, "M p t ..."]:
         """What is seen of some candidates on some tasks."""
         lr = self.lr[row] if isinstance(self.lr, Tensor) else self.lr
-        tasks, keys, inner, marks = self.tasks[column], self.keys[column], self.inner, self.marks
+        tasks = self.tasks[column]
+        keys = self.keys[column]
+        inner = self.inner
+        marks = self.marks
 
         def run(losses: Losses) -> Float[Tensor, "M p t ..."]:
             return evaluate(
-                losses, model, bound, tasks,
-                inner=inner, lr=lr, keys=keys, marks=marks, block=block, gauge=self.gauge,
-            )  # fmt: skip
+                losses,
+                model,
+                bound,
+                tasks,
+                inner=inner,
+                lr=lr,
+                keys=keys,
+                marks=marks,
+                block=block,
+                gauge=self.gauge,
+            )
 
         return isolated(run, self.losses[row])
 
@@ -154,7 +181,11 @@ class Local:
     def __post_init__(self) -> None:
         self.device = torch.device(self.device)
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = self.tf32
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        cores = (
+            len(os.sched_getaffinity(0))
+            if hasattr(os, "sched_getaffinity")
+            else os.cpu_count() or 1
+        )
         self.workers = (self.workers or cores) if self.device.type == "cpu" else 1
         threads = torch.get_num_threads()
         ready = alone if self.device.type == "cpu" else None
@@ -168,16 +199,26 @@ class Local:
     def __exit__(self, *_: object) -> None:
         self.pool.shutdown(cancel_futures=True)
 
-    def plan(self, episodes: Episodes, inner: Inner, candidates: int, tasks: int, columns: int = 1) -> Plan:
+    def plan(
+        self, episodes: Episodes, inner: Inner, candidates: int, tasks: int, columns: int = 1
+    ) -> Plan:
         """The chunks this engine would use for losses that ask for so many tasks per call."""
-        # On a CPU two at least, however many threads there are: the result must not depend on their number.
-        memory, parts = (min(CACHE, self.memory), 2) if self.device.type == "cpu" else (self.memory, 1)
+        # On a CPU two at least, however many threads there are: the result must not depend on their
+        # number.
+        memory, parts = (
+            (min(CACHE, self.memory), 2) if self.device.type == "cpu" else (self.memory, 1)
+        )
         return plan(episodes, inner, candidates, tasks, memory >> self.halvings, parts, columns)
 
     def score(
-        self, losses: Losses, episodes: Episodes, tasks: Tasks, keys: Sequence[Stream],
-        inner: Inner | None = None, lr: Rate | None = None,
-    ) -> Float[Tensor, "P T"]:  # fmt: skip
+        self,
+        losses: Losses,
+        episodes: Episodes,
+        tasks: Tasks,
+        keys: Sequence[Stream],
+        inner: Inner | None = None,
+        lr: Rate | None = None,
+    ) -> Float[Tensor, "P T"]:
         """The validation accuracy of every loss on every task, NaN where a training failed.
 
         Args:
@@ -191,20 +232,34 @@ class Local:
         return self.curve(losses, episodes, tasks, keys, inner, lr)[0]
 
     def curve(
-        self, losses: Losses, episodes: Episodes, tasks: Tasks, keys: Sequence[Stream],
-        inner: Inner | None = None, lr: Rate | None = None, marks: tuple[int, ...] = (),
-    ) -> Float[Tensor, "M P T"]:  # fmt: skip
+        self,
+        losses: Losses,
+        episodes: Episodes,
+        tasks: Tasks,
+        keys: Sequence[Stream],
+        inner: Inner | None = None,
+        lr: Rate | None = None,
+        marks: tuple[int, ...] = (),
+    ) -> Float[Tensor, "M P T"]:
         """The same after each of M numbers of steps (`marks`, ascending; the last step alone by default)."""
         return self.observe([losses], episodes, tasks, keys, scores, inner, [lr], marks)[0]
 
     def observe(
-        self, many: Sequence[Losses], episodes: Episodes, tasks: Tasks, keys: Sequence[Stream], gauge: Gauge,
-        inner: Inner | None = None, rates: Sequence[Rate | None] = (), marks: tuple[int, ...] = (),
-    ) -> list[Float[Tensor, "M P T ..."]]:  # fmt: skip
-        """What a gauge shows of each of many populations, all of one length, on the same tasks from the same start.
+        self,
+        many: Sequence[Losses],
+        episodes: Episodes,
+        tasks: Tasks,
+        keys: Sequence[Stream],
+        gauge: Gauge,
+        inner: Inner | None = None,
+        rates: Sequence[Rate | None] = (),
+        marks: tuple[int, ...] = (),
+    ) -> list[Float[Tensor, "M P T ..."]]:
+        """What a gauge shows of each of many populations, all of one length, on the same tasks from
+        the same start.
 
-        A population's result does not depend on the others, bit for bit: what they share is the tasks, made ready once.
-        """
+        A population's result does not depend on the others, bit for bit: what they share is the
+        tasks, made ready once."""
         inner = inner or episodes.family.inner
         works = [
             Work(losses, episodes, tasks, list(keys), inner, lr, marks, gauge)
@@ -217,7 +272,8 @@ class Local:
                 if not out_of_memory(error) or not any(map(self._divisible, works)):
                     raise
             self.halvings += 1
-            # The error and the calls it came through refer to each other, and to all that was made ready.
+            # The error and the calls it came through refer to each other, and to all that was made
+            # ready.
             gc.collect()
 
     def _divisible(self, work: Work) -> bool:
@@ -232,7 +288,9 @@ class Local:
         return max(1, min(WAVE, self.memory // (4 * floats)) >> self.halvings)
 
     def _planned(self, work: Work) -> Plan:
-        return self.plan(work.episodes, work.inner, len(work.losses), len(work.tasks), work.losses.columns)
+        return self.plan(
+            work.episodes, work.inner, len(work.losses), len(work.tasks), work.losses.columns
+        )
 
     def _observe(self, works: Sequence[Work]) -> list[Float[Tensor, "M P T ..."]]:
         """Works that are cut alike run together, on tasks made ready once for all of them."""
@@ -245,9 +303,12 @@ class Local:
 
     def _run(self, works: Sequence[Work], chunks: Plan) -> list[Float[Tensor, "M P T ..."]]:
         first = works[0]
-        model, tasks = model_of(first.episodes, chunks), len(first.tasks)
+        model = model_of(first.episodes, chunks)
+        tasks = len(first.tasks)
         columns = [slice(t, t + chunks.tasks) for t in range(0, tasks, chunks.tasks)]
-        rows = [slice(p, p + chunks.candidates) for p in range(0, len(first.losses), chunks.candidates)]
+        rows = [
+            slice(p, p + chunks.candidates) for p in range(0, len(first.losses), chunks.candidates)
+        ]
         parts: list[Parts] = [{} for _ in works]
 
         def bind(some: slice) -> Bound:
@@ -257,7 +318,9 @@ class Local:
             number, row, column, bound = job
             place = row.start, column.start
             try:
-                parts[number][place] = works[number].part(row, column, model, bound, chunks.images).cpu()
+                parts[number][place] = (
+                    works[number].part(row, column, model, bound, chunks.images).cpu()
+                )
             except Exception as error:
                 if out_of_memory(error):
                     raise
@@ -272,11 +335,18 @@ class Local:
             some = columns[start : start + wave]
             last = min(some[-1].stop, tasks)
             bound = self._map(bind, [slice(t, t + size) for t in range(some[0].start, last, size)])
-            ready = [(x, Bound.join(bound[i * pieces : (i + 1) * pieces])) for i, x in enumerate(some)]
-            self._map(fill, [(n, row, c, b) for n in range(len(works)) for c, b in ready for row in rows])
+            ready = [
+                (x, Bound.join(bound[i * pieces : (i + 1) * pieces])) for i, x in enumerate(some)
+            ]
+            self._map(
+                fill, [(n, row, c, b) for n in range(len(works)) for c, b in ready for row in rows]
+            )
             for found in parts:
                 _refuse_a_bug([found[row.start, column.start] for row in rows for column in some])
-        return [_joined(found, len(work.losses), tasks) for work, found in zip(works, parts, strict=True)]
+        return [
+            _joined(found, len(work.losses), tasks)
+            for work, found in zip(works, parts, strict=True)
+        ]
 
     def _map(self, f: Callable[[Any], Any], jobs: Sequence[Any]) -> list[Any]:
         def go(job: Any) -> Any:
@@ -294,7 +364,8 @@ class Local:
 
 def alone() -> None:
     """Have this thread of Python's run torch on no other threads than itself."""
-    # Asked for their number first: torch sets it anew, for all threads alike, when a thread is new to it.
+    # Asked for their number first: torch sets it anew, for all threads alike, when a thread is new
+    # to it.
     torch.get_num_threads()
     torch.set_num_threads(1)
 
@@ -315,8 +386,11 @@ def _joined(parts: Parts, candidates: int, tasks: int) -> Float[Tensor, "M P T .
     return whole
 
 
-def isolated(run: Callable[[Losses], Float[Tensor, "M P T ..."]], losses: Losses) -> Float[Tensor, "M P T ..."]:
-    """What `run` gives for the losses; one that raises gets NaN, its neighbours what they get without it.
+def isolated(
+    run: Callable[[Losses], Float[Tensor, "M P T ..."]], losses: Losses
+) -> Float[Tensor, "M P T ..."]:
+    """What `run` gives for the losses; one that raises gets NaN, its neighbours what they get
+    without it.
 
     Where all raise, so does this.
     """
@@ -328,7 +402,8 @@ def isolated(run: Callable[[Losses], Float[Tensor, "M P T ..."]], losses: Losses
         bad = [not _runs(run, losses[p : p + 1]) for p in range(len(losses))]
         if all(bad):
             raise
-        # A bad loss's place is taken by a good one, so that all others keep theirs, and with it their rounding.
+        # A bad loss's place is taken by a good one, so that all others keep theirs, and with it
+        # their rounding.
         good = bad.index(False)
         score = run(losses[torch.tensor([good if b else p for p, b in enumerate(bad)])])
         score[:, torch.tensor(bad)] = torch.nan

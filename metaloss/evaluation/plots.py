@@ -30,9 +30,18 @@ def fitness(history: Sequence[dict[str, Any]], path: Path) -> None:
     held = [(r["generation"], 100 * r["held_out"]["accuracy"]) for r in history if "held_out" in r]
     if held:
         axis.plot(*_columns(held), "o-", color=ORANGE, ms=3, lw=1.5, label="centre, held-out tasks")
-        line = [(r["generation"], 100 * (r["held_out"]["accuracy"] - r["held_out"]["gain"])) for r in history
-                if "held_out" in r]  # fmt: skip
-        axis.plot(*_columns(line), "--", color="black", lw=1, label="cross-entropy at its best rate, held-out tasks")
+        line = [
+            (r["generation"], 100 * (r["held_out"]["accuracy"] - r["held_out"]["gain"]))
+            for r in history
+            if "held_out" in r
+        ]
+        axis.plot(
+            *_columns(line),
+            "--",
+            color="black",
+            lw=1,
+            label="cross-entropy at its best rate, held-out tasks",
+        )
     axis.set(xlabel="generation", ylabel="validation accuracy [%]")
     axis.legend(frameon=False, fontsize=8)
     _save(figure, path)
@@ -42,23 +51,33 @@ def fitness(history: Sequence[dict[str, Any]], path: Path) -> None:
 def front(rows: Sequence[dict[str, Any]], path: Path) -> None:
     """Accuracy against size: the formulas that no smaller one reaches."""
     figure, (axis,) = panels(1)
-    axis.step([r["size"] for r in rows], [100 * r["accuracy"] for r in rows], "o-", where="post", color=BLUE, ms=4)
+    axis.step(
+        [r["size"] for r in rows],
+        [100 * r["accuracy"] for r in rows],
+        "o-",
+        where="post",
+        color=BLUE,
+        ms=4,
+    )
     axis.set(xlabel="nodes of the formula", ylabel="meta-validation accuracy [%]")
     _save(figure, path)
 
 
 @drawing()
 def ranks(pairs: Sequence[dict[str, Any]], path: Path) -> None:
-    """What losses reached in one stage of an elimination against what they reached in the one before.
+    """What losses reached in one stage of an elimination against what they reached in the one
+    before.
 
     Args:
-        pairs: tables with the number of the later `stage`, the two accuracies of each loss, `before` and `after`, and
-            their Kendall's `tau`.
+        pairs: tables with the number of the later `stage`, the two accuracies of each loss,
+            `before` and `after`, and their Kendall's `tau`.
         path: of the picture.
     """
     figure, axes = panels(len(pairs))
     for axis, pair in zip(axes, pairs, strict=True):
-        axis.scatter(*([100 * x for x in pair[side]] for side in ("before", "after")), s=12, color=BLUE)
+        axis.scatter(
+            *([100 * x for x in pair[side]] for side in ("before", "after")), s=12, color=BLUE
+        )
         tau = "none" if pair["tau"] is None else f"{pair['tau']:.2f}"
         axis.set(xlabel=f"stage {pair['stage'] - 1} [%]", ylabel=f"stage {pair['stage']} [%]")
         axis.set_title(f"Kendall's τ {tau}", fontsize=9)
@@ -69,14 +88,21 @@ def ranks(pairs: Sequence[dict[str, Any]], path: Path) -> None:
 def phenotype(loss: Losses, name: str, classes: int | None, path: Path) -> None:
     """What one loss does to an image, over the probability of its true class, beside cross-entropy.
 
-    What training descends, from its lowest place on, the same between 0 and 1, and the pull on the true class's logit.
-    The other classes share the rest equally.
-    """
+    What training descends, from its lowest place on, the same between 0 and 1, and the pull on the
+    true class's logit. The other classes share the rest equally."""
     figure, axes = panels(3)
     name = name.lstrip("_").replace("$", r"\$")  # a stranger's name is no formula to typeset
     for count, style in zip((classes,) if classes else (10, 5, 2), ("-", "--", ":"), strict=False):
         _curves(axes, loss, count, style=style, color=ORANGE, label=f"{name}, {count} classes")
-    _curves(axes, CrossEntropies.of(1), classes or 10, style="-", color="black", lw=1, label="cross-entropy")
+    _curves(
+        axes,
+        CrossEntropies.of(1),
+        classes or 10,
+        style="-",
+        color="black",
+        lw=1,
+        label="cross-entropy",
+    )
     titles = ("loss (lowest value at 0)", "loss, between 0 and 1", "pull on the true logit, −∂L/∂z")
     for axis, title in zip(axes, titles, strict=True):
         axis.set(xlabel="probability of the true class", ylabel=title)
@@ -87,16 +113,23 @@ def phenotype(loss: Losses, name: str, classes: int | None, path: Path) -> None:
 
 def _curves(axes: Any, loss: Losses, classes: int, style: str, **look: Any) -> None:
     p, value = looks.descent(loss, classes)
-    shown = (p > 0.005) & (p < 0.995)  # the last places before 0 and 1 lie out of sight, and would set the scale
-    p, value = p[shown], value[shown]
-    for axis, y in zip(axes, (value - value.min(), looks.normalised(value), looks.pull(loss, p, classes)), strict=True):
+    # The last places before 0 and 1 lie out of sight, and would set the scale.
+    shown = (p > 0.005) & (p < 0.995)
+    p = p[shown]
+    value = value[shown]
+    for axis, y in zip(
+        axes,
+        (value - value.min(), looks.normalised(value), looks.pull(loss, p, classes)),
+        strict=True,
+    ):
         axis.plot(p, y, style, **look)
 
 
 @drawing()
 def surface(formula: Formula, path: Path, points: int = 60) -> None:
     """One class's term over its target and its probability, as the papers draw losses."""
-    axis_p, axis_y = torch.linspace(1e-3, 1 - 1e-3, points), torch.linspace(0, 1, points)
+    axis_p = torch.linspace(1e-3, 1 - 1e-3, points)
+    axis_y = torch.linspace(0, 1, points)
     y, p = torch.meshgrid(axis_y.double(), axis_p.double(), indexing="ij")
     z = evaluate(whole_program(formula.expression), y, p, p.log(), classes=10)
     figure, (axis,) = panels(1, projection="3d")

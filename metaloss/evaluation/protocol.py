@@ -18,15 +18,16 @@ from metaloss.losses.base import CrossEntropies, Losses
 from metaloss.tasks.episodic import Episodes
 from metaloss.tasks.opening import Opened
 
-STEPS = (20, 30, 40, 60, 80, 120, 160, 200)  # numbers of steps among which the strongest cross-entropy is chosen
+# Numbers of steps among which the strongest cross-entropy is chosen.
+STEPS = (20, 30, 40, 60, 80, 120, 160, 200)
 
 
 @dataclass(frozen=True)
 class Screen:
     """A short training before the full one: so many steps on so few tasks.
 
-    Passed by those that come as far as a share of the way from chance to cross-entropy after as many steps.
-    """
+    Passed by those that come as far as a share of the way from chance to cross-entropy after as
+    many steps."""
 
     steps: int
     tasks: int
@@ -56,8 +57,8 @@ class Versus:
         accuracy: of the loss.
         rival: of the other one.
         gain: the difference, its interval over tasks.
-        low, high: the interval that decides: the wider of that one and, where images are known, of that over tasks and
-            images.
+        low, high: the interval that decides: the wider of that one and, where images are known, of
+            that over tasks and images.
         p: of a rank test.
         verdict: in words.
     """
@@ -79,19 +80,33 @@ class Trials:
     families: Sequence[Opened]
     key: Stream
 
-    def evaluator(self, tasks: int, validation: int, losses: Losses, key: Stream) -> tuple[Tensor, Int[Tensor, " T"]]:
+    def evaluator(
+        self, tasks: int, validation: int, losses: Losses, key: Stream
+    ) -> tuple[Tensor, Int[Tensor, " T"]]:
         """Scores on fresh meta-training tasks of every family, and each task's family: what evolution learns from."""
-        scores = [self.scores(e, losses, "train", key, tasks, val=validation)[0] for e in self.families]
+        scores = [
+            self.scores(e, losses, "train", key, tasks, val=validation)[0] for e in self.families
+        ]
         return torch.cat(scores, 1), self.numbers(tasks)
 
-    def rival(self, rivals: Sequence["Tuned"], tasks: int, validation: int, key: Stream) -> Float[Tensor, " T"]:
+    def rival(
+        self, rivals: Sequence["Tuned"], tasks: int, validation: int, key: Stream
+    ) -> Float[Tensor, " T"]:
         """The tuned rivals' scores on the tasks that the evaluator draws by this key, each on its own family's."""
         pairs = zip(self.families, rivals, strict=True)
-        scores = [self.scores(e, r.losses, "train", key, tasks, val=validation, lr=r.lr)[0, 0] for e, r in pairs]
+        scores = [
+            self.scores(e, r.losses, "train", key, tasks, val=validation, lr=r.lr)[0, 0]
+            for e, r in pairs
+        ]
         return torch.cat(scores)
 
     def passes(
-        self, screen: Screen, rivals: Sequence["Tuned"], validation: int, losses: Losses, key: Stream
+        self,
+        screen: Screen,
+        rivals: Sequence["Tuned"],
+        validation: int,
+        losses: Losses,
+        key: Stream,
     ) -> Bool[Tensor, " P"]:
         """Whether losses come far enough in a short training, measured by cross-entropy at its best rate."""
         enough = torch.ones(len(losses), dtype=torch.bool)
@@ -114,30 +129,48 @@ class Trials:
     def held_out(self, losses: Losses, role: str, tasks: int) -> Float[Tensor, "P T"]:
         """Scores on the meta-validation tasks of that role, family after family."""
         key = self.key.at(role)
-        return torch.cat([self.scores(e, losses, "validation", key, tasks)[0] for e in self.families], 1)
+        return torch.cat(
+            [self.scores(e, losses, "validation", key, tasks)[0] for e in self.families], 1
+        )
 
     def baseline(self, rates: Sequence[float], tasks: int) -> list[Tuned]:
         """Cross-entropy at its best rate and the family's own number of steps, per family."""
         one = CrossEntropies.of(1)
         return [self.tune(e, one, rates, tasks, (e.steps,)) for e in self.families]
 
-    def strongest(self, rates: Sequence[float], tasks: int, baseline: Sequence[Tuned]) -> list[Tuned]:
+    def strongest(
+        self, rates: Sequence[float], tasks: int, baseline: Sequence[Tuned]
+    ) -> list[Tuned]:
         """Cross-entropy at its best rate and its best number of steps, per family; a full training keeps its length."""
         one = CrossEntropies.of(1)
         return [
-            self.tune(e, one, rates, tasks, marks(e.family.inner)) if isinstance(e, Episodes) else own
+            self.tune(e, one, rates, tasks, marks(e.family.inner))
+            if isinstance(e, Episodes)
+            else own
             for e, own in zip(self.families, baseline, strict=True)
         ]
 
-    def tune(self, episodes: Opened, one: Losses, rates: Sequence[float], tasks: int, steps: tuple[int, ...]) -> Tuned:
+    def tune(
+        self,
+        episodes: Opened,
+        one: Losses,
+        rates: Sequence[float],
+        tasks: int,
+        steps: tuple[int, ...],
+    ) -> Tuned:
         """One loss at the best of some rates and numbers of steps (ascending), on meta-validation tasks."""
         rates = episodes.rates(rates)
-        grid, lr = one[torch.zeros(len(rates), dtype=torch.int64)], torch.tensor(list(rates))
-        score = self.scores(episodes, grid, "validation", self.key.at("baseline"), tasks, lr=lr, steps=steps)
+        grid = one[torch.zeros(len(rates), dtype=torch.int64)]
+        lr = torch.tensor(list(rates))
+        score = self.scores(
+            episodes, grid, "validation", self.key.at("baseline"), tasks, lr=lr, steps=steps
+        )
         mark, rate = best(score)
         return Tuned(one, rates[rate], steps[mark], score[mark, rate])
 
-    def test(self, losses: Losses, rivals: Mapping[str, Sequence[Tuned]], tasks: int) -> dict[str, list[Versus]]:
+    def test(
+        self, losses: Losses, rivals: Mapping[str, Sequence[Tuned]], tasks: int
+    ) -> dict[str, list[Versus]]:
         """One loss, at each family's own rate and steps, against each kind of tuned rival on meta-test tasks."""
         answers = [self._answers(e, losses, tasks) for e in self.families]
         draws = [self._draws(e, tasks) for e in self.families]
@@ -145,17 +178,29 @@ class Trials:
         for tuned in rivals.values():
             for e, rival in zip(self.families, tuned, strict=True):
                 if id(rival) not in known:
-                    known[id(rival)] = self._answers(e, rival.losses, tasks, rival.lr, (rival.steps,))
+                    known[id(rival)] = self._answers(
+                        e, rival.losses, tasks, rival.lr, (rival.steps,)
+                    )
         return {
-            kind: [self.versus(x, known[id(y)], z) for x, y, z in zip(answers, tuned, draws, strict=True)]
+            kind: [
+                self.versus(x, known[id(y)], z)
+                for x, y, z in zip(answers, tuned, draws, strict=True)
+            ]
             for kind, tuned in rivals.items()
         }
 
     def _answers(
-        self, e: Opened, losses: Losses, tasks: int, lr: float | None = None, steps: tuple[int, ...] = ()
+        self,
+        e: Opened,
+        losses: Losses,
+        tasks: int,
+        lr: float | None = None,
+        steps: tuple[int, ...] = (),
     ) -> Float[Tensor, "T *V"]:
         """Which images of the meta-test tasks one loss gets right; of a full training its score alone."""
-        return self.scores(e, losses, "test", self.key.at("test"), tasks, lr=lr, steps=steps, gauge=right_answers)[0, 0]
+        return self.scores(
+            e, losses, "test", self.key.at("test"), tasks, lr=lr, steps=steps, gauge=right_answers
+        )[0, 0]
 
     def _draws(self, e: Opened, tasks: int) -> Draws | None:
         """Resamples of the meta-test tasks and their images; None for full trainings, whose seeds alone differ."""
@@ -166,31 +211,49 @@ class Trials:
 
     def tested(self, episodes: Opened, tuned: Tuned, tasks: int) -> Float[Tensor, " T"]:
         """A tuned loss's scores on meta-test tasks."""
-        key, steps = self.key.at("test"), (tuned.steps,)
-        return self.scores(episodes, tuned.losses, "test", key, tasks, lr=tuned.lr, steps=steps)[0, 0]
+        key = self.key.at("test")
+        steps = (tuned.steps,)
+        return self.scores(episodes, tuned.losses, "test", key, tasks, lr=tuned.lr, steps=steps)[
+            0, 0
+        ]
 
-    def versus(self, found: Float[Tensor, "T *V"], rival: Float[Tensor, "T *V"], draws: Draws | None = None) -> Versus:
+    def versus(
+        self, found: Float[Tensor, "T *V"], rival: Float[Tensor, "T *V"], draws: Draws | None = None
+    ) -> Versus:
         """Two losses' scores on the same tasks, or with resamples their right answers, compared."""
         score, other = (x.double() if draws is None else x.double().mean(1) for x in (found, rival))
         ours, theirs = (float(x.nan_to_num(nan=0.0).mean()) for x in (score, other))
-        gain, p = paired(score, other, self.key.at("test", "bootstrap")), rank_test(score, other).p
+        gain = paired(score, other, self.key.at("test", "bootstrap"))
+        p = rank_test(score, other).p
         intervals = [(gain.low, gain.high)]
         if draws is not None:
             # A training that diverged has no right answers.
-            right, theirs_right = (x.where(y.isfinite()[:, None], 0) > 0 for x, y in ((found, score), (rival, other)))
+            right, theirs_right = (
+                x.where(y.isfinite()[:, None], 0) > 0 for x, y in ((found, score), (rival, other))
+            )
             intervals.append(draws.interval(right, theirs_right))
-        low, high = min(low for low, _ in intervals), max(high for _, high in intervals)
+        low = min(low for low, _ in intervals)
+        high = max(high for _, high in intervals)
         return Versus(ours, theirs, gain, low, high, p, verdict(p, *intervals))
 
     def scores(
-        self, episodes: Opened, losses: Losses, pool: str, key: Stream, tasks: int, *,
-        val: int | None = None, lr: float | Float[Tensor, " P"] | None = None, steps: tuple[int, ...] = (),
+        self,
+        episodes: Opened,
+        losses: Losses,
+        pool: str,
+        key: Stream,
+        tasks: int,
+        *,
+        val: int | None = None,
+        lr: float | Float[Tensor, " P"] | None = None,
+        steps: tuple[int, ...] = (),
         gauge: Gauge = accuracies,
-    ) -> Float[Tensor, "M P T ..."]:  # fmt: skip
-        """Scores on tasks drawn from a pool by a key, after M numbers of steps (the family's own by default).
+    ) -> Float[Tensor, "M P T ..."]:
+        """Scores on tasks drawn from a pool by a key, after M numbers of steps (the family's own by
+        default).
 
-        A gauge may show something else of classifiers of episodes; full trainings have their score alone.
-        """
+        A gauge may show something else of classifiers of episodes; full trainings have their score
+        alone."""
         keys = [key.at("task", t) for t in range(episodes.most(tasks))]
         if not isinstance(episodes, Episodes):
             return episodes.scores(losses, pool, keys, lr, steps, self.engine.stop)
@@ -198,7 +261,9 @@ class Trials:
         starts = [key.at("init", t) for t in range(tasks)]
         own = episodes.family.inner
         curves = [
-            self.engine.observe([losses], episodes, drawn, starts, gauge, replace(own, steps=c[-1]), [lr], c)[0]
+            self.engine.observe(
+                [losses], episodes, drawn, starts, gauge, replace(own, steps=c[-1]), [lr], c
+            )[0]
             for c in courses(own, steps or (own.steps,))
         ]
         return torch.cat(curves)
@@ -210,7 +275,8 @@ def marks(inner: Inner) -> tuple[int, ...]:
 
 
 def courses(inner: Inner, steps: tuple[int, ...]) -> list[tuple[int, ...]]:
-    """The trainings that show what is reached after some numbers of steps (ascending), each with those it shows.
+    """The trainings that show what is reached after some numbers of steps (ascending), each with
+    those it shows.
 
     One shows all its beginnings, but only where its rate does not depend on where it ends.
     """

@@ -25,8 +25,11 @@ class Paired:
     tasks: int
 
 
-def paired(a: Float[Tensor, " T"], b: Float[Tensor, " T"], key: Stream, resamples: int = 10_000) -> Paired:
-    """How much better `a` is than `b`, with a 95 % percentile bootstrap interval over tasks (Efron 1979).
+def paired(
+    a: Float[Tensor, " T"], b: Float[Tensor, " T"], key: Stream, resamples: int = 10_000
+) -> Paired:
+    """How much better `a` is than `b`, with a 95 % percentile bootstrap interval over tasks (Efron
+    1979).
 
     A failed training counts as an accuracy of 0.
     """
@@ -51,8 +54,8 @@ class Test:
 
     Attributes:
         p: of Wilcoxon's signed-rank test, two-sided; 1 where no task differs.
-        effect: matched-pairs rank-biserial correlation (Kerby 2014), from -1 to 1: by how much the ranks of the
-            differences in favour outweigh those against.
+        effect: matched-pairs rank-biserial correlation (Kerby 2014), from -1 to 1: by how much the
+            ranks of the differences in favour outweigh those against.
         wins, ties, losses: tasks on which the first is better, equal, worse.
     """
 
@@ -84,7 +87,8 @@ def rank_test(a: Float[Tensor, " T"], b: Float[Tensor, " T"]) -> Test:
 def holm(p: Sequence[float]) -> list[float]:
     """The p-values after Holm's correction (Holm 1979) for that many tests, in the same order."""
     order = sorted(range(len(p)), key=lambda i: p[i])
-    adjusted, highest = [0.0] * len(p), 0.0
+    adjusted = [0.0] * len(p)
+    highest = 0.0
     for rank, i in enumerate(order):
         highest = max(highest, min(1.0, (len(p) - rank) * p[i]))
         adjusted[i] = highest
@@ -112,10 +116,12 @@ def verdict(p: float, *intervals: tuple[float, float]) -> str:
 
 @dataclass(frozen=True)
 class Draws:
-    """Resamples of tasks and of the pool's images, the same for all losses of a comparison (Owen 2007).
+    """Resamples of tasks and of the pool's images, the same for all losses of a comparison (Owen
+    2007).
 
-    Tasks are cut from one pool, so one image serves many of them: an image that is drawn twice counts twice in every
-    task it is in. Such an interval holds for new tasks of new images and is a little wide.
+    Tasks are cut from one pool, so one image serves many of them: an image that is drawn twice
+    counts twice in every task it is in. Such an interval holds for new tasks of new images and is a
+    little wide.
 
     Attributes:
         tasks: how often each task was drawn.
@@ -133,15 +139,23 @@ class Draws:
     def of(cls, rows: Int[Tensor, "T V"], key: Stream, resamples: int = 2_000) -> "Draws":
         """Resamples for tasks whose validation images these are."""
         known, place = rows.unique(return_inverse=True)
-        tasks, n = len(rows), len(known)
-        drawn = [_counts(key.at(name).integers(k, resamples, k), k) for name, k in (("tasks", tasks), ("images", n))]
+        tasks = len(rows)
+        n = len(known)
+        drawn = [
+            _counts(key.at(name).integers(k, resamples, k), k)
+            for name, k in (("tasks", tasks), ("images", n))
+        ]
         images = drawn[1].T.contiguous()
         return cls(drawn[0], images, place, _spread(torch.ones(place.shape), place, n) @ images)
 
-    def interval(self, a: Bool[Tensor, "T V"], b: Bool[Tensor, "T V"], certainty: float = 0.95) -> tuple[float, float]:
+    def interval(
+        self, a: Bool[Tensor, "T V"], b: Bool[Tensor, "T V"], certainty: float = 0.95
+    ) -> tuple[float, float]:
         """The interval, by default of 95 %, of how much more often the first loss's answers are right."""
-        difference = _spread(a.float() - b.float(), self.place, len(self.images)) @ self.images  # [T R]
-        # A task none of whose images was drawn, which only tiny tasks can meet, shows no difference.
+        # [T R].
+        difference = _spread(a.float() - b.float(), self.place, len(self.images)) @ self.images
+        # A task none of whose images was drawn, which only tiny tasks can meet, shows no
+        # difference.
         means = (self.tasks.T * difference / self.weight.clamp(min=1)).mean(0)
         ends = [(1 - certainty) / 2, (1 + certainty) / 2]
         low, high = means.double().quantile(torch.tensor(ends, dtype=torch.float64)).tolist()
@@ -153,7 +167,9 @@ def _counts(drawn: Int[Tensor, "R n"], size: int) -> Float[Tensor, "R size"]:
     return torch.zeros(len(drawn), size).scatter_add_(1, drawn, torch.ones(drawn.shape))
 
 
-def _spread(values: Float[Tensor, "T V"], place: Int[Tensor, "T V"], size: int) -> Float[Tensor, "T N"]:
+def _spread(
+    values: Float[Tensor, "T V"], place: Int[Tensor, "T V"], size: int
+) -> Float[Tensor, "T N"]:
     """Each task's values at the places of their images."""
     return torch.zeros(len(values), size).scatter_add_(1, place, values)
 

@@ -18,18 +18,35 @@ class CompiledEquivariant(Equivariant):
     @cached_property
     def laid(self) -> tuple[Any, ...]:
         """The weights of the bound networks and their channels as the loop reads them; nothing where it cannot."""
-        w, y = self.weights, self._y
-        known = y.device.type == "cpu" and y.dtype == torch.float32 and self.activation in ("tanh", "relu")
+        w = self.weights
+        y = self._y
+        known = (
+            y.device.type == "cpu"
+            and y.dtype == torch.float32
+            and self.activation in ("tanh", "relu")
+        )
         if not known or not bool(((y == 0) | (y == 1)).all()):
             return ()
         between = ACTIVATIONS[self.activation].value
         absent, present = (
-            torch.baddbmm(w["b_mix"], w["w_mix_label"], between(w["w_label"] * label + w["b_label"]))
+            torch.baddbmm(
+                w["b_mix"], w["w_mix_label"], between(w["w_label"] * label + w["b_label"])
+            )
             for label in (0, 1)
         )
         none = torch.zeros_like(w["w_mix_pred"])
-        mean, true = w.get("w_mean", none) / y.shape[1], w.get("w_true", none)
-        parts = w["w_pred"], w["b_pred"], w["w_mix_pred"], mean, true, w["w_out"], absent, present - absent
+        mean = w.get("w_mean", none) / y.shape[1]
+        true = w.get("w_true", none)
+        parts = (
+            w["w_pred"],
+            w["b_pred"],
+            w["w_mix_pred"],
+            mean,
+            true,
+            w["w_out"],
+            absent,
+            present - absent,
+        )
         turned = (x.mT for x in (w["w_pred"], w["w_mix_pred"], mean, true))
         channels = torch.tensor([channel.parts(y.shape[1], self.home) for channel in self.channels])
         return tuple(x.contiguous().numpy() for x in (*parts, *turned)), channels.numpy()
@@ -51,5 +68,7 @@ class CompiledEquivariant(Equivariant):
         z = logits.mT.contiguous()
         found = torch.empty_like(z)
         before, after = (x.flatten(0, 1).numpy() for x in (z, found))
-        network.logit_gradient(before, self._y.numpy(), *self.laid, self.activation == "tanh", network.LANES, after)
+        network.logit_gradient(
+            before, self._y.numpy(), *self.laid, self.activation == "tanh", network.LANES, after
+        )
         return found.mT

@@ -1,7 +1,8 @@
-"""Which expressions are not worth a training, seen without one: by what they read, their curve and their first pull.
+"""Which expressions are not worth a training, seen without one: by what they read, their curve and
+their first pull.
 
-The curve and the rule on it are those of Morgan 2024, as in the code of their searches: two classes, 1000 predictions.
-"""
+The curve and the rule on it are those of Morgan 2024, as in the code of their searches: two
+classes, 1000 predictions."""
 
 import math
 from dataclasses import dataclass
@@ -19,7 +20,8 @@ from metaloss.losses.language.expression import LOGP, C, Expression, P, Y, call
 from metaloss.losses.language.primitives import PRIMITIVES
 from metaloss.losses.phenotype import grid
 
-REASONS = ("", "reads too little", "is not finite", "range", "integrity", "gain")  # a code is a place in it; 0: fine
+# A code is a place in it; 0: fine.
+REASONS = ("", "reads too little", "is not finite", "range", "integrity", "gain")
 _FINE, _READS, _FINITE, _RANGE, _INTEGRITY, _GAIN = range(len(REASONS))
 _CENTRE = range(490, 510)  # an extremum here belongs to a curve that says the same of both classes
 _FLAT = 10  # steps without a change that a curve may have
@@ -34,10 +36,12 @@ class Filters:
     """What a candidate must be.
 
     Attributes:
-        integrity: whether its curve must be simple and have no extremum in the middle, and is turned the right way up.
-        span: the least and the most that its curve may span. Below the least, published curves are not normalised.
-        gain: its first pull relative to cross-entropy's: more than the first number, at most the second. At 0 and below
-            it anti-learns.
+        integrity: whether its curve must be simple and have no extremum in the middle, and is
+            turned the right way up.
+        span: the least and the most that its curve may span. Below the least, published curves are
+            not normalised.
+        gain: its first pull relative to cross-entropy's: more than the first number, at most the
+            second. At 0 and below it anti-learns.
         classes: how many the gain is for.
     """
 
@@ -50,7 +54,9 @@ class Filters:
     def _ordered(self) -> Self:
         for name, (low, high) in (("span", self.span), ("gain", self.gain)):
             if low >= high:
-                raise ValueError(f"{name} must be two numbers, the lower first, got {low} and {high}")
+                raise ValueError(
+                    f"{name} must be two numbers, the lower first, got {low} and {high}"
+                )
         return self
 
 
@@ -61,8 +67,8 @@ class Verdict:
     Attributes:
         reason: a place in `REASONS`.
         expression: with the sign that makes it a loss to minimise.
-        curve: its values where the wrong one of two classes has a probability from almost 0 to almost 1; None where
-            they were not asked for or are not finite.
+        curve: its values where the wrong one of two classes has a probability from almost 0 to
+            almost 1; None where they were not asked for or are not finite.
     """
 
     reason: int
@@ -74,11 +80,11 @@ class Verdict:
 def examine(e: Expression, filters: Filters) -> Verdict:
     """The first reason against an expression, if there is one, and the expression the right way up.
 
-    The sign is a function of the expression as it stands. In the published code a child inherits its parent's sign
-    and the rule is then asked of a curve that is turned already. Where a curve has an extremum within and its sign
-    would make the first pull negative, the pull decides (ours): the rule alone turns over a loss whose curve has a pole
-    at its end, as six of the paper's own have.
-    """
+    The sign is a function of the expression as it stands. In the published code a child inherits
+    its parent's sign and the rule is then asked of a curve that is turned already. Where a curve
+    has an extremum within and its sign would make the first pull negative, the pull decides (ours):
+    the rule alone turns over a loss whose curve has a pole at its end, as six of the paper's own
+    have."""
     if not (e.varies and "y" in e.terminals):
         return Verdict(_READS, e)
     curve, pull = measured(e, filters.classes)
@@ -97,10 +103,12 @@ def examine(e: Expression, filters: Filters) -> Verdict:
 
 
 def orientation(curve: Float[Tensor, " N"]) -> int:
-    """1 for a curve that is to be minimised, -1 for one that is to be maximised, 0 for one that is neither.
+    """1 for a curve that is to be minimised, -1 for one that is to be maximised, 0 for one that is
+    neither.
 
-    The published rule as it is, slips too: two extrema within pass, and what rises at its third step is to be turned
-    unless it rises at all of them. The gain tells of curves that are turned the wrong way.
+    The published rule as it is, slips too: two extrema within pass, and what rises at its third
+    step is to be turned unless it rises at all of them. The gain tells of curves that are turned
+    the wrong way.
 
     Args:
         curve: over rising probabilities of the wrong class.
@@ -109,7 +117,8 @@ def orientation(curve: Float[Tensor, " N"]) -> int:
     if values.argmin() in _CENTRE or values.argmax() in _CENTRE:
         return 0
     step = np.sign(np.diff(values))
-    rising, falling = int((step > 0).sum()), int((step < 0).sum())
+    rising = int((step > 0).sum())
+    falling = int((step < 0).sum())
     if len(step) in (rising, falling):
         return 1 if rising else -1
     flat = len(step) - rising - falling
@@ -127,10 +136,11 @@ def monotone(curve: Float[Tensor, " N"]) -> bool:
 
 
 def measured(e: Expression, classes: int) -> tuple[Float[Tensor, " N"], float]:
-    """The curve of two classes over rising probabilities of the wrong one, and `phenotype.gain` of the sum.
+    """The curve of two classes over rising probabilities of the wrong one, and `phenotype.gain` of
+    the sum.
 
-    Both from one run of the expression: the gain is a central difference, two more predictions beside the curve's; at a
-    kink it lies between the slopes on either side.
+    Both from one run of the expression: the gain is a central difference, two more predictions
+    beside the curve's; at a kink it lies between the slopes on either side.
 
     Args:
         e: reads y, and p or logp.
@@ -150,10 +160,13 @@ def _difference(before: float, after: float) -> float:
 @lru_cache(maxsize=16)
 def _situations(classes: int) -> dict[Expression, Tensor]:
     """The terminals of a class that is not the target and one that is: along the curve, then where C are alike."""
-    v, unsure = grid(), torch.tensor([1 / classes - _STEP, 1 / classes + _STEP], dtype=torch.float64)
+    v = grid()
+    unsure = torch.tensor([1 / classes - _STEP, 1 / classes + _STEP], dtype=torch.float64)
     p = torch.cat([torch.stack([v, 1 - v]), unsure.expand(2, 2)], 1)
     y = torch.tensor([[0.0], [1.0]], dtype=torch.float64)
-    c = torch.full_like(p[:1], 2.0).index_fill(1, torch.tensor([len(v), len(v) + 1]), float(classes))
+    c = torch.full_like(p[:1], 2.0).index_fill(
+        1, torch.tensor([len(v), len(v) + 1]), float(classes)
+    )
     return {Y: y, P: p, LOGP: p.log(), C: c}
 
 

@@ -21,8 +21,10 @@ class Activation:
     """A function between an equivariant network's layers."""
 
     value: Callable[[Tensor], Tensor]
-    overwrite: Callable[[Tensor], Tensor]  # the same in the argument's memory, where the inner loop needs no graph
-    back: Callable[[Tensor, Tensor], Tensor]  # of the gradient at the output and the output: the input's, in its memory
+    # The same in the argument's memory, where the inner loop needs no graph.
+    overwrite: Callable[[Tensor], Tensor]
+    # Of the gradient at the output and the output: the input's, in its memory.
+    back: Callable[[Tensor, Tensor], Tensor]
 
 
 def logistic_back(grad: Tensor, out: Tensor) -> Tensor:
@@ -40,9 +42,14 @@ def softplus_back(grad: Tensor, out: Tensor) -> Tensor:
     return out.neg_().expm1_().neg_().mul_(grad)
 
 
-VALUES: dict[str, Callable[[Tensor], Tensor]] = {"tanh": torch.tanh, "relu": F.relu, "softplus": F.softplus}
+VALUES: dict[str, Callable[[Tensor], Tensor]] = {
+    "tanh": torch.tanh,
+    "relu": F.relu,
+    "softplus": F.softplus,
+}
 ACTIVATIONS = {
-    "tanh": Activation(torch.sigmoid, torch.sigmoid_, logistic_back),  # with the weights that `logistic` gives
+    # With the weights that `logistic` gives.
+    "tanh": Activation(torch.sigmoid, torch.sigmoid_, logistic_back),
     "relu": Activation(F.relu, torch.relu_, relu_back),
     "softplus": Activation(F.softplus, F.softplus, softplus_back),
 }
@@ -53,8 +60,10 @@ class Channel:
     """What a network is told about a prediction: a function of log p [... C B] and the number of classes at home."""
 
     value: Callable[[Tensor, int], Tensor]
-    back: Callable[[Tensor, Tensor, int], Tensor]  # of its gradient, its value and home: log p's gradient
-    # The same in numbers, of the classes here and at home: how p, log p and the logit's distance count, what is added.
+    # Of its gradient, its value and home: log p's gradient.
+    back: Callable[[Tensor, Tensor, int], Tensor]
+    # The same in numbers, of the classes here and at home: how p, log p and the logit's distance
+    # count, what is added.
     parts: Callable[[int, int], tuple[float, float, float, float]]
 
 
@@ -82,11 +91,18 @@ def log_probability(logp: Tensor, home: int) -> Tensor:
 
 
 CHANNELS = {
-    "p": Channel(probability, probability_back, lambda c, home: (stretch(c, home), 0.0, 0.0, 1 - stretch(c, home))),
-    "logp": Channel(
-        log_probability, lambda grad, value, home: grad, lambda c, home: (0.0, 1.0, 0.0, math.log(c / home))
+    "p": Channel(
+        probability,
+        probability_back,
+        lambda c, home: (stretch(c, home), 0.0, 0.0, 1 - stretch(c, home)),
     ),
-    # The distance from the mean of the image's logits: the same of log p, which differs from them by a constant.
+    "logp": Channel(
+        log_probability,
+        lambda grad, value, home: grad,
+        lambda c, home: (0.0, 1.0, 0.0, math.log(c / home)),
+    ),
+    # The distance from the mean of the image's logits: the same of log p, which differs from them
+    # by a constant.
     "logit": Channel(
         lambda logp, home: logp - logp.mean(-2, keepdim=True),
         lambda grad, value, home: grad - grad.mean(-2, keepdim=True),
@@ -109,7 +125,9 @@ class Networks:
     columns: ClassVar[int] = 1
 
     @classmethod
-    def of(cls, weights: Weights, channels: tuple[Channel, ...], activation: str, home: int) -> Self:
+    def of(
+        cls, weights: Weights, channels: tuple[Channel, ...], activation: str, home: int
+    ) -> Self:
         """P networks with these weights and this function between their layers."""
         return cls(weights, channels, activation, home)
 
@@ -147,25 +165,37 @@ class Equivariant(Networks):
     """Weights shared over the classes: 1×1 convolutions, with context pooled over them."""
 
     @classmethod
-    def of(cls, weights: Weights, channels: tuple[Channel, ...], activation: str, home: int) -> Self:
+    def of(
+        cls, weights: Weights, channels: tuple[Channel, ...], activation: str, home: int
+    ) -> Self:
         """P networks; with σ in place of tanh, which takes a CPU six times as long."""
-        return super().of(logistic(weights) if activation == "tanh" else weights, channels, activation, home)
+        return super().of(
+            logistic(weights) if activation == "tanh" else weights, channels, activation, home
+        )
 
     @staticmethod
-    def shapes(channels: int, features: int, hidden: int, context: str) -> dict[str, tuple[int, int]]:
+    def shapes(
+        channels: int, features: int, hidden: int, context: str
+    ) -> dict[str, tuple[int, int]]:
         """Name and shape of every weight."""
         pooled = {"none": (), "mean": ("w_mean",), "label": ("w_mean", "w_true")}[context]
         return {
-            "w_pred": (features, channels), "b_pred": (features, 1),
-            "w_label": (features, 1), "b_label": (features, 1),
-            "w_mix_pred": (hidden, features), "w_mix_label": (hidden, features), "b_mix": (hidden, 1),
+            "w_pred": (features, channels),
+            "b_pred": (features, 1),
+            "w_label": (features, 1),
+            "b_label": (features, 1),
+            "w_mix_pred": (hidden, features),
+            "w_mix_label": (hidden, features),
+            "b_mix": (hidden, 1),
             **dict.fromkeys(pooled, (hidden, features)),
             "w_out": (1, hidden),
-        }  # fmt: skip
+        }
 
     def bind(self, target: Float[Tensor, "T B C"]) -> Self:
         """The networks for these targets."""
-        return replace(self, weights=self._to(target).weights, target=target.mT.contiguous(), label=None)
+        return replace(
+            self, weights=self._to(target).weights, target=target.mT.contiguous(), label=None
+        )
 
     def pick(self, index: Int[Tensor, "T b"]) -> Self:
         """The bound networks, for a minibatch."""
@@ -181,15 +211,24 @@ class Equivariant(Networks):
 
     def slope(self, logits: Float[Tensor, "P T B C"]) -> Float[Tensor, "P T B C"]:
         """The gradient of each value with respect to its logits, layer by layer backwards."""
-        w, between, logp = self.weights, ACTIVATIONS[self.activation], log_softmax(logits).mT
+        w = self.weights
+        between = ACTIVATIONS[self.activation]
+        logp = log_softmax(logits).mT
         _, T, C, B = logp.shape
         x, h, u = self._layers(logp, between.overwrite)
         du = between.back((w["w_out"].mT / B).expand_as(u), u)
         if "w_mean" in w:
             pooled = du.unflatten(2, (T, C, B)).sum(3).flatten(2)
-            spread = torch.bmm(w["w_mean"].mT, pooled).div_(C).unflatten(2, (T, 1, B)).expand(-1, -1, -1, C, -1)
+            spread = (
+                torch.bmm(w["w_mean"].mT, pooled)
+                .div_(C)
+                .unflatten(2, (T, 1, B))
+                .expand(-1, -1, -1, C, -1)
+            )
             if "w_true" in w:
-                spread = torch.addcmul(spread, self._y, torch.bmm(w["w_true"].mT, pooled).unflatten(2, (T, 1, B)))
+                spread = torch.addcmul(
+                    spread, self._y, torch.bmm(w["w_true"].mT, pooled).unflatten(2, (T, 1, B))
+                )
             dh = spread.flatten(2).baddbmm_(w["w_mix_pred"].mT, du)
         else:
             dh = torch.bmm(w["w_mix_pred"].mT, du)
@@ -198,7 +237,9 @@ class Equivariant(Networks):
         pulls = [channel.back(grad, value, self.home) for channel, grad, value in parts]
         return torch.ops.aten._log_softmax_backward_data(sum(pulls), logp, 2, logp.dtype).mT
 
-    def _layers(self, logp: Float[Tensor, "P T C B"], activation: Callable[[Tensor], Tensor]) -> tuple[Tensor, ...]:
+    def _layers(
+        self, logp: Float[Tensor, "P T C B"], activation: Callable[[Tensor], Tensor]
+    ) -> tuple[Tensor, ...]:
         """What is read [P channels T C B], and what the ŷ channel [P F TCB] and the integration [P H TCB] give."""
         w, (_, T, C, B) = self.weights, logp.shape
         x = self._inputs(logp)
@@ -222,7 +263,8 @@ class Equivariant(Networks):
         """The label's channel and its half of the integration: they do not change while classifiers train."""
         if self.label is not None:
             return self.label
-        # `torch.compile` cannot trace a cached property's lock, and needs no cache: its graph is run as a whole.
+        # `torch.compile` cannot trace a cached property's lock, and needs no cache: its graph is
+        # run as a whole.
         return self._label_half() if torch.compiler.is_compiling() else self._cached_label
 
     @cached_property
@@ -230,16 +272,18 @@ class Equivariant(Networks):
         return self._label_half()
 
     def _label_half(self) -> Float[Tensor, "P H T C B"]:
-        w, y = self.weights, self._y
+        w = self.weights
+        y = self._y
         h = ACTIVATIONS[self.activation].value(w["w_label"] * y.reshape(1, 1, -1) + w["b_label"])
         return torch.baddbmm(w["b_mix"], w["w_mix_label"], h).unflatten(2, y.shape)
 
 
 def logistic(weights: Weights) -> Weights:
-    """An equivariant network with σ in place of tanh that gives the same values, for targets that add up to 1.
+    """An equivariant network with σ in place of tanh that gives the same values, for targets that
+    add up to 1.
 
-    tanh x = 2 σ(2x) - 1: the factors go into the weights, what the next layer loses by -1 into its bias.
-    """
+    tanh x = 2 σ(2x) - 1: the factors go into the weights, what the next layer loses by -1 into its
+    bias."""
     scales = dict.fromkeys(("w_mix_pred", "w_mix_label", "w_mean", "w_true"), 4)
     w = {name: x * scales.get(name, 2) for name, x in weights.items()}
     w["b_mix"] = w["b_mix"] - sum(w[name].sum(2, keepdim=True) / 2 for name in scales if name in w)
@@ -250,13 +294,21 @@ class Figure3(Networks):
     """Both channels fully connected over the classes, stacked as two rows, convolved into a loss (Hai 2021, fig. 3)."""
 
     @staticmethod
-    def shapes(channels: int, features: int, hidden: int, classes: int, kernel: int) -> dict[str, tuple[int, int]]:
+    def shapes(
+        channels: int, features: int, hidden: int, classes: int, kernel: int
+    ) -> dict[str, tuple[int, int]]:
         """Name and shape of every weight."""
         return {
-            "w_pred": (hidden, channels * classes), "b_pred": (hidden, 1), "w_pred_out": (features, hidden),
-            "w_label": (hidden, classes), "b_label": (hidden, 1), "w_label_out": (features, hidden),
-            "w_conv": (hidden, 2 * kernel), "b_conv": (hidden, 1), "w_out": (1, hidden),
-        }  # fmt: skip
+            "w_pred": (hidden, channels * classes),
+            "b_pred": (hidden, 1),
+            "w_pred_out": (features, hidden),
+            "w_label": (hidden, classes),
+            "b_label": (hidden, 1),
+            "w_label_out": (features, hidden),
+            "w_conv": (hidden, 2 * kernel),
+            "b_conv": (hidden, 1),
+            "w_out": (1, hidden),
+        }
 
     def bind(self, target: Float[Tensor, "T B C"]) -> Self:
         """Run the label's channel."""
@@ -269,17 +321,22 @@ class Figure3(Networks):
     def pick(self, index: Int[Tensor, "T b"]) -> Self:
         """The bound networks, for a minibatch."""
         assert self.label is not None, "bind the targets first"
-        return replace(self, label=self.label.gather(-1, index.expand(*self.label.shape[:2], *index.shape)))
+        return replace(
+            self, label=self.label.gather(-1, index.expand(*self.label.shape[:2], *index.shape))
+        )
 
     def terms(self, logits: Float[Tensor, "P T B C"]) -> Float[Tensor, "P T B 1"]:
         """One term per image."""
         assert self.label is not None, "bind the targets first"
-        w, value = self.weights, VALUES[self.activation]
+        w = self.weights
+        value = VALUES[self.activation]
         P, T, B, _ = logits.shape
-        x = self._inputs(log_softmax(logits).mT).movedim(3, 2).flatten(3).flatten(1, 2)  # [P channels·C TB]
+        # [P channels·C TB].
+        x = self._inputs(log_softmax(logits).mT).movedim(3, 2).flatten(3).flatten(1, 2)
         h = torch.bmm(w["w_pred_out"], value(torch.baddbmm(w["b_pred"], w["w_pred"], x)))
         rows = torch.stack([h, self.label.flatten(2)], 1)  # [P 2 F TB]
         kernel = w["w_conv"].shape[2] // 2
-        windows = rows.unfold(2, kernel, 1).permute(0, 1, 4, 2, 3).flatten(3).flatten(1, 2)  # [P 2·kernel L·TB]
+        # [P 2·kernel L·TB].
+        windows = rows.unfold(2, kernel, 1).permute(0, 1, 4, 2, 3).flatten(3).flatten(1, 2)
         u = value(torch.baddbmm(w["b_conv"], w["w_conv"], windows))
         return torch.bmm(w["w_out"], u).reshape(P, -1, T, B).mean(1)[..., None]

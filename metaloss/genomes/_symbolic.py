@@ -53,7 +53,8 @@ class Symbolic(FormulaGenome):
     """Settings of every genome that searches for formulas.
 
     Attributes:
-        start: where the search starts: "random", losses by published name or formula, or both, with commas between.
+        start: where the search starts: "random", losses by published name or formula, or both, with
+            commas between.
         filters: which candidates are not worth a training.
     """
 
@@ -69,7 +70,9 @@ class Symbolic(FormulaGenome):
     def _known(cls, start: str) -> str:
         for name in parts(start):
             if name != RANDOM and not ((e := seed(name)).varies and "y" in e.terminals):
-                raise SettingsError(f"{name} reads too little to start from: a loss needs y, and p or logp")
+                raise SettingsError(
+                    f"{name} reads too little to start from: a loss needs y, and p or logp"
+                )
         return start
 
     @property
@@ -90,23 +93,31 @@ class Symbolic(FormulaGenome):
         vary: Callable[[Row, Dice], Row],
     ) -> list[Row]:
         """The seeds once each, then what `fresh` draws; what `vary` makes of them where "random" is not wanted."""
-        found, rows = list(seeds[:n]), range(len(seeds), n)
+        found = list(seeds[:n])
+        rows = range(len(seeds), n)
         if RANDOM in parts(self.start):
             return found + [fresh(i, key.at(i).dice()) for i in rows]
         return found + [vary(seeds[i % len(seeds)], key.at(i).dice()) for i in rows]
 
     def valid(self, population: Any) -> Int[Tensor, " P"]:
         """0, or the number in `reasons` of why a candidate is not worth a training."""
-        return torch.tensor([examine(e, self.filters).reason for e in self.expressions(population)], dtype=torch.int64)
+        return torch.tensor(
+            [examine(e, self.filters).reason for e in self.expressions(population)],
+            dtype=torch.int64,
+        )
 
     def formulas(self, population: Any) -> tuple[Formula, ...]:
         """The candidates as losses; one whose phenotype stands upside down has its sign turned."""
-        return tuple(Formula(examine(e, self.filters).expression) for e in self.expressions(population))
+        return tuple(
+            Formula(examine(e, self.filters).expression) for e in self.expressions(population)
+        )
 
 
 def parts(start: str) -> list[str]:
     """What stands between the commas that are in no brackets."""
-    found, depth, first = [], 0, 0
+    found = []
+    depth = 0
+    first = 0
     for place, c in enumerate(start):
         depth += (c == "(") - (c == ")")
         if c == "," and not depth:
@@ -123,6 +134,8 @@ def seed(name: str) -> Expression:
     """
     formula = zoo.read(name)
     if formula.temperature != 1:
-        raise SettingsError(f"{name}: its temperature is no part of an expression, so no search can start from it")
+        raise SettingsError(
+            f"{name}: its temperature is no part of an expression, so no search can start from it"
+        )
     e = formula.expression
     return call("div", e, C) if formula.reduction == "mean" else e

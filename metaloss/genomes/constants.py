@@ -30,8 +30,9 @@ LARGEST = 1e300  # a constant stays a finite number, or its formula could not be
 class Constants(RealVectors, FormulaGenome):
     """The formula whose constants are tuned.
 
-    Every place of a constant is a gene v: the constant c becomes c·exp(v), so that a step of 0.05 is one of 5 % and no
-    sign turns; 0 becomes v. All genes 0 are the formula as it is. Its reduction and temperature stay.
+    Every place of a constant is a gene v: the constant c becomes c·exp(v), so that a step of 0.05
+    is one of 5 % and no sign turns; 0 becomes v. All genes 0 are the formula as it is. Its
+    reduction and temperature stay.
 
     Attributes:
         formula: a published loss by name, with parameters or without, or a formula.
@@ -69,7 +70,10 @@ class Constants(RealVectors, FormulaGenome):
         """The formula with every candidate's constants."""
         old = torch.tensor(values(self.original.expression), dtype=torch.float64)
         e = self.original.expression
-        return tuple(replace(self.original, expression=rewritten(e, row)) for row in moved(old, population.vectors()))
+        return tuple(
+            replace(self.original, expression=rewritten(e, row))
+            for row in moved(old, population.vectors())
+        )
 
 
 @lru_cache(maxsize=64)
@@ -85,8 +89,8 @@ def values(e: Expression) -> list[float]:
 def moved(old: Float[Tensor, " D"], genes: Float[Tensor, "P D"]) -> list[list[float]]:
     """Every candidate's constants.
 
-    A gene that is not a number, which only step sizes without bounds bring about, leaves its constant as it is.
-    """
+    A gene that is not a number, which only step sizes without bounds bring about, leaves its
+    constant as it is."""
     v = genes.double().nan_to_num(nan=0.0, posinf=FAR, neginf=-FAR).clamp(-FAR, FAR)
     return (old * v.exp()).where(old != 0, v).clamp(-LARGEST, LARGEST).tolist()
 
@@ -98,6 +102,10 @@ def rewritten(e: Expression, constants: list[float]) -> Expression:
     def walk(node: Expression) -> Expression:
         if node.is_constant:
             return constant(next(left))
-        return Expression(node.head, tuple(walk(a) for a in node.args), node.value) if node.args else node
+        return (
+            Expression(node.head, tuple(walk(a) for a in node.args), node.value)
+            if node.args
+            else node
+        )
 
     return walk(e)

@@ -1,9 +1,10 @@
-"""Loss functions as small graphs: the search space of Morgan 2024, with the probabilities of its code.
+"""Loss functions as small graphs: the search space of Morgan 2024, with the probabilities of its
+code.
 
-Four inputs, four hidden nodes and a root, each node an operation of one or two others. A node that the root does not
-depend on is inactive: it is kept, and may be connected again. A factor before the whole is ours: graphs have no
-constants, and at one learning rate a loss is no better than its scale.
-"""
+Four inputs, four hidden nodes and a root, each node an operation of one or two others. A node that
+the root does not depend on is inactive: it is kept, and may be connected again. A factor before the
+whole is ours: graphs have no constants, and at one learning rate a loss is no better than its
+scale."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -26,7 +27,8 @@ from metaloss.losses.language.primitives import MORGAN_BINARY, MORGAN_UNARY
 
 __all__ = ["Graph"]
 
-Node = tuple[int, int, int]  # an operation and two arguments; one that takes a single argument ignores the second
+# An operation and two arguments; one that takes a single argument ignores the second.
+Node = tuple[int, int, int]
 Nodes = tuple[Node, ...]
 Row = tuple[Nodes, float]  # and the factor
 
@@ -36,11 +38,15 @@ INPUTS = (Y, P, constant(1), constant(-1))
 OPERATIONS = MORGAN_UNARY + MORGAN_BINARY
 HIDDEN = 4
 ROOT = len(INPUTS) + HIDDEN
-UNARY, BINARY = range(len(MORGAN_UNARY)), range(len(MORGAN_UNARY), len(OPERATIONS))
+UNARY = range(len(MORGAN_UNARY))
+BINARY = range(len(MORGAN_UNARY), len(OPERATIONS))
 
 # How often, as in the published code.
-HIDDEN_UNARY, ROOT_UNARY = 0.7, 0.2
-CHANGE_OPERATION, CHANGE_CONNECTION = 0.7, 0.15  # else between one argument and two
+HIDDEN_UNARY = 0.7
+ROOT_UNARY = 0.2
+# else between one argument and two
+CHANGE_OPERATION = 0.7
+CHANGE_CONNECTION = 0.15
 SWAP = 0.2  # of the changed connections of a binary operation
 DRAWS = 2500  # of a random graph
 ATTEMPTS = 100  # at a child
@@ -48,7 +54,8 @@ ATTEMPTS = 100  # at a child
 RESCALED = 0.2  # of the children (ours)
 
 _UNUSED: Node = (OPERATIONS.index("neg"), 0, 1)
-_SAME = {"div": "quotient"}  # what a loss may be written with, and the protected form that graphs have
+# What a loss may be written with, and the protected form that graphs have.
+_SAME = {"div": "quotient"}
 
 
 @dataclass(frozen=True)
@@ -68,8 +75,14 @@ class Graphs(Population):
     @classmethod
     def of(cls, rows: list[Row]) -> Self:
         """These graphs, one a row."""
-        table = torch.tensor([nodes for nodes, _ in rows], dtype=torch.int64).reshape(-1, HIDDEN + 1, 3)
-        return cls(table[..., 0], table[..., 1:], torch.tensor([scale for _, scale in rows], dtype=torch.float64))
+        table = torch.tensor([nodes for nodes, _ in rows], dtype=torch.int64).reshape(
+            -1, HIDDEN + 1, 3
+        )
+        return cls(
+            table[..., 0],
+            table[..., 1:],
+            torch.tensor([scale for _, scale in rows], dtype=torch.float64),
+        )
 
     def rows(self) -> list[Row]:
         """The graphs one by one."""
@@ -83,8 +96,9 @@ class Graph(Symbolic):
     """Where the search starts and what it leaves out; all else but the factor is as published.
 
     Attributes:
-        filters: which candidates are not worth a training. A curve may span more than a tree's: a pole, as Baikal has,
-            is the way to something steep that graphs have, and the factor makes up for it.
+        filters: which candidates are not worth a training. A curve may span more than a tree's: a
+            pole, as Baikal has, is the way to something steep that graphs have, and the factor
+            makes up for it.
         scales: the factors there are; 1 alone gives the published space.
     """
 
@@ -108,16 +122,22 @@ class Graph(Symbolic):
     def sample(self, n: int, key: Stream) -> Graphs:
         """The losses that `start` names, then random graphs, or mutants where it names no random ones."""
         found = [encode(e).rows()[0] for e in self.seeds]
-        return Graphs.of(self.started(found, n, key, lambda _, dice: self._random(dice), self._mutant))
+        return Graphs.of(
+            self.started(found, n, key, lambda _, dice: self._random(dice), self._mutant)
+        )
 
     def mutate(self, parents: Graphs, strength: Float[Tensor, "P ..."], key: Stream) -> Graphs:
         """Children that differ in one active node or in the factor; there is no strength to it."""
-        return Graphs.of([self._mutant(row, key.at(i).dice()) for i, row in enumerate(parents.rows())])
+        return Graphs.of(
+            [self._mutant(row, key.at(i).dice()) for i, row in enumerate(parents.rows())]
+        )
 
     def crossover(self, a: Graphs, b: Graphs, key: Stream) -> Graphs:
         """Children that have each node, and the factor, of either parent (ours: none was published)."""
         pairs = zip(a.rows(), b.rows(), strict=True)
-        return Graphs.of([_cross(one, other, key.at(i).dice()) for i, (one, other) in enumerate(pairs)])
+        return Graphs.of(
+            [_cross(one, other, key.at(i).dice()) for i, (one, other) in enumerate(pairs)]
+        )
 
     def expressions(self, population: Graphs) -> list[Expression]:
         """What the graphs compute."""
@@ -177,8 +197,8 @@ def decodes(nodes: Nodes) -> bool:
 def encode(e: Expression, name: str = "") -> Graphs:
     """A loss as a graph; equal parts of it share a node.
 
-    A logarithm or a quotient takes its protected form, which differs by ε = 1e-7. A constant that the whole is
-    multiplied by is the factor.
+    A logarithm or a quotient takes its protected form, which differs by ε = 1e-7. A constant that
+    the whole is multiplied by is the factor.
 
     Args:
         e: the loss, summed over classes.

@@ -1,8 +1,8 @@
 """The dual-channel Meta-Loss Network (Hai 2021, section 3.2), as a population of weight vectors.
 
-One channel reads what the classifier says (ŷ), one the label (y); their outputs are put together and an integration
-block of convolutions turns them into a loss. The paper prints no sizes, kernels or activations: those here are ours.
-"""
+One channel reads what the classifier says (ŷ), one the label (y); their outputs are put together
+and an integration block of convolutions turns them into a loss. The paper prints no sizes, kernels
+or activations: those here are ours."""
 
 import math
 from collections.abc import Mapping
@@ -36,19 +36,21 @@ class MetaLossNetwork(RealVectors):
     """Sizes of the network, and where the search starts.
 
     Attributes:
-        architecture: "equivariant": weights shared over the classes, any number of them; "figure3": fully connected
-            over a fixed number of classes, after the paper's figure 3.
-        start: "random", or a loss whose gradient the first network is fitted to: "ce", another published loss by name,
-            a formula. A loss that pulls harder or less at first than cross-entropy is scaled to pull as it does.
+        architecture: "equivariant": weights shared over the classes, any number of them; "figure3":
+            fully connected over a fixed number of classes, after the paper's figure 3.
+        start: "random", or a loss whose gradient the first network is fitted to: "ce", another
+            published loss by name, a formula. A loss that pulls harder or less at first than
+            cross-entropy is scaled to pull as it does.
         smoothing: of the labels of that loss.
         channels: what the ŷ channel reads: probability, log-probability, centred logit.
         features: outputs of each channel.
         hidden: width of the integration block.
-        context: what a class's term sees of the other classes: nothing, the mean of the ŷ channel over the classes, or
-            that and the label's mean of it.
+        context: what a class's term sees of the other classes: nothing, the mean of the ŷ channel
+            over the classes, or that and the label's mean of it.
         activation: between the layers.
-        home_classes: tasks with another number of classes are shown to the "equivariant" network as if they had this
-            many: uniform and certain predictions look the same, so a loss carries over from one number to another.
+        home_classes: tasks with another number of classes are shown to the "equivariant" network as
+            if they had this many: uniform and certain predictions look the same, so a loss carries
+            over from one number to another.
         fixed_classes: the number of classes of "figure3".
         kernel: the convolutions' width in "figure3".
     """
@@ -56,7 +58,10 @@ class MetaLossNetwork(RealVectors):
     architecture: Literal["equivariant", "figure3"] = "equivariant"
     start: str = "ce"
     smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    channels: Annotated[tuple[Literal["p", "logp", "logit"], ...], Field(min_length=1)] = ("p", "logp")
+    channels: Annotated[tuple[Literal["p", "logp", "logit"], ...], Field(min_length=1)] = (
+        "p",
+        "logp",
+    )
     features: Width = 8
     hidden: Width = 16
     context: Literal["none", "mean", "label"] = "label"
@@ -66,14 +71,19 @@ class MetaLossNetwork(RealVectors):
     kernel: Annotated[int, Field(ge=1, le=9)] = 3
 
     vector: ClassVar[bool] = True
-    usual: ClassVar[Mapping[str, Any]] = {"strategy": {"kind": "mu_plus_lambda"}, "generations": 400}
+    usual: ClassVar[Mapping[str, Any]] = {
+        "strategy": {"kind": "mu_plus_lambda"},
+        "generations": 400,
+    }
     reasons: ClassVar[tuple[str, ...]] = ("",)
     populations: ClassVar[tuple[type, ...]] = (Vectors,)
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
         if self.architecture == "figure3" and self.kernel > self.features:
-            raise ValueError(f"kernel must be at most features = {self.features}, got {self.kernel}")
+            raise ValueError(
+                f"kernel must be at most features = {self.features}, got {self.kernel}"
+            )
         if self.start not in ("ce", "random"):
             zoo.read(self.start)
         return self
@@ -87,7 +97,9 @@ class MetaLossNetwork(RealVectors):
     def shapes(self) -> dict[str, tuple[int, int]]:
         """Name and shape of every weight, outputs × inputs; their order is the vector's."""
         if self.architecture == "figure3":
-            return Figure3.shapes(len(self.channels), self.features, self.hidden, self.fixed_classes, self.kernel)
+            return Figure3.shapes(
+                len(self.channels), self.features, self.hidden, self.fixed_classes, self.kernel
+            )
         return Equivariant.shapes(len(self.channels), self.features, self.hidden, self.context)
 
     @property
@@ -109,7 +121,9 @@ class MetaLossNetwork(RealVectors):
         """The networks with these weights, differentiable in them."""
         sizes = [math.prod(shape) for shape in self.shapes.values()]
         parts = vectors.split(sizes, dim=1)
-        weights: Weights = {k: x.unflatten(1, s) for (k, s), x in zip(self.shapes.items(), parts, strict=True)}
+        weights: Weights = {
+            k: x.unflatten(1, s) for (k, s), x in zip(self.shapes.items(), parts, strict=True)
+        }
         equivariant = CompiledEquivariant if kernels.available() else Equivariant
         kind = Figure3 if self.architecture == "figure3" else equivariant
         channels = tuple(CHANNELS[c] for c in self.channels)
@@ -118,12 +132,18 @@ class MetaLossNetwork(RealVectors):
     def describe(self, population: Vectors, row: int) -> str:
         """Sizes in one line."""
         own = f", {self.fixed_classes} classes" if self.classes else ""
-        return f"Meta-Loss Network ({self.architecture}{own}, {self.size} weights, {self.activation})"
+        return (
+            f"Meta-Loss Network ({self.architecture}{own}, {self.size} weights, {self.activation})"
+        )
 
     def _random(self, key: Stream) -> Float[Tensor, "1 D"]:
         """Weights normal with variance 1/inputs, biases with 0.1²."""
-        spread = {k: 0.1 if k.startswith("b_") else shape[1] ** -0.5 for k, shape in self.shapes.items()}
-        parts = [key.at(k).normal(1, math.prod(shape)) * spread[k] for k, shape in self.shapes.items()]
+        spread = {
+            k: 0.1 if k.startswith("b_") else shape[1] ** -0.5 for k, shape in self.shapes.items()
+        }
+        parts = [
+            key.at(k).normal(1, math.prod(shape)) * spread[k] for k, shape in self.shapes.items()
+        ]
         return torch.cat(parts, 1)
 
 
@@ -133,23 +153,36 @@ def imitate(network: MetaLossNetwork, seed: int, steps: int = 600) -> Float[Tens
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        teacher: Losses = CrossEntropies.of(1) if network.start == "ce" else Formulas.of([zoo.read(network.start)])
+        teacher: Losses = (
+            CrossEntropies.of(1)
+            if network.start == "ce"
+            else Formulas.of([zoo.read(network.start)])
+        )
         return _fit(network, teacher, Stream(seed).at("imitate"), steps)
     finally:
         torch.set_num_threads(threads)
 
 
-def _fit(network: MetaLossNetwork, teacher: Losses, key: Stream, steps: int, rate: float = 0.02) -> Tensor:
+def _fit(
+    network: MetaLossNetwork, teacher: Losses, key: Stream, steps: int, rate: float = 0.02
+) -> Tensor:
     vector = network._random(key.at("start")).requires_grad_()
     adam = torch.optim.Adam([vector], lr=rate)
     decay = torch.optim.lr_scheduler.LambdaLR(adam, lambda i: 1 - i / (steps + 1))
     for i in range(steps):
         # A network that fits any number of classes sees several, its own the most.
-        classes = network.classes or (network.home_classes, 5, network.home_classes, 2, network.home_classes, 20)[i % 6]
+        classes = (
+            network.classes
+            or (network.home_classes, 5, network.home_classes, 2, network.home_classes, 20)[i % 6]
+        )
         logits, target = _situations(128, classes, key.at(i))
-        s, scale = network.smoothing, abs(gain(teacher, classes)) or 1.0
+        s = network.smoothing
+        scale = abs(gain(teacher, classes)) or 1.0
         wanted = teacher.bind((1 - s) * target + s / classes).slope(logits) / scale
-        error = (slope_by_autograd(network.networks(vector).bind(target), logits, create_graph=True) - wanted).square()
+        error = (
+            slope_by_autograd(network.networks(vector).bind(target), logits, create_graph=True)
+            - wanted
+        ).square()
         adam.zero_grad()
         (error.sum(-1).mean() * error.shape[2] ** 2).backward()
         adam.step()
@@ -157,7 +190,9 @@ def _fit(network: MetaLossNetwork, teacher: Losses, key: Stream, steps: int, rat
     return vector.detach()
 
 
-def _situations(n: int, classes: int, key: Stream) -> tuple[Float[Tensor, "1 1 n C"], Float[Tensor, "1 n C"]]:
+def _situations(
+    n: int, classes: int, key: Stream
+) -> tuple[Float[Tensor, "1 1 n C"], Float[Tensor, "1 n C"]]:
     """Logits from unsure to sure, right and wrong."""
     logits = key.at("logits").normal(n, classes) * key.at("scale").uniform(n, 1, high=6.0)
     return logits[None, None], one_hot(key.at("labels").integers(classes, n), classes)[None]

@@ -1,9 +1,9 @@
 """Cross-entropy whose targets follow the prediction, along curves that evolution draws.
 
-Label smoothing (Szegedy 2016) trains against fixed targets; here the target of a class depends on how probable the
-network finds it, and on how probable it finds the true one. The targets are taken as given: no gradient goes through
-them, as in bootstrapped targets (Reed 2015), so a gradient need not be that of any value. The representation is ours.
-"""
+Label smoothing (Szegedy 2016) trains against fixed targets; here the target of a class depends on
+how probable the network finds it, and on how probable it finds the true one. The targets are taken
+as given: no gradient goes through them, as in bootstrapped targets (Reed 2015), so a gradient need
+not be that of any value. The representation is ours."""
 
 import math
 from collections.abc import Mapping
@@ -24,33 +24,47 @@ from metaloss.losses.base import images, log_softmax
 
 __all__ = ["LearnedTargets"]
 
-CURVES = 3  # of the true class; of another class over its own probability, and over the true class's
+# Of the true class; of another class over its own probability, and over the true class's.
+CURVES = 3
 
 
 @settings(frozen=True, config=ConfigDict(extra="forbid"))
 class LearnedTargets(RealVectors):
     """What the curves are drawn through, and where the search starts.
 
-    The true class's target is a(p_true), another class's (b(p) + d(p_true)) / C: three curves over the logarithm of a
-    probability, straight between the knots and level beyond them. A candidate is their values at the knots. At the
-    start they are level: the targets of label smoothing.
+    The true class's target is a(p_true), another class's (b(p) + d(p_true)) / C: three curves over
+    the logarithm of a probability, straight between the knots and level beyond them. A candidate is
+    their values at the knots. At the start they are level: the targets of label smoothing.
 
     Attributes:
         knots: the probabilities at which a curve can bend.
         smoothing: of the labels at the start.
-        home_classes: predictions among another number of classes are read as if there were this many: uniform and
-            certain ones look the same, so a loss carries over from one number to another.
+        home_classes: predictions among another number of classes are read as if there were this
+            many: uniform and certain ones look the same, so a loss carries over from one number to
+            another.
     """
 
-    knots: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = (0.003, 0.01, 0.03, 0.07, 0.13, 0.25, 0.45, 0.7, 0.92)
+    knots: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = (
+        0.003,
+        0.01,
+        0.03,
+        0.07,
+        0.13,
+        0.25,
+        0.45,
+        0.7,
+        0.92,
+    )
     smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.2
     home_classes: Annotated[int, Field(ge=2, le=1000)] = 10
 
     vector: ClassVar[bool] = True
     classes: ClassVar[int | None] = None
     usual: ClassVar[Mapping[str, Any]] = {
-        "strategy": {"kind": "cma_es", "sigma": 0.15}, "generations": 200, "tasks_per_generation": 16,
-    }  # fmt: skip
+        "strategy": {"kind": "cma_es", "sigma": 0.15},
+        "generations": 200,
+        "tasks_per_generation": 16,
+    }
     reasons: ClassVar[tuple[str, ...]] = ("",)
     populations: ClassVar[tuple[type, ...]] = (Vectors,)
 
@@ -68,7 +82,9 @@ class LearnedTargets(RealVectors):
 
     def sample(self, n: int, key: Stream) -> Vectors:
         """n times label smoothing."""
-        s, home, knots = self.smoothing, self.home_classes, len(self.knots)
+        s = self.smoothing
+        home = self.home_classes
+        knots = len(self.knots)
         start = torch.tensor([1 - s + s / home, s, 0.0]).repeat_interleave(knots)
         return Vectors(start.repeat(n, 1))
 
@@ -101,7 +117,8 @@ class Targets:
 
     def bind(self, target: Float[Tensor, "T B C"]) -> Self:
         """Keep the labels, class by class in memory."""
-        curves, knots = self.curves.to(target), self.knots.to(target)
+        curves = self.curves.to(target)
+        knots = self.knots.to(target)
         return replace(self, curves=curves, knots=knots, target=target.mT.contiguous())
 
     def pick(self, index: Int[Tensor, "T b"]) -> Self:
@@ -111,7 +128,8 @@ class Targets:
     def terms(self, logits: Float[Tensor, "P T B C"]) -> Float[Tensor, "P T B C"]:
         """-q_c log p_c; no gradient goes through q."""
         logp = log_softmax(logits).mT
-        # A masked class has log p = -inf: neither the label's share of 0 nor a target of 0 may meet it.
+        # A masked class has log p = -inf: neither the label's share of 0 nor a target of 0 may meet
+        # it.
         q = self._q(logp.detach().clamp(min=torch.finfo(logp.dtype).min))
         return -(q * logp.masked_fill(q == 0, 0)).mT
 
@@ -134,7 +152,9 @@ class Targets:
         other = (own + true[:, 1]).div_(C)
         return torch.addcmul(other, y, true[:, 0] - other)
 
-    def _along(self, u: Float[Tensor, "P N"], curves: Float[Tensor, "P m K"]) -> Float[Tensor, "P m N"]:
+    def _along(
+        self, u: Float[Tensor, "P N"], curves: Float[Tensor, "P m K"]
+    ) -> Float[Tensor, "P m N"]:
         """Some curves at logarithms of probabilities: what each stretch adds to the first knot's value."""
         passed = (u[:, None] - self.knots[:-1, None]).div_(self.knots.diff()[:, None]).clamp_(0, 1)
         return torch.baddbmm(curves[..., :1], curves.diff(), passed)

@@ -1,4 +1,5 @@
-"""Expression trees, varied by genetic programming (Koza 1992; limits as in Next Generation Loss 2024).
+"""Expression trees, varied by genetic programming (Koza 1992; limits as in Next Generation Loss
+2024).
 
 That paper prints no functions, terminals or probabilities: those here are ours.
 """
@@ -25,8 +26,20 @@ from metaloss.losses.language.primitives import PRIMITIVES
 __all__ = ["Tree"]
 
 FUNCTIONS = (
-    "add", "sub", "mul", "aq", "max", "min", "exp", "log_clamp", "square", "sqrt_clamp", "abs", "tanh", "sigmoid",
-)  # fmt: skip
+    "add",
+    "sub",
+    "mul",
+    "aq",
+    "max",
+    "min",
+    "exp",
+    "log_clamp",
+    "square",
+    "sqrt_clamp",
+    "abs",
+    "tanh",
+    "sigmoid",
+)
 HEADS = ("", *TERMINALS, *PRIMITIVES)  # symbol k stands for HEADS[k - 1], 0 for nothing
 SYMBOLS = {head: k for k, head in enumerate(HEADS, start=1)}
 TRIES = 50
@@ -56,10 +69,12 @@ class Tree(Symbolic):
         terminals: of the leaves, beside constants.
         constants: the share of leaves that are constants, drawn from a normal distribution.
         min_height: of any tree, in steps from the root to the deepest leaf.
-        first_height: the greatest of a random tree; they are ramped half-and-half from `min_height` on.
+        first_height: the greatest of a random tree; they are ramped half-and-half from `min_height`
+            on.
         max_height: of any tree.
         max_size: nodes of any tree.
-        subtree: how often a mutation puts a fresh subtree in the place of another, relative to the other kinds.
+        subtree: how often a mutation puts a fresh subtree in the place of another, relative to the
+            other kinds.
         point: how often it changes one node's function or leaf.
         insert: how often it puts a function between a node and its parent.
         shift: how often it moves the constants.
@@ -67,7 +82,11 @@ class Tree(Symbolic):
     """
 
     functions: Annotated[tuple[str, ...], Field(min_length=1)] = FUNCTIONS
-    terminals: Annotated[tuple[Literal["y", "p", "logp", "C"], ...], Field(min_length=2)] = ("y", "p", "logp")
+    terminals: Annotated[tuple[Literal["y", "p", "logp", "C"], ...], Field(min_length=2)] = (
+        "y",
+        "p",
+        "logp",
+    )
     constants: Annotated[float, Field(ge=0, lt=1)] = 0.25
     min_height: Annotated[int, Field(ge=1, le=10)] = 2
     first_height: Annotated[int, Field(ge=1, le=10)] = 4
@@ -87,7 +106,9 @@ class Tree(Symbolic):
     def _primitives(cls, functions: tuple[str, ...]) -> tuple[str, ...]:
         for name in functions:
             if name not in PRIMITIVES:
-                raise SettingsError(registry.unknown("primitive", name, PRIMITIVES, "metaloss list primitives"))
+                raise SettingsError(
+                    registry.unknown("primitive", name, PRIMITIVES, "metaloss list primitives")
+                )
         return functions
 
     @model_validator(mode="after")
@@ -97,14 +118,20 @@ class Tree(Symbolic):
         if "y" not in self.terminals or {"p", "logp"}.isdisjoint(self.terminals):
             raise ValueError("terminals must hold y, and p or logp")
         if not any(PRIMITIVES[name].arity == 2 for name in self.functions):
-            raise ValueError("functions must hold one of two arguments, or no tree could read y and a prediction")
+            raise ValueError(
+                "functions must hold one of two arguments, or no tree could read y and a prediction"
+            )
         if self._smallest.size > self.max_size:
-            raise ValueError(f"max_size must be at least {self._smallest.size} for trees of height {self.min_height}")
+            raise ValueError(
+                f"max_size must be at least {self._smallest.size} for trees of height {self.min_height}"
+            )
         if not self.subtree + self.point + self.insert + self.shift:
             raise ValueError("one of subtree, point, insert and shift must be above 0")
         for e in self.seeds:
             if e.size > self.max_size or e.height > self.max_height:
-                raise ValueError(f"start: {e} has {e.size} nodes and height {e.height}, more than trees may have")
+                raise ValueError(
+                    f"start: {e} has {e.size} nodes and height {e.height}, more than trees may have"
+                )
         return self
 
     def sample(self, n: int, key: Stream) -> Trees:
@@ -121,9 +148,13 @@ class Tree(Symbolic):
         pairs = zip(self.expressions(a), self.expressions(b), strict=True)
 
         def child(one: Expression, other: Expression, dice: Dice) -> Expression:
-            return self._retried(one, lambda: replaced(one, dice.randrange(one.size), dice.choice(list(other))))
+            return self._retried(
+                one, lambda: replaced(one, dice.randrange(one.size), dice.choice(list(other)))
+            )
 
-        return self._rows([child(one, other, key.at(i).dice()) for i, (one, other) in enumerate(pairs)])
+        return self._rows(
+            [child(one, other, key.at(i).dice()) for i, (one, other) in enumerate(pairs)]
+        )
 
     def expressions(self, population: Trees) -> list[Expression]:
         """The trees."""
@@ -131,10 +162,16 @@ class Tree(Symbolic):
         return [_decoded(tuple(symbols), tuple(values)) for symbols, values in rows]
 
     def _rows(self, expressions: list[Expression]) -> Trees:
-        nodes, shape = [list(e) for e in expressions], (len(expressions), self.max_size)
+        nodes = [list(e) for e in expressions]
+        shape = (len(expressions), self.max_size)
         empty = [[0] * (self.max_size - len(row)) for row in nodes]
-        symbols = [[*(SYMBOLS[node.head] for node in row), *rest] for row, rest in zip(nodes, empty, strict=True)]
-        values = [[*(node.value for node in row), *rest] for row, rest in zip(nodes, empty, strict=True)]
+        symbols = [
+            [*(SYMBOLS[node.head] for node in row), *rest]
+            for row, rest in zip(nodes, empty, strict=True)
+        ]
+        values = [
+            [*(node.value for node in row), *rest] for row, rest in zip(nodes, empty, strict=True)
+        ]
         return Trees(
             torch.tensor(symbols, dtype=torch.int16).reshape(shape),
             torch.tensor(values, dtype=torch.float64).reshape(shape),
@@ -145,7 +182,9 @@ class Tree(Symbolic):
         """A tree that always fits: y and a prediction under one function, and as much above as the height asks for."""
         both = next(name for name in self.functions if PRIMITIVES[name].arity == 2)
         above = min(self.functions, key=lambda name: PRIMITIVES[name].arity)
-        e = call(both, Y, Expression(next(name for name in self.terminals if name in ("p", "logp"))))
+        e = call(
+            both, Y, Expression(next(name for name in self.terminals if name in ("p", "logp")))
+        )
         while e.height < self.min_height:
             e = call(above, e, *[Y] * (PRIMITIVES[above].arity - 1))
         return e
@@ -153,7 +192,8 @@ class Tree(Symbolic):
     def _random(self, row: int, dice: Dice) -> Expression:
         """Ramped half-and-half: heights in turn, every other tree full."""
         span = self.first_height - self.min_height + 1
-        height, full = self.min_height + row // 2 % span, row % 2 == 0
+        height = self.min_height + row // 2 % span
+        full = row % 2 == 0
         return self._retried(self._smallest, lambda: self._grown(height, dice, full))
 
     def _mutant(self, e: Expression, dice: Dice) -> Expression:
@@ -172,11 +212,14 @@ class Tree(Symbolic):
 
     def _grown(self, height: int, dice: Dice, full: bool = False) -> Expression:
         """A random tree of at most this height; of just this height everywhere if full."""
-        leaves, functions = len(self.terminals) + 1, len(self.functions)
+        leaves = len(self.terminals) + 1
+        functions = len(self.functions)
         if height == 0 or (not full and dice.random() < leaves / (leaves + functions)):
             return self._leaf(dice)
         name = dice.choice(self.functions)
-        return call(name, *(self._grown(height - 1, dice, full) for _ in range(PRIMITIVES[name].arity)))
+        return call(
+            name, *(self._grown(height - 1, dice, full) for _ in range(PRIMITIVES[name].arity))
+        )
 
     def _leaf(self, dice: Dice) -> Expression:
         if dice.random() < self.constants:
@@ -184,8 +227,12 @@ class Tree(Symbolic):
         return Expression(dice.choice(self.terminals))
 
     def _mutated(self, e: Expression, dice: Dice) -> Expression:
-        kinds = {self._regrown: self.subtree, self._changed: self.point, self._inserted: self.insert,
-                 self._shifted: self.shift}  # fmt: skip
+        kinds = {
+            self._regrown: self.subtree,
+            self._changed: self.point,
+            self._inserted: self.insert,
+            self._shifted: self.shift,
+        }
         (kind,) = dice.choices(list(kinds), list(kinds.values()))
         return kind(e, dice)
 
@@ -197,11 +244,14 @@ class Tree(Symbolic):
         node = list(e)[place]
         if not node.args:
             return replaced(e, place, self._leaf(dice))
-        alike = [f for f in self.functions if PRIMITIVES[f].arity == len(node.args) and f != node.head]
+        alike = [
+            f for f in self.functions if PRIMITIVES[f].arity == len(node.args) and f != node.head
+        ]
         return replaced(e, place, call(dice.choice(alike), *node.args)) if alike else e
 
     def _inserted(self, e: Expression, dice: Dice) -> Expression:
-        place, name = dice.randrange(e.size), dice.choice(self.functions)
+        place = dice.randrange(e.size)
+        name = dice.choice(self.functions)
         args = [self._leaf(dice) for _ in range(PRIMITIVES[name].arity)]
         args[dice.randrange(len(args))] = list(e)[place]
         return replaced(e, place, call(name, *args))
@@ -222,7 +272,8 @@ def replaced(e: Expression, place: int, by: Expression) -> Expression:
     """The tree with another one in the place of its node of that number, in prefix order."""
     if place == 0:
         return by
-    args, place = list(e.args), place - 1
+    args = list(e.args)
+    place = place - 1
     for i, a in enumerate(args):
         if place < a.size:
             args[i] = replaced(a, place, by)
@@ -231,15 +282,18 @@ def replaced(e: Expression, place: int, by: Expression) -> Expression:
     return Expression(e.head, tuple(args), e.value)
 
 
-_node = lru_cache(maxsize=1 << 13)(Expression)  # what a child shares with its parent is looked at once
+# What a child shares with its parent is looked at once.
+_node = lru_cache(maxsize=1 << 13)(Expression)
 
 
 @lru_cache(maxsize=1 << 11)
 def _decoded(symbols: tuple[int, ...], values: tuple[float, ...]) -> Expression:
     def read(place: int) -> tuple[Expression, int]:
         """The tree that begins here, and the place behind it."""
-        head, value = HEADS[symbols[place] - 1], values[place]
-        args, place = [], place + 1
+        head = HEADS[symbols[place] - 1]
+        value = values[place]
+        args = []
+        place = place + 1
         for _ in range(PRIMITIVES[head].arity if head in PRIMITIVES else 0):
             a, place = read(place)
             args.append(a)

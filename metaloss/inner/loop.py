@@ -25,12 +25,15 @@ class Inner:
     Attributes:
         steps: updates of the parameters.
         lr: the learning rate; what the schedule and the warm-up scale.
-        batch: images per step, from a fresh permutation every epoch whose rest is dropped; None: all images.
-        optimiser: "sgd", "adam" (L2 decay in the gradient) or "adamw" (decay apart), as torch.optim's.
+        batch: images per step, from a fresh permutation every epoch whose rest is dropped; None:
+            all images.
+        optimiser: "sgd", "adam" (L2 decay in the gradient) or "adamw" (decay apart), as
+            torch.optim's.
         momentum, nesterov: of "sgd".
         betas, eps: of "adam" and "adamw".
         weight_decay: of every parameter, biases too.
-        schedule: the rate's course over the steps after the warm-up: down to 0 along a half cosine or a line.
+        schedule: the rate's course over the steps after the warm-up: down to 0 along a half cosine
+            or a line.
         warmup: steps in which the rate rises along a line.
     """
 
@@ -49,7 +52,9 @@ class Inner:
     @model_validator(mode="after")
     def _fits(self) -> Self:
         if self.optimiser != "sgd" and (self.momentum or self.nesterov):
-            raise ValueError(f"momentum and nesterov belong to 'sgd', and optimiser is '{self.optimiser}'")
+            raise ValueError(
+                f"momentum and nesterov belong to 'sgd', and optimiser is '{self.optimiser}'"
+            )
         if self.nesterov and not self.momentum:
             raise ValueError("nesterov needs momentum above 0")
         if self.warmup >= self.steps:
@@ -77,7 +82,9 @@ class Inner:
         if step <= self.warmup:
             return step / self.warmup
         done = (step - 1 - self.warmup) / (self.steps - self.warmup)
-        return {"constant": 1.0, "linear": 1 - done, "cosine": (1 + math.cos(math.pi * done)) / 2}[self.schedule]
+        return {"constant": 1.0, "linear": 1 - done, "cosine": (1 + math.cos(math.pi * done)) / 2}[
+            self.schedule
+        ]
 
 
 @torch.no_grad()
@@ -109,7 +116,8 @@ def train(
     """
     if model.in_span and not inner.linear:
         raise ValueError(f"{type(model).__name__} does not train exactly with '{inner.optimiser}'")
-    optimiser, rate = inner.start(), inner.lr if lr is None else lr
+    optimiser = inner.start()
+    rate = inner.lr if lr is None else lr
     like = next(iter(params.values()))
     rate = rate.to(like) if isinstance(rate, Tensor) else rate
     for step, index in enumerate(batches(len(inputs), inner, keys, like.device), 1):
@@ -130,5 +138,7 @@ def batches(
     for step in range(inner.steps):
         epoch, place = divmod(step, images // inner.batch)
         if place == 0:
-            order = torch.stack([key.at("order", epoch).permutation(images) for key in keys]).to(device)
+            order = torch.stack([key.at("order", epoch).permutation(images) for key in keys]).to(
+                device
+            )
         yield order[:, place * inner.batch : (place + 1) * inner.batch]

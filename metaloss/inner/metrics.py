@@ -11,14 +11,18 @@ from metaloss import kernels
 from metaloss.data.episodes import Tasks
 from metaloss.inner.classifiers import Bound, Classifier, Inputs, Params
 
-# What is seen of trained classifiers: one number or more for each, from the tasks, in blocks of so many images.
+# What is seen of trained classifiers: one number or more for each, from the tasks, in blocks of so
+# many images.
 Gauge = Callable[[Classifier, Params, Bound, Tasks, int], Float[Tensor, "P T ..."]]
 BINS = 15  # of the calibration error, of equal width
 
 
 @torch.no_grad()
-def answers(model: Classifier, params: Params, bound: Bound, tasks: Tasks, block: int) -> Float[Tensor, "P T V 3"]:
-    """The gauge of a test: each image's answer, that answer's probability, and the true class's log-probability.
+def answers(
+    model: Classifier, params: Params, bound: Bound, tasks: Tasks, block: int
+) -> Float[Tensor, "P T V 3"]:
+    """The gauge of a test: each image's answer, that answer's probability, and the true class's
+    log-probability.
 
     NaN for an image whose logits are not finite.
     """
@@ -36,7 +40,9 @@ def answers(model: Classifier, params: Params, bound: Bound, tasks: Tasks, block
 
 
 @torch.no_grad()
-def progress(model: Classifier, params: Params, bound: Bound, tasks: Tasks, block: int) -> Float[Tensor, "P T 2"]:
+def progress(
+    model: Classifier, params: Params, bound: Bound, tasks: Tasks, block: int
+) -> Float[Tensor, "P T 2"]:
     """The gauge of a learning curve: the accuracies on the training and on the validation images."""
     train = validate(model, params, bound.train, tasks.train.label, block)
     return torch.stack([train, validate(model, params, bound.val, tasks.val.label, block)], -1)
@@ -50,7 +56,8 @@ class Measures:
         accuracy: the share of right answers.
         f1: the mean over the classes of the F1 score, 0 for a class that is never found.
         nll: the mean of -log p of the true class.
-        calibration: the expected calibration error (Guo 2017): how far probability and accuracy lie apart.
+        calibration: the expected calibration error (Guo 2017): how far probability and accuracy lie
+            apart.
         right: which images were answered right.
     """
 
@@ -73,22 +80,29 @@ def measure(found: Float[Tensor, "T V 3"], label: Int[Tensor, "T V"], classes: i
     choice, trust, truth = found.double().nan_to_num().unbind(-1)
     right = (choice.long() == label) & sound[:, None]
     measured = (right.double().mean(1), macro_f1(choice.long(), label, classes), -truth.mean(1))
-    accuracy, f1, nll, calibration = (x.where(sound, torch.nan) for x in (*measured, calibration_error(trust, right)))
+    accuracy, f1, nll, calibration = (
+        x.where(sound, torch.nan) for x in (*measured, calibration_error(trust, right))
+    )
     return Measures(accuracy, f1, nll, calibration, right)
 
 
-def macro_f1(choice: Int[Tensor, "T V"], label: Int[Tensor, "T V"], classes: int) -> Float[Tensor, " T"]:
+def macro_f1(
+    choice: Int[Tensor, "T V"], label: Int[Tensor, "T V"], classes: int
+) -> Float[Tensor, " T"]:
     """The F1 score, averaged over the classes that occur as a label or an answer."""
     pairs = (label * classes + choice).long()
     count = torch.zeros(len(pairs), classes**2, dtype=torch.float64)
     count.scatter_add_(1, pairs, torch.ones_like(pairs, dtype=torch.float64))
     confusion = count.unflatten(1, (classes, classes))  # [T true answered]
-    hits, sizes = confusion.diagonal(dim1=1, dim2=2), confusion.sum(1) + confusion.sum(2)
+    hits = confusion.diagonal(dim1=1, dim2=2)
+    sizes = confusion.sum(1) + confusion.sum(2)
     occurs = sizes > 0
     return (2 * hits / sizes.clamp(min=1)).where(occurs, 0).sum(1) / occurs.sum(1)
 
 
-def calibration_error(trust: Float[Tensor, "T V"], right: Bool[Tensor, "T V"], bins: int = BINS) -> Float[Tensor, " T"]:
+def calibration_error(
+    trust: Float[Tensor, "T V"], right: Bool[Tensor, "T V"], bins: int = BINS
+) -> Float[Tensor, " T"]:
     """The mean over the images of |accuracy - mean probability| within their bin of probabilities (low, high]."""
     place = ((trust * bins).ceil().long() - 1).clamp(0, bins - 1)
     gap = torch.zeros(len(trust), bins, dtype=torch.float64)
@@ -115,13 +129,17 @@ def _counted(by_class: Float[Tensor, "P T C V"], label: Int[Tensor, "T V"]) -> F
     return right / by_class.shape[3]
 
 
-def scores(model: Classifier, params: Params, bound: Bound, tasks: Tasks, block: int) -> Float[Tensor, "P T"]:
+def scores(
+    model: Classifier, params: Params, bound: Bound, tasks: Tasks, block: int
+) -> Float[Tensor, "P T"]:
     """The gauge that searches use: the validation accuracy."""
     return validate(model, params, bound.val, tasks.val.label, block)
 
 
 @torch.no_grad()
-def right_answers(model: Classifier, params: Params, bound: Bound, tasks: Tasks, block: int) -> Float[Tensor, "P T V"]:
+def right_answers(
+    model: Classifier, params: Params, bound: Bound, tasks: Tasks, block: int
+) -> Float[Tensor, "P T V"]:
     """The gauge of a search's test: 1 for a validation image whose class is found, else 0; NaN: not finite logits."""
     found = []
     for first in range(0, len(bound.val), block):

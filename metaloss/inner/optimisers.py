@@ -54,7 +54,9 @@ class Sgd:
             return grad
         grad = dense(grad)
         old = self.velocity.get(name)
-        self.velocity[name] = velocity = grad.clone() if old is None else old.mul_(self.momentum).add_(grad)
+        self.velocity[name] = velocity = (
+            grad.clone() if old is None else old.mul_(self.momentum).add_(grad)
+        )
         return grad.add(velocity, alpha=self.momentum) if self.nesterov else velocity
 
 
@@ -82,7 +84,9 @@ class Adam:
 
     def _update(self, name: str, grad: Tensor) -> Tensor:
         first, second = self.betas
-        mean, square = self.moments.setdefault(name, (torch.zeros_like(grad), torch.zeros_like(grad)))
+        mean, square = self.moments.setdefault(
+            name, (torch.zeros_like(grad), torch.zeros_like(grad))
+        )
         mean.lerp_(grad, 1 - first)
         square.mul_(second).addcmul_(grad, grad, value=1 - second)
         spread = (square / (1 - second**self.count)).sqrt_().add_(self.eps)

@@ -1,17 +1,18 @@
 """Inner loops as machine code for a CPU, by numba, where it is installed (the extra `fast`).
 
-torch's operations each walk through memory, and its products pack their operands anew each time. On matrices as small
-as these, and on the many steps of a loss between them, that is half of the time. The loops here keep one classifier's
-numbers in a core's own cache. They give what torch gives, up to rounding. A classifier's result is the same in any
-company. Where numba is not installed, or a loop does not know a setting, everything runs on torch.
-"""
+torch's operations each walk through memory, and its products pack their operands anew each time. On
+matrices as small as these, and on the many steps of a loss between them, that is half of the time.
+The loops here keep one classifier's numbers in a core's own cache. They give what torch gives, up
+to rounding. A classifier's result is the same in any company. Where numba is not installed, or a
+loop does not know a setting, everything runs on torch."""
 
 import functools
 from importlib.metadata import PackageNotFoundError, version
 
 __all__ = ["VECTOR", "available", "compiler"]
 
-VECTOR = 16  # numbers that a register of the widest kind holds; smaller ones are taken several at a time
+# Numbers that a register of the widest kind holds; smaller ones are taken several at a time.
+VECTOR = 16
 
 
 @functools.cache

@@ -11,8 +11,10 @@ from metaloss.kernels.jit import compiled
 def count_right(logits, label, right):
     """How many images [N C B] are given the class that their label [T B] says; NaN where any logit is not finite."""
     for n in range(len(logits)):
-        t, total = n % len(label), 0.0
-        best, place = logits[n, 0].copy(), np.zeros(logits.shape[2], np.int64)
+        t = n % len(label)
+        total = 0.0
+        best = logits[n, 0].copy()
+        place = np.zeros(logits.shape[2], np.int64)
         whole = np.zeros_like(best)
         for c in range(logits.shape[1]):
             row = logits[n, c]

@@ -1,7 +1,7 @@
 """The folder of the user's in which compiled loops are kept between processes.
 
-One entry for every state of all their source files together, numba and Python: a loop holds what it calls of the other
-files, so code of an older state must never be found. Nothing here imports numba.
+One entry for every state of all their source files together, numba and Python: a loop holds what it
+calls of the other files, so code of an older state must never be found. Nothing here imports numba.
 """
 
 import contextlib
@@ -26,7 +26,8 @@ class Unusable(Exception):
 
 
 def folder() -> Path:
-    """The folder of all entries, in $METALOSS_CACHE, else metaloss in $XDG_CACHE_HOME, else ~/.cache/metaloss.
+    """The folder of all entries, in $METALOSS_CACHE, else metaloss in $XDG_CACHE_HOME, else
+    ~/.cache/metaloss.
 
     Raises:
         Unusable: nobody knows where the user's home is.
@@ -52,7 +53,8 @@ def digest(sources: Iterable[Path], versions: Iterable[str]) -> str:
 
 @cache
 def entry() -> Path:
-    """The entry of this very code, made where it is new; what was used longest ago makes room for it.
+    """The entry of this very code, made where it is new; what was used longest ago makes room for
+    it.
 
     Raises:
         Unusable: it cannot be written.
@@ -72,7 +74,8 @@ def entry() -> Path:
 
 
 def make_room(place: Path, here: Path, entries: int = ENTRIES, limit: int = LIMIT) -> None:
-    """Remove the entries used longest ago until so many are left, and so many bytes; nothing but entries, never fails.
+    """Remove the entries used longest ago until so many are left, and so many bytes; nothing but
+    entries, never fails.
 
     Args:
         place: the folder of all entries.

@@ -11,9 +11,14 @@ from numba.extending import intrinsic
 
 from metaloss.kernels.jit import compiled
 
-ONE, SHIFT = np.float32(1), np.float32(1.5 * 2**23)  # a float32 beyond SHIFT counts whole numbers in its last bits
-LOW, HIGH, LOG2_E = np.float32(-87.3), np.float32(88), np.float32(math.log2(math.e))
-LN2 = np.float32(0.693359375), np.float32(math.log(2) - 0.693359375)  # in two parts, the first exact in few bits
+# A float32 beyond SHIFT counts whole numbers in its last bits.
+ONE = np.float32(1)
+SHIFT = np.float32(1.5 * 2**23)
+LOW = np.float32(-87.3)
+HIGH = np.float32(88)
+LOG2_E = np.float32(math.log2(math.e))
+# In two parts, the first exact in few bits.
+LN2 = np.float32(0.693359375), np.float32(math.log(2) - 0.693359375)
 TAYLOR = tuple(np.float32(1 / math.factorial(n)) for n in range(7, 1, -1))
 
 

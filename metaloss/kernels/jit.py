@@ -46,7 +46,8 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     dispatcher = njit(**SETTINGS)(function)
     with contextlib.suppress(cache.Unusable, RuntimeError):  # RuntimeError: numba finds no folder
         kept = _cache_of(function, cache.entry())
-        if cache.entry() in Path(kept.cache_path).parents:  # numba can be told to put all caches elsewhere
+        # Numba can be told to put all caches elsewhere.
+        if cache.entry() in Path(kept.cache_path).parents:
             dispatcher._cache = kept
     return dispatcher
 

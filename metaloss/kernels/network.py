@@ -42,7 +42,8 @@ def _deactivate(grad, out, logistic):
 @compiled
 def _softmax(logp, p, lanes):
     """Logits become log-probabilities; fills the probabilities too."""
-    top, total = np.empty(lanes, np.float32), np.zeros(lanes, np.float32)
+    top = np.empty(lanes, np.float32)
+    total = np.zeros(lanes, np.float32)
     top[:] = logp[0]
     for c in range(1, len(logp)):
         for b in range(lanes):
@@ -80,7 +81,8 @@ def _read(x, logp, p, channels, lanes):
 def _read_back(grad, dx, p, channels, lanes):
     """From the gradient at what the ŷ channel is told: fills that at the logits."""
     classes = np.float32(len(p))
-    middle, total = np.zeros(lanes, np.float32), np.zeros(lanes, np.float32)
+    middle = np.zeros(lanes, np.float32)
+    total = np.zeros(lanes, np.float32)
     grad[:] = 0
     for k in range(len(channels)):
         of_p, of_logp, of_logit, _ = channels[k]
@@ -119,32 +121,48 @@ def _spread(z, everywhere, true, y, lanes):
 
 @compiled
 def logit_gradient(logits, target, weights, channels, logistic, lanes, gradient):
-    """The gradient of P networks' values with respect to logits [N C B], for labels [T C B] of ones and zeros.
+    """The gradient of P networks' values with respect to logits [N C B], for labels [T C B] of ones
+    and zeros.
 
     Args:
         logits: [N C B].
         target: [T C B].
-        weights: [P F K] and [P F 1] of the ŷ channel, [P H F] of the integration, of the mean over the classes
-            (divided by their number) and of the label's mean, [P 1 H] of the sum, [P H 1] what the label's channel
-            adds for a 0 and what more for a 1; then all but biases, sum and label again, transposed.
-        channels: [K 4], what p, log p and the logit's distance from the mean count in an input, and what is added.
+        weights: [P F K] and [P F 1] of the ŷ channel, [P H F] of the integration, of the mean over
+            the classes (divided by their number) and of the label's mean, [P 1 H] of the sum, [P H
+            1] what the label's channel adds for a 0 and what more for a 1; then all but biases, sum
+            and label again, transposed.
+        channels: [K 4], what p, log p and the logit's distance from the mean count in an input, and
+            what is added.
         logistic: whether σ is between the layers; else ReLU.
-        lanes: equals LANES, but is passed at run time on purpose: as a constant, LLVM unrolls these loops instead of
-            making vectors of them.
+        lanes: equals LANES, but is passed at run time on purpose: as a constant, LLVM unrolls these
+            loops instead of making vectors of them.
         gradient: filled with the gradient, [N C B].
     """
-    w_pred, b_pred, w_mix, w_mean, w_true, w_out, absent, present, t_pred, t_mix, t_mean, t_true = weights
+    w_pred, b_pred, w_mix, w_mean, w_true, w_out, absent, present, t_pred, t_mix, t_mean, t_true = (
+        weights
+    )
     count, classes, images = logits.shape
-    tasks, features, width, columns = len(target), w_pred.shape[1], w_mix.shape[1], classes * lanes
+    tasks = len(target)
+    features = w_pred.shape[1]
+    width = w_mix.shape[1]
+    columns = classes * lanes
     buffers = np.empty((4, classes, lanes), np.float32)
-    logp, p, y, grad = buffers[0], buffers[1], buffers[2], buffers[3]
+    logp = buffers[0]
+    p = buffers[1]
+    y = buffers[2]
+    grad = buffers[3]
     x = np.empty((len(channels), columns), np.float32)  # inputs, K × (C·lanes)
-    h, dh = np.empty((features, columns), np.float32), np.empty((features, columns), np.float32)
-    u, du = np.empty((width, columns), np.float32), np.empty((width, columns), np.float32)
-    mean, true = np.empty((features, lanes), np.float32), np.empty((features, lanes), np.float32)
-    context, more = np.empty((width, lanes), np.float32), np.empty((width, lanes), np.float32)
+    h = np.empty((features, columns), np.float32)
+    dh = np.empty((features, columns), np.float32)
+    u = np.empty((width, columns), np.float32)
+    du = np.empty((width, columns), np.float32)
+    mean = np.empty((features, lanes), np.float32)
+    true = np.empty((features, lanes), np.float32)
+    context = np.empty((width, lanes), np.float32)
+    more = np.empty((width, lanes), np.float32)
     for n in range(count):
-        i, t = n // tasks, n % tasks
+        i = n // tasks
+        t = n % tasks
         for at in range(0, images, lanes):
             # --- Forward: the logits of `some` images, then the ŷ channel, its sums over the classes, the integration.
             some = min(lanes, images - at)
@@ -160,7 +178,11 @@ def logit_gradient(logits, target, weights, channels, logistic, lanes, gradient)
             _activate(h, logistic)
             _gather(mean, true, h, y, lanes)
             for j in range(width):
-                context[j], more[j], du[j] = absent[i, j, 0], present[i, j, 0], w_out[i, 0, j] / np.float32(images)
+                context[j], more[j], du[j] = (
+                    absent[i, j, 0],
+                    present[i, j, 0],
+                    w_out[i, 0, j] / np.float32(images),
+                )
             add_product(context, w_mean[i], mean)
             add_product(context, w_true[i], true)
             _spread(u, context, more, y, lanes)

@@ -1,4 +1,5 @@
-"""Passes of a perceptron whose first layer lies in the span of the training images: `classifiers/shared.py`.
+"""Passes of a perceptron whose first layer lies in the span of the training images:
+`classifiers/shared.py`.
 
 Arrays are C-contiguous and lead with N = P·T classifiers; t = n modulo T is the classifier's task.
 """
@@ -28,8 +29,20 @@ def forward(start, kernel, share, a, weights, biases, hidden, logits):
         logits: filled with [N C B].
     """
     for n in range(len(a)):
-        t, layers = n % len(start), [z[n] for z in hidden]
-        _through(start[t], kernel[t], share[n], a[n], _transposed(weights, n), biases, n, layers, logits[n], 0)
+        t = n % len(start)
+        layers = [z[n] for z in hidden]
+        _through(
+            start[t],
+            kernel[t],
+            share[n],
+            a[n],
+            _transposed(weights, n),
+            biases,
+            n,
+            layers,
+            logits[n],
+            0,
+        )
 
 
 @compiled
@@ -37,10 +50,22 @@ def classify(start, kernel, share, a, weights, biases, logits):
     """The logits alone, of any number of images; `forward`'s arguments."""
     layers = [np.empty((ROWS, w.shape[2]), a.dtype) for w in weights]
     for n in range(len(a)):
-        t, transposed = n % len(start), _transposed(weights, n)
+        t = n % len(start)
+        transposed = _transposed(weights, n)
         for i in range(0, start.shape[1], ROWS):
             some = slice(i, min(i + ROWS, start.shape[1]))
-            _through(start[t, some], kernel[t, some], share[n], a[n], transposed, biases, n, layers, logits[n], i)
+            _through(
+                start[t, some],
+                kernel[t, some],
+                share[n],
+                a[n],
+                transposed,
+                biases,
+                n,
+                layers,
+                logits[n],
+                i,
+            )
 
 
 @compiled
@@ -62,7 +87,8 @@ def _through(start, kernel, share, a, transposed, biases, n, layers, logits, at)
     add_product(z, kernel, a)
     relu(z)
     for i in range(1, len(layers)):
-        x, z = z, layers[i][:rows]
+        x = z
+        z = layers[i][:rows]
         _affine(z, x, transposed[i - 1], biases[i - 1][n])
         relu(z)
     scores = np.empty((rows, transposed[-1].shape[1]), a.dtype)
@@ -111,7 +137,8 @@ def backward(delta, weights, hidden, back, biases):
         for c in range(delta.shape[1]):
             biases[last][n, 0, c] = delta[n, c].sum()
         for i in range(last, -1, -1):
-            z, x = back[i][n], hidden[i][n]
+            z = back[i][n]
+            x = hidden[i][n]
             z[:] = 0
             if i == last:
                 add_transposed_product(z, delta[n], weights[i][n])

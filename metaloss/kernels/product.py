@@ -14,11 +14,13 @@ from metaloss.kernels import VECTOR
 from metaloss.kernels.jit import compiled
 
 # Rows and vectors of a product that are held at once: as many as a processor has registers for.
-ROW_TILE, PANEL = 6, 4 if get_host_cpu_features().get("avx512f") else 1
+ROW_TILE = 6
+PANEL = 4 if get_host_cpu_features().get("avx512f") else 1
 
 
 def tile(rows: int, panel: int) -> Callable[..., None]:
-    """A product's innermost part: `rows` × `panel` registers of the result, held while all k pass by.
+    """A product's innermost part: `rows` × `panel` registers of the result, held while all k pass
+    by.
 
     c[i : i + rows, j : j + panel · VECTOR] += Σ_k a.flat[start + r · row + k · step] b[k, j : ...]
     """
@@ -27,9 +29,14 @@ def tile(rows: int, panel: int) -> Callable[..., None]:
     def product(typing, c, i, j, a, start, row, step, b, k):
         def generate(context, builder, signature, arguments):
             c, i, j, a, start, row, step, b, count = arguments
-            c, a, b = (context.make_array(signature.args[n])(context, builder, x) for n, x in ((0, c), (3, a), (7, b)))
-            number, word = context.get_value_type(signature.args[0].dtype), ir.IntType(64)
-            vector, lanes = ir.VectorType(number, VECTOR), ir.VectorType(ir.IntType(32), VECTOR)
+            c, a, b = (
+                context.make_array(signature.args[n])(context, builder, x)
+                for n, x in ((0, c), (3, a), (7, b))
+            )
+            number = context.get_value_type(signature.args[0].dtype)
+            word = ir.IntType(64)
+            vector = ir.VectorType(number, VECTOR)
+            lanes = ir.VectorType(ir.IntType(32), VECTOR)
             size = context.get_abi_sizeof(number)
 
             def at(base, *offsets):
@@ -46,11 +53,17 @@ def tile(rows: int, panel: int) -> Callable[..., None]:
             def times(x, n):
                 return builder.mul(x, word(n) if isinstance(n, int) else n)
 
-            width, depth = cgutils.unpack_tuple(builder, c.shape)[1], cgutils.unpack_tuple(builder, b.shape)[1]
+            width = cgutils.unpack_tuple(builder, c.shape)[1]
+            depth = cgutils.unpack_tuple(builder, b.shape)[1]
             grid = [(r, v) for r in range(rows) for v in range(panel)]
-            places = {(r, v): at(c.data, times(builder.add(i, word(r)), width), j, word(v * VECTOR)) for r, v in grid}
+            places = {
+                (r, v): at(c.data, times(builder.add(i, word(r)), width), j, word(v * VECTOR))
+                for r, v in grid
+            }
             first = {x: load(place) for x, place in places.items()}
-            entry, loop, after = builder.block, builder.append_basic_block(), builder.append_basic_block()
+            entry = builder.block
+            loop = builder.append_basic_block()
+            after = builder.append_basic_block()
             builder.cbranch(builder.icmp_signed("<", word(0), count), loop, after)
 
             builder.position_at_end(loop)
@@ -61,7 +74,9 @@ def tile(rows: int, panel: int) -> Callable[..., None]:
             fresh = {}
             for r in range(rows):
                 left = builder.load(at(a.data, start, times(row, r), times(step, k)))
-                left = builder.insert_element(ir.Constant(vector, ir.Undefined), left, ir.IntType(32)(0))
+                left = builder.insert_element(
+                    ir.Constant(vector, ir.Undefined), left, ir.IntType(32)(0)
+                )
                 left = builder.shuffle_vector(left, left, ir.Constant(lanes, [0] * VECTOR))
                 for v in range(panel):
                     both = builder.fmul(left, right[v], flags=("contract",))
@@ -86,13 +101,17 @@ def tile(rows: int, panel: int) -> Callable[..., None]:
     return product
 
 
-wide, wide_rest, thin, thin_rest = tile(ROW_TILE, PANEL), tile(1, PANEL), tile(ROW_TILE, 1), tile(1, 1)
+wide = tile(ROW_TILE, PANEL)
+wide_rest = tile(1, PANEL)
+thin = tile(ROW_TILE, 1)
+thin_rest = tile(1, 1)
 
 
 @compiled
 def _add_product(c, a, row, step, b, k):
     rows, columns = c.shape
-    even, j = rows // ROW_TILE * ROW_TILE, 0
+    even = rows // ROW_TILE * ROW_TILE
+    j = 0
     while j + PANEL * VECTOR <= columns:
         for i in range(0, even, ROW_TILE):
             wide(c, i, j, a, i * row, row, step, b, k)

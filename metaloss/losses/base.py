@@ -1,7 +1,7 @@
 """What a loss is inside the engine: P losses at once, row p seeing only row p of the logits.
 
-Logits are [P T B C] and lie class by class in memory (`logits.mT` is contiguous): what runs over the classes then runs
-along long rows, several times faster than along the ten numbers of one image.
+Logits are [P T B C] and lie class by class in memory (`logits.mT` is contiguous): what runs over
+the classes then runs along long rows, several times faster than along the ten numbers of one image.
 """
 
 from collections.abc import Callable
@@ -16,7 +16,8 @@ from torch import Tensor
 class Losses(Protocol):
     """P losses, evaluated together."""
 
-    columns: ClassVar[int]  # tasks that a call should have, where there are as many, to spread over what it costs
+    # Tasks that a call should have, where there are as many, to spread over what it costs.
+    columns: ClassVar[int]
 
     def bind(self, target: Float[Tensor, "T B C"]) -> Self:
         """Prepare what depends on the targets alone, once per generation."""
@@ -63,7 +64,9 @@ def slope_by_autograd(
     with torch.enable_grad():
         leaf = logits.detach().requires_grad_()
         # Classifier (p, t) reaches only value (p, t), so the sum's gradient is each one's own.
-        (gradient,) = torch.autograd.grad(losses(leaf).sum(), leaf, materialize_grads=True, create_graph=create_graph)
+        (gradient,) = torch.autograd.grad(
+            losses(leaf).sum(), leaf, materialize_grads=True, create_graph=create_graph
+        )
     return gradient
 
 

@@ -52,8 +52,8 @@ class Formulas:
 
     Attributes:
         formulas: one per candidate.
-        form: how `slope` runs: "each" formula by itself, or all "grouped" by height and primitive; "auto" groups many
-            on a GPU, where the number of calls counts.
+        form: how `slope` runs: "each" formula by itself, or all "grouped" by height and primitive;
+            "auto" groups many on a GPU, where the number of calls counts.
         shared: what `bind` computed.
     """
 
@@ -88,7 +88,10 @@ class Formulas:
         planes = [e for e in ordered if "y" in e.terminals]
         stack = torch.stack([known[e] for e in planes]) if planes else target[None]
         numbers = {e: known[e] for e in ordered if "y" not in e.terminals}
-        return replace(self, shared=Shared(stack.mT.contiguous(), {e: i for i, e in enumerate(planes)}, numbers))
+        return replace(
+            self,
+            shared=Shared(stack.mT.contiguous(), {e: i for i, e in enumerate(planes)}, numbers),
+        )
 
     def pick(self, index: Int[Tensor, "T b"]) -> Self:
         """The same losses, bound to only some of each task's images."""
@@ -99,7 +102,9 @@ class Formulas:
         logp = self._cooled(logits.mT).log_softmax(-2)
         found = []
         for formula, *each in zip(self.formulas, logp.unbind(0), logp.exp().unbind(0), strict=True):
-            value = _run(_ready(value_program(formula.expression), self._bound.named), *each).expand(logp.shape[1:])
+            value = _run(
+                _ready(value_program(formula.expression), self._bound.named), *each
+            ).expand(logp.shape[1:])
             found.append(value / logits.shape[-1] if formula.reduction == "mean" else value)
         return torch.stack(found).mT
 
@@ -115,12 +120,18 @@ class Formulas:
         G = self._by_logp(logp, p)  # [P T C B]
         return torch.addcmul(G, p, G.sum(-2, keepdim=True), value=-1).mul_(self._scale(logits)).mT
 
-    def _by_logp(self, logp: Float[Tensor, "P T C B"], p: Float[Tensor, "P T C B"]) -> Float[Tensor, "P T C B"]:
+    def _by_logp(
+        self, logp: Float[Tensor, "P T C B"], p: Float[Tensor, "P T C B"]
+    ) -> Float[Tensor, "P T C B"]:
         """The gradient of every term by its own logp, but for its sign."""
-        if self.form == "grouped" or (self.form == "auto" and logp.is_cuda and len(self) >= grouping.WORTH):
+        if self.form == "grouped" or (
+            self.form == "auto" and logp.is_cuda and len(self) >= grouping.WORTH
+        ):
             return grouping.run(self._plan, logp, p)
         shape = logp.shape[1:]
-        found = [_run(*each) for each in zip(self._slopes, logp.unbind(0), p.unbind(0), strict=True)]
+        found = [
+            _run(*each) for each in zip(self._slopes, logp.unbind(0), p.unbind(0), strict=True)
+        ]
         return torch.stack([x if x.shape == shape else x.expand(shape) for x in found])
 
     @property
@@ -142,7 +153,11 @@ class Formulas:
 
     def _cooled(self, logits: Tensor) -> Tensor:
         found = [f.temperature for f in self.formulas]
-        return logits if all(t == 1 for t in found) else logits / logits.new_tensor(found)[:, None, None, None]
+        return (
+            logits
+            if all(t == 1 for t in found)
+            else logits / logits.new_tensor(found)[:, None, None, None]
+        )
 
     def _scale(self, logits: Float[Tensor, "P T B C"]) -> Tensor | float:
         """What the gradient of a sum over the classes, but for its sign, is multiplied by."""

@@ -43,7 +43,8 @@ def plan(programs: Sequence[Program], known: dict[Expression, Tensor], shape: to
     n = len(programs)
     used = {e: None for program in programs for e in program.inputs if not e.varies}
     place = {e: 2 * n + i for i, e in enumerate(used)}
-    groups: dict[tuple[int, Run], list[tuple[int, int]]] = {}  # what is called -> (program, place in its list)
+    # What is called -> (program, place in its list).
+    groups: dict[tuple[int, Run], list[tuple[int, int]]] = {}
     for i, program in enumerate(programs):
         depth = [0] * len(program.inputs)
         for run, args in program.steps:
@@ -55,12 +56,15 @@ def plan(programs: Sequence[Program], known: dict[Expression, Tensor], shape: to
         for k, e in enumerate(program.inputs)
     }
     fixed = torch.stack([known[e].expand(shape) for e in used]) if used else torch.empty(0, *shape)
-    device, first = fixed.device, 2 * n + len(used)
+    device = fixed.device
+    first = 2 * n + len(used)
     calls: list[tuple[Run, list[Rows], slice]] = []
     for (_, run), members in sorted(groups.items(), key=lambda group: group[0][0]):
         places = [programs[i].steps[k - len(programs[i].inputs)][1] for i, k in members]
         columns = zip(*places, strict=True)
-        stacked = [[row[i, a] for (i, _), a in zip(members, column, strict=True)] for column in columns]
+        stacked = [
+            [row[i, a] for (i, _), a in zip(members, column, strict=True)] for column in columns
+        ]
         calls.append((run, [_rows(x, device) for x in stacked], slice(first, first + len(members))))
         row.update({member: first + j for j, member in enumerate(members)})
         first += len(members)
@@ -76,7 +80,9 @@ def _rows(places: list[int], device: torch.device) -> Rows:
     return torch.tensor(places, device=device)
 
 
-def run(plan: Plan, logp: Float[Tensor, "P T C B"], p: Float[Tensor, "P T C B"]) -> Float[Tensor, "P T C B"]:
+def run(
+    plan: Plan, logp: Float[Tensor, "P T C B"], p: Float[Tensor, "P T C B"]
+) -> Float[Tensor, "P T C B"]:
     """The programs' results, one row each."""
     n = len(logp)
     values = logp.new_empty(plan.rows, *logp.shape[1:])

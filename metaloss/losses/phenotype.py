@@ -1,4 +1,5 @@
-"""What a loss does, apart from how it is written: its curve over the true class's probability, and its pull.
+"""What a loss does, apart from how it is written: its curve over the true class's probability, and
+its pull.
 
 All is asked of the loss itself, so that networks and formulas are looked at alike.
 """
@@ -11,15 +12,17 @@ from metaloss.losses.base import Losses, one_hot
 
 EDGE = 1e-7
 POINTS = 1000  # of the curve (Morgan 2024)
-FAINT = 0.006  # the gain at 100 classes below which losses were published as failing there (Morgan 2024, table 5)
+# The gain at 100 classes below which losses were published as failing there (Morgan 2024, table 5).
+FAINT = 0.006
 
 
 def gain(loss: Losses, classes: int) -> float:
-    """The first pull on the true logit, relative to cross-entropy's, where all classes are equally probable.
+    """The first pull on the true logit, relative to cross-entropy's, where all classes are equally
+    probable.
 
-    For a sum over classes of ℓ(y, p), with g1 and g0 its slopes in p at p = 1/C of a class that is the target and of
-    one that is not, this is (g0 - g1)/C. Negative: the loss anti-learns at the start. Tiny: it looks collapsed at
-    cross-entropy's learning rate.
+    For a sum over classes of ℓ(y, p), with g1 and g0 its slopes in p at p = 1/C of a class that is
+    the target and of one that is not, this is (g0 - g1)/C. Negative: the loss anti-learns at the
+    start. Tiny: it looks collapsed at cross-entropy's learning rate.
 
     Args:
         loss: a population of one.
@@ -53,19 +56,25 @@ def pull(loss: Losses, p: Float[Tensor, " N"], classes: int = 2) -> Float[Tensor
 
 def normalised(curve: Float[Tensor, " N"], flat: float = 1e-4) -> Float[Tensor, " N"]:
     """From 0 at the curve's lowest place to 1 at its highest; one that spans less than `flat` stays as it is."""
-    low, high = curve.min(), curve.max()
+    low = curve.min()
+    high = curve.max()
     return curve if high - low < flat else (curve - low) / (high - low)
 
 
-def descent(loss: Losses, classes: int = 2, points: int = POINTS) -> tuple[Float[Tensor, " M"], Float[Tensor, " M"]]:
+def descent(
+    loss: Losses, classes: int = 2, points: int = POINTS
+) -> tuple[Float[Tensor, " M"], Float[Tensor, " M"]]:
     """What training descends, over the probability of the true class; 0 at the first place.
 
-    It is the pull's integral, so it is the curve but for a constant, unless no gradient goes through a part of the
-    value: then it says what the value does not.
-    """
+    It is the pull's integral, so it is the curve but for a constant, unless no gradient goes
+    through a part of the value: then it says what the value does not."""
     even = grid(points).logit()
     # Even in p, to see what is between, and even in logits, to get over the steep ends.
-    z = torch.cat([even, torch.linspace(float(even[0]), float(even[-1]), points, dtype=even.dtype)]).sort().values
+    z = (
+        torch.cat([even, torch.linspace(float(even[0]), float(even[-1]), points, dtype=even.dtype)])
+        .sort()
+        .values
+    )
     fallen = torch.cumulative_trapezoid(pull(loss, z.sigmoid(), classes), z)
     return z.sigmoid(), torch.cat([fallen.new_zeros(1), -fallen])
 
@@ -86,9 +95,13 @@ def warnings(loss: Losses, classes: int | None = None) -> list[str]:
     found = []
     gains = {c: gain(loss, c) for c in ((classes,) if classes else (2, 10, 100))}
     if backward := [str(c) for c, g in gains.items() if g < 0]:
-        found.append(f"anti-learns: unsure among {' or '.join(backward)} classes, it pushes the true one down")
+        found.append(
+            f"anti-learns: unsure among {' or '.join(backward)} classes, it pushes the true one down"
+        )
     if faint := [f"{g:.2g} at {c} classes" for c, g in gains.items() if 0 <= g < FAINT]:
-        found.append(f"looks collapsed at cross-entropy's learning rate: its first pull is {', '.join(faint)} of its")
+        found.append(
+            f"looks collapsed at cross-entropy's learning rate: its first pull is {', '.join(faint)} of its"
+        )
     if not all(_finite_at(loss, scale, classes or 10) for scale in (1e2, 1e4)):
         found.append("is not finite, or its gradient is not, at extreme logits (±10,000)")
     return found

@@ -1,8 +1,7 @@
 """Published losses, each one line of the expression language.
 
-What is here was read in the paper or in its authors' code; where the print is doubtful, both readings are here and
-say so.
-"""
+What is here was read in the paper or in its authors' code; where the print is doubtful, both
+readings are here and say so."""
 
 import re
 from collections.abc import Mapping
@@ -21,7 +20,9 @@ NGL = "Next Generation Loss 2024, arXiv 2404.12948, its code"
 GLO = "Gonzalez and Miikkulainen 2020 (GLO), as in the code of Morgan and Hougen"
 TAYLOR = "Gonzalez and Miikkulainen 2021 (TaylorGLO), its code"
 SCE = "Wang 2019, its code"
-COLLAPSES = "looks collapsed at 100 classes with cross-entropy's learning rate: its gradient is small there"
+COLLAPSES = (
+    "looks collapsed at 100 classes with cross-entropy's learning rate: its gradient is small there"
+)
 UNKNOWN = "was published with its accuracy, but its formula was not"
 
 
@@ -35,7 +36,8 @@ class Entry:
         source: where it was read.
         remarks: what a reader of the source should know.
         limits: where it is known to fail.
-        reading: as "printed", as in the source's "code", or "corrected" where the print cannot be meant.
+        reading: as "printed", as in the source's "code", or "corrected" where the print cannot be
+            meant.
         verified: False where no reading reproduces what the source reports.
         parameters: default, lowest and highest value.
         flags: what turns the formula into another: name and that other text.
@@ -64,7 +66,9 @@ class Entry:
         text = self.text
         for name in self.flags.keys() & given.keys():
             text = self._flag(name, given[name], text)
-        return Formula.parse(text, self.values(**{k: v for k, v in given.items() if k not in self.flags}))
+        return Formula.parse(
+            text, self.values(**{k: v for k, v in given.items() if k not in self.flags})
+        )
 
     def values(self, **given: float | bool) -> dict[str, float]:
         """All parameters, these as given and the others at their defaults.
@@ -84,7 +88,9 @@ class Entry:
         known = [*self.parameters, *self.flags]
         if not known:
             raise SettingsError(
-                f"{self.name} has no parameters, got {name}. {hints.sentence('parameter', name)}".rstrip(". ")
+                f"{self.name} has no parameters, got {name}. {hints.sentence('parameter', name)}".rstrip(
+                    ". "
+                )
             )
         if name not in known:
             raise SettingsError(f"{self.name}: {registry.unknown('parameter', name, known)}")
@@ -106,7 +112,9 @@ _TAYLOR_TEXT = (
 
 def _sce(name: str, data: str, alpha: float, beta: float) -> Entry:
     spans = {"alpha": (alpha, 0.0, 1e3), "beta": (beta, 0.0, 1e3)}
-    return Entry(name, _SCE_TEXT, SCE, f"The weights are those for {data}.", reading="code", parameters=spans)
+    return Entry(
+        name, _SCE_TEXT, SCE, f"The weights are those for {data}.", reading="code", parameters=spans
+    )
 
 
 def _taylor(name: str, thetas: tuple[float, ...], remarks: str) -> Entry:
@@ -117,87 +125,237 @@ def _taylor(name: str, thetas: tuple[float, ...], remarks: str) -> Entry:
 _STANDARD = (
     Entry("ce", "sum(-y*logp)", "cross-entropy"),
     Entry("ce_eps", "sum(-y*ln(p))", MORGAN, "Cross-entropy with ε = 1e-7 inside the logarithm."),
-    Entry("label_smoothing", "sum(-(y*(1 - alpha) + alpha/C)*logp)", "Szegedy 2016; alpha as in " + MORGAN,
-          parameters={"alpha": (0.1, 0.0, 1.0)}),
-    Entry("temperature", "sum(-y*logp, temperature=tau)", "cross-entropy of softmax(z/τ)",
-          "Softmax sees all classes, so τ stands beside the expression. The default is ours.",
-          parameters={"tau": (2.0, 1e-3, 1e3)}),
+    Entry(
+        "label_smoothing",
+        "sum(-(y*(1 - alpha) + alpha/C)*logp)",
+        "Szegedy 2016; alpha as in " + MORGAN,
+        parameters={"alpha": (0.1, 0.0, 1.0)},
+    ),
+    Entry(
+        "temperature",
+        "sum(-y*logp, temperature=tau)",
+        "cross-entropy of softmax(z/τ)",
+        "Softmax sees all classes, so τ stands beside the expression. The default is ours.",
+        parameters={"tau": (2.0, 1e-3, 1e3)},
+    ),
     Entry("mse", "sum(square(p - y))", "Brier 1950", "torch's MSELoss divides it by C."),
-    Entry("mae", "sum(abs(p - y))", "Ghosh 2017", "2(1 - p of the true class), for hard labels.", COLLAPSES),
-    Entry("focal", "sum(-y*(1 - p)**gamma*logp)", "Lin 2017", "No class weight α.",
-          parameters={"gamma": (2.0, 0.0, 20.0)}),
+    Entry(
+        "mae",
+        "sum(abs(p - y))",
+        "Ghosh 2017",
+        "2(1 - p of the true class), for hard labels.",
+        COLLAPSES,
+    ),
+    Entry(
+        "focal",
+        "sum(-y*(1 - p)**gamma*logp)",
+        "Lin 2017",
+        "No class weight α.",
+        parameters={"gamma": (2.0, 0.0, 20.0)},
+    ),
     _sce("sce", "CIFAR-10", 0.1, 1.0),
     _sce("sce_mnist", "MNIST", 0.01, 1.0),
     _sce("sce_cifar10", "CIFAR-10", 0.1, 1.0),
     _sce("sce_cifar100", "CIFAR-100", 6.0, 0.1),
-    Entry("gce", "sum(-y*expm1(q*logp)/q)", "Zhang 2018", "q to 0: cross-entropy; q = 1: half of mae.",
-          parameters={"q": (0.7, _TINY, 1.0)}),
-    Entry("poly1", "sum(-y*logp + epsilon*y*(1 - p))", "Leng 2022", "The coefficient differs: 1 in a public torch "
-          "version, 2 in optax, -1 for detection.", reading="code", parameters={"epsilon": (1.0, -10.0, 100.0)}),
-    Entry("sparse_lsr", "sum(-y*((1 - xi + xi/C)*logp + xi*(C - 1)/C*(log_clamp(1 - p) - exact_log(C - 1))))",
-          "Raymond, sparse label smoothing regularization", "For hard labels. The second term's sign in the "
-          "published code and README is wrong. The default is ours.", reading="corrected",
-          parameters={"xi": (0.1, 0.0, 1.0)}),
-    Entry("ace", "sum(phi0*abs(exact_log(phi1*(p*y + 1e-10))))", "Raymond 2023 (EvoMAL), its code",
-          "For hard labels: a soft one does not weigh its class. A class with y = 0 adds a constant. Both φ are "
-          "learned there; the defaults are ours.", reading="code",
-          parameters={"phi0": (1.0, -1e3, 1e3), "phi1": (1.0, 1e-3, 1e3)}),
-    Entry("dice", "", "segmentation_models_pytorch", "1 - (2 Σ p·y + smooth)/(Σ p + Σ y + smooth) for every class "
-          "of the target, Σ over all pixels, then the mean over the classes.", parameters={"smooth": (0.0, 0.0, 1e6)},
-          unavailable="is a ratio of sums over all pixels of a class, for load, train and export; it is no sum over "
-          "images, which episodes (evolve, compare) need"),
-)  # fmt: skip
+    Entry(
+        "gce",
+        "sum(-y*expm1(q*logp)/q)",
+        "Zhang 2018",
+        "q to 0: cross-entropy; q = 1: half of mae.",
+        parameters={"q": (0.7, _TINY, 1.0)},
+    ),
+    Entry(
+        "poly1",
+        "sum(-y*logp + epsilon*y*(1 - p))",
+        "Leng 2022",
+        "The coefficient differs: 1 in a public torch version, 2 in optax, -1 for detection.",
+        reading="code",
+        parameters={"epsilon": (1.0, -10.0, 100.0)},
+    ),
+    Entry(
+        "sparse_lsr",
+        "sum(-y*((1 - xi + xi/C)*logp + xi*(C - 1)/C*(log_clamp(1 - p) - exact_log(C - 1))))",
+        "Raymond, sparse label smoothing regularization",
+        "For hard labels. The second term's sign in the "
+        "published code and README is wrong. The default is ours.",
+        reading="corrected",
+        parameters={"xi": (0.1, 0.0, 1.0)},
+    ),
+    Entry(
+        "ace",
+        "sum(phi0*abs(exact_log(phi1*(p*y + 1e-10))))",
+        "Raymond 2023 (EvoMAL), its code",
+        "For hard labels: a soft one does not weigh its class. A class with y = 0 adds a constant. Both φ are "
+        "learned there; the defaults are ours.",
+        reading="code",
+        parameters={"phi0": (1.0, -1e3, 1e3), "phi1": (1.0, 1e-3, 1e3)},
+    ),
+    Entry(
+        "dice",
+        "",
+        "segmentation_models_pytorch",
+        "1 - (2 Σ p·y + smooth)/(Σ p + Σ y + smooth) for every class "
+        "of the target, Σ over all pixels, then the mean over the classes.",
+        parameters={"smooth": (0.0, 0.0, 1e6)},
+        unavailable="is a ratio of sums over all pixels of a class, for load, train and export; it is no sum over "
+        "images, which episodes (evolve, compare) need",
+    ),
+)
 
 _MORGAN = (
-    Entry("b0", "sum(-sigmoid(softplus(quotient(p, y))))", MORGAN, "The paper's account of its shape fits b0_softsign "
-          "better.", COLLAPSES),
-    Entry("b0_softsign", "sum(-sigmoid(softsign(quotient(p, y))))", MORGAN, "The paper prints softplus.", COLLAPSES,
-          "corrected"),
+    Entry(
+        "b0",
+        "sum(-sigmoid(softplus(quotient(p, y))))",
+        MORGAN,
+        "The paper's account of its shape fits b0_softsign better.",
+        COLLAPSES,
+    ),
+    Entry(
+        "b0_softsign",
+        "sum(-sigmoid(softsign(quotient(p, y))))",
+        MORGAN,
+        "The paper prints softplus.",
+        COLLAPSES,
+        "corrected",
+    ),
     Entry("b1", "sum(-dsigmoid(i0e(quotient(p, y))))", MORGAN, limits=COLLAPSES),
-    Entry("b2", "sum(-i1e(erf(quotient(p, y))))", MORGAN, "A closing bracket is missing in print.", COLLAPSES),
-    Entry("c0", "sum(-ln(atan(quotient(p, y))))", MORGAN, "arctan as in table 4 and the code; table 1 has arctanh, "
-          "which is not defined here."),
-    Entry("c1", "sum(-ln(softsign(quotient(p, y))))", MORGAN, "The paper prints softplus, with which it anti-learns: "
-          "see c1_printed.", reading="corrected"),
-    Entry("c1_printed", "sum(-ln(softplus(quotient(p, y))))", MORGAN, "A bracket is missing in print.",
-          "anti-learns: it rewards wrong classes without bound"),
-    Entry("c2", "sum(-sigmoid(log10(quotient(p, y))))", MORGAN, "Smooths by itself.",
-          "label smoothing on top hurts"),
+    Entry(
+        "b2",
+        "sum(-i1e(erf(quotient(p, y))))",
+        MORGAN,
+        "A closing bracket is missing in print.",
+        COLLAPSES,
+    ),
+    Entry(
+        "c0",
+        "sum(-ln(atan(quotient(p, y))))",
+        MORGAN,
+        "arctan as in table 4 and the code; table 1 has arctanh, which is not defined here.",
+    ),
+    Entry(
+        "c1",
+        "sum(-ln(softsign(quotient(p, y))))",
+        MORGAN,
+        "The paper prints softplus, with which it anti-learns: see c1_printed.",
+        reading="corrected",
+    ),
+    Entry(
+        "c1_printed",
+        "sum(-ln(softplus(quotient(p, y))))",
+        MORGAN,
+        "A bracket is missing in print.",
+        "anti-learns: it rewards wrong classes without bound",
+    ),
+    Entry(
+        "c2",
+        "sum(-sigmoid(log10(quotient(p, y))))",
+        MORGAN,
+        "Smooths by itself.",
+        "label smoothing on top hurts",
+    ),
     Entry("m0", "sum(-i1(atan(log10(p)))*y)", MORGAN),
-    Entry("m1", "sum(softplus(p - y))", MORGAN, "Nearly an eighth of mse and a constant.", COLLAPSES),
+    Entry(
+        "m1", "sum(softplus(p - y))", MORGAN, "Nearly an eighth of mse and a constant.", COLLAPSES
+    ),
     Entry("m2", "sum(asinh(i0(y - p)))", MORGAN, "Nearly .177 mse and a constant.", COLLAPSES),
-    Entry("r0", "sum(dtanh(i0e(quotient(p, y))) + i0e(quotient(p, y)))", MORGAN, "Σ covers both terms.",
-          COLLAPSES + "; fails with label smoothing"),
-    Entry("r1", "sum(-aq(log10(quotient(p, y)), log10(quotient(p, y)) + y))", MORGAN, "The leading minus is ours: "
-          "without it, as printed, it anti-learns (r1_printed).", COLLAPSES, "corrected"),
-    Entry("r1_printed", "sum(aq(log10(quotient(p, y)), log10(quotient(p, y)) + y))", MORGAN, limits="anti-learns"),
-    Entry("r2", "sum(abs(log10(quotient(p, y)))**abs(i0(y)))", MORGAN, "A power is not among the paper's operations.",
-          "does not train at any learning rate tried", verified=False),
-    Entry("a0", "sum(-ln(deriv_soft(log10(p)))*y)", MORGAN, "1/(1 + |x|) as in the code; with softsign's true "
-          "derivative, its square, twice the value.", reading="code"),
-    Entry("a1", "sum(-ln(i0e(log10(p)))*y)", MORGAN, "A bracket is missing in print; y stands outside the logarithm."),
+    Entry(
+        "r0",
+        "sum(dtanh(i0e(quotient(p, y))) + i0e(quotient(p, y)))",
+        MORGAN,
+        "Σ covers both terms.",
+        COLLAPSES + "; fails with label smoothing",
+    ),
+    Entry(
+        "r1",
+        "sum(-aq(log10(quotient(p, y)), log10(quotient(p, y)) + y))",
+        MORGAN,
+        "The leading minus is ours: without it, as printed, it anti-learns (r1_printed).",
+        COLLAPSES,
+        "corrected",
+    ),
+    Entry(
+        "r1_printed",
+        "sum(aq(log10(quotient(p, y)), log10(quotient(p, y)) + y))",
+        MORGAN,
+        limits="anti-learns",
+    ),
+    Entry(
+        "r2",
+        "sum(abs(log10(quotient(p, y)))**abs(i0(y)))",
+        MORGAN,
+        "A power is not among the paper's operations.",
+        "does not train at any learning rate tried",
+        verified=False,
+    ),
+    Entry(
+        "a0",
+        "sum(-ln(deriv_soft(log10(p)))*y)",
+        MORGAN,
+        "1/(1 + |x|) as in the code; with softsign's true derivative, its square, twice the value.",
+        reading="code",
+    ),
+    Entry(
+        "a1",
+        "sum(-ln(i0e(log10(p)))*y)",
+        MORGAN,
+        "A bracket is missing in print; y stands outside the logarithm.",
+    ),
     Entry("a2", "sum(y/i0e(ln(p)))", MORGAN, "The inverse Bessel logarithm; 1 at best."),
-    Entry("a2_smoothed", "sum((y*(1 - alpha) + alpha/C)/i0e(ln(p)))", MORGAN, "a2 with label smoothing, A2_0.10 of "
-          "tables 5 and 6; the targets are smoothed as in the authors' code.", parameters={"alpha": (0.1, 0.0, 1.0)}),
-)  # fmt: skip
+    Entry(
+        "a2_smoothed",
+        "sum((y*(1 - alpha) + alpha/C)/i0e(ln(p)))",
+        MORGAN,
+        "a2 with label smoothing, A2_0.10 of "
+        "tables 5 and 6; the targets are smoothed as in the authors' code.",
+        parameters={"alpha": (0.1, 0.0, 1.0)},
+    ),
+)
 
 _EVOLVED = (
-    Entry("ngl", "mean(exp(alpha - p - p*y) - cos(cos(sin(p))))", NGL, "scaled=True: a sigmoid on the probabilities "
-          "first, as its TensorFlow version may. Its minimum lies far below p = 1, so it is under-confident.",
-          "slow at many classes with cross-entropy's learning rate", "code",
-          parameters={"alpha": (2.4092, -100.0, 30.0)},
-          flags={"scaled": "mean(exp(alpha - sigmoid(p) - sigmoid(p)*y) - cos(cos(sin(sigmoid(p)))))"}),
-    Entry("baikal", "sum(-(ln(p) - quotient(y, p)))", GLO, "Its minimum lies at p = .32 for 10 classes.",
-          "pulls C times as hard as cross-entropy: diverges at its learning rate; its gradient may overflow float16",
-          "code"),
-    Entry("taylorglo", _TAYLOR_TEXT, TAYLOR, "Third order; by default -Σ y·p alone. The defaults are ours.",
-          reading="code", parameters=_THETAS),
-    _taylor("taylorglo_mnist", (-10.9408, 7.5216, 8.2896, 0.2415, 7.8726, 8.9666, 2.0184, 7.0513),
-            "Found on MNIST."),
-    _taylor("taylorglo_lossga", (0.8439, 1.4872, 1.5742, -1.4446, 2.3616, -0.6632, -2.8569, -1.1313),
-            "An example of the authors' code, from an old search."),
-    *(Entry(f"neuroloss{i}", "", "Morgan and Hougen 2024, arXiv 2403.08793", unavailable=UNKNOWN) for i in (1, 2, 3)),
-)  # fmt: skip
+    Entry(
+        "ngl",
+        "mean(exp(alpha - p - p*y) - cos(cos(sin(p))))",
+        NGL,
+        "scaled=True: a sigmoid on the probabilities "
+        "first, as its TensorFlow version may. Its minimum lies far below p = 1, so it is under-confident.",
+        "slow at many classes with cross-entropy's learning rate",
+        "code",
+        parameters={"alpha": (2.4092, -100.0, 30.0)},
+        flags={
+            "scaled": "mean(exp(alpha - sigmoid(p) - sigmoid(p)*y) - cos(cos(sin(sigmoid(p)))))"
+        },
+    ),
+    Entry(
+        "baikal",
+        "sum(-(ln(p) - quotient(y, p)))",
+        GLO,
+        "Its minimum lies at p = .32 for 10 classes.",
+        "pulls C times as hard as cross-entropy: diverges at its learning rate; its gradient may overflow float16",
+        "code",
+    ),
+    Entry(
+        "taylorglo",
+        _TAYLOR_TEXT,
+        TAYLOR,
+        "Third order; by default -Σ y·p alone. The defaults are ours.",
+        reading="code",
+        parameters=_THETAS,
+    ),
+    _taylor(
+        "taylorglo_mnist",
+        (-10.9408, 7.5216, 8.2896, 0.2415, 7.8726, 8.9666, 2.0184, 7.0513),
+        "Found on MNIST.",
+    ),
+    _taylor(
+        "taylorglo_lossga",
+        (0.8439, 1.4872, 1.5742, -1.4446, 2.3616, -0.6632, -2.8569, -1.1313),
+        "An example of the authors' code, from an old search.",
+    ),
+    *(
+        Entry(f"neuroloss{i}", "", "Morgan and Hougen 2024, arXiv 2403.08793", unavailable=UNKNOWN)
+        for i in (1, 2, 3)
+    ),
+)
 
 ENTRIES = {entry.name: entry for entry in (*_STANDARD, *_MORGAN, *_EVOLVED)}
 
@@ -225,7 +383,8 @@ def find(spec: str) -> tuple[Entry, Formula]:
     'sum(-y * (1.0 - p) ** 0.5 * logp)'
 
     Raises:
-        SettingsError: an unknown name or parameter, a value that cannot be, or a loss whose formula is not known.
+        SettingsError: an unknown name or parameter, a value that cannot be, or a loss whose formula
+            is not known.
     """
     found, given = named(spec)
     return found, found.formula(**given)
@@ -255,7 +414,9 @@ def _parameters(reader: Parser, entry: Entry) -> dict[str, float | bool]:
             reader.expect(",")
         token = reader.next
         if token.kind == "number" and entry.parameters:
-            reader.fail(f"parameters are given by name: {entry.name}({next(iter(entry.parameters))}={token.text})")
+            reader.fail(
+                f"parameters are given by name: {entry.name}({next(iter(entry.parameters))}={token.text})"
+            )
         if token.kind != "name" or token.text.lower() in given:
             reader.fail("expected name=value, each name once")
         reader.at += 1
@@ -283,7 +444,9 @@ def read(spec: str) -> Formula:
     Raises:
         SettingsError: shows the place of a mistake.
     """
-    return Formula.parse(spec) if reads_a_prediction(spec) and not published(spec) else find(spec)[1]
+    return (
+        Formula.parse(spec) if reads_a_prediction(spec) and not published(spec) else find(spec)[1]
+    )
 
 
 def published(spec: str) -> bool:

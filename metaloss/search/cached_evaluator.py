@@ -30,12 +30,14 @@ class Known:
 
 @dataclass
 class Stages:
-    """An evaluator that trains each formula once per task epoch, and only those that pass the screen.
+    """An evaluator that trains each formula once per task epoch, and only those that pass the
+    screen.
 
     Attributes:
         full: trains losses and gives their scores [P T], and the family [T] of every task.
         screen: whether a loss is worth it, by a short training; None: all are.
-        memory: scores of this epoch's formulas, by digest; rows of NaN for those that were screened out.
+        memory: scores of this epoch's formulas, by digest; rows of NaN for those that were screened
+            out.
         family: of every task of this epoch.
         epoch: the tasks' key.
         screened: candidates of the last call that did not pass.
@@ -50,7 +52,9 @@ class Stages:
     screened: int = 0
     trained: int = 0
 
-    def __call__(self, losses: Losses, key: Stream) -> tuple[Float[Tensor, "P T"], Int[Tensor, " T"]]:
+    def __call__(
+        self, losses: Losses, key: Stream
+    ) -> tuple[Float[Tensor, "P T"], Int[Tensor, " T"]]:
         """The scores of all losses on the tasks that the key stands for."""
         if key != self.epoch:
             self.epoch = key
@@ -58,7 +62,13 @@ class Stages:
         if not isinstance(losses, Formulas):
             return self._networks(losses, key)
         names = [formula.digest for formula in losses.formulas]
-        new = list({name: row for row, name in reversed(list(enumerate(names))) if name not in self.memory}.values())
+        new = list(
+            {
+                name: row
+                for row, name in reversed(list(enumerate(names)))
+                if name not in self.memory
+            }.values()
+        )
         self._remember(names, losses, sorted(new), key)
         return torch.stack([self.memory[name] for name in names]), self.family
 
@@ -70,15 +80,23 @@ class Stages:
     def known(self) -> Known:
         """What a checkpoint must hold for the epoch to go on."""
         digests = [list(bytes.fromhex(name)) for name in self.memory]
-        score = torch.stack(list(self.memory.values())) if self.memory else torch.empty(0, len(self.family))
+        score = (
+            torch.stack(list(self.memory.values()))
+            if self.memory
+            else torch.empty(0, len(self.family))
+        )
         return Known(torch.tensor(digests, dtype=torch.uint8).reshape(-1, 16), score, self.family)
 
     def restore(self, known: Known, epoch: Stream) -> None:
         """Go on with an epoch."""
         names = [bytes(row).hex() for row in known.names.tolist()]
-        self.memory, self.family, self.epoch = dict(zip(names, known.score, strict=True)), known.family, epoch
+        self.memory = dict(zip(names, known.score, strict=True))
+        self.family = known.family
+        self.epoch = epoch
 
-    def _networks(self, losses: Losses, key: Stream) -> tuple[Float[Tensor, "P T"], Int[Tensor, " T"]]:
+    def _networks(
+        self, losses: Losses, key: Stream
+    ) -> tuple[Float[Tensor, "P T"], Int[Tensor, " T"]]:
         rows = self._passing(losses, list(range(len(losses))), key)
         if len(rows) == len(losses):
             return self.full(losses, key)
@@ -87,7 +105,9 @@ class Stages:
         score[rows] = found[: len(rows)]
         return score, family
 
-    def _remember(self, names: Sequence[str], losses: Formulas, new: list[int], key: Stream) -> None:
+    def _remember(
+        self, names: Sequence[str], losses: Formulas, new: list[int], key: Stream
+    ) -> None:
         rows = self._passing(losses, new, key)
         formulas = [losses.formulas[row] for row in rows]
         if CONTROL.digest not in {*self.memory, *(names[row] for row in rows)}:
@@ -108,7 +128,8 @@ class Stages:
             passing = [row for row, fine in zip(rows, passes.tolist(), strict=True) if fine]
         else:
             passing = rows
-        self.screened, self.trained = len(rows) - len(passing), len(passing)
+        self.screened = len(rows) - len(passing)
+        self.trained = len(passing)
         return passing
 
 

@@ -62,10 +62,16 @@ class Refined:
 
 
 def refine(
-    loss: str | Path | nn.Module | Formula, tasks: str | Sequence[str] | None = None, *,
-    strategy: str | dict[str, Any] | None = None, out: str | Path = "runs", runs: str | Path = "runs",
-    reporter: Reporter | None = None, stop: Callable[[], bool] = lambda: False, **others: Any,
-) -> Refined:  # fmt: skip
+    loss: str | Path | nn.Module | Formula,
+    tasks: str | Sequence[str] | None = None,
+    *,
+    strategy: str | dict[str, Any] | None = None,
+    out: str | Path = "runs",
+    runs: str | Path = "runs",
+    reporter: Reporter | None = None,
+    stop: Callable[[], bool] = lambda: False,
+    **others: Any,
+) -> Refined:
     """Tune a formula's constants, and compare it with what it was; the run is one of `evolve`'s.
 
     Args:
@@ -75,14 +81,20 @@ def refine(
         out: the folder that the run's folder is made in.
         runs: where runs are looked for by name.
         reporter: is told of everything that happens.
-        stop: asked before every chunk of work; True drops it and raises `Interrupted`, `resume` goes on.
+        stop: asked before every chunk of work; True drops it and raises `Interrupted`, `resume`
+            goes on.
         others: any further field of `Settings`, or of the families.
 
     Raises:
-        SettingsError: no such loss, one that is no formula or has no constants, or a setting that cannot be.
+        SettingsError: no such loss, one that is no formula or has no constants, or a setting that
+            cannot be.
     """
     found = loss_io.load(loss, Path(runs))
-    named = {"strategy": {"kind": strategy} if isinstance(strategy, str) else strategy} if strategy else {}
+    named = (
+        {"strategy": {"kind": strategy} if isinstance(strategy, str) else strategy}
+        if strategy
+        else {}
+    )
     where = {"tasks": [tasks] if isinstance(tasks, str) else list(tasks)} if tasks else {}
     chosen = resolved(loss, settings.merged(where, named, others), Path(runs))
     before = loss_io.images_of(found)
@@ -90,11 +102,14 @@ def refine(
     return compare(run.folder, reporter, stop)
 
 
-def resolved(loss: str | Path | nn.Module | Formula, changes: dict[str, Any], runs: Path) -> settings.Settings:
+def resolved(
+    loss: str | Path | nn.Module | Formula, changes: dict[str, Any], runs: Path
+) -> settings.Settings:
     """The settings of the run that tunes a loss.
 
     Raises:
-        SettingsError: no such loss, one that is no formula or has no constants, or a setting that cannot be.
+        SettingsError: no such loss, one that is no formula or has no constants, or a setting that
+            cannot be.
     """
     found = loss_io.load(loss, runs)
     if not isinstance(found, FormulaCriterion):
@@ -113,14 +128,17 @@ def _families(loss: Any, runs: Path) -> dict[str, Any]:
         run = find(loss, runs)
     except SettingsError:
         return {}
-    table, where = run.settings.table(), run.places()
+    table = run.settings.table()
+    where = run.places()
     for family in table["families"]:
         images, key = (family["training"], "data") if "training" in family else (family, "dataset")
         images[key] = where[family["name"]]
     return {key: table[key] for key in ("tasks", "families")}
 
 
-def resume(spec: str | Path, *, out: str | Path = "runs", changes: dict[str, Any] | None = None, **how: Any) -> Refined:
+def resume(
+    spec: str | Path, *, out: str | Path = "runs", changes: dict[str, Any] | None = None, **how: Any
+) -> Refined:
     """Go on with a refinement (`how`: `reporter` and `stop`, as for `refine`).
 
     Raises:
@@ -130,16 +148,22 @@ def resume(spec: str | Path, *, out: str | Path = "runs", changes: dict[str, Any
     return compare(program.resume(spec, out=out, changes=changes, **how).folder, **how)
 
 
-def compare(folder: Path, reporter: Reporter | None = None, stop: Callable[[], bool] = lambda: False) -> Refined:
-    """A finished run's winner beside what its formula was, on fresh meta-validation tasks; from its file if possible.
+def compare(
+    folder: Path, reporter: Reporter | None = None, stop: Callable[[], bool] = lambda: False
+) -> Refined:
+    """A finished run's winner beside what its formula was, on fresh meta-validation tasks; from its
+    file if possible.
 
     Raises:
         DamagedFile: that file does not check out.
     """
-    run, best = find(folder), loss_io.load(folder)
+    run = find(folder)
+    best = loss_io.load(folder)
     assert isinstance(best, FormulaCriterion)
     before = _constants(run).original
-    table = _known(folder / FILE, [str(before), str(best.formula)]) or _score(run, before, best.formula, stop)
+    table = _known(folder / FILE, [str(before), str(best.formula)]) or _score(
+        run, before, best.formula, stop
+    )
     (reporter or Reporter()).on_refine_end(table)
     return Refined(best, table, folder)
 
@@ -147,7 +171,9 @@ def compare(folder: Path, reporter: Reporter | None = None, stop: Callable[[], b
 def _constants(run: Run) -> Constants:
     genome, _ = run.settings.parts()
     if not isinstance(genome, Constants):
-        raise SettingsError(f"{run.folder} tunes no constants, its genome is '{run.settings.genome['kind']}'")
+        raise SettingsError(
+            f"{run.folder} tunes no constants, its genome is '{run.settings.genome['kind']}'"
+        )
     return genome
 
 
@@ -162,15 +188,24 @@ def _known(path: Path, formulas: list[str]) -> dict[str, Any] | None:
 def _score(run: Run, before: Formula, after: Formula, stop: Callable[[], bool]) -> dict[str, Any]:
     """Both formulas at the families' own rates, on tasks that neither was chosen on."""
     chosen = run.settings
-    device, tasks = resolve_device(chosen.device), chosen.winner_tasks
-    families, rows = run.opened(device), {}
-    with storage.Lock(run.folder), Local(device, chosen.memory, tf32=chosen.tf32, stop=stop) as engine:
+    device = resolve_device(chosen.device)
+    tasks = chosen.winner_tasks
+    families = run.opened(device)
+    rows = {}
+    with (
+        storage.Lock(run.folder),
+        Local(device, chosen.memory, tf32=chosen.tf32, stop=stop) as engine,
+    ):
         trials = Trials(engine, remembering(run.folder, families, device), Stream(chosen.seed))
         old, new = trials.held_out(Formulas.of([before, after]), "refinement", tasks)
         for number, family in enumerate(chosen.families):
             own = trials.numbers(tasks) == number
             versus = trials.versus(new[own], old[own])
-            rows[family.name] = {"before": versus.rival, "after": versus.accuracy, "gain": asdict(versus.gain)}
+            rows[family.name] = {
+                "before": versus.rival,
+                "after": versus.accuracy,
+                "gain": asdict(versus.gain),
+            }
         most = max(trials.counts(tasks))
         table = {"before": str(before), "after": str(after), "tasks": most, "families": rows}
         storage.write_record(run.folder / FILE, table)

@@ -1,8 +1,9 @@
-"""The best losses of a whole search, re-trained at growing budgets until few are left (Morgan 2024, section 4.4).
+"""The best losses of a whole search, re-trained at growing budgets until few are left (Morgan 2024,
+section 4.4).
 
-There 100 losses are trained for six times the search's steps, the best 24 of them as a WideResNet for 117,300 steps,
-the best 12 again, the best 6 twice, the best 3 three times. Our stages keep as many, at budgets for minutes.
-"""
+There 100 losses are trained for six times the search's steps, the best 24 of them as a WideResNet
+for 117,300 steps, the best 12 again, the best 6 twice, the best 3 three times. Our stages keep as
+many, at budgets for minutes."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -52,7 +53,8 @@ class Elimination:
     Attributes:
         start: how many of the search's best begin.
         stages: one after another; the best of the last one wins.
-        tasks: families by name, path or folder:PATH; the run's own where there are none. A stage may name others.
+        tasks: families by name, path or folder:PATH; the run's own where there are none. A stage
+            may name others.
     """
 
     start: Many = 100
@@ -63,7 +65,9 @@ class Elimination:
     def _shrinks(self) -> Self:
         kept = [self.start, *(stage.keep for stage in self.stages)]
         if kept != sorted(kept, reverse=True):
-            raise ValueError(f"no stage can keep more losses than the one before, got {' → '.join(map(str, kept))}")
+            raise ValueError(
+                f"no stage can keep more losses than the one before, got {' → '.join(map(str, kept))}"
+            )
         for number, stage in enumerate(self.stages, start=1):
             some = self.stages[max(0, number - stage.mean_of) : number]
             if stage.mean_of > number or len({x.budget for x in some}) > 1:
@@ -98,7 +102,8 @@ def eliminate(
     chosen: Mapping[str, Any] | None = None,
     data: Sequence[str] = (),
 ) -> Eliminated:
-    """Eliminate the losses of a search stage by stage; one that was interrupted goes on after its last whole stage.
+    """Eliminate the losses of a search stage by stage; one that was interrupted goes on after its
+    last whole stage.
 
     Args:
         run: its folder, or its name under `runs`.
@@ -106,16 +111,20 @@ def eliminate(
         reporter: is told of everything that happens.
         stop: asked before every chunk of work; True drops it and raises `Interrupted`.
         chosen: fields of `Elimination` that are to differ.
-        data: where the run's images lie now, if not where it began: folder:PATH, one for every folder of it.
+        data: where the run's images lie now, if not where it began: folder:PATH, one for every
+            folder of it.
 
     Raises:
-        SettingsError: no such run, one without formulas, or stages that were begun with other settings.
+        SettingsError: no such run, one without formulas, or stages that were begun with other
+            settings.
         DamagedFile: the run's history or a stage's file does not check out.
         RunInUse: another process writes the run.
     """
     wanted: Elimination = registry.validated(Elimination, chosen or {}, FOLDER)
-    found, reporter = find(run, Path(runs)), reporter or Reporter()
-    own, device = found.settings, resolve_device(found.settings.device)
+    found = find(run, Path(runs))
+    reporter = reporter or Reporter()
+    own = found.settings
+    device = resolve_device(found.settings.device)
     first = candidates(found, wanted.start)
     grounds = _opened(wanted, found, device, data)
     for stage in wanted.stages:  # what cannot be is refused before anything trains
@@ -125,20 +134,27 @@ def eliminate(
         folder.mkdir(exist_ok=True)
         grounds = {names: remembering(folder, ground, device) for names, ground in grounds.items()}
         rounds = {
-            names: Rounds(folder, Trials(engine, ground, Stream(own.seed)), own.rates, own.baseline_tasks,
-                          conditions(ground, device))
+            names: Rounds(
+                folder,
+                Trials(engine, ground, Stream(own.seed)),
+                own.rates,
+                own.baseline_tasks,
+                conditions(ground, device),
+            )
             for names, ground in grounds.items()
-        }  # fmt: skip
+        }
         reporter.on_elimination_start(found, len(first))
         records = _play(rounds, wanted.stages, [str(f) for f in first], reporter)
-        # Every stage chooses by its own families' images, beside those that the search has learned from.
+        # Every stage chooses by its own families' images, beside those that the search has learned
+        # from.
         learned = [image_record.of(e.dataset) for ground in grounds.values() for e in ground]
         images = image_record.joined([image_record.read(found.folder) or ImageRecord(), *learned])
         return _finish(found, records, images, reporter)
 
 
 def candidates(run: Run, n: int) -> list[Formula]:
-    """The n best formulas of a whole search, the best first; of those that are one loss in other words the best.
+    """The n best formulas of a whole search, the best first; of those that are one loss in other
+    words the best.
 
     Raises:
         SettingsError: there are none.
@@ -146,8 +162,11 @@ def candidates(run: Run, n: int) -> list[Formula]:
     genome, _ = run.settings.parts()
     if not isinstance(genome, Symbolic):
         kind = run.settings.genome["kind"]
-        raise SettingsError(f"{run.folder}: genome '{kind}' searches for no formulas, and only those are eliminated")
-    ledger, seen = Ledger(genome.filters, run.history()), Seen(genome.filters)
+        raise SettingsError(
+            f"{run.folder}: genome '{kind}' searches for no formulas, and only those are eliminated"
+        )
+    ledger = Ledger(genome.filters, run.history())
+    seen = Seen(genome.filters)
     found: list[Formula] = []
     for formula in ledger.ranked():
         if len(found) == n:
@@ -156,7 +175,9 @@ def candidates(run: Run, n: int) -> list[Formula]:
             seen.add(formula)
             found.append(formula)
     if not found:
-        raise SettingsError(f"{run.folder} holds no loss that trains yet: metaloss evolve --resume {run.folder}")
+        raise SettingsError(
+            f"{run.folder} holds no loss that trains yet: metaloss evolve --resume {run.folder}"
+        )
     return found
 
 
@@ -167,15 +188,22 @@ def _opened(
     own = run.settings.families
     usual = tuple(map(read, wanted.tasks)) or own
     named = {stage.families: tuple(map(read, stage.families)) or usual for stage in wanted.stages}
-    places = run.places(data, f"metaloss eliminate {run.folder} --data") if own in named.values() else {}
+    places = (
+        run.places(data, f"metaloss eliminate {run.folder} --data") if own in named.values() else {}
+    )
     return {
-        names: run.opened(device, places) if chosen == own else [opened(family, device) for family in chosen]
+        names: run.opened(device, places)
+        if chosen == own
+        else [opened(family, device) for family in chosen]
         for names, chosen in named.items()
     }
 
 
 def _play(
-    rounds: dict[tuple[str, ...], Rounds], stages: tuple[Stage, ...], left: list[str], reporter: Reporter
+    rounds: dict[tuple[str, ...], Rounds],
+    stages: tuple[Stage, ...],
+    left: list[str],
+    reporter: Reporter,
 ) -> list[dict[str, Any]]:
     """What every stage found."""
     records: list[dict[str, Any]] = []
@@ -192,37 +220,66 @@ def _play(
 
 def row(record: dict[str, Any]) -> dict[str, Any]:
     """A stage in one row."""
-    budget = {k: record["asked"][k] for k in ("stage", "keep", "steps", "scale", "tasks", "repeats")}
-    reached = {"best": max(record["accuracy"]), "ce": record["reference"]["accuracy"], "tau": record["tau"]}
+    budget = {
+        k: record["asked"][k] for k in ("stage", "keep", "steps", "scale", "tasks", "repeats")
+    }
+    reached = {
+        "best": max(record["accuracy"]),
+        "ce": record["reference"]["accuracy"],
+        "tau": record["tau"],
+    }
     return {**budget, "losses": len(record["accuracy"]), **reached}
 
 
-def _finish(run: Run, records: list[dict[str, Any]], images: ImageRecord, reporter: Reporter) -> Eliminated:
+def _finish(
+    run: Run, records: list[dict[str, Any]], images: ImageRecord, reporter: Reporter
+) -> Eliminated:
     """Save the winner, the picture and, last, the summary."""
-    folder, last = run.folder / FOLDER, records[-1]
-    ranking = sorted(zip(last["asked"]["losses"], last["worth"], strict=True), key=lambda pair: -pair[1])
+    folder = run.folder / FOLDER
+    last = records[-1]
+    ranking = sorted(
+        zip(last["asked"]["losses"], last["worth"], strict=True), key=lambda pair: -pair[1]
+    )
     rows = [row(record) for record in records]
-    names = ", ".join(dict.fromkeys(family["name"] for record in records for family in record["asked"]["families"]))
-    about = {"evolved on": ", ".join(f.name for f in run.settings.families), "eliminated on": names, "run": run.name,
-             "stages": rows, "metaloss": __version__}  # fmt: skip
+    names = ", ".join(
+        dict.fromkeys(
+            family["name"] for record in records for family in record["asked"]["families"]
+        )
+    )
+    about = {
+        "evolved on": ", ".join(f.name for f in run.settings.families),
+        "eliminated on": names,
+        "run": run.name,
+        "stages": rows,
+        "metaloss": __version__,
+    }
     best = FormulaCriterion(Formula.parse(ranking[0][0]), about)
     loss_io.save(folder / "loss", best, _card(run, best, names, rows), images)
     _plot(records, folder / "ranks.png")
-    summary = {"run": run.name, "stages": rows, "ranking": [{"formula": f, "accuracy": x} for f, x in ranking]}
+    summary = {
+        "run": run.name,
+        "stages": rows,
+        "ranking": [{"formula": f, "accuracy": x} for f, x in ranking],
+    }
     run.write(f"{FOLDER}/summary.json", summary)
     reporter.on_elimination_end(folder, summary)
     return Eliminated(best, summary, folder)
 
 
 def _card(run: Run, best: FormulaCriterion, names: str, rows: list[dict[str, Any]]) -> str:
-    lines = [f"# {run.name}, after elimination", f"{best.describe()}, the last of {rows[0]['losses']} on {names}."]
+    lines = [
+        f"# {run.name}, after elimination",
+        f"{best.describe()}, the last of {rows[0]['losses']} on {names}.",
+    ]
     for x in rows:
         lines.append(
             f"Stage {x['stage']}: {x['losses']} losses, {x['steps']} times the steps, {x['scale']} times the width, "
             f"{x['tasks']} meta-validation tasks, {x['repeats']} time(s); best {x['best']:.1%}, cross-entropy at its "
             f"best rate {x['ce']:.1%}."
         )
-    lines.append("The best of many on the tasks that chose it is over-optimistic: nothing here is a test.")
+    lines.append(
+        "The best of many on the tasks that chose it is over-optimistic: nothing here is a test."
+    )
     return "\n\n".join(lines) + "\n"
 
 
@@ -235,6 +292,8 @@ def _plot(records: list[dict[str, Any]], path: Path) -> None:
         known = dict(zip(earlier["asked"]["losses"], earlier["accuracy"], strict=True))
         before = [known[text] for text in later["asked"]["losses"]]
         number = later["asked"]["stage"]
-        pairs.append({"stage": number, "before": before, "after": later["accuracy"], "tau": later["tau"]})
+        pairs.append(
+            {"stage": number, "before": before, "after": later["accuracy"], "tau": later["tau"]}
+        )
     if pairs:
         plots.ranks(pairs, path)

@@ -38,9 +38,10 @@ class Stage:
         scale: width of the classifier's layers, in multiples of the family's own.
         tasks: of every family, from the meta-validation pool.
         repeats: how often, each time on other tasks; the mean counts.
-        families: to play it on, by name, path or folder:PATH; those of the elimination where there are none.
-        mean_of: how many stages' accuracies are averaged to rank losses: this one's, and those of the ones just before
-            it, which must have the same budget.
+        families: to play it on, by name, path or folder:PATH; those of the elimination where there
+            are none.
+        mean_of: how many stages' accuracies are averaged to rank losses: this one's, and those of
+            the ones just before it, which must have the same budget.
     """
 
     keep: Many
@@ -108,17 +109,26 @@ class Rounds:
             SettingsError: it was played with other settings.
             DamagedFile: its file does not check out.
         """
-        path, asked = self.folder / f"stage-{number}.json", self._asked(number, stage, texts)
+        path = self.folder / f"stage-{number}.json"
+        asked = self._asked(number, stage, texts)
         if storage.there(path):
             return _same(path, storage.read_record(path, Record), asked)
         opened = [enlarged(e, stage) for e in self.trials.families]
         ours = self._accuracies(opened, number, stage, [Formula.parse(text) for text in texts])
         averaged = before[len(before) - stage.mean_of + 1 :]
-        worth = [fmean([mine, *(x[text] for x in averaged)]) for mine, text in zip(ours, texts, strict=True)]
+        worth = [
+            fmean([mine, *(x[text] for x in averaged)])
+            for mine, text in zip(ours, texts, strict=True)
+        ]
         order = sorted(range(len(texts)), key=lambda i: -worth[i])
         tau = rank_correlation([before[-1][text] for text in texts], ours) if before else None
-        found = {"accuracy": ours, "worth": worth, "kept": [texts[i] for i in order[: stage.keep]], "tau": tau,
-                 "reference": self._reference(opened, number, stage)}  # fmt: skip
+        found = {
+            "accuracy": ours,
+            "worth": worth,
+            "kept": [texts[i] for i in order[: stage.keep]],
+            "tau": tau,
+            "reference": self._reference(opened, number, stage),
+        }
         storage.write_record(path, {"asked": asked, **found})
         found = storage.read_record(path, Record)
         return found
@@ -129,7 +139,14 @@ class Rounds:
         seed = self.trials.key.seed
         budget = asdict(replace(stage, tasks=max(self.trials.counts(stage.tasks)), families=()))
         del budget["families"]
-        return {"stage": number, **budget, "seed": seed, **self.conditions, "families": own, "losses": [*texts]}
+        return {
+            "stage": number,
+            **budget,
+            "seed": seed,
+            **self.conditions,
+            "families": own,
+            "losses": [*texts],
+        }
 
     def _accuracies(
         self, opened: Sequence[Opened], number: int, stage: Stage, formulas: Sequence[Formula]
@@ -137,30 +154,47 @@ class Rounds:
         """What every loss reaches at the families' own rates; a failed training counts as an accuracy of 0."""
         pairs = [(e, key) for key in self._keys(number, stage) for e in opened]
         losses = Formulas.of(formulas)
-        score = [self.trials.scores(e, losses, "validation", key, stage.tasks)[0] for e, key in pairs]
+        score = [
+            self.trials.scores(e, losses, "validation", key, stage.tasks)[0] for e, key in pairs
+        ]
         numbers = self.trials.numbers(stage.tasks).repeat(stage.repeats)
         return [float(x) for x in mean(torch.cat(score, 1).nan_to_num(nan=0.0), numbers)]
 
     def _reference(self, opened: Sequence[Opened], number: int, stage: Stage) -> dict[str, Any]:
         """Cross-entropy on the same tasks, at the rate that is best for this budget."""
-        table = {e.family.name: self._rival(e, tuned, number, stage) for e, tuned in self._tuned(opened, stage)}
-        return {"accuracy": sum(row["accuracy"] for row in table.values()) / len(table), "families": table}
+        table = {
+            e.family.name: self._rival(e, tuned, number, stage)
+            for e, tuned in self._tuned(opened, stage)
+        }
+        return {
+            "accuracy": sum(row["accuracy"] for row in table.values()) / len(table),
+            "families": table,
+        }
 
     def _rival(self, e: Opened, tuned: Tuned, number: int, stage: Stage) -> dict[str, float]:
         score = [
             self.trials.scores(e, tuned.losses, "validation", key, stage.tasks, lr=tuned.lr)[0, 0]
             for key in self._keys(number, stage)
         ]
-        return {"lr": tuned.lr, "accuracy": float(torch.cat(score).double().nan_to_num(nan=0.0).mean())}
+        return {
+            "lr": tuned.lr,
+            "accuracy": float(torch.cat(score).double().nan_to_num(nan=0.0).mean()),
+        }
 
     def _tuned(self, opened: Sequence[Opened], stage: Stage) -> list[tuple[Opened, Tuned]]:
-        budget, one = (stage.steps, stage.scale), CrossEntropies.of(1)
+        budget = (stage.steps, stage.scale)
+        one = CrossEntropies.of(1)
         if budget not in self.tuned:
-            self.tuned[budget] = [self.trials.tune(e, one, self.rates, self.baseline_tasks, (e.steps,)) for e in opened]
+            self.tuned[budget] = [
+                self.trials.tune(e, one, self.rates, self.baseline_tasks, (e.steps,))
+                for e in opened
+            ]
         return list(zip(opened, self.tuned[budget], strict=True))
 
     def _keys(self, number: int, stage: Stage) -> list[Stream]:
-        return [self.trials.key.at("elimination", number, repeat) for repeat in range(stage.repeats)]
+        return [
+            self.trials.key.at("elimination", number, repeat) for repeat in range(stage.repeats)
+        ]
 
 
 def enlarged(episodes: Opened, stage: Stage) -> Opened:
@@ -171,7 +205,8 @@ def enlarged(episodes: Opened, stage: Stage) -> Opened:
     """
     if isinstance(episodes.family, TrainingFamily):
         return _lengthened(episodes, stage)
-    family, model = episodes.family, episodes.model
+    family = episodes.family
+    model = episodes.model
     table = {k: v for k, v in registry.table(family).items() if k not in ("name", "origin")}
     inner = {**table["inner"], "steps": family.inner.steps * stage.steps}
     layers = registry.table(model)
@@ -183,7 +218,9 @@ def enlarged(episodes: Opened, stage: Stage) -> Opened:
 def _lengthened(e: Any, stage: Stage) -> Any:
     """The same of a family of full trainings."""
     if stage.scale != 1:
-        raise SettingsError(f"{e.family.origin}: a stage of full trainings cannot have scale = {stage.scale}, only 1")
+        raise SettingsError(
+            f"{e.family.origin}: a stage of full trainings cannot have scale = {stage.scale}, only 1"
+        )
     if stage.steps == 1:
         return e
     longer = replace(e.family.training, steps=e.steps * stage.steps)
@@ -193,10 +230,14 @@ def _lengthened(e: Any, stage: Stage) -> Any:
 def _same(path: Path, record: dict[str, Any], asked: dict[str, Any]) -> dict[str, Any]:
     """The record, if it answers what is asked."""
     old = record["asked"]
-    different = [_change(k, old.get(k), asked.get(k)) for k in {**old, **asked} if old.get(k) != asked.get(k)]
+    different = [
+        _change(k, old.get(k), asked.get(k)) for k in {**old, **asked} if old.get(k) != asked.get(k)
+    ]
     if different:
         listed = "; ".join(different)
-        raise SettingsError(f"{path} was made with other settings ({listed}): move {path.parent} away to begin anew")
+        raise SettingsError(
+            f"{path} was made with other settings ({listed}): move {path.parent} away to begin anew"
+        )
     return record
 
 

@@ -28,7 +28,8 @@ class Standing:
 
     genome: Genome
     population: Population
-    formulas: tuple[Formula, ...]  # of what is made of formulas; then the population is of no account
+    # Of what is made of formulas; then the population is of no account.
+    formulas: tuple[Formula, ...]
     origins: list[str]
 
     @property
@@ -44,7 +45,8 @@ class Standing:
 
 
 def standing(genome: Genome, progress: Progress, ledger: Ledger | None) -> Standing:
-    """The last generations' best, the population's centre, and of formulas the best of the search and of each size.
+    """The last generations' best, the population's centre, and of formulas the best of the search
+    and of each size.
 
     What the search set out from comes first, so that nothing replaces it that is no better.
     """
@@ -52,12 +54,19 @@ def standing(genome: Genome, progress: Progress, ledger: Ledger | None) -> Stand
     population = progress.finalists.cat(progress.centres[-1:]).cat(progress.centres.centre())
     first = progress.generation - len(progress.finalists) + 1
     names = [f"best of generation {first + i}" for i in range(len(progress.finalists))]
-    origins = [*names, "the population's centre", f"the mean of the last {len(progress.centres)} centres"]
+    origins = [
+        *names,
+        "the population's centre",
+        f"the mean of the last {len(progress.centres)} centres",
+    ]
     if not isinstance(genome, FormulaGenome):
         return Standing(genome, population, (), origins)
     whence = dict.fromkeys(genome.originals, "the original")
     if ledger is not None:
-        whence |= {f.canonical(): f"best of its size, {f.expression.size} nodes" for f in ledger.best_of_each_size()}
+        whence |= {
+            f.canonical(): f"best of its size, {f.expression.size} nodes"
+            for f in ledger.best_of_each_size()
+        }
         whence |= {f.canonical(): "among the best of the search" for f in ledger.best(OF_SEARCH)}
     last = zip(genome.formulas(population), origins, strict=True)
     whence |= {f.canonical(): origin for f, origin in last if f.canonical() not in genome.originals}
@@ -71,17 +80,22 @@ def elect(stands: Standing, trials: Trials, tasks: int) -> tuple[int, Float[Tens
         MetalossError: none trains without failing.
     """
     score = trials.held_out(stands.losses, "winner", tasks)
-    # One failure among so many tasks costs what it costs in use, a wrong answer everywhere, and no more.
+    # One failure among so many tasks costs what it costs in use, a wrong answer everywhere, and no
+    # more.
     reached = mean(score.nan_to_num(nan=0.0), trials.numbers(tasks))
     failed = score.isnan().all(1)
     if failed.all():
-        raise MetalossError(f"none of the {len(score)} finalists trains without failing: there is no winner")
+        raise MetalossError(
+            f"none of the {len(score)} finalists trains without failing: there is no winner"
+        )
     return int(reached.masked_fill(failed, -1).argmax()), reached
 
 
 def front(stands: Standing, reached: Float[Tensor, " F"]) -> list[dict[str, Any]]:
     """The formulas that no smaller one reaches, the smallest first."""
-    rows = sorted(range(len(stands.formulas)), key=lambda i: (stands.formulas[i].expression.size, -reached[i]))
+    rows = sorted(
+        range(len(stands.formulas)), key=lambda i: (stands.formulas[i].expression.size, -reached[i])
+    )
     found: list[dict[str, Any]] = []
     for i in rows:
         if not found or float(reached[i]) > found[-1]["accuracy"]:

@@ -30,9 +30,9 @@ THINNED = 5  # every such point of a phenotype is compared
 class Seen:
     """Losses, found again by canonical text and by phenotype.
 
-    Two losses whose curves differ in scale alone are two: at one learning rate they train differently. A long search
-    sees a hundred thousand: texts are kept as digests, and curves as bytes, which take half of what a tensor does.
-    """
+    Two losses whose curves differ in scale alone are two: at one learning rate they train
+    differently. A long search sees a hundred thousand: texts are kept as digests, and curves as
+    bytes, which take half of what a tensor does."""
 
     def __init__(self, filters: Filters) -> None:
         self.filters = filters
@@ -62,7 +62,8 @@ class Seen:
 
     def _near(self, curve: Float[Tensor, " N"], span: float) -> bool:
         # Curves that are near each other have means that are: |mean(a - b)| <= |a - b| / sqrt(N).
-        distance, mean = SAME / math.sqrt(THINNED), float(curve.mean())
+        distance = SAME / math.sqrt(THINNED)
+        mean = float(curve.mean())
         reach = distance / math.sqrt(len(curve))
         first = bisect_left(self.entries, (mean - reach, -1))
         for place in range(first, len(self.entries)):
@@ -115,7 +116,8 @@ class Sieve:
         """n candidates to start from; the first ones refused too, where no others were found in all tries."""
         first = self.genome.sample(n, key)
         fine = self._judged(first) == FINE
-        found, spare = first[fine], first[~fine]
+        found = first[fine]
+        spare = first[~fine]
         for again in range(self.tries):
             if len(found) == n:
                 return found
@@ -123,9 +125,13 @@ class Sieve:
             found = found.cat(more[self._judged(more) == FINE][: n - len(found)])
         return found.cat(spare)[:n]
 
-    def mutate(self, parents: Population, strength: Float[Tensor, "P ..."], key: Stream) -> Population:
+    def mutate(
+        self, parents: Population, strength: Float[Tensor, "P ..."], key: Stream
+    ) -> Population:
         """One child of each parent, or the parent where none was found in all tries."""
-        return self._varied(parents, key, lambda a, rows, key: self.genome.mutate(a, strength[rows], key))
+        return self._varied(
+            parents, key, lambda a, rows, key: self.genome.mutate(a, strength[rows], key)
+        )
 
     def crossover(self, a: Population, b: Population, key: Stream) -> Population:
         """One child of row i of `a` and row i of `b`, or row i of `a`."""
@@ -141,15 +147,21 @@ class Sieve:
         missing = torch.arange(len(parents))
         if self.seen is None:
             return vary(parents, missing, key)
-        pool, place, base = parents, missing.clone(), missing.clone()
+        pool = parents
+        place = missing.clone()
+        base = missing.clone()
         for again in range(self.tries):
             children = vary(pool[base[missing]], missing, key.at("again", again) if again else key)
-            verdict, number = self._judged(children), len(pool) + torch.arange(len(children))
-            fine, known = verdict == FINE, verdict == KNOWN
+            verdict = self._judged(children)
+            number = len(pool) + torch.arange(len(children))
+            fine = verdict == FINE
+            known = verdict == KNOWN
             place[missing[fine]] = number[fine]
-            # All around a parent may be known. The next try starts from the known child, one step further away.
+            # All around a parent may be known. The next try starts from the known child, one step
+            # further away.
             base[missing[known]] = number[known]
-            pool, missing = pool.cat(children), missing[~fine]
+            pool = pool.cat(children)
+            missing = missing[~fine]
             if not len(missing):
                 break
         return pool[place]
@@ -160,11 +172,17 @@ class Sieve:
             return torch.full((len(population),), FINE)
         codes = self.genome.valid(population).tolist()
         formulas: Iterable[Any] = self.losses(population).formulas  # type: ignore[attr-defined]
-        return torch.tensor([self._verdict(code, f) for code, f in zip(codes, formulas, strict=True)])
+        return torch.tensor(
+            [self._verdict(code, f) for code, f in zip(codes, formulas, strict=True)]
+        )
 
     def _verdict(self, code: int, formula: Formula) -> int:
         assert self.seen is not None and self.asked is not None, "begin a generation first"
-        reason = self.genome.reasons[code] if code else self.seen.why_not(formula) or self.asked.why_not(formula)
+        reason = (
+            self.genome.reasons[code]
+            if code
+            else self.seen.why_not(formula) or self.asked.why_not(formula)
+        )
         if not reason:
             self.asked.add(formula)
             return FINE

@@ -9,7 +9,8 @@ from metaloss.errors import SettingsError
 from metaloss.evolution import Objective
 
 NEEDS_BASELINE = frozenset({"wins"})
-LEAST = 1e-3  # the accuracy from which a relative improvement is reckoned where cross-entropy has less
+# The accuracy from which a relative improvement is reckoned where cross-entropy has less.
+LEAST = 1e-3
 
 
 def read(name: str, k: float = 1.0) -> Objective:
@@ -25,7 +26,9 @@ def read(name: str, k: float = 1.0) -> Objective:
 
 
 def mean(
-    score: Float[Tensor, "P T"], family: Int[Tensor, " T"], baseline: Float[Tensor, " T"] | None = None
+    score: Float[Tensor, "P T"],
+    family: Int[Tensor, " T"],
+    baseline: Float[Tensor, " T"] | None = None,
 ) -> Float[Tensor, " P"]:
     """The mean over families of each family's mean accuracy; -inf where any training failed."""
     return _failed_last(_means(score, family).mean(0)).float()
@@ -35,7 +38,9 @@ def robust(k: float) -> Objective:
     """An objective that takes `k` standard deviations over a family's tasks off its mean: even losses are preferred."""
 
     def fitness(
-        score: Float[Tensor, "P T"], family: Int[Tensor, " T"], baseline: Float[Tensor, " T"] | None = None
+        score: Float[Tensor, "P T"],
+        family: Int[Tensor, " T"],
+        baseline: Float[Tensor, " T"] | None = None,
     ) -> Float[Tensor, " P"]:
         # No Bessel correction: a family of one task has no spread, rather than an unknown one.
         spread = torch.stack([x.std(1, correction=0) for x in _families(score, family)])
@@ -45,12 +50,16 @@ def robust(k: float) -> Objective:
 
 
 def wins(
-    score: Float[Tensor, "P T"], family: Int[Tensor, " T"], baseline: Float[Tensor, " T"] | None = None
+    score: Float[Tensor, "P T"],
+    family: Int[Tensor, " T"],
+    baseline: Float[Tensor, " T"] | None = None,
 ) -> Float[Tensor, " P"]:
-    """In how many families cross-entropy is beaten, and a fraction that settles ties (Next Generation Loss, 2024).
+    """In how many families cross-entropy is beaten, and a fraction that settles ties (Next
+    Generation Loss, 2024).
 
-    Ties go to the larger mean relative improvement over the families won, or over all where none is. That more wins
-    beat fewer where both are above none is ours: the paper does not say. -inf where any training failed.
+    Ties go to the larger mean relative improvement over the families won, or over all where none
+    is. That more wins beat fewer where both are above none is ours: the paper does not say. -inf
+    where any training failed.
 
     Raises:
         ValueError: there is no baseline.

@@ -50,15 +50,22 @@ class Result:
 
 
 def evolve(
-    tasks: str | Sequence[str] = "fashionmnist", *, genome: str | dict[str, Any] = "mln",
-    strategy: str | dict[str, Any] | None = None, preset: str = "quick", out: str | Path = "runs",
-    time_limit: float | None = None, reporter: Reporter | None = None, stop: Callable[[], bool] = lambda: False,
+    tasks: str | Sequence[str] = "fashionmnist",
+    *,
+    genome: str | dict[str, Any] = "mln",
+    strategy: str | dict[str, Any] | None = None,
+    preset: str = "quick",
+    out: str | Path = "runs",
+    time_limit: float | None = None,
+    reporter: Reporter | None = None,
+    stop: Callable[[], bool] = lambda: False,
     **others: Any,
-) -> Result:  # fmt: skip
+) -> Result:
     """Evolve a loss and test it against tuned cross-entropy.
 
-    Ctrl-C, or a notebook's stop, ends the search: the winner of the committed generations is chosen, tested and given
-    back. Stopped again, or before the first generation, the `KeyboardInterrupt` says how to go on with the run.
+    Ctrl-C, or a notebook's stop, ends the search: the winner of the committed generations is
+    chosen, tested and given back. Stopped again, or before the first generation, the
+    `KeyboardInterrupt` says how to go on with the run.
 
     Args:
         tasks: names, paths or folder:PATH of task families.
@@ -67,8 +74,10 @@ def evolve(
         preset: "smoke", "quick" or "long".
         out: the folder that the run's folder is made in.
         time_limit: seconds after which no new generation starts.
-        reporter: is told of everything that happens; `metaloss.Console()` prints it, nothing does by default.
-        stop: asked before every chunk of work; True drops it and raises `Interrupted`, the run can be resumed.
+        reporter: is told of everything that happens; `metaloss.Console()` prints it, nothing does
+            by default.
+        stop: asked before every chunk of work; True drops it and raises `Interrupted`, the run can
+            be resumed.
         others: any further field of `Settings`, or of the families.
 
     Raises:
@@ -76,7 +85,9 @@ def evolve(
         DataError: images that are missing or do not fit.
     """
     named = {
-        key: {"kind": x} if isinstance(x, str) else x for key, x in (("genome", genome), ("strategy", strategy)) if x
+        key: {"kind": x} if isinstance(x, str) else x
+        for key, x in (("genome", genome), ("strategy", strategy))
+        if x
     }
     table = {"tasks": (tasks,) if isinstance(tasks, str) else tuple(tasks), **named, **others}
     chosen = settings.resolve(settings.merged(settings.preset(preset), table))
@@ -93,29 +104,38 @@ def start(chosen: Settings, out: Path, *, before: ImageRecord | None = None, **h
         how: as for `evolve`.
 
     Raises:
-        SettingsError: images of a family's test were learned from before, or are another family's to learn from.
+        SettingsError: images of a family's test were learned from before, or are another family's
+            to learn from.
     """
     device = resolve_device(chosen.device)
     (how.get("reporter") or Reporter()).on_work("loading images", plain=False)
     families = [opened(family, device) for family in chosen.families]
-    images = image_record.joined([before or ImageRecord(), *(image_record.of(e.dataset) for e in families)])
+    images = image_record.joined(
+        [before or ImageRecord(), *(image_record.of(e.dataset) for e in families)]
+    )
     _untouched(families, images)
     run = create(out, chosen, provenance(chosen, families, device), images)
     return _carry(run, families, device, **how)
 
 
 def resume(
-    spec: str | Path, *, changes: dict[str, Any] | None = None, out: str | Path = "runs", allow_changes: bool = False,
+    spec: str | Path,
+    *,
+    changes: dict[str, Any] | None = None,
+    out: str | Path = "runs",
+    allow_changes: bool = False,
     **how: Any,
-) -> Result:  # fmt: skip
+) -> Result:
     """Go on with a run as if it had never stopped.
 
     Args:
         spec: its folder, or its name under `out`.
-        changes: settings given again; only `generations` may differ, and only grow. `tasks` may also say where the
-            images lie now, as `["folder:PATH"]`, one for every folder that the run began with.
+        changes: settings given again; only `generations` may differ, and only grow. `tasks` may
+            also say where the images lie now, as `["folder:PATH"]`, one for every folder that the
+            run began with.
         out: where runs are looked for by name.
-        allow_changes: go on although versions, device or data are others than before; recorded in the provenance.
+        allow_changes: go on although versions, device or data are others than before; recorded in
+            the provenance.
         how: `time_limit`, `reporter` and `stop`, as for `evolve`.
 
     Raises:
@@ -135,7 +155,9 @@ def resume(
 def _untouched(families: Sequence[Opened], images: ImageRecord) -> None:
     """Raise a SettingsError where the search would learn from a family's test images, or its first loss has."""
     for e in families:
-        if isinstance(e.dataset, Dataset) and (n := images.seen(e.dataset, torch.cat(e.pools["test"]))):
+        if isinstance(e.dataset, Dataset) and (
+            n := images.seen(e.dataset, torch.cat(e.pools["test"]))
+        ):
             raise SettingsError(
                 f"{e.family.name}: {n} of the test images are among those that the loss before or another family "
                 "learns from, so no test would be fair; leave out one of the two"
@@ -148,17 +170,26 @@ def _moved(old: Settings, changes: dict[str, Any]) -> tuple[dict[str, Any], list
     tasks = (tasks,) if isinstance(tasks, str) else tasks
     if any(task not in old.tasks for task in tasks if not by_path(task)):
         return changes, []  # which is refused with all other changes
-    return {k: v for k, v in changes.items() if k != "tasks"}, [task for task in tasks if by_path(task)]
+    return {k: v for k, v in changes.items() if k != "tasks"}, [
+        task for task in tasks if by_path(task)
+    ]
 
 
 def _same(old: Settings, changes: dict[str, Any]) -> Settings:
     new = settings.resolve(settings.merged(old.table(), changes))
-    before, after = _flat(old.table()), _flat(new.table())
+    before = _flat(old.table())
+    after = _flat(new.table())
     if new.generations < old.generations:
-        raise SettingsError(f"generations: the run has {old.generations}, {new.generations} is less")
-    different = [k for k in {**before, **after} if k != "generations" and before.get(k) != after.get(k)]
+        raise SettingsError(
+            f"generations: the run has {old.generations}, {new.generations} is less"
+        )
+    different = [
+        k for k in {**before, **after} if k != "generations" and before.get(k) != after.get(k)
+    ]
     if different:
-        listed = "; ".join(f"{k}: the run has {before.get(k)}, given {after.get(k)}" for k in different)
+        listed = "; ".join(
+            f"{k}: the run has {before.get(k)}, given {after.get(k)}" for k in different
+        )
         raise SettingsError(f"a resumed run keeps its settings: {listed}")
     return new
 
@@ -169,18 +200,31 @@ def _flat(table: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     for key, value in table.items():
         if key == "families":
             value = {family["name"]: family for family in value}
-        result |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+        result |= (
+            _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+        )
     return result
 
 
 def _carry(
-    run: Run, families: list[Opened], device: torch.device, *, time_limit: float | None = None,
-    reporter: Reporter | None = None, stop: Callable[[], bool] = lambda: False, allow_changes: bool = False,
+    run: Run,
+    families: list[Opened],
+    device: torch.device,
+    *,
+    time_limit: float | None = None,
+    reporter: Reporter | None = None,
+    stop: Callable[[], bool] = lambda: False,
+    allow_changes: bool = False,
     where: dict[str, str] | None = None,
-) -> Result:  # fmt: skip
-    chosen, reporter = run.settings, reporter or Reporter()
+) -> Result:
+    chosen = run.settings
+    reporter = reporter or Reporter()
     genome, strategy = chosen.parts()
-    with _resumable(run), storage.Lock(run.folder), Local(device, chosen.memory, tf32=chosen.tf32, stop=stop) as engine:
+    with (
+        _resumable(run),
+        storage.Lock(run.folder),
+        Local(device, chosen.memory, tf32=chosen.tf32, stop=stop) as engine,
+    ):
         _recognise(run, families, device, allow_changes, reporter)
         if where is not None:
             places.keep(run.folder, where)
@@ -203,7 +247,8 @@ def _carry(
         deadline = float("inf") if time_limit is None else time.monotonic() + time_limit
         try:
             progress = campaign.generations(progress, deadline)
-        except KeyboardInterrupt:  # a notebook's stop, or a script's: the command line takes the signal itself
+        # A notebook's stop, or a script's: the command line takes the signal itself.
+        except KeyboardInterrupt:
             campaign, progress = _so_far(campaign)
         campaign.finish(progress)
         return _told(run, reporter)
@@ -219,12 +264,14 @@ def _resumable(run: Run) -> Iterator[None]:
 
 
 def _so_far(campaign: Campaign) -> tuple[Campaign, Progress]:
-    """A stopped campaign after its last committed generation; what is in memory may be half of the next one.
+    """A stopped campaign after its last committed generation; what is in memory may be half of the
+    next one.
 
     Raises:
         KeyboardInterrupt: there is none.
     """
-    run, genome = campaign.run, campaign.genome
+    run = campaign.run
+    genome = campaign.genome
     progress, _ = run.recover((*campaign.strategy.states, *genome.populations))
     if progress is None:
         raise KeyboardInterrupt
@@ -242,13 +289,17 @@ def _ledger(run: Run, genome: Genome) -> Ledger | None:
 
 def _told(run: Run, reporter: Reporter) -> Result:
     """A finished run's result, read back from its folder."""
-    loss, summary = loss_io.load(run.folder), run.summary()
-    assert isinstance(loss, Criterion) and summary is not None
+    loss = loss_io.load(run.folder)
+    summary = run.summary()
+    assert isinstance(loss, Criterion)
+    assert summary is not None
     reporter.on_search_end(run, summary)
     return Result(loss, run.history(), summary, run.folder)
 
 
-def _recognise(run: Run, families: list[Opened], device: torch.device, allow: bool, reporter: Reporter) -> None:
+def _recognise(
+    run: Run, families: list[Opened], device: torch.device, allow: bool, reporter: Reporter
+) -> None:
     """Refuse to go on elsewhere than the run began, unless told to; then put it on record."""
     table = run.provenance()
     old = {**table["conditions"], **(table["resumed"][-1] if table.get("resumed") else {})}
@@ -257,8 +308,12 @@ def _recognise(run: Run, families: list[Opened], device: torch.device, allow: bo
     if not different:
         return
     if not allow:
-        raise SettingsError(f"this run began elsewhere ({'; '.join(different)}); --allow-changes goes on all the same")
+        raise SettingsError(
+            f"this run began elsewhere ({'; '.join(different)}); --allow-changes goes on all the same"
+        )
     reporter.on_warning(f"goes on under other conditions: {'; '.join(different)}")
     run.write("provenance.json", {**table, "resumed": [*table.get("resumed", []), now]})
     before = image_record.read(run.folder) or ImageRecord()
-    image_record.write(run.folder, image_record.joined([before, *(image_record.of(e.dataset) for e in families)]))
+    image_record.write(
+        run.folder, image_record.joined([before, *(image_record.of(e.dataset) for e in families)])
+    )

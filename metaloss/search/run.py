@@ -87,19 +87,27 @@ class Run:
         Raises:
             DamagedFile: it is missing or does not check out.
         """
-        found: dict[str, Any] = storage.read_record(self.folder / "provenance.json", Provenance, storage.RESTORE)
+        found: dict[str, Any] = storage.read_record(
+            self.folder / "provenance.json", Provenance, storage.RESTORE
+        )
         return found
 
     def finished(self, progress: Progress) -> bool:
         """Whether the winner of just these generations, all that were asked for, is written and tested."""
         summary = self.summary()
         done = progress.generation >= self.settings.generations
-        return done and summary is not None and bool(summary["choice"]["generation"] == progress.generation)
+        return (
+            done
+            and summary is not None
+            and bool(summary["choice"]["generation"] == progress.generation)
+        )
 
     def places(self, given: Sequence[str] = (), again: str = "") -> dict[str, str]:
         """Where every family's images lie now, by its name (arguments and errors: as for `places.find`)."""
         specs = {family.name: family.dataset for family in self.settings.families}
-        return places.find(self.folder, specs, given, again or f"metaloss evolve --resume {self.folder} --tasks")
+        return places.find(
+            self.folder, specs, given, again or f"metaloss evolve --resume {self.folder} --tasks"
+        )
 
     def opened(self, device: torch.device, where: Mapping[str, str] | None = None) -> list[Opened]:
         """The families with their images, from where these lie now.
@@ -115,7 +123,9 @@ class Run:
         storage.write_record(self.folder / name, table)
 
 
-def create(parent: Path, chosen: Settings, provenance: dict[str, Any], images: ImageRecord | None = None) -> Run:
+def create(
+    parent: Path, chosen: Settings, provenance: dict[str, Any], images: ImageRecord | None = None
+) -> Run:
     """A new folder under `parent`; nothing that exists is touched.
 
     Args:
@@ -166,7 +176,9 @@ def runs(parent: Path) -> list[Path]:
     return sorted(path.parent for path in parent.glob("[!.]*/config.toml"))
 
 
-def provenance(chosen: Settings, episodes: Sequence[Opened], device: torch.device) -> dict[str, Any]:
+def provenance(
+    chosen: Settings, episodes: Sequence[Opened], device: torch.device
+) -> dict[str, Any]:
     """Where a run's numbers come from: versions, device, seed, and exactly which images it may see."""
     return {
         "command": sys.argv,
@@ -188,5 +200,8 @@ def _images(episodes: Opened) -> dict[str, Any]:
     found = {"dataset": episodes.family.dataset, "origin": episodes.dataset.origin, "pools": pools}
     if isinstance(episodes.family, TaskFamily):
         return {**found, "use": seen}
-    shares = {name: {"images": len(rows), "sha256": digest_of(rows)} for name, rows in episodes.shares.items()}
+    shares = {
+        name: {"images": len(rows), "sha256": digest_of(rows)}
+        for name, rows in episodes.shares.items()
+    }
     return {**found, "shares": shares, "use": {**seen, "training": "training"}}

@@ -52,22 +52,27 @@ class Campaign:
 
     def generations(self, progress: Progress | None, deadline: float) -> Progress:
         """Run what is left of the generations, each committed before the next begins."""
-        chosen, key = self.run.settings, Stream(self.run.settings.seed)
-        ledger, stages = self.ledger, self._stages()
+        chosen = self.run.settings
+        key = Stream(self.run.settings.seed)
+        ledger = self.ledger
+        stages = self._stages()
         sieve = Sieve(self.genome, ledger.seen if ledger else None, chosen.tries)
         sieve.begin()
         if progress is None:
             state = self.strategy.init(sieve, key.at("init"))
             none = self.strategy.centre(state)[:0]
             progress = Progress(0, state, none, none, 0, 0, 0, stages.known())
-        baseline = partial(self.trials.rival, self.rivals, chosen.tasks_per_generation, chosen.validation)
+        baseline = partial(
+            self.trials.rival, self.rivals, chosen.tasks_per_generation, chosen.validation
+        )
         versus = baseline if chosen.objective in NEEDS_BASELINE else None
         stages.restore(progress.known, key.at("tasks", self.strategy.epoch(progress.generation)))
         for number in range(progress.generation + 1, chosen.generations + 1):
             if progress.generation and time.monotonic() > deadline:
                 break
             began = time.monotonic()
-            if number > 1:  # what the first population was drawn from belongs to the first generation
+            # What the first population was drawn from belongs to the first generation.
+            if number > 1:
                 sieve.begin()
             state, scored = generation(
                 self.strategy, progress.state, sieve, stages, chosen.judge(), key, number, versus
@@ -76,35 +81,48 @@ class Campaign:
             if ledger:
                 ledger.add(record, sieve.losses(scored.population).formulas)  # type: ignore[attr-defined]
             self.run.commit(record, progress)
-            seconds, trainings = time.monotonic() - began, record["trained"] * scored.score.shape[1]
+            seconds = time.monotonic() - began
+            trainings = record["trained"] * scored.score.shape[1]
             self._time(number, seconds, trainings)
             self.reporter.on_generation(record, seconds, trainings)
             if progress.barren >= BARREN:
-                raise MetalossError(f"no candidate trained without failing in the last {BARREN} generations")
+                raise MetalossError(
+                    f"no candidate trained without failing in the last {BARREN} generations"
+                )
         return progress
 
     def _stages(self) -> Stages:
         chosen = self.run.settings
         full = partial(self.trials.evaluator, chosen.tasks_per_generation, chosen.validation)
         screen = chosen.screened()
-        passes = partial(self.trials.passes, screen, self.rivals, chosen.validation) if screen else None
+        passes = (
+            partial(self.trials.passes, screen, self.rivals, chosen.validation) if screen else None
+        )
         return Stages(full, passes)
 
     def _step(
         self, old: Progress, state: Any, scored: Scored, number: int, stages: Stages, sieve: Sieve
     ) -> tuple[Progress, dict[str, Any]]:
         """What is known after a generation, and its line of history."""
-        accuracy, failed = scored.score.double().mean(1), scored.score.isnan()
+        accuracy = scored.score.double().mean(1)
+        failed = scored.score.isnan()
         alive = accuracy[scored.fitness.isfinite()]
         top = scored.fitness.argmax()
-        halvings, last, centre = self.trials.engine.halvings, self.run.settings.finalists, self.strategy.centre(state)
+        halvings = self.trials.engine.halvings
+        last = self.run.settings.finalists
+        centre = self.strategy.centre(state)
         tasks = scored.score.shape[1]
         goes_on = self.strategy.epoch(number + 1) == self.strategy.epoch(number)
         progress = Progress(
-            number, state, old.finalists.cat(scored.population[top[None]])[-last:], old.centres.cat(centre)[-last:],
-            old.trainings + stages.trained * tasks, halvings, 0 if len(alive) else old.barren + 1,
+            number,
+            state,
+            old.finalists.cat(scored.population[top[None]])[-last:],
+            old.centres.cat(centre)[-last:],
+            old.trainings + stages.trained * tasks,
+            halvings,
+            0 if len(alive) else old.barren + 1,
             stages.known() if goes_on else Stages(stages.full).known(),
-        )  # fmt: skip
+        )
         record: dict[str, Any] = {
             "generation": number,
             "candidates": len(accuracy),
@@ -125,10 +143,13 @@ class Campaign:
             record["held_out"] = self._held_out(centre)
         return progress, record
 
-    def _told(self, scored: Scored, accuracy: Tensor, stages: Stages, sieve: Sieve) -> dict[str, Any]:
+    def _told(
+        self, scored: Scored, accuracy: Tensor, stages: Stages, sieve: Sieve
+    ) -> dict[str, Any]:
         """What the history tells of a generation of formulas: each with its accuracy, and what was refused."""
         formulas = sieve.losses(scored.population).formulas  # type: ignore[attr-defined]
-        # None for a failure, as the file has it: the ledger must read the same in a run that is resumed.
+        # None for a failure, as the file has it: the ledger must read the same in a run that is
+        # resumed.
         each = [None if math.isnan(x) else x for x in accuracy.tolist()]
         reached = {str(f): x for f, x in zip(formulas, each, strict=True)}
         return {
@@ -139,9 +160,20 @@ class Campaign:
 
     def _held_out(self, centre: Population) -> dict[str, float]:
         """The population's centre on the meta-validation tasks that cross-entropy was tuned on."""
-        score = self.trials.held_out(self.genome.losses(centre), "baseline", self.run.settings.baseline_tasks)[0]
-        gain = paired(score, torch.cat([rival.score for rival in self.rivals]), Stream(0).at("bootstrap"), resamples=2)
-        return {"accuracy": float(score.double().nan_to_num().mean()), "gain": gain.mean, "error": gain.error}
+        score = self.trials.held_out(
+            self.genome.losses(centre), "baseline", self.run.settings.baseline_tasks
+        )[0]
+        gain = paired(
+            score,
+            torch.cat([rival.score for rival in self.rivals]),
+            Stream(0).at("bootstrap"),
+            resamples=2,
+        )
+        return {
+            "accuracy": float(score.double().nan_to_num().mean()),
+            "gain": gain.mean,
+            "error": gain.error,
+        }
 
     def finish(self, progress: Progress) -> None:
         """Choose the winner on meta-validation tasks, write it, and only then look at the meta-test tasks."""
@@ -149,9 +181,14 @@ class Campaign:
         self.reporter.on_work(f"choosing the winner on {tasks} tasks, and testing it")
         stands = standing(self.genome, progress, self.ledger)
         row, reached = elect(stands, self.trials, tasks)
-        choice = {"generation": progress.generation, "origin": stands.origins[row], "accuracy": float(reached[row]),
-                  "tasks": max(self.trials.counts(tasks))}  # fmt: skip
-        names = ", ".join(family.name for family in self.run.settings.families)  # not paths: a loss is shared
+        choice = {
+            "generation": progress.generation,
+            "origin": stands.origins[row],
+            "accuracy": float(reached[row]),
+            "tasks": max(self.trials.counts(tasks)),
+        }
+        # Not paths: a loss is shared.
+        names = ", ".join(family.name for family in self.run.settings.families)
         classes = sorted({e.ways for e in self.trials.families})
         about = {
             "evolved on": names,
@@ -165,7 +202,13 @@ class Campaign:
         loss_io.save(self.run.folder / "loss", loss, card, image_record.read(self.run.folder))
         test = self._test(loss.losses())
         sizes = front(stands, reached) if self.ledger else []
-        summary = {"choice": choice, "trainings": progress.trainings, **self._spared(), "front": sizes, "test": test}
+        summary = {
+            "choice": choice,
+            "trainings": progress.trainings,
+            **self._spared(),
+            "front": sizes,
+            "test": test,
+        }
         if sizes:
             self.run.write("front.json", {"front": sizes})
         if stands.formulas:
@@ -176,7 +219,8 @@ class Campaign:
 
     def _spared(self) -> dict[str, Any]:
         """What was not trained: how often each filter refused a formula, and the trainings that the screen saved."""
-        history, tasks = self.run.history(), sum(self.trials.counts(self.run.settings.tasks_per_generation))
+        history = self.run.history()
+        tasks = sum(self.trials.counts(self.run.settings.tasks_per_generation))
         refused = sum((Counter(record.get("refused", {})) for record in history), Counter[str]())
         screened = sum(record.get("screened", 0) for record in history)
         return {"refused": dict(refused.most_common()), "screened_trainings": screened * tasks}
@@ -185,12 +229,23 @@ class Campaign:
         """The winner at the family's own rate against cross-entropy at its best, on meta-test tasks."""
         chosen = self.run.settings
         strongest = self.trials.strongest(chosen.rates, chosen.baseline_tasks, self.rivals)
-        rivals, result = {"ce": self.rivals, "ce_steps": strongest}, dict[str, Any]()
+        rivals = {"ce": self.rivals, "ce_steps": strongest}
+        result = dict[str, Any]()
         for kind, found in self.trials.test(losses, rivals, chosen.test_tasks).items():
-            for episodes, rival, versus in zip(self.trials.families, rivals[kind], found, strict=True):
-                same = {"accuracy": versus.accuracy, "tasks": versus.gain.tasks, "classes": episodes.ways}
+            for episodes, rival, versus in zip(
+                self.trials.families, rivals[kind], found, strict=True
+            ):
+                same = {
+                    "accuracy": versus.accuracy,
+                    "tasks": versus.gain.tasks,
+                    "classes": episodes.ways,
+                }
                 row = result.setdefault(episodes.family.name, same)
-                own = {key: value for key, value in asdict(versus).items() if key not in ("accuracy", "rival")}
+                own = {
+                    key: value
+                    for key, value in asdict(versus).items()
+                    if key not in ("accuracy", "rival")
+                }
                 row[kind] = {"lr": rival.lr, "steps": rival.steps, "accuracy": versus.rival, **own}
         return result
 
@@ -216,10 +271,13 @@ class Campaign:
 
 
 def _card(summary: dict[str, Any]) -> str:
-    lines = [f"\nChosen on {summary['choice']['tasks']} fresh meta-validation tasks ({summary['choice']['origin']})."]
+    lines = [
+        f"\nChosen on {summary['choice']['tasks']} fresh meta-validation tasks ({summary['choice']['origin']})."
+    ]
     for name, row in summary["test"].items():
         for kind in ("ce", "ce_steps"):
-            rival, near = row[kind], near_chance(row["accuracy"], row["classes"])
+            rival = row[kind]
+            near = near_chance(row["accuracy"], row["classes"])
             lines.append(
                 f"{name}, {row['tasks']} meta-test tasks: {percent(row['accuracy'])}{near}; cross-entropy at lr "
                 f"{rival['lr']} and {rival['steps']} steps {percent(rival['accuracy'])}: {decided(rival)} points "

@@ -20,11 +20,17 @@ from metaloss.tasks.opening import Families, Family, TaskFamily, TrainingFamily
 
 RATES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0, 3.0)
 PRESETS: dict[str, dict[str, Any]] = {
-    "smoke": {"generations": 4, "validation": 20, "tasks_per_generation": 4, "baseline_tasks": 8, "winner_tasks": 16,
-              "test_tasks": 16},
+    "smoke": {
+        "generations": 4,
+        "validation": 20,
+        "tasks_per_generation": 4,
+        "baseline_tasks": 8,
+        "winner_tasks": 16,
+        "test_tasks": 16,
+    },
     "quick": {},
     "long": {"generations": 1500, "tasks_per_generation": 16},
-}  # fmt: skip
+}
 
 USUAL = "mln"  # genome
 
@@ -45,21 +51,24 @@ class Settings(BaseModel):
         seed: of every random draw.
         device: where classifiers train.
         memory: bytes that trainings may take.
-        tf32: let a GPU multiply with mantissas of 10 bits instead of 23: faster, and accuracies change in their last
-            digits; nothing on a CPU.
-        objective: from scores to fitness: "mean" over tasks; "robust", the mean less some standard deviations; "wins",
-            in how many families tuned cross-entropy is beaten, and then by how much.
+        tf32: let a GPU multiply with mantissas of 10 bits instead of 23: faster, and accuracies
+            change in their last digits; nothing on a CPU.
+        objective: from scores to fitness: "mean" over tasks; "robust", the mean less some standard
+            deviations; "wins", in how many families tuned cross-entropy is beaten, and then by how
+            much.
         deviations: how many of them "robust" takes off.
-        tries: how often a formula that is not worth a training is varied again before it is given up.
-        screen_steps: of a short training before the full one, which only those pass that come far enough; 0: none. By
-            default 20 where families train for more than 60 steps, and none elsewhere.
+        tries: how often a formula that is not worth a training is varied again before it is given
+            up.
+        screen_steps: of a short training before the full one, which only those pass that come far
+            enough; 0: none. By default 20 where families train for more than 60 steps, and none
+            elsewhere.
         screen_tasks: tasks of that short training.
         screen_share: how much of the way from chance to cross-entropy is far enough.
         report_every: generations between two looks at held-out (meta-validation) tasks.
         rates: learning rates among which cross-entropy's is chosen.
         baseline_tasks: meta-validation tasks for that choice.
-        finalists: how many of the last generations' best stand for election, beside the population's centre and
-            the mean of as many centres.
+        finalists: how many of the last generations' best stand for election, beside the
+            population's centre and the mean of as many centres.
         winner_tasks: fresh meta-validation tasks for the election.
         test_tasks: meta-test tasks, looked at once, after the winner has been written.
     """
@@ -99,14 +108,14 @@ class Settings(BaseModel):
         genome: Genome = registry.build("genomes", self.genome, "genome")
         strategy: Strategy = registry.build("strategies", self.strategy, "strategy")
         if strategy.needs_vectors and not genome.vector:
-            misfit = (
-                f"strategy '{self.strategy['kind']}' needs real vectors and genome '{self.genome['kind']}' has none"
-            )
+            misfit = f"strategy '{self.strategy['kind']}' needs real vectors and genome '{self.genome['kind']}' has none"
             raise SettingsError(misfit)
         for family in self.families:
             if isinstance(family, TaskFamily) and genome.classes not in (None, family.ways):
                 ways = f"{family.name} has {family.ways}-way tasks"
-                raise SettingsError(f"this genome works for {genome.classes} classes alone, and {ways}")
+                raise SettingsError(
+                    f"this genome works for {genome.classes} classes alone, and {ways}"
+                )
         return genome, strategy
 
     def parts_by_name(self) -> list[tuple[str, str]]:
@@ -119,7 +128,9 @@ class Settings(BaseModel):
 
     def screened(self) -> Screen | None:
         """The short training before the full one, if there is one."""
-        longest = max((f.inner.steps for f in self.families if isinstance(f, TaskFamily)), default=0)
+        longest = max(
+            (f.inner.steps for f in self.families if isinstance(f, TaskFamily)), default=0
+        )
         steps = (20 if longest > 60 else 0) if self.screen_steps is None else self.screen_steps
         return Screen(steps, self.screen_tasks, self.screen_share) if steps else None
 
@@ -155,8 +166,10 @@ def resolve(table: Mapping[str, Any]) -> Settings:
     chosen = tuple(changed(family, changes) for family in chosen) if changes else chosen
     settings = settings.model_copy(update={"families": chosen})
     genome, strategy = settings.parts()
-    full = {kind: {"kind": getattr(settings, kind)["kind"], **registry.table(part)}
-            for kind, part in (("genome", genome), ("strategy", strategy))}  # fmt: skip
+    full = {
+        kind: {"kind": getattr(settings, kind)["kind"], **registry.table(part)}
+        for kind, part in (("genome", genome), ("strategy", strategy))
+    }
     return settings.model_copy(update=full)
 
 
@@ -201,4 +214,6 @@ def changed(family: F, changes: Mapping[str, Any]) -> F:
     try:
         return opening.of(own, family.name, family.origin)  # type: ignore[return-value]  # the kind stays
     except SettingsError as error:
-        raise SettingsError(f"{family.name}, changed: {str(error).removeprefix(f'{family.origin}: ')}") from None
+        raise SettingsError(
+            f"{family.name}, changed: {str(error).removeprefix(f'{family.origin}: ')}"
+        ) from None

@@ -12,9 +12,11 @@ from metaloss.search.novelty import Seen
 
 @dataclass
 class Entry:
-    """A loss and how much more than the control, cross-entropy on the same tasks, it reached each time.
+    """A loss and how much more than the control, cross-entropy on the same tasks, it reached each
+    time.
 
-    A long search has a hundred thousand of them: what is kept is the text, a hundredth of the tree that it means.
+    A long search has a hundred thousand of them: what is kept is the text, a hundredth of the tree
+    that it means.
 
     Attributes:
         text: what `Formula.parse` reads.

@@ -1,7 +1,8 @@
-"""The states of a run: a commit appends to the history and syncs it, and only then puts the new state in place.
+"""The states of a run: a commit appends to the history and syncs it, and only then puts the new
+state in place.
 
-So the newest state never knows more than the history, and recovery cuts the history back to what that state has seen.
-"""
+So the newest state never knows more than the history, and recovery cuts the history back to what
+that state has seen."""
 
 import hashlib
 import re
@@ -42,11 +43,15 @@ class Checkpoints:
         header = _header(generation, payload, history, history.length)
         write(self.folder / f"state-{generation:06d}.safetensors", seal_line(header) + payload)
         with disk("remove old states from", self.folder):
-            for old in [*(path for _, path in self._states()[KEPT:]), *self.folder.glob(".state-*.tmp")]:
+            for old in [
+                *(path for _, path in self._states()[KEPT:]),
+                *self.folder.glob(".state-*.tmp"),
+            ]:
                 old.unlink()
 
     def newest(self, history: History) -> Checkpoint | None:
-        """The newest state that checks out with `history`, with a warning for each damaged one; None where none is.
+        """The newest state that checks out with `history`, with a warning for each damaged one;
+        None where none is.
 
         Raises:
             DamagedFile: There are states, and all are damaged.
@@ -63,7 +68,10 @@ class Checkpoints:
 
     def _states(self) -> list[tuple[int, Path]]:
         """Generation and path, newest first."""
-        found = ((re.fullmatch(r"state-([0-9]+)\.safetensors", p.name), p) for p in self.folder.glob("state-*"))
+        found = (
+            (re.fullmatch(r"state-([0-9]+)\.safetensors", p.name), p)
+            for p in self.folder.glob("state-*")
+        )
         return sorted(((int(match[1]), path) for match, path in found if match), reverse=True)
 
 
@@ -80,10 +88,13 @@ def _open(path: Path, generation: int, history: History) -> Checkpoint:
     with disk("read", path), open_regular(path) as file:
         data = file.read()
     end = data.find(b"\n", 0, HEADER_LIMIT) + 1
-    header, payload = unseal_line(data[:end], f"{path}: line 1"), data[end:]
+    header = unseal_line(data[:end], f"{path}: line 1")
+    payload = data[end:]
     length = header.get("history_length")
     if type(length) is not int or not 0 <= length <= history.length:
-        raise DamagedFile(f"{path}: needs {length} bytes of {history.path.name}, which has {history.length}")
+        raise DamagedFile(
+            f"{path}: needs {length} bytes of {history.path.name}, which has {history.length}"
+        )
     expected = _header(generation, payload, history, length)
     if wrong := sorted(key for key in header | expected if header.get(key) != expected.get(key)):
         against = f" {history.path}" if "history_sha256" in wrong else ""
@@ -99,15 +110,19 @@ def commit(folder: Path, generation: int, record: dict[str, Any], payload: bytes
 
 
 def recover(folder: Path) -> Checkpoint | None:
-    """The newest sound state, the history cut back to it; None where the run has not committed anything.
+    """The newest sound state, the history cut back to it; None where the run has not committed
+    anything.
 
     Raises:
         DamagedFile: No state checks out; nothing was changed.
     """
     history = History(folder)
     checkpoint = Checkpoints(folder).newest(history)
-    # The first commit leaves one line without a state at most; more of them means that the states were lost.
+    # The first commit leaves one line without a state at most; more of them means that the states
+    # were lost.
     if checkpoint is None and len(history.read()) > 1:
-        raise DamagedFile(f"{folder / 'checkpoint'}: no state, but {history.path.name} holds several generations")
+        raise DamagedFile(
+            f"{folder / 'checkpoint'}: no state, but {history.path.name} holds several generations"
+        )
     history.truncate(checkpoint.history_length if checkpoint else 0)
     return checkpoint

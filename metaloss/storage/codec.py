@@ -1,9 +1,8 @@
 """Values of dataclasses and tensors as safetensors bytes and back, bit for bit.
 
-The tensors lie under their paths. The rest is one line of JSON in the metadata: null, true, whole numbers and text
-stand for themselves, an object with one key for anything else. Classes are found by name among those the caller
-allows: nothing is evaluated, imported or unpickled.
-"""
+The tensors lie under their paths. The rest is one line of JSON in the metadata: null, true, whole
+numbers and text stand for themselves, an object with one key for anything else. Classes are found
+by name among those the caller allows: nothing is evaluated, imported or unpickled."""
 
 import json
 from collections.abc import Iterable
@@ -29,7 +28,8 @@ def pack(value: Any, metadata: dict[str, str] | None = None) -> bytes:
 
     Raises:
         TypeError: The value holds something else.
-        ValueError: The header would be larger than `unpack` accepts, or `metadata` has the entry "tree".
+        ValueError: The header would be larger than `unpack` accepts, or `metadata` has the entry
+            "tree".
     """
     if TREE in (metadata or {}):
         raise ValueError(f'metadata may not have the entry "{TREE}"')
@@ -56,9 +56,13 @@ def unpack(data: bytes, types: Iterable[type]) -> Any:
     except DamagedFile:
         raise
     except Exception as error:  # a class that checks its fields may raise anything
-        raise DamagedFile(f"not a packed value: {type(error).__name__} {ascii(str(error))[:200]}") from error
+        raise DamagedFile(
+            f"not a packed value: {type(error).__name__} {ascii(str(error))[:200]}"
+        ) from error
     if tensors:
-        raise DamagedFile(f"{len(tensors)} tensors belong to nothing, e.g. {ascii(min(tensors))[:80]}")
+        raise DamagedFile(
+            f"{len(tensors)} tensors belong to nothing, e.g. {ascii(min(tensors))[:80]}"
+        )
     return value
 
 
@@ -110,9 +114,14 @@ def _encode(value: Any, path: str, tensors: dict[str, torch.Tensor]) -> Any:
     raise TypeError(f"{path}: cannot pack a {type(value).__name__}")
 
 
-def _encode_items(items: dict[str, Any], path: str, tensors: dict[str, torch.Tensor]) -> dict[str, Any]:
+def _encode_items(
+    items: dict[str, Any], path: str, tensors: dict[str, torch.Tensor]
+) -> dict[str, Any]:
     # quote: a "/" within a key must not make two paths equal.
-    return {k: _encode(v, f"{path}/{quote(k, safe='', errors='surrogatepass')}", tensors) for k, v in items.items()}
+    return {
+        k: _encode(v, f"{path}/{quote(k, safe='', errors='surrogatepass')}", tensors)
+        for k, v in items.items()
+    }
 
 
 def _decode(node: Any, tensors: dict[str, torch.Tensor], allowed: dict[str, type]) -> Any:

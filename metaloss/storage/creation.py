@@ -14,11 +14,13 @@ from metaloss.storage.disk import sync_folder, write
 
 PREFIX = ".new-"
 MOST = 10_000  # folders of one name
-TAKEN = {errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR}  # by a folder with something in it, or by a file
+# By a folder with something in it, or by a file.
+TAKEN = {errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR}
 
 
 def new_folder(parent: Path, name: str, files: Mapping[str, bytes], what: str) -> Path:
-    """A new folder under `parent` with these files in it, with `-2`, `-3` … where the name is taken.
+    """A new folder under `parent` with these files in it, with `-2`, `-3` … where the name is
+    taken.
 
     A kill leaves the whole folder or none; what it leaves of one is removed when the next is made.
 
@@ -52,7 +54,8 @@ def _named(folder: Path, parent: Path, name: str) -> Path:
         if os.path.lexists(target):
             continue
         try:
-            # One step. It replaces no folder that holds anything, as one that was made in this moment does.
+            # One step. It replaces no folder that holds anything, as one that was made in this
+            # moment does.
             folder.replace(target)
         except OSError as error:
             if error.errno not in TAKEN:

@@ -15,10 +15,20 @@ from metaloss import kernels
 from metaloss._version import __version__
 
 
-def surroundings(device: torch.device, packages: Sequence[str] = ("torch", "numpy")) -> dict[str, str]:
+def surroundings(
+    device: torch.device, packages: Sequence[str] = ("torch", "numpy")
+) -> dict[str, str]:
     """Versions and the device; also whether loops are compiled, which rounds otherwise."""
-    kind = torch.cuda.get_device_name(device) if device.type == "cuda" else torch.backends.cpu.get_cpu_capability()
-    names = {"metaloss": __version__, "python": platform.python_version(), "device": f"{device.type} {kind}"}
+    kind = (
+        torch.cuda.get_device_name(device)
+        if device.type == "cuda"
+        else torch.backends.cpu.get_cpu_capability()
+    )
+    names = {
+        "metaloss": __version__,
+        "python": platform.python_version(),
+        "device": f"{device.type} {kind}",
+    }
     return {**names, **{name: version(name) for name in packages}, "numba": kernels.compiler()}
 
 

@@ -34,7 +34,9 @@ def made(parent: Path, name: str, files: Mapping[str, bytes], what: str) -> Path
 def file_name(text: str, fallback: str, longest: int = 80) -> str:
     """A text as a folder's or a file's name, which no command takes for an option; where it is cut, by a digest."""
     name = slug(text).lstrip(".-_")
-    return (name if len(name) <= longest else f"{name[: longest - 9]}-{short_digest(text)}") or fallback
+    return (
+        name if len(name) <= longest else f"{name[: longest - 9]}-{short_digest(text)}"
+    ) or fallback
 
 
 def short_digest(text: str) -> str:
@@ -50,8 +52,11 @@ def slug(name: str) -> str:
     return re.sub(" +", "_", "".join(kept))
 
 
-def located(spec: str | Path, parent: Path, resolve: Callable[[dict[str, Any]], Chosen]) -> tuple[Path, Chosen] | None:
-    """The folder with settings that a path, or a name under `parent`, means, and what they resolve to; None: no such.
+def located(
+    spec: str | Path, parent: Path, resolve: Callable[[dict[str, Any]], Chosen]
+) -> tuple[Path, Chosen] | None:
+    """The folder with settings that a path, or a name under `parent`, means, and what they resolve
+    to; None: no such.
 
     Raises:
         DamagedFile: its settings cannot be read.
@@ -63,7 +68,9 @@ def located(spec: str | Path, parent: Path, resolve: Callable[[dict[str, Any]], 
                 return folder, resolve(storage.read_toml(path))
             except SettingsError as error:
                 if isinstance(error, plugins.UnknownPart) and (known := _recorded(folder, error)):
-                    raise SettingsError(f"{path}: {error}  It was {known}: {plugins.HINT}") from None
+                    raise SettingsError(
+                        f"{path}: {error}  It was {known}: {plugins.HINT}"
+                    ) from None
                 raise DamagedFile(f"{path}: {error}") from None
     return None
 
@@ -86,4 +93,6 @@ def _recorded(folder: Path, missing: plugins.UnknownPart) -> str:
 def missing(what: str, spec: str | Path, parent: Path) -> str:
     """The line for a folder that is not there, with the name under `parent` that is nearest."""
     guess = registry.nearest(Path(spec).name[:200], storage.subfolders(parent))
-    return f"no {what} '{str(spec)[:200]}': neither a {what}'s folder nor a {what} under {parent}.{guess}".rstrip(".")
+    return f"no {what} '{str(spec)[:200]}': neither a {what}'s folder nor a {what} under {parent}.{guess}".rstrip(
+        "."
+    )

@@ -58,7 +58,8 @@ class History:
         """
         if "sha256" in record:
             raise ValueError(f'{self.path}: a record may not have a field "sha256"')
-        line, length = seal_line(plain(record)), self.length
+        line = seal_line(plain(record))
+        length = self.length
         with disk("write", self.path), self.path.open("ab", buffering=0) as file:
             try:
                 append(file, line)
@@ -70,7 +71,8 @@ class History:
                 raise
 
     def read(self) -> list[dict[str, Any]]:
-        """All records. A last line without its end is a commit under way or cut off, and is left out.
+        """All records. A last line without its end is a commit under way or cut off, and is left
+        out.
 
         Raises:
             DamagedFile: A line does not check out.
@@ -78,7 +80,8 @@ class History:
         return self._records()[0]
 
     def mend(self) -> list[dict[str, Any]]:
-        """All records; a last line without its end is cut off, so that the next one begins on a line of its own.
+        """All records; a last line without its end is cut off, so that the next one begins on a
+        line of its own.
 
         Raises:
             DamagedFile: A line does not check out; nothing was changed.
@@ -92,8 +95,11 @@ class History:
         data = self._start(self.length)
         *lines, unfinished = data.split(b"\n")
         where = f"{self.path}: line"
-        records = [unseal_line(line + b"\n", f"{where} {n}") for n, line in enumerate(lines, start=1)]
-        # Of a line that was cut off a part is left. One that is whole, but for its end, was damaged there.
+        records = [
+            unseal_line(line + b"\n", f"{where} {n}") for n, line in enumerate(lines, start=1)
+        ]
+        # Of a line that was cut off a part is left. One that is whole, but for its end, was damaged
+        # there.
         if _record(unfinished[:-1] + b"\n") is not None:
             raise DamagedFile(f"{where} {len(lines) + 1} is damaged")
         return records, len(data) - len(unfinished)

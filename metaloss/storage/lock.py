@@ -50,7 +50,9 @@ def _holder(file: IO[bytes]) -> str:
     file.seek(0)
     try:
         note = json.loads(file.read(NOTE_LIMIT))
-        pid, host, started = (ascii(note[key]).strip("'")[:80] for key in ("pid", "host", "started"))
+        pid, host, started = (
+            ascii(note[key]).strip("'")[:80] for key in ("pid", "host", "started")
+        )
     except (ValueError, TypeError, KeyError, RecursionError):
         return "another process"
     return f"pid {pid} on {host} since {started}"

@@ -1,9 +1,9 @@
 """Files that hold their own digest: one bit that differs from what was written is damage.
 
-The digest is the SHA-256 of all other bytes of the file. It lies within the file, so that the two can never disagree
-after a kill: in JSON as the last field, in TOML as the comment in the last line, in safetensors among the metadata,
-and behind the content of any other file. So each is still what its name says to every other program.
-"""
+The digest is the SHA-256 of all other bytes of the file. It lies within the file, so that the two
+can never disagree after a kill: in JSON as the last field, in TOML as the comment in the last line,
+in safetensors among the metadata, and behind the content of any other file. So each is still what
+its name says to every other program."""
 
 import hashlib
 import json
@@ -28,7 +28,8 @@ TOML = (b'# sha256 = "', b'"\n')
 TENSORS = b'{"__metadata__":{"sha256":"'  # after the eight bytes of the header's length
 TRAILER = (b"\nsha256 ", b"\n")
 NOTE = b"# A run goes on from this file as it is: change a copy, and begin a new one from that with --config.\n"
-AGAIN = "restore it from a copy, or remove it, and it is made again"  # of what a resumed run can make
+# Of what a resumed run can make.
+AGAIN = "restore it from a copy, or remove it, and it is made again"
 RESTORE = "restore it from a copy"
 
 
@@ -42,7 +43,8 @@ def plain(value: Any) -> Any:
 
 
 def record_bytes(table: Mapping[str, Any]) -> bytes:
-    """A table as JSON to be read by people, with its digest; numbers that are not finite become null.
+    """A table as JSON to be read by people, with its digest; numbers that are not finite become
+    null.
 
     Raises:
         ValueError: the table has a field "sha256", which the file needs for itself.
@@ -64,7 +66,10 @@ def tensor_bytes(tensors: Mapping[str, "Tensor"]) -> bytes:
     """Tensors as safetensors, with their digest."""
     from safetensors.torch import save  # imports torch
 
-    data = save({name: x.detach().cpu().contiguous().clone() for name, x in tensors.items()}, {"sha256": "0" * DIGITS})
+    data = save(
+        {name: x.detach().cpu().contiguous().clone() for name, x in tensors.items()},
+        {"sha256": "0" * DIGITS},
+    )
     at = 8 + len(TENSORS)
     assert data[8:at] == TENSORS
     return _sealed(data[:at], data[at + DIGITS :])
@@ -111,7 +116,8 @@ def read_tensors(path: Path, remedy: str = RESTORE) -> dict[str, "Tensor"]:
     """
     from safetensors.torch import load  # imports torch
 
-    data, at = _read(path, remedy), 8 + len(TENSORS)
+    data = _read(path, remedy)
+    at = 8 + len(TENSORS)
     if data[8:at] != TENSORS or _sealed(data[:at], data[at + DIGITS :]) != data:
         raise DamagedFile(_damaged(path, remedy))
     try:
@@ -147,7 +153,8 @@ def sha256(data: bytes) -> str:
 
 
 def validated(path: Path, table: Any, kind: Any, place: str = "") -> Any:
-    """What a table from a file is, as pydantic reads a type: a dataclass is made, a mapping stays as it is.
+    """What a table from a file is, as pydantic reads a type: a dataclass is made, a mapping stays
+    as it is.
 
     Args:
         path: of the file.

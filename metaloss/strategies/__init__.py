@@ -15,7 +15,9 @@ class Genome(Protocol):
     def sample(self, n: int, key: Stream) -> Population:
         """n candidates to start from."""
 
-    def mutate(self, parents: Population, strength: Float[Tensor, "P ..."], key: Stream) -> Population:
+    def mutate(
+        self, parents: Population, strength: Float[Tensor, "P ..."], key: Stream
+    ) -> Population:
         """One child of each parent."""
 
     def crossover(self, a: Population, b: Population, key: Stream) -> Population:

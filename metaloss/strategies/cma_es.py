@@ -65,7 +65,9 @@ class Rates:
     @property
     def many(self) -> float:
         """c_μ."""
-        return min(1 - self.one, 2 * (self.mu - 2 + 1 / self.mu + 1 / 4) / ((self.D + 2) ** 2 + self.mu))
+        return min(
+            1 - self.one, 2 * (self.mu - 2 + 1 / self.mu + 1 / 4) / ((self.D + 2) ** 2 + self.mu)
+        )
 
     @property
     def length(self) -> float:
@@ -77,7 +79,8 @@ class Rates:
 class CmaEs:
     """Samples a normal distribution, and moves and shapes it after the better half of the sample.
 
-    Its work grows with the third power of the number of genes: for some hundreds of them, not for thousands.
+    Its work grows with the third power of the number of genes: for some hundreds of them, not for
+    thousands.
 
     Attributes:
         population: candidates a generation.
@@ -108,7 +111,9 @@ class CmaEs:
         x = state.centre.vectors() + state.sigma * (z * scales) @ axes.mT
         return state.centre.from_vectors(x.float()), state
 
-    def tell(self, state: Adapting, population: Population, fitness: Float[Tensor, " P"]) -> Adapting:
+    def tell(
+        self, state: Adapting, population: Population, fitness: Float[Tensor, " P"]
+    ) -> Adapting:
         """Recombine the better half, then adapt σ and C; where all fail, nothing moves."""
         order = fitness.argsort(descending=True, stable=True)[: self.population // 2]
         order = order[fitness[order].isfinite()]
@@ -116,19 +121,26 @@ class CmaEs:
             return state
         m = state.centre.vectors().double()[0]
         y = (population[order].vectors().double() - m) / state.sigma
-        rates, t = Rates(_weights(self.population, len(order)), len(m)), state.steps + 1
+        rates = Rates(_weights(self.population, len(order)), len(m))
+        t = state.steps + 1
         step = rates.weights @ y  # (41)
         scales, axes = _axes(state.covariance)
         whitened = axes @ ((step @ axes) / scales)
         keep = 1 - rates.sigma
-        conjugate = keep * state.conjugate + math.sqrt(rates.sigma * (2 - rates.sigma) * rates.mu) * whitened  # (43)
+        # (43).
+        conjugate = (
+            keep * state.conjugate
+            + math.sqrt(rates.sigma * (2 - rates.sigma) * rates.mu) * whitened
+        )
         ratio = float(conjugate.norm()) / rates.length
         sigma = state.sigma * math.exp(min(1.0, rates.sigma / rates.damping * (ratio - 1)))  # (44)
         calm = ratio / math.sqrt(1 - keep ** (2 * t)) < 1.4 + 2 / (len(m) + 1)  # h_σ
         push = math.sqrt(rates.path * (2 - rates.path) * rates.mu) if calm else 0.0
         path = (1 - rates.path) * state.path + push * step  # (45)
         lost = 0.0 if calm else rates.one * rates.path * (2 - rates.path)
-        covariance = (1 - rates.one - rates.many + lost) * state.covariance + rates.one * torch.outer(path, path)
+        covariance = (
+            1 - rates.one - rates.many + lost
+        ) * state.covariance + rates.one * torch.outer(path, path)
         covariance = covariance + rates.many * (y.mT * rates.weights) @ y  # (47)
         centre = state.centre.from_vectors((m + state.sigma * step).float()[None])  # (42)
         return Adapting(centre, sigma, (covariance + covariance.mT) / 2, path, conjugate, t)

@@ -27,16 +27,18 @@ class Lineage:
 
 @settings(frozen=True, config=ConfigDict(extra="forbid"))
 class Gp:
-    """Each child is a cross or a mutant of tournament winners; the best μ of parents and children live on.
+    """Each child is a cross or a mutant of tournament winners; the best μ of parents and children
+    live on.
 
-    An archive of at most μ candidates that once failed selection lends second parents to crosses. The paper prints
-    none of these values: those here are ours, as are tournaments and parsimony.
+    An archive of at most μ candidates that once failed selection lends second parents to crosses.
+    The paper prints none of these values: those here are ours, as are tournaments and parsimony.
 
     Attributes:
         mu: the number of parents.
         lambda_: the number of children.
         crossover: the probability that a child is a cross; else it is a mutant.
-        tournament: how many parents, drawn with replacement, the best is taken from; 1 means any parent.
+        tournament: how many parents, drawn with replacement, the best is taken from; 1 means any
+            parent.
         store: the probability that a candidate which is not selected goes to the archive.
         recall: the probability that a cross's second parent comes from there.
         parsimony: the fitness that each further unit of size costs.
@@ -67,7 +69,8 @@ class Gp:
     def ask(self, state: Lineage, genome: Genome, key: Stream) -> tuple[Population, Lineage]:
         """Parents and children: this generation's tasks are new, so old fitness would not compare."""
         children = self._breed(state, genome, key)
-        # `tell` draws nothing itself, and from an archive in random order it forgets at random by dropping the end.
+        # `tell` draws nothing itself, and from an archive in random order it forgets at random by
+        # dropping the end.
         archive = state.archive[key.at("forget").permutation(len(state.archive))]
         luck = key.at("luck").uniform(self.mu + self.lambda_)
         return state.parents.cat(children), Lineage(state.parents, archive, luck)
@@ -75,7 +78,8 @@ class Gp:
     def tell(self, state: Lineage, population: Population, fitness: Float[Tensor, " P"]) -> Lineage:
         """The μ best; of the others, those with luck enter the archive in place of random old ones."""
         order = self._order(population, fitness)
-        best, others = order[: self.mu], order[self.mu :]
+        best = order[: self.mu]
+        others = order[self.mu :]
         stored = others[fitness[others].isfinite() & (state.luck[others] < self.store)]
         archive = population[stored].cat(state.archive)[: self.mu]
         return Lineage(population[best], archive, state.luck[:0])
@@ -87,10 +91,12 @@ class Gp:
     def _breed(self, state: Lineage, genome: Genome, key: Stream) -> Population:
         """λ children: first the crosses, then the mutants."""
         crossed = key.at("operator").uniform(self.lambda_) < self.crossover
-        rows, others = self._choose(key.at("first")), self._partners(state, key)
+        rows = self._choose(key.at("first"))
+        others = self._partners(state, key)
         children = state.parents[:0]
         if crossed.any():
-            a, b = state.parents[rows[crossed]], state.parents.cat(state.archive)[others[crossed]]
+            a = state.parents[rows[crossed]]
+            b = state.parents.cat(state.archive)[others[crossed]]
             children = children.cat(genome.crossover(a, b, key.at("cross")))
         if not crossed.all():
             begetters = state.parents[rows[~crossed]]
@@ -104,7 +110,8 @@ class Gp:
 
     def _partners(self, state: Lineage, key: Stream) -> Int[Tensor, " lambda"]:
         """A second parent for every child; rows from μ on are the archive's."""
-        others, n = self._choose(key.at("second")), len(state.archive)
+        others = self._choose(key.at("second"))
+        n = len(state.archive)
         if not n:
             return others
         recalled = key.at("recall").uniform(self.lambda_) < self.recall
@@ -112,7 +119,8 @@ class Gp:
 
     def _order(self, population: Population, fitness: Float[Tensor, " P"]) -> Int[Tensor, " P"]:
         """All rows, best first; of equals first the smaller, then the older; of failures just the older."""
-        failed, sizes = ~fitness.isfinite(), population.sizes
+        failed = ~fitness.isfinite()
+        sizes = population.sizes
         value = (fitness.double() - self.parsimony * (sizes - 1)).masked_fill(failed, -torch.inf)
         rows = sizes.masked_fill(failed, 0).argsort(stable=True)
         return rows[value[rows].argsort(descending=True, stable=True)]

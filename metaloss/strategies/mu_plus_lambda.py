@@ -28,11 +28,11 @@ class Living:
 
 @settings(frozen=True, config=ConfigDict(extra="forbid"))
 class MuPlusLambda:
-    """Each child is a mutated parent, or a mutated cross of two; the best μ of parents and children live on.
+    """Each child is a mutated parent, or a mutated cross of two; the best μ of parents and children
+    live on.
 
-    The paper prints neither population size, initial step size nor learning rates, nor whether parents are crossed:
-    those here are ours.
-    """
+    The paper prints neither population size, initial step size nor learning rates, nor whether
+    parents are crossed: those here are ours."""
 
     mu: Annotated[int, Field(ge=1, le=4096)] = 8
     lambda_: Annotated[int, Field(ge=1, le=4096)] = 24
@@ -54,14 +54,18 @@ class MuPlusLambda:
 
     def ask(self, state: Living, genome: Genome, key: Stream) -> tuple[Population, Living]:
         """Parents and children: this generation's tasks are new, so old fitness would not compare."""
-        rows, others = self._choose(key.at("first")), self._choose(key.at("second"))
-        begetters, sigma = state.parents[rows], state.sigma[rows]
+        rows = self._choose(key.at("first"))
+        others = self._choose(key.at("second"))
+        begetters = state.parents[rows]
+        sigma = state.sigma[rows]
         if self.crossover:
             begetters = genome.crossover(begetters, state.parents[others], key.at("cross"))
             sigma = (sigma * state.sigma[others]).sqrt()
         sigma = self._vary(sigma, key.at("sigma"))
         children = genome.mutate(begetters, sigma, key.at("mutate"))
-        return state.parents.cat(children), Living(state.parents, state.sigma, torch.cat([state.sigma, sigma]))
+        return state.parents.cat(children), Living(
+            state.parents, state.sigma, torch.cat([state.sigma, sigma])
+        )
 
     def tell(self, state: Living, population: Population, fitness: Float[Tensor, " P"]) -> Living:
         """The μ fittest, step sizes with them; the older of two equals."""
@@ -80,5 +84,6 @@ class MuPlusLambda:
     def _vary(self, sigma: Float[Tensor, "L D"], key: Stream) -> Float[Tensor, "L D"]:
         """Log-normal self-adaptation: σ' = σ exp(τ' N + τ N_i), τ' = 1/√(2D), τ = 1/√(2√D)."""
         n, d = sigma.shape
-        common, own = key.at("common").normal(n, 1), key.at("own").normal(n, d)
+        common = key.at("common").normal(n, 1)
+        own = key.at("own").normal(n, d)
         return sigma * torch.exp(common / math.sqrt(2 * d) + own / math.sqrt(2 * math.sqrt(d)))

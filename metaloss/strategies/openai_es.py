@@ -72,7 +72,9 @@ class OpenaiEs:
         t = state.steps + 1
         mean = self.beta1 * state.mean + (1 - self.beta1) * grad
         square = self.beta2 * state.square + (1 - self.beta2) * grad**2
-        step = self.lr * (mean / (1 - self.beta1**t)) / ((square / (1 - self.beta2**t)).sqrt() + 1e-8)
+        step = (
+            self.lr * (mean / (1 - self.beta1**t)) / ((square / (1 - self.beta2**t)).sqrt() + 1e-8)
+        )
         centre = state.centre.from_vectors(state.centre.vectors() + step)
         return replace(state, centre=centre, mean=mean, square=square, steps=t)
 

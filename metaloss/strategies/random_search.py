@@ -44,7 +44,9 @@ class RandomSearch:
         """The best so far and fresh candidates, mutated by step sizes spread over four octaves around `sigma`."""
         n = self.population - 1
         fresh = genome.sample(n, key.at("sample"))
-        strength = self.sigma * 2 ** key.at("strength").uniform(n, 1, low=-2.0, high=2.0).expand(n, fresh.genes)
+        strength = self.sigma * 2 ** key.at("strength").uniform(n, 1, low=-2.0, high=2.0).expand(
+            n, fresh.genes
+        )
         return state.best.cat(genome.mutate(fresh, strength, key.at("mutate"))), state
 
     def tell(self, state: Best, population: Population, fitness: Float[Tensor, " P"]) -> Best:

@@ -30,17 +30,19 @@ class Ageing:
 class Regularized:
     """Children are mutants of tournament winners, and each takes the place of the oldest.
 
-    The papers train one child at a time; here a batch trains together, and its parents are chosen among those alive
-    when it is asked for. Even the best dies of age: a run's own records keep it.
+    The papers train one child at a time; here a batch trains together, and its parents are chosen
+    among those alive when it is asked for. Even the best dies of age: a run's own records keep it.
 
     Attributes:
         population: how many live (100 in the papers).
-        initial: how many random candidates the first generation has, of which the best live on (1000 in Morgan 2024);
-            where they are fewer than `population`, it grows before anyone dies.
+        initial: how many random candidates the first generation has, of which the best live on
+            (1000 in Morgan 2024); where they are fewer than `population`, it grows before anyone
+            dies.
         batch: the children of a generation.
-        tournament: how many of the living, drawn with replacement, the fittest is taken from (20 in the papers).
-        refresh: how many generations meet the same tasks, on the first of which the living are scored again; 0 means
-            all, as in the papers.
+        tournament: how many of the living, drawn with replacement, the fittest is taken from (20 in
+            the papers).
+        refresh: how many generations meet the same tasks, on the first of which the living are
+            scored again; 0 means all, as in the papers.
         sigma: the strength of mutations, for genomes that have one.
     """
 

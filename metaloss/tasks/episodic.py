@@ -43,7 +43,8 @@ class TaskFamily:
         inner: a table with the settings of a training.
         size: side of the square that every image becomes, in pixels; None: the data set's own size.
         background: what transparent pixels are laid on: "white", "black" or "#rrggbb".
-        max_pixels: the most pixels that an image file may have; larger ones are refused before they are decoded.
+        max_pixels: the most pixels that an image file may have; larger ones are refused before they
+            are decoded.
         name: the family's.
         origin: the file that it stands in.
     """
@@ -68,7 +69,9 @@ class TaskFamily:
 
     def model(self) -> Classifier:
         """The classifier that the table `classifier` describes."""
-        classifier: Classifier = registry.build("classifiers", self.classifier, f"{self.origin}: classifier")
+        classifier: Classifier = registry.build(
+            "classifiers", self.classifier, f"{self.origin}: classifier"
+        )
         return classifier
 
 
@@ -126,7 +129,9 @@ def of(table: dict[str, Any], name: str, origin: str) -> TaskFamily:
     Raises:
         SettingsError: names file and setting, what was given and what is allowed.
     """
-    family: TaskFamily = registry.validated(TaskFamily, {**table, "name": name, "origin": origin}, origin)
+    family: TaskFamily = registry.validated(
+        TaskFamily, {**table, "name": name, "origin": origin}, origin
+    )
     family.model()
     return family
 
@@ -152,7 +157,8 @@ class Episodes:
         dataset: where the images come from.
         images: all of them.
         pools: what tasks are drawn from, by the pool's name.
-        held_out: what the validation images of a pool's tasks are drawn from, where that is not the pool itself.
+        held_out: what the validation images of a pool's tasks are drawn from, where that is not the
+            pool itself.
     """
 
     family: TaskFamily
@@ -198,8 +204,11 @@ class Episodes:
         return self.family.model()
 
 
-def open_family(family: TaskFamily, device: torch.device | str = "cpu", place: str = "") -> Episodes:
-    """Load a family's images onto a device, and check that every class of every pool has enough of them.
+def open_family(
+    family: TaskFamily, device: torch.device | str = "cpu", place: str = ""
+) -> Episodes:
+    """Load a family's images onto a device, and check that every class of every pool has enough of
+    them.
 
     `place` is where they lie, if not where the family says.
 
@@ -213,7 +222,8 @@ def open_family(family: TaskFamily, device: torch.device | str = "cpu", place: s
 
 
 def normalised(dataset: Dataset, rows: Int64[Tensor, " N"], device: torch.device | str) -> Images:
-    """All images on a device, with one mean and one standard deviation: those of the given rows' pixels.
+    """All images on a device, with one mean and one standard deviation: those of the given rows'
+    pixels.
 
     Where these are the images that may be learned from, all others stay unseen.
     """
@@ -225,7 +235,9 @@ def normalised(dataset: Dataset, rows: Int64[Tensor, " N"], device: torch.device
 
 
 def _check(family: TaskFamily, dataset: Dataset) -> None:
-    classes, smallest, need = len(dataset.classes), _smallest(dataset), family.shots + family.val
+    classes = len(dataset.classes)
+    smallest = _smallest(dataset)
+    need = family.shots + family.val
     if family.ways <= classes and need <= smallest:
         return
     found = [f"{family.ways}-way needs {family.ways} classes, found {classes} ({_counts(dataset)})"]
@@ -235,7 +247,9 @@ def _check(family: TaskFamily, dataset: Dataset) -> None:
         shots = min(family.shots, max(1, smallest // 3))
         fits = f"ways = {min(family.ways, classes)}, shots = {shots}, val = {min(family.val, smallest - shots)}"
         raise DataError(f"{message}. This fits: {fits}")
-    raise DataError(f"{message}. No task can be drawn: 2 classes with {LEAST} images in every pool are the least")
+    raise DataError(
+        f"{message}. No task can be drawn: 2 classes with {LEAST} images in every pool are the least"
+    )
 
 
 def _smallest(dataset: Dataset | Files) -> int:

@@ -62,7 +62,8 @@ class Trainings:
 
     Attributes:
         family: the settings.
-        material: the images; its validation share is the half of what is held out that fitness is measured on.
+        material: the images; its validation share is the half of what is held out that fitness is
+            measured on.
         winner: the other half, which the winner is chosen on; no candidate's fitness has seen it.
         device: where to train.
         memory: what has been trained before, and is not trained again.
@@ -91,7 +92,12 @@ class Trainings:
     def shares(self) -> dict[str, Rows]:
         """What is trained on; and what is looked at for fitness, for the choice of the winner, and in the test."""
         own = self.material.shares
-        return {"training": own.train, "train": own.validation, "validation": self.winner, "test": own.test}
+        return {
+            "training": own.train,
+            "train": own.validation,
+            "validation": self.winner,
+            "test": own.test,
+        }
 
     @property
     def ways(self) -> int:
@@ -120,29 +126,48 @@ class Trainings:
         return self.family.training.rates or given
 
     def scores(
-        self, losses: Losses, pool: str, keys: Sequence[Stream], lr: float | Float[Tensor, " P"] | None = None,
-        steps: Sequence[int] = (), stop: Callable[[], bool] = lambda: False,
-    ) -> Float[Tensor, "M P T"]:  # fmt: skip
+        self,
+        losses: Losses,
+        pool: str,
+        keys: Sequence[Stream],
+        lr: float | Float[Tensor, " P"] | None = None,
+        steps: Sequence[int] = (),
+        stop: Callable[[], bool] = lambda: False,
+    ) -> Float[Tensor, "M P T"]:
         """Accuracies of networks after M numbers of steps, NaN where a training failed.
 
-        A score is a function of its own loss, key, rate and steps: neither of its neighbours nor of `workers`.
+        A score is a function of its own loss, key, rate and steps: neither of its neighbours nor of
+            `workers`.
 
         Args:
             losses: P candidates; formulas that are written the same are trained once.
-            pool: "train" (images for fitness), "validation" (for the choice of the winner) or "test".
+            pool: "train" (images for fitness), "validation" (for the choice of the winner) or
+                "test".
             keys: one per task; all of a training's random draws come from it.
-            lr: the highest learning rate, for all or one per candidate; the family's own where None.
+            lr: the highest learning rate, for all or one per candidate; the family's own where
+                None.
             steps: of the trainings; the family's own number where there are none.
             stop: asked before every step; True drops the work.
         """
         own = self.family.training.rate if lr is None else lr
         rates = own.tolist() if isinstance(own, Tensor) else [own] * len(losses)
-        names = [f.digest for f in losses.formulas] if isinstance(losses, Formulas) else range(len(losses))
-        places = [(mark, name, rate, key) for mark in steps or (self.steps,)
-                  for name, rate in zip(names, rates, strict=True) for key in keys]  # fmt: skip
+        names = (
+            [f.digest for f in losses.formulas]
+            if isinstance(losses, Formulas)
+            else range(len(losses))
+        )
+        places = [
+            (mark, name, rate, key)
+            for mark in steps or (self.steps,)
+            for name, rate in zip(names, rates, strict=True)
+            for key in keys
+        ]
         rows = dict(zip(names, range(len(losses)), strict=True))
         distinct = list(dict.fromkeys(places))
-        jobs = [Job(losses[rows[name] : rows[name] + 1], pool, key, rate, mark) for mark, name, rate, key in distinct]
+        jobs = [
+            Job(losses[rows[name] : rows[name] + 1], pool, key, rate, mark)
+            for mark, name, rate, key in distinct
+        ]
         found = dict(zip(distinct, self._done(jobs, stop), strict=True))
         score = torch.tensor([found[place] for place in places])
         return score.reshape(-1, len(losses), len(keys))
@@ -153,7 +178,9 @@ class Trainings:
             raise results[0]  # type: ignore[misc]  # no bad candidate, but a bug, and would be hidden
         return [math.nan if isinstance(x, Exception) else x for x in results]
 
-    def _each(self, jobs: Sequence[Job], stop: Callable[[], bool]) -> Iterator[tuple[Job, float | Exception]]:
+    def _each(
+        self, jobs: Sequence[Job], stop: Callable[[], bool]
+    ) -> Iterator[tuple[Job, float | Exception]]:
         """Every job with its result, as it ends."""
         if self.family.workers > 1 and len(jobs) > 1:
             yield from self.crew.run(jobs, stop)
@@ -182,27 +209,36 @@ class Trainings:
     def _trained(self, job: Job, stop: Callable[[], bool]) -> float:
         from metaloss.training.module import train
 
-        chosen, key = shortened(self.family.training, job.steps, self.steps), job.key
+        chosen = shortened(self.family.training, job.steps, self.steps)
+        key = job.key
         rows = self.material.training_rows(chosen.per_class, key)
         path = course(chosen, len(rows))
         plan = Plan(chosen, self.material, rows, path, job.lr, key.at("train"), stop=stop)
-        classifier, loss = self.classifier(key), criterion(job.one)
+        classifier = self.classifier(key)
+        loss = criterion(job.one)
         history = train(classifier, loss, plan)
         if job.pool == "train":  # these are the images that its last epoch ended with
             return float(history[-1]["val_accuracy"])
-        return measure(classifier, loss, self.material.source.batches(self.shares[job.pool], LOOK)).accuracy
+        return measure(
+            classifier, loss, self.material.source.batches(self.shares[job.pool], LOOK)
+        ).accuracy
 
     def classifier(self, key: Stream) -> Classifier:
         """The untrained network of a seed, the same for every loss and rate."""
-        chosen, material = self.family.training, self.material
+        chosen = self.family.training
+        material = self.material
         size = (chosen.size, chosen.size) if chosen.size else material.size
         shape = Shape(material.channels, size, material.classes)
-        network = build(chosen.model, shape, key.at("init"), pretrained=chosen.pretrained, probe=False)
+        network = build(
+            chosen.model, shape, key.at("init"), pretrained=chosen.pretrained, probe=False
+        )
         repeat = repeats(network, material.channels)
         return Classifier(network, shape, material.mean, material.std, repeat).to(self.device)
 
 
-def open_trainings(family: TrainingFamily, device: torch.device | str = "cpu", place: str = "") -> Trainings:
+def open_trainings(
+    family: TrainingFamily, device: torch.device | str = "cpu", place: str = ""
+) -> Trainings:
     """Load a family's images onto a device and halve what is held out, class by class.
 
     `place` is where they lie, if not where the family says.
@@ -214,7 +250,8 @@ def open_trainings(family: TrainingFamily, device: torch.device | str = "cpu", p
     if find_spec("lightning") is None:
         install = installation.command("train")
         raise SettingsError(f"{family.origin}: full-size training needs Lightning: {install}")
-    chosen, device = family.training, torch.device(device)
+    chosen = family.training
+    device = torch.device(device)
     known(chosen.model)
     material = opened(replace(chosen, data=place or chosen.data), device)
     if isinstance(material.dataset, Scenes):
@@ -224,10 +261,13 @@ def open_trainings(family: TrainingFamily, device: torch.device | str = "cpu", p
     rows = material.training_rows(chosen.per_class, Stream(0))
     chosen = decided(chosen, len(rows))
     family = replace(family, training=chosen)
-    fitness, winner = halves(material.shares.validation, material.dataset, Stream(chosen.seed).at("halves"))
+    fitness, winner = halves(
+        material.shares.validation, material.dataset, Stream(chosen.seed).at("halves")
+    )
     material = replace(material, shares=replace(material.shares, validation=fitness))
     found = Trainings(family, material, winner, device, place=place)
-    # What does not fit is said before any training: the network, the batch, a warm-up that is too long.
+    # What does not fit is said before any training: the network, the batch, a warm-up that is too
+    # long.
     classifier = found.classifier(Stream(0))
     build(chosen.model, classifier.shape, Stream(0), pretrained=chosen.pretrained)
     check_batch(classifier, course(chosen, len(rows)).batch)
@@ -240,7 +280,8 @@ def halves(held: Rows, dataset: Dataset | Files, key: Stream) -> tuple[Rows, Row
     Raises:
         DataError: fewer than two images of a class are held out.
     """
-    first, second = [], []
+    first = []
+    second = []
     for label, name in enumerate(dataset.classes):
         rows = held[dataset.labels[held] == label]
         if len(rows) < 2:

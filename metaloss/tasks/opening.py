@@ -34,7 +34,8 @@ Family = TaskFamily | TrainingFamily
 Opened = Episodes | Trainings
 
 FIELDS = TaskFamily.__dataclass_fields__.keys() | TrainingFamily.__dataclass_fields__.keys()
-SETTINGS = FIELDS - {"kind", "name", "origin"}  # what holds for all families of a run where it is given without a name
+# What holds for all families of a run where it is given without a name.
+SETTINGS = FIELDS - {"kind", "name", "origin"}
 
 
 def _kind(family: Any) -> str:
@@ -99,17 +100,24 @@ def conditions(
     """
     data = {f"data {e.family.name}": e.dataset.fingerprint() for e in episodes}
     parts = [("datasets", e.family.dataset.partition(":")[0]) for e in episodes]
-    parts += [("classifiers", e.family.classifier["kind"]) for e in episodes if isinstance(e.family, TaskFamily)]
+    parts += [
+        ("classifiers", e.family.classifier["kind"])
+        for e in episodes
+        if isinstance(e.family, TaskFamily)
+    ]
     return {**surroundings(device), **data, **plugins.versions([*parts, *others])}
 
 
 def remembering(folder: Path, families: Sequence[Opened], device: torch.device) -> list[Opened]:
-    """Families whose full trainings, each as it ends, are kept in a folder that this process has locked.
+    """Families whose full trainings, each as it ends, are kept in a folder that this process has
+    locked.
 
     Raises:
         DamagedFile: what is kept there does not check out.
     """
     return [
-        replace(e, memory=remembered(folder, conditions([e], device))) if isinstance(e, Trainings) else e
+        replace(e, memory=remembered(folder, conditions([e], device)))
+        if isinstance(e, Trainings)
+        else e
         for e in families
     ]

@@ -48,31 +48,42 @@ class Memory:
         Args:
             family: whose trainings they are.
             jobs: in the order of the results.
-            train: does those that are not known, and gives each one's result as it ends. What raised is not kept.
+            train: does those that are not known, and gives each one's result as it ends. What
+                raised is not kept.
         """
         if self.file is None:
             found = dict(train(jobs))
             return [found[job] for job in jobs]
         names = {job: self._digest(family, job) for job in jobs}
-        new = {name: job for job, name in names.items() if name not in self.known}  # candidates may be the same network
+        # Candidates may be the same network.
+        new = {name: job for job, name in names.items() if name not in self.known}
         failed: dict[str, Exception] = {}
         for job, result in train([*new.values()]):
             name = names[job]
             if isinstance(result, Exception):
                 failed[name] = result
             else:
-                self.file.append({"training": name, "family": family.name, **_about(job), "accuracy": result})
+                self.file.append(
+                    {"training": name, "family": family.name, **_about(job), "accuracy": result}
+                )
                 self.known[name] = result
         return [failed[name] if name in failed else self.known[name] for name in names.values()]
 
     def _digest(self, family: TrainingFamily, job: Job) -> str:
         """All that decides a training; how many run beside it does not."""
-        parts = (registry.table(family.training), dict(self.conditions), _about(job), essence(job.one), job.key)
+        parts = (
+            registry.table(family.training),
+            dict(self.conditions),
+            _about(job),
+            essence(job.one),
+            job.key,
+        )
         return hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
 
 
 def remembered(folder: Path, conditions: Mapping[str, str]) -> Memory:
-    """The memory in a folder that this process has locked; a last line that was cut off is dropped from its file.
+    """The memory in a folder that this process has locked; a last line that was cut off is dropped
+    from its file.
 
     Raises:
         DamagedFile: a line does not check out; without the file, its trainings are made again.
@@ -93,17 +104,29 @@ def essence(part: Any) -> Any:
         x = part.detach().cpu().contiguous()
         return str(x.dtype), tuple(x.shape), hashlib.sha256(x.numpy().tobytes()).hexdigest()
     if is_dataclass(part):
-        return type(part).__qualname__, [(x.name, essence(getattr(part, x.name))) for x in fields(part)]
+        return type(part).__qualname__, [
+            (x.name, essence(getattr(part, x.name))) for x in fields(part)
+        ]
     if isinstance(part, Mapping):
         return [(key, essence(value)) for key, value in part.items()]
     if isinstance(part, list | tuple):
         return [essence(x) for x in part]
     if part is None or isinstance(part, str | int | float):
         return part
-    return part.__qualname__ if hasattr(part, "__qualname__") else (type(part).__qualname__, essence(vars(part)))
+    return (
+        part.__qualname__
+        if hasattr(part, "__qualname__")
+        else (type(part).__qualname__, essence(vars(part)))
+    )
 
 
 def _about(job: Job) -> dict[str, Any]:
     """A training in words, for who reads the file."""
     loss = str(job.one.formulas[0]) if isinstance(job.one, Formulas) else type(job.one).__name__
-    return {"loss": loss, "pool": job.pool, "seed": [job.key.seed, *job.key.path], "lr": job.lr, "steps": job.steps}
+    return {
+        "loss": loss,
+        "pool": job.pool,
+        "seed": [job.key.seed, *job.key.path],
+        "lr": job.lr,
+        "steps": job.steps,
+    }

@@ -10,18 +10,21 @@ from metaloss.core import registry
 from metaloss.errors import SettingsError
 from metaloss.training.settings import Training, over, protocol, resolve
 
-SEARCH = ("loss", "seeds", "device", "devices", "tensorboard")  # settings of a training that a search decides
+# Settings of a training that a search decides.
+SEARCH = ("loss", "seeds", "device", "devices", "tensorboard")
 
 
 @settings(frozen=True, config=ConfigDict(extra="forbid"))
 class TrainingFamily:
     """The settings of a family of full trainings; a TOML file holds all but its name and origin.
 
-    It may also name a `protocol`, as `metaloss list protocols` does, whose settings lie under `training`.
+    It may also name a `protocol`, as `metaloss list protocols` does, whose settings lie under
+    `training`.
 
     Attributes:
-        training: the table of `metaloss train`; its `seed` is that of the held-out share, and cross-entropy's rate is
-            chosen among its `rates`, or the run's where there are none. Candidates train with its `lr`.
+        training: the table of `metaloss train`; its `seed` is that of the held-out share, and
+            cross-entropy's rate is chosen among its `rates`, or the run's where there are none.
+            Candidates train with its `lr`.
         seeds: the most trainings that a loss's score is made of, however many tasks are asked for.
         workers: trainings at once on the device, each in a process of its own.
     """
@@ -40,14 +43,17 @@ class TrainingFamily:
 
 
 def of(table: Mapping[str, Any], name: str, origin: str) -> TrainingFamily:
-    """A family made of a table of settings; `protocol` lays a paper's under its own, losses and seeds left out.
+    """A family made of a table of settings; `protocol` lays a paper's under its own, losses and
+    seeds left out.
 
     Raises:
         SettingsError: names file and setting, what was given and what is allowed.
     """
     rest = {key: value for key, value in table.items() if key != "protocol"}
     family: TrainingFamily = registry.validated(
-        TrainingFamily, {**rest, "training": _training(table, origin), "name": name, "origin": origin}, origin
+        TrainingFamily,
+        {**rest, "training": _training(table, origin), "name": name, "origin": origin},
+        origin,
     )
     return family
 
@@ -59,11 +65,17 @@ def _training(table: Mapping[str, Any], origin: str) -> Training:
     if (paper := table.get("protocol", "")) and not isinstance(paper, str):
         raise SettingsError(f"{origin}: protocol must be a name, got {paper!r}")
     try:
-        below = {key: value for key, value in protocol(paper).items() if key not in SEARCH} if paper else {}
+        below = (
+            {key: value for key, value in protocol(paper).items() if key not in SEARCH}
+            if paper
+            else {}
+        )
         chosen = resolve(over(below, own))
     except SettingsError as error:
         raise SettingsError(f"{origin}: training: {str(error).removeprefix('train: ')}") from None
     for field in SEARCH:
         if getattr(chosen, field) != getattr(Training(), field):
-            raise SettingsError(f"{origin}: training.{field} is decided by the search, and has no place in a family")
+            raise SettingsError(
+                f"{origin}: training.{field} is decided by the search, and has no place in a family"
+            )
     return chosen

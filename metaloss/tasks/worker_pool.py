@@ -51,7 +51,9 @@ class Crew:
         self.halt = context.Event()
         self.executor = ProcessPoolExecutor(workers, context, _open, (self.halt, make, given))
 
-    def run(self, jobs: Sequence[Job], stop: Callable[[], bool]) -> Iterator[tuple[Job, float | Exception]]:
+    def run(
+        self, jobs: Sequence[Job], stop: Callable[[], bool]
+    ) -> Iterator[tuple[Job, float | Exception]]:
         """Every job with what it gives, as it ends.
 
         Raises:

@@ -1,7 +1,8 @@
-"""Morgan's augmentations of a batch: base, cutout, mixup, RandAugment, all of them; drawn per image, on its device.
+"""Morgan's augmentations of a batch: base, cutout, mixup, RandAugment, all of them; drawn per
+image, on its device.
 
-Every draw comes from torch's own generator, on the CPU: who seeds it before a batch repeats the batch, on any device.
-"""
+Every draw comes from torch's own generator, on the CPU: who seeds it before a batch repeats the
+batch, on any device."""
 
 import math
 from collections.abc import Callable
@@ -21,10 +22,16 @@ def raw(images: Images, augment: Augment) -> Images:
     """What is done to images as they are stored: pad, crop and flip, then RandAugment."""
     if augment.has("base"):
         images = crop(images, augment.pad, augment.flip)
-    return rand_augment(images, augment.operations, augment.magnitude) if augment.has("randaug") else images
+    return (
+        rand_augment(images, augment.operations, augment.magnitude)
+        if augment.has("randaug")
+        else images
+    )
 
 
-def mixed(images: Float[Tensor, "N K H W"], labels: Tensor, classes: int, augment: Augment) -> tuple[Tensor, Tensor]:
+def mixed(
+    images: Float[Tensor, "N K H W"], labels: Tensor, classes: int, augment: Augment
+) -> tuple[Tensor, Tensor]:
     """What is done to normalised images and their labels: cutout, then mixup, which makes the labels distributions."""
     if augment.has("cutout"):
         images = cutout(images, augment.patch)
@@ -39,11 +46,16 @@ def crop(images: Images, pad: int, flip: bool) -> Images:
     """Each image shifted by up to `pad` pixels either way, zeros coming in, and every second one mirrored."""
     n, _, height, width = images.shape
     down, right = torch.randint(2 * pad + 1, (2, n, 1))
-    rows, columns = down + torch.arange(height), right + torch.arange(width)  # [N H], [N W]
+    # [N H], [N W]
+    rows = down + torch.arange(height)
+    columns = right + torch.arange(width)
     if flip:
         columns = torch.where(torch.rand(n, 1) < 0.5, columns.flip(1), columns)
     place = torch.arange(n)[:, None, None]
-    index = (x.to(images.device, non_blocking=True) for x in (place, rows[:, :, None], columns[:, None, :]))
+    index = (
+        x.to(images.device, non_blocking=True)
+        for x in (place, rows[:, :, None], columns[:, None, :])
+    )
     a, b, c = index
     padded = F.pad(images, (pad,) * 4)
     return padded.permute(0, 2, 3, 1)[a, b, c].permute(0, 3, 1, 2)
@@ -52,8 +64,10 @@ def crop(images: Images, pad: int, flip: bool) -> Images:
 def cutout(images: Float[Tensor, "N K H W"], patch: int) -> Float[Tensor, "N K H W"]:
     """A square of each image set to 0, the mean colour; its middle lies anywhere in the image (DeVries 2017)."""
     n, _, height, width = images.shape
-    top, left = torch.randint(height, (n, 1)) - patch // 2, torch.randint(width, (n, 1)) - patch // 2
-    y, x = torch.arange(height) - top, torch.arange(width) - left
+    top = torch.randint(height, (n, 1)) - patch // 2
+    left = torch.randint(width, (n, 1)) - patch // 2
+    y = torch.arange(height) - top
+    x = torch.arange(width) - left
     inside = ((y >= 0) & (y < patch))[:, :, None] & ((x >= 0) & (x < patch))[:, None, :]
     return images.masked_fill(inside[:, None].to(images.device), 0.0)
 
@@ -63,7 +77,8 @@ def rand_augment(images: Images, operations: int, magnitude: int) -> Images:
     n = len(images)
     images = images.clone()
     for _ in range(operations):
-        drawn, sign = torch.randint(len(OPERATIONS), (n,)), torch.randint(2, (n,)) * 2 - 1
+        drawn = torch.randint(len(OPERATIONS), (n,))
+        sign = torch.randint(2, (n,)) * 2 - 1
         for number, (operation, signed) in enumerate(OPERATIONS):
             for side in (-1, 1) if signed else (1,):
                 chosen = (drawn == number) & (sign == side) if signed else drawn == number
@@ -77,7 +92,9 @@ def _sheared(images: Tensor, x: float, y: float) -> Tensor:
     from torchvision.transforms.v2 import functional as v2
 
     tilt = [math.degrees(math.atan(x)), math.degrees(math.atan(y))]
-    moved: Tensor = v2.affine(images, angle=0.0, translate=[0, 0], scale=1.0, shear=tilt, center=[0.0, 0.0])
+    moved: Tensor = v2.affine(
+        images, angle=0.0, translate=[0, 0], scale=1.0, shear=tilt, center=[0.0, 0.0]
+    )
     return moved
 
 
@@ -139,7 +156,8 @@ def _solarize(images: Tensor, strength: float) -> Tensor:
 
 
 REACH = 150 / 331  # of an image's side, the longest shift
-# Operation and whether its strength, of -1 to 1, has a sign; Cubuk's list with torchvision's ranges.
+# Operation and whether its strength, of -1 to 1, has a sign; Cubuk's list with torchvision's
+# ranges.
 OPERATIONS: tuple[tuple[Callable[[Tensor, float], Tensor], bool], ...] = (
     (lambda images, s: images, False),
     (lambda images, s: _sheared(images, 0.3 * s, 0.0), True),

@@ -23,20 +23,21 @@ def few_steps(steps: int) -> str | None:
     """That a training is short."""
     if steps >= STEPS:
         return None
-    return (
-        f"{steps} steps are few: the network may not have learned yet; more --epochs or --steps, or a smaller --batch"
-    )
+    return f"{steps} steps are few: the network may not have learned yet; more --epochs or --steps, or a smaller --batch"
 
 
 def exploded(record: Mapping[str, Any], classes: int, rate: float) -> str | None:
-    """That the validation loss of an epoch is no number, or far above the loss of the training's first step.
+    """That the validation loss of an epoch is no number, or far above the loss of the training's
+    first step.
 
     Args:
         record: the epoch's.
-        classes: whose logarithm, the cross-entropy of a guess, bounds "far" where the first loss is near 0.
+        classes: whose logarithm, the cross-entropy of a guess, bounds "far" where the first loss is
+            near 0.
         rate: the highest learning rate.
     """
-    value, first = record["val_loss"], record["first_loss"]
+    value = record["val_loss"]
+    first = record["first_loss"]
     if math.isfinite(value) and value - first <= FAR * max(abs(first), math.log(classes)):
         return None
     return (

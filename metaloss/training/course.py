@@ -46,7 +46,11 @@ class Course:
             return (1 + math.cos(math.pi * (step - self.warmup) / (self.steps - self.warmup))) / 2
         if self.schedule == "step":
             return float(self.factor ** (step // self.epoch_steps // self.every))
-        return float(self.factor ** _stalls(validation, self.every)) if self.schedule == "plateau" else 1.0
+        return (
+            float(self.factor ** _stalls(validation, self.every))
+            if self.schedule == "plateau"
+            else 1.0
+        )
 
 
 def course(chosen: Training, images: int) -> Course:
@@ -64,17 +68,24 @@ def course(chosen: Training, images: int) -> Course:
     steps = chosen.steps or (chosen.epochs or 0) * each
     warmup = steps // 10 if chosen.warmup is None else chosen.warmup
     if chosen.schedule == "one_cycle" and warmup >= steps:
-        raise SettingsError(f"warmup must be below the {steps} steps of this training, got {warmup}")
+        raise SettingsError(
+            f"warmup must be below the {steps} steps of this training, got {warmup}"
+        )
     batch = step_images(chosen, images)
-    return Course(batch, steps, min(each, steps), chosen.schedule, warmup, chosen.every, chosen.factor)
+    return Course(
+        batch, steps, min(each, steps), chosen.schedule, warmup, chosen.every, chosen.factor
+    )
 
 
 def _stalls(losses: Sequence[float], patience: int) -> int:
     """How often the lowest loss stood for so many epochs in a row; the count begins again after each time."""
-    lowest, waited, stalls = math.inf, 0, 0
+    lowest = math.inf
+    waited = 0
+    stalls = 0
     for value in losses:
         waited = 0 if value < lowest else waited + 1
         lowest = min(lowest, value)
         if waited == patience:
-            waited, stalls = 0, stalls + 1
+            waited = 0
+            stalls = stalls + 1
     return stalls

@@ -5,13 +5,16 @@ from dataclasses import replace
 from metaloss.training.settings import BATCH, CLIP, EPOCHS, LEAST_RATE, RATES, Training
 
 SHARE = 10  # batches that the training images make at least: fewer are too few steps an epoch
-STEPS = 300  # of a training at least: with fewer a network from scratch ends in the most frequent class
+# Of a training at least: with fewer a network from scratch ends in the most frequent class.
+STEPS = 300
 LONG = 3000  # steps from which SGD's rate is the whole one
-LEAST = 2  # images of a step for each device: networks that normalise over the batch cannot train on one
+# Images of a step for each device: networks that normalise over the batch cannot train on one.
+LEAST = 2
 
 
 def decided(chosen: Training, images: int) -> Training:
-    """The settings, with batch, length, learning rate and clip where they are left open; what is given stays.
+    """The settings, with batch, length, learning rate and clip where they are left open; what is
+    given stays.
 
     Args:
         chosen: the settings.
@@ -27,7 +30,8 @@ def decided(chosen: Training, images: int) -> Training:
     rate = usual_rate(chosen, batch, chosen.steps or (chosen.epochs or 0) * each)
     if chosen.optimiser != "sgd" or rate >= LEAST_RATE:
         return replace(chosen, lr=rate)
-    # More than the batch and the length suggest: safe for every network as long as its steps are short.
+    # More than the batch and the length suggest: safe for every network as long as its steps are
+    # short.
     return replace(chosen, lr=LEAST_RATE, clip=CLIP if chosen.clip is None else chosen.clip)
 
 
@@ -39,9 +43,9 @@ def usual_batch(images: int, devices: int) -> int:
 def usual_rate(chosen: Training, batch: int, steps: int) -> float:
     """The learning rate that batch and length suggest, to two digits.
 
-    A gradient's noise grows as batches shrink: SGD's rate follows the batch (Goyal 2017), Adam's its root. A short
-    training has a short way up, on which a network cannot get used to a high rate: with SGD, ResNet9 diverges there.
-    """
+    A gradient's noise grows as batches shrink: SGD's rate follows the batch (Goyal 2017), Adam's
+    its root. A short training has a short way up, on which a network cannot get used to a high
+    rate: with SGD, ResNet9 diverges there."""
     share = min(1.0, batch / BATCH)
     if chosen.optimiser == "sgd":
         share *= min(1.0, max(steps, STEPS) / LONG) ** 0.5

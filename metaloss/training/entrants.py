@@ -31,10 +31,14 @@ def entered(labels: Sequence[str], losses: Sequence[nn.Module], classes: int) ->
     found: list[Entrant] = []
     for label, loss in zip(labels, losses, strict=True):
         if isinstance(loss, Criterion) and loss.classes not in (None, classes):
-            raise SettingsError(f"{label} works for {loss.classes} classes alone, and the data has {classes}")
+            raise SettingsError(
+                f"{label} works for {loss.classes} classes alone, and the data has {classes}"
+            )
         stem = file_name(label, "loss", 40)
         names = [stem, *(f"{stem}-{n}" for n in range(2, len(labels) + 2))]
-        found.append(Entrant(label, next(x for x in names if x not in {e.slug for e in found}), loss))
+        found.append(
+            Entrant(label, next(x for x in names if x not in {e.slug for e in found}), loss)
+        )
     return found
 
 
@@ -54,7 +58,9 @@ def keep(folder: Path, entrants: Sequence[Entrant]) -> None:
     for x in entrants:
         if isinstance(x.loss, Criterion) and type(x.loss) in loss_io.WRITTEN:
             loss_io.save(
-                folder / "losses" / x.slug, x.loss, f"# {x.label}\n\nA loss that networks were trained with.\n"
+                folder / "losses" / x.slug,
+                x.loss,
+                f"# {x.label}\n\nA loss that networks were trained with.\n",
             )
 
 

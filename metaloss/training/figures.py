@@ -46,7 +46,8 @@ def curves(trainings: Sequence[Trained]) -> list[Picture]:
 def _curve(name: str, trainings: Sequence[Trained]) -> Picture:
     labels = list(dict.fromkeys(x.loss for x in trainings))
     words = [f"{short(x)}{end}" for x in labels for end in ("", TRAINING)[: len(CURVES[name])]]
-    ncols = 2 if max(map(len, words)) <= WIDE else 1  # a legend wider than the figure would be cut off
+    # A legend wider than the figure would be cut off.
+    ncols = 2 if max(map(len, words)) <= WIDE else 1
     figure, (axis,) = panels(1, width=5.2, height=3.4 + 0.22 * -(-len(words) // ncols))
     factor = 100.0 if name in PERCENT else 1.0
     for i, label in enumerate(labels):
@@ -54,7 +55,9 @@ def _curve(name: str, trainings: Sequence[Trained]) -> Picture:
         for key, style in CURVES[name]:
             steps, middle, spread = _over_seeds(runs, key, factor)
             colour = COLOURS[i % len(COLOURS)]
-            axis.fill_between(steps, middle - spread, middle + spread, color=colour, alpha=0.15, lw=0)
+            axis.fill_between(
+                steps, middle - spread, middle + spread, color=colour, alpha=0.15, lw=0
+            )
             line = f"{short(label)}{TRAINING if key == 'train_loss' else ''}"
             style = style if name == "loss" else STYLES[i % len(STYLES)]
             mark = ("o" if key != "train_loss" else "x") if len(steps) == 1 else ""
@@ -63,14 +66,19 @@ def _curve(name: str, trainings: Sequence[Trained]) -> Picture:
     axis.xaxis.get_major_locator().set_params(integer=True)
     if len(at := {record["step"] for x in trainings for record in x.epochs}) == 1:
         axis.set_xticks(list(at))
-    figure.legend(*axis.get_legend_handles_labels(), loc="outside lower center", ncols=ncols, frameon=False)
+    figure.legend(
+        *axis.get_legend_handles_labels(), loc="outside lower center", ncols=ncols, frameon=False
+    )
     return Picture(name, "Mean over seeds; band: one standard deviation.", *printed(figure))
 
 
 def _over_seeds(runs: Sequence[Trained], key: str, factor: float) -> tuple[Any, Any, Any]:
     """Steps, mean and standard deviation over the seeds that got so far."""
     steps = sorted({record["step"] for x in runs for record in x.epochs})
-    at = [[r[key] for x in runs for r in x.epochs if r["step"] == step and r[key] is not None] for step in steps]
+    at = [
+        [r[key] for x in runs for r in x.epochs if r["step"] == step and r[key] is not None]
+        for step in steps
+    ]
     kept = [(step, values) for step, values in zip(steps, at, strict=True) if values]
     middle = np.array([factor * np.mean(values) for _, values in kept])
     # As in the table of the test: the sample's standard deviation; one seed has none.
@@ -79,22 +87,29 @@ def _over_seeds(runs: Sequence[Trained], key: str, factor: float) -> tuple[Any, 
 
 
 @drawing()
-def contact_sheet(material: Material, augment: Augment, key: Stream, images: int = COLUMNS) -> bytes:
-    """A PNG: images as they are in the first row, and under each of the augmentations in one row after the other.
+def contact_sheet(
+    material: Material, augment: Augment, key: Stream, images: int = COLUMNS
+) -> bytes:
+    """A PNG: images as they are in the first row, and under each of the augmentations in one row
+    after the other.
 
-    Where pixels have classes, a row for every image: as it is, then augmented, its mask laid over in colour.
-    """
+    Where pixels have classes, a row for every image: as it is, then augmented, its mask laid over
+    in colour."""
     rows = material.shares.train
     chosen = rows[key.at("chosen").permutation(len(rows))[:images]]
     pixels, labels = next(material.source.batches(chosen, images))
     if material.segments:
-        return _masked_sheet(pixels, labels, material.dataset.classes, replace(augment, kind="base"), key)
+        return _masked_sheet(
+            pixels, labels, material.dataset.classes, replace(augment, kind="base"), key
+        )
     figure, axes = panels(images, len(AUGMENTATIONS), width=1.1, height=1.15 * len(AUGMENTATIONS))
     for i, kind in enumerate(AUGMENTATIONS):
         shown = _augmented(pixels, labels, material, replace(augment, kind=kind), key.at(kind))  # type: ignore[arg-type]
         for j, image in enumerate(shown):
             axis = axes[i * len(pixels) + j]
-            axis.imshow(image.permute(1, 2, 0).numpy(), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+            axis.imshow(
+                image.permute(1, 2, 0).numpy(), cmap="gray", vmin=0, vmax=1, interpolation="nearest"
+            )
             _bare(axis)
         axes[i * len(pixels)].set_ylabel(kind)
     return printed(figure)[0]
@@ -105,22 +120,32 @@ def _bare(axis: Any) -> None:
     axis.spines[:].set_visible(False)
 
 
-def _augmented(pixels: Tensor, labels: Tensor, material: Material, augment: Augment, key: Stream) -> Tensor:
+def _augmented(
+    pixels: Tensor, labels: Tensor, material: Material, augment: Augment, key: Stream
+) -> Tensor:
     """Images under an augmentation, their colours from 0 to 1."""
-    mean, std = (torch.tensor(x).reshape(-1, 1, 1).to(pixels.device) for x in (material.mean, material.std))
+    mean, std = (
+        torch.tensor(x).reshape(-1, 1, 1).to(pixels.device) for x in (material.mean, material.std)
+    )
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(key.generator().initial_seed())
         ready = (raw(pixels, augment) / 255 - mean) / std
         # A batch is mixed by one share; in pairs, several of them can be seen.
         pairs = [
-            mixed(x, y, material.classes, augment)[0] for x, y in zip(ready.split(2), labels.split(2), strict=True)
+            mixed(x, y, material.classes, augment)[0]
+            for x, y in zip(ready.split(2), labels.split(2), strict=True)
         ]
     return (torch.cat(pairs) * std + mean).clamp(0, 1).cpu()
 
 
-def _masked_sheet(pixels: Tensor, masks: Tensor, names: Sequence[str], augment: Augment, key: Stream) -> bytes:
+def _masked_sheet(
+    pixels: Tensor, masks: Tensor, names: Sequence[str], augment: Augment, key: Stream
+) -> bytes:
     """Images with masks, a row each: the first column as they are, each further one augmented by another draw."""
-    columns = [(pixels, masks), *(_moved(pixels, masks, augment, key.at("copy", i)) for i in range(COPIES))]
+    columns = [
+        (pixels, masks),
+        *(_moved(pixels, masks, augment, key.at("copy", i)) for i in range(COPIES)),
+    ]
     seen = torch.cat([labels.unique() for _, labels in columns]).unique().tolist()
     height = 1.35 * len(pixels) + 0.25 * (1 + len(seen) // COLUMNS)
     figure, axes = panels(len(columns), len(pixels), width=1.35, height=height)
@@ -132,7 +157,14 @@ def _masked_sheet(pixels: Tensor, masks: Tensor, names: Sequence[str], augment: 
         axes[j].set_title("as it is" if j == 0 else f"base, {j}", fontsize=8)
     marks = [_mark(number) for number in seen]
     words = ["no class" if number == IGNORE else short(names[number]) for number in seen]
-    figure.legend(marks, words, loc="outside lower center", ncols=min(COLUMNS, len(seen)), frameon=False, fontsize=7)
+    figure.legend(
+        marks,
+        words,
+        loc="outside lower center",
+        ncols=min(COLUMNS, len(seen)),
+        frameon=False,
+        fontsize=7,
+    )
     return printed(figure)[0]
 
 
@@ -158,7 +190,8 @@ def _mark(number: int) -> Any:
 
 
 def colour(number: int) -> tuple[int, int, int]:
-    """A class's colour, as VOC's own masks have it: bits 0, 3, 6 of the number are the highest of red, and so on.
+    """A class's colour, as VOC's own masks have it: bits 0, 3, 6 of the number are the highest of
+    red, and so on.
 
     >>> colour(1), colour(15), colour(255)
     ((128, 0, 0), (192, 128, 128), (224, 224, 192))

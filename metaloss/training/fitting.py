@@ -38,25 +38,33 @@ from metaloss.training.settings import protocol as preset
 
 
 def fit(
-    loss: Any = None, model: Any = None, data: Any = None, *, protocol: str | None = None,
-    out: str | Path = "trainings", resume: str | Path | None = None, **others: Any,
-) -> Fitted:  # fmt: skip
+    loss: Any = None,
+    model: Any = None,
+    data: Any = None,
+    *,
+    protocol: str | None = None,
+    out: str | Path = "trainings",
+    resume: str | Path | None = None,
+    **others: Any,
+) -> Fitted:
     """Train a network with a loss: `seeds` times, each tested once, at the end.
 
     Ctrl-C leaves a folder that goes on where it stopped: `fit(resume=FOLDER)`.
 
     Args:
-        loss: a name, path or formula, or any module that takes logits and targets; cross-entropy by default.
-        model: the name of one of ours or torchvision's, `resnet9` by default; a module, which every seed starts from;
-            or a function without arguments that makes one.
-        data: a data source's name, `fashionmnist` by default, or folder:PATH; or images [N K H W] and labels; a data
-            set of pairs like torchvision's, or one to train and one to test on.
+        loss: a name, path or formula, or any module that takes logits and targets; cross-entropy by
+            default.
+        model: the name of one of ours or torchvision's, `resnet9` by default; a module, which every
+            seed starts from; or a function without arguments that makes one.
+        data: a data source's name, `fashionmnist` by default, or folder:PATH; or images [N K H W]
+            and labels; a data set of pairs like torchvision's, or one to train and one to test on.
         protocol: a paper's settings by name; what is given here wins.
         out: the folder that the training's folder is made in.
-        resume: go on with this folder; what was handed over as an object is handed over again, and `data` may say where
-            the images of a folder lie now.
-        others: any field of `metaloss.training.settings.Training`; `runs`, where evolved losses are looked for;
-            `reporter` and `stop`, as for `metaloss.evolve`; `allow_changes`, to resume elsewhere.
+        resume: go on with this folder; what was handed over as an object is handed over again, and
+            `data` may say where the images of a folder lie now.
+        others: any field of `metaloss.training.settings.Training`; `runs`, where evolved losses are
+            looked for; `reporter` and `stop`, as for `metaloss.evolve`; `allow_changes`, to resume
+            elsewhere.
 
     Raises:
         SettingsError: a setting that cannot be, or Lightning is not installed.
@@ -64,17 +72,29 @@ def fit(
         MetalossError: the loss became infinite or not a number.
     """
     losses = None if loss is None else [loss]
-    found = fit_all(losses, model, data, protocol=protocol, out=out, resume=resume, most=1, **others)
+    found = fit_all(
+        losses, model, data, protocol=protocol, out=out, resume=resume, most=1, **others
+    )
     return found.losses[0]
 
 
 def fit_all(
-    losses: Sequence[Any] | None = None, model: Any = None, data: Any = None, *, protocol: str | None = None,
-    out: str | Path = "trainings", runs: str | Path = "runs", resume: str | Path | None = None,
-    allow_changes: bool = False, reporter: Reporter | None = None, stop: Callable[[], bool] = lambda: False,
-    most: int | None = None, **settings: Any,
-) -> Fits:  # fmt: skip
-    """Train a network with each of several losses, on the same images and from the same initial weights.
+    losses: Sequence[Any] | None = None,
+    model: Any = None,
+    data: Any = None,
+    *,
+    protocol: str | None = None,
+    out: str | Path = "trainings",
+    runs: str | Path = "runs",
+    resume: str | Path | None = None,
+    allow_changes: bool = False,
+    reporter: Reporter | None = None,
+    stop: Callable[[], bool] = lambda: False,
+    most: int | None = None,
+    **settings: Any,
+) -> Fits:
+    """Train a network with each of several losses, on the same images and from the same initial
+    weights.
 
     Arguments and errors are those of `fit`; `most` is the number of losses above which it refuses.
     """
@@ -84,24 +104,40 @@ def fit_all(
     if resume is not None:
         settings |= {"data": data} if isinstance(data, str) else {}
         return go_on(
-            resume, losses=losses, out=out, allow_changes=allow_changes, objects=objects, settings=settings, **how
+            resume,
+            losses=losses,
+            out=out,
+            allow_changes=allow_changes,
+            objects=objects,
+            settings=settings,
+            **how,
         )
     named: dict[str, Any] = {
-        key: GIVEN if key in objects else x for key, x in (("model", model), ("data", data)) if x is not None
+        key: GIVEN if key in objects else x
+        for key, x in (("model", model), ("data", data))
+        if x is not None
     }
     if losses is not None:
         named["loss"] = _distinct([label(x) for x in losses])
     table = {**settings, **named}
     chosen = resolve(preset(protocol, table) if protocol else table)
     if most is not None and len(chosen.loss) > most:
-        raise SettingsError(f"fit trains one loss, got {len(chosen.loss)}; metaloss.fit_all takes several")
+        raise SettingsError(
+            f"fit trains one loss, got {len(chosen.loss)}; metaloss.fit_all takes several"
+        )
     return start(chosen, Path(out), losses=losses, runs=runs, objects=objects, **how)
 
 
 def start(
-    chosen: Training, out: Path, *, losses: Sequence[Any] | None = None, runs: str | Path = "runs",
-    objects: dict[str, Any] | None = None, reporter: Reporter, stop: Callable[[], bool],
-) -> Fits:  # fmt: skip
+    chosen: Training,
+    out: Path,
+    *,
+    losses: Sequence[Any] | None = None,
+    runs: str | Path = "runs",
+    objects: dict[str, Any] | None = None,
+    reporter: Reporter,
+    stop: Callable[[], bool],
+) -> Fits:
     """Make a new folder for these settings, and train (arguments and errors: as for `fit_all`)."""
     needed()
     given = objects or {}
@@ -122,34 +158,57 @@ def start(
     _warn_of_leaks(job, list(losses or chosen.loss), Path(runs))
     job.folder = records.create(out, chosen, material, sys.argv, device)
     keep(
-        job.folder, [x for x, spec in zip(entrants, losses or chosen.loss, strict=True) if isinstance(spec, str | Path)]
+        job.folder,
+        [
+            x
+            for x, spec in zip(entrants, losses or chosen.loss, strict=True)
+            if isinstance(spec, str | Path)
+        ],
     )
     return _carry(job)
 
 
 def go_on(
-    spec: str | Path, *, losses: Sequence[Any] | None = None, out: str | Path = "trainings",
-    allow_changes: bool = False, objects: dict[str, Any] | None = None, settings: dict[str, Any] | None = None,
-    reporter: Reporter, stop: Callable[[], bool],
-) -> Fits:  # fmt: skip
+    spec: str | Path,
+    *,
+    losses: Sequence[Any] | None = None,
+    out: str | Path = "trainings",
+    allow_changes: bool = False,
+    objects: dict[str, Any] | None = None,
+    settings: dict[str, Any] | None = None,
+    reporter: Reporter,
+    stop: Callable[[], bool],
+) -> Fits:
     """Go on with a folder as if it had never stopped.
 
     Raises:
-        SettingsError: there is none; a setting differs; or what was handed over as an object is not handed over again.
+        SettingsError: there is none; a setting differs; or what was handed over as an object is not
+            handed over again.
         RunInUse: another process trains there.
         DamagedFile: a file of it does not check out.
     """
     needed()
     folder, chosen = records.find(spec, Path(out))
-    given, settings = objects or {}, dict(settings or {})
-    moved = [settings.pop("data")] if by_path(str(settings.get("data", ""))) and by_path(chosen.data) else []
+    given = objects or {}
+    settings = dict(settings or {})
+    moved = (
+        [settings.pop("data")]
+        if by_path(str(settings.get("data", ""))) and by_path(chosen.data)
+        else []
+    )
     _same(chosen, {**settings, **({"loss": [label(x) for x in losses]} if losses else {})})
     for name in ("model", "data"):
         if (getattr(chosen, name) == GIVEN) != (name in given):
-            need = f"was handed a {name} as an object: hand it over again" if name not in given else f"keeps its {name}"
+            need = (
+                f"was handed a {name} as an object: hand it over again"
+                if name not in given
+                else f"keeps its {name}"
+            )
             raise SettingsError(f"{folder} {need}")
     device = resolve_device(chosen.device)
-    where = places.find(folder, {"data": chosen.data}, moved, f"metaloss train --resume {folder} --data")
+    where = places.find(
+        folder, {"data": chosen.data}, moved, f"metaloss train --resume {folder} --data"
+    )
     material = opened(replace(chosen, data=where["data"]), device, given.get("data"))
     loaded = [x if isinstance(x, nn.Module) else None for x in losses or [None] * len(chosen.loss)]
     kept = read(folder, chosen.loss) if not all(loaded) else []
@@ -170,8 +229,12 @@ def _warn_of_leaks(job: Job, specs: Sequence[Any], runs: Path) -> None:
     for x, spec in zip(job.entrants, specs, strict=True):
         if isinstance(x.loss, Criterion):
             origin = origin_of(spec, x.loss, runs)
-            if refusal := data_overlap(origin, x.loss, material.dataset, material.shares.test).refusal:
-                job.reporter.on_warning(f"{x.label} {refusal}, so its test accuracy is too optimistic")
+            if refusal := data_overlap(
+                origin, x.loss, material.dataset, material.shares.test
+            ).refusal:
+                job.reporter.on_warning(
+                    f"{x.label} {refusal}, so its test accuracy is too optimistic"
+                )
 
 
 def needed() -> None:
@@ -191,8 +254,16 @@ def _carry(job: Job) -> Fits:
             job.run()
             table = records.summary(job.folder)
         assert table is not None
-        trainings = [x for path in sorted((job.folder / "state").glob("*/done.json")) if (x := records.saved(path))]
-        network = job.network if isinstance(job.network, nn.Module) or job.network is None else job.network()
+        trainings = [
+            x
+            for path in sorted((job.folder / "state").glob("*/done.json"))
+            if (x := records.saved(path))
+        ]
+        network = (
+            job.network
+            if isinstance(job.network, nn.Module) or job.network is None
+            else job.network()
+        )
         found = results.fits(job.folder, trainings, table, network)
     job.reporter.on_fit_end(found)
     return found
@@ -200,7 +271,8 @@ def _carry(job: Job) -> Fits:
 
 @contextlib.contextmanager
 def resumable(job: Job, again: str) -> Iterator[None]:
-    """Let Ctrl-C stop after the step in hand, unless someone else listens to it; Lightning would end the process.
+    """Let Ctrl-C stop after the step in hand, unless someone else listens to it; Lightning would
+    end the process.
 
     `again` is the call that goes on.
     """
@@ -208,7 +280,8 @@ def resumable(job: Job, again: str) -> Iterator[None]:
     if not mine or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
         yield
         return
-    asked, pressed = job.stop, list[int]()
+    asked = job.stop
+    pressed = list[int]()
 
     def handle(number: int, frame: Any) -> None:
         if pressed:
@@ -229,17 +302,27 @@ def resumable(job: Job, again: str) -> Iterator[None]:
 
 def _objects(model: Any, data: Any) -> dict[str, Any]:
     """What is handed over as an object instead of a name."""
-    return {key: x for key, x in (("model", model), ("data", data)) if x is not None and not isinstance(x, str)}
+    return {
+        key: x
+        for key, x in (("model", model), ("data", data))
+        if x is not None and not isinstance(x, str)
+    }
 
 
 def _distinct(labels: list[str]) -> list[str]:
     """Labels, with a number behind those that came before."""
-    return [x if x not in labels[:i] else f"{x} #{1 + labels[:i].count(x)}" for i, x in enumerate(labels)]
+    return [
+        x if x not in labels[:i] else f"{x} #{1 + labels[:i].count(x)}"
+        for i, x in enumerate(labels)
+    ]
 
 
 def _same(chosen: Training, changes: dict[str, Any]) -> None:
     """Raise a SettingsError where a setting is given again and is another one."""
-    old, new = chosen.table(), resolve(over(chosen.table(), changes)).table()
+    old = chosen.table()
+    new = resolve(over(chosen.table(), changes)).table()
     if different := [key for key in {**old, **new} if old.get(key) != new.get(key)]:
-        listed = "; ".join(f"{key}: it has {old.get(key)}, given {new.get(key)}" for key in different)
+        listed = "; ".join(
+            f"{key}: it has {old.get(key)}, given {new.get(key)}" for key in different
+        )
         raise SettingsError(f"a resumed training keeps its settings: {listed}")

@@ -18,9 +18,11 @@ CHANNELS = (1, 3)  # of an image, gray or in colour
 
 
 def taken(given: Any) -> Dataset:
-    """The data set that a caller hands over: one of ours; images and labels; a set of pairs as torchvision's; two sets.
+    """The data set that a caller hands over: one of ours; images and labels; a set of pairs as
+    torchvision's; two sets.
 
-    Images are [N H W], [N K H W], or [N H W K] with one or three channels. Labels are whole numbers from 0, or names.
+    Images are [N H W], [N K H W], or [N H W K] with one or three channels. Labels are whole numbers
+    from 0, or names.
 
     Raises:
         DataError: it is none of these, or images and labels do not fit.
@@ -42,11 +44,20 @@ def taken(given: Any) -> Dataset:
 def _joined(parts: Sequence[tuple[Any, Any]], names: Sequence[str] | None) -> Dataset:
     """A data set of images and labels, to train on and, where there are two parts, to test on."""
     labels, texts = _numbered([labels for _, labels in parts])
-    splits = [Split("data", _bytes(images), column) for (images, _), column in zip(parts, labels, strict=True)]
+    splits = [
+        Split("data", _bytes(images), column)
+        for (images, _), column in zip(parts, labels, strict=True)
+    ]
     count = 1 + max(int(column.max()) for column in labels)
     if texts is None:
-        texts = tuple(map(str, names)) if names is not None and len(names) >= count else tuple(map(str, range(count)))
-    return join_splits("given", splits[0], splits[1] if len(splits) > 1 else None, texts, "given by the caller")
+        texts = (
+            tuple(map(str, names))
+            if names is not None and len(names) >= count
+            else tuple(map(str, range(count)))
+        )
+    return join_splits(
+        "given", splits[0], splits[1] if len(splits) > 1 else None, texts, "given by the caller"
+    )
 
 
 def _numbered(columns: Sequence[Any]) -> tuple[list[Tensor], tuple[str, ...] | None]:
@@ -59,13 +70,17 @@ def _numbered(columns: Sequence[Any]) -> tuple[list[Tensor], tuple[str, ...] | N
     for array in arrays:
         if array.ndim != 1:
             shape = "x".join(map(str, array.shape)) or "a single one"
-            raise DataError(f"data: labels: found {shape}, expected one an image; of one-hot rows take argmax(1)")
+            raise DataError(
+                f"data: labels: found {shape}, expected one an image; of one-hot rows take argmax(1)"
+            )
         if not len(array):
             raise DataError("data: labels: found none, expected at least 1")
     if all(isinstance(x, str) for array in arrays for x in array.tolist()):
         texts, positions = np.unique(np.concatenate(arrays).astype(str), return_inverse=True)
         sizes = np.cumsum([len(array) for array in arrays])[:-1]
-        return [torch.from_numpy(x).long() for x in np.split(positions, sizes)], tuple(map(str, texts))
+        return [torch.from_numpy(x).long() for x in np.split(positions, sizes)], tuple(
+            map(str, texts)
+        )
     return [torch.from_numpy(_whole(array)) for array in arrays], None
 
 
@@ -78,7 +93,9 @@ def _whole(labels: np.ndarray) -> Int64[np.ndarray, " N"]:
     except (TypeError, ValueError):
         found = next(repr(x) for x in labels.tolist() if not isinstance(x, int | float))
     if found:
-        raise DataError(f"data: labels: found {found}, expected whole numbers from 0, or names alone")
+        raise DataError(
+            f"data: labels: found {found}, expected whole numbers from 0, or names alone"
+        )
     return numbers.astype(np.int64)
 
 
@@ -86,19 +103,23 @@ def _bytes(images: Any) -> Tensor:
     """Images as bytes [N K H W].
 
     Raises:
-        DataError: the shape can be read in two ways or in none, or the numbers are neither bytes nor from 0 to 1.
+        DataError: the shape can be read in two ways or in none, or the numbers are neither bytes
+            nor from 0 to 1.
     """
     pixels = torch.as_tensor(images).detach().cpu()
     if not pixels.numel():
         raise DataError(f"data: images: found none ({_shape(pixels)}), expected at least 1")
     pixels = _channels_first(pixels)
-    low, high = float(pixels.min()), float(pixels.max())
+    low = float(pixels.min())
+    high = float(pixels.max())
     if pixels.is_floating_point():
         if not 0 <= low <= high <= 1:
             raise DataError(f"data: images: found {low:g} to {high:g}, expected 0 to 1, or bytes")
         return (255 * pixels).round().to(torch.uint8)
     if not 0 <= low <= high <= 255:
-        raise DataError(f"data: images: found {low:g} to {high:g}, expected bytes, 0 to 255, or numbers from 0 to 1")
+        raise DataError(
+            f"data: images: found {low:g} to {high:g}, expected bytes, 0 to 255, or numbers from 0 to 1"
+        )
     return pixels.to(torch.uint8)
 
 
@@ -107,7 +128,9 @@ def _channels_first(pixels: Tensor) -> Tensor:
     if pixels.ndim == 3:
         return pixels[:, None]
     if pixels.ndim != 4:
-        raise DataError(f"data: images: found {_shape(pixels)}, expected [N H W], [N K H W] or [N H W K]")
+        raise DataError(
+            f"data: images: found {_shape(pixels)}, expected [N H W], [N K H W] or [N H W K]"
+        )
     _, second, third, last = pixels.shape
     if second in CHANNELS and last in CHANNELS and second != third:
         raise DataError(
@@ -153,7 +176,13 @@ def _image(x: Any) -> Tensor:
     """An image as a tensor, of Pillow's on white and with its channels in front."""
     if isinstance(x, Tensor | np.ndarray):
         return torch.as_tensor(x)
-    if getattr(x, "has_transparency_data", False) or getattr(x, "mode", "L") not in ("L", "RGB", "I;16", "I", "F"):
+    if getattr(x, "has_transparency_data", False) or getattr(x, "mode", "L") not in (
+        "L",
+        "RGB",
+        "I;16",
+        "I",
+        "F",
+    ):
         x = in_bytes(x, Path("data"), USUAL_OPTIONS, None, gray=x.mode in GRAY)
     array = torch.from_numpy(np.array(x))
     return array if array.ndim == 2 else array.permute(2, 0, 1)

@@ -68,13 +68,20 @@ class Streamed:
         """The same as of resident images."""
         groups = [rows.tolist() for rows in order.split(batch)]
         pin = self.device.type == "cuda"
-        # Its generator is its own: workers draw nothing, but the loader takes a number from whatever generator it has.
+        # Its generator is its own: workers draw nothing, but the loader takes a number from
+        # whatever generator it has.
         loader: Any = DataLoader(
             self,  # type: ignore[arg-type]
-            batch_sampler=groups, num_workers=self.workers, pin_memory=pin, generator=torch.Generator(),
-        )  # fmt: skip
+            batch_sampler=groups,
+            num_workers=self.workers,
+            pin_memory=pin,
+            generator=torch.Generator(),
+        )
         for images, labels in loader:
-            yield images.to(self.device, non_blocking=True), labels.to(self.device, non_blocking=True)
+            yield (
+                images.to(self.device, non_blocking=True),
+                labels.to(self.device, non_blocking=True),
+            )
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,7 +116,8 @@ class Material:
         return isinstance(self.dataset, Scenes)
 
     def training_rows(self, per_class: int | None, key: Stream) -> Rows:
-        """Rows to train on: all of the training share, or so many of every class, drawn from the stream.
+        """Rows to train on: all of the training share, or so many of every class, drawn from the
+        stream.
 
         Raises:
             SettingsError: a class has fewer, or it is pixels that have classes.
@@ -125,7 +133,9 @@ class Material:
         for label, name in enumerate(self.dataset.classes):
             own = rows[self.dataset.labels[rows] == label]
             if len(own) < per_class:
-                raise SettingsError(f"subset: class '{name}' has {len(own)} images to train on, asked for {per_class}")
+                raise SettingsError(
+                    f"subset: class '{name}' has {len(own)} images to train on, asked for {per_class}"
+                )
             found.append(own[key.at("subset", label).permutation(len(own))[:per_class]])
         return torch.cat(found).sort().values
 
@@ -148,34 +158,42 @@ def opened(chosen: Training, device: torch.device, given: Any = None) -> Materia
     if (found := datasets.scenes(chosen.data, options)) is not None:
         return masked(found, chosen, device)
     files = datasets.files(chosen.data, options)
-    if files is None:  # what lies in memory is brought to the size batch by batch, which takes less of it
+    # What lies in memory is brought to the size batch by batch, which takes less of it.
+    if files is None:
         return resident(datasets.load(chosen.data, replace(options, size=None)), chosen, device)
     size = chosen.size or USUAL
     if files.channels * size * size * len(files.labels) <= chosen.resident:
         return resident(files.dataset(size), chosen, device)
     shares = cut(files, chosen.validation, Stream(chosen.seed).at("shares"))
     streamed = Streamed(files, size, chosen.workers, device)
-    return Material(streamed, files, shares, files.channels, (size, size), *usual_moments(files.channels))
+    return Material(
+        streamed, files, shares, files.channels, (size, size), *usual_moments(files.channels)
+    )
 
 
 def resident(dataset: Dataset, chosen: Training, device: torch.device) -> Material:
     """Images in memory, moved to the device."""
     shares = cut(dataset, chosen.validation, Stream(chosen.seed).at("shares"))
     _, channels, height, width = dataset.pixels.shape
-    mean, std = usual_moments(channels) if chosen.pretrained else moments(dataset.pixels, shares.train)
+    mean, std = (
+        usual_moments(channels) if chosen.pretrained else moments(dataset.pixels, shares.train)
+    )
     source = Resident(dataset.pixels.to(device), dataset.labels.to(device))
     return Material(source, dataset, shares, channels, (height, width), mean, std)
 
 
 def masked(found: Scenes, chosen: Training, device: torch.device) -> Material:
-    """Images with masks: the validation list is the test share, a share of the training list is held out.
+    """Images with masks: the validation list is the test share, a share of the training list is
+    held out.
 
     Raises:
         SettingsError: the augmentation does not go with masks.
         DataError: fewer than two images to train on, or files that are damaged.
     """
     if chosen.augment.kind not in ("none", "base"):
-        raise SettingsError(f"augment '{chosen.augment.kind}' does not go with masks; 'none' and 'base' do")
+        raise SettingsError(
+            f"augment '{chosen.augment.kind}' does not go with masks; 'none' and 'base' do"
+        )
     train, test = (rows.nonzero()[:, 0] for rows in (~found.test, found.test))
     if len(train) < 2:
         raise DataError(f"{found.name}: found {len(train)} images to train on, expected at least 2")
@@ -186,13 +204,16 @@ def masked(found: Scenes, chosen: Training, device: torch.device) -> Material:
     size = chosen.size or USUAL
     source: Resident | Streamed = Streamed(found, size, chosen.workers, device)
     if 4 * size * size * len(found.paths) <= chosen.resident:
-        pixels, labels = zip(*(found.pair(row, size) for row in range(len(found.paths))), strict=True)
+        pixels, labels = zip(
+            *(found.pair(row, size) for row in range(len(found.paths))), strict=True
+        )
         source = Resident(torch.stack(pixels).to(device), torch.stack(labels).to(device))
     return Material(source, found, shares, 3, (size, size), MEAN, STD)
 
 
 def cut(dataset: Dataset | Files, share: float, key: Stream) -> Shares:
-    """The official test split, or a fixed fifth of every class; and of the rest a drawn share of every class held out.
+    """The official test split, or a fixed fifth of every class; and of the rest a drawn share of
+    every class held out.
 
     Raises:
         DataError: a class has too few images for that.
@@ -200,7 +221,8 @@ def cut(dataset: Dataset | Files, share: float, key: Stream) -> Shares:
     test = torch.cat(pools(dataset)["test"].rows)
     rest = torch.ones(len(dataset.labels), dtype=torch.bool)
     rest[test] = False
-    train, validation = [], []
+    train = []
+    validation = []
     own = dataset.labels[rest].bincount(minlength=len(dataset.classes)).tolist()
     if few := lacking(dataset.classes, own, 2, " beside the test images"):
         raise DataError(f"{dataset.name}: {few}")
@@ -220,7 +242,9 @@ def usual_moments(channels: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
     return ((sum(MEAN) / 3,), (sum(STD) / 3,)) if channels == 1 else (MEAN, STD)
 
 
-def moments(pixels: UInt8[Tensor, "N K H W"], rows: Rows) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def moments(
+    pixels: UInt8[Tensor, "N K H W"], rows: Rows
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation of each channel, from 0 to 1; a channel of one colour counts as spread 1."""
     total = torch.zeros(2, pixels.shape[1], dtype=torch.float64)
     for part in rows.split(BLOCK):
@@ -234,8 +258,8 @@ def moments(pixels: UInt8[Tensor, "N K H W"], rows: Rows) -> tuple[tuple[float, 
 def order(rows: Rows, batch: int, key: Stream, first: int, steps: int) -> Rows:
     """The rows of steps `first` to `first + steps`, one batch after another.
 
-    Every pass over the images is a permutation of its own; what is left of it after its last whole batch is dropped.
-    """
+    Every pass over the images is a permutation of its own; what is left of it after its last whole
+    batch is dropped."""
     batch = min(batch, len(rows))
     each = len(rows) // batch
     found = []

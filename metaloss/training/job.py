@@ -54,7 +54,8 @@ class Job:
     stop: Callable[[], bool]
     done: dict[Path, Trained] = field(default_factory=dict)  # by the folder of its state
     written: float = -math.inf
-    exploded: set[tuple[str, float]] = field(default_factory=set)  # losses and rates that were warned of
+    # Losses and rates that were warned of.
+    exploded: set[tuple[str, float]] = field(default_factory=set)
 
     @property
     def seeds(self) -> list[int]:
@@ -75,10 +76,11 @@ class Job:
         """Say what does not fit, before there is a folder.
 
         Raises:
-            SettingsError: the images are too few, or too small for the network; the batch is; the warm-up is too
-                long; or what `ranks.check` says of several devices.
+            SettingsError: the images are too few, or too small for the network; the batch is; the
+                warm-up is too long; or what `ranks.check` says of several devices.
         """
-        chosen, classifier = self.chosen, self.classifier(self.chosen.seed)
+        chosen = self.chosen
+        classifier = self.classifier(self.chosen.seed)
         batch = self.course.batch
         if chosen.devices > 1:
             losses = {f"the loss {x.label}": x.loss for x in self.entrants}
@@ -139,15 +141,19 @@ class Job:
 
     def classifier(self, seed: int) -> Classifier:
         """The untrained classifier of a seed, the same for every loss and rate."""
-        material, chosen = self.material, self.chosen
+        material = self.material
+        chosen = self.chosen
         size = (chosen.size, chosen.size) if chosen.size else material.size
-        shape, key = Shape(material.channels, size, material.classes), Stream(seed).at("init")
+        shape = Shape(material.channels, size, material.classes)
+        key = Stream(seed).at("init")
         if isinstance(self.network, nn.Module):
             network = copy.deepcopy(self.network)
         elif self.network is not None:
             network = seeded(self.network, key)
         else:
-            network = build(chosen.model, shape, key, pretrained=chosen.pretrained, probe=seed == chosen.seed)
+            network = build(
+                chosen.model, shape, key, pretrained=chosen.pretrained, probe=seed == chosen.seed
+            )
         repeat = repeats(network, material.channels)
         return Classifier(network, shape, material.mean, material.std, repeat).to(self.device)
 
@@ -171,7 +177,8 @@ class Job:
         from metaloss.training.module import train
 
         state.mkdir(parents=True, exist_ok=True)
-        chosen, key = self.chosen, Stream(seed)
+        chosen = self.chosen
+        key = Stream(seed)
         rows = self.material.training_rows(chosen.per_class, key)
         path = course(chosen, len(rows))
         now = Trained(entrant.label, lr, seed, [], [])
@@ -181,7 +188,9 @@ class Job:
             now.epochs.append(record)
             now.seconds.append(seconds)
             self._write(now)
-            self.reporter.on_epoch({"loss": entrant.label, "seed": seed, "rate": lr, **record}, path.epochs, seconds)
+            self.reporter.on_epoch(
+                {"loss": entrant.label, "seed": seed, "rate": lr, **record}, path.epochs, seconds
+            )
 
         def resumed(earlier: Sequence[dict[str, Any]]) -> None:
             now.epochs.extend(earlier)
@@ -189,17 +198,31 @@ class Job:
 
         logs = self.folder / "tensorboard" / state.name if chosen.tensorboard else None
         plan = Plan(
-            chosen, self.material, rows, path, lr, key.at("train"),
-            checkpoint=state / "last.ckpt", told=told, resumed=resumed, stop=self.stop, logs=logs,
-        )  # fmt: skip
-        classifier, loss = self.classifier(seed), self.loss(entrant)
-        records.describe(self.folder / "model.json", chosen, classifier, self.material.dataset.classes)
+            chosen,
+            self.material,
+            rows,
+            path,
+            lr,
+            key.at("train"),
+            checkpoint=state / "last.ckpt",
+            told=told,
+            resumed=resumed,
+            stop=self.stop,
+            logs=logs,
+        )
+        classifier = self.classifier(seed)
+        loss = self.loss(entrant)
+        records.describe(
+            self.folder / "model.json", chosen, classifier, self.material.dataset.classes
+        )
         try:
-            history, failed = train(classifier, loss, plan), ""
+            history = train(classifier, loss, plan)
+            failed = ""
         except MetalossError as error:
             if type(error) is not MetalossError:  # what did not come from the loss
                 raise
-            history, failed = now.epochs, f"{entrant.label}, seed {seed}: {error}"
+            history = now.epochs
+            failed = f"{entrant.label}, seed {seed}: {error}"
             self.reporter.on_warning(failed)
         if not failed:
             records.save_weights(state / "model.safetensors", classifier)
@@ -212,7 +235,9 @@ class Job:
     def _watch(self, entrant: Entrant, lr: float, seed: int, record: dict[str, Any]) -> None:
         """Warn of a validation loss that has exploded: once for a loss and a rate."""
         place = (entrant.label, lr)
-        text = None if place in self.exploded else cautions.exploded(record, self.material.classes, lr)
+        text = (
+            None if place in self.exploded else cautions.exploded(record, self.material.classes, lr)
+        )
         if text is not None:
             self.exploded.add(place)
             self.reporter.on_warning(f"{entrant.label}, seed {seed}: {text}")
@@ -226,7 +251,10 @@ class Job:
         pixels = self.material.segments
         names = self.material.dataset.classes
         if x.failed:
-            return {**found, **results.measures(Measured(math.nan, math.nan, math.nan), names, pixels)}
+            return {
+                **found,
+                **results.measures(Measured(math.nan, math.nan, math.nan), names, pixels),
+            }
         path = self._state(entrant, x.lr, x.seed) / "model.safetensors"
         classifier = self.classifier(x.seed)
         classifier.load_state_dict(storage.read_tensors(path, storage.AGAIN))
@@ -237,21 +265,36 @@ class Job:
         storage.write(self.folder / file, path.read_bytes())
         return {**found, "file": file, **results.measures(measured, names, pixels)}
 
-    def _summary(self, finals: dict[str, list[Trained]], runs: list[dict[str, Any]], tuning: Any) -> dict[str, Any]:
+    def _summary(
+        self, finals: dict[str, list[Trained]], runs: list[dict[str, Any]], tuning: Any
+    ) -> dict[str, Any]:
         base = results.baseline(list(finals))
         own = {label: [x for x in runs if x["loss"] == label] for label in finals}
         lines = [
-            results.row(label, finals[label][0].lr, own[label], None if label == base else own[base])
+            results.row(
+                label, finals[label][0].lr, own[label], None if label == base else own[base]
+            )
             for label in finals
         ]
         shares = self.material.shares
-        images = {"train": self.images, "validation": len(shares.validation), "test": len(shares.test)}
-        about = {"model": self.chosen.model, "data": self.material.dataset.name, "images": images, "seeds": self.seeds}
+        images = {
+            "train": self.images,
+            "validation": len(shares.validation),
+            "test": len(shares.test),
+        }
+        about = {
+            "model": self.chosen.model,
+            "data": self.material.dataset.name,
+            "images": images,
+            "seeds": self.seeds,
+        }
         return {**about, "baseline": base, "table": lines, "trainings": runs, "tuning": tuning}
 
     def _write(self, now: Trained | None = None) -> None:
         """The tables of all epochs so far; not at every one of quick epochs."""
         if now is None or time.monotonic() - self.written > PAUSE:
-            for name, data in records.tables([*self.done.values(), *([now] if now else [])]).items():
+            for name, data in records.tables(
+                [*self.done.values(), *([now] if now else [])]
+            ).items():
                 storage.write(self.folder / name, data)
             self.written = time.monotonic()

@@ -19,11 +19,18 @@ PIXELS = LINE.format(*PLACE, "val mIoU", "val right", "s/epoch")  # where every 
 
 def heading(job: Job) -> list[str]:
     """What is about to be trained, on what, and where everything goes."""
-    chosen, shares = job.chosen, job.material.shares
-    whole, validation, test = len(shares.train), len(shares.validation), len(shares.test)
+    chosen = job.chosen
+    shares = job.material.shares
+    whole = len(shares.train)
+    validation = len(shares.validation)
+    test = len(shares.test)
     train = job.images
     path = job.course
-    share = f"a tenth of {train} training images" if path.batch == train // SHARE else f"of {train} training images"
+    share = (
+        f"a tenth of {train} training images"
+        if path.batch == train // SHARE
+        else f"of {train} training images"
+    )
     length = f"{path.steps} steps: {path.epochs} epochs of {path.epoch_steps}"
     clip = f" · gradients up to {chosen.clip:g} long" if chosen.clip else ""
     rates = " ".join(f"{x:g}" for x in chosen.rates or (chosen.rate,))
@@ -50,7 +57,9 @@ def epoch(record: dict[str, Any], epochs: int, seconds: float) -> str:
     if "val_iou" in record:
         scores = (_percent(record["val_iou"]), _number(record["val_accuracy"], 3))
     place = (f"{record['epoch']}/{epochs}", record["step"])
-    return LINE.format(name, record["seed"], f"{record['rate']:g}", *place, *losses, *scores, f"{seconds:.1f}")
+    return LINE.format(
+        name, record["seed"], f"{record['rate']:g}", *place, *losses, *scores, f"{seconds:.1f}"
+    )
 
 
 def table(found: Fits) -> list[str]:
@@ -58,12 +67,20 @@ def table(found: Fits) -> list[str]:
     summary = found.summary
     base = next(row for row in found.table if row["loss"] == summary["baseline"])
     rows = [_row(row, base) for row in found.table]
-    columns = [name for name in dict.fromkeys(x for row in rows for x in row) if any(row.get(name) for row in rows)]
+    columns = [
+        name
+        for name in dict.fromkeys(x for row in rows for x in row)
+        if any(row.get(name) for row in rows)
+    ]
     cells = [columns, *([row.get(name, "") for name in columns] for row in rows)]
     seeds = len(summary["seeds"])
     spread = "mean ± standard deviation over seeds" if seeds > 1 else "one seed: no spread is known"
     of = "mean IoU, " if any("iou" in row for row in found.table) else ""
-    against = f"; Δ: {of}paired with {summary['baseline']}, seed by seed, in points" if len(rows) > 1 else ""
+    against = (
+        f"; Δ: {of}paired with {summary['baseline']}, seed by seed, in points"
+        if len(rows) > 1
+        else ""
+    )
     return [
         f"test    {summary['images']['test']} images, looked at once; n = {seeds}, {spread}{against}",
         *_aligned(cells),
@@ -74,7 +91,9 @@ def table(found: Fits) -> list[str]:
 def _aligned(cells: Sequence[Sequence[str]]) -> list[str]:
     """Rows of text as lines, their columns below each other."""
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    return ["  ".join(f"{x:{w}}" for x, w in zip(line, widths, strict=True)).rstrip() for line in cells]
+    return [
+        "  ".join(f"{x:{w}}" for x, w in zip(line, widths, strict=True)).rstrip() for line in cells
+    ]
 
 
 def _recalls(rows: Sequence[dict[str, Any]]) -> list[str]:
@@ -83,9 +102,15 @@ def _recalls(rows: Sequence[dict[str, Any]]) -> list[str]:
         return []
     classes = list(rows[0]["recall"])
     if len(classes) <= CLASSES:
-        cells = [["recall", *classes], *([row["loss"], *map(_percent, row["recall"].values())] for row in rows)]
+        cells = [
+            ["recall", *classes],
+            *([row["loss"], *map(_percent, row["recall"].values())] for row in rows),
+        ]
         return _aligned(cells)
-    return [f"recall, the lowest {CLASSES} of {len(classes)} classes", *(_lowest(row) for row in rows)]
+    return [
+        f"recall, the lowest {CLASSES} of {len(classes)} classes",
+        *(_lowest(row) for row in rows),
+    ]
 
 
 def _lowest(row: dict[str, Any]) -> str:
@@ -100,9 +125,14 @@ def _row(row: dict[str, Any], base: dict[str, Any]) -> dict[str, str]:
     found = {
         "loss": row["loss"],
         "rate": f"{row['lr']:g}",
-        **({"mean IoU": f"{_percent(row['iou'])}{_spread(row['iou_std'], 100.0, 2)}"} if "iou" in row else {}),
+        **(
+            {"mean IoU": f"{_percent(row['iou'])}{_spread(row['iou_std'], 100.0, 2)}"}
+            if "iou" in row
+            else {}
+        ),
         share: f"{_percent(row['accuracy'])}{_spread(row['accuracy_std'], 100.0, 2)}",
-        "balanced": _percent(row["balanced_accuracy"]) + _spread(row["balanced_accuracy_std"], 100.0, 2)
+        "balanced": _percent(row["balanced_accuracy"])
+        + _spread(row["balanced_accuracy_std"], 100.0, 2)
         if "balanced_accuracy" in row
         else "",
         "F1": f"{_number(row['f1'], 3)}{_spread(row['f1_std'], 1.0, 3)}",

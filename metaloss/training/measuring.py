@@ -14,17 +14,21 @@ from metaloss.training.models import Classifier, outputs
 
 @dataclass(frozen=True)
 class Measured:
-    """Means over the images: the loss, the share of right answers, and macro-F1; NaN where logits are not finite.
+    """Means over the images: the loss, the share of right answers, and macro-F1; NaN where logits
+    are not finite.
 
-    Where every pixel has a class they are means over pixels, and there are intersection over union of every class, NaN
-    for one that is neither a label nor an answer, and its mean over the others.
+    Where every pixel has a class they are means over pixels, and there are intersection over union
+    of every class, NaN for one that is neither a label nor an answer, and its mean over the others.
 
     Attributes:
         loss, accuracy, f1: as said above.
         iou, ious: of pixels alone.
-        balanced_accuracy: of images alone, the mean of the recalls of the classes that have an image.
-        recall: of images alone, of every class the share that is found; NaN for a class without an image.
-        answered: how many images or pixels got each class as their answer; empty where logits are not finite.
+        balanced_accuracy: of images alone, the mean of the recalls of the classes that have an
+            image.
+        recall: of images alone, of every class the share that is found; NaN for a class without an
+            image.
+        answered: how many images or pixels got each class as their answer; empty where logits are
+            not finite.
     """
 
     loss: float
@@ -44,11 +48,15 @@ class Measured:
 
 
 @torch.no_grad()
-def measure(classifier: Classifier, loss: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> Measured:
+def measure(
+    classifier: Classifier, loss: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]
+) -> Measured:
     """Look at all batches, without augmentation and in full precision; the classifier is left as it was."""
     training = classifier.training
     classifier.eval()
-    values, choices, labels = [], [], []
+    values = []
+    choices = []
+    labels = []
     sound = True
     for images, label in batches:
         logits, _ = outputs(classifier(images))
@@ -57,7 +65,8 @@ def measure(classifier: Classifier, loss: nn.Module, batches: Iterable[tuple[Ten
         choices.append(logits.argmax(1))
         labels.append(label)
     classifier.train(training)
-    choice, label = torch.cat(choices).cpu(), torch.cat(labels).cpu()
+    choice = torch.cat(choices).cpu()
+    label = torch.cat(labels).cpu()
     value = float(torch.stack(values).sum()) / len(label)
     classes = classifier.shape.classes
     if not sound:
@@ -74,7 +83,9 @@ def measure(classifier: Classifier, loss: nn.Module, batches: Iterable[tuple[Ten
     )
 
 
-def confusion(choice: Int64[Tensor, " M"], label: Int64[Tensor, " M"], classes: int) -> Int64[Tensor, "C C"]:
+def confusion(
+    choice: Int64[Tensor, " M"], label: Int64[Tensor, " M"], classes: int
+) -> Int64[Tensor, "C C"]:
     """How many images or pixels of every class (row) got every answer (column)."""
     return (label * classes + choice).bincount(minlength=classes**2).reshape(classes, classes)
 

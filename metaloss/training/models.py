@@ -17,7 +17,9 @@ from metaloss.training.networks import NETWORKS
 
 _OURS: dict[str, Callable[..., nn.Module]] = {**NETWORKS, **segmenters.SEGMENTERS}
 IMAGENET = 1000  # classes that torchvision's classifiers are made for
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet's colours: what pretrained weights expect
+# Of ImageNet's colours: what pretrained weights expect.
+MEAN = (0.485, 0.456, 0.406)
+STD = (0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True)
@@ -46,10 +48,17 @@ class Classifier(nn.Module):
     """
 
     def __init__(
-        self, network: nn.Module, shape: Shape, mean: Sequence[float], std: Sequence[float], repeat: bool
+        self,
+        network: nn.Module,
+        shape: Shape,
+        mean: Sequence[float],
+        std: Sequence[float],
+        repeat: bool,
     ) -> None:
         super().__init__()
-        self.network, self.shape, self.repeat = network, shape, repeat
+        self.network = network
+        self.shape = shape
+        self.repeat = repeat
         self.mean: Tensor
         self.std: Tensor
         self.register_buffer("mean", 255 * torch.tensor(mean).reshape(-1, 1, 1))
@@ -62,7 +71,9 @@ class Classifier(nn.Module):
     def look(self, images: Float[Tensor, "N L H W"]) -> Any:
         """What the network gives for normalised images, at the size it is made for."""
         if images.shape[-2:] != self.shape.size:
-            images = nn.functional.interpolate(images, self.shape.size, mode="bilinear", antialias=True)
+            images = nn.functional.interpolate(
+                images, self.shape.size, mode="bilinear", antialias=True
+            )
         if self.repeat and images.shape[1] == 1:
             images = images.expand(-1, 3, -1, -1)
         return self.network(images)
@@ -101,7 +112,9 @@ def known(name: str) -> None:
         raise SettingsError(f"unknown model '{name}'.{guess}  (metaloss list models)")
 
 
-def build(name: str, shape: Shape, key: Stream, *, pretrained: bool = False, probe: bool = True) -> nn.Module:
+def build(
+    name: str, shape: Shape, key: Stream, *, pretrained: bool = False, probe: bool = True
+) -> nn.Module:
     """A network for images of this shape, its initial weights drawn from the stream.
 
     Args:
@@ -161,9 +174,12 @@ def _torchvisions() -> list[str]:
 def _fresh(name: str, classes: int) -> nn.Module:
     import torchvision
 
-    # Inception's own start is slow, a truncated normal by scipy, and torchvision warns unless one chooses.
+    # Inception's own start is slow, a truncated normal by scipy, and torchvision warns unless one
+    # chooses.
     extra = {"init_weights": False} if name in ("inception_v3", "googlenet") else {}
-    network: nn.Module = torchvision.models.get_model(name, weights=None, num_classes=classes, **extra)
+    network: nn.Module = torchvision.models.get_model(
+        name, weights=None, num_classes=classes, **extra
+    )
     return network
 
 
@@ -175,7 +191,9 @@ def _pretrained(name: str, classes: int) -> nn.Module:
     except (OSError, RuntimeError) as error:
         weights = torchvision.models.get_model_weights(name).DEFAULT
         reason = " ".join(str(error).split())
-        raise DataError(f"the weights of {name} cannot be had from {weights.url} ({reason})") from None
+        raise DataError(
+            f"the weights of {name} cannot be had from {weights.url} ({reason})"
+        ) from None
     fit_heads(network, classes)
     return network
 
@@ -195,7 +213,8 @@ def fit_heads(network: nn.Module, classes: int) -> None:
 
 
 def check_batch(classifier: Classifier, batch: int, devices: int = 1) -> None:
-    """Raise a SettingsError where the network cannot train on as few images as every device gets of a batch.
+    """Raise a SettingsError where the network cannot train on as few images as every device gets of
+    a batch.
 
     Args:
         classifier: is left as it was.
@@ -208,7 +227,9 @@ def check_batch(classifier: Classifier, batch: int, devices: int = 1) -> None:
     device = classifier.mean.device
     try:
         with _as_in_training(classifier):
-            classifier(torch.zeros(1, shape.channels, *shape.size, dtype=torch.uint8, device=device))
+            classifier(
+                torch.zeros(1, shape.channels, *shape.size, dtype=torch.uint8, device=device)
+            )
     except ValueError as error:
         # torch's words, of every layer that would take the mean and spread of a single number.
         if "more than 1 value per channel" not in str(error):

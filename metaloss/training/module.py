@@ -26,7 +26,8 @@ from metaloss.training.measuring import measure
 from metaloss.training.models import Classifier, outputs
 from metaloss.training.plan import Feed, Plan, heeding, moved
 
-WATCH = 50  # steps after which a GPU is asked whether the losses are finite; a CPU is asked every time
+# Steps after which a GPU is asked whether the losses are finite; a CPU is asked every time.
+WATCH = 50
 LOOK = 4  # times as many images as a batch has are validated at once
 PAUSE = 5.0  # seconds between two checkpoints, at least
 
@@ -42,7 +43,8 @@ class Supervised(lightning.LightningModule):
 
     def __init__(self, classifier: Classifier, loss: nn.Module, plan: Plan) -> None:
         super().__init__()
-        self.classifier, self.loss = classifier, loss
+        self.classifier = classifier
+        self.loss = loss
         self.plan = plan
         self.history: list[dict[str, Any]] = []
         self.values: list[Tensor] = []  # this epoch's losses
@@ -51,16 +53,21 @@ class Supervised(lightning.LightningModule):
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """The optimiser; its rate is set before every step."""
-        chosen, params = self.plan.chosen, list(self.parameters())
+        chosen = self.plan.chosen
+        params = list(self.parameters())
         common: dict[str, Any] = {"lr": self.plan.lr, "weight_decay": chosen.weight_decay}
         if chosen.optimiser == "sgd":
-            return torch.optim.SGD(params, momentum=chosen.momentum, nesterov=chosen.nesterov, **common)
+            return torch.optim.SGD(
+                params, momentum=chosen.momentum, nesterov=chosen.nesterov, **common
+            )
         kind = torch.optim.Adam if chosen.optimiser == "adam" else torch.optim.AdamW
         return kind(params, betas=chosen.betas, **common)
 
     def rate(self, step: int) -> float:
         """The learning rate of a step, counted from 0."""
-        return self.plan.lr * self.plan.course.scale(step, [row["val_loss"] for row in self.history])
+        return self.plan.lr * self.plan.course.scale(
+            step, [row["val_loss"] for row in self.history]
+        )
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Set the rate, and seed what is drawn in this step by its number, and the device's, alone."""
@@ -74,11 +81,13 @@ class Supervised(lightning.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The loss of a batch, augmented."""
-        chosen, classes = self.plan.chosen, self.classifier.shape.classes
+        chosen = self.plan.chosen
+        classes = self.classifier.shape.classes
         images, labels = batch
         if self.plan.material.segments:
             images, masks = segmentation.varied(images, labels, chosen.augment)
-            ready, target = self.classifier.normalise(images), masks.long()
+            ready = self.classifier.normalise(images)
+            target = masks.long()
         else:
             ready = self.classifier.normalise(raw(images, chosen.augment))
             ready, target = mixed(ready, labels, classes, chosen.augment)
@@ -112,7 +121,9 @@ class Supervised(lightning.LightningModule):
         self.values = []
         self.history.append(record)
         if self.logger is not None:
-            self.log_dict({key: float(x) for key, x in record.items() if key not in ("epoch", "step")})
+            self.log_dict(
+                {key: float(x) for key, x in record.items() if key not in ("epoch", "step")}
+            )
         if due and self.plan.checkpoint is not None:
             self._save(self.plan.checkpoint)
             self.saved = time.monotonic()
@@ -129,16 +140,26 @@ class Supervised(lightning.LightningModule):
 
     def _record(self) -> dict[str, Any]:
         """What there is to say of an epoch."""
-        plan, step = self.plan, self.global_step
+        plan = self.plan
+        step = self.global_step
         pixels = plan.material.segments
-        look, size = (segmentation.measure, plan.course.batch) if pixels else (measure, LOOK * plan.course.batch)
+        look, size = (
+            (segmentation.measure, plan.course.batch)
+            if pixels
+            else (measure, LOOK * plan.course.batch)
+        )
         batches = plan.material.source.batches(plan.material.shares.validation, size)
         found = look(self.classifier, self.loss, heeding(batches, plan.stop))
         record: dict[str, Any] = {
-            "epoch": len(self.history) + 1, "step": step, "train_loss": float(torch.stack(self.values).double().mean()),
-            "val_loss": found.loss, "val_accuracy": found.accuracy, "val_f1": found.f1, "lr": self.rate(step - 1),
+            "epoch": len(self.history) + 1,
+            "step": step,
+            "train_loss": float(torch.stack(self.values).double().mean()),
+            "val_loss": found.loss,
+            "val_accuracy": found.accuracy,
+            "val_f1": found.f1,
+            "lr": self.rate(step - 1),
             "first_loss": self.history[0]["first_loss"] if self.history else float(self.values[0]),
-        }  # fmt: skip
+        }
         return {**record, "val_iou": found.iou} if pixels else record
 
     def _due(self) -> bool:
@@ -176,8 +197,8 @@ class Supervised(lightning.LightningModule):
 def sow(key: Stream, device: torch.device) -> None:
     """Seed torch's own generators of the CPU and of a GPU in use.
 
-    `torch.manual_seed` writes down a traceback for every kind of device that is not in use: a millisecond.
-    """
+    `torch.manual_seed` writes down a traceback for every kind of device that is not in use: a
+    millisecond."""
     number = key.generator().initial_seed()
     torch.default_generator.manual_seed(number)
     if device.type == "cuda":
@@ -202,9 +223,11 @@ class Placed(LightningEnvironment):
 
 
 def train(classifier: Classifier, loss: nn.Module, plan: Plan) -> list[dict[str, Any]]:
-    """Train a classifier in place, from the plan's checkpoint where there is one; one record per epoch.
+    """Train a classifier in place, from the plan's checkpoint where there is one; one record per
+    epoch.
 
-    On the CPU the result is a function of the plan alone: interrupted or not, it is the same to the bit.
+    On the CPU the result is a function of the plan alone: interrupted or not, it is the same to the
+    bit.
 
     Raises:
         MetalossError: the loss became infinite or not a number.
@@ -222,24 +245,36 @@ def train(classifier: Classifier, loss: nn.Module, plan: Plan) -> list[dict[str,
         return _fitted(classifier, loss, plan, start, 0)
 
 
-def _follow(rank: int, device: torch.device, classifier: Classifier, loss: nn.Module, plan: Plan, start: Any) -> None:
+def _follow(
+    rank: int, device: torch.device, classifier: Classifier, loss: nn.Module, plan: Plan, start: Any
+) -> None:
     """What another process does: the same training, on its part of every batch."""
     _fitted(classifier.to(device), loss.to(device), moved(plan, device), start, rank)
 
 
 def _fitted(
     classifier: Classifier, loss: nn.Module, plan: Plan, start: Path | None, rank: int
-) -> list[dict[str, Any]]:  # fmt: skip
-    module, device, devices = Supervised(classifier, loss, plan), plan.device, plan.chosen.devices
+) -> list[dict[str, Any]]:
+    module = Supervised(classifier, loss, plan)
+    device = plan.device
+    devices = plan.chosen.devices
     strategy: Any = DDPStrategy(cluster_environment=Placed(rank)) if devices > 1 else "auto"
     with _quiet(), torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         trainer = lightning.Trainer(
-            accelerator="gpu" if device.type == "cuda" else "cpu", devices=devices, strategy=strategy,
-            max_epochs=plan.course.epochs, precision=plan.chosen.precision, logger=_logger(plan),
-            enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
-            use_distributed_sampler=False, limit_val_batches=0, gradient_clip_val=plan.chosen.clip or None,
+            accelerator="gpu" if device.type == "cuda" else "cpu",
+            devices=devices,
+            strategy=strategy,
+            max_epochs=plan.course.epochs,
+            precision=plan.chosen.precision,
+            logger=_logger(plan),
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            use_distributed_sampler=False,
+            limit_val_batches=0,
+            gradient_clip_val=plan.chosen.clip or None,
             default_root_dir=None if plan.checkpoint is None else plan.checkpoint.parent,
-        )  # fmt: skip
+        )
         feed = Feed(plan, lambda: module.global_step, rank)
         trainer.fit(module, feed, ckpt_path=start, weights_only=True)
     return module.history
@@ -251,7 +286,9 @@ def _check(path: Path) -> None:
     try:
         torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch's unpickler raises whatever the file leads it to
-        raise DamagedFile(f"{path}: not a checkpoint ({' '.join(str(error).split())[:200]})") from None
+        raise DamagedFile(
+            f"{path}: not a checkpoint ({' '.join(str(error).split())[:200]})"
+        ) from None
 
 
 def _logger(plan: Plan) -> Any:
@@ -263,7 +300,9 @@ def _logger(plan: Plan) -> Any:
     try:
         return TensorBoardLogger(plan.logs.parent, name="", version=plan.logs.name)
     except ModuleNotFoundError:
-        raise SettingsError(f"tensorboard is not installed: {installation.command('tensorboard')}") from None
+        raise SettingsError(
+            f"tensorboard is not installed: {installation.command('tensorboard')}"
+        ) from None
 
 
 @contextlib.contextmanager
@@ -275,7 +314,8 @@ def _quiet() -> Iterator[None]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", PossibleUserWarning)
-            warnings.filterwarnings("ignore", ".*LeafSpec", FutureWarning)  # Lightning calls torch in its old way
+            # Lightning calls torch in its old way.
+            warnings.filterwarnings("ignore", ".*LeafSpec", FutureWarning)
             yield
     finally:
         log.setLevel(level)

@@ -11,14 +11,16 @@ from torch.nn import functional as F
 class ConvNet(nn.Module):
     """The loss report's network: two 3x3 convolutions with max-pooling, two linear layers.
 
-    Its first linear layer takes 8·6·6 numbers at 32x32 pixels, and as many as there are at other sizes.
-    """
+    Its first linear layer takes 8·6·6 numbers at 32x32 pixels, and as many as there are at other
+    sizes."""
 
     def __init__(self, channels: int, classes: int, size: tuple[int, int]) -> None:
         super().__init__()
         height, width = (((n - 2) // 2 - 2) // 2 for n in size)
         if min(height, width) < 1:
-            raise ValueError(f"images of {size[0]}x{size[1]} are used up by two convolutions and poolings")
+            raise ValueError(
+                f"images of {size[0]}x{size[1]} are used up by two convolutions and poolings"
+            )
         self.first, self.second = nn.Conv2d(channels, 4, 3), nn.Conv2d(4, 8, 3)
         self.hidden, self.head = nn.Linear(8 * height * width, 32), nn.Linear(32, classes)
 
@@ -31,7 +33,11 @@ class ConvNet(nn.Module):
 
 def _unit(inputs: int, outputs: int, pool: bool = False) -> nn.Sequential:
     """A 3x3 convolution with batch normalisation, ReLU and, if asked, 2x2 max-pooling."""
-    layers: list[nn.Module] = [nn.Conv2d(inputs, outputs, 3, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU()]
+    layers: list[nn.Module] = [
+        nn.Conv2d(inputs, outputs, 3, padding=1, bias=False),
+        nn.BatchNorm2d(outputs),
+        nn.ReLU(),
+    ]
     return nn.Sequential(*layers, *([nn.MaxPool2d(2)] if pool else []))
 
 
@@ -81,7 +87,9 @@ class Wide(nn.Module):
         self.first = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
         self.between = nn.BatchNorm2d(outputs)
         self.second = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
-        self.shortcut = nn.Conv2d(inputs, outputs, 1, stride, bias=False) if inputs != outputs else None
+        self.shortcut = (
+            nn.Conv2d(inputs, outputs, 1, stride, bias=False) if inputs != outputs else None
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         """The block's output."""
@@ -93,7 +101,9 @@ class Wide(nn.Module):
 class WideResNet(nn.Module):
     """A wide residual network (Zagoruyko 2016): 28 layers, 10 times as wide, 36.5 million parameters; no dropout."""
 
-    def __init__(self, channels: int, classes: int, size: tuple[int, int], depth: int = 28, widen: int = 10) -> None:
+    def __init__(
+        self, channels: int, classes: int, size: tuple[int, int], depth: int = 28, widen: int = 10
+    ) -> None:
         super().__init__()
         if min(size) < 4:
             raise ValueError(f"images of {size[0]}x{size[1]} are used up by two halvings")
@@ -117,7 +127,9 @@ class WideResNet(nn.Module):
 def _start(layer: nn.Module) -> None:
     """Normal weights of variance 2 / fan-out for convolutions (He 2015)."""
     if isinstance(layer, nn.Conv2d):
-        layer.weight.normal_(0, math.sqrt(2 / (layer.out_channels * layer.kernel_size[0] * layer.kernel_size[1])))
+        layer.weight.normal_(
+            0, math.sqrt(2 / (layer.out_channels * layer.kernel_size[0] * layer.kernel_size[1]))
+        )
 
 
 NETWORKS = {"convnet": ConvNet, "resnet9": ResNet9, "wrn-28-10": WideResNet}

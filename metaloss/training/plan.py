@@ -39,7 +39,8 @@ class Plan:
         key: of every random draw.
         checkpoint: the file that an interrupted training goes on from; None: none is kept.
         told: called with every epoch's record and the seconds it took.
-        resumed: called with the records of the epochs before, where the training goes on from its checkpoint.
+        resumed: called with the records of the epochs before, where the training goes on from its
+            checkpoint.
         stop: asked before every step, and before every batch of validation.
         logs: the folder of TensorBoard's files; None: none are written.
     """
@@ -101,12 +102,17 @@ class Feed:
     """
 
     def __init__(self, plan: Plan, step: Callable[[], int], rank: int) -> None:
-        self.plan, self.step, self.rank = plan, step, rank
+        self.plan = plan
+        self.step = step
+        self.rank = rank
 
     def __iter__(self) -> Iterator[Batch]:
-        plan, first = self.plan, self.step()
+        plan = self.plan
+        first = self.step()
         batch = plan.course.batch
         steps = min(plan.course.epoch_steps, plan.course.steps - first)
         part = batch // plan.chosen.devices
-        rows = order(plan.rows, batch, plan.key, first, steps).reshape(steps, plan.chosen.devices, part)
+        rows = order(plan.rows, batch, plan.key, first, steps).reshape(
+            steps, plan.chosen.devices, part
+        )
         return plan.material.source.batches(rows[:, self.rank].flatten(), part)

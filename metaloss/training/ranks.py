@@ -1,7 +1,8 @@
-"""One training on several devices: a process for each, of which this one is the first and alone keeps anything.
+"""One training on several devices: a process for each, of which this one is the first and alone
+keeps anything.
 
-The others are started for one training and ended with it, however it ends: what they hold are copies.
-"""
+The others are started for one training and ended with it, however it ends: what they hold are
+copies."""
 
 import contextlib
 import multiprocessing
@@ -39,15 +40,21 @@ def check(devices: int, device: torch.device, images: int, given: Mapping[str, A
         given: what the other processes need, by name.
 
     Raises:
-        SettingsError: there are fewer GPUs; the images cannot be cut in equal parts; what is needed cannot be copied to
-            another process; this process already is one of several.
+        SettingsError: there are fewer GPUs; the images cannot be cut in equal parts; what is needed
+            cannot be copied to another process; this process already is one of several.
     """
     if device.type == "cuda" and devices > (count := torch.cuda.device_count()):
-        raise SettingsError(f"devices: asked for {devices} GPUs, this machine has {count}  (metaloss doctor)")
+        raise SettingsError(
+            f"devices: asked for {devices} GPUs, this machine has {count}  (metaloss doctor)"
+        )
     if images % devices:
-        raise SettingsError(f"batch: the {images} images of a step cannot be cut in equal parts for {devices} devices")
+        raise SettingsError(
+            f"batch: the {images} images of a step cannot be cut in equal parts for {devices} devices"
+        )
     if distributed.is_initialized():
-        raise SettingsError(f"devices: this process already is one of several; only another can start {devices}")
+        raise SettingsError(
+            f"devices: this process already is one of several; only another can start {devices}"
+        )
     for name, thing in given.items():
         try:
             pickle.dumps(thing)
@@ -71,7 +78,7 @@ def mean(value: Tensor, devices: int) -> Tensor:
 @contextlib.contextmanager
 def spread(
     work: Callable[..., None], given: tuple[Any, ...], devices: int, device: torch.device
-) -> Iterator[None]:  # fmt: skip
+) -> Iterator[None]:
     """Within the block this process is the first of several, and the others do their work.
 
     Args:
@@ -94,11 +101,13 @@ def spread(
                 others.append(_Other(work, rank, devices, device.type, folder))
             for other in others:
                 other.ready()
-            (folder / GIVEN).unlink()  # they have it open: nothing large is left behind, whatever happens
+            # They have it open: nothing large is left behind, whatever happens.
+            (folder / GIVEN).unlink()
             _meet(folder, 0, devices, device)
             yield
             distributed.destroy_process_group()
-        except RuntimeError as error:  # a connection that is closed, unless it is this process's own
+        # A connection that is closed, unless it is this process's own.
+        except RuntimeError as error:
             for other in others:
                 other.explain(error)
             raise
@@ -110,7 +119,9 @@ def spread(
 class _Other:
     """One of the other processes."""
 
-    def __init__(self, work: Callable[..., None], rank: int, devices: int, kind: str, folder: Path) -> None:
+    def __init__(
+        self, work: Callable[..., None], rank: int, devices: int, kind: str, folder: Path
+    ) -> None:
         # A process that is forked from one with threads, or with a GPU in use, may hang.
         context = multiprocessing.get_context("spawn")
         self.name = f"the process of device {rank + 1} of {devices}"
@@ -152,7 +163,8 @@ def _leave(others: list[_Other]) -> None:
         other.process.join(GRACE if sound else 0)
         other.process.kill()
     if not sound and distributed.get_backend() == "nccl":
-        distributed.distributed_c10d._abort_process_group()  # to destroy it would wait for the others
+        # To destroy it would wait for the others.
+        distributed.distributed_c10d._abort_process_group()
     elif not sound:
         distributed.destroy_process_group()
     for other in others:
@@ -162,7 +174,7 @@ def _leave(others: list[_Other]) -> None:
 
 def _run(
     work: Callable[..., None], rank: int, devices: int, kind: str, folder: Path, line: Connection
-) -> None:  # fmt: skip
+) -> None:
     """A process's whole life."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
     device = torch.device(kind, rank) if kind == "cuda" else torch.device(kind)
@@ -190,14 +202,18 @@ def _meet(folder: Path, rank: int, devices: int, device: torch.device) -> None:
         torch.cuda.set_device(rank)
     distributed.init_process_group(
         "nccl" if device.type == "cuda" else "gloo",
-        init_method=f"file://{folder / 'meeting'}", rank=rank, world_size=devices, timeout=WAIT,
-    )  # fmt: skip
+        init_method=f"file://{folder / 'meeting'}",
+        rank=rank,
+        world_size=devices,
+        timeout=WAIT,
+    )
 
 
 @contextlib.contextmanager
 def _threads(devices: int) -> Iterator[None]:
     """This process's threads, dealt out among all; Lightning would deal out the machine's, and leave it so."""
-    before, said = torch.get_num_threads(), os.environ.get("OMP_NUM_THREADS")
+    before = torch.get_num_threads()
+    said = os.environ.get("OMP_NUM_THREADS")
     each = max(1, before // devices)
     torch.set_num_threads(each)
     os.environ["OMP_NUM_THREADS"] = str(each)

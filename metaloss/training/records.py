@@ -55,7 +55,11 @@ class Trained:
     @property
     def validation(self) -> float:
         """Accuracy, or mean IoU, on the validation share after the last epoch; below any where it failed."""
-        value = self.epochs[-1][f"val_{score(self.epochs[-1], 'val_')}"] if self.epochs and not self.failed else None
+        value = (
+            self.epochs[-1][f"val_{score(self.epochs[-1], 'val_')}"]
+            if self.epochs and not self.failed
+            else None
+        )
         return -1.0 if value is None else float(value)
 
 
@@ -118,8 +122,11 @@ def score(found: Mapping[str, Any], prefix: str = "") -> str:
     return "iou" if f"{prefix}iou" in found else "accuracy"
 
 
-def create(parent: Path, chosen: Training, material: Material, command: Sequence[str], device: torch.device) -> Path:
-    """A new folder under `parent`: `<data>-<model>-<loss>`, with `-2`, `-3` … where the name is taken.
+def create(
+    parent: Path, chosen: Training, material: Material, command: Sequence[str], device: torch.device
+) -> Path:
+    """A new folder under `parent`: `<data>-<model>-<loss>`, with `-2`, `-3` … where the name is
+    taken.
 
     Raises:
         DiskError: it cannot be made.
@@ -133,7 +140,9 @@ def create(parent: Path, chosen: Training, material: Material, command: Sequence
     return made(parent, name, files, "training")
 
 
-def provenance(chosen: Training, material: Material, command: Sequence[str], device: torch.device) -> dict[str, Any]:
+def provenance(
+    chosen: Training, material: Material, command: Sequence[str], device: torch.device
+) -> dict[str, Any]:
     """Where a training's numbers come from: versions, device, seed, and which images were used for what."""
     shares = {name: getattr(material.shares, name) for name in ("train", "validation", "test")}
     return {
@@ -143,7 +152,10 @@ def provenance(chosen: Training, material: Material, command: Sequence[str], dev
         "data": {
             "name": material.dataset.name,
             "origin": material.dataset.origin,
-            "shares": {name: {"images": len(rows), "sha256": digest_of(rows)} for name, rows in shares.items()},
+            "shares": {
+                name: {"images": len(rows), "sha256": digest_of(rows)}
+                for name, rows in shares.items()
+            },
             "subset": "drawn anew for every seed" if chosen.subset else "none",
         },
     }
@@ -164,10 +176,14 @@ def recognise(folder: Path, now: dict[str, str], allow: bool) -> None:
     path = folder / "provenance.json"
     table = storage.read_record(path, Began, storage.RESTORE)
     old = (table.get("resumed") or [table["conditions"]])[-1]
-    different = [f"{key}: was {old.get(key)}, is {now[key]}" for key in now if old.get(key) != now[key]]
+    different = [
+        f"{key}: was {old.get(key)}, is {now[key]}" for key in now if old.get(key) != now[key]
+    ]
     if different and not allow:
         listed = "; ".join(different)
-        raise SettingsError(f"this training began elsewhere ({listed}); --allow-changes goes on all the same")
+        raise SettingsError(
+            f"this training began elsewhere ({listed}); --allow-changes goes on all the same"
+        )
     if different:
         storage.write_record(path, {**table, "resumed": [*table.get("resumed", []), now]})
 
@@ -206,9 +222,13 @@ def save_weights(path: Path, network: nn.Module) -> None:
 def describe(path: Path, chosen: Training, classifier: Classifier, classes: Sequence[str]) -> None:
     """Write what is needed to build the classifier again, beside its weights."""
     about = {
-        "format": FORMAT, "model": chosen.model, **asdict(classifier.shape), "class_names": list(classes),
-        "repeat": classifier.repeat, "images": "uint8 [N, channels, height, width], 0 to 255",
-    }  # fmt: skip
+        "format": FORMAT,
+        "model": chosen.model,
+        **asdict(classifier.shape),
+        "class_names": list(classes),
+        "repeat": classifier.repeat,
+        "images": "uint8 [N, channels, height, width], 0 to 255",
+    }
     storage.write_record(path, about)
 
 
@@ -227,25 +247,40 @@ def load(folder: Path, file: str, network: nn.Module | None = None) -> Classifie
     path = folder / "model.json"
     about = storage.read_record(path, Described, storage.RESTORE)
     shape = Shape(about["channels"], (about["size"][0], about["size"][1]), about["classes"])
-    name, repeat = about["model"], about["repeat"]
+    name = about["model"]
+    repeat = about["repeat"]
     if network is None and name == GIVEN:
-        raise SettingsError(f"{folder}: its network was handed over as an object: hand it over again")
+        raise SettingsError(
+            f"{folder}: its network was handed over as an object: hand it over again"
+        )
     tensors = storage.read_tensors(folder / file)
     one = [0.0] * tensors["mean"].numel() if "mean" in tensors else [0.0]
-    found = Classifier(copy.deepcopy(network) or build(name, shape, Stream(0), probe=False), shape, one, one, repeat)
+    found = Classifier(
+        copy.deepcopy(network) or build(name, shape, Stream(0), probe=False),
+        shape,
+        one,
+        one,
+        repeat,
+    )
     try:
         found.load_state_dict(tensors)
     except RuntimeError as error:
-        raise DamagedFile(f"{folder / file}: other weights than the model's ({str(error).splitlines()[0]})") from None
+        raise DamagedFile(
+            f"{folder / file}: other weights than the model's ({str(error).splitlines()[0]})"
+        ) from None
     return found.eval()
 
 
 def tables(trainings: Sequence[Trained]) -> dict[str, bytes]:
     """`epochs.csv`, which two equal trainings have equal bytes of, and `timing.csv`."""
-    rows, times = [], []
+    rows = []
+    times = []
     for x in trainings:
         name = {"loss": x.loss, "seed": x.seed, "rate": x.lr}
-        rows += [{**name, **{key: record[key] for key in (*COLUMNS, IOU) if key in record}} for record in x.epochs]
+        rows += [
+            {**name, **{key: record[key] for key in (*COLUMNS, IOU) if key in record}}
+            for record in x.epochs
+        ]
         times += [{**name, "epoch": i, "seconds": round(s, 3)} for i, s in enumerate(x.seconds, 1)]
     return {"epochs.csv": _csv(rows), "timing.csv": _csv(times)}
 
@@ -276,5 +311,7 @@ def _csv(rows: Sequence[Mapping[str, Any]]) -> bytes:
     text = io.StringIO()
     writer = csv.DictWriter(text, list(rows[0]) if rows else [], restval="", lineterminator="\n")
     writer.writeheader()
-    writer.writerows({k: "" if v is None else v for k, v in printable_row(row).items()} for row in rows)
+    writer.writerows(
+        {k: "" if v is None else v for k, v in printable_row(row).items()} for row in rows
+    )
     return text.getvalue().encode()

@@ -15,7 +15,8 @@ from metaloss.training.measuring import Measured
 from metaloss.training.models import Classifier
 from metaloss.training.records import Trained
 
-MEASURES = ("accuracy", "balanced_accuracy", "f1", "test_loss", "iou")  # of a training; pixels lack the second
+# Of a training; pixels lack the second.
+MEASURES = ("accuracy", "balanced_accuracy", "f1", "test_loss", "iou")
 
 
 @dataclass(frozen=True)
@@ -28,15 +29,17 @@ class Fitted:
         seeds: of the trainings.
         accuracy: the share of right answers on the test images.
         f1: macro-F1 there.
-        balanced_accuracy: the mean over the classes of their recall there; empty where every pixel has a class.
-        recall: a list for every seed, of every class the share of its test images that is found, in the order of the
-            classes; NaN for a class without one. Empty where every pixel has a class.
+        balanced_accuracy: the mean over the classes of their recall there; empty where every pixel
+            has a class.
+        recall: a list for every seed, of every class the share of its test images that is found, in
+            the order of the classes; NaN for a class without one. Empty where every pixel has a
+            class.
         test_loss: the mean loss there.
         history: a record of every epoch of every seed.
         tuning: validation accuracy of every rate that was tried, on the first seed.
         folder: where everything lies.
-        iou: where every pixel has a class, the mean over the classes of intersection over union; accuracy, F1 and loss
-            are over pixels then.
+        iou: where every pixel has a class, the mean over the classes of intersection over union;
+            accuracy, F1 and loss are over pixels then.
     """
 
     loss: str
@@ -75,7 +78,9 @@ class Fitted:
         """
         seed = self.seeds[0] if seed is None else seed
         if seed not in self.files:
-            raise SettingsError(f"no trained model of seed {seed}; there is one of {', '.join(map(str, self.files))}")
+            raise SettingsError(
+                f"no trained model of seed {seed}; there is one of {', '.join(map(str, self.files))}"
+            )
         return records.load(self.folder, self.files[seed], self.network)
 
 
@@ -85,8 +90,8 @@ class Fits:
 
     Attributes:
         losses: one result each.
-        table: one row a loss: test accuracy, balanced accuracy, recall of every class, macro-F1 and loss, and the
-            paired difference to the baseline.
+        table: one row a loss: test accuracy, balanced accuracy, recall of every class, macro-F1 and
+            loss, and the paired difference to the baseline.
         summary: all of it.
         folder: where everything lies.
     """
@@ -127,12 +132,22 @@ def measures(found: Measured, classes: Sequence[str], pixels: bool) -> dict[str,
     unknown = (math.nan,) * len(classes)
     if pixels:
         iou = math.nan if found.iou is None else found.iou
-        return {**table, "iou": iou, "iou_per_class": dict(zip(classes, found.ious or unknown, strict=True))}
+        return {
+            **table,
+            "iou": iou,
+            "iou_per_class": dict(zip(classes, found.ious or unknown, strict=True)),
+        }
     recall = found.recall or unknown
-    return {**table, "balanced_accuracy": found.balanced_accuracy, "recall": dict(zip(classes, recall, strict=True))}
+    return {
+        **table,
+        "balanced_accuracy": found.balanced_accuracy,
+        "recall": dict(zip(classes, recall, strict=True)),
+    }
 
 
-def row(label: str, lr: float, runs: Sequence[dict[str, Any]], base: Sequence[dict[str, Any]] | None) -> dict[str, Any]:
+def row(
+    label: str, lr: float, runs: Sequence[dict[str, Any]], base: Sequence[dict[str, Any]] | None
+) -> dict[str, Any]:
     """A loss's line of the table.
 
     Args:
@@ -141,18 +156,29 @@ def row(label: str, lr: float, runs: Sequence[dict[str, Any]], base: Sequence[di
         runs: what each seed came to on the test images.
         base: the same of the baseline; None for the baseline itself.
     """
-    found: dict[str, Any] = {"loss": label, "lr": lr, "n": len(runs), "failed": sum(bool(x["failed"]) for x in runs)}
+    found: dict[str, Any] = {
+        "loss": label,
+        "lr": lr,
+        "n": len(runs),
+        "failed": sum(bool(x["failed"]) for x in runs),
+    }
     found["one_answer"] = sum(x["only_answer"] is not None for x in runs)
     for key in MEASURES:
         if key in runs[0]:
             values = [x[key] for x in runs]
             found |= {key: mean(values), f"{key}_std": std(values)}
     if "recall" in runs[0]:
-        found["recall"] = {name: mean([x["recall"][name] for x in runs]) for name in runs[0]["recall"]}
+        found["recall"] = {
+            name: mean([x["recall"][name] for x in runs]) for name in runs[0]["recall"]
+        }
     if base is not None:
         key = records.score(runs[0])
         differences = [a[key] - b[key] for a, b in zip(runs, base, strict=True)]
-        found |= {"difference": mean(differences), "difference_std": std(differences), "differences": differences}
+        found |= {
+            "difference": mean(differences),
+            "difference_std": std(differences),
+            "differences": differences,
+        }
     return found
 
 
@@ -161,11 +187,14 @@ def baseline(labels: Sequence[str]) -> str:
     return "ce" if "ce" in labels else labels[0]
 
 
-def fits(folder: Path, trainings: Sequence[Trained], table: dict[str, Any], network: nn.Module | None) -> Fits:
+def fits(
+    folder: Path, trainings: Sequence[Trained], table: dict[str, Any], network: nn.Module | None
+) -> Fits:
     """The result of a finished folder, from its records and its summary."""
     found = []
     for line in table["table"]:
-        label, runs = line["loss"], [x for x in table["trainings"] if x["loss"] == line["loss"]]
+        label = line["loss"]
+        runs = [x for x in table["trainings"] if x["loss"] == line["loss"]]
         final = {(x["seed"], x["lr"]) for x in runs}
         epochs = [
             {"seed": x.seed, **record}
@@ -184,7 +213,11 @@ def fits(folder: Path, trainings: Sequence[Trained], table: dict[str, Any], netw
                 folder=folder,
                 files={x["seed"]: x["file"] for x in runs if x["file"]},
                 network=network,
-                recall=[[_number(value) for value in x["recall"].values()] for x in runs if "recall" in x],
+                recall=[
+                    [_number(value) for value in x["recall"].values()]
+                    for x in runs
+                    if "recall" in x
+                ],
                 **numbers,
             )
         )

@@ -39,7 +39,8 @@ class Counted(nn.Module):
 
 
 class Guarded(nn.Module):
-    """Any loss that leaves pixels out by itself: 0 where it would leave out all of them, and not 0/0.
+    """Any loss that leaves pixels out by itself: 0 where it would leave out all of them, and not
+    0/0.
 
     Args:
         loss: of logits [N C H W] and classes [N H W].
@@ -51,7 +52,9 @@ class Guarded(nn.Module):
 
     def forward(self, logits: Float[Tensor, "N C H W"], target: Int64[Tensor, "N H W"]) -> Tensor:
         """The loss's value."""
-        value: Tensor = self.loss(logits, target) if bool((target != IGNORE).any()) else _nothing(logits)
+        value: Tensor = (
+            self.loss(logits, target) if bool((target != IGNORE).any()) else _nothing(logits)
+        )
         return value
 
 
@@ -82,7 +85,11 @@ def check_masks(found: Scenes) -> None:
     """
     rows = (~found.test).nonzero()[:, 0].tolist()
     counts = torch.stack([found.counts(row) for row in rows])
-    void = [found.masks[row].name for row, own in zip(rows, counts, strict=True) if not own[:IGNORE].any()]
+    void = [
+        found.masks[row].name
+        for row, own in zip(rows, counts, strict=True)
+        if not own[:IGNORE].any()
+    ]
     if void:
         remark(
             f"{found.name}: {len(void)} of {len(rows)} images to train on teach nothing, all pixels of their masks are "
@@ -105,8 +112,11 @@ def _some(names: list[str], most: int = 5) -> str:
     return f"{', '.join(names[:most])}{more}"
 
 
-def varied(images: UInt8[Tensor, "N K H W"], masks: UInt8[Tensor, "N H W"], augment: Augment) -> tuple[Tensor, Tensor]:
-    """Images and their masks, each pair made smaller or larger, cropped and flipped alike; what comes in is 255.
+def varied(
+    images: UInt8[Tensor, "N K H W"], masks: UInt8[Tensor, "N H W"], augment: Augment
+) -> tuple[Tensor, Tensor]:
+    """Images and their masks, each pair made smaller or larger, cropped and flipped alike; what
+    comes in is 255.
 
     Every draw comes from torch's own generator.
     """
@@ -116,24 +126,38 @@ def varied(images: UInt8[Tensor, "N K H W"], masks: UInt8[Tensor, "N H W"], augm
     from torchvision.transforms import v2
 
     size = tuple(images.shape[-2:])
-    change = v2.Compose([
-        v2.ScaleJitter(size, augment.scale),
-        v2.RandomCrop(size, pad_if_needed=True, fill={tv_tensors.Image: COLOUR, tv_tensors.Mask: IGNORE}),
-        v2.RandomHorizontalFlip(0.5 if augment.flip else 0.0),
-    ])  # fmt: skip
-    pairs = [change(tv_tensors.Image(x), tv_tensors.Mask(y)) for x, y in zip(images, masks, strict=True)]
-    return tuple(torch.stack([x.as_subclass(Tensor) for x in part]) for part in zip(*pairs, strict=True))  # type: ignore[return-value]
+    change = v2.Compose(
+        [
+            v2.ScaleJitter(size, augment.scale),
+            v2.RandomCrop(
+                size, pad_if_needed=True, fill={tv_tensors.Image: COLOUR, tv_tensors.Mask: IGNORE}
+            ),
+            v2.RandomHorizontalFlip(0.5 if augment.flip else 0.0),
+        ]
+    )
+    pairs = [
+        change(tv_tensors.Image(x), tv_tensors.Mask(y)) for x, y in zip(images, masks, strict=True)
+    ]
+    return tuple(
+        torch.stack([x.as_subclass(Tensor) for x in part]) for part in zip(*pairs, strict=True)
+    )  # type: ignore[return-value]
 
 
 @torch.no_grad()
-def measure(classifier: Classifier, loss: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> Measured:
-    """Look at all batches, without augmentation and in full precision; the classifier is left as it was.
+def measure(
+    classifier: Classifier, loss: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]
+) -> Measured:
+    """Look at all batches, without augmentation and in full precision; the classifier is left as it
+    was.
 
-    Its loss is the mean over the pixels that count; of Dice, a ratio over a batch, the mean over batches so weighed.
-    """
-    training, classes = classifier.training, classifier.shape.classes
+    Its loss is the mean over the pixels that count; of Dice, a ratio over a batch, the mean over
+    batches so weighed."""
+    training = classifier.training
+    classes = classifier.shape.classes
     classifier.eval()
-    total, pixels, sound = torch.zeros((), dtype=torch.float64), 0, True
+    total = torch.zeros((), dtype=torch.float64)
+    pixels = 0
+    sound = True
     table = torch.zeros(classes, classes, dtype=torch.int64)
     for images, masks in batches:
         target = masks.long()
@@ -150,12 +174,15 @@ def measure(classifier: Classifier, loss: nn.Module, batches: Iterable[tuple[Ten
     if not sound or not pixels:
         return Measured(value, math.nan, math.nan, math.nan, (math.nan,) * classes)
     ious, f1 = overlaps(table)
-    right, answered = float(table.diagonal().sum()) / pixels, tuple(table.sum(0).tolist())
-    f1_mean, iou_mean = mean_of_occurring(f1), mean_of_occurring(ious)
+    right = float(table.diagonal().sum()) / pixels
+    answered = tuple(table.sum(0).tolist())
+    f1_mean = mean_of_occurring(f1)
+    iou_mean = mean_of_occurring(ious)
     return Measured(value, right, f1_mean, iou_mean, tuple(ious.tolist()), answered=answered)
 
 
 def overlaps(table: Int64[Tensor, "C C"]) -> tuple[Float[Tensor, " C"], Float[Tensor, " C"]]:
     """Intersection over union, and F1, of every class; NaN for one that is neither a label nor an answer."""
-    hits, sizes = table.diagonal().double(), (table.sum(0) + table.sum(1)).double()
+    hits = table.diagonal().double()
+    sizes = (table.sum(0) + table.sum(1)).double()
     return hits / (sizes - hits), 2 * hits / sizes

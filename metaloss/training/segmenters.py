@@ -50,7 +50,8 @@ def segments(name: str) -> bool:
 
 
 def fresh(name: str, classes: int, pretrained: bool) -> nn.Module:
-    """One of torchvision's, with its auxiliary output where it can have one; if asked, a backbone that knows ImageNet.
+    """One of torchvision's, with its auxiliary output where it can have one; if asked, a backbone
+    that knows ImageNet.
 
     Raises:
         DataError: the backbone's weights are not here and cannot be downloaded.
@@ -65,5 +66,7 @@ def fresh(name: str, classes: int, pretrained: bool) -> nn.Module:
         )
     except (OSError, RuntimeError) as error:
         reason = " ".join(str(error).split())
-        raise DataError(f"the weights of {name}'s backbone cannot be downloaded ({reason})") from None
+        raise DataError(
+            f"the weights of {name}'s backbone cannot be downloaded ({reason})"
+        ) from None
     return network

@@ -19,8 +19,11 @@ AUGMENTATIONS = ("none", "base", "cutout", "mixup", "randaug", "all")
 # Where a batch, a length or a rate is not given; ours, the rates as Morgan's warm-ups end.
 BATCH = 128
 EPOCHS = 10
-LEAST_RATE = 0.03  # of SGD: with less, a network that does not normalise stays at its start in 300 steps
-CLIP = 1.0  # the longest gradient of a step at that rate, because a network that normalises begins with long ones
+# Of SGD: with less, a network that does not normalise stays at its start in 300 steps.
+LEAST_RATE = 0.03
+# The longest gradient of a step at that rate, because a network that normalises begins with long
+# ones.
+CLIP = 1.0
 RATES = {"sgd": 0.1, "adam": 1e-3, "adamw": 1e-3}  # of a batch of 128 and thousands of steps
 
 Count = Annotated[int, Field(ge=1)]
@@ -30,18 +33,21 @@ Share = Annotated[float, Field(ge=0, lt=1)]
 
 @settings(frozen=True, config=ConfigDict(extra="forbid"))
 class Augment:
-    """What happens to training images. Morgan gives the kinds and none of their sizes: those are ours.
+    """What happens to training images. Morgan gives the kinds and none of their sizes: those are
+    ours.
 
     Attributes:
-        kind: "none"; "base", pad, crop and flip; "cutout", "mixup" or "randaug", base and that; "all", everything.
+        kind: "none"; "base", pad, crop and flip; "cutout", "mixup" or "randaug", base and that;
+            "all", everything.
         pad: zeros on each side, in pixels, before a random crop of the image's own size.
         flip: mirror every second image; digits and letters want False.
-        patch: side of the square that cutout sets to the mean colour, in pixels; a patch may stick out.
+        patch: side of the square that cutout sets to the mean colour, in pixels; a patch may stick
+            out.
         alpha: of mixup's Beta(alpha, alpha).
         operations: how many operations RandAugment applies one after another (N).
         magnitude: how strong they are, of 0 to 30 (M).
-        scale: of base where pixels have classes, in the place of `pad`: how small and how large an image becomes before
-            the crop, as in torchvision's own training for segmentation.
+        scale: of base where pixels have classes, in the place of `pad`: how small and how large an
+            image becomes before the crop, as in torchvision's own training for segmentation.
     """
 
     kind: Literal["none", "base", "cutout", "mixup", "randaug", "all"] = "none"
@@ -70,45 +76,54 @@ class Training:
 
     Attributes:
         loss: losses by name, path or formula; several are trained alike and set beside each other.
-        model: one of ours, or any of torchvision's classifiers, or where pixels have classes, of its models for that.
-        pretrained: start from torchvision's weights of that model, which torchvision downloads once; where pixels have
-            classes, of its backbone.
-        data: a data source, as `metaloss list data` names them, or folder:PATH; or voc:PATH, images with masks.
-        size: side of the images in pixels, as the model sees them; None: their own. Image files are read at this size.
+        model: one of ours, or any of torchvision's classifiers, or where pixels have classes, of
+            its models for that.
+        pretrained: start from torchvision's weights of that model, which torchvision downloads
+            once; where pixels have classes, of its backbone.
+        data: a data source, as `metaloss list data` names them, or folder:PATH; or voc:PATH, images
+            with masks.
+        size: side of the images in pixels, as the model sees them; None: their own. Image files are
+            read at this size.
         background: what transparent pixels are laid on: "white", "black" or "#rrggbb".
-        max_pixels: the most pixels that an image file may have; larger ones are refused before they are decoded.
+        max_pixels: the most pixels that an image file may have; larger ones are refused before they
+            are decoded.
         epochs: how long to train, in epochs; None: 10, and as many more as make 300 steps.
         steps: the same in steps, instead.
         epoch_steps: steps after which validation is due; None: one pass over the training images.
-        batch: images per step, from a fresh permutation every pass whose rest is dropped; None: 128, but at most a
-            tenth of the training images, and at least 2 for every device.
+        batch: images per step, from a fresh permutation every pass whose rest is dropped; None:
+            128, but at most a tenth of the training images, and at least 2 for every device.
         optimiser: "sgd", "adam" (L2 decay in the gradient) or "adamw" (decay apart).
-        lr: the highest learning rate; None: 0.1 with "sgd", 0.001 with the others; less for a batch below 128, and with
-            "sgd" for a training below 3,000 steps, but never below 0.03.
-        rates: learning rates to choose from: each one trains the first seed, validation accuracy decides.
+        lr: the highest learning rate; None: 0.1 with "sgd", 0.001 with the others; less for a batch
+            below 128, and with "sgd" for a training below 3,000 steps, but never below 0.03.
+        rates: learning rates to choose from: each one trains the first seed, validation accuracy
+            decides.
         momentum, nesterov: of "sgd".
         betas: of "adam" and "adamw".
-        clip: the longest gradient of a step, of all parameters together: a longer one is scaled down to it; 0: any.
-            None: 1 where `lr` is open too and ends at its least, 0.03; any length otherwise.
+        clip: the longest gradient of a step, of all parameters together: a longer one is scaled
+            down to it; 0: any. None: 1 where `lr` is open too and ends at its least, 0.03; any
+            length otherwise.
         weight_decay: of every parameter.
-        schedule: the rate's course: "constant"; "one_cycle", up along a line and down to 0 along half a cosine;
-            "step", times `factor` every `every` epochs; "plateau", times `factor` after `every` epochs in which the
-            validation loss did not fall.
+        schedule: the rate's course: "constant"; "one_cycle", up along a line and down to 0 along
+            half a cosine; "step", times `factor` every `every` epochs; "plateau", times `factor`
+            after `every` epochs in which the validation loss did not fall.
         warmup: steps of one_cycle's way up; None: a tenth of all steps.
         every: epochs, of "step" and "plateau".
         factor: of "step" and "plateau".
         augment: a table with the augmentation's kind and settings.
-        auxiliary: weight of the loss of auxiliary outputs, which inception_v3, googlenet and torchvision's fcn and
-            deeplabv3 have; ours.
-        validation: share of the official training split that is held out, per class; of the training list of VOC.
-        subset: "50-per-class": train on so many images of every class, drawn anew for every seed; None: on all.
+        auxiliary: weight of the loss of auxiliary outputs, which inception_v3, googlenet and
+            torchvision's fcn and deeplabv3 have; ours.
+        validation: share of the official training split that is held out, per class; of the
+            training list of VOC.
+        subset: "50-per-class": train on so many images of every class, drawn anew for every seed;
+            None: on all.
         seeds: how many trainings of every loss: with `seed`, `seed` + 1, …
         seed: of the first training's random draws, and of the validation share.
         precision: Lightning's name of the numbers to compute with.
         device: where to train.
-        devices: how many of them train one network together, each on an equal part of every batch; processes, on the
-            CPU. What is drawn in a step, and batch normalisation, is of a part.
-        resident: bytes of images up to which all of them live on the device; larger sets are read batch by batch.
+        devices: how many of them train one network together, each on an equal part of every batch;
+            processes, on the CPU. What is drawn in a step, and batch normalisation, is of a part.
+        resident: bytes of images up to which all of them live on the device; larger sets are read
+            batch by batch.
         workers: processes that read such a set, for every device.
         tensorboard: also write TensorBoard's files.
     """
@@ -190,7 +205,9 @@ def resolve(table: Mapping[str, Any]) -> Training:
     Raises:
         SettingsError: names the setting, what was given and what is allowed.
     """
-    found = dict(_spelt({**table, "loss": (table["loss"],)} if isinstance(table.get("loss"), str) else table))
+    found = dict(
+        _spelt({**table, "loss": (table["loss"],)} if isinstance(table.get("loss"), str) else table)
+    )
     if isinstance(found.get("rates"), float | int):
         found["rates"] = (found["rates"],)
     resolved: Training = registry.validated(Training, found, "train")
@@ -214,12 +231,15 @@ def protocol(name: str, *tables: Mapping[str, Any]) -> dict[str, Any]:
         SettingsError: there is no such protocol.
     """
     if name not in protocols():
-        raise SettingsError(registry.unknown("protocol", name, protocols(), "metaloss list protocols"))
+        raise SettingsError(
+            registry.unknown("protocol", name, protocols(), "metaloss list protocols")
+        )
     return over(tomllib.loads((PROTOCOLS / f"{name}.toml").read_text(encoding="utf-8")), *tables)
 
 
 def over(*tables: Mapping[str, Any]) -> dict[str, Any]:
-    """Tables laid over each other, the later one on top; a length or rate that is given drops the earlier one's twin.
+    """Tables laid over each other, the later one on top; a length or rate that is given drops the
+    earlier one's twin.
 
     Another kind of augmentation keeps the sizes that are given.
 
@@ -230,9 +250,16 @@ def over(*tables: Mapping[str, Any]) -> dict[str, Any]:
     """
     result: dict[str, Any] = {}
     for table in map(_spelt, tables):
-        if isinstance(kind := table.get("augment"), Mapping) and isinstance(old := result.get("augment"), Mapping):
+        if isinstance(kind := table.get("augment"), Mapping) and isinstance(
+            old := result.get("augment"), Mapping
+        ):
             table = {**table, "augment": {**old, **kind}}
-        for one, other in (("epochs", "steps"), ("steps", "epochs"), ("lr", "rates"), ("rates", "lr")):
+        for one, other in (
+            ("epochs", "steps"),
+            ("steps", "epochs"),
+            ("lr", "rates"),
+            ("rates", "lr"),
+        ):
             if one in table:
                 result.pop(other, None)
         result = merged(result, table)
@@ -245,11 +272,20 @@ def unambiguous(table: Mapping[str, Any]) -> None:
     Raises:
         SettingsError: names both.
     """
-    for one, other, what in (("epochs", "steps", "the length"), ("lr", "rates", "the learning rate")):
+    for one, other, what in (
+        ("epochs", "steps", "the length"),
+        ("lr", "rates", "the learning rate"),
+    ):
         if table.get(one) is not None and table.get(other):
-            raise SettingsError(f"{one} and {other} both give {what}, got {table[one]} and {table[other]}: give one")
+            raise SettingsError(
+                f"{one} and {other} both give {what}, got {table[one]} and {table[other]}: give one"
+            )
 
 
 def _spelt(table: Mapping[str, Any]) -> Mapping[str, Any]:
     """The table with an augmentation that is given by its kind alone as a table."""
-    return {**table, "augment": {"kind": table["augment"]}} if isinstance(table.get("augment"), str) else table
+    return (
+        {**table, "augment": {"kind": table["augment"]}}
+        if isinstance(table.get("augment"), str)
+        else table
+    )

@@ -43,7 +43,8 @@ fashionmnist.SYSTEM = Path("no-such-folder")
 from metaloss.cli import main
 main()
 """
-# It never finishes its first commit. Short naps: a signal that comes right after another wakes no sleeping thread.
+# It never finishes its first commit. Short naps: a signal that comes right after another wakes no
+# sleeping thread.
 STUCK = """
 import time
 from metaloss import storage
@@ -75,7 +76,9 @@ def check_one_line(outcome, exit_code, *words):
     """The command failed with one line on stderr that holds these words, and nothing on stdout."""
     code, out, err = outcome
     assert (code, out, err.count("\n")) == (exit_code, "", 1), outcome
-    assert err.startswith("error: ") and "bug" not in err and "Traceback" not in err
+    assert err.startswith("error: ")
+    assert "bug" not in err
+    assert "Traceback" not in err
     for word in words:
         assert word in err
 
@@ -104,37 +107,55 @@ def test_the_program_s_help_names_every_command(metaloss):
 
 
 def test_every_command_that_a_module_defines_belongs_to_the_program():
-    modules = [import_module(f"metaloss.cli.{path.stem}") for path in Path(cli.__file__).parent.glob("[!_]*.py")]
-    defined = {value for module in modules for value in vars(module).values() if isinstance(value, click.Command)}
+    modules = [
+        import_module(f"metaloss.cli.{path.stem}")
+        for path in Path(cli.__file__).parent.glob("[!_]*.py")
+    ]
+    defined = {
+        value
+        for module in modules
+        for value in vars(module).values()
+        if isinstance(value, click.Command)
+    }
     ours = set(cli.cli.commands.values())
-    ours |= {command for group in ours if isinstance(group, click.Group) for command in group.commands.values()}
-    assert defined == ours and len(modules) > 1
+    ours |= {
+        command
+        for group in ours
+        if isinstance(group, click.Group)
+        for command in group.commands.values()
+    }
+    assert defined == ours
+    assert len(modules) > 1
 
 
 @pytest.mark.parametrize("flag", ["-h", "--help"])
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_has_help(metaloss, command, flag):
     code, out, err = metaloss(f"{command} {flag}")
-    assert (code, err) == (0, "") and out.startswith(f"Usage: metaloss {command} ")
+    assert (code, err) == (0, "")
+    assert out.startswith(f"Usage: metaloss {command} ")
 
 
 def test_the_version_is_told(metaloss):
     code, out, _ = metaloss("--version")
-    assert code == 0 and re.search(r"\d+\.\d+\.\d+", out)
+    assert code == 0
+    assert re.search(r"\d+\.\d+\.\d+", out)
 
 
 @pytest.mark.parametrize("command", ["", "data"])
 def test_without_a_command_the_help_is_shown(metaloss, command):
     code, out, err = metaloss(command)
-    assert code == 2 and (out + err).startswith("Usage: ")
+    assert code == 2
+    assert (out + err).startswith("Usage: ")
 
 
 def test_help_is_there_before_torch(tmp_path):
-    program = (
-        "import sys; from metaloss.cli import main\ntry: main(['--help'])\nfinally: assert 'torch' not in sys.modules"
+    program = "import sys; from metaloss.cli import main\ntry: main(['--help'])\nfinally: assert 'torch' not in sys.modules"
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stderr) == (0, "") and "evolve" in done.stdout
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "evolve" in done.stdout
 
 
 WRONG = {
@@ -165,7 +186,9 @@ WRONG = {
     "evolve --set strategy.sigma=inf": ("sigma", "inf"),
     "evolve --set rates=[]": ("rates",),
     "evolve --set strategy.mu=0": ("mu", "0"),
-    "evolve --set genome.kernel=9 genome.architecture=figure3": ("kernel must be at most features = 8, got 9",),
+    "evolve --set genome.kernel=9 genome.architecture=figure3": (
+        "kernel must be at most features = 8, got 9",
+    ),
     "evolve --strategy openai_es --set strategy.population=3": ("population", "must be even"),
     "evolve --strategy openai_es --mu 3": ("unknown setting 'mu'",),
     "evolve --generations 0": ("generations", "greater than or equal to 1"),
@@ -206,7 +229,8 @@ def test_wrong_input_gets_one_line_exit_2_and_leaves_nothing(metaloss, tmp_path,
     before = tree(tmp_path)
     words = WRONG[text] if text != "list" else ()
     check_one_line(metaloss(text), 2, *words)
-    assert tree(tmp_path) == before and not (tmp_path / "runs").exists()
+    assert tree(tmp_path) == before
+    assert not (tmp_path / "runs").exists()
 
 
 def test_values_that_are_proposed_do_fit(metaloss, config):
@@ -242,7 +266,9 @@ def full_set(folder, n=40):
     draw = random.Random(0)
     for split in ("train", "t10k"):
         pixels = (
-            (0x803).to_bytes(4, "big") + b"".join(k.to_bytes(4, "big") for k in (n, 28, 28)) + draw.randbytes(n * 784)
+            (0x803).to_bytes(4, "big")
+            + b"".join(k.to_bytes(4, "big") for k in (n, 28, 28))
+            + draw.randbytes(n * 784)
         )
         labels = (0x801).to_bytes(4, "big") + n.to_bytes(4, "big") + bytes(i % 10 for i in range(n))
         (folder / f"{split}-images-idx3-ubyte.gz").write_bytes(gzip.compress(pixels))
@@ -294,7 +320,11 @@ def test_any_setting_is_set_by_its_path(metaloss, config):
     sets = "inner.lr=0.3 classifier.hidden=[4] strategy.sigma=0.5 genome.context=mean rates=[0.2] report_every=2"
     table = plan(metaloss, f"evolve --config small.toml --set {sets} --set ways=2")
     assert table["families"][0]["inner"] == {**table["families"][0]["inner"], "lr": 0.3, "steps": 3}
-    assert table["families"][0]["classifier"] == {**table["families"][0]["classifier"], "kind": "mlp", "hidden": [4]}
+    assert table["families"][0]["classifier"] == {
+        **table["families"][0]["classifier"],
+        "kind": "mlp",
+        "hidden": [4],
+    }
     assert (table["families"][0]["ways"], table["rates"], table["report_every"]) == (2, [0.2], 2)
     assert (table["strategy"]["sigma"], table["strategy"]["mu"]) == (0.5, 2)
     assert (table["genome"]["context"], table["genome"]["features"]) == ("mean", 2)
@@ -302,48 +332,74 @@ def test_any_setting_is_set_by_its_path(metaloss, config):
 
 def test_flags_are_settings(metaloss, config):
     flags = "--generations 5 --mu 3 --lambda 4 --tasks-per-generation 6 --init random --seed 7 --device cpu"
-    table = plan(metaloss, f"evolve --tasks tiny.toml --set genome.features=2 --objective wins {flags}")
-    assert (table["generations"], table["tasks_per_generation"], table["seed"], table["device"]) == (5, 6, 7, "cpu")
+    table = plan(
+        metaloss, f"evolve --tasks tiny.toml --set genome.features=2 --objective wins {flags}"
+    )
+    assert (
+        table["generations"],
+        table["tasks_per_generation"],
+        table["seed"],
+        table["device"],
+    ) == (5, 6, 7, "cpu")
     assert (table["strategy"]["kind"], table["strategy"]["mu"], table["strategy"]["lambda_"]) == (
         "mu_plus_lambda",
         3,
         4,
     )
-    assert (table["genome"]["kind"], table["genome"]["start"], table["objective"]) == ("mln", "random", "wins")
+    assert (table["genome"]["kind"], table["genome"]["start"], table["objective"]) == (
+        "mln",
+        "random",
+        "wins",
+    )
 
 
 @pytest.mark.parametrize("name", ["mean", "robust", "wins"])
 def test_every_objective_goes_with_a_formula_search(metaloss, config, name):
-    table = plan(metaloss, f"evolve --tasks tiny.toml --genome tree --mu 3 --lambda 4 --objective {name}")
-    assert (table["objective"], table["strategy"]["mu"], table["strategy"]["lambda_"]) == (name, 3, 4)
+    table = plan(
+        metaloss, f"evolve --tasks tiny.toml --genome tree --mu 3 --lambda 4 --objective {name}"
+    )
+    assert (table["objective"], table["strategy"]["mu"], table["strategy"]["lambda_"]) == (
+        name,
+        3,
+        4,
+    )
 
 
 def test_another_strategy_drops_the_settings_of_the_first(metaloss, config):
-    table = plan(metaloss, "evolve --config small.toml --strategy openai_es --set strategy.population=4")
-    assert table["strategy"]["kind"] == "openai_es" and "mu" not in table["strategy"]
+    table = plan(
+        metaloss, "evolve --config small.toml --strategy openai_es --set strategy.population=4"
+    )
+    assert table["strategy"]["kind"] == "openai_es"
+    assert "mu" not in table["strategy"]
 
 
 @pytest.mark.parametrize("name", ["smoke", "quick", "long"])
 def test_a_preset_gives_way_to_flags(metaloss, config, name):
-    table = plan(metaloss, f"evolve --preset {name} --tasks tiny.toml --init random --generations 7")
+    table = plan(
+        metaloss, f"evolve --preset {name} --tasks tiny.toml --init random --generations 7"
+    )
     assert table["generations"] == 7
 
 
-def test_a_dry_run_prints_a_configuration_and_an_estimate_and_makes_nothing(metaloss, tmp_path, config):
+def test_a_dry_run_prints_a_configuration_and_an_estimate_and_makes_nothing(
+    metaloss, tmp_path, config
+):
     code, out, err = metaloss("evolve --config small.toml --dry-run")
     assert (code, err) == (0, "")
     assert settings.resolve(tomllib.loads(out)) == settings.resolve(settings.read(config))
     assert re.search(r"24 trainings, about \d+s .* GiB", out)
     assert not (tmp_path / "runs").exists()
     estimate = json.loads(metaloss("evolve --config small.toml --dry-run --json")[1])["estimate"]
-    assert estimate["trainings"] == 24 and estimate["memory_bytes"] > 0
+    assert estimate["trainings"] == 24
+    assert estimate["memory_bytes"] > 0
 
 
 def test_json_stands_alone_on_stdout(metaloss, tmp_path, config):
     code, out, err = metaloss("evolve --config small.toml --json")
     assert (code, err) == (0, "")
     table = json.loads(out, parse_constant=pytest.fail)
-    assert Path(table["run"]) == Path("runs/tiny-mln-mu_plus_lambda-0") and table["test"]["tiny"]["tasks"] == 2
+    assert Path(table["run"]) == Path("runs/tiny-mln-mu_plus_lambda-0")
+    assert table["test"]["tiny"]["tasks"] == 2
 
 
 def test_json_is_strict_even_where_everything_diverged(metaloss, config):
@@ -360,8 +416,17 @@ def test_quiet_prints_nothing(metaloss, config):
 def test_the_run_tells_what_it_does(metaloss, config):
     code, out, err = metaloss("evolve --config small.toml")
     assert (code, err) == (0, "")
-    assert "\x1b" not in out and "\r" not in out
-    words = ["metaloss ", "mln (30 weights)", "(2+2)-ES", "seed 0", "tasks   tiny", "3-way 2-shot", "embedded subset"]
+    assert "\x1b" not in out
+    assert "\r" not in out
+    words = [
+        "metaloss ",
+        "mln (30 weights)",
+        "(2+2)-ES",
+        "seed 0",
+        "tasks   tiny",
+        "3-way 2-shot",
+        "embedded subset",
+    ]
     words += [
         "start   cross-entropy at its best learning rate",
         " gen   best",
@@ -396,7 +461,11 @@ def test_a_resume_with_other_settings_is_refused(metaloss, config):
         ("--generations 2", "generations"),
         ("--set inner.lr=1", "inner.lr"),
     ):
-        check_one_line(metaloss(f"evolve --resume tiny-mln-mu_plus_lambda-0 {flags}"), 2, f"{word}: the run has ")
+        check_one_line(
+            metaloss(f"evolve --resume tiny-mln-mu_plus_lambda-0 {flags}"),
+            2,
+            f"{word}: the run has ",
+        )
 
 
 def test_a_time_limit_ends_with_a_winner_that_can_be_resumed(metaloss, config):
@@ -422,22 +491,39 @@ def test_every_kind_of_thing_is_listed(metaloss, kind):
     assert (code, err) == (0, "")
     assert re.search(rf"^{name} +.*{re.escape(about)}", out, re.MULTILINE)
     rows = json.loads(metaloss(f"list {kind} --json")[1])
-    assert len(rows) == out.count("\n") and all(row["name"] and row["about"] for row in rows)
+    assert len(rows) == out.count("\n")
+    assert all(row["name"] and row["about"] for row in rows)
 
 
 def test_a_pattern_is_a_part_of_a_name(metaloss):
-    assert [line.split()[0] for line in metaloss("list strategies RANDOM")[1].splitlines()] == ["random_search"]
-    assert metaloss("list strategies nothing") == (0, "", "no strategies with 'nothing' in their names\n")
+    assert [line.split()[0] for line in metaloss("list strategies RANDOM")[1].splitlines()] == [
+        "random_search"
+    ]
+    assert metaloss("list strategies nothing") == (
+        0,
+        "",
+        "no strategies with 'nothing' in their names\n",
+    )
     assert metaloss("list runs --runs nowhere") == (0, "", "no runs under nowhere\n")
 
 
 def test_runs_are_listed_and_shown_by_name_and_by_path(metaloss, finished):
     out = finished.parent
     _, listed, _ = metaloss("list runs --runs", out)
-    assert re.fullmatch(rf"{finished.name}  3/3 generations; points over tuned cross-entropy: tiny [+-].*\n", listed)
+    assert re.fullmatch(
+        rf"{finished.name}  3/3 generations; points over tuned cross-entropy: tiny [+-].*\n", listed
+    )
     code, by_name, _ = metaloss("show", finished.name, "--runs", out)
-    assert code == 0 and metaloss("show", finished)[1] == by_name
-    for word in (str(finished), "3/3 generations", "Meta-Loss Network", "winner  ", "test    tiny", "phenotype"):
+    assert code == 0
+    assert metaloss("show", finished)[1] == by_name
+    for word in (
+        str(finished),
+        "3/3 generations",
+        "Meta-Loss Network",
+        "winner  ",
+        "test    tiny",
+        "phenotype",
+    ):
         assert word in by_name
     table = json.loads(metaloss("show --json", finished)[1])
     assert table["summary"]["test"].keys() == {"tiny"}
@@ -449,16 +535,20 @@ def test_no_runs_are_no_error(metaloss):
 
 def test_a_loss_is_shown_too(metaloss, finished):
     code, out, _ = metaloss("show", finished / "loss")
-    assert code == 0 and "Meta-Loss Network" in out
+    assert code == 0
+    assert "Meta-Loss Network" in out
 
 
-def test_an_unfinished_run_is_listed_and_shown_with_what_to_do(metaloss, config, tmp_path, monkeypatch):
-    monkeypatch.setattr(runner.Campaign, "finish", lambda self, progress: exit(9))
+def test_an_unfinished_run_is_listed_and_shown_with_what_to_do(
+    metaloss, config, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(runner.Campaign, "finish", lambda self, progress: sys.exit(9))
     assert metaloss("evolve --config small.toml -q")[0] == 9
     again = "metaloss evolve --resume runs/tiny-mln-mu_plus_lambda-0"
     assert f"3/3 generations, unfinished: {again}" in metaloss("list runs")[1]
     code, out, _ = metaloss("show tiny-mln-mu_plus_lambda-0")
-    assert code == 0 and f"no winner yet: {again}" in out
+    assert code == 0
+    assert f"no winner yet: {again}" in out
 
 
 def test_a_damaged_run_is_listed_among_the_others(metaloss, config):
@@ -466,7 +556,8 @@ def test_a_damaged_run_is_listed_among_the_others(metaloss, config):
     Path("runs/broken").mkdir()
     Path("runs/broken/config.toml").write_text("=")
     _, out, _ = metaloss("list runs")
-    assert re.search(r"^broken +damaged: .*config.toml", out, re.MULTILINE) and "3/3 generations" in out
+    assert re.search(r"^broken +damaged: .*config.toml", out, re.MULTILINE)
+    assert "3/3 generations" in out
 
 
 def test_damaged_losses_are_refused_by_show(metaloss, config):
@@ -480,32 +571,55 @@ def test_what_a_stranger_s_loss_says_does_not_reach_the_terminal_raw(metaloss, f
     table["about"] = {"\x1b[2Jname": "\x1b]0;owned\x07\nerror: none"}
     (tmp_path / "theirs").mkdir()
     (tmp_path / "theirs" / "loss.json").write_text(json.dumps(table))
-    (tmp_path / "theirs" / "weights.safetensors").write_bytes((finished / "loss" / "weights.safetensors").read_bytes())
+    (tmp_path / "theirs" / "weights.safetensors").write_bytes(
+        (finished / "loss" / "weights.safetensors").read_bytes()
+    )
     code, out, _ = metaloss("show theirs")
-    assert code == 0 and "owned" in out and "\x1b" not in out and "\x07" not in out and "\nerror" not in out
+    assert code == 0
+    assert "owned" in out
+    assert "\x1b" not in out
+    assert "\x07" not in out
+    assert "\nerror" not in out
 
 
 def test_data_are_verified(metaloss):
     code, out, err = metaloss("data verify fashionmnist")
     assert (code, err) == (0, "")
-    assert "10000 images" in out and re.search(r"^Ankle boot +700 +300$", out, re.MULTILINE)
+    assert "10000 images" in out
+    assert re.search(r"^Ankle boot +700 +300$", out, re.MULTILINE)
     assert re.search(r"^fingerprint [0-9a-f]{64}$", out, re.MULTILINE)
 
 
 def test_the_doctor_looks_at_everything(metaloss):
     code, out, err = metaloss("doctor")
     assert (code, err) == (0, "")
-    for name in ("metaloss", "python", "torch", "torchvision", "cpu", "gpu", "data fashionmnist", "data mnist"):
+    for name in (
+        "metaloss",
+        "python",
+        "torch",
+        "torchvision",
+        "cpu",
+        "gpu",
+        "data fashionmnist",
+        "data mnist",
+    ):
         assert re.search(rf"^{name} +\S", out, re.MULTILINE)
-    assert all({"name", "found", "advice", "fatal"} == row.keys() for row in json.loads(metaloss("doctor --json")[1]))
+    assert all(
+        {"name", "found", "advice", "fatal"} == row.keys()
+        for row in json.loads(metaloss("doctor --json")[1])
+    )
 
 
 def test_debug_shows_where_an_error_came_from(metaloss, monkeypatch):
     code, _, err = metaloss("show nothing --debug")
-    assert code == 2 and "Traceback" in err and err.endswith("  (metaloss list losses)\n")
+    assert code == 2
+    assert "Traceback" in err
+    assert err.endswith("  (metaloss list losses)\n")
     monkeypatch.setattr(program, "start", lambda *args, **how: 1 / 0)
     check = metaloss("evolve")
-    assert check[0] == 1 and "a bug of metaloss; --debug shows where" in check[2] and "Traceback" not in check[2]
+    assert check[0] == 1
+    assert "a bug of metaloss; --debug shows where" in check[2]
+    assert "Traceback" not in check[2]
 
 
 @pytest.fixture
@@ -515,7 +629,9 @@ def started():
 
         def start(*args, program=PROGRAM, **how):
             streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **how}
-            process = subprocess.Popen([sys.executable, "-c", program, *map(str, args)], text=True, **streams)
+            process = subprocess.Popen(
+                [sys.executable, "-c", program, *map(str, args)], text=True, **streams
+            )
             stack.enter_context(process)
             stack.callback(process.kill)
             return process
@@ -539,7 +655,8 @@ def whole(tmp_path_factory):
 def check_it_goes_on(metaloss, command, whole, tmp_path):
     """The command that was printed finishes the run, and the run is the uninterrupted one."""
     program, *args = shlex.split(command)
-    assert program == "metaloss" and metaloss(shlex.join(args), "-q") == (0, "", "")
+    assert program == "metaloss"
+    assert metaloss(shlex.join(args), "-q") == (0, "", "")
     assert essence(tmp_path / "runs" / whole.name) == essence(whole)
 
 
@@ -553,14 +670,17 @@ def test_a_signal_leaves_a_run_that_goes_on_as_if_it_had_never_come(
         next(generations)
     process.send_signal(number)
     out, err = process.communicate(timeout=5)
-    assert process.returncode == code and "saved" not in out
+    assert process.returncode == code
+    assert "saved" not in out
     heard, line = err.splitlines()
     assert heard == "stopping after the chunk in hand; press again to stop at once"
     assert line.startswith("interrupted; go on with: metaloss evolve --resume ")
     check_it_goes_on(metaloss, line.split("go on with: ")[1], whole, tmp_path)
 
 
-def test_a_second_signal_ends_at_once_and_the_run_goes_on_later(metaloss, started, config, whole, tmp_path):
+def test_a_second_signal_ends_at_once_and_the_run_goes_on_later(
+    metaloss, started, config, whole, tmp_path
+):
     process = started("evolve", "--config", config, *LONG, "-v", program=STUCK + PROGRAM)
     assert "stuck\n" in process.stdout
     process.send_signal(signal.SIGINT)
@@ -578,8 +698,10 @@ def test_a_terminal_gets_a_live_bar(started, config):
     text = b"".join(iter(lambda: read(ours), b"")).decode()
     os.close(ours)
     assert process.wait(timeout=5) == 0, text
-    assert "\x1b[" in text and re.search(r"generation \d+/40", text)
-    assert "winner  " in text and "saved   runs/" in text
+    assert "\x1b[" in text
+    assert re.search(r"generation \d+/40", text)
+    assert "winner  " in text
+    assert "saved   runs/" in text
     assert text.rindex("\x1b[?25h") > text.index("generation ")  # the cursor is back
 
 
@@ -603,7 +725,9 @@ def test_a_pipe_gets_plain_lines(started, config):
 
 def written(monkeypatch, encoding, args, terminal=False, width=80):
     """The bytes that a command prints into streams of this encoding, and its exit code."""
-    out, err = (io.TextIOWrapper(io.BytesIO(), encoding=encoding, write_through=True) for _ in range(2))
+    out, err = (
+        io.TextIOWrapper(io.BytesIO(), encoding=encoding, write_through=True) for _ in range(2)
+    )
     out.isatty = lambda: terminal
     monkeypatch.setattr(sys, "stdout", out)
     monkeypatch.setattr(sys, "stderr", err)
@@ -614,13 +738,18 @@ def written(monkeypatch, encoding, args, terminal=False, width=80):
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "cp1252", "latin-1", "utf-8"])
-@pytest.mark.parametrize("args", ["list strategies", "list losses taylor", "study rank --help", "show τüx"])
-def test_output_is_in_the_streams_own_encoding_and_stops_at_no_character(monkeypatch, encoding, args):
+@pytest.mark.parametrize(
+    "args", ["list strategies", "list losses taylor", "study rank --help", "show τüx"]
+)
+def test_output_is_in_the_streams_own_encoding_and_stops_at_no_character(
+    monkeypatch, encoding, args
+):
     code, out, err = written(monkeypatch, encoding, args)
     assert code == (2 if "show" in args else 0)
     text = (out + err).decode(encoding)
     if encoding != "utf-8":
-        assert "τ" not in text and ("list" in args or "tau" in text)
+        assert "τ" not in text
+        assert "list" in args or "tau" in text
     assert ("show" in args) == err.startswith(b"error: ")
 
 
@@ -654,7 +783,8 @@ def test_a_narrow_terminal_gets_fewer_columns_of_the_generations(monkeypatch):
     monkeypatch.setattr(Console, "width", 200)
     talk._row(HEADER)
     assert said[0].endswith("trainings/s") or said[0].endswith("diverged")
-    assert len(said[0]) <= 70 and said[1] == HEADER
+    assert len(said[0]) <= 70
+    assert said[1] == HEADER
 
 
 def test_what_may_take_long_is_said_when_it_begins(metaloss, config):
@@ -671,11 +801,19 @@ def test_a_published_loss_is_shown_with_its_formula_its_pull_and_its_source(meta
     assert (code, err) == (0, "")
     lines = dict(line.split(maxsplit=1) for line in out.splitlines())
     assert lines["loss"] == "sum(y / i0e(ln(p)))"
-    assert lines["latex"].startswith(r"\sum_{c=1}^{C}") and r"\hat{y}" in lines["latex"]
-    assert lines["source"].startswith("Morgan and Hougen 2024") and lines["name"] == "A2"
-    assert "at 2 classes" in lines["gain"] and "at 1000 classes" in lines["gain"]
-    assert "minimum" in lines and (lines["phenotype"], lines["surface"]) == ("A2-phenotype.png", "A2-surface.png")
-    assert Path("A2-surface.png").is_file() and Path("A2-surface.pdf").is_file()
+    assert lines["latex"].startswith(r"\sum_{c=1}^{C}")
+    assert r"\hat{y}" in lines["latex"]
+    assert lines["source"].startswith("Morgan and Hougen 2024")
+    assert lines["name"] == "A2"
+    assert "at 2 classes" in lines["gain"]
+    assert "at 1000 classes" in lines["gain"]
+    assert "minimum" in lines
+    assert (lines["phenotype"], lines["surface"]) == (
+        "A2-phenotype.png",
+        "A2-surface.png",
+    )
+    assert Path("A2-surface.png").is_file()
+    assert Path("A2-surface.pdf").is_file()
 
 
 def test_a_loss_that_anti_learns_or_looks_collapsed_is_shown_with_a_warning(metaloss):
@@ -699,9 +837,11 @@ def test_a_shown_loss_is_json_too(metaloss):
     assert (code, err) == (0, "")
     table = json.loads(out, parse_constant=pytest.fail)
     assert table["loss"] == "sum(-y * (1.0 - p) ** 1.0 * logp)"
-    assert table["about"]["name"] == "focal(gamma=1)" and table["about"]["source"] == "Lin 2017"
+    assert table["about"]["name"] == "focal(gamma=1)"
+    assert table["about"]["source"] == "Lin 2017"
     assert list(table["gain"]) == list(table["minimum"]) == ["2", "10", "100", "1000"]
-    assert table["warnings"] == [] and table["latex"]
+    assert table["warnings"] == []
+    assert table["latex"]
 
 
 def test_losses_and_primitives_are_listed_with_what_they_are(metaloss):
@@ -713,12 +853,15 @@ def test_losses_and_primitives_are_listed_with_what_they_are(metaloss):
         code, out, err = metaloss(f"list {kind}")
         assert (code, err) == (0, "")
         assert [line.split()[0] for line in out.splitlines()] == list(names)
-        assert [row["name"] for row in json.loads(metaloss(f"list {kind} --json")[1])] == list(names)
+        assert [row["name"] for row in json.loads(metaloss(f"list {kind} --json")[1])] == list(
+            names
+        )
     assert metaloss("list losses POLY")[1].startswith(
         "poly1  sum(-y*logp + epsilon*y*(1 - p))  (epsilon=1)  [Leng 2022]"
     )
     rows = {row["name"]: row for row in json.loads(metaloss("list losses --json")[1])}
-    assert not rows["r2"]["verified"] and rows["c1"]["reading"] == "corrected"
+    assert not rows["r2"]["verified"]
+    assert rows["c1"]["reading"] == "corrected"
     assert rows["neuroloss1"]["formula"] is None
     assert "3 arguments" in metaloss("list primitives clip")[1]
 
@@ -759,17 +902,23 @@ WRONG_LOSSES = {
 @pytest.mark.parametrize("text", WRONG_LOSSES)
 def test_a_loss_that_is_wrong_is_one_line_and_exit_code_2(metaloss, text):
     check_one_line(metaloss(text), 2, *WRONG_LOSSES[text])
-    assert not [path for path in Path().iterdir() if path.suffix in (".py", ".json", ".png", ".pdf")]
+    assert not [
+        path for path in Path().iterdir() if path.suffix in (".py", ".json", ".png", ".pdf")
+    ]
 
 
 @pytest.mark.parametrize("text", ["-y*lgop + p", "p +", "sum(p) + 1", "-p $", "(" * 70 + "p"])
 def test_a_mistake_in_a_formula_is_pointed_at_and_exit_code_2(metaloss, text):
     for command in (["show"], ["export", "-o", "loss.py"]):
         code, out, err = metaloss(" ".join(command), text)
-        assert (code, out) == (2, "") and "Traceback" not in err
+        assert (code, out) == (2, "")
+        assert "Traceback" not in err
         said, shown, caret = err.splitlines()
-        assert said.startswith("error: ") and ", at character " in said
-        assert shown.strip() in text and caret.strip() == "^" and len(caret) <= len(shown) + 1
+        assert said.startswith("error: ")
+        assert ", at character " in said
+        assert shown.strip() in text
+        assert caret.strip() == "^"
+        assert len(caret) <= len(shown) + 1
     assert not Path("loss.py").exists()
 
 
@@ -779,7 +928,8 @@ def test_a_name_that_is_a_path_too_is_said_to_be_the_published_loss(metaloss):
     assert (code, err) == (0, "'ce' is the loss of that name; ./ce means the path\n")
     assert "sum(-y * logp)" in out
     code, out, err = metaloss("show ./ce")
-    assert (code, err) == (0, "") and "sum(p * y)" in out
+    assert (code, err) == (0, "")
+    assert "sum(p * y)" in out
 
 
 def test_a_strangers_name_for_a_loss_is_drawn_as_it_is(metaloss):
@@ -799,7 +949,18 @@ TERMS = " + ".join(f"-y*logp*{i}.0001*(1-p)" for i in range(1, 1 + 30))  # more 
 def test_pictures_of_two_losses_never_have_one_name_and_none_begins_with_a_dash(monkeypatch):
     from metaloss.cli import report
 
-    specs = ("-y*logp", "-y/logp", "ce", "./ce", "a/loss", "b/loss", TERMS, f"{TERMS} + 1", "focal(gamma=2)", "---")
+    specs = (
+        "-y*logp",
+        "-y/logp",
+        "ce",
+        "./ce",
+        "a/loss",
+        "b/loss",
+        TERMS,
+        f"{TERMS} + 1",
+        "focal(gamma=2)",
+        "---",
+    )
     names = [report._stem(spec) for spec in specs]
     assert len(set(names)) == len(specs)
     assert all(re.fullmatch(r"[\w+][\w.+-]{,60}", name) for name in names)
@@ -827,25 +988,37 @@ def test_a_formula_is_evolved_shown_loaded_and_exported(metaloss, tmp_path, monk
     only_the_subset(monkeypatch, tmp_path)
     monkeypatch.chdir(tmp_path)
     family(tmp_path)
-    code, out, err = metaloss(f'evolve --tasks tiny.toml --genome tree --init "ce,focal(gamma=2)" {TINY_SEARCH}')
+    code, out, err = metaloss(
+        f'evolve --tasks tiny.toml --genome tree --init "ce,focal(gamma=2)" {TINY_SEARCH}'
+    )
     assert (code, err) == (0, "")
     folder = tmp_path / "runs" / "tiny-tree-gp-0"
     table = tomllib.loads((folder / "config.toml").read_text())
-    assert table["genome"]["start"] == "ce,focal(gamma=2)" and table["strategy"]["kind"] == "gp"
+    assert table["genome"]["start"] == "ce,focal(gamma=2)"
+    assert table["strategy"]["kind"] == "gp"
     history = [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
     assert [text for text, _ in history[0]["losses"]][:2] == [
         "sum(-y * logp)",
         "sum(-y * (1.0 - p) ** 2.0 * logp)",
     ]
-    assert {path.stem for path in (folder / "plots").glob("*.pdf")} == {"fitness", "phenotype", "front"}
-    assert {path.stem for path in (folder / "plots").glob("*.png")} == {"fitness", "phenotype", "front"}
+    assert {path.stem for path in (folder / "plots").glob("*.pdf")} == {
+        "fitness",
+        "phenotype",
+        "front",
+    }
+    assert {path.stem for path in (folder / "plots").glob("*.png")} == {
+        "fitness",
+        "phenotype",
+        "front",
+    }
     assert json.loads((folder / "summary.json").read_text())["front"]
     text = package.load(folder).describe()
     formula = Formula.parse(text)
     assert "winner  " in out
     code, out, err = metaloss("show", folder)
     lines = dict(line.split(maxsplit=1) for line in out.splitlines())
-    assert (code, err) == (0, "") and (lines["loss"], lines["latex"]) == (text, formula.latex())
+    assert (code, err) == (0, "")
+    assert (lines["loss"], lines["latex"]) == (text, formula.latex())
     assert metaloss("export", folder, "-o", "loss.py")[0] == 0
     assert "import torch" in Path("loss.py").read_text()
     assert metaloss("export tiny-tree-gp-0 -o loss.tex")[0] == 0
@@ -860,4 +1033,6 @@ def test_an_init_that_no_search_can_start_from_is_one_line(metaloss):
 
 def test_what_a_name_tells_the_terminal_is_spelt_out_in_errors(metaloss, tmp_path):
     code, out, err = metaloss("evolve", "--tasks", f"folder:{tmp_path}/\x1b[2Jscans")
-    assert (code, out) == (2, "") and r"\x1b[2Jscans" in err and err.removesuffix("\n").isprintable()
+    assert (code, out) == (2, "")
+    assert r"\x1b[2Jscans" in err
+    assert err.removesuffix("\n").isprintable()

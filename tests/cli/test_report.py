@@ -46,7 +46,8 @@ NOWHERE = Path("nowhere")
 def size(path):
     """Width and height of a PNG."""
     data = path.read_bytes()
-    assert data[:8] == b"\x89PNG\r\n\x1a\n" and data[-8:-4] == b"IEND"
+    assert data[:8] == b"\x89PNG\r\n\x1a\n"
+    assert data[-8:-4] == b"IEND"
     return struct.unpack(">II", data[16:24])
 
 
@@ -60,8 +61,11 @@ def check_figure(path, columns):
 def check_vector(path):
     """A PDF without a picture in it, with TrueType letters: those of type 3 are refused by some publishers."""
     data = path.read_bytes()
-    assert data.startswith(b"%PDF") and data.rstrip().endswith(b"%%EOF")
-    assert b"/Subtype /Image" not in data and b"/Type3" not in data and b"/FontFile2" in data
+    assert data.startswith(b"%PDF")
+    assert data.rstrip().endswith(b"%%EOF")
+    assert b"/Subtype /Image" not in data
+    assert b"/Type3" not in data
+    assert b"/FontFile2" in data
 
 
 def test_a_run_leaves_its_figures(finished):
@@ -70,7 +74,14 @@ def test_a_run_leaves_its_figures(finished):
 
 
 def record(generation, best=0.5, **more):
-    return {"generation": generation, "best": best, "mean": best, "diverged": 0, "candidates": 4, **more}
+    return {
+        "generation": generation,
+        "best": best,
+        "mean": best,
+        "diverged": 0,
+        "candidates": 4,
+        **more,
+    }
 
 
 HELD = {"held_out": {"accuracy": 0.6, "gain": 0.01, "error": 0.002}}
@@ -158,7 +169,8 @@ def test_runs_are_listed_finished_unfinished_and_damaged(finished, tmp_path):
             path.unlink()
         for folder in (made.folder, out / "zzz", out / "not-a-run"):
             folder.rmdir()
-    assert done["name"] == finished.name and done["about"].startswith("3/3 generations; points over tuned")
+    assert done["name"] == finished.name
+    assert done["about"].startswith("3/3 generations; points over tuned")
     assert done["summary"]["test"].keys() == {"tiny"}
     assert new["about"] == f"0/3 generations, unfinished: metaloss evolve --resume {made.folder}"
     assert damaged["about"].startswith("damaged: ")
@@ -166,7 +178,8 @@ def test_runs_are_listed_finished_unfinished_and_damaged(finished, tmp_path):
 
 def test_a_run_is_described_with_all_that_matters(finished):
     table = report.describe(str(finished), finished.parent)
-    assert table["run"] == str(finished) and table["summary"]["test"].keys() == {"tiny"}
+    assert table["run"] == str(finished)
+    assert table["summary"]["test"].keys() == {"tiny"}
     lines = report.text(table).splitlines()
     assert lines[0].split() == ["run", str(finished)]
     assert any(line.startswith("loss ") and "30 weights" in line for line in lines)
@@ -177,7 +190,8 @@ def test_a_run_is_described_with_all_that_matters(finished):
 
 def test_a_loss_alone_is_described_and_drawn_here(finished, tmp_path):
     table = report.describe(str(finished / "loss"), tmp_path)
-    assert "run" not in table and "30 weights" in table["loss"]
+    assert "run" not in table
+    assert "30 weights" in table["loss"]
     check_figure(tmp_path / table["phenotype"], 3)
     assert table["about"]["run"] == finished.name
 
@@ -187,7 +201,10 @@ def test_an_unfinished_run_is_described_with_what_to_do(tmp_path):
     made = run.create(tmp_path / "runs", chosen, {})
     table = report.describe(made.name, tmp_path / "runs")
     assert table["loss"] is None
-    assert report.text(table).splitlines()[-1] == f"no winner yet: metaloss evolve --resume {made.folder}"
+    assert (
+        report.text(table).splitlines()[-1]
+        == f"no winner yet: metaloss evolve --resume {made.folder}"
+    )
 
 
 def test_a_damaged_summary_is_said_to_be_damaged(finished, tmp_path):
@@ -202,7 +219,8 @@ def test_the_estimate_counts_what_the_run_will_train(tmp_path, finished):
     table = report.estimate(chosen)
     history = [json.loads(line) for line in (finished / "history.jsonl").read_text().splitlines()]
     assert table["trainings"] == history[-1]["trainings"]
-    assert table["seconds"] >= 0 and table["memory_bytes"] == chosen.memory
+    assert table["seconds"] >= 0
+    assert table["memory_bytes"] == chosen.memory
     assert report.estimate_text(table).startswith("24 trainings, about ")
 
 
@@ -213,22 +231,32 @@ def searched(tmp_path, **parts):
     return report.estimate(chosen), sum(record["candidates"] for record in result.history)
 
 
-def test_a_first_generation_that_is_larger_is_counted_once_and_so_is_the_control_of_one_epoch(tmp_path):
+def test_a_first_generation_that_is_larger_is_counted_once_and_so_is_the_control_of_one_epoch(
+    tmp_path,
+):
     strategy = {"kind": "regularized", "population": 4, "initial": 9, "batch": 3}
-    table, population = searched(tmp_path, genome={"kind": "graph"}, strategy=strategy, generations=4)
+    table, population = searched(
+        tmp_path, genome={"kind": "graph"}, strategy=strategy, generations=4
+    )
     assert population == 9 + 3 * 3
     assert table["trainings"] == (population + 1) * SMALL["tasks_per_generation"]
 
 
 def test_generations_that_score_the_living_again_are_counted_with_theirs(tmp_path):
     strategy = {"kind": "regularized", "population": 4, "initial": 9, "batch": 3, "refresh": 2}
-    table, population = searched(tmp_path, genome={"kind": "graph"}, strategy=strategy, generations=5)
+    table, population = searched(
+        tmp_path, genome={"kind": "graph"}, strategy=strategy, generations=5
+    )
     assert population == 9 + 3 + 4 + 3 + 4
     assert table["trainings"] == (population + 3) * SMALL["tasks_per_generation"]
 
 
 def test_fresh_tasks_have_a_control_each(tmp_path):
-    parts = {"genome": {"kind": "tree"}, "strategy": {"kind": "gp", "mu": 3, "lambda_": 2}, "generations": 3}
+    parts = {
+        "genome": {"kind": "tree"},
+        "strategy": {"kind": "gp", "mu": 3, "lambda_": 2},
+        "generations": 3,
+    }
     table, population = searched(tmp_path, **parts)
     assert population == 3 * 5
     assert table["trainings"] == (population + 3) * SMALL["tasks_per_generation"]
@@ -237,14 +265,17 @@ def test_fresh_tasks_have_a_control_each(tmp_path):
 @pytest.mark.parametrize("generations", [1, 2])
 def test_a_short_search_is_counted_too(tmp_path, generations):
     strategy = {"kind": "regularized", "population": 4, "initial": 9, "batch": 3, "refresh": 1}
-    table, population = searched(tmp_path, genome={"kind": "tree"}, strategy=strategy, generations=generations)
+    table, population = searched(
+        tmp_path, genome={"kind": "tree"}, strategy=strategy, generations=generations
+    )
     assert table["trainings"] == (population + generations) * SMALL["tasks_per_generation"]
 
 
 def test_formulas_are_timed_as_a_search_would_train_them():
     genome = registry.build("genomes", {"kind": "tree"})
     losses = report.examples(genome, 30, Stream(0))
-    assert len(losses) == report.TIMED and genome.valid(genome.sample(8, Stream(0).at("examples"))).any()
+    assert len(losses) == report.TIMED
+    assert genome.valid(genome.sample(8, Stream(0).at("examples"))).any()
     assert not any(examine(f.expression, genome.filters).reason for f in losses.formulas)
 
 
@@ -253,18 +284,41 @@ def gain(mean, low, high):
 
 
 SUMMARY = {
-    "choice": {"generation": 140, "origin": "the population's centre", "accuracy": 0.64, "tasks": 200},
+    "choice": {
+        "generation": 140,
+        "origin": "the population's centre",
+        "accuracy": 0.64,
+        "tasks": 200,
+    },
     "trainings": 36000,
     "test": {
         "fashionmnist": {
-            "accuracy": 0.634, "tasks": 200, "classes": 10,
-            "ce": {"lr": 0.1, "steps": 20, "accuracy": 0.6, "gain": gain(0.034, 0.03, 0.038),
-                   "low": 0.02, "high": 0.048, "p": 1e-9, "verdict": "better"},
-            "ce_steps": {"lr": 0.05, "steps": 120, "accuracy": 0.65, "gain": gain(-0.016, -0.02, -0.012),
-                         "low": -0.033, "high": 0.001, "p": 1e-3, "verdict": "too few images to tell"},
+            "accuracy": 0.634,
+            "tasks": 200,
+            "classes": 10,
+            "ce": {
+                "lr": 0.1,
+                "steps": 20,
+                "accuracy": 0.6,
+                "gain": gain(0.034, 0.03, 0.038),
+                "low": 0.02,
+                "high": 0.048,
+                "p": 1e-9,
+                "verdict": "better",
+            },
+            "ce_steps": {
+                "lr": 0.05,
+                "steps": 120,
+                "accuracy": 0.65,
+                "gain": gain(-0.016, -0.02, -0.012),
+                "low": -0.033,
+                "high": 0.001,
+                "p": 1e-3,
+                "verdict": "too few images to tell",
+            },
         }
     },
-}  # fmt: skip
+}
 
 
 def test_the_summary_says_winner_test_and_both_rivals():
@@ -308,10 +362,25 @@ def told(capsys, quiet, verbose, history):
 def test_a_generation_is_a_line_under_its_heading(capsys):
     out, err = told(capsys, False, False, HISTORIES["many"])
     start, header, first, *others = out.splitlines()
-    assert start == "start   cross-entropy at its best learning rate (0.1): 60.0 % on 64 meta-validation tasks"
-    assert err == "" and [line.split()[0] for line in others] == ["10", "20", "30"]
+    assert (
+        start
+        == "start   cross-entropy at its best learning rate (0.1): 60.0 % on 64 meta-validation tasks"
+    )
+    assert err == ""
+    assert [line.split()[0] for line in others] == ["10", "20", "30"]
     assert first.split() == ["1", "50.0", "50.0", "0/4", "200", "14s"]
-    assert others[0].split() == ["10", "50.0", "50.0", "60.0", "+1.0", "±", "0.2", "0/4", "200", "10s"]
+    assert others[0].split() == [
+        "10",
+        "50.0",
+        "50.0",
+        "60.0",
+        "+1.0",
+        "±",
+        "0.2",
+        "0/4",
+        "200",
+        "10s",
+    ]
     for word in ("best", "diverged", "left"):  # columns end where their headings do
         assert header.index(word) + len(word) <= len(first) + 2
     assert len({len(line) for line in (first, *others)}) == 1
@@ -320,7 +389,8 @@ def test_a_generation_is_a_line_under_its_heading(capsys):
 def test_a_generation_in_which_all_fail_is_always_told(capsys):
     out, _ = told(capsys, False, False, [record(1), record(2), record(3, None, diverged=4)])
     assert [line.split()[0] for line in out.splitlines()[2:]] == ["1", "3"]
-    assert "4/4" in out and "–" in out
+    assert "4/4" in out
+    assert "–" in out
 
 
 def test_verbose_tells_all_and_quiet_nothing(capsys):
@@ -331,7 +401,8 @@ def test_verbose_tells_all_and_quiet_nothing(capsys):
 @pytest.mark.parametrize("entered", [True, False])
 def test_a_bar_is_there_only_where_someone_takes_it_down(entered):
     talk = console.Console()
-    talk.terminal, talk.total = Terminal(file=io.StringIO(), force_terminal=True), 3
+    talk.terminal = Terminal(file=io.StringIO(), force_terminal=True)
+    talk.total = 3
     with talk if entered else contextlib.nullcontext():
         talk.baseline([], 1)
         assert (talk.bar is not None) == entered
@@ -348,16 +419,26 @@ def test_names_are_never_markup(capsys):
         talk.say("[red]tiny[/red] [bold]x :smile:")
         talk.warning("[link=http://x]y[/link]")
     out, err = capsys.readouterr()
-    assert out == "[red]tiny[/red] [bold]x :smile:\n" and "[link=http://x]y[/link]" in err
+    assert out == "[red]tiny[/red] [bold]x :smile:\n"
+    assert "[link=http://x]y[/link]" in err
 
 
 def test_the_doctor_finds_what_is_here():
     findings = {finding.name: finding for finding in doctor.examine()}
-    assert {"metaloss", "python", "torch", "torchvision", "cpu", "gpu", "sklearn"} <= findings.keys()
+    assert {
+        "metaloss",
+        "python",
+        "torch",
+        "torchvision",
+        "cpu",
+        "gpu",
+        "sklearn",
+    } <= findings.keys()
     assert findings["data fashionmnist"].found.startswith("embedded subset")
     assert not any(finding.fatal for finding in findings.values())
     missing = findings["data mnist"]
-    assert missing.found == "not here" and "metaloss data fetch mnist" in missing.advice
+    assert missing.found == "not here"
+    assert "metaloss data fetch mnist" in missing.advice
     assert {"data voc", "data imagenet"} <= findings.keys()
     assert all("\n" not in finding.found for finding in findings.values())
 
@@ -371,9 +452,11 @@ def test_the_doctor_says_what_to_do_about_what_is_missing(monkeypatch):
     monkeypatch.setattr(doctor, "importlib", SimpleNamespace(import_module=load))
     monkeypatch.setattr(torch, "__version__", "1.13.1+cu117")
     findings = {finding.name: finding for finding in doctor.examine()}
-    assert findings["torchvision"].fatal and "undefined symbol" in findings["torchvision"].found
+    assert findings["torchvision"].fatal
+    assert "undefined symbol" in findings["torchvision"].found
     assert all("\n" not in finding.found for finding in findings.values())
-    assert findings["torch"].fatal and "pip install -U torch" in findings["torch"].advice
+    assert findings["torch"].fatal
+    assert "pip install -U torch" in findings["torch"].advice
 
 
 def test_the_doctor_says_how_to_get_the_extras_of_full_size_training(monkeypatch):
@@ -400,7 +483,9 @@ def test_an_old_torch_is_told_from_a_new_one(monkeypatch, version, fatal):
     assert doctor._old_torch()[1] is fatal
 
 
-@pytest.mark.parametrize(("spec", "warned"), [("ce", False), ("-logp*(y + 1)", True), ("label_smoothing", True)])
+@pytest.mark.parametrize(
+    ("spec", "warned"), [("ce", False), ("-logp*(y + 1)", True), ("label_smoothing", True)]
+)
 def test_a_loss_that_gives_masked_classes_a_share_is_warned_of(spec, warned, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     found = report.describe(spec, tmp_path)["warnings"]

@@ -11,7 +11,9 @@ class Cell:
     """A cell's output: what is shown, and how often it was shown anew."""
 
     def __init__(self):
-        self.bar, self.shown, self.texts = None, 0, []
+        self.bar = None
+        self.shown = 0
+        self.texts = []
 
     def display(self, bar, display_id):
         assert display_id is True
@@ -19,7 +21,8 @@ class Cell:
         return self
 
     def update(self, bar):
-        self.bar, self.shown = bar._repr_mimebundle_(), self.shown + 1
+        self.bar = bar._repr_mimebundle_()
+        self.shown = self.shown + 1
         self.texts.append(self.bar["text/plain"])
 
 
@@ -41,12 +44,17 @@ def clock(monkeypatch):
 def test_a_notebook_s_bar_says_how_far_it_is_and_how_long_the_rest_takes(cell, clock):
     bar = progress_bars.NotebookBar("generation {done}/{total}", 30)
     for done in (1, 2, 3):
-        clock[0] += 100 if done == 1 else 10  # what comes before the first generation is not repeated
+        # What comes before the first generation is not repeated.
+        clock[0] += 100 if done == 1 else 10
         bar.reach(done)
     bar.stop()
     assert cell.texts == [
-        "generation 0/30", "generation 1/30", "generation 2/30, 5m left", "generation 3/30, 4m left", "generation 3/30",
-    ]  # fmt: skip
+        "generation 0/30",
+        "generation 1/30",
+        "generation 2/30, 5m left",
+        "generation 3/30, 4m left",
+        "generation 3/30",
+    ]
     assert cell.bar["text/html"].startswith('<progress value="3" max="30"')
 
 

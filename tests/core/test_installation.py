@@ -10,7 +10,11 @@ import metaloss
 from metaloss.core import installation
 
 ROOT = Path(metaloss.__file__).parent
-EXTRAS = ('lightning>=2.6; extra == "train"', 'ipykernel>=6; extra == "notebooks"', "x>=1 ; extra == 'notebooks'")
+EXTRAS = (
+    'lightning>=2.6; extra == "train"',
+    'ipykernel>=6; extra == "notebooks"',
+    "x>=1 ; extra == 'notebooks'",
+)
 
 
 def test_an_extra_is_installed_by_its_packages_names(monkeypatch):
@@ -31,5 +35,13 @@ def test_where_nothing_is_installed_the_checkout_is(monkeypatch):
 def test_nothing_tells_to_install_metaloss_from_an_index(folder):
     place = ROOT.parent / folder
     paths = [place] if place.is_file() else place.rglob("*")
-    texts = {path: path.read_text(encoding="utf-8") for path in paths if path.suffix in (".py", ".md", ".ipynb")}
-    assert [path for path, text in texts.items() if re.search(r"pip install (-\S+ )*['\"]?metaloss", text)] == []
+    texts = {
+        path: path.read_text(encoding="utf-8")
+        for path in paths
+        if path.suffix in (".py", ".md", ".ipynb")
+    }
+    assert [
+        path
+        for path, text in texts.items()
+        if re.search(r"pip install (-\S+ )*['\"]?metaloss", text)
+    ] == []

@@ -16,7 +16,9 @@ from metaloss.errors import SettingsError
 
 EXAMPLES = Path(metaloss.__file__).parent.parent / "docs" / "examples"
 PLACES = {"genomes": "series", "strategies": "hill_climber", "datasets": "photos"}
-needs_examples = pytest.mark.skipif(not EXAMPLES.is_dir(), reason="the examples lie in the checkout")
+needs_examples = pytest.mark.skipif(
+    not EXAMPLES.is_dir(), reason="the examples lie in the checkout"
+)
 
 
 @pytest.fixture
@@ -51,7 +53,8 @@ def test_files_of_a_folder_are_parts_like_the_packages_own(folder):
     assert (genome.terms, registry.kind(genome)) == (2, "series")
     assert registry.build("genomes", {"kind": "series", "terms": 2}) == genome
     assert {"series", "mln"} <= set(registry.names("genomes"))
-    assert "hill_climber" in registry.names("strategies") and "photos" in datasets.names()
+    assert "hill_climber" in registry.names("strategies")
+    assert "photos" in datasets.names()
 
 
 def test_what_begins_with_an_underscore_or_is_no_file_is_no_part_and_looking_opens_nothing(folder):
@@ -60,20 +63,40 @@ def test_what_begins_with_an_underscore_or_is_no_file_is_no_part_and_looking_ope
     registry.names("genomes")
     with watched() as heard:
         assert set(registry.names("genomes")) - set(registry.own_names("genomes")) == {"one"}
-    assert set(heard) <= {("os.listdir", str(place / "genomes")) for place in (root, Path(metaloss.__file__).parent)}
+    assert set(heard) <= {
+        ("os.listdir", str(place / "genomes")) for place in (root, Path(metaloss.__file__).parent)
+    }
 
 
 @pytest.mark.parametrize(
     ("text", "line"),
     [
-        ("x = 1\n\n\ndef f():\n    return 1 / 0\n\n\nf()\n", "bad.py:5: ZeroDivisionError: division by zero"),
+        (
+            "x = 1\n\n\ndef f():\n    return 1 / 0\n\n\nf()\n",
+            "bad.py:5: ZeroDivisionError: division by zero",
+        ),
         ("x = (\n", "bad.py:1: SyntaxError: '(' was never closed"),
-        ("import nothing_of_this_name\n", "bad.py:1: ModuleNotFoundError: No module named 'nothing_of_this_name'"),
-        ("class Bad: ...\n", "bad.py: __all__ must hold one name, the class of the part; it has none"),
-        ("__all__ = ['A', 'B']\n", "bad.py: __all__ must hold one name, the class of the part; got ['A', 'B']"),
-        ("__all__ = ['A']\n", "bad.py: __all__ must hold one name, the class of the part; got ['A']"),
+        (
+            "import nothing_of_this_name\n",
+            "bad.py:1: ModuleNotFoundError: No module named 'nothing_of_this_name'",
+        ),
+        (
+            "class Bad: ...\n",
+            "bad.py: __all__ must hold one name, the class of the part; it has none",
+        ),
+        (
+            "__all__ = ['A', 'B']\n",
+            "bad.py: __all__ must hold one name, the class of the part; got ['A', 'B']",
+        ),
+        (
+            "__all__ = ['A']\n",
+            "bad.py: __all__ must hold one name, the class of the part; got ['A']",
+        ),
         ("__all__ = ['f']\n\n\ndef f(): ...\n", "bad.py: a part is a class, got <function f"),
-        ("__all__ = ['A']\n\n\nclass A:\n    vector = True\n", "bad.py: A has no classes, crossover, describe, "),
+        (
+            "__all__ = ['A']\n\n\nclass A:\n    vector = True\n",
+            "bad.py: A has no classes, crossover, describe, ",
+        ),
     ],
     ids=["raises", "syntax", "import", "no __all__", "two", "absent", "function", "lacks"],
 )
@@ -102,7 +125,9 @@ def test_a_folder_that_holds_no_parts_is_refused(metaloss, tmp_path):
         2,
         f"error: plugins: {tmp_path} holds none of genomes/, strategies/, classifiers/, datasets/\n",
     )
-    assert metaloss("list", "genomes", "--plugins", str(tmp_path / "no"))[2].endswith("no is no folder\n")
+    assert metaloss("list", "genomes", "--plugins", str(tmp_path / "no"))[2].endswith(
+        "no is no folder\n"
+    )
     assert plugins.VARIABLE not in os.environ
 
 
@@ -116,7 +141,8 @@ def test_the_list_shows_plugins_with_their_origin_and_broken_ones_too(folder, me
         "about": f"Curves.  ({root}/genomes/fine.py)",
         "origin": f"{root}/genomes/fine.py",
     }
-    assert rows["broken"]["about"].startswith("cannot be read: unterminated") and "origin" not in rows["mln"]
+    assert rows["broken"]["about"].startswith("cannot be read: unterminated")
+    assert "origin" not in rows["mln"]
 
 
 def test_another_package_announces_its_parts_by_entry_points(monkeypatch):
@@ -131,7 +157,9 @@ def test_another_package_announces_its_parts_by_entry_points(monkeypatch):
     assert version.startswith("tree.py sha256 ")
 
 
-def test_a_run_records_its_plugins_and_says_which_is_missing(folder, monkeypatch, tmp_path, metaloss):
+def test_a_run_records_its_plugins_and_says_which_is_missing(
+    folder, monkeypatch, tmp_path, metaloss
+):
     root = folder()
     (root / "strategies").mkdir()
     path = root / "strategies" / "own.py"
@@ -149,14 +177,23 @@ def test_a_run_records_its_plugins_and_says_which_is_missing(folder, monkeypatch
     assert conditions["plugin strategies/own"].startswith("own.py sha256 ")
     again = ("evolve", "--resume", folder_.name, "--generations", "2", "-q")
     code, _, errors = metaloss(*again)
-    assert code == 2 and "It was the plugin strategies/own, own.py sha256 " in errors and errors.count("\n") == 1
+    assert code == 2
+    assert "It was the plugin strategies/own, own.py sha256 " in errors
+    assert errors.count("\n") == 1
     path.write_text(path.read_text() + "# changed\n")
     code, _, errors = metaloss(*again, "--plugins", "mine")
-    assert code == 2 and "plugin strategies/own: was own.py sha256 " in errors
+    assert code == 2
+    assert "plugin strategies/own: was own.py sha256 " in errors
     assert metaloss(*again, "--plugins", "mine", "--allow-changes")[0] == 0
 
 
 TINY = {
-    "generations": 1, "validation": 2, "tasks_per_generation": 1, "baseline_tasks": 2, "winner_tasks": 2,
-    "test_tasks": 2, "rates": (0.1,), "genome": {"kind": "mln", "features": 2, "hidden": 2},
-}  # fmt: skip
+    "generations": 1,
+    "validation": 2,
+    "tasks_per_generation": 1,
+    "baseline_tasks": 2,
+    "winner_tasks": 2,
+    "test_tasks": 2,
+    "rates": (0.1,),
+    "genome": {"kind": "mln", "features": 2, "hidden": 2},
+}

@@ -57,7 +57,9 @@ def test_a_population_moves_between_devices_field_by_field():
 
 
 def test_a_representation_without_vectors_says_so():
-    with pytest.raises(ValueError, match="Trees is not made of real vectors; use a strategy that needs none"):
+    with pytest.raises(
+        ValueError, match="Trees is not made of real vectors; use a strategy that needs none"
+    ):
         trees().vectors()
     with pytest.raises(ValueError, match="Trees cannot be made from real vectors"):
         trees().from_vectors(torch.zeros(1, 2))

@@ -42,7 +42,12 @@ def test_looking_up_names_imports_none_of_them():
         "import sys; from metaloss import registry; [registry.names(k) for k in registry.KINDS]; "
         "print([m for m in sys.modules if m.startswith(('torch', 'metaloss.genomes'))])"
     )
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+    assert (
+        subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        ).stdout
+        == "[]\n"
+    )
 
 
 @pytest.mark.parametrize(("kind", "name"), PARTS)
@@ -88,7 +93,10 @@ def test_settings_are_taken_from_the_table():
         ({}, "here: width: Field required"),
         ({"width": "many"}, "here: width: Input should be a valid integer"),
         ({"width": 1.5}, "here: width: Input should be a valid integer"),
-        ({"width": 1, "inner": {"rate": -2.0}}, "here: inner.rate: Input should be greater than 0, got -2.0"),
+        (
+            {"width": 1, "inner": {"rate": -2.0}},
+            "here: inner.rate: Input should be greater than 0, got -2.0",
+        ),
     ],
 )
 def test_one_line_names_place_setting_and_what_was_given(table, line):

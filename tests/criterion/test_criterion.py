@@ -85,10 +85,13 @@ def check_like_torch(options, logits, target, genome=None):
 @pytest.mark.parametrize("reduction", ["none", "mean", "sum"])
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("size", SIZES)
-def test_a_criterion_of_cross_entropy_is_torch_s_own_with_every_option(size, kind, reduction, smoothing):
+def test_a_criterion_of_cross_entropy_is_torch_s_own_with_every_option(
+    size, kind, reduction, smoothing
+):
     logits, target = problem(SIZES[size], kind)
     check_like_torch({"reduction": reduction, "label_smoothing": smoothing}, logits, target)
-    if not smoothing and kind != "soft":  # where a network, which is no y·g(p), weighs as torch does
+    # Where a network, which is no y·g(p), weighs as torch does.
+    if not smoothing and kind != "soft":
         weight = torch.tensor([0.5, 2.0, 0.0, 1.0], dtype=torch.float64)
         check_like_torch({"reduction": reduction, "weight": weight}, logits, target)
 
@@ -98,7 +101,9 @@ def test_a_criterion_of_cross_entropy_is_torch_s_own_with_every_option(size, kin
 def test_any_index_can_be_ignored(ignored, reduction):
     logits, target = problem((8, 4), "hard")
     target[::3] = ignored
-    check_like_torch({"ignore_index": ignored, "reduction": reduction, "label_smoothing": 0.1}, logits, target)
+    check_like_torch(
+        {"ignore_index": ignored, "reduction": reduction, "label_smoothing": 0.1}, logits, target
+    )
 
 
 def test_ignored_places_count_for_nothing_even_where_their_logits_are_not_finite():
@@ -132,7 +137,9 @@ def targets(seed=0, **settings):
     genome = LearnedTargets(**settings)
     start = genome.sample(1, Stream(seed))
     return GenomeCriterion(
-        genome, genome.mutate(start, torch.full((1, genome.size), 0.5), Stream(seed)), {"run": "test"}
+        genome,
+        genome.mutate(start, torch.full((1, genome.size), 0.5), Stream(seed)),
+        {"run": "test"},
     )
 
 
@@ -172,19 +179,25 @@ def test_mean_and_sum_are_those_of_the_single_values(loss, size):
 def test_pixels_marked_255_count_for_nothing_and_classes_keep_their_weights(loss):
     logits, target = problem((2, 4, 3, 5), "hard", torch.float32)
     target[0, 1], target[1, :, 2] = 255, 255
-    logits, counts = logits.detach().requires_grad_(), target != 255
+    logits = logits.detach().requires_grad_()
+    counts = target != 255
     weighted = loss.with_options(weight=torch.tensor([0.5, 2.0, 0.1, 1.0]))
     value = weighted.with_options(ignore_index=255)(logits, target)
-    torch.testing.assert_close(value, weighted(logits.detach().movedim(1, -1)[counts], target[counts]))
+    torch.testing.assert_close(
+        value, weighted(logits.detach().movedim(1, -1)[counts], target[counts])
+    )
     value.backward()
-    assert (logits.grad[~counts[:, None].expand_as(logits)] == 0).all() and logits.grad.any()
+    assert (logits.grad[~counts[:, None].expand_as(logits)] == 0).all()
+    assert logits.grad.any()
 
 
 def test_places_do_not_see_each_other(loss):
     logits, target = problem((2, 4, 3, 2), "hard", torch.float32)
     whole = loss.with_options(reduction="none")
     for i, j, k in itertools.product(range(2), range(3), range(2)):
-        torch.testing.assert_close(whole(logits, target)[i, j, k], whole(logits[i, :, j, k], target[i, j, k]))
+        torch.testing.assert_close(
+            whole(logits, target)[i, j, k], whole(logits[i, :, j, k], target[i, j, k])
+        )
 
 
 @pytest.mark.parametrize("classes", [2, 3, 10, 1000])
@@ -192,7 +205,9 @@ def test_an_equivariant_loss_takes_any_number_of_classes_in_any_order(classes):
     logits, target = problem((5, classes), "hard", torch.float32)
     order = torch.randperm(classes, generator=torch.Generator().manual_seed(0))
     loss = network()
-    torch.testing.assert_close(loss(logits[:, order], order.argsort()[target]), loss(logits, target))
+    torch.testing.assert_close(
+        loss(logits[:, order], order.argsort()[target]), loss(logits, target)
+    )
 
 
 def test_a_loss_made_for_a_number_of_classes_says_so():
@@ -218,9 +233,12 @@ def test_targets_that_do_not_fit_are_refused_with_both_shapes(what):
         network()(torch.zeros(shape), target)
 
 
-@pytest.mark.parametrize("options", [{"reduction": "avg"}, {"label_smoothing": -0.1}, {"label_smoothing": 1.5}])
+@pytest.mark.parametrize(
+    "options", [{"reduction": "avg"}, {"label_smoothing": -0.1}, {"label_smoothing": 1.5}]
+)
 def test_options_that_cannot_be_are_refused(options):
-    with pytest.raises((ValueError, TypeError), match=next(iter(options))):  # the type checker may be faster
+    # The type checker may be faster.
+    with pytest.raises((ValueError, TypeError), match=next(iter(options))):
         cross_entropy(**options)
 
 
@@ -236,7 +254,9 @@ def test_buffers_follow_the_device_and_the_numbers_stay(loss):
     logits, target = problem((6, 4), "hard")
     precise = copy.deepcopy(loss).double()
     assert precise(logits, target).dtype == torch.float64
-    torch.testing.assert_close(precise(logits, target), loss(logits.float(), target).double(), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(
+        precise(logits, target), loss(logits.float(), target).double(), rtol=1e-4, atol=1e-4
+    )
 
 
 def test_a_checkpoint_saved_with_one_loss_loads_with_any_other(loss):
@@ -247,7 +267,11 @@ def test_a_checkpoint_saved_with_one_loss_loads_with_any_other(loss):
         other.load_state_dict(loss.state_dict())  # strict: no key is missing, none is left over
         assert torch.equal(other(logits, target), expected)
     weighted = loss.with_options(weight=torch.tensor([1.0, 2.0, 3.0, 4.0]))
-    assert list(weighted.state_dict()) == list(nn.CrossEntropyLoss(weight=torch.ones(4)).state_dict()) == ["weight"]
+    assert (
+        list(weighted.state_dict())
+        == list(nn.CrossEntropyLoss(weight=torch.ones(4)).state_dict())
+        == ["weight"]
+    )
     other = metaloss.load("a2", weight=torch.ones(4))
     other.load_state_dict(weighted.state_dict())
     assert other.weight.tolist() == [1, 2, 3, 4]
@@ -255,7 +279,8 @@ def test_a_checkpoint_saved_with_one_loss_loads_with_any_other(loss):
 
 def test_a_copy_is_equal_and_independent(loss):
     logits, target = problem((6, 4), "hard", torch.float32)
-    before, other = loss(logits, target), copy.deepcopy(loss)
+    before = loss(logits, target)
+    other = copy.deepcopy(loss)
     assert torch.equal(other(logits, target), before)
     other.values.zero_()
     assert torch.equal(loss(logits, target), before)
@@ -265,23 +290,28 @@ def test_with_options_changes_the_options_named_and_nothing_else():
     loss = network().with_options(weight=torch.ones(4), label_smoothing=0.1)
     other = loss.with_options(reduction="none")
     assert (other.reduction, other.label_smoothing, other.about) == ("none", 0.1, loss.about)
-    assert torch.equal(other.weight, loss.weight) and torch.equal(other.values, loss.values)
+    assert torch.equal(other.weight, loss.weight)
+    assert torch.equal(other.values, loss.values)
     assert loss.reduction == "mean"
 
 
 @pytest.mark.filterwarnings("ignore:There is a performance drop")
 def test_vmap_over_a_batch_of_logits_is_a_loop(loss):
     logits, target = problem((3, 5, 4), "soft", torch.float32)
-    logits, hard = logits, torch.arange(5) % 4
+    logits = logits
+    hard = torch.arange(5) % 4
     torch.testing.assert_close(
         torch.func.vmap(loss, (0, None))(logits, hard), torch.stack([loss(x, hard) for x in logits])
     )
     soft = target.softmax(-1)
     torch.testing.assert_close(
-        torch.func.vmap(loss)(logits, soft), torch.stack([loss(x, y) for x, y in zip(logits, soft, strict=True)])
+        torch.func.vmap(loss)(logits, soft),
+        torch.stack([loss(x, y) for x, y in zip(logits, soft, strict=True)]),
     )
     gradients = torch.func.vmap(torch.func.grad(loss), (0, None))(logits, hard)
-    torch.testing.assert_close(gradients, torch.stack([value_and_gradient(loss, x, hard)[1] for x in logits]))
+    torch.testing.assert_close(
+        gradients, torch.stack([value_and_gradient(loss, x, hard)[1] for x in logits])
+    )
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -290,7 +320,8 @@ def test_the_value_is_float32_inside_autocast(loss, dtype):
     with torch.autocast("cpu", dtype):
         half = nn.Linear(4, 4)(logits)
         value = loss(half, target)
-    assert half.dtype == dtype and value.dtype == torch.float32
+    assert half.dtype == dtype
+    assert value.dtype == torch.float32
     torch.testing.assert_close(value, loss(half.float(), target))
 
 
@@ -300,8 +331,11 @@ def test_the_value_is_float32_inside_autocast(loss, dtype):
 def test_value_and_gradient_are_finite_for_extreme_logits(loss, dtype, kind, size):
     logits, target = problem((8, 4), kind, torch.float32)
     extreme = (logits.sign() * size).to(dtype)
-    value, gradient = value_and_gradient(loss, extreme, target if kind == "hard" else target.to(dtype))
-    assert value.isfinite() and gradient.isfinite().all()
+    value, gradient = value_and_gradient(
+        loss, extreme, target if kind == "hard" else target.to(dtype)
+    )
+    assert value.isfinite()
+    assert gradient.isfinite().all()
     assert gradient.dtype == dtype
 
 
@@ -324,7 +358,8 @@ def test_a_toy_problem_is_learned_with_a_loss_that_was_found():
 def test_repr_says_what_it_is_and_which_options_are_set():
     text = repr(network().with_options(reduction="sum", label_smoothing=0.1))
     assert text.startswith("Criterion(Meta-Loss Network (equivariant, ")
-    assert "reduction='sum'" in text and "label_smoothing=0.1" in text
+    assert "reduction='sum'" in text
+    assert "label_smoothing=0.1" in text
     assert "reduction" not in repr(network())
 
 
@@ -383,7 +418,10 @@ class Bomb:
 N = MetaLossNetwork(features=4, hidden=4).size
 DAMAGE = {
     "no weights": lambda f: (f / "weights.safetensors").unlink(),
-    "weights are a folder": lambda f: ((f / "weights.safetensors").unlink(), (f / "weights.safetensors").mkdir()),
+    "weights are a folder": lambda f: (
+        (f / "weights.safetensors").unlink(),
+        (f / "weights.safetensors").mkdir(),
+    ),
     "empty weights": lambda f: (f / "weights.safetensors").write_bytes(b""),
     "truncated weights": lambda f: (f / "weights.safetensors").write_bytes(
         (f / "weights.safetensors").read_bytes()[:-4]
@@ -398,7 +436,9 @@ DAMAGE = {
     "integers": lambda f: weighed(f, values=torch.zeros(1, N, dtype=torch.int64)),
     "pickle": lambda f: torch.save({"values": Bomb()}, f / "weights.safetensors"),
     "another pickle": lambda f: (f / "weights.safetensors").write_bytes(pickle.dumps(Bomb())),
-    "a huge header": lambda f: (f / "weights.safetensors").write_bytes((1 << 40).to_bytes(8, "little") + b"{}"),
+    "a huge header": lambda f: (f / "weights.safetensors").write_bytes(
+        (1 << 40).to_bytes(8, "little") + b"{}"
+    ),
     "a long header": lambda f: (f / "weights.safetensors").write_bytes(
         (2 << 20).to_bytes(8, "little") + b'{"__metadata__":{}}'.ljust(2 << 20)
     ),
@@ -432,25 +472,37 @@ def test_a_damaged_file_is_refused_in_one_line_that_names_it(saved, what, capfd)
     DAMAGE[what](saved)
     with pytest.raises(DamagedFile, match=str(saved)) as caught:
         metaloss.load(saved)
-    assert str(caught.value).isprintable() and len(str(caught.value)) < 600
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 600
     assert "unpickled" not in "".join(capfd.readouterr())
 
 
 def test_no_flipped_or_missing_byte_of_a_description_does_anything_but_damage(saved):
     """A file that still reads is a loss; all else is a DamagedFile."""
-    draw, data = random.Random(0), (saved / "loss.json").read_bytes()
+    draw = random.Random(0)
+    data = (saved / "loss.json").read_bytes()
     for _ in range(300):
         changed = bytearray(data)
         for _ in range(draw.choice((1, 1, 3))):
             changed[draw.randrange(len(changed))] = draw.randrange(256)
-        (saved / "loss.json").write_bytes(changed[: draw.choice((len(changed), draw.randrange(len(changed))))])
+        (saved / "loss.json").write_bytes(
+            changed[: draw.choice((len(changed), draw.randrange(len(changed))))]
+        )
         try:
             assert isinstance(metaloss.load(saved), Criterion)
         except DamagedFile as error:
             assert "\n" not in str(error)
 
 
-SUSPECT = {"import", "exec", "compile", "pickle.find_class", "marshal.loads", "os.system", "subprocess.Popen"}
+SUSPECT = {
+    "import",
+    "exec",
+    "compile",
+    "pickle.find_class",
+    "marshal.loads",
+    "os.system",
+    "subprocess.Popen",
+}
 HEARD = None
 
 
@@ -477,7 +529,12 @@ def heard():
     return during
 
 
-EVIL = {"__reduce__": "os.system", "py/object": "os.system", "!!python/object/apply": "os.system", "import": "this"}
+EVIL = {
+    "__reduce__": "os.system",
+    "py/object": "os.system",
+    "!!python/object/apply": "os.system",
+    "import": "this",
+}
 TRAPS = {
     "nothing": lambda f: None,
     "about": lambda f: edited(f, about=EVIL),
@@ -489,7 +546,9 @@ TRAPS = {
     "features": lambda f: edited(f, genome={"features": "__import__('os').system('true')"}),
     "pickle": DAMAGE["pickle"],
     "another pickle": DAMAGE["another pickle"],
-    "an old pickle": lambda f: (f / "weights.safetensors").write_bytes(b"cos\nsystem\n(S'true'\ntR."),
+    "an old pickle": lambda f: (f / "weights.safetensors").write_bytes(
+        b"cos\nsystem\n(S'true'\ntR."
+    ),
 }
 
 
@@ -510,7 +569,11 @@ def test_what_is_saved_is_what_is_loaded(saved):
     assert (table["format"], table["kind"], table["about"]) == (1, "mln", {"run": "test"})
     assert torch.equal(metaloss.load(saved).values, network().values)
     assert (saved / "card.md").read_text() == "# a loss\n"
-    assert {path.name for path in saved.iterdir()} == {"loss.json", "weights.safetensors", "card.md"}
+    assert {path.name for path in saved.iterdir()} == {
+        "loss.json",
+        "weights.safetensors",
+        "card.md",
+    }
 
 
 def test_numbers_that_are_not_finite_are_null_in_the_description(tmp_path):
@@ -522,4 +585,6 @@ def test_numbers_that_are_not_finite_are_null_in_the_description(tmp_path):
 
 def test_a_stub_is_what_the_other_tests_believe():
     logits, target = problem((5, 3), "hard")
-    torch.testing.assert_close(cross_entropy()(logits, target), nn.functional.cross_entropy(logits, target))
+    torch.testing.assert_close(
+        cross_entropy()(logits, target), nn.functional.cross_entropy(logits, target)
+    )

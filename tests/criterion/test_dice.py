@@ -11,7 +11,8 @@ def by_hand(p, y, valid):
     """The mean over classes of 1 - 2 Σ p y / (Σ p + Σ y), over the pixels that count."""
     found = []
     for c in range(p.shape[1]):
-        a, b = p[:, c][valid], y[:, c][valid]
+        a = p[:, c][valid]
+        b = y[:, c][valid]
         found.append(1 - 2 * (a * b).sum() / max(float(a.sum() + b.sum()), 1e-7))
     return torch.stack(found).mean()
 
@@ -52,12 +53,15 @@ def test_ignored_pixels_count_for_nothing_even_where_their_logits_are_not_finite
     logits = torch.randn(1, 2, 1, 3, generator=torch.Generator().manual_seed(0))
     expected = metaloss.load("dice")(logits[..., :2], target[..., :2])
     logits[..., 2] = torch.nan
-    torch.testing.assert_close(metaloss.load("dice").with_options(ignore_index=255)(logits, target), expected)
+    torch.testing.assert_close(
+        metaloss.load("dice").with_options(ignore_index=255)(logits, target), expected
+    )
 
 
 def test_a_class_s_weight_is_its_share_of_the_mean():
     draw = torch.Generator().manual_seed(0)
-    logits, target = torch.randn(2, 3, 4, 4, generator=draw), torch.randint(3, (2, 4, 4), generator=draw)
+    logits = torch.randn(2, 3, 4, 4, generator=draw)
+    target = torch.randint(3, (2, 4, 4), generator=draw)
     loss = metaloss.load("dice")
     each = [loss.with_options(weight=torch.eye(3)[c])(logits, target) for c in range(3)]
     found = loss.with_options(weight=torch.tensor([1.0, 2.0, 5.0]))(logits, target)
@@ -80,11 +84,14 @@ def test_a_perfect_prediction_of_few_of_many_classes_costs_nothing():
 
 def test_a_class_without_a_pixel_adds_nothing_to_the_mean_over_all_classes():
     draw = torch.Generator().manual_seed(0)
-    logits, target = torch.randn(2, 4, 3, 3, generator=draw), torch.randint(3, (2, 3, 3), generator=draw)
-    p, y = logits.softmax(1).movedim(1, -1).reshape(-1, 4), torch.nn.functional.one_hot(target.flatten(), 4)
+    logits = torch.randn(2, 4, 3, 3, generator=draw)
+    target = torch.randint(3, (2, 3, 3), generator=draw)
+    p = logits.softmax(1).movedim(1, -1).reshape(-1, 4)
+    y = torch.nn.functional.one_hot(target.flatten(), 4)
     for smooth in (0.0, 1.0):
         each = [
-            1 - (2 * (p[:, c] * y[:, c]).sum() + smooth) / (p[:, c] + y[:, c] + smooth / 18).sum() for c in range(3)
+            1 - (2 * (p[:, c] * y[:, c]).sum() + smooth) / (p[:, c] + y[:, c] + smooth / 18).sum()
+            for c in range(3)
         ]
         found = metaloss.load(f"dice(smooth={smooth})")(logits, target)
         torch.testing.assert_close(found, sum(each) / 4)
@@ -95,11 +102,14 @@ def test_dice_is_loaded_described_and_exported_by_its_name(spec, tmp_path, monke
     monkeypatch.chdir(tmp_path)
     name = "dice(smooth=1)" if "1" in spec else "dice"
     code, out, _ = metaloss("show", spec)
-    assert code == 0 and f"loss       {name}\n" in out and "no sum over images, which episodes" in out
+    assert code == 0
+    assert f"loss       {name}\n" in out
+    assert "no sum over images, which episodes" in out
     for file in ("d/loss.json", "d.py", "d.pt2", "d.tex"):
         assert metaloss("export", spec, "-o", file)[0] == 0
     code, out, _ = metaloss("show", "d")
-    assert code == 0 and f"loss       {name}\n" in out
+    assert code == 0
+    assert f"loss       {name}\n" in out
 
 
 def test_dice_refuses_parameters_that_it_has_not():
@@ -110,4 +120,6 @@ def test_dice_refuses_parameters_that_it_has_not():
 
 def test_the_list_of_losses_says_what_takes_dice(metaloss):
     code, out, _ = metaloss("list", "losses", "dice")
-    assert code == 0 and "for load, train and export" in out and "smooth=0" in out
+    assert code == 0
+    assert "for load, train and export" in out
+    assert "smooth=0" in out

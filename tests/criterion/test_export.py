@@ -22,9 +22,13 @@ from metaloss.losses.language.formula import Formula
 from metaloss.losses.language.primitives import PRIMITIVES
 
 SPECS = [
-    *(name for name in zoo.names() if zoo.entry(name).text), "focal(gamma=0.5)", "ngl(scaled=True)",
-    "mean(p - 0.5*C + 1e-300, temperature=0.25)", "sum(p)", "sum(-1e-7*logp)",
-]  # fmt: skip
+    *(name for name in zoo.names() if zoo.entry(name).text),
+    "focal(gamma=0.5)",
+    "ngl(scaled=True)",
+    "mean(p - 0.5*C + 1e-300, temperature=0.25)",
+    "sum(p)",
+    "sum(-1e-7*logp)",
+]
 HOME = 4  # of networks
 NETWORKS = {
     **{
@@ -38,7 +42,11 @@ NETWORKS = {
     },
     "sizes": {"features": 1, "hidden": 3},
 }
-TARGETS = {"targets": {}, "targets at home": {"home_classes": HOME}, "two knots": {"knots": (0.1, 0.5)}}
+TARGETS = {
+    "targets": {},
+    "targets at home": {"home_classes": HOME},
+    "two knots": {"knots": (0.1, 0.5)},
+}
 
 
 def loss_of(spec):
@@ -84,16 +92,21 @@ def test_stand_alone_python_gives_the_same_numbers(spec, tmp_path):
     module = written(loss, tmp_path / "loss.py")
     for shape in ((6, HOME), (5, 2), (3, 11), (2, HOME, 3, 2)):
         for kind in ("hard", "soft"):
-            check_same(module, loss, *problem(shape, kind), tolerance=1e-9 if spec in SPECS else 1e-6)
+            check_same(
+                module, loss, *problem(shape, kind), tolerance=1e-9 if spec in SPECS else 1e-6
+            )
             # Its own float64 computation tells float32's error from a mistake.
             logits, target = problem(shape, kind, torch.float32)
-            torch.testing.assert_close(module(logits, target), loss(logits, target), rtol=1e-5, atol=1e-6)
+            torch.testing.assert_close(
+                module(logits, target), loss(logits, target), rtol=1e-5, atol=1e-6
+            )
 
 
 @pytest.mark.parametrize("spec", ["ce", "ngl", "label tanh"])
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_stand_alone_python_computes_in_float32_too(spec, dtype, tmp_path):
-    loss, module = loss_of(spec), written(loss_of(spec), tmp_path / "loss.py")
+    loss = loss_of(spec)
+    module = written(loss_of(spec), tmp_path / "loss.py")
     for kind in ("hard", "soft"):
         logits, target = problem((6, 4), kind, torch.float32)
         with torch.autocast("cpu", torch.bfloat16):
@@ -115,7 +128,11 @@ def test_stand_alone_python_imports_math_and_torch_alone(spec):
 
 def through(name):
     """An expression in which a primitive meets what it is defined for, and all arguments depend on y and p."""
-    args = [call("sub", P, call("mul", constant(0.3), Y)), call("add", Y, P), call("sub", constant(2), P)]
+    args = [
+        call("sub", P, call("mul", constant(0.3), Y)),
+        call("add", Y, P),
+        call("sub", constant(2), P),
+    ]
     if name in ("exact_log", "pow"):
         args[0] = P
     if name in ("asinh", "sinh", "sigmoid", "softplus"):
@@ -126,7 +143,8 @@ def through(name):
 @pytest.mark.parametrize("name", PRIMITIVES)
 def test_every_primitive_is_written_as_python_and_as_a_program(name, tmp_path):
     loss = FormulaCriterion(Formula(through(name)))
-    module, exported = written(loss, tmp_path / "loss.py"), program(loss, tmp_path / "loss.pt2")
+    module = written(loss, tmp_path / "loss.py")
+    exported = program(loss, tmp_path / "loss.pt2")
     assert name in str(loss.formula) or PRIMITIVES[name].symbol
     logits, target = problem((6, 4), "hard")
     assert loss(logits, target).isfinite()
@@ -135,24 +153,33 @@ def test_every_primitive_is_written_as_python_and_as_a_program(name, tmp_path):
     check_same(exported, loss, *problem((9, 3), "hard", torch.float32))
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(expressions())
 def test_any_expression_is_written_as_python(tmp_path, e):
     loss = FormulaCriterion(Formula(e))
     module = written(loss, tmp_path / "loss.py")
     logits, soft = problem((6, 3), "soft")
-    found, expected = module.terms(logits, soft), loss.terms(logits, soft)
+    found = module.terms(logits, soft)
+    expected = loss.terms(logits, soft)
     finite = expected.isfinite() & (expected.abs() < 1e100)
     torch.testing.assert_close(found[finite], expected[finite], rtol=1e-6, atol=1e-6)
 
 
-@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(expressions(numbers=st.floats(-1e30, 1e30), leaves=6).filter(lambda e: small(e) and e.varies))
+@settings(
+    max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    expressions(numbers=st.floats(-1e30, 1e30), leaves=6).filter(lambda e: small(e) and e.varies)
+)
 def test_any_expression_is_written_as_a_program_and_as_latex_and_loads_again(tmp_path, e):
     loss = FormulaCriterion(Formula(e))
     exported = program(loss, tmp_path / "loss.pt2")
     logits, target = problem((5, 3), "hard", torch.float32)
-    torch.testing.assert_close(exported(logits, target), loss(logits, target), rtol=1e-6, atol=1e-6, equal_nan=True)
+    torch.testing.assert_close(
+        exported(logits, target), loss(logits, target), rtol=1e-6, atol=1e-6, equal_nan=True
+    )
     export(loss, tmp_path / "loss.tex")
     check_latex((tmp_path / "loss.tex").read_text())
     export(loss, tmp_path / "loss" / "loss.json")
@@ -177,7 +204,9 @@ def test_what_no_one_has_a_python_for_is_refused(tmp_path):
 # --- torch.export ---
 
 
-@pytest.mark.parametrize("spec", ["ce", "mse", "focal(gamma=0.5)", "temperature", "sce", "ngl", "a2", "r2", "b0"])
+@pytest.mark.parametrize(
+    "spec", ["ce", "mse", "focal(gamma=0.5)", "temperature", "sce", "ngl", "a2", "r2", "b0"]
+)
 def test_a_program_of_a_formula_takes_any_batch_and_any_number_of_classes(spec, tmp_path):
     loss = loss_of(spec)
     exported = program(loss, tmp_path / "loss.pt2")
@@ -185,7 +214,9 @@ def test_a_program_of_a_formula_takes_any_batch_and_any_number_of_classes(spec, 
         check_same(exported, loss, *problem(shape, "hard", torch.float32))
 
 
-@pytest.mark.parametrize("spec", ["none tanh", "mean relu", "label softplus", "p logp logit", "targets at home"])
+@pytest.mark.parametrize(
+    "spec", ["none tanh", "mean relu", "label softplus", "p logp logit", "targets at home"]
+)
 def test_a_program_of_a_network_takes_any_batch_of_its_home_number_of_classes(spec, tmp_path):
     loss = loss_of(spec)
     exported = program(loss, tmp_path / "loss.pt2")
@@ -202,7 +233,9 @@ def test_a_program_of_a_network_of_fixed_classes_takes_these(tmp_path):
 @pytest.mark.parametrize("spec", ["ce", "mse", "label tanh"])
 def test_a_program_keeps_the_options(spec, tmp_path):
     weight = torch.tensor([0.5, 2.0, 0.1, 1.0])
-    loss = loss_of(spec).with_options(weight=weight, label_smoothing=0.1, reduction="sum", ignore_index=2)
+    loss = loss_of(spec).with_options(
+        weight=weight, label_smoothing=0.1, reduction="sum", ignore_index=2
+    )
     exported = program(loss, tmp_path / "loss.pt2")
     logits, target = problem((7, 4), "hard", torch.float32)
     check_same(exported, loss, logits, target)
@@ -213,7 +246,8 @@ def test_a_program_keeps_the_options(spec, tmp_path):
 
 
 def check_latex(text):
-    assert text.strip() and text.endswith("\n")
+    assert text.strip()
+    assert text.endswith("\n")
     depth = 0
     for mark in text:
         depth += {"{": 1, "}": -1}.get(mark, 0)
@@ -233,12 +267,22 @@ def test_latex_is_the_formula_with_its_braces_closed(spec, tmp_path):
 
 
 def test_a_network_has_no_latex(tmp_path):
-    with pytest.raises(SettingsError, match=r"a network has no formula; \.py, \.pt2 and \.json can hold it"):
+    with pytest.raises(
+        SettingsError, match=r"a network has no formula; \.py, \.pt2 and \.json can hold it"
+    ):
         export(network(), tmp_path / "loss.tex")
 
 
 @pytest.mark.parametrize(
-    "spec", ["ce", "temperature", "ngl", "mean(p - 0.5*C + 1e-300, temperature=0.25)", "label tanh", "p logp logit"]
+    "spec",
+    [
+        "ce",
+        "temperature",
+        "ngl",
+        "mean(p - 0.5*C + 1e-300, temperature=0.25)",
+        "label tanh",
+        "p logp logit",
+    ],
 )
 def test_a_folder_loads_again(spec, tmp_path):
     loss = loss_of(spec)
@@ -249,7 +293,8 @@ def test_a_folder_loads_again(spec, tmp_path):
     assert torch.equal(found(logits, target), loss(logits, target))
     assert (found.describe(), found.about) == (loss.describe(), loss.about)
     card = (tmp_path / "deep" / "mine" / "card.md").read_text(encoding="utf-8")
-    assert card.startswith(f"# {loss.describe()}\n") and "mine ŷ" in card
+    assert card.startswith(f"# {loss.describe()}\n")
+    assert "mine ŷ" in card
 
 
 def test_a_json_that_is_no_loss_json_is_refused(tmp_path):

@@ -20,7 +20,13 @@ from metaloss.experiments.comparison.contestants import entered
 from metaloss.search import constants_tuning, program
 from metaloss.search.run import find
 
-TASKS = {"ways": 3, "shots": 2, "val": 2, "classifier": {"kind": "mlp", "hidden": [4]}, "inner": {"steps": 2}}
+TASKS = {
+    "ways": 3,
+    "shots": 2,
+    "val": 2,
+    "classifier": {"kind": "mlp", "hidden": [4]},
+    "inner": {"steps": 2},
+}
 
 
 def pictures(folder, images=24):
@@ -83,16 +89,22 @@ def meta_test(folder):
 
 @pytest.mark.parametrize("change", [renamed, with_one_more, with_fewer, in_colour])
 @pytest.mark.parametrize("spelt", ["scans", "./scans/", "{here}/scans", "{here}/link"])
-def test_a_run_is_refused_on_images_that_it_learned_from_however_they_are_spelt(run, copied, change, spelt):
+def test_a_run_is_refused_on_images_that_it_learned_from_however_they_are_spelt(
+    run, copied, change, spelt
+):
     change(copied)
     Path("link").symlink_to(copied)
     spec = f"folder:{spelt.format(here=Path.cwd())}"
-    with pytest.raises(SettingsError, match=r"has learned from \d+ of the test images of (scans|link)  \(--allow-seen"):
+    with pytest.raises(
+        SettingsError,
+        match=r"has learned from \d+ of the test images of (scans|link)  \(--allow-seen",
+    ):
         metaloss.compare([run.folder], spec)
 
 
 def test_a_run_may_be_judged_on_the_images_that_it_was_tested_on_and_on_others(run, copied):
-    origin, loss = Origin(folder=run.folder), metaloss.load(run.folder)
+    origin = Origin(folder=run.folder)
+    loss = metaloss.load(run.folder)
     found = data_overlap(origin, loss, *meta_test(shutil.copytree(copied, "photos")))
     assert (found.data, found.classes, found.refusal) == ("same", "same", "")
     for path in copied.glob("*/*"):
@@ -106,10 +118,17 @@ def test_a_loss_is_judged_alike_wherever_its_files_were_copied_to(run, copied):
     test = meta_test(copied)
     shutil.copytree(run.folder / "loss", "mine")
     loss_io.save(Path("again"), metaloss.load("mine", normalise=True), "")
-    specs = [run.folder, run.folder / "loss", str(run.folder / "loss" / "loss.json"), "mine", metaloss.load("again")]
+    specs = [
+        run.folder,
+        run.folder / "loss",
+        str(run.folder / "loss" / "loss.json"),
+        "mine",
+        metaloss.load("again"),
+    ]
     entries = [entered([spec], "ce", Path("runs"))[0][0] for spec in specs]
     found = {data_overlap(one.origin, one.criterion, *test).seen for one in entries}
-    assert len(found) == 1 and min(found) > 0
+    assert len(found) == 1
+    assert min(found) > 0
 
 
 def test_a_run_without_a_record_is_judged_by_how_its_data_is_cut(run, home, copied, monkeypatch):
@@ -133,11 +152,15 @@ def test_a_damaged_record_is_named(run, copied):
         metaloss.compare([mine], "folder:scans")
 
 
-def test_what_is_refined_remembers_what_its_formula_learned_from(home, copied, tmp_path, monkeypatch):
+def test_what_is_refined_remembers_what_its_formula_learned_from(
+    home, copied, tmp_path, monkeypatch
+):
     formula = {"genome": {"kind": "tree"}, "strategy": {"kind": "random_search", "population": 3}}
     without_plots(monkeypatch)
     base = {key: x for key, x in SMALL.items() if key not in formula}
-    first = program.evolve("folder:scans", out="runs", **{**base, **formula, **TASKS, "generations": 1}).folder
+    first = program.evolve(
+        "folder:scans", out="runs", **{**base, **formula, **TASKS, "generations": 1}
+    ).folder
     loss_io.save(tmp_path / "mine", metaloss.load("-1.5 * y * logp"), "", image_record.read(first))
     renamed(copied)
     with pytest.raises(SettingsError, match=r"scans: \d+ of the test images are among those"):
@@ -145,7 +168,12 @@ def test_what_is_refined_remembers_what_its_formula_learned_from(home, copied, t
     pictures(tmp_path / "more", 25)
     for path in (tmp_path / "more").glob("*/*"):
         Image.fromarray(255 - np.asarray(Image.open(path))).save(path)
-    more = {**base, **TASKS, "generations": 1, "strategy": {"kind": "random_search", "population": 2}}
+    more = {
+        **base,
+        **TASKS,
+        "generations": 1,
+        "strategy": {"kind": "random_search", "population": 2},
+    }
     found = constants_tuning.refine(tmp_path / "mine", "folder:more", **more)
     names = [source.name for source in image_record.read(found.folder / "loss").sources]
     assert names == ["folder:scans", "folder:more"]
@@ -153,7 +181,9 @@ def test_what_is_refined_remembers_what_its_formula_learned_from(home, copied, t
 
 def test_a_search_does_not_learn_from_another_of_its_families_test_images(copied):
     renamed(Path(shutil.copytree(copied, "photos")))
-    with pytest.raises(SettingsError, match=r"\d+ of the test images are among those that .* another family"):
+    with pytest.raises(
+        SettingsError, match=r"\d+ of the test images are among those that .* another family"
+    ):
         program.evolve(["folder:scans", "folder:photos"], **{**SMALL, **TASKS})
 
 
@@ -163,7 +193,8 @@ def test_a_search_does_not_learn_from_another_of_its_families_test_images(copied
 def test_images_that_another_data_set_shares_are_found_by_their_pixels(dataset, episodes):
     test = torch.cat(episodes.pools["test"])
     copy = replace(dataset, name="copy", pixels=dataset.pixels ^ 1)
-    mine, n = torch.cat(pools(copy)["train"].rows), 3
+    mine = torch.cat(pools(copy)["train"].rows)
+    n = 3
     copy.pixels[mine[:n]] = dataset.pixels[test[:n]]
     assert image_record.of(copy).seen(dataset, test) == n
     assert image_record.of(dataset).seen(dataset, test) == 0
@@ -171,7 +202,8 @@ def test_images_that_another_data_set_shares_are_found_by_their_pixels(dataset, 
 
 def test_an_image_of_one_colour_is_no_leak(dataset):
     own = pools(dataset)
-    test, mine = torch.cat(own["test"].rows), torch.cat(own["train"].rows)
+    test = torch.cat(own["test"].rows)
+    mine = torch.cat(own["train"].rows)
     other = replace(dataset, pixels=dataset.pixels ^ 1)
     for data, rows in ((dataset, test), (other, mine)):
         data.pixels[rows[0]] = 77
@@ -191,8 +223,11 @@ def test_a_record_of_very_many_images_keeps_a_fair_sample(dataset, tmp_path, mon
     halves = [replace(dataset, name=name, pixels=dataset.pixels + i) for i, name in enumerate("xy")]
     found = image_record.joined([image_record.of(data) for data in halves])
     assert found.digests.tolist() == sorted(found.digests.tolist())
-    assert len(found.digests) == 20 and found.highest == found.digests.max()
-    assert set(found.digests[torch.isin(found.digests, halves[0].digests)].tolist()) <= set(whole.digests.tolist())
+    assert len(found.digests) == 20
+    assert found.highest == found.digests.max()
+    assert set(found.digests[torch.isin(found.digests, halves[0].digests)].tolist()) <= set(
+        whole.digests.tolist()
+    )
     image_record.write(tmp_path, found)
     again = image_record.read(tmp_path)
     assert (again.sources, again.digests.tolist(), again.highest) == (

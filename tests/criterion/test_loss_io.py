@@ -46,7 +46,9 @@ def formula(spec, **where):
 
 
 def test_options_are_given_where_a_loss_is_loaded():
-    loss = metaloss.load("focal(gamma=2)", weight=torch.tensor([1.0, 5.0]), label_smoothing=0.1, reduction="sum")
+    loss = metaloss.load(
+        "focal(gamma=2)", weight=torch.tensor([1.0, 5.0]), label_smoothing=0.1, reduction="sum"
+    )
     assert (loss.weight.tolist(), loss.label_smoothing, loss.reduction) == ([1.0, 5.0], 0.1, "sum")
     assert metaloss.load(loss, ignore_index=7).ignore_index == 7
     assert metaloss.load(loss, ignore_index=7).reduction == "sum"
@@ -106,14 +108,20 @@ def test_a_path_comes_before_a_run_s_name_and_that_before_a_formula():
     assert formula("logp") == "sum(logp)"
 
 
-@pytest.mark.parametrize("spec", ["runs/mine", "runs/mine/", "runs/mine/loss", "runs/mine/loss/loss.json", "mine"])
+@pytest.mark.parametrize(
+    "spec", ["runs/mine", "runs/mine/", "runs/mine/loss", "runs/mine/loss/loss.json", "mine"]
+)
 def test_a_run_is_found_by_path_and_by_name_and_so_is_its_loss(spec):
     write("runs/mine/loss")
     Path("runs/mine/config.toml").write_text("")
     assert formula(spec) == formula(Path(spec)) == "sum(p * y)"
     if "/" not in spec:
         Path("runs").rename("elsewhere")
-        assert formula(spec, parent="elsewhere") == formula(spec, parent=Path("elsewhere")) == "sum(p * y)"
+        assert (
+            formula(spec, parent="elsewhere")
+            == formula(spec, parent=Path("elsewhere"))
+            == "sum(p * y)"
+        )
 
 
 @pytest.mark.parametrize(
@@ -133,7 +141,9 @@ def test_anything_else_with_p_or_logp_is_a_formula(spec, printed):
 
 # --- what is refused ---
 
-NO_LOSS = ": neither a published or shipped loss, a path, a run under runs nor a formula of p or logp."
+NO_LOSS = (
+    ": neither a published or shipped loss, a path, a run under runs nor a formula of p or logp."
+)
 REFUSED = {
     "focl": f"no loss 'focl'{NO_LOSS} Did you mean 'focal'?  (metaloss list losses)",
     "zzz": f"no loss 'zzz'{NO_LOSS}  (metaloss list losses)",
@@ -195,7 +205,11 @@ def test_texts_that_can_be_no_path_are_refused_like_any_other(spec):
 def test_a_run_without_a_winner_says_what_to_do():
     Path("runs/mine").mkdir(parents=True)
     Path("runs/mine/config.toml").write_text("")
-    for spec, folder in (("mine", "runs/mine"), ("runs/mine/", "runs/mine"), ("./runs/mine", "runs/mine")):
+    for spec, folder in (
+        ("mine", "runs/mine"),
+        ("runs/mine/", "runs/mine"),
+        ("./runs/mine", "runs/mine"),
+    ):
         with pytest.raises(SettingsError) as caught:
             metaloss.load(spec)
         assert str(caught.value) == f"{folder} has no winner yet: metaloss evolve --resume {folder}"
@@ -231,7 +245,8 @@ def test_a_damaged_description_is_refused_in_one_line_that_names_it(what):
     write("theirs", **DAMAGE[what])
     with pytest.raises(DamagedFile, match=r"^theirs/loss\.json: ") as caught:
         metaloss.load("theirs")
-    assert str(caught.value).isprintable() and len(str(caught.value)) < 600
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 600
 
 
 BYTES = {
@@ -262,7 +277,16 @@ def test_a_mistake_in_a_file_is_pointed_at_in_words():
 
 
 @pytest.mark.parametrize(
-    "spec", ["ce", "ngl", "temperature(tau=3)", "taylorglo_mnist", "r2", "mean(p**-1.5 - 0.1)", "sum(1e-300*p)"]
+    "spec",
+    [
+        "ce",
+        "ngl",
+        "temperature(tau=3)",
+        "taylorglo_mnist",
+        "r2",
+        "mean(p**-1.5 - 0.1)",
+        "sum(1e-300*p)",
+    ],
 )
 def test_a_formula_that_is_saved_is_the_one_that_is_loaded(spec, tmp_path):
     loss = metaloss.load(spec)
@@ -273,7 +297,8 @@ def test_a_formula_that_is_saved_is_the_one_that_is_loaded(spec, tmp_path):
     assert (found.formula, found.about) == (loss.formula, loss.about)
     assert sorted(path.name for path in (tmp_path / "loss").iterdir()) == ["card.md", "loss.json"]
     assert (tmp_path / "loss" / "card.md").read_text(encoding="utf-8") == "# mine: ŷ\n"
-    logits, target = torch.randn(5, 3), torch.arange(5) % 3
+    logits = torch.randn(5, 3)
+    target = torch.arange(5) % 3
     assert torch.equal(found(logits, target), loss(logits, target))
 
 
@@ -312,9 +337,12 @@ def test_no_file_does_anything_but_be_read_or_refused(tmp_path):
 @pytest.mark.parametrize("name", loss_io.shipped())
 def test_a_shipped_loss_trains_in_three_precisions_at_extreme_logits_and_has_a_card(name):
     loss = loss_io.load(name.upper())
-    assert loss.about["evolved on"] and (loss_io.SHIPPED / name / "card.md").read_text().count("meta-test tasks") >= 1
+    assert loss.about["evolved on"]
+    assert (loss_io.SHIPPED / name / "card.md").read_text().count("meta-test tasks") >= 1
     for dtype in (torch.float32, torch.float16, torch.bfloat16):
-        logits = torch.tensor([[1e4, -1e4, 0], [-1e4, 1e4, 0], [0, 0, 0.1]], dtype=dtype, requires_grad=True)
+        logits = torch.tensor(
+            [[1e4, -1e4, 0], [-1e4, 1e4, 0], [0, 0, 0.1]], dtype=dtype, requires_grad=True
+        )
         loss(logits, torch.tensor([0, 0, 1])).backward()
         assert logits.grad.isfinite().all()
 
@@ -330,8 +358,11 @@ def test_some_losses_are_shipped_and_a_path_of_their_name_is_not_one_of_them(tmp
 # --- digests ---
 
 
-def test_a_loss_that_was_changed_is_refused_and_one_without_a_digest_is_said_to_have_none_once(tmp_path, caplog):
-    folder, network = tmp_path / "loss", metaloss.load("mln-fashionmnist")
+def test_a_loss_that_was_changed_is_refused_and_one_without_a_digest_is_said_to_have_none_once(
+    tmp_path, caplog
+):
+    folder = tmp_path / "loss"
+    network = metaloss.load("mln-fashionmnist")
     loss_io.save(folder, network, "")
     table = storage.read_record(folder / "loss.json")
     sound = (folder / "loss.json").read_bytes()
@@ -339,7 +370,9 @@ def test_a_loss_that_was_changed_is_refused_and_one_without_a_digest_is_said_to_
         (folder / "loss.json").write_bytes(changed)
         with pytest.raises(DamagedFile, match=r"loss\.json is damaged"):
             metaloss.load(folder)
-    (folder / "loss.json").write_text(json.dumps({k: v for k, v in table.items() if k != "weights_sha256"}))
+    (folder / "loss.json").write_text(
+        json.dumps({k: v for k, v in table.items() if k != "weights_sha256"})
+    )
     for _ in range(3):
         assert repr(metaloss.load(folder)) == repr(network)
     assert [x.getMessage() for x in caplog.records] == [
@@ -352,12 +385,16 @@ def test_weights_that_are_not_the_description_s_are_refused(tmp_path):
     loss_io.save(folder, metaloss.load("mln-fashionmnist"), "")
     path = folder / "weights.safetensors"
     path.write_bytes(path.read_bytes()[:-1] + b"\x7e")
-    with pytest.raises(DamagedFile, match=r"weights\.safetensors is damaged, its digest is not the one in loss\.json"):
+    with pytest.raises(
+        DamagedFile,
+        match=r"weights\.safetensors is damaged, its digest is not the one in loss\.json",
+    ):
         metaloss.load(folder)
 
 
 def test_weights_never_lie_beside_another_loss_s_description(tmp_path, monkeypatch):
-    folder, network = tmp_path / "loss", metaloss.load("mln-fashionmnist")
+    folder = tmp_path / "loss"
+    network = metaloss.load("mln-fashionmnist")
     loss_io.save(folder, network, "")
     other = dataclasses.replace(network.candidate, values=network.candidate.values + 1)
     write = storage.write

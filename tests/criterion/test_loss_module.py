@@ -39,7 +39,14 @@ EVOLVED = {
     "start": lambda: start(LearnedTargets()),
     "no share": lambda: start(LearnedTargets(smoothing=0.0)),
 }
-SPECS = [*PUBLISHED, *loss_io.shipped(), *EVOLVED, "square(y)*logp", "y*y*logp", "square(p - y) - y*logp"]
+SPECS = [
+    *PUBLISHED,
+    *loss_io.shipped(),
+    *EVOLVED,
+    "square(y)*logp",
+    "y*y*logp",
+    "square(p - y) - y*logp",
+]
 SMOOTHED = ("label_smoothing", "a2_smoothed")  # y·g(p) with smoothing inside
 WEIGHT = torch.tensor([0.5, 2.0, 0.0, 3.0], dtype=torch.float64)
 EVERY = pytest.mark.parametrize("spec", SPECS)
@@ -47,7 +54,11 @@ FORMS = pytest.mark.parametrize("form", ["criterion", "python"])
 
 
 def loss_of(spec, **options):
-    return EVOLVED[spec]().with_options(**options) if spec in EVOLVED else metaloss.load(spec, **options)
+    return (
+        EVOLVED[spec]().with_options(**options)
+        if spec in EVOLVED
+        else metaloss.load(spec, **options)
+    )
 
 
 @cache
@@ -65,9 +76,13 @@ def made(spec, form, **options):
 
 def same(found, expected, tolerance=1e-9):
     """Equal values and gradients, gradients beside the largest."""
-    torch.testing.assert_close(found[0], expected[0], rtol=tolerance, atol=tolerance, equal_nan=True)
+    torch.testing.assert_close(
+        found[0], expected[0], rtol=tolerance, atol=tolerance, equal_nan=True
+    )
     scale = expected[1].abs().max().clamp(min=1.0)
-    torch.testing.assert_close(found[1] / scale, expected[1] / scale, rtol=tolerance, atol=tolerance, equal_nan=True)
+    torch.testing.assert_close(
+        found[1] / scale, expected[1] / scale, rtol=tolerance, atol=tolerance, equal_nan=True
+    )
 
 
 def by_image(loss, logits, target, weight, mass):
@@ -90,14 +105,19 @@ def test_an_image_with_a_hard_label_counts_as_often_as_its_class_s_weight_says(s
     logits, target = problem((9, 4), "ignored")
     image = WEIGHT[target.clamp(min=0)] * (target >= 0)
     loss = made(spec, form, weight=WEIGHT)
-    same(value_and_gradient(loss, logits, target), by_image(loss_of(spec), logits, target, image, image.sum()), 1e-5)
+    same(
+        value_and_gradient(loss, logits, target),
+        by_image(loss_of(spec), logits, target, image, image.sum()),
+        1e-5,
+    )
     each = made(spec, form, weight=WEIGHT, reduction="none")(logits, target)
     plain = loss_of(spec, reduction="none")(logits, target)
     torch.testing.assert_close(each, plain * image, rtol=1e-5, atol=1e-6)
 
 
 def test_a_rare_class_s_weight_turns_no_loss_against_the_others():
-    logits, target = torch.zeros(1, 3), torch.tensor([0])
+    logits = torch.zeros(1, 3)
+    target = torch.tensor([0])
     for name in [*PUBLISHED, *loss_io.shipped()]:
         plain = value_and_gradient(metaloss.load(name, reduction="sum"), logits, target)[1]
         loss = metaloss.load(name, reduction="sum", weight=[1, 1, 10])
@@ -124,7 +144,9 @@ PROPORTIONAL = {
 @pytest.mark.parametrize("smoothing", [0.0, 0.2])
 @pytest.mark.parametrize("kind", ["ignored", "soft"])
 @pytest.mark.parametrize("spec", PROPORTIONAL)
-def test_a_loss_proportional_to_the_target_weighs_its_terms_as_torch_does(spec, kind, smoothing, form):
+def test_a_loss_proportional_to_the_target_weighs_its_terms_as_torch_does(
+    spec, kind, smoothing, form
+):
     logits, target = problem((9, 4), kind)
     given = nn.functional.one_hot(target.clamp(min=0), 4).double() if kind == "ignored" else target
     valid = target >= 0 if kind == "ignored" else torch.ones(9, dtype=torch.bool)
@@ -149,8 +171,15 @@ def test_losses_with_smoothing_inside_are_those_with_the_option(weight, alpha, k
     for inside, plain in zip(SMOOTHED, ("ce", "a2"), strict=True):
         for reduction in ("mean", "sum", "none"):
             options = {"weight": weight, "reduction": reduction}
-            ours = value_and_gradient(metaloss.load(f"{inside}(alpha={alpha})", **options), logits, target)
-            same(ours, value_and_gradient(metaloss.load(plain, label_smoothing=alpha, **options), logits, target))
+            ours = value_and_gradient(
+                metaloss.load(f"{inside}(alpha={alpha})", **options), logits, target
+            )
+            same(
+                ours,
+                value_and_gradient(
+                    metaloss.load(plain, label_smoothing=alpha, **options), logits, target
+                ),
+            )
             if plain == "ce":
                 theirs = nn.CrossEntropyLoss(label_smoothing=alpha, **options)
                 same(ours, value_and_gradient(theirs, logits, target))
@@ -166,7 +195,11 @@ def test_any_other_loss_weighs_the_image_by_its_target_before_smoothing(spec, fo
     for target, image in ((soft, soft @ WEIGHT), (soft.argmax(-1), WEIGHT[soft.argmax(-1)])):
         mass = 9 if target is soft else image.sum()
         expected = by_image(loss_of(spec, **options), logits, target, image, mass)
-        same(value_and_gradient(made(spec, form, weight=WEIGHT, **options), logits, target), expected, 1e-5)
+        same(
+            value_and_gradient(made(spec, form, weight=WEIGHT, **options), logits, target),
+            expected,
+            1e-5,
+        )
 
 
 @FORMS
@@ -174,26 +207,40 @@ def test_any_other_loss_weighs_the_image_by_its_target_before_smoothing(spec, fo
 def test_weights_of_one_change_nothing(spec, form):
     for kind in ("hard", "ignored", "soft"):
         logits, target = problem((9, 4), kind, torch.float32)
-        plain, weighted = (value_and_gradient(made(spec, form, weight=w), logits, target) for w in (None, [1] * 4))
+        plain, weighted = (
+            value_and_gradient(made(spec, form, weight=w), logits, target) for w in (None, [1] * 4)
+        )
         assert torch.equal(plain[0], weighted[0])
-        same(weighted, plain, 1e-6)  # vector instructions round otherwise than single ones, in the gradient's last bit
+        # Vector instructions round otherwise than single ones, in the gradient's last bit.
+        same(weighted, plain, 1e-6)
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much])
+@settings(
+    max_examples=60, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much]
+)
 @given(expressions(leaves=8).filter(small))
 def test_every_formula_counts_an_image_as_often_as_its_label_s_weight(e):
     formula = Formula(e)
     assume(not formula.target_smoothing)
     logits, target = problem((6, 4), "hard")
-    plain, weighted = (FormulaCriterion(formula, reduction="none", weight=w)(logits, target) for w in (None, WEIGHT))
+    plain, weighted = (
+        FormulaCriterion(formula, reduction="none", weight=w)(logits, target)
+        for w in (None, WEIGHT)
+    )
     finite = plain.isfinite() & (plain.abs() < 1e100)
     torch.testing.assert_close(weighted[finite], (plain * WEIGHT[target])[finite])
 
 
 @settings(max_examples=80, suppress_health_check=[HealthCheck.too_slow])
-@given(expressions(leaves=8).filter(small), st.sampled_from([constant(2), constant(-0.5), P, LOGP, C]))
+@given(
+    expressions(leaves=8).filter(small), st.sampled_from([constant(2), constant(-0.5), P, LOGP, C])
+)
 def test_formulas_that_are_the_same_in_another_order_are_weighed_alike(e, factor):
-    pairs = [(e, canonical(e)), (call("mul", e, factor), call("mul", factor, e)), (e, call("neg", call("neg", e)))]
+    pairs = [
+        (e, canonical(e)),
+        (call("mul", e, factor), call("mul", factor, e)),
+        (e, call("neg", call("neg", e))),
+    ]
     pairs += [(call("mul", call("mul", Y, Y), e), call("mul", call("square", Y), e))]
     pairs += [(call("add", call("mul", Y, factor), e), call("add", e, call("mul", factor, Y)))]
     for a, b in (map(Formula, pair) for pair in pairs):
@@ -202,10 +249,19 @@ def test_formulas_that_are_the_same_in_another_order_are_weighed_alike(e, factor
 
 
 @settings(max_examples=60)
-@given(expressions(leaves=6, numbers=st.floats(-10, 10)).filter(lambda e: small(e) and "y" not in e.terminals))
+@given(
+    expressions(leaves=6, numbers=st.floats(-10, 10)).filter(
+        lambda e: small(e) and "y" not in e.terminals
+    )
+)
 def test_every_product_of_the_target_and_what_does_not_read_it_is_proportional_to_it(g):
     assume(not _is_zero(canonical(g)))
-    for e in (call("mul", Y, g), call("neg", call("mul", g, Y)), call("aq", Y, g), call("quotient", Y, g)):
+    for e in (
+        call("mul", Y, g),
+        call("neg", call("mul", g, Y)),
+        call("aq", Y, g),
+        call("quotient", Y, g),
+    ):
         assert Formula(e).target_smoothing == 0
     for e in (call("mul", call("square", Y), g), call("mul", call("sub", P, Y), g)):
         assert Formula(e).target_smoothing is None
@@ -232,7 +288,9 @@ def test_weights_that_cannot_be_are_refused(what):
 @pytest.mark.parametrize("spec", ["ce", "focal", "mse", "dice", "mln-fashionmnist"])
 def test_weights_of_another_number_of_classes_are_refused_with_both_numbers(spec, many):
     for kind in ("hard", "soft"):
-        with pytest.raises(ValueError, match=f"weight has {many} numbers, one per class, and the logits have 4"):
+        with pytest.raises(
+            ValueError, match=f"weight has {many} numbers, one per class, and the logits have 4"
+        ):
             metaloss.load(spec, weight=[1] * many)(*problem((6, 4), kind))
 
 
@@ -244,8 +302,11 @@ def test_weights_of_another_number_of_classes_are_refused_with_both_numbers(spec
 def test_a_batch_in_which_all_is_ignored_adds_nothing(spec, form):
     logits, target = problem((6, 4), "hard", torch.float32)
     for options in ({}, {"weight": [1, 2, 3, 4]}, {"label_smoothing": 0.1}):
-        value, gradient = value_and_gradient(made(spec, form, **options), logits, torch.full_like(target, -100))
-        assert value == 0 and torch.equal(gradient, torch.zeros(6, 4))
+        value, gradient = value_and_gradient(
+            made(spec, form, **options), logits, torch.full_like(target, -100)
+        )
+        assert value == 0
+        assert torch.equal(gradient, torch.zeros(6, 4))
 
 
 def test_labels_whose_weights_are_all_zero_have_the_mean_of_torch():
@@ -288,18 +349,23 @@ def masked():
 @pytest.mark.parametrize("spec", [*(x for x in SPECS if x != "label_smoothing"), "dice"])
 def test_a_masked_class_without_a_share_leaves_value_and_gradient_finite(spec, form):
     logits, hard = masked()
-    soft = 0.7 * nn.functional.one_hot(hard, 4).double() + 0.3 * nn.functional.one_hot((hard + 1) % 3, 4)
+    soft = 0.7 * nn.functional.one_hot(hard, 4).double() + 0.3 * nn.functional.one_hot(
+        (hard + 1) % 3, 4
+    )
     shares = spec in ("targets", "start")
     for target in (hard, soft):
         loss = made(spec, form, weight=[1, 2, 3, 4])
         value, gradient = value_and_gradient(loss, logits, target)
         assert value.isfinite() != shares
         if not shares:
-            assert gradient.isfinite().all() and (gradient[:, 3] == 0).all()
+            assert gradient.isfinite().all()
+            assert (gradient[:, 3] == 0).all()
         if spec in ("ce", "focal", "mse", "a2"):
             # By hand: as if the class were not there.
             weight = torch.tensor([1.0, 2.0, 3.0])
-            fewer = made(spec, form, weight=weight)(logits[:, :3], target if target is hard else target[:, :3])
+            fewer = made(spec, form, weight=weight)(
+                logits[:, :3], target if target is hard else target[:, :3]
+            )
             torch.testing.assert_close(value, fewer)
 
 
@@ -317,7 +383,11 @@ def test_a_program_keeps_the_contract(spec, tmp_path):
     logits[target != 3, 3] = -torch.inf
     options = {"weight": [1, 2, 0, 4], "normalise": True, "ignore_index": 1}
     loss = program(loss_of(spec, **options), tmp_path / "loss.pt2")
-    same(value_and_gradient(loss, logits, target), value_and_gradient(loss_of(spec, **options), logits, target), 1e-5)
+    same(
+        value_and_gradient(loss, logits, target),
+        value_and_gradient(loss_of(spec, **options), logits, target),
+        1e-5,
+    )
     assert loss(logits, torch.ones_like(target)) == 0
 
 
@@ -325,10 +395,14 @@ def test_a_program_of_a_normalised_formula_takes_any_number_of_classes(tmp_path)
     loss = program(loss_of("mse", normalise=True), tmp_path / "loss.pt2")
     for classes in (2, 7):
         logits, target = problem((6, classes), "hard", torch.float32)
-        torch.testing.assert_close(loss(logits, target), loss_of("mse", normalise=True)(logits, target))
+        torch.testing.assert_close(
+            loss(logits, target), loss_of("mse", normalise=True)(logits, target)
+        )
 
 
-@pytest.mark.parametrize("spec", ["ce", "ngl", "tree-fashionmnist", "network", "targets", "temperature"])
+@pytest.mark.parametrize(
+    "spec", ["ce", "ngl", "tree-fashionmnist", "network", "targets", "temperature"]
+)
 def test_a_module_for_others_is_normalised_alike(spec):
     logits, target = problem((6, 4), "hard")
     found = value_and_gradient(made(spec, "python", normalise=True), logits, target)
@@ -341,12 +415,14 @@ def test_a_module_for_others_has_the_options_that_it_was_written_with(spec, tmp_
     loss = loss_of(spec, weight=[1, 2, 0, 4], label_smoothing=0.1, ignore_index=1)
     module = written(loss, tmp_path / "loss.py")
     same(value_and_gradient(module, logits, target), value_and_gradient(loss, logits, target), 1e-5)
-    assert list(module.state_dict()) == ["weight"] and list(module.parameters()) == []
+    assert list(module.state_dict()) == ["weight"]
+    assert list(module.parameters()) == []
 
 
 # --- graphs ---
 
-# Checks of types are no part of a graph: this runs in a process of its own, where they are not made.
+# Checks of types are no part of a graph: this runs in a process of its own, where they are not
+# made.
 GRAPHS = """
 import torch
 import metaloss

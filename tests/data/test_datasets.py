@@ -40,7 +40,17 @@ def error(name, kind=DataError):
 
 
 def test_the_folder_is_the_registry():
-    arrays = ["cifar10", "cifar100", "digits", "emnist", "fashionmnist", "folder", "kmnist", "mnist", "svhn"]
+    arrays = [
+        "cifar10",
+        "cifar100",
+        "digits",
+        "emnist",
+        "fashionmnist",
+        "folder",
+        "kmnist",
+        "mnist",
+        "svhn",
+    ]
     photographs = ["caltech101", "flowers102", "imagenet", "pcam", "stanford_cars", "voc"]
     assert datasets.names() == sorted([*arrays, *photographs])
 
@@ -53,7 +63,9 @@ def test_an_unknown_name_gets_a_suggestion_and_the_known_names():
     assert "folder:PATH" in line
 
 
-@pytest.mark.parametrize("name", ["", "../errors", "_idx", "fashionmnist_subset", "zzz", "FASHIONMNIST"])
+@pytest.mark.parametrize(
+    "name", ["", "../errors", "_idx", "fashionmnist_subset", "zzz", "FASHIONMNIST"]
+)
 def test_what_is_no_source_is_refused(name):
     assert "unknown data source" in error(name, SettingsError)
 
@@ -243,7 +255,9 @@ def test_digits_are_scaled_to_bytes():
 
 def test_without_scikit_learn_the_remedy_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
-    assert error("digits") == "digits: these images come with scikit-learn: pip install scikit-learn"
+    assert (
+        error("digits") == "digits: these images come with scikit-learn: pip install scikit-learn"
+    )
 
 
 # --- fingerprint, verify, fetch ---
@@ -275,7 +289,9 @@ def test_verify_counts_every_class(data):
 
 @pytest.mark.parametrize("name", ["digits", "folder", "folder:scans"])
 def test_what_cannot_be_fetched_says_what_can(name):
-    with pytest.raises(SettingsError, match=r"has nothing to fetch; these have: caltech101, cifar10, .*svhn"):
+    with pytest.raises(
+        SettingsError, match=r"has nothing to fetch; these have: caltech101, cifar10, .*svhn"
+    ):
         datasets.fetch(name)
 
 
@@ -283,7 +299,7 @@ def stand_in(monkeypatch, act):
     """Replace torchvision's download of MNIST."""
     from torchvision.datasets import MNIST
 
-    monkeypatch.setattr(MNIST, "download", lambda self: act(self))
+    monkeypatch.setattr(MNIST, "download", act)
 
 
 def test_fetch_downloads_and_says_what_came(data, monkeypatch, capsys):
@@ -294,7 +310,10 @@ def test_fetch_downloads_and_says_what_came(data, monkeypatch, capsys):
         idx_files(Path(self.raw_folder))
 
     stand_in(monkeypatch, act)
-    assert datasets.fetch("mnist") == f"mnist: 5 images, 10 classes; full set, {data / 'mnist/MNIST/raw'}"
+    assert (
+        datasets.fetch("mnist")
+        == f"mnist: 5 images, 10 classes; full set, {data / 'mnist/MNIST/raw'}"
+    )
     assert capsys.readouterr().out == ""
 
 
@@ -306,7 +325,8 @@ def fail(problem):
 
 
 @pytest.mark.parametrize(
-    "problem", [URLError("no network"), RuntimeError("no network\nat all"), TimeoutError("no network")]
+    "problem",
+    [URLError("no network"), RuntimeError("no network\nat all"), TimeoutError("no network")],
 )
 def test_without_network_fetch_says_where_to_put_the_files(data, monkeypatch, problem):
     stand_in(monkeypatch, fail(problem))
@@ -314,8 +334,10 @@ def test_without_network_fetch_says_where_to_put_the_files(data, monkeypatch, pr
         datasets.fetch("mnist")
     line = str(caught.value)
     assert line.startswith("mnist: download failed (")
-    assert "no network" in line and "\n" not in line
-    assert "MNIST/raw/train-images-idx3-ubyte" in line and line.endswith(f"into {data / 'mnist'}")
+    assert "no network" in line
+    assert "\n" not in line
+    assert "MNIST/raw/train-images-idx3-ubyte" in line
+    assert line.endswith(f"into {data / 'mnist'}")
 
 
 def test_fashionmnist_is_fetched_through_torchvision(data, monkeypatch):
@@ -324,7 +346,8 @@ def test_fashionmnist_is_fetched_through_torchvision(data, monkeypatch):
     monkeypatch.setattr(FashionMNIST, "mirrors", ["http://127.0.0.1:9/"])  # nobody listens there
     with pytest.raises(DataError, match=r"fashionmnist: download failed \(.*refused"):
         datasets.fetch("fashionmnist")
-    assert datasets.load("fashionmnist").origin.startswith("embedded subset")  # what the failure left behind is no set
+    # What the failure left behind is no set.
+    assert datasets.load("fashionmnist").origin.startswith("embedded subset")
 
 
 def test_a_full_disk_is_a_disk_error(monkeypatch):
@@ -337,5 +360,7 @@ def test_a_download_that_leaves_damage_names_the_file(data, monkeypatch):
     raw = data / "mnist/MNIST/raw"
     idx_files(raw)
     (raw / "t10k-labels-idx1-ubyte").write_bytes(b"")
-    with pytest.raises(DataError, match=r"t10k-labels-idx1-ubyte.*delete this file, then fetch again"):
+    with pytest.raises(
+        DataError, match=r"t10k-labels-idx1-ubyte.*delete this file, then fetch again"
+    ):
         datasets.fetch("mnist")

@@ -31,7 +31,9 @@ def known(root):
 
 
 def of(array, mode=None):
-    return _digests.of_image(Image.fromarray(array) if mode is None else Image.fromarray(array).convert(mode))
+    return _digests.of_image(
+        Image.fromarray(array) if mode is None else Image.fromarray(array).convert(mode)
+    )
 
 
 def test_images_keep_their_digests_when_others_come_go_and_are_renamed(scans):
@@ -40,7 +42,8 @@ def test_images_keep_their_digests_when_others_come_go_and_are_renamed(scans):
     (scans / "a" / "0.png").rename(scans / "a" / "z.png")
     assert known(scans) == before
     (scans / "a" / "2.png").unlink()
-    Image.fromarray(COLOUR).save(scans / "b" / "0.png")  # makes all images colour, and another size the common one
+    # Makes all images colour, and another size the common one.
+    Image.fromarray(COLOUR).save(scans / "b" / "0.png")
     assert len(before & known(scans)) == 5
 
 
@@ -65,7 +68,10 @@ def test_digests_tell_images_apart_that_look_alike_once_they_are_small(tmp_path)
 
 def test_one_image_has_one_digest_however_it_is_stored_without_loss():
     whole = np.dstack([COLOUR, np.full((9, 7), 255, np.uint8)])
-    assert len({of(GRAY), of(np.dstack([GRAY] * 3)), of(GRAY, "RGBA"), of(GRAY, "LA"), of(GRAY, "P")}) == 1
+    assert (
+        len({of(GRAY), of(np.dstack([GRAY] * 3)), of(GRAY, "RGBA"), of(GRAY, "LA"), of(GRAY, "P")})
+        == 1
+    )
     assert of(COLOUR) == of(whole)
     assert len({of(GRAY), of(GRAY.T), of(GRAY[::-1]), of(COLOUR), of(COLOUR[..., ::-1])}) == 5
     glass = np.dstack([COLOUR, np.full((9, 7), 9, np.uint8)])
@@ -75,15 +81,22 @@ def test_one_image_has_one_digest_however_it_is_stored_without_loss():
 
 
 def test_arrays_have_the_digests_of_the_same_images_in_files():
-    gray, colour = torch.from_numpy(GRAY)[None, None], torch.from_numpy(COLOUR.transpose(2, 0, 1))[None]
-    assert _digests.of_pixels(gray).tolist() == _digests.of_pixels(gray.expand(1, 3, 9, 7)).tolist() == [of(GRAY)]
+    gray = torch.from_numpy(GRAY)[None, None]
+    colour = torch.from_numpy(COLOUR.transpose(2, 0, 1))[None]
+    assert (
+        _digests.of_pixels(gray).tolist()
+        == _digests.of_pixels(gray.expand(1, 3, 9, 7)).tolist()
+        == [of(GRAY)]
+    )
     assert _digests.of_pixels(colour).tolist() == [of(COLOUR)]
     assert datasets.load("digits").digests.unique().numel() > 1700
 
 
 def test_files_that_are_read_one_by_one_have_the_digests_of_what_they_hold(scans):
     paths = sorted(scans.glob("*/*.png"))
-    found = _files.files("x", (paths[:3], [0, 1, 0]), (paths[3:], [1, 0, 1]), "ab", "here").dataset(size=8)
+    found = _files.files("x", (paths[:3], [0, 1, 0]), (paths[3:], [1, 0, 1]), "ab", "here").dataset(
+        size=8
+    )
     assert found.digests.tolist() == [_digests.of_image(Image.open(path)) for path in paths]
 
 

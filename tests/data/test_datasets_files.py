@@ -86,11 +86,15 @@ def imagenet(data, monkeypatch):
 
 def pcam(data, monkeypatch):
     """HDF5 by a stand-in for h5py: the layout is in the names of files, fields and axes."""
-    contents, labels = {}, {"train": [0, 1, 0], "valid": [1], "test": [0, 1]}
+    contents = {}
+    labels = {"train": [0, 1, 0], "valid": [1], "test": [0, 1]}
     (data / "pcam/pcam").mkdir(parents=True)
     for split, own in labels.items():
         images = np.stack([np.full((96, 96, 3), COLOURS[label], dtype=np.uint8) for label in own])
-        for part, value in {"x": images, "y": np.array(own, dtype=np.uint8).reshape(-1, 1, 1, 1)}.items():
+        for part, value in {
+            "x": images,
+            "y": np.array(own, dtype=np.uint8).reshape(-1, 1, 1, 1),
+        }.items():
             path = data / f"pcam/pcam/camelyonpatch_level_2_split_{split}_{part}.h5"
             path.touch()
             contents[path] = {part: value}
@@ -121,7 +125,8 @@ def test_images_are_read_at_one_size_and_are_their_class_s(data, monkeypatch, na
     found = datasets.files(name)
     for row, label in enumerate(labels):
         image = found.read(row, 20)
-        assert image.shape == (3, 20, 20) and image.dtype == torch.uint8
+        assert image.shape == (3, 20, 20)
+        assert image.dtype == torch.uint8
         assert (image.float().mean((1, 2)) - torch.tensor(COLOURS[label % 3])).abs().max() < 3
 
 
@@ -130,7 +135,8 @@ def test_all_of_them_are_a_data_set_for_episodes(data, monkeypatch, name):
     labels, test = WRITERS[name](data, monkeypatch)
     found = datasets.load(name)
     assert found.pixels.shape == (len(labels), 3, 64, 64)
-    assert found.labels.tolist() == labels and found.test.tolist() == test
+    assert found.labels.tolist() == labels
+    assert found.test.tolist() == test
 
 
 @every
@@ -138,7 +144,9 @@ def test_a_missing_set_is_one_line_with_the_place_and_a_remedy(data, name):
     with pytest.raises(DataError) as caught:
         datasets.load(name)
     line = str(caught.value)
-    assert "\n" not in line and line.startswith(f"{name}: ") and str(data) in line
+    assert "\n" not in line
+    assert line.startswith(f"{name}: ")
+    assert str(data) in line
 
 
 @pytest.mark.parametrize("name", ["caltech101", "flowers102", "pcam"])
@@ -150,7 +158,9 @@ def test_what_torchvision_can_download_can_be_fetched(name):
 
 def test_cars_say_that_they_can_no_longer_be_downloaded(data):
     for act in (datasets.fetch, datasets.files):
-        with pytest.raises(DataError, match="its publisher's address is gone: put cars_train, cars_test, devkit"):
+        with pytest.raises(
+            DataError, match="its publisher's address is gone: put cars_train, cars_test, devkit"
+        ):
             act("stanford_cars")
 
 
@@ -195,7 +205,9 @@ def test_imagenet_s_folders_may_lie_anywhere(data, monkeypatch, tmp_path):
 def test_imagenet_s_splits_must_have_the_same_classes(data, monkeypatch):
     imagenet(data, monkeypatch)
     (data / "imagenet/val/n01440764").rename(data / "imagenet/val/other")
-    with pytest.raises(DataError, match=r"val: classes: found others than in train \(n01440764, other\)"):
+    with pytest.raises(
+        DataError, match=r"val: classes: found others than in train \(n01440764, other\)"
+    ):
         datasets.files("imagenet")
 
 
@@ -204,12 +216,16 @@ def test_too_many_images_for_memory_are_refused_before_any_is_read(data, monkeyp
 
     imagenet(data, monkeypatch)
     monkeypatch.setattr(_images, "LIMIT", 100_000)
-    with pytest.raises(DataError, match="imagenet: 9 images of 64x64 are 110592 bytes, too many to hold"):
+    with pytest.raises(
+        DataError, match="imagenet: 9 images of 64x64 are 110592 bytes, too many to hold"
+    ):
         datasets.load("imagenet")
 
 
 @pytest.mark.parametrize("name", ["flowers102", "stanford_cars"])
-def test_a_table_of_matlab_s_that_is_too_large_is_refused_before_it_is_unpacked(name, data, monkeypatch):
+def test_a_table_of_matlab_s_that_is_too_large_is_refused_before_it_is_unpacked(
+    name, data, monkeypatch
+):
     from metaloss.data.datasets import _files
 
     WRITERS[name](data, monkeypatch)

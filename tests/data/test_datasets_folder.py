@@ -68,8 +68,20 @@ def test_large_images_shrink_to_64_pixels_on_the_longer_side(tmp_path):
 
 
 def test_hidden_files_and_files_beside_the_classes_are_ignored(scans):
-    by_systems = ("@eaDir/a.png", "benign/@eaDir/a.png", "__MACOSX/._a.png", "benign/._c.bmp", "benign/desktop.ini")
-    hidden = ("benign/.DS_Store", ".git/config", "benign/Thumbs.db", ".ipynb_checkpoints/a.png", "README.txt")
+    by_systems = (
+        "@eaDir/a.png",
+        "benign/@eaDir/a.png",
+        "__MACOSX/._a.png",
+        "benign/._c.bmp",
+        "benign/desktop.ini",
+    )
+    hidden = (
+        "benign/.DS_Store",
+        ".git/config",
+        "benign/Thumbs.db",
+        ".ipynb_checkpoints/a.png",
+        "README.txt",
+    )
     for name in (*hidden, *by_systems):
         (scans / name).parent.mkdir(exist_ok=True)
         (scans / name).write_text("no image")
@@ -83,7 +95,8 @@ def wide(path, values):
 
 
 @pytest.mark.parametrize(
-    ("highest", "white"), [(255, 255), (256, 1023), (1000, 1023), (4095, 4095), (10000, 16383), (40000, 65535)]
+    ("highest", "white"),
+    [(255, 255), (256, 1023), (1000, 1023), (4095, 4095), (10000, 16383), (40000, 65535)],
 )
 def test_sixteen_bits_are_scaled_by_what_all_files_use(tmp_path, highest, white):
     values = np.linspace(0, highest, 24).astype(np.uint16).reshape(4, 6)
@@ -100,7 +113,9 @@ def test_sixteen_bits_are_scaled_by_what_all_files_use(tmp_path, highest, white)
     assert found.pixels[1, 0].tolist() == np.round(values // 2 * 255.0 / white).tolist()
 
 
-@pytest.mark.parametrize(("low", "high", "black", "white"), [(0, 1, 0, 1), (-1000, 3000, -1000, 3000), (0, 80, 0, 255)])
+@pytest.mark.parametrize(
+    ("low", "high", "black", "white"), [(0, 1, 0, 1), (-1000, 3000, -1000, 3000), (0, 80, 0, 255)]
+)
 def test_floats_are_scaled_by_what_all_files_use(tmp_path, low, high, black, white):
     values = np.linspace(low, high, 24, dtype=np.float32).reshape(4, 6)
     wide(tmp_path / "x/a/0.tiff", values)
@@ -115,7 +130,9 @@ def test_a_number_that_is_not_finite_is_refused(tmp_path):
     for name in "ab":
         wide(tmp_path / f"x/{name}/0.tiff", np.array([[0.5, np.nan]], dtype=np.float32))
     line = error(f"folder:{tmp_path / 'x'}")
-    assert line == f"{tmp_path}/x/a/0.tiff: pixels: found values that are not finite, expected numbers"
+    assert (
+        line == f"{tmp_path}/x/a/0.tiff: pixels: found values that are not finite, expected numbers"
+    )
 
 
 def test_images_that_show_nothing_are_counted(tmp_path, metaloss):
@@ -125,7 +142,8 @@ def test_images_that_show_nothing_are_counted(tmp_path, metaloss):
             Image.fromarray(np.full((4, 6), 9 * i, np.uint8)).save(tmp_path / f"x/{name}/{i}.png")
     Image.fromarray(np.array([[0, 0, 0, 80, 80, 80]] * 4, np.uint8)).save(tmp_path / "x/a/0.png")
     code, out, err = metaloss("data", "verify", f"folder:{tmp_path / 'x'}")
-    assert code == 0 and "6 images" in out
+    assert code == 0
+    assert "6 images" in out
     assert err == (
         "warning: folder:x: 5 of 6 images are constant: all pixels of one are alike; the images have 4 of 256 grey "
         "levels\n"
@@ -134,15 +152,21 @@ def test_images_that_show_nothing_are_counted(tmp_path, metaloss):
 
 def test_verify_takes_the_limit_of_pixels_that_its_message_names(scans, metaloss):
     code, out, err = metaloss("data", "verify", f"folder:{scans}", "--set", "max_pixels=3")
-    assert (code, out) == (2, "") and "--set max_pixels=" in err
+    assert (code, out) == (2, "")
+    assert "--set max_pixels=" in err
     assert metaloss("data", "verify", f"folder:{scans}", "--set", "max_pixels=3000")[0] == 0
-    assert "unknown setting 'max_pixel'" in metaloss("data", "verify", f"folder:{scans}", "--set", "max_pixel=3")[2]
+    assert (
+        "unknown setting 'max_pixel'"
+        in metaloss("data", "verify", f"folder:{scans}", "--set", "max_pixel=3")[2]
+    )
 
 
 def test_images_that_are_all_equal_are_an_error_of_somebody(tmp_path):
     for name in "ab":
         (tmp_path / f"x/{name}").mkdir(parents=True)
-        Image.fromarray(np.arange(80, dtype=np.uint8).reshape(8, 10)).save(tmp_path / f"x/{name}/0.png")
+        Image.fromarray(np.arange(80, dtype=np.uint8).reshape(8, 10)).save(
+            tmp_path / f"x/{name}/0.png"
+        )
     with pytest.warns(DataWarning, match="^folder:x: all 2 images are equal$"):
         datasets.load(f"folder:{tmp_path / 'x'}")
 
@@ -156,11 +180,15 @@ def test_a_photograph_is_turned_upright(tmp_path):
     assert datasets.load(f"folder:{tmp_path / 'photos'}").pixels.shape == (2, 1, 6, 4)
 
 
-@pytest.mark.parametrize("content", [b"", b"words", "truncated"], ids=["empty", "text", "truncated"])
+@pytest.mark.parametrize(
+    "content", [b"", b"words", "truncated"], ids=["empty", "text", "truncated"]
+)
 def test_an_unreadable_image_is_named(scans, content):
     path = scans / "benign/d.png"
     if content == "truncated":
-        Image.fromarray(np.random.default_rng(0).integers(0, 256, (50, 50), dtype=np.uint8)).save(path)
+        Image.fromarray(np.random.default_rng(0).integers(0, 256, (50, 50), dtype=np.uint8)).save(
+            path
+        )
         content = path.read_bytes()[:1000]
     path.write_bytes(content)
     line = error(f"folder:{scans}")
@@ -170,14 +198,20 @@ def test_an_unreadable_image_is_named(scans, content):
 
 def test_a_folder_in_a_class_is_named(scans):
     (scans / "benign/deeper").mkdir()
-    assert error(f"folder:{scans}") == f"{scans}/benign/deeper: image: found a folder, expected an image file"
+    assert (
+        error(f"folder:{scans}")
+        == f"{scans}/benign/deeper: image: found a folder, expected an image file"
+    )
 
 
 @pytest.mark.parametrize(
     ("parts", "advice"),
     [
         (("train", "val"), "use imagenet:ROOT, which tests on val"),
-        (("train", "test"), "use folder:ROOT/train alone, or rename two of them train and val and use imagenet:ROOT"),
+        (
+            ("train", "test"),
+            "use folder:ROOT/train alone, or rename two of them train and val and use imagenet:ROOT",
+        ),
         (("Train", "Test"), "use folder:ROOT/Train alone, or rename two of them train and val"),
     ],
 )
@@ -185,7 +219,8 @@ def test_parts_of_a_data_set_are_no_classes(tmp_path, parts, advice):
     for part in parts:
         for name in "ab":
             picture(tmp_path / "set" / part / name / "0.png")
-    line, root = error(f"folder:{tmp_path / 'set'}"), str(tmp_path / "set")
+    line = error(f"folder:{tmp_path / 'set'}")
+    root = str(tmp_path / "set")
     start = f"{root}: classes: found {', '.join(sorted(parts))}, which are parts of a data set and no classes; "
     assert line.startswith(start + advice.replace("ROOT", root))
 
@@ -216,13 +251,17 @@ def test_a_folder_and_an_image_that_cannot_be_read_end_alike(scans, metaloss, mo
 def test_a_pipe_among_the_images_is_not_waited_for(scans):
     os.mkfifo(scans / "benign/d.png")
     line = error(f"folder:{scans}")
-    assert line.startswith(f"{scans}/benign/d.png: image: found none that can be read (found a FIFO")
+    assert line.startswith(
+        f"{scans}/benign/d.png: image: found none that can be read (found a FIFO"
+    )
 
 
 def test_one_class_is_too_few(tmp_path):
     picture(tmp_path / "scans/only/0.png")
     line = error(f"folder:{tmp_path / 'scans'}")
-    assert line.endswith("scans: classes: found 1 (only), expected at least 2 sub-folders, one per class")
+    assert line.endswith(
+        "scans: classes: found 1 (only), expected at least 2 sub-folders, one per class"
+    )
 
 
 def test_an_empty_class_is_named(scans):

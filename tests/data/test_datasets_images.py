@@ -56,13 +56,15 @@ def test_transparent_pixels_are_laid_on_the_background(tmp_path, mode, backgroun
     spec = f"folder:{folder(tmp_path / 'x', mode)}"
     found = datasets.load(spec, ImageOptions(background=background)).pixels
     assert found.shape[1] == (1 if mode in ("LA", "L") else 3)
-    assert (found[..., 0, 0] == level).all() and (found[..., 4, 4] == 0).all()
+    assert (found[..., 0, 0] == level).all()
+    assert (found[..., 4, 4] == 0).all()
 
 
 def test_a_coloured_background_makes_transparent_gray_images_coloured(tmp_path):
     spec = f"folder:{folder(tmp_path / 'x', 'L')}"
     found = datasets.load(spec, ImageOptions(background="#ff8000")).pixels
-    assert found[0, :, 0, 0].tolist() == [255, 128, 0] and found[0, :, 4, 4].tolist() == [0, 0, 0]
+    assert found[0, :, 0, 0].tolist() == [255, 128, 0]
+    assert found[0, :, 4, 4].tolist() == [0, 0, 0]
 
 
 def test_every_source_and_command_reads_with_the_same_options(tmp_path):
@@ -71,7 +73,8 @@ def test_every_source_and_command_reads_with_the_same_options(tmp_path):
     changes = {"background": "#0a0a0a", "size": 16}
     for spec in (f"folder:{tmp_path / 'x'}", f"imagenet:{tmp_path / 'net'}"):
         pixels = datasets.load(spec, ImageOptions(**changes)).pixels
-        assert pixels.shape[1:] == (3, 16, 16) and (pixels[..., 0, 0] == 10).all()
+        assert pixels.shape[1:] == (3, 16, 16)
+        assert (pixels[..., 0, 0] == 10).all()
     assert datasets.load(f"imagenet:{tmp_path / 'net'}").pixels.shape[-2:] == (64, 64)
 
     spec = f"folder:{folder(tmp_path / 'many', 'RGBA')}"
@@ -81,7 +84,9 @@ def test_every_source_and_command_reads_with_the_same_options(tmp_path):
             image.save(tmp_path / "many" / name / f"more{i}.png")
     training = opened(resolve({"data": spec, **changes}), CPU)
     episodes = episodic.open_family(
-        episodic.of({"dataset": spec, "ways": 2, "shots": 1, "val": 1, **changes}, "many", "many.toml")
+        episodic.of(
+            {"dataset": spec, "ways": 2, "shots": 1, "val": 1, **changes}, "many", "many.toml"
+        )
     )
     for dataset in (training.dataset, episodes.dataset, folds.cut(spec, changes).dataset):
         assert dataset.pixels.shape[1:] == (3, 16, 16)
@@ -89,13 +94,19 @@ def test_every_source_and_command_reads_with_the_same_options(tmp_path):
 
 
 def test_a_background_that_is_no_colour_is_refused():
-    for resolved in (lambda table: resolve(table), lambda table: folds.cut("folder:nowhere", table)):
-        with pytest.raises(SettingsError, match="background: expected white, black or #rrggbb, got 'pink'"):
+    for resolved in (
+        resolve,
+        lambda table: folds.cut("folder:nowhere", table),
+    ):
+        with pytest.raises(
+            SettingsError, match="background: expected white, black or #rrggbb, got 'pink'"
+        ):
             resolved({"background": "pink"})
 
 
 def test_images_in_memory_come_to_the_size_too():
-    found, stored = datasets.load("fashionmnist", ImageOptions(size=16)), datasets.load("fashionmnist")
+    found = datasets.load("fashionmnist", ImageOptions(size=16))
+    stored = datasets.load("fashionmnist")
     assert found.pixels.shape == (len(stored.labels), 1, 16, 16)
     assert found.origin.endswith(", brought to 16x16 pixels")
     assert torch.equal(found.digests, stored.digests)
@@ -120,7 +131,8 @@ def turned(path, array, orientation=6, **options):
     Image.fromarray(array).save(path, exif=tags, **options)
 
 
-HALVES = np.repeat(np.array([[0, 0, 0, 250, 250, 250]], np.uint8), 4, 0)  # stored: dark left, 6 wide and 4 high
+# stored: dark left, 6 wide and 4 high.
+HALVES = np.repeat(np.array([[0, 0, 0, 250, 250, 250]], np.uint8), 4, 0)
 UPRIGHT = np.rot90(HALVES, -1)  # as displayed with orientation 6: dark on top, 4 wide and 6 high
 
 
@@ -141,7 +153,8 @@ def test_an_orientation_tag_turns_wide_images_and_those_of_other_sources(tmp_pat
         for name in "ab":
             turned(tmp_path / part / name / "0.png", HALVES.astype(np.uint16) * 257)
     found = datasets.load(f"imagenet:{tmp_path}", ImageOptions(size=8)).pixels
-    assert (found[:, :, 0] == 0).all() and (found[:, :, -1] == 250).all()
+    assert (found[:, :, 0] == 0).all()
+    assert (found[:, :, -1] == 250).all()
 
 
 @pytest.mark.parametrize("drawn", ["displayed", "stored", "tagged"])
@@ -154,12 +167,16 @@ def test_masks_lie_on_their_images_however_those_are_stored(tmp_path, drawn):
         if drawn == "tagged":
             turned(mask, label)
         else:
-            vocfolder.save(mask, np.ascontiguousarray(np.rot90(label, -1)) if drawn == "displayed" else label)
+            vocfolder.save(
+                mask, np.ascontiguousarray(np.rot90(label, -1)) if drawn == "displayed" else label
+            )
     pixels, labels = datasets.scenes(f"voc:{root}").pair(0, 6)
     inside = labels != 255
-    assert inside.sum() == 24 and inside[:, 1:5].all()
+    assert inside.sum() == 24
+    assert inside[:, 1:5].all()
     assert torch.equal(pixels[0][inside] > 100, labels[inside] == 1)
-    assert labels[0, 2] == 0 and labels[-1, 2] == 1
+    assert labels[0, 2] == 0
+    assert labels[-1, 2] == 1
 
 
 # --- a limit of pixels ---
@@ -169,14 +186,19 @@ def bomb(path, side):
     """A gray PNG of zeros that is small on the disk."""
 
     def chunk(kind, data):
-        return len(data).to_bytes(4, "big") + kind + data + zlib.crc32(kind + data).to_bytes(4, "big")
+        return (
+            len(data).to_bytes(4, "big") + kind + data + zlib.crc32(kind + data).to_bytes(4, "big")
+        )
 
     path.parent.mkdir(parents=True, exist_ok=True)
     pack = zlib.compressobj(1)
-    rows = [pack.compress(bytes(side + 1)) for _ in range(min(side, 50))]  # the rest would not be reached
+    # The rest would not be reached.
+    rows = [pack.compress(bytes(side + 1)) for _ in range(min(side, 50))]
     head = side.to_bytes(4, "big") * 2 + bytes([8, 0, 0, 0, 0])
     data = b"".join([*rows, pack.flush()])
-    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", data) + chunk(b"IEND", b""))
+    path.write_bytes(
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
+    )
 
 
 READ = """
@@ -200,7 +222,9 @@ def test_an_image_of_too_many_pixels_is_refused_without_the_memory_that_it_would
     for file in (tmp_path / "x/a/0.png", tmp_path / "net/train/a/0.png"):
         bomb(file, 13_000)
     specs = [f"folder:{tmp_path / 'x'}", f"imagenet:{tmp_path / 'net'}"]
-    done = subprocess.run([sys.executable, "-c", READ, *specs], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", READ, *specs], capture_output=True, text=True, check=True
+    )
     assert done.stderr == ""
     for line, file in zip(done.stdout.splitlines(), ("x/a", "net/train/a"), strict=True):
         assert line == (
@@ -210,7 +234,8 @@ def test_an_image_of_too_many_pixels_is_refused_without_the_memory_that_it_would
 
 
 def test_large_images_are_read_where_that_is_asked_for(tmp_path, monkeypatch):
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)  # Pillow's own limit, above which it warns, and then refuses
+    # Pillow's own limit, above which it warns, and then refuses.
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
     for name in "ab":
         bomb(tmp_path / f"x/{name}/0.png", 50)
     spec = f"folder:{tmp_path / 'x'}"

@@ -53,7 +53,9 @@ def cifar_files(root, monkeypatch, kind, classes):
         for file, _ in getattr(cls, list_name):
             rows = draw.integers(0, 256, (2, 3072), dtype=np.uint8)
             images.append(rows)
-            (folder / file).write_bytes(pickle.dumps({"data": rows, field: [0, classes - 1], "old": OldDtype()}))
+            (folder / file).write_bytes(
+                pickle.dumps({"data": rows, field: [0, classes - 1], "old": OldDtype()})
+            )
             sums.append([file, md5(folder / file)])
         monkeypatch.setattr(cls, list_name, sums)
     meta = folder / cls.meta["filename"]
@@ -63,7 +65,8 @@ def cifar_files(root, monkeypatch, kind, classes):
 
 
 @pytest.mark.parametrize(
-    ("name", "kind", "classes", "n"), [("cifar10", "CIFAR10", 10, 12), ("cifar100", "CIFAR100", 100, 4)]
+    ("name", "kind", "classes", "n"),
+    [("cifar10", "CIFAR10", 10, 12), ("cifar100", "CIFAR100", 100, 4)],
 )
 def test_cifar_is_read(data, monkeypatch, name, kind, classes, n):
     _, images = cifar_files(data / name, monkeypatch, kind, classes)
@@ -79,7 +82,9 @@ def test_a_cifar_file_of_another_md5_is_named_and_not_unpickled(data, monkeypatc
     folder, _ = cifar_files(data / "cifar10", monkeypatch, "CIFAR10", 10)
     (folder / "data_batch_3").write_bytes(b"")
     line = error("cifar10")
-    assert line.startswith(f"{folder / 'data_batch_3'}: md5: found d41d8cd98f00b204e9800998ecf8427e, expected ")
+    assert line.startswith(
+        f"{folder / 'data_batch_3'}: md5: found d41d8cd98f00b204e9800998ecf8427e, expected "
+    )
     (folder / "batches.meta").unlink()
     assert error("cifar10").startswith(f"{folder / 'batches.meta'}: file: found none")
 
@@ -109,7 +114,8 @@ def svhn_files(root, monkeypatch):
 
     root.mkdir(parents=True)
     draw = np.random.default_rng(0)
-    images, sums = [], {}
+    images = []
+    sums = {}
     for split in ("train", "test"):
         pixels = draw.integers(0, 256, (32, 32, 3, 3), dtype=np.uint8)
         path = root / f"{split}_32x32.mat"

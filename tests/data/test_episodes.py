@@ -6,9 +6,13 @@ import torch
 from metaloss.core.streams import Stream
 from metaloss.data.episodes import Images, Shape, draw
 
-CLASSES, EACH = 5, 12
-POOL = tuple(torch.arange(EACH) + 100 * c for c in range(CLASSES))  # class c holds the rows 100 c ... 100 c + 11
-IMAGES = Images(Stream(0).integers(256, 100 * CLASSES, 1, 2, 3).to(torch.uint8), mean=100.0, std=50.0)
+CLASSES = 5
+EACH = 12
+# Class c holds the rows 100 c ... 100 c + 11.
+POOL = tuple(torch.arange(EACH) + 100 * c for c in range(CLASSES))
+IMAGES = Images(
+    Stream(0).integers(256, 100 * CLASSES, 1, 2, 3).to(torch.uint8), mean=100.0, std=50.0
+)
 SHAPE = Shape(ways=3, shots=2, val=4)
 KEYS = [Stream(1).at("task", t) for t in range(30)]
 
@@ -42,7 +46,12 @@ def test_a_label_means_one_class_in_training_and_validation_alike():
             for half in (tasks.train, tasks.val)
             for label, row in zip(half.label[t], half.rows[t], strict=True)
         }
-        assert len(meaning) == len({label for label, _ in meaning}) == len({c for _, c in meaning}) == 3
+        assert (
+            len(meaning)
+            == len({label for label, _ in meaning})
+            == len({c for _, c in meaning})
+            == 3
+        )
 
 
 def test_a_label_means_other_classes_in_other_tasks():
@@ -95,9 +104,12 @@ def test_fewer_validation_images_leave_the_training_images_as_they_were():
     assert torch.equal(few.train.rows, drawn().train.rows)
 
 
-@pytest.mark.parametrize(("noise", "wrong"), [(0.0, 0), (0.1, 1), (0.25, 3), (0.5, 6), (0.9, 11), (1.0, 12)])
+@pytest.mark.parametrize(
+    ("noise", "wrong"), [(0.0, 0), (0.1, 1), (0.25, 3), (0.5, 6), (0.9, 11), (1.0, 12)]
+)
 def test_noise_replaces_its_share_of_the_training_labels_by_others(noise, wrong):
-    clean, noisy = drawn(Shape(3, 4, 4)), drawn(Shape(3, 4, 4, noise))
+    clean = drawn(Shape(3, 4, 4))
+    noisy = drawn(Shape(3, 4, 4, noise))
     differs = noisy.train.label != clean.train.label
     assert (differs.sum(1) == wrong).all()
     assert noisy.train.label.min() >= 0
@@ -109,7 +121,8 @@ def test_noise_replaces_its_share_of_the_training_labels_by_others(noise, wrong)
 def test_noise_falls_on_all_images_and_all_other_classes():
     shape = Shape(3, 2, 1, 0.5)
     keys = [Stream(3).at(t) for t in range(100)]
-    label, clean = drawn(shape, keys).train.label, torch.tensor([0, 0, 1, 1, 2, 2])
+    label = drawn(shape, keys).train.label
+    clean = torch.tensor([0, 0, 1, 1, 2, 2])
     for image in range(6):
         assert set(label[:, image].tolist()) == {0, 1, 2}
     share = (label != clean).float().mean(0)

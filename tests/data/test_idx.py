@@ -57,7 +57,10 @@ def test_an_empty_file_is_named(tmp_path):
 
 
 def test_a_file_cut_in_its_header_is_named(tmp_path):
-    assert message(tmp_path, labels=LABEL_FILE[:6]) == "labels: header: found 6 bytes, expected at least 8"
+    assert (
+        message(tmp_path, labels=LABEL_FILE[:6])
+        == "labels: header: found 6 bytes, expected at least 8"
+    )
 
 
 def test_a_truncated_file_is_named(tmp_path):
@@ -66,12 +69,17 @@ def test_a_truncated_file_is_named(tmp_path):
 
 
 def test_trailing_bytes_are_found(tmp_path):
-    assert message(tmp_path, labels=LABEL_FILE + b"\0").startswith("labels: length: found more than 11 bytes")
+    assert message(tmp_path, labels=LABEL_FILE + b"\0").startswith(
+        "labels: length: found more than 11 bytes"
+    )
 
 
 def test_a_count_beyond_all_memory_is_found(tmp_path):
     huge = struct.pack(">4I", 2051, 2**32 - 1, 2**32 - 1, 2**32 - 1)
-    with pytest.raises(DataError, match="length: found a header of 4294967295x4294967295x4294967295 uint8, expected"):
+    with pytest.raises(
+        DataError,
+        match="length: found a header of 4294967295x4294967295x4294967295 uint8, expected",
+    ):
         _idx.read(write(tmp_path, images=huge)[0], _idx.IMAGES)
 
 
@@ -82,16 +90,24 @@ def test_exchanged_files_are_found_by_their_magic_number(tmp_path):
 
 def test_another_element_type_is_found_by_its_magic_number(tmp_path):
     integers = struct.pack(">2i", 0x0C01, 3) + bytes(12)
-    assert message(tmp_path, labels=integers) == "labels: magic number: found 3073, expected 2049 (uint8, axes: 1)"
+    assert (
+        message(tmp_path, labels=integers)
+        == "labels: magic number: found 3073, expected 2049 (uint8, axes: 1)"
+    )
 
 
 def test_counts_have_to_agree(tmp_path):
     four = struct.pack(">2i", 2049, 4) + bytes(4)
-    assert message(tmp_path, labels=four) == "labels: number of labels: found 4, expected 3 as in images"
+    assert (
+        message(tmp_path, labels=four)
+        == "labels: number of labels: found 4, expected 3 as in images"
+    )
 
 
 def test_no_image_at_all_is_an_error(tmp_path):
-    line = message(tmp_path, images=struct.pack(">4i", 2051, 0, 2, 4), labels=struct.pack(">2i", 2049, 0))
+    line = message(
+        tmp_path, images=struct.pack(">4i", 2051, 0, 2, 4), labels=struct.pack(">2i", 2049, 0)
+    )
     assert line == "images: number of images: found 0, expected at least 1"
 
 
@@ -120,13 +136,20 @@ PACKED = gzip.compress(IMAGE_FILE)
 
 @pytest.mark.parametrize(
     "content",
-    [PACKED[:-9], PACKED[:-6] + bytes([PACKED[-6] ^ 1]) + PACKED[-5:], PACKED[:12] + b"\xff" * 12, IMAGE_FILE],
+    [
+        PACKED[:-9],
+        PACKED[:-6] + bytes([PACKED[-6] ^ 1]) + PACKED[-5:],
+        PACKED[:12] + b"\xff" * 12,
+        IMAGE_FILE,
+    ],
     ids=["truncated", "wrong check sum", "broken stream", "not gzipped"],
 )
 def test_a_corrupted_gzip_file_is_named(tmp_path, content):
     path = tmp_path / "images.gz"
     path.write_bytes(content)
-    with pytest.raises(DataError, match=r"images\.gz: gzip stream: found damage .*, expected a whole gzip file"):
+    with pytest.raises(
+        DataError, match=r"images\.gz: gzip stream: found damage .*, expected a whole gzip file"
+    ):
         _idx.read(path, _idx.IMAGES)
 
 
@@ -139,7 +162,9 @@ def test_an_empty_gzip_file_is_named(tmp_path):
 
 def test_a_fifo_in_place_of_a_file_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "images")
-    with pytest.raises(DataError, match=r"images: file: cannot be read \(found a FIFO, expected a regular file\)"):
+    with pytest.raises(
+        DataError, match=r"images: file: cannot be read \(found a FIFO, expected a regular file\)"
+    ):
         _idx.read(tmp_path / "images", _idx.IMAGES)
 
 

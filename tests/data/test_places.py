@@ -68,7 +68,8 @@ def test_a_run_goes_on_from_another_working_folder(run):
 def test_a_run_goes_on_with_its_images_elsewhere_and_remembers_where(home, run):
     there = (home / "scans").rename(home.parent / "photos")
     with pytest.raises(
-        DataError, match=r"scans: no images at .*home/scans; .*evolve --resume .* --tasks folder:NEWPATH"
+        DataError,
+        match=r"scans: no images at .*home/scans; .*evolve --resume .* --tasks folder:NEWPATH",
     ):
         program.resume(run)
     heard = Listener()
@@ -76,7 +77,9 @@ def test_a_run_goes_on_with_its_images_elsewhere_and_remembers_where(home, run):
     assert heard.warnings == []
     assert images(run) == {"scans": f"folder:{Path.cwd() / '../photos'}"}
     program.resume(run, changes={"generations": 3})
-    assert code("evolve", "--resume", run, "--tasks", f"folder:{there}", "--generations", 4, "-q") == 0
+    assert (
+        code("evolve", "--resume", run, "--tasks", f"folder:{there}", "--generations", 4, "-q") == 0
+    )
 
 
 def test_other_images_are_refused_unless_allowed_and_then_counted_as_seen(home, run):
@@ -118,16 +121,21 @@ def test_an_elimination_finds_the_runs_images(home, run):
     (home / "scans").rename(home.parent / "photos")
     with pytest.raises(DataError, match=r"eliminate .* --data folder:NEWPATH"):
         elimination.eliminate(run, chosen={"start": 2, "stages": stages})
-    elimination.eliminate(run, chosen={"start": 2, "stages": stages}, data=[f"folder:{home.parent / 'photos'}"])
+    elimination.eliminate(
+        run, chosen={"start": 2, "stages": stages}, data=[f"folder:{home.parent / 'photos'}"]
+    )
     assert image_record.read(run / "elimination" / "loss") is not None
 
 
 def test_what_refines_a_run_finds_its_images(home, run):
     storage.write(
-        run / "loss" / "loss.json", b'{"format": 1, "kind": "formula", "formula": "-1.5 * y * logp", "about": {}}'
+        run / "loss" / "loss.json",
+        b'{"format": 1, "kind": "formula", "formula": "-1.5 * y * logp", "about": {}}',
     )
     small = {**SMALL, "strategy": {"kind": "random_search", "population": 2}, "generations": 1}
-    table = constants_tuning.resolved(run, {k: x for k, x in small.items() if k != "genome"}, Path("runs"))
+    table = constants_tuning.resolved(
+        run, {k: x for k, x in small.items() if k != "genome"}, Path("runs")
+    )
     assert table.families[0].dataset == f"folder:{home / 'scans'}"
 
 
@@ -146,9 +154,17 @@ def test_a_training_finds_its_images_again(tmp_path, monkeypatch):
 
 
 def test_a_study_names_its_sources_by_its_settings():
-    settings = ["tasks:folder:scans,shots=2", "train:data=folder:scans,steps=2", "tasks:fashionmnist"]
+    settings = [
+        "tasks:folder:scans,shots=2",
+        "train:data=folder:scans,steps=2",
+        "tasks:fashionmnist",
+    ]
     study = resolve({"losses": ["ce", "mse"], "settings": settings})
     assert list(study.sources.values()) == ["folder:scans", "folder:scans", "fashionmnist"]
     where = {study.settings[0]["name"]: "folder:/new", study.settings[1]["name"]: "folder:/other"}
     placed = [_placed(where, x) for x in study.settings]
-    assert [x.get("family") or x.get("data") for x in placed] == ["folder:/new", "folder:/other", "fashionmnist"]
+    assert [x.get("family") or x.get("data") for x in placed] == [
+        "folder:/new",
+        "folder:/other",
+        "fashionmnist",
+    ]

@@ -25,7 +25,11 @@ def made(train, test=()):
     """A data set with so many images per class in its official splits."""
     counts = [*train, *test]
     labels = torch.cat(
-        [torch.arange(len(split)).repeat_interleave(torch.tensor(split)) for split in (train, test) if split]
+        [
+            torch.arange(len(split)).repeat_interleave(torch.tensor(split))
+            for split in (train, test)
+            if split
+        ]
     )
     sizes = sum(train), sum(test)
     return Dataset(
@@ -75,13 +79,22 @@ def test_an_official_training_split_is_cut_four_to_three():
 
 @pytest.mark.parametrize(
     ("n", "expected"),
-    [(1, (1, 0, 0)), (2, (2, 0, 0)), (3, (1, 1, 1)), (9, (5, 2, 2)), (10, (6, 2, 2)), (100, (60, 20, 20))],
+    [
+        (1, (1, 0, 0)),
+        (2, (2, 0, 0)),
+        (3, (1, 1, 1)),
+        (9, (5, 2, 2)),
+        (10, (6, 2, 2)),
+        (100, (60, 20, 20)),
+    ],
 )
 def test_without_a_test_split_the_cut_is_60_20_20(n, expected):
     assert tuple(counts[0] for counts in sizes(made([n])).values()) == expected
 
 
-@pytest.mark.parametrize("dataset", [made([23, 5, 9]), made([23, 5, 9], [4, 1, 3])], ids=["one split", "two splits"])
+@pytest.mark.parametrize(
+    "dataset", [made([23, 5, 9]), made([23, 5, 9], [4, 1, 3])], ids=["one split", "two splits"]
+)
 def test_every_image_lies_in_exactly_one_pool_under_its_own_class(dataset):
     cut = pools(dataset)
     rows = torch.cat([rows for pool in cut.values() for rows in pool.rows])
@@ -134,10 +147,16 @@ def test_an_image_lies_in_the_same_pool_in_the_subset_as_in_the_full_set(subset,
     monkeypatch.setattr(fashionmnist, "SYSTEM", FULL)
     full = fashionmnist.load()
     assert full.origin == f"full set, {FULL}"
-    whole, part = members(full), members(subset)
+    whole = members(full)
+    part = members(subset)
     for name in whole:
         assert part[name] <= whole[name]
-    where = {key: row for row, key in enumerate(zip(full.test.tolist(), full.index.tolist(), strict=True))}
-    rows = torch.tensor([where[key] for key in zip(subset.test.tolist(), subset.index.tolist(), strict=True)])
+    where = {
+        key: row
+        for row, key in enumerate(zip(full.test.tolist(), full.index.tolist(), strict=True))
+    }
+    rows = torch.tensor(
+        [where[key] for key in zip(subset.test.tolist(), subset.index.tolist(), strict=True)]
+    )
     assert torch.equal(full.pixels[rows], subset.pixels)
     assert torch.equal(full.labels[rows], subset.labels)

@@ -19,7 +19,8 @@ from metaloss.inner.loop import Inner, train
 from metaloss.inner.metrics import validate
 from metaloss.losses.base import CrossEntropies
 
-P, T = 5, 6
+P = 5
+T = 6
 KEYS = [Stream(0).at("task", t) for t in range(T)]
 STARTS = [Stream(0).at("init", t) for t in range(T)]
 SMALL = 40_000  # bytes: several chunks for P x T trainings of tiny tasks
@@ -72,7 +73,8 @@ def family_with(open_tiny, classifier, **changes):
 
 @classifiers
 def test_a_score_is_what_one_training_at_a_time_gives(engine, open_tiny, classifier):
-    episodes, losses = family_with(open_tiny, classifier), networks()
+    episodes = family_with(open_tiny, classifier)
+    losses = networks()
     found = score(engine(), losses, episodes)
     tasks = episodes.sample(KEYS)
     for p in (0, P - 1):
@@ -80,7 +82,9 @@ def test_a_score_is_what_one_training_at_a_time_gives(engine, open_tiny, classif
             one = slice(t, t + 1)
             bound = episodes.model.bind(tasks[one], STARTS[one])
             inner = episodes.family.inner
-            alone = evaluate(losses[p : p + 1], episodes.model, bound, tasks[one], inner=inner, block=12)
+            alone = evaluate(
+                losses[p : p + 1], episodes.model, bound, tasks[one], inner=inner, block=12
+            )
             assert abs(alone[0, 0, 0] - found[p, t]) <= 1 / 12 + 1e-6
 
 
@@ -99,7 +103,8 @@ def test_every_candidate_may_have_its_own_learning_rate(engine, episodes):
 
 @pytest.mark.parametrize("block", [1, 5, 12, 100])
 def test_the_size_of_the_blocks_of_validation_images_does_not_matter(episodes, float64, block):
-    tasks, model = episodes.sample(KEYS), episodes.model
+    tasks = episodes.sample(KEYS)
+    model = episodes.model
     bound = model.bind(tasks, STARTS)
     params = bound.init(2)
     params["b0"][1, 2] = torch.nan
@@ -136,14 +141,19 @@ def test_a_candidate_is_blind_to_its_neighbours(engine, open_tiny, classifier, k
 def test_trained_parameters_are_blind_to_neighbours_bit_for_bit(open_tiny, classifier, bad):
     """Accuracies are coarse; weights would show the smallest trace."""
     episodes = family_with(open_tiny, classifier)
-    tasks, model = episodes.sample(KEYS), episodes.model
+    tasks = episodes.sample(KEYS)
+    model = episodes.model
     bound = model.bind(tasks, STARTS)
     genome, population = candidates()
     vectors = population.vectors().clone()
     vectors[2] = bad
     trained = [
         train(
-            genome.losses(some).bind(tasks.train.target), model, bound.init(P), bound.train, inner=episodes.family.inner
+            genome.losses(some).bind(tasks.train.target),
+            model,
+            bound.init(P),
+            bound.train,
+            inner=episodes.family.inner,
         )
         for some in (population, Vectors(vectors))
     ]
@@ -201,10 +211,13 @@ class Fragile:
 
 
 @pytest.mark.parametrize("when", ["bind", "slope"])
-@pytest.mark.parametrize("memory", [SMALL, 8_000, 1 << 30], ids=["chunks", "one by one", "one chunk"])
+@pytest.mark.parametrize(
+    "memory", [SMALL, 8_000, 1 << 30], ids=["chunks", "one by one", "one chunk"]
+)
 @pytest.mark.parametrize("rows", [[2], [0, 1], [4], [1, 2, 3, 4]], ids=str)
 def test_a_candidate_that_raises_fails_alone(engine, episodes, when, memory, rows):
-    losses, bad = networks(), torch.zeros(P, dtype=torch.bool)
+    losses = networks()
+    bad = torch.zeros(P, dtype=torch.bool)
     bad[rows] = True
     expected = score(engine(memory), losses, episodes)
     found = score(engine(memory), Fragile(losses, bad, when), episodes)
@@ -215,7 +228,9 @@ def test_a_candidate_that_raises_fails_alone(engine, episodes, when, memory, row
 @pytest.mark.parametrize("memory", [SMALL, 8_000], ids=["chunks", "one by one"])
 def test_where_every_candidate_raises_so_does_the_engine(engine, episodes, memory):
     with pytest.raises(ZeroDivisionError, match="a candidate raised"):
-        score(engine(memory), Fragile(networks(), torch.ones(P, dtype=torch.bool), "slope"), episodes)
+        score(
+            engine(memory), Fragile(networks(), torch.ones(P, dtype=torch.bool), "slope"), episodes
+        )
 
 
 # --- the same result everywhere ---
@@ -223,7 +238,8 @@ def test_where_every_candidate_raises_so_does_the_engine(engine, episodes, memor
 
 @classifiers
 def test_the_number_of_workers_does_not_matter(engine, open_tiny, classifier):
-    episodes, losses = family_with(open_tiny, classifier), networks()
+    episodes = family_with(open_tiny, classifier)
+    losses = networks()
     results = [score(engine(workers=n), losses, episodes) for n in (1, 2, 3)]
     assert torch.equal(results[1], results[0])
     assert torch.equal(results[2], results[0])
@@ -257,7 +273,8 @@ def test_a_default_engine_takes_all_cores_of_this_process(engine):
 
 @classifiers
 def test_across_chunk_sizes_scores_agree_within_one_image(engine, open_tiny, classifier):
-    episodes, losses = family_with(open_tiny, classifier), networks()
+    episodes = family_with(open_tiny, classifier)
+    losses = networks()
     sizes = {}
     for memory in (1 << 30, SMALL, 8_000):
         one = engine(memory)
@@ -300,7 +317,9 @@ def failing(monkeypatch, times, error):
     [
         torch.OutOfMemoryError("CUDA out of memory"),
         MemoryError(),
-        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
+        RuntimeError(
+            "[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"
+        ),
     ],
     ids=["torch", "python", "allocator"],
 )
@@ -317,7 +336,9 @@ def test_out_of_memory_halves_the_chunk_and_goes_on(engine, episodes, monkeypatc
     assert torch.equal(found, expected)
 
 
-def test_where_one_training_alone_does_not_fit_the_error_comes_through(engine, episodes, monkeypatch):
+def test_where_one_training_alone_does_not_fit_the_error_comes_through(
+    engine, episodes, monkeypatch
+):
     failing(monkeypatch, 10**6, torch.OutOfMemoryError("CUDA out of memory"))
     with pytest.raises(torch.OutOfMemoryError):
         score(engine(), networks(), episodes)
@@ -333,7 +354,8 @@ def test_another_error_of_torch_is_not_taken_for_lack_of_memory(engine, episodes
 
 @pytest.mark.parametrize("after", [0, 1, 3])
 def test_work_is_dropped_when_stop_asks_for_it(engine, episodes, after):
-    asked, stopping = [], [True]
+    asked = []
+    stopping = [True]
 
     def stop():
         asked.append(1)
@@ -351,7 +373,9 @@ def test_work_is_dropped_when_stop_asks_for_it(engine, episodes, after):
 
 @classifiers
 def test_a_curve_passes_through_the_scores_of_shorter_trainings(engine, open_tiny, classifier):
-    episodes, losses, marks = family_with(open_tiny, classifier), networks(), (1, 4, 7)
+    episodes = family_with(open_tiny, classifier)
+    losses = networks()
+    marks = (1, 4, 7)
     one = engine()
     tasks = episodes.sample(KEYS)
     curve = one.curve(losses, episodes, tasks, STARTS, Inner(steps=7, lr=0.2), marks=marks)
@@ -364,7 +388,9 @@ def test_a_curve_passes_through_the_scores_of_shorter_trainings(engine, open_tin
 
 def test_a_training_that_diverges_late_is_nan_from_there_on(engine, episodes):
     inner = Inner(steps=60, lr=1e6, weight_decay=1e-3)
-    curve = engine().curve(CrossEntropies.of(1), episodes, episodes.sample(KEYS), STARTS, inner, marks=(1, 60))
+    curve = engine().curve(
+        CrossEntropies.of(1), episodes, episodes.sample(KEYS), STARTS, inner, marks=(1, 60)
+    )
     assert curve[0].isfinite().all()
     assert curve[1].isnan().all()
 
@@ -374,8 +400,10 @@ def test_a_training_that_diverges_late_is_nan_from_there_on(engine, episodes):
 
 @pytest.mark.parametrize(("rows", "tasks"), [(1, 1), (1, 100), (64, 8), (500, 300), (7, 3)])
 def test_a_plan_stays_within_the_memory_and_grows_with_it(episodes, rows, tasks):
-    family, inner = episodes.family, episodes.family.inner
-    numbers = 6 * (3 * (8 + 3) + 64 * 3)  # of one training: activations, gradients and temporaries; the loss
+    family = episodes.family
+    inner = episodes.family.inner
+    # Of one training: activations, gradients and temporaries; the loss.
+    numbers = 6 * (3 * (8 + 3) + 64 * 3)
     last = 0
     for memory in [4 * numbers * n for n in (1, 2, 3, 7, 8, 9, 20, 50, 64, 100, 1000, 10**6)]:
         chunks = plan(episodes, inner, rows, tasks, memory)
@@ -394,16 +422,21 @@ def test_a_chunk_has_one_task_and_many_candidates_unless_losses_ask_for_more(epi
     shapes = {
         columns: (chunks.candidates, chunks.tasks)
         for columns in (1, 4, 8, 100)
-        for chunks in [plan(episodes, episodes.family.inner, 100, 50, 4 * numbers * 32, columns=columns)]
+        for chunks in [
+            plan(episodes, episodes.family.inner, 100, 50, 4 * numbers * 32, columns=columns)
+        ]
     }
     assert shapes == {1: (25, 1), 4: (8, 4), 8: (4, 8), 100: (2, 16)}
 
 
 @classifiers
-def test_losses_that_are_cut_differently_are_observed_as_each_is_alone(engine, open_tiny, classifier):
+def test_losses_that_are_cut_differently_are_observed_as_each_is_alone(
+    engine, open_tiny, classifier
+):
     from metaloss.inner.metrics import scores
 
-    episodes, one = family_with(open_tiny, classifier), engine()
+    episodes = family_with(open_tiny, classifier)
+    one = engine()
     genome, population = candidates("tree")
     many = [networks(), genome.losses(population), CrossEntropies.of(P)]
     tasks = episodes.sample(KEYS)
@@ -420,7 +453,9 @@ def test_a_plan_for_less_memory_than_one_training_needs_trains_one_at_a_time(epi
 
 
 def test_the_plan_does_not_depend_on_the_number_of_workers(engine, episodes):
-    plans = {engine(1 << 30, workers=n).plan(episodes, episodes.family.inner, P, T) for n in (1, 2, 16)}
+    plans = {
+        engine(1 << 30, workers=n).plan(episodes, episodes.family.inner, P, T) for n in (1, 2, 16)
+    }
     assert len(plans) == 1
     assert plans.pop().tasks == T // 2  # work for two workers at least
 
@@ -434,15 +469,27 @@ def test_the_shared_form_is_chosen_where_it_saves_operations(open_tiny, dataset,
         episodes = open_tiny(classifier={"kind": "mlp", "hidden": [8]})
         with monkeypatch.context() as patch:
             patch.setattr(episodic, "load", lambda name, options, small=small: small)
-            for ways, shots, steps in [(2, 1, 1), (3, 2, 5), (4, 2, 5), (4, 5, 1), (4, 5, 100), (2, 1, 100)]:
+            for ways, shots, steps in [
+                (2, 1, 1),
+                (3, 2, 5),
+                (4, 2, 5),
+                (4, 5, 1),
+                (4, 5, 100),
+                (2, 1, 100),
+            ]:
                 family = replace(episodes.family, ways=ways, shots=shots, val=1)
                 opened = episodic.open_family(family)
-                B, V, D = ways * shots, ways, size**2
-                plain = 8 * (steps * (B * D + D * B) + V * D)  # forward and gradient, then validation; 8 hidden units
+                B = ways * shots
+                V = ways
+                D = size**2
+                # Forward and gradient, then validation; 8 hidden units.
+                plain = 8 * (steps * (B * D + D * B) + V * D)
                 span = 8 * (steps * B * B + V * B)
                 for candidates in (1, 3, 1000):
                     once = (B + V) * D * (8 + B)  # all images with the start and with the B images
-                    assert shared(opened, Inner(steps=steps), candidates) == (once / candidates + span < plain)
+                    assert shared(opened, Inner(steps=steps), candidates) == (
+                        once / candidates + span < plain
+                    )
 
 
 @pytest.mark.parametrize(
@@ -455,14 +502,17 @@ def test_the_shared_form_is_chosen_where_it_saves_operations(open_tiny, dataset,
     ],
     ids=str,
 )
-def test_only_a_plain_perceptron_with_a_hidden_layer_is_replaced_by_the_shared_form(open_tiny, table, expected):
+def test_only_a_plain_perceptron_with_a_hidden_layer_is_replaced_by_the_shared_form(
+    open_tiny, table, expected
+):
     episodes = open_tiny(classifier=table)
     chunks = plan(episodes, episodes.family.inner, 1, 1, 1 << 20)
     assert model_of(episodes, chunks) == (expected or episodes.model)
 
 
 def test_minibatches_count_in_the_formula_and_adam_never_shares(open_tiny):
-    episodes = open_tiny(classifier={"kind": "mlp", "hidden": [8]})  # 6 images of 36 features, 12 to validate on
+    # 6 images of 36 features, 12 to validate on.
+    episodes = open_tiny(classifier={"kind": "mlp", "hidden": [8]})
     assert shared(episodes, Inner(batch=2), 100)
     assert not shared(episodes, Inner(optimiser="adam"), 100)
     assert type(model_of(episodes, plan(episodes, Inner(optimiser="adamw"), 1, 1, 1 << 20))) is Mlp
@@ -470,23 +520,32 @@ def test_minibatches_count_in_the_formula_and_adam_never_shares(open_tiny):
 
 @classifiers
 @pytest.mark.parametrize(
-    "settings", [{"batch": 4, "momentum": 0.9}, {"optimiser": "adam", "schedule": "cosine"}], ids=["batch", "adam"]
+    "settings",
+    [{"batch": 4, "momentum": 0.9}, {"optimiser": "adam", "schedule": "cosine"}],
+    ids=["batch", "adam"],
 )
-def test_every_optimiser_scores_a_task_by_its_own_keys_alone(engine, open_tiny, classifier, settings):
+def test_every_optimiser_scores_a_task_by_its_own_keys_alone(
+    engine, open_tiny, classifier, settings
+):
     if classifier == "shared" and "optimiser" in settings:
         pytest.skip("not exact, so refused")
-    episodes, losses = family_with(open_tiny, classifier), networks()
-    inner, tasks = Inner(steps=5, lr=0.05, **settings), episodes.sample(KEYS)
+    episodes = family_with(open_tiny, classifier)
+    losses = networks()
+    inner = Inner(steps=5, lr=0.05, **settings)
+    tasks = episodes.sample(KEYS)
     together = engine(1 << 20).score(losses, episodes, tasks, STARTS, inner)
     alone = engine(1 << 20).score(losses, episodes, tasks[2:3], STARTS[2:3], inner)
     assert (together[:, 2:3] - alone).abs().max() <= 1 / 12 + 1e-6
     assert len(together.unique()) > 3
 
 
-def test_a_schedule_that_ends_at_0_gives_every_number_of_steps_a_training_of_its_own(engine, open_tiny):
+def test_a_schedule_that_ends_at_0_gives_every_number_of_steps_a_training_of_its_own(
+    engine, open_tiny
+):
     from metaloss.evaluation.protocol import Trials
 
-    losses, key = networks(), Stream(0).at("role")
+    losses = networks()
+    key = Stream(0).at("role")
     episodes = open_tiny(inner={"steps": 6, "lr": 0.1, "schedule": "linear"})
     trials = Trials(engine(), (episodes,), Stream(0))
     both = trials.scores(episodes, losses, "train", key, T, steps=(3, 6))
@@ -503,7 +562,8 @@ def test_a_schedule_that_ends_at_0_gives_every_number_of_steps_a_training_of_its
 def test_a_gpu_agrees_with_the_cpu_within_two_images(engine, open_tiny, classifier):
     from metaloss.tasks.episodic import open_family
 
-    episodes, losses = family_with(open_tiny, classifier), networks()
+    episodes = family_with(open_tiny, classifier)
+    losses = networks()
     there = open_family(episodes.family, "cuda")
     found = score(engine(device="cuda"), losses, there)
     assert found.device.type == "cpu"

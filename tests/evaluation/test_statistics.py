@@ -39,7 +39,11 @@ def test_the_interval_agrees_with_scipys_bootstrap():
     a, b = scores()
     found = paired(a, b, KEY)
     expected = scipy.stats.bootstrap(
-        ((a - b).double().numpy(),), np.mean, n_resamples=10_000, method="percentile", rng=np.random.default_rng(1)
+        ((a - b).double().numpy(),),
+        np.mean,
+        n_resamples=10_000,
+        method="percentile",
+        rng=np.random.default_rng(1),
     ).confidence_interval
     assert found.low == pytest.approx(expected.low, abs=found.error / 10)
     assert found.high == pytest.approx(expected.high, abs=found.error / 10)
@@ -47,7 +51,8 @@ def test_the_interval_agrees_with_scipys_bootstrap():
 
 def test_swapping_the_two_turns_the_interval_around():
     a, b = scores()
-    one, other = paired(a, b, KEY, 500), paired(b, a, KEY, 500)
+    one = paired(a, b, KEY, 500)
+    other = paired(b, a, KEY, 500)
     assert (one.mean, one.low, one.high) == pytest.approx((-other.mean, -other.high, -other.low))
 
 
@@ -58,7 +63,8 @@ def test_the_result_depends_on_the_key_alone():
 
 
 def test_a_failed_training_counts_as_no_right_answer():
-    a, b = torch.tensor([float("nan"), 0.5, 0.7]), torch.tensor([0.4, float("nan"), 0.6])
+    a = torch.tensor([float("nan"), 0.5, 0.7])
+    b = torch.tensor([0.4, float("nan"), 0.6])
     expected = paired(torch.tensor([0.0, 0.5, 0.7]), torch.tensor([0.4, 0.0, 0.6]), KEY, 100)
     assert paired(a, b, KEY, 100) == expected
 
@@ -75,7 +81,8 @@ def test_the_interval_covers_the_truth_about_as_often_as_it_says():
         for seed in range(200)
         for found in [paired(*scores(30, seed=seed), KEY.at(seed), 500)]
     ]
-    # 95 % asked for; the percentile bootstrap of 30 falls a little short, and 200 repeats spread by 1.5 points.
+    # 95 % asked for; the percentile bootstrap of 30 falls a little short, and 200 repeats spread by
+    # 1.5 points.
     assert 0.88 <= sum(covered) / len(covered) <= 0.99
 
 
@@ -85,17 +92,24 @@ def test_the_interval_covers_the_truth_about_as_often_as_it_says():
 def test_the_rank_test_is_scipys_wilcoxon_and_counts_tasks():
     a, b = scores(60)
     b[:5] = a[:5]
-    found, difference = rank_test(a, b), (a.double() - b.double()).numpy()
+    found = rank_test(a, b)
+    difference = (a.double() - b.double()).numpy()
     assert found.p == pytest.approx(scipy.stats.wilcoxon(difference).pvalue)
-    assert (found.wins, found.ties, found.losses) == ((difference > 0).sum(), 5, (difference < 0).sum())
+    assert (found.wins, found.ties, found.losses) == (
+        (difference > 0).sum(),
+        5,
+        (difference < 0).sum(),
+    )
 
 
 def test_the_effect_size_by_hand():
-    a, b = torch.tensor([0.5, 0.5, 0.5, 0.5]), torch.tensor([0.4, 0.3, 0.8, 0.5])
+    a = torch.tensor([0.5, 0.5, 0.5, 0.5])
+    b = torch.tensor([0.4, 0.3, 0.8, 0.5])
     # Differences 0.1, 0.2, -0.3 and 0: ranks 1 and 2 in favour, 3 against.
     found = rank_test(a, b)
     assert found.effect == pytest.approx((3 - 3) / 6)
-    assert rank_test(a, b[[0, 1, 3, 3]]).effect == 1 and rank_test(b[[0, 1, 3, 3]], a).effect == -1
+    assert rank_test(a, b[[0, 1, 3, 3]]).effect == 1
+    assert rank_test(b[[0, 1, 3, 3]], a).effect == -1
 
 
 def test_losses_with_equal_scores_are_not_told_apart():
@@ -106,11 +120,13 @@ def test_losses_with_equal_scores_are_not_told_apart():
 def test_holms_correction_by_hand():
     # Sorted 0.01, 0.02, 0.03, 0.5 times 4, 3, 2, 1, never falling: 0.04, 0.06, 0.06, 0.5.
     assert holm([0.03, 0.01, 0.5, 0.02]) == pytest.approx([0.06, 0.04, 0.5, 0.06])
-    assert holm([0.9, 0.8]) == [1.0, 1.0] and holm([]) == []
+    assert holm([0.9, 0.8]) == [1.0, 1.0]
+    assert holm([]) == []
 
 
 def test_the_critical_difference_is_that_of_demsars_table():
-    # Demšar 2006, table 5: q at 5 % is 1.960 for two and 2.569 for four classifiers; his example has 14 data sets.
+    # Demšar 2006, table 5: q at 5 % is 1.960 for two and 2.569 for four classifiers; his example
+    # has 14 data sets.
     assert critical_difference(4, 14) == pytest.approx(2.569 * (4 * 5 / (6 * 14)) ** 0.5, rel=1e-3)
     assert critical_difference(2, 6) == pytest.approx(1.960 * (2 * 3 / 36) ** 0.5, rel=1e-3)
 
@@ -132,7 +148,9 @@ def crossed(seed, tasks=40, pool=60, images=30, gain=0.1):
 
 
 def test_the_interval_over_tasks_and_images_covers_where_that_over_tasks_does_not():
-    wide, narrow, n = 0, 0, 150
+    wide = 0
+    narrow = 0
+    n = 150
     for seed in range(n):
         rows, a, b = crossed(seed)
         low, high = Draws.of(rows, KEY.at(seed), 400).interval(a, b)
@@ -147,7 +165,8 @@ def test_the_interval_over_tasks_and_images_covers_where_that_over_tasks_does_no
 def test_without_shared_images_the_interval_is_that_of_tasks_but_for_counting_the_images_chance_again():
     rows = torch.arange(40 * 200).reshape(40, 200)
     draw = np.random.default_rng(1)
-    share, lead = draw.uniform(0.4, 0.8, (40, 1)), draw.normal(0.1, 0.1, (40, 1))
+    share = draw.uniform(0.4, 0.8, (40, 1))
+    lead = draw.normal(0.1, 0.1, (40, 1))
     a, b = (torch.from_numpy(draw.uniform(size=rows.shape) < x) for x in (share + lead, share))
     found = paired(a.double().mean(1), b.double().mean(1), KEY)
     low, high = Draws.of(rows, KEY).interval(a, b)
@@ -158,7 +177,8 @@ def test_without_shared_images_the_interval_is_that_of_tasks_but_for_counting_th
 
 def test_an_image_that_is_drawn_twice_counts_twice_in_every_task_that_holds_it():
     rows = torch.tensor([[0, 1], [1, 2]])
-    a, b = torch.tensor([[True, False], [True, True]]), torch.tensor([[False, False], [True, False]])
+    a = torch.tensor([[True, False], [True, True]])
+    b = torch.tensor([[False, False], [True, False]])
     draws = Draws.of(rows, KEY, 300)
     expected = []
     for w, v in zip(draws.tasks, draws.images.T, strict=True):
@@ -166,7 +186,9 @@ def test_an_image_that_is_drawn_twice_counts_twice_in_every_task_that_holds_it()
             sum(v[i] * (x - y) for i, x, y in zip(*row, strict=True))
             for row in zip(rows, a.float(), b.float(), strict=True)
         ]
-        each = [total / max(1, sum(v[i] for i in row)) for total, row in zip(sums, rows, strict=True)]
+        each = [
+            total / max(1, sum(v[i] for i in row)) for total, row in zip(sums, rows, strict=True)
+        ]
         expected.append(float((w[0] * each[0] + w[1] * each[1]) / 2))
     low, high = np.quantile(expected, [0.025, 0.975])
     assert draws.interval(a, b) == pytest.approx((low, high))

@@ -27,7 +27,16 @@ from metaloss.inner.metrics import measure
 from metaloss.tasks import episodic
 
 SMALL = {"tuning_tasks": 3, "test_tasks": 12, "curve_tasks": 3, "rates": (0.1, 1.0)}
-FLAGS = ("--tuning-tasks", 3, "--test-tasks", 12, "--set", "curve_tasks=3", "--set", "rates=[0.1, 1.0]")
+FLAGS = (
+    "--tuning-tasks",
+    3,
+    "--test-tasks",
+    12,
+    "--set",
+    "curve_tasks=3",
+    "--set",
+    "rates=[0.1, 1.0]",
+)
 
 
 @pytest.fixture(autouse=True)
@@ -79,14 +88,17 @@ def compare(folder, *losses, **changes):
 
 
 def test_a_loss_s_results_do_not_depend_on_the_others(tmp_path, undrawn):
-    few, many = compare(tmp_path, "mse"), compare(tmp_path, "focal", "mae", "mse", "ngl", "a2")
-    assert rows(few, "mse") == rows(many, "mse") and rows(few, "ce") == rows(many, "ce")
+    few = compare(tmp_path, "mse")
+    many = compare(tmp_path, "focal", "mae", "mse", "ngl", "a2")
+    assert rows(few, "mse") == rows(many, "mse")
+    assert rows(few, "ce") == rows(many, "ce")
 
     def tasks(report):
         with (report.folder / "per_task.csv").open() as file:
             return [row for row in csv.DictReader(file) if row["loss"] == "mse"]
 
-    assert tasks(few) == tasks(many) and len(tasks(few)) == 12
+    assert tasks(few) == tasks(many)
+    assert len(tasks(few)) == 12
 
 
 def test_a_loss_under_another_name_does_not_differ(report):
@@ -94,7 +106,12 @@ def test_a_loss_under_another_name_does_not_differ(report):
         found = row["against"]
         assert (found["gain"]["mean"], found["gain"]["low"], found["gain"]["high"]) == (0, 0, 0)
         assert (found["test"]["wins"], found["test"]["losses"], found["test"]["p"]) == (0, 0, 1)
-    assert report.sentences.count("-y*logp: these tasks show no difference from cross-entropy at 3 steps.") == 2
+    assert (
+        report.sentences.count(
+            "-y*logp: these tasks show no difference from cross-entropy at 3 steps."
+        )
+        == 2
+    )
 
 
 def test_two_of_a_name_are_told_apart(report):
@@ -107,7 +124,8 @@ def test_a_file_cannot_pass_for_a_published_or_shipped_loss(name, tmp_path, undr
     loss.about["name"] = name
     found = metaloss.compare([loss], family(tmp_path), **SMALL)
     assert [x["loss"] for x in found.summary["losses"]] == [f"./{name}", "ce"]
-    assert found.table[0]["at"] != found.table[1]["at"] and found.table[0]["data"] == "unknown"
+    assert found.table[0]["at"] != found.table[1]["at"]
+    assert found.table[0]["data"] == "unknown"
 
 
 def test_every_loss_has_its_own_best_rate_and_the_family_s_one_beside_it(tmp_path, undrawn):
@@ -115,23 +133,31 @@ def test_every_loss_has_its_own_best_rate_and_the_family_s_one_beside_it(tmp_pat
     found = compare(tmp_path, loss, rates=(0.001, 0.1), tuning_tasks=8, inner={"steps": 12})
     (row,), (ce,) = rows(found, loss), rows(found, "ce")
     assert (row["setting"]["lr"], ce["setting"]["lr"]) == (0.001, 0.1)
-    assert row["at"]["accuracy"] == pytest.approx(ce["at"]["accuracy"], abs=0.02), "a rescaling is no other loss"
+    assert row["at"]["accuracy"] == pytest.approx(ce["at"]["accuracy"], abs=0.02), (
+        "a rescaling is no other loss"
+    )
     assert row["plain"]["accuracy"] != row["at"]["accuracy"]
 
 
 def test_steps_are_tuned_for_all_or_for_cross_entropy_alone(tmp_path, undrawn):
-    plain, both = compare(tmp_path, "mse"), compare(tmp_path, "mse", tune="steps")
+    plain = compare(tmp_path, "mse")
+    both = compare(tmp_path, "mse", tune="steps")
     (row,), (ce,) = rows(plain, "mse"), rows(plain, "ce")
-    assert row["best"] is None and row["latest"] is None and row["late"] is not None and ce["best"] is not None
+    assert row["best"] is None
+    assert row["latest"] is None
+    assert row["late"] is not None
+    assert ce["best"] is not None
     (row,) = rows(both, "mse")
-    assert row["best"]["steps"] in (3, 20, 30, 40, 60, 80, 120, 160, 200) and row["latest"] is not None
+    assert row["best"]["steps"] in (3, 20, 30, 40, 60, 80, 120, 160, 200)
+    assert row["latest"] is not None
     assert row["at_best"]["accuracy"] > 0
 
 
 def test_another_baseline_has_cross_entropy_beside_it(tmp_path, undrawn):
     found = compare(tmp_path, "focal", against="mse")
     assert [x["loss"] for x in found.summary["losses"]] == ["focal", "ce", "mse"]
-    assert found.summary["baseline"] == "mse" and rows(found, "mse")[0]["against"] is None
+    assert found.summary["baseline"] == "mse"
+    assert rows(found, "mse")[0]["against"] is None
     assert rows(found, "ce")[0]["against"] is not None
 
 
@@ -144,32 +170,57 @@ def gain(mean, width=0.01):
 
 def standing(by, p=0.001, images=0.01, late=0.0, latest=None, plain=0.0):
     at = standings.reached(measure(torch.zeros(10, 4, 3), torch.zeros(10, 4, dtype=torch.int64), 2))
-    against = standings.Against(gain(by), by - images, by + images, Test(p, 0.5, 9, 0, 1), p, gain(plain))
+    against = standings.Against(
+        gain(by), by - images, by + images, Test(p, 0.5, 9, 0, 1), p, gain(plain)
+    )
     best = Setting(0.1, 160) if latest is not None else None
     return standings.Standing(
-        "mine", Setting(0.1, 20), at, at, best, None, against, gain(late), None if latest is None else gain(latest)
+        "mine",
+        Setting(0.1, 20),
+        at,
+        at,
+        best,
+        None,
+        against,
+        gain(late),
+        None if latest is None else gain(latest),
     )
 
 
 @pytest.mark.parametrize(
     ("row", "words"),
     [
-        (standing(0.03, late=-0.03), "mine is better than cross-entropy at 20 steps on these tasks; with 200 steps "
-         "cross-entropy is better still."),
+        (
+            standing(0.03, late=-0.03),
+            "mine is better than cross-entropy at 20 steps on these tasks; with 200 steps "
+            "cross-entropy is better still.",
+        ),
         (standing(0.03), "with 200 steps cross-entropy reaches the same."),
-        (standing(0.03, latest=0.02), "reaches the same; mine with 160 steps is ahead of that by 2.0 points."),
+        (
+            standing(0.03, latest=0.02),
+            "reaches the same; mine with 160 steps is ahead of that by 2.0 points.",
+        ),
         (standing(0.03, latest=0.0), "reaches the same; mine with 160 steps is level with that."),
         (standing(0.03, late=0.03), "does not reach it: it generalises better there."),
         (standing(0.03, late=0.03, latest=0.02), "generalises better"),
-        (standing(0.03, late=0.03, latest=0.0), "do not differ where each has its best number of steps."),
-        (standing(0.03, late=-0.03, latest=-0.02), "is better still; mine with 160 steps is behind that."),
+        (
+            standing(0.03, late=0.03, latest=0.0),
+            "do not differ where each has its best number of steps.",
+        ),
+        (
+            standing(0.03, late=-0.03, latest=-0.02),
+            "is better still; mine with 160 steps is behind that.",
+        ),
         (standing(-0.03), "mine is worse than cross-entropy at 20 steps on these tasks."),
-        (standing(-0.03, plain=0.05), "at the family's own learning rate only, as a mere rescaling may be."),
+        (
+            standing(-0.03, plain=0.05),
+            "at the family's own learning rate only, as a mere rescaling may be.",
+        ),
         (standing(0.005), "no difference"),
         (standing(0.03, p=0.2), "mine: too few images to tell it from cross-entropy at 20 steps."),
         (standing(0.03, images=0.04), "too few images to tell it from cross-entropy"),
     ],
-)  # fmt: skip
+)
 def test_the_sentence_says_what_the_numbers_allow(row, words):
     text = standings.sentence(row, "ce", 20, Setting(0.1, 200))
     assert words in text
@@ -184,20 +235,25 @@ def test_a_row_holds_what_its_tasks_came_to():
     found[19] = torch.nan
     row = standings.reached(measure(found, label, 2))
     assert row.accuracy == pytest.approx((10 * 0.5 + 9) / 20)
-    assert row.worst_decile == pytest.approx((0 + 0.5) / 2) and row.diverged == pytest.approx(0.05)
+    assert row.worst_decile == pytest.approx((0 + 0.5) / 2)
+    assert row.diverged == pytest.approx(0.05)
     assert row.nll == 0
 
 
 def test_holms_correction_spans_all_families(report):
     found = [row["against"] for row in report.table if row["against"]]
     assert len(found) == 6
-    assert min(x["p"] for x in found) == pytest.approx(min(1, 6 * min(x["test"]["p"] for x in found)))
+    assert min(x["p"] for x in found) == pytest.approx(
+        min(1, 6 * min(x["test"]["p"] for x in found))
+    )
 
 
 # --- images that were seen ---
 
 
-def test_a_run_meets_its_own_data_set_s_test_images_and_knows_what_they_are_to_it(searched, tmp_path, undrawn):
+def test_a_run_meets_its_own_data_set_s_test_images_and_knows_what_they_are_to_it(
+    searched, tmp_path, undrawn
+):
     found = compare(tmp_path, str(searched))
     assert rows(found, searched.name)[0]["data"] == "same data, same classes"
     assert not any(row["seen"] for row in found.table)
@@ -209,12 +265,20 @@ def test_a_run_meets_its_own_data_set_s_test_images_and_knows_what_they_are_to_i
 def test_what_data_published_shipped_and_other_losses_have_met(tmp_path, undrawn):
     (tmp_path / "runs").mkdir()
     run = metaloss.load("tree-fashionmnist").about["run"]
-    evolved(tmp_path).folder.rename(tmp_path / "runs" / run)  # one of a shipped loss's run's name is another run
-    shipped = ["tree-fashionmnist", metaloss.load("mln-fashionmnist"), metaloss.load("graph-fashionmnist")]
+    # One of a shipped loss's run's name is another run.
+    evolved(tmp_path).folder.rename(tmp_path / "runs" / run)
+    shipped = [
+        "tree-fashionmnist",
+        metaloss.load("mln-fashionmnist"),
+        metaloss.load("graph-fashionmnist"),
+    ]
     tasks = family(tmp_path), family(tmp_path, "numbers", TINY.replace("fashionmnist", "digits"))
     found = metaloss.compare([*shipped, "focal(gamma=2)", "-y*logp"], tasks, **SMALL)
     for name in ("tree-fashionmnist", "mln-fashionmnist", "graph-fashionmnist"):
-        assert [x["data"] for x in rows(found, name)] == ["same data, same classes", "new data, new classes"]
+        assert [x["data"] for x in rows(found, name)] == [
+            "same data, same classes",
+            "new data, new classes",
+        ]
     assert {x["data"] for name in ("focal(gamma=2)", "ce") for x in rows(found, name)} == {
         "none here: a published formula"
     }
@@ -233,10 +297,17 @@ def without_record(searched, tmp_path):
     return run
 
 
-def test_a_run_that_may_have_seen_test_images_is_refused_unless_allowed(without_record, tmp_path, undrawn, monkeypatch):
+def test_a_run_that_may_have_seen_test_images_is_refused_unless_allowed(
+    without_record, tmp_path, undrawn, monkeypatch
+):
     data = datasets.load("fashionmnist")
-    monkeypatch.setattr(episodic, "load", lambda name, options: replace(data, test=torch.zeros_like(data.test)))
-    with pytest.raises(SettingsError, match=r"other may have learned from the test images.* of tiny  \(--allow-seen"):
+    monkeypatch.setattr(
+        episodic, "load", lambda name, options: replace(data, test=torch.zeros_like(data.test))
+    )
+    with pytest.raises(
+        SettingsError,
+        match=r"other may have learned from the test images.* of tiny  \(--allow-seen",
+    ):
         compare(tmp_path, str(without_record))
     assert not (tmp_path / "out").exists()
     found = compare(tmp_path, str(without_record), allow_seen=True)
@@ -247,19 +318,39 @@ def test_a_run_that_may_have_seen_test_images_is_refused_unless_allowed(without_
 # --- the folder ---
 
 
-FILES = ["accuracy.pdf", "accuracy.png", "curves.pdf", "curves.png", "paired.pdf", "paired.png", "per_task.csv",
-         "ranks.pdf", "ranks.png", "report.html", "results.csv", "summary.json"]  # fmt: skip
+FILES = [
+    "accuracy.pdf",
+    "accuracy.png",
+    "curves.pdf",
+    "curves.png",
+    "paired.pdf",
+    "paired.png",
+    "per_task.csv",
+    "ranks.pdf",
+    "ranks.png",
+    "report.html",
+    "results.csv",
+    "summary.json",
+]
 
 
 def test_the_folder_holds_everything(report):
     assert sorted(path.name for path in report.folder.iterdir()) == FILES
-    assert json.loads((report.folder / "summary.json").read_text()) == json.loads(json.dumps(report.summary))
+    assert json.loads((report.folder / "summary.json").read_text()) == json.loads(
+        json.dumps(report.summary)
+    )
     with (report.folder / "results.csv").open() as file:
         found = list(csv.DictReader(file))
-    assert [(x["family"], x["loss"]) for x in found] == [(x["family"], x["loss"]) for x in report.table]
+    assert [(x["family"], x["loss"]) for x in found] == [
+        (x["family"], x["loss"]) for x in report.table
+    ]
     assert [float(x["at.accuracy"]) for x in found] == [x["at"]["accuracy"] for x in report.table]
     with (report.folder / "per_task.csv").open() as file:
-        tasks = [float(x["accuracy"]) for x in csv.DictReader(file) if (x["family"], x["loss"]) == ("five", "mse")]
+        tasks = [
+            float(x["accuracy"])
+            for x in csv.DictReader(file)
+            if (x["family"], x["loss"]) == ("five", "mse")
+        ]
     assert sum(tasks) / 12 == pytest.approx(
         next(x for x in rows(report, "mse") if x["family"] == "five")["at"]["accuracy"]
     )
@@ -267,7 +358,8 @@ def test_the_folder_holds_everything(report):
 
 def test_figures_are_pictures_and_vectors(report):
     for path in report.folder.glob("*.png"):
-        assert path.read_bytes().startswith(b"\x89PNG") and path.stat().st_size > 500
+        assert path.read_bytes().startswith(b"\x89PNG")
+        assert path.stat().st_size > 500
         check_vector(path.with_suffix(".pdf"))
 
 
@@ -278,7 +370,10 @@ class Page(HTMLParser):
 
     def __init__(self, text):
         super().__init__()
-        self.open, self.tags, self.links, self.texts = [], [], [], []
+        self.open = []
+        self.tags = []
+        self.links = []
+        self.texts = []
         self.feed(text)
 
     def handle_starttag(self, tag, attributes):
@@ -296,7 +391,9 @@ class Page(HTMLParser):
 
 def test_the_report_is_one_whole_page_that_loads_nothing(report):
     page = Page((report.folder / "report.html").read_text())
-    assert page.open == [] and page.tags.count("img") == 4 and "script" not in page.tags
+    assert page.open == []
+    assert page.tags.count("img") == 4
+    assert "script" not in page.tags
     assert all(link.startswith("data:image/png;base64,") for link in page.links)
     text = " ".join(page.texts)
     for words in ("mse", "five", "metaloss compare", "fingerprint", *report.sentences):
@@ -307,10 +404,16 @@ def test_names_from_files_are_escaped(report):
     from metaloss.experiments.comparison import webpage
 
     bad = '<script>alert("x")</script>'
-    text = json.dumps(report.summary).replace("-y*logp", json.dumps(bad)[1:-1]).replace("tiny", "<img src=x>")
+    text = (
+        json.dumps(report.summary)
+        .replace("-y*logp", json.dumps(bad)[1:-1])
+        .replace("tiny", "<img src=x>")
+    )
     table = json.loads(text)
     page = Page(webpage.page(table, [Picture("x", bad, b"png", b"")]))
-    assert "script" not in page.tags and page.tags.count("img") == 1 and page.open == []
+    assert "script" not in page.tags
+    assert page.tags.count("img") == 1
+    assert page.open == []
     assert any(bad in text for text in page.texts)
     figures.draw(table)  # and a name with a dollar sign or an underscore in front is only a name
     assert short("_a$b") == r"a\$b"
@@ -320,7 +423,11 @@ def test_control_characters_in_names_from_files_are_spelt_out(report):
     from metaloss.experiments.comparison import webpage
 
     evil = "\x1b[2J\x9b\u202e"
-    text = json.dumps(report.summary).replace("-y*logp", json.dumps(evil)[1:-1]).replace("tiny", json.dumps(evil)[1:-1])
+    text = (
+        json.dumps(report.summary)
+        .replace("-y*logp", json.dumps(evil)[1:-1])
+        .replace("tiny", json.dumps(evil)[1:-1])
+    )
     page = webpage.page(json.loads(text), [Picture("x", evil, b"png", b"")])
     assert all(line.isprintable() for line in page.split("\n"))
     assert r"\x1b[2J\x9b\u202e" in page
@@ -329,7 +436,8 @@ def test_control_characters_in_names_from_files_are_spelt_out(report):
 
 
 def test_nothing_is_overwritten(report, tmp_path, undrawn):
-    first, second = compare(tmp_path, "mse"), compare(tmp_path, "mse")
+    first = compare(tmp_path, "mse")
+    second = compare(tmp_path, "mse")
     assert [first.folder.name, second.folder.name] == ["tiny-0", "tiny-0-2"]
     assert compare(tmp_path, "mse", name="My report/1").folder.name == "my_report_1"
 
@@ -341,7 +449,8 @@ def test_a_comparison_that_is_dropped_leaves_nothing(tmp_path, undrawn, monkeypa
         patch.setattr("metaloss.storage.creation.write", lambda *args: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             compare(tmp_path, "mse")
-    assert tree(tmp_path / "out") == {} and list((tmp_path / "out").iterdir()) == []
+    assert tree(tmp_path / "out") == {}
+    assert list((tmp_path / "out").iterdir()) == []
 
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path, undrawn):
@@ -351,7 +460,9 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path, undrawn):
 
 
 def test_a_loss_from_python_takes_part(searched, tmp_path, undrawn):
-    found = metaloss.compare([metaloss.load(searched), metaloss.load("focal")], family(tmp_path), **SMALL)
+    found = metaloss.compare(
+        [metaloss.load(searched), metaloss.load("focal")], family(tmp_path), **SMALL
+    )
     assert [x["loss"] for x in found.summary["losses"]] == [searched.name, "focal", "ce"]
     with pytest.raises(SettingsError, match="CrossEntropyLoss cannot be compared"):
         metaloss.compare([torch.nn.CrossEntropyLoss()], family(tmp_path), **SMALL)
@@ -367,7 +478,9 @@ def test_the_command_prints_a_table_sentences_and_where_it_wrote(tmp_path, capsy
     assert re.match(r"loss +lr +accuracy +Δ \[95 % CI\] +win/tie/loss +p \(Holm\)", lines[3])
     assert [line.split()[0] for line in lines[4:7]] == ["mse", "-y*logp", "ce"]
     assert "-y*logp: these tasks show no difference from cross-entropy at 3 steps." in lines
-    assert lines[-1] == "wrote compare/tiny-0/{per_task.csv, report.html, results.csv, summary.json}"
+    assert (
+        lines[-1] == "wrote compare/tiny-0/{per_task.csv, report.html, results.csv, summary.json}"
+    )
 
 
 def test_the_printed_command_makes_the_same_again(tmp_path, capsys, undrawn):
@@ -375,12 +488,16 @@ def test_the_printed_command_makes_the_same_again(tmp_path, capsys, undrawn):
     first = json.loads(capsys.readouterr().out)
     assert code(*first["command"][1:], "--json") == 0
     again = json.loads(capsys.readouterr().out)
-    assert again["folder"] == "compare/tiny-3-2" and again["rows"] == first["rows"]
+    assert again["folder"] == "compare/tiny-3-2"
+    assert again["rows"] == first["rows"]
 
 
 def test_without_tasks_named_the_usual_ones_are_taken(capsys, undrawn):
     small = ("inner.steps=2", "val=5", "classifier.hidden=[4]")
-    assert code("compare", "mse", *FLAGS, *(x for word in small for x in ("--set", word)), "--json") == 0
+    assert (
+        code("compare", "mse", *FLAGS, *(x for word in small for x in ("--set", word)), "--json")
+        == 0
+    )
     found = json.loads(capsys.readouterr().out)
     assert found["folder"] == "compare/fashionmnist-0"
     assert found["command"][3:5] == ["--tasks", "fashionmnist"]
@@ -390,23 +507,33 @@ def test_without_tasks_named_the_usual_ones_are_taken(capsys, undrawn):
     ("args", "words"),
     [
         (["cee"], "no loss 'cee'"),
-        (["ce", "--tasks", "fashonmnist"], "unknown task family 'fashonmnist'. Did you mean 'fashionmnist'?"),
+        (
+            ["ce", "--tasks", "fashonmnist"],
+            "unknown task family 'fashonmnist'. Did you mean 'fashionmnist'?",
+        ),
         (["ce", "--against", "mes"], "no loss 'mes'"),
         (["ce", "--tune", "all"], "tune"),
         (["ce", "--test-tasks", "1"], "test_tasks"),
-        (["ce", "--set", "tets_tasks=3"], "unknown setting 'tets_tasks'. Did you mean 'test_tasks'?"),
+        (
+            ["ce", "--set", "tets_tasks=3"],
+            "unknown setting 'tets_tasks'. Did you mean 'test_tasks'?",
+        ),
         (["ce", "--set", "inner.lrr=3"], "lrr"),
         (["dice"], "dice"),
         (["ce", "--tasks", "digits", "digits"], "two task families are named 'digits'"),
         ([], "LOSS"),
     ],
-)  # fmt: skip
+)
 def test_wrong_input_is_one_line_and_leaves_nothing_behind(args, words, tmp_path, capsys):
     before = tree(tmp_path)
     assert code("compare", *args) == 2
     out, err = capsys.readouterr()
-    assert out == "" and err.count("\n") == 1 and words in err and "bug" not in err
-    assert tree(tmp_path) == before and not (tmp_path / "compare").exists()
+    assert out == ""
+    assert err.count("\n") == 1
+    assert words in err
+    assert "bug" not in err
+    assert tree(tmp_path) == before
+    assert not (tmp_path / "compare").exists()
 
 
 def test_a_loss_for_another_number_of_classes_is_refused(tmp_path, monkeypatch, undrawn):

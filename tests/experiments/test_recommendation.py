@@ -22,9 +22,23 @@ from metaloss.experiments.recommendation.verdict import Gain, Verdict
 from metaloss.inner.loop import Inner
 from metaloss.tasks import episodic
 
-SMALL = {"tuning_tasks": 2, "test_tasks": 3, "rates": (0.1, 1.0), "inner": {"steps": 3},
-         "classifier": {"kind": "mlp", "hidden": [4]}}  # fmt: skip
-FLAGS = ("--tuning-tasks", 2, "--test-tasks", 3, "--set", "rates=[0.1, 1.0]", "--set", "inner.steps=3")
+SMALL = {
+    "tuning_tasks": 2,
+    "test_tasks": 3,
+    "rates": (0.1, 1.0),
+    "inner": {"steps": 3},
+    "classifier": {"kind": "mlp", "hidden": [4]},
+}
+FLAGS = (
+    "--tuning-tasks",
+    2,
+    "--test-tasks",
+    3,
+    "--set",
+    "rates=[0.1, 1.0]",
+    "--set",
+    "inner.steps=3",
+)
 LOSSES = {name: metaloss.load(name).losses() for name in ("ce", "mse", "focal")}
 CPU = torch.device("cpu")
 
@@ -50,7 +64,9 @@ def ask(images, tmp_path):
 
     def asked(*losses, **changes):
         out = tmp_path / "out"
-        return metaloss.recommend("folder:scans", list(losses) or None, out=out, **{**SMALL, **changes})
+        return metaloss.recommend(
+            "folder:scans", list(losses) or None, out=out, **{**SMALL, **changes}
+        )
 
     return asked
 
@@ -71,14 +87,19 @@ def pictures(root, **classes):
 
 
 def rows(advice, loss):
-    return [{k: v for k, v in row.items() if k != "chosen"} for row in advice.table if row["loss"] == loss]
+    return [
+        {k: v for k, v in row.items() if k != "chosen"}
+        for row in advice.table
+        if row["loss"] == loss
+    ]
 
 
 # --- folds ---
 
 
 def test_every_image_is_held_out_once_and_judges_no_choice_that_saw_it(images):
-    cut, key = folds.cut("folder:scans", {}), Stream(0)
+    cut = folds.cut("folder:scans", {})
+    key = Stream(0)
     held = []
     for number in range(cut.folds):
         choosing, judging = cut.fold(number, key, CPU)
@@ -86,7 +107,9 @@ def test_every_image_is_held_out_once_and_judges_no_choice_that_saw_it(images):
         tasks = judging.sample([key.at(t) for t in range(20)], "test")
         assert set(tasks.train.rows.flatten().tolist()) <= seen
         assert not set(tasks.val.rows.flatten().tolist()) & seen
-        assert set(tasks.val.rows.flatten().tolist()) <= set(torch.cat(judging.held_out["test"]).tolist())
+        assert set(tasks.val.rows.flatten().tolist()) <= set(
+            torch.cat(judging.held_out["test"]).tolist()
+        )
         held += torch.cat(judging.held_out["test"]).tolist()
     assert sorted(held) == list(range(120))
 
@@ -126,15 +149,20 @@ def test_few_images_make_few_folds(tmp_path):
 def test_copies_are_left_out(images):
     images.pixels[7] = images.pixels[3]
     cut = folds.cut("folder:scans", {})
-    assert cut.copies == 1 and len(cut.rows[3]) == 29 and cut.scarcest == 29
+    assert cut.copies == 1
+    assert len(cut.rows[3]) == 29
+    assert cut.scarcest == 29
 
 
-def test_the_official_test_split_stays_unseen_unless_it_is_all_that_is_asked_for(images, monkeypatch):
+def test_the_official_test_split_stays_unseen_unless_it_is_all_that_is_asked_for(
+    images, monkeypatch
+):
     half = replace(images, test=torch.arange(120) % 8 < 4)
     monkeypatch.setattr(folds, "load", lambda name, options: half)
     for which, official in (("all", False), ("test", True)):
         cut = folds.cut("folder:scans", {}, which)
-        assert bool((half.test[torch.cat(cut.rows)] == official).all()) and sum(map(len, cut.rows)) == 60
+        assert bool((half.test[torch.cat(cut.rows)] == official).all())
+        assert sum(map(len, cut.rows)) == 60
 
 
 @pytest.mark.parametrize(
@@ -142,22 +170,39 @@ def test_the_official_test_split_stays_unseen_unless_it_is_all_that_is_asked_for
     [
         ({}, {}, "classes: found 0, expected at least 2 sub-folders, one per class"),
         ({"a": 9}, {}, "classes: found 1 (a), expected at least 2"),
-        ({"a": 5, "b": 9}, {}, "a has 5 different images; every class needs at least 6 for 2 in each of 3 folds: "
-         "add 1"),
-        ({"a": 9, "b": 9, "c": 1}, {}, "c has 1 different image; every class needs at least 6 for 2 in each of 3 "
-         "folds: leave it out or add 5"),
-        ({"a": 9, "b": 9}, {"folds": 5}, "a has 9 different images, b 9; every class needs at least 10"),
-        ({"a": 9, "b": 9}, {"shots": 7}, "2-way 7-shot tasks do not fit: 2 classes, and 6 images of the smallest one "
-         "outside a fold (a 9, b 9 images). This fits: ways = 2, shots = 2"),
+        (
+            {"a": 5, "b": 9},
+            {},
+            "a has 5 different images; every class needs at least 6 for 2 in each of 3 folds: "
+            "add 1",
+        ),
+        (
+            {"a": 9, "b": 9, "c": 1},
+            {},
+            "c has 1 different image; every class needs at least 6 for 2 in each of 3 "
+            "folds: leave it out or add 5",
+        ),
+        (
+            {"a": 9, "b": 9},
+            {"folds": 5},
+            "a has 9 different images, b 9; every class needs at least 10",
+        ),
+        (
+            {"a": 9, "b": 9},
+            {"shots": 7},
+            "2-way 7-shot tasks do not fit: 2 classes, and 6 images of the smallest one "
+            "outside a fold (a 9, b 9 images). This fits: ways = 2, shots = 2",
+        ),
         ({"a": 9, "b": 9}, {"ways": 3}, "3-way 2-shot tasks do not fit"),
     ],
-)  # fmt: skip
+)
 def test_images_that_do_not_fit_are_refused_in_one_line(classes, asked, words, tmp_path):
     root = tmp_path / "scans"
     root.mkdir()
     with pytest.raises(DataError) as caught:
         metaloss.recommend(pictures(root, **classes), ["mse"], **{**SMALL, **asked})
-    assert words in str(caught.value) and "\n" not in str(caught.value)
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
     assert not (tmp_path / "recommend").exists()
 
 
@@ -165,54 +210,67 @@ def test_images_that_do_not_fit_are_refused_in_one_line(classes, asked, words, t
 
 
 def test_a_loss_s_results_do_not_depend_on_the_others(ask):
-    few, many = ask("mse"), ask("focal", "mae", "mse", "ngl")
-    assert rows(few, "mse") == rows(many, "mse") and rows(few, "ce") == rows(many, "ce")
+    few = ask("mse")
+    many = ask("focal", "mae", "mse", "ngl")
+    assert rows(few, "mse") == rows(many, "mse")
+    assert rows(few, "ce") == rows(many, "ce")
 
 
 def test_a_seed_gives_the_same_recommendation_and_another_one_other_folds(ask):
-    first, again, other = ask("mse"), ask("mse"), ask("mse", seed=1)
-    assert first.table == again.table and first.sentences == again.sentences
+    first = ask("mse")
+    again = ask("mse")
+    other = ask("mse", seed=1)
+    assert first.table == again.table
+    assert first.sentences == again.sentences
     assert first.table != other.table
 
 
 def test_cross_entropy_under_another_name_is_never_chosen(advice):
     (row,) = rows(advice, "-y*logp")
-    assert advice.name == "ce" and not advice.evidence
+    assert advice.name == "ce"
+    assert not advice.evidence
     assert all("-y*logp" not in fold["chosen"] for fold in advice.summary["folds"])
     assert row["lr"] in (0.1, 1.0)
 
 
 def test_a_rescaled_cross_entropy_does_not_win_by_a_rate_between_two(ask):
     advice = ask("3.16 * -y * logp", rates=(0.1, 1.0), tuning_tasks=8)
-    assert advice.gain.mean <= 0 and not advice.evidence
-    assert 0.316 in selection.finer((1.0, 0.1)) and len(selection.finer((1.0, 0.1))) == 3
+    assert advice.gain.mean <= 0
+    assert not advice.evidence
+    assert 0.316 in selection.finer((1.0, 0.1))
+    assert len(selection.finer((1.0, 0.1))) == 3
 
 
 def test_the_gain_is_that_of_each_fold_s_choice(advice):
     with (advice.folder / "per_task.csv").open() as file:
-        scores = {(int(x["fold"]), x["loss"], int(x["task"])): float(x["accuracy"]) for x in csv.DictReader(file)}
+        scores = {
+            (int(x["fold"]), x["loss"], int(x["task"])): float(x["accuracy"])
+            for x in csv.DictReader(file)
+        }
     assert len(scores) == 5 * 3 * 3
     gains = [
         scores[number, fold["chosen"], task] - scores[number, "ce", task]
         for number, fold in enumerate(advice.summary["folds"])
         for task in range(3)
     ]
-    assert (
-        advice.gain.mean == pytest.approx(sum(gains) / 15) and advice.gain.low <= advice.gain.mean <= advice.gain.high
-    )
+    assert advice.gain.mean == pytest.approx(sum(gains) / 15)
+    assert advice.gain.low <= advice.gain.mean <= advice.gain.high
 
 
 def test_each_loss_is_tuned_and_cross_entropy_has_its_best_number_of_steps_beside_it(advice, ask):
     names = [row["loss"] for row in advice.table]
     assert names == ["ce", "mse", "-y*logp", "ce, best steps"]
-    assert advice.table[-1]["steps"] in (3, 6) and all(row["steps"] == 3 for row in advice.table[:-1])
+    assert advice.table[-1]["steps"] in (3, 6)
+    assert all(row["steps"] == 3 for row in advice.table[:-1])
     both = ask("mse", tune="steps")
-    assert [row["loss"] for row in both.table] == ["ce", "mse"] and both.summary["verdict"]["late"] is None
+    assert [row["loss"] for row in both.table] == ["ce", "mse"]
+    assert both.summary["verdict"]["late"] is None
     assert {row["steps"] for row in both.table} <= {3, 6}
 
 
 def test_more_certainty_makes_wider_intervals(ask):
-    little, much = ask("mse", certainty=0.5).table[1]["gain"], ask("mse", certainty=0.99).table[1]["gain"]
+    little = ask("mse", certainty=0.5).table[1]["gain"]
+    much = ask("mse", certainty=0.99).table[1]["gain"]
     assert little["mean"] == much["mean"]
     assert much["low"] < little["low"] <= little["high"] < much["high"]
 
@@ -221,10 +279,13 @@ def test_more_certainty_makes_wider_intervals(ask):
 
 
 def test_a_run_that_has_learned_from_the_images_is_refused_unless_the_rest_is_asked_for(tmp_path):
-    run, tasks = evolved(tmp_path).folder, family(tmp_path, text=TINY.replace("val = 3", "val = 40"))
+    run = evolved(tmp_path).folder
+    tasks = family(tmp_path, text=TINY.replace("val = 3", "val = 40"))
     with pytest.raises(SettingsError, match=r"has learned from \d+ of these images.*--images test"):
         metaloss.recommend(tasks, [run], **SMALL)
-    assert run.name in [row["loss"] for row in metaloss.recommend(tasks, [run], images="test", **SMALL).table]
+    assert run.name in [
+        row["loss"] for row in metaloss.recommend(tasks, [run], images="test", **SMALL).table
+    ]
     allowed = metaloss.recommend(tasks, [run], allow_seen=True, **SMALL)
     assert allowed.summary["settings"]["allow_seen"] is True
 
@@ -237,8 +298,12 @@ def test_a_usual_loss_that_was_evolved_on_the_data_set_is_left_out(tmp_path):
             heard.append(text)
 
     found = metaloss.recommend(family(tmp_path), reporter=Listener(), **SMALL)
-    assert "mln-fashionmnist" not in [row["loss"] for row in found.table] and len(found.table) == 9
-    assert any(re.fullmatch(r"mln-fashionmnist has learned from \d+ of these images and is left out", x) for x in heard)
+    assert "mln-fashionmnist" not in [row["loss"] for row in found.table]
+    assert len(found.table) == 9
+    assert any(
+        re.fullmatch(r"mln-fashionmnist has learned from \d+ of these images and is left out", x)
+        for x in heard
+    )
     with pytest.raises(SettingsError, match="mln-fashionmnist has learned from"):
         metaloss.recommend(family(tmp_path), ["mln-fashionmnist"], **SMALL)
 
@@ -246,7 +311,9 @@ def test_a_usual_loss_that_was_evolved_on_the_data_set_is_left_out(tmp_path):
 def test_usual_stands_for_the_usual_losses_beside_others(ask):
     found = ask("usual", "mae", "ngl")
     names = [row["loss"] for row in found.table]
-    assert names[0] == "ce" and len(names) == len(set(names)) == 12 and {"mae", "ngl", "tree-fashionmnist"} <= {*names}
+    assert names[0] == "ce"
+    assert len(names) == len(set(names)) == 12
+    assert {"mae", "ngl", "tree-fashionmnist"} <= {*names}
     assert found.summary["command"][4:8] == ["--losses", "mae", "ngl", "usual"]
 
 
@@ -258,35 +325,68 @@ def gain(mean, width=0.01):
 
 
 def said(by, width=0.01, late=None, chosen=None, best="mine", steps=160):
-    final = selection.Choice({"ce": Setting(0.2, 20), "mine": Setting(0.1, 20)}, Setting(0.05, steps))
+    final = selection.Choice(
+        {"ce": Setting(0.2, 20), "mine": Setting(0.1, 20)}, Setting(0.05, steps)
+    )
     low = by - width
     loss = best if low > 0 else "ce"
     after = None if late is None else gain(late)
-    found = Verdict(loss, final.settings[loss], best, gain(by, width), after, chosen or {"mine": 5}, 0.95)
+    found = Verdict(
+        loss, final.settings[loss], best, gain(by, width), after, chosen or {"mine": 5}, 0.95
+    )
     return found, " ".join(verdict.sentences(found, final, 400))
 
 
 @pytest.mark.parametrize(
     ("found", "words"),
     [
-        (said(0.03, late=0.03), "Use mine at learning rate 0.1 with 20 steps: choosing so gains +3.0 points (95 % "
-         "interval +2.0 to +4.0) over cross-entropy on new images."),
-        (said(0.03, late=0.03), "With 160 steps (learning rate 0.05) cross-entropy does not reach it: mine generalises "
-         "better here."),
-        (said(0.03, late=0.0), "Where training takes 20 steps, use mine at learning rate 0.1: choosing so gains +3.0"),
-        (said(0.03, late=0.0), "cross-entropy reaches the same: mine is faster, not better; --set inner.steps=160 "),
+        (
+            said(0.03, late=0.03),
+            "Use mine at learning rate 0.1 with 20 steps: choosing so gains +3.0 points (95 % "
+            "interval +2.0 to +4.0) over cross-entropy on new images.",
+        ),
+        (
+            said(0.03, late=0.03),
+            "With 160 steps (learning rate 0.05) cross-entropy does not reach it: mine generalises "
+            "better here.",
+        ),
+        (
+            said(0.03, late=0.0),
+            "Where training takes 20 steps, use mine at learning rate 0.1: choosing so gains +3.0",
+        ),
+        (
+            said(0.03, late=0.0),
+            "cross-entropy reaches the same: mine is faster, not better; --set inner.steps=160 ",
+        ),
         (said(0.03, late=-0.03), "cross-entropy is better still, by 3.0 points: train for longer"),
-        (said(0.03, late=0.03, steps=20), "At its best number of steps, the same one, cross-entropy does not reach it"),
-        (said(0.005), "No evidence for anything but cross-entropy (learning rate 0.2, 20 steps): choosing another "
-         "gains +0.5 points (95 % interval -0.5 to +1.5) on new images."),
-        (said(0.005), "With these 400 images gains below about 1.0 points cannot be told from none; four times"),
-        (said(0.0, chosen={"ce": 5}, best="ce"), "No evidence for anything but cross-entropy (learning rate 0.2, 20 "
-         "steps): no fold found a better one. Chosen by the 5 folds: cross-entropy 5; on all images: cross-entropy."),
-        (said(0.03, best="ce"), "it is the best on all images, though folds that chose otherwise gained +3.0 points"),
-        (said(0.03, late=0.0, chosen={"other": 1, "mine": 4}), "Chosen by the 5 folds: mine 4, other 1; on all images: "
-         "mine."),
+        (
+            said(0.03, late=0.03, steps=20),
+            "At its best number of steps, the same one, cross-entropy does not reach it",
+        ),
+        (
+            said(0.005),
+            "No evidence for anything but cross-entropy (learning rate 0.2, 20 steps): choosing another "
+            "gains +0.5 points (95 % interval -0.5 to +1.5) on new images.",
+        ),
+        (
+            said(0.005),
+            "With these 400 images gains below about 1.0 points cannot be told from none; four times",
+        ),
+        (
+            said(0.0, chosen={"ce": 5}, best="ce"),
+            "No evidence for anything but cross-entropy (learning rate 0.2, 20 "
+            "steps): no fold found a better one. Chosen by the 5 folds: cross-entropy 5; on all images: cross-entropy.",
+        ),
+        (
+            said(0.03, best="ce"),
+            "it is the best on all images, though folds that chose otherwise gained +3.0 points",
+        ),
+        (
+            said(0.03, late=0.0, chosen={"other": 1, "mine": 4}),
+            "Chosen by the 5 folds: mine 4, other 1; on all images: mine.",
+        ),
     ],
-)  # fmt: skip
+)
 def test_the_sentences_say_what_the_numbers_allow(found, words):
     decision, text = found
     assert words in text
@@ -299,18 +399,24 @@ def test_the_code_says_what_else_would_do_where_training_may_take_longer(late):
     decision, _ = said(0.03, late=late)
     final = selection.Choice(dict.fromkeys(("ce", "mine"), decision.setting), Setting(0.05, 160))
     lines = findings._code("mine", decision, final, Inner(steps=20), [])
-    assert lines[:2] == ['loss = metaloss.load("mine")', "optimiser = torch.optim.SGD(model.parameters(), lr=0.1)"]
+    assert lines[:2] == [
+        'loss = metaloss.load("mine")',
+        "optimiser = torch.optim.SGD(model.parameters(), lr=0.1)",
+    ]
     assert lines[2:] == (['# with 160 steps: metaloss.load("ce"), lr=0.05'] if late < 0.03 else [])
 
 
 def test_no_number_of_images_is_promised_where_another_choice_is_worse():
-    assert "four times" not in said(-0.03)[1] and "four times" in said(-0.005)[1]
+    assert "four times" not in said(-0.03)[1]
+    assert "four times" in said(-0.005)[1]
 
 
 def test_the_size_and_the_level_of_the_small_trainings_are_said():
     text = verdict.small(3, 7, 20, "mlp", 0.36)
     assert "3 classes (near chance: 3 classes, 33.3 %), 7 images of each, mlp, 20 steps" in text
-    assert "cross-entropy reaches 36.0 %. A real training on all images reaches another level" in text
+    assert (
+        "cross-entropy reaches 36.0 %. A real training on all images reaches another level" in text
+    )
     assert "near chance" not in verdict.small(3, 7, 20, "mlp", 0.8)
 
 
@@ -324,31 +430,46 @@ def test_how_much_of_the_images_a_task_has_is_said(ask):
     ("inner", "line"),
     [
         ({}, "optimiser = torch.optim.SGD(model.parameters(), lr=0.1)"),
-        ({"momentum": 0.9}, "optimiser = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)"),
-        ({"optimiser": "adamw", "weight_decay": 0.01}, "optimiser = torch.optim.AdamW(model.parameters(), lr=0.1, "
-         "weight_decay=0.01, betas=(0.9, 0.999), eps=1e-08)"),
+        (
+            {"momentum": 0.9},
+            "optimiser = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)",
+        ),
+        (
+            {"optimiser": "adamw", "weight_decay": 0.01},
+            "optimiser = torch.optim.AdamW(model.parameters(), lr=0.1, "
+            "weight_decay=0.01, betas=(0.9, 0.999), eps=1e-08)",
+        ),
     ],
-)  # fmt: skip
+)
 def test_the_code_uses_the_loss_as_its_tasks_did(ask, inner, line):
     found = ask("mse", inner={"steps": 3, **inner}, rates=(0.1,))
     assert found.summary["code"] == [f'loss = metaloss.load("{found.name}")', line]
     names = {"metaloss": metaloss, "torch": torch, "model": torch.nn.Linear(2, 2)}
     exec("\n".join(found.code), names)
-    assert names["optimiser"].defaults["lr"] == found.lr == 0.1 and found.steps == 3
-    assert found.loss is not None and found.loss.describe() == names["loss"].describe()
+    assert names["optimiser"].defaults["lr"] == found.lr == 0.1
+    assert found.steps == 3
+    assert found.loss is not None
+    assert found.loss.describe() == names["loss"].describe()
 
 
 # --- the folder and the command ---
 
 
 def test_the_folder_holds_everything_and_nothing_is_overwritten(ask, advice):
-    assert sorted(path.name for path in advice.folder.iterdir()) == ["per_task.csv", "results.csv", "summary.json"]
-    assert json.loads((advice.folder / "summary.json").read_text()) == json.loads(json.dumps(advice.summary))
+    assert sorted(path.name for path in advice.folder.iterdir()) == [
+        "per_task.csv",
+        "results.csv",
+        "summary.json",
+    ]
+    assert json.loads((advice.folder / "summary.json").read_text()) == json.loads(
+        json.dumps(advice.summary)
+    )
     with (advice.folder / "results.csv").open() as file:
         found = list(csv.DictReader(file))
     assert [x["loss"] for x in found] == [row["loss"] for row in advice.table]
     assert [float(x["accuracy"]) for x in found] == [row["accuracy"] for row in advice.table]
-    assert advice.folder.name == "scans-0" and ask("mse", "-y*logp").folder.name == "scans-0-2"
+    assert advice.folder.name == "scans-0"
+    assert ask("mse", "-y*logp").folder.name == "scans-0-2"
 
 
 def test_one_that_is_dropped_leaves_nothing(ask, tmp_path):
@@ -362,7 +483,11 @@ def test_a_family_brings_its_own_settings(tmp_path):
         family(tmp_path), ["mse"], **{k: SMALL[k] for k in ("tuning_tasks", "test_tasks", "rates")}
     )
     own = episodic.read(family(tmp_path))
-    assert (found.summary["family"]["ways"], found.summary["family"]["shots"]) == (own.ways, own.shots) == (3, 2)
+    assert (
+        (found.summary["family"]["ways"], found.summary["family"]["shots"])
+        == (own.ways, own.shots)
+        == (3, 2)
+    )
     assert found.steps == own.inner.steps == 3
 
 
@@ -383,9 +508,15 @@ def test_the_bar_has_about_as_many_steps_as_there_are(ask):
 
 def test_the_command_prints_a_table_the_advice_and_its_code(tmp_path, capsys):
     data = pictures(tmp_path / "scans", benign=12, malign=14)
-    assert code("recommend", "--data", data, "--losses", "mse", "-y*logp", "--classifier", "cnn", *FLAGS) == 0
+    assert (
+        code(
+            "recommend", "--data", data, "--losses", "mse", "-y*logp", "--classifier", "cnn", *FLAGS
+        )
+        == 0
+    )
     lines = capsys.readouterr().out.splitlines()
-    assert lines[1].startswith("folds   5 of 26 images; 3 losses") and lines[2].endswith("; cnn, 3 steps")
+    assert lines[1].startswith("folds   5 of 26 images; 3 losses")
+    assert lines[2].endswith("; cnn, 3 steps")
     assert [line.split()[0] for line in lines[3:8]] == ["loss", "ce", "mse", "-y*logp", "ce,"]
     assert any("cross-entropy" in line for line in lines[8:])
     assert lines[-3].startswith("    loss = metaloss.load(")
@@ -399,7 +530,8 @@ def test_the_printed_command_makes_the_same_again(tmp_path, capsys):
     assert code(*first["command"][1:], "--json") == 0
     again = json.loads(capsys.readouterr().out)
     assert again["folder"] == "recommend/scans-3-2"
-    assert again["rows"] == first["rows"] and again["sentences"] == first["sentences"]
+    assert again["rows"] == first["rows"]
+    assert again["sentences"] == first["sentences"]
 
 
 @pytest.mark.parametrize(
@@ -413,13 +545,20 @@ def test_the_printed_command_makes_the_same_again(tmp_path, capsys):
         (["--data", "digits", "--folds", "1"], "folds"),
         (["--data", "digits", "--images", "some"], "images"),
         (["--data", "digits", "--classifier", "mlq"], "unknown classifier 'mlq'"),
-        (["--data", "digits", "--set", "tets_tasks=3"], "unknown setting 'tets_tasks'. Did you mean 'test_tasks'?"),
+        (
+            ["--data", "digits", "--set", "tets_tasks=3"],
+            "unknown setting 'tets_tasks'. Did you mean 'test_tasks'?",
+        ),
         ([], "--data"),
     ],
-)  # fmt: skip
+)
 def test_wrong_input_is_one_line_and_leaves_nothing_behind(args, words, tmp_path, capsys):
     before = tree(tmp_path)
     assert code("recommend", *args) == 2
     out, err = capsys.readouterr()
-    assert out == "" and err.count("\n") == 1 and words in err and "bug" not in err
-    assert tree(tmp_path) == before and not (tmp_path / "recommend").exists()
+    assert out == ""
+    assert err.count("\n") == 1
+    assert words in err
+    assert "bug" not in err
+    assert tree(tmp_path) == before
+    assert not (tmp_path / "recommend").exists()

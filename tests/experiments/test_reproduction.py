@@ -25,22 +25,31 @@ def test_ours_stands_beside_the_printed_numbers_and_what_was_not_run_is_named():
     assert list(rows) == ["mln-fashionmnist", "ce", "mse"]
     assert [rows[x]["printed"] for x in rows] == [0.646, 0.5922, 0.4807]
     assert [rows[x]["printed_as"] for x in rows] == ["mln", "ce", "mse"]
-    assert list(found.missing) == ["cifar10"] and "not found" in found.missing["cifar10"]
+    assert list(found.missing) == ["cifar10"]
+    assert "not found" in found.missing["cifar10"]
     text = "\n".join(reproduction.lines(found))
-    assert "59.2 ± 4.7 %" in text and "not run: cifar10" in text and "chose its network on the tasks it reports" in text
+    assert "59.2 ± 4.7 %" in text
+    assert "not run: cifar10" in text
+    assert "chose its network on the tasks it reports" in text
 
 
 def test_ours_is_what_the_comparison_found_at_one_rate_and_tuned():
     found = reproduction.reproduce("mln", **TINY)
     for row, other in zip(found.rows, found.report.table, strict=True):
-        assert (row["one_rate"], row["tuned"]) == (other["plain"]["accuracy"], other["at"]["accuracy"])
+        assert (row["one_rate"], row["tuned"]) == (
+            other["plain"]["accuracy"],
+            other["at"]["accuracy"],
+        )
         assert row["lr"] == other["setting"]["lr"]
-    assert found.rows[2]["tuned"] > found.rows[2]["one_rate"], "mse needs a larger rate than cross-entropy"
+    assert found.rows[2]["tuned"] > found.rows[2]["one_rate"], (
+        "mse needs a larger rate than cross-entropy"
+    )
 
 
 def test_any_loss_may_stand_for_the_paper_s_own():
     found = reproduction.reproduce("mln", loss="focal(gamma=2)", **TINY)
-    assert found.rows[0]["loss"] == "focal(gamma=2)" and found.rows[0]["printed_as"] == "mln"
+    assert found.rows[0]["loss"] == "focal(gamma=2)"
+    assert found.rows[0]["printed_as"] == "mln"
     assert json.loads(json.dumps(found.plain()))["rows"][0]["printed"] == 0.646
 
 

@@ -24,17 +24,22 @@ def formulas(genome, *rows):
 
 def test_a_gene_is_the_logarithm_of_a_constant_s_factor():
     wanted = [-3.0, 0.25, 0.7]
-    genes = [math.log(-3.0 / -2.0), 0.25, math.log(0.7 / 0.5)]  # 0 has no factor: its gene is its value
+    # 0 has no factor: its gene is its value.
+    genes = [math.log(-3.0 / -2.0), 0.25, math.log(0.7 / 0.5)]
     (formula,) = formulas(Constants(TEXT), genes)
     assert values(formula.expression) == pytest.approx(wanted, rel=1e-6)
 
 
-@pytest.mark.parametrize("spec", [TEXT, "poly1", "focal(gamma=2)", "label_smoothing", "taylorglo_mnist", "sce"])
+@pytest.mark.parametrize(
+    "spec", [TEXT, "poly1", "focal(gamma=2)", "label_smoothing", "taylorglo_mnist", "sce"]
+)
 def test_genes_of_0_are_the_formula_bit_for_bit(spec):
-    genome, original = Constants(spec), zoo.read(spec)
+    genome = Constants(spec)
+    original = zoo.read(spec)
     formula, again = genome.formulas(genome.sample(2, KEY))
     assert formula == again == original == genome.original
-    target, logits = one_hot(torch.arange(6)[None] % 3, 3), KEY.normal(1, 1, 6, 3)
+    target = one_hot(torch.arange(6)[None] % 3, 3)
+    logits = KEY.normal(1, 1, 6, 3)
     one, other = (Formulas.of([f]).bind(target).slope(logits) for f in (formula, original))
     assert torch.equal(one, other)
 
@@ -49,7 +54,8 @@ def test_reduction_and_temperature_stay():
 def test_no_gene_turns_a_sign_or_makes_a_formula_that_cannot_be_read(gene):
     (formula,) = formulas(Constants("sum(-2.0*y*logp + 1e299*p + 0.0)"), [gene] * 3)
     found = values(formula.expression)
-    assert all(map(math.isfinite, found)) and found[0] < 0 < found[1]
+    assert all(map(math.isfinite, found))
+    assert found[0] < 0 < found[1]
     assert zoo.read(str(formula)) == formula
 
 
@@ -74,17 +80,23 @@ def test_a_cross_has_the_geometric_mean_of_its_parents_constants():
 def test_rows_are_blind_to_each_other(bad):
     genome = Constants(TEXT)
     vectors = 0.3 * KEY.normal(3, 3)
-    target, logits = one_hot(torch.arange(6)[None] % 3, 3), KEY.at("logits").normal(3, 1, 6, 3)
+    target = one_hot(torch.arange(6)[None] % 3, 3)
+    logits = KEY.at("logits").normal(3, 1, 6, 3)
     before = genome.losses(Vectors(vectors)).bind(target).slope(logits)
     changed = vectors.clone()
     changed[1] = bad
     after = genome.losses(Vectors(changed)).bind(target).slope(logits)
-    assert torch.equal(after[[0, 2]], before[[0, 2]]) and not torch.equal(after[1], before[1])
+    assert torch.equal(after[[0, 2]], before[[0, 2]])
+    assert not torch.equal(after[1], before[1])
 
 
 @pytest.mark.parametrize(
     ("formula", "words"),
-    [("ce", "ce has no constants to tune"), ("-y*logp", "no constants"), ("focl", "Did you mean 'focal'?")],
+    [
+        ("ce", "ce has no constants to tune"),
+        ("-y*logp", "no constants"),
+        ("focl", "Did you mean 'focal'?"),
+    ],
 )
 def test_a_formula_without_constants_is_refused_in_one_line(formula, words):
     with pytest.raises(SettingsError, match=words.replace("?", r"\?")) as caught:
@@ -119,15 +131,25 @@ def election(monkeypatch, favourite):
 
 
 @pytest.mark.parametrize("favourite", [None, 1])
-def test_what_is_no_better_than_the_original_does_not_replace_it(surroundings, tmp_path, monkeypatch, favourite):
+def test_what_is_no_better_than_the_original_does_not_replace_it(
+    surroundings, tmp_path, monkeypatch, favourite
+):
     election(monkeypatch, favourite)
-    result = evolved(tmp_path, genome={"kind": "constants", "formula": "poly1"}, strategy=SMALL["strategy"])
+    result = evolved(
+        tmp_path, genome={"kind": "constants", "formula": "poly1"}, strategy=SMALL["strategy"]
+    )
     assert (result.summary["choice"]["origin"] == "the original") == (favourite is None)
     assert (str(result.best.formula) == str(zoo.read("poly1"))) == (favourite is None)
 
 
 def test_a_tuned_formula_is_saved_as_a_formula_and_its_history_lists_none(surroundings, tmp_path):
-    result = evolved(tmp_path, genome={"kind": "constants", "formula": "poly1"}, strategy="openai_es")
-    assert {path.name for path in (result.folder / "loss").iterdir()} == {"loss.json", "card.md", "images.json"}
+    result = evolved(
+        tmp_path, genome={"kind": "constants", "formula": "poly1"}, strategy="openai_es"
+    )
+    assert {path.name for path in (result.folder / "loss").iterdir()} == {
+        "loss.json",
+        "card.md",
+        "images.json",
+    }
     assert all("losses" not in record for record in result.history)
     assert not (result.folder / "plots" / "front.png").exists()

@@ -17,8 +17,11 @@ from metaloss.losses.language.expression import call
 from metaloss.losses.language.formula import Formula
 from metaloss.losses.language.primitives import MORGAN_BINARY, MORGAN_UNARY
 
-NAMES = [name for name, entry in zoo.ENTRIES.items() if not entry.unavailable and name != "temperature"]
-# The first two points lie on either side of the pole of ŷ/(y + ε), and the rule reads the direction off the third.
+NAMES = [
+    name for name, entry in zoo.ENTRIES.items() if not entry.unavailable and name != "temperature"
+]
+# The first two points lie on either side of the pole of ŷ/(y + ε), and the rule reads the direction
+# off the third.
 TURNED_OVER_BY_THE_RULE = {"b0", "b0_softsign", "b1", "b2", "c0", "c1"}
 PRINTED_UPSIDE_DOWN = {"c1_printed", "r1_printed"}
 V = torch.linspace(0, 1, 1000, dtype=torch.float64)
@@ -78,7 +81,9 @@ def test_ten_steps_may_be_flat(flat, sign):
 
 def test_flat_steps_go_on_as_the_curve_went_before_them_those_at_the_start_as_it_ends():
     assert orientation(with_steps([-1, -1, 0] + [-1] * 50 + [1])) == 1
-    assert orientation(with_steps([0, 0, 0] + [-1] * 50 + [1])) == -1, "the third step counts as rising"
+    assert orientation(with_steps([0, 0, 0] + [-1] * 50 + [1])) == -1, (
+        "the third step counts as rising"
+    )
 
 
 def test_a_curve_that_rises_with_flat_steps_is_turned_as_the_published_code_has_it():
@@ -120,14 +125,18 @@ def test_what_is_allowed_is_a_setting():
     assert found("square(p - y)", gain=(0.1, 1), classes=100) == "gain"
 
 
-@pytest.mark.parametrize("table", [{"gain": (1, 0)}, {"span": (0, float("inf"))}, {"classes": 1}, {"gians": (0, 1)}])
+@pytest.mark.parametrize(
+    "table", [{"gain": (1, 0)}, {"span": (0, float("inf"))}, {"classes": 1}, {"gians": (0, 1)}]
+)
 def test_settings_that_cannot_be_are_refused(table):
     with pytest.raises(ValidationError):
         Filters(**table)
 
 
 def test_an_empty_range_is_refused_in_words():
-    with pytest.raises(ValueError, match=r"gain must be two numbers, the lower first, got 1.0 and 0.0"):
+    with pytest.raises(
+        ValueError, match=r"gain must be two numbers, the lower first, got 1.0 and 0.0"
+    ):
         registry.validated(Filters, {"gain": [1, 0]}, "filters")
 
 
@@ -149,7 +158,8 @@ def test_a_sign_that_stands_first_is_taken_away():
 
 def test_the_sign_comes_from_the_expression_alone():
     """In the published code a child of a turned parent is judged with its parent's sign."""
-    parent, child = read("y*logp"), read("y*ln(p)")
+    parent = read("y*logp")
+    child = read("y*ln(p)")
     turned = examine(parent, Filters()).expression
     for _ in range(2):
         assert examine(child, Filters()).expression == call("neg", child)
@@ -181,7 +191,9 @@ def test_the_curve_is_that_of_the_phenotype_from_its_other_end(name):
 @pytest.mark.parametrize("classes", [2, 10])
 def test_the_gain_is_that_of_the_phenotype(name, classes):
     e = seed(name)
-    assert measured(e, classes)[1] == pytest.approx(phenotype.gain(Formulas.of([Formula(e)]), classes), rel=1e-6)
+    assert measured(e, classes)[1] == pytest.approx(
+        phenotype.gain(Formulas.of([Formula(e)]), classes), rel=1e-6
+    )
 
 
 @every
@@ -206,20 +218,26 @@ def test_without_the_published_rule_only_what_anti_learns_is_refused(name):
 
 # --- on any expression ---
 
-TREES = expressions(names=MORGAN_UNARY + MORGAN_BINARY, numbers=hypothesis.strategies.sampled_from([1.0, -1.0]))
+TREES = expressions(
+    names=MORGAN_UNARY + MORGAN_BINARY, numbers=hypothesis.strategies.sampled_from([1.0, -1.0])
+)
 
 
 @hypothesis.given(TREES)
 @hypothesis.settings(max_examples=200)
 def test_what_passes_has_a_finite_curve_and_a_sign_that_makes_it_learn(e):
     verdict = examine(e, Filters())
-    assert (verdict.curve is None) == (REASONS[verdict.reason] in ("reads too little", "is not finite"))
+    assert (verdict.curve is None) == (
+        REASONS[verdict.reason] in ("reads too little", "is not finite")
+    )
     if verdict.curve is not None:
         assert verdict.curve.isfinite().all()
     if verdict.reason == 0:
         assert measured(verdict.expression, 10)[1] > 0
         assert examine(verdict.expression, Filters(integrity=False)).reason == 0
-        assert torch.equal(examine(verdict.expression, Filters(integrity=False)).curve, verdict.curve)
+        assert torch.equal(
+            examine(verdict.expression, Filters(integrity=False)).curve, verdict.curve
+        )
 
 
 @hypothesis.given(TREES)
@@ -228,5 +246,6 @@ def test_the_gain_of_any_expression_is_that_of_the_phenotype(e):
     hypothesis.assume(e.varies and "C" not in e.terminals)  # p - 1/C is 0 there: kinks
     curve, ours = measured(e, 10)
     theirs = phenotype.gain(Formulas.of([Formula(e)]), 10)
-    hypothesis.assume(float(curve.abs().max()) < 1e3 and math.isfinite(theirs))  # else rounding has the last word
+    # Else rounding has the last word.
+    hypothesis.assume(float(curve.abs().max()) < 1e3 and math.isfinite(theirs))
     assert ours == pytest.approx(theirs, rel=1e-4, abs=1e-6)

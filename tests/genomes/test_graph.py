@@ -12,14 +12,41 @@ from metaloss.errors import SettingsError
 from metaloss.genomes import graph
 from metaloss.genomes._filters import Filters, examine
 from metaloss.genomes._symbolic import seed
-from metaloss.genomes.graph import BINARY, INPUTS, OPERATIONS, ROOT, UNARY, Graph, Graphs, decode, decodes, encode
+from metaloss.genomes.graph import (
+    BINARY,
+    INPUTS,
+    OPERATIONS,
+    ROOT,
+    UNARY,
+    Graph,
+    Graphs,
+    decode,
+    decodes,
+    encode,
+)
 from metaloss.losses import phenotype
 from metaloss.losses.formulas import Formulas
 from metaloss.losses.language.formula import Formula
 
 N = 2000
 NO_STRENGTH = torch.zeros(1, 1)
-FIT = ["ce", "ce_eps", "mse", "mae", "b0", "b0_softsign", "b1", "b2", "c0", "c1", "c1_printed", "c2", "m0", "m1", "m2"]
+FIT = [
+    "ce",
+    "ce_eps",
+    "mse",
+    "mae",
+    "b0",
+    "b0_softsign",
+    "b1",
+    "b2",
+    "c0",
+    "c1",
+    "c1_printed",
+    "c2",
+    "m0",
+    "m1",
+    "m2",
+]
 FIT += ["r0", "r1", "r1_printed", "a0", "a1", "a2", "baikal"]
 
 
@@ -99,7 +126,9 @@ def test_a_circle_that_is_not_active_does_no_harm():
 def test_where_no_draw_decodes_there_is_cross_entropy(monkeypatch):
     monkeypatch.setattr(graph, "_draw", lambda rng: CHAIN)
     monkeypatch.setattr(graph, "decodes", lambda g: g != CHAIN)
-    assert Graph(scales=[1]).expressions(Graph(scales=[1]).sample(1, Stream(0))) == [seed("-(y*ln(p))")]
+    assert Graph(scales=[1]).expressions(Graph(scales=[1]).sample(1, Stream(0))) == [
+        seed("-(y*ln(p))")
+    ]
 
 
 # --- samples ---
@@ -142,7 +171,11 @@ def test_a_start_with_losses_alone_goes_on_with_their_mutants_in_turn():
 
 def test_there_may_be_no_candidates():
     none = Graph().sample(0, Stream(0))
-    assert (none.operation.shape, none.arguments.shape, none.scale.shape) == ((0, 5), (0, 5, 2), (0,))
+    assert (none.operation.shape, none.arguments.shape, none.scale.shape) == (
+        (0, 5),
+        (0, 5, 2),
+        (0,),
+    )
     assert Graph().valid(none).tolist() == []
 
 
@@ -153,7 +186,8 @@ def mutants(parent, n=N):
     return [graph._mutant(parent, Stream(1).at(i).dice()) for i in range(n)]
 
 
-FULL = nodes(("add", 0, 1), ("sub", 4, 2), ("mul", 5, 3), ("max", 6, 0), ("min", 7, 1))  # binary, all active
+# Binary, all active.
+FULL = nodes(("add", 0, 1), ("sub", 4, 2), ("mul", 5, 3), ("max", 6, 0), ("min", 7, 1))
 CHAIN = nodes(("quotient", 1, 0), ("erf", 4), ("tanh", 5), ("atan", 6), ("neg", 7))
 
 
@@ -185,11 +219,15 @@ def test_changes_have_the_published_probabilities(parent):
 def test_a_changed_operation_is_another_of_the_same_arity():
     for before, after in changes(FULL, N):
         if kind(before, after) == "operation":
-            assert after[0] in BINARY and after[0] != before[0] and after[1:] == before[1:]
+            assert after[0] in BINARY
+            assert after[0] != before[0]
+            assert after[1:] == before[1:]
 
 
 def test_connections_are_swapped_or_one_of_them_is_drawn_anew():
-    found = [after[1:] for before, after in changes(FULL, 5 * N) if kind(before, after) == "connection"]
+    found = [
+        after[1:] for before, after in changes(FULL, 5 * N) if kind(before, after) == "connection"
+    ]
     seen = Counter("swap" if x == (1, 0) else "first" if x[1] == 1 else "second" for x in found)
     for name, expected in (("swap", 0.2), ("first", 0.4), ("second", 0.4)):
         assert near(share(seen, name), expected, len(found))
@@ -199,11 +237,13 @@ def test_connections_are_swapped_or_one_of_them_is_drawn_anew():
 def test_an_argument_comes_or_goes_at_either_place():
     gone = [after for before, after in changes(FULL, 5 * N) if kind(before, after) == "arity"]
     seen = Counter(first for _, first, _ in gone)
-    assert near(share(seen, 0), 0.5, len(gone)) and near(share(seen, 1), 0.5, len(gone))
+    assert near(share(seen, 0), 0.5, len(gone))
+    assert near(share(seen, 1), 0.5, len(gone))
     start = (number("erf"), 0, 1)
     come = [after for before, after in changes((start,), 5 * N) if kind(before, after) == "arity"]
     seen = Counter(after.index(0, 1) for after in come)
-    assert near(share(seen, 1), 0.5, len(come)) and near(share(seen, 2), 0.5, len(come))
+    assert near(share(seen, 1), 0.5, len(come))
+    assert near(share(seen, 2), 0.5, len(come))
     assert {a for _, *both in come for a in both} == set(range(8)) - {4}
 
 
@@ -240,7 +280,8 @@ def test_mutants_are_a_function_of_key_parent_and_row():
 
 
 def test_a_fifth_of_the_children_differ_in_the_factor_alone_which_is_another_of_those_there_are():
-    genome, n = Graph(scales=[0.5, 1, 3]), 500
+    genome = Graph(scales=[0.5, 1, 3])
+    n = 500
     parents = Graphs.of([(CE, 1.0)] * n)
     found = rows(genome.mutate(parents, NO_STRENGTH, Stream(0)))
     rescaled = [scale for nodes, scale in found if nodes == CE]
@@ -272,7 +313,9 @@ def test_a_factor_is_a_positive_number(scales):
 def test_a_child_has_nodes_of_both_parents_and_decodes():
     a, b = (Graph().sample(100, Stream(i)) for i in (0, 1))
     mixed = 0
-    for one, other, child in zip(a.rows(), b.rows(), Graph().crossover(a, b, Stream(2)).rows(), strict=True):
+    for one, other, child in zip(
+        a.rows(), b.rows(), Graph().crossover(a, b, Stream(2)).rows(), strict=True
+    ):
         assert decodes(child[0])
         assert all(node in pair for node, *pair in zip(child[0], one[0], other[0], strict=True))
         assert child[1] in (one[1], other[1])
@@ -292,7 +335,8 @@ def test_without_a_child_that_decodes_the_first_parent_stays(monkeypatch):
 
 @pytest.mark.parametrize("name", FIT)
 def test_a_published_loss_that_fits_is_the_same_loss_as_a_graph(name):
-    genome, e = Graph(), seed(name)
+    genome = Graph()
+    e = seed(name)
     population = encode(e)
     (back,) = genome.expressions(population)
     curves = [phenotype.curve(Formulas.of([Formula(x)])) for x in (e, back)]
@@ -307,7 +351,9 @@ def test_written_in_its_own_operations_a_loss_comes_back_as_it_was():
         assert decode(*encode(seed(text)).rows()[0]) == seed(text)
 
 
-@pytest.mark.parametrize("text", ["0.2*(-y*ln(p))", "2*y*ln(p)", "-(0.5*max(p, y))", "3*(y*square(p))*p"])
+@pytest.mark.parametrize(
+    "text", ["0.2*(-y*ln(p))", "2*y*ln(p)", "-(0.5*max(p, y))", "3*(y*square(p))*p"]
+)
 def test_a_constant_before_the_whole_is_the_factor(text):
     (row,) = encode(seed(text)).rows()
     curves = [phenotype.curve(Formulas.of([Formula(x)])) for x in (seed(text), decode(*row))]
@@ -337,14 +383,18 @@ def test_logarithms_quotients_and_squares_take_the_forms_that_graphs_have():
         ("-logp", "start: -logp reads too little to start from: a loss needs y, and p or logp"),
         ("0*y + p", "0*y + p is no graph: its inputs are y, p, 1.0, -1.0, not 0.0"),
         ("p", "start: p reads too little to start from: a loss needs y, and p or logp"),
-        ("temperature", "temperature: its temperature is no part of an expression, so no search can start from it"),
+        (
+            "temperature",
+            "temperature: its temperature is no part of an expression, so no search can start from it",
+        ),
     ],
 )
 def test_a_start_that_does_not_fit_is_refused_in_one_line(start, reason):
     with pytest.raises(SettingsError) as caught:
         registry.build("genomes", {"kind": "graph", "start": start}, "genome")
     line = str(caught.value)
-    assert line.startswith("genome: ") and line.endswith(reason)
+    assert line.startswith("genome: ")
+    assert line.endswith(reason)
     assert "\n" not in line
 
 
@@ -356,7 +406,10 @@ def test_candidates_run_as_the_losses_that_they_are():
     population = genome.sample(2, Stream(0))
     assert genome.valid(population).tolist() == [0, 0]
     assert genome.describe(population, 0) == "sum(-y * ln(p))"
-    assert [str(f) for f in genome.losses(population).formulas] == ["sum(-y * ln(p))", "sum(quotient(y, i0e(ln(p))))"]
+    assert [str(f) for f in genome.losses(population).formulas] == [
+        "sum(-y * ln(p))",
+        "sum(quotient(y, i0e(ln(p))))",
+    ]
 
 
 def test_a_candidate_upside_down_is_run_the_right_way_up():

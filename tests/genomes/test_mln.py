@@ -13,12 +13,15 @@ from metaloss.losses.base import one_hot, slope_by_autograd
 from metaloss.losses.formulas import Formulas
 from metaloss.search import settings
 
-T, B = 2, 3
+T = 2
+B = 3
 SMALL = {"features": 3, "hidden": 4, "start": "random"}
 GENOMES = {
     "label": MetaLossNetwork(**SMALL),
     "mean": MetaLossNetwork(context="mean", **SMALL),
-    "none": MetaLossNetwork(context="none", channels=("logit", "p", "logp"), activation="softplus", **SMALL),
+    "none": MetaLossNetwork(
+        context="none", channels=("logit", "p", "logp"), activation="softplus", **SMALL
+    ),
     "figure3": MetaLossNetwork(architecture="figure3", fixed_classes=4, kernel=2, **SMALL),
 }
 every = pytest.mark.parametrize("genome", GENOMES.values(), ids=GENOMES)
@@ -49,7 +52,8 @@ def close(one, other):
 
 def parts(genome, vector):
     """The weight matrices of one vector, by name."""
-    found, at = {}, 0
+    found = {}
+    at = 0
     for name, (rows, columns) in genome.shapes.items():
         found[name] = vector[at : at + rows * columns].reshape(rows, columns)
         at += rows * columns
@@ -59,7 +63,8 @@ def parts(genome, vector):
 
 def channels(genome, z):
     """What the ŷ channel reads of one image's logits: [channels C]; a guess and certainty look as at home."""
-    C, home = len(z), genome.classes or genome.home_classes
+    C = len(z)
+    home = genome.classes or genome.home_classes
     surer = (z.softmax(0) - 1 / C) / (1 - 1 / C)  # 0 for a guess, 1 for certainty
     p = 1 / home + surer * (1 - 1 / home)
     logp = z.log_softmax(0) + torch.tensor(C / home, dtype=torch.float64).log()
@@ -73,7 +78,8 @@ def activation(genome):
 
 def by_classes(genome, w, z, y):
     """One image's value under an equivariant network."""
-    act, x = activation(genome), channels(genome, z)
+    act = activation(genome)
+    x = channels(genome, z)
     pred = [act(w["w_pred"] @ x[:, c] + w["b_pred"][:, 0]) for c in range(len(z))]
     label = [act(w["w_label"][:, 0] * y[c] + w["b_label"][:, 0]) for c in range(len(z))]
     value = 0.0
@@ -89,12 +95,14 @@ def by_classes(genome, w, z, y):
 
 def by_rows(genome, w, z, y):
     """One image's value under the network of figure 3: two rows of features, a 2×kernel convolution along them."""
-    act, x = activation(genome), channels(genome, z).flatten()
+    act = activation(genome)
+    x = channels(genome, z).flatten()
     pred = w["w_pred_out"] @ act(w["w_pred"] @ x + w["b_pred"][:, 0])
     label = w["w_label_out"] @ act(w["w_label"] @ y + w["b_label"][:, 0])
     kernels = w["w_conv"].reshape(genome.hidden, 1, 2, genome.kernel)
     image = torch.stack([pred, label])[None, None]
-    maps = torch.nn.functional.conv2d(image, kernels, bias=w["b_conv"][:, 0])[0, :, 0]  # [hidden places]
+    # [hidden places].
+    maps = torch.nn.functional.conv2d(image, kernels, bias=w["b_conv"][:, 0])[0, :, 0]
     return (w["w_out"][0] @ act(maps)).mean()
 
 
@@ -129,7 +137,10 @@ def test_the_order_of_the_classes_does_not_matter(genome):
     logits, target = situation()
     losses = genome.losses(population(genome))
     close(losses.bind(target[..., order])(logits[..., order]), losses.bind(target)(logits))
-    close(losses.bind(target[..., order]).terms(logits[..., order]), losses.bind(target).terms(logits)[..., order])
+    close(
+        losses.bind(target[..., order]).terms(logits[..., order]),
+        losses.bind(target).terms(logits)[..., order],
+    )
 
 
 @every
@@ -156,14 +167,19 @@ def test_figure3_works_for_one_number_of_classes_and_settings_say_so():
     assert settings.resolve(table).genome["fixed_classes"] == 10
     with pytest.raises(SettingsError) as caught:
         settings.resolve({**table, "tasks": ["fashionmnist", "fashionmnist-5way"]})
-    assert str(caught.value) == "this genome works for 10 classes alone, and fashionmnist-5way has 5-way tasks"
+    assert (
+        str(caught.value)
+        == "this genome works for 10 classes alone, and fashionmnist-5way has 5-way tasks"
+    )
     table["genome"]["fixed_classes"] = 5
     assert settings.resolve({**table, "tasks": ["fashionmnist-5way"]}).families[0].ways == 5
 
 
 def test_a_kernel_wider_than_the_features_is_refused():
     with pytest.raises(SettingsError, match="kernel must be at most features = 3, got 5"):
-        registry.build("genomes", {"kind": "mln", "architecture": "figure3", "features": 3, "kernel": 5})
+        registry.build(
+            "genomes", {"kind": "mln", "architecture": "figure3", "features": 3, "kernel": 5}
+        )
 
 
 # --- as losses of a population ---
@@ -182,7 +198,8 @@ def test_the_slope_is_the_gradient_of_every_value(genome, soft):
 def test_the_slope_is_right_for_other_numbers_of_classes(genome, classes):
     if genome.classes:
         pytest.skip("made for one number of classes")
-    logits, target = Stream(4).normal(3, T, B, classes).double(), Stream(5).normal(T, B, classes).double().softmax(-1)
+    logits = Stream(4).normal(3, T, B, classes).double()
+    target = Stream(5).normal(T, B, classes).double().softmax(-1)
     losses = genome.losses(population(genome)).bind(target)
     close(losses.slope(logits), slope_by_autograd(losses, logits))
 
@@ -191,9 +208,13 @@ def test_the_slope_is_right_for_other_numbers_of_classes(genome, classes):
 def test_a_minibatch_is_a_batch_of_its_images(genome):
     logits, target = situation(soft=True)
     index = torch.tensor([[1, 0], [2, 2]])[:T]
-    x, y = (v.gather(-2, index[..., None].expand(*v.shape[:-2], 2, v.shape[-1])) for v in (logits, target))
+    x, y = (
+        v.gather(-2, index[..., None].expand(*v.shape[:-2], 2, v.shape[-1]))
+        for v in (logits, target)
+    )
     losses = genome.losses(population(genome))
-    picked, alone = losses.bind(target).pick(index), losses.bind(y)
+    picked = losses.bind(target).pick(index)
+    alone = losses.bind(y)
     close(picked(x), alone(x))
     close(picked.slope(x), alone.slope(x))
 
@@ -240,7 +261,9 @@ def test_the_gradient_is_right(genome):
     _, target = situation(soft=True)
     logits = situation(P=2)[0].requires_grad_()
     vectors = population(genome, 2).vectors().requires_grad_()
-    assert torch.autograd.gradcheck(lambda z, v: genome.networks(v).bind(target)(z), (logits, vectors))
+    assert torch.autograd.gradcheck(
+        lambda z, v: genome.networks(v).bind(target)(z), (logits, vectors)
+    )
 
 
 @every
@@ -279,9 +302,11 @@ def test_mutation_moves_every_weight_by_its_own_step_size(genome):
 
 @every
 def test_a_child_has_genes_of_both_parents(genome):
-    a, b = genome.sample(3, Stream(7)), genome.sample(3, Stream(8))
+    a = genome.sample(3, Stream(7))
+    b = genome.sample(3, Stream(8))
     child = genome.crossover(a, b, Stream(9)).vectors()
-    one, other = a.vectors(), b.vectors()
+    one = a.vectors()
+    other = b.vectors()
     assert (child >= torch.minimum(one, other) - 1e-6).all()
     assert (child <= torch.maximum(one, other) + 1e-6).all()
     for p in range(3):
@@ -332,7 +357,9 @@ def test_the_default_network_starts_with_cross_entropys_gradient():
 @pytest.mark.parametrize(
     ("start", "gain"), [("a2", 0.91), ("focal(gamma=2)", 1.22), ("mse", 0.2), ("-y*logp+p*p", 1.0)]
 )
-def test_a_network_may_start_with_any_losss_gradient_scaled_to_cross_entropys_first_pull(start, gain):
+def test_a_network_may_start_with_any_losss_gradient_scaled_to_cross_entropys_first_pull(
+    start, gain
+):
     genome = MetaLossNetwork(start=start)
     similarity, size = cosine(imitate(genome, 0), genome, loss=start)
     assert similarity > 0.97
@@ -357,7 +384,8 @@ def test_figure3_starts_near_cross_entropy_too():
 
 
 def test_the_imitation_is_the_same_every_time_and_on_every_number_of_threads():
-    genome, fit = MetaLossNetwork(**SMALL | {"start": "ce"}), imitate.__wrapped__
+    genome = MetaLossNetwork(**SMALL | {"start": "ce"})
+    fit = imitate.__wrapped__
     first = fit(genome, 3, steps=5)
     torch.manual_seed(1)
     torch.set_num_threads(2)
@@ -372,13 +400,16 @@ def test_the_imitation_is_the_same_every_time_and_on_every_number_of_threads():
 @pytest.mark.parametrize("C", [2, 5, 10, 40])
 def test_a_guess_and_certainty_look_the_same_for_any_number_of_classes(C):
     network = MetaLossNetwork(start="random").networks(torch.zeros(1, MetaLossNetwork().size))
-    guess, sure = torch.zeros(1, 1, 1, C), torch.zeros(1, 1, 1, C)
+    guess = torch.zeros(1, 1, 1, C)
+    sure = torch.zeros(1, 1, 1, C)
     sure[..., 0] = 60.0
     torch.testing.assert_close(
         network._inputs(guess.log_softmax(-1).mT)[0, :, 0, 0, 0],
         torch.tensor([0.1, 0.1]).log().where(torch.tensor([False, True]), torch.tensor(0.1)),
     )
-    torch.testing.assert_close(network._inputs(sure.log_softmax(-1).mT)[0, 0, 0, 0, 0], torch.tensor(1.0))
+    torch.testing.assert_close(
+        network._inputs(sure.log_softmax(-1).mT)[0, 0, 0, 0, 0], torch.tensor(1.0)
+    )
 
 
 def test_at_home_the_network_reads_plain_probabilities():

@@ -11,7 +11,8 @@ from metaloss.errors import SettingsError
 from metaloss.genomes.targets import LearnedTargets
 from metaloss.losses.base import CrossEntropies, one_hot, slope_by_autograd
 
-T, B = 2, 3
+T = 2
+B = 3
 GENOME = LearnedTargets()
 classes = pytest.mark.parametrize("C", [2, 5, 10, 30])
 
@@ -52,19 +53,25 @@ def at_home(genome, p, C):
 
 
 @classes
-@pytest.mark.parametrize("genome", [GENOME, LearnedTargets(knots=(0.05, 0.4), home_classes=4)], ids=["usual", "small"])
+@pytest.mark.parametrize(
+    "genome", [GENOME, LearnedTargets(knots=(0.05, 0.4), home_classes=4)], ids=["usual", "small"]
+)
 def test_values_and_gradients_follow_the_definition(genome, C):
     candidates, (logits, target) = population(genome), situation(C=C)
     losses = genome.losses(candidates).bind(target)
-    value, slope = losses(logits), losses.slope(logits)
+    value = losses(logits)
+    slope = losses.slope(logits)
     for i in range(3):
         a, b, d = candidates.values[i].unflatten(0, (3, -1))
         for t in range(T):
             found = []
             for n in range(B):
-                p, true = logits[i, t, n].softmax(0), int(target[t, n].argmax())
+                p = logits[i, t, n].softmax(0)
+                true = int(target[t, n].argmax())
                 home = [at_home(genome, x, C) for x in p]
-                q = torch.stack([(curve(genome, b, x) + curve(genome, d, home[true])) / C for x in home])
+                q = torch.stack(
+                    [(curve(genome, b, x) + curve(genome, d, home[true])) / C for x in home]
+                )
                 q[true] = curve(genome, a, home[true])
                 found.append(-(q * p.log()).sum())
                 close(slope[i, t, n], (p * q.sum() - q) / B)
@@ -88,8 +95,11 @@ def test_the_search_starts_from_label_smoothing(C):
     expected = CrossEntropies.of(3, 0.2).bind(target.float()).slope(logits.float())
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
     value = start.losses(start.sample(3, Stream(0))).bind(target.float())(logits.float()).mean()
-    flat, labels = logits.flatten(0, 2).float(), target.expand(3, -1, -1, -1).flatten(0, 2).float()
-    torch.testing.assert_close(value, F.cross_entropy(flat, labels, label_smoothing=0.2), rtol=1e-4, atol=1e-6)
+    flat = logits.flatten(0, 2).float()
+    labels = target.expand(3, -1, -1, -1).flatten(0, 2).float()
+    torch.testing.assert_close(
+        value, F.cross_entropy(flat, labels, label_smoothing=0.2), rtol=1e-4, atol=1e-6
+    )
 
 
 @classes
@@ -106,7 +116,10 @@ def test_a_guess_is_read_alike_whatever_the_number_of_classes():
     pulls = []
     for C in (2, 5, 10, 100):
         target = one_hot(torch.zeros(1, 1, dtype=torch.int64), C).double()
-        q = -losses.bind(target).terms(torch.zeros(3, 1, 1, C, dtype=torch.float64)) / torch.tensor(1.0 / C).log()
+        q = (
+            -losses.bind(target).terms(torch.zeros(3, 1, 1, C, dtype=torch.float64))
+            / torch.tensor(1.0 / C).log()
+        )
         pulls.append(-q[:, 0, 0, 0])
     for other in pulls[1:]:
         torch.testing.assert_close(other, pulls[0])
@@ -118,8 +131,11 @@ def test_rows_are_blind_to_each_other(bad):
     vectors = population().values
     changed = vectors.clone()
     changed[1] = bad
-    before, after = (GENOME.losses(Vectors(x)).bind(target).slope(logits) for x in (vectors, changed))
-    assert torch.equal(after[[0, 2]], before[[0, 2]]) and not torch.equal(after[1], before[1])
+    before, after = (
+        GENOME.losses(Vectors(x)).bind(target).slope(logits) for x in (vectors, changed)
+    )
+    assert torch.equal(after[[0, 2]], before[[0, 2]])
+    assert not torch.equal(after[1], before[1])
 
 
 def test_a_minibatch_sees_its_own_images():
@@ -131,7 +147,9 @@ def test_a_minibatch_sees_its_own_images():
     close(picked, losses.bind(target[rows, index]).slope(logits[:, rows, index]))
 
 
-@pytest.mark.parametrize("knots", [(), (0.1,), (0.2, 0.1), (0.1, 0.1), (0.0, 0.5), (0.5, 1.0), (0.1, float("nan"))])
+@pytest.mark.parametrize(
+    "knots", [(), (0.1,), (0.2, 0.1), (0.1, 0.1), (0.0, 0.5), (0.5, 1.0), (0.1, float("nan"))]
+)
 def test_knots_that_make_no_curve_are_refused(knots):
     with pytest.raises(SettingsError, match="knots") as caught:
         build("genomes", {"kind": "targets", "knots": knots})

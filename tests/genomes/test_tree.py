@@ -23,7 +23,12 @@ SETTINGS = {
     "as they come": {},
     "low": {"min_height": 1, "first_height": 1, "max_height": 2, "max_size": 3},
     "tall": {"min_height": 6, "first_height": 10, "max_height": 10, "max_size": 40},
-    "few": {"functions": ("clip", "add"), "terminals": ("logp", "y"), "min_height": 3, "max_size": 9},
+    "few": {
+        "functions": ("clip", "add"),
+        "terminals": ("logp", "y"),
+        "min_height": 3,
+        "max_size": 9,
+    },
     "of constants": {"constants": 0.9},
     "from losses": {"start": "ce,focal(gamma=2)", "max_size": 12, "max_height": 5},
 }
@@ -57,7 +62,9 @@ def shape(e):
 
 
 def same(a, b):
-    return torch.equal(a.symbols, b.symbols) and torch.equal(a.values.view(torch.int64), b.values.view(torch.int64))
+    return torch.equal(a.symbols, b.symbols) and torch.equal(
+        a.values.view(torch.int64), b.values.view(torch.int64)
+    )
 
 
 def check_limits(genome, candidates):
@@ -88,7 +95,14 @@ def test_trees_are_made_of_the_functions_and_terminals_that_were_asked_for():
     genome = built(functions=("max", "tanh"), terminals=("y", "C", "p"), constants=0.5)
     found = genome.sample(30, KEY)
     found = genome.mutate(found, none(found), KEY)
-    assert {node.head for e in genome.expressions(found) for node in e} == {"max", "tanh", "y", "C", "p", ""}
+    assert {node.head for e in genome.expressions(found) for node in e} == {
+        "max",
+        "tanh",
+        "y",
+        "C",
+        "p",
+        "",
+    }
 
 
 def test_random_trees_are_ramped_half_and_half():
@@ -131,7 +145,8 @@ def test_the_tallest_and_the_largest_trees_are_read_back_and_so_is_their_text():
     for _ in range(7):
         full.append(call("sub", full[-1], full[-1]))
     trees = [tall, call("mul", full[7], call("mul", full[6], full[5]))]
-    assert tall.height == 60 and trees[1].size == 255 + 127 + 63 + 2
+    assert tall.height == 60
+    assert trees[1].size == 255 + 127 + 63 + 2
     assert genome.expressions(genome._rows(trees)) == trees
     assert [Formula.parse(str(Formula(e))).expression for e in trees] == trees
 
@@ -149,8 +164,11 @@ def test_sizes_are_numbers_of_nodes():
 def test_a_point_mutation_keeps_the_shape_and_changes_at_most_one_node():
     changed = 0
     for parent, child in pairs(only("point")):
-        different = [a.head != b.head or a.value != b.value for a, b in zip(parent, child, strict=True)]
-        assert shape(child) == shape(parent) and sum(different) <= 1
+        different = [
+            a.head != b.head or a.value != b.value for a, b in zip(parent, child, strict=True)
+        ]
+        assert shape(child) == shape(parent)
+        assert sum(different) <= 1
         changed += sum(different)
     assert changed > 20
 
@@ -160,7 +178,9 @@ def test_a_shift_moves_all_constants_and_nothing_else():
     for parent, child in pairs(only("shift", constants=0.5)):
         if any(node.is_constant for node in parent):
             assert [node.head for node in child] == [node.head for node in parent]
-            constants = [(a.value, b.value) for a, b in zip(parent, child, strict=True) if a.is_constant]
+            constants = [
+                (a.value, b.value) for a, b in zip(parent, child, strict=True) if a.is_constant
+            ]
             assert all(a != b and float(f"{b:.4g}") == b for a, b in constants)
             moved += len(constants)
         else:
@@ -171,8 +191,14 @@ def test_a_shift_moves_all_constants_and_nothing_else():
 def test_a_larger_step_shifts_further():
     found = {}
     for step in (0.01, 1.0):
-        both = [(a, b) for pair in pairs(only("shift", step=step, constants=0.5)) for a, b in zip(*pair, strict=True)]
-        found[step] = sum(abs(a.value - b.value) for a, b in both if a.is_constant and b.is_constant)
+        both = [
+            (a, b)
+            for pair in pairs(only("shift", step=step, constants=0.5))
+            for a, b in zip(*pair, strict=True)
+        ]
+        found[step] = sum(
+            abs(a.value - b.value) for a, b in both if a.is_constant and b.is_constant
+        )
     assert found[1.0] > 10 * found[0.01]
 
 
@@ -196,12 +222,16 @@ def test_a_subtree_mutation_replaces_one_subtree_by_a_low_one():
     for parent, child in pairs(only("subtree")):
         changed += child != parent
         places = range(min(parent.size, child.size))
-        assert any(replaced(parent, i, part) == child for i in places for part in child if part.height <= 2)
+        assert any(
+            replaced(parent, i, part) == child for i in places for part in child if part.height <= 2
+        )
     assert changed > 20
 
 
 def test_a_mutant_that_cannot_fit_is_the_parent():
-    genome = only("insert", min_height=1, first_height=1, max_height=1, max_size=3, functions=("mul",))
+    genome = only(
+        "insert", min_height=1, first_height=1, max_height=1, max_size=3, functions=("mul",)
+    )
     parents = population(genome, "y*p")
     assert same(genome.mutate(parents, none(parents), KEY), parents)
 
@@ -217,9 +247,16 @@ def test_a_cross_is_one_tree_with_a_part_of_the_other():
     genome = built()
     a, b = (genome.sample(30, KEY.at(i)) for i in range(2))
     children = genome.expressions(genome.crossover(a, b, KEY))
-    for one, other, child in zip(genome.expressions(a), genome.expressions(b), children, strict=True):
-        assert any(replaced(one, i, part) == child for i in range(one.size) for part in other) or child == one
-    assert sum(child != one for child, one in zip(children, genome.expressions(a), strict=True)) > 10
+    for one, other, child in zip(
+        genome.expressions(a), genome.expressions(b), children, strict=True
+    ):
+        assert (
+            any(replaced(one, i, part) == child for i in range(one.size) for part in other)
+            or child == one
+        )
+    assert (
+        sum(child != one for child, one in zip(children, genome.expressions(a), strict=True)) > 10
+    )
 
 
 def test_a_part_is_replaced_where_its_number_in_prefix_order_is():
@@ -227,7 +264,8 @@ def test_a_part_is_replaced_where_its_number_in_prefix_order_is():
     for place, node in enumerate(e):
         assert replaced(e, place, node) == e
         there = replaced(e, place, Expression("C"))
-        assert list(there)[place].head == "C" and there.size == e.size - node.size + 1
+        assert list(there)[place].head == "C"
+        assert there.size == e.size - node.size + 1
 
 
 # --- a row depends on its key and its parent alone ---
@@ -236,7 +274,8 @@ def test_a_part_is_replaced_where_its_number_in_prefix_order_is():
 @every
 def test_a_row_does_not_depend_on_its_neighbours(changes):
     genome = built(**changes)
-    few, many = genome.sample(5, KEY), genome.sample(9, KEY)
+    few = genome.sample(5, KEY)
+    many = genome.sample(9, KEY)
     assert same(few, many[:5])
     assert same(genome.mutate(few, none(few), KEY), genome.mutate(many, none(many), KEY)[:5])
     others = many.cat(many)[4:13]
@@ -244,7 +283,8 @@ def test_a_row_does_not_depend_on_its_neighbours(changes):
 
 
 def test_draws_depend_on_the_key_alone():
-    genome, key = built(), Stream(3)
+    genome = built()
+    key = Stream(3)
     torch.manual_seed(0)
     one = genome.sample(8, key), genome.mutate(genome.sample(8, KEY), torch.zeros(8, 1), key)
     torch.manual_seed(1)
@@ -270,7 +310,10 @@ def test_a_search_starts_from_the_losses_that_are_named_and_mutants_of_them():
     assert found[:2] == ["-y * logp", "-y * (1.0 - p) ** 2.0 * logp"]
     assert len(set(found)) > 5
     by_seed = [genome.expressions(genome.sample(40, KEY))[2 + i :: 2] for i in range(2)]
-    assert [sum("pow" in [n.head for n in e] for e in each) > 10 for each in by_seed] == [False, True]
+    assert [sum("pow" in [n.head for n in e] for e in each) > 10 for each in by_seed] == [
+        False,
+        True,
+    ]
 
 
 def test_random_trees_may_stand_beside_the_losses_that_are_named():
@@ -293,9 +336,14 @@ def test_a_formula_with_commas_is_one_loss():
 def test_a_mean_over_classes_becomes_a_sum_divided_by_their_number():
     genome = built(start="ngl")
     e = genome.seeds[0]
-    assert e.head == "div" and e.args[1].head == "C"
-    logits, target = KEY.normal(1, 1, 4, 5).double(), torch.eye(5).double()[None, :4]
-    ours, theirs = (Formulas.of([f]).bind(target)(logits) for f in (Formula(e), Formula(e.args[0], reduction="mean")))
+    assert e.head == "div"
+    assert e.args[1].head == "C"
+    logits = KEY.normal(1, 1, 4, 5).double()
+    target = torch.eye(5).double()[None, :4]
+    ours, theirs = (
+        Formulas.of([f]).bind(target)(logits)
+        for f in (Formula(e), Formula(e.args[0], reduction="mean"))
+    )
     torch.testing.assert_close(ours, theirs, rtol=1e-13, atol=0)
     assert "mean" not in genome.describe(genome.sample(1, KEY), 0)
 
@@ -315,7 +363,9 @@ def test_a_loss_of_the_zoo_is_worth_a_training_and_has_its_own_sign():
 
 REFUSED = {
     "start: unknown loss 'cee'. Did you mean 'ce'?": {"start": "ce,cee"},
-    "start: temperature(tau=2): its temperature is no part of an expression": {"start": "temperature(tau=2)"},
+    "start: temperature(tau=2): its temperature is no part of an expression": {
+        "start": "temperature(tau=2)"
+    },
     "start: dice is a ratio": {"start": "dice"},
     "has 10 nodes and height 4, more than trees may have": {"start": "r0", "max_size": 9},
     "and height 4, more than trees may": {"start": "r0", "max_height": 3, "first_height": 3},
@@ -327,21 +377,25 @@ REFUSED = {
     "needs min_height <= first_height <= max_height": {"min_height": 5},
     "max_size must be at least 4 for trees of height 2": {"max_size": 3},
     "max_size must be at least 19 for trees of height 9": {
-        "max_size": 12, "min_height": 9, "first_height": 9, "functions": ["add"],
+        "max_size": 12,
+        "min_height": 9,
+        "first_height": 9,
+        "functions": ["add"],
     },
     "one of subtree, point, insert and shift must be above 0": ONLY,
     "shift: Input should be less than or equal to 1, got 2": {"shift": 2},
     "filters: span must be two numbers, the lower first": {"filters": {"span": [1, 0]}},
     "filters: unknown setting 'spam'. Did you mean 'span'?": {"filters": {"spam": 3}},
     "unknown setting 'heigth'": {"heigth": 3},
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("message", REFUSED)
 def test_settings_that_cannot_be_are_refused_in_one_line(message):
     with pytest.raises(SettingsError) as caught:
         built(**REFUSED[message])
-    assert message in str(caught.value) and "\n" not in str(caught.value)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 @every

@@ -46,7 +46,8 @@ def test_all_candidates_start_alike_and_every_task_differently(episodes, kind):
     bound = bound_to(episodes, model)
     logits = model(bound.init(2), bound.val)
     assert torch.equal(logits[0], logits[1])
-    weights = {name: x for name, x in bound.start.items() if name not in ("a", "c")}  # of the shared form
+    # Of the shared form.
+    weights = {name: x for name, x in bound.start.items() if name not in ("a", "c")}
     for x in weights.values():
         assert not torch.equal(x[0], x[1])
 
@@ -81,12 +82,15 @@ def test_blocks_of_images_give_the_logits_of_all(episodes, float64, kind):
     blocks = [bound.val.block(slice(i, i + 5)) for i in range(0, 12, 5)]
     assert [len(b) for b in blocks] == [5, 5, 2]
     whole = model(params, bound.val)
-    torch.testing.assert_close(torch.cat([model(params, b) for b in blocks], 2), whole, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(
+        torch.cat([model(params, b) for b in blocks], 2), whole, rtol=1e-12, atol=1e-12
+    )
 
 
 @every
 def test_tasks_made_ready_one_by_one_are_those_made_ready_together(episodes, float64, kind):
-    model, tasks = built(kind), episodes.sample(KEYS)
+    model = built(kind)
+    tasks = episodes.sample(KEYS)
     together = model.bind(tasks, STARTS)
     joined = Bound.join([model.bind(tasks[t : t + 1], STARTS[t : t + 1]) for t in range(3)])
     for name, x in together.start.items():
@@ -115,8 +119,14 @@ def test_a_cnn_leaves_a_third_of_its_maps_and_logits():
 @pytest.mark.parametrize(
     ("model", "layers"),
     [
-        (Mlp(hidden=(50, 40)), {"w0": nn.Linear(36, 50), "w1": nn.Linear(50, 40), "w2": nn.Linear(40, 3)}),
-        (Cnn(filters=(20, 30)), {"w0": nn.Conv2d(1, 20, 3), "w1": nn.Conv2d(20, 30, 3), "w_head": nn.Linear(120, 3)}),
+        (
+            Mlp(hidden=(50, 40)),
+            {"w0": nn.Linear(36, 50), "w1": nn.Linear(50, 40), "w2": nn.Linear(40, 3)},
+        ),
+        (
+            Cnn(filters=(20, 30)),
+            {"w0": nn.Conv2d(1, 20, 3), "w1": nn.Conv2d(20, 30, 3), "w_head": nn.Linear(120, 3)},
+        ),
     ],
     ids=["mlp", "cnn"],
 )
@@ -125,7 +135,8 @@ def test_weights_start_as_torchs_own_do(episodes, model, layers):
     start = bound_to(episodes, model).start
     assert len(start) == 2 * len(layers)
     for name, layer in layers.items():
-        x, bias = start[name], start[name.replace("w", "b", 1)]
+        x = start[name]
+        bias = start[name.replace("w", "b", 1)]
         assert x[0].numel() == layer.weight.numel()
         bound = 1 / math.sqrt(layer.weight[0].numel())
         assert layer.weight.abs().max() <= bound
@@ -137,23 +148,31 @@ def test_weights_start_as_torchs_own_do(episodes, model, layers):
 
 
 def test_the_shared_form_starts_where_the_plain_one_does(episodes, float64):
-    plain, shared = Mlp(hidden=(5,)), SharedMlp(hidden=(5,))
-    one, other = bound_to(episodes, plain), bound_to(episodes, shared)
+    plain = Mlp(hidden=(5,))
+    shared = SharedMlp(hidden=(5,))
+    one = bound_to(episodes, plain)
+    other = bound_to(episodes, shared)
     assert not {"w0", "b0"} & other.start.keys()
     for name in ("w1", "b1"):
         assert torch.equal(one.start[name], other.start[name])
-    torch.testing.assert_close(shared(other.init(2), other.val), plain(one.init(2), one.val), rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(
+        shared(other.init(2), other.val), plain(one.init(2), one.val), rtol=1e-12, atol=1e-12
+    )
 
 
 def test_the_shared_forms_gradient_is_the_step_in_its_coefficients(episodes, float64):
     """δ at the layer's output: a step of A by it moves W by δ X, the plain gradient."""
-    plain, shared = Mlp(hidden=(5,)), SharedMlp(hidden=(5,))
-    one, other = bound_to(episodes, plain), bound_to(episodes, shared)
+    plain = Mlp(hidden=(5,))
+    shared = SharedMlp(hidden=(5,))
+    one = bound_to(episodes, plain)
+    other = bound_to(episodes, shared)
     expected = plain.gradients(one.init(2), one.train, torch.square)
     found = shared.gradients(other.init(2), other.train, torch.square)
     x = episodes.sample(KEYS).train.x().flatten(2)
     torch.testing.assert_close(found["a"].mT @ x, expected["w0"], rtol=1e-10, atol=1e-10)
-    torch.testing.assert_close(found["a"].sum(-2, keepdim=True), expected["b0"], rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(
+        found["a"].sum(-2, keepdim=True), expected["b0"], rtol=1e-10, atol=1e-10
+    )
     assert "c" not in found
 
 
@@ -164,9 +183,14 @@ def test_gradients_are_those_of_autograd(episodes, float64, kind):
     model = built(kind)
     bound = bound_to(episodes, model)
     # Different candidates, or the test would not see one reach another.
-    params = {k: x * torch.tensor([1.0, 1.5]).reshape(2, *[1] * (x.ndim - 1)) for k, x in bound.init(2).items()}
+    params = {
+        k: x * torch.tensor([1.0, 1.5]).reshape(2, *[1] * (x.ndim - 1))
+        for k, x in bound.init(2).items()
+    }
     expected = backpropagate(model, params, bound.train, torch.square)
-    found = {name: dense(x) for name, x in model.gradients(params, bound.train, torch.square).items()}
+    found = {
+        name: dense(x) for name, x in model.gradients(params, bound.train, torch.square).items()
+    }
     assert found.keys() == params.keys()
     for name, x in expected.items():
         torch.testing.assert_close(found[name], x, rtol=1e-10, atol=1e-10)
@@ -176,7 +200,8 @@ def test_gradients_are_those_of_autograd(episodes, float64, kind):
 def test_a_minibatch_gives_the_logits_of_its_images(episodes, float64, kind):
     model = built(kind)
     bound = bound_to(episodes, model)
-    params, index = bound.init(2), torch.tensor([[0, 3], [5, 1], [2, 2]])
+    params = bound.init(2)
+    index = torch.tensor([[0, 3], [5, 1], [2, 2]])
     some = bound.train.pick(index)
     assert len(some) == 2
     expected = model(params, bound.train).gather(2, index[None, ..., None].expand(2, 3, 2, 3))
@@ -188,8 +213,12 @@ def test_a_minibatch_gives_the_logits_of_its_images(episodes, float64, kind):
 
 def tasks_of_shape(T, N, image, classes):
     """T tasks of N random images of any shape, to train and to validate on."""
-    images = Images(Stream(0).at("x").integers(256, T * N, *image).to(torch.uint8), mean=128.0, std=64.0)
-    split = Split(images, torch.arange(T * N).reshape(T, N), torch.zeros(T, N, dtype=torch.int64), classes)
+    images = Images(
+        Stream(0).at("x").integers(256, T * N, *image).to(torch.uint8), mean=128.0, std=64.0
+    )
+    split = Split(
+        images, torch.arange(T * N).reshape(T, N), torch.zeros(T, N, dtype=torch.int64), classes
+    )
     return Tasks(split, split)
 
 
@@ -204,8 +233,12 @@ def tasks_of_shape(T, N, image, classes):
         ((2, 2), 8, 2, 1, (2, 4, 1)),
     ],
 )
-def test_a_cnns_logits_and_gradients_are_those_of_torchs_layers(float64, filters, kernel, P, T, image):
-    N, classes, tasks = 4, 3, tasks_of_shape(T, 4, image, 3)
+def test_a_cnns_logits_and_gradients_are_those_of_torchs_layers(
+    float64, filters, kernel, P, T, image
+):
+    N = 4
+    classes = 3
+    tasks = tasks_of_shape(T, 4, image, 3)
     model = Cnn(filters=filters, kernel=kernel)
     bound = model.bind(tasks, [Stream(0).at("init", t) for t in range(T)])
     params = {k: x + 0.1 * Stream(1).at(k).normal(*x.shape) for k, x in bound.init(P).items()}
@@ -213,7 +246,8 @@ def test_a_cnns_logits_and_gradients_are_those_of_torchs_layers(float64, filters
     seen = []
     grads = model.gradients(params, bound.train, lambda logits: seen.append(logits) or slope)
     leaves = {k: x.clone().requires_grad_() for k, x in params.items()}
-    before, after = (kernel - 1) // 2, kernel // 2
+    before = (kernel - 1) // 2
+    after = kernel // 2
     for p in range(P):
         for t in range(T):
             x = tasks.train.x()[t]
@@ -231,8 +265,10 @@ def test_a_cnns_logits_and_gradients_are_those_of_torchs_layers(float64, filters
 def test_of_equal_neighbours_the_first_takes_the_gradient():
     """As in torch: images of few values tie all the time, and where the gradient goes decides what a kernel learns."""
     x = Stream(0).at("x").integers(2, 200).reshape(2, 1, 10, 10).double()
-    w, b = torch.ones(1, 1, 1, 1).double(), torch.full((1,), 0.5).double()
-    ours, torchs = x.clone().requires_grad_(), x.clone().requires_grad_()
+    w = torch.ones(1, 1, 1, 1).double()
+    b = torch.full((1,), 0.5).double()
+    ours = x.clone().requires_grad_()
+    torchs = x.clone().requires_grad_()
     (Stage.apply(ours, w, b, 1) * torch.arange(50.0).reshape(2, 1, 5, 5)).sum().backward()
     pooled = functional.max_pool2d(functional.conv2d(torchs, w, b).relu(), 2)
     (pooled * torch.arange(50.0).reshape(2, 1, 5, 5)).sum().backward()

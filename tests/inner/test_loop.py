@@ -17,7 +17,8 @@ from metaloss.inner.loop import Inner, batches, train
 from metaloss.inner.metrics import accuracy
 from metaloss.losses.base import CrossEntropies, slope_by_autograd
 
-T, STEPS = 2, 6
+T = 2
+STEPS = 6
 KEYS = [Stream(0).at("task", t) for t in range(T)]
 STARTS = [Stream(0).at("init", t) for t in range(T)]
 SMOOTHING = torch.tensor([0.0, 0.1, 0.4], dtype=torch.float64)  # one candidate each
@@ -29,7 +30,13 @@ SGD = {
     "everything": {"momentum": 0.9, "nesterov": True, "weight_decay": 0.05},
     "batch": {"batch": 4},
     "cosine": {"schedule": "cosine"},
-    "all at once": {"batch": 4, "momentum": 0.9, "nesterov": True, "weight_decay": 0.05, "schedule": "linear"},
+    "all at once": {
+        "batch": 4,
+        "momentum": 0.9,
+        "nesterov": True,
+        "weight_decay": 0.05,
+        "schedule": "linear",
+    },
 }
 ADAM = {
     "adam": {"optimiser": "adam", "betas": (0.8, 0.9), "eps": 1e-6},
@@ -37,12 +44,19 @@ ADAM = {
     "adamw": {"optimiser": "adamw", "weight_decay": 0.1, "schedule": "cosine"},
 }
 optimisers = pytest.mark.parametrize("settings", SGD.values(), ids=SGD)
-every_optimiser = pytest.mark.parametrize("settings", [*SGD.values(), *ADAM.values()], ids=[*SGD, *ADAM])
-few_optimisers = pytest.mark.parametrize("settings", [{}, SGD["all at once"]], ids=["plain", "all at once"])
+every_optimiser = pytest.mark.parametrize(
+    "settings", [*SGD.values(), *ADAM.values()], ids=[*SGD, *ADAM]
+)
+few_optimisers = pytest.mark.parametrize(
+    "settings", [{}, SGD["all at once"]], ids=["plain", "all at once"]
+)
 candidates = pytest.mark.parametrize("P", [1, 3])
 FORMS = {"one layer": (SharedMlp, (5,)), "three layers": (SharedMlp, (6, 5, 4))}
 if kernels.available():
-    FORMS |= {"one layer, compiled": (CompiledMlp, (16,)), "three layers, compiled": (CompiledMlp, (80, 16, 48))}
+    FORMS |= {
+        "one layer, compiled": (CompiledMlp, (16,)),
+        "three layers, compiled": (CompiledMlp, (80, 16, 48)),
+    }
 
 
 def inner_of(settings):
@@ -59,7 +73,11 @@ def batched(model, bound, tasks, P, inner, lr=None):
 def torchs_own(inner, network, lr):
     """torch's optimiser and schedule of these settings."""
     if inner.optimiser == "sgd":
-        settings = {"momentum": inner.momentum, "nesterov": inner.nesterov, "weight_decay": inner.weight_decay}
+        settings = {
+            "momentum": inner.momentum,
+            "nesterov": inner.nesterov,
+            "weight_decay": inner.weight_decay,
+        }
         optimiser = torch.optim.SGD(network.parameters(), lr=lr, **settings)
     else:
         kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[inner.optimiser]
@@ -74,7 +92,9 @@ def torchs_own(inner, network, lr):
 
 def one_by_one(networks, tasks, P, inner, lr):
     """The same with ordinary modules, each in a loop of its own: trained networks [P][T] and their logits."""
-    trained, logits, x = [], [], tasks.train.x()
+    trained = []
+    logits = []
+    x = tasks.train.x()
     order = list(batches(x.shape[1], inner, STARTS))
     for p in range(P):
         for t in range(T):
@@ -84,14 +104,18 @@ def one_by_one(networks, tasks, P, inner, lr):
                 rows = slice(None) if index is None else index[t]
                 optimiser.zero_grad()
                 value = cross_entropy(
-                    network(x[t][rows]), tasks.train.label[t][rows], label_smoothing=float(SMOOTHING[p])
+                    network(x[t][rows]),
+                    tasks.train.label[t][rows],
+                    label_smoothing=float(SMOOTHING[p]),
                 )
                 value.backward()
                 optimiser.step()
                 schedule.step()
             trained.append(network)
             logits.append(network(tasks.val.x()[t]).detach())
-    return [trained[p * T : (p + 1) * T] for p in range(P)], torch.stack(logits).unflatten(0, (P, T))
+    return [trained[p * T : (p + 1) * T] for p in range(P)], torch.stack(logits).unflatten(
+        0, (P, T)
+    )
 
 
 def linear(weight, bias):
@@ -129,10 +153,13 @@ def tasks_of(episodes):
 @every_optimiser
 @pytest.mark.parametrize("hidden", [(), (5,), (6, 5, 4)], ids=len)
 def test_batched_perceptrons_equal_torchs_own_loops(episodes, float64, hidden, settings, P):
-    tasks, model = tasks_of(episodes), Mlp(hidden=hidden)
+    tasks = tasks_of(episodes)
+    model = Mlp(hidden=hidden)
     bound = model.bind(tasks, STARTS)
     params, logits = batched(model, bound, tasks, P, inner_of(settings))
-    networks, expected = one_by_one(perceptrons(bound.start, len(hidden)), tasks, P, inner_of(settings), [0.1] * P)
+    networks, expected = one_by_one(
+        perceptrons(bound.start, len(hidden)), tasks, P, inner_of(settings), [0.1] * P
+    )
     close(logits, expected)
     for p in range(P):
         for t in range(T):
@@ -149,7 +176,9 @@ def test_batched_perceptrons_equal_torchs_own_loops(episodes, float64, hidden, s
 @pytest.mark.parametrize("form", [*FORMS.values()], ids=FORMS)
 def test_the_shared_first_layer_changes_nothing(episodes, float64, form, settings, P):
     kind, hidden = form
-    tasks, plain, shared = tasks_of(episodes), Mlp(hidden=hidden), kind(hidden=hidden)
+    tasks = tasks_of(episodes)
+    plain = Mlp(hidden=hidden)
+    shared = kind(hidden=hidden)
     lr = torch.tensor([0.1, 0.3, 0.02])[:P]
     start = plain.bind(tasks, STARTS)
     params, logits = batched(plain, start, tasks, P, inner_of(settings), lr)
@@ -164,15 +193,26 @@ def test_the_shared_first_layer_changes_nothing(episodes, float64, form, setting
 
 def convolutions(start, filters, kernel):
     """Ordinary convolutional networks with these initial parameters, one per task."""
-    networks, before, after = [], (kernel - 1) // 2, kernel // 2
+    networks = []
+    before = (kernel - 1) // 2
+    after = kernel // 2
     for t in range(T):
-        layers, channels = [], start["w0"].shape[2]
+        layers = []
+        channels = start["w0"].shape[2]
         for i, width in enumerate(filters):
             conv = loaded(nn.Conv2d(channels, width, kernel), start[f"w{i}"][t], start[f"b{i}"][t])
-            layers += [nn.ZeroPad2d((before, after, before, after)), conv, nn.ReLU(), nn.MaxPool2d(2, ceil_mode=True)]
+            layers += [
+                nn.ZeroPad2d((before, after, before, after)),
+                conv,
+                nn.ReLU(),
+                nn.MaxPool2d(2, ceil_mode=True),
+            ]
             channels = width
-        w, b = start["w_head"][t], start["b_head"][t]
-        networks.append(nn.Sequential(*layers, nn.Flatten(), loaded(nn.Linear(*reversed(w.shape)), w, b)))
+        w = start["w_head"][t]
+        b = start["b_head"][t]
+        networks.append(
+            nn.Sequential(*layers, nn.Flatten(), loaded(nn.Linear(*reversed(w.shape)), w, b))
+        )
     return networks
 
 
@@ -180,10 +220,14 @@ def convolutions(start, filters, kernel):
 @pytest.mark.parametrize("filters", [(3,), (3, 4), (2, 3, 2, 4)], ids=len)
 @few_optimisers
 def test_batched_convolutions_equal_torchs_own_loops(episodes, float64, filters, kernel, settings):
-    P, tasks, model = 2, tasks_of(episodes), Cnn(filters=filters, kernel=kernel)
+    P = 2
+    tasks = tasks_of(episodes)
+    model = Cnn(filters=filters, kernel=kernel)
     bound = model.bind(tasks, STARTS)
     params, logits = batched(model, bound, tasks, P, inner_of(settings))
-    trained, expected = one_by_one(convolutions(bound.start, filters, kernel), tasks, P, inner_of(settings), [0.1] * P)
+    trained, expected = one_by_one(
+        convolutions(bound.start, filters, kernel), tasks, P, inner_of(settings), [0.1] * P
+    )
     close(logits, expected)
     names = [f"{kind}{i}" for i in (*range(len(filters)), "_head") for kind in "wb"]
     for p in range(P):
@@ -194,7 +238,9 @@ def test_batched_convolutions_equal_torchs_own_loops(episodes, float64, filters,
 
 @few_optimisers
 def test_every_candidate_may_have_its_own_learning_rate(episodes, float64, settings):
-    tasks, model, lr = tasks_of(episodes), Mlp(hidden=(5,)), torch.tensor([0.5, 0.01, 0.1], dtype=torch.float64)
+    tasks = tasks_of(episodes)
+    model = Mlp(hidden=(5,))
+    lr = torch.tensor([0.5, 0.01, 0.1], dtype=torch.float64)
     bound = model.bind(tasks, STARTS)
     _, logits = batched(model, bound, tasks, 3, inner_of(settings), lr)
     _, expected = one_by_one(perceptrons(bound.start, 1), tasks, 3, inner_of(settings), lr)
@@ -202,15 +248,25 @@ def test_every_candidate_may_have_its_own_learning_rate(episodes, float64, setti
 
 
 def test_one_learning_rate_for_all_goes_before_the_familys(episodes, float64):
-    tasks, model = tasks_of(episodes), Mlp(hidden=(5,))
+    tasks = tasks_of(episodes)
+    model = Mlp(hidden=(5,))
     bound = model.bind(tasks, STARTS)
     _, one = batched(model, bound, tasks, 3, Inner(steps=STEPS, lr=0.7), 0.1)
-    _, other = batched(model, bound, tasks, 3, Inner(steps=STEPS, lr=0.1), torch.full((3,), 0.1, dtype=torch.float64))
+    _, other = batched(
+        model,
+        bound,
+        tasks,
+        3,
+        Inner(steps=STEPS, lr=0.1),
+        torch.full((3,), 0.1, dtype=torch.float64),
+    )
     close(one, other)
 
 
 @candidates
-@pytest.mark.parametrize("model", [Mlp(hidden=(5,)), SharedMlp(hidden=(5,)), Cnn(filters=(3,))], ids=repr)
+@pytest.mark.parametrize(
+    "model", [Mlp(hidden=(5,)), SharedMlp(hidden=(5,)), Cnn(filters=(3,))], ids=repr
+)
 def test_training_leaves_the_start_as_it_was(episodes, model, P):
     tasks = tasks_of(episodes)
     bound = model.bind(tasks, STARTS)
@@ -223,7 +279,9 @@ def test_training_leaves_the_start_as_it_was(episodes, model, P):
 
 
 def test_the_probe_sees_the_parameters_after_every_step(episodes):
-    tasks, model, seen = tasks_of(episodes), Mlp(hidden=(5,)), []
+    tasks = tasks_of(episodes)
+    model = Mlp(hidden=(5,))
+    seen = []
     bound = model.bind(tasks, STARTS)
     losses = CrossEntropies.of(2).bind(tasks.train.target)
 
@@ -268,7 +326,8 @@ class Constant:
 
 
 def test_a_loss_without_gradient_leaves_its_classifiers_untrained(episodes):
-    tasks, model = tasks_of(episodes), Mlp(hidden=(5,))
+    tasks = tasks_of(episodes)
+    model = Mlp(hidden=(5,))
     bound = model.bind(tasks, STARTS)
     losses = Constant(CrossEntropies.of(2).bind(tasks.train.target))
     params = train(losses, model, bound.init(2), bound.train, inner=Inner(steps=3))
@@ -280,7 +339,8 @@ def test_a_loss_without_gradient_leaves_its_classifiers_untrained(episodes):
 
 
 def test_a_form_in_the_span_of_the_images_refuses_to_train_where_it_is_not_exact(episodes):
-    tasks, model = tasks_of(episodes), SharedMlp(hidden=(5,))
+    tasks = tasks_of(episodes)
+    model = SharedMlp(hidden=(5,))
     bound = model.bind(tasks, STARTS)
     losses = CrossEntropies.of(1).bind(tasks.train.target)
     with pytest.raises(ValueError, match="SharedMlp does not train exactly with 'adam'"):
@@ -341,7 +401,8 @@ def test_accuracy_is_the_share_of_right_answers():
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
 def test_one_logit_that_is_not_finite_fails_its_classifier_alone(bad):
-    logits, label = torch.zeros(2, 3, 4, 5), torch.zeros(3, 4, dtype=torch.int64)
+    logits = torch.zeros(2, 3, 4, 5)
+    label = torch.zeros(3, 4, dtype=torch.int64)
     logits[1, 2, 3, 4] = bad
     score = accuracy(logits, label)
     assert score.isnan().nonzero().tolist() == [[1, 2]]

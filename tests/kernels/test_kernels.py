@@ -24,7 +24,8 @@ perceptron = pytest.importorskip("metaloss.kernels.perceptron")
 exponential = pytest.importorskip("metaloss.kernels.exponential")
 count_right = pytest.importorskip("metaloss.kernels.accuracy").count_right
 
-P, T = 3, 2
+P = 3
+T = 2
 KEYS = [Stream(0).at("task", t) for t in range(T)]
 STARTS = [Stream(0).at("init", t) for t in range(T)]
 CPU = torch.device("cpu")
@@ -48,8 +49,13 @@ def normal(*shape):
 @pytest.mark.parametrize("columns", [16, 48, 64, 80, 144])
 @pytest.mark.parametrize("type_", [torch.float32, torch.float64], ids=str)
 def test_products_are_added_for_every_number_of_rows_and_columns(rows, inner, columns, type_):
-    c, a, b = (normal(*shape).to(type_) for shape in ((rows, columns), (rows, inner), (inner, columns)))
-    for add, left in ((product.add_product, a), (product.add_transposed_product, a.mT.contiguous())):
+    c, a, b = (
+        normal(*shape).to(type_) for shape in ((rows, columns), (rows, inner), (inner, columns))
+    )
+    for add, left in (
+        (product.add_product, a),
+        (product.add_transposed_product, a.mT.contiguous()),
+    ):
         found = c.clone()
         add(found.numpy(), left.numpy(), b.numpy())
         torch.testing.assert_close(found, c + a @ b)
@@ -57,16 +63,20 @@ def test_products_are_added_for_every_number_of_rows_and_columns(rows, inner, co
 
 def test_exponentials_are_right_to_their_last_bits_and_nan_stays():
     x = torch.cat([torch.linspace(-87, 88, 10_001), normal(999)])
-    wanted, found = x.double().exp(), torch.tensor([exponential.exp(v) for v in x.numpy()], dtype=torch.float64)
+    wanted = x.double().exp()
+    found = torch.tensor([exponential.exp(v) for v in x.numpy()], dtype=torch.float64)
     assert ((found / wanted - 1).abs() < 2 * 2**-23).all()
     assert torch.tensor(exponential.exp(torch.tensor([torch.nan]).numpy()[0])).isnan()
 
 
 @pytest.mark.parametrize("turned", [False, True])
-@pytest.mark.parametrize("rate", [0.3, torch.tensor([0.3, 0.0, 2.0])], ids=["one rate", "a rate each"])
+@pytest.mark.parametrize(
+    "rate", [0.3, torch.tensor([0.3, 0.0, 2.0])], ids=["one rate", "a rate each"]
+)
 def test_a_weight_descends_by_a_product_as_by_the_matrix_itself(turned, rate):
     left = normal(P, T, 7, 5).mT.contiguous().mT if turned else normal(P, T, 7, 5)
-    right, weight = normal(P, T, 5, 32), normal(P, T, 7, 32)
+    right = normal(P, T, 5, 32)
+    weight = normal(P, T, 7, 32)
     wanted = weight.clone()
     move(wanted, left @ right, rate)
     move(weight, CompiledProduct(left, right), rate)
@@ -97,7 +107,8 @@ def test_one_logit_that_is_not_finite_makes_that_classifiers_accuracy_nan(bad):
     fine = accuracy(z, label)
     z[1, 1, 36, 2] = bad
     found = accuracy(z, label)
-    assert found[1, 1].isnan() and found.isnan().sum() == 1
+    assert found[1, 1].isnan()
+    assert found.isnan().sum() == 1
     assert torch.equal(found.nan_to_num(0)[0], fine[0])
 
 
@@ -122,7 +133,9 @@ def test_a_classifier_gives_the_same_bits_in_any_company(episodes):
         assert torch.equal(model(some, bound.val), whole[p : p + 1])
         alone = model.gradients(some, bound.train, losses[p : p + 1].slope)
         for name, x in alone.items():
-            one, other = (y.dense() if isinstance(y, CompiledProduct) else y for y in (x, gradients[name]))
+            one, other = (
+                y.dense() if isinstance(y, CompiledProduct) else y for y in (x, gradients[name])
+            )
             torch.testing.assert_close(one, other[p : p + 1], rtol=1e-5, atol=1e-7)
 
 
@@ -138,19 +151,23 @@ def test_a_classifier_that_diverges_says_nan_and_leaves_the_others_alone(episode
 
 
 def test_more_images_than_pass_at_once_are_all_looked_at(open_tiny):
-    shared, quick = SharedMlp(hidden=(16,)), CompiledMlp(hidden=(16,))
+    shared = SharedMlp(hidden=(16,))
+    quick = CompiledMlp(hidden=(16,))
     _, bound, params = bound_to(open_tiny(), shared)
     start, kernel = (x.repeat(1, 20, 1) for x in (bound.val.start, bound.val.kernel))
     many = type(bound.val)(start, kernel)
-    assert len(many) > 2 * perceptron.ROWS and len(many) % perceptron.ROWS
+    assert len(many) > 2 * perceptron.ROWS
+    assert len(many) % perceptron.ROWS
     torch.testing.assert_close(quick(params, many), shared(params, many))
 
 
 def test_the_engine_compiles_layers_of_whole_vectors_and_scores_as_without(open_tiny, monkeypatch):
     episodes = open_tiny(classifier={"kind": "mlp", "hidden": [32, 16]})
-    tasks, losses = episodes.sample(KEYS), networks(P)
+    tasks = episodes.sample(KEYS)
+    losses = networks(P)
     chunks = plan(episodes, episodes.family.inner, P, T, 1 << 20)
-    assert chunks.shared and type(model_of(episodes, chunks)) is CompiledMlp
+    assert chunks.shared
+    assert type(model_of(episodes, chunks)) is CompiledMlp
     found = []
     for _ in range(2):
         with Local(workers=2) as engine:
@@ -177,7 +194,9 @@ def test_with_what_loops_are_compiled_is_a_condition_of_a_run(without):
 
 
 def networks(n=P, **settings):
-    genome = registry.build("genomes", {"kind": "mln", "start": "random", "features": 3, "hidden": 7, **settings})
+    genome = registry.build(
+        "genomes", {"kind": "mln", "start": "random", "features": 3, "hidden": 7, **settings}
+    )
     return genome.losses(Vectors(normal(n, genome.size)))
 
 
@@ -203,7 +222,8 @@ CHANNELS = [("p",), ("logp",), ("logit",), ("p", "logp"), ("logit", "logp", "p")
 def test_the_compiled_gradient_is_torchs(channels, context, activation, classes):
     losses = networks(channels=channels, context=context, activation=activation)
     assert type(losses) is CompiledEquivariant
-    target, z = labels(C=classes), 3 * normal(P, T, classes, 5).mT
+    target = labels(C=classes)
+    z = 3 * normal(P, T, classes, 5).mT
     bound = losses.bind(target)
     assert bound.laid
     agree(bound.slope(z), plain(losses).bind(target).slope(z))
@@ -212,12 +232,16 @@ def test_the_compiled_gradient_is_torchs(channels, context, activation, classes)
 
 @pytest.mark.parametrize("images", [1, 31, 32, 33, 70])
 def test_any_number_of_images_will_do(images):
-    losses, target, z = networks(), labels(B=images), normal(P, T, 10, images).mT
+    losses = networks()
+    target = labels(B=images)
+    z = normal(P, T, 10, images).mT
     agree(losses.bind(target).slope(z), plain(losses).bind(target).slope(z))
 
 
 def test_minibatches_and_rows_of_bound_networks(images=9):
-    losses, target, z = networks(), labels(B=images), normal(P, T, 10, 4).mT
+    losses = networks()
+    target = labels(B=images)
+    z = normal(P, T, 10, 4).mT
     index = torch.stack([Stream(0).at(t).permutation(images)[:4] for t in range(T)])
     rows = torch.tensor([2, 0])
     wanted = plain(losses).bind(target).pick(index)
@@ -228,7 +252,9 @@ def test_minibatches_and_rows_of_bound_networks(images=9):
 
 @pytest.mark.parametrize("bad", [torch.nan, torch.inf, 1e30])
 def test_a_bad_network_or_logit_leaves_the_others_their_bits(bad):
-    losses, target, z = networks(), labels(), normal(P, T, 10, 5).mT
+    losses = networks()
+    target = labels()
+    z = normal(P, T, 10, 5).mT
     before = losses.bind(target).slope(z)
     z[1, 0, 2, 3] = bad
     after = losses.bind(target).slope(z)
@@ -247,12 +273,16 @@ def test_a_bad_network_or_logit_leaves_the_others_their_bits(bad):
     ids=["soft labels", "float64", "softplus"],
 )
 def test_what_the_loop_does_not_know_is_torchs(settings, target):
-    losses, z = networks(**settings), normal(P, T, 10, 5).mT.to(target)
-    bound, wanted = losses.bind(target), plain(losses).bind(target)
+    losses = networks(**settings)
+    z = normal(P, T, 10, 5).mT.to(target)
+    bound = losses.bind(target)
+    wanted = plain(losses).bind(target)
     assert not bound.laid
     assert torch.equal(bound.slope(z), wanted.slope(z))
     index = torch.tensor([[0, 3], [1, 4]])
-    assert torch.equal(bound.pick(index)[1:].slope(z[1:, :, :2]), wanted.pick(index)[1:].slope(z[1:, :, :2]))
+    assert torch.equal(
+        bound.pick(index)[1:].slope(z[1:, :, :2]), wanted.pick(index)[1:].slope(z[1:, :, :2])
+    )
 
 
 def test_without_a_compiler_networks_are_torchs(without):
@@ -261,10 +291,24 @@ def test_without_a_compiler_networks_are_torchs(without):
 
 def test_training_with_a_network_gives_what_torch_gives(open_tiny):
     episodes = open_tiny(classifier={"kind": "mlp", "hidden": [16]})
-    tasks, losses, inner = episodes.sample(KEYS), networks(features=4, hidden=8), Inner(steps=5, lr=0.05, batch=4)
+    tasks = episodes.sample(KEYS)
+    losses = networks(features=4, hidden=8)
+    inner = Inner(steps=5, lr=0.05, batch=4)
     found = []
-    for model, some in ((CompiledMlp(hidden=(16,)), losses), (SharedMlp(hidden=(16,)), plain(losses))):
+    for model, some in (
+        (CompiledMlp(hidden=(16,)), losses),
+        (SharedMlp(hidden=(16,)), plain(losses)),
+    ):
         bound = model.bind(tasks, STARTS)
-        found.append(train(some.bind(tasks.train.target), model, bound.init(P), bound.train, inner=inner, keys=STARTS))
+        found.append(
+            train(
+                some.bind(tasks.train.target),
+                model,
+                bound.init(P),
+                bound.train,
+                inner=inner,
+                keys=STARTS,
+            )
+        )
     for name, x in found[0].items():
         torch.testing.assert_close(x, found[1][name], rtol=1e-4, atol=1e-5)

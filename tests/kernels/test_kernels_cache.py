@@ -38,10 +38,16 @@ def package(tmp_path):
 
 def start(package, x=3, folder="kept"):
     """A process that calls the outer loop: its result, and whether its code was there."""
-    environment = {**os.environ, "PYTHONPATH": str(package.parent), "METALOSS_CACHE": str(package.parent / folder)}
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(package.parent),
+        "METALOSS_CACHE": str(package.parent / folder),
+    }
     command = [sys.executable, "-c", CALL.format(x=x)]
     pipe = subprocess.PIPE
-    return subprocess.Popen(command, cwd=package.parent, env=environment, stdout=pipe, stderr=pipe, text=True)
+    return subprocess.Popen(
+        command, cwd=package.parent, env=environment, stdout=pipe, stderr=pipe, text=True
+    )
 
 
 def result(process):
@@ -119,7 +125,8 @@ def test_all_entries_together_have_so_many_bytes(entries, tmp_path):
 def test_an_entry_that_is_too_large_alone_is_emptied(entries, tmp_path):
     made = entries(10, 100)
     cache.make_room(tmp_path, made[1], limit=50)
-    assert left(made) == [0, 1] and not list(made[1].iterdir())
+    assert left(made) == [0, 1]
+    assert not list(made[1].iterdir())
 
 
 def test_nothing_but_entries_is_removed(entries, tmp_path):
@@ -128,7 +135,8 @@ def test_nothing_but_entries_is_removed(entries, tmp_path):
         path.mkdir()
     made = entries(1, 1)
     cache.make_room(tmp_path, made[0], entries=1)
-    assert left(made) == [0] and all(path.exists() for path in others)
+    assert left(made) == [0]
+    assert all(path.exists() for path in others)
 
 
 def test_the_folder_is_the_users_cache_unless_another_is_chosen(monkeypatch, tmp_path):
@@ -144,7 +152,8 @@ def test_the_folder_is_the_users_cache_unless_another_is_chosen(monkeypatch, tmp
 
 @pytest.mark.parametrize("change", ["name", "text", "version"])
 def test_the_digest_is_of_all_files_and_versions(tmp_path, change):
-    one, other = tmp_path / "one.py", tmp_path / "other.py"
+    one = tmp_path / "one.py"
+    other = tmp_path / "other.py"
     one.write_text("1")
     other.write_text("2")
     before = cache.digest([one, other], ["3"])
@@ -165,11 +174,17 @@ def doctors(monkeypatch, folder):
         cache.entry.cache_clear()
 
 
-def test_the_doctor_says_where_code_is_kept_and_what_to_do_where_it_cannot_be(monkeypatch, tmp_path):
+def test_the_doctor_says_where_code_is_kept_and_what_to_do_where_it_cannot_be(
+    monkeypatch, tmp_path
+):
     assert doctors(monkeypatch, tmp_path / "here") == doctor.Finding(
         "compiled code", f"{tmp_path / 'here' / 'compiled'}, 0.0 MB"
     )
     (tmp_path / "file").touch()
     finding = doctors(monkeypatch, tmp_path / "file")
-    assert finding.found == f"not kept: {tmp_path / 'file' / 'compiled'} cannot be written: Not a directory"
-    assert finding.advice.startswith("set METALOSS_CACHE to a folder") and not finding.fatal
+    assert (
+        finding.found
+        == f"not kept: {tmp_path / 'file' / 'compiled'} cannot be written: Not a directory"
+    )
+    assert finding.advice.startswith("set METALOSS_CACHE to a folder")
+    assert not finding.fatal

@@ -18,7 +18,23 @@ from metaloss.losses.language.primitives import PRIMITIVES
 
 MANY = settings(max_examples=150, deadline=None)
 # Whose values are ordinary numbers wherever p and y are.
-TAME = ("neg", "add", "sub", "mul", "max", "min", "abs", "tanh", "sin", "cos", "aq", "sigmoid", "square", "atan", "i0e")
+TAME = (
+    "neg",
+    "add",
+    "sub",
+    "mul",
+    "max",
+    "min",
+    "abs",
+    "tanh",
+    "sin",
+    "cos",
+    "aq",
+    "sigmoid",
+    "square",
+    "atan",
+    "i0e",
+)
 TAME_TREES = expressions(TAME, st.sampled_from([0.0, 1.0, -1.0, 2.0, 0.5, -3.25]))
 
 
@@ -32,7 +48,9 @@ def evaluate(e, y, logp):
 
 def places():
     """Some targets and log-probabilities."""
-    y, p = torch.meshgrid(torch.tensor([0.0, 0.013, 0.4, 1.0]), torch.tensor([1e-6, 0.031, 0.37, 0.93]), indexing="ij")
+    y, p = torch.meshgrid(
+        torch.tensor([0.0, 0.013, 0.4, 1.0]), torch.tensor([1e-6, 0.031, 0.37, 0.93]), indexing="ij"
+    )
     return y.double().flatten(), p.double().flatten().log().requires_grad_()
 
 
@@ -70,8 +88,20 @@ def test_text_is_tidied_without_changing_the_tree(text, printed):
 
 
 def test_operators_bind_as_in_python():
-    p, y = 0.3, 0.8
-    for text in ("p-y-p", "p/y/p", "-p**y", "p**-y", "p**y**p", "2-p*y+p/y", "-p*y", "-(p+y)*2", "p*-y", "(p-y)*(p+y)"):
+    p = 0.3
+    y = 0.8
+    for text in (
+        "p-y-p",
+        "p/y/p",
+        "-p**y",
+        "p**-y",
+        "p**y**p",
+        "2-p*y+p/y",
+        "-p*y",
+        "-(p+y)*2",
+        "p*-y",
+        "(p-y)*(p+y)",
+    ):
         found = evaluate(parse(text), torch.tensor(y).double(), torch.tensor(p).double().log())
         assert float(found) == pytest.approx(eval(text, {"p": p, "y": y}))
 
@@ -176,7 +206,11 @@ def test_safe_identities_are_used_and_others_are_not(text, form):
 
 
 def test_expressions_that_are_the_same_have_one_digest():
-    assert digest(parse("-(logp*y)")) == digest(parse("y * -logp")) == digest(call("mul", call("neg", Y), LOGP))
+    assert (
+        digest(parse("-(logp*y)"))
+        == digest(parse("y * -logp"))
+        == digest(call("mul", call("neg", Y), LOGP))
+    )
     assert digest(parse("-y*logp")) != digest(parse("y*logp"))
     assert digest(parse("-y*logp")) == "11bdd9cbeaadca3df841ae033a0f09ab"
 
@@ -214,7 +248,11 @@ def test_latex_reads_as_one_would_write_it(text, latex):
 @given(expressions(TAME, st.sampled_from([1.0, -1.0, 0.5, 2.0]), leaves=6))
 def test_sympy_gets_the_same_function(e):
     y, logp = (x.detach() for x in places())
-    symbols = [sympy.Symbol("y", real=True), sympy.Symbol("p", positive=True), sympy.Symbol("C", positive=True)]
+    symbols = [
+        sympy.Symbol("y", real=True),
+        sympy.Symbol("p", positive=True),
+        sympy.Symbol("C", positive=True),
+    ]
     for i in (1, 6, 11):
         point = dict(zip(symbols, (float(y[i]), float(logp[i].exp()), 10.0), strict=True))
         expected = float(sympy.N(e.to_sympy().subs(point)))

@@ -18,7 +18,9 @@ from metaloss.losses.language.primitives import PRIMITIVES
 from metaloss.losses.language.programs import evaluate as run_whole
 from metaloss.losses.language.programs import slope_program, value_program, whole_program
 
-T, B, C = 2, 5, 4
+T = 2
+B = 5
+C = 4
 TEXTS = (
     "-y*logp",
     "mean(exp(2.4092 - p - p*y) - cos(cos(sin(p))))",
@@ -69,7 +71,11 @@ def reference(formula, x, target):
     def value(e):
         if e.is_constant or e.head == "C":
             return torch.tensor(e.value if e.is_constant else C, dtype=x.dtype)
-        return PRIMITIVES[e.head].run(*map(value, e.args)) if e.args else {"y": target, "p": p, "logp": logp}[e.head]
+        return (
+            PRIMITIVES[e.head].run(*map(value, e.args))
+            if e.args
+            else {"y": target, "p": p, "logp": logp}[e.head]
+        )
 
     terms = value(formula.expression).expand_as(x)
     return (terms.mean(-1) if formula.reduction == "mean" else terms.sum(-1)).mean()
@@ -85,10 +91,14 @@ def gradient(values, x):
 @LAYOUTS
 @TARGETS
 def test_values_and_slopes_are_those_of_each_formula_alone(form, layout, target):
-    bound, x = losses(form).bind(target()), logits(layout=layout).requires_grad_()
+    bound = losses(form).bind(target())
+    x = logits(layout=layout).requires_grad_()
     values = bound(x)
     expected = torch.stack(
-        [torch.stack([reference(f, x[i, t], target()[t]) for t in range(T)]) for i, f in enumerate(bound.formulas)]
+        [
+            torch.stack([reference(f, x[i, t], target()[t]) for t in range(T)])
+            for i, f in enumerate(bound.formulas)
+        ]
     )
     torch.testing.assert_close(values, expected, rtol=1e-12, atol=1e-12)
     by_hand = gradient(expected, x)
@@ -109,7 +119,9 @@ def test_slopes_are_autograds_wherever_autograds_are_finite(found):
     scale = by_autograd.where(sane, 0).abs().amax(-1, keepdim=True)
     # Where parts cancel, what is left of them is as large as their rounding.
     largest = 1 + scale.max() + bound.terms(x).detach().abs().nan_to_num(posinf=0.0).max()
-    torch.testing.assert_close(slope[sane], by_autograd[sane], rtol=1e-6, atol=1e-12 * float(largest))
+    torch.testing.assert_close(
+        slope[sane], by_autograd[sane], rtol=1e-6, atol=1e-12 * float(largest)
+    )
     grouped = Formulas.of(bound.formulas, "grouped").bind(soft()).slope(x.detach())
     torch.testing.assert_close(grouped, slope, rtol=1e-12, atol=0, equal_nan=True)
 
@@ -121,24 +133,30 @@ def test_programs_compute_the_expression(e):
     x = logits(1)
     expected = evaluate(e, soft(), x[0].log_softmax(-1))
     if "C" not in e.terminals:  # ten in the other test
-        torch.testing.assert_close(bound.terms(x)[0], expected.expand(T, B, C), rtol=1e-9, atol=1e-9)
+        torch.testing.assert_close(
+            bound.terms(x)[0], expected.expand(T, B, C), rtol=1e-9, atol=1e-9
+        )
 
 
 @FORMS
 def test_some_rows_of_bound_losses_are_the_same_as_binding_some(form):
-    x, bound = logits(), losses(form).bind(hard())
+    x = logits()
+    bound = losses(form).bind(hard())
     for rows in (slice(2, 6), torch.tensor([3, 1, 3]), torch.arange(len(TEXTS)) % 2 == 0):
         some = bound[rows]
         assert len(some) == len(x[rows])
         torch.testing.assert_close(some.slope(x[rows]), bound.slope(x)[rows], rtol=1e-12, atol=0)
-        torch.testing.assert_close(losses(form)[rows].bind(hard())(x[rows]), bound(x)[rows], rtol=1e-12, atol=0)
+        torch.testing.assert_close(
+            losses(form)[rows].bind(hard())(x[rows]), bound(x)[rows], rtol=1e-12, atol=0
+        )
 
 
 @FORMS
 @TARGETS
 def test_picked_images_are_the_same_as_binding_their_targets(form, target):
     index = Stream(5).integers(B, T, 3)
-    picked, x = losses(form).bind(target()).pick(index), logits()[:, :, :3]
+    picked = losses(form).bind(target()).pick(index)
+    x = logits()[:, :, :3]
     expected = losses(form).bind(target().take_along_dim(index[..., None], 1))
     assert torch.equal(picked(x), expected(x))
     assert torch.equal(picked.slope(x), expected.slope(x))
@@ -148,7 +166,8 @@ def test_picked_images_are_the_same_as_binding_their_targets(form, target):
 
 @FORMS
 def test_a_candidate_is_blind_to_its_neighbours(form):
-    x, bound = logits(), losses(form).bind(hard())
+    x = logits()
+    bound = losses(form).bind(hard())
     clean = bound.slope(x)
     texts = list(TEXTS)
     texts[1] = "p*exact_log(p - 2)"
@@ -162,12 +181,16 @@ def test_a_candidate_is_blind_to_its_neighbours(form):
 
 
 def test_both_forms_agree_to_the_last_bit_in_float32():
-    x, target = logits().float(), hard().float()
-    assert torch.equal(losses("each").bind(target).slope(x), losses("grouped").bind(target).slope(x))
+    x = logits().float()
+    target = hard().float()
+    assert torch.equal(
+        losses("each").bind(target).slope(x), losses("grouped").bind(target).slope(x)
+    )
 
 
 def test_the_terms_add_up_to_the_value():
-    x, bound = logits(), losses().bind(soft())
+    x = logits()
+    bound = losses().bind(soft())
     assert bound.terms(x).shape == x.shape
     torch.testing.assert_close(bound.terms(x).sum(-1).mean(-1), bound(x), rtol=1e-12, atol=0)
 
@@ -195,7 +218,8 @@ def test_many_uses_of_one_node_make_few_steps():
 
 
 def test_losses_can_be_pickled_and_moved():
-    bound, x = losses().bind(hard()), logits()
+    bound = losses().bind(hard())
+    x = logits()
     again = pickle.loads(pickle.dumps(bound))
     assert torch.equal(again.slope(x), bound.slope(x))
 
@@ -206,7 +230,8 @@ def test_double_backward_works():
 
 
 def test_vmap_may_run_over_the_candidates_logits():
-    bound, x = losses(texts=["-y*logp"]).bind(hard()), logits(3)
+    bound = losses(texts=["-y*logp"]).bind(hard())
+    x = logits(3)
     found = torch.vmap(lambda z: bound(z[None])[0])(x)
     torch.testing.assert_close(found, torch.cat([bound(x[i : i + 1]) for i in range(3)]))
 
@@ -219,4 +244,6 @@ def test_a_whole_program_computes_the_terms_from_terminals_alone(text):
     x = logits(1)
     logp = (x / formula.temperature).log_softmax(-1)[0]
     found = run_whole(program, soft(), logp.exp(), logp) / (C if formula.reduction == "mean" else 1)
-    torch.testing.assert_close(found, Formulas.of([formula]).bind(soft()).terms(x)[0], rtol=1e-12, atol=1e-14)
+    torch.testing.assert_close(
+        found, Formulas.of([formula]).bind(soft()).terms(x)[0], rtol=1e-12, atol=1e-14
+    )

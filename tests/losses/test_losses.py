@@ -8,7 +8,10 @@ from torch.nn.functional import cross_entropy
 from metaloss.core.streams import Stream
 from metaloss.losses.base import CrossEntropies, images, log_softmax, one_hot
 
-P, T, B, C = 3, 2, 5, 4
+P = 3
+T = 2
+B = 5
+C = 4
 SMOOTHING = torch.tensor([0.0, 0.1, 0.5], dtype=torch.float64)
 
 
@@ -30,28 +33,38 @@ def soft():
 
 @pytest.mark.parametrize("target", [hard, soft])
 def test_values_and_gradients_equal_torchs_cross_entropy(target):
-    x, reference = logits(), logits()
+    x = logits()
+    reference = logits()
     value = CrossEntropies(SMOOTHING).bind(target())(x)
     assert value.shape == (P, T)
     (gradient,) = torch.autograd.grad(value.sum(), x)
     expected = torch.stack(
         [
             torch.stack(
-                [cross_entropy(reference[p, t], target()[t], label_smoothing=float(SMOOTHING[p])) for t in range(T)]
+                [
+                    cross_entropy(reference[p, t], target()[t], label_smoothing=float(SMOOTHING[p]))
+                    for t in range(T)
+                ]
             )
             for p in range(P)
         ]
     )
     torch.testing.assert_close(value, expected, rtol=1e-12, atol=1e-12)
-    torch.testing.assert_close(gradient, torch.autograd.grad(expected.sum(), reference)[0], rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(
+        gradient, torch.autograd.grad(expected.sum(), reference)[0], rtol=1e-12, atol=1e-12
+    )
     slope = CrossEntropies(SMOOTHING).bind(target()).slope(logits().detach())
     torch.testing.assert_close(slope, gradient, rtol=1e-12, atol=1e-12)
 
 
 def test_a_minibatch_is_a_batch_of_its_images():
     index = torch.tensor([[4, 0, 1], [2, 2, 3]])
-    x, target = (v.gather(-2, index[..., None].expand(*v.shape[:-2], 3, C)) for v in (logits().detach(), soft()))
-    picked, alone = CrossEntropies(SMOOTHING).bind(soft()).pick(index), CrossEntropies(SMOOTHING).bind(target)
+    x, target = (
+        v.gather(-2, index[..., None].expand(*v.shape[:-2], 3, C))
+        for v in (logits().detach(), soft())
+    )
+    picked = CrossEntropies(SMOOTHING).bind(soft()).pick(index)
+    alone = CrossEntropies(SMOOTHING).bind(target)
     assert torch.equal(picked(x), alone(x))
     assert torch.equal(picked.slope(x), alone.slope(x))
 
@@ -69,9 +82,12 @@ def test_terms_add_up_to_the_value():
 
 
 def test_the_value_of_a_sure_and_right_classifier_is_zero_and_of_an_unsure_one_log_c():
-    sure, unsure = 1000 * hard(), torch.zeros(T, B, C, dtype=torch.float64)
+    sure = 1000 * hard()
+    unsure = torch.zeros(T, B, C, dtype=torch.float64)
     value = CrossEntropies.of(2).bind(hard())(torch.stack([sure, unsure]))
-    torch.testing.assert_close(value, torch.tensor([[0.0] * T, [C] * T]).double().clamp(min=1).log())
+    torch.testing.assert_close(
+        value, torch.tensor([[0.0] * T, [C] * T]).double().clamp(min=1).log()
+    )
 
 
 @pytest.mark.parametrize("rows", [slice(1, 3), torch.tensor([2, 2, 0])])

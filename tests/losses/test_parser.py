@@ -67,7 +67,12 @@ def test_too_many_nodes_and_too_long_texts_are_refused():
 
 
 def test_trees_as_deep_as_allowed_are_read():
-    for text in ("+".join(["p"] * 65), "(" * 64 + "p" + ")" * 64, "-" * 64 + "p", "sin(" * 64 + "p" + ")" * 64):
+    for text in (
+        "+".join(["p"] * 65),
+        "(" * 64 + "p" + ")" * 64,
+        "-" * 64 + "p",
+        "sin(" * 64 + "p" + ")" * 64,
+    ):
         assert parse(text).height <= 64
         assert parse(str(parse(text))) == parse(text)
 

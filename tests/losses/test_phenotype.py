@@ -10,7 +10,16 @@ from metaloss.genomes.targets import LearnedTargets
 from metaloss.losses import zoo
 from metaloss.losses.base import CrossEntropies
 from metaloss.losses.formulas import Formulas
-from metaloss.losses.phenotype import curve, descent, gain, grid, minimum, normalised, pull, warnings
+from metaloss.losses.phenotype import (
+    curve,
+    descent,
+    gain,
+    grid,
+    minimum,
+    normalised,
+    pull,
+    warnings,
+)
 
 CLASSES = (2, 10, 100, 1000)
 GAINS = {  # as printed: to their own digits
@@ -55,7 +64,9 @@ def test_gains_are_the_printed_ones(spec):
     formula = zoo.find(spec)[1]
     for classes, printed in zip(CLASSES, GAINS[spec].split(), strict=False):
         # The table counts NGL as a sum over the classes.
-        found = gain(Formulas.of([formula]), classes) * (classes if formula.reduction == "mean" else 1)
+        found = gain(Formulas.of([formula]), classes) * (
+            classes if formula.reduction == "mean" else 1
+        )
         digits = len(printed.partition(".")[2])
         unit = 10.0**-digits
         assert abs(found - float(printed)) <= 0.5 * unit * 1.0001, (classes, printed, found)
@@ -87,7 +98,8 @@ def test_minima_lie_where_they_were_measured(spec, places):
 
 
 def test_the_curve_is_the_loss_of_one_image():
-    found, p = curve(read("ce")), grid()
+    found = curve(read("ce"))
+    p = grid()
     assert len(found) == len(p) == 1000
     torch.testing.assert_close(found, -p.log(), rtol=1e-9, atol=1e-12)
     many = curve(read("mse"), classes=5)
@@ -98,11 +110,15 @@ def test_the_curve_is_the_loss_of_one_image():
 @pytest.mark.parametrize("classes", [2, 10])
 def test_what_training_descends_is_the_curve_but_for_a_constant(spec, classes):
     p, height = descent(read(spec), classes)
-    assert len(p) == 2000 and (p.diff() >= 0).all() and height[0] == 0
+    assert len(p) == 2000
+    assert (p.diff() >= 0).all()
+    assert height[0] == 0
     inside = (p > 0.02) & (p < 0.98)
     expected = torch.from_numpy(np.interp(p, grid(), curve(read(spec), classes)))
     difference = (height - expected)[inside]
-    assert float(difference.max() - difference.min()) < 0.01 * float(expected[inside].max() - expected[inside].min())
+    assert float(difference.max() - difference.min()) < 0.01 * float(
+        expected[inside].max() - expected[inside].min()
+    )
 
 
 def test_where_no_gradient_goes_through_a_part_training_descends_something_else_than_the_value():
@@ -111,7 +127,8 @@ def test_where_no_gradient_goes_through_a_part_training_descends_something_else_
     candidate[0, 5:9] = 0.0  # from p = .25 on nothing is asked of the true class
     loss = genome.losses(Vectors(candidate))
     p, height = descent(loss, 10)
-    assert (height[p > 0.26] - height[-1]).abs().max() < 1e-9 and minimum(loss, 10) == pytest.approx(0.25, abs=0.002)
+    assert (height[p > 0.26] - height[-1]).abs().max() < 1e-9
+    assert minimum(loss, 10) == pytest.approx(0.25, abs=0.002)
 
 
 def test_a_normalised_curve_runs_from_0_to_1_unless_it_is_flat():
@@ -137,7 +154,10 @@ def test_the_pull_of_cross_entropy_is_what_the_true_class_lacks():
         ("ce", None),
         ("a2", None),
         ("c1_printed", "anti-learns: unsure among 2 or 10 or 100 classes"),
-        ("m1", "looks collapsed at cross-entropy's learning rate: its first pull is 0.0023 at 100 classes"),
+        (
+            "m1",
+            "looks collapsed at cross-entropy's learning rate: its first pull is 0.0023 at 100 classes",
+        ),
         ("y*exp(square(logp))", "not finite"),
     ],
 )
@@ -150,4 +170,6 @@ def test_a_loss_comes_with_what_to_beware_of(spec, words):
 def test_smoothed_cross_entropy_pulls_back_where_it_is_too_sure(classes):
     p = grid(9)
     expected = 0.8 + 0.2 / classes - p
-    torch.testing.assert_close(pull(CrossEntropies.of(1, smoothing=0.2), p, classes), expected, rtol=1e-6, atol=1e-7)
+    torch.testing.assert_close(
+        pull(CrossEntropies.of(1, smoothing=0.2), p, classes), expected, rtol=1e-6, atol=1e-7
+    )

@@ -15,7 +15,8 @@ from metaloss.losses.formulas import Formulas
 from metaloss.losses.language.formula import Formula
 
 E = 1e-7
-B, C = 6, 5
+B = 6
+C = 5
 
 
 def ratio(y, p):
@@ -55,8 +56,11 @@ def reverse_ce(y, p):
 
 
 def taylor(y, p, t):
-    u, v = p - t[1], y - t[0]
-    return -(t[2] * u + t[3] * u**2 + t[4] * u**3 + t[5] * v * u + t[6] * v * u**2 + t[7] * v**2 * u)
+    u = p - t[1]
+    v = y - t[0]
+    return -(
+        t[2] * u + t[3] * u**2 + t[4] * u**3 + t[5] * v * u + t[6] * v * u**2 + t[7] * v**2 * u
+    )
 
 
 def r1(y, p):
@@ -114,8 +118,12 @@ REFERENCE = {
     "taylorglo(theta0=.1, theta1=-.2, theta2=.3, theta3=1, theta4=-2, theta5=2, theta6=.6, theta7=-.7)": lambda y, p: (
         taylor(y, p, (0.1, -0.2, 0.3, 1, -2, 2, 0.6, -0.7))
     ),
-    "taylorglo_mnist": lambda y, p: taylor(y, p, (-10.9408, 7.5216, 8.2896, 0.2415, 7.8726, 8.9666, 2.0184, 7.0513)),
-    "taylorglo_lossga": lambda y, p: taylor(y, p, (0.8439, 1.4872, 1.5742, -1.4446, 2.3616, -0.6632, -2.8569, -1.1313)),
+    "taylorglo_mnist": lambda y, p: taylor(
+        y, p, (-10.9408, 7.5216, 8.2896, 0.2415, 7.8726, 8.9666, 2.0184, 7.0513)
+    ),
+    "taylorglo_lossga": lambda y, p: taylor(
+        y, p, (0.8439, 1.4872, 1.5742, -1.4446, 2.3616, -0.6632, -2.8569, -1.1313)
+    ),
 }
 UNAVAILABLE = {"dice", "neuroloss1", "neuroloss2", "neuroloss3"}
 EVERY = pytest.mark.parametrize("spec", REFERENCE)
@@ -149,7 +157,8 @@ def test_every_entry_has_a_reference_and_every_reference_an_entry():
 @EVERY
 @pytest.mark.parametrize("target", [hard, soft])
 def test_values_and_gradients_are_those_of_the_reference(spec, target):
-    x, y = logits().requires_grad_(), target()
+    x = logits().requires_grad_()
+    y = target()
     terms = REFERENCE[spec](y, x.softmax(-1))
     expected = (terms.mean(-1) if spec.startswith("ngl") else terms.sum(-1)).mean()
     (gradient,) = torch.autograd.grad(expected, x)
@@ -157,7 +166,9 @@ def test_values_and_gradients_are_those_of_the_reference(spec, target):
     torch.testing.assert_close(value(spec, x, y), expected, rtol=1e-10, atol=0)
     (found,) = torch.autograd.grad(value(spec, x, y), x)
     torch.testing.assert_close(found / scale, gradient / scale, rtol=1e-10, atol=1e-10)
-    torch.testing.assert_close(bound(spec, y).slope(x.detach()) / scale, gradient / scale, rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(
+        bound(spec, y).slope(x.detach()) / scale, gradient / scale, rtol=1e-10, atol=1e-10
+    )
 
 
 @EVERY
@@ -170,9 +181,16 @@ def test_gradients_are_those_of_small_differences(spec):
 @EVERY
 @pytest.mark.parametrize("scale", [0.0, 1.0, 20.0, 100.0, 1e4])
 def test_everything_is_finite_in_float32_however_sure_and_wrong_the_classifier_is(spec, scale):
-    x = scale * torch.tensor([[1.0, -1, 0], [-1, 1, 0], [1, 1, -1], [0, 0, 1], [1, -1, -1]])[None, None]
-    for y in (one_hot(torch.tensor([[0, 0, 0, 2, 1]]), 3), torch.tensor([0.5, 0.5, 0]).expand(1, 5, 3)):
-        loss, x = bound(spec, y), x.detach().requires_grad_()
+    x = (
+        scale
+        * torch.tensor([[1.0, -1, 0], [-1, 1, 0], [1, 1, -1], [0, 0, 1], [1, -1, -1]])[None, None]
+    )
+    for y in (
+        one_hot(torch.tensor([[0, 0, 0, 2, 1]]), 3),
+        torch.tensor([0.5, 0.5, 0]).expand(1, 5, 3),
+    ):
+        loss = bound(spec, y)
+        x = x.detach().requires_grad_()
         terms = loss.terms(x)
         (gradient,) = torch.autograd.grad(terms.sum(), x)
         assert terms.isfinite().all()
@@ -182,7 +200,8 @@ def test_everything_is_finite_in_float32_however_sure_and_wrong_the_classifier_i
 
 @EVERY
 def test_half_precision_logits_in_float32_are_enough_classes_for_everything(spec):
-    y, x = one_hot(torch.tensor([[3]]), 1000), torch.zeros(1, 1, 1, 1000)
+    y = one_hot(torch.tensor([[3]]), 1000)
+    x = torch.zeros(1, 1, 1, 1000)
     assert bound(spec, y)(x).isfinite().all()
     assert bound(spec, y).slope(x).isfinite().all()
 
@@ -200,44 +219,62 @@ def test_the_text_of_a_loss_reads_back(spec):
 @pytest.mark.parametrize("target", [hard, soft])
 @pytest.mark.parametrize(
     "spec",
-    ["focal(gamma=0)", "poly1(epsilon=0)", "label_smoothing(alpha=0)", "sce(alpha=1, beta=0)", "temperature(tau=1)"],
+    [
+        "focal(gamma=0)",
+        "poly1(epsilon=0)",
+        "label_smoothing(alpha=0)",
+        "sce(alpha=1, beta=0)",
+        "temperature(tau=1)",
+    ],
 )
 def test_these_are_cross_entropy(spec, target):
-    x, y = logits(), target()
+    x = logits()
+    y = target()
     torch.testing.assert_close(value(spec, x, y), value("ce", x, y), rtol=1e-12, atol=0)
-    torch.testing.assert_close(bound(spec, y).slope(x), bound("ce", y).slope(x), rtol=1e-10, atol=1e-14)
+    torch.testing.assert_close(
+        bound(spec, y).slope(x), bound("ce", y).slope(x), rtol=1e-10, atol=1e-14
+    )
 
 
 def test_generalised_cross_entropy_lies_between_cross_entropy_and_mae():
-    x, y = logits(), hard()
+    x = logits()
+    y = hard()
     torch.testing.assert_close(value("gce(q=0.000001)", x, y), value("ce", x, y), rtol=1e-5, atol=0)
     torch.testing.assert_close(value("gce(q=1)", x, y), value("mae", x, y) / 2, rtol=1e-12, atol=0)
 
 
 def test_mae_is_twice_what_the_true_class_lacks():
-    x, y = logits(), hard()
+    x = logits()
+    y = hard()
     lacking = 1 - (x.softmax(-1)[0] * y).sum(-1).mean()
     torch.testing.assert_close(value("mae", x, y), 2 * lacking, rtol=1e-12, atol=0)
     reverse = value("sce(alpha=0, beta=1)", x, y)
     torch.testing.assert_close(reverse, -math.log(1e-4) * lacking, rtol=1e-12, atol=0)
     assert float(reverse / value("mae", x, y)) == pytest.approx(4.605, abs=5e-4)
-    torch.testing.assert_close(value("taylorglo", x, y), value("mae", x, y) / 2 - 1, rtol=1e-12, atol=0)
+    torch.testing.assert_close(
+        value("taylorglo", x, y), value("mae", x, y) / 2 - 1, rtol=1e-12, atol=0
+    )
 
 
 def test_sparse_label_smoothing_without_smoothing_is_cross_entropy():
-    x, y = logits(), hard()
-    torch.testing.assert_close(value("sparse_lsr(xi=0)", x, y), value("ce", x, y), rtol=1e-12, atol=0)
+    x = logits()
+    y = hard()
+    torch.testing.assert_close(
+        value("sparse_lsr(xi=0)", x, y), value("ce", x, y), rtol=1e-12, atol=0
+    )
 
 
 def test_ace_is_cross_entropy_and_a_constant_for_hard_labels():
-    x, y = logits(), hard()
+    x = logits()
+    y = hard()
     constant = -(C - 1) * math.log(1e-10)
     torch.testing.assert_close(value("ace", x, y), value("ce", x, y) + constant, rtol=1e-7, atol=0)
 
 
 @pytest.mark.parametrize(("spec", "factor"), [("m1", 1 / 8), ("m2", 0.177)])
 def test_m1_and_m2_are_nearly_mse_and_a_constant(spec, factor):
-    x, y = logits(0.5), hard()
+    x = logits(0.5)
+    y = hard()
     zero = value(spec, 1e4 * y[None] - 5e3, y)
     assert float((value(spec, x, y) - zero) / value("mse", x, y)) == pytest.approx(factor, rel=0.06)
 
@@ -248,10 +285,13 @@ def test_a2_is_one_where_the_classifier_is_sure_and_right():
 
 
 def test_a_one_hot_soft_target_and_the_printed_guards_are_those_of_scipy():
-    p, y = np.array([0.7, 0.2, 0.1]), np.array([1.0, 0.0, 0.0])
+    p = np.array([0.7, 0.2, 0.1])
+    y = np.array([1.0, 0.0, 0.0])
     expected = float((y / special.i0e(np.log(p + 1e-7))).sum())
     x = torch.as_tensor(p).log()[None, None, None]
-    assert float(value("a2", x, torch.as_tensor(y)[None, None])) == pytest.approx(expected, rel=1e-12)
+    assert float(value("a2", x, torch.as_tensor(y)[None, None])) == pytest.approx(
+        expected, rel=1e-12
+    )
 
 
 # --- looking up ---
@@ -303,7 +343,10 @@ def test_every_entry_says_where_it_is_from_and_parameters_lie_in_their_range():
 
 def test_doubtful_readings_are_marked():
     assert {name for name in zoo.names() if zoo.entry(name).reading == "corrected"} == {
-        "b0_softsign", "c1", "r1", "sparse_lsr",
-    }  # fmt: skip
+        "b0_softsign",
+        "c1",
+        "r1",
+        "sparse_lsr",
+    }
     assert [name for name in zoo.names() if not zoo.entry(name).verified] == ["r2"]
     assert zoo.find("c1_printed")[0].limits.startswith("anti-learns")

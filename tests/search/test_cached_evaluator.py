@@ -14,7 +14,8 @@ from metaloss.losses.language.formula import Formula
 from metaloss.search.cached_evaluator import CONTROL, PACK, Known, Stages
 from metaloss.storage.codec import pack, unpack
 
-KEY, LATER = Stream(0).at("tasks", 1), Stream(0).at("tasks", 2)
+KEY = Stream(0).at("tasks", 1)
+LATER = Stream(0).at("tasks", 2)
 TEXTS = ("-y*p", "square(p - y)", "y*square(logp)", "-y*sqrt(p)", "abs(p - y)")
 
 
@@ -36,7 +37,9 @@ class Full:
     def __call__(self, losses, key):
         self.calls.append([str(f) for f in losses.formulas])
         epoch = key.path[-1]
-        return torch.tensor([[worth(f) / epoch, worth(f) / 2] for f in losses.formulas]), torch.tensor([0, 1])
+        return torch.tensor(
+            [[worth(f) / epoch, worth(f) / 2] for f in losses.formulas]
+        ), torch.tensor([0, 1])
 
     @property
     def trained(self):
@@ -46,7 +49,8 @@ class Full:
 
 def screen(*refused):
     """Passed by all but these; keeps how many it was asked about."""
-    wrong, sizes = {Formula.parse(text).digest for text in refused}, []
+    wrong = {Formula.parse(text).digest for text in refused}
+    sizes = []
 
     def passes(losses, key):
         sizes.append(len(losses))
@@ -71,7 +75,8 @@ def test_a_formula_is_trained_once_per_task_epoch():
     assert stages.trained == 3
     two, _ = stages(formulas(TEXTS[3], TEXTS[1], TEXTS[0]), KEY)
     assert stages.trained == 1
-    assert torch.equal(one, expected(*TEXTS[:3])) and family.tolist() == [0, 1]
+    assert torch.equal(one, expected(*TEXTS[:3]))
+    assert family.tolist() == [0, 1]
     assert torch.equal(two, expected(TEXTS[3], TEXTS[1], TEXTS[0]))
     assert sorted(full.trained) == sorted(str(Formula.parse(t)) for t in ("-y*logp", *TEXTS[:4]))
 
@@ -80,7 +85,12 @@ def test_formulas_that_are_alike_are_trained_once_and_all_get_the_result():
     full = Full()
     stages = Stages(full)
     found, _ = stages(formulas("-y*p", "y*logp", "-p*y", "logp*y", "-(p*y)"), KEY)
-    assert stages.trained == 2 and full.trained == ["sum(-y * p)", "sum(y * logp)", "sum(-y * logp)"]
+    assert stages.trained == 2
+    assert full.trained == [
+        "sum(-y * p)",
+        "sum(y * logp)",
+        "sum(-y * logp)",
+    ]
     assert torch.equal(found, expected("-y*p", "y*logp", "-y*p", "y*logp", "-y*p"))
 
 
@@ -89,10 +99,12 @@ def test_a_new_epoch_forgets():
     stages = Stages(full)
     stages(formulas(*TEXTS), KEY)
     found, _ = stages(formulas(*TEXTS), LATER)
-    assert stages.trained == len(TEXTS) and torch.equal(found, expected(*TEXTS, epoch=2))
+    assert stages.trained == len(TEXTS)
+    assert torch.equal(found, expected(*TEXTS, epoch=2))
     assert full.calls[0] == full.calls[1]
     again, _ = stages(formulas(*TEXTS), KEY)
-    assert len(full.calls) == 3 and torch.equal(again, expected(*TEXTS))
+    assert len(full.calls) == 3
+    assert torch.equal(again, expected(*TEXTS))
 
 
 def test_where_all_is_known_nothing_is_trained():
@@ -100,7 +112,8 @@ def test_where_all_is_known_nothing_is_trained():
     stages = Stages(full)
     stages(formulas(*TEXTS), KEY)
     found, _ = stages(formulas(*reversed(TEXTS)), KEY)
-    assert len(full.calls) == 1 and stages.trained == 0
+    assert len(full.calls) == 1
+    assert stages.trained == 0
     assert torch.equal(found, expected(*reversed(TEXTS)))
 
 
@@ -112,8 +125,10 @@ def test_what_is_known_goes_through_a_checkpoint_and_is_not_trained_again():
     after = Stages(full, screen())
     after.restore(stored, KEY)
     again, same_family = after(formulas(*TEXTS), KEY)
-    assert len(full.calls) == 1 and (after.trained, after.screened) == (0, 0)
-    assert torch.equal(again.nan_to_num(nan=-1), found.nan_to_num(nan=-1)) and torch.equal(same_family, family)
+    assert len(full.calls) == 1
+    assert (after.trained, after.screened) == (0, 0)
+    assert torch.equal(again.nan_to_num(nan=-1), found.nan_to_num(nan=-1))
+    assert torch.equal(same_family, family)
     assert after.control == before.control
     assert pack(after.known()) == pack(before.known())
 
@@ -148,12 +163,15 @@ def test_cross_entropy_among_the_candidates_is_its_own_control():
     full = Full()
     stages = Stages(full)
     stages(formulas("-y*p", "-logp*y"), KEY)
-    assert full.trained == ["sum(-y * p)", "sum(-logp * y)"] and stages.trained == 2
+    assert full.trained == ["sum(-y * p)", "sum(-logp * y)"]
+    assert stages.trained == 2
     assert stages.control == pytest.approx(worth(CONTROL) * 0.75)
 
 
 def test_a_control_that_fails_is_a_wrong_answer():
-    stages = Stages(lambda losses, key: (torch.tensor([[0.5, 0.5], [torch.nan, 0.5]]), torch.tensor([0, 0])))
+    stages = Stages(
+        lambda losses, key: (torch.tensor([[0.5, 0.5], [torch.nan, 0.5]]), torch.tensor([0, 0]))
+    )
     stages(formulas("-y*p"), KEY)
     assert stages.control == 0.25
 
@@ -162,26 +180,31 @@ def test_a_control_that_fails_is_a_wrong_answer():
 
 
 def test_what_does_not_pass_is_nan_and_counted_and_the_rest_is_as_without_a_screen():
-    full, passes = Full(), screen(TEXTS[0], TEXTS[3])
+    full = Full()
+    passes = screen(TEXTS[0], TEXTS[3])
     stages = Stages(full, passes)
     found, _ = stages(formulas(*TEXTS), KEY)
     assert found.isnan().all(1).tolist() == [True, False, False, True, False]
     alive = torch.tensor([1, 2, 4])
     assert torch.equal(found[alive], expected(*TEXTS)[alive])
     assert (stages.screened, stages.trained) == (2, 3)
-    assert passes.sizes == [PACK] and [len(call) for call in full.calls] == [PACK]
+    assert passes.sizes == [PACK]
+    assert [len(call) for call in full.calls] == [PACK]
 
 
 def test_what_is_left_is_filled_up_to_a_multiple_of_a_pack():
     texts = [f"-y*logp*{k}" for k in range(2, 14)]
-    full, passes = Full(), screen(texts[0])
+    full = Full()
+    passes = screen(texts[0])
     found, _ = Stages(full, passes)(formulas(*texts), KEY)
-    assert passes.sizes == [2 * PACK] and [len(call) for call in full.calls] == [2 * PACK]
+    assert passes.sizes == [2 * PACK]
+    assert [len(call) for call in full.calls] == [2 * PACK]
     assert torch.equal(found[1:], expected(*texts)[1:])
 
 
 def test_a_formula_that_did_not_pass_is_not_asked_about_again():
-    full, passes = Full(), screen(TEXTS[0])
+    full = Full()
+    passes = screen(TEXTS[0])
     stages = Stages(full, passes)
     for _ in range(2):
         found, _ = stages(formulas(*TEXTS), KEY)
@@ -202,8 +225,11 @@ def test_where_none_passes_there_is_still_a_control():
     full = Full()
     stages = Stages(full, screen(*TEXTS))
     found, family = stages(formulas(*TEXTS), KEY)
-    assert found.shape == (5, 2) and found.isnan().all() and family.tolist() == [0, 1]
-    assert full.trained == ["sum(-y * logp)"] and stages.trained == 0
+    assert found.shape == (5, 2)
+    assert found.isnan().all()
+    assert family.tolist() == [0, 1]
+    assert full.trained == ["sum(-y * logp)"]
+    assert stages.trained == 0
     assert stages.control > 0
 
 
@@ -211,11 +237,18 @@ def test_where_none_passes_there_is_still_a_control():
 
 
 def test_networks_go_straight_through():
-    given, result = CrossEntropies.of(3), (torch.rand(3, 2), torch.tensor([0, 0]))
-    stages = Stages(lambda losses, key: result if losses is given and key == KEY else pytest.fail("other arguments"))
+    given = CrossEntropies.of(3)
+    result = (torch.rand(3, 2), torch.tensor([0, 0]))
+    stages = Stages(
+        lambda losses, key: (
+            result if losses is given and key == KEY else pytest.fail("other arguments")
+        )
+    )
     found, family = stages(given, KEY)
-    assert found is result[0] and family is result[1]
-    assert (stages.trained, stages.screened) == (3, 0) and not stages.memory
+    assert found is result[0]
+    assert family is result[1]
+    assert (stages.trained, stages.screened) == (3, 0)
+    assert not stages.memory
 
 
 def test_networks_are_screened_like_formulas():
@@ -228,8 +261,10 @@ def test_networks_are_screened_like_formulas():
 
     stages = Stages(full, lambda losses, key: losses.smoothing > 0.045)
     found, _ = stages(given, KEY)
-    assert found[:5].isnan().all() and torch.equal(found[5:, 0], given.smoothing[5:])
-    assert sizes == [PACK] and (stages.trained, stages.screened) == (5, 5)
+    assert found[:5].isnan().all()
+    assert torch.equal(found[5:, 0], given.smoothing[5:])
+    assert sizes == [PACK]
+    assert (stages.trained, stages.screened) == (5, 5)
 
 
 def test_networks_of_which_none_passes_are_all_nan():
@@ -238,7 +273,9 @@ def test_networks_of_which_none_passes_are_all_nan():
         lambda losses, key: torch.zeros(len(losses), dtype=torch.bool),
     )
     found, _ = stages(CrossEntropies.of(3), KEY)
-    assert found.shape == (3, 2) and found.isnan().all() and (stages.trained, stages.screened) == (0, 3)
+    assert found.shape == (3, 2)
+    assert found.isnan().all()
+    assert (stages.trained, stages.screened) == (0, 3)
 
 
 # --- with the engine ---
@@ -252,11 +289,14 @@ def test_the_engine_gives_survivors_what_it_gives_without_a_screen(open_tiny):
         full = partial(trials.evaluator, 4, 4)
         rivals = trials.baseline((0.2,), 4)
         passes = partial(trials.passes, Screen(8, 3, 0.5), rivals, 4)
-        plain, stages = Stages(full), Stages(full, passes)
+        plain = Stages(full)
+        stages = Stages(full, passes)
         without, _ = plain(losses, KEY)
         found, _ = stages(losses, KEY)
     left = ~found.isnan().all(1)
-    assert left.tolist()[:2] == [True, False] and not left[4] and stages.screened == int((~left).sum()) < 4
+    assert left.tolist()[:2] == [True, False]
+    assert not left[4]
+    assert stages.screened == int((~left).sum()) < 4
     assert (found[left] - without[left]).abs().max() <= 1 / 12 + 1e-6
     assert stages.control == pytest.approx(plain.control, abs=1 / 12)
     assert stages.control == pytest.approx(found[0].double().mean().item())

@@ -17,7 +17,9 @@ STRATEGIES = {
     "openai_es": {"kind": "openai_es", "population": 4},
     "random_search": {"kind": "random_search", "population": 3},
 }
-FLAGS = [x for k, v in TINY.items() for x in ("--set", f"{k}={list(v) if isinstance(v, tuple) else v}")]
+FLAGS = [
+    x for k, v in TINY.items() for x in ("--set", f"{k}={list(v) if isinstance(v, tuple) else v}")
+]
 FLAGS += ["--set", "strategy.mu=2", "--set", "strategy.lambda_=2"]
 
 
@@ -33,8 +35,11 @@ def refined(folder, loss="poly1", out="runs", **changes):
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
-def test_before_and_after_are_both_formulas_on_the_same_fresh_tasks(tmp_path, monkeypatch, strategy):
-    asked, held_out = [], Trials.held_out
+def test_before_and_after_are_both_formulas_on_the_same_fresh_tasks(
+    tmp_path, monkeypatch, strategy
+):
+    asked = []
+    held_out = Trials.held_out
 
     def watched(self, losses, role, tasks):
         score = held_out(self, losses, role, tasks)
@@ -43,17 +48,22 @@ def test_before_and_after_are_both_formulas_on_the_same_fresh_tasks(tmp_path, mo
 
     monkeypatch.setattr(Trials, "held_out", watched)
     result = refined(tmp_path, strategy=STRATEGIES[strategy])
-    ((formulas, score),) = [(formulas, score) for role, formulas, score in asked if role == "refinement"]
+    ((formulas, score),) = [
+        (formulas, score) for role, formulas, score in asked if role == "refinement"
+    ]
     assert formulas == [str(zoo.read("poly1")), str(result.best.formula)]
     row = result.comparison["families"]["tiny"]
     assert (row["before"], row["after"]) == pytest.approx(tuple(score.mean(1).tolist()))
     assert row["gain"]["mean"] == pytest.approx(row["after"] - row["before"])
-    assert row["gain"]["low"] <= row["gain"]["mean"] <= row["gain"]["high"] and row["gain"]["tasks"] == 2
+    assert row["gain"]["low"] <= row["gain"]["mean"] <= row["gain"]["high"]
+    assert row["gain"]["tasks"] == 2
     assert storage.read_record(result.folder / "refinement.json") == result.comparison
 
 
 def test_the_original_that_stays_gained_nothing(tmp_path, monkeypatch):
-    monkeypatch.setattr(Trials, "held_out", lambda self, losses, role, tasks: torch.full((len(losses), tasks), 0.5))
+    monkeypatch.setattr(
+        Trials, "held_out", lambda self, losses, role, tasks: torch.full((len(losses), tasks), 0.5)
+    )
     result = refined(tmp_path)
     assert result.comparison["before"] == result.comparison["after"]
     assert result.comparison["families"]["tiny"]["gain"]["mean"] == 0
@@ -66,7 +76,9 @@ def test_several_families_are_told_apart(tmp_path, monkeypatch):
         return score
 
     monkeypatch.setattr(Trials, "held_out", held_out)
-    rows = refined(tmp_path, tasks=[family(tmp_path, "one"), family(tmp_path, "two")]).comparison["families"]
+    rows = refined(tmp_path, tasks=[family(tmp_path, "one"), family(tmp_path, "two")]).comparison[
+        "families"
+    ]
     assert {name: row["gain"]["mean"] for name, row in rows.items()} == {"one": 0, "two": 0.25}
 
 
@@ -78,7 +90,8 @@ def test_the_run_is_an_ordinary_one_and_goes_on_after_an_interruption(tmp_path):
             refined(tmp_path, out=f"stop{n}", stop=lambda left=left: next(left, None) is None)
         folder = tmp_path / f"stop{n}" / whole.folder.name
         program.resume(folder)
-        assert essence(folder) == essence(whole.folder) and not (folder / "refinement.json").exists()
+        assert essence(folder) == essence(whole.folder)
+        assert not (folder / "refinement.json").exists()
         assert constants_tuning.resume(folder).comparison == whole.comparison
 
 
@@ -113,21 +126,29 @@ def test_a_damaged_comparison_is_named(tmp_path):
 
 
 def test_a_run_is_refined_on_its_own_families_unless_others_are_asked_for(tmp_path):
-    genome, strategy = {"kind": "constants", "formula": "mae"}, SMALL["strategy"]
+    genome = {"kind": "constants", "formula": "mae"}
+    strategy = SMALL["strategy"]
     with pytest.raises(SettingsError, match="mae has no constants"):
         evolved(tmp_path, genome=genome, strategy=strategy)
-    run = evolved(tmp_path, genome={"kind": "constants", "formula": "poly1"}, strategy=strategy).folder
+    run = evolved(
+        tmp_path, genome={"kind": "constants", "formula": "poly1"}, strategy=strategy
+    ).folder
     own = constants_tuning.resolved(run, TINY, tmp_path)
     assert [f.name for f in own.families] == ["tiny"]
     assert own.genome["formula"] == str(metaloss.load(run).formula)
     other = constants_tuning.resolved(run, {**TINY, "tasks": ["fashionmnist"]}, tmp_path)
     assert [f.name for f in other.families] == ["fashionmnist"]
-    assert [f.name for f in constants_tuning.resolved("poly1", TINY, tmp_path).families] == ["fashionmnist"]
+    assert [f.name for f in constants_tuning.resolved("poly1", TINY, tmp_path).families] == [
+        "fashionmnist"
+    ]
 
 
 def test_a_network_is_refused_in_one_line(tmp_path):
     run = evolved(tmp_path, generations=1, genome=GENOME).folder
-    for loss, words in ((run, "no formula but a Meta-Loss Network"), ("dice", "no formula but a dice")):
+    for loss, words in (
+        (run, "no formula but a Meta-Loss Network"),
+        ("dice", "no formula but a dice"),
+    ):
         with pytest.raises(SettingsError, match=words) as caught:
             metaloss.refine(loss)
         assert "\n" not in str(caught.value)
@@ -146,11 +167,15 @@ def test_a_network_is_refused_in_one_line(tmp_path):
         (("--resume", "nothing"), "no run 'nothing'"),
     ],
 )
-def test_wrong_input_is_one_line_exit_2_and_leaves_nothing(tmp_path, monkeypatch, capsys, args, words):
+def test_wrong_input_is_one_line_exit_2_and_leaves_nothing(
+    tmp_path, monkeypatch, capsys, args, words
+):
     monkeypatch.chdir(tmp_path)
     assert code("refine", *args) == 2
     out, err = capsys.readouterr()
-    assert out == "" and err.count("\n") == 1 and words in err
+    assert out == ""
+    assert err.count("\n") == 1
+    assert words in err
     assert not (tmp_path / "runs").exists()
 
 
@@ -160,10 +185,9 @@ def test_the_command_prints_before_and_after(tmp_path, monkeypatch, capsys):
     assert code(*args) == 0
     out = capsys.readouterr().out
     assert "before  sum(-y * logp + 0.5 * p * p)\nafter   " in out
-    assert (
-        "gain    tiny, 2 fresh meta-validation tasks: " in out
-        and "saved   runs/tiny-constants-mu_plus_lambda-0/" in out
-    )
+    assert "gain    tiny, 2 fresh meta-validation tasks: " in out
+    assert "saved   runs/tiny-constants-mu_plus_lambda-0/" in out
     assert code("refine", "--resume", "tiny-constants-mu_plus_lambda-0", "--json") == 0
     table = json.loads(capsys.readouterr().out)
-    assert table["before"] == "sum(-y * logp + 0.5 * p * p)" and table["run"].startswith("runs/")
+    assert table["before"] == "sum(-y * logp + 0.5 * p * p)"
+    assert table["run"].startswith("runs/")

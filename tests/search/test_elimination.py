@@ -19,7 +19,11 @@ from metaloss.search import elimination
 from metaloss.search.elimination_stage import Stage, enlarged
 from metaloss.search.run import Run, find
 
-PARTS = {"genome": {"kind": "tree"}, "strategy": {"kind": "gp", "mu": 6, "lambda_": 6}, "generations": 2}
+PARTS = {
+    "genome": {"kind": "tree"},
+    "strategy": {"kind": "gp", "mu": 6, "lambda_": 6},
+    "generations": 2,
+}
 SMALL = {
     "start": 6,
     "stages": [
@@ -55,27 +59,42 @@ def run(searched, tmp_path):
 
 
 def records(run):
-    return [storage.read_record(path) for path in sorted((run / "elimination").glob("stage-*.json"))]
+    return [
+        storage.read_record(path) for path in sorted((run / "elimination").glob("stage-*.json"))
+    ]
 
 
 def test_every_stage_scores_what_the_one_before_kept_and_keeps_the_best(run):
     metaloss.eliminate(run, chosen=SMALL)
     found = records(run)
     best = [str(f) for f in elimination.candidates(find(run), 6)]
-    assert [record["asked"]["losses"] for record in found] == [best, found[0]["kept"], found[1]["kept"]]
+    assert [record["asked"]["losses"] for record in found] == [
+        best,
+        found[0]["kept"],
+        found[1]["kept"],
+    ]
     assert [len(record["kept"]) for record in found] == [4, 2, 1]
     for record in found:
         reached = dict(zip(record["asked"]["losses"], record["accuracy"], strict=True))
         dropped = reached.keys() - set(record["kept"])
-        assert min(reached[text] for text in record["kept"]) >= max((reached[text] for text in dropped), default=0)
+        assert min(reached[text] for text in record["kept"]) >= max(
+            (reached[text] for text in dropped), default=0
+        )
 
 
 def test_a_stage_may_rank_by_the_mean_of_those_before_it_too(run):
-    stages = [{"keep": 5, "tasks": 2}, {"keep": 3, "tasks": 2, "mean_of": 2}, {"keep": 1, "tasks": 2, "mean_of": 3}]
+    stages = [
+        {"keep": 5, "tasks": 2},
+        {"keep": 3, "tasks": 2, "mean_of": 2},
+        {"keep": 1, "tasks": 2, "mean_of": 3},
+    ]
     result = metaloss.eliminate(run, chosen={"start": 6, "stages": stages})
     reached = [dict(zip(x["asked"]["losses"], x["accuracy"], strict=True)) for x in records(run)]
     for number, record in enumerate(records(run)):
-        worth = {text: sum(x[text] for x in reached[: number + 1]) / (number + 1) for text in record["asked"]["losses"]}
+        worth = {
+            text: sum(x[text] for x in reached[: number + 1]) / (number + 1)
+            for text in record["asked"]["losses"]
+        }
         assert record["worth"] == pytest.approx(list(worth.values()))
         assert record["kept"] == sorted(worth, key=lambda text: -worth[text])[: len(record["kept"])]
     assert result.summary["ranking"][0]["accuracy"] == pytest.approx(max(worth.values()))
@@ -90,7 +109,9 @@ def test_a_stage_may_rank_by_the_mean_of_those_before_it_too(run):
     ],
 )
 def test_only_stages_of_one_budget_are_averaged(run, stages):
-    with pytest.raises(SettingsError, match=r"mean_of = 2 needs as many stages up to it with the same families"):
+    with pytest.raises(
+        SettingsError, match=r"mean_of = 2 needs as many stages up to it with the same families"
+    ):
         metaloss.eliminate(run, chosen={"start": 6, "stages": stages})
 
 
@@ -99,9 +120,13 @@ def test_the_candidates_are_the_best_of_the_whole_search_with_the_best_first(run
     for line in (run / "history.jsonl").read_text().splitlines():
         record = json.loads(line)
         for text, reached in record["losses"]:
-            leads.setdefault(text, []).extend([] if reached is None else [reached - record["control"]])
+            leads.setdefault(text, []).extend(
+                [] if reached is None else [reached - record["control"]]
+            )
     worth = {text: sum(found) / (len(found) + 1) for text, found in leads.items() if found}
-    assert [str(f) for f in elimination.candidates(find(run), 3)] == sorted(worth, key=lambda text: -worth[text])[:3]
+    assert [str(f) for f in elimination.candidates(find(run), 3)] == sorted(
+        worth, key=lambda text: -worth[text]
+    )[:3]
 
 
 def test_of_losses_that_are_one_in_other_words_the_best_begins(run, monkeypatch):
@@ -122,7 +147,9 @@ def test_the_winner_is_the_best_of_the_last_stage_and_loads(run):
         assert str(metaloss.load(spec).formula) == winner
     assert str(result.best.formula) == winner == result.summary["ranking"][0]["formula"]
     card = (run / "elimination" / "loss" / "card.md").read_text()
-    assert winner in card and "the last of 6 on tiny" in card and card.count("Stage ") == 3
+    assert winner in card
+    assert "the last of 6 on tiny" in card
+    assert card.count("Stage ") == 3
     assert metaloss.load(run).formula != "", "the run's own winner stays"
 
 
@@ -134,9 +161,12 @@ def test_an_elimination_interrupted_anywhere_and_resumed_has_equal_bytes(run, tm
         asked += 1
         return False
 
-    whole = metaloss.eliminate(shutil.copytree(run, tmp_path / "whole" / run.name), chosen=SMALL, stop=count).folder
+    whole = metaloss.eliminate(
+        shutil.copytree(run, tmp_path / "whole" / run.name), chosen=SMALL, stop=count
+    ).folder
     for n in range(0, asked, max(1, asked // 6)):
-        copy, left = Path(shutil.copytree(run, tmp_path / f"stop{n}" / run.name)), iter(range(n))
+        copy = Path(shutil.copytree(run, tmp_path / f"stop{n}" / run.name))
+        left = iter(range(n))
         with pytest.raises(Interrupted):
             metaloss.eliminate(copy, chosen=SMALL, stop=lambda left=left: next(left, None) is None)
         metaloss.eliminate(copy, chosen=SMALL)
@@ -152,7 +182,10 @@ def test_finished_stages_are_not_played_again(run, monkeypatch):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"stages": [{"keep": 3, "tasks": 2}]}, "stage-1.json was made with other settings (keep: was 4, is 3)"),
+        (
+            {"stages": [{"keep": 3, "tasks": 2}]},
+            "stage-1.json was made with other settings (keep: was 4, is 3)",
+        ),
         ({"start": 5}, "(other losses)"),
         ({"stages": [SMALL["stages"][0], {"keep": 2, "steps": 3, "tasks": 2}]}, "stage-2.json"),
     ],
@@ -162,7 +195,8 @@ def test_a_stage_made_with_other_settings_is_refused_with_what_differs(run, chan
     before = tree(run)
     with pytest.raises(SettingsError) as caught:
         metaloss.eliminate(run, chosen={**SMALL, **change})
-    assert words in str(caught.value) and "\n" not in str(caught.value)
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
     assert tree(run) == before
 
 
@@ -190,14 +224,19 @@ def test_a_run_without_formulas_is_refused_in_one_line(tmp_path):
 
 def test_a_run_in_which_nothing_has_trained_yet_is_refused(run):
     (run / "history.jsonl").write_text("")
-    with pytest.raises(SettingsError, match="holds no loss that trains yet: metaloss evolve --resume"):
+    with pytest.raises(
+        SettingsError, match="holds no loss that trains yet: metaloss evolve --resume"
+    ):
         metaloss.eliminate(run)
 
 
 @pytest.mark.parametrize(
     ("chosen", "words"),
     [
-        ({"start": 3, "stages": [{"keep": 4}]}, "no stage can keep more losses than the one before, got 3 → 4"),
+        (
+            {"start": 3, "stages": [{"keep": 4}]},
+            "no stage can keep more losses than the one before, got 3 → 4",
+        ),
         ({"stages": [{"keep": 4}, {"keep": 5}]}, "100 → 4 → 5"),
         ({"stages": []}, "stages"),
         ({"stages": [{"keep": 3, "step": 2}]}, "unknown setting 'step'"),
@@ -216,7 +255,8 @@ def test_settings_that_cannot_be_are_refused_before_anything_trains(run, chosen,
 def test_other_families_may_be_asked_for(run, tmp_path):
     result = metaloss.eliminate(run, chosen={**SMALL, "tasks": [family(tmp_path, "other")]})
     assert records(run)[0]["reference"]["families"].keys() == {"other"}
-    assert result.best.about["evolved on"] == "tiny" and result.best.about["eliminated on"] == "other"
+    assert result.best.about["evolved on"] == "tiny"
+    assert result.best.about["eliminated on"] == "other"
 
 
 @pytest.mark.parametrize(("kind", "widths"), [("mlp", "hidden"), ("cnn", "filters")])
@@ -224,12 +264,14 @@ def test_a_stage_multiplies_the_family_s_steps_and_widths(open_tiny, kind, width
     episodes = open_tiny(classifier={"kind": kind, widths: [3, 5]})
     larger = enlarged(episodes, Stage(1, steps=4, scale=2))
     assert larger.family.inner.steps == 4 * episodes.family.inner.steps
-    assert getattr(larger.model, widths) == (6, 10) and getattr(episodes.model, widths) == (3, 5)
+    assert getattr(larger.model, widths) == (6, 10)
+    assert getattr(episodes.model, widths) == (3, 5)
     assert enlarged(episodes, Stage(1)).family.inner == episodes.family.inner
 
 
 def test_every_stage_and_repeat_has_fresh_meta_validation_tasks(run, monkeypatch):
-    keys, scores = set(), Trials.scores
+    keys = set()
+    scores = Trials.scores
 
     def watched(self, episodes, losses, pool, key, *args, **how):
         assert pool == "validation"
@@ -238,12 +280,15 @@ def test_every_stage_and_repeat_has_fresh_meta_validation_tasks(run, monkeypatch
 
     monkeypatch.setattr(Trials, "scores", watched)
     metaloss.eliminate(run, chosen=SMALL)
-    rounds = {("elimination", number, repeat) for number, repeat in ((1, 0), (2, 0), (3, 0), (3, 1))}
+    rounds = {
+        ("elimination", number, repeat) for number, repeat in ((1, 0), (2, 0), (3, 0), (3, 1))
+    }
     assert keys == {("baseline",), *rounds}
 
 
 def test_cross_entropy_is_tuned_for_every_budget_once(run, monkeypatch):
-    budgets, tune = [], Trials.tune
+    budgets = []
+    tune = Trials.tune
 
     def watched(self, episodes, one, rates, tasks, steps):
         budgets.append((steps, episodes.model.hidden))
@@ -253,22 +298,30 @@ def test_cross_entropy_is_tuned_for_every_budget_once(run, monkeypatch):
     stages = [*SMALL["stages"], SMALL["stages"][-1]]
     metaloss.eliminate(run, chosen={**SMALL, "stages": stages})
     assert budgets == [((3,), (8,)), ((6,), (8,)), ((3,), (16,))]
-    assert all(record["reference"]["families"]["tiny"]["lr"] in (0.1, 0.3) for record in records(run))
+    assert all(
+        record["reference"]["families"]["tiny"]["lr"] in (0.1, 0.3) for record in records(run)
+    )
 
 
 def test_kendalls_tau_is_that_of_a_count_by_hand():
-    assert rank_correlation([1.0, 2.0, 3.0, 4.0], [1.0, 3.0, 2.0, 4.0]) == pytest.approx((5 - 1) / 6)
+    assert rank_correlation([1.0, 2.0, 3.0, 4.0], [1.0, 3.0, 2.0, 4.0]) == pytest.approx(
+        (5 - 1) / 6
+    )
     assert rank_correlation([1.0, 2.0, 3.0], [3.0, 2.0, 1.0]) == pytest.approx(-1)
     assert rank_correlation([1.0, 2.0, 2.0], [1.0, 2.0, 3.0]) == pytest.approx(
         2 / (2 * 3) ** 0.5
     )  # one tie, two pairs in order
-    assert rank_correlation([1.0], [2.0]) is None and rank_correlation([1.0, 1.0], [1.0, 2.0]) is None
+    assert rank_correlation([1.0], [2.0]) is None
+    assert rank_correlation([1.0, 1.0], [1.0, 2.0]) is None
 
 
 def test_each_stage_is_compared_with_the_one_before_and_drawn(run, monkeypatch):
     monkeypatch.undo()
-    drawn, ranks = [], plots.ranks
-    monkeypatch.setattr(plots, "ranks", lambda pairs, path: drawn.append(pairs) or ranks(pairs, path))
+    drawn = []
+    ranks = plots.ranks
+    monkeypatch.setattr(
+        plots, "ranks", lambda pairs, path: drawn.append(pairs) or ranks(pairs, path)
+    )
     rows = metaloss.eliminate(run, chosen=SMALL).summary["stages"]
     found = records(run)
     assert rows[0]["tau"] is None
@@ -286,7 +339,10 @@ def test_the_command_prints_a_row_per_stage_and_the_winner(run, capsys):
     assert code("eliminate", run, *FLAGS) == 0
     out = capsys.readouterr().out
     rows = [line.split() for line in out.splitlines() if line[:5].strip().isdigit()]
-    assert [row[:6] for row in rows] == [["1", "6", "1x", "1x", "2", "1"], ["2", "4", "2x", "1x", "2", "1"]]
+    assert [row[:6] for row in rows] == [
+        ["1", "6", "1x", "1x", "2", "1"],
+        ["2", "4", "2x", "1x", "2", "1"],
+    ]
     assert f"winner  {metaloss.load(run / 'elimination').describe()}: " in out
     assert code("eliminate", run.name, "--runs", run.parent, *FLAGS, "--json") == 0
     assert json.loads(capsys.readouterr().out)["stages"][1]["losses"] == 4
@@ -298,7 +354,8 @@ def test_a_file_gives_the_stages_and_flags_win(run, tmp_path):
     (tmp_path / "mine.toml").write_text("start = 5\n[[stages]]\nkeep = 2\ntasks = 2\n")
     assert code("eliminate", run, "--config", tmp_path / "mine.toml", "--start", 4, "-q") == 0
     (record,) = records(run)
-    assert len(record["accuracy"]) == 4 and record["asked"]["keep"] == 2
+    assert len(record["accuracy"]) == 4
+    assert record["asked"]["keep"] == 2
     assert not (run / "elimination" / "ranks.png").exists(), "one stage has none before it"
 
 
@@ -313,7 +370,9 @@ def test_a_signal_leaves_stages_that_the_printed_command_goes_on_from(run, monke
         patch.setattr(console.Console, "stage", stage)
         assert code("eliminate", run, *FLAGS) == 130
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith(f"interrupted; go on with: metaloss eliminate {run} --start 6 --set 'stages=")
+    assert line.startswith(
+        f"interrupted; go on with: metaloss eliminate {run} --start 6 --set 'stages="
+    )
     assert [path.name for path in (run / "elimination").iterdir()] == ["stage-1.json"]
     assert code("eliminate", run, *FLAGS, "-q") == 0
     assert loss_io.load(run / "elimination").describe() == records(run)[-1]["kept"][0]

@@ -26,7 +26,9 @@ NAN = float("nan")
 
 def stands(*texts):
     formulas = tuple(Formula.parse(text) for text in texts)
-    return Standing(TREE, population(TREE, *texts), formulas, [f"number {i}" for i in range(len(texts))])
+    return Standing(
+        TREE, population(TREE, *texts), formulas, [f"number {i}" for i in range(len(texts))]
+    )
 
 
 def trials(score, family=(0, 0)):
@@ -34,7 +36,8 @@ def trials(score, family=(0, 0)):
 
     class Known(Trials):
         def held_out(self, losses, role, tasks):
-            assert role == "winner" and tasks == len(score[0])
+            assert role == "winner"
+            assert tasks == len(score[0])
             return torch.tensor(score)
 
         def numbers(self, tasks):
@@ -52,7 +55,8 @@ SIZES = ("y*p", "-y*p", "-y*sqrt(p)", "-y*sqrt(sqrt(p))", "-y*sqrt(sqrt(sqrt(p))
 
 def test_the_winner_is_the_best():
     row, reached = elect(stands(*SIZES[:3]), trials([[0.5, 0.6], [0.9, 0.8], [0.8, 0.8]]), 2)
-    assert row == 1 and reached.tolist() == pytest.approx([0.55, 0.85, 0.8])
+    assert row == 1
+    assert reached.tolist() == pytest.approx([0.55, 0.85, 0.8])
 
 
 def test_of_equals_the_first_wins():
@@ -61,13 +65,15 @@ def test_of_equals_the_first_wins():
 
 def test_a_failure_counts_as_a_wrong_answer_everywhere():
     row, reached = elect(stands(*SIZES[:3]), trials([[1.0, NAN], [0.5, 0.4], [0.9, NAN]]), 2)
-    assert row == 0 and reached.tolist() == pytest.approx([0.5, 0.45, 0.45])
+    assert row == 0
+    assert reached.tolist() == pytest.approx([0.5, 0.45, 0.45])
 
 
 def test_families_weigh_alike():
     score = [[1.0, 1.0, 1.0, 0.0], [0.6, 0.6, 0.6, 0.6]]
     row, reached = elect(stands(*SIZES[:2]), trials(score, (0, 0, 0, 1)), 4)
-    assert row == 1 and reached.tolist() == pytest.approx([0.5, 0.6])
+    assert row == 1
+    assert reached.tolist() == pytest.approx([0.5, 0.6])
 
 
 def test_where_none_trains_there_is_no_winner():
@@ -104,14 +110,19 @@ def test_of_one_size_the_front_has_the_best_and_of_equals_the_first():
 def test_nothing_on_the_front_is_dominated_and_all_else_is(seed):
     reached = (Stream(seed).integers(6, 5) / 8).tolist()
     order = Stream(seed).at("order").permutation(5).tolist()
-    texts, reached = [SIZES[i] for i in order], [reached[i] for i in order]
+    texts = [SIZES[i] for i in order]
+    reached = [reached[i] for i in order]
     found = drawn(texts, reached)
     assert [row[0] for row in found] == sorted({row[0] for row in found})
     assert [row[2] for row in found] == sorted({row[2] for row in found})
     for text, x in zip(texts, reached, strict=True):
         formula = Formula.parse(text)
         on_it = (formula.expression.size, str(formula), x) in found
-        dominated = any(size <= formula.expression.size and y >= x for size, other, y in found if other != str(formula))
+        dominated = any(
+            size <= formula.expression.size and y >= x
+            for size, other, y in found
+            if other != str(formula)
+        )
         assert on_it != dominated
 
 
@@ -123,7 +134,12 @@ def test_the_front_has_formulas_that_can_be_read_back_and_typeset():
 
 def test_what_is_no_formula_has_no_front():
     genome = registry.build("genomes", {"kind": "mln", "features": 2, "hidden": 2})
-    assert front(Standing(genome, genome.sample(2, Stream(0)), (), ["a", "b"]), torch.tensor([0.5, 0.6])) == []
+    assert (
+        front(
+            Standing(genome, genome.sample(2, Stream(0)), (), ["a", "b"]), torch.tensor([0.5, 0.6])
+        )
+        == []
+    )
 
 
 @pytest.mark.parametrize("n", [1, 3])
@@ -136,12 +152,17 @@ def test_a_front_can_be_drawn(tmp_path, n):
 
 
 def progress(finalists, centres, generation=3):
-    return Progress(generation, None, finalists, centres, 0, 0, 0, Stages(lambda *args: None).known())
+    return Progress(
+        generation, None, finalists, centres, 0, 0, 0, Stages(lambda *args: None).known()
+    )
 
 
 def test_networks_stand_with_the_last_best_the_centre_and_the_mean_of_the_centres():
-    genome = registry.build("genomes", {"kind": "mln", "start": "random", "features": 2, "hidden": 2})
-    best, centres = genome.sample(2, Stream(0)), genome.sample(3, Stream(1))
+    genome = registry.build(
+        "genomes", {"kind": "mln", "start": "random", "features": 2, "hidden": 2}
+    )
+    best = genome.sample(2, Stream(0))
+    centres = genome.sample(3, Stream(1))
     found = standing(genome, progress(best, centres), None)
     assert found.origins == [
         "best of generation 2",
@@ -152,14 +173,16 @@ def test_networks_stand_with_the_last_best_the_centre_and_the_mean_of_the_centre
     expected = torch.cat([best.values, centres.values[-1:], centres.values.mean(0, keepdim=True)])
     assert torch.equal(found.population.values, expected)
     criterion = found.criterion(2, {})
-    assert isinstance(criterion, GenomeCriterion) and torch.equal(criterion.values, centres.values[-1:])
+    assert isinstance(criterion, GenomeCriterion)
+    assert torch.equal(criterion.values, centres.values[-1:])
 
 
 def test_formulas_stand_once_each_with_the_best_of_the_search_and_of_every_size():
     many = [(f"sum(-y * {k}.0 * p)", 0.6 + k / 1000) for k in range(1, OF_SEARCH + 6)]
     small = ("sum(y * p)", 0.1)
     told = Ledger(Filters(), [{"losses": [small, *many], "control": 0.5}])
-    best, centres = population(TREE, "-y*logp", f"-{OF_SEARCH + 5}.0*y*p"), population(TREE, "-logp*y")
+    best = population(TREE, "-y*logp", f"-{OF_SEARCH + 5}.0*y*p")
+    centres = population(TREE, "-logp*y")
     found = standing(TREE, progress(best, centres), told)
     digests = [f.digest for f in found.formulas]
     assert len(set(digests)) == len(digests) == OF_SEARCH + 2
@@ -168,6 +191,8 @@ def test_formulas_stand_once_each_with_the_best_of_the_search_and_of_every_size(
     assert by[Formula.parse("-y*logp").digest] == "the mean of the last 1 centres"
     assert by[Formula.parse(f"-{OF_SEARCH + 5}.0*y*p").digest] == "best of generation 3"
     assert list(by.values()).count("among the best of the search") == OF_SEARCH - 1
-    assert isinstance(found.losses, Formulas) and len(found.losses) == len(found.origins)
+    assert isinstance(found.losses, Formulas)
+    assert len(found.losses) == len(found.origins)
     criterion = found.criterion(0, {"name": "mine"})
-    assert isinstance(criterion, FormulaCriterion) and criterion.formula == found.formulas[0]
+    assert isinstance(criterion, FormulaCriterion)
+    assert criterion.formula == found.formulas[0]

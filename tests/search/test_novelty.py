@@ -33,7 +33,11 @@ class Script:
 
     draws: list
     asked: list = field(default_factory=list)
-    vector, usual, populations, classes, reasons = False, {}, TREE.populations, None, REASONS
+    vector = False
+    usual = {}
+    populations = TREE.populations
+    classes = None
+    reasons = REASONS
 
     def sample(self, n, key):
         return self._next(n, key)
@@ -84,7 +88,9 @@ def test_a_loss_is_found_again_by_its_text_whatever_the_order_and_signs():
     seen = Seen(TREE.filters)
     assert seen.why_not(formula("-y*logp")) == ""
     seen.add(formula("-y*logp"))
-    assert {seen.why_not(formula(text)) for text in ("logp*-y", "-(logp*y)", "-(y*logp)*1")} == {"duplicate text"}
+    assert {seen.why_not(formula(text)) for text in ("logp*-y", "-(logp*y)", "-(y*logp)*1")} == {
+        "duplicate text"
+    }
     assert seen.why_not(formula("y*square(logp)")) == ""
 
 
@@ -127,7 +133,8 @@ def test_curves_are_found_among_many_by_their_distance_and_not_by_their_means():
 def test_every_reason_is_counted_and_the_candidate_varied_again(reason):
     sieve, script = begun([[WRONG[reason]], ["-y*p"]])
     assert mutated(sieve, "y*logp") == ["-y * p"]
-    assert dict(sieve.refused) == {reason: 1} and len(script.asked) == 2
+    assert dict(sieve.refused) == {reason: 1}
+    assert len(script.asked) == 2
 
 
 def test_what_the_run_has_trained_is_refused():
@@ -163,7 +170,8 @@ def test_every_try_draws_by_a_key_of_its_own():
     sieve, script = begun([], tries=4)
     mutated(sieve, "y*square(logp)")
     keys = [key for _, key in script.asked]
-    assert keys[0] == KEY and len(set(keys)) == len(keys) >= 4
+    assert keys[0] == KEY
+    assert len(set(keys)) == len(keys) >= 4
 
 
 def test_a_child_that_cannot_be_made_keeps_its_parent():
@@ -188,7 +196,8 @@ def test_a_sample_has_its_size_where_nothing_else_is_found():
 
 def test_a_sample_that_is_fine_is_the_genome_s_own():
     sieve, _ = begun([["-y*p", "-y*logp"]])
-    assert texts(TREE, sieve.sample(2, KEY)) == ["-y * p", "-y * logp"] and not sieve.refused
+    assert texts(TREE, sieve.sample(2, KEY)) == ["-y * p", "-y * logp"]
+    assert not sieve.refused
 
 
 def test_trees_that_come_through_are_new_and_valid():
@@ -205,12 +214,17 @@ def test_trees_that_come_through_are_new_and_valid():
 
 
 def test_a_genome_without_formulas_goes_through_untouched():
-    genome = registry.build("genomes", {"kind": "mln", "start": "random", "features": 2, "hidden": 2})
+    genome = registry.build(
+        "genomes", {"kind": "mln", "start": "random", "features": 2, "hidden": 2}
+    )
     sieve = Sieve(genome, None)
     sieve.begin()
     a, b = (genome.sample(4, KEY.at(i)) for i in range(2))
     strength = torch.full((4, a.genes), 0.1)
     assert torch.equal(sieve.sample(4, KEY.at(0)).values, a.values)
-    assert torch.equal(sieve.mutate(a, strength, KEY).values, genome.mutate(a, strength, KEY).values)
+    assert torch.equal(
+        sieve.mutate(a, strength, KEY).values, genome.mutate(a, strength, KEY).values
+    )
     assert torch.equal(sieve.crossover(a, b, KEY).values, genome.crossover(a, b, KEY).values)
-    assert type(sieve.losses(a)) is type(genome.losses(a)) and not sieve.refused
+    assert type(sieve.losses(a)) is type(genome.losses(a))
+    assert not sieve.refused

@@ -7,7 +7,8 @@ from metaloss.errors import SettingsError
 from metaloss.search import objectives
 from metaloss.search.objectives import mean, robust, wins
 
-NAN, INF = float("nan"), float("inf")
+NAN = float("nan")
+INF = float("inf")
 NAMES = ("mean", "robust", "wins")
 THREE = torch.tensor([0, 1, 2])
 CE = torch.tensor([0.5, 0.5, 0.25])
@@ -25,7 +26,8 @@ def test_a_family_of_many_tasks_weighs_no_more_than_one_of_few():
 
 
 def test_the_order_of_tasks_and_the_numbers_of_families_do_not_matter():
-    score, family = torch.tensor([[1.0, 0.0, 0.2, 0.4]]), torch.tensor([0, 1, 1, 1])
+    score = torch.tensor([[1.0, 0.0, 0.2, 0.4]])
+    family = torch.tensor([0, 1, 1, 1])
     order = torch.tensor([2, 0, 3, 1])
     assert torch.equal(mean(score[:, order], 7 - family[order]), mean(score, family))
 
@@ -62,11 +64,15 @@ def test_any_failed_training_is_worse_than_every_accuracy(name):
 
 @every
 def test_a_family_s_number_and_the_order_of_tasks_do_not_matter(name):
-    score, family = torch.tensor([[1.0, 0.0, 0.25, 0.5], [0.5, 0.75, 0.0, 0.0]]), torch.tensor([0, 1, 1, 1])
-    baseline, order = torch.tensor([0.5, 0.25, 0.25, 0.25]), torch.tensor([2, 0, 3, 1])
+    score = torch.tensor([[1.0, 0.0, 0.25, 0.5], [0.5, 0.75, 0.0, 0.0]])
+    family = torch.tensor([0, 1, 1, 1])
+    baseline = torch.tensor([0.5, 0.25, 0.25, 0.25])
+    order = torch.tensor([2, 0, 3, 1])
     objective = objectives.read(name)
     expected = objective(score, family, baseline)
-    torch.testing.assert_close(objective(score[:, order], 7 - family[order], baseline[order]), expected)
+    torch.testing.assert_close(
+        objective(score[:, order], 7 - family[order], baseline[order]), expected
+    )
 
 
 def test_an_unknown_objective_is_refused_with_the_nearest_known():
@@ -84,14 +90,20 @@ def test_those_that_need_a_baseline_say_so():
 
 
 def test_robust_takes_the_spread_over_a_family_s_tasks_off_its_mean():
-    score, family = torch.tensor([[0.2, 0.6, 0.5, 0.5], [0.4, 0.4, 0.3, 0.7]]), torch.tensor([0, 0, 1, 1])
+    score = torch.tensor([[0.2, 0.6, 0.5, 0.5], [0.4, 0.4, 0.3, 0.7]])
+    family = torch.tensor([0, 0, 1, 1])
     # Means (0.4, 0.5) for both; spreads (0.2, 0) and (0, 0.2).
-    assert robust(0.5)(score, family, None).tolist() == pytest.approx([(0.3 + 0.5) / 2, (0.4 + 0.4) / 2])
-    assert objectives.read("robust", 2.0)(score, family, None).tolist() == pytest.approx([(0.0 + 0.5) / 2, 0.25])
+    assert robust(0.5)(score, family, None).tolist() == pytest.approx(
+        [(0.3 + 0.5) / 2, (0.4 + 0.4) / 2]
+    )
+    assert objectives.read("robust", 2.0)(score, family, None).tolist() == pytest.approx(
+        [(0.0 + 0.5) / 2, 0.25]
+    )
 
 
 def test_robust_without_weight_is_the_mean_and_one_task_has_no_spread():
-    score, family = torch.tensor([[0.2, 0.6, 0.5], [0.1, 0.4, 0.9]]), torch.tensor([0, 0, 1])
+    score = torch.tensor([[0.2, 0.6, 0.5], [0.1, 0.4, 0.9]])
+    family = torch.tensor([0, 0, 1])
     assert torch.equal(robust(0.0)(score, family, None), mean(score, family))
     assert torch.equal(robust(3.0)(score[:, 2:], family[2:], None), score[:, 2])
 
@@ -108,8 +120,10 @@ def test_robust_prefers_the_more_even_of_two_equal_means():
 @pytest.mark.parametrize(
     ("better", "worse"),
     [
-        ([0.51, 0.1, 0.1], [0.5, 0.5, 0.25]),  # one win, though much is lost elsewhere; none, though nothing is
-        ([0.6, 0.1, 0.1], [0.55, 0.5, 0.25]),  # a win each: +20 % and +10 %, whatever the lost ones say
+        # One win, though much is lost elsewhere; none, though nothing is.
+        ([0.51, 0.1, 0.1], [0.5, 0.5, 0.25]),
+        # A win each: +20 % and +10 %, whatever the lost ones say.
+        ([0.6, 0.1, 0.1], [0.55, 0.5, 0.25]),
         ([0.1, 0.1, 0.5], [0.9, 0.1, 0.1]),  # a win each: +100 % of little, +80 % of much
         ([0.75, 0.55, 0.1], [0.65, 0.6, 0.25]),  # two wins each: mean +30 % and +25 %
         ([0.51, 0.51, 0.1], [1.0, 0.5, 0.25]),  # two small wins, one large
@@ -125,18 +139,23 @@ def test_wins_ranks_as_the_paper_does(better, worse):
 def test_wins_by_hand():
     """Two wins of +50 % and +100 %; none, at a mean of -50 %."""
     fitness = wins(torch.tensor([[0.75, 0.25, 0.5], [0.25, 0.25, 0.125]]), THREE, CE)
-    assert fitness.tolist() == pytest.approx([2 + 0.5 + 0.5 * 0.75 / 1.75, 0.5 - 0.5 * 0.5 / 1.5], abs=1e-12)
+    assert fitness.tolist() == pytest.approx(
+        [2 + 0.5 + 0.5 * 0.75 / 1.75, 0.5 - 0.5 * 0.5 / 1.5], abs=1e-12
+    )
 
 
 def test_wins_compares_means_of_families_not_single_tasks():
-    family, baseline = torch.tensor([0, 0, 0, 1]), torch.tensor([0.25, 0.5, 0.75, 0.5])
+    family = torch.tensor([0, 0, 0, 1])
+    baseline = torch.tensor([0.25, 0.5, 0.75, 0.5])
     one_of_three = torch.tensor([[1.0, 0.25, 0.25, 0.25], [0.375, 0.5, 0.75, 0.25]])
-    assert wins(one_of_three, family, baseline).floor().tolist() == [0, 1]  # a mean of 0.5 only equals
+    # A mean of 0.5 only equals.
+    assert wins(one_of_three, family, baseline).floor().tolist() == [0, 1]
 
 
 def test_wins_keeps_improvements_apart_that_hardly_differ():
     """One per million of the accuracy, beside many wins."""
-    family, baseline = torch.arange(40), torch.full((40,), 0.5, dtype=torch.float64)
+    family = torch.arange(40)
+    baseline = torch.full((40,), 0.5, dtype=torch.float64)
     score = torch.full((3, 40), 0.9, dtype=torch.float64)
     score[1] *= 1 + 1e-6
     score[2] *= 1 + 2e-6
@@ -151,6 +170,8 @@ def test_wins_never_lets_an_improvement_outweigh_a_win():
 
 
 def test_wins_takes_a_failed_or_hopeless_cross_entropy_as_beaten_by_any_accuracy():
-    fitness = wins(torch.tensor([[0.5, 0.25, 0.25], [0.0, 0.0, 0.0]]), THREE, torch.tensor([NAN, 0.0, 0.5]))
+    fitness = wins(
+        torch.tensor([[0.5, 0.25, 0.25], [0.0, 0.0, 0.0]]), THREE, torch.tensor([NAN, 0.0, 0.5])
+    )
     assert fitness.floor().tolist() == [2, 0]
     assert fitness.isfinite().all()

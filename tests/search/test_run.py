@@ -29,8 +29,18 @@ inner = { steps = 3, lr = 0.1 }
 """
 GENOME = {"kind": "mln", "start": "random", "features": 2, "hidden": 2}
 SMALL = {
-    **{"generations": 3, "tasks_per_generation": 2, "baseline_tasks": 2, "winner_tasks": 2, "test_tasks": 2},
-    **{"rates": (0.1, 0.3), "genome": GENOME, "strategy": {"kind": "mu_plus_lambda", "mu": 2, "lambda_": 2}},
+    **{
+        "generations": 3,
+        "tasks_per_generation": 2,
+        "baseline_tasks": 2,
+        "winner_tasks": 2,
+        "test_tasks": 2,
+    },
+    **{
+        "rates": (0.1, 0.3),
+        "genome": GENOME,
+        "strategy": {"kind": "mu_plus_lambda", "mu": 2, "lambda_": 2},
+    },
 }
 
 
@@ -60,14 +70,20 @@ def evolved(folder, out="runs", **changes):
 
 def essence(folder):
     """What must not depend on how a run was interrupted: its history, its winner and its newest state."""
-    newest = max((folder / "checkpoint").iterdir(), key=lambda path: int(path.stem.partition("-")[2]))
+    newest = max(
+        (folder / "checkpoint").iterdir(), key=lambda path: int(path.stem.partition("-")[2])
+    )
     files = [folder / "history.jsonl", newest, *(folder / "loss").iterdir()]
     return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
 def tree(folder):
     """Every file below a folder but the lock."""
-    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file() and p.name != "lock"}
+    return {
+        str(p.relative_to(folder)): p.read_bytes()
+        for p in folder.rglob("*")
+        if p.is_file() and p.name != "lock"
+    }
 
 
 def code(*args):
@@ -129,18 +145,27 @@ def test_two_families_of_one_name_are_refused(tmp_path):
         settings.resolve({**SMALL, "tasks": (family(tmp_path), family(tmp_path / "a"))})
 
 
-@pytest.mark.parametrize("name", ["My Tasks!", "Größe", "a'b\"c", "x" * 100, "näh;rm -rf $HOME", "-q"])
+@pytest.mark.parametrize(
+    "name", ["My Tasks!", "Größe", "a'b\"c", "x" * 100, "näh;rm -rf $HOME", "-q"]
+)
 def test_a_run_s_name_is_safe_whatever_its_family_is_called(tmp_path, name):
     chosen = settings.resolve({**SMALL, "tasks": (family(tmp_path, name),)})
     made = run.create(tmp_path / "runs", chosen, {})
-    assert re.fullmatch(r"[\w+.-]+", made.name) and made.name == made.name.lower()
+    assert re.fullmatch(r"[\w+.-]+", made.name)
+    assert made.name == made.name.lower()
     assert made.folder.parent == tmp_path / "runs"
 
 
 def test_a_name_that_is_taken_gets_the_next_number_and_nothing_is_overwritten(tmp_path, chosen):
     folders = [run.create(tmp_path / "runs", chosen, {"number": i}).folder for i in range(3)]
-    assert [folder.name.removeprefix("tiny-mln-mu_plus_lambda-0") for folder in folders] == ["", "-2", "-3"]
-    assert [json.loads((folder / "provenance.json").read_text())["number"] for folder in folders] == [0, 1, 2]
+    assert [folder.name.removeprefix("tiny-mln-mu_plus_lambda-0") for folder in folders] == [
+        "",
+        "-2",
+        "-3",
+    ]
+    assert [
+        json.loads((folder / "provenance.json").read_text())["number"] for folder in folders
+    ] == [0, 1, 2]
     assert run.runs(tmp_path / "runs") == sorted(folders)
 
 
@@ -152,7 +177,9 @@ def test_a_folder_that_is_no_run_keeps_its_name_too(tmp_path, chosen):
 
 
 @pytest.mark.parametrize("fails", [0, 1, 2, 3, 4])
-@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), KeyboardInterrupt()])
+@pytest.mark.parametrize(
+    "error", [OSError(errno.ENOSPC, "No space left on device"), KeyboardInterrupt()]
+)
 def test_a_run_that_cannot_be_made_leaves_nothing(tmp_path, chosen, monkeypatch, fails, error):
     calls = itertools.count()
 
@@ -176,7 +203,9 @@ def test_a_run_that_cannot_be_made_leaves_nothing(tmp_path, chosen, monkeypatch,
 
 
 @pytest.mark.parametrize("reason", [errno.EROFS, errno.EACCES, errno.ENOSPC])
-def test_a_parent_that_cannot_be_written_is_a_disk_error_that_names_it(tmp_path, chosen, monkeypatch, reason):
+def test_a_parent_that_cannot_be_written_is_a_disk_error_that_names_it(
+    tmp_path, chosen, monkeypatch, reason
+):
     def refuse(*args, **kwargs):
         raise OSError(reason, os.strerror(reason))
 
@@ -198,7 +227,14 @@ def test_a_missing_parent_is_made(tmp_path, chosen):
 
 def test_the_folder_holds_what_the_documentation_says_and_no_scratch(finished):
     assert {path.name for path in finished.iterdir()} == {
-        *("config.toml", "provenance.json", "history.jsonl", "timing.jsonl", "summary.json", "lock"),
+        *(
+            "config.toml",
+            "provenance.json",
+            "history.jsonl",
+            "timing.jsonl",
+            "summary.json",
+            "lock",
+        ),
         *("checkpoint", "loss", "plots", "images.json", "places.json"),
     }
     assert {path.name for path in (finished / "loss").iterdir()} == {
@@ -212,24 +248,36 @@ def test_the_folder_holds_what_the_documentation_says_and_no_scratch(finished):
 
 def test_only_the_last_three_states_are_kept(tmp_path):
     folder = evolved(tmp_path, generations=5).folder
-    assert [path.name for path in states(folder)] == [f"state-{i:06}.safetensors" for i in (5, 4, 3)]
+    assert [path.name for path in states(folder)] == [
+        f"state-{i:06}.safetensors" for i in (5, 4, 3)
+    ]
 
 
 def test_config_toml_reproduces_the_run(finished, tmp_path):
     assert code("evolve", "--config", finished / "config.toml", "--out", tmp_path, "-q") == 0
     assert essence(tmp_path / finished.name) == essence(finished)
-    assert (tmp_path / finished.name / "config.toml").read_bytes() == (finished / "config.toml").read_bytes()
+    assert (tmp_path / finished.name / "config.toml").read_bytes() == (
+        finished / "config.toml"
+    ).read_bytes()
 
 
 def test_flags_win_over_config_toml(finished, tmp_path):
     flags = ("--generations", 1, "--set", "inner.lr=0.2", "strategy.sigma=0.5")
-    assert code("evolve", "--config", finished / "config.toml", "--out", tmp_path, "-q", *flags) == 0
+    assert (
+        code("evolve", "--config", finished / "config.toml", "--out", tmp_path, "-q", *flags) == 0
+    )
     table = tomllib.loads((tmp_path / finished.name / "config.toml").read_text())
-    assert (table["generations"], table["families"][0]["inner"]["lr"], table["strategy"]["sigma"]) == (1, 0.2, 0.5)
+    assert (
+        table["generations"],
+        table["families"][0]["inner"]["lr"],
+        table["strategy"]["sigma"],
+    ) == (1, 0.2, 0.5)
     assert (table["strategy"]["mu"], table["families"][0]["ways"]) == (2, 3)
 
 
-def test_config_toml_needs_neither_the_family_s_file_nor_the_working_folder(finished, tmp_path, monkeypatch):
+def test_config_toml_needs_neither_the_family_s_file_nor_the_working_folder(
+    finished, tmp_path, monkeypatch
+):
     text = (finished / "config.toml").read_text()
     monkeypatch.chdir(tmp_path)
     Path("config.toml").write_text(text.replace(str(finished.parent.parent), "/nowhere"))
@@ -240,11 +288,14 @@ def test_config_toml_needs_neither_the_family_s_file_nor_the_working_folder(fini
 def test_provenance_names_versions_device_seed_data_and_pools(finished):
     table = json.loads((finished / "provenance.json").read_text())
     assert table["seed"] == 0
-    assert {"metaloss", "python", "torch", "numpy", "device", "data tiny"} <= table["conditions"].keys()
+    assert {"metaloss", "python", "torch", "numpy", "device", "data tiny"} <= table[
+        "conditions"
+    ].keys()
     assert table["conditions"]["device"].startswith("cpu ")
     assert re.fullmatch("[0-9a-f]{64}", table["conditions"]["data tiny"])
     data = table["data"]["tiny"]
-    assert data["dataset"] == "fashionmnist" and "embedded subset" in data["origin"]
+    assert data["dataset"] == "fashionmnist"
+    assert "embedded subset" in data["origin"]
     assert data["pools"].keys() == {"train", "validation", "test"}
     assert sum(pool["images"] for pool in data["pools"].values()) == 10_000
     assert len({pool["sha256"] for pool in data["pools"].values()}) == 3
@@ -266,7 +317,9 @@ CHANGES = {
 @pytest.mark.parametrize("name", CHANGES)
 def test_a_resume_with_another_setting_is_refused_and_names_it(copy, name):
     before = tree(copy)
-    with pytest.raises(SettingsError, match=rf"{re.escape(name)}: the run has .*, given ") as caught:
+    with pytest.raises(
+        SettingsError, match=rf"{re.escape(name)}: the run has .*, given "
+    ) as caught:
         program.resume(copy, changes=CHANGES[name])
     assert "\n" not in str(caught.value)
     assert tree(copy) == before
@@ -320,7 +373,8 @@ def test_changes_that_are_allowed_are_told_and_put_on_record(copy, monkeypatch):
     monkeypatch.setattr(environment, "__version__", "99.1")
     listener = Listener()
     program.resume(copy, changes={"generations": 4}, allow_changes=True, reporter=listener)
-    assert len(listener.warnings) == 1 and "99.1" in listener.warnings[0]
+    assert len(listener.warnings) == 1
+    assert "99.1" in listener.warnings[0]
     table = json.loads((copy / "provenance.json").read_text())
     assert table["conditions"]["metaloss"] != "99.1"
     assert [row["metaloss"] for row in table["resumed"]] == ["99.1"]
@@ -341,7 +395,8 @@ def test_a_run_in_use_is_refused_with_its_holder(copy, capsys):
 
 def flip(path, seed, n=1):
     """Another value of n random bits of a file."""
-    data, draw = bytearray(path.read_bytes()), random.Random(seed)
+    data = bytearray(path.read_bytes())
+    draw = random.Random(seed)
     for _ in range(n):
         data[draw.randrange(len(data))] ^= 1 << draw.randrange(8)
     path.write_bytes(data)
@@ -349,12 +404,16 @@ def flip(path, seed, n=1):
 
 def states(folder):
     """Files of the states, newest first."""
-    return sorted((folder / "checkpoint").iterdir(), key=lambda p: int(p.stem.partition("-")[2]), reverse=True)
+    return sorted(
+        (folder / "checkpoint").iterdir(), key=lambda p: int(p.stem.partition("-")[2]), reverse=True
+    )
 
 
 @pytest.mark.parametrize("damaged", [1, 2])
 @pytest.mark.parametrize("seed", range(3))
-def test_damaged_states_are_named_and_an_older_one_gives_the_same_result(copy, finished, seed, damaged):
+def test_damaged_states_are_named_and_an_older_one_gives_the_same_result(
+    copy, finished, seed, damaged
+):
     for path in states(copy)[:damaged]:
         flip(path, seed)
     listener = Listener()
@@ -378,7 +437,9 @@ def test_where_all_states_are_damaged_the_run_says_so_and_keeps_everything(copy,
         program.resume(copy)
     assert code("evolve", "--resume", copy) == 4
     error = capsys.readouterr().err
-    assert error.startswith("error: ") and error.count("\n") == 1 and "checkpoint" in error
+    assert error.startswith("error: ")
+    assert error.count("\n") == 1
+    assert "checkpoint" in error
     assert tree(copy) == before
 
 
@@ -390,7 +451,8 @@ def test_any_other_damaged_file_is_named_and_kept(copy, capsys, name, content):
     outcome = code("evolve", "--resume", copy)
     error = capsys.readouterr().err
     assert (outcome, error.count("\n")) == (4, 1)
-    assert name in error and "bug" not in error
+    assert name in error
+    assert "bug" not in error
     assert tree(copy) == before
 
 
@@ -436,14 +498,18 @@ def test_a_name_of_which_nothing_stays_is_replaced():
     assert file_name("../..", "run") == "run"
 
 
-def test_settings_that_were_changed_are_refused_on_resuming_and_taken_from_a_copy(copy, capsys, tmp_path):
+def test_settings_that_were_changed_are_refused_on_resuming_and_taken_from_a_copy(
+    copy, capsys, tmp_path
+):
     path = copy / "config.toml"
     changed = path.read_text().replace("generations = 3", "generations = 4")
     path.write_text(changed)
     assert code("evolve", "--resume", copy, "-q") == 4
     error = capsys.readouterr().err
-    assert error.count("\n") == 1 and f"{path} is damaged or was changed after it was written" in error
-    assert f"begin a new one from it with --config {path}" in error and path.read_text() == changed
+    assert error.count("\n") == 1
+    assert f"{path} is damaged or was changed after it was written" in error
+    assert f"begin a new one from it with --config {path}" in error
+    assert path.read_text() == changed
     assert code("evolve", "--config", path, "--out", tmp_path / "new", "-q") == 0
     (made,) = (tmp_path / "new").iterdir()
     assert run.find(made).settings.generations == 4
@@ -461,4 +527,5 @@ def test_a_sealed_summary_without_what_is_needed_is_damaged(copy, capsys, missin
     for command in (("evolve", "--resume", copy), ("show", copy)):
         assert code(*command) == 4
         error = capsys.readouterr().err
-        assert f"summary.json is damaged: {missing}: field required" in error and error.count("\n") == 1
+        assert f"summary.json is damaged: {missing}: field required" in error
+        assert error.count("\n") == 1

@@ -12,7 +12,17 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_run import GENOME, SMALL, code, essence, evolved, family, only_the_subset, tree, without_plots
+from test_run import (
+    GENOME,
+    SMALL,
+    code,
+    essence,
+    evolved,
+    family,
+    only_the_subset,
+    tree,
+    without_plots,
+)
 
 import metaloss
 from metaloss import storage
@@ -34,7 +44,10 @@ STRATEGIES = {
 }
 # Steps this large make numbers overflow that no bounded activation holds back.
 HUGE = {"genome": {**GENOME, "activation": "relu"}, "strategy": {**MU_PLUS_LAMBDA, "sigma": 1e30}}
-GENOMES = {"mln": GENOME, "tree": {"kind": "tree", "max_size": 12, "max_height": 4, "first_height": 3}}
+GENOMES = {
+    "mln": GENOME,
+    "tree": {"kind": "tree", "max_size": 12, "max_height": 4, "first_height": 3},
+}
 
 
 @pytest.fixture(autouse=True)
@@ -47,7 +60,9 @@ class Recorder(Reporter):
     """Keeps what it is told, and asks to stop after a generation."""
 
     def __init__(self, last=math.inf):
-        self.last, self.records, self.warnings = last, [], []
+        self.last = last
+        self.records = []
+        self.warnings = []
 
     def on_generation(self, record, seconds, trainings):
         self.records.append(record)
@@ -66,13 +81,21 @@ def same(a, b):
 
 @pytest.mark.parametrize("strategy", registry.names("strategies"))
 @pytest.mark.parametrize("genome", registry.names("genomes"))
-def test_every_genome_goes_with_every_strategy_or_is_refused_with_the_reason(tmp_path, genome, strategy):
-    parts = {"genome": GENOMES.get(genome, {"kind": genome}), "strategy": STRATEGIES.get(strategy, strategy)}
+def test_every_genome_goes_with_every_strategy_or_is_refused_with_the_reason(
+    tmp_path, genome, strategy
+):
+    parts = {
+        "genome": GENOMES.get(genome, {"kind": genome}),
+        "strategy": STRATEGIES.get(strategy, strategy),
+    }
     try:
         registry.build("genomes", parts["genome"])
     except SettingsError as error:
         pytest.skip(f"needs settings: {error}")
-    needs = registry.part("strategies", strategy).needs_vectors and not registry.part("genomes", genome).vector
+    needs = (
+        registry.part("strategies", strategy).needs_vectors
+        and not registry.part("genomes", genome).vector
+    )
     if needs:
         with pytest.raises(SettingsError, match=f"strategy '{strategy}' needs real vectors"):
             evolved(tmp_path, **parts)
@@ -86,7 +109,9 @@ def test_every_genome_goes_with_every_strategy_or_is_refused_with_the_reason(tmp
 
 def test_a_strategy_that_needs_vectors_refuses_a_genome_without_them(tmp_path, monkeypatch):
     monkeypatch.setattr(registry.part("genomes", "mln"), "vector", False)
-    with pytest.raises(SettingsError, match="strategy 'openai_es' needs real vectors and genome 'mln' has none"):
+    with pytest.raises(
+        SettingsError, match="strategy 'openai_es' needs real vectors and genome 'mln' has none"
+    ):
         evolved(tmp_path, strategy="openai_es")
     assert not (tmp_path / "runs").exists()
 
@@ -100,7 +125,8 @@ def test_another_seed_gives_another_run(tmp_path):
 def test_the_history_holds_no_clock_and_no_host(tmp_path):
     folder = evolved(tmp_path, generations=2, report_every=1).folder
     text = (folder / "history.jsonl").read_text()
-    assert socket.gethostname() not in text and str(tmp_path) not in text
+    assert socket.gethostname() not in text
+    assert str(tmp_path) not in text
     keys = {
         "generation",
         "candidates",
@@ -121,7 +147,8 @@ def test_the_history_holds_no_clock_and_no_host(tmp_path):
 def test_a_run_s_files_hold_no_number_that_is_not_finite(tmp_path):
     folder = evolved(tmp_path, **HUGE).folder
     for path in (*folder.glob("*.json*"), folder / "loss" / "loss.json"):
-        assert "NaN" not in path.read_text() and "Infinity" not in path.read_text()
+        assert "NaN" not in path.read_text()
+        assert "Infinity" not in path.read_text()
 
 
 def test_trainings_are_counted(tmp_path):
@@ -151,7 +178,9 @@ def fail(patch, tasks=slice(None)):
 
 def test_finalists_that_never_train_make_no_winner(tmp_path, monkeypatch):
     monkeypatch.setattr(
-        Trials, "held_out", lambda self, losses, role, tasks: torch.full((len(losses), tasks), torch.nan)
+        Trials,
+        "held_out",
+        lambda self, losses, role, tasks: torch.full((len(losses), tasks), torch.nan),
     )
     with pytest.raises(MetalossError, match="none of the 5 finalists trains without failing"):
         evolved(tmp_path)
@@ -172,7 +201,9 @@ def test_one_failed_training_among_many_costs_a_finalist_one_task(tmp_path, monk
 
 def test_a_run_in_which_all_candidates_fail_says_so_and_stops(tmp_path, monkeypatch, capsys):
     fail(monkeypatch)
-    with pytest.raises(MetalossError, match=f"no candidate trained .* in the last {runner.BARREN} generations"):
+    with pytest.raises(
+        MetalossError, match=f"no candidate trained .* in the last {runner.BARREN} generations"
+    ):
         evolved(tmp_path, generations=20)
     (folder,) = (tmp_path / "runs").iterdir()
     lines = [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
@@ -191,7 +222,8 @@ def test_one_failed_training_is_a_failed_candidate(tmp_path, monkeypatch):
 
 def test_a_time_limit_ends_early_with_a_winner_and_the_rest_can_follow(tmp_path):
     short = evolved(tmp_path, time_limit=0.0)
-    assert len(short.history) == 1 and short.summary["choice"]["generation"] == 1
+    assert len(short.history) == 1
+    assert short.summary["choice"]["generation"] == 1
     assert short.best(torch.randn(4, 5), torch.arange(4)).isfinite()
     assert len(program.resume(short.folder).history) == 3
     assert same(short.folder, evolved(tmp_path, out="whole").folder)
@@ -223,18 +255,24 @@ class Stopper(Recorder):
 
 @pytest.mark.parametrize("genome", GENOMES)
 def test_stop_in_python_gives_the_result_so_far_and_the_rest_can_follow(tmp_path, genome):
-    parts = {"genome": GENOMES[genome], "strategy": STRATEGIES["gp" if genome == "tree" else "mu_plus_lambda"]}
+    parts = {
+        "genome": GENOMES[genome],
+        "strategy": STRATEGIES["gp" if genome == "tree" else "mu_plus_lambda"],
+    }
     stopper = Stopper(2)
     short = evolved(tmp_path, **parts, reporter=stopper)
-    assert len(short.history) == 2 and short.summary["choice"]["generation"] == 2
-    assert len(stopper.warnings) == 1 and "stopped after generation 2" in stopper.warnings[0]
+    assert len(short.history) == 2
+    assert short.summary["choice"]["generation"] == 2
+    assert len(stopper.warnings) == 1
+    assert "stopped after generation 2" in stopper.warnings[0]
     assert same(short.folder, evolved(tmp_path, **parts, generations=2, out="two").folder)
     assert len(program.resume(short.folder).history) == 3
     assert same(short.folder, evolved(tmp_path, **parts, out="whole").folder)
 
 
 def test_stop_within_a_generation_gives_the_result_of_those_before(tmp_path, monkeypatch):
-    whole, save = evolved(tmp_path, out="whole"), storage.Checkpoints.save
+    whole = evolved(tmp_path, out="whole")
+    save = storage.Checkpoints.save
 
     def stopped(self, generation, *args):
         if generation == 2:  # its line of history is already written
@@ -244,12 +282,15 @@ def test_stop_within_a_generation_gives_the_result_of_those_before(tmp_path, mon
     with monkeypatch.context() as patch:
         patch.setattr(storage.Checkpoints, "save", stopped)
         short = evolved(tmp_path)
-    assert [record["generation"] for record in short.history] == [1] and short.summary["choice"]["generation"] == 1
+    assert [record["generation"] for record in short.history] == [1]
+    assert short.summary["choice"]["generation"] == 1
     program.resume(short.folder)
     assert same(short.folder, whole.folder)
 
 
-def test_stop_before_the_first_generation_and_a_second_stop_leave_a_run_and_say_how_to_go_on(tmp_path, monkeypatch):
+def test_stop_before_the_first_generation_and_a_second_stop_leave_a_run_and_say_how_to_go_on(
+    tmp_path, monkeypatch
+):
     whole = evolved(tmp_path, out="whole")
     for name, moments in (("first", ()), ("second", (2, "warning"))):
         with (
@@ -265,15 +306,21 @@ def test_stop_before_the_first_generation_and_a_second_stop_leave_a_run_and_say_
         assert same(folder, whole.folder)
 
 
-def test_the_winner_is_chosen_on_meta_validation_and_tested_once_it_is_written(tmp_path, monkeypatch):
-    pools, scores = [], Trials.scores
+def test_the_winner_is_chosen_on_meta_validation_and_tested_once_it_is_written(
+    tmp_path, monkeypatch
+):
+    pools = []
+    scores = Trials.scores
 
     def watched(self, episodes, losses, pool, *args, **kwargs):
         written = [path.parent for path in (tmp_path / "runs").rglob("loss.json")]
         pools.append((pool, bool(written)))
         if written:  # complete, and what it will stay
             metaloss.load(written[0])
-            pools[-1] = (*pools[-1], hashlib.sha256((written[0] / "loss.json").read_bytes()).hexdigest())
+            pools[-1] = (
+                *pools[-1],
+                hashlib.sha256((written[0] / "loss.json").read_bytes()).hexdigest(),
+            )
         return scores(self, episodes, losses, pool, *args, **kwargs)
 
     monkeypatch.setattr(Trials, "scores", watched)
@@ -281,8 +328,11 @@ def test_the_winner_is_chosen_on_meta_validation_and_tested_once_it_is_written(t
     before = {pool for pool, written, *_ in pools if not written}
     after = [(pool, *digest) for pool, written, *digest in pools if written]
     assert before == {"train", "validation"}
-    assert "train" not in {pool for pool, *_ in after} and ("test" in {pool for pool, *_ in after})
-    assert {digest for _, digest in after} == {hashlib.sha256((folder / "loss/loss.json").read_bytes()).hexdigest()}
+    assert "train" not in {pool for pool, *_ in after}
+    assert "test" in {pool for pool, *_ in after}
+    assert {digest for _, digest in after} == {
+        hashlib.sha256((folder / "loss/loss.json").read_bytes()).hexdigest()
+    }
 
 
 def test_what_the_test_says_feeds_nothing_back(tmp_path, monkeypatch):
@@ -296,18 +346,27 @@ def test_what_the_test_says_feeds_nothing_back(tmp_path, monkeypatch):
     monkeypatch.setattr(Trials, "scores", reversed_on_test)
     other = evolved(tmp_path, out="other")
     assert other.summary["test"] != honest.summary["test"]
-    assert other.history == honest.history and other.summary["choice"] == honest.summary["choice"]
+    assert other.history == honest.history
+    assert other.summary["choice"] == honest.summary["choice"]
     assert (other.best.values == honest.best.values).all()
 
 
 def test_both_cross_entropies_are_tuned_before_the_test(tmp_path):
     row = evolved(tmp_path, rates=(0.1, 0.3)).summary["test"]["tiny"]
-    assert row["ce"]["lr"] in (0.1, 0.3) and row["ce"]["steps"] == 3
-    assert row["ce_steps"]["lr"] in (0.1, 0.3) and row["ce_steps"]["steps"] >= 3
+    assert row["ce"]["lr"] in (0.1, 0.3)
+    assert row["ce"]["steps"] == 3
+    assert row["ce_steps"]["lr"] in (0.1, 0.3)
+    assert row["ce_steps"]["steps"] >= 3
     for rival in (row["ce"], row["ce_steps"]):
         assert rival["gain"]["tasks"] == row["tasks"] == 2
         assert rival["gain"]["mean"] == pytest.approx(row["accuracy"] - rival["accuracy"], abs=1e-6)
-        assert rival["low"] <= rival["gain"]["low"] <= rival["gain"]["mean"] <= rival["gain"]["high"] <= rival["high"]
+        assert (
+            rival["low"]
+            <= rival["gain"]["low"]
+            <= rival["gain"]["mean"]
+            <= rival["gain"]["high"]
+            <= rival["high"]
+        )
         assert rival["verdict"] != "better", "two tasks are too few for any test to tell"
 
 
@@ -315,10 +374,13 @@ def test_both_cross_entropies_are_tuned_before_the_test(tmp_path):
 def test_the_result_does_not_depend_on_the_number_of_workers(tmp_path, monkeypatch, strategy):
     folders = []
     for workers in (1, 2, 3):
-        monkeypatch.setattr(os, "sched_getaffinity", lambda pid, n=workers: set(range(n)), raising=False)
+        monkeypatch.setattr(
+            os, "sched_getaffinity", lambda pid, n=workers: set(range(n)), raising=False
+        )
         settled = {"strategy": STRATEGIES[strategy], "tasks_per_generation": 5, "baseline_tasks": 5}
         folders.append(evolved(tmp_path, out=f"workers{workers}", **settled).folder)
-    assert same(folders[0], folders[1]) and same(folders[0], folders[2])
+    assert same(folders[0], folders[1])
+    assert same(folders[0], folders[2])
 
 
 def test_the_number_of_workers_is_that_of_the_cores(monkeypatch):
@@ -342,7 +404,12 @@ def test_an_interrupted_run_equals_the_uninterrupted_one_wherever_it_stopped(tmp
     for n in range(0, asked, asked // 8):
         left = iter(range(n))
         with pytest.raises(Interrupted):
-            evolved(tmp_path, out=f"stop{n}", generations=2, stop=lambda left=left: next(left, None) is None)
+            evolved(
+                tmp_path,
+                out=f"stop{n}",
+                generations=2,
+                stop=lambda left=left: next(left, None) is None,
+            )
         folder = tmp_path / f"stop{n}" / whole.folder.name
         program.resume(folder)
         assert same(folder, whole.folder)
@@ -402,13 +469,18 @@ def whole(tmp_path_factory):
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_a_run_killed_at_random_instants_and_resumed_equals_the_uninterrupted_one(tmp_path, processes, whole, seed):
-    draw, path = random.Random(seed), family(tmp_path)
+def test_a_run_killed_at_random_instants_and_resumed_equals_the_uninterrupted_one(
+    tmp_path, processes, whole, seed
+):
+    draw = random.Random(seed)
+    path = family(tmp_path)
     folder = tmp_path / "runs" / whole.name
     ends = []
     for last in sorted(draw.sample(range(LONG["generations"]), 4)):
         done = processes.Value("i", 0)
-        process = processes.Process(target=in_another_process, args=(path, tmp_path, folder.exists(), done))
+        process = processes.Process(
+            target=in_another_process, args=(path, tmp_path, folder.exists(), done)
+        )
         process.start()
         while process.is_alive() and done.value < last:
             process.join(0.001)
@@ -419,7 +491,8 @@ def test_a_run_killed_at_random_instants_and_resumed_equals_the_uninterrupted_on
         check_little_is_lost(folder, tmp_path / "look", done.value)
     program.resume(folder)
     assert same(folder, whole)
-    assert -signal.SIGKILL in ends and set(ends) <= {-signal.SIGKILL, 0}
+    assert -signal.SIGKILL in ends
+    assert set(ends) <= {-signal.SIGKILL, 0}
 
 
 def check_little_is_lost(folder, scratch, told):
@@ -432,7 +505,8 @@ def check_little_is_lost(folder, scratch, told):
     shutil.rmtree(scratch)
     generation = kept.generation if kept else 0
     assert not kept or not kept.warnings
-    assert generation >= told and lines - generation in (0, 1)
+    assert generation >= told
+    assert lines - generation in (0, 1)
 
 
 def test_a_kill_before_the_first_generation_leaves_a_run_that_can_be_resumed(tmp_path):
@@ -449,7 +523,8 @@ class Disk:
     """Fails from one call on as a full disk does; a disk with room again is a new one."""
 
     def __init__(self, patch, sound, reason):
-        self.left, self.reason = sound, reason
+        self.left = sound
+        self.reason = reason
         patch.setattr(os, "write", self.guard(os.write))
         patch.setattr(Path, "replace", self.guard(Path.replace))
         patch.setattr(Path, "mkdir", self.guard(Path.mkdir))
@@ -496,7 +571,8 @@ def test_a_disk_that_fails_gives_one_line_and_the_run_goes_on_later(tmp_path, ca
 
 
 def test_a_disk_that_is_full_while_the_run_goes_on_keeps_the_previous_state(tmp_path, monkeypatch):
-    commit, recorder = storage.commit, Recorder()
+    commit = storage.commit
+    recorder = Recorder()
 
     def full(folder, generation, record, payload):
         if generation == 3:
@@ -527,7 +603,8 @@ def test_every_started_run_is_locked_and_free_afterwards(tmp_path, monkeypatch):
                 held.append(str(error))
 
     folder = evolved(tmp_path, reporter=Watch()).folder
-    assert len(held) == 3 and str(os.getpid()) in held[0]
+    assert len(held) == 3
+    assert str(os.getpid()) in held[0]
     with storage.Lock(folder):
         pass
 
@@ -547,11 +624,14 @@ def scans(folder, classes=("round", "square"), images=20):
 
 def test_a_folder_of_images_is_a_family(tmp_path):
     result = program.evolve(
-        scans(tmp_path / "My Scans"), out=tmp_path / "runs", **{**SMALL, "classifier": {"kind": "mlp", "hidden": (4,)}}
+        scans(tmp_path / "My Scans"),
+        out=tmp_path / "runs",
+        **{**SMALL, "classifier": {"kind": "mlp", "hidden": (4,)}},
     )
     assert result.folder.name == "my_scans-mln-mu_plus_lambda-0"
     row = result.summary["test"]["My Scans"]
-    assert row["accuracy"] > 0.4 and row["tasks"] == 2
+    assert row["accuracy"] > 0.4
+    assert row["tasks"] == 2
     assert result.best(torch.randn(6, 2), torch.tensor([0, 1, 0, 1, 0, 1])).isfinite()
     (tmp_path / "My Scans" / "round" / "000.png").unlink()
     with pytest.raises(SettingsError, match="data My Scans: was"):
@@ -565,7 +645,11 @@ def test_too_few_images_are_refused_before_a_run_s_folder_is_made(tmp_path):
 
 
 def test_families_with_different_numbers_of_classes_are_searched_together(tmp_path):
-    two = family(tmp_path, "two", 'dataset = "fashionmnist"\nways = 2\nshots = 1\nval = 4\ninner = { steps = 2 }')
+    two = family(
+        tmp_path,
+        "two",
+        'dataset = "fashionmnist"\nways = 2\nshots = 1\nval = 4\ninner = { steps = 2 }',
+    )
     result = program.evolve((family(tmp_path), two), out=tmp_path / "runs", **SMALL)
     assert result.folder.name == "tiny+two-mln-mu_plus_lambda-0"
     assert result.summary["test"].keys() == {"tiny", "two"}
@@ -575,14 +659,20 @@ def test_families_with_different_numbers_of_classes_are_searched_together(tmp_pa
 
 
 def ten_ways(folder):
-    return family(folder, "ten", 'dataset = "fashionmnist"\nways = 10\nshots = 1\nval = 2\ninner = { steps = 2 }')
+    return family(
+        folder,
+        "ten",
+        'dataset = "fashionmnist"\nways = 10\nshots = 1\nval = 2\ninner = { steps = 2 }',
+    )
 
 
 FIGURE3 = {"kind": "mln", "architecture": "figure3", "start": "random", "features": 3, "hidden": 3}
 
 
 def test_the_network_of_figure_3_is_searched_on_ten_classes(tmp_path):
-    result = program.evolve(ten_ways(tmp_path), out=tmp_path / "runs", **{**SMALL, "genome": FIGURE3})
+    result = program.evolve(
+        ten_ways(tmp_path), out=tmp_path / "runs", **{**SMALL, "genome": FIGURE3}
+    )
     assert result.best(torch.randn(4, 10), torch.arange(4)).isfinite()
     with pytest.raises(ValueError, match="made for 10 classes, got 9"):
         result.best(torch.randn(4, 9), torch.arange(4))
@@ -596,18 +686,22 @@ def test_the_network_of_figure_3_is_refused_where_it_has_other_classes(tmp_path)
 
 def test_a_search_can_start_from_cross_entropy(tmp_path):
     strategy = {**MU_PLUS_LAMBDA, "sigma": 1e-6}
-    result = evolved(tmp_path, generations=1, genome={"kind": "mln", "start": "ce"}, strategy=strategy)
-    logits, target = (
-        torch.randn(64, 5, generator=torch.Generator().manual_seed(0)).requires_grad_(),
-        torch.arange(64) % 5,
+    result = evolved(
+        tmp_path, generations=1, genome={"kind": "mln", "start": "ce"}, strategy=strategy
     )
+    logits = torch.randn(64, 5, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    target = torch.arange(64) % 5
     losses = (result.best, torch.nn.CrossEntropyLoss())
-    ours, theirs = (torch.autograd.grad(loss(logits, target), logits)[0].flatten() for loss in losses)
+    ours, theirs = (
+        torch.autograd.grad(loss(logits, target), logits)[0].flatten() for loss in losses
+    )
     assert torch.cosine_similarity(ours, theirs, dim=0) > 0.9
 
 
 def test_presets_grow():
-    counts = [settings.resolve(settings.preset(name)).generations for name in ("smoke", "quick", "long")]
+    counts = [
+        settings.resolve(settings.preset(name)).generations for name in ("smoke", "quick", "long")
+    ]
     assert counts == sorted(set(counts))
 
 
@@ -615,18 +709,27 @@ def test_presets_grow():
 @pytest.mark.parametrize("strategy", registry.names("strategies"))
 def test_every_preset_goes_with_every_strategy(preset, strategy):
     table = {"strategy": {"kind": strategy}}
-    assert settings.resolve(settings.merged(settings.preset(preset), table)).strategy["kind"] == strategy
+    assert (
+        settings.resolve(settings.merged(settings.preset(preset), table)).strategy["kind"]
+        == strategy
+    )
 
 
 def test_wrong_arguments_of_evolve_are_refused_by_name(tmp_path):
-    for wrong, name in (({"generatoins": 3}, "generatoins"), ({"genome": "mlm"}, "mlm"), ({"preset": "qick"}, "qick")):
+    for wrong, name in (
+        ({"generatoins": 3}, "generatoins"),
+        ({"genome": "mlm"}, "mlm"),
+        ({"preset": "qick"}, "qick"),
+    ):
         with pytest.raises(SettingsError, match=f"'{name}'. Did you mean"):
             evolved(tmp_path, **wrong)
     assert not (tmp_path / "runs").exists()
 
 
 def test_a_genome_s_or_strategy_s_settings_need_no_kind_beside_them(tmp_path):
-    table = settings.resolve({"tasks": (family(tmp_path),), "genome": {"features": 3}, "strategy": {"mu": 5}}).table()
+    table = settings.resolve(
+        {"tasks": (family(tmp_path),), "genome": {"features": 3}, "strategy": {"mu": 5}}
+    ).table()
     assert (table["genome"]["kind"], table["genome"]["features"]) == ("mln", 3)
     assert (table["strategy"]["kind"], table["strategy"]["mu"]) == ("mu_plus_lambda", 5)
 
@@ -644,7 +747,9 @@ def test_the_whole_job_runs_on_a_gpu(tmp_path):
     result = evolved(tmp_path, device="cuda", report_every=1)
     assert len(result.history) == 3
     loss = result.best.to("cuda")
-    assert loss(torch.randn(4, 5, device="cuda"), torch.arange(4, device="cuda")).device.type == "cuda"
+    assert (
+        loss(torch.randn(4, 5, device="cuda"), torch.arange(4, device="cuda")).device.type == "cuda"
+    )
     assert len(program.resume(result.folder, changes={"generations": 4}).history) == 4
     assert isinstance(loss_io.load(result.folder), metaloss.Criterion)
     assert tree(result.folder)

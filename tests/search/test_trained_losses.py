@@ -13,7 +13,10 @@ from metaloss.search import novelty
 from metaloss.search.trained_losses import Entry, Ledger
 from metaloss.storage import plain
 
-CE, MSE, LINEAR, ROOT = "sum(-y * logp)", "sum(square(p - y))", "sum(-y * p)", "sum(-y * sqrt(p))"
+CE = "sum(-y * logp)"
+MSE = "sum(square(p - y))"
+LINEAR = "sum(-y * p)"
+ROOT = "sum(-y * sqrt(p))"
 
 
 def line(*losses, control=0.5):
@@ -53,7 +56,9 @@ def test_of_equals_the_one_that_was_trained_first_stands_first():
 
 def test_the_best_of_each_size_come_smallest_first():
     same_size = "sum(y * square(p))"
-    found = ledger(line((same_size, 0.9), (ROOT, 0.6), (CE, 0.7), (LINEAR, 0.6), ("sum(y * p)", 0.1)))
+    found = ledger(
+        line((same_size, 0.9), (ROOT, 0.6), (CE, 0.7), (LINEAR, 0.6), ("sum(y * p)", 0.1))
+    )
     assert names(found.best_of_each_size()) == ["sum(y * p)", same_size, ROOT]
     assert [f.expression.size for f in found.best_of_each_size()] == [3, 4, 5]
 
@@ -68,7 +73,8 @@ def test_a_loss_that_failed_is_seen_and_never_among_the_best():
 
 def test_every_loss_is_seen_once():
     found = ledger(line((CE, 0.6)), line((CE, 0.7), (MSE, 0.6)))
-    assert len(found.entries) == 2 and len(found.seen.curves) == 2
+    assert len(found.entries) == 2
+    assert len(found.seen.curves) == 2
     assert found.seen.why_not(Formula.parse("-(logp*y)")) == "duplicate text"
     assert found.seen.why_not(Formula.parse(LINEAR)) == ""
 
@@ -78,29 +84,38 @@ def test_a_generation_of_networks_tells_nothing():
 
 
 def test_a_ledger_told_by_the_history_equals_the_live_one():
-    live, stored = ledger(), []
+    live = ledger()
+    stored = []
     fitness = iter(torch.rand(12, generator=torch.Generator().manual_seed(0)).double().tolist())
     for number in range(4):
-        record = line(*((text, next(fitness)) for text in (CE, MSE, LINEAR)), (ROOT, None), control=0.1 * number)
+        record = line(
+            *((text, next(fitness)) for text in (CE, MSE, LINEAR)),
+            (ROOT, None),
+            control=0.1 * number,
+        )
         live.add(record)
         stored.append(json.dumps(plain(record)))
     told = Ledger(Filters(), map(json.loads, stored))
     assert {k: (e.text, e.size, e.leads) for k, e in told.entries.items()} == {
         k: (e.text, e.size, e.leads) for k, e in live.entries.items()
     }
-    assert told.best(9) == live.best(9) and told.best_of_each_size() == live.best_of_each_size()
-    assert told.seen.digests == live.seen.digests and told.seen.entries == live.seen.entries
+    assert told.best(9) == live.best(9)
+    assert told.best_of_each_size() == live.best_of_each_size()
+    assert told.seen.digests == live.seen.digests
+    assert told.seen.entries == live.seen.entries
     assert told.seen.curves == live.seen.curves
 
 
 def test_a_long_search_keeps_neither_trees_nor_tensors_of_what_it_has_trained():
     found = ledger(line((CE, 0.6), (MSE, 0.65), (ROOT, None)))
-    kept, reached = [found.entries, vars(found.seen)], []
+    kept = [found.entries, vars(found.seen)]
+    reached = []
     while kept:
         reached.append(kept.pop())
         if not isinstance(reached[-1], type):
             kept += [x for x in gc.get_referents(reached[-1]) if not any(x is y for y in reached)]
-    assert CE in reached and len(found.seen.curves) == 3
+    assert CE in reached
+    assert len(found.seen.curves) == 3
     assert not [x for x in reached if isinstance(x, Expression | torch.Tensor)]
 
 

@@ -48,12 +48,15 @@ class Strict:
 
 
 TYPES = (Rows, State, Strict)
-EXAMPLE = State(Rows(torch.arange(6.0).reshape(2, 3), (torch.tensor(True), {"a/b": -0.0})), best=-math.inf)
+EXAMPLE = State(
+    Rows(torch.arange(6.0).reshape(2, 3), (torch.tensor(True), {"a/b": -0.0})), best=-math.inf
+)
 
 
 @st.composite
 def tensors(draw):
-    shape, dtype = draw(st.lists(st.integers(0, 3), max_size=3)), draw(st.sampled_from(DTYPES))
+    shape = draw(st.lists(st.integers(0, 3), max_size=3))
+    dtype = draw(st.sampled_from(DTYPES))
     size = math.prod(shape) * dtype.itemsize
     raw = torch.tensor(list(draw(st.binary(min_size=size, max_size=size))), dtype=torch.uint8)
     return (raw % 2 if dtype == torch.bool else raw).view(dtype).reshape(shape)
@@ -68,22 +71,38 @@ def branches(values):
     )
 
 
-LEAVES = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5) | tensors()
+LEAVES = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False)
+    | st.text(max_size=5)
+    | tensors()
+)
 VALUES = st.recursive(LEAVES, branches, max_leaves=8)
-quickly = settings(deadline=None, max_examples=100, database=None, suppress_health_check=list(HealthCheck))
+quickly = settings(
+    deadline=None, max_examples=100, database=None, suppress_health_check=list(HealthCheck)
+)
 
 
 def bits(value):
     """`value` with each tensor and float replaced by its exact bits, and each class by its name."""
     if isinstance(value, torch.Tensor):
         assert value.is_contiguous()
-        return str(value.dtype), tuple(value.shape), bytes(value.reshape(-1).view(torch.uint8).tolist())
+        return (
+            str(value.dtype),
+            tuple(value.shape),
+            bytes(value.reshape(-1).view(torch.uint8).tolist()),
+        )
     if isinstance(value, float):
         return value.hex()
     if isinstance(value, tuple):
         return ["tuple", *map(bits, value)]
     items = value if isinstance(value, dict) else getattr(value, "__dict__", None)
-    return (type(value).__name__, value if items is None else {key: bits(item) for key, item in items.items()})
+    return (
+        type(value).__name__,
+        value if items is None else {key: bits(item) for key, item in items.items()},
+    )
 
 
 def damaged(data, match=None):
@@ -93,7 +112,9 @@ def damaged(data, match=None):
 
 
 def with_tree(tree, tensors=None):
-    return safetensors.torch.save(tensors or {}, {"tree": tree if isinstance(tree, str) else json.dumps(tree)})
+    return safetensors.torch.save(
+        tensors or {}, {"tree": tree if isinstance(tree, str) else json.dumps(tree)}
+    )
 
 
 @quickly
@@ -111,7 +132,8 @@ def test_views_and_shared_tensors_come_back_contiguous():
     base = torch.arange(6.0).reshape(2, 3)
     back = unpack(pack((base, base, base.T, base[:, 1], torch.ones(1).expand(4))), TYPES)
     assert all(x.is_contiguous() for x in back)
-    assert torch.equal(back[2], base.T) and torch.equal(back[4], torch.ones(4))
+    assert torch.equal(back[2], base.T)
+    assert torch.equal(back[4], torch.ones(4))
 
 
 def test_nan_comes_back_as_nan():
@@ -189,7 +211,10 @@ def test_other_files_are_damaged(data):
 
 
 def test_a_large_header_is_refused_before_it_is_parsed():
-    damaged((HEADER_LIMIT + 1).to_bytes(8, "little") + b"[" * (HEADER_LIMIT + 1), f"header of {HEADER_LIMIT + 1} bytes")
+    damaged(
+        (HEADER_LIMIT + 1).to_bytes(8, "little") + b"[" * (HEADER_LIMIT + 1),
+        f"header of {HEADER_LIMIT + 1} bytes",
+    )
 
 
 watched: list[str] | None = None
@@ -220,7 +245,8 @@ def test_no_file_is_evaluated_imported_or_unpickled():
             data = bytearray(sound)
             data[position] ^= 1 << position % 8
             try:
-                unpack(bytes(data), TYPES)  # most flips in a tensor's numbers pass: the storage's hash is for those
+                # Most flips in a tensor's numbers pass: the storage's hash is for those.
+                unpack(bytes(data), TYPES)
             except DamagedFile as error:
                 assert "\n" not in str(error)
         assert watched == []

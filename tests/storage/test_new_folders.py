@@ -38,7 +38,9 @@ def killed_after(patch, steps):
         patch.setattr(owner, name, guard(getattr(owner, name)))
 
 
-def test_a_kill_at_any_step_leaves_the_whole_folder_or_none_and_the_next_has_the_first_free_name(tmp_path):
+def test_a_kill_at_any_step_leaves_the_whole_folder_or_none_and_the_next_has_the_first_free_name(
+    tmp_path,
+):
     names = set()
     for steps in range(60):
         parent = tmp_path / str(steps)
@@ -57,7 +59,8 @@ def test_a_kill_at_any_step_leaves_the_whole_folder_or_none_and_the_next_has_the
         assert sorted(p.name for p in parent.iterdir()) == ["run", *(["run-2"] if whole else [])]
         names.add(whole)
         if done:
-            assert steps > 8 and names == {True, False}
+            assert steps > 8
+            assert names == {True, False}
             return
     raise AssertionError("it never came to its end")
 
@@ -74,4 +77,5 @@ def test_whatever_has_the_name_keeps_it(tmp_path):
     (tmp_path / "run-2").symlink_to("nowhere")
     (tmp_path / "run-3").mkdir()
     assert new_folder(tmp_path, "run", FILES, "run").name == "run-4"
-    assert (tmp_path / "run").read_text() == "mine" and not list((tmp_path / "run-3").iterdir())
+    assert (tmp_path / "run").read_text() == "mine"
+    assert not list((tmp_path / "run-3").iterdir())

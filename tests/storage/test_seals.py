@@ -23,7 +23,10 @@ def write_any(path):
 KINDS = {
     "json": (lambda path: storage.write_record(path, TABLE), storage.read_record),
     "toml": (lambda path: storage.write_toml(path, {"a": 1, "b": {"c": "x"}}), storage.read_toml),
-    "safetensors": (lambda path: storage.write_tensors(path, {"w": torch.arange(3.0)}), storage.read_tensors),
+    "safetensors": (
+        lambda path: storage.write_tensors(path, {"w": torch.arange(3.0)}),
+        storage.read_tensors,
+    ),
     "ckpt": (write_any, storage.check_file),
 }
 
@@ -35,7 +38,11 @@ def test_every_bit_of_a_sealed_file_counts_and_so_does_its_length(tmp_path, kind
     write(path)
     read(path)
     sound = path.read_bytes()
-    flips = [sound[:i] + bytes([sound[i] ^ 1 << bit]) + sound[i + 1 :] for i in range(len(sound)) for bit in (0, 5)]
+    flips = [
+        sound[:i] + bytes([sound[i] ^ 1 << bit]) + sound[i + 1 :]
+        for i in range(len(sound))
+        for bit in (0, 5)
+    ]
     for data in [*flips, b"", sound[:-1], sound + b"\n", sound[:40], sound.replace(b"\n", b"\r\n")]:
         if data != sound:
             path.write_bytes(data)
@@ -50,7 +57,8 @@ def test_sealed_files_are_what_their_names_say_to_other_programs(tmp_path):
     for kind, (write, _) in KINDS.items():
         write(tmp_path / f"file.{kind}")
     table = json.loads((tmp_path / "file.json").read_bytes())
-    assert len(table.pop("sha256")) == 64 and table == TABLE == storage.read_record(tmp_path / "file.json")
+    assert len(table.pop("sha256")) == 64
+    assert table == TABLE == storage.read_record(tmp_path / "file.json")
     assert tomllib.loads((tmp_path / "file.toml").read_text()) == {"a": 1, "b": {"c": "x"}}
     assert load_file(tmp_path / "file.safetensors")["w"].tolist() == [0, 1, 2]
     assert (tmp_path / "file.ckpt").read_bytes().startswith(b"anything\x00" * 9)

@@ -16,7 +16,10 @@ import metaloss.storage
 from metaloss.errors import DamagedFile, DiskError, RunInUse
 from metaloss.storage import Checkpoints, History, Lock, commit, plain, recover, write
 
-CALLS = [(io, "open"), *((os, name) for name in ("open", "write", "fsync", "replace", "mkdir", "unlink", "ftruncate"))]
+CALLS = [
+    (io, "open"),
+    *((os, name) for name in ("open", "write", "fsync", "replace", "mkdir", "unlink", "ftruncate")),
+]
 
 
 class PowerCut(BaseException):
@@ -27,7 +30,9 @@ class Disk:
     """Lets `sound` calls through; then one call fails ("once"), all do ("full"), or the process is gone ("crash")."""
 
     def __init__(self, sound: int, mode: str, reason: int = errno.ENOSPC) -> None:
-        self.left, self.mode, self.reason = sound, mode, reason
+        self.left = sound
+        self.mode = mode
+        self.reason = reason
         self.calls: list[str] = []
 
     def install(self, patch: pytest.MonkeyPatch) -> None:
@@ -42,7 +47,9 @@ class Disk:
                 return call(*args, **kwargs)
             if name == "write" and self.left == -1:
                 call(args[0], bytes(args[1])[: len(args[1]) // 2])
-            raise PowerCut if self.mode == "crash" else OSError(self.reason, os.strerror(self.reason))
+            raise (
+                PowerCut if self.mode == "crash" else OSError(self.reason, os.strerror(self.reason))
+            )
 
         return guarded
 
@@ -91,7 +98,10 @@ def assert_sound(folder, possible):
     assert generation in possible
     assert History(folder).read() == [record(g) for g in range(1, generation + 1)]
     if found:
-        assert (found.payload, found.history_length) == (payload(generation), History(folder).length)
+        assert (found.payload, found.history_length) == (
+            payload(generation),
+            History(folder).length,
+        )
     commit(folder, generation + 1, record(generation + 1), payload(generation + 1))
     assert recover(folder).payload == payload(generation + 1)
     assert not list((folder / "checkpoint").glob(".*"))
@@ -124,10 +134,13 @@ def test_a_write_that_fails_leaves_the_old_or_the_new_content(tmp_path, mode):
     start.mkdir()
     (start / "winner").write_bytes(b"old content")
     contents = []
-    for folder in every_fault(tmp_path, start, lambda folder: write(folder / "winner", b"new"), mode):
+    for folder in every_fault(
+        tmp_path, start, lambda folder: write(folder / "winner", b"new"), mode
+    ):
         contents.append((folder / "winner").read_bytes())
         assert mode != "once" or [path.name for path in folder.iterdir()] == ["winner"]
-    # Open, write, fsync and replace leave the old; opening and syncing the folder come after the rename.
+    # Open, write, fsync and replace leave the old; opening and syncing the folder come after the
+    # rename.
     assert contents == 4 * [b"old content"] + 2 * [b"new"]
 
 
@@ -138,7 +151,8 @@ def test_each_step_of_a_commit_is_on_the_disk_before_the_next(tmp_path):
             disk = Disk(1000, "once")
             disk.install(patch)
             commit(folder, generation, record(generation), payload(generation))
-        history = "write fsync fsync" if generation == 1 else "write fsync"  # the first one makes the file's name
+        # The first one makes the file's name.
+        history = "write fsync fsync" if generation == 1 else "write fsync"
         old = " unlink" if generation == 4 else ""
         log = " ".join(name for name in disk.calls if name != "open")
         assert log == f"{history} mkdir fsync write fsync replace fsync{old}"
@@ -146,14 +160,21 @@ def test_each_step_of_a_commit_is_on_the_disk_before_the_next(tmp_path):
 
 def test_an_append_that_fails_adds_nothing(tmp_path):
     start = run(tmp_path / "start", 2)
-    for folder in every_fault(tmp_path, start, lambda folder: History(folder).append(record(3)), "once"):
+    for folder in every_fault(
+        tmp_path, start, lambda folder: History(folder).append(record(3)), "once"
+    ):
         History(folder).append(record(9))
         assert History(folder).read() == [record(1), record(2), record(9)]
 
 
 @pytest.mark.parametrize(
     ("reason", "words"),
-    [(errno.ENOSPC, "the disk is full"), (errno.EROFS, "read-only"), (errno.EACCES, "read-only"), (errno.EIO, "error")],
+    [
+        (errno.ENOSPC, "the disk is full"),
+        (errno.EROFS, "read-only"),
+        (errno.EACCES, "read-only"),
+        (errno.EIO, "error"),
+    ],
 )
 def test_a_refusing_disk_is_one_line_with_path_and_reason(tmp_path, monkeypatch, reason, words):
     Disk(0, "full", reason).install(monkeypatch)
@@ -171,14 +192,22 @@ def test_a_disk_that_takes_one_byte_at_a_time_gets_them_all(tmp_path, monkeypatc
 
 
 def test_a_missing_parent_is_named(tmp_path):
-    for action in (lambda p: write(p / "x", b""), lambda p: commit(p, 1, {}, b""), lambda p: Lock(p).__enter__()):
+    for action in (
+        lambda p: write(p / "x", b""),
+        lambda p: commit(p, 1, {}, b""),
+        lambda p: Lock(p).__enter__(),
+    ):
         with pytest.raises(DiskError, match=r"nowhere/.*: missing parent"):
             action(tmp_path / "nowhere")
 
 
 def test_the_newest_three_states_are_kept(tmp_path):
     folder = run(tmp_path / "run", 5)
-    assert sorted(path.name[6:12] for path in (folder / "checkpoint").iterdir()) == ["000003", "000004", "000005"]
+    assert sorted(path.name[6:12] for path in (folder / "checkpoint").iterdir()) == [
+        "000003",
+        "000004",
+        "000005",
+    ]
 
 
 def test_generations_are_ordered_as_numbers(tmp_path):
@@ -210,14 +239,18 @@ def test_a_shortened_state_is_damaged(tmp_path, length):
 
 def test_a_state_under_another_name_is_damaged(tmp_path):
     folder = run(tmp_path / "run", 2)
-    shutil.copy(folder / "checkpoint/state-000002.safetensors", folder / "checkpoint/state-000007.safetensors")
+    shutil.copy(
+        folder / "checkpoint/state-000002.safetensors",
+        folder / "checkpoint/state-000007.safetensors",
+    )
     assert recover(folder).generation == 2
 
 
 def test_any_flipped_byte_of_the_history_is_found(tmp_path):
     folder = run(tmp_path / "run", 4)
     sound = History(folder).path.read_bytes()
-    oldest = sum(len(line) + 1 for line in sound.split(b"\n")[:2])  # what the oldest state kept, the second, has seen
+    # What the oldest state kept, the second, has seen.
+    oldest = sum(len(line) + 1 for line in sound.split(b"\n")[:2])
     for position in range(0, len(sound), 3):
         flip(History(folder).path, position)
         if position < oldest:
@@ -296,9 +329,13 @@ HOLD += "with Lock(Path(sys.argv[1])): print('held', flush=True); sys.stdin.read
 def test_a_second_process_is_refused_at_once_and_a_kill_frees_the_lock(tmp_path):
     root = Path(metaloss.storage.__file__).parents[1]
     command = [sys.executable, "-c", HOLD, str(tmp_path)]
-    with subprocess.Popen(command, cwd=root, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
+    with subprocess.Popen(
+        command, cwd=root, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as holder:
         assert holder.stdout.readline() == "held\n"
-        with pytest.raises(RunInUse, match=rf"{tmp_path} is in use by pid {holder.pid} on \S+ since \d{{4}}-"):
+        with pytest.raises(
+            RunInUse, match=rf"{tmp_path} is in use by pid {holder.pid} on \S+ since \d{{4}}-"
+        ):
             Lock(tmp_path).__enter__()
         holder.send_signal(signal.SIGKILL)
         holder.wait()

@@ -96,7 +96,12 @@ def step(kind, fitness, genome=SPACE, key=KEY):
     strategy = built(kind)
     before = strategy.init(genome, key.at("init"))
     population, asked = strategy.ask(before, genome, key.at("vary"))
-    return strategy, before, population, strategy.tell(asked, population, fitness(population.vectors()))
+    return (
+        strategy,
+        before,
+        population,
+        strategy.tell(asked, population, fitness(population.vectors())),
+    )
 
 
 def same(a, b):
@@ -104,7 +109,9 @@ def same(a, b):
     if isinstance(a, Tensor):
         return a.dtype == b.dtype and torch.equal(a, b)
     if is_dataclass(a):
-        return type(a) is type(b) and all(same(getattr(a, x.name), getattr(b, x.name)) for x in fields(a))
+        return type(a) is type(b) and all(
+            same(getattr(a, x.name), getattr(b, x.name)) for x in fields(a)
+        )
     if isinstance(a, tuple):
         return len(a) == len(b) and all(same(x, y) for x, y in zip(a, b, strict=True))
     return type(a) is type(b) and a == b
@@ -114,7 +121,11 @@ def finite(state, name=""):
     """Nothing but a fitness that is kept may be -inf."""
     if isinstance(state, Tensor):
         return bool((state.isfinite() | (state == FAILED) & (name == "fitness")).all())
-    return all(finite(getattr(state, x.name), x.name) for x in fields(state)) if is_dataclass(state) else True
+    return (
+        all(finite(getattr(state, x.name), x.name) for x in fields(state))
+        if is_dataclass(state)
+        else True
+    )
 
 
 # --- it searches ---
@@ -134,7 +145,10 @@ def test_selection_raises_fitness(kind):
         key = Stream(seed).at("raise")
         _, _, population, _ = step(kind, sphere, key=key)
         strategy, after = search(kind, sphere, 20, key=key)
-        assert sphere(strategy.centre(after).vectors()).item() > sphere(population.vectors()).mean().item()
+        assert (
+            sphere(strategy.centre(after).vectors()).item()
+            > sphere(population.vectors()).mean().item()
+        )
 
 
 @every
@@ -143,7 +157,9 @@ def test_one_selection_does_not_lower_the_fitness_of_what_it_stands_for(kind):
     gains = []
     for seed in range(40):
         strategy, before, _, after = step(kind, sphere, key=Stream(seed))
-        gains.append(sphere(strategy.centre(after).vectors()) - sphere(strategy.centre(before).vectors()))
+        gains.append(
+            sphere(strategy.centre(after).vectors()) - sphere(strategy.centre(before).vectors())
+        )
     assert torch.cat(gains).mean().item() > 0
 
 
@@ -230,7 +246,9 @@ def test_asking_and_telling_change_no_state_in_place(kind):
 
 @every
 @pytest.mark.parametrize(
-    "transform", [lambda f: 100 * f + 7, torch.exp, lambda f: f.sign() * f.abs().sqrt()], ids=["linear", "exp", "root"]
+    "transform",
+    [lambda f: 100 * f + 7, torch.exp, lambda f: f.sign() * f.abs().sqrt()],
+    ids=["linear", "exp", "root"],
 )
 def test_only_the_order_of_fitness_matters(kind, transform):
     def ranks(x):
@@ -264,7 +282,9 @@ def test_a_state_is_a_frozen_dataclass_of_tensors_populations_and_numbers(kind):
     for each in (state, asked):
         assert type(each) in strategy.states
         assert type(each).__dataclass_params__.frozen
-        assert all(isinstance(getattr(each, x.name), Tensor | Population | int | str) for x in fields(each))
+        assert all(
+            isinstance(getattr(each, x.name), Tensor | Population | int | str) for x in fields(each)
+        )
 
 
 @every
@@ -302,7 +322,8 @@ def test_task_epochs_are_numbered_from_one_and_never_return(kind):
 
 @every
 def test_the_tasks_of_a_generation_are_those_of_its_epoch(kind):
-    strategy, seen = built(kind), []
+    strategy = built(kind)
+    seen = []
 
     def evaluator(population, key):
         seen.append(key)
@@ -329,7 +350,9 @@ def test_a_baseline_meets_the_same_tasks_and_reaches_the_objective():
         return score.sum(1) + baseline.sum()
 
     strategy = built("random_search")
-    _, scored = generation(strategy, strategy.init(SPACE, KEY), SPACE, evaluator, objective, KEY, 1, baseline)
+    _, scored = generation(
+        strategy, strategy.init(SPACE, KEY), SPACE, evaluator, objective, KEY, 1, baseline
+    )
     assert tasks[0] == tasks[1]
     assert scored.fitness.unique().tolist() == [0.75]
 
@@ -398,9 +421,13 @@ def test_random_search_scores_its_best_again_and_replaces_it_only_by_a_better_on
     population, asked = strategy.ask(state, SPACE, KEY)
     assert torch.equal(population.vectors()[:1], state.best.vectors())
     fitness = torch.zeros(len(population))
-    assert torch.equal(strategy.tell(asked, population, fitness).best.vectors(), state.best.vectors())
+    assert torch.equal(
+        strategy.tell(asked, population, fitness).best.vectors(), state.best.vectors()
+    )
     fitness[5] = 1
-    assert torch.equal(strategy.tell(asked, population, fitness).best.vectors(), population.vectors()[5:6])
+    assert torch.equal(
+        strategy.tell(asked, population, fitness).best.vectors(), population.vectors()[5:6]
+    )
 
 
 # --- gp ---
@@ -466,7 +493,8 @@ def test_gp_scores_its_parents_again_and_keeps_the_best_of_all_best_first():
 
 def test_gp_never_loses_its_best_where_fitness_has_no_noise():
     strategy = Gp(mu=4, lambda_=8)
-    state, best = strategy.init(SPACE, KEY), []
+    state = strategy.init(SPACE, KEY)
+    best = []
     for g in range(20):
         population, state = strategy.ask(state, SPACE, KEY.at(g))
         state = strategy.tell(state, population, sphere(population.vectors()))
@@ -476,13 +504,19 @@ def test_gp_never_loses_its_best_where_fitness_has_no_noise():
 
 def test_gp_prefers_the_smaller_of_two_equals_then_the_older():
     sizes = torch.tensor([5, 3, 3, 2, 9])
-    after = told(Gp(mu=4, lambda_=1), numbered(0, 1, 2, 3, 4, size=sizes), [0.5, 0.5, 0.5, 0.1, 0.6])
+    after = told(
+        Gp(mu=4, lambda_=1), numbered(0, 1, 2, 3, 4, size=sizes), [0.5, 0.5, 0.5, 0.1, 0.6]
+    )
     assert after.parents.number.tolist() == [4, 1, 2, 0]
 
 
 def test_gp_lets_no_failed_child_replace_a_failed_parent_however_small():
     sizes = torch.tensor([5, 4, 1, 1])
-    after = told(Gp(mu=2, lambda_=2), numbered(0, 1, 2, 3, size=sizes), [FAILED, torch.nan, FAILED, torch.nan])
+    after = told(
+        Gp(mu=2, lambda_=2),
+        numbered(0, 1, 2, 3, size=sizes),
+        [FAILED, torch.nan, FAILED, torch.nan],
+    )
     assert after.parents.number.tolist() == [0, 1]
 
 
@@ -504,12 +538,20 @@ def test_gp_stores_those_with_luck_of_the_unselected_but_no_failures():
 
 def test_gp_s_archive_is_no_larger_than_its_population_and_forgets_old_ones():
     strategy = Gp(mu=3, lambda_=2, store=1.0)
-    after = told(strategy, numbered(0, 1, 2, 3, 4), [5.0, 4.0, 3.0, 2.0, 1.0], [0.0] * 5, archive=(10, 11, 12))
-    assert {3, 4} < set(after.archive.number.tolist()) and len(after.archive) == 3
+    after = told(
+        strategy,
+        numbered(0, 1, 2, 3, 4),
+        [5.0, 4.0, 3.0, 2.0, 1.0],
+        [0.0] * 5,
+        archive=(10, 11, 12),
+    )
+    assert {3, 4} < set(after.archive.number.tolist())
+    assert len(after.archive) == 3
 
 
 def test_gp_forgets_each_old_one_as_often():
-    strategy, forgotten = Gp(mu=3, lambda_=1, store=1.0), []
+    strategy = Gp(mu=3, lambda_=1, store=1.0)
+    forgotten = []
     for seed in range(600):
         population, asked = strategy.ask(lineage([0, 1, 2], [10, 11, 12]), Recorder(), Stream(seed))
         after = strategy.tell(asked, population, torch.tensor([4.0, 3.0, 2.0, 1.0]))
@@ -520,7 +562,8 @@ def test_gp_forgets_each_old_one_as_often():
 
 @pytest.mark.parametrize("store", [0.0, 0.3, 1.0])
 def test_gp_stores_with_the_probability_asked_for(store):
-    strategy, stored = Gp(mu=20, lambda_=20, store=store), 0
+    strategy = Gp(mu=20, lambda_=20, store=store)
+    stored = 0
     for seed in range(50):
         population, asked = strategy.ask(lineage(range(20)), Recorder(), Stream(seed))
         stored += len(strategy.tell(asked, population, torch.arange(40.0)).archive)
@@ -529,7 +572,8 @@ def test_gp_stores_with_the_probability_asked_for(store):
 
 @pytest.mark.parametrize("recall", [0.0, 0.4, 1.0])
 def test_gp_takes_second_parents_from_the_archive_with_the_probability_asked_for(recall):
-    genome, strategy = Recorder(), Gp(mu=3, lambda_=1000, crossover=1.0, recall=recall)
+    genome = Recorder()
+    strategy = Gp(mu=3, lambda_=1000, crossover=1.0, recall=recall)
     strategy.ask(lineage([0, 1, 2], [10, 11]), genome, KEY)
     assert len(genome.crossed) == 1000
     assert {a for a, _ in genome.crossed} == {0, 1, 2}
@@ -547,7 +591,9 @@ def test_gp_crosses_parents_alone_while_the_archive_is_empty():
 @pytest.mark.parametrize("crossover", [0.0, 0.7, 1.0])
 def test_gp_crosses_with_the_probability_asked_for_and_else_mutates(crossover):
     genome = Recorder()
-    population, _ = Gp(mu=3, lambda_=1000, crossover=crossover, sigma=0.5).ask(lineage([0, 1, 2]), genome, KEY)
+    population, _ = Gp(mu=3, lambda_=1000, crossover=crossover, sigma=0.5).ask(
+        lineage([0, 1, 2]), genome, KEY
+    )
     assert len(population) == 1003
     assert len(genome.crossed) + len(genome.mutated) == 1000
     assert len(genome.crossed) / 1000 == pytest.approx(crossover, abs=0.05)
@@ -611,7 +657,8 @@ def test_regularized_lets_the_oldest_die_even_if_it_is_the_best():
     state = ageing([0, 1, 2], [0.9, 0.1, 0.2], [1, 2, 3], 4)
     after = Regularized(population=3, batch=1).tell(state, numbered(7), torch.tensor([0.0]))
     assert numbers(after) == [1, 2, 7]
-    assert after.told == 5 and after.born.max() == 4
+    assert after.told == 5
+    assert after.born.max() == 4
 
 
 def test_regularized_lets_the_worst_of_one_age_die_first():
@@ -645,7 +692,8 @@ def test_regularized_draws_tournaments_with_replacement(tournament):
 
 
 def test_regularized_chooses_all_parents_of_a_batch_among_those_alive_before_it():
-    genome, strategy = Recorder(), Regularized(population=4, initial=4, batch=3)
+    genome = Recorder()
+    strategy = Regularized(population=4, initial=4, batch=3)
     state = strategy.init(genome, KEY)
     for g in range(6):
         alive = set(state.living.number.tolist())
@@ -659,11 +707,13 @@ def test_regularized_chooses_all_parents_of_a_batch_among_those_alive_before_it(
 @pytest.mark.parametrize("refresh", [0, 1, 2, 3])
 def test_regularized_scores_the_living_again_exactly_where_an_epoch_begins(refresh):
     strategy = Regularized(population=4, initial=6, batch=3, refresh=refresh)
-    state, epoch = strategy.init(SPACE, KEY), 0
+    state = strategy.init(SPACE, KEY)
+    epoch = 0
     for number in range(1, 12):
         population, asked = strategy.ask(state, SPACE, KEY.at(number))
         assert same(population, state.living) == (strategy.epoch(number) != epoch)
-        state, epoch = strategy.tell(asked, population, sphere(population.vectors())), strategy.epoch(number)
+        state = strategy.tell(asked, population, sphere(population.vectors()))
+        epoch = strategy.epoch(number)
     assert epoch == (-(-11 // refresh) if refresh else 1)
 
 
@@ -673,7 +723,11 @@ def test_regularized_s_new_epoch_changes_fitness_alone():
     population, asked = strategy.ask(state, Recorder(), KEY)
     after = strategy.tell(asked, population, torch.tensor([torch.nan, 0.5, 0.75]))
     rows = dict(
-        zip(after.living.number.tolist(), zip(after.fitness.tolist(), after.born.tolist(), strict=True), strict=True)
+        zip(
+            after.living.number.tolist(),
+            zip(after.fitness.tolist(), after.born.tolist(), strict=True),
+            strict=True,
+        )
     )
     assert rows == {0: (FAILED, 0), 1: (0.5, 1), 2: (0.75, 0)}
     assert strategy.centre(after).number.tolist() == [2]
@@ -703,13 +757,20 @@ class Strings:
 
 def best_of(kind, seed, evaluations=2000):
     """The most ones among so many candidates."""
-    strategy, genome, key = built(kind), Strings(), Stream(seed)
-    state, best, left, g = strategy.init(genome, key.at("init")), 0, evaluations, 0
+    strategy = built(kind)
+    genome = Strings()
+    key = Stream(seed)
+    state = strategy.init(genome, key.at("init"))
+    best = 0
+    left = evaluations
+    g = 0
     while left > 0:
         population, asked = strategy.ask(state, genome, key.at("vary", g))
         ones = population.bits.sum(1).float()
         best = max(best, int(ones[:left].max()))
-        state, left, g = strategy.tell(asked, population, ones), left - len(ones), g + 1
+        state = strategy.tell(asked, population, ones)
+        left = left - len(ones)
+        g = g + 1
     return best
 
 
@@ -740,16 +801,24 @@ def test_the_covariance_takes_the_shape_of_what_is_searched():
 def test_its_rates_are_those_of_the_tutorial():
     """For 10 numbers and 10 candidates, by hand; μ_eff, c_1 and c_μ are also what the package `cma` 4 has."""
     rates = Rates(_weights(10, 5), 10)
-    assert float(rates.weights.sum()) == pytest.approx(1) and bool((rates.weights.diff() < 0).all())
+    assert float(rates.weights.sum()) == pytest.approx(1)
+    assert bool((rates.weights.diff() < 0).all())
     mu = rates.mu
     assert mu == pytest.approx(3.1672, abs=1e-4)
-    assert (rates.sigma, rates.path) == (pytest.approx((mu + 2) / (15 + mu)), pytest.approx(0.2950, abs=1e-4))
-    assert (rates.one, rates.many) == (pytest.approx(0.01528, abs=1e-5), pytest.approx(0.02355, abs=1e-5))
+    assert (rates.sigma, rates.path) == (
+        pytest.approx((mu + 2) / (15 + mu)),
+        pytest.approx(0.2950, abs=1e-4),
+    )
+    assert (rates.one, rates.many) == (
+        pytest.approx(0.01528, abs=1e-5),
+        pytest.approx(0.02355, abs=1e-5),
+    )
     assert rates.damping == pytest.approx(1 + rates.sigma)
 
 
 def test_no_number_of_threads_changes_a_sample():
-    strategy, genome = built("cma_es"), Space(D=300)
+    strategy = built("cma_es")
+    genome = Space(D=300)
     state = strategy.init(genome, KEY)
     noise = KEY.normal(300, 300).double()
     state = replace(state, covariance=noise @ noise.mT / 300)

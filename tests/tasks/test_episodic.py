@@ -18,7 +18,9 @@ from metaloss.inner.classifiers.cnn import Cnn
 from metaloss.inner.classifiers.mlp import Mlp
 from metaloss.tasks import episodic
 
-SHIPPED = sorted(p for p in episodic.CHECKOUT.glob("*.toml") if not episodic.written(str(p))[0].get("kind"))
+SHIPPED = sorted(
+    p for p in episodic.CHECKOUT.glob("*.toml") if not episodic.written(str(p))[0].get("kind")
+)
 GOOD = 'dataset = "digits"\nways = 3\nshots = 2\nval = 4\n'
 KEYS = [Stream(5).at("task", t) for t in range(60)]
 
@@ -67,7 +69,13 @@ def test_every_fashionmnist_family_fits_the_embedded_subset(name, monkeypatch, t
 def test_a_file_gives_all_settings_and_defaults_fill_the_rest(written):
     parts = 'label_noise = 0.2\nclassifier = { kind = "cnn", filters = [4] }\ninner = { steps = 7, momentum = 0.9 }'
     family = episodic.read(written(GOOD + parts))
-    assert (family.name, family.dataset, family.ways, family.shots, family.val) == ("own", "digits", 3, 2, 4)
+    assert (family.name, family.dataset, family.ways, family.shots, family.val) == (
+        "own",
+        "digits",
+        3,
+        2,
+        4,
+    )
     assert family.label_noise == 0.2
     assert family.model() == Cnn(filters=(4,))
     assert (family.inner.steps, family.inner.momentum, family.inner.lr) == (7, 0.9, 0.1)
@@ -99,19 +107,43 @@ def test_an_unknown_family_gets_the_nearest_name():
         (GOOD + 'name = "other"', "unknown setting 'name'"),
         (GOOD + 'origin = "here"', "unknown setting 'origin'"),
         ("ways = 3\nshots = 2\nval = 4", "dataset: Field required"),
-        (GOOD.replace("ways = 3", "ways = 1"), "ways: Input should be greater than or equal to 2, got 1"),
-        (GOOD.replace("shots = 2", "shots = 0"), "shots: Input should be greater than or equal to 1, got 0"),
-        (GOOD.replace("val = 4", "val = -1"), "val: Input should be greater than or equal to 1, got -1"),
+        (
+            GOOD.replace("ways = 3", "ways = 1"),
+            "ways: Input should be greater than or equal to 2, got 1",
+        ),
+        (
+            GOOD.replace("shots = 2", "shots = 0"),
+            "shots: Input should be greater than or equal to 1, got 0",
+        ),
+        (
+            GOOD.replace("val = 4", "val = -1"),
+            "val: Input should be greater than or equal to 1, got -1",
+        ),
         (GOOD.replace("ways = 3", 'ways = "all"'), "ways: Input should be a valid integer"),
-        (GOOD + "label_noise = 1.5", "label_noise: Input should be less than or equal to 1, got 1.5"),
+        (
+            GOOD + "label_noise = 1.5",
+            "label_noise: Input should be less than or equal to 1, got 1.5",
+        ),
         (GOOD + "inner = { lr = 0 }", "inner.lr: Input should be greater than 0"),
         (GOOD + "inner = { lr = nan }", "inner.lr: "),
-        (GOOD + "inner = { steps = 0 }", "inner.steps: Input should be greater than or equal to 1, got 0"),
+        (
+            GOOD + "inner = { steps = 0 }",
+            "inner.steps: Input should be greater than or equal to 1, got 0",
+        ),
         (GOOD + "inner = { stepz = 3 }", "inner: unknown setting 'stepz'. Did you mean 'steps'?"),
         (GOOD + 'classifier = { kind = "mpl" }', "unknown classifier 'mpl'. Did you mean 'mlp'?"),
-        (GOOD + "classifier = { hidden = [3] }", "classifier: needs a kind, one of cnn, mlp, shared"),
-        (GOOD + 'classifier = { kind = "mlp", hiden = [3] }', "unknown setting 'hiden'. Did you mean 'hidden'?"),
-        (GOOD + 'classifier = { kind = "mlp", hidden = [0] }', "hidden.0: Input should be greater than or equal to 1"),
+        (
+            GOOD + "classifier = { hidden = [3] }",
+            "classifier: needs a kind, one of cnn, mlp, shared",
+        ),
+        (
+            GOOD + 'classifier = { kind = "mlp", hiden = [3] }',
+            "unknown setting 'hiden'. Did you mean 'hidden'?",
+        ),
+        (
+            GOOD + 'classifier = { kind = "mlp", hidden = [0] }',
+            "hidden.0: Input should be greater than or equal to 1",
+        ),
         ("dataset = ", "cannot be read as a task family: "),
     ],
 )
@@ -122,10 +154,13 @@ def test_one_line_says_what_a_file_may_not_hold(written, text, line):
 
 
 def test_a_file_that_is_not_there_or_no_text_is_named(tmp_path):
-    assert error(episodic.read, str(tmp_path / "none.toml")).endswith("none.toml: cannot be read as a task family: "
-                                                                      "No such file or directory")  # fmt: skip
+    assert error(episodic.read, str(tmp_path / "none.toml")).endswith(
+        "none.toml: cannot be read as a task family: No such file or directory"
+    )
     (tmp_path / "binary.toml").write_bytes(b"\xff\xfe")
-    assert "binary.toml: cannot be read as a task family" in error(episodic.read, str(tmp_path / "binary.toml"))
+    assert "binary.toml: cannot be read as a task family" in error(
+        episodic.read, str(tmp_path / "binary.toml")
+    )
     (tmp_path / "folder.toml").mkdir()
     line = error(episodic.read, str(tmp_path / "folder.toml"))
     assert "folder.toml is no task family. It is a folder; its images are folder:" in line
@@ -135,25 +170,39 @@ def test_a_file_that_is_not_there_or_no_text_is_named(tmp_path):
     ("changes", "line"),
     [
         ({"ways": 5}, "5-way needs 5 classes, found 4"),
-        ({"val": 5}, "a has 30 images, b 30, c 30, d 30; every class needs at least 33 for shots + val = 7 in every "
-         "pool: add 3, 3, 3, 3. This fits"),
-        ({"shots": 60, "val": 200}, "a has 30 images, b 30, c 30, d 30; every class needs at least 1298"),
+        (
+            {"val": 5},
+            "a has 30 images, b 30, c 30, d 30; every class needs at least 33 for shots + val = 7 in every "
+            "pool: add 3, 3, 3, 3. This fits",
+        ),
+        (
+            {"shots": 60, "val": 200},
+            "a has 30 images, b 30, c 30, d 30; every class needs at least 1298",
+        ),
         ({"shots": 5, "val": 2}, "a has 30 images"),
-        ({"ways": 9, "shots": 9, "val": 9}, "9-way needs 9 classes, found 4 (a 30, b 30, c 30, d 30 images); a has"),
+        (
+            {"ways": 9, "shots": 9, "val": 9},
+            "9-way needs 9 classes, found 4 (a 30, b 30, c 30, d 30 images); a has",
+        ),
     ],
-)  # fmt: skip
+)
 def test_an_impossible_family_gets_values_that_fit(open_tiny, changes, line):
     message = error(open_tiny, kind=DataError, **changes)
     assert message.startswith(f"tiny.toml: {line}")
     fits = re.search(r"This fits: ways = (\d+), shots = (\d+), val = (\d+)$", message)
-    episodes = open_tiny(**dict(zip(("ways", "shots", "val"), map(int, fits.groups()), strict=True)))
+    episodes = open_tiny(
+        **dict(zip(("ways", "shots", "val"), map(int, fits.groups()), strict=True))
+    )
     for pool in ("train", "validation", "test"):
         assert len(episodes.sample(KEYS[:2], pool)) == 2
 
 
 def test_the_scarcest_class_decides_what_fits(open_tiny, dataset, monkeypatch):
-    keep = (dataset.labels != 2) | (torch.arange(120) < 44)  # 11 of class c: 7, 2 and 2 in its pools
-    scarce = replace(dataset, **{x: getattr(dataset, x)[keep] for x in ("pixels", "labels", "index", "test")})
+    # 11 of class c: 7, 2 and 2 in its pools.
+    keep = (dataset.labels != 2) | (torch.arange(120) < 44)
+    scarce = replace(
+        dataset, **{x: getattr(dataset, x)[keep] for x in ("pixels", "labels", "index", "test")}
+    )
     monkeypatch.setattr(episodic, "load", lambda name, options: scarce)
     with pytest.raises(DataError) as caught:
         open_tiny().sample(KEYS[:1])
@@ -166,12 +215,18 @@ def test_the_scarcest_class_decides_what_fits(open_tiny, dataset, monkeypatch):
     episodic.open_family(family).sample(KEYS, "test")
 
 
-def test_too_few_images_for_any_task_are_refused_without_a_suggestion(open_tiny, dataset, monkeypatch):
-    few = replace(dataset, **{x: getattr(dataset, x)[:12] for x in ("pixels", "labels", "index", "test")})
+def test_too_few_images_for_any_task_are_refused_without_a_suggestion(
+    open_tiny, dataset, monkeypatch
+):
+    few = replace(
+        dataset, **{x: getattr(dataset, x)[:12] for x in ("pixels", "labels", "index", "test")}
+    )
     monkeypatch.setattr(episodic, "load", lambda name, options: few)
     family = episodic.of({"dataset": "tiny", "ways": 2, "shots": 1, "val": 1}, "tiny", "tiny.toml")
     message = error(episodic.open_family, family, kind=DataError)
-    assert message.endswith("No task can be drawn: 2 classes with 2 images in every pool are the least")
+    assert message.endswith(
+        "No task can be drawn: 2 classes with 2 images in every pool are the least"
+    )
 
 
 # --- a user's own folder ---
@@ -190,7 +245,9 @@ def pictures(root, counts):
     ("each", "classes", "shots", "val"),
     [(10, 2, 1, 1), (30, 3, 2, 4), (90, 2, 5, 13), (10, 12, 1, 1)],
 )
-def test_a_folder_is_a_family_whose_sizes_follow_from_its_images(tmp_path, each, classes, shots, val):
+def test_a_folder_is_a_family_whose_sizes_follow_from_its_images(
+    tmp_path, each, classes, shots, val
+):
     spec = pictures(tmp_path / "scans", {f"class{c}": each for c in range(classes)})
     family = episodic.read(spec)
     assert family.name == "scans"
@@ -210,13 +267,18 @@ def test_a_folder_with_too_few_images_is_refused(tmp_path):
 def test_rare_classes_are_named_with_the_number_that_is_needed(tmp_path):
     spec = pictures(tmp_path / "scans", {"a": 12, "b": 7, "c": 12, "d": 3})
     message = error(episodic.read, spec, kind=DataError)
-    assert message == f"{spec}: d has 3 images, b 7; every class needs at least 8: leave them out or add 5, 1"
+    assert (
+        message
+        == f"{spec}: d has 3 images, b 7; every class needs at least 8: leave them out or add 5, 1"
+    )
     pictures(tmp_path / "more", {"a": 12, "b": 8, "c": 12, "d": 8})
     assert episodic.open_family(episodic.read(f"folder:{tmp_path / 'more'}")).family.ways == 4
 
 
 def test_a_folder_that_is_not_there_is_named(tmp_path):
-    assert str(tmp_path / "none") in error(episodic.read, f"folder:{tmp_path / 'none'}", kind=DataError)
+    assert str(tmp_path / "none") in error(
+        episodic.read, f"folder:{tmp_path / 'none'}", kind=DataError
+    )
 
 
 def test_a_family_read_from_a_file_may_use_a_folder(tmp_path, written):
@@ -258,7 +320,8 @@ def test_a_search_may_validate_on_fewer_images_but_never_on_more(episodes):
 
 
 def test_label_noise_reaches_the_training_labels(open_tiny):
-    clean, noisy = open_tiny().sample(KEYS), open_tiny(label_noise=0.5).sample(KEYS)
+    clean = open_tiny().sample(KEYS)
+    noisy = open_tiny(label_noise=0.5).sample(KEYS)
     assert ((noisy.train.label != clean.train.label).sum(1) == 3).all()
     assert torch.equal(noisy.val.label, clean.val.label)
 
@@ -270,7 +333,9 @@ def test_normalisation_is_that_of_the_meta_training_images(episodes):
 
 
 @pytest.mark.parametrize("pool", ["validation", "test"])
-def test_images_that_are_held_out_do_not_change_the_normalisation(episodes, open_tiny, dataset, pool):
+def test_images_that_are_held_out_do_not_change_the_normalisation(
+    episodes, open_tiny, dataset, pool
+):
     dataset.pixels[torch.cat(episodes.pools[pool])] = 255
     other = open_tiny()
     assert (other.images.mean, other.images.std) == (episodes.images.mean, episodes.images.std)
@@ -287,6 +352,12 @@ def test_a_tasks_file_that_would_never_end_is_refused_in_one_line(name, tmp_path
     Path("deep.toml").write_text("a = " + "[" * 2000)
     Path("device.toml").symlink_to("/dev/zero")
     os.mkfifo("fifo.toml")
-    reasons = {"deep": "nested more than 32 deep", "device": "found a device", "fifo": "found a FIFO"}
-    with pytest.raises(SettingsError, match=rf"^{name}.toml: cannot be read as a task family: .*{reasons[name]}"):
+    reasons = {
+        "deep": "nested more than 32 deep",
+        "device": "found a device",
+        "fifo": "found a FIFO",
+    }
+    with pytest.raises(
+        SettingsError, match=rf"^{name}.toml: cannot be read as a task family: .*{reasons[name]}"
+    ):
         episodic.read(f"{name}.toml")

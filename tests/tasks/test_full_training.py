@@ -23,11 +23,24 @@ from metaloss.tasks.opening import remembering
 from metaloss.training import fitting, images, models
 from metaloss.training.measuring import Measured
 
-TRAINING = {"data": "mnist", "model": "convnet", "epochs": 2, "batch": 16, "validation": 0.3, "lr": 0.05}
+TRAINING = {
+    "data": "mnist",
+    "model": "convnet",
+    "epochs": 2,
+    "batch": 16,
+    "validation": 0.3,
+    "lr": 0.05,
+}
 KEYS = [Stream(5).at("task", t) for t in range(2)]
 LOSSES = Formulas.of([zoo.read("ce"), zoo.read("mae")])
 SMALL = {
-    **{"generations": 2, "tasks_per_generation": 1, "baseline_tasks": 2, "winner_tasks": 2, "test_tasks": 9},
+    **{
+        "generations": 2,
+        "tasks_per_generation": 1,
+        "baseline_tasks": 2,
+        "winner_tasks": 2,
+        "test_tasks": 9,
+    },
     **{"rates": (0.05,), "finalists": 1, "genome": {"kind": "graph"}},
     "strategy": {"kind": "regularized", "population": 2, "initial": 3, "batch": 2, "tournament": 2},
 }
@@ -57,7 +70,9 @@ def surroundings(shapes, network, tmp_path, monkeypatch):
 def trainings(**changes):
     family = {key: changes.pop(key) for key in ("seeds", "workers") if key in changes}
     return opening.opened(
-        opening.of({"kind": "training", **family, "training": {**TRAINING, **changes}}, "full", "f.toml")
+        opening.of(
+            {"kind": "training", **family, "training": {**TRAINING, **changes}}, "full", "f.toml"
+        )
     )
 
 
@@ -86,14 +101,23 @@ def test_a_formula_scores_as_its_criterion_does():
 
 
 def test_a_formula_that_stands_twice_is_trained_once(monkeypatch):
-    e, jobs = trainings(), []
-    monkeypatch.setattr(full_training.Trainings, "attempt", lambda self, job, stop: jobs.append(job) or 0.5)
-    assert e.scores(Formulas.of([*LOSSES.formulas, *LOSSES.formulas]), "train", KEYS).shape == (1, 4, 2)
+    e = trainings()
+    jobs = []
+    monkeypatch.setattr(
+        full_training.Trainings, "attempt", lambda self, job, stop: jobs.append(job) or 0.5
+    )
+    assert e.scores(Formulas.of([*LOSSES.formulas, *LOSSES.formulas]), "train", KEYS).shape == (
+        1,
+        4,
+        2,
+    )
     assert len(jobs) == 4
 
 
 def test_each_candidate_trains_at_its_own_rate_and_a_failure_is_a_value():
-    score = trainings().scores(CrossEntropies.of(2), "train", KEYS[:1], lr=torch.tensor([0.05, 1e30]))
+    score = trainings().scores(
+        CrossEntropies.of(2), "train", KEYS[:1], lr=torch.tensor([0.05, 1e30])
+    )
     assert score[0, :, 0].isnan().tolist() == [False, True]
 
 
@@ -136,7 +160,8 @@ def test_no_image_serves_two_purposes(shapes):
 
 
 def test_a_pool_is_scored_on_its_own_images(monkeypatch):
-    e, seen = trainings(epochs=1), []
+    e = trainings(epochs=1)
+    seen = []
 
     def measured(classifier, loss, batches):
         seen.append(sum(len(labels) for _, labels in batches))
@@ -149,7 +174,9 @@ def test_a_pool_is_scored_on_its_own_images(monkeypatch):
 
 
 def test_too_little_held_out_is_one_line():
-    with pytest.raises(DataError, match=r"class 'a': 1 images are held out, .* raise training.validation"):
+    with pytest.raises(
+        DataError, match=r"class 'a': 1 images are held out, .* raise training.validation"
+    ):
         trainings(validation=0.01)
 
 
@@ -159,7 +186,10 @@ def test_too_little_held_out_is_one_line():
 @pytest.mark.parametrize(
     ("table", "message"),
     [
-        ({"training": {"epocs": 3}}, r"f.toml: training: unknown setting 'epocs'. Did you mean 'epochs'\?"),
+        (
+            {"training": {"epocs": 3}},
+            r"f.toml: training: unknown setting 'epocs'. Did you mean 'epochs'\?",
+        ),
         ({"training": {"loss": "mae"}}, "f.toml: training.loss is decided by the search"),
         ({"training": {"seeds": 3}}, "f.toml: training.seeds is decided by the search"),
         ({"training": {}, "seeds": 1}, "f.toml: seeds: .* got 1"),
@@ -179,13 +209,20 @@ def test_an_unknown_model_is_told_before_any_training():
 
 def test_a_papers_protocol_lies_under_a_familys_own_settings():
     plain = opening.read("cifar10-resnet9").training
-    assert (plain.model, plain.optimiser, plain.steps, plain.warmup) == ("resnet9", "adam", 20_000, 1_000)
+    assert (plain.model, plain.optimiser, plain.steps, plain.warmup) == (
+        "resnet9",
+        "adam",
+        20_000,
+        1_000,
+    )
     assert opening.read("cifar10-resnet9-long").training == replace(plain, steps=96_000)
     wide = opening.read("cifar10-wrn").training
     assert (wide.model, wide.optimiser, wide.steps, wide.lr) == ("wrn-28-10", "sgd", 117_300, 0.1)
     table = {"kind": "training", "protocol": "loss-report", "training": {"lr": 0.02}}
     own = opening.of(table, "own", "own.toml").training
-    assert (own.loss, own.seeds, own.lr, own.rates) == (("ce",), 1, 0.02, ()), "losses and seeds are the search's"
+    assert (own.loss, own.seeds, own.lr, own.rates) == (("ce",), 1, 0.02, ()), (
+        "losses and seeds are the search's"
+    )
 
 
 def test_the_estimate_of_full_trainings_takes_a_few_steps_of_one(path, monkeypatch):
@@ -196,31 +233,44 @@ def test_the_estimate_of_full_trainings_takes_a_few_steps_of_one(path, monkeypat
         "scores",
         lambda self, *a, steps=(), **k: asked.append(steps) or scores(self, *a, steps=steps),
     )
-    found = report.estimate(settings.resolve({"tasks": [path], **SMALL, "training": {"epochs": 100_000}}))
+    found = report.estimate(
+        settings.resolve({"tasks": [path], **SMALL, "training": {"epochs": 100_000}})
+    )
     assert asked == [(1,), (1,), (report.TIMED_STEPS,)]
-    assert found["trainings"] > 0 and found["seconds"] > 0
+    assert found["trainings"] > 0
+    assert found["seconds"] > 0
 
 
 def test_the_shipped_family_reads_and_the_settings_of_a_run_hold_it():
     family = opening.read("fashionmnist-convnet")
-    chosen = settings.resolve({"tasks": ("fashionmnist-convnet",), "training": {"augment": {"kind": "mixup"}}})
+    chosen = settings.resolve(
+        {"tasks": ("fashionmnist-convnet",), "training": {"augment": {"kind": "mixup"}}}
+    )
     mixed = replace(family.training.augment, kind="mixup")
     assert chosen.families[0].training == replace(family.training, augment=mixed)
     assert settings.resolve(chosen.table()) == chosen
     table = chosen.table()
     table["families"][0]["training"]["epocs"] = 1
-    with pytest.raises(SettingsError, match=r"families.0.training: unknown setting 'epocs'. Did you mean 'epochs'\?"):
+    with pytest.raises(
+        SettingsError,
+        match=r"families.0.training: unknown setting 'epocs'. Did you mean 'epochs'\?",
+    ):
         settings.resolve(table)
 
 
 def test_what_needs_episodes_says_so(path):
-    with pytest.raises(SettingsError, match=r"full.toml is a family of full trainings, and episodes are needed here"):
+    with pytest.raises(
+        SettingsError,
+        match=r"full.toml is a family of full trainings, and episodes are needed here",
+    ):
         episodic.read(path)
 
 
 def test_a_comparison_names_the_command_that_makes_it_on_full_trainings(path, monkeypatch):
     formula = "-y * (1 - p) * logp"
-    with pytest.raises(SettingsError, match=r"full.toml is a family of full trainings, and compare is") as caught:
+    with pytest.raises(
+        SettingsError, match=r"full.toml is a family of full trainings, and compare is"
+    ) as caught:
         metaloss.compare(["mae", formula, metaloss.load("poly1")], tasks=path)
     _, name, *words = shlex.split(str(caught.value).partition(" there: ")[2])
     assert name == "train"
@@ -235,15 +285,20 @@ def test_a_comparison_names_the_command_that_makes_it_on_full_trainings(path, mo
 
 def test_constants_are_tuned_on_full_trainings(path, tmp_path, monkeypatch):
     without_plots(monkeypatch)
-    done, given = counted(monkeypatch), {key: x for key, x in SMALL.items() if key not in ("genome", "strategy")}
+    done = counted(monkeypatch)
+    given = {key: x for key, x in SMALL.items() if key not in ("genome", "strategy")}
     strategy = NETWORKS["strategy"]
-    found = metaloss.refine("focal(gamma=2)", path, out=tmp_path / "runs", strategy=strategy, **given)
+    found = metaloss.refine(
+        "focal(gamma=2)", path, out=tmp_path / "runs", strategy=strategy, **given
+    )
     row = found.comparison["families"]["full"]
     assert row["gain"]["tasks"] == found.comparison["tasks"] == 2, "as many as the family has seeds"
     assert row["gain"]["mean"] == pytest.approx(row["after"] - row["before"])
     role = [(loss, pool, key) for loss, pool, key, *_ in done if key.path[0] == "refinement"]
     assert {pool for _, pool, _ in role} == {"validation"}
-    assert {loss for loss, _, _ in role} == {str([found.comparison[x]]) for x in ("before", "after")}
+    assert {loss for loss, _, _ in role} == {
+        str([found.comparison[x]]) for x in ("before", "after")
+    }
     (found.folder / "refinement.json").unlink()
     done.clear()
     assert constants_tuning.resume(found.folder).comparison == found.comparison
@@ -262,8 +317,11 @@ def test_a_search_ends_with_a_test_and_repeats_and_resumes_to_the_bit(path, tmp_
     assert row["ce"]["lr"] in (0.02, 0.05)
     shares = json.loads((found.folder / "provenance.json").read_bytes())["data"]["full"]["shares"]
     assert {name: x["images"] for name, x in shares.items()} == {
-        "training": 62, "train": 12, "validation": 16, "test": 30
-    }  # fmt: skip
+        "training": 62,
+        "train": 12,
+        "validation": 16,
+        "test": 30,
+    }
     calls = []
 
     def stop():
@@ -281,7 +339,8 @@ def test_a_search_ends_with_a_test_and_repeats_and_resumes_to_the_bit(path, tmp_
 
 def counted(monkeypatch):
     """Every training that ends, by its loss, pool, seed, rate and steps."""
-    done, attempt = [], full_training.Trainings.attempt
+    done = []
+    attempt = full_training.Trainings.attempt
 
     def watched(self, job, stop):
         result = attempt(self, job, stop)
@@ -299,10 +358,13 @@ NETWORKS = {
 
 
 # After a rate of cross-entropy, and in a generation; in a generation of networks, and at the end.
-@pytest.mark.parametrize(("changes", "stops"), [({}, (1, 9)), (NETWORKS, (6, -3))], ids=["formulas", "networks"])
+@pytest.mark.parametrize(
+    ("changes", "stops"), [({}, (1, 9)), (NETWORKS, (6, -3))], ids=["formulas", "networks"]
+)
 def test_a_search_that_goes_on_trains_nothing_twice(path, tmp_path, monkeypatch, changes, stops):
     without_plots(monkeypatch)
-    done, chosen = counted(monkeypatch), {**SMALL, **changes}
+    done = counted(monkeypatch)
+    chosen = {**SMALL, **changes}
     whole = metaloss.evolve(path, out=tmp_path / "whole", **chosen)
     expected = list(done)
     assert len(expected) == len(set(expected))
@@ -310,13 +372,18 @@ def test_a_search_that_goes_on_trains_nothing_twice(path, tmp_path, monkeypatch,
         done.clear()
         most = stop % len(expected)
         with pytest.raises(Interrupted):
-            metaloss.evolve(path, out=tmp_path / str(most), stop=lambda most=most: len(done) >= most, **chosen)
+            metaloss.evolve(
+                path, out=tmp_path / str(most), stop=lambda most=most: len(done) >= most, **chosen
+            )
         assert len(done) == most
         (folder,) = (tmp_path / str(most)).iterdir()
         again = program.resume(folder)
         assert done == expected
-        assert essence(folder) == essence(whole.folder) and again.summary == whole.summary
-        assert (folder / training_cache.FILE).read_bytes() == (whole.folder / training_cache.FILE).read_bytes()
+        assert essence(folder) == essence(whole.folder)
+        assert again.summary == whole.summary
+        assert (folder / training_cache.FILE).read_bytes() == (
+            whole.folder / training_cache.FILE
+        ).read_bytes()
 
 
 def test_episodes_keep_no_trainings(open_tiny, tmp_path):
@@ -336,7 +403,10 @@ def test_an_elimination_can_end_in_full_training(path, tmp_path, monkeypatch):
     assert last["asked"]["families"][0]["training"]["epochs"] == 1
     (done.folder / "stage-2.json").unlink()
     anew = counted(monkeypatch)
-    assert metaloss.eliminate(found.folder, chosen={"start": 3, "stages": stages}).summary == done.summary
+    assert (
+        metaloss.eliminate(found.folder, chosen={"start": 3, "stages": stages}).summary
+        == done.summary
+    )
     assert anew == []
     with pytest.raises(SettingsError, match="a stage of full trainings cannot have scale = 2"):
         metaloss.eliminate(found.folder, chosen={"start": 3, "stages": [{"keep": 1, "scale": 2}]})

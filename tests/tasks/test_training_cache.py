@@ -60,11 +60,16 @@ def test_a_training_is_known_by_all_that_decides_it(tmp_path):
     jobs = [job(), *OTHERS.values()]
     rates = [(i + 1) / 100 for i in range(len(jobs))]
     values = dict(zip(jobs, rates, strict=True))
-    found = remembered(tmp_path, CONDITIONS).results(FAMILY, jobs, lambda new: ((x, values[x]) for x in new))
+    found = remembered(tmp_path, CONDITIONS).results(
+        FAMILY, jobs, lambda new: ((x, values[x]) for x in new)
+    )
     assert found == rates
     again = remembered(tmp_path, CONDITIONS)
     assert trained(again, jobs) == (rates, [])
-    copies = [job(SPACE.networks(Vectors(WEIGHTS[1:].clone()).values)), job(CrossEntropies.of(3)[1:2])]
+    copies = [
+        job(SPACE.networks(Vectors(WEIGHTS[1:].clone()).values)),
+        job(CrossEntropies.of(3)[1:2]),
+    ]
     assert trained(again, copies) == ([values[OTHERS["weights"]], values[OTHERS["kind"]]], [])
 
 
@@ -81,15 +86,21 @@ def test_other_conditions_or_settings_make_another_training(tmp_path):
 def test_two_candidates_that_are_one_are_trained_once(tmp_path):
     jobs = [job(SPACE.networks(WEIGHTS[rows])) for rows in ([0], [1], [0])]
     found, done = trained(remembered(tmp_path, CONDITIONS), jobs)
-    assert found == [0.5] * 3 and len(done) == 2
+    assert found == [0.5] * 3
+    assert len(done) == 2
 
 
 def test_a_divergence_is_kept_and_what_raised_is_not(tmp_path):
-    jobs, results = [job(lr=0.1), job(lr=0.2), job(lr=0.3)], {0.2: math.nan, 0.3: ValueError("broken")}
+    jobs = [job(lr=0.1), job(lr=0.2), job(lr=0.3)]
+    results = {0.2: math.nan, 0.3: ValueError("broken")}
     (first, second, third), _ = trained(remembered(tmp_path, CONDITIONS), jobs, results)
-    assert first == 0.5 and math.isnan(second) and isinstance(third, ValueError)
+    assert first == 0.5
+    assert math.isnan(second)
+    assert isinstance(third, ValueError)
     (first, second, third), done = trained(remembered(tmp_path, CONDITIONS), jobs, 0.25)
-    assert first == 0.5 and math.isnan(second) and third == 0.25
+    assert first == 0.5
+    assert math.isnan(second)
+    assert third == 0.25
     assert done == [jobs[2]]
 
 
@@ -105,7 +116,8 @@ def test_what_ended_before_an_interruption_is_kept(tmp_path):
 
 
 def test_a_last_line_that_was_cut_off_is_trained_again(tmp_path):
-    jobs, path = [job(lr=0.1), job(lr=0.2)], tmp_path / FILE
+    jobs = [job(lr=0.1), job(lr=0.2)]
+    path = tmp_path / FILE
     trained(remembered(tmp_path, CONDITIONS), jobs)
     whole = path.read_bytes()
     path.write_bytes(whole[:-9])
@@ -124,7 +136,9 @@ def test_a_line_that_was_changed_is_named(tmp_path):
 def test_a_line_can_be_read(tmp_path):
     trained(remembered(tmp_path, CONDITIONS), [job()])
     line = json.loads((tmp_path / FILE).read_text())
-    assert {key: line[key] for key in ("family", "loss", "pool", "seed", "lr", "steps", "accuracy")} == {
+    assert {
+        key: line[key] for key in ("family", "loss", "pool", "seed", "lr", "steps", "accuracy")
+    } == {
         **{"family": "full", "loss": str(zoo.read("ce")), "pool": "train"},
         **{"seed": [0, "task", 0], "lr": 0.1, "steps": 3, "accuracy": 0.5},
     }

@@ -25,7 +25,8 @@ def jobs(*rates, steps=1):
 
 
 def test_each_job_has_its_result_failures_come_back_and_a_stop_is_heard():
-    crew, asked = Crew(1, Family, (1.0,)), jobs(0.5, 9.0, 0.25)
+    crew = Crew(1, Family, (1.0,))
+    asked = jobs(0.5, 9.0, 0.25)
     with crew.executor:
         found = dict(crew.run(asked, lambda: False))
         assert [found[job] for job in asked[::2]] == [1.5, 1.25]
@@ -37,4 +38,6 @@ def test_each_job_has_its_result_failures_come_back_and_a_stop_is_heard():
             for _, result in crew.run([*jobs(0.5), *jobs(0.5, steps=0)], lambda: bool(told)):
                 told.append(result)
         assert told == [1.5], "what ended before the stop"
-        assert [x for _, x in crew.run(jobs(2.0), lambda: False)] == [3.0], "it works on after a stop"
+        assert [x for _, x in crew.run(jobs(2.0), lambda: False)] == [3.0], (
+            "it works on after a stop"
+        )

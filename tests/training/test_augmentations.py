@@ -18,7 +18,11 @@ def windows(image, pad):
     """Every crop that an image may become, mirrored ones too."""
     size = image.shape[-1]
     padded = F.pad(image, (pad,) * 4)
-    places = [padded[:, y : y + size, x : x + size] for y in range(2 * pad + 1) for x in range(2 * pad + 1)]
+    places = [
+        padded[:, y : y + size, x : x + size]
+        for y in range(2 * pad + 1)
+        for x in range(2 * pad + 1)
+    ]
     return places, [place.flip(-1) for place in places]
 
 
@@ -48,7 +52,8 @@ def test_cutout_sets_one_square_to_the_mean():
     torch.manual_seed(0)
     holes = cutout(torch.ones(200, 2, 9, 9), 4) == 0
     assert torch.equal(holes[:, 0], holes[:, 1])
-    rows, columns = holes[:, 0].any(2).sum(1), holes[:, 0].any(1).sum(1)
+    rows = holes[:, 0].any(2).sum(1)
+    columns = holes[:, 0].any(1).sum(1)
     assert torch.equal(holes[:, 0].sum((1, 2)), rows * columns)
     assert (int(rows.max()), int(rows.min())) == (4, 2)
 
@@ -66,7 +71,9 @@ def test_mixup_mixes_labels_as_it_mixes_images():
 @pytest.mark.parametrize("kind", ["none", "base", "cutout", "randaug"])
 def test_labels_stay_numbers_without_mixup(kind):
     labels = torch.tensor([0, 1, 2])
-    assert torch.equal(mixed(torch.rand(3, 1, 8, 8), labels, 3, Augment(kind=kind, patch=2))[1], labels)
+    assert torch.equal(
+        mixed(torch.rand(3, 1, 8, 8), labels, 3, Augment(kind=kind, patch=2))[1], labels
+    )
 
 
 def test_none_leaves_images_alone():
@@ -79,35 +86,48 @@ def test_none_leaves_images_alone():
 def test_each_operation_of_rand_augment_is_torchvision_s(number, channels):
     from torchvision.transforms.v2 import RandAugment
 
-    theirs, ours = RandAugment(), OPERATIONS[number]
+    theirs = RandAugment()
+    ours = OPERATIONS[number]
     name, (magnitudes, signed) = list(theirs._AUGMENTATION_SPACE.items())[number]
     table = magnitudes(31, 8, 8)
     strength = 0.0 if table is None else float(table[9])
-    expected = theirs._apply_image_or_video_transform(images(4, channels), name, strength, "nearest", {})
+    expected = theirs._apply_image_or_video_transform(
+        images(4, channels), name, strength, "nearest", {}
+    )
     assert signed == ours[1]
     difference = ours[0](images(4, channels), 9 / 30).int() - expected.int()
-    assert int(difference.abs().max()) <= (1 if number in (6, 7, 8, 9) else 0), "factors differ in their last digit"
+    assert int(difference.abs().max()) <= (1 if number in (6, 7, 8, 9) else 0), (
+        "factors differ in their last digit"
+    )
 
 
 def test_rand_augment_gives_each_image_its_own_operations(monkeypatch):
     torch.manual_seed(1)
     add = [(lambda x, s, k=k: x + k, False) for k in (1, 2)]
     monkeypatch.setattr(augmentations, "OPERATIONS", tuple(add))
-    found = rand_augment(torch.zeros(200, 1, 1, 1, dtype=torch.uint8), 2, 9).flatten().bincount().tolist()
-    assert found[:2] == [0, 0] and len(found) == 5
+    found = (
+        rand_augment(torch.zeros(200, 1, 1, 1, dtype=torch.uint8), 2, 9)
+        .flatten()
+        .bincount()
+        .tolist()
+    )
+    assert found[:2] == [0, 0]
+    assert len(found) == 5
     assert 70 < found[3] < 130
 
 
 @pytest.mark.parametrize("kind", AUGMENTATIONS)
 def test_a_seed_repeats_a_batch(kind):
-    augment, labels = Augment(kind=kind, patch=3, pad=1), torch.arange(5)
+    augment = Augment(kind=kind, patch=3, pad=1)
+    labels = torch.arange(5)
 
     def run(seed):
         torch.manual_seed(seed)
         return mixed(raw(images(), augment).float(), labels, 5, augment)
 
     (one, soft), (same, again), (other, _) = run(1), run(1), run(2)
-    assert torch.equal(one, same) and torch.equal(soft, again)
+    assert torch.equal(one, same)
+    assert torch.equal(soft, again)
     assert (kind == "none") == torch.equal(one, other)
 
 

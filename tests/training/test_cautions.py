@@ -8,16 +8,27 @@ from metaloss.training import cautions
 
 
 def test_few_images_to_validate_and_few_steps_are_said():
-    assert cautions.few_images(29).startswith("29 images to validate: one answer is 3.4 points of accuracy")
+    assert cautions.few_images(29).startswith(
+        "29 images to validate: one answer is 3.4 points of accuracy"
+    )
     assert cautions.few_steps(49).startswith("49 steps are few")
     assert cautions.few_images(30) is cautions.few_steps(50) is None
 
 
 @pytest.mark.parametrize(
     ("first", "last", "said"),
-    [(2.3, 2.4, False), (2.3, 25.0, False), (2.3, 26.0, True), (2.3, math.inf, True), (2.3, math.nan, True),
-     (1e-3, 10.0, False), (1e-3, 24.0, True), (-2.0, -9.0, False), (-2.0, 30.0, True)],
-)  # fmt: skip
+    [
+        (2.3, 2.4, False),
+        (2.3, 25.0, False),
+        (2.3, 26.0, True),
+        (2.3, math.inf, True),
+        (2.3, math.nan, True),
+        (1e-3, 10.0, False),
+        (1e-3, 24.0, True),
+        (-2.0, -9.0, False),
+        (-2.0, 30.0, True),
+    ],
+)
 def test_a_loss_far_above_that_of_the_first_step_has_exploded(first, last, said):
     record = {"epoch": 3, "val_loss": last, "first_loss": first}
     text = cautions.exploded(record, classes=10, rate=0.1)
@@ -28,4 +39,6 @@ def test_a_loss_far_above_that_of_the_first_step_has_exploded(first, last, said)
 def test_one_answer_to_everything_is_named():
     assert cautions.one_answer([None, None]) is None is cautions.one_answer([])
     text = cautions.one_answer(["coat", None, "shirt"])
-    assert text.startswith("in 2 of 3 trainings the answer to every test image is the same class ('coat', 'shirt')")
+    assert text.startswith(
+        "in 2 of 3 trainings the answer to every test image is the same class ('coat', 'shirt')"
+    )

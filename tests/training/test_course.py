@@ -34,9 +34,16 @@ def test_a_constant_rate_is_constant():
 
 @pytest.mark.parametrize(
     ("losses", "expected"),
-    [((), 1.0), ((3, 2, 2), 1.0), ((3, 2, 2, 2), 0.1), ((3, 2, 2, 2, 2), 0.1), ((3, 2, 2, 2, 2, 2), 0.01),
-     ((3, 2, 2, 1, 2), 1.0), ((math.nan, math.nan), 0.1)],
-)  # fmt: skip
+    [
+        ((), 1.0),
+        ((3, 2, 2), 1.0),
+        ((3, 2, 2, 2), 0.1),
+        ((3, 2, 2, 2, 2), 0.1),
+        ((3, 2, 2, 2, 2, 2), 0.01),
+        ((3, 2, 2, 1, 2), 1.0),
+        ((math.nan, math.nan), 0.1),
+    ],
+)
 def test_a_plateau_lowers_the_rate_after_epochs_without_a_lower_loss(losses, expected):
     found = course(resolve({"schedule": "plateau", "every": 2, "factor": 0.1}), 64)
     assert found.scale(0, [float(x) for x in losses]) == pytest.approx(expected)
@@ -49,5 +56,7 @@ def test_a_last_epoch_may_be_shorter():
 
 
 def test_a_warm_up_longer_than_the_training_is_refused():
-    with pytest.raises(SettingsError, match="warmup must be below the 8 steps of this training, got 8"):
+    with pytest.raises(
+        SettingsError, match="warmup must be below the 8 steps of this training, got 8"
+    ):
         scales(epochs=2, warmup=8)

@@ -21,35 +21,63 @@ def test_the_course_of_large_data_is_ten_passes():
 
 @pytest.mark.parametrize(
     ("images", "devices", "batch", "steps"),
-    [(131, 1, 13, 300), (131, 2, 12, 300), (720, 1, 72, 300), (1280, 1, 128, 300), (13, 1, 2, 300), (16, 4, 8, 300)],
+    [
+        (131, 1, 13, 300),
+        (131, 2, 12, 300),
+        (720, 1, 72, 300),
+        (1280, 1, 128, 300),
+        (13, 1, 2, 300),
+        (16, 4, 8, 300),
+    ],
 )
-def test_a_batch_is_at_most_a_tenth_and_a_training_at_least_300_steps(images, devices, batch, steps):
+def test_a_batch_is_at_most_a_tenth_and_a_training_at_least_300_steps(
+    images, devices, batch, steps
+):
     found = course(resolve({"devices": devices}), images)
     assert (found.batch, found.steps) == (batch, steps)
 
 
 @pytest.mark.parametrize(
     ("table", "lr"),
-    [({}, 0.03), ({"steps": 4000}, 0.03), ({"steps": 9}, 0.03), ({"optimiser": "adam"}, 0.00032),
-     ({"batch": 64, "steps": 4000}, 0.05), ({"batch": 512, "steps": 5000}, 0.1), ({"lr": 0.1}, 0.1)],
-)  # fmt: skip
+    [
+        ({}, 0.03),
+        ({"steps": 4000}, 0.03),
+        ({"steps": 9}, 0.03),
+        ({"optimiser": "adam"}, 0.00032),
+        ({"batch": 64, "steps": 4000}, 0.05),
+        ({"batch": 512, "steps": 5000}, 0.1),
+        ({"lr": 0.1}, 0.1),
+    ],
+)
 def test_a_rate_follows_the_batch_below_128_and_the_length(table, lr):
     assert decided(resolve(table), 131).lr == lr
 
 
 @pytest.mark.parametrize(
     ("table", "images", "clip"),
-    [({}, 131, 1.0), ({}, 720, 1.0), ({}, 3840, None), ({}, 45_000, None), ({"lr": 0.03}, 131, None),
-     ({"rates": [0.01, 0.03]}, 131, None), ({"optimiser": "adam"}, 131, None), ({"clip": 0.0}, 131, 0.0),
-     ({"clip": 5.0}, 131, 5.0), ({"clip": 5.0}, 45_000, 5.0)],
-)  # fmt: skip
+    [
+        ({}, 131, 1.0),
+        ({}, 720, 1.0),
+        ({}, 3840, None),
+        ({}, 45_000, None),
+        ({"lr": 0.03}, 131, None),
+        ({"rates": [0.01, 0.03]}, 131, None),
+        ({"optimiser": "adam"}, 131, None),
+        ({"clip": 0.0}, 131, 0.0),
+        ({"clip": 5.0}, 131, 5.0),
+        ({"clip": 5.0}, 45_000, 5.0),
+    ],
+)
 def test_gradients_are_clipped_where_the_rate_is_the_least_one(table, images, clip):
     assert decided(resolve(table), images).clip == clip
 
 
-@pytest.mark.parametrize("table", [{"batch": 40}, {"steps": 7}, {"epochs": 2}, {"rates": [0.1, 0.2]}, {"lr": 0.3}])
+@pytest.mark.parametrize(
+    "table", [{"batch": 40}, {"steps": 7}, {"epochs": 2}, {"rates": [0.1, 0.2]}, {"lr": 0.3}]
+)
 def test_what_is_given_stays(table):
-    before, after = resolve(table), decided(resolve(table), 131)
+    before = resolve(table)
+    after = decided(resolve(table), 131)
     assert all(getattr(after, name) == getattr(before, name) for name in table)
     assert (after.steps is None) != (after.epochs is None)
 
@@ -66,7 +94,9 @@ def test_a_paper_leaves_nothing_open(name):
 
 
 def test_a_warm_up_is_held_against_the_length_that_is_decided():
-    with pytest.raises(SettingsError, match="warmup must be below the 300 steps of this training, got 300"):
+    with pytest.raises(
+        SettingsError, match="warmup must be below the 300 steps of this training, got 300"
+    ):
         course(resolve({"warmup": 300}), 131)
 
 

@@ -59,7 +59,11 @@ def files(folder):
 
 def essence(folder):
     """What must not depend on how a training was interrupted."""
-    names = [x for x in files(folder) if x.endswith((".safetensors", "epochs.csv", "summary.json", "model.json"))]
+    names = [
+        x
+        for x in files(folder)
+        if x.endswith((".safetensors", "epochs.csv", "summary.json", "model.json"))
+    ]
     return {name: (folder / name).read_bytes() for name in names}
 
 
@@ -73,7 +77,12 @@ def test_a_training_leaves_a_folder_that_says_everything(shapes, network):
     fitted = metaloss.fit("ce", network, shapes, seeds=2, seed=5, **SMALL)
     folder = fitted.folder
     assert folder.as_posix() == "trainings/shapes-given-ce"
-    kept = {"losses/ce/card.md", "losses/ce/loss.json", "state/ce-0.1-5/done.json", "state/ce-0.1-6/done.json"}
+    kept = {
+        "losses/ce/card.md",
+        "losses/ce/loss.json",
+        "state/ce-0.1-5/done.json",
+        "state/ce-0.1-6/done.json",
+    }
     assert files(folder) == FILES | kept | {"model-5.safetensors", "model-6.safetensors"}
     assert resolve(tomllib.loads((folder / "config.toml").read_text())).epochs == 2
     about = json.loads((folder / "provenance.json").read_bytes())
@@ -81,27 +90,37 @@ def test_a_training_leaves_a_folder_that_says_everything(shapes, network):
     assert about["conditions"]["data"] == shapes.fingerprint()
     rows = list(csv.DictReader((folder / "epochs.csv").read_text().splitlines()))
     assert [(row["seed"], row["epoch"], row["step"]) for row in rows] == [
-        ("5", "1", "4"), ("5", "2", "8"), ("6", "1", "4"), ("6", "2", "8"),
-    ]  # fmt: skip
+        ("5", "1", "4"),
+        ("5", "2", "8"),
+        ("6", "1", "4"),
+        ("6", "2", "8"),
+    ]
     assert list(rows[0]) == ["loss", "seed", "rate", *records.COLUMNS]
-    assert len(fitted.history) == 4 and fitted.history[0]["val_loss"] == float(rows[0]["val_loss"])
+    assert len(fitted.history) == 4
+    assert fitted.history[0]["val_loss"] == float(rows[0]["val_loss"])
 
 
 def test_results_are_those_of_the_models_that_come_with_them(shapes, network, quick):
     fitted = metaloss.fit("ce", network, shapes, seeds=2, **SMALL)
-    images, labels = shapes.pixels[shapes.test], shapes.labels[shapes.test]
+    images = shapes.pixels[shapes.test]
+    labels = shapes.labels[shapes.test]
     for seed, accuracy, value in zip(fitted.seeds, fitted.accuracy, fitted.test_loss, strict=True):
         logits = fitted.model(seed)(images).detach()
         assert float((logits.argmax(1) == labels).double().mean()) == accuracy
         assert float(nn.functional.cross_entropy(logits, labels)) == pytest.approx(value, rel=1e-5)
     assert fitted.mean == statistics.fmean(fitted.accuracy) > 0.5
     assert fitted.std == statistics.stdev(fitted.accuracy)
-    assert fitted.f1[0] <= 1 and fitted.loss == "ce" and fitted.lr == 0.1
-    recalls = [x / int((labels == c).sum()) for c, x in enumerate(_hits(fitted.model(1)(images), labels))]
+    assert fitted.f1[0] <= 1
+    assert fitted.loss == "ce"
+    assert fitted.lr == 0.1
+    recalls = [
+        x / int((labels == c).sum()) for c, x in enumerate(_hits(fitted.model(1)(images), labels))
+    ]
     assert fitted.recall[1] == pytest.approx(recalls)
     assert fitted.balanced_accuracy[1] == pytest.approx(statistics.fmean(recalls))
     row = json.loads((fitted.folder / "summary.json").read_bytes())["trainings"][1]
-    assert list(row["recall"].values()) == fitted.recall[1] and list(row["recall"]) == list(shapes.classes)
+    assert list(row["recall"].values()) == fitted.recall[1]
+    assert list(row["recall"]) == list(shapes.classes)
     rows = list(csv.DictReader((fitted.folder / "results.csv").read_text().splitlines()))
     assert [x["seed"] for x in rows] == ["0", "1"]
     assert float(rows[1]["balanced_accuracy"]) == row["balanced_accuracy"]
@@ -130,7 +149,9 @@ def test_a_size_is_what_the_model_sees(shapes, quick):
     assert fitted.model().network.hidden.in_features == 8 * 2 * 2
 
 
-def test_two_trainings_of_one_seed_have_equal_bytes_and_folders_of_their_own(shapes, network, quick):
+def test_two_trainings_of_one_seed_have_equal_bytes_and_folders_of_their_own(
+    shapes, network, quick
+):
     one, other = (metaloss.fit("ce", network, shapes, **SMALL) for _ in range(2))
     assert other.folder.name == "shapes-given-ce-2"
     assert essence(one.folder) == essence(other.folder)
@@ -144,25 +165,34 @@ def test_rates_are_chosen_by_validation_and_the_test_share_is_looked_at_once_per
     monkeypatch.setattr(job, "measure", lambda *args: looked.append(0) or measure(*args))
     warned = []
     reporter = type("Told", (Reporter,), {"on_warning": lambda self, text: warned.append(text)})()
-    fitted = metaloss.fit("ce", network, shapes, rates=(1e-5, 0.1), seeds=2, reporter=reporter, **SMALL)
+    fitted = metaloss.fit(
+        "ce", network, shapes, rates=(1e-5, 0.1), seeds=2, reporter=reporter, **SMALL
+    )
     assert fitted.lr == 0.1
     assert [x["lr"] for x in fitted.tuning] == [1e-5, 0.1]
     assert fitted.tuning[1]["val_accuracy"] > fitted.tuning[0]["val_accuracy"]
     assert len(looked) == 2
     assert warned[-1] == "ce: the best rate, 0.1, is at the end of those tried; try more"
-    assert len(list((fitted.folder / "state").iterdir())) == 3, "the chosen rate's first seed is not trained again"
+    assert len(list((fitted.folder / "state").iterdir())) == 3, (
+        "the chosen rate's first seed is not trained again"
+    )
 
 
 def test_several_losses_are_paired_with_cross_entropy_seed_by_seed(shapes, network):
-    fits = metaloss.fit_all(["mse", "ce", nn.CrossEntropyLoss(label_smoothing=0.1)], network, shapes, seeds=2, **SMALL)
+    fits = metaloss.fit_all(
+        ["mse", "ce", nn.CrossEntropyLoss(label_smoothing=0.1)], network, shapes, seeds=2, **SMALL
+    )
     assert [row["loss"] for row in fits.table] == ["mse", "ce", "CrossEntropyLoss"]
     mse, ce, _ = fits.losses
-    assert fits.summary["baseline"] == "ce" and "difference" not in fits.table[1]
+    assert fits.summary["baseline"] == "ce"
+    assert "difference" not in fits.table[1]
     differences = [a - b for a, b in zip(mse.accuracy, ce.accuracy, strict=True)]
     assert fits.table[0]["differences"] == differences
     assert fits.table[0]["difference"] == statistics.fmean(differences)
     assert (fits.folder / "model-crossentropyloss-1.safetensors").is_file()
-    assert ce.accuracy == metaloss.fit("ce", network, shapes, seeds=2, **SMALL).accuracy, "blind to its rivals"
+    assert ce.accuracy == metaloss.fit("ce", network, shapes, seeds=2, **SMALL).accuracy, (
+        "blind to its rivals"
+    )
 
 
 def test_seeds_start_from_a_module_s_own_weights_which_stay(shapes, network, quick):
@@ -192,7 +222,11 @@ def test_an_interrupted_training_resumes_to_the_same_bytes(shapes, network, n):
 def test_a_finished_training_is_read_back(shapes, network, quick):
     whole = metaloss.fit("ce", network, shapes, **SMALL)
     again = metaloss.fit(resume=whole.folder.name, model=network, data=shapes, stop=stopper(1))
-    assert (again.accuracy, again.history, again.files) == (whole.accuracy, whole.history, whole.files)
+    assert (again.accuracy, again.history, again.files) == (
+        whole.accuracy,
+        whole.history,
+        whole.files,
+    )
 
 
 def test_ctrl_c_says_how_to_go_on(shapes, network):
@@ -200,7 +234,10 @@ def test_ctrl_c_says_how_to_go_on(shapes, network):
         os.kill(os.getpid(), signal.SIGINT)
 
     reporter = type("Told", (Reporter,), {"on_epoch": told})()
-    with pytest.raises(KeyboardInterrupt, match=r"stopped; metaloss.fit\(resume='trainings/shapes-given-ce'\) goes on"):
+    with pytest.raises(
+        KeyboardInterrupt,
+        match=r"stopped; metaloss.fit\(resume='trainings/shapes-given-ce'\) goes on",
+    ):
         metaloss.fit("ce", network, shapes, reporter=reporter, **SMALL)
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     assert metaloss.fit(resume="shapes-given-ce", model=network, data=shapes).accuracy[0] > 0
@@ -208,7 +245,9 @@ def test_ctrl_c_says_how_to_go_on(shapes, network):
 
 def test_a_resumed_training_keeps_its_settings_and_its_objects(shapes, network, quick):
     folder = metaloss.fit("ce", network, shapes, **SMALL).folder
-    with pytest.raises(SettingsError, match="a resumed training keeps its settings: epochs: it has 2, given 3"):
+    with pytest.raises(
+        SettingsError, match="a resumed training keeps its settings: epochs: it has 2, given 3"
+    ):
         metaloss.fit(resume=folder, model=network, data=shapes, epochs=3)
     with pytest.raises(SettingsError, match="was handed a data as an object: hand it over again"):
         metaloss.fit(resume=folder, model=network)
@@ -220,7 +259,9 @@ def test_other_images_are_recognised(shapes, network):
     with pytest.raises(Interrupted):
         metaloss.fit("ce", network, shapes, stop=stopper(3), **SMALL)
     other = (shapes.pixels.roll(1, 0), shapes.labels)
-    with pytest.raises(SettingsError, match=r"this training began elsewhere .data: was .*--allow-changes"):
+    with pytest.raises(
+        SettingsError, match=r"this training began elsewhere .data: was .*--allow-changes"
+    ):
         metaloss.fit(resume="shapes-given-ce", model=network, data=other)
     metaloss.fit(resume="shapes-given-ce", model=network, data=other, allow_changes=True)
     about = json.loads(Path("trainings/shapes-given-ce/provenance.json").read_bytes())
@@ -253,7 +294,9 @@ class Noted(Reporter):
         self.warned.append(text)
 
 
-def test_settings_left_open_are_written_down_and_a_resumed_training_keeps_them(shapes, network, quick):
+def test_settings_left_open_are_written_down_and_a_resumed_training_keeps_them(
+    shapes, network, quick
+):
     with pytest.raises(Interrupted):
         metaloss.fit("ce", network, shapes, epochs=2, stop=stopper(20))
     folder = Path("trainings/shapes-given-ce")
@@ -261,41 +304,54 @@ def test_settings_left_open_are_written_down_and_a_resumed_training_keeps_them(s
     assert (chosen.batch, chosen.epochs, chosen.lr) == (8, 2, 0.002), "of 82 images to train on"
     resumed = metaloss.fit(resume=folder, model=network, data=shapes)
     whole = metaloss.fit("ce", network, shapes, epochs=2)
-    assert resumed.history == whole.history and len(whole.history) == 2
+    assert resumed.history == whole.history
+    assert len(whole.history) == 2
 
 
 def test_a_training_that_answers_one_thing_is_warned_of(shapes, quick):
-    still, noted = nn.Sequential(nn.Flatten(), nn.Linear(144, 4)), Noted()
+    still = nn.Sequential(nn.Flatten(), nn.Linear(144, 4))
+    noted = Noted()
     still[1].weight.data.zero_()
     still[1].bias.data = torch.tensor([0.0, 0.0, 9.0, 0.0])
     table = {**SMALL, "lr": 1e-9, "seeds": 2, "validation": 0.1}
     fits = metaloss.fit_all(["ce", "mse"], still, shapes, reporter=noted, **table)
     few, short, *constant = noted.warned
-    assert few.startswith("8 images to validate") and short.startswith("10 steps are few")
+    assert few.startswith("8 images to validate")
+    assert short.startswith("10 steps are few")
     text = "in 2 of 2 trainings the answer to every test image is the same class ('c')"
-    assert [x.partition(";")[0].partition(":")[0] for x in constant] == ["ce", "mse"] and text in constant[0]
+    assert [x.partition(";")[0].partition(":")[0] for x in constant] == [
+        "ce",
+        "mse",
+    ]
+    assert text in constant[0]
     assert fits.losses[0].recall == [[0.0, 0.0, 1.0, 0.0]] * 2
     assert [row["one_answer"] for row in fits.table] == [2, 2]
     _, head, ce, mse, classes, *recalls = lines.table(fits)
-    assert "+0.00" not in mse and mse.endswith("– (one answer each)") and "balanced" in head
+    assert "+0.00" not in mse
+    assert mse.endswith("– (one answer each)")
+    assert "balanced" in head
     assert classes.split() == ["recall", "a", "b", "c", "d"]
-    assert recalls[0].split() == ["ce", "0.00", "%", "0.00", "%", "100.00", "%", "0.00", "%"] and ce
+    assert recalls[0].split() == ["ce", "0.00", "%", "0.00", "%", "100.00", "%", "0.00", "%"]
+    assert ce
 
 
 def test_a_loss_that_explodes_is_warned_of_once(shapes, quick):
-    noted, network = Noted(), nn.Sequential(nn.Flatten(), nn.Linear(144, 4))
+    noted = Noted()
+    network = nn.Sequential(nn.Flatten(), nn.Linear(144, 4))
     table = {**SMALL, "lr": 500.0, "schedule": "constant", "seeds": 2}
     nonsense = replace(shapes, labels=Stream(0).permutation(120) % 4)
     metaloss.fit("ce", network, nonsense, reporter=noted, **table)
     (text,) = [x for x in noted.warned if "validation loss" in x]
-    assert text.startswith("ce, seed 0: the validation loss is ") and "the rate 500 is probably too high" in text
+    assert text.startswith("ce, seed 0: the validation loss is ")
+    assert "the rate 500 is probably too high" in text
 
 
 def test_of_many_classes_those_that_are_found_least_are_printed():
     recall = {f"class {i:02d}": i / 20 for i in range(20)}
     first, last = lines._recalls([{"loss": "ce", "recall": recall}])
     assert first == "recall, the lowest 10 of 20 classes"
-    assert last.startswith("ce  class 00 0.00 %, class 01 5.00 %, ") and last.endswith("class 09 45.00 %")
+    assert last.startswith("ce  class 00 0.00 %, class 01 5.00 %, ")
+    assert last.endswith("class 09 45.00 %")
 
 
 # --- what fails ---
@@ -316,13 +372,16 @@ def test_a_loss_that_is_no_number_is_an_error(shapes, network):
 def test_a_failed_training_stays_in_the_table(shapes, network):
     fits = metaloss.fit_all(["ce", Breaks()], network, shapes, **SMALL)
     ce, broken = fits.losses
-    assert ce.accuracy[0] > 0 and math.isnan(broken.accuracy[0]) and broken.files == {}
+    assert ce.accuracy[0] > 0
+    assert math.isnan(broken.accuracy[0])
+    assert broken.files == {}
     assert [row["failed"] for row in fits.table] == [0, 1]
 
 
 def test_a_rate_that_diverges_is_not_chosen(shapes, network, quick):
     fitted = metaloss.fit("ce", network, shapes, rates=(1e30, 0.1), **SMALL)
-    assert fitted.lr == 0.1 and fitted.tuning[0]["val_accuracy"] == 0.0
+    assert fitted.lr == 0.1
+    assert fitted.tuning[0]["val_accuracy"] == 0.0
 
 
 def one_number_a_channel():
@@ -377,9 +436,12 @@ def test_a_test_can_be_interrupted_too_and_ends_the_same(shapes, network, tmp_pa
     asked = []
     metaloss.fit("ce", network, shapes, **SMALL, stop=lambda: bool(asked.append(0)))
     with pytest.raises(Interrupted):
-        metaloss.fit("ce", network, shapes, **SMALL, out=tmp_path / "broken", stop=stopper(len(asked)))
+        metaloss.fit(
+            "ce", network, shapes, **SMALL, out=tmp_path / "broken", stop=stopper(len(asked))
+        )
     (folder,) = (tmp_path / "broken").iterdir()
-    assert (next((folder / "state").iterdir()) / "done.json").exists() and not (folder / "summary.json").exists()
+    assert (next((folder / "state").iterdir()) / "done.json").exists()
+    assert not (folder / "summary.json").exists()
     resumed = metaloss.fit(None, network, shapes, resume=folder)
     assert essence(resumed.folder) == essence(whole.folder)
 
@@ -388,12 +450,22 @@ def test_a_test_can_be_interrupted_too_and_ends_the_same(shapes, network, tmp_pa
 
 
 def trained(loss, seed, level):
-    epochs = [{"step": 5 * i, "train_loss": level, "val_loss": level / i, "val_accuracy": level, "val_f1": level}
-              for i in (1, 2)]  # fmt: skip
+    epochs = [
+        {
+            "step": 5 * i,
+            "train_loss": level,
+            "val_loss": level / i,
+            "val_accuracy": level,
+            "val_f1": level,
+        }
+        for i in (1, 2)
+    ]
     return records.Trained(loss, 0.1, seed, epochs, [1.0, 1.0])
 
 
-@pytest.mark.parametrize("loss", ["ce", "label_smoothing(alpha=0.3)", "-y * (1 - p) * logp + 0.25 * p"])
+@pytest.mark.parametrize(
+    "loss", ["ce", "label_smoothing(alpha=0.3)", "-y * (1 - p) * logp + 0.25 * p"]
+)
 def test_a_legend_is_not_cut_off(loss):
     from io import BytesIO
 

@@ -34,7 +34,10 @@ def test_the_official_test_split_is_the_test_share_and_no_image_is_in_two_shares
 def test_a_share_of_every_class_is_held_out(shapes):
     shares = cut(shapes, 0.2, Stream(0))
     per_class = shapes.labels[~shapes.test].bincount()
-    assert shapes.labels[shares.validation].bincount().tolist() == (0.2 * per_class).round().long().tolist()
+    assert (
+        shapes.labels[shares.validation].bincount().tolist()
+        == (0.2 * per_class).round().long().tolist()
+    )
 
 
 def test_what_is_held_out_follows_the_seed(shapes):
@@ -51,21 +54,26 @@ def test_without_an_official_test_split_the_test_share_is_meta_test(dataset):
 
 def test_a_class_with_too_few_images_is_named(shapes):
     few = replace(shapes, test=(shapes.labels == 2) & (torch.arange(120) != 2))
-    with pytest.raises(DataError, match="c has 1 image; every class needs at least 2 beside the test images: leave"):
+    with pytest.raises(
+        DataError, match="c has 1 image; every class needs at least 2 beside the test images: leave"
+    ):
         cut(few, 0.2, Stream(0))
 
 
 def test_a_subset_has_so_many_of_every_class_and_only_of_the_training_share(shapes):
     found = material(shapes)
     rows = found.training_rows(5, Stream(0))
-    assert shapes.labels[rows].tolist().count(3) == 5 and len(rows) == 20
+    assert shapes.labels[rows].tolist().count(3) == 5
+    assert len(rows) == 20
     assert set(rows.tolist()) < set(found.shares.train.tolist())
     assert not torch.equal(rows, found.training_rows(5, Stream(1)))
     assert torch.equal(found.training_rows(None, Stream(0)), found.shares.train)
 
 
 def test_a_subset_larger_than_a_class_is_refused(shapes):
-    with pytest.raises(SettingsError, match="subset: class 'c' has 20 images to train on, asked for 21"):
+    with pytest.raises(
+        SettingsError, match="subset: class 'c' has 20 images to train on, asked for 21"
+    ):
         material(shapes).training_rows(21, Stream(0))
 
 
@@ -77,7 +85,10 @@ def test_colours_are_measured_on_the_training_share(shapes):
 
 
 def test_a_channel_of_one_colour_is_left_at_its_scale():
-    assert moments(torch.full((3, 1, 2, 2), 51, dtype=torch.uint8), torch.arange(3)) == ((pytest.approx(0.2),), (1.0,))
+    assert moments(torch.full((3, 1, 2, 2), 51, dtype=torch.uint8), torch.arange(3)) == (
+        (pytest.approx(0.2),),
+        (1.0,),
+    )
 
 
 # --- batches ---
@@ -93,12 +104,15 @@ def test_every_pass_shows_every_image_once():
 def test_steps_do_not_depend_on_where_one_begins():
     rows = torch.arange(10)
     whole = order(rows, 4, Stream(0), 0, 7)
-    assert torch.equal(torch.cat([order(rows, 4, Stream(0), 0, 3), order(rows, 4, Stream(0), 3, 4)]), whole)
+    assert torch.equal(
+        torch.cat([order(rows, 4, Stream(0), 0, 3), order(rows, 4, Stream(0), 3, 4)]), whole
+    )
     assert len(whole) == 28
 
 
 def test_resident_batches_are_the_images_at_the_rows(shapes):
-    source, rows = material(shapes).source, torch.tensor([5, 0, 7])
+    source = material(shapes).source
+    rows = torch.tensor([5, 0, 7])
     batches = list(source.batches(rows, 2))
     assert [len(labels) for _, labels in batches] == [2, 1]
     assert torch.equal(torch.cat([x for x, _ in batches]), shapes.pixels[rows])
@@ -126,7 +140,9 @@ def test_streamed_images_are_the_resident_ones(folder, workers):
     assert held.source.pixels.shape == (16, 3, 16, 16)
     assert torch.equal(held.shares.train, read.shares.train)
     one, other = (list(x.source.batches(x.shares.train, 3)) for x in (held, read))
-    assert all(torch.equal(a, b) and torch.equal(c, d) for (a, c), (b, d) in zip(one, other, strict=True))
+    assert all(
+        torch.equal(a, b) and torch.equal(c, d) for (a, c), (b, d) in zip(one, other, strict=True)
+    )
 
 
 def test_the_embedded_subset_is_cut_like_any_set(monkeypatch, tmp_path):
@@ -135,5 +151,9 @@ def test_the_embedded_subset_is_cut_like_any_set(monkeypatch, tmp_path):
     monkeypatch.setattr(fashionmnist, "SYSTEM", tmp_path)
     monkeypatch.setenv("METALOSS_DATA", str(tmp_path))
     found = opened(resolve({"subset": "50-per-class"}), CPU)
-    assert [len(x) for x in (found.shares.train, found.shares.validation, found.shares.test)] == [6300, 700, 3000]
+    assert [len(x) for x in (found.shares.train, found.shares.validation, found.shares.test)] == [
+        6300,
+        700,
+        3000,
+    ]
     assert found.dataset.fingerprint() == datasets.load("fashionmnist").fingerprint()

@@ -27,8 +27,10 @@ def looked_at(logits, labels):
 def test_recall_and_balanced_accuracy_are_scikit_learn_s():
     from sklearn.metrics import balanced_accuracy_score, confusion_matrix, f1_score, recall_score
 
-    logits, labels = Stream(0).at("z").normal(60, 4), Stream(0).at("y").integers(4, 60)
-    found, choice = looked_at(logits, labels), logits.argmax(1)
+    logits = Stream(0).at("z").normal(60, 4)
+    labels = Stream(0).at("y").integers(4, 60)
+    found = looked_at(logits, labels)
+    choice = logits.argmax(1)
     assert found.recall == pytest.approx(recall_score(labels, choice, average=None).tolist())
     assert found.balanced_accuracy == pytest.approx(balanced_accuracy_score(labels, choice))
     assert found.f1 == pytest.approx(f1_score(labels, choice, average="macro"))
@@ -39,7 +41,8 @@ def test_recall_and_balanced_accuracy_are_scikit_learn_s():
 def test_a_class_without_an_image_is_left_out_of_the_mean():
     logits = 9 * torch.eye(3)[[0, 2, 1, 2]]
     found = looked_at(logits, torch.tensor([0, 0, 1, 1]))
-    assert found.recall[:2] == (0.5, 0.5) and math.isnan(found.recall[2])
+    assert found.recall[:2] == (0.5, 0.5)
+    assert math.isnan(found.recall[2])
     assert found.balanced_accuracy == 0.5
 
 
@@ -49,6 +52,10 @@ def test_the_only_answer_is_known():
 
 
 def test_logits_that_are_not_finite_have_no_recall():
-    found = looked_at(torch.tensor([[math.nan, 1.0]]).expand(5, 2), torch.ones(5, dtype=torch.int64))
-    assert math.isnan(found.balanced_accuracy) and all(map(math.isnan, found.recall))
-    assert found.only_answer is None and len(found.recall) == 2
+    found = looked_at(
+        torch.tensor([[math.nan, 1.0]]).expand(5, 2), torch.ones(5, dtype=torch.int64)
+    )
+    assert math.isnan(found.balanced_accuracy)
+    assert all(map(math.isnan, found.recall))
+    assert found.only_answer is None
+    assert len(found.recall) == 2

@@ -21,14 +21,18 @@ def parameters(name, shape=COLOUR):
 
 
 @pytest.mark.parametrize(
-    ("name", "millions"), [("convnet", 0.009986), ("resnet9", 6.57), ("wrn-28-10", 36.48)], ids=NETWORKS
+    ("name", "millions"),
+    [("convnet", 0.009986), ("resnet9", 6.57), ("wrn-28-10", 36.48)],
+    ids=NETWORKS,
 )
 def test_the_small_networks_have_the_published_sizes(name, millions):
     assert parameters(name) / 1e6 == pytest.approx(millions, abs=0.005 if millions > 1 else 1e-9)
 
 
 def test_the_report_s_network_has_its_layers():
-    shapes = {name: tuple(p.shape) for name, p in build("convnet", COLOUR, Stream(0)).named_parameters()}
+    shapes = {
+        name: tuple(p.shape) for name, p in build("convnet", COLOUR, Stream(0)).named_parameters()
+    }
     assert shapes["first.weight"] == (4, 3, 3, 3)
     assert shapes["second.weight"] == (8, 4, 3, 3)
     assert shapes["hidden.weight"] == (32, 288)
@@ -43,7 +47,9 @@ def test_logits_and_gradients_are_there_at_both_sizes(name, shape):
     assert logits.shape == (2, shape.classes)
     logits.square().sum().backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in network.parameters())
-    assert all(p.grad.abs().sum() > 0 for name, p in network.named_parameters() if name.startswith("head"))
+    assert all(
+        p.grad.abs().sum() > 0 for name, p in network.named_parameters() if name.startswith("head")
+    )
 
 
 def test_a_wide_network_of_fewer_layers_gives_logits():
@@ -54,7 +60,8 @@ def test_a_wide_network_of_fewer_layers_gives_logits():
 @pytest.mark.parametrize("name", ["resnet18", "squeezenet1_1"])
 def test_torchvision_s_take_grey_images_three_times_over(name):
     network = build(name, GREY, Stream(0))
-    assert repeats(network, 1) and not repeats(network, 3)
+    assert repeats(network, 1)
+    assert not repeats(network, 3)
     classifier = Classifier(network, GREY, [0.5], [0.5], repeat=True).eval()
     assert classifier(torch.zeros(2, 1, 28, 28, dtype=torch.uint8)).shape == (2, 7)
 
@@ -69,11 +76,14 @@ def test_an_unknown_model_gets_a_suggestion():
 
 
 @pytest.mark.parametrize(
-    ("name", "shape"), [("alexnet", GREY), ("convnet", Shape(1, (8, 8), 3)), ("resnet9", Shape(1, (6, 6), 3))]
+    ("name", "shape"),
+    [("alexnet", GREY), ("convnet", Shape(1, (8, 8), 3)), ("resnet9", Shape(1, (6, 6), 3))],
 )
 def test_images_too_small_for_a_model_are_refused_with_a_remedy(name, shape):
     height = shape.size[0]
-    with pytest.raises(SettingsError, match=f"'{name}' cannot take images of {height}x{height} .*--size 224"):
+    with pytest.raises(
+        SettingsError, match=f"'{name}' cannot take images of {height}x{height} .*--size 224"
+    ):
         build(name, shape, Stream(0))
 
 
@@ -83,7 +93,9 @@ def test_our_own_have_no_pretrained_weights():
 
 
 def test_every_head_is_fitted_to_the_classes():
-    network = nn.Sequential(nn.Conv2d(3, 1000, 1), nn.Flatten(), nn.Linear(4, 1000), nn.Linear(4, 5))
+    network = nn.Sequential(
+        nn.Conv2d(3, 1000, 1), nn.Flatten(), nn.Linear(4, 1000), nn.Linear(4, 5)
+    )
     fit_heads(network, 7)
     assert (network[0].out_channels, network[2].out_features, network[3].out_features) == (7, 7, 5)
 
@@ -93,7 +105,9 @@ def test_pretrained_weights_are_torchvision_s_and_the_head_is_ours(monkeypatch):
 
     asked = {}
     monkeypatch.setattr(
-        torchvision.models, "get_model", lambda name, **how: asked.update(how) or nn.Sequential(nn.Linear(4, 1000))
+        torchvision.models,
+        "get_model",
+        lambda name, **how: asked.update(how) or nn.Sequential(nn.Linear(4, 1000)),
     )
     network = models._pretrained("resnet18", 3)
     assert asked == {"weights": "DEFAULT"}
@@ -123,6 +137,7 @@ def test_a_classifier_normalises_and_resizes():
 
 
 def test_auxiliary_outputs_are_told_from_the_logits():
-    logits, aux = torch.zeros(2), torch.ones(2)
+    logits = torch.zeros(2)
+    aux = torch.ones(2)
     assert outputs(logits) == (logits, ())
     assert outputs((logits, aux, None)) == (logits, (aux,))

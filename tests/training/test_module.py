@@ -36,7 +36,9 @@ def setting(shapes, network, monkeypatch):
         rows = material.shares.train
         plan = Plan(chosen, material, rows, course(chosen, len(rows)), lr, KEY, **how)
         shape = Shape(1, (12, 12), 4)
-        return Classifier(seeded(make, Stream(1)), shape, material.mean, material.std, repeat=False), plan
+        return Classifier(
+            seeded(make, Stream(1)), shape, material.mean, material.std, repeat=False
+        ), plan
 
     made.how = how
     return made
@@ -51,13 +53,17 @@ def same(one, other):
 
 
 def with_dropout():
-    return nn.Sequential(nn.Flatten(), nn.Linear(144, 8), nn.BatchNorm1d(8), nn.Dropout(0.3), nn.Linear(8, 4))
+    return nn.Sequential(
+        nn.Flatten(), nn.Linear(144, 8), nn.BatchNorm1d(8), nn.Dropout(0.3), nn.Linear(8, 4)
+    )
 
 
 def bare(classifier, plan, loss):
     """The same training, written down plainly."""
     chosen = plan.chosen
-    sgd = torch.optim.SGD(classifier.parameters(), lr=plan.lr, momentum=chosen.momentum, nesterov=chosen.nesterov)
+    sgd = torch.optim.SGD(
+        classifier.parameters(), lr=plan.lr, momentum=chosen.momentum, nesterov=chosen.nesterov
+    )
     rows = order(plan.rows, chosen.batch, plan.key, 0, plan.course.steps).split(chosen.batch)
     classifier.train()
     for step, some in enumerate(rows):
@@ -100,16 +106,24 @@ def test_a_gradient_that_is_too_long_is_scaled_down(setting):
 
 @pytest.mark.parametrize(
     "table",
-    [{"optimiser": "sgd"}, {"optimiser": "adam", "schedule": "plateau", "every": 1}, {"augment": "mixup", "steps": 13}],
+    [
+        {"optimiser": "sgd"},
+        {"optimiser": "adam", "schedule": "plateau", "every": 1},
+        {"augment": "mixup", "steps": 13},
+    ],
     ids=["sgd", "adam plateau", "mixup"],
 )
 def test_an_interrupted_training_goes_on_to_the_same_bits(setting, tmp_path, table):
     table = {"epochs": 4, **table} if "steps" not in table else table
     whole, plan = setting(make=with_dropout, **table)
     history = train(whole, metaloss.load("ce"), plan)
-    calls, told = [], []
-    setting.how |= {"checkpoint": tmp_path / "last.ckpt", "stop": lambda: calls.append(0) or len(calls) == 12,
-                    "told": lambda record, seconds: told.append(record)}  # fmt: skip
+    calls = []
+    told = []
+    setting.how |= {
+        "checkpoint": tmp_path / "last.ckpt",
+        "stop": lambda: calls.append(0) or len(calls) == 12,
+        "told": lambda record, seconds: told.append(record),
+    }
     broken, plan = setting(make=with_dropout, **table)
     with pytest.raises(Interrupted):
         train(broken, metaloss.load("ce"), plan)
@@ -133,7 +147,11 @@ def test_a_stop_is_heeded_while_the_validation_share_is_looked_at(setting, tmp_p
 def test_an_epoch_s_record_says_what_a_look_at_the_validation_share_says(setting):
     classifier, plan = setting(epochs=2)
     history = train(classifier, metaloss.load("ce"), plan)
-    found = measure(classifier, metaloss.load("ce"), plan.material.source.batches(plan.material.shares.validation, 3))
+    found = measure(
+        classifier,
+        metaloss.load("ce"),
+        plan.material.source.batches(plan.material.shares.validation, 3),
+    )
     last = history[-1]
     assert [row["epoch"] for row in history] == [1, 2]
     assert (last["step"], last["val_accuracy"]) == (plan.course.steps, found.accuracy)
@@ -156,7 +174,9 @@ class Breaks(nn.Module):
 
 def test_a_loss_that_is_no_number_stops_and_names_step_rate_and_loss(setting):
     classifier, plan = setting(lr=0.25, schedule="constant")
-    with pytest.raises(MetalossError, match=r"the loss is nan at step 3 \(learning rate 0.25\): Breaks"):
+    with pytest.raises(
+        MetalossError, match=r"the loss is nan at step 3 \(learning rate 0.25\): Breaks"
+    ):
         train(classifier, Breaks(), plan)
 
 
@@ -225,7 +245,9 @@ def test_two_devices_train_as_one_and_go_on_to_the_same_bits(setting, tmp_path):
     history = train(whole, metaloss.load("ce"), plan)
     assert close(state(whole), state(alone))
     assert [row["step"] for row in history] == [row["step"] for row in expected]
-    assert [row["train_loss"] for row in history] == pytest.approx([row["train_loss"] for row in expected], rel=1e-5)
+    assert [row["train_loss"] for row in history] == pytest.approx(
+        [row["train_loss"] for row in expected], rel=1e-5
+    )
     setting.how["told"] = lambda record, seconds: told.append(record)
     told, (resumed, plan) = [], setting(devices=2)
     assert train(resumed, metaloss.load("ce"), plan) == history
@@ -238,19 +260,25 @@ class BreaksElsewhere(Breaks):
 
     def forward(self, logits, target):
         value = super().forward(logits, target)
-        return value if torch.distributed.get_rank() else nn.functional.cross_entropy(logits, target)
+        return (
+            value if torch.distributed.get_rank() else nn.functional.cross_entropy(logits, target)
+        )
 
 
 def test_a_loss_that_is_no_number_on_another_device_stops_all(setting):
     classifier, plan = setting(devices=2, lr=0.25, schedule="constant")
-    with pytest.raises(MetalossError, match=r"the loss is nan at step 3 \(learning rate 0.25\): BreaksElsewhere"):
+    with pytest.raises(
+        MetalossError, match=r"the loss is nan at step 3 \(learning rate 0.25\): BreaksElsewhere"
+    ):
         train(classifier, BreaksElsewhere(), plan)
 
 
 def test_a_parameter_without_a_gradient_is_named(setting):
     classifier, plan = setting(devices=2)
     found = module.Supervised(classifier, nn.CrossEntropyLoss(), plan)
-    with pytest.raises(SettingsError, match=r"devices: classifier\.network\.1\.weight, .* had no part in the loss"):
+    with pytest.raises(
+        SettingsError, match=r"devices: classifier\.network\.1\.weight, .* had no part in the loss"
+    ):
         found.on_after_backward()
 
 
@@ -268,5 +296,10 @@ def test_logits_that_are_no_numbers_measure_as_none(setting):
     classifier, plan = setting()
     with torch.no_grad():
         classifier.network[1].weight.fill_(math.inf)
-    found = measure(classifier, nn.CrossEntropyLoss(), plan.material.source.batches(plan.material.shares.test, 8))
-    assert math.isnan(found.accuracy) and math.isnan(found.f1)
+    found = measure(
+        classifier,
+        nn.CrossEntropyLoss(),
+        plan.material.source.batches(plan.material.shares.test, 8),
+    )
+    assert math.isnan(found.accuracy)
+    assert math.isnan(found.f1)

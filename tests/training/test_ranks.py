@@ -34,7 +34,8 @@ def clean():
 
 
 def test_a_mean_is_over_all_processes_and_they_end_with_the_first():
-    threads, said = torch.get_num_threads(), os.environ.get("OMP_NUM_THREADS")
+    threads = torch.get_num_threads()
+    said = os.environ.get("OMP_NUM_THREADS")
     with pytest.raises(Interrupted), ranks.spread(add, (torch.tensor(6.0),), 2, CPU):
         assert float(ranks.mean(torch.tensor(2.0), 2)) == 4.0
         raise Interrupted  # while the other one waits for its second mean
@@ -44,14 +45,20 @@ def test_a_mean_is_over_all_processes_and_they_end_with_the_first():
 
 def test_a_process_that_ends_is_named():
     reason = r"the process of device 2 of 2 has ended: it said nothing \(exit code 7\)"
-    with pytest.raises(ProcessLost, match=reason), ranks.spread(vanish, (torch.tensor(6.0),), 2, CPU):
+    with (
+        pytest.raises(ProcessLost, match=reason),
+        ranks.spread(vanish, (torch.tensor(6.0),), 2, CPU),
+    ):
         ranks.mean(torch.tensor(2.0), 2)
     assert clean()
 
 
 def test_what_another_process_cannot_read_is_refused():
     with (
-        pytest.raises(SettingsError, match=r"device 2 of 2 cannot start: ValueError: invalid literal .*__main__"),
+        pytest.raises(
+            SettingsError,
+            match=r"device 2 of 2 cannot start: ValueError: invalid literal .*__main__",
+        ),
         ranks.spread(add, (Unreadable(),), 2, CPU),
     ):
         pass
@@ -61,9 +68,19 @@ def test_what_another_process_cannot_read_is_refused():
 @pytest.mark.parametrize(
     ("kind", "devices", "images", "message"),
     [
-        ("cpu", 2, 127, "batch: the 127 images of a step cannot be cut in equal parts for 2 devices"),
+        (
+            "cpu",
+            2,
+            127,
+            "batch: the 127 images of a step cannot be cut in equal parts for 2 devices",
+        ),
         ("cuda", 3, 128, r"devices: asked for 3 GPUs, this machine has 2  \(metaloss doctor\)"),
-        ("cpu", 2, 128, r"devices: the network cannot be copied to another process \(.*local.*\): define its class"),
+        (
+            "cpu",
+            2,
+            128,
+            r"devices: the network cannot be copied to another process \(.*local.*\): define its class",
+        ),
     ],
 )
 def test_what_cannot_be_spread_is_said(kind, devices, images, message, monkeypatch):

@@ -46,7 +46,8 @@ def quick(monkeypatch):
 
 def problem(shape=(2, 3, 4, 5)):
     draw = torch.Generator().manual_seed(0)
-    logits, target = torch.randn(shape, generator=draw), torch.randint(shape[1], (shape[0], *shape[2:]), generator=draw)
+    logits = torch.randn(shape, generator=draw)
+    target = torch.randint(shape[1], (shape[0], *shape[2:]), generator=draw)
     target[0, 1], target[1, :, 2] = 255, 255
     return logits.requires_grad_(), target
 
@@ -61,14 +62,17 @@ class Square(nn.Module):
 # --- losses ---
 
 
-@pytest.mark.parametrize("spec", ["ce", "focal(gamma=2)", "ngl", "dice", nn.CrossEntropyLoss(), Square()], ids=str)
+@pytest.mark.parametrize(
+    "spec", ["ce", "focal(gamma=2)", "ngl", "dice", nn.CrossEntropyLoss(), Square()], ids=str
+)
 def test_what_counts_for_nothing_has_no_value_and_no_gradient(spec):
     logits, target = problem()
     loss = ignoring(metaloss.load(spec))
     value = loss(logits, target)
     value.backward()
     counts = (target != 255)[:, None].expand_as(logits)
-    assert (logits.grad[~counts] == 0).all() and (logits.grad[counts] != 0).all()
+    assert (logits.grad[~counts] == 0).all()
+    assert (logits.grad[counts] != 0).all()
     rows = logits.detach().movedim(1, -1)[target != 255]
     torch.testing.assert_close(value, metaloss.load(spec)(rows, target[target != 255]))
 
@@ -78,12 +82,14 @@ def test_where_nothing_counts_a_loss_is_0_and_pulls_nowhere(loss):
     logits, target = problem()
     value = ignoring(loss)(logits, torch.full_like(target, 255))
     value.backward()
-    assert float(value.detach()) == 0 and (logits.grad == 0).all()
+    assert float(value.detach()) == 0
+    assert (logits.grad == 0).all()
 
 
 def test_a_loss_is_told_in_a_copy():
     loss = nn.CrossEntropyLoss()
-    assert ignoring(loss).loss.ignore_index == 255 and loss.ignore_index == -100
+    assert ignoring(loss).loss.ignore_index == 255
+    assert loss.ignore_index == -100
 
 
 @pytest.mark.parametrize("loss", [nn.CrossEntropyLoss(), Square()], ids=str)
@@ -91,7 +97,8 @@ def test_images_of_which_no_pixel_counts_add_nothing(loss):
     logits, _ = problem()
     value = ignoring(loss)(logits, torch.full((2, 4, 5), 255))
     value.backward()
-    assert value.item() == 0 and (logits.grad == 0).all()
+    assert value.item() == 0
+    assert (logits.grad == 0).all()
 
 
 # --- what masks hold, before any training ---
@@ -145,14 +152,16 @@ def test_images_and_masks_move_alike(seed):
     moved, labels = varied(pixels, masks, Augment("base", scale=(1.0, 1.0)))
     assert torch.equal(moved[:, 0], 50 * labels)
     moved, labels = varied(pixels, masks, Augment("base", scale=(0.5, 0.5)))
-    assert moved.shape == pixels.shape and labels.shape == masks.shape
+    assert moved.shape == pixels.shape
+    assert labels.shape == masks.shape
     outside = labels == 255
     assert (outside.sum((1, 2)) == 144 - 36).all(), "half as high and as wide"
     assert (moved.movedim(1, -1)[outside] == torch.tensor(segmentation.COLOUR)).all()
     torch.manual_seed(seed)
     varied(pixels, masks, Augment("base", scale=(1.0, 1.0)))
     again = varied(pixels, masks, Augment("base", scale=(0.5, 0.5)))
-    assert torch.equal(again[0], moved) and torch.equal(again[1], labels)
+    assert torch.equal(again[0], moved)
+    assert torch.equal(again[1], labels)
 
 
 def test_flips_are_drawn_for_every_pair_and_can_be_left_out():
@@ -160,17 +169,23 @@ def test_flips_are_drawn_for_every_pair_and_can_be_left_out():
     pixels, masks = (x[1:].repeat(20, *[1] * (x.ndim - 1)) for x in scene())
     same = Augment("base", scale=(1.0, 1.0), flip=False)
     assert torch.equal(varied(pixels, masks, same)[1], masks)
-    flipped = [not torch.equal(x, masks[0]) for x in varied(pixels, masks, Augment("base", scale=(1.0, 1.0)))[1]]
+    flipped = [
+        not torch.equal(x, masks[0])
+        for x in varied(pixels, masks, Augment("base", scale=(1.0, 1.0)))[1]
+    ]
     assert 3 < sum(flipped) < 17
     assert varied(pixels, masks, Augment()) == (pixels, masks)
 
 
 def test_shares_are_the_lists_and_a_part_of_the_first(tiny):
     found = opened(resolve({"data": tiny, "validation": 0.3, "size": 16}), CPU)
-    assert found.segments and found.classes == 3
+    assert found.segments
+    assert found.classes == 3
     assert found.shares.test.tolist() == [10, 11, 12, 13]
     assert len(found.shares.validation) == 3
-    assert sorted([*found.shares.train.tolist(), *found.shares.validation.tolist()]) == list(range(10))
+    assert sorted([*found.shares.train.tolist(), *found.shares.validation.tolist()]) == list(
+        range(10)
+    )
     other = opened(resolve({"data": tiny, "validation": 0.3, "size": 16, "seed": 1}), CPU)
     assert not torch.equal(other.shares.validation, found.shares.validation)
 
@@ -178,9 +193,13 @@ def test_shares_are_the_lists_and_a_part_of_the_first(tiny):
 def test_what_is_read_batch_by_batch_is_what_lies_in_memory(tiny):
     table = {"data": tiny, "size": 16, "workers": 0}
     held, read = (opened(resolve({**table, "resident": n}), CPU) for n in (1 << 20, 0))
-    assert isinstance(held.source, images.Resident) and isinstance(read.source, images.Streamed)
-    for one, other in zip(*(x.source.batches(x.shares.train, 4) for x in (held, read)), strict=True):
-        assert torch.equal(one[0], other[0]) and torch.equal(one[1], other[1])
+    assert isinstance(held.source, images.Resident)
+    assert isinstance(read.source, images.Streamed)
+    for one, other in zip(
+        *(x.source.batches(x.shares.train, 4) for x in (held, read)), strict=True
+    ):
+        assert torch.equal(one[0], other[0])
+        assert torch.equal(one[1], other[1])
 
 
 # --- measures ---
@@ -192,35 +211,50 @@ def test_intersection_over_union_is_that_of_sets_of_pixels():
     ious, f1 = overlaps(confusion(choice, label, 4))
     torch.testing.assert_close(ious[:3], torch.tensor([3 / 6, 1 / 3, 0.0], dtype=torch.float64))
     torch.testing.assert_close(f1[:3], torch.tensor([6 / 9, 2 / 4, 0.0], dtype=torch.float64))
-    assert ious[3].isnan() and f1[3].isnan()
+    assert ious[3].isnan()
+    assert f1[3].isnan()
 
 
 def test_measures_are_over_pixels_that_count_however_they_are_batched():
     logits, target = problem((4, 3, 6, 6))
-    classifier = Classifier(nn.Identity(), Shape(3, (6, 6), 3), [0.0] * 3, [1 / 255] * 3, repeat=False)
+    classifier = Classifier(
+        nn.Identity(), Shape(3, (6, 6), 3), [0.0] * 3, [1 / 255] * 3, repeat=False
+    )
     pixels = (40 * logits.detach()).clamp(0, 255).to(torch.uint8)
-    z, counts, masks = pixels.float(), target != 255, target.to(torch.uint8)
+    z = pixels.float()
+    counts = target != 255
+    masks = target.to(torch.uint8)
     found, split = (
         segmentation.measure(
-            classifier, ignoring(metaloss.load("ce")), zip(pixels.split(n), masks.split(n), strict=True)
+            classifier,
+            ignoring(metaloss.load("ce")),
+            zip(pixels.split(n), masks.split(n), strict=True),
         )
         for n in (4, 1)
     )
-    choice, label = z.argmax(1)[counts], target[counts]
+    choice = z.argmax(1)[counts]
+    label = target[counts]
     by_hand = [
-        float(((choice == c) & (label == c)).sum() / ((choice == c) | (label == c)).sum().double()) for c in range(3)
+        float(((choice == c) & (label == c)).sum() / ((choice == c) | (label == c)).sum().double())
+        for c in range(3)
     ]
-    assert found.ious == pytest.approx(by_hand) and found.iou == pytest.approx(sum(by_hand) / 3)
+    assert found.ious == pytest.approx(by_hand)
+    assert found.iou == pytest.approx(sum(by_hand) / 3)
     assert found.accuracy == pytest.approx(float((choice == label).double().mean()))
-    assert found.loss == pytest.approx(float(nn.functional.cross_entropy(z, target, ignore_index=255)), rel=1e-5)
-    assert (split.ious, split.f1) == (found.ious, found.f1) and split.loss == pytest.approx(found.loss, rel=1e-5)
+    assert found.loss == pytest.approx(
+        float(nn.functional.cross_entropy(z, target, ignore_index=255)), rel=1e-5
+    )
+    assert (split.ious, split.f1) == (found.ious, found.f1)
+    assert split.loss == pytest.approx(found.loss, rel=1e-5)
 
 
 def test_logits_that_are_not_finite_have_no_iou():
     classifier = Classifier(nn.Identity(), Shape(3, (2, 2), 3), [0.0] * 3, [0.0] * 3, repeat=False)
     batch = torch.ones(1, 3, 2, 2, dtype=torch.uint8), torch.zeros(1, 2, 2, dtype=torch.uint8)
     found = segmentation.measure(classifier, ignoring(Square()), [batch])
-    assert math.isnan(found.iou) and math.isnan(found.accuracy) and all(map(math.isnan, found.ious))
+    assert math.isnan(found.iou)
+    assert math.isnan(found.accuracy)
+    assert all(map(math.isnan, found.ious))
 
 
 # --- trainings ---
@@ -230,18 +264,25 @@ def test_losses_are_set_beside_cross_entropy_by_mean_iou(tiny, capsys):
     losses = ("--loss", "ce", "focal(gamma=2)", "dice", "ngl")
     flags = [f"--{key}={x}" for key, x in SMALL.items()]
     with pytest.raises(SystemExit) as end:
-        cli.main(["train", *losses, "--data", tiny, "--model", "fcn_small", "--augment", "base", *flags])
+        cli.main(
+            ["train", *losses, "--data", tiny, "--model", "fcn_small", "--augment", "base", *flags]
+        )
     out, err = capsys.readouterr()
     lines = out.splitlines()
-    assert end.value.code == 0 and err.count("warning: ") == 2 == err.count("\n")
+    assert end.value.code == 0
+    assert err.count("warning: ") == 2 == err.count("\n")
     assert "9 images to train on, 1 to validate, 4 to test; tiny, tested on its val.txt" in lines[1]
-    assert "val mIoU" in lines[4] and "Δ: mean IoU, paired with ce" in out
-    table = lines[lines.index(next(x for x in lines if x.startswith("loss ") and "pixels right" in x)) + 1 :]
+    assert "val mIoU" in lines[4]
+    assert "Δ: mean IoU, paired with ce" in out
+    table = lines[
+        lines.index(next(x for x in lines if x.startswith("loss ") and "pixels right" in x)) + 1 :
+    ]
     assert [x.split()[0] for x in table[:4]] == ["ce", "focal(gamma=2)", "dice", "ngl"]
     folder = fitting.Path(lines[-1].split()[1])
     assert (folder / "plots" / "iou.png").is_file()
     rows = list(csv.DictReader((folder / "epochs.csv").read_text().splitlines()))
-    assert len(rows) == 8 and all(0 <= float(row["val_iou"]) <= 1 for row in rows)
+    assert len(rows) == 8
+    assert all(0 <= float(row["val_iou"]) <= 1 for row in rows)
     summary = json.loads((folder / "summary.json").read_bytes())
     ce, focal = (x for x in summary["trainings"] if x["loss"] in ("ce", "focal(gamma=2)"))
     assert list(ce["iou_per_class"]) == ["ground", "red", "blue"]
@@ -252,12 +293,16 @@ def test_losses_are_set_beside_cross_entropy_by_mean_iou(tiny, capsys):
 
 def test_squares_are_found_and_the_model_that_comes_with_it_finds_them(tiny, quick):
     fitted = metaloss.fit("ce", "fcn_small", tiny, **{**SMALL, "size": 32, "epochs": 12, "lr": 0.1})
-    assert fitted.iou[0] > 0.8 and fitted.mean == fitted.iou[0] and fitted.accuracy[0] > 0.9
+    assert fitted.iou[0] > 0.8
+    assert fitted.mean == fitted.iou[0]
+    assert fitted.accuracy[0] > 0.9
     held = opened(resolve({"data": tiny, "size": 32}), CPU)
     pixels, masks = next(held.source.batches(held.shares.test, 4))
     logits, _ = outputs(fitted.model()(pixels))
     counts = masks != 255
-    assert float((logits.argmax(1) == masks)[counts].double().mean()) == pytest.approx(fitted.accuracy[0])
+    assert float((logits.argmax(1) == masks)[counts].double().mean()) == pytest.approx(
+        fitted.accuracy[0]
+    )
 
 
 def test_a_rate_is_chosen_by_mean_iou(tiny, quick):
@@ -272,7 +317,9 @@ def test_an_interrupted_training_resumes_to_the_same_bytes(tiny, quick):
     whole = metaloss.fit("dice", "fcn_small", tiny, **table)
     calls = []
     with pytest.raises(Interrupted):
-        metaloss.fit("dice", "fcn_small", tiny, stop=lambda: calls.append(0) or len(calls) == 7, **table)
+        metaloss.fit(
+            "dice", "fcn_small", tiny, stop=lambda: calls.append(0) or len(calls) == 7, **table
+        )
     resumed = metaloss.fit(resume=f"{whole.folder.name}-2")
     for name in ("epochs.csv", "summary.json", "model-0.safetensors", "model-1.safetensors"):
         assert (resumed.folder / name).read_bytes() == (whole.folder / name).read_bytes()
@@ -302,8 +349,14 @@ def test_an_auxiliary_output_learns_by_its_weight(tiny, quick, weight):
         ({"model": "convnet"}, "voc:tiny has classes of pixels, and convnet tells images apart"),
         ({"model": "fcn_smal"}, "unknown model 'fcn_smal'. Did you mean 'fcn_small'"),
         ({"augment": "mixup"}, "augment 'mixup' does not go with masks; 'none' and 'base' do"),
-        ({"subset": "2-per-class"}, "subset counts images of a class, and in voc:tiny it is pixels that have one"),
-        ({"augment": {"kind": "base", "scale": (2.0, 0.5)}}, "scale must be given as smallest and largest"),
+        (
+            {"subset": "2-per-class"},
+            "subset counts images of a class, and in voc:tiny it is pixels that have one",
+        ),
+        (
+            {"augment": {"kind": "base", "scale": (2.0, 0.5)}},
+            "scale must be given as smallest and largest",
+        ),
     ],
 )
 def test_what_does_not_go_with_masks_is_said(tiny, given, message):
@@ -313,7 +366,9 @@ def test_what_does_not_go_with_masks_is_said(tiny, given, message):
 
 
 def test_a_model_for_pixels_is_refused_for_images(shapes):
-    with pytest.raises(SettingsError, match="given has classes of images, and fcn_small tells pixels apart"):
+    with pytest.raises(
+        SettingsError, match="given has classes of images, and fcn_small tells pixels apart"
+    ):
         metaloss.fit("ce", "fcn_small", (shapes.pixels, shapes.labels))
 
 
@@ -329,7 +384,8 @@ def test_a_contact_sheet_has_a_row_for_every_image(tiny):
     material = opened(resolve({"data": tiny, "size": 16}), CPU)
     sheet = {n: contact_sheet(material, Augment(), Stream(0), images=n) for n in (1, 2)}
     (width, height), (other, taller) = (Image.open(BytesIO(png)).size for png in sheet.values())
-    assert width == other and taller > 1.5 * height
+    assert width == other
+    assert taller > 1.5 * height
     assert sheet[1] == contact_sheet(material, Augment(), Stream(0), images=1)
     assert sheet[1] != contact_sheet(material, Augment(scale=(1.0, 1.0)), Stream(0), images=1)
 

@@ -20,7 +20,9 @@ def test_the_small_one_is_small_and_all_of_it_learns():
     assert all(p.grad.abs().sum() > 0 for p in network.parameters())
 
 
-@pytest.mark.parametrize(("name", "others"), [("lraspp_mobilenet_v3_large", 0), ("deeplabv3_mobilenet_v3_large", 1)])
+@pytest.mark.parametrize(
+    ("name", "others"), [("lraspp_mobilenet_v3_large", 0), ("deeplabv3_mobilenet_v3_large", 1)]
+)
 def test_torchvision_s_give_logits_for_every_pixel_and_auxiliary_ones(name, others):
     network = build(name, SHAPE, Stream(0))
     logits, auxiliary = outputs(network.train()(torch.rand(2, 3, 32, 32)))
@@ -30,17 +32,29 @@ def test_torchvision_s_give_logits_for_every_pixel_and_auxiliary_ones(name, othe
 
 def test_they_are_listed_and_told_from_classifiers():
     assert {"fcn_small", "fcn_resnet50", "deeplabv3_resnet50", *torchvisions()} <= set(names())
-    assert segments("fcn_resnet50") and segments("fcn_small") and not segments("resnet18") and not segments("convnet")
+    assert segments("fcn_resnet50")
+    assert segments("fcn_small")
+    assert not segments("resnet18")
+    assert not segments("convnet")
 
 
 def test_a_pretrained_backbone_is_torchvision_s(monkeypatch):
     import torchvision
 
     asked = {}
-    made = torchvision.models.get_model("lraspp_mobilenet_v3_large", weights_backbone=None, num_classes=4)
-    monkeypatch.setattr(torchvision.models, "get_model", lambda name, **how: asked.update(how) or made)
+    made = torchvision.models.get_model(
+        "lraspp_mobilenet_v3_large", weights_backbone=None, num_classes=4
+    )
+    monkeypatch.setattr(
+        torchvision.models, "get_model", lambda name, **how: asked.update(how) or made
+    )
     assert build("fcn_resnet50", SHAPE, Stream(0), pretrained=True) is made
-    assert asked == {"weights": None, "weights_backbone": "DEFAULT", "num_classes": 4, "aux_loss": True}
+    assert asked == {
+        "weights": None,
+        "weights_backbone": "DEFAULT",
+        "num_classes": 4,
+        "aux_loss": True,
+    }
 
 
 def test_what_does_not_fit_is_refused():

@@ -10,7 +10,15 @@ from metaloss.training import settings
 from metaloss.training.models import known
 from metaloss.training.settings import Augment, over, protocol, protocols, resolve
 
-PAPERS = ["loss-report", "morgan-finetune", "morgan-surrogate", "morgan-wrn", "ngl-imagenet", "ngl-small", "ngl-voc"]
+PAPERS = [
+    "loss-report",
+    "morgan-finetune",
+    "morgan-surrogate",
+    "morgan-wrn",
+    "ngl-imagenet",
+    "ngl-small",
+    "ngl-voc",
+]
 
 
 def test_the_protocols_are_those_of_the_papers():
@@ -34,7 +42,9 @@ def test_every_value_of_a_protocol_says_where_it_is_from(name):
 
 
 def test_what_is_given_wins_over_a_protocol():
-    chosen = resolve(protocol("morgan-surrogate", {"epochs": 3, "augment": {"kind": "all"}, "rates": [0.1, 0.2]}))
+    chosen = resolve(
+        protocol("morgan-surrogate", {"epochs": 3, "augment": {"kind": "all"}, "rates": [0.1, 0.2]})
+    )
     assert (chosen.epochs, chosen.steps, chosen.lr, chosen.rates) == (3, None, None, (0.1, 0.2))
     assert (chosen.augment.kind, chosen.augment.patch, chosen.batch) == ("all", 16, 128)
 
@@ -47,14 +57,29 @@ def test_another_augmentation_keeps_the_sizes_of_a_protocol(augment):
 
 def test_morgan_s_surrogate_is_as_printed():
     chosen = resolve(protocol("morgan-surrogate"))
-    assert (chosen.model, chosen.steps, chosen.epoch_steps, chosen.warmup) == ("resnet9", 20_000, 500, 1000)
-    assert (chosen.optimiser, chosen.lr, chosen.batch, chosen.schedule) == ("adam", 0.001, 128, "one_cycle")
+    assert (chosen.model, chosen.steps, chosen.epoch_steps, chosen.warmup) == (
+        "resnet9",
+        20_000,
+        500,
+        1000,
+    )
+    assert (chosen.optimiser, chosen.lr, chosen.batch, chosen.schedule) == (
+        "adam",
+        0.001,
+        128,
+        "one_cycle",
+    )
 
 
 def test_the_table_resolves_to_the_same_settings():
     chosen = resolve({"loss": "a2", "augment": "cutout", "rates": 0.1, "subset": "5-per-class"})
     assert resolve(chosen.table()) == chosen
-    assert (chosen.loss, chosen.augment.kind, chosen.rates, chosen.per_class) == (("a2",), "cutout", (0.1,), 5)
+    assert (chosen.loss, chosen.augment.kind, chosen.rates, chosen.per_class) == (
+        ("a2",),
+        "cutout",
+        (0.1,),
+        5,
+    )
 
 
 @pytest.mark.parametrize(
@@ -77,12 +102,17 @@ def test_what_cannot_be_is_named(table, message):
 
 
 def test_an_unknown_protocol_gets_a_suggestion():
-    with pytest.raises(SettingsError, match=r"unknown protocol 'morgan-wnr'\. Did you mean 'morgan-wrn'"):
+    with pytest.raises(
+        SettingsError, match=r"unknown protocol 'morgan-wnr'\. Did you mean 'morgan-wrn'"
+    ):
         protocol("morgan-wnr")
 
 
 def test_a_length_or_a_rate_drops_its_twin():
-    assert over({"epochs": 3, "lr": 0.1}, {"steps": 7, "rates": [0.2]}) == {"steps": 7, "rates": [0.2]}
+    assert over({"epochs": 3, "lr": 0.1}, {"steps": 7, "rates": [0.2]}) == {
+        "steps": 7,
+        "rates": [0.2],
+    }
 
 
 @pytest.mark.parametrize(
@@ -95,4 +125,8 @@ def test_an_augmentation_is_made_of_parts(kind, parts):
 
 
 def test_each_optimiser_has_a_usual_rate():
-    assert (resolve({}).rate, resolve({"optimiser": "adam"}).rate, resolve({"lr": 0.3}).rate) == (0.1, 0.001, 0.3)
+    assert (resolve({}).rate, resolve({"optimiser": "adam"}).rate, resolve({"lr": 0.3}).rate) == (
+        0.1,
+        0.001,
+        0.3,
+    )

@@ -26,7 +26,8 @@ PATHS = ("folder", "imagenet", "voc")  # sources that are given as NAME:PATH
 # Compared by identity: `==` of two tensors is no truth value.
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """Labelled images, as they are stored; the official training split first, then the official test split if any.
+    """Labelled images, as they are stored; the official training split first, then the official
+    test split if any.
 
     Attributes:
         name: What the user calls it, e.g. "fashionmnist" or "folder:scans".
@@ -36,8 +37,8 @@ class Dataset:
         index: Each image's index in its official split; decides its pool.
         test: True in the official test split; False everywhere where the source has none.
         origin: Where the images come from, to be told to the user.
-        decoded: Digests of the images as their files hold them, where `pixels` are made of these; None: they are as
-            they came.
+        decoded: Digests of the images as their files hold them, where `pixels` are made of these;
+            None: they are as they came.
     """
 
     name: str
@@ -70,7 +71,11 @@ class Dataset:
         _images.check_memory(self.name, n, (channels, size, size))
 
         def bytes_of(x: Tensor) -> Tensor:
-            return interpolate(x.float(), (size, size), mode="bilinear", antialias=True).round().to(torch.uint8)
+            return (
+                interpolate(x.float(), (size, size), mode="bilinear", antialias=True)
+                .round()
+                .to(torch.uint8)
+            )
 
         # Part by part: all of them as floats would take four times the memory.
         pixels = torch.cat([bytes_of(x) for x in self.pixels.split(BLOCK)])
@@ -81,7 +86,8 @@ class Dataset:
     def _digest(self) -> str:
         digest = hashlib.sha256(repr((tuple(self.pixels.shape), len(self.classes))).encode())
         digest.update(self.pixels.contiguous().numpy().data)
-        # Little-endian on every machine, so that the same images have the same fingerprint everywhere.
+        # Little-endian on every machine, so that the same images have the same fingerprint
+        # everywhere.
         digest.update(self.labels.numpy().astype("<i8").tobytes())
         return digest.hexdigest()
 
@@ -110,8 +116,8 @@ def load(name: str, options: ImageOptions = _images.USUAL_OPTIONS) -> Dataset:
     """The data set of that name, read from disk and checked; never from the network.
 
     Args:
-        name: A source ("fashionmnist", "digits", ...), or "folder:PATH" with one sub-folder of images per class, or
-            "imagenet:PATH" with train and val folders of such sub-folders.
+        name: A source ("fashionmnist", "digits", ...), or "folder:PATH" with one sub-folder of
+            images per class, or "imagenet:PATH" with train and val folders of such sub-folders.
         options: Size, background and limit of the images.
 
     Raises:
@@ -132,9 +138,11 @@ def load(name: str, options: ImageOptions = _images.USUAL_OPTIONS) -> Dataset:
 
 
 def files(name: str, options: ImageOptions = _images.USUAL_OPTIONS) -> Any:
-    """The data set of that name as a `Files` of images not read yet; None where it does not lie in such files.
+    """The data set of that name as a `Files` of images not read yet; None where it does not lie in
+    such files.
 
-    Without a size, a folder's images come to one of their own, for which all are read: `folder:PATH` counts as none.
+    Without a size, a folder's images come to one of their own, for which all are read:
+    `folder:PATH` counts as none.
 
     Raises:
         SettingsError: The name is unknown.
@@ -145,7 +153,8 @@ def files(name: str, options: ImageOptions = _images.USUAL_OPTIONS) -> Any:
 
 
 def scenes(name: str, options: ImageOptions = _images.USUAL_OPTIONS) -> Any:
-    """The data set of that name as `Scenes`, images with a class for every pixel; None where images have one each.
+    """The data set of that name as `Scenes`, images with a class for every pixel; None where images
+    have one each.
 
     Raises:
         SettingsError: The name is unknown.
@@ -186,7 +195,9 @@ def fetch(name: str) -> str:
         known = ", ".join(each for each in names() if hasattr(_source(each), "fetch"))
         raise SettingsError(f"data source {name!r} has nothing to fetch; these have: {known}")
     if colon:
-        raise SettingsError(f"what is fetched comes into the data folder: metaloss data fetch {kind}, got {name!r}")
+        raise SettingsError(
+            f"what is fetched comes into the data folder: metaloss data fetch {kind}, got {name!r}"
+        )
     source.fetch()
     try:
         found = scenes(name) or load(name)
@@ -219,7 +230,8 @@ def verify(name: str, options: ImageOptions = _images.USUAL_OPTIONS) -> list[str
     return [
         f"{dataset.name}: {dataset.origin}",
         f"{n} images of {'x'.join(map(str, shape))} (channels, height, width), {count} classes",
-        f"{'class':{width}}  training    test" + ("" if any(test) else "  (no official test split)"),
+        f"{'class':{width}}  training    test"
+        + ("" if any(test) else "  (no official test split)"),
         *(f"{label:{width}}  {a:8}{b:8}" for label, a, b in rows),
         f"fingerprint {dataset.fingerprint()}",
     ]

@@ -9,9 +9,8 @@ from metaloss.data.datasets import _torchvision
 def source(name: str, kind: str, folder: str, *batches: str) -> _torchvision.Source:
     """A CIFAR source.
 
-    Its files are pickles, and an unpickler runs what it reads: they are opened only where their MD5 is the published
-    one.
-    """
+    Its files are pickles, and an unpickler runs what it reads: they are opened only where their MD5
+    is the published one."""
     meta = "batches.meta" if kind == "CIFAR10" else "meta"
 
     def check(root: Path, cls: Any) -> None:

@@ -1,10 +1,10 @@
-"""Images known by what they show, whatever their files are called, wherever these lie and whatever lies beside them.
+"""Images known by what they show, whatever their files are called, wherever these lie and whatever
+lies beside them.
 
-A digest is that of an image as it is decoded, upright and before anything is made of it: neither the size nor the
-number of colours that all images of a set are brought to is in it. A colour image whose channels are equal counts as
-gray, and one without transparent places as one that cannot have any, so the same pixels have the same digest in
-whatever lossless file they are.
-"""
+A digest is that of an image as it is decoded, upright and before anything is made of it: neither
+the size nor the number of colours that all images of a set are brought to is in it. A colour image
+whose channels are equal counts as gray, and one without transparent places as one that cannot have
+any, so the same pixels have the same digest in whatever lossless file they are."""
 
 import hashlib
 import math
@@ -16,7 +16,8 @@ from jaxtyping import Int64, Shaped, UInt8
 from torch import Tensor
 
 BYTES = 8  # of a digest: by chance, two sets of a million images share one once in 18 million times
-_PLAIN = {"1": "L", "P": "RGBA", "PA": "RGBA", "La": "LA", "RGBa": "RGBA"}  # Pillow's names of pixel formats
+# Pillow's names of pixel formats.
+_PLAIN = {"1": "L", "P": "RGBA", "PA": "RGBA", "La": "LA", "RGBa": "RGBA"}
 _KEPT = {"L", "LA", "RGB", "RGBA", "F"}
 
 
@@ -40,7 +41,11 @@ def of_image(image: Any) -> int:
 
 def _channels(array: np.ndarray) -> np.ndarray:
     """An image [H W] or [H W K] as [K H W], without channels that say nothing."""
-    if array.dtype.kind in "iu" and array.dtype != np.uint8 and 0 <= array.min() <= array.max() < 1 << 16:
+    if (
+        array.dtype.kind in "iu"
+        and array.dtype != np.uint8
+        and 0 <= array.min() <= array.max() < 1 << 16
+    ):
         array = array.astype("<u2")  # Pillow reads 16 bits as 16 or as 32, as its version has it
     if array.ndim == 2:
         return array[None]
@@ -55,5 +60,7 @@ def _of_rows(images: Shaped[np.ndarray, "N K H W"]) -> Int64[np.ndarray, " N"]:
     """The digests of images of one shape and type, a byte order's difference aside."""
     key = f"{images.dtype.str[1:]} {images.shape[1:]}".encode()
     rows = np.ascontiguousarray(images).reshape(len(images), math.prod(images.shape[1:]))
-    digests = b"".join([hashlib.blake2b(row.data, key=key, digest_size=BYTES).digest() for row in rows])
+    digests = b"".join(
+        [hashlib.blake2b(row.data, key=key, digest_size=BYTES).digest() for row in rows]
+    )
     return np.frombuffer(digests, "<i8").astype(np.int64)

@@ -14,19 +14,29 @@ from torch import Tensor
 from metaloss.core import reading
 from metaloss.data.datasets import Dataset, _images, _torchvision, data_folder
 from metaloss.data.datasets._digests import of_image
-from metaloss.data.datasets._images import USUAL_OPTIONS, ImageOptions, Levels, check_memory, decode, in_bytes
+from metaloss.data.datasets._images import (
+    USUAL_OPTIONS,
+    ImageOptions,
+    Levels,
+    check_memory,
+    decode,
+    in_bytes,
+)
 from metaloss.data.datasets._splits import Split, join_splits
 from metaloss.errors import DataError
 
 USUAL = 224  # pixels a side, where nothing else is asked for
 SMALL = 64  # of an episode's images
-MAT_LIMIT = 1 << 20  # bytes of a table of MATLAB's, which unpacks to at most a thousand times as many
-_EIGHT_BITS = {".jpg", ".jpeg"}  # what is named so has eight bits a channel, and its header need not be read
+# Bytes of a table of MATLAB's, which unpacks to at most a thousand times as many.
+MAT_LIMIT = 1 << 20
+# What is named so has eight bits a channel, and its header need not be read.
+_EIGHT_BITS = {".jpg", ".jpeg"}
 
 
 @dataclass(frozen=True, eq=False)
 class Files:
-    """Labelled images that are not read yet; the official training split first, then the official test split if any.
+    """Labelled images that are not read yet; the official training split first, then the official
+    test split if any.
 
     Attributes:
         name: what the user calls the set.
@@ -94,21 +104,28 @@ class Files:
         return digest.hexdigest()
 
     def dataset(self, size: int | None = None) -> Dataset:
-        """All of the images in memory, at this size, or else the one of the options, or else 64x64 pixels.
+        """All of the images in memory, at this size, or else the one of the options, or else 64x64
+        pixels.
 
         Raises:
             DataError: they are too many, or a file is no readable image.
         """
         size = size or self.options.size or SMALL
         check_memory(self.name, len(self.labels), (self.channels, size, size))
-        images, digests = zip(*(self.known(row, size) for row in range(len(self.labels))), strict=True)
-        pixels, decoded = torch.stack(images), torch.tensor(digests)
+        images, digests = zip(
+            *(self.known(row, size) for row in range(len(self.labels))), strict=True
+        )
+        pixels = torch.stack(images)
+        decoded = torch.tensor(digests)
         parts = [
-            Split(self.name, pixels[x], self.labels[x], self.index[x], decoded[x]) for x in (~self.test, self.test)
+            Split(self.name, pixels[x], self.labels[x], self.index[x], decoded[x])
+            for x in (~self.test, self.test)
         ]
         train, test = parts
         origin = f"{self.origin}, as {'gray' if self.gray else 'RGB'} of {size}x{size} pixels"
-        return join_splits(self.name, train, test if self.test.any() else None, self.classes, origin)
+        return join_splits(
+            self.name, train, test if self.test.any() else None, self.classes, origin
+        )
 
 
 def middle(image: Any, size: int) -> UInt8[Tensor, "K H W"]:
@@ -119,9 +136,11 @@ def middle(image: Any, size: int) -> UInt8[Tensor, "K H W"]:
     shrink = size / min(width, height)
     if shrink != 1:
         image = image.resize(
-            (max(size, round(width * shrink)), max(size, round(height * shrink))), Image.Resampling.BILINEAR
+            (max(size, round(width * shrink)), max(size, round(height * shrink))),
+            Image.Resampling.BILINEAR,
         )
-    left, top = (image.size[0] - size) // 2, (image.size[1] - size) // 2
+    left = (image.size[0] - size) // 2
+    top = (image.size[1] - size) // 2
     array = np.asarray(image.crop((left, top, left + size, top + size)))
     return torch.from_numpy((array[None] if array.ndim == 2 else array.transpose(2, 0, 1)).copy())
 
@@ -130,9 +149,13 @@ Listed = tuple[Sequence[Path], Sequence[int]]  # files and their labels
 
 
 def files(
-    name: str, train: Listed, test: Listed | None, classes: Sequence[str], origin: str,
+    name: str,
+    train: Listed,
+    test: Listed | None,
+    classes: Sequence[str],
+    origin: str,
     options: ImageOptions = USUAL_OPTIONS,
-) -> Files:  # fmt: skip
+) -> Files:
     """Files from the lists of their official splits, checked; none is opened.
 
     Args:
@@ -151,7 +174,9 @@ def files(
         if not paths:
             raise DataError(f"{origin}: images: found none, expected at least 1")
         if not 0 <= min(labels) <= max(labels) < len(classes):
-            raise DataError(f"{origin}: labels: found {min(labels)} to {max(labels)}, expected 0 to {len(classes) - 1}")
+            raise DataError(
+                f"{origin}: labels: found {min(labels)} to {max(labels)}, expected 0 to {len(classes) - 1}"
+            )
     return Files(
         name=name,
         paths=tuple(path for paths, _ in lists for path in paths),
@@ -202,12 +227,16 @@ class Published:
             remedy = self.manual or f"get it with: metaloss data fetch {self.name}"
             raise DataError(f"{self.name}: not found, looked for {looked}; {remedy}")
         if missing := [x for x in self.needs if not (root / x).exists()]:
-            raise DataError(f"{root / missing[0]}: found none, expected one; {self.manual or 'fetch it again'}")
+            raise DataError(
+                f"{root / missing[0]}: found none, expected one; {self.manual or 'fetch it again'}"
+            )
         self._check_tables(root)
         try:
             train, test, classes = self.lists(root, _torchvision.published(self.kind))
         except Exception as error:  # scipy raises whatever the file leads it to
-            raise DataError(f"{root}: {self.name}: cannot be read ({' '.join(str(error).split())})") from error
+            raise DataError(
+                f"{root}: {self.name}: cannot be read ({' '.join(str(error).split())})"
+            ) from error
         return files(self.name, train, test, classes, f"full set, {root}", options)
 
     def _check_tables(self, root: Path) -> None:

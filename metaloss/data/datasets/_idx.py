@@ -32,7 +32,8 @@ def read(
 ) -> Integer[np.ndarray, "..."]:
     """The array in an IDX file that has to carry that magic number.
 
-    The header is read first, and then no more than it promises: a small gzipped file may hold any number of zeros.
+    The header is read first, and then no more than it promises: a small gzipped file may hold any
+    number of zeros.
 
     Args:
         path: Of the file; its content is gzipped where its name ends in .gz.
@@ -48,7 +49,9 @@ def read(
         sizes = f"{'x'.join(map(str, shape))} {dtype.name}"
         size = math.prod(shape) * dtype.itemsize
         if size > LIMIT:
-            raise DataError(f"{path}: length: found a header of {sizes}, expected at most {LIMIT} bytes")
+            raise DataError(
+                f"{path}: length: found a header of {sizes}, expected at most {LIMIT} bytes"
+            )
         header = 4 + 4 * len(shape)
         expected = f"expected {header + size} (header and {sizes})"
         data = np.empty(size, dtype=np.uint8)
@@ -80,30 +83,39 @@ def pair(
         if count == 0:
             raise DataError(f"{images}: number of images: found 0, expected at least 1")
         if tuple(found) != size:
-            raise DataError(f"{images}: image size: found {found[0]}x{found[1]}, expected {size[0]}x{size[1]}")
+            raise DataError(
+                f"{images}: image size: found {found[0]}x{found[1]}, expected {size[0]}x{size[1]}"
+            )
 
     x = read(images, IMAGES, check_images)
 
     def check_labels(shape: tuple[int, ...]) -> None:
         if shape[0] != len(x):
-            raise DataError(f"{labels}: number of labels: found {shape[0]}, expected {len(x)} as in {images.name}")
+            raise DataError(
+                f"{labels}: number of labels: found {shape[0]}, expected {len(x)} as in {images.name}"
+            )
 
     y = read(labels, LABELS, check_labels)
     if y.max() >= classes:
-        raise DataError(f"{labels}: labels: found {y.max()} at position {y.argmax()}, expected 0 to {classes - 1}")
+        raise DataError(
+            f"{labels}: labels: found {y.max()} at position {y.argmax()}, expected 0 to {classes - 1}"
+        )
     return torch.from_numpy(x), torch.from_numpy(y.astype(np.int64))
 
 
 def _header(path: Path, file: BufferedIOBase, magic: int) -> tuple[np.dtype[Any], tuple[int, ...]]:
     """The type of an array's entries and its shape."""
-    dtype, rank = _DTYPES[magic >> 8], magic & 0xFF
+    dtype = _DTYPES[magic >> 8]
+    rank = magic & 0xFF
     size = 4 + 4 * rank
     data = file.read(size)
     if len(data) < size:
         raise DataError(f"{path}: header: found {len(data)} bytes, expected at least {size}")
     found, *shape = np.frombuffer(data, ">u4").tolist()
     if found != magic:
-        raise DataError(f"{path}: magic number: found {found}, expected {magic} ({dtype.name}, axes: {rank})")
+        raise DataError(
+            f"{path}: magic number: found {found}, expected {magic} ({dtype.name}, axes: {rank})"
+        )
     return dtype, tuple(shape)
 
 
@@ -128,6 +140,10 @@ def _content(path: Path) -> Iterator[BufferedIOBase]:
     except FileNotFoundError as error:
         raise DataError(f"{path}: file: found none, expected an IDX file") from error
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise DataError(f"{path}: gzip stream: found damage ({error}), expected a whole gzip file") from error
+        raise DataError(
+            f"{path}: gzip stream: found damage ({error}), expected a whole gzip file"
+        ) from error
     except OSError as error:
-        raise DataError(f"{path}: file: cannot be read ({error.strerror}), expected an IDX file") from error
+        raise DataError(
+            f"{path}: file: cannot be read ({error.strerror}), expected an IDX file"
+        ) from error

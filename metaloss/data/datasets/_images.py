@@ -22,7 +22,8 @@ LIMIT = 4 << 30  # bytes of images that a source holds in memory
 GRAY = {"1", "L", "LA", "La", "F"}  # Pillow's modes of one channel, beside those that begin with I
 _ORIENTATION = 0x0112  # the EXIF tag; from 5 on, width and height are exchanged
 _TIFF_SIZE = (256, 257)  # TIFF's tags of width and height
-_WHITES = (0xFF, 0x3FF, 0xFFF, 0x3FFF, 0xFFFF)  # of 8, 10, 12, 14 and 16 bits, as scanners and cameras have them
+# Of 8, 10, 12, 14 and 16 bits, as scanners and cameras have them.
+_WHITES = (0xFF, 0x3FF, 0xFFF, 0x3FFF, 0xFFFF)
 _LOCK = threading.RLock()  # Pillow's limit is a global
 
 
@@ -39,12 +40,14 @@ MaxPixels = Annotated[int, Field(ge=1)]
 
 @settings(frozen=True, config=ConfigDict(extra="forbid"))
 class ImageOptions:
-    """How image files are read; the settings of families, recommendations and trainings have the same fields.
+    """How image files are read; the settings of families, recommendations and trainings have the
+    same fields.
 
     Attributes:
         size: side of the square that every image becomes, in pixels; None: the source's own.
         background: what transparent pixels are laid on: "white", "black" or "#rrggbb".
-        max_pixels: the most pixels that an image file may have; larger ones are refused before they are decoded.
+        max_pixels: the most pixels that an image file may have; larger ones are refused before they
+            are decoded.
     """
 
     size: Size = None
@@ -95,8 +98,13 @@ def header(file: Path, options: ImageOptions = USUAL_OPTIONS) -> Header:
     with opened(file, options) as image:
         orientation = image.getexif().get(_ORIENTATION)
         orientation = orientation if orientation in range(1, 9) else 1
-        # Pillow gives a TIFF's size as displayed from some version on, and any other file's as stored.
-        size = tuple(image.tag_v2[tag] for tag in _TIFF_SIZE) if hasattr(image, "tag_v2") else image.size
+        # Pillow gives a TIFF's size as displayed from some version on, and any other file's as
+        # stored.
+        size = (
+            tuple(image.tag_v2[tag] for tag in _TIFF_SIZE)
+            if hasattr(image, "tag_v2")
+            else image.size
+        )
         if orientation in (5, 6, 7, 8):
             size = size[::-1]
         gray = image.mode in GRAY or _wide(image)
@@ -115,12 +123,15 @@ def decode(file: Path, options: ImageOptions = USUAL_OPTIONS) -> Any:
     with opened(file, options) as image:
         image.load()
         ImageOps.exif_transpose(image, in_place=True)
-        if image.mode.startswith("I;16"):  # of which Pillow knows several kinds, and can do little with them
+        # Of which Pillow knows several kinds, and can do little with them.
+        if image.mode.startswith("I;16"):
             image = Image.fromarray(np.asarray(image).astype(np.int32))
         return image
 
 
-def read(file: Path, options: ImageOptions, levels: Levels | None = None, gray: bool = False) -> Any:
+def read(
+    file: Path, options: ImageOptions, levels: Levels | None = None, gray: bool = False
+) -> Any:
     """The Pillow image of a file, upright, on its background, of mode L or RGB.
 
     Args:
@@ -130,18 +141,23 @@ def read(file: Path, options: ImageOptions, levels: Levels | None = None, gray: 
         gray: one channel instead of three.
 
     Raises:
-        DataError: the file is no readable image, has too many pixels, or has more than eight bits unforeseen.
+        DataError: the file is no readable image, has too many pixels, or has more than eight bits
+            unforeseen.
     """
     return in_bytes(decode(file, options), file, options, levels, gray)
 
 
-def in_bytes(image: Any, file: Path, options: ImageOptions, levels: Levels | None, gray: bool) -> Any:
+def in_bytes(
+    image: Any, file: Path, options: ImageOptions, levels: Levels | None, gray: bool
+) -> Any:
     """A decoded Pillow image on its background, of mode L or RGB (arguments and errors: as for `read`)."""
     from PIL import Image
 
     if _wide(image):
         if levels is None:
-            raise DataError(f"{file}: pixels: found more than 8 bits in a file that is named as if it had 8: rename it")
+            raise DataError(
+                f"{file}: pixels: found more than 8 bits in a file that is named as if it had 8: rename it"
+            )
         image = _eight_bits(image, levels)
     elif image.has_transparency_data:
         image = image.convert("RGBA")
@@ -149,11 +165,15 @@ def in_bytes(image: Any, file: Path, options: ImageOptions, levels: Levels | Non
     return image.convert("L" if gray else "RGB")
 
 
-def levels(name: str, files: Sequence[Path], options: ImageOptions = USUAL_OPTIONS) -> Levels | None:
-    """What black and white are in files of more than eight bits, from all that these files use; None: there are none.
+def levels(
+    name: str, files: Sequence[Path], options: ImageOptions = USUAL_OPTIONS
+) -> Levels | None:
+    """What black and white are in files of more than eight bits, from all that these files use;
+    None: there are none.
 
-    Where all values are from 0 to 65535, white is the smallest of 255, 1023, 4095, 16383 and 65535 that none exceeds;
-    where floats are from 0 to 1, it is 1; else the lowest value is black and the highest is white.
+    Where all values are from 0 to 65535, white is the smallest of 255, 1023, 4095, 16383 and 65535
+    that none exceeds; where floats are from 0 to 1, it is 1; else the lowest value is black and the
+    highest is white.
 
     Raises:
         DataError: a file is no readable image, or a value is not finite.
@@ -161,18 +181,23 @@ def levels(name: str, files: Sequence[Path], options: ImageOptions = USUAL_OPTIO
     Warns:
         DataWarning: what the values are, and what becomes of them.
     """
-    low, high, fraction = np.inf, -np.inf, False
+    low = np.inf
+    high = -np.inf
+    fraction = False
     for file in files:
         values = np.asarray(decode(file, options))
         if not np.isfinite(values).all():
             raise DataError(f"{file}: pixels: found values that are not finite, expected numbers")
-        low, high = min(low, float(values.min())), max(high, float(values.max()))
+        low = min(low, float(values.min()))
+        high = max(high, float(values.max()))
         fraction = fraction or values.dtype.kind == "f"
     if low > high:
         return None
-    black, white = low, high
+    black = low
+    white = high
     if low >= 0 and high <= _WHITES[-1]:
-        black, white = 0.0, 1.0 if fraction and high <= 1 else float(next(x for x in _WHITES if high <= x))
+        black = 0.0
+        white = 1.0 if fraction and high <= 1 else float(next(x for x in _WHITES if high <= x))
     remark(
         f"{name}: {len(files)} images have more than 8 bits and use values from {low:g} to {high:g}: "
         f"{black:g} becomes 0 and {white:g} becomes 255"
@@ -210,8 +235,13 @@ def opened(file: Path, options: ImageOptions = USUAL_OPTIONS) -> Iterator[Any]:
     from PIL import Image
 
     try:
-        # By a stream: Pillow maps a plain TIFF that it opens by its path into memory, and turns it into noise.
-        with _pillow_limit(options.max_pixels), open_regular(file) as stream, Image.open(stream) as image:
+        # By a stream: Pillow maps a plain TIFF that it opens by its path into memory, and turns it
+        # into noise.
+        with (
+            _pillow_limit(options.max_pixels),
+            open_regular(file) as stream,
+            Image.open(stream) as image,
+        ):
             yield image
     except DataError:
         raise
@@ -219,9 +249,12 @@ def opened(file: Path, options: ImageOptions = USUAL_OPTIONS) -> Iterator[Any]:
         raise DataError(f"{file}: image: found a folder, expected an image file") from None
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         raise _too_many(file, error, options.max_pixels) from None
-    except Exception as error:  # decoders raise OSError, SyntaxError, ValueError, struct.error and more
+    # Decoders raise OSError, SyntaxError, ValueError, struct.error and more.
+    except Exception as error:
         reason = getattr(error, "strerror", None) or " ".join(str(error).split())
-        raise DataError(f"{file}: image: found none that can be read ({reason}), expected an image file") from error
+        raise DataError(
+            f"{file}: image: found none that can be read ({reason}), expected an image file"
+        ) from error
 
 
 def _too_many(file: Path, error: Exception, limit: int) -> DataError:
@@ -242,7 +275,8 @@ def _pillow_limit(pixels: int) -> Iterator[None]:
 
     with _LOCK, warnings.catch_warnings():
         warnings.simplefilter("error", Image.DecompressionBombWarning)
-        before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, pixels
+        before = Image.MAX_IMAGE_PIXELS
+        Image.MAX_IMAGE_PIXELS = pixels
         try:
             yield
         finally:

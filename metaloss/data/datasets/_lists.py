@@ -9,7 +9,8 @@ LIMIT = 1 << 26  # bytes: ten million names
 
 
 def names_in(path: Path) -> list[str]:
-    """The names in a text file, one a line; spaces within them stay, those around them and a byte-order mark go.
+    """The names in a text file, one a line; spaces within them stay, those around them and a
+    byte-order mark go.
 
     Raises:
         DataError: there is no such file, it is no text in UTF-8, or it holds no name.
@@ -18,7 +19,9 @@ def names_in(path: Path) -> list[str]:
         lines = read_text(path, LIMIT).splitlines()
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise DataError(f"{path}: list: found none that can be read ({reason}), expected a name a line") from None
+        raise DataError(
+            f"{path}: list: found none that can be read ({reason}), expected a name a line"
+        ) from None
     found = [name for line in lines if (name := line.strip())]
     if not found:
         raise DataError(f"{path}: names: found none, expected at least 1")

@@ -14,7 +14,8 @@ from metaloss.errors import DataError
 
 @dataclass(frozen=True)
 class Source:
-    """A data set of the MNIST family, as `torchvision.datasets` lays it out or its four files in one folder.
+    """A data set of the MNIST family, as `torchvision.datasets` lays it out or its four files in
+    one folder.
 
     Attributes:
         name: Our name.
@@ -60,7 +61,8 @@ class Source:
         return self.read(folder)
 
     def read(self, folder: Path) -> Dataset:
-        """The data set from a folder that holds its four files, plain or gzipped, under their official names.
+        """The data set from a folder that holds its four files, plain or gzipped, under their
+        official names.
 
         Raises:
             DataError: A file is missing or damaged.
@@ -81,7 +83,8 @@ class Source:
 
     def _folders(self) -> tuple[Path, ...]:
         # The last is for people who point METALOSS_DATA at the root they use with torchvision.
-        folder, raw = data_folder(), f"{self.kind}/raw"
+        folder = data_folder()
+        raw = f"{self.kind}/raw"
         return folder / self.name / raw, folder / self.name, folder / raw
 
     def _split(self, folder: Path, images: str, labels: str) -> Split:
@@ -92,7 +95,8 @@ class Source:
 
 def _file(folder: Path, name: str) -> Path:
     """The plain file where there is one (it reads faster), else the gzipped one; what lies beside a missing one."""
-    plain, packed = folder / name, folder / f"{name}.gz"
+    plain = folder / name
+    packed = folder / f"{name}.gz"
     if plain.is_file():
         return plain
     return packed if packed.is_file() or any(folder.glob("*-ubyte.gz")) else plain

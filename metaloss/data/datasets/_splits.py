@@ -20,7 +20,8 @@ class Split:
         pixels: Should be uint8 `[N K H W]`.
         labels: Should be int64 `[N]`.
         index: Each image's index in the official split; None where the split is whole: 0 ... N-1.
-        decoded: Digests of the images as their files hold them; None where the pixels are as they came.
+        decoded: Digests of the images as their files hold them; None where the pixels are as they
+            came.
     """
 
     where: str
@@ -30,8 +31,11 @@ class Split:
     decoded: Tensor | None = None
 
 
-def join_splits(name: str, train: Split, test: Split | None, classes: tuple[str, ...], origin: str) -> Dataset:
-    """One data set from its official splits, checked; `test` is None where the source has no official test split.
+def join_splits(
+    name: str, train: Split, test: Split | None, classes: tuple[str, ...], origin: str
+) -> Dataset:
+    """One data set from its official splits, checked; `test` is None where the source has no
+    official test split.
 
     Raises:
         DataError: Shapes, types, counts or labels are not what they have to be.
@@ -46,7 +50,8 @@ def join_splits(name: str, train: Split, test: Split | None, classes: tuple[str,
         raise DataError(
             f"{test.where}: images: found {_size(test.pixels)}, expected {_size(train.pixels)} as in training"
         )
-    pixels = torch.cat([split.pixels for split in splits]).contiguous()  # cat keeps a permuted layout
+    # Cat keeps a permuted layout.
+    pixels = torch.cat([split.pixels for split in splits]).contiguous()
     look_at(name, pixels)
     return Dataset(
         name=name,
@@ -56,27 +61,35 @@ def join_splits(name: str, train: Split, test: Split | None, classes: tuple[str,
         index=torch.cat([_index(split) for split in splits]),
         test=torch.cat([torch.full((len(split.labels),), split is test) for split in splits]),
         origin=origin,
-        decoded=None if train.decoded is None else torch.cat([x.decoded for x in splits if x.decoded is not None]),
+        decoded=None
+        if train.decoded is None
+        else torch.cat([x.decoded for x in splits if x.decoded is not None]),
     )
 
 
 def _check(split: Split, classes: tuple[str, ...]) -> None:
     """Raise a DataError unless images and labels of a split fit each other and the classes."""
-    pixels, labels = split.pixels, split.labels
+    pixels = split.pixels
+    labels = split.labels
     if pixels.dtype != torch.uint8 or pixels.ndim != 4:
         found = f"{pixels.dtype} with {pixels.ndim} axes"
         raise DataError(f"{split.where}: images: found {found}, expected torch.uint8 with 4 axes")
     if len(pixels) == 0 or pixels.numel() == 0:
-        raise DataError(f"{split.where}: images: found none ({'x'.join(map(str, pixels.shape))}), expected at least 1")
+        raise DataError(
+            f"{split.where}: images: found none ({'x'.join(map(str, pixels.shape))}), expected at least 1"
+        )
     for field, column in {"labels": labels, "indices": _index(split)}.items():
         if column.dtype != torch.int64 or column.shape != pixels.shape[:1]:
             found = f"{column.dtype} {list(column.shape)}"
             raise DataError(
                 f"{split.where}: {field}: found {found}, expected torch.int64 [{len(pixels)}], one an image"
             )
-    low, high = int(labels.min()), int(labels.max())
+    low = int(labels.min())
+    high = int(labels.max())
     if low < 0 or high >= len(classes):
-        raise DataError(f"{split.where}: labels: found {low if low < 0 else high}, expected 0 to {len(classes) - 1}")
+        raise DataError(
+            f"{split.where}: labels: found {low if low < 0 else high}, expected 0 to {len(classes) - 1}"
+        )
     if len(_index(split).unique()) != len(labels):
         raise DataError(f"{split.where}: indices: found one twice, expected each once")
 

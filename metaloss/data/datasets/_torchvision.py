@@ -18,7 +18,16 @@ from metaloss.data.datasets import Dataset, data_folder
 from metaloss.data.datasets._splits import Split, join_splits
 from metaloss.errors import DataError, DiskError
 
-_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ENOTDIR, errno.EEXIST}
+_DISK = {
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EROFS,
+    errno.EACCES,
+    errno.EPERM,
+    errno.EIO,
+    errno.ENOTDIR,
+    errno.EEXIST,
+}
 
 
 @dataclass(frozen=True)
@@ -30,7 +39,8 @@ class Source:
         kind: Name of the class in `torchvision.datasets`.
         files: What it reads, below its root: those of training first, then those of the test split.
         splits: Arguments that choose the training split and the test split.
-        check: Called with the root and the class before reading; raises a DataError that names the damaged file.
+        check: Called with the root and the class before reading; raises a DataError that names the
+            damaged file.
         pixels: Makes `[N K H W]` of the class's `data`.
         classes: Names of the classes; empty: torchvision's own.
     """
@@ -52,9 +62,16 @@ class Source:
             with _quiet():
                 parts = [kind(root, download=False, **split) for split in self.splits]
         except Exception as error:  # an unpickler raises whatever the file leads it to
-            raise DataError(f"{root}: {self.name}: torchvision cannot read it ({_line(error)})") from error
-        train, test = (Split(f"{root} ({self.name})", self.pixels(_data(part)), _labels(part)) for part in parts)
-        return join_splits(self.name, train, test, self.classes or tuple(parts[0].classes), f"full set, {root}")
+            raise DataError(
+                f"{root}: {self.name}: torchvision cannot read it ({_line(error)})"
+            ) from error
+        train, test = (
+            Split(f"{root} ({self.name})", self.pixels(_data(part)), _labels(part))
+            for part in parts
+        )
+        return join_splits(
+            self.name, train, test, self.classes or tuple(parts[0].classes), f"full set, {root}"
+        )
 
     def fetch(self) -> None:
         """Download the files into the user's data folder.
@@ -78,14 +95,18 @@ class Source:
             if not missing:
                 return root
         looked = " and ".join(str(root / self.files[0]) for root in places)
-        raise DataError(f"{self.name}: not found, looked for {looked}; get it with: metaloss data fetch {self.name}")
+        raise DataError(
+            f"{self.name}: not found, looked for {looked}; get it with: metaloss data fetch {self.name}"
+        )
 
 
 def check_md5(root: Path, sums: Sequence[Sequence[str]]) -> None:
     """Raise a DataError that names the first file whose MD5 is not the one beside it."""
     for file, expected in sums:
         with reading.open_regular(root / file) as stream:
-            found = hashlib.file_digest(stream, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+            found = hashlib.file_digest(
+                stream, lambda: hashlib.md5(usedforsecurity=False)
+            ).hexdigest()
         if found != expected:
             raise DataError(f"{root / file}: md5: found {found}, expected {expected}")
 
@@ -97,7 +118,8 @@ def download(name: str, kind: str, files: Sequence[str], splits: Sequence[dict[s
         DataError: The download failed; says where to put the files by hand.
         DiskError: The folder cannot be written.
     """
-    root, cls = data_folder() / name, published(kind)
+    root = data_folder() / name
+    cls = published(kind)
     try:
         root.mkdir(parents=True, exist_ok=True)
         # torchvision prints which mirrors failed; our standard output is for results.
@@ -131,7 +153,9 @@ def _data(part: Any) -> Tensor:
 
 def _labels(part: Any) -> Tensor:
     """The labels of a torchvision data set; SVHN has a name of its own for them."""
-    return torch.as_tensor(part.labels if hasattr(part, "labels") else part.targets, dtype=torch.int64)
+    return torch.as_tensor(
+        part.labels if hasattr(part, "labels") else part.targets, dtype=torch.int64
+    )
 
 
 @contextlib.contextmanager

@@ -9,8 +9,14 @@ from metaloss.data.datasets._images import USUAL_OPTIONS, ImageOptions
 
 def _lists(root: Path, _: Any) -> tuple[_files.Listed, None, list[str]]:
     folder = root / "caltech101/101_ObjectCategories"
-    classes = sorted(x.name for x in folder.iterdir() if x.is_dir() and x.name != "BACKGROUND_Google")
-    found = [(path, label) for label, name in enumerate(classes) for path in sorted((folder / name).glob("*.jpg"))]
+    classes = sorted(
+        x.name for x in folder.iterdir() if x.is_dir() and x.name != "BACKGROUND_Google"
+    )
+    found = [
+        (path, label)
+        for label, name in enumerate(classes)
+        for path in sorted((folder / name).glob("*.jpg"))
+    ]
     return ([path for path, _ in found], [label for _, label in found]), None, classes
 
 

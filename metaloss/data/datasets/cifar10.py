@@ -3,7 +3,11 @@
 from metaloss.data.datasets import Dataset, _cifar
 
 _SOURCE = _cifar.source(
-    "cifar10", "CIFAR10", "cifar-10-batches-py", *(f"data_batch_{i}" for i in range(1, 6)), "test_batch"
+    "cifar10",
+    "CIFAR10",
+    "cifar-10-batches-py",
+    *(f"data_batch_{i}" for i in range(1, 6)),
+    "test_batch",
 )
 
 

@@ -16,7 +16,9 @@ def load() -> Dataset:
     try:
         from sklearn.datasets import load_digits
     except ImportError as error:
-        raise DataError("digits: these images come with scikit-learn: pip install scikit-learn") from error
+        raise DataError(
+            "digits: these images come with scikit-learn: pip install scikit-learn"
+        ) from error
     bunch = load_digits()
     # Stored as 0 ... 16; times 15 is the largest whole factor that stays within a byte.
     pixels = (torch.from_numpy(bunch.images) * 15).to(torch.uint8)[:, None]

@@ -15,7 +15,10 @@ def _lists(root: Path, kind: Any) -> tuple[_files.Listed, _files.Listed, list[st
 
 _FOLDER = "flowers-102"
 _SOURCE = _files.Published(
-    "flowers102", "Flowers102", tuple(f"{_FOLDER}/{x}" for x in ("jpg", "imagelabels.mat", "setid.mat")), _lists
+    "flowers102",
+    "Flowers102",
+    tuple(f"{_FOLDER}/{x}" for x in ("jpg", "imagelabels.mat", "setid.mat")),
+    _lists,
 )
 
 

@@ -16,7 +16,9 @@ def files(path: str = "", options: ImageOptions = USUAL_OPTIONS) -> _files.Files
     """
     root = Path(path).expanduser() if path else data_folder() / "imagenet"
     if not root.is_dir():
-        raise DataError(f"imagenet: {root}: found no folder, expected one with train/ and val/ in it")
+        raise DataError(
+            f"imagenet: {root}: found no folder, expected one with train/ and val/ in it"
+        )
     classes = class_names(root / "train")
     train, test = (_listed(root / part, classes) for part in ("train", "val"))
     return _files.with_levels(_files.files("imagenet", train, test, classes, str(root), options))
@@ -26,5 +28,7 @@ def _listed(folder: Path, classes: tuple[str, ...]) -> _files.Listed:
     if (found := class_names(folder)) != classes:
         other = sorted(set(found) ^ set(classes))
         raise DataError(f"{folder}: classes: found others than in train ({', '.join(other[:3])})")
-    pairs = [(path, label) for label, name in enumerate(classes) for path in image_files(folder / name)]
+    pairs = [
+        (path, label) for label, name in enumerate(classes) for path in image_files(folder / name)
+    ]
     return [path for path, _ in pairs], [label for _, label in pairs]

@@ -2,7 +2,9 @@
 
 from metaloss.data.datasets import Dataset, _mnist
 
-_SOURCE = _mnist.Source("kmnist", "KMNIST", classes=("o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo"))
+_SOURCE = _mnist.Source(
+    "kmnist", "KMNIST", classes=("o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo")
+)
 
 
 def load() -> Dataset:

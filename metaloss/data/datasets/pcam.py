@@ -49,23 +49,33 @@ class Patches(_files.Files):
 
 
 def files(options: ImageOptions = USUAL_OPTIONS) -> Patches:
-    """The 294912 + 32768 pieces (training and validation split, then test), from the user's data folder.
+    """The 294912 + 32768 pieces (training and validation split, then test), from the user's data
+    folder.
 
     Raises:
         DataError: h5py is not installed, or files are missing or damaged.
     """
-    root = next((x for x in (data_folder() / "pcam", data_folder()) if (x / _NEEDS[0]).exists()), None)
+    root = next(
+        (x for x in (data_folder() / "pcam", data_folder()) if (x / _NEEDS[0]).exists()), None
+    )
     if root is None:
         wanted = data_folder() / "pcam" / _NEEDS[0]
-        raise DataError(f"pcam: not found, looked for {wanted}; get it with: metaloss data fetch pcam")
+        raise DataError(
+            f"pcam: not found, looked for {wanted}; get it with: metaloss data fetch pcam"
+        )
     if missing := [x for x in _NEEDS if not (root / x).exists()]:
-        raise DataError(f"{root / missing[0]}: found none, expected one; get it with: metaloss data fetch pcam")
+        raise DataError(
+            f"{root / missing[0]}: found none, expected one; get it with: metaloss data fetch pcam"
+        )
     try:
         labels = [_labels(root / _name(split, "y")) for split in SPLITS]
     except (OSError, KeyError) as error:
         raise DataError(f"{root}: pcam: cannot be read ({' '.join(str(error).split())})") from error
-    paths = [[root / _name(split, "x")] * len(found) for split, found in zip(SPLITS, labels, strict=True)]
-    train, test = (paths[0] + paths[1], labels[0] + labels[1]), (paths[2], labels[2])
+    paths = [
+        [root / _name(split, "x")] * len(found) for split, found in zip(SPLITS, labels, strict=True)
+    ]
+    train = (paths[0] + paths[1], labels[0] + labels[1])
+    test = (paths[2], labels[2])
     listed = _files.files("pcam", train, test, CLASSES, f"full set, {root}", options)
     rows = tuple(row for found in labels for row in range(len(found)))
     return Patches(**{**vars(listed), "rows": rows})
@@ -74,7 +84,9 @@ def files(options: ImageOptions = USUAL_OPTIONS) -> Patches:
 def fetch() -> None:
     """Download into the user's data folder (8 GB); torchvision needs gdown for it."""
     _h5py()
-    _torchvision.download("pcam", "PCAM", _NEEDS, [{"split": split} for split in ("train", "val", "test")])
+    _torchvision.download(
+        "pcam", "PCAM", _NEEDS, [{"split": split} for split in ("train", "val", "test")]
+    )
 
 
 def _labels(path: Path) -> list[int]:

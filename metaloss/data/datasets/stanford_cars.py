@@ -14,7 +14,9 @@ _MANUAL = (
 
 def _lists(root: Path, kind: Any) -> tuple[_files.Listed, _files.Listed, list[str]]:
     parts = [kind(root, split=split) for split in ("train", "test")]
-    train, test = (([Path(path) for path, _ in x._samples], [int(y) for _, y in x._samples]) for x in parts)
+    train, test = (
+        ([Path(path) for path, _ in x._samples], [int(y) for _, y in x._samples]) for x in parts
+    )
     return train, test, [str(name) for name in parts[0].classes]
 
 

@@ -1,8 +1,9 @@
-"""Images with a class for every pixel, in the format of PASCAL VOC (Everingham 2010): `voc:PATH`, or `voc`.
+"""Images with a class for every pixel, in the format of PASCAL VOC (Everingham 2010): `voc:PATH`,
+or `voc`.
 
-PATH holds JPEGImages/NAME.jpg, SegmentationClass/NAME.png, whose palette numbers are the classes and 255 counts for
-nothing, and ImageSets/Segmentation/train.txt and val.txt, which list names. Or it holds VOCdevkit/VOC2012 with that.
-"""
+PATH holds JPEGImages/NAME.jpg, SegmentationClass/NAME.png, whose palette numbers are the classes
+and 255 counts for nothing, and ImageSets/Segmentation/train.txt and val.txt, which list names. Or
+it holds VOCdevkit/VOC2012 with that."""
 
 import hashlib
 from dataclasses import dataclass
@@ -23,8 +24,31 @@ IGNORE = 255  # the number of pixels that count for nothing
 COLOUR = (124, 116, 104)  # beside an image that is no square: the mean of ImageNet's, in bytes
 NAMED = "classes.txt"  # names of the classes, one a line; ours, VOC has no such file
 VOC = (
-    *("background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow"),
-    *("diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor"),
+    *(
+        "background",
+        "aeroplane",
+        "bicycle",
+        "bird",
+        "boat",
+        "bottle",
+        "bus",
+        "car",
+        "cat",
+        "chair",
+        "cow",
+    ),
+    *(
+        "diningtable",
+        "dog",
+        "horse",
+        "motorbike",
+        "person",
+        "pottedplant",
+        "sheep",
+        "sofa",
+        "train",
+        "tvmonitor",
+    ),
 )
 # What is wrong with most masks that were made elsewhere, and what to do about it.
 ONE_CLASS = (
@@ -44,7 +68,8 @@ class Scenes:
         paths: of the images.
         masks: of their masks.
         classes: names of the classes.
-        test: True for those of the validation list, which is the test split: VOC's own test masks are not public.
+        test: True for those of the validation list, which is the test split: VOC's own test masks
+            are not public.
         origin: where the images come from, to be told to the user.
         options: how the images are read.
     """
@@ -58,18 +83,22 @@ class Scenes:
     options: ImageOptions = USUAL_OPTIONS
 
     def pair(self, row: int, size: int) -> Pair:
-        """An image and its mask: the longer side brought to `size`, mean colour and 255 around what is no square.
+        """An image and its mask: the longer side brought to `size`, mean colour and 255 around what
+        is no square.
 
         Raises:
-            DataError: a file is no readable image, they differ in size, or a pixel has a class that there is not.
+            DataError: a file is no readable image, they differ in size, or a pixel has a class that
+                there is not.
         """
         from PIL import Image
 
-        image, mask = read(self.paths[row], self.options), self._mask(row)
+        image = read(self.paths[row], self.options)
+        mask = self._mask(row)
         width, height = (max(1, round(side * size / max(image.size))) for side in image.size)
         pixels = np.full((size, size, 3), COLOUR, np.uint8)
         labels = np.full((size, size), IGNORE, np.uint8)
-        top, left = (size - height) // 2, (size - width) // 2
+        top = (size - height) // 2
+        left = (size - width) // 2
         place = slice(top, top + height), slice(left, left + width)
         pixels[place] = np.asarray(image.resize((width, height), Image.Resampling.BILINEAR))
         labels[place] = np.asarray(mask.resize((width, height), Image.Resampling.NEAREST), np.uint8)
@@ -81,22 +110,26 @@ class Scenes:
         Raises:
             DataError: as of `pair`.
         """
-        return torch.from_numpy(np.bincount(np.asarray(self._mask(row), np.uint8).reshape(-1), minlength=256))
+        return torch.from_numpy(
+            np.bincount(np.asarray(self._mask(row), np.uint8).reshape(-1), minlength=256)
+        )
 
     def fingerprint(self) -> str:
         """SHA-256 of the files' names and lengths and the classes; their pixels are not read."""
         digest = hashlib.sha256(repr(self.classes).encode())
         for image, mask in zip(self.paths, self.masks, strict=True):
-            digest.update(f"{image.name} {image.stat().st_size} {mask.name} {mask.stat().st_size}\n".encode())
+            digest.update(
+                f"{image.name} {image.stat().st_size} {mask.name} {mask.stat().st_size}\n".encode()
+            )
         return digest.hexdigest()
 
     def _mask(self, row: int) -> Any:
         """A mask, Pillow's, upright as its image is, checked; the image's pixels are not read.
 
-        A mask is turned by its own orientation tag, as the image is. Where it has the size of the image as stored and
-        not as displayed, it was drawn on the former and is turned with it.
-        """
-        seen, mask = header(self.paths[row], self.options), decode(self.masks[row], self.options)
+        A mask is turned by its own orientation tag, as the image is. Where it has the size of the
+        image as stored and not as displayed, it was drawn on the former and is turned with it."""
+        seen = header(self.paths[row], self.options)
+        mask = decode(self.masks[row], self.options)
         if mask.size != seen.size and mask.size == seen.size[::-1]:
             mask = turned(mask, seen.orientation)
         self._check(row, seen.size, mask)
@@ -104,12 +137,17 @@ class Scenes:
 
     def _check(self, row: int, size: tuple[int, int], mask: Any) -> None:
         """Raise a DataError where a mask is not as large as its image, or has a class that there is not."""
-        path, highest = self.masks[row], _highest(self.masks[row], mask)
+        path = self.masks[row]
+        highest = _highest(self.masks[row], mask)
         if mask.size != size:
             found, expected = ("x".join(map(str, x)) for x in (mask.size, size))
-            raise DataError(f"{path}: size: found {found}, expected {expected} as of {self.paths[row].name}")
+            raise DataError(
+                f"{path}: size: found {found}, expected {expected} as of {self.paths[row].name}"
+            )
         if highest >= len(self.classes):
-            raise DataError(f"{path}: class {highest}: expected 0 to {len(self.classes) - 1}, or {IGNORE}")
+            raise DataError(
+                f"{path}: class {highest}: expected 0 to {len(self.classes) - 1}, or {IGNORE}"
+            )
 
 
 def scenes(path: str = "", options: ImageOptions = USUAL_OPTIONS) -> Scenes:
@@ -129,12 +167,15 @@ def scenes(path: str = "", options: ImageOptions = USUAL_OPTIONS) -> Scenes:
         )
     train, val = (_listed(root / LISTS / f"{part}.txt") for part in ("train", "val"))
     if both := sorted(set(train) & set(val)):
-        raise DataError(f"{root}: {both[0]} is in train.txt and in val.txt, expected each image in one of them")
+        raise DataError(
+            f"{root}: {both[0]} is in train.txt and in val.txt, expected each image in one of them"
+        )
     names = [*train, *val]
     images = tuple(_there(root / "JPEGImages" / f"{name}.jpg") for name in names)
     masks = tuple(_there(root / "SegmentationClass" / f"{name}.png") for name in names)
     test = torch.arange(len(names)) >= len(train)
-    classes, origin = _classes(root, masks, options), f"{root}, tested on its val.txt"
+    classes = _classes(root, masks, options)
+    origin = f"{root}, tested on its val.txt"
     return Scenes(f"voc:{root.resolve().name}", images, masks, classes, test, origin, options)
 
 
@@ -153,7 +194,9 @@ def fetch() -> None:
     """Download VOC2012 into the user's data folder (2 GB)."""
     year = "VOCdevkit/VOC2012"
     needs = [f"{year}/{part}" for part in ("JPEGImages", "SegmentationClass", LISTS)]
-    _torchvision.download("voc", "VOCSegmentation", needs, [{"year": "2012", "image_set": "trainval"}])
+    _torchvision.download(
+        "voc", "VOCSegmentation", needs, [{"year": "2012", "image_set": "trainval"}]
+    )
 
 
 def verify(path: str = "", options: ImageOptions = USUAL_OPTIONS) -> list[str]:
@@ -205,7 +248,9 @@ def _classes(root: Path, masks: tuple[Path, ...], options: ImageOptions) -> tupl
     else:
         highest = max(_highest(path, decode(path, options)) for path in masks)
         if highest < 1:
-            raise DataError(f"{root}: masks: {ONE_CLASS.format(numbers=f'{max(highest, 0)} and {IGNORE}')}")
+            raise DataError(
+                f"{root}: masks: {ONE_CLASS.format(numbers=f'{max(highest, 0)} and {IGNORE}')}"
+            )
         found = tuple(map(str, range(1 + highest)))
     if not 2 <= len(found) < IGNORE:
         raise DataError(f"{root}: classes: found {len(found)}, expected 2 to {IGNORE - 1}")
@@ -215,6 +260,8 @@ def _classes(root: Path, masks: tuple[Path, ...], options: ImageOptions) -> tupl
 def _highest(path: Path, mask: Any) -> int:
     """The highest class of a mask; -1 where all of it counts for nothing."""
     if mask.mode not in ("P", "L", "1"):
-        raise DataError(f"{path}: pixels: found {mask.mode}, expected a palette or gray PNG whose numbers are classes")
+        raise DataError(
+            f"{path}: pixels: found {mask.mode}, expected a palette or gray PNG whose numbers are classes"
+        )
     numbers = np.asarray(mask).astype(np.int64)  # of a mask of one bit, 0 and 1
     return int(numbers.max(initial=-1, where=numbers != IGNORE))

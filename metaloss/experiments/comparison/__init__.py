@@ -40,7 +40,8 @@ class Comparison(BaseModel):
     Attributes:
         tasks: families by name, path or folder:PATH.
         against: the loss that all are set beside.
-        tune: "rate" at the family's number of steps; "steps": each loss at its best number of steps, too.
+        tune: "rate" at the family's number of steps; "steps": each loss at its best number of
+            steps, too.
         rates: learning rates among which each loss's is chosen.
         tuning_tasks: meta-validation tasks for that choice.
         test_tasks: meta-test tasks.
@@ -94,16 +95,20 @@ def compare(
     stop: Callable[[], bool] = lambda: False,
     **others: Any,
 ) -> Report:
-    """Set losses beside each other on the same tasks, from the same initial weights, and write a report.
+    """Set losses beside each other on the same tasks, from the same initial weights, and write a
+    report.
 
     Args:
-        losses: runs, files, published losses by name, formulas, or losses as `metaloss.load` gives them.
-        tasks: names, paths or folder:PATH of task families, whether or not a loss was evolved on them.
+        losses: runs, files, published losses by name, formulas, or losses as `metaloss.load` gives
+            them.
+        tasks: names, paths or folder:PATH of task families, whether or not a loss was evolved on
+            them.
         out: the folder that the report's folder is made in.
         name: of the report's folder; by default the families' names and the seed.
         runs: where runs are looked for by name.
         reporter: is told of everything that happens.
-        stop: asked before every chunk of work; True drops it, raises `Interrupted` and leaves nothing behind.
+        stop: asked before every chunk of work; True drops it, raises `Interrupted` and leaves
+            nothing behind.
         others: any further field of `Comparison`, or of the families, as `inner={"steps": 40}`.
 
     Raises:
@@ -112,13 +117,21 @@ def compare(
     """
     table = {"tasks": (tasks,) if isinstance(tasks, str) else tuple(tasks), **others}
     how: dict[str, Any] = {"reporter": reporter, "stop": stop}
-    return start([losses] if isinstance(losses, str) else losses, table, out=out, name=name, runs=runs, **how)
+    return start(
+        [losses] if isinstance(losses, str) else losses, table, out=out, name=name, runs=runs, **how
+    )
 
 
 def start(
-    losses: Sequence[Any], table: Mapping[str, Any], *, out: str | Path, name: str, runs: str | Path,
-    reporter: Reporter | None = None, stop: Callable[[], bool] = lambda: False,
-) -> Report:  # fmt: skip
+    losses: Sequence[Any],
+    table: Mapping[str, Any],
+    *,
+    out: str | Path,
+    name: str,
+    runs: str | Path,
+    reporter: Reporter | None = None,
+    stop: Callable[[], bool] = lambda: False,
+) -> Report:
     """Make the comparison that a table of settings asks for (arguments and errors: as for `compare`)."""
     of_families = TaskFamily.__dataclass_fields__.keys() - {"name", "origin"}
     changes = {key: value for key, value in table.items() if key in of_families}
@@ -133,7 +146,9 @@ def start(
     check_classes(found, opened)
     exposures = _exposures(found, opened, chosen.allow_seen, reporter)
     with Local(device, chosen.memory, stop=stop, told=reporter.on_progress) as engine:
-        reporter.on_comparison_start(chosen, opened, sum(_work(chosen, len(found), e) for e in opened))
+        reporter.on_comparison_start(
+            chosen, opened, sum(_work(chosen, len(found), e) for e in opened)
+        )
         contests = [Contest(engine, e, Stream(chosen.seed)) for e in opened]
         played = [_play(contest, chosen, found, baseline) for contest in contests]
     settings = {**chosen.model_dump(mode="json"), **changes}
@@ -142,14 +157,20 @@ def start(
         "baseline": baseline,
         "command": command(losses, found, {**own, "tasks": chosen.tasks}, changes),
     }
-    summary = findings.summary({**about, "conditions": conditions(opened, device)}, found, opened, exposures, played)
-    written = publication.write(Path(out), name or _name(opened, chosen.seed), summary, [x.trainings for x in played])
+    summary = findings.summary(
+        {**about, "conditions": conditions(opened, device)}, found, opened, exposures, played
+    )
+    written = publication.write(
+        Path(out), name or _name(opened, chosen.seed), summary, [x.trainings for x in played]
+    )
     report = Report(summary["rows"], [x["text"] for x in summary["sentences"]], summary, written)
     reporter.on_comparison_end(report)
     return report
 
 
-def _families(chosen: Comparison, changes: Mapping[str, Any], losses: Sequence[str]) -> list[TaskFamily]:
+def _families(
+    chosen: Comparison, changes: Mapping[str, Any], losses: Sequence[str]
+) -> list[TaskFamily]:
     """The families of episodes.
 
     Raises:
@@ -180,26 +201,36 @@ def _exposures(
         SettingsError: a run has learned from test images, and that is not allowed.
     """
     all_of_them = [
-        [data_overlap(x.origin, x.criterion, e.dataset, torch.cat(e.pools["test"])) for x in found] for e in opened
+        [data_overlap(x.origin, x.criterion, e.dataset, torch.cat(e.pools["test"])) for x in found]
+        for e in opened
     ]
     for e, row in zip(opened, all_of_them, strict=True):
         for x, one in zip(found, row, strict=True):
             if one.refusal and not allow:
-                raise SettingsError(f"{x.label} {one.refusal} of {e.family.name}  (--allow-seen compares all the same)")
+                raise SettingsError(
+                    f"{x.label} {one.refusal} of {e.family.name}  (--allow-seen compares all the same)"
+                )
             if one.refusal:
                 reporter.on_warning(f"{x.label} {one.refusal} of {e.family.name}")
     return all_of_them
 
 
-def _play(contest: Contest, chosen: Comparison, found: Sequence[Contestant], baseline: str) -> Found:
+def _play(
+    contest: Contest, chosen: Comparison, found: Sequence[Contestant], baseline: str
+) -> Found:
     """Tune, test and watch all losses on one family."""
-    labels, losses = [x.label for x in found], [x.criterion.losses() for x in found]
-    inner, n = contest.inner, chosen.test_tasks
+    labels = [x.label for x in found]
+    losses = [x.criterion.losses() for x in found]
+    inner = contest.inner
+    n = chosen.test_tasks
     rates = contest.tune(losses, chosen.rates, chosen.tuning_tasks)
-    # The baseline may have more steps in any case: a loss that is merely faster must not look better than that.
+    # The baseline may have more steps in any case: a loss that is merely faster must not look
+    # better than that.
     longer = [i for i, label in enumerate(labels) if chosen.tune == "steps" or label == CE]
     steps = contest.tune_steps([losses[i] for i in longer], chosen.rates, chosen.tuning_tasks)
-    tuned = [Tuned(rate, dict(zip(longer, steps, strict=True)).get(i)) for i, rate in enumerate(rates)]
+    tuned = [
+        Tuned(rate, dict(zip(longer, steps, strict=True)).get(i)) for i, rate in enumerate(rates)
+    ]
     own = Setting(inner.lr, inner.steps)
     tested = contest.test(losses, [(x.rate, own) for x in tuned], n)
     longest = contest.test_each(losses, [x.steps for x in tuned], n)
@@ -212,31 +243,56 @@ def _play(contest: Contest, chosen: Comparison, found: Sequence[Contestant], bas
     moments, curves = contest.curves(losses, rates, min(chosen.curve_tasks, n))
     strongest = tuned[labels.index(CE)].steps
     assert strongest is not None
-    return Found(rows, strongest, {x.loss: x for x in played}, moments, dict(zip(labels, curves, strict=True)))
+    return Found(
+        rows,
+        strongest,
+        {x.loss: x for x in played},
+        moments,
+        dict(zip(labels, curves, strict=True)),
+    )
 
 
 def _work(chosen: Comparison, losses: int, e: Episodes) -> int:
     """About how many steps of training a family takes."""
-    inner, grid = e.family.inner, len(chosen.rates) * chosen.tuning_tasks
+    inner = e.family.inner
+    grid = len(chosen.rates) * chosen.tuning_tasks
     longer = losses if chosen.tune == "steps" else 1
     most = marks(inner)[-1] if inner.anytime else sum(marks(inner))
     once = inner.steps * (grid + 2 * chosen.test_tasks + min(chosen.curve_tasks, chosen.test_tasks))
-    usual = marks(inner)[len(marks(inner)) // 2]  # which number of steps will be the best is not known yet
+    # Which number of steps will be the best is not known yet.
+    usual = marks(inner)[len(marks(inner)) // 2]
     return losses * once + longer * (most * grid + usual * chosen.test_tasks)
 
 
 def command(
-    losses: Sequence[Any], found: Sequence[Contestant], own: Mapping[str, Any], changes: Mapping[str, Any]
+    losses: Sequence[Any],
+    found: Sequence[Contestant],
+    own: Mapping[str, Any],
+    changes: Mapping[str, Any],
 ) -> list[str]:
     """The command that makes the same comparison."""
     rest = flat({key: value for key, value in own.items() if key != "tasks"} | dict(changes))
-    return ["metaloss", "compare", *_specs(losses, found), "--tasks", *own["tasks"], *_assignments(rest)]
+    return [
+        "metaloss",
+        "compare",
+        *_specs(losses, found),
+        "--tasks",
+        *own["tasks"],
+        *_assignments(rest),
+    ]
 
 
-def side_by_side(family: TrainingFamily, losses: Sequence[str], rates: Sequence[float]) -> list[str]:
+def side_by_side(
+    family: TrainingFamily, losses: Sequence[str], rates: Sequence[float]
+) -> list[str]:
     """The command that trains losses as a family of full trainings does, each at the best of these rates."""
-    table, usual = registry.table(family.training), registry.table(Training())
-    own = {key: value for key, value in table.items() if value != usual.get(key) and key not in ("lr", "rates")}
+    table = registry.table(family.training)
+    usual = registry.table(Training())
+    own = {
+        key: value
+        for key, value in table.items()
+        if value != usual.get(key) and key not in ("lr", "rates")
+    }
     named = ["--model", family.training.model, "--data", own.pop("data", usual["data"])]
     own.pop("model", None)
     grid = ["--rates", *map(str, rates), "--seeds", str(family.seeds)]
@@ -245,12 +301,17 @@ def side_by_side(family: TrainingFamily, losses: Sequence[str], rates: Sequence[
 
 def _specs(losses: Sequence[Any], found: Sequence[Contestant]) -> list[str]:
     """Losses as they were given; one that was given as an object by its name."""
-    return [str(x) if isinstance(x, str | Path) else y.label for x, y in zip(losses, found, strict=False)]
+    return [
+        str(x) if isinstance(x, str | Path) else y.label
+        for x, y in zip(losses, found, strict=False)
+    ]
 
 
 def _assignments(table: Mapping[str, Any]) -> list[str]:
     """Settings as flags."""
-    return [word for key, value in table.items() for word in ("--set", f"{key}={json.dumps(value)}")]
+    return [
+        word for key, value in table.items() for word in ("--set", f"{key}={json.dumps(value)}")
+    ]
 
 
 def _name(opened: Sequence[Episodes], seed: int) -> str:

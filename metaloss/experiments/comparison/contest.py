@@ -29,7 +29,8 @@ class Setting:
     Attributes:
         lr: the learning rate.
         steps: how many of them.
-        accuracy: what it reached on the meta-validation tasks where it was chosen; None: it was not.
+        accuracy: what it reached on the meta-validation tasks where it was chosen; None: it was
+            not.
     """
 
     lr: float
@@ -70,25 +71,36 @@ class Contest:
         """Each loss's best rate at the family's number of steps."""
         return self._best(losses, rates, tasks, (self.inner.steps,))
 
-    def tune_steps(self, losses: Sequence[Losses], rates: Sequence[float], tasks: int) -> list[Setting]:
+    def tune_steps(
+        self, losses: Sequence[Losses], rates: Sequence[float], tasks: int
+    ) -> list[Setting]:
         """Each loss's best rate and number of steps."""
         return self._best(losses, rates, tasks, marks(self.inner)) if losses else []
 
     def _best(
         self, losses: Sequence[Losses], rates: Sequence[float], tasks: int, steps: tuple[int, ...]
     ) -> list[Setting]:
-        grid, lr = [repeated(one, len(rates)) for one in losses], torch.tensor(list(rates))
-        found = [self._scores(grid, [lr] * len(grid), tasks, course) for course in courses(self.inner, steps)]
+        grid = [repeated(one, len(rates)) for one in losses]
+        lr = torch.tensor(list(rates))
+        found = [
+            self._scores(grid, [lr] * len(grid), tasks, course)
+            for course in courses(self.inner, steps)
+        ]
         return [_chosen(torch.cat(each), rates, steps) for each in zip(*found, strict=True)]
 
     def _scores(
         self, grid: Sequence[Losses], lrs: Sequence[Rate], tasks: int, steps: tuple[int, ...]
     ) -> list[Float[Tensor, "M R T"]]:
         inner = replace(self.inner, steps=steps[-1])
-        waves = [self._observe(grid, lrs, part, "validation", scores, inner, steps)[1] for part in waves_of(tasks)]
+        waves = [
+            self._observe(grid, lrs, part, "validation", scores, inner, steps)[1]
+            for part in waves_of(tasks)
+        ]
         return [torch.cat(each, 2) for each in zip(*waves, strict=True)]
 
-    def test(self, losses: Sequence[Losses], settings: Sequence[Sequence[Setting]], tasks: int) -> list[list[Measures]]:
+    def test(
+        self, losses: Sequence[Losses], settings: Sequence[Sequence[Setting]], tasks: int
+    ) -> list[list[Measures]]:
         """What each loss's trainings are worth on meta-test tasks, for as many settings of one number of steps each."""
         many = [repeated(one, len(each)) for one, each in zip(losses, settings, strict=True)]
         lrs = [torch.tensor([s.lr for s in each]) for each in settings]
@@ -96,9 +108,13 @@ class Contest:
         waves = []
         for part in waves_of(tasks):
             drawn, found = self._observe(many, lrs, part, "test", answers, inner)
-            label, ways = drawn.val.label.cpu(), drawn.ways
+            label = drawn.val.label.cpu()
+            ways = drawn.ways
             waves.append([[measure(row, label, ways) for row in each[0]] for each in found])
-        return [[together(parts) for parts in zip(*each, strict=True)] for each in zip(*waves, strict=True)]
+        return [
+            [together(parts) for parts in zip(*each, strict=True)]
+            for each in zip(*waves, strict=True)
+        ]
 
     def test_each(
         self, losses: Sequence[Losses], settings: Sequence[Setting | None], tasks: int
@@ -107,7 +123,9 @@ class Contest:
         found: list[Measures | None] = [None] * len(losses)
         for steps in sorted({s.steps for s in settings if s}):
             some = [i for i, s in enumerate(settings) if s and s.steps == steps]
-            several = self.test([losses[i] for i in some], [(s,) for s in settings if s and s.steps == steps], tasks)
+            several = self.test(
+                [losses[i] for i in some], [(s,) for s in settings if s and s.steps == steps], tasks
+            )
             for i, (one,) in zip(some, several, strict=True):
                 found[i] = one
         return found
@@ -122,7 +140,9 @@ class Contest:
     ) -> tuple[tuple[int, ...], list[Float[Tensor, "M T 2"]]]:
         """Training and validation accuracies on some of the meta-test tasks, and after which steps."""
         total = self.inner.steps
-        moments = tuple(sorted({round(1 + i * (total - 1) / (MOMENTS - 1)) for i in range(MOMENTS)}))
+        moments = tuple(
+            sorted({round(1 + i * (total - 1) / (MOMENTS - 1)) for i in range(MOMENTS)})
+        )
         lrs = [s.lr for s in settings]
         waves = [
             self._observe(losses, lrs, part, "test", progress, self.inner, moments, CURVE_IMAGES)[1]
@@ -131,14 +151,23 @@ class Contest:
         return moments, [torch.cat(each, 2)[:, 0] for each in zip(*waves, strict=True)]
 
     def _observe(
-        self, many: Sequence[Losses], lrs: Sequence[Rate], numbers: range, pool: str, gauge: Gauge, inner: Inner,
-        steps: tuple[int, ...] = (), val: int | None = None,
-    ) -> tuple[Tasks, list[Float[Tensor, "M P T ..."]]]:  # fmt: skip
+        self,
+        many: Sequence[Losses],
+        lrs: Sequence[Rate],
+        numbers: range,
+        pool: str,
+        gauge: Gauge,
+        inner: Inner,
+        steps: tuple[int, ...] = (),
+        val: int | None = None,
+    ) -> tuple[Tasks, list[Float[Tensor, "M P T ..."]]]:
         """Some of a pool's tasks, and what a gauge shows of the losses on them."""
         key = self.key.at(pool)
         drawn = self.episodes.sample([key.at("task", t) for t in numbers], pool, val)
         starts = [key.at("init", t) for t in numbers]
-        return drawn, self.engine.observe(many, self.episodes, drawn, starts, gauge, inner, lrs, steps)
+        return drawn, self.engine.observe(
+            many, self.episodes, drawn, starts, gauge, inner, lrs, steps
+        )
 
 
 def waves_of(tasks: int) -> list[range]:
@@ -153,10 +182,14 @@ def repeated(one: Losses, times: int) -> Losses:
 
 def together(parts: Sequence[Measures]) -> Measures:
     """The measures of all waves of tasks."""
-    return Measures(**{f.name: torch.cat([getattr(x, f.name) for x in parts]) for f in fields(Measures)})
+    return Measures(
+        **{f.name: torch.cat([getattr(x, f.name) for x in parts]) for f in fields(Measures)}
+    )
 
 
-def _chosen(score: Float[Tensor, "M R T"], rates: Sequence[float], steps: tuple[int, ...]) -> Setting:
+def _chosen(
+    score: Float[Tensor, "M R T"], rates: Sequence[float], steps: tuple[int, ...]
+) -> Setting:
     """The best setting, and what it reached."""
     mark, rate = best(score)
     return Setting(rates[rate], steps[mark], float(score[mark, rate].double().nan_to_num().mean()))

@@ -15,7 +15,8 @@ from metaloss.search.run import Run, find
 from metaloss.storage.folders import short_digest
 from metaloss.tasks.episodic import Episodes
 
-CE = "ce"  # always there: what a gain over any baseline is worth shows beside cross-entropy with more steps
+# Always there: what a gain over any baseline is worth shows beside cross-entropy with more steps.
+CE = "ce"
 LABEL = 60  # characters
 
 
@@ -42,7 +43,8 @@ class Contestant:
 
 
 def entered(losses: Sequence[Any], against: str, runs: Path) -> tuple[list[Contestant], str]:
-    """The losses that are asked for, the baseline and cross-entropy, each once; and the baseline's label.
+    """The losses that are asked for, the baseline and cross-entropy, each once; and the baseline's
+    label.
 
     Raises:
         SettingsError: one cannot be read, or cannot train episodes.
@@ -62,10 +64,13 @@ def entered(losses: Sequence[Any], against: str, runs: Path) -> tuple[list[Conte
 def _contestant(spec: Any, runs: Path, taken: set[str]) -> Contestant:
     loss = loss_io.load(spec, runs)
     if not isinstance(loss, Criterion):
-        raise SettingsError(f"{type(loss).__name__} cannot be compared: episodes need a loss of metaloss.load")
+        raise SettingsError(
+            f"{type(loss).__name__} cannot be compared: episodes need a loss of metaloss.load"
+        )
     loss.losses()  # Dice says here that it is none
     origin = origin_of(spec, loss, runs)
-    name, run = origin.name, _run_of(origin)
+    name = origin.name
+    run = _run_of(origin)
     label = name or printable(_label(spec, loss, run)).strip()
     label = f"./{label}" if loss_io.named(label) and not is_named(loss, label) else label
     # Two long formulas may begin alike.
@@ -100,4 +105,6 @@ def check_classes(found: Sequence[Contestant], opened: Sequence[Episodes]) -> No
         for e in opened:
             if x.criterion.classes not in (None, e.family.ways):
                 ways = f"{e.family.name} has {e.family.ways}-way tasks"
-                raise SettingsError(f"{x.label} works for {x.criterion.classes} classes alone, and {ways}")
+                raise SettingsError(
+                    f"{x.label} works for {x.criterion.classes} classes alone, and {ways}"
+                )

@@ -19,14 +19,23 @@ def draw(summary: dict[str, Any]) -> list[Picture]:
 
 def accuracy(summary: dict[str, Any]) -> Picture:
     """Mean accuracies with their 95 % intervals over tasks."""
-    names, families = [x["loss"] for x in summary["losses"]], summary["families"]
+    names = [x["loss"] for x in summary["losses"]]
+    families = summary["families"]
     figure, axes = panels(len(families), width=WIDTH, height=1.2 + 0.34 * len(names))
     for axis, family in zip(axes, families, strict=True):
         rows = _rows(summary, family["name"])
         error = [1.96 * r["at"]["std"] / summary["settings"]["test_tasks"] ** 0.5 for r in rows]
         for y, (row, e) in enumerate(zip(rows, error, strict=True)):
             axis.plot(100 * row["plain"]["accuracy"], y, "|", color="0.45", ms=11, mew=1.6)
-            axis.errorbar(100 * row["at"]["accuracy"], y, xerr=100 * e, **series_look(y), ls="none", ms=4.5, capsize=5)
+            axis.errorbar(
+                100 * row["at"]["accuracy"],
+                y,
+                xerr=100 * e,
+                **series_look(y),
+                ls="none",
+                ms=4.5,
+                capsize=5,
+            )
         _name_rows(axis, names, family["name"], "accuracy [%]")
     caption = (
         "Mean accuracy on meta-test tasks at each loss's best learning rate, with 95 % intervals of the mean over "
@@ -37,7 +46,8 @@ def accuracy(summary: dict[str, Any]) -> Picture:
 
 def paired(summary: dict[str, Any]) -> Picture:
     """Differences from the baseline: the interval over tasks, and the wider one over tasks and images."""
-    families, base = summary["families"], summary["baseline"]
+    families = summary["families"]
+    base = summary["baseline"]
     names = [x["loss"] for x in summary["losses"] if x["loss"] != base]
     figure, axes = panels(len(families), width=WIDTH, height=1.2 + 0.34 * len(names))
     for axis, family in zip(axes, families, strict=True):
@@ -45,10 +55,18 @@ def paired(summary: dict[str, Any]) -> Picture:
         for y, row in enumerate(r for r in _rows(summary, family["name"]) if r["against"]):
             gain = row["against"]["gain"]
             look = series_look([x["loss"] for x in summary["losses"]].index(row["loss"]))
-            axis.hlines(y, 100 * row["against"]["low"], 100 * row["against"]["high"], color=look["color"], lw=1)
+            axis.hlines(
+                y,
+                100 * row["against"]["low"],
+                100 * row["against"]["high"],
+                color=look["color"],
+                lw=1,
+            )
             for end in ("low", "high"):
                 axis.plot(100 * row["against"][end], y, "|", color=look["color"], ms=12)
-            axis.hlines(y, 100 * gain["low"], 100 * gain["high"], color=look["color"], lw=5, alpha=0.4)
+            axis.hlines(
+                y, 100 * gain["low"], 100 * gain["high"], color=look["color"], lw=5, alpha=0.4
+            )
             axis.plot(100 * gain["mean"], y, **look, ms=4.5)
         _name_rows(axis, names, family["name"], f"Δ to {short(base)} [points]")
     caption = (
@@ -70,14 +88,24 @@ def curves(summary: dict[str, Any]) -> Picture:
             for i, (name, curve) in enumerate(found["losses"].items()):
                 mean, std = (100 * np.array(x) for x in curve[side])
                 look = series_look(i)
-                axis.fill_between(found["steps"], mean - std, mean + std, color=look["color"], alpha=shade, lw=0)
+                axis.fill_between(
+                    found["steps"], mean - std, mean + std, color=look["color"], alpha=shade, lw=0
+                )
                 style = STYLES[i % len(STYLES)]
-                axis.plot(found["steps"], mean, style, color=look["color"], lw=1.7, label=short(name))
+                axis.plot(
+                    found["steps"], mean, style, color=look["color"], lw=1.7, label=short(name)
+                )
             words = {"train": "training", "validation": "validation"}
-            axis.set(xlabel="inner step", ylabel=f"{words[side]} accuracy [%]", title=short(family["name"]))
+            axis.set(
+                xlabel="inner step",
+                ylabel=f"{words[side]} accuracy [%]",
+                title=short(family["name"]),
+            )
             axis.xaxis.get_major_locator().set_params(integer=True)
     handles, labels = axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=min(3, len(labels)), frameon=False)
+    figure.legend(
+        handles, labels, loc="outside lower center", ncols=min(3, len(labels)), frameon=False
+    )
     caption = (
         "Learning curves at each loss's best learning rate: mean over meta-test tasks, band: one standard deviation of "
         "the tasks."
@@ -88,7 +116,8 @@ def curves(summary: dict[str, Any]) -> Picture:
 def ranks(found: dict[str, Any]) -> Picture:
     """The critical-difference diagram of Demšar 2006: mean ranks, a bar over those that do not differ."""
     order = sorted(found["mean"].items(), key=lambda pair: pair[1])
-    cd, groups = found["critical_difference"], _alike(order, found["critical_difference"])
+    cd = found["critical_difference"]
+    groups = _alike(order, found["critical_difference"])
     low = -0.6 * len(groups)
     figure, (axis,) = panels(1, width=6.4, height=1.4 + 0.3 * len(order) + 0.2 * len(groups))
     axis.set(xlim=(len(order) + 0.3, 0.7), ylim=(low - len(order) - 0.6, 2.4))
@@ -99,7 +128,9 @@ def ranks(found: dict[str, Any]) -> Picture:
         axis.hlines(-0.4 - 0.6 * y, *span, color="black", lw=4)
     shown = min(cd, len(order) - 1)
     axis.errorbar(1 + shown / 2, 1.9, xerr=shown / 2, color="0.3", capsize=3)
-    axis.text(1 + shown / 2, 2.0, f"critical difference {cd:.2f}", ha="center", va="bottom", fontsize=9)
+    axis.text(
+        1 + shown / 2, 2.0, f"critical difference {cd:.2f}", ha="center", va="bottom", fontsize=9
+    )
     axis.spines[["left", "bottom"]].set_visible(False)
     axis.spines["top"].set(visible=True, position=("data", 0))
     axis.xaxis.set_ticks_position("top")

@@ -13,7 +13,14 @@ from metaloss.criterion.leakage import DataOverlap
 from metaloss.evaluation.statistics import critical_difference, mean_ranks
 from metaloss.experiments.comparison.contest import Setting
 from metaloss.experiments.comparison.contestants import Contestant
-from metaloss.experiments.comparison.standings import Played, Standing, accuracies, corrected, sentence, table
+from metaloss.experiments.comparison.standings import (
+    Played,
+    Standing,
+    accuracies,
+    corrected,
+    sentence,
+    table,
+)
 from metaloss.tasks.episodic import Episodes
 
 
@@ -29,9 +36,12 @@ class Found:
 
 
 def summary(
-    about: Mapping[str, Any], found: Sequence[Contestant], opened: Sequence[Episodes],
-    exposures: Sequence[Sequence[DataOverlap]], played: Sequence[Found],
-) -> dict[str, Any]:  # fmt: skip
+    about: Mapping[str, Any],
+    found: Sequence[Contestant],
+    opened: Sequence[Episodes],
+    exposures: Sequence[Sequence[DataOverlap]],
+    played: Sequence[Found],
+) -> dict[str, Any]:
     """Everything but single tasks, as plain values.
 
     Args:
@@ -43,21 +53,28 @@ def summary(
     """
     labels = [x.label for x in found]
     final = corrected([x.rows for x in played])
-    rows, sentences = [], []
+    rows = []
+    sentences = []
     for e, family, each, seen in zip(opened, played, final, exposures, strict=True):
         for row, one in zip(each, seen, strict=True):
-            rows.append({**table(row, e.family.name), "data": one.text, "seen": one.refusal or None})
+            rows.append(
+                {**table(row, e.family.name), "data": one.text, "seen": one.refusal or None}
+            )
             if row.against:
                 text = sentence(row, about["baseline"], e.family.inner.steps, family.strongest)
                 sentences.append({"family": e.family.name, "loss": row.loss, "text": text})
     result = {
         **about,
         "families": [_about(e, x.strongest) for e, x in zip(opened, played, strict=True)],
-        "losses": [{"loss": x.label, "formula": x.criterion.describe(), "about": x.criterion.about} for x in found],
-        "rows": rows, "sentences": sentences,
+        "losses": [
+            {"loss": x.label, "formula": x.criterion.describe(), "about": x.criterion.about}
+            for x in found
+        ],
+        "rows": rows,
+        "sentences": sentences,
         "curves": {e.family.name: _bands(x) for e, x in zip(opened, played, strict=True)},
         "ranks": _ranks(labels, final),
-    }  # fmt: skip
+    }
     plain: dict[str, Any] = storage.plain(result)
     return plain
 
@@ -65,8 +82,13 @@ def summary(
 def _about(e: Episodes, strongest: Setting) -> dict[str, Any]:
     pool = sum(map(len, e.pools["test"]))
     own = registry.table(e.family)
-    return {**own, "data": e.dataset.origin, "fingerprint": e.dataset.fingerprint(), "test_images": pool,
-            "strongest": asdict(strongest)}  # fmt: skip
+    return {
+        **own,
+        "data": e.dataset.origin,
+        "fingerprint": e.dataset.fingerprint(),
+        "test_images": pool,
+        "strongest": asdict(strongest),
+    }
 
 
 def _bands(family: Found) -> dict[str, Any]:
@@ -74,7 +96,8 @@ def _bands(family: Found) -> dict[str, Any]:
     found: dict[str, Any] = {"steps": list(family.moments), "losses": {}}
     for label, curve in family.curves.items():
         x = curve.double().nan_to_num(nan=0.0)
-        mean, std = x.mean(1).T.tolist(), x.std(1).T.tolist()
+        mean = x.mean(1).T.tolist()
+        std = x.std(1).T.tolist()
         found["losses"][label] = {"train": [mean[0], std[0]], "validation": [mean[1], std[1]]}
     return found
 
@@ -84,4 +107,8 @@ def _ranks(labels: Sequence[str], rows: Sequence[Sequence[Standing]]) -> dict[st
     if len(rows) < 2:
         return None
     ranks = dict(zip(labels, mean_ranks(accuracies(rows)), strict=True))
-    return {"mean": ranks, "critical_difference": critical_difference(len(labels), len(rows)), "families": len(rows)}
+    return {
+        "mean": ranks,
+        "critical_difference": critical_difference(len(labels), len(rows)),
+        "families": len(rows),
+    }

@@ -14,7 +14,9 @@ from metaloss.storage.folders import made
 MEASURES = ("accuracy", "f1", "nll", "calibration")
 
 
-def write(out: Path, name: str, summary: dict[str, Any], trainings: Sequence[Mapping[str, Played]]) -> Path:
+def write(
+    out: Path, name: str, summary: dict[str, Any], trainings: Sequence[Mapping[str, Played]]
+) -> Path:
     """The new folder under `out`, with `-2`, `-3` … where the name is taken.
 
     Raises:
@@ -48,6 +50,7 @@ def per_task(names: Sequence[str], trainings: Sequence[Mapping[str, Played]]) ->
             if played.longest is not None:
                 columns["accuracy_at_the_best_steps"] = played.longest.accuracy.tolist()
             for task, values in enumerate(zip(*columns.values(), strict=True)):
-                numbers = {k: v for k, v in zip(columns, values, strict=True) if v == v}  # NaN is not itself
+                # NaN is not itself.
+                numbers = {k: v for k, v in zip(columns, values, strict=True) if v == v}
                 rows.append({"family": family, "loss": loss, "task": task, **numbers})
     return as_csv(list(dict.fromkeys(key for row in rows for key in row)), rows)

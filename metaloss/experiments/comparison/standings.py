@@ -9,7 +9,16 @@ from jaxtyping import Float
 from torch import Tensor
 
 from metaloss.core.streams import Stream
-from metaloss.evaluation.statistics import Draws, Paired, Test, direction, holm, paired, rank_test, verdict
+from metaloss.evaluation.statistics import (
+    Draws,
+    Paired,
+    Test,
+    direction,
+    holm,
+    paired,
+    rank_test,
+    verdict,
+)
 from metaloss.experiments.comparison.contest import Setting
 from metaloss.inner.metrics import Measures
 
@@ -42,14 +51,17 @@ def reached(found: Measures) -> Reached:
     worst = score.sort().values[: max(1, len(score) // 10)]
     f1 = found.f1.nan_to_num(nan=0.0)
     calm = found.accuracy.isfinite()
-    nll, calibration = (float(x[calm].mean()) if calm.any() else None for x in (found.nll, found.calibration))
+    nll, calibration = (
+        float(x[calm].mean()) if calm.any() else None for x in (found.nll, found.calibration)
+    )
     rest = float(f1.mean()), nll, calibration, float(1 - calm.double().mean())
     return Reached(float(score.mean()), float(score.std()), float(worst.mean()), *rest)
 
 
 @dataclass(frozen=True)
 class Against:
-    """A loss beside the baseline on the same tasks, both at the family's number of steps and their best rates.
+    """A loss beside the baseline on the same tasks, both at the family's number of steps and their
+    best rates.
 
     Attributes:
         gain: the difference of accuracies, its interval over tasks.
@@ -89,9 +101,11 @@ class Standing:
         loss: its label.
         setting: its best rate, at the family's number of steps; `at` is what it reached so.
         plain: what it reached at the family's own rate.
-        best: its best rate and number of steps where those were sought; `at_best` is what it reached so.
+        best: its best rate and number of steps where those were sought; `at_best` is what it
+            reached so.
         against: beside the baseline; None for that itself.
-        late: beside cross-entropy at its best rate and number of steps, with the wider of both intervals.
+        late: beside cross-entropy at its best rate and number of steps, with the wider of both
+            intervals.
         latest: the same of both at their best.
     """
 
@@ -118,13 +132,17 @@ class Played:
     longest: Measures | None = None
 
 
-def ranked(played: Sequence[Played], baseline: str, reference: str, draws: Draws, key: Stream) -> list[Standing]:
-    """Every loss of a family beside the baseline and, as that may have more steps, the reference at its best.
+def ranked(
+    played: Sequence[Played], baseline: str, reference: str, draws: Draws, key: Stream
+) -> list[Standing]:
+    """Every loss of a family beside the baseline and, as that may have more steps, the reference at
+    its best.
 
     Holm's correction is still to come: `corrected` makes it over all families.
     """
     named = {x.loss: x for x in played}
-    base, strongest = named[baseline], named[reference].longest
+    base = named[baseline]
+    strongest = named[reference].longest
 
     def gain(a: Measures, b: Measures) -> Paired:
         return paired(a.accuracy, b.accuracy, key.at("tasks"))
@@ -155,7 +173,8 @@ def corrected(rows: Sequence[Sequence[Standing]]) -> list[list[Standing]]:
     tests = [x.against.test.p for family in rows for x in family if x.against]
     left = iter(holm(tests))
     return [
-        [replace(x, against=replace(x.against, p=next(left))) if x.against else x for x in family] for family in rows
+        [replace(x, against=replace(x.against, p=next(left))) if x.against else x for x in family]
+        for family in rows
     ]
 
 
@@ -174,11 +193,14 @@ def sentence(row: Standing, baseline: str, steps: int, strongest: Setting) -> st
         strongest: cross-entropy's best rate and number of steps.
     """
     assert row.against is not None
-    way, other = row.against.direction, spoken(baseline)
+    way = row.against.direction
+    other = spoken(baseline)
     if way > 0:
         return f"{row.loss} is better than {other} at {steps} steps on these tasks; {_late(row, steps, strongest)}."
     if way < 0:
-        return f"{row.loss} is worse than {other} at {steps} steps on these tasks{_plain(row, other)}."
+        return (
+            f"{row.loss} is worse than {other} at {steps} steps on these tasks{_plain(row, other)}."
+        )
     if row.against.verdict != "no difference":
         return f"{row.loss}: too few images to tell it from {other} at {steps} steps{_plain(row, other)}."
     return f"{row.loss}: these tasks show no difference from {other} at {steps} steps{_plain(row, other)}."
@@ -186,7 +208,9 @@ def sentence(row: Standing, baseline: str, steps: int, strongest: Setting) -> st
 
 def _late(row: Standing, steps: int, strongest: Setting) -> str:
     """What becomes of a gain where cross-entropy may train for longer."""
-    late, latest, ce = row.late, row.latest, f"with {strongest.steps} steps cross-entropy"
+    late = row.late
+    latest = row.latest
+    ce = f"with {strongest.steps} steps cross-entropy"
     assert late is not None
     if strongest.steps == steps:
         ce = "at its best number of steps, the same one, cross-entropy"

@@ -51,9 +51,22 @@ NOTES = (
     "images and classes are beside those that a loss has learned from; published formulas may have learned elsewhere."
 )
 COLUMNS = (
-    "loss", "lr", "accuracy", "Δ [tasks] [tasks and images]", "win/tie/loss", "p (Holm)", "effect", "F1",
-    "worst decile", "NLL", "calibration", "diverged", "at the family's rate", "best steps", "its data",
-)  # fmt: skip
+    "loss",
+    "lr",
+    "accuracy",
+    "Δ [tasks] [tasks and images]",
+    "win/tie/loss",
+    "p (Holm)",
+    "effect",
+    "F1",
+    "worst decile",
+    "NLL",
+    "calibration",
+    "diverged",
+    "at the family's rate",
+    "best steps",
+    "its data",
+)
 
 
 def page(summary: dict[str, Any], pictures: Sequence[Picture]) -> str:
@@ -90,19 +103,30 @@ def introduction(summary: dict[str, Any]) -> str:
 
 def cells(row: dict[str, Any]) -> list[str]:
     """A standing as the texts of its columns."""
-    at, against, best = row["at"], row["against"], row["at_best"]
+    at = row["at"]
+    against = row["against"]
+    best = row["at_best"]
     return [
-        row["loss"], f"{row['setting']['lr']:g}", f"{100 * at['accuracy']:.1f} ± {100 * at['std']:.1f} %",
-        *(_against(against) if against else ["", "", "", ""]), f"{at['f1']:.3f}", percent(at["worst_decile"]),
-        _number(at["nll"]), _number(at["calibration"]), f"{at['diverged']:.1%}",
+        row["loss"],
+        f"{row['setting']['lr']:g}",
+        f"{100 * at['accuracy']:.1f} ± {100 * at['std']:.1f} %",
+        *(_against(against) if against else ["", "", "", ""]),
+        f"{at['f1']:.3f}",
+        percent(at["worst_decile"]),
+        _number(at["nll"]),
+        _number(at["calibration"]),
+        f"{at['diverged']:.1%}",
         percent(row["plain"]["accuracy"]),
-        f"{percent(best['accuracy'])} ({row['best']['steps']} steps, lr {row['best']['lr']:g})" if best else "",
+        f"{percent(best['accuracy'])} ({row['best']['steps']} steps, lr {row['best']['lr']:g})"
+        if best
+        else "",
         row["data"] + (f"; {row['seen']}" if row["seen"] else ""),
-    ]  # fmt: skip
+    ]
 
 
 def _against(found: dict[str, Any]) -> list[str]:
-    test, both = found["test"], f"{interval(found['gain'])} {points(found['low'], found['high'])}"
+    test = found["test"]
+    both = f"{interval(found['gain'])} {points(found['low'], found['high'])}"
     counts = f"{test['wins']}/{test['ties']}/{test['losses']}"
     return [both, counts, probability(found["p"]), f"{test['effect']:+.2f}"]
 
@@ -120,10 +144,16 @@ def _standings(summary: dict[str, Any], family: dict[str, Any]) -> str:
 def _families(found: Sequence[dict[str, Any]]) -> str:
     columns = ("family", "tasks", "classifier", "images", "fingerprint", "file")
     rows = [
-        (f["name"], f"{f['ways']}-way {f['shots']}-shot, {f['ways'] * f['val']} validation images",
-         json.dumps(f["classifier"]), f"{f['data']}; {f['test_images']} to test on", f["fingerprint"][:16], f["origin"])
+        (
+            f["name"],
+            f"{f['ways']}-way {f['shots']}-shot, {f['ways'] * f['val']} validation images",
+            json.dumps(f["classifier"]),
+            f"{f['data']}; {f['test_images']} to test on",
+            f["fingerprint"][:16],
+            f["origin"],
+        )
         for f in found
-    ]  # fmt: skip
+    ]
     return _table(columns, rows)
 
 
@@ -134,7 +164,9 @@ def _loss(found: dict[str, Any]) -> list[str]:
 
 def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     head = "".join(f"<th>{_text(x)}</th>" for x in columns)
-    body = "\n".join("<tr>" + "".join(f"<td>{_text(x)}</td>" for x in row) + "</tr>" for row in rows)
+    body = "\n".join(
+        "<tr>" + "".join(f"<td>{_text(x)}</td>" for x in row) + "</tr>" for row in rows
+    )
     return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>\n{body}\n</tbody></table></div>'
 
 
@@ -145,6 +177,4 @@ def _list(lines: Sequence[str]) -> str:
 def _figure(picture: Picture) -> str:
     data = base64.b64encode(picture.png).decode()
     caption = _text(picture.caption)
-    return (
-        f'<figure><img alt="{caption}" src="data:image/png;base64,{data}"><figcaption>{caption}</figcaption></figure>'
-    )
+    return f'<figure><img alt="{caption}" src="data:image/png;base64,{data}"><figcaption>{caption}</figcaption></figure>'

@@ -42,28 +42,39 @@ class Studied:
 
 
 def study(
-    losses: Sequence[str] = (), settings: Sequence[Any] = (), *, out: str | Path = "studies",
-    runs: str | Path = "runs", resume: str | Path | None = None, data: Sequence[str] = (),
-    allow_changes: bool = False, reporter: Reporter | None = None,
-    stop: Callable[[], bool] = lambda: False, **others: Any,
-) -> Studied:  # fmt: skip
+    losses: Sequence[str] = (),
+    settings: Sequence[Any] = (),
+    *,
+    out: str | Path = "studies",
+    runs: str | Path = "runs",
+    resume: str | Path | None = None,
+    data: Sequence[str] = (),
+    allow_changes: bool = False,
+    reporter: Reporter | None = None,
+    stop: Callable[[], bool] = lambda: False,
+    **others: Any,
+) -> Studied:
     """Train losses under several settings, and say how alike the settings order them.
 
     Args:
         losses: names, paths or formulas; "random:100" draws formulas from a search space.
-        settings: strings as "tasks:fashionmnist" or "train:data=fashionmnist,model=convnet,epochs=2", or such tables
+        settings: strings as "tasks:fashionmnist" or
+            "train:data=fashionmnist,model=convnet,epochs=2", or such tables
             (`metaloss.experiments.rank_study.settings.read`), the cheap ones first.
         out: the folder that the study's folder is made in.
         runs: where evolved losses are looked for.
         resume: go on with this study's folder: no score that it holds is computed again.
-        data: where its images lie now, if not where it began: folder:PATH, one for every setting that names such.
+        data: where its images lie now, if not where it began: folder:PATH, one for every setting
+            that names such.
         allow_changes: resume although versions, device or data are others.
         reporter: is told of everything that happens.
-        stop: asked before every chunk of work; True leaves a study that resumes, and raises `Interrupted`.
+        stop: asked before every chunk of work; True leaves a study that resumes, and raises
+            `Interrupted`.
         others: any further field of `metaloss.experiments.rank_study.settings.Study`.
 
     Raises:
-        SettingsError: a loss or setting that cannot be, or full-size training is asked for without Lightning.
+        SettingsError: a loss or setting that cannot be, or full-size training is asked for without
+            Lightning.
         DataError: images that are missing or do not fit.
     """
     how: dict[str, Any] = {"reporter": reporter or Reporter(), "stop": stop}
@@ -73,12 +84,20 @@ def study(
         where = [data] if isinstance(data, str) else data
         return go_on(resume, out=Path(out), data=where, allow_changes=allow_changes, **how)
     named = {"losses": losses, "settings": settings}
-    table = {**{key: (x,) if isinstance(x, str) else tuple(x) for key, x in named.items()}, **others}
+    table = {
+        **{key: (x,) if isinstance(x, str) else tuple(x) for key, x in named.items()},
+        **others,
+    }
     return start(table, out=Path(out), runs=runs, **how)
 
 
 def start(
-    table: Mapping[str, Any], *, out: Path, runs: str | Path, reporter: Reporter, stop: Callable[[], bool]
+    table: Mapping[str, Any],
+    *,
+    out: Path,
+    runs: str | Path,
+    reporter: Reporter,
+    stop: Callable[[], bool],
 ) -> Studied:
     """Make a new folder for the study that this table describes, and score (errors: as for `study`)."""
     chosen = resolve(table)
@@ -89,20 +108,33 @@ def start(
     chosen = resolve({**chosen.table(), "losses": tuple(read)})
     with Local(resolve_device(chosen.device), chosen.memory, stop=stop) as engine:
         settings = regimes.opened(chosen, engine, stop)
-        for x in settings:  # a loss for other numbers of classes is refused before there is a folder
+        # A loss for other numbers of classes is refused before there is a folder.
+        for x in settings:
             kept.entered(list(read), list(read.values()), x.classes)
         entered = kept.entered(list(read), list(read.values()), settings[0].classes)
-        folder = findings.create(out, chosen, {
-            "command": sys.argv, "seed": chosen.seed, "asked": asked, "conditions": _conditions(engine, settings),
-        })  # fmt: skip
+        folder = findings.create(
+            out,
+            chosen,
+            {
+                "command": sys.argv,
+                "seed": chosen.seed,
+                "asked": asked,
+                "conditions": _conditions(engine, settings),
+            },
+        )
         kept.keep(folder, entered)
         return _carry(folder, chosen, entered, settings, reporter, stop)
 
 
 def go_on(
-    spec: str | Path, *, out: Path, data: Sequence[str] = (), allow_changes: bool, reporter: Reporter,
+    spec: str | Path,
+    *,
+    out: Path,
+    data: Sequence[str] = (),
+    allow_changes: bool,
+    reporter: Reporter,
     stop: Callable[[], bool],
-) -> Studied:  # fmt: skip
+) -> Studied:
     """Go on with a study's folder; `data` is where its images lie now, as for `study`.
 
     Raises:
@@ -111,7 +143,9 @@ def go_on(
         DamagedFile: a file of it does not check out.
     """
     folder, chosen = findings.find(spec, out)
-    where = places.find(folder, chosen.sources, data, f"metaloss study rank --resume {folder} --data")
+    where = places.find(
+        folder, chosen.sources, data, f"metaloss study rank --resume {folder} --data"
+    )
     with Local(resolve_device(chosen.device), chosen.memory, stop=stop) as engine:
         settings = regimes.opened(chosen, engine, stop, where)
         losses = kept.read(folder, chosen.losses)
@@ -122,14 +156,20 @@ def go_on(
 
 
 def _carry(
-    folder: Path, chosen: Study, entered: list[Entrant], settings: list[Regime], reporter: Reporter,
+    folder: Path,
+    chosen: Study,
+    entered: list[Entrant],
+    settings: list[Regime],
+    reporter: Reporter,
     stop: Callable[[], bool],
-) -> Studied:  # fmt: skip
+) -> Studied:
     """Score what has no score yet, then compare the settings."""
     with storage.Lock(folder):
         reporter.on_study_start(folder, chosen, settings)
         scores = _scores(folder, entered, settings, reporter)
-        found = Found(chosen, [x.label for x in entered], scores, {x.name: x.unit for x in settings})
+        found = Found(
+            chosen, [x.label for x in entered], scores, {x.name: x.unit for x in settings}
+        )
         summary, pairs = findings.compared(found)
         files = findings.files(found, summary, figures.scatter(found, pairs))
         for name, data in files.items():
@@ -139,7 +179,9 @@ def _carry(
     return result
 
 
-def _scores(folder: Path, entered: list[Entrant], settings: list[Regime], reporter: Reporter) -> dict[str, list[Score]]:
+def _scores(
+    folder: Path, entered: list[Entrant], settings: list[Regime], reporter: Reporter
+) -> dict[str, list[Score]]:
     found = {}
     for number, x in enumerate(settings, 1):
         own = folder / "scores" / f"{number}-{file_name(x.name, 'setting', 40)}"
@@ -147,12 +189,15 @@ def _scores(folder: Path, entered: list[Entrant], settings: list[Regime], report
         reporter.on_setting(x.name)
         with x.at(own, entered, f"metaloss.study(resume={str(folder)!r})"):
             found[x.name] = [
-                _score(own, x, entrant, reporter, (i, len(entered))) for i, entrant in enumerate(entered, 1)
+                _score(own, x, entrant, reporter, (i, len(entered)))
+                for i, entrant in enumerate(entered, 1)
             ]
     return found
 
 
-def _score(folder: Path, regime: Regime, entrant: Entrant, reporter: Reporter, place: tuple[int, int]) -> Score:
+def _score(
+    folder: Path, regime: Regime, entrant: Entrant, reporter: Reporter, place: tuple[int, int]
+) -> Score:
     """A loss's score: read where it is there, made and kept where it is not."""
     path = folder / f"{entrant.slug}.json"
     if storage.there(path):
@@ -166,6 +211,8 @@ def _score(folder: Path, regime: Regime, entrant: Entrant, reporter: Reporter, p
 
 def _conditions(engine: Local, settings: Sequence[Regime]) -> dict[str, str]:
     """What must be the same for scores to go together."""
-    packages = records.PACKAGES if any(isinstance(x, FullSize) for x in settings) else ("torch", "numpy")
+    packages = (
+        records.PACKAGES if any(isinstance(x, FullSize) for x in settings) else ("torch", "numpy")
+    )
     data = {f"data of {x.name}": x.fingerprint for x in settings}
     return {**surroundings(engine.device, packages), **data}

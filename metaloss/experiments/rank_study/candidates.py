@@ -20,7 +20,9 @@ RANDOM = re.compile(r"random:([1-9]\d{0,4})")
 TRIES = 200  # draws of every formula, until one passes
 
 
-def read(specs: Sequence[str], runs: str | Path, genome: dict[str, Any], key: Stream) -> dict[str, nn.Module]:
+def read(
+    specs: Sequence[str], runs: str | Path, genome: dict[str, Any], key: Stream
+) -> dict[str, nn.Module]:
     """The losses by label.
 
     Args:
@@ -30,13 +32,15 @@ def read(specs: Sequence[str], runs: str | Path, genome: dict[str, Any], key: St
         key: of these draws.
 
     Raises:
-        SettingsError: one cannot be read or has no formula or network that episodes could train with; two are the
-            same; or there are no N random formulas.
+        SettingsError: one cannot be read or has no formula or network that episodes could train
+            with; two are the same; or there are no N random formulas.
     """
     found: dict[str, nn.Module] = {}
     for label, loss in _all(specs, runs, genome, key):
         if not isinstance(loss, Criterion):
-            raise SettingsError(f"{label} cannot be in a study: episodes need a loss of metaloss.load")
+            raise SettingsError(
+                f"{label} cannot be in a study: episodes need a loss of metaloss.load"
+            )
         loss.losses()  # Dice says here that it is none
         if label in found:
             raise SettingsError(f"the loss '{label}' is given twice")

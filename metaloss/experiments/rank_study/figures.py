@@ -21,7 +21,8 @@ def scatter(found: Found, pairs: Sequence[Pair]) -> Picture:
     for axis in axes:
         axis.set_visible(False)
     for x in pairs:
-        column, row = names.index(x.a), names.index(x.b) - 1
+        column = names.index(x.a)
+        row = names.index(x.b) - 1
         axis = axes[row * n + column]
         axis.set_visible(True)
         _panel(axis, x, found)
@@ -34,7 +35,9 @@ def _panel(axis: Any, x: Pair, found: Found) -> None:
     for cluster in sorted(set(x.clusters)):
         rows = [i for i, own in enumerate(x.clusters) if own == cluster]
         look = {"color": COLOURS[cluster % len(COLOURS)], "marker": MARKS[cluster % len(MARKS)]}
-        axis.scatter([a[i] for i in rows], [b[i] for i in rows], s=18, alpha=0.8, linewidths=0, **look)
+        axis.scatter(
+            [a[i] for i in rows], [b[i] for i in rows], s=18, alpha=0.8, linewidths=0, **look
+        )
     tau = "none" if x.all.tau is None else f"{x.all.tau:.2f}"
     axis.set(xlabel=_wrapped(x.a), ylabel=_wrapped(x.b))
     axis.set_title(f"Kendall's τ {tau}, n = {x.all.n}", fontsize=9)
@@ -42,4 +45,6 @@ def _panel(axis: Any, x: Pair, found: Found) -> None:
 
 def _wrapped(name: str) -> str:
     """A setting's name in lines that fit, broken behind commas, no formula to typeset."""
-    return "\n".join(textwrap.wrap(f"{name.replace(',', ', ')} [%]", WIDE, break_on_hyphens=False)).replace("$", r"\$")
+    return "\n".join(
+        textwrap.wrap(f"{name.replace(',', ', ')} [%]", WIDE, break_on_hyphens=False)
+    ).replace("$", r"\$")

@@ -97,16 +97,22 @@ def find(spec: str | Path, parent: Path) -> tuple[Path, Study]:
 
 def compared(found: Found) -> tuple[dict[str, Any], list[Pair]]:
     """The summary, and every pair of settings."""
-    chosen, key = found.study, Stream(found.study.seed).at("bootstrap")
+    chosen = found.study
+    key = Stream(found.study.seed).at("bootstrap")
     k = ranking.number(chosen.best, len(found.losses))
-    pairs, tables = [], []
+    pairs = []
+    tables = []
     for names in combinations(found.scores, 2):
         a, b = (found.accuracy(name) for name in names)
         one = ranking.pair(names, a, b, found.losses, k, chosen.clusters, key, chosen.resamples)
         pairs.append(one)
         tables.append({**asdict(one), "clusters": ranking.parted(one, a, b, found.losses)})
     about = {
-        name: {"unit": found.units[name], "n": scores[0].n, "failed": sum(bool(x.failed) for x in scores)}
+        name: {
+            "unit": found.units[name],
+            "n": scores[0].n,
+            "failed": sum(bool(x.failed) for x in scores),
+        }
         for name, scores in found.scores.items()
     }
     rates = {name: sorted({x.lr for x in scores}) for name, scores in found.scores.items()}

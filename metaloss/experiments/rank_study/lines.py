@@ -13,10 +13,14 @@ NAME = 40  # characters of a loss
 
 def heading(folder: Path, chosen: Study, regimes: Sequence[Regime]) -> list[str]:
     """What is about to be scored, how the rates are chosen, and where everything goes."""
-    found = [f"metaloss {__version__} · {len(chosen.losses)} losses under {len(regimes)} settings · seed {chosen.seed}"]
+    found = [
+        f"metaloss {__version__} · {len(chosen.losses)} losses under {len(regimes)} settings · seed {chosen.seed}"
+    ]
     for x in regimes:
         rates = ", ".join(f"{lr:g}" for lr in x.rates)
-        rate = f"own rate {rates}" if len(x.rates) == 1 else f"the best of {rates}, on what is scored"
+        rate = (
+            f"own rate {rates}" if len(x.rates) == 1 else f"the best of {rates}, on what is scored"
+        )
         found.append(f"setting {x.name}: accuracy, mean over {x.unit}; {rate}")
     return [*found, f"folder  {folder}"]
 
@@ -32,7 +36,11 @@ def result(summary: dict[str, Any]) -> list[str]:
     """Kendall's τ of every pair, and what choosing by the cheaper setting costs."""
     found = ["Kendall's τ-b [95 % bootstrap interval over losses]; a failed training counts as 0"]
     for x in summary["pairs"]:
-        rows = (("all losses", "all"), (f"best {x['k']} of the first", "best"), (f"best {x['k']} of both", "both"))
+        rows = (
+            ("all losses", "all"),
+            (f"best {x['k']} of the first", "best"),
+            (f"best {x['k']} of both", "both"),
+        )
         found += [f"first   {x['a']}", f"second  {x['b']}"]
         found += [f"  {words:24}{_tau(x[key])}" for words, key in rows]
         found.append(

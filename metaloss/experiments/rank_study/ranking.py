@@ -1,11 +1,10 @@
 """Whether one setting orders losses as another does: Kendall's τ, and the clusters of their scores.
 
-From Morgan and Hougen 2024 (arXiv 2404.06633, section 3.1): τ over all losses and over the best 50, and agglomerative
-clustering with average linkage, which showed four clusters. It does not say how the best 50 of two settings are joined,
-which distance the clustering takes or how it was cut: here the best of the first setting, and apart from it those that
-are among the best of both; Euclid's distance between accuracies; cut into as many clusters as are asked for. The
-intervals are ours.
-"""
+From Morgan and Hougen 2024 (arXiv 2404.06633, section 3.1): τ over all losses and over the best 50,
+and agglomerative clustering with average linkage, which showed four clusters. It does not say how
+the best 50 of two settings are joined, which distance the clustering takes or how it was cut: here
+the best of the first setting, and apart from it those that are among the best of both; Euclid's
+distance between accuracies; cut into as many clusters as are asked for. The intervals are ours."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -53,12 +52,17 @@ def tau(a: Sequence[float], b: Sequence[float], key: Stream, resamples: int = 20
     return Tau(float(found.statistic), float(found.pvalue), low, high, n)
 
 
-def _interval(a: Float[Tensor, " N"], b: Float[Tensor, " N"], key: Stream, resamples: int) -> tuple[float, float]:
+def _interval(
+    a: Float[Tensor, " N"], b: Float[Tensor, " N"], key: Stream, resamples: int
+) -> tuple[float, float]:
     n = len(a)
     drawn = key.integers(n, resamples, n)
-    counts = torch.zeros(resamples, n, dtype=torch.float64).scatter_add_(1, drawn, torch.ones(drawn.shape).double())
+    counts = torch.zeros(resamples, n, dtype=torch.float64).scatter_add_(
+        1, drawn, torch.ones(drawn.shape).double()
+    )
     x, y = (torch.sign(v[:, None] - v[None]) for v in (a, b))
-    # A loss that is drawn twice is a tie with itself, and its pairs with others count as often as both were drawn.
+    # A loss that is drawn twice is a tie with itself, and its pairs with others count as often as
+    # both were drawn.
     both, one, other = ((counts @ m * counts).sum(1) for m in (x * y, x.abs(), y.abs()))
     values = (both / (one * other).sqrt()).clamp(-1, 1)
     low, high = values.nanquantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
@@ -118,11 +122,18 @@ class Pair:
 
 
 def pair(
-    names: tuple[str, str], a: Sequence[float], b: Sequence[float], labels: Sequence[str], k: int, count: int,
-    key: Stream, resamples: int,
-) -> Pair:  # fmt: skip
+    names: tuple[str, str],
+    a: Sequence[float],
+    b: Sequence[float],
+    labels: Sequence[str],
+    k: int,
+    count: int,
+    key: Stream,
+    resamples: int,
+) -> Pair:
     """Two settings compared by the scores `a` and `b` of the losses with these labels."""
-    first, second = top(a, k), top(b, k)
+    first = top(a, k)
+    second = top(b, k)
 
     def of(rows: Sequence[int], name: str) -> Tau:
         return tau([a[i] for i in rows], [b[i] for i in rows], key.at(name), resamples)
@@ -140,11 +151,15 @@ def pair(
     )
 
 
-def parted(x: Pair, a: Sequence[float], b: Sequence[float], labels: Sequence[str]) -> list[dict[str, Any]]:
+def parted(
+    x: Pair, a: Sequence[float], b: Sequence[float], labels: Sequence[str]
+) -> list[dict[str, Any]]:
     """A pair's clusters: their losses and mean scores."""
     found = []
     for c in sorted(set(x.clusters)):
         rows = [i for i, own in enumerate(x.clusters) if own == c]
         means = [sum(score[i] for i in rows) / len(rows) for score in (a, b)]
-        found.append({"n": len(rows), x.a: means[0], x.b: means[1], "losses": [labels[i] for i in rows]})
+        found.append(
+            {"n": len(rows), x.a: means[0], x.b: means[1], "losses": [labels[i] for i in rows]}
+        )
     return found

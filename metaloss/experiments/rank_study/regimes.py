@@ -1,8 +1,7 @@
 """What a loss is trained under in a study: episodes of a task family, or full-size trainings.
 
-A score is an accuracy on images that nothing was trained on, and never on test images: meta-validation tasks, or the
-validation share of a full-size training.
-"""
+A score is an accuracy on images that nothing was trained on, and never on test images:
+meta-validation tasks, or the validation share of a full-size training."""
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -99,18 +98,26 @@ class FewShot:
         """
         assert isinstance(entrant.loss, Criterion)
         found = self.trials.scores(
-            self.episodes, entrant.loss.losses(), "validation", self.trials.key.at("study"), self.tasks, lr=lr
+            self.episodes,
+            entrant.loss.losses(),
+            "validation",
+            self.trials.key.at("study"),
+            self.tasks,
+            lr=lr,
         )
         return scored(lr, found[0, 0].tolist())
 
-    def at(self, folder: Path, entrants: Sequence[Entrant], again: str) -> contextlib.AbstractContextManager[None]:
+    def at(
+        self, folder: Path, entrants: Sequence[Entrant], again: str
+    ) -> contextlib.AbstractContextManager[None]:
         """Nothing: episodes leave no files, and are soon done again."""
         return contextlib.nullcontext()
 
 
 @dataclass(frozen=True)
 class FullSize:
-    """Full-size trainings on the setting's seeds: the same images and initial weights for every loss.
+    """Full-size trainings on the setting's seeds: the same images and initial weights for every
+    loss.
 
     Attributes:
         name, rates: as those of `FewShot`.
@@ -137,7 +144,8 @@ class FullSize:
         return "seeds, on the validation share"
 
     def train(self, entrant: Entrant, lr: float) -> Score:
-        """The mean validation accuracy after the last epoch; an interrupted training goes on from its checkpoint.
+        """The mean validation accuracy after the last epoch; an interrupted training goes on from
+        its checkpoint.
 
         Raises:
             Interrupted: someone asked to stop.
@@ -194,7 +202,9 @@ def opened(
         DataError: images that are missing or do not fit.
     """
     return [
-        _few_shot(study, x, engine) if x["kind"] == "tasks" else _full_size(study, x, engine.device, stop)
+        _few_shot(study, x, engine)
+        if x["kind"] == "tasks"
+        else _full_size(study, x, engine.device, stop)
         for x in map(partial(_placed, where or {}), study.settings)
     ]
 
@@ -211,14 +221,18 @@ def _few_shot(study: Study, table: Mapping[str, Any], engine: Local) -> FewShot:
     known = [x for x in TaskFamily.__dataclass_fields__ if x not in ("name", "origin")]
     for key in rest:
         if key not in known:
-            raise SettingsError(f"{table['name']}: {registry.unknown('setting', key, [*known, 'rates'])}")
+            raise SettingsError(
+                f"{table['name']}: {registry.unknown('setting', key, [*known, 'rates'])}"
+            )
     family = changed(episodic.read(table["family"]), rest)
     e = open_family(family, engine.device)
     rates = tuple(map(float, table.get("rates") or study.rates)) or (family.inner.lr,)
     return FewShot(table["name"], rates, e, Trials(engine, [e], Stream(study.seed)), study.tasks)
 
 
-def _full_size(study: Study, table: Mapping[str, Any], device: torch.device, stop: Callable[[], bool]) -> FullSize:
+def _full_size(
+    study: Study, table: Mapping[str, Any], device: torch.device, stop: Callable[[], bool]
+) -> FullSize:
     from metaloss.training import fitting
     from metaloss.training.defaults import decided
     from metaloss.training.images import opened as opened_images

@@ -22,12 +22,15 @@ class Study:
     """What decides a study's result.
 
     Attributes:
-        losses: by name, path or formula; "random:N" stands for N formulas that a genome draws and its filters pass.
-        settings: tables as `read` gives them: what the losses are trained under, the cheap ones first.
-        best: rank correlation is given for all losses and for so many that are best under the first setting of a pair.
-            None: 50, as Morgan's; of fewer than 100 losses the better half, which is ours.
-        rates: learning rates among which every loss's is chosen, on the images it is scored on, under settings without
-            rates of their own; none: the setting's own rate, as Morgan's.
+        losses: by name, path or formula; "random:N" stands for N formulas that a genome draws and
+            its filters pass.
+        settings: tables as `read` gives them: what the losses are trained under, the cheap ones
+            first.
+        best: rank correlation is given for all losses and for so many that are best under the first
+            setting of a pair. None: 50, as Morgan's; of fewer than 100 losses the better half,
+            which is ours.
+        rates: learning rates among which every loss's is chosen, on the images it is scored on,
+            under settings without rates of their own; none: the setting's own rate, as Morgan's.
         tasks: meta-validation tasks that a task family scores a loss on.
         clusters: into how many a pair's losses are parted; 1: none. Morgan's picture shows four.
         genome: what draws random formulas; "graph" is Morgan's search space.
@@ -89,16 +92,21 @@ def read(spec: Any) -> dict[str, Any]:
     {'steps': 40}
 
     Args:
-        spec: "tasks:FAMILY", with any of the family's settings behind it, as `inner.steps=40`; or "train:" and any
-            settings of a full-size training, as `model=convnet,augment=cutout`; both may have `rates=[0.03,0.1]`. Or
-            a table: `kind`, "tasks" or "train", those settings (`family` among them), and a `name` if wanted.
+        spec: "tasks:FAMILY", with any of the family's settings behind it, as `inner.steps=40`; or
+            "train:" and any settings of a full-size training, as `model=convnet,augment=cutout`;
+            both may have `rates=[0.03,0.1]`. Or a table: `kind`, "tasks" or "train", those settings
+            (`family` among them), and a `name` if wanted.
 
     Raises:
         SettingsError: it is neither.
     """
-    table = _table(spec) if isinstance(spec, str) else dict(spec) if isinstance(spec, Mapping) else {}
+    table = (
+        _table(spec) if isinstance(spec, str) else dict(spec) if isinstance(spec, Mapping) else {}
+    )
     if table.get("kind") not in KINDS:
-        raise SettingsError(f"a setting is 'tasks:FAMILY' or 'train:data=NAME,…', or such a table, got '{spec}'")
+        raise SettingsError(
+            f"a setting is 'tasks:FAMILY' or 'train:data=NAME,…', or such a table, got '{spec}'"
+        )
     if table["kind"] == "tasks" and not isinstance(table.get("family"), str):
         raise SettingsError(f"setting '{spec}' names no task family  (metaloss list tasks)")
     if table["kind"] == "train" and (own := {"loss", "device"} & table.keys()):
@@ -112,14 +120,19 @@ def _table(spec: str) -> dict[str, Any]:
     kind, colon, rest = spec.strip().partition(":")
     if kind not in KINDS or not colon:
         return {}
-    parts = [x.strip() for x in re.split(r",(?![^\[]*\])", rest) if x.strip()]  # not at commas within brackets
+    # Not at commas within brackets.
+    parts = [x.strip() for x in re.split(r",(?![^\[]*\])", rest) if x.strip()]
     named = {"family": parts.pop(0)} if kind == "tasks" and parts and "=" not in parts[0] else {}
     if wrong := [x for x in parts if "=" not in x]:
-        raise SettingsError(f"setting '{spec}': expected name=value between commas, got '{wrong[0]}'")
+        raise SettingsError(
+            f"setting '{spec}': expected name=value between commas, got '{wrong[0]}'"
+        )
     tables = [assignment(f"augment.kind={x[8:]}" if x.startswith("augment=") else x) for x in parts]
     return {"name": f"{kind}:{rest.strip()}", **merged({"kind": kind, **named}, *tables)}
 
 
 def _name(table: Mapping[str, Any]) -> str:
     words = [f"{key}={value}" for key, value in table.items() if key not in ("kind", "family")]
-    return f"{table['kind']}:{','.join([*([table['family']] if 'family' in table else []), *words])}"
+    return (
+        f"{table['kind']}:{','.join([*([table['family']] if 'family' in table else []), *words])}"
+    )

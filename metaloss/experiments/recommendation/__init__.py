@@ -1,18 +1,20 @@
-"""`recommend`: which loss for these images, at which learning rate, by how much, and with what certainty.
+"""`recommend`: which loss for these images, at which learning rate, by how much, and with what
+certainty.
 
-The best of many losses looks better than it is on the images that it was chosen on. So the images are cut into folds,
-per class. For each fold, every loss is tuned and one is chosen on tasks of the other folds' images; then the chosen one
-and cross-entropy train on those images and are validated on the fold's, which the choice has not seen, not even through
-the mean of their pixels. The mean difference over the folds is what the whole procedure, to choose and then to use, is
-worth on new images (nested cross-validation, Stone 1974, Varma and Simon 2006); a best of many that is not better gains
-nothing there. The loss that is recommended is chosen in the same way on all images.
+The best of many losses looks better than it is on the images that it was chosen on. So the images
+are cut into folds, per class. For each fold, every loss is tuned and one is chosen on tasks of the
+other folds' images; then the chosen one and cross-entropy train on those images and are validated
+on the fold's, which the choice has not seen, not even through the mean of their pixels. The mean
+difference over the folds is what the whole procedure, to choose and then to use, is worth on new
+images (nested cross-validation, Stone 1974, Varma and Simon 2006); a best of many that is not
+better gains nothing there. The loss that is recommended is chosen in the same way on all images.
 
-The interval resamples tasks and images (Owen 2007): an image validates in many tasks of its fold, and in no other fold.
-It holds for new images of the same kind and for trainings on the images that are here; another set of images to train
-on could give another gain, which folds that share their training images cannot tell (Bengio and Grandvalet 2004).
-Cross-entropy is recommended unless the interval lies above 0. The intervals of single losses in the table are not
-corrected for their number and decide nothing.
-"""
+The interval resamples tasks and images (Owen 2007): an image validates in many tasks of its fold,
+and in no other fold. It holds for new images of the same kind and for trainings on the images that
+are here; another set of images to train on could give another gain, which folds that share their
+training images cannot tell (Bengio and Grandvalet 2004). Cross-entropy is recommended unless the
+interval lies above 0. The intervals of single losses in the table are not corrected for their
+number and decide nothing."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -48,11 +50,13 @@ class Recommendation(BaseModel):
 
     Attributes:
         data: folder:PATH, or a task family or data set by name.
-        images: "all" but those of an official test split; or "test": the meta-test pool alone, which no search learns
-            from, for losses that were evolved on these images.
+        images: "all" but those of an official test split; or "test": the meta-test pool alone,
+            which no search learns from, for losses that were evolved on these images.
         folds: how many; by default five, or as many as leave two images of every class in each.
-        certainty: of the intervals; another loss than cross-entropy is recommended where its own lies above 0.
-        tune: "rate" at the family's number of steps; "steps": each loss at its best number of steps, too.
+        certainty: of the intervals; another loss than cross-entropy is recommended where its own
+            lies above 0.
+        tune: "rate" at the family's number of steps; "steps": each loss at its best number of
+            steps, too.
         rates: learning rates among which each loss's is chosen.
         tuning_tasks: on which a loss is chosen, in each fold and at last on all images.
         test_tasks: of each fold.
@@ -120,32 +124,47 @@ def recommend(
     stop: Callable[[], bool] = lambda: False,
     **others: Any,
 ) -> Advice:
-    """Say which loss suits these images, by nested cross-validation, or that there is no evidence for any.
+    """Say which loss suits these images, by nested cross-validation, or that there is no evidence
+    for any.
 
     Args:
         data: folder:PATH, or a task family or data set by name.
-        losses: runs, files, published losses by name, formulas, or losses as `metaloss.load` gives them; "usual" among
-            them stands for the usual ones, which alone are tried by default.
+        losses: runs, files, published losses by name, formulas, or losses as `metaloss.load` gives
+            them; "usual" among them stands for the usual ones, which alone are tried by default.
         out: the folder that the recommendation's folder is made in.
         name: of that folder; by default the data's name and the seed.
         runs: where runs are looked for by name.
         reporter: is told of everything that happens.
-        stop: asked before every chunk of work; True drops it, raises `Interrupted` and leaves nothing behind.
+        stop: asked before every chunk of work; True drops it, raises `Interrupted` and leaves
+            nothing behind.
         others: any further field of `Recommendation`, or of the family, as `inner={"steps": 40}`.
 
     Raises:
-        SettingsError: a loss or setting that cannot be, or a loss that has learned from these images.
+        SettingsError: a loss or setting that cannot be, or a loss that has learned from these
+            images.
         DataError: too few images, or none.
     """
     given = [losses] if isinstance(losses, str) else losses
-    how: dict[str, Any] = {"out": out, "name": name, "runs": runs, "reporter": reporter, "stop": stop}
+    how: dict[str, Any] = {
+        "out": out,
+        "name": name,
+        "runs": runs,
+        "reporter": reporter,
+        "stop": stop,
+    }
     return start({"data": data, **others}, given, **how)
 
 
 def start(
-    table: Mapping[str, Any], losses: Sequence[Any] | None = None, *, out: str | Path, name: str, runs: str | Path,
-    reporter: Reporter | None = None, stop: Callable[[], bool] = lambda: False,
-) -> Advice:  # fmt: skip
+    table: Mapping[str, Any],
+    losses: Sequence[Any] | None = None,
+    *,
+    out: str | Path,
+    name: str,
+    runs: str | Path,
+    reporter: Reporter | None = None,
+    stop: Callable[[], bool] = lambda: False,
+) -> Advice:
     """Make the recommendation that a table of settings asks for (arguments and errors: as for `recommend`)."""
     of_families = TaskFamily.__dataclass_fields__.keys() - {"name", "origin"}
     changes = {key: value for key, value in table.items() if key in of_families}
@@ -160,16 +179,31 @@ def start(
     found = unseen(entry, whole, chosen.allow_seen, reporter.on_warning)
     check_classes(found, [whole])
     with Local(device, chosen.memory, stop=stop, told=reporter.on_progress) as engine:
-        reporter.on_recommendation_start(chosen, images, len(found), _work(chosen, len(found), images))
+        reporter.on_recommendation_start(
+            chosen, images, len(found), _work(chosen, len(found), images)
+        )
         final, folds = _played(engine, chosen, found, images, whole)
     settings = {**chosen.model_dump(mode="json"), **changes}
     about = {"settings": settings, "command": _command(own, changes, entry)}
     verdict = decided(final, folds)
-    summary = findings.summary(about, found, entry.specs, images, whole, device, final, folds, verdict)
-    written = findings.write(Path(out), name or f"{images.family.name}-{chosen.seed}", summary, folds)
+    summary = findings.summary(
+        about, found, entry.specs, images, whole, device, final, folds, verdict
+    )
+    written = findings.write(
+        Path(out), name or f"{images.family.name}-{chosen.seed}", summary, folds
+    )
     best = next(x.criterion for x in found if x.label == verdict.loss)
     use = verdict.setting.lr, verdict.setting.steps, verdict.evidence, verdict.gain
-    advice = Advice(best, verdict.loss, *use, summary["rows"], summary["sentences"], summary["code"], summary, written)
+    advice = Advice(
+        best,
+        verdict.loss,
+        *use,
+        summary["rows"],
+        summary["sentences"],
+        summary["code"],
+        summary,
+        written,
+    )
     reporter.on_recommendation_end(advice)
     return advice
 
@@ -178,7 +212,8 @@ def _played(
     engine: Local, chosen: Recommendation, found: Sequence[Contestant], images: Cut, whole: Episodes
 ) -> tuple[Choice, Folds]:
     """Every fold's choice and what came of it, and the choice on all images."""
-    key, losses = Stream(chosen.seed), {x.label: x.criterion.losses() for x in found}
+    key = Stream(chosen.seed)
+    losses = {x.label: x.criterion.losses() for x in found}
     how = losses, chosen.rates, chosen.tuning_tasks, chosen.tune == "steps"
     choices: list[Choice] = []
     judged: list[Judged] = []
@@ -193,13 +228,18 @@ def _played(
 
 def _work(chosen: Recommendation, losses: int, images: Cut) -> int:
     """About how many steps of training it takes."""
-    inner, rates, steps = images.family.inner, len(chosen.rates), chosen.tune == "steps"
+    inner = images.family.inner
+    rates = len(chosen.rates)
+    steps = chosen.tune == "steps"
     most = marks(inner)[-1] if inner.anytime else sum(marks(inner))
-    usual = marks(inner)[len(marks(inner)) // 2]  # which number of steps will be the best is not known yet
+    # Which number of steps will be the best is not known yet.
+    usual = marks(inner)[len(marks(inner)) // 2]
     grid = (losses - 1) * rates + len(finer(chosen.rates))
     choosing = grid * most if steps else grid * inner.steps + rates * most
     judging = losses * usual if steps else losses * inner.steps + usual
-    return (images.folds + 1) * chosen.tuning_tasks * choosing + images.folds * chosen.test_tasks * judging
+    return (
+        images.folds + 1
+    ) * chosen.tuning_tasks * choosing + images.folds * chosen.test_tasks * judging
 
 
 def _command(own: Mapping[str, Any], changes: Mapping[str, Any], entry: Entry) -> list[str]:

@@ -16,8 +16,16 @@ from metaloss.tasks.episodic import Episodes
 
 USUAL = "usual"  # stands for these, beside which others may be named
 LOSSES = (
-    "label_smoothing", "focal", "mse", "gce", "ngl", "a2", "baikal", "mln-fashionmnist", "tree-fashionmnist",
-)  # fmt: skip
+    "label_smoothing",
+    "focal",
+    "mse",
+    "gce",
+    "ngl",
+    "a2",
+    "baikal",
+    "mln-fashionmnist",
+    "tree-fashionmnist",
+)
 
 
 @dataclass(frozen=True)
@@ -46,15 +54,27 @@ def entered(losses: Sequence[Any] | None, runs: Path) -> Entry:
     given = [USUAL] if losses is None else list(losses)
     names = {spec for spec in given if isinstance(spec, str)}
     usual = [name for name in LOSSES if name not in names] if USUAL in names else []
-    asked = [x for spec in given for x in (usual if isinstance(spec, str) and spec == USUAL else [spec])]
+    asked = [
+        x for spec in given for x in (usual if isinstance(spec, str) and spec == USUAL else [spec])
+    ]
     found, _ = contestants.entered(asked, CE, runs)
     specs = {x.label: spec for x, spec in zip(found, asked, strict=False)}
-    words = {label: os.fspath(x) if isinstance(x, str | os.PathLike) else label for label, x in specs.items()}
+    words = {
+        label: os.fspath(x) if isinstance(x, str | os.PathLike) else label
+        for label, x in specs.items()
+    }
     named = [words[label] for label in specs if label not in usual] + ([USUAL] if usual else [])
-    return Entry(sorted(found, key=lambda x: x.label != CE), specs, [] if losses is None else named, set(usual))
+    return Entry(
+        sorted(found, key=lambda x: x.label != CE),
+        specs,
+        [] if losses is None else named,
+        set(usual),
+    )
 
 
-def unseen(entry: Entry, whole: Episodes, allow: bool, warn: Callable[[str], None]) -> list[Contestant]:
+def unseen(
+    entry: Entry, whole: Episodes, allow: bool, warn: Callable[[str], None]
+) -> list[Contestant]:
     """The losses without those usual ones that have learned from the images.
 
     Raises:

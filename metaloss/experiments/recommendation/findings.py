@@ -27,9 +27,16 @@ OPTIMISERS = {"sgd": "SGD", "adam": "Adam", "adamw": "AdamW"}
 
 
 def summary(
-    about: Mapping[str, Any], found: Sequence[Contestant], specs: Mapping[str, Any], cut: Cut, whole: Episodes,
-    device: torch.device, final: Choice, folds: Folds, verdict: Verdict,
-) -> dict[str, Any]:  # fmt: skip
+    about: Mapping[str, Any],
+    found: Sequence[Contestant],
+    specs: Mapping[str, Any],
+    cut: Cut,
+    whole: Episodes,
+    device: torch.device,
+    final: Choice,
+    folds: Folds,
+    verdict: Verdict,
+) -> dict[str, Any]:
     """Everything but single tasks.
 
     Args:
@@ -43,56 +50,95 @@ def summary(
         folds: the choices and what came of them.
         verdict: what follows.
     """
-    family, n = cut.family, sum(map(len, cut.rows))
+    family = cut.family
+    n = sum(map(len, cut.rows))
     images = {
-        "images": n, "per_class": dict(zip(cut.dataset.classes, map(len, cut.rows), strict=True)),
-        "copies_left_out": cut.copies, "folds": cut.folds, "held_out_val": cut.val, "origin": cut.dataset.origin,
-    }  # fmt: skip
-    plain: dict[str, Any] = storage.plain({
-        **about,
-        "conditions": conditions([whole], device),
-        "family": registry.table(family), "data": images,
-        "losses": [{"loss": x.label, "formula": x.criterion.describe(), "about": x.criterion.about} for x in found],
-        "rows": [_row(x.label, final, folds) for x in found] + _late(final, folds),
-        "verdict": {**asdict(verdict), "evidence": verdict.evidence},
-        "folds": [{"chosen": x.winner, "settings": {k: asdict(s) for k, s in x.settings.items()},
-                   "late": asdict(x.late) if x.late else None} for x in folds.choices],
-        "sentences": [*sentences(verdict, final, n), _small(family, folds), *_share(cut)],
-        "code": _code(specs.get(verdict.loss, verdict.loss), verdict, final, family.inner, found),
-    })  # fmt: skip
+        "images": n,
+        "per_class": dict(zip(cut.dataset.classes, map(len, cut.rows), strict=True)),
+        "copies_left_out": cut.copies,
+        "folds": cut.folds,
+        "held_out_val": cut.val,
+        "origin": cut.dataset.origin,
+    }
+    plain: dict[str, Any] = storage.plain(
+        {
+            **about,
+            "conditions": conditions([whole], device),
+            "family": registry.table(family),
+            "data": images,
+            "losses": [
+                {"loss": x.label, "formula": x.criterion.describe(), "about": x.criterion.about}
+                for x in found
+            ],
+            "rows": [_row(x.label, final, folds) for x in found] + _late(final, folds),
+            "verdict": {**asdict(verdict), "evidence": verdict.evidence},
+            "folds": [
+                {
+                    "chosen": x.winner,
+                    "settings": {k: asdict(s) for k, s in x.settings.items()},
+                    "late": asdict(x.late) if x.late else None,
+                }
+                for x in folds.choices
+            ],
+            "sentences": [*sentences(verdict, final, n), _small(family, folds), *_share(cut)],
+            "code": _code(
+                specs.get(verdict.loss, verdict.loss), verdict, final, family.inner, found
+            ),
+        }
+    )
     return plain
 
 
 def _row(name: str, final: Choice, folds: Folds) -> dict[str, Any]:
     """A loss: its setting on all images, and what it was worth in the folds, each with the setting found there."""
-    setting, found = final.settings[name], folds.of_loss(name)
+    setting = final.settings[name]
+    found = folds.of_loss(name)
     diverged = torch.cat([x.accuracy for x in found]).isnan().double().mean()
     return {
-        "loss": name, "lr": setting.lr, "steps": setting.steps, "accuracy": accuracy(found),
-        "gain": None if name == CE else asdict(folds.gain(name)), "chosen": folds.chosen[name],
-        "diverged": float(diverged), "rates": [x.settings[name].lr for x in folds.choices],
-    }  # fmt: skip
+        "loss": name,
+        "lr": setting.lr,
+        "steps": setting.steps,
+        "accuracy": accuracy(found),
+        "gain": None if name == CE else asdict(folds.gain(name)),
+        "chosen": folds.chosen[name],
+        "diverged": float(diverged),
+        "rates": [x.settings[name].lr for x in folds.choices],
+    }
 
 
 def _late(final: Choice, folds: Folds) -> list[dict[str, Any]]:
     """Cross-entropy with its best number of steps."""
-    found, gain, setting = folds.of_late(), folds.late_over_own(), final.late
+    found = folds.of_late()
+    gain = folds.late_over_own()
+    setting = final.late
     if setting is None or gain is None:
         return []
     diverged = float(torch.cat([x.accuracy for x in found]).isnan().double().mean())
-    row = {"loss": f"{CE}, best steps", "lr": setting.lr, "steps": setting.steps, "accuracy": accuracy(found)}
+    row = {
+        "loss": f"{CE}, best steps",
+        "lr": setting.lr,
+        "steps": setting.steps,
+        "accuracy": accuracy(found),
+    }
     rates = [x.late.lr for x in folds.choices if x.late]
     return [{**row, "gain": asdict(gain), "chosen": None, "diverged": diverged, "rates": rates}]
 
 
 def _small(family: TaskFamily, folds: Folds) -> str:
     inner = family.inner
-    return small(family.ways, family.shots, inner.steps, family.classifier["kind"], accuracy(folds.of_loss(CE)))
+    return small(
+        family.ways,
+        family.shots,
+        inner.steps,
+        family.classifier["kind"],
+        accuracy(folds.of_loss(CE)),
+    )
 
 
 def _share(cut: Cut) -> list[str]:
     """How much of what the user has a task trains on."""
-    shots, least = cut.family.shots, cut.scarcest
+    shots = cut.family.shots
+    least = cut.scarcest
     if 2 * shots >= least:
         return []
     most = least - -(-least // cut.folds) - 1
@@ -102,14 +148,18 @@ def _share(cut: Cut) -> list[str]:
     ]
 
 
-def _code(spec: Any, verdict: Verdict, final: Choice, inner: Inner, found: Sequence[Contestant]) -> list[str]:
+def _code(
+    spec: Any, verdict: Verdict, final: Choice, inner: Inner, found: Sequence[Contestant]
+) -> list[str]:
     """Python that uses the loss as its tasks did, and what to use where training may take longer."""
     if not isinstance(spec, str | os.PathLike):
         spec = next(x.criterion.describe() for x in found if x.label == verdict.loss)
     loss = f"loss = metaloss.load({json.dumps(os.fspath(spec))})"
     lines = [loss, f"optimiser = {_optimiser(inner, verdict.setting)}"]
     if verdict.faster and final.late is not None:
-        lines += [f"# with {final.late.steps} steps: metaloss.load({json.dumps(CE)}), lr={final.late.lr:g}"]
+        lines += [
+            f"# with {final.late.steps} steps: metaloss.load({json.dumps(CE)}), lr={final.late.lr:g}"
+        ]
     return lines
 
 
@@ -120,7 +170,9 @@ def _optimiser(inner: Inner, setting: Setting) -> str:
     else:
         own |= {"betas": inner.betas, "eps": inner.eps}
     given = "".join(f", {key}={value!r}" for key, value in own.items() if value)
-    return f"torch.optim.{OPTIMISERS[inner.optimiser]}(model.parameters(), lr={setting.lr:g}{given})"
+    return (
+        f"torch.optim.{OPTIMISERS[inner.optimiser]}(model.parameters(), lr={setting.lr:g}{given})"
+    )
 
 
 def write(out: Path, name: str, summary: dict[str, Any], folds: Folds) -> Path:
@@ -130,7 +182,12 @@ def write(out: Path, name: str, summary: dict[str, Any], folds: Folds) -> Path:
         DiskError: it cannot be made.
     """
     tasks = [
-        {"fold": number, "loss": loss, "task": task, **({} if score != score else {"accuracy": score})}
+        {
+            "fold": number,
+            "loss": loss,
+            "task": task,
+            **({} if score != score else {"accuracy": score}),
+        }
         for number, fold in enumerate(folds.judged)
         for loss, found in fold.found.items()
         for task, score in enumerate(found.accuracy.tolist())
@@ -146,7 +203,10 @@ def write(out: Path, name: str, summary: dict[str, Any], folds: Folds) -> Path:
 
 def lines(summary: dict[str, Any], width: int | None = None) -> list[str]:
     """The table, what it allows one to say, and the code, as they are printed."""
-    cells = [_cells(row, summary["data"]["folds"], summary["verdict"]["certainty"]) for row in summary["rows"]]
+    cells = [
+        _cells(row, summary["data"]["folds"], summary["verdict"]["certainty"])
+        for row in summary["rows"]
+    ]
     columns = [name for name in cells[0] if any(row[name] for row in cells)]
     texts = [columns, *([row[name] for name in columns] for row in cells)]
     rows = table(texts, width)
@@ -155,9 +215,13 @@ def lines(summary: dict[str, Any], width: int | None = None) -> list[str]:
 
 def _cells(row: dict[str, Any], folds: int, certainty: float) -> dict[str, str]:
     gain = row["gain"]
-    points = "" if gain is None else "{mean:+.1f} [{low:+.1f}, {high:+.1f}]".format(
-        **{key: 100 * value for key, value in gain.items()}
-    )  # fmt: skip
+    points = (
+        ""
+        if gain is None
+        else "{mean:+.1f} [{low:+.1f}, {high:+.1f}]".format(
+            **{key: 100 * value for key, value in gain.items()}
+        )
+    )
     return {
         "loss": row["loss"],
         "lr": f"{row['lr']:g}",

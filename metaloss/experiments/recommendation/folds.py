@@ -24,7 +24,10 @@ from metaloss.tasks.episodic import Episodes, TaskFamily, normalised
 
 FOLDS = 5  # where there are images enough
 LEAST = 2  # images of every class in every fold
-WAYS, SHOTS, VAL = 10, 10, 100  # of a task, at most, where no family says it: all ours, so that it takes minutes
+# Of a task, at most, where no family says it: all ours, so that it takes minutes.
+WAYS = 10
+SHOTS = 10
+VAL = 100
 
 
 @dataclass(frozen=True)
@@ -63,8 +66,8 @@ class Cut:
     def fold(self, number: int, key: Stream, device: torch.device) -> tuple[Episodes, Episodes]:
         """The tasks that choose a loss, without the fold's images, and those that judge the choice.
 
-        The latter train on images that the choice could see, as its user will, and validate on the fold's.
-        """
+        The latter train on images that the choice could see, as its user will, and validate on the
+        fold's."""
         parts = [_parts(rows, self.folds, key.at("fold", c)) for c, rows in enumerate(self.rows)]
         held_out = tuple(each[number] for each in parts)
         seen = tuple(torch.cat([x for i, x in enumerate(each) if i != number]) for each in parts)
@@ -80,13 +83,19 @@ def _parts(rows: Int64[Tensor, " N"], folds: int, key: Stream) -> tuple[Int64[Te
     return rows[key.permutation(len(rows))].tensor_split(folds)
 
 
-def cut(spec: str, changes: Mapping[str, Any], images: Literal["all", "test"] = "all", folds: int | None = None) -> Cut:
+def cut(
+    spec: str,
+    changes: Mapping[str, Any],
+    images: Literal["all", "test"] = "all",
+    folds: int | None = None,
+) -> Cut:
     """The images that a name means, and tasks that fit into its folds.
 
     Args:
         spec: folder:PATH, or a task family or data set by name.
         changes: settings of the family that replace its own.
-        images: "all" but those of an official test split; or "test": the meta-test pool, which no search learns from.
+        images: "all" but those of an official test split; or "test": the meta-test pool, which no
+            search learns from.
         folds: how many; where None, five or as many as leave two images of every class in each.
 
     Raises:
@@ -94,7 +103,11 @@ def cut(spec: str, changes: Mapping[str, Any], images: Literal["all", "test"] = 
         DataError: too few images or classes; the message names the least.
     """
     family = None if _plain(spec) else changed(_family(spec), changes)
-    dataset = load(spec, _options(changes)) if family is None else load(family.dataset, family.image_options)
+    dataset = (
+        load(spec, _options(changes))
+        if family is None
+        else load(family.dataset, family.image_options)
+    )
     rows, copies = _without_copies(dataset, _taking_part(dataset, images))
     smallest = min(map(len, rows))
     folds = folds or max(3, min(FOLDS, smallest // LEAST))
@@ -105,15 +118,23 @@ def cut(spec: str, changes: Mapping[str, Any], images: Literal["all", "test"] = 
     if family is None:
         shots = min(SHOTS, max(1, rest // 3))
         sizes = {"ways": min(WAYS, len(rows)), "shots": shots, "val": min(VAL, rest - shots)}
-        name = Path(spec.removeprefix("folder:")).resolve().name if spec.startswith("folder:") else spec
+        name = (
+            Path(spec.removeprefix("folder:")).resolve().name
+            if spec.startswith("folder:")
+            else spec
+        )
         family = changed(episodic.of({"dataset": spec, **sizes}, name, spec), changes)
     if family.ways > len(rows) or family.shots >= rest:
-        fits = f"ways = {min(family.ways, len(rows))}, shots = {min(family.shots, max(1, rest // 3))}"
+        fits = (
+            f"ways = {min(family.ways, len(rows))}, shots = {min(family.shots, max(1, rest // 3))}"
+        )
         raise DataError(
             f"{spec}: {family.ways}-way {family.shots}-shot tasks do not fit: {len(rows)} classes, and {rest} images "
             f"of the smallest one outside a fold ({_counts(dataset, rows)}). This fits: {fits}"
         )
-    return Cut(replace(family, val=min(family.val, rest - family.shots)), dataset, rows, folds, copies)
+    return Cut(
+        replace(family, val=min(family.val, rest - family.shots)), dataset, rows, folds, copies
+    )
 
 
 def _options(changes: Mapping[str, Any]) -> ImageOptions:
@@ -126,7 +147,11 @@ def _options(changes: Mapping[str, Any]) -> ImageOptions:
 def _family(spec: str) -> TaskFamily:
     known = {*episodic.names(), *datasets.names()} - {"folder"}
     if spec not in known and not any(x in spec for x in "/:."):
-        raise SettingsError(registry.unknown("data", spec, sorted(known), "metaloss list data, tasks; or folder:PATH"))
+        raise SettingsError(
+            registry.unknown(
+                "data", spec, sorted(known), "metaloss list data, tasks; or folder:PATH"
+            )
+        )
     return episodic.read(spec)
 
 
@@ -138,7 +163,10 @@ def _plain(spec: str) -> bool:
 def _taking_part(dataset: Dataset, images: str) -> Pool:
     if images == "test":
         return pools(dataset)["test"].rows
-    return tuple(torch.nonzero((dataset.labels == c) & ~dataset.test)[:, 0] for c in range(len(dataset.classes)))
+    return tuple(
+        torch.nonzero((dataset.labels == c) & ~dataset.test)[:, 0]
+        for c in range(len(dataset.classes))
+    )
 
 
 def _without_copies(dataset: Dataset, pool: Pool) -> tuple[Pool, int]:
@@ -151,7 +179,9 @@ def _without_copies(dataset: Dataset, pool: Pool) -> tuple[Pool, int]:
         seen.add(digest)
         return len(seen) > before
 
-    kept = tuple(rows[torch.tensor([new(row) for row in rows.tolist()], dtype=torch.bool)] for rows in pool)
+    kept = tuple(
+        rows[torch.tensor([new(row) for row in rows.tolist()], dtype=torch.bool)] for rows in pool
+    )
     return kept, sum(map(len, pool)) - sum(map(len, kept))
 
 

@@ -20,7 +20,8 @@ class Choice:
 
     Attributes:
         settings: of each loss, cross-entropy first.
-        late: cross-entropy's best rate and number of steps; None where every loss has its best number anyway.
+        late: cross-entropy's best rate and number of steps; None where every loss has its best
+            number anyway.
     """
 
     settings: dict[str, Setting]
@@ -48,11 +49,16 @@ class Judged:
 
 
 def choose(
-    contest: Contest, losses: Mapping[str, Losses], rates: Sequence[float], tasks: int, steps: bool = False
+    contest: Contest,
+    losses: Mapping[str, Losses],
+    rates: Sequence[float],
+    tasks: int,
+    steps: bool = False,
 ) -> Choice:
     """Tune every loss.
 
-    Cross-entropy also has the rates half-way between: a mere rescaling of it must not win by lying between two rates.
+    Cross-entropy also has the rates half-way between: a mere rescaling of it must not win by lying
+    between two rates.
 
     Args:
         contest: has the images as its meta-validation pool.
@@ -72,7 +78,9 @@ def choose(
 def judge(contest: Contest, losses: Mapping[str, Losses], choice: Choice, tasks: int) -> Judged:
     """Train each loss as a choice tuned it; the contest has the images that judge as its meta-test pool."""
     names = list(choice.settings)
-    found = contest.test_each([losses[name] for name in names], [choice.settings[name] for name in names], tasks)
+    found = contest.test_each(
+        [losses[name] for name in names], [choice.settings[name] for name in names], tasks
+    )
     named = {name: x for name, x in zip(names, found, strict=True) if x is not None}
     (late,) = contest.test_each([losses[CE]], [choice.late], tasks)
     return Judged(named, late, contest.rows(tasks))

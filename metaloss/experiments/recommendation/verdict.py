@@ -47,7 +47,9 @@ class Folds:
     certainty: float
 
     @classmethod
-    def of(cls, choices: Sequence[Choice], judged: Sequence[Judged], certainty: float, key: Stream) -> "Folds":
+    def of(
+        cls, choices: Sequence[Choice], judged: Sequence[Judged], certainty: float, key: Stream
+    ) -> "Folds":
         """The folds with fresh resamples: 2,000, or fewer where so many images would take much memory."""
         rows = torch.cat([x.rows for x in judged])
         resamples = min(2_000, CELLS // len(rows.unique()))
@@ -88,7 +90,8 @@ class Folds:
         return [x.found[c.winner] for c, x in zip(self.choices, self.judged, strict=True)]
 
     def _gain(self, ours: Sequence[Measures], theirs: Sequence[Measures]) -> Gain:
-        a, b = _right(ours), _right(theirs)
+        a = _right(ours)
+        b = _right(theirs)
         low, high = self.draws.interval(a, b, self.certainty)
         return Gain(float((a.double() - b.double()).mean()), low, high)
 
@@ -137,9 +140,12 @@ class Verdict:
 
 def decided(final: Choice, folds: Folds) -> Verdict:
     """Another loss than cross-entropy only where the interval of the whole procedure's gain lies above 0."""
-    gain, best = folds.whole(), final.winner
+    gain = folds.whole()
+    best = final.winner
     loss = best if gain.low > 0 else CE
-    return Verdict(loss, final.settings[loss], best, gain, folds.late(), folds.chosen, folds.certainty)
+    return Verdict(
+        loss, final.settings[loss], best, gain, folds.late(), folds.chosen, folds.certainty
+    )
 
 
 def small(classes: int, shots: int, steps: int, classifier: str, reached: float) -> str:
@@ -172,11 +178,14 @@ def sentences(verdict: Verdict, final: Choice, images: int) -> list[str]:
 
 
 def _for(verdict: Verdict) -> list[str]:
-    loss, setting = verdict.loss, verdict.setting
+    loss = verdict.loss
+    setting = verdict.setting
     use = f"Use {loss} at learning rate {setting.lr:g} with {setting.steps} steps"
     if verdict.faster:  # then the advice holds for so short a training alone
         use = f"Where training takes {setting.steps} steps, use {loss} at learning rate {setting.lr:g}"
-    return [f"{use}: choosing so gains {_points(verdict.gain, verdict.certainty)} over cross-entropy on new images."]
+    return [
+        f"{use}: choosing so gains {_points(verdict.gain, verdict.certainty)} over cross-entropy on new images."
+    ]
 
 
 def _against(verdict: Verdict, images: int) -> list[str]:
@@ -186,13 +195,20 @@ def _against(verdict: Verdict, images: int) -> list[str]:
         return [f"{begin}: no fold found a better one."]
     if verdict.gain.low > 0:  # and yet cross-entropy is best on all images together
         gain = _points(verdict.gain, verdict.certainty)
-        return [f"{begin}: it is the best on all images, though folds that chose otherwise gained {gain}."]
-    found = [f"{begin}: choosing another gains {_points(verdict.gain, verdict.certainty)} on new images."]
+        return [
+            f"{begin}: it is the best on all images, though folds that chose otherwise gained {gain}."
+        ]
+    found = [
+        f"{begin}: choosing another gains {_points(verdict.gain, verdict.certainty)} on new images."
+    ]
     if verdict.gain.high < 0:
         return found
-    # How wide the interval is, not where it lies: a number of images from the gain seen would be read off its noise.
+    # How wide the interval is, not where it lies: a number of images from the gain seen would be
+    # read off its noise.
     width = 100 * (verdict.gain.high - verdict.gain.low) / 2
-    about = f"With these {images} images gains below about {width:.1f} points cannot be told from none"
+    about = (
+        f"With these {images} images gains below about {width:.1f} points cannot be told from none"
+    )
     return [*found, f"{about}; four times as many images would halve that."]
 
 
@@ -206,7 +222,8 @@ def _late(verdict: Verdict, final: Choice) -> list[str]:
     late = verdict.late
     if not verdict.evidence or late is None or final.late is None:
         return []
-    steps, own = final.late.steps, verdict.setting.steps
+    steps = final.late.steps
+    own = verdict.setting.steps
     ce = f"With {steps} steps (learning rate {final.late.lr:g}) cross-entropy"
     if steps == own:
         ce = "At its best number of steps, the same one, cross-entropy"

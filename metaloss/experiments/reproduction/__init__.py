@@ -21,34 +21,47 @@ ONLY: dict[str, tuple[type, str]] = {
 
 
 def reproduce(
-    name: str, *, loss: Any = None, columns: Sequence[str] = (), run: bool = False, evolve: bool = False,
-    study: str | Path | None = None, folder: str | Path = "trainings", studies: str | Path = "studies",
-    out: str | Path = "compare", runs: str | Path = "runs", reporter: Reporter | None = None,
-    stop: Callable[[], bool] = lambda: False, **others: Any,
-) -> Reproduced:  # fmt: skip
+    name: str,
+    *,
+    loss: Any = None,
+    columns: Sequence[str] = (),
+    run: bool = False,
+    evolve: bool = False,
+    study: str | Path | None = None,
+    folder: str | Path = "trainings",
+    studies: str | Path = "studies",
+    out: str | Path = "compare",
+    runs: str | Path = "runs",
+    reporter: Reporter | None = None,
+    stop: Callable[[], bool] = lambda: False,
+    **others: Any,
+) -> Reproduced:
     """Set a paper's table beside ours.
 
-    A table of few-shot tasks is run at once. A cell of a table of full-size trainings is looked up among finished
-    trainings: one belongs to it that has the loss, and agrees in data, model, pretrained weights, kind of augmentation,
-    images per class and length with the paper's protocol, and with whatever `others` names. In what else it departs is
-    said of every cell.
+    A table of few-shot tasks is run at once. A cell of a table of full-size trainings is looked up
+    among finished trainings: one belongs to it that has the loss, and agrees in data, model,
+    pretrained weights, kind of augmentation, images per class and length with the paper's protocol,
+    and with whatever `others` names. In what else it departs is said of every cell.
 
     Args:
         name: the table's, one of `metaloss.experiments.reproduction.names()`.
-        loss: of few-shot tasks, what stands for the paper's own loss; of trainings, the rows that are wanted, one or a
-            list, by their printed names or ours; all by default.
+        loss: of few-shot tasks, what stands for the paper's own loss; of trainings, the rows that
+            are wanted, one or a list, by their printed names or ours; all by default.
         columns: of trainings, the columns that are wanted; all by default.
         run: train what is missing; what was interrupted goes on.
         evolve: of few-shot tasks, evolve the paper's own loss anew, by the default search.
-        study: of correlations, a study's folder, whatever its settings; by default one under `studies` that fits.
+        study: of correlations, a study's folder, whatever its settings; by default one under
+            `studies` that fits.
         folder: where trainings are looked for, and made.
         studies: where studies are looked for.
         out: the folder that a comparison's report goes to.
         runs: where runs are made and looked for.
         reporter: is told of everything that happens.
-        stop: asked before every chunk of work; True leaves what can be gone on with, and raises `Interrupted`.
-        others: any further field of `Comparison`, as `test_tasks=50`; or of `metaloss.training.settings.Training`,
-            which stand in for the protocol's, as `model="convnet"`.
+        stop: asked before every chunk of work; True leaves what can be gone on with, and raises
+            `Interrupted`.
+        others: any further field of `Comparison`, as `test_tasks=50`; or of
+            `metaloss.training.settings.Training`, which stand in for the protocol's, as
+            `model="convnet"`.
 
     Raises:
         SettingsError: there is no such table, column, loss or setting, or the table cannot take it.
@@ -56,7 +69,9 @@ def reproduce(
     """
     places: dict[str, Any] = {"folder": folder, "studies": studies, "out": out, "runs": runs}
     asked: dict[str, Any] = {"columns": columns, "run": run, "evolve": evolve, "study": study}
-    return start(name, others, loss=loss, **asked, **places, reporter=reporter or Reporter(), stop=stop)
+    return start(
+        name, others, loss=loss, **asked, **places, reporter=reporter or Reporter(), stop=stop
+    )
 
 
 def start(
@@ -83,12 +98,21 @@ def start(
         if len(losses) > 1:
             raise SettingsError(f"one loss stands for the paper's own, got {len(losses)}")
         how: dict[str, Any] = {"out": out, "runs": runs, "reporter": reporter, "stop": stop}
-        return episodes.reproduce(table, loss=losses[0] if losses else None, evolve=evolve, **how, others=settings)
+        return episodes.reproduce(
+            table, loss=losses[0] if losses else None, evolve=evolve, **how, others=settings
+        )
     if isinstance(table, published.Trainings):
         return trainings.reproduce(
-            name, table, losses=losses, columns=[columns] if isinstance(columns, str) else columns, run=run,
-            trainings=Path(folder), changes=settings, reporter=reporter, stop=stop,
-        )  # fmt: skip
+            name,
+            table,
+            losses=losses,
+            columns=[columns] if isinstance(columns, str) else columns,
+            run=run,
+            trainings=Path(folder),
+            changes=settings,
+            reporter=reporter,
+            stop=stop,
+        )
     if losses:
         raise SettingsError(f"{name} is over all losses of a study: none can be named")
     where: dict[str, Any] = {"study": study, "studies": Path(studies)}

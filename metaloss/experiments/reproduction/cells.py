@@ -11,9 +11,16 @@ from metaloss.errors import SettingsError
 from metaloss.experiments.reproduction.published import Column, Row, Trainings
 from metaloss.training.settings import Training, over, protocol, resolve
 
-FREE = ("loss", "seeds", "seed", "device", "resident", "workers", "tensorboard")  # no setting of a cell
-AXES = ("data", "model", "pretrained", "subset", "augment.kind", "steps", "epochs")  # what a cell is told by
-SIZES = {"base": ("pad", "flip"), "cutout": ("patch",), "mixup": ("alpha",), "randaug": ("operations", "magnitude")}
+# No setting of a cell.
+FREE = ("loss", "seeds", "seed", "device", "resident", "workers", "tensorboard")
+# What a cell is told by.
+AXES = ("data", "model", "pretrained", "subset", "augment.kind", "steps", "epochs")
+SIZES = {
+    "base": ("pad", "flip"),
+    "cutout": ("patch",),
+    "mixup": ("alpha",),
+    "randaug": ("operations", "magnitude"),
+}
 
 
 @dataclass(frozen=True)
@@ -40,12 +47,14 @@ class Part:
 
     def distance(self, chosen: Training) -> int:
         """In how many settings it is another than the wanted one."""
-        own, other = essence(self.wanted), essence(chosen)
+        own = essence(self.wanted)
+        other = essence(chosen)
         return sum(own.get(key) != other.get(key) for key in own | other)
 
     def departures(self, chosen: Training) -> list[str]:
         """In what a training departs from the protocol, in words."""
-        found, plain = essence(chosen), [essence(x) for x in self.plain]
+        found = essence(chosen)
+        plain = [essence(x) for x in self.plain]
         differing = []
         for key, value in found.items():
             paper = list(dict.fromkeys(x.get(key, "none") for x in plain))
@@ -93,7 +102,8 @@ class Wish:
 
 
 def places(table: Trainings, names: Sequence[str], changes: Mapping[str, Any]) -> list[Place]:
-    """The columns of these names, all where there are none, under settings that stand in for the protocol's.
+    """The columns of these names, all where there are none, under settings that stand in for the
+    protocol's.
 
     Raises:
         SettingsError: no such column or setting, or two columns come out the same.
@@ -123,15 +133,19 @@ def _place(table: Trainings, column: Column, changes: Mapping[str, Any]) -> Plac
 
 
 def parts(
-    name: str, settings: Mapping[str, Any], each: Sequence[Mapping[str, Any]], changes: Mapping[str, Any],
+    name: str,
+    settings: Mapping[str, Any],
+    each: Sequence[Mapping[str, Any]],
+    changes: Mapping[str, Any],
     lacks: Mapping[str, str],
-) -> tuple[Part, ...]:  # fmt: skip
+) -> tuple[Part, ...]:
     """What a cell is a mean over.
 
     Args:
         name: the protocol's.
         settings: of the cell, over the protocol's.
-        each: the settings it is a mean over; where a change names what all of them have, they do not stand.
+        each: the settings it is a mean over; where a change names what all of them have, they do
+            not stand.
         changes: what stands in for all of these.
         lacks: as that of `Column`.
 
@@ -143,7 +157,8 @@ def parts(
     groups: dict[str, list[Part]] = {}
     for one in each:
         own = over(settings, {} if replaced else one, changes)
-        wanted, plain = resolve(protocol(name, own)), resolve(protocol(name, settings, one))
+        wanted = resolve(protocol(name, own))
+        plain = resolve(protocol(name, settings, one))
         groups.setdefault(str(wanted), []).append(Part(wanted, (plain,), own, bound, lacks))
     return tuple(replace(x[0], plain=tuple(y.plain[0] for y in x)) for x in groups.values())
 
@@ -166,14 +181,19 @@ def essence(chosen: Training) -> dict[str, str]:
 
 def _essence(x: Training) -> Iterator[tuple[str, Any]]:
     each = f" of {x.epoch_steps} steps" if x.epoch_steps else ""
-    yield from ((name, getattr(x, name)) for name in ("data", "model", "pretrained", "subset", "size"))
+    yield from (
+        (name, getattr(x, name)) for name in ("data", "model", "pretrained", "subset", "size")
+    )
     yield "length", f"{x.steps} steps" if x.steps else f"{x.epochs} epochs{each}"
     yield from (
         ("batch", x.batch),
         ("optimiser", x.optimiser),
         ("rate", f"best of {_text(x.rates)}" if x.rates else x.rate),
     )
-    yield from ((name, getattr(x, name)) for name in (("momentum", "nesterov") if x.optimiser == "sgd" else ("betas",)))
+    yield from (
+        (name, getattr(x, name))
+        for name in (("momentum", "nesterov") if x.optimiser == "sgd" else ("betas",))
+    )
     yield from (("weight_decay", x.weight_decay), ("schedule", x.schedule))
     if x.schedule == "one_cycle":
         yield "warmup", "a tenth" if x.warmup is None else x.warmup
@@ -181,7 +201,9 @@ def _essence(x: Training) -> Iterator[tuple[str, Any]]:
         yield from (("every", x.every), ("factor", x.factor))
     yield "augment", x.augment.kind
     for part, sizes in SIZES.items():
-        yield from ((f"augment.{name}", getattr(x.augment, name)) for name in sizes if x.augment.has(part))
+        yield from (
+            (f"augment.{name}", getattr(x.augment, name)) for name in sizes if x.augment.has(part)
+        )
     yield from (("validation", x.validation), ("precision", x.precision))
 
 

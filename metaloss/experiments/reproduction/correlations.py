@@ -32,9 +32,14 @@ Pairs = dict[tuple[str, str], Finding]
 
 
 def reproduce(
-    name: str, table: Correlations, *, study: str | Path | None, studies: Path, changes: Mapping[str, Any],
+    name: str,
+    table: Correlations,
+    *,
+    study: str | Path | None,
+    studies: Path,
+    changes: Mapping[str, Any],
     reporter: Reporter,
-) -> Reproduced:  # fmt: skip
+) -> Reproduced:
     """Look up the table's pairs in a study (arguments and errors: as for `metaloss.reproduce`)."""
     kinds = list(dict.fromkeys(x for pair in table.pairs for x in pair))
     own = {x: parts(table.protocol, {"augment": {"kind": x}}, [{}], changes, {})[0] for x in kinds}
@@ -43,13 +48,24 @@ def reproduce(
     else:
         every = [_pairs(folder, chosen, own) for folder, chosen in _studies(studies, reporter)]
         found = max(
-            every, key=lambda pairs: (len(pairs), max((x.all["n"] for x in pairs.values()), default=0)), default={}
+            every,
+            key=lambda pairs: (len(pairs), max((x.all["n"] for x in pairs.values()), default=0)),
+            default={},
         )
-    rows = [_row(table, pair, found.get(pair) or found.get(pair[::-1]), own) for pair in table.pairs]
+    rows = [
+        _row(table, pair, found.get(pair) or found.get(pair[::-1]), own) for pair in table.pairs
+    ]
     missing = {"study": _command(table, own)} if any(row["state"] != "run" for row in rows) else {}
-    details = {"table": name, "protocol": table.protocol, "losses": table.losses, "best": table.best,
-               "stand_ins": dict(changes)}  # fmt: skip
-    return Reproduced(rows, missing, table.note, table.source, _lines(table, rows, missing), details)
+    details = {
+        "table": name,
+        "protocol": table.protocol,
+        "losses": table.losses,
+        "best": table.best,
+        "stand_ins": dict(changes),
+    }
+    return Reproduced(
+        rows, missing, table.note, table.source, _lines(table, rows, missing), details
+    )
 
 
 def _studies(studies: Path, reporter: Reporter) -> list[tuple[Path, Study]]:
@@ -70,45 +86,81 @@ def _pairs(folder: Path, chosen: Study, wanted: Mapping[str, Part]) -> Pairs:
     summary = storage.read_record(path, findings.Summary)["pairs"]
     own = {x["name"]: _training(chosen, x) for x in chosen.settings if x["kind"] == "train"}
     if wanted:
-        own = {key: x for key, x in own.items() if x.augment.kind in wanted and wanted[x.augment.kind].has(x)}
+        own = {
+            key: x
+            for key, x in own.items()
+            if x.augment.kind in wanted and wanted[x.augment.kind].has(x)
+        }
     found: Pairs = {}
     for x in summary:
         if x["a"] in own and x["b"] in own:
-            a, b = own[x["a"]], own[x["b"]]
-            found.setdefault((a.augment.kind, b.augment.kind), Finding(folder, x["all"], x["both"], (a, b)))
+            a = own[x["a"]]
+            b = own[x["b"]]
+            found.setdefault(
+                (a.augment.kind, b.augment.kind), Finding(folder, x["all"], x["both"], (a, b))
+            )
     return found
 
 
 def _training(chosen: Study, setting: Mapping[str, Any]) -> Training:
     rest = {key: x for key, x in setting.items() if key not in ("kind", "name")}
     own = resolve({"seed": chosen.seed, **rest})
-    return resolve({**own.table(), "rates": chosen.rates}) if chosen.rates and not own.rates else own
+    return (
+        resolve({**own.table(), "rates": chosen.rates}) if chosen.rates and not own.rates else own
+    )
 
 
-def _row(table: Correlations, pair: tuple[str, str], x: Finding | None, own: Mapping[str, Part]) -> dict[str, Any]:
+def _row(
+    table: Correlations, pair: tuple[str, str], x: Finding | None, own: Mapping[str, Part]
+) -> dict[str, Any]:
     a, b = pair
     row = {"first": a, "second": b, "printed": table.all[a][b], "printed_best": table.both[a][b]}
     if x is None:
-        return {**row, "ours": None, "ours_best": None, "departures": [], "folder": None, "state": "not run"}
+        return {
+            **row,
+            "ours": None,
+            "ours_best": None,
+            "departures": [],
+            "folder": None,
+            "state": "not run",
+        }
     words = [text for chosen in x.trainings for text in own[chosen.augment.kind].departures(chosen)]
     return {
-        **row, "ours": x.all["tau"], "ours_best": x.both["tau"], "of_all": dict(x.all), "of_best": dict(x.both),
-        "departures": list(dict.fromkeys(words)), "folder": str(x.folder), "state": "run",
-    }  # fmt: skip
+        **row,
+        "ours": x.all["tau"],
+        "ours_best": x.both["tau"],
+        "of_all": dict(x.all),
+        "of_best": dict(x.both),
+        "departures": list(dict.fromkeys(words)),
+        "folder": str(x.folder),
+        "state": "run",
+    }
 
 
-def _lines(table: Correlations, rows: Sequence[Mapping[str, Any]], missing: Mapping[str, str]) -> list[str]:
+def _lines(
+    table: Correlations, rows: Sequence[Mapping[str, Any]], missing: Mapping[str, str]
+) -> list[str]:
     over = f"{table.losses} losses, and those among the best {table.best} of both"
     text = [
         f"{table.source}: Kendall's τ over {over}; protocol {table.protocol}",
         f"{'augmentations':20}  {'printed':7}  {'ours':31}  {'printed, best':13}  ours, best",
     ]
     for x in rows:
-        ours, best = (_tau(x[key]) for key in ("of_all", "of_best")) if x["state"] == "run" else ("not run", "")
+        ours, best = (
+            (_tau(x[key]) for key in ("of_all", "of_best"))
+            if x["state"] == "run"
+            else ("not run", "")
+        )
         pair = f"{x['first']}, {x['second']}"
-        text.append(f"{pair:20}  {x['printed']:7.3f}  {ours:31}  {x['printed_best']:13.3f}  {best}".rstrip())
+        text.append(
+            f"{pair:20}  {x['printed']:7.3f}  {ours:31}  {x['printed_best']:13.3f}  {best}".rstrip()
+        )
     text += ["; ".join(dict.fromkeys(words for x in rows for words in x["departures"]))]
-    return [x for x in [*text, table.note, *(f"not run: {command}" for command in missing.values())] if x]
+    return [
+        x
+        for x in [*text, table.note, *(f"not run: {command}" for command in missing.values())]
+        if x
+    ]
 
 
 def _tau(x: Mapping[str, Any]) -> str:
@@ -123,9 +175,15 @@ def _command(table: Correlations, own: Mapping[str, Part]) -> str:
     for kind, part in own.items():
         chosen = part.wanted.table()
         sizes = {
-            f"augment.{k}": x for k, x in chosen.pop("augment").items() if x != usual["augment"][k] and k != "kind"
+            f"augment.{k}": x
+            for k, x in chosen.pop("augment").items()
+            if x != usual["augment"][k] and k != "kind"
         }
-        rest = {k: x for k, x in chosen.items() if x != usual.get(k) and (k == "rates" or k not in FREE)} | sizes
+        rest = {
+            k: x for k, x in chosen.items() if x != usual.get(k) and (k == "rates" or k not in FREE)
+        } | sizes
         words = [f"{k}={x if isinstance(x, str) else json.dumps(x)}" for k, x in rest.items()]
         settings.append(f"train:{','.join([f'name={kind}', f'augment={kind}', *words])}")
-    return shlex.join(["metaloss", "study", "rank", "--losses", f"random:{table.losses}", "--settings", *settings])
+    return shlex.join(
+        ["metaloss", "study", "rank", "--losses", f"random:{table.losses}", "--settings", *settings]
+    )

@@ -16,27 +16,43 @@ from metaloss.tasks.episodic import open_family
 
 
 def reproduce(
-    table: Episodes, *, loss: Any, evolve: bool, out: str | Path, runs: str | Path, reporter: Reporter,
-    stop: Callable[[], bool], others: Mapping[str, Any],
-) -> Reproduced:  # fmt: skip
+    table: Episodes,
+    *,
+    loss: Any,
+    evolve: bool,
+    out: str | Path,
+    runs: str | Path,
+    reporter: Reporter,
+    stop: Callable[[], bool],
+    others: Mapping[str, Any],
+) -> Reproduced:
     """Compare the table's losses on the data sets that are here (arguments and errors: as for `metaloss.reproduce`)."""
     if "tasks" in others:
         raise SettingsError("the tasks are what a table is told by: they cannot be set")
     here, missing = _here(table)
     if evolve:
-        loss = program.evolve(here[0], genome=table.genome, out=runs, reporter=reporter, stop=stop).folder
-    ours, plain = loss or table.shipped, [k for k in table.printed[here[0]] if k != table.evolved]
+        loss = program.evolve(
+            here[0], genome=table.genome, out=runs, reporter=reporter, stop=stop
+        ).folder
+    ours = loss or table.shipped
+    plain = [k for k in table.printed[here[0]] if k != table.evolved]
     settings = {**others, "tasks": tuple(here)}
-    reporter.on_work(f"comparing {1 + len(plain)} losses on {len(here)} families; it may take minutes")
-    report = comparison.start([ours, *plain], settings, out=out, name="", runs=runs, reporter=reporter, stop=stop)
+    reporter.on_work(
+        f"comparing {1 + len(plain)} losses on {len(here)} families; it may take minutes"
+    )
+    report = comparison.start(
+        [ours, *plain], settings, out=out, name="", runs=runs, reporter=reporter, stop=stop
+    )
     rows = _rows(table, report)
-    text, details = _lines(table, rows, missing, report), {"folder": str(report.folder)}
+    text = _lines(table, rows, missing, report)
+    details = {"folder": str(report.folder)}
     return Reproduced(rows, missing, table.note, table.source, text, details, report)
 
 
 def _here(table: Episodes) -> tuple[list[str], dict[str, str]]:
     """The families whose data is here, and why the others are not."""
-    here, missing = [], {}
+    here = []
+    missing = {}
     for name in table.printed:
         try:
             open_family(episodic.read(name))
@@ -54,11 +70,20 @@ def _rows(table: Episodes, report: Report) -> list[dict[str, Any]]:
         printed: Mapping[str, tuple[float, float]] = table.printed[row["family"]]
         name = row["loss"] if row["loss"] in printed else table.evolved
         mean, std = printed[name]
-        found.append({
-            "family": row["family"], "loss": row["loss"], "printed_as": name, "printed": mean, "printed_std": std,
-            "one_rate": row["plain"]["accuracy"], "one_rate_std": row["plain"]["std"],
-            "tuned": row["at"]["accuracy"], "tuned_std": row["at"]["std"], "lr": row["setting"]["lr"],
-        })  # fmt: skip
+        found.append(
+            {
+                "family": row["family"],
+                "loss": row["loss"],
+                "printed_as": name,
+                "printed": mean,
+                "printed_std": std,
+                "one_rate": row["plain"]["accuracy"],
+                "one_rate_std": row["plain"]["std"],
+                "tuned": row["at"]["accuracy"],
+                "tuned_std": row["at"]["std"],
+                "lr": row["setting"]["lr"],
+            }
+        )
     return found
 
 
@@ -73,8 +98,11 @@ def _lines(
         f"{'family':12}  {'loss':22}  {'printed':12}  {'ours, one rate (lr)':21}  ours, tuned in rate (lr)",
     ]
     for r in rows:
-        one, tuned = f"{_share(r, 'one_rate')} ({own[r['family']]:g})", f"{_share(r, 'tuned')} ({r['lr']:g})"
-        text.append(f"{r['family']:12}  {r['loss'][:22]:22}  {_share(r, 'printed')}  {one:21}  {tuned}")
+        one = f"{_share(r, 'one_rate')} ({own[r['family']]:g})"
+        tuned = f"{_share(r, 'tuned')} ({r['lr']:g})"
+        text.append(
+            f"{r['family']:12}  {r['loss'][:22]:22}  {_share(r, 'printed')}  {one:21}  {tuned}"
+        )
     text += [f"not run: {name} ({reason})" for name, reason in missing.items()]
     return [*text, table.note, *report.sentences]
 

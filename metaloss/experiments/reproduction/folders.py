@@ -69,13 +69,17 @@ def _read(folder: Path, parent: Path) -> Kept:
     summary = records.summary(folder)
     labels = {}
     for entrant in entrants.entered(chosen.loss, [nn.Identity()] * len(chosen.loss), 0):
-        with contextlib.suppress(SettingsError):  # handed over as an object, and nothing that a table names
+        # Handed over as an object, and nothing that a table names.
+        with contextlib.suppress(SettingsError):
             labels[identity(entrants.kept(folder, entrant))] = entrant.label
-    return Kept(folder, chosen, labels, {row["loss"]: row for row in summary["table"]} if summary else {})
+    return Kept(
+        folder, chosen, labels, {row["loss"]: row for row in summary["table"]} if summary else {}
+    )
 
 
 def best(part: Part, loss: str, found: Sequence[Kept], seeds: int = 1) -> Kept | None:
-    """The finished training of a loss that is nearest to what is wanted; of equal ones that with most seeds, the last.
+    """The finished training of a loss that is nearest to what is wanted; of equal ones that with
+    most seeds, the last.
 
     Args:
         part: what is wanted.
@@ -83,14 +87,24 @@ def best(part: Part, loss: str, found: Sequence[Kept], seeds: int = 1) -> Kept |
         found: all trainings.
         seeds: how many it must have at least.
     """
-    fit = [x for x in found if part.has(x.chosen) and (row := x.row(loss)) is not None and row["n"] >= seeds]
-    return max(fit, key=lambda x: (-part.distance(x.chosen), x.chosen.seeds, found.index(x)), default=None)
+    fit = [
+        x
+        for x in found
+        if part.has(x.chosen) and (row := x.row(loss)) is not None and row["n"] >= seeds
+    ]
+    return max(
+        fit, key=lambda x: (-part.distance(x.chosen), x.chosen.seeds, found.index(x)), default=None
+    )
 
 
-def unfinished(part: Part, losses: Sequence[str], found: Sequence[Kept]) -> list[tuple[Kept, list[str]]]:
+def unfinished(
+    part: Part, losses: Sequence[str], found: Sequence[Kept]
+) -> list[tuple[Kept, list[str]]]:
     """Interrupted trainings just as wanted, and which of these losses they have."""
     known = {meant(x): x for x in losses}
     fit = [x for x in found if not x.rows and not part.distance(x.chosen)]
-    fit = [x for x in fit if (x.chosen.seed, x.chosen.seeds) == (part.wanted.seed, part.wanted.seeds)]
+    fit = [
+        x for x in fit if (x.chosen.seed, x.chosen.seeds) == (part.wanted.seed, part.wanted.seeds)
+    ]
     own = [(x, [known[i] for i in x.labels if i in known]) for x in fit]
     return [(x, losses) for x, losses in own if losses]

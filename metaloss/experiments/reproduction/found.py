@@ -12,7 +12,8 @@ class Reproduced:
     """A published table beside ours.
 
     Attributes:
-        rows: one table for every cell, or of episodes for every family and loss: what is printed, and ours.
+        rows: one table for every cell, or of episodes for every family and loss: what is printed,
+            and ours.
         missing: what was not run, with the reason, or the command that runs it.
         note: what a reader must know to compare.
         source: where the table was read.

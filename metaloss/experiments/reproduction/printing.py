@@ -11,9 +11,12 @@ DIGITS = 2  # behind the point, of ours
 
 
 def lines(
-    table: Trainings, cells: Sequence[Mapping[str, Any]], missing: Mapping[str, str], details: Mapping[str, Any],
+    table: Trainings,
+    cells: Sequence[Mapping[str, Any]],
+    missing: Mapping[str, str],
+    details: Mapping[str, Any],
     again: str,
-) -> list[str]:  # fmt: skip
+) -> list[str]:
     """The table, in what ours departs, what a reader must know, and how to run what was not run.
 
     Args:
@@ -25,10 +28,17 @@ def lines(
     """
     marks = _marks(cells)
     grid = [_row(table, cell, marks) for cell in cells]
-    columns = [name for name in dict.fromkeys(x for row in grid for x in row) if any(row.get(name) for row in grid)]
+    columns = [
+        name
+        for name in dict.fromkeys(x for row in grid for x in row)
+        if any(row.get(name) for row in grid)
+    ]
     rows = [columns, *([row.get(name, "") for name in columns] for row in grid)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    text = [_head(table), *("  ".join(f"{x:{w}}" for x, w in zip(row, widths, strict=True)).rstrip() for row in rows)]
+    text = [
+        _head(table),
+        *("  ".join(f"{x:{w}}" for x, w in zip(row, widths, strict=True)).rstrip() for row in rows),
+    ]
     text += [f"({mark}) {words}" for words, mark in marks.items()]
     text += [f"{name}: {words}" for name, words in details["remarks"].items()]
     for x in details["orders"]:
@@ -41,7 +51,9 @@ def _head(table: Trainings) -> str:
     runs = f"{table.n} run{'s' * (table.n > 1)}" if table.n else "number of runs not given"
     each = f" of each of {len(table.parts)} networks" if len(table.parts) > 1 else ""
     against = f"; all but {table.against} in points against it" if table.against else ""
-    return f"{table.source}, {runs}{each}; {WHAT[table.measure]}{against}; protocol {table.protocol}"
+    return (
+        f"{table.source}, {runs}{each}; {WHAT[table.measure]}{against}; protocol {table.protocol}"
+    )
 
 
 def _marks(cells: Sequence[Mapping[str, Any]]) -> dict[str, str]:
@@ -57,12 +69,20 @@ def _row(table: Trainings, cell: Mapping[str, Any], marks: Mapping[str, str]) ->
         "column": cell["column"],
         "loss": cell["printed_as"],
         "ours is": cell["loss"] or "",
-        "printed": _number(cell["printed"], cell["printed_std"], table.digits, "+" if relative else ""),
+        "printed": _number(
+            cell["printed"], cell["printed_std"], table.digits, "+" if relative else ""
+        ),
         "ours": cell["state"],
     }
     if cell["state"] != "run":
         return found
-    delta = "" if not relative else f" ({_signed(cell['delta'])})" if cell["delta"] is not None else " (no CE)"
+    delta = (
+        ""
+        if not relative
+        else f" ({_signed(cell['delta'])})"
+        if cell["delta"] is not None
+        else " (no CE)"
+    )
     return {
         **found,
         "ours": _number(cell["ours"], cell["ours_std"], DIGITS) + delta,
@@ -82,8 +102,15 @@ def _signed(value: float | None) -> str:
     return "" if value is None else f"{value:+.{DIGITS}f}"
 
 
-def _undone(cells: Sequence[Mapping[str, Any]], missing: Mapping[str, str], again: str) -> list[str]:
+def _undone(
+    cells: Sequence[Mapping[str, Any]], missing: Mapping[str, str], again: str
+) -> list[str]:
     """What no cell has said: why trainings failed, and the commands for those that were not run."""
-    said, undone = {cell["state"] for cell in cells}, sum(cell["state"] == "not run" for cell in cells)
+    said = {cell["state"] for cell in cells}
+    undone = sum(cell["state"] == "not run" for cell in cells)
     text = [f"{name}: {why}" for name, why in missing.items() if why not in said]
-    return [*text, f"not run: {undone} of {len(cells)} cells; all of them: {again}"] if undone else text
+    return (
+        [*text, f"not run: {undone} of {len(cells)} cells; all of them: {again}"]
+        if undone
+        else text
+    )

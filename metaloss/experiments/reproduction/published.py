@@ -91,7 +91,8 @@ class Trainings:
         digits: that are printed behind the point.
         measure: "accuracy", in percent, or "iou", its mean over classes.
         against: the row that all others are printed as differences to, in points.
-        parts: settings over which every cell is a mean; what all of them name is what tells them apart.
+        parts: settings over which every cell is a mean; what all of them name is what tells them
+            apart.
         order: the losses from the best on, where the paper prints no numbers.
     """
 
@@ -111,7 +112,9 @@ class Trainings:
     def _whole(self) -> Self:
         for row in self.rows:
             if any(len(x) not in (0, len(self.columns)) for x in (row.mean, row.std)):
-                raise ValueError(f"row '{row.name}' needs a number for each of {len(self.columns)} columns")
+                raise ValueError(
+                    f"row '{row.name}' needs a number for each of {len(self.columns)} columns"
+                )
             if bool(row.loss) == bool(row.cannot):
                 raise ValueError(f"row '{row.name}' needs a loss, or a reason why it cannot be run")
         return self
@@ -119,7 +122,9 @@ class Trainings:
     def printed(self, row: Row, column: Column) -> tuple[float | None, float | None]:
         """Mean and standard deviation of a cell; None where the paper has none."""
         place = self.columns.index(column)
-        mean, std = (x[place] if x and not math.isnan(x[place]) else None for x in (row.mean, row.std))
+        mean, std = (
+            x[place] if x and not math.isnan(x[place]) else None for x in (row.mean, row.std)
+        )
         return mean, std
 
 
@@ -150,7 +155,11 @@ class Correlations:
 
 
 Table = Episodes | Trainings | Correlations
-KINDS: Mapping[str, type[Any]] = {"episodes": Episodes, "trainings": Trainings, "study": Correlations}
+KINDS: Mapping[str, type[Any]] = {
+    "episodes": Episodes,
+    "trainings": Trainings,
+    "study": Correlations,
+}
 
 
 def names() -> list[str]:

@@ -18,9 +18,17 @@ from metaloss.experiments.reproduction.published import Row, Trainings
 
 
 def reproduce(
-    name: str, table: Trainings, *, losses: Sequence[str], columns: Sequence[str], run: bool, trainings: Path,
-    changes: Mapping[str, Any], reporter: Reporter, stop: Callable[[], bool],
-) -> Reproduced:  # fmt: skip
+    name: str,
+    table: Trainings,
+    *,
+    losses: Sequence[str],
+    columns: Sequence[str],
+    run: bool,
+    trainings: Path,
+    changes: Mapping[str, Any],
+    reporter: Reporter,
+    stop: Callable[[], bool],
+) -> Reproduced:
     """Look up the table's cells among finished trainings (arguments and errors: as for `metaloss.reproduce`)."""
     if "loss" in changes:
         raise SettingsError("loss is what a table's rows are told by: name rows by --loss")
@@ -33,10 +41,15 @@ def reproduce(
     orders = _orders(table, wish.places, cells) if table.order else []
     missing = {**_missing(wish, there), **failed}
     details = {
-        "table": name, "protocol": table.protocol, "n": table.n or None, "measure": table.measure,
-        "against": table.against or None, "orders": orders, "stand_ins": dict(changes),
+        "table": name,
+        "protocol": table.protocol,
+        "n": table.n or None,
+        "measure": table.measure,
+        "against": table.against or None,
+        "orders": orders,
+        "stand_ins": dict(changes),
         "remarks": wording.remarks(rows, wish.places),
-    }  # fmt: skip
+    }
     text = printing.lines(wish.table, cells, missing, details, wording.again(name, wish))
     return Reproduced(cells, missing, table.note, table.source, text, details)
 
@@ -55,30 +68,55 @@ def _cell(wish: Wish, place: Place, row: Row, there: Sequence[Kept]) -> dict[str
     """A cell as values for JSON, without the differences."""
     table = wish.table
     mean, std = table.printed(row, place.column)
-    cell: dict[str, Any] = {"column": place.column.name, "printed_as": row.name, "loss": row.loss or None,
-            "printed": mean, "printed_std": std, "ours": None, "ours_std": None, "n": 0, "failed": 0, "lr": [],
-            "delta": None, "difference": None, "departures": [], "folders": []}  # fmt: skip
+    cell: dict[str, Any] = {
+        "column": place.column.name,
+        "printed_as": row.name,
+        "loss": row.loss or None,
+        "printed": mean,
+        "printed_std": std,
+        "ours": None,
+        "ours_std": None,
+        "n": 0,
+        "failed": 0,
+        "lr": [],
+        "delta": None,
+        "difference": None,
+        "departures": [],
+        "folders": [],
+    }
     if reason := row.cannot or place.reason:
         return {**cell, "state": reason}
     found = [(part, best(part, row.loss, there)) for part in place.parts]
-    own = [(part, x, line) for part, x in found if x is not None and (line := x.row(row.loss)) is not None]
+    own = [
+        (part, x, line)
+        for part, x in found
+        if x is not None and (line := x.row(row.loss)) is not None
+    ]
     if len(own) < len(found):
         return {**cell, "state": "not run"}
     lines = [line for *_, line in own]
     departures = [words for part, x, _ in own for words in part.departures(x.chosen)]
     return {
-        **cell, **_numbers(table.measure, lines), "state": "run", "lr": sorted({line["lr"] for line in lines}),
-        "n": sum(line["n"] for line in lines), "failed": sum(line["failed"] for line in lines),
-        "departures": list(dict.fromkeys(departures)), "folders": [str(x.folder) for _, x, _ in own],
-    }  # fmt: skip
+        **cell,
+        **_numbers(table.measure, lines),
+        "state": "run",
+        "lr": sorted({line["lr"] for line in lines}),
+        "n": sum(line["n"] for line in lines),
+        "failed": sum(line["failed"] for line in lines),
+        "departures": list(dict.fromkeys(departures)),
+        "folders": [str(x.folder) for _, x, _ in own],
+    }
 
 
 def _numbers(measure: str, lines: Sequence[Mapping[str, Any]]) -> dict[str, float | None]:
     """Mean and standard deviation in percent; of several settings the mean of both means, and the pooled deviation."""
-    means, stds = [x[measure] for x in lines], [x[f"{measure}_std"] for x in lines]
+    means = [x[measure] for x in lines]
+    stds = [x[f"{measure}_std"] for x in lines]
     return {
         "ours": None if None in means else 100 * statistics.fmean(means),
-        "ours_std": None if None in stds else 100 * math.sqrt(statistics.fmean(x * x for x in stds)),
+        "ours_std": None
+        if None in stds
+        else 100 * math.sqrt(statistics.fmean(x * x for x in stds)),
     }
 
 
@@ -94,7 +132,9 @@ def _compared(table: Trainings, cells: Sequence[dict[str, Any]]) -> None:
             cell["difference"] = ours - cell["printed"]
 
 
-def _orders(table: Trainings, where: Sequence[Place], cells: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def _orders(
+    table: Trainings, where: Sequence[Place], cells: Sequence[dict[str, Any]]
+) -> list[dict[str, Any]]:
     """Of every column the printed order of losses, and ours of those that were run."""
     found = []
     for place in where:
@@ -125,11 +165,14 @@ def _missing(wish: Wish, there: Sequence[Kept]) -> dict[str, str]:
 
 def _without(wish: Wish, part: Part, there: Sequence[Kept], seeds: int = 1) -> list[str]:
     """The losses that have no finished training of so many seeds."""
-    return [row.loss for row in wish.rows if row.loss and best(part, row.loss, there, seeds) is None]
+    return [
+        row.loss for row in wish.rows if row.loss and best(part, row.loss, there, seeds) is None
+    ]
 
 
 def _run(wish: Wish, reporter: Reporter, stop: Callable[[], bool]) -> dict[str, str]:
-    """Train what is missing, column by column; gives those whose images are missing, or that failed, with the reason.
+    """Train what is missing, column by column; gives those whose images are missing, or that
+    failed, with the reason.
 
     Raises:
         SettingsError: Lightning is not installed, or a setting that cannot be.
@@ -139,7 +182,8 @@ def _run(wish: Wish, reporter: Reporter, stop: Callable[[], bool]) -> dict[str, 
 
     fitting.needed()
     runnable = [place for place in wish.places if not place.reason]
-    failed, here = dict[str, str](), 0
+    failed = dict[str, str]()
+    here = 0
     for place in runnable:
         try:
             for part in place.parts:

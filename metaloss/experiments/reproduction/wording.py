@@ -11,7 +11,20 @@ from metaloss.experiments.reproduction.cells import Part, Place, Wish
 from metaloss.experiments.reproduction.published import Row
 from metaloss.training.settings import over, protocol
 
-FLAGS = ("data", "model", "size", "epochs", "steps", "batch", "lr", "subset", "seeds", "seed", "device")  # of `train`
+# Of `train`.
+FLAGS = (
+    "data",
+    "model",
+    "size",
+    "epochs",
+    "steps",
+    "batch",
+    "lr",
+    "subset",
+    "seeds",
+    "seed",
+    "device",
+)
 OUT = "trainings"  # where `metaloss train` makes its folders
 
 
@@ -41,7 +54,11 @@ def again(name: str, wish: Wish) -> str:
     if len(wish.rows) < len(wish.table.rows):
         words += ["--loss", *(row.name for row in wish.rows)]
     for key, value in flat(dict(wish.changes)).items():
-        words += _option(key, value) if key in ("seeds", "device") else ["--set", f"{key}={_plain(value)}"]
+        words += (
+            _option(key, value)
+            if key in ("seeds", "device")
+            else ["--set", f"{key}={_plain(value)}"]
+        )
     words += ["--trainings", str(wish.parent)] if str(wish.parent) != OUT else []
     return shlex.join(words)
 

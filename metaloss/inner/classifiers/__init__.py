@@ -12,7 +12,8 @@ from metaloss.core.streams import Stream
 
 Params = dict[str, Tensor]
 Gradients = Mapping[str, "Tensor | Product"]
-Slope = Callable[[Float[Tensor, "P T N C"]], Float[Tensor, "P T N C"]]  # of each classifier's value, at its logits
+# Of each classifier's value, at its logits.
+Slope = Callable[[Float[Tensor, "P T N C"]], Float[Tensor, "P T N C"]]
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,9 @@ class Product:
 
     def descend(self, weight: Float[Tensor, "P T M K"], rate: float) -> None:
         """weight -= rate · gradient."""
-        weight.flatten(0, 1).baddbmm_(self.left.flatten(0, 1), self.right.flatten(0, 1), alpha=-rate)
+        weight.flatten(0, 1).baddbmm_(
+            self.left.flatten(0, 1), self.right.flatten(0, 1), alpha=-rate
+        )
 
 
 class Inputs(Protocol):
@@ -61,7 +64,8 @@ class Bound:
         """Tasks made ready one by one, side by side."""
         if len(parts) == 1:
             return parts[0]
-        train, val = ([x.train for x in parts], [x.val for x in parts])
+        train = [x.train for x in parts]
+        val = [x.val for x in parts]
         start = {name: torch.cat([x.start[name] for x in parts]) for name in parts[0].start}
         return cls(train[0].join(train), val[0].join(val), start)
 
@@ -75,7 +79,8 @@ class Classifier(Protocol):
     """Stacked classifiers; every parameter leads with axes [P, T]."""
 
     widths: ClassVar[str]  # the setting that holds its layers' widths
-    in_span: ClassVar[bool]  # parameters stand for weights only while updates combine past gradients linearly
+    # Parameters stand for weights only while updates combine past gradients linearly.
+    in_span: ClassVar[bool]
 
     def bind(self, tasks: Any, keys: list[Stream]) -> Bound:
         """Inputs for training and validation, and initial parameters from each task's key."""

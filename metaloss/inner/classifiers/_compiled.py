@@ -13,7 +13,11 @@ from metaloss.inner.classifiers.shared import SharedMlp
 
 def fits(hidden: tuple[int, ...], device: torch.device) -> bool:
     """Whether there is a compiler, a CPU, and hidden layers that are whole vectors."""
-    return kernels.available() and device.type == "cpu" and not any(width % kernels.VECTOR for width in hidden)
+    return (
+        kernels.available()
+        and device.type == "cpu"
+        and not any(width % kernels.VECTOR for width in hidden)
+    )
 
 
 class CompiledProduct(Product):
@@ -43,7 +47,9 @@ class CompiledMlp(SharedMlp):
         """The gradient of each classifier's value with respect to its parameters."""
         from metaloss.kernels import perceptron
 
-        a, laid, logits = params["a"], self._laid(params, inputs), self._logits(params, inputs)
+        a = params["a"]
+        laid = self._laid(params, inputs)
+        logits = self._logits(params, inputs)
         *_, weights, _ = laid
         hidden = [a.new_empty(*a.shape[:2], len(inputs), width) for width in self.hidden]
         layers = tuple(map(_array, hidden))
@@ -51,16 +57,22 @@ class CompiledMlp(SharedMlp):
         delta = slope(logits.mT).mT.contiguous()
         back = [torch.empty_like(x) for x in hidden]
         biases = [torch.empty_like(b) for b in self._later(params, "b")]
-        perceptron.backward(_array(delta), weights, layers, tuple(map(_array, back)), tuple(map(_array, biases)))
+        perceptron.backward(
+            _array(delta), weights, layers, tuple(map(_array, back)), tuple(map(_array, biases))
+        )
         found: dict[str, Tensor | Product] = {f"b{i}": b for i, b in enumerate(biases, 1)}
         lefts = [*(x.mT for x in back[1:]), delta]
-        found |= {f"w{i}": CompiledProduct(*pair) for i, pair in enumerate(zip(lefts, hidden, strict=True), 1)}
+        found |= {
+            f"w{i}": CompiledProduct(*pair)
+            for i, pair in enumerate(zip(lefts, hidden, strict=True), 1)
+        }
         return {**found, **self.first_gradient(back[0], inputs)}
 
     def _laid(self, params: Params, inputs: Any) -> tuple[Any, ...]:
         """What both passes read, candidates and tasks along one axis."""
         weights, biases = (tuple(map(_array, self._later(params, kind))) for kind in "wb")
-        start, kernel = inputs.start.contiguous().numpy(), inputs.kernel.contiguous().numpy()
+        start = inputs.start.contiguous().numpy()
+        kernel = inputs.kernel.contiguous().numpy()
         return start, kernel, params["c"].flatten().numpy(), _array(params["a"]), weights, biases
 
     def _later(self, params: Params, kind: str) -> list[Tensor]:

@@ -1,9 +1,10 @@
-"""A small convolutional network, stacked over candidates and tasks: convolution and pooling stages, a linear head.
+"""A small convolutional network, stacked over candidates and tasks: convolution and pooling stages,
+a linear head.
 
-Memory runs over images, then places, then the channels of all classifiers side by side ("channels last"): one grouped
-convolution serves the population, and pooling compares long rows of channels. In the first stage a group is a task,
-whose candidates see the same images; later it is a classifier, so that none sees another's kernels.
-"""
+Memory runs over images, then places, then the channels of all classifiers side by side ("channels
+last"): one grouped convolution serves the population, and pooling compares long rows of channels.
+In the first stage a group is a task, whose candidates see the same images; later it is a
+classifier, so that none sees another's kernels."""
 
 import math
 from collections.abc import Sequence
@@ -38,9 +39,8 @@ class Pixels:
     def of(cls, x: Float[Tensor, "N H W T K"]) -> "Pixels":
         """A copy whose memory has this order.
 
-        `contiguous` would leave axes of length one whatever stride they have, and convolutions take their own memory's
-        order from that.
-        """
+        `contiguous` would leave axes of length one whatever stride they have, and convolutions take
+        their own memory's order from that."""
         return cls(x.clone(memory_format=torch.contiguous_format))
 
     def block(self, images: slice) -> "Pixels":
@@ -65,9 +65,8 @@ class Pixels:
 class Cnn:
     """Stages of a padded convolution, ReLU and 2×2 max pooling, then a linear layer.
 
-    Parameters have the shapes and initialisation of `torch.nn`'s layers. An even kernel looks one place further right
-    and down.
-    """
+    Parameters have the shapes and initialisation of `torch.nn`'s layers. An even kernel looks one
+    place further right and down."""
 
     filters: Annotated[tuple[Width, ...], Field(min_length=1, max_length=4)] = (8, 16)
     kernel: Annotated[int, Field(ge=1, le=9)] = 3
@@ -77,10 +76,14 @@ class Cnn:
 
     def bind(self, tasks: Tasks, keys: list[Stream]) -> Bound:
         """The images, and weights and biases uniform within ±1/√fan-in."""
-        train, val = (Pixels.of(split.x().permute(1, 3, 4, 0, 2)) for split in (tasks.train, tasks.val))
+        train, val = (
+            Pixels.of(split.x().permute(1, 3, 4, 0, 2)) for split in (tasks.train, tasks.val)
+        )
         image = tasks.train.images.pixels.shape[1:]
         start = {
-            name: torch.stack([key.at(name).uniform(*shape, low=-bound, high=bound) for key in keys]).to(train.x)
+            name: torch.stack(
+                [key.at(name).uniform(*shape, low=-bound, high=bound) for key in keys]
+            ).to(train.x)
             for name, (shape, bound) in self.shapes(tuple(image), tasks.ways).items()
         }
         return Bound(train, val, start)
@@ -88,16 +91,29 @@ class Cnn:
     def __call__(self, params: Params, inputs: Pixels) -> Float[Tensor, "P T N C"]:
         """The logits; in memory, the images of a class are neighbours."""
         P, T = params["b0"].shape[:2]
-        x, groups = inputs.x.flatten(3).permute(0, 3, 1, 2), T  # [N, T·K, H, W]
+        # [N, T·K, H, W]
+        x = inputs.x.flatten(3).permute(0, 3, 1, 2)
+        groups = T
         for i in range(len(self.filters)):
-            w, b = params[f"w{i}"].transpose(0, 1).flatten(0, 2), params[f"b{i}"].transpose(0, 1).flatten()
+            w = params[f"w{i}"].transpose(0, 1).flatten(0, 2)
+            b = params[f"b{i}"].transpose(0, 1).flatten()
             if self.kernel % 2 == 0:
-                w = F.pad(w, (1, 0, 1, 0))  # an odd kernel, centred, that has nothing to the left and above
-            x, groups = Stage.apply(x, w, b, groups), T * P  # [N, T·P·filters, h, w]
+                # An odd kernel, centred, that has nothing to the left and above.
+                w = F.pad(w, (1, 0, 1, 0))
+            # [N, T·P·filters, h, w]
+            x = Stage.apply(x, w, b, groups)
+            groups = T * P
         height, width = x.shape[2:]
-        h = x.permute(0, 2, 3, 1).unflatten(3, (T * P, -1)).permute(3, 0, 1, 2, 4).flatten(2)  # [T·P, N, h·w·filters]
+        # [T·P, N, h·w·filters].
+        h = x.permute(0, 2, 3, 1).unflatten(3, (T * P, -1)).permute(3, 0, 1, 2, 4).flatten(2)
         # The weights follow the maps' order, places before filters: they are fewer.
-        w = params["w_head"].unflatten(3, (-1, height * width)).mT.transpose(0, 1).flatten(3).flatten(0, 1)
+        w = (
+            params["w_head"]
+            .unflatten(3, (-1, height * width))
+            .mT.transpose(0, 1)
+            .flatten(3)
+            .flatten(0, 1)
+        )
         b = params["b_head"].transpose(0, 1).flatten(0, 1).unsqueeze(2)
         return torch.baddbmm(b, w, h.mT).unflatten(0, (T, P)).transpose(0, 1).contiguous().mT
 
@@ -108,15 +124,18 @@ class Cnn:
     def floats(self, image: tuple[int, ...], classes: int) -> int:
         """A third of the numbers in one image's maps, and its logits.
 
-        Plans count a number three times: its value, what autograd saves, its gradient. Here all take one place.
-        """
+        Plans count a number three times: its value, what autograd saves, its gradient. Here all
+        take one place."""
         total, (_, height, width) = 0, image
         for filters in self.filters:
             total += height * width * filters
-            height, width = -(-height // 2), -(-width // 2)
+            height = -(-height // 2)
+            width = -(-width // 2)
         return -(-total // 3) + classes
 
-    def shapes(self, image: tuple[int, ...], classes: int) -> dict[str, tuple[tuple[int, ...], float]]:
+    def shapes(
+        self, image: tuple[int, ...], classes: int
+    ) -> dict[str, tuple[tuple[int, ...], float]]:
         """Shape and initial bound of every parameter."""
         shapes: dict[str, tuple[tuple[int, ...], float]] = {}
         channels, height, width = image
@@ -124,7 +143,9 @@ class Cnn:
             bound = 1 / math.sqrt(channels * self.kernel**2)
             shapes[f"w{i}"] = (filters, channels, self.kernel, self.kernel), bound
             shapes[f"b{i}"] = (filters,), bound
-            channels, height, width = filters, -(-height // 2), -(-width // 2)
+            channels = filters
+            height = -(-height // 2)
+            width = -(-width // 2)
         fan_in = channels * height * width
         shapes["w_head"] = (classes, fan_in), 1 / math.sqrt(fan_in)
         shapes["b_head"] = (classes,), 1 / math.sqrt(fan_in)
@@ -132,23 +153,30 @@ class Cnn:
 
 
 class Stage(torch.autograd.Function):
-    """Convolution, 2×2 max pooling, ReLU: in this order ReLU has a quarter of the work, with the same result.
+    """Convolution, 2×2 max pooling, ReLU: in this order ReLU has a quarter of the work, with the
+    same result.
 
-    Memory traffic is what costs here. `max_pool2d` would write 64-bit indices; backward needs no more of a pair than
-    which number is the greater, so the pair's difference takes the place of one, and later both places the gradients.
-    """
+    Memory traffic is what costs here. `max_pool2d` would write 64-bit indices; backward needs no
+    more of a pair than which number is the greater, so the pair's difference takes the place of
+    one, and later both places the gradients."""
 
     @staticmethod
     def forward(
-        ctx: Any, x: Float[Tensor, "N K H W"], w: Float[Tensor, "F k d d"], b: Float[Tensor, " F"], groups: int
+        ctx: Any,
+        x: Float[Tensor, "N K H W"],
+        w: Float[Tensor, "F k d d"],
+        b: Float[Tensor, " F"],
+        groups: int,
     ) -> Float[Tensor, "N F h w"]:
         """The pooled maps."""
         z = F.conv2d(x, w, b, padding=w.shape[-1] // 2, groups=groups)
         if z.shape[2] % 2 or z.shape[3] % 2:
             z = F.pad(z, (0, z.shape[3] % 2, 0, z.shape[2] % 2))  # zeros change nothing below ReLU
-        left, right = z[..., ::2], z[..., 1::2]
+        left = z[..., ::2]
+        right = z[..., 1::2]
         pairs = torch.maximum(left, right)
-        top, bottom = pairs[..., ::2, :], pairs[..., 1::2, :]
+        top = pairs[..., ::2, :]
+        bottom = pairs[..., 1::2, :]
         y = torch.maximum(top, bottom).relu_()
         if any(ctx.needs_input_grad):
             right -= left
@@ -165,9 +193,20 @@ class Stage(torch.autograd.Function):
         g = positive(grads[0].contiguous(memory_format=torch.channels_last), y)
         share(g, pairs[..., ::2, :], pairs[..., 1::2, :])
         share(pairs, z[..., ::2], z[..., 1::2])
-        z, sides, groups = z[..., : x.shape[2], : x.shape[3]], w.shape[-1] // 2, ctx.groups
-        dx = F.conv_transpose2d(z, w, padding=sides, groups=groups) if ctx.needs_input_grad[0] else None
-        return dx, conv2d_weight(x, w.shape, z, padding=sides, groups=groups), g.sum((0, 2, 3)), None
+        z = z[..., : x.shape[2], : x.shape[3]]
+        sides = w.shape[-1] // 2
+        groups = ctx.groups
+        dx = (
+            F.conv_transpose2d(z, w, padding=sides, groups=groups)
+            if ctx.needs_input_grad[0]
+            else None
+        )
+        return (
+            dx,
+            conv2d_weight(x, w.shape, z, padding=sides, groups=groups),
+            g.sum((0, 2, 3)),
+            None,
+        )
 
 
 def positive(x: Tensor, at: Tensor) -> Tensor:

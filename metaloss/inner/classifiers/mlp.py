@@ -48,9 +48,9 @@ class Flat:
 class Mlp:
     """Linear layers with ReLU between them, initialised as `torch.nn.Linear` is.
 
-    Hidden layers hold one row per image, [P T N H]: products run fastest along rows of whole vectors, and widths are
-    such numbers more often than counts of images are. The last one's few classes are rows of many images instead.
-    """
+    Hidden layers hold one row per image, [P T N H]: products run fastest along rows of whole
+    vectors, and widths are such numbers more often than counts of images are. The last one's few
+    classes are rows of many images instead."""
 
     hidden: Annotated[tuple[Width, ...], Field(max_length=16)] = (128, 64)
 
@@ -59,7 +59,8 @@ class Mlp:
 
     def bind(self, tasks: Tasks, keys: list[Stream]) -> Bound:
         """The images as vectors, and weights and biases uniform within ±1/√fan-in."""
-        train, val = Flat(tasks.train.x().flatten(2)), Flat(tasks.val.x().flatten(2))
+        train = Flat(tasks.train.x().flatten(2))
+        val = Flat(tasks.val.x().flatten(2))
         return Bound(train, val, self.draw(train.x, tasks.ways, keys))
 
     def __call__(self, params: Params, inputs: Any) -> Float[Tensor, "P T N C"]:
@@ -83,10 +84,13 @@ class Mlp:
     def layers(self, params: Params, inputs: Any) -> list[Tensor]:
         """What every layer gives: after ReLU in the hidden ones [PT N H], the logits [P T N C] in the last."""
         z = self.first(params, inputs)
-        axes, z, hidden = z.shape[:2], z.flatten(0, 1), []
+        axes = z.shape[:2]
+        z = z.flatten(0, 1)
+        hidden = []
         for i in range(1, len(self.hidden) + 1):
             hidden.append(z.relu_())
-            w, b = params[f"w{i}"].flatten(0, 1), params[f"b{i}"].flatten(0, 1)
+            w = params[f"w{i}"].flatten(0, 1)
+            b = params[f"b{i}"].flatten(0, 1)
             last = i == len(self.hidden)
             z = torch.baddbmm(b.mT, w, z.mT).mT if last else torch.baddbmm(b, z, w.mT)
         return [*hidden, z.unflatten(0, axes)]
@@ -106,7 +110,9 @@ class Mlp:
     def draw(self, x: Float[Tensor, "T N D"], classes: int, keys: list[Stream]) -> Params:
         """Every task's initial parameters [T, ...], in the type and on the device of its images."""
         return {
-            name: torch.stack([key.at(name).uniform(*shape, low=-bound, high=bound) for key in keys]).to(x)
+            name: torch.stack(
+                [key.at(name).uniform(*shape, low=-bound, high=bound) for key in keys]
+            ).to(x)
             for name, (shape, bound) in self.shapes(x.shape[-1], classes).items()
         }
 

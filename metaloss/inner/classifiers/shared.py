@@ -1,12 +1,13 @@
 """The same perceptron with its first layer kept in the span of the task's few training images.
 
-Gradient descent moves the first layer by combinations of the training images alone, W = c·W⁰ + Aᵀ X, so a step costs
-B·B·H instead of B·D·H operations, and X Xᵀ, X_val Xᵀ, X W⁰ᵀ and X_val W⁰ᵀ are computed once for the whole population.
-The gradient of A is by design the one at the layer's output, δ: stepping W by its own gradient δᵀ X steps A by δ. The
-bias is the weight of one more input that is 1 in every image, so it is kept in the same span.
-Exact, up to rounding, for every optimiser whose update is a scalar combination of past gradients and parameters (SGD,
-momentum, Nesterov, L2 decay, schedules, minibatches of the task's images); not for Adam and other scalings per weight.
-"""
+Gradient descent moves the first layer by combinations of the training images alone, W = c·W⁰ + Aᵀ
+X, so a step costs B·B·H instead of B·D·H operations, and X Xᵀ, X_val Xᵀ, X W⁰ᵀ and X_val W⁰ᵀ are
+computed once for the whole population. The gradient of A is by design the one at the layer's
+output, δ: stepping W by its own gradient δᵀ X steps A by δ. The bias is the weight of one more
+input that is 1 in every image, so it is kept in the same span. Exact, up to rounding, for every
+optimiser whose update is a scalar combination of past gradients and parameters (SGD, momentum,
+Nesterov, L2 decay, schedules, minibatches of the task's images); not for Adam and other scalings
+per weight."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -32,7 +33,8 @@ class Span:
 
     start: Float[Tensor, "T N H"]  # X W⁰ᵀ + b⁰
     kernel: Float[Tensor, "T N B"]  # X X_trainᵀ + 1
-    index: Int[Tensor, "T N"] | None = None  # which training images these are; None: all of them, or others
+    # Which training images these are; None: all of them, or others.
+    index: Int[Tensor, "T N"] | None = None
 
     def block(self, images: slice) -> "Span":
         """Some of the images, the same ones of every task."""
@@ -40,13 +42,18 @@ class Span:
 
     def pick(self, index: Int[Tensor, "T b"]) -> "Span":
         """A minibatch of the training images."""
-        start, kernel = (x.gather(1, index[..., None].expand(-1, -1, x.shape[2])) for x in (self.start, self.kernel))
+        start, kernel = (
+            x.gather(1, index[..., None].expand(-1, -1, x.shape[2]))
+            for x in (self.start, self.kernel)
+        )
         return Span(start, kernel, index)
 
     @classmethod
     def join(cls, parts: Sequence[Self]) -> Self:
         """Several tasks' images, side by side."""
-        return cls(torch.cat([part.start for part in parts]), torch.cat([part.kernel for part in parts]))
+        return cls(
+            torch.cat([part.start for part in parts]), torch.cat([part.kernel for part in parts])
+        )
 
     def __len__(self) -> int:
         return self.start.shape[1]
@@ -60,9 +67,11 @@ class SharedMlp(Mlp):
 
     def bind(self, tasks: Tasks, keys: list[Stream]) -> Bound:
         """All products with images, so that the population never touches a pixel."""
-        x, xval = tasks.train.x().flatten(2), tasks.val.x().flatten(2)
+        x = tasks.train.x().flatten(2)
+        xval = tasks.val.x().flatten(2)
         start = self.draw(x, tasks.ways, keys)
-        w, b = start.pop("w0"), start.pop("b0")
+        w = start.pop("w0")
+        b = start.pop("b0")
         coefficients = {"a": x.new_zeros(*x.shape[:2], w.shape[1]), "c": x.new_ones(len(x), 1, 1)}
         train, val = (Span(images @ w.mT + b, images @ x.mT + 1) for images in (x, xval))
         return Bound(train, val, coefficients | start)

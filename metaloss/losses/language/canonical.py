@@ -1,9 +1,9 @@
-"""One form for expressions that are the same up to order and signs: what is stored, compared and hashed.
+"""One form for expressions that are the same up to order and signs: what is stored, compared and
+hashed.
 
-Only what changes neither the value nor the gradient where they are finite: sums are not regrouped (that rounds
-otherwise) and x·0 stays (x may be infinite). Every tree is seen as a sign times a core; the core is the same for e
-and -e. No tree grows.
-"""
+Only what changes neither the value nor the gradient where they are finite: sums are not regrouped
+(that rounds otherwise) and x·0 stays (x may be infinite). Every tree is seen as a sign times a
+core; the core is the same for e and -e. No tree grows."""
 
 import hashlib
 import math
@@ -15,7 +15,9 @@ from metaloss.losses.language.expression import LOGP, TERMINALS, Expression, P, 
 from metaloss.losses.language.primitives import PRIMITIVES
 
 Signed = tuple[int, Expression]
-_ZERO, _ONE, _TWO = constant(0), constant(1), constant(2)
+_ZERO = constant(0)
+_ONE = constant(1)
+_TWO = constant(2)
 _SYMMETRIC = ("max", "min")
 
 
@@ -115,7 +117,8 @@ def _product(name: str, parts: list[Signed]) -> Signed:
 
 
 def _function(name: str, parts: list[Signed], args: tuple[Expression, ...]) -> Signed:
-    sign, row = 1, PRIMITIVES[name]
+    sign = 1
+    row = PRIMITIVES[name]
     if name == "pow" and args[1] in (_ONE, _TWO):
         return parts[0] if args[1] == _ONE else _split(call("square", args[0]))
     if row.parity:

@@ -8,9 +8,13 @@ from typing import Any
 
 from metaloss.losses.language.primitives import PRIMITIVES
 
-TERMINALS = ("C", "y", "p", "logp")  # the number of classes, the target, the probability and its logarithm
-DEPTH, NODES = 64, 512  # the largest tree that is read
-_LEVELS = {"add": 1, "sub": 1, "mul": 2, "div": 2, "neg": 3, "pow": 4}  # how tightly an operator binds
+# The number of classes, the target, the probability and its logarithm.
+TERMINALS = ("C", "y", "p", "logp")
+# the largest tree that is read
+DEPTH = 64
+NODES = 512
+# How tightly an operator binds.
+_LEVELS = {"add": 1, "sub": 1, "mul": 2, "div": 2, "neg": 3, "pow": 4}
 _ATOM = 5
 _LATEX = {"C": "C", "y": "y", "p": r"\hat{y}", "logp": r"\ln \hat{y}"}
 _COMPOUND = {"logp": 3}  # a terminal that LaTeX writes in two parts
@@ -34,7 +38,8 @@ class Expression:
     value: float = 0.0
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "value", self.value + 0.0)  # never -0.0, which equals 0.0 but prints otherwise
+        # Never -0.0, which equals 0.0 but prints otherwise.
+        object.__setattr__(self, "value", self.value + 0.0)
         object.__setattr__(self, "_hash", hash((self.head, self.args, self.value)))
 
     def __hash__(self) -> int:
@@ -42,7 +47,8 @@ class Expression:
         return found
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Expression, (self.head, self.args, self.value)  # hashes of strings differ between processes
+        # Hashes of strings differ between processes.
+        return Expression, (self.head, self.args, self.value)
 
     def __str__(self) -> str:
         return self.text
@@ -60,7 +66,11 @@ class Expression:
     @cached_property
     def terminals(self) -> frozenset[str]:
         """The names of the terminals within."""
-        return frozenset().union(*(a.terminals for a in self.args)) if self.args else frozenset({self.head} - {""})
+        return (
+            frozenset().union(*(a.terminals for a in self.args))
+            if self.args
+            else frozenset({self.head} - {""})
+        )
 
     @property
     def varies(self) -> bool:
@@ -93,7 +103,10 @@ class Expression:
             inner = self.args[0]
             bare = inner._level >= _LEVELS["neg"] and not (inner.is_constant and inner.value >= 0)
             return f"-{inner.text}" if bare else f"-({inner.text})"
-        left, right = (f"({a.text})" if a._level < n else a.text for a, n in zip(self.args, self._needs, strict=True))
+        left, right = (
+            f"({a.text})" if a._level < n else a.text
+            for a, n in zip(self.args, self._needs, strict=True)
+        )
         return f"{left} {row.symbol} {right}"
 
     @property

@@ -28,8 +28,8 @@ class Formula:
     Attributes:
         expression: what each class contributes.
         reduction: over classes.
-        temperature: what the logits are divided by before they become p and logp. It is no part of the expression,
-            which sees one class at a time, where softmax sees all of them.
+        temperature: what the logits are divided by before they become p and logp. It is no part of
+            the expression, which sees one class at a time, where softmax sees all of them.
     """
 
     expression: Expression
@@ -38,7 +38,8 @@ class Formula:
 
     @classmethod
     def parse(cls, text: str, names: Mapping[str, float] | None = None) -> Self:
-        """The loss that a text means: `sum(...)`, `mean(...)` or a bare expression, which is summed.
+        """The loss that a text means: `sum(...)`, `mean(...)` or a bare expression, which is
+        summed.
 
         Args:
             text: as `str` gives it.
@@ -48,7 +49,8 @@ class Formula:
             SettingsError: shows the place, what was found there and what is allowed.
         """
         reader = Parser(text, names)
-        reduction, temperature = reader.next.text, 1.0
+        reduction = reader.next.text
+        temperature = 1.0
         if reduction not in get_args(Reduction) or reader.tokens[1].text != "(":
             e = reader.expression()
             reader.end()
@@ -77,7 +79,8 @@ class Formula:
 
     @property
     def target_smoothing(self) -> float | None:
-        """How much of the target it spreads over all classes where its terms are that target times g(p), 0 for y·g(p).
+        """How much of the target it spreads over all classes where its terms are that target times
+        g(p), 0 for y·g(p).
 
         None where they have no such form.
         """
@@ -91,7 +94,11 @@ class Formula:
     def latex(self) -> str:
         """The formula in LaTeX, without dollar signs."""
         factor = r"\frac{1}{C} " if self.reduction == "mean" else ""
-        softmax = rf",\ \hat{{y}} = \operatorname{{softmax}}(z / {self.temperature!r})" if self.temperature != 1 else ""
+        softmax = (
+            rf",\ \hat{{y}} = \operatorname{{softmax}}(z / {self.temperature!r})"
+            if self.temperature != 1
+            else ""
+        )
         return rf"{factor}\sum_{{c=1}}^{{C}} \left[{self.expression.latex()}\right]{softmax}"
 
 

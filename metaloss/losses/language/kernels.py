@@ -1,8 +1,9 @@
-"""What primitives compute: functions protected as their sources protect them, and reverse derivatives.
+"""What primitives compute: functions protected as their sources protect them, and reverse
+derivatives.
 
-A reverse derivative takes the gradient `g` at the output and what it needs of the output `o` and the arguments `a`,
-`b`, `c`, and gives the gradient at one argument. At a kink it gives what autograd gives.
-"""
+A reverse derivative takes the gradient `g` at the output and what it needs of the output `o` and
+the arguments `a`, `b`, `c`, and gives the gradient at one argument. At a kink it gives what
+autograd gives."""
 
 import math
 
@@ -13,8 +14,10 @@ from torch.nn import functional as F
 EPSILON = 1e-7  # Morgan 2024 prints none; their code has Keras's
 BOUND = 80.0  # beyond it i0 and i1 are held: they overflow in float32 at 92
 _TINY = 1e-30
-_THRESHOLD = torch.ops.aten.threshold_backward  # its first argument where its second lies above its third, 0 elsewhere
-sigmoid_a, tanh_a = torch.ops.aten.sigmoid_backward, torch.ops.aten.tanh_backward
+# Its first argument where its second lies above its third, 0 elsewhere.
+_THRESHOLD = torch.ops.aten.threshold_backward
+sigmoid_a = torch.ops.aten.sigmoid_backward
+tanh_a = torch.ops.aten.tanh_backward
 
 
 def ln(x: Tensor) -> Tensor:

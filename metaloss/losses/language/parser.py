@@ -46,18 +46,22 @@ def tokens(text: str) -> list[Token]:
     """The pieces of a text, an "end" last.
 
     Raises:
-        SettingsError: a character that belongs to nothing, a number that is not finite, or too long a text.
+        SettingsError: a character that belongs to nothing, a number that is not finite, or too long
+            a text.
     """
     if len(text) > LENGTH:
         raise SettingsError(f"a loss may have at most {LENGTH} characters, got {len(text)}")
-    found, at = [], 0
+    found = []
+    at = 0
     while at < len(text):
         if text[at] in " \t\r\n":
             at += 1
             continue
         match = _TOKEN.match(text, at)
         if match is None:
-            allowed = hints.CHARACTERS.get(text[at], "allowed are names, numbers and + - * / ** ( ) ,")
+            allowed = hints.CHARACTERS.get(
+                text[at], "allowed are names, numbers and + - * / ** ( ) ,"
+            )
             fail(text, at, f"unexpected character {text[at]!a} ({allowed})")
         found.append(Token(str(match.lastgroup), match[0], at))
         if match.lastgroup == "number" and not math.isfinite(float(match[0])):
@@ -90,7 +94,9 @@ class Parser:
 
     def __init__(self, text: str, names: Mapping[str, float] | None = None) -> None:
         self.text, self.names = text, names or {}
-        self.tokens, self.at, self.depth = tokens(text), 0, 0
+        self.tokens = tokens(text)
+        self.at = 0
+        self.depth = 0
 
     @property
     def next(self) -> Token:
@@ -126,10 +132,13 @@ class Parser:
         while self.next.kind == "mark" and _LEVEL.get(self.next.text, 0) >= level:
             token = self.next
             self.at += 1
-            left = self._joined(_BINARY[token.text].name, token, left, self.expression(_LEVEL[token.text] + 1))
+            left = self._joined(
+                _BINARY[token.text].name, token, left, self.expression(_LEVEL[token.text] + 1)
+            )
         return left
 
-    # One call a level for signs, powers and brackets: deep nesting must not exhaust the interpreter's stack.
+    # One call a level for signs, powers and brackets: deep nesting must not exhaust the
+    # interpreter's stack.
     def _unary(self) -> Expression:
         self.depth += 1
         if self.depth > DEPTH + 1:
@@ -164,10 +173,17 @@ class Parser:
         if name in TERMINALS:
             return Expression(name)
         if name in PRIMITIVES:
-            self.fail(f"'{name}' needs arguments: {name}({', '.join('xyz'[: _NAMED[name]])})", token)
+            self.fail(
+                f"'{name}' needs arguments: {name}({', '.join('xyz'[: _NAMED[name]])})", token
+            )
         if name in REDUCTIONS:
             self.fail(f"'{name}' may only stand around the whole loss: {name}(...)", token)
-        self.fail(registry.unknown("name", name, [*TERMINALS, *self.names, *PRIMITIVES]).removesuffix("."), token)
+        self.fail(
+            registry.unknown("name", name, [*TERMINALS, *self.names, *PRIMITIVES]).removesuffix(
+                "."
+            ),
+            token,
+        )
 
     def _called(self, token: Token) -> Expression:
         name = token.text

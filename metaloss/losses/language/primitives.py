@@ -15,7 +15,8 @@ class Pull:
     """The gradient at one argument.
 
     Attributes:
-        needs: what `run` takes, in order: g the gradient at the output, o the output, a, b, c the arguments.
+        needs: what `run` takes, in order: g the gradient at the output, o the output, a, b, c the
+            arguments.
         run: plain tensor code; None passes the gradient on.
         sign: of the result: kept apart, because signs cost nothing where gradients are added.
     """
@@ -36,7 +37,8 @@ class Primitive:
         pulls: the reverse derivative, argument by argument; None where it is 0 everywhere.
         latex: with #1, #2, #3 for the arguments.
         sympy: its counterpart, given the module sympy and the arguments.
-        source: Python that needs torch alone; {a}, {b}, {c} stand for the arguments, which are tensors.
+        source: Python that needs torch alone; {a}, {b}, {c} stand for the arguments, which are
+            tensors.
         parity: 1 if f(-x) = f(x), -1 if f(-x) = -f(x), by the first argument; 0: neither.
         symbol: how it prints between its arguments, or before its only one.
         plain: gives the same values faster, where no autograd follows.
@@ -70,8 +72,10 @@ def _op(name: str) -> str:
     return rf"\operatorname{{{name}}}\left(#1\right)"
 
 
-_PASS, _FLIP = Pull("g", None), Pull("g", None, -1)
-_EVEN, _ODD = 1, -1
+_PASS = Pull("g", None)
+_FLIP = Pull("g", None, -1)
+_EVEN = 1
+_ODD = -1
 
 # fmt: off
 _ROWS = (
@@ -167,10 +171,47 @@ PRIMITIVES = {row.name: row for row in _ROWS}
 
 # Morgan 2024, table 2, in the order of their code; protected ("ln", "quotient", ...) as there.
 MORGAN_UNARY = (
-    "neg", "ln", "log10", "exp", "abs", "sigmoid", "deriv_soft", "softplus", "erf", "erfc", "sin", "sinh", "asinh",
-    "tanh", "atan", "inverse", "i0", "i0e", "i1", "i1e", "relu", "nrelu", "square", "sqrt", "softsign", "dtanh",
+    "neg",
+    "ln",
+    "log10",
+    "exp",
+    "abs",
+    "sigmoid",
+    "deriv_soft",
+    "softplus",
+    "erf",
+    "erfc",
+    "sin",
+    "sinh",
+    "asinh",
+    "tanh",
+    "atan",
+    "inverse",
+    "i0",
+    "i0e",
+    "i1",
+    "i1e",
+    "relu",
+    "nrelu",
+    "square",
+    "sqrt",
+    "softsign",
+    "dtanh",
     "dsigmoid",
-)  # fmt: skip
+)
 MORGAN_BINARY = ("add", "sub", "mul", "max", "min", "quotient", "aq")
 # Raymond 2023 (EvoMAL).
-EVOMAL = ("add", "sub", "mul", "aq", "sign", "square", "abs", "log_clamp", "sqrt_clamp", "tanh", "min", "max")
+EVOMAL = (
+    "add",
+    "sub",
+    "mul",
+    "aq",
+    "sign",
+    "square",
+    "abs",
+    "log_clamp",
+    "sqrt_clamp",
+    "tanh",
+    "min",
+    "max",
+)

@@ -13,7 +13,8 @@ from metaloss.losses.language.expression import LOGP, Expression, P, constant
 from metaloss.losses.language.primitives import PRIMITIVES
 
 Run = Callable[..., Tensor]
-_ZERO, _ONE = constant(0), constant(1)
+_ZERO = constant(0)
+_ONE = constant(1)
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,8 @@ class Program:
     """Steps that each add one value to a list, which begins with the inputs.
 
     Attributes:
-        inputs: `LOGP`, `P`, and trees that depend on neither: those are computed once for all steps of training.
+        inputs: `LOGP`, `P`, and trees that depend on neither: those are computed once for all steps
+            of training.
         steps: a function and the places in the list of its arguments.
         out: the place of the result.
         sign: of the result.
@@ -63,8 +65,11 @@ def whole_slope_program(e: Expression) -> Program:
     return tape.program(*tape.backward())
 
 
-def evaluate(program: Program, y: Tensor, p: Tensor, logp: Tensor, classes: int | None = None) -> Tensor:
-    """What a whole program gives, by class [... C]; plain enough for `torch.compile` and `torch.export`.
+def evaluate(
+    program: Program, y: Tensor, p: Tensor, logp: Tensor, classes: int | None = None
+) -> Tensor:
+    """What a whole program gives, by class [... C]; plain enough for `torch.compile` and
+    `torch.export`.
 
     Args:
         program: what `whole_program` gave.
@@ -73,9 +78,14 @@ def evaluate(program: Program, y: Tensor, p: Tensor, logp: Tensor, classes: int 
         logp: their logarithms [... C].
         classes: what C stands for; the length of the last axis where None.
     """
-    known, C = {"y": y, "p": p, "logp": logp}, y.shape[-1] if classes is None else classes
+    known = {"y": y, "p": p, "logp": logp}
+    C = y.shape[-1] if classes is None else classes
     values = [
-        known[e.head] if e.head in known else y.new_full((), C) if e.head == "C" else _number(e.value, y)
+        known[e.head]
+        if e.head in known
+        else y.new_full((), C)
+        if e.head == "C"
+        else _number(e.value, y)
         for e in program.inputs
     ]
     for run, args in program.steps:
@@ -92,7 +102,8 @@ class _Tape:
     """Writes a program; equal steps are written once."""
 
     def __init__(self, plain: bool = False, whole: bool = False) -> None:
-        self.plain, self.whole = plain, whole
+        self.plain = plain
+        self.whole = whole
         self.lines: list[Expression | tuple[Run, tuple[int, ...]]] = []
         self.known: dict[object, int] = {}
         self.nodes: dict[Expression, int] = {}  # those that depend on the logits, arguments first
@@ -116,7 +127,9 @@ class _Tape:
             at = self._write(e)
         else:
             row = PRIMITIVES[e.head]
-            at = self.step((self.plain and row.plain) or row.run, *[self.forward(a) for a in e.args])
+            at = self.step(
+                (self.plain and row.plain) or row.run, *[self.forward(a) for a in e.args]
+            )
         if e.varies:
             self.nodes.setdefault(e, at)
         return at
@@ -135,7 +148,11 @@ class _Tape:
     def _pull(self, e: Expression, place: int, grads: dict[Expression, tuple[int, int]]) -> None:
         """Add what a node's gradient contributes to those of its arguments."""
         at, sign = grads[e]
-        given = {"g": at, "o": place, **{x: self.forward(a) for x, a in zip("abc", e.args, strict=False)}}
+        given = {
+            "g": at,
+            "o": place,
+            **{x: self.forward(a) for x, a in zip("abc", e.args, strict=False)},
+        }
         for a, pull in zip(e.args, PRIMITIVES[e.head].pulls, strict=True):
             if pull is None or not a.varies:
                 continue
@@ -144,9 +161,14 @@ class _Tape:
                 grads[a] = part, sign * pull.sign
             else:
                 old, old_sign = grads[a]
-                grads[a] = self.step(torch.add if old_sign == sign * pull.sign else torch.sub, old, part), old_sign
+                grads[a] = (
+                    self.step(torch.add if old_sign == sign * pull.sign else torch.sub, old, part),
+                    old_sign,
+                )
 
-    def _through_exp(self, logp: tuple[int, int] | None, p: tuple[int, int] | None) -> tuple[int, int]:
+    def _through_exp(
+        self, logp: tuple[int, int] | None, p: tuple[int, int] | None
+    ) -> tuple[int, int]:
         """∂/∂logp + p ∂/∂p."""
         if p is None:
             return logp or (self._write(_ZERO), 1)
@@ -157,7 +179,8 @@ class _Tape:
 
     def program(self, out: int, sign: int = 1) -> Program:
         """What is needed for the value at `out`, inputs first."""
-        needed, stack = set(), [out]
+        needed = set()
+        stack = [out]
         while stack:
             at = stack.pop()
             if at not in needed:
@@ -167,5 +190,9 @@ class _Tape:
         order = sorted(needed, key=lambda at: (isinstance(self.lines[at], tuple), at))
         place = {at: i for i, at in enumerate(order)}
         lines = [self.lines[at] for at in order]
-        steps = tuple((line[0], tuple(place[a] for a in line[1])) for line in lines if isinstance(line, tuple))
-        return Program(tuple(x for x in lines if isinstance(x, Expression)), steps, place[out], sign)
+        steps = tuple(
+            (line[0], tuple(place[a] for a in line[1])) for line in lines if isinstance(line, tuple)
+        )
+        return Program(
+            tuple(x for x in lines if isinstance(x, Expression)), steps, place[out], sign
+        )

@@ -45,8 +45,13 @@ def _line(e: Expression) -> tuple[float, float] | None:
     if e.head == "neg":
         return _scaled(e.args[0], -1.0)
     if e.head in ("add", "sub"):
-        first, second = _line(e.args[0]), _scaled(e.args[1], 1.0 if e.head == "add" else -1.0)
-        return None if first is None or second is None else (first[0] + second[0], first[1] + second[1])
+        first = _line(e.args[0])
+        second = _scaled(e.args[1], 1.0 if e.head == "add" else -1.0)
+        return (
+            None
+            if first is None or second is None
+            else (first[0] + second[0], first[1] + second[1])
+        )
     if e.head == "mul":
         number, other = sorted(e.args, key=lambda a: not a.is_constant)
         return _scaled(other, number.value) if number.is_constant else None

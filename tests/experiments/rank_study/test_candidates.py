@@ -16,7 +16,9 @@ def test_random_formulas_pass_the_filters_and_are_a_function_of_the_seed(kind):
     found = drawn(5, {"kind": kind}, KEY)
     assert len({str(x) for x in found}) == 5
     assert all(
-        examine(x.expression, registry.build("genomes", {"kind": kind}, "genome").filters).reason == 0 for x in found
+        examine(x.expression, registry.build("genomes", {"kind": kind}, "genome").filters).reason
+        == 0
+        for x in found
     )
     assert drawn(5, {"kind": kind}, KEY) == found
     assert drawn(5, {"kind": kind}, KEY.at("other")) != found
@@ -24,7 +26,8 @@ def test_random_formulas_pass_the_filters_and_are_a_function_of_the_seed(kind):
 
 def test_names_formulas_and_random_ones_go_together():
     found = read(["ce", " -y * (1 - p) * logp ", "random:2"], "runs", {"kind": "graph"}, KEY)
-    assert list(found)[:2] == ["ce", "-y * (1 - p) * logp"] and len(found) == 4
+    assert list(found)[:2] == ["ce", "-y * (1 - p) * logp"]
+    assert len(found) == 4
     assert list(found)[2:] == [str(x) for x in drawn(2, {"kind": "graph"}, KEY)]
 
 

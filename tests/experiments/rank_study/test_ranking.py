@@ -21,10 +21,13 @@ def by_hand(a, b):
 
 
 def test_tau_is_what_counting_pairs_gives_ties_and_all():
-    a, b = [0.1, 0.4, 0.4, 0.9, 0.0, 0.0, 0.6], [0.2, 0.1, 0.5, 0.8, 0.0, 0.3, 0.8]
+    a = [0.1, 0.4, 0.4, 0.9, 0.0, 0.0, 0.6]
+    b = [0.2, 0.1, 0.5, 0.8, 0.0, 0.3, 0.8]
     found = tau(a, b, KEY)
-    assert found.tau == pytest.approx(by_hand(a, b)) and found.n == 7
-    assert found.low < found.tau < found.high and 0 < found.p < 1
+    assert found.tau == pytest.approx(by_hand(a, b))
+    assert found.n == 7
+    assert found.low < found.tau < found.high
+    assert 0 < found.p < 1
 
 
 def test_an_interval_is_that_of_resampled_losses():
@@ -33,14 +36,19 @@ def test_an_interval_is_that_of_resampled_losses():
     a = torch.rand(12, generator=draw).double()
     b = a + 0.4 * torch.rand(12, generator=draw).double()
     rows = KEY.integers(12, 200, 12)
-    values = torch.tensor([by_hand(a[row].tolist(), b[row].tolist()) for row in rows], dtype=torch.float64)
+    values = torch.tensor(
+        [by_hand(a[row].tolist(), b[row].tolist()) for row in rows], dtype=torch.float64
+    )
     found = tau(a.tolist(), b.tolist(), KEY, 200)
-    assert [found.low, found.high] == pytest.approx([float(values.quantile(q)) for q in (0.025, 0.975)])
+    assert [found.low, found.high] == pytest.approx(
+        [float(values.quantile(q)) for q in (0.025, 0.975)]
+    )
 
 
 def test_an_interval_holds_the_true_tau_most_of_the_time():
     """Of two normal scores with correlation r the true τ is 2 arcsin(r) / π."""
-    r, held = 0.6, 0
+    r = 0.6
+    held = 0
     for seed in range(100):
         x, y = Stream(seed).at("scores").normal(2, 40).double()
         found = tau(x.tolist(), (r * x + math.sqrt(1 - r * r) * y).tolist(), Stream(seed), 300)
@@ -56,12 +64,14 @@ def test_without_an_order_there_is_no_tau(a, b):
 
 def test_very_few_losses_have_a_tau_and_no_interval():
     found = tau([0.1, 0.2, 0.3], [0.1, 0.3, 0.2], KEY)
-    assert found.tau == pytest.approx(1 / 3) and found.low is None
+    assert found.tau == pytest.approx(1 / 3)
+    assert found.low is None
 
 
 def test_the_best_are_fifty_or_the_better_half_or_as_many_as_asked_for():
     assert [number(None, n) for n in (3, 50, 51, 1000)] == [2, 25, 26, 50]
-    assert number(5, 1000) == 5 and number(50, 12) == 12
+    assert number(5, 1000) == 5
+    assert number(50, 12) == 12
     assert top([0.1, 0.9, 0.5, 0.9, 0.5], 3) == [1, 2, 3]
 
 
@@ -69,19 +79,24 @@ def test_clusters_are_those_that_lie_apart_lowest_first():
     a = [0.9, 0.1, 0.92, 0.12, 0.9, 0.1]
     b = [0.8, 0.1, 0.82, 0.12, 0.2, 0.7]
     found = clusters(a, b, 4)
-    assert found[0] == found[2] == 3 and found[1] == found[3] == 0 and {found[4], found[5]} == {1, 2}
+    assert found[0] == found[2] == 3
+    assert found[1] == found[3] == 0
+    assert {found[4], found[5]} == {1, 2}
     assert clusters(a, b, 1) == [0] * 6
 
 
 def test_a_pair_tells_all_losses_from_the_best_ones():
     """In order over all, in reverse among the best: what a setting is good for depends on where one looks."""
-    n, k = 40, 10
+    n = 40
+    k = 10
     a = [i / n for i in range(n)]
     b = [i / n if i < n - k else (2 * n - k - i) / n for i in range(n)]
     labels = [str(i) for i in range(n)]
     found = pair(("cheap", "dear"), a, b, labels, k, 2, KEY, 100)
-    assert found.all.tau > 0.85 and found.best.tau == found.both.tau == pytest.approx(-1)
+    assert found.all.tau > 0.85
+    assert found.best.tau == found.both.tau == pytest.approx(-1)
     assert (found.all.n, found.best.n, found.both.n, found.pick) == (n, k, k, "39")
     assert found.loses == pytest.approx(max(b) - b[39])
     groups = parted(found, a, b, labels)
-    assert sum(x["n"] for x in groups) == n and groups[0]["cheap"] < groups[1]["cheap"]
+    assert sum(x["n"] for x in groups) == n
+    assert groups[0]["cheap"] < groups[1]["cheap"]

@@ -27,10 +27,20 @@ def test_scores_and_rank_correlations_are_printed(metaloss):
 
 
 def test_a_study_is_repeated_from_its_config_and_goes_on_from_its_folder(metaloss):
-    given = ("--losses", "ce", "random:2", "--settings", TASKS, f"{TASKS},inner.lr=0.3", "--set", "clusters=1")
+    given = (
+        "--losses",
+        "ce",
+        "random:2",
+        "--settings",
+        TASKS,
+        f"{TASKS},inner.lr=0.3",
+        "--set",
+        "clusters=1",
+    )
     code, out, _ = metaloss("study", "rank", *given, *SMALL, "--json")
     first = json.loads(out)
-    assert code == 0 and len(first["pairs"][0]["clusters"]) == 1
+    assert code == 0
+    assert len(first["pairs"][0]["clusters"]) == 1
     _, out, _ = metaloss("study", "rank", "--config", f"{first['folder']}/config.toml", "--json")
     assert json.loads(out)["pairs"] == first["pairs"]
     _, out, _ = metaloss("study", "rank", "--resume", first["folder"], "--json")
@@ -41,11 +51,19 @@ def test_a_study_is_repeated_from_its_config_and_goes_on_from_its_folder(metalos
     ("args", "line"),
     [
         ((), "error: a study orders losses under several settings: give 1 or more losses, got 0"),
-        (("--resume", "x"), "error: no study 'x': neither a study's folder nor a study under studies"),
+        (
+            ("--resume", "x"),
+            "error: no study 'x': neither a study's folder nor a study under studies",
+        ),
         (("--resume", "x", "--best", "3"), "error: --resume keeps the study's losses and settings"),
-        (("--losses", "ce", "mse", "--settings", "convnet", "x"), "error: a setting is 'tasks:FAMILY' or"),
+        (
+            ("--losses", "ce", "mse", "--settings", "convnet", "x"),
+            "error: a setting is 'tasks:FAMILY' or",
+        ),
     ],
 )
 def test_wrong_input_is_one_line_and_exit_code_2(metaloss, args, line):
     code, out, err = metaloss("study", "rank", *args)
-    assert (code, out) == (2, "") and err.startswith(line) and err.count("\n") == 1
+    assert (code, out) == (2, "")
+    assert err.startswith(line)
+    assert err.count("\n") == 1

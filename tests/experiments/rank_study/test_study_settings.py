@@ -8,7 +8,9 @@ from metaloss.experiments.rank_study.settings import read, resolve
 
 def test_a_line_means_a_table():
     found = read("tasks:fashionmnist,inner.steps=40,classifier.kind=cnn,rates=[0.1,1]")
-    assert found.pop("name") == "tasks:fashionmnist,inner.steps=40,classifier.kind=cnn,rates=[0.1,1]"
+    assert (
+        found.pop("name") == "tasks:fashionmnist,inner.steps=40,classifier.kind=cnn,rates=[0.1,1]"
+    )
     expected = {"inner": {"steps": 40}, "classifier": {"kind": "cnn"}, "rates": [0.1, 1]}
     assert found == {"kind": "tasks", "family": "fashionmnist", **expected}
 
@@ -22,13 +24,17 @@ def test_a_line_of_a_training_may_name_its_augmentation_and_itself():
 def test_a_table_gets_a_name_and_stays_as_it_is():
     table = {"kind": "tasks", "family": "folder:scans", "inner": {"steps": 3}}
     found = read(table)
-    assert found == {**table, "name": "tasks:folder:scans,inner={'steps': 3}"} and read(found) == found
+    assert found == {**table, "name": "tasks:folder:scans,inner={'steps': 3}"}
+    assert read(found) == found
 
 
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ("fashionmnist", "a setting is 'tasks:FAMILY' or 'train:data=NAME,…', or such a table, got 'fashionmnist'"),
+        (
+            "fashionmnist",
+            "a setting is 'tasks:FAMILY' or 'train:data=NAME,…', or such a table, got 'fashionmnist'",
+        ),
         ({"kind": "x"}, "a setting is 'tasks:FAMILY'"),
         (3, "a setting is 'tasks:FAMILY'"),
         ("tasks:", "names no task family"),
@@ -46,7 +52,10 @@ def test_what_is_no_setting_is_refused(spec, message):
     [
         ({"losses": ()}, "give 1 or more losses, got 0"),
         ({"settings": ("tasks:digits",)}, "give 2 or more settings, got 1"),
-        ({"settings": ("tasks:digits", "tasks:digits")}, "the setting 'tasks:digits' is given twice"),
+        (
+            {"settings": ("tasks:digits", "tasks:digits")},
+            "the setting 'tasks:digits' is given twice",
+        ),
         ({"losses": ("ce", "ce")}, "the loss 'ce' is given twice"),
         ({"bst": 3}, "unknown setting 'bst'. Did you mean 'best'?"),
         ({"best": 1}, "best: "),
@@ -60,5 +69,7 @@ def test_a_study_that_cannot_be_is_refused(changes, message):
 
 
 def test_a_resolved_study_resolves_to_itself():
-    study = resolve({"losses": ["ce", "mse"], "settings": ["tasks:digits", "train:data=digits"], "rates": [0.1]})
+    study = resolve(
+        {"losses": ["ce", "mse"], "settings": ["tasks:digits", "train:data=digits"], "rates": [0.1]}
+    )
     assert resolve(study.table()) == study

@@ -6,7 +6,14 @@ from metaloss import storage
 from metaloss.training import job, module
 from metaloss.training.settings import protocol, resolve
 
-SCANS = {"data": "folder:scans", "model": "convnet", "steps": 4, "epoch_steps": 2, "batch": 4, "warmup": 1}
+SCANS = {
+    "data": "folder:scans",
+    "model": "convnet",
+    "steps": 4,
+    "epoch_steps": 2,
+    "batch": 4,
+    "warmup": 1,
+}
 
 
 def surroundings(patch, folder):
@@ -26,7 +33,14 @@ def written(parent, name, paper, accuracies, **changes):
     folder.mkdir(parents=True)
     storage.write_toml(folder / "config.toml", chosen.table())
     rows = [
-        {"loss": loss, "lr": chosen.rate, "n": chosen.seeds, "failed": 0, "accuracy": mean, "accuracy_std": std}
+        {
+            "loss": loss,
+            "lr": chosen.rate,
+            "n": chosen.seeds,
+            "failed": 0,
+            "accuracy": mean,
+            "accuracy_std": std,
+        }
         for loss, (mean, std) in accuracies.items()
     ]
     storage.write_record(folder / "summary.json", {"table": rows, "trainings": [], "tuning": {}})

@@ -67,19 +67,27 @@ def test_a_table_has_as_many_rows_and_columns_as_printed(name):
     assert (len(table.rows), len(table.columns)) == SHAPES[name]
     assert len({row.name for row in table.rows}) == len(table.rows)
     assert all(0 <= x <= 100 for row in table.rows for x in row.std)
-    assert table.note and "\n" not in table.note and ("arXiv" in table.source or "report" in table.source)
+    assert table.note
+    assert "\n" not in table.note
+    assert "arXiv" in table.source or "report" in table.source
 
 
 @pytest.mark.parametrize(("name", "row", "column", "mean", "std"), CELLS)
 def test_cells_hold_the_printed_numbers(name, row, column, mean, std):
     table = published.read(name)
-    rows, columns = {x.name: x for x in table.rows}, {x.name: x for x in table.columns}
+    rows = {x.name: x for x in table.rows}
+    columns = {x.name: x for x in table.columns}
     assert table.printed(rows[row], columns[column]) == (mean, std)
 
 
 # Sums of all means, added up over the papers' own tables.
 SUMS = {
-    **{"morgan-cifar10": 8546.404, "morgan-cifar100": 5448.758, "morgan-cars": 4483.192, "morgan-flowers": 1832.937},
+    **{
+        "morgan-cifar10": 8546.404,
+        "morgan-cifar100": 5448.758,
+        "morgan-cars": 4483.192,
+        "morgan-flowers": 1832.937,
+    },
     **{"morgan-caltech": 1827.54, "ngl-scratch": 359.44, "ngl-pretrained": 641.54},
 }
 
@@ -105,13 +113,22 @@ def test_losses_settings_and_protocols_of_a_table_exist(name):
 
 def test_what_has_no_formula_here_says_why():
     rows = {row.name: row.cannot for row in published.read("ngl-scratch").rows}
-    assert [x for x, why in rows.items() if why == "formula lost, cannot be run"] == ["f1", "f2", "f3", "f4"]
-    assert "strength" in rows["CE+L2"] and not rows["NGL"]
+    assert [x for x, why in rows.items() if why == "formula lost, cannot be run"] == [
+        "f1",
+        "f2",
+        "f3",
+        "f4",
+    ]
+    assert "strength" in rows["CE+L2"]
+    assert not rows["NGL"]
 
 
-@pytest.mark.parametrize(("name", "smoothed"), [("ce", "label_smoothing(alpha=0.1)"), ("a2", "a2_smoothed(alpha=0.1)")])
+@pytest.mark.parametrize(
+    ("name", "smoothed"), [("ce", "label_smoothing(alpha=0.1)"), ("a2", "a2_smoothed(alpha=0.1)")]
+)
 def test_the_smoothed_losses_are_the_plain_ones_of_smoothed_targets(name, smoothed):
-    logits, target = torch.linspace(-3, 3, 40).reshape(4, 10).sin() * 4, torch.tensor([0, 3, 9, 3])
+    logits = torch.linspace(-3, 3, 40).reshape(4, 10).sin() * 4
+    target = torch.tensor([0, 3, 9, 3])
     expected = metaloss.load(name).with_options(label_smoothing=0.1)(logits, target)
     torch.testing.assert_close(metaloss.load(smoothed)(logits, target), expected)
 
@@ -127,7 +144,10 @@ def test_correlations_are_those_printed_for_every_two_of_five_augmentations():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"rows": [{"name": "CE", "loss": "ce", "mean": [1.0, 2.0]}]}, "row 'CE' needs a number for each of 1 columns"),
+        (
+            {"rows": [{"name": "CE", "loss": "ce", "mean": [1.0, 2.0]}]},
+            "row 'CE' needs a number for each of 1 columns",
+        ),
         ({"rows": [{"name": "CE"}]}, "row 'CE' needs a loss, or a reason"),
         ({"colums": []}, "unknown setting 'colums'. Did you mean 'columns'"),
     ],

@@ -35,7 +35,8 @@ def pairs(found):
 
 def test_where_there_is_no_study_one_command_makes_it():
     found = reproduce("morgan-tau")
-    assert {row["state"] for row in found.rows} == {"not run"} and len(found.rows) == 10
+    assert {row["state"] for row in found.rows} == {"not run"}
+    assert len(found.rows) == 10
     words = shlex.split(found.missing["study"])
     assert words[:6] == ["metaloss", "study", "rank", "--losses", "random:1000", "--settings"]
     settings = [read(spec) for spec in words[6:]]
@@ -44,19 +45,25 @@ def test_where_there_is_no_study_one_command_makes_it():
         == ["base", "cutout", "mixup", "randaug", "all"]
         == [x["augment"]["kind"] for x in settings]
     )
-    assert all((x["steps"], x["optimiser"], x["data"]) == (20000, "adam", "cifar10") for x in settings)
+    assert all(
+        (x["steps"], x["optimiser"], x["data"]) == (20000, "adam", "cifar10") for x in settings
+    )
 
 
 def test_a_study_fills_its_pairs_where_it_is_asked_for(study):
-    assert pairs(reproduce("morgan-tau"))["base", "mixup"]["state"] == "not run", "its settings are not the protocol's"
+    assert pairs(reproduce("morgan-tau"))["base", "mixup"]["state"] == "not run", (
+        "its settings are not the protocol's"
+    )
     found = reproduce("morgan-tau", **SCANS)
     row = pairs(found)["base", "mixup"]
     own = study.pairs[0]
     assert (row["printed"], row["printed_best"]) == (0.711, 0.056)
     assert (row["ours"], row["ours_best"]) == (own["all"]["tau"], own["both"]["tau"])
-    assert row["of_all"]["n"] == 4 and row["folder"] == "studies/rank-0"
+    assert row["of_all"]["n"] == 4
+    assert row["folder"] == "studies/rank-0"
     assert sum(x["state"] == "run" for x in found.rows) == 1
-    assert "optimiser sgd (protocol adam)" in row["departures"] and "batch 4 (protocol 128)" in row["departures"]
+    assert "optimiser sgd (protocol adam)" in row["departures"]
+    assert "batch 4 (protocol 128)" in row["departures"]
     assert any("model convnet (protocol resnet9)" in line for line in lines(found))
     given = pairs(reproduce("morgan-tau", study="rank-0"))["base", "mixup"]
     assert given["ours"] == row["ours"], "a study that is named needs no stand-ins"
@@ -65,8 +72,12 @@ def test_a_study_fills_its_pairs_where_it_is_asked_for(study):
 
 def test_a_study_that_is_not_finished_or_not_there_is_an_error(study):
     (study.folder / "taus.json").unlink()
-    with pytest.raises(SettingsError, match="not finished: metaloss study rank --resume studies/rank-0"):
+    with pytest.raises(
+        SettingsError, match="not finished: metaloss study rank --resume studies/rank-0"
+    ):
         reproduce("morgan-tau", study=study.folder)
     with pytest.raises(SettingsError, match="no study 'nowhere'"):
         reproduce("morgan-tau", study="nowhere")
-    assert {row["state"] for row in reproduce("morgan-tau", studies=Path("none")).rows} == {"not run"}
+    assert {row["state"] for row in reproduce("morgan-tau", studies=Path("none")).rows} == {
+        "not run"
+    }
