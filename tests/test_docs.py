@@ -15,6 +15,7 @@ from urllib.parse import unquote, urlsplit
 import numpy as np
 import pytest
 import torch
+from test_layers import ORDER
 from test_run import SMALL, family, only_the_subset, without_plots
 
 import metaloss
@@ -26,7 +27,7 @@ from metaloss.search import settings
 from metaloss.training.settings import Augment, Training
 
 ROOT = Path(metaloss.__file__).parent.parent
-DOCS = ROOT / "docs"
+PACKAGE, DOCS = ROOT / "metaloss", ROOT / "docs"
 DRAWN = ("ce", "focal")  # phenotypes that the tests draw: all of them take a while
 pytestmark = pytest.mark.skipif(
     not (DOCS / "conf.py").is_file(), reason="the manual lives in the checkout"
@@ -113,6 +114,17 @@ def test_every_link_of_the_readme_leads_to_a_file_and_its_heading():
             headings = re.findall(r"^#+ (.+)$", path.read_text(encoding="utf-8"), re.MULTILINE)
             anchors = [re.sub(r"[^\w -]", "", line.lower()).replace(" ", "-") for line in headings]
             assert parts.fragment in anchors, parts
+
+
+def test_the_architecture_names_files_that_are_there_and_packages_in_their_order():
+    text = PAGES["architecture"]
+    named = re.findall(r"`((?:\w+/)*\w+(?:\.py|/))`", text)
+    assert (
+        len(named) > 40
+        and [name for name in named if not any((root / name).exists() for root in (ROOT, PACKAGE))] == []
+    )
+    rows = re.findall(r"^\| `(\w+)(?:\.py|/)` \|", text, re.MULTILINE)
+    assert rows == [unit for unit in ORDER if not unit.startswith("_")]
 
 
 def test_every_published_loss_is_in_the_gallery(site, pages):
