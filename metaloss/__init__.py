@@ -74,7 +74,8 @@ _PUBLIC = {
     "study": "metaloss.experiments.rank_study",
 }
 
-__all__ = ["__version__", *_PUBLIC]
+__all__ = ["__version__"]
+__all__ += list(_PUBLIC)
 
 
 def __getattr__(name: str) -> Any:
