@@ -51,7 +51,7 @@ def test_the_papers_search_and_its_elimination_are_what_its_text_says() -> None:
     )
     assert [family.training.steps for family in search.families] == [20_000]
     table = settings.read(ROOT / "examples" / "morgan-elimination.toml")
-    chosen = registry.validated(elimination.Elimination, table, "elimination")
+    chosen = registry.from_table(elimination.Elimination, table, "elimination")
     assert [chosen.start, *(stage.keep for stage in chosen.stages)] == [100, 24, 12, 6, 3]
     assert [opening.read(*stage.families).training.steps for stage in chosen.stages] == [
         96_000,

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from metaloss.data.datasets import Dataset
-from metaloss.data.episodes import Images, Split, Tasks
+from metaloss.data.episodes import Images, TaskImages, Tasks
 from metaloss.tasks import episodic
 from metaloss.tasks.episodic import Episodes
 
@@ -92,7 +92,7 @@ def from_learn2learn(
     images = Normalised(torch.cat([train[0].flatten(0, 1), val[0].flatten(0, 1)]))
     rows = torch.arange(len(images.pixels)).split([len(pairs) * few, len(pairs) * many])
     splits = [
-        Split(images, r.view(len(pairs), -1), y, ways)
+        TaskImages(images, r.view(len(pairs), -1), y, ways)
         for r, (_, y) in zip(rows, (train, val), strict=True)
     ]
     table = {

@@ -32,7 +32,7 @@ runs = click.option(
 
 def _search(context: click.Context, parameter: click.Parameter, value: str | None) -> None:
     if value:
-        context.with_resource(folders.searched(value.split(os.pathsep)))
+        context.with_resource(folders.add_folders(value.split(os.pathsep)))
         folders.folders()  # which refuses what is no folder of parts
 
 

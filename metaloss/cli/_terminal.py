@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from metaloss.core.formatting import printable
-from metaloss.core.tables import INDENT, wrapped
+from metaloss.core.tables import INDENT, wrap
 
 # What is read as well where an encoding lacks the character.
 ASCII = {
@@ -75,7 +75,7 @@ def _ascii(character: str) -> str:
 def echo(text: str, indent: int = INDENT) -> None:
     """Print lines, each cut to the terminal's width and what does not fit indented so far."""
     width = width_of(sys.stdout)
-    raw("\n".join(wrapped(line, width, indent) for line in _lines(text)))
+    raw("\n".join(wrap(line, width, indent) for line in _lines(text)))
 
 
 def _lines(text: str) -> list[str]:
@@ -96,7 +96,7 @@ def echo_json(value: Any) -> None:
 def warn(text: str) -> None:
     """Print on stderr: a line cut to the terminal's width, and as they are those below, which point at a place."""
     first, *others = _lines(text)
-    print("\n".join([wrapped(first, width_of(sys.stderr)), *others]), file=sys.stderr, flush=True)
+    print("\n".join([wrap(first, width_of(sys.stderr)), *others]), file=sys.stderr, flush=True)
 
 
 def width_of(stream: Any) -> int | None:

@@ -8,7 +8,7 @@ import click
 from metaloss.cli import _options
 from metaloss.cli._parts import Command, announce, interruptible
 from metaloss.cli._terminal import echo, echo_json
-from metaloss.core.config import assignment
+from metaloss.core.config import parse_assignment
 
 
 @click.command(cls=Command)
@@ -53,7 +53,7 @@ def compare(
         from metaloss.search import settings
 
         given = {key: value for key, value in flags.items() if value not in (None, ())}
-        chosen = settings.merged(given, *map(assignment, assignments))
+        chosen = settings.merge_tables(given, *map(parse_assignment, assignments))
         how = {"out": out, "name": name, "runs": runs, "reporter": console, "stop": stop}
         for spec in losses:
             announce(spec)
@@ -132,7 +132,7 @@ def recommend(
 
         given = {key: value for key, value in flags.items() if value not in (None, ())}
         kind = {"classifier": {"kind": classifier}} if classifier else {}
-        chosen = settings.merged(given, kind, *map(assignment, assignments))
+        chosen = settings.merge_tables(given, kind, *map(parse_assignment, assignments))
         how = {"out": out, "name": name, "runs": runs, "reporter": console, "stop": stop}
         for spec in losses:
             announce(spec)
@@ -199,16 +199,16 @@ def reproduce(
     line = click.get_current_context().meta["line"]
     again = (lambda: line) if run else lambda: f"metaloss evolve --resume {console.folder}"
     with console, interruptible(console, again) as stop:
-        from metaloss.core.config import assignment
+        from metaloss.core.config import parse_assignment
         from metaloss.experiments import reproduction
-        from metaloss.search.settings import merged
+        from metaloss.search.settings import merge_tables
 
         own = {
             key: value
             for key, value in {"seeds": seeds, "device": device}.items()
             if value is not None
         }
-        settings = merged(*map(assignment, assignments), own)
+        settings = merge_tables(*map(parse_assignment, assignments), own)
         places = {"folder": flags.pop("trainings"), "studies": "studies", **flags}
         how = {"reporter": console, "stop": stop, "run": run, "evolve": anew}
         found = reproduction.start(table, settings, loss=[x.strip() for x in loss], **how, **places)

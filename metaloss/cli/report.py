@@ -66,7 +66,7 @@ def listing(kind: str, out: Path) -> list[dict[str, Any]]:
         SettingsError: there is no such kind.
     """
     if kind not in LISTS:
-        raise SettingsError(registry.unknown("list", kind, LISTS))
+        raise SettingsError(registry.unknown_message("list", kind, LISTS))
     if kind == "tasks":
         return [_family(name, path) for name, path in sorted(episodic.names().items())]
     if kind == "runs":

@@ -9,7 +9,7 @@ import click
 from metaloss.cli import _options
 from metaloss.cli._parts import Command, interruptible, seconds
 from metaloss.cli._terminal import echo_json, raw
-from metaloss.core.config import assignment
+from metaloss.core.config import parse_assignment
 from metaloss.errors import SettingsError
 
 
@@ -148,7 +148,7 @@ def eliminate(
         given = {"start": start, "tasks": list(tasks) or None}
         flags = {key: value for key, value in given.items() if value is not None}
         base = settings.read(config) if config else {}
-        chosen = settings.merged(base, flags, *map(assignment, assignments))
+        chosen = settings.merge_tables(base, flags, *map(parse_assignment, assignments))
         result = elimination.eliminate(
             run, runs=runs, reporter=console, stop=stop, chosen=chosen, data=data
         )
@@ -213,8 +213,8 @@ def refine(
 
 def _changes(flags: dict[str, Any]) -> dict[str, Any]:
     """The settings that were given, as a table."""
-    from metaloss.core.config import assignment
-    from metaloss.search.settings import merged
+    from metaloss.core.config import parse_assignment
+    from metaloss.search.settings import merge_tables
 
     given = {k: v for k, v in flags.items() if v is not None}
     named = {k: {"kind": given[k]} for k in ("genome", "strategy") if given.get(k)}
@@ -225,7 +225,9 @@ def _changes(flags: dict[str, Any]) -> dict[str, Any]:
     sizes = {k: given[k] for k in ("mu", "lambda_") if k in given}
     inner = {"strategy": sizes} if sizes else {}
     start = {"genome": {"start": given["init"]}} if given.get("init") else {}
-    return merged(table, inner, start, *(assignment(text) for text in flags["assignments"]))
+    return merge_tables(
+        table, inner, start, *(parse_assignment(text) for text in flags["assignments"])
+    )
 
 
 def _table(config: Path | None, preset: str | None, changes: dict[str, Any]) -> dict[str, Any]:
@@ -235,8 +237,8 @@ def _table(config: Path | None, preset: str | None, changes: dict[str, Any]) -> 
     base = settings.read(config) if config else {}
     if "tasks" in changes:
         base.pop("families", None)
-    given = settings.merged(base, changes)
-    return settings.merged(settings.preset(preset or "quick"), given)
+    given = settings.merge_tables(base, changes)
+    return settings.merge_tables(settings.preset(preset or "quick"), given)
 
 
 def _dry_run(chosen: Any, as_json: bool) -> None:

@@ -9,7 +9,7 @@ import click
 from metaloss.cli import _options
 from metaloss.cli._parts import Command, announce, interruptible
 from metaloss.cli._terminal import Group, echo_json
-from metaloss.core.config import assignment
+from metaloss.core.config import parse_assignment
 from metaloss.errors import SettingsError
 
 
@@ -102,7 +102,7 @@ def rank(
             for spec in flags["losses"]:
                 announce(spec)
             base = settings.read(config) if config else {}
-            table = settings.merged(base, given, *map(assignment, assignments))
+            table = settings.merge_tables(base, given, *map(parse_assignment, assignments))
             found = rank_study.start(table, runs=runs, **how)
     if as_json:
         echo_json({"folder": str(found.folder), **found.summary})

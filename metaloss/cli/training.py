@@ -159,7 +159,7 @@ def train(
 
 def _changes(flags: dict[str, Any]) -> dict[str, Any]:
     """The settings that were given, as a table."""
-    from metaloss.core.config import assignment
+    from metaloss.core.config import parse_assignment
     from metaloss.training.settings import over, unambiguous
 
     given: dict[str, Any] = {name: flags[name] for name in PLAIN if flags[name] is not None}
@@ -170,7 +170,7 @@ def _changes(flags: dict[str, Any]) -> dict[str, Any]:
     given |= {name: values for name, values in many.items() if values}
     if flags["augment"]:
         given["augment"] = {"kind": flags["augment"]}
-    assigned = [assignment(x) for x in flags["assignments"]]
+    assigned = [parse_assignment(x) for x in flags["assignments"]]
     unambiguous({name: value for table in (given, *assigned) for name, value in table.items()})
     return over(given, *assigned)
 

@@ -10,7 +10,7 @@ from metaloss.console.progress_bars import NotebookBar, Spinner, TerminalBar
 from metaloss.console.text import comparison_lines, label, summary_lines, task, widest
 from metaloss.core.formatting import clock, interval, percent
 from metaloss.core.reporting import Reporter
-from metaloss.core.tables import wrapped
+from metaloss.core.tables import wrap
 
 __all__ = ["Console", "comparison_lines", "label", "summary_lines", "widest"]
 
@@ -282,7 +282,7 @@ class Console(Reporter):
             self._print(text)
 
     def _print(self, text: str) -> None:
-        self.terminal.print(wrapped(text, self.width), markup=False)
+        self.terminal.print(wrap(text, self.width), markup=False)
 
     def _start_bar(self, on_terminal: str, in_notebook: str, total: int) -> None:
         self._stop_bar()

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from metaloss.core.formatting import decided, interval, near_chance, percent, probability
+from metaloss.core.formatting import interval, near_chance, percent, probability, verdict_text
 from metaloss.core.tables import table
 
 
@@ -41,9 +41,9 @@ def summary_lines(summary: dict[str, Any]) -> list[str]:
         near = near_chance(row["accuracy"], row["classes"])
         lines += [
             f"test    {name}, {row['tasks']} meta-test tasks: {percent(row['accuracy'])}{near}",
-            f"        CE at its best rate ({ce['lr']:g}) {percent(ce['accuracy'])}: {decided(ce)}",
+            f"        CE at its best rate ({ce['lr']:g}) {percent(ce['accuracy'])}: {verdict_text(ce)}",
             f"        CE at its best rate ({steps['lr']:g}) and number of steps ({steps['steps']}) "
-            f"{percent(steps['accuracy'])}: {decided(steps)}",
+            f"{percent(steps['accuracy'])}: {verdict_text(steps)}",
         ]
     return lines
 

@@ -7,7 +7,7 @@ from metaloss.core import reading
 from metaloss.errors import SettingsError
 
 
-def merged(*tables: Mapping[str, Any]) -> dict[str, Any]:
+def merge_tables(*tables: Mapping[str, Any]) -> dict[str, Any]:
     """Tables laid over each other, the later one on top; another kind of part drops the earlier part's settings."""
     result: dict[str, Any] = {}
     for table in tables:
@@ -18,13 +18,13 @@ def merged(*tables: Mapping[str, Any]) -> dict[str, Any]:
                 and isinstance(old, Mapping)
                 and value.get("kind") in (None, old.get("kind"))
             ):
-                result[key] = merged(old, value)
+                result[key] = merge_tables(old, value)
             else:
                 result[key] = value
     return result
 
 
-def assignment(text: str) -> dict[str, Any]:
+def parse_assignment(text: str) -> dict[str, Any]:
     """The table that `path.to.setting=value` means; the value in TOML's syntax, or else plain text.
 
     >>> assignment("inner.lr=0.3")

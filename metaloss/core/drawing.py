@@ -22,7 +22,7 @@ STYLE: Any = {"font.size": 10, "axes.titlesize": 10, "pdf.fonttype": 42}  # 42: 
 
 
 @contextlib.contextmanager
-def drawing() -> Iterator[None]:
+def drawing_style() -> Iterator[None]:
     """Around all drawing: the style of every figure, and quiet arithmetic."""
     import matplotlib
 
@@ -58,7 +58,7 @@ def panels(
     return figure, axes
 
 
-def printed(figure: Any) -> tuple[bytes, bytes]:
+def render(figure: Any) -> tuple[bytes, bytes]:
     """A figure as PNG and as PDF; the same figure gives the same bytes."""
     png = io.BytesIO()
     pdf = io.BytesIO()
@@ -78,7 +78,7 @@ STYLES = ("-", "--", "-.", ":")
 MARKS = "osD^vP"
 
 
-SHORT = 34  # characters of a name
+LABEL_LENGTH = 34  # characters of a name
 
 
 @dataclass(frozen=True)
@@ -96,6 +96,10 @@ def series_look(i: int) -> dict[str, Any]:
     return {"color": COLOURS[i % len(COLOURS)], "marker": MARKS[i % len(MARKS)]}
 
 
-def short(name: str) -> str:
+def short_label(name: str) -> str:
     """A name that fits, and that is no formula to typeset nor one for a legend to hide."""
-    return (name if len(name) <= SHORT else f"{name[: SHORT - 1]}…").lstrip("_").replace("$", r"\$")
+    return (
+        (name if len(name) <= LABEL_LENGTH else f"{name[: LABEL_LENGTH - 1]}…")
+        .lstrip("_")
+        .replace("$", r"\$")
+    )

@@ -23,7 +23,7 @@ def interval(gain: Mapping[str, float]) -> str:
     return f"{100 * gain['mean']:+.1f} {points(gain['low'], gain['high'])}"
 
 
-def decided(versus: Mapping[str, Any]) -> str:
+def verdict_text(versus: Mapping[str, Any]) -> str:
     """A verdict and the paired difference that it is about, with the interval that decides.
 
     >>> decided({"verdict": "better", "gain": {"mean": 0.031}, "low": 0.02, "high": 0.042})

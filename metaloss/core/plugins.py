@@ -103,7 +103,7 @@ class Plugin:
         return self.announced
 
 
-def own_folder(kind: str) -> Path:
+def builtin_folder(kind: str) -> Path:
     """The folder of the parts of a kind that come with the package."""
     return ROOT.joinpath(*PACKAGES[kind].split(".")[1:])
 
@@ -131,7 +131,7 @@ def folders() -> list[Path]:
 
 
 @contextlib.contextmanager
-def searched(more: Sequence[str]) -> Iterator[None]:
+def add_folders(more: Sequence[str]) -> Iterator[None]:
     """Search these folders too, in this process and in those that it starts."""
     before = os.environ.get(VARIABLE)
     given = _given[:]

@@ -41,7 +41,7 @@ class Population:
         """How large each candidate is, for strategies that prefer small ones: 1, unless a representation differs."""
         return torch.ones(len(self), dtype=torch.int64)
 
-    def centre(self) -> Self:
+    def mean_candidate(self) -> Self:
         """One candidate that stands for all: the first (the fittest, by convention), unless a mean has a meaning."""
         return self[:1]
 
@@ -77,7 +77,7 @@ class Vectors(Population):
         """One step size per number."""
         return self.values.shape[1]
 
-    def centre(self) -> Self:
+    def mean_candidate(self) -> Self:
         """The mean vector."""
         return self.from_vectors(self.values.mean(0, keepdim=True))
 

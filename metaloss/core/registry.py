@@ -23,13 +23,13 @@ KINDS = {"genomes": "genome", "strategies": "strategy", "classifiers": "classifi
 
 def names(kind: str) -> list[str]:
     """The names of one kind ("genomes", "strategies", "classifiers"), read off the folders; nothing is imported."""
-    own = own_names(kind)
+    own = builtin_names(kind)
     return sorted([*own, *plugins.found(kind, own)])
 
 
-def own_names(kind: str) -> list[str]:
+def builtin_names(kind: str) -> list[str]:
     """The names of those that come with the package."""
-    return plugins.files(plugins.own_folder(kind))
+    return plugins.files(plugins.builtin_folder(kind))
 
 
 def part(kind: str, name: str) -> type:
@@ -39,13 +39,15 @@ def part(kind: str, name: str) -> type:
         SettingsError: the name is not known, and the message says what is; or it is a plugin that
             does not work.
     """
-    own = own_names(kind)
+    own = builtin_names(kind)
     others = plugins.found(kind, own)
     if name in others:
         return _plugin(others[name])
     if name not in own:
         raise plugins.UnknownPart(
-            unknown(KINDS[kind], name, sorted([*own, *others]), f"metaloss list {kind}"), kind, name
+            unknown_message(KINDS[kind], name, sorted([*own, *others]), f"metaloss list {kind}"),
+            kind,
+            name,
         )
     module = import_module(f"{plugins.PACKAGES[kind]}.{name}")
     return getattr(module, module.__all__[0])
@@ -110,10 +112,10 @@ def build(kind: str, table: Mapping[str, Any], where: str = "settings") -> Any:
     except plugins.UnknownPart as error:
         text = str(error) if where in KINDS.values() else f"{where}: {error}"
         raise plugins.UnknownPart(text, error.kind, error.name) from None
-    return validated(cls, {k: v for k, v in table.items() if k != "kind"}, where)
+    return from_table(cls, {k: v for k, v in table.items() if k != "kind"}, where)
 
 
-def validated(cls: Any, table: Mapping[str, Any], where: str) -> Any:
+def from_table(cls: Any, table: Mapping[str, Any], where: str) -> Any:
     """A settings class filled from a table, with one line for what does not fit.
 
     Raises:
@@ -121,7 +123,7 @@ def validated(cls: Any, table: Mapping[str, Any], where: str) -> Any:
     """
     for key in table:
         if key not in _fields(cls):
-            raise SettingsError(f"{where}: " + unknown("setting", key, _fields(cls)))
+            raise SettingsError(f"{where}: " + unknown_message("setting", key, _fields(cls)))
     try:
         return TypeAdapter(cls).validate_python(dict(table))
     except ValidationError as error:
@@ -141,7 +143,9 @@ def _line(cls: Any, first: Any) -> str:
         cls = get_args(cls)[0] if isinstance(name, int) else get_type_hints(cls).get(str(name), cls)
     last = first["loc"][-1:]
     if first["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
-        return ".".join(map(str, path)) + ": " + unknown("setting", str(last[0]), _fields(cls))
+        return (
+            ".".join(map(str, path)) + ": " + unknown_message("setting", str(last[0]), _fields(cls))
+        )
     where = ".".join(map(str, (*path, *last)))
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "dataclass_type":  # pydantic would name a class of ours
@@ -154,7 +158,7 @@ def _fields(cls: Any) -> list[str]:
     return [x.name for x in fields(cls)] if is_dataclass(cls) else list(cls.model_fields)
 
 
-def unknown(what: str, name: str, known: Iterable[str], hint: str = "") -> str:
+def unknown_message(what: str, name: str, known: Iterable[str], hint: str = "") -> str:
     """The line for an unknown name: what it is, the nearest known one, where to look."""
     known = list(known)
     guess = suggestion(what, name, known) or f" Known: {', '.join(known)}."

@@ -30,7 +30,7 @@ class Stream:
         """A fresh CPU generator, seeded by a hash of seed and path."""
         return torch.Generator().manual_seed(self._number() >> 1)
 
-    def dice(self) -> random.Random:
+    def python_rng(self) -> random.Random:
         """The same for many small draws, one after another."""
         return random.Random(self._number())
 

@@ -11,7 +11,7 @@ from metaloss.core.formatting import printable_row
 INDENT = 8  # under the label that a line begins with
 
 
-def wrapped(text: str, width: int | None, indent: int = INDENT) -> str:
+def wrap(text: str, width: int | None, indent: int = INDENT) -> str:
     """A line cut at spaces where it is longer than a terminal is wide, its rest indented; None: as
     it is.
 
@@ -54,19 +54,19 @@ def table(rows: Sequence[Sequence[str]], width: int | None = None) -> list[str]:
     return lines
 
 
-def flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def flatten(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested tables as one, keys joined by dots."""
     found: dict[str, Any] = {}
     for key, value in table.items():
         found |= (
-            flat(value, f"{prefix}{key}.")
+            flatten(value, f"{prefix}{key}.")
             if isinstance(value, Mapping)
             else {f"{prefix}{key}": value}
         )
     return found
 
 
-def as_csv(columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> bytes:
+def csv_bytes(columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> bytes:
     """A table as the bytes of a CSV file; what a row does not have stays empty."""
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")

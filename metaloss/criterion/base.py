@@ -53,7 +53,7 @@ class Criterion(LossModule):
             ValueError: an option cannot have this value.
         """
         for name in set(options) - set(self.OPTIONS):
-            raise TypeError(registry.unknown("option", name, self.OPTIONS))
+            raise TypeError(registry.unknown_message("option", name, self.OPTIONS))
         copy = self._copy(**{**{name: getattr(self, name) for name in self.OPTIONS}, **options})
         copy.folder = self.folder
         return copy

@@ -80,5 +80,5 @@ def _folder(criterion: Criterion, path: Path) -> None:
             f"{path}: a loss's folder holds loss.json; try {path.with_suffix('')}/loss.json"
         )
     path.parent.mkdir(parents=True, exist_ok=True)
-    about = json.dumps(storage.plain(criterion.about), indent=1, ensure_ascii=False)
+    about = json.dumps(storage.json_safe(criterion.about), indent=1, ensure_ascii=False)
     loss_io.save(path.parent, criterion, f"# {criterion.describe()}\n\n```\n{about}\n```\n")

@@ -13,12 +13,12 @@ from metaloss.criterion import loss_io
 from metaloss.criterion.base import Criterion, FormulaCriterion, GenomeCriterion
 from metaloss.data import image_record
 from metaloss.data.datasets import Dataset, load
-from metaloss.data.image_record import LEARNED_FROM, ImageRecord, Rows, Source
+from metaloss.data.image_record import LEARNED_FROM, ImageRecord, LearnedSource, Rows
 from metaloss.data.pools import pools
 from metaloss.errors import DamagedFile, MetalossError, SettingsError
 from metaloss.losses import zoo
-from metaloss.storage.environment import Provenance, digest_of
-from metaloss.storage.folders import located
+from metaloss.storage.environment import Provenance, digest_of_rows
+from metaloss.storage.folders import find_folder
 
 PUBLISHED = "none here: a published formula"
 
@@ -83,7 +83,7 @@ def _folder(spec: Any, loss: Criterion, runs: Path) -> Path | None:
             if (
                 isinstance(name, str | Path)
                 and str(name) not in ("", ".")
-                and (found := located(name, runs, _search))
+                and (found := find_folder(name, runs, _search))
             ):
                 return found[0]
         except (SettingsError, OSError, ValueError):
@@ -141,13 +141,13 @@ def data_overlap(origin: Origin, loss: Criterion, test: Dataset, tested: Rows) -
     record = _record(origin, loss, test)
     if record is None:
         return DataOverlap()
-    seen = record.seen(test, tested)
+    seen = record.count_seen(test, tested)
     # Most of what was learned from lies here: the same images, of which some came or went.
     same = 2 * int(torch.isin(record.digests, test.digests).sum()) > len(record.digests)
     return _worst([_known(source, test, seen, same) for source in record.sources])
 
 
-def _known(source: Source, test: Dataset, seen: int, same: bool) -> DataOverlap:
+def _known(source: LearnedSource, test: Dataset, seen: int, same: bool) -> DataOverlap:
     """What a data set is to a loss that has learned from another one."""
     same = same or source.fingerprint == test.fingerprint()
     data = ("same" if same else "new") if source.classes else "unknown"
@@ -166,8 +166,8 @@ def _record(origin: Origin, loss: Criterion, test: Dataset) -> ImageRecord | Non
     if origin.name:
         shipped: Any = loss_io.load(origin.name)  # what a file says of itself is not to be trusted
         names = shipped.about["data sets"].split(", ")
-        return image_record.joined(
-            image_record.of(test) if x == test.name else _of_source(x) for x in names
+        return image_record.join_records(
+            image_record.record_of(test) if x == test.name else _of_source(x) for x in names
         )
     record = loss_io.images_of(loss)
     if record is None and origin.folder is not None:
@@ -178,7 +178,7 @@ def _record(origin: Origin, loss: Criterion, test: Dataset) -> ImageRecord | Non
 def _of_old_run(folder: Path) -> ImageRecord:
     """The images of a run that kept no record of them: as its data sets are cut, where they are here unchanged."""
     recorded: dict[str, Any] = storage.read_record(
-        folder / "provenance.json", Provenance, storage.RESTORE
+        folder / "provenance.json", Provenance, storage.RESTORE_COPY
     )
     sources = storage.read_toml(folder / "config.toml").get("families", [])
     for family in sources:
@@ -186,7 +186,7 @@ def _of_old_run(folder: Path) -> ImageRecord:
             raise DamagedFile(
                 f"{folder / 'provenance.json'} is damaged: data: nothing is said of {family['name']}"
             )
-    return image_record.joined(
+    return image_record.join_records(
         _of_family(recorded, family["name"], family["dataset"]) for family in sources
     )
 
@@ -196,27 +196,27 @@ def _of_family(recorded: dict[str, Any], name: str, dataset: str) -> ImageRecord
         data = _loaded(dataset)
     except MetalossError:
         return _unknown(dataset)
-    rows = {pool: digest_of(torch.cat(part.rows)) for pool, part in pools(data).items()}
+    rows = {pool: digest_of_rows(torch.cat(part.rows)) for pool, part in pools(data).items()}
     known = recorded["data"][name]["pools"]
     same = recorded["conditions"].get(f"data {name}") == data.fingerprint()
     if same and all(known[pool]["sha256"] == rows[pool] for pool in LEARNED_FROM):
-        return image_record.of(data)
+        return image_record.record_of(data)
     return _unknown(data.name, tuple(data.classes))
 
 
 def _of_source(dataset: str) -> ImageRecord:
     try:
-        return image_record.of(_loaded(dataset))
+        return image_record.record_of(_loaded(dataset))
     except MetalossError:
         return _unknown(dataset)
 
 
 def _unknown(name: str, classes: tuple[str, ...] = ()) -> ImageRecord:
     """What is known of a loss that learned from images that are not here, or are not those of then."""
-    return ImageRecord((Source(name, "", classes, listed=False),))
+    return ImageRecord((LearnedSource(name, "", classes, listed=False),))
 
 
-def _classes(source: Source, test: Dataset) -> str:
+def _classes(source: LearnedSource, test: Dataset) -> str:
     """What the test's classes are beside those learned from, by their names."""
     if source.name != test.name and not set(source.classes) & set(test.classes):
         return "new"

@@ -79,7 +79,7 @@ def save(folder: Path, criterion: Criterion, card: str, images: ImageRecord | No
 def _replace_weights(folder: Path, weights: bytes) -> None:
     """Write a loss's weights; at no instant do they lie beside another loss's description."""
     path = folder / "weights.safetensors"
-    if storage.there(path) and path.read_bytes() == weights:
+    if storage.is_file(path) and path.read_bytes() == weights:
         return
     (folder / "loss.json").unlink(missing_ok=True)
     storage.write(path, weights)
@@ -185,12 +185,12 @@ def named(spec: str) -> bool:
 
 def _at(path: Path) -> Criterion | None:
     """The loss that lies at a path; None: there is nothing."""
-    if path.name == "loss.json" and storage.there(path):
+    if path.name == "loss.json" and storage.is_file(path):
         return _read(path.parent)
     for folder in (path, path / "loss"):
-        if storage.there(folder / "loss.json"):
+        if storage.is_file(folder / "loss.json"):
             return _read(folder)
-    if storage.there(path / "config.toml"):
+    if storage.is_file(path / "config.toml"):
         raise SettingsError(f"{path} has no winner yet: metaloss evolve --resume {path}")
     return None
 
@@ -249,7 +249,7 @@ def _bytes(path: Path, digest: str | None) -> bytes:
         raise DamagedFile(f"{path}: not safetensors with a header of at most {LIMIT} bytes")
     if digest is not None and storage.sha256(data) != digest:
         raise DamagedFile(
-            f"{path} is damaged, its digest is not the one in loss.json: {storage.RESTORE}"
+            f"{path} is damaged, its digest is not the one in loss.json: {storage.RESTORE_COPY}"
         )
     return data
 

@@ -27,7 +27,7 @@ class Images:
 
 
 @dataclass(frozen=True)
-class Split:
+class TaskImages:
     """The training or the validation half of T tasks, as rows of the images."""
 
     images: Images
@@ -44,16 +44,16 @@ class Split:
         """The labels as distributions."""
         return one_hot(self.label, self.classes)
 
-    def __getitem__(self, tasks: slice) -> "Split":
-        return Split(self.images, self.rows[tasks], self.label[tasks], self.classes)
+    def __getitem__(self, tasks: slice) -> "TaskImages":
+        return TaskImages(self.images, self.rows[tasks], self.label[tasks], self.classes)
 
 
 @dataclass(frozen=True)
 class Tasks:
     """T episodes: few images to train on, many to validate on."""
 
-    train: Split
-    val: Split
+    train: TaskImages
+    val: TaskImages
 
     @property
     def ways(self) -> int:
@@ -68,7 +68,7 @@ class Tasks:
 
 
 @dataclass(frozen=True)
-class Shape:
+class EpisodeShape:
     """What an episode is made of, per class where images are counted."""
 
     ways: int
@@ -78,7 +78,11 @@ class Shape:
 
 
 def draw(
-    images: Images, pool: Pool, shape: Shape, keys: list[Stream], held_out: Pool | None = None
+    images: Images,
+    pool: Pool,
+    shape: EpisodeShape,
+    keys: list[Stream],
+    held_out: Pool | None = None,
 ) -> Tasks:
     """One task per key: `ways` classes of the pool, relabelled, each with disjoint training and
     validation images.
@@ -110,7 +114,8 @@ def draw(
         torch.arange(shape.ways, device=device).repeat_interleave(shape.val).expand(len(keys), -1)
     )
     return Tasks(
-        Split(images, train, noisy.to(device), shape.ways), Split(images, val, label, shape.ways)
+        TaskImages(images, train, noisy.to(device), shape.ways),
+        TaskImages(images, val, label, shape.ways),
     )
 
 

@@ -32,7 +32,7 @@ Rows = Int64[Tensor, " _"]  # of a data set
 
 
 @dataclass(frozen=True)
-class Source:
+class LearnedSource:
     """A data set that a loss has learned from.
 
     Attributes:
@@ -59,11 +59,11 @@ class ImageRecord:
         highest: digests above this one are not kept.
     """
 
-    sources: tuple[Source, ...] = ()
+    sources: tuple[LearnedSource, ...] = ()
     digests: Digests = field(default_factory=lambda: torch.zeros(0, dtype=torch.int64))
     highest: int = ALL
 
-    def seen(self, dataset: Dataset, rows: Rows) -> int:
+    def count_seen(self, dataset: Dataset, rows: Rows) -> int:
         """How many images of a data set were learned from; where more were than are kept, the least
         it can be.
 
@@ -82,13 +82,13 @@ class ImageRecord:
         }
 
 
-def of(dataset: Dataset | Files) -> ImageRecord:
+def record_of(dataset: Dataset | Files) -> ImageRecord:
     """The record of a loss that learned from a data set's pools of training and validation.
 
     An image of which the test pool has a copy is left out: that is the data's doing, and no loss
     could be tested there."""
     listed = isinstance(dataset, Dataset)
-    source = Source(dataset.name, dataset.fingerprint(), tuple(dataset.classes), listed)
+    source = LearnedSource(dataset.name, dataset.fingerprint(), tuple(dataset.classes), listed)
     if not isinstance(dataset, Dataset):
         return ImageRecord((source,))
     cut = {name: dataset.digests[torch.cat(pool.rows)] for name, pool in pools(dataset).items()}
@@ -96,7 +96,7 @@ def of(dataset: Dataset | Files) -> ImageRecord:
     return _kept((source,), learned[~torch.isin(learned, cut["test"])], ALL)
 
 
-def joined(records: Iterable[ImageRecord]) -> ImageRecord:
+def join_records(records: Iterable[ImageRecord]) -> ImageRecord:
     """One record of all that these hold."""
     found = list(records)
     sources = tuple(dict.fromkeys(source for record in found for source in record.sources))
@@ -104,7 +104,7 @@ def joined(records: Iterable[ImageRecord]) -> ImageRecord:
     return _kept(sources, digests, min((record.highest for record in found), default=ALL))
 
 
-def _kept(sources: Sequence[Source], digests: Digests, highest: int) -> ImageRecord:
+def _kept(sources: Sequence[LearnedSource], digests: Digests, highest: int) -> ImageRecord:
     """A record of so many digests as are kept."""
     ascending = digests[digests <= highest].unique()
     if len(ascending) > KEPT:
@@ -119,9 +119,9 @@ def read(folder: Path) -> ImageRecord | None:
         DamagedFile: it does not check out.
     """
     path = folder / FILE
-    if not storage.there(path):
+    if not storage.is_file(path):
         return None
-    table: _Written = storage.read_record(path, _Written, storage.RESTORE)
+    table: _Written = storage.read_record(path, _Written, storage.RESTORE_COPY)
     try:
         digests = np.frombuffer(base64.b64decode(table.digests, validate=True), "<i8").astype(
             np.int64
@@ -135,7 +135,7 @@ def read(folder: Path) -> ImageRecord | None:
 class _Written:
     """What the file holds."""
 
-    sources: tuple[Source, ...]
+    sources: tuple[LearnedSource, ...]
     highest: int
     digests: str
 

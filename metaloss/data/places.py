@@ -16,22 +16,22 @@ from metaloss.errors import DataError, SettingsError
 FILE = "places.json"
 
 
-def by_path(spec: str) -> bool:
+def is_path_source(spec: str) -> bool:
     """Whether a data source is given as NAME:PATH."""
     name, _, path = spec.partition(":")
     return name in PATHS and bool(path)
 
 
-def record(specs: Mapping[str, str]) -> dict[str, bytes]:
+def record_file(specs: Mapping[str, str]) -> dict[str, bytes]:
     """The file that says where images lie, by its name; of data sources by what they are to the run."""
     return {
         FILE: storage.record_bytes(
-            {name: _absolute(spec) for name, spec in specs.items() if by_path(spec)}
+            {name: _absolute(spec) for name, spec in specs.items() if is_path_source(spec)}
         )
     }
 
 
-def find(
+def find_places(
     folder: Path, specs: Mapping[str, str], given: Sequence[str], again: str
 ) -> dict[str, str]:
     """Where images lie now: where they are said to, else where they did, else where their path
@@ -47,12 +47,12 @@ def find(
         SettingsError: so many new places are not expected, or one is of another kind.
         DataError: there is nothing at a place.
     """
-    own = {name: spec for name, spec in specs.items() if by_path(spec)}
+    own = {name: spec for name, spec in specs.items() if is_path_source(spec)}
     if given:
         return {**specs, **_paired(own, given)}
     path = folder / FILE
     before: dict[str, str] = (
-        storage.read_record(path, dict[str, str]) if storage.there(path) else {}
+        storage.read_record(path, dict[str, str]) if storage.is_file(path) else {}
     )
     return {
         **specs,
@@ -60,10 +60,10 @@ def find(
     }
 
 
-def keep(folder: Path, places: Mapping[str, str]) -> None:
+def keep_places(folder: Path, places: Mapping[str, str]) -> None:
     """Remember where images lie from now on."""
-    ((name, data),) = record(places).items()
-    if not storage.there(folder / name) or (folder / name).read_bytes() != data:
+    ((name, data),) = record_file(places).items()
+    if not storage.is_file(folder / name) or (folder / name).read_bytes() != data:
         storage.write(folder / name, data)
 
 

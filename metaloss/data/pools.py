@@ -70,7 +70,7 @@ def _sizes(images: int, has_test: bool) -> tuple[int, ...]:
     return images - 2 * fifth, fifth, fifth
 
 
-def least(in_pool: int, has_test: bool) -> int:
+def least_images(in_pool: int, has_test: bool) -> int:
     """How many images of a class leave so many in the smallest pool that is cut from them."""
     return next(n for n in itertools.count(in_pool) if min(_sizes(n, has_test)) >= in_pool)
 
@@ -89,18 +89,22 @@ def shortage(dataset: Dataset | Files, in_pool: int, why: str = "") -> str:
         dataset.labels[rows].bincount(minlength=len(dataset.classes))
         for rows in (~dataset.test, dataset.test)
     )
-    own = lacking(
+    own = lacking_classes(
         dataset.classes,
         train.tolist(),
-        least(in_pool, has_test),
+        least_images(in_pool, has_test),
         why,
         "training image" if has_test else "image",
     )
-    split = lacking(dataset.classes, test.tolist(), in_pool, why, "test image") if has_test else ""
+    split = (
+        lacking_classes(dataset.classes, test.tolist(), in_pool, why, "test image")
+        if has_test
+        else ""
+    )
     return "; ".join(text for text in (own, split) if text)
 
 
-def lacking(
+def lacking_classes(
     classes: Sequence[str], counts: Sequence[int], needed: int, why: str = "", what: str = "image"
 ) -> str:
     """Which classes have too few images, how many are needed, and what to do; "" where none has.

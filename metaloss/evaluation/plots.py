@@ -7,14 +7,14 @@ from typing import Any
 import torch
 
 from metaloss import storage
-from metaloss.core.drawing import BLUE, GREY, ORANGE, drawing, panels, printed
+from metaloss.core.drawing import BLUE, GREY, ORANGE, drawing_style, panels, render
 from metaloss.losses import phenotype as looks
 from metaloss.losses.base import CrossEntropies, Losses
 from metaloss.losses.language.formula import Formula
 from metaloss.losses.language.programs import evaluate, whole_program
 
 
-@drawing()
+@drawing_style()
 def fitness(history: Sequence[dict[str, Any]], path: Path) -> None:
     """Accuracy over the generations: best and mean of each, and the centre on held-out tasks.
 
@@ -47,7 +47,7 @@ def fitness(history: Sequence[dict[str, Any]], path: Path) -> None:
     _save(figure, path)
 
 
-@drawing()
+@drawing_style()
 def front(rows: Sequence[dict[str, Any]], path: Path) -> None:
     """Accuracy against size: the formulas that no smaller one reaches."""
     figure, (axis,) = panels(1)
@@ -63,7 +63,7 @@ def front(rows: Sequence[dict[str, Any]], path: Path) -> None:
     _save(figure, path)
 
 
-@drawing()
+@drawing_style()
 def ranks(pairs: Sequence[dict[str, Any]], path: Path) -> None:
     """What losses reached in one stage of an elimination against what they reached in the one
     before.
@@ -84,7 +84,7 @@ def ranks(pairs: Sequence[dict[str, Any]], path: Path) -> None:
     _save(figure, path)
 
 
-@drawing()
+@drawing_style()
 def phenotype(loss: Losses, name: str, classes: int | None, path: Path) -> None:
     """What one loss does to an image, over the probability of its true class, beside cross-entropy.
 
@@ -125,7 +125,7 @@ def _curves(axes: Any, loss: Losses, classes: int, style: str, **look: Any) -> N
         axis.plot(p, y, style, **look)
 
 
-@drawing()
+@drawing_style()
 def surface(formula: Formula, path: Path, points: int = 60) -> None:
     """One class's term over its target and its probability, as the papers draw losses."""
     axis_p = torch.linspace(1e-3, 1 - 1e-3, points)
@@ -143,5 +143,5 @@ def _columns(points: Sequence[tuple[int, float]]) -> tuple[list[int], list[float
 
 
 def _save(figure: Any, path: Path) -> None:
-    for data, suffix in zip(printed(figure), (".png", ".pdf"), strict=True):
+    for data, suffix in zip(render(figure), (".png", ".pdf"), strict=True):
         storage.write(path.with_suffix(suffix), data)

@@ -212,11 +212,11 @@ class Equivariant(Networks):
     def slope(self, logits: Float[Tensor, "P T B C"]) -> Float[Tensor, "P T B C"]:
         """The gradient of each value with respect to its logits, layer by layer backwards."""
         w = self.weights
-        between = ACTIVATIONS[self.activation]
+        activation = ACTIVATIONS[self.activation]
         logp = log_softmax(logits).mT
         _, T, C, B = logp.shape
-        x, h, u = self._layers(logp, between.overwrite)
-        du = between.back((w["w_out"].mT / B).expand_as(u), u)
+        x, h, u = self._layers(logp, activation.overwrite)
+        du = activation.back((w["w_out"].mT / B).expand_as(u), u)
         if "w_mean" in w:
             pooled = du.unflatten(2, (T, C, B)).sum(3).flatten(2)
             spread = (
@@ -232,7 +232,7 @@ class Equivariant(Networks):
             dh = spread.flatten(2).baddbmm_(w["w_mix_pred"].mT, du)
         else:
             dh = torch.bmm(w["w_mix_pred"].mT, du)
-        dx = torch.bmm(w["w_pred"].mT, between.back(dh, h)).unflatten(2, (T, C, B))
+        dx = torch.bmm(w["w_pred"].mT, activation.back(dh, h)).unflatten(2, (T, C, B))
         parts = zip(self.channels, dx.unbind(1), x.unbind(1), strict=True)
         pulls = [channel.back(grad, value, self.home) for channel, grad, value in parts]
         return torch.ops.aten._log_softmax_backward_data(sum(pulls), logp, 2, logp.dtype).mT

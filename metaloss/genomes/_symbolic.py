@@ -1,7 +1,7 @@
 """What genomes that stand for formulas share: where they start, what they decode to, what is not worth a training."""
 
-import random
 from collections.abc import Callable, Sequence
+from random import Random
 from typing import Any, ClassVar, TypeVar
 
 import torch
@@ -22,7 +22,6 @@ from metaloss.losses.language.formula import Formula
 Row = TypeVar("Row")
 
 RANDOM = "random"
-Dice = random.Random  # one per candidate: what it draws does not depend on its neighbours
 
 
 class FormulaGenome:
@@ -89,15 +88,15 @@ class Symbolic(FormulaGenome):
         seeds: Sequence[Row],
         n: int,
         key: Stream,
-        fresh: Callable[[int, Dice], Row],
-        vary: Callable[[Row, Dice], Row],
+        fresh: Callable[[int, Random], Row],
+        vary: Callable[[Row, Random], Row],
     ) -> list[Row]:
         """The seeds once each, then what `fresh` draws; what `vary` makes of them where "random" is not wanted."""
         found = list(seeds[:n])
         rows = range(len(seeds), n)
         if RANDOM in parts(self.start):
-            return found + [fresh(i, key.at(i).dice()) for i in rows]
-        return found + [vary(seeds[i % len(seeds)], key.at(i).dice()) for i in rows]
+            return found + [fresh(i, key.at(i).python_rng()) for i in rows]
+        return found + [vary(seeds[i % len(seeds)], key.at(i).python_rng()) for i in rows]
 
     def valid(self, population: Any) -> Int[Tensor, " P"]:
         """0, or the number in `reasons` of why a candidate is not worth a training."""

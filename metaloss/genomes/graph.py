@@ -9,6 +9,7 @@ scale."""
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from random import Random
 from typing import Annotated, Any, ClassVar, Self
 
 import torch
@@ -21,7 +22,7 @@ from metaloss.core.population import Population
 from metaloss.core.streams import Stream
 from metaloss.errors import SettingsError
 from metaloss.genomes._filters import Filters
-from metaloss.genomes._symbolic import RANDOM, Dice, Symbolic, parts, seed
+from metaloss.genomes._symbolic import RANDOM, Symbolic, parts, seed
 from metaloss.losses.language.expression import LOGP, Expression, P, Y, call, constant
 from metaloss.losses.language.primitives import MORGAN_BINARY, MORGAN_UNARY
 
@@ -123,35 +124,35 @@ class Graph(Symbolic):
         """The losses that `start` names, then random graphs, or mutants where it names no random ones."""
         found = [encode(e).rows()[0] for e in self.seeds]
         return Graphs.of(
-            self.started(found, n, key, lambda _, dice: self._random(dice), self._mutant)
+            self.started(found, n, key, lambda _, rng: self._random(rng), self._mutant)
         )
 
     def mutate(self, parents: Graphs, strength: Float[Tensor, "P ..."], key: Stream) -> Graphs:
         """Children that differ in one active node or in the factor; there is no strength to it."""
         return Graphs.of(
-            [self._mutant(row, key.at(i).dice()) for i, row in enumerate(parents.rows())]
+            [self._mutant(row, key.at(i).python_rng()) for i, row in enumerate(parents.rows())]
         )
 
     def crossover(self, a: Graphs, b: Graphs, key: Stream) -> Graphs:
         """Children that have each node, and the factor, of either parent (ours: none was published)."""
         pairs = zip(a.rows(), b.rows(), strict=True)
         return Graphs.of(
-            [_cross(one, other, key.at(i).dice()) for i, (one, other) in enumerate(pairs)]
+            [_cross(one, other, key.at(i).python_rng()) for i, (one, other) in enumerate(pairs)]
         )
 
     def expressions(self, population: Graphs) -> list[Expression]:
         """What the graphs compute."""
         return [decode(*row) for row in population.rows()]
 
-    def _random(self, dice: Dice) -> Row:
-        return _random(dice), dice.choice(self.scales)
+    def _random(self, rng: Random) -> Row:
+        return _random(rng), rng.choice(self.scales)
 
-    def _mutant(self, parent: Row, dice: Dice) -> Row:
+    def _mutant(self, parent: Row, rng: Random) -> Row:
         nodes, scale = parent
         others = [x for x in self.scales if x != scale]
-        if others and dice.random() < RESCALED:
-            return nodes, dice.choice(others)
-        return _mutant(nodes, dice), scale
+        if others and rng.random() < RESCALED:
+            return nodes, rng.choice(others)
+        return _mutant(nodes, rng), scale
 
 
 @lru_cache(maxsize=1 << 11)
@@ -263,23 +264,23 @@ def _place(e: Expression, nodes: dict[Expression, Node]) -> int:
 # --- by chance ---
 
 
-def _random(dice: Dice) -> Nodes:
+def _random(rng: Random) -> Nodes:
     """A random graph that decodes."""
     for _ in range(DRAWS):
-        if decodes(found := _draw(dice)):
+        if decodes(found := _draw(rng)):
             return found
     return encode(call("neg", call("mul", Y, call("ln", P)))).rows()[0][0]
 
 
-def _draw(dice: Dice) -> Nodes:
+def _draw(rng: Random) -> Nodes:
     """Random nodes; the root reads hidden ones alone, and nine of ten times the result does not decode."""
-    hidden = [_node(dice, HIDDEN_UNARY, _others(at)) for at in range(len(INPUTS), ROOT)]
-    return (*hidden, _node(dice, ROOT_UNARY, range(len(INPUTS), ROOT)))
+    hidden = [_node(rng, HIDDEN_UNARY, _others(at)) for at in range(len(INPUTS), ROOT)]
+    return (*hidden, _node(rng, ROOT_UNARY, range(len(INPUTS), ROOT)))
 
 
-def _node(dice: Dice, unary: float, allowed: "range | list[int]") -> Node:
-    operation = dice.choice(UNARY if dice.random() < unary else BINARY)
-    first, second = dice.sample(allowed, 2)
+def _node(rng: Random, unary: float, allowed: "range | list[int]") -> Node:
+    operation = rng.choice(UNARY if rng.random() < unary else BINARY)
+    first, second = rng.sample(allowed, 2)
     return operation, first, second
 
 
@@ -288,54 +289,54 @@ def _others(at: int, *taken: int) -> list[int]:
     return [i for i in range(ROOT) if i != at and i not in taken]
 
 
-def _mutant(parent: Nodes, dice: Dice) -> Nodes:
+def _mutant(parent: Nodes, rng: Random) -> Nodes:
     """A child that decodes, or the parent where that does not come about."""
     places = sorted(at for at in active(parent) or () if at >= len(INPUTS))
     for _ in range(ATTEMPTS):
-        at = dice.choice(places)
+        at = rng.choice(places)
         row = at - len(INPUTS)
-        child = (*parent[:row], _changed(parent[row], at, dice), *parent[row + 1 :])
+        child = (*parent[:row], _changed(parent[row], at, rng), *parent[row + 1 :])
         if decodes(child):
             return child
     return parent
 
 
-def _changed(node: Node, at: int, dice: Dice) -> Node:
+def _changed(node: Node, at: int, rng: Random) -> Node:
     """A node with another operation, another argument, or another number of them."""
-    kind = dice.random()
+    kind = rng.random()
     if kind < CHANGE_OPERATION:
         operation, *rest = node
         same = UNARY if operation in UNARY else BINARY
-        return dice.choice([i for i in same if i != operation]), rest[0], rest[1]
+        return rng.choice([i for i in same if i != operation]), rest[0], rest[1]
     if kind < CHANGE_OPERATION + CHANGE_CONNECTION:
-        return _reconnected(node, at, dice)
-    return _regrouped(node, at, dice)
+        return _reconnected(node, at, rng)
+    return _regrouped(node, at, rng)
 
 
-def _reconnected(node: Node, at: int, dice: Dice) -> Node:
+def _reconnected(node: Node, at: int, rng: Random) -> Node:
     operation, first, second = node
     if operation in UNARY:
-        return operation, dice.choice(_others(at, first)), second
-    if dice.random() < SWAP:
+        return operation, rng.choice(_others(at, first)), second
+    if rng.random() < SWAP:
         return operation, second, first
-    other = dice.choice(_others(at, first, second))
-    return (operation, other, second) if dice.random() < 0.5 else (operation, first, other)
+    other = rng.choice(_others(at, first, second))
+    return (operation, other, second) if rng.random() < 0.5 else (operation, first, other)
 
 
-def _regrouped(node: Node, at: int, dice: Dice) -> Node:
+def _regrouped(node: Node, at: int, rng: Random) -> Node:
     """One argument more or less, at either place."""
     operation, first, second = node
-    keeps = dice.random() < 0.5
+    keeps = rng.random() < 0.5
     if operation in BINARY:
-        return dice.choice(UNARY), *((first, second) if keeps else (second, first))
-    other = dice.choice(_others(at, first))
-    return dice.choice(BINARY), *((first, other) if keeps else (other, first))
+        return rng.choice(UNARY), *((first, second) if keeps else (second, first))
+    other = rng.choice(_others(at, first))
+    return rng.choice(BINARY), *((first, other) if keeps else (other, first))
 
 
-def _cross(a: Row, b: Row, dice: Dice) -> Row:
+def _cross(a: Row, b: Row, rng: Random) -> Row:
     """A child that decodes, or the first parent where that does not come about."""
     for _ in range(ATTEMPTS):
-        child = tuple(dice.choice(pair) for pair in zip(a[0], b[0], strict=True))
+        child = tuple(rng.choice(pair) for pair in zip(a[0], b[0], strict=True))
         if decodes(child):
-            return child, dice.choice((a[1], b[1]))
+            return child, rng.choice((a[1], b[1]))
     return a

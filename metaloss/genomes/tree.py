@@ -7,6 +7,7 @@ That paper prints no functions, terminals or probabilities: those here are ours.
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from random import Random
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 import torch
@@ -19,7 +20,7 @@ from metaloss.core import registry
 from metaloss.core.population import Population
 from metaloss.core.streams import Stream
 from metaloss.errors import SettingsError
-from metaloss.genomes._symbolic import Dice, Symbolic
+from metaloss.genomes._symbolic import Symbolic
 from metaloss.losses.language.expression import TERMINALS, Expression, Y, call, constant
 from metaloss.losses.language.primitives import PRIMITIVES
 
@@ -107,7 +108,9 @@ class Tree(Symbolic):
         for name in functions:
             if name not in PRIMITIVES:
                 raise SettingsError(
-                    registry.unknown("primitive", name, PRIMITIVES, "metaloss list primitives")
+                    registry.unknown_message(
+                        "primitive", name, PRIMITIVES, "metaloss list primitives"
+                    )
                 )
         return functions
 
@@ -141,19 +144,19 @@ class Tree(Symbolic):
     def mutate(self, parents: Trees, strength: Float[Tensor, "P ..."], key: Stream) -> Trees:
         """One child of each parent, by one of the four mutations; no use is made of a strength."""
         found = self.expressions(parents)
-        return self._rows([self._mutant(e, key.at(i).dice()) for i, e in enumerate(found)])
+        return self._rows([self._mutant(e, key.at(i).python_rng()) for i, e in enumerate(found)])
 
     def crossover(self, a: Trees, b: Trees, key: Stream) -> Trees:
         """Each tree of `a` with one of its subtrees replaced by one of the tree of `b` in the same row."""
         pairs = zip(self.expressions(a), self.expressions(b), strict=True)
 
-        def child(one: Expression, other: Expression, dice: Dice) -> Expression:
+        def child(one: Expression, other: Expression, rng: Random) -> Expression:
             return self._retried(
-                one, lambda: replaced(one, dice.randrange(one.size), dice.choice(list(other)))
+                one, lambda: replaced(one, rng.randrange(one.size), rng.choice(list(other)))
             )
 
         return self._rows(
-            [child(one, other, key.at(i).dice()) for i, (one, other) in enumerate(pairs)]
+            [child(one, other, key.at(i).python_rng()) for i, (one, other) in enumerate(pairs)]
         )
 
     def expressions(self, population: Trees) -> list[Expression]:
@@ -189,15 +192,15 @@ class Tree(Symbolic):
             e = call(above, e, *[Y] * (PRIMITIVES[above].arity - 1))
         return e
 
-    def _random(self, row: int, dice: Dice) -> Expression:
+    def _random(self, row: int, rng: Random) -> Expression:
         """Ramped half-and-half: heights in turn, every other tree full."""
         span = self.first_height - self.min_height + 1
         height = self.min_height + row // 2 % span
         full = row % 2 == 0
-        return self._retried(self._smallest, lambda: self._grown(height, dice, full))
+        return self._retried(self._smallest, lambda: self._grown(height, rng, full))
 
-    def _mutant(self, e: Expression, dice: Dice) -> Expression:
-        return self._retried(e, lambda: self._mutated(e, dice))
+    def _mutant(self, e: Expression, rng: Random) -> Expression:
+        return self._retried(e, lambda: self._mutated(e, rng))
 
     def _retried(self, otherwise: Expression, draw: Callable[[], Expression]) -> Expression:
         """The first tree drawn that fits, or what there is otherwise."""
@@ -210,60 +213,60 @@ class Tree(Symbolic):
         tall = self.min_height <= e.height <= self.max_height
         return tall and e.size <= self.max_size and "y" in e.terminals and e.varies
 
-    def _grown(self, height: int, dice: Dice, full: bool = False) -> Expression:
+    def _grown(self, height: int, rng: Random, full: bool = False) -> Expression:
         """A random tree of at most this height; of just this height everywhere if full."""
         leaves = len(self.terminals) + 1
         functions = len(self.functions)
-        if height == 0 or (not full and dice.random() < leaves / (leaves + functions)):
-            return self._leaf(dice)
-        name = dice.choice(self.functions)
+        if height == 0 or (not full and rng.random() < leaves / (leaves + functions)):
+            return self._leaf(rng)
+        name = rng.choice(self.functions)
         return call(
-            name, *(self._grown(height - 1, dice, full) for _ in range(PRIMITIVES[name].arity))
+            name, *(self._grown(height - 1, rng, full) for _ in range(PRIMITIVES[name].arity))
         )
 
-    def _leaf(self, dice: Dice) -> Expression:
-        if dice.random() < self.constants:
-            return constant(round(dice.gauss(0, 1), 3))
-        return Expression(dice.choice(self.terminals))
+    def _leaf(self, rng: Random) -> Expression:
+        if rng.random() < self.constants:
+            return constant(round(rng.gauss(0, 1), 3))
+        return Expression(rng.choice(self.terminals))
 
-    def _mutated(self, e: Expression, dice: Dice) -> Expression:
+    def _mutated(self, e: Expression, rng: Random) -> Expression:
         kinds = {
             self._regrown: self.subtree,
             self._changed: self.point,
             self._inserted: self.insert,
             self._shifted: self.shift,
         }
-        (kind,) = dice.choices(list(kinds), list(kinds.values()))
-        return kind(e, dice)
+        (kind,) = rng.choices(list(kinds), list(kinds.values()))
+        return kind(e, rng)
 
-    def _regrown(self, e: Expression, dice: Dice) -> Expression:
-        return replaced(e, dice.randrange(e.size), self._grown(2, dice))
+    def _regrown(self, e: Expression, rng: Random) -> Expression:
+        return replaced(e, rng.randrange(e.size), self._grown(2, rng))
 
-    def _changed(self, e: Expression, dice: Dice) -> Expression:
-        place = dice.randrange(e.size)
+    def _changed(self, e: Expression, rng: Random) -> Expression:
+        place = rng.randrange(e.size)
         node = list(e)[place]
         if not node.args:
-            return replaced(e, place, self._leaf(dice))
+            return replaced(e, place, self._leaf(rng))
         alike = [
             f for f in self.functions if PRIMITIVES[f].arity == len(node.args) and f != node.head
         ]
-        return replaced(e, place, call(dice.choice(alike), *node.args)) if alike else e
+        return replaced(e, place, call(rng.choice(alike), *node.args)) if alike else e
 
-    def _inserted(self, e: Expression, dice: Dice) -> Expression:
-        place = dice.randrange(e.size)
-        name = dice.choice(self.functions)
-        args = [self._leaf(dice) for _ in range(PRIMITIVES[name].arity)]
-        args[dice.randrange(len(args))] = list(e)[place]
+    def _inserted(self, e: Expression, rng: Random) -> Expression:
+        place = rng.randrange(e.size)
+        name = rng.choice(self.functions)
+        args = [self._leaf(rng) for _ in range(PRIMITIVES[name].arity)]
+        args[rng.randrange(len(args))] = list(e)[place]
         return replaced(e, place, call(name, *args))
 
-    def _shifted(self, e: Expression, dice: Dice) -> Expression:
+    def _shifted(self, e: Expression, rng: Random) -> Expression:
         """All constants moved; where there are none, one node changed."""
         places = [i for i, node in enumerate(e) if node.is_constant]
         if not places:
-            return self._changed(e, dice)
+            return self._changed(e, rng)
         for place in places:
             value = list(e)[place].value
-            moved = value + dice.gauss(0, self.step) * (abs(value) + 0.1)
+            moved = value + rng.gauss(0, self.step) * (abs(value) + 0.1)
             e = replaced(e, place, constant(float(f"{moved:.4g}")))
         return e
 

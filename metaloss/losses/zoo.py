@@ -93,7 +93,9 @@ class Entry:
                 )
             )
         if name not in known:
-            raise SettingsError(f"{self.name}: {registry.unknown('parameter', name, known)}")
+            raise SettingsError(
+                f"{self.name}: {registry.unknown_message('parameter', name, known)}"
+            )
         _, low, high = self.parameters[name]
         if isinstance(value, bool) or not low <= value <= high:
             raise SettingsError(f"{self.name}: {name} must lie in [{low}, {high}], got {value!r}")
@@ -372,7 +374,7 @@ def entry(name: str) -> Entry:
         SettingsError: there is none.
     """
     if name.lower() not in ENTRIES:
-        raise SettingsError(registry.unknown("loss", name, ENTRIES, "metaloss list losses"))
+        raise SettingsError(registry.unknown_message("loss", name, ENTRIES, "metaloss list losses"))
     return ENTRIES[name.lower()]
 
 

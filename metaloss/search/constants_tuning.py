@@ -96,7 +96,7 @@ def refine(
         else {}
     )
     where = {"tasks": [tasks] if isinstance(tasks, str) else list(tasks)} if tasks else {}
-    chosen = resolved(loss, settings.merged(where, named, others), Path(runs))
+    chosen = resolved(loss, settings.merge_tables(where, named, others), Path(runs))
     before = loss_io.images_of(found)
     run = program.start(chosen, Path(out), before=before, reporter=reporter, stop=stop)
     return compare(run.folder, reporter, stop)
@@ -117,7 +117,7 @@ def resolved(
         raise SettingsError(f"{loss} is no formula but a {what}: there are no constants to tune")
     base = {} if "tasks" in changes else _families(loss, runs)
     genome = {"genome": {"kind": "constants", "formula": str(found.formula)}}
-    return settings.resolve(settings.merged(base, genome, changes))
+    return settings.resolve(settings.merge_tables(base, genome, changes))
 
 
 def _families(loss: Any, runs: Path) -> dict[str, Any]:
@@ -179,7 +179,7 @@ def _constants(run: Run) -> Constants:
 
 def _known(path: Path, formulas: list[str]) -> dict[str, Any] | None:
     """The comparison of these formulas, if there is one."""
-    if not storage.there(path):
+    if not storage.is_file(path):
         return None
     table: dict[str, Any] = storage.read_record(path, Comparison)
     return table if formulas == [table["before"], table["after"]] else None

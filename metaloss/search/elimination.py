@@ -120,7 +120,7 @@ def eliminate(
         DamagedFile: the run's history or a stage's file does not check out.
         RunInUse: another process writes the run.
     """
-    wanted: Elimination = registry.validated(Elimination, chosen or {}, FOLDER)
+    wanted: Elimination = registry.from_table(Elimination, chosen or {}, FOLDER)
     found = find(run, Path(runs))
     reporter = reporter or Reporter()
     own = found.settings
@@ -147,8 +147,10 @@ def eliminate(
         records = _play(rounds, wanted.stages, [str(f) for f in first], reporter)
         # Every stage chooses by its own families' images, beside those that the search has learned
         # from.
-        learned = [image_record.of(e.dataset) for ground in grounds.values() for e in ground]
-        images = image_record.joined([image_record.read(found.folder) or ImageRecord(), *learned])
+        learned = [image_record.record_of(e.dataset) for ground in grounds.values() for e in ground]
+        images = image_record.join_records(
+            [image_record.read(found.folder) or ImageRecord(), *learned]
+        )
         return _finish(found, records, images, reporter)
 
 

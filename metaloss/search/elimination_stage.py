@@ -111,7 +111,7 @@ class Rounds:
         """
         path = self.folder / f"stage-{number}.json"
         asked = self._asked(number, stage, texts)
-        if storage.there(path):
+        if storage.is_file(path):
             return _same(path, storage.read_record(path, Record), asked)
         opened = [enlarged(e, stage) for e in self.trials.families]
         ours = self._accuracies(opened, number, stage, [Formula.parse(text) for text in texts])

@@ -51,7 +51,9 @@ def standing(genome: Genome, progress: Progress, ledger: Ledger | None) -> Stand
     What the search set out from comes first, so that nothing replaces it that is no better.
     """
     # A mean over generations has less of the noise that each one's tasks brought in.
-    population = progress.finalists.cat(progress.centres[-1:]).cat(progress.centres.centre())
+    population = progress.finalists.cat(progress.centres[-1:]).cat(
+        progress.centres.mean_candidate()
+    )
     first = progress.generation - len(progress.finalists) + 1
     names = [f"best of generation {first + i}" for i in range(len(progress.finalists))]
     origins = [

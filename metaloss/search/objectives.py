@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from metaloss.core.registry import unknown
+from metaloss.core.registry import unknown_message
 from metaloss.errors import SettingsError
 from metaloss.evolution import Objective
 
@@ -21,7 +21,7 @@ def read(name: str, k: float = 1.0) -> Objective:
     """
     known = {"mean": mean, "robust": robust(k), "wins": wins}
     if name not in known:
-        raise SettingsError(unknown("objective", name, known))
+        raise SettingsError(unknown_message("objective", name, known))
     return known[name]
 
 

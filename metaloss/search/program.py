@@ -18,7 +18,7 @@ from metaloss.criterion.base import Criterion
 from metaloss.data import image_record, places
 from metaloss.data.datasets import Dataset
 from metaloss.data.image_record import ImageRecord
-from metaloss.data.places import by_path
+from metaloss.data.places import is_path_source
 from metaloss.engines.local import Local
 from metaloss.errors import SettingsError
 from metaloss.evaluation.protocol import Trials
@@ -90,7 +90,7 @@ def evolve(
         if x
     }
     table = {"tasks": (tasks,) if isinstance(tasks, str) else tuple(tasks), **named, **others}
-    chosen = settings.resolve(settings.merged(settings.preset(preset), table))
+    chosen = settings.resolve(settings.merge_tables(settings.preset(preset), table))
     return start(chosen, Path(out), time_limit=time_limit, reporter=reporter, stop=stop)
 
 
@@ -110,8 +110,8 @@ def start(chosen: Settings, out: Path, *, before: ImageRecord | None = None, **h
     device = resolve_device(chosen.device)
     (how.get("reporter") or Reporter()).on_work("loading images", plain=False)
     families = [opened(family, device) for family in chosen.families]
-    images = image_record.joined(
-        [before or ImageRecord(), *(image_record.of(e.dataset) for e in families)]
+    images = image_record.join_records(
+        [before or ImageRecord(), *(image_record.record_of(e.dataset) for e in families)]
     )
     _untouched(families, images)
     run = create(out, chosen, provenance(chosen, families, device), images)
@@ -156,7 +156,7 @@ def _untouched(families: Sequence[Opened], images: ImageRecord) -> None:
     """Raise a SettingsError where the search would learn from a family's test images, or its first loss has."""
     for e in families:
         if isinstance(e.dataset, Dataset) and (
-            n := images.seen(e.dataset, torch.cat(e.pools["test"]))
+            n := images.count_seen(e.dataset, torch.cat(e.pools["test"]))
         ):
             raise SettingsError(
                 f"{e.family.name}: {n} of the test images are among those that the loss before or another family "
@@ -168,15 +168,15 @@ def _moved(old: Settings, changes: dict[str, Any]) -> tuple[dict[str, Any], list
     """What else is to change, and the new places of the images, which are given as `tasks`."""
     tasks = changes.get("tasks", ())
     tasks = (tasks,) if isinstance(tasks, str) else tasks
-    if any(task not in old.tasks for task in tasks if not by_path(task)):
+    if any(task not in old.tasks for task in tasks if not is_path_source(task)):
         return changes, []  # which is refused with all other changes
     return {k: v for k, v in changes.items() if k != "tasks"}, [
-        task for task in tasks if by_path(task)
+        task for task in tasks if is_path_source(task)
     ]
 
 
 def _same(old: Settings, changes: dict[str, Any]) -> Settings:
-    new = settings.resolve(settings.merged(old.table(), changes))
+    new = settings.resolve(settings.merge_tables(old.table(), changes))
     before = _flat(old.table())
     after = _flat(new.table())
     if new.generations < old.generations:
@@ -227,7 +227,7 @@ def _carry(
     ):
         _recognise(run, families, device, allow_changes, reporter)
         if where is not None:
-            places.keep(run.folder, where)
+            places.keep_places(run.folder, where)
         families = remembering(run.folder, families, device)
         trials = Trials(engine, families, Stream(chosen.seed))
         reporter.on_search_start(run, engine, families, genome)
@@ -315,5 +315,6 @@ def _recognise(
     run.write("provenance.json", {**table, "resumed": [*table.get("resumed", []), now]})
     before = image_record.read(run.folder) or ImageRecord()
     image_record.write(
-        run.folder, image_record.joined([before, *(image_record.of(e.dataset) for e in families)])
+        run.folder,
+        image_record.join_records([before, *(image_record.record_of(e.dataset) for e in families)]),
     )

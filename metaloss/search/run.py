@@ -18,8 +18,8 @@ from metaloss.search.cached_evaluator import Known
 from metaloss.search.run_tables import Summary
 from metaloss.search.settings import Settings
 from metaloss.storage.codec import pack, unpack
-from metaloss.storage.environment import Provenance, digest_of
-from metaloss.storage.folders import located, made, missing
+from metaloss.storage.environment import Provenance, digest_of_rows
+from metaloss.storage.folders import find_folder, make_folder, not_found_message
 from metaloss.tasks.opening import Opened, TaskFamily, conditions, opened
 
 
@@ -79,7 +79,7 @@ class Run:
             DamagedFile: it does not check out.
         """
         path = self.folder / "summary.json"
-        return storage.read_record(path, Summary) if storage.there(path) else None
+        return storage.read_record(path, Summary) if storage.is_file(path) else None
 
     def provenance(self) -> dict[str, Any]:
         """Where the run's numbers come from.
@@ -88,7 +88,7 @@ class Run:
             DamagedFile: it is missing or does not check out.
         """
         found: dict[str, Any] = storage.read_record(
-            self.folder / "provenance.json", Provenance, storage.RESTORE
+            self.folder / "provenance.json", Provenance, storage.RESTORE_COPY
         )
         return found
 
@@ -105,7 +105,7 @@ class Run:
     def places(self, given: Sequence[str] = (), again: str = "") -> dict[str, str]:
         """Where every family's images lie now, by its name (arguments and errors: as for `places.find`)."""
         specs = {family.name: family.dataset for family in self.settings.families}
-        return places.find(
+        return places.find_places(
             self.folder, specs, given, again or f"metaloss evolve --resume {self.folder} --tasks"
         )
 
@@ -140,10 +140,10 @@ def create(
     files = {
         "config.toml": storage.toml_bytes(chosen.table()),
         "provenance.json": storage.record_bytes(provenance),
-        **places.record({family.name: family.dataset for family in chosen.families}),
+        **places.record_file({family.name: family.dataset for family in chosen.families}),
         image_record.FILE: storage.record_bytes((images or ImageRecord()).table()),
     }
-    return Run(made(parent, default_name(chosen), files, "run"), chosen)
+    return Run(make_folder(parent, default_name(chosen), files, "run"), chosen)
 
 
 def default_name(chosen: Settings) -> str:
@@ -159,9 +159,9 @@ def find(spec: str | Path, parent: Path = Path("runs")) -> Run:
         SettingsError: there is none.
         DamagedFile: its settings cannot be read.
     """
-    found = located(spec, parent, _resolved)
+    found = find_folder(spec, parent, _resolved)
     if found is None:
-        raise SettingsError(f"{missing('run', spec, parent)}  (metaloss list runs)")
+        raise SettingsError(f"{not_found_message('run', spec, parent)}  (metaloss list runs)")
     return Run(*found)
 
 
@@ -192,7 +192,7 @@ def _images(episodes: Opened) -> dict[str, Any]:
     pools = {
         name: {
             "images": sum(map(len, rows)),
-            "sha256": digest_of(torch.cat(rows)),
+            "sha256": digest_of_rows(torch.cat(rows)),
         }
         for name, rows in episodes.pools.items()
     }
@@ -201,7 +201,7 @@ def _images(episodes: Opened) -> dict[str, Any]:
     if isinstance(episodes.family, TaskFamily):
         return {**found, "use": seen}
     shares = {
-        name: {"images": len(rows), "sha256": digest_of(rows)}
+        name: {"images": len(rows), "sha256": digest_of_rows(rows)}
         for name, rows in episodes.shares.items()
     }
     return {**found, "shares": shares, "use": {**seen, "training": "training"}}

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from metaloss import storage
 from metaloss._version import __version__
-from metaloss.core.formatting import decided, near_chance, percent
+from metaloss.core.formatting import near_chance, percent, verdict_text
 from metaloss.core.population import Population
 from metaloss.core.reporting import Reporter
 from metaloss.core.streams import Stream
@@ -280,7 +280,7 @@ def _card(summary: dict[str, Any]) -> str:
             near = near_chance(row["accuracy"], row["classes"])
             lines.append(
                 f"{name}, {row['tasks']} meta-test tasks: {percent(row['accuracy'])}{near}; cross-entropy at lr "
-                f"{rival['lr']} and {rival['steps']} steps {percent(rival['accuracy'])}: {decided(rival)} points "
+                f"{rival['lr']} and {rival['steps']} steps {percent(rival['accuracy'])}: {verdict_text(rival)} points "
                 "(95 % bootstrap over tasks and images)."
             )
     return "\n\n".join(lines) + "\n"

@@ -8,7 +8,7 @@ import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from metaloss.core import reading, registry
-from metaloss.core.config import merged as merged
+from metaloss.core.config import merge_tables as merge_tables
 from metaloss.errors import SettingsError
 from metaloss.evaluation.protocol import Screen
 from metaloss.evolution import Objective
@@ -157,7 +157,7 @@ def resolve(table: Mapping[str, Any]) -> Settings:
     own = {k: v for k, v in table.items() if k not in of_families}
     changes = {k: v for k, v in table.items() if k in of_families}
     # A setting of the default genome or strategy needs no kind beside it.
-    settings: Settings = registry.validated(Settings, merged(_usual(own), own), "settings")
+    settings: Settings = registry.from_table(Settings, merge_tables(_usual(own), own), "settings")
     chosen = settings.families or tuple(opening.read(name) for name in settings.tasks)
     names = [family.name for family in chosen]
     if twice := [name for name in names if names.count(name) > 1]:
@@ -180,7 +180,7 @@ def preset(name: str) -> dict[str, Any]:
         SettingsError: there is no such preset.
     """
     if name not in PRESETS:
-        raise SettingsError(registry.unknown("preset", name, PRESETS))
+        raise SettingsError(registry.unknown_message("preset", name, PRESETS))
     return dict(PRESETS[name])
 
 
@@ -209,7 +209,7 @@ def changed(family: F, changes: Mapping[str, Any]) -> F:
     Raises:
         SettingsError: it cannot be like that; the family's own file is not to blame.
     """
-    table = merged(registry.table(family), changes)
+    table = merge_tables(registry.table(family), changes)
     own = {k: v for k, v in table.items() if k not in ("name", "origin")}
     try:
         return opening.of(own, family.name, family.origin)  # type: ignore[return-value]  # the kind stays

@@ -44,7 +44,7 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def there(path: Path) -> bool:
+def is_file(path: Path) -> bool:
     """Whether this is a file; False too for what cannot be a path: too long, or with a zero in it."""
     try:
         return path.is_file()

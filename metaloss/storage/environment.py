@@ -15,7 +15,7 @@ from metaloss import kernels
 from metaloss._version import __version__
 
 
-def surroundings(
+def describe_environment(
     device: torch.device, packages: Sequence[str] = ("torch", "numpy")
 ) -> dict[str, str]:
     """Versions and the device; also whether loops are compiled, which rounds otherwise."""
@@ -32,22 +32,22 @@ def surroundings(
     return {**names, **{name: version(name) for name in packages}, "numba": kernels.compiler()}
 
 
-def digest_of(rows: Int[Tensor, " N"]) -> str:
+def digest_of_rows(rows: Int[Tensor, " N"]) -> str:
     """What stands for a set of images in a run's provenance."""
     return hashlib.sha256(rows.sort().values.numpy().tobytes()).hexdigest()
 
 
-class Pool(TypedDict):
+class PoolDigest(TypedDict):
     """Images of a pool, by their number and a digest."""
 
     images: int
     sha256: str
 
 
-class Images(TypedDict):
+class ImageDigests(TypedDict):
     """What a run has seen of a family's images."""
 
-    pools: dict[str, Pool]
+    pools: dict[str, PoolDigest]
 
 
 class Provenance(TypedDict):
@@ -55,4 +55,4 @@ class Provenance(TypedDict):
 
     conditions: dict[str, str]
     resumed: NotRequired[list[dict[str, str]]]
-    data: dict[str, Images]
+    data: dict[str, ImageDigests]

@@ -13,10 +13,10 @@ from metaloss import storage
 from metaloss.core import plugins, registry
 from metaloss.errors import DamagedFile, DiskError, SettingsError
 
-Chosen = TypeVar("Chosen")
+Resolved = TypeVar("Resolved")
 
 
-def made(parent: Path, name: str, files: Mapping[str, bytes], what: str) -> Path:
+def make_folder(parent: Path, name: str, files: Mapping[str, bytes], what: str) -> Path:
     """A new folder under `parent` with these files in it: all of them, or there is no folder.
 
     Args:
@@ -52,9 +52,9 @@ def slug(name: str) -> str:
     return re.sub(" +", "_", "".join(kept))
 
 
-def located(
-    spec: str | Path, parent: Path, resolve: Callable[[dict[str, Any]], Chosen]
-) -> tuple[Path, Chosen] | None:
+def find_folder(
+    spec: str | Path, parent: Path, resolve: Callable[[dict[str, Any]], Resolved]
+) -> tuple[Path, Resolved] | None:
     """The folder with settings that a path, or a name under `parent`, means, and what they resolve
     to; None: no such.
 
@@ -63,7 +63,7 @@ def located(
     """
     for folder in (Path(spec), parent / spec):
         path = folder / "config.toml"
-        if storage.there(path):
+        if storage.is_file(path):
             try:
                 return folder, resolve(storage.read_toml(path))
             except SettingsError as error:
@@ -90,7 +90,7 @@ def _recorded(folder: Path, missing: plugins.UnknownPart) -> str:
         return ""
 
 
-def missing(what: str, spec: str | Path, parent: Path) -> str:
+def not_found_message(what: str, spec: str | Path, parent: Path) -> str:
     """The line for a folder that is not there, with the name under `parent` that is nearest."""
     guess = registry.nearest(Path(spec).name[:200], storage.subfolders(parent))
     return f"no {what} '{str(spec)[:200]}': neither a {what}'s folder nor a {what} under {parent}.{guess}".rstrip(

@@ -10,7 +10,7 @@ from typing import Any
 from metaloss.core.reading import open_regular
 from metaloss.errors import DamagedFile
 from metaloss.storage.disk import append, disk, sync_folder
-from metaloss.storage.seals import plain
+from metaloss.storage.seals import json_safe
 
 CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False)
 
@@ -58,7 +58,7 @@ class History:
         """
         if "sha256" in record:
             raise ValueError(f'{self.path}: a record may not have a field "sha256"')
-        line = seal_line(plain(record))
+        line = seal_line(json_safe(record))
         length = self.length
         with disk("write", self.path), self.path.open("ab", buffering=0) as file:
             try:

@@ -29,16 +29,16 @@ TENSORS = b'{"__metadata__":{"sha256":"'  # after the eight bytes of the header'
 TRAILER = (b"\nsha256 ", b"\n")
 NOTE = b"# A run goes on from this file as it is: change a copy, and begin a new one from that with --config.\n"
 # Of what a resumed run can make.
-AGAIN = "restore it from a copy, or remove it, and it is made again"
-RESTORE = "restore it from a copy"
+REMAKE = "restore it from a copy, or remove it, and it is made again"
+RESTORE_COPY = "restore it from a copy"
 
 
-def plain(value: Any) -> Any:
+def json_safe(value: Any) -> Any:
     """`value` as strict JSON can hold it: keys are text, and numbers that are not finite are null."""
     if isinstance(value, dict):
-        return {str(key): plain(item) for key, item in value.items()}
+        return {str(key): json_safe(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
+        return [json_safe(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
@@ -51,7 +51,7 @@ def record_bytes(table: Mapping[str, Any]) -> bytes:
     """
     if "sha256" in table:
         raise ValueError('a sealed file may not have a field "sha256" of its own')
-    text = json.dumps({**plain(dict(table)), "sha256": ""}, indent=1).encode() + b"\n"
+    text = json.dumps({**json_safe(dict(table)), "sha256": ""}, indent=1).encode() + b"\n"
     return _sealed(text.removesuffix(JSON[1]), JSON[1])
 
 
@@ -75,7 +75,7 @@ def tensor_bytes(tensors: Mapping[str, "Tensor"]) -> bytes:
     return _sealed(data[:at], data[at + DIGITS :])
 
 
-def read_record(path: Path, kind: Any = dict, remedy: str = AGAIN) -> Any:
+def read_record(path: Path, kind: Any = dict, remedy: str = REMAKE) -> Any:
     """What a sealed JSON file holds.
 
     Args:
@@ -92,7 +92,7 @@ def read_record(path: Path, kind: Any = dict, remedy: str = AGAIN) -> Any:
         del table["sha256"]
     except (ValueError, TypeError, KeyError) as error:
         raise DamagedFile(f"{path} is damaged: {error}") from None
-    return validated(path, table, kind)
+    return typed_table(path, table, kind)
 
 
 def read_toml(path: Path) -> dict[str, Any]:
@@ -108,7 +108,7 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise DamagedFile(f"{path}: not TOML: {error}") from None
 
 
-def read_tensors(path: Path, remedy: str = RESTORE) -> dict[str, "Tensor"]:
+def read_tensors(path: Path, remedy: str = RESTORE_COPY) -> dict[str, "Tensor"]:
     """The tensors of a sealed safetensors file.
 
     Raises:
@@ -142,7 +142,7 @@ def seal_file(written: Path, path: Path) -> None:
         sync_folder(path.parent)
 
 
-def check_file(path: Path, remedy: str = AGAIN) -> None:
+def check_file(path: Path, remedy: str = REMAKE) -> None:
     """Raise a DamagedFile where such a file is missing or does not check out."""
     _checked(path, *TRAILER, remedy)
 
@@ -152,7 +152,7 @@ def sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def validated(path: Path, table: Any, kind: Any, place: str = "") -> Any:
+def typed_table(path: Path, table: Any, kind: Any, place: str = "") -> Any:
     """What a table from a file is, as pydantic reads a type: a dataclass is made, a mapping stays
     as it is.
 

@@ -86,7 +86,7 @@ class Gp:
 
     def centre(self, state: Lineage) -> Population:
         """The mean of the parents, where they are vectors; else the fittest."""
-        return state.parents.centre()
+        return state.parents.mean_candidate()
 
     def _breed(self, state: Lineage, genome: Genome, key: Stream) -> Population:
         """λ children: first the crosses, then the mutants."""

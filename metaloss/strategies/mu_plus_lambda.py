@@ -74,7 +74,7 @@ class MuPlusLambda:
 
     def centre(self, state: Living) -> Population:
         """The mean of the parents, where they are vectors; else the fittest."""
-        return state.parents.centre()
+        return state.parents.mean_candidate()
 
     def _choose(self, key: Stream) -> Int[Tensor, " lambda"]:
         """A parent for every child; none serves twice before all have served once."""

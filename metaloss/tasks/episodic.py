@@ -14,11 +14,17 @@ from torch import Tensor
 
 from metaloss.core import hints, reading, registry
 from metaloss.core.streams import Stream
-from metaloss.data.datasets import Dataset, load, located
+from metaloss.data.datasets import Dataset, load, source_and_path
 from metaloss.data.datasets._files import Files
-from metaloss.data.datasets._images import USUAL_OPTIONS, Background, ImageOptions, MaxPixels, Size
+from metaloss.data.datasets._images import (
+    DEFAULT_OPTIONS,
+    Background,
+    ImageOptions,
+    MaxPixels,
+    Size,
+)
 from metaloss.data.datasets.folder import listed
-from metaloss.data.episodes import Images, Pool, Shape, Tasks, draw
+from metaloss.data.episodes import EpisodeShape, Images, Pool, Tasks, draw
 from metaloss.data.pools import pools, shortage
 from metaloss.errors import DataError, SettingsError
 from metaloss.inner.classifiers import Classifier
@@ -57,8 +63,8 @@ class TaskFamily:
     classifier: dict[str, Any] = Field(default_factory=lambda: {"kind": "mlp"})
     inner: Inner = Field(default_factory=Inner)
     size: Size = None
-    background: Background = USUAL_OPTIONS.background
-    max_pixels: MaxPixels = USUAL_OPTIONS.max_pixels
+    background: Background = DEFAULT_OPTIONS.background
+    max_pixels: MaxPixels = DEFAULT_OPTIONS.max_pixels
     name: str = ""
     origin: str = ""
 
@@ -109,7 +115,9 @@ def written(spec: str) -> tuple[dict[str, Any], str, str]:
     if spec.startswith("voc:") or (spec == "voc" and path is None):
         load(spec)  # which refuses, and says why
     if path is None:
-        raise SettingsError(registry.unknown("task family", spec, names(), "metaloss list tasks"))
+        raise SettingsError(
+            registry.unknown_message("task family", spec, names(), "metaloss list tasks")
+        )
     if spec not in names() and (folder := hints.folder(spec)):
         raise SettingsError(f"{spec} is no task family. {folder}")
     try:
@@ -129,7 +137,7 @@ def of(table: dict[str, Any], name: str, origin: str) -> TaskFamily:
     Raises:
         SettingsError: names file and setting, what was given and what is allowed.
     """
-    family: TaskFamily = registry.validated(
+    family: TaskFamily = registry.from_table(
         TaskFamily, {**table, "name": name, "origin": origin}, origin
     )
     family.model()
@@ -137,7 +145,7 @@ def of(table: dict[str, Any], name: str, origin: str) -> TaskFamily:
 
 
 def _from_folder(spec: str) -> TaskFamily:
-    _, (path,) = located(spec)
+    _, (path,) = source_and_path(spec)
     dataset = listed(Path(path).expanduser())
     classes = len(dataset.classes)
     smallest = _smallest(dataset)
@@ -177,7 +185,7 @@ class Episodes:
         """
         family = self.family
         val = family.val if val is None else min(val, family.val)
-        shape = Shape(family.ways, family.shots, val, family.label_noise)
+        shape = EpisodeShape(family.ways, family.shots, val, family.label_noise)
         return draw(self.images, self.pools[pool], shape, keys, self.held_out.get(pool))
 
     @property

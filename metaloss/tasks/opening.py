@@ -9,7 +9,7 @@ import torch
 from pydantic import Discriminator, Tag
 
 from metaloss.core import plugins
-from metaloss.storage.environment import surroundings
+from metaloss.storage.environment import describe_environment
 from metaloss.tasks import episodic
 from metaloss.tasks import training_family as training
 from metaloss.tasks.episodic import Episodes, TaskFamily, open_family
@@ -105,7 +105,7 @@ def conditions(
         for e in episodes
         if isinstance(e.family, TaskFamily)
     ]
-    return {**surroundings(device), **data, **plugins.versions([*parts, *others])}
+    return {**describe_environment(device), **data, **plugins.versions([*parts, *others])}
 
 
 def remembering(folder: Path, families: Sequence[Opened], device: torch.device) -> list[Opened]:

@@ -91,7 +91,7 @@ def remembered(folder: Path, conditions: Mapping[str, str]) -> Memory:
     file = storage.History(folder, FILE)
     known = {}
     for number, record in enumerate(file.mend(), 1):
-        x = storage.validated(file.path, record, Line, f"line {number}")
+        x = storage.typed_table(file.path, record, Line, f"line {number}")
         known[x["training"]] = math.nan if x["accuracy"] is None else x["accuracy"]
     return Memory(file, conditions, known)
 

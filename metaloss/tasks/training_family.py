@@ -50,7 +50,7 @@ def of(table: Mapping[str, Any], name: str, origin: str) -> TrainingFamily:
         SettingsError: names file and setting, what was given and what is allowed.
     """
     rest = {key: value for key, value in table.items() if key != "protocol"}
-    family: TrainingFamily = registry.validated(
+    family: TrainingFamily = registry.from_table(
         TrainingFamily,
         {**rest, "training": _training(table, origin), "name": name, "origin": origin},
         origin,

@@ -8,7 +8,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from metaloss.core.drawing import COLOURS, STYLES, Picture, drawing, panels, printed, short
+from metaloss.core.drawing import (
+    COLOURS,
+    STYLES,
+    Picture,
+    drawing_style,
+    panels,
+    render,
+    short_label,
+)
 from metaloss.core.streams import Stream
 from metaloss.data.datasets.voc import IGNORE
 from metaloss.training.augmentations import mixed, raw
@@ -36,7 +44,7 @@ TRAINING = ", training"
 WIDE = 26  # characters, of which two stand side by side in a legend
 
 
-@drawing()
+@drawing_style()
 def curves(trainings: Sequence[Trained]) -> list[Picture]:
     """The figures of trainings that are over: three, and one of mean IoU where every pixel has a class."""
     known = {key for x in trainings for record in x.epochs for key in record}
@@ -45,7 +53,9 @@ def curves(trainings: Sequence[Trained]) -> list[Picture]:
 
 def _curve(name: str, trainings: Sequence[Trained]) -> Picture:
     labels = list(dict.fromkeys(x.loss for x in trainings))
-    words = [f"{short(x)}{end}" for x in labels for end in ("", TRAINING)[: len(CURVES[name])]]
+    words = [
+        f"{short_label(x)}{end}" for x in labels for end in ("", TRAINING)[: len(CURVES[name])]
+    ]
     # A legend wider than the figure would be cut off.
     ncols = 2 if max(map(len, words)) <= WIDE else 1
     figure, (axis,) = panels(1, width=5.2, height=3.4 + 0.22 * -(-len(words) // ncols))
@@ -58,7 +68,7 @@ def _curve(name: str, trainings: Sequence[Trained]) -> Picture:
             axis.fill_between(
                 steps, middle - spread, middle + spread, color=colour, alpha=0.15, lw=0
             )
-            line = f"{short(label)}{TRAINING if key == 'train_loss' else ''}"
+            line = f"{short_label(label)}{TRAINING if key == 'train_loss' else ''}"
             style = style if name == "loss" else STYLES[i % len(STYLES)]
             mark = ("o" if key != "train_loss" else "x") if len(steps) == 1 else ""
             axis.plot(steps, middle, style, color=colour, lw=1.6, marker=mark, label=line)
@@ -69,7 +79,7 @@ def _curve(name: str, trainings: Sequence[Trained]) -> Picture:
     figure.legend(
         *axis.get_legend_handles_labels(), loc="outside lower center", ncols=ncols, frameon=False
     )
-    return Picture(name, "Mean over seeds; band: one standard deviation.", *printed(figure))
+    return Picture(name, "Mean over seeds; band: one standard deviation.", *render(figure))
 
 
 def _over_seeds(runs: Sequence[Trained], key: str, factor: float) -> tuple[Any, Any, Any]:
@@ -86,7 +96,7 @@ def _over_seeds(runs: Sequence[Trained], key: str, factor: float) -> tuple[Any, 
     return np.array([step for step, _ in kept]), middle, np.array(spread)
 
 
-@drawing()
+@drawing_style()
 def contact_sheet(
     material: Material, augment: Augment, key: Stream, images: int = COLUMNS
 ) -> bytes:
@@ -112,7 +122,7 @@ def contact_sheet(
             )
             _bare(axis)
         axes[i * len(pixels)].set_ylabel(kind)
-    return printed(figure)[0]
+    return render(figure)[0]
 
 
 def _bare(axis: Any) -> None:
@@ -156,7 +166,7 @@ def _masked_sheet(
             _bare(axis)
         axes[j].set_title("as it is" if j == 0 else f"base, {j}", fontsize=8)
     marks = [_mark(number) for number in seen]
-    words = ["no class" if number == IGNORE else short(names[number]) for number in seen]
+    words = ["no class" if number == IGNORE else short_label(names[number]) for number in seen]
     figure.legend(
         marks,
         words,
@@ -165,7 +175,7 @@ def _masked_sheet(
         frameon=False,
         fontsize=7,
     )
-    return printed(figure)[0]
+    return render(figure)[0]
 
 
 def _moved(pixels: Tensor, masks: Tensor, augment: Augment, key: Stream) -> tuple[Tensor, Tensor]:

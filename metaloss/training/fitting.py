@@ -22,7 +22,7 @@ from metaloss.criterion.base import Criterion
 from metaloss.criterion.leakage import data_overlap, origin_of
 from metaloss.data import places
 from metaloss.data.datasets import Dataset
-from metaloss.data.places import by_path
+from metaloss.data.places import is_path_source
 from metaloss.errors import Interrupted, SettingsError
 from metaloss.training import records, results
 from metaloss.training.defaults import decided
@@ -193,7 +193,7 @@ def go_on(
     settings = dict(settings or {})
     moved = (
         [settings.pop("data")]
-        if by_path(str(settings.get("data", ""))) and by_path(chosen.data)
+        if is_path_source(str(settings.get("data", ""))) and is_path_source(chosen.data)
         else []
     )
     _same(chosen, {**settings, **({"loss": [label(x) for x in losses]} if losses else {})})
@@ -206,7 +206,7 @@ def go_on(
             )
             raise SettingsError(f"{folder} {need}")
     device = resolve_device(chosen.device)
-    where = places.find(
+    where = places.find_places(
         folder, {"data": chosen.data}, moved, f"metaloss train --resume {folder} --data"
     )
     material = opened(replace(chosen, data=where["data"]), device, given.get("data"))
@@ -214,7 +214,7 @@ def go_on(
     kept = read(folder, chosen.loss) if not all(loaded) else []
     entrants = entered(chosen.loss, [x or kept[i] for i, x in enumerate(loaded)], material.classes)
     records.recognise(folder, records.conditions(material, device), allow_changes)
-    places.keep(folder, where)
+    places.keep_places(folder, where)
     job = Job(folder, chosen, material, entrants, device, given.get("model"), reporter, stop)
     if chosen.devices > 1 and records.summary(folder) is None:
         job.check()

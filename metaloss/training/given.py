@@ -10,7 +10,7 @@ from jaxtyping import Int64
 from torch import Tensor
 
 from metaloss.data.datasets import Dataset
-from metaloss.data.datasets._images import GRAY, USUAL_OPTIONS, in_bytes
+from metaloss.data.datasets._images import DEFAULT_OPTIONS, GRAY, to_eight_bits
 from metaloss.data.datasets._splits import Split, join_splits
 from metaloss.errors import DataError
 
@@ -183,6 +183,6 @@ def _image(x: Any) -> Tensor:
         "I",
         "F",
     ):
-        x = in_bytes(x, Path("data"), USUAL_OPTIONS, None, gray=x.mode in GRAY)
+        x = to_eight_bits(x, Path("data"), DEFAULT_OPTIONS, None, gray=x.mode in GRAY)
     array = torch.from_numpy(np.array(x))
     return array if array.ndim == 2 else array.permute(2, 0, 1)

@@ -12,9 +12,9 @@ from torch.utils.data import DataLoader
 from metaloss.core.streams import Stream
 from metaloss.data import datasets
 from metaloss.data.datasets import Dataset
-from metaloss.data.datasets._files import USUAL, Files
+from metaloss.data.datasets._files import DEFAULT_SIZE, Files
 from metaloss.data.datasets.voc import Scenes
-from metaloss.data.pools import lacking, pools
+from metaloss.data.pools import lacking_classes, pools
 from metaloss.errors import DataError, SettingsError
 from metaloss.training.given import taken
 from metaloss.training.models import MEAN, STD
@@ -161,7 +161,7 @@ def opened(chosen: Training, device: torch.device, given: Any = None) -> Materia
     # What lies in memory is brought to the size batch by batch, which takes less of it.
     if files is None:
         return resident(datasets.load(chosen.data, replace(options, size=None)), chosen, device)
-    size = chosen.size or USUAL
+    size = chosen.size or DEFAULT_SIZE
     if files.channels * size * size * len(files.labels) <= chosen.resident:
         return resident(files.dataset(size), chosen, device)
     shares = cut(files, chosen.validation, Stream(chosen.seed).at("shares"))
@@ -201,7 +201,7 @@ def masked(found: Scenes, chosen: Training, device: torch.device) -> Material:
     held = min(max(1, round(chosen.validation * len(train))), len(train) - 1)
     mixed = train[Stream(chosen.seed).at("shares").permutation(len(train))]
     shares = Shares(mixed[held:].sort().values, mixed[:held].sort().values, test)
-    size = chosen.size or USUAL
+    size = chosen.size or DEFAULT_SIZE
     source: Resident | Streamed = Streamed(found, size, chosen.workers, device)
     if 4 * size * size * len(found.paths) <= chosen.resident:
         pixels, labels = zip(
@@ -224,7 +224,7 @@ def cut(dataset: Dataset | Files, share: float, key: Stream) -> Shares:
     train = []
     validation = []
     own = dataset.labels[rest].bincount(minlength=len(dataset.classes)).tolist()
-    if few := lacking(dataset.classes, own, 2, " beside the test images"):
+    if few := lacking_classes(dataset.classes, own, 2, " beside the test images"):
         raise DataError(f"{dataset.name}: {few}")
     for label in range(len(dataset.classes)):
         rows = (rest & (dataset.labels == label)).nonzero()[:, 0]

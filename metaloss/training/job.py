@@ -257,7 +257,7 @@ class Job:
             }
         path = self._state(entrant, x.lr, x.seed) / "model.safetensors"
         classifier = self.classifier(x.seed)
-        classifier.load_state_dict(storage.read_tensors(path, storage.AGAIN))
+        classifier.load_state_dict(storage.read_tensors(path, storage.REMAKE))
         look, size = (segmentation.measure, self.course.batch) if pixels else (measure, LOOK)
         batches = self.material.source.batches(self.material.shares.test, size)
         measured = look(classifier, self.loss(entrant), heeding(batches, self.stop))

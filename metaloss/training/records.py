@@ -16,11 +16,11 @@ from metaloss import storage
 from metaloss.core import plugins
 from metaloss.core.formatting import printable_row
 from metaloss.core.streams import Stream
-from metaloss.core.tables import flat
+from metaloss.core.tables import flatten
 from metaloss.data import places
 from metaloss.errors import DamagedFile, DiskError, SettingsError
-from metaloss.storage.environment import digest_of, surroundings
-from metaloss.storage.folders import located, made, missing
+from metaloss.storage.environment import describe_environment, digest_of_rows
+from metaloss.storage.folders import find_folder, make_folder, not_found_message
 from metaloss.training.images import Material
 from metaloss.training.models import Classifier, Shape, build
 from metaloss.training.settings import Training, resolve
@@ -135,9 +135,9 @@ def create(
     files = {
         "config.toml": storage.toml_bytes(chosen.table()),
         "provenance.json": storage.record_bytes(provenance(chosen, material, command, device)),
-        **places.record({"data": chosen.data}),
+        **places.record_file({"data": chosen.data}),
     }
-    return made(parent, name, files, "training")
+    return make_folder(parent, name, files, "training")
 
 
 def provenance(
@@ -153,7 +153,7 @@ def provenance(
             "name": material.dataset.name,
             "origin": material.dataset.origin,
             "shares": {
-                name: {"images": len(rows), "sha256": digest_of(rows)}
+                name: {"images": len(rows), "sha256": digest_of_rows(rows)}
                 for name, rows in shares.items()
             },
             "subset": "drawn anew for every seed" if chosen.subset else "none",
@@ -164,7 +164,11 @@ def provenance(
 def conditions(material: Material, device: torch.device) -> dict[str, str]:
     """What must be the same for a resumed training to go on as if it had not stopped."""
     source = plugins.versions([("datasets", material.dataset.name.partition(":")[0])])
-    return {**surroundings(device, PACKAGES), "data": material.dataset.fingerprint(), **source}
+    return {
+        **describe_environment(device, PACKAGES),
+        "data": material.dataset.fingerprint(),
+        **source,
+    }
 
 
 def recognise(folder: Path, now: dict[str, str], allow: bool) -> None:
@@ -174,7 +178,7 @@ def recognise(folder: Path, now: dict[str, str], allow: bool) -> None:
         SettingsError: conditions differ; each is named.
     """
     path = folder / "provenance.json"
-    table = storage.read_record(path, Began, storage.RESTORE)
+    table = storage.read_record(path, Began, storage.RESTORE_COPY)
     old = (table.get("resumed") or [table["conditions"]])[-1]
     different = [
         f"{key}: was {old.get(key)}, is {now[key]}" for key in now if old.get(key) != now[key]
@@ -195,9 +199,9 @@ def find(spec: str | Path, parent: Path) -> tuple[Path, Training]:
         SettingsError: there is none.
         DamagedFile: its settings cannot be read.
     """
-    found = located(spec, parent, resolve)
+    found = find_folder(spec, parent, resolve)
     if found is None:
-        raise SettingsError(missing("training", spec, parent))
+        raise SettingsError(not_found_message("training", spec, parent))
     return found
 
 
@@ -208,7 +212,7 @@ def save(path: Path, trained: Trained) -> None:
 
 def saved(path: Path) -> Trained | None:
     """Such a record; None where there is none yet."""
-    if not storage.there(path):
+    if not storage.is_file(path):
         return None
     found: Trained = storage.read_record(path, Trained)
     return found
@@ -245,7 +249,7 @@ def load(folder: Path, file: str, network: nn.Module | None = None) -> Classifie
         DamagedFile: the files do not check out.
     """
     path = folder / "model.json"
-    about = storage.read_record(path, Described, storage.RESTORE)
+    about = storage.read_record(path, Described, storage.RESTORE_COPY)
     shape = Shape(about["channels"], (about["size"][0], about["size"][1]), about["classes"])
     name = about["model"]
     repeat = about["repeat"]
@@ -287,13 +291,13 @@ def tables(trainings: Sequence[Trained]) -> dict[str, bytes]:
 
 def per_training(runs: Sequence[Mapping[str, Any]]) -> bytes:
     """`results.csv`: a line for every training, with what it reached on the test images."""
-    return _csv([flat(storage.plain(run)) for run in runs])
+    return _csv([flatten(storage.json_safe(run)) for run in runs])
 
 
 def summary(folder: Path) -> dict[str, Any] | None:
     """What a finished training came to; None while it is not finished."""
     path = folder / "summary.json"
-    return storage.read_record(path, Summary) if storage.there(path) else None
+    return storage.read_record(path, Summary) if storage.is_file(path) else None
 
 
 def finish(folder: Path, table: dict[str, Any], pictures: Mapping[str, bytes]) -> None:

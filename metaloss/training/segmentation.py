@@ -10,7 +10,7 @@ from jaxtyping import Float, Int64, UInt8
 from torch import Tensor, nn
 
 from metaloss.criterion.base import Criterion
-from metaloss.data.datasets._remarks import remark
+from metaloss.data.datasets._remarks import warn_of
 from metaloss.data.datasets.voc import COLOUR, IGNORE, ONE_CLASS, Scenes
 from metaloss.errors import DataError
 from metaloss.training.measuring import Measured, confusion, mean_of_occurring
@@ -91,7 +91,7 @@ def check_masks(found: Scenes) -> None:
         if not own[:IGNORE].any()
     ]
     if void:
-        remark(
+        warn_of(
             f"{found.name}: {len(void)} of {len(rows)} images to train on teach nothing, all pixels of their masks are "
             f"{IGNORE}: {_some(void)}"
         )
@@ -103,7 +103,7 @@ def check_masks(found: Scenes) -> None:
     if len(found.classes) - len(absent) < 2:
         numbers = " and ".join(map(str, pixels.nonzero()[:, 0].tolist()))
         raise DataError(f"{missing}: {ONE_CLASS.format(numbers=numbers)}")
-    remark(missing)
+    warn_of(missing)
 
 
 def _some(names: list[str], most: int = 5) -> str:

@@ -10,8 +10,14 @@ from pydantic import ConfigDict, Field, field_validator, model_validator
 from pydantic.dataclasses import dataclass as settings
 
 from metaloss.core import registry
-from metaloss.core.config import merged
-from metaloss.data.datasets._images import USUAL_OPTIONS, Background, ImageOptions, MaxPixels, Size
+from metaloss.core.config import merge_tables
+from metaloss.data.datasets._images import (
+    DEFAULT_OPTIONS,
+    Background,
+    ImageOptions,
+    MaxPixels,
+    Size,
+)
 from metaloss.errors import SettingsError
 
 PROTOCOLS = Path(__file__).parent / "protocols"  # a TOML file each
@@ -133,8 +139,8 @@ class Training:
     pretrained: bool = False
     data: str = "fashionmnist"
     size: Size = None
-    background: Background = USUAL_OPTIONS.background
-    max_pixels: MaxPixels = USUAL_OPTIONS.max_pixels
+    background: Background = DEFAULT_OPTIONS.background
+    max_pixels: MaxPixels = DEFAULT_OPTIONS.max_pixels
     epochs: Count | None = None
     steps: Count | None = None
     epoch_steps: Count | None = None
@@ -210,7 +216,7 @@ def resolve(table: Mapping[str, Any]) -> Training:
     )
     if isinstance(found.get("rates"), float | int):
         found["rates"] = (found["rates"],)
-    resolved: Training = registry.validated(Training, found, "train")
+    resolved: Training = registry.from_table(Training, found, "train")
     return resolved
 
 
@@ -232,7 +238,7 @@ def protocol(name: str, *tables: Mapping[str, Any]) -> dict[str, Any]:
     """
     if name not in protocols():
         raise SettingsError(
-            registry.unknown("protocol", name, protocols(), "metaloss list protocols")
+            registry.unknown_message("protocol", name, protocols(), "metaloss list protocols")
         )
     return over(tomllib.loads((PROTOCOLS / f"{name}.toml").read_text(encoding="utf-8")), *tables)
 
@@ -262,7 +268,7 @@ def over(*tables: Mapping[str, Any]) -> dict[str, Any]:
         ):
             if one in table:
                 result.pop(other, None)
-        result = merged(result, table)
+        result = merge_tables(result, table)
     return result
 
 

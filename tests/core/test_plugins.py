@@ -62,7 +62,7 @@ def test_what_begins_with_an_underscore_or_is_no_file_is_no_part_and_looking_ope
     (root / "genomes" / "__pycache__").mkdir()
     registry.names("genomes")
     with watched() as heard:
-        assert set(registry.names("genomes")) - set(registry.own_names("genomes")) == {"one"}
+        assert set(registry.names("genomes")) - set(registry.builtin_names("genomes")) == {"one"}
     assert set(heard) <= {
         ("os.listdir", str(place / "genomes")) for place in (root, Path(metaloss.__file__).parent)
     }

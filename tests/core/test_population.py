@@ -67,13 +67,13 @@ def test_a_representation_without_vectors_says_so():
 
 def test_without_vectors_there_is_one_step_size_and_the_first_row_stands_for_all():
     assert trees().genes == 1
-    assert torch.equal(trees().centre().tokens, trees().tokens[:1])
+    assert torch.equal(trees().mean_candidate().tokens, trees().tokens[:1])
 
 
 def test_vectors_have_a_step_size_for_every_number_and_a_mean():
     population = Vectors(torch.tensor([[1.0, 2.0, 3.0], [3.0, 2.0, 7.0]]))
     assert population.genes == 3
-    assert population.centre().values.tolist() == [[2, 2, 5]]
+    assert population.mean_candidate().values.tolist() == [[2, 2, 5]]
 
 
 def test_vectors_come_back_as_they_went_in():

@@ -33,7 +33,7 @@ def error(call, *given):
 
 @pytest.mark.parametrize("kind", registry.KINDS)
 def test_the_names_of_a_kind_are_its_public_files(kind):
-    files = plugins.own_folder(kind).glob("*.py")
+    files = plugins.builtin_folder(kind).glob("*.py")
     assert registry.names(kind) == sorted(f.stem for f in files if not f.stem.startswith("_"))
 
 
@@ -100,7 +100,7 @@ def test_settings_are_taken_from_the_table():
     ],
 )
 def test_one_line_names_place_setting_and_what_was_given(table, line):
-    assert error(registry.validated, Outer, table, "here").startswith(line)
+    assert error(registry.from_table, Outer, table, "here").startswith(line)
 
 
 def test_a_table_without_a_kind_is_refused_with_the_kinds_there_are():

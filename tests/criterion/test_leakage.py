@@ -196,8 +196,8 @@ def test_images_that_another_data_set_shares_are_found_by_their_pixels(dataset, 
     mine = torch.cat(pools(copy)["train"].rows)
     n = 3
     copy.pixels[mine[:n]] = dataset.pixels[test[:n]]
-    assert image_record.of(copy).seen(dataset, test) == n
-    assert image_record.of(dataset).seen(dataset, test) == 0
+    assert image_record.record_of(copy).count_seen(dataset, test) == n
+    assert image_record.record_of(dataset).count_seen(dataset, test) == 0
 
 
 def test_an_image_of_one_colour_is_no_leak(dataset):
@@ -207,21 +207,21 @@ def test_an_image_of_one_colour_is_no_leak(dataset):
     other = replace(dataset, pixels=dataset.pixels ^ 1)
     for data, rows in ((dataset, test), (other, mine)):
         data.pixels[rows[0]] = 77
-    assert torch.isin(dataset.digests[test], image_record.of(other).digests).sum() == 1
-    assert image_record.of(other).seen(dataset, test) == 0
+    assert torch.isin(dataset.digests[test], image_record.record_of(other).digests).sum() == 1
+    assert image_record.record_of(other).count_seen(dataset, test) == 0
 
 
 def test_images_that_the_runs_own_test_has_twice_are_no_leak(dataset):
     own = pools(dataset)
     dataset.pixels[own["train"].rows[0][0]] = dataset.pixels[own["test"].rows[0][0]]
-    assert image_record.of(dataset).seen(dataset, torch.cat(own["test"].rows)) == 0
+    assert image_record.record_of(dataset).count_seen(dataset, torch.cat(own["test"].rows)) == 0
 
 
 def test_a_record_of_very_many_images_keeps_a_fair_sample(dataset, tmp_path, monkeypatch):
-    whole = image_record.of(dataset)
+    whole = image_record.record_of(dataset)
     monkeypatch.setattr(image_record, "KEPT", 20)
     halves = [replace(dataset, name=name, pixels=dataset.pixels + i) for i, name in enumerate("xy")]
-    found = image_record.joined([image_record.of(data) for data in halves])
+    found = image_record.join_records([image_record.record_of(data) for data in halves])
     assert found.digests.tolist() == sorted(found.digests.tolist())
     assert len(found.digests) == 20
     assert found.highest == found.digests.max()

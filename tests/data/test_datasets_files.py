@@ -260,12 +260,12 @@ def test_the_fingerprint_follows_names_and_labels(data, monkeypatch):
 
 
 def test_a_picture_is_cut_in_the_middle_at_its_shorter_side():
-    from metaloss.data.datasets._files import middle
+    from metaloss.data.datasets._files import middle_square
 
     pixels = np.zeros((10, 30, 3), dtype=np.uint8)
     pixels[:, 10:20] = 255
-    assert (middle(Image.fromarray(pixels), 10) == 255).all()
-    assert middle(Image.fromarray(pixels), 4).shape == (3, 4, 4)
+    assert (middle_square(Image.fromarray(pixels), 10) == 255).all()
+    assert middle_square(Image.fromarray(pixels), 4).shape == (3, 4, 4)
 
 
 def test_without_h5py_the_remedy_is_named(data, monkeypatch):

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from metaloss.core.streams import Stream
-from metaloss.data.episodes import Images, Shape, draw
+from metaloss.data.episodes import EpisodeShape, Images, draw
 
 CLASSES = 5
 EACH = 12
@@ -13,7 +13,7 @@ POOL = tuple(torch.arange(EACH) + 100 * c for c in range(CLASSES))
 IMAGES = Images(
     Stream(0).integers(256, 100 * CLASSES, 1, 2, 3).to(torch.uint8), mean=100.0, std=50.0
 )
-SHAPE = Shape(ways=3, shots=2, val=4)
+SHAPE = EpisodeShape(ways=3, shots=2, val=4)
 KEYS = [Stream(1).at("task", t) for t in range(30)]
 
 
@@ -60,7 +60,7 @@ def test_a_label_means_other_classes_in_other_tasks():
 
 
 def test_no_image_occurs_twice_in_a_task():
-    tasks = drawn(Shape(ways=5, shots=4, val=EACH - 4))
+    tasks = drawn(EpisodeShape(ways=5, shots=4, val=EACH - 4))
     rows = torch.cat([tasks.train.rows, tasks.val.rows], 1)
     for row in rows:
         assert row.sort().values.tolist() == torch.cat(POOL).tolist()
@@ -68,7 +68,7 @@ def test_no_image_occurs_twice_in_a_task():
 
 def test_validation_images_may_come_from_images_of_their_own():
     seen, held_out = (tuple(rows[part] for rows in POOL) for part in (slice(3), slice(3, EACH)))
-    tasks = draw(IMAGES, seen, Shape(ways=3, shots=3, val=4), KEYS, held_out)
+    tasks = draw(IMAGES, seen, EpisodeShape(ways=3, shots=3, val=4), KEYS, held_out)
     assert set(tasks.train.rows.flatten().tolist()) == set(torch.cat(seen).tolist())
     assert set(tasks.val.rows.flatten().tolist()) == set(torch.cat(held_out).tolist())
     for train, val in zip(tasks.train.rows // 100, tasks.val.rows // 100, strict=True):
@@ -92,7 +92,7 @@ def test_images_of_different_classes_are_drawn_independently():
 
 @pytest.mark.parametrize("noise", [0.0, 0.5])
 def test_a_task_depends_on_its_own_key_alone(noise):
-    shape = Shape(3, 2, 4, noise)
+    shape = EpisodeShape(3, 2, 4, noise)
     together = drawn(shape)
     for t in (0, 7, 29):
         assert equal(drawn(shape, [KEYS[t]]), together[t : t + 1])
@@ -100,7 +100,7 @@ def test_a_task_depends_on_its_own_key_alone(noise):
 
 
 def test_fewer_validation_images_leave_the_training_images_as_they_were():
-    few = drawn(Shape(ways=3, shots=2, val=1))
+    few = drawn(EpisodeShape(ways=3, shots=2, val=1))
     assert torch.equal(few.train.rows, drawn().train.rows)
 
 
@@ -108,8 +108,8 @@ def test_fewer_validation_images_leave_the_training_images_as_they_were():
     ("noise", "wrong"), [(0.0, 0), (0.1, 1), (0.25, 3), (0.5, 6), (0.9, 11), (1.0, 12)]
 )
 def test_noise_replaces_its_share_of_the_training_labels_by_others(noise, wrong):
-    clean = drawn(Shape(3, 4, 4))
-    noisy = drawn(Shape(3, 4, 4, noise))
+    clean = drawn(EpisodeShape(3, 4, 4))
+    noisy = drawn(EpisodeShape(3, 4, 4, noise))
     differs = noisy.train.label != clean.train.label
     assert (differs.sum(1) == wrong).all()
     assert noisy.train.label.min() >= 0
@@ -119,7 +119,7 @@ def test_noise_replaces_its_share_of_the_training_labels_by_others(noise, wrong)
 
 
 def test_noise_falls_on_all_images_and_all_other_classes():
-    shape = Shape(3, 2, 1, 0.5)
+    shape = EpisodeShape(3, 2, 1, 0.5)
     keys = [Stream(3).at(t) for t in range(100)]
     label = drawn(shape, keys).train.label
     clean = torch.tensor([0, 0, 1, 1, 2, 2])
@@ -131,7 +131,7 @@ def test_noise_falls_on_all_images_and_all_other_classes():
 
 
 def test_noise_between_two_classes_swaps_the_label():
-    assert drawn(Shape(2, 1, 1, 1.0)).train.label.unique(dim=0).tolist() == [[1, 0]]
+    assert drawn(EpisodeShape(2, 1, 1, 1.0)).train.label.unique(dim=0).tolist() == [[1, 0]]
 
 
 def test_images_come_normalised_in_the_order_of_the_labels():
@@ -142,7 +142,7 @@ def test_images_come_normalised_in_the_order_of_the_labels():
 
 
 def test_targets_are_the_labels_as_distributions():
-    half = drawn(Shape(3, 2, 1, 0.5)).train
+    half = drawn(EpisodeShape(3, 2, 1, 0.5)).train
     assert half.target.shape == (30, 6, 3)
     assert torch.equal(half.target.argmax(-1), half.label)
     assert (half.target.sum(-1) == 1).all()

@@ -38,7 +38,7 @@ def home(began, tmp_path, monkeypatch):
     without_plots(monkeypatch)
     home = Path(shutil.copytree(began, tmp_path / "home"))
     run = find(next((home / "runs").iterdir()))
-    places.keep(run.folder, {"scans": f"folder:{home / 'scans'}"})  # as if it had begun here
+    places.keep_places(run.folder, {"scans": f"folder:{home / 'scans'}"})  # as if it had begun here
     (tmp_path / "work").mkdir()
     monkeypatch.chdir(tmp_path / "work")
     return home

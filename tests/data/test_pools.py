@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from metaloss.data.datasets import Dataset, fashionmnist
-from metaloss.data.pools import SALT, hashes, least, pools, shortage
+from metaloss.data.pools import SALT, hashes, least_images, pools, shortage
 
 MASK = 2**64 - 1
 FULL = fashionmnist.SYSTEM  # before any test points it elsewhere
@@ -59,7 +59,7 @@ def test_the_hash_never_changes():
 @pytest.mark.parametrize("official", [(), (50, 50)])
 @pytest.mark.parametrize("in_pool", [1, 2, 3, 6, 7, 20])
 def test_the_least_number_of_images_is_just_enough_for_every_pool(in_pool, official):
-    n = least(in_pool, bool(official))
+    n = least_images(in_pool, bool(official))
     for images, enough in ((n, True), (n - 1, False), (n + 1, True)):
         found = made([images, 50 * in_pool], official)
         assert (min(min(own) for own in sizes(found).values()) >= in_pool) == enough

@@ -15,9 +15,9 @@ from test_run import TINY, code, evolved, family, only_the_subset, tree, without
 
 import metaloss
 from metaloss import storage
-from metaloss.core.drawing import Picture, short
+from metaloss.core.drawing import Picture, short_label
 from metaloss.core.reporting import Reporter
-from metaloss.core.tables import as_csv
+from metaloss.core.tables import csv_bytes
 from metaloss.data import datasets, image_record
 from metaloss.errors import DiskError, Interrupted, SettingsError
 from metaloss.evaluation.statistics import Paired, Test
@@ -416,7 +416,7 @@ def test_names_from_files_are_escaped(report):
     assert page.open == []
     assert any(bad in text for text in page.texts)
     figures.draw(table)  # and a name with a dollar sign or an underscore in front is only a name
-    assert short("_a$b") == r"a\$b"
+    assert short_label("_a$b") == r"a\$b"
 
 
 def test_control_characters_in_names_from_files_are_spelt_out(report):
@@ -431,7 +431,7 @@ def test_control_characters_in_names_from_files_are_spelt_out(report):
     page = webpage.page(json.loads(text), [Picture("x", evil, b"png", b"")])
     assert all(line.isprintable() for line in page.split("\n"))
     assert r"\x1b[2J\x9b\u202e" in page
-    table = as_csv(["loss", "p"], [{"loss": evil, "p": 0.5}])
+    table = csv_bytes(["loss", "p"], [{"loss": evil, "p": 0.5}])
     assert table.decode() == "loss,p\n" + r"\x1b[2J\x9b\u202e,0.5" + "\n"
 
 

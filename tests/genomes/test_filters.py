@@ -137,7 +137,7 @@ def test_an_empty_range_is_refused_in_words():
     with pytest.raises(
         ValueError, match=r"gain must be two numbers, the lower first, got 1.0 and 0.0"
     ):
-        registry.validated(Filters, {"gain": [1, 0]}, "filters")
+        registry.from_table(Filters, {"gain": [1, 0]}, "filters")
 
 
 # --- the sign ---

@@ -183,7 +183,7 @@ def test_there_may_be_no_candidates():
 
 
 def mutants(parent, n=N):
-    return [graph._mutant(parent, Stream(1).at(i).dice()) for i in range(n)]
+    return [graph._mutant(parent, Stream(1).at(i).python_rng()) for i in range(n)]
 
 
 # Binary, all active.

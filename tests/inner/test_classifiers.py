@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from metaloss.core import registry
 from metaloss.core.streams import Stream
-from metaloss.data.episodes import Images, Split, Tasks
+from metaloss.data.episodes import Images, TaskImages, Tasks
 from metaloss.inner.classifiers import Bound, backpropagate
 from metaloss.inner.classifiers.cnn import Cnn, Stage
 from metaloss.inner.classifiers.mlp import Mlp
@@ -216,7 +216,7 @@ def tasks_of_shape(T, N, image, classes):
     images = Images(
         Stream(0).at("x").integers(256, T * N, *image).to(torch.uint8), mean=128.0, std=64.0
     )
-    split = Split(
+    split = TaskImages(
         images, torch.arange(T * N).reshape(T, N), torch.zeros(T, N, dtype=torch.int64), classes
     )
     return Tasks(split, split)

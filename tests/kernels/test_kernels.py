@@ -16,7 +16,7 @@ from metaloss.inner.loop import Inner, train
 from metaloss.inner.metrics import accuracy
 from metaloss.inner.optimisers import move
 from metaloss.losses.base import CrossEntropies
-from metaloss.storage.environment import surroundings
+from metaloss.storage.environment import describe_environment
 
 pytest.importorskip("numba")
 product = pytest.importorskip("metaloss.kernels.product")
@@ -187,7 +187,7 @@ def test_other_layers_and_devices_stay_with_torch(without, monkeypatch):
 
 
 def test_with_what_loops_are_compiled_is_a_condition_of_a_run(without):
-    assert surroundings(CPU)["numba"] == "none"
+    assert describe_environment(CPU)["numba"] == "none"
 
 
 # --- Meta-Loss Networks ---

@@ -710,7 +710,7 @@ def test_presets_grow():
 def test_every_preset_goes_with_every_strategy(preset, strategy):
     table = {"strategy": {"kind": strategy}}
     assert (
-        settings.resolve(settings.merged(settings.preset(preset), table)).strategy["kind"]
+        settings.resolve(settings.merge_tables(settings.preset(preset), table)).strategy["kind"]
         == strategy
     )
 

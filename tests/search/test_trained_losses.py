@@ -11,7 +11,7 @@ from metaloss.losses.language.expression import Expression
 from metaloss.losses.language.formula import Formula
 from metaloss.search import novelty
 from metaloss.search.trained_losses import Entry, Ledger
-from metaloss.storage import plain
+from metaloss.storage import json_safe
 
 CE = "sum(-y * logp)"
 MSE = "sum(square(p - y))"
@@ -94,7 +94,7 @@ def test_a_ledger_told_by_the_history_equals_the_live_one():
             control=0.1 * number,
         )
         live.add(record)
-        stored.append(json.dumps(plain(record)))
+        stored.append(json.dumps(json_safe(record)))
     told = Ledger(Filters(), map(json.loads, stored))
     assert {k: (e.text, e.size, e.leads) for k, e in told.entries.items()} == {
         k: (e.text, e.size, e.leads) for k, e in live.entries.items()

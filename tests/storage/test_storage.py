@@ -14,7 +14,7 @@ import pytest
 
 import metaloss.storage
 from metaloss.errors import DamagedFile, DiskError, RunInUse
-from metaloss.storage import Checkpoints, History, Lock, commit, plain, recover, write
+from metaloss.storage import Checkpoints, History, Lock, commit, json_safe, recover, write
 
 CALLS = [
     (io, "open"),
@@ -312,7 +312,7 @@ def test_a_damaged_line_is_named_by_its_number(tmp_path):
 def test_numbers_that_are_not_finite_become_null(tmp_path):
     History(tmp_path).append({"a": [math.nan, (math.inf, 1.5)], "b": {3: -math.inf}})
     assert History(tmp_path).read() == [{"a": [None, [None, 1.5]], "b": {"3": None}}]
-    assert plain("text") == "text"
+    assert json_safe("text") == "text"
 
 
 def test_a_history_refuses_what_it_could_not_give_back(tmp_path):

@@ -112,7 +112,7 @@ def _own() -> list[str]:
     return plugins.files(Path(__file__).parent)
 
 
-def load(name: str, options: ImageOptions = _images.USUAL_OPTIONS) -> Dataset:
+def load(name: str, options: ImageOptions = _images.DEFAULT_OPTIONS) -> Dataset:
     """The data set of that name, read from disk and checked; never from the network.
 
     Args:
@@ -127,7 +127,7 @@ def load(name: str, options: ImageOptions = _images.USUAL_OPTIONS) -> Dataset:
     Warns:
         DataWarning: Images are constant, equal or of few grey levels, or have more than eight bits.
     """
-    source, path = located(name)
+    source, path = source_and_path(name)
     if (found := files(name, options)) is not None:
         dataset: Dataset = found.dataset()
     elif hasattr(source, "files"):
@@ -137,7 +137,7 @@ def load(name: str, options: ImageOptions = _images.USUAL_OPTIONS) -> Dataset:
     return dataset if options.size is None else dataset.resized(options.size)
 
 
-def files(name: str, options: ImageOptions = _images.USUAL_OPTIONS) -> Any:
+def files(name: str, options: ImageOptions = _images.DEFAULT_OPTIONS) -> Any:
     """The data set of that name as a `Files` of images not read yet; None where it does not lie in
     such files.
 
@@ -148,11 +148,11 @@ def files(name: str, options: ImageOptions = _images.USUAL_OPTIONS) -> Any:
         SettingsError: The name is unknown.
         DataError: Files are missing or damaged.
     """
-    source, path = located(name)
+    source, path = source_and_path(name)
     return source.files(*path, options) if hasattr(source, "files") else None
 
 
-def scenes(name: str, options: ImageOptions = _images.USUAL_OPTIONS) -> Any:
+def scenes(name: str, options: ImageOptions = _images.DEFAULT_OPTIONS) -> Any:
     """The data set of that name as `Scenes`, images with a class for every pixel; None where images
     have one each.
 
@@ -160,11 +160,11 @@ def scenes(name: str, options: ImageOptions = _images.USUAL_OPTIONS) -> Any:
         SettingsError: The name is unknown.
         DataError: Files are missing or damaged.
     """
-    source, path = located(name)
+    source, path = source_and_path(name)
     return source.scenes(*path, options) if hasattr(source, "scenes") else None
 
 
-def located(name: str) -> tuple[ModuleType, tuple[str, ...]]:
+def source_and_path(name: str) -> tuple[ModuleType, tuple[str, ...]]:
     """The module of a source, and the path that its name holds.
 
     Raises:
@@ -206,7 +206,7 @@ def fetch(name: str) -> str:
     return f"{name}: {len(found.test)} images, {len(found.classes)} classes; {found.origin}"
 
 
-def verify(name: str, options: ImageOptions = _images.USUAL_OPTIONS) -> list[str]:
+def verify(name: str, options: ImageOptions = _images.DEFAULT_OPTIONS) -> list[str]:
     """Read and check everything of a data set; the lines to print.
 
     Args:
@@ -217,7 +217,7 @@ def verify(name: str, options: ImageOptions = _images.USUAL_OPTIONS) -> list[str
         SettingsError: The name is unknown.
         DataError: Files are missing or damaged.
     """
-    source, path = located(name)
+    source, path = source_and_path(name)
     if hasattr(source, "verify"):
         return list(source.verify(*path, options))
     dataset = load(name, options)

@@ -6,7 +6,7 @@ from typing import Any
 from metaloss.data.datasets import _torchvision
 
 
-def source(name: str, kind: str, folder: str, *batches: str) -> _torchvision.Source:
+def source(name: str, kind: str, folder: str, *batches: str) -> _torchvision.TorchvisionSource:
     """A CIFAR source.
 
     Its files are pickles, and an unpickler runs what it reads: they are opened only where their MD5
@@ -17,7 +17,7 @@ def source(name: str, kind: str, folder: str, *batches: str) -> _torchvision.Sou
         sums = [*cls.train_list, *cls.test_list, (cls.meta["filename"], cls.meta["md5"])]
         _torchvision.check_md5(root / folder, sums)
 
-    return _torchvision.Source(
+    return _torchvision.TorchvisionSource(
         name,
         kind,
         files=tuple(f"{folder}/{file}" for file in (*batches, meta)),

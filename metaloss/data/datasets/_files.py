@@ -15,18 +15,18 @@ from metaloss.core import reading
 from metaloss.data.datasets import Dataset, _images, _torchvision, data_folder
 from metaloss.data.datasets._digests import of_image
 from metaloss.data.datasets._images import (
-    USUAL_OPTIONS,
+    DEFAULT_OPTIONS,
     ImageOptions,
     Levels,
     check_memory,
     decode,
-    in_bytes,
+    to_eight_bits,
 )
 from metaloss.data.datasets._splits import Split, join_splits
 from metaloss.errors import DataError
 
-USUAL = 224  # pixels a side, where nothing else is asked for
-SMALL = 64  # of an episode's images
+DEFAULT_SIZE = 224  # pixels a side, where nothing else is asked for
+EPISODE_SIZE = 64  # of an episode's images
 # Bytes of a table of MATLAB's, which unpacks to at most a thousand times as many.
 MAT_LIMIT = 1 << 20
 # What is named so has eight bits a channel, and its header need not be read.
@@ -58,7 +58,7 @@ class Files:
     index: Int64[Tensor, " N"]
     test: Bool[Tensor, " N"]
     origin: str
-    options: ImageOptions = USUAL_OPTIONS
+    options: ImageOptions = DEFAULT_OPTIONS
     gray: bool = False
     levels: Levels | None = None
 
@@ -73,9 +73,9 @@ class Files:
         Raises:
             DataError: the file is no readable image.
         """
-        return self._square(row, self.upright(row), size)
+        return self._square(row, self.open_upright(row), size)
 
-    def upright(self, row: int) -> Any:
+    def open_upright(self, row: int) -> Any:
         """A Pillow image as its file holds it, turned as it is meant to be seen.
 
         Raises:
@@ -83,14 +83,16 @@ class Files:
         """
         return decode(self.paths[row], self.options)
 
-    def known(self, row: int, size: int) -> tuple[UInt8[Tensor, "K H W"], int]:
+    def read_with_digest(self, row: int, size: int) -> tuple[UInt8[Tensor, "K H W"], int]:
         """One image as `read` gives it, and the digest of what its file holds."""
-        image = self.upright(row)
+        image = self.open_upright(row)
         digest = of_image(image)
         return self._square(row, image, size), digest
 
     def _square(self, row: int, image: Any, size: int) -> UInt8[Tensor, "K H W"]:
-        return middle(in_bytes(image, self.paths[row], self.options, self.levels, self.gray), size)
+        return middle_square(
+            to_eight_bits(image, self.paths[row], self.options, self.levels, self.gray), size
+        )
 
     def pair(self, row: int, size: int) -> tuple[Tensor, Tensor]:
         """An image and its label."""
@@ -110,10 +112,10 @@ class Files:
         Raises:
             DataError: they are too many, or a file is no readable image.
         """
-        size = size or self.options.size or SMALL
+        size = size or self.options.size or EPISODE_SIZE
         check_memory(self.name, len(self.labels), (self.channels, size, size))
         images, digests = zip(
-            *(self.known(row, size) for row in range(len(self.labels))), strict=True
+            *(self.read_with_digest(row, size) for row in range(len(self.labels))), strict=True
         )
         pixels = torch.stack(images)
         decoded = torch.tensor(digests)
@@ -128,7 +130,7 @@ class Files:
         )
 
 
-def middle(image: Any, size: int) -> UInt8[Tensor, "K H W"]:
+def middle_square(image: Any, size: int) -> UInt8[Tensor, "K H W"]:
     """The middle square of a Pillow image whose shorter side is brought to `size`."""
     from PIL import Image
 
@@ -145,16 +147,16 @@ def middle(image: Any, size: int) -> UInt8[Tensor, "K H W"]:
     return torch.from_numpy((array[None] if array.ndim == 2 else array.transpose(2, 0, 1)).copy())
 
 
-Listed = tuple[Sequence[Path], Sequence[int]]  # files and their labels
+FileList = tuple[Sequence[Path], Sequence[int]]  # files and their labels
 
 
 def files(
     name: str,
-    train: Listed,
-    test: Listed | None,
+    train: FileList,
+    test: FileList | None,
     classes: Sequence[str],
     origin: str,
-    options: ImageOptions = USUAL_OPTIONS,
+    options: ImageOptions = DEFAULT_OPTIONS,
 ) -> Files:
     """Files from the lists of their official splits, checked; none is opened.
 
@@ -201,7 +203,7 @@ def with_levels(found: Files) -> Files:
 
 
 @dataclass(frozen=True)
-class Published:
+class TorchvisionFiles:
     """A data set of files that torchvision knows.
 
     Attributes:
@@ -215,7 +217,7 @@ class Published:
     name: str
     kind: str
     needs: tuple[str, ...]
-    lists: Callable[[Path, Any], tuple[Listed, Listed | None, Sequence[str]]]
+    lists: Callable[[Path, Any], tuple[FileList, FileList | None, Sequence[str]]]
     manual: str = ""
 
     def files(self, options: ImageOptions) -> Files:
@@ -232,7 +234,7 @@ class Published:
             )
         self._check_tables(root)
         try:
-            train, test, classes = self.lists(root, _torchvision.published(self.kind))
+            train, test, classes = self.lists(root, _torchvision.torchvision_class(self.kind))
         except Exception as error:  # scipy raises whatever the file leads it to
             raise DataError(
                 f"{root}: {self.name}: cannot be read ({' '.join(str(error).split())})"

@@ -14,7 +14,7 @@ from pydantic import AfterValidator, ConfigDict, Field
 from pydantic.dataclasses import dataclass as settings
 
 from metaloss.core.reading import open_regular
-from metaloss.data.datasets._remarks import remark
+from metaloss.data.datasets._remarks import warn_of
 from metaloss.errors import DataError
 
 MAX_PIXELS = 90_000_000  # of an image: Pillow warns from about here on; four bytes each are 360 MB
@@ -61,7 +61,7 @@ class ImageOptions:
         return self.background.startswith("#") and not digits[:2] == digits[2:4] == digits[4:]
 
 
-USUAL_OPTIONS = ImageOptions()
+DEFAULT_OPTIONS = ImageOptions()
 
 
 @dataclass(frozen=True)
@@ -89,13 +89,13 @@ class Levels:
     white: float
 
 
-def header(file: Path, options: ImageOptions = USUAL_OPTIONS) -> Header:
+def header(file: Path, options: ImageOptions = DEFAULT_OPTIONS) -> Header:
     """What a file says of its image.
 
     Raises:
         DataError: the file is no readable image, or it has too many pixels.
     """
-    with opened(file, options) as image:
+    with open_image(file, options) as image:
         orientation = image.getexif().get(_ORIENTATION)
         orientation = orientation if orientation in range(1, 9) else 1
         # Pillow gives a TIFF's size as displayed from some version on, and any other file's as
@@ -112,7 +112,7 @@ def header(file: Path, options: ImageOptions = USUAL_OPTIONS) -> Header:
         return Header(size, gray and not coloured, _wide(image), orientation)
 
 
-def decode(file: Path, options: ImageOptions = USUAL_OPTIONS) -> Any:
+def decode(file: Path, options: ImageOptions = DEFAULT_OPTIONS) -> Any:
     """The Pillow image of a file as it is stored, turned upright as its orientation tag says.
 
     Raises:
@@ -120,7 +120,7 @@ def decode(file: Path, options: ImageOptions = USUAL_OPTIONS) -> Any:
     """
     from PIL import Image, ImageOps
 
-    with opened(file, options) as image:
+    with open_image(file, options) as image:
         image.load()
         ImageOps.exif_transpose(image, in_place=True)
         # Of which Pillow knows several kinds, and can do little with them.
@@ -144,10 +144,10 @@ def read(
         DataError: the file is no readable image, has too many pixels, or has more than eight bits
             unforeseen.
     """
-    return in_bytes(decode(file, options), file, options, levels, gray)
+    return to_eight_bits(decode(file, options), file, options, levels, gray)
 
 
-def in_bytes(
+def to_eight_bits(
     image: Any, file: Path, options: ImageOptions, levels: Levels | None, gray: bool
 ) -> Any:
     """A decoded Pillow image on its background, of mode L or RGB (arguments and errors: as for `read`)."""
@@ -166,7 +166,7 @@ def in_bytes(
 
 
 def levels(
-    name: str, files: Sequence[Path], options: ImageOptions = USUAL_OPTIONS
+    name: str, files: Sequence[Path], options: ImageOptions = DEFAULT_OPTIONS
 ) -> Levels | None:
     """What black and white are in files of more than eight bits, from all that these files use;
     None: there are none.
@@ -198,14 +198,14 @@ def levels(
     if low >= 0 and high <= _WHITES[-1]:
         black = 0.0
         white = 1.0 if fraction and high <= 1 else float(next(x for x in _WHITES if high <= x))
-    remark(
+    warn_of(
         f"{name}: {len(files)} images have more than 8 bits and use values from {low:g} to {high:g}: "
         f"{black:g} becomes 0 and {white:g} becomes 255"
     )
     return Levels(black, white)
 
 
-def turned(image: Any, orientation: int) -> Any:
+def orient(image: Any, orientation: int) -> Any:
     """A Pillow image turned and mirrored as an orientation tag with that number asks for."""
     from PIL.Image import Transpose
 
@@ -230,7 +230,7 @@ def _eight_bits(image: Any, found: Levels) -> Any:
 
 
 @contextlib.contextmanager
-def opened(file: Path, options: ImageOptions = USUAL_OPTIONS) -> Iterator[Any]:
+def open_image(file: Path, options: ImageOptions = DEFAULT_OPTIONS) -> Iterator[Any]:
     """A Pillow image for a `with` block; whatever goes wrong with it becomes a DataError that names the file."""
     from PIL import Image
 

@@ -8,7 +8,7 @@ from metaloss.errors import DataError
 LIMIT = 1 << 26  # bytes: ten million names
 
 
-def names_in(path: Path) -> list[str]:
+def read_names(path: Path) -> list[str]:
     """The names in a text file, one a line; spaces within them stay, those around them and a
     byte-order mark go.
 

@@ -13,7 +13,7 @@ from metaloss.errors import DataError
 
 
 @dataclass(frozen=True)
-class Source:
+class MnistSource:
     """A data set of the MNIST family, as `torchvision.datasets` lays it out or its four files in
     one folder.
 

@@ -12,12 +12,12 @@ FEW = 16  # grey levels; what has no more of them is worth a look
 BLOCK = 4096  # images that are looked at at once
 
 
-def remark(text: str) -> None:
+def warn_of(text: str) -> None:
     """Say something about the data, once for each text."""
     warnings.warn(text, DataWarning, stacklevel=3)
 
 
-def look_at(name: str, pixels: UInt8[Tensor, "N K H W"]) -> None:
+def warn_of_poor_images(name: str, pixels: UInt8[Tensor, "N K H W"]) -> None:
     """Say in one line how many images are constant, whether all are equal, and whether there are few grey levels."""
     n = len(pixels)
     constant = sum(int(_constant(part).sum()) for part in pixels.split(BLOCK))
@@ -29,7 +29,7 @@ def look_at(name: str, pixels: UInt8[Tensor, "N K H W"]) -> None:
     if (levels := _levels(pixels)) <= FEW:
         found.append(f"the images have {levels} of 256 grey levels")
     if found:
-        remark(f"{name}: {'; '.join(found)}")
+        warn_of(f"{name}: {'; '.join(found)}")
 
 
 def _constant(pixels: UInt8[Tensor, "N K H W"]) -> Tensor:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from metaloss.data.datasets import Dataset
-from metaloss.data.datasets._remarks import look_at
+from metaloss.data.datasets._remarks import warn_of_poor_images
 from metaloss.errors import DataError
 
 
@@ -52,7 +52,7 @@ def join_splits(
         )
     # Cat keeps a permuted layout.
     pixels = torch.cat([split.pixels for split in splits]).contiguous()
-    look_at(name, pixels)
+    warn_of_poor_images(name, pixels)
     return Dataset(
         name=name,
         pixels=pixels,

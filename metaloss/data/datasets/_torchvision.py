@@ -31,7 +31,7 @@ _DISK = {
 
 
 @dataclass(frozen=True)
-class Source:
+class TorchvisionSource:
     """A data set of torchvision.
 
     Attributes:
@@ -56,7 +56,7 @@ class Source:
     def load(self) -> Dataset:
         """The data set, read from the user's data folder; a DataError where it is missing or damaged."""
         root = self._root()
-        kind = published(self.kind)
+        kind = torchvision_class(self.kind)
         self.check(root, kind)
         try:
             with _quiet():
@@ -119,7 +119,7 @@ def download(name: str, kind: str, files: Sequence[str], splits: Sequence[dict[s
         DiskError: The folder cannot be written.
     """
     root = data_folder() / name
-    cls = published(kind)
+    cls = torchvision_class(kind)
     try:
         root.mkdir(parents=True, exist_ok=True)
         # torchvision prints which mirrors failed; our standard output is for results.
@@ -136,7 +136,7 @@ def download(name: str, kind: str, files: Sequence[str], splits: Sequence[dict[s
         ) from error
 
 
-def published(kind: str) -> Any:
+def torchvision_class(kind: str) -> Any:
     """A class of `torchvision.datasets`, imported now."""
     try:
         import torchvision

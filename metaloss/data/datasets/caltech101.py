@@ -4,10 +4,10 @@ from pathlib import Path
 from typing import Any
 
 from metaloss.data.datasets import _files
-from metaloss.data.datasets._images import USUAL_OPTIONS, ImageOptions
+from metaloss.data.datasets._images import DEFAULT_OPTIONS, ImageOptions
 
 
-def _lists(root: Path, _: Any) -> tuple[_files.Listed, None, list[str]]:
+def _lists(root: Path, _: Any) -> tuple[_files.FileList, None, list[str]]:
     folder = root / "caltech101/101_ObjectCategories"
     classes = sorted(
         x.name for x in folder.iterdir() if x.is_dir() and x.name != "BACKGROUND_Google"
@@ -20,10 +20,12 @@ def _lists(root: Path, _: Any) -> tuple[_files.Listed, None, list[str]]:
     return ([path for path, _ in found], [label for _, label in found]), None, classes
 
 
-_SOURCE = _files.Published("caltech101", "Caltech101", ("caltech101/101_ObjectCategories",), _lists)
+_SOURCE = _files.TorchvisionFiles(
+    "caltech101", "Caltech101", ("caltech101/101_ObjectCategories",), _lists
+)
 
 
-def files(options: ImageOptions = USUAL_OPTIONS) -> _files.Files:
+def files(options: ImageOptions = DEFAULT_OPTIONS) -> _files.Files:
     """The 8677 photographs, without the background class, from the user's data folder."""
     return _SOURCE.files(options)
 

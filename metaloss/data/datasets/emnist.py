@@ -6,7 +6,7 @@ Fifteen lower-case letters that look like their capitals (c, i, j, ...) share th
 from metaloss.data.datasets import Dataset, _mnist
 
 _CLASSES = tuple("0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabdefghnqrt")
-_SOURCE = _mnist.Source(
+_SOURCE = _mnist.MnistSource(
     "emnist",
     "EMNIST",
     _CLASSES,

@@ -14,7 +14,7 @@ CLASSES = (
 SYSTEM = Path("/usr/share/datasets/fashion-mnist")  # Debian's package dataset-fashion-mnist
 SUBSET = Path(__file__).with_name("fashionmnist_subset")
 
-SOURCE = _mnist.Source("fashionmnist", "FashionMNIST", CLASSES)
+SOURCE = _mnist.MnistSource("fashionmnist", "FashionMNIST", CLASSES)
 
 
 def load() -> Dataset:

@@ -4,17 +4,17 @@ from pathlib import Path
 from typing import Any
 
 from metaloss.data.datasets import _files
-from metaloss.data.datasets._images import USUAL_OPTIONS, ImageOptions
+from metaloss.data.datasets._images import DEFAULT_OPTIONS, ImageOptions
 
 
-def _lists(root: Path, kind: Any) -> tuple[_files.Listed, _files.Listed, list[str]]:
+def _lists(root: Path, kind: Any) -> tuple[_files.FileList, _files.FileList, list[str]]:
     train, validation, test = (kind(root, split=split) for split in ("train", "val", "test"))
     both = [*train._image_files, *validation._image_files], [*train._labels, *validation._labels]
     return both, (test._image_files, test._labels), kind.classes
 
 
 _FOLDER = "flowers-102"
-_SOURCE = _files.Published(
+_SOURCE = _files.TorchvisionFiles(
     "flowers102",
     "Flowers102",
     tuple(f"{_FOLDER}/{x}" for x in ("jpg", "imagelabels.mat", "setid.mat")),
@@ -22,7 +22,7 @@ _SOURCE = _files.Published(
 )
 
 
-def files(options: ImageOptions = USUAL_OPTIONS) -> _files.Files:
+def files(options: ImageOptions = DEFAULT_OPTIONS) -> _files.Files:
     """The 2040 + 6149 photographs (training and validation split, then test), from the user's data folder."""
     return _SOURCE.files(options)
 

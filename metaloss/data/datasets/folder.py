@@ -15,13 +15,13 @@ from metaloss.data.datasets._digests import of_image
 from metaloss.data.datasets._files import Files
 from metaloss.data.datasets._files import files as file_list
 from metaloss.data.datasets._images import (
-    USUAL_OPTIONS,
+    DEFAULT_OPTIONS,
     ImageOptions,
     check_memory,
     decode,
     header,
-    in_bytes,
     levels,
+    to_eight_bits,
 )
 from metaloss.data.datasets._splits import Split, join_splits
 from metaloss.errors import DataError
@@ -39,7 +39,7 @@ _BY_THE_SYSTEM = {
 _SPLITS = {"train", "training", "val", "valid", "validation", "test", "testing"}
 
 
-def load(path: str | Path, options: ImageOptions = USUAL_OPTIONS) -> Dataset:
+def load(path: str | Path, options: ImageOptions = DEFAULT_OPTIONS) -> Dataset:
     """The images of a folder, all brought to one size; there is no official test split.
 
     The size is the median of widths and heights, shrunk to 64 pixels on the longer side. The images
@@ -63,7 +63,7 @@ def load(path: str | Path, options: ImageOptions = USUAL_OPTIONS) -> Dataset:
     return join_splits(found.name, images, None, found.classes, origin)
 
 
-def files(path: str | Path, options: ImageOptions = USUAL_OPTIONS) -> Files | None:
+def files(path: str | Path, options: ImageOptions = DEFAULT_OPTIONS) -> Files | None:
     """The images that are not read yet, where a size is asked for; None where all come to a size of
     their own.
 
@@ -73,7 +73,7 @@ def files(path: str | Path, options: ImageOptions = USUAL_OPTIONS) -> Files | No
     return None if options.size is None else _scanned(listed(Path(path).expanduser(), options))[0]
 
 
-def listed(root: Path, options: ImageOptions = USUAL_OPTIONS) -> Files:
+def listed(root: Path, options: ImageOptions = DEFAULT_OPTIONS) -> Files:
     """A folder's classes and files; no file is opened.
 
     Raises:
@@ -186,7 +186,7 @@ def _known(found: Files, row: int, size: tuple[int, int]) -> tuple[UInt8[np.ndar
 
     image = decode(found.paths[row], found.options)
     digest = of_image(image)
-    image = in_bytes(image, found.paths[row], found.options, found.levels, found.gray)
+    image = to_eight_bits(image, found.paths[row], found.options, found.levels, found.gray)
     array = np.asarray(
         image if image.size == size else image.resize(size, Image.Resampling.BILINEAR)
     )

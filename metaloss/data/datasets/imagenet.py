@@ -3,12 +3,12 @@
 from pathlib import Path
 
 from metaloss.data.datasets import _files, data_folder
-from metaloss.data.datasets._images import USUAL_OPTIONS, ImageOptions
+from metaloss.data.datasets._images import DEFAULT_OPTIONS, ImageOptions
 from metaloss.data.datasets.folder import class_names, image_files
 from metaloss.errors import DataError
 
 
-def files(path: str = "", options: ImageOptions = USUAL_OPTIONS) -> _files.Files:
+def files(path: str = "", options: ImageOptions = DEFAULT_OPTIONS) -> _files.Files:
     """What lies in train/ and, as the official test split, in val/.
 
     Raises:
@@ -24,7 +24,7 @@ def files(path: str = "", options: ImageOptions = USUAL_OPTIONS) -> _files.Files
     return _files.with_levels(_files.files("imagenet", train, test, classes, str(root), options))
 
 
-def _listed(folder: Path, classes: tuple[str, ...]) -> _files.Listed:
+def _listed(folder: Path, classes: tuple[str, ...]) -> _files.FileList:
     if (found := class_names(folder)) != classes:
         other = sorted(set(found) ^ set(classes))
         raise DataError(f"{folder}: classes: found others than in train ({', '.join(other[:3])})")

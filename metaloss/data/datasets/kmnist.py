@@ -2,7 +2,7 @@
 
 from metaloss.data.datasets import Dataset, _mnist
 
-_SOURCE = _mnist.Source(
+_SOURCE = _mnist.MnistSource(
     "kmnist", "KMNIST", classes=("o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo")
 )
 

@@ -2,7 +2,7 @@
 
 from metaloss.data.datasets import Dataset, _mnist
 
-_SOURCE = _mnist.Source("mnist", "MNIST", classes=tuple("0123456789"))
+_SOURCE = _mnist.MnistSource("mnist", "MNIST", classes=tuple("0123456789"))
 
 
 def load() -> Dataset:

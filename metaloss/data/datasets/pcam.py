@@ -8,7 +8,7 @@ from typing import Any
 
 from metaloss.core import reading
 from metaloss.data.datasets import _files, _torchvision, data_folder
-from metaloss.data.datasets._images import USUAL_OPTIONS, ImageOptions
+from metaloss.data.datasets._images import DEFAULT_OPTIONS, ImageOptions
 from metaloss.errors import DataError
 
 SPLITS = ("train", "valid", "test")
@@ -29,7 +29,7 @@ class Patches(_files.Files):
 
     rows: tuple[int, ...] = ()
 
-    def upright(self, row: int) -> Any:
+    def open_upright(self, row: int) -> Any:
         """One image, Pillow's."""
         from PIL import Image
 
@@ -48,7 +48,7 @@ class Patches(_files.Files):
         return {key: value for key, value in self.__dict__.items() if key != "_opened"}
 
 
-def files(options: ImageOptions = USUAL_OPTIONS) -> Patches:
+def files(options: ImageOptions = DEFAULT_OPTIONS) -> Patches:
     """The 294912 + 32768 pieces (training and validation split, then test), from the user's data
     folder.
 

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from metaloss.data.datasets import _files
-from metaloss.data.datasets._images import USUAL_OPTIONS, ImageOptions
+from metaloss.data.datasets._images import DEFAULT_OPTIONS, ImageOptions
 
 _MANUAL = (
     "its publisher's address is gone: put cars_train, cars_test, devkit and cars_test_annos_withlabels.mat into "
@@ -12,7 +12,7 @@ _MANUAL = (
 )
 
 
-def _lists(root: Path, kind: Any) -> tuple[_files.Listed, _files.Listed, list[str]]:
+def _lists(root: Path, kind: Any) -> tuple[_files.FileList, _files.FileList, list[str]]:
     parts = [kind(root, split=split) for split in ("train", "test")]
     train, test = (
         ([Path(path) for path, _ in x._samples], [int(y) for _, y in x._samples]) for x in parts
@@ -21,12 +21,12 @@ def _lists(root: Path, kind: Any) -> tuple[_files.Listed, _files.Listed, list[st
 
 
 _NEEDS = ("cars_train", "cars_test", "devkit", "cars_test_annos_withlabels.mat")
-_SOURCE = _files.Published(
+_SOURCE = _files.TorchvisionFiles(
     "stanford_cars", "StanfordCars", tuple(f"stanford_cars/{x}" for x in _NEEDS), _lists, _MANUAL
 )
 
 
-def files(options: ImageOptions = USUAL_OPTIONS) -> _files.Files:
+def files(options: ImageOptions = DEFAULT_OPTIONS) -> _files.Files:
     """The 8144 + 8041 photographs, from the user's data folder."""
     return _SOURCE.files(options)
 

@@ -11,7 +11,7 @@ def _check(root: Path, cls: Any) -> None:
     _torchvision.check_md5(root, [cls.split_list[split][1:] for split in ("train", "test")])
 
 
-_SOURCE = _torchvision.Source(
+_SOURCE = _torchvision.TorchvisionSource(
     "svhn",
     "SVHN",
     files=("train_32x32.mat", "test_32x32.mat"),

@@ -16,8 +16,15 @@ from jaxtyping import Bool, Int64, UInt8
 from torch import Tensor
 
 from metaloss.data.datasets import _torchvision, data_folder
-from metaloss.data.datasets._images import USUAL_OPTIONS, ImageOptions, decode, header, read, turned
-from metaloss.data.datasets._lists import names_in
+from metaloss.data.datasets._images import (
+    DEFAULT_OPTIONS,
+    ImageOptions,
+    decode,
+    header,
+    orient,
+    read,
+)
+from metaloss.data.datasets._lists import read_names
 from metaloss.errors import DataError, SettingsError
 
 IGNORE = 255  # the number of pixels that count for nothing
@@ -80,7 +87,7 @@ class Scenes:
     classes: tuple[str, ...]
     test: Bool[Tensor, " N"]
     origin: str
-    options: ImageOptions = USUAL_OPTIONS
+    options: ImageOptions = DEFAULT_OPTIONS
 
     def pair(self, row: int, size: int) -> Pair:
         """An image and its mask: the longer side brought to `size`, mean colour and 255 around what
@@ -131,7 +138,7 @@ class Scenes:
         seen = header(self.paths[row], self.options)
         mask = decode(self.masks[row], self.options)
         if mask.size != seen.size and mask.size == seen.size[::-1]:
-            mask = turned(mask, seen.orientation)
+            mask = orient(mask, seen.orientation)
         self._check(row, seen.size, mask)
         return mask
 
@@ -150,7 +157,7 @@ class Scenes:
             )
 
 
-def scenes(path: str = "", options: ImageOptions = USUAL_OPTIONS) -> Scenes:
+def scenes(path: str = "", options: ImageOptions = DEFAULT_OPTIONS) -> Scenes:
     """What lies at a path; without one, in voc of the user's data folder, or in that folder itself.
 
     Raises:
@@ -199,7 +206,7 @@ def fetch() -> None:
     )
 
 
-def verify(path: str = "", options: ImageOptions = USUAL_OPTIONS) -> list[str]:
+def verify(path: str = "", options: ImageOptions = DEFAULT_OPTIONS) -> list[str]:
     """Read and check every image and mask; the lines to print: how many pixels every class has.
 
     Raises:
@@ -230,7 +237,7 @@ def _root(place: Path) -> Path | None:
 
 def _listed(path: Path) -> list[str]:
     """The names of a list of images, each once."""
-    return list(dict.fromkeys(names_in(path)))
+    return list(dict.fromkeys(read_names(path)))
 
 
 def _there(path: Path) -> Path:
@@ -242,7 +249,7 @@ def _there(path: Path) -> Path:
 def _classes(root: Path, masks: tuple[Path, ...], options: ImageOptions) -> tuple[str, ...]:
     """Names from classes.txt; VOC's own in a folder that is called like VOC's; else numbers up to the highest seen."""
     if (root / NAMED).is_file():
-        found = tuple(names_in(root / NAMED))
+        found = tuple(read_names(root / NAMED))
     elif root.resolve().name.startswith("VOC20"):
         found = VOC
     else:

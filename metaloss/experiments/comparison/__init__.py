@@ -14,7 +14,7 @@ from metaloss.core import registry
 from metaloss.core.devices import resolve_device
 from metaloss.core.reporting import Reporter
 from metaloss.core.streams import Stream
-from metaloss.core.tables import flat
+from metaloss.core.tables import flatten
 from metaloss.criterion.leakage import DataOverlap, data_overlap
 from metaloss.engines.local import Local
 from metaloss.errors import SettingsError
@@ -136,7 +136,7 @@ def start(
     of_families = TaskFamily.__dataclass_fields__.keys() - {"name", "origin"}
     changes = {key: value for key, value in table.items() if key in of_families}
     own = {key: value for key, value in table.items() if key not in of_families}
-    chosen: Comparison = registry.validated(Comparison, own, "compare")
+    chosen: Comparison = registry.from_table(Comparison, own, "compare")
     reporter = reporter or Reporter()
     found, baseline = entered(losses, chosen.against, Path(runs))
     device = resolve_device(chosen.device)
@@ -271,7 +271,7 @@ def command(
     changes: Mapping[str, Any],
 ) -> list[str]:
     """The command that makes the same comparison."""
-    rest = flat({key: value for key, value in own.items() if key != "tasks"} | dict(changes))
+    rest = flatten({key: value for key, value in own.items() if key != "tasks"} | dict(changes))
     return [
         "metaloss",
         "compare",
@@ -296,7 +296,7 @@ def side_by_side(
     named = ["--model", family.training.model, "--data", own.pop("data", usual["data"])]
     own.pop("model", None)
     grid = ["--rates", *map(str, rates), "--seeds", str(family.seeds)]
-    return ["metaloss", "train", "--loss", *losses, *named, *grid, *_assignments(flat(own))]
+    return ["metaloss", "train", "--loss", *losses, *named, *grid, *_assignments(flatten(own))]
 
 
 def _specs(losses: Sequence[Any], found: Sequence[Contestant]) -> list[str]:

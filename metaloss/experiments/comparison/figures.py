@@ -5,12 +5,20 @@ from typing import Any
 
 import numpy as np
 
-from metaloss.core.drawing import STYLES, Picture, drawing, panels, printed, series_look, short
+from metaloss.core.drawing import (
+    STYLES,
+    Picture,
+    drawing_style,
+    panels,
+    render,
+    series_look,
+    short_label,
+)
 
 WIDTH = 4.6  # inches of a column
 
 
-@drawing()
+@drawing_style()
 def draw(summary: dict[str, Any]) -> list[Picture]:
     """All figures of a comparison."""
     found = [accuracy(summary), paired(summary), curves(summary)]
@@ -41,7 +49,7 @@ def accuracy(summary: dict[str, Any]) -> Picture:
         "Mean accuracy on meta-test tasks at each loss's best learning rate, with 95 % intervals of the mean over "
         "tasks; the bar is the same loss at the family's own rate."
     )
-    return Picture("accuracy", caption, *printed(figure))
+    return Picture("accuracy", caption, *render(figure))
 
 
 def paired(summary: dict[str, Any]) -> Picture:
@@ -68,12 +76,12 @@ def paired(summary: dict[str, Any]) -> Picture:
                 y, 100 * gain["low"], 100 * gain["high"], color=look["color"], lw=5, alpha=0.4
             )
             axis.plot(100 * gain["mean"], y, **look, ms=4.5)
-        _name_rows(axis, names, family["name"], f"Δ to {short(base)} [points]")
+        _name_rows(axis, names, family["name"], f"Δ to {short_label(base)} [points]")
     caption = (
         f"Paired difference of accuracy to {base} on the same tasks and initial weights; broad: 95 % bootstrap "
         "interval over tasks; between the ends: over tasks and images."
     )
-    return Picture("paired", caption, *printed(figure))
+    return Picture("paired", caption, *render(figure))
 
 
 def curves(summary: dict[str, Any]) -> Picture:
@@ -93,13 +101,18 @@ def curves(summary: dict[str, Any]) -> Picture:
                 )
                 style = STYLES[i % len(STYLES)]
                 axis.plot(
-                    found["steps"], mean, style, color=look["color"], lw=1.7, label=short(name)
+                    found["steps"],
+                    mean,
+                    style,
+                    color=look["color"],
+                    lw=1.7,
+                    label=short_label(name),
                 )
             words = {"train": "training", "validation": "validation"}
             axis.set(
                 xlabel="inner step",
                 ylabel=f"{words[side]} accuracy [%]",
-                title=short(family["name"]),
+                title=short_label(family["name"]),
             )
             axis.xaxis.get_major_locator().set_params(integer=True)
     handles, labels = axes[0].get_legend_handles_labels()
@@ -110,7 +123,7 @@ def curves(summary: dict[str, Any]) -> Picture:
         "Learning curves at each loss's best learning rate: mean over meta-test tasks, band: one standard deviation of "
         "the tasks."
     )
-    return Picture("curves", caption, *printed(figure))
+    return Picture("curves", caption, *render(figure))
 
 
 def ranks(found: dict[str, Any]) -> Picture:
@@ -123,7 +136,7 @@ def ranks(found: dict[str, Any]) -> Picture:
     axis.set(xlim=(len(order) + 0.3, 0.7), ylim=(low - len(order) - 0.6, 2.4))
     for y, (name, rank) in enumerate(order, start=1):
         axis.plot([rank, rank], [0, low - y], color="0.3", lw=0.8)
-        axis.text(rank, low - y, f" {short(name)}  {rank:.2f}", va="center", ha="left")
+        axis.text(rank, low - y, f" {short_label(name)}  {rank:.2f}", va="center", ha="left")
     for y, span in enumerate(groups):
         axis.hlines(-0.4 - 0.6 * y, *span, color="black", lw=4)
     shown = min(cd, len(order) - 1)
@@ -140,7 +153,7 @@ def ranks(found: dict[str, Any]) -> Picture:
         f"Mean ranks over {found['families']} families (1 is best); losses under one bar are not told apart by "
         f"Nemenyi's test at 5 %, whose critical difference is {cd:.2f}. So few families seldom tell any apart."
     )
-    return Picture("ranks", caption, *printed(figure))
+    return Picture("ranks", caption, *render(figure))
 
 
 def _alike(order: Sequence[tuple[str, float]], cd: float) -> list[tuple[float, float]]:
@@ -159,8 +172,8 @@ def _rows(summary: dict[str, Any], family: str) -> list[dict[str, Any]]:
 
 def _name_rows(axis: Any, names: Sequence[str], family: str, label: str) -> None:
     """One row per loss, the first one on top."""
-    axis.set_yticks(range(len(names)), [short(name) for name in names])
+    axis.set_yticks(range(len(names)), [short_label(name) for name in names])
     axis.set_ylim(len(names) - 0.4, -0.6)
-    axis.set(title=short(family), xlabel=label)
+    axis.set(title=short_label(family), xlabel=label)
     axis.grid(axis="x", color="0.9", lw=0.6)
     axis.set_axisbelow(True)

@@ -75,7 +75,7 @@ def summary(
         "curves": {e.family.name: _bands(x) for e, x in zip(opened, played, strict=True)},
         "ranks": _ranks(labels, final),
     }
-    plain: dict[str, Any] = storage.plain(result)
+    plain: dict[str, Any] = storage.json_safe(result)
     return plain
 
 

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from metaloss import storage
-from metaloss.core.tables import as_csv, flat
+from metaloss.core.tables import csv_bytes, flatten
 from metaloss.experiments.comparison import figures, webpage
 from metaloss.experiments.comparison.standings import Played
-from metaloss.storage.folders import made
+from metaloss.storage.folders import make_folder
 
 MEASURES = ("accuracy", "f1", "nll", "calibration")
 
@@ -24,20 +24,20 @@ def write(
     """
     pictures = figures.draw(summary)
     files = {
-        "summary.json": (json.dumps(storage.plain(summary), indent=1) + "\n").encode(),
+        "summary.json": (json.dumps(storage.json_safe(summary), indent=1) + "\n").encode(),
         "results.csv": results(summary),
         "per_task.csv": per_task([f["name"] for f in summary["families"]], trainings),
         "report.html": webpage.page(summary, pictures).encode(),
         **{f"{p.name}.png": p.png for p in pictures},
         **{f"{p.name}.pdf": p.pdf for p in pictures},
     }
-    return made(out, name, files, "report")
+    return make_folder(out, name, files, "report")
 
 
 def results(summary: dict[str, Any]) -> bytes:
     """One line per family and loss, every number of its standing in a column."""
-    rows = [flat({k: v for k, v in row.items() if v is not None}) for row in summary["rows"]]
-    return as_csv(list(dict.fromkeys(key for row in rows for key in row)), rows)
+    rows = [flatten({k: v for k, v in row.items() if v is not None}) for row in summary["rows"]]
+    return csv_bytes(list(dict.fromkeys(key for row in rows for key in row)), rows)
 
 
 def per_task(names: Sequence[str], trainings: Sequence[Mapping[str, Played]]) -> bytes:
@@ -53,4 +53,4 @@ def per_task(names: Sequence[str], trainings: Sequence[Mapping[str, Played]]) ->
                 # NaN is not itself.
                 numbers = {k: v for k, v in zip(columns, values, strict=True) if v == v}
                 rows.append({"family": family, "loss": loss, "task": task, **numbers})
-    return as_csv(list(dict.fromkeys(key for row in rows for key in row)), rows)
+    return csv_bytes(list(dict.fromkeys(key for row in rows for key in row)), rows)

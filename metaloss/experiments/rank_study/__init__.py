@@ -17,7 +17,7 @@ from metaloss.experiments.rank_study import candidates, figures, findings, regim
 from metaloss.experiments.rank_study.findings import Found
 from metaloss.experiments.rank_study.regimes import FullSize, Regime, Score
 from metaloss.experiments.rank_study.settings import Study, resolve
-from metaloss.storage.environment import surroundings
+from metaloss.storage.environment import describe_environment
 from metaloss.storage.folders import file_name
 from metaloss.training import entrants as kept
 from metaloss.training import records
@@ -143,7 +143,7 @@ def go_on(
         DamagedFile: a file of it does not check out.
     """
     folder, chosen = findings.find(spec, out)
-    where = places.find(
+    where = places.find_places(
         folder, chosen.sources, data, f"metaloss study rank --resume {folder} --data"
     )
     with Local(resolve_device(chosen.device), chosen.memory, stop=stop) as engine:
@@ -151,7 +151,7 @@ def go_on(
         losses = kept.read(folder, chosen.losses)
         entered = kept.entered(chosen.losses, losses, settings[0].classes)
         records.recognise(folder, _conditions(engine, settings), allow_changes)
-        places.keep(folder, where)
+        places.keep_places(folder, where)
         return _carry(folder, chosen, entered, settings, reporter, stop)
 
 
@@ -200,7 +200,7 @@ def _score(
 ) -> Score:
     """A loss's score: read where it is there, made and kept where it is not."""
     path = folder / f"{entrant.slug}.json"
-    if storage.there(path):
+    if storage.is_file(path):
         found: Score = storage.read_record(path, Score)
         return found
     score = regimes.best(regime, entrant)
@@ -215,4 +215,4 @@ def _conditions(engine: Local, settings: Sequence[Regime]) -> dict[str, str]:
         records.PACKAGES if any(isinstance(x, FullSize) for x in settings) else ("torch", "numpy")
     )
     data = {f"data of {x.name}": x.fingerprint for x in settings}
-    return {**surroundings(engine.device, packages), **data}
+    return {**describe_environment(engine.device, packages), **data}

@@ -4,7 +4,7 @@ import textwrap
 from collections.abc import Sequence
 from typing import Any
 
-from metaloss.core.drawing import COLOURS, MARKS, Picture, drawing, panels, printed
+from metaloss.core.drawing import COLOURS, MARKS, Picture, drawing_style, panels, render
 from metaloss.experiments.rank_study.findings import Found
 from metaloss.experiments.rank_study.ranking import Pair
 
@@ -12,7 +12,7 @@ SIDE = 3.4  # inches of a panel
 WIDE = 36  # characters of a line
 
 
-@drawing()
+@drawing_style()
 def scatter(found: Found, pairs: Sequence[Pair]) -> Picture:
     """A panel for every pair: the earlier setting across, the later one upwards."""
     names = list(found.scores)
@@ -27,7 +27,7 @@ def scatter(found: Found, pairs: Sequence[Pair]) -> Picture:
         axis.set_visible(True)
         _panel(axis, x, found)
     caption = "Accuracy of every loss under two settings; colours and marks: clusters. A failed training counts as 0."
-    return Picture("scatter", caption, *printed(figure))
+    return Picture("scatter", caption, *render(figure))
 
 
 def _panel(axis: Any, x: Pair, found: Found) -> None:

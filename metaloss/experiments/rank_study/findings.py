@@ -20,7 +20,7 @@ from metaloss.experiments.rank_study import ranking
 from metaloss.experiments.rank_study.ranking import Pair
 from metaloss.experiments.rank_study.regimes import Score
 from metaloss.experiments.rank_study.settings import Study, resolve
-from metaloss.storage.folders import located, made, missing
+from metaloss.storage.folders import find_folder, make_folder, not_found_message
 
 
 class Tau(TypedDict):
@@ -77,9 +77,9 @@ def create(parent: Path, chosen: Study, provenance: dict[str, Any]) -> Path:
     files = {
         "config.toml": storage.toml_bytes(chosen.table()),
         "provenance.json": storage.record_bytes(provenance),
-        **places.record(chosen.sources),
+        **places.record_file(chosen.sources),
     }
-    return made(parent, f"rank-{chosen.seed}", files, "study")
+    return make_folder(parent, f"rank-{chosen.seed}", files, "study")
 
 
 def find(spec: str | Path, parent: Path) -> tuple[Path, Study]:
@@ -89,9 +89,9 @@ def find(spec: str | Path, parent: Path) -> tuple[Path, Study]:
         SettingsError: there is none.
         DamagedFile: its settings cannot be read.
     """
-    found = located(spec, parent, resolve)
+    found = find_folder(spec, parent, resolve)
     if found is None:
-        raise SettingsError(missing("study", spec, parent))
+        raise SettingsError(not_found_message("study", spec, parent))
     return found
 
 

@@ -17,7 +17,7 @@ from metaloss.core import registry
 from metaloss.core.reporting import Reporter
 from metaloss.core.streams import Stream
 from metaloss.criterion.base import Criterion
-from metaloss.data.places import by_path
+from metaloss.data.places import is_path_source
 from metaloss.engines.local import Local
 from metaloss.errors import SettingsError
 from metaloss.evaluation.protocol import Trials
@@ -211,7 +211,7 @@ def opened(
 
 def _placed(where: Mapping[str, str], table: Mapping[str, Any]) -> Mapping[str, Any]:
     """A setting with the images where these lie now."""
-    if not by_path(place := where.get(table["name"], "")):
+    if not is_path_source(place := where.get(table["name"], "")):
         return table
     return {**table, ("family" if table["kind"] == "tasks" else "data"): place}
 
@@ -222,7 +222,7 @@ def _few_shot(study: Study, table: Mapping[str, Any], engine: Local) -> FewShot:
     for key in rest:
         if key not in known:
             raise SettingsError(
-                f"{table['name']}: {registry.unknown('setting', key, [*known, 'rates'])}"
+                f"{table['name']}: {registry.unknown_message('setting', key, [*known, 'rates'])}"
             )
     family = changed(episodic.read(table["family"]), rest)
     e = open_family(family, engine.device)

@@ -8,9 +8,9 @@ from pydantic import ConfigDict, Field, model_validator
 from pydantic.dataclasses import dataclass as settings_class
 
 from metaloss.core import registry
-from metaloss.core.config import assignment
+from metaloss.core.config import parse_assignment
 from metaloss.errors import SettingsError
-from metaloss.search.settings import merged
+from metaloss.search.settings import merge_tables
 
 KINDS = ("tasks", "train")
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -81,7 +81,7 @@ def resolve(table: Mapping[str, Any]) -> Study:
             raise SettingsError(
                 f"a study orders losses under several settings: give {least} or more {what}, got {given}"
             )
-    study: Study = registry.validated(Study, found, "study")
+    study: Study = registry.from_table(Study, found, "study")
     return study
 
 
@@ -127,8 +127,10 @@ def _table(spec: str) -> dict[str, Any]:
         raise SettingsError(
             f"setting '{spec}': expected name=value between commas, got '{wrong[0]}'"
         )
-    tables = [assignment(f"augment.kind={x[8:]}" if x.startswith("augment=") else x) for x in parts]
-    return {"name": f"{kind}:{rest.strip()}", **merged({"kind": kind, **named}, *tables)}
+    tables = [
+        parse_assignment(f"augment.kind={x[8:]}" if x.startswith("augment=") else x) for x in parts
+    ]
+    return {"name": f"{kind}:{rest.strip()}", **merge_tables({"kind": kind, **named}, *tables)}
 
 
 def _name(table: Mapping[str, Any]) -> str:

@@ -28,7 +28,7 @@ from metaloss.core import registry
 from metaloss.core.devices import resolve_device
 from metaloss.core.reporting import Reporter
 from metaloss.core.streams import Stream
-from metaloss.core.tables import flat
+from metaloss.core.tables import flatten
 from metaloss.criterion.base import Criterion
 from metaloss.engines.local import Local
 from metaloss.evaluation.protocol import marks
@@ -169,7 +169,7 @@ def start(
     of_families = TaskFamily.__dataclass_fields__.keys() - {"name", "origin"}
     changes = {key: value for key, value in table.items() if key in of_families}
     own = {key: value for key, value in table.items() if key not in of_families}
-    chosen: Recommendation = registry.validated(Recommendation, own, "recommend")
+    chosen: Recommendation = registry.from_table(Recommendation, own, "recommend")
     reporter = reporter or Reporter()
     entry = entered(losses, Path(runs))
     device = resolve_device(chosen.device)
@@ -245,6 +245,6 @@ def _work(chosen: Recommendation, losses: int, images: Cut) -> int:
 def _command(own: Mapping[str, Any], changes: Mapping[str, Any], entry: Entry) -> list[str]:
     """The command that makes the same recommendation."""
     rest = {key: value for key, value in own.items() if key != "data"} | dict(changes)
-    options = [word for k, v in flat(rest).items() for word in ("--set", f"{k}={json.dumps(v)}")]
+    options = [word for k, v in flatten(rest).items() for word in ("--set", f"{k}={json.dumps(v)}")]
     named = ["--losses", *entry.given] if entry.given else []
     return ["metaloss", "recommend", "--data", own["data"], *named, *options]

@@ -11,7 +11,7 @@ import torch
 
 from metaloss import storage
 from metaloss.core import registry
-from metaloss.core.tables import as_csv, table
+from metaloss.core.tables import csv_bytes, table
 from metaloss.experiments.comparison.contest import Setting
 from metaloss.experiments.comparison.contestants import CE, Contestant
 from metaloss.experiments.comparison.publication import results
@@ -19,7 +19,7 @@ from metaloss.experiments.recommendation.folds import Cut
 from metaloss.experiments.recommendation.selection import Choice
 from metaloss.experiments.recommendation.verdict import Folds, Verdict, accuracy, sentences, small
 from metaloss.inner.loop import Inner
-from metaloss.storage.folders import made
+from metaloss.storage.folders import make_folder
 from metaloss.tasks.episodic import Episodes, TaskFamily
 from metaloss.tasks.opening import conditions
 
@@ -60,7 +60,7 @@ def summary(
         "held_out_val": cut.val,
         "origin": cut.dataset.origin,
     }
-    plain: dict[str, Any] = storage.plain(
+    plain: dict[str, Any] = storage.json_safe(
         {
             **about,
             "conditions": conditions([whole], device),
@@ -196,9 +196,9 @@ def write(out: Path, name: str, summary: dict[str, Any], folds: Folds) -> Path:
     files = {
         "summary.json": (json.dumps(summary, indent=1) + "\n").encode(),
         "results.csv": results({"rows": rows}),
-        "per_task.csv": as_csv(["fold", "loss", "task", "accuracy"], tasks),
+        "per_task.csv": csv_bytes(["fold", "loss", "task", "accuracy"], tasks),
     }
-    return made(out, name, files, "recommendation")
+    return make_folder(out, name, files, "recommendation")
 
 
 def lines(summary: dict[str, Any], width: int | None = None) -> list[str]:

@@ -16,7 +16,7 @@ from metaloss.data import datasets
 from metaloss.data.datasets import Dataset, load
 from metaloss.data.datasets._images import ImageOptions
 from metaloss.data.episodes import Pool
-from metaloss.data.pools import lacking, pools
+from metaloss.data.pools import lacking_classes, pools
 from metaloss.errors import DataError, SettingsError
 from metaloss.search.settings import changed
 from metaloss.tasks import episodic
@@ -112,7 +112,9 @@ def cut(
     smallest = min(map(len, rows))
     folds = folds or max(3, min(FOLDS, smallest // LEAST))
     why = f" for {LEAST} in each of {folds} folds"
-    if few := lacking(dataset.classes, list(map(len, rows)), folds * LEAST, why, "different image"):
+    if few := lacking_classes(
+        dataset.classes, list(map(len, rows)), folds * LEAST, why, "different image"
+    ):
         raise DataError(f"{spec}: {'of the meta-test pool, ' if images == 'test' else ''}{few}")
     rest = smallest - -(-smallest // folds)  # of the smallest class, without its largest fold
     if family is None:
@@ -140,7 +142,7 @@ def cut(
 def _options(changes: Mapping[str, Any]) -> ImageOptions:
     """How images are read for which no family is written."""
     named = {name: changes[name] for name in ImageOptions.__dataclass_fields__ if name in changes}
-    options: ImageOptions = registry.validated(ImageOptions, named, "recommend")
+    options: ImageOptions = registry.from_table(ImageOptions, named, "recommend")
     return options
 
 
@@ -148,7 +150,7 @@ def _family(spec: str) -> TaskFamily:
     known = {*episodic.names(), *datasets.names()} - {"folder"}
     if spec not in known and not any(x in spec for x in "/:."):
         raise SettingsError(
-            registry.unknown(
+            registry.unknown_message(
                 "data", spec, sorted(known), "metaloss list data, tasks; or folder:PATH"
             )
         )

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from metaloss.core import registry
-from metaloss.core.tables import flat
+from metaloss.core.tables import flatten
 from metaloss.errors import SettingsError
 from metaloss.experiments.reproduction.published import Column, Row, Trainings
 from metaloss.training.settings import Training, over, protocol, resolve
@@ -111,7 +111,7 @@ def places(table: Trainings, names: Sequence[str], changes: Mapping[str, Any]) -
     known = {column.name.lower(): column for column in table.columns}
     for name in names:
         if name.lower() not in known:
-            raise SettingsError(registry.unknown("column", name, known))
+            raise SettingsError(registry.unknown_message("column", name, known))
     chosen = [known[x] for x in dict.fromkeys(map(str.lower, names))] or list(table.columns)
     found = [_place(table, column, changes) for column in chosen]
     seen: dict[str, str] = {}
@@ -152,7 +152,7 @@ def parts(
     Raises:
         SettingsError: names the setting, what was given and what is allowed.
     """
-    bound = frozenset({*AXES, *flat(over(changes))} - set(FREE))
+    bound = frozenset({*AXES, *flatten(over(changes))} - set(FREE))
     replaced = bool(set.intersection(*(set(x) for x in each)) & changes.keys())
     groups: dict[str, list[Part]] = {}
     for one in each:

@@ -179,8 +179,12 @@ def read(name: str) -> Table:
         SettingsError: there is no such table.
     """
     if name not in names():
-        raise SettingsError(registry.unknown("table", name, names(), "metaloss list tables"))
+        raise SettingsError(
+            registry.unknown_message("table", name, names(), "metaloss list tables")
+        )
     table = tomllib.loads((TABLES / f"{name}.toml").read_text(encoding="utf-8"))
     table["note"] = " ".join(table["note"].split())
-    found: Table = registry.validated(KINDS[table.pop("kind", "trainings")], table, f"table {name}")
+    found: Table = registry.from_table(
+        KINDS[table.pop("kind", "trainings")], table, f"table {name}"
+    )
     return found

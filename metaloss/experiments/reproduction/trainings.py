@@ -59,7 +59,7 @@ def _rows(table: Trainings, losses: Sequence[str]) -> list[Row]:
     known = {key.lower(): row for row in table.rows for key in (row.loss, row.name) if key}
     for x in losses:
         if x.strip().lower() not in known:
-            raise SettingsError(registry.unknown("loss", x, known))
+            raise SettingsError(registry.unknown_message("loss", x, known))
     wanted = [known[x.strip().lower()] for x in losses]
     return [row for row in table.rows if row in wanted or not wanted]
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from metaloss.core.tables import flat
+from metaloss.core.tables import flatten
 from metaloss.experiments.reproduction.cells import Part, Place, Wish
 from metaloss.experiments.reproduction.published import Row
 from metaloss.training.settings import over, protocol
@@ -30,9 +30,9 @@ OUT = "trainings"  # where `metaloss train` makes its folders
 
 def train(wish: Wish, part: Part, losses: Sequence[str]) -> str:
     """The command that trains these losses."""
-    paper = flat(protocol(wish.table.protocol))
+    paper = flatten(protocol(wish.table.protocol))
     words = ["metaloss", "train", "--protocol", wish.table.protocol]
-    for key, value in flat(over(part.changes)).items():
+    for key, value in flatten(over(part.changes)).items():
         if key == "augment.kind":  # always named: it is what columns differ in
             words += ["--augment", value]
         elif paper.get(key) != value:
@@ -53,7 +53,7 @@ def again(name: str, wish: Wish) -> str:
         words += ["--column", *(place.column.name for place in wish.places)]
     if len(wish.rows) < len(wish.table.rows):
         words += ["--loss", *(row.name for row in wish.rows)]
-    for key, value in flat(dict(wish.changes)).items():
+    for key, value in flatten(dict(wish.changes)).items():
         words += (
             _option(key, value)
             if key in ("seeds", "device")

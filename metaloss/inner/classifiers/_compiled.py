@@ -27,9 +27,11 @@ class CompiledProduct(Product):
         """weight -= rate · gradient."""
         from metaloss.kernels import perceptron
 
-        turned = self.left.mT.is_contiguous()
-        left = _array(self.left.mT if turned else self.left.contiguous())
-        perceptron.descend(_array(weight), left, _array(self.right), left.dtype.type(rate), turned)
+        transposed = self.left.mT.is_contiguous()
+        left = _array(self.left.mT if transposed else self.left.contiguous())
+        perceptron.descend(
+            _array(weight), left, _array(self.right), left.dtype.type(rate), transposed
+        )
 
 
 class CompiledMlp(SharedMlp):
@@ -40,7 +42,7 @@ class CompiledMlp(SharedMlp):
         from metaloss.kernels import perceptron
 
         logits = self._logits(params, inputs)
-        perceptron.classify(*self._laid(params, inputs), _array(logits))
+        perceptron.classify(*self._kernel_args(params, inputs), _array(logits))
         return logits.mT
 
     def gradients(self, params: Params, inputs: Any, slope: Slope) -> Gradients:
@@ -48,12 +50,12 @@ class CompiledMlp(SharedMlp):
         from metaloss.kernels import perceptron
 
         a = params["a"]
-        laid = self._laid(params, inputs)
+        kernel_args = self._kernel_args(params, inputs)
         logits = self._logits(params, inputs)
-        *_, weights, _ = laid
+        *_, weights, _ = kernel_args
         hidden = [a.new_empty(*a.shape[:2], len(inputs), width) for width in self.hidden]
         layers = tuple(map(_array, hidden))
-        perceptron.forward(*laid, layers, _array(logits))
+        perceptron.forward(*kernel_args, layers, _array(logits))
         delta = slope(logits.mT).mT.contiguous()
         back = [torch.empty_like(x) for x in hidden]
         biases = [torch.empty_like(b) for b in self._later(params, "b")]
@@ -68,7 +70,7 @@ class CompiledMlp(SharedMlp):
         }
         return {**found, **self.first_gradient(back[0], inputs)}
 
-    def _laid(self, params: Params, inputs: Any) -> tuple[Any, ...]:
+    def _kernel_args(self, params: Params, inputs: Any) -> tuple[Any, ...]:
         """What both passes read, candidates and tasks along one axis."""
         weights, biases = (tuple(map(_array, self._later(params, kind))) for kind in "wb")
         start = inputs.start.contiguous().numpy()

@@ -179,9 +179,9 @@ class Parser:
         if name in REDUCTIONS:
             self.fail(f"'{name}' may only stand around the whole loss: {name}(...)", token)
         self.fail(
-            registry.unknown("name", name, [*TERMINALS, *self.names, *PRIMITIVES]).removesuffix(
-                "."
-            ),
+            registry.unknown_message(
+                "name", name, [*TERMINALS, *self.names, *PRIMITIVES]
+            ).removesuffix("."),
             token,
         )
 
@@ -192,7 +192,9 @@ class Parser:
         if name in TERMINALS or name in self.names:
             self.fail(f"'{name}' takes no arguments", token)
         if name not in PRIMITIVES:
-            self.fail(registry.unknown("primitive", name, PRIMITIVES).removesuffix("."), token)
+            self.fail(
+                registry.unknown_message("primitive", name, PRIMITIVES).removesuffix("."), token
+            )
         self.expect("(")
         args = [self.expression()]
         for _ in range(_NAMED[name] - 1):
