@@ -19,7 +19,7 @@ from metaloss.losses.formulas import Formulas
 from metaloss.losses.language.expression import Expression, P, Y, call, constant
 from metaloss.losses.language.formula import Formula
 from metaloss.losses.language.primitives import MORGAN_BINARY, MORGAN_UNARY
-from metaloss.search.novelty import Seen, Sieve
+from metaloss.search.novelty import NoveltyFilter, SeenLosses
 from metaloss.tasks import episodic
 from metaloss.tasks.episodic import Episodes
 
@@ -167,14 +167,14 @@ def first_generation(genome: str, n: int, key: Stream) -> Losses:
         SystemExit: there are not as many in all tries.
     """
     space: Any = registry.build("genomes", {"kind": genome})
-    sieve = Sieve(space, Seen(space.filters))
-    sieve.begin()
-    population = sieve.sample(n, key)
+    novelty_filter = NoveltyFilter(space, SeenLosses(space.filters))
+    novelty_filter.start_generation()
+    population = novelty_filter.sample(n, key)
     if space.valid(population).any():
         raise SystemExit(
             f"{n} random candidates of genome '{genome}' that pass its filters were not found"
         )
-    return sieve.losses(population)
+    return novelty_filter.losses(population)
 
 
 def formula(draw: random.Random) -> Formula:

@@ -26,7 +26,7 @@ from metaloss.core.formatting import interval
 from metaloss.core.streams import Stream
 from metaloss.criterion import loss_io
 from metaloss.engines.local import Local
-from metaloss.evaluation.protocol import Trials, Tuned, Versus
+from metaloss.evaluation.protocol import LossEvaluation, PairedComparison, Tuned
 from metaloss.losses import zoo
 from metaloss.losses.base import CrossEntropies, Losses
 from metaloss.losses.formulas import Formulas
@@ -86,12 +86,12 @@ def seeds(runs: list[str]) -> None:
     )
 
 
-def against(versus: Versus) -> str:
+def against(versus: PairedComparison) -> str:
     """The same from a comparison."""
     return interval(vars(versus.gain))
 
 
-def steps(trials: Trials, losses: Losses, tuning: int, tasks: int) -> None:
+def steps(trials: LossEvaluation, losses: Losses, tuning: int, tasks: int) -> None:
     """Equal numbers of steps, then each loss at its best one."""
     episodes = trials.families[0]
     rivals = {
@@ -110,12 +110,12 @@ def steps(trials: Trials, losses: Losses, tuning: int, tasks: int) -> None:
         ]
         for name, tuned in zip(rivals, row, strict=True):
             found[name].append(tuned)
-        score = [trials.tested(episodes, tuned, tasks) for tuned in row]
+        score = [trials.test_scores(episodes, tuned, tasks) for tuned in row]
         means = [
             f"{float(s.double().nan_to_num().mean()):.1%} ({t.lr:g}{'' if count else f', {t.steps} steps'})"
             for s, t in zip(score, row, strict=True)
         ]
-        gains = [against(trials.versus(score[0], other)) for other in score[1:]]
+        gains = [against(trials.compare(score[0], other)) for other in score[1:]]
         print(
             f"{count or 'best'} | {means[0]} | {means[1]} | {gains[0]} | {means[2]} | {gains[1]}",
             flush=True,
@@ -127,7 +127,7 @@ def best(tuned: list[Tuned]) -> Tuned:
     return max(tuned, key=lambda t: t.accuracy)
 
 
-def transfer(trials: Trials, losses: Losses, tuning: int, tasks: int) -> None:
+def transfer(trials: LossEvaluation, losses: Losses, tuning: int, tasks: int) -> None:
     """Each family's own number of steps; the winner at the family's rate and at its own best one."""
     print(
         "family | CE, best rate | winner at the family's rate | difference | winner at its best rate | difference"
@@ -140,13 +140,13 @@ def transfer(trials: Trials, losses: Losses, tuning: int, tasks: int) -> None:
         m = tasks // small
         ce = trials.tune(episodes, CrossEntropies.of(1), RATES, n, (own.steps,))
         tuned = trials.tune(episodes, losses, RATES, n, (own.steps,))
-        rival = trials.tested(episodes, ce, m)
-        fixed = trials.versus(
-            trials.tested(episodes, Tuned(losses, own.lr, own.steps, rival), m), rival
+        rival = trials.test_scores(episodes, ce, m)
+        fixed = trials.compare(
+            trials.test_scores(episodes, Tuned(losses, own.lr, own.steps, rival), m), rival
         )
-        free = trials.versus(trials.tested(episodes, tuned, m), rival)
+        free = trials.compare(trials.test_scores(episodes, tuned, m), rival)
         print(
-            f"{episodes.family.name} (n = {m}) | {free.rival:.1%} ({ce.lr:g}) | {fixed.accuracy:.1%} ({own.lr:g}) | "
+            f"{episodes.family.name} (n = {m}) | {free.baseline_accuracy:.1%} ({ce.lr:g}) | {fixed.accuracy:.1%} ({own.lr:g}) | "
             f"{against(fixed)} | {free.accuracy:.1%} ({tuned.lr:g}) | {against(free)}",
             flush=True,
         )
@@ -164,7 +164,7 @@ def published() -> list[str]:
     ]
 
 
-def best_published(trials: Trials, tuning: int) -> dict[str, list[Tuned]]:
+def best_published(trials: LossEvaluation, tuning: int) -> dict[str, list[Tuned]]:
     """The five best published losses of each family, each at its best rate, chosen anew on fresh tasks."""
     names = published()
     rates = torch.tensor(RATES)
@@ -182,7 +182,7 @@ def best_published(trials: Trials, tuning: int) -> dict[str, list[Tuned]]:
                 flush=True,
             )
         steps = (episodes.family.inner.steps,)
-        again = Trials(trials.engine, trials.families, trials.key.at("again"))
+        again = LossEvaluation(trials.engine, trials.families, trials.key.at("again"))
         ones = [Formulas.of([zoo.read(names[i])]) for i in top]
         tuned = [
             again.tune(episodes, one, (RATES[rate[i]],), 3 * tuning, steps)
@@ -197,25 +197,25 @@ def against_zoo(runs: list[str], engine: Local, tuning: int) -> None:
     opened = {
         f.name: episodic.open_family(f) for spec in runs for f in find(spec).settings.families
     }
-    zoo_best = best_published(Trials(engine, list(opened.values()), Stream(1_000)), tuning)
+    zoo_best = best_published(LossEvaluation(engine, list(opened.values()), Stream(1_000)), tuning)
     print("run | winner | best published loss, tuned | difference [95 %]")
     for spec in runs:
         run = find(spec)
         loss = loss_io.load(Path(spec))
-        trials = Trials(
+        trials = LossEvaluation(
             engine, [opened[f.name] for f in run.settings.families], Stream(run.settings.seed)
         )
         for episodes in trials.families:
             rival = zoo_best[episodes.family.name][0]
             own = episodes.family.inner
             tasks = run.settings.test_tasks
-            ours = trials.tested(
+            ours = trials.test_scores(
                 episodes, Tuned(loss.losses(), own.lr, own.steps, rival.score), tasks
             )
-            versus = trials.versus(ours, trials.tested(episodes, rival, tasks))
+            versus = trials.compare(ours, trials.test_scores(episodes, rival, tasks))
             name = f"{rival.losses.formulas[0]} at lr {rival.lr:g}"
             print(
-                f"{run.name} | {versus.accuracy:.1%} | {name}: {versus.rival:.1%} | {against(versus)}",
+                f"{run.name} | {versus.accuracy:.1%} | {name}: {versus.baseline_accuracy:.1%} | {against(versus)}",
                 flush=True,
             )
 
@@ -266,7 +266,7 @@ def main() -> None:
     losses = loss_io.load(Path(arguments.runs[0])).losses()
     names = arguments.families or (TRANSFER if arguments.table == "transfer" else ("fashionmnist",))
     with Local() as engine:
-        trials = Trials(
+        trials = LossEvaluation(
             engine, [episodic.open_family(episodic.read(name)) for name in names], Stream(1_000)
         )
         table = transfer if arguments.table == "transfer" else steps

@@ -2,9 +2,9 @@
 through is.
 
 A search as `metaloss evolve` runs it, from after cross-entropy's tuning to its last generation.
-Variation and filters are all that happens within `Sieve.sample`, `mutate` and `crossover` and
-`Ledger.add`, refused tries and the phenotypes of what was trained included. Losses and their curves
-are read from the run's history alone: two are alike where their curves over 1,000 predictions of
+Variation and filters are all that happens within `NoveltyFilter.sample`, `mutate` and
+`crossover` and `TrainedLosses.add`, refused tries and the phenotypes of what was trained included.
+Losses and their curves are read from the run's history alone: two are alike where their curves over 1,000 predictions of
 two classes, normalised to [0, 1], are at most .01 apart in the 2-norm, as in Morgan 2024's code;
 with scale, where also what the curves span differs by no more than a hundredth.
 
@@ -37,13 +37,18 @@ from metaloss.errors import Interrupted
 from metaloss.losses import phenotype
 from metaloss.losses.formulas import Formulas
 from metaloss.losses.language.formula import Formula
-from metaloss.search.novelty import Sieve
-from metaloss.search.trained_losses import Ledger
+from metaloss.search.novelty import NoveltyFilter
+from metaloss.search.trained_losses import TrainedLosses
 
 SAME = 0.01  # the published distance up to which two phenotypes are one
 SCALE = 0.01  # the relative difference in span up to which two losses have one scale
 SMALL: dict[str, Any] = {}  # further settings of the search; the tests make it tiny
-TIMED = ((Sieve, "sample"), (Sieve, "mutate"), (Sieve, "crossover"), (Ledger, "add"))
+TIMED = (
+    (NoveltyFilter, "sample"),
+    (NoveltyFilter, "mutate"),
+    (NoveltyFilter, "crossover"),
+    (TrainedLosses, "add"),
+)
 
 
 @dataclass

@@ -14,8 +14,8 @@ import torch
 
 from metaloss.core import registry
 from metaloss.core.streams import Stream
-from metaloss.search.novelty import Sieve
-from metaloss.search.trained_losses import Ledger
+from metaloss.search.novelty import NoveltyFilter
+from metaloss.search.trained_losses import TrainedLosses
 
 POPULATION = 100
 CLASSES = 3
@@ -31,18 +31,18 @@ def resident() -> float:
 def main(formulas: int, kind: str) -> None:
     """Print the memory after every tenth of the formulas, and what one of them takes in the last half."""
     genome = registry.build("genomes", {"kind": kind})
-    ledger = Ledger(genome.filters)
+    ledger = TrainedLosses(genome.filters)
     key = Stream(1)
-    sieve = Sieve(genome, ledger.seen)
-    sieve.begin()
-    population = sieve.sample(POPULATION, key)
+    novelty_filter = NoveltyFilter(genome, ledger.seen)
+    novelty_filter.start_generation()
+    population = novelty_filter.sample(POPULATION, key)
     target = torch.eye(CLASSES)[torch.arange(IMAGES) % CLASSES][None]
     logits = key.at("logits").normal(POPULATION, 1, IMAGES, CLASSES)
     marks = [(0, resident())]
     generation = 0
     print(f"{'formulas':>10}{'MB':>8}")
     while len(ledger.entries) < formulas:
-        losses = sieve.losses(population)
+        losses = novelty_filter.losses(population)
         losses.bind(target).slope(logits)
         reached = [(str(formula), 0.1 * number) for number, formula in enumerate(losses.formulas)]
         ledger.add({"losses": reached, "control": 0.5}, losses.formulas)
@@ -50,8 +50,10 @@ def main(formulas: int, kind: str) -> None:
             marks.append((len(ledger.entries), resident()))
             print(f"{marks[-1][0]:10}{marks[-1][1]:8.0f}", flush=True)
         generation += 1
-        sieve.begin()
-        population = sieve.mutate(population, torch.ones(POPULATION), key.at("mutate", generation))
+        novelty_filter.start_generation()
+        population = novelty_filter.mutate(
+            population, torch.ones(POPULATION), key.at("mutate", generation)
+        )
     (first, before), (last, after) = marks[len(marks) // 2], marks[-1]
     each = 1e6 * (after - before) / (last - first)
     print(f"{each / 1e3:.1f} KB a formula in the last half; 90 000 more: {9e4 * each / 1e9:.2f} GB")

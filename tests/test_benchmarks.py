@@ -17,7 +17,7 @@ from metaloss.genomes._filters import examine
 from metaloss.genomes.mln import MetaLossNetwork
 from metaloss.losses.base import CrossEntropies, one_hot
 from metaloss.losses.language.formula import Formula
-from metaloss.search.novelty import Seen, Sieve
+from metaloss.search.novelty import NoveltyFilter, SeenLosses
 
 FOLDER = Path(metaloss.__file__).parent.parent / "benchmarks"
 pytestmark = pytest.mark.skipif(not FOLDER.is_dir(), reason="benchmarks live in the checkout")
@@ -390,10 +390,10 @@ def test_losses_that_are_alike_are_told_from_those_that_differ(load):
 def test_the_time_within_the_filters_is_that_of_the_methods_it_is_put_around(load):
     clock = load("filters").Clock()
     genome = registry.build("genomes", {"kind": "tree"})
-    sieve = Sieve(genome, Seen(genome.filters))
-    sieve.begin()
-    assert len(clock.around(Sieve.sample)(sieve, 4, Stream(0))) == 4
-    assert clock.refused == sieve.refused
+    novelty_filter = NoveltyFilter(genome, SeenLosses(genome.filters))
+    novelty_filter.start_generation()
+    assert len(clock.around(NoveltyFilter.sample)(novelty_filter, 4, Stream(0))) == 4
+    assert clock.refused == novelty_filter.refused
     assert clock.seconds > 0
 
 

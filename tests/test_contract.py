@@ -18,7 +18,7 @@ from metaloss.genomes._filters import Filters
 from metaloss.losses.formulas import Formulas
 from metaloss.losses.language.formula import Formula
 from metaloss.search import program
-from metaloss.search.trained_losses import Ledger
+from metaloss.search.trained_losses import TrainedLosses
 
 TREE = {"kind": "tree", "max_size": 12, "max_height": 4, "first_height": 3}
 GP = {"kind": "gp", "mu": 3, "lambda_": 3}
@@ -133,9 +133,9 @@ def test_trainings_and_those_that_were_screened_out_are_counted(formulas):
 
 def test_what_the_history_tells_is_what_the_live_ledger_knew(formulas, tmp_path, monkeypatch):
     live = []
-    add = Ledger.add
+    add = TrainedLosses.add
     monkeypatch.setattr(
-        Ledger,
+        TrainedLosses,
         "add",
         lambda self, record, *at_hand: (
             live.append(json.dumps(record)) or add(self, record, *at_hand)
@@ -226,6 +226,6 @@ def test_a_formula_scores_alone_what_it_scores_among_others(open_tiny, kind):
 
 
 def test_a_ledger_is_made_of_a_run_s_history(formulas):
-    ledger = Ledger(Filters(), formulas.history)
+    ledger = TrainedLosses(Filters(), formulas.history)
     assert len(ledger.best(100)) <= len(ledger.entries)
     assert all(math.isfinite(entry.worth) for entry in ledger.entries.values())

@@ -44,7 +44,7 @@ def test_the_training_example_runs_with_a_saved_loss(
 @needs_checkout
 def test_the_papers_search_and_its_elimination_are_what_its_text_says() -> None:
     search = settings.resolve(settings.read(ROOT / "examples" / "morgan-search.toml"))
-    genome, strategy = search.parts()
+    genome, strategy = search.build_parts()
     assert (strategy.initial, strategy.population, strategy.tournament) == (1000, 100, 20)
     assert report.candidates(genome, strategy, search.generations, Stream(0)) == 1000 + 2000 + 1, (
         "and cross-entropy"

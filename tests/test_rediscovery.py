@@ -21,10 +21,10 @@ from metaloss.inner.loop import train
 from metaloss.losses import phenotype
 from metaloss.losses.formulas import Formulas
 from metaloss.losses.language.formula import Formula
-from metaloss.search.cached_evaluator import Stages
-from metaloss.search.novelty import SAME, Sieve
+from metaloss.search.cached_evaluator import CachedEvaluator
+from metaloss.search.novelty import SAME, NoveltyFilter
 from metaloss.search.objectives import mean
-from metaloss.search.trained_losses import Ledger
+from metaloss.search.trained_losses import TrainedLosses
 from metaloss.strategies.gp import Gp
 from metaloss.tasks import episodic
 from metaloss.tasks.episodic import Episodes
@@ -92,16 +92,16 @@ def scale(formula):
 def searched(episodes, seed):
     """The losses that the search started from, and the first one that always agrees with the teacher, if there is."""
     key = Stream(seed)
-    ledger = Ledger(TREES.filters)
-    stages = Stages(Taught(episodes))
-    sieve = Sieve(TREES, ledger.seen)
-    sieve.begin()
-    state = STRATEGY.init(sieve, key.at("init"))
+    ledger = TrainedLosses(TREES.filters)
+    stages = CachedEvaluator(Taught(episodes))
+    novelty_filter = NoveltyFilter(TREES, ledger.seen)
+    novelty_filter.start_generation()
+    state = STRATEGY.init(novelty_filter, key.at("init"))
     start = TREES.formulas(state.parents)
     for number in range(1, GENERATIONS + 1):
         if number > 1:
-            sieve.begin()
-        state, scored = generation(STRATEGY, state, sieve, stages, mean, key, number)
+            novelty_filter.start_generation()
+        state, scored = generation(STRATEGY, state, novelty_filter, stages, mean, key, number)
         formulas = TREES.formulas(scored.population)
         ledger.add({"losses": [(str(f), None) for f in formulas], "control": stages.control})
         if float(scored.fitness.max()) == 1:

@@ -18,7 +18,7 @@ LEARN2LEARN = 'pip install --config-settings="--build-option=build_ext" learn2le
 
 
 @dataclass(frozen=True)
-class Finding:
+class CheckResult:
     """One thing looked at; `advice` is empty where nothing needs doing."""
 
     name: str
@@ -27,15 +27,15 @@ class Finding:
     fatal: bool = False
 
 
-def examine() -> list[Finding]:
+def examine() -> list[CheckResult]:
     """Versions, device, torchvision, data sets and optional extras."""
     threads = torch.get_num_threads()
     return [
-        Finding("metaloss", __version__),
-        Finding("python", platform.python_version()),
-        Finding("torch", torch.__version__, *_old_torch()),
+        CheckResult("metaloss", __version__),
+        CheckResult("python", platform.python_version()),
+        CheckResult("torch", torch.__version__, *_old_torch()),
         _torchvision(),
-        Finding(
+        CheckResult(
             "cpu",
             f"{threads} thread{'s' if threads > 1 else ''}, {torch.backends.cpu.get_cpu_capability()}",
         ),
@@ -66,48 +66,50 @@ def _old_torch() -> tuple[str, bool]:
     )
 
 
-def _torchvision() -> Finding:
+def _torchvision() -> CheckResult:
     try:
         module = importlib.import_module("torchvision")
     except Exception as error:  # a torchvision built for another torch fails in many ways
         advice = "install both together and from one index: pip install torch torchvision"
-        return Finding(
+        return CheckResult(
             "torchvision",
             f"does not import: {str(error).splitlines()[0] if str(error) else error!r}",
             advice,
             True,
         )
-    return Finding("torchvision", str(module.__version__))
+    return CheckResult("torchvision", str(module.__version__))
 
 
-def _gpu() -> Finding:
+def _gpu() -> CheckResult:
     if torch.cuda.is_available():
-        return Finding("gpu", torch.cuda.get_device_name())
-    return Finding("gpu", "none", "not needed; with one, --device cuda runs the whole search on it")
+        return CheckResult("gpu", torch.cuda.get_device_name())
+    return CheckResult(
+        "gpu", "none", "not needed; with one, --device cuda runs the whole search on it"
+    )
 
 
-def _optional(name: str, advice: str) -> Finding:
+def _optional(name: str, advice: str) -> CheckResult:
     try:
-        return Finding(name, version({"sklearn": "scikit-learn"}.get(name, name)))
+        return CheckResult(name, version({"sklearn": "scikit-learn"}.get(name, name)))
     except PackageNotFoundError:
         lines = {extra: installation.command(extra) for extra in EXTRAS}
-        return Finding(name, "not installed", advice.format(**lines))
+        return CheckResult(name, "not installed", advice.format(**lines))
 
 
-def _compiled_code() -> Finding:
+def _compiled_code() -> CheckResult:
     """Where compiled loops are kept between commands."""
     try:
         cache.entry()
         place = cache.folder()
     except cache.Unusable as error:
         advice = "set METALOSS_CACHE to a folder that can be written: every command compiles its loops anew"
-        return Finding("compiled code", f"not kept: {error}", advice)
-    return Finding("compiled code", f"{place}, {cache.size(place) / 1e6:.1f} MB")
+        return CheckResult("compiled code", f"not kept: {error}", advice)
+    return CheckResult("compiled code", f"{place}, {cache.size(place) / 1e6:.1f} MB")
 
 
-def _data(name: str) -> Finding:
+def _data(name: str) -> CheckResult:
     try:
         found = datasets.scenes(name) or datasets.files(name) or datasets.load(name)
-        return Finding(f"data {name}", found.origin)
+        return CheckResult(f"data {name}", found.origin)
     except MetalossError as error:
-        return Finding(f"data {name}", "not here", str(error))
+        return CheckResult(f"data {name}", "not here", str(error))

@@ -29,7 +29,7 @@ from metaloss.genomes._symbolic import Symbolic
 from metaloss.losses import phenotype, zoo
 from metaloss.losses.base import Losses
 from metaloss.losses.language.primitives import PRIMITIVES
-from metaloss.search.novelty import Seen, Sieve
+from metaloss.search.novelty import NoveltyFilter, SeenLosses
 from metaloss.search.run import Run, find, runs
 from metaloss.search.settings import Settings
 from metaloss.storage.folders import short_digest
@@ -217,7 +217,7 @@ def estimate(chosen: Settings, trainings: int = 64) -> dict[str, Any]:
     Of formulas all are counted; a run trains fewer, as it knows those that it has trained on the
     same tasks."""
     device = resolve_device(chosen.device)
-    genome, strategy = chosen.parts()
+    genome, strategy = chosen.build_parts()
     key = Stream(chosen.seed).at("estimate")
     some = examples(genome, chosen.tries, key)
     each_task = candidates(genome, strategy, chosen.generations, key)
@@ -282,9 +282,11 @@ def _seconds(e: Trainings, some: Losses, key: Stream) -> float:
 
 def examples(genome: Genome, tries: int, key: Stream) -> Losses:
     """A few random candidates, of formulas such as a search would train."""
-    sieve = Sieve(genome, Seen(genome.filters) if isinstance(genome, Symbolic) else None, tries)
-    sieve.begin()
-    return sieve.losses(sieve.sample(TIMED, key.at("examples")))
+    novelty_filter = NoveltyFilter(
+        genome, SeenLosses(genome.filters) if isinstance(genome, Symbolic) else None, tries
+    )
+    novelty_filter.start_generation()
+    return novelty_filter.losses(novelty_filter.sample(TIMED, key.at("examples")))
 
 
 def candidates(genome: Genome, strategy: Strategy, generations: int, key: Stream) -> int:

@@ -23,7 +23,7 @@ STEPS = (20, 30, 40, 60, 80, 120, 160, 200)
 
 
 @dataclass(frozen=True)
-class Screen:
+class ScreeningBudget:
     """A short training before the full one: so many steps on so few tasks.
 
     Passed by those that come as far as a share of the way from chance to cross-entropy after as
@@ -50,12 +50,12 @@ class Tuned:
 
 
 @dataclass(frozen=True)
-class Versus:
+class PairedComparison:
     """A loss and its rival on the same tasks from the same initial weights.
 
     Attributes:
         accuracy: of the loss.
-        rival: of the other one.
+        baseline_accuracy: of the other one.
         gain: the difference, its interval over tasks.
         low, high: the interval that decides: the wider of that one and, where images are known, of
             that over tasks and images.
@@ -64,7 +64,7 @@ class Versus:
     """
 
     accuracy: float
-    rival: float
+    baseline_accuracy: float
     gain: Paired
     low: float
     high: float
@@ -73,23 +73,23 @@ class Versus:
 
 
 @dataclass(frozen=True)
-class Trials:
+class LossEvaluation:
     """Families, and the engine that trains on them."""
 
     engine: Local
     families: Sequence[Opened]
     key: Stream
 
-    def evaluator(
+    def search_scores(
         self, tasks: int, validation: int, losses: Losses, key: Stream
     ) -> tuple[Tensor, Int[Tensor, " T"]]:
         """Scores on fresh meta-training tasks of every family, and each task's family: what evolution learns from."""
         scores = [
             self.scores(e, losses, "train", key, tasks, val=validation)[0] for e in self.families
         ]
-        return torch.cat(scores, 1), self.numbers(tasks)
+        return torch.cat(scores, 1), self.family_index(tasks)
 
-    def rival(
+    def baseline_scores(
         self, rivals: Sequence["Tuned"], tasks: int, validation: int, key: Stream
     ) -> Float[Tensor, " T"]:
         """The tuned rivals' scores on the tasks that the evaluator draws by this key, each on its own family's."""
@@ -100,9 +100,9 @@ class Trials:
         ]
         return torch.cat(scores)
 
-    def passes(
+    def passes_screening(
         self,
-        screen: Screen,
+        screen: ScreeningBudget,
         rivals: Sequence["Tuned"],
         validation: int,
         losses: Losses,
@@ -118,33 +118,35 @@ class Trials:
             enough &= ours >= chance + screen.share * (theirs - chance)  # a failure's NaN is not
         return enough
 
-    def numbers(self, tasks: int) -> Int[Tensor, " T"]:
+    def family_index(self, tasks: int) -> Int[Tensor, " T"]:
         """The family of each task, where so many are asked for of every family."""
-        return torch.arange(len(self.families)).repeat_interleave(torch.tensor(self.counts(tasks)))
+        return torch.arange(len(self.families)).repeat_interleave(
+            torch.tensor(self.task_counts(tasks))
+        )
 
-    def counts(self, tasks: int) -> list[int]:
+    def task_counts(self, tasks: int) -> list[int]:
         """How many tasks of each family there are, where so many are asked for."""
         return [e.most(tasks) for e in self.families]
 
-    def held_out(self, losses: Losses, role: str, tasks: int) -> Float[Tensor, "P T"]:
+    def validation_scores(self, losses: Losses, role: str, tasks: int) -> Float[Tensor, "P T"]:
         """Scores on the meta-validation tasks of that role, family after family."""
         key = self.key.at(role)
         return torch.cat(
             [self.scores(e, losses, "validation", key, tasks)[0] for e in self.families], 1
         )
 
-    def baseline(self, rates: Sequence[float], tasks: int) -> list[Tuned]:
+    def tune_baseline(self, rates: Sequence[float], tasks: int) -> list[Tuned]:
         """Cross-entropy at its best rate and the family's own number of steps, per family."""
         one = CrossEntropies.of(1)
         return [self.tune(e, one, rates, tasks, (e.steps,)) for e in self.families]
 
-    def strongest(
+    def tune_baseline_steps(
         self, rates: Sequence[float], tasks: int, baseline: Sequence[Tuned]
     ) -> list[Tuned]:
         """Cross-entropy at its best rate and its best number of steps, per family; a full training keeps its length."""
         one = CrossEntropies.of(1)
         return [
-            self.tune(e, one, rates, tasks, marks(e.family.inner))
+            self.tune(e, one, rates, tasks, step_grid(e.family.inner))
             if isinstance(e, Episodes)
             else own
             for e, own in zip(self.families, baseline, strict=True)
@@ -165,12 +167,12 @@ class Trials:
         score = self.scores(
             episodes, grid, "validation", self.key.at("baseline"), tasks, lr=lr, steps=steps
         )
-        mark, rate = best(score)
+        mark, rate = best_setting(score)
         return Tuned(one, rates[rate], steps[mark], score[mark, rate])
 
     def test(
         self, losses: Losses, rivals: Mapping[str, Sequence[Tuned]], tasks: int
-    ) -> dict[str, list[Versus]]:
+    ) -> dict[str, list[PairedComparison]]:
         """One loss, at each family's own rate and steps, against each kind of tuned rival on meta-test tasks."""
         answers = [self._answers(e, losses, tasks) for e in self.families]
         draws = [self._draws(e, tasks) for e in self.families]
@@ -183,7 +185,7 @@ class Trials:
                     )
         return {
             kind: [
-                self.versus(x, known[id(y)], z)
+                self.compare(x, known[id(y)], z)
                 for x, y, z in zip(answers, tuned, draws, strict=True)
             ]
             for kind, tuned in rivals.items()
@@ -209,7 +211,7 @@ class Trials:
         keys = [self.key.at("test", "task", t) for t in range(tasks)]
         return Draws.of(e.sample(keys, "test").val.rows.cpu(), self.key.at("test", "bootstrap"))
 
-    def tested(self, episodes: Opened, tuned: Tuned, tasks: int) -> Float[Tensor, " T"]:
+    def test_scores(self, episodes: Opened, tuned: Tuned, tasks: int) -> Float[Tensor, " T"]:
         """A tuned loss's scores on meta-test tasks."""
         key = self.key.at("test")
         steps = (tuned.steps,)
@@ -217,9 +219,9 @@ class Trials:
             0, 0
         ]
 
-    def versus(
+    def compare(
         self, found: Float[Tensor, "T *V"], rival: Float[Tensor, "T *V"], draws: Draws | None = None
-    ) -> Versus:
+    ) -> PairedComparison:
         """Two losses' scores on the same tasks, or with resamples their right answers, compared."""
         score, other = (x.double() if draws is None else x.double().mean(1) for x in (found, rival))
         ours, theirs = (float(x.nan_to_num(nan=0.0).mean()) for x in (score, other))
@@ -234,7 +236,7 @@ class Trials:
             intervals.append(draws.interval(right, theirs_right))
         low = min(low for low, _ in intervals)
         high = max(high for _, high in intervals)
-        return Versus(ours, theirs, gain, low, high, p, verdict(p, *intervals))
+        return PairedComparison(ours, theirs, gain, low, high, p, verdict(p, *intervals))
 
     def scores(
         self,
@@ -264,17 +266,17 @@ class Trials:
             self.engine.observe(
                 [losses], episodes, drawn, starts, gauge, replace(own, steps=c[-1]), [lr], c
             )[0]
-            for c in courses(own, steps or (own.steps,))
+            for c in training_lengths(own, steps or (own.steps,))
         ]
         return torch.cat(curves)
 
 
-def marks(inner: Inner) -> tuple[int, ...]:
+def step_grid(inner: Inner) -> tuple[int, ...]:
     """The numbers of steps that the strongest cross-entropy may have, the family's own among them."""
     return tuple(sorted({*(n for n in STEPS if n > inner.warmup), inner.steps}))
 
 
-def courses(inner: Inner, steps: tuple[int, ...]) -> list[tuple[int, ...]]:
+def training_lengths(inner: Inner, steps: tuple[int, ...]) -> list[tuple[int, ...]]:
     """The trainings that show what is reached after some numbers of steps (ascending), each with
     those it shows.
 
@@ -283,7 +285,7 @@ def courses(inner: Inner, steps: tuple[int, ...]) -> list[tuple[int, ...]]:
     return [steps] if inner.anytime else [(n,) for n in steps]
 
 
-def best(score: Float[Tensor, "M R T"]) -> tuple[int, int]:
+def best_setting(score: Float[Tensor, "M R T"]) -> tuple[int, int]:
     """Which number of steps and which rate has the highest mean; one with a failure cannot win against one without."""
     mean = score.double().mean(2).nan_to_num(nan=-torch.inf)
     return divmod(int(mean.argmax()), score.shape[1])

@@ -49,7 +49,7 @@ def rank_correlation(a: Sequence[float], b: Sequence[float]) -> float | None:
 
 
 @dataclass(frozen=True)
-class Test:
+class RankTest:
     """A rank test of two losses on the same tasks.
 
     Attributes:
@@ -68,7 +68,7 @@ class Test:
     losses: int
 
 
-def rank_test(a: Float[Tensor, " T"], b: Float[Tensor, " T"]) -> Test:
+def rank_test(a: Float[Tensor, " T"], b: Float[Tensor, " T"]) -> RankTest:
     """How a first loss's scores rank against a second's, a failed training counting as 0."""
     from scipy.stats import rankdata, wilcoxon  # slow to import
 
@@ -77,11 +77,11 @@ def rank_test(a: Float[Tensor, " T"], b: Float[Tensor, " T"]) -> Test:
     wins = int((other > 0).sum())
     counts = (wins, len(difference) - len(other), len(other) - wins)
     if not len(other):
-        return Test(1.0, 0.0, *counts)
+        return RankTest(1.0, 0.0, *counts)
     ranks = rankdata(abs(other))
     effect = float((ranks * (2.0 * (other > 0) - 1)).sum() / ranks.sum())
     # Without ties few tasks allow the exact distribution; scipy chooses.
-    return Test(float(wilcoxon(other).pvalue), effect, *counts)
+    return RankTest(float(wilcoxon(other).pvalue), effect, *counts)
 
 
 def holm(p: Sequence[float]) -> list[float]:

@@ -20,7 +20,7 @@ Screen = Callable[[Losses, Stream], Bool[Tensor, " P"]]
 
 
 @dataclass(frozen=True)
-class Known:
+class CachedScores:
     """The scores of an epoch's losses, as a checkpoint holds them: their digests and their scores on every task."""
 
     names: UInt8[Tensor, "N 16"]
@@ -29,7 +29,7 @@ class Known:
 
 
 @dataclass
-class Stages:
+class CachedEvaluator:
     """An evaluator that trains each formula once per task epoch, and only those that pass the
     screen.
 
@@ -77,7 +77,7 @@ class Stages:
         """The mean accuracy of cross-entropy at the families' own rates on this epoch's tasks."""
         return float(self.memory[CONTROL.digest].double().nan_to_num().mean())
 
-    def known(self) -> Known:
+    def known(self) -> CachedScores:
         """What a checkpoint must hold for the epoch to go on."""
         digests = [list(bytes.fromhex(name)) for name in self.memory]
         score = (
@@ -85,9 +85,11 @@ class Stages:
             if self.memory
             else torch.empty(0, len(self.family))
         )
-        return Known(torch.tensor(digests, dtype=torch.uint8).reshape(-1, 16), score, self.family)
+        return CachedScores(
+            torch.tensor(digests, dtype=torch.uint8).reshape(-1, 16), score, self.family
+        )
 
-    def restore(self, known: Known, epoch: Stream) -> None:
+    def restore(self, known: CachedScores, epoch: Stream) -> None:
         """Go on with an epoch."""
         names = [bytes(row).hex() for row in known.names.tolist()]
         self.memory = dict(zip(names, known.score, strict=True))

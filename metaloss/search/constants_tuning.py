@@ -16,38 +16,38 @@ from metaloss.criterion import loss_io
 from metaloss.criterion.base import Criterion, FormulaCriterion
 from metaloss.engines.local import Local
 from metaloss.errors import SettingsError
-from metaloss.evaluation.protocol import Trials
+from metaloss.evaluation.protocol import LossEvaluation
 from metaloss.genomes.constants import Constants
 from metaloss.losses import zoo
 from metaloss.losses.formulas import Formulas
 from metaloss.losses.language.formula import Formula
 from metaloss.search import program, settings
 from metaloss.search.run import Run, find
-from metaloss.search.run_tables import Gain
+from metaloss.search.run_tables import PairedGain
 from metaloss.tasks.opening import remembering
 
 FILE = "refinement.json"
 
 
-class Gained(TypedDict):
+class FamilyGain(TypedDict):
     """What is needed of a family's row."""
 
     before: float
     after: float
-    gain: Gain
+    gain: PairedGain
 
 
-class Comparison(TypedDict):
+class ConstantsComparison(TypedDict):
     """What is needed of a `refinement.json`."""
 
     before: str
     after: str
     tasks: int
-    families: dict[str, Gained]
+    families: dict[str, FamilyGain]
 
 
 @dataclass(frozen=True)
-class Refined:
+class RefineResult:
     """A finished refinement.
 
     Attributes:
@@ -71,7 +71,7 @@ def refine(
     reporter: Reporter | None = None,
     stop: Callable[[], bool] = lambda: False,
     **others: Any,
-) -> Refined:
+) -> RefineResult:
     """Tune a formula's constants, and compare it with what it was; the run is one of `evolve`'s.
 
     Args:
@@ -138,7 +138,7 @@ def _families(loss: Any, runs: Path) -> dict[str, Any]:
 
 def resume(
     spec: str | Path, *, out: str | Path = "runs", changes: dict[str, Any] | None = None, **how: Any
-) -> Refined:
+) -> RefineResult:
     """Go on with a refinement (`how`: `reporter` and `stop`, as for `refine`).
 
     Raises:
@@ -150,7 +150,7 @@ def resume(
 
 def compare(
     folder: Path, reporter: Reporter | None = None, stop: Callable[[], bool] = lambda: False
-) -> Refined:
+) -> RefineResult:
     """A finished run's winner beside what its formula was, on fresh meta-validation tasks; from its
     file if possible.
 
@@ -165,11 +165,11 @@ def compare(
         run, before, best.formula, stop
     )
     (reporter or Reporter()).on_refine_end(table)
-    return Refined(best, table, folder)
+    return RefineResult(best, table, folder)
 
 
 def _constants(run: Run) -> Constants:
-    genome, _ = run.settings.parts()
+    genome, _ = run.settings.build_parts()
     if not isinstance(genome, Constants):
         raise SettingsError(
             f"{run.folder} tunes no constants, its genome is '{run.settings.genome['kind']}'"
@@ -181,7 +181,7 @@ def _known(path: Path, formulas: list[str]) -> dict[str, Any] | None:
     """The comparison of these formulas, if there is one."""
     if not storage.is_file(path):
         return None
-    table: dict[str, Any] = storage.read_record(path, Comparison)
+    table: dict[str, Any] = storage.read_record(path, ConstantsComparison)
     return table if formulas == [table["before"], table["after"]] else None
 
 
@@ -196,17 +196,19 @@ def _score(run: Run, before: Formula, after: Formula, stop: Callable[[], bool]) 
         storage.Lock(run.folder),
         Local(device, chosen.memory, tf32=chosen.tf32, stop=stop) as engine,
     ):
-        trials = Trials(engine, remembering(run.folder, families, device), Stream(chosen.seed))
-        old, new = trials.held_out(Formulas.of([before, after]), "refinement", tasks)
+        trials = LossEvaluation(
+            engine, remembering(run.folder, families, device), Stream(chosen.seed)
+        )
+        old, new = trials.validation_scores(Formulas.of([before, after]), "refinement", tasks)
         for number, family in enumerate(chosen.families):
-            own = trials.numbers(tasks) == number
-            versus = trials.versus(new[own], old[own])
+            own = trials.family_index(tasks) == number
+            versus = trials.compare(new[own], old[own])
             rows[family.name] = {
-                "before": versus.rival,
+                "before": versus.baseline_accuracy,
                 "after": versus.accuracy,
                 "gain": asdict(versus.gain),
             }
-        most = max(trials.counts(tasks))
+        most = max(trials.task_counts(tasks))
         table = {"before": str(before), "after": str(after), "tasks": most, "families": rows}
         storage.write_record(run.folder / FILE, table)
     return table

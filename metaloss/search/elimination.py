@@ -27,13 +27,13 @@ from metaloss.data import image_record
 from metaloss.data.image_record import ImageRecord
 from metaloss.engines.local import Local
 from metaloss.errors import SettingsError
-from metaloss.evaluation.protocol import Trials
+from metaloss.evaluation.protocol import LossEvaluation
 from metaloss.genomes._symbolic import Symbolic
 from metaloss.losses.language.formula import Formula
-from metaloss.search.elimination_stage import Many, Rounds, Stage, enlarged
-from metaloss.search.novelty import Seen
+from metaloss.search.elimination_stage import Many, Stage, StageRunner, enlarged
+from metaloss.search.novelty import SeenLosses
 from metaloss.search.run import Run, find
-from metaloss.search.trained_losses import Ledger
+from metaloss.search.trained_losses import TrainedLosses
 from metaloss.tasks.opening import Opened, conditions, opened, read, remembering
 
 FOLDER = "elimination"
@@ -79,7 +79,7 @@ class Elimination:
 
 
 @dataclass(frozen=True)
-class Eliminated:
+class EliminateResult:
     """A finished elimination.
 
     Attributes:
@@ -101,7 +101,7 @@ def eliminate(
     stop: Callable[[], bool] = lambda: False,
     chosen: Mapping[str, Any] | None = None,
     data: Sequence[str] = (),
-) -> Eliminated:
+) -> EliminateResult:
     """Eliminate the losses of a search stage by stage; one that was interrupted goes on after its
     last whole stage.
 
@@ -134,9 +134,9 @@ def eliminate(
         folder.mkdir(exist_ok=True)
         grounds = {names: remembering(folder, ground, device) for names, ground in grounds.items()}
         rounds = {
-            names: Rounds(
+            names: StageRunner(
                 folder,
-                Trials(engine, ground, Stream(own.seed)),
+                LossEvaluation(engine, ground, Stream(own.seed)),
                 own.rates,
                 own.baseline_tasks,
                 conditions(ground, device),
@@ -161,19 +161,19 @@ def candidates(run: Run, n: int) -> list[Formula]:
     Raises:
         SettingsError: there are none.
     """
-    genome, _ = run.settings.parts()
+    genome, _ = run.settings.build_parts()
     if not isinstance(genome, Symbolic):
         kind = run.settings.genome["kind"]
         raise SettingsError(
             f"{run.folder}: genome '{kind}' searches for no formulas, and only those are eliminated"
         )
-    ledger = Ledger(genome.filters, run.history())
-    seen = Seen(genome.filters)
+    ledger = TrainedLosses(genome.filters, run.history())
+    seen = SeenLosses(genome.filters)
     found: list[Formula] = []
     for formula in ledger.ranked():
         if len(found) == n:
             break
-        if not seen.why_not(formula):
+        if not seen.reason_seen(formula):
             seen.add(formula)
             found.append(formula)
     if not found:
@@ -202,7 +202,7 @@ def _opened(
 
 
 def _play(
-    rounds: dict[tuple[str, ...], Rounds],
+    rounds: dict[tuple[str, ...], StageRunner],
     stages: tuple[Stage, ...],
     left: list[str],
     reporter: Reporter,
@@ -235,7 +235,7 @@ def row(record: dict[str, Any]) -> dict[str, Any]:
 
 def _finish(
     run: Run, records: list[dict[str, Any]], images: ImageRecord, reporter: Reporter
-) -> Eliminated:
+) -> EliminateResult:
     """Save the winner, the picture and, last, the summary."""
     folder = run.folder / FOLDER
     last = records[-1]
@@ -265,7 +265,7 @@ def _finish(
     }
     run.write(f"{FOLDER}/summary.json", summary)
     reporter.on_elimination_end(folder, summary)
-    return Eliminated(best, summary, folder)
+    return EliminateResult(best, summary, folder)
 
 
 def _card(run: Run, best: FormulaCriterion, names: str, rows: list[dict[str, Any]]) -> str:

@@ -15,7 +15,7 @@ from metaloss import storage
 from metaloss.core import registry
 from metaloss.core.streams import Stream
 from metaloss.errors import SettingsError
-from metaloss.evaluation.protocol import Trials, Tuned
+from metaloss.evaluation.protocol import LossEvaluation, Tuned
 from metaloss.evaluation.statistics import rank_correlation
 from metaloss.losses.base import CrossEntropies
 from metaloss.losses.formulas import Formulas
@@ -58,13 +58,13 @@ class Stage:
         return self.families, self.steps, self.scale
 
 
-class Reference(TypedDict):
+class StageReference(TypedDict):
     """What is needed of cross-entropy's result."""
 
     accuracy: float
 
 
-class Record(TypedDict):
+class StageRecord(TypedDict):
     """What is needed of a stage's file."""
 
     asked: dict[str, Any]
@@ -72,11 +72,11 @@ class Record(TypedDict):
     worth: list[float]
     kept: list[str]
     tau: float | None
-    reference: Reference
+    reference: StageReference
 
 
 @dataclass(frozen=True)
-class Rounds:
+class StageRunner:
     """Rounds played and kept in a folder; one that is there already is not played again.
 
     Attributes:
@@ -88,7 +88,7 @@ class Rounds:
     """
 
     folder: Path
-    trials: Trials
+    trials: LossEvaluation
     rates: Sequence[float]
     baseline_tasks: int
     conditions: dict[str, str]
@@ -112,7 +112,7 @@ class Rounds:
         path = self.folder / f"stage-{number}.json"
         asked = self._asked(number, stage, texts)
         if storage.is_file(path):
-            return _same(path, storage.read_record(path, Record), asked)
+            return _same(path, storage.read_record(path, StageRecord), asked)
         opened = [enlarged(e, stage) for e in self.trials.families]
         ours = self._accuracies(opened, number, stage, [Formula.parse(text) for text in texts])
         averaged = before[len(before) - stage.mean_of + 1 :]
@@ -130,14 +130,16 @@ class Rounds:
             "reference": self._reference(opened, number, stage),
         }
         storage.write_record(path, {"asked": asked, **found})
-        found = storage.read_record(path, Record)
+        found = storage.read_record(path, StageRecord)
         return found
 
     def _asked(self, number: int, stage: Stage, texts: Sequence[str]) -> dict[str, Any]:
         """All that decides what a round finds."""
         own = [registry.table(e.family) for e in self.trials.families]
         seed = self.trials.key.seed
-        budget = asdict(replace(stage, tasks=max(self.trials.counts(stage.tasks)), families=()))
+        budget = asdict(
+            replace(stage, tasks=max(self.trials.task_counts(stage.tasks)), families=())
+        )
         del budget["families"]
         return {
             "stage": number,
@@ -157,7 +159,7 @@ class Rounds:
         score = [
             self.trials.scores(e, losses, "validation", key, stage.tasks)[0] for e, key in pairs
         ]
-        numbers = self.trials.numbers(stage.tasks).repeat(stage.repeats)
+        numbers = self.trials.family_index(stage.tasks).repeat(stage.repeats)
         return [float(x) for x in mean(torch.cat(score, 1).nan_to_num(nan=0.0), numbers)]
 
     def _reference(self, opened: Sequence[Opened], number: int, stage: Stage) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from torch import Tensor
 from metaloss.core.population import Population
 from metaloss.criterion.base import Criterion, FormulaCriterion, GenomeCriterion
 from metaloss.errors import MetalossError
-from metaloss.evaluation.protocol import Trials
+from metaloss.evaluation.protocol import LossEvaluation
 from metaloss.genomes import Genome
 from metaloss.genomes._symbolic import FormulaGenome
 from metaloss.losses.base import Losses
@@ -17,13 +17,13 @@ from metaloss.losses.formulas import Formulas
 from metaloss.losses.language.formula import Formula
 from metaloss.search.objectives import mean
 from metaloss.search.run import Progress
-from metaloss.search.trained_losses import Ledger
+from metaloss.search.trained_losses import TrainedLosses
 
 OF_SEARCH = 20  # the best formulas of the whole search that stand
 
 
 @dataclass(frozen=True)
-class Standing:
+class Finalists:
     """Those that stand for election, and where each comes from."""
 
     genome: Genome
@@ -44,7 +44,7 @@ class Standing:
         return GenomeCriterion(self.genome, self.population[row : row + 1], about)
 
 
-def standing(genome: Genome, progress: Progress, ledger: Ledger | None) -> Standing:
+def choose_finalists(genome: Genome, progress: Progress, ledger: TrainedLosses | None) -> Finalists:
     """The last generations' best, the population's centre, and of formulas the best of the search
     and of each size.
 
@@ -62,7 +62,7 @@ def standing(genome: Genome, progress: Progress, ledger: Ledger | None) -> Stand
         f"the mean of the last {len(progress.centres)} centres",
     ]
     if not isinstance(genome, FormulaGenome):
-        return Standing(genome, population, (), origins)
+        return Finalists(genome, population, (), origins)
     whence = dict.fromkeys(genome.originals, "the original")
     if ledger is not None:
         whence |= {
@@ -72,19 +72,21 @@ def standing(genome: Genome, progress: Progress, ledger: Ledger | None) -> Stand
         whence |= {f.canonical(): "among the best of the search" for f in ledger.best(OF_SEARCH)}
     last = zip(genome.formulas(population), origins, strict=True)
     whence |= {f.canonical(): origin for f, origin in last if f.canonical() not in genome.originals}
-    return Standing(genome, population, tuple(whence), list(whence.values()))
+    return Finalists(genome, population, tuple(whence), list(whence.values()))
 
 
-def elect(stands: Standing, trials: Trials, tasks: int) -> tuple[int, Float[Tensor, " F"]]:
+def choose_winner(
+    stands: Finalists, trials: LossEvaluation, tasks: int
+) -> tuple[int, Float[Tensor, " F"]]:
     """The row of the winner, and what each one reached.
 
     Raises:
         MetalossError: none trains without failing.
     """
-    score = trials.held_out(stands.losses, "winner", tasks)
+    score = trials.validation_scores(stands.losses, "winner", tasks)
     # One failure among so many tasks costs what it costs in use, a wrong answer everywhere, and no
     # more.
-    reached = mean(score.nan_to_num(nan=0.0), trials.numbers(tasks))
+    reached = mean(score.nan_to_num(nan=0.0), trials.family_index(tasks))
     failed = score.isnan().all(1)
     if failed.all():
         raise MetalossError(
@@ -93,7 +95,7 @@ def elect(stands: Standing, trials: Trials, tasks: int) -> tuple[int, Float[Tens
     return int(reached.masked_fill(failed, -1).argmax()), reached
 
 
-def front(stands: Standing, reached: Float[Tensor, " F"]) -> list[dict[str, Any]]:
+def size_front(stands: Finalists, reached: Float[Tensor, " F"]) -> list[dict[str, Any]]:
     """The formulas that no smaller one reaches, the smallest first."""
     rows = sorted(
         range(len(stands.formulas)), key=lambda i: (stands.formulas[i].expression.size, -reached[i])

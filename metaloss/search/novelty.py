@@ -23,11 +23,11 @@ from metaloss.losses.phenotype import normalised
 
 SAME = 0.01  # the distance up to which two phenotypes are one (the code of Morgan 2024)
 SCALE = 0.01  # the relative difference in span up to which two losses have one scale
-FINE, KNOWN, REFUSED = range(3)
+NOVEL, KNOWN, REFUSED = range(3)
 THINNED = 5  # every such point of a phenotype is compared
 
 
-class Seen:
+class SeenLosses:
     """Losses, found again by canonical text and by phenotype.
 
     Two losses whose curves differ in scale alone are two: at one learning rate they train
@@ -41,7 +41,7 @@ class Seen:
         self.curves: list[bytes] = []
         self.spans: list[float] = []
 
-    def why_not(self, formula: Formula) -> str:
+    def reason_seen(self, formula: Formula) -> str:
         """What makes this loss one that has been seen; "" for a new one."""
         if bytes.fromhex(formula.digest) in self.digests:
             return "duplicate text"
@@ -89,7 +89,7 @@ def _look(e: Expression, filters: Filters) -> tuple[Float[Tensor, " N"], float] 
 
 
 @dataclass
-class Sieve:
+class NoveltyFilter:
     """A genome for a strategy to vary: what comes out is varied again until it is worth a training.
 
     A genome without formulas is left as it is.
@@ -102,27 +102,27 @@ class Sieve:
     """
 
     genome: Genome
-    seen: Seen | None
+    seen: SeenLosses | None
     tries: int = 30
     refused: Counter[str] = field(default_factory=Counter)
-    asked: Seen | None = None
+    asked: SeenLosses | None = None
 
-    def begin(self) -> None:
+    def start_generation(self) -> None:
         """A generation begins: nothing has been refused or asked for yet."""
         self.refused.clear()
-        self.asked = None if self.seen is None else Seen(self.seen.filters)
+        self.asked = None if self.seen is None else SeenLosses(self.seen.filters)
 
     def sample(self, n: int, key: Stream) -> Population:
         """n candidates to start from; the first ones refused too, where no others were found in all tries."""
         first = self.genome.sample(n, key)
-        fine = self._judged(first) == FINE
+        fine = self._judged(first) == NOVEL
         found = first[fine]
         spare = first[~fine]
         for again in range(self.tries):
             if len(found) == n:
                 return found
             more = self.genome.sample(n, key.at("again", again))
-            found = found.cat(more[self._judged(more) == FINE][: n - len(found)])
+            found = found.cat(more[self._judged(more) == NOVEL][: n - len(found)])
         return found.cat(spare)[:n]
 
     def mutate(
@@ -154,7 +154,7 @@ class Sieve:
             children = vary(pool[base[missing]], missing, key.at("again", again) if again else key)
             verdict = self._judged(children)
             number = len(pool) + torch.arange(len(children))
-            fine = verdict == FINE
+            fine = verdict == NOVEL
             known = verdict == KNOWN
             place[missing[fine]] = number[fine]
             # All around a parent may be known. The next try starts from the known child, one step
@@ -169,7 +169,7 @@ class Sieve:
     def _judged(self, population: Population) -> Int[Tensor, " P"]:
         """What is worth a training, what is known, what is refused; the first counts as asked for from now on."""
         if self.seen is None:
-            return torch.full((len(population),), FINE)
+            return torch.full((len(population),), NOVEL)
         codes = self.genome.valid(population).tolist()
         formulas: Iterable[Any] = self.losses(population).formulas  # type: ignore[attr-defined]
         return torch.tensor(
@@ -181,10 +181,10 @@ class Sieve:
         reason = (
             self.genome.reasons[code]
             if code
-            else self.seen.why_not(formula) or self.asked.why_not(formula)
+            else self.seen.reason_seen(formula) or self.asked.reason_seen(formula)
         )
         if not reason:
             self.asked.add(formula)
-            return FINE
+            return NOVEL
         self.refused[reason] += 1
         return REFUSED if code else KNOWN

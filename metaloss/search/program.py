@@ -21,14 +21,14 @@ from metaloss.data.image_record import ImageRecord
 from metaloss.data.places import is_path_source
 from metaloss.engines.local import Local
 from metaloss.errors import SettingsError
-from metaloss.evaluation.protocol import Trials
+from metaloss.evaluation.protocol import LossEvaluation
 from metaloss.genomes import Genome
 from metaloss.genomes._symbolic import Symbolic
 from metaloss.search import settings
 from metaloss.search.run import Progress, Run, create, find, provenance
-from metaloss.search.runner import Campaign
+from metaloss.search.runner import SearchRunner
 from metaloss.search.settings import Settings
-from metaloss.search.trained_losses import Ledger
+from metaloss.search.trained_losses import TrainedLosses
 from metaloss.tasks.opening import Opened, conditions, opened, remembering
 
 
@@ -219,7 +219,7 @@ def _carry(
 ) -> Result:
     chosen = run.settings
     reporter = reporter or Reporter()
-    genome, strategy = chosen.parts()
+    genome, strategy = chosen.build_parts()
     with (
         _resumable(run),
         storage.Lock(run.folder),
@@ -229,7 +229,7 @@ def _carry(
         if where is not None:
             places.keep_places(run.folder, where)
         families = remembering(run.folder, families, device)
-        trials = Trials(engine, families, Stream(chosen.seed))
+        trials = LossEvaluation(engine, families, Stream(chosen.seed))
         reporter.on_search_start(run, engine, families, genome)
         progress, warnings = run.recover((*strategy.states, *genome.populations))
         for text in warnings:
@@ -241,9 +241,11 @@ def _carry(
         engine.halvings = progress.halvings if progress else 0
         once = " (the first time, loops are compiled: about 20 s)" if kernels.available() else ""
         reporter.on_work(f"tuning cross-entropy at {len(chosen.rates)} learning rates{once}")
-        rivals = trials.baseline(chosen.rates, chosen.baseline_tasks)
-        reporter.on_baseline(rivals, max(trials.counts(chosen.baseline_tasks)))
-        campaign = Campaign(run, trials, genome, strategy, rivals, reporter, _ledger(run, genome))
+        rivals = trials.tune_baseline(chosen.rates, chosen.baseline_tasks)
+        reporter.on_baseline(rivals, max(trials.task_counts(chosen.baseline_tasks)))
+        campaign = SearchRunner(
+            run, trials, genome, strategy, rivals, reporter, _ledger(run, genome)
+        )
         deadline = float("inf") if time_limit is None else time.monotonic() + time_limit
         try:
             progress = campaign.generations(progress, deadline)
@@ -263,7 +265,7 @@ def _resumable(run: Run) -> Iterator[None]:
         raise KeyboardInterrupt(f"stopped; metaloss.resume({str(run.folder)!r}) goes on") from None
 
 
-def _so_far(campaign: Campaign) -> tuple[Campaign, Progress]:
+def _so_far(campaign: SearchRunner) -> tuple[SearchRunner, Progress]:
     """A stopped campaign after its last committed generation; what is in memory may be half of the
     next one.
 
@@ -282,9 +284,9 @@ def _so_far(campaign: Campaign) -> tuple[Campaign, Progress]:
     return replace(campaign, ledger=_ledger(run, genome)), progress
 
 
-def _ledger(run: Run, genome: Genome) -> Ledger | None:
+def _ledger(run: Run, genome: Genome) -> TrainedLosses | None:
     """What a search for formulas has trained so far."""
-    return Ledger(genome.filters, run.history()) if isinstance(genome, Symbolic) else None
+    return TrainedLosses(genome.filters, run.history()) if isinstance(genome, Symbolic) else None
 
 
 def _told(run: Run, reporter: Reporter) -> Result:

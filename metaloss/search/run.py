@@ -14,8 +14,8 @@ from metaloss.data import image_record, places
 from metaloss.data.image_record import ImageRecord
 from metaloss.errors import DamagedFile, SettingsError
 from metaloss.search import settings
-from metaloss.search.cached_evaluator import Known
-from metaloss.search.run_tables import Summary
+from metaloss.search.cached_evaluator import CachedScores
+from metaloss.search.run_tables import RunSummary
 from metaloss.search.settings import Settings
 from metaloss.storage.codec import pack, unpack
 from metaloss.storage.environment import Provenance, digest_of_rows
@@ -33,8 +33,8 @@ class Progress:
     centres: Population  # and their centres
     trainings: int
     halvings: int  # of the chunks, after running out of memory
-    barren: int  # generations in a row in which every candidate failed
-    known: Known  # what this task epoch's formulas reached, where it goes on
+    failed_generations: int  # generations in a row in which every candidate failed
+    known: CachedScores  # what this task epoch's formulas reached, where it goes on
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class Run:
         if checkpoint is None:
             return None, ()
         try:
-            progress = unpack(checkpoint.payload, (Progress, Known, *types))
+            progress = unpack(checkpoint.payload, (Progress, CachedScores, *types))
         except DamagedFile as error:
             raise DamagedFile(f"{self.folder}: state {checkpoint.generation}: {error}") from None
         return progress, checkpoint.warnings
@@ -79,7 +79,7 @@ class Run:
             DamagedFile: it does not check out.
         """
         path = self.folder / "summary.json"
-        return storage.read_record(path, Summary) if storage.is_file(path) else None
+        return storage.read_record(path, RunSummary) if storage.is_file(path) else None
 
     def provenance(self) -> dict[str, Any]:
         """Where the run's numbers come from.

@@ -5,7 +5,7 @@ from typing import NotRequired
 from typing_extensions import TypedDict
 
 
-class Gain(TypedDict):
+class PairedGain(TypedDict):
     """What is needed of a paired difference."""
 
     mean: float
@@ -13,25 +13,25 @@ class Gain(TypedDict):
     high: float
 
 
-class Rival(TypedDict):
+class TunedBaseline(TypedDict):
     """What is needed of a rival in the test."""
 
     lr: float
     steps: int
     accuracy: float
-    gain: Gain
+    gain: PairedGain
 
 
-class Tested(TypedDict):
+class FamilyTest(TypedDict):
     """What is needed of the test on a family."""
 
     accuracy: float
     tasks: int
-    ce: Rival
-    ce_steps: Rival
+    ce: TunedBaseline
+    ce_steps: TunedBaseline
 
 
-class Choice(TypedDict):
+class WinnerChoice(TypedDict):
     """What is needed of the winner's election."""
 
     generation: int
@@ -39,19 +39,19 @@ class Choice(TypedDict):
     tasks: int
 
 
-class Size(TypedDict):
+class FrontFormula(TypedDict):
     """A formula of the front."""
 
     size: int
     accuracy: float
 
 
-class Summary(TypedDict):
+class RunSummary(TypedDict):
     """What is needed of a run's `summary.json`."""
 
-    choice: Choice
-    test: dict[str, Tested]
-    front: NotRequired[list[Size]]
+    choice: WinnerChoice
+    test: dict[str, FamilyTest]
+    front: NotRequired[list[FrontFormula]]
     formula: NotRequired[str]
     refused: NotRequired[dict[str, int]]
     screened_trainings: NotRequired[int]

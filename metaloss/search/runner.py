@@ -22,33 +22,35 @@ from metaloss.core.streams import Stream
 from metaloss.criterion import loss_io
 from metaloss.data import image_record
 from metaloss.errors import MetalossError
-from metaloss.evaluation.protocol import Trials, Tuned
+from metaloss.evaluation.protocol import LossEvaluation, Tuned
 from metaloss.evaluation.statistics import paired
 from metaloss.evolution import Scored, generation
 from metaloss.genomes import Genome
 from metaloss.losses.base import Losses
-from metaloss.search.cached_evaluator import Stages
-from metaloss.search.finalists import elect, front, standing
-from metaloss.search.novelty import Sieve
+from metaloss.search.cached_evaluator import CachedEvaluator
+from metaloss.search.finalists import choose_finalists, choose_winner, size_front
+from metaloss.search.novelty import NoveltyFilter
 from metaloss.search.objectives import NEEDS_BASELINE
 from metaloss.search.run import Progress, Run
-from metaloss.search.trained_losses import Ledger
+from metaloss.search.trained_losses import TrainedLosses
 from metaloss.strategies import Strategy
 
-BARREN = 10  # generations in a row without one candidate that trains, after which a run gives up
+MAX_FAILED_GENERATIONS = (
+    10  # generations in a row without one candidate that trains, after which a run gives up
+)
 
 
 @dataclass(frozen=True)
-class Campaign:
+class SearchRunner:
     """A run at work: its parts, and the rivals it is measured against."""
 
     run: Run
-    trials: Trials
+    trials: LossEvaluation
     genome: Genome
     strategy: Strategy
     rivals: Sequence[Tuned]
     reporter: Reporter
-    ledger: Ledger | None
+    ledger: TrainedLosses | None
 
     def generations(self, progress: Progress | None, deadline: float) -> Progress:
         """Run what is left of the generations, each committed before the next begins."""
@@ -56,14 +58,14 @@ class Campaign:
         key = Stream(self.run.settings.seed)
         ledger = self.ledger
         stages = self._stages()
-        sieve = Sieve(self.genome, ledger.seen if ledger else None, chosen.tries)
-        sieve.begin()
+        novelty_filter = NoveltyFilter(self.genome, ledger.seen if ledger else None, chosen.tries)
+        novelty_filter.start_generation()
         if progress is None:
-            state = self.strategy.init(sieve, key.at("init"))
+            state = self.strategy.init(novelty_filter, key.at("init"))
             none = self.strategy.centre(state)[:0]
             progress = Progress(0, state, none, none, 0, 0, 0, stages.known())
         baseline = partial(
-            self.trials.rival, self.rivals, chosen.tasks_per_generation, chosen.validation
+            self.trials.baseline_scores, self.rivals, chosen.tasks_per_generation, chosen.validation
         )
         versus = baseline if chosen.objective in NEEDS_BASELINE else None
         stages.restore(progress.known, key.at("tasks", self.strategy.epoch(progress.generation)))
@@ -73,35 +75,50 @@ class Campaign:
             began = time.monotonic()
             # What the first population was drawn from belongs to the first generation.
             if number > 1:
-                sieve.begin()
+                novelty_filter.start_generation()
             state, scored = generation(
-                self.strategy, progress.state, sieve, stages, chosen.judge(), key, number, versus
+                self.strategy,
+                progress.state,
+                novelty_filter,
+                stages,
+                chosen.objective_function(),
+                key,
+                number,
+                versus,
             )
-            progress, record = self._step(progress, state, scored, number, stages, sieve)
+            progress, record = self._step(progress, state, scored, number, stages, novelty_filter)
             if ledger:
-                ledger.add(record, sieve.losses(scored.population).formulas)  # type: ignore[attr-defined]
+                ledger.add(record, novelty_filter.losses(scored.population).formulas)  # type: ignore[attr-defined]
             self.run.commit(record, progress)
             seconds = time.monotonic() - began
             trainings = record["trained"] * scored.score.shape[1]
             self._time(number, seconds, trainings)
             self.reporter.on_generation(record, seconds, trainings)
-            if progress.barren >= BARREN:
+            if progress.failed_generations >= MAX_FAILED_GENERATIONS:
                 raise MetalossError(
-                    f"no candidate trained without failing in the last {BARREN} generations"
+                    f"no candidate trained without failing in the last {MAX_FAILED_GENERATIONS} generations"
                 )
         return progress
 
-    def _stages(self) -> Stages:
+    def _stages(self) -> CachedEvaluator:
         chosen = self.run.settings
-        full = partial(self.trials.evaluator, chosen.tasks_per_generation, chosen.validation)
-        screen = chosen.screened()
+        full = partial(self.trials.search_scores, chosen.tasks_per_generation, chosen.validation)
+        screen = chosen.screening_budget()
         passes = (
-            partial(self.trials.passes, screen, self.rivals, chosen.validation) if screen else None
+            partial(self.trials.passes_screening, screen, self.rivals, chosen.validation)
+            if screen
+            else None
         )
-        return Stages(full, passes)
+        return CachedEvaluator(full, passes)
 
     def _step(
-        self, old: Progress, state: Any, scored: Scored, number: int, stages: Stages, sieve: Sieve
+        self,
+        old: Progress,
+        state: Any,
+        scored: Scored,
+        number: int,
+        stages: CachedEvaluator,
+        novelty_filter: NoveltyFilter,
     ) -> tuple[Progress, dict[str, Any]]:
         """What is known after a generation, and its line of history."""
         accuracy = scored.score.double().mean(1)
@@ -120,8 +137,8 @@ class Campaign:
             old.centres.cat(centre)[-last:],
             old.trainings + stages.trained * tasks,
             halvings,
-            0 if len(alive) else old.barren + 1,
-            stages.known() if goes_on else Stages(stages.full).known(),
+            0 if len(alive) else old.failed_generations + 1,
+            stages.known() if goes_on else CachedEvaluator(stages.full).known(),
         )
         record: dict[str, Any] = {
             "generation": number,
@@ -135,8 +152,8 @@ class Campaign:
         }
         if stages.screened:
             record["screened"] = stages.screened
-        if sieve.seen is not None:
-            record |= self._told(scored, accuracy, stages, sieve)
+        if novelty_filter.seen is not None:
+            record |= self._told(scored, accuracy, stages, novelty_filter)
         if halvings > old.halvings:
             record["events"] = [f"out of memory: chunks cut to 1/{2**halvings}"]
         if number % self.run.settings.report_every == 0:
@@ -144,23 +161,27 @@ class Campaign:
         return progress, record
 
     def _told(
-        self, scored: Scored, accuracy: Tensor, stages: Stages, sieve: Sieve
+        self,
+        scored: Scored,
+        accuracy: Tensor,
+        stages: CachedEvaluator,
+        novelty_filter: NoveltyFilter,
     ) -> dict[str, Any]:
         """What the history tells of a generation of formulas: each with its accuracy, and what was refused."""
-        formulas = sieve.losses(scored.population).formulas  # type: ignore[attr-defined]
+        formulas = novelty_filter.losses(scored.population).formulas  # type: ignore[attr-defined]
         # None for a failure, as the file has it: the ledger must read the same in a run that is
         # resumed.
         each = [None if math.isnan(x) else x for x in accuracy.tolist()]
         reached = {str(f): x for f, x in zip(formulas, each, strict=True)}
         return {
-            "refused": dict(sorted(sieve.refused.items())),
+            "refused": dict(sorted(novelty_filter.refused.items())),
             "control": stages.control,
             "losses": list(reached.items()),
         }
 
     def _held_out(self, centre: Population) -> dict[str, float]:
         """The population's centre on the meta-validation tasks that cross-entropy was tuned on."""
-        score = self.trials.held_out(
+        score = self.trials.validation_scores(
             self.genome.losses(centre), "baseline", self.run.settings.baseline_tasks
         )[0]
         gain = paired(
@@ -179,13 +200,13 @@ class Campaign:
         """Choose the winner on meta-validation tasks, write it, and only then look at the meta-test tasks."""
         tasks = self.run.settings.winner_tasks
         self.reporter.on_work(f"choosing the winner on {tasks} tasks, and testing it")
-        stands = standing(self.genome, progress, self.ledger)
-        row, reached = elect(stands, self.trials, tasks)
+        stands = choose_finalists(self.genome, progress, self.ledger)
+        row, reached = choose_winner(stands, self.trials, tasks)
         choice = {
             "generation": progress.generation,
             "origin": stands.origins[row],
             "accuracy": float(reached[row]),
-            "tasks": max(self.trials.counts(tasks)),
+            "tasks": max(self.trials.task_counts(tasks)),
         }
         # Not paths: a loss is shared.
         names = ", ".join(family.name for family in self.run.settings.families)
@@ -201,7 +222,7 @@ class Campaign:
         card = f"# {self.run.name}\n\n{loss.describe()}, evolved on {names}.\n"
         loss_io.save(self.run.folder / "loss", loss, card, image_record.read(self.run.folder))
         test = self._test(loss.losses())
-        sizes = front(stands, reached) if self.ledger else []
+        sizes = size_front(stands, reached) if self.ledger else []
         summary = {
             "choice": choice,
             "trainings": progress.trainings,
@@ -220,7 +241,7 @@ class Campaign:
     def _spared(self) -> dict[str, Any]:
         """What was not trained: how often each filter refused a formula, and the trainings that the screen saved."""
         history = self.run.history()
-        tasks = sum(self.trials.counts(self.run.settings.tasks_per_generation))
+        tasks = sum(self.trials.task_counts(self.run.settings.tasks_per_generation))
         refused = sum((Counter(record.get("refused", {})) for record in history), Counter[str]())
         screened = sum(record.get("screened", 0) for record in history)
         return {"refused": dict(refused.most_common()), "screened_trainings": screened * tasks}
@@ -228,7 +249,9 @@ class Campaign:
     def _test(self, losses: Losses) -> dict[str, Any]:
         """The winner at the family's own rate against cross-entropy at its best, on meta-test tasks."""
         chosen = self.run.settings
-        strongest = self.trials.strongest(chosen.rates, chosen.baseline_tasks, self.rivals)
+        strongest = self.trials.tune_baseline_steps(
+            chosen.rates, chosen.baseline_tasks, self.rivals
+        )
         rivals = {"ce": self.rivals, "ce_steps": strongest}
         result = dict[str, Any]()
         for kind, found in self.trials.test(losses, rivals, chosen.test_tasks).items():
@@ -244,9 +267,14 @@ class Campaign:
                 own = {
                     key: value
                     for key, value in asdict(versus).items()
-                    if key not in ("accuracy", "rival")
+                    if key not in ("accuracy", "baseline_accuracy")
                 }
-                row[kind] = {"lr": rival.lr, "steps": rival.steps, "accuracy": versus.rival, **own}
+                row[kind] = {
+                    "lr": rival.lr,
+                    "steps": rival.steps,
+                    "accuracy": versus.baseline_accuracy,
+                    **own,
+                }
         return result
 
     def _plot(self, loss: Losses, front: list[dict[str, Any]]) -> None:
@@ -256,8 +284,8 @@ class Campaign:
         folder.mkdir(exist_ok=True)
         plots.fitness(self.run.history(), folder / "fitness.png")
         plots.phenotype(loss, "evolved", self.genome.classes, folder / "phenotype.png")
-        if front:
-            plots.front(front, folder / "front.png")
+        if size_front:
+            plots.front(size_front, folder / "front.png")
 
     def _time(self, number: int, seconds: float, trainings: int) -> None:
         """Wall times stand beside the history, never in it; a lost line is no loss."""

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 from metaloss.core import reading, registry
 from metaloss.core.config import merge_tables as merge_tables
 from metaloss.errors import SettingsError
-from metaloss.evaluation.protocol import Screen
+from metaloss.evaluation.protocol import ScreeningBudget
 from metaloss.evolution import Objective
 from metaloss.genomes import Genome
 from metaloss.search import objectives
@@ -99,7 +99,7 @@ class Settings(BaseModel):
     test_tasks: Annotated[int, Field(ge=2)] = 200
     families: Families = ()
 
-    def parts(self) -> tuple[Genome, Strategy]:
+    def build_parts(self) -> tuple[Genome, Strategy]:
         """The genome and the strategy that the tables describe.
 
         Raises:
@@ -122,17 +122,17 @@ class Settings(BaseModel):
         """The genome and the strategy, each as the name of its folder and its own."""
         return [("genomes", self.genome["kind"]), ("strategies", self.strategy["kind"])]
 
-    def judge(self) -> Objective:
+    def objective_function(self) -> Objective:
         """From scores to fitness."""
         return objectives.read(self.objective, self.deviations)
 
-    def screened(self) -> Screen | None:
+    def screening_budget(self) -> ScreeningBudget | None:
         """The short training before the full one, if there is one."""
         longest = max(
             (f.inner.steps for f in self.families if isinstance(f, TaskFamily)), default=0
         )
         steps = (20 if longest > 60 else 0) if self.screen_steps is None else self.screen_steps
-        return Screen(steps, self.screen_tasks, self.screen_share) if steps else None
+        return ScreeningBudget(steps, self.screen_tasks, self.screen_share) if steps else None
 
     def table(self) -> dict[str, Any]:
         """All settings as plain values, for TOML."""
@@ -165,7 +165,7 @@ def resolve(table: Mapping[str, Any]) -> Settings:
     # A setting of a family, given without its name, holds for all of them.
     chosen = tuple(changed(family, changes) for family in chosen) if changes else chosen
     settings = settings.model_copy(update={"families": chosen})
-    genome, strategy = settings.parts()
+    genome, strategy = settings.build_parts()
     full = {
         kind: {"kind": getattr(settings, kind)["kind"], **registry.table(part)}
         for kind, part in (("genome", genome), ("strategy", strategy))

@@ -7,11 +7,11 @@ from typing import Any
 
 from metaloss.genomes._filters import Filters
 from metaloss.losses.language.formula import Formula
-from metaloss.search.novelty import Seen
+from metaloss.search.novelty import SeenLosses
 
 
 @dataclass
-class Entry:
+class TrainedLoss:
     """A loss and how much more than the control, cross-entropy on the same tasks, it reached each
     time.
 
@@ -34,12 +34,12 @@ class Entry:
         return sum(self.leads) / (len(self.leads) + 1)
 
 
-class Ledger:
+class TrainedLosses:
     """Formulas by their text, in the order in which they were first trained."""
 
     def __init__(self, filters: Filters, history: Iterable[dict[str, Any]] = ()) -> None:
-        self.entries: dict[str, Entry] = {}
-        self.seen = Seen(filters)
+        self.entries: dict[str, TrainedLoss] = {}
+        self.seen = SeenLosses(filters)
         for record in history:
             self.add(record)
 
@@ -49,7 +49,7 @@ class Ledger:
         for text, fitness in record.get("losses", ()):
             if text not in self.entries:
                 formula = at_hand.get(text) or Formula.parse(text)
-                self.entries[text] = Entry(text, formula.expression.size)
+                self.entries[text] = TrainedLoss(text, formula.expression.size)
                 self.seen.add(formula)
             if fitness is not None:
                 self.entries[text].leads.append(fitness - record["control"])
@@ -66,7 +66,7 @@ class Ledger:
 
     def best_of_each_size(self) -> list[Formula]:
         """The best loss of every size, the smallest first."""
-        found: dict[int, Entry] = {}
+        found: dict[int, TrainedLoss] = {}
         for entry in self.entries.values():
             size = entry.size
             if entry.leads and (size not in found or entry.worth > found[size].worth):

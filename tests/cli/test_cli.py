@@ -542,7 +542,7 @@ def test_a_loss_is_shown_too(metaloss, finished):
 def test_an_unfinished_run_is_listed_and_shown_with_what_to_do(
     metaloss, config, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(runner.Campaign, "finish", lambda self, progress: sys.exit(9))
+    monkeypatch.setattr(runner.SearchRunner, "finish", lambda self, progress: sys.exit(9))
     assert metaloss("evolve --config small.toml -q")[0] == 9
     again = "metaloss evolve --resume runs/tiny-mln-mu_plus_lambda-0"
     assert f"3/3 generations, unfinished: {again}" in metaloss("list runs")[1]

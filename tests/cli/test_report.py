@@ -461,7 +461,7 @@ def test_the_doctor_says_what_to_do_about_what_is_missing(monkeypatch):
 
 def test_the_doctor_says_how_to_get_the_extras_of_full_size_training(monkeypatch):
     here = {finding.name: finding for finding in doctor.examine()}
-    assert here["lightning"] == doctor.Finding("lightning", version("lightning"))
+    assert here["lightning"] == doctor.CheckResult("lightning", version("lightning"))
 
     def missing(name):
         raise PackageNotFoundError(name)

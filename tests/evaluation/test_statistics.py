@@ -8,7 +8,7 @@ import torch
 from metaloss.core.streams import Stream
 from metaloss.evaluation.statistics import (
     Draws,
-    Test,
+    RankTest,
     critical_difference,
     holm,
     mean_ranks,
@@ -114,7 +114,7 @@ def test_the_effect_size_by_hand():
 
 def test_losses_with_equal_scores_are_not_told_apart():
     a, _ = scores()
-    assert rank_test(a, a) == Test(1.0, 0.0, 0, 40, 0)
+    assert rank_test(a, a) == RankTest(1.0, 0.0, 0, 40, 0)
 
 
 def test_holms_correction_by_hand():

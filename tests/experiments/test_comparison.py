@@ -20,7 +20,7 @@ from metaloss.core.reporting import Reporter
 from metaloss.core.tables import csv_bytes
 from metaloss.data import datasets, image_record
 from metaloss.errors import DiskError, Interrupted, SettingsError
-from metaloss.evaluation.statistics import Paired, Test
+from metaloss.evaluation.statistics import Paired, RankTest
 from metaloss.experiments.comparison import figures, standings
 from metaloss.experiments.comparison.contest import Setting
 from metaloss.inner.metrics import measure
@@ -171,7 +171,7 @@ def gain(mean, width=0.01):
 def standing(by, p=0.001, images=0.01, late=0.0, latest=None, plain=0.0):
     at = standings.reached(measure(torch.zeros(10, 4, 3), torch.zeros(10, 4, dtype=torch.int64), 2))
     against = standings.Against(
-        gain(by), by - images, by + images, Test(p, 0.5, 9, 0, 1), p, gain(plain)
+        gain(by), by - images, by + images, RankTest(p, 0.5, 9, 0, 1), p, gain(plain)
     )
     best = Setting(0.1, 160) if latest is not None else None
     return standings.Standing(

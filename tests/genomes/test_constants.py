@@ -8,7 +8,7 @@ from metaloss.core.population import Vectors
 from metaloss.core.registry import build
 from metaloss.core.streams import Stream
 from metaloss.errors import SettingsError
-from metaloss.evaluation.protocol import Trials
+from metaloss.evaluation.protocol import LossEvaluation
 from metaloss.genomes.constants import FAR, Constants, values
 from metaloss.losses import zoo
 from metaloss.losses.base import one_hot
@@ -127,7 +127,7 @@ def election(monkeypatch, favourite):
             score[favourite] = 0.6
         return score
 
-    monkeypatch.setattr(Trials, "held_out", held_out)
+    monkeypatch.setattr(LossEvaluation, "validation_scores", held_out)
 
 
 @pytest.mark.parametrize("favourite", [None, 1])

@@ -177,7 +177,7 @@ def doctors(monkeypatch, folder):
 def test_the_doctor_says_where_code_is_kept_and_what_to_do_where_it_cannot_be(
     monkeypatch, tmp_path
 ):
-    assert doctors(monkeypatch, tmp_path / "here") == doctor.Finding(
+    assert doctors(monkeypatch, tmp_path / "here") == doctor.CheckResult(
         "compiled code", f"{tmp_path / 'here' / 'compiled'}, 0.0 MB"
     )
     (tmp_path / "file").touch()

@@ -7,11 +7,11 @@ import torch
 
 from metaloss.core.streams import Stream
 from metaloss.engines.local import Local
-from metaloss.evaluation.protocol import Screen, Trials, Tuned
+from metaloss.evaluation.protocol import LossEvaluation, ScreeningBudget, Tuned
 from metaloss.losses.base import CrossEntropies
 from metaloss.losses.formulas import Formulas
 from metaloss.losses.language.formula import Formula
-from metaloss.search.cached_evaluator import CONTROL, PACK, Known, Stages
+from metaloss.search.cached_evaluator import CONTROL, PACK, CachedEvaluator, CachedScores
 from metaloss.storage.codec import pack, unpack
 
 KEY = Stream(0).at("tasks", 1)
@@ -70,7 +70,7 @@ def expected(*texts, epoch=1):
 
 def test_a_formula_is_trained_once_per_task_epoch():
     full = Full()
-    stages = Stages(full)
+    stages = CachedEvaluator(full)
     one, family = stages(formulas(*TEXTS[:3]), KEY)
     assert stages.trained == 3
     two, _ = stages(formulas(TEXTS[3], TEXTS[1], TEXTS[0]), KEY)
@@ -83,7 +83,7 @@ def test_a_formula_is_trained_once_per_task_epoch():
 
 def test_formulas_that_are_alike_are_trained_once_and_all_get_the_result():
     full = Full()
-    stages = Stages(full)
+    stages = CachedEvaluator(full)
     found, _ = stages(formulas("-y*p", "y*logp", "-p*y", "logp*y", "-(p*y)"), KEY)
     assert stages.trained == 2
     assert full.trained == [
@@ -96,7 +96,7 @@ def test_formulas_that_are_alike_are_trained_once_and_all_get_the_result():
 
 def test_a_new_epoch_forgets():
     full = Full()
-    stages = Stages(full)
+    stages = CachedEvaluator(full)
     stages(formulas(*TEXTS), KEY)
     found, _ = stages(formulas(*TEXTS), LATER)
     assert stages.trained == len(TEXTS)
@@ -109,7 +109,7 @@ def test_a_new_epoch_forgets():
 
 def test_where_all_is_known_nothing_is_trained():
     full = Full()
-    stages = Stages(full)
+    stages = CachedEvaluator(full)
     stages(formulas(*TEXTS), KEY)
     found, _ = stages(formulas(*reversed(TEXTS)), KEY)
     assert len(full.calls) == 1
@@ -119,10 +119,10 @@ def test_where_all_is_known_nothing_is_trained():
 
 def test_what_is_known_goes_through_a_checkpoint_and_is_not_trained_again():
     full = Full()
-    before = Stages(full, screen(TEXTS[1]))
+    before = CachedEvaluator(full, screen(TEXTS[1]))
     found, family = before(formulas(*TEXTS), KEY)
-    stored = unpack(pack(before.known()), (Known,))
-    after = Stages(full, screen())
+    stored = unpack(pack(before.known()), (CachedScores,))
+    after = CachedEvaluator(full, screen())
     after.restore(stored, KEY)
     again, same_family = after(formulas(*TEXTS), KEY)
     assert len(full.calls) == 1
@@ -134,17 +134,17 @@ def test_what_is_known_goes_through_a_checkpoint_and_is_not_trained_again():
 
 
 def test_nothing_known_goes_through_a_checkpoint_too():
-    stages = Stages(Full())
-    stages.restore(unpack(pack(stages.known()), (Known,)), KEY)
+    stages = CachedEvaluator(Full())
+    stages.restore(unpack(pack(stages.known()), (CachedScores,)), KEY)
     found, _ = stages(formulas(*TEXTS), KEY)
     assert torch.equal(found, expected(*TEXTS))
 
 
 def test_what_is_restored_for_another_epoch_is_forgotten():
     full = Full()
-    stages = Stages(full)
+    stages = CachedEvaluator(full)
     stages(formulas(*TEXTS), KEY)
-    other = Stages(full)
+    other = CachedEvaluator(full)
     other.restore(stages.known(), KEY)
     found, _ = other(formulas(*TEXTS), LATER)
     assert torch.equal(found, expected(*TEXTS, epoch=2))
@@ -154,14 +154,14 @@ def test_what_is_restored_for_another_epoch_is_forgotten():
 
 
 def test_the_control_is_what_cross_entropy_reaches():
-    stages = Stages(Full())
+    stages = CachedEvaluator(Full())
     stages(formulas(*TEXTS), KEY)
     assert stages.control == pytest.approx(expected("-y*logp").double().mean().item(), rel=1e-12)
 
 
 def test_cross_entropy_among_the_candidates_is_its_own_control():
     full = Full()
-    stages = Stages(full)
+    stages = CachedEvaluator(full)
     stages(formulas("-y*p", "-logp*y"), KEY)
     assert full.trained == ["sum(-y * p)", "sum(-logp * y)"]
     assert stages.trained == 2
@@ -169,7 +169,7 @@ def test_cross_entropy_among_the_candidates_is_its_own_control():
 
 
 def test_a_control_that_fails_is_a_wrong_answer():
-    stages = Stages(
+    stages = CachedEvaluator(
         lambda losses, key: (torch.tensor([[0.5, 0.5], [torch.nan, 0.5]]), torch.tensor([0, 0]))
     )
     stages(formulas("-y*p"), KEY)
@@ -182,7 +182,7 @@ def test_a_control_that_fails_is_a_wrong_answer():
 def test_what_does_not_pass_is_nan_and_counted_and_the_rest_is_as_without_a_screen():
     full = Full()
     passes = screen(TEXTS[0], TEXTS[3])
-    stages = Stages(full, passes)
+    stages = CachedEvaluator(full, passes)
     found, _ = stages(formulas(*TEXTS), KEY)
     assert found.isnan().all(1).tolist() == [True, False, False, True, False]
     alive = torch.tensor([1, 2, 4])
@@ -196,7 +196,7 @@ def test_what_is_left_is_filled_up_to_a_multiple_of_a_pack():
     texts = [f"-y*logp*{k}" for k in range(2, 14)]
     full = Full()
     passes = screen(texts[0])
-    found, _ = Stages(full, passes)(formulas(*texts), KEY)
+    found, _ = CachedEvaluator(full, passes)(formulas(*texts), KEY)
     assert passes.sizes == [2 * PACK]
     assert [len(call) for call in full.calls] == [2 * PACK]
     assert torch.equal(found[1:], expected(*texts)[1:])
@@ -205,7 +205,7 @@ def test_what_is_left_is_filled_up_to_a_multiple_of_a_pack():
 def test_a_formula_that_did_not_pass_is_not_asked_about_again():
     full = Full()
     passes = screen(TEXTS[0])
-    stages = Stages(full, passes)
+    stages = CachedEvaluator(full, passes)
     for _ in range(2):
         found, _ = stages(formulas(*TEXTS), KEY)
         assert found[0].isnan().all()
@@ -215,7 +215,7 @@ def test_a_formula_that_did_not_pass_is_not_asked_about_again():
 
 
 def test_every_candidate_that_did_not_pass_is_counted():
-    stages = Stages(Full(), screen("-y*p"))
+    stages = CachedEvaluator(Full(), screen("-y*p"))
     found, _ = stages(formulas("-y*p", "y*logp", "-p*y"), KEY)
     assert found.isnan().all(1).tolist() == [True, False, True]
     assert (stages.screened, stages.trained) == (2, 1)
@@ -223,7 +223,7 @@ def test_every_candidate_that_did_not_pass_is_counted():
 
 def test_where_none_passes_there_is_still_a_control():
     full = Full()
-    stages = Stages(full, screen(*TEXTS))
+    stages = CachedEvaluator(full, screen(*TEXTS))
     found, family = stages(formulas(*TEXTS), KEY)
     assert found.shape == (5, 2)
     assert found.isnan().all()
@@ -239,7 +239,7 @@ def test_where_none_passes_there_is_still_a_control():
 def test_networks_go_straight_through():
     given = CrossEntropies.of(3)
     result = (torch.rand(3, 2), torch.tensor([0, 0]))
-    stages = Stages(
+    stages = CachedEvaluator(
         lambda losses, key: (
             result if losses is given and key == KEY else pytest.fail("other arguments")
         )
@@ -259,7 +259,7 @@ def test_networks_are_screened_like_formulas():
         sizes.append(len(losses))
         return losses.smoothing[:, None].repeat(1, 2), torch.tensor([0, 0])
 
-    stages = Stages(full, lambda losses, key: losses.smoothing > 0.045)
+    stages = CachedEvaluator(full, lambda losses, key: losses.smoothing > 0.045)
     found, _ = stages(given, KEY)
     assert found[:5].isnan().all()
     assert torch.equal(found[5:, 0], given.smoothing[5:])
@@ -268,7 +268,7 @@ def test_networks_are_screened_like_formulas():
 
 
 def test_networks_of_which_none_passes_are_all_nan():
-    stages = Stages(
+    stages = CachedEvaluator(
         lambda losses, key: (torch.ones(len(losses), 2), torch.tensor([0, 0])),
         lambda losses, key: torch.zeros(len(losses), dtype=torch.bool),
     )
@@ -285,12 +285,12 @@ def test_the_engine_gives_survivors_what_it_gives_without_a_screen(open_tiny):
     episodes = open_tiny(inner={"steps": 12, "lr": 0.2})
     losses = formulas("-y*logp", "y*logp", "square(p - y)", "-y*p", "exp(exp(9 - y*logp))")
     with Local(memory=1 << 26, workers=1) as engine:
-        trials = Trials(engine, (episodes,), Stream(0))
-        full = partial(trials.evaluator, 4, 4)
-        rivals = trials.baseline((0.2,), 4)
-        passes = partial(trials.passes, Screen(8, 3, 0.5), rivals, 4)
-        plain = Stages(full)
-        stages = Stages(full, passes)
+        trials = LossEvaluation(engine, (episodes,), Stream(0))
+        full = partial(trials.search_scores, 4, 4)
+        rivals = trials.tune_baseline((0.2,), 4)
+        passes = partial(trials.passes_screening, ScreeningBudget(8, 3, 0.5), rivals, 4)
+        plain = CachedEvaluator(full)
+        stages = CachedEvaluator(full, passes)
         without, _ = plain(losses, KEY)
         found, _ = stages(losses, KEY)
     left = ~found.isnan().all(1)
@@ -305,7 +305,7 @@ def test_the_engine_gives_survivors_what_it_gives_without_a_screen(open_tiny):
 def test_the_screen_measures_by_the_way_from_chance_to_cross_entropy(open_tiny):
     asked = []
 
-    class Fixed(Trials):
+    class Fixed(LossEvaluation):
         def scores(self, episodes, losses, pool, key, tasks, *, val=None, lr=None, steps=()):
             asked.append((len(losses), tasks, lr, steps))
             found = [0.9] if lr else [0.63, 0.65, torch.nan, 1.0]
@@ -314,6 +314,8 @@ def test_the_screen_measures_by_the_way_from_chance_to_cross_entropy(open_tiny):
     tuned = Tuned(CrossEntropies.of(1), 0.3, 10, torch.zeros(1))
     with Local(workers=1) as engine:
         trials = Fixed(engine, (open_tiny(inner={"steps": 10}),), Stream(0))
-        passed = trials.passes(Screen(20, 2, 0.54), [tuned], 4, CrossEntropies.of(4), KEY)
+        passed = trials.passes_screening(
+            ScreeningBudget(20, 2, 0.54), [tuned], 4, CrossEntropies.of(4), KEY
+        )
     assert passed.tolist() == [False, True, False, True]  # 1/3 + 0.54 (0.9 - 1/3) = 0.64
     assert asked == [(4, 2, None, (10,)), (1, 2, 0.3, (10,))]

@@ -7,7 +7,7 @@ from test_run import GENOME, SMALL, code, essence, evolved, family, only_the_sub
 import metaloss
 from metaloss import storage
 from metaloss.errors import DamagedFile, Interrupted, SettingsError
-from metaloss.evaluation.protocol import Trials
+from metaloss.evaluation.protocol import LossEvaluation
 from metaloss.losses import zoo
 from metaloss.search import constants_tuning, program
 
@@ -39,14 +39,14 @@ def test_before_and_after_are_both_formulas_on_the_same_fresh_tasks(
     tmp_path, monkeypatch, strategy
 ):
     asked = []
-    held_out = Trials.held_out
+    held_out = LossEvaluation.validation_scores
 
     def watched(self, losses, role, tasks):
         score = held_out(self, losses, role, tasks)
         asked.append((role, [str(f) for f in losses.formulas], score))
         return score
 
-    monkeypatch.setattr(Trials, "held_out", watched)
+    monkeypatch.setattr(LossEvaluation, "validation_scores", watched)
     result = refined(tmp_path, strategy=STRATEGIES[strategy])
     ((formulas, score),) = [
         (formulas, score) for role, formulas, score in asked if role == "refinement"
@@ -62,7 +62,9 @@ def test_before_and_after_are_both_formulas_on_the_same_fresh_tasks(
 
 def test_the_original_that_stays_gained_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(
-        Trials, "held_out", lambda self, losses, role, tasks: torch.full((len(losses), tasks), 0.5)
+        LossEvaluation,
+        "held_out",
+        lambda self, losses, role, tasks: torch.full((len(losses), tasks), 0.5),
     )
     result = refined(tmp_path)
     assert result.comparison["before"] == result.comparison["after"]
@@ -75,7 +77,7 @@ def test_several_families_are_told_apart(tmp_path, monkeypatch):
         score[-1, tasks:] = 0.75
         return score
 
-    monkeypatch.setattr(Trials, "held_out", held_out)
+    monkeypatch.setattr(LossEvaluation, "validation_scores", held_out)
     rows = refined(tmp_path, tasks=[family(tmp_path, "one"), family(tmp_path, "two")]).comparison[
         "families"
     ]
@@ -96,7 +98,7 @@ def test_the_run_is_an_ordinary_one_and_goes_on_after_an_interruption(tmp_path):
 
 
 def test_an_interrupted_comparison_is_made_by_resume(tmp_path, monkeypatch):
-    held_out = Trials.held_out
+    held_out = LossEvaluation.validation_scores
 
     def interrupted(self, losses, role, tasks):
         if role == "refinement":
@@ -104,7 +106,7 @@ def test_an_interrupted_comparison_is_made_by_resume(tmp_path, monkeypatch):
         return held_out(self, losses, role, tasks)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Trials, "held_out", interrupted)
+        patch.setattr(LossEvaluation, "validation_scores", interrupted)
         with pytest.raises(Interrupted):
             refined(tmp_path)
     (folder,) = (tmp_path / "runs").iterdir()

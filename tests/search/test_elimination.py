@@ -13,7 +13,7 @@ from metaloss import console, storage
 from metaloss.criterion import loss_io
 from metaloss.errors import DamagedFile, Interrupted, RunInUse, SettingsError
 from metaloss.evaluation import plots
-from metaloss.evaluation.protocol import Trials
+from metaloss.evaluation.protocol import LossEvaluation
 from metaloss.evaluation.statistics import rank_correlation
 from metaloss.search import elimination
 from metaloss.search.elimination_stage import Stage, enlarged
@@ -175,7 +175,7 @@ def test_an_elimination_interrupted_anywhere_and_resumed_has_equal_bytes(run, tm
 
 def test_finished_stages_are_not_played_again(run, monkeypatch):
     first = metaloss.eliminate(run, chosen=SMALL)
-    monkeypatch.setattr(Trials, "scores", lambda *args, **how: pytest.fail("trained again"))
+    monkeypatch.setattr(LossEvaluation, "scores", lambda *args, **how: pytest.fail("trained again"))
     assert metaloss.eliminate(run, chosen=SMALL).summary == first.summary
 
 
@@ -271,14 +271,14 @@ def test_a_stage_multiplies_the_family_s_steps_and_widths(open_tiny, kind, width
 
 def test_every_stage_and_repeat_has_fresh_meta_validation_tasks(run, monkeypatch):
     keys = set()
-    scores = Trials.scores
+    scores = LossEvaluation.scores
 
     def watched(self, episodes, losses, pool, key, *args, **how):
         assert pool == "validation"
         keys.add(key.path)
         return scores(self, episodes, losses, pool, key, *args, **how)
 
-    monkeypatch.setattr(Trials, "scores", watched)
+    monkeypatch.setattr(LossEvaluation, "scores", watched)
     metaloss.eliminate(run, chosen=SMALL)
     rounds = {
         ("elimination", number, repeat) for number, repeat in ((1, 0), (2, 0), (3, 0), (3, 1))
@@ -288,13 +288,13 @@ def test_every_stage_and_repeat_has_fresh_meta_validation_tasks(run, monkeypatch
 
 def test_cross_entropy_is_tuned_for_every_budget_once(run, monkeypatch):
     budgets = []
-    tune = Trials.tune
+    tune = LossEvaluation.tune
 
     def watched(self, episodes, one, rates, tasks, steps):
         budgets.append((steps, episodes.model.hidden))
         return tune(self, episodes, one, rates, tasks, steps)
 
-    monkeypatch.setattr(Trials, "tune", watched)
+    monkeypatch.setattr(LossEvaluation, "tune", watched)
     stages = [*SMALL["stages"], SMALL["stages"][-1]]
     metaloss.eliminate(run, chosen={**SMALL, "stages": stages})
     assert budgets == [((3,), (8,)), ((6,), (8,)), ((3,), (16,))]

@@ -11,14 +11,20 @@ from metaloss.criterion.base import FormulaCriterion, GenomeCriterion
 from metaloss.engines.local import Local
 from metaloss.errors import MetalossError
 from metaloss.evaluation import plots
-from metaloss.evaluation.protocol import Trials
+from metaloss.evaluation.protocol import LossEvaluation
 from metaloss.genomes._filters import Filters
 from metaloss.losses.formulas import Formulas
 from metaloss.losses.language.formula import Formula
-from metaloss.search.cached_evaluator import Stages
-from metaloss.search.finalists import OF_SEARCH, Standing, elect, front, standing
+from metaloss.search.cached_evaluator import CachedEvaluator
+from metaloss.search.finalists import (
+    OF_SEARCH,
+    Finalists,
+    choose_finalists,
+    choose_winner,
+    size_front,
+)
 from metaloss.search.run import Progress
-from metaloss.search.trained_losses import Ledger
+from metaloss.search.trained_losses import TrainedLosses
 
 TREE = registry.build("genomes", {"kind": "tree", "min_height": 1})
 NAN = float("nan")
@@ -26,7 +32,7 @@ NAN = float("nan")
 
 def stands(*texts):
     formulas = tuple(Formula.parse(text) for text in texts)
-    return Standing(
+    return Finalists(
         TREE, population(TREE, *texts), formulas, [f"number {i}" for i in range(len(texts))]
     )
 
@@ -34,7 +40,7 @@ def stands(*texts):
 def trials(score, family=(0, 0)):
     """Trials that know the scores already."""
 
-    class Known(Trials):
+    class Known(LossEvaluation):
         def held_out(self, losses, role, tasks):
             assert role == "winner"
             assert tasks == len(score[0])
@@ -54,42 +60,52 @@ SIZES = ("y*p", "-y*p", "-y*sqrt(p)", "-y*sqrt(sqrt(p))", "-y*sqrt(sqrt(sqrt(p))
 
 
 def test_the_winner_is_the_best():
-    row, reached = elect(stands(*SIZES[:3]), trials([[0.5, 0.6], [0.9, 0.8], [0.8, 0.8]]), 2)
+    row, reached = choose_winner(
+        stands(*SIZES[:3]), trials([[0.5, 0.6], [0.9, 0.8], [0.8, 0.8]]), 2
+    )
     assert row == 1
     assert reached.tolist() == pytest.approx([0.55, 0.85, 0.8])
 
 
 def test_of_equals_the_first_wins():
-    assert elect(stands(*SIZES[:3]), trials([[0.5, 0.6], [0.75, 0.75], [0.75, 0.75]]), 2)[0] == 1
+    assert (
+        choose_winner(stands(*SIZES[:3]), trials([[0.5, 0.6], [0.75, 0.75], [0.75, 0.75]]), 2)[0]
+        == 1
+    )
 
 
 def test_a_failure_counts_as_a_wrong_answer_everywhere():
-    row, reached = elect(stands(*SIZES[:3]), trials([[1.0, NAN], [0.5, 0.4], [0.9, NAN]]), 2)
+    row, reached = choose_winner(
+        stands(*SIZES[:3]), trials([[1.0, NAN], [0.5, 0.4], [0.9, NAN]]), 2
+    )
     assert row == 0
     assert reached.tolist() == pytest.approx([0.5, 0.45, 0.45])
 
 
 def test_families_weigh_alike():
     score = [[1.0, 1.0, 1.0, 0.0], [0.6, 0.6, 0.6, 0.6]]
-    row, reached = elect(stands(*SIZES[:2]), trials(score, (0, 0, 0, 1)), 4)
+    row, reached = choose_winner(stands(*SIZES[:2]), trials(score, (0, 0, 0, 1)), 4)
     assert row == 1
     assert reached.tolist() == pytest.approx([0.5, 0.6])
 
 
 def test_where_none_trains_there_is_no_winner():
     with pytest.raises(MetalossError, match="none of the 2 finalists trains without failing"):
-        elect(stands(*SIZES[:2]), trials([[NAN, NAN], [NAN, NAN]]), 2)
+        choose_winner(stands(*SIZES[:2]), trials([[NAN, NAN], [NAN, NAN]]), 2)
 
 
 def test_a_loss_that_gets_everything_wrong_still_trains():
-    assert elect(stands(*SIZES[:2]), trials([[NAN, NAN], [0.0, 0.0]]), 2)[1].tolist() == [0, 0]
+    assert choose_winner(stands(*SIZES[:2]), trials([[NAN, NAN], [0.0, 0.0]]), 2)[1].tolist() == [
+        0,
+        0,
+    ]
 
 
 # --- the front ---
 
 
 def drawn(texts, reached):
-    rows = front(stands(*texts), torch.tensor(reached))
+    rows = size_front(stands(*texts), torch.tensor(reached))
     return [(row["size"], row["formula"], row["accuracy"]) for row in rows]
 
 
@@ -127,7 +143,7 @@ def test_nothing_on_the_front_is_dominated_and_all_else_is(seed):
 
 
 def test_the_front_has_formulas_that_can_be_read_back_and_typeset():
-    (row,) = front(stands("-y*logp"), torch.tensor([0.5]))
+    (row,) = size_front(stands("-y*logp"), torch.tensor([0.5]))
     assert str(Formula.parse(row["formula"])) == row["formula"] == "sum(-y * logp)"
     assert row["latex"] == Formula.parse("-y*logp").latex()
 
@@ -135,8 +151,8 @@ def test_the_front_has_formulas_that_can_be_read_back_and_typeset():
 def test_what_is_no_formula_has_no_front():
     genome = registry.build("genomes", {"kind": "mln", "features": 2, "hidden": 2})
     assert (
-        front(
-            Standing(genome, genome.sample(2, Stream(0)), (), ["a", "b"]), torch.tensor([0.5, 0.6])
+        size_front(
+            Finalists(genome, genome.sample(2, Stream(0)), (), ["a", "b"]), torch.tensor([0.5, 0.6])
         )
         == []
     )
@@ -144,7 +160,7 @@ def test_what_is_no_formula_has_no_front():
 
 @pytest.mark.parametrize("n", [1, 3])
 def test_a_front_can_be_drawn(tmp_path, n):
-    plots.front(front(stands(*SIZES[:n]), torch.arange(n) / 8), tmp_path / "front.png")
+    plots.front(size_front(stands(*SIZES[:n]), torch.arange(n) / 8), tmp_path / "front.png")
     check_figure(tmp_path / "front.png", 1)
 
 
@@ -153,7 +169,7 @@ def test_a_front_can_be_drawn(tmp_path, n):
 
 def progress(finalists, centres, generation=3):
     return Progress(
-        generation, None, finalists, centres, 0, 0, 0, Stages(lambda *args: None).known()
+        generation, None, finalists, centres, 0, 0, 0, CachedEvaluator(lambda *args: None).known()
     )
 
 
@@ -163,7 +179,7 @@ def test_networks_stand_with_the_last_best_the_centre_and_the_mean_of_the_centre
     )
     best = genome.sample(2, Stream(0))
     centres = genome.sample(3, Stream(1))
-    found = standing(genome, progress(best, centres), None)
+    found = choose_finalists(genome, progress(best, centres), None)
     assert found.origins == [
         "best of generation 2",
         "best of generation 3",
@@ -180,10 +196,10 @@ def test_networks_stand_with_the_last_best_the_centre_and_the_mean_of_the_centre
 def test_formulas_stand_once_each_with_the_best_of_the_search_and_of_every_size():
     many = [(f"sum(-y * {k}.0 * p)", 0.6 + k / 1000) for k in range(1, OF_SEARCH + 6)]
     small = ("sum(y * p)", 0.1)
-    told = Ledger(Filters(), [{"losses": [small, *many], "control": 0.5}])
+    told = TrainedLosses(Filters(), [{"losses": [small, *many], "control": 0.5}])
     best = population(TREE, "-y*logp", f"-{OF_SEARCH + 5}.0*y*p")
     centres = population(TREE, "-logp*y")
-    found = standing(TREE, progress(best, centres), told)
+    found = choose_finalists(TREE, progress(best, centres), told)
     digests = [f.digest for f in found.formulas]
     assert len(set(digests)) == len(digests) == OF_SEARCH + 2
     by = dict(zip(digests, found.origins, strict=True))

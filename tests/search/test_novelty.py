@@ -10,7 +10,7 @@ from metaloss.core import registry
 from metaloss.core.streams import Stream
 from metaloss.genomes._filters import REASONS
 from metaloss.losses.language.formula import Formula
-from metaloss.search.novelty import Seen, Sieve
+from metaloss.search.novelty import NoveltyFilter, SeenLosses
 
 KEY = Stream(0)
 TREE = registry.build("genomes", {"kind": "tree", "min_height": 1})
@@ -66,64 +66,64 @@ class Script:
 
 
 def begun(draws, seen=(), **more):
-    """A sieve over such draws, at the beginning of a generation; and what it draws from."""
+    """A novelty_filter over such draws, at the beginning of a generation; and what it draws from."""
     script = Script(list(draws))
-    recorded = Seen(TREE.filters)
+    recorded = SeenLosses(TREE.filters)
     for text in seen:
         recorded.add(formula(text))
-    sieve = Sieve(script, recorded, **more)
-    sieve.begin()
-    return sieve, script
+    novelty_filter = NoveltyFilter(script, recorded, **more)
+    novelty_filter.start_generation()
+    return novelty_filter, script
 
 
-def mutated(sieve, *parents):
+def mutated(novelty_filter, *parents):
     rows = population(TREE, *parents)
-    return texts(TREE, sieve.mutate(rows, torch.zeros(len(rows), 1), KEY))
+    return texts(TREE, novelty_filter.mutate(rows, torch.zeros(len(rows), 1), KEY))
 
 
 # --- what counts as seen ---
 
 
 def test_a_loss_is_found_again_by_its_text_whatever_the_order_and_signs():
-    seen = Seen(TREE.filters)
-    assert seen.why_not(formula("-y*logp")) == ""
+    seen = SeenLosses(TREE.filters)
+    assert seen.reason_seen(formula("-y*logp")) == ""
     seen.add(formula("-y*logp"))
-    assert {seen.why_not(formula(text)) for text in ("logp*-y", "-(logp*y)", "-(y*logp)*1")} == {
-        "duplicate text"
-    }
-    assert seen.why_not(formula("y*square(logp)")) == ""
+    assert {
+        seen.reason_seen(formula(text)) for text in ("logp*-y", "-(logp*y)", "-(y*logp)*1")
+    } == {"duplicate text"}
+    assert seen.reason_seen(formula("y*square(logp)")) == ""
 
 
 @pytest.mark.parametrize("twin", ["-y*log_clamp(p)", "-y*(logp + p - p)", "3 - y*logp"])
 def test_a_loss_is_found_again_by_its_curve_however_it_is_written(twin):
-    seen = Seen(TREE.filters)
+    seen = SeenLosses(TREE.filters)
     for text in ("square(p - y)", "-y*logp", "-y*p"):
         seen.add(formula(text))
-    assert seen.why_not(formula(twin)) == "duplicate phenotype"
+    assert seen.reason_seen(formula(twin)) == "duplicate phenotype"
 
 
 def test_two_losses_that_differ_in_scale_alone_are_two():
-    seen = Seen(TREE.filters)
+    seen = SeenLosses(TREE.filters)
     seen.add(formula("-y*logp"))
-    assert seen.why_not(formula("-2*y*logp")) == seen.why_not(formula("-0.5*y*logp")) == ""
-    assert seen.why_not(formula("-1.001*y*logp")) == "duplicate phenotype"
+    assert seen.reason_seen(formula("-2*y*logp")) == seen.reason_seen(formula("-0.5*y*logp")) == ""
+    assert seen.reason_seen(formula("-1.001*y*logp")) == "duplicate phenotype"
 
 
 def test_a_loss_without_a_curve_is_found_again_by_its_text_alone():
-    seen = Seen(TREE.filters)
+    seen = SeenLosses(TREE.filters)
     for text in ("p*p", WRONG["is not finite"]):
         seen.add(formula(text))
-        assert seen.why_not(formula(text)) == "duplicate text"
-    assert seen.why_not(formula("p*p*p")) == ""
+        assert seen.reason_seen(formula(text)) == "duplicate text"
+    assert seen.reason_seen(formula("p*p*p")) == ""
 
 
 def test_curves_are_found_among_many_by_their_distance_and_not_by_their_means():
     many = [f"-y*logp*{k}*(1 + {j}*p)" for k in range(1, 5) for j in range(5)]
-    seen = Seen(TREE.filters)
+    seen = SeenLosses(TREE.filters)
     for text in many:
-        assert seen.why_not(formula(text)) == ""
+        assert seen.reason_seen(formula(text)) == ""
         seen.add(formula(text))
-    assert {seen.why_not(formula(f"{text} + 7")) for text in many} == {"duplicate phenotype"}
+    assert {seen.reason_seen(formula(f"{text} + 7")) for text in many} == {"duplicate phenotype"}
 
 
 # --- what is refused ---
@@ -131,100 +131,102 @@ def test_curves_are_found_among_many_by_their_distance_and_not_by_their_means():
 
 @pytest.mark.parametrize("reason", REASONS[1:])
 def test_every_reason_is_counted_and_the_candidate_varied_again(reason):
-    sieve, script = begun([[WRONG[reason]], ["-y*p"]])
-    assert mutated(sieve, "y*logp") == ["-y * p"]
-    assert dict(sieve.refused) == {reason: 1}
+    novelty_filter, script = begun([[WRONG[reason]], ["-y*p"]])
+    assert mutated(novelty_filter, "y*logp") == ["-y * p"]
+    assert dict(novelty_filter.refused) == {reason: 1}
     assert len(script.asked) == 2
 
 
 def test_what_the_run_has_trained_is_refused():
-    sieve, _ = begun([["logp*-y"], ["-y*log_clamp(p)"], ["-y*p"]], seen=["-y*logp"])
-    assert mutated(sieve, "y*square(logp)") == ["-y * p"]
-    assert dict(sieve.refused) == {"duplicate text": 1, "duplicate phenotype": 1}
+    novelty_filter, _ = begun([["logp*-y"], ["-y*log_clamp(p)"], ["-y*p"]], seen=["-y*logp"])
+    assert mutated(novelty_filter, "y*square(logp)") == ["-y * p"]
+    assert dict(novelty_filter.refused) == {"duplicate text": 1, "duplicate phenotype": 1}
 
 
 def test_what_this_generation_has_asked_for_is_refused_until_the_next_begins():
-    sieve, script = begun([["-y*logp"], ["-logp*y", "-y*p"], ["-y*sqrt(p)"]])
-    assert mutated(sieve, "y*square(logp)") == ["-y * logp"]
-    assert mutated(sieve, "y*square(logp)", "y*square(logp)") == ["-y * sqrt(p)", "-y * p"]
-    assert dict(sieve.refused) == {"duplicate text": 1}
-    sieve.begin()
-    assert not sieve.refused
+    novelty_filter, script = begun([["-y*logp"], ["-logp*y", "-y*p"], ["-y*sqrt(p)"]])
+    assert mutated(novelty_filter, "y*square(logp)") == ["-y * logp"]
+    assert mutated(novelty_filter, "y*square(logp)", "y*square(logp)") == ["-y * sqrt(p)", "-y * p"]
+    assert dict(novelty_filter.refused) == {"duplicate text": 1}
+    novelty_filter.start_generation()
+    assert not novelty_filter.refused
     script.draws = [["-y*logp"]]
-    assert mutated(sieve, "y*square(logp)") == ["-y * logp"]
+    assert mutated(novelty_filter, "y*square(logp)") == ["-y * logp"]
 
 
 def test_of_two_that_are_alike_within_one_call_the_first_is_taken():
-    sieve, _ = begun([["-y*logp", "-logp*y"], ["-y*p"]])
-    assert mutated(sieve, "y*square(logp)", "y*square(logp)") == ["-y * logp", "-y * p"]
+    novelty_filter, _ = begun([["-y*logp", "-logp*y"], ["-y*p"]])
+    assert mutated(novelty_filter, "y*square(logp)", "y*square(logp)") == ["-y * logp", "-y * p"]
 
 
 def test_a_cross_that_is_not_worth_a_training_is_made_again():
-    sieve, script = begun([["p*p", "-y*p"], ["-y*logp"]])
+    novelty_filter, script = begun([["p*p", "-y*p"], ["-y*logp"]])
     a, b = (population(TREE, *[text] * 2) for text in ("y*square(logp)", "y*sqrt(p)"))
-    assert texts(TREE, sieve.crossover(a, b, KEY)) == ["-y * logp", "-y * p"]
+    assert texts(TREE, novelty_filter.crossover(a, b, KEY)) == ["-y * logp", "-y * p"]
     assert [n for n, _ in script.asked] == [2, 1]
 
 
 def test_every_try_draws_by_a_key_of_its_own():
-    sieve, script = begun([], tries=4)
-    mutated(sieve, "y*square(logp)")
+    novelty_filter, script = begun([], tries=4)
+    mutated(novelty_filter, "y*square(logp)")
     keys = [key for _, key in script.asked]
     assert keys[0] == KEY
     assert len(set(keys)) == len(keys) >= 4
 
 
 def test_a_child_that_cannot_be_made_keeps_its_parent():
-    sieve, _ = begun([["p*p", "-y*p"]], tries=3)
-    assert mutated(sieve, "y*square(logp)", "y*logp") == ["y * square(logp)", "-y * p"]
-    assert sieve.refused["reads too little"] == 3
+    novelty_filter, _ = begun([["p*p", "-y*p"]], tries=3)
+    assert mutated(novelty_filter, "y*square(logp)", "y*logp") == ["y * square(logp)", "-y * p"]
+    assert novelty_filter.refused["reads too little"] == 3
 
 
 # --- samples ---
 
 
 def test_a_sample_is_filled_up_with_what_is_worth_a_training():
-    sieve, _ = begun([["p*p", "-y*p", "-p*y"], ["p*p", "-y*logp", "-y*sqrt(p)"]])
-    assert texts(TREE, sieve.sample(3, KEY)) == ["-y * p", "-y * logp", "-y * sqrt(p)"]
-    assert dict(sieve.refused) == {"reads too little": 2, "duplicate text": 1}
+    novelty_filter, _ = begun([["p*p", "-y*p", "-p*y"], ["p*p", "-y*logp", "-y*sqrt(p)"]])
+    assert texts(TREE, novelty_filter.sample(3, KEY)) == ["-y * p", "-y * logp", "-y * sqrt(p)"]
+    assert dict(novelty_filter.refused) == {"reads too little": 2, "duplicate text": 1}
 
 
 def test_a_sample_has_its_size_where_nothing_else_is_found():
-    sieve, _ = begun([["-y*p", "p*p", "p*p*p"]], tries=2)
-    assert texts(TREE, sieve.sample(3, KEY)) == ["-y * p", "p * p", "p * p * p"]
+    novelty_filter, _ = begun([["-y*p", "p*p", "p*p*p"]], tries=2)
+    assert texts(TREE, novelty_filter.sample(3, KEY)) == ["-y * p", "p * p", "p * p * p"]
 
 
 def test_a_sample_that_is_fine_is_the_genome_s_own():
-    sieve, _ = begun([["-y*p", "-y*logp"]])
-    assert texts(TREE, sieve.sample(2, KEY)) == ["-y * p", "-y * logp"]
-    assert not sieve.refused
+    novelty_filter, _ = begun([["-y*p", "-y*logp"]])
+    assert texts(TREE, novelty_filter.sample(2, KEY)) == ["-y * p", "-y * logp"]
+    assert not novelty_filter.refused
 
 
 def test_trees_that_come_through_are_new_and_valid():
     genome = registry.build("genomes", {"kind": "tree"})
-    sieve = Sieve(genome, Seen(genome.filters))
-    sieve.begin()
-    found = sieve.sample(12, KEY)
-    sieve.begin()
-    children = sieve.mutate(found, torch.zeros(12, 1), KEY)
+    novelty_filter = NoveltyFilter(genome, SeenLosses(genome.filters))
+    novelty_filter.start_generation()
+    found = novelty_filter.sample(12, KEY)
+    novelty_filter.start_generation()
+    children = novelty_filter.mutate(found, torch.zeros(12, 1), KEY)
     for each in (found, children):
         assert not genome.valid(each).any()
         assert len({f.digest for f in genome.formulas(each)}) == 12
-    assert sum(sieve.refused.values()) > 0
+    assert sum(novelty_filter.refused.values()) > 0
 
 
 def test_a_genome_without_formulas_goes_through_untouched():
     genome = registry.build(
         "genomes", {"kind": "mln", "start": "random", "features": 2, "hidden": 2}
     )
-    sieve = Sieve(genome, None)
-    sieve.begin()
+    novelty_filter = NoveltyFilter(genome, None)
+    novelty_filter.start_generation()
     a, b = (genome.sample(4, KEY.at(i)) for i in range(2))
     strength = torch.full((4, a.genes), 0.1)
-    assert torch.equal(sieve.sample(4, KEY.at(0)).values, a.values)
+    assert torch.equal(novelty_filter.sample(4, KEY.at(0)).values, a.values)
     assert torch.equal(
-        sieve.mutate(a, strength, KEY).values, genome.mutate(a, strength, KEY).values
+        novelty_filter.mutate(a, strength, KEY).values, genome.mutate(a, strength, KEY).values
     )
-    assert torch.equal(sieve.crossover(a, b, KEY).values, genome.crossover(a, b, KEY).values)
-    assert type(sieve.losses(a)) is type(genome.losses(a))
-    assert not sieve.refused
+    assert torch.equal(
+        novelty_filter.crossover(a, b, KEY).values, genome.crossover(a, b, KEY).values
+    )
+    assert type(novelty_filter.losses(a)) is type(genome.losses(a))
+    assert not novelty_filter.refused

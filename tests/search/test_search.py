@@ -31,7 +31,7 @@ from metaloss.core.reporting import Reporter
 from metaloss.criterion import loss_io
 from metaloss.engines.local import Local
 from metaloss.errors import DiskError, Interrupted, MetalossError, SettingsError
-from metaloss.evaluation.protocol import Trials
+from metaloss.evaluation.protocol import LossEvaluation
 from metaloss.search import program, runner, settings
 
 MU_PLUS_LAMBDA = SMALL["strategy"]
@@ -166,19 +166,19 @@ def test_candidates_that_diverge_are_counted_and_their_neighbours_go_on(tmp_path
 
 def fail(patch, tasks=slice(None)):
     """Let every training on a family's training pool end in NaN."""
-    score = Trials.evaluator
+    score = LossEvaluation.search_scores
 
     def evaluator(self, *args):
         scores, numbers = score(self, *args)
         scores[:, tasks] = torch.nan
         return scores, numbers
 
-    patch.setattr(Trials, "evaluator", evaluator)
+    patch.setattr(LossEvaluation, "search_scores", evaluator)
 
 
 def test_finalists_that_never_train_make_no_winner(tmp_path, monkeypatch):
     monkeypatch.setattr(
-        Trials,
+        LossEvaluation,
         "held_out",
         lambda self, losses, role, tasks: torch.full((len(losses), tasks), torch.nan),
     )
@@ -193,7 +193,7 @@ def test_one_failed_training_among_many_costs_a_finalist_one_task(tmp_path, monk
         score[0], score[0, 0] = 0.9, torch.nan  # the best of all, but for one task
         return score
 
-    monkeypatch.setattr(Trials, "held_out", held_out)
+    monkeypatch.setattr(LossEvaluation, "validation_scores", held_out)
     choice = evolved(tmp_path, winner_tasks=4).summary["choice"]
     assert choice["origin"] == "best of generation 1"
     assert choice["accuracy"] == pytest.approx(0.9 * 3 / 4)
@@ -202,12 +202,13 @@ def test_one_failed_training_among_many_costs_a_finalist_one_task(tmp_path, monk
 def test_a_run_in_which_all_candidates_fail_says_so_and_stops(tmp_path, monkeypatch, capsys):
     fail(monkeypatch)
     with pytest.raises(
-        MetalossError, match=f"no candidate trained .* in the last {runner.BARREN} generations"
+        MetalossError,
+        match=f"no candidate trained .* in the last {runner.MAX_FAILED_GENERATIONS} generations",
     ):
         evolved(tmp_path, generations=20)
     (folder,) = (tmp_path / "runs").iterdir()
     lines = [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
-    assert len(lines) == runner.BARREN
+    assert len(lines) == runner.MAX_FAILED_GENERATIONS
     assert all((line["best"], line["mean"], line["diverged"]) == (None, None, 4) for line in lines)
     assert not (folder / "loss").exists()
     assert code("evolve", "--resume", folder, "-q") == 1
@@ -310,7 +311,7 @@ def test_the_winner_is_chosen_on_meta_validation_and_tested_once_it_is_written(
     tmp_path, monkeypatch
 ):
     pools = []
-    scores = Trials.scores
+    scores = LossEvaluation.scores
 
     def watched(self, episodes, losses, pool, *args, **kwargs):
         written = [path.parent for path in (tmp_path / "runs").rglob("loss.json")]
@@ -323,7 +324,7 @@ def test_the_winner_is_chosen_on_meta_validation_and_tested_once_it_is_written(
             )
         return scores(self, episodes, losses, pool, *args, **kwargs)
 
-    monkeypatch.setattr(Trials, "scores", watched)
+    monkeypatch.setattr(LossEvaluation, "scores", watched)
     folder = evolved(tmp_path).folder
     before = {pool for pool, written, *_ in pools if not written}
     after = [(pool, *digest) for pool, written, *digest in pools if written]
@@ -337,13 +338,13 @@ def test_the_winner_is_chosen_on_meta_validation_and_tested_once_it_is_written(
 
 def test_what_the_test_says_feeds_nothing_back(tmp_path, monkeypatch):
     honest = evolved(tmp_path)
-    sound = Trials.scores
+    sound = LossEvaluation.scores
 
     def reversed_on_test(self, episodes, losses, pool, *args, **kwargs):
         score = sound(self, episodes, losses, pool, *args, **kwargs)
         return 1 - score if pool == "test" else score
 
-    monkeypatch.setattr(Trials, "scores", reversed_on_test)
+    monkeypatch.setattr(LossEvaluation, "scores", reversed_on_test)
     other = evolved(tmp_path, out="other")
     assert other.summary["test"] != honest.summary["test"]
     assert other.history == honest.history

@@ -10,7 +10,7 @@ from metaloss.genomes._filters import Filters
 from metaloss.losses.language.expression import Expression
 from metaloss.losses.language.formula import Formula
 from metaloss.search import novelty
-from metaloss.search.trained_losses import Entry, Ledger
+from metaloss.search.trained_losses import TrainedLoss, TrainedLosses
 from metaloss.storage import json_safe
 
 CE = "sum(-y * logp)"
@@ -24,7 +24,7 @@ def line(*losses, control=0.5):
 
 
 def ledger(*lines):
-    return Ledger(Filters(), lines)
+    return TrainedLosses(Filters(), lines)
 
 
 def names(formulas):
@@ -32,9 +32,9 @@ def names(formulas):
 
 
 def test_a_lead_is_counted_as_if_there_had_been_a_level_one_besides():
-    assert Entry(CE, 4, [0.2]).worth == pytest.approx(0.1)
-    assert Entry(CE, 4, [0.2, 0.2, 0.2]).worth == pytest.approx(0.15)
-    assert Entry(CE, 4, [-0.2]).worth == pytest.approx(-0.1)
+    assert TrainedLoss(CE, 4, [0.2]).worth == pytest.approx(0.1)
+    assert TrainedLoss(CE, 4, [0.2, 0.2, 0.2]).worth == pytest.approx(0.15)
+    assert TrainedLoss(CE, 4, [-0.2]).worth == pytest.approx(-0.1)
 
 
 def test_one_that_often_led_stands_above_one_that_shone_once():
@@ -66,7 +66,7 @@ def test_the_best_of_each_size_come_smallest_first():
 def test_a_loss_that_failed_is_seen_and_never_among_the_best():
     found = ledger(line((CE, None), (MSE, 0.1)))
     assert names(found.best(5)) == names(found.best_of_each_size()) == [MSE]
-    assert found.seen.why_not(Formula.parse(CE)) == "duplicate text"
+    assert found.seen.reason_seen(Formula.parse(CE)) == "duplicate text"
     found.add(line((CE, 0.9)))
     assert names(found.best(5)) == [CE, MSE]
 
@@ -75,8 +75,8 @@ def test_every_loss_is_seen_once():
     found = ledger(line((CE, 0.6)), line((CE, 0.7), (MSE, 0.6)))
     assert len(found.entries) == 2
     assert len(found.seen.curves) == 2
-    assert found.seen.why_not(Formula.parse("-(logp*y)")) == "duplicate text"
-    assert found.seen.why_not(Formula.parse(LINEAR)) == ""
+    assert found.seen.reason_seen(Formula.parse("-(logp*y)")) == "duplicate text"
+    assert found.seen.reason_seen(Formula.parse(LINEAR)) == ""
 
 
 def test_a_generation_of_networks_tells_nothing():
@@ -95,7 +95,7 @@ def test_a_ledger_told_by_the_history_equals_the_live_one():
         )
         live.add(record)
         stored.append(json.dumps(json_safe(record)))
-    told = Ledger(Filters(), map(json.loads, stored))
+    told = TrainedLosses(Filters(), map(json.loads, stored))
     assert {k: (e.text, e.size, e.leads) for k, e in told.entries.items()} == {
         k: (e.text, e.size, e.leads) for k, e in live.entries.items()
     }

@@ -18,7 +18,7 @@ from metaloss.core.tables import flatten
 from metaloss.criterion.leakage import DataOverlap, data_overlap
 from metaloss.engines.local import Local
 from metaloss.errors import SettingsError
-from metaloss.evaluation.protocol import marks
+from metaloss.evaluation.protocol import step_grid
 from metaloss.evaluation.statistics import Draws
 from metaloss.experiments.comparison import findings, publication
 from metaloss.experiments.comparison.contest import Contest, Setting, Tuned
@@ -257,10 +257,10 @@ def _work(chosen: Comparison, losses: int, e: Episodes) -> int:
     inner = e.family.inner
     grid = len(chosen.rates) * chosen.tuning_tasks
     longer = losses if chosen.tune == "steps" else 1
-    most = marks(inner)[-1] if inner.anytime else sum(marks(inner))
+    most = step_grid(inner)[-1] if inner.anytime else sum(step_grid(inner))
     once = inner.steps * (grid + 2 * chosen.test_tasks + min(chosen.curve_tasks, chosen.test_tasks))
     # Which number of steps will be the best is not known yet.
-    usual = marks(inner)[len(marks(inner)) // 2]
+    usual = step_grid(inner)[len(step_grid(inner)) // 2]
     return losses * once + longer * (most * grid + usual * chosen.test_tasks)
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from metaloss.core.streams import Stream
 from metaloss.data.episodes import Tasks
 from metaloss.engines.local import Local
-from metaloss.evaluation.protocol import best, courses, marks
+from metaloss.evaluation.protocol import best_setting, step_grid, training_lengths
 from metaloss.inner.loop import Inner
 from metaloss.inner.metrics import Gauge, Measures, answers, measure, progress, scores
 from metaloss.inner.optimisers import Rate
@@ -75,7 +75,7 @@ class Contest:
         self, losses: Sequence[Losses], rates: Sequence[float], tasks: int
     ) -> list[Setting]:
         """Each loss's best rate and number of steps."""
-        return self._best(losses, rates, tasks, marks(self.inner)) if losses else []
+        return self._best(losses, rates, tasks, step_grid(self.inner)) if losses else []
 
     def _best(
         self, losses: Sequence[Losses], rates: Sequence[float], tasks: int, steps: tuple[int, ...]
@@ -84,7 +84,7 @@ class Contest:
         lr = torch.tensor(list(rates))
         found = [
             self._scores(grid, [lr] * len(grid), tasks, course)
-            for course in courses(self.inner, steps)
+            for course in training_lengths(self.inner, steps)
         ]
         return [_chosen(torch.cat(each), rates, steps) for each in zip(*found, strict=True)]
 
@@ -191,5 +191,5 @@ def _chosen(
     score: Float[Tensor, "M R T"], rates: Sequence[float], steps: tuple[int, ...]
 ) -> Setting:
     """The best setting, and what it reached."""
-    mark, rate = best(score)
+    mark, rate = best_setting(score)
     return Setting(rates[rate], steps[mark], float(score[mark, rate].double().nan_to_num().mean()))

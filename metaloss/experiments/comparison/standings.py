@@ -12,7 +12,7 @@ from metaloss.core.streams import Stream
 from metaloss.evaluation.statistics import (
     Draws,
     Paired,
-    Test,
+    RankTest,
     direction,
     holm,
     paired,
@@ -74,7 +74,7 @@ class Against:
     gain: Paired
     low: float
     high: float
-    test: Test
+    test: RankTest
     p: float
     plain: Paired
 

@@ -14,7 +14,7 @@ from metaloss.criterion.base import Criterion
 from metaloss.errors import SettingsError
 from metaloss.losses.formulas import Formulas
 from metaloss.losses.language.formula import Formula
-from metaloss.search.novelty import Seen, Sieve
+from metaloss.search.novelty import NoveltyFilter, SeenLosses
 
 RANDOM = re.compile(r"random:([1-9]\d{0,4})")
 TRIES = 200  # draws of every formula, until one passes
@@ -67,10 +67,10 @@ def drawn(n: int, genome: dict[str, Any], key: Stream) -> list[Formula]:
     space = registry.build("genomes", genome, "genome")
     if not getattr(space, "symbolic", False) or not hasattr(space, "filters"):
         raise SettingsError(f"genome '{genome['kind']}' draws no formulas; graph and tree do")
-    sieve = Sieve(space, Seen(space.filters), tries=TRIES)
-    sieve.begin()
-    population = sieve.sample(n, key)
-    losses = sieve.losses(population[space.valid(population) == 0])
+    novelty_filter = NoveltyFilter(space, SeenLosses(space.filters), tries=TRIES)
+    novelty_filter.start_generation()
+    population = novelty_filter.sample(n, key)
+    losses = novelty_filter.losses(population[space.valid(population) == 0])
     assert isinstance(losses, Formulas)
     found = list({str(x): x for x in losses.formulas}.values())
     if len(found) < n:

@@ -20,7 +20,7 @@ from metaloss.criterion.base import Criterion
 from metaloss.data.places import is_path_source
 from metaloss.engines.local import Local
 from metaloss.errors import SettingsError
-from metaloss.evaluation.protocol import Trials
+from metaloss.evaluation.protocol import LossEvaluation
 from metaloss.experiments.rank_study.settings import Study
 from metaloss.search.settings import changed
 from metaloss.tasks import episodic
@@ -72,7 +72,7 @@ class FewShot:
     name: str
     rates: tuple[float, ...]
     episodes: Episodes
-    trials: Trials
+    trials: LossEvaluation
     tasks: int
 
     @property
@@ -227,7 +227,9 @@ def _few_shot(study: Study, table: Mapping[str, Any], engine: Local) -> FewShot:
     family = changed(episodic.read(table["family"]), rest)
     e = open_family(family, engine.device)
     rates = tuple(map(float, table.get("rates") or study.rates)) or (family.inner.lr,)
-    return FewShot(table["name"], rates, e, Trials(engine, [e], Stream(study.seed)), study.tasks)
+    return FewShot(
+        table["name"], rates, e, LossEvaluation(engine, [e], Stream(study.seed)), study.tasks
+    )
 
 
 def _full_size(

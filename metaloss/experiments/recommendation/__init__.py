@@ -31,7 +31,7 @@ from metaloss.core.streams import Stream
 from metaloss.core.tables import flatten
 from metaloss.criterion.base import Criterion
 from metaloss.engines.local import Local
-from metaloss.evaluation.protocol import marks
+from metaloss.evaluation.protocol import step_grid
 from metaloss.experiments.comparison.contest import Contest
 from metaloss.experiments.comparison.contestants import Contestant, check_classes
 from metaloss.experiments.recommendation import findings
@@ -231,9 +231,9 @@ def _work(chosen: Recommendation, losses: int, images: Cut) -> int:
     inner = images.family.inner
     rates = len(chosen.rates)
     steps = chosen.tune == "steps"
-    most = marks(inner)[-1] if inner.anytime else sum(marks(inner))
+    most = step_grid(inner)[-1] if inner.anytime else sum(step_grid(inner))
     # Which number of steps will be the best is not known yet.
-    usual = marks(inner)[len(marks(inner)) // 2]
+    usual = step_grid(inner)[len(step_grid(inner)) // 2]
     grid = (losses - 1) * rates + len(finer(chosen.rates))
     choosing = grid * most if steps else grid * inner.steps + rates * most
     judging = losses * usual if steps else losses * inner.steps + usual
