@@ -63,7 +63,7 @@ def test_before_and_after_are_both_formulas_on_the_same_fresh_tasks(
 def test_the_original_that_stays_gained_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(
         LossEvaluation,
-        "held_out",
+        "validation_scores",
         lambda self, losses, role, tasks: torch.full((len(losses), tasks), 0.5),
     )
     result = refined(tmp_path)

@@ -179,7 +179,7 @@ def fail(patch, tasks=slice(None)):
 def test_finalists_that_never_train_make_no_winner(tmp_path, monkeypatch):
     monkeypatch.setattr(
         LossEvaluation,
-        "held_out",
+        "validation_scores",
         lambda self, losses, role, tasks: torch.full((len(losses), tasks), torch.nan),
     )
     with pytest.raises(MetalossError, match="none of the 5 finalists trains without failing"):
