@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from metaloss.core.reporting import Reporter as Reporter
     from metaloss.core.streams import Stream as Stream
     from metaloss.criterion.base import Criterion as Criterion
+    from metaloss.criterion.export import export as export
     from metaloss.criterion.loss_io import load as load
     from metaloss.data.datasets import Dataset as Dataset
     from metaloss.data.datasets import data_folder as data_folder
@@ -62,6 +63,7 @@ _PUBLIC = {
     "eliminate": "metaloss.search.elimination",
     "errors": "metaloss.errors",
     "evolve": "metaloss.search.program",
+    "export": "metaloss.criterion.export",
     "fit": "metaloss.training.fitting",
     "fit_all": "metaloss.training.fitting",
     "join_splits": "metaloss.data.datasets._splits",
@@ -82,7 +84,7 @@ def __getattr__(name: str) -> Any:
     if name not in _PUBLIC:
         raise AttributeError(f"module 'metaloss' has no attribute {name!r}")
     module = import_module(_PUBLIC[name])
-    return module if module.__name__.endswith(f".{name}") else getattr(module, name)
+    return getattr(module, name, module)  # `errors` and `phenotype` are modules
 
 
 def __dir__() -> list[str]:
