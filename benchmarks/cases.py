@@ -119,7 +119,7 @@ class Problem:
 
 @lru_cache(maxsize=4)
 def _images(dataset: str) -> Episodes:
-    return episodic.open_family(
+    return episodic.open_episodes(
         episodic.of({"dataset": dataset, "ways": 2, "shots": 1, "val": 1}, "images", "images")
     )
 

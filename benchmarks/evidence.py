@@ -195,7 +195,7 @@ def best_published(trials: LossEvaluation, tuning: int) -> dict[str, list[Tuned]
 def against_zoo(runs: list[str], engine: Local, tuning: int) -> None:
     """Each winner at its family's own rate against the best published loss, on the run's own meta-test tasks."""
     opened = {
-        f.name: episodic.open_family(f) for spec in runs for f in find(spec).settings.families
+        f.name: episodic.open_episodes(f) for spec in runs for f in find(spec).settings.families
     }
     zoo_best = best_published(LossEvaluation(engine, list(opened.values()), Stream(1_000)), tuning)
     print("run | winner | best published loss, tuned | difference [95 %]")
@@ -267,7 +267,7 @@ def main() -> None:
     names = arguments.families or (TRANSFER if arguments.table == "transfer" else ("fashionmnist",))
     with Local() as engine:
         trials = LossEvaluation(
-            engine, [episodic.open_family(episodic.read(name)) for name in names], Stream(1_000)
+            engine, [episodic.open_episodes(episodic.read(name)) for name in names], Stream(1_000)
         )
         table = transfer if arguments.table == "transfer" else steps
         table(trials, losses, arguments.tuning_tasks, arguments.test_tasks)

@@ -21,24 +21,24 @@ from timing import machine, median, quartiles, table, threaded
 import metaloss
 from metaloss.core.streams import Stream
 from metaloss.training import module
-from metaloss.training.course import course
-from metaloss.training.images import opened, order
-from metaloss.training.measuring import Measured
-from metaloss.training.models import Classifier, Shape, build, repeats
+from metaloss.training.images import batch_order, open_images
+from metaloss.training.measuring import Measurement
+from metaloss.training.models import ImageClassifier, NetworkShape, build, repeats
+from metaloss.training.schedule import make_schedule
 from metaloss.training.settings import resolve
 
 
-def classifier(material: Any, model: str) -> Classifier:
+def classifier(material: Any, model: str) -> ImageClassifier:
     """A fresh network, always the same."""
-    shape = Shape(material.channels, material.size, material.classes)
+    shape = NetworkShape(material.channels, material.size, material.classes)
     network = build(model, shape, Stream(0), probe=False)
-    found = Classifier(
+    found = ImageClassifier(
         network, shape, material.mean, material.std, repeats(network, material.channels)
     )
     return found.to(material.source.labels.device)
 
 
-def bare(found: Classifier, plan: module.Plan) -> None:
+def bare(found: ImageClassifier, plan: module.TrainingSpec) -> None:
     """The loop as one would write it down."""
     chosen = plan.chosen
     source = plan.material.source
@@ -46,7 +46,7 @@ def bare(found: Classifier, plan: module.Plan) -> None:
     sgd = torch.optim.SGD(
         found.parameters(), plan.lr, momentum=chosen.momentum, nesterov=chosen.nesterov
     )
-    rows = order(plan.rows, chosen.batch, plan.key, 0, plan.course.steps)
+    rows = batch_order(plan.rows, chosen.batch, plan.key, 0, plan.course.steps)
     found.train()
     for images, labels in source.batches(rows, chosen.batch):
         sgd.zero_grad()
@@ -70,10 +70,12 @@ def row(model: str, batch: int, steps: int, repeats: int, device: torch.device) 
         chosen = resolve(
             {"model": model, "batch": batch, "steps": n, "schedule": "constant", "lr": 0.01}
         )
-        material = opened(chosen, device)
+        material = open_images(chosen, device)
         rows = material.shares.train
         plans.append(
-            module.Plan(chosen, material, rows, course(chosen, len(rows)), 0.01, Stream(0))
+            module.TrainingSpec(
+                chosen, material, rows, make_schedule(chosen, len(rows)), 0.01, Stream(0)
+            )
         )
     ways = {"ours": lambda c, p: module.train(c, metaloss.load("ce"), p), "bare": bare}
     for way in ways.values():
@@ -130,7 +132,7 @@ def main() -> None:
         repeats = 2
     device = torch.device(given.device)
     # Ours looks at the validation share after every epoch, which is no part of a step.
-    with mock.patch.object(module, "measure", lambda *args: Measured(0.0, 0.0, 0.0)):
+    with mock.patch.object(module, "measure", lambda *args: Measurement(0.0, 0.0, 0.0)):
         found = [
             threaded(given.threads, lambda m=m: row(m, batch, steps, repeats, device))
             for m in models

@@ -101,7 +101,7 @@ def open_tiny(dataset, monkeypatch):
             "classifier": {"kind": "mlp", "hidden": [8]},
             "inner": {"steps": 5, "lr": 0.2},
         }
-        return episodic.open_family(episodic.of({**table, **changes}, "tiny", "tiny.toml"))
+        return episodic.open_episodes(episodic.of({**table, **changes}, "tiny", "tiny.toml"))
 
     return opened
 

@@ -20,7 +20,7 @@ from metaloss.errors import DamagedFile, Interrupted, MetalossError
 from metaloss.experiments.reproduction import reproduce
 from metaloss.search import constants_tuning, program
 from metaloss.tasks import training_cache
-from metaloss.training import job, module, records
+from metaloss.training import folders, module, session
 
 TINY = """
 dataset = "fashionmnist"
@@ -116,8 +116,8 @@ def surroundings(patch: Any, folder: Path) -> None:
         lambda found, pairs: Picture("x", "", b"", b""),
     )
     patch.setattr(module, "PAUSE", 0.0)
-    patch.setattr(job, "PAUSE", 0.0)
-    patch.setattr(job.figures, "curves", lambda trainings: [])
+    patch.setattr(session, "PAUSE", 0.0)
+    patch.setattr(session.figures, "curves", lambda trainings: [])
     scans.written(folder, images=20)
     (folder / "tiny.toml").write_text(TINY)
 
@@ -167,7 +167,7 @@ def _trainings(patch: Any) -> Iterator[Case]:
     done = metaloss.fit("ce", "convnet", "folder:scans", **TRAIN).folder
     yield Case("training", done, lambda told: _model(metaloss.fit(resume=done, reporter=told)))
     with patch.context() as inner:  # all is trained and tested, but for the summary
-        inner.setattr(records, "finish", _stopped)
+        inner.setattr(folders, "finish", _stopped)
         with contextlib.suppress(Interrupted):
             metaloss.fit("ce", "convnet", "folder:scans", **TRAIN)
     untold = done.with_name(f"{done.name}-2")
@@ -208,14 +208,14 @@ def _study() -> Iterator[Case]:
 def _remembered(folder: Path) -> Case:
     where = folder / "remembered"
     where.mkdir()
-    file = training_cache.remembered(where, {}).file
+    file = training_cache.open_cache(where, {}).file
     assert file is not None
     for number in range(3):
         file.append(
             {"training": f"{number:032x}", "family": "tiny", "loss": "ce", "accuracy": number / 3}
         )
     return Case(
-        "full trainings of a search", where, lambda told: training_cache.remembered(where, {}).known
+        "full trainings of a search", where, lambda told: training_cache.open_cache(where, {}).known
     )
 
 

@@ -47,7 +47,7 @@ STRATEGY = Gp(mu=16, lambda_=16)
 @pytest.fixture
 def episodes(monkeypatch, tmp_path):
     only_the_subset(monkeypatch, tmp_path)
-    return episodic.open_family(episodic.of(FAMILY, "taught", "taught"))
+    return episodic.open_episodes(episodic.of(FAMILY, "taught", "taught"))
 
 
 @dataclass(frozen=True)

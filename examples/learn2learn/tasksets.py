@@ -25,7 +25,7 @@ def to_learn2learn(episodes: Episodes, pool: str, number: int = -1, val: int | N
     images each.
 
     Args:
-        episodes: the family, opened with `metaloss.tasks.episodic.open_family`.
+        episodes: the family, opened with `metaloss.tasks.episodic.open_episodes`.
         pool: "train" (meta-training), "validation" or "test": no image lies in two of them.
         number: of different tasks; -1: no limit.
         val: images per class beside the `shots`; the family's own number where None.

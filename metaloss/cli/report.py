@@ -35,7 +35,7 @@ from metaloss.search.settings import Settings
 from metaloss.storage.folders import short_digest
 from metaloss.strategies import Strategy
 from metaloss.tasks import episodic, opening
-from metaloss.tasks.full_training import Trainings
+from metaloss.tasks.full_training import FullTrainingTasks
 from metaloss.training import models
 from metaloss.training import settings as training
 
@@ -225,8 +225,8 @@ def estimate(chosen: Settings, trainings: int = 64) -> dict[str, Any]:
     seconds = 0.0
     with Local(device, chosen.memory, tf32=chosen.tf32) as engine:
         for family in chosen.families:
-            episodes = opening.opened(family, device)
-            if isinstance(episodes, Trainings):
+            episodes = opening.open_family(family, device)
+            if isinstance(episodes, FullTrainingTasks):
                 count, each = full(chosen, episodes, some, each_task, key)
                 total = total + each_task * episodes.most(chosen.tasks_per_generation)
                 seconds = seconds + each * count
@@ -257,7 +257,7 @@ def estimate(chosen: Settings, trainings: int = 64) -> dict[str, Any]:
 
 
 def full(
-    chosen: Settings, e: Trainings, some: Losses, each_task: int, key: Stream
+    chosen: Settings, e: FullTrainingTasks, some: Losses, each_task: int, key: Stream
 ) -> tuple[int, float]:
     """How many full trainings a run needs, and the seconds of each, by a few steps of one."""
     tuning = (len(e.rates(chosen.rates)) + 1) * e.most(chosen.baseline_tasks)
@@ -267,7 +267,7 @@ def full(
     return each_task * e.most(chosen.tasks_per_generation) + tuning + last + held_out, seconds
 
 
-def _seconds(e: Trainings, some: Losses, key: Stream) -> float:
+def _seconds(e: FullTrainingTasks, some: Losses, key: Stream) -> float:
     """A full training's: what starting and one look at the held-out images take, every epoch, and all of its steps."""
     steps, epochs = e.length
     few = min(steps, TIMED_STEPS)

@@ -198,9 +198,9 @@ def _draw(chosen: Any, path: str) -> None:
     from metaloss import storage
     from metaloss.core.streams import Stream
     from metaloss.training.figures import contact_sheet
-    from metaloss.training.images import opened
+    from metaloss.training.images import open_images
 
-    material = opened(chosen, torch.device("cpu"))
+    material = open_images(chosen, torch.device("cpu"))
     storage.write(
         Path(path), contact_sheet(material, chosen.augment, Stream(chosen.seed).at("sheet"))
     )

@@ -210,23 +210,23 @@ class Console(Reporter):
 
     def on_fit_start(self, job: Any) -> None:
         """What is about to be trained at full size."""
-        from metaloss.training import lines
+        from metaloss.training import text
 
         self.folder = job.folder
-        for line in lines.heading(job):
+        for line in text.heading(job):
             self.say(line)
 
     def on_epoch(self, record: dict[str, Any], epochs: int, seconds: float) -> None:
         """An epoch of such a training is over."""
-        from metaloss.training import lines
+        from metaloss.training import text
 
-        self.say(lines.epoch(record, epochs, seconds))
+        self.say(text.epoch(record, epochs, seconds))
 
     def on_fit_end(self, found: Any) -> None:
         """What the trainings came to on the test images."""
-        from metaloss.training import lines
+        from metaloss.training import text
 
-        for line in lines.table(found):
+        for line in text.table(found):
             self.say(line)
         self.say(f"saved   {found.folder}/")
 

@@ -16,7 +16,7 @@ from metaloss.inner.metrics import Gauge, right_answers
 from metaloss.inner.metrics import scores as accuracies
 from metaloss.losses.base import CrossEntropies, Losses
 from metaloss.tasks.episodic import Episodes
-from metaloss.tasks.opening import Opened
+from metaloss.tasks.opening import OpenFamily
 
 # Numbers of steps among which the strongest cross-entropy is chosen.
 STEPS = (20, 30, 40, 60, 80, 120, 160, 200)
@@ -77,7 +77,7 @@ class LossEvaluation:
     """Families, and the engine that trains on them."""
 
     engine: Local
-    families: Sequence[Opened]
+    families: Sequence[OpenFamily]
     key: Stream
 
     def search_scores(
@@ -154,7 +154,7 @@ class LossEvaluation:
 
     def tune(
         self,
-        episodes: Opened,
+        episodes: OpenFamily,
         one: Losses,
         rates: Sequence[float],
         tasks: int,
@@ -193,7 +193,7 @@ class LossEvaluation:
 
     def _answers(
         self,
-        e: Opened,
+        e: OpenFamily,
         losses: Losses,
         tasks: int,
         lr: float | None = None,
@@ -204,14 +204,14 @@ class LossEvaluation:
             e, losses, "test", self.key.at("test"), tasks, lr=lr, steps=steps, gauge=right_answers
         )[0, 0]
 
-    def _draws(self, e: Opened, tasks: int) -> Draws | None:
+    def _draws(self, e: OpenFamily, tasks: int) -> Draws | None:
         """Resamples of the meta-test tasks and their images; None for full trainings, whose seeds alone differ."""
         if not isinstance(e, Episodes):
             return None
         keys = [self.key.at("test", "task", t) for t in range(tasks)]
         return Draws.of(e.sample(keys, "test").val.rows.cpu(), self.key.at("test", "bootstrap"))
 
-    def test_scores(self, episodes: Opened, tuned: Tuned, tasks: int) -> Float[Tensor, " T"]:
+    def test_scores(self, episodes: OpenFamily, tuned: Tuned, tasks: int) -> Float[Tensor, " T"]:
         """A tuned loss's scores on meta-test tasks."""
         key = self.key.at("test")
         steps = (tuned.steps,)
@@ -240,7 +240,7 @@ class LossEvaluation:
 
     def scores(
         self,
-        episodes: Opened,
+        episodes: OpenFamily,
         losses: Losses,
         pool: str,
         key: Stream,

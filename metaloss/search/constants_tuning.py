@@ -24,7 +24,7 @@ from metaloss.losses.language.formula import Formula
 from metaloss.search import program, settings
 from metaloss.search.run import Run, find
 from metaloss.search.run_tables import PairedGain
-from metaloss.tasks.opening import remembering
+from metaloss.tasks.opening import with_training_cache
 
 FILE = "refinement.json"
 
@@ -197,7 +197,7 @@ def _score(run: Run, before: Formula, after: Formula, stop: Callable[[], bool]) 
         Local(device, chosen.memory, tf32=chosen.tf32, stop=stop) as engine,
     ):
         trials = LossEvaluation(
-            engine, remembering(run.folder, families, device), Stream(chosen.seed)
+            engine, with_training_cache(run.folder, families, device), Stream(chosen.seed)
         )
         old, new = trials.validation_scores(Formulas.of([before, after]), "refinement", tasks)
         for number, family in enumerate(chosen.families):

@@ -34,7 +34,7 @@ from metaloss.search.elimination_stage import Many, Stage, StageRunner, enlarged
 from metaloss.search.novelty import SeenLosses
 from metaloss.search.run import Run, find
 from metaloss.search.trained_losses import TrainedLosses
-from metaloss.tasks.opening import Opened, conditions, opened, read, remembering
+from metaloss.tasks.opening import OpenFamily, conditions, open_family, read, with_training_cache
 
 FOLDER = "elimination"
 STAGES = (
@@ -132,7 +132,9 @@ def eliminate(
     folder = found.folder / FOLDER
     with storage.Lock(found.folder), Local(device, own.memory, tf32=own.tf32, stop=stop) as engine:
         folder.mkdir(exist_ok=True)
-        grounds = {names: remembering(folder, ground, device) for names, ground in grounds.items()}
+        grounds = {
+            names: with_training_cache(folder, ground, device) for names, ground in grounds.items()
+        }
         rounds = {
             names: StageRunner(
                 folder,
@@ -185,7 +187,7 @@ def candidates(run: Run, n: int) -> list[Formula]:
 
 def _opened(
     wanted: Elimination, run: Run, device: torch.device, data: Sequence[str]
-) -> dict[tuple[str, ...], list[Opened]]:
+) -> dict[tuple[str, ...], list[OpenFamily]]:
     """The families of every stage, by the names that it gives; those that several stages share are opened once."""
     own = run.settings.families
     usual = tuple(map(read, wanted.tasks)) or own
@@ -196,7 +198,7 @@ def _opened(
     return {
         names: run.opened(device, places)
         if chosen == own
-        else [opened(family, device) for family in chosen]
+        else [open_family(family, device) for family in chosen]
         for names, chosen in named.items()
     }
 

@@ -22,7 +22,7 @@ from metaloss.losses.formulas import Formulas
 from metaloss.losses.language.formula import Formula
 from metaloss.search.objectives import mean
 from metaloss.tasks import episodic
-from metaloss.tasks.opening import Opened, TrainingFamily
+from metaloss.tasks.opening import OpenFamily, TrainingFamily
 
 Few = Annotated[int, Field(ge=1, le=1000)]
 Many = Annotated[int, Field(ge=1, le=100_000)]
@@ -151,7 +151,7 @@ class StageRunner:
         }
 
     def _accuracies(
-        self, opened: Sequence[Opened], number: int, stage: Stage, formulas: Sequence[Formula]
+        self, opened: Sequence[OpenFamily], number: int, stage: Stage, formulas: Sequence[Formula]
     ) -> list[float]:
         """What every loss reaches at the families' own rates; a failed training counts as an accuracy of 0."""
         pairs = [(e, key) for key in self._keys(number, stage) for e in opened]
@@ -162,7 +162,7 @@ class StageRunner:
         numbers = self.trials.family_index(stage.tasks).repeat(stage.repeats)
         return [float(x) for x in mean(torch.cat(score, 1).nan_to_num(nan=0.0), numbers)]
 
-    def _reference(self, opened: Sequence[Opened], number: int, stage: Stage) -> dict[str, Any]:
+    def _reference(self, opened: Sequence[OpenFamily], number: int, stage: Stage) -> dict[str, Any]:
         """Cross-entropy on the same tasks, at the rate that is best for this budget."""
         table = {
             e.family.name: self._rival(e, tuned, number, stage)
@@ -173,7 +173,7 @@ class StageRunner:
             "families": table,
         }
 
-    def _rival(self, e: Opened, tuned: Tuned, number: int, stage: Stage) -> dict[str, float]:
+    def _rival(self, e: OpenFamily, tuned: Tuned, number: int, stage: Stage) -> dict[str, float]:
         score = [
             self.trials.scores(e, tuned.losses, "validation", key, stage.tasks, lr=tuned.lr)[0, 0]
             for key in self._keys(number, stage)
@@ -183,7 +183,7 @@ class StageRunner:
             "accuracy": float(torch.cat(score).double().nan_to_num(nan=0.0).mean()),
         }
 
-    def _tuned(self, opened: Sequence[Opened], stage: Stage) -> list[tuple[Opened, Tuned]]:
+    def _tuned(self, opened: Sequence[OpenFamily], stage: Stage) -> list[tuple[OpenFamily, Tuned]]:
         budget = (stage.steps, stage.scale)
         one = CrossEntropies.of(1)
         if budget not in self.tuned:
@@ -199,7 +199,7 @@ class StageRunner:
         ]
 
 
-def enlarged(episodes: Opened, stage: Stage) -> Opened:
+def enlarged(episodes: OpenFamily, stage: Stage) -> OpenFamily:
     """The family with a stage's number of steps and widths.
 
     Raises:

@@ -29,7 +29,7 @@ from metaloss.search.run import Progress, Run, create, find, provenance
 from metaloss.search.runner import SearchRunner
 from metaloss.search.settings import Settings
 from metaloss.search.trained_losses import TrainedLosses
-from metaloss.tasks.opening import Opened, conditions, opened, remembering
+from metaloss.tasks.opening import OpenFamily, conditions, open_family, with_training_cache
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ def start(chosen: Settings, out: Path, *, before: ImageRecord | None = None, **h
     """
     device = resolve_device(chosen.device)
     (how.get("reporter") or Reporter()).on_work("loading images", plain=False)
-    families = [opened(family, device) for family in chosen.families]
+    families = [open_family(family, device) for family in chosen.families]
     images = image_record.join_records(
         [before or ImageRecord(), *(image_record.record_of(e.dataset) for e in families)]
     )
@@ -152,7 +152,7 @@ def resume(
     return _carry(run, families, device, allow_changes=allow_changes, where=where, **how)
 
 
-def _untouched(families: Sequence[Opened], images: ImageRecord) -> None:
+def _untouched(families: Sequence[OpenFamily], images: ImageRecord) -> None:
     """Raise a SettingsError where the search would learn from a family's test images, or its first loss has."""
     for e in families:
         if isinstance(e.dataset, Dataset) and (
@@ -208,7 +208,7 @@ def _flat(table: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def _carry(
     run: Run,
-    families: list[Opened],
+    families: list[OpenFamily],
     device: torch.device,
     *,
     time_limit: float | None = None,
@@ -228,7 +228,7 @@ def _carry(
         _recognise(run, families, device, allow_changes, reporter)
         if where is not None:
             places.keep_places(run.folder, where)
-        families = remembering(run.folder, families, device)
+        families = with_training_cache(run.folder, families, device)
         trials = LossEvaluation(engine, families, Stream(chosen.seed))
         reporter.on_search_start(run, engine, families, genome)
         progress, warnings = run.recover((*strategy.states, *genome.populations))
@@ -300,7 +300,7 @@ def _told(run: Run, reporter: Reporter) -> Result:
 
 
 def _recognise(
-    run: Run, families: list[Opened], device: torch.device, allow: bool, reporter: Reporter
+    run: Run, families: list[OpenFamily], device: torch.device, allow: bool, reporter: Reporter
 ) -> None:
     """Refuse to go on elsewhere than the run began, unless told to; then put it on record."""
     table = run.provenance()

@@ -20,7 +20,7 @@ from metaloss.search.settings import Settings
 from metaloss.storage.codec import pack, unpack
 from metaloss.storage.environment import Provenance, digest_of_rows
 from metaloss.storage.folders import find_folder, make_folder, not_found_message
-from metaloss.tasks.opening import Opened, TaskFamily, conditions, opened
+from metaloss.tasks.opening import OpenFamily, TaskFamily, conditions, open_family
 
 
 @dataclass(frozen=True)
@@ -109,14 +109,18 @@ class Run:
             self.folder, specs, given, again or f"metaloss evolve --resume {self.folder} --tasks"
         )
 
-    def opened(self, device: torch.device, where: Mapping[str, str] | None = None) -> list[Opened]:
+    def opened(
+        self, device: torch.device, where: Mapping[str, str] | None = None
+    ) -> list[OpenFamily]:
         """The families with their images, from where these lie now.
 
         Raises:
             DataError: they are not there, or damaged.
         """
         where = self.places() if where is None else where
-        return [opened(family, device, where[family.name]) for family in self.settings.families]
+        return [
+            open_family(family, device, where[family.name]) for family in self.settings.families
+        ]
 
     def write(self, name: str, table: Mapping[str, Any]) -> None:
         """Put a table into the folder as sealed JSON, whole or not at all."""
@@ -177,7 +181,7 @@ def runs(parent: Path) -> list[Path]:
 
 
 def provenance(
-    chosen: Settings, episodes: Sequence[Opened], device: torch.device
+    chosen: Settings, episodes: Sequence[OpenFamily], device: torch.device
 ) -> dict[str, Any]:
     """Where a run's numbers come from: versions, device, seed, and exactly which images it may see."""
     return {
@@ -188,7 +192,7 @@ def provenance(
     }
 
 
-def _images(episodes: Opened) -> dict[str, Any]:
+def _images(episodes: OpenFamily) -> dict[str, Any]:
     pools = {
         name: {
             "images": sum(map(len, rows)),

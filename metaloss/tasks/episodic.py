@@ -212,7 +212,7 @@ class Episodes:
         return self.family.model()
 
 
-def open_family(
+def open_episodes(
     family: TaskFamily, device: torch.device | str = "cpu", place: str = ""
 ) -> Episodes:
     """Load a family's images onto a device, and check that every class of every pool has enough of

@@ -21,21 +21,28 @@ from metaloss.data.pools import pools
 from metaloss.errors import DataError, Interrupted, MetalossError, SettingsError, out_of_memory
 from metaloss.losses.base import Losses
 from metaloss.losses.formulas import Formulas
-from metaloss.tasks.training_cache import Memory
+from metaloss.tasks.training_cache import TrainingCache
 from metaloss.tasks.training_family import TrainingFamily
-from metaloss.tasks.worker_pool import Crew, Job
-from metaloss.training.course import course
+from metaloss.tasks.worker_pool import TrainingRequest, WorkerPool
 from metaloss.training.defaults import decided
-from metaloss.training.images import Material, Rows, opened
+from metaloss.training.images import Rows, TrainingImages, open_images
 from metaloss.training.measuring import measure
-from metaloss.training.models import Classifier, Shape, build, check_batch, known, repeats
-from metaloss.training.plan import Plan
+from metaloss.training.models import (
+    ImageClassifier,
+    NetworkShape,
+    build,
+    check_batch,
+    check_model,
+    repeats,
+)
+from metaloss.training.schedule import make_schedule
 from metaloss.training.settings import Training
+from metaloss.training.spec import TrainingSpec
 
 LOOK = 512  # images looked at at once
 
 
-class Candidate(Criterion):
+class CandidateLoss(Criterion):
     """One of a search's losses, for a loop that wants a module."""
 
     def __init__(self, one: Losses) -> None:
@@ -51,13 +58,13 @@ class Candidate(Criterion):
         return type(self.one).__name__
 
 
-def criterion(one: Losses) -> Criterion:
+def as_criterion(one: Losses) -> Criterion:
     """A population of one as a module of logits and targets."""
-    return FormulaCriterion(one.formulas[0]) if isinstance(one, Formulas) else Candidate(one)
+    return FormulaCriterion(one.formulas[0]) if isinstance(one, Formulas) else CandidateLoss(one)
 
 
 @dataclass(frozen=True, eq=False)
-class Trainings:
+class FullTrainingTasks:
     """A family of full trainings with its images on the device.
 
     Attributes:
@@ -71,10 +78,10 @@ class Trainings:
     """
 
     family: TrainingFamily
-    material: Material
+    material: TrainingImages
     winner: Rows
     device: torch.device
-    memory: Memory = field(default_factory=Memory)
+    memory: TrainingCache = field(default_factory=TrainingCache)
     place: str = ""
 
     @property
@@ -109,7 +116,7 @@ class Trainings:
         """Steps and epochs of a training."""
         chosen = self.family.training
         rows = self.material.training_rows(chosen.per_class, Stream(0))
-        whole = course(chosen, len(rows))
+        whole = make_schedule(chosen, len(rows))
         return whole.steps, whole.epochs
 
     @property
@@ -165,22 +172,22 @@ class Trainings:
         rows = dict(zip(names, range(len(losses)), strict=True))
         distinct = list(dict.fromkeys(places))
         jobs = [
-            Job(losses[rows[name] : rows[name] + 1], pool, key, rate, mark)
+            TrainingRequest(losses[rows[name] : rows[name] + 1], pool, key, rate, mark)
             for mark, name, rate, key in distinct
         ]
         found = dict(zip(distinct, self._done(jobs, stop), strict=True))
         score = torch.tensor([found[place] for place in places])
         return score.reshape(-1, len(losses), len(keys))
 
-    def _done(self, jobs: Sequence[Job], stop: Callable[[], bool]) -> list[float]:
+    def _done(self, jobs: Sequence[TrainingRequest], stop: Callable[[], bool]) -> list[float]:
         results = self.memory.results(self.family, jobs, lambda new: self._each(new, stop))
         if results and all(isinstance(x, Exception) for x in results):
             raise results[0]  # type: ignore[misc]  # no bad candidate, but a bug, and would be hidden
         return [math.nan if isinstance(x, Exception) else x for x in results]
 
     def _each(
-        self, jobs: Sequence[Job], stop: Callable[[], bool]
-    ) -> Iterator[tuple[Job, float | Exception]]:
+        self, jobs: Sequence[TrainingRequest], stop: Callable[[], bool]
+    ) -> Iterator[tuple[TrainingRequest, float | Exception]]:
         """Every job with its result, as it ends."""
         if self.family.workers > 1 and len(jobs) > 1:
             yield from self.crew.run(jobs, stop)
@@ -188,11 +195,13 @@ class Trainings:
             yield from ((job, self.attempt(job, stop)) for job in jobs)
 
     @cached_property
-    def crew(self) -> Crew:
+    def crew(self) -> WorkerPool:
         """The processes that train, each with the images of its own."""
-        return Crew(self.family.workers, open_trainings, (self.family, self.device, self.place))
+        return WorkerPool(
+            self.family.workers, open_full_training, (self.family, self.device, self.place)
+        )
 
-    def attempt(self, job: Job, stop: Callable[[], bool]) -> float | Exception:
+    def attempt(self, job: TrainingRequest, stop: Callable[[], bool]) -> float | Exception:
         """What a training reaches: NaN where it diverged, and what its loss raised where it cannot be computed."""
         try:
             with _alone(self.device):
@@ -206,16 +215,16 @@ class Trainings:
                 raise
             return error
 
-    def _trained(self, job: Job, stop: Callable[[], bool]) -> float:
+    def _trained(self, job: TrainingRequest, stop: Callable[[], bool]) -> float:
         from metaloss.training.module import train
 
         chosen = shortened(self.family.training, job.steps, self.steps)
         key = job.key
         rows = self.material.training_rows(chosen.per_class, key)
-        path = course(chosen, len(rows))
-        plan = Plan(chosen, self.material, rows, path, job.lr, key.at("train"), stop=stop)
+        path = make_schedule(chosen, len(rows))
+        plan = TrainingSpec(chosen, self.material, rows, path, job.lr, key.at("train"), stop=stop)
         classifier = self.classifier(key)
-        loss = criterion(job.one)
+        loss = as_criterion(job.one)
         history = train(classifier, loss, plan)
         if job.pool == "train":  # these are the images that its last epoch ended with
             return float(history[-1]["val_accuracy"])
@@ -223,22 +232,22 @@ class Trainings:
             classifier, loss, self.material.source.batches(self.shares[job.pool], LOOK)
         ).accuracy
 
-    def classifier(self, key: Stream) -> Classifier:
+    def classifier(self, key: Stream) -> ImageClassifier:
         """The untrained network of a seed, the same for every loss and rate."""
         chosen = self.family.training
         material = self.material
         size = (chosen.size, chosen.size) if chosen.size else material.size
-        shape = Shape(material.channels, size, material.classes)
+        shape = NetworkShape(material.channels, size, material.classes)
         network = build(
             chosen.model, shape, key.at("init"), pretrained=chosen.pretrained, probe=False
         )
         repeat = repeats(network, material.channels)
-        return Classifier(network, shape, material.mean, material.std, repeat).to(self.device)
+        return ImageClassifier(network, shape, material.mean, material.std, repeat).to(self.device)
 
 
-def open_trainings(
+def open_full_training(
     family: TrainingFamily, device: torch.device | str = "cpu", place: str = ""
-) -> Trainings:
+) -> FullTrainingTasks:
     """Load a family's images onto a device and halve what is held out, class by class.
 
     `place` is where they lie, if not where the family says.
@@ -252,8 +261,8 @@ def open_trainings(
         raise SettingsError(f"{family.origin}: full-size training needs Lightning: {install}")
     chosen = family.training
     device = torch.device(device)
-    known(chosen.model)
-    material = opened(replace(chosen, data=place or chosen.data), device)
+    check_model(chosen.model)
+    material = open_images(replace(chosen, data=place or chosen.data), device)
     if isinstance(material.dataset, Scenes):
         raise SettingsError(
             f"{family.origin}: {chosen.data} has a class for every pixel; a family has one for every image"
@@ -261,20 +270,20 @@ def open_trainings(
     rows = material.training_rows(chosen.per_class, Stream(0))
     chosen = decided(chosen, len(rows))
     family = replace(family, training=chosen)
-    fitness, winner = halves(
+    fitness, winner = halve(
         material.shares.validation, material.dataset, Stream(chosen.seed).at("halves")
     )
     material = replace(material, shares=replace(material.shares, validation=fitness))
-    found = Trainings(family, material, winner, device, place=place)
+    found = FullTrainingTasks(family, material, winner, device, place=place)
     # What does not fit is said before any training: the network, the batch, a warm-up that is too
     # long.
     classifier = found.classifier(Stream(0))
     build(chosen.model, classifier.shape, Stream(0), pretrained=chosen.pretrained)
-    check_batch(classifier, course(chosen, len(rows)).batch)
+    check_batch(classifier, make_schedule(chosen, len(rows)).batch)
     return found
 
 
-def halves(held: Rows, dataset: Dataset | Files, key: Stream) -> tuple[Rows, Rows]:
+def halve(held: Rows, dataset: Dataset | Files, key: Stream) -> tuple[Rows, Rows]:
     """The held-out rows in two, of every class as many in each as can be.
 
     Raises:

@@ -12,26 +12,26 @@ from metaloss.core import plugins
 from metaloss.storage.environment import describe_environment
 from metaloss.tasks import episodic
 from metaloss.tasks import training_family as training
-from metaloss.tasks.episodic import Episodes, TaskFamily, open_family
-from metaloss.tasks.full_training import Trainings, open_trainings
-from metaloss.tasks.training_cache import remembered
+from metaloss.tasks.episodic import Episodes, TaskFamily, open_episodes
+from metaloss.tasks.full_training import FullTrainingTasks, open_full_training
+from metaloss.tasks.training_cache import open_cache
 from metaloss.tasks.training_family import TrainingFamily
 
 __all__ = [
     "Episodes",
     "Families",
     "Family",
-    "Opened",
+    "OpenFamily",
     "TaskFamily",
     "TrainingFamily",
-    "Trainings",
+    "FullTrainingTasks",
     "of",
-    "opened",
+    "open_family",
     "read",
 ]
 
 Family = TaskFamily | TrainingFamily
-Opened = Episodes | Trainings
+OpenFamily = Episodes | FullTrainingTasks
 
 FIELDS = TaskFamily.__dataclass_fields__.keys() | TrainingFamily.__dataclass_fields__.keys()
 # What holds for all families of a run where it is given without a name.
@@ -71,7 +71,7 @@ def of(table: dict[str, Any], name: str, origin: str) -> Family:
     return (training if table.get("kind") == "training" else episodic).of(table, name, origin)
 
 
-def opened(family: Family, device: torch.device | str = "cpu", place: str = "") -> Opened:
+def open_family(family: Family, device: torch.device | str = "cpu", place: str = "") -> OpenFamily:
     """Load a family's images onto a device, and check that there are enough of them.
 
     Args:
@@ -84,12 +84,12 @@ def opened(family: Family, device: torch.device | str = "cpu", place: str = "") 
         DataError: images are missing, or too few.
     """
     if isinstance(family, TrainingFamily):
-        return open_trainings(family, device, place)
-    return open_family(family, device, place)
+        return open_full_training(family, device, place)
+    return open_episodes(family, device, place)
 
 
 def conditions(
-    episodes: Sequence[Opened], device: torch.device, others: Sequence[tuple[str, str]] = ()
+    episodes: Sequence[OpenFamily], device: torch.device, others: Sequence[tuple[str, str]] = ()
 ) -> dict[str, str]:
     """What must be the same for a resumed run to go on as if it had not stopped.
 
@@ -108,7 +108,9 @@ def conditions(
     return {**describe_environment(device), **data, **plugins.versions([*parts, *others])}
 
 
-def remembering(folder: Path, families: Sequence[Opened], device: torch.device) -> list[Opened]:
+def with_training_cache(
+    folder: Path, families: Sequence[OpenFamily], device: torch.device
+) -> list[OpenFamily]:
     """Families whose full trainings, each as it ends, are kept in a folder that this process has
     locked.
 
@@ -116,8 +118,8 @@ def remembering(folder: Path, families: Sequence[Opened], device: torch.device) 
         DamagedFile: what is kept there does not check out.
     """
     return [
-        replace(e, memory=remembered(folder, conditions([e], device)))
-        if isinstance(e, Trainings)
+        replace(e, memory=open_cache(folder, conditions([e], device)))
+        if isinstance(e, FullTrainingTasks)
         else e
         for e in families
     ]

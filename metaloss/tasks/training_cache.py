@@ -14,14 +14,14 @@ from metaloss import storage
 from metaloss.core import registry
 from metaloss.losses.formulas import Formulas
 from metaloss.tasks.training_family import TrainingFamily
-from metaloss.tasks.worker_pool import Job
+from metaloss.tasks.worker_pool import TrainingRequest
 
 FILE = "trainings.jsonl"
 Result = float | Exception
-Train = Callable[[Sequence[Job]], Iterator[tuple[Job, Result]]]
+Train = Callable[[Sequence[TrainingRequest]], Iterator[tuple[TrainingRequest, Result]]]
 
 
-class Line(TypedDict):
+class CachedTraining(TypedDict):
     """What is needed of a training's line."""
 
     training: str
@@ -29,7 +29,7 @@ class Line(TypedDict):
 
 
 @dataclass(frozen=True, eq=False)
-class Memory:
+class TrainingCache:
     """Accuracies of trainings by all that decides them.
 
     Attributes:
@@ -42,7 +42,9 @@ class Memory:
     conditions: Mapping[str, str] = field(default_factory=dict)
     known: dict[str, float] = field(default_factory=dict)
 
-    def results(self, family: TrainingFamily, jobs: Sequence[Job], train: Train) -> list[Result]:
+    def results(
+        self, family: TrainingFamily, jobs: Sequence[TrainingRequest], train: Train
+    ) -> list[Result]:
         """What every job gives, NaN where its training diverged.
 
         Args:
@@ -69,19 +71,19 @@ class Memory:
                 self.known[name] = result
         return [failed[name] if name in failed else self.known[name] for name in names.values()]
 
-    def _digest(self, family: TrainingFamily, job: Job) -> str:
+    def _digest(self, family: TrainingFamily, job: TrainingRequest) -> str:
         """All that decides a training; how many run beside it does not."""
         parts = (
             registry.table(family.training),
             dict(self.conditions),
             _about(job),
-            essence(job.one),
+            fingerprint(job.one),
             job.key,
         )
         return hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
 
 
-def remembered(folder: Path, conditions: Mapping[str, str]) -> Memory:
+def open_cache(folder: Path, conditions: Mapping[str, str]) -> TrainingCache:
     """The memory in a folder that this process has locked; a last line that was cut off is dropped
     from its file.
 
@@ -91,12 +93,12 @@ def remembered(folder: Path, conditions: Mapping[str, str]) -> Memory:
     file = storage.History(folder, FILE)
     known = {}
     for number, record in enumerate(file.mend(), 1):
-        x = storage.typed_table(file.path, record, Line, f"line {number}")
+        x = storage.typed_table(file.path, record, CachedTraining, f"line {number}")
         known[x["training"]] = math.nan if x["accuracy"] is None else x["accuracy"]
-    return Memory(file, conditions, known)
+    return TrainingCache(file, conditions, known)
 
 
-def essence(part: Any) -> Any:
+def fingerprint(part: Any) -> Any:
     """What a loss is, of values whose `repr` tells them apart: a formula's text, a network's numbers."""
     if isinstance(part, Formulas):
         return [str(formula) for formula in part.formulas]
@@ -105,22 +107,22 @@ def essence(part: Any) -> Any:
         return str(x.dtype), tuple(x.shape), hashlib.sha256(x.numpy().tobytes()).hexdigest()
     if is_dataclass(part):
         return type(part).__qualname__, [
-            (x.name, essence(getattr(part, x.name))) for x in fields(part)
+            (x.name, fingerprint(getattr(part, x.name))) for x in fields(part)
         ]
     if isinstance(part, Mapping):
-        return [(key, essence(value)) for key, value in part.items()]
+        return [(key, fingerprint(value)) for key, value in part.items()]
     if isinstance(part, list | tuple):
-        return [essence(x) for x in part]
+        return [fingerprint(x) for x in part]
     if part is None or isinstance(part, str | int | float):
         return part
     return (
         part.__qualname__
         if hasattr(part, "__qualname__")
-        else (type(part).__qualname__, essence(vars(part)))
+        else (type(part).__qualname__, fingerprint(vars(part)))
     )
 
 
-def _about(job: Job) -> dict[str, Any]:
+def _about(job: TrainingRequest) -> dict[str, Any]:
     """A training in words, for who reads the file."""
     loss = str(job.one.formulas[0]) if isinstance(job.one, Formulas) else type(job.one).__name__
     return {

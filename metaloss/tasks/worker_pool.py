@@ -18,7 +18,7 @@ _mine: dict[str, Any] = {}  # what a process of the crew has opened
 
 
 @dataclass(frozen=True, eq=False)
-class Job:
+class TrainingRequest:
     """One training.
 
     Attributes:
@@ -36,7 +36,7 @@ class Job:
     steps: int
 
 
-class Crew:
+class WorkerPool:
     """Processes that open the same family, and do its jobs side by side.
 
     Args:
@@ -52,8 +52,8 @@ class Crew:
         self.executor = ProcessPoolExecutor(workers, context, _open, (self.halt, make, given))
 
     def run(
-        self, jobs: Sequence[Job], stop: Callable[[], bool]
-    ) -> Iterator[tuple[Job, float | Exception]]:
+        self, jobs: Sequence[TrainingRequest], stop: Callable[[], bool]
+    ) -> Iterator[tuple[TrainingRequest, float | Exception]]:
         """Every job with what it gives, as it ends.
 
         Raises:
@@ -83,6 +83,6 @@ def _open(halt: Any, make: Callable[..., Any], given: tuple[Any, ...]) -> None:
     _mine.update(halt=halt, family=make(*given))
 
 
-def _attempt(job: Job) -> float | Exception:
+def _attempt(job: TrainingRequest) -> float | Exception:
     result: float | Exception = _mine["family"].attempt(job, _mine["halt"].is_set)
     return result

@@ -20,8 +20,8 @@ from metaloss.core.drawing import (
 from metaloss.core.streams import Stream
 from metaloss.data.datasets.voc import IGNORE
 from metaloss.training.augmentations import mixed, raw
-from metaloss.training.images import Material
-from metaloss.training.records import Trained
+from metaloss.training.folders import TrainingRecord
+from metaloss.training.images import TrainingImages
 from metaloss.training.segmentation import varied
 from metaloss.training.settings import AUGMENTATIONS, Augment
 
@@ -45,13 +45,13 @@ WIDE = 26  # characters, of which two stand side by side in a legend
 
 
 @drawing_style()
-def curves(trainings: Sequence[Trained]) -> list[Picture]:
+def curves(trainings: Sequence[TrainingRecord]) -> list[Picture]:
     """The figures of trainings that are over: three, and one of mean IoU where every pixel has a class."""
     known = {key for x in trainings for record in x.epochs for key in record}
     return [_curve(name, trainings) for name in CURVES if CURVES[name][0][0] in known]
 
 
-def _curve(name: str, trainings: Sequence[Trained]) -> Picture:
+def _curve(name: str, trainings: Sequence[TrainingRecord]) -> Picture:
     labels = list(dict.fromkeys(x.loss for x in trainings))
     words = [
         f"{short_label(x)}{end}" for x in labels for end in ("", TRAINING)[: len(CURVES[name])]
@@ -82,7 +82,7 @@ def _curve(name: str, trainings: Sequence[Trained]) -> Picture:
     return Picture(name, "Mean over seeds; band: one standard deviation.", *render(figure))
 
 
-def _over_seeds(runs: Sequence[Trained], key: str, factor: float) -> tuple[Any, Any, Any]:
+def _over_seeds(runs: Sequence[TrainingRecord], key: str, factor: float) -> tuple[Any, Any, Any]:
     """Steps, mean and standard deviation over the seeds that got so far."""
     steps = sorted({record["step"] for x in runs for record in x.epochs})
     at = [
@@ -98,7 +98,7 @@ def _over_seeds(runs: Sequence[Trained], key: str, factor: float) -> tuple[Any, 
 
 @drawing_style()
 def contact_sheet(
-    material: Material, augment: Augment, key: Stream, images: int = COLUMNS
+    material: TrainingImages, augment: Augment, key: Stream, images: int = COLUMNS
 ) -> bytes:
     """A PNG: images as they are in the first row, and under each of the augmentations in one row
     after the other.
@@ -131,7 +131,7 @@ def _bare(axis: Any) -> None:
 
 
 def _augmented(
-    pixels: Tensor, labels: Tensor, material: Material, augment: Augment, key: Stream
+    pixels: Tensor, labels: Tensor, material: TrainingImages, augment: Augment, key: Stream
 ) -> Tensor:
     """Images under an augmentation, their colours from 0 to 1."""
     mean, std = (

@@ -24,15 +24,15 @@ from metaloss.data import places
 from metaloss.data.datasets import Dataset
 from metaloss.data.places import is_path_source
 from metaloss.errors import Interrupted, SettingsError
-from metaloss.training import records, results
+from metaloss.training import folders, results
 from metaloss.training.defaults import decided
-from metaloss.training.entrants import entered, keep, label, read
-from metaloss.training.images import opened
-from metaloss.training.job import Job
-from metaloss.training.models import known
-from metaloss.training.records import GIVEN
+from metaloss.training.folders import GIVEN
+from metaloss.training.images import open_images
+from metaloss.training.losses import loss_label, name_losses, read_losses, save_losses
+from metaloss.training.models import check_model
 from metaloss.training.results import Fits, Fitted
 from metaloss.training.segmenters import segments
+from metaloss.training.session import TrainingSession
 from metaloss.training.settings import Training, over, resolve
 from metaloss.training.settings import protocol as preset
 
@@ -118,7 +118,7 @@ def fit_all(
         if x is not None
     }
     if losses is not None:
-        named["loss"] = _distinct([label(x) for x in losses])
+        named["loss"] = _distinct([loss_label(x) for x in losses])
     table = {**settings, **named}
     chosen = resolve(preset(protocol, table) if protocol else table)
     if most is not None and len(chosen.loss) > most:
@@ -142,22 +142,24 @@ def start(
     needed()
     given = objects or {}
     if "model" not in given:
-        known(chosen.model)
+        check_model(chosen.model)
     loaded = [loss_io.load(x, runs) for x in (losses or chosen.loss)]
     device = resolve_device(chosen.device)
-    material = opened(chosen, device, given.get("data"))
+    material = open_images(chosen, device, given.get("data"))
     if "model" not in given and segments(chosen.model) != material.segments:
         kinds = ("pixels", "images") if material.segments else ("images", "pixels")
         raise SettingsError(
             f"{material.dataset.name} has classes of {kinds[0]}, and {chosen.model} tells {kinds[1]} apart"
         )
-    entrants = entered(chosen.loss, loaded, material.classes)
+    entrants = name_losses(chosen.loss, loaded, material.classes)
     chosen = decided(chosen, len(material.training_rows(chosen.per_class, Stream(chosen.seed))))
-    job = Job(Path(), chosen, material, entrants, device, given.get("model"), reporter, stop)
+    job = TrainingSession(
+        Path(), chosen, material, entrants, device, given.get("model"), reporter, stop
+    )
     job.check()
     _warn_of_leaks(job, list(losses or chosen.loss), Path(runs))
-    job.folder = records.create(out, chosen, material, sys.argv, device)
-    keep(
+    job.folder = folders.create(out, chosen, material, sys.argv, device)
+    save_losses(
         job.folder,
         [
             x
@@ -188,7 +190,7 @@ def go_on(
         DamagedFile: a file of it does not check out.
     """
     needed()
-    folder, chosen = records.find(spec, Path(out))
+    folder, chosen = folders.find(spec, Path(out))
     given = objects or {}
     settings = dict(settings or {})
     moved = (
@@ -196,7 +198,7 @@ def go_on(
         if is_path_source(str(settings.get("data", ""))) and is_path_source(chosen.data)
         else []
     )
-    _same(chosen, {**settings, **({"loss": [label(x) for x in losses]} if losses else {})})
+    _same(chosen, {**settings, **({"loss": [loss_label(x) for x in losses]} if losses else {})})
     for name in ("model", "data"):
         if (getattr(chosen, name) == GIVEN) != (name in given):
             need = (
@@ -209,19 +211,23 @@ def go_on(
     where = places.find_places(
         folder, {"data": chosen.data}, moved, f"metaloss train --resume {folder} --data"
     )
-    material = opened(replace(chosen, data=where["data"]), device, given.get("data"))
+    material = open_images(replace(chosen, data=where["data"]), device, given.get("data"))
     loaded = [x if isinstance(x, nn.Module) else None for x in losses or [None] * len(chosen.loss)]
-    kept = read(folder, chosen.loss) if not all(loaded) else []
-    entrants = entered(chosen.loss, [x or kept[i] for i, x in enumerate(loaded)], material.classes)
-    records.recognise(folder, records.conditions(material, device), allow_changes)
+    kept = read_losses(folder, chosen.loss) if not all(loaded) else []
+    entrants = name_losses(
+        chosen.loss, [x or kept[i] for i, x in enumerate(loaded)], material.classes
+    )
+    folders.check_conditions(folder, folders.conditions(material, device), allow_changes)
     places.keep_places(folder, where)
-    job = Job(folder, chosen, material, entrants, device, given.get("model"), reporter, stop)
-    if chosen.devices > 1 and records.summary(folder) is None:
+    job = TrainingSession(
+        folder, chosen, material, entrants, device, given.get("model"), reporter, stop
+    )
+    if chosen.devices > 1 and folders.summary(folder) is None:
         job.check()
     return _carry(job)
 
 
-def _warn_of_leaks(job: Job, specs: Sequence[Any], runs: Path) -> None:
+def _warn_of_leaks(job: TrainingSession, specs: Sequence[Any], runs: Path) -> None:
     """Say which losses have learned from test images; to train with them is fair, to judge them by these is not."""
     material = job.material
     if not isinstance(material.dataset, Dataset):
@@ -243,21 +249,21 @@ def needed() -> None:
         raise SettingsError(f"full-size training needs Lightning: {installation.command('train')}")
 
 
-def _carry(job: Job) -> Fits:
+def _carry(job: TrainingSession) -> Fits:
     """Train, or read back what is trained."""
     with storage.Lock(job.folder), resumable(job, f"metaloss.fit(resume={str(job.folder)!r})"):
-        table = records.summary(job.folder)
+        table = folders.summary(job.folder)
         for text in job.cautions() if table is None else ():
             job.reporter.on_warning(text)
         job.reporter.on_fit_start(job)
         if table is None:
             job.run()
-            table = records.summary(job.folder)
+            table = folders.summary(job.folder)
         assert table is not None
         trainings = [
             x
             for path in sorted((job.folder / "state").glob("*/done.json"))
-            if (x := records.saved(path))
+            if (x := folders.saved(path))
         ]
         network = (
             job.network
@@ -270,7 +276,7 @@ def _carry(job: Job) -> Fits:
 
 
 @contextlib.contextmanager
-def resumable(job: Job, again: str) -> Iterator[None]:
+def resumable(job: TrainingSession, again: str) -> Iterator[None]:
     """Let Ctrl-C stop after the step in hand, unless someone else listens to it; Lightning would
     end the process.
 

@@ -16,10 +16,10 @@ from metaloss.data.datasets._files import DEFAULT_SIZE, Files
 from metaloss.data.datasets.voc import Scenes
 from metaloss.data.pools import lacking_classes, pools
 from metaloss.errors import DataError, SettingsError
-from metaloss.training.given import taken
 from metaloss.training.models import MEAN, STD
 from metaloss.training.segmentation import check_masks
 from metaloss.training.settings import Training
+from metaloss.training.user_data import as_dataset
 
 BLOCK = 4096  # images whose colours are added up at once
 Rows = Int64[Tensor, " _"]
@@ -85,7 +85,7 @@ class Streamed:
 
 
 @dataclass(frozen=True, eq=False)
-class Material:
+class TrainingImages:
     """All images of a training, and what they are.
 
     Attributes:
@@ -140,7 +140,7 @@ class Material:
         return torch.cat(found).sort().values
 
 
-def opened(chosen: Training, device: torch.device, given: Any = None) -> Material:
+def open_images(chosen: Training, device: torch.device, given: Any = None) -> TrainingImages:
     """The images that the settings name, read and cut into shares.
 
     Args:
@@ -154,35 +154,35 @@ def opened(chosen: Training, device: torch.device, given: Any = None) -> Materia
     """
     options = chosen.image_options
     if given is not None:
-        return resident(taken(given), chosen, device)
+        return in_memory(as_dataset(given), chosen, device)
     if (found := datasets.scenes(chosen.data, options)) is not None:
-        return masked(found, chosen, device)
+        return with_masks(found, chosen, device)
     files = datasets.files(chosen.data, options)
     # What lies in memory is brought to the size batch by batch, which takes less of it.
     if files is None:
-        return resident(datasets.load(chosen.data, replace(options, size=None)), chosen, device)
+        return in_memory(datasets.load(chosen.data, replace(options, size=None)), chosen, device)
     size = chosen.size or DEFAULT_SIZE
     if files.channels * size * size * len(files.labels) <= chosen.resident:
-        return resident(files.dataset(size), chosen, device)
-    shares = cut(files, chosen.validation, Stream(chosen.seed).at("shares"))
+        return in_memory(files.dataset(size), chosen, device)
+    shares = split_shares(files, chosen.validation, Stream(chosen.seed).at("shares"))
     streamed = Streamed(files, size, chosen.workers, device)
-    return Material(
+    return TrainingImages(
         streamed, files, shares, files.channels, (size, size), *usual_moments(files.channels)
     )
 
 
-def resident(dataset: Dataset, chosen: Training, device: torch.device) -> Material:
+def in_memory(dataset: Dataset, chosen: Training, device: torch.device) -> TrainingImages:
     """Images in memory, moved to the device."""
-    shares = cut(dataset, chosen.validation, Stream(chosen.seed).at("shares"))
+    shares = split_shares(dataset, chosen.validation, Stream(chosen.seed).at("shares"))
     _, channels, height, width = dataset.pixels.shape
     mean, std = (
         usual_moments(channels) if chosen.pretrained else moments(dataset.pixels, shares.train)
     )
     source = Resident(dataset.pixels.to(device), dataset.labels.to(device))
-    return Material(source, dataset, shares, channels, (height, width), mean, std)
+    return TrainingImages(source, dataset, shares, channels, (height, width), mean, std)
 
 
-def masked(found: Scenes, chosen: Training, device: torch.device) -> Material:
+def with_masks(found: Scenes, chosen: Training, device: torch.device) -> TrainingImages:
     """Images with masks: the validation list is the test share, a share of the training list is
     held out.
 
@@ -208,10 +208,10 @@ def masked(found: Scenes, chosen: Training, device: torch.device) -> Material:
             *(found.pair(row, size) for row in range(len(found.paths))), strict=True
         )
         source = Resident(torch.stack(pixels).to(device), torch.stack(labels).to(device))
-    return Material(source, found, shares, 3, (size, size), MEAN, STD)
+    return TrainingImages(source, found, shares, 3, (size, size), MEAN, STD)
 
 
-def cut(dataset: Dataset | Files, share: float, key: Stream) -> Shares:
+def split_shares(dataset: Dataset | Files, share: float, key: Stream) -> Shares:
     """The official test split, or a fixed fifth of every class; and of the rest a drawn share of
     every class held out.
 
@@ -255,7 +255,7 @@ def moments(
     return tuple(mean.tolist()), tuple(std.where(std > 1e-6, 1.0).tolist())
 
 
-def order(rows: Rows, batch: int, key: Stream, first: int, steps: int) -> Rows:
+def batch_order(rows: Rows, batch: int, key: Stream, first: int, steps: int) -> Rows:
     """The rows of steps `first` to `first + steps`, one batch after another.
 
     Every pass over the images is a permutation of its own; what is left of it after its last whole

@@ -9,11 +9,11 @@ from jaxtyping import Float64, Int64
 from torch import Tensor, nn
 
 from metaloss.inner.metrics import macro_f1
-from metaloss.training.models import Classifier, outputs
+from metaloss.training.models import ImageClassifier, outputs
 
 
 @dataclass(frozen=True)
-class Measured:
+class Measurement:
     """Means over the images: the loss, the share of right answers, and macro-F1; NaN where logits
     are not finite.
 
@@ -49,8 +49,8 @@ class Measured:
 
 @torch.no_grad()
 def measure(
-    classifier: Classifier, loss: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]
-) -> Measured:
+    classifier: ImageClassifier, loss: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]
+) -> Measurement:
     """Look at all batches, without augmentation and in full precision; the classifier is left as it was."""
     training = classifier.training
     classifier.eval()
@@ -70,10 +70,10 @@ def measure(
     value = float(torch.stack(values).sum()) / len(label)
     classes = classifier.shape.classes
     if not sound:
-        return Measured(value, math.nan, math.nan, recall=(math.nan,) * classes)
+        return Measurement(value, math.nan, math.nan, recall=(math.nan,) * classes)
     table = confusion(choice, label, classes)
     recall = table.diagonal().double() / table.sum(1)  # 0 / 0 is NaN: a class without an image
-    return Measured(
+    return Measurement(
         value,
         float((choice == label).double().mean()),
         float(macro_f1(choice[None], label[None], classes)[0]),

@@ -23,7 +23,7 @@ STD = (0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True)
-class Shape:
+class NetworkShape:
     """What a network is made for.
 
     Attributes:
@@ -37,7 +37,7 @@ class Shape:
     classes: int
 
 
-class Classifier(nn.Module):
+class ImageClassifier(nn.Module):
     """A network that takes images as they are stored, and gives logits.
 
     Args:
@@ -50,7 +50,7 @@ class Classifier(nn.Module):
     def __init__(
         self,
         network: nn.Module,
-        shape: Shape,
+        shape: NetworkShape,
         mean: Sequence[float],
         std: Sequence[float],
         repeat: bool,
@@ -105,7 +105,7 @@ def about(name: str) -> str:
     return "torchvision's, for segmentation" if segmenters.segments(name) else "torchvision's"
 
 
-def known(name: str) -> None:
+def check_model(name: str) -> None:
     """Raise a SettingsError, with the nearest name, where there is no such model."""
     if name not in _OURS and name not in _torchvisions() and not segmenters.segments(name):
         guess = registry.nearest(name, names()) or f" Ours: {', '.join(_OURS)}; and torchvision's."
@@ -113,7 +113,7 @@ def known(name: str) -> None:
 
 
 def build(
-    name: str, shape: Shape, key: Stream, *, pretrained: bool = False, probe: bool = True
+    name: str, shape: NetworkShape, key: Stream, *, pretrained: bool = False, probe: bool = True
 ) -> nn.Module:
     """A network for images of this shape, its initial weights drawn from the stream.
 
@@ -128,7 +128,7 @@ def build(
         SettingsError: no such model, no weights for it, or the images are too small for it.
         DataError: its weights are not here and cannot be downloaded.
     """
-    known(name)
+    check_model(name)
     if pretrained and name in _OURS:
         raise SettingsError(f"model '{name}' has no pretrained weights; torchvision's have")
 
@@ -194,11 +194,11 @@ def _pretrained(name: str, classes: int) -> nn.Module:
         raise DataError(
             f"the weights of {name} cannot be had from {weights.url} ({reason})"
         ) from None
-    fit_heads(network, classes)
+    replace_heads(network, classes)
     return network
 
 
-def fit_heads(network: nn.Module, classes: int) -> None:
+def replace_heads(network: nn.Module, classes: int) -> None:
     """Put a fresh layer for so many classes in the place of every one that gives ImageNet's 1,000."""
     for name, layer in list(network.named_modules()):
         parent = network.get_submodule(name.rpartition(".")[0])
@@ -212,7 +212,7 @@ def fit_heads(network: nn.Module, classes: int) -> None:
         setattr(parent, name.rpartition(".")[2], fresh)
 
 
-def check_batch(classifier: Classifier, batch: int, devices: int = 1) -> None:
+def check_batch(classifier: ImageClassifier, batch: int, devices: int = 1) -> None:
     """Raise a SettingsError where the network cannot train on as few images as every device gets of
     a batch.
 
@@ -257,7 +257,7 @@ def _as_in_training(network: nn.Module) -> Iterator[None]:
             x.copy_(before[name])
 
 
-def _try(network: nn.Module, shape: Shape, repeat: bool, pixels: bool) -> None:
+def _try(network: nn.Module, shape: NetworkShape, repeat: bool, pixels: bool) -> None:
     """Look at two black images as in training; what the network has counted is put back."""
     with _as_in_training(network):
         logits, _ = outputs(network(torch.zeros(2, 3 if repeat else shape.channels, *shape.size)))

@@ -19,12 +19,12 @@ from metaloss import storage
 from metaloss.core import installation
 from metaloss.core.streams import Stream
 from metaloss.errors import DamagedFile, Interrupted, MetalossError, SettingsError
-from metaloss.training import ranks, segmentation
+from metaloss.training import distributed, segmentation
 from metaloss.training.augmentations import mixed, raw
 from metaloss.training.images import Batch
 from metaloss.training.measuring import measure
-from metaloss.training.models import Classifier, outputs
-from metaloss.training.plan import Feed, Plan, heeding, moved
+from metaloss.training.models import ImageClassifier, outputs
+from metaloss.training.spec import EpochBatches, TrainingSpec, on_device, until_stopped
 
 # Steps after which a GPU is asked whether the losses are finite; a CPU is asked every time.
 WATCH = 50
@@ -41,7 +41,7 @@ class Supervised(lightning.LightningModule):
         plan: everything else.
     """
 
-    def __init__(self, classifier: Classifier, loss: nn.Module, plan: Plan) -> None:
+    def __init__(self, classifier: ImageClassifier, loss: nn.Module, plan: TrainingSpec) -> None:
         super().__init__()
         self.classifier = classifier
         self.loss = loss
@@ -95,7 +95,7 @@ class Supervised(lightning.LightningModule):
         value: Tensor = self.loss(logits, target)
         for other in others:
             value = value + chosen.auxiliary * self.loss(other, target)
-        self.values.append(ranks.mean(value.detach(), chosen.devices))
+        self.values.append(distributed.mean(value.detach(), chosen.devices))
         # A GPU would have to finish all of its work before it can answer.
         period = 1 if value.device.type == "cpu" else WATCH
         if len(self.values) % period == 0:
@@ -149,7 +149,7 @@ class Supervised(lightning.LightningModule):
             else (measure, LOOK * plan.course.batch)
         )
         batches = plan.material.source.batches(plan.material.shares.validation, size)
-        found = look(self.classifier, self.loss, heeding(batches, plan.stop))
+        found = look(self.classifier, self.loss, until_stopped(batches, plan.stop))
         record: dict[str, Any] = {
             "epoch": len(self.history) + 1,
             "step": step,
@@ -222,7 +222,7 @@ class Placed(LightningEnvironment):
         return self.rank
 
 
-def train(classifier: Classifier, loss: nn.Module, plan: Plan) -> list[dict[str, Any]]:
+def train(classifier: ImageClassifier, loss: nn.Module, plan: TrainingSpec) -> list[dict[str, Any]]:
     """Train a classifier in place, from the plan's checkpoint where there is one; one record per
     epoch.
 
@@ -240,20 +240,25 @@ def train(classifier: Classifier, loss: nn.Module, plan: Plan) -> list[dict[str,
         _check(start)
     if plan.chosen.devices == 1:
         return _fitted(classifier, loss, plan, start, 0)
-    given = (classifier, loss, moved(plan, torch.device("cpu")), start)
-    with ranks.spread(_follow, given, plan.chosen.devices, plan.device):
+    given = (classifier, loss, on_device(plan, torch.device("cpu")), start)
+    with distributed.spread(_follow, given, plan.chosen.devices, plan.device):
         return _fitted(classifier, loss, plan, start, 0)
 
 
 def _follow(
-    rank: int, device: torch.device, classifier: Classifier, loss: nn.Module, plan: Plan, start: Any
+    rank: int,
+    device: torch.device,
+    classifier: ImageClassifier,
+    loss: nn.Module,
+    plan: TrainingSpec,
+    start: Any,
 ) -> None:
     """What another process does: the same training, on its part of every batch."""
-    _fitted(classifier.to(device), loss.to(device), moved(plan, device), start, rank)
+    _fitted(classifier.to(device), loss.to(device), on_device(plan, device), start, rank)
 
 
 def _fitted(
-    classifier: Classifier, loss: nn.Module, plan: Plan, start: Path | None, rank: int
+    classifier: ImageClassifier, loss: nn.Module, plan: TrainingSpec, start: Path | None, rank: int
 ) -> list[dict[str, Any]]:
     module = Supervised(classifier, loss, plan)
     device = plan.device
@@ -275,7 +280,7 @@ def _fitted(
             gradient_clip_val=plan.chosen.clip or None,
             default_root_dir=None if plan.checkpoint is None else plan.checkpoint.parent,
         )
-        feed = Feed(plan, lambda: module.global_step, rank)
+        feed = EpochBatches(plan, lambda: module.global_step, rank)
         trainer.fit(module, feed, ckpt_path=start, weights_only=True)
     return module.history
 
@@ -291,7 +296,7 @@ def _check(path: Path) -> None:
         ) from None
 
 
-def _logger(plan: Plan) -> Any:
+def _logger(plan: TrainingSpec) -> Any:
     """TensorBoard's, where it is asked for."""
     if plan.logs is None:
         return False

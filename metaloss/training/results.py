@@ -10,10 +10,10 @@ from typing import Any
 from torch import nn
 
 from metaloss.errors import SettingsError
-from metaloss.training import records
-from metaloss.training.measuring import Measured
-from metaloss.training.models import Classifier
-from metaloss.training.records import Trained
+from metaloss.training import folders
+from metaloss.training.folders import TrainingRecord
+from metaloss.training.measuring import Measurement
+from metaloss.training.models import ImageClassifier
 
 # Of a training; pixels lack the second.
 MEASURES = ("accuracy", "balanced_accuracy", "f1", "test_loss", "iou")
@@ -67,7 +67,7 @@ class Fitted:
         """Standard deviation of the same over seeds; NaN of one."""
         return std(self.iou or self.accuracy)
 
-    def model(self, seed: int | None = None) -> Classifier:
+    def model(self, seed: int | None = None) -> ImageClassifier:
         """A trained classifier: takes images [N K H W] from 0 to 255 and gives logits.
 
         Args:
@@ -81,7 +81,7 @@ class Fitted:
             raise SettingsError(
                 f"no trained model of seed {seed}; there is one of {', '.join(map(str, self.files))}"
             )
-        return records.load(self.folder, self.files[seed], self.network)
+        return folders.load(self.folder, self.files[seed], self.network)
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ def std(values: Sequence[float]) -> float:
     return statistics.stdev(found) if len(found) > 1 else math.nan
 
 
-def measures(found: Measured, classes: Sequence[str], pixels: bool) -> dict[str, Any]:
+def measures(found: Measurement, classes: Sequence[str], pixels: bool) -> dict[str, Any]:
     """What a look at the test images says, as plain values.
 
     Args:
@@ -172,7 +172,7 @@ def row(
             name: mean([x["recall"][name] for x in runs]) for name in runs[0]["recall"]
         }
     if base is not None:
-        key = records.score(runs[0])
+        key = folders.main_metric(runs[0])
         differences = [a[key] - b[key] for a, b in zip(runs, base, strict=True)]
         found |= {
             "difference": mean(differences),
@@ -188,7 +188,10 @@ def baseline(labels: Sequence[str]) -> str:
 
 
 def fits(
-    folder: Path, trainings: Sequence[Trained], table: dict[str, Any], network: nn.Module | None
+    folder: Path,
+    trainings: Sequence[TrainingRecord],
+    table: dict[str, Any],
+    network: nn.Module | None,
 ) -> Fits:
     """The result of a finished folder, from its records and its summary."""
     found = []

@@ -13,8 +13,8 @@ from metaloss.criterion.base import Criterion
 from metaloss.data.datasets._remarks import warn_of
 from metaloss.data.datasets.voc import COLOUR, IGNORE, ONE_CLASS, Scenes
 from metaloss.errors import DataError
-from metaloss.training.measuring import Measured, confusion, mean_of_occurring
-from metaloss.training.models import Classifier, outputs
+from metaloss.training.measuring import Measurement, confusion, mean_of_occurring
+from metaloss.training.models import ImageClassifier, outputs
 from metaloss.training.settings import Augment
 
 
@@ -145,8 +145,8 @@ def varied(
 
 @torch.no_grad()
 def measure(
-    classifier: Classifier, loss: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]
-) -> Measured:
+    classifier: ImageClassifier, loss: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]
+) -> Measurement:
     """Look at all batches, without augmentation and in full precision; the classifier is left as it
     was.
 
@@ -172,13 +172,13 @@ def measure(
     classifier.train(training)
     value = float(total) / max(pixels, 1)
     if not sound or not pixels:
-        return Measured(value, math.nan, math.nan, math.nan, (math.nan,) * classes)
+        return Measurement(value, math.nan, math.nan, math.nan, (math.nan,) * classes)
     ious, f1 = overlaps(table)
     right = float(table.diagonal().sum()) / pixels
     answered = tuple(table.sum(0).tolist())
     f1_mean = mean_of_occurring(f1)
     iou_mean = mean_of_occurring(ious)
-    return Measured(value, right, f1_mean, iou_mean, tuple(ious.tolist()), answered=answered)
+    return Measurement(value, right, f1_mean, iou_mean, tuple(ious.tolist()), answered=answered)
 
 
 def overlaps(table: Int64[Tensor, "C C"]) -> tuple[Float[Tensor, " C"], Float[Tensor, " C"]]:

@@ -16,7 +16,7 @@ from metaloss.data.datasets._images import ImageOptions
 from metaloss.errors import DataError, SettingsError
 from metaloss.experiments.recommendation import folds
 from metaloss.tasks import episodic
-from metaloss.training.images import opened
+from metaloss.training.images import open_images
 from metaloss.training.settings import resolve
 
 CPU = torch.device("cpu")
@@ -82,8 +82,8 @@ def test_every_source_and_command_reads_with_the_same_options(tmp_path):
         for i in range(12):
             image = Image.fromarray(np.full((8, 8, 4), (i, ord(name), 0, 255), np.uint8))
             image.save(tmp_path / "many" / name / f"more{i}.png")
-    training = opened(resolve({"data": spec, **changes}), CPU)
-    episodes = episodic.open_family(
+    training = open_images(resolve({"data": spec, **changes}), CPU)
+    episodes = episodic.open_episodes(
         episodic.of(
             {"dataset": spec, "ways": 2, "shots": 1, "val": 1, **changes}, "many", "many.toml"
         )
@@ -244,7 +244,7 @@ def test_large_images_are_read_where_that_is_asked_for(tmp_path, monkeypatch):
         datasets.load(spec, ImageOptions(max_pixels=2499))
     assert Image.MAX_IMAGE_PIXELS == 1000
     with pytest.raises(DataError, match="expected at most 2000"):
-        opened(resolve({"data": spec, "max_pixels": 2000}), CPU)
+        open_images(resolve({"data": spec, "max_pixels": 2000}), CPU)
 
 
 def test_a_large_image_within_a_small_one_is_refused(tmp_path):

@@ -478,7 +478,7 @@ def test_the_shared_form_is_chosen_where_it_saves_operations(open_tiny, dataset,
                 (2, 1, 100),
             ]:
                 family = replace(episodes.family, ways=ways, shots=shots, val=1)
-                opened = episodic.open_family(family)
+                opened = episodic.open_episodes(family)
                 B = ways * shots
                 V = ways
                 D = size**2
@@ -560,11 +560,11 @@ def test_a_schedule_that_ends_at_0_gives_every_number_of_steps_a_training_of_its
 @pytest.mark.gpu
 @classifiers
 def test_a_gpu_agrees_with_the_cpu_within_two_images(engine, open_tiny, classifier):
-    from metaloss.tasks.episodic import open_family
+    from metaloss.tasks.episodic import open_episodes
 
     episodes = family_with(open_tiny, classifier)
     losses = networks()
-    there = open_family(episodes.family, "cuda")
+    there = open_episodes(episodes.family, "cuda")
     found = score(engine(device="cuda"), losses, there)
     assert found.device.type == "cpu"
     assert (found - score(engine(), losses, episodes)).abs().max() <= 2 / 12 + 1e-6

@@ -512,7 +512,7 @@ def check_little_is_lost(folder, scratch, told):
 
 def test_a_kill_before_the_first_generation_leaves_a_run_that_can_be_resumed(tmp_path):
     chosen = settings.resolve({**SMALL, "tasks": (family(tmp_path),)})
-    families = [program.opened(each) for each in chosen.families]
+    families = [program.open_family(each) for each in chosen.families]
     record = program.provenance(chosen, families, torch.device("cpu"))
     images = program.image_record.joined([program.image_record.of(e.dataset) for e in families])
     made = program.create(tmp_path / "runs", chosen, record, images)

@@ -60,7 +60,7 @@ def test_every_shipped_family_is_found_by_its_name(path, monkeypatch, tmp_path):
 def test_every_fashionmnist_family_fits_the_embedded_subset(name, monkeypatch, tmp_path):
     monkeypatch.setattr(fashionmnist, "SYSTEM", tmp_path / "none")
     monkeypatch.setenv("METALOSS_DATA", str(tmp_path))
-    episodes = episodic.open_family(episodic.read(name))
+    episodes = episodic.open_episodes(episodic.read(name))
     assert "embedded subset" in episodes.dataset.origin
     for pool in ("train", "validation", "test"):
         assert len(episodes.sample(KEYS[:1], pool)) == 1
@@ -212,7 +212,7 @@ def test_the_scarcest_class_decides_what_fits(open_tiny, dataset, monkeypatch):
     monkeypatch.undo()
     monkeypatch.setattr(episodic, "load", lambda name, options: scarce)
     family = episodic.of({"dataset": "tiny", "ways": 3, "shots": 1, "val": 1}, "tiny", "tiny.toml")
-    episodic.open_family(family).sample(KEYS, "test")
+    episodic.open_episodes(family).sample(KEYS, "test")
 
 
 def test_too_few_images_for_any_task_are_refused_without_a_suggestion(
@@ -223,7 +223,7 @@ def test_too_few_images_for_any_task_are_refused_without_a_suggestion(
     )
     monkeypatch.setattr(episodic, "load", lambda name, options: few)
     family = episodic.of({"dataset": "tiny", "ways": 2, "shots": 1, "val": 1}, "tiny", "tiny.toml")
-    message = error(episodic.open_family, family, kind=DataError)
+    message = error(episodic.open_episodes, family, kind=DataError)
     assert message.endswith(
         "No task can be drawn: 2 classes with 2 images in every pool are the least"
     )
@@ -253,7 +253,7 @@ def test_a_folder_is_a_family_whose_sizes_follow_from_its_images(
     assert family.name == "scans"
     assert family.dataset == family.origin == spec
     assert (family.ways, family.shots, family.val) == (min(classes, 10), shots, val)
-    episodes = episodic.open_family(family)
+    episodes = episodic.open_episodes(family)
     for pool in ("train", "validation", "test"):
         assert episodes.sample(KEYS[:2], pool).train.x().shape[2:] == (1, 4, 5)
 
@@ -272,7 +272,7 @@ def test_rare_classes_are_named_with_the_number_that_is_needed(tmp_path):
         == f"{spec}: d has 3 images, b 7; every class needs at least 8: leave them out or add 5, 1"
     )
     pictures(tmp_path / "more", {"a": 12, "b": 8, "c": 12, "d": 8})
-    assert episodic.open_family(episodic.read(f"folder:{tmp_path / 'more'}")).family.ways == 4
+    assert episodic.open_episodes(episodic.read(f"folder:{tmp_path / 'more'}")).family.ways == 4
 
 
 def test_a_folder_that_is_not_there_is_named(tmp_path):
@@ -284,9 +284,9 @@ def test_a_folder_that_is_not_there_is_named(tmp_path):
 def test_a_family_read_from_a_file_may_use_a_folder(tmp_path, written):
     spec = pictures(tmp_path / "scans", {"a": 10, "b": 10})
     family = episodic.read(written(f'dataset = "{spec}"\nways = 2\nshots = 1\nval = 1\n'))
-    assert episodic.open_family(family).dataset.name == "folder:scans"
+    assert episodic.open_episodes(family).dataset.name == "folder:scans"
     shutil.rmtree(tmp_path / "scans")
-    error(episodic.open_family, family, kind=DataError)
+    error(episodic.open_episodes, family, kind=DataError)
 
 
 # --- episodes ---

@@ -19,9 +19,9 @@ from metaloss.losses.base import CrossEntropies
 from metaloss.losses.formulas import Formulas
 from metaloss.search import constants_tuning, program, settings
 from metaloss.tasks import episodic, full_training, opening, training_cache
-from metaloss.tasks.opening import remembering
+from metaloss.tasks.opening import with_training_cache
 from metaloss.training import fitting, images, models
-from metaloss.training.measuring import Measured
+from metaloss.training.measuring import Measurement
 
 TRAINING = {
     "data": "mnist",
@@ -69,7 +69,7 @@ def surroundings(shapes, network, tmp_path, monkeypatch):
 
 def trainings(**changes):
     family = {key: changes.pop(key) for key in ("seeds", "workers") if key in changes}
-    return opening.opened(
+    return opening.open_family(
         opening.of(
             {"kind": "training", **family, "training": {**TRAINING, **changes}}, "full", "f.toml"
         )
@@ -104,7 +104,7 @@ def test_a_formula_that_stands_twice_is_trained_once(monkeypatch):
     e = trainings()
     jobs = []
     monkeypatch.setattr(
-        full_training.Trainings, "attempt", lambda self, job, stop: jobs.append(job) or 0.5
+        full_training.FullTrainingTasks, "attempt", lambda self, job, stop: jobs.append(job) or 0.5
     )
     assert e.scores(Formulas.of([*LOSSES.formulas, *LOSSES.formulas]), "train", KEYS).shape == (
         1,
@@ -165,7 +165,7 @@ def test_a_pool_is_scored_on_its_own_images(monkeypatch):
 
     def measured(classifier, loss, batches):
         seen.append(sum(len(labels) for _, labels in batches))
-        return Measured(0.0, 0.25, 0.0)
+        return Measurement(0.0, 0.25, 0.0)
 
     monkeypatch.setattr(full_training, "measure", measured)
     for pool in ("validation", "test"):
@@ -227,9 +227,9 @@ def test_a_papers_protocol_lies_under_a_familys_own_settings():
 
 def test_the_estimate_of_full_trainings_takes_a_few_steps_of_one(path, monkeypatch):
     asked = []
-    scores = full_training.Trainings.scores
+    scores = full_training.FullTrainingTasks.scores
     monkeypatch.setattr(
-        full_training.Trainings,
+        full_training.FullTrainingTasks,
         "scores",
         lambda self, *a, steps=(), **k: asked.append(steps) or scores(self, *a, steps=steps),
     )
@@ -340,14 +340,16 @@ def test_a_search_ends_with_a_test_and_repeats_and_resumes_to_the_bit(path, tmp_
 def counted(monkeypatch):
     """Every training that ends, by its loss, pool, seed, rate and steps."""
     done = []
-    attempt = full_training.Trainings.attempt
+    attempt = full_training.FullTrainingTasks.attempt
 
     def watched(self, job, stop):
         result = attempt(self, job, stop)
-        done.append((str(training_cache.essence(job.one)), job.pool, job.key, job.lr, job.steps))
+        done.append(
+            (str(training_cache.fingerprint(job.one)), job.pool, job.key, job.lr, job.steps)
+        )
         return result
 
-    monkeypatch.setattr(full_training.Trainings, "attempt", watched)
+    monkeypatch.setattr(full_training.FullTrainingTasks, "attempt", watched)
     return done
 
 
@@ -388,7 +390,7 @@ def test_a_search_that_goes_on_trains_nothing_twice(path, tmp_path, monkeypatch,
 
 def test_episodes_keep_no_trainings(open_tiny, tmp_path):
     families = [open_tiny()]
-    assert remembering(tmp_path, families, torch.device("cpu")) == families
+    assert with_training_cache(tmp_path, families, torch.device("cpu")) == families
     assert not list(tmp_path.glob("*.jsonl"))
 
 

@@ -7,7 +7,7 @@ import pytest
 from metaloss.core.streams import Stream
 from metaloss.errors import Interrupted
 from metaloss.losses.base import CrossEntropies
-from metaloss.tasks.worker_pool import Crew, Job
+from metaloss.tasks.worker_pool import TrainingRequest, WorkerPool
 
 
 class Family:
@@ -21,11 +21,11 @@ class Family:
 
 
 def jobs(*rates, steps=1):
-    return [Job(CrossEntropies.of(1), "train", Stream(0), lr, steps) for lr in rates]
+    return [TrainingRequest(CrossEntropies.of(1), "train", Stream(0), lr, steps) for lr in rates]
 
 
 def test_each_job_has_its_result_failures_come_back_and_a_stop_is_heard():
-    crew = Crew(1, Family, (1.0,))
+    crew = WorkerPool(1, Family, (1.0,))
     asked = jobs(0.5, 9.0, 0.25)
     with crew.executor:
         found = dict(crew.run(asked, lambda: False))

@@ -3,8 +3,8 @@
 import pytest
 
 from metaloss.errors import SettingsError
-from metaloss.training.course import course
 from metaloss.training.defaults import decided
+from metaloss.training.schedule import make_schedule
 from metaloss.training.settings import protocol, protocols, resolve
 
 
@@ -15,7 +15,7 @@ def test_large_data_get_batches_of_128_ten_epochs_and_the_whole_rate(images):
 
 
 def test_the_course_of_large_data_is_ten_passes():
-    found = course(resolve({}), 54_000)
+    found = make_schedule(resolve({}), 54_000)
     assert (found.batch, found.epoch_steps, found.steps, found.warmup) == (128, 421, 4210, 421)
 
 
@@ -33,7 +33,7 @@ def test_the_course_of_large_data_is_ten_passes():
 def test_a_batch_is_at_most_a_tenth_and_a_training_at_least_300_steps(
     images, devices, batch, steps
 ):
-    found = course(resolve({"devices": devices}), images)
+    found = make_schedule(resolve({"devices": devices}), images)
     assert (found.batch, found.steps) == (batch, steps)
 
 
@@ -97,9 +97,9 @@ def test_a_warm_up_is_held_against_the_length_that_is_decided():
     with pytest.raises(
         SettingsError, match="warmup must be below the 300 steps of this training, got 300"
     ):
-        course(resolve({"warmup": 300}), 131)
+        make_schedule(resolve({"warmup": 300}), 131)
 
 
 @pytest.mark.parametrize(("images", "batch", "steps"), [(10, 4, 2), (10, 5, 2), (3, 128, 1)])
 def test_a_pass_has_whole_batches_only(images, batch, steps):
-    assert course(resolve({"batch": batch, "epochs": 1}), images).steps == steps
+    assert make_schedule(resolve({"batch": batch, "epochs": 1}), images).steps == steps

@@ -18,9 +18,10 @@ import metaloss
 from metaloss.core.reporting import Reporter
 from metaloss.core.streams import Stream
 from metaloss.errors import DamagedFile, Interrupted, MetalossError, SettingsError
-from metaloss.training import figures, fitting, job, lines, module, records
+from metaloss.training import figures, fitting, folders, module, session
+from metaloss.training import text as training_text
 from metaloss.training.figures import contact_sheet
-from metaloss.training.images import resident
+from metaloss.training.images import in_memory
 from metaloss.training.settings import Augment, resolve
 
 SMALL = {"epochs": 2, "batch": 16, "lr": 0.1, "validation": 0.2}
@@ -44,13 +45,13 @@ FILES = {
 def surroundings(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(module, "PAUSE", 0.0)
-    monkeypatch.setattr(job, "PAUSE", 0.0)
+    monkeypatch.setattr(session, "PAUSE", 0.0)
 
 
 @pytest.fixture
 def quick(monkeypatch):
     """Figures are most of a tiny training's time."""
-    monkeypatch.setattr(job.figures, "curves", lambda trainings: [])
+    monkeypatch.setattr(session.figures, "curves", lambda trainings: [])
 
 
 def files(folder):
@@ -95,7 +96,7 @@ def test_a_training_leaves_a_folder_that_says_everything(shapes, network):
         ("6", "1", "4"),
         ("6", "2", "8"),
     ]
-    assert list(rows[0]) == ["loss", "seed", "rate", *records.COLUMNS]
+    assert list(rows[0]) == ["loss", "seed", "rate", *folders.COLUMNS]
     assert len(fitted.history) == 4
     assert fitted.history[0]["val_loss"] == float(rows[0]["val_loss"])
 
@@ -136,7 +137,7 @@ def _hits(logits, labels):
 
 def test_a_model_by_name_loads_from_the_folder_alone(shapes, quick):
     fitted = metaloss.fit("ce", "convnet", shapes, subset="4-per-class", **SMALL)
-    classifier = records.load(fitted.folder, "model-0.safetensors")
+    classifier = folders.load(fitted.folder, "model-0.safetensors")
     found = classifier(shapes.pixels[shapes.test]).argmax(1) == shapes.labels[shapes.test]
     assert float(found.double().mean()) == fitted.accuracy[0]
     (fitted.folder / "model-0.safetensors").write_bytes(b"no weights")
@@ -161,8 +162,8 @@ def test_rates_are_chosen_by_validation_and_the_test_share_is_looked_at_once_per
     shapes, network, quick, monkeypatch
 ):
     looked = []
-    measure = job.measure
-    monkeypatch.setattr(job, "measure", lambda *args: looked.append(0) or measure(*args))
+    measure = session.measure
+    monkeypatch.setattr(session, "measure", lambda *args: looked.append(0) or measure(*args))
     warned = []
     reporter = type("Told", (Reporter,), {"on_warning": lambda self, text: warned.append(text)})()
     fitted = metaloss.fit(
@@ -326,7 +327,7 @@ def test_a_training_that_answers_one_thing_is_warned_of(shapes, quick):
     assert text in constant[0]
     assert fits.losses[0].recall == [[0.0, 0.0, 1.0, 0.0]] * 2
     assert [row["one_answer"] for row in fits.table] == [2, 2]
-    _, head, ce, mse, classes, *recalls = lines.table(fits)
+    _, head, ce, mse, classes, *recalls = training_text.table(fits)
     assert "+0.00" not in mse
     assert mse.endswith("– (one answer each)")
     assert "balanced" in head
@@ -348,7 +349,7 @@ def test_a_loss_that_explodes_is_warned_of_once(shapes, quick):
 
 def test_of_many_classes_those_that_are_found_least_are_printed():
     recall = {f"class {i:02d}": i / 20 for i in range(20)}
-    first, last = lines._recalls([{"loss": "ce", "recall": recall}])
+    first, last = training_text._recalls([{"loss": "ce", "recall": recall}])
     assert first == "recall, the lowest 10 of 20 classes"
     assert last.startswith("ce  class 00 0.00 %, class 01 5.00 %, ")
     assert last.endswith("class 09 45.00 %")
@@ -460,7 +461,7 @@ def trained(loss, seed, level):
         }
         for i in (1, 2)
     ]
-    return records.Trained(loss, 0.1, seed, epochs, [1.0, 1.0])
+    return folders.TrainingRecord(loss, 0.1, seed, epochs, [1.0, 1.0])
 
 
 @pytest.mark.parametrize(
@@ -492,7 +493,7 @@ def test_a_contact_sheet_shows_every_augmentation(shapes):
 
     from metaloss.core.streams import Stream
 
-    material = resident(shapes, resolve({}), torch.device("cpu"))
+    material = in_memory(shapes, resolve({}), torch.device("cpu"))
     png = contact_sheet(material, Augment(patch=4, pad=2), Stream(0), images=3)
     assert png == contact_sheet(material, Augment(patch=4, pad=2), Stream(0), images=3)
     width, height = Image.open(BytesIO(png)).size

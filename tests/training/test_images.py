@@ -11,28 +11,28 @@ from metaloss.core.streams import Stream
 from metaloss.data import datasets
 from metaloss.data.pools import pools
 from metaloss.errors import DataError, SettingsError
-from metaloss.training.images import cut, moments, opened, order, resident
+from metaloss.training.images import batch_order, in_memory, moments, open_images, split_shares
 from metaloss.training.settings import resolve
 
 CPU = torch.device("cpu")
 
 
 def material(shapes, **table):
-    return resident(shapes, resolve(table), CPU)
+    return in_memory(shapes, resolve(table), CPU)
 
 
 # --- shares ---
 
 
 def test_the_official_test_split_is_the_test_share_and_no_image_is_in_two_shares(shapes):
-    shares = cut(shapes, 0.2, Stream(0))
+    shares = split_shares(shapes, 0.2, Stream(0))
     assert torch.equal(shares.test, shapes.test.nonzero()[:, 0])
     all_rows = torch.cat([shares.train, shares.validation, shares.test])
     assert torch.equal(all_rows.sort().values, torch.arange(120))
 
 
 def test_a_share_of_every_class_is_held_out(shapes):
-    shares = cut(shapes, 0.2, Stream(0))
+    shares = split_shares(shapes, 0.2, Stream(0))
     per_class = shapes.labels[~shapes.test].bincount()
     assert (
         shapes.labels[shares.validation].bincount().tolist()
@@ -41,13 +41,13 @@ def test_a_share_of_every_class_is_held_out(shapes):
 
 
 def test_what_is_held_out_follows_the_seed(shapes):
-    one, same, other = (cut(shapes, 0.2, Stream(seed)).validation for seed in (0, 0, 1))
+    one, same, other = (split_shares(shapes, 0.2, Stream(seed)).validation for seed in (0, 0, 1))
     assert torch.equal(one, same)
     assert not torch.equal(one, other)
 
 
 def test_without_an_official_test_split_the_test_share_is_meta_test(dataset):
-    shares = cut(dataset, 0.2, Stream(0))
+    shares = split_shares(dataset, 0.2, Stream(0))
     assert torch.equal(shares.test, torch.cat(pools(dataset)["test"].rows).sort().values)
     assert len(shares.test) == 24
 
@@ -57,7 +57,7 @@ def test_a_class_with_too_few_images_is_named(shapes):
     with pytest.raises(
         DataError, match="c has 1 image; every class needs at least 2 beside the test images: leave"
     ):
-        cut(few, 0.2, Stream(0))
+        split_shares(few, 0.2, Stream(0))
 
 
 def test_a_subset_has_so_many_of_every_class_and_only_of_the_training_share(shapes):
@@ -96,16 +96,17 @@ def test_a_channel_of_one_colour_is_left_at_its_scale():
 
 def test_every_pass_shows_every_image_once():
     rows = torch.arange(100, 112)
-    passes = order(rows, 4, Stream(0), 0, 6).reshape(2, 12)
+    passes = batch_order(rows, 4, Stream(0), 0, 6).reshape(2, 12)
     assert all(torch.equal(x.sort().values, rows) for x in passes)
     assert not torch.equal(*passes)
 
 
 def test_steps_do_not_depend_on_where_one_begins():
     rows = torch.arange(10)
-    whole = order(rows, 4, Stream(0), 0, 7)
+    whole = batch_order(rows, 4, Stream(0), 0, 7)
     assert torch.equal(
-        torch.cat([order(rows, 4, Stream(0), 0, 3), order(rows, 4, Stream(0), 3, 4)]), whole
+        torch.cat([batch_order(rows, 4, Stream(0), 0, 3), batch_order(rows, 4, Stream(0), 3, 4)]),
+        whole,
     )
     assert len(whole) == 28
 
@@ -135,8 +136,8 @@ def folder(tmp_path):
 @pytest.mark.parametrize("workers", [0, 1])
 def test_streamed_images_are_the_resident_ones(folder, workers):
     table = {"data": f"imagenet:{folder}", "size": 16, "validation": 0.3, "workers": workers}
-    held = opened(resolve(table), CPU)
-    read = opened(resolve({**table, "resident": 0}), CPU)
+    held = open_images(resolve(table), CPU)
+    read = open_images(resolve({**table, "resident": 0}), CPU)
     assert held.source.pixels.shape == (16, 3, 16, 16)
     assert torch.equal(held.shares.train, read.shares.train)
     one, other = (list(x.source.batches(x.shares.train, 3)) for x in (held, read))
@@ -150,7 +151,7 @@ def test_the_embedded_subset_is_cut_like_any_set(monkeypatch, tmp_path):
 
     monkeypatch.setattr(fashionmnist, "SYSTEM", tmp_path)
     monkeypatch.setenv("METALOSS_DATA", str(tmp_path))
-    found = opened(resolve({"subset": "50-per-class"}), CPU)
+    found = open_images(resolve({"subset": "50-per-class"}), CPU)
     assert [len(x) for x in (found.shares.train, found.shares.validation, found.shares.test)] == [
         6300,
         700,

@@ -8,7 +8,7 @@ from torch import nn
 
 from metaloss.core.streams import Stream
 from metaloss.training.measuring import measure
-from metaloss.training.models import Classifier, Shape
+from metaloss.training.models import ImageClassifier, NetworkShape
 
 
 def looked_at(logits, labels):
@@ -16,8 +16,8 @@ def looked_at(logits, labels):
     n, classes = logits.shape
     answers = nn.Embedding.from_pretrained(logits)
     network = nn.Sequential(nn.Flatten(0), answers)
-    shape = Shape(1, (1, 1), classes)
-    classifier = Classifier(network, shape, [0.0], [1 / 255], repeat=False)
+    shape = NetworkShape(1, (1, 1), classes)
+    classifier = ImageClassifier(network, shape, [0.0], [1 / 255], repeat=False)
     network[0].forward = lambda x: x.flatten().long()
     images = torch.arange(n, dtype=torch.uint8).reshape(n, 1, 1, 1)
     batches = zip(images.split(7), labels.split(7), strict=True)

@@ -7,11 +7,19 @@ from torch import nn
 from metaloss.core.streams import Stream
 from metaloss.errors import SettingsError
 from metaloss.training import models
-from metaloss.training.models import Classifier, Shape, build, fit_heads, known, outputs, repeats
+from metaloss.training.models import (
+    ImageClassifier,
+    NetworkShape,
+    build,
+    check_model,
+    outputs,
+    repeats,
+    replace_heads,
+)
 from metaloss.training.networks import NETWORKS
 
-COLOUR = Shape(3, (32, 32), 10)
-GREY = Shape(1, (28, 28), 7)
+COLOUR = NetworkShape(3, (32, 32), 10)
+GREY = NetworkShape(1, (28, 28), 7)
 
 
 def parameters(name, shape=COLOUR):
@@ -62,7 +70,7 @@ def test_torchvision_s_take_grey_images_three_times_over(name):
     network = build(name, GREY, Stream(0))
     assert repeats(network, 1)
     assert not repeats(network, 3)
-    classifier = Classifier(network, GREY, [0.5], [0.5], repeat=True).eval()
+    classifier = ImageClassifier(network, GREY, [0.5], [0.5], repeat=True).eval()
     assert classifier(torch.zeros(2, 1, 28, 28, dtype=torch.uint8)).shape == (2, 7)
 
 
@@ -72,12 +80,16 @@ def test_our_own_take_grey_images_as_they_are():
 
 def test_an_unknown_model_gets_a_suggestion():
     with pytest.raises(SettingsError, match=r"unknown model 'resnet81'\. Did you mean 'resnet18'"):
-        known("resnet81")
+        check_model("resnet81")
 
 
 @pytest.mark.parametrize(
     ("name", "shape"),
-    [("alexnet", GREY), ("convnet", Shape(1, (8, 8), 3)), ("resnet9", Shape(1, (6, 6), 3))],
+    [
+        ("alexnet", GREY),
+        ("convnet", NetworkShape(1, (8, 8), 3)),
+        ("resnet9", NetworkShape(1, (6, 6), 3)),
+    ],
 )
 def test_images_too_small_for_a_model_are_refused_with_a_remedy(name, shape):
     height = shape.size[0]
@@ -96,7 +108,7 @@ def test_every_head_is_fitted_to_the_classes():
     network = nn.Sequential(
         nn.Conv2d(3, 1000, 1), nn.Flatten(), nn.Linear(4, 1000), nn.Linear(4, 5)
     )
-    fit_heads(network, 7)
+    replace_heads(network, 7)
     assert (network[0].out_channels, network[2].out_features, network[3].out_features) == (7, 7, 5)
 
 
@@ -129,7 +141,9 @@ def test_a_look_before_training_leaves_batch_normalisation_as_it_was():
 
 
 def test_a_classifier_normalises_and_resizes():
-    classifier = Classifier(nn.Identity(), Shape(1, (4, 4), 2), [0.2], [0.5], repeat=False)
+    classifier = ImageClassifier(
+        nn.Identity(), NetworkShape(1, (4, 4), 2), [0.2], [0.5], repeat=False
+    )
     images = torch.full((1, 1, 8, 8), 51, dtype=torch.uint8)
     assert torch.allclose(classifier.normalise(images), torch.zeros(1), atol=1e-6)
     assert classifier(images + 51).shape == (1, 1, 4, 4)

@@ -12,13 +12,13 @@ from metaloss.core.streams import Stream
 from metaloss.errors import DamagedFile, Interrupted, MetalossError, SettingsError
 from metaloss.training import module
 from metaloss.training.augmentations import mixed, raw
-from metaloss.training.course import course
-from metaloss.training.images import order, resident
+from metaloss.training.images import batch_order, in_memory
 from metaloss.training.measuring import measure
-from metaloss.training.models import Classifier, Shape, seeded
+from metaloss.training.models import ImageClassifier, NetworkShape, seeded
 from metaloss.training.module import train
-from metaloss.training.plan import Feed, Plan
+from metaloss.training.schedule import make_schedule
 from metaloss.training.settings import resolve
+from metaloss.training.spec import EpochBatches, TrainingSpec
 
 KEY = Stream(0).at("train")
 
@@ -32,11 +32,13 @@ def setting(shapes, network, monkeypatch):
 
     def made(lr=0.1, make=network, **table):
         chosen = resolve({"batch": 16, "epochs": 3, **table})
-        material = resident(shapes, chosen, torch.device("cpu"))
+        material = in_memory(shapes, chosen, torch.device("cpu"))
         rows = material.shares.train
-        plan = Plan(chosen, material, rows, course(chosen, len(rows)), lr, KEY, **how)
-        shape = Shape(1, (12, 12), 4)
-        return Classifier(
+        plan = TrainingSpec(
+            chosen, material, rows, make_schedule(chosen, len(rows)), lr, KEY, **how
+        )
+        shape = NetworkShape(1, (12, 12), 4)
+        return ImageClassifier(
             seeded(make, Stream(1)), shape, material.mean, material.std, repeat=False
         ), plan
 
@@ -64,7 +66,7 @@ def bare(classifier, plan, loss):
     sgd = torch.optim.SGD(
         classifier.parameters(), lr=plan.lr, momentum=chosen.momentum, nesterov=chosen.nesterov
     )
-    rows = order(plan.rows, chosen.batch, plan.key, 0, plan.course.steps).split(chosen.batch)
+    rows = batch_order(plan.rows, chosen.batch, plan.key, 0, plan.course.steps).split(chosen.batch)
     classifier.train()
     for step, some in enumerate(rows):
         torch.manual_seed(KEY.at("step", step).generator().initial_seed())
@@ -285,8 +287,8 @@ def test_a_parameter_without_a_gradient_is_named(setting):
 def test_the_devices_parts_make_up_the_batch(setting):
     _, plan = setting(devices=4)
     _, alone = setting()
-    parts = [list(Feed(plan, lambda: 2, rank)) for rank in range(4)]
-    whole = list(Feed(alone, lambda: 2, 0))
+    parts = [list(EpochBatches(plan, lambda: 2, rank)) for rank in range(4)]
+    whole = list(EpochBatches(alone, lambda: 2, 0))
     for step, (images, labels) in enumerate(whole):
         assert torch.equal(torch.cat([part[step][0] for part in parts]), images)
         assert torch.equal(torch.cat([part[step][1] for part in parts]), labels)

@@ -17,11 +17,11 @@ import metaloss
 from metaloss import cli
 from metaloss.core.streams import Stream
 from metaloss.errors import DataError, DataWarning, Interrupted, SettingsError
-from metaloss.training import figures, fitting, images, job, module, segmentation
+from metaloss.training import figures, fitting, images, module, segmentation, session
 from metaloss.training.figures import contact_sheet
-from metaloss.training.images import opened
+from metaloss.training.images import open_images
 from metaloss.training.measuring import confusion
-from metaloss.training.models import Classifier, Shape, outputs
+from metaloss.training.models import ImageClassifier, NetworkShape, outputs
 from metaloss.training.segmentation import ignoring, overlaps, varied
 from metaloss.training.settings import Augment, resolve
 
@@ -41,7 +41,7 @@ def tiny(tmp_path, monkeypatch):
 @pytest.fixture
 def quick(monkeypatch):
     """Figures are most of a tiny training's time."""
-    monkeypatch.setattr(job.figures, "curves", lambda trainings: [])
+    monkeypatch.setattr(session.figures, "curves", lambda trainings: [])
 
 
 def problem(shape=(2, 3, 4, 5)):
@@ -115,7 +115,7 @@ def test_an_image_that_counts_for_nothing_is_named_before_training(tiny):
     path = Path("tiny/SegmentationClass/2007_000003.png")
     vocfolder.save(path, np.full_like(np.array(Image.open(path)), 255))
     with pytest.warns(DataWarning) as said:
-        opened(resolve({"data": tiny, **SMALL}), CPU)
+        open_images(resolve({"data": tiny, **SMALL}), CPU)
     assert [str(x.message) for x in said] == [
         "voc:tiny: 1 of 10 images to train on teach nothing, all pixels of their masks are 255: 2007_000003.png"
     ]
@@ -124,13 +124,13 @@ def test_an_image_that_counts_for_nothing_is_named_before_training(tiny):
 def test_a_class_without_a_pixel_to_train_on_is_named(tiny):
     masks(Path("tiny"), lambda x: np.where(x == 2, 0, x).astype(np.uint8))
     with pytest.warns(DataWarning, match="^voc:tiny: no mask to train on has a pixel of 'blue'$"):
-        opened(resolve({"data": tiny, **SMALL}), CPU)
+        open_images(resolve({"data": tiny, **SMALL}), CPU)
 
 
 def test_masks_of_one_class_are_refused_before_training(tiny):
     masks(Path("tiny"), lambda x: np.where(x == 1, 255, 0).astype(np.uint8))
     with pytest.raises(DataError) as caught:
-        opened(resolve({"data": tiny, **SMALL}), CPU)
+        open_images(resolve({"data": tiny, **SMALL}), CPU)
     line = "voc:tiny: no mask to train on has a pixel of 'red', 'blue': found 0 and 255 alone"
     assert str(caught.value).startswith(line)
 
@@ -178,7 +178,7 @@ def test_flips_are_drawn_for_every_pair_and_can_be_left_out():
 
 
 def test_shares_are_the_lists_and_a_part_of_the_first(tiny):
-    found = opened(resolve({"data": tiny, "validation": 0.3, "size": 16}), CPU)
+    found = open_images(resolve({"data": tiny, "validation": 0.3, "size": 16}), CPU)
     assert found.segments
     assert found.classes == 3
     assert found.shares.test.tolist() == [10, 11, 12, 13]
@@ -186,13 +186,13 @@ def test_shares_are_the_lists_and_a_part_of_the_first(tiny):
     assert sorted([*found.shares.train.tolist(), *found.shares.validation.tolist()]) == list(
         range(10)
     )
-    other = opened(resolve({"data": tiny, "validation": 0.3, "size": 16, "seed": 1}), CPU)
+    other = open_images(resolve({"data": tiny, "validation": 0.3, "size": 16, "seed": 1}), CPU)
     assert not torch.equal(other.shares.validation, found.shares.validation)
 
 
 def test_what_is_read_batch_by_batch_is_what_lies_in_memory(tiny):
     table = {"data": tiny, "size": 16, "workers": 0}
-    held, read = (opened(resolve({**table, "resident": n}), CPU) for n in (1 << 20, 0))
+    held, read = (open_images(resolve({**table, "resident": n}), CPU) for n in (1 << 20, 0))
     assert isinstance(held.source, images.Resident)
     assert isinstance(read.source, images.Streamed)
     for one, other in zip(
@@ -217,8 +217,8 @@ def test_intersection_over_union_is_that_of_sets_of_pixels():
 
 def test_measures_are_over_pixels_that_count_however_they_are_batched():
     logits, target = problem((4, 3, 6, 6))
-    classifier = Classifier(
-        nn.Identity(), Shape(3, (6, 6), 3), [0.0] * 3, [1 / 255] * 3, repeat=False
+    classifier = ImageClassifier(
+        nn.Identity(), NetworkShape(3, (6, 6), 3), [0.0] * 3, [1 / 255] * 3, repeat=False
     )
     pixels = (40 * logits.detach()).clamp(0, 255).to(torch.uint8)
     z = pixels.float()
@@ -249,7 +249,9 @@ def test_measures_are_over_pixels_that_count_however_they_are_batched():
 
 
 def test_logits_that_are_not_finite_have_no_iou():
-    classifier = Classifier(nn.Identity(), Shape(3, (2, 2), 3), [0.0] * 3, [0.0] * 3, repeat=False)
+    classifier = ImageClassifier(
+        nn.Identity(), NetworkShape(3, (2, 2), 3), [0.0] * 3, [0.0] * 3, repeat=False
+    )
     batch = torch.ones(1, 3, 2, 2, dtype=torch.uint8), torch.zeros(1, 2, 2, dtype=torch.uint8)
     found = segmentation.measure(classifier, ignoring(Square()), [batch])
     assert math.isnan(found.iou)
@@ -296,7 +298,7 @@ def test_squares_are_found_and_the_model_that_comes_with_it_finds_them(tiny, qui
     assert fitted.iou[0] > 0.8
     assert fitted.mean == fitted.iou[0]
     assert fitted.accuracy[0] > 0.9
-    held = opened(resolve({"data": tiny, "size": 32}), CPU)
+    held = open_images(resolve({"data": tiny, "size": 32}), CPU)
     pixels, masks = next(held.source.batches(held.shares.test, 4))
     logits, _ = outputs(fitted.model()(pixels))
     counts = masks != 255
@@ -381,7 +383,7 @@ def test_a_missing_folder_is_said(tiny):
 
 
 def test_a_contact_sheet_has_a_row_for_every_image(tiny):
-    material = opened(resolve({"data": tiny, "size": 16}), CPU)
+    material = open_images(resolve({"data": tiny, "size": 16}), CPU)
     sheet = {n: contact_sheet(material, Augment(), Stream(0), images=n) for n in (1, 2)}
     (width, height), (other, taller) = (Image.open(BytesIO(png)).size for png in sheet.values())
     assert width == other

@@ -5,10 +5,10 @@ import torch
 
 from metaloss.core.streams import Stream
 from metaloss.errors import SettingsError
-from metaloss.training.models import Shape, build, names, outputs
+from metaloss.training.models import NetworkShape, build, names, outputs
 from metaloss.training.segmenters import segments, torchvisions
 
-SHAPE = Shape(3, (32, 32), 4)
+SHAPE = NetworkShape(3, (32, 32), 4)
 
 
 def test_the_small_one_is_small_and_all_of_it_learns():
@@ -61,4 +61,4 @@ def test_what_does_not_fit_is_refused():
     with pytest.raises(SettingsError, match="'fcn_small' has no pretrained weights"):
         build("fcn_small", SHAPE, Stream(0), pretrained=True)
     with pytest.raises(SettingsError, match="'fcn_small' cannot take images of 3x3"):
-        build("fcn_small", Shape(3, (3, 3), 4), Stream(0))
+        build("fcn_small", NetworkShape(3, (3, 3), 4), Stream(0))

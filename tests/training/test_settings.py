@@ -7,7 +7,7 @@ import pytest
 import metaloss
 from metaloss.errors import SettingsError
 from metaloss.training import settings
-from metaloss.training.models import known
+from metaloss.training.models import check_model
 from metaloss.training.settings import Augment, over, protocol, protocols, resolve
 
 PAPERS = [
@@ -28,7 +28,7 @@ def test_the_protocols_are_those_of_the_papers():
 @pytest.mark.parametrize("name", PAPERS)
 def test_a_protocol_names_losses_and_a_model_that_exist(name):
     chosen = resolve(protocol(name))
-    known(chosen.model)
+    check_model(chosen.model)
     assert all(metaloss.load(loss) for loss in chosen.loss)
 
 

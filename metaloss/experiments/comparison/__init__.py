@@ -27,7 +27,7 @@ from metaloss.experiments.comparison.findings import Found
 from metaloss.experiments.comparison.standings import Played, ranked
 from metaloss.search.settings import RATES, changed
 from metaloss.tasks import opening
-from metaloss.tasks.episodic import Episodes, TaskFamily, open_family
+from metaloss.tasks.episodic import Episodes, TaskFamily, open_episodes
 from metaloss.tasks.opening import TrainingFamily, conditions
 from metaloss.training.settings import Training
 
@@ -142,7 +142,7 @@ def start(
     device = resolve_device(chosen.device)
     names = [*_specs(losses, found), *(x.label for x in found[len(losses) :])]
     reporter.on_work("loading images", plain=False)
-    opened = [open_family(f, device) for f in _families(chosen, changes, names)]
+    opened = [open_episodes(f, device) for f in _families(chosen, changes, names)]
     check_classes(found, opened)
     exposures = _exposures(found, opened, chosen.allow_seen, reporter)
     with Local(device, chosen.memory, stop=stop, told=reporter.on_progress) as engine:

@@ -19,9 +19,9 @@ from metaloss.experiments.rank_study.regimes import FullSize, Regime, Score
 from metaloss.experiments.rank_study.settings import Study, resolve
 from metaloss.storage.environment import describe_environment
 from metaloss.storage.folders import file_name
-from metaloss.training import entrants as kept
-from metaloss.training import records
-from metaloss.training.entrants import Entrant
+from metaloss.training import folders
+from metaloss.training import losses as kept
+from metaloss.training.losses import NamedLoss
 
 
 @dataclass(frozen=True)
@@ -110,8 +110,8 @@ def start(
         settings = regimes.opened(chosen, engine, stop)
         # A loss for other numbers of classes is refused before there is a folder.
         for x in settings:
-            kept.entered(list(read), list(read.values()), x.classes)
-        entered = kept.entered(list(read), list(read.values()), settings[0].classes)
+            kept.name_losses(list(read), list(read.values()), x.classes)
+        entered = kept.name_losses(list(read), list(read.values()), settings[0].classes)
         folder = findings.create(
             out,
             chosen,
@@ -122,7 +122,7 @@ def start(
                 "conditions": _conditions(engine, settings),
             },
         )
-        kept.keep(folder, entered)
+        kept.save_losses(folder, entered)
         return _carry(folder, chosen, entered, settings, reporter, stop)
 
 
@@ -148,9 +148,9 @@ def go_on(
     )
     with Local(resolve_device(chosen.device), chosen.memory, stop=stop) as engine:
         settings = regimes.opened(chosen, engine, stop, where)
-        losses = kept.read(folder, chosen.losses)
-        entered = kept.entered(chosen.losses, losses, settings[0].classes)
-        records.recognise(folder, _conditions(engine, settings), allow_changes)
+        losses = kept.read_losses(folder, chosen.losses)
+        entered = kept.name_losses(chosen.losses, losses, settings[0].classes)
+        folders.check_conditions(folder, _conditions(engine, settings), allow_changes)
         places.keep_places(folder, where)
         return _carry(folder, chosen, entered, settings, reporter, stop)
 
@@ -158,7 +158,7 @@ def go_on(
 def _carry(
     folder: Path,
     chosen: Study,
-    entered: list[Entrant],
+    entered: list[NamedLoss],
     settings: list[Regime],
     reporter: Reporter,
     stop: Callable[[], bool],
@@ -180,7 +180,7 @@ def _carry(
 
 
 def _scores(
-    folder: Path, entered: list[Entrant], settings: list[Regime], reporter: Reporter
+    folder: Path, entered: list[NamedLoss], settings: list[Regime], reporter: Reporter
 ) -> dict[str, list[Score]]:
     found = {}
     for number, x in enumerate(settings, 1):
@@ -196,7 +196,7 @@ def _scores(
 
 
 def _score(
-    folder: Path, regime: Regime, entrant: Entrant, reporter: Reporter, place: tuple[int, int]
+    folder: Path, regime: Regime, entrant: NamedLoss, reporter: Reporter, place: tuple[int, int]
 ) -> Score:
     """A loss's score: read where it is there, made and kept where it is not."""
     path = folder / f"{entrant.slug}.json"
@@ -212,7 +212,7 @@ def _score(
 def _conditions(engine: Local, settings: Sequence[Regime]) -> dict[str, str]:
     """What must be the same for scores to go together."""
     packages = (
-        records.PACKAGES if any(isinstance(x, FullSize) for x in settings) else ("torch", "numpy")
+        folders.PACKAGES if any(isinstance(x, FullSize) for x in settings) else ("torch", "numpy")
     )
     data = {f"data of {x.name}": x.fingerprint for x in settings}
     return {**describe_environment(engine.device, packages), **data}

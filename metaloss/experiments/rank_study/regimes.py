@@ -24,12 +24,12 @@ from metaloss.evaluation.protocol import LossEvaluation
 from metaloss.experiments.rank_study.settings import Study
 from metaloss.search.settings import changed
 from metaloss.tasks import episodic
-from metaloss.tasks.episodic import Episodes, TaskFamily, open_family
-from metaloss.training import records
-from metaloss.training.entrants import Entrant
+from metaloss.tasks.episodic import Episodes, TaskFamily, open_episodes
+from metaloss.training import folders
+from metaloss.training.losses import NamedLoss
 
 if TYPE_CHECKING:
-    from metaloss.training.job import Job
+    pass
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ class FewShot:
         """What a score is the mean of."""
         return "meta-validation tasks"
 
-    def train(self, entrant: Entrant, lr: float) -> Score:
+    def train(self, entrant: NamedLoss, lr: float) -> Score:
         """The mean accuracy on the tasks.
 
         Raises:
@@ -108,7 +108,7 @@ class FewShot:
         return scored(lr, found[0, 0].tolist())
 
     def at(
-        self, folder: Path, entrants: Sequence[Entrant], again: str
+        self, folder: Path, entrants: Sequence[NamedLoss], again: str
     ) -> contextlib.AbstractContextManager[None]:
         """Nothing: episodes leave no files, and are soon done again."""
         return contextlib.nullcontext()
@@ -126,7 +126,7 @@ class FullSize:
 
     name: str
     rates: tuple[float, ...]
-    job: "Job"
+    job: "TrainingSession"
 
     @property
     def classes(self) -> int:
@@ -143,7 +143,7 @@ class FullSize:
         """What a score is the mean of."""
         return "seeds, on the validation share"
 
-    def train(self, entrant: Entrant, lr: float) -> Score:
+    def train(self, entrant: NamedLoss, lr: float) -> Score:
         """The mean validation accuracy after the last epoch; an interrupted training goes on from
         its checkpoint.
 
@@ -157,7 +157,7 @@ class FullSize:
         return scored(lr, [float("nan") if x.failed else x.validation for x in runs], *failures[:1])
 
     @contextlib.contextmanager
-    def at(self, folder: Path, entrants: Sequence[Entrant], again: str) -> Iterator[None]:
+    def at(self, folder: Path, entrants: Sequence[NamedLoss], again: str) -> Iterator[None]:
         """Keep checkpoints and records in this folder, and at last the tables of all of them.
 
         Args:
@@ -172,7 +172,7 @@ class FullSize:
         self.job.recall(entrants, self.rates)  # a loss that has its score is not trained again
         with resumable(self.job, again):
             yield
-        for name, data in records.tables([*self.job.done.values()]).items():
+        for name, data in folders.tables([*self.job.done.values()]).items():
             storage.write(self.job.folder / name, data)
 
 
@@ -187,7 +187,7 @@ def scored(lr: float, accuracies: Sequence[float], reason: str = "") -> Score:
     return Score(lr, float(values.mean()), std, len(values), int(x.isnan().sum()), reason)
 
 
-def best(regime: Regime, entrant: Entrant) -> Score:
+def best(regime: Regime, entrant: NamedLoss) -> Score:
     """The best score among the regime's rates; the first rate of those that reach it."""
     return max((regime.train(entrant, lr) for lr in regime.rates), key=lambda x: x.accuracy)
 
@@ -225,7 +225,7 @@ def _few_shot(study: Study, table: Mapping[str, Any], engine: Local) -> FewShot:
                 f"{table['name']}: {registry.unknown_message('setting', key, [*known, 'rates'])}"
             )
     family = changed(episodic.read(table["family"]), rest)
-    e = open_family(family, engine.device)
+    e = open_episodes(family, engine.device)
     rates = tuple(map(float, table.get("rates") or study.rates)) or (family.inner.lr,)
     return FewShot(
         table["name"], rates, e, LossEvaluation(engine, [e], Stream(study.seed)), study.tasks
@@ -237,17 +237,17 @@ def _full_size(
 ) -> FullSize:
     from metaloss.training import fitting
     from metaloss.training.defaults import decided
-    from metaloss.training.images import opened as opened_images
-    from metaloss.training.job import Job
-    from metaloss.training.models import known
+    from metaloss.training.images import open_images
+    from metaloss.training.models import check_model
+    from metaloss.training.session import TrainingSession
     from metaloss.training.settings import resolve
 
     fitting.needed()
     rest = {key: x for key, x in table.items() if key not in ("kind", "name")}
     chosen = resolve({"seed": study.seed, **rest})
-    known(chosen.model)
-    material = opened_images(chosen, device)
+    check_model(chosen.model)
+    material = open_images(chosen, device)
     chosen = decided(chosen, len(material.training_rows(chosen.per_class, Stream(chosen.seed))))
-    job = Job(Path(), chosen, material, [], device, None, Reporter(), stop)
+    job = TrainingSession(Path(), chosen, material, [], device, None, Reporter(), stop)
     job.check()
     return FullSize(table["name"], chosen.rates or study.rates or (chosen.rate,), job)

@@ -12,7 +12,7 @@ from metaloss.experiments.reproduction.found import Reproduced
 from metaloss.experiments.reproduction.published import Episodes
 from metaloss.search import program
 from metaloss.tasks import episodic
-from metaloss.tasks.episodic import open_family
+from metaloss.tasks.episodic import open_episodes
 
 
 def reproduce(
@@ -55,7 +55,7 @@ def _here(table: Episodes) -> tuple[list[str], dict[str, str]]:
     missing = {}
     for name in table.printed:
         try:
-            open_family(episodic.read(name))
+            open_episodes(episodic.read(name))
             here.append(name)
         except DataError as error:
             missing[name] = str(error)

@@ -15,7 +15,8 @@ from metaloss.criterion.base import FormulaCriterion
 from metaloss.criterion.dice import Dice
 from metaloss.errors import MetalossError, SettingsError
 from metaloss.experiments.reproduction.cells import Part
-from metaloss.training import entrants, records
+from metaloss.training import folders
+from metaloss.training.losses import name_losses, read_loss
 from metaloss.training.settings import Training
 
 
@@ -65,13 +66,13 @@ def kept(parent: Path, reporter: Reporter) -> list[Kept]:
 
 
 def _read(folder: Path, parent: Path) -> Kept:
-    _, chosen = records.find(folder, parent)
-    summary = records.summary(folder)
+    _, chosen = folders.find(folder, parent)
+    summary = folders.summary(folder)
     labels = {}
-    for entrant in entrants.entered(chosen.loss, [nn.Identity()] * len(chosen.loss), 0):
+    for entrant in name_losses(chosen.loss, [nn.Identity()] * len(chosen.loss), 0):
         # Handed over as an object, and nothing that a table names.
         with contextlib.suppress(SettingsError):
-            labels[identity(entrants.kept(folder, entrant))] = entrant.label
+            labels[identity(read_loss(folder, entrant))] = entrant.label
     return Kept(
         folder, chosen, labels, {row["loss"]: row for row in summary["table"]} if summary else {}
     )

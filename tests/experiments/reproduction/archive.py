@@ -3,7 +3,7 @@
 import scans
 
 from metaloss import storage
-from metaloss.training import job, module
+from metaloss.training import module, session
 from metaloss.training.settings import protocol, resolve
 
 SCANS = {
@@ -21,8 +21,8 @@ def surroundings(patch, folder):
     patch.chdir(folder)
     patch.setenv("METALOSS_DATA", str(folder / "no-data"))
     patch.setattr(module, "PAUSE", 0.0)
-    patch.setattr(job, "PAUSE", 0.0)
-    patch.setattr(job.figures, "curves", lambda trainings: [])
+    patch.setattr(session, "PAUSE", 0.0)
+    patch.setattr(session.figures, "curves", lambda trainings: [])
     scans.written(folder, images=20, bright=160, dark=100)
 
 

@@ -10,7 +10,7 @@ from metaloss.core import registry
 from metaloss.data import datasets
 from metaloss.errors import SettingsError
 from metaloss.experiments.reproduction import published
-from metaloss.training.models import known
+from metaloss.training.models import check_model
 from metaloss.training.settings import protocol, protocols, resolve
 
 # Rows and columns of every table of full-size trainings, counted in the papers.
@@ -107,7 +107,7 @@ def test_losses_settings_and_protocols_of_a_table_exist(name):
     for column in table.columns:
         for part in table.parts:
             chosen = resolve(protocol(table.protocol, column.settings, part))
-            known(chosen.model)
+            check_model(chosen.model)
             assert chosen.data in (*datasets.names(), "voc")
 
 

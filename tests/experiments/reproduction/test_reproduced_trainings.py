@@ -15,7 +15,7 @@ from metaloss import storage
 from metaloss.core.reporting import Reporter
 from metaloss.errors import DataError, Interrupted, MetalossError, SettingsError
 from metaloss.experiments.reproduction import lines, reproduce
-from metaloss.training import fitting, records
+from metaloss.training import fitting, folders
 
 
 @pytest.fixture(autouse=True)
@@ -101,7 +101,7 @@ def test_on_real_images_what_is_missing_is_trained_once(monkeypatch, tmp_path):
     assert again.rows[:2] == first.rows[:2]
     assert again.missing == {}
     trained = [
-        records.find(path.parent, Path())[1].loss
+        folders.find(path.parent, Path())[1].loss
         for path in sorted(Path("trainings").glob("*/config.toml"))
     ]
     assert sorted(trained) == [("ce", "focal(gamma=2)"), ("mae",)]

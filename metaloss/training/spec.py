@@ -9,8 +9,8 @@ import torch
 
 from metaloss.core.streams import Stream
 from metaloss.errors import Interrupted
-from metaloss.training.course import Course
-from metaloss.training.images import Batch, Material, Resident, Rows, Streamed, order
+from metaloss.training.images import Batch, Resident, Rows, Streamed, TrainingImages, batch_order
+from metaloss.training.schedule import Schedule
 from metaloss.training.settings import Training
 
 
@@ -27,7 +27,7 @@ def _never() -> bool:
 
 
 @dataclass(frozen=True, eq=False)
-class Plan:
+class TrainingSpec:
     """One training: a loss, a rate, a seed.
 
     Attributes:
@@ -46,9 +46,9 @@ class Plan:
     """
 
     chosen: Training
-    material: Material
+    material: TrainingImages
     rows: Rows
-    course: Course
+    course: Schedule
     lr: float
     key: Stream
     checkpoint: Path | None = None
@@ -64,7 +64,7 @@ class Plan:
         return source.device if isinstance(source, Streamed) else source.labels.device
 
 
-def moved(plan: Plan, device: torch.device) -> Plan:
+def on_device(plan: TrainingSpec, device: torch.device) -> TrainingSpec:
     """A plan with its images on another device, as another process follows it: it tells and asks nobody."""
     source = plan.material.source
     if isinstance(source, Streamed):
@@ -80,7 +80,7 @@ def moved(plan: Plan, device: torch.device) -> Plan:
     )
 
 
-def heeding(batches: Iterable[Batch], stop: Callable[[], bool]) -> Iterator[Batch]:
+def until_stopped(batches: Iterable[Batch], stop: Callable[[], bool]) -> Iterator[Batch]:
     """The batches, one by one, while no one asks to stop.
 
     Raises:
@@ -92,7 +92,7 @@ def heeding(batches: Iterable[Batch], stop: Callable[[], bool]) -> Iterator[Batc
         yield batch
 
 
-class Feed:
+class EpochBatches:
     """The batches of the epoch that comes next: a device's part of every one.
 
     Args:
@@ -101,7 +101,7 @@ class Feed:
         rank: the device's number.
     """
 
-    def __init__(self, plan: Plan, step: Callable[[], int], rank: int) -> None:
+    def __init__(self, plan: TrainingSpec, step: Callable[[], int], rank: int) -> None:
         self.plan = plan
         self.step = step
         self.rank = rank
@@ -112,7 +112,7 @@ class Feed:
         batch = plan.course.batch
         steps = min(plan.course.epoch_steps, plan.course.steps - first)
         part = batch // plan.chosen.devices
-        rows = order(plan.rows, batch, plan.key, first, steps).reshape(
+        rows = batch_order(plan.rows, batch, plan.key, first, steps).reshape(
             steps, plan.chosen.devices, part
         )
         return plan.material.source.batches(rows[:, self.rank].flatten(), part)

@@ -6,16 +6,16 @@ import torch
 from PIL import Image
 
 from metaloss.errors import DataError
-from metaloss.training.given import taken
-from metaloss.training.images import opened
+from metaloss.training.images import open_images
 from metaloss.training.settings import resolve
+from metaloss.training.user_data import as_dataset
 
 
 def test_arrays_are_taken_as_bytes_or_as_numbers_from_0_to_1(shapes):
     images = shapes.pixels
     labels = shapes.labels
     for given in ((images, labels), (images[:, 0].numpy(), labels.numpy()), (images / 255, labels)):
-        found = taken(given)
+        found = as_dataset(given)
         assert torch.equal(found.pixels, images)
         assert torch.equal(found.labels, labels)
         assert found.classes == ("0", "1", "2", "3")
@@ -45,20 +45,20 @@ class Pairs:
     "wrap", [Image.fromarray, torch.from_numpy, np.asarray], ids=["pillow", "tensor", "array"]
 )
 def test_data_sets_of_pairs_are_taken(shapes, wrap):
-    found = taken(Pairs(shapes, range(120), ["w", "x", "y", "z"], wrap))
+    found = as_dataset(Pairs(shapes, range(120), ["w", "x", "y", "z"], wrap))
     assert torch.equal(found.pixels, shapes.pixels)
     assert found.classes == ("w", "x", "y", "z")
 
 
 def test_two_data_sets_are_one_to_train_and_one_to_test_on(shapes):
-    found = taken((Pairs(shapes, range(90)), Pairs(shapes, range(90, 120))))
+    found = as_dataset((Pairs(shapes, range(90)), Pairs(shapes, range(90, 120))))
     assert torch.equal(found.test, shapes.test)
     assert torch.equal(found.pixels, shapes.pixels)
 
 
 def test_a_data_set_of_ours_is_taken_as_it_is(shapes):
-    assert taken(shapes) is shapes
-    assert opened(resolve({}), torch.device("cpu"), shapes).dataset is shapes
+    assert as_dataset(shapes) is shapes
+    assert open_images(resolve({}), torch.device("cpu"), shapes).dataset is shapes
 
 
 def test_labels_may_be_names_lists_or_whole_floats(shapes):
@@ -69,10 +69,10 @@ def test_labels_may_be_names_lists_or_whole_floats(shapes):
         shapes.labels.double(),
         np.array(numbers, dtype=object),
     ):
-        assert torch.equal(taken((shapes.pixels, labels)).labels, shapes.labels)
+        assert torch.equal(as_dataset((shapes.pixels, labels)).labels, shapes.labels)
     names = np.array(["cat", "ant", "dog", "bee"])[numbers]
     for labels in (names, names.tolist(), names.astype(object)):
-        found = taken((shapes.pixels.numpy(), labels))
+        found = as_dataset((shapes.pixels.numpy(), labels))
         assert found.classes == ("ant", "bee", "cat", "dog")
         assert [found.classes[i] for i in found.labels.tolist()] == names.tolist()
 
@@ -81,7 +81,7 @@ def test_names_are_the_same_classes_in_both_data_sets(shapes):
     def pairs(rows):
         return [(shapes.pixels[i], "wxyz"[shapes.labels[i]]) for i in rows]
 
-    found = taken((pairs(range(90)), pairs(range(91, 120, 4))))
+    found = as_dataset((pairs(range(90)), pairs(range(91, 120, 4))))
     assert found.classes == tuple("wxyz")
     assert found.labels.tolist() == shapes.labels[[*range(90), *range(91, 120, 4)]].tolist()
 
@@ -92,17 +92,17 @@ def test_channels_may_come_last(shapes, channels):
     last = first.permute(0, 2, 3, 1)
     pairs = [(x, y) for x, y in zip(last.numpy(), shapes.labels.tolist(), strict=True)]
     for given in ((last, shapes.labels), (last / 255, shapes.labels), pairs):
-        assert torch.equal(taken(given).pixels, first)
+        assert torch.equal(as_dataset(given).pixels, first)
 
 
 def test_pairs_may_be_arrays_with_channels_first(shapes):
     pairs = [(x.numpy(), int(y)) for x, y in zip(shapes.pixels, shapes.labels, strict=True)]
-    assert torch.equal(taken(pairs).pixels, shapes.pixels)
+    assert torch.equal(as_dataset(pairs).pixels, shapes.pixels)
 
 
 def test_pillow_images_that_are_transparent_are_laid_on_white():
     images = [Image.new("RGBA", (4, 4), (0, 0, 0, alpha)) for alpha in (0, 255, 255)]
-    found = taken([(image, i) for i, image in enumerate(images)]).pixels
+    found = as_dataset([(image, i) for i, image in enumerate(images)]).pixels
     assert (found[0] == 255).all()
     assert (found[1] == 0).all()
     assert found.shape == (3, 3, 4, 4)
@@ -146,5 +146,5 @@ def test_pillow_images_that_are_transparent_are_laid_on_white():
 )
 def test_what_is_no_data_is_one_line(given, message):
     with pytest.raises(DataError) as caught:
-        taken(given)
+        as_dataset(given)
     assert message in str(caught.value)

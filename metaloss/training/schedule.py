@@ -10,7 +10,7 @@ from metaloss.training.settings import Training
 
 
 @dataclass(frozen=True)
-class Course:
+class Schedule:
     """How long a training is, and what the rate is multiplied by on the way.
 
     Attributes:
@@ -53,7 +53,7 @@ class Course:
         )
 
 
-def course(chosen: Training, images: int) -> Course:
+def make_schedule(chosen: Training, images: int) -> Schedule:
     """The course that the settings ask for.
 
     Args:
@@ -72,7 +72,7 @@ def course(chosen: Training, images: int) -> Course:
             f"warmup must be below the {steps} steps of this training, got {warmup}"
         )
     batch = step_images(chosen, images)
-    return Course(
+    return Schedule(
         batch, steps, min(each, steps), chosen.schedule, warmup, chosen.every, chosen.factor
     )
 

@@ -21,8 +21,8 @@ from metaloss.data import places
 from metaloss.errors import DamagedFile, DiskError, SettingsError
 from metaloss.storage.environment import describe_environment, digest_of_rows
 from metaloss.storage.folders import find_folder, make_folder, not_found_message
-from metaloss.training.images import Material
-from metaloss.training.models import Classifier, Shape, build
+from metaloss.training.images import TrainingImages
+from metaloss.training.models import ImageClassifier, NetworkShape, build
 from metaloss.training.settings import Training, resolve
 
 PACKAGES = ("torch", "torchvision", "lightning", "numpy")
@@ -33,7 +33,7 @@ GIVEN = "given"  # in the place of a name, for a model or images that a caller h
 
 
 @dataclass(frozen=True)
-class Trained:
+class TrainingRecord:
     """One training that is over.
 
     Attributes:
@@ -56,21 +56,21 @@ class Trained:
     def validation(self) -> float:
         """Accuracy, or mean IoU, on the validation share after the last epoch; below any where it failed."""
         value = (
-            self.epochs[-1][f"val_{score(self.epochs[-1], 'val_')}"]
+            self.epochs[-1][f"val_{main_metric(self.epochs[-1], 'val_')}"]
             if self.epochs and not self.failed
             else None
         )
         return -1.0 if value is None else float(value)
 
 
-class Began(TypedDict):
+class ProvenanceFile(TypedDict):
     """What is needed of a provenance."""
 
     conditions: dict[str, str]
     resumed: NotRequired[list[dict[str, str]]]
 
 
-class Described(TypedDict):
+class ModelFile(TypedDict):
     """What is needed of a `model.json`."""
 
     model: str
@@ -80,7 +80,7 @@ class Described(TypedDict):
     repeat: bool
 
 
-class Line(TypedDict):
+class LossRow(TypedDict):
     """What is needed of a loss's row of the table."""
 
     loss: str
@@ -95,7 +95,7 @@ class Line(TypedDict):
     recall: NotRequired[dict[str, float | None]]
 
 
-class One(TypedDict):
+class TestRow(TypedDict):
     """What is needed of a training."""
 
     loss: str
@@ -109,21 +109,25 @@ class One(TypedDict):
     recall: NotRequired[dict[str, float | None]]
 
 
-class Summary(TypedDict):
+class SummaryFile(TypedDict):
     """What is needed of a `summary.json`."""
 
-    table: list[Line]
-    trainings: list[One]
+    table: list[LossRow]
+    trainings: list[TestRow]
     tuning: dict[str, list[dict[str, float]]]
 
 
-def score(found: Mapping[str, Any], prefix: str = "") -> str:
+def main_metric(found: Mapping[str, Any], prefix: str = "") -> str:
     """What a result is judged by: "iou" where it has one, else "accuracy"."""
     return "iou" if f"{prefix}iou" in found else "accuracy"
 
 
 def create(
-    parent: Path, chosen: Training, material: Material, command: Sequence[str], device: torch.device
+    parent: Path,
+    chosen: Training,
+    material: TrainingImages,
+    command: Sequence[str],
+    device: torch.device,
 ) -> Path:
     """A new folder under `parent`: `<data>-<model>-<loss>`, with `-2`, `-3` … where the name is
     taken.
@@ -141,7 +145,7 @@ def create(
 
 
 def provenance(
-    chosen: Training, material: Material, command: Sequence[str], device: torch.device
+    chosen: Training, material: TrainingImages, command: Sequence[str], device: torch.device
 ) -> dict[str, Any]:
     """Where a training's numbers come from: versions, device, seed, and which images were used for what."""
     shares = {name: getattr(material.shares, name) for name in ("train", "validation", "test")}
@@ -161,7 +165,7 @@ def provenance(
     }
 
 
-def conditions(material: Material, device: torch.device) -> dict[str, str]:
+def conditions(material: TrainingImages, device: torch.device) -> dict[str, str]:
     """What must be the same for a resumed training to go on as if it had not stopped."""
     source = plugins.versions([("datasets", material.dataset.name.partition(":")[0])])
     return {
@@ -171,14 +175,14 @@ def conditions(material: Material, device: torch.device) -> dict[str, str]:
     }
 
 
-def recognise(folder: Path, now: dict[str, str], allow: bool) -> None:
+def check_conditions(folder: Path, now: dict[str, str], allow: bool) -> None:
     """Refuse to go on elsewhere than a training began, unless told to; then put it on record.
 
     Raises:
         SettingsError: conditions differ; each is named.
     """
     path = folder / "provenance.json"
-    table = storage.read_record(path, Began, storage.RESTORE_COPY)
+    table = storage.read_record(path, ProvenanceFile, storage.RESTORE_COPY)
     old = (table.get("resumed") or [table["conditions"]])[-1]
     different = [
         f"{key}: was {old.get(key)}, is {now[key]}" for key in now if old.get(key) != now[key]
@@ -205,16 +209,16 @@ def find(spec: str | Path, parent: Path) -> tuple[Path, Training]:
     return found
 
 
-def save(path: Path, trained: Trained) -> None:
+def save(path: Path, trained: TrainingRecord) -> None:
     """Write the record of a training that is over."""
     storage.write_record(path, asdict(trained))
 
 
-def saved(path: Path) -> Trained | None:
+def saved(path: Path) -> TrainingRecord | None:
     """Such a record; None where there is none yet."""
     if not storage.is_file(path):
         return None
-    found: Trained = storage.read_record(path, Trained)
+    found: TrainingRecord = storage.read_record(path, TrainingRecord)
     return found
 
 
@@ -223,7 +227,9 @@ def save_weights(path: Path, network: nn.Module) -> None:
     storage.write_tensors(path, network.state_dict())
 
 
-def describe(path: Path, chosen: Training, classifier: Classifier, classes: Sequence[str]) -> None:
+def describe(
+    path: Path, chosen: Training, classifier: ImageClassifier, classes: Sequence[str]
+) -> None:
     """Write what is needed to build the classifier again, beside its weights."""
     about = {
         "format": FORMAT,
@@ -236,7 +242,7 @@ def describe(path: Path, chosen: Training, classifier: Classifier, classes: Sequ
     storage.write_record(path, about)
 
 
-def load(folder: Path, file: str, network: nn.Module | None = None) -> Classifier:
+def load(folder: Path, file: str, network: nn.Module | None = None) -> ImageClassifier:
     """A trained classifier: takes images [N K H W] as they are stored, 0 to 255, and gives logits.
 
     Args:
@@ -249,8 +255,8 @@ def load(folder: Path, file: str, network: nn.Module | None = None) -> Classifie
         DamagedFile: the files do not check out.
     """
     path = folder / "model.json"
-    about = storage.read_record(path, Described, storage.RESTORE_COPY)
-    shape = Shape(about["channels"], (about["size"][0], about["size"][1]), about["classes"])
+    about = storage.read_record(path, ModelFile, storage.RESTORE_COPY)
+    shape = NetworkShape(about["channels"], (about["size"][0], about["size"][1]), about["classes"])
     name = about["model"]
     repeat = about["repeat"]
     if network is None and name == GIVEN:
@@ -259,7 +265,7 @@ def load(folder: Path, file: str, network: nn.Module | None = None) -> Classifie
         )
     tensors = storage.read_tensors(folder / file)
     one = [0.0] * tensors["mean"].numel() if "mean" in tensors else [0.0]
-    found = Classifier(
+    found = ImageClassifier(
         copy.deepcopy(network) or build(name, shape, Stream(0), probe=False),
         shape,
         one,
@@ -275,7 +281,7 @@ def load(folder: Path, file: str, network: nn.Module | None = None) -> Classifie
     return found.eval()
 
 
-def tables(trainings: Sequence[Trained]) -> dict[str, bytes]:
+def tables(trainings: Sequence[TrainingRecord]) -> dict[str, bytes]:
     """`epochs.csv`, which two equal trainings have equal bytes of, and `timing.csv`."""
     rows = []
     times = []
@@ -297,7 +303,7 @@ def per_training(runs: Sequence[Mapping[str, Any]]) -> bytes:
 def summary(folder: Path) -> dict[str, Any] | None:
     """What a finished training came to; None while it is not finished."""
     path = folder / "summary.json"
-    return storage.read_record(path, Summary) if storage.is_file(path) else None
+    return storage.read_record(path, SummaryFile) if storage.is_file(path) else None
 
 
 def finish(folder: Path, table: dict[str, Any], pictures: Mapping[str, bytes]) -> None:

@@ -14,7 +14,7 @@ from metaloss.storage.folders import file_name
 
 
 @dataclass(frozen=True, eq=False)
-class Entrant:
+class NamedLoss:
     """A loss, under the name that tables show and the one that files have."""
 
     label: str
@@ -22,13 +22,15 @@ class Entrant:
     loss: nn.Module
 
 
-def entered(labels: Sequence[str], losses: Sequence[nn.Module], classes: int) -> list[Entrant]:
+def name_losses(
+    labels: Sequence[str], losses: Sequence[nn.Module], classes: int
+) -> list[NamedLoss]:
     """Losses under their labels, fit for so many classes.
 
     Raises:
         SettingsError: one is made for another number of classes.
     """
-    found: list[Entrant] = []
+    found: list[NamedLoss] = []
     for label, loss in zip(labels, losses, strict=True):
         if isinstance(loss, Criterion) and loss.classes not in (None, classes):
             raise SettingsError(
@@ -37,12 +39,12 @@ def entered(labels: Sequence[str], losses: Sequence[nn.Module], classes: int) ->
         stem = file_name(label, "loss", 40)
         names = [stem, *(f"{stem}-{n}" for n in range(2, len(labels) + 2))]
         found.append(
-            Entrant(label, next(x for x in names if x not in {e.slug for e in found}), loss)
+            NamedLoss(label, next(x for x in names if x not in {e.slug for e in found}), loss)
         )
     return found
 
 
-def label(spec: Any) -> str:
+def loss_label(spec: Any) -> str:
     """What a loss is called in the settings."""
     if isinstance(spec, str | Path):
         return str(spec).strip()
@@ -52,7 +54,7 @@ def label(spec: Any) -> str:
     return type(loss).__name__
 
 
-def keep(folder: Path, entrants: Sequence[Entrant]) -> None:
+def save_losses(folder: Path, entrants: Sequence[NamedLoss]) -> None:
     """Write the losses that files can hold, so that the folder stands on its own."""
     (folder / "losses").mkdir(exist_ok=True)
     for x in entrants:
@@ -64,12 +66,12 @@ def keep(folder: Path, entrants: Sequence[Entrant]) -> None:
             )
 
 
-def read(folder: Path, labels: Sequence[str]) -> list[nn.Module]:
+def read_losses(folder: Path, labels: Sequence[str]) -> list[nn.Module]:
     """The losses of a folder, as they were kept there."""
-    return [kept(folder, x) for x in entered(labels, [nn.Identity()] * len(labels), 0)]
+    return [read_loss(folder, x) for x in name_losses(labels, [nn.Identity()] * len(labels), 0)]
 
 
-def kept(folder: Path, entrant: Entrant) -> nn.Module:
+def read_loss(folder: Path, entrant: NamedLoss) -> nn.Module:
     """The loss of a folder that goes by these names.
 
     Raises:

@@ -17,7 +17,7 @@ from metaloss.errors import DataError
 CHANNELS = (1, 3)  # of an image, gray or in colour
 
 
-def taken(given: Any) -> Dataset:
+def as_dataset(given: Any) -> Dataset:
     """The data set that a caller hands over: one of ours; images and labels; a set of pairs as
     torchvision's; two sets.
 

@@ -15,22 +15,29 @@ from metaloss import storage
 from metaloss.core.reporting import Reporter
 from metaloss.core.streams import Stream
 from metaloss.errors import MetalossError
-from metaloss.training import cautions, figures, ranks, records, results, segmentation
-from metaloss.training.course import Course, course
-from metaloss.training.entrants import Entrant
-from metaloss.training.images import Material
-from metaloss.training.measuring import Measured, measure
-from metaloss.training.models import Classifier, Shape, build, check_batch, repeats, seeded
-from metaloss.training.plan import Plan, heeding
-from metaloss.training.records import Trained
+from metaloss.training import cautions, distributed, figures, folders, results, segmentation
+from metaloss.training.folders import TrainingRecord
+from metaloss.training.images import TrainingImages
+from metaloss.training.losses import NamedLoss
+from metaloss.training.measuring import Measurement, measure
+from metaloss.training.models import (
+    ImageClassifier,
+    NetworkShape,
+    build,
+    check_batch,
+    repeats,
+    seeded,
+)
+from metaloss.training.schedule import Schedule, make_schedule
 from metaloss.training.settings import Training
+from metaloss.training.spec import TrainingSpec, until_stopped
 
 PAUSE = 5.0  # seconds between two writings of the tables, at least
 LOOK = 512  # test images looked at at once
 
 
 @dataclass(eq=False)
-class Job:
+class TrainingSession:
     """Trainings at work.
 
     Attributes:
@@ -46,13 +53,13 @@ class Job:
 
     folder: Path
     chosen: Training
-    material: Material
-    entrants: list[Entrant]
+    material: TrainingImages
+    entrants: list[NamedLoss]
     device: torch.device
     network: Any
     reporter: Reporter
     stop: Callable[[], bool]
-    done: dict[Path, Trained] = field(default_factory=dict)  # by the folder of its state
+    done: dict[Path, TrainingRecord] = field(default_factory=dict)  # by the folder of its state
     written: float = -math.inf
     # Losses and rates that were warned of.
     exploded: set[tuple[str, float]] = field(default_factory=set)
@@ -68,9 +75,9 @@ class Job:
         return len(self.material.training_rows(self.chosen.per_class, Stream(self.chosen.seed)))
 
     @property
-    def course(self) -> Course:
+    def course(self) -> Schedule:
         """How long a training is."""
-        return course(self.chosen, self.images)
+        return make_schedule(self.chosen, self.images)
 
     def check(self) -> None:
         """Say what does not fit, before there is a folder.
@@ -85,7 +92,7 @@ class Job:
         if chosen.devices > 1:
             losses = {f"the loss {x.label}": x.loss for x in self.entrants}
             given = {"the network": classifier, **losses}
-            ranks.check(chosen.devices, self.device, batch, given)
+            distributed.check(chosen.devices, self.device, batch, given)
         check_batch(classifier, batch, chosen.devices)
 
     def cautions(self) -> list[str]:
@@ -97,7 +104,7 @@ class Job:
     def run(self) -> dict[str, Any]:
         """Train all that is not trained yet, test, and write the summary."""
         tuning: dict[str, list[dict[str, float]]] = {}
-        finals: dict[str, list[Trained]] = {}
+        finals: dict[str, list[TrainingRecord]] = {}
         for entrant in self.entrants:
             rate = self.chosen.rate
             if self.chosen.rates:
@@ -115,36 +122,36 @@ class Job:
         table = self._summary(finals, runs, tuning)
         pictures = figures.curves([x for found in finals.values() for x in found if x.epochs])
         files = {f"{p.name}.{kind}": getattr(p, kind) for p in pictures for kind in ("png", "pdf")}
-        storage.write(self.folder / "results.csv", records.per_training(runs))
-        records.finish(self.folder, table, files)
+        storage.write(self.folder / "results.csv", folders.per_training(runs))
+        folders.finish(self.folder, table, files)
         for path in (self.folder / "state").glob("*/model.safetensors"):
             path.unlink()
         return table
 
-    def train(self, entrant: Entrant, lr: float, seed: int) -> Trained:
+    def train(self, entrant: NamedLoss, lr: float, seed: int) -> TrainingRecord:
         """One training; from its record where it is over, from its checkpoint where it was interrupted."""
         state = self._state(entrant, lr, seed)
-        found = records.saved(state / "done.json")
+        found = folders.saved(state / "done.json")
         if found is None:
             found = self._trained(entrant, lr, seed, state)
         self.done[state] = found
         return found
 
-    def recall(self, entrants: Sequence[Entrant], rates: Sequence[float]) -> None:
+    def recall(self, entrants: Sequence[NamedLoss], rates: Sequence[float]) -> None:
         """Know all trainings of these losses at these rates that are over: the tables are of all of them."""
         for entrant in entrants:
             for lr in rates:
                 for seed in self.seeds:
                     state = self._state(entrant, lr, seed)
-                    if (found := records.saved(state / "done.json")) is not None:
+                    if (found := folders.saved(state / "done.json")) is not None:
                         self.done[state] = found
 
-    def classifier(self, seed: int) -> Classifier:
+    def classifier(self, seed: int) -> ImageClassifier:
         """The untrained classifier of a seed, the same for every loss and rate."""
         material = self.material
         chosen = self.chosen
         size = (chosen.size, chosen.size) if chosen.size else material.size
-        shape = Shape(material.channels, size, material.classes)
+        shape = NetworkShape(material.channels, size, material.classes)
         key = Stream(seed).at("init")
         if isinstance(self.network, nn.Module):
             network = copy.deepcopy(self.network)
@@ -155,14 +162,14 @@ class Job:
                 chosen.model, shape, key, pretrained=chosen.pretrained, probe=seed == chosen.seed
             )
         repeat = repeats(network, material.channels)
-        return Classifier(network, shape, material.mean, material.std, repeat).to(self.device)
+        return ImageClassifier(network, shape, material.mean, material.std, repeat).to(self.device)
 
-    def loss(self, entrant: Entrant) -> nn.Module:
+    def loss(self, entrant: NamedLoss) -> nn.Module:
         """A copy of a loss, on the device; pixels that count for nothing are left out."""
         found = copy.deepcopy(entrant.loss)
         return (segmentation.ignoring(found) if self.material.segments else found).to(self.device)
 
-    def _tune(self, entrant: Entrant) -> tuple[float, list[dict[str, float]]]:
+    def _tune(self, entrant: NamedLoss) -> tuple[float, list[dict[str, float]]]:
         """The rate with the best validation accuracy on the first seed, and what each one reached."""
         tried = [self.train(entrant, lr, self.seeds[0]) for lr in self.chosen.rates]
         best = max(tried, key=lambda x: x.validation)
@@ -173,15 +180,15 @@ class Job:
         score = "val_iou" if self.material.segments else "val_accuracy"
         return best.lr, [{"lr": x.lr, score: max(x.validation, 0.0)} for x in tried]
 
-    def _trained(self, entrant: Entrant, lr: float, seed: int, state: Path) -> Trained:
+    def _trained(self, entrant: NamedLoss, lr: float, seed: int, state: Path) -> TrainingRecord:
         from metaloss.training.module import train
 
         state.mkdir(parents=True, exist_ok=True)
         chosen = self.chosen
         key = Stream(seed)
         rows = self.material.training_rows(chosen.per_class, key)
-        path = course(chosen, len(rows))
-        now = Trained(entrant.label, lr, seed, [], [])
+        path = make_schedule(chosen, len(rows))
+        now = TrainingRecord(entrant.label, lr, seed, [], [])
 
         def told(record: dict[str, Any], seconds: float) -> None:
             self._watch(entrant, lr, seed, record)
@@ -197,7 +204,7 @@ class Job:
             now.seconds.extend([0.0] * len(earlier))  # not known any more
 
         logs = self.folder / "tensorboard" / state.name if chosen.tensorboard else None
-        plan = Plan(
+        plan = TrainingSpec(
             chosen,
             self.material,
             rows,
@@ -212,7 +219,7 @@ class Job:
         )
         classifier = self.classifier(seed)
         loss = self.loss(entrant)
-        records.describe(
+        folders.describe(
             self.folder / "model.json", chosen, classifier, self.material.dataset.classes
         )
         try:
@@ -225,14 +232,14 @@ class Job:
             failed = f"{entrant.label}, seed {seed}: {error}"
             self.reporter.on_warning(failed)
         if not failed:
-            records.save_weights(state / "model.safetensors", classifier)
-        records.save(state / "done.json", replace(now, epochs=history, failed=failed))
+            folders.save_weights(state / "model.safetensors", classifier)
+        folders.save(state / "done.json", replace(now, epochs=history, failed=failed))
         (state / "last.ckpt").unlink(missing_ok=True)
-        found = records.saved(state / "done.json")
+        found = folders.saved(state / "done.json")
         assert found is not None
         return found
 
-    def _watch(self, entrant: Entrant, lr: float, seed: int, record: dict[str, Any]) -> None:
+    def _watch(self, entrant: NamedLoss, lr: float, seed: int, record: dict[str, Any]) -> None:
         """Warn of a validation loss that has exploded: once for a loss and a rate."""
         place = (entrant.label, lr)
         text = (
@@ -242,10 +249,10 @@ class Job:
             self.exploded.add(place)
             self.reporter.on_warning(f"{entrant.label}, seed {seed}: {text}")
 
-    def _state(self, entrant: Entrant, lr: float, seed: int) -> Path:
+    def _state(self, entrant: NamedLoss, lr: float, seed: int) -> Path:
         return self.folder / "state" / f"{entrant.slug}-{lr:.12g}-{seed}"
 
-    def _test(self, entrant: Entrant, x: Trained) -> dict[str, Any]:
+    def _test(self, entrant: NamedLoss, x: TrainingRecord) -> dict[str, Any]:
         """What a training's last weights reach on the test images; its weights get their lasting name."""
         found = {"loss": x.loss, "seed": x.seed, "lr": x.lr, "failed": x.failed, "file": ""}
         pixels = self.material.segments
@@ -253,20 +260,20 @@ class Job:
         if x.failed:
             return {
                 **found,
-                **results.measures(Measured(math.nan, math.nan, math.nan), names, pixels),
+                **results.measures(Measurement(math.nan, math.nan, math.nan), names, pixels),
             }
         path = self._state(entrant, x.lr, x.seed) / "model.safetensors"
         classifier = self.classifier(x.seed)
         classifier.load_state_dict(storage.read_tensors(path, storage.REMAKE))
         look, size = (segmentation.measure, self.course.batch) if pixels else (measure, LOOK)
         batches = self.material.source.batches(self.material.shares.test, size)
-        measured = look(classifier, self.loss(entrant), heeding(batches, self.stop))
+        measured = look(classifier, self.loss(entrant), until_stopped(batches, self.stop))
         file = f"model-{'' if len(self.entrants) == 1 else entrant.slug + '-'}{x.seed}.safetensors"
         storage.write(self.folder / file, path.read_bytes())
         return {**found, "file": file, **results.measures(measured, names, pixels)}
 
     def _summary(
-        self, finals: dict[str, list[Trained]], runs: list[dict[str, Any]], tuning: Any
+        self, finals: dict[str, list[TrainingRecord]], runs: list[dict[str, Any]], tuning: Any
     ) -> dict[str, Any]:
         base = results.baseline(list(finals))
         own = {label: [x for x in runs if x["loss"] == label] for label in finals}
@@ -290,10 +297,10 @@ class Job:
         }
         return {**about, "baseline": base, "table": lines, "trainings": runs, "tuning": tuning}
 
-    def _write(self, now: Trained | None = None) -> None:
+    def _write(self, now: TrainingRecord | None = None) -> None:
         """The tables of all epochs so far; not at every one of quick epochs."""
         if now is None or time.monotonic() - self.written > PAUSE:
-            for name, data in records.tables(
+            for name, data in folders.tables(
                 [*self.done.values(), *([now] if now else [])]
             ).items():
                 storage.write(self.folder / name, data)

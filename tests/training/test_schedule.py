@@ -5,12 +5,14 @@ import math
 import pytest
 
 from metaloss.errors import SettingsError
-from metaloss.training.course import course
+from metaloss.training.schedule import make_schedule
 from metaloss.training.settings import resolve
 
 
 def scales(images=64, losses=(), **table):
-    found = course(resolve({"batch": 16, **table}), images)  # 4 steps are a pass over 64 images
+    found = make_schedule(
+        resolve({"batch": 16, **table}), images
+    )  # 4 steps are a pass over 64 images
     return [found.scale(step, losses) for step in range(found.steps)]
 
 
@@ -21,7 +23,7 @@ def test_one_cycle_goes_up_along_a_line_and_down_along_half_a_cosine():
 
 
 def test_the_warm_up_is_a_tenth_unless_given():
-    assert course(resolve({"steps": 200}), 64).warmup == 20
+    assert make_schedule(resolve({"steps": 200}), 64).warmup == 20
 
 
 def test_a_step_schedule_falls_every_few_epochs():
@@ -45,14 +47,14 @@ def test_a_constant_rate_is_constant():
     ],
 )
 def test_a_plateau_lowers_the_rate_after_epochs_without_a_lower_loss(losses, expected):
-    found = course(resolve({"schedule": "plateau", "every": 2, "factor": 0.1}), 64)
+    found = make_schedule(resolve({"schedule": "plateau", "every": 2, "factor": 0.1}), 64)
     assert found.scale(0, [float(x) for x in losses]) == pytest.approx(expected)
 
 
 def test_a_last_epoch_may_be_shorter():
-    found = course(resolve({"steps": 10, "epoch_steps": 4}), 64)
+    found = make_schedule(resolve({"steps": 10, "epoch_steps": 4}), 64)
     assert (found.steps, found.epochs) == (10, 3)
-    assert course(resolve({"epochs": 3, "epoch_steps": 5}), 64).steps == 15
+    assert make_schedule(resolve({"epochs": 3, "epoch_steps": 5}), 64).steps == 15
 
 
 def test_a_warm_up_longer_than_the_training_is_refused():

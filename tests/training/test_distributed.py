@@ -8,14 +8,14 @@ import torch
 from torch import nn
 
 from metaloss.errors import Interrupted, ProcessLost, SettingsError
-from metaloss.training import ranks
+from metaloss.training import distributed
 
 CPU = torch.device("cpu")
 
 
 def add(rank, device, value):
     for _ in range(2):
-        ranks.mean(value * rank, 2)
+        distributed.mean(value * rank, 2)
 
 
 def vanish(rank, device, value):
@@ -36,8 +36,8 @@ def clean():
 def test_a_mean_is_over_all_processes_and_they_end_with_the_first():
     threads = torch.get_num_threads()
     said = os.environ.get("OMP_NUM_THREADS")
-    with pytest.raises(Interrupted), ranks.spread(add, (torch.tensor(6.0),), 2, CPU):
-        assert float(ranks.mean(torch.tensor(2.0), 2)) == 4.0
+    with pytest.raises(Interrupted), distributed.spread(add, (torch.tensor(6.0),), 2, CPU):
+        assert float(distributed.mean(torch.tensor(2.0), 2)) == 4.0
         raise Interrupted  # while the other one waits for its second mean
     assert (torch.get_num_threads(), os.environ.get("OMP_NUM_THREADS")) == (threads, said)
     assert clean()
@@ -47,9 +47,9 @@ def test_a_process_that_ends_is_named():
     reason = r"the process of device 2 of 2 has ended: it said nothing \(exit code 7\)"
     with (
         pytest.raises(ProcessLost, match=reason),
-        ranks.spread(vanish, (torch.tensor(6.0),), 2, CPU),
+        distributed.spread(vanish, (torch.tensor(6.0),), 2, CPU),
     ):
-        ranks.mean(torch.tensor(2.0), 2)
+        distributed.mean(torch.tensor(2.0), 2)
     assert clean()
 
 
@@ -59,7 +59,7 @@ def test_what_another_process_cannot_read_is_refused():
             SettingsError,
             match=r"device 2 of 2 cannot start: ValueError: invalid literal .*__main__",
         ),
-        ranks.spread(add, (Unreadable(),), 2, CPU),
+        distributed.spread(add, (Unreadable(),), 2, CPU),
     ):
         pass
     assert clean()
@@ -89,4 +89,4 @@ def test_what_cannot_be_spread_is_said(kind, devices, images, message, monkeypat
 
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     with pytest.raises(SettingsError, match=message):
-        ranks.check(devices, torch.device(kind), images, {"the network": Local(2, 2)})
+        distributed.check(devices, torch.device(kind), images, {"the network": Local(2, 2)})

@@ -6,8 +6,8 @@ from typing import Any
 
 from metaloss._version import __version__
 from metaloss.training.defaults import SHARE
-from metaloss.training.job import Job
 from metaloss.training.results import Fits
+from metaloss.training.session import TrainingSession
 
 NAME = 26  # characters of a loss
 CLASSES = 10  # of which recalls are printed side by side
@@ -17,7 +17,7 @@ HEADER = LINE.format(*PLACE, "val acc", "val F1", "s/epoch")
 PIXELS = LINE.format(*PLACE, "val mIoU", "val right", "s/epoch")  # where every pixel has a class
 
 
-def heading(job: Job) -> list[str]:
+def heading(job: TrainingSession) -> list[str]:
     """What is about to be trained, on what, and where everything goes."""
     chosen = job.chosen
     shares = job.material.shares
