@@ -20,7 +20,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 from sphinx.application import Sphinx
 
-from metaloss.cli import report
+from metaloss.cli import listing, showing
 from metaloss.core import registry
 from metaloss.evaluation import plots
 from metaloss.experiments import recommendation
@@ -91,11 +91,11 @@ def published(entry: zoo.Entry, folder: Path, picture: bool) -> Iterator[str]:
     heads = ""
     gains = ""
     places = ""
-    for classes in report.COUNTS:
+    for classes in showing.COUNTS:
         heads += f" {classes} |"
         gains += f" {phenotype.gain(losses, classes):.3g} |"
         places += f" {phenotype.minimum(losses, classes):.3f} |"
-    yield f"\n| classes |{heads}\n| --- |{' ---: |' * len(report.COUNTS)}\n| gain |{gains}\n| minimum at |{places}\n"
+    yield f"\n| classes |{heads}\n| --- |{' ---: |' * len(showing.COUNTS)}\n| gain |{gains}\n| minimum at |{places}\n"
     if picture:
         plots.phenotype(losses, entry.name, None, folder / f"{entry.name}.png")
         about = f"Value and pull of {entry.name} over the probability of the true class"
@@ -124,11 +124,11 @@ def parts(app: Sphinx) -> Iterator[str]:
     """Everything that a registry finds in its folder, with its settings."""
     for kind, title in GROUPS.items():
         yield f"\n## {title}\n"
-        for row in report.listing(kind, Path()):
+        for row in listing.rows(kind, Path()):
             yield f"\n### {row['name']}\n\n{row['about']}\n"
             yield from fields(registry.part(kind, row["name"]))
     yield "\n## Data sources\n"
-    yield from (f"- `{row['name']}`: {row['about']}" for row in report.listing("data", Path()))
+    yield from (f"- `{row['name']}`: {row['about']}" for row in listing.rows("data", Path()))
     yield "\n## Task families\n"
     for name in sorted(episodic.names()):
         f = opening.read(name)

@@ -7,13 +7,12 @@ from pathlib import Path
 import pytest
 
 import metaloss
-from metaloss.cli import report
 from metaloss.core import registry
 from metaloss.core.streams import Stream
 from metaloss.criterion import loss_io
 from metaloss.criterion.base import GenomeCriterion
 from metaloss.genomes.mln import MetaLossNetwork
-from metaloss.search import elimination, settings
+from metaloss.search import elimination, estimate, settings
 from metaloss.tasks import opening
 
 ROOT = Path(metaloss.__file__).parent.parent
@@ -46,9 +45,10 @@ def test_the_papers_search_and_its_elimination_are_what_its_text_says() -> None:
     search = settings.resolve(settings.read(ROOT / "examples" / "morgan-search.toml"))
     genome, strategy = search.build_parts()
     assert (strategy.initial, strategy.population, strategy.tournament) == (1000, 100, 20)
-    assert report.candidates(genome, strategy, search.generations, Stream(0)) == 1000 + 2000 + 1, (
-        "and cross-entropy"
-    )
+    assert (
+        estimate.count_candidates(genome, strategy, search.generations, Stream(0))
+        == 1000 + 2000 + 1
+    ), "and cross-entropy"
     assert [family.training.steps for family in search.families] == [20_000]
     table = settings.read(ROOT / "examples" / "morgan-elimination.toml")
     chosen = registry.from_table(elimination.Elimination, table, "elimination")

@@ -15,7 +15,9 @@ from metaloss.cli._terminal import Readable, note, warn
 from metaloss.core import plugins
 from metaloss.errors import Interrupted, SettingsError
 
-FORMULA = re.compile(r"-(?!-).*\b(p|logp)\b", re.DOTALL)
+# What begins with one minus and is no option: it names a probability, or has an operator, as a
+# formula with a misspelt name does.
+FORMULA = re.compile(r"-(?!-)(.*\b(p|logp)\b|\w*\(|[\w.]+\s*[*+/-]|\()", re.DOTALL)
 
 
 class Command(Readable):

@@ -17,13 +17,13 @@ from metaloss.cli._terminal import echo, echo_json, warn
 @_options.debug
 def show(spec: str, runs: str, as_json: bool) -> None:
     """Describe a run or a loss, and draw its phenotype."""
-    from metaloss.cli import report
+    from metaloss.cli import showing
 
     announce(spec)
-    table = report.describe(spec, Path(runs))
+    table = showing.describe(spec, Path(runs))
     if as_json:
         return echo_json(table)
-    echo(report.text(table))
+    echo(showing.text(table))
 
 
 @click.command(cls=Command)
@@ -63,11 +63,9 @@ def export(spec: str, path: Path, runs: str) -> None:
 @_options.debug
 def list_(kind: str, pattern: str, runs: str, as_json: bool) -> None:
     """List what there is of a kind. PATTERN is a part of its name."""
-    from metaloss.cli import report
+    from metaloss.cli import listing
 
-    rows = [
-        row for row in report.listing(kind, Path(runs)) if pattern.lower() in row["name"].lower()
-    ]
+    rows = [row for row in listing.rows(kind, Path(runs)) if pattern.lower() in row["name"].lower()]
     if as_json:
         return echo_json(rows)
     if not rows:

@@ -242,12 +242,12 @@ def _table(config: Path | None, preset: str | None, changes: dict[str, Any]) -> 
 
 
 def _dry_run(chosen: Any, as_json: bool) -> None:
-    from metaloss.cli import report
     from metaloss.search import settings
+    from metaloss.search.estimate import estimate_cost, estimate_text
 
-    estimate = report.estimate(chosen)
+    estimate = estimate_cost(chosen)
     if as_json:
         echo_json({"settings": chosen.table(), "estimate": estimate})
         return
     raw(settings.toml(chosen).decode())
-    raw(f"# {report.estimate_text(estimate)}")  # all of it is a file that --config takes
+    raw(f"# {estimate_text(estimate)}")  # all of it is a file that --config takes

@@ -1,6 +1,7 @@
-"""What is printed while a search runs: plain lines, and a live bar on a terminal and in a notebook."""
+"""What is printed while work runs: plain lines, and a live bar on a terminal and in a notebook."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console as Terminal
@@ -8,7 +9,7 @@ from rich.console import Console as Terminal
 from metaloss._version import __version__
 from metaloss.console.progress_bars import NotebookBar, Spinner, TerminalBar
 from metaloss.console.text import comparison_lines, label, summary_lines, task, widest
-from metaloss.core.formatting import clock, interval, percent
+from metaloss.core.formatting import clock, counted, interval, percent
 from metaloss.core.reporting import Reporter
 from metaloss.core.tables import wrap
 
@@ -17,8 +18,7 @@ __all__ = ["Console", "comparison_lines", "label", "summary_lines", "widest"]
 HEADER = " gen   best   mean   held-out  vs CE        diverged   trainings/s   left"
 
 
-# Where the table may end: behind its last column, the one before, … for terminals that are not as
-# wide.
+# Where the table may end, for narrow terminals: after its last column, the one before it, and so on.
 ENDS = (len(HEADER), len(HEADER) - 7, len(HEADER) - 21, len(HEADER) - 31)
 
 
@@ -68,7 +68,7 @@ class Console(Reporter):
         self.folder = run.folder
         self.total = settings.generations
         device = (
-            f"cpu, {engine.workers} thread{'s' if engine.workers > 1 else ''}"
+            f"cpu, {counted(engine.workers, 'thread')}"
             if engine.device.type == "cpu"
             else str(engine.device)
         )
@@ -81,16 +81,17 @@ class Console(Reporter):
         for episodes in families:
             family = episodes.family
             self.say(
-                f"tasks   {family.name} ({family.origin}): {task(episodes)}; data: {episodes.dataset.origin}"
+                f"tasks   {family.name} ({family.origin}): {task(episodes)}; "
+                f"data: {episodes.dataset.origin}"
             )
         self.say(f"run     {run.folder}")
 
     def on_baseline(self, rivals: Sequence[Any], tasks: int) -> None:
-        """What is to be beaten."""
+        """Cross-entropy's accuracy, which is to be beaten, and the head of the table."""
         for rival in rivals:
             self.say(
-                f"start   cross-entropy at its best learning rate ({rival.lr:g}): {percent(rival.accuracy)} "
-                f"on {tasks} meta-validation tasks"
+                f"start   cross-entropy at its best learning rate ({rival.lr:g}): "
+                f"{percent(rival.accuracy)} on {tasks} meta-validation tasks"
             )
         self._start_bar(
             "generation {task.completed}/{task.total}", "generation {done}/{total}", self.total
@@ -98,7 +99,7 @@ class Console(Reporter):
         self._row(HEADER)
 
     def on_generation(self, record: dict[str, Any], seconds: float, trainings: int) -> None:
-        """One line where held-out tasks were looked at, and for the first generation; the bar for every one."""
+        """A line for the first generation and for those with held-out tasks; the bar for every one."""
         number = record["generation"]
         self.speed = [*self.speed[-10:], (seconds, trainings)]
         if self.bar:
@@ -123,7 +124,8 @@ class Console(Reporter):
         """What is about to be eliminated."""
         self.folder = run.folder
         self.say(
-            f"metaloss {__version__} · the best {losses} losses of {run.name} · seed {run.settings.seed}"
+            f"metaloss {__version__} · the best {counted(losses, 'loss')} of {run.name} · "
+            f"seed {run.settings.seed}"
         )
         self.say("stage  losses  steps  width  tasks  times   best     CE    τ to the stage before")
 
@@ -135,7 +137,7 @@ class Console(Reporter):
         self.say(f"{row['stage']:5} {row['losses']:7} {budget} {reached}    {tau}".rstrip())
 
     def on_elimination_end(self, folder: Any, summary: dict[str, Any]) -> None:
-        """Who is left."""
+        """The winner, and where everything lies."""
         first = summary["ranking"][0]
         self.say(f"winner  {first['formula']}: {percent(first['accuracy'])} in the last stage")
         self.say(f"saved   {folder}/        next: metaloss show {folder}")
@@ -150,19 +152,21 @@ class Console(Reporter):
         )
         for name, row in table["families"].items():
             self.say(
-                f"gain    {name}, {row['gain']['tasks']} fresh meta-validation tasks: {percent(row['before'])} before, "
-                f"{percent(row['after'])} after: paired {interval(row['gain'])}"
+                f"gain    {name}, {row['gain']['tasks']} fresh meta-validation tasks: "
+                f"{percent(row['before'])} before, {percent(row['after'])} after: "
+                f"paired {interval(row['gain'])}"
             )
 
     def on_comparison_start(self, chosen: Any, opened: Sequence[Any], work: int) -> None:
         """What is about to be compared, with a bar of the training steps."""
         self.say(
-            f"{chosen.test_tasks} meta-test tasks · same tasks and initial weights for every loss · learning rate "
-            f"tuned per loss on {chosen.tuning_tasks} meta-validation tasks"
+            f"{chosen.test_tasks} meta-test tasks · same tasks and initial weights for every loss · "
+            f"learning rate tuned per loss on {chosen.tuning_tasks} meta-validation tasks"
         )
         for episodes in opened:
             self.say(
-                f"tasks   {episodes.family.name} ({episodes.family.origin}); data: {episodes.dataset.origin}"
+                f"tasks   {episodes.family.name} ({episodes.family.origin}); "
+                f"data: {episodes.dataset.origin}"
             )
         self._start_bar("{task.percentage:3.0f} %", "{share:.0%}", work)
 
@@ -174,12 +178,14 @@ class Console(Reporter):
         if images.copies:
             self.on_warning(f"{images.copies} images are exact copies of others and are left out")
         self.say(
-            f"folds   {images.folds} of {n} images; {losses} losses tuned and one chosen on {chosen.tuning_tasks} "
-            f"tasks of the other folds, judged on {chosen.test_tasks} tasks of each fold"
+            f"folds   {images.folds} of {n} images; {counted(losses, 'loss')} tuned and one chosen "
+            f"on {chosen.tuning_tasks} tasks of the other folds, judged on {chosen.test_tasks} "
+            "tasks of each fold"
         )
         self.say(
-            f"tasks   {family.ways}-way {family.shots}-shot, {family.ways * family.val} validation images, "
-            f"{family.ways * images.val} held out; {family.classifier['kind']}, {family.inner.steps} steps"
+            f"tasks   {family.ways}-way {family.shots}-shot, {family.ways * family.val} validation "
+            f"images, {family.ways * images.val} held out; {family.classifier['kind']}, "
+            f"{family.inner.steps} steps"
         )
         self._start_bar("{task.percentage:3.0f} %", "{share:.0%}", work)
 
@@ -188,13 +194,10 @@ class Console(Reporter):
         from metaloss.experiments.recommendation.findings import lines
 
         self._stop_bar()
-        for line in lines(advice.summary, self.width):
-            self.say(line)
-        files = sorted(path.name for path in advice.folder.iterdir())
-        self.say(f"wrote {advice.folder}/{{{', '.join(files)}}}")
+        self._say_report(lines(advice.summary, self.width), advice.folder)
 
     def on_progress(self, work: int) -> None:
-        """So many steps of training are done."""
+        """Move the bar by this many steps of training."""
         if self.bar:
             self.bar.advance(work)
 
@@ -203,10 +206,14 @@ class Console(Reporter):
         if self.bar:  # how much work there would be was only guessed
             self.bar.reach(self.bar.total)
         self._stop_bar()
-        for line in comparison_lines(report.summary, self.width):
+        self._say_report(comparison_lines(report.summary, self.width), report.folder)
+
+    def _say_report(self, lines: Iterable[str], folder: Path) -> None:
+        """A report's lines, and the files of its folder."""
+        for line in lines:
             self.say(line)
-        files = sorted(path.name for path in report.folder.iterdir())
-        self.say(f"wrote {report.folder}/{{{', '.join(files)}}}")
+        files = sorted(path.name for path in folder.iterdir())
+        self.say(f"wrote {folder}/{{{', '.join(files)}}}")
 
     def on_fit_start(self, job: Any) -> None:
         """What is about to be trained at full size."""
@@ -222,13 +229,13 @@ class Console(Reporter):
 
         self.say(text.epoch(record, epochs, seconds))
 
-    def on_fit_end(self, found: Any) -> None:
+    def on_fit_end(self, fitted: Any) -> None:
         """What the trainings came to on the test images."""
         from metaloss.training import text
 
-        for line in text.table(found):
+        for line in text.table(fitted):
             self.say(line)
-        self.say(f"saved   {found.folder}/")
+        self.say(f"saved   {fitted.folder}/")
 
     def on_study_start(self, folder: Any, chosen: Any, regimes: Sequence[Any]) -> None:
         """What is about to be scored."""
@@ -248,13 +255,13 @@ class Console(Reporter):
 
         self.say(lines.scored(loss, score, *place))
 
-    def on_study_end(self, found: Any) -> None:
+    def on_study_end(self, study: Any) -> None:
         """How alike the settings order the losses."""
         from metaloss.experiments.rank_study import lines
 
-        for line in lines.result(found.summary):
+        for line in lines.result(study.summary):
             self.say(line)
-        self.say(f"saved   {found.folder}/")
+        self.say(f"saved   {study.folder}/")
 
     @property
     def width(self) -> int | None:
@@ -262,7 +269,7 @@ class Console(Reporter):
         return self.terminal.width if self.terminal.is_terminal and not self.notebook else None
 
     def on_work(self, what: str, plain: bool = True) -> None:
-        """What begins and may take long: a moving line on a terminal; elsewhere a plain one, or none."""
+        """What begins and may take long: a moving line on a terminal; elsewhere a plain one or none."""
         self._stop_bar()
         if self.terminal.quiet:
             return

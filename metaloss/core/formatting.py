@@ -53,6 +53,16 @@ def probability(p: float) -> str:
     return "<.001" if p < 0.001 else f"{p:.3f}".removeprefix("0")
 
 
+def counted(n: int, noun: str) -> str:
+    """A number and its noun, in the singular or the plural.
+
+    >>> counted(1, "loss"), counted(2, "loss"), counted(2, "image")
+    ('1 loss', '2 losses', '2 images')
+    """
+    ending = "es" if noun.endswith("s") else "s"
+    return f"{n} {noun}{'' if n == 1 else ending}"
+
+
 def clock(seconds: float) -> str:
     """A duration in its largest sensible unit."""
     if seconds < 90:

@@ -9,12 +9,14 @@ import torch
 from jaxtyping import Int64, UInt64
 from torch import Tensor
 
+from metaloss.core.formatting import counted
 from metaloss.data.datasets import Dataset
 from metaloss.data.datasets._files import Files
 
 # Fixed for good: another salt would move images between pools, and old results would have seen
 # their test images.
 SALT = 0x6D65_7461_6C6F_7373  # "metaloss"
+NAMED = 5  # classes with too few images that a message names; of the others it gives the number
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,7 +111,7 @@ def lacking_classes(
 ) -> str:
     """Which classes have too few images, how many are needed, and what to do; "" where none has.
 
-    >>> lacking("abc", (100, 100, 3), 8)
+    >>> lacking_classes("abc", (100, 100, 3), 8)
     'c has 3 images; every class needs at least 8: leave it out or add 5'
 
     Args:
@@ -123,10 +125,13 @@ def lacking_classes(
     if not few:
         return ""
     found = ", ".join(
-        f"{name} has {n} {what}{'s' * (n != 1)}" if i == 0 else f"{name} {n}"
-        for i, (n, name) in enumerate(few)
+        f"{name} has {counted(n, what)}" if i == 0 else f"{name} {n}"
+        for i, (n, name) in enumerate(few[:NAMED])
     )
-    more = ", ".join(str(needed - n) for n, _ in few)
+    more = ", ".join(str(needed - n) for n, _ in few[:NAMED])
+    if len(few) > NAMED:
+        found += f" and {len(few) - NAMED} more"
+        more += ", …"
     leave = (
         f"leave {'it' if len(few) == 1 else 'them'} out or " if len(classes) - len(few) >= 2 else ""
     )

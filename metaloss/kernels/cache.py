@@ -73,6 +73,14 @@ def entry() -> Path:
     return here
 
 
+def is_filled() -> bool:
+    """Whether loops that this very code needs have been compiled and kept before."""
+    try:
+        return any(entry().rglob("*.nbi"))  # numba's index of what it has compiled
+    except (Unusable, OSError):
+        return False
+
+
 def make_room(place: Path, here: Path, entries: int = ENTRIES, limit: int = LIMIT) -> None:
     """Remove the entries used longest ago until so many are left, and so many bytes; nothing but
     entries, never fails.

@@ -19,6 +19,7 @@ from metaloss import storage
 from metaloss._version import __version__
 from metaloss.core import registry
 from metaloss.core.devices import resolve_device
+from metaloss.core.formatting import counted
 from metaloss.core.reporting import Reporter
 from metaloss.core.streams import Stream
 from metaloss.criterion import loss_io
@@ -213,7 +214,7 @@ def _play(
     records: list[dict[str, Any]] = []
     before: list[dict[str, float]] = []
     for number, stage in enumerate(stages, start=1):
-        reporter.on_work(f"stage {number} of {len(stages)}: {len(left)} losses")
+        reporter.on_work(f"stage {number} of {len(stages)}: {counted(len(left), 'loss')}")
         record = rounds[stage.families].play(number, stage, left, before)
         before.append(dict(zip(left, record["accuracy"], strict=True)))
         left = record["kept"]

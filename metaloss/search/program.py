@@ -11,6 +11,7 @@ import torch
 
 from metaloss import kernels, storage
 from metaloss.core.devices import resolve_device
+from metaloss.core.formatting import counted
 from metaloss.core.reporting import Reporter
 from metaloss.core.streams import Stream
 from metaloss.criterion import loss_io
@@ -24,6 +25,7 @@ from metaloss.errors import SettingsError
 from metaloss.evaluation.protocol import LossEvaluation
 from metaloss.genomes import Genome
 from metaloss.genomes._symbolic import Symbolic
+from metaloss.kernels import cache
 from metaloss.search import settings
 from metaloss.search.run import Progress, Run, create, find, provenance
 from metaloss.search.runner import SearchRunner
@@ -239,8 +241,9 @@ def _carry(
         if progress and run.finished(progress):
             return _told(run, reporter)
         engine.halvings = progress.halvings if progress else 0
-        once = " (the first time, loops are compiled: about 20 s)" if kernels.available() else ""
-        reporter.on_work(f"tuning cross-entropy at {len(chosen.rates)} learning rates{once}")
+        reporter.on_work(
+            f"tuning cross-entropy at {counted(len(chosen.rates), 'learning rate')}{_compiles()}"
+        )
         rivals = trials.tune_baseline(chosen.rates, chosen.baseline_tasks)
         reporter.on_baseline(rivals, max(trials.task_counts(chosen.baseline_tasks)))
         campaign = SearchRunner(
@@ -254,6 +257,13 @@ def _carry(
             campaign, progress = _so_far(campaign)
         campaign.finish(progress)
         return _told(run, reporter)
+
+
+def _compiles() -> str:
+    """The words that explain a slow start, where loops are about to be compiled."""
+    if not kernels.available() or cache.is_filled():
+        return ""
+    return " (the first time, loops are compiled: about 20 s)"
 
 
 @contextlib.contextmanager

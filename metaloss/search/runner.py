@@ -284,8 +284,8 @@ class SearchRunner:
         folder.mkdir(exist_ok=True)
         plots.fitness(self.run.history(), folder / "fitness.png")
         plots.phenotype(loss, "evolved", self.genome.classes, folder / "phenotype.png")
-        if size_front:
-            plots.front(size_front, folder / "front.png")
+        if front:
+            plots.front(front, folder / "front.png")
 
     def _time(self, number: int, seconds: float, trainings: int) -> None:
         """Wall times stand beside the history, never in it; a lost line is no loss."""

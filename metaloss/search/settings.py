@@ -188,14 +188,20 @@ def read(path: Path) -> dict[str, Any]:
     """The table of a `config.toml`.
 
     Raises:
-        SettingsError: there is no such file, or it is not TOML.
+        SettingsError: there is no such file, it is a folder, or it is not TOML.
     """
+    expected = "--config takes a file of settings in TOML, such as a run's config.toml"
+    if path.is_dir():
+        within = path / "config.toml"
+        advice = f": --config {within}" if within.is_file() else ""
+        raise SettingsError(f"{path} is a folder; {expected}{advice}")
     try:
         return reading.read_toml(path)
     except OSError as error:
-        raise SettingsError(f"{path}: {error.strerror}") from None
+        advice = "metaloss evolve --dry-run prints one"
+        raise SettingsError(f"{path}: {error.strerror}; {expected} ({advice})") from None
     except ValueError as error:
-        raise SettingsError(f"{path}: not TOML: {error}") from None
+        raise SettingsError(f"{path}: not TOML: {error}; {expected}") from None
 
 
 def toml(settings: Settings) -> bytes:

@@ -947,7 +947,7 @@ TERMS = " + ".join(f"-y*logp*{i}.0001*(1-p)" for i in range(1, 1 + 30))  # more 
 
 
 def test_pictures_of_two_losses_never_have_one_name_and_none_begins_with_a_dash(monkeypatch):
-    from metaloss.cli import report
+    from metaloss.cli import showing
 
     specs = (
         "-y*logp",
@@ -961,7 +961,7 @@ def test_pictures_of_two_losses_never_have_one_name_and_none_begins_with_a_dash(
         "focal(gamma=2)",
         "---",
     )
-    names = [report._stem(spec) for spec in specs]
+    names = [showing._stem(spec) for spec in specs]
     assert len(set(names)) == len(specs)
     assert all(re.fullmatch(r"[\w+][\w.+-]{,60}", name) for name in names)
 

@@ -14,7 +14,7 @@ from rich.console import Console as Terminal
 from test_run import SMALL, evolved, family, only_the_subset
 
 from metaloss import console
-from metaloss.cli import doctor, report
+from metaloss.cli import doctor, listing, showing
 from metaloss.core import installation, registry
 from metaloss.core.streams import Stream
 from metaloss.data.datasets import names
@@ -22,7 +22,8 @@ from metaloss.errors import DamagedFile, DiskError, SettingsError
 from metaloss.evaluation import plots
 from metaloss.genomes._filters import examine
 from metaloss.genomes.mln import MetaLossNetwork
-from metaloss.search import run, settings
+from metaloss.search import estimate, run, settings
+from metaloss.search.estimate import estimate_cost, estimate_text, example_losses
 
 
 @pytest.fixture(autouse=True)
@@ -132,17 +133,17 @@ def test_plots_leave_pyplot_alone():
 
 def test_what_there_is_is_listed_with_its_first_line():
     for kind in registry.KINDS:
-        rows = report.listing(kind, NOWHERE)
+        rows = listing.rows(kind, NOWHERE)
         assert [row["name"] for row in rows] == registry.names(kind)
         assert all(row["about"].endswith(".") for row in rows)
-    assert [row["name"] for row in report.listing("data", NOWHERE)] == names()
+    assert [row["name"] for row in listing.rows("data", NOWHERE)] == names()
 
 
 def test_task_families_are_listed_with_their_sizes_and_broken_ones_too(tmp_path):
     (tmp_path / "tasks").mkdir()
     family(tmp_path / "tasks", "mine")
     family(tmp_path / "tasks", "broken", "ways = ")
-    rows = {row["name"]: row for row in report.listing("tasks", NOWHERE)}
+    rows = {row["name"]: row for row in listing.rows("tasks", NOWHERE)}
     assert rows["mine"]["about"].startswith("3-way 2-shot on fashionmnist, mlp, 3 steps")
     assert (rows["mine"]["ways"], rows["mine"]["shots"]) == (3, 2)
     assert rows["broken"]["about"].startswith("cannot be read: ")
@@ -152,7 +153,7 @@ def test_task_families_are_listed_with_their_sizes_and_broken_ones_too(tmp_path)
 
 def test_an_unknown_list_is_refused():
     with pytest.raises(SettingsError, match=r"unknown list 'genome'\. Did you mean 'genomes'\?"):
-        report.listing("genome", NOWHERE)
+        listing.rows("genome", NOWHERE)
 
 
 def test_runs_are_listed_finished_unfinished_and_damaged(finished, tmp_path):
@@ -163,7 +164,7 @@ def test_runs_are_listed_finished_unfinished_and_damaged(finished, tmp_path):
     (out / "zzz" / "config.toml").write_text("families = 3")
     (out / "not-a-run").mkdir()
     try:
-        done, new, damaged = report.listing("runs", out)
+        done, new, damaged = listing.rows("runs", out)
     finally:
         for path in (*made.folder.iterdir(), out / "zzz" / "config.toml"):
             path.unlink()
@@ -177,10 +178,10 @@ def test_runs_are_listed_finished_unfinished_and_damaged(finished, tmp_path):
 
 
 def test_a_run_is_described_with_all_that_matters(finished):
-    table = report.describe(str(finished), finished.parent)
+    table = showing.describe(str(finished), finished.parent)
     assert table["run"] == str(finished)
     assert table["summary"]["test"].keys() == {"tiny"}
-    lines = report.text(table).splitlines()
+    lines = showing.text(table).splitlines()
     assert lines[0].split() == ["run", str(finished)]
     assert any(line.startswith("loss ") and "30 weights" in line for line in lines)
     assert any(line.startswith("test    tiny") for line in lines)
@@ -189,7 +190,7 @@ def test_a_run_is_described_with_all_that_matters(finished):
 
 
 def test_a_loss_alone_is_described_and_drawn_here(finished, tmp_path):
-    table = report.describe(str(finished / "loss"), tmp_path)
+    table = showing.describe(str(finished / "loss"), tmp_path)
     assert "run" not in table
     assert "30 weights" in table["loss"]
     check_figure(tmp_path / table["phenotype"], 3)
@@ -199,10 +200,10 @@ def test_a_loss_alone_is_described_and_drawn_here(finished, tmp_path):
 def test_an_unfinished_run_is_described_with_what_to_do(tmp_path):
     chosen = settings.resolve({**SMALL, "tasks": (family(tmp_path),)})
     made = run.create(tmp_path / "runs", chosen, {})
-    table = report.describe(made.name, tmp_path / "runs")
+    table = showing.describe(made.name, tmp_path / "runs")
     assert table["loss"] is None
     assert (
-        report.text(table).splitlines()[-1]
+        showing.text(table).splitlines()[-1]
         == f"no winner yet: metaloss evolve --resume {made.folder}"
     )
 
@@ -211,24 +212,24 @@ def test_a_damaged_summary_is_said_to_be_damaged(finished, tmp_path):
     copy = shutil.copytree(finished, tmp_path / "copy")
     (copy / "summary.json").write_text("{")
     with pytest.raises(DamagedFile, match=r"summary\.json"):
-        report.describe(str(copy), tmp_path)
+        showing.describe(str(copy), tmp_path)
 
 
 def test_the_estimate_counts_what_the_run_will_train(tmp_path, finished):
     chosen = settings.resolve(settings.read(finished / "config.toml"))
-    table = report.estimate(chosen)
+    table = estimate_cost(chosen)
     history = [json.loads(line) for line in (finished / "history.jsonl").read_text().splitlines()]
     assert table["trainings"] == history[-1]["trainings"]
     assert table["seconds"] >= 0
     assert table["memory_bytes"] == chosen.memory
-    assert report.estimate_text(table).startswith("24 trainings, about ")
+    assert estimate_text(table).startswith("24 trainings, about ")
 
 
 def searched(tmp_path, **parts):
     """The estimate of a search for formulas, and all its candidates, counted one generation at a time."""
     result = evolved(tmp_path, tries=1, **parts)
     chosen = settings.resolve(settings.read(result.folder / "config.toml"))
-    return report.estimate(chosen), sum(record["candidates"] for record in result.history)
+    return estimate_cost(chosen), sum(record["candidates"] for record in result.history)
 
 
 def test_a_first_generation_that_is_larger_is_counted_once_and_so_is_the_control_of_one_epoch(
@@ -273,8 +274,8 @@ def test_a_short_search_is_counted_too(tmp_path, generations):
 
 def test_formulas_are_timed_as_a_search_would_train_them():
     genome = registry.build("genomes", {"kind": "tree"})
-    losses = report.examples(genome, 30, Stream(0))
-    assert len(losses) == report.TIMED
+    losses = example_losses(genome, 30, Stream(0))
+    assert len(losses) == estimate.TIMED
     assert genome.valid(genome.sample(8, Stream(0).at("examples"))).any()
     assert not any(examine(f.expression, genome.filters).reason for f in losses.formulas)
 
@@ -488,13 +489,13 @@ def test_an_old_torch_is_told_from_a_new_one(monkeypatch, version, fatal):
 )
 def test_a_loss_that_gives_masked_classes_a_share_is_warned_of(spec, warned, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    found = report.describe(spec, tmp_path)["warnings"]
+    found = showing.describe(spec, tmp_path)["warnings"]
     assert any("masked by a logit of -inf" in line for line in found) == warned
 
 
 def test_what_is_shown_stands_in_one_column():
     table = {"loss": "a network", "about": {"evolved on": "fashionmnist", "source": "metaloss"}}
-    assert report.text(table).splitlines() == [
+    assert showing.text(table).splitlines() == [
         "loss       a network",
         "evolved on fashionmnist",
         "source     metaloss",

@@ -11,13 +11,13 @@ from test_run import essence, without_plots
 
 import metaloss
 from metaloss import cli, storage
-from metaloss.cli import report
 from metaloss.core.streams import Stream
 from metaloss.errors import DataError, Interrupted, SettingsError
 from metaloss.losses import zoo
 from metaloss.losses.base import CrossEntropies
 from metaloss.losses.formulas import Formulas
-from metaloss.search import constants_tuning, program, settings
+from metaloss.search import constants_tuning, estimate, program, settings
+from metaloss.search.estimate import estimate_cost
 from metaloss.tasks import episodic, full_training, opening, training_cache
 from metaloss.tasks.opening import with_training_cache
 from metaloss.training import fitting, images, models
@@ -233,10 +233,10 @@ def test_the_estimate_of_full_trainings_takes_a_few_steps_of_one(path, monkeypat
         "scores",
         lambda self, *a, steps=(), **k: asked.append(steps) or scores(self, *a, steps=steps),
     )
-    found = report.estimate(
+    found = estimate_cost(
         settings.resolve({"tasks": [path], **SMALL, "training": {"epochs": 100_000}})
     )
-    assert asked == [(1,), (1,), (report.TIMED_STEPS,)]
+    assert asked == [(1,), (1,), (estimate.TIMED_STEPS,)]
     assert found["trainings"] > 0
     assert found["seconds"] > 0
 

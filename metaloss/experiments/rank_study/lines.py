@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from metaloss._version import __version__
+from metaloss.core.formatting import counted
 from metaloss.experiments.rank_study.regimes import Regime, Score
 from metaloss.experiments.rank_study.settings import Study
 
@@ -14,7 +15,8 @@ NAME = 40  # characters of a loss
 def heading(folder: Path, chosen: Study, regimes: Sequence[Regime]) -> list[str]:
     """What is about to be scored, how the rates are chosen, and where everything goes."""
     found = [
-        f"metaloss {__version__} · {len(chosen.losses)} losses under {len(regimes)} settings · seed {chosen.seed}"
+        f"metaloss {__version__} · {counted(len(chosen.losses), 'loss')} under "
+        f"{counted(len(regimes), 'setting')} · seed {chosen.seed}"
     ]
     for x in regimes:
         rates = ", ".join(f"{lr:g}" for lr in x.rates)

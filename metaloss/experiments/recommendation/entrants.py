@@ -49,7 +49,8 @@ def entered(losses: Sequence[Any] | None, runs: Path) -> Entry:
     """The losses that are asked for, the usual ones where None, and cross-entropy, each once.
 
     Raises:
-        SettingsError: one cannot be read, or cannot train episodes.
+        SettingsError: one cannot be read, or cannot train episodes, or there is none but
+            cross-entropy.
     """
     given = [USUAL] if losses is None else list(losses)
     names = {spec for spec in given if isinstance(spec, str)}
@@ -58,6 +59,11 @@ def entered(losses: Sequence[Any] | None, runs: Path) -> Entry:
         x for spec in given for x in (usual if isinstance(spec, str) and spec == USUAL else [spec])
     ]
     found, _ = contestants.entered(asked, CE, runs)
+    if len(found) < 2:
+        raise SettingsError(
+            "--losses ce alone leaves nothing to choose between, as ce is always tried: name "
+            "another loss beside it, or none at all for the usual ones"
+        )
     specs = {x.label: spec for x, spec in zip(found, asked, strict=False)}
     words = {
         label: os.fspath(x) if isinstance(x, str | os.PathLike) else label

@@ -1,0 +1,139 @@
+"""A run or a loss described in words and pictures: what `metaloss show` prints."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+from metaloss import storage
+from metaloss.cli.listing import describe_run
+from metaloss.console.text import summary_lines
+from metaloss.core.formatting import printable
+from metaloss.criterion import loss_io
+from metaloss.criterion.base import FormulaCriterion
+from metaloss.criterion.dice import Dice
+from metaloss.errors import SettingsError
+from metaloss.evaluation import plots
+from metaloss.losses import phenotype, zoo
+from metaloss.search.run import Run, find
+from metaloss.storage.folders import short_digest
+
+COUNTS = (2, 10, 100, 1000)  # of classes, for which a loss's gain is given
+
+
+def describe(spec: str, out: Path) -> dict[str, Any]:
+    """A run's or a loss's description; draws its pictures, a run's among its plots, a loss's in the
+    current folder.
+
+    Raises:
+        SettingsError: there is no such run or loss.
+    """
+    run = _as_run(spec, out)
+    if run is None:
+        loss = loss_io.load(spec, out)
+        return _loss(loss, Path(f"{_stem(spec)}-"))
+    about = {"run": str(run.folder), "status": describe_run(run.folder)["about"]}
+    if not (run.folder / "loss" / "loss.json").exists():
+        return {**about, "loss": None}
+    (run.folder / "plots").mkdir(exist_ok=True)
+    return {
+        **about,
+        **_loss(loss_io.load(run.folder), run.folder / "plots" / ""),
+        "summary": run.summary(),
+    }
+
+
+def _stem(spec: str) -> str:
+    """The beginning of a loss's pictures' names; a digest keeps two apart of which no more than signs differ."""
+    text = Path(spec).name if storage.exists(Path(spec)) else spec
+    name = re.sub(r"[^\w.+-]+", "_", text).lstrip(".-_")
+    # Not so `./ce` beside the published `ce`, and `b/loss` beside `a/loss`.
+    alone = name == str(Path(spec)) and (name == spec or not loss_io.named(name))
+    return name if alone and len(name) <= 60 else f"{name[:51] or 'loss'}-{short_digest(spec)}"
+
+
+def _as_run(spec: str, out: Path) -> Run | None:
+    """The run that is meant, unless a published loss has the name."""
+    if loss_io.named(spec):
+        return None
+    try:
+        return find(spec, out)
+    except SettingsError:
+        return None
+
+
+def _loss(loss: Any, prefix: Path) -> dict[str, Any]:
+    """What a loss is and does, and where it is drawn."""
+    if isinstance(loss, Dice):
+        note = zoo.entry("dice")
+        return {
+            "loss": loss.describe(),
+            "about": loss.about | {"formula": note.remarks, "use": f"dice {note.unavailable}"},
+            "latex": loss.latex(),
+            "warnings": [],
+        }
+    one = loss.losses()
+    classes = loss.classes
+    counts = (classes,) if classes else tuple(sorted({*COUNTS, *_evolved_on(loss)}))
+    picture = _beside(prefix, "phenotype.png")
+    name = loss.about.get("name", "evolved" if "run" in loss.about else "this loss")
+    plots.phenotype(one, printable(str(name))[:40], classes, picture)
+    table = {
+        "loss": loss.describe(),
+        "about": loss.about,
+        "gain": {c: phenotype.gain(one, c) for c in counts},
+        "minimum": {c: phenotype.minimum(one, c) for c in counts},
+        "classes": _evolved_on(loss),
+        "warnings": phenotype.warnings(one, classes) + _masked(loss),
+        "phenotype": str(picture),
+    }
+    if isinstance(loss, FormulaCriterion):
+        drawn = _beside(prefix, "surface.png")
+        plots.surface(loss.formula, drawn)
+        table |= {"latex": loss.formula.latex(), "surface": str(drawn)}
+    return table
+
+
+def _evolved_on(loss: Any) -> list[int]:
+    """The numbers of classes of the tasks that a loss was evolved on; none where nobody wrote them down."""
+    found = loss.about.get("classes")
+    return [n for n in found if type(n) is int and n > 1] if isinstance(found, list) else []
+
+
+def _masked(loss: Any) -> list[str]:
+    """What masked classes do to a loss, in a sentence."""
+    where = "value or gradient is not finite where a class is masked by a logit of -inf"
+    return [] if loss.finite_where_masked() else [f"{where}: it gives every class a share"]
+
+
+def _beside(prefix: Path, name: str) -> Path:
+    return prefix / name if prefix.is_dir() else prefix.with_name(prefix.name + name)
+
+
+def text(table: dict[str, Any]) -> str:
+    """The description as lines."""
+    lines = [
+        f"{key:10} {table[key]}" for key in ("run", "status", "loss", "latex") if table.get(key)
+    ]
+    if table.get("loss") is None:
+        lines.append(f"no winner yet: metaloss evolve --resume {table['run']}")
+    about = {
+        key: value
+        for key, value in (table.get("about") or {}).items()
+        if key != "run" or "run" not in table
+    }
+    strings = {key: value for key, value in about.items() if isinstance(value, str)}
+    lines += [f"{printable(key):10} {printable(value)}" for key, value in strings.items()]
+    if "gain" in table:
+        evolved = dict.fromkeys(table["classes"], " (evolved on)")
+        pairs = ", ".join(
+            f"{g:.3g} at {c} classes{evolved.get(c, '')}" for c, g in table["gain"].items()
+        )
+        lines.append(
+            f"gain       {pairs}: its first pull on the true class's logit, cross-entropy's being 1"
+        )
+        places = ", ".join(f"{p:.3f} at {c}" for c, p in table["minimum"].items())
+        lines.append(f"minimum    where the true class's probability is {places} classes")
+    lines += [f"warning    {sentence}" for sentence in table.get("warnings", ())]
+    lines += summary_lines(table["summary"]) if table.get("summary") else []
+    lines += [f"{key:10} {table[key]}" for key in ("phenotype", "surface") if table.get(key)]
+    return "\n".join(lines)
