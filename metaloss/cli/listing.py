@@ -117,6 +117,7 @@ def _published(entry: zoo.Entry) -> dict[str, Any]:
 
 
 def describe_run(folder: Path) -> dict[str, Any]:
+    """A run's row: how far it is, and what its winner gained."""
     row: dict[str, Any] = {"name": folder.name, "folder": str(folder)}
     try:
         run = find(folder)
