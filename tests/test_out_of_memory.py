@@ -14,7 +14,7 @@ SHRUNK = """
 import resource, sys, torch
 torch.set_num_threads(1)
 import metaloss
-from metaloss.reporting import Reporter
+from metaloss.core.reporting import Reporter
 
 class Limit(Reporter):
     def on_baseline(self, *anything):

@@ -38,7 +38,7 @@ COMMANDS += ("train", "study", "study rank", "recommend", "doctor")
 PROGRAM = """
 import sys
 from pathlib import Path
-from metaloss.datasets import fashionmnist
+from metaloss.data.datasets import fashionmnist
 fashionmnist.SYSTEM = Path("no-such-folder")
 from metaloss.cli import main
 main()

@@ -426,10 +426,10 @@ def test_a_module_for_others_has_the_options_that_it_was_written_with(spec, tmp_
 GRAPHS = """
 import torch
 import metaloss
-from metaloss.criterion import GenomeCriterion
+from metaloss.criterion.base import GenomeCriterion
 from metaloss.genomes.mln import MetaLossNetwork
 from metaloss.genomes.targets import LearnedTargets
-from metaloss.streams import Stream
+from metaloss.core.streams import Stream
 
 logits = torch.randn(6, 4, generator=torch.Generator().manual_seed(0))
 target = torch.tensor([0, 1, 2, 3, -100, 1])

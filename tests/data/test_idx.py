@@ -176,7 +176,7 @@ def test_no_more_of_a_gzipped_file_is_unpacked_than_its_header_promises(tmp_path
             file.write(bytes(1 << 20))
     code = f"""
 import pathlib, resource
-from metaloss.datasets import _idx
+from metaloss.data.datasets import _idx
 from metaloss.errors import DataError
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 try:
