@@ -63,7 +63,7 @@ def rows(kind: str, out: Path) -> list[dict[str, Any]]:
     package, known = (
         ("datasets", datasets.names()) if kind == "data" else (kind, registry.names(kind))
     )
-    others = plugins.found(package)
+    others = plugins.find(package)
     return [_plugin(others[name]) if name in others else _own(package, name) for name in known]
 
 

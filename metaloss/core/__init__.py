@@ -1,1 +1,3 @@
-"""What every package stands on: random streams, populations, the registry, settings as tables, text and drawing."""
+"""What all packages use.
+
+Random streams, populations, the registry, settings as tables, text and drawing."""

@@ -1,4 +1,4 @@
-"""Settings as tables: laid over each other, and given one by one on the command line."""
+"""Settings as tables: merged, and given one by one on the command line."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,26 +8,29 @@ from metaloss.errors import SettingsError
 
 
 def merge_tables(*tables: Mapping[str, Any]) -> dict[str, Any]:
-    """Tables laid over each other, the later one on top; another kind of part drops the earlier part's settings."""
+    """One table of several; where two have the same key, the later one decides.
+
+    Tables within them are merged in the same way. Where the later one names another `kind` of part,
+    it replaces the earlier one whole: the settings of one kind mean nothing to another."""
     result: dict[str, Any] = {}
     for table in tables:
         for key, value in table.items():
-            old = result.get(key)
+            earlier = result.get(key)
             if (
                 isinstance(value, Mapping)
-                and isinstance(old, Mapping)
-                and value.get("kind") in (None, old.get("kind"))
+                and isinstance(earlier, Mapping)
+                and value.get("kind") in (None, earlier.get("kind"))
             ):
-                result[key] = merge_tables(old, value)
+                result[key] = merge_tables(earlier, value)
             else:
                 result[key] = value
     return result
 
 
 def parse_assignment(text: str) -> dict[str, Any]:
-    """The table that `path.to.setting=value` means; the value in TOML's syntax, or else plain text.
+    """The table that `path.to.setting=value` means; the value is TOML, or else plain text.
 
-    >>> assignment("inner.lr=0.3")
+    >>> parse_assignment("inner.lr=0.3")
     {'inner': {'lr': 0.3}}
 
     Raises:

@@ -6,10 +6,10 @@ from metaloss.errors import SettingsError
 
 
 def resolve_device(device: str) -> torch.device:
-    """The device a setting means; "auto": a GPU where there is one.
+    """The device that a setting means: "cpu", "cuda", or "auto", a GPU where there is one.
 
     Raises:
-        SettingsError: there is no GPU.
+        SettingsError: "cuda" is asked for, and there is no GPU.
     """
     if device == "cuda" and not torch.cuda.is_available():
         raise SettingsError(

@@ -1,4 +1,6 @@
-"""How every figure looks, and how it becomes PNG and PDF: drawn without a display, readable without colour."""
+"""How every figure looks, and how it becomes PNG and PDF.
+
+Figures are drawn without a display and can be read without colour."""
 
 import contextlib
 import io
@@ -8,22 +10,17 @@ from typing import Any
 
 import numpy as np
 
-# Okabe and Ito's colours can be told apart by the colour-blind.
+# Colours of Okabe and Ito, which colour-blind readers can tell apart.
 BLUE = "#0072B2"
-
-
 ORANGE = "#D55E00"
-
-
 GREY = "#777777"
-
-
-STYLE: Any = {"font.size": 10, "axes.titlesize": 10, "pdf.fonttype": 42}  # 42: text that stays text
+# Font type 42 keeps text as text in a PDF.
+STYLE: Any = {"font.size": 10, "axes.titlesize": 10, "pdf.fonttype": 42}
 
 
 @contextlib.contextmanager
 def drawing_style() -> Iterator[None]:
-    """Around all drawing: the style of every figure, and quiet arithmetic."""
+    """Set the style of figures, and hide numpy's warnings of overflow, while a block draws."""
     import matplotlib
 
     # A BLAS may leave the processor's overflow flag behind from lanes that it does not use. numpy
@@ -42,7 +39,15 @@ def panels(
     height: float = 3.4,
     projection: str | None = None,
 ) -> tuple[Any, list[Any]]:
-    """An empty figure and its axes, row by row; width (of a column) and height (of all rows) in inches."""
+    """An empty figure and its axes, row by row.
+
+    Args:
+        columns: of axes.
+        rows: of axes.
+        width: of one column, in inches.
+        height: of all rows together, in inches.
+        projection: as matplotlib takes it, e.g. "3d".
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -67,18 +72,12 @@ def render(figure: Any) -> tuple[bytes, bytes]:
     return png.getvalue(), pdf.getvalue()
 
 
-# Okabe and Ito's colours, the yellow one left out; styles and marks go with them, so that grey
-# print will do.
+# Colours of Okabe and Ito without yellow. Each goes with a mark, so that series differ in a grey
+# print, too.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-
-
 STYLES = ("-", "--", "-.", ":")
-
-
 MARKS = "osD^vP"
-
-
-LABEL_LENGTH = 34  # characters of a name
+LABEL_LENGTH = 34  # characters
 
 
 @dataclass(frozen=True)
@@ -97,7 +96,9 @@ def series_look(i: int) -> dict[str, Any]:
 
 
 def short_label(name: str) -> str:
-    """A name that fits, and that is no formula to typeset nor one for a legend to hide."""
+    """A name as a label: cut to a length, and shown as it is.
+
+    matplotlib would hide a label that begins with an underscore, and typeset one with dollars."""
     return (
         (name if len(name) <= LABEL_LENGTH else f"{name[: LABEL_LENGTH - 1]}…")
         .lstrip("_")

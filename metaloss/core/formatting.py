@@ -1,4 +1,4 @@
-"""How numbers and strangers' texts are written, in tables, reports and progress alike."""
+"""How numbers and texts from outside are written, in tables, reports and progress alike."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,7 +10,7 @@ def percent(share: float) -> str:
 
 
 def points(low: float, high: float) -> str:
-    """The ends of an interval of shares, in points."""
+    """An interval of shares, in percentage points."""
     return f"[{100 * low:+.1f}, {100 * high:+.1f}]"
 
 
@@ -24,22 +24,24 @@ def interval(gain: Mapping[str, float]) -> str:
 
 
 def verdict_text(versus: Mapping[str, Any]) -> str:
-    """A verdict and the paired difference that it is about, with the interval that decides.
+    """A verdict, and the paired difference with its interval from which it follows.
 
-    >>> decided({"verdict": "better", "gain": {"mean": 0.031}, "low": 0.02, "high": 0.042})
+    >>> verdict_text({"verdict": "better", "gain": {"mean": 0.031}, "low": 0.02, "high": 0.042})
     'better, paired +3.1 [+2.0, +4.2]'
     """
     mean = versus["gain"]["mean"]
-    return f"{versus['verdict']}, paired {interval({'mean': mean, 'low': versus['low'], 'high': versus['high']})}"
+    gain = {"mean": mean, "low": versus["low"], "high": versus["high"]}
+    return f"{versus['verdict']}, paired {interval(gain)}"
 
 
 def near_chance(accuracy: float, classes: int) -> str:
-    """That an accuracy is hardly more than a guess's, in brackets; empty where it is more.
+    """A remark in brackets where an accuracy is close to that of guessing; empty elsewhere.
 
     >>> near_chance(0.12, 10), near_chance(0.6, 10)
     (' (near chance: 10 classes, 10.0 %)', '')
     """
     chance = 1 / classes
+    # Near: less than a tenth of the way from chance to 1.
     near = accuracy < chance + (1 - chance) / 10
     return f" (near chance: {classes} classes, {percent(chance)})" if near else ""
 
@@ -71,8 +73,9 @@ def clock(seconds: float) -> str:
 
 
 def printable(text: str) -> str:
-    """A stranger's text on one line, every character spelt out that a terminal or a browser would
-    obey.
+    """A text from outside on one line, with control characters spelt out.
+
+    A terminal or a browser would obey them.
 
     >>> print(printable("a\x1b[2Jb"))
     a\\x1b[2Jb

@@ -1,4 +1,6 @@
-"""What users of other libraries write, and what it is called here: the one table behind all suggestions."""
+"""Names that users of other libraries write, and what they are called here.
+
+All suggestions in messages come from these tables."""
 
 import re
 from pathlib import Path
@@ -29,7 +31,8 @@ LOSSES = {
     **dict.fromkeys(("softdice", "dicecoefficient", "f1"), "dice"),
 }
 PRIMITIVES = {
-    "log": "Write logp for the logarithm of p, and ln(x), which adds 1e-7 to x, or exact_log(x) for that of another x.",
+    "log": "Write logp for the logarithm of p, and ln(x), which adds 1e-7 to x, or exact_log(x) "
+    "for that of another x.",
     "log2": "Write ln(x)/0.693147, or logp/0.693147 for that of p.",
     "sqr": "Write square(x) or x**2.",
     "softmax": "p is the softmax of the logits.",
@@ -51,7 +54,8 @@ _OPTION = (
     "That is an option of every loss, given beside its name: metaloss.load({spec!r}, {option})."
 )
 PARAMETERS = {
-    "alpha": f"Are class weights meant? {_OPTION.format(spec='focal', option='weight=[0.25, 0.75]')}",
+    "alpha": "Are class weights meant? "
+    + _OPTION.format(spec="focal", option="weight=[0.25, 0.75]"),
     "weight": _OPTION.format(spec="ce", option="weight=[1, 3]"),
     "reduction": _OPTION.format(spec="ce", option="reduction='none'"),
     "label_smoothing": _OPTION.format(spec="ce", option="label_smoothing=0.1"),
@@ -69,13 +73,12 @@ SENTENCES = {"primitive": PRIMITIVES, "name": {**PRIMITIVES, **NAMES}, "paramete
 
 
 def sentence(what: str, name: str) -> str:
-    """What to write instead of a primitive, name or parameter that is not known here; empty where nothing is known."""
+    """What to write instead of an unknown primitive, name or parameter; empty where none fits."""
     return SENTENCES.get(what, {}).get(name.lower(), "")
 
 
 def loss(name: str) -> str:
-    """The name here of a loss that another library calls so, or may; as it was given where nothing
-    is known.
+    """The name here of a loss that another library calls so; unchanged where there is none.
 
     >>> loss("torch.nn.CrossEntropyLoss()"), loss("MSELoss"), loss("mosaic")
     ('ce', 'mse', 'mosaic')
@@ -87,12 +90,12 @@ def loss(name: str) -> str:
 
 
 def folder(spec: str) -> str:
-    """How a folder of images is named, where that is what was meant; empty where there is no such folder."""
+    """How to name a folder of images, where a name is the path of one; empty elsewhere."""
     try:
-        found = Path(spec).expanduser().is_dir()
-    except (OSError, ValueError, RuntimeError):
-        found = False
-    return f"It is a folder; its images are folder:{spec}" if found else ""
+        is_folder = Path(spec).expanduser().is_dir()
+    except (OSError, ValueError, RuntimeError):  # what cannot be a path
+        is_folder = False
+    return f"It is a folder; its images are folder:{spec}" if is_folder else ""
 
 
 def _plain(name: str) -> str:

@@ -1,4 +1,4 @@
-"""What to type to install what an extra brings."""
+"""The command that installs the packages of an extra."""
 
 from importlib.metadata import PackageNotFoundError, requires
 

@@ -1,8 +1,7 @@
-"""Parts that do not come with the package: files of the user's own folders, and what other packages
-announce.
+"""Parts that do not come with the package: from the user's own folders and from other packages.
 
 A folder holds `genomes/`, `strategies/`, `classifiers/` or `datasets/`, with one file for each
-part, as the package's own folders do. Another package announces its parts under the entry points
+part, as the package's own folders do. Another package offers its parts under the entry points
 `metaloss.genomes` and so on."""
 
 import contextlib
@@ -23,6 +22,7 @@ from typing import Any
 from metaloss.errors import SettingsError
 
 VARIABLE = "METALOSS_PLUGINS"  # folders, with os.pathsep between them
+_command_line: list[str] = []  # folders that this command line names
 PACKAGES = {
     "genomes": "metaloss.genomes",
     "strategies": "metaloss.strategies",
@@ -45,20 +45,27 @@ class UnknownPart(SettingsError):
 
 @dataclass(frozen=True)
 class Plugin:
-    """One part: a file in a folder of the user's, or what another package announces."""
+    """One part, from a folder of the user or from another package.
+
+    Attributes:
+        kind: a name of `KINDS`.
+        name: of the part.
+        path: its file, where it lies in a folder.
+        entry_point: where another package offers it.
+    """
 
     kind: str
     name: str
     path: Path | None = None
-    announced: EntryPoint | None = None
+    entry_point: EntryPoint | None = None
 
     @property
     def origin(self) -> str:
         """Where it comes from, in words."""
-        if self.announced is None:
+        if self.entry_point is None:
             return str(self.path)
-        package = self.announced.dist
-        return f"{package.name} {package.version}" if package else self.announced.value
+        package = self.entry_point.dist
+        return f"{package.name} {package.version}" if package else self.entry_point.value
 
     def load(self) -> Any:
         """The module that the file is, or what the entry point names.
@@ -68,11 +75,13 @@ class Plugin:
         """
         try:
             return (
-                _module(self.kind, self.name, self.path) if self.path else self._announced().load()
+                _module(self.kind, self.name, self.path)
+                if self.path
+                else self._entry_point().load()
             )
         except Exception as error:
             raise SettingsError(
-                f"{_place(error, self.path)}: {_said(error)}  (plugin {self.label})"
+                f"{_place(error, self.path)}: {_one_line(error)}  (plugin {self.label})"
             ) from None
 
     def source(self) -> Path | None:
@@ -80,7 +89,7 @@ class Plugin:
         if self.path:
             return self.path
         with contextlib.suppress(ImportError, ValueError):
-            if (spec := find_spec(self._announced().module)) and spec.origin:
+            if (spec := find_spec(self._entry_point().module)) and spec.origin:
                 return Path(spec.origin)
         return None
 
@@ -90,7 +99,7 @@ class Plugin:
         return f"{self.kind}/{self.name}"
 
     def version(self) -> str:
-        """What tells it from another part of its name: its file's name and digest."""
+        """What tells it from other parts of the same name: its file's name and digest."""
         path = self.source()
         return (
             f"{path.name} sha256 {hashlib.sha256(path.read_bytes()).hexdigest()}"
@@ -98,9 +107,9 @@ class Plugin:
             else self.origin
         )
 
-    def _announced(self) -> EntryPoint:
-        assert self.announced is not None
-        return self.announced
+    def _entry_point(self) -> EntryPoint:
+        assert self.entry_point is not None
+        return self.entry_point
 
 
 def builtin_folder(kind: str) -> Path:
@@ -114,46 +123,46 @@ def folders() -> list[Path]:
     Raises:
         SettingsError: one is no such folder.
     """
-    found = [
+    paths = [
         Path(text).expanduser().absolute()
         for text in os.environ.get(VARIABLE, "").split(os.pathsep)
         if text
     ]
-    for folder in found:
+    for folder in paths:
         if not any((folder / kind).is_dir() for kind in (*KINDS, "tasks")):
-            what = (
+            fault = (
                 f"holds none of {', '.join(f'{kind}/' for kind in KINDS)}"
                 if folder.is_dir()
                 else "is no folder"
             )
-            raise SettingsError(f"plugins: {folder} {what}")
-    return list(dict.fromkeys(found))
+            raise SettingsError(f"plugins: {folder} {fault}")
+    return list(dict.fromkeys(paths))
 
 
 @contextlib.contextmanager
 def add_folders(more: Sequence[str]) -> Iterator[None]:
-    """Search these folders too, in this process and in those that it starts."""
+    """Within the block, search these folders too, in this process and in those that it starts."""
     before = os.environ.get(VARIABLE)
-    given = _given[:]
+    before_here = _command_line[:]
     paths = [str(Path(path).expanduser().absolute()) for path in more]
     os.environ[VARIABLE] = os.pathsep.join([*paths, *([before] if before else [])])
-    _given.extend(paths)
+    _command_line.extend(paths)
     try:
         yield
     finally:
-        _given[:] = given
+        _command_line[:] = before_here
         if before is None:
             os.environ.pop(VARIABLE)
         else:
             os.environ[VARIABLE] = before
 
 
-def found(kind: str, own: Iterable[str] = ()) -> dict[str, Plugin]:
+def find(kind: str, builtin: Iterable[str] = ()) -> dict[str, Plugin]:
     """Every plugin of a kind by its name; none of them is imported.
 
     Args:
         kind: "genomes", "strategies", "classifiers" or "datasets".
-        own: the names of the package's own parts, which a plugin may not have.
+        builtin: the names of the package's own parts, which a plugin may not have.
 
     Raises:
         SettingsError: two parts have one name; the message says where both are.
@@ -164,9 +173,9 @@ def found(kind: str, own: Iterable[str] = ()) -> dict[str, Plugin]:
             for folder in folders()
             for name in files(folder / kind)
         ),
-        *(Plugin(kind, entry.name, announced=entry) for entry in _entries(kind)),
+        *(Plugin(kind, entry.name, entry_point=entry) for entry in _entries(kind)),
     ]
-    places = dict.fromkeys(own, "metaloss itself")
+    places = dict.fromkeys(builtin, "metaloss itself")
     for plugin in plugins:
         if plugin.name in places:
             both = f"{places[plugin.name]} and {plugin.origin}"
@@ -178,21 +187,22 @@ def found(kind: str, own: Iterable[str] = ()) -> dict[str, Plugin]:
 
 
 def versions(parts: Iterable[tuple[str, str]]) -> dict[str, str]:
-    """Which of these parts, each a kind and a name, are plugins, and what each of them is: for a run's conditions."""
-    plugins = [found(kind).get(name) for kind, name in dict.fromkeys(parts)]
+    """The versions of those parts that are plugins, for a run's conditions.
+
+    Args:
+        parts: each a kind and a name.
+    """
+    plugins = [find(kind).get(name) for kind, name in dict.fromkeys(parts)]
     return {f"plugin {plugin.label}": plugin.version() for plugin in plugins if plugin}
 
 
 def option() -> str:
-    """What a command line needs so that it finds the same plugins; nothing where the environment says it."""
-    return f" --plugins {shlex.quote(os.pathsep.join(_given))}" if _given else ""
-
-
-_given: list[str] = []  # folders that this command line names
+    """The option with which another command finds the same plugins; empty where it needs none."""
+    return f" --plugins {shlex.quote(os.pathsep.join(_command_line))}" if _command_line else ""
 
 
 def files(folder: Path) -> list[str]:
-    """The names of a folder's parts: its Python files but those that begin with an underscore."""
+    """The names of the parts in a folder: its Python files without a leading underscore."""
     if not folder.is_dir():
         return []
     # Not `pkgutil.iter_modules`, which also looks into every folder below.
@@ -202,7 +212,7 @@ def files(folder: Path) -> list[str]:
 
 @functools.cache
 def _entries(kind: str) -> tuple[EntryPoint, ...]:
-    """What the installed packages announce; read once, as that takes a while."""
+    """What the installed packages offer; read once, as that takes a while."""
     return tuple(entry_points(group=f"metaloss.{kind}"))
 
 
@@ -213,7 +223,8 @@ def _module(kind: str, name: str, path: Path) -> ModuleType:
     if known is not None and known.__file__ == str(path):
         return known
     package = import_module(PACKAGES[kind])
-    if str(path.parent) not in package.__path__:  # for files beside it that several parts share
+    # So that the file can import others that lie beside it.
+    if str(path.parent) not in package.__path__:
         package.__path__.append(str(path.parent))
     spec = spec_from_file_location(full, path)
     assert spec is not None
@@ -229,7 +240,7 @@ def _module(kind: str, name: str, path: Path) -> ModuleType:
 
 
 def _place(error: Exception, path: Path | None) -> str:
-    """File and line of an error: the innermost line of the plugin's own file, else the innermost of all."""
+    """File and line of an error: the innermost one in the plugin's file, else the innermost."""
     if isinstance(error, SyntaxError):
         return f"{error.filename}:{error.lineno}"
     lines = []
@@ -241,7 +252,7 @@ def _place(error: Exception, path: Path | None) -> str:
     return f"{file}:{number}"
 
 
-def _said(error: Exception) -> str:
+def _one_line(error: Exception) -> str:
     """An error in one line."""
     text = (error.msg if isinstance(error, SyntaxError) else str(error)).strip().partition("\n")[0]
     return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -11,7 +11,9 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Population:
-    """P candidates; every field is a tensor [P, ...], so rows can be taken and joined for any representation."""
+    """P candidates; every field is a tensor [P, ...].
+
+    So rows can be taken and joined whatever a candidate is made of."""
 
     def _each(self, f: Callable[[str, Tensor], Tensor]) -> Self:
         return replace(self, **{x.name: f(x.name, getattr(self, x.name)) for x in fields(self)})
@@ -33,16 +35,18 @@ class Population:
 
     @property
     def genes(self) -> int:
-        """How many step sizes a candidate can have: one, unless it is a real vector."""
+        """How many step sizes a candidate has: one, or one for each number of a real vector."""
         return 1
 
     @property
     def sizes(self) -> Int[Tensor, " P"]:
-        """How large each candidate is, for strategies that prefer small ones: 1, unless a representation differs."""
+        """The size of each candidate, for strategies that prefer small ones: 1 by default."""
         return torch.ones(len(self), dtype=torch.int64)
 
     def mean_candidate(self) -> Self:
-        """One candidate that stands for all: the first (the fittest, by convention), unless a mean has a meaning."""
+        """One candidate that represents all: the mean where candidates have one, else the first.
+
+        By convention, the first is the fittest."""
         return self[:1]
 
     def vectors(self) -> Float[Tensor, "P D"]:
@@ -62,7 +66,8 @@ class Population:
             ValueError: where the representation has none.
         """
         raise ValueError(
-            f"{type(self).__name__} cannot be made from real vectors; use a strategy that needs none"
+            f"{type(self).__name__} cannot be made from real vectors; "
+            "use a strategy that needs none"
         )
 
 

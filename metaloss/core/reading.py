@@ -1,9 +1,8 @@
-"""Reads files that anybody may have written: regular files alone, and never more of them than a
-limit.
+"""Reading of files that anybody may have written: only regular files, and only up to a limit.
 
-A FIFO would be waited for, a device never ends, and a small text can ask for much work or a deep
-stack. What is refused is an `OSError` or a `ValueError` whose message says what was found and what
-was expected; the callers, who know what the file is for, make one line of it."""
+Opening a FIFO would wait, a device never ends, and a small text can cause much work or a deep
+stack. These functions refuse such files by an `OSError` or a `ValueError` whose message says what
+was found and what was expected. The callers know what the file is for, and make one line of it."""
 
 import contextlib
 import errno
@@ -26,7 +25,7 @@ _KINDS = {
     stat.S_IFBLK: "a device",
     stat.S_IFSOCK: "a socket",
 }
-# Texts and comments are stepped over, so that brackets and dots within them do not count.
+# Strings and comments match as a whole, so that brackets and dots within them do not count.
 _TOML_PIECE = re.compile(
     r'"""(?:\\.|[^\\])*?"""{1,3}|'
     r"'''.*?'''{1,3}|"
@@ -71,15 +70,14 @@ def read_bytes(path: Path, limit: int) -> bytes:
     """
     with open_regular(path, limit) as file:
         data = file.read(limit + 1)
-    # It grew, or is one of those that the kernel makes up while they are read.
+    # The file grew meanwhile, or is one whose content the kernel makes while it is read.
     if len(data) > limit:
         raise _too_large(path, f"more than {limit} bytes", limit)
     return data
 
 
 def read_text(path: Path, limit: int = TEXT_LIMIT) -> str:
-    """The text of a regular file in UTF-8; a byte-order mark, as Windows' editors write it, is no
-    part of it.
+    """The text of a regular file in UTF-8, without the byte-order mark that some editors write.
 
     Raises:
         OSError: As `open_regular`.
@@ -125,7 +123,9 @@ def _too_large(path: Path, found: str, limit: int) -> OSError:
 
 
 def _check_toml_depth(text: str) -> None:
-    """Raise before tomllib runs out of stack in nested values, or of time: it is quadratic in a key's parts."""
+    """Refuse a text that is nested too deeply, before tomllib reads it.
+
+    tomllib would run out of stack in nested values, and its time is quadratic in a key's parts."""
     depth = dots = 0
     for piece in _TOML_PIECE.finditer(text):
         mark = piece[0]
@@ -133,6 +133,7 @@ def _check_toml_depth(text: str) -> None:
             depth += 1
         elif mark in "]}":
             depth -= 1
+        # Dots count within one key: they start anew at anything but a quoted part of it.
         dots = dots + 1 if mark == "." else dots if mark[0] in "\"'" else 0
         if depth > TOML_DEPTH or dots >= TOML_DEPTH:
             what = "tables and arrays" if depth > TOML_DEPTH else "the parts of a key"

@@ -1,5 +1,4 @@
-"""The folder is the registry: a genome, strategy or classifier is one file, and its name is the
-file's.
+"""The registry is the folder: a genome, strategy or classifier is one file, which has its name.
 
 The user's own folders and other packages are searched as the package's own folders are
 (`metaloss.core.plugins`)."""
@@ -22,13 +21,17 @@ KINDS = {"genomes": "genome", "strategies": "strategy", "classifiers": "classifi
 
 
 def names(kind: str) -> list[str]:
-    """The names of one kind ("genomes", "strategies", "classifiers"), read off the folders; nothing is imported."""
-    own = builtin_names(kind)
-    return sorted([*own, *plugins.found(kind, own)])
+    """The names of all parts of a kind, from the folders; no part is imported.
+
+    Args:
+        kind: "genomes", "strategies" or "classifiers".
+    """
+    builtin = builtin_names(kind)
+    return sorted([*builtin, *plugins.find(kind, builtin)])
 
 
 def builtin_names(kind: str) -> list[str]:
-    """The names of those that come with the package."""
+    """The names of the parts of a kind that come with the package."""
     return plugins.files(plugins.builtin_folder(kind))
 
 
@@ -39,13 +42,15 @@ def part(kind: str, name: str) -> type:
         SettingsError: the name is not known, and the message says what is; or it is a plugin that
             does not work.
     """
-    own = builtin_names(kind)
-    others = plugins.found(kind, own)
+    builtin = builtin_names(kind)
+    others = plugins.find(kind, builtin)
     if name in others:
         return _plugin(others[name])
-    if name not in own:
+    if name not in builtin:
         raise plugins.UnknownPart(
-            unknown_message(KINDS[kind], name, sorted([*own, *others]), f"metaloss list {kind}"),
+            unknown_message(
+                KINDS[kind], name, sorted([*builtin, *others]), f"metaloss list {kind}"
+            ),
             kind,
             name,
         )
@@ -62,17 +67,18 @@ def _plugin(plugin: plugins.Plugin) -> type:
     cls = plugin.load()
     if isinstance(cls, ModuleType):
         exported = getattr(cls, "__all__", None)
-        given = "it has none" if exported is None else f"got {exported!r}"
+        actual = "it has none" if exported is None else f"got {exported!r}"
         names = list(exported) if isinstance(exported, list | tuple) else []
         if len(names) != 1 or not hasattr(cls, names[0]):
             raise SettingsError(
-                f"{plugin.origin}: __all__ must hold one name, the class of the part; {given}"
+                f"{plugin.origin}: __all__ must hold one name, the class of the part; {actual}"
             )
         cls = getattr(cls, names[0])
     if not isinstance(cls, type):
         raise SettingsError(
             f"{plugin.origin}: a part is a class, got {cls!r}  (plugin {plugin.label})"
         )
+    # Names alone: what they do is up to the plugin.
     if lacking := sorted(
         _members(plugin.kind) - {*dir(cls), *getattr(cls, "__dataclass_fields__", ())}
     ):
@@ -84,16 +90,16 @@ def _plugin(plugin: plugins.Plugin) -> type:
     return cls
 
 
-_PLUGINS: dict[type, str] = {}
+_PLUGINS: dict[type, str] = {}  # classes of plugins that were loaded, with the plugin's name
 
 
 def _members(kind: str) -> set[str]:
-    """What every part of a kind has, by its protocol."""
+    """The names of the attributes and methods that the protocol of a kind asks for."""
     protocol = getattr(import_module(plugins.PACKAGES[kind]), KINDS[kind].capitalize())
-    own = [cls for cls in protocol.__mro__ if cls.__module__.startswith("metaloss.")]
+    protocols = [cls for cls in protocol.__mro__ if cls.__module__.startswith("metaloss.")]
     return {
         name
-        for cls in own
+        for cls in protocols
         for name in {**vars(cls), **cls.__annotations__}
         if not name.startswith("_")
     }
@@ -102,8 +108,13 @@ def _members(kind: str) -> set[str]:
 def build(kind: str, table: Mapping[str, Any], where: str = "settings") -> Any:
     """The part that a table `{"kind": name, setting: value, ...}` describes.
 
+    Args:
+        kind: "genomes", "strategies" or "classifiers".
+        table: of settings.
+        where: the table stands, for messages.
+
     Raises:
-        SettingsError: no kind, unknown name or setting, or a value that cannot be.
+        SettingsError: no kind, an unknown name or setting, or a value that is not allowed.
     """
     if "kind" not in table:
         raise SettingsError(f"{where}: needs a kind, one of {', '.join(names(kind))}")
@@ -116,10 +127,10 @@ def build(kind: str, table: Mapping[str, Any], where: str = "settings") -> Any:
 
 
 def from_table(cls: Any, table: Mapping[str, Any], where: str) -> Any:
-    """A settings class filled from a table, with one line for what does not fit.
+    """An object of a settings class, made from a table of settings.
 
     Raises:
-        SettingsError: names the setting, what was given and what is allowed.
+        SettingsError: one line that names the setting, its value and what is allowed.
     """
     for key in table:
         if key not in _fields(cls):
@@ -131,7 +142,7 @@ def from_table(cls: Any, table: Mapping[str, Any], where: str) -> Any:
 
 
 def _line(cls: Any, first: Any) -> str:
-    """What pydantic found, in the words of our own errors."""
+    """The first error that pydantic found, as one line in the words of our own errors."""
     path: list[str | int] = []
     for name in first["loc"][:-1]:
         members = {member.__name__: member for member in get_args(cls) if isinstance(member, type)}
@@ -150,8 +161,8 @@ def _line(cls: Any, first: Any) -> str:
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "dataclass_type":  # pydantic would name a class of ours
         message = "Input should be a table of settings"
-    given = "" if first["type"] in ("missing", "value_error") else f", got {first['input']!r}"
-    return f"{where + ': ' if where else ''}{message}{given}"
+    value = "" if first["type"] in ("missing", "value_error") else f", got {first['input']!r}"
+    return f"{where + ': ' if where else ''}{message}{value}"
 
 
 def _fields(cls: Any) -> list[str]:
@@ -159,33 +170,42 @@ def _fields(cls: Any) -> list[str]:
 
 
 def unknown_message(what: str, name: str, known: Iterable[str], hint: str = "") -> str:
-    """The line for an unknown name: what it is, the nearest known one, where to look."""
+    """The message for an unknown name: the nearest known name, or all of them.
+
+    Args:
+        what: kind of name it is.
+        name: as it was written.
+        known: names.
+        hint: where to look, in brackets at the end.
+    """
     known = list(known)
     guess = suggestion(what, name, known) or f" Known: {', '.join(known)}."
     return f"unknown {what} '{name}'.{guess}" + (f"  ({hint})" if hint else "")
 
 
 def suggestion(what: str, name: str, known: Iterable[str]) -> str:
-    """What to write instead of an unknown name of a kind, which another library may know; empty where none is near."""
-    found = hints.folder(name) if what in DATA else hints.sentence(what, name)
-    if found:
-        return f" {found}"
+    """A sentence on what to write instead of an unknown name; empty where no name is near.
+
+    Names of other libraries are known, too."""
+    advice = hints.folder(name) if what in DATA else hints.sentence(what, name)
+    if advice:
+        return f" {advice}"
     return nearest(hints.loss(name) if what == "loss" else name, known)
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """A question after the nearest known name; empty where none is near."""
+    """The question whether the nearest known name was meant; empty where none is near."""
     near = difflib.get_close_matches(name.lower(), list(known), n=1, cutoff=0.5)
     return f" Did you mean '{near[0]}'?" if near else ""
 
 
 def kind(part: Any) -> str:
-    """The name that a part is built by: its module's, or its plugin's."""
+    """The name under which `build` makes a part: that of its module, or of its plugin."""
     return _PLUGINS.get(type(part)) or type(part).__module__.rpartition(".")[2]
 
 
 def table(part: Any) -> dict[str, Any]:
-    """A part's settings as plain values; `build` makes the same part of them and its kind."""
+    """A part's settings as plain values, from which, with its kind, `build` makes it again."""
     return dict(TypeAdapter(type(part)).dump_python(part, mode="json", exclude_none=True))
 
 
@@ -195,5 +215,5 @@ def files(folder: Path) -> list[str]:
 
 
 def headline(path: Path) -> str:
-    """What the comment in a TOML file's first line says."""
+    """The text of the comment in the first line of a TOML file."""
     return path.read_text(encoding="utf-8").partition("\n")[0].lstrip("# ")

@@ -1,4 +1,4 @@
-"""What a job tells while it runs: one class with a method for every event."""
+"""The events of a job while it runs: one class with a method for each."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,21 +6,25 @@ from typing import Any
 
 
 class Reporter:
-    """Is told what `evolve`, `compare`, `recommend`, `fit` and the other jobs do; every event does
-    nothing here.
+    """Receives the events of `evolve`, `compare`, `recommend`, `fit` and the other jobs.
 
-    Subclass it and override the events to be seen. `metaloss.Console` prints all of them. An event
-    is told in the process that was started, in the order in which things happen; what an event
-    raises ends the job."""
+    Every method does nothing here: subclass it and override the events that you want to see.
+    `metaloss.Console` prints all of them. Methods are called in the process that the user started,
+    in the order of the events; an exception in one of them ends the job."""
 
     def on_work(self, what: str, plain: bool = True) -> None:
-        """Something begins that may take some seconds; `plain`: it usually does, and is a line in a pipe, too."""
+        """Something begins that may take some seconds.
+
+        Args:
+            what: begins.
+            plain: it usually takes long, so that it is worth a line in a pipe, too.
+        """
 
     def on_warning(self, text: str) -> None:
-        """Something that the user should know."""
+        """There is something that the user should know."""
 
     def on_progress(self, work: int) -> None:
-        """So many more steps of the training that was announced are done."""
+        """So many more steps of training are done, of those that the start of the job stated."""
 
     # --- a search ---
 
@@ -31,7 +35,13 @@ class Reporter:
         """Cross-entropy has been tuned, on so many meta-validation tasks, for each family."""
 
     def on_generation(self, record: dict[str, Any], seconds: float, trainings: int) -> None:
-        """A generation has been committed: its line of history, how long it took, how many trainings it was."""
+        """A generation has been stored.
+
+        Args:
+            record: its line of the history.
+            seconds: that it took.
+            trainings: how many it needed.
+        """
 
     def on_search_end(self, run: Any, summary: dict[str, Any]) -> None:
         """The winner has been written and tested."""
@@ -42,7 +52,7 @@ class Reporter:
         """So many losses of a run are about to be eliminated in stages."""
 
     def on_elimination_stage(self, row: dict[str, Any]) -> None:
-        """A stage is over; its row of the table."""
+        """A stage is over, with this row of the table."""
 
     def on_elimination_end(self, folder: Path, summary: dict[str, Any]) -> None:
         """The last stage is over, and the folder is written."""
@@ -84,7 +94,13 @@ class Reporter:
         """All losses are about to be scored under this setting."""
 
     def on_score(self, loss: str, score: Any, place: tuple[int, int]) -> None:
-        """A loss has its score under this setting; it is the first number of so many."""
+        """A loss has its score under a setting.
+
+        Args:
+            loss: its name.
+            score: of the loss.
+            place: which score this is, and of how many.
+        """
 
     def on_study_end(self, result: Any) -> None:
         """All losses have their scores under all settings."""

@@ -31,10 +31,11 @@ class Stream:
         return torch.Generator().manual_seed(self._number() >> 1)
 
     def python_rng(self) -> random.Random:
-        """The same for many small draws, one after another."""
+        """A fresh generator of Python's own, for many small draws one after another."""
         return random.Random(self._number())
 
     def _number(self) -> int:
+        """The 64 bits that seed this stream's generators."""
         # repr keeps 1 and "1" apart; SHA-256 keeps neighbouring paths independent.
         digest = hashlib.sha256(repr((self.seed, *self.path)).encode()).digest()
         return int.from_bytes(digest[:8], "little")

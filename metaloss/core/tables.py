@@ -12,10 +12,14 @@ INDENT = 8  # under the label that a line begins with
 
 
 def wrap(text: str, width: int | None, indent: int = INDENT) -> str:
-    """A line cut at spaces where it is longer than a terminal is wide, its rest indented; None: as
-    it is.
+    """A text cut at spaces into lines of a terminal's width, the rest indented.
 
-    >>> print(wrapped("tasks   one two three four", 25))
+    Args:
+        text: one line.
+        width: of the terminal; None: the text stays as it is.
+        indent: of the lines after the first.
+
+    >>> print(wrap("tasks   one two three four", 25))
     tasks   one two three
             four
     """
@@ -34,8 +38,9 @@ def wrap(text: str, width: int | None, indent: int = INDENT) -> str:
 
 
 def table(rows: Sequence[Sequence[str]], width: int | None = None) -> list[str]:
-    """A table's lines, the heading first; columns that a terminal has no room for follow below,
-    beside the first again.
+    """A table's lines, the heading first.
+
+    Columns for which a terminal is too narrow follow below, beside the first column again.
 
     >>> table([["loss", "lr", "F1"], ["mse", "0.5", ".46"]], 10)
     ['loss  lr', 'mse   0.5', '', 'loss  F1', 'mse   .46']
@@ -43,8 +48,8 @@ def table(rows: Sequence[Sequence[str]], width: int | None = None) -> list[str]:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     blocks: list[list[int]] = [[0]]
     for number in range(1, len(widths)):
-        taken = sum(widths[i] + 2 for i in blocks[-1])
-        if width is not None and len(blocks[-1]) > 1 and taken + widths[number] > width:
+        used = sum(widths[i] + 2 for i in blocks[-1])
+        if width is not None and len(blocks[-1]) > 1 and used + widths[number] > width:
             blocks.append([0])
         blocks[-1].append(number)
     lines: list[str] = []
@@ -55,19 +60,19 @@ def table(rows: Sequence[Sequence[str]], width: int | None = None) -> list[str]:
 
 
 def flatten(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested tables as one, keys joined by dots."""
-    found: dict[str, Any] = {}
+    """Nested tables as one table, whose keys are joined by dots."""
+    result: dict[str, Any] = {}
     for key, value in table.items():
-        found |= (
+        result |= (
             flatten(value, f"{prefix}{key}.")
             if isinstance(value, Mapping)
             else {f"{prefix}{key}": value}
         )
-    return found
+    return result
 
 
 def csv_bytes(columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> bytes:
-    """A table as the bytes of a CSV file; what a row does not have stays empty."""
+    """A table as the bytes of a CSV file; a cell stays empty where a row lacks the column."""
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
     writer.writeheader()

@@ -16,8 +16,10 @@ class CompiledEquivariant(Equivariant):
     """The same networks. Compiled are float32, labels of ones and zeros, tanh and ReLU; everything else is torch's."""
 
     @cached_property
-    def laid(self) -> tuple[Any, ...]:
+    def kernel_args(self) -> tuple[Any, ...]:
         """The weights of the bound networks and their channels as the loop reads them; nothing where it cannot."""
+        from metaloss.kernels.network import Weights
+
         w = self.weights
         y = self._y
         known = (
@@ -27,41 +29,44 @@ class CompiledEquivariant(Equivariant):
         )
         if not known or not bool(((y == 0) | (y == 1)).all()):
             return ()
-        between = ACTIVATIONS[self.activation].value
+        activation = ACTIVATIONS[self.activation].value
         absent, present = (
             torch.baddbmm(
-                w["b_mix"], w["w_mix_label"], between(w["w_label"] * label + w["b_label"])
+                w["b_mix"], w["w_mix_label"], activation(w["w_label"] * label + w["b_label"])
             )
             for label in (0, 1)
         )
         none = torch.zeros_like(w["w_mix_pred"])
         mean = w.get("w_mean", none) / y.shape[1]
         true = w.get("w_true", none)
-        parts = (
-            w["w_pred"],
-            w["b_pred"],
-            w["w_mix_pred"],
-            mean,
-            true,
-            w["w_out"],
-            absent,
-            present - absent,
+        weights = Weights(
+            w_pred=w["w_pred"],
+            b_pred=w["b_pred"],
+            w_mix=w["w_mix_pred"],
+            w_mean=mean,
+            w_true=true,
+            w_out=w["w_out"],
+            label_absent=absent,
+            label_present=present - absent,
+            w_pred_transposed=w["w_pred"].mT,
+            w_mix_transposed=w["w_mix_pred"].mT,
+            w_mean_transposed=mean.mT,
+            w_true_transposed=true.mT,
         )
-        turned = (x.mT for x in (w["w_pred"], w["w_mix_pred"], mean, true))
         channels = torch.tensor([channel.parts(y.shape[1], self.home) for channel in self.channels])
-        return tuple(x.contiguous().numpy() for x in (*parts, *turned)), channels.numpy()
+        return Weights(*(x.contiguous().numpy() for x in weights)), channels.numpy()
 
     def pick(self, index: Int[Tensor, "T b"]) -> Self:
         """The bound networks, for a minibatch."""
-        if not self.laid:
+        if not self.kernel_args:
             return super().pick(index)
         some = replace(self, target=images(self._y.mT, index).mT.contiguous())
-        some.__dict__["laid"] = self.laid  # the same for any images
+        some.__dict__["kernel_args"] = self.kernel_args  # the same for any images
         return some
 
     def slope(self, logits: Float[Tensor, "P T B C"]) -> Float[Tensor, "P T B C"]:
         """The gradient of each value with respect to its logits."""
-        if torch.compiler.is_compiling() or not self.laid:
+        if torch.compiler.is_compiling() or not self.kernel_args:
             return super().slope(logits)
         from metaloss.kernels import network
 
@@ -69,6 +74,11 @@ class CompiledEquivariant(Equivariant):
         found = torch.empty_like(z)
         before, after = (x.flatten(0, 1).numpy() for x in (z, found))
         network.logit_gradient(
-            before, self._y.numpy(), *self.laid, self.activation == "tanh", network.LANES, after
+            before,
+            self._y.numpy(),
+            *self.kernel_args,
+            self.activation == "tanh",
+            network.LANES,
+            after,
         )
         return found.mT

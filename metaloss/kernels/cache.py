@@ -1,8 +1,8 @@
-"""The folder of the user's in which compiled loops are kept between processes.
+"""The user's cache folder, in which compiled loops are kept between processes.
 
-One entry for every state of all their source files together, numba and Python: a loop holds what it
-calls of the other files, so code of an older state must never be found. Nothing here imports numba.
-"""
+It has one entry for every state of all source files together, of numba and of Python. The code of a
+loop contains the functions that it calls in the other files, so code of an older state of any of
+them must never be found. Nothing here imports numba."""
 
 import contextlib
 import hashlib
@@ -22,18 +22,19 @@ NAME = re.compile("[0-9a-f]{32}")
 
 
 class Unusable(Exception):
-    """There is no folder that can be written; the message says why."""
+    """The cache folder cannot be written; the message says why."""
 
 
 def folder() -> Path:
-    """The folder of all entries, in $METALOSS_CACHE, else metaloss in $XDG_CACHE_HOME, else
-    ~/.cache/metaloss.
+    """The folder of all entries.
+
+    It lies in $METALOSS_CACHE, else in metaloss of $XDG_CACHE_HOME, else in ~/.cache/metaloss.
 
     Raises:
-        Unusable: nobody knows where the user's home is.
+        Unusable: the user has no home folder.
     """
-    if chosen := os.environ.get("METALOSS_CACHE"):
-        return Path(chosen).expanduser().absolute() / "compiled"
+    if cache_home := os.environ.get("METALOSS_CACHE"):
+        return Path(cache_home).expanduser().absolute() / "compiled"
     if Path(shared := os.environ.get("XDG_CACHE_HOME", "")).is_absolute():
         return Path(shared) / "metaloss" / "compiled"
     try:
@@ -43,7 +44,7 @@ def folder() -> Path:
 
 
 def digest(sources: Iterable[Path], versions: Iterable[str]) -> str:
-    """What names the entry of these source files under these versions."""
+    """The name of the entry for these source files and these versions."""
     total = hashlib.sha256(repr([*versions]).encode())
     for path in sorted(sources):
         data = path.read_bytes()
@@ -53,46 +54,48 @@ def digest(sources: Iterable[Path], versions: Iterable[str]) -> str:
 
 @cache
 def entry() -> Path:
-    """The entry of this very code, made where it is new; what was used longest ago makes room for
-    it.
+    """The folder of the entry for the present state of the code; made where there is none.
+
+    Entries that were used longest ago are removed to make room.
 
     Raises:
         Unusable: it cannot be written.
     """
     sources = Path(__file__).parent.glob("*.py")
     versions = (sys.implementation.cache_tag or "", version("numba"), version("llvmlite"))
-    place = folder()
+    root = folder()
     try:
-        here = place / digest(sources, versions)
+        here = root / digest(sources, versions)
         here.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=here).close()
-        os.utime(here)  # used now
+        os.utime(here)  # `make_room` goes by the time of the last use
     except OSError as error:
-        raise Unusable(f"{place} cannot be written: {error.strerror or error}") from None
-    make_room(place, here)
+        raise Unusable(f"{root} cannot be written: {error.strerror or error}") from None
+    make_room(root, here)
     return here
 
 
 def is_filled() -> bool:
-    """Whether loops that this very code needs have been compiled and kept before."""
+    """Whether loops of the present state of the code were compiled before and kept."""
     try:
         return any(entry().rglob("*.nbi"))  # numba's index of what it has compiled
     except (Unusable, OSError):
         return False
 
 
-def make_room(place: Path, here: Path, entries: int = ENTRIES, limit: int = LIMIT) -> None:
-    """Remove the entries used longest ago until so many are left, and so many bytes; nothing but
-    entries, never fails.
+def make_room(root: Path, here: Path, entries: int = ENTRIES, limit: int = LIMIT) -> None:
+    """Remove the entries used longest ago until at most so many, with so many bytes, are left.
+
+    Only entries are removed. An error of the disk is ignored: the cache saves time, no more.
 
     Args:
-        place: the folder of all entries.
+        root: the folder of all entries.
         here: the entry in use, which stays; where it alone is too large, it is emptied.
         entries: how many may stay.
         limit: bytes that they may have together.
     """
     with contextlib.suppress(OSError):
-        others = [path for path in place.iterdir() if NAME.fullmatch(path.name) and path != here]
+        others = [path for path in root.iterdir() if NAME.fullmatch(path.name) and path != here]
         others.sort(key=_used, reverse=True)
         total = size(here)
         if total > limit:
@@ -105,10 +108,10 @@ def make_room(place: Path, here: Path, entries: int = ENTRIES, limit: int = LIMI
                 shutil.rmtree(path, ignore_errors=True)
 
 
-def size(place: Path) -> int:
-    """Bytes of all files of a folder; those that another process removes meanwhile do not count."""
+def size(folder: Path) -> int:
+    """Bytes of all files of a folder; a file that another process just removed counts as none."""
     total = 0
-    for path in place.rglob("*"):
+    for path in folder.rglob("*"):
         with contextlib.suppress(OSError):
             total += path.lstat().st_size
     return total

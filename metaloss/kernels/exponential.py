@@ -1,4 +1,7 @@
-"""exp of a float32, which loops make vectors of."""
+"""exp of a float32, written so that LLVM makes vector instructions of it in a loop.
+
+exp(x) = 2^n · exp(r), where n is the whole number nearest to x / ln 2 and r = x - n ln 2. The
+second factor is a Taylor polynomial, the first one is put into the exponent's bits."""
 
 # mypy: disable-error-code="no-untyped-def"
 
@@ -11,23 +14,26 @@ from numba.extending import intrinsic
 
 from metaloss.kernels.jit import compiled
 
-# A float32 beyond SHIFT counts whole numbers in its last bits.
+# The last bits of a float32 near SHIFT are a whole number: adding SHIFT rounds.
 ONE = np.float32(1)
 SHIFT = np.float32(1.5 * 2**23)
+# exp of anything beyond these would leave the range of a float32.
 LOW = np.float32(-87.3)
 HIGH = np.float32(88)
 LOG2_E = np.float32(math.log2(math.e))
-# In two parts, the first exact in few bits.
+# ln 2 in two parts: the first has few bits, so that n times it is exact.
 LN2 = np.float32(0.693359375), np.float32(math.log(2) - 0.693359375)
+# The coefficients 1/7! ... 1/2! of the Taylor polynomial, highest power first.
 TAYLOR = tuple(np.float32(1 / math.factorial(n)) for n in range(7, 1, -1))
 
 
 @intrinsic
 def _two_to(typing, shifted):
-    """2^n, from n + SHIFT."""
+    """2^n as a float32, from n + SHIFT."""
 
     def generate(context, builder, signature, arguments):
         word = ir.IntType(32)
+        # 127: the bias of a float32's exponent, which begins at bit 23.
         bits = builder.add(builder.bitcast(arguments[0], word), word(127))
         return builder.bitcast(builder.shl(bits, word(23)), ir.FloatType())
 
@@ -37,10 +43,12 @@ def _two_to(typing, shifted):
 @compiled
 def exp(x):
     """exp of a float32 to its last bits; NaN stays."""
+    # NaN fails both comparisons, and so stays.
     x = LOW if x < LOW else HIGH if x > HIGH else x
     shifted = x * LOG2_E + SHIFT
     n = shifted - SHIFT
     r = (x - n * LN2[0]) - n * LN2[1]
+    # Horner's scheme for the powers from r² on.
     y = TAYLOR[0]
     for c in TAYLOR[1:]:
         y = y * r + c

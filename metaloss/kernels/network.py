@@ -1,4 +1,4 @@
-"""The gradient of an equivariant Meta-Loss Network: `genomes/_networks.py`.
+"""The gradient of an equivariant Meta-Loss Network, as `genomes/_networks.py` defines it.
 
 Arrays are C-contiguous and lead with N = P·T classifiers; t = n modulo T is the classifier's task.
 """
@@ -6,6 +6,7 @@ Arrays are C-contiguous and lead with N = P·T classifiers; t = n modulo T is th
 # mypy: disable-error-code="no-untyped-def"
 
 import math
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -14,12 +15,12 @@ from metaloss.kernels.jit import compiled
 from metaloss.kernels.perceptron import relu, relu_gradient
 from metaloss.kernels.product import add_product
 
-LANES = 32  # images that a loss is worked out for at once
+LANES = 32  # images for which the gradient is computed at once
 
 
 @compiled
 def _activate(z, logistic):
-    """σ or ReLU, in place."""
+    """σ or ReLU of z [rows columns], in place."""
     if not logistic:
         relu(z)
         return
@@ -30,29 +31,32 @@ def _activate(z, logistic):
 
 @compiled
 def _deactivate(grad, out, logistic):
-    """The gradient at the output of σ or ReLU becomes that at its input."""
+    """The gradient at the output of σ or ReLU becomes that at its input, in place."""
     if not logistic:
         relu_gradient(grad, out)
         return
     for i in range(len(out)):
         for b in range(out.shape[1]):
+            # σ' = σ - σ²
             grad[i, b] *= out[i, b] - out[i, b] * out[i, b]
 
 
 @compiled
 def _softmax(logp, p, lanes):
-    """Logits become log-probabilities; fills the probabilities too."""
+    """Logits [C lanes] become log-probabilities in place; fills p [C lanes] with probabilities."""
     top = np.empty(lanes, np.float32)
     total = np.zeros(lanes, np.float32)
     top[:] = logp[0]
     for c in range(1, len(logp)):
         for b in range(lanes):
             top[b] = logp[c, b] if logp[c, b] > top[b] else top[b]
+    # The highest logit is subtracted first, so that exp cannot overflow.
     for c in range(len(logp)):
         for b in range(lanes):
             logp[c, b] -= top[b]
             p[c, b] = exp(logp[c, b])
             total[b] += p[c, b]
+    # From here on: the logarithm of the sum, and one over the sum.
     for b in range(lanes):
         top[b] = math.log(total[b])
         total[b] = ONE / total[b]
@@ -64,7 +68,7 @@ def _softmax(logp, p, lanes):
 
 @compiled
 def _read(x, logp, p, channels, lanes):
-    """What the ŷ channel is told: fills x [K C·lanes]."""
+    """Fills x [K C·lanes], the inputs of the ŷ channel, from logp and p [C lanes]."""
     middle = np.zeros(lanes, np.float32)
     for c in range(len(logp)):
         for b in range(lanes):
@@ -79,7 +83,7 @@ def _read(x, logp, p, channels, lanes):
 
 @compiled
 def _read_back(grad, dx, p, channels, lanes):
-    """From the gradient at what the ŷ channel is told: fills that at the logits."""
+    """Fills the gradient at the logits [C lanes] from that at the inputs, dx [K C·lanes]."""
     classes = np.float32(len(p))
     middle = np.zeros(lanes, np.float32)
     total = np.zeros(lanes, np.float32)
@@ -90,6 +94,7 @@ def _read_back(grad, dx, p, channels, lanes):
             for b in range(lanes):
                 grad[c, b] += dx[k, c * lanes + b] * (of_p * p[c, b] + of_logp + of_logit)
                 middle[b] += dx[k, c * lanes + b] * of_logit / classes
+    # First the gradient of the centring, then that of the log-softmax: g - p Σ g.
     for c in range(len(p)):
         for b in range(lanes):
             grad[c, b] -= middle[b]
@@ -101,8 +106,9 @@ def _read_back(grad, dx, p, channels, lanes):
 
 @compiled
 def _gather(total, true, z, y, lanes):
-    """Sums over the classes, of all and of the label's alone."""
-    total[:], true[:] = 0, 0
+    """Fills the sums of z [rows C·lanes] over all classes, and over the label's class alone."""
+    total[:] = 0
+    true[:] = 0
     for i in range(len(z)):
         for c in range(len(y)):
             for b in range(lanes):
@@ -112,93 +118,131 @@ def _gather(total, true, z, y, lanes):
 
 @compiled
 def _spread(z, everywhere, true, y, lanes):
-    """Fills every class's part, and the label's with more."""
+    """Fills z [rows C·lanes]: one part for every class, and another one for the label's class."""
     for i in range(len(z)):
         for c in range(len(y)):
             for b in range(lanes):
                 z[i, c * lanes + b] = everywhere[i, b] + true[i, b] * y[c, b]
 
 
+class Weights(NamedTuple):
+    """The weights of P networks with K channels, F features and H hidden units.
+
+    Attributes:
+        w_pred: of the ŷ channel's features, [P F K].
+        b_pred: their biases, [P F 1].
+        w_mix: of the integration, from the features of each class, [P H F].
+        w_mean: of the integration, from the sum over the classes, divided by their number, [P H F].
+        w_true: of the integration, from the label's class, [P H F].
+        w_out: of the sum at the end, [P 1 H].
+        label_absent: what the label's channel adds where the label is 0, [P H 1].
+        label_present: what it adds to that where the label is 1, [P H 1].
+        w_pred_transposed: [P K F].
+        w_mix_transposed: [P F H].
+        w_mean_transposed: [P F H].
+        w_true_transposed: [P F H].
+    """
+
+    w_pred: Any
+    b_pred: Any
+    w_mix: Any
+    w_mean: Any
+    w_true: Any
+    w_out: Any
+    label_absent: Any
+    label_present: Any
+    w_pred_transposed: Any
+    w_mix_transposed: Any
+    w_mean_transposed: Any
+    w_true_transposed: Any
+
+
+# One function: its buffers are allocated once, and every phase reads those of the phase before.
 @compiled
-def logit_gradient(logits, target, weights, channels, logistic, lanes, gradient):
-    """The gradient of P networks' values with respect to logits [N C B], for labels [T C B] of ones
-    and zeros.
+def logit_gradient(  # noqa: PLR0915
+    logits, target, weights, channels, logistic, lanes, gradient
+):
+    """Fills the gradient of P networks' values with respect to logits.
 
     Args:
         logits: [N C B].
-        target: [T C B].
-        weights: [P F K] and [P F 1] of the ŷ channel, [P H F] of the integration, of the mean over
-            the classes (divided by their number) and of the label's mean, [P 1 H] of the sum, [P H
-            1] what the label's channel adds for a 0 and what more for a 1; then all but biases, sum
-            and label again, transposed.
-        channels: [K 4], what p, log p and the logit's distance from the mean count in an input, and
-            what is added.
+        target: labels as ones and zeros, [T C B].
+        weights: a `Weights`.
+        channels: what p, log p and the logit's distance from the mean count in each input, and
+            what is added, [K 4].
         logistic: whether σ is between the layers; else ReLU.
         lanes: equals LANES, but is passed at run time on purpose: as a constant, LLVM unrolls these
-            loops instead of making vectors of them.
+            loops instead of vectorising them.
         gradient: filled with the gradient, [N C B].
     """
-    w_pred, b_pred, w_mix, w_mean, w_true, w_out, absent, present, t_pred, t_mix, t_mean, t_true = (
-        weights
-    )
     count, classes, images = logits.shape
     tasks = len(target)
-    features = w_pred.shape[1]
-    width = w_mix.shape[1]
+    features = weights.w_pred.shape[1]
+    width = weights.w_mix.shape[1]
     columns = classes * lanes
+    # --- buffers, for `lanes` images at once; column c·lanes + b is class c of image b ---
     buffers = np.empty((4, classes, lanes), np.float32)
-    logp = buffers[0]
+    logp = buffers[0]  # [C lanes], as the next three
     p = buffers[1]
     y = buffers[2]
     grad = buffers[3]
-    x = np.empty((len(channels), columns), np.float32)  # inputs, K × (C·lanes)
-    h = np.empty((features, columns), np.float32)
-    dh = np.empty((features, columns), np.float32)
-    u = np.empty((width, columns), np.float32)
-    du = np.empty((width, columns), np.float32)
-    mean = np.empty((features, lanes), np.float32)
-    true = np.empty((features, lanes), np.float32)
-    context = np.empty((width, lanes), np.float32)
-    more = np.empty((width, lanes), np.float32)
+    x = np.empty((len(channels), columns), np.float32)  # inputs, then their gradient, [K C·lanes]
+    h = np.empty((features, columns), np.float32)  # features, [F C·lanes]
+    dh = np.empty((features, columns), np.float32)  # [F C·lanes]
+    u = np.empty((width, columns), np.float32)  # integration, [H C·lanes]
+    du = np.empty((width, columns), np.float32)  # [H C·lanes]
+    mean = np.empty((features, lanes), np.float32)  # features summed over the classes, [F lanes]
+    true = np.empty((features, lanes), np.float32)  # features of the label's class, [F lanes]
+    context = np.empty((width, lanes), np.float32)  # what every class is given, [H lanes]
+    more = np.empty((width, lanes), np.float32)  # what the label's class is given too, [H lanes]
     for n in range(count):
         i = n // tasks
         t = n % tasks
         for at in range(0, images, lanes):
-            # --- Forward: the logits of `some` images, then the ŷ channel, its sums over the classes, the integration.
-            some = min(lanes, images - at)
-            logp[:], y[:] = 0, 0
+            # --- load: the last block may hold fewer images than lanes; the rest stays zero ---
+            block = min(lanes, images - at)
+            logp[:] = 0
+            y[:] = 0
             for c in range(classes):
-                for b in range(some):
-                    logp[c, b], y[c, b] = logits[n, c, at + b], target[t, c, at + b]
+                for b in range(block):
+                    logp[c, b] = logits[n, c, at + b]
+                    y[c, b] = target[t, c, at + b]
+
+            # --- forward: probabilities, features of the ŷ channel, sums over classes, integration
             _softmax(logp, p, lanes)
             _read(x, logp, p, channels, lanes)
             for f in range(features):
-                h[f] = b_pred[i, f, 0]
-            add_product(h, w_pred[i], x)
+                h[f] = weights.b_pred[i, f, 0]
+            add_product(h, weights.w_pred[i], x)
             _activate(h, logistic)
             _gather(mean, true, h, y, lanes)
             for j in range(width):
-                context[j], more[j], du[j] = (
-                    absent[i, j, 0],
-                    present[i, j, 0],
-                    w_out[i, 0, j] / np.float32(images),
-                )
-            add_product(context, w_mean[i], mean)
-            add_product(context, w_true[i], true)
+                context[j] = weights.label_absent[i, j, 0]
+                more[j] = weights.label_present[i, j, 0]
+                # The gradient at the integration's output is the same for all classes and images.
+                du[j] = weights.w_out[i, 0, j] / np.float32(images)
+            add_product(context, weights.w_mean[i], mean)
+            add_product(context, weights.w_true[i], true)
             _spread(u, context, more, y, lanes)
-            add_product(u, w_mix[i], h)
+            add_product(u, weights.w_mix[i], h)
             _activate(u, logistic)
-            # --- Backward: the same way down; sums over the classes become what is spread over them, and vice versa.
+
+            # --- backward: the same layers in reverse; a sum over classes becomes a gradient that
+            # is spread over them, and what was spread is summed
             _deactivate(du, u, logistic)
             _gather(context, more, du, y, lanes)
-            mean[:], true[:], x[:] = 0, 0, 0
-            add_product(mean, t_mean[i], context)
-            add_product(true, t_true[i], context)
+            mean[:] = 0
+            true[:] = 0
+            x[:] = 0
+            add_product(mean, weights.w_mean_transposed[i], context)
+            add_product(true, weights.w_true_transposed[i], context)
             _spread(dh, mean, true, y, lanes)
-            add_product(dh, t_mix[i], du)
+            add_product(dh, weights.w_mix_transposed[i], du)
             _deactivate(dh, h, logistic)
-            add_product(x, t_pred[i], dh)
+            add_product(x, weights.w_pred_transposed[i], dh)
             _read_back(grad, x, p, channels, lanes)
+
+            # --- store ---
             for c in range(classes):
-                for b in range(some):
+                for b in range(block):
                     gradient[n, c, at + b] = grad[c, b]

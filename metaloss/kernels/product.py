@@ -1,4 +1,7 @@
-"""Matrix products of small matrices, as vector instructions."""
+"""Products of small matrices, as vector instructions.
+
+The result is cut into tiles that fit into the registers of a processor. LLVM's own vectoriser does
+not find this layout, so `tile` writes the innermost loop in LLVM's language."""
 
 # mypy: disable-error-code="no-untyped-def"
 
@@ -13,16 +16,17 @@ from numba.extending import intrinsic
 from metaloss.kernels import VECTOR
 from metaloss.kernels.jit import compiled
 
-# Rows and vectors of a product that are held at once: as many as a processor has registers for.
+# Rows, and vectors of each row, of a tile: as many as a processor has registers for.
 ROW_TILE = 6
 PANEL = 4 if get_host_cpu_features().get("avx512f") else 1
 
 
 def tile(rows: int, panel: int) -> Callable[..., None]:
-    """A product's innermost part: `rows` × `panel` registers of the result, held while all k pass
-    by.
+    """The function that adds a product to one tile of `rows` × `panel` vectors.
 
-    c[i : i + rows, j : j + panel · VECTOR] += Σ_k a.flat[start + r · row + k · step] b[k, j : ...]
+    It adds to c[i + r, j : j + panel · VECTOR] the sum over k of
+    a.flat[start + r · row + k · step] · b[k, j : j + panel · VECTOR]; the tile stays in registers
+    during the whole sum.
     """
 
     @intrinsic
@@ -33,6 +37,7 @@ def tile(rows: int, panel: int) -> Callable[..., None]:
                 context.make_array(signature.args[n])(context, builder, x)
                 for n, x in ((0, c), (3, a), (7, b))
             )
+            # --- types ---
             number = context.get_value_type(signature.args[0].dtype)
             word = ir.IntType(64)
             vector = ir.VectorType(number, VECTOR)
@@ -46,13 +51,15 @@ def tile(rows: int, panel: int) -> Callable[..., None]:
                 return builder.gep(base, [place])
 
             def load(pointer):
-                found = builder.load(builder.bitcast(pointer, vector.as_pointer()))
-                found.align = size
-                return found
+                loaded = builder.load(builder.bitcast(pointer, vector.as_pointer()))
+                # Rows begin at any number, so a vector has the alignment of one number alone.
+                loaded.align = size
+                return loaded
 
             def times(x, n):
                 return builder.mul(x, word(n) if isinstance(n, int) else n)
 
+            # --- load the tile of c ---
             width = cgutils.unpack_tuple(builder, c.shape)[1]
             depth = cgutils.unpack_tuple(builder, b.shape)[1]
             grid = [(r, v) for r in range(rows) for v in range(panel)]
@@ -66,6 +73,7 @@ def tile(rows: int, panel: int) -> Callable[..., None]:
             after = builder.append_basic_block()
             builder.cbranch(builder.icmp_signed("<", word(0), count), loop, after)
 
+            # --- loop over k: one number of each row of a, times `panel` vectors of b ---
             builder.position_at_end(loop)
             k = builder.phi(word)
             held = {x: builder.phi(vector) for x in grid}
@@ -84,6 +92,7 @@ def tile(rows: int, panel: int) -> Callable[..., None]:
             following = builder.add(k, word(1))
             builder.cbranch(builder.icmp_signed("<", following, count), loop, after)
 
+            # --- store the tile ---
             builder.position_at_end(after)
             ends = {x: builder.phi(vector) for x in grid}
             k.add_incoming(word(0), entry)
@@ -101,6 +110,7 @@ def tile(rows: int, panel: int) -> Callable[..., None]:
     return product
 
 
+# Tiles of full width and of one vector, each for ROW_TILE rows and for the single rows left over.
 wide = tile(ROW_TILE, PANEL)
 wide_rest = tile(1, PANEL)
 thin = tile(ROW_TILE, 1)
@@ -109,15 +119,18 @@ thin_rest = tile(1, 1)
 
 @compiled
 def _add_product(c, a, row, step, b, k):
+    """c += a b, where a[r, k] is a.flat[r · row + k · step]."""
     rows, columns = c.shape
     even = rows // ROW_TILE * ROW_TILE
     j = 0
+    # --- full tiles ---
     while j + PANEL * VECTOR <= columns:
         for i in range(0, even, ROW_TILE):
             wide(c, i, j, a, i * row, row, step, b, k)
         for i in range(even, rows):
             wide_rest(c, i, j, a, i * row, row, step, b, k)
         j += PANEL * VECTOR
+    # --- columns that are left, one vector at a time ---
     while j < columns:
         for i in range(0, even, ROW_TILE):
             thin(c, i, j, a, i * row, row, step, b, k)
@@ -140,7 +153,7 @@ def add_transposed_product(c, a, b):
 
 @compiled
 def transpose(a, b):
-    """b = aᵀ, with zeros in what columns b has beyond."""
+    """Fills b = aᵀ; further columns of b become 0."""
     zero = a.dtype.type(0)
     for j in range(a.shape[1]):
         for i in range(len(a)):

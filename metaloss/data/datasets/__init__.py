@@ -104,7 +104,7 @@ def data_folder() -> Path:
 def names() -> list[str]:
     """Names of all sources, sorted; none of them is imported."""
     own = _own()
-    return sorted([*own, *plugins.found("datasets", own)])
+    return sorted([*own, *plugins.find("datasets", own)])
 
 
 def _own() -> list[str]:
@@ -244,7 +244,7 @@ def _source(name: str) -> ModuleType:
         hint = registry.suggestion("data source", name, known)
         listed = ", ".join("folder:PATH" if each == "folder" else each for each in known)
         raise SettingsError(f"unknown data source {name!r}.{hint}  (known: {listed})")
-    others = plugins.found("datasets")
+    others = plugins.find("datasets")
     if name not in others:
         return importlib.import_module(f"{__name__}.{name}")
     module: ModuleType = others[name].load()
