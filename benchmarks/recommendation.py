@@ -33,7 +33,7 @@ from metaloss.core.streams import Stream
 from metaloss.data.datasets import Dataset
 from metaloss.engines.local import Local
 from metaloss.evaluation import protocol
-from metaloss.experiments.comparison.contest import Contest, Setting
+from metaloss.experiments.comparison.family_evaluation import FamilyEvaluation, Setting
 from metaloss.experiments.recommendation import Advice, folds
 from metaloss.tasks.episodic import Episodes, normalised
 
@@ -133,13 +133,13 @@ def truth(advice: Advice, data: Dataset, small: dict[str, Any]) -> float:
     )
     with patch.object(folds, "load", lambda name, options: data):
         own_settings = {key: small[key] for key in ("classifier", "inner") if key in small}
-        family = folds.cut("folder:simulated", own_settings).family
+        family = folds.make_folds("folder:simulated", own_settings).family
     episodes = Episodes(
         family, data, normalised(data, torch.cat(own), "cpu"), {"test": own}, {"test": fresh}
     )
     losses = [metaloss.load(name).losses() for name in (best, "ce")]
     with Local() as engine:
-        ours, ce = Contest(engine, episodes, Stream(0).at("truth")).test_each(
+        ours, ce = FamilyEvaluation(engine, episodes, Stream(0).at("truth")).test_each(
             losses, settings, TRUTH
         )
     assert ours is not None

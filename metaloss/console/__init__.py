@@ -191,7 +191,7 @@ class Console(Reporter):
 
     def on_recommendation_end(self, advice: Any) -> None:
         """The table, the advice, and where all of it lies."""
-        from metaloss.experiments.recommendation.findings import lines
+        from metaloss.experiments.recommendation.summary import lines
 
         self._stop_bar()
         self._say_report(lines(advice.summary, self.width), advice.folder)

@@ -16,7 +16,7 @@ from metaloss.criterion.leakage import Origin, data_overlap
 from metaloss.data import datasets, image_record
 from metaloss.data.pools import pools
 from metaloss.errors import DamagedFile, SettingsError
-from metaloss.experiments.comparison.contestants import entered
+from metaloss.experiments.comparison.losses import read_losses
 from metaloss.search import constants_tuning, program
 from metaloss.search.run import find
 
@@ -125,7 +125,7 @@ def test_a_loss_is_judged_alike_wherever_its_files_were_copied_to(run, copied):
         "mine",
         metaloss.load("again"),
     ]
-    entries = [entered([spec], "ce", Path("runs"))[0][0] for spec in specs]
+    entries = [read_losses([spec], "ce", Path("runs"))[0][0] for spec in specs]
     found = {data_overlap(one.origin, one.criterion, *test).seen for one in entries}
     assert len(found) == 1
     assert min(found) > 0

@@ -88,7 +88,7 @@ def test_every_source_and_command_reads_with_the_same_options(tmp_path):
             {"dataset": spec, "ways": 2, "shots": 1, "val": 1, **changes}, "many", "many.toml"
         )
     )
-    for dataset in (training.dataset, episodes.dataset, folds.cut(spec, changes).dataset):
+    for dataset in (training.dataset, episodes.dataset, folds.make_folds(spec, changes).dataset):
         assert dataset.pixels.shape[1:] == (3, 16, 16)
         assert (dataset.pixels[:2, :, 0, 0] == 10).all()
 
@@ -96,7 +96,7 @@ def test_every_source_and_command_reads_with_the_same_options(tmp_path):
 def test_a_background_that_is_no_colour_is_refused():
     for resolved in (
         resolve,
-        lambda table: folds.cut("folder:nowhere", table),
+        lambda table: folds.make_folds("folder:nowhere", table),
     ):
         with pytest.raises(
             SettingsError, match="background: expected white, black or #rrggbb, got 'pink'"

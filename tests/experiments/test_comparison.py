@@ -21,8 +21,8 @@ from metaloss.core.tables import csv_bytes
 from metaloss.data import datasets, image_record
 from metaloss.errors import DiskError, Interrupted, SettingsError
 from metaloss.evaluation.statistics import Paired, RankTest
-from metaloss.experiments.comparison import figures, standings
-from metaloss.experiments.comparison.contest import Setting
+from metaloss.experiments.comparison import figures, results, sentences
+from metaloss.experiments.comparison.family_evaluation import Setting
 from metaloss.inner.metrics import measure
 from metaloss.tasks import episodic
 
@@ -168,22 +168,22 @@ def gain(mean, width=0.01):
     return Paired(mean, mean - width, mean + width, width / 2, 300)
 
 
-def standing(by, p=0.001, images=0.01, late=0.0, latest=None, plain=0.0):
-    at = standings.reached(measure(torch.zeros(10, 4, 3), torch.zeros(10, 4, dtype=torch.int64), 2))
-    against = standings.Against(
-        gain(by), by - images, by + images, RankTest(p, 0.5, 9, 0, 1), p, gain(plain)
+def result_of(by, p=0.001, images=0.01, vs_ce=0.0, both=None, at_family_rate=0.0):
+    performance = results.performance(
+        measure(torch.zeros(10, 4, 3), torch.zeros(10, 4, dtype=torch.int64), 2)
     )
-    best = Setting(0.1, 160) if latest is not None else None
-    return standings.Standing(
+    difference = results.BaselineDifference(
+        gain(by), by - images, by + images, RankTest(p, 0.5, 9, 0, 1), p, gain(at_family_rate)
+    )
+    return results.LossResult(
         "mine",
         Setting(0.1, 20),
-        at,
-        at,
-        best,
-        None,
-        against,
-        gain(late),
-        None if latest is None else gain(latest),
+        tuned=performance,
+        at_family_rate=performance,
+        best_setting=Setting(0.1, 160) if both is not None else None,
+        vs_baseline=difference,
+        vs_ce_best_steps=gain(vs_ce),
+        both_best_steps=None if both is None else gain(both),
     )
 
 
@@ -191,41 +191,43 @@ def standing(by, p=0.001, images=0.01, late=0.0, latest=None, plain=0.0):
     ("row", "words"),
     [
         (
-            standing(0.03, late=-0.03),
+            result_of(0.03, vs_ce=-0.03),
             "mine is better than cross-entropy at 20 steps on these tasks; with 200 steps "
             "cross-entropy is better still.",
         ),
-        (standing(0.03), "with 200 steps cross-entropy reaches the same."),
+        (result_of(0.03), "with 200 steps cross-entropy reaches the same."),
         (
-            standing(0.03, latest=0.02),
+            result_of(0.03, both=0.02),
             "reaches the same; mine with 160 steps is ahead of that by 2.0 points.",
         ),
-        (standing(0.03, latest=0.0), "reaches the same; mine with 160 steps is level with that."),
-        (standing(0.03, late=0.03), "does not reach it: it generalises better there."),
-        (standing(0.03, late=0.03, latest=0.02), "generalises better"),
+        (result_of(0.03, both=0.0), "reaches the same; mine with 160 steps is level with that."),
+        (result_of(0.03, vs_ce=0.03), "does not reach it: it generalises better there."),
+        (result_of(0.03, vs_ce=0.03, both=0.02), "generalises better"),
         (
-            standing(0.03, late=0.03, latest=0.0),
+            result_of(0.03, vs_ce=0.03, both=0.0),
             "do not differ where each has its best number of steps.",
         ),
         (
-            standing(0.03, late=-0.03, latest=-0.02),
+            result_of(0.03, vs_ce=-0.03, both=-0.02),
             "is better still; mine with 160 steps is behind that.",
         ),
-        (standing(-0.03), "mine is worse than cross-entropy at 20 steps on these tasks."),
+        (result_of(-0.03), "mine is worse than cross-entropy at 20 steps on these tasks."),
         (
-            standing(-0.03, plain=0.05),
+            result_of(-0.03, at_family_rate=0.05),
             "at the family's own learning rate only, as a mere rescaling may be.",
         ),
-        (standing(0.005), "no difference"),
-        (standing(0.03, p=0.2), "mine: too few images to tell it from cross-entropy at 20 steps."),
-        (standing(0.03, images=0.04), "too few images to tell it from cross-entropy"),
+        (result_of(0.005), "no difference"),
+        (result_of(0.03, p=0.2), "mine: too few images to tell it from cross-entropy at 20 steps."),
+        (result_of(0.03, images=0.04), "too few images to tell it from cross-entropy"),
     ],
 )
 def test_the_sentence_says_what_the_numbers_allow(row, words):
-    text = standings.sentence(row, "ce", 20, Setting(0.1, 200))
+    text = sentences.sentence(row, "ce", 20, Setting(0.1, 200))
     assert words in text
-    reached_by_more_steps = row.late.low <= 0 or (row.latest is not None and row.latest.low <= 0)
-    assert not ("generalises" in text and (reached_by_more_steps or row.against.direction < 1))
+    reached_by_more_steps = row.vs_ce_best_steps.low <= 0 or (
+        row.both_best_steps is not None and row.both_best_steps.low <= 0
+    )
+    assert not ("generalises" in text and (reached_by_more_steps or row.vs_baseline.direction < 1))
 
 
 def test_a_row_holds_what_its_tasks_came_to():
@@ -233,7 +235,7 @@ def test_a_row_holds_what_its_tasks_came_to():
     found = torch.zeros(20, 4, 3)
     found[:10, :2, 0] = 1  # ten tasks half right, nine right, one diverged
     found[19] = torch.nan
-    row = standings.reached(measure(found, label, 2))
+    row = results.performance(measure(found, label, 2))
     assert row.accuracy == pytest.approx((10 * 0.5 + 9) / 20)
     assert row.worst_decile == pytest.approx((0 + 0.5) / 2)
     assert row.diverged == pytest.approx(0.05)

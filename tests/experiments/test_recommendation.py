@@ -16,9 +16,9 @@ from metaloss.core.streams import Stream
 from metaloss.engines.local import Local
 from metaloss.errors import DataError, Interrupted, SettingsError
 from metaloss.evaluation import protocol
-from metaloss.experiments.comparison.contest import Contest, Setting
-from metaloss.experiments.recommendation import findings, folds, selection, verdict
-from metaloss.experiments.recommendation.verdict import Gain, Verdict
+from metaloss.experiments.comparison.family_evaluation import FamilyEvaluation, Setting
+from metaloss.experiments.recommendation import folds, selection, summary, verdict
+from metaloss.experiments.recommendation.verdict import AccuracyGain, Verdict
 from metaloss.inner.loop import Inner
 from metaloss.tasks import episodic
 
@@ -98,7 +98,7 @@ def rows(advice, loss):
 
 
 def test_every_image_is_held_out_once_and_judges_no_choice_that_saw_it(images):
-    cut = folds.cut("folder:scans", {})
+    cut = folds.make_folds("folder:scans", {})
     key = Stream(0)
     held = []
     for number in range(cut.folds):
@@ -117,12 +117,14 @@ def test_every_image_is_held_out_once_and_judges_no_choice_that_saw_it(images):
 def test_a_choice_is_blind_to_the_images_that_judge_it(images, monkeypatch):
     def choice(data):
         monkeypatch.setattr(folds, "load", lambda name, options: data)
-        cut = folds.cut("folder:scans", {k: SMALL[k] for k in ("inner", "classifier")})
+        cut = folds.make_folds("folder:scans", {k: SMALL[k] for k in ("inner", "classifier")})
         choosing, judging = cut.fold(1, Stream(0), CPU)
         with Local() as engine:
             how = LOSSES, (0.1, 1.0), 4
-            chosen = selection.choose(Contest(engine, choosing, Stream(0)), *how)
-            found = selection.judge(Contest(engine, judging, Stream(0)), LOSSES, chosen, 3)
+            chosen = selection.choose(FamilyEvaluation(engine, choosing, Stream(0)), *how)
+            found = selection.evaluate_choice(
+                FamilyEvaluation(engine, judging, Stream(0)), LOSSES, chosen, 3
+            )
         return torch.cat(judging.held_out["test"]), chosen, found
 
     held_out, before, judged = choice(images)
@@ -134,21 +136,21 @@ def test_a_choice_is_blind_to_the_images_that_judge_it(images, monkeypatch):
 
 
 def test_tasks_fit_into_what_a_fold_leaves(images):
-    cut = folds.cut("folder:scans", {})
+    cut = folds.make_folds("folder:scans", {})
     family = cut.family
     assert (cut.folds, family.ways, family.shots, family.val, cut.val) == (5, 4, 8, 16, 6)
     assert family.shots + family.val == 24, "what the choice of a fold has of every class"
-    assert folds.cut("folder:scans", {"shots": 20}).family.val == 4
+    assert folds.make_folds("folder:scans", {"shots": 20}).family.val == 4
 
 
 def test_few_images_make_few_folds(tmp_path):
-    cut = folds.cut(pictures(tmp_path / "few", a=6, b=9), {})
+    cut = folds.make_folds(pictures(tmp_path / "few", a=6, b=9), {})
     assert (cut.folds, cut.val, cut.family.shots, cut.family.val) == (3, 2, 1, 3)
 
 
 def test_copies_are_left_out(images):
     images.pixels[7] = images.pixels[3]
-    cut = folds.cut("folder:scans", {})
+    cut = folds.make_folds("folder:scans", {})
     assert cut.copies == 1
     assert len(cut.rows[3]) == 29
     assert cut.scarcest == 29
@@ -160,7 +162,7 @@ def test_the_official_test_split_stays_unseen_unless_it_is_all_that_is_asked_for
     half = replace(images, test=torch.arange(120) % 8 < 4)
     monkeypatch.setattr(folds, "load", lambda name, options: half)
     for which, official in (("all", False), ("test", True)):
-        cut = folds.cut("folder:scans", {}, which)
+        cut = folds.make_folds("folder:scans", {}, which)
         assert bool((half.test[torch.cat(cut.rows)] == official).all())
         assert sum(map(len, cut.rows)) == 60
 
@@ -237,8 +239,8 @@ def test_a_rescaled_cross_entropy_does_not_win_by_a_rate_between_two(ask):
     advice = ask("3.16 * -y * logp", rates=(0.1, 1.0), tuning_tasks=8)
     assert advice.gain.mean <= 0
     assert not advice.evidence
-    assert 0.316 in selection.finer((1.0, 0.1))
-    assert len(selection.finer((1.0, 0.1))) == 3
+    assert 0.316 in selection.with_rates_between((1.0, 0.1))
+    assert len(selection.with_rates_between((1.0, 0.1))) == 3
 
 
 def test_the_gain_is_that_of_each_fold_s_choice(advice):
@@ -321,11 +323,11 @@ def test_usual_stands_for_the_usual_losses_beside_others(ask):
 
 
 def gain(mean, width=0.01):
-    return Gain(mean, mean - width, mean + width)
+    return AccuracyGain(mean, mean - width, mean + width)
 
 
 def said(by, width=0.01, late=None, chosen=None, best="mine", steps=160):
-    final = selection.Choice(
+    final = selection.LossChoice(
         {"ce": Setting(0.2, 20), "mine": Setting(0.1, 20)}, Setting(0.05, steps)
     )
     low = by - width
@@ -397,8 +399,10 @@ def test_the_sentences_say_what_the_numbers_allow(found, words):
 @pytest.mark.parametrize("late", [-0.03, 0.0, 0.03])
 def test_the_code_says_what_else_would_do_where_training_may_take_longer(late):
     decision, _ = said(0.03, late=late)
-    final = selection.Choice(dict.fromkeys(("ce", "mine"), decision.setting), Setting(0.05, 160))
-    lines = findings._code("mine", decision, final, Inner(steps=20), [])
+    final = selection.LossChoice(
+        dict.fromkeys(("ce", "mine"), decision.setting), Setting(0.05, 160)
+    )
+    lines = summary._code("mine", decision, final, Inner(steps=20), [])
     assert lines[:2] == [
         'loss = metaloss.load("mine")',
         "optimiser = torch.optim.SGD(model.parameters(), lr=0.1)",

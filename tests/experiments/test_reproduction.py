@@ -55,7 +55,7 @@ def test_any_loss_may_stand_for_the_paper_s_own():
 
 def test_the_families_of_every_table_are_those_of_the_package():
     tables = [published.read(name) for name in reproduction.names()]
-    episodes = [table for table in tables if isinstance(table, published.Episodes)]
+    episodes = [table for table in tables if isinstance(table, published.EpisodesTable)]
     assert len(episodes) == 1
     for table in episodes:
         assert set(table.printed) <= episodic.names().keys()

@@ -20,11 +20,15 @@ from metaloss.engines.local import Local
 from metaloss.errors import SettingsError
 from metaloss.evaluation.protocol import step_grid
 from metaloss.evaluation.statistics import Draws
-from metaloss.experiments.comparison import findings, publication
-from metaloss.experiments.comparison.contest import Contest, Setting, Tuned
-from metaloss.experiments.comparison.contestants import CE, Contestant, check_classes, entered
-from metaloss.experiments.comparison.findings import Found
-from metaloss.experiments.comparison.standings import Played, ranked
+from metaloss.experiments.comparison import report_folder
+from metaloss.experiments.comparison.family_evaluation import (
+    FamilyEvaluation,
+    Setting,
+    TunedSettings,
+)
+from metaloss.experiments.comparison.losses import CE, ComparedLoss, check_classes, read_losses
+from metaloss.experiments.comparison.results import LossMeasures, compared_with_baseline
+from metaloss.experiments.comparison.summary import FamilyResults, summarise
 from metaloss.search.settings import RATES, changed
 from metaloss.tasks import opening
 from metaloss.tasks.episodic import Episodes, TaskFamily, open_episodes
@@ -138,7 +142,7 @@ def start(
     own = {key: value for key, value in table.items() if key not in of_families}
     chosen: Comparison = registry.from_table(Comparison, own, "compare")
     reporter = reporter or Reporter()
-    found, baseline = entered(losses, chosen.against, Path(runs))
+    found, baseline = read_losses(losses, chosen.against, Path(runs))
     device = resolve_device(chosen.device)
     names = [*_specs(losses, found), *(x.label for x in found[len(losses) :])]
     reporter.on_work("loading images", plain=False)
@@ -149,7 +153,7 @@ def start(
         reporter.on_comparison_start(
             chosen, opened, sum(_work(chosen, len(found), e) for e in opened)
         )
-        contests = [Contest(engine, e, Stream(chosen.seed)) for e in opened]
+        contests = [FamilyEvaluation(engine, e, Stream(chosen.seed)) for e in opened]
         played = [_play(contest, chosen, found, baseline) for contest in contests]
     settings = {**chosen.model_dump(mode="json"), **changes}
     about = {
@@ -157,10 +161,10 @@ def start(
         "baseline": baseline,
         "command": command(losses, found, {**own, "tasks": chosen.tasks}, changes),
     }
-    summary = findings.summary(
+    summary = summarise(
         {**about, "conditions": conditions(opened, device)}, found, opened, exposures, played
     )
-    written = publication.write(
+    written = report_folder.write(
         Path(out), name or _name(opened, chosen.seed), summary, [x.trainings for x in played]
     )
     report = Report(summary["rows"], [x["text"] for x in summary["sentences"]], summary, written)
@@ -193,7 +197,7 @@ def _families(
 
 
 def _exposures(
-    found: Sequence[Contestant], opened: Sequence[Episodes], allow: bool, reporter: Reporter
+    found: Sequence[ComparedLoss], opened: Sequence[Episodes], allow: bool, reporter: Reporter
 ) -> list[list[DataOverlap]]:
     """What every family's data is to every loss.
 
@@ -216,8 +220,8 @@ def _exposures(
 
 
 def _play(
-    contest: Contest, chosen: Comparison, found: Sequence[Contestant], baseline: str
-) -> Found:
+    contest: FamilyEvaluation, chosen: Comparison, found: Sequence[ComparedLoss], baseline: str
+) -> FamilyResults:
     """Tune, test and watch all losses on one family."""
     labels = [x.label for x in found]
     losses = [x.criterion.losses() for x in found]
@@ -229,21 +233,22 @@ def _play(
     longer = [i for i, label in enumerate(labels) if chosen.tune == "steps" or label == CE]
     steps = contest.tune_steps([losses[i] for i in longer], chosen.rates, chosen.tuning_tasks)
     tuned = [
-        Tuned(rate, dict(zip(longer, steps, strict=True)).get(i)) for i, rate in enumerate(rates)
+        TunedSettings(rate, dict(zip(longer, steps, strict=True)).get(i))
+        for i, rate in enumerate(rates)
     ]
     own = Setting(inner.lr, inner.steps)
     tested = contest.test(losses, [(x.rate, own) for x in tuned], n)
     longest = contest.test_each(losses, [x.steps for x in tuned], n)
     played = [
-        Played(label, x.rate, at, plain, x.steps, long)
+        LossMeasures(label, x.rate, at, plain, x.steps, long)
         for label, x, (at, plain), long in zip(labels, tuned, tested, longest, strict=True)
     ]
     key = contest.key.at("bootstrap")
-    rows = ranked(played, baseline, CE, Draws.of(contest.rows(n), key), key)
+    rows = compared_with_baseline(played, baseline, CE, Draws.of(contest.rows(n), key), key)
     moments, curves = contest.curves(losses, rates, min(chosen.curve_tasks, n))
     strongest = tuned[labels.index(CE)].steps
     assert strongest is not None
-    return Found(
+    return FamilyResults(
         rows,
         strongest,
         {x.loss: x for x in played},
@@ -266,7 +271,7 @@ def _work(chosen: Comparison, losses: int, e: Episodes) -> int:
 
 def command(
     losses: Sequence[Any],
-    found: Sequence[Contestant],
+    found: Sequence[ComparedLoss],
     own: Mapping[str, Any],
     changes: Mapping[str, Any],
 ) -> list[str]:
@@ -299,7 +304,7 @@ def side_by_side(
     return ["metaloss", "train", "--loss", *losses, *named, *grid, *_assignments(flatten(own))]
 
 
-def _specs(losses: Sequence[Any], found: Sequence[Contestant]) -> list[str]:
+def _specs(losses: Sequence[Any], found: Sequence[ComparedLoss]) -> list[str]:
     """Losses as they were given; one that was given as an object by its name."""
     return [
         str(x) if isinstance(x, str | Path) else y.label

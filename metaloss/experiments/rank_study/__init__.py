@@ -13,9 +13,9 @@ from metaloss.core.streams import Stream
 from metaloss.data import places
 from metaloss.engines.local import Local
 from metaloss.errors import SettingsError
-from metaloss.experiments.rank_study import candidates, figures, findings, regimes
-from metaloss.experiments.rank_study.findings import Found
+from metaloss.experiments.rank_study import candidates, figures, regimes, results
 from metaloss.experiments.rank_study.regimes import FullSize, Regime, Score
+from metaloss.experiments.rank_study.results import StudyResults
 from metaloss.experiments.rank_study.settings import Study, resolve
 from metaloss.storage.environment import describe_environment
 from metaloss.storage.folders import file_name
@@ -25,7 +25,7 @@ from metaloss.training.losses import NamedLoss
 
 
 @dataclass(frozen=True)
-class Studied:
+class FinishedStudy:
     """A finished study.
 
     Attributes:
@@ -53,7 +53,7 @@ def study(
     reporter: Reporter | None = None,
     stop: Callable[[], bool] = lambda: False,
     **others: Any,
-) -> Studied:
+) -> FinishedStudy:
     """Train losses under several settings, and say how alike the settings order them.
 
     Args:
@@ -98,7 +98,7 @@ def start(
     runs: str | Path,
     reporter: Reporter,
     stop: Callable[[], bool],
-) -> Studied:
+) -> FinishedStudy:
     """Make a new folder for the study that this table describes, and score (errors: as for `study`)."""
     chosen = resolve(table)
     read = candidates.read(chosen.losses, runs, chosen.genome, Stream(chosen.seed).at("random"))
@@ -107,12 +107,12 @@ def start(
     asked = list(chosen.losses)
     chosen = resolve({**chosen.table(), "losses": tuple(read)})
     with Local(resolve_device(chosen.device), chosen.memory, stop=stop) as engine:
-        settings = regimes.opened(chosen, engine, stop)
+        settings = regimes.open_regimes(chosen, engine, stop)
         # A loss for other numbers of classes is refused before there is a folder.
         for x in settings:
             kept.name_losses(list(read), list(read.values()), x.classes)
         entered = kept.name_losses(list(read), list(read.values()), settings[0].classes)
-        folder = findings.create(
+        folder = results.create(
             out,
             chosen,
             {
@@ -134,7 +134,7 @@ def go_on(
     allow_changes: bool,
     reporter: Reporter,
     stop: Callable[[], bool],
-) -> Studied:
+) -> FinishedStudy:
     """Go on with a study's folder; `data` is where its images lie now, as for `study`.
 
     Raises:
@@ -142,12 +142,12 @@ def go_on(
         RunInUse: another process scores there.
         DamagedFile: a file of it does not check out.
     """
-    folder, chosen = findings.find(spec, out)
+    folder, chosen = results.find(spec, out)
     where = places.find_places(
         folder, chosen.sources, data, f"metaloss study rank --resume {folder} --data"
     )
     with Local(resolve_device(chosen.device), chosen.memory, stop=stop) as engine:
-        settings = regimes.opened(chosen, engine, stop, where)
+        settings = regimes.open_regimes(chosen, engine, stop, where)
         losses = kept.read_losses(folder, chosen.losses)
         entered = kept.name_losses(chosen.losses, losses, settings[0].classes)
         folders.check_conditions(folder, _conditions(engine, settings), allow_changes)
@@ -162,19 +162,19 @@ def _carry(
     settings: list[Regime],
     reporter: Reporter,
     stop: Callable[[], bool],
-) -> Studied:
+) -> FinishedStudy:
     """Score what has no score yet, then compare the settings."""
     with storage.Lock(folder):
         reporter.on_study_start(folder, chosen, settings)
         scores = _scores(folder, entered, settings, reporter)
-        found = Found(
+        found = StudyResults(
             chosen, [x.label for x in entered], scores, {x.name: x.unit for x in settings}
         )
-        summary, pairs = findings.compared(found)
-        files = findings.files(found, summary, figures.scatter(found, pairs))
+        summary, pairs = results.compare_settings(found)
+        files = results.files(found, summary, figures.scatter(found, pairs))
         for name, data in files.items():
             storage.write(folder / name, data)
-        result = Studied(summary["pairs"], findings.rows(found), summary, folder)
+        result = FinishedStudy(summary["pairs"], results.rows(found), summary, folder)
     reporter.on_study_end(result)
     return result
 

@@ -5,15 +5,15 @@ from collections.abc import Sequence
 from typing import Any
 
 from metaloss.core.drawing import COLOURS, MARKS, Picture, drawing_style, panels, render
-from metaloss.experiments.rank_study.findings import Found
 from metaloss.experiments.rank_study.ranking import Pair
+from metaloss.experiments.rank_study.results import StudyResults
 
 SIDE = 3.4  # inches of a panel
 WIDE = 36  # characters of a line
 
 
 @drawing_style()
-def scatter(found: Found, pairs: Sequence[Pair]) -> Picture:
+def scatter(found: StudyResults, pairs: Sequence[Pair]) -> Picture:
     """A panel for every pair: the earlier setting across, the later one upwards."""
     names = list(found.scores)
     n = len(names) - 1
@@ -30,7 +30,7 @@ def scatter(found: Found, pairs: Sequence[Pair]) -> Picture:
     return Picture("scatter", caption, *render(figure))
 
 
-def _panel(axis: Any, x: Pair, found: Found) -> None:
+def _panel(axis: Any, x: Pair, found: StudyResults) -> None:
     a, b = ([100 * value for value in found.accuracy(name)] for name in (x.a, x.b))
     for cluster in sorted(set(x.clusters)):
         rows = [i for i, own in enumerate(x.clusters) if own == cluster]

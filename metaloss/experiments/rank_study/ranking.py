@@ -22,7 +22,7 @@ FEWEST = 5  # losses that an interval is given for: resamples of fewer are all a
 
 
 @dataclass(frozen=True)
-class Tau:
+class RankCorrelation:
     """Kendall's τ-b of two scores of n losses; None where there is no order.
 
     Attributes:
@@ -39,17 +39,19 @@ class Tau:
     n: int
 
 
-def tau(a: Sequence[float], b: Sequence[float], key: Stream, resamples: int = 2000) -> Tau:
+def kendall_tau(
+    a: Sequence[float], b: Sequence[float], key: Stream, resamples: int = 2000
+) -> RankCorrelation:
     """How alike two scores order the same losses."""
     n = len(a)
     if n < 2 or min(len(set(a)), len(set(b))) < 2:
-        return Tau(None, None, None, None, n)
+        return RankCorrelation(None, None, None, None, n)
     from scipy.stats import kendalltau  # slow to import
 
     found = kendalltau(a, b)
     one, other = (torch.tensor(x, dtype=torch.float64) for x in (a, b))
     low, high = _interval(one, other, key, resamples) if n >= FEWEST else (None, None)
-    return Tau(float(found.statistic), float(found.pvalue), low, high, n)
+    return RankCorrelation(float(found.statistic), float(found.pvalue), low, high, n)
 
 
 def _interval(
@@ -69,14 +71,14 @@ def _interval(
     return low, high
 
 
-def number(best: int | None, losses: int) -> int:
+def best_count(best: int | None, losses: int) -> int:
     """How many of the losses are the best ones."""
     if best is None:
         return min(USUAL, -(-losses // 2))
     return min(best, losses)
 
 
-def top(score: Sequence[float], k: int) -> list[int]:
+def best_places(score: Sequence[float], k: int) -> list[int]:
     """The places of the k highest scores, in order of the places; of equal ones the first."""
     order = sorted(range(len(score)), key=lambda i: -score[i])
     return sorted(order[:k])
@@ -112,9 +114,9 @@ class Pair:
 
     a: str
     b: str
-    all: Tau
-    best: Tau
-    both: Tau
+    all: RankCorrelation
+    best: RankCorrelation
+    both: RankCorrelation
     k: int
     pick: str
     loses: float
@@ -132,11 +134,11 @@ def pair(
     resamples: int,
 ) -> Pair:
     """Two settings compared by the scores `a` and `b` of the losses with these labels."""
-    first = top(a, k)
-    second = top(b, k)
+    first = best_places(a, k)
+    second = best_places(b, k)
 
-    def of(rows: Sequence[int], name: str) -> Tau:
-        return tau([a[i] for i in rows], [b[i] for i in rows], key.at(name), resamples)
+    def of(rows: Sequence[int], name: str) -> RankCorrelation:
+        return kendall_tau([a[i] for i in rows], [b[i] for i in rows], key.at(name), resamples)
 
     pick = max(range(len(a)), key=lambda i: a[i])
     return Pair(
@@ -151,7 +153,7 @@ def pair(
     )
 
 
-def parted(
+def cluster_tables(
     x: Pair, a: Sequence[float], b: Sequence[float], labels: Sequence[str]
 ) -> list[dict[str, Any]]:
     """A pair's clusters: their losses and mean scores."""

@@ -105,7 +105,7 @@ class FewShot:
             self.tasks,
             lr=lr,
         )
-        return scored(lr, found[0, 0].tolist())
+        return as_score(lr, found[0, 0].tolist())
 
     def at(
         self, folder: Path, entrants: Sequence[NamedLoss], again: str
@@ -154,7 +154,9 @@ class FullSize:
         for path in (self.job.folder / "state").glob(f"{entrant.slug}-*/model.safetensors"):
             path.unlink()  # a thousand losses' weights would fill a disk, and nothing reads them
         failures = [x.failed for x in runs if x.failed]
-        return scored(lr, [float("nan") if x.failed else x.validation for x in runs], *failures[:1])
+        return as_score(
+            lr, [float("nan") if x.failed else x.validation for x in runs], *failures[:1]
+        )
 
     @contextlib.contextmanager
     def at(self, folder: Path, entrants: Sequence[NamedLoss], again: str) -> Iterator[None]:
@@ -179,7 +181,7 @@ class FullSize:
 Regime = FewShot | FullSize
 
 
-def scored(lr: float, accuracies: Sequence[float], reason: str = "") -> Score:
+def as_score(lr: float, accuracies: Sequence[float], reason: str = "") -> Score:
     """The score that these accuracies make, NaN being a failure."""
     x = torch.tensor(accuracies, dtype=torch.float64)
     values = x.nan_to_num(nan=0.0)
@@ -192,7 +194,7 @@ def best(regime: Regime, entrant: NamedLoss) -> Score:
     return max((regime.train(entrant, lr) for lr in regime.rates), key=lambda x: x.accuracy)
 
 
-def opened(
+def open_regimes(
     study: Study, engine: Local, stop: Callable[[], bool], where: Mapping[str, str] | None = None
 ) -> list[Regime]:
     """The settings of a study, their images loaded, from `where` these lie by the setting's name.

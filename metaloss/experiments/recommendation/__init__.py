@@ -32,13 +32,23 @@ from metaloss.core.tables import flatten
 from metaloss.criterion.base import Criterion
 from metaloss.engines.local import Local
 from metaloss.evaluation.protocol import step_grid
-from metaloss.experiments.comparison.contest import Contest
-from metaloss.experiments.comparison.contestants import Contestant, check_classes
-from metaloss.experiments.recommendation import findings
-from metaloss.experiments.recommendation.entrants import Entry, entered, unseen
-from metaloss.experiments.recommendation.folds import Cut, cut
-from metaloss.experiments.recommendation.selection import Choice, Judged, choose, finer, judge
-from metaloss.experiments.recommendation.verdict import Folds, Gain, decided
+from metaloss.experiments.comparison.family_evaluation import FamilyEvaluation
+from metaloss.experiments.comparison.losses import ComparedLoss, check_classes
+from metaloss.experiments.recommendation.folds import FoldedImages, make_folds
+from metaloss.experiments.recommendation.losses import (
+    RequestedLosses,
+    read_losses,
+    without_seen_images,
+)
+from metaloss.experiments.recommendation.selection import (
+    ChoiceEvaluation,
+    LossChoice,
+    choose,
+    evaluate_choice,
+    with_rates_between,
+)
+from metaloss.experiments.recommendation.summary import summarise, write
+from metaloss.experiments.recommendation.verdict import AccuracyGain, FoldResults, decide
 from metaloss.search.settings import RATES
 from metaloss.tasks.episodic import Episodes, TaskFamily
 
@@ -105,7 +115,7 @@ class Advice:
     lr: float
     steps: int
     evidence: bool
-    gain: Gain
+    gain: AccuracyGain
     table: list[dict[str, Any]]
     sentences: list[str]
     code: list[str]
@@ -171,12 +181,12 @@ def start(
     own = {key: value for key, value in table.items() if key not in of_families}
     chosen: Recommendation = registry.from_table(Recommendation, own, "recommend")
     reporter = reporter or Reporter()
-    entry = entered(losses, Path(runs))
+    entry = read_losses(losses, Path(runs))
     device = resolve_device(chosen.device)
     reporter.on_work("loading images", plain=False)
-    images = cut(chosen.data, changes, chosen.images, chosen.folds)
+    images = make_folds(chosen.data, changes, chosen.images, chosen.folds)
     whole = images.whole(device)
-    found = unseen(entry, whole, chosen.allow_seen, reporter.on_warning)
+    found = without_seen_images(entry, whole, chosen.allow_seen, reporter.on_warning)
     check_classes(found, [whole])
     with Local(device, chosen.memory, stop=stop, told=reporter.on_progress) as engine:
         reporter.on_recommendation_start(
@@ -185,13 +195,9 @@ def start(
         final, folds = _played(engine, chosen, found, images, whole)
     settings = {**chosen.model_dump(mode="json"), **changes}
     about = {"settings": settings, "command": _command(own, changes, entry)}
-    verdict = decided(final, folds)
-    summary = findings.summary(
-        about, found, entry.specs, images, whole, device, final, folds, verdict
-    )
-    written = findings.write(
-        Path(out), name or f"{images.family.name}-{chosen.seed}", summary, folds
-    )
+    verdict = decide(final, folds)
+    summary = summarise(about, found, entry.specs, images, whole, device, final, folds, verdict)
+    written = write(Path(out), name or f"{images.family.name}-{chosen.seed}", summary, folds)
     best = next(x.criterion for x in found if x.label == verdict.loss)
     use = verdict.setting.lr, verdict.setting.steps, verdict.evidence, verdict.gain
     advice = Advice(
@@ -209,24 +215,32 @@ def start(
 
 
 def _played(
-    engine: Local, chosen: Recommendation, found: Sequence[Contestant], images: Cut, whole: Episodes
-) -> tuple[Choice, Folds]:
+    engine: Local,
+    chosen: Recommendation,
+    found: Sequence[ComparedLoss],
+    images: FoldedImages,
+    whole: Episodes,
+) -> tuple[LossChoice, FoldResults]:
     """Every fold's choice and what came of it, and the choice on all images."""
     key = Stream(chosen.seed)
     losses = {x.label: x.criterion.losses() for x in found}
     how = losses, chosen.rates, chosen.tuning_tasks, chosen.tune == "steps"
-    choices: list[Choice] = []
-    judged: list[Judged] = []
+    choices: list[LossChoice] = []
+    judged: list[ChoiceEvaluation] = []
     for number in range(images.folds):
         own = key.at("fold", number)
         choosing, judging = images.fold(number, key.at("folds"), engine.device)
-        choices.append(choose(Contest(engine, choosing, own), *how))
-        judged.append(judge(Contest(engine, judging, own), losses, choices[-1], chosen.test_tasks))
-    final = choose(Contest(engine, whole, key.at("all")), *how)
-    return final, Folds.of(choices, judged, chosen.certainty, key.at("bootstrap"))
+        choices.append(choose(FamilyEvaluation(engine, choosing, own), *how))
+        judged.append(
+            evaluate_choice(
+                FamilyEvaluation(engine, judging, own), losses, choices[-1], chosen.test_tasks
+            )
+        )
+    final = choose(FamilyEvaluation(engine, whole, key.at("all")), *how)
+    return final, FoldResults.of(choices, judged, chosen.certainty, key.at("bootstrap"))
 
 
-def _work(chosen: Recommendation, losses: int, images: Cut) -> int:
+def _work(chosen: Recommendation, losses: int, images: FoldedImages) -> int:
     """About how many steps of training it takes."""
     inner = images.family.inner
     rates = len(chosen.rates)
@@ -234,7 +248,7 @@ def _work(chosen: Recommendation, losses: int, images: Cut) -> int:
     most = step_grid(inner)[-1] if inner.anytime else sum(step_grid(inner))
     # Which number of steps will be the best is not known yet.
     usual = step_grid(inner)[len(step_grid(inner)) // 2]
-    grid = (losses - 1) * rates + len(finer(chosen.rates))
+    grid = (losses - 1) * rates + len(with_rates_between(chosen.rates))
     choosing = grid * most if steps else grid * inner.steps + rates * most
     judging = losses * usual if steps else losses * inner.steps + usual
     return (
@@ -242,7 +256,9 @@ def _work(chosen: Recommendation, losses: int, images: Cut) -> int:
     ) * chosen.tuning_tasks * choosing + images.folds * chosen.test_tasks * judging
 
 
-def _command(own: Mapping[str, Any], changes: Mapping[str, Any], entry: Entry) -> list[str]:
+def _command(
+    own: Mapping[str, Any], changes: Mapping[str, Any], entry: RequestedLosses
+) -> list[str]:
     """The command that makes the same recommendation."""
     rest = {key: value for key, value in own.items() if key != "data"} | dict(changes)
     options = [word for k, v in flatten(rest).items() for word in ("--set", f"{k}={json.dumps(v)}")]

@@ -31,7 +31,7 @@ VAL = 100
 
 
 @dataclass(frozen=True)
-class Cut:
+class FoldedImages:
     """The images that take part, per class, and into how many folds they are cut.
 
     Attributes:
@@ -83,12 +83,12 @@ def _parts(rows: Int64[Tensor, " N"], folds: int, key: Stream) -> tuple[Int64[Te
     return rows[key.permutation(len(rows))].tensor_split(folds)
 
 
-def cut(
+def make_folds(
     spec: str,
     changes: Mapping[str, Any],
     images: Literal["all", "test"] = "all",
     folds: int | None = None,
-) -> Cut:
+) -> FoldedImages:
     """The images that a name means, and tasks that fit into its folds.
 
     Args:
@@ -134,7 +134,7 @@ def cut(
             f"{spec}: {family.ways}-way {family.shots}-shot tasks do not fit: {len(rows)} classes, and {rest} images "
             f"of the smallest one outside a fold ({_counts(dataset, rows)}). This fits: {fits}"
         )
-    return Cut(
+    return FoldedImages(
         replace(family, val=min(family.val, rest - family.shots)), dataset, rows, folds, copies
     )
 

@@ -8,14 +8,14 @@ from itertools import pairwise
 from jaxtyping import Int
 from torch import Tensor
 
-from metaloss.experiments.comparison.contest import Contest, Setting
-from metaloss.experiments.comparison.contestants import CE
+from metaloss.experiments.comparison.family_evaluation import FamilyEvaluation, Setting
+from metaloss.experiments.comparison.losses import CE
 from metaloss.inner.metrics import Measures
 from metaloss.losses.base import Losses
 
 
 @dataclass(frozen=True)
-class Choice:
+class LossChoice:
     """What some images say.
 
     Attributes:
@@ -34,7 +34,7 @@ class Choice:
 
 
 @dataclass(frozen=True)
-class Judged:
+class ChoiceEvaluation:
     """A choice's losses on T tasks whose validation images it has not seen.
 
     Attributes:
@@ -49,12 +49,12 @@ class Judged:
 
 
 def choose(
-    contest: Contest,
+    contest: FamilyEvaluation,
     losses: Mapping[str, Losses],
     rates: Sequence[float],
     tasks: int,
     steps: bool = False,
-) -> Choice:
+) -> LossChoice:
     """Tune every loss.
 
     Cross-entropy also has the rates half-way between: a mere rescaling of it must not win by lying
@@ -69,13 +69,15 @@ def choose(
     """
     tune = contest.tune_steps if steps else contest.tune
     others = [name for name in losses if name != CE]
-    (ce,) = tune([losses[CE]], finer(rates), tasks)
+    (ce,) = tune([losses[CE]], with_rates_between(rates), tasks)
     found = tune([losses[name] for name in others], rates, tasks) if others else []
     late = None if steps else contest.tune_steps([losses[CE]], rates, tasks)[0]
-    return Choice({CE: ce, **dict(zip(others, found, strict=True))}, late)
+    return LossChoice({CE: ce, **dict(zip(others, found, strict=True))}, late)
 
 
-def judge(contest: Contest, losses: Mapping[str, Losses], choice: Choice, tasks: int) -> Judged:
+def evaluate_choice(
+    contest: FamilyEvaluation, losses: Mapping[str, Losses], choice: LossChoice, tasks: int
+) -> ChoiceEvaluation:
     """Train each loss as a choice tuned it; the contest has the images that judge as its meta-test pool."""
     names = list(choice.settings)
     found = contest.test_each(
@@ -83,10 +85,10 @@ def judge(contest: Contest, losses: Mapping[str, Losses], choice: Choice, tasks:
     )
     named = {name: x for name, x in zip(names, found, strict=True) if x is not None}
     (late,) = contest.test_each([losses[CE]], [choice.late], tasks)
-    return Judged(named, late, contest.rows(tasks))
+    return ChoiceEvaluation(named, late, contest.rows(tasks))
 
 
-def finer(rates: Sequence[float]) -> list[float]:
+def with_rates_between(rates: Sequence[float]) -> list[float]:
     """Rates, and the geometric mean of every two neighbours.
 
     >>> finer([0.1, 0.4])

@@ -12,17 +12,17 @@ from torch import Tensor
 from metaloss.core.formatting import near_chance, percent
 from metaloss.core.streams import Stream
 from metaloss.evaluation.statistics import Draws
-from metaloss.experiments.comparison.contest import Setting
-from metaloss.experiments.comparison.contestants import CE
-from metaloss.experiments.comparison.standings import spoken
-from metaloss.experiments.recommendation.selection import Choice, Judged
+from metaloss.experiments.comparison.family_evaluation import Setting
+from metaloss.experiments.comparison.losses import CE
+from metaloss.experiments.comparison.sentences import name_in_sentence
+from metaloss.experiments.recommendation.selection import ChoiceEvaluation, LossChoice
 from metaloss.inner.metrics import Measures
 
 CELLS = 40_000_000  # images times resamples, at most
 
 
 @dataclass(frozen=True)
-class Gain:
+class AccuracyGain:
     """A mean difference of accuracies and its interval over tasks and images, in shares of one."""
 
     mean: float
@@ -31,7 +31,7 @@ class Gain:
 
 
 @dataclass(frozen=True)
-class Folds:
+class FoldResults:
     """K choices, and what came of each on the images that it had not seen.
 
     Attributes:
@@ -41,15 +41,19 @@ class Folds:
         certainty: of the intervals.
     """
 
-    choices: Sequence[Choice]
-    judged: Sequence[Judged]
+    choices: Sequence[LossChoice]
+    judged: Sequence[ChoiceEvaluation]
     draws: Draws
     certainty: float
 
     @classmethod
     def of(
-        cls, choices: Sequence[Choice], judged: Sequence[Judged], certainty: float, key: Stream
-    ) -> "Folds":
+        cls,
+        choices: Sequence[LossChoice],
+        judged: Sequence[ChoiceEvaluation],
+        certainty: float,
+        key: Stream,
+    ) -> "FoldResults":
         """The folds with fresh resamples: 2,000, or fewer where so many images would take much memory."""
         rows = torch.cat([x.rows for x in judged])
         resamples = min(2_000, CELLS // len(rows.unique()))
@@ -64,20 +68,20 @@ class Folds:
         """One loss in all folds."""
         return [x.found[name] for x in self.judged]
 
-    def gain(self, name: str) -> Gain:
+    def gain(self, name: str) -> AccuracyGain:
         """A loss beside cross-entropy, whatever was chosen."""
         return self._gain(self.of_loss(name), self.of_loss(CE))
 
-    def whole(self) -> Gain:
+    def whole(self) -> AccuracyGain:
         """Every fold's chosen loss beside cross-entropy: what choosing a loss this way is worth on new images."""
         return self._gain(self._winners(), self.of_loss(CE))
 
-    def late(self) -> Gain | None:
+    def late(self) -> AccuracyGain | None:
         """The same beside cross-entropy with its best number of steps."""
         late = self.of_late()
         return self._gain(self._winners(), late) if late else None
 
-    def late_over_own(self) -> Gain | None:
+    def late_over_own(self) -> AccuracyGain | None:
         """Cross-entropy with its best number of steps beside itself with the family's."""
         late = self.of_late()
         return self._gain(late, self.of_loss(CE)) if late else None
@@ -89,11 +93,11 @@ class Folds:
     def _winners(self) -> list[Measures]:
         return [x.found[c.winner] for c, x in zip(self.choices, self.judged, strict=True)]
 
-    def _gain(self, ours: Sequence[Measures], theirs: Sequence[Measures]) -> Gain:
+    def _gain(self, ours: Sequence[Measures], theirs: Sequence[Measures]) -> AccuracyGain:
         a = _right(ours)
         b = _right(theirs)
         low, high = self.draws.interval(a, b, self.certainty)
-        return Gain(float((a.double() - b.double()).mean()), low, high)
+        return AccuracyGain(float((a.double() - b.double()).mean()), low, high)
 
 
 def _right(found: Sequence[Measures]) -> Bool[Tensor, "T V"]:
@@ -122,8 +126,8 @@ class Verdict:
     loss: str
     setting: Setting
     best: str
-    gain: Gain
-    late: Gain | None
+    gain: AccuracyGain
+    late: AccuracyGain | None
     chosen: Mapping[str, int]
     certainty: float
 
@@ -138,7 +142,7 @@ class Verdict:
         return self.evidence and self.late is not None and self.late.low <= 0
 
 
-def decided(final: Choice, folds: Folds) -> Verdict:
+def decide(final: LossChoice, folds: FoldResults) -> Verdict:
     """Another loss than cross-entropy only where the interval of the whole procedure's gain lies above 0."""
     gain = folds.whole()
     best = final.winner
@@ -165,7 +169,7 @@ def small(classes: int, shots: int, steps: int, classifier: str, reached: float)
     )
 
 
-def sentences(verdict: Verdict, final: Choice, images: int) -> list[str]:
+def sentences(verdict: Verdict, final: LossChoice, images: int) -> list[str]:
     """What the numbers allow one to say.
 
     Args:
@@ -213,11 +217,13 @@ def _against(verdict: Verdict, images: int) -> list[str]:
 
 
 def _folds(verdict: Verdict) -> str:
-    listed = ", ".join(f"{spoken(name)} {n}" for name, n in Counter(verdict.chosen).most_common())
-    return f"Chosen by the {sum(verdict.chosen.values())} folds: {listed}; on all images: {spoken(verdict.best)}."
+    listed = ", ".join(
+        f"{name_in_sentence(name)} {n}" for name, n in Counter(verdict.chosen).most_common()
+    )
+    return f"Chosen by the {sum(verdict.chosen.values())} folds: {listed}; on all images: {name_in_sentence(verdict.best)}."
 
 
-def _late(verdict: Verdict, final: Choice) -> list[str]:
+def _late(verdict: Verdict, final: LossChoice) -> list[str]:
     """What becomes of a gain where cross-entropy may train for longer."""
     late = verdict.late
     if not verdict.evidence or late is None or final.late is None:
@@ -237,6 +243,6 @@ def _late(verdict: Verdict, final: Choice) -> list[str]:
     return [f"{ce} does not reach it: {verdict.loss} generalises better here."]
 
 
-def _points(gain: Gain, certainty: float) -> str:
+def _points(gain: AccuracyGain, certainty: float) -> str:
     low, high = (f"{100 * x:+.1f}" for x in (gain.low, gain.high))
     return f"{100 * gain.mean:+.1f} points ({100 * certainty:g} % interval {low} to {high})"

@@ -7,16 +7,16 @@ from typing import Any
 from metaloss.core.reporting import Reporter
 from metaloss.errors import SettingsError
 from metaloss.experiments.reproduction import correlations, episodes, published, trainings
-from metaloss.experiments.reproduction.found import Reproduced
 from metaloss.experiments.reproduction.published import about as about
 from metaloss.experiments.reproduction.published import names as names
+from metaloss.experiments.reproduction.reproduced_table import ReproducedTable
 
 # What one kind of table alone takes, and what tables of that kind are.
 ONLY: dict[str, tuple[type, str]] = {
-    "evolve": (published.Episodes, "a table of few-shot tasks"),
-    "columns": (published.Trainings, "a table of full-size trainings"),
-    "run": (published.Trainings, "a table of full-size trainings"),
-    "study": (published.Correlations, "a table of correlations"),
+    "evolve": (published.EpisodesTable, "a table of few-shot tasks"),
+    "columns": (published.TrainingsTable, "a table of full-size trainings"),
+    "run": (published.TrainingsTable, "a table of full-size trainings"),
+    "study": (published.CorrelationsTable, "a table of correlations"),
 }
 
 
@@ -35,7 +35,7 @@ def reproduce(
     reporter: Reporter | None = None,
     stop: Callable[[], bool] = lambda: False,
     **others: Any,
-) -> Reproduced:
+) -> ReproducedTable:
     """Set a paper's table beside ours.
 
     A table of few-shot tasks is run at once. A cell of a table of full-size trainings is looked up
@@ -89,19 +89,19 @@ def start(
     runs: str | Path,
     reporter: Reporter,
     stop: Callable[[], bool],
-) -> Reproduced:
+) -> ReproducedTable:
     """Set a paper's table beside ours, with a table of settings (arguments and errors: as for `reproduce`)."""
     table = published.read(name)
     _suits(name, table, {"evolve": evolve, "columns": columns, "run": run, "study": study})
     losses = [] if loss is None else list(loss) if isinstance(loss, list | tuple) else [loss]
-    if isinstance(table, published.Episodes):
+    if isinstance(table, published.EpisodesTable):
         if len(losses) > 1:
             raise SettingsError(f"one loss stands for the paper's own, got {len(losses)}")
         how: dict[str, Any] = {"out": out, "runs": runs, "reporter": reporter, "stop": stop}
         return episodes.reproduce(
             table, loss=losses[0] if losses else None, evolve=evolve, **how, others=settings
         )
-    if isinstance(table, published.Trainings):
+    if isinstance(table, published.TrainingsTable):
         return trainings.reproduce(
             name,
             table,
@@ -127,6 +127,6 @@ def _suits(name: str, table: published.Table, given: dict[str, Any]) -> None:
             raise SettingsError(f"{key} is for {what}, which {name} is not  (metaloss list tables)")
 
 
-def lines(found: Reproduced) -> Sequence[str]:
+def lines(found: ReproducedTable) -> Sequence[str]:
     """The tables as text."""
     return found.text

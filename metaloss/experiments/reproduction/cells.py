@@ -8,7 +8,7 @@ from typing import Any
 from metaloss.core import registry
 from metaloss.core.tables import flatten
 from metaloss.errors import SettingsError
-from metaloss.experiments.reproduction.published import Column, Row, Trainings
+from metaloss.experiments.reproduction.published import Column, Row, TrainingsTable
 from metaloss.training.settings import Training, over, protocol, resolve
 
 # No setting of a cell.
@@ -24,7 +24,7 @@ SIZES = {
 
 
 @dataclass(frozen=True)
-class Part:
+class CellSpec:
     """One setting of those that a cell is a mean over.
 
     Attributes:
@@ -47,14 +47,14 @@ class Part:
 
     def distance(self, chosen: Training) -> int:
         """In how many settings it is another than the wanted one."""
-        own = essence(self.wanted)
-        other = essence(chosen)
+        own = fingerprint(self.wanted)
+        other = fingerprint(chosen)
         return sum(own.get(key) != other.get(key) for key in own | other)
 
     def departures(self, chosen: Training) -> list[str]:
         """In what a training departs from the protocol, in words."""
-        found = essence(chosen)
-        plain = [essence(x) for x in self.plain]
+        found = fingerprint(chosen)
+        plain = [fingerprint(x) for x in self.plain]
         differing = []
         for key, value in found.items():
             paper = list(dict.fromkeys(x.get(key, "none") for x in plain))
@@ -66,42 +66,44 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Place:
+class ColumnRun:
     """A column of a table as it can be run here.
 
     Attributes:
         column: the table's.
-        parts: the settings that each of its cells is a mean over.
+        cell_specs: the settings that each of its cells is a mean over.
         reason: why it cannot be run; empty where it can.
     """
 
     column: Column
-    parts: tuple[Part, ...]
+    cell_specs: tuple[CellSpec, ...]
     reason: str
 
 
 @dataclass(frozen=True)
-class Wish:
+class Request:
     """What is asked of a table.
 
     Attributes:
         name: the table's.
         table: the published one.
         rows: those that are asked for.
-        places: the columns that are asked for.
+        column_runs: the columns that are asked for.
         changes: settings that stand in for the protocol's.
         parent: the folder that trainings are looked for and made in.
     """
 
     name: str
-    table: Trainings
+    table: TrainingsTable
     rows: list[Row]
-    places: list[Place]
+    column_runs: list[ColumnRun]
     changes: Mapping[str, Any]
     parent: Path
 
 
-def places(table: Trainings, names: Sequence[str], changes: Mapping[str, Any]) -> list[Place]:
+def column_runs(
+    table: TrainingsTable, names: Sequence[str], changes: Mapping[str, Any]
+) -> list[ColumnRun]:
     """The columns of these names, all where there are none, under settings that stand in for the
     protocol's.
 
@@ -113,32 +115,32 @@ def places(table: Trainings, names: Sequence[str], changes: Mapping[str, Any]) -
         if name.lower() not in known:
             raise SettingsError(registry.unknown_message("column", name, known))
     chosen = [known[x] for x in dict.fromkeys(map(str.lower, names))] or list(table.columns)
-    found = [_place(table, column, changes) for column in chosen]
+    found = [_column_run(table, column, changes) for column in chosen]
     seen: dict[str, str] = {}
-    for place in found:
-        key = str([part.wanted for part in place.parts])
-        if not place.reason and key in seen:
+    for column_run in found:
+        key = str([spec.wanted for spec in column_run.cell_specs])
+        if not column_run.reason and key in seen:
             raise SettingsError(
-                f"under these settings columns '{seen[key]}' and '{place.column.name}' are the same: "
+                f"under these settings columns '{seen[key]}' and '{column_run.column.name}' are the same: "
                 "name one by --column"
             )
-        seen |= {} if place.reason else {key: place.column.name}
+        seen |= {} if column_run.reason else {key: column_run.column.name}
     return found
 
 
-def _place(table: Trainings, column: Column, changes: Mapping[str, Any]) -> Place:
+def _column_run(table: TrainingsTable, column: Column, changes: Mapping[str, Any]) -> ColumnRun:
     missing = [why for key, why in column.lacks.items() if key not in changes]
-    own = parts(table.protocol, column.settings, table.parts, changes, column.lacks)
-    return Place(column, own, column.cannot or "; ".join(missing))
+    own = cell_specs(table.protocol, column.settings, table.parts, changes, column.lacks)
+    return ColumnRun(column, own, column.cannot or "; ".join(missing))
 
 
-def parts(
+def cell_specs(
     name: str,
     settings: Mapping[str, Any],
     each: Sequence[Mapping[str, Any]],
     changes: Mapping[str, Any],
     lacks: Mapping[str, str],
-) -> tuple[Part, ...]:
+) -> tuple[CellSpec, ...]:
     """What a cell is a mean over.
 
     Args:
@@ -154,12 +156,12 @@ def parts(
     """
     bound = frozenset({*AXES, *flatten(over(changes))} - set(FREE))
     replaced = bool(set.intersection(*(set(x) for x in each)) & changes.keys())
-    groups: dict[str, list[Part]] = {}
+    groups: dict[str, list[CellSpec]] = {}
     for one in each:
         own = over(settings, {} if replaced else one, changes)
         wanted = resolve(protocol(name, own))
         plain = resolve(protocol(name, settings, one))
-        groups.setdefault(str(wanted), []).append(Part(wanted, (plain,), own, bound, lacks))
+        groups.setdefault(str(wanted), []).append(CellSpec(wanted, (plain,), own, bound, lacks))
     return tuple(replace(x[0], plain=tuple(y.plain[0] for y in x)) for x in groups.values())
 
 
@@ -174,12 +176,12 @@ def _bound(chosen: Training, key: str) -> Any:
     return value
 
 
-def essence(chosen: Training) -> dict[str, str]:
+def fingerprint(chosen: Training) -> dict[str, str]:
     """What decides a training's result and is used by it, by name, as text."""
-    return {key: _text(value) for key, value in _essence(chosen)}
+    return {key: _text(value) for key, value in _fingerprint(chosen)}
 
 
-def _essence(x: Training) -> Iterator[tuple[str, Any]]:
+def _fingerprint(x: Training) -> Iterator[tuple[str, Any]]:
     each = f" of {x.epoch_steps} steps" if x.epoch_steps else ""
     yield from (
         (name, getattr(x, name)) for name in ("data", "model", "pretrained", "subset", "size")

@@ -10,16 +10,16 @@ from typing import Any
 from metaloss import storage
 from metaloss.core.reporting import Reporter
 from metaloss.errors import MetalossError, SettingsError
-from metaloss.experiments.rank_study import findings
+from metaloss.experiments.rank_study import results
 from metaloss.experiments.rank_study.settings import Study
-from metaloss.experiments.reproduction.cells import FREE, Part, parts
-from metaloss.experiments.reproduction.found import Reproduced
-from metaloss.experiments.reproduction.published import Correlations
+from metaloss.experiments.reproduction.cells import FREE, CellSpec, cell_specs
+from metaloss.experiments.reproduction.published import CorrelationsTable
+from metaloss.experiments.reproduction.reproduced_table import ReproducedTable
 from metaloss.training.settings import Training, resolve
 
 
 @dataclass(frozen=True)
-class Finding:
+class PairResult:
     """What a study says of two augmentations: τ over all losses and over the best of both, and their settings."""
 
     folder: Path
@@ -28,23 +28,25 @@ class Finding:
     trainings: tuple[Training, Training]
 
 
-Pairs = dict[tuple[str, str], Finding]
+Pairs = dict[tuple[str, str], PairResult]
 
 
 def reproduce(
     name: str,
-    table: Correlations,
+    table: CorrelationsTable,
     *,
     study: str | Path | None,
     studies: Path,
     changes: Mapping[str, Any],
     reporter: Reporter,
-) -> Reproduced:
+) -> ReproducedTable:
     """Look up the table's pairs in a study (arguments and errors: as for `metaloss.reproduce`)."""
     kinds = list(dict.fromkeys(x for pair in table.pairs for x in pair))
-    own = {x: parts(table.protocol, {"augment": {"kind": x}}, [{}], changes, {})[0] for x in kinds}
+    own = {
+        x: cell_specs(table.protocol, {"augment": {"kind": x}}, [{}], changes, {})[0] for x in kinds
+    }
     if study is not None:
-        found = _pairs(*findings.find(study, studies), {})
+        found = _pairs(*results.find(study, studies), {})
     else:
         every = [_pairs(folder, chosen, own) for folder, chosen in _studies(studies, reporter)]
         found = max(
@@ -63,7 +65,7 @@ def reproduce(
         "best": table.best,
         "stand_ins": dict(changes),
     }
-    return Reproduced(
+    return ReproducedTable(
         rows, missing, table.note, table.source, _lines(table, rows, missing), details
     )
 
@@ -72,18 +74,18 @@ def _studies(studies: Path, reporter: Reporter) -> list[tuple[Path, Study]]:
     found = []
     for path in sorted(studies.glob("*/taus.json")):
         try:
-            found.append(findings.find(path.parent, studies))
+            found.append(results.find(path.parent, studies))
         except MetalossError as error:
             reporter.on_warning(f"left out: {error}")
     return found
 
 
-def _pairs(folder: Path, chosen: Study, wanted: Mapping[str, Part]) -> Pairs:
+def _pairs(folder: Path, chosen: Study, wanted: Mapping[str, CellSpec]) -> Pairs:
     """Every two augmentations of a study's full-size trainings; where some are wanted, of such as belong to those."""
     path = folder / "taus.json"
     if not path.is_file():
         raise SettingsError(f"{folder} is not finished: metaloss study rank --resume {folder}")
-    summary = storage.read_record(path, findings.Summary)["pairs"]
+    summary = storage.read_record(path, results.StudyRecord)["pairs"]
     own = {x["name"]: _training(chosen, x) for x in chosen.settings if x["kind"] == "train"}
     if wanted:
         own = {
@@ -97,7 +99,7 @@ def _pairs(folder: Path, chosen: Study, wanted: Mapping[str, Part]) -> Pairs:
             a = own[x["a"]]
             b = own[x["b"]]
             found.setdefault(
-                (a.augment.kind, b.augment.kind), Finding(folder, x["all"], x["both"], (a, b))
+                (a.augment.kind, b.augment.kind), PairResult(folder, x["all"], x["both"], (a, b))
             )
     return found
 
@@ -111,7 +113,10 @@ def _training(chosen: Study, setting: Mapping[str, Any]) -> Training:
 
 
 def _row(
-    table: Correlations, pair: tuple[str, str], x: Finding | None, own: Mapping[str, Part]
+    table: CorrelationsTable,
+    pair: tuple[str, str],
+    x: PairResult | None,
+    own: Mapping[str, CellSpec],
 ) -> dict[str, Any]:
     a, b = pair
     row = {"first": a, "second": b, "printed": table.all[a][b], "printed_best": table.both[a][b]}
@@ -138,7 +143,7 @@ def _row(
 
 
 def _lines(
-    table: Correlations, rows: Sequence[Mapping[str, Any]], missing: Mapping[str, str]
+    table: CorrelationsTable, rows: Sequence[Mapping[str, Any]], missing: Mapping[str, str]
 ) -> list[str]:
     over = f"{table.losses} losses, and those among the best {table.best} of both"
     text = [
@@ -168,12 +173,12 @@ def _tau(x: Mapping[str, Any]) -> str:
     return f"none, n = {x['n']}" if x["tau"] is None else f"{x['tau']:+.3f}{interval}, n = {x['n']}"
 
 
-def _command(table: Correlations, own: Mapping[str, Part]) -> str:
+def _command(table: CorrelationsTable, own: Mapping[str, CellSpec]) -> str:
     """The study that answers all pairs."""
     usual = Training().table()
     settings = []
-    for kind, part in own.items():
-        chosen = part.wanted.table()
+    for kind, spec in own.items():
+        chosen = spec.wanted.table()
         sizes = {
             f"augment.{k}": x
             for k, x in chosen.pop("augment").items()

@@ -8,15 +8,15 @@ from metaloss.core.reporting import Reporter
 from metaloss.errors import DataError, SettingsError
 from metaloss.experiments import comparison
 from metaloss.experiments.comparison import Report
-from metaloss.experiments.reproduction.found import Reproduced
-from metaloss.experiments.reproduction.published import Episodes
+from metaloss.experiments.reproduction.published import EpisodesTable
+from metaloss.experiments.reproduction.reproduced_table import ReproducedTable
 from metaloss.search import program
 from metaloss.tasks import episodic
 from metaloss.tasks.episodic import open_episodes
 
 
 def reproduce(
-    table: Episodes,
+    table: EpisodesTable,
     *,
     loss: Any,
     evolve: bool,
@@ -25,7 +25,7 @@ def reproduce(
     reporter: Reporter,
     stop: Callable[[], bool],
     others: Mapping[str, Any],
-) -> Reproduced:
+) -> ReproducedTable:
     """Compare the table's losses on the data sets that are here (arguments and errors: as for `metaloss.reproduce`)."""
     if "tasks" in others:
         raise SettingsError("the tasks are what a table is told by: they cannot be set")
@@ -46,10 +46,10 @@ def reproduce(
     rows = _rows(table, report)
     text = _lines(table, rows, missing, report)
     details = {"folder": str(report.folder)}
-    return Reproduced(rows, missing, table.note, table.source, text, details, report)
+    return ReproducedTable(rows, missing, table.note, table.source, text, details, report)
 
 
-def _here(table: Episodes) -> tuple[list[str], dict[str, str]]:
+def _here(table: EpisodesTable) -> tuple[list[str], dict[str, str]]:
     """The families whose data is here, and why the others are not."""
     here = []
     missing = {}
@@ -64,7 +64,7 @@ def _here(table: Episodes) -> tuple[list[str], dict[str, str]]:
     return here, missing
 
 
-def _rows(table: Episodes, report: Report) -> list[dict[str, Any]]:
+def _rows(table: EpisodesTable, report: Report) -> list[dict[str, Any]]:
     found = []
     for row in report.table:
         printed: Mapping[str, tuple[float, float]] = table.printed[row["family"]]
@@ -88,7 +88,10 @@ def _rows(table: Episodes, report: Report) -> list[dict[str, Any]]:
 
 
 def _lines(
-    table: Episodes, rows: Sequence[Mapping[str, Any]], missing: Mapping[str, str], report: Report
+    table: EpisodesTable,
+    rows: Sequence[Mapping[str, Any]],
+    missing: Mapping[str, str],
+    report: Report,
 ) -> Sequence[str]:
     """The tables as text."""
     own = {f["name"]: f["inner"]["lr"] for f in report.summary["families"]}

@@ -14,14 +14,14 @@ from metaloss.criterion import loss_io
 from metaloss.criterion.base import FormulaCriterion
 from metaloss.criterion.dice import Dice
 from metaloss.errors import MetalossError, SettingsError
-from metaloss.experiments.reproduction.cells import Part
+from metaloss.experiments.reproduction.cells import CellSpec
 from metaloss.training import folders
 from metaloss.training.losses import name_losses, read_loss
 from metaloss.training.settings import Training
 
 
 @dataclass(frozen=True)
-class Kept:
+class TrainingFolder:
     """A training's folder.
 
     Attributes:
@@ -38,7 +38,7 @@ class Kept:
 
     def row(self, loss: str) -> dict[str, Any] | None:
         """What a loss came to; None where it was not trained here, or is not finished."""
-        return self.rows.get(self.labels.get(meant(loss), ""))
+        return self.rows.get(self.labels.get(loss_identity(loss), ""))
 
 
 def identity(loss: nn.Module) -> str:
@@ -49,12 +49,12 @@ def identity(loss: nn.Module) -> str:
 
 
 @cache
-def meant(loss: str) -> str:
+def loss_identity(loss: str) -> str:
     """What a published loss computes."""
     return identity(loss_io.load(loss))
 
 
-def kept(parent: Path, reporter: Reporter) -> list[Kept]:
+def training_folders(parent: Path, reporter: Reporter) -> list[TrainingFolder]:
     """All trainings under a folder, in the order of their names; what cannot be read is warned of."""
     found = []
     for path in sorted(parent.glob("*/config.toml")):
@@ -65,7 +65,7 @@ def kept(parent: Path, reporter: Reporter) -> list[Kept]:
     return found
 
 
-def _read(folder: Path, parent: Path) -> Kept:
+def _read(folder: Path, parent: Path) -> TrainingFolder:
     _, chosen = folders.find(folder, parent)
     summary = folders.summary(folder)
     labels = {}
@@ -73,17 +73,19 @@ def _read(folder: Path, parent: Path) -> Kept:
         # Handed over as an object, and nothing that a table names.
         with contextlib.suppress(SettingsError):
             labels[identity(read_loss(folder, entrant))] = entrant.label
-    return Kept(
+    return TrainingFolder(
         folder, chosen, labels, {row["loss"]: row for row in summary["table"]} if summary else {}
     )
 
 
-def best(part: Part, loss: str, found: Sequence[Kept], seeds: int = 1) -> Kept | None:
+def nearest_finished(
+    spec: CellSpec, loss: str, found: Sequence[TrainingFolder], seeds: int = 1
+) -> TrainingFolder | None:
     """The finished training of a loss that is nearest to what is wanted; of equal ones that with
     most seeds, the last.
 
     Args:
-        part: what is wanted.
+        spec: what is wanted.
         loss: the loss.
         found: all trainings.
         seeds: how many it must have at least.
@@ -91,21 +93,21 @@ def best(part: Part, loss: str, found: Sequence[Kept], seeds: int = 1) -> Kept |
     fit = [
         x
         for x in found
-        if part.has(x.chosen) and (row := x.row(loss)) is not None and row["n"] >= seeds
+        if spec.has(x.chosen) and (row := x.row(loss)) is not None and row["n"] >= seeds
     ]
     return max(
-        fit, key=lambda x: (-part.distance(x.chosen), x.chosen.seeds, found.index(x)), default=None
+        fit, key=lambda x: (-spec.distance(x.chosen), x.chosen.seeds, found.index(x)), default=None
     )
 
 
 def unfinished(
-    part: Part, losses: Sequence[str], found: Sequence[Kept]
-) -> list[tuple[Kept, list[str]]]:
+    spec: CellSpec, losses: Sequence[str], found: Sequence[TrainingFolder]
+) -> list[tuple[TrainingFolder, list[str]]]:
     """Interrupted trainings just as wanted, and which of these losses they have."""
-    known = {meant(x): x for x in losses}
-    fit = [x for x in found if not x.rows and not part.distance(x.chosen)]
+    known = {loss_identity(x): x for x in losses}
+    fit = [x for x in found if not x.rows and not spec.distance(x.chosen)]
     fit = [
-        x for x in fit if (x.chosen.seed, x.chosen.seeds) == (part.wanted.seed, part.wanted.seeds)
+        x for x in fit if (x.chosen.seed, x.chosen.seeds) == (spec.wanted.seed, spec.wanted.seeds)
     ]
     own = [(x, [known[i] for i in x.labels if i in known]) for x in fit]
     return [(x, losses) for x, losses in own if losses]

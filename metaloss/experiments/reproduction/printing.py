@@ -4,14 +4,14 @@ from collections.abc import Mapping, Sequence
 from string import ascii_lowercase
 from typing import Any
 
-from metaloss.experiments.reproduction.published import Trainings
+from metaloss.experiments.reproduction.published import TrainingsTable
 
 WHAT = {"accuracy": "test accuracy in %", "iou": "mean IoU in %"}
 DIGITS = 2  # behind the point, of ours
 
 
 def lines(
-    table: Trainings,
+    table: TrainingsTable,
     cells: Sequence[Mapping[str, Any]],
     missing: Mapping[str, str],
     details: Mapping[str, Any],
@@ -47,7 +47,7 @@ def lines(
     return [*text, table.note, *_undone(cells, missing, again)]
 
 
-def _head(table: Trainings) -> str:
+def _head(table: TrainingsTable) -> str:
     runs = f"{table.n} run{'s' * (table.n > 1)}" if table.n else "number of runs not given"
     each = f" of each of {len(table.parts)} networks" if len(table.parts) > 1 else ""
     against = f"; all but {table.against} in points against it" if table.against else ""
@@ -62,7 +62,9 @@ def _marks(cells: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     return {x: ascii_lowercase[i % 26] * (1 + i // 26) for i, x in enumerate(words)}
 
 
-def _row(table: Trainings, cell: Mapping[str, Any], marks: Mapping[str, str]) -> dict[str, str]:
+def _row(
+    table: TrainingsTable, cell: Mapping[str, Any], marks: Mapping[str, str]
+) -> dict[str, str]:
     relative = bool(table.against) and cell["printed_as"] != table.against
     mark = marks.get("; ".join(cell["departures"]), "")
     found = {

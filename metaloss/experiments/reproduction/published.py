@@ -18,7 +18,7 @@ Numbers = tuple[Annotated[float, Field()], ...]  # nan where nothing is printed
 
 
 @settings(frozen=True, config=ConfigDict(extra="forbid"))
-class Episodes:
+class EpisodesTable:
     """A table of losses on few-shot tasks.
 
     Attributes:
@@ -80,7 +80,7 @@ class Row:
 
 
 @settings(frozen=True, config=ConfigDict(extra="forbid"))
-class Trainings:
+class TrainingsTable:
     """A table of losses in full-size trainings.
 
     Attributes:
@@ -129,7 +129,7 @@ class Trainings:
 
 
 @settings(frozen=True, config=ConfigDict(extra="forbid"))
-class Correlations:
+class CorrelationsTable:
     """A table of Kendall's τ between augmentations.
 
     Attributes:
@@ -154,11 +154,11 @@ class Correlations:
         return [(a, b) for a, others in self.all.items() for b in others]
 
 
-Table = Episodes | Trainings | Correlations
+Table = EpisodesTable | TrainingsTable | CorrelationsTable
 KINDS: Mapping[str, type[Any]] = {
-    "episodes": Episodes,
-    "trainings": Trainings,
-    "study": Correlations,
+    "episodes": EpisodesTable,
+    "trainings": TrainingsTable,
+    "study": CorrelationsTable,
 }
 
 

@@ -10,16 +10,22 @@ from typing import Any
 from metaloss.core import registry
 from metaloss.core.reporting import Reporter
 from metaloss.errors import DataError, MetalossError, SettingsError
-from metaloss.experiments.reproduction import printing, wording
-from metaloss.experiments.reproduction.cells import Part, Place, Wish, places
-from metaloss.experiments.reproduction.folders import Kept, best, kept, unfinished
-from metaloss.experiments.reproduction.found import Reproduced
-from metaloss.experiments.reproduction.published import Row, Trainings
+from metaloss.experiments.reproduction import commands as command_lines
+from metaloss.experiments.reproduction import printing
+from metaloss.experiments.reproduction.cells import CellSpec, ColumnRun, Request, column_runs
+from metaloss.experiments.reproduction.folders import (
+    TrainingFolder,
+    nearest_finished,
+    training_folders,
+    unfinished,
+)
+from metaloss.experiments.reproduction.published import Row, TrainingsTable
+from metaloss.experiments.reproduction.reproduced_table import ReproducedTable
 
 
 def reproduce(
     name: str,
-    table: Trainings,
+    table: TrainingsTable,
     *,
     losses: Sequence[str],
     columns: Sequence[str],
@@ -28,18 +34,20 @@ def reproduce(
     changes: Mapping[str, Any],
     reporter: Reporter,
     stop: Callable[[], bool],
-) -> Reproduced:
+) -> ReproducedTable:
     """Look up the table's cells among finished trainings (arguments and errors: as for `metaloss.reproduce`)."""
     if "loss" in changes:
         raise SettingsError("loss is what a table's rows are told by: name rows by --loss")
     rows = _rows(table, losses)
-    wish = Wish(name, table, rows, places(table, columns, changes), changes, trainings)
-    failed = _run(wish, reporter, stop) if run else {}
-    there = kept(trainings, reporter)
-    cells = [_cell(wish, place, row, there) for place in wish.places for row in rows]
+    request = Request(name, table, rows, column_runs(table, columns, changes), changes, trainings)
+    failed = _run(request, reporter, stop) if run else {}
+    there = training_folders(trainings, reporter)
+    cells = [
+        _cell(request, column_run, row, there) for column_run in request.column_runs for row in rows
+    ]
     _compared(table, cells)
-    orders = _orders(table, wish.places, cells) if table.order else []
-    missing = {**_missing(wish, there), **failed}
+    orders = _orders(table, request.column_runs, cells) if table.order else []
+    missing = {**_missing(request, there), **failed}
     details = {
         "table": name,
         "protocol": table.protocol,
@@ -48,13 +56,15 @@ def reproduce(
         "against": table.against or None,
         "orders": orders,
         "stand_ins": dict(changes),
-        "remarks": wording.remarks(rows, wish.places),
+        "remarks": command_lines.remarks(rows, request.column_runs),
     }
-    text = printing.lines(wish.table, cells, missing, details, wording.again(name, wish))
-    return Reproduced(cells, missing, table.note, table.source, text, details)
+    text = printing.lines(
+        request.table, cells, missing, details, command_lines.again(name, request)
+    )
+    return ReproducedTable(cells, missing, table.note, table.source, text, details)
 
 
-def _rows(table: Trainings, losses: Sequence[str]) -> list[Row]:
+def _rows(table: TrainingsTable, losses: Sequence[str]) -> list[Row]:
     """The rows that are meant by printed names or names of ours; all where there are none."""
     known = {key.lower(): row for row in table.rows for key in (row.loss, row.name) if key}
     for x in losses:
@@ -64,12 +74,14 @@ def _rows(table: Trainings, losses: Sequence[str]) -> list[Row]:
     return [row for row in table.rows if row in wanted or not wanted]
 
 
-def _cell(wish: Wish, place: Place, row: Row, there: Sequence[Kept]) -> dict[str, Any]:
+def _cell(
+    request: Request, column_run: ColumnRun, row: Row, there: Sequence[TrainingFolder]
+) -> dict[str, Any]:
     """A cell as values for JSON, without the differences."""
-    table = wish.table
-    mean, std = table.printed(row, place.column)
+    table = request.table
+    mean, std = table.printed(row, column_run.column)
     cell: dict[str, Any] = {
-        "column": place.column.name,
+        "column": column_run.column.name,
         "printed_as": row.name,
         "loss": row.loss or None,
         "printed": mean,
@@ -84,18 +96,18 @@ def _cell(wish: Wish, place: Place, row: Row, there: Sequence[Kept]) -> dict[str
         "departures": [],
         "folders": [],
     }
-    if reason := row.cannot or place.reason:
+    if reason := row.cannot or column_run.reason:
         return {**cell, "state": reason}
-    found = [(part, best(part, row.loss, there)) for part in place.parts]
+    found = [(spec, nearest_finished(spec, row.loss, there)) for spec in column_run.cell_specs]
     own = [
-        (part, x, line)
-        for part, x in found
+        (spec, x, line)
+        for spec, x in found
         if x is not None and (line := x.row(row.loss)) is not None
     ]
     if len(own) < len(found):
         return {**cell, "state": "not run"}
     lines = [line for *_, line in own]
-    departures = [words for part, x, _ in own for words in part.departures(x.chosen)]
+    departures = [words for spec, x, _ in own for words in spec.departures(x.chosen)]
     return {
         **cell,
         **_numbers(table.measure, lines),
@@ -120,7 +132,7 @@ def _numbers(measure: str, lines: Sequence[Mapping[str, Any]]) -> dict[str, floa
     }
 
 
-def _compared(table: Trainings, cells: Sequence[dict[str, Any]]) -> None:
+def _compared(table: TrainingsTable, cells: Sequence[dict[str, Any]]) -> None:
     """Fill in the differences: to what is printed, both against the table's baseline where it prints such."""
     base = {cell["column"]: cell["ours"] for cell in cells if cell["printed_as"] == table.against}
     for cell in cells:
@@ -133,44 +145,48 @@ def _compared(table: Trainings, cells: Sequence[dict[str, Any]]) -> None:
 
 
 def _orders(
-    table: Trainings, where: Sequence[Place], cells: Sequence[dict[str, Any]]
+    table: TrainingsTable, column_runs: Sequence[ColumnRun], cells: Sequence[dict[str, Any]]
 ) -> list[dict[str, Any]]:
     """Of every column the printed order of losses, and ours of those that were run."""
     found = []
-    for place in where:
-        own = [x for x in cells if x["column"] == place.column.name and x["ours"] is not None]
+    for column_run in column_runs:
+        own = [x for x in cells if x["column"] == column_run.column.name and x["ours"] is not None]
         ours = [x["printed_as"] for x in sorted(own, key=lambda x: -x["ours"])]
-        found.append({"column": place.column.name, "printed": list(table.order), "ours": ours})
+        found.append({"column": column_run.column.name, "printed": list(table.order), "ours": ours})
     return found
 
 
-def _missing(wish: Wish, there: Sequence[Kept]) -> dict[str, str]:
+def _missing(request: Request, there: Sequence[TrainingFolder]) -> dict[str, str]:
     """What was not run: the reason, or the commands that run it."""
-    found = {row.name: row.cannot for row in wish.rows if row.cannot}
-    for place in wish.places:
-        if place.reason:
-            found[place.column.name] = place.reason
+    found = {row.name: row.cannot for row in request.rows if row.cannot}
+    for column_run in request.column_runs:
+        if column_run.reason:
+            found[column_run.column.name] = column_run.reason
             continue
         commands = []
-        for part in place.parts:
-            losses = _without(wish, part, there)
-            for x, own in unfinished(part, losses, there):
-                commands.append(wording.resume(x.folder))
+        for spec in column_run.cell_specs:
+            losses = _without(request, spec, there)
+            for x, own in unfinished(spec, losses, there):
+                commands.append(command_lines.resume(x.folder))
                 losses = [loss for loss in losses if loss not in own]
-            commands += [wording.train(wish, part, losses)] if losses else []
+            commands += [command_lines.train(request, spec, losses)] if losses else []
         if commands:
-            found[place.column.name] = " && ".join(commands)
+            found[column_run.column.name] = " && ".join(commands)
     return found
 
 
-def _without(wish: Wish, part: Part, there: Sequence[Kept], seeds: int = 1) -> list[str]:
+def _without(
+    request: Request, spec: CellSpec, there: Sequence[TrainingFolder], seeds: int = 1
+) -> list[str]:
     """The losses that have no finished training of so many seeds."""
     return [
-        row.loss for row in wish.rows if row.loss and best(part, row.loss, there, seeds) is None
+        row.loss
+        for row in request.rows
+        if row.loss and nearest_finished(spec, row.loss, there, seeds) is None
     ]
 
 
-def _run(wish: Wish, reporter: Reporter, stop: Callable[[], bool]) -> dict[str, str]:
+def _run(request: Request, reporter: Reporter, stop: Callable[[], bool]) -> dict[str, str]:
     """Train what is missing, column by column; gives those whose images are missing, or that
     failed, with the reason.
 
@@ -181,34 +197,34 @@ def _run(wish: Wish, reporter: Reporter, stop: Callable[[], bool]) -> dict[str, 
     from metaloss.training import fitting
 
     fitting.needed()
-    runnable = [place for place in wish.places if not place.reason]
+    runnable = [column_run for column_run in request.column_runs if not column_run.reason]
     failed = dict[str, str]()
     here = 0
-    for place in runnable:
+    for column_run in runnable:
         try:
-            for part in place.parts:
-                _train(wish, part, reporter, stop)
+            for spec in column_run.cell_specs:
+                _train(request, spec, reporter, stop)
             here += 1
         except DataError as error:
-            failed[place.column.name] = str(error)
+            failed[column_run.column.name] = str(error)
         except MetalossError as error:
             if type(error) is not MetalossError:  # what did not come from a loss
                 raise
-            failed[place.column.name], here = str(error), here + 1
+            failed[column_run.column.name], here = str(error), here + 1
     if runnable and not here:
         raise DataError("no column has its images: " + "; ".join(dict.fromkeys(failed.values())))
     return failed
 
 
-def _train(wish: Wish, part: Part, reporter: Reporter, stop: Callable[[], bool]) -> None:
+def _train(request: Request, spec: CellSpec, reporter: Reporter, stop: Callable[[], bool]) -> None:
     """Go on with what was interrupted, then train the losses that are left."""
     from metaloss.training import fitting
 
-    seeds = part.wanted.seeds
-    parent = wish.parent
-    there = kept(parent, Reporter())
-    for x, _ in unfinished(part, _without(wish, part, there, seeds), there):
+    seeds = spec.wanted.seeds
+    parent = request.parent
+    there = training_folders(parent, Reporter())
+    for x, _ in unfinished(spec, _without(request, spec, there, seeds), there):
         fitting.go_on(x.folder, out=parent, reporter=reporter, stop=stop)
-    left = _without(wish, part, kept(parent, Reporter()), seeds)
+    left = _without(request, spec, training_folders(parent, Reporter()), seeds)
     if left:
-        fitting.start(replace(part.wanted, loss=tuple(left)), parent, reporter=reporter, stop=stop)
+        fitting.start(replace(spec.wanted, loss=tuple(left)), parent, reporter=reporter, stop=stop)

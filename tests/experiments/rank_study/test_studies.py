@@ -191,10 +191,10 @@ def test_a_study_of_other_versions_is_not_gone_on_with_unasked(monkeypatch):
 
 
 def test_scores_of_failures_are_means_with_zeros():
-    found = regimes.scored(0.1, [0.5, math.nan, 1.0], "why")
+    found = regimes.as_score(0.1, [0.5, math.nan, 1.0], "why")
     assert (found.accuracy, found.n, found.failed, found.reason) == (0.5, 3, 1, "why")
     assert found.std == pytest.approx(0.5)
-    assert regimes.scored(0.1, [0.5]).std is None
+    assert regimes.as_score(0.1, [0.5]).std is None
 
 
 def test_an_axis_names_its_setting_in_whole_words():

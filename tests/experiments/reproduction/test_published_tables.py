@@ -155,5 +155,5 @@ def test_correlations_are_those_printed_for_every_two_of_five_augmentations():
 def test_a_table_that_is_not_whole_is_refused(changes, message):
     table = {"source": "a", "protocol": "b", "note": "c", "columns": [{"name": "x"}], "rows": []}
     with pytest.raises(SettingsError) as caught:
-        registry.from_table(published.Trainings, {**table, **changes}, "table x")
+        registry.from_table(published.TrainingsTable, {**table, **changes}, "table x")
     assert message in str(caught.value)

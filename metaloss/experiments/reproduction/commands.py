@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from metaloss.core.tables import flatten
-from metaloss.experiments.reproduction.cells import Part, Place, Wish
+from metaloss.experiments.reproduction.cells import CellSpec, ColumnRun, Request
 from metaloss.experiments.reproduction.published import Row
 from metaloss.training.settings import over, protocol
 
@@ -28,16 +28,16 @@ FLAGS = (
 OUT = "trainings"  # where `metaloss train` makes its folders
 
 
-def train(wish: Wish, part: Part, losses: Sequence[str]) -> str:
+def train(request: Request, spec: CellSpec, losses: Sequence[str]) -> str:
     """The command that trains these losses."""
-    paper = flatten(protocol(wish.table.protocol))
-    words = ["metaloss", "train", "--protocol", wish.table.protocol]
-    for key, value in flatten(over(part.changes)).items():
+    paper = flatten(protocol(request.table.protocol))
+    words = ["metaloss", "train", "--protocol", request.table.protocol]
+    for key, value in flatten(over(spec.changes)).items():
         if key == "augment.kind":  # always named: it is what columns differ in
             words += ["--augment", value]
         elif paper.get(key) != value:
             words += ["--pretrained"] if key == "pretrained" and value else _option(key, value)
-    words += ["--out", str(wish.parent)] if str(wish.parent) != OUT else []
+    words += ["--out", str(request.parent)] if str(request.parent) != OUT else []
     return shlex.join([*words, "--loss", *losses])
 
 
@@ -46,20 +46,20 @@ def resume(folder: Path) -> str:
     return shlex.join(["metaloss", "train", "--resume", str(folder)])
 
 
-def again(name: str, wish: Wish) -> str:
+def again(name: str, request: Request) -> str:
     """The command that runs all that is asked for and missing."""
     words = ["metaloss", "reproduce", name, "--run"]
-    if len(wish.places) < len(wish.table.columns):
-        words += ["--column", *(place.column.name for place in wish.places)]
-    if len(wish.rows) < len(wish.table.rows):
-        words += ["--loss", *(row.name for row in wish.rows)]
-    for key, value in flatten(dict(wish.changes)).items():
+    if len(request.column_runs) < len(request.table.columns):
+        words += ["--column", *(column_run.column.name for column_run in request.column_runs)]
+    if len(request.rows) < len(request.table.rows):
+        words += ["--loss", *(row.name for row in request.rows)]
+    for key, value in flatten(dict(request.changes)).items():
         words += (
             _option(key, value)
             if key in ("seeds", "device")
             else ["--set", f"{key}={_plain(value)}"]
         )
-    words += ["--trainings", str(wish.parent)] if str(wish.parent) != OUT else []
+    words += ["--trainings", str(request.parent)] if str(request.parent) != OUT else []
     return shlex.join(words)
 
 
@@ -71,8 +71,11 @@ def _plain(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def remarks(rows: Sequence[Row], places: Sequence[Place]) -> dict[str, str]:
+def remarks(rows: Sequence[Row], column_runs: Sequence[ColumnRun]) -> dict[str, str]:
     """In what ours may differ from what was printed, by row and by column."""
     found: Mapping[str, str] = {row.name: row.remark for row in rows}
-    found = {**found, **{place.column.name: place.column.differs for place in places}}
+    found = {
+        **found,
+        **{column_run.column.name: column_run.column.differs for column_run in column_runs},
+    }
     return {name: text for name, text in found.items() if text}

@@ -11,36 +11,36 @@ from metaloss import storage
 from metaloss.core import registry
 from metaloss.criterion.leakage import DataOverlap
 from metaloss.evaluation.statistics import critical_difference, mean_ranks
-from metaloss.experiments.comparison.contest import Setting
-from metaloss.experiments.comparison.contestants import Contestant
-from metaloss.experiments.comparison.standings import (
-    Played,
-    Standing,
+from metaloss.experiments.comparison.family_evaluation import Setting
+from metaloss.experiments.comparison.losses import ComparedLoss
+from metaloss.experiments.comparison.results import (
+    LossMeasures,
+    LossResult,
     accuracies,
-    corrected,
-    sentence,
-    table,
+    as_row,
+    holm_corrected,
 )
+from metaloss.experiments.comparison.sentences import sentence
 from metaloss.tasks.episodic import Episodes
 
 
 @dataclass(frozen=True)
-class Found:
+class FamilyResults:
     """All that was found on one family."""
 
-    rows: list[Standing]
+    rows: list[LossResult]
     strongest: Setting  # cross-entropy's
-    trainings: dict[str, Played]
+    trainings: dict[str, LossMeasures]
     moments: tuple[int, ...]
     curves: dict[str, Float[Tensor, "M T 2"]]
 
 
-def summary(
+def summarise(
     about: Mapping[str, Any],
-    found: Sequence[Contestant],
+    found: Sequence[ComparedLoss],
     opened: Sequence[Episodes],
     exposures: Sequence[Sequence[DataOverlap]],
-    played: Sequence[Found],
+    played: Sequence[FamilyResults],
 ) -> dict[str, Any]:
     """Everything but single tasks, as plain values.
 
@@ -52,15 +52,15 @@ def summary(
         played: per family what was found.
     """
     labels = [x.label for x in found]
-    final = corrected([x.rows for x in played])
+    final = holm_corrected([x.rows for x in played])
     rows = []
     sentences = []
     for e, family, each, seen in zip(opened, played, final, exposures, strict=True):
         for row, one in zip(each, seen, strict=True):
             rows.append(
-                {**table(row, e.family.name), "data": one.text, "seen": one.refusal or None}
+                {**as_row(row, e.family.name), "data": one.text, "seen": one.refusal or None}
             )
-            if row.against:
+            if row.vs_baseline:
                 text = sentence(row, about["baseline"], e.family.inner.steps, family.strongest)
                 sentences.append({"family": e.family.name, "loss": row.loss, "text": text})
     result = {
@@ -91,7 +91,7 @@ def _about(e: Episodes, strongest: Setting) -> dict[str, Any]:
     }
 
 
-def _bands(family: Found) -> dict[str, Any]:
+def _bands(family: FamilyResults) -> dict[str, Any]:
     """Mean learning curves, and the tasks' standard deviation about them."""
     found: dict[str, Any] = {"steps": list(family.moments), "losses": {}}
     for label, curve in family.curves.items():
@@ -102,7 +102,7 @@ def _bands(family: Found) -> dict[str, Any]:
     return found
 
 
-def _ranks(labels: Sequence[str], rows: Sequence[Sequence[Standing]]) -> dict[str, Any] | None:
+def _ranks(labels: Sequence[str], rows: Sequence[Sequence[LossResult]]) -> dict[str, Any] | None:
     """Mean ranks over the families, and how far apart two must lie; None with one family."""
     if len(rows) < 2:
         return None

@@ -12,12 +12,18 @@ import torch
 from metaloss import storage
 from metaloss.core import registry
 from metaloss.core.tables import csv_bytes, table
-from metaloss.experiments.comparison.contest import Setting
-from metaloss.experiments.comparison.contestants import CE, Contestant
-from metaloss.experiments.comparison.publication import results
-from metaloss.experiments.recommendation.folds import Cut
-from metaloss.experiments.recommendation.selection import Choice
-from metaloss.experiments.recommendation.verdict import Folds, Verdict, accuracy, sentences, small
+from metaloss.experiments.comparison.family_evaluation import Setting
+from metaloss.experiments.comparison.losses import CE, ComparedLoss
+from metaloss.experiments.comparison.report_folder import results
+from metaloss.experiments.recommendation.folds import FoldedImages
+from metaloss.experiments.recommendation.selection import LossChoice
+from metaloss.experiments.recommendation.verdict import (
+    FoldResults,
+    Verdict,
+    accuracy,
+    sentences,
+    small,
+)
 from metaloss.inner.loop import Inner
 from metaloss.storage.folders import make_folder
 from metaloss.tasks.episodic import Episodes, TaskFamily
@@ -26,15 +32,15 @@ from metaloss.tasks.opening import conditions
 OPTIMISERS = {"sgd": "SGD", "adam": "Adam", "adamw": "AdamW"}
 
 
-def summary(
+def summarise(
     about: Mapping[str, Any],
-    found: Sequence[Contestant],
+    found: Sequence[ComparedLoss],
     specs: Mapping[str, Any],
-    cut: Cut,
+    cut: FoldedImages,
     whole: Episodes,
     device: torch.device,
-    final: Choice,
-    folds: Folds,
+    final: LossChoice,
+    folds: FoldResults,
     verdict: Verdict,
 ) -> dict[str, Any]:
     """Everything but single tasks.
@@ -89,7 +95,7 @@ def summary(
     return plain
 
 
-def _row(name: str, final: Choice, folds: Folds) -> dict[str, Any]:
+def _row(name: str, final: LossChoice, folds: FoldResults) -> dict[str, Any]:
     """A loss: its setting on all images, and what it was worth in the folds, each with the setting found there."""
     setting = final.settings[name]
     found = folds.of_loss(name)
@@ -106,7 +112,7 @@ def _row(name: str, final: Choice, folds: Folds) -> dict[str, Any]:
     }
 
 
-def _late(final: Choice, folds: Folds) -> list[dict[str, Any]]:
+def _late(final: LossChoice, folds: FoldResults) -> list[dict[str, Any]]:
     """Cross-entropy with its best number of steps."""
     found = folds.of_late()
     gain = folds.late_over_own()
@@ -124,7 +130,7 @@ def _late(final: Choice, folds: Folds) -> list[dict[str, Any]]:
     return [{**row, "gain": asdict(gain), "chosen": None, "diverged": diverged, "rates": rates}]
 
 
-def _small(family: TaskFamily, folds: Folds) -> str:
+def _small(family: TaskFamily, folds: FoldResults) -> str:
     inner = family.inner
     return small(
         family.ways,
@@ -135,7 +141,7 @@ def _small(family: TaskFamily, folds: Folds) -> str:
     )
 
 
-def _share(cut: Cut) -> list[str]:
+def _share(cut: FoldedImages) -> list[str]:
     """How much of what the user has a task trains on."""
     shots = cut.family.shots
     least = cut.scarcest
@@ -149,7 +155,7 @@ def _share(cut: Cut) -> list[str]:
 
 
 def _code(
-    spec: Any, verdict: Verdict, final: Choice, inner: Inner, found: Sequence[Contestant]
+    spec: Any, verdict: Verdict, final: LossChoice, inner: Inner, found: Sequence[ComparedLoss]
 ) -> list[str]:
     """Python that uses the loss as its tasks did, and what to use where training may take longer."""
     if not isinstance(spec, str | os.PathLike):
@@ -175,7 +181,7 @@ def _optimiser(inner: Inner, setting: Setting) -> str:
     )
 
 
-def write(out: Path, name: str, summary: dict[str, Any], folds: Folds) -> Path:
+def write(out: Path, name: str, summary: dict[str, Any], folds: FoldResults) -> Path:
     """The new folder under `out`, with `-2`, `-3` … where the name is taken.
 
     Raises:

@@ -10,8 +10,8 @@ import torch
 
 from metaloss.criterion.leakage import data_overlap
 from metaloss.errors import SettingsError
-from metaloss.experiments.comparison import contestants
-from metaloss.experiments.comparison.contestants import CE, Contestant
+from metaloss.experiments.comparison import losses as compared_losses
+from metaloss.experiments.comparison.losses import CE, ComparedLoss
 from metaloss.tasks.episodic import Episodes
 
 USUAL = "usual"  # stands for these, beside which others may be named
@@ -29,7 +29,7 @@ LOSSES = (
 
 
 @dataclass(frozen=True)
-class Entry:
+class RequestedLosses:
     """The losses that were asked for.
 
     Attributes:
@@ -39,13 +39,13 @@ class Entry:
         usual: labels of the usual losses, where no one named them.
     """
 
-    found: list[Contestant]
+    found: list[ComparedLoss]
     specs: Mapping[str, Any]
     given: list[str]
     usual: set[str]
 
 
-def entered(losses: Sequence[Any] | None, runs: Path) -> Entry:
+def read_losses(losses: Sequence[Any] | None, runs: Path) -> RequestedLosses:
     """The losses that are asked for, the usual ones where None, and cross-entropy, each once.
 
     Raises:
@@ -58,7 +58,7 @@ def entered(losses: Sequence[Any] | None, runs: Path) -> Entry:
     asked = [
         x for spec in given for x in (usual if isinstance(spec, str) and spec == USUAL else [spec])
     ]
-    found, _ = contestants.entered(asked, CE, runs)
+    found, _ = compared_losses.read_losses(asked, CE, runs)
     if len(found) < 2:
         raise SettingsError(
             "--losses ce alone leaves nothing to choose between, as ce is always tried: name "
@@ -70,7 +70,7 @@ def entered(losses: Sequence[Any] | None, runs: Path) -> Entry:
         for label, x in specs.items()
     }
     named = [words[label] for label in specs if label not in usual] + ([USUAL] if usual else [])
-    return Entry(
+    return RequestedLosses(
         sorted(found, key=lambda x: x.label != CE),
         specs,
         [] if losses is None else named,
@@ -78,9 +78,9 @@ def entered(losses: Sequence[Any] | None, runs: Path) -> Entry:
     )
 
 
-def unseen(
-    entry: Entry, whole: Episodes, allow: bool, warn: Callable[[str], None]
-) -> list[Contestant]:
+def without_seen_images(
+    entry: RequestedLosses, whole: Episodes, allow: bool, warn: Callable[[str], None]
+) -> list[ComparedLoss]:
     """The losses without those usual ones that have learned from the images.
 
     Raises:
@@ -99,7 +99,7 @@ def unseen(
     return kept
 
 
-def _seen(x: Contestant, whole: Episodes) -> str:
+def _seen(x: ComparedLoss, whole: Episodes) -> str:
     """What a loss has learned from these images, in words; "" where it has not."""
     found = data_overlap(x.origin, x.criterion, whole.dataset, torch.cat(whole.pools["validation"]))
     return f"has learned from {found.seen} of these images" if found.seen else found.doubt

@@ -39,7 +39,7 @@ class Setting:
 
 
 @dataclass(frozen=True)
-class Tuned:
+class TunedSettings:
     """The settings of one loss: at the family's number of steps, and with the number chosen too."""
 
     rate: Setting
@@ -47,7 +47,7 @@ class Tuned:
 
 
 @dataclass(frozen=True)
-class Contest:
+class FamilyEvaluation:
     """One family's tasks, and the engine that trains on them.
 
     Every result of a loss is bit for bit the same whichever other losses there are.

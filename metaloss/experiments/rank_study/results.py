@@ -23,7 +23,7 @@ from metaloss.experiments.rank_study.settings import Study, resolve
 from metaloss.storage.folders import find_folder, make_folder, not_found_message
 
 
-class Tau(TypedDict):
+class CorrelationRecord(TypedDict):
     """What is needed of a rank correlation."""
 
     tau: float | None
@@ -32,23 +32,23 @@ class Tau(TypedDict):
     n: int
 
 
-class Compared(TypedDict):
+class PairRecord(TypedDict):
     """What is needed of two settings beside each other."""
 
     a: str
     b: str
-    all: Tau
-    both: Tau
+    all: CorrelationRecord
+    both: CorrelationRecord
 
 
-class Summary(TypedDict):
+class StudyRecord(TypedDict):
     """What is needed of a `taus.json`."""
 
-    pairs: list[Compared]
+    pairs: list[PairRecord]
 
 
 @dataclass(frozen=True)
-class Found:
+class StudyResults:
     """Every loss scored under every setting.
 
     Attributes:
@@ -95,18 +95,18 @@ def find(spec: str | Path, parent: Path) -> tuple[Path, Study]:
     return found
 
 
-def compared(found: Found) -> tuple[dict[str, Any], list[Pair]]:
+def compare_settings(found: StudyResults) -> tuple[dict[str, Any], list[Pair]]:
     """The summary, and every pair of settings."""
     chosen = found.study
     key = Stream(found.study.seed).at("bootstrap")
-    k = ranking.number(chosen.best, len(found.losses))
+    k = ranking.best_count(chosen.best, len(found.losses))
     pairs = []
     tables = []
     for names in combinations(found.scores, 2):
         a, b = (found.accuracy(name) for name in names)
         one = ranking.pair(names, a, b, found.losses, k, chosen.clusters, key, chosen.resamples)
         pairs.append(one)
-        tables.append({**asdict(one), "clusters": ranking.parted(one, a, b, found.losses)})
+        tables.append({**asdict(one), "clusters": ranking.cluster_tables(one, a, b, found.losses)})
     about = {
         name: {
             "unit": found.units[name],
@@ -119,7 +119,7 @@ def compared(found: Found) -> tuple[dict[str, Any], list[Pair]]:
     return {"losses": len(found.losses), "settings": about, "rates": rates, "pairs": tables}, pairs
 
 
-def rows(found: Found) -> list[dict[str, Any]]:
+def rows(found: StudyResults) -> list[dict[str, Any]]:
     """One table per setting and loss."""
     return [
         {"setting": name, "loss": loss, **score.plain()}
@@ -128,7 +128,7 @@ def rows(found: Found) -> list[dict[str, Any]]:
     ]
 
 
-def files(found: Found, summary: dict[str, Any], picture: Picture) -> dict[str, bytes]:
+def files(found: StudyResults, summary: dict[str, Any], picture: Picture) -> dict[str, bytes]:
     """The files of a finished study; last the summary, which says that all is there."""
     figure = {f"{picture.name}.{kind}": getattr(picture, kind) for kind in ("png", "pdf")}
     return {"results.csv": _csv(rows(found)), **figure, "taus.json": storage.record_bytes(summary)}

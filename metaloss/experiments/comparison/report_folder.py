@@ -8,14 +8,14 @@ from typing import Any
 from metaloss import storage
 from metaloss.core.tables import csv_bytes, flatten
 from metaloss.experiments.comparison import figures, webpage
-from metaloss.experiments.comparison.standings import Played
+from metaloss.experiments.comparison.results import LossMeasures
 from metaloss.storage.folders import make_folder
 
 MEASURES = ("accuracy", "f1", "nll", "calibration")
 
 
 def write(
-    out: Path, name: str, summary: dict[str, Any], trainings: Sequence[Mapping[str, Played]]
+    out: Path, name: str, summary: dict[str, Any], trainings: Sequence[Mapping[str, LossMeasures]]
 ) -> Path:
     """The new folder under `out`, with `-2`, `-3` … where the name is taken.
 
@@ -40,15 +40,15 @@ def results(summary: dict[str, Any]) -> bytes:
     return csv_bytes(list(dict.fromkeys(key for row in rows for key in row)), rows)
 
 
-def per_task(names: Sequence[str], trainings: Sequence[Mapping[str, Played]]) -> bytes:
+def per_task(names: Sequence[str], trainings: Sequence[Mapping[str, LossMeasures]]) -> bytes:
     """One line per family, loss and meta-test task; a training that diverged leaves its places empty."""
     rows = []
     for family, losses in zip(names, trainings, strict=True):
-        for loss, played in losses.items():
-            columns = {m: getattr(played.tuned, m).tolist() for m in MEASURES}
-            columns["accuracy_at_the_family_s_rate"] = played.plain.accuracy.tolist()
-            if played.longest is not None:
-                columns["accuracy_at_the_best_steps"] = played.longest.accuracy.tolist()
+        for loss, measures in losses.items():
+            columns = {m: getattr(measures.tuned, m).tolist() for m in MEASURES}
+            columns["accuracy_at_the_family_s_rate"] = measures.at_family_rate.accuracy.tolist()
+            if measures.at_best_steps is not None:
+                columns["accuracy_at_the_best_steps"] = measures.at_best_steps.accuracy.tolist()
             for task, values in enumerate(zip(*columns.values(), strict=True)):
                 # NaN is not itself.
                 numbers = {k: v for k, v in zip(columns, values, strict=True) if v == v}

@@ -21,7 +21,7 @@ LABEL = 60  # characters
 
 
 @dataclass(frozen=True)
-class Contestant:
+class ComparedLoss:
     """A loss in a comparison.
 
     Attributes:
@@ -42,26 +42,26 @@ class Contestant:
         return self.origin.name
 
 
-def entered(losses: Sequence[Any], against: str, runs: Path) -> tuple[list[Contestant], str]:
+def read_losses(losses: Sequence[Any], against: str, runs: Path) -> tuple[list[ComparedLoss], str]:
     """The losses that are asked for, the baseline and cross-entropy, each once; and the baseline's
     label.
 
     Raises:
         SettingsError: one cannot be read, or cannot train episodes.
     """
-    found: list[Contestant] = []
+    found: list[ComparedLoss] = []
     for spec in losses:
-        found.append(_contestant(spec, runs, {x.label for x in found}))
+        found.append(_read_loss(spec, runs, {x.label for x in found}))
     baseline = ""
     for spec in (CE, against):
-        one = _contestant(spec, runs, set())
+        one = _read_loss(spec, runs, set())
         baseline = one.label
         if one.label not in {x.label for x in found}:
             found.append(one)
     return found, baseline
 
 
-def _contestant(spec: Any, runs: Path, taken: set[str]) -> Contestant:
+def _read_loss(spec: Any, runs: Path, taken: set[str]) -> ComparedLoss:
     loss = loss_io.load(spec, runs)
     if not isinstance(loss, Criterion):
         raise SettingsError(
@@ -76,7 +76,7 @@ def _contestant(spec: Any, runs: Path, taken: set[str]) -> Contestant:
     # Two long formulas may begin alike.
     label = label if len(label) <= LABEL else f"{label[: LABEL - 9]}…{short_digest(label)}"
     numbers = (f"{label} #{n}" for n in range(2, len(taken) + 3))
-    return Contestant(next(x for x in (label, *numbers) if x not in taken), loss, run, origin)
+    return ComparedLoss(next(x for x in (label, *numbers) if x not in taken), loss, run, origin)
 
 
 def _run_of(origin: Origin) -> Run | None:
@@ -95,7 +95,7 @@ def _label(spec: Any, loss: Criterion, run: Run | None) -> str:
     return str(loss.about.get("name") or loss.about.get("run") or loss.describe())
 
 
-def check_classes(found: Sequence[Contestant], opened: Sequence[Episodes]) -> None:
+def check_classes(found: Sequence[ComparedLoss], opened: Sequence[Episodes]) -> None:
     """Refuse a loss that is made for another number of classes than a family has.
 
     Raises:

@@ -8,7 +8,7 @@ from metaloss.experiments.comparison import Report
 
 
 @dataclass(frozen=True)
-class Reproduced:
+class ReproducedTable:
     """A published table beside ours.
 
     Attributes:

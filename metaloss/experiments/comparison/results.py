@@ -1,0 +1,239 @@
+"""What each loss reached on the test tasks of a family, and how it differs from a baseline there."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from metaloss.core.streams import Stream
+from metaloss.evaluation.statistics import (
+    Draws,
+    Paired,
+    RankTest,
+    direction,
+    holm,
+    paired,
+    rank_test,
+    verdict,
+)
+from metaloss.experiments.comparison.family_evaluation import Setting
+from metaloss.inner.metrics import Measures
+
+
+@dataclass(frozen=True)
+class Performance:
+    """A loss with one setting on T meta-test tasks.
+
+    Attributes:
+        accuracy: the mean, where a training that diverged counts as 0.
+        std: of the tasks' accuracies.
+        worst_decile: the mean of the worst tenth of the tasks.
+        f1: macro-F1; a training that diverged counts as 0.
+        nll, calibration: over the trainings that did not diverge; None where all did.
+        diverged: the share of trainings that did.
+    """
+
+    accuracy: float
+    std: float
+    worst_decile: float
+    f1: float
+    nll: float | None
+    calibration: float | None
+    diverged: float
+
+
+def performance(measures: Measures) -> Performance:
+    """The measures of all tasks in one row."""
+    score = measures.accuracy.double().nan_to_num(nan=0.0)
+    f1 = measures.f1.nan_to_num(nan=0.0)
+    worst = score.sort().values[: max(1, len(score) // 10)]
+    finite = measures.accuracy.isfinite()
+
+    def mean_of_finite(values: Float[Tensor, " T"]) -> float | None:
+        return float(values[finite].mean()) if finite.any() else None
+
+    return Performance(
+        accuracy=float(score.mean()),
+        std=float(score.std()),
+        worst_decile=float(worst.mean()),
+        f1=float(f1.mean()),
+        nll=mean_of_finite(measures.nll),
+        calibration=mean_of_finite(measures.calibration),
+        diverged=float(1 - finite.double().mean()),
+    )
+
+
+@dataclass(frozen=True)
+class BaselineDifference:
+    """A loss beside the baseline on the same tasks, both at the family's number of steps.
+
+    Attributes:
+        gain: the difference of accuracies where both have their best rates, with its interval
+            over tasks.
+        low, high: the interval over tasks and images.
+        test: of ranks.
+        p: its p-value after Holm's correction for all losses and families of the comparison.
+        gain_at_family_rate: the gain where both have the family's own rate.
+    """
+
+    gain: Paired
+    low: float
+    high: float
+    test: RankTest
+    p: float
+    gain_at_family_rate: Paired
+
+    @property
+    def direction(self) -> int:
+        """1 for better, -1 for worse, 0 where the two intervals and the test do not agree."""
+        return direction(self.p, *self._intervals)
+
+    @property
+    def verdict(self) -> str:
+        """The direction in words: "better", "worse", "no difference" or "too few images to tell"."""
+        return verdict(self.p, *self._intervals)
+
+    @property
+    def _intervals(self) -> tuple[tuple[float, float], tuple[float, float]]:
+        return (self.gain.low, self.gain.high), (self.low, self.high)
+
+
+@dataclass(frozen=True)
+class LossResult:
+    """One loss on one family.
+
+    Attributes:
+        loss: its label.
+        setting: its best rate, at the family's number of steps.
+        tuned: what it reached with `setting`.
+        at_family_rate: what it reached at the family's own rate.
+        best_setting: its best rate and number of steps; None where those were not searched for.
+        at_best_steps: what it reached with `best_setting`.
+        vs_baseline: its difference from the baseline; None for the baseline itself.
+        vs_ce_best_steps: the gain of `setting` over cross-entropy at its best rate and number of
+            steps, with the wider of both intervals.
+        both_best_steps: the gain where both have their best rate and number of steps.
+    """
+
+    loss: str
+    setting: Setting
+    tuned: Performance
+    at_family_rate: Performance
+    best_setting: Setting | None = None
+    at_best_steps: Performance | None = None
+    vs_baseline: BaselineDifference | None = None
+    vs_ce_best_steps: Paired | None = None
+    both_best_steps: Paired | None = None
+
+
+@dataclass(frozen=True)
+class LossMeasures:
+    """All of one loss's trainings on a family's test tasks (fields: as those of `LossResult`)."""
+
+    loss: str
+    setting: Setting
+    tuned: Measures
+    at_family_rate: Measures
+    best_setting: Setting | None = None
+    at_best_steps: Measures | None = None
+
+
+def compared_with_baseline(
+    measured: Sequence[LossMeasures], baseline: str, reference: str, draws: Draws, key: Stream
+) -> list[LossResult]:
+    """Every loss of a family beside the baseline, and beside the reference at its best steps.
+
+    Holm's correction is still to come: `holm_corrected` makes it over all families.
+
+    Args:
+        measured: the trainings of all losses, the baseline and the reference among them.
+        baseline: the label of the loss that all are compared with.
+        reference: the label of the loss that may have more steps than the others.
+        draws: resamples of tasks and images.
+        key: of the resamples of tasks alone.
+    """
+    by_label = {x.loss: x for x in measured}
+    base = by_label[baseline]
+    strongest = by_label[reference].at_best_steps
+
+    def gain(ours: Measures, theirs: Measures) -> Paired:
+        return paired(ours.accuracy, theirs.accuracy, key.at("tasks"))
+
+    def widest_gain(ours: Measures | None, theirs: Measures | None) -> Paired | None:
+        if ours is None or theirs is None:
+            return None
+        over_tasks = gain(ours, theirs)
+        low, high = draws.interval(ours.right, theirs.right)
+        return replace(over_tasks, low=min(low, over_tasks.low), high=max(high, over_tasks.high))
+
+    def difference(x: LossMeasures) -> BaselineDifference:
+        low, high = draws.interval(x.tuned.right, base.tuned.right)
+        test = rank_test(x.tuned.accuracy, base.tuned.accuracy)
+        at_family_rate = gain(x.at_family_rate, base.at_family_rate)
+        return BaselineDifference(
+            gain(x.tuned, base.tuned), low, high, test, test.p, at_family_rate
+        )
+
+    results = []
+    for x in measured:
+        longest = x.at_best_steps
+        longest_ce = strongest if x.loss != reference else None
+        results.append(
+            LossResult(
+                loss=x.loss,
+                setting=x.setting,
+                tuned=performance(x.tuned),
+                at_family_rate=performance(x.at_family_rate),
+                best_setting=x.best_setting,
+                at_best_steps=performance(longest) if longest is not None else None,
+                vs_baseline=difference(x) if x.loss != baseline else None,
+                vs_ce_best_steps=widest_gain(x.tuned, longest_ce),
+                both_best_steps=widest_gain(longest, longest_ce),
+            )
+        )
+    return results
+
+
+def holm_corrected(families: Sequence[Sequence[LossResult]]) -> list[list[LossResult]]:
+    """The results of all families, with Holm's correction for all their tests."""
+    tests = [x.vs_baseline.test.p for family in families for x in family if x.vs_baseline]
+    corrected = iter(holm(tests))
+
+    def with_p(x: LossResult) -> LossResult:
+        if x.vs_baseline is None:
+            return x
+        return replace(x, vs_baseline=replace(x.vs_baseline, p=next(corrected)))
+
+    return [[with_p(x) for x in family] for family in families]
+
+
+def as_row(result: LossResult, family: str) -> dict[str, Any]:
+    """A result as plain values, under the keys of `summary.json` and `results.csv`."""
+    difference = None
+    if result.vs_baseline is not None:
+        difference = asdict(result.vs_baseline)
+        difference["plain"] = difference.pop("gain_at_family_rate")
+
+    def plain(record: Any) -> dict[str, Any] | None:
+        return None if record is None else asdict(record)
+
+    return {
+        "family": family,
+        "loss": result.loss,
+        "setting": plain(result.setting),
+        "at": plain(result.tuned),
+        "plain": plain(result.at_family_rate),
+        "best": plain(result.best_setting),
+        "at_best": plain(result.at_best_steps),
+        "against": difference,
+        "late": plain(result.vs_ce_best_steps),
+        "latest": plain(result.both_best_steps),
+    }
+
+
+def accuracies(families: Sequence[Sequence[LossResult]]) -> Float[Tensor, "L F"]:
+    """The losses' mean accuracies on every family."""
+    return torch.tensor([[x.tuned.accuracy for x in family] for family in families]).T

@@ -1,0 +1,75 @@
+"""What the numbers of a family allow one to say of a loss, as one sentence."""
+
+from metaloss.experiments.comparison.family_evaluation import Setting
+from metaloss.experiments.comparison.results import LossResult
+
+
+def sentence(result: LossResult, baseline: str, steps: int, strongest: Setting) -> str:
+    """What the numbers of a family allow one to say of a loss.
+
+    Args:
+        result: of the loss.
+        baseline: the label of the loss that it is compared with.
+        steps: the family's own number.
+        strongest: cross-entropy's best rate and number of steps.
+    """
+    difference = result.vs_baseline
+    assert difference is not None
+    loss = result.loss
+    other = name_in_sentence(baseline)
+    if difference.direction > 0:
+        longer = _beside_longer_training(result, steps, strongest)
+        return f"{loss} is better than {other} at {steps} steps on these tasks; {longer}."
+    rescaling = _rescaling(result, other)
+    if difference.direction < 0:
+        return f"{loss} is worse than {other} at {steps} steps on these tasks{rescaling}."
+    if difference.verdict != "no difference":
+        return f"{loss}: too few images to tell it from {other} at {steps} steps{rescaling}."
+    return f"{loss}: these tasks show no difference from {other} at {steps} steps{rescaling}."
+
+
+def _beside_longer_training(result: LossResult, steps: int, strongest: Setting) -> str:
+    """What is left of a gain where cross-entropy may train for longer."""
+    gain = result.vs_ce_best_steps
+    gain_of_both = result.both_best_steps
+    assert gain is not None
+    ce = f"with {strongest.steps} steps cross-entropy"
+    if strongest.steps == steps:
+        ce = "at its best number of steps, the same one, cross-entropy"
+    if gain.high < 0:
+        return f"{ce} is better still" + _with_own_best_steps(result)
+    if gain.low <= 0:
+        return f"{ce} reaches the same" + _with_own_best_steps(result)
+    if gain_of_both is not None and gain_of_both.low <= 0:
+        return (
+            f"{ce} does not reach it, but the two do not differ where each has its best number "
+            "of steps"
+        )
+    return f"{ce}, its best number, does not reach it: it generalises better there"
+
+
+def _with_own_best_steps(result: LossResult) -> str:
+    """How a loss that may train for longer, too, stands to cross-entropy; empty where not known."""
+    gain = result.both_best_steps
+    if gain is None or result.best_setting is None:
+        return ""
+    longer = f"{result.loss} with {result.best_setting.steps} steps"
+    if gain.low > 0:
+        return f"; {longer} is ahead of that by {100 * gain.mean:.1f} points"
+    return f"; {longer} is {'behind' if gain.high < 0 else 'level with'} that"
+
+
+def _rescaling(result: LossResult, other: str) -> str:
+    """That a loss is ahead at the family's own rate alone, as a rescaled loss may be; or empty."""
+    assert result.vs_baseline is not None
+    if result.vs_baseline.gain_at_family_rate.low <= 0:
+        return ""
+    return (
+        f"; it is ahead of {other} at the family's own learning rate only, as a mere rescaling "
+        "may be"
+    )
+
+
+def name_in_sentence(label: str) -> str:
+    """A loss's name within a sentence."""
+    return "cross-entropy" if label == "ce" else label
