@@ -78,7 +78,7 @@ def gallery(app: Sphinx) -> Iterator[str]:
             yield from published(entry, folder, picture=drawn == ["all"] or entry.name in drawn)
 
 
-def published(entry: zoo.Entry, folder: Path, picture: bool) -> Iterator[str]:
+def published(entry: zoo.PublishedLoss, folder: Path, picture: bool) -> Iterator[str]:
     """A loss that can be had: its formula, where it is from, what it does."""
     formula = entry.formula()
     losses = Formulas.of([formula])
@@ -105,7 +105,7 @@ def published(entry: zoo.Entry, folder: Path, picture: bool) -> Iterator[str]:
         yield f'<a href="{FOLDER}/{entry.name}.pdf">{image}</a>\n'
 
 
-def facts(entry: zoo.Entry) -> Iterator[tuple[str, str]]:
+def facts(entry: zoo.PublishedLoss) -> Iterator[tuple[str, str]]:
     """What the zoo says of a loss, in words."""
     spans = [
         f"`{name}` = {x:g} ({low:g} to {high:g})"

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -11,12 +11,13 @@ from torch import Tensor
 from metaloss.core.population import Population
 from metaloss.core.streams import Stream
 from metaloss.data.episodes import Tasks
+from metaloss.genomes import SearchSpace
 from metaloss.inner.classifiers import Bound, Classifier, Params
 from metaloss.inner.loop import Inner, train
-from metaloss.inner.metrics import Gauge, scores
+from metaloss.inner.metrics import Metric, scores
 from metaloss.inner.optimisers import Rate
 from metaloss.losses.base import Losses
-from metaloss.strategies import Genome, Strategy
+from metaloss.strategies import Strategy
 
 # Trains P losses on a task epoch's tasks: validation accuracies [P, T], and the family [T] of every
 # task.
@@ -28,13 +29,6 @@ Baseline = Callable[[Stream], Float[Tensor, " T"]]
 Objective = Callable[
     [Float[Tensor, "P T"], Int[Tensor, " T"], Float[Tensor, " T"] | None], Float[Tensor, " P"]
 ]
-
-
-class Space(Genome, Protocol):
-    """What a strategy varies, and what candidates are as losses."""
-
-    def losses(self, population: Any) -> Losses:
-        """The candidates as losses that run together."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +43,7 @@ class Scored:
 def generation(
     strategy: Strategy,
     state: Any,
-    genome: Space,
+    genome: SearchSpace,
     evaluator: Evaluator,
     objective: Objective,
     key: Stream,
@@ -77,9 +71,9 @@ def evaluate(
     keys: Sequence[Stream] = (),
     marks: tuple[int, ...] = (),
     block: int,
-    gauge: Gauge = scores,
+    metric: Metric = scores,
 ) -> Float[Tensor, "M P T ..."]:
-    """What the gauge, by default the validation accuracy, shows of P·T classifiers.
+    """What the metric, by default the validation accuracy, shows of P·T classifiers.
 
     Each is trained from the same start as its neighbours on its task.
 
@@ -93,13 +87,13 @@ def evaluate(
         keys: one per task, for its order of images; needed for minibatches only.
         marks: the M steps after which to look, in ascending order; the last one alone by default.
         block: how many validation images to look at at once.
-        gauge: looks at the classifiers.
+        metric: looks at the classifiers.
     """
     found = []
 
     def look(step: int, params: Params) -> None:
         if step in (marks or (inner.steps,)):
-            found.append(gauge(model, params, bound, tasks, block))
+            found.append(metric(model, params, bound, tasks, block))
 
     bound_losses = losses.bind(tasks.train.target)
     train(

@@ -205,7 +205,7 @@ def test_imports_that_keep_the_order_are_fine(package):
         core__in__streams="import torch",
         losses="from metaloss.core.streams import Stream",
         strategies__in____init__="from metaloss.core.population import Population",
-        strategies__in__x="from metaloss.strategies import Genome",
+        strategies__in__x="from metaloss.strategies import Strategy",
         core__in__population="",
         search="from metaloss import losses, __version__",
     )

@@ -61,6 +61,6 @@ class HillClimber:
         top = fitness.argsort(descending=True, stable=True)[:1]
         return Climb(population[top], state.sigma * change)
 
-    def centre(self, state: Climb) -> Population:
+    def mean_candidate(self, state: Climb) -> Population:
         """The best so far."""
         return state.best

@@ -96,7 +96,7 @@ def _shipped(name: str) -> dict[str, Any]:
     }
 
 
-def _published(entry: zoo.Entry) -> dict[str, Any]:
+def _published(entry: zoo.PublishedLoss) -> dict[str, Any]:
     options = ", ".join(
         [
             *(f"{k}={v[0]:g}" for k, v in entry.parameters.items()),

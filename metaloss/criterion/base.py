@@ -14,7 +14,12 @@ from metaloss.genomes import Genome
 from metaloss.losses.base import Losses
 from metaloss.losses.formulas import Formulas
 from metaloss.losses.language.formula import Formula
-from metaloss.losses.language.programs import Program, evaluate, whole_program, whole_slope_program
+from metaloss.losses.language.programs import (
+    Program,
+    evaluate,
+    whole_gradient_program,
+    whole_program,
+)
 from metaloss.losses.phenotype import first_pull
 
 
@@ -172,7 +177,7 @@ class FormulaCriterion(Criterion):
         # Compiled once: within `torch.compile` and `torch.export` nothing but tensor operations is
         # left to do.
         self._whole = whole_program(formula.expression)
-        self._slope = whole_slope_program(formula.expression)
+        self._slope = whole_gradient_program(formula.expression)
         due, rest = formula.divided
         # 0 in a class without a share of the target.
         self._due = None if due is None else whole_program(due)

@@ -24,7 +24,7 @@ from metaloss.inner.classifiers._compiled import CompiledMlp, fits
 from metaloss.inner.classifiers.mlp import Mlp
 from metaloss.inner.classifiers.shared import SharedMlp
 from metaloss.inner.loop import Inner
-from metaloss.inner.metrics import Gauge, scores
+from metaloss.inner.metrics import Metric, scores
 from metaloss.inner.optimisers import Rate
 from metaloss.losses.base import Losses
 from metaloss.tasks.episodic import Episodes
@@ -39,7 +39,7 @@ Parts = dict[tuple[int, int], Tensor | Exception]
 
 
 @dataclass(frozen=True)
-class Plan:
+class ChunkPlan:
     """How trainings are cut into chunks: a formula of the settings and the memory budget, never of a timing."""
 
     candidates: int
@@ -48,19 +48,19 @@ class Plan:
     shared: bool  # the first layer in the span of the training images
 
 
-def plan(
+def plan_chunks(
     episodes: Episodes,
     inner: Inner,
     candidates: int,
     tasks: int,
     memory: int,
     parts: int = 1,
-    columns: int = 1,
-) -> Plan:
+    tasks_per_call: int = 1,
+) -> ChunkPlan:
     """The chunks for `candidates` × `tasks` trainings of a family whose chunk may touch `memory`
     bytes.
 
-    There are at least `parts` of them, where there are as many tasks or candidates. `columns` is
+    There are at least `parts` of them, where there are as many tasks or candidates. `tasks_per_call` is
     what losses ask for."""
     family, (_, *image) = episodes.family, episodes.images.pixels.shape
     per_image = 4 * episodes.model.floats(tuple(image), family.ways)
@@ -69,7 +69,7 @@ def plan(
     n = max(1, memory // training)
     # What a task's candidates share stays in the cache: no more tasks than losses ask for, unless
     # candidates are few.
-    columns = min(tasks, columns, max(1, n // 2))
+    columns = min(tasks, tasks_per_call, max(1, n // 2))
     rows = -(-candidates // -(-candidates // (n // columns)))  # chunks as even as can be
     columns = min(tasks, n // rows)
     if rows == candidates and columns == tasks:
@@ -81,7 +81,7 @@ def plan(
     kept = 4 * family.ways if form and _compiled(episodes) else per_image
     # Products of so many images as a processor takes at once, or a multiple, leave no rest.
     images = max(32, memory // (2 * rows * columns * kept) // kernels.VECTOR * kernels.VECTOR)
-    return Plan(rows, columns, min(images, family.ways * family.val), form)
+    return ChunkPlan(rows, columns, min(images, family.ways * family.val), form)
 
 
 def shared(episodes: Episodes, inner: Inner, candidates: int) -> bool:
@@ -103,7 +103,7 @@ def shared(episodes: Episodes, inner: Inner, candidates: int) -> bool:
     return once + units * train * (seen + val) < units * features * (2 * seen + val)
 
 
-def model_of(episodes: Episodes, plan: Plan) -> Classifier:
+def model_of(episodes: Episodes, plan: ChunkPlan) -> Classifier:
     """The family's classifier in the form that the plan chose."""
     plain = episodes.model
     if not plan.shared or not isinstance(plain, Mlp):
@@ -128,7 +128,7 @@ class Work:
     inner: Inner
     lr: Rate | None
     marks: tuple[int, ...]
-    gauge: Gauge
+    metric: Metric
 
     def part(
         self, row: slice, column: slice, model: Classifier, bound: Bound, block: int
@@ -151,7 +151,7 @@ class Work:
                 keys=keys,
                 marks=marks,
                 block=block,
-                gauge=self.gauge,
+                metric=self.metric,
             )
 
         return isolated(run, self.losses[row])
@@ -200,15 +200,17 @@ class Local:
         self.pool.shutdown(cancel_futures=True)
 
     def plan(
-        self, episodes: Episodes, inner: Inner, candidates: int, tasks: int, columns: int = 1
-    ) -> Plan:
+        self, episodes: Episodes, inner: Inner, candidates: int, tasks: int, tasks_per_call: int = 1
+    ) -> ChunkPlan:
         """The chunks this engine would use for losses that ask for so many tasks per call."""
         # On a CPU two at least, however many threads there are: the result must not depend on their
         # number.
         memory, parts = (
             (min(CACHE, self.memory), 2) if self.device.type == "cpu" else (self.memory, 1)
         )
-        return plan(episodes, inner, candidates, tasks, memory >> self.halvings, parts, columns)
+        return plan_chunks(
+            episodes, inner, candidates, tasks, memory >> self.halvings, parts, columns
+        )
 
     def score(
         self,
@@ -250,19 +252,19 @@ class Local:
         episodes: Episodes,
         tasks: Tasks,
         keys: Sequence[Stream],
-        gauge: Gauge,
+        metric: Metric,
         inner: Inner | None = None,
         rates: Sequence[Rate | None] = (),
         marks: tuple[int, ...] = (),
     ) -> list[Float[Tensor, "M P T ..."]]:
-        """What a gauge shows of each of many populations, all of one length, on the same tasks from
+        """What a metric shows of each of many populations, all of one length, on the same tasks from
         the same start.
 
         A population's result does not depend on the others, bit for bit: what they share is the
         tasks, made ready once."""
         inner = inner or episodes.family.inner
         works = [
-            Work(losses, episodes, tasks, list(keys), inner, lr, marks, gauge)
+            Work(losses, episodes, tasks, list(keys), inner, lr, marks, metric)
             for losses, lr in zip(many, rates or [None] * len(many), strict=True)
         ]
         while True:
@@ -287,9 +289,9 @@ class Local:
         floats = images * work.episodes.images.pixels[0].numel()
         return max(1, min(WAVE, self.memory // (4 * floats)) >> self.halvings)
 
-    def _planned(self, work: Work) -> Plan:
+    def _planned(self, work: Work) -> ChunkPlan:
         return self.plan(
-            work.episodes, work.inner, len(work.losses), len(work.tasks), work.losses.columns
+            work.episodes, work.inner, len(work.losses), len(work.tasks), work.losses.tasks_per_call
         )
 
     def _observe(self, works: Sequence[Work]) -> list[Float[Tensor, "M P T ..."]]:
@@ -301,7 +303,7 @@ class Local:
             found |= zip(numbers, self._run([works[n] for n in numbers], chunks), strict=True)
         return [found[n] for n in range(len(works))]
 
-    def _run(self, works: Sequence[Work], chunks: Plan) -> list[Float[Tensor, "M P T ..."]]:
+    def _run(self, works: Sequence[Work], chunks: ChunkPlan) -> list[Float[Tensor, "M P T ..."]]:
         first = works[0]
         model = model_of(first.episodes, chunks)
         tasks = len(first.tasks)

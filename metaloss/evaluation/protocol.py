@@ -12,7 +12,7 @@ from metaloss.core.streams import Stream
 from metaloss.engines.local import Local
 from metaloss.evaluation.statistics import Draws, Paired, paired, rank_test, verdict
 from metaloss.inner.loop import Inner
-from metaloss.inner.metrics import Gauge, right_answers
+from metaloss.inner.metrics import Metric, right_answers
 from metaloss.inner.metrics import scores as accuracies
 from metaloss.losses.base import CrossEntropies, Losses
 from metaloss.tasks.episodic import Episodes
@@ -201,7 +201,7 @@ class LossEvaluation:
     ) -> Float[Tensor, "T *V"]:
         """Which images of the meta-test tasks one loss gets right; of a full training its score alone."""
         return self.scores(
-            e, losses, "test", self.key.at("test"), tasks, lr=lr, steps=steps, gauge=right_answers
+            e, losses, "test", self.key.at("test"), tasks, lr=lr, steps=steps, metric=right_answers
         )[0, 0]
 
     def _draws(self, e: OpenFamily, tasks: int) -> Draws | None:
@@ -249,12 +249,12 @@ class LossEvaluation:
         val: int | None = None,
         lr: float | Float[Tensor, " P"] | None = None,
         steps: tuple[int, ...] = (),
-        gauge: Gauge = accuracies,
+        metric: Metric = accuracies,
     ) -> Float[Tensor, "M P T ..."]:
         """Scores on tasks drawn from a pool by a key, after M numbers of steps (the family's own by
         default).
 
-        A gauge may show something else of classifiers of episodes; full trainings have their score
+        A metric may show something else of classifiers of episodes; full trainings have their score
         alone."""
         keys = [key.at("task", t) for t in range(episodes.most(tasks))]
         if not isinstance(episodes, Episodes):
@@ -264,7 +264,7 @@ class LossEvaluation:
         own = episodes.family.inner
         curves = [
             self.engine.observe(
-                [losses], episodes, drawn, starts, gauge, replace(own, steps=c[-1]), [lr], c
+                [losses], episodes, drawn, starts, metric, replace(own, steps=c[-1]), [lr], c
             )[0]
             for c in training_lengths(own, steps or (own.steps,))
         ]

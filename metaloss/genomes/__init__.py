@@ -3,16 +3,23 @@
 from collections.abc import Mapping
 from typing import Any, ClassVar, Protocol
 
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from torch import Tensor
 
 from metaloss.core.population import Population
-from metaloss.core.streams import Stream
+from metaloss.core.variation import Variation
 from metaloss.losses.base import Losses
 
 
-class Genome(Protocol):
-    """A search space: settings, no state."""
+class SearchSpace(Variation, Protocol):
+    """What a search needs: candidates and their variation, and what they are as losses."""
+
+    def losses(self, population: Any) -> Losses:
+        """Return the candidates as losses that run together."""
+
+
+class Genome(SearchSpace, Protocol):
+    """A representation of losses: settings, no state. What varies it is `Variation`'s."""
 
     vector: ClassVar[bool]  # can be seen as real vectors
     usual: ClassVar[Mapping[str, Any]]  # settings of a run that suit it, where no others are given
@@ -23,22 +30,8 @@ class Genome(Protocol):
     def classes(self) -> int | None:
         """The one number of classes its losses work for, or None for any."""
 
-    def sample(self, n: int, key: Stream) -> Population:
-        """n candidates to start from."""
-
-    def mutate(
-        self, parents: Population, strength: Float[Tensor, "P ..."], key: Stream
-    ) -> Population:
-        """One child of each parent."""
-
-    def crossover(self, a: Population, b: Population, key: Stream) -> Population:
-        """One child of row i of `a` and row i of `b`, for every i."""
-
     def valid(self, population: Population) -> Int[Tensor, " P"]:
-        """0, or the code of the reason why a candidate is not worth a training."""
-
-    def losses(self, population: Population) -> Losses:
-        """The candidates as losses that run together."""
+        """Return 0, or the code of the reason why a candidate is not worth a training."""
 
     def describe(self, population: Population, row: int) -> str:
-        """One candidate in words or as a formula."""
+        """Return one candidate in words or as a formula."""

@@ -56,18 +56,18 @@ class CompiledEquivariant(Equivariant):
         channels = torch.tensor([channel.parts(y.shape[1], self.home) for channel in self.channels])
         return Weights(*(x.contiguous().numpy() for x in weights)), channels.numpy()
 
-    def pick(self, index: Int[Tensor, "T b"]) -> Self:
+    def minibatch(self, index: Int[Tensor, "T b"]) -> Self:
         """The bound networks, for a minibatch."""
         if not self.kernel_args:
-            return super().pick(index)
+            return super().minibatch(index)
         some = replace(self, target=images(self._y.mT, index).mT.contiguous())
         some.__dict__["kernel_args"] = self.kernel_args  # the same for any images
         return some
 
-    def slope(self, logits: Float[Tensor, "P T B C"]) -> Float[Tensor, "P T B C"]:
+    def logit_gradient(self, logits: Float[Tensor, "P T B C"]) -> Float[Tensor, "P T B C"]:
         """The gradient of each value with respect to its logits."""
         if torch.compiler.is_compiling() or not self.kernel_args:
-            return super().slope(logits)
+            return super().logit_gradient(logits)
         from metaloss.kernels import network
 
         z = logits.mT.contiguous()

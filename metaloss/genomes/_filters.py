@@ -61,7 +61,7 @@ class Filters:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Examination:
     """What the filters found.
 
     Attributes:
@@ -77,7 +77,7 @@ class Verdict:
 
 
 @lru_cache(maxsize=1 << 11)
-def examine(e: Expression, filters: Filters) -> Verdict:
+def examine(e: Expression, filters: Filters) -> Examination:
     """The first reason against an expression, if there is one, and the expression the right way up.
 
     The sign is a function of the expression as it stands. In the published code a child inherits
@@ -86,20 +86,20 @@ def examine(e: Expression, filters: Filters) -> Verdict:
     the rule alone turns over a loss whose curve has a pole at its end, as six of the paper's own
     have."""
     if not (e.varies and "y" in e.terminals):
-        return Verdict(_READS, e)
+        return Examination(_READS, e)
     curve, pull = measured(e, filters.classes)
     low, high = torch.stack(curve.aminmax()).tolist()  # NaN where one is NaN
     if not high - low < torch.inf:
-        return Verdict(_FINITE, e)
+        return Examination(_FINITE, e)
     if not filters.span[0] <= high - low <= filters.span[1]:
-        return Verdict(_RANGE, e, curve)
+        return Examination(_RANGE, e, curve)
     sign = orientation(curve) if filters.integrity else 1
     if sign == 0:
-        return Verdict(_INTEGRITY, e, curve)
+        return Examination(_INTEGRITY, e, curve)
     if sign * pull < 0 and filters.integrity and not monotone(curve):
         sign = -sign
     fine = filters.gain[0] < sign * pull <= filters.gain[1]
-    return Verdict(_FINE if fine else _GAIN, e if sign > 0 else _negative(e), sign * curve)
+    return Examination(_FINE if fine else _GAIN, e if sign > 0 else _negative(e), sign * curve)
 
 
 def orientation(curve: Float[Tensor, " N"]) -> int:

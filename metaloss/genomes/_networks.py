@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
-from metaloss.losses.base import images, log_softmax, slope_by_autograd
+from metaloss.losses.base import images, log_softmax, logit_gradient_by_autograd
 
 Weights = dict[str, Float[Tensor, "P out in"]]
 
@@ -122,7 +122,7 @@ class Networks:
     target: Float[Tensor, "T C B"] | None = None
     label: Tensor | None = None
 
-    columns: ClassVar[int] = 1
+    tasks_per_call: ClassVar[int] = 1
 
     @classmethod
     def of(
@@ -146,11 +146,11 @@ class Networks:
         """The sum of the terms, averaged over the batch."""
         return self.terms(logits).sum(-1).mean(-1)
 
-    def slope(self, logits: Float[Tensor, "P T B C"]) -> Float[Tensor, "P T B C"]:
+    def logit_gradient(self, logits: Float[Tensor, "P T B C"]) -> Float[Tensor, "P T B C"]:
         """The gradient of each value with respect to its logits."""
-        return slope_by_autograd(self, logits)
+        return logit_gradient_by_autograd(self, logits)
 
-    def pick(self, index: Int[Tensor, "T b"]) -> Self:
+    def minibatch(self, index: Int[Tensor, "T b"]) -> Self:
         """The bound networks, for a minibatch."""
         raise NotImplementedError
 
@@ -197,7 +197,7 @@ class Equivariant(Networks):
             self, weights=self._to(target).weights, target=target.mT.contiguous(), label=None
         )
 
-    def pick(self, index: Int[Tensor, "T b"]) -> Self:
+    def minibatch(self, index: Int[Tensor, "T b"]) -> Self:
         """The bound networks, for a minibatch."""
         target, label = (images(x.mT, index).mT.contiguous() for x in (self._y, self._label))
         return replace(self, target=target, label=label)
@@ -209,7 +209,7 @@ class Equivariant(Networks):
         terms = torch.bmm(self.weights["w_out"], u) + self.weights.get("b_out", 0)
         return terms.reshape(logp.shape).mT
 
-    def slope(self, logits: Float[Tensor, "P T B C"]) -> Float[Tensor, "P T B C"]:
+    def logit_gradient(self, logits: Float[Tensor, "P T B C"]) -> Float[Tensor, "P T B C"]:
         """The gradient of each value with respect to its logits, layer by layer backwards."""
         w = self.weights
         activation = ACTIVATIONS[self.activation]
@@ -318,7 +318,7 @@ class Figure3(Networks):
         label = torch.bmm(w["w_label_out"], h).unflatten(2, target.shape[:2])
         return replace(self, weights=w, label=label)  # [P F T B]
 
-    def pick(self, index: Int[Tensor, "T b"]) -> Self:
+    def minibatch(self, index: Int[Tensor, "T b"]) -> Self:
         """The bound networks, for a minibatch."""
         assert self.label is not None, "bind the targets first"
         return replace(

@@ -22,7 +22,7 @@ from metaloss.genomes._compiled import CompiledEquivariant
 from metaloss.genomes._networks import CHANNELS, Equivariant, Figure3, Weights
 from metaloss.genomes._vectors import RealVectors
 from metaloss.losses import zoo
-from metaloss.losses.base import CrossEntropies, Losses, one_hot, slope_by_autograd
+from metaloss.losses.base import CrossEntropies, Losses, logit_gradient_by_autograd, one_hot
 from metaloss.losses.formulas import Formulas
 from metaloss.losses.phenotype import gain
 
@@ -178,9 +178,11 @@ def _fit(
         logits, target = _situations(128, classes, key.at(i))
         s = network.smoothing
         scale = abs(gain(teacher, classes)) or 1.0
-        wanted = teacher.bind((1 - s) * target + s / classes).slope(logits) / scale
+        wanted = teacher.bind((1 - s) * target + s / classes).logit_gradient(logits) / scale
         error = (
-            slope_by_autograd(network.networks(vector).bind(target), logits, create_graph=True)
+            logit_gradient_by_autograd(
+                network.networks(vector).bind(target), logits, create_graph=True
+            )
             - wanted
         ).square()
         adam.zero_grad()

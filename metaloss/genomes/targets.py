@@ -107,7 +107,7 @@ class Targets:
     home: int
     target: Float[Tensor, "T C B"] | None = None
 
-    columns: ClassVar[int] = 1
+    tasks_per_call: ClassVar[int] = 1
 
     def __len__(self) -> int:
         return len(self.curves)
@@ -121,7 +121,7 @@ class Targets:
         knots = self.knots.to(target)
         return replace(self, curves=curves, knots=knots, target=target.mT.contiguous())
 
-    def pick(self, index: Int[Tensor, "T b"]) -> Self:
+    def minibatch(self, index: Int[Tensor, "T b"]) -> Self:
         """The bound losses, for a minibatch."""
         return replace(self, target=images(self._y.mT, index).mT.contiguous())
 
@@ -137,7 +137,7 @@ class Targets:
         """The sum over the classes, averaged over the batch."""
         return self.terms(logits).sum(-1).mean(-1)
 
-    def slope(self, logits: Float[Tensor, "P T B C"]) -> Float[Tensor, "P T B C"]:
+    def logit_gradient(self, logits: Float[Tensor, "P T B C"]) -> Float[Tensor, "P T B C"]:
         """(p Σ_c q_c - q) / B."""
         logp = log_softmax(logits).mT
         q = self._q(logp)

@@ -121,8 +121,14 @@ def train(
     like = next(iter(params.values()))
     rate = rate.to(like) if isinstance(rate, Tensor) else rate
     for step, index in enumerate(batches(len(inputs), inner, keys, like.device), 1):
-        some, seen = (losses, inputs) if index is None else (losses.pick(index), inputs.pick(index))
-        optimiser.step(params, model.gradients(params, seen, some.slope), rate * inner.scale(step))
+        some, seen = (
+            (losses, inputs)
+            if index is None
+            else (losses.minibatch(index), inputs.minibatch(index))
+        )
+        optimiser.step(
+            params, model.gradients(params, seen, some.logit_gradient), rate * inner.scale(step)
+        )
         if probe is not None:
             probe(step, params)
     return params

@@ -13,15 +13,15 @@ from metaloss.inner.classifiers import Bound, Classifier, Inputs, Params
 
 # What is seen of trained classifiers: one number or more for each, from the tasks, in blocks of so
 # many images.
-Gauge = Callable[[Classifier, Params, Bound, Tasks, int], Float[Tensor, "P T ..."]]
+Metric = Callable[[Classifier, Params, Bound, Tasks, int], Float[Tensor, "P T ..."]]
 BINS = 15  # of the calibration error, of equal width
 
 
 @torch.no_grad()
-def answers(
+def predictions(
     model: Classifier, params: Params, bound: Bound, tasks: Tasks, block: int
 ) -> Float[Tensor, "P T V 3"]:
-    """The gauge of a test: each image's answer, that answer's probability, and the true class's
+    """The metric of a test: each image's answer, that answer's probability, and the true class's
     log-probability.
 
     NaN for an image whose logits are not finite.
@@ -43,7 +43,7 @@ def answers(
 def progress(
     model: Classifier, params: Params, bound: Bound, tasks: Tasks, block: int
 ) -> Float[Tensor, "P T 2"]:
-    """The gauge of a learning curve: the accuracies on the training and on the validation images."""
+    """The metric of a learning curve: the accuracies on the training and on the validation images."""
     train = validate(model, params, bound.train, tasks.train.label, block)
     return torch.stack([train, validate(model, params, bound.val, tasks.val.label, block)], -1)
 
@@ -72,7 +72,7 @@ def measure(found: Float[Tensor, "T V 3"], label: Int[Tensor, "T V"], classes: i
     """The measures of some classifiers' answers.
 
     Args:
-        found: what the gauge `answers` saw of one loss.
+        found: what the metric `answers` saw of one loss.
         label: the true classes.
         classes: how many there are.
     """
@@ -132,7 +132,7 @@ def _counted(by_class: Float[Tensor, "P T C V"], label: Int[Tensor, "T V"]) -> F
 def scores(
     model: Classifier, params: Params, bound: Bound, tasks: Tasks, block: int
 ) -> Float[Tensor, "P T"]:
-    """The gauge that searches use: the validation accuracy."""
+    """The metric that searches use: the validation accuracy."""
     return validate(model, params, bound.val, tasks.val.label, block)
 
 
@@ -140,7 +140,7 @@ def scores(
 def right_answers(
     model: Classifier, params: Params, bound: Bound, tasks: Tasks, block: int
 ) -> Float[Tensor, "P T V"]:
-    """The gauge of a search's test: 1 for a validation image whose class is found, else 0; NaN: not finite logits."""
+    """The metric of a search's test: 1 for a validation image whose class is found, else 0; NaN: not finite logits."""
     found = []
     for first in range(0, len(bound.val), block):
         images = slice(first, first + block)

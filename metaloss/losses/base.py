@@ -17,12 +17,12 @@ class Losses(Protocol):
     """P losses, evaluated together."""
 
     # Tasks that a call should have, where there are as many, to spread over what it costs.
-    columns: ClassVar[int]
+    tasks_per_call: ClassVar[int]
 
     def bind(self, target: Float[Tensor, "T B C"]) -> Self:
         """Prepare what depends on the targets alone, once per generation."""
 
-    def pick(self, index: Int[Tensor, "T b"]) -> Self:
+    def minibatch(self, index: Int[Tensor, "T b"]) -> Self:
         """The bound losses, for some images of every task: a minibatch."""
 
     def terms(self, logits: Float[Tensor, "P T B C"]) -> Float[Tensor, "P T B K"]:
@@ -31,7 +31,7 @@ class Losses(Protocol):
     def __call__(self, logits: Float[Tensor, "P T B C"]) -> Float[Tensor, "P T"]:
         """Each classifier's value under its own loss: terms summed, then averaged over the batch."""
 
-    def slope(self, logits: Float[Tensor, "P T B C"]) -> Float[Tensor, "P T B C"]:
+    def logit_gradient(self, logits: Float[Tensor, "P T B C"]) -> Float[Tensor, "P T B C"]:
         """The gradient of each classifier's value with respect to its logits; the inner loop needs nothing else."""
 
     def __len__(self) -> int:
@@ -57,10 +57,10 @@ def images(x: Float[Tensor, "... T B C"], index: Int[Tensor, "T b"]) -> Float[Te
     return x.gather(-1, index[:, None].expand(*x.shape[:-1], index.shape[1])).mT
 
 
-def slope_by_autograd(
+def logit_gradient_by_autograd(
     losses: Callable[[Tensor], Tensor], logits: Float[Tensor, "P T B C"], create_graph: bool = False
 ) -> Float[Tensor, "P T B C"]:
-    """`losses.slope` for losses that do not write down their own; with a graph, differentiable in their parameters."""
+    """`losses.logit_gradient` for losses that do not write down their own; with a graph, differentiable in their parameters."""
     with torch.enable_grad():
         leaf = logits.detach().requires_grad_()
         # Classifier (p, t) reaches only value (p, t), so the sum's gradient is each one's own.
@@ -77,7 +77,7 @@ class CrossEntropies:
     smoothing: Float[Tensor, " P"]
     target: Float[Tensor, "#P T B C"] | None = None
 
-    columns: ClassVar[int] = 1
+    tasks_per_call: ClassVar[int] = 1
 
     @classmethod
     def of(cls, n: int, smoothing: float = 0.0) -> Self:
@@ -96,7 +96,7 @@ class CrossEntropies:
         s = self.smoothing.to(target)[:, None, None, None]
         return replace(self, target=(1 - s) * target.mT.contiguous().mT + s / target.shape[-1])
 
-    def pick(self, index: Int[Tensor, "T b"]) -> Self:
+    def minibatch(self, index: Int[Tensor, "T b"]) -> Self:
         """The bound losses, for a minibatch."""
         return replace(self, target=images(self._bound, index))
 
@@ -108,7 +108,7 @@ class CrossEntropies:
         """The mean over the batch of -Σ_c y'_c log p_c."""
         return self.terms(logits).sum(-1).mean(-1)
 
-    def slope(self, logits: Float[Tensor, "P T B C"]) -> Float[Tensor, "P T B C"]:
+    def logit_gradient(self, logits: Float[Tensor, "P T B C"]) -> Float[Tensor, "P T B C"]:
         """(p Σ_c y'_c - y') / B."""
         y = self._bound.mT
         p = logits.mT.softmax(-2)

@@ -15,7 +15,7 @@ from metaloss.losses.base import images
 from metaloss.losses.language.expression import LOGP, Expression, P
 from metaloss.losses.language.formula import Formula
 from metaloss.losses.language.primitives import PRIMITIVES
-from metaloss.losses.language.programs import Program, Run, slope_program, value_program
+from metaloss.losses.language.programs import Program, Run, gradient_program, value_program
 
 Form = Literal["auto", "each", "grouped"]
 Ready = tuple[list[Tensor | None], list[tuple[int, bool]], list[tuple[Run, Any]], int]
@@ -41,7 +41,7 @@ class Shared:
         planes = self.planes.unbind(0)
         return {**self.numbers, **{e: planes[row] for e, row in self.rows.items()}}
 
-    def pick(self, index: Int[Tensor, "T b"]) -> "Shared":
+    def minibatch(self, index: Int[Tensor, "T b"]) -> "Shared":
         """The same for some of each task's images."""
         return replace(self, planes=images(self.planes.mT, index).mT)
 
@@ -61,7 +61,7 @@ class Formulas:
     form: Form = "auto"
     shared: Shared | None = None
 
-    columns: ClassVar[int] = 8  # each formula is some calls of its own
+    tasks_per_call: ClassVar[int] = 8  # each formula is some calls of its own
 
     @classmethod
     def of(cls, formulas: Sequence[Formula], form: Form = "auto") -> Self:
@@ -79,7 +79,9 @@ class Formulas:
 
     def bind(self, target: Float[Tensor, "T B C"]) -> Self:
         """Compute what depends on the targets, C and constants alone, once for all formulas."""
-        programs = [f(x.expression) for x in self.formulas for f in (value_program, slope_program)]
+        programs = [
+            f(x.expression) for x in self.formulas for f in (value_program, gradient_program)
+        ]
         wanted = dict.fromkeys(e for program in programs for e in program.inputs if not e.varies)
         known: dict[Expression, Tensor] = {}
         for e in wanted:
@@ -93,9 +95,9 @@ class Formulas:
             shared=Shared(stack.mT.contiguous(), {e: i for i, e in enumerate(planes)}, numbers),
         )
 
-    def pick(self, index: Int[Tensor, "T b"]) -> Self:
+    def minibatch(self, index: Int[Tensor, "T b"]) -> Self:
         """The same losses, bound to only some of each task's images."""
-        return replace(self, shared=self._bound.pick(index))
+        return replace(self, shared=self._bound.minibatch(index))
 
     def terms(self, logits: Float[Tensor, "P T B C"]) -> Float[Tensor, "P T B C"]:
         """One term per class; those of a mean over classes are divided by their number."""
@@ -113,7 +115,7 @@ class Formulas:
         return self.terms(logits).sum(-1).mean(-1)
 
     @torch.no_grad()
-    def slope(self, logits: Float[Tensor, "P T B C"]) -> Float[Tensor, "P T B C"]:
+    def logit_gradient(self, logits: Float[Tensor, "P T B C"]) -> Float[Tensor, "P T B C"]:
         """The gradient of each value with respect to its logits; fastest where `logits.mT` is contiguous."""
         logp = self._cooled(logits.mT.contiguous()).log_softmax(-2)
         p = logp.exp()
@@ -141,15 +143,15 @@ class Formulas:
 
     @cached_property
     def _programs(self) -> list[Program]:
-        return [slope_program(f.expression) for f in self.formulas]
+        return [gradient_program(f.expression) for f in self.formulas]
 
     @cached_property
     def _slopes(self) -> list[Ready]:
         return [_ready(program, self._bound.named) for program in self._programs]
 
     @cached_property
-    def _plan(self) -> grouping.Plan:
-        return grouping.plan(self._programs, self._bound.named, self._bound.planes.shape[1:])
+    def _plan(self) -> grouping.GroupedSteps:
+        return grouping.group(self._programs, self._bound.named, self._bound.planes.shape[1:])
 
     def _cooled(self, logits: Tensor) -> Tensor:
         found = [f.temperature for f in self.formulas]

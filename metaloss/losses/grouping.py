@@ -16,7 +16,7 @@ Rows = slice | Tensor
 
 
 @dataclass(frozen=True)
-class Plan:
+class GroupedSteps:
     """Where everything lies in one tensor of rows [T C B].
 
     Attributes:
@@ -32,7 +32,9 @@ class Plan:
     rows: int
 
 
-def plan(programs: Sequence[Program], known: dict[Expression, Tensor], shape: torch.Size) -> Plan:
+def group(
+    programs: Sequence[Program], known: dict[Expression, Tensor], shape: torch.Size
+) -> GroupedSteps:
     """Group the steps of these programs.
 
     Args:
@@ -69,7 +71,7 @@ def plan(programs: Sequence[Program], known: dict[Expression, Tensor], shape: to
         row.update({member: first + j for j, member in enumerate(members)})
         first += len(members)
     out = _rows([row[i, program.out] for i, program in enumerate(programs)], device)
-    return Plan(fixed, calls, out, first)
+    return GroupedSteps(fixed, calls, out, first)
 
 
 def _rows(places: list[int], device: torch.device) -> Rows:
@@ -81,12 +83,12 @@ def _rows(places: list[int], device: torch.device) -> Rows:
 
 
 def run(
-    plan: Plan, logp: Float[Tensor, "P T C B"], p: Float[Tensor, "P T C B"]
+    steps: GroupedSteps, logp: Float[Tensor, "P T C B"], p: Float[Tensor, "P T C B"]
 ) -> Float[Tensor, "P T C B"]:
     """The programs' results, one row each."""
     n = len(logp)
-    values = logp.new_empty(plan.rows, *logp.shape[1:])
-    values[:n], values[n : 2 * n], values[2 * n : 2 * n + len(plan.fixed)] = logp, p, plan.fixed
-    for run, args, out in plan.calls:
+    values = logp.new_empty(steps.rows, *logp.shape[1:])
+    values[:n], values[n : 2 * n], values[2 * n : 2 * n + len(steps.fixed)] = logp, p, steps.fixed
+    for run, args, out in steps.calls:
         values[out] = run(*[values[x] for x in args])
-    return values[plan.out]
+    return values[steps.out]

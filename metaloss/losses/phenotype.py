@@ -33,7 +33,9 @@ def gain(loss: Losses, classes: int) -> float:
 
 def first_pull(loss: Losses, classes: int) -> Float[Tensor, ""]:
     """The gain as a tensor, by tensor operations alone."""
-    slope = loss.bind(_target(1, classes)).slope(torch.zeros(1, 1, 1, classes, dtype=torch.float64))
+    slope = loss.bind(_target(1, classes)).logit_gradient(
+        torch.zeros(1, 1, 1, classes, dtype=torch.float64)
+    )
     return -slope[0, 0, 0, 0] * classes / (classes - 1)
 
 
@@ -51,7 +53,7 @@ def curve(loss: Losses, classes: int = 2, points: int = POINTS) -> Float[Tensor,
 def pull(loss: Losses, p: Float[Tensor, " N"], classes: int = 2) -> Float[Tensor, " N"]:
     """The pull on the true logit, -∂L/∂z, over the true class's probability."""
     bound, logits = _along(loss, p, classes)
-    return -bound.slope(logits)[0, 0, :, 0] * len(p)
+    return -bound.logit_gradient(logits)[0, 0, :, 0] * len(p)
 
 
 def normalised(curve: Float[Tensor, " N"], flat: float = 1e-4) -> Float[Tensor, " N"]:
@@ -111,7 +113,9 @@ def _finite_at(loss: Losses, scale: float, classes: int) -> bool:
     logits = torch.zeros(1, 1, 3, classes)
     logits[0, 0, 0, 0], logits[0, 0, 1, 0], logits[0, 0, 2, 1] = scale, -scale, scale
     bound = loss.bind(_target(3, classes).float())
-    return bool(bound.terms(logits).isfinite().all() and bound.slope(logits).isfinite().all())
+    return bool(
+        bound.terms(logits).isfinite().all() and bound.logit_gradient(logits).isfinite().all()
+    )
 
 
 def _along(loss: Losses, p: Float[Tensor, " N"], classes: int) -> tuple[Losses, Tensor]:

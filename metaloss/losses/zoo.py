@@ -27,7 +27,7 @@ UNKNOWN = "was published with its accuracy, but its formula was not"
 
 
 @dataclass(frozen=True)
-class Entry:
+class PublishedLoss:
     """A published loss.
 
     Attributes:
@@ -112,43 +112,45 @@ _TAYLOR_TEXT = (
 )
 
 
-def _sce(name: str, data: str, alpha: float, beta: float) -> Entry:
+def _sce(name: str, data: str, alpha: float, beta: float) -> PublishedLoss:
     spans = {"alpha": (alpha, 0.0, 1e3), "beta": (beta, 0.0, 1e3)}
-    return Entry(
+    return PublishedLoss(
         name, _SCE_TEXT, SCE, f"The weights are those for {data}.", reading="code", parameters=spans
     )
 
 
-def _taylor(name: str, thetas: tuple[float, ...], remarks: str) -> Entry:
+def _taylor(name: str, thetas: tuple[float, ...], remarks: str) -> PublishedLoss:
     spans = {f"theta{i}": (theta, -1e6, 1e6) for i, theta in enumerate(thetas)}
-    return Entry(name, _TAYLOR_TEXT, TAYLOR, remarks, reading="code", parameters=spans)
+    return PublishedLoss(name, _TAYLOR_TEXT, TAYLOR, remarks, reading="code", parameters=spans)
 
 
 _STANDARD = (
-    Entry("ce", "sum(-y*logp)", "cross-entropy"),
-    Entry("ce_eps", "sum(-y*ln(p))", MORGAN, "Cross-entropy with ε = 1e-7 inside the logarithm."),
-    Entry(
+    PublishedLoss("ce", "sum(-y*logp)", "cross-entropy"),
+    PublishedLoss(
+        "ce_eps", "sum(-y*ln(p))", MORGAN, "Cross-entropy with ε = 1e-7 inside the logarithm."
+    ),
+    PublishedLoss(
         "label_smoothing",
         "sum(-(y*(1 - alpha) + alpha/C)*logp)",
         "Szegedy 2016; alpha as in " + MORGAN,
         parameters={"alpha": (0.1, 0.0, 1.0)},
     ),
-    Entry(
+    PublishedLoss(
         "temperature",
         "sum(-y*logp, temperature=tau)",
         "cross-entropy of softmax(z/τ)",
         "Softmax sees all classes, so τ stands beside the expression. The default is ours.",
         parameters={"tau": (2.0, 1e-3, 1e3)},
     ),
-    Entry("mse", "sum(square(p - y))", "Brier 1950", "torch's MSELoss divides it by C."),
-    Entry(
+    PublishedLoss("mse", "sum(square(p - y))", "Brier 1950", "torch's MSELoss divides it by C."),
+    PublishedLoss(
         "mae",
         "sum(abs(p - y))",
         "Ghosh 2017",
         "2(1 - p of the true class), for hard labels.",
         COLLAPSES,
     ),
-    Entry(
+    PublishedLoss(
         "focal",
         "sum(-y*(1 - p)**gamma*logp)",
         "Lin 2017",
@@ -159,14 +161,14 @@ _STANDARD = (
     _sce("sce_mnist", "MNIST", 0.01, 1.0),
     _sce("sce_cifar10", "CIFAR-10", 0.1, 1.0),
     _sce("sce_cifar100", "CIFAR-100", 6.0, 0.1),
-    Entry(
+    PublishedLoss(
         "gce",
         "sum(-y*expm1(q*logp)/q)",
         "Zhang 2018",
         "q to 0: cross-entropy; q = 1: half of mae.",
         parameters={"q": (0.7, _TINY, 1.0)},
     ),
-    Entry(
+    PublishedLoss(
         "poly1",
         "sum(-y*logp + epsilon*y*(1 - p))",
         "Leng 2022",
@@ -174,7 +176,7 @@ _STANDARD = (
         reading="code",
         parameters={"epsilon": (1.0, -10.0, 100.0)},
     ),
-    Entry(
+    PublishedLoss(
         "sparse_lsr",
         "sum(-y*((1 - xi + xi/C)*logp + xi*(C - 1)/C*(log_clamp(1 - p) - exact_log(C - 1))))",
         "Raymond, sparse label smoothing regularization",
@@ -183,7 +185,7 @@ _STANDARD = (
         reading="corrected",
         parameters={"xi": (0.1, 0.0, 1.0)},
     ),
-    Entry(
+    PublishedLoss(
         "ace",
         "sum(phi0*abs(exact_log(phi1*(p*y + 1e-10))))",
         "Raymond 2023 (EvoMAL), its code",
@@ -192,7 +194,7 @@ _STANDARD = (
         reading="code",
         parameters={"phi0": (1.0, -1e3, 1e3), "phi1": (1.0, 1e-3, 1e3)},
     ),
-    Entry(
+    PublishedLoss(
         "dice",
         "",
         "segmentation_models_pytorch",
@@ -205,14 +207,14 @@ _STANDARD = (
 )
 
 _MORGAN = (
-    Entry(
+    PublishedLoss(
         "b0",
         "sum(-sigmoid(softplus(quotient(p, y))))",
         MORGAN,
         "The paper's account of its shape fits b0_softsign better.",
         COLLAPSES,
     ),
-    Entry(
+    PublishedLoss(
         "b0_softsign",
         "sum(-sigmoid(softsign(quotient(p, y))))",
         MORGAN,
@@ -220,54 +222,56 @@ _MORGAN = (
         COLLAPSES,
         "corrected",
     ),
-    Entry("b1", "sum(-dsigmoid(i0e(quotient(p, y))))", MORGAN, limits=COLLAPSES),
-    Entry(
+    PublishedLoss("b1", "sum(-dsigmoid(i0e(quotient(p, y))))", MORGAN, limits=COLLAPSES),
+    PublishedLoss(
         "b2",
         "sum(-i1e(erf(quotient(p, y))))",
         MORGAN,
         "A closing bracket is missing in print.",
         COLLAPSES,
     ),
-    Entry(
+    PublishedLoss(
         "c0",
         "sum(-ln(atan(quotient(p, y))))",
         MORGAN,
         "arctan as in table 4 and the code; table 1 has arctanh, which is not defined here.",
     ),
-    Entry(
+    PublishedLoss(
         "c1",
         "sum(-ln(softsign(quotient(p, y))))",
         MORGAN,
         "The paper prints softplus, with which it anti-learns: see c1_printed.",
         reading="corrected",
     ),
-    Entry(
+    PublishedLoss(
         "c1_printed",
         "sum(-ln(softplus(quotient(p, y))))",
         MORGAN,
         "A bracket is missing in print.",
         "anti-learns: it rewards wrong classes without bound",
     ),
-    Entry(
+    PublishedLoss(
         "c2",
         "sum(-sigmoid(log10(quotient(p, y))))",
         MORGAN,
         "Smooths by itself.",
         "label smoothing on top hurts",
     ),
-    Entry("m0", "sum(-i1(atan(log10(p)))*y)", MORGAN),
-    Entry(
+    PublishedLoss("m0", "sum(-i1(atan(log10(p)))*y)", MORGAN),
+    PublishedLoss(
         "m1", "sum(softplus(p - y))", MORGAN, "Nearly an eighth of mse and a constant.", COLLAPSES
     ),
-    Entry("m2", "sum(asinh(i0(y - p)))", MORGAN, "Nearly .177 mse and a constant.", COLLAPSES),
-    Entry(
+    PublishedLoss(
+        "m2", "sum(asinh(i0(y - p)))", MORGAN, "Nearly .177 mse and a constant.", COLLAPSES
+    ),
+    PublishedLoss(
         "r0",
         "sum(dtanh(i0e(quotient(p, y))) + i0e(quotient(p, y)))",
         MORGAN,
         "Σ covers both terms.",
         COLLAPSES + "; fails with label smoothing",
     ),
-    Entry(
+    PublishedLoss(
         "r1",
         "sum(-aq(log10(quotient(p, y)), log10(quotient(p, y)) + y))",
         MORGAN,
@@ -275,13 +279,13 @@ _MORGAN = (
         COLLAPSES,
         "corrected",
     ),
-    Entry(
+    PublishedLoss(
         "r1_printed",
         "sum(aq(log10(quotient(p, y)), log10(quotient(p, y)) + y))",
         MORGAN,
         limits="anti-learns",
     ),
-    Entry(
+    PublishedLoss(
         "r2",
         "sum(abs(log10(quotient(p, y)))**abs(i0(y)))",
         MORGAN,
@@ -289,21 +293,21 @@ _MORGAN = (
         "does not train at any learning rate tried",
         verified=False,
     ),
-    Entry(
+    PublishedLoss(
         "a0",
         "sum(-ln(deriv_soft(log10(p)))*y)",
         MORGAN,
         "1/(1 + |x|) as in the code; with softsign's true derivative, its square, twice the value.",
         reading="code",
     ),
-    Entry(
+    PublishedLoss(
         "a1",
         "sum(-ln(i0e(log10(p)))*y)",
         MORGAN,
         "A bracket is missing in print; y stands outside the logarithm.",
     ),
-    Entry("a2", "sum(y/i0e(ln(p)))", MORGAN, "The inverse Bessel logarithm; 1 at best."),
-    Entry(
+    PublishedLoss("a2", "sum(y/i0e(ln(p)))", MORGAN, "The inverse Bessel logarithm; 1 at best."),
+    PublishedLoss(
         "a2_smoothed",
         "sum((y*(1 - alpha) + alpha/C)/i0e(ln(p)))",
         MORGAN,
@@ -314,7 +318,7 @@ _MORGAN = (
 )
 
 _EVOLVED = (
-    Entry(
+    PublishedLoss(
         "ngl",
         "mean(exp(alpha - p - p*y) - cos(cos(sin(p))))",
         NGL,
@@ -327,7 +331,7 @@ _EVOLVED = (
             "scaled": "mean(exp(alpha - sigmoid(p) - sigmoid(p)*y) - cos(cos(sin(sigmoid(p)))))"
         },
     ),
-    Entry(
+    PublishedLoss(
         "baikal",
         "sum(-(ln(p) - quotient(y, p)))",
         GLO,
@@ -335,7 +339,7 @@ _EVOLVED = (
         "pulls C times as hard as cross-entropy: diverges at its learning rate; its gradient may overflow float16",
         "code",
     ),
-    Entry(
+    PublishedLoss(
         "taylorglo",
         _TAYLOR_TEXT,
         TAYLOR,
@@ -354,7 +358,9 @@ _EVOLVED = (
         "An example of the authors' code, from an old search.",
     ),
     *(
-        Entry(f"neuroloss{i}", "", "Morgan and Hougen 2024, arXiv 2403.08793", unavailable=UNKNOWN)
+        PublishedLoss(
+            f"neuroloss{i}", "", "Morgan and Hougen 2024, arXiv 2403.08793", unavailable=UNKNOWN
+        )
         for i in (1, 2, 3)
     ),
 )
@@ -367,7 +373,7 @@ def names() -> list[str]:
     return list(ENTRIES)
 
 
-def entry(name: str) -> Entry:
+def entry(name: str) -> PublishedLoss:
     """The entry of this name, in any case.
 
     Raises:
@@ -378,7 +384,7 @@ def entry(name: str) -> Entry:
     return ENTRIES[name.lower()]
 
 
-def find(spec: str) -> tuple[Entry, Formula]:
+def find(spec: str) -> tuple[PublishedLoss, Formula]:
     """The loss that a name means, with parameters if wanted.
 
     >>> str(find("Focal(gamma=0.5)")[1])
@@ -392,7 +398,7 @@ def find(spec: str) -> tuple[Entry, Formula]:
     return found, found.formula(**given)
 
 
-def named(spec: str) -> tuple[Entry, dict[str, float | bool]]:
+def named(spec: str) -> tuple[PublishedLoss, dict[str, float | bool]]:
     """The published loss that a text names, and the parameters in its brackets.
 
     Raises:
@@ -408,7 +414,7 @@ def named(spec: str) -> tuple[Entry, dict[str, float | bool]]:
     return found, given
 
 
-def _parameters(reader: Parser, entry: Entry) -> dict[str, float | bool]:
+def _parameters(reader: Parser, entry: PublishedLoss) -> dict[str, float | bool]:
     """What stands in the brackets behind a name."""
     given: dict[str, float | bool] = {}
     while not reader.take(")"):

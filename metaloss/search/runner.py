@@ -62,7 +62,7 @@ class SearchRunner:
         novelty_filter.start_generation()
         if progress is None:
             state = self.strategy.init(novelty_filter, key.at("init"))
-            none = self.strategy.centre(state)[:0]
+            none = self.strategy.mean_candidate(state)[:0]
             progress = Progress(0, state, none, none, 0, 0, 0, stages.known())
         baseline = partial(
             self.trials.baseline_scores, self.rivals, chosen.tasks_per_generation, chosen.validation
@@ -127,7 +127,7 @@ class SearchRunner:
         top = scored.fitness.argmax()
         halvings = self.trials.engine.halvings
         last = self.run.settings.finalists
-        centre = self.strategy.centre(state)
+        centre = self.strategy.mean_candidate(state)
         tasks = scored.score.shape[1]
         goes_on = self.strategy.epoch(number + 1) == self.strategy.epoch(number)
         progress = Progress(

@@ -13,16 +13,16 @@ from torch import Tensor
 
 from metaloss.core.population import Population
 from metaloss.core.streams import Stream
-from metaloss.strategies import Genome
+from metaloss.core.variation import Variation
 
 __all__ = ["CmaEs"]
 
 
 @dataclass(frozen=True)
-class Adapting:
+class CmaEsState:
     """The searched vector m, the step size σ, the covariance C and the two evolution paths, in float64."""
 
-    centre: Population
+    mean_candidate: Population
     sigma: Float[Tensor, ""]
     covariance: Float[Tensor, "D D"]
     path: Float[Tensor, " D"]  # p_c
@@ -91,35 +91,39 @@ class CmaEs:
     sigma: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.05
 
     needs_vectors: ClassVar[bool] = True
-    states: ClassVar[tuple[type, ...]] = (Adapting,)
+    states: ClassVar[tuple[type, ...]] = (CmaEsState,)
 
     def epoch(self, generation: int) -> int:
         """The generation: each has fresh tasks."""
         return generation
 
-    def init(self, genome: Genome, key: Stream) -> Adapting:
+    def init(self, genome: Variation, key: Stream) -> CmaEsState:
         """The first sample, with the same deviation along every axis."""
         centre = genome.sample(1, key.at("sample"))
         zeros = centre.vectors().new_zeros(centre.vectors().shape[1], dtype=torch.float64)
         sigma = torch.tensor(self.sigma, dtype=torch.float64)
-        return Adapting(centre, sigma, torch.eye(len(zeros), dtype=torch.float64), zeros, zeros, 0)
+        return CmaEsState(
+            centre, sigma, torch.eye(len(zeros), dtype=torch.float64), zeros, zeros, 0
+        )
 
-    def ask(self, state: Adapting, genome: Genome, key: Stream) -> tuple[Population, Adapting]:
+    def ask(
+        self, state: CmaEsState, genome: Variation, key: Stream
+    ) -> tuple[Population, CmaEsState]:
         """m + σ C^½ z (equations 38 to 40)."""
         scales, axes = _axes(state.covariance)
         z = key.at("noise").normal(self.population, len(scales)).double()
-        x = state.centre.vectors() + state.sigma * (z * scales) @ axes.mT
-        return state.centre.from_vectors(x.float()), state
+        x = state.mean_candidate.vectors() + state.sigma * (z * scales) @ axes.mT
+        return state.mean_candidate.from_vectors(x.float()), state
 
     def tell(
-        self, state: Adapting, population: Population, fitness: Float[Tensor, " P"]
-    ) -> Adapting:
+        self, state: CmaEsState, population: Population, fitness: Float[Tensor, " P"]
+    ) -> CmaEsState:
         """Recombine the better half, then adapt σ and C; where all fail, nothing moves."""
         order = fitness.argsort(descending=True, stable=True)[: self.population // 2]
         order = order[fitness[order].isfinite()]
         if not len(order):
             return state
-        m = state.centre.vectors().double()[0]
+        m = state.mean_candidate.vectors().double()[0]
         y = (population[order].vectors().double() - m) / state.sigma
         rates = Rates(_weights(self.population, len(order)), len(m))
         t = state.steps + 1
@@ -142,12 +146,12 @@ class CmaEs:
             1 - rates.one - rates.many + lost
         ) * state.covariance + rates.one * torch.outer(path, path)
         covariance = covariance + rates.many * (y.mT * rates.weights) @ y  # (47)
-        centre = state.centre.from_vectors((m + state.sigma * step).float()[None])  # (42)
-        return Adapting(centre, sigma, (covariance + covariance.mT) / 2, path, conjugate, t)
+        centre = state.mean_candidate.from_vectors((m + state.sigma * step).float()[None])  # (42)
+        return CmaEsState(centre, sigma, (covariance + covariance.mT) / 2, path, conjugate, t)
 
-    def centre(self, state: Adapting) -> Population:
+    def mean_candidate(self, state: CmaEsState) -> Population:
         """The searched vector."""
-        return state.centre
+        return state.mean_candidate
 
 
 def _weights(population: int, n: int) -> Float[Tensor, " n"]:

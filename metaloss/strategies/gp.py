@@ -11,18 +11,18 @@ from torch import Tensor
 
 from metaloss.core.population import Population
 from metaloss.core.streams import Stream
-from metaloss.strategies import Genome
+from metaloss.core.variation import Variation
 
 __all__ = ["Gp"]
 
 
 @dataclass(frozen=True)
-class Lineage:
+class GpState:
     """The μ parents, best first, and the archive; between `ask` and `tell` a number in [0, 1) per candidate too."""
 
     parents: Population
     archive: Population
-    luck: Float[Tensor, " P"]
+    draws: Float[Tensor, " P"]
 
 
 @settings(frozen=True, config=ConfigDict(extra="forbid"))
@@ -55,40 +55,40 @@ class Gp:
     sigma: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.05
 
     needs_vectors: ClassVar[bool] = False
-    states: ClassVar[tuple[type, ...]] = (Lineage,)
+    states: ClassVar[tuple[type, ...]] = (GpState,)
 
     def epoch(self, generation: int) -> int:
         """The generation: each has fresh tasks."""
         return generation
 
-    def init(self, genome: Genome, key: Stream) -> Lineage:
+    def init(self, genome: Variation, key: Stream) -> GpState:
         """μ samples and an empty archive."""
         parents = genome.sample(self.mu, key.at("sample"))
-        return Lineage(parents, parents[:0], torch.zeros(0))
+        return GpState(parents, parents[:0], torch.zeros(0))
 
-    def ask(self, state: Lineage, genome: Genome, key: Stream) -> tuple[Population, Lineage]:
+    def ask(self, state: GpState, genome: Variation, key: Stream) -> tuple[Population, GpState]:
         """Parents and children: this generation's tasks are new, so old fitness would not compare."""
         children = self._breed(state, genome, key)
         # `tell` draws nothing itself, and from an archive in random order it forgets at random by
         # dropping the end.
         archive = state.archive[key.at("forget").permutation(len(state.archive))]
-        luck = key.at("luck").uniform(self.mu + self.lambda_)
-        return state.parents.cat(children), Lineage(state.parents, archive, luck)
+        draws = key.at("luck").uniform(self.mu + self.lambda_)
+        return state.parents.cat(children), GpState(state.parents, archive, draws)
 
-    def tell(self, state: Lineage, population: Population, fitness: Float[Tensor, " P"]) -> Lineage:
-        """The μ best; of the others, those with luck enter the archive in place of random old ones."""
+    def tell(self, state: GpState, population: Population, fitness: Float[Tensor, " P"]) -> GpState:
+        """The μ best; of the others, those whose draw is below `store` enter the archive in place of random old ones."""
         order = self._order(population, fitness)
         best = order[: self.mu]
         others = order[self.mu :]
-        stored = others[fitness[others].isfinite() & (state.luck[others] < self.store)]
+        stored = others[fitness[others].isfinite() & (state.draws[others] < self.store)]
         archive = population[stored].cat(state.archive)[: self.mu]
-        return Lineage(population[best], archive, state.luck[:0])
+        return GpState(population[best], archive, state.draws[:0])
 
-    def centre(self, state: Lineage) -> Population:
+    def mean_candidate(self, state: GpState) -> Population:
         """The mean of the parents, where they are vectors; else the fittest."""
         return state.parents.mean_candidate()
 
-    def _breed(self, state: Lineage, genome: Genome, key: Stream) -> Population:
+    def _breed(self, state: GpState, genome: Variation, key: Stream) -> Population:
         """λ children: first the crosses, then the mutants."""
         crossed = key.at("operator").uniform(self.lambda_) < self.crossover
         rows = self._choose(key.at("first"))
@@ -99,16 +99,16 @@ class Gp:
             b = state.parents.cat(state.archive)[others[crossed]]
             children = children.cat(genome.crossover(a, b, key.at("cross")))
         if not crossed.all():
-            begetters = state.parents[rows[~crossed]]
-            strength = torch.full((len(begetters), begetters.genes), self.sigma)
-            children = children.cat(genome.mutate(begetters, strength, key.at("mutate")))
+            parents = state.parents[rows[~crossed]]
+            strength = torch.full((len(parents), parents.genes), self.sigma)
+            children = children.cat(genome.mutate(parents, strength, key.at("mutate")))
         return children
 
     def _choose(self, key: Stream) -> Int[Tensor, " lambda"]:
         """The winner of a tournament for every child: as parents stand best first, the lowest row drawn."""
         return key.integers(self.mu, self.lambda_, self.tournament).amin(1)
 
-    def _partners(self, state: Lineage, key: Stream) -> Int[Tensor, " lambda"]:
+    def _partners(self, state: GpState, key: Stream) -> Int[Tensor, " lambda"]:
         """A second parent for every child; rows from μ on are the archive's."""
         others = self._choose(key.at("second"))
         n = len(state.archive)

@@ -12,13 +12,13 @@ from torch import Tensor
 
 from metaloss.core.population import Population
 from metaloss.core.streams import Stream
-from metaloss.strategies import Genome
+from metaloss.core.variation import Variation
 
 __all__ = ["MuPlusLambda"]
 
 
 @dataclass(frozen=True)
-class Living:
+class MuPlusLambdaState:
     """The μ parents and their step sizes; between `ask` and `tell` the candidates' step sizes too."""
 
     parents: Population
@@ -40,39 +40,43 @@ class MuPlusLambda:
     crossover: bool = True
 
     needs_vectors: ClassVar[bool] = False
-    states: ClassVar[tuple[type, ...]] = (Living,)
+    states: ClassVar[tuple[type, ...]] = (MuPlusLambdaState,)
 
     def epoch(self, generation: int) -> int:
         """The generation: each has fresh tasks."""
         return generation
 
-    def init(self, genome: Genome, key: Stream) -> Living:
+    def init(self, genome: Variation, key: Stream) -> MuPlusLambdaState:
         """μ mutants of what the genome samples, all with the same step size."""
         start = genome.sample(self.mu, key.at("sample"))
         sigma = torch.full((self.mu, start.genes), self.sigma)
-        return Living(genome.mutate(start, sigma, key.at("mutate")), sigma, sigma[:0])
+        return MuPlusLambdaState(genome.mutate(start, sigma, key.at("mutate")), sigma, sigma[:0])
 
-    def ask(self, state: Living, genome: Genome, key: Stream) -> tuple[Population, Living]:
+    def ask(
+        self, state: MuPlusLambdaState, genome: Variation, key: Stream
+    ) -> tuple[Population, MuPlusLambdaState]:
         """Parents and children: this generation's tasks are new, so old fitness would not compare."""
         rows = self._choose(key.at("first"))
         others = self._choose(key.at("second"))
-        begetters = state.parents[rows]
+        parents = state.parents[rows]
         sigma = state.sigma[rows]
         if self.crossover:
-            begetters = genome.crossover(begetters, state.parents[others], key.at("cross"))
+            parents = genome.crossover(parents, state.parents[others], key.at("cross"))
             sigma = (sigma * state.sigma[others]).sqrt()
         sigma = self._vary(sigma, key.at("sigma"))
-        children = genome.mutate(begetters, sigma, key.at("mutate"))
-        return state.parents.cat(children), Living(
+        children = genome.mutate(parents, sigma, key.at("mutate"))
+        return state.parents.cat(children), MuPlusLambdaState(
             state.parents, state.sigma, torch.cat([state.sigma, sigma])
         )
 
-    def tell(self, state: Living, population: Population, fitness: Float[Tensor, " P"]) -> Living:
+    def tell(
+        self, state: MuPlusLambdaState, population: Population, fitness: Float[Tensor, " P"]
+    ) -> MuPlusLambdaState:
         """The μ fittest, step sizes with them; the older of two equals."""
         best = fitness.argsort(descending=True, stable=True)[: self.mu]
-        return Living(population[best], state.asked[best], state.asked[:0])
+        return MuPlusLambdaState(population[best], state.asked[best], state.asked[:0])
 
-    def centre(self, state: Living) -> Population:
+    def mean_candidate(self, state: MuPlusLambdaState) -> Population:
         """The mean of the parents, where they are vectors; else the fittest."""
         return state.parents.mean_candidate()
 

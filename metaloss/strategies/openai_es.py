@@ -11,16 +11,16 @@ from torch import Tensor
 
 from metaloss.core.population import Population
 from metaloss.core.streams import Stream
-from metaloss.strategies import Genome
+from metaloss.core.variation import Variation
 
 __all__ = ["OpenaiEs"]
 
 
 @dataclass(frozen=True)
-class Search:
+class OpenaiEsState:
     """The searched vector, Adam's two moments, and the number of steps made."""
 
-    centre: Population
+    mean_candidate: Population
     mean: Float[Tensor, " D"]
     square: Float[Tensor, " D"]
     steps: int
@@ -37,7 +37,7 @@ class OpenaiEs:
     beta2: Annotated[float, Field(ge=0, lt=1)] = 0.99
 
     needs_vectors: ClassVar[bool] = True
-    states: ClassVar[tuple[type, ...]] = (Search,)
+    states: ClassVar[tuple[type, ...]] = (OpenaiEsState,)
 
     @field_validator("population")
     @classmethod
@@ -50,21 +50,25 @@ class OpenaiEs:
         """The generation: each has fresh tasks."""
         return generation
 
-    def init(self, genome: Genome, key: Stream) -> Search:
+    def init(self, genome: Variation, key: Stream) -> OpenaiEsState:
         """The first sample, and no momentum."""
         centre = genome.sample(1, key.at("sample"))
         zeros = torch.zeros(centre.vectors().shape[1])
-        return Search(centre, zeros, zeros, 0)
+        return OpenaiEsState(centre, zeros, zeros, 0)
 
-    def ask(self, state: Search, genome: Genome, key: Stream) -> tuple[Population, Search]:
+    def ask(
+        self, state: OpenaiEsState, genome: Variation, key: Stream
+    ) -> tuple[Population, OpenaiEsState]:
         """Mirrored pairs around the vector."""
-        x = state.centre.vectors()
+        x = state.mean_candidate.vectors()
         noise = key.at("noise").normal(self.population // 2, x.shape[1]) * self.sigma
-        return state.centre.from_vectors(torch.cat([x + noise, x - noise])), state
+        return state.mean_candidate.from_vectors(torch.cat([x + noise, x - noise])), state
 
-    def tell(self, state: Search, population: Population, fitness: Float[Tensor, " P"]) -> Search:
+    def tell(
+        self, state: OpenaiEsState, population: Population, fitness: Float[Tensor, " P"]
+    ) -> OpenaiEsState:
         """One Adam step up the estimated gradient; ranks, so that neither scale nor a failure's -inf matters."""
-        noise = (population.vectors() - state.centre.vectors()) / self.sigma
+        noise = (population.vectors() - state.mean_candidate.vectors()) / self.sigma
         # Equals share their rank, so that where all fail nothing moves.
         below = (fitness[:, None] > fitness).sum(1) + 0.5 * (fitness[:, None] == fitness).sum(1)
         utility = below / len(fitness) - 0.5
@@ -75,9 +79,9 @@ class OpenaiEs:
         step = (
             self.lr * (mean / (1 - self.beta1**t)) / ((square / (1 - self.beta2**t)).sqrt() + 1e-8)
         )
-        centre = state.centre.from_vectors(state.centre.vectors() + step)
-        return replace(state, centre=centre, mean=mean, square=square, steps=t)
+        centre = state.mean_candidate.from_vectors(state.mean_candidate.vectors() + step)
+        return replace(state, mean_candidate=centre, mean=mean, square=square, steps=t)
 
-    def centre(self, state: Search) -> Population:
+    def mean_candidate(self, state: OpenaiEsState) -> Population:
         """The searched vector."""
-        return state.centre
+        return state.mean_candidate

@@ -10,13 +10,13 @@ from torch import Tensor
 
 from metaloss.core.population import Population
 from metaloss.core.streams import Stream
-from metaloss.strategies import Genome
+from metaloss.core.variation import Variation
 
 __all__ = ["RandomSearch"]
 
 
 @dataclass(frozen=True)
-class Best:
+class RandomSearchState:
     """The best candidate so far."""
 
     best: Population
@@ -30,17 +30,19 @@ class RandomSearch:
     sigma: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.05
 
     needs_vectors: ClassVar[bool] = False
-    states: ClassVar[tuple[type, ...]] = (Best,)
+    states: ClassVar[tuple[type, ...]] = (RandomSearchState,)
 
     def epoch(self, generation: int) -> int:
         """The generation: each has fresh tasks."""
         return generation
 
-    def init(self, genome: Genome, key: Stream) -> Best:
+    def init(self, genome: Variation, key: Stream) -> RandomSearchState:
         """One sample."""
-        return Best(genome.sample(1, key.at("sample")))
+        return RandomSearchState(genome.sample(1, key.at("sample")))
 
-    def ask(self, state: Best, genome: Genome, key: Stream) -> tuple[Population, Best]:
+    def ask(
+        self, state: RandomSearchState, genome: Variation, key: Stream
+    ) -> tuple[Population, RandomSearchState]:
         """The best so far and fresh candidates, mutated by step sizes spread over four octaves around `sigma`."""
         n = self.population - 1
         fresh = genome.sample(n, key.at("sample"))
@@ -49,11 +51,13 @@ class RandomSearch:
         )
         return state.best.cat(genome.mutate(fresh, strength, key.at("mutate"))), state
 
-    def tell(self, state: Best, population: Population, fitness: Float[Tensor, " P"]) -> Best:
+    def tell(
+        self, state: RandomSearchState, population: Population, fitness: Float[Tensor, " P"]
+    ) -> RandomSearchState:
         """The best of this generation; the older of two equals."""
         top = fitness.argsort(descending=True, stable=True)[:1]
-        return Best(population[top])
+        return RandomSearchState(population[top])
 
-    def centre(self, state: Best) -> Population:
+    def mean_candidate(self, state: RandomSearchState) -> Population:
         """The best so far."""
         return state.best

@@ -11,13 +11,13 @@ from torch import Tensor
 
 from metaloss.core.population import Population
 from metaloss.core.streams import Stream
-from metaloss.strategies import Genome
+from metaloss.core.variation import Variation
 
 __all__ = ["Regularized"]
 
 
 @dataclass(frozen=True)
-class Ageing:
+class RegularizedState:
     """The living, what they reached (-inf for a failure), when they were born, and how many generations were told."""
 
     living: Population
@@ -54,19 +54,21 @@ class Regularized:
     sigma: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.05
 
     needs_vectors: ClassVar[bool] = False
-    states: ClassVar[tuple[type, ...]] = (Ageing,)
+    states: ClassVar[tuple[type, ...]] = (RegularizedState,)
 
     def epoch(self, generation: int) -> int:
         """One for the whole run, or a new one every `refresh` generations."""
         return 1 + (generation - 1) // self.refresh if self.refresh else 1
 
-    def init(self, genome: Genome, key: Stream) -> Ageing:
+    def init(self, genome: Variation, key: Stream) -> RegularizedState:
         """The initial samples, all of one age, not yet scored."""
         living = genome.sample(self.initial, key.at("sample"))
         unknown = torch.full((self.initial,), -torch.inf, dtype=torch.float64)
-        return Ageing(living, unknown, torch.zeros(self.initial, dtype=torch.int64), 0)
+        return RegularizedState(living, unknown, torch.zeros(self.initial, dtype=torch.int64), 0)
 
-    def ask(self, state: Ageing, genome: Genome, key: Stream) -> tuple[Population, Ageing]:
+    def ask(
+        self, state: RegularizedState, genome: Variation, key: Stream
+    ) -> tuple[Population, RegularizedState]:
         """The living where an epoch begins; else a batch of mutants."""
         if self._begins(state):
             return state.living, state
@@ -74,7 +76,9 @@ class Regularized:
         strength = torch.full((self.batch, parents.genes), self.sigma)
         return genome.mutate(parents, strength, key.at("mutate")), state
 
-    def tell(self, state: Ageing, population: Population, fitness: Float[Tensor, " P"]) -> Ageing:
+    def tell(
+        self, state: RegularizedState, population: Population, fitness: Float[Tensor, " P"]
+    ) -> RegularizedState:
         """The living with their new fitness where an epoch begins; else every child in place of the oldest."""
         fitness = fitness.double().masked_fill(fitness.isnan(), -torch.inf)
         if self._begins(state):
@@ -84,11 +88,11 @@ class Regularized:
         fitness = torch.cat([state.fitness, fitness[alive]])
         return self._survivors(state.living.cat(population[alive]), fitness, born, state.told + 1)
 
-    def centre(self, state: Ageing) -> Population:
+    def mean_candidate(self, state: RegularizedState) -> Population:
         """The fittest of the living."""
         return state.living[state.fitness.argmax()[None]]
 
-    def _begins(self, state: Ageing) -> bool:
+    def _begins(self, state: RegularizedState) -> bool:
         """Whether the next generation is an epoch's first."""
         return state.told == 0 or self.epoch(state.told + 1) != self.epoch(state.told)
 
@@ -99,8 +103,8 @@ class Regularized:
 
     def _survivors(
         self, living: Population, fitness: Float[Tensor, " P"], born: Int[Tensor, " P"], told: int
-    ) -> Ageing:
+    ) -> RegularizedState:
         """The youngest; of one age the fittest."""
         rows = fitness.argsort(descending=True, stable=True)
         rows = rows[born[rows].argsort(descending=True, stable=True)][: self.population]
-        return Ageing(living[rows], fitness[rows], born[rows], told)
+        return RegularizedState(living[rows], fitness[rows], born[rows], told)

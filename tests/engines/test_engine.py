@@ -10,7 +10,7 @@ import metaloss.engines.local
 from metaloss.core import registry
 from metaloss.core.population import Vectors
 from metaloss.core.streams import Stream
-from metaloss.engines.local import Local, model_of, plan, shared
+from metaloss.engines.local import Local, model_of, plan_chunks, shared
 from metaloss.errors import Interrupted
 from metaloss.evolution import evaluate
 from metaloss.inner.classifiers.mlp import Mlp
@@ -174,13 +174,13 @@ def test_a_diverged_training_is_nan_and_its_neighbours_are_not(engine, episodes)
 
 @dataclass(frozen=True)
 class Fragile:
-    """Losses some of which raise, when they are bound or when classifiers ask for their slope."""
+    """Losses some of which raise, when they are bound or when classifiers ask for their gradient."""
 
     losses: object
     bad: torch.Tensor
     when: str
     error: type = ZeroDivisionError
-    columns: ClassVar[int] = 1
+    tasks_per_call: ClassVar[int] = 1
 
     def _check(self, when):
         if self.when == when and self.bad.any():
@@ -196,12 +196,12 @@ class Fragile:
     def __call__(self, logits):
         return self.losses(logits)
 
-    def slope(self, logits):
-        self._check("slope")
-        return self.losses.slope(logits)
+    def logit_gradient(self, logits):
+        self._check("logit_gradient")
+        return self.losses.logit_gradient(logits)
 
-    def pick(self, index):
-        return replace(self, losses=self.losses.pick(index))
+    def minibatch(self, index):
+        return replace(self, losses=self.losses.minibatch(index))
 
     def __len__(self):
         return len(self.losses)
@@ -210,7 +210,7 @@ class Fragile:
         return replace(self, losses=self.losses[rows], bad=self.bad[rows])
 
 
-@pytest.mark.parametrize("when", ["bind", "slope"])
+@pytest.mark.parametrize("when", ["bind", "logit_gradient"])
 @pytest.mark.parametrize(
     "memory", [SMALL, 8_000, 1 << 30], ids=["chunks", "one by one", "one chunk"]
 )
@@ -229,7 +229,9 @@ def test_a_candidate_that_raises_fails_alone(engine, episodes, when, memory, row
 def test_where_every_candidate_raises_so_does_the_engine(engine, episodes, memory):
     with pytest.raises(ZeroDivisionError, match="a candidate raised"):
         score(
-            engine(memory), Fragile(networks(), torch.ones(P, dtype=torch.bool), "slope"), episodes
+            engine(memory),
+            Fragile(networks(), torch.ones(P, dtype=torch.bool), "logit_gradient"),
+            episodes,
         )
 
 
@@ -406,7 +408,7 @@ def test_a_plan_stays_within_the_memory_and_grows_with_it(episodes, rows, tasks)
     numbers = 6 * (3 * (8 + 3) + 64 * 3)
     last = 0
     for memory in [4 * numbers * n for n in (1, 2, 3, 7, 8, 9, 20, 50, 64, 100, 1000, 10**6)]:
-        chunks = plan(episodes, inner, rows, tasks, memory)
+        chunks = plan_chunks(episodes, inner, rows, tasks, memory)
         trainings = chunks.candidates * chunks.tasks
         assert trainings * 4 * numbers <= memory
         assert last <= trainings <= rows * tasks
@@ -423,7 +425,9 @@ def test_a_chunk_has_one_task_and_many_candidates_unless_losses_ask_for_more(epi
         columns: (chunks.candidates, chunks.tasks)
         for columns in (1, 4, 8, 100)
         for chunks in [
-            plan(episodes, episodes.family.inner, 100, 50, 4 * numbers * 32, columns=columns)
+            plan_chunks(
+                episodes, episodes.family.inner, 100, 50, 4 * numbers * 32, tasks_per_call=columns
+            )
         ]
     }
     assert shapes == {1: (25, 1), 4: (8, 4), 8: (4, 8), 100: (2, 16)}
@@ -440,7 +444,9 @@ def test_losses_that_are_cut_differently_are_observed_as_each_is_alone(
     genome, population = candidates("tree")
     many = [networks(), genome.losses(population), CrossEntropies.of(P)]
     tasks = episodes.sample(KEYS)
-    plans = {one.plan(episodes, episodes.family.inner, P, T, losses.columns) for losses in many}
+    plans = {
+        one.plan(episodes, episodes.family.inner, P, T, losses.tasks_per_call) for losses in many
+    }
     together = one.observe(many, episodes, tasks, STARTS, scores)
     assert len(plans) == 2
     for losses, found in zip(many, together, strict=True):
@@ -448,7 +454,7 @@ def test_losses_that_are_cut_differently_are_observed_as_each_is_alone(
 
 
 def test_a_plan_for_less_memory_than_one_training_needs_trains_one_at_a_time(episodes):
-    chunks = plan(episodes, episodes.family.inner, 10, 10, 1)
+    chunks = plan_chunks(episodes, episodes.family.inner, 10, 10, 1)
     assert (chunks.candidates, chunks.tasks) == (1, 1)
 
 
@@ -506,7 +512,7 @@ def test_only_a_plain_perceptron_with_a_hidden_layer_is_replaced_by_the_shared_f
     open_tiny, table, expected
 ):
     episodes = open_tiny(classifier=table)
-    chunks = plan(episodes, episodes.family.inner, 1, 1, 1 << 20)
+    chunks = plan_chunks(episodes, episodes.family.inner, 1, 1, 1 << 20)
     assert model_of(episodes, chunks) == (expected or episodes.model)
 
 
@@ -515,7 +521,10 @@ def test_minibatches_count_in_the_formula_and_adam_never_shares(open_tiny):
     episodes = open_tiny(classifier={"kind": "mlp", "hidden": [8]})
     assert shared(episodes, Inner(batch=2), 100)
     assert not shared(episodes, Inner(optimiser="adam"), 100)
-    assert type(model_of(episodes, plan(episodes, Inner(optimiser="adamw"), 1, 1, 1 << 20))) is Mlp
+    assert (
+        type(model_of(episodes, plan_chunks(episodes, Inner(optimiser="adamw"), 1, 1, 1 << 20)))
+        is Mlp
+    )
 
 
 @classifiers

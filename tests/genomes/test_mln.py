@@ -9,7 +9,7 @@ from metaloss.core.streams import Stream
 from metaloss.errors import SettingsError
 from metaloss.genomes.mln import MetaLossNetwork, imitate
 from metaloss.losses import zoo
-from metaloss.losses.base import one_hot, slope_by_autograd
+from metaloss.losses.base import logit_gradient_by_autograd, one_hot
 from metaloss.losses.formulas import Formulas
 from metaloss.search import settings
 
@@ -190,7 +190,7 @@ def test_a_kernel_wider_than_the_features_is_refused():
 def test_the_slope_is_the_gradient_of_every_value(genome, soft):
     logits, target = situation(soft=soft)
     losses = genome.losses(population(genome)).bind(target)
-    close(losses.slope(logits), slope_by_autograd(losses, logits))
+    close(losses.logit_gradient(logits), logit_gradient_by_autograd(losses, logits))
 
 
 @every
@@ -201,7 +201,7 @@ def test_the_slope_is_right_for_other_numbers_of_classes(genome, classes):
     logits = Stream(4).normal(3, T, B, classes).double()
     target = Stream(5).normal(T, B, classes).double().softmax(-1)
     losses = genome.losses(population(genome)).bind(target)
-    close(losses.slope(logits), slope_by_autograd(losses, logits))
+    close(losses.logit_gradient(logits), logit_gradient_by_autograd(losses, logits))
 
 
 @every
@@ -213,10 +213,10 @@ def test_a_minibatch_is_a_batch_of_its_images(genome):
         for v in (logits, target)
     )
     losses = genome.losses(population(genome))
-    picked = losses.bind(target).pick(index)
+    picked = losses.bind(target).minibatch(index)
     alone = losses.bind(y)
     close(picked(x), alone(x))
-    close(picked.slope(x), alone.slope(x))
+    close(picked.logit_gradient(x), alone.logit_gradient(x))
 
 
 @every

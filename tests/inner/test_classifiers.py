@@ -11,7 +11,7 @@ from metaloss.core import registry
 from metaloss.core.streams import Stream
 from metaloss.data.episodes import Images, TaskImages, Tasks
 from metaloss.inner.classifiers import Bound, backpropagate
-from metaloss.inner.classifiers.cnn import Cnn, Stage
+from metaloss.inner.classifiers.cnn import Cnn, PooledConvolution
 from metaloss.inner.classifiers.mlp import Mlp
 from metaloss.inner.classifiers.shared import SharedMlp
 from metaloss.inner.optimisers import dense
@@ -202,7 +202,7 @@ def test_a_minibatch_gives_the_logits_of_its_images(episodes, float64, kind):
     bound = bound_to(episodes, model)
     params = bound.init(2)
     index = torch.tensor([[0, 3], [5, 1], [2, 2]])
-    some = bound.train.pick(index)
+    some = bound.train.minibatch(index)
     assert len(some) == 2
     expected = model(params, bound.train).gather(2, index[None, ..., None].expand(2, 3, 2, 3))
     torch.testing.assert_close(model(params, some), expected, rtol=1e-12, atol=1e-12)
@@ -269,7 +269,9 @@ def test_of_equal_neighbours_the_first_takes_the_gradient():
     b = torch.full((1,), 0.5).double()
     ours = x.clone().requires_grad_()
     torchs = x.clone().requires_grad_()
-    (Stage.apply(ours, w, b, 1) * torch.arange(50.0).reshape(2, 1, 5, 5)).sum().backward()
+    (
+        PooledConvolution.apply(ours, w, b, 1) * torch.arange(50.0).reshape(2, 1, 5, 5)
+    ).sum().backward()
     pooled = functional.max_pool2d(functional.conv2d(torchs, w, b).relu(), 2)
     (pooled * torch.arange(50.0).reshape(2, 1, 5, 5)).sum().backward()
     assert torch.equal(ours.grad, torchs.grad)

@@ -15,7 +15,7 @@ from metaloss.inner.classifiers.mlp import Mlp
 from metaloss.inner.classifiers.shared import SharedMlp
 from metaloss.inner.loop import Inner, batches, train
 from metaloss.inner.metrics import accuracy
-from metaloss.losses.base import CrossEntropies, slope_by_autograd
+from metaloss.losses.base import CrossEntropies, logit_gradient_by_autograd
 
 T = 2
 STEPS = 6
@@ -298,7 +298,7 @@ def test_the_probe_sees_the_parameters_after_every_step(episodes):
 class Constant:
     """A loss that no logit changes, beside one that they do."""
 
-    columns = 1
+    tasks_per_call = 1
 
     def __init__(self, losses):
         self.losses = losses
@@ -312,10 +312,10 @@ class Constant:
     def __call__(self, logits):
         return self.terms(logits).sum(-1).mean(-1)
 
-    def slope(self, logits):
-        return slope_by_autograd(self, logits)
+    def logit_gradient(self, logits):
+        return logit_gradient_by_autograd(self, logits)
 
-    def pick(self, index):
+    def minibatch(self, index):
         return self
 
     def __len__(self):

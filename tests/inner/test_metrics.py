@@ -1,4 +1,4 @@
-"""Measures of answers agree with scikit-learn's and with hand counts; the gauges see what the accuracy sees."""
+"""Measures of answers agree with scikit-learn's and with hand counts; the metrics see what the accuracy sees."""
 
 import numpy as np
 import pytest
@@ -7,12 +7,19 @@ from sklearn.metrics import accuracy_score, f1_score, log_loss
 
 from metaloss.core.streams import Stream
 from metaloss.engines.local import Local
-from metaloss.inner.metrics import answers, calibration_error, macro_f1, measure, progress, scores
+from metaloss.inner.metrics import (
+    calibration_error,
+    macro_f1,
+    measure,
+    predictions,
+    progress,
+    scores,
+)
 from metaloss.losses.base import CrossEntropies
 
 
 def answered(tasks=3, images=40, classes=4, seed=0):
-    """Random probabilities, and what the gauge would have seen of them."""
+    """Random probabilities, and what the metric would have seen of them."""
     key = Stream(seed)
     logp = (2 * key.normal(tasks, images, classes)).log_softmax(-1)
     label = key.at("label").integers(classes, tasks, images)
@@ -84,8 +91,8 @@ def test_the_gauges_see_the_accuracy_that_a_search_sees(episodes, lr):
     losses = CrossEntropies.of(2)
     with Local(workers=1) as engine:
         shown, curve, score = (
-            engine.observe([losses], episodes, tasks, keys, gauge, rates=[lr])[0]
-            for gauge in (answers, progress, scores)
+            engine.observe([losses], episodes, tasks, keys, metric, rates=[lr])[0]
+            for metric in (predictions, progress, scores)
         )
     found = measure(shown[0, 1], tasks.val.label, tasks.ways)
     torch.testing.assert_close(found.accuracy.float(), score[0, 1], equal_nan=True)
@@ -101,9 +108,9 @@ def test_populations_that_share_their_tasks_do_not_change_each_other(episodes):
     others = CrossEntropies.of(3, 0.4)
     rates = torch.tensor([0.1, 0.3, 1.0])
     with Local(workers=2) as engine:
-        alone = engine.observe([some], episodes, tasks, keys, answers, rates=[rates])[0]
+        alone = engine.observe([some], episodes, tasks, keys, predictions, rates=[rates])[0]
         _, beside = engine.observe(
-            [others, some], episodes, tasks, keys, answers, rates=[0.2, rates]
+            [others, some], episodes, tasks, keys, predictions, rates=[0.2, rates]
         )
     assert torch.equal(alone, beside)
 

@@ -7,7 +7,7 @@ from metaloss import kernels
 from metaloss.core import registry
 from metaloss.core.population import Vectors
 from metaloss.core.streams import Stream
-from metaloss.engines.local import Local, model_of, plan
+from metaloss.engines.local import Local, model_of, plan_chunks
 from metaloss.genomes._compiled import CompiledEquivariant
 from metaloss.genomes._networks import Equivariant
 from metaloss.inner.classifiers._compiled import CompiledMlp, CompiledProduct, fits
@@ -127,11 +127,11 @@ def test_a_classifier_gives_the_same_bits_in_any_company(episodes):
     tasks, bound, params = bound_to(episodes, model)
     whole = model(params, bound.val)
     losses = CrossEntropies.of(P).bind(tasks.train.target)
-    gradients = model.gradients(params, bound.train, losses.slope)
+    gradients = model.gradients(params, bound.train, losses.logit_gradient)
     for p in range(P):
         some = {k: x[p : p + 1] for k, x in params.items()}
         assert torch.equal(model(some, bound.val), whole[p : p + 1])
-        alone = model.gradients(some, bound.train, losses[p : p + 1].slope)
+        alone = model.gradients(some, bound.train, losses[p : p + 1].logit_gradient)
         for name, x in alone.items():
             one, other = (
                 y.dense() if isinstance(y, CompiledProduct) else y for y in (x, gradients[name])
@@ -165,7 +165,7 @@ def test_the_engine_compiles_layers_of_whole_vectors_and_scores_as_without(open_
     episodes = open_tiny(classifier={"kind": "mlp", "hidden": [32, 16]})
     tasks = episodes.sample(KEYS)
     losses = networks(P)
-    chunks = plan(episodes, episodes.family.inner, P, T, 1 << 20)
+    chunks = plan_chunks(episodes, episodes.family.inner, P, T, 1 << 20)
     assert chunks.shared
     assert type(model_of(episodes, chunks)) is CompiledMlp
     found = []
@@ -226,7 +226,7 @@ def test_the_compiled_gradient_is_torchs(channels, context, activation, classes)
     z = 3 * normal(P, T, classes, 5).mT
     bound = losses.bind(target)
     assert bound.kernel_args
-    agree(bound.slope(z), plain(losses).bind(target).slope(z))
+    agree(bound.logit_gradient(z), plain(losses).bind(target).logit_gradient(z))
     torch.testing.assert_close(bound(z), plain(losses).bind(target)(z))
 
 
@@ -235,7 +235,7 @@ def test_any_number_of_images_will_do(images):
     losses = networks()
     target = labels(B=images)
     z = normal(P, T, 10, images).mT
-    agree(losses.bind(target).slope(z), plain(losses).bind(target).slope(z))
+    agree(losses.bind(target).logit_gradient(z), plain(losses).bind(target).logit_gradient(z))
 
 
 def test_minibatches_and_rows_of_bound_networks(images=9):
@@ -244,10 +244,16 @@ def test_minibatches_and_rows_of_bound_networks(images=9):
     z = normal(P, T, 10, 4).mT
     index = torch.stack([Stream(0).at(t).permutation(images)[:4] for t in range(T)])
     rows = torch.tensor([2, 0])
-    wanted = plain(losses).bind(target).pick(index)
-    agree(losses.bind(target).pick(index).slope(z), wanted.slope(z))
-    agree(losses.bind(target)[rows].pick(index).slope(z[rows]), wanted.slope(z)[rows])
-    agree(losses[rows].bind(target).pick(index)[1:].slope(z[:1]), wanted[rows][1:].slope(z[:1]))
+    wanted = plain(losses).bind(target).minibatch(index)
+    agree(losses.bind(target).minibatch(index).logit_gradient(z), wanted.logit_gradient(z))
+    agree(
+        losses.bind(target)[rows].minibatch(index).logit_gradient(z[rows]),
+        wanted.logit_gradient(z)[rows],
+    )
+    agree(
+        losses[rows].bind(target).minibatch(index)[1:].logit_gradient(z[:1]),
+        wanted[rows][1:].logit_gradient(z[:1]),
+    )
 
 
 @pytest.mark.parametrize("bad", [torch.nan, torch.inf, 1e30])
@@ -255,16 +261,16 @@ def test_a_bad_network_or_logit_leaves_the_others_their_bits(bad):
     losses = networks()
     target = labels()
     z = normal(P, T, 10, 5).mT
-    before = losses.bind(target).slope(z)
+    before = losses.bind(target).logit_gradient(z)
     z[1, 0, 2, 3] = bad
-    after = losses.bind(target).slope(z)
+    after = losses.bind(target).logit_gradient(z)
     assert torch.equal(after[[0, 2]], before[[0, 2]])
     if bad != 1e30:
         assert not after[1, 0].isfinite().all()
     weights = {k: x.clone() for k, x in losses.weights.items()}
     weights["w_pred"][1] = bad
     broken = CompiledEquivariant(weights, losses.channels, losses.activation, losses.home)
-    assert torch.equal(broken.bind(target).slope(z)[[0, 2]], before[[0, 2]])
+    assert torch.equal(broken.bind(target).logit_gradient(z)[[0, 2]], before[[0, 2]])
 
 
 @pytest.mark.parametrize(
@@ -278,10 +284,11 @@ def test_what_the_loop_does_not_know_is_torchs(settings, target):
     bound = losses.bind(target)
     wanted = plain(losses).bind(target)
     assert not bound.kernel_args
-    assert torch.equal(bound.slope(z), wanted.slope(z))
+    assert torch.equal(bound.logit_gradient(z), wanted.logit_gradient(z))
     index = torch.tensor([[0, 3], [1, 4]])
     assert torch.equal(
-        bound.pick(index)[1:].slope(z[1:, :, :2]), wanted.pick(index)[1:].slope(z[1:, :, :2])
+        bound.minibatch(index)[1:].logit_gradient(z[1:, :, :2]),
+        wanted.minibatch(index)[1:].logit_gradient(z[1:, :, :2]),
     )
 
 

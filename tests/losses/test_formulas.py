@@ -16,7 +16,7 @@ from metaloss.losses.language.expression import P, Y, call, constant
 from metaloss.losses.language.formula import Formula
 from metaloss.losses.language.primitives import PRIMITIVES
 from metaloss.losses.language.programs import evaluate as run_whole
-from metaloss.losses.language.programs import slope_program, value_program, whole_program
+from metaloss.losses.language.programs import gradient_program, value_program, whole_program
 
 T = 2
 B = 5
@@ -103,7 +103,7 @@ def test_values_and_slopes_are_those_of_each_formula_alone(form, layout, target)
     torch.testing.assert_close(values, expected, rtol=1e-12, atol=1e-12)
     by_hand = gradient(expected, x)
     torch.testing.assert_close(gradient(bound(x), x), by_hand, rtol=1e-10, atol=1e-13)
-    slope = bound.slope(x.detach())
+    slope = bound.logit_gradient(x.detach())
     assert slope.shape == x.shape
     torch.testing.assert_close(slope, by_hand, rtol=1e-10, atol=1e-13)
 
@@ -114,7 +114,7 @@ def test_slopes_are_autograds_wherever_autograds_are_finite(found):
     bound = Formulas.of([Formula(e) for e in found], "each").bind(soft())
     x = logits(len(found)).requires_grad_()
     by_autograd = gradient(bound(x), x)
-    slope = bound.slope(x.detach())
+    slope = bound.logit_gradient(x.detach())
     sane = by_autograd.isfinite() & (by_autograd.abs() < 1e100)
     scale = by_autograd.where(sane, 0).abs().amax(-1, keepdim=True)
     # Where parts cancel, what is left of them is as large as their rounding.
@@ -122,7 +122,7 @@ def test_slopes_are_autograds_wherever_autograds_are_finite(found):
     torch.testing.assert_close(
         slope[sane], by_autograd[sane], rtol=1e-6, atol=1e-12 * float(largest)
     )
-    grouped = Formulas.of(bound.formulas, "grouped").bind(soft()).slope(x.detach())
+    grouped = Formulas.of(bound.formulas, "grouped").bind(soft()).logit_gradient(x.detach())
     torch.testing.assert_close(grouped, slope, rtol=1e-12, atol=0, equal_nan=True)
 
 
@@ -145,7 +145,9 @@ def test_some_rows_of_bound_losses_are_the_same_as_binding_some(form):
     for rows in (slice(2, 6), torch.tensor([3, 1, 3]), torch.arange(len(TEXTS)) % 2 == 0):
         some = bound[rows]
         assert len(some) == len(x[rows])
-        torch.testing.assert_close(some.slope(x[rows]), bound.slope(x)[rows], rtol=1e-12, atol=0)
+        torch.testing.assert_close(
+            some.logit_gradient(x[rows]), bound.logit_gradient(x)[rows], rtol=1e-12, atol=0
+        )
         torch.testing.assert_close(
             losses(form)[rows].bind(hard())(x[rows]), bound(x)[rows], rtol=1e-12, atol=0
         )
@@ -155,28 +157,30 @@ def test_some_rows_of_bound_losses_are_the_same_as_binding_some(form):
 @TARGETS
 def test_picked_images_are_the_same_as_binding_their_targets(form, target):
     index = Stream(5).integers(B, T, 3)
-    picked = losses(form).bind(target()).pick(index)
+    picked = losses(form).bind(target()).minibatch(index)
     x = logits()[:, :, :3]
     expected = losses(form).bind(target().take_along_dim(index[..., None], 1))
     assert torch.equal(picked(x), expected(x))
-    assert torch.equal(picked.slope(x), expected.slope(x))
+    assert torch.equal(picked.logit_gradient(x), expected.logit_gradient(x))
     again = torch.tensor([[0], [2]])
-    assert torch.equal(picked.pick(again)(x[:, :, :1]), picked[:].pick(again)(x[:, :, :1]))
+    assert torch.equal(
+        picked.minibatch(again)(x[:, :, :1]), picked[:].minibatch(again)(x[:, :, :1])
+    )
 
 
 @FORMS
 def test_a_candidate_is_blind_to_its_neighbours(form):
     x = logits()
     bound = losses(form).bind(hard())
-    clean = bound.slope(x)
+    clean = bound.logit_gradient(x)
     texts = list(TEXTS)
     texts[1] = "p*exact_log(p - 2)"
     broken = x.clone()
     broken[3] = torch.nan
     found = losses(form, texts).bind(hard())
     others = [i for i in range(len(TEXTS)) if i not in (1, 3)]
-    assert found.slope(broken)[1].isnan().all()
-    assert torch.equal(found.slope(broken)[others], clean[others])
+    assert found.logit_gradient(broken)[1].isnan().all()
+    assert torch.equal(found.logit_gradient(broken)[others], clean[others])
     assert torch.equal(found(broken)[others], bound(x)[others])
 
 
@@ -184,7 +188,8 @@ def test_both_forms_agree_to_the_last_bit_in_float32():
     x = logits().float()
     target = hard().float()
     assert torch.equal(
-        losses("each").bind(target).slope(x), losses("grouped").bind(target).slope(x)
+        losses("each").bind(target).logit_gradient(x),
+        losses("grouped").bind(target).logit_gradient(x),
     )
 
 
@@ -205,7 +210,7 @@ def test_cross_entropy_is_a_formula():
 def test_equal_parts_are_computed_once_and_unneeded_ones_never():
     e = Formula.parse("sin(p*logp)*cos(p*logp) + y*C*p").expression
     assert len(value_program(e).steps) == 6  # p·logp, sin, cos, their product; C·y is an input
-    assert len(slope_program(Formula.parse("-y*logp").expression).steps) == 0
+    assert len(gradient_program(Formula.parse("-y*logp").expression).steps) == 0
     assert {x.text for x in value_program(e).inputs} == {"p", "logp", "C * y"}
 
 
@@ -214,14 +219,14 @@ def test_many_uses_of_one_node_make_few_steps():
     for _ in range(7):
         e = call("mul", e, e)
     # Each level's two gradients are one product, added to itself.
-    assert len(slope_program(call("add", e, call("mul", Y, constant(2)))).steps) < 40
+    assert len(gradient_program(call("add", e, call("mul", Y, constant(2)))).steps) < 40
 
 
 def test_losses_can_be_pickled_and_moved():
     bound = losses().bind(hard())
     x = logits()
     again = pickle.loads(pickle.dumps(bound))
-    assert torch.equal(again.slope(x), bound.slope(x))
+    assert torch.equal(again.logit_gradient(x), bound.logit_gradient(x))
 
 
 def test_double_backward_works():

@@ -53,7 +53,7 @@ def test_values_and_gradients_equal_torchs_cross_entropy(target):
     torch.testing.assert_close(
         gradient, torch.autograd.grad(expected.sum(), reference)[0], rtol=1e-12, atol=1e-12
     )
-    slope = CrossEntropies(SMOOTHING).bind(target()).slope(logits().detach())
+    slope = CrossEntropies(SMOOTHING).bind(target()).logit_gradient(logits().detach())
     torch.testing.assert_close(slope, gradient, rtol=1e-12, atol=1e-12)
 
 
@@ -63,10 +63,10 @@ def test_a_minibatch_is_a_batch_of_its_images():
         v.gather(-2, index[..., None].expand(*v.shape[:-2], 3, C))
         for v in (logits().detach(), soft())
     )
-    picked = CrossEntropies(SMOOTHING).bind(soft()).pick(index)
+    picked = CrossEntropies(SMOOTHING).bind(soft()).minibatch(index)
     alone = CrossEntropies(SMOOTHING).bind(target)
     assert torch.equal(picked(x), alone(x))
-    assert torch.equal(picked.slope(x), alone.slope(x))
+    assert torch.equal(picked.logit_gradient(x), alone.logit_gradient(x))
 
 
 def test_images_lie_class_by_class_in_memory():

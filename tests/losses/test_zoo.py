@@ -167,7 +167,7 @@ def test_values_and_gradients_are_those_of_the_reference(spec, target):
     (found,) = torch.autograd.grad(value(spec, x, y), x)
     torch.testing.assert_close(found / scale, gradient / scale, rtol=1e-10, atol=1e-10)
     torch.testing.assert_close(
-        bound(spec, y).slope(x.detach()) / scale, gradient / scale, rtol=1e-10, atol=1e-10
+        bound(spec, y).logit_gradient(x.detach()) / scale, gradient / scale, rtol=1e-10, atol=1e-10
     )
 
 
@@ -195,7 +195,7 @@ def test_everything_is_finite_in_float32_however_sure_and_wrong_the_classifier_i
         (gradient,) = torch.autograd.grad(terms.sum(), x)
         assert terms.isfinite().all()
         assert gradient.isfinite().all()
-        assert loss.slope(x.detach()).isfinite().all()
+        assert loss.logit_gradient(x.detach()).isfinite().all()
 
 
 @EVERY
@@ -203,7 +203,7 @@ def test_half_precision_logits_in_float32_are_enough_classes_for_everything(spec
     y = one_hot(torch.tensor([[3]]), 1000)
     x = torch.zeros(1, 1, 1, 1000)
     assert bound(spec, y)(x).isfinite().all()
-    assert bound(spec, y).slope(x).isfinite().all()
+    assert bound(spec, y).logit_gradient(x).isfinite().all()
 
 
 @EVERY
@@ -232,7 +232,7 @@ def test_these_are_cross_entropy(spec, target):
     y = target()
     torch.testing.assert_close(value(spec, x, y), value("ce", x, y), rtol=1e-12, atol=0)
     torch.testing.assert_close(
-        bound(spec, y).slope(x), bound("ce", y).slope(x), rtol=1e-10, atol=1e-14
+        bound(spec, y).logit_gradient(x), bound("ce", y).logit_gradient(x), rtol=1e-10, atol=1e-14
     )
 
 

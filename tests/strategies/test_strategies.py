@@ -14,9 +14,9 @@ from metaloss.evolution import generation
 from metaloss.search.objectives import mean
 from metaloss.storage.codec import pack, unpack
 from metaloss.strategies.cma_es import Rates, _weights
-from metaloss.strategies.gp import Gp, Lineage
+from metaloss.strategies.gp import Gp, GpState
 from metaloss.strategies.mu_plus_lambda import MuPlusLambda
-from metaloss.strategies.regularized import Ageing, Regularized
+from metaloss.strategies.regularized import Regularized, RegularizedState
 
 every = pytest.mark.parametrize("kind", registry.names("strategies"))
 KEY = Stream(0)
@@ -136,7 +136,7 @@ def finite(state, name=""):
 def test_it_finds_the_optimum_of_a_simple_function(kind, f, target):
     for seed in range(3):
         strategy, state = search(kind, f, key=Stream(seed))
-        assert f(strategy.centre(state).vectors()).item() > target * LOOSER.get(kind, 1)
+        assert f(strategy.mean_candidate(state).vectors()).item() > target * LOOSER.get(kind, 1)
 
 
 @every
@@ -146,7 +146,7 @@ def test_selection_raises_fitness(kind):
         _, _, population, _ = step(kind, sphere, key=key)
         strategy, after = search(kind, sphere, 20, key=key)
         assert (
-            sphere(strategy.centre(after).vectors()).item()
+            sphere(strategy.mean_candidate(after).vectors()).item()
             > sphere(population.vectors()).mean().item()
         )
 
@@ -158,7 +158,8 @@ def test_one_selection_does_not_lower_the_fitness_of_what_it_stands_for(kind):
     for seed in range(40):
         strategy, before, _, after = step(kind, sphere, key=Stream(seed))
         gains.append(
-            sphere(strategy.centre(after).vectors()) - sphere(strategy.centre(before).vectors())
+            sphere(strategy.mean_candidate(after).vectors())
+            - sphere(strategy.mean_candidate(before).vectors())
         )
     assert torch.cat(gains).mean().item() > 0
 
@@ -176,7 +177,7 @@ def test_a_failure_never_wins(kind, failure):
 
     strategy, state = search(kind, cliff, 100, Space(-1.0, 0.0))
     assert finite(state)
-    assert -0.1 < strategy.centre(state).vectors()[0, 0].item() < 0.36
+    assert -0.1 < strategy.mean_candidate(state).vectors()[0, 0].item() < 0.36
 
 
 @every
@@ -190,14 +191,16 @@ def test_some_failures_do_not_disturb(kind, failure):
 
     strategy, state = search(kind, unreliable)
     assert finite(state)
-    assert sphere(strategy.centre(state).vectors()).item() > -0.03 * LOOSER.get(kind, 1)
+    assert sphere(strategy.mean_candidate(state).vectors()).item() > -0.03 * LOOSER.get(kind, 1)
 
 
 @every
 def test_where_all_fail_the_start_stays(kind):
     strategy, before, _, after = step(kind, lambda x: torch.full((len(x),), FAILED))
     assert finite(after)
-    assert torch.equal(strategy.centre(after).vectors(), strategy.centre(before).vectors())
+    assert torch.equal(
+        strategy.mean_candidate(after).vectors(), strategy.mean_candidate(before).vectors()
+    )
 
 
 @every
@@ -209,7 +212,7 @@ def test_a_generation_of_failures_does_no_lasting_harm(kind):
 
     strategy, state = search(kind, interrupted)
     assert finite(state)
-    assert sphere(strategy.centre(state).vectors()).item() > -0.01 * LOOSER.get(kind, 1)
+    assert sphere(strategy.mean_candidate(state).vectors()).item() > -0.01 * LOOSER.get(kind, 1)
 
 
 # --- a function of state, fitness and key ---
@@ -257,7 +260,7 @@ def test_only_the_order_of_fitness_matters(kind, transform):
     strategy, _, _, one = step(kind, ranks)
     other = step(kind, lambda x: transform(ranks(x)))[3]
     # Not the states: fitness itself may be kept, to be compared with that of other generations.
-    assert same(strategy.centre(one), strategy.centre(other))
+    assert same(strategy.mean_candidate(one), strategy.mean_candidate(other))
     assert same(*(strategy.ask(state, SPACE, KEY.at("next"))[0] for state in (one, other)))
 
 
@@ -268,7 +271,7 @@ def test_failures_are_worse_than_the_worst_success_but_how_much_does_not_matter(
 
     strategy, _, _, after = step(kind, some(FAILED))
     # Not the states: an archive of the unselected may take the unfit and refuse failures.
-    assert same(strategy.centre(after), strategy.centre(step(kind, some(-1e6))[3]))
+    assert same(strategy.mean_candidate(after), strategy.mean_candidate(step(kind, some(-1e6))[3]))
 
 
 # --- states ---
@@ -310,7 +313,7 @@ def test_every_generation_but_the_first_asks_for_as_many_candidates(kind):
         state = strategy.tell(state, population, sphere(population.vectors()))
     assert len(sizes) == 1
     assert sizes.pop() <= len(first)
-    assert len(strategy.centre(state)) == 1
+    assert len(strategy.mean_candidate(state)) == 1
 
 
 @every
@@ -409,7 +412,9 @@ def test_openai_es_asks_for_mirrored_pairs():
     state = strategy.init(SPACE, KEY)
     x = strategy.ask(state, SPACE, KEY)[0].vectors()
     half = len(x) // 2
-    torch.testing.assert_close((x[:half] + x[half:]) / 2, state.centre.vectors().expand(half, -1))
+    torch.testing.assert_close(
+        (x[:half] + x[half:]) / 2, state.mean_candidate.vectors().expand(half, -1)
+    )
 
 
 # --- random_search ---
@@ -472,13 +477,13 @@ class Recorder:
 
 
 def lineage(parents, archive=()):
-    return Lineage(numbered(*parents), numbered(*archive), torch.zeros(0))
+    return GpState(numbered(*parents), numbered(*archive), torch.zeros(0))
 
 
-def told(strategy, population, fitness, luck=None, archive=()):
-    """The state after these candidates got this fitness; luck 1 stores no one."""
-    luck = torch.ones(len(population)) if luck is None else torch.tensor(luck)
-    before = Lineage(population[: strategy.mu], numbered(*archive), luck)
+def told(strategy, population, fitness, draws=None, archive=()):
+    """The state after these candidates got this fitness; a draw of 1 stores no one."""
+    draws = torch.ones(len(population)) if draws is None else torch.tensor(draws)
+    before = GpState(population[: strategy.mu], numbered(*archive), draws)
     return strategy.tell(before, population, torch.tensor(fitness))
 
 
@@ -527,13 +532,13 @@ def test_gp_takes_parsimony_off_the_fitness_for_every_unit_of_size(parsimony, fi
     assert after.parents.number[0] == first
 
 
-def test_gp_stores_those_with_luck_of_the_unselected_but_no_failures():
+def test_gp_stores_those_of_the_unselected_whose_draw_is_low_but_no_failures():
     strategy = Gp(mu=3, lambda_=5, store=0.5)
     fitness = [0.9, 0.1, FAILED, 0.8, 0.3, 0.7, torch.nan, 0.2]
-    luck = [0.0, 0.49, 0.0, 0.0, 0.5, 0.0, 0.0, 0.1]
-    after = told(strategy, numbered(*range(8)), fitness, luck)
+    draws = [0.0, 0.49, 0.0, 0.0, 0.5, 0.0, 0.0, 0.1]
+    after = told(strategy, numbered(*range(8)), fitness, draws)
     assert after.parents.number.tolist() == [0, 3, 5]
-    assert sorted(after.archive.number.tolist()) == [1, 7]  # 4 had no luck
+    assert sorted(after.archive.number.tolist()) == [1, 7]  # 4 drew 0.5
 
 
 def test_gp_s_archive_is_no_larger_than_its_population_and_forgets_old_ones():
@@ -618,7 +623,9 @@ def test_gp_works_with_any_number_of_parents_and_children(mu, lambda_):
 
 
 def ageing(numbers, fitness, born, told):
-    return Ageing(numbered(*numbers), torch.tensor(fitness).double(), torch.tensor(born), told)
+    return RegularizedState(
+        numbered(*numbers), torch.tensor(fitness).double(), torch.tensor(born), told
+    )
 
 
 def numbers(state):
@@ -632,7 +639,7 @@ def test_regularized_starts_from_the_best_of_the_initial_samples():
     after = strategy.tell(asked, population, torch.tensor([0.1, torch.nan, 0.9, FAILED, 0.5]))
     assert after.living.number.tolist() == [2, 4]
     assert after.fitness.tolist() == pytest.approx([0.9, 0.5])
-    assert strategy.centre(after).number.tolist() == [2]
+    assert strategy.mean_candidate(after).number.tolist() == [2]
 
 
 def test_regularized_keeps_failures_of_the_start_while_there_is_nothing_better():
@@ -642,7 +649,7 @@ def test_regularized_keeps_failures_of_the_start_while_there_is_nothing_better()
     assert after.living.number.tolist() == [0, 1]
     after = strategy.tell(after, numbered(7), torch.tensor([0.2]))
     assert numbers(after) == [0, 7]
-    assert strategy.centre(after).number.tolist() == [7]
+    assert strategy.mean_candidate(after).number.tolist() == [7]
 
 
 def test_regularized_lets_a_small_start_grow_before_anyone_dies():
@@ -730,7 +737,7 @@ def test_regularized_s_new_epoch_changes_fitness_alone():
         )
     )
     assert rows == {0: (FAILED, 0), 1: (0.5, 1), 2: (0.75, 0)}
-    assert strategy.centre(after).number.tolist() == [2]
+    assert strategy.mean_candidate(after).number.tolist() == [2]
 
 
 # --- what is no vector ---
@@ -792,7 +799,7 @@ def turned(x, scales):
 def test_the_covariance_takes_the_shape_of_what_is_searched():
     scales = torch.tensor([1.0, 5.0, 20.0, 100.0], dtype=torch.float64)
     _, state = search("cma_es", lambda x: turned(x, scales), 60, Space(D=4))
-    assert float(turned(state.centre.vectors(), scales)) > -1e-3
+    assert float(turned(state.mean_candidate.vectors(), scales)) > -1e-3
     found = torch.linalg.eigvalsh(state.covariance).flip(0).sqrt()
     ratios = found[0] / found
     assert (ratios.log() - scales.log()).abs().max() < 1.0

@@ -12,7 +12,7 @@ from metaloss.data.episodes import Tasks
 from metaloss.engines.local import Local
 from metaloss.evaluation.protocol import best_setting, step_grid, training_lengths
 from metaloss.inner.loop import Inner
-from metaloss.inner.metrics import Gauge, Measures, answers, measure, progress, scores
+from metaloss.inner.metrics import Measures, Metric, measure, predictions, progress, scores
 from metaloss.inner.optimisers import Rate
 from metaloss.losses.base import Losses
 from metaloss.tasks.episodic import Episodes
@@ -107,7 +107,7 @@ class FamilyEvaluation:
         inner = replace(self.inner, steps=settings[0][0].steps)
         waves = []
         for part in waves_of(tasks):
-            drawn, found = self._observe(many, lrs, part, "test", answers, inner)
+            drawn, found = self._observe(many, lrs, part, "test", predictions, inner)
             label = drawn.val.label.cpu()
             ways = drawn.ways
             waves.append([[measure(row, label, ways) for row in each[0]] for each in found])
@@ -156,17 +156,17 @@ class FamilyEvaluation:
         lrs: Sequence[Rate],
         numbers: range,
         pool: str,
-        gauge: Gauge,
+        metric: Metric,
         inner: Inner,
         steps: tuple[int, ...] = (),
         val: int | None = None,
     ) -> tuple[Tasks, list[Float[Tensor, "M P T ..."]]]:
-        """Some of a pool's tasks, and what a gauge shows of the losses on them."""
+        """Some of a pool's tasks, and what a metric shows of the losses on them."""
         key = self.key.at(pool)
         drawn = self.episodes.sample([key.at("task", t) for t in numbers], pool, val)
         starts = [key.at("init", t) for t in numbers]
         return drawn, self.engine.observe(
-            many, self.episodes, drawn, starts, gauge, inner, lrs, steps
+            many, self.episodes, drawn, starts, metric, inner, lrs, steps
         )
 
 

@@ -13,7 +13,7 @@ from metaloss.core.streams import Stream
 Params = dict[str, Tensor]
 Gradients = Mapping[str, "Tensor | Product"]
 # Of each classifier's value, at its logits.
-Slope = Callable[[Float[Tensor, "P T N C"]], Float[Tensor, "P T N C"]]
+LogitGradient = Callable[[Float[Tensor, "P T N C"]], Float[Tensor, "P T N C"]]
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Inputs(Protocol):
     def block(self, images: slice) -> Self:
         """Some of the images, the same ones of every task."""
 
-    def pick(self, index: Int[Tensor, "T b"]) -> Self:
+    def minibatch(self, index: Int[Tensor, "T b"]) -> Self:
         """Some of the training images of every task: a minibatch."""
 
     @classmethod
@@ -91,11 +91,11 @@ class Classifier(Protocol):
     def __call__(self, params: Params, inputs: Any) -> Float[Tensor, "P T N C"]:
         """The logits, class by class in memory."""
 
-    def gradients(self, params: Params, inputs: Any, slope: Slope) -> Gradients:
+    def gradients(self, params: Params, inputs: Any, slope: LogitGradient) -> Gradients:
         """The gradient of each classifier's value with respect to its parameters; a zero one may be left out."""
 
 
-def backpropagate(model: Classifier, params: Params, inputs: Any, slope: Slope) -> Params:
+def backpropagate(model: Classifier, params: Params, inputs: Any, slope: LogitGradient) -> Params:
     """`model.gradients` for classifiers that do not write down their own."""
     with torch.enable_grad():
         leaves = {name: x.detach().requires_grad_() for name, x in params.items()}

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from metaloss import kernels
-from metaloss.inner.classifiers import Gradients, Params, Product, Slope
+from metaloss.inner.classifiers import Gradients, LogitGradient, Params, Product
 from metaloss.inner.classifiers.shared import SharedMlp
 
 
@@ -45,7 +45,7 @@ class CompiledMlp(SharedMlp):
         perceptron.classify(*self._kernel_args(params, inputs), _array(logits))
         return logits.mT
 
-    def gradients(self, params: Params, inputs: Any, slope: Slope) -> Gradients:
+    def gradients(self, params: Params, inputs: Any, slope: LogitGradient) -> Gradients:
         """The gradient of each classifier's value with respect to its parameters."""
         from metaloss.kernels import perceptron
 

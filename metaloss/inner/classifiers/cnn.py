@@ -22,7 +22,7 @@ from torch.nn.grad import conv2d_weight
 
 from metaloss.core.streams import Stream
 from metaloss.data.episodes import Tasks
-from metaloss.inner.classifiers import Bound, Gradients, Params, Slope, backpropagate
+from metaloss.inner.classifiers import Bound, Gradients, LogitGradient, Params, backpropagate
 
 __all__ = ["Cnn"]
 
@@ -47,7 +47,7 @@ class Pixels:
         """Some of the images of every task."""
         return Pixels(self.x[images])
 
-    def pick(self, index: Int[Tensor, "T b"]) -> "Pixels":
+    def minibatch(self, index: Int[Tensor, "T b"]) -> "Pixels":
         """A minibatch of each task's images."""
         task = torch.arange(len(index), device=index.device)
         return Pixels.of(self.x[index.mT, :, :, task].movedim(1, 3))
@@ -101,7 +101,7 @@ class Cnn:
                 # An odd kernel, centred, that has nothing to the left and above.
                 w = F.pad(w, (1, 0, 1, 0))
             # [N, T·P·filters, h, w]
-            x = Stage.apply(x, w, b, groups)
+            x = PooledConvolution.apply(x, w, b, groups)
             groups = T * P
         height, width = x.shape[2:]
         # [T·P, N, h·w·filters].
@@ -117,7 +117,7 @@ class Cnn:
         b = params["b_head"].transpose(0, 1).flatten(0, 1).unsqueeze(2)
         return torch.baddbmm(b, w, h.mT).unflatten(0, (T, P)).transpose(0, 1).contiguous().mT
 
-    def gradients(self, params: Params, inputs: Pixels, slope: Slope) -> Gradients:
+    def gradients(self, params: Params, inputs: Pixels, slope: LogitGradient) -> Gradients:
         """The gradient of each classifier's value with respect to its parameters."""
         return backpropagate(self, params, inputs, slope)
 
@@ -152,7 +152,7 @@ class Cnn:
         return shapes
 
 
-class Stage(torch.autograd.Function):
+class PooledConvolution(torch.autograd.Function):
     """Convolution, 2×2 max pooling, ReLU: in this order ReLU has a quarter of the work, with the
     same result.
 

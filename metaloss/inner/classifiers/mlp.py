@@ -14,7 +14,7 @@ from torch import Tensor
 
 from metaloss.core.streams import Stream
 from metaloss.data.episodes import Tasks
-from metaloss.inner.classifiers import Bound, Gradients, Params, Product, Slope
+from metaloss.inner.classifiers import Bound, Gradients, LogitGradient, Params, Product
 
 __all__ = ["Mlp"]
 
@@ -31,7 +31,7 @@ class Flat:
         """Some of the images, the same ones of every task."""
         return Flat(self.x[:, images])
 
-    def pick(self, index: Int[Tensor, "T b"]) -> "Flat":
+    def minibatch(self, index: Int[Tensor, "T b"]) -> "Flat":
         """A minibatch."""
         return Flat(self.x.gather(1, index[..., None].expand(-1, -1, self.x.shape[-1])))
 
@@ -67,7 +67,7 @@ class Mlp:
         """The logits, class by class in memory."""
         return self.layers(params, inputs)[-1]
 
-    def gradients(self, params: Params, inputs: Any, slope: Slope) -> Gradients:
+    def gradients(self, params: Params, inputs: Any, slope: LogitGradient) -> Gradients:
         """The gradient of each classifier's value with respect to its parameters."""
         *hidden, logits = self.layers(params, inputs)
         axes = logits.shape[:2]

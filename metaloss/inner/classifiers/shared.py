@@ -40,7 +40,7 @@ class Span:
         """Some of the images, the same ones of every task."""
         return Span(self.start[:, images], self.kernel[:, images])
 
-    def pick(self, index: Int[Tensor, "T b"]) -> "Span":
+    def minibatch(self, index: Int[Tensor, "T b"]) -> "Span":
         """A minibatch of the training images."""
         start, kernel = (
             x.gather(1, index[..., None].expand(-1, -1, x.shape[2]))

@@ -43,7 +43,7 @@ def value_program(e: Expression) -> Program:
 
 
 @lru_cache(maxsize=1 << 11)
-def slope_program(e: Expression) -> Program:
+def gradient_program(e: Expression) -> Program:
     """Computes ∂e/∂logp, with p = exp(logp); only what a derivative needs is computed on the way."""
     tape = _Tape(plain=True)
     tape.forward(canonical(e))
@@ -58,7 +58,7 @@ def whole_program(e: Expression) -> Program:
 
 
 @lru_cache(maxsize=1 << 10)
-def whole_slope_program(e: Expression) -> Program:
+def whole_gradient_program(e: Expression) -> Program:
     """Computes ∂e/∂logp, but for the program's sign, from terminals and constants alone."""
     tape = _Tape(plain=True, whole=True)
     tape.forward(canonical(e))
