@@ -209,7 +209,7 @@ class Local:
             (min(CACHE, self.memory), 2) if self.device.type == "cpu" else (self.memory, 1)
         )
         return plan_chunks(
-            episodes, inner, candidates, tasks, memory >> self.halvings, parts, columns
+            episodes, inner, candidates, tasks, memory >> self.halvings, parts, tasks_per_call
         )
 
     def score(
