@@ -37,8 +37,9 @@ COMMANDS: tuple[click.Command, ...] = (
 )
 
 NO_MEMORY = (
-    "memory ran out. It takes less with a smaller budget for trainings (--set memory=BYTES), with fewer tasks or "
-    "candidates, and with fewer or smaller images; a run that had begun goes on with --resume"
+    "memory ran out. It takes less with a smaller budget for trainings (--set memory=BYTES), with "
+    "fewer tasks or candidates, and with fewer or smaller images; a run that had begun goes on "
+    "with --resume"
 )
 
 
@@ -101,7 +102,7 @@ def _data_warnings_in_lines() -> Iterator[None]:
 
 
 def _fail(error: Exception, text: str, code: int, given: Sequence[str]) -> int:
-    """Say in one line why a command ended; memory that ran out is nobody's mistake, wherever it did."""
+    """Say in one line why a command ended; where memory ran out, what takes less of it."""
     if "--debug" in given:
         traceback.print_exc()
     return _complain(NO_MEMORY, 1) if out_of_memory(error) else _complain(text, code)

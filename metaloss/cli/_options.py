@@ -1,4 +1,7 @@
-"""The options that several commands take, each a decorator; what one command alone takes stands at that command."""
+"""The options that several commands take, each a decorator.
+
+The options of one command alone stand at that command.
+"""
 
 import os
 from collections.abc import Callable
@@ -30,7 +33,7 @@ runs = click.option(
 )
 
 
-def _search(context: click.Context, parameter: click.Parameter, value: str | None) -> None:
+def _search(context: click.Context, _parameter: click.Parameter, value: str | None) -> None:
     if value:
         context.with_resource(folders.add_folders(value.split(os.pathsep)))
         folders.folders()  # which refuses what is no folder of parts

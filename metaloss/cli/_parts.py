@@ -21,10 +21,13 @@ FORMULA = re.compile(r"-(?!-)(.*\b(p|logp)\b|\w*\(|[\w.]+\s*[*+/-]|\()", re.DOTA
 
 
 class Command(Readable):
-    """Lets a repeatable option take several values at once, `--tasks a b c`, and a formula begin with a minus."""
+    """A command whose repeatable options take several values at once, `--tasks a b c`.
+
+    A formula may begin with a minus.
+    """
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Repeat such an option before each of its values, and shift such a formula, so that it is no option."""
+        """Repeat such an option before each of its values; put a space before such a formula."""
         ctx.meta["line"] = f"{ctx.command_path} {shlex.join(args)}"
         args = [f" {arg}" if FORMULA.match(arg) else arg for arg in args]
         many = {
@@ -53,7 +56,7 @@ def interruptible(console: Any, again: Callable[[], str] | None = None) -> Itera
     `again` gives the command that goes on."""
     received: list[int] = []
 
-    def handle(number: int, frame: Any) -> None:
+    def handle(number: int, _frame: Any) -> None:
         if received or console.folder is None:
             note("interrupted")
             os._exit(128 + number)

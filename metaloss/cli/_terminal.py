@@ -1,4 +1,7 @@
-"""The terminal: text in whatever encoding it has, cut to its width; plain where output goes into a pipe or a file."""
+"""The terminal: text in whatever encoding it has, cut to its width.
+
+Output into a pipe or a file stays plain.
+"""
 
 import codecs
 import json
@@ -79,12 +82,18 @@ def echo(text: str, indent: int = INDENT) -> None:
 
 
 def _lines(text: str) -> list[str]:
-    """A text's lines; paths and names of classes are a stranger's, and a terminal would obey what they may hold."""
+    """A text's lines without control characters.
+
+    Paths and names of classes may come from strangers, and a terminal would obey what they hold.
+    """
     return [printable(line) for line in text.split("\n")]
 
 
 def raw(text: str) -> None:
-    """Print text as it is, for a program or a file to read; unlike `click.echo` in the stream's own encoding."""
+    """Print text as it is, for a program or a file to read.
+
+    Unlike `click.echo`, in the stream's own encoding.
+    """
     print(text, flush=True)
 
 
@@ -94,7 +103,10 @@ def echo_json(value: Any) -> None:
 
 
 def warn(text: str) -> None:
-    """Print on stderr: a line cut to the terminal's width, and as they are those below, which point at a place."""
+    """Print on stderr: the first line is cut to the terminal's width, the others stay as they are.
+
+    The others show a place in the first one, so they must keep their columns.
+    """
     first, *others = _lines(text)
     print("\n".join([wrap(first, width_of(sys.stderr)), *others]), file=sys.stderr, flush=True)
 
@@ -111,7 +123,7 @@ def note(text: str) -> None:
 
 
 class Readable(click.Command):
-    """A command whose help may be printed in any encoding: click writes UTF-8 where it finds ASCII."""
+    """A command whose help can be printed in any encoding: click writes UTF-8 even into ASCII."""
 
     def get_help(self, ctx: click.Context) -> str:
         """The help, with what the terminal can show."""

@@ -10,6 +10,7 @@ import torch
 from metaloss import kernels
 from metaloss._version import __version__
 from metaloss.core import installation
+from metaloss.core.formatting import counted
 from metaloss.data import datasets
 from metaloss.errors import MetalossError
 from metaloss.kernels import cache
@@ -37,7 +38,7 @@ def examine() -> list[CheckResult]:
         _torchvision(),
         CheckResult(
             "cpu",
-            f"{threads} thread{'s' if threads > 1 else ''}, {torch.backends.cpu.get_cpu_capability()}",
+            f"{counted(threads, 'thread')}, {torch.backends.cpu.get_cpu_capability()}",
         ),
         _gpu(),
         *(_optional(name, advice) for name, advice in _OPTIONAL.items()),
@@ -102,7 +103,10 @@ def _compiled_code() -> CheckResult:
         cache.entry()
         place = cache.folder()
     except cache.Unusable as error:
-        advice = "set METALOSS_CACHE to a folder that can be written: every command compiles its loops anew"
+        advice = (
+            "set METALOSS_CACHE to a folder that can be written: every command compiles its "
+            "loops anew"
+        )
         return CheckResult("compiled code", f"not kept: {error}", advice)
     return CheckResult("compiled code", f"{place}, {cache.size(place) / 1e6:.1f} MB")
 

@@ -1,4 +1,4 @@
-"""The commands that set losses beside each other and beside a paper: compare, recommend, reproduce."""
+"""The commands that compare losses, with each other and with a paper's."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,7 +8,7 @@ import click
 from metaloss.cli import _options
 from metaloss.cli._parts import Command, announce, interruptible
 from metaloss.cli._terminal import echo, echo_json
-from metaloss.core.config import parse_assignment
+from metaloss.core.config import merge_tables, parse_assignment
 
 
 @click.command(cls=Command)
@@ -50,10 +50,9 @@ def compare(
 
     with Console(quiet or as_json) as console, interruptible(console) as stop:
         from metaloss.experiments import comparison
-        from metaloss.search import settings
 
         given = {key: value for key, value in flags.items() if value not in (None, ())}
-        chosen = settings.merge_tables(given, *map(parse_assignment, assignments))
+        chosen = merge_tables(given, *map(parse_assignment, assignments))
         how = {"out": out, "name": name, "runs": runs, "reporter": console, "stop": stop}
         for spec in losses:
             announce(spec)
@@ -123,16 +122,16 @@ def recommend(
     quiet: bool,
     **flags: Any,
 ) -> None:
-    """Say which loss suits your images. By cross-validation, with what certainty, or that none beats cross-entropy."""
+    """Say which loss suits your images. By cross-validation, with what certainty, or that none
+    beats cross-entropy."""
     from metaloss.console import Console
 
     with Console(quiet or as_json) as console, interruptible(console) as stop:
         from metaloss.experiments import recommendation
-        from metaloss.search import settings
 
         given = {key: value for key, value in flags.items() if value not in (None, ())}
         kind = {"classifier": {"kind": classifier}} if classifier else {}
-        chosen = settings.merge_tables(given, kind, *map(parse_assignment, assignments))
+        chosen = merge_tables(given, kind, *map(parse_assignment, assignments))
         how = {"out": out, "name": name, "runs": runs, "reporter": console, "stop": stop}
         for spec in losses:
             announce(spec)
@@ -192,7 +191,8 @@ def reproduce(
     as_json: bool,
     **flags: Any,
 ) -> None:
-    """Print a paper's table beside ours. Says what was not run; the tables: metaloss list tables."""
+    """Print a paper's table beside ours. Says what was not run; the tables: metaloss list
+    tables."""
     from metaloss.console import Console
 
     console = Console(as_json, brief=not run)
@@ -201,7 +201,6 @@ def reproduce(
     with console, interruptible(console, again) as stop:
         from metaloss.core.config import parse_assignment
         from metaloss.experiments import reproduction
-        from metaloss.search.settings import merge_tables
 
         own = {
             key: value

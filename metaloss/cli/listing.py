@@ -74,7 +74,10 @@ def _family(name: str, path: Path) -> dict[str, Any]:
         return {"name": name, "about": f"cannot be read: {error}"}
     if isinstance(family, opening.TrainingFamily):
         chosen = family.training
-        text = f"{chosen.model} on {chosen.data}, a full training, augmentation {chosen.augment.kind}  ({path})"
+        text = (
+            f"{chosen.model} on {chosen.data}, a full training, augmentation "
+            f"{chosen.augment.kind}  ({path})"
+        )
         return {"name": name, "about": text, **_plain(family)}
     about = (
         f"{family.ways}-way {family.shots}-shot on {family.dataset}, {family.classifier['kind']}"
@@ -149,7 +152,10 @@ def _own(kind: str, name: str) -> dict[str, Any]:
 
 
 def _plugin(plugin: plugins.Plugin) -> dict[str, Any]:
-    """A plugin's line, which also says where it comes from; a file with a mistake does not hide the others."""
+    """A plugin's row, which also says where it comes from.
+
+    A file with a mistake does not hide the others.
+    """
     source = plugin.source()
     try:
         about = _headline(source) if source else ""
@@ -163,5 +169,6 @@ def _plugin(plugin: plugins.Plugin) -> dict[str, Any]:
 
 
 def _headline(path: Path) -> str:
-    """The first line of a module's docstring, read and not imported."""
-    return (ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "").partition("\n")[0]
+    """The first paragraph of a module's docstring, read and not imported, on one line."""
+    docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+    return " ".join(docstring.partition("\n\n")[0].split())

@@ -7,7 +7,7 @@ import click
 from metaloss.cli import _options
 from metaloss.cli._parts import Command
 from metaloss.cli._terminal import Group, echo, echo_json
-from metaloss.core.config import parse_assignment
+from metaloss.core.config import merge_tables, parse_assignment
 from metaloss.errors import MetalossError
 
 
@@ -37,9 +37,8 @@ def verify(name: str, assignments: Sequence[str]) -> None:
     from metaloss.core import registry
     from metaloss.data import datasets
     from metaloss.data.datasets._images import ImageOptions
-    from metaloss.search import settings
 
-    table = settings.merge_tables(*map(parse_assignment, assignments))
+    table = merge_tables(*map(parse_assignment, assignments))
     echo("\n".join(datasets.verify(name, registry.from_table(ImageOptions, table, "data verify"))))
 
 

@@ -9,7 +9,7 @@ import click
 from metaloss.cli import _options
 from metaloss.cli._parts import Command, interruptible, seconds
 from metaloss.cli._terminal import echo_json, raw
-from metaloss.core.config import parse_assignment
+from metaloss.core.config import merge_tables, parse_assignment
 from metaloss.errors import SettingsError
 
 
@@ -82,7 +82,8 @@ def evolve(
 
         if resume and (config or preset or dry_run):
             raise SettingsError(
-                "--resume keeps the run's settings; --config, --preset and --dry-run cannot go with it"
+                "--resume keeps the run's settings; --config, --preset and --dry-run cannot go "
+                "with it"
             )
         if resume:
             result = program.resume(
@@ -148,7 +149,7 @@ def eliminate(
         given = {"start": start, "tasks": list(tasks) or None}
         flags = {key: value for key, value in given.items() if value is not None}
         base = settings.read(config) if config else {}
-        chosen = settings.merge_tables(base, flags, *map(parse_assignment, assignments))
+        chosen = merge_tables(base, flags, *map(parse_assignment, assignments))
         result = elimination.eliminate(
             run, runs=runs, reporter=console, stop=stop, chosen=chosen, data=data
         )
@@ -214,7 +215,6 @@ def refine(
 def _changes(flags: dict[str, Any]) -> dict[str, Any]:
     """The settings that were given, as a table."""
     from metaloss.core.config import parse_assignment
-    from metaloss.search.settings import merge_tables
 
     given = {k: v for k, v in flags.items() if v is not None}
     named = {k: {"kind": given[k]} for k in ("genome", "strategy") if given.get(k)}
@@ -237,8 +237,8 @@ def _table(config: Path | None, preset: str | None, changes: dict[str, Any]) -> 
     base = settings.read(config) if config else {}
     if "tasks" in changes:
         base.pop("families", None)
-    given = settings.merge_tables(base, changes)
-    return settings.merge_tables(settings.preset(preset or "quick"), given)
+    given = merge_tables(base, changes)
+    return merge_tables(settings.preset(preset or "quick"), given)
 
 
 def _dry_run(chosen: Any, as_json: bool) -> None:

@@ -43,7 +43,10 @@ def describe(spec: str, out: Path) -> dict[str, Any]:
 
 
 def _stem(spec: str) -> str:
-    """The beginning of a loss's pictures' names; a digest keeps two apart of which no more than signs differ."""
+    """The beginning of the names of a loss's pictures.
+
+    A digest keeps losses apart that differ in nothing but signs, which file names do not show.
+    """
     text = Path(spec).name if storage.exists(Path(spec)) else spec
     name = re.sub(r"[^\w.+-]+", "_", text).lstrip(".-_")
     # Not so `./ce` beside the published `ce`, and `b/loss` beside `a/loss`.
@@ -94,7 +97,7 @@ def _loss(loss: Any, prefix: Path) -> dict[str, Any]:
 
 
 def _evolved_on(loss: Any) -> list[int]:
-    """The numbers of classes of the tasks that a loss was evolved on; none where nobody wrote them down."""
+    """The numbers of classes of the tasks that a loss was evolved on, as far as it says so."""
     found = loss.about.get("classes")
     return [n for n in found if type(n) is int and n > 1] if isinstance(found, list) else []
 

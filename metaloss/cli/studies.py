@@ -9,7 +9,7 @@ import click
 from metaloss.cli import _options
 from metaloss.cli._parts import Command, announce, interruptible
 from metaloss.cli._terminal import Group, echo_json
-from metaloss.core.config import parse_assignment
+from metaloss.core.config import merge_tables, parse_assignment
 from metaloss.errors import SettingsError
 
 
@@ -75,7 +75,8 @@ def rank(
     quiet: bool,
     **flags: Any,
 ) -> None:
-    """Say whether a cheap setting orders losses as a dear one does: Kendall's τ between settings."""
+    """Say whether a cheap setting orders losses as a dear one does: Kendall's τ between
+    settings."""
     from metaloss.console import Console
 
     console = Console(quiet or as_json)
@@ -97,12 +98,13 @@ def rank(
         else:
             if data:
                 raise SettingsError(
-                    "--data says where the images of a resumed study lie; --settings names all others"
+                    "--data says where the images of a resumed study lie; --settings names all "
+                    "others"
                 )
             for spec in flags["losses"]:
                 announce(spec)
             base = settings.read(config) if config else {}
-            table = settings.merge_tables(base, given, *map(parse_assignment, assignments))
+            table = merge_tables(base, given, *map(parse_assignment, assignments))
             found = rank_study.start(table, runs=runs, **how)
     if as_json:
         echo_json({"folder": str(found.folder), **found.summary})

@@ -126,7 +126,8 @@ def train(
     quiet: bool,
     **flags: Any,
 ) -> None:
-    """Train full-size networks with any loss. Several losses are trained alike and set side by side."""
+    """Train full-size networks with any loss. Several losses are trained alike and set side by
+    side."""
     from metaloss.console import Console
 
     console = Console(quiet or as_json)
@@ -141,7 +142,8 @@ def train(
         if resume:
             if protocol or config or contact_sheet:
                 raise SettingsError(
-                    "--resume keeps the training's settings; no --protocol, --config, --contact-sheet"
+                    "--resume keeps the training's settings; no --protocol, --config, "
+                    "--contact-sheet"
                 )
             found = fitting.go_on(
                 resume, settings=changes, out=out, allow_changes=allow_changes, **how

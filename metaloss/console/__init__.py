@@ -18,7 +18,7 @@ __all__ = ["Console", "comparison_lines", "label", "summary_lines", "widest"]
 HEADER = " gen   best   mean   held-out  vs CE        diverged   trainings/s   left"
 
 
-# Where the table may end, for narrow terminals: after its last column, the one before it, and so on.
+# Where the table may end on narrow terminals: after its last column, after the one before it, …
 ENDS = (len(HEADER), len(HEADER) - 7, len(HEADER) - 21, len(HEADER) - 31)
 
 
@@ -99,7 +99,7 @@ class Console(Reporter):
         self._row(HEADER)
 
     def on_generation(self, record: dict[str, Any], seconds: float, trainings: int) -> None:
-        """A line for the first generation and for those with held-out tasks; the bar for every one."""
+        """A line where held-out tasks were scored, and for the first generation; the bar always."""
         number = record["generation"]
         self.speed = [*self.speed[-10:], (seconds, trainings)]
         if self.bar:
@@ -160,8 +160,8 @@ class Console(Reporter):
     def on_comparison_start(self, chosen: Any, opened: Sequence[Any], work: int) -> None:
         """What is about to be compared, with a bar of the training steps."""
         self.say(
-            f"{chosen.test_tasks} meta-test tasks · same tasks and initial weights for every loss · "
-            f"learning rate tuned per loss on {chosen.tuning_tasks} meta-validation tasks"
+            f"{chosen.test_tasks} meta-test tasks · same tasks and initial weights for every "
+            f"loss · learning rate tuned per loss on {chosen.tuning_tasks} meta-validation tasks"
         )
         for episodes in opened:
             self.say(
@@ -269,7 +269,7 @@ class Console(Reporter):
         return self.terminal.width if self.terminal.is_terminal and not self.notebook else None
 
     def on_work(self, what: str, plain: bool = True) -> None:
-        """What begins and may take long: a moving line on a terminal; elsewhere a plain one or none."""
+        """Say what begins and may take long: by a moving line on a terminal, else a plain one."""
         self._stop_bar()
         if self.terminal.quiet:
             return

@@ -1,4 +1,7 @@
-"""Bars of progress: on a terminal one that goes when the work is done, in a notebook one that stays in the output."""
+"""Bars of progress.
+
+On a terminal a bar disappears when the work is done; in a notebook it stays in the output.
+"""
 
 import threading
 import time
@@ -49,7 +52,7 @@ class TerminalBar:
 
 
 class Spinner:
-    """A moving line under those that a terminal shows, of work whose length is not known; whoever makes it ends it."""
+    """A moving line of work whose length is not known; whoever makes it must take it down."""
 
     total = 0
 

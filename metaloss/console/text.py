@@ -1,4 +1,4 @@
-"""What is printed of settings and results, as lines: the texts of the console, whatever shows them."""
+"""What is printed of settings and results, as lines of text."""
 
 from typing import Any
 
@@ -13,8 +13,9 @@ def task(opened: Any) -> str:
         chosen = family.training
         images = {name: len(rows) for name, rows in opened.shares.items()}
         return (
-            f"{chosen.model}, {opened.steps} steps, augmentation {chosen.augment.kind}, {images['train']} validation "
-            f"images for fitness, {images['validation']} for the choice of the winner"
+            f"{chosen.model}, {opened.steps} steps, augmentation {chosen.augment.kind}, "
+            f"{images['train']} validation images for fitness, {images['validation']} for the "
+            "choice of the winner"
         )
     return f"{family.ways}-way {family.shots}-shot, {family.ways * family.val} validation images"
 
@@ -41,7 +42,8 @@ def summary_lines(summary: dict[str, Any]) -> list[str]:
         near = near_chance(row["accuracy"], row["classes"])
         lines += [
             f"test    {name}, {row['tasks']} meta-test tasks: {percent(row['accuracy'])}{near}",
-            f"        CE at its best rate ({ce['lr']:g}) {percent(ce['accuracy'])}: {verdict_text(ce)}",
+            f"        CE at its best rate ({ce['lr']:g}) {percent(ce['accuracy'])}: "
+            f"{verdict_text(ce)}",
             f"        CE at its best rate ({steps['lr']:g}) and number of steps ({steps['steps']}) "
             f"{percent(steps['accuracy'])}: {verdict_text(steps)}",
         ]
@@ -63,7 +65,7 @@ def comparison_lines(summary: dict[str, Any], width: int | None = None) -> list[
 
 
 def widest(against: dict[str, Any]) -> dict[str, float]:
-    """A difference with the wider ends of its interval over tasks and of that over tasks and images."""
+    """A difference with the wider ends of its two intervals, over tasks and over images, too."""
     gain = against["gain"]
     ends = {"low": min(gain["low"], against["low"]), "high": max(gain["high"], against["high"])}
     return {"mean": gain["mean"], **ends}

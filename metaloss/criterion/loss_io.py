@@ -136,7 +136,8 @@ def _loss(
     for path in (Path(text), Path(parent) / text):
         if (found := _at(path)) is not None:
             return found
-    if reads_a_prediction(text):
+    # What is written like a formula is read as one, so that the parser names what it does not know.
+    if reads_a_prediction(text) or "*" in text or text.lstrip().startswith("-"):
         return FormulaCriterion(Formula.parse(text))
     raise SettingsError(
         f"no loss '{printable(text[:200])}': neither a published or shipped loss, a path, a run under {parent} nor a "

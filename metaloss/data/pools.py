@@ -131,7 +131,7 @@ def lacking_classes(
     more = ", ".join(str(needed - n) for n, _ in few[:NAMED])
     if len(few) > NAMED:
         found += f" and {len(few) - NAMED} more"
-        more += ", …"
+        more = f"up to {needed - few[0][0]} to each"
     leave = (
         f"leave {'it' if len(few) == 1 else 'them'} out or " if len(classes) - len(few) >= 2 else ""
     )

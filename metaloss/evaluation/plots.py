@@ -1,4 +1,7 @@
-"""Figures, drawn without a display and readable without colour; each as PNG and, for a paper, as PDF."""
+"""Figures, drawn without a display and readable without colour.
+
+Each is written as PNG and, for a paper, as PDF.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,4 +1,8 @@
-"""Losses on tasks of the three pools: the search's evaluator, cross-entropy's tuning, the election, the final test."""
+"""How losses are tuned, scored and compared on tasks of the three pools.
+
+Meta-training tasks give a search its scores. On meta-validation tasks learning rates are tuned and
+the winner is chosen. Meta-test tasks are looked at once, for the final comparison.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -83,17 +87,27 @@ class LossEvaluation:
     def search_scores(
         self, tasks: int, validation: int, losses: Losses, key: Stream
     ) -> tuple[Tensor, Int[Tensor, " T"]]:
-        """Scores on fresh meta-training tasks of every family, and each task's family: what evolution learns from."""
+        """Scores on fresh meta-training tasks of every family, and each task's family.
+
+        Evolution learns from them.
+        """
         scores = [
             self.scores(e, losses, "train", key, tasks, val=validation)[0] for e in self.families
         ]
         return torch.cat(scores, 1), self.family_index(tasks)
 
     def baseline_scores(
-        self, rivals: Sequence["Tuned"], tasks: int, validation: int, key: Stream
+        self, baselines: Sequence["Tuned"], tasks: int, validation: int, key: Stream
     ) -> Float[Tensor, " T"]:
-        """The tuned rivals' scores on the tasks that the evaluator draws by this key, each on its own family's."""
-        pairs = zip(self.families, rivals, strict=True)
+        """The tuned baselines' scores on the tasks that `search_scores` draws by this key.
+
+        Args:
+            baselines: one for each family, and scored on its tasks.
+            tasks: of every family.
+            validation: validation images per class.
+            key: of the tasks.
+        """
+        pairs = zip(self.families, baselines, strict=True)
         scores = [
             self.scores(e, r.losses, "train", key, tasks, val=validation, lr=r.lr)[0, 0]
             for e, r in pairs
@@ -103,14 +117,22 @@ class LossEvaluation:
     def passes_screening(
         self,
         screen: ScreeningBudget,
-        rivals: Sequence["Tuned"],
+        baselines: Sequence["Tuned"],
         validation: int,
         losses: Losses,
         key: Stream,
     ) -> Bool[Tensor, " P"]:
-        """Whether losses come far enough in a short training, measured by cross-entropy at its best rate."""
+        """Whether losses come far enough in a short training.
+
+        Args:
+            screen: its length, and how far is enough.
+            baselines: cross-entropy at each family's best rate, which is the measure.
+            validation: validation images per class.
+            losses: the candidates.
+            key: of the tasks.
+        """
         enough = torch.ones(len(losses), dtype=torch.bool)
-        for e, rival in zip(self.families, rivals, strict=True):
+        for e, rival in zip(self.families, baselines, strict=True):
             short = partial(self.scores, e, val=validation, steps=(min(screen.steps, e.steps),))
             ours = short(losses, "train", key, screen.tasks)[0].mean(1)
             theirs = short(rival.losses, "train", key, screen.tasks, lr=rival.lr)[0].mean()
@@ -143,7 +165,10 @@ class LossEvaluation:
     def tune_baseline_steps(
         self, rates: Sequence[float], tasks: int, baseline: Sequence[Tuned]
     ) -> list[Tuned]:
-        """Cross-entropy at its best rate and its best number of steps, per family; a full training keeps its length."""
+        """Cross-entropy at its best rate and its best number of steps, per family.
+
+        A full training keeps its length.
+        """
         one = CrossEntropies.of(1)
         return [
             self.tune(e, one, rates, tasks, step_grid(e.family.inner))
@@ -160,7 +185,15 @@ class LossEvaluation:
         tasks: int,
         steps: tuple[int, ...],
     ) -> Tuned:
-        """One loss at the best of some rates and numbers of steps (ascending), on meta-validation tasks."""
+        """One loss at its best setting, found on meta-validation tasks.
+
+        Args:
+            episodes: the family.
+            one: the loss.
+            rates: learning rates to choose from.
+            tasks: how many decide.
+            steps: numbers of steps to choose from, in ascending order.
+        """
         rates = episodes.rates(rates)
         grid = one[torch.zeros(len(rates), dtype=torch.int64)]
         lr = torch.tensor(list(rates))
@@ -171,13 +204,19 @@ class LossEvaluation:
         return Tuned(one, rates[rate], steps[mark], score[mark, rate])
 
     def test(
-        self, losses: Losses, rivals: Mapping[str, Sequence[Tuned]], tasks: int
+        self, losses: Losses, baselines: Mapping[str, Sequence[Tuned]], tasks: int
     ) -> dict[str, list[PairedComparison]]:
-        """One loss, at each family's own rate and steps, against each kind of tuned rival on meta-test tasks."""
+        """One loss against each kind of tuned baseline, on meta-test tasks.
+
+        Args:
+            losses: the loss, which trains at each family's own rate and steps.
+            baselines: by their kind, one for each family.
+            tasks: of every family.
+        """
         answers = [self._answers(e, losses, tasks) for e in self.families]
         draws = [self._draws(e, tasks) for e in self.families]
         known: dict[int, Tensor] = {}  # one rival may be of several kinds, and is trained once
-        for tuned in rivals.values():
+        for tuned in baselines.values():
             for e, rival in zip(self.families, tuned, strict=True):
                 if id(rival) not in known:
                     known[id(rival)] = self._answers(
@@ -188,7 +227,7 @@ class LossEvaluation:
                 self.compare(x, known[id(y)], z)
                 for x, y, z in zip(answers, tuned, draws, strict=True)
             ]
-            for kind, tuned in rivals.items()
+            for kind, tuned in baselines.items()
         }
 
     def _answers(
@@ -199,13 +238,16 @@ class LossEvaluation:
         lr: float | None = None,
         steps: tuple[int, ...] = (),
     ) -> Float[Tensor, "T *V"]:
-        """Which images of the meta-test tasks one loss gets right; of a full training its score alone."""
+        """Which images of the meta-test tasks one loss gets right; of a full training its score."""
         return self.scores(
             e, losses, "test", self.key.at("test"), tasks, lr=lr, steps=steps, metric=right_answers
         )[0, 0]
 
     def _draws(self, e: OpenFamily, tasks: int) -> Draws | None:
-        """Resamples of the meta-test tasks and their images; None for full trainings, whose seeds alone differ."""
+        """Resamples of the meta-test tasks and their images.
+
+        None for full trainings, which differ in nothing but their seeds.
+        """
         if not isinstance(e, Episodes):
             return None
         keys = [self.key.at("test", "task", t) for t in range(tasks)]
@@ -272,7 +314,7 @@ class LossEvaluation:
 
 
 def step_grid(inner: Inner) -> tuple[int, ...]:
-    """The numbers of steps that the strongest cross-entropy may have, the family's own among them."""
+    """The numbers of steps that cross-entropy is tuned over, the family's own among them."""
     return tuple(sorted({*(n for n in STEPS if n > inner.warmup), inner.steps}))
 
 
@@ -286,6 +328,9 @@ def training_lengths(inner: Inner, steps: tuple[int, ...]) -> list[tuple[int, ..
 
 
 def best_setting(score: Float[Tensor, "M R T"]) -> tuple[int, int]:
-    """Which number of steps and which rate has the highest mean; one with a failure cannot win against one without."""
+    """Which number of steps and which rate has the highest mean.
+
+    A setting with a failed training cannot win against one without.
+    """
     mean = score.double().mean(2).nan_to_num(nan=-torch.inf)
     return divmod(int(mean.argmax()), score.shape[1])

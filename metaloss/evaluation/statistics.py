@@ -1,4 +1,7 @@
-"""Statistics of paired scores: two losses on the same tasks, from the same initial weights; and of two rankings."""
+"""Statistics of paired scores, and of two rankings.
+
+Scores are paired where two losses trained on the same tasks from the same initial weights.
+"""
 
 import math
 from collections.abc import Sequence
@@ -16,7 +19,7 @@ MATTERS = 0.02  # a difference of accuracy: an interval that holds 0 and more th
 
 @dataclass(frozen=True)
 class Paired:
-    """The mean difference of two losses over tasks, in shares of one (0.01 is a point of accuracy)."""
+    """The mean difference of two losses over tasks (0.01 is a percentage point of accuracy)."""
 
     mean: float
     low: float
@@ -41,7 +44,10 @@ def paired(
 
 
 def rank_correlation(a: Sequence[float], b: Sequence[float]) -> float | None:
-    """Kendall's τ (his τ-b: ties count for neither) of two scores of the same losses; None where there is no order."""
+    """Kendall's τ of two scores of the same losses; None where there is no order.
+
+    It is his τ-b: ties count neither for nor against.
+    """
     from scipy.stats import kendalltau  # slow to import
 
     tau = float(kendalltau(a, b).statistic) if len(a) > 1 else math.nan
@@ -96,7 +102,7 @@ def holm(p: Sequence[float]) -> list[float]:
 
 
 def direction(p: float, *intervals: tuple[float, float]) -> int:
-    """1 for better, -1 for worse, 0 where the intervals of a difference and the test do not agree on either."""
+    """1 for better, -1 for worse, 0 where the intervals and the test do not agree on either."""
     if p >= LEVEL or any(low * high <= 0 for low, high in intervals):
         return 0
     return 1 if intervals[0][0] > 0 else -1
@@ -151,7 +157,7 @@ class Draws:
     def interval(
         self, a: Bool[Tensor, "T V"], b: Bool[Tensor, "T V"], certainty: float = 0.95
     ) -> tuple[float, float]:
-        """The interval, by default of 95 %, of how much more often the first loss's answers are right."""
+        """The interval of how much more often the first loss's predictions are right."""
         # [T R].
         difference = _spread(a.float() - b.float(), self.place, len(self.images)) @ self.images
         # A task none of whose images was drawn, which only tiny tasks can meet, shows no
@@ -175,7 +181,10 @@ def _spread(
 
 
 def critical_difference(losses: int, families: int) -> float:
-    """How far the mean ranks of two of k losses over N families must lie apart (Nemenyi 1963, as in Demšar 2006)."""
+    """How far apart the mean ranks of two losses must lie to differ significantly.
+
+    The test is Nemenyi's (1963), as in Demšar 2006, for k losses over N families.
+    """
     from scipy.stats import studentized_range  # slow to import
 
     q = float(studentized_range.ppf(0.95, losses, math.inf)) / math.sqrt(2)

@@ -1,4 +1,7 @@
-"""What stands between a strategy and a full training: what is known is not trained again, what is hopeless is not."""
+"""An evaluator that trains no loss twice on the same tasks, and none that has no hope.
+
+It stands between a strategy and the trainings.
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -21,7 +24,7 @@ Screen = Callable[[Losses, Stream], Bool[Tensor, " P"]]
 
 @dataclass(frozen=True)
 class CachedScores:
-    """The scores of an epoch's losses, as a checkpoint holds them: their digests and their scores on every task."""
+    """The scores of an epoch's losses on every task, by digest, as a checkpoint holds them."""
 
     names: UInt8[Tensor, "N 16"]
     score: Float[Tensor, "N T"]

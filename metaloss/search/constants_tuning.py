@@ -9,6 +9,7 @@ from torch import nn
 from typing_extensions import TypedDict
 
 from metaloss import storage
+from metaloss.core.config import merge_tables
 from metaloss.core.devices import resolve_device
 from metaloss.core.reporting import Reporter
 from metaloss.core.streams import Stream
@@ -96,7 +97,7 @@ def refine(
         else {}
     )
     where = {"tasks": [tasks] if isinstance(tasks, str) else list(tasks)} if tasks else {}
-    chosen = resolved(loss, settings.merge_tables(where, named, others), Path(runs))
+    chosen = resolved(loss, merge_tables(where, named, others), Path(runs))
     before = loss_io.images_of(found)
     run = program.start(chosen, Path(out), before=before, reporter=reporter, stop=stop)
     return compare(run.folder, reporter, stop)
@@ -117,7 +118,7 @@ def resolved(
         raise SettingsError(f"{loss} is no formula but a {what}: there are no constants to tune")
     base = {} if "tasks" in changes else _families(loss, runs)
     genome = {"genome": {"kind": "constants", "formula": str(found.formula)}}
-    return settings.resolve(settings.merge_tables(base, genome, changes))
+    return settings.resolve(merge_tables(base, genome, changes))
 
 
 def _families(loss: Any, runs: Path) -> dict[str, Any]:

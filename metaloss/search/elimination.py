@@ -67,14 +67,15 @@ class Elimination:
         kept = [self.start, *(stage.keep for stage in self.stages)]
         if kept != sorted(kept, reverse=True):
             raise ValueError(
-                f"no stage can keep more losses than the one before, got {' → '.join(map(str, kept))}"
+                "no stage can keep more losses than the one before, got "
+                f"{' → '.join(map(str, kept))}"
             )
         for number, stage in enumerate(self.stages, start=1):
             some = self.stages[max(0, number - stage.mean_of) : number]
             if stage.mean_of > number or len({x.budget for x in some}) > 1:
                 raise ValueError(
-                    f"stage {number}: mean_of = {stage.mean_of} needs as many stages up to it with the same families, "
-                    "steps and scale"
+                    f"stage {number}: mean_of = {stage.mean_of} needs as many stages up to it with "
+                    "the same families, steps and scale"
                 )
         return self
 
@@ -189,7 +190,10 @@ def candidates(run: Run, n: int) -> list[Formula]:
 def _opened(
     wanted: Elimination, run: Run, device: torch.device, data: Sequence[str]
 ) -> dict[tuple[str, ...], list[OpenFamily]]:
-    """The families of every stage, by the names that it gives; those that several stages share are opened once."""
+    """The families of every stage, by the names that it gives.
+
+    Families that several stages share are opened once.
+    """
     own = run.settings.families
     usual = tuple(map(read, wanted.tasks)) or own
     named = {stage.families: tuple(map(read, stage.families)) or usual for stage in wanted.stages}
@@ -278,9 +282,10 @@ def _card(run: Run, best: FormulaCriterion, names: str, rows: list[dict[str, Any
     ]
     for x in rows:
         lines.append(
-            f"Stage {x['stage']}: {x['losses']} losses, {x['steps']} times the steps, {x['scale']} times the width, "
-            f"{x['tasks']} meta-validation tasks, {x['repeats']} time(s); best {x['best']:.1%}, cross-entropy at its "
-            f"best rate {x['ce']:.1%}."
+            f"Stage {x['stage']}: {x['losses']} losses, {x['steps']} times the steps, "
+            f"{x['scale']} times the width, {x['tasks']} meta-validation tasks, "
+            f"{x['repeats']} time(s); best {x['best']:.1%}, cross-entropy at its best rate "
+            f"{x['ce']:.1%}."
         )
     lines.append(
         "The best of many on the tasks that chose it is over-optimistic: nothing here is a test."

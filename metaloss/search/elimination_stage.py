@@ -1,4 +1,4 @@
-"""One round of an elimination: losses on common fresh tasks at one budget, and cross-entropy beside them."""
+"""One stage of an elimination: losses, and cross-entropy, on the same fresh tasks at one budget."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -153,7 +153,7 @@ class StageRunner:
     def _accuracies(
         self, opened: Sequence[OpenFamily], number: int, stage: Stage, formulas: Sequence[Formula]
     ) -> list[float]:
-        """What every loss reaches at the families' own rates; a failed training counts as an accuracy of 0."""
+        """The accuracy of every loss at the families' own rates; a failed training counts as 0."""
         pairs = [(e, key) for key in self._keys(number, stage) for e in opened]
         losses = Formulas.of(formulas)
         score = [
@@ -221,7 +221,8 @@ def _lengthened(e: Any, stage: Stage) -> Any:
     """The same of a family of full trainings."""
     if stage.scale != 1:
         raise SettingsError(
-            f"{e.family.origin}: a stage of full trainings cannot have scale = {stage.scale}, only 1"
+            f"{e.family.origin}: a stage of full trainings cannot have scale = {stage.scale}, "
+            "only 1"
         )
     if stage.steps == 1:
         return e

@@ -96,7 +96,15 @@ def _cost_of_episodes(
 def _cost_of_full_trainings(
     settings: Settings, tasks: FullTrainingTasks, losses: Losses, n_candidates: int, key: Stream
 ) -> FamilyCost:
-    """The cost of a family of full trainings, by a few steps of one (arguments: as for episodes)."""
+    """The cost of a family of full trainings, measured on a few steps of one.
+
+    Args:
+        settings: of the run.
+        tasks: the family with its images.
+        losses: examples of candidates; the first one is timed.
+        n_candidates: of all generations.
+        key: of the training.
+    """
     trainings = n_candidates * tasks.most(settings.tasks_per_generation)
     tuning = (len(tasks.rates(settings.rates)) + 1) * tasks.most(settings.baseline_tasks)
     winner = (settings.finalists + 2) * tasks.most(settings.winner_tasks)

@@ -1,4 +1,7 @@
-"""The election of a run's winner on fresh meta-validation tasks, and the front of accuracy against size."""
+"""The choice of a run's winner on fresh meta-validation tasks.
+
+For formulas also the front of accuracy against size.
+"""
 
 from dataclasses import dataclass
 from typing import Any

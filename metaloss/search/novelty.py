@@ -1,4 +1,7 @@
-"""A search space without what is not worth a training: what its filters refuse, and what the run has trained before."""
+"""A search space without losses that are not worth a training.
+
+Those are the ones that its filters refuse, and those that the run has trained before.
+"""
 
 import math
 from bisect import bisect_left, insort
@@ -113,7 +116,10 @@ class NoveltyFilter:
         self.asked = None if self.seen is None else SeenLosses(self.seen.filters)
 
     def sample(self, n: int, key: Stream) -> Population:
-        """n candidates to start from; the first ones refused too, where no others were found in all tries."""
+        """n candidates to start from.
+
+        Where too few novel ones are found in all tries, refused ones fill the places.
+        """
         first = self.genome.sample(n, key)
         fine = self._judged(first) == NOVEL
         found = first[fine]
@@ -167,7 +173,7 @@ class NoveltyFilter:
         return pool[place]
 
     def _judged(self, population: Population) -> Int[Tensor, " P"]:
-        """What is worth a training, what is known, what is refused; the first counts as asked for from now on."""
+        """NOVEL, KNOWN or REFUSED for every candidate; a novel one is known from now on."""
         if self.seen is None:
             return torch.full((len(population),), NOVEL)
         codes = self.genome.valid(population).tolist()
@@ -177,7 +183,8 @@ class NoveltyFilter:
         )
 
     def _verdict(self, code: int, formula: Formula) -> int:
-        assert self.seen is not None and self.asked is not None, "begin a generation first"
+        assert self.seen is not None
+        assert self.asked is not None, "start a generation first"
         reason = (
             self.genome.reasons[code]
             if code

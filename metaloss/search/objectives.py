@@ -28,19 +28,22 @@ def read(name: str, k: float = 1.0) -> Objective:
 def mean(
     score: Float[Tensor, "P T"],
     family: Int[Tensor, " T"],
-    baseline: Float[Tensor, " T"] | None = None,
+    baseline: Float[Tensor, " T"] | None = None,  # noqa: ARG001 - all objectives take it
 ) -> Float[Tensor, " P"]:
     """The mean over families of each family's mean accuracy; -inf where any training failed."""
     return _failed_last(_means(score, family).mean(0)).float()
 
 
 def robust(k: float) -> Objective:
-    """An objective that takes `k` standard deviations over a family's tasks off its mean: even losses are preferred."""
+    """An objective that prefers losses whose accuracy varies little between tasks.
+
+    It is each family's mean accuracy less `k` standard deviations over its tasks.
+    """
 
     def fitness(
         score: Float[Tensor, "P T"],
         family: Int[Tensor, " T"],
-        baseline: Float[Tensor, " T"] | None = None,
+        baseline: Float[Tensor, " T"] | None = None,  # noqa: ARG001 - all objectives take it
     ) -> Float[Tensor, " P"]:
         # No Bessel correction: a family of one task has no spread, rather than an unknown one.
         spread = torch.stack([x.std(1, correction=0) for x in _families(score, family)])

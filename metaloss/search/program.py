@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from metaloss import kernels, storage
+from metaloss.core.config import merge_tables
 from metaloss.core.devices import resolve_device
 from metaloss.core.formatting import counted
 from metaloss.core.reporting import Reporter
@@ -92,7 +93,7 @@ def evolve(
         if x
     }
     table = {"tasks": (tasks,) if isinstance(tasks, str) else tuple(tasks), **named, **others}
-    chosen = settings.resolve(settings.merge_tables(settings.preset(preset), table))
+    chosen = settings.resolve(merge_tables(settings.preset(preset), table))
     return start(chosen, Path(out), time_limit=time_limit, reporter=reporter, stop=stop)
 
 
@@ -155,14 +156,18 @@ def resume(
 
 
 def _untouched(families: Sequence[OpenFamily], images: ImageRecord) -> None:
-    """Raise a SettingsError where the search would learn from a family's test images, or its first loss has."""
+    """Refuse a search that would learn from test images, or whose first loss has.
+
+    Raises:
+        SettingsError: names the family and how many images.
+    """
     for e in families:
         if isinstance(e.dataset, Dataset) and (
             n := images.count_seen(e.dataset, torch.cat(e.pools["test"]))
         ):
             raise SettingsError(
-                f"{e.family.name}: {n} of the test images are among those that the loss before or another family "
-                "learns from, so no test would be fair; leave out one of the two"
+                f"{e.family.name}: {n} of the test images are among those that the loss before or "
+                "another family learns from, so no test would be fair; leave out one of the two"
             )
 
 
@@ -178,7 +183,7 @@ def _moved(old: Settings, changes: dict[str, Any]) -> tuple[dict[str, Any], list
 
 
 def _same(old: Settings, changes: dict[str, Any]) -> Settings:
-    new = settings.resolve(settings.merge_tables(old.table(), changes))
+    new = settings.resolve(merge_tables(old.table(), changes))
     before = _flat(old.table())
     after = _flat(new.table())
     if new.generations < old.generations:
@@ -200,10 +205,9 @@ def _flat(table: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """The table's values under their dotted paths; a family goes by its name."""
     result: dict[str, Any] = {}
     for key, value in table.items():
-        if key == "families":
-            value = {family["name"]: family for family in value}
+        below = {family["name"]: family for family in value} if key == "families" else value
         result |= (
-            _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+            _flat(below, f"{prefix}{key}.") if isinstance(below, dict) else {prefix + key: below}
         )
     return result
 
@@ -289,7 +293,8 @@ def _so_far(campaign: SearchRunner) -> tuple[SearchRunner, Progress]:
         raise KeyboardInterrupt
     campaign.trials.engine.halvings = progress.halvings
     campaign.reporter.on_warning(
-        f"stopped after generation {progress.generation}: its winner is now chosen and tested; stop again to leave it"
+        f"stopped after generation {progress.generation}: its winner is now chosen and tested; "
+        "stop again to leave it"
     )
     return replace(campaign, ledger=_ledger(run, genome)), progress
 
@@ -321,7 +326,8 @@ def _recognise(
         return
     if not allow:
         raise SettingsError(
-            f"this run began elsewhere ({'; '.join(different)}); --allow-changes goes on all the same"
+            f"this run began elsewhere ({'; '.join(different)}); --allow-changes goes on all "
+            "the same"
         )
     reporter.on_warning(f"goes on under other conditions: {'; '.join(different)}")
     run.write("provenance.json", {**table, "resumed": [*table.get("resumed", []), now]})

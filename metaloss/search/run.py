@@ -1,4 +1,7 @@
-"""A run is a folder: its settings, where it came from, its history, its newest states and its winner."""
+"""A run is a folder.
+
+It holds the settings, where the numbers come from, the history, the newest states and the winner.
+"""
 
 import sys
 from collections.abc import Mapping, Sequence
@@ -25,7 +28,10 @@ from metaloss.tasks.opening import OpenFamily, TaskFamily, conditions, open_fami
 
 @dataclass(frozen=True)
 class Progress:
-    """All that a search knows after a generation; with the settings it decides everything that follows."""
+    """All that a search knows after a generation.
+
+    With the settings it decides everything that follows.
+    """
 
     generation: int
     state: Any
@@ -93,7 +99,7 @@ class Run:
         return found
 
     def finished(self, progress: Progress) -> bool:
-        """Whether the winner of just these generations, all that were asked for, is written and tested."""
+        """Whether all generations are done, and the winner of just these is written and tested."""
         summary = self.summary()
         done = progress.generation >= self.settings.generations
         return (
@@ -103,7 +109,7 @@ class Run:
         )
 
     def places(self, given: Sequence[str] = (), again: str = "") -> dict[str, str]:
-        """Where every family's images lie now, by its name (arguments and errors: as for `places.find`)."""
+        """Where every family's images lie now, by its name; `places.find` says the arguments."""
         specs = {family.name: family.dataset for family in self.settings.families}
         return places.find_places(
             self.folder, specs, given, again or f"metaloss evolve --resume {self.folder} --tasks"
@@ -183,7 +189,7 @@ def runs(parent: Path) -> list[Path]:
 def provenance(
     chosen: Settings, episodes: Sequence[OpenFamily], device: torch.device
 ) -> dict[str, Any]:
-    """Where a run's numbers come from: versions, device, seed, and exactly which images it may see."""
+    """Where a run's numbers come from: versions, device, seed, and which images it may see."""
     return {
         "command": sys.argv,
         "seed": chosen.seed,

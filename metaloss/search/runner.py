@@ -1,4 +1,4 @@
-"""A run at work: its generations, each committed, then the election of the winner, then the test."""
+"""A search at work: generations, each committed, the choice of the winner, the test."""
 
 import contextlib
 import json
@@ -96,7 +96,8 @@ class SearchRunner:
             self.reporter.on_generation(record, seconds, trainings)
             if progress.failed_generations >= MAX_FAILED_GENERATIONS:
                 raise MetalossError(
-                    f"no candidate trained without failing in the last {MAX_FAILED_GENERATIONS} generations"
+                    "no candidate trained without failing in the last "
+                    f"{MAX_FAILED_GENERATIONS} generations"
                 )
         return progress
 
@@ -167,7 +168,7 @@ class SearchRunner:
         stages: CachedEvaluator,
         novelty_filter: NoveltyFilter,
     ) -> dict[str, Any]:
-        """What the history tells of a generation of formulas: each with its accuracy, and what was refused."""
+        """What the history says of formulas: the accuracy of each, and why others were refused."""
         formulas = novelty_filter.losses(scored.population).formulas  # type: ignore[attr-defined]
         # None for a failure, as the file has it: the ledger must read the same in a run that is
         # resumed.
@@ -197,7 +198,7 @@ class SearchRunner:
         }
 
     def finish(self, progress: Progress) -> None:
-        """Choose the winner on meta-validation tasks, write it, and only then look at the meta-test tasks."""
+        """Choose the winner on meta-validation tasks, write it, and only then test it."""
         tasks = self.run.settings.winner_tasks
         self.reporter.on_work(f"choosing the winner on {tasks} tasks, and testing it")
         stands = choose_finalists(self.genome, progress, self.ledger)
@@ -239,7 +240,10 @@ class SearchRunner:
         self.run.write("summary.json", summary)  # last: it says that the run is finished
 
     def _spared(self) -> dict[str, Any]:
-        """What was not trained: how often each filter refused a formula, and the trainings that the screen saved."""
+        """What was not trained.
+
+        How often each filter refused a formula, and how many trainings the screening saved.
+        """
         history = self.run.history()
         tasks = sum(self.trials.task_counts(self.run.settings.tasks_per_generation))
         refused = sum((Counter(record.get("refused", {})) for record in history), Counter[str]())
@@ -247,7 +251,7 @@ class SearchRunner:
         return {"refused": dict(refused.most_common()), "screened_trainings": screened * tasks}
 
     def _test(self, losses: Losses) -> dict[str, Any]:
-        """The winner at the family's own rate against cross-entropy at its best, on meta-test tasks."""
+        """The winner at the family's own rate against tuned cross-entropy, on meta-test tasks."""
         chosen = self.run.settings
         strongest = self.trials.tune_baseline_steps(
             chosen.rates, chosen.baseline_tasks, self.rivals
@@ -300,15 +304,17 @@ class SearchRunner:
 
 def _card(summary: dict[str, Any]) -> str:
     lines = [
-        f"\nChosen on {summary['choice']['tasks']} fresh meta-validation tasks ({summary['choice']['origin']})."
+        f"\nChosen on {summary['choice']['tasks']} fresh meta-validation tasks "
+        f"({summary['choice']['origin']})."
     ]
     for name, row in summary["test"].items():
         for kind in ("ce", "ce_steps"):
             rival = row[kind]
             near = near_chance(row["accuracy"], row["classes"])
             lines.append(
-                f"{name}, {row['tasks']} meta-test tasks: {percent(row['accuracy'])}{near}; cross-entropy at lr "
-                f"{rival['lr']} and {rival['steps']} steps {percent(rival['accuracy'])}: {verdict_text(rival)} points "
+                f"{name}, {row['tasks']} meta-test tasks: {percent(row['accuracy'])}{near}; "
+                f"cross-entropy at lr {rival['lr']} and {rival['steps']} steps "
+                f"{percent(rival['accuracy'])}: {verdict_text(rival)} points "
                 "(95 % bootstrap over tasks and images)."
             )
     return "\n\n".join(lines) + "\n"

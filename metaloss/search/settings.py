@@ -1,4 +1,7 @@
-"""The settings of a run: defaults stand here and nowhere else; a TOML table and a flag name the same field."""
+"""The settings of a run.
+
+Defaults stand here and nowhere else; a TOML table and a flag name the same field.
+"""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,7 +11,7 @@ import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from metaloss.core import reading, registry
-from metaloss.core.config import merge_tables as merge_tables
+from metaloss.core.config import merge_tables
 from metaloss.errors import SettingsError
 from metaloss.evaluation.protocol import ScreeningBudget
 from metaloss.evolution import Objective
@@ -108,7 +111,10 @@ class Settings(BaseModel):
         genome: Genome = registry.build("genomes", self.genome, "genome")
         strategy: Strategy = registry.build("strategies", self.strategy, "strategy")
         if strategy.needs_vectors and not genome.vector:
-            misfit = f"strategy '{self.strategy['kind']}' needs real vectors and genome '{self.genome['kind']}' has none"
+            misfit = (
+                f"strategy '{self.strategy['kind']}' needs real vectors and genome "
+                f"'{self.genome['kind']}' has none"
+            )
             raise SettingsError(misfit)
         for family in self.families:
             if isinstance(family, TaskFamily) and genome.classes not in (None, family.ways):

@@ -30,7 +30,10 @@ class TrainedLoss:
 
     @property
     def worth(self) -> float:
-        """Its mean lead, as if it had been level once besides: one that shone once stands below one that often did."""
+        """Its mean lead, drawn towards 0 as if it had been level with the control once more.
+
+        So a loss that was lucky once ranks below one that was often good.
+        """
         return sum(self.leads) / (len(self.leads) + 1)
 
 

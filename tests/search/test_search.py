@@ -27,6 +27,7 @@ from test_run import (
 import metaloss
 from metaloss import storage
 from metaloss.core import registry
+from metaloss.core.config import merge_tables
 from metaloss.core.reporting import Reporter
 from metaloss.criterion import loss_io
 from metaloss.engines.local import Local
@@ -711,8 +712,7 @@ def test_presets_grow():
 def test_every_preset_goes_with_every_strategy(preset, strategy):
     table = {"strategy": {"kind": strategy}}
     assert (
-        settings.resolve(settings.merge_tables(settings.preset(preset), table)).strategy["kind"]
-        == strategy
+        settings.resolve(merge_tables(settings.preset(preset), table)).strategy["kind"] == strategy
     )
 
 

@@ -8,9 +8,8 @@ from pydantic import ConfigDict, Field, model_validator
 from pydantic.dataclasses import dataclass as settings_class
 
 from metaloss.core import registry
-from metaloss.core.config import parse_assignment
+from metaloss.core.config import merge_tables, parse_assignment
 from metaloss.errors import SettingsError
-from metaloss.search.settings import merge_tables
 
 KINDS = ("tasks", "train")
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
