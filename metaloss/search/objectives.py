@@ -28,7 +28,7 @@ def read(name: str, k: float = 1.0) -> Objective:
 def mean(
     score: Float[Tensor, "P T"],
     family: Int[Tensor, " T"],
-    baseline: Float[Tensor, " T"] | None = None,  # noqa: ARG001 - all objectives take it
+    _baseline: Float[Tensor, " T"] | None = None,  # as all objectives take it
 ) -> Float[Tensor, " P"]:
     """The mean over families of each family's mean accuracy; -inf where any training failed."""
     return _failed_last(_means(score, family).mean(0)).float()
@@ -43,7 +43,7 @@ def robust(k: float) -> Objective:
     def fitness(
         score: Float[Tensor, "P T"],
         family: Int[Tensor, " T"],
-        baseline: Float[Tensor, " T"] | None = None,  # noqa: ARG001 - all objectives take it
+        _baseline: Float[Tensor, " T"] | None = None,  # as all objectives take it
     ) -> Float[Tensor, " P"]:
         # No Bessel correction: a family of one task has no spread, rather than an unknown one.
         spread = torch.stack([x.std(1, correction=0) for x in _families(score, family)])
