@@ -1,4 +1,8 @@
-"""The program in one page: candidates train classifiers, their accuracy is the fitness, the strategy learns from it."""
+"""The program in one page.
+
+Candidates train classifiers, the classifiers' accuracy is the fitness, and the strategy learns from
+it.
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

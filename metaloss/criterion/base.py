@@ -89,7 +89,10 @@ class Criterion(LossModule):
         return first_pull(self.losses(), classes)
 
     def finite_where_masked(self) -> bool:
-        """Whether value and gradient stay finite where a class that is not the label has the logit -inf."""
+        """Whether value and gradient stay finite where a class has the logit -inf.
+
+        That class is not the label: it is masked out of the prediction.
+        """
         logits = torch.zeros(1, self.classes or 3)
         logits[0, 1] = -torch.inf
         logits.requires_grad_()
@@ -184,7 +187,10 @@ class FormulaCriterion(Criterion):
         self._rest = None if rest is None else whole_program(rest)
 
     def __getstate__(self) -> dict[str, Any]:
-        """All but the programs: they hold functions that pickle cannot name, and follow from the formula."""
+        """Return all but the programs, which follow from the formula.
+
+        They hold functions that pickle cannot name.
+        """
         return {key: value for key, value in self.__dict__.items() if key not in self._PROGRAMS}
 
     def __setstate__(self, state: dict[str, Any]) -> None:

@@ -1,4 +1,8 @@
-"""A loss for others: Python that needs torch alone, LaTeX, a torch.export program, or the folder that `load` reads."""
+"""One loss written for other programs.
+
+Forms: Python that needs torch alone, LaTeX, a torch.export program, or the folder that `load`
+reads.
+"""
 
 import io
 import json

@@ -1,4 +1,7 @@
-"""Whether a loss has seen the images that it is to be tested on: every command that judges losses asks here."""
+"""Whether a loss has seen the images that it is to be tested on.
+
+Every command that tests losses asks here.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -176,7 +179,10 @@ def _record(origin: Origin, loss: Criterion, test: Dataset) -> ImageRecord | Non
 
 
 def _of_old_run(folder: Path) -> ImageRecord:
-    """The images of a run that kept no record of them: as its data sets are cut, where they are here unchanged."""
+    """The images of a run that kept no record of them.
+
+    Its data sets are split again, where they are here unchanged.
+    """
     recorded: dict[str, Any] = storage.read_record(
         folder / "provenance.json", Provenance, storage.RESTORE_COPY
     )
@@ -212,7 +218,7 @@ def _of_source(dataset: str) -> ImageRecord:
 
 
 def _unknown(name: str, classes: tuple[str, ...] = ()) -> ImageRecord:
-    """What is known of a loss that learned from images that are not here, or are not those of then."""
+    """What is known of a loss that learned from images that are not here, or have changed since."""
     return ImageRecord((LearnedSource(name, "", classes, listed=False),))
 
 
@@ -224,7 +230,10 @@ def _classes(source: LearnedSource, test: Dataset) -> str:
 
 
 def _worst(found: Sequence[DataOverlap]) -> DataOverlap:
-    """What several data sets come to: refused where one is, and as familiar as the most familiar one."""
+    """The verdict on several data sets together.
+
+    Refused where one is refused; else as familiar as the most familiar one.
+    """
     order = ("same", "unknown", "new", "none")
     return min(found, key=lambda x: (not x.refusal, order.index(x.data)), default=DataOverlap())
 

@@ -244,7 +244,10 @@ def _say_unsealed(path: Path) -> None:
 
 
 def _bytes(path: Path, digest: str | None) -> bytes:
-    """The weights' file, once its digest, if one is known, and its size and its header's are known to be sane."""
+    """The weights' file, after a check of its digest, its size and its header.
+
+    The digest is checked where one is known.
+    """
     data = reading.read_bytes(path, WEIGHTS_LIMIT)
     if int.from_bytes(data[:8], "little") > LIMIT:
         raise DamagedFile(f"{path}: not safetensors with a header of at most {LIMIT} bytes")
@@ -278,7 +281,10 @@ def _table(path: Path) -> dict[str, Any]:
 
 
 def _check_seal(path: Path, table: dict[str, Any], data: bytes) -> None:
-    """Refuse what was changed after it was sealed; a field that nobody knows may have been the digest's name."""
+    """Refuse a file that was changed after it was sealed.
+
+    A field with an unknown name is refused, too: it may be the digest under a changed name.
+    """
     if unknown := sorted(table.keys() - FIELDS):
         raise DamagedFile(f"{path} is damaged: unknown field '{printable(unknown[0])[:80]}'")
     if "sha256" in table and not storage.is_sealed(data):

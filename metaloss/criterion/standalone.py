@@ -94,7 +94,11 @@ def _method(head: str, lines: list[str]) -> list[str]:
 
 
 def _formula(criterion: FormulaCriterion) -> list[str]:
-    """Its terms; the part that is 0 in a class without a share of the target is selected there, not multiplied by 0."""
+    """The code of its terms.
+
+    The part that is 0 in a class without a share of the target is selected there, not multiplied by
+    0.
+    """
     formula = criterion.formula
     cooled = "z" if formula.temperature == 1 else f"(z / {formula.temperature!r})"
     due, rest = formula.divided
@@ -118,7 +122,10 @@ def _expression(e: Expression) -> list[str]:
     names: dict[Expression, str] = {}
 
     def name(e: Expression) -> str:
-        """The variable that holds an expression, after the lines that fill it; equal ones are computed once."""
+        """The variable that holds an expression, after the lines that fill it.
+
+        Equal expressions are computed once.
+        """
         if e not in names:
             if e.is_constant:
                 value = f"torch.full_like(p[:1, :1], {e.value!r}, dtype=torch.float64).to(p)"

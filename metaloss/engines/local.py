@@ -14,15 +14,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from metaloss import kernels
 from metaloss.core.streams import Stream
 from metaloss.data.episodes import Tasks
+from metaloss.engines.chunking import ChunkPlan, model_of, plan_chunks
+from metaloss.engines.isolation import isolated, raise_if_all_failed
 from metaloss.errors import Interrupted, out_of_memory
 from metaloss.evolution import evaluate
 from metaloss.inner.classifiers import Bound, Classifier
-from metaloss.inner.classifiers._compiled import CompiledMlp, fits
-from metaloss.inner.classifiers.mlp import Mlp
-from metaloss.inner.classifiers.shared import SharedMlp
 from metaloss.inner.loop import Inner
 from metaloss.inner.metrics import Metric, scores
 from metaloss.inner.optimisers import Rate
@@ -31,90 +29,10 @@ from metaloss.tasks.episodic import Episodes
 
 # Bytes that one thread's chunk may touch on a CPU: more of them would not stay in its cache.
 CACHE = 8 << 20
-LOSS_FLOATS = 64  # numbers that a loss may keep per logit
 WAVE = 32  # tasks made ready at once, where memory allows
 
 # A chunk's result by its first candidate and task.
 Parts = dict[tuple[int, int], Tensor | Exception]
-
-
-@dataclass(frozen=True)
-class ChunkPlan:
-    """How trainings are cut into chunks: a formula of the settings and the memory budget, never of a timing."""
-
-    candidates: int
-    tasks: int
-    images: int  # validation images looked at at once
-    shared: bool  # the first layer in the span of the training images
-
-
-def plan_chunks(
-    episodes: Episodes,
-    inner: Inner,
-    candidates: int,
-    tasks: int,
-    memory: int,
-    parts: int = 1,
-    tasks_per_call: int = 1,
-) -> ChunkPlan:
-    """The chunks for `candidates` × `tasks` trainings of a family whose chunk may touch `memory`
-    bytes.
-
-    There are at least `parts` of them, where there are as many tasks or candidates. `tasks_per_call` is
-    what losses ask for."""
-    family, (_, *image) = episodes.family, episodes.images.pixels.shape
-    per_image = 4 * episodes.model.floats(tuple(image), family.ways)
-    few = family.ways * family.shots
-    training = few * (3 * per_image + 4 * LOSS_FLOATS * family.ways)
-    n = max(1, memory // training)
-    # What a task's candidates share stays in the cache: no more tasks than losses ask for, unless
-    # candidates are few.
-    columns = min(tasks, tasks_per_call, max(1, n // 2))
-    rows = -(-candidates // -(-candidates // (n // columns)))  # chunks as even as can be
-    columns = min(tasks, n // rows)
-    if rows == candidates and columns == tasks:
-        rows, columns = (
-            (rows, -(-tasks // parts)) if tasks >= parts else (-(-candidates // parts), columns)
-        )
-    form = shared(episodes, inner, candidates)
-    # A compiled pass keeps the logits alone.
-    kept = 4 * family.ways if form and _compiled(episodes) else per_image
-    # Products of so many images as a processor takes at once, or a multiple, leave no rest.
-    images = max(32, memory // (2 * rows * columns * kept) // kernels.VECTOR * kernels.VECTOR)
-    return ChunkPlan(rows, columns, min(images, family.ways * family.val), form)
-
-
-def shared(episodes: Episodes, inner: Inner, candidates: int) -> bool:
-    """Whether keeping an MLP's first layer in the span of the training images saves operations.
-
-    A step of that layer costs two products with D features, or one with the B images of the task;
-    validation one product with D features or with B images. Products of all images with the start
-    and with the B images come once for all candidates. Only where it is exact: not for Adam."""
-    model = episodes.model
-    if type(model) is not Mlp or not model.hidden or not inner.linear:
-        return False
-    family = episodes.family
-    features = episodes.images.pixels[0].numel()
-    units = model.hidden[0]
-    train = family.ways * family.shots
-    val = family.ways * family.val
-    seen = inner.steps * min(inner.batch or train, train)
-    once = (train + val) * features * (units + train) / candidates
-    return once + units * train * (seen + val) < units * features * (2 * seen + val)
-
-
-def model_of(episodes: Episodes, plan: ChunkPlan) -> Classifier:
-    """The family's classifier in the form that the plan chose."""
-    plain = episodes.model
-    if not plan.shared or not isinstance(plain, Mlp):
-        return plain
-    return (CompiledMlp if _compiled(episodes) else SharedMlp)(hidden=plain.hidden)
-
-
-def _compiled(episodes: Episodes) -> bool:
-    return isinstance(episodes.model, Mlp) and fits(
-        episodes.model.hidden, episodes.images.pixels.device
-    )
 
 
 @dataclass(frozen=True)
@@ -166,7 +84,7 @@ class Local:
         memory: bytes that trainings may take.
         workers: threads on a CPU; all its cores by default.
         tf32: let a GPU multiply with mantissas of 10 bits instead of 23.
-        stop: asked before every chunk; True drops the work.
+        stop: asked before every chunk; where it answers True, the work is dropped.
         told: after every chunk, from its thread, how many steps of how many trainings it took.
     """
 
@@ -243,7 +161,17 @@ class Local:
         lr: Rate | None = None,
         marks: tuple[int, ...] = (),
     ) -> Float[Tensor, "M P T"]:
-        """The same after each of M numbers of steps (`marks`, ascending; the last step alone by default)."""
+        """What `score` gives, after each of M numbers of steps.
+
+        Args:
+            losses: P candidates.
+            episodes: the family, with its images on this engine's device.
+            tasks: T tasks of it.
+            keys: one per task.
+            inner: the optimiser's settings; the family's own where None.
+            lr: a learning rate for all, or one per candidate.
+            marks: the numbers of steps, ascending; the last step alone by default.
+        """
         return self.observe([losses], episodes, tasks, keys, scores, inner, [lr], marks)[0]
 
     def observe(
@@ -257,11 +185,21 @@ class Local:
         rates: Sequence[Rate | None] = (),
         marks: tuple[int, ...] = (),
     ) -> list[Float[Tensor, "M P T ..."]]:
-        """What a metric shows of each of many populations, all of one length, on the same tasks from
-        the same start.
+        """What a metric shows of each of many populations on the same tasks from the same start.
 
         A population's result does not depend on the others, bit for bit: what they share is the
-        tasks, made ready once."""
+        tasks, made ready once.
+
+        Args:
+            many: populations of losses, all of one length.
+            episodes: the family, with its images on this engine's device.
+            tasks: T tasks of it.
+            keys: one per task.
+            metric: what is looked at.
+            inner: the optimiser's settings; the family's own where None.
+            rates: the learning rate of each population; the family's own by default.
+            marks: the numbers of steps after which to look, ascending.
+        """
         inner = inner or episodes.family.inner
         works = [
             Work(losses, episodes, tasks, list(keys), inner, lr, marks, metric)
@@ -284,7 +222,7 @@ class Local:
         return chunks.candidates * chunks.tasks > 1 or min(len(work.tasks), self._wave(work)) > 1
 
     def _wave(self, work: Work) -> int:
-        """How many tasks are made ready at once: their images as numbers take no more than the memory budget."""
+        """How many tasks are made ready at once: their images fit the memory budget."""
         images = work.tasks.train.label[0].numel() + work.tasks.val.label[0].numel()
         floats = images * work.episodes.images.pixels[0].numel()
         return max(1, min(WAVE, self.memory // (4 * floats)) >> self.halvings)
@@ -297,11 +235,11 @@ class Local:
     def _observe(self, works: Sequence[Work]) -> list[Float[Tensor, "M P T ..."]]:
         """Works that are cut alike run together, on tasks made ready once for all of them."""
         plans = [self._planned(work) for work in works]
-        found: dict[int, Float[Tensor, "M P T ..."]] = {}
+        results: dict[int, Float[Tensor, "M P T ..."]] = {}
         for chunks in dict.fromkeys(plans):
-            numbers = [n for n, own in enumerate(plans) if own == chunks]
-            found |= zip(numbers, self._run([works[n] for n in numbers], chunks), strict=True)
-        return [found[n] for n in range(len(works))]
+            numbers = [n for n, plan in enumerate(plans) if plan == chunks]
+            results |= zip(numbers, self._run([works[n] for n in numbers], chunks), strict=True)
+        return [results[n] for n in range(len(works))]
 
     def _run(self, works: Sequence[Work], chunks: ChunkPlan) -> list[Float[Tensor, "M P T ..."]]:
         first = works[0]
@@ -313,8 +251,10 @@ class Local:
         ]
         parts: list[Parts] = [{} for _ in works]
 
-        def bind(some: slice) -> Bound:
-            return model.bind(first.tasks[some], first.keys[some])
+        # --- one piece of work each, for the threads ---
+
+        def bind(column: slice) -> Bound:
+            return model.bind(first.tasks[column], first.keys[column])
 
         def fill(job: tuple[int, slice, slice, Bound]) -> None:
             number, row, column, bound = job
@@ -329,25 +269,32 @@ class Local:
                 parts[number][place] = error
             self.told(len(first.losses[row]) * len(first.tasks[column]) * first.inner.steps)
 
+        # --- waves of tasks: made ready, then trained by every candidate ---
+
         wave = max(1, self._wave(first) // chunks.tasks)
         # On a CPU one task at a time: its images stay in the cache, and all threads have some.
         size = 1 if self.device.type == "cpu" else chunks.tasks
         pieces = chunks.tasks // size
         for start in range(0, len(columns), wave):
-            some = columns[start : start + wave]
-            last = min(some[-1].stop, tasks)
-            bound = self._map(bind, [slice(t, t + size) for t in range(some[0].start, last, size)])
+            wave_columns = columns[start : start + wave]
+            last = min(wave_columns[-1].stop, tasks)
+            bound = self._map(
+                bind, [slice(t, t + size) for t in range(wave_columns[0].start, last, size)]
+            )
             ready = [
-                (x, Bound.join(bound[i * pieces : (i + 1) * pieces])) for i, x in enumerate(some)
+                (x, Bound.join(bound[i * pieces : (i + 1) * pieces]))
+                for i, x in enumerate(wave_columns)
             ]
             self._map(
                 fill, [(n, row, c, b) for n in range(len(works)) for c, b in ready for row in rows]
             )
-            for found in parts:
-                _refuse_a_bug([found[row.start, column.start] for row in rows for column in some])
+            for results in parts:
+                raise_if_all_failed(
+                    [results[row.start, column.start] for row in rows for column in wave_columns]
+                )
         return [
-            _joined(found, len(work.losses), tasks)
-            for work, found in zip(works, parts, strict=True)
+            _joined(results, len(work.losses), tasks)
+            for work, results in zip(works, parts, strict=True)
         ]
 
     def _map(self, f: Callable[[Any], Any], jobs: Sequence[Any]) -> list[Any]:
@@ -372,51 +319,11 @@ def alone() -> None:
     torch.set_num_threads(1)
 
 
-def _refuse_a_bug(parts: Sequence[Tensor | Exception]) -> None:
-    """Raise where every candidate raised: that is no bad candidate, but a bug, and would be hidden."""
-    if all(isinstance(part, Exception) for part in parts):
-        raise parts[0]  # type: ignore[misc]
-
-
 def _joined(parts: Parts, candidates: int, tasks: int) -> Float[Tensor, "M P T ..."]:
     """The chunks' results in one tensor, NaN where a chunk failed."""
     good = {place: part for place, part in parts.items() if isinstance(part, Tensor)}
-    some = next(iter(good.values()))
-    whole = some.new_full((len(some), candidates, tasks, *some.shape[3:]), torch.nan)
+    like = next(iter(good.values()))
+    whole = like.new_full((len(like), candidates, tasks, *like.shape[3:]), torch.nan)
     for (p, t), part in good.items():
         whole[:, p : p + part.shape[1], t : t + part.shape[2]] = part
     return whole
-
-
-def isolated(
-    run: Callable[[Losses], Float[Tensor, "M P T ..."]], losses: Losses
-) -> Float[Tensor, "M P T ..."]:
-    """What `run` gives for the losses; one that raises gets NaN, its neighbours what they get
-    without it.
-
-    Where all raise, so does this.
-    """
-    try:
-        return run(losses)
-    except Exception as error:
-        if out_of_memory(error):
-            raise
-        bad = [not _runs(run, losses[p : p + 1]) for p in range(len(losses))]
-        if all(bad):
-            raise
-        # A bad loss's place is taken by a good one, so that all others keep theirs, and with it
-        # their rounding.
-        good = bad.index(False)
-        score = run(losses[torch.tensor([good if b else p for p, b in enumerate(bad)])])
-        score[:, torch.tensor(bad)] = torch.nan
-        return score
-
-
-def _runs(run: Callable[[Losses], Any], losses: Losses) -> bool:
-    try:
-        run(losses)
-    except Exception as error:
-        if out_of_memory(error):
-            raise
-        return False
-    return True

@@ -13,11 +13,17 @@ from metaloss.losses.base import images
 
 
 class CompiledEquivariant(Equivariant):
-    """The same networks. Compiled are float32, labels of ones and zeros, tanh and ReLU; everything else is torch's."""
+    """The networks of `Equivariant`, with a compiled gradient.
+
+    Compiled are float32, labels of ones and zeros, tanh and ReLU; torch computes everything else.
+    """
 
     @cached_property
     def kernel_args(self) -> tuple[Any, ...]:
-        """The weights of the bound networks and their channels as the loop reads them; nothing where it cannot."""
+        """The weights of the bound networks and their channels as the compiled loop reads them.
+
+        Nothing where the loop cannot compute them.
+        """
         from metaloss.kernels.network import Weights
 
         w = self.weights
@@ -53,7 +59,9 @@ class CompiledEquivariant(Equivariant):
             w_mean_transposed=mean.mT,
             w_true_transposed=true.mT,
         )
-        channels = torch.tensor([channel.parts(y.shape[1], self.home) for channel in self.channels])
+        channels = torch.tensor(
+            [channel.parts(y.shape[1], self.reference_classes) for channel in self.channels]
+        )
         return Weights(*(x.contiguous().numpy() for x in weights)), channels.numpy()
 
     def minibatch(self, index: Int[Tensor, "T b"]) -> Self:

@@ -159,7 +159,10 @@ def _difference(before: float, after: float) -> float:
 
 @lru_cache(maxsize=16)
 def _situations(classes: int) -> dict[Expression, Tensor]:
-    """The terminals of a class that is not the target and one that is: along the curve, then where C are alike."""
+    """The terminals of a class that is not the target and of one that is.
+
+    First along the curve, then where all C classes are alike.
+    """
     v = grid()
     unsure = torch.tensor([1 / classes - _STEP, 1 / classes + _STEP], dtype=torch.float64)
     p = torch.cat([torch.stack([v, 1 - v]), unsure.expand(2, 2)], 1)
@@ -171,7 +174,10 @@ def _situations(classes: int) -> dict[Expression, Tensor]:
 
 
 def _value(e: Expression, known: dict[Expression, Tensor]) -> Tensor:
-    """The value; what is in the expression twice is computed once, and stands in `known` behind its arguments."""
+    """The value of an expression.
+
+    What occurs in it twice is computed once, and stands in `known` behind its arguments.
+    """
     if e not in known:
         row = PRIMITIVES.get(e.head)
         if row is None:
@@ -182,7 +188,10 @@ def _value(e: Expression, known: dict[Expression, Tensor]) -> Tensor:
 
 
 def _filled(step: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
-    """Flat steps with the sign of the last one before them that is not, those at the start with that of the end."""
+    """Steps without zeros: a flat step takes the sign of the last one before it that is not flat.
+
+    Flat steps at the start take the sign of the last step of all.
+    """
     last = np.maximum.accumulate(np.where(step != 0, np.arange(len(step)), -1))
     return step[np.where(last < 0, last[-1], last)]
 

@@ -18,12 +18,12 @@ Weights = dict[str, Float[Tensor, "P out in"]]
 
 @dataclass(frozen=True)
 class Activation:
-    """A function between an equivariant network's layers."""
+    """A function between an equivariant network's layers, in the forms that the loop needs."""
 
     value: Callable[[Tensor], Tensor]
-    # The same in the argument's memory, where the inner loop needs no graph.
+    # As `value`, but in its argument's memory: the inner loop needs no graph.
     overwrite: Callable[[Tensor], Tensor]
-    # Of the gradient at the output and the output: the input's, in its memory.
+    # From the gradient at the output, and the output: the gradient at the input, in that memory.
     back: Callable[[Tensor, Tensor], Tensor]
 
 
@@ -57,68 +57,84 @@ ACTIVATIONS = {
 
 @dataclass(frozen=True)
 class Channel:
-    """What a network is told about a prediction: a function of log p [... C B] and the number of classes at home."""
+    """One number that a network reads of each prediction.
+
+    It is a function of log p [... C B] and of the number of classes that the network evolved with.
+    """
 
     value: Callable[[Tensor, int], Tensor]
-    # Of its gradient, its value and home: log p's gradient.
+    # From the channel's gradient, its value and `reference_classes`: the gradient of log p.
     back: Callable[[Tensor, Tensor, int], Tensor]
-    # The same in numbers, of the classes here and at home: how p, log p and the logit's distance
-    # count, what is added.
+    # Coefficients (p, log p, centred logit, constant) of this channel's input, for C classes now and
+    # `reference_classes` at evolution; used by the compiled kernel.
     parts: Callable[[int, int], tuple[float, float, float, float]]
 
 
-def stretch(classes: int, home: int) -> float:
-    """How p is spread so that a uniform prediction reads 1/home and a certain one 1, whatever the number of classes."""
-    return 1.0 if classes == home else (1 - 1 / home) * classes / max(1, classes - 1)
+def class_count_scale(classes: int, reference_classes: int) -> float:
+    """The factor by which probabilities are spread among `classes` instead of `reference_classes`.
+
+    With it a uniform prediction reads 1/reference_classes and a certain one 1, for any number of
+    classes.
+    """
+    return (
+        1.0
+        if classes == reference_classes
+        else (1 - 1 / reference_classes) * classes / max(1, classes - 1)
+    )
 
 
-def probability(logp: Tensor, home: int) -> Tensor:
-    """p, stretched."""
-    k = stretch(logp.shape[-2], home)
+def probability(logp: Tensor, reference_classes: int) -> Tensor:
+    """p, spread by `class_count_scale`."""
+    k = class_count_scale(logp.shape[-2], reference_classes)
     return logp.exp() if k == 1 else logp.exp() * k + (1 - k)
 
 
-def probability_back(grad: Tensor, value: Tensor, home: int) -> Tensor:
-    """p of the gradient, stretched."""
-    k = stretch(value.shape[-2], home)
+def probability_back(grad: Tensor, value: Tensor, reference_classes: int) -> Tensor:
+    """The gradient of log p, from that of the spread p."""
+    k = class_count_scale(value.shape[-2], reference_classes)
     return grad * value if k == 1 else grad * (value - (1 - k))
 
 
-def log_probability(logp: Tensor, home: int) -> Tensor:
-    """log p, shifted so that a uniform prediction reads -log(home), whatever the number of classes."""
+def log_probability(logp: Tensor, reference_classes: int) -> Tensor:
+    """log p, shifted so that a uniform prediction reads -log(reference_classes) for any C."""
     classes = logp.shape[-2]
-    return logp if classes == home else logp + math.log(classes / home)
+    return logp if classes == reference_classes else logp + math.log(classes / reference_classes)
 
 
 CHANNELS = {
     "p": Channel(
         probability,
         probability_back,
-        lambda c, home: (stretch(c, home), 0.0, 0.0, 1 - stretch(c, home)),
+        lambda c, reference_classes: (
+            class_count_scale(c, reference_classes),
+            0.0,
+            0.0,
+            1 - class_count_scale(c, reference_classes),
+        ),
     ),
     "logp": Channel(
         log_probability,
-        lambda grad, value, home: grad,
-        lambda c, home: (0.0, 1.0, 0.0, math.log(c / home)),
+        lambda grad, value, reference_classes: grad,
+        lambda c, reference_classes: (0.0, 1.0, 0.0, math.log(c / reference_classes)),
     ),
-    # The distance from the mean of the image's logits: the same of log p, which differs from them
-    # by a constant.
+    # The distance from the mean of the image's logits. It is taken of log p, which differs from the
+    # logits by a constant.
     "logit": Channel(
-        lambda logp, home: logp - logp.mean(-2, keepdim=True),
-        lambda grad, value, home: grad - grad.mean(-2, keepdim=True),
-        lambda c, home: (0.0, 0.0, 1.0, 0.0),
+        lambda logp, reference_classes: logp - logp.mean(-2, keepdim=True),
+        lambda grad, value, reference_classes: grad - grad.mean(-2, keepdim=True),
+        lambda c, reference_classes: (0.0, 0.0, 1.0, 0.0),
     ),
 }
 
 
 @dataclass(frozen=True)
 class Networks:
-    """P networks as losses; `bound` holds what depends on the targets alone."""
+    """P networks as losses; `target` and `label` hold what depends on the targets alone."""
 
     weights: Weights
     channels: tuple[Channel, ...]
     activation: str
-    home: int
+    reference_classes: int
     target: Float[Tensor, "T C B"] | None = None
     label: Tensor | None = None
 
@@ -126,10 +142,14 @@ class Networks:
 
     @classmethod
     def of(
-        cls, weights: Weights, channels: tuple[Channel, ...], activation: str, home: int
+        cls,
+        weights: Weights,
+        channels: tuple[Channel, ...],
+        activation: str,
+        reference_classes: int,
     ) -> Self:
         """P networks with these weights and this function between their layers."""
-        return cls(weights, channels, activation, home)
+        return cls(weights, channels, activation, reference_classes)
 
     def __len__(self) -> int:
         return len(next(iter(self.weights.values())))
@@ -158,7 +178,9 @@ class Networks:
         return replace(self, weights={k: w.to(like) for k, w in self.weights.items()})
 
     def _inputs(self, logp: Float[Tensor, "P T C B"]) -> Float[Tensor, "P channels T C B"]:
-        return torch.stack([channel.value(logp, self.home) for channel in self.channels], 1)
+        return torch.stack(
+            [channel.value(logp, self.reference_classes) for channel in self.channels], 1
+        )
 
 
 class Equivariant(Networks):
@@ -166,11 +188,18 @@ class Equivariant(Networks):
 
     @classmethod
     def of(
-        cls, weights: Weights, channels: tuple[Channel, ...], activation: str, home: int
+        cls,
+        weights: Weights,
+        channels: tuple[Channel, ...],
+        activation: str,
+        reference_classes: int,
     ) -> Self:
         """P networks; with σ in place of tanh, which takes a CPU six times as long."""
         return super().of(
-            logistic(weights) if activation == "tanh" else weights, channels, activation, home
+            logistic(weights) if activation == "tanh" else weights,
+            channels,
+            activation,
+            reference_classes,
         )
 
     @staticmethod
@@ -234,13 +263,18 @@ class Equivariant(Networks):
             dh = torch.bmm(w["w_mix_pred"].mT, du)
         dx = torch.bmm(w["w_pred"].mT, activation.back(dh, h)).unflatten(2, (T, C, B))
         parts = zip(self.channels, dx.unbind(1), x.unbind(1), strict=True)
-        pulls = [channel.back(grad, value, self.home) for channel, grad, value in parts]
+        pulls = [
+            channel.back(grad, value, self.reference_classes) for channel, grad, value in parts
+        ]
         return torch.ops.aten._log_softmax_backward_data(sum(pulls), logp, 2, logp.dtype).mT
 
     def _layers(
         self, logp: Float[Tensor, "P T C B"], activation: Callable[[Tensor], Tensor]
     ) -> tuple[Tensor, ...]:
-        """What is read [P channels T C B], and what the ŷ channel [P F TCB] and the integration [P H TCB] give."""
+        """The outputs of the layers: inputs, ŷ channel, integration block.
+
+        Their shapes are [P channels T C B], [P F TCB] and [P H TCB].
+        """
         w, (_, T, C, B) = self.weights, logp.shape
         x = self._inputs(logp)
         h = activation(torch.baddbmm(w["b_pred"], w["w_pred"], x.flatten(2)))
@@ -260,7 +294,10 @@ class Equivariant(Networks):
 
     @property
     def _label(self) -> Float[Tensor, "P H T C B"]:
-        """The label's channel and its half of the integration: they do not change while classifiers train."""
+        """The label's channel and its half of the integration block.
+
+        They do not change while classifiers train.
+        """
         if self.label is not None:
             return self.label
         # `torch.compile` cannot trace a cached property's lock, and needs no cache: its graph is
@@ -291,7 +328,11 @@ def logistic(weights: Weights) -> Weights:
 
 
 class Figure3(Networks):
-    """Both channels fully connected over the classes, stacked as two rows, convolved into a loss (Hai 2021, fig. 3)."""
+    """The network of figure 3 (Hai 2021).
+
+    Both channels are fully connected over the classes, stacked as two rows, and convolved into a
+    loss.
+    """
 
     @staticmethod
     def shapes(

@@ -1,4 +1,7 @@
-"""What genomes that stand for formulas share: where they start, what they decode to, what is not worth a training."""
+"""What all genomes of formulas share.
+
+Where they start, what they decode to, and which candidates are not worth a training.
+"""
 
 from collections.abc import Callable, Sequence
 from random import Random
@@ -91,7 +94,10 @@ class Symbolic(FormulaGenome):
         fresh: Callable[[int, Random], Row],
         vary: Callable[[Row, Random], Row],
     ) -> list[Row]:
-        """The seeds once each, then what `fresh` draws; what `vary` makes of them where "random" is not wanted."""
+        """The seeds once each, then candidates that `fresh` draws.
+
+        Where "random" is not wanted, mutants of the seeds, which `vary` makes.
+        """
         found = list(seeds[:n])
         rows = range(len(seeds), n)
         if RANDOM in parts(self.start):

@@ -1,4 +1,7 @@
-"""The constants of one formula, moved by factors: what a search for formulas leaves to be tuned (as GLO does)."""
+"""The constants of one formula, multiplied by factors.
+
+A search for formulas leaves them to be tuned afterwards (as GLO does).
+"""
 
 from collections.abc import Mapping
 from dataclasses import replace

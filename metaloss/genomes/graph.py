@@ -121,7 +121,10 @@ class Graph(Symbolic):
         return self
 
     def sample(self, n: int, key: Stream) -> Graphs:
-        """The losses that `start` names, then random graphs, or mutants where it names no random ones."""
+        """The losses that `start` names, then random graphs.
+
+        Mutants of the losses, where `start` asks for no random ones.
+        """
         found = [encode(e).rows()[0] for e in self.seeds]
         return Graphs.of(
             self.started(found, n, key, lambda _, rng: self._random(rng), self._mutant)
@@ -134,7 +137,10 @@ class Graph(Symbolic):
         )
 
     def crossover(self, a: Graphs, b: Graphs, key: Stream) -> Graphs:
-        """Children that have each node, and the factor, of either parent (ours: none was published)."""
+        """Children that take each node, and the factor, from either parent.
+
+        The operator is ours: none was published.
+        """
         pairs = zip(a.rows(), b.rows(), strict=True)
         return Graphs.of(
             [_cross(one, other, key.at(i).python_rng()) for i, (one, other) in enumerate(pairs)]
@@ -273,7 +279,10 @@ def _random(rng: Random) -> Nodes:
 
 
 def _draw(rng: Random) -> Nodes:
-    """Random nodes; the root reads hidden ones alone, and nine of ten times the result does not decode."""
+    """Random nodes; the root reads hidden ones alone.
+
+    Nine of ten times the result does not decode.
+    """
     hidden = [_node(rng, HIDDEN_UNARY, _others(at)) for at in range(len(INPUTS), ROOT)]
     return (*hidden, _node(rng, ROOT_UNARY, range(len(INPUTS), ROOT)))
 
@@ -285,7 +294,7 @@ def _node(rng: Random, unary: float, allowed: "range | list[int]") -> Node:
 
 
 def _others(at: int, *taken: int) -> list[int]:
-    """What a node may be applied to: any input or hidden node but itself and those that are taken."""
+    """Which places a node may read: any input or hidden node but itself and those already taken."""
     return [i for i in range(ROOT) if i != at and i not in taken]
 
 

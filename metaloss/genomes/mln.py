@@ -149,7 +149,10 @@ class MetaLossNetwork(RealVectors):
 
 @lru_cache(maxsize=16)
 def imitate(network: MetaLossNetwork, seed: int, steps: int = 600) -> Float[Tensor, "1 D"]:
-    """The weights whose gradient at random logits is nearest to a loss's; on one thread, so always the same."""
+    """The weights whose gradient at random logits is nearest to a loss's.
+
+    They are fitted on one thread, so that the result is always the same.
+    """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

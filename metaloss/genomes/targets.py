@@ -18,7 +18,7 @@ from torch import Tensor
 
 from metaloss.core.population import Vectors
 from metaloss.core.streams import Stream
-from metaloss.genomes._networks import stretch
+from metaloss.genomes._networks import class_count_scale
 from metaloss.genomes._vectors import RealVectors
 from metaloss.losses.base import images, log_softmax
 
@@ -83,9 +83,9 @@ class LearnedTargets(RealVectors):
     def sample(self, n: int, key: Stream) -> Vectors:
         """n times label smoothing."""
         s = self.smoothing
-        home = self.home_classes
+        reference_classes = self.home_classes
         knots = len(self.knots)
-        start = torch.tensor([1 - s + s / home, s, 0.0]).repeat_interleave(knots)
+        start = torch.tensor([1 - s + s / reference_classes, s, 0.0]).repeat_interleave(knots)
         return Vectors(start.repeat(n, 1))
 
     def losses(self, population: Vectors) -> "Targets":
@@ -104,7 +104,7 @@ class Targets:
 
     curves: Float[Tensor, "P 3 K"]
     knots: Float[Tensor, " K"]  # logarithms of probabilities
-    home: int
+    reference_classes: int
     target: Float[Tensor, "T C B"] | None = None
 
     tasks_per_call: ClassVar[int] = 1
@@ -146,7 +146,7 @@ class Targets:
     def _q(self, logp: Float[Tensor, "P T C B"]) -> Float[Tensor, "P T C B"]:
         """Every class's target; a soft label mixes that of the true class and that of another."""
         y, (_, T, C, B) = self._y, logp.shape
-        u = at_home(logp, self.home)
+        u = at_home(logp, self.reference_classes)
         own = self._along(u.flatten(1), self.curves[:, 1:2]).unflatten(2, (T, C, B))[:, 0]
         true = self._along((u * y).sum(-2).flatten(1), self.curves[:, ::2]).unflatten(2, (T, 1, B))
         other = (own + true[:, 1]).div_(C)
@@ -155,7 +155,10 @@ class Targets:
     def _along(
         self, u: Float[Tensor, "P N"], curves: Float[Tensor, "P m K"]
     ) -> Float[Tensor, "P m N"]:
-        """Some curves at logarithms of probabilities: what each stretch adds to the first knot's value."""
+        """Some curves at logarithms of probabilities.
+
+        Each segment adds its part to the value at the first knot.
+        """
         passed = (u[:, None] - self.knots[:-1, None]).div_(self.knots.diff()[:, None]).clamp_(0, 1)
         return torch.baddbmm(curves[..., :1], curves.diff(), passed)
 
@@ -165,11 +168,16 @@ class Targets:
         return self.target
 
 
-def at_home(logp: Float[Tensor, "P T C B"], home: int) -> Float[Tensor, "P T C B"]:
-    """log p as it would be among the home number of classes: a guess reads 1/home, 0 and certainty stay."""
+def at_home(logp: Float[Tensor, "P T C B"], reference_classes: int) -> Float[Tensor, "P T C B"]:
+    """log p as it would be among `reference_classes` classes.
+
+    A uniform prediction reads 1/reference_classes; 0 and certainty stay.
+    """
     classes = logp.shape[-2]
-    if classes == home:
+    if classes == reference_classes:
         return logp
     guess = -math.log(classes)
-    surer = torch.log1p(stretch(classes, home) * logp.clamp(min=guess).expm1())
-    return torch.where(logp > guess, surer, logp + math.log(classes / home))
+    surer = torch.log1p(
+        class_count_scale(classes, reference_classes) * logp.clamp(min=guess).expm1()
+    )
+    return torch.where(logp > guess, surer, logp + math.log(classes / reference_classes))

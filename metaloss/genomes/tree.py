@@ -50,7 +50,10 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 @dataclass(frozen=True)
 class Trees(Population):
-    """Expressions in prefix order: symbols, 0 behind the last one, and the values of those that are constants."""
+    """Expressions in prefix order.
+
+    Symbols, 0 behind the last one, and the values of those symbols that are constants.
+    """
 
     symbols: Int[Tensor, "P L"]
     values: Float[Tensor, "P L"]
@@ -138,7 +141,10 @@ class Tree(Symbolic):
         return self
 
     def sample(self, n: int, key: Stream) -> Trees:
-        """The losses of `start`, then random trees; mutants of the former where "random" is not among them."""
+        """The losses that `start` names, then random trees.
+
+        Mutants of the losses, where "random" is not among them.
+        """
         return self._rows(self.started(self.seeds, n, key, self._random, self._mutant))
 
     def mutate(self, parents: Trees, strength: Float[Tensor, "P ..."], key: Stream) -> Trees:
@@ -147,7 +153,7 @@ class Tree(Symbolic):
         return self._rows([self._mutant(e, key.at(i).python_rng()) for i, e in enumerate(found)])
 
     def crossover(self, a: Trees, b: Trees, key: Stream) -> Trees:
-        """Each tree of `a` with one of its subtrees replaced by one of the tree of `b` in the same row."""
+        """Each tree of `a`, with one subtree taken from the tree of `b` in the same row."""
         pairs = zip(self.expressions(a), self.expressions(b), strict=True)
 
         def child(one: Expression, other: Expression, rng: Random) -> Expression:
@@ -182,7 +188,10 @@ class Tree(Symbolic):
 
     @property
     def _smallest(self) -> Expression:
-        """A tree that always fits: y and a prediction under one function, and as much above as the height asks for."""
+        """A tree that always fits the limits.
+
+        y and a prediction under one function, and as many functions above as the height asks for.
+        """
         both = next(name for name in self.functions if PRIMITIVES[name].arity == 2)
         above = min(self.functions, key=lambda name: PRIMITIVES[name].arity)
         e = call(

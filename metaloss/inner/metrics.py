@@ -1,4 +1,4 @@
-"""What trained classifiers answered on every validation image, and measures of those answers beside the accuracy."""
+"""What trained classifiers predict on every validation image, and measures of the predictions."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -43,7 +43,7 @@ def predictions(
 def progress(
     model: Classifier, params: Params, bound: Bound, tasks: Tasks, block: int
 ) -> Float[Tensor, "P T 2"]:
-    """The metric of a learning curve: the accuracies on the training and on the validation images."""
+    """The metric of a learning curve: accuracies on training and on validation images."""
     train = validate(model, params, bound.train, tasks.train.label, block)
     return torch.stack([train, validate(model, params, bound.val, tasks.val.label, block)], -1)
 
@@ -103,7 +103,11 @@ def macro_f1(
 def calibration_error(
     trust: Float[Tensor, "T V"], right: Bool[Tensor, "T V"], bins: int = BINS
 ) -> Float[Tensor, " T"]:
-    """The mean over the images of |accuracy - mean probability| within their bin of probabilities (low, high]."""
+    """The expected calibration error of some classifiers (Guo 2017).
+
+    The mean over the images of |accuracy - mean probability| within their bin of probabilities
+    (low, high].
+    """
     place = ((trust * bins).ceil().long() - 1).clamp(0, bins - 1)
     gap = torch.zeros(len(trust), bins, dtype=torch.float64)
     gap.scatter_add_(1, place, right.double() - trust.double())
@@ -140,7 +144,10 @@ def scores(
 def right_answers(
     model: Classifier, params: Params, bound: Bound, tasks: Tasks, block: int
 ) -> Float[Tensor, "P T V"]:
-    """The metric of a search's test: 1 for a validation image whose class is found, else 0; NaN: not finite logits."""
+    """The metric of a search's test: 1 for a validation image that is classified right, else 0.
+
+    NaN where the logits are not finite.
+    """
     found = []
     for first in range(0, len(bound.val), block):
         images = slice(first, first + block)

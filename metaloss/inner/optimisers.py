@@ -62,7 +62,10 @@ class Sgd:
 
 @dataclass
 class Adam:
-    """Adam (Kingma 2015, algorithm 1), with L2 decay in the gradient, or decoupled from it (Loshchilov 2019)."""
+    """Adam (Kingma 2015, algorithm 1).
+
+    With L2 decay in the gradient, or decoupled from it (Loshchilov 2019).
+    """
 
     betas: tuple[float, float] = (0.9, 0.999)
     eps: float = 1e-8

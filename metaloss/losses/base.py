@@ -26,13 +26,19 @@ class Losses(Protocol):
         """The bound losses, for some images of every task: a minibatch."""
 
     def terms(self, logits: Float[Tensor, "P T B C"]) -> Float[Tensor, "P T B K"]:
-        """What each image's value is the sum of: one term per class (K = C), or one in all (K = 1)."""
+        """The terms whose sum is an image's value: one per class (K = C), or one in all (K = 1)."""
 
     def __call__(self, logits: Float[Tensor, "P T B C"]) -> Float[Tensor, "P T"]:
-        """Each classifier's value under its own loss: terms summed, then averaged over the batch."""
+        """Each classifier's value under its own loss.
+
+        Terms are summed, then averaged over the batch.
+        """
 
     def logit_gradient(self, logits: Float[Tensor, "P T B C"]) -> Float[Tensor, "P T B C"]:
-        """The gradient of each classifier's value with respect to its logits; the inner loop needs nothing else."""
+        """The gradient of each classifier's value with respect to its logits.
+
+        It is all that the inner loop needs of a loss.
+        """
 
     def __len__(self) -> int:
         """P."""
@@ -60,7 +66,10 @@ def images(x: Float[Tensor, "... T B C"], index: Int[Tensor, "T b"]) -> Float[Te
 def logit_gradient_by_autograd(
     losses: Callable[[Tensor], Tensor], logits: Float[Tensor, "P T B C"], create_graph: bool = False
 ) -> Float[Tensor, "P T B C"]:
-    """`losses.logit_gradient` for losses that do not write down their own; with a graph, differentiable in their parameters."""
+    """`losses.logit_gradient`, for losses that do not write down their own.
+
+    With a graph it is differentiable in the losses' parameters.
+    """
     with torch.enable_grad():
         leaf = logits.detach().requires_grad_()
         # Classifier (p, t) reaches only value (p, t), so the sum's gradient is each one's own.
@@ -72,7 +81,10 @@ def logit_gradient_by_autograd(
 
 @dataclass(frozen=True)
 class CrossEntropies:
-    """P cross-entropies -Σ_c y_c log p_c with label smoothing (Szegedy 2016): the baselines, as one population."""
+    """P cross-entropies -Σ_c y_c log p_c with label smoothing (Szegedy 2016).
+
+    They are the baselines, as one population.
+    """
 
     smoothing: Float[Tensor, " P"]
     target: Float[Tensor, "#P T B C"] | None = None

@@ -111,12 +111,18 @@ class Formulas:
         return torch.stack(found).mT
 
     def __call__(self, logits: Float[Tensor, "P T B C"]) -> Float[Tensor, "P T"]:
-        """Each classifier's value: its formula, summed or averaged over the classes, averaged over the batch."""
+        """Each classifier's value under its formula.
+
+        Terms are summed or averaged over the classes, then averaged over the batch.
+        """
         return self.terms(logits).sum(-1).mean(-1)
 
     @torch.no_grad()
     def logit_gradient(self, logits: Float[Tensor, "P T B C"]) -> Float[Tensor, "P T B C"]:
-        """The gradient of each value with respect to its logits; fastest where `logits.mT` is contiguous."""
+        """The gradient of each value with respect to its logits.
+
+        It is fastest where `logits.mT` is contiguous.
+        """
         logp = self._cooled(logits.mT.contiguous()).log_softmax(-2)
         p = logp.exp()
         G = self._by_logp(logp, p)  # [P T C B]

@@ -45,7 +45,10 @@ def grid(points: int = POINTS) -> Float[Tensor, " N"]:
 
 
 def curve(loss: Losses, classes: int = 2, points: int = POINTS) -> Float[Tensor, " N"]:
-    """The loss of one image over the probability of its true class; the other classes share the rest equally."""
+    """The loss of one image over the probability of its true class.
+
+    The other classes share the rest equally.
+    """
     bound, logits = _along(loss, grid(points), classes)
     return bound.terms(logits).sum(-1)[0, 0].detach()
 
@@ -57,7 +60,10 @@ def pull(loss: Losses, p: Float[Tensor, " N"], classes: int = 2) -> Float[Tensor
 
 
 def normalised(curve: Float[Tensor, " N"], flat: float = 1e-4) -> Float[Tensor, " N"]:
-    """From 0 at the curve's lowest place to 1 at its highest; one that spans less than `flat` stays as it is."""
+    """The curve, scaled from 0 at its lowest place to 1 at its highest.
+
+    A curve that spans less than `flat` stays as it is.
+    """
     low = curve.min()
     high = curve.max()
     return curve if high - low < flat else (curve - low) / (high - low)

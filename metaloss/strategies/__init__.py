@@ -17,16 +17,28 @@ class Strategy(Protocol):
     states: ClassVar[tuple[type, ...]]  # what a checkpoint may hold
 
     def epoch(self, generation: int) -> int:
-        """The task epoch of a generation (1, 2, ...): scores of different epochs are never compared."""
+        """The task epoch of a generation (1, 2, ...).
+
+        Scores of different epochs are never compared.
+        """
 
     def init(self, genome: Variation, key: Stream) -> Any:
-        """The state before the first generation: a frozen dataclass of tensors, populations and numbers."""
+        """The state before the first generation.
+
+        A frozen dataclass of tensors, populations and numbers.
+        """
 
     def ask(self, state: Any, genome: Variation, key: Stream) -> tuple[Population, Any]:
         """The candidates to score, and the state that `tell` wants back."""
 
     def tell(self, state: Any, population: Population, fitness: Float[Tensor, " P"]) -> Any:
-        """The state after these candidates got this fitness (higher is better; -inf for a failure)."""
+        """The state after these candidates got this fitness.
+
+        Higher is better; -inf stands for a failure.
+        """
 
     def mean_candidate(self, state: Any) -> Population:
-        """One candidate for what the state has learned: the mean of the living, where that means anything."""
+        """The one candidate that stands for what the state has learned.
+
+        The mean of the current candidates where a mean has a meaning, else the best of them.
+        """

@@ -1,4 +1,7 @@
-"""Evolution strategy with covariance matrix adaptation (Hansen 2016, "The CMA evolution strategy: a tutorial")."""
+"""CMA-ES: an evolution strategy with covariance matrix adaptation.
+
+Equations are those of Hansen 2016, "The CMA evolution strategy: a tutorial".
+"""
 
 import math
 from dataclasses import dataclass
@@ -20,7 +23,10 @@ __all__ = ["CmaEs"]
 
 @dataclass(frozen=True)
 class CmaEsState:
-    """The searched vector m, the step size σ, the covariance C and the two evolution paths, in float64."""
+    """The searched vector m, the step size σ, the covariance C and the two evolution paths.
+
+    All but the vector are in float64.
+    """
 
     mean_candidate: Population
     sigma: Float[Tensor, ""]
@@ -32,7 +38,7 @@ class CmaEsState:
 
 @dataclass(frozen=True)
 class Rates:
-    """How fast everything is learned in D dimensions (Hansen 2016, table 1 with positive weights alone)."""
+    """The learning rates in D dimensions (Hansen 2016, table 1, with positive weights alone)."""
 
     weights: Float[Tensor, " mu"]
     D: int
@@ -155,7 +161,10 @@ class CmaEs:
 
 
 def _weights(population: int, n: int) -> Float[Tensor, " n"]:
-    """w_i ∝ ln((λ + 1)/2) - ln i, of as many as did not fail, adding up to 1 (equations 49 and 53)."""
+    """The weights w_i ∝ ln((λ + 1)/2) - ln i, which add up to 1 (equations 49 and 53).
+
+    As many candidates have one as did not fail.
+    """
     w = math.log((population + 1) / 2) - torch.arange(1, n + 1, dtype=torch.float64).log()
     return w / w.sum()
 

@@ -18,7 +18,10 @@ __all__ = ["Gp"]
 
 @dataclass(frozen=True)
 class GpState:
-    """The μ parents, best first, and the archive; between `ask` and `tell` a number in [0, 1) per candidate too."""
+    """The μ parents, best first, and the archive.
+
+    Between `ask` and `tell` it holds a random number in [0, 1) per candidate, too.
+    """
 
     parents: Population
     archive: Population
@@ -67,7 +70,10 @@ class Gp:
         return GpState(parents, parents[:0], torch.zeros(0))
 
     def ask(self, state: GpState, genome: Variation, key: Stream) -> tuple[Population, GpState]:
-        """Parents and children: this generation's tasks are new, so old fitness would not compare."""
+        """Parents and children together.
+
+        This generation's tasks are new, so the parents' old fitness would not compare.
+        """
         children = self._breed(state, genome, key)
         # `tell` draws nothing itself, and from an archive in random order it forgets at random by
         # dropping the end.
@@ -76,7 +82,11 @@ class Gp:
         return state.parents.cat(children), GpState(state.parents, archive, draws)
 
     def tell(self, state: GpState, population: Population, fitness: Float[Tensor, " P"]) -> GpState:
-        """The μ best; of the others, those whose draw is below `store` enter the archive in place of random old ones."""
+        """The state with the μ best as parents.
+
+        Of the others, those whose draw is below `store` enter the archive in place of random old
+        ones.
+        """
         order = self._order(population, fitness)
         best = order[: self.mu]
         others = order[self.mu :]
@@ -105,7 +115,10 @@ class Gp:
         return children
 
     def _choose(self, key: Stream) -> Int[Tensor, " lambda"]:
-        """The winner of a tournament for every child: as parents stand best first, the lowest row drawn."""
+        """The winner of a tournament for every child.
+
+        As parents are ordered best first, it is the lowest row drawn.
+        """
         return key.integers(self.mu, self.lambda_, self.tournament).amin(1)
 
     def _partners(self, state: GpState, key: Stream) -> Int[Tensor, " lambda"]:
@@ -118,7 +131,10 @@ class Gp:
         return torch.where(recalled, self.mu + key.at("archive").integers(n, self.lambda_), others)
 
     def _order(self, population: Population, fitness: Float[Tensor, " P"]) -> Int[Tensor, " P"]:
-        """All rows, best first; of equals first the smaller, then the older; of failures just the older."""
+        """All rows, best first.
+
+        Of equals the smaller comes first, then the older; of failures the older.
+        """
         failed = ~fitness.isfinite()
         sizes = population.sizes
         value = (fitness.double() - self.parsimony * (sizes - 1)).masked_fill(failed, -torch.inf)

@@ -1,4 +1,7 @@
-"""(μ+λ) evolution strategy with one self-adapted step size per gene (Hai 2021, algorithm 1; Schwefel 1995)."""
+"""(μ+λ) evolution strategy with one self-adapted step size per gene.
+
+After Hai 2021, algorithm 1, and Schwefel 1995.
+"""
 
 import math
 from dataclasses import dataclass
@@ -19,7 +22,10 @@ __all__ = ["MuPlusLambda"]
 
 @dataclass(frozen=True)
 class MuPlusLambdaState:
-    """The μ parents and their step sizes; between `ask` and `tell` the candidates' step sizes too."""
+    """The μ parents and their step sizes.
+
+    Between `ask` and `tell` it holds the step sizes of all candidates, too.
+    """
 
     parents: Population
     sigma: Float[Tensor, "mu D"]
@@ -55,7 +61,10 @@ class MuPlusLambda:
     def ask(
         self, state: MuPlusLambdaState, genome: Variation, key: Stream
     ) -> tuple[Population, MuPlusLambdaState]:
-        """Parents and children: this generation's tasks are new, so old fitness would not compare."""
+        """Parents and children together.
+
+        This generation's tasks are new, so the parents' old fitness would not compare.
+        """
         rows = self._choose(key.at("first"))
         others = self._choose(key.at("second"))
         parents = state.parents[rows]

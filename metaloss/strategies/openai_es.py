@@ -1,4 +1,7 @@
-"""Antithetic evolution strategy on a real vector (Salimans 2017, algorithm 1), with rank shaping and Adam."""
+"""Antithetic evolution strategy on a real vector.
+
+After Salimans 2017, algorithm 1, with rank shaping and Adam.
+"""
 
 from dataclasses import dataclass, replace
 from typing import Annotated, ClassVar
@@ -67,7 +70,10 @@ class OpenaiEs:
     def tell(
         self, state: OpenaiEsState, population: Population, fitness: Float[Tensor, " P"]
     ) -> OpenaiEsState:
-        """One Adam step up the estimated gradient; ranks, so that neither scale nor a failure's -inf matters."""
+        """One Adam step up the estimated gradient.
+
+        Ranks take the place of fitness, so that neither its scale nor a failure's -inf matters.
+        """
         noise = (population.vectors() - state.mean_candidate.vectors()) / self.sigma
         # Equals share their rank, so that where all fail nothing moves.
         below = (fitness[:, None] > fitness).sum(1) + 0.5 * (fitness[:, None] == fitness).sum(1)

@@ -1,4 +1,7 @@
-"""Random search: the control that every other strategy has to beat with the same number of trainings."""
+"""Random search: the control experiment.
+
+Every other strategy has to beat it with the same number of trainings.
+"""
 
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
@@ -24,7 +27,10 @@ class RandomSearchState:
 
 @settings(frozen=True, config=ConfigDict(extra="forbid"))
 class RandomSearch:
-    """Every generation draws fresh mutants of fresh samples; the best is scored again beside them."""
+    """Every generation draws fresh mutants of fresh samples.
+
+    The best candidate is scored again beside them.
+    """
 
     population: Annotated[int, Field(ge=2, le=4096)] = 32
     sigma: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.05
@@ -43,7 +49,10 @@ class RandomSearch:
     def ask(
         self, state: RandomSearchState, genome: Variation, key: Stream
     ) -> tuple[Population, RandomSearchState]:
-        """The best so far and fresh candidates, mutated by step sizes spread over four octaves around `sigma`."""
+        """The best so far and fresh candidates.
+
+        They are mutated by step sizes spread over four octaves around `sigma`.
+        """
         n = self.population - 1
         fresh = genome.sample(n, key.at("sample"))
         strength = self.sigma * 2 ** key.at("strength").uniform(n, 1, low=-2.0, high=2.0).expand(

@@ -18,7 +18,10 @@ __all__ = ["Regularized"]
 
 @dataclass(frozen=True)
 class RegularizedState:
-    """The living, what they reached (-inf for a failure), when they were born, and how many generations were told."""
+    """The current population with its fitness (-inf for a failure) and its ages.
+
+    `born` is the generation in which a candidate was made, `told` the number of generations done.
+    """
 
     living: Population
     fitness: Float[Tensor, " P"]
@@ -79,7 +82,11 @@ class Regularized:
     def tell(
         self, state: RegularizedState, population: Population, fitness: Float[Tensor, " P"]
     ) -> RegularizedState:
-        """The living with their new fitness where an epoch begins; else every child in place of the oldest."""
+        """The state after a generation.
+
+        Where an epoch begins, the population gets its new fitness; else every child replaces the
+        oldest.
+        """
         fitness = fitness.double().masked_fill(fitness.isnan(), -torch.inf)
         if self._begins(state):
             return self._survivors(population, fitness, state.born, state.told + 1)

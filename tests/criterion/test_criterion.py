@@ -25,7 +25,10 @@ from metaloss.losses.base import CrossEntropies
 
 
 class Stub(MetaLossNetwork):
-    """A genome whose only loss is cross-entropy, so that a Criterion of it must be `torch.nn.CrossEntropyLoss`."""
+    """A genome whose only loss is cross-entropy.
+
+    A Criterion of it must be `torch.nn.CrossEntropyLoss`.
+    """
 
     def losses(self, population):
         return CrossEntropies.of(len(population))
@@ -514,7 +517,7 @@ def listen(event, args):
 
 @pytest.fixture(scope="module")
 def heard():
-    """Gives what happens inside a call: imports, compiled code, unpickled classes, started programs."""
+    """What happens inside a call: imports, compiled code, unpickled classes, started programs."""
     sys.addaudithook(listen)
 
     def during(call):

@@ -1,4 +1,7 @@
-"""Every published loss as a criterion: finite anywhere, any shape and target, and everything torch does to a module."""
+"""Every published loss as a criterion.
+
+Finite anywhere, with any shape and target, and with everything that torch does to a module.
+"""
 
 import copy
 import math

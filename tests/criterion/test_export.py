@@ -50,7 +50,7 @@ TARGETS = {
 
 
 def loss_of(spec):
-    """A network or learned targets by their settings' name, or the loss that a name or a formula means."""
+    """A network or learned targets by their settings' name, or a loss by its name or formula."""
     if spec in TARGETS:
         return targets(**TARGETS[spec])
     if spec in NETWORKS:
@@ -127,7 +127,10 @@ def test_stand_alone_python_imports_math_and_torch_alone(spec):
 
 
 def through(name):
-    """An expression in which a primitive meets what it is defined for, and all arguments depend on y and p."""
+    """An expression that gives a primitive arguments for which it is defined.
+
+    All arguments depend on y and p.
+    """
     args = [
         call("sub", P, call("mul", constant(0.3), Y)),
         call("add", Y, P),

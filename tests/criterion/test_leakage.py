@@ -1,4 +1,4 @@
-"""A loss is not judged on images that it has learned from, whatever they are called and wherever they lie."""
+"""A loss is not tested on images that it has learned from, whatever their names and folders."""
 
 import shutil
 from dataclasses import replace

@@ -1,4 +1,7 @@
-"""What a name, a path or a formula means; what is refused and how; and that reading does nothing but read."""
+"""What a name, a path or a formula means, and what is refused and how.
+
+Reading does nothing but read.
+"""
 
 import dataclasses
 import json

@@ -1,4 +1,4 @@
-"""What every loss does with its options, whether it is a criterion or a module written for others."""
+"""What every loss does with its options, as a criterion or as a module written for others."""
 
 import math
 import subprocess

@@ -1,4 +1,8 @@
-"""The engine's contract: blind neighbours, isolated failures, equal bits for any number of workers, bounded memory."""
+"""The engine's contract.
+
+Candidates do not see their neighbours, fail alone, have equal bits for any number of workers, and
+stay within the memory.
+"""
 
 from dataclasses import dataclass, replace
 from typing import ClassVar
@@ -10,7 +14,8 @@ import metaloss.engines.local
 from metaloss.core import registry
 from metaloss.core.population import Vectors
 from metaloss.core.streams import Stream
-from metaloss.engines.local import Local, model_of, plan_chunks, shared
+from metaloss.engines.chunking import model_of, plan_chunks, sharing_saves_work
+from metaloss.engines.local import Local
 from metaloss.errors import Interrupted
 from metaloss.evolution import evaluate
 from metaloss.inner.classifiers.mlp import Mlp
@@ -174,7 +179,10 @@ def test_a_diverged_training_is_nan_and_its_neighbours_are_not(engine, episodes)
 
 @dataclass(frozen=True)
 class Fragile:
-    """Losses some of which raise, when they are bound or when classifiers ask for their gradient."""
+    """Losses some of which raise an error.
+
+    They raise it when they are bound, or when classifiers ask for their gradient.
+    """
 
     losses: object
     bad: torch.Tensor
@@ -467,7 +475,10 @@ def test_the_plan_does_not_depend_on_the_number_of_workers(engine, episodes):
 
 
 def test_the_shared_form_is_chosen_where_it_saves_operations(open_tiny, dataset, monkeypatch):
-    """The first layer's products: with D features, or with the B images of the task and, once for all, with D too."""
+    """The operations of the first layer's products.
+
+    With D features; or with the B images of the task and, once for all candidates, with D, too.
+    """
     from metaloss.tasks import episodic
 
     for size in (6, 2):
@@ -493,7 +504,7 @@ def test_the_shared_form_is_chosen_where_it_saves_operations(open_tiny, dataset,
                 span = 8 * (steps * B * B + V * B)
                 for candidates in (1, 3, 1000):
                     once = (B + V) * D * (8 + B)  # all images with the start and with the B images
-                    assert shared(opened, Inner(steps=steps), candidates) == (
+                    assert sharing_saves_work(opened, Inner(steps=steps), candidates) == (
                         once / candidates + span < plain
                     )
 
@@ -519,8 +530,8 @@ def test_only_a_plain_perceptron_with_a_hidden_layer_is_replaced_by_the_shared_f
 def test_minibatches_count_in_the_formula_and_adam_never_shares(open_tiny):
     # 6 images of 36 features, 12 to validate on.
     episodes = open_tiny(classifier={"kind": "mlp", "hidden": [8]})
-    assert shared(episodes, Inner(batch=2), 100)
-    assert not shared(episodes, Inner(optimiser="adam"), 100)
+    assert sharing_saves_work(episodes, Inner(batch=2), 100)
+    assert not sharing_saves_work(episodes, Inner(optimiser="adam"), 100)
     assert (
         type(model_of(episodes, plan_chunks(episodes, Inner(optimiser="adamw"), 1, 1, 1 << 20)))
         is Mlp

@@ -1,4 +1,4 @@
-"""Filters against the published rule by hand, against the general curve and gain, and on the published losses."""
+"""Filters against the published rule by hand, the general curve and gain, and published losses."""
 
 import math
 

@@ -1,4 +1,7 @@
-"""Graphs: drawn and varied with the published probabilities, always readable, and the same losses as they encode."""
+"""Graphs are drawn and varied with the published probabilities and are always readable.
+
+They are the same losses as the expressions that they encode.
+"""
 
 from collections import Counter
 from random import Random

@@ -1,4 +1,7 @@
-"""The Meta-Loss Network: a plain reading of its definition, blind to the order of classes, cross-entropy at first."""
+"""The Meta-Loss Network against a plain reading of its definition.
+
+It does not see the order of the classes, and starts as cross-entropy.
+"""
 
 import pytest
 import torch
@@ -62,7 +65,10 @@ def parts(genome, vector):
 
 
 def channels(genome, z):
-    """What the ŷ channel reads of one image's logits: [channels C]; a guess and certainty look as at home."""
+    """What the ŷ channel reads of one image's logits: [channels C].
+
+    A uniform and a certain prediction look as they do among the reference number of classes.
+    """
     C = len(z)
     home = genome.classes or genome.home_classes
     surer = (z.softmax(0) - 1 / C) / (1 - 1 / C)  # 0 for a guess, 1 for certainty
@@ -94,7 +100,10 @@ def by_classes(genome, w, z, y):
 
 
 def by_rows(genome, w, z, y):
-    """One image's value under the network of figure 3: two rows of features, a 2×kernel convolution along them."""
+    """One image's value under the network of figure 3.
+
+    Two rows of features, a 2×kernel convolution along them.
+    """
     act = activation(genome)
     x = channels(genome, z).flatten()
     pred = w["w_pred_out"] @ act(w["w_pred"] @ x + w["b_pred"][:, 0])
@@ -331,7 +340,10 @@ def test_a_description_is_one_line_with_the_number_of_weights(genome):
 
 
 def cosine(vector, genome, C=10, loss="ce"):
-    """Of the network's gradient and a loss's, over many random situations at once; and their sizes' ratio."""
+    """The agreement of the network's gradient with a loss's, and the ratio of their sizes.
+
+    Over many random situations at once.
+    """
     gradients = []
     logits = Stream(20).normal(1, 4, 50, C) * Stream(21).uniform(1, 4, 50, 1, high=5.0)
     target = one_hot(Stream(22).integers(C, 4, 50), C)

@@ -1,4 +1,7 @@
-"""Learned targets: a plain reading of their definition, label smoothing at first, nothing through the targets."""
+"""Learned targets against a plain reading of their definition.
+
+They start as label smoothing, and no gradient goes through them.
+"""
 
 import pytest
 import torch

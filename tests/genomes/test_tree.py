@@ -1,4 +1,4 @@
-"""Trees keep their limits however they came about, and what happens to one does not depend on the others."""
+"""Trees keep their limits in every operator, and a tree does not depend on the others."""
 
 import math
 from dataclasses import replace

@@ -1,4 +1,7 @@
-"""Classifiers start as torch's own do, each task from its own key, and take images a block at a time."""
+"""Classifiers start as torch's own do, each task from its own key.
+
+They take images a block at a time.
+"""
 
 import math
 
@@ -263,7 +266,10 @@ def test_a_cnns_logits_and_gradients_are_those_of_torchs_layers(
 
 
 def test_of_equal_neighbours_the_first_takes_the_gradient():
-    """As in torch: images of few values tie all the time, and where the gradient goes decides what a kernel learns."""
+    """Equal numbers are treated as in torch.
+
+    Images of few values have many, and where the gradient goes decides what a kernel learns.
+    """
     x = Stream(0).at("x").integers(2, 200).reshape(2, 1, 10, 10).double()
     w = torch.ones(1, 1, 1, 1).double()
     b = torch.full((1,), 0.5).double()

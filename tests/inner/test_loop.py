@@ -1,4 +1,4 @@
-"""P·T classifiers trained at once equal P·T ordinary torch loops, one after the other, in every optimiser setting."""
+"""P·T classifiers trained at once equal P·T ordinary torch loops, for every optimiser setting."""
 
 import copy
 
@@ -91,7 +91,7 @@ def torchs_own(inner, network, lr):
 
 
 def one_by_one(networks, tasks, P, inner, lr):
-    """The same with ordinary modules, each in a loop of its own: trained networks [P][T] and their logits."""
+    """Networks [P][T] and their logits, each an ordinary module trained in a loop of its own."""
     trained = []
     logits = []
     x = tasks.train.x()

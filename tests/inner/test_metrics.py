@@ -1,4 +1,7 @@
-"""Measures of answers agree with scikit-learn's and with hand counts; the metrics see what the accuracy sees."""
+"""Measures of predictions agree with scikit-learn's and with hand counts.
+
+All metrics see the same predictions as the accuracy does.
+"""
 
 import numpy as np
 import pytest

@@ -7,7 +7,8 @@ from metaloss import kernels
 from metaloss.core import registry
 from metaloss.core.population import Vectors
 from metaloss.core.streams import Stream
-from metaloss.engines.local import Local, model_of, plan_chunks
+from metaloss.engines.chunking import model_of, plan_chunks
+from metaloss.engines.local import Local
 from metaloss.genomes._compiled import CompiledEquivariant
 from metaloss.genomes._networks import Equivariant
 from metaloss.inner.classifiers._compiled import CompiledMlp, CompiledProduct, fits
@@ -201,7 +202,7 @@ def networks(n=P, **settings):
 
 
 def plain(losses):
-    return Equivariant(losses.weights, losses.channels, losses.activation, losses.home)
+    return Equivariant(losses.weights, losses.channels, losses.activation, losses.reference_classes)
 
 
 def labels(T=T, B=5, C=10):
@@ -269,7 +270,9 @@ def test_a_bad_network_or_logit_leaves_the_others_their_bits(bad):
         assert not after[1, 0].isfinite().all()
     weights = {k: x.clone() for k, x in losses.weights.items()}
     weights["w_pred"][1] = bad
-    broken = CompiledEquivariant(weights, losses.channels, losses.activation, losses.home)
+    broken = CompiledEquivariant(
+        weights, losses.channels, losses.activation, losses.reference_classes
+    )
     assert torch.equal(broken.bind(target).logit_gradient(z)[[0, 2]], before[[0, 2]])
 
 

@@ -1,4 +1,7 @@
-"""P formulas at once: their values by plain recursion, their slopes by autograd, each blind to its neighbours."""
+"""P formulas at once, each blind to its neighbours.
+
+Their values by plain recursion, their gradients by autograd.
+"""
 
 import pickle
 

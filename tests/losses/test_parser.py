@@ -1,4 +1,7 @@
-"""What the parser reads, and what it refuses and points at; tests/criterion/test_loss_io.py feeds it random texts."""
+"""What the parser reads, what it refuses, and the place it points at.
+
+tests/criterion/test_loss_io.py feeds it random texts.
+"""
 
 import pytest
 

@@ -86,7 +86,9 @@ def autograd(name, args):
 
 def test_there_is_a_reference_for_every_primitive():
     assert REFERENCE.keys() == PRIMITIVES.keys()
-    assert all(name == row.name and len(row.pulls) == row.arity for name, row in PRIMITIVES.items())
+    assert all(
+        name == row.name and len(row.derivatives) == row.arity for name, row in PRIMITIVES.items()
+    )
 
 
 def test_the_published_sets_are_there():

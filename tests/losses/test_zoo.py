@@ -1,4 +1,7 @@
-"""Every published loss against a reference of its own, at ordinary and at extreme places; what reduces to what."""
+"""Every published loss against a reference of its own, at ordinary and at extreme places.
+
+And which losses reduce to which.
+"""
 
 import math
 

@@ -1,4 +1,7 @@
-"""Every outer algorithm finds simple optima, survives failures, and is a function of state, fitness and key."""
+"""Every outer algorithm finds simple optima and survives failures.
+
+It is a function of state, fitness and key.
+"""
 
 import itertools
 from dataclasses import dataclass, field, fields, is_dataclass, replace
@@ -457,7 +460,10 @@ def numbered(*numbers, size=1):
 
 @dataclass(frozen=True)
 class Recorder:
-    """Samples 0, 1, ...; children are 100 and up, and remember nothing: who begot them is kept here."""
+    """Samples are 0, 1, ...; children are 100 and up.
+
+    Their parents are recorded here: a child does not know them.
+    """
 
     crossed: list = field(default_factory=list)
     mutated: list = field(default_factory=list)
@@ -607,7 +613,10 @@ def test_gp_crosses_with_the_probability_asked_for_and_else_mutates(crossover):
 
 @pytest.mark.parametrize("tournament", [1, 2, 5])
 def test_gp_s_tournaments_favour_the_best_as_much_as_they_are_large(tournament):
-    """The best of four wins a tournament of k that it takes part in: with probability 1 - (3/4)^k."""
+    """The best of four wins a tournament of k that it takes part in.
+
+    The probability is 1 - (3/4)^k.
+    """
     genome = Recorder()
     Gp(mu=4, lambda_=2000, crossover=0.0, tournament=tournament).ask(lineage(range(4)), genome, KEY)
     assert genome.mutated.count(0) / 2000 == pytest.approx(1 - 0.75**tournament, abs=0.04)
@@ -688,7 +697,10 @@ def test_regularized_drops_children_that_failed_and_everyone_ages_all_the_same(f
 
 @pytest.mark.parametrize("tournament", [1, 2, 5])
 def test_regularized_draws_tournaments_with_replacement(tournament):
-    """The best of four wins with probability 1 - (3/4)^k, the worst, met by no other, with (1/4)^k."""
+    """The best of four wins with probability 1 - (3/4)^k, the worst with (1/4)^k.
+
+    The worst wins where it meets no other.
+    """
     genome = Recorder()
     state = ageing([0, 1, 2, 3], [0.2, 0.9, 0.1, FAILED], [0, 0, 0, 0], 1)
     Regularized(population=4, batch=2000, tournament=tournament, sigma=0.5).ask(state, genome, KEY)
@@ -806,7 +818,10 @@ def test_the_covariance_takes_the_shape_of_what_is_searched():
 
 
 def test_its_rates_are_those_of_the_tutorial():
-    """For 10 numbers and 10 candidates, by hand; μ_eff, c_1 and c_μ are also what the package `cma` 4 has."""
+    """For 10 numbers and 10 candidates, by hand.
+
+    μ_eff, c_1 and c_μ are also what the package `cma` 4 has.
+    """
     rates = Rates(_weights(10, 5), 10)
     assert float(rates.weights.sum()) == pytest.approx(1)
     assert bool((rates.weights.diff() < 0).all())

@@ -18,7 +18,10 @@ LogitGradient = Callable[[Float[Tensor, "P T N C"]], Float[Tensor, "P T N C"]]
 
 @dataclass(frozen=True)
 class Product:
-    """A matrix's gradient as two factors: plain descent adds their product to the matrix without writing it down."""
+    """A matrix's gradient as two factors.
+
+    Plain gradient descent adds their product to the matrix without writing it down.
+    """
 
     left: Float[Tensor, "P T M N"]
     right: Float[Tensor, "P T N K"]
@@ -86,13 +89,19 @@ class Classifier(Protocol):
         """Inputs for training and validation, and initial parameters from each task's key."""
 
     def floats(self, image: tuple[int, ...], classes: int) -> int:
-        """How many numbers one image [K, H, W] leaves in the layers: what the memory of a chunk is planned from."""
+        """How many numbers one image [K, H, W] leaves in the layers.
+
+        The memory of a chunk is planned from it.
+        """
 
     def __call__(self, params: Params, inputs: Any) -> Float[Tensor, "P T N C"]:
         """The logits, class by class in memory."""
 
     def gradients(self, params: Params, inputs: Any, slope: LogitGradient) -> Gradients:
-        """The gradient of each classifier's value with respect to its parameters; a zero one may be left out."""
+        """The gradient of each classifier's value with respect to its parameters.
+
+        A parameter whose gradient is zero may be left out.
+        """
 
 
 def backpropagate(model: Classifier, params: Params, inputs: Any, slope: LogitGradient) -> Params:

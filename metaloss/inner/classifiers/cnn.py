@@ -188,7 +188,10 @@ class PooledConvolution(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor, Tensor, None]:
-        """The gradients of x, w and b; of equal neighbours the first takes all, as in `torch.nn`."""
+        """The gradients of x, w and b.
+
+        Of equal neighbours the first takes the whole gradient, as in `torch.nn`.
+        """
         x, w, z, pairs, y = ctx.saved_tensors
         g = positive(grads[0].contiguous(memory_format=torch.channels_last), y)
         share(g, pairs[..., ::2, :], pairs[..., 1::2, :])
@@ -210,11 +213,18 @@ class PooledConvolution(torch.autograd.Function):
 
 
 def positive(x: Tensor, at: Tensor) -> Tensor:
-    """Numbers of x where `at` is positive, else zero: by ReLU's own kernel, ten times as fast as a boolean mask."""
+    """The numbers of x where `at` is positive, else zero.
+
+    ReLU's own kernel computes it, ten times as fast as a boolean mask.
+    """
     return torch.ops.aten.threshold_backward(x, at, 0)
 
 
 def share(x: Tensor, first: Tensor, second: Tensor) -> None:
-    """Write every number of x to the second of its pair where that holds a positive difference, else to the first."""
+    """Write every number of x to one of a pair: to the second where that is positive, else to the first.
+
+    The second holds the pair's difference, so it is positive where the second number was the
+    greater.
+    """
     torch.ops.aten.threshold_backward(x, second, 0, grad_input=second)
     torch.sub(x, second, out=first)

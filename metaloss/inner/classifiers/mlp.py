@@ -82,7 +82,10 @@ class Mlp:
         return {**found, **self.first_gradient(delta.unflatten(0, axes), inputs)}
 
     def layers(self, params: Params, inputs: Any) -> list[Tensor]:
-        """What every layer gives: after ReLU in the hidden ones [PT N H], the logits [P T N C] in the last."""
+        """The outputs of every layer.
+
+        After ReLU in the hidden ones [PT N H]; the logits [P T N C] in the last.
+        """
         z = self.first(params, inputs)
         axes = z.shape[:2]
         z = z.flatten(0, 1)

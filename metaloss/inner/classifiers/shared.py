@@ -61,7 +61,7 @@ class Span:
 
 @settings(frozen=True, config=ConfigDict(extra="forbid"))
 class SharedMlp(Mlp):
-    """An `Mlp` whose first layer trains through A [P, T, B, H] and the scalar c, instead of through W."""
+    """An `Mlp` whose first layer trains through A [P, T, B, H] and the scalar c, not through W."""
 
     in_span: ClassVar[bool] = True
 

@@ -22,7 +22,10 @@ _SYMMETRIC = ("max", "min")
 
 
 def canonical(e: Expression) -> Expression:
-    """The form that this expression shares with those that differ in order, signs and folded constants alone."""
+    """The canonical form of an expression.
+
+    Expressions that differ only in order, signs and folded constants share it.
+    """
     return _attach(*_split(e))
 
 

@@ -1,4 +1,7 @@
-"""A loss as one line of text: an expression, elementwise over classes, and how it is reduced over them."""
+"""A loss as one line of text.
+
+An expression, elementwise over classes, and how it is reduced over them.
+"""
 
 import re
 from collections.abc import Mapping
@@ -14,7 +17,10 @@ Reduction = Literal["sum", "mean"]
 
 
 def reads_a_prediction(text: str) -> bool:
-    """Whether p or logp stands in a text: what does not is no formula, but perhaps a name that was mistyped."""
+    """Whether p or logp occurs in a text.
+
+    A text without them is no formula, but perhaps a name that was mistyped.
+    """
     return re.search(r"\b(p|logp)\b", text) is not None
 
 
@@ -88,7 +94,10 @@ class Formula:
 
     @property
     def divided(self) -> tuple[Expression | None, Expression | None]:
-        """Its expression as a sum of two: what is 0 in a class without a share of the target, and the rest."""
+        """Its expression as a sum of two.
+
+        The first is 0 in a class without a share of the target; the second is the rest.
+        """
         return divided(canonical(self.expression))
 
     def latex(self) -> str:

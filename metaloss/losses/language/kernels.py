@@ -61,7 +61,10 @@ def log_clamp_a(g: Tensor, a: Tensor) -> Tensor:
 
 
 def sqrt(x: Tensor) -> Tensor:
-    """√|x| (Morgan 2024); its infinite slope at 0 is taken as 0, so that no gradient becomes NaN there."""
+    """√|x| (Morgan 2024).
+
+    Its infinite slope at 0 is taken as 0, so that no gradient becomes NaN there.
+    """
     free = x == 0
     return torch.where(free, 0.0, torch.where(free, 1.0, x).abs().sqrt())
 
@@ -122,7 +125,10 @@ def softsign_a(g: Tensor, a: Tensor) -> Tensor:
 
 
 def deriv_soft(x: Tensor) -> Tensor:
-    """1/(1 + |x|): what the code of Morgan 2024 calls softsign's derivative, whose square that is."""
+    """1/(1 + |x|), which the code of Morgan 2024 calls softsign's derivative.
+
+    That is in truth the square of it.
+    """
     return 1 / (1 + x.abs())
 
 
@@ -217,7 +223,10 @@ def aq_b(g: Tensor, o: Tensor, b: Tensor) -> Tensor:
 
 
 def maximum_a(g: Tensor, a: Tensor, b: Tensor) -> Tensor:
-    """Of max; equals share. It selects rather than multiplies: 0·NaN must not reach what was not chosen."""
+    """The gradient of max at its first argument; equal arguments share it.
+
+    It selects rather than multiplies: 0·NaN must not reach the argument that was not the greater.
+    """
     d = a - b
     return (_THRESHOLD(g, d, 0) + _THRESHOLD(g, d, -1e-37)) * 0.5
 

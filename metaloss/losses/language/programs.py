@@ -1,4 +1,7 @@
-"""Losses compiled to flat lists of tensor operations, for their value and for their gradient by reverse sweep."""
+"""Losses compiled to flat lists of tensor operations.
+
+One list for the value, one for the gradient by reverse sweep.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -44,7 +47,10 @@ def value_program(e: Expression) -> Program:
 
 @lru_cache(maxsize=1 << 11)
 def gradient_program(e: Expression) -> Program:
-    """Computes ∂e/∂logp, with p = exp(logp); only what a derivative needs is computed on the way."""
+    """The program of ∂e/∂logp, with p = exp(logp).
+
+    It computes no more than a derivative needs.
+    """
     tape = _Tape(plain=True)
     tape.forward(canonical(e))
     return tape.program(*tape.backward())
@@ -52,7 +58,10 @@ def gradient_program(e: Expression) -> Program:
 
 @lru_cache(maxsize=1 << 10)
 def whole_program(e: Expression) -> Program:
-    """Computes the expression from terminals and constants alone: for one loss, not for many steps on one target."""
+    """The program of the expression from terminals and constants alone.
+
+    It serves one loss, not many steps on one target.
+    """
     tape = _Tape(whole=True)
     return tape.program(tape.forward(canonical(e)))
 
@@ -135,17 +144,19 @@ class _Tape:
         return at
 
     def backward(self) -> tuple[int, int]:
-        """The place and the sign of the gradient, for the last expression that `forward` was given."""
+        """The place and the sign of the gradient of the last expression given to `forward`."""
         nodes = list(self.nodes.items())
         if not nodes:
             return self._write(_ZERO), 1
         grads = {nodes[-1][0]: (self._write(_ONE), 1)}
         for e, place in reversed(nodes):
             if e.args and e in grads:
-                self._pull(e, place, grads)
+                self._add_derivatives(e, place, grads)
         return self._through_exp(grads.get(LOGP), grads.get(P))
 
-    def _pull(self, e: Expression, place: int, grads: dict[Expression, tuple[int, int]]) -> None:
+    def _add_derivatives(
+        self, e: Expression, place: int, grads: dict[Expression, tuple[int, int]]
+    ) -> None:
         """Add what a node's gradient contributes to those of its arguments."""
         at, sign = grads[e]
         given = {
@@ -153,16 +164,22 @@ class _Tape:
             "o": place,
             **{x: self.forward(a) for x, a in zip("abc", e.args, strict=False)},
         }
-        for a, pull in zip(e.args, PRIMITIVES[e.head].pulls, strict=True):
-            if pull is None or not a.varies:
+        for a, derivative in zip(e.args, PRIMITIVES[e.head].derivatives, strict=True):
+            if derivative is None or not a.varies:
                 continue
-            part = at if pull.run is None else self.step(pull.run, *[given[x] for x in pull.needs])
+            part = (
+                at
+                if derivative.run is None
+                else self.step(derivative.run, *[given[x] for x in derivative.needs])
+            )
             if a not in grads:
-                grads[a] = part, sign * pull.sign
+                grads[a] = part, sign * derivative.sign
             else:
                 old, old_sign = grads[a]
                 grads[a] = (
-                    self.step(torch.add if old_sign == sign * pull.sign else torch.sub, old, part),
+                    self.step(
+                        torch.add if old_sign == sign * derivative.sign else torch.sub, old, part
+                    ),
                     old_sign,
                 )
 

@@ -1,4 +1,7 @@
-"""What a class contributes that has no share of the target, and whether a loss is proportional to the target."""
+"""What a class without a share of the target contributes to a loss.
+
+And whether a loss is proportional to the target.
+"""
 
 from metaloss.losses.language.canonical import canonical
 from metaloss.losses.language.expression import Expression, call
@@ -11,13 +14,19 @@ _DIGITS = 12
 
 
 def target_smoothing(e: Expression) -> float | None:
-    """α where an expression is ((1 - α) y + α/C)·g, with g free of y: 0 for y·g(p); None where it has no such form."""
+    """α where an expression is ((1 - α) y + α/C)·g, with g free of y.
+
+    0 for y·g(p); None where the expression has no such form.
+    """
     found = _smoothings(canonical(e)) if "y" in e.terminals else None
     return found.pop() if found and len(found) == 1 else None
 
 
 def _smoothings(e: Expression) -> set[float] | None:
-    """Every α that occurs in a sum of such expressions; empty for one that is 0, None where there is another."""
+    """Every α that occurs in a sum of such expressions.
+
+    Empty for an expression that is 0; None where a summand has another form.
+    """
     if _is_zero(e):
         return set()
     line = _line(e)
@@ -68,7 +77,7 @@ def _scaled(e: Expression, factor: float) -> tuple[float, float] | None:
 
 
 def vanishes(e: Expression) -> bool:
-    """Whether an expression is 0 where y is, whatever is said of the class, as its products tell."""
+    """Whether an expression is 0 where y is, for any prediction, as its products tell."""
     if e.head in ("mul", "max", "min"):
         return (any if e.head == "mul" else all)(map(vanishes, e.args))
     if e.head in ("add", "sub"):
@@ -81,7 +90,10 @@ def vanishes(e: Expression) -> bool:
 
 
 def divided(e: Expression) -> tuple[Expression | None, Expression | None]:
-    """Two expressions whose sum this one is: what vanishes where y is 0, and the rest; None for nothing."""
+    """Two expressions whose sum this one is.
+
+    The first vanishes where y is 0, the second is the rest; None stands for nothing.
+    """
     if vanishes(e):
         return e, None
     if e.head == "neg":

@@ -1,0 +1,109 @@
+"""How trainings are cut into chunks that fit the memory, and the form of the classifier in them."""
+
+from dataclasses import dataclass
+
+from metaloss import kernels
+from metaloss.inner.classifiers import Classifier
+from metaloss.inner.classifiers._compiled import CompiledMlp, fits
+from metaloss.inner.classifiers.mlp import Mlp
+from metaloss.inner.classifiers.shared import SharedMlp
+from metaloss.inner.loop import Inner
+from metaloss.tasks.episodic import Episodes
+
+LOSS_FLOATS = 64  # numbers that a loss may keep per logit
+
+
+@dataclass(frozen=True)
+class ChunkPlan:
+    """How trainings are cut into chunks.
+
+    It follows from the settings and the memory budget alone, never from a timing, so that a result
+    does not depend on the machine.
+
+    Attributes:
+        candidates: how many train together.
+        tasks: how many of the tasks.
+        images: validation images looked at at once.
+        shared: whether the first layer is kept in the span of the training images.
+    """
+
+    candidates: int
+    tasks: int
+    images: int
+    shared: bool
+
+
+def plan_chunks(
+    episodes: Episodes,
+    inner: Inner,
+    candidates: int,
+    tasks: int,
+    memory: int,
+    parts: int = 1,
+    tasks_per_call: int = 1,
+) -> ChunkPlan:
+    """The chunks for `candidates` × `tasks` trainings of a family.
+
+    Args:
+        episodes: the family with its images.
+        inner: the optimiser's settings.
+        candidates: how many losses there are.
+        tasks: how many tasks.
+        memory: bytes that a chunk may touch.
+        parts: the least number of chunks, where there are as many tasks or candidates.
+        tasks_per_call: how many tasks the losses ask for in one call.
+    """
+    family, (_, *image) = episodes.family, episodes.images.pixels.shape
+    # Bytes: float32 throughout.
+    per_image = 4 * episodes.model.floats(tuple(image), family.ways)
+    train_images = family.ways * family.shots
+    training = train_images * (3 * per_image + 4 * LOSS_FLOATS * family.ways)
+    n = max(1, memory // training)
+    # What a task's candidates share stays in the cache: no more tasks than losses ask for, unless
+    # candidates are few.
+    columns = min(tasks, tasks_per_call, max(1, n // 2))
+    rows = -(-candidates // -(-candidates // (n // columns)))  # chunks as even as can be
+    columns = min(tasks, n // rows)
+    if rows == candidates and columns == tasks:
+        rows, columns = (
+            (rows, -(-tasks // parts)) if tasks >= parts else (-(-candidates // parts), columns)
+        )
+    form = sharing_saves_work(episodes, inner, candidates)
+    # A compiled pass keeps the logits alone.
+    kept = 4 * family.ways if form and _compiled(episodes) else per_image
+    # Products of so many images as a processor takes at once, or a multiple, leave no rest.
+    images = max(32, memory // (2 * rows * columns * kept) // kernels.VECTOR * kernels.VECTOR)
+    return ChunkPlan(rows, columns, min(images, family.ways * family.val), form)
+
+
+def sharing_saves_work(episodes: Episodes, inner: Inner, candidates: int) -> bool:
+    """Whether keeping an MLP's first layer in the span of the training images saves operations.
+
+    A step of that layer costs two products with D features, or one with the B images of the task;
+    validation one product with D features or with B images. Products of all images with the start
+    and with the B images come once for all candidates. Only where it is exact: not for Adam."""
+    model = episodes.model
+    if type(model) is not Mlp or not model.hidden or not inner.linear:
+        return False
+    family = episodes.family
+    features = episodes.images.pixels[0].numel()
+    units = model.hidden[0]
+    train = family.ways * family.shots
+    val = family.ways * family.val
+    seen = inner.steps * min(inner.batch or train, train)
+    once = (train + val) * features * (units + train) / candidates
+    return once + units * train * (seen + val) < units * features * (2 * seen + val)
+
+
+def model_of(episodes: Episodes, plan: ChunkPlan) -> Classifier:
+    """The family's classifier in the form that the plan chose."""
+    plain = episodes.model
+    if not plan.shared or not isinstance(plain, Mlp):
+        return plain
+    return (CompiledMlp if _compiled(episodes) else SharedMlp)(hidden=plain.hidden)
+
+
+def _compiled(episodes: Episodes) -> bool:
+    return isinstance(episodes.model, Mlp) and fits(
+        episodes.model.hidden, episodes.images.pixels.device
+    )
