@@ -190,7 +190,8 @@ def _of_old_run(folder: Path) -> ImageRecord:
     for family in sources:
         if family["name"] not in recorded["data"]:
             raise DamagedFile(
-                f"{folder / 'provenance.json'} is damaged: data: nothing is said of {family['name']}"
+                f"{folder / 'provenance.json'} is damaged: "
+                f"data: nothing is said of {family['name']}"
             )
     return image_record.join_records(
         _of_family(recorded, family["name"], family["dataset"]) for family in sources

@@ -140,8 +140,8 @@ def _loss(
     if reads_a_prediction(text) or "*" in text or text.lstrip().startswith("-"):
         return FormulaCriterion(Formula.parse(text))
     raise SettingsError(
-        f"no loss '{printable(text[:200])}': neither a published or shipped loss, a path, a run under {parent} nor a "
-        "formula of p or logp."
+        f"no loss '{printable(text[:200])}': neither a published or shipped loss, a path, "
+        f"a run under {parent} nor a formula of p or logp."
         f"{_suggestion(text[:200], Path(parent))}  (metaloss list losses)"
     )
 
@@ -289,8 +289,8 @@ def _check_seal(path: Path, table: dict[str, Any], data: bytes) -> None:
         raise DamagedFile(f"{path} is damaged: unknown field '{printable(unknown[0])[:80]}'")
     if "sha256" in table and not storage.is_sealed(data):
         raise DamagedFile(
-            f"{path} is damaged or was changed after it was written, its digest does not match: restore it from a "
-            'copy, or take "sha256" out to load it as it is'
+            f"{path} is damaged or was changed after it was written, its digest does not match: "
+            'restore it from a copy, or take "sha256" out to load it as it is'
         )
     if not isinstance(table.get("weights_sha256", ""), str):
         raise DamagedFile(f"{path}: not the description of a loss")
@@ -298,13 +298,14 @@ def _check_seal(path: Path, table: dict[str, Any], data: bytes) -> None:
 
 def _check(genome: Any, candidate: Population, path: Path) -> None:
     """Numbers as many as the genome has, and all of them finite."""
-    found = candidate.vectors()
+    weights = candidate.vectors()
     size = genome.size
-    if tuple(found.shape) != (1, size) or found.dtype != torch.float32:
+    if tuple(weights.shape) != (1, size) or weights.dtype != torch.float32:
         raise DamagedFile(
-            f"{path}: expected {size} weights of float32, found {tuple(found.shape)} of {found.dtype}"
+            f"{path}: expected {size} weights of float32, "
+            f"found {tuple(weights.shape)} of {weights.dtype}"
         )
-    if not found.isfinite().all():
+    if not weights.isfinite().all():
         raise DamagedFile(
-            f"{path}: expected finite weights, found {int((~found.isfinite()).sum())} that are not"
+            f"{path}: expected finite weights, found {int((~weights.isfinite()).sum())} that are not"
         )

@@ -188,5 +188,6 @@ class LossModule(torch.nn.Module):
             raise ValueError(f"this loss is made for {self.classes} classes, got {classes}")
         if self.weight is not None and self.weight.shape[0] != classes:
             raise ValueError(
-                f"weight has {self.weight.shape[0]} numbers, one per class, and the logits have {classes} classes"
+                f"weight has {self.weight.shape[0]} numbers, one per class, "
+                f"and the logits have {classes} classes"
             )

@@ -62,7 +62,7 @@ class Filters:
 
 @dataclass(frozen=True)
 class Examination:
-    """What the filters found.
+    """The result of the filters for one expression.
 
     Attributes:
         reason: a place in `REASONS`.
@@ -103,12 +103,11 @@ def examine(e: Expression, filters: Filters) -> Examination:
 
 
 def orientation(curve: Float[Tensor, " N"]) -> int:
-    """1 for a curve that is to be minimised, -1 for one that is to be maximised, 0 for one that is
-    neither.
+    """1 for a curve that is to be minimised, -1 for one to be maximised, 0 for neither.
 
-    The published rule as it is, slips too: two extrema within pass, and what rises at its third
-    step is to be turned unless it rises at all of them. The gain tells of curves that are turned
-    the wrong way.
+    Reproduces the published rule, including two mistakes in its code: a curve with two inner
+    extrema passes; a curve that rises at its third step is negated unless it rises at every step.
+    Candidates negated wrongly are caught by the gain filter.
 
     Args:
         curve: over rising probabilities of the wrong class.
@@ -130,7 +129,7 @@ def orientation(curve: Float[Tensor, " N"]) -> int:
 
 
 def monotone(curve: Float[Tensor, " N"]) -> bool:
-    """Whether it rises everywhere, or falls everywhere."""
+    """Whether a curve rises everywhere, or falls everywhere."""
     step = curve.diff()
     return bool((step > 0).all() | (step < 0).all())
 

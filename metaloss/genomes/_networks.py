@@ -242,12 +242,17 @@ class Equivariant(Networks):
         """The gradient of each value with respect to its logits, layer by layer backwards."""
         w = self.weights
         activation = ACTIVATIONS[self.activation]
-        logp = log_softmax(logits).mT
+
+        # --- forward, each activation in its argument's memory ---
+        logp = log_softmax(logits).mT  # [P T C B]
         _, T, C, B = logp.shape
         x, h, u = self._layers(logp, activation.overwrite)
-        du = activation.back((w["w_out"].mT / B).expand_as(u), u)
+
+        # --- backward: the integration block ---
+        du = activation.back((w["w_out"].mT / B).expand_as(u), u)  # [P H TCB]
         if "w_mean" in w:
-            pooled = du.unflatten(2, (T, C, B)).sum(3).flatten(2)
+            # Every class saw the mean over all: its gradient is spread over them.
+            pooled = du.unflatten(2, (T, C, B)).sum(3).flatten(2)  # [P H TB]
             spread = (
                 torch.bmm(w["w_mean"].mT, pooled)
                 .div_(C)
@@ -258,15 +263,17 @@ class Equivariant(Networks):
                 spread = torch.addcmul(
                     spread, self._y, torch.bmm(w["w_true"].mT, pooled).unflatten(2, (T, 1, B))
                 )
-            dh = spread.flatten(2).baddbmm_(w["w_mix_pred"].mT, du)
+            dh = spread.flatten(2).baddbmm_(w["w_mix_pred"].mT, du)  # [P F TCB]
         else:
             dh = torch.bmm(w["w_mix_pred"].mT, du)
+
+        # --- backward: the ŷ channel, what it reads, the softmax ---
         dx = torch.bmm(w["w_pred"].mT, activation.back(dh, h)).unflatten(2, (T, C, B))
         parts = zip(self.channels, dx.unbind(1), x.unbind(1), strict=True)
-        pulls = [
+        gradients = [
             channel.back(grad, value, self.reference_classes) for channel, grad, value in parts
         ]
-        return torch.ops.aten._log_softmax_backward_data(sum(pulls), logp, 2, logp.dtype).mT
+        return torch.ops.aten._log_softmax_backward_data(sum(gradients), logp, 2, logp.dtype).mT
 
     def _layers(
         self, logp: Float[Tensor, "P T C B"], activation: Callable[[Tensor], Tensor]

@@ -129,7 +129,8 @@ class Tree(Symbolic):
             )
         if self._smallest.size > self.max_size:
             raise ValueError(
-                f"max_size must be at least {self._smallest.size} for trees of height {self.min_height}"
+                f"max_size must be at least {self._smallest.size} "
+                f"for trees of height {self.min_height}"
             )
         if not self.subtree + self.point + self.insert + self.shift:
             raise ValueError("one of subtree, point, insert and shift must be above 0")

@@ -63,7 +63,7 @@ class Inner:
 
     @property
     def linear(self) -> bool:
-        """Whether updates are linear in the gradients: only then `in_span` classifiers train exactly."""
+        """Whether updates are linear in the gradients, as `in_span` classifiers need it."""
         return self.optimiser == "sgd"
 
     @property

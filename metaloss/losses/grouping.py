@@ -17,7 +17,7 @@ Rows = slice | Tensor
 
 @dataclass(frozen=True)
 class GroupedSteps:
-    """Where everything lies in one tensor of rows [T C B].
+    """Where the values of many programs lie in one tensor of rows [T C B].
 
     Attributes:
         fixed: the rows after those of logp and p: inputs that do not depend on the logits.

@@ -104,11 +104,13 @@ def warnings(loss: Losses, classes: int | None = None) -> list[str]:
     gains = {c: gain(loss, c) for c in ((classes,) if classes else (2, 10, 100))}
     if backward := [str(c) for c, g in gains.items() if g < 0]:
         found.append(
-            f"anti-learns: unsure among {' or '.join(backward)} classes, it pushes the true one down"
+            f"anti-learns: unsure among {' or '.join(backward)} classes, "
+            "it pushes the true one down"
         )
     if faint := [f"{g:.2g} at {c} classes" for c, g in gains.items() if 0 <= g < FAINT]:
         found.append(
-            f"looks collapsed at cross-entropy's learning rate: its first pull is {', '.join(faint)} of its"
+            "looks collapsed at cross-entropy's learning rate: "
+            f"its first pull is {', '.join(faint)} of its"
         )
     if not all(_finite_at(loss, scale, classes or 10) for scale in (1e2, 1e4)):
         found.append("is not finite, or its gradient is not, at extreme logits (±10,000)")

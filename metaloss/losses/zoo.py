@@ -88,9 +88,8 @@ class PublishedLoss:
         known = [*self.parameters, *self.flags]
         if not known:
             raise SettingsError(
-                f"{self.name} has no parameters, got {name}. {hints.sentence('parameter', name)}".rstrip(
-                    ". "
-                )
+                f"{self.name} has no parameters, got {name}. "
+                f"{hints.sentence('parameter', name)}".rstrip(". ")
             )
         if name not in known:
             raise SettingsError(
@@ -189,8 +188,8 @@ _STANDARD = (
         "ace",
         "sum(phi0*abs(exact_log(phi1*(p*y + 1e-10))))",
         "Raymond 2023 (EvoMAL), its code",
-        "For hard labels: a soft one does not weigh its class. A class with y = 0 adds a constant. Both φ are "
-        "learned there; the defaults are ours.",
+        "For hard labels: a soft one does not weigh its class. A class with y = 0 adds a constant. "
+        "Both φ are learned there; the defaults are ours.",
         reading="code",
         parameters={"phi0": (1.0, -1e3, 1e3), "phi1": (1.0, 1e-3, 1e3)},
     ),
@@ -201,8 +200,8 @@ _STANDARD = (
         "1 - (2 Σ p·y + smooth)/(Σ p + Σ y + smooth) for every class "
         "of the target, Σ over all pixels, then the mean over the classes.",
         parameters={"smooth": (0.0, 0.0, 1e6)},
-        unavailable="is a ratio of sums over all pixels of a class, for load, train and export; it is no sum over "
-        "images, which episodes (evolve, compare) need",
+        unavailable="is a ratio of sums over all pixels of a class, for load, train and export; it is no "
+        "sum over images, which episodes (evolve, compare) need",
     ),
 )
 
@@ -323,7 +322,8 @@ _EVOLVED = (
         "mean(exp(alpha - p - p*y) - cos(cos(sin(p))))",
         NGL,
         "scaled=True: a sigmoid on the probabilities "
-        "first, as its TensorFlow version may. Its minimum lies far below p = 1, so it is under-confident.",
+        "first, as its TensorFlow version may. Its minimum lies far below p = 1, so it is "
+        "under-confident.",
         "slow at many classes with cross-entropy's learning rate",
         "code",
         parameters={"alpha": (2.4092, -100.0, 30.0)},
@@ -336,7 +336,8 @@ _EVOLVED = (
         "sum(-(ln(p) - quotient(y, p)))",
         GLO,
         "Its minimum lies at p = .32 for 10 classes.",
-        "pulls C times as hard as cross-entropy: diverges at its learning rate; its gradient may overflow float16",
+        "pulls C times as hard as cross-entropy: diverges at its learning rate; its gradient may "
+        "overflow float16",
         "code",
     ),
     PublishedLoss(
@@ -422,9 +423,8 @@ def _parameters(reader: Parser, entry: PublishedLoss) -> dict[str, float | bool]
             reader.expect(",")
         token = reader.next
         if token.kind == "number" and entry.parameters:
-            reader.fail(
-                f"parameters are given by name: {entry.name}({next(iter(entry.parameters))}={token.text})"
-            )
+            first = next(iter(entry.parameters))
+            reader.fail(f"parameters are given by name: {entry.name}({first}={token.text})")
         if token.kind != "name" or token.text.lower() in given:
             reader.fail("expected name=value, each name once")
         reader.at += 1

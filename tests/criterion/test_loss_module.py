@@ -454,8 +454,10 @@ makers = [
 for make in makers:
     fresh = lambda: make().with_options(normalise=True, weight=[1, 2, 3, 4])
     expected = run(fresh())
-    torch.testing.assert_close(run(torch.compile(fresh(), backend="aot_eager", fullgraph=True)), expected)
-    torch.testing.assert_close(run(torch.export.export(fresh(), (logits, target)).module()), expected)
+    compiled = torch.compile(fresh(), backend="aot_eager", fullgraph=True)
+    torch.testing.assert_close(run(compiled), expected)
+    exported = torch.export.export(fresh(), (logits, target)).module()
+    torch.testing.assert_close(run(exported), expected)
 """
 
 

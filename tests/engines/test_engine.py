@@ -328,7 +328,8 @@ def failing(monkeypatch, times, error):
         torch.OutOfMemoryError("CUDA out of memory"),
         MemoryError(),
         RuntimeError(
-            "[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"
+            "[enforce fail] DefaultCPUAllocator: can't allocate memory: "
+            "you tried to allocate 9 bytes"
         ),
     ],
     ids=["torch", "python", "allocator"],

@@ -350,8 +350,8 @@ def test_a_published_loss_that_fits_is_the_same_loss_as_a_graph(name):
 
 def test_written_in_its_own_operations_a_loss_comes_back_as_it_was():
     for text in ("-y*ln(p)", "y*i0e(ln(p)) - i0e(ln(p))", "square(square(p - y))", "max(p, 1 - y)"):
-        text = text.replace("1 - y", "-1.0 - y")
-        assert decode(*encode(seed(text)).rows()[0]) == seed(text)
+        written = text.replace("1 - y", "-1.0 - y")
+        assert decode(*encode(seed(written)).rows()[0]) == seed(written)
 
 
 @pytest.mark.parametrize(
@@ -388,7 +388,8 @@ def test_logarithms_quotients_and_squares_take_the_forms_that_graphs_have():
         ("p", "start: p reads too little to start from: a loss needs y, and p or logp"),
         (
             "temperature",
-            "temperature: its temperature is no part of an expression, so no search can start from it",
+            "temperature: its temperature is no part of an expression, "
+            "so no search can start from it",
         ),
     ],
 )

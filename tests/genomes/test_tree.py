@@ -69,8 +69,10 @@ def same(a, b):
 
 def check_limits(genome, candidates):
     for e in genome.expressions(candidates):
-        assert "y" in e.terminals and e.varies, e
-        assert genome.min_height <= e.height <= genome.max_height and e.size <= genome.max_size, e
+        assert "y" in e.terminals, e
+        assert e.varies, e
+        assert genome.min_height <= e.height <= genome.max_height, e
+        assert e.size <= genome.max_size, e
 
 
 # --- limits ---

@@ -71,7 +71,7 @@ def test_the_calibration_error_is_a_sum_over_bins_counted_one_by_one():
     assert float(calibration_error(trust, right, 10)) == pytest.approx(expected, rel=1e-5)
 
 
-def test_a_classifier_that_says_what_it_does_is_calibrated_and_one_that_is_sure_of_nothing_true_is_not():
+def test_a_classifier_whose_probabilities_are_true_is_calibrated_and_a_falsely_sure_one_is_not():
     sure = torch.ones(1, 10)
     assert float(calibration_error(sure, torch.ones(1, 10, dtype=torch.bool))) == 0
     assert float(calibration_error(sure, torch.zeros(1, 10, dtype=torch.bool))) == 1

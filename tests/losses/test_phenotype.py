@@ -156,7 +156,8 @@ def test_the_pull_of_cross_entropy_is_what_the_true_class_lacks():
         ("c1_printed", "anti-learns: unsure among 2 or 10 or 100 classes"),
         (
             "m1",
-            "looks collapsed at cross-entropy's learning rate: its first pull is 0.0023 at 100 classes",
+            "looks collapsed at cross-entropy's learning rate: "
+            "its first pull is 0.0023 at 100 classes",
         ),
         ("y*exp(square(logp))", "not finite"),
     ],

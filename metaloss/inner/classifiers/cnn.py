@@ -221,7 +221,7 @@ def positive(x: Tensor, at: Tensor) -> Tensor:
 
 
 def share(x: Tensor, first: Tensor, second: Tensor) -> None:
-    """Write every number of x to one of a pair: to the second where that is positive, else to the first.
+    """Write every number of x to one of a pair: the second where that is positive, else the first.
 
     The second holds the pair's difference, so it is positive where the second number was the
     greater.

@@ -56,7 +56,13 @@ class Primitive:
     plain: Callable[..., Tensor] | None = None
 
     def reverse(self, g: Tensor, o: Tensor, *args: Tensor) -> tuple[Tensor, ...]:
-        """The gradients at the arguments, given that at the output, the output and the arguments."""
+        """The gradients at the arguments.
+
+        Args:
+            g: the gradient at the output.
+            o: the output.
+            *args: the arguments.
+        """
         given = dict(zip("goabc", (g, o, *args), strict=False))
         found = []
         for derivative in self.derivatives:
