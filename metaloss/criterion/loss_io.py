@@ -307,5 +307,6 @@ def _check(genome: Any, candidate: Population, path: Path) -> None:
         )
     if not weights.isfinite().all():
         raise DamagedFile(
-            f"{path}: expected finite weights, found {int((~weights.isfinite()).sum())} that are not"
+            f"{path}: expected finite weights, "
+            f"found {int((~weights.isfinite()).sum())} that are not"
         )

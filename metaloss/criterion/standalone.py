@@ -18,7 +18,8 @@ from metaloss.losses.language.primitives import PRIMITIVES
 
 MODULE = '''"""{title}
 
-Written by metaloss {version}. Needs torch alone: `Loss()` stands where `torch.nn.CrossEntropyLoss()` stood.
+Written by metaloss {version}. Needs torch alone: `Loss()` stands where \
+`torch.nn.CrossEntropyLoss()` stood.
 """
 
 import math

@@ -65,8 +65,8 @@ class Channel:
     value: Callable[[Tensor, int], Tensor]
     # From the channel's gradient, its value and `reference_classes`: the gradient of log p.
     back: Callable[[Tensor, Tensor, int], Tensor]
-    # Coefficients (p, log p, centred logit, constant) of this channel's input, for C classes now and
-    # `reference_classes` at evolution; used by the compiled kernel.
+    # Coefficients (p, log p, centred logit, constant) of this channel's input, for C classes now
+    # and `reference_classes` at evolution; used by the compiled kernel.
     parts: Callable[[int, int], tuple[float, float, float, float]]
 
 

@@ -200,8 +200,8 @@ _STANDARD = (
         "1 - (2 Σ p·y + smooth)/(Σ p + Σ y + smooth) for every class "
         "of the target, Σ over all pixels, then the mean over the classes.",
         parameters={"smooth": (0.0, 0.0, 1e6)},
-        unavailable="is a ratio of sums over all pixels of a class, for load, train and export; it is no "
-        "sum over images, which episodes (evolve, compare) need",
+        unavailable="is a ratio of sums over all pixels of a class, for load, train and "
+        "export; it is no sum over images, which episodes (evolve, compare) need",
     ),
 )
 

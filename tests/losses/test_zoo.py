@@ -118,8 +118,9 @@ REFERENCE = {
     "ngl(scaled=True)": lambda y, p: REFERENCE["ngl"](y, torch.sigmoid(p)),
     "baikal": lambda y, p: -(torch.log(p + 1e-7) - y / (p + 1e-7)),
     "taylorglo": lambda y, p: -y * p,
-    "taylorglo(theta0=.1, theta1=-.2, theta2=.3, theta3=1, theta4=-2, theta5=2, theta6=.6, theta7=-.7)": lambda y, p: (
-        taylor(y, p, (0.1, -0.2, 0.3, 1, -2, 2, 0.6, -0.7))
+    "taylorglo(theta0=.1, theta1=-.2, theta2=.3, theta3=1, "
+    "theta4=-2, theta5=2, theta6=.6, theta7=-.7)": lambda y, p: taylor(
+        y, p, (0.1, -0.2, 0.3, 1, -2, 2, 0.6, -0.7)
     ),
     "taylorglo_mnist": lambda y, p: taylor(
         y, p, (-10.9408, 7.5216, 8.2896, 0.2415, 7.8726, 8.9666, 2.0184, 7.0513)
