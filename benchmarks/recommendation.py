@@ -32,9 +32,9 @@ import metaloss
 from metaloss.core.streams import Stream
 from metaloss.data.datasets import Dataset
 from metaloss.engines.local import Local
-from metaloss.evaluation import protocol
 from metaloss.experiments.comparison.family_evaluation import FamilyEvaluation, Setting
 from metaloss.experiments.recommendation import Advice, folds
+from metaloss.tasks import step_counts
 from metaloss.tasks.episodic import Episodes, normalised
 
 CLASSES = 4
@@ -105,7 +105,7 @@ def repetition(kind: str, n: int, seed: int, small: dict[str, Any]) -> Outcome:
     begin = time.perf_counter()
     instead = (
         patch.object(folds, "load", lambda name, options: data),
-        patch.object(protocol, "STEPS", STEPS),
+        patch.object(step_counts, "STEPS", STEPS),
     )
     with tempfile.TemporaryDirectory() as folder, instead[0], instead[1]:
         advice = metaloss.recommend(

@@ -211,7 +211,7 @@ def examples(monkeypatch, tmp_path):
     without_plots(monkeypatch)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(settings.PRESETS, "smoke", {**SMALL, "generations": 1, "rates": (0.1,)})
-    monkeypatch.setattr("metaloss.evaluation.protocol.STEPS", (20,))
+    monkeypatch.setattr("metaloss.tasks.step_counts.STEPS", (20,))
     for kind, name in {
         "strategies": "hill_climber",
         "genomes": "series",

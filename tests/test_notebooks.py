@@ -49,7 +49,7 @@ NETWORK = {
 COMPARED = {key: TINY[key] for key in ("test_tasks", "rates", "val", "classifier", "inner")} | {
     "tuning_tasks": 2
 }
-STEPS = "import metaloss.evaluation.protocol\nmetaloss.evaluation.protocol.STEPS = (3,)\n"
+STEPS = "import metaloss.tasks.step_counts\nmetaloss.tasks.step_counts.STEPS = (3,)\n"
 PARAMETERS = {
     "1_first_loss": f"{STEPS}BUDGET = {TINY | NETWORK}",
     "2_comparing": f"{STEPS}BUDGET, TRANSFER = {COMPARED}, {COMPARED}",

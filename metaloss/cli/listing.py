@@ -72,21 +72,7 @@ def _family(name: str, path: Path) -> dict[str, Any]:
         family = opening.read(name)
     except MetalossError as error:
         return {"name": name, "about": f"cannot be read: {error}"}
-    if isinstance(family, opening.TrainingFamily):
-        chosen = family.training
-        text = (
-            f"{chosen.model} on {chosen.data}, a full training, augmentation "
-            f"{chosen.augment.kind}  ({path})"
-        )
-        return {"name": name, "about": text, **_plain(family)}
-    about = (
-        f"{family.ways}-way {family.shots}-shot on {family.dataset}, {family.classifier['kind']}"
-    )
-    return {
-        "name": name,
-        "about": f"{about}, {family.inner.steps} steps  ({path})",
-        **_plain(family),
-    }
+    return {"name": name, "about": f"{family.describe()}  ({path})", **_plain(family)}
 
 
 def _shipped(name: str) -> dict[str, Any]:

@@ -5,7 +5,7 @@ the winner is chosen. Meta-test tasks are looked at once, for the final comparis
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -15,15 +15,10 @@ from torch import Tensor
 from metaloss.core.streams import Stream
 from metaloss.engines.local import Local
 from metaloss.evaluation.statistics import Draws, Paired, paired, rank_test, verdict
-from metaloss.inner.loop import Inner
 from metaloss.inner.metrics import Metric, right_answers
 from metaloss.inner.metrics import scores as accuracies
 from metaloss.losses.base import CrossEntropies, Losses
-from metaloss.tasks.episodic import Episodes
 from metaloss.tasks.opening import OpenFamily
-
-# Numbers of steps among which the strongest cross-entropy is chosen.
-STEPS = (20, 30, 40, 60, 80, 120, 160, 200)
 
 
 @dataclass(frozen=True)
@@ -171,9 +166,10 @@ class LossEvaluation:
         """
         one = CrossEntropies.of(1)
         return [
-            self.tune(e, one, rates, tasks, step_grid(e.family.inner))
-            if isinstance(e, Episodes)
-            else own
+            # The first tuning was over the same settings where there is but one number of steps.
+            own
+            if e.step_choices() == (own.steps,)
+            else self.tune(e, one, rates, tasks, e.step_choices())
             for e, own in zip(self.families, baseline, strict=True)
         ]
 
@@ -248,10 +244,8 @@ class LossEvaluation:
 
         None for full trainings, which differ in nothing but their seeds.
         """
-        if not isinstance(e, Episodes):
-            return None
-        keys = [self.key.at("test", "task", t) for t in range(tasks)]
-        return Draws.of(e.sample(keys, "test").val.rows.cpu(), self.key.at("test", "bootstrap"))
+        rows = e.validation_rows([self.key.at("test", "task", t) for t in range(tasks)], "test")
+        return None if rows is None else Draws.of(rows.cpu(), self.key.at("test", "bootstrap"))
 
     def test_scores(self, episodes: OpenFamily, tuned: Tuned, tasks: int) -> Float[Tensor, " T"]:
         """A tuned loss's scores on meta-test tasks."""
@@ -298,33 +292,9 @@ class LossEvaluation:
 
         A metric may show something else of classifiers of episodes; full trainings have their score
         alone."""
-        keys = [key.at("task", t) for t in range(episodes.most(tasks))]
-        if not isinstance(episodes, Episodes):
-            return episodes.scores(losses, pool, keys, lr, steps, self.engine.stop)
-        drawn = episodes.sample(keys, pool, val)
-        starts = [key.at("init", t) for t in range(tasks)]
-        own = episodes.family.inner
-        curves = [
-            self.engine.observe(
-                [losses], episodes, drawn, starts, metric, replace(own, steps=c[-1]), [lr], c
-            )[0]
-            for c in training_lengths(own, steps or (own.steps,))
-        ]
-        return torch.cat(curves)
-
-
-def step_grid(inner: Inner) -> tuple[int, ...]:
-    """The numbers of steps that cross-entropy is tuned over, the family's own among them."""
-    return tuple(sorted({*(n for n in STEPS if n > inner.warmup), inner.steps}))
-
-
-def training_lengths(inner: Inner, steps: tuple[int, ...]) -> list[tuple[int, ...]]:
-    """The trainings that show what is reached after some numbers of steps (ascending), each with
-    those it shows.
-
-    One shows all its beginnings, but only where its rate does not depend on where it ends.
-    """
-    return [steps] if inner.anytime else [(n,) for n in steps]
+        return episodes.evaluate(
+            self.engine, losses, pool, key, tasks, val=val, lr=lr, steps=steps, metric=metric
+        )
 
 
 def best_setting(score: Float[Tensor, "M R T"]) -> tuple[int, int]:

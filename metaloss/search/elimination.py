@@ -31,7 +31,7 @@ from metaloss.errors import SettingsError
 from metaloss.evaluation.protocol import LossEvaluation
 from metaloss.genomes._symbolic import Symbolic
 from metaloss.losses.language.formula import Formula
-from metaloss.search.elimination_stage import Many, Stage, StageRunner, enlarged
+from metaloss.search.elimination_stage import Many, Stage, StageRunner
 from metaloss.search.novelty import SeenLosses
 from metaloss.search.run import Run, find
 from metaloss.search.trained_losses import TrainedLosses
@@ -130,7 +130,7 @@ def eliminate(
     first = candidates(found, wanted.start)
     grounds = _opened(wanted, found, device, data)
     for stage in wanted.stages:  # what cannot be is refused before anything trains
-        [enlarged(e, stage) for e in grounds[stage.families]]
+        [e.enlarged(stage.steps, stage.scale) for e in grounds[stage.families]]
     folder = found.folder / FOLDER
     with storage.Lock(found.folder), Local(device, own.memory, tf32=own.tf32, stop=stop) as engine:
         folder.mkdir(exist_ok=True)

@@ -21,8 +21,7 @@ from metaloss.losses.base import CrossEntropies
 from metaloss.losses.formulas import Formulas
 from metaloss.losses.language.formula import Formula
 from metaloss.search.objectives import mean
-from metaloss.tasks import episodic
-from metaloss.tasks.opening import OpenFamily, TrainingFamily
+from metaloss.tasks.opening import OpenFamily
 
 Few = Annotated[int, Field(ge=1, le=1000)]
 Many = Annotated[int, Field(ge=1, le=100_000)]
@@ -113,7 +112,7 @@ class StageRunner:
         asked = self._asked(number, stage, texts)
         if storage.is_file(path):
             return _same(path, storage.read_record(path, StageRecord), asked)
-        opened = [enlarged(e, stage) for e in self.trials.families]
+        opened = [e.enlarged(stage.steps, stage.scale) for e in self.trials.families]
         ours = self._accuracies(opened, number, stage, [Formula.parse(text) for text in texts])
         averaged = before[len(before) - stage.mean_of + 1 :]
         worth = [
@@ -197,37 +196,6 @@ class StageRunner:
         return [
             self.trials.key.at("elimination", number, repeat) for repeat in range(stage.repeats)
         ]
-
-
-def enlarged(episodes: OpenFamily, stage: Stage) -> OpenFamily:
-    """The family with a stage's number of steps and widths.
-
-    Raises:
-        SettingsError: more than can be; a full training's network has no other width.
-    """
-    if isinstance(episodes.family, TrainingFamily):
-        return _lengthened(episodes, stage)
-    family = episodes.family
-    model = episodes.model
-    table = {k: v for k, v in registry.table(family).items() if k not in ("name", "origin")}
-    inner = {**table["inner"], "steps": family.inner.steps * stage.steps}
-    layers = registry.table(model)
-    layers[model.widths] = [width * stage.scale for width in layers[model.widths]]
-    table |= {"inner": inner, "classifier": {"kind": registry.kind(model), **layers}}
-    return replace(episodes, family=episodic.of(table, family.name, family.origin))
-
-
-def _lengthened(e: Any, stage: Stage) -> Any:
-    """The same of a family of full trainings."""
-    if stage.scale != 1:
-        raise SettingsError(
-            f"{e.family.origin}: a stage of full trainings cannot have scale = {stage.scale}, "
-            "only 1"
-        )
-    if stage.steps == 1:
-        return e
-    longer = replace(e.family.training, steps=e.steps * stage.steps)
-    return replace(e, family=replace(e.family, training=longer))
 
 
 def _same(path: Path, record: dict[str, Any], asked: dict[str, Any]) -> dict[str, Any]:

@@ -1,7 +1,5 @@
 """What a search would cost: its trainings counted, its time measured on a few of them."""
 
-import time
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -17,25 +15,9 @@ from metaloss.search.novelty import NoveltyFilter, SeenLosses
 from metaloss.search.settings import Settings
 from metaloss.strategies import Strategy
 from metaloss.tasks import opening
-from metaloss.tasks.full_training import FullTrainingTasks
+from metaloss.tasks.protocols import SearchBudget
 
 TIMED = 8  # candidates that an estimate is timed on
-TIMED_STEPS = 10  # steps of a full training that an estimate is timed on
-TIMED_TRAININGS = 64  # trainings of every candidate on episodes that an estimate is timed on
-STEP_GRID_COST = 12  # tuning the baseline's number of steps costs as much as so many rates
-
-
-@dataclass(frozen=True)
-class FamilyCost:
-    """What one task family adds to a run's cost.
-
-    Attributes:
-        trainings: of candidates, in all generations.
-        seconds: of everything, tuning and test included.
-    """
-
-    trainings: int
-    seconds: float
 
 
 def estimate_cost(settings: Settings) -> dict[str, Any]:
@@ -48,85 +30,28 @@ def estimate_cost(settings: Settings) -> dict[str, Any]:
     genome, strategy = settings.build_parts()
     key = Stream(settings.seed).at("estimate")
     losses = example_losses(genome, settings.tries, key)
-    n_candidates = count_candidates(genome, strategy, settings.generations, key)
-    costs: list[FamilyCost] = []
+    budget = SearchBudget(
+        candidates=count_candidates(genome, strategy, settings.generations, key),
+        tasks=settings.tasks_per_generation,
+        validation=settings.validation,
+        rates=settings.rates,
+        baseline_tasks=settings.baseline_tasks,
+        finalists=settings.finalists,
+        winner_tasks=settings.winner_tasks,
+        test_tasks=settings.test_tasks,
+        reports=settings.generations // settings.report_every,
+    )
     with Local(device, settings.memory, tf32=settings.tf32) as engine:
-        for family in settings.families:
-            tasks = opening.open_family(family, device)
-            if isinstance(tasks, FullTrainingTasks):
-                costs.append(_cost_of_full_trainings(settings, tasks, losses, n_candidates, key))
-            else:
-                costs.append(_cost_of_episodes(settings, tasks, losses, n_candidates, key, engine))
+        costs = [
+            opening.open_family(family, device).estimate(engine, losses, budget, key)
+            for family in settings.families
+        ]
     return {
         "trainings": sum(cost.trainings for cost in costs),
         "seconds": round(sum(cost.seconds for cost in costs), 1),
         "memory_bytes": settings.memory,
         "device": str(device),
     }
-
-
-def _cost_of_episodes(
-    settings: Settings, episodes: Any, losses: Losses, n_candidates: int, key: Stream, engine: Local
-) -> FamilyCost:
-    """The cost of a family of episodes.
-
-    Args:
-        settings: of the run.
-        episodes: the family with its images.
-        losses: examples of candidates, which are timed.
-        n_candidates: of all generations.
-        key: of the tasks that they are timed on.
-        engine: trains them.
-    """
-    # On two cores both must be busy, or the estimate would be twice too long.
-    each_worker = min(TIMED_TRAININGS // engine.workers, settings.tasks_per_generation)
-    n_tasks = max(1, each_worker) * engine.workers
-    keys = [key.at(t) for t in range(n_tasks)]
-    tasks = episodes.sample(keys, val=settings.validation)
-    engine.score(losses[:1], episodes, tasks, keys)  # the first call compiles or loads its code
-    began = time.perf_counter()
-    engine.score(losses, episodes, tasks, keys)
-    seconds_each = (time.perf_counter() - began) / (len(losses) * n_tasks)
-    trainings = n_candidates * settings.tasks_per_generation
-    winner = (settings.finalists + 2) * settings.winner_tasks
-    tuning = STEP_GRID_COST * len(settings.rates) * settings.baseline_tasks
-    return FamilyCost(trainings, seconds_each * (trainings + winner + tuning))
-
-
-def _cost_of_full_trainings(
-    settings: Settings, tasks: FullTrainingTasks, losses: Losses, n_candidates: int, key: Stream
-) -> FamilyCost:
-    """The cost of a family of full trainings, measured on a few steps of one.
-
-    Args:
-        settings: of the run.
-        tasks: the family with its images.
-        losses: examples of candidates; the first one is timed.
-        n_candidates: of all generations.
-        key: of the training.
-    """
-    trainings = n_candidates * tasks.most(settings.tasks_per_generation)
-    tuning = (len(tasks.rates(settings.rates)) + 1) * tasks.most(settings.baseline_tasks)
-    winner = (settings.finalists + 2) * tasks.most(settings.winner_tasks)
-    test = 2 * tasks.most(settings.test_tasks)
-    looks = settings.generations // settings.report_every * tasks.most(settings.baseline_tasks)
-    seconds_each = _seconds_of_full_training(tasks, losses, key) / tasks.family.workers
-    return FamilyCost(trainings, seconds_each * (trainings + tuning + winner + test + looks))
-
-
-def _seconds_of_full_training(tasks: FullTrainingTasks, losses: Losses, key: Stream) -> float:
-    """Seconds of one full training: its start and a look at held-out images in every epoch, and its
-    steps."""
-    steps, epochs = tasks.length
-    few = min(steps, TIMED_STEPS)
-    measured = []
-    for n in (1, 1, few):  # the first one imports Lightning, and is not counted
-        began = time.perf_counter()
-        tasks.scores(losses[:1], "train", [key], steps=(n,))
-        measured.append(time.perf_counter() - began)
-    _, one_step, several_steps = measured
-    seconds_per_step = max(several_steps - one_step, 0.0) / max(few - 1, 1)
-    return one_step * epochs + seconds_per_step * (steps - 1)
 
 
 def example_losses(genome: Genome, tries: int, key: Stream) -> Losses:

@@ -21,9 +21,9 @@ from metaloss.search.cached_evaluator import CachedScores
 from metaloss.search.run_tables import RunSummary
 from metaloss.search.settings import Settings
 from metaloss.storage.codec import pack, unpack
-from metaloss.storage.environment import Provenance, digest_of_rows
+from metaloss.storage.environment import Provenance
 from metaloss.storage.folders import find_folder, make_folder, not_found_message
-from metaloss.tasks.opening import OpenFamily, TaskFamily, conditions, open_family
+from metaloss.tasks.opening import OpenFamily, conditions, open_family
 
 
 @dataclass(frozen=True)
@@ -194,24 +194,5 @@ def provenance(
         "command": sys.argv,
         "seed": chosen.seed,
         "conditions": conditions(episodes, device, chosen.parts_by_name()),
-        "data": {e.family.name: _images(e) for e in episodes},
+        "data": {e.family.name: e.provenance() for e in episodes},
     }
-
-
-def _images(episodes: OpenFamily) -> dict[str, Any]:
-    pools = {
-        name: {
-            "images": sum(map(len, rows)),
-            "sha256": digest_of_rows(torch.cat(rows)),
-        }
-        for name, rows in episodes.pools.items()
-    }
-    seen = {"search": "train", "choice": "validation", "test, once, after the choice": "test"}
-    found = {"dataset": episodes.family.dataset, "origin": episodes.dataset.origin, "pools": pools}
-    if isinstance(episodes.family, TaskFamily):
-        return {**found, "use": seen}
-    shares = {
-        name: {"images": len(rows), "sha256": digest_of_rows(rows)}
-        for name, rows in episodes.shares.items()
-    }
-    return {**found, "shares": shares, "use": {**seen, "training": "training"}}

@@ -117,8 +117,8 @@ class Settings(BaseModel):
             )
             raise SettingsError(misfit)
         for family in self.families:
-            if isinstance(family, TaskFamily) and genome.classes not in (None, family.ways):
-                ways = f"{family.name} has {family.ways}-way tasks"
+            if family.class_count is not None and genome.classes not in (None, family.class_count):
+                ways = f"{family.name} has {family.class_count}-way tasks"
                 raise SettingsError(
                     f"this genome works for {genome.classes} classes alone, and {ways}"
                 )
@@ -134,9 +134,7 @@ class Settings(BaseModel):
 
     def screening_budget(self) -> ScreeningBudget | None:
         """The short training before the full one, if there is one."""
-        longest = max(
-            (f.inner.steps for f in self.families if isinstance(f, TaskFamily)), default=0
-        )
+        longest = max((family.screened_steps for family in self.families), default=0)
         steps = (20 if longest > 60 else 0) if self.screen_steps is None else self.screen_steps
         return ScreeningBudget(steps, self.screen_tasks, self.screen_share) if steps else None
 

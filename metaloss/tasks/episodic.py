@@ -1,13 +1,14 @@
 """Task families: what to draw episodes from and how to train on them, read from TOML."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 import torch
-from jaxtyping import Int64
+from jaxtyping import Float, Int64
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass as settings
 from torch import Tensor
@@ -29,9 +30,17 @@ from metaloss.data.pools import pools, shortage
 from metaloss.errors import DataError, SettingsError
 from metaloss.inner.classifiers import Classifier
 from metaloss.inner.loop import Inner
+from metaloss.inner.metrics import Metric
+from metaloss.inner.metrics import scores as accuracies
+from metaloss.losses.base import Losses
+from metaloss.tasks.protocols import Engine, FamilyCost, SearchBudget
+from metaloss.tasks.provenance import describe_images
+from metaloss.tasks.step_counts import step_grid, training_lengths
 
 SHIPPED = Path(__file__).parents[1] / "_families"  # where an installation has them
 LEAST = 2  # images of every class in every pool: one to train with, one to validate on
+TIMED_TRAININGS = 64  # trainings of every example that an estimate is timed on
+STEP_GRID_COST = 12  # tuning the number of steps costs as much as so many rates
 CHECKOUT = Path(__file__).parents[2] / "tasks"
 
 
@@ -72,6 +81,29 @@ class TaskFamily:
     def image_options(self) -> ImageOptions:
         """How its images are read."""
         return ImageOptions(self.size, self.background, self.max_pixels)
+
+    @property
+    def class_count(self) -> int | None:
+        """How many classes a task has."""
+        return self.ways
+
+    @property
+    def screened_steps(self) -> int:
+        """Steps of a training that a shorter one may stand in for."""
+        return self.inner.steps
+
+    @property
+    def parts(self) -> list[tuple[str, str]]:
+        """The replaceable parts that it is made of, each as its kind and its name."""
+        source = self.dataset.partition(":")[0]
+        return [("datasets", source), ("classifiers", self.classifier["kind"])]
+
+    def describe(self) -> str:
+        """The family in a few words."""
+        return (
+            f"{self.ways}-way {self.shots}-shot on {self.dataset}, {self.classifier['kind']}, "
+            f"{self.inner.steps} steps"
+        )
 
     def model(self) -> Classifier:
         """The classifier that the table `classifier` describes."""
@@ -210,6 +242,106 @@ class Episodes:
     def model(self) -> Classifier:
         """The family's classifier."""
         return self.family.model()
+
+    def evaluate(
+        self,
+        engine: Engine,
+        losses: Losses,
+        pool: str,
+        key: Stream,
+        tasks: int,
+        *,
+        val: int | None = None,
+        lr: float | Float[Tensor, " P"] | None = None,
+        steps: tuple[int, ...] = (),
+        metric: Metric = accuracies,
+    ) -> Float[Tensor, "M P T ..."]:
+        """What a metric says of losses on tasks drawn by a key, after M numbers of steps.
+
+        Args:
+            engine: trains the classifiers.
+            losses: P of them.
+            pool: where the tasks are drawn from: "train", "validation" or "test".
+            key: of the tasks, of the initial weights and of the batches.
+            tasks: how many.
+            val: validation images per class; the family's own number where None.
+            lr: a learning rate for all, or one per loss; the family's own where None.
+            steps: ascending; the family's own number where there are none.
+            metric: what is measured of the trained classifiers.
+        """
+        drawn = self.sample([key.at("task", t) for t in range(tasks)], pool, val)
+        starts = [key.at("init", t) for t in range(tasks)]
+        own = self.family.inner
+        curves = [
+            engine.observe(
+                [losses], self, drawn, starts, metric, replace(own, steps=marks[-1]), [lr], marks
+            )[0]
+            for marks in training_lengths(own, steps or (own.steps,))
+        ]
+        return torch.cat(curves)
+
+    def validation_rows(self, keys: list[Stream], pool: str) -> Int64[Tensor, "T V"] | None:
+        """The rows of the images that the tasks of these keys are validated on."""
+        return self.sample(keys, pool).val.rows
+
+    def step_choices(self) -> tuple[int, ...]:
+        """The numbers of steps among which the strongest cross-entropy's is chosen."""
+        return step_grid(self.family.inner)
+
+    def enlarged(self, steps: int, scale: int) -> Self:
+        """The family with so many times the steps, and the classifier's layers so many times as wide.
+
+        Raises:
+            SettingsError: more than can be.
+        """
+        family = self.family
+        table = {k: v for k, v in registry.table(family).items() if k not in ("name", "origin")}
+        inner = {**table["inner"], "steps": family.inner.steps * steps}
+        layers = registry.table(self.model)
+        widths = self.model.widths
+        layers[widths] = [width * scale for width in layers[widths]]
+        table |= {"inner": inner, "classifier": {"kind": registry.kind(self.model), **layers}}
+        return replace(self, family=of(table, family.name, family.origin))
+
+    def with_cache(self, folder: Path, conditions: Callable[[], Mapping[str, str]]) -> Self:
+        """The same: the trainings of episodes are short, and none is kept."""
+        return self
+
+    def provenance(self) -> dict[str, Any]:
+        """Where its images come from, and what each of them is used for."""
+        return {
+            **describe_images(self.family.dataset, self.dataset.origin, self.pools),
+            "use": {
+                "search": "train",
+                "choice": "validation",
+                "test, once, after the choice": "test",
+            },
+        }
+
+    def estimate(
+        self, engine: Engine, losses: Losses, budget: SearchBudget, key: Stream
+    ) -> FamilyCost:
+        """What a search with this family costs, by the time of a few trainings.
+
+        Args:
+            engine: trains them.
+            losses: examples of candidates.
+            budget: the size of the search.
+            key: of the tasks that are timed.
+        """
+        # On two cores both must be busy, or the estimate would be twice too long.
+        each_worker = min(TIMED_TRAININGS // engine.workers, budget.tasks)
+        n_tasks = max(1, each_worker) * engine.workers
+        keys = [key.at(t) for t in range(n_tasks)]
+        tasks = self.sample(keys, val=budget.validation)
+        engine.score(losses[:1], self, tasks, keys)  # the first call compiles or loads its code
+        began = time.perf_counter()
+        engine.score(losses, self, tasks, keys)
+        seconds_each = (time.perf_counter() - began) / (len(losses) * n_tasks)
+        trainings = budget.candidates * budget.tasks
+        winner = (budget.finalists + 2) * budget.winner_tasks
+        tuning = STEP_GRID_COST * len(budget.rates) * budget.baseline_tasks
+        return FamilyCost(trainings, seconds_each * (trainings + winner + tuning))
 
 
 def open_episodes(

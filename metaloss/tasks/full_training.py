@@ -2,10 +2,13 @@
 
 import contextlib
 import math
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Self
 
 import torch
 from jaxtyping import Float
@@ -19,9 +22,14 @@ from metaloss.data.datasets._files import Files
 from metaloss.data.datasets.voc import Scenes
 from metaloss.data.pools import pools
 from metaloss.errors import DataError, Interrupted, MetalossError, SettingsError, out_of_memory
+from metaloss.inner.metrics import Metric
+from metaloss.inner.metrics import scores as accuracies
 from metaloss.losses.base import Losses
 from metaloss.losses.formulas import Formulas
-from metaloss.tasks.training_cache import TrainingCache
+from metaloss.storage.environment import digest_of_rows
+from metaloss.tasks.protocols import Engine, FamilyCost, SearchBudget
+from metaloss.tasks.provenance import describe_images
+from metaloss.tasks.training_cache import TrainingCache, open_cache
 from metaloss.tasks.training_family import TrainingFamily
 from metaloss.tasks.worker_pool import TrainingRequest, WorkerPool
 from metaloss.training.defaults import decided
@@ -40,6 +48,7 @@ from metaloss.training.settings import Training
 from metaloss.training.spec import TrainingSpec
 
 LOOK = 512  # images looked at at once
+TIMED_STEPS = 10  # that an estimate is timed on
 
 
 class CandidateLoss(Criterion):
@@ -131,6 +140,123 @@ class FullTrainingTasks:
     def rates(self, given: Sequence[float]) -> Sequence[float]:
         """The rates among which cross-entropy's is chosen: the family's own, or those of the run."""
         return self.family.training.rates or given
+
+    def evaluate(
+        self,
+        engine: Engine,
+        losses: Losses,
+        pool: str,
+        key: Stream,
+        tasks: int,
+        *,
+        val: int | None = None,
+        lr: float | Float[Tensor, " P"] | None = None,
+        steps: Sequence[int] = (),
+        metric: Metric = accuracies,
+    ) -> Float[Tensor, "M P T"]:
+        """Accuracies of networks whose seeds are drawn by a key, after M numbers of steps.
+
+        Args:
+            engine: says when to stop; networks train on this family's own device.
+            losses: P of them.
+            pool: what is looked at in the end: "train", "validation" or "test".
+            key: of all random draws.
+            tasks: how many seeds, no more than the family has.
+            val: for episodes alone: every pool is looked at as a whole.
+            lr: the highest learning rate, for all or one per loss; the family's own where None.
+            steps: of the trainings; the family's own number where there are none.
+            metric: for episodes alone: a full training has its accuracy and nothing else.
+        """
+        keys = [key.at("task", t) for t in range(self.most(tasks))]
+        return self.scores(losses, pool, keys, lr, steps, engine.stop)
+
+    def validation_rows(self, keys: list[Stream], pool: str) -> None:
+        """None: all seeds look at the same images, and only the seeds can be drawn again."""
+        return
+
+    def step_choices(self) -> tuple[int, ...]:
+        """The numbers of steps among which the strongest cross-entropy's is chosen: its own."""
+        return (self.steps,)
+
+    def enlarged(self, steps: int, scale: int) -> Self:
+        """The family with so many times the steps.
+
+        Raises:
+            SettingsError: `scale` is not 1, as a network has no other width.
+        """
+        if scale != 1:
+            raise SettingsError(
+                f"{self.family.origin}: a stage of full trainings cannot have scale = {scale}, "
+                "only 1"
+            )
+        if steps == 1:
+            return self
+        longer = replace(self.family.training, steps=self.steps * steps)
+        return replace(self, family=replace(self.family, training=longer))
+
+    def with_cache(self, folder: Path, conditions: Callable[[], Mapping[str, str]]) -> Self:
+        """The family whose trainings, each as it ends, are kept in a folder that this process has
+        locked.
+
+        Raises:
+            DamagedFile: what is kept there does not check out.
+        """
+        return replace(self, memory=open_cache(folder, conditions()))
+
+    def provenance(self) -> dict[str, Any]:
+        """Where its images come from, and what each of them is used for."""
+        return {
+            **describe_images(self.family.dataset, self.dataset.origin, self.pools),
+            "shares": {
+                name: {"images": len(rows), "sha256": digest_of_rows(rows)}
+                for name, rows in self.shares.items()
+            },
+            "use": {
+                "search": "train",
+                "choice": "validation",
+                "test, once, after the choice": "test",
+                "training": "training",
+            },
+        }
+
+    def estimate(
+        self,
+        engine: Engine,
+        losses: Losses,
+        budget: SearchBudget,
+        key: Stream,
+    ) -> FamilyCost:
+        """What a search with this family costs, by the time of a few steps of one training.
+
+        Args:
+            engine: for episodes alone.
+            losses: examples of candidates; the first one is timed.
+            budget: the size of the search.
+            key: of the training.
+        """
+        trainings = budget.candidates * self.most(budget.tasks)
+        tuning = (len(self.rates(budget.rates)) + 1) * self.most(budget.baseline_tasks)
+        winner = (budget.finalists + 2) * self.most(budget.winner_tasks)
+        test = 2 * self.most(budget.test_tasks)
+        reports = budget.reports * self.most(budget.baseline_tasks)
+        seconds_each = self._seconds_of_training(losses, key) / self.family.workers
+        return FamilyCost(trainings, seconds_each * (trainings + tuning + winner + test + reports))
+
+    def _seconds_of_training(self, losses: Losses, key: Stream) -> float:
+        """Seconds of one full training.
+
+        They are those of its start and a look at held-out images in every epoch, and of its steps.
+        """
+        steps, epochs = self.length
+        few = min(steps, TIMED_STEPS)
+        measured = []
+        for n in (1, 1, few):  # the first one imports Lightning, and is not counted
+            began = time.perf_counter()
+            self.scores(losses[:1], "train", [key], steps=(n,))
+            measured.append(time.perf_counter() - began)
+        _, one_step, several_steps = measured
+        seconds_per_step = max(several_steps - one_step, 0.0) / max(few - 1, 1)
+        return one_step * epochs + seconds_per_step * (steps - 1)
 
     def scores(
         self,

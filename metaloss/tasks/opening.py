@@ -1,7 +1,7 @@
 """The two kinds of task families: episodes, and full trainings (`kind = "training"`); read and opened alike."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,7 +14,6 @@ from metaloss.tasks import episodic
 from metaloss.tasks import training_family as training
 from metaloss.tasks.episodic import Episodes, TaskFamily, open_episodes
 from metaloss.tasks.full_training import FullTrainingTasks, open_full_training
-from metaloss.tasks.training_cache import open_cache
 from metaloss.tasks.training_family import TrainingFamily
 
 __all__ = [
@@ -99,12 +98,7 @@ def conditions(
         others: further parts, each a kind and a name, whose versions matter where they are plugins.
     """
     data = {f"data {e.family.name}": e.dataset.fingerprint() for e in episodes}
-    parts = [("datasets", e.family.dataset.partition(":")[0]) for e in episodes]
-    parts += [
-        ("classifiers", e.family.classifier["kind"])
-        for e in episodes
-        if isinstance(e.family, TaskFamily)
-    ]
+    parts = [part for e in episodes for part in e.family.parts]
     return {**describe_environment(device), **data, **plugins.versions([*parts, *others])}
 
 
@@ -117,9 +111,4 @@ def with_training_cache(
     Raises:
         DamagedFile: what is kept there does not check out.
     """
-    return [
-        replace(e, memory=open_cache(folder, conditions([e], device)))
-        if isinstance(e, FullTrainingTasks)
-        else e
-        for e in families
-    ]
+    return [e.with_cache(folder, partial(conditions, [e], device)) for e in families]

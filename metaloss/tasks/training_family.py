@@ -41,6 +41,27 @@ class TrainingFamily:
         """The data source's name."""
         return self.training.data
 
+    @property
+    def class_count(self) -> int | None:
+        """None: how many classes there are is known when the images are read."""
+        return None
+
+    @property
+    def screened_steps(self) -> int:
+        """0: no shorter training stands in for a full one."""
+        return 0
+
+    @property
+    def parts(self) -> list[tuple[str, str]]:
+        """The replaceable parts that it is made of, each as its kind and its name."""
+        return [("datasets", self.dataset.partition(":")[0])]
+
+    def describe(self) -> str:
+        """The family in a few words."""
+        settings = self.training
+        kind = settings.augment.kind
+        return f"{settings.model} on {settings.data}, a full training, augmentation {kind}"
+
 
 def of(table: Mapping[str, Any], name: str, origin: str) -> TrainingFamily:
     """A family made of a table of settings; `protocol` lays a paper's under its own, losses and

@@ -1,8 +1,9 @@
 import pytest
 import torch
 
-from metaloss.evaluation.protocol import best_setting, training_lengths
+from metaloss.evaluation.protocol import best_setting
 from metaloss.inner.loop import Inner
+from metaloss.tasks.step_counts import training_lengths
 
 
 @pytest.mark.parametrize(

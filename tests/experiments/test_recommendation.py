@@ -15,12 +15,11 @@ from metaloss.core.reporting import Reporter
 from metaloss.core.streams import Stream
 from metaloss.engines.local import Local
 from metaloss.errors import DataError, Interrupted, SettingsError
-from metaloss.evaluation import protocol
 from metaloss.experiments.comparison.family_evaluation import FamilyEvaluation, Setting
 from metaloss.experiments.recommendation import folds, selection, summary, verdict
 from metaloss.experiments.recommendation.verdict import AccuracyGain, Verdict
 from metaloss.inner.loop import Inner
-from metaloss.tasks import episodic
+from metaloss.tasks import episodic, step_counts
 
 SMALL = {
     "tuning_tasks": 2,
@@ -47,7 +46,7 @@ CPU = torch.device("cpu")
 def surroundings(monkeypatch, tmp_path):
     only_the_subset(monkeypatch, tmp_path)
     without_plots(monkeypatch)
-    monkeypatch.setattr(protocol, "STEPS", (6,))
+    monkeypatch.setattr(step_counts, "STEPS", (6,))
     monkeypatch.chdir(tmp_path)
 
 

@@ -16,7 +16,6 @@ from metaloss.evaluation import plots
 from metaloss.evaluation.protocol import LossEvaluation
 from metaloss.evaluation.statistics import rank_correlation
 from metaloss.search import elimination
-from metaloss.search.elimination_stage import Stage, enlarged
 from metaloss.search.run import Run, find
 
 PARTS = {
@@ -262,11 +261,11 @@ def test_other_families_may_be_asked_for(run, tmp_path):
 @pytest.mark.parametrize(("kind", "widths"), [("mlp", "hidden"), ("cnn", "filters")])
 def test_a_stage_multiplies_the_family_s_steps_and_widths(open_tiny, kind, widths):
     episodes = open_tiny(classifier={"kind": kind, widths: [3, 5]})
-    larger = enlarged(episodes, Stage(1, steps=4, scale=2))
+    larger = episodes.enlarged(4, 2)
     assert larger.family.inner.steps == 4 * episodes.family.inner.steps
     assert getattr(larger.model, widths) == (6, 10)
     assert getattr(episodes.model, widths) == (3, 5)
-    assert enlarged(episodes, Stage(1)).family.inner == episodes.family.inner
+    assert episodes.enlarged(1, 1).family.inner == episodes.family.inner
 
 
 def test_every_stage_and_repeat_has_fresh_meta_validation_tasks(run, monkeypatch):

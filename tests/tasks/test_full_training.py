@@ -16,7 +16,7 @@ from metaloss.errors import DataError, Interrupted, SettingsError
 from metaloss.losses import zoo
 from metaloss.losses.base import CrossEntropies
 from metaloss.losses.formulas import Formulas
-from metaloss.search import constants_tuning, estimate, program, settings
+from metaloss.search import constants_tuning, program, settings
 from metaloss.search.estimate import estimate_cost
 from metaloss.tasks import episodic, full_training, opening, training_cache
 from metaloss.tasks.opening import with_training_cache
@@ -236,7 +236,7 @@ def test_the_estimate_of_full_trainings_takes_a_few_steps_of_one(path, monkeypat
     found = estimate_cost(
         settings.resolve({"tasks": [path], **SMALL, "training": {"epochs": 100_000}})
     )
-    assert asked == [(1,), (1,), (estimate.TIMED_STEPS,)]
+    assert asked == [(1,), (1,), (full_training.TIMED_STEPS,)]
     assert found["trainings"] > 0
     assert found["seconds"] > 0
 

@@ -18,7 +18,6 @@ from metaloss.core.tables import flatten
 from metaloss.criterion.leakage import DataOverlap, data_overlap
 from metaloss.engines.local import Local
 from metaloss.errors import SettingsError
-from metaloss.evaluation.protocol import step_grid
 from metaloss.evaluation.statistics import Draws
 from metaloss.experiments.comparison import report_folder
 from metaloss.experiments.comparison.family_evaluation import (
@@ -33,6 +32,7 @@ from metaloss.search.settings import RATES, changed
 from metaloss.tasks import opening
 from metaloss.tasks.episodic import Episodes, TaskFamily, open_episodes
 from metaloss.tasks.opening import TrainingFamily, conditions
+from metaloss.tasks.step_counts import step_grid
 from metaloss.training.settings import Training
 
 Many = Annotated[int, Field(ge=2, le=1_000_000)]

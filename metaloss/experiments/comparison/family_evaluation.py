@@ -10,12 +10,13 @@ from torch import Tensor
 from metaloss.core.streams import Stream
 from metaloss.data.episodes import Tasks
 from metaloss.engines.local import Local
-from metaloss.evaluation.protocol import best_setting, step_grid, training_lengths
+from metaloss.evaluation.protocol import best_setting
 from metaloss.inner.loop import Inner
 from metaloss.inner.metrics import Measures, Metric, measure, predictions, progress, scores
 from metaloss.inner.optimisers import Rate
 from metaloss.losses.base import Losses
 from metaloss.tasks.episodic import Episodes
+from metaloss.tasks.step_counts import step_grid, training_lengths
 
 WAVE = 32  # tasks trained and looked at together: what their answers take stays bounded
 MOMENTS = 40  # of a learning curve, at most

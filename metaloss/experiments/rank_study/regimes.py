@@ -29,7 +29,7 @@ from metaloss.training import folders
 from metaloss.training.losses import NamedLoss
 
 if TYPE_CHECKING:
-    pass
+    from metaloss.training.session import TrainingSession
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,6 @@ from metaloss.core.streams import Stream
 from metaloss.core.tables import flatten
 from metaloss.criterion.base import Criterion
 from metaloss.engines.local import Local
-from metaloss.evaluation.protocol import step_grid
 from metaloss.experiments.comparison.family_evaluation import FamilyEvaluation
 from metaloss.experiments.comparison.losses import ComparedLoss, check_classes
 from metaloss.experiments.recommendation.folds import FoldedImages, make_folds
@@ -51,6 +50,7 @@ from metaloss.experiments.recommendation.summary import summarise, write
 from metaloss.experiments.recommendation.verdict import AccuracyGain, FoldResults, decide
 from metaloss.search.settings import RATES
 from metaloss.tasks.episodic import Episodes, TaskFamily
+from metaloss.tasks.step_counts import step_grid
 
 Many = Annotated[int, Field(ge=2, le=1_000_000)]
 
