@@ -52,14 +52,14 @@ TABLES = (
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
-    """Tell Sphinx."""
+    """Register with Sphinx what fills the markers."""
     app.add_config_value("zoo_pictures", "all", "env")
     app.connect("source-read", fill)
     return {"parallel_read_safe": True}
 
 
-def fill(app: Sphinx, page: str, source: list[str]) -> None:
-    """Put what is generated in the place of its marker."""
+def fill(app: Sphinx, _page: str, source: list[str]) -> None:
+    """Replace each marker of a page by the text that is generated for it."""
     for marker, make in MAKERS.items():
         if f"<!-- {marker} -->" in source[0]:
             source[0] = source[0].replace(f"<!-- {marker} -->", "\n".join(make(app)))
@@ -73,7 +73,8 @@ def gallery(app: Sphinx) -> Iterator[str]:
     for entry in zoo.ENTRIES.values():
         yield f"\n## {entry.name}\n"
         if entry.unavailable:
-            yield f"Not available as a formula: it {entry.unavailable}.\n\n- Source: {entry.source}\n"
+            yield f"Not available as a formula: it {entry.unavailable}.\n"
+            yield f"- Source: {entry.source}\n"
         else:
             yield from published(entry, folder, picture=drawn == ["all"] or entry.name in drawn)
 
@@ -95,7 +96,8 @@ def published(entry: zoo.PublishedLoss, folder: Path, picture: bool) -> Iterator
         heads += f" {classes} |"
         gains += f" {phenotype.gain(losses, classes):.3g} |"
         places += f" {phenotype.minimum(losses, classes):.3f} |"
-    yield f"\n| classes |{heads}\n| --- |{' ---: |' * len(showing.COUNTS)}\n| gain |{gains}\n| minimum at |{places}\n"
+    yield f"\n| classes |{heads}\n| --- |{' ---: |' * len(showing.COUNTS)}"
+    yield f"| gain |{gains}\n| minimum at |{places}\n"
     if picture:
         plots.phenotype(losses, entry.name, None, folder / f"{entry.name}.png")
         about = f"Value and pull of {entry.name} over the probability of the true class"
@@ -120,8 +122,8 @@ def facts(entry: zoo.PublishedLoss) -> Iterator[tuple[str, str]]:
     yield "Limits", entry.limits
 
 
-def parts(app: Sphinx) -> Iterator[str]:
-    """Everything that a registry finds in its folder, with its settings."""
+def parts(_app: Sphinx) -> Iterator[str]:
+    """All parts of the registries with their settings, all data sources and task families."""
     for kind, title in GROUPS.items():
         yield f"\n## {title}\n"
         for row in listing.rows(kind, Path()):
@@ -140,8 +142,8 @@ def parts(app: Sphinx) -> Iterator[str]:
         yield f"- `{name}`: {shape}, classifier {f.classifier['kind']}, {f.inner.steps} steps"
 
 
-def options(app: Sphinx) -> Iterator[str]:
-    """The settings of what is no part of a registry."""
+def options(_app: Sphinx) -> Iterator[str]:
+    """The settings of commands, which belong to no registry."""
     for title, cls in TABLES:
         yield f"\n## {title}\n"
         yield from fields(cls)
@@ -156,22 +158,23 @@ def fields(cls: Any) -> Iterator[str]:
 
 
 def defaults(cls: Any) -> Iterator[tuple[str, str]]:
-    """The fields and what they are where nothing is given; what has no default says nothing."""
+    """The fields with their defaults as text; empty for a field that has none."""
     if dataclasses.is_dataclass(cls):
         made = {f.name: f.default_factory for f in dataclasses.fields(cls)}
         values = {f.name: f.default for f in dataclasses.fields(cls)}
     else:
         made = {name: field.default_factory for name, field in cls.model_fields.items()}
         values = {name: field.default for name, field in cls.model_fields.items()}
-    for name, value in values.items():
-        if isinstance(value, FieldInfo):
-            value = value.get_default(call_default_factory=True)
+    for name, declared in values.items():
+        default = declared
+        if isinstance(declared, FieldInfo):
+            default = declared.get_default(call_default_factory=True)
         elif callable(made[name]):
-            value = made[name]()
-        if value in (dataclasses.MISSING, PydanticUndefined):
+            default = made[name]()
+        if default in (dataclasses.MISSING, PydanticUndefined):
             yield name, ""
         else:
-            yield name, f" = `{json.dumps(value, default=registry.table)}`"
+            yield name, f" = `{json.dumps(default, default=registry.table)}`"
 
 
 def attributes(cls: type) -> Iterator[tuple[str, str]]:
@@ -182,8 +185,8 @@ def attributes(cls: type) -> Iterator[tuple[str, str]]:
             yield name, " ".join(meaning.split())
 
 
-def primitives(app: Sphinx) -> Iterator[str]:
-    """What formulas are written in, as torch code."""
+def primitives(_app: Sphinx) -> Iterator[str]:
+    """The primitives that formulas consist of, as torch code."""
     yield "| name | arguments | in torch |\n| --- | --- | --- |"
     for row in PRIMITIVES.values():
         yield f"| `{row.name}` | {row.arity} | `{row.source.format(a='a', b='b', c='c')}` |"

@@ -1,4 +1,4 @@
-"""Losses in the programs that people train with: skorch, Lightning, a timm-style loop with mixup, a plain loop."""
+"""Losses in programs that people train with: skorch, Lightning, a loop with mixup, a plain loop."""
 
 import pickle
 import warnings
@@ -69,7 +69,7 @@ def test_a_plain_loop_learns_digits(spec, digits):
 
 
 def mixed(x, y, share, smoothing):
-    """Images mixed with the batch's other end, and their smoothed labels mixed alike, as timm's Mixup gives them."""
+    """Images mixed with the batch in reverse, and their smoothed labels, as timm's Mixup does."""
     low = smoothing / CLASSES
     soft = torch.full((len(y), CLASSES), low).scatter(1, y[:, None], 1 - smoothing + low)
     return share * x + (1 - share) * x.flip(0), share * soft + (1 - share) * soft.flip(0)

@@ -1,4 +1,4 @@
-"""The manual: it builds without a warning, names everything there is, leads nowhere that is not, and its code runs."""
+"""The manual builds without a warning, names every part, has no dead link, and its code runs."""
 
 import ast
 import os
@@ -75,7 +75,12 @@ def site(tmp_path_factory):
     pictures = ["-D", f"zoo_pictures={','.join(DRAWN)}"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
-        [*command, *pictures, DOCS, out], cwd=ROOT, env=environment, capture_output=True, text=True
+        [*command, *pictures, DOCS, out],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return out
@@ -163,10 +168,8 @@ def test_links_lead_somewhere_and_nothing_is_loaded_from_elsewhere(site, pages):
     read = {site / name: Page(text) for name, text in pages.items()}
     for path, page in read.items():
         for address in page.loads:
-            assert (
-                not urlsplit(address).netloc
-                and (path.parent / unquote(urlsplit(address).path)).is_file()
-            ), address
+            assert not urlsplit(address).netloc, address
+            assert (path.parent / unquote(urlsplit(address).path)).is_file(), address
         for parts in map(urlsplit, page.links):
             if parts.scheme or parts.netloc:
                 continue
@@ -177,7 +180,7 @@ def test_links_lead_somewhere_and_nothing_is_loaded_from_elsewhere(site, pages):
 
 
 def imported(code):
-    """What a piece of code imports of metaloss: pairs of a module and a name, "" for the module itself."""
+    """What code imports of metaloss: pairs of a module and a name, "" for the module itself."""
     pairs = set()
     for node in ast.walk(ast.parse(code)):
         if isinstance(node, ast.Import):

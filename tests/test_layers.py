@@ -1,4 +1,4 @@
-"""Packages import only from those before them, no modules import each other in a circle, and start-up stays light."""
+"""Packages import only from those before them, no modules in a circle, and start-up stays light."""
 
 import ast
 import graphlib
@@ -69,7 +69,7 @@ def imports(name, path, known, package):
 
 
 def _module(dotted, known):
-    """The module that a dotted name lies in; an unknown one by its first part, so that it is seen."""
+    """The module of a dotted name; of an unknown one its first part, so that a test shows it."""
     parts = dotted.split(".")
     for n in range(len(parts), 0, -1):
         if (name := ".".join(parts[:n])) in known:

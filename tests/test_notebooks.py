@@ -1,4 +1,4 @@
-"""The notebooks run from their first cell to their last on a tiny budget, and what is committed of them is real."""
+"""The notebooks run from first to last cell on a tiny budget; their committed output is real."""
 
 import importlib.util
 import os
@@ -107,7 +107,8 @@ SEARCH = "import metaloss\nresult = metaloss.evolve(reporter=metaloss.Console(ve
 FOUND = {
     "generations": "len(result.history)",
     "chosen": "result.summary['choice']['generation']",
-    "value": "result.best(__import__('torch').zeros(2, 10), __import__('torch').tensor([3, 4])).isfinite().item()",
+    "value": "result.best(__import__('torch').zeros(2, 10), "
+    "__import__('torch').tensor([3, 4])).isfinite().item()",
 }
 
 
@@ -135,7 +136,8 @@ def test_stop_in_a_kernel_gives_the_winner_so_far_and_progress_shows_in_the_cell
     finally:
         client.stop_channels()
         manager.shutdown_kernel(now=True)
-    assert pressed and reply["status"] == "ok", reply
+    assert pressed
+    assert reply["status"] == "ok", reply
     found = {name: each["data"]["text/plain"] for name, each in reply["user_expressions"].items()}
     assert 2 <= int(found["generations"]) == int(found["chosen"]) < 1_000_000
     assert found["value"] == "True"
@@ -181,7 +183,7 @@ tasksets = module(EXAMPLES / "learn2learn" / "tasksets.py") if EXAMPLES.is_dir()
 
 
 def pairs(number=3, ways=3, each=5):
-    """Tasks as learn2learn gives them: shuffled, with every class's images around a value of its own."""
+    """Tasks as learn2learn gives them: shuffled, each class's images around a value of its own."""
     for i in range(number):
         y = torch.arange(ways).repeat(each)[Stream(i).at("order").permutation(ways * each)]
         yield y[:, None, None, None] + 0.1 * Stream(i).at("images").normal(ways * each, 1, 4, 4), y

@@ -1,4 +1,4 @@
-"""Writes a tiny data set in VOC's format: squares of two classes on a background, with a line of 255 around them."""
+"""Writes a tiny data set in VOC's format: squares of two classes, each with a border of 255."""
 
 import numpy as np
 from PIL import Image

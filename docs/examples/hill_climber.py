@@ -1,4 +1,4 @@
-"""Hill climbing with one step size for all genes, adapted by the 1/5 success rule (Rechenberg 1973)."""
+"""Hill climbing with one step size for all genes, set by the 1/5 success rule (Rechenberg 1973)."""
 
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
@@ -49,7 +49,10 @@ class HillClimber:
         return Climb(genome.sample(1, key.at("sample")), self.sigma)
 
     def ask(self, state: Climb, genome: Genome, key: Stream) -> tuple[Population, Climb]:
-        """The parent and its children: this generation's tasks are new, so old fitness would not compare."""
+        """The parent and its children.
+
+        This generation's tasks are new, so the parent's old fitness would not compare.
+        """
         parents = state.best[torch.zeros(self.children, dtype=torch.int64)]
         strength = torch.full((self.children, parents.genes), state.sigma)
         return state.best.cat(genome.mutate(parents, strength, key.at("mutate"))), state

@@ -1,4 +1,4 @@
-"""Cross-entropy and a power series in 1 - p, whose coefficients are searched (after Leng 2022's PolyLoss)."""
+"""Cross-entropy and a power series in 1 - p with evolved coefficients (after PolyLoss, Leng 2022)."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar

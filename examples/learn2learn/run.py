@@ -21,7 +21,8 @@ def main(environment: Path) -> None:
     if not python.exists():
         if sys.version_info[:2] != (3, 11):
             sys.exit(
-                "learn2learn 0.2.0 is known to build on Python 3.11: python3.11 examples/learn2learn/run.py"
+                "learn2learn 0.2.0 is known to build on Python 3.11: "
+                "python3.11 examples/learn2learn/run.py"
             )
         venv.create(environment, with_pip=True)
     # In one command, so that pip finds versions that suit both.

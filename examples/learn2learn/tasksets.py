@@ -1,4 +1,4 @@
-"""Task sets in both directions: metaloss's episodes for learn2learn, and learn2learn's tasks for metaloss's engine."""
+"""Task sets in both directions: metaloss's episodes for learn2learn, and the other way round."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -63,7 +63,8 @@ def halves(
     counts = y.bincount()
     if counts.min() != counts.max() or counts.min() <= shots:
         raise ValueError(
-            f"expected classes 0 to C-1 with equally many images, more than {shots}, got {counts.tolist()}"
+            f"expected classes 0 to C-1 with equally many images, more than {shots}, got "
+            f"{counts.tolist()}"
         )
     order = y.argsort(stable=True).view(len(counts), -1)  # [ways shots+val]
     train = order[:, :shots].flatten()

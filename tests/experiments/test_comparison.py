@@ -1,4 +1,4 @@
-"""Losses side by side: fair, the same whoever else is there, and told in sentences that the numbers allow."""
+"""Losses side by side: fair, independent of each other, with sentences that the numbers allow."""
 
 import csv
 import json
@@ -54,7 +54,7 @@ def undrawn(monkeypatch):
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory):
-    """Two families, a formula that is cross-entropy under another name, and a name that is no name."""
+    """Two families, a formula that equals cross-entropy, and a name with HTML in it."""
     folder = tmp_path_factory.mktemp("report")
     with pytest.MonkeyPatch.context() as patch:
         only_the_subset(patch, folder)

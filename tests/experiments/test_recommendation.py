@@ -1,4 +1,4 @@
-"""Which loss for these images: judged on images that no choice has seen, said no stronger than the numbers allow."""
+"""Which loss for these images: tested on images that no choice has seen."""
 
 import csv
 import json
@@ -366,17 +366,19 @@ def said(by, width=0.01, late=None, chosen=None, best="mine", steps=160):
         ),
         (
             said(0.005),
-            "No evidence for anything but cross-entropy (learning rate 0.2, 20 steps): choosing another "
-            "gains +0.5 points (95 % interval -0.5 to +1.5) on new images.",
+            "No evidence for anything but cross-entropy (learning rate 0.2, 20 steps): choosing "
+            "another gains +0.5 points (95 % interval -0.5 to +1.5) on new images.",
         ),
         (
             said(0.005),
-            "With these 400 images gains below about 1.0 points cannot be told from none; four times",
+            "With these 400 images gains below about 1.0 points cannot be told from none; four "
+            "times",
         ),
         (
             said(0.0, chosen={"ce": 5}, best="ce"),
             "No evidence for anything but cross-entropy (learning rate 0.2, 20 "
-            "steps): no fold found a better one. Chosen by the 5 folds: cross-entropy 5; on all images: cross-entropy.",
+            "steps): no fold found a better one. Chosen by the 5 folds: cross-entropy 5; on all "
+            "images: cross-entropy.",
         ),
         (
             said(0.03, best="ce"),
@@ -424,7 +426,10 @@ def test_the_size_and_the_level_of_the_small_trainings_are_said():
 
 
 def test_how_much_of_the_images_a_task_has_is_said(ask):
-    note = "A task trained on 4 images of each class, of 30 or more that are here; --set shots=8 is nearer to all."
+    note = (
+        "A task trained on 4 images of each class, of 30 or more that are here; --set shots=8 is "
+        "nearer to all."
+    )
     assert note in ask("mse", shots=4).sentences
     assert not any("nearer" in text for text in ask("mse", shots=15).sentences)
 

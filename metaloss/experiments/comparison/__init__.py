@@ -1,4 +1,4 @@
-"""`compare`: any losses side by side on the meta-test tasks of any families, each one tuned first."""
+"""`compare`: losses side by side on the meta-test tasks of any families, each one tuned first."""
 
 import json
 import shlex
@@ -120,9 +120,14 @@ def compare(
         DataError: images that are missing or do not fit.
     """
     table = {"tasks": (tasks,) if isinstance(tasks, str) else tuple(tasks), **others}
-    how: dict[str, Any] = {"reporter": reporter, "stop": stop}
+    options: dict[str, Any] = {"reporter": reporter, "stop": stop}
     return start(
-        [losses] if isinstance(losses, str) else losses, table, out=out, name=name, runs=runs, **how
+        [losses] if isinstance(losses, str) else losses,
+        table,
+        out=out,
+        name=name,
+        runs=runs,
+        **options,
     )
 
 
@@ -136,153 +141,179 @@ def start(
     reporter: Reporter | None = None,
     stop: Callable[[], bool] = lambda: False,
 ) -> Report:
-    """Make the comparison that a table of settings asks for (arguments and errors: as for `compare`)."""
+    """Make the comparison that a table of settings describes.
+
+    Args and errors: as for `compare`; `table` has its settings and those of the families.
+    """
     of_families = TaskFamily.__dataclass_fields__.keys() - {"name", "origin"}
     changes = {key: value for key, value in table.items() if key in of_families}
-    own = {key: value for key, value in table.items() if key not in of_families}
-    chosen: Comparison = registry.from_table(Comparison, own, "compare")
+    own_settings = {key: value for key, value in table.items() if key not in of_families}
+    comparison: Comparison = registry.from_table(Comparison, own_settings, "compare")
     reporter = reporter or Reporter()
-    found, baseline = read_losses(losses, chosen.against, Path(runs))
-    device = resolve_device(chosen.device)
-    names = [*_specs(losses, found), *(x.label for x in found[len(losses) :])]
+    compared, baseline = read_losses(losses, comparison.against, Path(runs))
+    device = resolve_device(comparison.device)
+    names = [*_specs(losses, compared), *(x.label for x in compared[len(losses) :])]
     reporter.on_work("loading images", plain=False)
-    opened = [open_episodes(f, device) for f in _families(chosen, changes, names)]
-    check_classes(found, opened)
-    exposures = _exposures(found, opened, chosen.allow_seen, reporter)
-    with Local(device, chosen.memory, stop=stop, told=reporter.on_progress) as engine:
+    families = [open_episodes(f, device) for f in _families(comparison, changes, names)]
+    check_classes(compared, families)
+    overlaps = _overlaps(compared, families, comparison.allow_seen, reporter)
+    with Local(device, comparison.memory, stop=stop, told=reporter.on_progress) as engine:
         reporter.on_comparison_start(
-            chosen, opened, sum(_work(chosen, len(found), e) for e in opened)
+            comparison, families, sum(_work(comparison, len(compared), e) for e in families)
         )
-        contests = [FamilyEvaluation(engine, e, Stream(chosen.seed)) for e in opened]
-        played = [_play(contest, chosen, found, baseline) for contest in contests]
-    settings = {**chosen.model_dump(mode="json"), **changes}
+        evaluations = [FamilyEvaluation(engine, e, Stream(comparison.seed)) for e in families]
+        results = [
+            _evaluate(evaluation, comparison, compared, baseline) for evaluation in evaluations
+        ]
+    settings = {**comparison.model_dump(mode="json"), **changes}
     about = {
         "settings": settings,
         "baseline": baseline,
-        "command": command(losses, found, {**own, "tasks": chosen.tasks}, changes),
+        "command": command(losses, compared, {**own_settings, "tasks": comparison.tasks}, changes),
     }
     summary = summarise(
-        {**about, "conditions": conditions(opened, device)}, found, opened, exposures, played
+        {**about, "conditions": conditions(families, device)}, compared, families, overlaps, results
     )
-    written = report_folder.write(
-        Path(out), name or _name(opened, chosen.seed), summary, [x.trainings for x in played]
+    folder = report_folder.write(
+        Path(out), name or _name(families, comparison.seed), summary, [x.trainings for x in results]
     )
-    report = Report(summary["rows"], [x["text"] for x in summary["sentences"]], summary, written)
+    report = Report(summary["rows"], [x["text"] for x in summary["sentences"]], summary, folder)
     reporter.on_comparison_end(report)
     return report
 
 
 def _families(
-    chosen: Comparison, changes: Mapping[str, Any], losses: Sequence[str]
+    comparison: Comparison, changes: Mapping[str, Any], losses: Sequence[str]
 ) -> list[TaskFamily]:
     """The families of episodes.
 
     Raises:
         SettingsError: there is no such family, two have one name, or one is of full trainings.
     """
-    found = []
-    for name in chosen.tasks:
+    families = []
+    for name in comparison.tasks:
         family = opening.read(name)
         if isinstance(family, TrainingFamily):
-            line = shlex.join(side_by_side(family, losses, family.training.rates or chosen.rates))
-            raise SettingsError(
-                f"{family.origin} is a family of full trainings, and compare is for episodes; this sets the losses "
-                f"side by side there: {line}"
+            line = shlex.join(
+                side_by_side(family, losses, family.training.rates or comparison.rates)
             )
-        found.append(changed(family, changes))
-    names = [family.name for family in found]
-    if twice := [name for name in names if names.count(name) > 1]:
-        raise SettingsError(f"two task families are named '{twice[0]}', and results go by the name")
-    return found
+            raise SettingsError(
+                f"{family.origin} is a family of full trainings, and compare is for episodes; "
+                f"this sets the losses side by side there: {line}"
+            )
+        families.append(changed(family, changes))
+    names = [family.name for family in families]
+    if repeated := [name for name in names if names.count(name) > 1]:
+        raise SettingsError(
+            f"two task families are named '{repeated[0]}', and results go by the name"
+        )
+    return families
 
 
-def _exposures(
-    found: Sequence[ComparedLoss], opened: Sequence[Episodes], allow: bool, reporter: Reporter
+def _overlaps(
+    compared: Sequence[ComparedLoss], families: Sequence[Episodes], allow: bool, reporter: Reporter
 ) -> list[list[DataOverlap]]:
     """What every family's data is to every loss.
 
     Raises:
         SettingsError: a run has learned from test images, and that is not allowed.
     """
-    all_of_them = [
-        [data_overlap(x.origin, x.criterion, e.dataset, torch.cat(e.pools["test"])) for x in found]
-        for e in opened
+    overlaps = [
+        [
+            data_overlap(x.origin, x.criterion, episodes.dataset, torch.cat(episodes.pools["test"]))
+            for x in compared
+        ]
+        for episodes in families
     ]
-    for e, row in zip(opened, all_of_them, strict=True):
-        for x, one in zip(found, row, strict=True):
-            if one.refusal and not allow:
+    for episodes, family_overlaps in zip(families, overlaps, strict=True):
+        for x, overlap in zip(compared, family_overlaps, strict=True):
+            if overlap.refusal and not allow:
                 raise SettingsError(
-                    f"{x.label} {one.refusal} of {e.family.name}  (--allow-seen compares all the same)"
+                    f"{x.label} {overlap.refusal} of {episodes.family.name}  "
+                    "(--allow-seen compares all the same)"
                 )
-            if one.refusal:
-                reporter.on_warning(f"{x.label} {one.refusal} of {e.family.name}")
-    return all_of_them
+            if overlap.refusal:
+                reporter.on_warning(f"{x.label} {overlap.refusal} of {episodes.family.name}")
+    return overlaps
 
 
-def _play(
-    contest: FamilyEvaluation, chosen: Comparison, found: Sequence[ComparedLoss], baseline: str
+def _evaluate(
+    evaluation: FamilyEvaluation,
+    comparison: Comparison,
+    compared: Sequence[ComparedLoss],
+    baseline: str,
 ) -> FamilyResults:
-    """Tune, test and watch all losses on one family."""
-    labels = [x.label for x in found]
-    losses = [x.criterion.losses() for x in found]
-    inner = contest.inner
-    n = chosen.test_tasks
-    rates = contest.tune(losses, chosen.rates, chosen.tuning_tasks)
+    """Tune and test all losses on one family, and record their learning curves."""
+    labels = [x.label for x in compared]
+    losses = [x.criterion.losses() for x in compared]
+    inner = evaluation.inner
+    test_tasks = comparison.test_tasks
+    rates = evaluation.tune(losses, comparison.rates, comparison.tuning_tasks)
     # The baseline may have more steps in any case: a loss that is merely faster must not look
     # better than that.
-    longer = [i for i, label in enumerate(labels) if chosen.tune == "steps" or label == CE]
-    steps = contest.tune_steps([losses[i] for i in longer], chosen.rates, chosen.tuning_tasks)
+    longer = [i for i, label in enumerate(labels) if comparison.tune == "steps" or label == CE]
+    steps = evaluation.tune_steps(
+        [losses[i] for i in longer], comparison.rates, comparison.tuning_tasks
+    )
     tuned = [
         TunedSettings(rate, dict(zip(longer, steps, strict=True)).get(i))
         for i, rate in enumerate(rates)
     ]
-    own = Setting(inner.lr, inner.steps)
-    tested = contest.test(losses, [(x.rate, own) for x in tuned], n)
-    longest = contest.test_each(losses, [x.steps for x in tuned], n)
-    played = [
-        LossMeasures(label, x.rate, at, plain, x.steps, long)
-        for label, x, (at, plain), long in zip(labels, tuned, tested, longest, strict=True)
+    family_setting = Setting(inner.lr, inner.steps)
+    tested = evaluation.test(losses, [(x.rate, family_setting) for x in tuned], test_tasks)
+    tested_at_best_steps = evaluation.test_each(losses, [x.steps for x in tuned], test_tasks)
+    measured = [
+        LossMeasures(label, x.rate, at_best_rate, at_family_rate, x.steps, at_best_steps)
+        for label, x, (at_best_rate, at_family_rate), at_best_steps in zip(
+            labels, tuned, tested, tested_at_best_steps, strict=True
+        )
     ]
-    key = contest.key.at("bootstrap")
-    rows = compared_with_baseline(played, baseline, CE, Draws.of(contest.rows(n), key), key)
-    moments, curves = contest.curves(losses, rates, min(chosen.curve_tasks, n))
+    key = evaluation.key.at("bootstrap")
+    rows = compared_with_baseline(
+        measured, baseline, CE, Draws.of(evaluation.rows(test_tasks), key), key
+    )
+    moments, curves = evaluation.curves(losses, rates, min(comparison.curve_tasks, test_tasks))
     strongest = tuned[labels.index(CE)].steps
     assert strongest is not None
     return FamilyResults(
         rows,
         strongest,
-        {x.loss: x for x in played},
+        {x.loss: x for x in measured},
         moments,
         dict(zip(labels, curves, strict=True)),
     )
 
 
-def _work(chosen: Comparison, losses: int, e: Episodes) -> int:
-    """About how many steps of training a family takes."""
-    inner = e.family.inner
-    grid = len(chosen.rates) * chosen.tuning_tasks
-    longer = losses if chosen.tune == "steps" else 1
-    most = step_grid(inner)[-1] if inner.anytime else sum(step_grid(inner))
-    once = inner.steps * (grid + 2 * chosen.test_tasks + min(chosen.curve_tasks, chosen.test_tasks))
+def _work(comparison: Comparison, losses: int, episodes: Episodes) -> int:
+    """The approximate number of training steps on a family."""
+    inner = episodes.family.inner
+    grid = len(comparison.rates) * comparison.tuning_tasks
+    longer = losses if comparison.tune == "steps" else 1
+    longest = step_grid(inner)[-1] if inner.anytime else sum(step_grid(inner))
+    each_loss = inner.steps * (
+        grid + 2 * comparison.test_tasks + min(comparison.curve_tasks, comparison.test_tasks)
+    )
     # Which number of steps will be the best is not known yet.
-    usual = step_grid(inner)[len(step_grid(inner)) // 2]
-    return losses * once + longer * (most * grid + usual * chosen.test_tasks)
+    typical_steps = step_grid(inner)[len(step_grid(inner)) // 2]
+    return losses * each_loss + longer * (longest * grid + typical_steps * comparison.test_tasks)
 
 
 def command(
     losses: Sequence[Any],
-    found: Sequence[ComparedLoss],
-    own: Mapping[str, Any],
+    compared: Sequence[ComparedLoss],
+    own_settings: Mapping[str, Any],
     changes: Mapping[str, Any],
 ) -> list[str]:
     """The command that makes the same comparison."""
-    rest = flatten({key: value for key, value in own.items() if key != "tasks"} | dict(changes))
+    rest = flatten(
+        {key: value for key, value in own_settings.items() if key != "tasks"} | dict(changes)
+    )
     return [
         "metaloss",
         "compare",
-        *_specs(losses, found),
+        *_specs(losses, compared),
         "--tasks",
-        *own["tasks"],
+        *own_settings["tasks"],
         *_assignments(rest),
     ]
 
@@ -290,25 +321,41 @@ def command(
 def side_by_side(
     family: TrainingFamily, losses: Sequence[str], rates: Sequence[float]
 ) -> list[str]:
-    """The command that trains losses as a family of full trainings does, each at the best of these rates."""
+    """The command that trains losses as a family of full trainings does.
+
+    Each loss is tuned over these rates.
+    """
     table = registry.table(family.training)
-    usual = registry.table(Training())
-    own = {
+    defaults = registry.table(Training())
+    own_settings = {
         key: value
         for key, value in table.items()
-        if value != usual.get(key) and key not in ("lr", "rates")
+        if value != defaults.get(key) and key not in ("lr", "rates")
     }
-    named = ["--model", family.training.model, "--data", own.pop("data", usual["data"])]
-    own.pop("model", None)
-    grid = ["--rates", *map(str, rates), "--seeds", str(family.seeds)]
-    return ["metaloss", "train", "--loss", *losses, *named, *grid, *_assignments(flatten(own))]
+    options = [
+        "--model",
+        family.training.model,
+        "--data",
+        own_settings.pop("data", defaults["data"]),
+    ]
+    own_settings.pop("model", None)
+    rate_options = ["--rates", *map(str, rates), "--seeds", str(family.seeds)]
+    return [
+        "metaloss",
+        "train",
+        "--loss",
+        *losses,
+        *options,
+        *rate_options,
+        *_assignments(flatten(own_settings)),
+    ]
 
 
-def _specs(losses: Sequence[Any], found: Sequence[ComparedLoss]) -> list[str]:
+def _specs(losses: Sequence[Any], compared: Sequence[ComparedLoss]) -> list[str]:
     """Losses as they were given; one that was given as an object by its name."""
     return [
         str(x) if isinstance(x, str | Path) else y.label
-        for x, y in zip(losses, found, strict=False)
+        for x, y in zip(losses, compared, strict=False)
     ]
 
 
@@ -319,5 +366,5 @@ def _assignments(table: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _name(opened: Sequence[Episodes], seed: int) -> str:
-    return f"{'+'.join(e.family.name for e in opened)}-{seed}"
+def _name(families: Sequence[Episodes], seed: int) -> str:
+    return f"{'+'.join(e.family.name for e in families)}-{seed}"

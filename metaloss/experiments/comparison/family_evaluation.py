@@ -1,4 +1,8 @@
-"""Losses on the same tasks of one family, from the same initial weights: tuned, tested and watched while they train."""
+"""Losses on the same tasks of one family, from the same initial weights.
+
+They are tuned on meta-validation tasks and tested on meta-test tasks, where learning curves are
+recorded, too.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
@@ -18,9 +22,10 @@ from metaloss.losses.base import Losses
 from metaloss.tasks.episodic import Episodes
 from metaloss.tasks.step_counts import step_grid, training_lengths
 
-WAVE = 32  # tasks trained and looked at together: what their answers take stays bounded
-MOMENTS = 40  # of a learning curve, at most
-CURVE_IMAGES = 50  # per class, that a learning curve is read off
+# Tasks that are trained and measured together: this bounds the memory of their predictions.
+WAVE = 32
+MOMENTS = 40  # points of a learning curve, at most
+CURVE_IMAGES = 50  # validation images per class of a learning curve
 
 
 @dataclass(frozen=True)
@@ -30,8 +35,8 @@ class Setting:
     Attributes:
         lr: the learning rate.
         steps: how many of them.
-        accuracy: what it reached on the meta-validation tasks where it was chosen; None: it was
-            not.
+        accuracy: reached on the meta-validation tasks where the setting was chosen; None where it
+            was not chosen.
     """
 
     lr: float
@@ -41,7 +46,12 @@ class Setting:
 
 @dataclass(frozen=True)
 class TunedSettings:
-    """The settings of one loss: at the family's number of steps, and with the number chosen too."""
+    """The settings of one loss.
+
+    Attributes:
+        rate: the best rate at the family's number of steps.
+        steps: the best rate and number of steps; None where these were not searched for.
+    """
 
     rate: Setting
     steps: Setting | None
@@ -51,7 +61,7 @@ class TunedSettings:
 class FamilyEvaluation:
     """One family's tasks, and the engine that trains on them.
 
-    Every result of a loss is bit for bit the same whichever other losses there are.
+    A result of a loss does not depend, bit for bit, on which other losses there are.
 
     Attributes:
         engine: what trains.
@@ -81,79 +91,105 @@ class FamilyEvaluation:
     def _best(
         self, losses: Sequence[Losses], rates: Sequence[float], tasks: int, steps: tuple[int, ...]
     ) -> list[Setting]:
-        grid = [repeated(one, len(rates)) for one in losses]
+        grid = [repeated(loss, len(rates)) for loss in losses]
         lr = torch.tensor(list(rates))
-        found = [
-            self._scores(grid, [lr] * len(grid), tasks, course)
-            for course in training_lengths(self.inner, steps)
+        scores_of_courses = [
+            self._scores(grid, [lr] * len(grid), tasks, lengths)
+            for lengths in training_lengths(self.inner, steps)
         ]
-        return [_chosen(torch.cat(each), rates, steps) for each in zip(*found, strict=True)]
+        return [
+            _best_setting(torch.cat(loss_scores), rates, steps)
+            for loss_scores in zip(*scores_of_courses, strict=True)
+        ]
 
     def _scores(
         self, grid: Sequence[Losses], lrs: Sequence[Rate], tasks: int, steps: tuple[int, ...]
     ) -> list[Float[Tensor, "M R T"]]:
         inner = replace(self.inner, steps=steps[-1])
         waves = [
-            self._observe(grid, lrs, part, "validation", scores, inner, steps)[1]
-            for part in waves_of(tasks)
+            self._observe(grid, lrs, numbers, "validation", scores, inner, steps)[1]
+            for numbers in waves_of(tasks)
         ]
         return [torch.cat(each, 2) for each in zip(*waves, strict=True)]
 
     def test(
         self, losses: Sequence[Losses], settings: Sequence[Sequence[Setting]], tasks: int
     ) -> list[list[Measures]]:
-        """What each loss's trainings are worth on meta-test tasks, for as many settings of one number of steps each."""
-        many = [repeated(one, len(each)) for one, each in zip(losses, settings, strict=True)]
-        lrs = [torch.tensor([s.lr for s in each]) for each in settings]
+        """What each loss reaches on meta-test tasks with each of its settings.
+
+        All settings have the same number of steps.
+        """
+        repeated_losses = [
+            repeated(loss, len(loss_settings))
+            for loss, loss_settings in zip(losses, settings, strict=True)
+        ]
+        lrs = [torch.tensor([s.lr for s in loss_settings]) for loss_settings in settings]
         inner = replace(self.inner, steps=settings[0][0].steps)
         waves = []
-        for part in waves_of(tasks):
-            drawn, found = self._observe(many, lrs, part, "test", predictions, inner)
-            label = drawn.val.label.cpu()
-            ways = drawn.ways
-            waves.append([[measure(row, label, ways) for row in each[0]] for each in found])
+        for numbers in waves_of(tasks):
+            sampled, predicted = self._observe(
+                repeated_losses, lrs, numbers, "test", predictions, inner
+            )
+            labels = sampled.val.label.cpu()
+            ways = sampled.ways
+            waves.append(
+                [
+                    [measure(row, labels, ways) for row in of_loss[0]]  # one row for each setting
+                    for of_loss in predicted
+                ]
+            )
         return [
-            [together(parts) for parts in zip(*each, strict=True)]
-            for each in zip(*waves, strict=True)
+            [all_waves(parts) for parts in zip(*of_loss, strict=True)]
+            for of_loss in zip(*waves, strict=True)
         ]
 
     def test_each(
         self, losses: Sequence[Losses], settings: Sequence[Setting | None], tasks: int
     ) -> list[Measures | None]:
-        """The same for one setting of each loss, whatever its number of steps; losses that have none are left out."""
-        found: list[Measures | None] = [None] * len(losses)
+        """What each loss reaches on meta-test tasks with its one setting, of any number of steps.
+
+        A loss whose setting is None gives None.
+        """
+        measures: list[Measures | None] = [None] * len(losses)
         for steps in sorted({s.steps for s in settings if s}):
-            some = [i for i, s in enumerate(settings) if s and s.steps == steps]
-            several = self.test(
-                [losses[i] for i in some], [(s,) for s in settings if s and s.steps == steps], tasks
+            rows = [i for i, s in enumerate(settings) if s and s.steps == steps]
+            tested = self.test(
+                [losses[i] for i in rows], [(s,) for s in settings if s and s.steps == steps], tasks
             )
-            for i, (one,) in zip(some, several, strict=True):
-                found[i] = one
-        return found
+            for i, (measures_of_loss,) in zip(rows, tested, strict=True):
+                measures[i] = measures_of_loss
+        return measures
 
     def rows(self, tasks: int) -> Int[Tensor, "T V"]:
-        """Which images the meta-test tasks validate on."""
+        """The images that the meta-test tasks validate on."""
         keys = [self.key.at("test", "task", t) for t in range(tasks)]
         return self.episodes.sample(keys, "test").val.rows.cpu()
 
     def curves(
         self, losses: Sequence[Losses], settings: Sequence[Setting], tasks: int
     ) -> tuple[tuple[int, ...], list[Float[Tensor, "M T 2"]]]:
-        """Training and validation accuracies on some of the meta-test tasks, and after which steps."""
+        """The steps at which learning curves are read, and each loss's curve.
+
+        A curve is the training and the validation accuracy on every task at every such step.
+        """
         total = self.inner.steps
         moments = tuple(
             sorted({round(1 + i * (total - 1) / (MOMENTS - 1)) for i in range(MOMENTS)})
         )
         lrs = [s.lr for s in settings]
         waves = [
-            self._observe(losses, lrs, part, "test", progress, self.inner, moments, CURVE_IMAGES)[1]
-            for part in waves_of(tasks)
+            self._observe(
+                losses, lrs, numbers, "test", progress, self.inner, moments, CURVE_IMAGES
+            )[1]
+            for numbers in waves_of(tasks)
         ]
-        return moments, [torch.cat(each, 2)[:, 0] for each in zip(*waves, strict=True)]
+        return moments, [
+            torch.cat(loss_curves, 2)[:, 0] for loss_curves in zip(*waves, strict=True)
+        ]
 
     def _observe(
         self,
-        many: Sequence[Losses],
+        losses: Sequence[Losses],
         lrs: Sequence[Rate],
         numbers: range,
         pool: str,
@@ -162,35 +198,46 @@ class FamilyEvaluation:
         steps: tuple[int, ...] = (),
         val: int | None = None,
     ) -> tuple[Tasks, list[Float[Tensor, "M P T ..."]]]:
-        """Some of a pool's tasks, and what a metric shows of the losses on them."""
+        """Tasks of a pool, and what a metric says of the losses that were trained on them.
+
+        Args:
+            losses: what trains; each one may have several rows.
+            lrs: the learning rates of each loss, one for every row.
+            numbers: which tasks of the pool.
+            pool: "validation" or "test".
+            metric: what is measured.
+            inner: settings of the trainings.
+            steps: after which the metric is taken; only after the last where empty.
+            val: validation images per class; the family's number where None.
+        """
         key = self.key.at(pool)
-        drawn = self.episodes.sample([key.at("task", t) for t in numbers], pool, val)
+        sampled = self.episodes.sample([key.at("task", t) for t in numbers], pool, val)
         starts = [key.at("init", t) for t in numbers]
-        return drawn, self.engine.observe(
-            many, self.episodes, drawn, starts, metric, inner, lrs, steps
+        return sampled, self.engine.observe(
+            losses, self.episodes, sampled, starts, metric, inner, lrs, steps
         )
 
 
 def waves_of(tasks: int) -> list[range]:
-    """The numbers of so many tasks, some at a time."""
+    """The numbers of the tasks, in ranges of at most `WAVE`."""
     return [range(first, min(first + WAVE, tasks)) for first in range(0, tasks, WAVE)]
 
 
-def repeated(one: Losses, times: int) -> Losses:
-    """A loss beside itself, for as many learning rates."""
-    return one[torch.zeros(times, dtype=torch.int64)]
+def repeated(losses: Losses, times: int) -> Losses:
+    """A loss repeated, one row for each learning rate."""
+    return losses[torch.zeros(times, dtype=torch.int64)]
 
 
-def together(parts: Sequence[Measures]) -> Measures:
-    """The measures of all waves of tasks."""
+def all_waves(parts: Sequence[Measures]) -> Measures:
+    """The measures of all tasks, from those of every wave."""
     return Measures(
         **{f.name: torch.cat([getattr(x, f.name) for x in parts]) for f in fields(Measures)}
     )
 
 
-def _chosen(
+def _best_setting(
     score: Float[Tensor, "M R T"], rates: Sequence[float], steps: tuple[int, ...]
 ) -> Setting:
-    """The best setting, and what it reached."""
+    """The best setting of the grid, with the accuracy that it reached."""
     mark, rate = best_setting(score)
     return Setting(rates[rate], steps[mark], float(score[mark, rate].double().nan_to_num().mean()))

@@ -1,4 +1,4 @@
-"""A comparison's figures, as a paper wants them: vector and PNG, told apart without colour, with their intervals."""
+"""A comparison's figures for a paper: PDF and PNG, with intervals, readable without colour."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -21,8 +21,8 @@ WIDTH = 4.6  # inches of a column
 @drawing_style()
 def draw(summary: dict[str, Any]) -> list[Picture]:
     """All figures of a comparison."""
-    found = [accuracy(summary), paired(summary), curves(summary)]
-    return [*found, ranks(summary["ranks"])] if summary["ranks"] else found
+    pictures = [accuracy(summary), paired(summary), curves(summary)]
+    return [*pictures, ranks(summary["ranks"])] if summary["ranks"] else pictures
 
 
 def accuracy(summary: dict[str, Any]) -> Picture:
@@ -33,12 +33,12 @@ def accuracy(summary: dict[str, Any]) -> Picture:
     for axis, family in zip(axes, families, strict=True):
         rows = _rows(summary, family["name"])
         error = [1.96 * r["at"]["std"] / summary["settings"]["test_tasks"] ** 0.5 for r in rows]
-        for y, (row, e) in enumerate(zip(rows, error, strict=True)):
+        for y, (row, half_width) in enumerate(zip(rows, error, strict=True)):
             axis.plot(100 * row["plain"]["accuracy"], y, "|", color="0.45", ms=11, mew=1.6)
             axis.errorbar(
                 100 * row["at"]["accuracy"],
                 y,
-                xerr=100 * e,
+                xerr=100 * half_width,
                 **series_look(y),
                 ls="none",
                 ms=4.5,
@@ -46,14 +46,14 @@ def accuracy(summary: dict[str, Any]) -> Picture:
             )
         _name_rows(axis, names, family["name"], "accuracy [%]")
     caption = (
-        "Mean accuracy on meta-test tasks at each loss's best learning rate, with 95 % intervals of the mean over "
-        "tasks; the bar is the same loss at the family's own rate."
+        "Mean accuracy on meta-test tasks at each loss's best learning rate, with 95 % intervals "
+        "of the mean over tasks; the bar is the same loss at the family's own rate."
     )
     return Picture("accuracy", caption, *render(figure))
 
 
 def paired(summary: dict[str, Any]) -> Picture:
-    """Differences from the baseline: the interval over tasks, and the wider one over tasks and images."""
+    """Differences from the baseline, with intervals over tasks, and over tasks and images."""
     families = summary["families"]
     base = summary["baseline"]
     names = [x["loss"] for x in summary["losses"] if x["loss"] != base]
@@ -78,30 +78,35 @@ def paired(summary: dict[str, Any]) -> Picture:
             axis.plot(100 * gain["mean"], y, **look, ms=4.5)
         _name_rows(axis, names, family["name"], f"Δ to {short_label(base)} [points]")
     caption = (
-        f"Paired difference of accuracy to {base} on the same tasks and initial weights; broad: 95 % bootstrap "
-        "interval over tasks; between the ends: over tasks and images."
+        f"Paired difference of accuracy to {base} on the same tasks and initial weights; broad: "
+        "95 % bootstrap interval over tasks; between the ends: over tasks and images."
     )
     return Picture("paired", caption, *render(figure))
 
 
 def curves(summary: dict[str, Any]) -> Picture:
-    """Mean training and validation curves over the inner steps, with the tasks' standard deviation as a band."""
+    """Mean learning curves over the inner steps; the band is the tasks' standard deviation."""
     families = summary["families"]
     height = 2.9 * len(families) + 0.3 * (1 + len(summary["losses"]) // 3)
     figure, axes = panels(2, len(families), width=WIDTH, height=height)
     shade = 0.12 if len(summary["losses"]) < 6 else 0.04
     for row, family in enumerate(families):
-        found = summary["curves"][family["name"]]
+        family_curves = summary["curves"][family["name"]]
         for axis, side in zip(axes[2 * row : 2 * row + 2], ("train", "validation"), strict=True):
-            for i, (name, curve) in enumerate(found["losses"].items()):
+            for i, (name, curve) in enumerate(family_curves["losses"].items()):
                 mean, std = (100 * np.array(x) for x in curve[side])
                 look = series_look(i)
                 axis.fill_between(
-                    found["steps"], mean - std, mean + std, color=look["color"], alpha=shade, lw=0
+                    family_curves["steps"],
+                    mean - std,
+                    mean + std,
+                    color=look["color"],
+                    alpha=shade,
+                    lw=0,
                 )
                 style = STYLES[i % len(STYLES)]
                 axis.plot(
-                    found["steps"],
+                    family_curves["steps"],
                     mean,
                     style,
                     color=look["color"],
@@ -120,17 +125,17 @@ def curves(summary: dict[str, Any]) -> Picture:
         handles, labels, loc="outside lower center", ncols=min(3, len(labels)), frameon=False
     )
     caption = (
-        "Learning curves at each loss's best learning rate: mean over meta-test tasks, band: one standard deviation of "
-        "the tasks."
+        "Learning curves at each loss's best learning rate: mean over meta-test tasks, band: one "
+        "standard deviation of the tasks."
     )
     return Picture("curves", caption, *render(figure))
 
 
-def ranks(found: dict[str, Any]) -> Picture:
-    """The critical-difference diagram of Demšar 2006: mean ranks, a bar over those that do not differ."""
-    order = sorted(found["mean"].items(), key=lambda pair: pair[1])
-    cd = found["critical_difference"]
-    groups = _alike(order, found["critical_difference"])
+def ranks(rank_summary: dict[str, Any]) -> Picture:
+    """The critical-difference diagram of Demšar 2006: a bar joins mean ranks that do not differ."""
+    order = sorted(rank_summary["mean"].items(), key=lambda pair: pair[1])
+    cd = rank_summary["critical_difference"]
+    groups = _alike(order, rank_summary["critical_difference"])
     low = -0.6 * len(groups)
     figure, (axis,) = panels(1, width=6.4, height=1.4 + 0.3 * len(order) + 0.2 * len(groups))
     axis.set(xlim=(len(order) + 0.3, 0.7), ylim=(low - len(order) - 0.6, 2.4))
@@ -150,20 +155,21 @@ def ranks(found: dict[str, Any]) -> Picture:
     axis.set_xticks(range(1, len(order) + 1))
     axis.set_yticks([])
     caption = (
-        f"Mean ranks over {found['families']} families (1 is best); losses under one bar are not told apart by "
-        f"Nemenyi's test at 5 %, whose critical difference is {cd:.2f}. So few families seldom tell any apart."
+        f"Mean ranks over {rank_summary['families']} families (1 is best); losses under one "
+        f"bar are not told apart by Nemenyi's test at 5 %, whose critical difference is {cd:.2f}. "
+        "So few families seldom tell any apart."
     )
     return Picture("ranks", caption, *render(figure))
 
 
 def _alike(order: Sequence[tuple[str, float]], cd: float) -> list[tuple[float, float]]:
     """The widest spans of mean ranks within a critical difference, of two losses or more."""
-    found: list[tuple[float, float]] = []
+    spans: list[tuple[float, float]] = []
     for i, (_, first) in enumerate(order):
         last = max(rank for _, rank in order[i:] if rank - first <= cd)
-        if last > first and (not found or last > found[-1][1]):
-            found.append((first, last))
-    return found
+        if last > first and (not spans or last > spans[-1][1]):
+            spans.append((first, last))
+    return spans
 
 
 def _rows(summary: dict[str, Any], family: str) -> list[dict[str, Any]]:

@@ -42,26 +42,28 @@ class ComparedLoss:
         return self.origin.name
 
 
-def read_losses(losses: Sequence[Any], against: str, runs: Path) -> tuple[list[ComparedLoss], str]:
+def read_losses(
+    losses: Sequence[Any], baseline_spec: str, runs: Path
+) -> tuple[list[ComparedLoss], str]:
     """The losses that are asked for, the baseline and cross-entropy, each once; and the baseline's
     label.
 
     Raises:
         SettingsError: one cannot be read, or cannot train episodes.
     """
-    found: list[ComparedLoss] = []
+    compared: list[ComparedLoss] = []
     for spec in losses:
-        found.append(_read_loss(spec, runs, {x.label for x in found}))
+        compared.append(_read_loss(spec, runs, {x.label for x in compared}))
     baseline = ""
-    for spec in (CE, against):
-        one = _read_loss(spec, runs, set())
-        baseline = one.label
-        if one.label not in {x.label for x in found}:
-            found.append(one)
-    return found, baseline
+    for spec in (CE, baseline_spec):
+        loss = _read_loss(spec, runs, set())
+        baseline = loss.label
+        if loss.label not in {x.label for x in compared}:
+            compared.append(loss)
+    return compared, baseline
 
 
-def _read_loss(spec: Any, runs: Path, taken: set[str]) -> ComparedLoss:
+def _read_loss(spec: Any, runs: Path, used_labels: set[str]) -> ComparedLoss:
     loss = loss_io.load(spec, runs)
     if not isinstance(loss, Criterion):
         raise SettingsError(
@@ -69,14 +71,16 @@ def _read_loss(spec: Any, runs: Path, taken: set[str]) -> ComparedLoss:
         )
     loss.losses()  # Dice says here that it is none
     origin = origin_of(spec, loss, runs)
-    name = origin.name
+    known_name = origin.name
     run = _run_of(origin)
-    label = name or printable(_label(spec, loss, run)).strip()
+    label = known_name or printable(_label(spec, loss, run)).strip()
     label = f"./{label}" if loss_io.named(label) and not is_named(loss, label) else label
     # Two long formulas may begin alike.
     label = label if len(label) <= LABEL else f"{label[: LABEL - 9]}…{short_digest(label)}"
-    numbers = (f"{label} #{n}" for n in range(2, len(taken) + 3))
-    return ComparedLoss(next(x for x in (label, *numbers) if x not in taken), loss, run, origin)
+    numbers = (f"{label} #{n}" for n in range(2, len(used_labels) + 3))
+    return ComparedLoss(
+        next(x for x in (label, *numbers) if x not in used_labels), loss, run, origin
+    )
 
 
 def _run_of(origin: Origin) -> Run | None:
@@ -95,16 +99,16 @@ def _label(spec: Any, loss: Criterion, run: Run | None) -> str:
     return str(loss.about.get("name") or loss.about.get("run") or loss.describe())
 
 
-def check_classes(found: Sequence[ComparedLoss], opened: Sequence[Episodes]) -> None:
+def check_classes(compared: Sequence[ComparedLoss], families: Sequence[Episodes]) -> None:
     """Refuse a loss that is made for another number of classes than a family has.
 
     Raises:
         SettingsError: names both.
     """
-    for x in found:
-        for e in opened:
-            if x.criterion.classes not in (None, e.family.ways):
-                ways = f"{e.family.name} has {e.family.ways}-way tasks"
+    for loss in compared:
+        for episodes in families:
+            if loss.criterion.classes not in (None, episodes.family.ways):
+                ways = f"{episodes.family.name} has {episodes.family.ways}-way tasks"
                 raise SettingsError(
-                    f"{x.label} works for {x.criterion.classes} classes alone, and {ways}"
+                    f"{loss.label} works for {loss.criterion.classes} classes alone, and {ways}"
                 )

@@ -1,6 +1,7 @@
 """A comparison's folder: the report, its tables and its figures; nothing that exists is touched."""
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -35,13 +36,16 @@ def write(
 
 
 def results(summary: dict[str, Any]) -> bytes:
-    """One line per family and loss, every number of its standing in a column."""
+    """One line per family and loss, every number of its result in a column."""
     rows = [flatten({k: v for k, v in row.items() if v is not None}) for row in summary["rows"]]
     return csv_bytes(list(dict.fromkeys(key for row in rows for key in row)), rows)
 
 
 def per_task(names: Sequence[str], trainings: Sequence[Mapping[str, LossMeasures]]) -> bytes:
-    """One line per family, loss and meta-test task; a training that diverged leaves its places empty."""
+    """One line per family, loss and meta-test task.
+
+    The cells of a training that diverged are empty.
+    """
     rows = []
     for family, losses in zip(names, trainings, strict=True):
         for loss, measures in losses.items():
@@ -50,7 +54,6 @@ def per_task(names: Sequence[str], trainings: Sequence[Mapping[str, LossMeasures
             if measures.at_best_steps is not None:
                 columns["accuracy_at_the_best_steps"] = measures.at_best_steps.accuracy.tolist()
             for task, values in enumerate(zip(*columns.values(), strict=True)):
-                # NaN is not itself.
-                numbers = {k: v for k, v in zip(columns, values, strict=True) if v == v}
+                numbers = {k: v for k, v in zip(columns, values, strict=True) if not math.isnan(v)}
                 rows.append({"family": family, "loss": loss, "task": task, **numbers})
     return csv_bytes(list(dict.fromkeys(key for row in rows for key in row)), rows)

@@ -1,4 +1,4 @@
-"""What each loss reached on the test tasks of a family, and how it differs from a baseline there."""
+"""What each loss reached on a family's test tasks, and how it differs from a baseline there."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -93,7 +93,7 @@ class BaselineDifference:
 
     @property
     def verdict(self) -> str:
-        """The direction in words: "better", "worse", "no difference" or "too few images to tell"."""
+        """In words: "better", "worse", "no difference" or "too few images to tell"."""
         return verdict(self.p, *self._intervals)
 
     @property

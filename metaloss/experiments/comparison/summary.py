@@ -37,55 +37,73 @@ class FamilyResults:
 
 def summarise(
     about: Mapping[str, Any],
-    found: Sequence[ComparedLoss],
-    opened: Sequence[Episodes],
-    exposures: Sequence[Sequence[DataOverlap]],
-    played: Sequence[FamilyResults],
+    compared: Sequence[ComparedLoss],
+    families: Sequence[Episodes],
+    overlaps: Sequence[Sequence[DataOverlap]],
+    results: Sequence[FamilyResults],
 ) -> dict[str, Any]:
     """Everything but single tasks, as plain values.
 
     Args:
         about: how the comparison was made, the `baseline` among it.
-        found: the losses.
-        opened: the families.
-        exposures: per family what its data is to every loss.
-        played: per family what was found.
+        compared: the losses.
+        families: the families.
+        overlaps: per family what its data is to every loss.
+        results: per family what was found.
     """
-    labels = [x.label for x in found]
-    final = holm_corrected([x.rows for x in played])
+    labels = [item.label for item in compared]
+    corrected = holm_corrected([item.rows for item in results])
     rows = []
     sentences = []
-    for e, family, each, seen in zip(opened, played, final, exposures, strict=True):
-        for row, one in zip(each, seen, strict=True):
+    for episodes, family, family_rows, family_overlaps in zip(
+        families, results, corrected, overlaps, strict=True
+    ):
+        for row, overlap in zip(family_rows, family_overlaps, strict=True):
             rows.append(
-                {**as_row(row, e.family.name), "data": one.text, "seen": one.refusal or None}
+                {
+                    **as_row(row, episodes.family.name),
+                    "data": overlap.text,
+                    "seen": overlap.refusal or None,
+                }
             )
             if row.vs_baseline:
-                text = sentence(row, about["baseline"], e.family.inner.steps, family.strongest)
-                sentences.append({"family": e.family.name, "loss": row.loss, "text": text})
+                text = sentence(
+                    row, about["baseline"], episodes.family.inner.steps, family.strongest
+                )
+                sentences.append({"family": episodes.family.name, "loss": row.loss, "text": text})
     result = {
         **about,
-        "families": [_about(e, x.strongest) for e, x in zip(opened, played, strict=True)],
+        "families": [
+            _about(episodes, item.strongest)
+            for episodes, item in zip(families, results, strict=True)
+        ],
         "losses": [
-            {"loss": x.label, "formula": x.criterion.describe(), "about": x.criterion.about}
-            for x in found
+            {
+                "loss": item.label,
+                "formula": item.criterion.describe(),
+                "about": item.criterion.about,
+            }
+            for item in compared
         ],
         "rows": rows,
         "sentences": sentences,
-        "curves": {e.family.name: _bands(x) for e, x in zip(opened, played, strict=True)},
-        "ranks": _ranks(labels, final),
+        "curves": {
+            episodes.family.name: _bands(item)
+            for episodes, item in zip(families, results, strict=True)
+        },
+        "ranks": _ranks(labels, corrected),
     }
     plain: dict[str, Any] = storage.json_safe(result)
     return plain
 
 
-def _about(e: Episodes, strongest: Setting) -> dict[str, Any]:
-    pool = sum(map(len, e.pools["test"]))
-    own = registry.table(e.family)
+def _about(episodes: Episodes, strongest: Setting) -> dict[str, Any]:
+    pool = sum(map(len, episodes.pools["test"]))
+    settings = registry.table(episodes.family)
     return {
-        **own,
-        "data": e.dataset.origin,
-        "fingerprint": e.dataset.fingerprint(),
+        **settings,
+        "data": episodes.dataset.origin,
+        "fingerprint": episodes.dataset.fingerprint(),
         "test_images": pool,
         "strongest": asdict(strongest),
     }
@@ -93,13 +111,13 @@ def _about(e: Episodes, strongest: Setting) -> dict[str, Any]:
 
 def _bands(family: FamilyResults) -> dict[str, Any]:
     """Mean learning curves, and the tasks' standard deviation about them."""
-    found: dict[str, Any] = {"steps": list(family.moments), "losses": {}}
+    bands: dict[str, Any] = {"steps": list(family.moments), "losses": {}}
     for label, curve in family.curves.items():
-        x = curve.double().nan_to_num(nan=0.0)
-        mean = x.mean(1).T.tolist()
-        std = x.std(1).T.tolist()
-        found["losses"][label] = {"train": [mean[0], std[0]], "validation": [mean[1], std[1]]}
-    return found
+        curve_of_tasks = curve.double().nan_to_num(nan=0.0)
+        mean = curve_of_tasks.mean(1).T.tolist()
+        std = curve_of_tasks.std(1).T.tolist()
+        bands["losses"][label] = {"train": [mean[0], std[0]], "validation": [mean[1], std[1]]}
+    return bands
 
 
 def _ranks(labels: Sequence[str], rows: Sequence[Sequence[LossResult]]) -> dict[str, Any] | None:

@@ -15,12 +15,15 @@ PAGE = Template("""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
 <title>$title</title>
 <style>
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 75rem; margin: 2rem auto; padding: 0 1rem; color: #222 }
+body { font: 16px/1.5 system-ui, sans-serif; color: #222 }
+body { max-width: 75rem; margin: 2rem auto; padding: 0 1rem }
 table { border-collapse: collapse; font-size: 0.86rem; font-variant-numeric: tabular-nums }
-th, td { padding: 0.25rem 0.7rem; text-align: right; border-bottom: 1px solid #ddd; white-space: nowrap }
+th, td { padding: 0.25rem 0.7rem; text-align: right; white-space: nowrap }
+th, td { border-bottom: 1px solid #ddd }
 th:first-child, td:first-child { text-align: left } thead th { border-bottom: 2px solid #555 }
 div.wide { overflow-x: auto } img { max-width: 100%; height: auto } figure { margin: 1.5rem 0 }
-figcaption, .note { color: #555; font-size: 0.9rem } pre { background: #f5f5f5; padding: 0.8rem; overflow-x: auto }
+figcaption, .note { color: #555; font-size: 0.9rem }
+pre { background: #f5f5f5; padding: 0.8rem; overflow-x: auto }
 </style></head><body>
 <h1>$title</h1>
 <p>$intro</p>
@@ -38,17 +41,20 @@ $families
 <pre>$settings</pre>
 <h2>How to reproduce</h2>
 <pre>$command</pre>
-<p class="note">With the versions above, on the same kind of processor, every number comes out the same.
+<p class="note">With the versions above, on the same kind of processor, every number comes out
+the same.
 results.csv, per_task.csv and summary.json beside this file hold all of them.</p>
 </body></html>
 """)
 NOTES = (
-    "Accuracy: mean ± standard deviation of the tasks, a training that diverged counting as 0; worst decile: mean of "
-    "the worst tenth of the tasks. Δ: paired difference; the first interval resamples tasks, the second one images of "
-    "the pool, too (95 %, bootstrap). p: Wilcoxon's signed-rank test, Holm's correction over all rows. Effect: "
-    "matched-pairs rank-biserial correlation. “Better” and “worse” are said where both intervals and the test agree. "
-    "NLL and calibration error (15 bins) are of the trainings that did not diverge. Its data: what a family's "
-    "images and classes are beside those that a loss has learned from; published formulas may have learned elsewhere."
+    "Accuracy: mean ± standard deviation of the tasks, a training that diverged counting as 0; "
+    "worst decile: mean of the worst tenth of the tasks. Δ: paired difference; the first interval "
+    "resamples tasks, the second one images of the pool, too (95 %, bootstrap). p: Wilcoxon's "
+    "signed-rank test, Holm's correction over all rows. Effect: matched-pairs rank-biserial "
+    "correlation. “Better” and “worse” are said where both intervals and the test agree. NLL and "
+    "calibration error (15 bins) are of the trainings that did not diverge. Its data: what a "
+    "family's images and classes are beside those that a loss has learned from; published formulas "
+    "may have learned elsewhere."
 )
 COLUMNS = (
     "loss",
@@ -93,29 +99,29 @@ def _text(text: str) -> str:
 
 
 def introduction(summary: dict[str, Any]) -> str:
-    """What was done, in a line."""
-    chosen = summary["settings"]
+    """How the comparison was made, in a line."""
+    settings = summary["settings"]
     return (
-        f"{chosen['test_tasks']} meta-test tasks · same tasks and initial weights for every loss · learning rate tuned "
-        f"per loss on {chosen['tuning_tasks']} meta-validation tasks"
+        f"{settings['test_tasks']} meta-test tasks · same tasks and initial weights for every "
+        f"loss · learning rate tuned per loss on {settings['tuning_tasks']} meta-validation tasks"
     )
 
 
 def cells(row: dict[str, Any]) -> list[str]:
-    """A standing as the texts of its columns."""
-    at = row["at"]
-    against = row["against"]
+    """A loss's result as the texts of its columns."""
+    tuned = row["at"]
+    difference = row["against"]
     best = row["at_best"]
     return [
         row["loss"],
         f"{row['setting']['lr']:g}",
-        f"{100 * at['accuracy']:.1f} ± {100 * at['std']:.1f} %",
-        *(_against(against) if against else ["", "", "", ""]),
-        f"{at['f1']:.3f}",
-        percent(at["worst_decile"]),
-        _number(at["nll"]),
-        _number(at["calibration"]),
-        f"{at['diverged']:.1%}",
+        f"{100 * tuned['accuracy']:.1f} ± {100 * tuned['std']:.1f} %",
+        *(_against(difference) if difference else ["", "", "", ""]),
+        f"{tuned['f1']:.3f}",
+        percent(tuned["worst_decile"]),
+        _number(tuned["nll"]),
+        _number(tuned["calibration"]),
+        f"{tuned['diverged']:.1%}",
         percent(row["plain"]["accuracy"]),
         f"{percent(best['accuracy'])} ({row['best']['steps']} steps, lr {row['best']['lr']:g})"
         if best
@@ -124,11 +130,11 @@ def cells(row: dict[str, Any]) -> list[str]:
     ]
 
 
-def _against(found: dict[str, Any]) -> list[str]:
-    test = found["test"]
-    both = f"{interval(found['gain'])} {points(found['low'], found['high'])}"
+def _against(difference: dict[str, Any]) -> list[str]:
+    test = difference["test"]
+    intervals = f"{interval(difference['gain'])} {points(difference['low'], difference['high'])}"
     counts = f"{test['wins']}/{test['ties']}/{test['losses']}"
-    return [both, counts, probability(found["p"]), f"{test['effect']:+.2f}"]
+    return [intervals, counts, probability(difference["p"]), f"{test['effect']:+.2f}"]
 
 
 def _number(x: float | None) -> str:
@@ -141,7 +147,7 @@ def _standings(summary: dict[str, Any], family: dict[str, Any]) -> str:
     return f"<h3>{_text(family['name'])} ({steps})</h3>" + _table(COLUMNS, rows)
 
 
-def _families(found: Sequence[dict[str, Any]]) -> str:
+def _families(families: Sequence[dict[str, Any]]) -> str:
     columns = ("family", "tasks", "classifier", "images", "fingerprint", "file")
     rows = [
         (
@@ -152,14 +158,14 @@ def _families(found: Sequence[dict[str, Any]]) -> str:
             f["fingerprint"][:16],
             f["origin"],
         )
-        for f in found
+        for f in families
     ]
     return _table(columns, rows)
 
 
-def _loss(found: dict[str, Any]) -> list[str]:
-    about = {k: v for k, v in found["about"].items() if isinstance(v, str)}
-    return [found["loss"], found["formula"], "; ".join(f"{k}: {v}" for k, v in about.items())]
+def _loss(loss: dict[str, Any]) -> list[str]:
+    about = {k: v for k, v in loss["about"].items() if isinstance(v, str)}
+    return [loss["loss"], loss["formula"], "; ".join(f"{k}: {v}" for k, v in about.items())]
 
 
 def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -167,7 +173,8 @@ def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     body = "\n".join(
         "<tr>" + "".join(f"<td>{_text(x)}</td>" for x in row) + "</tr>" for row in rows
     )
-    return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>\n{body}\n</tbody></table></div>'
+    rows_of_table = f"<thead><tr>{head}</tr></thead><tbody>\n{body}\n</tbody>"
+    return f'<div class="wide"><table>{rows_of_table}</table></div>'
 
 
 def _list(lines: Sequence[str]) -> str:
@@ -177,4 +184,5 @@ def _list(lines: Sequence[str]) -> str:
 def _figure(picture: Picture) -> str:
     data = base64.b64encode(picture.png).decode()
     caption = _text(picture.caption)
-    return f'<figure><img alt="{caption}" src="data:image/png;base64,{data}"><figcaption>{caption}</figcaption></figure>'
+    image = f'<img alt="{caption}" src="data:image/png;base64,{data}">'
+    return f"<figure>{image}<figcaption>{caption}</figcaption></figure>"

@@ -1,4 +1,7 @@
-"""`study`: does a cheap setting order losses as a dear one does? Asked of episodes and full-size trainings alike."""
+"""`study`: does a cheap setting order losses as an expensive one does?
+
+A setting is a family of episodes or a full-size training.
+"""
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -77,18 +80,20 @@ def study(
             Lightning.
         DataError: images that are missing or do not fit.
     """
-    how: dict[str, Any] = {"reporter": reporter or Reporter(), "stop": stop}
+    options: dict[str, Any] = {"reporter": reporter or Reporter(), "stop": stop}
     if resume is not None:
         if losses or settings or others:
             raise SettingsError("a resumed study keeps its losses and settings; none can be given")
-        where = [data] if isinstance(data, str) else data
-        return go_on(resume, out=Path(out), data=where, allow_changes=allow_changes, **how)
-    named = {"losses": losses, "settings": settings}
+        places_of_images = [data] if isinstance(data, str) else data
+        return go_on(
+            resume, out=Path(out), data=places_of_images, allow_changes=allow_changes, **options
+        )
+    lists = {"losses": losses, "settings": settings}
     table = {
-        **{key: (x,) if isinstance(x, str) else tuple(x) for key, x in named.items()},
+        **{key: (x,) if isinstance(x, str) else tuple(x) for key, x in lists.items()},
         **others,
     }
-    return start(table, out=Path(out), runs=runs, **how)
+    return start(table, out=Path(out), runs=runs, **options)
 
 
 def start(
@@ -99,31 +104,40 @@ def start(
     reporter: Reporter,
     stop: Callable[[], bool],
 ) -> FinishedStudy:
-    """Make a new folder for the study that this table describes, and score (errors: as for `study`)."""
-    chosen = resolve(table)
-    read = candidates.read(chosen.losses, runs, chosen.genome, Stream(chosen.seed).at("random"))
-    if len(read) < 2:
+    """Make the study that this table describes in a new folder (errors: as for `study`)."""
+    settings_of_study = resolve(table)
+    losses_by_label = candidates.read(
+        settings_of_study.losses,
+        runs,
+        settings_of_study.genome,
+        Stream(settings_of_study.seed).at("random"),
+    )
+    if len(losses_by_label) < 2:
         raise SettingsError("a study orders losses: give two or more, got 1")
-    asked = list(chosen.losses)
-    chosen = resolve({**chosen.table(), "losses": tuple(read)})
-    with Local(resolve_device(chosen.device), chosen.memory, stop=stop) as engine:
-        settings = regimes.open_regimes(chosen, engine, stop)
+    requested = list(settings_of_study.losses)
+    settings_of_study = resolve({**settings_of_study.table(), "losses": tuple(losses_by_label)})
+    with Local(
+        resolve_device(settings_of_study.device), settings_of_study.memory, stop=stop
+    ) as engine:
+        settings = regimes.open_regimes(settings_of_study, engine, stop)
         # A loss for other numbers of classes is refused before there is a folder.
         for x in settings:
-            kept.name_losses(list(read), list(read.values()), x.classes)
-        entered = kept.name_losses(list(read), list(read.values()), settings[0].classes)
+            kept.name_losses(list(losses_by_label), list(losses_by_label.values()), x.classes)
+        entered = kept.name_losses(
+            list(losses_by_label), list(losses_by_label.values()), settings[0].classes
+        )
         folder = results.create(
             out,
-            chosen,
+            settings_of_study,
             {
                 "command": sys.argv,
-                "seed": chosen.seed,
-                "asked": asked,
+                "seed": settings_of_study.seed,
+                "asked": requested,
                 "conditions": _conditions(engine, settings),
             },
         )
         kept.save_losses(folder, entered)
-        return _carry(folder, chosen, entered, settings, reporter, stop)
+        return _score_and_compare(folder, settings_of_study, entered, settings, reporter)
 
 
 def go_on(
@@ -152,16 +166,15 @@ def go_on(
         entered = kept.name_losses(chosen.losses, losses, settings[0].classes)
         folders.check_conditions(folder, _conditions(engine, settings), allow_changes)
         places.keep_places(folder, where)
-        return _carry(folder, chosen, entered, settings, reporter, stop)
+        return _score_and_compare(folder, chosen, entered, settings, reporter)
 
 
-def _carry(
+def _score_and_compare(
     folder: Path,
     chosen: Study,
     entered: list[NamedLoss],
     settings: list[Regime],
     reporter: Reporter,
-    stop: Callable[[], bool],
 ) -> FinishedStudy:
     """Score what has no score yet, then compare the settings."""
     with storage.Lock(folder):
@@ -182,30 +195,30 @@ def _carry(
 def _scores(
     folder: Path, entered: list[NamedLoss], settings: list[Regime], reporter: Reporter
 ) -> dict[str, list[Score]]:
-    found = {}
-    for number, x in enumerate(settings, 1):
-        own = folder / "scores" / f"{number}-{file_name(x.name, 'setting', 40)}"
-        own.mkdir(parents=True, exist_ok=True)
-        reporter.on_setting(x.name)
-        with x.at(own, entered, f"metaloss.study(resume={str(folder)!r})"):
-            found[x.name] = [
-                _score(own, x, entrant, reporter, (i, len(entered)))
+    scores = {}
+    for number, regime in enumerate(settings, 1):
+        setting_folder = folder / "scores" / f"{number}-{file_name(regime.name, 'setting', 40)}"
+        setting_folder.mkdir(parents=True, exist_ok=True)
+        reporter.on_setting(regime.name)
+        with regime.at(setting_folder, entered, f"metaloss.study(resume={str(folder)!r})"):
+            scores[regime.name] = [
+                _score(setting_folder, regime, entrant, reporter, (i, len(entered)))
                 for i, entrant in enumerate(entered, 1)
             ]
-    return found
+    return scores
 
 
 def _score(
-    folder: Path, regime: Regime, entrant: NamedLoss, reporter: Reporter, place: tuple[int, int]
+    folder: Path, regime: Regime, entrant: NamedLoss, reporter: Reporter, position: tuple[int, int]
 ) -> Score:
     """A loss's score: read where it is there, made and kept where it is not."""
     path = folder / f"{entrant.slug}.json"
     if storage.is_file(path):
-        found: Score = storage.read_record(path, Score)
-        return found
+        stored: Score = storage.read_record(path, Score)
+        return stored
     score = regimes.best(regime, entrant)
     storage.write_record(path, score.plain())
-    reporter.on_score(entrant.label, score, place)
+    reporter.on_score(entrant.label, score, position)
     return score
 
 

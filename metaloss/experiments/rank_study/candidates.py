@@ -35,17 +35,17 @@ def read(
         SettingsError: one cannot be read or has no formula or network that episodes could train
             with; two are the same; or there are no N random formulas.
     """
-    found: dict[str, nn.Module] = {}
+    losses: dict[str, nn.Module] = {}
     for label, loss in _all(specs, runs, genome, key):
         if not isinstance(loss, Criterion):
             raise SettingsError(
                 f"{label} cannot be in a study: episodes need a loss of metaloss.load"
             )
         loss.losses()  # Dice says here that it is none
-        if label in found:
+        if label in losses:
             raise SettingsError(f"the loss '{label}' is given twice")
-        found[label] = loss
-    return found
+        losses[label] = loss
+    return losses
 
 
 def _all(
@@ -72,7 +72,9 @@ def drawn(n: int, genome: dict[str, Any], key: Stream) -> list[Formula]:
     population = novelty_filter.sample(n, key)
     losses = novelty_filter.losses(population[space.valid(population) == 0])
     assert isinstance(losses, Formulas)
-    found = list({str(x): x for x in losses.formulas}.values())
-    if len(found) < n:
-        raise SettingsError(f"random:{n}: only {len(found)} different formulas passed the filters")
-    return found
+    formulas = list({str(x): x for x in losses.formulas}.values())
+    if len(formulas) < n:
+        raise SettingsError(
+            f"random:{n}: only {len(formulas)} different formulas passed the filters"
+        )
+    return formulas

@@ -13,34 +13,37 @@ WIDE = 36  # characters of a line
 
 
 @drawing_style()
-def scatter(found: StudyResults, pairs: Sequence[Pair]) -> Picture:
+def scatter(results: StudyResults, pairs: Sequence[Pair]) -> Picture:
     """A panel for every pair: the earlier setting across, the later one upwards."""
-    names = list(found.scores)
+    names = list(results.scores)
     n = len(names) - 1
     figure, axes = panels(n, n, width=SIDE + 0.4, height=SIDE * n)
     for axis in axes:
         axis.set_visible(False)
-    for x in pairs:
-        column = names.index(x.a)
-        row = names.index(x.b) - 1
+    for pair in pairs:
+        column = names.index(pair.a)
+        row = names.index(pair.b) - 1
         axis = axes[row * n + column]
         axis.set_visible(True)
-        _panel(axis, x, found)
-    caption = "Accuracy of every loss under two settings; colours and marks: clusters. A failed training counts as 0."
+        _panel(axis, pair, results)
+    caption = (
+        "Accuracy of every loss under two settings; colours and marks: clusters. A failed training "
+        "counts as 0."
+    )
     return Picture("scatter", caption, *render(figure))
 
 
-def _panel(axis: Any, x: Pair, found: StudyResults) -> None:
-    a, b = ([100 * value for value in found.accuracy(name)] for name in (x.a, x.b))
-    for cluster in sorted(set(x.clusters)):
-        rows = [i for i, own in enumerate(x.clusters) if own == cluster]
+def _panel(axis: Any, pair: Pair, results: StudyResults) -> None:
+    a, b = ([100 * value for value in results.accuracy(name)] for name in (pair.a, pair.b))
+    for cluster in sorted(set(pair.clusters)):
+        rows = [i for i, label in enumerate(pair.clusters) if label == cluster]
         look = {"color": COLOURS[cluster % len(COLOURS)], "marker": MARKS[cluster % len(MARKS)]}
         axis.scatter(
             [a[i] for i in rows], [b[i] for i in rows], s=18, alpha=0.8, linewidths=0, **look
         )
-    tau = "none" if x.all.tau is None else f"{x.all.tau:.2f}"
-    axis.set(xlabel=_wrapped(x.a), ylabel=_wrapped(x.b))
-    axis.set_title(f"Kendall's τ {tau}, n = {x.all.n}", fontsize=9)
+    tau = "none" if pair.all.tau is None else f"{pair.all.tau:.2f}"
+    axis.set(xlabel=_wrapped(pair.a), ylabel=_wrapped(pair.b))
+    axis.set_title(f"Kendall's τ {tau}, n = {pair.all.n}", fontsize=9)
 
 
 def _wrapped(name: str) -> str:

@@ -14,7 +14,7 @@ NAME = 40  # characters of a loss
 
 def heading(folder: Path, chosen: Study, regimes: Sequence[Regime]) -> list[str]:
     """What is about to be scored, how the rates are chosen, and where everything goes."""
-    found = [
+    text = [
         f"metaloss {__version__} · {counted(len(chosen.losses), 'loss')} under "
         f"{counted(len(regimes), 'setting')} · seed {chosen.seed}"
     ]
@@ -23,8 +23,8 @@ def heading(folder: Path, chosen: Study, regimes: Sequence[Regime]) -> list[str]
         rate = (
             f"own rate {rates}" if len(x.rates) == 1 else f"the best of {rates}, on what is scored"
         )
-        found.append(f"setting {x.name}: accuracy, mean over {x.unit}; {rate}")
-    return [*found, f"folder  {folder}"]
+        text.append(f"setting {x.name}: accuracy, mean over {x.unit}; {rate}")
+    return [*text, f"folder  {folder}"]
 
 
 def scored(loss: str, score: Score, number: int, of: int) -> str:
@@ -36,19 +36,20 @@ def scored(loss: str, score: Score, number: int, of: int) -> str:
 
 def result(summary: dict[str, Any]) -> list[str]:
     """Kendall's τ of every pair, and what choosing by the cheaper setting costs."""
-    found = ["Kendall's τ-b [95 % bootstrap interval over losses]; a failed training counts as 0"]
+    text = ["Kendall's τ-b [95 % bootstrap interval over losses]; a failed training counts as 0"]
     for x in summary["pairs"]:
         rows = (
             ("all losses", "all"),
             (f"best {x['k']} of the first", "best"),
             (f"best {x['k']} of both", "both"),
         )
-        found += [f"first   {x['a']}", f"second  {x['b']}"]
-        found += [f"  {words:24}{_tau(x[key])}" for words, key in rows]
-        found.append(
-            f"  under the second, the first's best is {100 * x['loses']:.1f} points below the best: {x['pick']}"
+        text += [f"first   {x['a']}", f"second  {x['b']}"]
+        text += [f"  {words:24}{_tau(x[key])}" for words, key in rows]
+        text.append(
+            f"  under the second, the first's best is {100 * x['loses']:.1f} points below the "
+            f"best: {x['pick']}"
         )
-    return found
+    return text
 
 
 def _tau(x: dict[str, Any]) -> str:

@@ -48,10 +48,10 @@ def kendall_tau(
         return RankCorrelation(None, None, None, None, n)
     from scipy.stats import kendalltau  # slow to import
 
-    found = kendalltau(a, b)
-    one, other = (torch.tensor(x, dtype=torch.float64) for x in (a, b))
-    low, high = _interval(one, other, key, resamples) if n >= FEWEST else (None, None)
-    return RankCorrelation(float(found.statistic), float(found.pvalue), low, high, n)
+    correlation = kendalltau(a, b)
+    first, second = (torch.tensor(x, dtype=torch.float64) for x in (a, b))
+    low, high = _interval(first, second, key, resamples) if n >= FEWEST else (None, None)
+    return RankCorrelation(float(correlation.statistic), float(correlation.pvalue), low, high, n)
 
 
 def _interval(
@@ -65,8 +65,8 @@ def _interval(
     x, y = (torch.sign(v[:, None] - v[None]) for v in (a, b))
     # A loss that is drawn twice is a tie with itself, and its pairs with others count as often as
     # both were drawn.
-    both, one, other = ((counts @ m * counts).sum(1) for m in (x * y, x.abs(), y.abs()))
-    values = (both / (one * other).sqrt()).clamp(-1, 1)
+    both, first, second = ((counts @ m * counts).sum(1) for m in (x * y, x.abs(), y.abs()))
+    values = (both / (first * second).sqrt()).clamp(-1, 1)
     low, high = values.nanquantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
     return low, high
 
@@ -91,10 +91,10 @@ def clusters(a: Sequence[float], b: Sequence[float], count: int) -> list[int]:
     from scipy.cluster.hierarchy import fcluster, linkage  # slow to import
 
     points = np.stack([a, b], 1)
-    found = fcluster(linkage(points, "average"), count, "maxclust").tolist()
-    height = {c: float(points[[x == c for x in found]].mean(0).sum()) for c in set(found)}
-    order = sorted(height, key=lambda c: height[c])
-    return [order.index(c) for c in found]
+    labels = fcluster(linkage(points, "average"), count, "maxclust").tolist()
+    mean_scores = {c: float(points[[x == c for x in labels]].mean(0).sum()) for c in set(labels)}
+    order = sorted(mean_scores, key=lambda c: mean_scores[c])
+    return [order.index(c) for c in labels]
 
 
 @dataclass(frozen=True)
@@ -154,14 +154,19 @@ def pair(
 
 
 def cluster_tables(
-    x: Pair, a: Sequence[float], b: Sequence[float], labels: Sequence[str]
+    pair: Pair, a: Sequence[float], b: Sequence[float], labels: Sequence[str]
 ) -> list[dict[str, Any]]:
     """A pair's clusters: their losses and mean scores."""
-    found = []
-    for c in sorted(set(x.clusters)):
-        rows = [i for i, own in enumerate(x.clusters) if own == c]
+    tables = []
+    for c in sorted(set(pair.clusters)):
+        rows = [i for i, label in enumerate(pair.clusters) if label == c]
         means = [sum(score[i] for i in rows) / len(rows) for score in (a, b)]
-        found.append(
-            {"n": len(rows), x.a: means[0], x.b: means[1], "losses": [labels[i] for i in rows]}
+        tables.append(
+            {
+                "n": len(rows),
+                pair.a: means[0],
+                pair.b: means[1],
+                "losses": [labels[i] for i in rows],
+            }
         )
-    return found
+    return tables

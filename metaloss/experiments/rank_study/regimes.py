@@ -219,18 +219,24 @@ def _placed(where: Mapping[str, str], table: Mapping[str, Any]) -> Mapping[str, 
 
 
 def _few_shot(study: Study, table: Mapping[str, Any], engine: Local) -> FewShot:
-    rest = {key: x for key, x in table.items() if key not in ("kind", "name", "family", "rates")}
+    overrides = {
+        key: x for key, x in table.items() if key not in ("kind", "name", "family", "rates")
+    }
     known = [x for x in TaskFamily.__dataclass_fields__ if x not in ("name", "origin")]
-    for key in rest:
+    for key in overrides:
         if key not in known:
             raise SettingsError(
                 f"{table['name']}: {registry.unknown_message('setting', key, [*known, 'rates'])}"
             )
-    family = changed(episodic.read(table["family"]), rest)
-    e = open_episodes(family, engine.device)
+    family = changed(episodic.read(table["family"]), overrides)
+    episodes = open_episodes(family, engine.device)
     rates = tuple(map(float, table.get("rates") or study.rates)) or (family.inner.lr,)
     return FewShot(
-        table["name"], rates, e, LossEvaluation(engine, [e], Stream(study.seed)), study.tasks
+        table["name"],
+        rates,
+        episodes,
+        LossEvaluation(engine, [episodes], Stream(study.seed)),
+        study.tasks,
     )
 
 
@@ -245,11 +251,13 @@ def _full_size(
     from metaloss.training.settings import resolve
 
     fitting.needed()
-    rest = {key: x for key, x in table.items() if key not in ("kind", "name")}
-    chosen = resolve({"seed": study.seed, **rest})
-    check_model(chosen.model)
-    material = open_images(chosen, device)
-    chosen = decided(chosen, len(material.training_rows(chosen.per_class, Stream(chosen.seed))))
-    job = TrainingSession(Path(), chosen, material, [], device, None, Reporter(), stop)
+    overrides = {key: x for key, x in table.items() if key not in ("kind", "name")}
+    settings = resolve({"seed": study.seed, **overrides})
+    check_model(settings.model)
+    material = open_images(settings, device)
+    settings = decided(
+        settings, len(material.training_rows(settings.per_class, Stream(settings.seed)))
+    )
+    job = TrainingSession(Path(), settings, material, [], device, None, Reporter(), stop)
     job.check()
-    return FullSize(table["name"], chosen.rates or study.rates or (chosen.rate,), job)
+    return FullSize(table["name"], settings.rates or study.rates or (settings.rate,), job)

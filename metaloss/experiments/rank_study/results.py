@@ -89,49 +89,60 @@ def find(spec: str | Path, parent: Path) -> tuple[Path, Study]:
         SettingsError: there is none.
         DamagedFile: its settings cannot be read.
     """
-    found = find_folder(spec, parent, resolve)
-    if found is None:
+    folder = find_folder(spec, parent, resolve)
+    if folder is None:
         raise SettingsError(not_found_message("study", spec, parent))
-    return found
+    return folder
 
 
-def compare_settings(found: StudyResults) -> tuple[dict[str, Any], list[Pair]]:
+def compare_settings(results: StudyResults) -> tuple[dict[str, Any], list[Pair]]:
     """The summary, and every pair of settings."""
-    chosen = found.study
-    key = Stream(found.study.seed).at("bootstrap")
-    k = ranking.best_count(chosen.best, len(found.losses))
+    chosen = results.study
+    key = Stream(results.study.seed).at("bootstrap")
+    k = ranking.best_count(chosen.best, len(results.losses))
     pairs = []
     tables = []
-    for names in combinations(found.scores, 2):
-        a, b = (found.accuracy(name) for name in names)
-        one = ranking.pair(names, a, b, found.losses, k, chosen.clusters, key, chosen.resamples)
-        pairs.append(one)
-        tables.append({**asdict(one), "clusters": ranking.cluster_tables(one, a, b, found.losses)})
+    for names in combinations(results.scores, 2):
+        a, b = (results.accuracy(name) for name in names)
+        pair = ranking.pair(names, a, b, results.losses, k, chosen.clusters, key, chosen.resamples)
+        pairs.append(pair)
+        tables.append(
+            {**asdict(pair), "clusters": ranking.cluster_tables(pair, a, b, results.losses)}
+        )
     about = {
         name: {
-            "unit": found.units[name],
+            "unit": results.units[name],
             "n": scores[0].n,
             "failed": sum(bool(x.failed) for x in scores),
         }
-        for name, scores in found.scores.items()
+        for name, scores in results.scores.items()
     }
-    rates = {name: sorted({x.lr for x in scores}) for name, scores in found.scores.items()}
-    return {"losses": len(found.losses), "settings": about, "rates": rates, "pairs": tables}, pairs
+    rates = {name: sorted({x.lr for x in scores}) for name, scores in results.scores.items()}
+    return {
+        "losses": len(results.losses),
+        "settings": about,
+        "rates": rates,
+        "pairs": tables,
+    }, pairs
 
 
-def rows(found: StudyResults) -> list[dict[str, Any]]:
+def rows(results: StudyResults) -> list[dict[str, Any]]:
     """One table per setting and loss."""
     return [
         {"setting": name, "loss": loss, **score.plain()}
-        for name, scores in found.scores.items()
-        for loss, score in zip(found.losses, scores, strict=True)
+        for name, scores in results.scores.items()
+        for loss, score in zip(results.losses, scores, strict=True)
     ]
 
 
-def files(found: StudyResults, summary: dict[str, Any], picture: Picture) -> dict[str, bytes]:
+def files(results: StudyResults, summary: dict[str, Any], picture: Picture) -> dict[str, bytes]:
     """The files of a finished study; last the summary, which says that all is there."""
     figure = {f"{picture.name}.{kind}": getattr(picture, kind) for kind in ("png", "pdf")}
-    return {"results.csv": _csv(rows(found)), **figure, "taus.json": storage.record_bytes(summary)}
+    return {
+        "results.csv": _csv(rows(results)),
+        **figure,
+        "taus.json": storage.record_bytes(summary),
+    }
 
 
 def _csv(table: Sequence[dict[str, Any]]) -> bytes:

@@ -1,4 +1,4 @@
-"""The settings of a study: which losses are trained, under which settings, and what is asked of the scores."""
+"""The settings of a study: which losses are trained, how, and how their scores are compared."""
 
 import re
 from collections.abc import Mapping
@@ -53,14 +53,14 @@ class Study:
 
     @model_validator(mode="after")
     def _distinct(self) -> "Study":
-        for what, found in (("loss", self.losses), ("setting", [x["name"] for x in self.settings])):
-            if twice := [x for x in found if list(found).count(x) > 1]:
-                raise ValueError(f"the {what} '{twice[0]}' is given twice")
+        for what, names in (("loss", self.losses), ("setting", [x["name"] for x in self.settings])):
+            if repeated := [x for x in names if list(names).count(x) > 1]:
+                raise ValueError(f"the {what} '{repeated[0]}' is given twice")
         return self
 
     @property
     def sources(self) -> dict[str, str]:
-        """Where the images of every setting come from, by the setting's name; families and data sets by theirs."""
+        """The family or data set whose images a setting uses, by the setting's name."""
         return {x["name"]: str(x.get("family") or x.get("data") or "") for x in self.settings}
 
     def table(self) -> dict[str, Any]:
@@ -74,13 +74,14 @@ def resolve(table: Mapping[str, Any]) -> Study:
     Raises:
         SettingsError: names the setting, what was given and what is allowed.
     """
-    found = {**table, "settings": tuple(read(x) for x in table.get("settings", ()))}
+    settings = {**table, "settings": tuple(read(x) for x in table.get("settings", ()))}
     for what, least in (("losses", 1), ("settings", 2)):
-        if (given := len(found.get(what, ()))) < least:
+        if (count := len(settings.get(what, ()))) < least:
             raise SettingsError(
-                f"a study orders losses under several settings: give {least} or more {what}, got {given}"
+                f"a study orders losses under several settings: give {least} or more {what}, "
+                f"got {count}"
             )
-    study: Study = registry.from_table(Study, found, "study")
+    study: Study = registry.from_table(Study, settings, "study")
     return study
 
 
@@ -108,8 +109,10 @@ def read(spec: Any) -> dict[str, Any]:
         )
     if table["kind"] == "tasks" and not isinstance(table.get("family"), str):
         raise SettingsError(f"setting '{spec}' names no task family  (metaloss list tasks)")
-    if table["kind"] == "train" and (own := {"loss", "device"} & table.keys()):
-        raise SettingsError(f"setting '{spec}' has a {min(own)} of its own; that is the study's")
+    if table["kind"] == "train" and (reserved := {"loss", "device"} & table.keys()):
+        raise SettingsError(
+            f"setting '{spec}' has a {min(reserved)} of its own; that is the study's"
+        )
     if isinstance(table.get("rates"), float | int):
         table["rates"] = [table["rates"]]
     return {**table, "name": str(table.get("name") or _name(table))}

@@ -154,15 +154,15 @@ def recommend(
             images.
         DataError: too few images, or none.
     """
-    given = [losses] if isinstance(losses, str) else losses
-    how: dict[str, Any] = {
+    requested = [losses] if isinstance(losses, str) else losses
+    options: dict[str, Any] = {
         "out": out,
         "name": name,
         "runs": runs,
         "reporter": reporter,
         "stop": stop,
     }
-    return start({"data": data, **others}, given, **how)
+    return start({"data": data, **others}, requested, **options)
 
 
 def start(
@@ -175,30 +175,35 @@ def start(
     reporter: Reporter | None = None,
     stop: Callable[[], bool] = lambda: False,
 ) -> Advice:
-    """Make the recommendation that a table of settings asks for (arguments and errors: as for `recommend`)."""
+    """Make the recommendation that a table of settings describes.
+
+    Args and errors: as for `recommend`; `table` has its settings and those of the family.
+    """
     of_families = TaskFamily.__dataclass_fields__.keys() - {"name", "origin"}
     changes = {key: value for key, value in table.items() if key in of_families}
-    own = {key: value for key, value in table.items() if key not in of_families}
-    chosen: Recommendation = registry.from_table(Recommendation, own, "recommend")
+    own_settings = {key: value for key, value in table.items() if key not in of_families}
+    recommendation: Recommendation = registry.from_table(Recommendation, own_settings, "recommend")
     reporter = reporter or Reporter()
-    entry = read_losses(losses, Path(runs))
-    device = resolve_device(chosen.device)
+    requested = read_losses(losses, Path(runs))
+    device = resolve_device(recommendation.device)
     reporter.on_work("loading images", plain=False)
-    images = make_folds(chosen.data, changes, chosen.images, chosen.folds)
+    images = make_folds(recommendation.data, changes, recommendation.images, recommendation.folds)
     whole = images.whole(device)
-    found = without_seen_images(entry, whole, chosen.allow_seen, reporter.on_warning)
-    check_classes(found, [whole])
-    with Local(device, chosen.memory, stop=stop, told=reporter.on_progress) as engine:
+    compared = without_seen_images(requested, whole, recommendation.allow_seen, reporter.on_warning)
+    check_classes(compared, [whole])
+    with Local(device, recommendation.memory, stop=stop, told=reporter.on_progress) as engine:
         reporter.on_recommendation_start(
-            chosen, images, len(found), _work(chosen, len(found), images)
+            recommendation, images, len(compared), _work(recommendation, len(compared), images)
         )
-        final, folds = _played(engine, chosen, found, images, whole)
-    settings = {**chosen.model_dump(mode="json"), **changes}
-    about = {"settings": settings, "command": _command(own, changes, entry)}
+        final, folds = _played(engine, recommendation, compared, images, whole)
+    settings = {**recommendation.model_dump(mode="json"), **changes}
+    about = {"settings": settings, "command": _command(own_settings, changes, requested)}
     verdict = decide(final, folds)
-    summary = summarise(about, found, entry.specs, images, whole, device, final, folds, verdict)
-    written = write(Path(out), name or f"{images.family.name}-{chosen.seed}", summary, folds)
-    best = next(x.criterion for x in found if x.label == verdict.loss)
+    summary = summarise(
+        about, compared, requested.specs, images, whole, device, final, folds, verdict
+    )
+    folder = write(Path(out), name or f"{images.family.name}-{recommendation.seed}", summary, folds)
+    best = next(x.criterion for x in compared if x.label == verdict.loss)
     use = verdict.setting.lr, verdict.setting.steps, verdict.evidence, verdict.gain
     advice = Advice(
         best,
@@ -208,7 +213,7 @@ def start(
         summary["sentences"],
         summary["code"],
         summary,
-        written,
+        folder,
     )
     reporter.on_recommendation_end(advice)
     return advice
@@ -216,51 +221,59 @@ def start(
 
 def _played(
     engine: Local,
-    chosen: Recommendation,
-    found: Sequence[ComparedLoss],
+    recommendation: Recommendation,
+    compared: Sequence[ComparedLoss],
     images: FoldedImages,
     whole: Episodes,
 ) -> tuple[LossChoice, FoldResults]:
     """Every fold's choice and what came of it, and the choice on all images."""
-    key = Stream(chosen.seed)
-    losses = {x.label: x.criterion.losses() for x in found}
-    how = losses, chosen.rates, chosen.tuning_tasks, chosen.tune == "steps"
+    key = Stream(recommendation.seed)
+    losses = {x.label: x.criterion.losses() for x in compared}
+    choice_options = (
+        losses,
+        recommendation.rates,
+        recommendation.tuning_tasks,
+        recommendation.tune == "steps",
+    )
     choices: list[LossChoice] = []
     judged: list[ChoiceEvaluation] = []
     for number in range(images.folds):
-        own = key.at("fold", number)
+        fold_key = key.at("fold", number)
         choosing, judging = images.fold(number, key.at("folds"), engine.device)
-        choices.append(choose(FamilyEvaluation(engine, choosing, own), *how))
+        choices.append(choose(FamilyEvaluation(engine, choosing, fold_key), *choice_options))
         judged.append(
             evaluate_choice(
-                FamilyEvaluation(engine, judging, own), losses, choices[-1], chosen.test_tasks
+                FamilyEvaluation(engine, judging, fold_key),
+                losses,
+                choices[-1],
+                recommendation.test_tasks,
             )
         )
-    final = choose(FamilyEvaluation(engine, whole, key.at("all")), *how)
-    return final, FoldResults.of(choices, judged, chosen.certainty, key.at("bootstrap"))
+    final = choose(FamilyEvaluation(engine, whole, key.at("all")), *choice_options)
+    return final, FoldResults.of(choices, judged, recommendation.certainty, key.at("bootstrap"))
 
 
-def _work(chosen: Recommendation, losses: int, images: FoldedImages) -> int:
+def _work(recommendation: Recommendation, losses: int, images: FoldedImages) -> int:
     """About how many steps of training it takes."""
     inner = images.family.inner
-    rates = len(chosen.rates)
-    steps = chosen.tune == "steps"
-    most = step_grid(inner)[-1] if inner.anytime else sum(step_grid(inner))
+    rates = len(recommendation.rates)
+    steps = recommendation.tune == "steps"
+    longest = step_grid(inner)[-1] if inner.anytime else sum(step_grid(inner))
     # Which number of steps will be the best is not known yet.
-    usual = step_grid(inner)[len(step_grid(inner)) // 2]
-    grid = (losses - 1) * rates + len(with_rates_between(chosen.rates))
-    choosing = grid * most if steps else grid * inner.steps + rates * most
-    judging = losses * usual if steps else losses * inner.steps + usual
+    typical_steps = step_grid(inner)[len(step_grid(inner)) // 2]
+    grid = (losses - 1) * rates + len(with_rates_between(recommendation.rates))
+    choosing = grid * longest if steps else grid * inner.steps + rates * longest
+    judging = losses * typical_steps if steps else losses * inner.steps + typical_steps
     return (
         images.folds + 1
-    ) * chosen.tuning_tasks * choosing + images.folds * chosen.test_tasks * judging
+    ) * recommendation.tuning_tasks * choosing + images.folds * recommendation.test_tasks * judging
 
 
 def _command(
-    own: Mapping[str, Any], changes: Mapping[str, Any], entry: RequestedLosses
+    own_settings: Mapping[str, Any], changes: Mapping[str, Any], requested: RequestedLosses
 ) -> list[str]:
     """The command that makes the same recommendation."""
-    rest = {key: value for key, value in own.items() if key != "data"} | dict(changes)
+    rest = {key: value for key, value in own_settings.items() if key != "data"} | dict(changes)
     options = [word for k, v in flatten(rest).items() for word in ("--set", f"{k}={json.dumps(v)}")]
-    named = ["--losses", *entry.given] if entry.given else []
-    return ["metaloss", "recommend", "--data", own["data"], *named, *options]
+    loss_options = ["--losses", *requested.given] if requested.given else []
+    return ["metaloss", "recommend", "--data", own_settings["data"], *loss_options, *options]

@@ -131,8 +131,9 @@ def make_folds(
             f"ways = {min(family.ways, len(rows))}, shots = {min(family.shots, max(1, rest // 3))}"
         )
         raise DataError(
-            f"{spec}: {family.ways}-way {family.shots}-shot tasks do not fit: {len(rows)} classes, and {rest} images "
-            f"of the smallest one outside a fold ({_counts(dataset, rows)}). This fits: {fits}"
+            f"{spec}: {family.ways}-way {family.shots}-shot tasks do not fit: "
+            f"{len(rows)} classes, and {rest} images of the smallest one outside a fold "
+            f"({_counts(dataset, rows)}). This fits: {fits}"
         )
     return FoldedImages(
         replace(family, val=min(family.val, rest - family.shots)), dataset, rows, folds, copies
@@ -172,7 +173,10 @@ def _taking_part(dataset: Dataset, images: str) -> Pool:
 
 
 def _without_copies(dataset: Dataset, pool: Pool) -> tuple[Pool, int]:
-    """The rows of a pool without those whose pixels an earlier row has: a copy in a fold would be no new image."""
+    """The rows of a pool without copies of earlier ones, and how many were left out.
+
+    A copy in a fold would be no new image.
+    """
     seen: set[bytes] = set()
 
     def new(row: int) -> bool:

@@ -1,4 +1,4 @@
-"""The losses that are tried, and those that must not be, because they have learned from the images."""
+"""The losses that are tried, without those that have learned from the images."""
 
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -52,34 +52,38 @@ def read_losses(losses: Sequence[Any] | None, runs: Path) -> RequestedLosses:
         SettingsError: one cannot be read, or cannot train episodes, or there is none but
             cross-entropy.
     """
-    given = [USUAL] if losses is None else list(losses)
-    names = {spec for spec in given if isinstance(spec, str)}
+    requested = [USUAL] if losses is None else list(losses)
+    names = {spec for spec in requested if isinstance(spec, str)}
     usual = [name for name in LOSSES if name not in names] if USUAL in names else []
     asked = [
-        x for spec in given for x in (usual if isinstance(spec, str) and spec == USUAL else [spec])
+        x
+        for spec in requested
+        for x in (usual if isinstance(spec, str) and spec == USUAL else [spec])
     ]
-    found, _ = compared_losses.read_losses(asked, CE, runs)
-    if len(found) < 2:
+    compared, _ = compared_losses.read_losses(asked, CE, runs)
+    if len(compared) < 2:
         raise SettingsError(
             "--losses ce alone leaves nothing to choose between, as ce is always tried: name "
             "another loss beside it, or none at all for the usual ones"
         )
-    specs = {x.label: spec for x, spec in zip(found, asked, strict=False)}
-    words = {
+    specs = {x.label: spec for x, spec in zip(compared, asked, strict=False)}
+    names_by_label = {
         label: os.fspath(x) if isinstance(x, str | os.PathLike) else label
         for label, x in specs.items()
     }
-    named = [words[label] for label in specs if label not in usual] + ([USUAL] if usual else [])
+    named_losses = [names_by_label[label] for label in specs if label not in usual] + (
+        [USUAL] if usual else []
+    )
     return RequestedLosses(
-        sorted(found, key=lambda x: x.label != CE),
+        sorted(compared, key=lambda x: x.label != CE),
         specs,
-        [] if losses is None else named,
+        [] if losses is None else named_losses,
         set(usual),
     )
 
 
 def without_seen_images(
-    entry: RequestedLosses, whole: Episodes, allow: bool, warn: Callable[[str], None]
+    requested: RequestedLosses, whole: Episodes, allow: bool, warn: Callable[[str], None]
 ) -> list[ComparedLoss]:
     """The losses without those usual ones that have learned from the images.
 
@@ -87,19 +91,21 @@ def without_seen_images(
         SettingsError: a loss that was named has, and that is not allowed.
     """
     kept = []
-    for x in entry.found:
-        seen = _seen(x, whole)
-        if seen and not allow and x.label not in entry.usual:
+    for loss in requested.found:
+        seen = _seen(loss, whole)
+        if seen and not allow and loss.label not in requested.usual:
             ways = "--images test takes the meta-test pool alone, --allow-seen goes on all the same"
-            raise SettingsError(f"{x.label} {seen}, which would flatter it  ({ways})")
+            raise SettingsError(f"{loss.label} {seen}, which would flatter it  ({ways})")
         if seen:
-            warn(f"{x.label} {seen}" + ("" if allow else " and is left out"))
+            warn(f"{loss.label} {seen}" + ("" if allow else " and is left out"))
         if allow or not seen:
-            kept.append(x)
+            kept.append(loss)
     return kept
 
 
-def _seen(x: ComparedLoss, whole: Episodes) -> str:
+def _seen(loss: ComparedLoss, whole: Episodes) -> str:
     """What a loss has learned from these images, in words; "" where it has not."""
-    found = data_overlap(x.origin, x.criterion, whole.dataset, torch.cat(whole.pools["validation"]))
-    return f"has learned from {found.seen} of these images" if found.seen else found.doubt
+    overlap = data_overlap(
+        loss.origin, loss.criterion, whole.dataset, torch.cat(whole.pools["validation"])
+    )
+    return f"has learned from {overlap.seen} of these images" if overlap.seen else overlap.doubt

@@ -1,4 +1,4 @@
-"""Losses tuned and one of them chosen on some images; and what each of them, so tuned, is worth on others."""
+"""How a loss is chosen on some images, and what each loss reaches on other images."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -49,7 +49,7 @@ class ChoiceEvaluation:
 
 
 def choose(
-    contest: FamilyEvaluation,
+    evaluation: FamilyEvaluation,
     losses: Mapping[str, Losses],
     rates: Sequence[float],
     tasks: int,
@@ -61,31 +61,38 @@ def choose(
     between two rates.
 
     Args:
-        contest: has the images as its meta-validation pool.
+        evaluation: has the images as its meta-validation pool.
         losses: by name, cross-entropy among them.
         rates: among which each one's is chosen.
         tasks: on which.
         steps: whether each one's number of steps is chosen, too.
     """
-    tune = contest.tune_steps if steps else contest.tune
+    tune = evaluation.tune_steps if steps else evaluation.tune
     others = [name for name in losses if name != CE]
     (ce,) = tune([losses[CE]], with_rates_between(rates), tasks)
-    found = tune([losses[name] for name in others], rates, tasks) if others else []
-    late = None if steps else contest.tune_steps([losses[CE]], rates, tasks)[0]
-    return LossChoice({CE: ce, **dict(zip(others, found, strict=True))}, late)
+    settings = tune([losses[name] for name in others], rates, tasks) if others else []
+    ce_best_steps = None if steps else evaluation.tune_steps([losses[CE]], rates, tasks)[0]
+    return LossChoice({CE: ce, **dict(zip(others, settings, strict=True))}, ce_best_steps)
 
 
 def evaluate_choice(
-    contest: FamilyEvaluation, losses: Mapping[str, Losses], choice: LossChoice, tasks: int
+    evaluation: FamilyEvaluation, losses: Mapping[str, Losses], choice: LossChoice, tasks: int
 ) -> ChoiceEvaluation:
-    """Train each loss as a choice tuned it; the contest has the images that judge as its meta-test pool."""
+    """What each loss reaches on held-out images with the setting that a choice gave it.
+
+    Args:
+        evaluation: has the held-out images as its meta-test pool.
+        losses: by name.
+        choice: has each loss's setting.
+        tasks: how many.
+    """
     names = list(choice.settings)
-    found = contest.test_each(
+    tested = evaluation.test_each(
         [losses[name] for name in names], [choice.settings[name] for name in names], tasks
     )
-    named = {name: x for name, x in zip(names, found, strict=True) if x is not None}
-    (late,) = contest.test_each([losses[CE]], [choice.late], tasks)
-    return ChoiceEvaluation(named, late, contest.rows(tasks))
+    by_label = {name: x for name, x in zip(names, tested, strict=True) if x is not None}
+    (ce_best_steps,) = evaluation.test_each([losses[CE]], [choice.late], tasks)
+    return ChoiceEvaluation(by_label, ce_best_steps, evaluation.rows(tasks))
 
 
 def with_rates_between(rates: Sequence[float]) -> list[float]:

@@ -1,6 +1,7 @@
 """A recommendation as plain values, as lines to print, and as a folder."""
 
 import json
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -34,9 +35,9 @@ OPTIMISERS = {"sgd": "SGD", "adam": "Adam", "adamw": "AdamW"}
 
 def summarise(
     about: Mapping[str, Any],
-    found: Sequence[ComparedLoss],
+    compared: Sequence[ComparedLoss],
     specs: Mapping[str, Any],
-    cut: FoldedImages,
+    folded: FoldedImages,
     whole: Episodes,
     device: torch.device,
     final: LossChoice,
@@ -47,26 +48,26 @@ def summarise(
 
     Args:
         about: settings and command.
-        found: the losses.
+        compared: the losses.
         specs: how each of them was asked for, by its label.
-        cut: the images.
+        folded: the images.
         whole: all of them as tasks.
         device: where classifiers trained.
         final: the choice on all images.
         folds: the choices and what came of them.
         verdict: what follows.
     """
-    family = cut.family
-    n = sum(map(len, cut.rows))
+    family = folded.family
+    image_count = sum(map(len, folded.rows))
     images = {
-        "images": n,
-        "per_class": dict(zip(cut.dataset.classes, map(len, cut.rows), strict=True)),
-        "copies_left_out": cut.copies,
-        "folds": cut.folds,
-        "held_out_val": cut.val,
-        "origin": cut.dataset.origin,
+        "images": image_count,
+        "per_class": dict(zip(folded.dataset.classes, map(len, folded.rows), strict=True)),
+        "copies_left_out": folded.copies,
+        "folds": folded.folds,
+        "held_out_val": folded.val,
+        "origin": folded.dataset.origin,
     }
-    plain: dict[str, Any] = storage.json_safe(
+    summary: dict[str, Any] = storage.json_safe(
         {
             **about,
             "conditions": conditions([whole], device),
@@ -74,9 +75,9 @@ def summarise(
             "data": images,
             "losses": [
                 {"loss": x.label, "formula": x.criterion.describe(), "about": x.criterion.about}
-                for x in found
+                for x in compared
             ],
-            "rows": [_row(x.label, final, folds) for x in found] + _late(final, folds),
+            "rows": [_row(x.label, final, folds) for x in compared] + _late(final, folds),
             "verdict": {**asdict(verdict), "evidence": verdict.evidence},
             "folds": [
                 {
@@ -86,25 +87,29 @@ def summarise(
                 }
                 for x in folds.choices
             ],
-            "sentences": [*sentences(verdict, final, n), _small(family, folds), *_share(cut)],
+            "sentences": [
+                *sentences(verdict, final, image_count),
+                _small(family, folds),
+                *_share(folded),
+            ],
             "code": _code(
-                specs.get(verdict.loss, verdict.loss), verdict, final, family.inner, found
+                specs.get(verdict.loss, verdict.loss), verdict, final, family.inner, compared
             ),
         }
     )
-    return plain
+    return summary
 
 
 def _row(name: str, final: LossChoice, folds: FoldResults) -> dict[str, Any]:
-    """A loss: its setting on all images, and what it was worth in the folds, each with the setting found there."""
+    """A loss: its setting on all images, and what it reached with each fold's setting."""
     setting = final.settings[name]
-    found = folds.of_loss(name)
-    diverged = torch.cat([x.accuracy for x in found]).isnan().double().mean()
+    measures = folds.of_loss(name)
+    diverged = torch.cat([x.accuracy for x in measures]).isnan().double().mean()
     return {
         "loss": name,
         "lr": setting.lr,
         "steps": setting.steps,
-        "accuracy": accuracy(found),
+        "accuracy": accuracy(measures),
         "gain": None if name == CE else asdict(folds.gain(name)),
         "chosen": folds.chosen[name],
         "diverged": float(diverged),
@@ -114,17 +119,17 @@ def _row(name: str, final: LossChoice, folds: FoldResults) -> dict[str, Any]:
 
 def _late(final: LossChoice, folds: FoldResults) -> list[dict[str, Any]]:
     """Cross-entropy with its best number of steps."""
-    found = folds.of_late()
+    measures = folds.of_late()
     gain = folds.late_over_own()
     setting = final.late
     if setting is None or gain is None:
         return []
-    diverged = float(torch.cat([x.accuracy for x in found]).isnan().double().mean())
+    diverged = float(torch.cat([x.accuracy for x in measures]).isnan().double().mean())
     row = {
         "loss": f"{CE}, best steps",
         "lr": setting.lr,
         "steps": setting.steps,
-        "accuracy": accuracy(found),
+        "accuracy": accuracy(measures),
     }
     rates = [x.late.lr for x in folds.choices if x.late]
     return [{**row, "gain": asdict(gain), "chosen": None, "diverged": diverged, "rates": rates}]
@@ -141,44 +146,45 @@ def _small(family: TaskFamily, folds: FoldResults) -> str:
     )
 
 
-def _share(cut: FoldedImages) -> list[str]:
+def _share(folded: FoldedImages) -> list[str]:
     """How much of what the user has a task trains on."""
-    shots = cut.family.shots
-    least = cut.scarcest
-    if 2 * shots >= least:
+    shots = folded.family.shots
+    scarcest = folded.scarcest
+    if 2 * shots >= scarcest:
         return []
-    most = least - -(-least // cut.folds) - 1
-    say = f"--set shots={min(most, 2 * shots)}"
+    most = scarcest - -(-scarcest // folded.folds) - 1
+    option = f"--set shots={min(most, 2 * shots)}"
     return [
-        f"A task trained on {shots} images of each class, of {least} or more that are here; {say} is nearer to all."
+        f"A task trained on {shots} images of each class, of {scarcest} or more that are here; "
+        f"{option} is nearer to all."
     ]
 
 
 def _code(
-    spec: Any, verdict: Verdict, final: LossChoice, inner: Inner, found: Sequence[ComparedLoss]
+    spec: Any, verdict: Verdict, final: LossChoice, inner: Inner, compared: Sequence[ComparedLoss]
 ) -> list[str]:
-    """Python that uses the loss as its tasks did, and what to use where training may take longer."""
+    """Python that uses the loss as its tasks did, and what to use for a longer training."""
     if not isinstance(spec, str | os.PathLike):
-        spec = next(x.criterion.describe() for x in found if x.label == verdict.loss)
+        spec = next(x.criterion.describe() for x in compared if x.label == verdict.loss)
     loss = f"loss = metaloss.load({json.dumps(os.fspath(spec))})"
     lines = [loss, f"optimiser = {_optimiser(inner, verdict.setting)}"]
     if verdict.faster and final.late is not None:
         lines += [
-            f"# with {final.late.steps} steps: metaloss.load({json.dumps(CE)}), lr={final.late.lr:g}"
+            f"# with {final.late.steps} steps: metaloss.load({json.dumps(CE)}), "
+            f"lr={final.late.lr:g}"
         ]
     return lines
 
 
 def _optimiser(inner: Inner, setting: Setting) -> str:
-    own: dict[str, Any] = {"weight_decay": inner.weight_decay}
+    options: dict[str, Any] = {"weight_decay": inner.weight_decay}
     if inner.optimiser == "sgd":
-        own |= {"momentum": inner.momentum, "nesterov": inner.nesterov}
+        options |= {"momentum": inner.momentum, "nesterov": inner.nesterov}
     else:
-        own |= {"betas": inner.betas, "eps": inner.eps}
-    given = "".join(f", {key}={value!r}" for key, value in own.items() if value)
-    return (
-        f"torch.optim.{OPTIMISERS[inner.optimiser]}(model.parameters(), lr={setting.lr:g}{given})"
-    )
+        options |= {"betas": inner.betas, "eps": inner.eps}
+    arguments = "".join(f", {key}={value!r}" for key, value in options.items() if value)
+    name = f"torch.optim.{OPTIMISERS[inner.optimiser]}"
+    return f"{name}(model.parameters(), lr={setting.lr:g}{arguments})"
 
 
 def write(out: Path, name: str, summary: dict[str, Any], folds: FoldResults) -> Path:
@@ -192,11 +198,11 @@ def write(out: Path, name: str, summary: dict[str, Any], folds: FoldResults) -> 
             "fold": number,
             "loss": loss,
             "task": task,
-            **({} if score != score else {"accuracy": score}),
+            **({} if math.isnan(score) else {"accuracy": score}),
         }
         for number, fold in enumerate(folds.judged)
-        for loss, found in fold.found.items()
-        for task, score in enumerate(found.accuracy.tolist())
+        for loss, measures in fold.found.items()
+        for task, score in enumerate(measures.accuracy.tolist())
     ]
     rows = [{key: value for key, value in row.items() if key != "rates"} for row in summary["rows"]]
     files = {

@@ -1,4 +1,4 @@
-"""What the folds say: the gain of choosing a loss and using it, its interval, and the sentences that follow."""
+"""The gain of choosing a loss, over all folds, with its interval, and the sentences about it."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -54,7 +54,14 @@ class FoldResults:
         certainty: float,
         key: Stream,
     ) -> "FoldResults":
-        """The folds with fresh resamples: 2,000, or fewer where so many images would take much memory."""
+        """The folds with new resamples: 2,000, or fewer where these would take much memory.
+
+        Args:
+            choices: one per fold.
+            judged: one per fold.
+            certainty: of the intervals.
+            key: of the resamples.
+        """
         rows = torch.cat([x.rows for x in judged])
         resamples = min(2_000, CELLS // len(rows.unique()))
         return cls(choices, judged, Draws.of(rows, key, resamples), certainty)
@@ -73,21 +80,24 @@ class FoldResults:
         return self._gain(self.of_loss(name), self.of_loss(CE))
 
     def whole(self) -> AccuracyGain:
-        """Every fold's chosen loss beside cross-entropy: what choosing a loss this way is worth on new images."""
+        """The gain of every fold's chosen loss over cross-entropy: what this choice is worth."""
         return self._gain(self._winners(), self.of_loss(CE))
 
     def late(self) -> AccuracyGain | None:
-        """The same beside cross-entropy with its best number of steps."""
+        """The gain of the chosen losses over cross-entropy with its best number of steps."""
         late = self.of_late()
         return self._gain(self._winners(), late) if late else None
 
     def late_over_own(self) -> AccuracyGain | None:
-        """Cross-entropy with its best number of steps beside itself with the family's."""
+        """The gain of cross-entropy's best number of steps over the family's."""
         late = self.of_late()
         return self._gain(late, self.of_loss(CE)) if late else None
 
     def of_late(self) -> list[Measures]:
-        """Cross-entropy with its best number of steps in all folds; nothing where all losses have theirs."""
+        """Cross-entropy with its best number of steps in all folds.
+
+        Empty where every loss has its best number of steps.
+        """
         return [x.late for x in self.judged if x.late is not None]
 
     def _winners(self) -> list[Measures]:
@@ -100,13 +110,13 @@ class FoldResults:
         return AccuracyGain(float((a.double() - b.double()).mean()), low, high)
 
 
-def _right(found: Sequence[Measures]) -> Bool[Tensor, "T V"]:
-    return torch.cat([x.right for x in found])
+def _right(folds: Sequence[Measures]) -> Bool[Tensor, "T V"]:
+    return torch.cat([x.right for x in folds])
 
 
-def accuracy(found: Sequence[Measures]) -> float:
+def accuracy(folds: Sequence[Measures]) -> float:
     """The mean, where a training that diverged counts as 0."""
-    return float(_right(found).double().mean())
+    return float(_right(folds).double().mean())
 
 
 @dataclass(frozen=True)
@@ -143,7 +153,7 @@ class Verdict:
 
 
 def decide(final: LossChoice, folds: FoldResults) -> Verdict:
-    """Another loss than cross-entropy only where the interval of the whole procedure's gain lies above 0."""
+    """The verdict: cross-entropy unless the interval of the gain lies above 0."""
     gain = folds.whole()
     best = final.winner
     loss = best if gain.low > 0 else CE
@@ -163,9 +173,10 @@ def small(classes: int, shots: int, steps: int, classifier: str, reached: float)
         reached: cross-entropy's accuracy in the folds.
     """
     return (
-        f"All of this is of small trainings: {classes} classes{near_chance(reached, classes)}, {shots} images of each, "
-        f"{classifier}, {steps} steps, in which cross-entropy reaches {percent(reached)}. A real training on all "
-        "images reaches another level, where another loss may be best."
+        f"All of this is of small trainings: {classes} classes{near_chance(reached, classes)}, "
+        f"{shots} images of each, {classifier}, {steps} steps, in which cross-entropy reaches "
+        f"{percent(reached)}. A real training on all images reaches another level, where another "
+        "loss may be best."
     )
 
 
@@ -186,9 +197,13 @@ def _for(verdict: Verdict) -> list[str]:
     setting = verdict.setting
     use = f"Use {loss} at learning rate {setting.lr:g} with {setting.steps} steps"
     if verdict.faster:  # then the advice holds for so short a training alone
-        use = f"Where training takes {setting.steps} steps, use {loss} at learning rate {setting.lr:g}"
+        use = (
+            f"Where training takes {setting.steps} steps, use {loss} at learning rate "
+            f"{setting.lr:g}"
+        )
     return [
-        f"{use}: choosing so gains {_points(verdict.gain, verdict.certainty)} over cross-entropy on new images."
+        f"{use}: choosing so gains {_points(verdict.gain, verdict.certainty)} over cross-entropy "
+        "on new images."
     ]
 
 
@@ -200,45 +215,49 @@ def _against(verdict: Verdict, images: int) -> list[str]:
     if verdict.gain.low > 0:  # and yet cross-entropy is best on all images together
         gain = _points(verdict.gain, verdict.certainty)
         return [
-            f"{begin}: it is the best on all images, though folds that chose otherwise gained {gain}."
+            f"{begin}: it is the best on all images, though folds that chose otherwise gained "
+            f"{gain}."
         ]
-    found = [
+    lines = [
         f"{begin}: choosing another gains {_points(verdict.gain, verdict.certainty)} on new images."
     ]
     if verdict.gain.high < 0:
-        return found
+        return lines
     # How wide the interval is, not where it lies: a number of images from the gain seen would be
     # read off its noise.
     width = 100 * (verdict.gain.high - verdict.gain.low) / 2
     about = (
         f"With these {images} images gains below about {width:.1f} points cannot be told from none"
     )
-    return [*found, f"{about}; four times as many images would halve that."]
+    return [*lines, f"{about}; four times as many images would halve that."]
 
 
 def _folds(verdict: Verdict) -> str:
     listed = ", ".join(
         f"{name_in_sentence(name)} {n}" for name, n in Counter(verdict.chosen).most_common()
     )
-    return f"Chosen by the {sum(verdict.chosen.values())} folds: {listed}; on all images: {name_in_sentence(verdict.best)}."
+    folds = sum(verdict.chosen.values())
+    best = name_in_sentence(verdict.best)
+    return f"Chosen by the {folds} folds: {listed}; on all images: {best}."
 
 
 def _late(verdict: Verdict, final: LossChoice) -> list[str]:
     """What becomes of a gain where cross-entropy may train for longer."""
-    late = verdict.late
-    if not verdict.evidence or late is None or final.late is None:
+    gain = verdict.late
+    if not verdict.evidence or gain is None or final.late is None:
         return []
     steps = final.late.steps
-    own = verdict.setting.steps
+    own_steps = verdict.setting.steps
     ce = f"With {steps} steps (learning rate {final.late.lr:g}) cross-entropy"
-    if steps == own:
+    if steps == own_steps:
         ce = "At its best number of steps, the same one, cross-entropy"
-    again = f"; --set inner.steps={steps} asks what is best there" if steps != own else ""
-    if late.high < 0:
+    again = f"; --set inner.steps={steps} asks what is best there" if steps != own_steps else ""
+    if gain.high < 0:
         return [
-            f"{ce} is better still, by {100 * -late.mean:.1f} points: train for longer rather than differently{again}."
+            f"{ce} is better still, by {100 * -gain.mean:.1f} points: train for longer rather than "
+            f"differently{again}."
         ]
-    if late.low <= 0:
+    if gain.low <= 0:
         return [f"{ce} reaches the same: {verdict.loss} is faster, not better{again}."]
     return [f"{ce} does not reach it: {verdict.loss} generalises better here."]
 

@@ -90,16 +90,19 @@ def start(
     reporter: Reporter,
     stop: Callable[[], bool],
 ) -> ReproducedTable:
-    """Set a paper's table beside ours, with a table of settings (arguments and errors: as for `reproduce`)."""
+    """Set a paper's table beside ours, with a table of settings.
+
+    Args and errors: as for `reproduce`.
+    """
     table = published.read(name)
     _suits(name, table, {"evolve": evolve, "columns": columns, "run": run, "study": study})
     losses = [] if loss is None else list(loss) if isinstance(loss, list | tuple) else [loss]
     if isinstance(table, published.EpisodesTable):
         if len(losses) > 1:
             raise SettingsError(f"one loss stands for the paper's own, got {len(losses)}")
-        how: dict[str, Any] = {"out": out, "runs": runs, "reporter": reporter, "stop": stop}
+        options: dict[str, Any] = {"out": out, "runs": runs, "reporter": reporter, "stop": stop}
         return episodes.reproduce(
-            table, loss=losses[0] if losses else None, evolve=evolve, **how, others=settings
+            table, loss=losses[0] if losses else None, evolve=evolve, **options, others=settings
         )
     if isinstance(table, published.TrainingsTable):
         return trainings.reproduce(
@@ -115,18 +118,18 @@ def start(
         )
     if losses:
         raise SettingsError(f"{name} is over all losses of a study: none can be named")
-    where: dict[str, Any] = {"study": study, "studies": Path(studies)}
-    return correlations.reproduce(name, table, **where, changes=settings, reporter=reporter)
+    places: dict[str, Any] = {"study": study, "studies": Path(studies)}
+    return correlations.reproduce(name, table, **places, changes=settings, reporter=reporter)
 
 
-def _suits(name: str, table: published.Table, given: dict[str, Any]) -> None:
+def _suits(name: str, table: published.Table, arguments: dict[str, Any]) -> None:
     """Raise a SettingsError where something is given that this kind of table does not take."""
-    for key, value in given.items():
+    for key, value in arguments.items():
         kind, what = ONLY[key]
         if value and not isinstance(table, kind):
             raise SettingsError(f"{key} is for {what}, which {name} is not  (metaloss list tables)")
 
 
-def lines(found: ReproducedTable) -> Sequence[str]:
+def lines(table: ReproducedTable) -> Sequence[str]:
     """The tables as text."""
-    return found.text
+    return table.text

@@ -1,4 +1,4 @@
-"""Which full-size trainings belong to a cell of a published table, and in what they depart from its protocol."""
+"""Which trainings belong to a cell of a published table, and how they depart from its protocol."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -41,27 +41,27 @@ class CellSpec:
     bound: frozenset[str]
     lacks: Mapping[str, str]
 
-    def has(self, chosen: Training) -> bool:
+    def has(self, training: Training) -> bool:
         """Whether a training of these settings belongs here."""
-        return all(_bound(chosen, key) == _bound(self.wanted, key) for key in self.bound)
+        return all(_bound(training, key) == _bound(self.wanted, key) for key in self.bound)
 
-    def distance(self, chosen: Training) -> int:
+    def distance(self, training: Training) -> int:
         """In how many settings it is another than the wanted one."""
-        own = fingerprint(self.wanted)
-        other = fingerprint(chosen)
-        return sum(own.get(key) != other.get(key) for key in own | other)
+        wanted = fingerprint(self.wanted)
+        given_settings = fingerprint(training)
+        return sum(wanted.get(key) != given_settings.get(key) for key in wanted | given_settings)
 
-    def departures(self, chosen: Training) -> list[str]:
+    def departures(self, training: Training) -> list[str]:
         """In what a training departs from the protocol, in words."""
-        found = fingerprint(chosen)
-        plain = [fingerprint(x) for x in self.plain]
+        settings = fingerprint(training)
+        protocols = [fingerprint(x) for x in self.plain]
         differing = []
-        for key, value in found.items():
-            paper = list(dict.fromkeys(x.get(key, "none") for x in plain))
+        for key, value in settings.items():
+            protocol_values = list(dict.fromkeys(x.get(key, "none") for x in protocols))
             if key in self.lacks:
                 differing.append(f"{key} {value} ({self.lacks[key]})")
-            elif paper != [value]:
-                differing.append(f"{key} {value} (protocol {', '.join(paper)})")
+            elif protocol_values != [value]:
+                differing.append(f"{key} {value} (protocol {', '.join(protocol_values)})")
         return differing
 
 
@@ -114,24 +114,24 @@ def column_runs(
     for name in names:
         if name.lower() not in known:
             raise SettingsError(registry.unknown_message("column", name, known))
-    chosen = [known[x] for x in dict.fromkeys(map(str.lower, names))] or list(table.columns)
-    found = [_column_run(table, column, changes) for column in chosen]
+    columns = [known[x] for x in dict.fromkeys(map(str.lower, names))] or list(table.columns)
+    runs = [_column_run(table, column, changes) for column in columns]
     seen: dict[str, str] = {}
-    for column_run in found:
+    for column_run in runs:
         key = str([spec.wanted for spec in column_run.cell_specs])
         if not column_run.reason and key in seen:
             raise SettingsError(
-                f"under these settings columns '{seen[key]}' and '{column_run.column.name}' are the same: "
-                "name one by --column"
+                f"under these settings columns '{seen[key]}' and '{column_run.column.name}' are "
+                "the same: name one by --column"
             )
         seen |= {} if column_run.reason else {key: column_run.column.name}
-    return found
+    return runs
 
 
 def _column_run(table: TrainingsTable, column: Column, changes: Mapping[str, Any]) -> ColumnRun:
     missing = [why for key, why in column.lacks.items() if key not in changes]
-    own = cell_specs(table.protocol, column.settings, table.parts, changes, column.lacks)
-    return ColumnRun(column, own, column.cannot or "; ".join(missing))
+    specs = cell_specs(table.protocol, column.settings, table.parts, changes, column.lacks)
+    return ColumnRun(column, specs, column.cannot or "; ".join(missing))
 
 
 def cell_specs(
@@ -157,28 +157,30 @@ def cell_specs(
     bound = frozenset({*AXES, *flatten(over(changes))} - set(FREE))
     replaced = bool(set.intersection(*(set(x) for x in each)) & changes.keys())
     groups: dict[str, list[CellSpec]] = {}
-    for one in each:
-        own = over(settings, {} if replaced else one, changes)
-        wanted = resolve(protocol(name, own))
-        plain = resolve(protocol(name, settings, one))
-        groups.setdefault(str(wanted), []).append(CellSpec(wanted, (plain,), own, bound, lacks))
+    for part in each:
+        overrides = over(settings, {} if replaced else part, changes)
+        wanted = resolve(protocol(name, overrides))
+        plain = resolve(protocol(name, settings, part))
+        groups.setdefault(str(wanted), []).append(
+            CellSpec(wanted, (plain,), overrides, bound, lacks)
+        )
     return tuple(replace(x[0], plain=tuple(y.plain[0] for y in x)) for x in groups.values())
 
 
-def _bound(chosen: Training, key: str) -> Any:
+def _bound(training: Training, key: str) -> Any:
     if key == "epochs":
-        return None if chosen.steps else chosen.epochs
+        return None if training.steps else training.epochs
     if key in ("lr", "rates"):
-        return chosen.rates or chosen.rate
-    value: Any = chosen
+        return training.rates or training.rate
+    value: Any = training
     for name in key.split("."):
         value = getattr(value, name)
     return value
 
 
-def fingerprint(chosen: Training) -> dict[str, str]:
+def fingerprint(training: Training) -> dict[str, str]:
     """What decides a training's result and is used by it, by name, as text."""
-    return {key: _text(value) for key, value in _fingerprint(chosen)}
+    return {key: _text(value) for key, value in _fingerprint(training)}
 
 
 def _fingerprint(x: Training) -> Iterator[tuple[str, Any]]:

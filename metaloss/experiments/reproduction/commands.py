@@ -73,9 +73,9 @@ def _plain(value: Any) -> str:
 
 def remarks(rows: Sequence[Row], column_runs: Sequence[ColumnRun]) -> dict[str, str]:
     """In what ours may differ from what was printed, by row and by column."""
-    found: Mapping[str, str] = {row.name: row.remark for row in rows}
-    found = {
-        **found,
+    texts: Mapping[str, str] = {row.name: row.remark for row in rows}
+    texts = {
+        **texts,
         **{column_run.column.name: column_run.column.differs for column_run in column_runs},
     }
-    return {name: text for name, text in found.items() if text}
+    return {name: text for name, text in texts.items() if text}

@@ -20,7 +20,14 @@ from metaloss.training.settings import Training, resolve
 
 @dataclass(frozen=True)
 class PairResult:
-    """What a study says of two augmentations: τ over all losses and over the best of both, and their settings."""
+    """What a study says of two augmentations.
+
+    Attributes:
+        folder: the study's.
+        all: τ over all losses.
+        both: τ over those that are among the best under both.
+        trainings: the settings of both.
+    """
 
     folder: Path
     all: Mapping[str, Any]
@@ -42,22 +49,26 @@ def reproduce(
 ) -> ReproducedTable:
     """Look up the table's pairs in a study (arguments and errors: as for `metaloss.reproduce`)."""
     kinds = list(dict.fromkeys(x for pair in table.pairs for x in pair))
-    own = {
+    specs = {
         x: cell_specs(table.protocol, {"augment": {"kind": x}}, [{}], changes, {})[0] for x in kinds
     }
     if study is not None:
-        found = _pairs(*results.find(study, studies), {})
+        pairs = _pairs(*results.find(study, studies), {})
     else:
-        every = [_pairs(folder, chosen, own) for folder, chosen in _studies(studies, reporter)]
-        found = max(
-            every,
-            key=lambda pairs: (len(pairs), max((x.all["n"] for x in pairs.values()), default=0)),
+        candidates = [
+            _pairs(folder, chosen, specs) for folder, chosen in _studies(studies, reporter)
+        ]
+        pairs = max(
+            candidates,
+            key=lambda found: (len(found), max((x.all["n"] for x in found.values()), default=0)),
             default={},
         )
     rows = [
-        _row(table, pair, found.get(pair) or found.get(pair[::-1]), own) for pair in table.pairs
+        _row(table, pair, pairs.get(pair) or pairs.get(pair[::-1]), specs) for pair in table.pairs
     ]
-    missing = {"study": _command(table, own)} if any(row["state"] != "run" for row in rows) else {}
+    missing = (
+        {"study": _command(table, specs)} if any(row["state"] != "run" for row in rows) else {}
+    )
     details = {
         "table": name,
         "protocol": table.protocol,
@@ -71,56 +82,61 @@ def reproduce(
 
 
 def _studies(studies: Path, reporter: Reporter) -> list[tuple[Path, Study]]:
-    found = []
+    studies_read = []
     for path in sorted(studies.glob("*/taus.json")):
         try:
-            found.append(results.find(path.parent, studies))
+            studies_read.append(results.find(path.parent, studies))
         except MetalossError as error:
             reporter.on_warning(f"left out: {error}")
-    return found
+    return studies_read
 
 
-def _pairs(folder: Path, chosen: Study, wanted: Mapping[str, CellSpec]) -> Pairs:
-    """Every two augmentations of a study's full-size trainings; where some are wanted, of such as belong to those."""
+def _pairs(folder: Path, study: Study, wanted: Mapping[str, CellSpec]) -> Pairs:
+    """Every two augmentations of a study's full-size trainings.
+
+    Where `wanted` is not empty, only of trainings that belong to one of these specifications.
+    """
     path = folder / "taus.json"
     if not path.is_file():
         raise SettingsError(f"{folder} is not finished: metaloss study rank --resume {folder}")
     summary = storage.read_record(path, results.StudyRecord)["pairs"]
-    own = {x["name"]: _training(chosen, x) for x in chosen.settings if x["kind"] == "train"}
+    trainings = {x["name"]: _training(study, x) for x in study.settings if x["kind"] == "train"}
     if wanted:
-        own = {
+        trainings = {
             key: x
-            for key, x in own.items()
+            for key, x in trainings.items()
             if x.augment.kind in wanted and wanted[x.augment.kind].has(x)
         }
-    found: Pairs = {}
+    pairs: Pairs = {}
     for x in summary:
-        if x["a"] in own and x["b"] in own:
-            a = own[x["a"]]
-            b = own[x["b"]]
-            found.setdefault(
+        if x["a"] in trainings and x["b"] in trainings:
+            a = trainings[x["a"]]
+            b = trainings[x["b"]]
+            pairs.setdefault(
                 (a.augment.kind, b.augment.kind), PairResult(folder, x["all"], x["both"], (a, b))
             )
-    return found
+    return pairs
 
 
-def _training(chosen: Study, setting: Mapping[str, Any]) -> Training:
-    rest = {key: x for key, x in setting.items() if key not in ("kind", "name")}
-    own = resolve({"seed": chosen.seed, **rest})
+def _training(study: Study, setting: Mapping[str, Any]) -> Training:
+    overrides = {key: x for key, x in setting.items() if key not in ("kind", "name")}
+    training = resolve({"seed": study.seed, **overrides})
     return (
-        resolve({**own.table(), "rates": chosen.rates}) if chosen.rates and not own.rates else own
+        resolve({**training.table(), "rates": study.rates})
+        if study.rates and not training.rates
+        else training
     )
 
 
 def _row(
     table: CorrelationsTable,
     pair: tuple[str, str],
-    x: PairResult | None,
-    own: Mapping[str, CellSpec],
+    result: PairResult | None,
+    specs: Mapping[str, CellSpec],
 ) -> dict[str, Any]:
     a, b = pair
     row = {"first": a, "second": b, "printed": table.all[a][b], "printed_best": table.both[a][b]}
-    if x is None:
+    if result is None:
         return {
             **row,
             "ours": None,
@@ -129,15 +145,19 @@ def _row(
             "folder": None,
             "state": "not run",
         }
-    words = [text for chosen in x.trainings for text in own[chosen.augment.kind].departures(chosen)]
+    words = [
+        text
+        for training in result.trainings
+        for text in specs[training.augment.kind].departures(training)
+    ]
     return {
         **row,
-        "ours": x.all["tau"],
-        "ours_best": x.both["tau"],
-        "of_all": dict(x.all),
-        "of_best": dict(x.both),
+        "ours": result.all["tau"],
+        "ours_best": result.both["tau"],
+        "of_all": dict(result.all),
+        "of_best": dict(result.both),
         "departures": list(dict.fromkeys(words)),
-        "folder": str(x.folder),
+        "folder": str(result.folder),
         "state": "run",
     }
 
@@ -173,21 +193,23 @@ def _tau(x: Mapping[str, Any]) -> str:
     return f"none, n = {x['n']}" if x["tau"] is None else f"{x['tau']:+.3f}{interval}, n = {x['n']}"
 
 
-def _command(table: CorrelationsTable, own: Mapping[str, CellSpec]) -> str:
+def _command(table: CorrelationsTable, specs: Mapping[str, CellSpec]) -> str:
     """The study that answers all pairs."""
-    usual = Training().table()
+    defaults = Training().table()
     settings = []
-    for kind, spec in own.items():
-        chosen = spec.wanted.table()
+    for kind, spec in specs.items():
+        settings_of_cell = spec.wanted.table()
         sizes = {
             f"augment.{k}": x
-            for k, x in chosen.pop("augment").items()
-            if x != usual["augment"][k] and k != "kind"
+            for k, x in settings_of_cell.pop("augment").items()
+            if x != defaults["augment"][k] and k != "kind"
         }
-        rest = {
-            k: x for k, x in chosen.items() if x != usual.get(k) and (k == "rates" or k not in FREE)
+        overrides = {
+            k: x
+            for k, x in settings_of_cell.items()
+            if x != defaults.get(k) and (k == "rates" or k not in FREE)
         } | sizes
-        words = [f"{k}={x if isinstance(x, str) else json.dumps(x)}" for k, x in rest.items()]
+        words = [f"{k}={x if isinstance(x, str) else json.dumps(x)}" for k, x in overrides.items()]
         settings.append(f"train:{','.join([f'name={kind}', f'augment={kind}', *words])}")
     return shlex.join(
         ["metaloss", "study", "rank", "--losses", f"random:{table.losses}", "--settings", *settings]

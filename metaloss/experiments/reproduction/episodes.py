@@ -26,7 +26,10 @@ def reproduce(
     stop: Callable[[], bool],
     others: Mapping[str, Any],
 ) -> ReproducedTable:
-    """Compare the table's losses on the data sets that are here (arguments and errors: as for `metaloss.reproduce`)."""
+    """Compare the table's losses on the data sets that are here.
+
+    Args and errors: as for `metaloss.reproduce`.
+    """
     if "tasks" in others:
         raise SettingsError("the tasks are what a table is told by: they cannot be set")
     here, missing = _here(table)
@@ -35,13 +38,19 @@ def reproduce(
             here[0], genome=table.genome, out=runs, reporter=reporter, stop=stop
         ).folder
     ours = loss or table.shipped
-    plain = [k for k in table.printed[here[0]] if k != table.evolved]
+    published_losses = [k for k in table.printed[here[0]] if k != table.evolved]
     settings = {**others, "tasks": tuple(here)}
     reporter.on_work(
-        f"comparing {1 + len(plain)} losses on {len(here)} families; it may take minutes"
+        f"comparing {1 + len(published_losses)} losses on {len(here)} families; it may take minutes"
     )
     report = comparison.start(
-        [ours, *plain], settings, out=out, name="", runs=runs, reporter=reporter, stop=stop
+        [ours, *published_losses],
+        settings,
+        out=out,
+        name="",
+        runs=runs,
+        reporter=reporter,
+        stop=stop,
     )
     rows = _rows(table, report)
     text = _lines(table, rows, missing, report)
@@ -65,12 +74,12 @@ def _here(table: EpisodesTable) -> tuple[list[str], dict[str, str]]:
 
 
 def _rows(table: EpisodesTable, report: Report) -> list[dict[str, Any]]:
-    found = []
+    rows = []
     for row in report.table:
         printed: Mapping[str, tuple[float, float]] = table.printed[row["family"]]
         name = row["loss"] if row["loss"] in printed else table.evolved
         mean, std = printed[name]
-        found.append(
+        rows.append(
             {
                 "family": row["family"],
                 "loss": row["loss"],
@@ -84,7 +93,7 @@ def _rows(table: EpisodesTable, report: Report) -> list[dict[str, Any]]:
                 "lr": row["setting"]["lr"],
             }
         )
-    return found
+    return rows
 
 
 def _lines(
@@ -94,17 +103,19 @@ def _lines(
     report: Report,
 ) -> Sequence[str]:
     """The tables as text."""
-    own = {f["name"]: f["inner"]["lr"] for f in report.summary["families"]}
+    family_rates = {f["name"]: f["inner"]["lr"] for f in report.summary["families"]}
     tasks = report.summary["settings"]["test_tasks"]
     text = [
         f"{table.source}; ours on {tasks} meta-test tasks; mean ± standard deviation over tasks",
-        f"{'family':12}  {'loss':22}  {'printed':12}  {'ours, one rate (lr)':21}  ours, tuned in rate (lr)",
+        f"{'family':12}  {'loss':22}  {'printed':12}  {'ours, one rate (lr)':21}  "
+        "ours, tuned in rate (lr)",
     ]
     for r in rows:
-        one = f"{_share(r, 'one_rate')} ({own[r['family']]:g})"
+        at_family_rate = f"{_share(r, 'one_rate')} ({family_rates[r['family']]:g})"
         tuned = f"{_share(r, 'tuned')} ({r['lr']:g})"
         text.append(
-            f"{r['family']:12}  {r['loss'][:22]:22}  {_share(r, 'printed')}  {one:21}  {tuned}"
+            f"{r['family']:12}  {r['loss'][:22]:22}  {_share(r, 'printed')}  {at_family_rate:21}  "
+            f"{tuned}"
         )
     text += [f"not run: {name} ({reason})" for name, reason in missing.items()]
     return [*text, table.note, *report.sentences]

@@ -42,7 +42,10 @@ class TrainingFolder:
 
 
 def identity(loss: nn.Module) -> str:
-    """What a loss computes: the same for all ways to write it; empty for what is no published loss."""
+    """What a loss computes: the same for all ways to write it.
+
+    Empty for a loss that is neither a formula nor Dice.
+    """
     if isinstance(loss, Dice):
         return "dice"
     return loss.formula.digest if isinstance(loss, FormulaCriterion) else ""
@@ -55,31 +58,31 @@ def loss_identity(loss: str) -> str:
 
 
 def training_folders(parent: Path, reporter: Reporter) -> list[TrainingFolder]:
-    """All trainings under a folder, in the order of their names; what cannot be read is warned of."""
-    found = []
+    """All trainings under a folder by name; the reporter is warned of one that cannot be read."""
+    folders_read = []
     for path in sorted(parent.glob("*/config.toml")):
         try:
-            found.append(_read(path.parent, parent))
+            folders_read.append(_read(path.parent, parent))
         except MetalossError as error:
             reporter.on_warning(f"left out: {error}")
-    return found
+    return folders_read
 
 
 def _read(folder: Path, parent: Path) -> TrainingFolder:
-    _, chosen = folders.find(folder, parent)
+    _, settings = folders.find(folder, parent)
     summary = folders.summary(folder)
     labels = {}
-    for entrant in name_losses(chosen.loss, [nn.Identity()] * len(chosen.loss), 0):
+    for entrant in name_losses(settings.loss, [nn.Identity()] * len(settings.loss), 0):
         # Handed over as an object, and nothing that a table names.
         with contextlib.suppress(SettingsError):
             labels[identity(read_loss(folder, entrant))] = entrant.label
     return TrainingFolder(
-        folder, chosen, labels, {row["loss"]: row for row in summary["table"]} if summary else {}
+        folder, settings, labels, {row["loss"]: row for row in summary["table"]} if summary else {}
     )
 
 
 def nearest_finished(
-    spec: CellSpec, loss: str, found: Sequence[TrainingFolder], seeds: int = 1
+    spec: CellSpec, loss: str, trainings: Sequence[TrainingFolder], seeds: int = 1
 ) -> TrainingFolder | None:
     """The finished training of a loss that is nearest to what is wanted; of equal ones that with
     most seeds, the last.
@@ -87,27 +90,31 @@ def nearest_finished(
     Args:
         spec: what is wanted.
         loss: the loss.
-        found: all trainings.
+        trainings: all trainings.
         seeds: how many it must have at least.
     """
-    fit = [
+    candidates = [
         x
-        for x in found
+        for x in trainings
         if spec.has(x.chosen) and (row := x.row(loss)) is not None and row["n"] >= seeds
     ]
     return max(
-        fit, key=lambda x: (-spec.distance(x.chosen), x.chosen.seeds, found.index(x)), default=None
+        candidates,
+        key=lambda x: (-spec.distance(x.chosen), x.chosen.seeds, trainings.index(x)),
+        default=None,
     )
 
 
 def unfinished(
-    spec: CellSpec, losses: Sequence[str], found: Sequence[TrainingFolder]
+    spec: CellSpec, losses: Sequence[str], trainings: Sequence[TrainingFolder]
 ) -> list[tuple[TrainingFolder, list[str]]]:
     """Interrupted trainings just as wanted, and which of these losses they have."""
     known = {loss_identity(x): x for x in losses}
-    fit = [x for x in found if not x.rows and not spec.distance(x.chosen)]
-    fit = [
-        x for x in fit if (x.chosen.seed, x.chosen.seeds) == (spec.wanted.seed, spec.wanted.seeds)
+    candidates = [x for x in trainings if not x.rows and not spec.distance(x.chosen)]
+    candidates = [
+        x
+        for x in candidates
+        if (x.chosen.seed, x.chosen.seeds) == (spec.wanted.seed, spec.wanted.seeds)
     ]
-    own = [(x, [known[i] for i in x.labels if i in known]) for x in fit]
-    return [(x, losses) for x, losses in own if losses]
+    with_losses = [(x, [known[i] for i in x.labels if i in known]) for x in candidates]
+    return [(x, losses) for x, losses in with_losses if losses]

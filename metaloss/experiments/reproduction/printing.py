@@ -67,7 +67,7 @@ def _row(
 ) -> dict[str, str]:
     relative = bool(table.against) and cell["printed_as"] != table.against
     mark = marks.get("; ".join(cell["departures"]), "")
-    found = {
+    cells_of_row = {
         "column": cell["column"],
         "loss": cell["printed_as"],
         "ours is": cell["loss"] or "",
@@ -77,7 +77,7 @@ def _row(
         "ours": cell["state"],
     }
     if cell["state"] != "run":
-        return found
+        return cells_of_row
     delta = (
         ""
         if not relative
@@ -86,7 +86,7 @@ def _row(
         else " (no CE)"
     )
     return {
-        **found,
+        **cells_of_row,
         "ours": _number(cell["ours"], cell["ours_std"], DIGITS) + delta,
         "n": f"{cell['n']}, {cell['failed']} failed" if cell["failed"] else str(cell["n"]),
         "rate": ", ".join(f"{x:g}" for x in cell["lr"]),

@@ -1,4 +1,7 @@
-"""Published tables as data: a TOML file each, whose first line says what it is; the folder is the registry."""
+"""Published tables as data: one TOML file each, whose first line says what it is.
+
+The folder is the registry.
+"""
 
 import math
 import tomllib
@@ -184,7 +187,7 @@ def read(name: str) -> Table:
         )
     table = tomllib.loads((TABLES / f"{name}.toml").read_text(encoding="utf-8"))
     table["note"] = " ".join(table["note"].split())
-    found: Table = registry.from_table(
+    published: Table = registry.from_table(
         KINDS[table.pop("kind", "trainings")], table, f"table {name}"
     )
-    return found
+    return published

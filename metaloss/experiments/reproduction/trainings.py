@@ -1,4 +1,7 @@
-"""A published table of full-size trainings beside ours: what is there is looked up, what is not can be trained."""
+"""A published table of full-size trainings beside ours.
+
+Finished trainings are looked up; those that are missing can be run.
+"""
 
 import math
 import statistics
@@ -35,19 +38,24 @@ def reproduce(
     reporter: Reporter,
     stop: Callable[[], bool],
 ) -> ReproducedTable:
-    """Look up the table's cells among finished trainings (arguments and errors: as for `metaloss.reproduce`)."""
+    """Look up the table's cells among finished trainings.
+
+    Args and errors: as for `metaloss.reproduce`.
+    """
     if "loss" in changes:
         raise SettingsError("loss is what a table's rows are told by: name rows by --loss")
     rows = _rows(table, losses)
     request = Request(name, table, rows, column_runs(table, columns, changes), changes, trainings)
     failed = _run(request, reporter, stop) if run else {}
-    there = training_folders(trainings, reporter)
+    folders = training_folders(trainings, reporter)
     cells = [
-        _cell(request, column_run, row, there) for column_run in request.column_runs for row in rows
+        _cell(request, column_run, row, folders)
+        for column_run in request.column_runs
+        for row in rows
     ]
     _compared(table, cells)
     orders = _orders(table, request.column_runs, cells) if table.order else []
-    missing = {**_missing(request, there), **failed}
+    missing = {**_missing(request, folders), **failed}
     details = {
         "table": name,
         "protocol": table.protocol,
@@ -75,7 +83,7 @@ def _rows(table: TrainingsTable, losses: Sequence[str]) -> list[Row]:
 
 
 def _cell(
-    request: Request, column_run: ColumnRun, row: Row, there: Sequence[TrainingFolder]
+    request: Request, column_run: ColumnRun, row: Row, trainings: Sequence[TrainingFolder]
 ) -> dict[str, Any]:
     """A cell as values for JSON, without the differences."""
     table = request.table
@@ -98,16 +106,18 @@ def _cell(
     }
     if reason := row.cannot or column_run.reason:
         return {**cell, "state": reason}
-    found = [(spec, nearest_finished(spec, row.loss, there)) for spec in column_run.cell_specs]
-    own = [
+    nearest = [
+        (spec, nearest_finished(spec, row.loss, trainings)) for spec in column_run.cell_specs
+    ]
+    rows = [
         (spec, x, line)
-        for spec, x in found
+        for spec, x in nearest
         if x is not None and (line := x.row(row.loss)) is not None
     ]
-    if len(own) < len(found):
+    if len(rows) < len(nearest):
         return {**cell, "state": "not run"}
-    lines = [line for *_, line in own]
-    departures = [words for spec, x, _ in own for words in spec.departures(x.chosen)]
+    lines = [line for *_, line in rows]
+    departures = [words for spec, x, _ in rows for words in spec.departures(x.chosen)]
     return {
         **cell,
         **_numbers(table.measure, lines),
@@ -116,12 +126,15 @@ def _cell(
         "n": sum(line["n"] for line in lines),
         "failed": sum(line["failed"] for line in lines),
         "departures": list(dict.fromkeys(departures)),
-        "folders": [str(x.folder) for _, x, _ in own],
+        "folders": [str(x.folder) for _, x, _ in rows],
     }
 
 
 def _numbers(measure: str, lines: Sequence[Mapping[str, Any]]) -> dict[str, float | None]:
-    """Mean and standard deviation in percent; of several settings the mean of both means, and the pooled deviation."""
+    """Mean and standard deviation in percent.
+
+    Of several settings: the mean of their means, and the pooled standard deviation.
+    """
     means = [x[measure] for x in lines]
     stds = [x[f"{measure}_std"] for x in lines]
     return {
@@ -133,13 +146,18 @@ def _numbers(measure: str, lines: Sequence[Mapping[str, Any]]) -> dict[str, floa
 
 
 def _compared(table: TrainingsTable, cells: Sequence[dict[str, Any]]) -> None:
-    """Fill in the differences: to what is printed, both against the table's baseline where it prints such."""
-    base = {cell["column"]: cell["ours"] for cell in cells if cell["printed_as"] == table.against}
+    """Fill in the differences from the printed numbers.
+
+    Where the table prints differences from a baseline, ours are such differences, too.
+    """
+    baseline_of_column = {
+        cell["column"]: cell["ours"] for cell in cells if cell["printed_as"] == table.against
+    }
     for cell in cells:
         ours = cell["ours"]
         if table.against and cell["printed_as"] != table.against:
-            rival = base.get(cell["column"])
-            cell["delta"] = ours = None if None in (ours, rival) else ours - rival
+            baseline = baseline_of_column.get(cell["column"])
+            cell["delta"] = ours = None if None in (ours, baseline) else ours - baseline
         if None not in (ours, cell["printed"]):
             cell["difference"] = ours - cell["printed"]
 
@@ -148,41 +166,45 @@ def _orders(
     table: TrainingsTable, column_runs: Sequence[ColumnRun], cells: Sequence[dict[str, Any]]
 ) -> list[dict[str, Any]]:
     """Of every column the printed order of losses, and ours of those that were run."""
-    found = []
+    orders = []
     for column_run in column_runs:
-        own = [x for x in cells if x["column"] == column_run.column.name and x["ours"] is not None]
-        ours = [x["printed_as"] for x in sorted(own, key=lambda x: -x["ours"])]
-        found.append({"column": column_run.column.name, "printed": list(table.order), "ours": ours})
-    return found
+        run_cells = [
+            x for x in cells if x["column"] == column_run.column.name and x["ours"] is not None
+        ]
+        ours = [x["printed_as"] for x in sorted(run_cells, key=lambda x: -x["ours"])]
+        orders.append(
+            {"column": column_run.column.name, "printed": list(table.order), "ours": ours}
+        )
+    return orders
 
 
-def _missing(request: Request, there: Sequence[TrainingFolder]) -> dict[str, str]:
+def _missing(request: Request, trainings: Sequence[TrainingFolder]) -> dict[str, str]:
     """What was not run: the reason, or the commands that run it."""
-    found = {row.name: row.cannot for row in request.rows if row.cannot}
+    reasons = {row.name: row.cannot for row in request.rows if row.cannot}
     for column_run in request.column_runs:
         if column_run.reason:
-            found[column_run.column.name] = column_run.reason
+            reasons[column_run.column.name] = column_run.reason
             continue
         commands = []
         for spec in column_run.cell_specs:
-            losses = _without(request, spec, there)
-            for x, own in unfinished(spec, losses, there):
+            losses = _without(request, spec, trainings)
+            for x, resumed in unfinished(spec, losses, trainings):
                 commands.append(command_lines.resume(x.folder))
-                losses = [loss for loss in losses if loss not in own]
+                losses = [loss for loss in losses if loss not in resumed]
             commands += [command_lines.train(request, spec, losses)] if losses else []
         if commands:
-            found[column_run.column.name] = " && ".join(commands)
-    return found
+            reasons[column_run.column.name] = " && ".join(commands)
+    return reasons
 
 
 def _without(
-    request: Request, spec: CellSpec, there: Sequence[TrainingFolder], seeds: int = 1
+    request: Request, spec: CellSpec, trainings: Sequence[TrainingFolder], seeds: int = 1
 ) -> list[str]:
     """The losses that have no finished training of so many seeds."""
     return [
         row.loss
         for row in request.rows
-        if row.loss and nearest_finished(spec, row.loss, there, seeds) is None
+        if row.loss and nearest_finished(spec, row.loss, trainings, seeds) is None
     ]
 
 
@@ -222,9 +244,11 @@ def _train(request: Request, spec: CellSpec, reporter: Reporter, stop: Callable[
 
     seeds = spec.wanted.seeds
     parent = request.parent
-    there = training_folders(parent, Reporter())
-    for x, _ in unfinished(spec, _without(request, spec, there, seeds), there):
+    trainings = training_folders(parent, Reporter())
+    for x, _ in unfinished(spec, _without(request, spec, trainings, seeds), trainings):
         fitting.go_on(x.folder, out=parent, reporter=reporter, stop=stop)
-    left = _without(request, spec, training_folders(parent, Reporter()), seeds)
-    if left:
-        fitting.start(replace(spec.wanted, loss=tuple(left)), parent, reporter=reporter, stop=stop)
+    missing = _without(request, spec, training_folders(parent, Reporter()), seeds)
+    if missing:
+        fitting.start(
+            replace(spec.wanted, loss=tuple(missing)), parent, reporter=reporter, stop=stop
+        )

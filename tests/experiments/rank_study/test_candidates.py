@@ -1,4 +1,4 @@
-"""Losses by name, and random formulas: as many as asked for, all different, all fine, the same ones every time."""
+"""Losses by name, and random formulas: as many as asked for, all different, the same every time."""
 
 import pytest
 

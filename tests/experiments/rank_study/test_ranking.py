@@ -1,4 +1,4 @@
-"""Rank correlation, its interval, the best and the clusters, against what is counted by hand or drawn to be so."""
+"""Rank correlation, its interval, the best losses and the clusters, against counts by hand."""
 
 import itertools
 import math
@@ -95,7 +95,7 @@ def test_clusters_are_those_that_lie_apart_lowest_first():
 
 
 def test_a_pair_tells_all_losses_from_the_best_ones():
-    """In order over all, in reverse among the best: what a setting is good for depends on where one looks."""
+    """Two settings that agree over all losses and disagree among the best."""
     n = 40
     k = 10
     a = [i / n for i in range(n)]

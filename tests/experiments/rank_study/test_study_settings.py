@@ -33,7 +33,8 @@ def test_a_table_gets_a_name_and_stays_as_it_is():
     [
         (
             "fashionmnist",
-            "a setting is 'tasks:FAMILY' or 'train:data=NAME,…', or such a table, got 'fashionmnist'",
+            "a setting is 'tasks:FAMILY' or 'train:data=NAME,…', or such a table, "
+            "got 'fashionmnist'",
         ),
         ({"kind": "x"}, "a setting is 'tasks:FAMILY'"),
         (3, "a setting is 'tasks:FAMILY'"),

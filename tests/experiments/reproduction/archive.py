@@ -1,4 +1,4 @@
-"""A folder of small images with settings that train on it in no time, and trainings that are only written."""
+"""A folder of small images with settings that train on it at once, and files of trainings."""
 
 import scans
 
@@ -17,7 +17,7 @@ SCANS = {
 
 
 def surroundings(patch, folder):
-    """Work in this folder, with forty grey images, dark and bright ones; no other data, no figures."""
+    """Work in this folder, with forty grey images, dark and bright; no other data, no figures."""
     patch.chdir(folder)
     patch.setenv("METALOSS_DATA", str(folder / "no-data"))
     patch.setattr(module, "PAUSE", 0.0)
@@ -27,7 +27,7 @@ def surroundings(patch, folder):
 
 
 def written(parent, name, paper, accuracies, **changes):
-    """The folder of a training as it stands when it is over: a protocol's, with other settings over it."""
+    """The folder of a finished training of a protocol, with other settings over it."""
     chosen = resolve(protocol(paper, {**changes, "loss": list(accuracies)}))
     folder = parent / "trainings" / name
     folder.mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""Published tables are whole, hold the printed numbers, and name losses, settings and protocols that there are."""
+"""Published tables are whole, hold the printed numbers, and name known losses and protocols."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""`metaloss reproduce` and `metaloss list tables`: what they print, and how an interrupted run goes on."""
+"""`metaloss reproduce` and `metaloss list tables`: what they print, and how a run is resumed."""
 
 import json
 import os
@@ -112,7 +112,8 @@ def test_ctrl_c_leaves_a_run_whose_command_goes_on(metaloss, monkeypatch):
     [
         (
             ("morgan-cras",),
-            "error: unknown table 'morgan-cras'. Did you mean 'morgan-cars'?  (metaloss list tables)",
+            "error: unknown table 'morgan-cras'. Did you mean 'morgan-cars'?  "
+            "(metaloss list tables)",
         ),
         (
             ("morgan-cars", "--column", "randug"),

@@ -1,4 +1,4 @@
-"""Cells are filled by the trainings that belong to them, and say in what those depart; `run` trains what is missing."""
+"""Cells show the trainings that belong to them and how they depart; `run` trains the others."""
 
 import functools
 import json
@@ -43,7 +43,8 @@ def test_where_nothing_was_run_every_cell_says_so_and_one_command_a_column_runs_
     found = reproduce("morgan-cars", columns=["base", "ALL"], loss=["ce", "A2_0.10"])
     assert [row["state"] for row in found.rows] == ["not run"] * 4
     assert found.missing == {
-        kind: f"metaloss train --protocol morgan-finetune --augment {kind} --loss ce 'a2_smoothed(alpha=0.1)'"
+        kind: f"metaloss train --protocol morgan-finetune --augment {kind} --loss ce "
+        "'a2_smoothed(alpha=0.1)'"
         for kind in ("base", "all")
     }
     last = lines(found)[-1]
