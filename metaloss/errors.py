@@ -2,8 +2,8 @@
 
 import errno
 
-# What torch, the loader of libraries and the C++ library say; none of them has a class of its own
-# for it.
+# Messages of torch, of the loader of libraries and of the C++ library, which raise no class of
+# their own when memory runs out.
 _NO_MEMORY = (
     "can't allocate memory",
     "Cannot allocate memory",
@@ -20,37 +20,41 @@ class MetalossError(Exception):
 
 
 class Interrupted(Exception):
-    """The work was dropped because someone asked for it; not a failure."""
+    """The work was stopped because the user asked for it; not a failure."""
 
 
 class SettingsError(MetalossError, ValueError):
-    """An unknown name or a setting that cannot be."""
+    """An unknown name, or a setting that is not allowed."""
 
     exit_code = 2
 
 
 class DataError(MetalossError, ValueError):
-    """Images or labels that are missing, damaged or not what their family asks for."""
+    """Images or labels that are missing, damaged or not what the task family needs."""
 
     exit_code = 2
 
 
 class DataWarning(UserWarning):
-    """Something about images or labels that a user should know; the command line prints it as a line."""
+    """Something about images or labels that a user should know.
+
+    The command line prints it as a line."""
 
 
 class RunInUse(MetalossError):
-    """Another process writes this run."""
+    """Another process is writing to this run."""
 
     exit_code = 3
 
 
 class ProcessLost(MetalossError):
-    """A process that worked on another device has ended; the training goes on from its checkpoint."""
+    """A process on another device has ended.
+
+    The training continues from its checkpoint."""
 
 
 class DamagedFile(MetalossError):
-    """A file of a run or of a loss does not check out."""
+    """A file of a run or of a loss fails its check: it is damaged, missing or was changed."""
 
     exit_code = 4
 
@@ -62,13 +66,15 @@ class DiskError(MetalossError, OSError):
 
 
 def out_of_memory(error: BaseException | None) -> bool:
-    """Whether memory ran out, as Python, numpy, torch or the system says it, or an error was raised because of that."""
+    """Whether memory ran out: by this error, or by one of those that caused it.
+
+    Python, numpy, torch and the system each report it in another way."""
     while error is not None:
         if isinstance(error, MemoryError) or (
             isinstance(error, OSError) and error.errno == errno.ENOMEM
         ):
             return True
-        # torch's class by its name: nothing here imports torch.
+        # torch's class is compared by its name, as nothing here imports torch.
         if type(error).__name__ == "OutOfMemoryError" or any(
             text in str(error) for text in _NO_MEMORY
         ):

@@ -1,7 +1,7 @@
 """Durable storage: after a kill, a full disk or a flipped bit, the last sound commit still loads.
 
-Whatever is read back holds its own digest: single files by `seals`, lines by `journal`, states by
-`checkpoints`."""
+Everything that is read back contains its own digest: single files by `seals`, lines by `journal`,
+states by `checkpoints`."""
 
 from metaloss.storage.checkpoints import Checkpoint as Checkpoint
 from metaloss.storage.checkpoints import Checkpoints as Checkpoints

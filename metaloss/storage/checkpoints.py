@@ -1,8 +1,8 @@
-"""The states of a run: a commit appends to the history and syncs it, and only then puts the new
-state in place.
+"""The states of a run, each with the part of the history that belongs to it.
 
-So the newest state never knows more than the history, and recovery cuts the history back to what
-that state has seen."""
+A commit first appends to the history and syncs it, and then puts the new state in place. So the
+history always reaches at least as far as the newest state, and recovery cuts it back to that
+state."""
 
 import hashlib
 import re
@@ -15,13 +15,20 @@ from metaloss.errors import DamagedFile
 from metaloss.storage.disk import disk, sync_folder, write
 from metaloss.storage.journal import History, seal_line, unseal_line
 
-KEPT = 3  # states: one in use and two spares against damage
+KEPT = 3  # states: the newest and two older ones, in case of damage
 HEADER_LIMIT = 4096  # bytes of a state's first line
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A state that checked out, the length of its history, and what was damaged on the way to it."""
+    """A state that passed its checks.
+
+    Attributes:
+        generation: after which it was stored.
+        payload: the state.
+        history_length: bytes of the history that belong to it.
+        warnings: one for each newer state that is damaged.
+    """
 
     generation: int
     payload: bytes
@@ -30,28 +37,30 @@ class Checkpoint:
 
 
 class Checkpoints:
-    """The newest states of a run, in `checkpoint/`: each file a sealed line of JSON, then the payload."""
+    """The newest states of a run, in its folder `checkpoint/`.
+
+    Each file is a sealed line of JSON, then the payload."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder / "checkpoint"
 
     def save(self, generation: int, payload: bytes, history: History) -> None:
-        """Keep the state after `generation`, which belongs to the history as it stands now; then drop the oldest."""
+        """Store the state after `generation`, for the history as it is now; remove the oldest."""
         with disk("write", self.folder):
             self.folder.mkdir(exist_ok=True)
             sync_folder(self.folder.parent)
         header = _header(generation, payload, history, history.length)
         write(self.folder / f"state-{generation:06d}.safetensors", seal_line(header) + payload)
         with disk("remove old states from", self.folder):
-            for old in [
-                *(path for _, path in self._states()[KEPT:]),
-                *self.folder.glob(".state-*.tmp"),
-            ]:
-                old.unlink()
+            # Temporary files are what a kill during a write left behind.
+            surplus = [path for _, path in self._states()[KEPT:]]
+            for path in [*surplus, *self.folder.glob(".state-*.tmp")]:
+                path.unlink()
 
     def newest(self, history: History) -> Checkpoint | None:
-        """The newest state that checks out with `history`, with a warning for each damaged one;
-        None where none is.
+        """The newest state that is sound and fits `history`, with a warning for each damaged one.
+
+        None where there is no state.
 
         Raises:
             DamagedFile: There are states, and all are damaged.
@@ -67,15 +76,16 @@ class Checkpoints:
         return None
 
     def _states(self) -> list[tuple[int, Path]]:
-        """Generation and path, newest first."""
-        found = (
+        """Generation and path of all states, newest first."""
+        matches = (
             (re.fullmatch(r"state-([0-9]+)\.safetensors", p.name), p)
             for p in self.folder.glob("state-*")
         )
-        return sorted(((int(match[1]), path) for match, path in found if match), reverse=True)
+        return sorted(((int(match[1]), path) for match, path in matches if match), reverse=True)
 
 
 def _header(generation: int, payload: bytes, history: History, length: int) -> dict[str, Any]:
+    """The first line of a state's file, as a table."""
     return {
         "generation": generation,
         "history_length": length,
@@ -85,6 +95,7 @@ def _header(generation: int, payload: bytes, history: History, length: int) -> d
 
 
 def _open(path: Path, generation: int, history: History) -> Checkpoint:
+    """The state in a file; a DamagedFile unless it is sound and fits the history."""
     with disk("read", path), open_regular(path) as file:
         data = file.read()
     end = data.find(b"\n", 0, HEADER_LIMIT) + 1
@@ -103,18 +114,28 @@ def _open(path: Path, generation: int, history: History) -> Checkpoint:
 
 
 def commit(folder: Path, generation: int, record: dict[str, Any], payload: bytes) -> None:
-    """Store a finished generation: its history line, then its state. After an error, `recover` comes first."""
+    """Store a finished generation: its line of the history, then its state.
+
+    After an error, call `recover` before the next commit.
+
+    Args:
+        folder: of the run.
+        generation: its number.
+        record: its line of the history.
+        payload: the state after it.
+    """
     history = History(folder)
     history.append(record)
     Checkpoints(folder).save(generation, payload, history)
 
 
 def recover(folder: Path) -> Checkpoint | None:
-    """The newest sound state, the history cut back to it; None where the run has not committed
-    anything.
+    """The newest sound state; the history is cut back to it.
+
+    None where the run has not committed anything.
 
     Raises:
-        DamagedFile: No state checks out; nothing was changed.
+        DamagedFile: All states are damaged; nothing was changed.
     """
     history = History(folder)
     checkpoint = Checkpoints(folder).newest(history)

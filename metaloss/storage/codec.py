@@ -1,8 +1,9 @@
-"""Values of dataclasses and tensors as safetensors bytes and back, bit for bit.
+"""Dataclasses of tensors and plain values as safetensors bytes and back, bit for bit.
 
-The tensors lie under their paths. The rest is one line of JSON in the metadata: null, true, whole
-numbers and text stand for themselves, an object with one key for anything else. Classes are found
-by name among those the caller allows: nothing is evaluated, imported or unpickled."""
+Each tensor is stored under its path in the value. Everything else is one line of JSON in the
+metadata: null, true, whole numbers and text are written as they are, anything else as an object
+with one key that names its kind. Classes are found by name among those that the caller allows:
+nothing is evaluated, imported or unpickled."""
 
 import json
 from collections.abc import Iterable
@@ -24,7 +25,7 @@ def pack(value: Any, metadata: dict[str, str] | None = None) -> bytes:
 
     Args:
         value: Dataclasses, tuples and dicts (with text as keys) of tensors, numbers, text and None.
-        metadata: Further entries, for whoever opens the file by other means.
+        metadata: Further entries, for other programs that open the file.
 
     Raises:
         TypeError: The value holds something else.
@@ -46,7 +47,7 @@ def unpack(data: bytes, types: Iterable[type]) -> Any:
         types: The dataclasses that may occur.
 
     Raises:
-        DamagedFile: Anything else, in one line.
+        DamagedFile: These are no such bytes; one line says why.
     """
     allowed = {cls.__name__: cls for cls in types}
     try:
@@ -85,9 +86,12 @@ def metadata(data: bytes) -> dict[str, str]:
 
 
 def _sorted_header(data: bytes) -> bytes:
-    """The same file with its header in order: safetensors writes metadata in an order that differs between runs."""
+    """The same file with its header sorted.
+
+    safetensors writes metadata in an order that differs between processes."""
     end = 8 + int.from_bytes(data[:8], "little")
     header = json.dumps(json.loads(data[8:end]), sort_keys=True, separators=(",", ":")).encode()
+    # safetensors pads its header to a multiple of eight bytes.
     header += b" " * (-len(header) % 8)
     if len(header) > HEADER_LIMIT:
         raise ValueError(f"the header would take {len(header)} bytes, allowed are {HEADER_LIMIT}")
@@ -95,7 +99,7 @@ def _sorted_header(data: bytes) -> bytes:
 
 
 def _encode(value: Any, path: str, tensors: dict[str, torch.Tensor]) -> Any:
-    """`value` as JSON; its tensors go to `tensors`, under their paths."""
+    """`value` as JSON; its tensors are put into `tensors` under their paths."""
     if isinstance(value, torch.Tensor):
         # A copy, because safetensors refuses tensors that share memory.
         tensors[path] = value.detach().cpu().clone(memory_format=torch.contiguous_format)
@@ -103,6 +107,7 @@ def _encode(value: Any, path: str, tensors: dict[str, torch.Tensor]) -> Any:
     if value is None or type(value) in (bool, int, str):
         return value
     if type(value) is float:
+        # Hexadecimal keeps every bit, and NaN and infinity.
         return {"float": value.hex()}
     if type(value) is tuple:
         return {"tuple": [_encode(item, f"{path}/{i}", tensors) for i, item in enumerate(value)]}
@@ -117,7 +122,7 @@ def _encode(value: Any, path: str, tensors: dict[str, torch.Tensor]) -> Any:
 def _encode_items(
     items: dict[str, Any], path: str, tensors: dict[str, torch.Tensor]
 ) -> dict[str, Any]:
-    # quote: a "/" within a key must not make two paths equal.
+    # Keys are quoted: a "/" within a key must not make two paths equal.
     return {
         k: _encode(v, f"{path}/{quote(k, safe='', errors='surrogatepass')}", tensors)
         for k, v in items.items()
@@ -125,7 +130,7 @@ def _encode_items(
 
 
 def _decode(node: Any, tensors: dict[str, torch.Tensor], allowed: dict[str, type]) -> Any:
-    """The value of a node; its tensors leave `tensors`, so each is used once."""
+    """The value of a node; its tensors are taken out of `tensors`, so each is used once."""
     if node is None or type(node) in (bool, int, str):
         return node
     ((kind, content),) = node.items()
@@ -140,6 +145,7 @@ def _decode(node: Any, tensors: dict[str, torch.Tensor], allowed: dict[str, type
 
 
 def _build(name: str, items: dict[str, Any], allowed: dict[str, type]) -> Any:
+    """The dataclass of that name with these fields; a DamagedFile where they do not match."""
     if name not in allowed:
         raise DamagedFile(f"unknown type {ascii(name)[:80]}, allowed are {sorted(allowed)}")
     expected = {field.name for field in fields(allowed[name]) if field.init}

@@ -1,4 +1,4 @@
-"""New folders: whole, under the first free name, or not there at all."""
+"""New folders, which appear whole and under the first free name, or not at all."""
 
 import contextlib
 import errno
@@ -13,22 +13,22 @@ from metaloss.errors import DiskError
 from metaloss.storage.disk import sync_folder, write
 
 PREFIX = ".new-"
-MOST = 10_000  # folders of one name
-# By a folder with something in it, or by a file.
-TAKEN = {errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR}
+MAX_NUMBER = 10_000  # of folders of one name
+# Errors of a rename to a name that a folder with content, or a file, already has.
+NAME_TAKEN = {errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR}
 
 
 def new_folder(parent: Path, name: str, files: Mapping[str, bytes], what: str) -> Path:
-    """A new folder under `parent` with these files in it, with `-2`, `-3` … where the name is
-    taken.
+    """A new folder under `parent` with these files; `-2`, `-3` … is added where the name is taken.
 
-    A kill leaves the whole folder or none; what it leaves of one is removed when the next is made.
+    After a kill the whole folder is there or none; unfinished remains are removed when the next
+    folder is made.
 
     Args:
         parent: made where it is not there.
-        name: the folder's.
-        files: their contents by name; one at least.
-        what: the folder is, for the error.
+        name: of the folder.
+        files: their contents by name; at least one.
+        what: the kind of folder, for the message of an error.
 
     Raises:
         DiskError: it cannot be made.
@@ -48,28 +48,28 @@ def new_folder(parent: Path, name: str, files: Mapping[str, bytes], what: str) -
 
 
 def _named(folder: Path, parent: Path, name: str) -> Path:
-    """The complete folder under the first free name."""
-    for number in range(1, MOST):
+    """The path of the folder after it is renamed to the first free name."""
+    for number in range(1, MAX_NUMBER):
         target = parent / (name if number == 1 else f"{name}-{number}")
         if os.path.lexists(target):
             continue
         try:
-            # One step. It replaces no folder that holds anything, as one that was made in this
-            # moment does.
+            # An atomic step. It never replaces a folder with files in it, so it fails where another
+            # process made one of this name a moment ago.
             folder.replace(target)
         except OSError as error:
-            if error.errno not in TAKEN:
+            if error.errno not in NAME_TAKEN:
                 raise DiskError(f"cannot make {target}: {error.strerror}") from None
         else:
             sync_folder(parent)
             return target
-    raise DiskError(f"{parent} already holds {MOST - 1} folders named {name}")
+    raise DiskError(f"{parent} already holds {MAX_NUMBER - 1} folders named {name}")
 
 
 @contextlib.contextmanager
 def _unfinished(parent: Path) -> Iterator[Path]:
-    """A folder under a name of its own, locked by this process, and removed where it is not renamed."""
-    folder, descriptor = _locked(parent)
+    """A folder under a temporary name, locked by this process; removed unless it was renamed."""
+    folder, descriptor = _locked_folder(parent)
     try:
         yield folder
     finally:
@@ -77,10 +77,11 @@ def _unfinished(parent: Path) -> Iterator[Path]:
         os.close(descriptor)
 
 
-def _locked(parent: Path) -> tuple[Path, int]:
+def _locked_folder(parent: Path) -> tuple[Path, int]:
+    """A new temporary folder, and the descriptor that holds its lock."""
     while True:
         folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=parent))
-        # Before it is locked, another process may take it for a leftover.
+        # Another process may remove it before it is locked: then try again.
         with contextlib.suppress(FileNotFoundError):
             descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
             with contextlib.suppress(OSError):  # a file system without locks
@@ -91,7 +92,7 @@ def _locked(parent: Path) -> tuple[Path, int]:
 
 
 def _remove_leftovers(parent: Path) -> None:
-    """Remove the unfinished folders of processes that are gone: theirs alone are not locked."""
+    """Remove the unfinished folders of processes that have ended: only those are not locked."""
     for folder in parent.glob(f"{PREFIX}*"):
         with contextlib.suppress(OSError):
             descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)

@@ -1,4 +1,4 @@
-"""Writing and reading whole files: what the disk refuses is a `DiskError` with path and reason."""
+"""Writing and reading of whole files; an error of the disk becomes a `DiskError`."""
 
 import contextlib
 import errno
@@ -19,7 +19,7 @@ REASONS = {
 
 @contextlib.contextmanager
 def disk(action: str, path: Path) -> Iterator[None]:
-    """Within the block, what the disk refuses is a `DiskError` that names action, path and reason."""
+    """Within the block, an OSError becomes a `DiskError` that names action, path and reason."""
     try:
         yield
     except OSError as error:
@@ -30,7 +30,8 @@ def disk(action: str, path: Path) -> Iterator[None]:
 def append(file: IO[bytes], data: bytes) -> None:
     """Write all of `data`, durably."""
     rest = memoryview(data)
-    while rest:  # one call may stop halfway
+    # One call may write a part alone.
+    while rest:
         rest = rest[os.write(file.fileno(), rest) :]
     os.fsync(file.fileno())
 
@@ -45,7 +46,9 @@ def sync_folder(folder: Path) -> None:
 
 
 def is_file(path: Path) -> bool:
-    """Whether this is a file; False too for what cannot be a path: too long, or with a zero in it."""
+    """Whether this is a file.
+
+    False, and no error, for what cannot be a path: too long a text, or one with a zero byte."""
     try:
         return path.is_file()
     except (OSError, ValueError):
@@ -53,7 +56,7 @@ def is_file(path: Path) -> bool:
 
 
 def exists(path: Path) -> bool:
-    """Whether anything lies there; False too for what cannot be a path, as a long formula."""
+    """Whether anything is at this path; False for what cannot be a path, e.g. a long formula."""
     try:
         return path.exists()
     except (OSError, ValueError):
@@ -68,7 +71,7 @@ def subfolders(parent: Path) -> list[str]:
 def write(path: Path, data: bytes) -> None:
     """Replace the content of `path` by `data`, whole or not at all.
 
-    Only where the last step fails, the folder's fsync, does an error leave the new content visible.
+    An error leaves the old content in place, unless the last step fails, the folder's fsync.
     """
     # The process id keeps two writers of one path out of each other's temporary file.
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")

@@ -1,4 +1,4 @@
-"""What a result depends on besides its settings: versions, device, images."""
+"""What a result depends on besides its settings: versions, the device, the images."""
 
 import hashlib
 import platform
@@ -18,7 +18,9 @@ from metaloss._version import __version__
 def describe_environment(
     device: torch.device, packages: Sequence[str] = ("torch", "numpy")
 ) -> dict[str, str]:
-    """Versions and the device; also whether loops are compiled, which rounds otherwise."""
+    """Versions and the device, by name.
+
+    numba is among them: compiled loops round in another way than torch does."""
     kind = (
         torch.cuda.get_device_name(device)
         if device.type == "cuda"
@@ -33,25 +35,25 @@ def describe_environment(
 
 
 def digest_of_rows(rows: Int[Tensor, " N"]) -> str:
-    """What stands for a set of images in a run's provenance."""
+    """The digest that identifies a set of images, by their rows, in a run's provenance."""
     return hashlib.sha256(rows.sort().values.numpy().tobytes()).hexdigest()
 
 
 class PoolDigest(TypedDict):
-    """Images of a pool, by their number and a digest."""
+    """The number of a pool's images and a digest of their rows."""
 
     images: int
     sha256: str
 
 
 class ImageDigests(TypedDict):
-    """What a run has seen of a family's images."""
+    """The pools of a family's images that a run has used."""
 
     pools: dict[str, PoolDigest]
 
 
 class Provenance(TypedDict):
-    """What is needed of a run's `provenance.json`."""
+    """Those fields of a run's `provenance.json` that are read again."""
 
     conditions: dict[str, str]
     resumed: NotRequired[list[dict[str, str]]]

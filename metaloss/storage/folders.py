@@ -1,4 +1,6 @@
-"""Folders that are named by their settings: made under a name that is free, found again by path or name."""
+"""Folders of runs, trainings and studies, which hold their own settings.
+
+They are made under a free name, and found again by path or by name."""
 
 import hashlib
 import re
@@ -17,26 +19,30 @@ Resolved = TypeVar("Resolved")
 
 
 def make_folder(parent: Path, name: str, files: Mapping[str, bytes], what: str) -> Path:
-    """A new folder under `parent` with these files in it: all of them, or there is no folder.
+    """A new folder under `parent` with these files; after a kill it is whole or not there.
 
     Args:
         parent: made where it is not there.
-        name: of the new folder, as a file system takes it; with `-2`, `-3` … where it is taken.
-        files: what lies in it.
-        what: it is, for the message of an error, and its name where `name` has no letters.
+        name: of the new folder; `file_name` makes it fit for a file system, and `-2`, `-3` … is
+            added where it is taken.
+        files: contents by name.
+        what: the kind of folder, for messages; also its name where `name` has no letters.
 
     Raises:
-        DiskError: it cannot be made; the message says what was to be.
+        DiskError: it cannot be made; the message says of what kind it was to be.
     """
     return storage.new_folder(parent, file_name(name, what), files, what)
 
 
 def file_name(text: str, fallback: str, longest: int = 80) -> str:
-    """A text as a folder's or a file's name, which no command takes for an option; where it is cut, by a digest."""
+    """A text as the name of a folder or a file.
+
+    No command takes it for an option, and it is no hidden file. A digest replaces the end of a long
+    text, so that different texts have different names."""
     name = slug(text).lstrip(".-_")
-    return (
-        name if len(name) <= longest else f"{name[: longest - 9]}-{short_digest(text)}"
-    ) or fallback
+    if len(name) > longest:
+        name = f"{name[: longest - 9]}-{short_digest(text)}"
+    return name or fallback
 
 
 def short_digest(text: str) -> str:
@@ -45,21 +51,26 @@ def short_digest(text: str) -> str:
 
 
 def slug(name: str) -> str:
-    """A name as a folder's or a file's: letters and digits of every script stay, in lower case."""
-    # Composed once more after: lower case takes some letters apart.
+    """A name in lower case, with letters and digits of every script and no spaces."""
+    # Normalised again afterwards: lower case splits some letters into a letter and a mark.
     text = unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
-    kept = (x if x in "+._-" or unicodedata.category(x)[0] in "LMN" else " " for x in text)
-    return re.sub(" +", "_", "".join(kept))
+    characters = (x if x in "+._-" or unicodedata.category(x)[0] in "LMN" else " " for x in text)
+    return re.sub(" +", "_", "".join(characters))
 
 
 def find_folder(
     spec: str | Path, parent: Path, resolve: Callable[[dict[str, Any]], Resolved]
 ) -> tuple[Path, Resolved] | None:
-    """The folder with settings that a path, or a name under `parent`, means, and what they resolve
-    to; None: no such.
+    """The folder of that path, or of that name under `parent`, and its settings; None: no such.
+
+    Args:
+        spec: a path, or a name under `parent`.
+        parent: of folders that are given by name.
+        resolve: makes settings of the table in the folder's `config.toml`.
 
     Raises:
         DamagedFile: its settings cannot be read.
+        SettingsError: it needs a plugin that is not there.
     """
     for folder in (Path(spec), parent / spec):
         path = folder / "config.toml"
@@ -76,23 +87,23 @@ def find_folder(
 
 
 class Conditions(TypedDict):
-    """What is needed of a provenance."""
+    """The field of a provenance that is read here."""
 
     conditions: dict[str, str]
 
 
 def _recorded(folder: Path, missing: plugins.UnknownPart) -> str:
-    """What a run's provenance says of the plugin that it used; empty where it used none of this name."""
+    """The plugin that a run used, as its provenance describes it; empty where it used none."""
+    label = f"plugin {missing.kind}/{missing.name}"
     try:
         conditions = storage.read_record(folder / "provenance.json", Conditions)["conditions"]
-        return f"the plugin {missing.kind}/{missing.name}, {conditions[f'plugin {missing.kind}/{missing.name}']}"
+        return f"the {label}, {conditions[label]}"
     except (DamagedFile, DiskError, KeyError):
         return ""
 
 
 def not_found_message(what: str, spec: str | Path, parent: Path) -> str:
-    """The line for a folder that is not there, with the name under `parent` that is nearest."""
+    """The message for a folder that does not exist, with the nearest name under `parent`."""
     guess = registry.nearest(Path(spec).name[:200], storage.subfolders(parent))
-    return f"no {what} '{str(spec)[:200]}': neither a {what}'s folder nor a {what} under {parent}.{guess}".rstrip(
-        "."
-    )
+    places = f"neither a {what}'s folder nor a {what} under {parent}"
+    return f"no {what} '{str(spec)[:200]}': {places}.{guess}".rstrip(".")

@@ -1,4 +1,4 @@
-"""Files of one sealed record per line, which are only ever appended to."""
+"""Files with one sealed record per line, to which lines are only appended."""
 
 import contextlib
 import hashlib
@@ -22,7 +22,11 @@ def seal_line(record: dict[str, Any]) -> bytes:
 
 
 def unseal_line(line: bytes, where: str) -> dict[str, Any]:
-    """The record of a sealed line; one bit that differs from what `seal_line` wrote is damage."""
+    """The record of a sealed line.
+
+    Raises:
+        DamagedFile: a bit differs from what `seal_line` wrote.
+    """
     record = _record(line)
     if record is None:
         raise DamagedFile(f"{where} is damaged")
@@ -30,16 +34,21 @@ def unseal_line(line: bytes, where: str) -> dict[str, Any]:
 
 
 def _record(line: bytes) -> dict[str, Any] | None:
-    """The record of a sealed line; None of any other line."""
+    """The record of a sealed line; None for any other line."""
     with contextlib.suppress(ValueError, AttributeError, RecursionError):
         record = {key: value for key, value in json.loads(line).items() if key != "sha256"}
+        # Sealing it again compares every byte, not the digest alone.
         if seal_line(record) == line:
             return record
     return None
 
 
 class History:
-    """`history.jsonl` of a run, or another such file: one checksummed record per line, only ever appended to."""
+    """`history.jsonl` of a run, or another file of sealed lines.
+
+    Attributes:
+        path: of the file.
+    """
 
     def __init__(self, folder: Path, name: str = "history.jsonl") -> None:
         self.path = folder / name
@@ -51,7 +60,7 @@ class History:
             return self.path.stat().st_size if self.path.exists() else 0
 
     def append(self, record: dict[str, Any]) -> None:
-        """Add a record durably, or nothing at all; numbers that are not finite become null.
+        """Append a record durably, or nothing at all; numbers that are not finite become null.
 
         Raises:
             ValueError: The record has a field "sha256", which the line needs for itself.
@@ -66,46 +75,52 @@ class History:
                 if not length:
                     sync_folder(self.path.parent)
             except BaseException:
-                with contextlib.suppress(OSError):  # `recover` cuts it off otherwise
+                # Where this fails too, `recover` removes the unfinished line.
+                with contextlib.suppress(OSError):
                     os.ftruncate(file.fileno(), length)
                 raise
 
     def read(self) -> list[dict[str, Any]]:
-        """All records. A last line without its end is a commit under way or cut off, and is left
-        out.
+        """All records.
+
+        A last line without its line break is a commit that was cut off or is being written, and is
+        left out.
 
         Raises:
-            DamagedFile: A line does not check out.
+            DamagedFile: A line is damaged.
         """
         return self._records()[0]
 
     def mend(self) -> list[dict[str, Any]]:
-        """All records; a last line without its end is cut off, so that the next one begins on a
-        line of its own.
+        """All records; an unfinished last line is removed, so that the next one has its own line.
 
         Raises:
-            DamagedFile: A line does not check out; nothing was changed.
+            DamagedFile: A line is damaged; nothing was changed.
         """
         records, length = self._records()
         self.truncate(length)
         return records
 
     def _records(self) -> tuple[list[dict[str, Any]], int]:
-        """All records, and the length of their lines."""
+        """All records, and the length of their lines in bytes."""
         data = self._start(self.length)
         *lines, unfinished = data.split(b"\n")
         where = f"{self.path}: line"
         records = [
             unseal_line(line + b"\n", f"{where} {n}") for n, line in enumerate(lines, start=1)
         ]
-        # Of a line that was cut off a part is left. One that is whole, but for its end, was damaged
-        # there.
+        # Where a write was cut off, a part of the line is missing. A line that is complete except
+        # for its last byte was damaged there.
         if _record(unfinished[:-1] + b"\n") is not None:
             raise DamagedFile(f"{where} {len(lines) + 1} is damaged")
         return records, len(data) - len(unfinished)
 
     def truncate(self, length: int) -> None:
-        """Cut the file back to its first `length` bytes, durably."""
+        """Cut the file back to its first `length` bytes, durably.
+
+        Raises:
+            ValueError: The file is shorter.
+        """
         if length > self.length:
             raise ValueError(f"{self.path}: cannot cut {self.length} bytes back to {length}")
         if length < self.length:
@@ -114,7 +129,7 @@ class History:
                 os.fsync(file.fileno())
 
     def sha256(self, length: int) -> str:
-        """Hash of the first `length` bytes."""
+        """SHA-256 of the first `length` bytes."""
         return hashlib.sha256(self._start(length)).hexdigest()
 
     def _start(self, length: int) -> bytes:

@@ -1,4 +1,4 @@
-"""One process writes a folder."""
+"""The lock of a folder: one process at a time writes to it."""
 
 import contextlib
 import fcntl
@@ -16,12 +16,13 @@ NOTE_LIMIT = 4096  # bytes of the lock's note that are read
 
 
 class Lock:
-    """The right to write a run's folder, held by one process until it ends, however it ends.
+    """The right to write to a run's folder, which one process has until it ends, however it ends.
 
-    The lock is the kernel's. What the file says is for people, and is never trusted.
+    The operating system keeps the lock. The text in the file is for people, and nothing relies on
+    it.
 
     Raises:
-        RunInUse: On entering, at once, when another process holds it.
+        RunInUse: On entering, at once, where another process has it.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -34,6 +35,7 @@ class Lock:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise RunInUse(f"{self.path.parent} is in use by {_holder(file)}") from None
+            # A note for other processes that find the folder in use.
             started = datetime.now().astimezone().isoformat(timespec="seconds")
             note = {"pid": os.getpid(), "host": socket.gethostname(), "started": started}
             file.truncate(0)
@@ -42,11 +44,12 @@ class Lock:
         return self
 
     def __exit__(self, *_: object) -> None:
-        # The file stays: were it removed, two processes could each lock a file of that name.
+        # The file stays. If it were removed, two processes could each lock a file of that name.
         self._held.close()
 
 
 def _holder(file: IO[bytes]) -> str:
+    """The process that has the lock, as its note says; "another process" where it says nothing."""
     file.seek(0)
     try:
         note = json.loads(file.read(NOTE_LIMIT))

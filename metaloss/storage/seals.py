@@ -1,9 +1,9 @@
-"""Files that hold their own digest: one bit that differs from what was written is damage.
+"""Files that contain their own digest, so that a single changed bit is noticed.
 
 The digest is the SHA-256 of all other bytes of the file. It lies within the file, so that the two
-can never disagree after a kill: in JSON as the last field, in TOML as the comment in the last line,
-in safetensors among the metadata, and behind the content of any other file. So each is still what
-its name says to every other program."""
+always belong together, even after a kill: in JSON as the last field, in TOML as a comment in the
+last line, in safetensors in the metadata, and after the content of any other file. So every other
+program can still read each of these formats."""
 
 import hashlib
 import json
@@ -22,19 +22,22 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 DIGITS = 64
-# What stands before and behind the digits of the digest.
+# The bytes before and after the digits of the digest.
 JSON = (b'\n "sha256": "', b'"\n}\n')
 TOML = (b'# sha256 = "', b'"\n')
 TENSORS = b'{"__metadata__":{"sha256":"'  # after the eight bytes of the header's length
 TRAILER = (b"\nsha256 ", b"\n")
-NOTE = b"# A run goes on from this file as it is: change a copy, and begin a new one from that with --config.\n"
-# Of what a resumed run can make.
+NOTE = (
+    b"# A run goes on from this file as it is: "
+    b"change a copy, and begin a new one from that with --config.\n"
+)
+# What to do about a damaged file: one that a resumed run makes again, and any other.
 REMAKE = "restore it from a copy, or remove it, and it is made again"
 RESTORE_COPY = "restore it from a copy"
 
 
 def json_safe(value: Any) -> Any:
-    """`value` as strict JSON can hold it: keys are text, and numbers that are not finite are null."""
+    """`value` as strict JSON allows it: keys are text, and numbers that are not finite are null."""
     if isinstance(value, dict):
         return {str(key): json_safe(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -43,8 +46,7 @@ def json_safe(value: Any) -> Any:
 
 
 def record_bytes(table: Mapping[str, Any]) -> bytes:
-    """A table as JSON to be read by people, with its digest; numbers that are not finite become
-    null.
+    """A table as indented JSON with its digest; numbers that are not finite become null.
 
     Raises:
         ValueError: the table has a field "sha256", which the file needs for itself.
@@ -76,7 +78,7 @@ def tensor_bytes(tensors: Mapping[str, "Tensor"]) -> bytes:
 
 
 def read_record(path: Path, kind: Any = dict, remedy: str = REMAKE) -> Any:
-    """What a sealed JSON file holds.
+    """The content of a sealed JSON file.
 
     Args:
         path: of the file.
@@ -84,7 +86,7 @@ def read_record(path: Path, kind: Any = dict, remedy: str = REMAKE) -> Any:
         remedy: what to do where the file is damaged.
 
     Raises:
-        DamagedFile: it is missing, does not check out, or holds something else.
+        DamagedFile: it is missing or damaged, or its content does not fit the type.
     """
     data = _checked(path, *JSON, remedy)
     try:
@@ -99,7 +101,7 @@ def read_toml(path: Path) -> dict[str, Any]:
     """The table of a sealed TOML file.
 
     Raises:
-        DamagedFile: it is missing or does not check out.
+        DamagedFile: it is missing or damaged.
     """
     remedy = f"restore it, or begin a new one from it with --config {path}"
     try:
@@ -112,7 +114,7 @@ def read_tensors(path: Path, remedy: str = RESTORE_COPY) -> dict[str, "Tensor"]:
     """The tensors of a sealed safetensors file.
 
     Raises:
-        DamagedFile: it is missing or does not check out.
+        DamagedFile: it is missing or damaged.
     """
     from safetensors.torch import load  # imports torch
 
@@ -132,7 +134,12 @@ def is_sealed(data: bytes) -> bool:
 
 
 def seal_file(written: Path, path: Path) -> None:
-    """Put a file that another program wrote in its place, with a line behind its content that holds the digest."""
+    """Move a file that another program wrote to its place, with its digest as a last line.
+
+    Args:
+        written: where the file is now.
+        path: where it belongs, in the same file system.
+    """
     with disk("write", path):
         with written.open("r+b", buffering=0) as file:
             line = _sealed(TRAILER[0], TRAILER[1], hashlib.file_digest(file, "sha256"))
@@ -143,7 +150,11 @@ def seal_file(written: Path, path: Path) -> None:
 
 
 def check_file(path: Path, remedy: str = REMAKE) -> None:
-    """Raise a DamagedFile where such a file is missing or does not check out."""
+    """Check a file that `seal_file` sealed.
+
+    Raises:
+        DamagedFile: it is missing or damaged.
+    """
     _checked(path, *TRAILER, remedy)
 
 
@@ -153,14 +164,15 @@ def sha256(data: bytes) -> str:
 
 
 def typed_table(path: Path, table: Any, kind: Any, place: str = "") -> Any:
-    """What a table from a file is, as pydantic reads a type: a dataclass is made, a mapping stays
-    as it is.
+    """A table from a file as an object of a type, which pydantic checks.
+
+    For a dataclass an object of it is made; a mapping is returned as it is.
 
     Args:
         path: of the file.
         table: what it holds.
         kind: the type.
-        place: of the table in the file, where it is not all of it.
+        place: of the table in the file, where the file holds more than it.
 
     Raises:
         DamagedFile: it does not fit.
@@ -168,12 +180,12 @@ def typed_table(path: Path, table: Any, kind: Any, place: str = "") -> Any:
     from pydantic import ValidationError  # slow to import
 
     try:
-        found = _adapter(kind).validate_python(table)
+        typed = _adapter(kind).validate_python(table)
     except ValidationError as error:
         first = error.errors()[0]
         where = ": ".join(filter(None, [place, ".".join(map(str, first["loc"]))])) or "all of it"
         raise DamagedFile(f"{path} is damaged: {where}: {first['msg'].lower()}") from None
-    return table if isinstance(found, dict) else found
+    return table if isinstance(typed, dict) else typed
 
 
 @cache
@@ -184,14 +196,20 @@ def _adapter(kind: Any) -> Any:
 
 
 def _sealed(before: bytes, after: bytes, digest: Any = None) -> bytes:
-    """Both with their digest between them; `digest` has been fed with what comes before them."""
+    """Both parts with their digest between them.
+
+    Args:
+        before: the bytes in front of the digest.
+        after: the bytes behind it.
+        digest: a SHA-256 that already includes whatever precedes `before`; None: nothing does.
+    """
     digest = digest or hashlib.sha256()
     digest.update(before + after)
     return before + digest.hexdigest().encode() + after
 
 
 def _checked(path: Path, before: bytes, after: bytes, remedy: str) -> bytes:
-    """The bytes of a file whose digest stands at its end, between these."""
+    """The bytes of a file whose last part is its digest between `before` and `after`."""
     data = _read(path, remedy)
     if not _sound(data, before, after):
         raise DamagedFile(_damaged(path, remedy))
@@ -199,11 +217,13 @@ def _checked(path: Path, before: bytes, after: bytes, remedy: str) -> bytes:
 
 
 def _sound(data: bytes, before: bytes, after: bytes) -> bool:
+    """Whether the bytes end with their own digest between `before` and `after`."""
     head = data[: max(len(data) - len(after) - DIGITS, 0)]
     return head.endswith(before) and _sealed(head, after) == data
 
 
 def _read(path: Path, remedy: str) -> bytes:
+    """The bytes of a file; a DamagedFile where it is missing."""
     with disk("read", path):
         try:
             with open_regular(path) as file:
@@ -213,7 +233,8 @@ def _read(path: Path, remedy: str) -> bytes:
 
 
 def _damaged(path: Path, remedy: str) -> str:
-    return f"{path} is damaged or was changed after it was written, its digest does not match: {remedy}"
+    fault = "is damaged or was changed after it was written, its digest does not match"
+    return f"{path} {fault}: {remedy}"
 
 
 def write_record(path: Path, table: Mapping[str, Any]) -> None:
