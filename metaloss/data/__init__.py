@@ -1,1 +1,1 @@
-"""Images: sources, pools, and the tasks that are drawn from them."""
+"""Images: where they come from, their pools, and the tasks that are drawn from these."""

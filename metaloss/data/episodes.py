@@ -1,4 +1,4 @@
-"""Episodes: T small training sets, each with a large validation set, drawn at once from one pool of images."""
+"""Episodes: T small training sets, each with a large validation set, from one pool of images."""
 
 from dataclasses import dataclass
 
@@ -36,7 +36,7 @@ class TaskImages:
     classes: int
 
     def x(self) -> Float[Tensor, "T N K H W"]:
-        """The images, in one gather."""
+        """The images of these rows, normalised."""
         return self.images.at(self.rows)
 
     @property
@@ -69,7 +69,14 @@ class Tasks:
 
 @dataclass(frozen=True)
 class EpisodeShape:
-    """What an episode is made of, per class where images are counted."""
+    """The size of an episode.
+
+    Attributes:
+        ways: classes.
+        shots: training images of each class.
+        val: validation images of each class.
+        label_noise: share of the training labels that are wrong.
+    """
 
     ways: int
     shots: int
@@ -96,14 +103,16 @@ def draw(
         held_out: for each class, the rows that validation images are drawn from, where that is not
             the pool; it must hold `val` rows of every class, and the pool `shots`.
     """
+    # --- images: rows [T ways n], the training images first ---
     n = shape.shots + (shape.val if held_out is None else 0)
-    rows = torch.stack([_choose(pool, shape.ways, n, key) for key in keys])  # [T ways n]
+    rows = torch.stack([_choose(pool, shape.ways, n, key) for key in keys])
     train = rows[:, :, : shape.shots]
     val = rows[:, :, shape.shots :]
     if held_out is not None:
         val = torch.stack(
             [_choose(held_out, shape.ways, shape.val, key, "held out") for key in keys]
         )
+    # --- labels, of the training images with noise ---
     device = images.pixels.device
     train, val = (x.flatten(1).to(device) for x in (train, val))
     clean = torch.arange(shape.ways).repeat_interleave(shape.shots)
@@ -122,6 +131,7 @@ def draw(
 def _choose(
     pool: Pool, ways: int, n: int, key: Stream, role: str = "images"
 ) -> Int64[Tensor, "ways n"]:
+    """`n` rows of each of `ways` classes of a pool."""
     classes = key.at("classes").permutation(len(pool))[:ways].tolist()
     return torch.stack([pool[c][key.at(role, c).permutation(len(pool[c]))[:n]] for c in classes])
 
@@ -132,5 +142,6 @@ def _corrupt(
     """A share of the labels, rounded to whole images, each replaced by another class."""
     wrong = key.at("which").permutation(len(label))[: round(share * len(label))]
     label = label.clone()
+    # Adding 1 ... ways-1 modulo the number of classes never gives the same class again.
     label[wrong] = (label[wrong] + 1 + key.at("class").integers(ways - 1, len(wrong))) % ways
     return label

@@ -1,9 +1,8 @@
-"""Which images a loss has learned from: their digests, kept beside it, so that it is never judged
-on one of them.
+"""The record of the images that a loss has learned from, so that it is never tested on one of them.
 
-The file `images.json` lies in a run's folder and in the folder of its loss. It holds no pixels,
-names of files or paths: whoever has the very image can tell that it was there, and nobody else can
-tell anything but how many there were and the names of their classes."""
+The file `images.json` lies in a run's folder and in the folder of its loss. It holds digests, and
+no pixels, names of files or paths. Whoever has an image can tell whether it was used; from the file
+alone one learns only the number of images and the names of their classes."""
 
 import base64
 from collections.abc import Iterable, Sequence
@@ -23,9 +22,11 @@ from metaloss.data.pools import pools
 from metaloss.errors import DamagedFile
 
 FILE = "images.json"
-KEPT = 1 << 17  # digests: the smallest of more, which are a fair sample; a file has 1.4 MB at most
+# Digests that a record keeps: of more, the smallest, which are a random sample. A file has at most
+# 1.4 MB.
+KEPT = 1 << 17
 ALL = (1 << 63) - 1  # no digest is higher
-# Evolution and the choice of the winner; the test pool feeds nothing back.
+# The pools for evolution and for the choice of the winner; a test pool changes no loss.
 LEARNED_FROM = ("train", "validation")
 Digests = Int64[Tensor, " _"]
 Rows = Int64[Tensor, " _"]  # of a data set
@@ -37,10 +38,10 @@ class LearnedSource:
 
     Attributes:
         name: the data set's.
-        fingerprint: of all of it.
+        fingerprint: of the whole set.
         classes: their names.
-        listed: whether its images are on record one by one; not where they are too many to be held
-            in memory.
+        listed: whether the digests of its images are on record; not for a set that is too large for
+            memory.
     """
 
     name: str
@@ -54,9 +55,9 @@ class ImageRecord:
     """The images that a loss has learned from.
 
     Attributes:
-        sources: where they come from.
+        sources: the data sets that they belong to.
         digests: of the images, ascending.
-        highest: digests above this one are not kept.
+        highest: digests above this one are left out.
     """
 
     sources: tuple[LearnedSource, ...] = ()
@@ -64,16 +65,15 @@ class ImageRecord:
     highest: int = ALL
 
     def count_seen(self, dataset: Dataset, rows: Rows) -> int:
-        """How many images of a data set were learned from; where more were than are kept, the least
-        it can be.
+        """How many images of a data set the loss learned from.
 
-        An image of one colour does not count: it is the same in many sets, and nothing is to be
-        learned from it."""
+        A lower bound where the record leaves digests out. An image of one colour does not count: it
+        occurs in many sets, and there is nothing to learn from it."""
         known = dataset.pixels[rows[torch.isin(dataset.digests[rows], self.digests)]].flatten(1)
         return int((known != known[:, :1]).any(1).sum())
 
     def table(self) -> dict[str, Any]:
-        """As values for JSON."""
+        """The record as values for JSON."""
         data = base64.b64encode(self.digests.numpy().astype("<i8").tobytes()).decode()
         return {
             "sources": [asdict(x) for x in self.sources],
@@ -83,40 +83,41 @@ class ImageRecord:
 
 
 def record_of(dataset: Dataset | Files) -> ImageRecord:
-    """The record of a loss that learned from a data set's pools of training and validation.
+    """The record of a loss that learned from the training and validation pools of a data set.
 
-    An image of which the test pool has a copy is left out: that is the data's doing, and no loss
-    could be tested there."""
+    An image of which the test pool has a copy is left out: otherwise no loss could ever be tested
+    on such data."""
     listed = isinstance(dataset, Dataset)
     source = LearnedSource(dataset.name, dataset.fingerprint(), tuple(dataset.classes), listed)
     if not isinstance(dataset, Dataset):
         return ImageRecord((source,))
-    cut = {name: dataset.digests[torch.cat(pool.rows)] for name, pool in pools(dataset).items()}
-    learned = torch.cat([cut[name] for name in LEARNED_FROM])
-    return _kept((source,), learned[~torch.isin(learned, cut["test"])], ALL)
+    digests = {name: dataset.digests[torch.cat(pool.rows)] for name, pool in pools(dataset).items()}
+    learned = torch.cat([digests[name] for name in LEARNED_FROM])
+    return _kept((source,), learned[~torch.isin(learned, digests["test"])], ALL)
 
 
 def join_records(records: Iterable[ImageRecord]) -> ImageRecord:
-    """One record of all that these hold."""
-    found = list(records)
-    sources = tuple(dict.fromkeys(source for record in found for source in record.sources))
-    digests = torch.cat([ImageRecord().digests, *(record.digests for record in found)])
-    return _kept(sources, digests, min((record.highest for record in found), default=ALL))
+    """One record of all images in several records."""
+    records = list(records)
+    sources = tuple(dict.fromkeys(source for record in records for source in record.sources))
+    digests = torch.cat([ImageRecord().digests, *(record.digests for record in records)])
+    return _kept(sources, digests, min((record.highest for record in records), default=ALL))
 
 
 def _kept(sources: Sequence[LearnedSource], digests: Digests, highest: int) -> ImageRecord:
-    """A record of so many digests as are kept."""
+    """A record of these digests, or of the smallest ones where they are too many."""
     ascending = digests[digests <= highest].unique()
     if len(ascending) > KEPT:
-        ascending, highest = ascending[:KEPT], int(ascending[KEPT - 1])
+        ascending = ascending[:KEPT]
+        highest = int(ascending[-1])
     return ImageRecord(tuple(sources), ascending, highest)
 
 
 def read(folder: Path) -> ImageRecord | None:
-    """The record that lies in a folder; None: there is none.
+    """The record in a folder; None where it has none.
 
     Raises:
-        DamagedFile: it does not check out.
+        DamagedFile: it is damaged.
     """
     path = folder / FILE
     if not storage.is_file(path):
@@ -133,7 +134,7 @@ def read(folder: Path) -> ImageRecord | None:
 
 @dataclass(frozen=True)
 class _Written:
-    """What the file holds."""
+    """The content of the file."""
 
     sources: tuple[LearnedSource, ...]
     highest: int
@@ -141,5 +142,5 @@ class _Written:
 
 
 def write(folder: Path, record: ImageRecord) -> None:
-    """Put a record into a folder, whole or not at all."""
+    """Write a record into a folder, whole or not at all."""
     storage.write_record(folder / FILE, record.table())

@@ -1,10 +1,9 @@
-"""Where the images of `folder:PATH` and its like lie: on record when a run begins, asked for again
-when it goes on.
+"""Where the images of `folder:PATH` and similar sources lie, for a run that is resumed later.
 
-A path in the settings stays as it was given. What it meant stands in `places.json` of the run's
-folder, so that a run goes on from any working folder; and where the images were moved, the new
-place is taken once it is given. Whether they are still the same images is not asked here: a run's
-fingerprints tell."""
+The settings keep a path as the user gave it. The absolute path is stored in `places.json` of the
+run's folder, so that a run can be resumed from any working folder. Where the images were moved, the
+user gives the new place once. Whether they are still the same images is checked elsewhere, by a
+run's fingerprints."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -23,7 +22,11 @@ def is_path_source(spec: str) -> bool:
 
 
 def record_file(specs: Mapping[str, str]) -> dict[str, bytes]:
-    """The file that says where images lie, by its name; of data sources by what they are to the run."""
+    """The file that says where images lie, as its name and its content.
+
+    Args:
+        specs: data sources, by their role in the run.
+    """
     return {
         FILE: storage.record_bytes(
             {name: _absolute(spec) for name, spec in specs.items() if is_path_source(spec)}
@@ -32,64 +35,72 @@ def record_file(specs: Mapping[str, str]) -> dict[str, bytes]:
 
 
 def find_places(
-    folder: Path, specs: Mapping[str, str], given: Sequence[str], again: str
+    folder: Path, specs: Mapping[str, str], new_places: Sequence[str], option: str
 ) -> dict[str, str]:
-    """Where images lie now: where they are said to, else where they did, else where their path
-    leads from here.
+    """Where images lie now.
+
+    At the new places if there are any, else where they were when the run began, else where their
+    path leads from the working folder.
 
     Args:
         folder: of the run.
-        specs: its data sources as the settings have them, by what they are to the run.
-        given: new places, one for every source that is given as NAME:PATH; or none.
-        again: the words that give a new place on the command line.
+        specs: its data sources as the settings have them, by their role in the run.
+        new_places: one for every source of the form NAME:PATH; or none.
+        option: the words that give a new place on the command line.
 
     Raises:
-        SettingsError: so many new places are not expected, or one is of another kind.
-        DataError: there is nothing at a place.
+        SettingsError: there are too few or too many new places, or one is of another kind.
+        DataError: no images are where they should be.
     """
-    own = {name: spec for name, spec in specs.items() if is_path_source(spec)}
-    if given:
-        return {**specs, **_paired(own, given)}
+    with_path = {name: spec for name, spec in specs.items() if is_path_source(spec)}
+    if new_places:
+        return {**specs, **_moved(with_path, new_places)}
     path = folder / FILE
     before: dict[str, str] = (
         storage.read_record(path, dict[str, str]) if storage.is_file(path) else {}
     )
     return {
         **specs,
-        **{name: _there(name, before.get(name, spec), spec, again) for name, spec in own.items()},
+        **{
+            name: _existing(name, before.get(name, spec), spec, option)
+            for name, spec in with_path.items()
+        },
     }
 
 
 def keep_places(folder: Path, places: Mapping[str, str]) -> None:
-    """Remember where images lie from now on."""
+    """Store where images lie from now on."""
     ((name, data),) = record_file(places).items()
     if not storage.is_file(folder / name) or (folder / name).read_bytes() != data:
         storage.write(folder / name, data)
 
 
-def _paired(own: Mapping[str, str], given: Sequence[str]) -> dict[str, str]:
-    """Each source with its new place, in their order."""
-    kinds = [spec.partition(":")[0] for spec in own.values()]
-    if [spec.partition(":")[0] for spec in given] != kinds:
+def _moved(with_path: Mapping[str, str], new_places: Sequence[str]) -> dict[str, str]:
+    """The sources at their new places, in the same order."""
+    kinds = [spec.partition(":")[0] for spec in with_path.values()]
+    if [spec.partition(":")[0] for spec in new_places] != kinds:
         expected = (
             " ".join(f"{kind}:PATH" for kind in kinds) or "none, as its images are known by a name"
         )
-        raise SettingsError(f"new places of its images: expected {expected}, got {' '.join(given)}")
-    return {name: _absolute(spec) for name, spec in zip(own, given, strict=True)}
+        raise SettingsError(
+            f"new places of its images: expected {expected}, got {' '.join(new_places)}"
+        )
+    return {name: _absolute(spec) for name, spec in zip(with_path, new_places, strict=True)}
 
 
-def _there(name: str, before: str, spec: str, again: str) -> str:
-    """The first of two places that is there."""
+def _existing(name: str, before: str, spec: str, option: str) -> str:
+    """The first of two places that exists; a DataError where none does."""
     places = list(dict.fromkeys(map(_absolute, (before, spec))))
     for place in places:
         if Path(place.partition(":")[2]).exists():
             return place
     kind, _, path = places[0].partition(":")
     raise DataError(
-        f"{name}: no images at {path}; if they lie elsewhere now: {again} {kind}:NEWPATH"
+        f"{name}: no images at {path}; if they lie elsewhere now: {option} {kind}:NEWPATH"
     )
 
 
 def _absolute(spec: str) -> str:
+    """A source with an absolute path."""
     name, _, path = spec.partition(":")
     return f"{name}:{Path(path).expanduser().absolute()}"

@@ -1,4 +1,4 @@
-"""Three pools of images that never mix: meta-training, meta-validation and meta-test."""
+"""Three disjoint pools of images: meta-training, meta-validation and meta-test."""
 
 import itertools
 from collections.abc import Sequence
@@ -13,15 +13,15 @@ from metaloss.core.formatting import counted
 from metaloss.data.datasets import Dataset
 from metaloss.data.datasets._files import Files
 
-# Fixed for good: another salt would move images between pools, and old results would have seen
-# their test images.
+# Never to be changed: another salt would move images between pools, and losses of earlier runs
+# would have seen their test images.
 SALT = 0x6D65_7461_6C6F_7373  # "metaloss"
 NAMED = 5  # classes with too few images that a message names; of the others it gives the number
 
 
 @dataclass(frozen=True, eq=False)
 class Pool:
-    """The images tasks may be drawn from.
+    """The images from which tasks may be drawn.
 
     Attributes:
         rows: Per class, rows of `dataset.pixels` in ascending order of their hash.
@@ -31,21 +31,22 @@ class Pool:
 
 
 def pools(dataset: Dataset | Files) -> dict[str, Pool]:
-    """The pools "train", "validation" and "test" (meta-training, ...), disjoint, the same for every
-    seed of a run.
+    """The pools "train", "validation" and "test"; they do not depend on a run's seed.
 
-    Per class, images stand in the order of a hash of their official index. With an official test
+    The images of each class are sorted by a hash of their official index. With an official test
     split, the first 4/7 of the training split are for meta-training and the rest for
-    meta-validation. Without one, 60, 20 and 20 %."""
+    meta-validation. Without one, the shares are 60, 20 and 20 %."""
     order = torch.from_numpy(np.argsort(hashes(dataset.index), kind="stable"))
     per_class = [order[dataset.labels[order] == label] for label in range(len(dataset.classes))]
-    cuts = [_cut(rows, dataset.test[rows], bool(dataset.test.any())) for rows in per_class]
-    train, validation, test = zip(*cuts, strict=True)
+    parts = [_split_class(rows, dataset.test[rows], bool(dataset.test.any())) for rows in per_class]
+    train, validation, test = zip(*parts, strict=True)
     return {"train": Pool(train), "validation": Pool(validation), "test": Pool(test)}
 
 
 def hashes(index: Int64[Tensor, " N"]) -> UInt64[np.ndarray, " N"]:
-    """Output number `index` (from 0) of the generator splitmix64 seeded with SALT (Steele 2014); no two are equal."""
+    """Output number `index` (from 0) of the generator splitmix64 with the seed SALT (Steele 2014).
+
+    No two outputs are equal."""
     # Unsigned arrays wrap around silently, which is what the algorithm asks for.
     z = (index.numpy().astype(np.uint64) + np.uint64(1)) * np.uint64(
         0x9E3779B97F4A7C15
@@ -55,16 +56,24 @@ def hashes(index: Int64[Tensor, " N"]) -> UInt64[np.ndarray, " N"]:
     return z ^ (z >> np.uint64(31))
 
 
-def _cut(rows: Tensor, official: Tensor, has_test: bool) -> tuple[Tensor, Tensor, Tensor]:
-    """One class's rows for training, validation and test; `official` marks those of the official test split."""
-    own = rows[~official]
-    train, validation, *_ = _sizes(len(own), has_test)
-    rest = rows[official] if has_test else own[train + validation :]
-    return own[:train], own[train : train + validation], rest
+def _split_class(rows: Tensor, official: Tensor, has_test: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """The rows of one class for training, validation and test.
+
+    Args:
+        rows: of the class.
+        official: True for rows of the official test split.
+        has_test: whether the data set has an official test split.
+    """
+    training = rows[~official]
+    train, validation, *_ = _sizes(len(training), has_test)
+    rest = rows[official] if has_test else training[train + validation :]
+    return training[:train], training[train : train + validation], rest
 
 
 def _sizes(images: int, has_test: bool) -> tuple[int, ...]:
-    """How many of a class's images, beside those of an official test split, are in each pool that is cut from them."""
+    """The sizes of the pools that are made of a class's images.
+
+    Images of an official test split are not counted: they are the test pool."""
     if has_test:
         n = round(images * 4 / 7)
         return n, images - n
@@ -73,43 +82,42 @@ def _sizes(images: int, has_test: bool) -> tuple[int, ...]:
 
 
 def least_images(in_pool: int, has_test: bool) -> int:
-    """How many images of a class leave so many in the smallest pool that is cut from them."""
+    """How many images a class needs so that the smallest of its pools has `in_pool`."""
     return next(n for n in itertools.count(in_pool) if min(_sizes(n, has_test)) >= in_pool)
 
 
 def shortage(dataset: Dataset | Files, in_pool: int, why: str = "") -> str:
-    """Which classes have too few images to leave so many in every pool, and what to do; "" where
-    none has.
+    """Which classes have too few images for their pools, and what to do; empty where none has.
 
     Args:
         dataset: the images.
         in_pool: images of every class that are needed in every pool.
-        why: the words that say so.
+        why: words for the message, on what needs so many.
     """
     has_test = bool(dataset.test.any())
     train, test = (
         dataset.labels[rows].bincount(minlength=len(dataset.classes))
         for rows in (~dataset.test, dataset.test)
     )
-    own = lacking_classes(
+    training = lacking_classes(
         dataset.classes,
         train.tolist(),
         least_images(in_pool, has_test),
         why,
         "training image" if has_test else "image",
     )
-    split = (
+    testing = (
         lacking_classes(dataset.classes, test.tolist(), in_pool, why, "test image")
         if has_test
         else ""
     )
-    return "; ".join(text for text in (own, split) if text)
+    return "; ".join(text for text in (training, testing) if text)
 
 
 def lacking_classes(
     classes: Sequence[str], counts: Sequence[int], needed: int, why: str = "", what: str = "image"
 ) -> str:
-    """Which classes have too few images, how many are needed, and what to do; "" where none has.
+    """Which classes have too few images, and what to do; empty where none has.
 
     >>> lacking_classes("abc", (100, 100, 3), 8)
     'c has 3 images; every class needs at least 8: leave it out or add 5'
@@ -118,21 +126,21 @@ def lacking_classes(
         classes: their names.
         counts: how many images each has.
         needed: images of every class.
-        why: the words that say what they are needed for.
+        why: words for the message, on what they are needed for.
         what: the kind of image, in the singular.
     """
     few = sorted((n, name) for n, name in zip(counts, classes, strict=True) if n < needed)
     if not few:
         return ""
-    found = ", ".join(
+    named = ", ".join(
         f"{name} has {counted(n, what)}" if i == 0 else f"{name} {n}"
         for i, (n, name) in enumerate(few[:NAMED])
     )
     more = ", ".join(str(needed - n) for n, _ in few[:NAMED])
     if len(few) > NAMED:
-        found += f" and {len(few) - NAMED} more"
+        named += f" and {len(few) - NAMED} more"
         more = f"up to {needed - few[0][0]} to each"
     leave = (
         f"leave {'it' if len(few) == 1 else 'them'} out or " if len(classes) - len(few) >= 2 else ""
     )
-    return f"{found}; every class needs at least {needed}{why}: {leave}add {more}"
+    return f"{named}; every class needs at least {needed}{why}: {leave}add {more}"

@@ -1,4 +1,6 @@
-"""Data sources: one file of this folder is one source, `load(name)` reads it; only `fetch` uses the network."""
+"""Data sources: each file of this folder is one source, which `load(name)` reads.
+
+Only `fetch` uses the network."""
 
 import hashlib
 import importlib
@@ -19,11 +21,11 @@ from metaloss.data.datasets import _digests, _images
 from metaloss.data.datasets._images import ImageOptions
 from metaloss.errors import DataError, SettingsError
 
-BLOCK = 1024  # images that are resized at once
+BLOCK = 1024  # images that are resized together
 PATHS = ("folder", "imagenet", "voc")  # sources that are given as NAME:PATH
 
 
-# Compared by identity: `==` of two tensors is no truth value.
+# Objects are compared by identity: `==` of two tensors is no truth value.
 @dataclass(frozen=True, eq=False)
 class Dataset:
     """Labelled images, as they are stored; the official training split first, then the official
@@ -37,8 +39,8 @@ class Dataset:
         index: Each image's index in its official split; decides its pool.
         test: True in the official test split; False everywhere where the source has none.
         origin: Where the images come from, to be told to the user.
-        decoded: Digests of the images as their files hold them, where `pixels` are made of these;
-            None: they are as they came.
+        decoded: Digests of the images as their files hold them, where `pixels` were resized;
+            None where they were not.
     """
 
     name: str
@@ -56,11 +58,11 @@ class Dataset:
 
     @cached_property
     def digests(self) -> Int64[Tensor, " N"]:
-        """A number for every image, by which it is known under whatever name and in whatever set."""
+        """A number for every image, the same under any name and in any data set."""
         return _digests.of_pixels(self.pixels) if self.decoded is None else self.decoded
 
     def resized(self, size: int) -> "Dataset":
-        """The same images as squares of that size, stretched where they are none.
+        """The same images as squares of that size, stretched where they are not square.
 
         Raises:
             DataError: They are too many to hold.
@@ -70,15 +72,15 @@ class Dataset:
             return self
         _images.check_memory(self.name, n, (channels, size, size))
 
-        def bytes_of(x: Tensor) -> Tensor:
+        def resized_part(x: Tensor) -> Tensor:
             return (
                 interpolate(x.float(), (size, size), mode="bilinear", antialias=True)
                 .round()
                 .to(torch.uint8)
             )
 
-        # Part by part: all of them as floats would take four times the memory.
-        pixels = torch.cat([bytes_of(x) for x in self.pixels.split(BLOCK)])
+        # In blocks: all of them as floats would take four times the memory.
+        pixels = torch.cat([resized_part(x) for x in self.pixels.split(BLOCK)])
         origin = f"{self.origin}, brought to {size}x{size} pixels"
         return replace(self, pixels=pixels, decoded=self.digests, origin=origin)
 
@@ -93,9 +95,11 @@ class Dataset:
 
 
 def data_folder() -> Path:
-    """The user's data folder: $METALOSS_DATA, else metaloss in $XDG_DATA_HOME, else ~/.local/share/metaloss."""
-    if chosen := os.environ.get("METALOSS_DATA"):
-        return Path(chosen).expanduser()
+    """The user's data folder.
+
+    $METALOSS_DATA, else metaloss in $XDG_DATA_HOME, else ~/.local/share/metaloss."""
+    if data_home := os.environ.get("METALOSS_DATA"):
+        return Path(data_home).expanduser()
     if share := os.environ.get("XDG_DATA_HOME"):
         return Path(share) / "metaloss"
     return Path.home() / ".local" / "share" / "metaloss"
@@ -103,12 +107,12 @@ def data_folder() -> Path:
 
 def names() -> list[str]:
     """Names of all sources, sorted; none of them is imported."""
-    own = _own()
-    return sorted([*own, *plugins.find("datasets", own)])
+    builtin = _builtin()
+    return sorted([*builtin, *plugins.find("datasets", builtin)])
 
 
-def _own() -> list[str]:
-    """Names of those that come with the package."""
+def _builtin() -> list[str]:
+    """Names of the sources that come with the package."""
     return plugins.files(Path(__file__).parent)
 
 
@@ -121,15 +125,15 @@ def load(name: str, options: ImageOptions = _images.DEFAULT_OPTIONS) -> Dataset:
         options: Size, background and limit of the images.
 
     Raises:
-        SettingsError: The name is unknown, or it is pixels that have classes.
+        SettingsError: The name is unknown, or the source has classes of pixels, not of images.
         DataError: Files are missing or damaged, or there are too many images to hold.
 
     Warns:
         DataWarning: Images are constant, equal or of few grey levels, or have more than eight bits.
     """
     source, path = source_and_path(name)
-    if (found := files(name, options)) is not None:
-        dataset: Dataset = found.dataset()
+    if (image_files := files(name, options)) is not None:
+        dataset: Dataset = image_files.dataset()
     elif hasattr(source, "files"):
         dataset = source.load(*path, options)
     else:
@@ -138,11 +142,10 @@ def load(name: str, options: ImageOptions = _images.DEFAULT_OPTIONS) -> Dataset:
 
 
 def files(name: str, options: ImageOptions = _images.DEFAULT_OPTIONS) -> Any:
-    """The data set of that name as a `Files` of images not read yet; None where it does not lie in
-    such files.
+    """The data set of that name as `Files`, whose images are not read yet; None where it has none.
 
-    Without a size, a folder's images come to one of their own, for which all are read:
-    `folder:PATH` counts as none.
+    None for `folder:PATH` without a size, too: its images are brought to a common size, for which
+    all of them must be read.
 
     Raises:
         SettingsError: The name is unknown.
@@ -153,8 +156,9 @@ def files(name: str, options: ImageOptions = _images.DEFAULT_OPTIONS) -> Any:
 
 
 def scenes(name: str, options: ImageOptions = _images.DEFAULT_OPTIONS) -> Any:
-    """The data set of that name as `Scenes`, images with a class for every pixel; None where images
-    have one each.
+    """The data set of that name as `Scenes`, images with a class for every pixel.
+
+    None where each image has one class.
 
     Raises:
         SettingsError: The name is unknown.
@@ -176,7 +180,8 @@ def source_and_path(name: str) -> tuple[ModuleType, tuple[str, ...]]:
         raise SettingsError(f"data source {name!r} needs the path of a folder: folder:PATH")
     if colon and kind not in PATHS:
         raise SettingsError(
-            f"data source {kind!r} takes no path, got {name!r}; {', '.join(f'{x}:PATH' for x in PATHS)} do"
+            f"data source {kind!r} takes no path, got {name!r}; "
+            f"{', '.join(f'{source}:PATH' for source in PATHS)} do"
         )
     return source, ((path,) if kind in PATHS else ())
 
@@ -200,10 +205,10 @@ def fetch(name: str) -> str:
         )
     source.fetch()
     try:
-        found = scenes(name) or load(name)
+        images = scenes(name) or load(name)
     except DataError as error:
         raise DataError(f"{error} (delete this file, then fetch again)") from error
-    return f"{name}: {len(found.test)} images, {len(found.classes)} classes; {found.origin}"
+    return f"{name}: {len(images.test)} images, {len(images.classes)} classes; {images.origin}"
 
 
 def verify(name: str, options: ImageOptions = _images.DEFAULT_OPTIONS) -> list[str]:
@@ -238,7 +243,7 @@ def verify(name: str, options: ImageOptions = _images.DEFAULT_OPTIONS) -> list[s
 
 
 def _source(name: str) -> ModuleType:
-    """The module of a source, imported now."""
+    """The module of a source."""
     known = names()
     if name not in known:
         hint = registry.suggestion("data source", name, known)

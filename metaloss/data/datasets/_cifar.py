@@ -9,8 +9,15 @@ from metaloss.data.datasets import _torchvision
 def source(name: str, kind: str, folder: str, *batches: str) -> _torchvision.TorchvisionSource:
     """A CIFAR source.
 
-    Its files are pickles, and an unpickler runs what it reads: they are opened only where their MD5
-    is the published one."""
+    Its files are pickles, and reading a pickle can run any code. So they are opened only where
+    their MD5 is the published one.
+
+    Args:
+        name: our name.
+        kind: name of the class in `torchvision.datasets`.
+        folder: in which the files lie.
+        batches: names of the files with images.
+    """
     meta = "batches.meta" if kind == "CIFAR10" else "meta"
 
     def check(root: Path, cls: Any) -> None:

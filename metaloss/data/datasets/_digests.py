@@ -1,10 +1,8 @@
-"""Images known by what they show, whatever their files are called, wherever these lie and whatever
-lies beside them.
+"""Digests by which an image is recognised, whatever its file is called and wherever it lies.
 
-A digest is that of an image as it is decoded, upright and before anything is made of it: neither
-the size nor the number of colours that all images of a set are brought to is in it. A colour image
-whose channels are equal counts as gray, and one without transparent places as one that cannot have
-any, so the same pixels have the same digest in whatever lossless file they are."""
+The digest is that of the decoded upright image, before it is resized or converted. A colour image
+with three equal channels counts as gray, and an alpha channel without transparency does not count.
+So the same pixels have the same digest in every lossless format."""
 
 import hashlib
 import math
@@ -15,8 +13,9 @@ import torch
 from jaxtyping import Int64, Shaped, UInt8
 from torch import Tensor
 
-BYTES = 8  # of a digest: by chance, two sets of a million images share one once in 18 million times
-# Pillow's names of pixel formats.
+# Bytes of a digest: the chance that two sets of a million images share one is 1 in 18 million.
+BYTES = 8
+# Pillow's pixel formats: those that are converted to another one, and those that are kept.
 _PLAIN = {"1": "L", "P": "RGBA", "PA": "RGBA", "La": "LA", "RGBa": "RGBA"}
 _KEPT = {"L", "LA", "RGB", "RGBA", "F"}
 
@@ -24,11 +23,11 @@ _KEPT = {"L", "LA", "RGB", "RGBA", "F"}
 def of_pixels(pixels: UInt8[Tensor, "N K H W"]) -> Int64[Tensor, " N"]:
     """The digest of every image of a set."""
     images = pixels.contiguous().numpy()
-    found = _of_rows(images)
+    digests = _of_rows(images)
     if images.shape[1] == 3:
         gray = np.flatnonzero((images == images[:, :1]).reshape(len(images), -1).all(1))
-        found[gray] = _of_rows(images[gray, :1])
-    return torch.from_numpy(found)
+        digests[gray] = _of_rows(images[gray, :1])
+    return torch.from_numpy(digests)
 
 
 def of_image(image: Any) -> int:
@@ -40,13 +39,14 @@ def of_image(image: Any) -> int:
 
 
 def _channels(array: np.ndarray) -> np.ndarray:
-    """An image [H W] or [H W K] as [K H W], without channels that say nothing."""
+    """An image [H W] or [H W K] as [K H W], without channels that add nothing."""
     if (
         array.dtype.kind in "iu"
         and array.dtype != np.uint8
         and 0 <= array.min() <= array.max() < 1 << 16
     ):
-        array = array.astype("<u2")  # Pillow reads 16 bits as 16 or as 32, as its version has it
+        # Pillow reads 16 bits as 16 or as 32 bits, depending on its version.
+        array = array.astype("<u2")
     if array.ndim == 2:
         return array[None]
     if array.shape[2] in (2, 4) and (array[..., -1] == 255).all():
@@ -57,7 +57,8 @@ def _channels(array: np.ndarray) -> np.ndarray:
 
 
 def _of_rows(images: Shaped[np.ndarray, "N K H W"]) -> Int64[np.ndarray, " N"]:
-    """The digests of images of one shape and type, a byte order's difference aside."""
+    """The digests of images of one shape and type."""
+    # The shape and the type are part of the digest, but not the byte order.
     key = f"{images.dtype.str[1:]} {images.shape[1:]}".encode()
     rows = np.ascontiguousarray(images).reshape(len(images), math.prod(images.shape[1:]))
     digests = b"".join(

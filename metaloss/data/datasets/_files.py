@@ -1,4 +1,6 @@
-"""Data sets as image files, read one by one: for full-size training, where not all of them may fit into memory."""
+"""Data sets as image files that are read one by one.
+
+They are for full-size training, where not all images may fit into memory."""
 
 import hashlib
 from collections.abc import Callable, Sequence
@@ -25,11 +27,11 @@ from metaloss.data.datasets._images import (
 from metaloss.data.datasets._splits import Split, join_splits
 from metaloss.errors import DataError
 
-DEFAULT_SIZE = 224  # pixels a side, where nothing else is asked for
-EPISODE_SIZE = 64  # of an episode's images
-# Bytes of a table of MATLAB's, which unpacks to at most a thousand times as many.
+DEFAULT_SIZE = 224  # pixels a side
+EPISODE_SIZE = 64  # pixels a side, of images for episodes
+# Bytes of a MATLAB file; unpacked, it has at most a thousand times as many.
 MAT_LIMIT = 1 << 20
-# What is named so has eight bits a channel, and its header need not be read.
+# Files of these kinds have eight bits a channel, so their headers need not be read.
 _EIGHT_BITS = {".jpg", ".jpeg"}
 
 
@@ -64,7 +66,7 @@ class Files:
 
     @property
     def channels(self) -> int:
-        """Of an image."""
+        """The number of channels of an image."""
         return 1 if self.gray else 3
 
     def read(self, row: int, size: int) -> UInt8[Tensor, "K H W"]:
@@ -76,7 +78,7 @@ class Files:
         return self._square(row, self.open_upright(row), size)
 
     def open_upright(self, row: int) -> Any:
-        """A Pillow image as its file holds it, turned as it is meant to be seen.
+        """The Pillow image of a file, upright and not yet resized.
 
         Raises:
             DataError: the file is no readable image.
@@ -84,7 +86,7 @@ class Files:
         return decode(self.paths[row], self.options)
 
     def read_with_digest(self, row: int, size: int) -> tuple[UInt8[Tensor, "K H W"], int]:
-        """One image as `read` gives it, and the digest of what its file holds."""
+        """One image as `read` gives it, and the digest of the image in its file."""
         image = self.open_upright(row)
         digest = of_image(image)
         return self._square(row, image, size), digest
@@ -106,11 +108,10 @@ class Files:
         return digest.hexdigest()
 
     def dataset(self, size: int | None = None) -> Dataset:
-        """All of the images in memory, at this size, or else the one of the options, or else 64x64
-        pixels.
+        """All images in memory, at this size, else that of the options, else 64x64 pixels.
 
         Raises:
-            DataError: they are too many, or a file is no readable image.
+            DataError: they are too many to hold, or a file is no readable image.
         """
         size = size or self.options.size or EPISODE_SIZE
         check_memory(self.name, len(self.labels), (self.channels, size, size))
@@ -158,7 +159,7 @@ def files(
     origin: str,
     options: ImageOptions = DEFAULT_OPTIONS,
 ) -> Files:
-    """Files from the lists of their official splits, checked; none is opened.
+    """`Files` from the lists of the official splits, checked; no file is opened.
 
     Args:
         name: what the user calls the set.
@@ -177,7 +178,8 @@ def files(
             raise DataError(f"{origin}: images: found none, expected at least 1")
         if not 0 <= min(labels) <= max(labels) < len(classes):
             raise DataError(
-                f"{origin}: labels: found {min(labels)} to {max(labels)}, expected 0 to {len(classes) - 1}"
+                f"{origin}: labels: found {min(labels)} to {max(labels)}, "
+                f"expected 0 to {len(classes) - 1}"
             )
     return Files(
         name=name,
@@ -191,27 +193,27 @@ def files(
     )
 
 
-def with_levels(found: Files) -> Files:
-    """The same files, with what black and white are in those of more than eight bits.
+def with_levels(images: Files) -> Files:
+    """The same files, with the levels of black and white in those of more than eight bits.
 
     Raises:
         DataError: a file is no readable image.
     """
-    unsure = [path for path in found.paths if path.suffix.lower() not in _EIGHT_BITS]
-    wide = [path for path in unsure if _images.header(path, found.options).wide]
-    return replace(found, levels=_images.levels(found.name, wide, found.options))
+    unsure = [path for path in images.paths if path.suffix.lower() not in _EIGHT_BITS]
+    wide = [path for path in unsure if _images.header(path, images.options).wide]
+    return replace(images, levels=_images.levels(images.name, wide, images.options))
 
 
 @dataclass(frozen=True)
 class TorchvisionFiles:
-    """A data set of files that torchvision knows.
+    """A published data set of image files, whose lists torchvision can read.
 
     Attributes:
         name: ours.
         kind: name of the class in `torchvision.datasets`.
         needs: what must lie below its root.
         lists: the official splits, training first, and the classes, from the root.
-        manual: how to get it by hand.
+        manual: how to get it by hand, where it can no longer be downloaded.
     """
 
     name: str
@@ -221,7 +223,11 @@ class TorchvisionFiles:
     manual: str = ""
 
     def files(self, options: ImageOptions) -> Files:
-        """What lies in the user's data folder; a DataError where something is missing or damaged."""
+        """The files in the user's data folder.
+
+        Raises:
+            DataError: something is missing or damaged.
+        """
         places = data_folder() / self.name, data_folder()
         root = next((root for root in places if (root / self.needs[0]).exists()), None)
         if root is None:
@@ -242,7 +248,7 @@ class TorchvisionFiles:
         return files(self.name, train, test, classes, f"full set, {root}", options)
 
     def _check_tables(self, root: Path) -> None:
-        """Raise a DataError for a file of MATLAB's that is no regular file, or too large to be unpacked."""
+        """Raise a DataError for a MATLAB file that is no regular file or is too large to unpack."""
         for place in (root / x for x in self.needs):
             for path in [place] if place.suffix == ".mat" else place.glob("*.mat"):
                 try:
@@ -255,7 +261,7 @@ class TorchvisionFiles:
         """Let torchvision download it into the user's data folder.
 
         Raises:
-            DataError: the download failed, or the set can no longer be had.
+            DataError: the download failed, or the set can no longer be downloaded.
             DiskError: the folder cannot be written.
         """
         if self.manual:

@@ -1,4 +1,6 @@
-"""Reader of the IDX format of MNIST (LeCun 1998), gzipped or plain, that trusts nothing in the file."""
+"""A reader of the IDX format of MNIST (LeCun 1998), gzipped or plain.
+
+It checks everything that the file states before it relies on it."""
 
 import contextlib
 import gzip
@@ -30,15 +32,16 @@ _DTYPES: dict[int, np.dtype[Any]] = {0x08: np.dtype("u1"), 0x0C: np.dtype(">i4")
 def read(
     path: Path, magic: int, check: Callable[[tuple[int, ...]], None] = lambda shape: None
 ) -> Integer[np.ndarray, "..."]:
-    """The array in an IDX file that has to carry that magic number.
+    """The array in an IDX file with that magic number.
 
-    The header is read first, and then no more than it promises: a small gzipped file may hold any
-    number of zeros.
+    The header is read first, and then no more than it states: a small gzipped file can unpack to
+    any number of zeros.
 
     Args:
         path: Of the file; its content is gzipped where its name ends in .gz.
-        magic: The number.
-        check: Called with the shape that the header states; refuses it before the array is read.
+        magic: The magic number, which states the type and the number of axes.
+        check: Called with the shape that the header states, before the array is read; raises what
+            is wrong with it.
 
     Raises:
         DataError: One line that names file, field, found and expected.
@@ -66,7 +69,7 @@ def read(
 def pair(
     images: Path, labels: Path, classes: int = 10, size: tuple[int, int] = (28, 28)
 ) -> tuple[UInt8[Tensor, "N H W"], Int64[Tensor, " N"]]:
-    """Images and their labels from two IDX files that have to agree.
+    """Images and their labels from two IDX files, which must have the same length.
 
     Args:
         images: File of the images.
@@ -79,12 +82,12 @@ def pair(
     """
 
     def check_images(shape: tuple[int, ...]) -> None:
-        count, *found = shape
+        count, *actual = shape
         if count == 0:
             raise DataError(f"{images}: number of images: found 0, expected at least 1")
-        if tuple(found) != size:
+        if tuple(actual) != size:
             raise DataError(
-                f"{images}: image size: found {found[0]}x{found[1]}, expected {size[0]}x{size[1]}"
+                f"{images}: image size: found {actual[0]}x{actual[1]}, expected {size[0]}x{size[1]}"
             )
 
     x = read(images, IMAGES, check_images)
@@ -92,13 +95,15 @@ def pair(
     def check_labels(shape: tuple[int, ...]) -> None:
         if shape[0] != len(x):
             raise DataError(
-                f"{labels}: number of labels: found {shape[0]}, expected {len(x)} as in {images.name}"
+                f"{labels}: number of labels: found {shape[0]}, "
+                f"expected {len(x)} as in {images.name}"
             )
 
     y = read(labels, LABELS, check_labels)
     if y.max() >= classes:
         raise DataError(
-            f"{labels}: labels: found {y.max()} at position {y.argmax()}, expected 0 to {classes - 1}"
+            f"{labels}: labels: found {y.max()} at position {y.argmax()}, "
+            f"expected 0 to {classes - 1}"
         )
     return torch.from_numpy(x), torch.from_numpy(y.astype(np.int64))
 
@@ -111,16 +116,16 @@ def _header(path: Path, file: BufferedIOBase, magic: int) -> tuple[np.dtype[Any]
     data = file.read(size)
     if len(data) < size:
         raise DataError(f"{path}: header: found {len(data)} bytes, expected at least {size}")
-    found, *shape = np.frombuffer(data, ">u4").tolist()
-    if found != magic:
+    actual, *shape = np.frombuffer(data, ">u4").tolist()
+    if actual != magic:
         raise DataError(
-            f"{path}: magic number: found {found}, expected {magic} ({dtype.name}, axes: {rank})"
+            f"{path}: magic number: found {actual}, expected {magic} ({dtype.name}, axes: {rank})"
         )
     return dtype, tuple(shape)
 
 
 def _fill(file: BufferedIOBase, rest: memoryview) -> int:
-    """How many bytes a file had for a buffer, at most all of it."""
+    """Read a file into a buffer; the number of bytes that it had, at most the buffer's size."""
     size = len(rest)
     while rest and (count := file.readinto(rest)):
         rest = rest[count:]
@@ -129,7 +134,7 @@ def _fill(file: BufferedIOBase, rest: memoryview) -> int:
 
 @contextlib.contextmanager
 def _content(path: Path) -> Iterator[BufferedIOBase]:
-    """A file's content, unpacked where its name ends in .gz; whatever is wrong with it becomes a DataError."""
+    """A file's content, unpacked where its name ends in .gz; any error becomes a DataError."""
     try:
         with reading.open_regular(path) as file:
             if path.suffix != ".gz":

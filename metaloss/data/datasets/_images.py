@@ -1,4 +1,6 @@
-"""Image files decoded: upright, on a ground where they are transparent, with eight bits a channel; for every source."""
+"""Decoding of image files, for every source.
+
+Images are turned upright, transparent pixels get a background, and channels have eight bits."""
 
 import contextlib
 import re
@@ -17,14 +19,15 @@ from metaloss.core.reading import open_regular
 from metaloss.data.datasets._remarks import warn_of
 from metaloss.errors import DataError
 
-MAX_PIXELS = 90_000_000  # of an image: Pillow warns from about here on; four bytes each are 360 MB
+# Of an image. Pillow warns from about here on; with four bytes a pixel it takes 360 MB.
+MAX_PIXELS = 90_000_000
 LIMIT = 4 << 30  # bytes of images that a source holds in memory
 GRAY = {"1", "L", "LA", "La", "F"}  # Pillow's modes of one channel, beside those that begin with I
-_ORIENTATION = 0x0112  # the EXIF tag; from 5 on, width and height are exchanged
+_ORIENTATION = 0x0112  # the EXIF tag; for values from 5 on, width and height are exchanged
 _TIFF_SIZE = (256, 257)  # TIFF's tags of width and height
-# Of 8, 10, 12, 14 and 16 bits, as scanners and cameras have them.
+# The highest values of 8, 10, 12, 14 and 16 bits, which scanners and cameras use.
 _WHITES = (0xFF, 0x3FF, 0xFFF, 0x3FFF, 0xFFFF)
-_LOCK = threading.RLock()  # Pillow's limit is a global
+_LOCK = threading.RLock()  # for Pillow's limit, which is a global variable
 
 
 def _colour(text: str) -> str:
@@ -40,14 +43,15 @@ MaxPixels = Annotated[int, Field(ge=1)]
 
 @settings(frozen=True, config=ConfigDict(extra="forbid"))
 class ImageOptions:
-    """How image files are read; the settings of families, recommendations and trainings have the
-    same fields.
+    """How image files are read.
+
+    The settings of families, recommendations and trainings have the same fields.
 
     Attributes:
         size: side of the square that every image becomes, in pixels; None: the source's own.
-        background: what transparent pixels are laid on: "white", "black" or "#rrggbb".
-        max_pixels: the most pixels that an image file may have; larger ones are refused before they
-            are decoded.
+        background: the colour behind transparent pixels: "white", "black" or "#rrggbb".
+        max_pixels: the most pixels that an image file may have; larger ones are refused before
+            decoding.
     """
 
     size: Size = None
@@ -56,7 +60,7 @@ class ImageOptions:
 
     @property
     def coloured(self) -> bool:
-        """Whether the background is a colour, not a grey."""
+        """Whether the background is a colour other than a grey."""
         digits = self.background.removeprefix("#")
         return self.background.startswith("#") and not digits[:2] == digits[2:4] == digits[4:]
 
@@ -66,13 +70,13 @@ DEFAULT_OPTIONS = ImageOptions()
 
 @dataclass(frozen=True)
 class Header:
-    """What a file says of its image before any pixel is read.
+    """What the header of a file states of its image.
 
     Attributes:
         size: width and height as displayed.
-        gray: whether it has one channel, laid on its background.
+        gray: whether it has one channel, also after its background is added.
         wide: whether its one channel has more than eight bits.
-        orientation: of its tag, from 1 to 8; 1: stored as displayed.
+        orientation: the value of its EXIF tag, from 1 to 8; 1: stored as displayed.
     """
 
     size: tuple[int, int]
@@ -83,14 +87,14 @@ class Header:
 
 @dataclass(frozen=True)
 class Levels:
-    """The numbers that stand for black and white in images of more than eight bits."""
+    """The values of black and white in images of more than eight bits."""
 
     black: float
     white: float
 
 
 def header(file: Path, options: ImageOptions = DEFAULT_OPTIONS) -> Header:
-    """What a file says of its image.
+    """What the header of a file states of its image; no pixel is decoded.
 
     Raises:
         DataError: the file is no readable image, or it has too many pixels.
@@ -98,8 +102,8 @@ def header(file: Path, options: ImageOptions = DEFAULT_OPTIONS) -> Header:
     with open_image(file, options) as image:
         orientation = image.getexif().get(_ORIENTATION)
         orientation = orientation if orientation in range(1, 9) else 1
-        # Pillow gives a TIFF's size as displayed from some version on, and any other file's as
-        # stored.
+        # Newer versions of Pillow give the size of a TIFF as displayed, and that of any other file
+        # as stored. The tags hold it as stored.
         size = (
             tuple(image.tag_v2[tag] for tag in _TIFF_SIZE)
             if hasattr(image, "tag_v2")
@@ -113,7 +117,7 @@ def header(file: Path, options: ImageOptions = DEFAULT_OPTIONS) -> Header:
 
 
 def decode(file: Path, options: ImageOptions = DEFAULT_OPTIONS) -> Any:
-    """The Pillow image of a file as it is stored, turned upright as its orientation tag says.
+    """The Pillow image of a file, turned upright as its orientation tag says.
 
     Raises:
         DataError: the file is no readable image, or it has too many pixels.
@@ -123,9 +127,9 @@ def decode(file: Path, options: ImageOptions = DEFAULT_OPTIONS) -> Any:
     with open_image(file, options) as image:
         image.load()
         ImageOps.exif_transpose(image, in_place=True)
-        # Of which Pillow knows several kinds, and can do little with them.
+        # Pillow has several modes of 16 bits, and few of its functions work with them.
         if image.mode.startswith("I;16"):
-            image = Image.fromarray(np.asarray(image).astype(np.int32))
+            return Image.fromarray(np.asarray(image).astype(np.int32))
         return image
 
 
@@ -137,12 +141,12 @@ def read(
     Args:
         file: of the image.
         options: the background and the most pixels.
-        levels: of the data set, where files have more than eight bits.
+        levels: of black and white in the data set, where files have more than eight bits.
         gray: one channel instead of three.
 
     Raises:
         DataError: the file is no readable image, has too many pixels, or has more than eight bits
-            unforeseen.
+            and there are no levels.
     """
     return to_eight_bits(decode(file, options), file, options, levels, gray)
 
@@ -150,15 +154,27 @@ def read(
 def to_eight_bits(
     image: Any, file: Path, options: ImageOptions, levels: Levels | None, gray: bool
 ) -> Any:
-    """A decoded Pillow image on its background, of mode L or RGB (arguments and errors: as for `read`)."""
+    """A decoded Pillow image on its background, of mode L or RGB.
+
+    Args:
+        image: as `decode` returns it.
+        file: of the image, for messages.
+        options: as for `read`.
+        levels: as for `read`.
+        gray: as for `read`.
+
+    Raises:
+        DataError: the image has more than eight bits, and there are no levels.
+    """
     from PIL import Image
 
     if _wide(image):
         if levels is None:
             raise DataError(
-                f"{file}: pixels: found more than 8 bits in a file that is named as if it had 8: rename it"
+                f"{file}: pixels: found more than 8 bits in a file that is named as if it had 8: "
+                "rename it"
             )
-        image = _eight_bits(image, levels)
+        image = _scaled(image, levels)
     elif image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, options.background), image)
@@ -168,8 +184,7 @@ def to_eight_bits(
 def levels(
     name: str, files: Sequence[Path], options: ImageOptions = DEFAULT_OPTIONS
 ) -> Levels | None:
-    """What black and white are in files of more than eight bits, from all that these files use;
-    None: there are none.
+    """The levels of black and white in files of more than eight bits; None without such files.
 
     Where all values are from 0 to 65535, white is the smallest of 255, 1023, 4095, 16383 and 65535
     that none exceeds; where floats are from 0 to 1, it is 1; else the lowest value is black and the
@@ -199,14 +214,14 @@ def levels(
         black = 0.0
         white = 1.0 if fraction and high <= 1 else float(next(x for x in _WHITES if high <= x))
     warn_of(
-        f"{name}: {len(files)} images have more than 8 bits and use values from {low:g} to {high:g}: "
-        f"{black:g} becomes 0 and {white:g} becomes 255"
+        f"{name}: {len(files)} images have more than 8 bits and use values from {low:g} to "
+        f"{high:g}: {black:g} becomes 0 and {white:g} becomes 255"
     )
     return Levels(black, white)
 
 
 def orient(image: Any, orientation: int) -> Any:
-    """A Pillow image turned and mirrored as an orientation tag with that number asks for."""
+    """A Pillow image, rotated and mirrored as an orientation tag of that value demands."""
     from PIL.Image import Transpose
 
     steps = (
@@ -221,22 +236,24 @@ def _wide(image: Any) -> bool:
     return bool(image.mode == "F" or image.mode.startswith("I"))
 
 
-def _eight_bits(image: Any, found: Levels) -> Any:
-    """The Pillow image with eight bits; Pillow itself would clip at 255 instead of scaling."""
+def _scaled(image: Any, levels: Levels) -> Any:
+    """The Pillow image scaled to eight bits; Pillow itself would clip at 255."""
     from PIL import Image
 
-    share = (np.asarray(image, dtype=np.float64) - found.black) / ((found.white - found.black) or 1)
+    # An image of one value has a range of 0.
+    span = (levels.white - levels.black) or 1
+    share = (np.asarray(image, dtype=np.float64) - levels.black) / span
     return Image.fromarray((255 * share.clip(0, 1)).round().astype(np.uint8))
 
 
 @contextlib.contextmanager
 def open_image(file: Path, options: ImageOptions = DEFAULT_OPTIONS) -> Iterator[Any]:
-    """A Pillow image for a `with` block; whatever goes wrong with it becomes a DataError that names the file."""
+    """A Pillow image for a `with` block; any error becomes a DataError that names the file."""
     from PIL import Image
 
     try:
-        # By a stream: Pillow maps a plain TIFF that it opens by its path into memory, and turns it
-        # into noise.
+        # From a stream: Pillow maps a plain TIFF into memory where it opens it by path, and then
+        # returns wrong pixels.
         with (
             _pillow_limit(options.max_pixels),
             open_regular(file) as stream,
@@ -258,19 +275,19 @@ def open_image(file: Path, options: ImageOptions = DEFAULT_OPTIONS) -> Iterator[
 
 
 def _too_many(file: Path, error: Exception, limit: int) -> DataError:
-    """What Pillow found too large, in our words."""
-    found = re.search(r"\((\d+) pixels\)", str(error))
-    pixels = found[1] if found else "more"
-    allows = f"max_pixels={pixels if found else 10 * limit}"
+    """The error for an image with too many pixels."""
+    match = re.search(r"\((\d+) pixels\)", str(error))
+    pixels = match[1] if match else "more"
+    setting = f"max_pixels={pixels if match else 10 * limit}"
     return DataError(
-        f"{file}: image: found {pixels} pixels, expected at most {limit}; where the file can be trusted, "
-        f"{allows} allows it (--set {allows})"
+        f"{file}: image: found {pixels} pixels, expected at most {limit}; "
+        f"where the file can be trusted, {setting} allows it (--set {setting})"
     )
 
 
 @contextlib.contextmanager
 def _pillow_limit(pixels: int) -> Iterator[None]:
-    """Let Pillow refuse images of more pixels, those within an icon's file, too, instead of warning."""
+    """Within the block, Pillow refuses images of more pixels, also those within an icon file."""
     from PIL import Image
 
     with _LOCK, warnings.catch_warnings():
@@ -284,10 +301,10 @@ def _pillow_limit(pixels: int) -> Iterator[None]:
 
 
 def check_memory(name: str, images: int, shape: tuple[int, int, int]) -> None:
-    """Raise a DataError where so many images of a shape [K H W] are too many to hold."""
+    """Raise a DataError where so many images of a shape [K H W] do not fit into memory."""
     channels, height, width = shape
     if (total := images * channels * height * width) > LIMIT:
         raise DataError(
-            f"{name}: {images} images of {height}x{width} are {total} bytes, too many to hold (at most {LIMIT}); "
-            "a smaller size=… makes them fewer"
+            f"{name}: {images} images of {height}x{width} are {total} bytes, "
+            f"too many to hold (at most {LIMIT}); a smaller size=… makes them fewer"
         )

@@ -1,4 +1,4 @@
-"""Text files with a name a line, as people and programs write them."""
+"""Text files with one name on each line."""
 
 from pathlib import Path
 
@@ -9,11 +9,10 @@ LIMIT = 1 << 26  # bytes: ten million names
 
 
 def read_names(path: Path) -> list[str]:
-    """The names in a text file, one a line; spaces within them stay, those around them and a
-    byte-order mark go.
+    """The names in a text file, without spaces around them and without a byte-order mark.
 
     Raises:
-        DataError: there is no such file, it is no text in UTF-8, or it holds no name.
+        DataError: there is no such file, it is not text in UTF-8, or it holds no name.
     """
     try:
         lines = read_text(path, LIMIT).splitlines()
@@ -22,7 +21,7 @@ def read_names(path: Path) -> list[str]:
         raise DataError(
             f"{path}: list: found none that can be read ({reason}), expected a name a line"
         ) from None
-    found = [name for line in lines if (name := line.strip())]
-    if not found:
+    names = [name for line in lines if (name := line.strip())]
+    if not names:
         raise DataError(f"{path}: names: found none, expected at least 1")
-    return found
+    return names

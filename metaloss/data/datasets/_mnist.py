@@ -1,4 +1,4 @@
-"""What the sources of the MNIST family share: four IDX files, plain or gzipped, where they lie, and their download."""
+"""The sources of the MNIST family: four IDX files, plain or gzipped."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,16 +14,15 @@ from metaloss.errors import DataError
 
 @dataclass(frozen=True)
 class MnistSource:
-    """A data set of the MNIST family, as `torchvision.datasets` lays it out or its four files in
-    one folder.
+    """A data set of the MNIST family, in the folders of torchvision or as four files in one.
 
     Attributes:
         name: Our name.
         kind: Name of the class in `torchvision.datasets`, and of its folder.
         classes: Names of the classes.
         prefixes: What the files of training and test begin with.
-        options: What the class wants to download it.
-        upright: Sets the images `[N H W]` of the files upright.
+        options: Arguments that the class needs to download it.
+        upright: Turns the images `[N H W]` of the files upright.
     """
 
     name: str
@@ -35,7 +34,7 @@ class MnistSource:
 
     @property
     def files(self) -> tuple[str, ...]:
-        """The names of the four plain files: images and labels of training, then those of the test split."""
+        """The names of the plain files: images and labels of training, then those of the test."""
         parts = ("images-idx3", "labels-idx1")
         return tuple(f"{prefix}-{part}-ubyte" for prefix in self.prefixes for part in parts)
 
@@ -82,7 +81,8 @@ class MnistSource:
         _torchvision.download(self.name, self.kind, files, splits)
 
     def _folders(self) -> tuple[Path, ...]:
-        # The last is for people who point METALOSS_DATA at the root they use with torchvision.
+        """The folders that may hold the files."""
+        # The last is for users whose METALOSS_DATA is the root that they use with torchvision.
         folder = data_folder()
         raw = f"{self.kind}/raw"
         return folder / self.name / raw, folder / self.name, folder / raw
@@ -94,7 +94,10 @@ class MnistSource:
 
 
 def _file(folder: Path, name: str) -> Path:
-    """The plain file where there is one (it reads faster), else the gzipped one; what lies beside a missing one."""
+    """The plain file where there is one, else the gzipped one.
+
+    Plain files are faster to read. A missing file is named as the files beside it are, for the
+    message."""
     plain = folder / name
     packed = folder / f"{name}.gz"
     if plain.is_file():

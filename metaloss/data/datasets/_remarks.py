@@ -1,4 +1,4 @@
-"""What a user should know of images that can be read and may not show what was meant, each said as a `DataWarning`."""
+"""Warnings about images that can be read but may not show what the user meant."""
 
 import warnings
 
@@ -8,37 +8,38 @@ from torch import Tensor
 
 from metaloss.errors import DataWarning
 
-FEW = 16  # grey levels; what has no more of them is worth a look
-BLOCK = 4096  # images that are looked at at once
+FEW = 16  # grey levels: a set with no more is worth a warning
+BLOCK = 4096  # images that are examined together
 
 
 def warn_of(text: str) -> None:
-    """Say something about the data, once for each text."""
+    """Issue a `DataWarning`."""
     warnings.warn(text, DataWarning, stacklevel=3)
 
 
 def warn_of_poor_images(name: str, pixels: UInt8[Tensor, "N K H W"]) -> None:
-    """Say in one line how many images are constant, whether all are equal, and whether there are few grey levels."""
+    """Warn of constant images, of equal images and of few grey levels, in one line."""
     n = len(pixels)
     constant = sum(int(_constant(part).sum()) for part in pixels.split(BLOCK))
-    found = []
+    faults = []
     if constant:
-        found.append(f"{constant} of {n} images are constant: all pixels of one are alike")
+        faults.append(f"{constant} of {n} images are constant: all pixels of one are alike")
     if n > 1 and all(bool((part == pixels[:1]).all()) for part in pixels.split(BLOCK)):
-        found.append(f"all {n} images are equal")
+        faults.append(f"all {n} images are equal")
     if (levels := _levels(pixels)) <= FEW:
-        found.append(f"the images have {levels} of 256 grey levels")
-    if found:
-        warn_of(f"{name}: {'; '.join(found)}")
+        faults.append(f"the images have {levels} of 256 grey levels")
+    if faults:
+        warn_of(f"{name}: {'; '.join(faults)}")
 
 
 def _constant(pixels: UInt8[Tensor, "N K H W"]) -> Tensor:
+    """Which images have one value in each channel, [N]."""
     channels = pixels.flatten(2)
     return (channels.amin(-1) == channels.amax(-1)).all(-1)
 
 
 def _levels(pixels: UInt8[Tensor, "N K H W"]) -> int:
-    """How many of the 256 values occur; no more is counted once there are many."""
+    """How many of the 256 values occur; counting stops when there are more than FEW."""
     seen = torch.zeros(256, dtype=torch.bool)
     for part in pixels.split(BLOCK):
         seen |= part.flatten().bincount(minlength=256) > 0

@@ -1,4 +1,4 @@
-"""From the official splits of a source to one checked `Dataset`."""
+"""One checked `Dataset` from the official splits of a source."""
 
 from dataclasses import dataclass
 
@@ -10,7 +10,7 @@ from metaloss.data.datasets._remarks import warn_of_poor_images
 from metaloss.errors import DataError
 
 
-# Shapes are not annotated: data from outside may break them, and `join_splits` is what says so.
+# Shapes are not annotated: data from outside may have others, which `join_splits` reports.
 @dataclass(frozen=True, eq=False)
 class Split:
     """Images and labels of one official split, not yet checked.
@@ -19,9 +19,9 @@ class Split:
         where: File or folder, for messages.
         pixels: Should be uint8 `[N K H W]`.
         labels: Should be int64 `[N]`.
-        index: Each image's index in the official split; None where the split is whole: 0 ... N-1.
-        decoded: Digests of the images as their files hold them; None where the pixels are as they
-            came.
+        index: Each image's index in the official split; None where the split is complete:
+            0 ... N-1.
+        decoded: Digests of the images as their files hold them; None where they were not resized.
     """
 
     where: str
@@ -34,11 +34,17 @@ class Split:
 def join_splits(
     name: str, train: Split, test: Split | None, classes: tuple[str, ...], origin: str
 ) -> Dataset:
-    """One data set from its official splits, checked; `test` is None where the source has no
-    official test split.
+    """One checked data set from its official splits.
+
+    Args:
+        name: What the user calls it.
+        train: The official training split.
+        test: The official test split; None where the source has none.
+        classes: Their names.
+        origin: Where the images come from, to be told to the user.
 
     Raises:
-        DataError: Shapes, types, counts or labels are not what they have to be.
+        DataError: Shapes, types, counts or labels are wrong.
 
     Warns:
         DataWarning: Images are constant, equal or of few grey levels.
@@ -48,9 +54,10 @@ def join_splits(
         _check(split, classes)
     if test is not None and test.pixels.shape[1:] != train.pixels.shape[1:]:
         raise DataError(
-            f"{test.where}: images: found {_size(test.pixels)}, expected {_size(train.pixels)} as in training"
+            f"{test.where}: images: found {_size(test.pixels)}, "
+            f"expected {_size(train.pixels)} as in training"
         )
-    # Cat keeps a permuted layout.
+    # `cat` keeps a permuted layout, and images are read row by row.
     pixels = torch.cat([split.pixels for split in splits]).contiguous()
     warn_of_poor_images(name, pixels)
     return Dataset(
@@ -72,23 +79,26 @@ def _check(split: Split, classes: tuple[str, ...]) -> None:
     pixels = split.pixels
     labels = split.labels
     if pixels.dtype != torch.uint8 or pixels.ndim != 4:
-        found = f"{pixels.dtype} with {pixels.ndim} axes"
-        raise DataError(f"{split.where}: images: found {found}, expected torch.uint8 with 4 axes")
+        actual = f"{pixels.dtype} with {pixels.ndim} axes"
+        raise DataError(f"{split.where}: images: found {actual}, expected torch.uint8 with 4 axes")
     if len(pixels) == 0 or pixels.numel() == 0:
         raise DataError(
-            f"{split.where}: images: found none ({'x'.join(map(str, pixels.shape))}), expected at least 1"
+            f"{split.where}: images: found none ({'x'.join(map(str, pixels.shape))}), "
+            "expected at least 1"
         )
     for field, column in {"labels": labels, "indices": _index(split)}.items():
         if column.dtype != torch.int64 or column.shape != pixels.shape[:1]:
-            found = f"{column.dtype} {list(column.shape)}"
+            actual = f"{column.dtype} {list(column.shape)}"
             raise DataError(
-                f"{split.where}: {field}: found {found}, expected torch.int64 [{len(pixels)}], one an image"
+                f"{split.where}: {field}: found {actual}, "
+                f"expected torch.int64 [{len(pixels)}], one an image"
             )
     low = int(labels.min())
     high = int(labels.max())
     if low < 0 or high >= len(classes):
         raise DataError(
-            f"{split.where}: labels: found {low if low < 0 else high}, expected 0 to {len(classes) - 1}"
+            f"{split.where}: labels: found {low if low < 0 else high}, "
+            f"expected 0 to {len(classes) - 1}"
         )
     if len(_index(split).unique()) != len(labels):
         raise DataError(f"{split.where}: indices: found one twice, expected each once")

@@ -1,4 +1,4 @@
-"""What the sources read through torchvision share: where their files lie, checks, download."""
+"""The sources that are read through torchvision: their files, checks and downloads."""
 
 import contextlib
 import errno
@@ -18,6 +18,7 @@ from metaloss.data.datasets import Dataset, data_folder
 from metaloss.data.datasets._splits import Split, join_splits
 from metaloss.errors import DataError, DiskError
 
+# Errors of a download that are the disk's, not the network's.
 _DISK = {
     errno.ENOSPC,
     errno.EDQUOT,
@@ -32,12 +33,12 @@ _DISK = {
 
 @dataclass(frozen=True)
 class TorchvisionSource:
-    """A data set of torchvision.
+    """A data set that a class of torchvision reads.
 
     Attributes:
         name: Our name.
         kind: Name of the class in `torchvision.datasets`.
-        files: What it reads, below its root: those of training first, then those of the test split.
+        files: Paths below its root: those of training first, then those of the test split.
         splits: Arguments that choose the training split and the test split.
         check: Called with the root and the class before reading; raises a DataError that names the
             damaged file.
@@ -54,14 +55,18 @@ class TorchvisionSource:
     classes: tuple[str, ...] = ()
 
     def load(self) -> Dataset:
-        """The data set, read from the user's data folder; a DataError where it is missing or damaged."""
+        """The data set from the user's data folder.
+
+        Raises:
+            DataError: It is missing or damaged.
+        """
         root = self._root()
         kind = torchvision_class(self.kind)
         self.check(root, kind)
         try:
             with _quiet():
                 parts = [kind(root, download=False, **split) for split in self.splits]
-        except Exception as error:  # an unpickler raises whatever the file leads it to
+        except Exception as error:  # a damaged pickle can raise anything
             raise DataError(
                 f"{root}: {self.name}: torchvision cannot read it ({_line(error)})"
             ) from error
@@ -83,36 +88,39 @@ class TorchvisionSource:
         download(self.name, self.kind, self.files, self.splits)
 
     def _root(self) -> Path:
-        """The folder torchvision calls root; a DataError where there is none, or where a file of it is missing."""
-        # The second is for people who point METALOSS_DATA at the root they use with torchvision.
+        """The folder that torchvision calls root; a DataError where a file of it is missing."""
+        # The second is for users whose METALOSS_DATA is the root that they use with torchvision.
         places = data_folder() / self.name, data_folder()
+        remedy = f"get it with: metaloss data fetch {self.name}"
         for root in places:
             missing = [file for file in self.files if not (root / file).is_file()]
             if missing and len(missing) < len(self.files):
-                raise DataError(
-                    f"{root / missing[0]}: file: found none, expected one; get it with: metaloss data fetch {self.name}"
-                )
+                raise DataError(f"{root / missing[0]}: file: found none, expected one; {remedy}")
             if not missing:
                 return root
         looked = " and ".join(str(root / self.files[0]) for root in places)
-        raise DataError(
-            f"{self.name}: not found, looked for {looked}; get it with: metaloss data fetch {self.name}"
-        )
+        raise DataError(f"{self.name}: not found, looked for {looked}; {remedy}")
 
 
 def check_md5(root: Path, sums: Sequence[Sequence[str]]) -> None:
     """Raise a DataError that names the first file whose MD5 is not the one beside it."""
     for file, expected in sums:
         with reading.open_regular(root / file) as stream:
-            found = hashlib.file_digest(
+            actual = hashlib.file_digest(
                 stream, lambda: hashlib.md5(usedforsecurity=False)
             ).hexdigest()
-        if found != expected:
-            raise DataError(f"{root / file}: md5: found {found}, expected {expected}")
+        if actual != expected:
+            raise DataError(f"{root / file}: md5: found {actual}, expected {expected}")
 
 
 def download(name: str, kind: str, files: Sequence[str], splits: Sequence[dict[str, Any]]) -> None:
     """Let a class of `torchvision.datasets` download its splits into the user's data folder.
+
+    Args:
+        name: ours.
+        kind: name of the class.
+        files: that must be there afterwards, below the root.
+        splits: arguments of the class, for each split.
 
     Raises:
         DataError: The download failed; says where to put the files by hand.
@@ -130,14 +138,19 @@ def download(name: str, kind: str, files: Sequence[str], splits: Sequence[dict[s
         if isinstance(error, OSError) and error.errno in _DISK:
             raise DiskError(f"{root}: cannot be written ({error.strerror})") from error
         if all((root / file).exists() for file in files):
-            return  # it choked on what is there, as `load` will, which names the file
+            # The files are there, but torchvision cannot read them: `load` names the damaged one.
+            return
         raise DataError(
             f"{name}: download failed ({_line(error)}); by hand: put {', '.join(files)} into {root}"
         ) from error
 
 
 def torchvision_class(kind: str) -> Any:
-    """A class of `torchvision.datasets`, imported now."""
+    """A class of `torchvision.datasets`.
+
+    Raises:
+        DataError: torchvision is missing, or was built for another torch.
+    """
     try:
         import torchvision
     except (ImportError, RuntimeError) as error:  # RuntimeError: built for another torch
@@ -152,7 +165,7 @@ def _data(part: Any) -> Tensor:
 
 
 def _labels(part: Any) -> Tensor:
-    """The labels of a torchvision data set; SVHN has a name of its own for them."""
+    """The labels of a torchvision data set; SVHN calls them by another name than all others."""
     return torch.as_tensor(
         part.labels if hasattr(part, "labels") else part.targets, dtype=torch.int64
     )
@@ -160,7 +173,7 @@ def _labels(part: Any) -> Tensor:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Hide warnings: old pickles call numpy in ways it deprecates, and users can do nothing about it."""
+    """Hide warnings: old pickles use deprecated parts of numpy, which users cannot change."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield

@@ -1,4 +1,6 @@
-"""Caltech-101: photographs of 101 kinds of things, about 300x200 pixels, no official test split (Fei-Fei 2004)."""
+"""Caltech-101: photographs of 101 kinds of things, about 300x200 pixels (Fei-Fei 2004).
+
+It has no official test split."""
 
 from pathlib import Path
 from typing import Any
@@ -12,12 +14,12 @@ def _lists(root: Path, _: Any) -> tuple[_files.FileList, None, list[str]]:
     classes = sorted(
         x.name for x in folder.iterdir() if x.is_dir() and x.name != "BACKGROUND_Google"
     )
-    found = [
+    pairs = [
         (path, label)
         for label, name in enumerate(classes)
         for path in sorted((folder / name).glob("*.jpg"))
     ]
-    return ([path for path, _ in found], [label for _, label in found]), None, classes
+    return ([path for path, _ in pairs], [label for _, label in pairs]), None, classes
 
 
 _SOURCE = _files.TorchvisionFiles(

@@ -1,4 +1,4 @@
-"""CIFAR-100: photographs of a hundred kinds of things, 32x32, colour, fine labels (Krizhevsky 2009)."""
+"""CIFAR-100: photographs of 100 kinds of things, 32x32, colour, fine labels (Krizhevsky 2009)."""
 
 from metaloss.data.datasets import Dataset, _cifar
 

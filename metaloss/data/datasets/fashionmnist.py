@@ -1,4 +1,6 @@
-"""Fashion-MNIST: ten kinds of clothing, 28x28 (Xiao 2017); the full set where there is one, else an embedded subset."""
+"""Fashion-MNIST: ten kinds of clothing, 28x28 (Xiao 2017); an embedded subset, or the full set.
+
+The full set is read where there is one."""
 
 from pathlib import Path
 
@@ -38,7 +40,10 @@ def _subset() -> Dataset:
         _split(*(SUBSET / f"{split}-{part}.idx.gz" for part in ("images", "labels", "index")))
         for split in ("train", "test")
     )
-    origin = "embedded subset (700 + 300 images per class); the full set: metaloss data fetch fashionmnist"
+    origin = (
+        "embedded subset (700 + 300 images per class); "
+        "the full set: metaloss data fetch fashionmnist"
+    )
     return join_splits("fashionmnist", train, test, CLASSES, origin)
 
 

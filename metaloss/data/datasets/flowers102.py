@@ -1,4 +1,4 @@
-"""Oxford Flowers-102: photographs of 102 kinds of flowers, about 500 pixels a side (Nilsback 2008)."""
+"""Oxford Flowers-102: photographs of 102 kinds of flowers, about 500x500 (Nilsback 2008)."""
 
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,9 @@ _SOURCE = _files.TorchvisionFiles(
 
 
 def files(options: ImageOptions = DEFAULT_OPTIONS) -> _files.Files:
-    """The 2040 + 6149 photographs (training and validation split, then test), from the user's data folder."""
+    """The 2040 + 6149 photographs, from the user's data folder.
+
+    Those of the training and validation splits come first, then those of the test split."""
     return _SOURCE.files(options)
 
 

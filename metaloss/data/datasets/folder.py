@@ -27,7 +27,7 @@ from metaloss.data.datasets._splits import Split, join_splits
 from metaloss.errors import DataError
 
 LONGEST = 64  # pixels: a common size never exceeds this on its longer side
-# What Windows, macOS' archives and a Synology put beside images.
+# Files and folders that operating systems and network storage put beside images.
 _BY_THE_SYSTEM = {
     "Thumbs.db",
     "desktop.ini",
@@ -40,7 +40,7 @@ _SPLITS = {"train", "training", "val", "valid", "validation", "test", "testing"}
 
 
 def load(path: str | Path, options: ImageOptions = DEFAULT_OPTIONS) -> Dataset:
-    """The images of a folder, all brought to one size; there is no official test split.
+    """The images of a folder, all resized to one size; there is no official test split.
 
     The size is the median of widths and heights, shrunk to 64 pixels on the longer side. The images
     are gray if all files are, else RGB. Classes are sorted by name, images by file name; hidden
@@ -50,22 +50,21 @@ def load(path: str | Path, options: ImageOptions = DEFAULT_OPTIONS) -> Dataset:
         DataError: No such folder, too few classes, an empty class, or a file that is no readable
             image.
     """
-    found, sizes = _scanned(listed(Path(path).expanduser(), options))
+    images, sizes = _scanned(listed(Path(path).expanduser(), options))
     width, height = _common(sizes)
-    check_memory(found.name, len(sizes), (found.channels, height, width))
+    check_memory(images.name, len(sizes), (images.channels, height, width))
     arrays, digests = zip(
-        *(_known(found, row, (width, height)) for row in range(len(sizes))), strict=True
+        *(_read_with_digest(images, row, (width, height)) for row in range(len(sizes))), strict=True
     )
-    origin = f"{found.origin}, as {'gray' if found.gray else 'RGB'} of {width}x{height} pixels"
-    images = Split(
-        str(path), torch.from_numpy(np.stack(arrays)), found.labels, decoded=torch.tensor(digests)
+    origin = f"{images.origin}, as {'gray' if images.gray else 'RGB'} of {width}x{height} pixels"
+    split = Split(
+        str(path), torch.from_numpy(np.stack(arrays)), images.labels, decoded=torch.tensor(digests)
     )
-    return join_splits(found.name, images, None, found.classes, origin)
+    return join_splits(images.name, split, None, images.classes, origin)
 
 
 def files(path: str | Path, options: ImageOptions = DEFAULT_OPTIONS) -> Files | None:
-    """The images that are not read yet, where a size is asked for; None where all come to a size of
-    their own.
+    """The images, not read yet, where a size is given; None where their common size is needed.
 
     Raises:
         DataError: As `load`, without the images.
@@ -89,31 +88,33 @@ def listed(root: Path, options: ImageOptions = DEFAULT_OPTIONS) -> Files:
     return file_list(f"folder:{root.resolve().name}", train, None, classes, origin, options)
 
 
-def _scanned(found: Files) -> tuple[Files, list[tuple[int, int]]]:
-    """Files with what their headers say of their channels and bits; and width and height of each as displayed."""
-    headers = [header(file, found.options) for file in found.paths]
-    wide = [file for file, x in zip(found.paths, headers, strict=True) if x.wide]
+def _scanned(images: Files) -> tuple[Files, list[tuple[int, int]]]:
+    """Files with the channels and levels that their headers state, and the size of each image.
+
+    Sizes are width and height as displayed."""
+    headers = [header(file, images.options) for file in images.paths]
+    wide = [file for file, x in zip(images.paths, headers, strict=True) if x.wide]
     gray = all(x.gray for x in headers)
-    return replace(found, gray=gray, levels=levels(found.name, wide, found.options)), [
-        x.size for x in headers
-    ]
+    black_and_white = levels(images.name, wide, images.options)
+    return replace(images, gray=gray, levels=black_and_white), [x.size for x in headers]
 
 
 def class_names(root: Path) -> tuple[str, ...]:
-    """Names of the sub-folders, sorted; those that programs and systems make are no classes.
+    """Names of the sub-folders, sorted; folders of operating systems are no classes.
 
     Raises:
         DataError: there is no such folder, it cannot be read, or it has fewer than two sub-folders.
     """
     with _readable(root):
         if not root.is_dir():
-            found = "a file" if root.exists() else "none"
-            raise DataError(f"{root}: folder: found {found}, expected a folder of images")
+            actual = "a file" if root.exists() else "none"
+            raise DataError(f"{root}: folder: found {actual}, expected a folder of images")
         classes = tuple(sorted(each.name for each in _visible(root) if each.is_dir()))
     if len(classes) < 2:
         which = f" ({classes[0]})" if classes else ""
         raise DataError(
-            f"{root}: classes: found {len(classes)}{which}, expected at least 2 sub-folders, one per class"
+            f"{root}: classes: found {len(classes)}{which}, "
+            "expected at least 2 sub-folders, one per class"
         )
     return classes
 
@@ -131,7 +132,7 @@ def image_files(folder: Path) -> list[Path]:
 
 
 def _check_layout(root: Path, classes: tuple[str, ...]) -> None:
-    """Raise a DataError where sub-folders are splits of a data set, whose classes are one level deeper."""
+    """Raise a DataError where the sub-folders are splits, which have the classes below them."""
     if not all(
         name.casefold() in _SPLITS and any(x.is_dir() for x in _visible(root / name))
         for name in classes
@@ -144,12 +145,13 @@ def _check_layout(root: Path, classes: tuple[str, ...]) -> None:
         )
         use = f"folder:{root / largest} alone, or rename two of them train and val and use {use}"
     raise DataError(
-        f"{root}: classes: found {', '.join(classes)}, which are parts of a data set and no classes; use {use}"
+        f"{root}: classes: found {', '.join(classes)}, "
+        f"which are parts of a data set and no classes; use {use}"
     )
 
 
 def _visible(folder: Path) -> list[Path]:
-    """What lies in a folder, without hidden files and what systems put there.
+    """What lies in a folder, without hidden files and those of operating systems.
 
     Raises:
         DataError: the folder cannot be read.
@@ -164,7 +166,7 @@ def _visible(folder: Path) -> list[Path]:
 
 @contextlib.contextmanager
 def _readable(folder: Path) -> Iterator[None]:
-    """Raise a DataError that names the folder where it cannot be read."""
+    """Within the block, an OSError becomes a DataError that names the folder."""
     try:
         yield
     except OSError as error:
@@ -174,20 +176,22 @@ def _readable(folder: Path) -> Iterator[None]:
 
 
 def _common(sizes: list[tuple[int, int]]) -> tuple[int, int]:
-    """Width and height for all: the medians, shrunk in proportion to LONGEST."""
+    """Width and height for all images: the medians, reduced in proportion to LONGEST."""
     width, height = (statistics.median_low(side) for side in zip(*sizes, strict=True))
     shrink = min(1.0, LONGEST / max(width, height))
     return max(1, round(width * shrink)), max(1, round(height * shrink))
 
 
-def _known(found: Files, row: int, size: tuple[int, int]) -> tuple[UInt8[np.ndarray, "K H W"], int]:
-    """One image at the common size, and the digest of what its file holds."""
+def _read_with_digest(
+    images: Files, row: int, size: tuple[int, int]
+) -> tuple[UInt8[np.ndarray, "K H W"], int]:
+    """One image at the common size, and the digest of the image in its file."""
     from PIL import Image
 
-    image = decode(found.paths[row], found.options)
+    image = decode(images.paths[row], images.options)
     digest = of_image(image)
-    image = to_eight_bits(image, found.paths[row], found.options, found.levels, found.gray)
+    image = to_eight_bits(image, images.paths[row], images.options, images.levels, images.gray)
     array = np.asarray(
         image if image.size == size else image.resize(size, Image.Resampling.BILINEAR)
     )
-    return array[None] if found.gray else array.transpose(2, 0, 1), digest
+    return array[None] if images.gray else array.transpose(2, 0, 1), digest

@@ -1,4 +1,4 @@
-"""ImageNet in folders, train/CLASS/ and val/CLASS/, in imagenet of the data folder or wherever imagenet:PATH says."""
+"""ImageNet in folders train/CLASS/ and val/CLASS/, at imagenet:PATH or in the data folder."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from metaloss.errors import DataError
 
 
 def files(path: str = "", options: ImageOptions = DEFAULT_OPTIONS) -> _files.Files:
-    """What lies in train/ and, as the official test split, in val/.
+    """The images in train/ and, as the official test split, in val/.
 
     Raises:
         DataError: there is no such folder, or one without classes or images.
@@ -25,8 +25,9 @@ def files(path: str = "", options: ImageOptions = DEFAULT_OPTIONS) -> _files.Fil
 
 
 def _listed(folder: Path, classes: tuple[str, ...]) -> _files.FileList:
-    if (found := class_names(folder)) != classes:
-        other = sorted(set(found) ^ set(classes))
+    """The files of a split and their labels."""
+    if (names := class_names(folder)) != classes:
+        other = sorted(set(names) ^ set(classes))
         raise DataError(f"{folder}: classes: found others than in train ({', '.join(other[:3])})")
     pairs = [
         (path, label) for label, name in enumerate(classes) for path in image_files(folder / name)

@@ -1,4 +1,4 @@
-"""PatchCamelyon: 96x96 pieces of lymph node sections, with or without metastasis in the middle (Veeling 2018)."""
+"""PatchCamelyon: 96x96 pieces of lymph node sections, with or without metastasis (Veeling 2018)."""
 
 import hashlib
 from dataclasses import dataclass
@@ -25,12 +25,16 @@ _NEEDS = tuple(_name(split, part) for split in SPLITS for part in "xy")
 
 @dataclass(frozen=True, eq=False)
 class Patches(_files.Files):
-    """Images that lie in rows of HDF5 files: `paths` says which one, `rows` where in it."""
+    """Images in rows of HDF5 files.
+
+    Attributes:
+        rows: of each image, in the file that `paths` names.
+    """
 
     rows: tuple[int, ...] = ()
 
     def open_upright(self, row: int) -> Any:
-        """One image, Pillow's."""
+        """One image, as a Pillow image."""
         from PIL import Image
 
         return Image.fromarray(self._opened[self.paths[row]]["x"][self.rows[row]])
@@ -44,13 +48,14 @@ class Patches(_files.Files):
         return {path: _open(path) for path in dict.fromkeys(self.paths)}
 
     def __getstate__(self) -> dict[str, Any]:
-        # Open files do not travel to the processes that read; each opens its own.
+        # Open files cannot be sent to the worker processes that read; each opens its own.
         return {key: value for key, value in self.__dict__.items() if key != "_opened"}
 
 
 def files(options: ImageOptions = DEFAULT_OPTIONS) -> Patches:
-    """The 294912 + 32768 pieces (training and validation split, then test), from the user's data
-    folder.
+    """The 294912 + 32768 pieces, from the user's data folder.
+
+    Those of the training and validation splits come first, then those of the test split.
 
     Raises:
         DataError: h5py is not installed, or files are missing or damaged.
@@ -72,12 +77,13 @@ def files(options: ImageOptions = DEFAULT_OPTIONS) -> Patches:
     except (OSError, KeyError) as error:
         raise DataError(f"{root}: pcam: cannot be read ({' '.join(str(error).split())})") from error
     paths = [
-        [root / _name(split, "x")] * len(found) for split, found in zip(SPLITS, labels, strict=True)
+        [root / _name(split, "x")] * len(column)
+        for split, column in zip(SPLITS, labels, strict=True)
     ]
     train = (paths[0] + paths[1], labels[0] + labels[1])
     test = (paths[2], labels[2])
     listed = _files.files("pcam", train, test, CLASSES, f"full set, {root}", options)
-    rows = tuple(row for found in labels for row in range(len(found)))
+    rows = tuple(row for column in labels for row in range(len(column)))
     return Patches(**{**vars(listed), "rows": rows})
 
 
@@ -90,16 +96,16 @@ def fetch() -> None:
 
 
 def _labels(path: Path) -> list[int]:
-    """The labels of a file; a DataError before they are unpacked where there are too many."""
+    """The labels of a file; a DataError, before they are unpacked, where there are too many."""
     table = _open(path)["y"]
     if table.size > LIMIT:
         raise DataError(f"{path}: y: found {table.size} labels, expected at most {LIMIT}")
-    found: list[int] = table[:].reshape(-1).tolist()
-    return found
+    labels: list[int] = table[:].reshape(-1).tolist()
+    return labels
 
 
 def _open(path: Path) -> Any:
-    """An HDF5 file; an OSError where it is no regular file, which HDF5 would wait for."""
+    """An HDF5 file; an OSError where it is no regular file: HDF5 would wait for a FIFO."""
     with reading.open_regular(path):
         pass
     return _h5py().File(path)

@@ -7,8 +7,8 @@ from metaloss.data.datasets import _files
 from metaloss.data.datasets._images import DEFAULT_OPTIONS, ImageOptions
 
 _MANUAL = (
-    "its publisher's address is gone: put cars_train, cars_test, devkit and cars_test_annos_withlabels.mat into "
-    "stanford_cars/stanford_cars of the data folder"
+    "its publisher's address is gone: put cars_train, cars_test, devkit and "
+    "cars_test_annos_withlabels.mat into stanford_cars/stanford_cars of the data folder"
 )
 
 

@@ -1,4 +1,4 @@
-"""SVHN: house numbers photographed from the street, one digit in the middle, 32x32, colour (Netzer 2011)."""
+"""SVHN: digits of house numbers photographed from the street, 32x32, colour (Netzer 2011)."""
 
 from pathlib import Path
 from typing import Any

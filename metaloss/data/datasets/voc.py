@@ -1,9 +1,9 @@
 """Images with a class for every pixel, in the format of PASCAL VOC (Everingham 2010): `voc:PATH`,
 or `voc`.
 
-PATH holds JPEGImages/NAME.jpg, SegmentationClass/NAME.png, whose palette numbers are the classes
-and 255 counts for nothing, and ImageSets/Segmentation/train.txt and val.txt, which list names. Or
-it holds VOCdevkit/VOC2012 with that."""
+PATH has JPEGImages/NAME.jpg, SegmentationClass/NAME.png and, with lists of names,
+ImageSets/Segmentation/train.txt and val.txt; or it has VOCdevkit/VOC2012 with these. The palette
+numbers of a mask are the classes, and pixels of the number 255 are ignored."""
 
 import hashlib
 from dataclasses import dataclass
@@ -27,9 +27,9 @@ from metaloss.data.datasets._images import (
 from metaloss.data.datasets._lists import read_names
 from metaloss.errors import DataError, SettingsError
 
-IGNORE = 255  # the number of pixels that count for nothing
-COLOUR = (124, 116, 104)  # beside an image that is no square: the mean of ImageNet's, in bytes
-NAMED = "classes.txt"  # names of the classes, one a line; ours, VOC has no such file
+IGNORE = 255  # the number of pixels that are ignored
+COLOUR = (124, 116, 104)  # of the margins of an image that is no square: the mean of ImageNet
+NAMED = "classes.txt"  # names of the classes, one a line; our addition to the format
 VOC = (
     *(
         "background",
@@ -57,9 +57,10 @@ VOC = (
         "tvmonitor",
     ),
 )
-# What is wrong with most masks that were made elsewhere, and what to do about it.
+# The usual fault of masks from other programs, and the remedy.
 ONE_CLASS = (
-    f"found {{numbers}} alone, and {IGNORE} counts for nothing; masks of two classes hold 0 and 1: write them anew, "
+    f"found {{numbers}} alone, and {IGNORE} counts for nothing; "
+    "masks of two classes hold 0 and 1: write them anew, "
     f"with Pillow and numpy as Image.fromarray((np.asarray(mask) == {IGNORE}).astype('uint8'))"
 )
 LISTS = "ImageSets/Segmentation"
@@ -90,12 +91,13 @@ class Scenes:
     options: ImageOptions = DEFAULT_OPTIONS
 
     def pair(self, row: int, size: int) -> Pair:
-        """An image and its mask: the longer side brought to `size`, mean colour and 255 around what
-        is no square.
+        """An image and its mask as squares: the longer side is resized to `size`.
+
+        The margins have the mean colour in the image and 255 in the mask.
 
         Raises:
-            DataError: a file is no readable image, they differ in size, or a pixel has a class that
-                there is not.
+            DataError: a file is no readable image, they differ in size, or a pixel has an unknown
+                class.
         """
         from PIL import Image
 
@@ -131,10 +133,11 @@ class Scenes:
         return digest.hexdigest()
 
     def _mask(self, row: int) -> Any:
-        """A mask, Pillow's, upright as its image is, checked; the image's pixels are not read.
+        """A mask as a checked Pillow image, upright as its image is.
 
-        A mask is turned by its own orientation tag, as the image is. Where it has the size of the
-        image as stored and not as displayed, it was drawn on the former and is turned with it."""
+        A mask is turned by its own orientation tag. Where its size is then that of the image as
+        stored, not as displayed, it was drawn on the stored image and is turned as this one is."""
+        # The image's header is enough: its pixels are not read.
         seen = header(self.paths[row], self.options)
         mask = decode(self.masks[row], self.options)
         if mask.size != seen.size and mask.size == seen.size[::-1]:
@@ -143,13 +146,13 @@ class Scenes:
         return mask
 
     def _check(self, row: int, size: tuple[int, int], mask: Any) -> None:
-        """Raise a DataError where a mask is not as large as its image, or has a class that there is not."""
+        """Raise a DataError where a mask differs from its image in size or has an unknown class."""
         path = self.masks[row]
         highest = _highest(self.masks[row], mask)
         if mask.size != size:
-            found, expected = ("x".join(map(str, x)) for x in (mask.size, size))
+            actual, expected = ("x".join(map(str, x)) for x in (mask.size, size))
             raise DataError(
-                f"{path}: size: found {found}, expected {expected} as of {self.paths[row].name}"
+                f"{path}: size: found {actual}, expected {expected} as of {self.paths[row].name}"
             )
         if highest >= len(self.classes):
             raise DataError(
@@ -158,10 +161,10 @@ class Scenes:
 
 
 def scenes(path: str = "", options: ImageOptions = DEFAULT_OPTIONS) -> Scenes:
-    """What lies at a path; without one, in voc of the user's data folder, or in that folder itself.
+    """The scenes at a path; without one, in voc of the user's data folder, or in that folder.
 
     Raises:
-        DataError: files are missing or damaged, a list is empty, or a name stands in both.
+        DataError: files are missing or damaged, a list is empty, or a name is in both.
     """
     places = [Path(path).expanduser()] if path else [data_folder() / "voc", data_folder()]
     root = next((found for place in places if (found := _root(place)) is not None), None)
@@ -169,7 +172,8 @@ def scenes(path: str = "", options: ImageOptions = DEFAULT_OPTIONS) -> Scenes:
         looked = " and ".join(str(place) for place in places)
         advice = "" if path else "; get that with: metaloss data fetch voc"
         raise DataError(
-            f"voc: {looked}: found no VOC folder, expected JPEGImages, SegmentationClass and ImageSets, "
+            f"voc: {looked}: found no VOC folder, "
+            "expected JPEGImages, SegmentationClass and ImageSets, "
             f"or VOCdevkit/VOC2012 with them in it{advice}"
         )
     train, val = (_listed(root / LISTS / f"{part}.txt") for part in ("train", "val"))
@@ -178,22 +182,23 @@ def scenes(path: str = "", options: ImageOptions = DEFAULT_OPTIONS) -> Scenes:
             f"{root}: {both[0]} is in train.txt and in val.txt, expected each image in one of them"
         )
     names = [*train, *val]
-    images = tuple(_there(root / "JPEGImages" / f"{name}.jpg") for name in names)
-    masks = tuple(_there(root / "SegmentationClass" / f"{name}.png") for name in names)
+    images = tuple(_existing(root / "JPEGImages" / f"{name}.jpg") for name in names)
+    masks = tuple(_existing(root / "SegmentationClass" / f"{name}.png") for name in names)
     test = torch.arange(len(names)) >= len(train)
     classes = _classes(root, masks, options)
     origin = f"{root}, tested on its val.txt"
     return Scenes(f"voc:{root.resolve().name}", images, masks, classes, test, origin, options)
 
 
-def load(path: str = "") -> NoReturn:
-    """Refuse: what asks for a data set wants a class of every image.
+def load(_path: str = "") -> NoReturn:
+    """Refuse: a `Dataset` has one class for every image.
 
     Raises:
         SettingsError: always.
     """
     raise SettingsError(
-        "voc has a class for every pixel, and one for every image is needed here; metaloss train takes it"
+        "voc has a class for every pixel, and one for every image is needed here; "
+        "metaloss train takes it"
     )
 
 
@@ -212,25 +217,26 @@ def verify(path: str = "", options: ImageOptions = DEFAULT_OPTIONS) -> list[str]
     Raises:
         DataError: files are missing or damaged.
     """
-    found = scenes(path, options)
-    for image in found.paths:
-        decode(image, found.options)
-    counts = torch.stack([found.counts(row) for row in range(len(found.paths))])
-    train, test = (counts[rows].sum(0).tolist() for rows in (~found.test, found.test))
-    names = {**dict(enumerate(found.classes)), IGNORE: "no class"}
+    images = scenes(path, options)
+    for image in images.paths:
+        decode(image, images.options)
+    counts = torch.stack([images.counts(row) for row in range(len(images.paths))])
+    train, test = (counts[rows].sum(0).tolist() for rows in (~images.test, images.test))
+    names = {**dict(enumerate(images.classes)), IGNORE: "no class"}
     width = max(map(len, names.values()))
-    split = f"{int((~found.test).sum())} to train, {int(found.test.sum())} to test"
+    split = f"{int((~images.test).sum())} to train, {int(images.test.sum())} to test"
     return [
-        f"{found.name}: {found.origin}",
-        f"{len(found.paths)} images ({split}) with a class for every pixel, {len(found.classes)} classes",
+        f"{images.name}: {images.origin}",
+        f"{len(images.paths)} images ({split}) with a class for every pixel, "
+        f"{len(images.classes)} classes",
         f"{'pixels':{width}}  {'training':>12}{'test':>12}",
         *(f"{name:{width}}  {train[number]:12}{test[number]:12}" for number, name in names.items()),
-        f"fingerprint {found.fingerprint()}",
+        f"fingerprint {images.fingerprint()}",
     ]
 
 
 def _root(place: Path) -> Path | None:
-    """The folder with the images, at a place or where VOC's own archive puts it there."""
+    """The folder with the images: the place itself, or where VOC's archive has them below it."""
     options = [place, *sorted(place.glob("VOCdevkit/VOC*"), reverse=True)]
     return next((x for x in options if (x / "SegmentationClass").is_dir()), None)
 
@@ -240,35 +246,37 @@ def _listed(path: Path) -> list[str]:
     return list(dict.fromkeys(read_names(path)))
 
 
-def _there(path: Path) -> Path:
+def _existing(path: Path) -> Path:
+    """The path of a file; a DataError where it does not exist."""
     if not path.is_file():
         raise DataError(f"{path}: found none, expected an image that the lists name")
     return path
 
 
 def _classes(root: Path, masks: tuple[Path, ...], options: ImageOptions) -> tuple[str, ...]:
-    """Names from classes.txt; VOC's own in a folder that is called like VOC's; else numbers up to the highest seen."""
+    """Names from classes.txt; else those of VOC where the folder is named so; else numbers."""
     if (root / NAMED).is_file():
-        found = tuple(read_names(root / NAMED))
+        names = tuple(read_names(root / NAMED))
     elif root.resolve().name.startswith("VOC20"):
-        found = VOC
+        names = VOC
     else:
         highest = max(_highest(path, decode(path, options)) for path in masks)
         if highest < 1:
             raise DataError(
                 f"{root}: masks: {ONE_CLASS.format(numbers=f'{max(highest, 0)} and {IGNORE}')}"
             )
-        found = tuple(map(str, range(1 + highest)))
-    if not 2 <= len(found) < IGNORE:
-        raise DataError(f"{root}: classes: found {len(found)}, expected 2 to {IGNORE - 1}")
-    return found
+        names = tuple(map(str, range(1 + highest)))
+    if not 2 <= len(names) < IGNORE:
+        raise DataError(f"{root}: classes: found {len(names)}, expected 2 to {IGNORE - 1}")
+    return names
 
 
 def _highest(path: Path, mask: Any) -> int:
-    """The highest class of a mask; -1 where all of it counts for nothing."""
+    """The highest class of a mask; -1 where all of its pixels are ignored."""
     if mask.mode not in ("P", "L", "1"):
         raise DataError(
-            f"{path}: pixels: found {mask.mode}, expected a palette or gray PNG whose numbers are classes"
+            f"{path}: pixels: found {mask.mode}, "
+            "expected a palette or gray PNG whose numbers are classes"
         )
-    numbers = np.asarray(mask).astype(np.int64)  # of a mask of one bit, 0 and 1
+    numbers = np.asarray(mask).astype(np.int64)  # a mask of one bit has 0 and 1
     return int(numbers.max(initial=-1, where=numbers != IGNORE))

@@ -1,1 +1,3 @@
-"""Images of Fashion-MNIST (MIT licence, see LICENSE), made by scripts/make_fashionmnist_subset.py."""
+"""Images of Fashion-MNIST (MIT licence, see LICENSE).
+
+Made by scripts/make_fashionmnist_subset.py."""
