@@ -1,4 +1,6 @@
-"""What the benchmarks train: one case is a grid of candidates × tasks, the same for us and for every rival."""
+"""What the benchmarks train.
+
+One case is a grid of candidates × tasks, the same for us and for every rival."""
 
 import random
 from dataclasses import dataclass, field, replace
@@ -36,7 +38,9 @@ Weights = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class Case:
-    """One training for every candidate on every task; plain values alone, so that a worker process can be told."""
+    """One training for every candidate on every task.
+
+    Plain values alone, so that a worker process can be told."""
 
     classifier: str = "mlp"
     loss: str = "mln"
@@ -98,7 +102,9 @@ class Problem:
     networks: list[Weights]
 
     def start(self, task: int) -> Weights:
-        """The task's initial weights, inputs × outputs, as our engine draws them: `torch.nn`'s own distribution."""
+        """The task's initial weights, inputs × outputs, as our engine draws them.
+
+        `torch.nn`'s own distribution."""
         image = self.episodes.images.pixels.shape[1:]
         classes = self.case.ways
         model: Any = self.episodes.model
@@ -178,7 +184,9 @@ def first_generation(genome: str, n: int, key: Stream) -> Losses:
 
 
 def formula(draw: random.Random) -> Formula:
-    """A random loss of 3 to 30 operations of Morgan and Hougen's that reads both the target and the prediction."""
+    """A random loss of 3 to 30 of Morgan and Hougen's operations.
+
+    It reads both the target and the prediction."""
     while True:
         tree = _grown(draw, draw.randint(3, 30))
         if {"y", "p"} <= tree.terminals:

@@ -127,7 +127,9 @@ class Bench:
         )
 
     def chosen(self, case: Case) -> dict[str, list[Option]]:
-        """Each rival's two fastest ways, of all that are tried; the better one counts every time."""
+        """Each rival's two fastest ways, of all that are tried.
+
+        The better one counts every time."""
         found = {}
         for name in self.budget.rivals:
             if options := self.options(name, case):
@@ -182,7 +184,9 @@ def row(
     held: int,
     speeds: dict[str, list[float]],
 ) -> dict[str, Any]:
-    """What a case's measurements come to, beside the speeds of all losses of its size; None where nothing is known."""
+    """What a case's measurements come to, beside the speeds of all losses of its size.
+
+    None where nothing is known."""
     ours = [x["ours"] for x in seen]
     result: dict[str, Any] = {
         "name": name_of(case),
@@ -288,7 +292,8 @@ def cells(row: dict[str, Any]) -> list[Any]:
 def caption(rows: list[dict[str, Any]]) -> str:
     """The machine, the day, and what the rows were measured against."""
     highest = max(row["peak"] for row in rows) / 1e9
-    return f"{machine()}; matrix products at up to {highest:.0f} GFLOP/s; medians of {rows[0]['repeats']}"
+    repeats = rows[0]["repeats"]
+    return f"{machine()}; matrix products at up to {highest:.0f} GFLOP/s; medians of {repeats}"
 
 
 def measure(budget: Budget, optimisers: bool) -> list[dict[str, Any]]:

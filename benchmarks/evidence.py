@@ -59,7 +59,8 @@ GRID = {
 def seeds(runs: list[str]) -> None:
     """What each run found on its own meta-test tasks, and the mean over the runs."""
     print(
-        "run | winner | CE, best rate | difference [95 %] | CE, best rate and steps | difference [95 %] | minutes"
+        "run | winner | CE, best rate | difference [95 %] | CE, best rate and steps | difference "
+        "[95 %] | minutes"
     )
     gains = []
     for spec in runs:
@@ -77,7 +78,8 @@ def seeds(runs: list[str]) -> None:
             print(
                 f"{run.name} | {row['accuracy']:.1%} | "
                 f"{ce['accuracy']:.1%} (lr {ce['lr']:g}) | {interval(ce['gain'])} | "
-                f"{steps['accuracy']:.1%} (lr {steps['lr']:g}, {steps['steps']} steps) | {interval(steps['gain'])} | "
+                f"{steps['accuracy']:.1%} (lr {steps['lr']:g}, {steps['steps']} steps) | "
+                f"{interval(steps['gain'])} | "
                 f"{minutes:.1f}"
             )
     spread = torch.tensor(gains)
@@ -100,7 +102,8 @@ def steps(trials: LossEvaluation, losses: Losses, tuning: int, tasks: int) -> No
         "ce, smoothing 0.2": CrossEntropies.of(1, 0.2),
     }
     print(
-        "steps | winner (lr) | CE (lr) | winner − CE | CE smoothing 0.2 (lr) | winner − CE smoothing 0.2"
+        "steps | winner (lr) | CE (lr) | winner − CE | CE smoothing 0.2 (lr) | winner − CE "
+        "smoothing 0.2"
     )
     found: dict[str, list[Tuned]] = {name: [] for name in rivals}
     for count in (*STEPS, 0):
@@ -112,7 +115,8 @@ def steps(trials: LossEvaluation, losses: Losses, tuning: int, tasks: int) -> No
             found[name].append(tuned)
         score = [trials.test_scores(episodes, tuned, tasks) for tuned in row]
         means = [
-            f"{float(s.double().nan_to_num().mean()):.1%} ({t.lr:g}{'' if count else f', {t.steps} steps'})"
+            f"{float(s.double().nan_to_num().mean()):.1%} "
+            f"({t.lr:g}{'' if count else f', {t.steps} steps'})"
             for s, t in zip(score, row, strict=True)
         ]
         gains = [against(trials.compare(score[0], other)) for other in score[1:]]
@@ -128,9 +132,12 @@ def best(tuned: list[Tuned]) -> Tuned:
 
 
 def transfer(trials: LossEvaluation, losses: Losses, tuning: int, tasks: int) -> None:
-    """Each family's own number of steps; the winner at the family's rate and at its own best one."""
+    """Each family's own number of steps.
+
+    The winner at the family's rate and at its own best one."""
     print(
-        "family | CE, best rate | winner at the family's rate | difference | winner at its best rate | difference"
+        "family | CE, best rate | winner at the family's rate | difference | winner at its best "
+        "rate | difference"
     )
     for episodes in trials.families:
         own = episodes.family.inner
@@ -146,7 +153,8 @@ def transfer(trials: LossEvaluation, losses: Losses, tuning: int, tasks: int) ->
         )
         free = trials.compare(trials.test_scores(episodes, tuned, m), rival)
         print(
-            f"{episodes.family.name} (n = {m}) | {free.baseline_accuracy:.1%} ({ce.lr:g}) | {fixed.accuracy:.1%} ({own.lr:g}) | "
+            f"{episodes.family.name} (n = {m}) | {free.baseline_accuracy:.1%} ({ce.lr:g}) | "
+            f"{fixed.accuracy:.1%} ({own.lr:g}) | "
             f"{against(fixed)} | {free.accuracy:.1%} ({tuned.lr:g}) | {against(free)}",
             flush=True,
         )
@@ -165,7 +173,7 @@ def published() -> list[str]:
 
 
 def best_published(trials: LossEvaluation, tuning: int) -> dict[str, list[Tuned]]:
-    """The five best published losses of each family, each at its best rate, chosen anew on fresh tasks."""
+    """The five best published losses of each family, at their best rates, chosen on fresh tasks."""
     names = published()
     rates = torch.tensor(RATES)
     grid = Formulas.of([zoo.read(name) for name in names for _ in RATES])
@@ -193,7 +201,9 @@ def best_published(trials: LossEvaluation, tuning: int) -> dict[str, list[Tuned]
 
 
 def against_zoo(runs: list[str], engine: Local, tuning: int) -> None:
-    """Each winner at its family's own rate against the best published loss, on the run's own meta-test tasks."""
+    """Each winner at its family's own rate against the best published loss.
+
+    Both are scored on the run's own meta-test tasks."""
     opened = {
         f.name: episodic.open_episodes(f) for spec in runs for f in find(spec).settings.families
     }
@@ -215,13 +225,16 @@ def against_zoo(runs: list[str], engine: Local, tuning: int) -> None:
             versus = trials.compare(ours, trials.test_scores(episodes, rival, tasks))
             name = f"{rival.losses.formulas[0]} at lr {rival.lr:g}"
             print(
-                f"{run.name} | {versus.accuracy:.1%} | {name}: {versus.baseline_accuracy:.1%} | {against(versus)}",
+                f"{run.name} | {versus.accuracy:.1%} | {name}: {versus.baseline_accuracy:.1%} | "
+                f"{against(versus)}",
                 flush=True,
             )
 
 
 def control(runs: list[str]) -> None:
-    """Meta-test accuracies of runs that differ in strategy and seed alone, and how the strategies differ by seed."""
+    """Meta-test accuracies of runs that differ in strategy and seed alone.
+
+    Also the difference between the strategies for each seed."""
     found: dict[str, dict[int, float]] = {}
     for spec in runs:
         run = find(spec)
@@ -231,7 +244,8 @@ def control(runs: list[str]) -> None:
         kind = run.settings.strategy["kind"]
         found.setdefault(kind, {})[run.settings.seed] = 100 * sum(reached) / len(reached)
         print(
-            f"{run.name} | {kind} | {summary['trainings']} trainings | {found[kind][run.settings.seed]:.2f}"
+            f"{run.name} | {kind} | {summary['trainings']} trainings | "
+            f"{found[kind][run.settings.seed]:.2f}"
         )
     for kind, by_seed in found.items():
         other = found["random_search"]
@@ -241,7 +255,8 @@ def control(runs: list[str]) -> None:
         if kind != "random_search":
             listed = ", ".join(f"{gain:+.1f}" for gain in gains.tolist())
             print(
-                f"{kind} - random_search: {listed}; mean {gains.mean():+.2f}, standard deviation {gains.std():.2f}"
+                f"{kind} - random_search: {listed}; mean {gains.mean():+.2f}, standard deviation "
+                f"{gains.std():.2f}"
             )
 
 

@@ -4,9 +4,9 @@ through is.
 A search as `metaloss evolve` runs it, from after cross-entropy's tuning to its last generation.
 Variation and filters are all that happens within `NoveltyFilter.sample`, `mutate` and
 `crossover` and `TrainedLosses.add`, refused tries and the phenotypes of what was trained included.
-Losses and their curves are read from the run's history alone: two are alike where their curves over 1,000 predictions of
-two classes, normalised to [0, 1], are at most .01 apart in the 2-norm, as in Morgan 2024's code;
-with scale, where also what the curves span differs by no more than a hundredth.
+Losses and their curves are read from the run's history alone: two are alike where their curves over
+1,000 predictions of two classes, normalised to [0, 1], are at most .01 apart in the 2-norm, as in
+Morgan 2024's code; with scale, where also the spans of the curves differ by at most a hundredth.
 
     python benchmarks/filters.py [--genome tree graph] [--generations 10] [--seeds 0 1] [--json |
     --markdown]

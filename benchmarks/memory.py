@@ -29,7 +29,7 @@ def resident() -> float:
 
 
 def main(formulas: int, kind: str) -> None:
-    """Print the memory after every tenth of the formulas, and what one of them takes in the last half."""
+    """Print the memory after every tenth of the formulas, and that of one of the last half."""
     genome = registry.build("genomes", {"kind": kind})
     ledger = TrainedLosses(genome.filters)
     key = Stream(1)

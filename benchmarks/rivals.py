@@ -3,6 +3,9 @@
 Every rival has its images gathered and its initial weights drawn once per task, as ours; the losses
 are ordinary functions of one image batch's logits. `rivals_jax.py` holds JAX's."""
 
+# All losses take the same arguments, and all rivals a chunk.
+# ruff: noqa: ARG001
+
 from collections.abc import Iterator
 
 import torch
@@ -16,7 +19,9 @@ from torch.nn import functional as F
 def mln(
     w: Weights, logits: Float[Tensor, "B C"], label: Int[Tensor, " B"], y: Float[Tensor, "B C"]
 ) -> Tensor:
-    """The Meta-Loss Network with its default architecture, at home with C classes: the value of one batch."""
+    """The Meta-Loss Network with its default architecture, at home with C classes.
+
+    The value of one batch."""
     x = torch.stack([logits.softmax(-1), logits.log_softmax(-1)], -1)  # [B C 2]
     seen = torch.tanh(x @ w["w_pred"].T + w["b_pred"].T)  # [B C F]
     true = torch.tanh(y[..., None] @ w["w_label"].T + w["b_label"].T)  # [B C F]
@@ -40,7 +45,9 @@ LOSSES = {"mln": mln, "ce": ce}
 
 
 def sequential(problem: Problem, chunk: int = 1) -> Float[Tensor, "P T"]:
-    """The accuracies by a loop over tasks and candidates, with torch.nn and torch.optim; `chunk` means nothing here."""
+    """The accuracies by a loop over tasks and candidates, with torch.nn and torch.optim.
+
+    `chunk` means nothing here."""
     case = problem.case
     tasks = problem.tasks
     loss = LOSSES[problem.case.loss]
@@ -138,7 +145,9 @@ def vmapped(problem: Problem, chunk: int = 16) -> Float[Tensor, "P T"]:
 def train(
     problem: Problem, weights: Weights, start: Weights, candidates: int, data: tuple[Tensor, ...]
 ) -> Weights:
-    """The parameters [p, t, ...] after all steps, each a step of `grad` under `vmap` over candidates and tasks."""
+    """The parameters [p, t, ...] after all steps.
+
+    Each is a step of `grad` under `vmap` over candidates and tasks."""
     case = problem.case
     model = MODELS[problem.case.classifier]
     loss = LOSSES[problem.case.loss]
@@ -188,7 +197,9 @@ MODELS = {"mlp": mlp, "cnn": cnn}
 
 
 def functional_layout(problem: Problem, start: Weights) -> Weights:
-    """Initial weights as `mlp` and `cnn` take them: kernels [filters K h w], matrices inputs × outputs."""
+    """Initial weights as `mlp` and `cnn` take them.
+
+    Kernels [filters K h w], matrices inputs × outputs."""
     if problem.case.classifier == "mlp":
         return start
     kernels = {f"w{i}" for i in range(len(FILTERS))}

@@ -73,7 +73,7 @@ class OneByOne(Local):
 
 @dataclass
 class Watch(Reporter):
-    """Follows a search, and stops it at its goal, at its last generation or when its time is over."""
+    """Stops a search at its goal, at its last generation or when its time is over."""
 
     goal: float  # of held-out accuracy above tuned cross-entropy's
     limit: float  # seconds
@@ -224,7 +224,8 @@ def caption(rows: list[dict[str, Any]]) -> str:
     apart = [row["largest_difference"] for row in rows if row["largest_difference"] is not None]
     if apart:
         lines.append(
-            f"Largest difference of a generation's mean accuracy between both searches: {max(apart):.1e}."
+            "Largest difference of a generation's mean accuracy between both searches: "
+            f"{max(apart):.1e}."
         )
     return "\n".join(lines)
 

@@ -1,4 +1,6 @@
-"""What the benchmarks measure with: rates, medians, the machine's peak, memory, and how tables are printed."""
+"""What the benchmarks measure with.
+
+Rates, medians, the machine's peak, memory, and how tables are printed."""
 
 import os
 import platform
@@ -43,7 +45,9 @@ def threaded(threads: int, f: Callable[[], Any]) -> Any:
 
 
 def peak(least: float = 0.05) -> float:
-    """The machine's matrix products in operations per second: the best size, of one on all cores or one on each."""
+    """The machine's matrix products in operations per second.
+
+    The best size, of one on all cores or one on each."""
     return max(max(together(n, least), apart(n, least)) for n in SIZES)
 
 
@@ -89,7 +93,9 @@ def held_by(f: Callable[[], object]) -> int:
 
 
 def held() -> int:
-    """The bytes of memory that this process holds; where the system does not say, the most it ever held."""
+    """The bytes of memory that this process holds.
+
+    Where the system does not say, the most it ever held."""
     pages = Path("/proc/self/statm")
     if pages.exists():
         return int(pages.read_text().split()[1]) * resource.getpagesize()
@@ -118,7 +124,8 @@ def machine() -> str:
     names = [line.split(":")[1].strip() for line in _cpu() if line.startswith("model name")]
     cpu = names[0] if names else platform.processor() or platform.machine()
     system = f"{cpu} ({torch.backends.cpu.get_cpu_capability()}), {len(CORES)} cores"
-    return f"{system}, Python {platform.python_version()}, torch {torch.__version__}, {date.today().isoformat()}"
+    python = platform.python_version()
+    return f"{system}, Python {python}, torch {torch.__version__}, {date.today().isoformat()}"
 
 
 def _cpu() -> list[str]:

@@ -64,7 +64,9 @@ def timed(f: Callable[[], object], device: torch.device) -> float:
 
 
 def row(model: str, batch: int, steps: int, repeats: int, device: torch.device) -> dict[str, Any]:
-    """One network's ratio, from trainings of so many steps and of twice as many: what starting costs falls out."""
+    """One network's ratio, from trainings of so many steps and of twice as many.
+
+    What starting costs falls out."""
     plans = []
     for n in (steps, 2 * steps):
         chosen = resolve(
@@ -132,7 +134,7 @@ def main() -> None:
         repeats = 2
     device = torch.device(given.device)
     # Ours looks at the validation share after every epoch, which is no part of a step.
-    with mock.patch.object(module, "measure", lambda *args: Measurement(0.0, 0.0, 0.0)):
+    with mock.patch.object(module, "measure", return_value=Measurement(0.0, 0.0, 0.0)):
         found = [
             threaded(given.threads, lambda m=m: row(m, batch, steps, repeats, device))
             for m in models

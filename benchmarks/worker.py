@@ -48,7 +48,8 @@ class Worker:
         line = self.process.stdout.readline()
         if not line:
             raise RuntimeError(
-                f"the worker process ended with status {self.process.wait()}; its error stands above"
+                f"the worker process ended with status {self.process.wait()}; its error stands "
+                "above"
             )
         return dict(json.loads(line))
 
@@ -82,7 +83,12 @@ def measured(rival: str, case: dict[str, Any], chunk: int, least: float) -> dict
 
 
 @lru_cache(maxsize=8)
-def prepared(rival: str, case: str, chunk: int, threads: int) -> Callable[[], Any]:
+def prepared(
+    rival: str,
+    case: str,
+    chunk: int,
+    threads: int,  # noqa: ARG001  # part of the key of the cache
+) -> Callable[[], Any]:
     """A rival with its problem at hand, warm."""
     whole = Case(**json.loads(case))
     f = function(rival)

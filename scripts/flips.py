@@ -35,7 +35,8 @@ def main() -> int:
         damage.surroundings(patch, Path(name))
         every = [(case, path) for case in damage.cases(Path(name), patch) for path in case.paths()]
         print(
-            f"seed {arguments.seed}: {len(every)} files of {len({case.name for case, _ in every})} kinds of folders"
+            f"seed {arguments.seed}: {len(every)} files of {len({case.name for case, _ in every})} "
+            "kinds of folders"
         )
         for number, (case, path) in enumerate(every):
             count = arguments.flips // len(every) + (number < arguments.flips % len(every))

@@ -59,7 +59,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         inputs, read = rounds(random.Random(seed), Path(folder), 60 * arguments.minutes)
     print(
-        f"{inputs:,} inputs, {read:,} of them losses; nothing was run, imported or opened but the loss's own files"
+        f"{inputs:,} inputs, {read:,} of them losses; nothing was run, imported or opened but the "
+        "loss's own files"
     )
 
 

@@ -176,7 +176,8 @@ def main() -> int:
             for path in _different([contents(x) for x in made(job, folder)], wholes[job]):
                 print(f"     {path} is not the same")
             print(
-                f"{number + 1:4} {job:12} killed at {when:5.1f} s, {left}: {'equal' if equal else 'NOT EQUAL'}",
+                f"{number + 1:4} {job:12} killed at {when:5.1f} s, {left}: "
+                f"{'equal' if equal else 'NOT EQUAL'}",
                 flush=True,
             )
             shutil.rmtree(folder)

@@ -7,6 +7,9 @@ first 400 images of meta-training, the first 300 of meta-validation and the firs
 Since 400 = 4/7 of 700, every image lies in the same pool in the subset as in the full set. A second
 run writes the same bytes."""
 
+# The licence is quoted line by line.
+# ruff: noqa: E501
+
 import gzip
 import io
 import sys
@@ -37,7 +40,10 @@ WARRANTIES OF MERCHANTABILITY, FITNESS FOR A PARTICULAR PURPOSE AND NONINFRINGEM
 COPYRIGHT HOLDERS BE LIABLE FOR ANY CLAIM, DAMAGES OR OTHER LIABILITY, WHETHER IN AN ACTION OF CONTRACT, TORT OR
 OTHERWISE, ARISING FROM, OUT OF OR IN CONNECTION WITH THE SOFTWARE OR THE USE OR OTHER DEALINGS IN THE SOFTWARE.
 """
-INIT = '"""Images of Fashion-MNIST (MIT licence, see LICENSE), made by scripts/make_fashionmnist_subset.py."""\n'
+INIT = '''"""Images of Fashion-MNIST (MIT licence, see LICENSE).
+
+Made by scripts/make_fashionmnist_subset.py."""
+'''
 
 
 def main(source: Path, target: Path) -> None:

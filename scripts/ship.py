@@ -13,7 +13,9 @@ from metaloss.search.run import find
 
 
 def main(name: str, spec: str) -> None:
-    """Copy the loss with its name and the data sets it has learned from; its card says how it is evolved again."""
+    """Copy the loss with its name and the data sets it has learned from.
+
+    Its card says how it is evolved again."""
     run = find(spec)
     folder = loss_io.SHIPPED / name
     assert run.summary() is not None, f"{run.folder} is not finished"
@@ -24,11 +26,16 @@ def main(name: str, spec: str) -> None:
     table["about"] = {"name": name, **table["about"], "data sets": sets}
     storage.write_record(folder / "loss.json", table)
     command = (
-        f"metaloss evolve --tasks {' '.join(f.name for f in settings.families)} --genome {settings.genome['kind']} "
-        f"--strategy {settings.strategy['kind']} --generations {settings.generations} --seed {settings.seed}"
+        f"metaloss evolve --tasks {' '.join(f.name for f in settings.families)} --genome "
+        f"{settings.genome['kind']} "
+        f"--strategy {settings.strategy['kind']} --generations {settings.generations} --seed "
+        f"{settings.seed}"
     )
     card = (folder / "card.md").read_text()
-    limits = "Evolved for short trainings on few images: compare it with cross-entropy on your own before you trust it."
+    limits = (
+        "Evolved for short trainings on few images: "
+        "compare it with cross-entropy on your own before you trust it."
+    )
     storage.write(folder / "card.md", f"{card}\nEvolved by `{command}`.\n\n{limits}\n".encode())
 
 

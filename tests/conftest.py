@@ -1,4 +1,6 @@
-"""Shapes and types are checked in all of metaloss while tests run; a data set of tiny images; one thread."""
+"""Shapes and types are checked in all of metaloss while tests run; a data set of tiny images.
+
+One thread."""
 
 import importlib.util
 import signal
@@ -64,7 +66,9 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture
 def dataset():
-    """Four classes of thirty 6x6 images, each class around a pattern of its own; no official test split."""
+    """Four classes of thirty 6x6 images, each class around a pattern of its own.
+
+    No official test split."""
     from metaloss.core.streams import Stream
     from metaloss.data.datasets import Dataset
 
@@ -87,7 +91,9 @@ def dataset():
 
 @pytest.fixture
 def open_tiny(dataset, monkeypatch):
-    """Opens a family of 3-way 2-shot tasks of the tiny data set; the family's settings as keywords."""
+    """Opens a family of 3-way 2-shot tasks of the tiny data set.
+
+    The family's settings as keywords."""
     from metaloss.tasks import episodic
 
     monkeypatch.setattr(episodic, "load", lambda name, options: dataset)
@@ -123,7 +129,9 @@ def float64(monkeypatch):
 
 @pytest.fixture
 def shapes():
-    """Four classes of thirty 12x12 images, each class around a pattern of its own; a quarter of them for testing."""
+    """Four classes of thirty 12x12 images, each class around a pattern of its own.
+
+    A quarter of them for testing."""
     from metaloss.core.streams import Stream
     from metaloss.data.datasets import Dataset
 

@@ -1,4 +1,6 @@
-"""Texts and files that were tampered with, and a watch over what reading them does; see also scripts/fuzz.py."""
+"""Texts and files that were tampered with, and a watch over what reading them does.
+
+See also scripts/fuzz.py."""
 
 import contextlib
 import json
@@ -30,13 +32,13 @@ WATCHED = (
     "shutil.",
     "tempfile.",
 )
-_heard: list[tuple[str, str]] | None = None
+_listeners: list[list[tuple[str, str]]] = []
 
 
 def _listen(event, args):
-    """An audit hook stays for good; it takes notes only while there is a list for them."""
-    if _heard is not None and event.startswith(WATCHED):
-        _heard.append((event, str(args[0])[:200] if args else ""))
+    """An audit hook cannot be removed; this one records events only while there is a listener."""
+    if _listeners and event.startswith(WATCHED):
+        _listeners[-1].append((event, str(args[0])[:200] if args else ""))
 
 
 sys.addaudithook(_listen)
@@ -44,13 +46,15 @@ sys.addaudithook(_listen)
 
 @contextlib.contextmanager
 def watched():
-    """Gives a list that fills with what happens inside: code run or compiled, imports, files opened, programs."""
-    global _heard
-    heard = _heard = []
+    """Give a list of the events within the block.
+
+    Events are code that is run or compiled, imports, files that are opened, and programs."""
+    heard = []
+    _listeners.append(heard)
     try:
         yield heard
     finally:
-        _heard = None
+        _listeners.pop()
 
 
 GOOD = (
@@ -187,14 +191,15 @@ def files(rng, n):
 
 
 def read_text(text):
-    """Whether the parser reads a text, which then prints and reads back; it may refuse it and do nothing else."""
+    """Whether the parser reads a text, which then prints and reads back.
+
+    It may refuse it and do nothing else."""
     try:
         formula = Formula.parse(text)
     except SettingsError as error:
-        assert all(c.isprintable() and c.isascii() for c in str(error).replace("\n", "")), (
-            text,
-            error,
-        )
+        # Refusing the text is one of two right outcomes, so `pytest.raises` does not fit.
+        plain = all(c.isprintable() and c.isascii() for c in str(error).replace("\n", ""))
+        assert plain, (text, error)  # noqa: PT017
         return False
     assert Formula.parse(str(formula)) == formula, text
     return True
@@ -209,16 +214,18 @@ def quietly_read_text(text):
 
 
 def read_file(folder, data):
-    """Whether a folder with this loss.json is read as a loss; it may be refused in a line and nothing else."""
+    """Whether a folder with this loss.json is read as a loss.
+
+    It may be refused in a line and nothing else."""
     (folder / "loss.json").write_bytes(data)
     with watched() as heard:
         try:
             read = isinstance(loss_io.load(folder), Criterion)
         except DamagedFile as error:
-            assert str(error).isprintable() and len(str(error)) < len(str(folder)) + 600, (
-                data,
-                error,
-            )
+            # Refusing the file is one of two right outcomes, so `pytest.raises` does not fit.
+            line = str(error)
+            assert line.isprintable(), data
+            assert len(line) < len(str(folder)) + 600, (data, error)  # noqa: PT017
             read = False
     own = {("open", str(folder / name)) for name in ("loss.json", "weights.safetensors")}
     own.add(("os.listdir", str(Path(genomes.__file__).parent)))  # which kinds there are

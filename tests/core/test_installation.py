@@ -1,4 +1,4 @@
-"""Install lines work however metaloss was installed, and none of them asks an index for metaloss."""
+"""Install lines work however metaloss was installed, and none asks an index for metaloss."""
 
 import re
 from importlib.metadata import PackageNotFoundError

@@ -23,7 +23,9 @@ needs_examples = pytest.mark.skipif(
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """An own folder that is searched; a mapping from genomes' names to their files' texts fills it."""
+    """An own folder that is searched.
+
+    A mapping from genomes' names to their files' texts fills it."""
     root = tmp_path / "mine"
     (root / "genomes").mkdir(parents=True)
     monkeypatch.setenv("METALOSS_PLUGINS", str(root))
@@ -123,7 +125,8 @@ def test_a_folder_that_holds_no_parts_is_refused(metaloss, tmp_path):
     code, _, errors = metaloss("list", "genomes", "--plugins", str(tmp_path))
     assert (code, errors) == (
         2,
-        f"error: plugins: {tmp_path} holds none of genomes/, strategies/, classifiers/, datasets/\n",
+        f"error: plugins: {tmp_path} holds none of "
+        "genomes/, strategies/, classifiers/, datasets/\n",
     )
     assert metaloss("list", "genomes", "--plugins", str(tmp_path / "no"))[2].endswith(
         "no is no folder\n"

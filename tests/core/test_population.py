@@ -1,4 +1,6 @@
-"""A population is rows of fields: taken, joined and seen as vectors without knowing what they mean."""
+"""A population is rows of fields.
+
+Taken, joined and seen as vectors without knowing what they mean."""
 
 from dataclasses import dataclass
 

@@ -39,7 +39,8 @@ def test_the_names_of_a_kind_are_its_public_files(kind):
 
 def test_looking_up_names_imports_none_of_them():
     code = (
-        "import sys; from metaloss.core import registry; [registry.names(k) for k in registry.KINDS]; "
+        "import sys; from metaloss.core import registry; [registry.names(k) for k in "
+        "registry.KINDS]; "
         "print([m for m in sys.modules if m.startswith(('torch', 'metaloss.genomes'))])"
     )
     assert (

@@ -1,4 +1,4 @@
-"""A draw is a function of a seed and a path of roles, the same for good, and follows its distribution."""
+"""A draw is a function of a seed and a path of roles, and follows its distribution."""
 
 import itertools
 

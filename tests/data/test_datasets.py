@@ -1,4 +1,4 @@
-"""Every source reads the files it promises to read, and says in one line what is wrong with others."""
+"""Every source reads the files that it names, and says in one line what is wrong with others."""
 
 import errno
 import gzip
@@ -58,7 +58,8 @@ def test_the_folder_is_the_registry():
 def test_an_unknown_name_gets_a_suggestion_and_the_known_names():
     line = error("fashonmnist", SettingsError)
     assert line.startswith(
-        "unknown data source 'fashonmnist'. Did you mean 'fashionmnist'?  (known: caltech101, cifar10,"
+        "unknown data source 'fashonmnist'. Did you mean 'fashionmnist'?  (known: caltech101, "
+        "cifar10,"
     )
     assert "folder:PATH" in line
 
@@ -88,7 +89,8 @@ def test_the_data_folder_follows_the_environment(tmp_path, monkeypatch):
 
 def test_importing_and_reading_fashionmnist_imports_no_heavy_library():
     code = (
-        "import sys, metaloss.data.datasets as d, metaloss.data.pools as p; p.pools(d.load('fashionmnist'))\n"
+        "import sys, metaloss.data.datasets as d, metaloss.data.pools as p\n"
+        "p.pools(d.load('fashionmnist'))\n"
         "print([m for m in ('torchvision', 'sklearn', 'PIL', 'scipy') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -201,7 +203,8 @@ def test_damage_in_the_mnist_family_is_named(data, name, damage, field):
 def test_the_embedded_subset_is_there_without_any_file():
     found = datasets.load("fashionmnist")
     assert found.origin == (
-        "embedded subset (700 + 300 images per class); the full set: metaloss data fetch fashionmnist"
+        "embedded subset (700 + 300 images per class); the full set: metaloss data fetch "
+        "fashionmnist"
     )
     assert found.labels[~found.test].bincount().tolist() == [700] * 10
     assert found.labels[found.test].bincount().tolist() == [300] * 10

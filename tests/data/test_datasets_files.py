@@ -1,4 +1,6 @@
-"""Sets that lie in image files, each written down here in its own layout, are read one by one or all at once."""
+"""Data sets of image files are read one by one or all at once.
+
+Each is written here in its own layout."""
 
 import importlib
 import os

@@ -105,7 +105,8 @@ def test_sixteen_bits_are_scaled_by_what_all_files_use(tmp_path, highest, white)
     with pytest.warns(DataWarning) as said:
         found = datasets.load(f"folder:{tmp_path / 'x'}")
     assert str(said[0].message) == (
-        f"folder:x: 2 images have more than 8 bits and use values from 0 to {highest}: 0 becomes 0 and {white} becomes "
+        f"folder:x: 2 images have more than 8 bits and use values from 0 to {highest}: 0 becomes 0 "
+        f"and {white} becomes "
         "255"
     )
     assert found.pixels.shape == (2, 1, 4, 6)
@@ -145,7 +146,8 @@ def test_images_that_show_nothing_are_counted(tmp_path, metaloss):
     assert code == 0
     assert "6 images" in out
     assert err == (
-        "warning: folder:x: 5 of 6 images are constant: all pixels of one are alike; the images have 4 of 256 grey "
+        "warning: folder:x: 5 of 6 images are constant: all pixels of one are alike; the images "
+        "have 4 of 256 grey "
         "levels\n"
     )
 
@@ -210,7 +212,8 @@ def test_a_folder_in_a_class_is_named(scans):
         (("train", "val"), "use imagenet:ROOT, which tests on val"),
         (
             ("train", "test"),
-            "use folder:ROOT/train alone, or rename two of them train and val and use imagenet:ROOT",
+            "use folder:ROOT/train alone, or rename two of them train and val and use "
+            "imagenet:ROOT",
         ),
         (("Train", "Test"), "use folder:ROOT/Train alone, or rename two of them train and val"),
     ],
@@ -221,7 +224,8 @@ def test_parts_of_a_data_set_are_no_classes(tmp_path, parts, advice):
             picture(tmp_path / "set" / part / name / "0.png")
     line = error(f"folder:{tmp_path / 'set'}")
     root = str(tmp_path / "set")
-    start = f"{root}: classes: found {', '.join(sorted(parts))}, which are parts of a data set and no classes; "
+    names = ", ".join(sorted(parts))
+    start = f"{root}: classes: found {names}, which are parts of a data set and no classes; "
     assert line.startswith(start + advice.replace("ROOT", root))
 
 
@@ -239,7 +243,8 @@ def test_a_folder_and_an_image_that_cannot_be_read_end_alike(scans, metaloss, mo
         (Path, f"{scans}: folder: cannot be read (Permission denied), expected a folder of images"),
         (
             _images,
-            f"{scans}/benign/c.bmp: image: found none that can be read (Permission denied), expected an image file",
+            f"{scans}/benign/c.bmp: image: found none that can be read (Permission denied), "
+            "expected an image file",
         ),
     ):
         with monkeypatch.context() as patch:

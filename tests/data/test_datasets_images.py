@@ -1,4 +1,6 @@
-"""Image files are decoded alike for every source: on a background, upright, below a limit of pixels, at a size."""
+"""Image files are decoded alike for every source.
+
+On a background, upright, below a limit of pixels, at a size."""
 
 import subprocess
 import sys
@@ -24,7 +26,9 @@ ORIENTATION = 0x0112
 
 
 def ring(mode):
-    """Black ink on a transparent ground, as that mode of Pillow's holds it; the options to save it with."""
+    """Black ink on a transparent ground, as that mode of Pillow's holds it.
+
+    The options to save it with."""
     ink = np.zeros((8, 8), np.uint8)
     ink[2:6, 2:6] = 255
     if mode == "RGBA":
@@ -228,7 +232,8 @@ def test_an_image_of_too_many_pixels_is_refused_without_the_memory_that_it_would
     assert done.stderr == ""
     for line, file in zip(done.stdout.splitlines(), ("x/a", "net/train/a"), strict=True):
         assert line == (
-            f"DataError {tmp_path / file}/0.png: image: found 169000000 pixels, expected at most 90000000; where "
+            f"DataError {tmp_path / file}/0.png: image: found 169000000 pixels, expected at most "
+            "90000000; where "
             "the file can be trusted, max_pixels=169000000 allows it (--set max_pixels=169000000)"
         )
 

@@ -1,4 +1,6 @@
-"""Images with masks in VOC's format: where they are looked for, what is read, and what is wrong with a folder."""
+"""Images with masks in VOC's format.
+
+Where they are looked for, what is read, and what is wrong with a folder."""
 
 from pathlib import Path
 
@@ -169,7 +171,8 @@ def test_masks_of_0_and_255_are_explained(root):
         scenes(str(root))
     line = str(caught.value)
     assert line.startswith(
-        f"{root}: masks: found 0 and 255 alone, and 255 counts for nothing; masks of two classes hold"
+        f"{root}: masks: found 0 and 255 alone, and 255 counts for nothing; masks of two classes "
+        "hold"
     )
     assert "\n" not in line
     assert "Image.fromarray((np.asarray(mask) == 255)" in line

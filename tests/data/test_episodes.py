@@ -1,4 +1,6 @@
-"""Episodes: the right number of images of the right classes, none of them twice, each task a function of its key."""
+"""Episodes have the right number of images of the right classes, none of them twice.
+
+Each task is a function of its key."""
 
 import pytest
 import torch

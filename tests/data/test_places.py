@@ -1,4 +1,4 @@
-"""A run goes on from any working folder, and with its images elsewhere where they are the same images."""
+"""A run goes on from any working folder, and with the same images at another place."""
 
 import shutil
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Pools are disjoint, complete, cut in the promised shares, and the same in the subset as in the full set."""
+"""Pools are disjoint, complete, of the stated sizes, and alike in the subset and the full set."""
 
 import pytest
 import torch
@@ -11,7 +11,9 @@ FULL = fashionmnist.SYSTEM  # before any test points it elsewhere
 
 
 def splitmix64(position):
-    """The reference, after Steele 2014, in Python's own integers: one step of the generator after the other."""
+    """The reference, after Steele 2014, in Python's own integers.
+
+    One step of the generator after the other."""
     state = SALT
     for _ in range(position + 1):
         state = (state + 0x9E3779B97F4A7C15) & MASK

@@ -1,4 +1,6 @@
-"""Compiled loops give what torch gives, whoever else is trained beside, and torch does without them what they do."""
+"""Compiled loops give what torch gives, whatever else is in the batch.
+
+Without them torch does the same."""
 
 import pytest
 import torch
@@ -113,7 +115,7 @@ def test_one_logit_that_is_not_finite_makes_that_classifiers_accuracy_nan(bad):
     assert torch.equal(found.nan_to_num(0)[0], fine[0])
 
 
-# --- classifiers; `test_inner` has their training beside the plain perceptron's, in every optimiser setting ---
+# --- classifiers; `test_inner` compares their training with the plain perceptron's ---
 
 
 def bound_to(episodes, model, P=P):
@@ -239,7 +241,8 @@ def test_any_number_of_images_will_do(images):
     agree(losses.bind(target).logit_gradient(z), plain(losses).bind(target).logit_gradient(z))
 
 
-def test_minibatches_and_rows_of_bound_networks(images=9):
+def test_minibatches_and_rows_of_bound_networks():
+    images = 9
     losses = networks()
     target = labels(B=images)
     z = normal(P, T, 10, 4).mT

@@ -17,9 +17,13 @@ pytest.importorskip("numba")
 FILES = ("__init__", "_version", "kernels/__init__", "kernels/cache", "kernels/jit")
 LOOPS = {
     "inner": "@compiled\ndef double(x):\n    return 2 * x\n",
-    "outer": "from metaloss.kernels.inner import double\n\n\n@compiled\ndef value(x):\n    return double(x) + 1\n",
+    "outer": "from metaloss.kernels.inner import double\n\n\n"
+    "@compiled\ndef value(x):\n    return double(x) + 1\n",
 }
-CALL = "from metaloss.kernels.outer import value; print(value({x}), sum(value.stats.cache_hits.values()))"
+CALL = (
+    "from metaloss.kernels.outer import value; "
+    "print(value({x}), sum(value.stats.cache_hits.values()))"
+)
 
 
 @pytest.fixture

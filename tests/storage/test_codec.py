@@ -235,7 +235,7 @@ def watch(event, _):
 
 def test_no_file_is_evaluated_imported_or_unpickled():
     """Each byte of a file is changed in turn; an audit hook listens."""
-    global watched
+    global watched  # noqa: PLW0603  # an audit hook cannot be removed
     sound = pack(EXAMPLE, {"note": "x"})
     unpack(sound, TYPES)
     sys.addaudithook(watch)
@@ -248,7 +248,8 @@ def test_no_file_is_evaluated_imported_or_unpickled():
                 # Most flips in a tensor's numbers pass: the storage's hash is for those.
                 unpack(bytes(data), TYPES)
             except DamagedFile as error:
-                assert "\n" not in str(error)
+                # Most bytes are damage, some are not: `pytest.raises` does not fit.
+                assert "\n" not in str(error)  # noqa: PT017
         assert watched == []
     finally:
         watched = None

@@ -1,4 +1,6 @@
-"""A new folder is there whole, under its name, or not at all; whatever a kill leaves is removed by the next."""
+"""A new folder is there whole, under its name, or not at all.
+
+Whatever a kill leaves is removed by the next."""
 
 import os
 import shutil
@@ -17,7 +19,9 @@ class Killed(BaseException):
 
 
 def killed_after(patch, steps):
-    """The process is gone at its nth call of the disk: nothing is done any more, not even to tidy up."""
+    """The process is gone at its nth call of the disk.
+
+    Nothing is done any more, not even to tidy up."""
     left = [steps]
 
     def guard(call):

@@ -1,4 +1,6 @@
-"""Files that hold their own digest: any bit counts, damage is named, and other programs still read them."""
+"""Files that hold their own digest.
+
+Any bit counts, damage is named, and other programs still read them."""
 
 import json
 import math

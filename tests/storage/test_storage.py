@@ -27,7 +27,9 @@ class PowerCut(BaseException):
 
 
 class Disk:
-    """Lets `sound` calls through; then one call fails ("once"), all do ("full"), or the process is gone ("crash")."""
+    """Lets `sound` calls through.
+
+    Then one call fails ("once"), all do ("full"), or the process is gone ("crash")."""
 
     def __init__(self, sound: int, mode: str, reason: int = errno.ENOSPC) -> None:
         self.left = sound
@@ -92,7 +94,7 @@ def flip(path, position):
 
 
 def assert_sound(folder, possible):
-    """The folder recovers to one of the `possible` generations, whole, and takes the next commit."""
+    """The folder recovers to one of the `possible` generations and takes the next commit."""
     found = recover(folder)
     generation = found.generation if found else 0
     assert generation in possible
