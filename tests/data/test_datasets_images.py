@@ -207,7 +207,7 @@ def bomb(path, side):
 
 READ = """
 import resource, sys
-from metaloss import datasets
+from metaloss.data import datasets
 import torch, PIL.Image, PIL.ImageOps
 used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (used + (100 << 20),) * 2)
