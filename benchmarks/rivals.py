@@ -3,9 +3,6 @@
 Every rival has its images gathered and its initial weights drawn once per task, as ours; the losses
 are ordinary functions of one image batch's logits. `rivals_jax.py` holds JAX's."""
 
-# All losses take the same arguments, and all rivals a chunk.
-# ruff: noqa: ARG001
-
 from collections.abc import Iterator
 
 import torch

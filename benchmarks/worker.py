@@ -87,7 +87,7 @@ def prepared(
     rival: str,
     case: str,
     chunk: int,
-    threads: int,  # noqa: ARG001  # part of the key of the cache
+    threads: int,  # part of the key of the cache
 ) -> Callable[[], Any]:
     """A rival with its problem at hand, warm."""
     whole = Case(**json.loads(case))

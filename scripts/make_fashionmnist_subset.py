@@ -7,9 +7,6 @@ first 400 images of meta-training, the first 300 of meta-validation and the firs
 Since 400 = 4/7 of 700, every image lies in the same pool in the subset as in the full set. A second
 run writes the same bytes."""
 
-# The licence is quoted line by line.
-# ruff: noqa: E501
-
 import gzip
 import io
 import sys

@@ -199,7 +199,7 @@ def read_text(text):
     except SettingsError as error:
         # Refusing the text is one of two right outcomes, so `pytest.raises` does not fit.
         plain = all(c.isprintable() and c.isascii() for c in str(error).replace("\n", ""))
-        assert plain, (text, error)  # noqa: PT017
+        assert plain, (text, error)
         return False
     assert Formula.parse(str(formula)) == formula, text
     return True
@@ -225,7 +225,7 @@ def read_file(folder, data):
             # Refusing the file is one of two right outcomes, so `pytest.raises` does not fit.
             line = str(error)
             assert line.isprintable(), data
-            assert len(line) < len(str(folder)) + 600, (data, error)  # noqa: PT017
+            assert len(line) < len(str(folder)) + 600, (data, error)
             read = False
     own = {("open", str(folder / name)) for name in ("loss.json", "weights.safetensors")}
     own.add(("os.listdir", str(Path(genomes.__file__).parent)))  # which kinds there are

@@ -55,7 +55,8 @@ def part(kind: str, name: str) -> type:
             name,
         )
     module = import_module(f"{plugins.PACKAGES[kind]}.{name}")
-    return getattr(module, module.__all__[0])
+    exported: type = getattr(module, module.__all__[0])
+    return exported
 
 
 def _plugin(plugin: plugins.Plugin) -> type:

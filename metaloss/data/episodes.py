@@ -23,7 +23,8 @@ class Images:
     def at(self, rows: Int64[Tensor, "T N"]) -> Float[Tensor, "T N K H W"]:
         """The images of these rows, normalised."""
         flat = self.pixels.index_select(0, rows.flatten()).float()
-        return flat.sub_(self.mean).div_(self.std).unflatten(0, rows.shape)
+        images: Tensor = flat.sub_(self.mean).div_(self.std).unflatten(0, rows.shape)
+        return images
 
 
 @dataclass(frozen=True)

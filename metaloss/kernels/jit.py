@@ -50,14 +50,15 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     """The function as machine code.
 
     It is kept between processes where the cache can be written, else for this process alone."""
-    dispatcher = njit(**SETTINGS)(function)
+    dispatcher: Any = njit(**SETTINGS)(function)
     with contextlib.suppress(cache.Unusable, RuntimeError):  # RuntimeError: numba finds no folder
         function_cache = _cache_of(function, cache.entry())
         # A user's own setting of numba may put all caches elsewhere, where nothing is keyed by the
         # state of this package's files.
         if cache.entry() in Path(function_cache.cache_path).parents:
             dispatcher._cache = function_cache
-    return dispatcher
+    machine_code: Callable[..., Any] = dispatcher
+    return machine_code
 
 
 def _cache_of(function: Callable[..., Any], folder: Path) -> SafeCache:

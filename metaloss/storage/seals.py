@@ -205,7 +205,8 @@ def _sealed(before: bytes, after: bytes, digest: Any = None) -> bytes:
     """
     digest = digest or hashlib.sha256()
     digest.update(before + after)
-    return before + digest.hexdigest().encode() + after
+    digits: bytes = digest.hexdigest().encode()
+    return before + digits + after
 
 
 def _checked(path: Path, before: bytes, after: bytes, remedy: str) -> bytes:

@@ -13,7 +13,7 @@ from metaloss.core import reading
 
 def reason(path, limit=100):
     """Why a path is not read."""
-    with pytest.raises(OSError) as caught:  # noqa: PT011  # callers compare it
+    with pytest.raises(OSError) as caught:
         reading.read_bytes(path, limit)
     return caught.value.strerror
 

@@ -235,7 +235,7 @@ def watch(event, _):
 
 def test_no_file_is_evaluated_imported_or_unpickled():
     """Each byte of a file is changed in turn; an audit hook listens."""
-    global watched  # noqa: PLW0603  # an audit hook cannot be removed
+    global watched  # an audit hook cannot be removed
     sound = pack(EXAMPLE, {"note": "x"})
     unpack(sound, TYPES)
     sys.addaudithook(watch)
@@ -249,7 +249,7 @@ def test_no_file_is_evaluated_imported_or_unpickled():
                 unpack(bytes(data), TYPES)
             except DamagedFile as error:
                 # Most bytes are damage, some are not: `pytest.raises` does not fit.
-                assert "\n" not in str(error)  # noqa: PT017
+                assert "\n" not in str(error)
         assert watched == []
     finally:
         watched = None
