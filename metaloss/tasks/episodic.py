@@ -289,7 +289,7 @@ class Episodes:
         return step_grid(self.family.inner)
 
     def enlarged(self, steps: int, scale: int) -> Self:
-        """The family with so many times the steps, and the classifier's layers so many times as wide.
+        """The family with more steps and wider layers, by these factors.
 
         Raises:
             SettingsError: more than can be.
@@ -382,13 +382,16 @@ def _check(family: TaskFamily, dataset: Dataset) -> None:
         return
     found = [f"{family.ways}-way needs {family.ways} classes, found {classes} ({_counts(dataset)})"]
     few = shortage(dataset, need, f" for shots + val = {need} in every pool")
-    message = f"{family.origin}: {'; '.join(([] if family.ways <= classes else found) + ([few] if few else []))}"
+    reasons = ([] if family.ways <= classes else found) + ([few] if few else [])
+    message = f"{family.origin}: {'; '.join(reasons)}"
     if classes >= 2 and smallest >= LEAST:
         shots = min(family.shots, max(1, smallest // 3))
-        fits = f"ways = {min(family.ways, classes)}, shots = {shots}, val = {min(family.val, smallest - shots)}"
+        val = min(family.val, smallest - shots)
+        fits = f"ways = {min(family.ways, classes)}, shots = {shots}, val = {val}"
         raise DataError(f"{message}. This fits: {fits}")
     raise DataError(
-        f"{message}. No task can be drawn: 2 classes with {LEAST} images in every pool are the least"
+        f"{message}. No task can be drawn: 2 classes with {LEAST} images in every pool are the "
+        "least"
     )
 
 

@@ -1,4 +1,4 @@
-"""Full trainings as tasks: losses are scored by what a network reaches that trains with them; a task is a seed."""
+"""Full trainings as tasks: a loss scores what a network reaches with it, and a task is a seed."""
 
 import contextlib
 import math
@@ -101,12 +101,15 @@ class FullTrainingTasks:
 
     @cached_property
     def pools(self) -> dict[str, tuple[Rows, ...]]:
-        """The pools of images as they are cut elsewhere: what may be seen is "train" and "validation" together."""
+        """The pools of images as episodes have them.
+
+        What may be seen is "train" and "validation" together.
+        """
         return {name: pool.rows for name, pool in pools(self.dataset).items()}
 
     @property
     def shares(self) -> dict[str, Rows]:
-        """What is trained on; and what is looked at for fitness, for the choice of the winner, and in the test."""
+        """The rows of the images by their use: training, fitness, choice of the winner, test."""
         own = self.material.shares
         return {
             "training": own.train,
@@ -138,7 +141,7 @@ class FullTrainingTasks:
         return min(tasks, self.family.seeds)
 
     def rates(self, given: Sequence[float]) -> Sequence[float]:
-        """The rates among which cross-entropy's is chosen: the family's own, or those of the run."""
+        """The rates among which cross-entropy's is chosen: the family's own, or else the run's."""
         return self.family.training.rates or given
 
     def evaluate(
@@ -328,7 +331,10 @@ class FullTrainingTasks:
         )
 
     def attempt(self, job: TrainingRequest, stop: Callable[[], bool]) -> float | Exception:
-        """What a training reaches: NaN where it diverged, and what its loss raised where it cannot be computed."""
+        """The accuracy that a training reaches.
+
+        NaN where it diverged; the exception that the loss raised where it cannot be computed.
+        """
         try:
             with _alone(self.device):
                 return self._trained(job, stop)
@@ -391,7 +397,8 @@ def open_full_training(
     material = open_images(replace(chosen, data=place or chosen.data), device)
     if isinstance(material.dataset, Scenes):
         raise SettingsError(
-            f"{family.origin}: {chosen.data} has a class for every pixel; a family has one for every image"
+            f"{family.origin}: {chosen.data} has a class for every pixel; a family has one for "
+            "every image"
         )
     rows = material.training_rows(chosen.per_class, Stream(0))
     chosen = decided(chosen, len(rows))
@@ -421,7 +428,8 @@ def halve(held: Rows, dataset: Dataset | Files, key: Stream) -> tuple[Rows, Rows
         rows = held[dataset.labels[held] == label]
         if len(rows) < 2:
             raise DataError(
-                f"class '{name}': {len(rows)} images are held out, and fitness and the choice of the winner need one "
+                f"class '{name}': {len(rows)} images are held out, and fitness and the choice of "
+                "the winner need one "
                 "each: raise training.validation"
             )
         rows = rows[key.at(label).permutation(len(rows))]
@@ -440,7 +448,10 @@ def shortened(chosen: Training, steps: int, own: int) -> Training:
 
 @contextlib.contextmanager
 def _alone(device: torch.device) -> Iterator[None]:
-    """One thread of torch, so that a result on the CPU does not depend on how many trainings run beside it."""
+    """One thread of torch within the block.
+
+    A result on the CPU must not depend on how many trainings run beside it.
+    """
     threads = torch.get_num_threads()
     if device.type == "cpu":
         torch.set_num_threads(1)

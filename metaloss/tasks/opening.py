@@ -1,4 +1,7 @@
-"""The two kinds of task families: episodes, and full trainings (`kind = "training"`); read and opened alike."""
+"""The two kinds of task families, read and opened alike.
+
+They are episodes, and full trainings (`kind = "training"`).
+"""
 
 from collections.abc import Mapping, Sequence
 from functools import partial

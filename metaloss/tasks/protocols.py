@@ -28,7 +28,7 @@ class Engine(Protocol):
     def score(
         self, losses: Losses, episodes: Any, tasks: Tasks, keys: Sequence[Stream], /
     ) -> Tensor:
-        """The validation accuracy of every loss on every task [P T], NaN where a training failed."""
+        """Validation accuracies of losses on tasks [P T], NaN where a training failed."""
 
     def observe(
         self,

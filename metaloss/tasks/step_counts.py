@@ -7,7 +7,7 @@ STEPS = (20, 30, 40, 60, 80, 120, 160, 200)
 
 
 def step_grid(inner: Inner) -> tuple[int, ...]:
-    """The numbers of steps that the strongest cross-entropy may have, the family's own among them."""
+    """The numbers of steps that cross-entropy is tuned over, the family's own among them."""
     return tuple(sorted({*(n for n in STEPS if n > inner.warmup), inner.steps}))
 
 

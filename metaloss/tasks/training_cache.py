@@ -1,4 +1,7 @@
-"""What a run's finished trainings reached, each kept as it ends: a run that goes on trains none of them again."""
+"""Results of a run's finished trainings, each kept as it ends.
+
+A run that goes on trains none of them again.
+"""
 
 import hashlib
 import math
@@ -99,7 +102,10 @@ def open_cache(folder: Path, conditions: Mapping[str, str]) -> TrainingCache:
 
 
 def fingerprint(part: Any) -> Any:
-    """What a loss is, of values whose `repr` tells them apart: a formula's text, a network's numbers."""
+    """A loss as plain values whose `repr` differs for different losses.
+
+    A formula becomes its text, a network its numbers.
+    """
     if isinstance(part, Formulas):
         return [str(formula) for formula in part.formulas]
     if isinstance(part, Tensor):

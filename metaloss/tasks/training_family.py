@@ -1,4 +1,7 @@
-"""A family whose tasks are full trainings: one network, one data set, one augmentation; every task is another seed."""
+"""A family of full trainings: one network, one data set, one augmentation.
+
+Every task is another seed.
+"""
 
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal

@@ -14,7 +14,7 @@ from metaloss.losses.base import Losses
 
 POLL = 0.2  # seconds between two looks at whether to stop
 
-_mine: dict[str, Any] = {}  # what a process of the crew has opened
+_mine: dict[str, Any] = {}  # what a process of the pool has opened
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,1 +1,1 @@
-"""Full-size training of ordinary networks with any loss; Lightning, of the extra `train`, runs the loop."""
+"""Full-size training of ordinary networks with any loss, on Lightning (the extra `train`)."""

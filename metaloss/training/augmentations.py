@@ -32,7 +32,10 @@ def raw(images: Images, augment: Augment) -> Images:
 def mixed(
     images: Float[Tensor, "N K H W"], labels: Tensor, classes: int, augment: Augment
 ) -> tuple[Tensor, Tensor]:
-    """What is done to normalised images and their labels: cutout, then mixup, which makes the labels distributions."""
+    """Normalised images and their labels after cutout and then mixup.
+
+    Mixup makes distributions of the labels.
+    """
     if augment.has("cutout"):
         images = cutout(images, augment.patch)
     if not augment.has("mixup"):
@@ -43,7 +46,7 @@ def mixed(
 
 
 def crop(images: Images, pad: int, flip: bool) -> Images:
-    """Each image shifted by up to `pad` pixels either way, zeros coming in, and every second one mirrored."""
+    """Images shifted by up to `pad` pixels, zeros at the edge, and every second one mirrored."""
     n, _, height, width = images.shape
     down, right = torch.randint(2 * pad + 1, (2, n, 1))
     # [N H], [N W]
@@ -62,7 +65,10 @@ def crop(images: Images, pad: int, flip: bool) -> Images:
 
 
 def cutout(images: Float[Tensor, "N K H W"], patch: int) -> Float[Tensor, "N K H W"]:
-    """A square of each image set to 0, the mean colour; its middle lies anywhere in the image (DeVries 2017)."""
+    """A square of each image set to 0, the mean colour (DeVries 2017).
+
+    Its middle lies anywhere in the image.
+    """
     n, _, height, width = images.shape
     top = torch.randint(height, (n, 1)) - patch // 2
     left = torch.randint(width, (n, 1)) - patch // 2
@@ -73,7 +79,10 @@ def cutout(images: Float[Tensor, "N K H W"], patch: int) -> Float[Tensor, "N K H
 
 
 def rand_augment(images: Images, operations: int, magnitude: int) -> Images:
-    """Operations drawn for each image, one after another (Cubuk 2020); images that drew the same one go together."""
+    """Images after several operations, drawn for each of them (Cubuk 2020).
+
+    Images that drew the same operation are computed together.
+    """
     n = len(images)
     images = images.clone()
     for _ in range(operations):

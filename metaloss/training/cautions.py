@@ -14,7 +14,8 @@ def few_images(images: int) -> str | None:
     if images >= VALIDATION:
         return None
     return (
-        f"{images} images to validate: one answer is {100 / images:.1f} points of accuracy, so a choice among rates or "
+        f"{images} images to validate: one answer is {100 / images:.1f} points of accuracy, so a "
+        "choice among rates or "
         "losses by them is mostly chance; --set validation=0.3 holds out more"
     )
 
@@ -23,7 +24,10 @@ def few_steps(steps: int) -> str | None:
     """That a training is short."""
     if steps >= STEPS:
         return None
-    return f"{steps} steps are few: the network may not have learned yet; more --epochs or --steps, or a smaller --batch"
+    return (
+        f"{steps} steps are few: the network may not have learned yet; more --epochs or --steps, "
+        "or a smaller --batch"
+    )
 
 
 def exploded(record: Mapping[str, Any], classes: int, rate: float) -> str | None:
@@ -41,7 +45,8 @@ def exploded(record: Mapping[str, Any], classes: int, rate: float) -> str | None
     if math.isfinite(value) and value - first <= FAR * max(abs(first), math.log(classes)):
         return None
     return (
-        f"the validation loss is {value:.3g} after epoch {record['epoch']}, and the loss of the first step was "
+        f"the validation loss is {value:.3g} after epoch {record['epoch']}, and the loss of the "
+        "first step was "
         f"{first:.3g}: the rate {rate:g} is probably too high; a smaller --lr, or several --rates"
     )
 
@@ -57,6 +62,7 @@ def one_answer(answers: Sequence[str | None]) -> str | None:
         return None
     names = ", ".join(f"'{x}'" for x in dict.fromkeys(only))
     return (
-        f"in {len(only)} of {len(answers)} trainings the answer to every test image is the same class ({names}): the "
+        f"in {len(only)} of {len(answers)} trainings the answer to every test image is the same "
+        f"class ({names}): the "
         "network has learned nothing of the others; another --lr, or more --epochs"
     )

@@ -1,4 +1,4 @@
-"""What the settings of a training that are left open become: decided by the number of training images alone."""
+"""Values of a training's open settings, decided by the number of training images alone."""
 
 from dataclasses import replace
 

@@ -49,7 +49,8 @@ def check(devices: int, device: torch.device, images: int, given: Mapping[str, A
         )
     if images % devices:
         raise SettingsError(
-            f"batch: the {images} images of a step cannot be cut in equal parts for {devices} devices"
+            f"batch: the {images} images of a step cannot be cut in equal parts for {devices} "
+            "devices"
         )
     if distributed.is_initialized():
         raise SettingsError(
@@ -61,7 +62,8 @@ def check(devices: int, device: torch.device, images: int, given: Mapping[str, A
         except Exception as error:  # pickle raises whatever an object leads it to
             reason = " ".join(str(error).split())[:200]
             raise SettingsError(
-                f"devices: {name} cannot be copied to another process ({reason}): define its class at the top of a "
+                f"devices: {name} cannot be copied to another process ({reason}): define its "
+                "class at the top of a "
                 "module, or train on one device"
             ) from None
 
@@ -139,7 +141,8 @@ class _Other:
         """Wait until it has read what it needs."""
         if reason := self._said():
             raise SettingsError(
-                f"devices: {self.name} cannot start: {reason}; it imports the program anew: does that begin its work "
+                f"devices: {self.name} cannot start: {reason}; it imports the program anew: does "
+                "that begin its work "
                 "under `if __name__ == '__main__':`, and are its classes in a file?"
             )
 
@@ -211,7 +214,10 @@ def _meet(folder: Path, rank: int, devices: int, device: torch.device) -> None:
 
 @contextlib.contextmanager
 def _threads(devices: int) -> Iterator[None]:
-    """This process's threads, dealt out among all; Lightning would deal out the machine's, and leave it so."""
+    """Divide this process's threads among all processes within the block.
+
+    Lightning would divide those of the machine, and would not undo it.
+    """
     before = torch.get_num_threads()
     said = os.environ.get("OMP_NUM_THREADS")
     each = max(1, before // devices)

@@ -1,4 +1,7 @@
-"""A training's figures: loss, accuracy and F1 over the epochs, with a band over the seeds; augmentations to look at."""
+"""A training's figures, and sheets of augmented images.
+
+Loss, accuracy and F1 are drawn over the epochs, with a band over the seeds.
+"""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -46,7 +49,7 @@ WIDE = 26  # characters, of which two stand side by side in a legend
 
 @drawing_style()
 def curves(trainings: Sequence[TrainingRecord]) -> list[Picture]:
-    """The figures of trainings that are over: three, and one of mean IoU where every pixel has a class."""
+    """Three figures of finished trainings, and one of mean IoU where every pixel has a class."""
     known = {key for x in trainings for record in x.epochs for key in record}
     return [_curve(name, trainings) for name in CURVES if CURVES[name][0][0] in known]
 
@@ -151,7 +154,10 @@ def _augmented(
 def _masked_sheet(
     pixels: Tensor, masks: Tensor, names: Sequence[str], augment: Augment, key: Stream
 ) -> bytes:
-    """Images with masks, a row each: the first column as they are, each further one augmented by another draw."""
+    """A PNG of images with masks, a row each.
+
+    The first column shows them as they are, each further one another augmentation.
+    """
     columns = [
         (pixels, masks),
         *(_moved(pixels, masks, augment, key.at("copy", i)) for i in range(COPIES)),

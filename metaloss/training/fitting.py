@@ -1,4 +1,4 @@
-"""`fit`: train a network with a loss, as full-size training does it; and several losses side by side."""
+"""`fit` trains a network with a loss, `fit_all` with several losses side by side."""
 
 import contextlib
 import signal
@@ -149,7 +149,8 @@ def start(
     if "model" not in given and segments(chosen.model) != material.segments:
         kinds = ("pixels", "images") if material.segments else ("images", "pixels")
         raise SettingsError(
-            f"{material.dataset.name} has classes of {kinds[0]}, and {chosen.model} tells {kinds[1]} apart"
+            f"{material.dataset.name} has classes of {kinds[0]}, and {chosen.model} tells "
+            f"{kinds[1]} apart"
         )
     entrants = name_losses(chosen.loss, loaded, material.classes)
     chosen = decided(chosen, len(material.training_rows(chosen.per_class, Stream(chosen.seed))))
@@ -228,7 +229,10 @@ def go_on(
 
 
 def _warn_of_leaks(job: TrainingSession, specs: Sequence[Any], runs: Path) -> None:
-    """Say which losses have learned from test images; to train with them is fair, to judge them by these is not."""
+    """Warn of losses that have learned from test images.
+
+    To train with them is fair; to judge them by these images is not.
+    """
     material = job.material
     if not isinstance(material.dataset, Dataset):
         return

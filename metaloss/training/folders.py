@@ -54,7 +54,7 @@ class TrainingRecord:
 
     @property
     def validation(self) -> float:
-        """Accuracy, or mean IoU, on the validation share after the last epoch; below any where it failed."""
+        """Accuracy, or mean IoU, on the validation images after the last epoch; -1 if it failed."""
         value = (
             self.epochs[-1][f"val_{main_metric(self.epochs[-1], 'val_')}"]
             if self.epochs and not self.failed
@@ -147,7 +147,7 @@ def create(
 def provenance(
     chosen: Training, material: TrainingImages, command: Sequence[str], device: torch.device
 ) -> dict[str, Any]:
-    """Where a training's numbers come from: versions, device, seed, and which images were used for what."""
+    """Versions, device and seed of a training, and which images were used for what."""
     shares = {name: getattr(material.shares, name) for name in ("train", "validation", "test")}
     return {
         "command": list(command),

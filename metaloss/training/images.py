@@ -44,7 +44,7 @@ class Resident:
     labels: Labels
 
     def batches(self, order: Rows, batch: int) -> Iterator[Batch]:
-        """Batches of the images at these rows, the last one smaller where they do not come out even."""
+        """Batches of the images at these rows; the last one may be smaller."""
         for rows in order.to(self.pixels.device).split(batch):
             yield self.pixels[rows], self.labels[rows]
 
@@ -65,11 +65,11 @@ class Streamed:
         return self.files.pair(row, self.size)
 
     def batches(self, order: Rows, batch: int) -> Iterator[Batch]:
-        """The same as of resident images."""
+        """Batches of the images at these rows, on the device; the last one may be smaller."""
         groups = [rows.tolist() for rows in order.split(batch)]
         pin = self.device.type == "cuda"
-        # Its generator is its own: workers draw nothing, but the loader takes a number from
-        # whatever generator it has.
+        # Give the DataLoader its own generator: otherwise it draws its base seed from torch's
+        # global one and shifts every later draw.
         loader: Any = DataLoader(
             self,  # type: ignore[arg-type]
             batch_sampler=groups,
@@ -127,14 +127,16 @@ class TrainingImages:
             return rows
         if isinstance(self.dataset, Scenes):
             raise SettingsError(
-                f"subset counts images of a class, and in {self.dataset.name} it is pixels that have one"
+                f"subset counts images of a class, and in {self.dataset.name} it is pixels that "
+                "have one"
             )
         found = []
         for label, name in enumerate(self.dataset.classes):
             own = rows[self.dataset.labels[rows] == label]
             if len(own) < per_class:
                 raise SettingsError(
-                    f"subset: class '{name}' has {len(own)} images to train on, asked for {per_class}"
+                    f"subset: class '{name}' has {len(own)} images to train on, asked for "
+                    f"{per_class}"
                 )
             found.append(own[key.at("subset", label).permutation(len(own))[:per_class]])
         return torch.cat(found).sort().values
@@ -245,7 +247,10 @@ def usual_moments(channels: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
 def moments(
     pixels: UInt8[Tensor, "N K H W"], rows: Rows
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation of each channel, from 0 to 1; a channel of one colour counts as spread 1."""
+    """Mean and standard deviation of each channel, of values from 0 to 1.
+
+    A channel of one colour gets the standard deviation 1.
+    """
     total = torch.zeros(2, pixels.shape[1], dtype=torch.float64)
     for part in rows.split(BLOCK):
         x = pixels[part].double() / 255

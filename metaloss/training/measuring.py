@@ -51,7 +51,10 @@ class Measurement:
 def measure(
     classifier: ImageClassifier, loss: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]
 ) -> Measurement:
-    """Look at all batches, without augmentation and in full precision; the classifier is left as it was."""
+    """Measurements over all batches, without augmentation and in full precision.
+
+    The classifier is left as it was.
+    """
     training = classifier.training
     classifier.eval()
     values = []

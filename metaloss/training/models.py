@@ -1,4 +1,7 @@
-"""Networks by name: the papers' small ones and torchvision's classifiers, fitted to the images and the classes."""
+"""Networks by name, made for the images and the classes.
+
+They are the papers' small ones and torchvision's classifiers.
+"""
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -84,7 +87,10 @@ class ImageClassifier(nn.Module):
 
 
 def outputs(found: Any) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """The logits, and those of auxiliary outputs, which some of torchvision's models give while they train."""
+    """The logits, and those of auxiliary outputs.
+
+    Some of torchvision's models give these while they train.
+    """
     if isinstance(found, Tensor):
         return found, ()
     if isinstance(found, Mapping):  # of torchvision's models for segmentation
@@ -147,7 +153,8 @@ def build(
         height, width = shape.size
         reason = " ".join(str(error).split())[:200]
         raise SettingsError(
-            f"model '{name}' cannot take images of {height}x{width} ({reason}); another size: --size 224"
+            f"model '{name}' cannot take images of {height}x{width} ({reason}); another size: "
+            "--size 224"
         ) from None
     return network
 
@@ -199,7 +206,7 @@ def _pretrained(name: str, classes: int) -> nn.Module:
 
 
 def replace_heads(network: nn.Module, classes: int) -> None:
-    """Put a fresh layer for so many classes in the place of every one that gives ImageNet's 1,000."""
+    """Replace every layer that gives ImageNet's 1,000 classes by a new one for `classes`."""
     for name, layer in list(network.named_modules()):
         parent = network.get_submodule(name.rpartition(".")[0])
         fresh: nn.Module
@@ -236,8 +243,8 @@ def check_batch(classifier: ImageClassifier, batch: int, devices: int = 1) -> No
             raise
         parts = "" if devices == 1 else f", for {devices} devices"
         raise SettingsError(
-            f"batch: this model normalises over the batch, and cannot with one image: --batch {2 * devices} or more"
-            + parts
+            "batch: this model normalises over the batch, and cannot with one image: --batch "
+            f"{2 * devices} or more" + parts
         ) from None
 
 

@@ -70,7 +70,7 @@ class Supervised(lightning.LightningModule):
         )
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        """Set the rate, and seed what is drawn in this step by its number, and the device's, alone."""
+        """Set the rate, and seed torch's generators by the numbers of the step and the device."""
         if self.plan.stop():
             raise Interrupted
         step = self.global_step
@@ -103,18 +103,19 @@ class Supervised(lightning.LightningModule):
         return value
 
     def on_after_backward(self) -> None:
-        """Refuse what several devices cannot average: they wait for a gradient of every parameter."""
+        """Refuse a parameter without a gradient: several devices would wait for it."""
         if self.plan.chosen.devices == 1:
             return
         idle = [name for name, p in self.named_parameters() if p.requires_grad and p.grad is None]
         if idle:
             raise SettingsError(
-                f"devices: {', '.join(idle[:3])} had no part in the loss of a step, and several devices need all "
+                f"devices: {', '.join(idle[:3])} had no part in the loss of a step, and several "
+                "devices need all "
                 "parameters: freeze them, or train on one device"
             )
 
     def on_train_epoch_end(self) -> None:
-        """Measure on the validation share, put it on record, and keep a checkpoint: on the first device."""
+        """On the first device, measure on the validation share, and keep a checkpoint."""
         self._watch(WATCH)
         found: Any = (self._record(), self._due()) if self.global_rank == 0 else None
         record, due = self.trainer.strategy.broadcast(found)
@@ -132,7 +133,10 @@ class Supervised(lightning.LightningModule):
         self.began = now
 
     def _save(self, path: Path) -> None:
-        """Write a checkpoint, whole or not at all; all devices come here, and the first one writes."""
+        """Write a checkpoint, whole or not at all.
+
+        All devices must call this; the first one writes.
+        """
         written = path.with_name(f".{path.name}.tmp")
         self.trainer.save_checkpoint(written)
         if self.global_rank == 0:
@@ -184,7 +188,8 @@ class Supervised(lightning.LightningModule):
             ago = len(recent) - int((~recent).nonzero()[0])
             step = len(self.values) - ago + self._before
             raise MetalossError(
-                f"the loss is {float(self.values[-ago]):g} at step {step + 1} (learning rate {self.rate(step):.3g}): "
+                f"the loss is {float(self.values[-ago]):g} at step {step + 1} (learning rate "
+                f"{self.rate(step):.3g}): "
                 f"{self.loss}; try a smaller rate or another loss"
             )
 
@@ -286,7 +291,7 @@ def _fitted(
 
 
 def _check(path: Path) -> None:
-    """Raise a DamagedFile where a checkpoint is not sound, or holds more than tensors and plain values."""
+    """Raise a DamagedFile unless a checkpoint is whole, and only tensors and plain values."""
     storage.check_file(path, "restore it from a copy, or remove it, and this training begins again")
     try:
         torch.load(path, map_location="cpu", weights_only=True)

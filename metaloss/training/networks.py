@@ -55,7 +55,7 @@ class Residual(nn.Module):
 
 
 class ResNet9(nn.Module):
-    """Nine layers with 6.6 million parameters. Morgan gives the name and the number; the layout is ours."""
+    """Nine layers with 6.6 million parameters; name and number are Morgan's, the layout is ours."""
 
     def __init__(self, channels: int, classes: int, size: tuple[int, int]) -> None:
         super().__init__()
@@ -99,7 +99,10 @@ class Wide(nn.Module):
 
 
 class WideResNet(nn.Module):
-    """A wide residual network (Zagoruyko 2016): 28 layers, 10 times as wide, 36.5 million parameters; no dropout."""
+    """A wide residual network (Zagoruyko 2016): 28 layers, 10 times as wide, no dropout.
+
+    It has 36.5 million parameters.
+    """
 
     def __init__(
         self, channels: int, classes: int, size: tuple[int, int], depth: int = 28, widen: int = 10

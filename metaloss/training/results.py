@@ -59,7 +59,7 @@ class Fitted:
 
     @property
     def mean(self) -> float:
-        """Mean test accuracy, or mean IoU where every pixel has a class, of the seeds that did not fail."""
+        """Mean test accuracy, or mean IoU of pixels, over the seeds that did not fail."""
         return mean(self.iou or self.accuracy)
 
     @property
@@ -79,7 +79,8 @@ class Fitted:
         seed = self.seeds[0] if seed is None else seed
         if seed not in self.files:
             raise SettingsError(
-                f"no trained model of seed {seed}; there is one of {', '.join(map(str, self.files))}"
+                f"no trained model of seed {seed}; there is one of "
+                f"{', '.join(map(str, self.files))}"
             )
         return folders.load(self.folder, self.files[seed], self.network)
 

@@ -1,4 +1,7 @@
-"""The course of the learning rate: a function of the step and of past validation losses, so resuming needs no state."""
+"""The learning rate as a function of the step and of past validation losses.
+
+Resuming therefore needs no state.
+"""
 
 import math
 from collections.abc import Sequence
@@ -78,7 +81,10 @@ def make_schedule(chosen: Training, images: int) -> Schedule:
 
 
 def _stalls(losses: Sequence[float], patience: int) -> int:
-    """How often the lowest loss stood for so many epochs in a row; the count begins again after each time."""
+    """How often the lowest loss was not improved on for so many epochs in a row.
+
+    The count begins again after each time.
+    """
     lowest = math.inf
     waited = 0
     stalls = 0

@@ -1,4 +1,4 @@
-"""Where every pixel has a class: losses that leave some out, images and masks that move alike, mean IoU."""
+"""Pixels with classes: losses that ignore some, augmentation with masks, mean IoU."""
 
 import copy
 import math
@@ -92,7 +92,8 @@ def check_masks(found: Scenes) -> None:
     ]
     if void:
         warn_of(
-            f"{found.name}: {len(void)} of {len(rows)} images to train on teach nothing, all pixels of their masks are "
+            f"{found.name}: {len(void)} of {len(rows)} images to train on teach nothing, all "
+            "pixels of their masks are "
             f"{IGNORE}: {_some(void)}"
         )
     pixels = counts.sum(0)
@@ -182,7 +183,10 @@ def measure(
 
 
 def overlaps(table: Int64[Tensor, "C C"]) -> tuple[Float[Tensor, " C"], Float[Tensor, " C"]]:
-    """Intersection over union, and F1, of every class; NaN for one that is neither a label nor an answer."""
+    """Intersection over union, and F1, of every class.
+
+    NaN for a class that is neither a label nor an answer.
+    """
     hits = table.diagonal().double()
     sizes = (table.sum(0) + table.sum(1)).double()
     return hits / (sizes - hits), 2 * hits / sizes

@@ -12,7 +12,7 @@ AUXILIARY = ("fcn", "deeplabv3")  # torchvision's that can have an auxiliary out
 
 
 class SmallFCN(nn.Module):
-    """Ours: three 3x3 convolutions, halved in between, a 1x1 one on two scales, enlarged; 24,000 parameters."""
+    """Ours: three 3x3 convolutions on three scales, two 1x1 ones added up; 24,000 parameters."""
 
     def __init__(self, channels: int, classes: int, size: tuple[int, int]) -> None:
         super().__init__()

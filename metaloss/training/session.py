@@ -1,4 +1,7 @@
-"""All trainings of a folder, one after another: rates on the first seed, then every seed, then the test images."""
+"""All trainings of a folder, one after another.
+
+First the rates on the first seed, then every seed, then the test images.
+"""
 
 import copy
 import math
@@ -129,7 +132,7 @@ class TrainingSession:
         return table
 
     def train(self, entrant: NamedLoss, lr: float, seed: int) -> TrainingRecord:
-        """One training; from its record where it is over, from its checkpoint where it was interrupted."""
+        """The record of one training, which is done or continued where it is not over."""
         state = self._state(entrant, lr, seed)
         found = folders.saved(state / "done.json")
         if found is None:
@@ -138,7 +141,7 @@ class TrainingSession:
         return found
 
     def recall(self, entrants: Sequence[NamedLoss], rates: Sequence[float]) -> None:
-        """Know all trainings of these losses at these rates that are over: the tables are of all of them."""
+        """Read the records of these losses' finished trainings at these rates, for the tables."""
         for entrant in entrants:
             for lr in rates:
                 for seed in self.seeds:
@@ -170,12 +173,13 @@ class TrainingSession:
         return (segmentation.ignoring(found) if self.material.segments else found).to(self.device)
 
     def _tune(self, entrant: NamedLoss) -> tuple[float, list[dict[str, float]]]:
-        """The rate with the best validation accuracy on the first seed, and what each one reached."""
+        """The rate with the best validation score on the first seed, and the score of each."""
         tried = [self.train(entrant, lr, self.seeds[0]) for lr in self.chosen.rates]
         best = max(tried, key=lambda x: x.validation)
         if len(tried) > 1 and best.lr in (min(self.chosen.rates), max(self.chosen.rates)):
             self.reporter.on_warning(
-                f"{entrant.label}: the best rate, {best.lr:g}, is at the end of those tried; try more"
+                f"{entrant.label}: the best rate, {best.lr:g}, is at the end of those tried; try "
+                "more"
             )
         score = "val_iou" if self.material.segments else "val_accuracy"
         return best.lr, [{"lr": x.lr, score: max(x.validation, 0.0)} for x in tried]
@@ -253,7 +257,7 @@ class TrainingSession:
         return self.folder / "state" / f"{entrant.slug}-{lr:.12g}-{seed}"
 
     def _test(self, entrant: NamedLoss, x: TrainingRecord) -> dict[str, Any]:
-        """What a training's last weights reach on the test images; its weights get their lasting name."""
+        """What a training's last weights reach on the test images; the weights' file is renamed."""
         found = {"loss": x.loss, "seed": x.seed, "lr": x.lr, "failed": x.failed, "file": ""}
         pixels = self.material.segments
         names = self.material.dataset.classes

@@ -1,4 +1,7 @@
-"""The settings of a full-size training: defaults stand here and nowhere else; a TOML table and a flag name a field."""
+"""The settings of a full-size training; their defaults stand here and nowhere else.
+
+A key of a TOML table and a flag of the command line name a field.
+"""
 
 import re
 import tomllib
@@ -187,7 +190,7 @@ class Training:
 
     @property
     def rate(self) -> float:
-        """The learning rate where none is chosen among `rates`, and the images have not decided it."""
+        """The learning rate where neither `rates` nor the number of images decides it."""
         return RATES[self.optimiser] if self.lr is None else self.lr
 
     @property

@@ -65,7 +65,10 @@ class TrainingSpec:
 
 
 def on_device(plan: TrainingSpec, device: torch.device) -> TrainingSpec:
-    """A plan with its images on another device, as another process follows it: it tells and asks nobody."""
+    """A training with its images on another device, as another process runs it.
+
+    It calls nobody back.
+    """
     source = plan.material.source
     if isinstance(source, Streamed):
         there: Resident | Streamed = replace(source, device=device)

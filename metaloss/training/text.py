@@ -40,10 +40,14 @@ def heading(job: TrainingSession) -> list[str]:
     device = f"{chosen.devices} x {job.device}" if chosen.devices > 1 else str(job.device)
     trainings = len(job.entrants) * (chosen.seeds + max(0, len(chosen.rates) - 1))
     return [
-        f"metaloss {__version__} · {chosen.model} at {size} · {chosen.optimiser}, {chosen.schedule} · augment "
+        f"metaloss {__version__} · {chosen.model} at {size} · {chosen.optimiser}, "
+        f"{chosen.schedule} · augment "
         f"{chosen.augment.kind} · {trainings} training{'s' if trainings > 1 else ''} · {device}",
         f"data    {job.material.dataset.name}: {images}; {job.material.dataset.origin}",
-        f"steps   batch {path.batch} ({share}) · rate{'s' if chosen.rates else ''} {rates}{clip} · {length}",
+        (
+            f"steps   batch {path.batch} ({share}) · rate{'s' if chosen.rates else ''} "
+            f"{rates}{clip} · {length}"
+        ),
         f"folder  {job.folder}",
         HEADER if not job.material.segments else PIXELS,
     ]
@@ -82,7 +86,10 @@ def table(found: Fits) -> list[str]:
         else ""
     )
     return [
-        f"test    {summary['images']['test']} images, looked at once; n = {seeds}, {spread}{against}",
+        (
+            f"test    {summary['images']['test']} images, looked at once; n = {seeds}, "
+            f"{spread}{against}"
+        ),
         *_aligned(cells),
         *_recalls(found.table),
     ]
@@ -97,7 +104,7 @@ def _aligned(cells: Sequence[Sequence[str]]) -> list[str]:
 
 
 def _recalls(rows: Sequence[dict[str, Any]]) -> list[str]:
-    """Of every class the share of its test images that is found; of many classes those that are found least."""
+    """The recall of every class; of many classes the lowest."""
     if not rows or "recall" not in rows[0]:
         return []
     classes = list(rows[0]["recall"])

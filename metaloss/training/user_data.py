@@ -37,7 +37,8 @@ def as_dataset(given: Any) -> Dataset:
     if hasattr(given, "__getitem__") and hasattr(given, "__len__"):
         return _joined([_pairs(given)], getattr(given, "classes", None))
     raise DataError(
-        f"data: found {type(given).__name__}, expected a name, (images, labels), a data set of pairs, or (train, test)"
+        f"data: found {type(given).__name__}, expected a name, (images, labels), a data set of "
+        "pairs, or (train, test)"
     )
 
 
@@ -71,7 +72,8 @@ def _numbered(columns: Sequence[Any]) -> tuple[list[Tensor], tuple[str, ...] | N
         if array.ndim != 1:
             shape = "x".join(map(str, array.shape)) or "a single one"
             raise DataError(
-                f"data: labels: found {shape}, expected one an image; of one-hot rows take argmax(1)"
+                f"data: labels: found {shape}, expected one an image; of one-hot rows take "
+                "argmax(1)"
             )
         if not len(array):
             raise DataError("data: labels: found none, expected at least 1")
@@ -118,7 +120,8 @@ def _bytes(images: Any) -> Tensor:
         return (255 * pixels).round().to(torch.uint8)
     if not 0 <= low <= high <= 255:
         raise DataError(
-            f"data: images: found {low:g} to {high:g}, expected bytes, 0 to 255, or numbers from 0 to 1"
+            f"data: images: found {low:g} to {high:g}, expected bytes, 0 to 255, or numbers from "
+            "0 to 1"
         )
     return pixels.to(torch.uint8)
 
@@ -134,7 +137,8 @@ def _channels_first(pixels: Tensor) -> Tensor:
     _, second, third, last = pixels.shape
     if second in CHANNELS and last in CHANNELS and second != third:
         raise DataError(
-            f"data: images: found {_shape(pixels)}, which may be [N K H W] or [N H W K]: make their height and width "
+            f"data: images: found {_shape(pixels)}, which may be [N K H W] or [N H W K]: make "
+            "their height and width "
             "larger than 3"
         )
     if second in CHANNELS or last not in (*CHANNELS, 2, 4):
@@ -142,7 +146,8 @@ def _channels_first(pixels: Tensor) -> Tensor:
     if last in CHANNELS:
         return pixels.permute(0, 3, 1, 2)
     raise DataError(
-        f"data: images: found {_shape(pixels)}, which looks like [N H W K] with {last} channels: give one or three of "
+        f"data: images: found {_shape(pixels)}, which looks like [N H W K] with {last} channels: "
+        "give one or three of "
         "them, or [N K H W]"
     )
 
@@ -152,7 +157,7 @@ def _shape(pixels: Tensor) -> str:
 
 
 def _pairs(found: Any) -> tuple[Tensor, list[Any]]:
-    """The images and labels of a set of (image, label) pairs, the images Pillow's, arrays or tensors."""
+    """Images and labels of (image, label) pairs; images are Pillow's, arrays or tensors."""
     if not len(found):
         raise DataError("data: images: found none, expected at least 1")
     try:
@@ -160,14 +165,16 @@ def _pairs(found: Any) -> tuple[Tensor, list[Any]]:
     except (TypeError, ValueError):
         kind = type(found[0]).__name__
         raise DataError(
-            f"data: found {kind} where a pair of an image and its label was expected; images and labels apart are "
+            f"data: found {kind} where a pair of an image and its label was expected; images and "
+            "labels apart are "
             "given as arrays: (images, labels)"
         ) from None
     tensors = [_image(x) for x in images]
     sizes = sorted({tuple(x.shape) for x in tensors})
     if len(sizes) > 1:
         raise DataError(
-            f"data: images: found several sizes ({sizes[:3]}), expected one: resize them, or use folder:PATH"
+            f"data: images: found several sizes ({sizes[:3]}), expected one: resize them, or use "
+            "folder:PATH"
         )
     return torch.stack(tensors), [x.item() if isinstance(x, Tensor) else x for x in labels]
 
