@@ -93,11 +93,11 @@ def evaluate(
         block: how many validation images to look at at once.
         metric: looks at the classifiers.
     """
-    found = []
+    shown = []
 
     def look(step: int, params: Params) -> None:
         if step in (marks or (inner.steps,)):
-            found.append(metric(model, params, bound, tasks, block))
+            shown.append(metric(model, params, bound, tasks, block))
 
     bound_losses = losses.bind(tasks.train.target)
     train(
@@ -110,4 +110,4 @@ def evaluate(
         keys=keys,
         probe=look,
     )
-    return torch.stack(found)
+    return torch.stack(shown)

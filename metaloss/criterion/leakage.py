@@ -230,13 +230,13 @@ def _classes(source: LearnedSource, test: Dataset) -> str:
     return "same" if set(test.classes) <= set(source.classes) else "some new"
 
 
-def _worst(found: Sequence[DataOverlap]) -> DataOverlap:
+def _worst(overlaps: Sequence[DataOverlap]) -> DataOverlap:
     """The verdict on several data sets together.
 
     Refused where one is refused; else as familiar as the most familiar one.
     """
     order = ("same", "unknown", "new", "none")
-    return min(found, key=lambda x: (not x.refusal, order.index(x.data)), default=DataOverlap())
+    return min(overlaps, key=lambda x: (not x.refusal, order.index(x.data)), default=DataOverlap())
 
 
 @lru_cache(maxsize=4)

@@ -79,8 +79,8 @@ class CompiledEquivariant(Equivariant):
         from metaloss.kernels import network
 
         z = logits.mT.contiguous()
-        found = torch.empty_like(z)
-        before, after = (x.flatten(0, 1).numpy() for x in (z, found))
+        gradient = torch.empty_like(z)
+        before, after = (x.flatten(0, 1).numpy() for x in (z, gradient))
         network.logit_gradient(
             before,
             self._y.numpy(),
@@ -89,4 +89,4 @@ class CompiledEquivariant(Equivariant):
             network.LANES,
             after,
         )
-        return found.mT
+        return gradient.mT

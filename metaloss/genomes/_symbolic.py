@@ -98,11 +98,11 @@ class Symbolic(FormulaGenome):
 
         Where "random" is not wanted, mutants of the seeds, which `vary` makes.
         """
-        found = list(seeds[:n])
+        start = list(seeds[:n])
         rows = range(len(seeds), n)
         if RANDOM in parts(self.start):
-            return found + [fresh(i, key.at(i).python_rng()) for i in rows]
-        return found + [vary(seeds[i % len(seeds)], key.at(i).python_rng()) for i in rows]
+            return start + [fresh(i, key.at(i).python_rng()) for i in rows]
+        return start + [vary(seeds[i % len(seeds)], key.at(i).python_rng()) for i in rows]
 
     def valid(self, population: Any) -> Int[Tensor, " P"]:
         """0, or the number in `reasons` of why a candidate is not worth a training."""
@@ -120,15 +120,15 @@ class Symbolic(FormulaGenome):
 
 def parts(start: str) -> list[str]:
     """What stands between the commas that are in no brackets."""
-    found = []
+    names = []
     depth = 0
     first = 0
     for place, c in enumerate(start):
         depth += (c == "(") - (c == ")")
         if c == "," and not depth:
-            found.append(start[first:place])
+            names.append(start[first:place])
             first = place + 1
-    return [part.strip() for part in (*found, start[first:])]
+    return [part.strip() for part in (*names, start[first:])]
 
 
 def seed(name: str) -> Expression:

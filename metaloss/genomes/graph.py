@@ -125,9 +125,9 @@ class Graph(Symbolic):
 
         Mutants of the losses, where `start` asks for no random ones.
         """
-        found = [encode(e).rows()[0] for e in self.seeds]
+        seeds = [encode(e).rows()[0] for e in self.seeds]
         return Graphs.of(
-            self.started(found, n, key, lambda _, rng: self._random(rng), self._mutant)
+            self.started(seeds, n, key, lambda _, rng: self._random(rng), self._mutant)
         )
 
     def mutate(self, parents: Graphs, strength: Float[Tensor, "P ..."], key: Stream) -> Graphs:

@@ -131,9 +131,10 @@ class MetaLossNetwork(RealVectors):
 
     def describe(self, population: Vectors, row: int) -> str:
         """Sizes in one line."""
-        own = f", {self.fixed_classes} classes" if self.classes else ""
+        fixed = f", {self.fixed_classes} classes" if self.classes else ""
         return (
-            f"Meta-Loss Network ({self.architecture}{own}, {self.size} weights, {self.activation})"
+            f"Meta-Loss Network ({self.architecture}{fixed}, "
+            f"{self.size} weights, {self.activation})"
         )
 
     def _random(self, key: Stream) -> Float[Tensor, "1 D"]:

@@ -147,10 +147,12 @@ class Targets:
         """Every class's target; a soft label mixes that of the true class and that of another."""
         y, (_, T, C, B) = self._y, logp.shape
         u = at_home(logp, self.reference_classes)
-        own = self._along(u.flatten(1), self.curves[:, 1:2]).unflatten(2, (T, C, B))[:, 0]
-        true = self._along((u * y).sum(-2).flatten(1), self.curves[:, ::2]).unflatten(2, (T, 1, B))
-        other = (own + true[:, 1]).div_(C)
-        return torch.addcmul(other, y, true[:, 0] - other)
+        by_own_class = self._along(u.flatten(1), self.curves[:, 1:2]).unflatten(2, (T, C, B))[:, 0]
+        by_true_class = self._along((u * y).sum(-2).flatten(1), self.curves[:, ::2]).unflatten(
+            2, (T, 1, B)
+        )
+        other = (by_own_class + by_true_class[:, 1]).div_(C)
+        return torch.addcmul(other, y, by_true_class[:, 0] - other)
 
     def _along(
         self, u: Float[Tensor, "P N"], curves: Float[Tensor, "P m K"]

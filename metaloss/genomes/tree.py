@@ -150,8 +150,8 @@ class Tree(Symbolic):
 
     def mutate(self, parents: Trees, strength: Float[Tensor, "P ..."], key: Stream) -> Trees:
         """One child of each parent, by one of the four mutations; no use is made of a strength."""
-        found = self.expressions(parents)
-        return self._rows([self._mutant(e, key.at(i).python_rng()) for i, e in enumerate(found)])
+        trees = self.expressions(parents)
+        return self._rows([self._mutant(e, key.at(i).python_rng()) for i, e in enumerate(trees)])
 
     def crossover(self, a: Trees, b: Trees, key: Stream) -> Trees:
         """Each tree of `a`, with one subtree taken from the tree of `b` in the same row."""

@@ -21,22 +21,21 @@ BINS = 15  # of the calibration error, of equal width
 def predictions(
     model: Classifier, params: Params, bound: Bound, tasks: Tasks, block: int
 ) -> Float[Tensor, "P T V 3"]:
-    """The metric of a test: each image's answer, that answer's probability, and the true class's
-    log-probability.
+    """The metric of a test: predicted class, its probability, the true class's log-probability.
 
     NaN for an image whose logits are not finite.
     """
-    found = []
+    blocks = []
     for first in range(0, len(bound.val), block):
         images = slice(first, first + block)
         logits = model(params, bound.val.block(images))
         logp = logits.mT.log_softmax(-2)  # [P T C V]
-        trust, choice = logp.max(-2)
+        confidence, predicted = logp.max(-2)
         label = tasks.val.label[:, images].expand(len(logp), -1, -1)
         truth = logp.gather(2, label[:, :, None])[:, :, 0]
-        seen = torch.stack([choice.to(logp), trust.exp(), truth], -1)
-        found.append(seen.where(logits.isfinite().all(-1, keepdim=True), torch.nan))
-    return torch.cat(found, 2)
+        seen = torch.stack([predicted.to(logp), confidence.exp(), truth], -1)
+        blocks.append(seen.where(logits.isfinite().all(-1, keepdim=True), torch.nan))
+    return torch.cat(blocks, 2)
 
 
 @torch.no_grad()
@@ -68,29 +67,29 @@ class Measures:
     right: Bool[Tensor, "T V"]
 
 
-def measure(found: Float[Tensor, "T V 3"], label: Int[Tensor, "T V"], classes: int) -> Measures:
-    """The measures of some classifiers' answers.
+def measure(seen: Float[Tensor, "T V 3"], label: Int[Tensor, "T V"], classes: int) -> Measures:
+    """The measures of some classifiers' predictions.
 
     Args:
-        found: what the metric `answers` saw of one loss.
+        seen: what the metric `predictions` saw of one loss.
         label: the true classes.
         classes: how many there are.
     """
-    sound = found.isfinite().all(-1).all(-1)  # [T]
-    choice, trust, truth = found.double().nan_to_num().unbind(-1)
-    right = (choice.long() == label) & sound[:, None]
-    measured = (right.double().mean(1), macro_f1(choice.long(), label, classes), -truth.mean(1))
+    sound = seen.isfinite().all(-1).all(-1)  # [T]
+    predicted, confidence, truth = seen.double().nan_to_num().unbind(-1)
+    right = (predicted.long() == label) & sound[:, None]
+    measured = (right.double().mean(1), macro_f1(predicted.long(), label, classes), -truth.mean(1))
     accuracy, f1, nll, calibration = (
-        x.where(sound, torch.nan) for x in (*measured, calibration_error(trust, right))
+        x.where(sound, torch.nan) for x in (*measured, calibration_error(confidence, right))
     )
     return Measures(accuracy, f1, nll, calibration, right)
 
 
 def macro_f1(
-    choice: Int[Tensor, "T V"], label: Int[Tensor, "T V"], classes: int
+    predicted: Int[Tensor, "T V"], label: Int[Tensor, "T V"], classes: int
 ) -> Float[Tensor, " T"]:
     """The F1 score, averaged over the classes that occur as a label or an answer."""
-    pairs = (label * classes + choice).long()
+    pairs = (label * classes + predicted).long()
     count = torch.zeros(len(pairs), classes**2, dtype=torch.float64)
     count.scatter_add_(1, pairs, torch.ones_like(pairs, dtype=torch.float64))
     confusion = count.unflatten(1, (classes, classes))  # [T true answered]
@@ -101,17 +100,17 @@ def macro_f1(
 
 
 def calibration_error(
-    trust: Float[Tensor, "T V"], right: Bool[Tensor, "T V"], bins: int = BINS
+    confidence: Float[Tensor, "T V"], right: Bool[Tensor, "T V"], bins: int = BINS
 ) -> Float[Tensor, " T"]:
     """The expected calibration error of some classifiers (Guo 2017).
 
     The mean over the images of |accuracy - mean probability| within their bin of probabilities
     (low, high].
     """
-    place = ((trust * bins).ceil().long() - 1).clamp(0, bins - 1)
-    gap = torch.zeros(len(trust), bins, dtype=torch.float64)
-    gap.scatter_add_(1, place, right.double() - trust.double())
-    return gap.abs().sum(1) / trust.shape[1]
+    place = ((confidence * bins).ceil().long() - 1).clamp(0, bins - 1)
+    gap = torch.zeros(len(confidence), bins, dtype=torch.float64)
+    gap.scatter_add_(1, place, right.double() - confidence.double())
+    return gap.abs().sum(1) / confidence.shape[1]
 
 
 def accuracy(logits: Float[Tensor, "P T V C"], label: Int[Tensor, "T V"]) -> Float[Tensor, "P T"]:
@@ -148,13 +147,13 @@ def right_answers(
 
     NaN where the logits are not finite.
     """
-    found = []
+    blocks = []
     for first in range(0, len(bound.val), block):
         images = slice(first, first + block)
         logits = model(params, bound.val.block(images))
         right = (logits.argmax(-1) == tasks.val.label[:, images]).to(logits)
-        found.append(right.where(logits.isfinite().all(-1), torch.nan))
-    return torch.cat(found, 2)
+        blocks.append(right.where(logits.isfinite().all(-1), torch.nan))
+    return torch.cat(blocks, 2)
 
 
 @torch.no_grad()

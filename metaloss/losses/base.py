@@ -44,7 +44,7 @@ class Losses(Protocol):
         """P."""
 
     def __getitem__(self, rows: slice | Tensor) -> Self:
-        """Some of the losses."""
+        """Return some of the losses."""
 
 
 def one_hot(label: Int[Tensor, "..."], classes: int) -> Float[Tensor, "... C"]:

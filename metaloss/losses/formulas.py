@@ -102,13 +102,15 @@ class Formulas:
     def terms(self, logits: Float[Tensor, "P T B C"]) -> Float[Tensor, "P T B C"]:
         """One term per class; those of a mean over classes are divided by their number."""
         logp = self._cooled(logits.mT).log_softmax(-2)
-        found = []
-        for formula, *each in zip(self.formulas, logp.unbind(0), logp.exp().unbind(0), strict=True):
+        per_formula = []
+        for formula, *logp_and_p in zip(
+            self.formulas, logp.unbind(0), logp.exp().unbind(0), strict=True
+        ):
             value = _run(
-                _ready(value_program(formula.expression), self._bound.named), *each
+                _ready(value_program(formula.expression), self._bound.named), *logp_and_p
             ).expand(logp.shape[1:])
-            found.append(value / logits.shape[-1] if formula.reduction == "mean" else value)
-        return torch.stack(found).mT
+            per_formula.append(value / logits.shape[-1] if formula.reduction == "mean" else value)
+        return torch.stack(per_formula).mT
 
     def __call__(self, logits: Float[Tensor, "P T B C"]) -> Float[Tensor, "P T"]:
         """Each classifier's value under its formula.
@@ -137,10 +139,10 @@ class Formulas:
         ):
             return grouping.run(self._plan, logp, p)
         shape = logp.shape[1:]
-        found = [
+        gradients = [
             _run(*each) for each in zip(self._slopes, logp.unbind(0), p.unbind(0), strict=True)
         ]
-        return torch.stack([x if x.shape == shape else x.expand(shape) for x in found])
+        return torch.stack([x if x.shape == shape else x.expand(shape) for x in gradients])
 
     @property
     def _bound(self) -> Shared:
@@ -160,21 +162,25 @@ class Formulas:
         return grouping.group(self._programs, self._bound.named, self._bound.planes.shape[1:])
 
     def _cooled(self, logits: Tensor) -> Tensor:
-        found = [f.temperature for f in self.formulas]
+        temperatures = [f.temperature for f in self.formulas]
         return (
             logits
-            if all(t == 1 for t in found)
-            else logits / logits.new_tensor(found)[:, None, None, None]
+            if all(t == 1 for t in temperatures)
+            else logits / logits.new_tensor(temperatures)[:, None, None, None]
         )
 
     def _scale(self, logits: Float[Tensor, "P T B C"]) -> Tensor | float:
         """What the gradient of a sum over the classes, but for its sign, is multiplied by."""
         B, C = logits.shape[-2:]
-        found = [
+        factors = [
             program.sign / (B * f.temperature * (C if f.reduction == "mean" else 1))
             for program, f in zip(self._programs, self.formulas, strict=True)
         ]
-        return found[0] if len(set(found)) == 1 else logits.new_tensor(found)[:, None, None, None]
+        return (
+            factors[0]
+            if len(set(factors)) == 1
+            else logits.new_tensor(factors)[:, None, None, None]
+        )
 
 
 def _evaluate(e: Expression, target: Tensor, known: dict[Expression, Tensor]) -> Tensor:

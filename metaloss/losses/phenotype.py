@@ -100,21 +100,21 @@ def warnings(loss: Losses, classes: int | None = None) -> list[str]:
         loss: a population of one.
         classes: the one number of classes it is made for; None: any.
     """
-    found = []
+    warnings = []
     gains = {c: gain(loss, c) for c in ((classes,) if classes else (2, 10, 100))}
     if backward := [str(c) for c, g in gains.items() if g < 0]:
-        found.append(
+        warnings.append(
             f"anti-learns: unsure among {' or '.join(backward)} classes, "
             "it pushes the true one down"
         )
     if faint := [f"{g:.2g} at {c} classes" for c, g in gains.items() if 0 <= g < FAINT]:
-        found.append(
+        warnings.append(
             "looks collapsed at cross-entropy's learning rate: "
             f"its first pull is {', '.join(faint)} of its"
         )
     if not all(_finite_at(loss, scale, classes or 10) for scale in (1e2, 1e4)):
-        found.append("is not finite, or its gradient is not, at extreme logits (±10,000)")
-    return found
+        warnings.append("is not finite, or its gradient is not, at extreme logits (±10,000)")
+    return warnings
 
 
 def _finite_at(loss: Losses, scale: float, classes: int) -> bool:

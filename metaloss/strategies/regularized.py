@@ -20,13 +20,13 @@ __all__ = ["Regularized"]
 class RegularizedState:
     """The current population with its fitness (-inf for a failure) and its ages.
 
-    `born` is the generation in which a candidate was made, `told` the number of generations done.
+    `born` is the generation in which a candidate was made; `generations` counts those done.
     """
 
     living: Population
     fitness: Float[Tensor, " P"]
     born: Int[Tensor, " P"]
-    told: int
+    generations: int
 
 
 @settings(frozen=True, config=ConfigDict(extra="forbid"))
@@ -89,11 +89,13 @@ class Regularized:
         """
         fitness = fitness.double().masked_fill(fitness.isnan(), -torch.inf)
         if self._begins(state):
-            return self._survivors(population, fitness, state.born, state.told + 1)
+            return self._survivors(population, fitness, state.born, state.generations + 1)
         alive = fitness.isfinite()
-        born = torch.cat([state.born, torch.full((int(alive.sum()),), state.told)])
+        born = torch.cat([state.born, torch.full((int(alive.sum()),), state.generations)])
         fitness = torch.cat([state.fitness, fitness[alive]])
-        return self._survivors(state.living.cat(population[alive]), fitness, born, state.told + 1)
+        return self._survivors(
+            state.living.cat(population[alive]), fitness, born, state.generations + 1
+        )
 
     def mean_candidate(self, state: RegularizedState) -> Population:
         """The fittest of the living."""
@@ -101,7 +103,9 @@ class Regularized:
 
     def _begins(self, state: RegularizedState) -> bool:
         """Whether the next generation is an epoch's first."""
-        return state.told == 0 or self.epoch(state.told + 1) != self.epoch(state.told)
+        return state.generations == 0 or self.epoch(state.generations + 1) != self.epoch(
+            state.generations
+        )
 
     def _choose(self, fitness: Float[Tensor, " P"], key: Stream) -> Int[Tensor, " B"]:
         """The winner of a tournament for every child."""
@@ -109,9 +113,13 @@ class Regularized:
         return drawn.gather(1, fitness[drawn].argmax(1, keepdim=True))[:, 0]
 
     def _survivors(
-        self, living: Population, fitness: Float[Tensor, " P"], born: Int[Tensor, " P"], told: int
+        self,
+        living: Population,
+        fitness: Float[Tensor, " P"],
+        born: Int[Tensor, " P"],
+        generations: int,
     ) -> RegularizedState:
         """The youngest; of one age the fittest."""
         rows = fitness.argsort(descending=True, stable=True)
         rows = rows[born[rows].argsort(descending=True, stable=True)][: self.population]
-        return RegularizedState(living[rows], fitness[rows], born[rows], told)
+        return RegularizedState(living[rows], fitness[rows], born[rows], generations)

@@ -163,15 +163,18 @@ REFUSED = {
     " Did you mean 'ce'?  (metaloss list losses)",
     "nll": f"no loss 'nll'{NO_LOSS} Did you mean 'ce'?  (metaloss list losses)",
     "-y*log(p)": "unknown primitive 'log'. Write logp for the logarithm of p, "
-    "and ln(x), which adds 1e-7 to x, or exact_log(x) for that of another x, at character 4\n  -y*log(p)\n     ^",
+    "and ln(x), which adds 1e-7 to x, or exact_log(x) for that of another x, "
+    "at character 4\n  -y*log(p)\n     ^",
     "-y*p^2": "unexpected character '^' (a power is written **), at character 5\n  -y*p^2\n      ^",
     "focal(alpha=0.25)": "focal: unknown parameter 'alpha'. Are class weights meant? "
-    "That is an option of every loss, given beside its name: metaloss.load('focal', weight=[0.25, 0.75]).",
+    "That is an option of every loss, given beside its name: "
+    "metaloss.load('focal', weight=[0.25, 0.75]).",
     "-y*lgop + p": "unknown name 'lgop'. Did you mean 'logp'?, at character 4"
     "\n  -y*lgop + p\n     ^",
     "tahn(p)": "unknown primitive 'tahn'. Did you mean 'tanh'?, at character 1\n  tahn(p)\n  ^",
     "(p": "expected ')', found the end, at character 3\n  (p\n    ^",
-    "p $": "unexpected character '$' (allowed are names, numbers and + - * / ** ( ) ,), at character 3"
+    "p $": "unexpected character '$' "
+    "(allowed are names, numbers and + - * / ** ( ) ,), at character 3"
     "\n  p $\n    ^",
     "sum(p) + 1": "nothing may follow sum(...): it stands around the whole loss, at character 8"
     "\n  sum(p) + 1\n         ^",

@@ -673,7 +673,7 @@ def test_regularized_lets_the_oldest_die_even_if_it_is_the_best():
     state = ageing([0, 1, 2], [0.9, 0.1, 0.2], [1, 2, 3], 4)
     after = Regularized(population=3, batch=1).tell(state, numbered(7), torch.tensor([0.0]))
     assert numbers(after) == [1, 2, 7]
-    assert after.told == 5
+    assert after.generations == 5
     assert after.born.max() == 4
 
 
@@ -689,7 +689,7 @@ def test_regularized_drops_children_that_failed_and_everyone_ages_all_the_same(f
     state = ageing([0, 1, 2], [0.9, 0.1, 0.2], [1, 2, 2], 3)
     none = strategy.tell(state, numbered(7, 8), torch.tensor([failure, failure]))
     assert numbers(none) == [0, 1, 2]
-    assert none.told == 4
+    assert none.generations == 4
     one = strategy.tell(none, numbered(7, 8), torch.tensor([failure, 0.3]))
     assert numbers(one) == [1, 2, 8]
     assert sorted(one.born.tolist()) == [2, 2, 4]

@@ -62,13 +62,13 @@ class CompiledMlp(SharedMlp):
         perceptron.backward(
             _array(delta), weights, layers, tuple(map(_array, back)), tuple(map(_array, biases))
         )
-        found: dict[str, Tensor | Product] = {f"b{i}": b for i, b in enumerate(biases, 1)}
+        gradients: dict[str, Tensor | Product] = {f"b{i}": b for i, b in enumerate(biases, 1)}
         lefts = [*(x.mT for x in back[1:]), delta]
-        found |= {
+        gradients |= {
             f"w{i}": CompiledProduct(*pair)
             for i, pair in enumerate(zip(lefts, hidden, strict=True), 1)
         }
-        return {**found, **self.first_gradient(back[0], inputs)}
+        return {**gradients, **self.first_gradient(back[0], inputs)}
 
     def _kernel_args(self, params: Params, inputs: Any) -> tuple[Any, ...]:
         """What both passes read, candidates and tasks along one axis."""

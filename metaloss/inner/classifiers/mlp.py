@@ -72,14 +72,14 @@ class Mlp:
         *hidden, logits = self.layers(params, inputs)
         axes = logits.shape[:2]
         delta = slope(logits).flatten(0, 1)
-        found: dict[str, Tensor | Product] = {}
+        gradients: dict[str, Tensor | Product] = {}
         for i in range(len(hidden), 0, -1):
             x = hidden[i - 1]
-            found[f"w{i}"] = Product(delta.mT.unflatten(0, axes), x.unflatten(0, axes))
-            found[f"b{i}"] = delta.sum(-2, keepdim=True).unflatten(0, axes)
+            gradients[f"w{i}"] = Product(delta.mT.unflatten(0, axes), x.unflatten(0, axes))
+            gradients[f"b{i}"] = delta.sum(-2, keepdim=True).unflatten(0, axes)
             back = torch.bmm(delta, params[f"w{i}"].flatten(0, 1))
             delta = torch.ops.aten.threshold_backward.grad_input(back, x, 0, grad_input=back)
-        return {**found, **self.first_gradient(delta.unflatten(0, axes), inputs)}
+        return {**gradients, **self.first_gradient(delta.unflatten(0, axes), inputs)}
 
     def layers(self, params: Params, inputs: Any) -> list[Tensor]:
         """The outputs of every layer.

@@ -51,7 +51,7 @@ def tokens(text: str) -> list[Token]:
     """
     if len(text) > LENGTH:
         raise SettingsError(f"a loss may have at most {LENGTH} characters, got {len(text)}")
-    found = []
+    tokens_read = []
     at = 0
     while at < len(text):
         if text[at] in " \t\r\n":
@@ -63,11 +63,11 @@ def tokens(text: str) -> list[Token]:
                 text[at], "allowed are names, numbers and + - * / ** ( ) ,"
             )
             fail(text, at, f"unexpected character {text[at]!a} ({allowed})")
-        found.append(Token(str(match.lastgroup), match[0], at))
+        tokens_read.append(Token(str(match.lastgroup), match[0], at))
         if match.lastgroup == "number" and not math.isfinite(float(match[0])):
             fail(text, at, "numbers must be finite")
         at = match.end()
-    return [*found, Token("end", "", len(text))]
+    return [*tokens_read, Token("end", "", len(text))]
 
 
 def parse(text: str, names: Mapping[str, float] | None = None) -> Expression:

@@ -63,19 +63,19 @@ class Primitive:
             o: the output.
             *args: the arguments.
         """
-        given = dict(zip("goabc", (g, o, *args), strict=False))
-        found = []
+        operands = dict(zip("goabc", (g, o, *args), strict=False))
+        gradients = []
         for derivative in self.derivatives:
             if derivative is None:
-                found.append(torch.zeros_like(o))
+                gradients.append(torch.zeros_like(o))
             else:
                 value = (
                     g
                     if derivative.run is None
-                    else derivative.run(*[given[x] for x in derivative.needs])
+                    else derivative.run(*[operands[x] for x in derivative.needs])
                 )
-                found.append(value if derivative.sign > 0 else -value)
-        return tuple(found)
+                gradients.append(value if derivative.sign > 0 else -value)
+        return tuple(gradients)
 
 
 def _op(name: str) -> str:

@@ -159,7 +159,7 @@ class _Tape:
     ) -> None:
         """Add what a node's gradient contributes to those of its arguments."""
         at, sign = grads[e]
-        given = {
+        places = {
             "g": at,
             "o": place,
             **{x: self.forward(a) for x, a in zip("abc", e.args, strict=False)},
@@ -170,7 +170,7 @@ class _Tape:
             part = (
                 at
                 if derivative.run is None
-                else self.step(derivative.run, *[given[x] for x in derivative.needs])
+                else self.step(derivative.run, *[places[x] for x in derivative.needs])
             )
             if a not in grads:
                 grads[a] = part, sign * derivative.sign

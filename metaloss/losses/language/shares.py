@@ -18,8 +18,8 @@ def target_smoothing(e: Expression) -> float | None:
 
     0 for y·g(p); None where the expression has no such form.
     """
-    found = _smoothings(canonical(e)) if "y" in e.terminals else None
-    return found.pop() if found and len(found) == 1 else None
+    smoothings = _smoothings(canonical(e)) if "y" in e.terminals else None
+    return smoothings.pop() if smoothings and len(smoothings) == 1 else None
 
 
 def _smoothings(e: Expression) -> set[float] | None:
@@ -72,8 +72,8 @@ def _line(e: Expression) -> tuple[float, float] | None:
 
 
 def _scaled(e: Expression, factor: float) -> tuple[float, float] | None:
-    found = _line(e)
-    return None if found is None else (factor * found[0], factor * found[1])
+    line = _line(e)
+    return None if line is None else (factor * line[0], factor * line[1])
 
 
 def vanishes(e: Expression) -> bool:
