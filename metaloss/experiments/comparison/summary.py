@@ -26,10 +26,18 @@ from metaloss.tasks.episodic import Episodes
 
 @dataclass(frozen=True)
 class FamilyResults:
-    """All that was found on one family."""
+    """The results of one family.
+
+    Attributes:
+        rows: one per loss.
+        strongest: cross-entropy's best rate and number of steps.
+        trainings: all of every loss's trainings on the test tasks, by its label.
+        moments: the steps at which learning curves are read.
+        curves: training and validation accuracy at these steps, by the loss's label.
+    """
 
     rows: list[LossResult]
-    strongest: Setting  # cross-entropy's
+    strongest: Setting
     trainings: dict[str, LossMeasures]
     moments: tuple[int, ...]
     curves: dict[str, Float[Tensor, "M T 2"]]
@@ -49,7 +57,7 @@ def summarise(
         compared: the losses.
         families: the families.
         overlaps: per family what its data is to every loss.
-        results: per family what was found.
+        results: of every family.
     """
     labels = [item.label for item in compared]
     corrected = holm_corrected([item.rows for item in results])
@@ -58,33 +66,22 @@ def summarise(
     for episodes, family, family_rows, family_overlaps in zip(
         families, results, corrected, overlaps, strict=True
     ):
+        name = episodes.family.name
+        steps = episodes.family.inner.steps
         for row, overlap in zip(family_rows, family_overlaps, strict=True):
-            rows.append(
-                {
-                    **as_row(row, episodes.family.name),
-                    "data": overlap.text,
-                    "seen": overlap.refusal or None,
-                }
-            )
+            seen = overlap.refusal or None
+            rows.append({**as_row(row, name), "data": overlap.text, "seen": seen})
+            # The baseline has no difference from itself to tell of.
             if row.vs_baseline:
-                text = sentence(
-                    row, about["baseline"], episodes.family.inner.steps, family.strongest
-                )
-                sentences.append({"family": episodes.family.name, "loss": row.loss, "text": text})
+                text = sentence(row, about["baseline"], steps, family.strongest)
+                sentences.append({"family": name, "loss": row.loss, "text": text})
     result = {
         **about,
         "families": [
             _about(episodes, item.strongest)
             for episodes, item in zip(families, results, strict=True)
         ],
-        "losses": [
-            {
-                "loss": item.label,
-                "formula": item.criterion.describe(),
-                "about": item.criterion.about,
-            }
-            for item in compared
-        ],
+        "losses": loss_records(compared),
         "rows": rows,
         "sentences": sentences,
         "curves": {
@@ -95,6 +92,14 @@ def summarise(
     }
     plain: dict[str, Any] = storage.json_safe(result)
     return plain
+
+
+def loss_records(compared: Sequence[ComparedLoss]) -> list[dict[str, Any]]:
+    """Label, formula and origin of every loss."""
+    return [
+        {"loss": x.label, "formula": x.criterion.describe(), "about": x.criterion.about}
+        for x in compared
+    ]
 
 
 def _about(episodes: Episodes, strongest: Setting) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from metaloss.core.tables import csv_bytes, table
 from metaloss.experiments.comparison.family_evaluation import Setting
 from metaloss.experiments.comparison.losses import CE, ComparedLoss
 from metaloss.experiments.comparison.report_folder import results
+from metaloss.experiments.comparison.summary import loss_records
 from metaloss.experiments.recommendation.folds import FoldedImages
 from metaloss.experiments.recommendation.selection import LossChoice
 from metaloss.experiments.recommendation.verdict import (
@@ -73,20 +74,10 @@ def summarise(
             "conditions": conditions([whole], device),
             "family": registry.table(family),
             "data": images,
-            "losses": [
-                {"loss": x.label, "formula": x.criterion.describe(), "about": x.criterion.about}
-                for x in compared
-            ],
+            "losses": loss_records(compared),
             "rows": [_row(x.label, final, folds) for x in compared] + _late(final, folds),
             "verdict": {**asdict(verdict), "evidence": verdict.evidence},
-            "folds": [
-                {
-                    "chosen": x.winner,
-                    "settings": {k: asdict(s) for k, s in x.settings.items()},
-                    "late": asdict(x.late) if x.late else None,
-                }
-                for x in folds.choices
-            ],
+            "folds": [_fold(x) for x in folds.choices],
             "sentences": [
                 *sentences(verdict, final, image_count),
                 _small(family, folds),
@@ -98,6 +89,15 @@ def summarise(
         }
     )
     return summary
+
+
+def _fold(choice: LossChoice) -> dict[str, Any]:
+    """A fold's choice, with every loss's setting."""
+    return {
+        "chosen": choice.winner,
+        "settings": {loss: asdict(setting) for loss, setting in choice.settings.items()},
+        "late": asdict(choice.late) if choice.late else None,
+    }
 
 
 def _row(name: str, final: LossChoice, folds: FoldResults) -> dict[str, Any]:
