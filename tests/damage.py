@@ -1,4 +1,4 @@
-"""Folders of every kind that are read back, and what becomes of a flipped bit in each of their files."""
+"""Folders of every kind that are read back, and what a flipped bit in each of their files does."""
 
 import contextlib
 import random

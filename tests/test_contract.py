@@ -1,4 +1,7 @@
-"""What every run promises, for the searches of formulas and for everything that decides what a run trains."""
+"""What every run promises.
+
+For searches of formulas, and for everything that decides what a run trains.
+"""
 
 import json
 import math
@@ -228,4 +231,4 @@ def test_a_formula_scores_alone_what_it_scores_among_others(open_tiny, kind):
 def test_a_ledger_is_made_of_a_run_s_history(formulas):
     ledger = TrainedLosses(Filters(), formulas.history)
     assert len(ledger.best(100)) <= len(ledger.entries)
-    assert all(math.isfinite(entry.worth) for entry in ledger.entries.values())
+    assert all(math.isfinite(entry.rank_score) for entry in ledger.entries.values())

@@ -1,4 +1,7 @@
-"""A flipped bit in a file that is read back is noticed, whatever the folder; `scripts/flips.py` flips many more."""
+"""A flipped bit in a file that is read back is noticed, whatever the folder.
+
+`scripts/flips.py` flips many more.
+"""
 
 import random
 

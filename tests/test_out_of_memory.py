@@ -1,4 +1,7 @@
-"""Memory that runs out is no end where less is enough, and one line where it is not; the limits are real."""
+"""Where memory runs out, a run goes on with less of it, or ends with one line.
+
+The limits are real: they hold for the process.
+"""
 
 import json
 import re
@@ -27,8 +30,10 @@ class Limit(Reporter):
         sys.exit()
 
 metaloss.evolve(
-    "fashionmnist", genome="tree", out=sys.argv[1], reporter=Limit(), generations=1, rates=[0.1], shots=1, val=100,
-    strategy={"kind": "mu_plus_lambda", "mu": 1, "lambda_": 1}, finalists=1, tasks_per_generation=32,
+    "fashionmnist", genome="tree", out=sys.argv[1], reporter=Limit(), generations=1, rates=[0.1],
+    shots=1, val=100,
+    strategy={"kind": "mu_plus_lambda", "mu": 1, "lambda_": 1}, finalists=1,
+    tasks_per_generation=32,
     baseline_tasks=2, winner_tasks=2, test_tasks=2, classifier={"kind": "mlp", "hidden": [4]},
     inner={"steps": 1, "optimiser": "adam"},
 )
@@ -36,7 +41,9 @@ metaloss.evolve(
 
 
 def test_a_search_whose_tasks_do_not_fit_at_once_goes_on_with_fewer(tmp_path):
-    done = subprocess.run([sys.executable, "-c", SHRUNK, tmp_path], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", SHRUNK, tmp_path], capture_output=True, text=True, check=False
+    )
     assert re.match(r"out of memory: chunks cut to 1/[0-9]+\n$", done.stdout), done.stderr[-2000:]
     [line] = (
         (tmp_path / "fashionmnist-tree-mu_plus_lambda-0" / "history.jsonl").read_text().splitlines()
@@ -46,7 +53,7 @@ def test_a_search_whose_tasks_do_not_fit_at_once_goes_on_with_fewer(tmp_path):
 
 LIMITED = """
 import resource, sys
-import metaloss.cli, metaloss.search, metaloss.plots
+import metaloss.cli, metaloss.search.program, metaloss.evaluation.plots
 pages = int(open("/proc/self/statm").read().split()[0])
 resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + (16 << 20),) * 2)
 metaloss.cli.main(["evolve", "--tasks", "fashionmnist", "--out", sys.argv[1]])
@@ -54,7 +61,9 @@ metaloss.cli.main(["evolve", "--tasks", "fashionmnist", "--out", sys.argv[1]])
 
 
 def test_a_command_whose_data_does_not_fit_ends_in_one_line(tmp_path):
-    done = subprocess.run([sys.executable, "-c", LIMITED, tmp_path], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", LIMITED, tmp_path], capture_output=True, text=True, check=False
+    )
     assert done.returncode == 1
     assert done.stderr == f"error: {cli.NO_MEMORY}\n"
 
@@ -65,7 +74,8 @@ def test_a_command_whose_data_does_not_fit_ends_in_one_line(tmp_path):
         MemoryError(),
         OSError(12, "Cannot allocate memory"),
         RuntimeError(
-            "[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"
+            "[enforce fail] DefaultCPUAllocator: can't allocate memory: "
+            "you tried to allocate 9 bytes"
         ),
         ImportError("libtorch.so: failed to map segment from shared object"),
     ],

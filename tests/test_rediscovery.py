@@ -52,7 +52,7 @@ def episodes(monkeypatch, tmp_path):
 
 @dataclass(frozen=True)
 class Taught:
-    """Trains losses on tasks whose validation labels are the answers of the teacher's classifiers."""
+    """Trains losses on tasks whose validation labels are the teacher's predictions."""
 
     episodes: Episodes
     teacher: Formula = TEACHER
@@ -90,10 +90,10 @@ def scale(formula):
 
 
 def searched(episodes, seed):
-    """The losses that the search started from, and the first one that always agrees with the teacher, if there is."""
+    """The losses of the start, and the first loss that always agrees with the teacher, if any."""
     key = Stream(seed)
     ledger = TrainedLosses(TREES.filters)
-    stages = CachedEvaluator(Taught(episodes))
+    evaluator = CachedEvaluator(Taught(episodes))
     novelty_filter = NoveltyFilter(TREES, ledger.seen)
     novelty_filter.start_generation()
     state = STRATEGY.init(novelty_filter, key.at("init"))
@@ -101,9 +101,9 @@ def searched(episodes, seed):
     for number in range(1, GENERATIONS + 1):
         if number > 1:
             novelty_filter.start_generation()
-        state, scored = generation(STRATEGY, state, novelty_filter, stages, mean, key, number)
+        state, scored = generation(STRATEGY, state, novelty_filter, evaluator, mean, key, number)
         formulas = TREES.formulas(scored.population)
-        ledger.add({"losses": [(str(f), None) for f in formulas], "control": stages.control})
+        ledger.add({"losses": [(str(f), None) for f in formulas], "control": evaluator.control})
         if float(scored.fitness.max()) == 1:
             return start, formulas[int(scored.fitness.argmax())]
     return start, None

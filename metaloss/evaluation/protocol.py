@@ -37,7 +37,7 @@ class ScreeningBudget:
 class Tuned:
     """A loss at the best of the settings tried on meta-validation tasks of one family."""
 
-    losses: Losses  # one
+    losses: Losses  # a single one
     lr: float
     steps: int
     score: Float[Tensor, " T"]  # on those tasks
@@ -50,7 +50,7 @@ class Tuned:
 
 @dataclass(frozen=True)
 class PairedComparison:
-    """A loss and its rival on the same tasks from the same initial weights.
+    """A loss and its baseline on the same tasks from the same initial weights.
 
     Attributes:
         accuracy: of the loss.
@@ -73,7 +73,13 @@ class PairedComparison:
 
 @dataclass(frozen=True)
 class LossEvaluation:
-    """Families, and the engine that trains on them."""
+    """Tunes, scores and compares losses on task families.
+
+    Attributes:
+        engine: trains classifiers.
+        families: the task families with their images.
+        key: of every random draw; with a role it gives the tasks of that role.
+    """
 
     engine: Local
     families: Sequence[OpenFamily]
@@ -127,10 +133,10 @@ class LossEvaluation:
             key: of the tasks.
         """
         enough = torch.ones(len(losses), dtype=torch.bool)
-        for e, rival in zip(self.families, baselines, strict=True):
+        for e, baseline in zip(self.families, baselines, strict=True):
             short = partial(self.scores, e, val=validation, steps=(min(screen.steps, e.steps),))
             ours = short(losses, "train", key, screen.tasks)[0].mean(1)
-            theirs = short(rival.losses, "train", key, screen.tasks, lr=rival.lr)[0].mean()
+            theirs = short(baseline.losses, "train", key, screen.tasks, lr=baseline.lr)[0].mean()
             chance = 1 / e.ways
             enough &= ours >= chance + screen.share * (theirs - chance)  # a failure's NaN is not
         return enough
@@ -154,8 +160,8 @@ class LossEvaluation:
 
     def tune_baseline(self, rates: Sequence[float], tasks: int) -> list[Tuned]:
         """Cross-entropy at its best rate and the family's own number of steps, per family."""
-        one = CrossEntropies.of(1)
-        return [self.tune(e, one, rates, tasks, (e.steps,)) for e in self.families]
+        loss = CrossEntropies.of(1)
+        return [self.tune(e, loss, rates, tasks, (e.steps,)) for e in self.families]
 
     def tune_baseline_steps(
         self, rates: Sequence[float], tasks: int, baseline: Sequence[Tuned]
@@ -164,19 +170,19 @@ class LossEvaluation:
 
         A full training keeps its length.
         """
-        one = CrossEntropies.of(1)
+        loss = CrossEntropies.of(1)
         return [
             # The first tuning was over the same settings where there is but one number of steps.
-            own
-            if e.step_choices() == (own.steps,)
-            else self.tune(e, one, rates, tasks, e.step_choices())
-            for e, own in zip(self.families, baseline, strict=True)
+            tuned
+            if e.step_choices() == (tuned.steps,)
+            else self.tune(e, loss, rates, tasks, e.step_choices())
+            for e, tuned in zip(self.families, baseline, strict=True)
         ]
 
     def tune(
         self,
         episodes: OpenFamily,
-        one: Losses,
+        loss: Losses,
         rates: Sequence[float],
         tasks: int,
         steps: tuple[int, ...],
@@ -185,19 +191,19 @@ class LossEvaluation:
 
         Args:
             episodes: the family.
-            one: the loss.
+            loss: the one to tune.
             rates: learning rates to choose from.
             tasks: how many decide.
             steps: numbers of steps to choose from, in ascending order.
         """
         rates = episodes.rates(rates)
-        grid = one[torch.zeros(len(rates), dtype=torch.int64)]
+        grid = loss[torch.zeros(len(rates), dtype=torch.int64)]
         lr = torch.tensor(list(rates))
         score = self.scores(
             episodes, grid, "validation", self.key.at("baseline"), tasks, lr=lr, steps=steps
         )
         mark, rate = best_setting(score)
-        return Tuned(one, rates[rate], steps[mark], score[mark, rate])
+        return Tuned(loss, rates[rate], steps[mark], score[mark, rate])
 
     def test(
         self, losses: Losses, baselines: Mapping[str, Sequence[Tuned]], tasks: int
@@ -209,24 +215,24 @@ class LossEvaluation:
             baselines: by their kind, one for each family.
             tasks: of every family.
         """
-        answers = [self._answers(e, losses, tasks) for e in self.families]
-        draws = [self._draws(e, tasks) for e in self.families]
-        known: dict[int, Tensor] = {}  # one rival may be of several kinds, and is trained once
+        correct = [self._correct(e, losses, tasks) for e in self.families]
+        resamples = [self._resamples(e, tasks) for e in self.families]
+        known: dict[int, Tensor] = {}  # one baseline may be of several kinds, and is trained once
         for tuned in baselines.values():
-            for e, rival in zip(self.families, tuned, strict=True):
-                if id(rival) not in known:
-                    known[id(rival)] = self._answers(
-                        e, rival.losses, tasks, rival.lr, (rival.steps,)
+            for e, baseline in zip(self.families, tuned, strict=True):
+                if id(baseline) not in known:
+                    known[id(baseline)] = self._correct(
+                        e, baseline.losses, tasks, baseline.lr, (baseline.steps,)
                     )
         return {
             kind: [
                 self.compare(x, known[id(y)], z)
-                for x, y, z in zip(answers, tuned, draws, strict=True)
+                for x, y, z in zip(correct, tuned, resamples, strict=True)
             ]
             for kind, tuned in baselines.items()
         }
 
-    def _answers(
+    def _correct(
         self,
         e: OpenFamily,
         losses: Losses,
@@ -239,7 +245,7 @@ class LossEvaluation:
             e, losses, "test", self.key.at("test"), tasks, lr=lr, steps=steps, metric=right_answers
         )[0, 0]
 
-    def _draws(self, e: OpenFamily, tasks: int) -> Draws | None:
+    def _resamples(self, e: OpenFamily, tasks: int) -> Draws | None:
         """Resamples of the meta-test tasks and their images.
 
         None for full trainings, which differ in nothing but their seeds.
@@ -256,23 +262,39 @@ class LossEvaluation:
         ]
 
     def compare(
-        self, found: Float[Tensor, "T *V"], rival: Float[Tensor, "T *V"], draws: Draws | None = None
+        self,
+        ours: Float[Tensor, "T *V"],
+        theirs: Float[Tensor, "T *V"],
+        resamples: Draws | None = None,
     ) -> PairedComparison:
-        """Two losses' scores on the same tasks, or with resamples their right answers, compared."""
-        score, other = (x.double() if draws is None else x.double().mean(1) for x in (found, rival))
-        ours, theirs = (float(x.nan_to_num(nan=0.0).mean()) for x in (score, other))
-        gain = paired(score, other, self.key.at("test", "bootstrap"))
-        p = rank_test(score, other).p
+        """Compare a loss with its baseline on the same tasks.
+
+        Args:
+            ours: the loss's scores; with resamples, which of its predictions are right.
+            theirs: the baseline's, likewise.
+            resamples: of the tasks and their images, for an interval over both.
+        """
+        if resamples is None:
+            our_score, their_score = ours.double(), theirs.double()
+        else:
+            our_score, their_score = ours.double().mean(1), theirs.double().mean(1)
+        gain = paired(our_score, their_score, self.key.at("test", "bootstrap"))
+        p = rank_test(our_score, their_score).p
         intervals = [(gain.low, gain.high)]
-        if draws is not None:
-            # A training that diverged has no right answers.
-            right, theirs_right = (
-                x.where(y.isfinite()[:, None], 0) > 0 for x, y in ((found, score), (rival, other))
-            )
-            intervals.append(draws.interval(right, theirs_right))
-        low = min(low for low, _ in intervals)
-        high = max(high for _, high in intervals)
-        return PairedComparison(ours, theirs, gain, low, high, p, verdict(p, *intervals))
+        if resamples is not None:
+            # A training that diverged has no right predictions.
+            our_right = ours.where(our_score.isfinite()[:, None], 0) > 0
+            their_right = theirs.where(their_score.isfinite()[:, None], 0) > 0
+            intervals.append(resamples.interval(our_right, their_right))
+        return PairedComparison(
+            accuracy=float(our_score.nan_to_num(nan=0.0).mean()),
+            baseline_accuracy=float(their_score.nan_to_num(nan=0.0).mean()),
+            gain=gain,
+            low=min(low for low, _ in intervals),
+            high=max(high for _, high in intervals),
+            p=p,
+            verdict=verdict(p, *intervals),
+        )
 
     def scores(
         self,

@@ -18,7 +18,7 @@ from metaloss.losses.formulas import Formulas
 PACK = 8  # what is left to train is filled up to a multiple of it, so that few shapes occur
 CONTROL = zoo.read("ce")  # shows how hard a generation's tasks are
 
-Full = Callable[[Losses, Stream], tuple[Float[Tensor, "P T"], Int[Tensor, " T"]]]
+Train = Callable[[Losses, Stream], tuple[Float[Tensor, "P T"], Int[Tensor, " T"]]]
 Screen = Callable[[Losses, Stream], Bool[Tensor, " P"]]
 
 
@@ -26,20 +26,21 @@ Screen = Callable[[Losses, Stream], Bool[Tensor, " P"]]
 class CachedScores:
     """The scores of an epoch's losses on every task, by digest, as a checkpoint holds them."""
 
-    names: UInt8[Tensor, "N 16"]
+    digests: UInt8[Tensor, "N 16"]
     score: Float[Tensor, "N T"]
     family: Int[Tensor, " T"]
 
 
 @dataclass
 class CachedEvaluator:
-    """An evaluator that trains each formula once per task epoch, and only those that pass the
-    screen.
+    """An evaluator that trains each formula once per task epoch.
+
+    Where there is a screen, it trains only losses that pass it.
 
     Attributes:
-        full: trains losses and gives their scores [P T], and the family [T] of every task.
+        train: trains losses and gives their scores [P T], and the family [T] of every task.
         screen: whether a loss is worth it, by a short training; None: all are.
-        memory: scores of this epoch's formulas, by digest; rows of NaN for those that were screened
+        cache: scores of this epoch's formulas, by digest; rows of NaN for those that were screened
             out.
         family: of every task of this epoch.
         epoch: the tasks' key.
@@ -47,9 +48,9 @@ class CachedEvaluator:
         trained: candidates of the last call that were trained.
     """
 
-    full: Full
+    train: Train
     screen: Screen | None = None
-    memory: dict[str, Float[Tensor, " T"]] = field(default_factory=dict)
+    cache: dict[str, Float[Tensor, " T"]] = field(default_factory=dict)
     family: Int[Tensor, " T"] = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
     epoch: Stream | None = None
     screened: int = 0
@@ -61,70 +62,81 @@ class CachedEvaluator:
         """The scores of all losses on the tasks that the key stands for."""
         if key != self.epoch:
             self.epoch = key
-            self.memory.clear()
+            self.cache.clear()
         if not isinstance(losses, Formulas):
-            return self._networks(losses, key)
-        names = [formula.digest for formula in losses.formulas]
+            return self._train_networks(losses, key)
+        digests = [formula.digest for formula in losses.formulas]
         new = list(
             {
                 name: row
-                for row, name in reversed(list(enumerate(names)))
-                if name not in self.memory
+                for row, name in reversed(list(enumerate(digests)))
+                if name not in self.cache
             }.values()
         )
-        self._remember(names, losses, sorted(new), key)
-        return torch.stack([self.memory[name] for name in names]), self.family
+        self._train_formulas(digests, losses, sorted(new), key)
+        return torch.stack([self.cache[name] for name in digests]), self.family
 
     @property
     def control(self) -> float:
         """The mean accuracy of cross-entropy at the families' own rates on this epoch's tasks."""
-        return float(self.memory[CONTROL.digest].double().nan_to_num().mean())
+        return float(self.cache[CONTROL.digest].double().nan_to_num().mean())
 
-    def known(self) -> CachedScores:
+    def snapshot(self) -> CachedScores:
         """What a checkpoint must hold for the epoch to go on."""
-        digests = [list(bytes.fromhex(name)) for name in self.memory]
+        rows = [list(bytes.fromhex(digest)) for digest in self.cache]
         score = (
-            torch.stack(list(self.memory.values()))
-            if self.memory
+            torch.stack(list(self.cache.values()))
+            if self.cache
             else torch.empty(0, len(self.family))
         )
         return CachedScores(
-            torch.tensor(digests, dtype=torch.uint8).reshape(-1, 16), score, self.family
+            torch.tensor(rows, dtype=torch.uint8).reshape(-1, 16), score, self.family
         )
 
-    def restore(self, known: CachedScores, epoch: Stream) -> None:
-        """Go on with an epoch."""
-        names = [bytes(row).hex() for row in known.names.tolist()]
-        self.memory = dict(zip(names, known.score, strict=True))
-        self.family = known.family
+    def restore(self, cached: CachedScores, epoch: Stream) -> None:
+        """Go on with an epoch, with the scores that a checkpoint holds."""
+        digests = [bytes(row).hex() for row in cached.digests.tolist()]
+        self.cache = dict(zip(digests, cached.score, strict=True))
+        self.family = cached.family
         self.epoch = epoch
 
-    def _networks(
+    def _train_networks(
         self, losses: Losses, key: Stream
     ) -> tuple[Float[Tensor, "P T"], Int[Tensor, " T"]]:
+        """Train losses that are no formulas; none is known from before."""
         rows = self._passing(losses, list(range(len(losses))), key)
         if len(rows) == len(losses):
-            return self.full(losses, key)
-        found, family = self.full(losses[_packed(rows or [0])], key)
-        score = found.new_full((len(losses), found.shape[1]), torch.nan)
-        score[rows] = found[: len(rows)]
+            return self.train(losses, key)
+        trained, family = self.train(losses[_packed(rows or [0])], key)
+        score = trained.new_full((len(losses), trained.shape[1]), torch.nan)
+        score[rows] = trained[: len(rows)]
         return score, family
 
-    def _remember(
-        self, names: Sequence[str], losses: Formulas, new: list[int], key: Stream
+    def _train_formulas(
+        self, digests: Sequence[str], losses: Formulas, new: list[int], key: Stream
     ) -> None:
+        """Train the new formulas that pass the screen, and the control, and keep their scores.
+
+        Args:
+            digests: of all losses.
+            losses: of this call.
+            new: rows of those that are not known yet.
+            key: of the tasks.
+        """
         rows = self._passing(losses, new, key)
         formulas = [losses.formulas[row] for row in rows]
-        if CONTROL.digest not in {*self.memory, *(names[row] for row in rows)}:
+        if CONTROL.digest not in {*self.cache, *(digests[row] for row in rows)}:
             formulas.append(CONTROL)
         if formulas:
             all_new = len(rows) == len(losses)
             packed = formulas if all_new else [formulas[i] for i in _packed(range(len(formulas)))]
-            found, self.family = self.full(Formulas.of(packed), key)
-            self.memory |= {f.digest: row for f, row in zip(formulas, found, strict=False)}
-        out = [names[row] for row in new if row not in rows]
-        self.memory |= {name: torch.full((len(self.family),), torch.nan) for name in out}
-        self.screened = sum(name in out for name in names)  # a formula may stand here twice
+            scores, self.family = self.train(Formulas.of(packed), key)
+            self.cache |= {f.digest: row for f, row in zip(formulas, scores, strict=False)}
+        screened_out = [digests[row] for row in new if row not in rows]
+        self.cache |= {name: torch.full((len(self.family),), torch.nan) for name in screened_out}
+        self.screened = sum(
+            name in screened_out for name in digests
+        )  # a formula may stand here twice
 
     def _passing(self, losses: Losses, rows: list[int], key: Stream) -> list[int]:
         """Those of the rows that pass the screen."""

@@ -47,49 +47,55 @@ class Finalists:
         return GenomeCriterion(self.genome, self.population[row : row + 1], about)
 
 
-def choose_finalists(genome: Genome, progress: Progress, ledger: TrainedLosses | None) -> Finalists:
+def choose_finalists(
+    genome: Genome, progress: Progress, trained_losses: TrainedLosses | None
+) -> Finalists:
     """The last generations' best, the population's centre, and of formulas the best of the search
     and of each size.
 
     What the search set out from comes first, so that nothing replaces it that is no better.
     """
     # A mean over generations has less of the noise that each one's tasks brought in.
-    population = progress.finalists.cat(progress.centres[-1:]).cat(
-        progress.centres.mean_candidate()
+    population = progress.finalists.cat(progress.mean_candidates[-1:]).cat(
+        progress.mean_candidates.mean_candidate()
     )
     first = progress.generation - len(progress.finalists) + 1
     names = [f"best of generation {first + i}" for i in range(len(progress.finalists))]
     origins = [
         *names,
         "the population's centre",
-        f"the mean of the last {len(progress.centres)} centres",
+        f"the mean of the last {len(progress.mean_candidates)} centres",
     ]
     if not isinstance(genome, FormulaGenome):
         return Finalists(genome, population, (), origins)
-    whence = dict.fromkeys(genome.originals, "the original")
-    if ledger is not None:
-        whence |= {
+    origin_of = dict.fromkeys(genome.originals, "the original")
+    if trained_losses is not None:
+        origin_of |= {
             f.canonical(): f"best of its size, {f.expression.size} nodes"
-            for f in ledger.best_of_each_size()
+            for f in trained_losses.best_of_each_size()
         }
-        whence |= {f.canonical(): "among the best of the search" for f in ledger.best(OF_SEARCH)}
+        origin_of |= {
+            f.canonical(): "among the best of the search" for f in trained_losses.best(OF_SEARCH)
+        }
     last = zip(genome.formulas(population), origins, strict=True)
-    whence |= {f.canonical(): origin for f, origin in last if f.canonical() not in genome.originals}
-    return Finalists(genome, population, tuple(whence), list(whence.values()))
+    origin_of |= {
+        f.canonical(): origin for f, origin in last if f.canonical() not in genome.originals
+    }
+    return Finalists(genome, population, tuple(origin_of), list(origin_of.values()))
 
 
 def choose_winner(
-    stands: Finalists, trials: LossEvaluation, tasks: int
+    finalists: Finalists, evaluation: LossEvaluation, tasks: int
 ) -> tuple[int, Float[Tensor, " F"]]:
     """The row of the winner, and what each one reached.
 
     Raises:
         MetalossError: none trains without failing.
     """
-    score = trials.validation_scores(stands.losses, "winner", tasks)
+    score = evaluation.validation_scores(finalists.losses, "winner", tasks)
     # One failure among so many tasks costs what it costs in use, a wrong answer everywhere, and no
     # more.
-    reached = mean(score.nan_to_num(nan=0.0), trials.family_index(tasks))
+    reached = mean(score.nan_to_num(nan=0.0), evaluation.family_index(tasks))
     failed = score.isnan().all(1)
     if failed.all():
         raise MetalossError(
@@ -98,15 +104,16 @@ def choose_winner(
     return int(reached.masked_fill(failed, -1).argmax()), reached
 
 
-def size_front(stands: Finalists, reached: Float[Tensor, " F"]) -> list[dict[str, Any]]:
+def size_front(finalists: Finalists, reached: Float[Tensor, " F"]) -> list[dict[str, Any]]:
     """The formulas that no smaller one reaches, the smallest first."""
     rows = sorted(
-        range(len(stands.formulas)), key=lambda i: (stands.formulas[i].expression.size, -reached[i])
+        range(len(finalists.formulas)),
+        key=lambda i: (finalists.formulas[i].expression.size, -reached[i]),
     )
     found: list[dict[str, Any]] = []
     for i in rows:
         if not found or float(reached[i]) > found[-1]["accuracy"]:
-            formula = stands.formulas[i]
+            formula = finalists.formulas[i]
             row = {"size": formula.expression.size, "accuracy": float(reached[i])}
             found.append({**row, "formula": str(formula), "latex": formula.latex()})
     return found

@@ -48,8 +48,10 @@ class SeenLosses:
         """What makes this loss one that has been seen; "" for a new one."""
         if bytes.fromhex(formula.digest) in self.digests:
             return "duplicate text"
-        look = _look(formula.expression, self.filters)
-        return "duplicate phenotype" if look is not None and self._near(*look) else ""
+        curve_and_span = _curve_and_span(formula.expression, self.filters)
+        if curve_and_span is not None and self._near(*curve_and_span):
+            return "duplicate phenotype"
+        return ""
 
     def add(self, formula: Formula) -> None:
         """See a loss."""
@@ -57,8 +59,8 @@ class SeenLosses:
         if digest in self.digests:
             return
         self.digests.add(digest)
-        if (look := _look(formula.expression, self.filters)) is not None:
-            curve, span = look
+        if (curve_and_span := _curve_and_span(formula.expression, self.filters)) is not None:
+            curve, span = curve_and_span
             insort(self.entries, (float(curve.mean()), len(self.curves)))
             self.curves.append(curve.numpy().tobytes())
             self.spans.append(span)
@@ -83,7 +85,7 @@ class SeenLosses:
 
 
 @lru_cache(maxsize=1 << 11)
-def _look(e: Expression, filters: Filters) -> tuple[Float[Tensor, " N"], float] | None:
+def _curve_and_span(e: Expression, filters: Filters) -> tuple[Float[Tensor, " N"], float] | None:
     """The curve between 0 and 1, and what it spans."""
     curve = examine(e, filters).curve
     if curve is None:
@@ -108,28 +110,28 @@ class NoveltyFilter:
     seen: SeenLosses | None
     tries: int = 30
     refused: Counter[str] = field(default_factory=Counter)
-    asked: SeenLosses | None = None
+    this_generation: SeenLosses | None = None
 
     def start_generation(self) -> None:
-        """A generation begins: nothing has been refused or asked for yet."""
+        """A generation begins: nothing of it is refused or seen yet."""
         self.refused.clear()
-        self.asked = None if self.seen is None else SeenLosses(self.seen.filters)
+        self.this_generation = None if self.seen is None else SeenLosses(self.seen.filters)
 
     def sample(self, n: int, key: Stream) -> Population:
-        """n candidates to start from.
+        """Return n candidates to start from.
 
         Where too few novel ones are found in all tries, refused ones fill the places.
         """
         first = self.genome.sample(n, key)
-        fine = self._judged(first) == NOVEL
-        found = first[fine]
-        spare = first[~fine]
+        novel = self._verdicts(first) == NOVEL
+        candidates = first[novel]
+        refused = first[~novel]
         for again in range(self.tries):
-            if len(found) == n:
-                return found
+            if len(candidates) == n:
+                return candidates
             more = self.genome.sample(n, key.at("again", again))
-            found = found.cat(more[self._judged(more) == NOVEL][: n - len(found)])
-        return found.cat(spare)[:n]
+            candidates = candidates.cat(more[self._verdicts(more) == NOVEL][: n - len(candidates)])
+        return candidates.cat(refused)[:n]
 
     def mutate(
         self, parents: Population, strength: Float[Tensor, "P ..."], key: Stream
@@ -158,21 +160,21 @@ class NoveltyFilter:
         base = missing.clone()
         for again in range(self.tries):
             children = vary(pool[base[missing]], missing, key.at("again", again) if again else key)
-            verdict = self._judged(children)
+            verdict = self._verdicts(children)
             number = len(pool) + torch.arange(len(children))
-            fine = verdict == NOVEL
+            novel = verdict == NOVEL
             known = verdict == KNOWN
-            place[missing[fine]] = number[fine]
+            place[missing[novel]] = number[novel]
             # All around a parent may be known. The next try starts from the known child, one step
             # further away.
             base[missing[known]] = number[known]
             pool = pool.cat(children)
-            missing = missing[~fine]
+            missing = missing[~novel]
             if not len(missing):
                 break
         return pool[place]
 
-    def _judged(self, population: Population) -> Int[Tensor, " P"]:
+    def _verdicts(self, population: Population) -> Int[Tensor, " P"]:
         """NOVEL, KNOWN or REFUSED for every candidate; a novel one is known from now on."""
         if self.seen is None:
             return torch.full((len(population),), NOVEL)
@@ -184,14 +186,14 @@ class NoveltyFilter:
 
     def _verdict(self, code: int, formula: Formula) -> int:
         assert self.seen is not None
-        assert self.asked is not None, "start a generation first"
+        assert self.this_generation is not None, "start a generation first"
         reason = (
             self.genome.reasons[code]
             if code
-            else self.seen.reason_seen(formula) or self.asked.reason_seen(formula)
+            else self.seen.reason_seen(formula) or self.this_generation.reason_seen(formula)
         )
         if not reason:
-            self.asked.add(formula)
+            self.this_generation.add(formula)
             return NOVEL
         self.refused[reason] += 1
         return REFUSED if code else KNOWN

@@ -20,7 +20,6 @@ from metaloss.criterion.base import Criterion
 from metaloss.data import image_record, places
 from metaloss.data.datasets import Dataset
 from metaloss.data.image_record import ImageRecord
-from metaloss.data.places import is_path_source
 from metaloss.engines.local import Local
 from metaloss.errors import SettingsError
 from metaloss.evaluation.protocol import LossEvaluation
@@ -28,11 +27,13 @@ from metaloss.genomes import Genome
 from metaloss.genomes._symbolic import Symbolic
 from metaloss.kernels import cache
 from metaloss.search import settings
+from metaloss.search.resuming import check_conditions, checked_settings, moved_images
 from metaloss.search.run import Progress, Run, create, find, provenance
 from metaloss.search.runner import SearchRunner
 from metaloss.search.settings import Settings
 from metaloss.search.trained_losses import TrainedLosses
-from metaloss.tasks.opening import OpenFamily, conditions, open_family, with_training_cache
+from metaloss.search.winner import finish_search
+from metaloss.tasks.opening import OpenFamily, open_family, with_training_cache
 
 
 @dataclass(frozen=True)
@@ -116,9 +117,9 @@ def start(chosen: Settings, out: Path, *, before: ImageRecord | None = None, **h
     images = image_record.join_records(
         [before or ImageRecord(), *(image_record.record_of(e.dataset) for e in families)]
     )
-    _untouched(families, images)
+    _check_test_images(families, images)
     run = create(out, chosen, provenance(chosen, families, device), images)
-    return _carry(run, families, device, **how)
+    return _run(run, families, device, **how)
 
 
 def resume(
@@ -147,15 +148,15 @@ def resume(
         DamagedFile: no state of it is sound.
     """
     run = find(spec, Path(out))
-    changes, moved = _moved(run.settings, changes or {})
-    run = replace(run, settings=_same(run.settings, changes))
+    changes, moved = moved_images(run.settings, changes or {})
+    run = replace(run, settings=checked_settings(run.settings, changes))
     device = resolve_device(run.settings.device)
     where = run.places(moved)
     families = run.opened(device, where)
-    return _carry(run, families, device, allow_changes=allow_changes, where=where, **how)
+    return _run(run, families, device, allow_changes=allow_changes, where=where, **how)
 
 
-def _untouched(families: Sequence[OpenFamily], images: ImageRecord) -> None:
+def _check_test_images(families: Sequence[OpenFamily], images: ImageRecord) -> None:
     """Refuse a search that would learn from test images, or whose first loss has.
 
     Raises:
@@ -171,48 +172,7 @@ def _untouched(families: Sequence[OpenFamily], images: ImageRecord) -> None:
             )
 
 
-def _moved(old: Settings, changes: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """What else is to change, and the new places of the images, which are given as `tasks`."""
-    tasks = changes.get("tasks", ())
-    tasks = (tasks,) if isinstance(tasks, str) else tasks
-    if any(task not in old.tasks for task in tasks if not is_path_source(task)):
-        return changes, []  # which is refused with all other changes
-    return {k: v for k, v in changes.items() if k != "tasks"}, [
-        task for task in tasks if is_path_source(task)
-    ]
-
-
-def _same(old: Settings, changes: dict[str, Any]) -> Settings:
-    new = settings.resolve(merge_tables(old.table(), changes))
-    before = _flat(old.table())
-    after = _flat(new.table())
-    if new.generations < old.generations:
-        raise SettingsError(
-            f"generations: the run has {old.generations}, {new.generations} is less"
-        )
-    different = [
-        k for k in {**before, **after} if k != "generations" and before.get(k) != after.get(k)
-    ]
-    if different:
-        listed = "; ".join(
-            f"{k}: the run has {before.get(k)}, given {after.get(k)}" for k in different
-        )
-        raise SettingsError(f"a resumed run keeps its settings: {listed}")
-    return new
-
-
-def _flat(table: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """The table's values under their dotted paths; a family goes by its name."""
-    result: dict[str, Any] = {}
-    for key, value in table.items():
-        below = {family["name"]: family for family in value} if key == "families" else value
-        result |= (
-            _flat(below, f"{prefix}{key}.") if isinstance(below, dict) else {prefix + key: below}
-        )
-    return result
-
-
-def _carry(
+def _run(
     run: Run,
     families: list[OpenFamily],
     device: torch.device,
@@ -223,44 +183,71 @@ def _carry(
     allow_changes: bool = False,
     where: dict[str, str] | None = None,
 ) -> Result:
-    chosen = run.settings
+    """Carry a run to its end, from wherever it is.
+
+    Args:
+        run: its folder and settings.
+        families: the task families with their images.
+        device: where classifiers train.
+        time_limit: seconds after which no new generation starts.
+        reporter: is told of everything that happens.
+        stop: asked before every chunk of work.
+        allow_changes: go on under other conditions than the run began with.
+        where: where the images lie now, by the family's name; recorded where it is given.
+    """
+    settings = run.settings
     reporter = reporter or Reporter()
-    genome, strategy = chosen.build_parts()
     with (
         _resumable(run),
         storage.Lock(run.folder),
-        Local(device, chosen.memory, tf32=chosen.tf32, stop=stop) as engine,
+        Local(device, settings.memory, tf32=settings.tf32, stop=stop) as engine,
     ):
-        _recognise(run, families, device, allow_changes, reporter)
+        check_conditions(run, families, device, allow_changes, reporter)
         if where is not None:
             places.keep_places(run.folder, where)
         families = with_training_cache(run.folder, families, device)
-        trials = LossEvaluation(engine, families, Stream(chosen.seed))
-        reporter.on_search_start(run, engine, families, genome)
-        progress, warnings = run.recover((*strategy.states, *genome.populations))
-        for text in warnings:
-            reporter.on_warning(text)
-        # Generations may have been raised: a run that is interrupted again must still know it.
-        storage.write_toml(run.folder / "config.toml", chosen.table())
-        if progress and run.finished(progress):
-            return _told(run, reporter)
-        engine.halvings = progress.halvings if progress else 0
-        reporter.on_work(
-            f"tuning cross-entropy at {counted(len(chosen.rates), 'learning rate')}{_compiles()}"
+        return _search(
+            run, LossEvaluation(engine, families, Stream(settings.seed)), reporter, time_limit
         )
-        rivals = trials.tune_baseline(chosen.rates, chosen.baseline_tasks)
-        reporter.on_baseline(rivals, max(trials.task_counts(chosen.baseline_tasks)))
-        campaign = SearchRunner(
-            run, trials, genome, strategy, rivals, reporter, _ledger(run, genome)
-        )
-        deadline = float("inf") if time_limit is None else time.monotonic() + time_limit
-        try:
-            progress = campaign.generations(progress, deadline)
-        # A notebook's stop, or a script's: the command line takes the signal itself.
-        except KeyboardInterrupt:
-            campaign, progress = _so_far(campaign)
-        campaign.finish(progress)
-        return _told(run, reporter)
+
+
+def _search(
+    run: Run, evaluation: LossEvaluation, reporter: Reporter, time_limit: float | None
+) -> Result:
+    """Run the generations that are left, and choose and test the winner.
+
+    Args:
+        run: its folder and settings.
+        evaluation: trains and scores losses.
+        reporter: is told of everything that happens.
+        time_limit: seconds, from when cross-entropy is tuned, after which no generation begins.
+    """
+    settings = run.settings
+    genome, strategy = settings.build_parts()
+    reporter.on_search_start(run, evaluation.engine, evaluation.families, genome)
+    progress, warnings = run.recover((*strategy.states, *genome.populations))
+    for text in warnings:
+        reporter.on_warning(text)
+    # Generations may have been raised: a run that is interrupted again must still know it.
+    storage.write_toml(run.folder / "config.toml", settings.table())
+    if progress and run.finished(progress):
+        return _result(run, reporter)
+    evaluation.engine.halvings = progress.halvings if progress else 0
+    rates = counted(len(settings.rates), "learning rate")
+    reporter.on_work(f"tuning cross-entropy at {rates}{_compiles()}")
+    baselines = evaluation.tune_baseline(settings.rates, settings.baseline_tasks)
+    reporter.on_baseline(baselines, max(evaluation.task_counts(settings.baseline_tasks)))
+    runner = SearchRunner(
+        run, evaluation, genome, strategy, baselines, reporter, _trained_losses(run, genome)
+    )
+    deadline = float("inf") if time_limit is None else time.monotonic() + time_limit
+    try:
+        progress = runner.generations(progress, deadline)
+    # A notebook's stop, or a script's: the command line takes the signal itself.
+    except KeyboardInterrupt:
+        runner, progress = _last_committed(runner)
+    finish_search(runner, progress)
+    return _result(run, reporter)
 
 
 def _compiles() -> str:
@@ -279,32 +266,33 @@ def _resumable(run: Run) -> Iterator[None]:
         raise KeyboardInterrupt(f"stopped; metaloss.resume({str(run.folder)!r}) goes on") from None
 
 
-def _so_far(campaign: SearchRunner) -> tuple[SearchRunner, Progress]:
-    """A stopped campaign after its last committed generation; what is in memory may be half of the
-    next one.
+def _last_committed(runner: SearchRunner) -> tuple[SearchRunner, Progress]:
+    """A stopped runner after its last committed generation.
+
+    It is read back, because what is in memory may be half of the next one.
 
     Raises:
         KeyboardInterrupt: there is none.
     """
-    run = campaign.run
-    genome = campaign.genome
-    progress, _ = run.recover((*campaign.strategy.states, *genome.populations))
+    run = runner.run
+    genome = runner.genome
+    progress, _ = run.recover((*runner.strategy.states, *genome.populations))
     if progress is None:
         raise KeyboardInterrupt
-    campaign.trials.engine.halvings = progress.halvings
-    campaign.reporter.on_warning(
+    runner.evaluation.engine.halvings = progress.halvings
+    runner.reporter.on_warning(
         f"stopped after generation {progress.generation}: its winner is now chosen and tested; "
         "stop again to leave it"
     )
-    return replace(campaign, ledger=_ledger(run, genome)), progress
+    return replace(runner, trained_losses=_trained_losses(run, genome)), progress
 
 
-def _ledger(run: Run, genome: Genome) -> TrainedLosses | None:
+def _trained_losses(run: Run, genome: Genome) -> TrainedLosses | None:
     """What a search for formulas has trained so far."""
     return TrainedLosses(genome.filters, run.history()) if isinstance(genome, Symbolic) else None
 
 
-def _told(run: Run, reporter: Reporter) -> Result:
+def _result(run: Run, reporter: Reporter) -> Result:
     """A finished run's result, read back from its folder."""
     loss = loss_io.load(run.folder)
     summary = run.summary()
@@ -312,27 +300,3 @@ def _told(run: Run, reporter: Reporter) -> Result:
     assert summary is not None
     reporter.on_search_end(run, summary)
     return Result(loss, run.history(), summary, run.folder)
-
-
-def _recognise(
-    run: Run, families: list[OpenFamily], device: torch.device, allow: bool, reporter: Reporter
-) -> None:
-    """Refuse to go on elsewhere than the run began, unless told to; then put it on record."""
-    table = run.provenance()
-    old = {**table["conditions"], **(table["resumed"][-1] if table.get("resumed") else {})}
-    now = conditions(families, device, run.settings.parts_by_name())
-    different = [f"{k}: was {old.get(k)}, is {now[k]}" for k in now if old.get(k) != now[k]]
-    if not different:
-        return
-    if not allow:
-        raise SettingsError(
-            f"this run began elsewhere ({'; '.join(different)}); --allow-changes goes on all "
-            "the same"
-        )
-    reporter.on_warning(f"goes on under other conditions: {'; '.join(different)}")
-    run.write("provenance.json", {**table, "resumed": [*table.get("resumed", []), now]})
-    before = image_record.read(run.folder) or ImageRecord()
-    image_record.write(
-        run.folder,
-        image_record.join_records([before, *(image_record.record_of(e.dataset) for e in families)]),
-    )

@@ -36,11 +36,11 @@ class Progress:
     generation: int
     state: Any
     finalists: Population  # the last generations' best
-    centres: Population  # and their centres
+    mean_candidates: Population  # of the last generations
     trainings: int
     halvings: int  # of the chunks, after running out of memory
     failed_generations: int  # generations in a row in which every candidate failed
-    known: CachedScores  # what this task epoch's formulas reached, where it goes on
+    cached_scores: CachedScores  # what this task epoch's formulas reached, where it goes on
 
 
 @dataclass(frozen=True)

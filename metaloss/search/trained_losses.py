@@ -29,7 +29,7 @@ class TrainedLoss:
     leads: list[float] = field(default_factory=list)
 
     @property
-    def worth(self) -> float:
+    def rank_score(self) -> float:
         """Its mean lead, drawn towards 0 as if it had been level with the control once more.
 
         So a loss that was lucky once ranks below one that was often good.
@@ -60,7 +60,7 @@ class TrainedLosses:
     def ranked(self) -> Iterator[Formula]:
         """The losses of the whole search that trained without a failure, the best first."""
         alive = [entry for entry in self.entries.values() if entry.leads]
-        for entry in sorted(alive, key=lambda entry: -entry.worth):
+        for entry in sorted(alive, key=lambda entry: -entry.rank_score):
             yield Formula.parse(entry.text)
 
     def best(self, n: int) -> list[Formula]:
@@ -69,9 +69,9 @@ class TrainedLosses:
 
     def best_of_each_size(self) -> list[Formula]:
         """The best loss of every size, the smallest first."""
-        found: dict[int, TrainedLoss] = {}
+        best: dict[int, TrainedLoss] = {}
         for entry in self.entries.values():
             size = entry.size
-            if entry.leads and (size not in found or entry.worth > found[size].worth):
-                found[size] = entry
-        return [Formula.parse(found[size].text) for size in sorted(found)]
+            if entry.leads and (size not in best or entry.rank_score > best[size].rank_score):
+                best[size] = entry
+        return [Formula.parse(best[size].text) for size in sorted(best)]

@@ -19,7 +19,7 @@ import pytest
 from test_run import SMALL, essence, evolved, family, only_the_subset, tree, without_plots
 
 from metaloss import cli, storage
-from metaloss.search import program, runner, settings
+from metaloss.search import program, settings
 
 COMMANDS = (
     "evolve",
@@ -150,7 +150,10 @@ def test_without_a_command_the_help_is_shown(metaloss, command):
 
 
 def test_help_is_there_before_torch(tmp_path):
-    program = "import sys; from metaloss.cli import main\ntry: main(['--help'])\nfinally: assert 'torch' not in sys.modules"
+    program = (
+        "import sys; from metaloss.cli import main\n"
+        "try: main(['--help'])\nfinally: assert 'torch' not in sys.modules"
+    )
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=False
     )
@@ -201,7 +204,15 @@ WRONG = {
     "evolve --tasks folder:": ("data source 'folder:' needs the path of a folder: folder:PATH",),
     "evolve --task x": ("--task", "Did you mean"),
     "evolve extra": ("extra",),
-    "evolve --config nowhere.toml": ("nowhere.toml", "No such file"),
+    "evolve --config nowhere.toml": (
+        "nowhere.toml",
+        "No such file",
+        "--config takes a file of settings in TOML",
+        "metaloss evolve --dry-run prints one",
+    ),
+    "evolve --config .": (". is a folder", "--config takes a file of settings in TOML"),
+    "recommend --data fashionmnist --losses ce": ("leaves nothing to choose between",),
+    "compare ce -x": ("No such option '-x'",),
     "evolve --resume nothing": ("no run 'nothing'", "metaloss list runs"),
     "evolve --tasks .": ("unknown task family '.'. It is a folder; its images are folder:.",),
     "recommend --data .": ("unknown task family '.'. It is a folder; its images are folder:.",),
@@ -231,6 +242,19 @@ def test_wrong_input_gets_one_line_exit_2_and_leaves_nothing(metaloss, tmp_path,
     check_one_line(metaloss(text), 2, *words)
     assert tree(tmp_path) == before
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_formula_that_begins_with_a_minus_is_no_option_even_with_a_misspelt_name(metaloss):
+    for text in ("-y*logq", "-(y*logq)"):
+        code, out, err = metaloss("compare ce", text)
+        assert (code, out) == (2, "")
+        assert err.startswith("error: unknown name 'logq'. Did you mean 'logp'?")
+
+
+def test_a_folder_in_place_of_a_config_names_the_file_within(metaloss, config, tmp_path):
+    (tmp_path / "run").mkdir()
+    config.rename(tmp_path / "run" / "config.toml")
+    check_one_line(metaloss("evolve --config run"), 2, "run is a folder", "run/config.toml")
 
 
 def test_values_that_are_proposed_do_fit(metaloss, config):
@@ -317,7 +341,10 @@ def test_several_families_can_follow_one_flag(metaloss, tmp_path, config):
 
 
 def test_any_setting_is_set_by_its_path(metaloss, config):
-    sets = "inner.lr=0.3 classifier.hidden=[4] strategy.sigma=0.5 genome.context=mean rates=[0.2] report_every=2"
+    sets = (
+        "inner.lr=0.3 classifier.hidden=[4] strategy.sigma=0.5 genome.context=mean rates=[0.2] "
+        "report_every=2"
+    )
     table = plan(metaloss, f"evolve --config small.toml --set {sets} --set ways=2")
     assert table["families"][0]["inner"] == {**table["families"][0]["inner"], "lr": 0.3, "steps": 3}
     assert table["families"][0]["classifier"] == {
@@ -331,7 +358,10 @@ def test_any_setting_is_set_by_its_path(metaloss, config):
 
 
 def test_flags_are_settings(metaloss, config):
-    flags = "--generations 5 --mu 3 --lambda 4 --tasks-per-generation 6 --init random --seed 7 --device cpu"
+    flags = (
+        "--generations 5 --mu 3 --lambda 4 --tasks-per-generation 6 --init random --seed 7 "
+        "--device cpu"
+    )
     table = plan(
         metaloss, f"evolve --tasks tiny.toml --set genome.features=2 --objective wins {flags}"
     )
@@ -542,7 +572,7 @@ def test_a_loss_is_shown_too(metaloss, finished):
 def test_an_unfinished_run_is_listed_and_shown_with_what_to_do(
     metaloss, config, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(runner.SearchRunner, "finish", lambda self, progress: sys.exit(9))
+    monkeypatch.setattr(program, "finish_search", lambda runner, progress: sys.exit(9))
     assert metaloss("evolve --config small.toml -q")[0] == 9
     again = "metaloss evolve --resume runs/tiny-mln-mu_plus_lambda-0"
     assert f"3/3 generations, unfinished: {again}" in metaloss("list runs")[1]
@@ -938,7 +968,10 @@ def test_a_strangers_name_for_a_loss_is_drawn_as_it_is(metaloss):
     Path("theirs/loss.json").write_text(json.dumps({**table, "about": {"name": r"_$\frac{$"}}))
     code, out, err = metaloss("show ./theirs")
     assert code == 0
-    unsealed = f"{Path('theirs/loss.json').absolute()} holds no digest: whether it is as it was written cannot be told"
+    unsealed = (
+        f"{Path('theirs/loss.json').absolute()} holds no digest: whether it is as it was written "
+        "cannot be told"
+    )
     assert err == f"warning: {unsealed}\n"
     assert "theirs-phenotype.png" in out
 
@@ -975,7 +1008,8 @@ def test_a_long_formula_is_shown_as_any_other(metaloss):
 # --- a search of formulas ---
 
 TINY_SEARCH = (
-    "--generations 2 --tasks-per-generation 2 --set baseline_tasks=2 winner_tasks=2 test_tasks=2 rates=[0.1,0.3] "
+    "--generations 2 --tasks-per-generation 2 --set baseline_tasks=2 winner_tasks=2 test_tasks=2 "
+    "rates=[0.1,0.3] "
     "strategy.mu=3 strategy.lambda_=3"
 )
 

@@ -53,14 +53,14 @@ def size(path):
 
 
 def check_figure(path, columns):
-    """A PNG of the size it should have, with something on it, and beside it a PDF of lines and letters, not of dots."""
+    """A PNG of the right size that shows something, and beside it a PDF of lines and letters."""
     assert size(path) == (round(4.8 * 150) * columns, round(3.4 * 150))
     assert path.stat().st_size > 8_000
     check_vector(path.with_suffix(".pdf"))
 
 
 def check_vector(path):
-    """A PDF without a picture in it, with TrueType letters: those of type 3 are refused by some publishers."""
+    """A PDF without a bitmap, and with TrueType letters: some publishers refuse those of type 3."""
     data = path.read_bytes()
     assert data.startswith(b"%PDF")
     assert data.rstrip().endswith(b"%%EOF")
@@ -226,7 +226,7 @@ def test_the_estimate_counts_what_the_run_will_train(tmp_path, finished):
 
 
 def searched(tmp_path, **parts):
-    """The estimate of a search for formulas, and all its candidates, counted one generation at a time."""
+    """The estimate of a search for formulas, and its candidates, generation by generation."""
     result = evolved(tmp_path, tries=1, **parts)
     chosen = settings.resolve(settings.read(result.folder / "config.toml"))
     return estimate_cost(chosen), sum(record["candidates"] for record in result.history)
@@ -328,7 +328,8 @@ def test_the_summary_says_winner_test_and_both_rivals():
     assert test == [
         "test    fashionmnist, 200 meta-test tasks: 63.4 %",
         "        CE at its best rate (0.1) 60.0 %: better, paired +3.4 [+2.0, +4.8]",
-        "        CE at its best rate (0.05) and number of steps (120) 65.0 %: too few images to tell, "
+        "        CE at its best rate (0.05) and number of steps (120) 65.0 %: "
+        "too few images to tell, "
         "paired -1.6 [-3.3, +0.1]",
     ]
 
@@ -354,9 +355,9 @@ def told(capsys, quiet, verbose, history):
     """What a console prints of a history."""
     with console.Console(quiet, verbose) as talk:
         talk.total = 30
-        talk.baseline([SimpleNamespace(lr=0.1, accuracy=0.6)], 64)
+        talk.on_baseline([SimpleNamespace(lr=0.1, accuracy=0.6)], 64)
         for each in history:
-            talk.generation(each, 0.5, 100)
+            talk.on_generation(each, 0.5, 100)
     return capsys.readouterr()
 
 
@@ -364,8 +365,8 @@ def test_a_generation_is_a_line_under_its_heading(capsys):
     out, err = told(capsys, False, False, HISTORIES["many"])
     start, header, first, *others = out.splitlines()
     assert (
-        start
-        == "start   cross-entropy at its best learning rate (0.1): 60.0 % on 64 meta-validation tasks"
+        start == "start   cross-entropy at its best learning rate (0.1): 60.0 % "
+        "on 64 meta-validation tasks"
     )
     assert err == ""
     assert [line.split()[0] for line in others] == ["10", "20", "30"]
@@ -405,7 +406,7 @@ def test_a_bar_is_there_only_where_someone_takes_it_down(entered):
     talk.terminal = Terminal(file=io.StringIO(), force_terminal=True)
     talk.total = 3
     with talk if entered else contextlib.nullcontext():
-        talk.baseline([], 1)
+        talk.on_baseline([], 1)
         assert (talk.bar is not None) == entered
     assert talk.bar is None
 
@@ -418,7 +419,7 @@ def test_events_are_warnings_on_stderr_even_when_quiet(capsys):
 def test_names_are_never_markup(capsys):
     with console.Console() as talk:
         talk.say("[red]tiny[/red] [bold]x :smile:")
-        talk.warning("[link=http://x]y[/link]")
+        talk.on_warning("[link=http://x]y[/link]")
     out, err = capsys.readouterr()
     assert out == "[red]tiny[/red] [bold]x :smile:\n"
     assert "[link=http://x]y[/link]" in err

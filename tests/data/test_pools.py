@@ -4,7 +4,14 @@ import pytest
 import torch
 
 from metaloss.data.datasets import Dataset, fashionmnist
-from metaloss.data.pools import SALT, hashes, least_images, pools, shortage
+from metaloss.data.pools import (
+    SALT,
+    hashes,
+    lacking_classes,
+    least_images,
+    pools,
+    shortage,
+)
 
 MASK = 2**64 - 1
 FULL = fashionmnist.SYSTEM  # before any test points it elsewhere
@@ -73,6 +80,15 @@ def test_too_few_images_of_either_official_split_are_said():
         "a has 3 training images; every class needs at least 4: leave it out or add 1; "
         "b has 1 test image; every class needs at least 2: leave it out or add 1"
     )
+
+
+def test_of_many_classes_with_too_few_images_five_are_named():
+    counts = [3, 1, 2, 9, 4, 5, 6]
+    assert lacking_classes("abcdefg", counts, 8) == (
+        "b has 1 image, c 2, a 3, e 4, f 5 and 1 more; every class needs at least 8: "
+        "add up to 7 to each"
+    )
+    assert "more" not in lacking_classes("abcde", counts[:5], 8)
 
 
 def test_an_official_training_split_is_cut_four_to_three():

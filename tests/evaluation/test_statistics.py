@@ -1,4 +1,7 @@
-"""Paired differences: the mean, its standard error, and a bootstrap interval that covers as often as it should."""
+"""Paired differences: the mean, its standard error and its bootstrap interval.
+
+The interval holds the true difference as often as it should.
+"""
 
 import numpy as np
 import pytest
@@ -139,7 +142,10 @@ def test_mean_ranks_share_ties():
 
 
 def crossed(seed, tasks=40, pool=60, images=30, gain=0.1):
-    """Answers of two losses on tasks that share a pool's images: some images, and some tasks, suit the first more."""
+    """Right answers of two losses on tasks that share a pool's images.
+
+    Some images, and some tasks, suit the first loss more than the second.
+    """
     draw = np.random.default_rng(seed)
     rows = np.stack([draw.permutation(pool)[:images] for _ in range(tasks)])
     lead = gain + draw.normal(0, 0.3, pool)[rows] + draw.normal(0, 0.05, (tasks, 1))
@@ -162,7 +168,7 @@ def test_the_interval_over_tasks_and_images_covers_where_that_over_tasks_does_no
     assert narrow / n < 0.85
 
 
-def test_without_shared_images_the_interval_is_that_of_tasks_but_for_counting_the_images_chance_again():
+def test_without_shared_images_the_interval_is_that_of_tasks_and_a_little_wider():
     rows = torch.arange(40 * 200).reshape(40, 200)
     draw = np.random.default_rng(1)
     share = draw.uniform(0.4, 0.8, (40, 1))

@@ -143,6 +143,19 @@ def test_nothing_but_entries_is_removed(entries, tmp_path):
     assert all(path.exists() for path in others)
 
 
+def test_the_cache_is_filled_once_something_was_compiled_and_not_before(monkeypatch, tmp_path):
+    monkeypatch.setattr(cache, "entry", lambda: tmp_path)
+    assert not cache.is_filled()
+    (tmp_path / "inner.value.nbi").touch()
+    assert cache.is_filled()
+
+    def unusable():
+        raise cache.Unusable("there is no home folder")
+
+    monkeypatch.setattr(cache, "entry", unusable)
+    assert not cache.is_filled()
+
+
 def test_the_folder_is_the_users_cache_unless_another_is_chosen(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.delenv("METALOSS_CACHE", raising=False)

@@ -1,4 +1,4 @@
-"""What is known is not trained again, what is hopeless is not, and every result stands in its own row."""
+"""No loss is trained twice, none without hope, and every result stands in its own row."""
 
 from functools import partial
 
@@ -70,11 +70,11 @@ def expected(*texts, epoch=1):
 
 def test_a_formula_is_trained_once_per_task_epoch():
     full = Full()
-    stages = CachedEvaluator(full)
-    one, family = stages(formulas(*TEXTS[:3]), KEY)
-    assert stages.trained == 3
-    two, _ = stages(formulas(TEXTS[3], TEXTS[1], TEXTS[0]), KEY)
-    assert stages.trained == 1
+    evaluator = CachedEvaluator(full)
+    one, family = evaluator(formulas(*TEXTS[:3]), KEY)
+    assert evaluator.trained == 3
+    two, _ = evaluator(formulas(TEXTS[3], TEXTS[1], TEXTS[0]), KEY)
+    assert evaluator.trained == 1
     assert torch.equal(one, expected(*TEXTS[:3]))
     assert family.tolist() == [0, 1]
     assert torch.equal(two, expected(TEXTS[3], TEXTS[1], TEXTS[0]))
@@ -83,9 +83,9 @@ def test_a_formula_is_trained_once_per_task_epoch():
 
 def test_formulas_that_are_alike_are_trained_once_and_all_get_the_result():
     full = Full()
-    stages = CachedEvaluator(full)
-    found, _ = stages(formulas("-y*p", "y*logp", "-p*y", "logp*y", "-(p*y)"), KEY)
-    assert stages.trained == 2
+    evaluator = CachedEvaluator(full)
+    found, _ = evaluator(formulas("-y*p", "y*logp", "-p*y", "logp*y", "-(p*y)"), KEY)
+    assert evaluator.trained == 2
     assert full.trained == [
         "sum(-y * p)",
         "sum(y * logp)",
@@ -96,24 +96,24 @@ def test_formulas_that_are_alike_are_trained_once_and_all_get_the_result():
 
 def test_a_new_epoch_forgets():
     full = Full()
-    stages = CachedEvaluator(full)
-    stages(formulas(*TEXTS), KEY)
-    found, _ = stages(formulas(*TEXTS), LATER)
-    assert stages.trained == len(TEXTS)
+    evaluator = CachedEvaluator(full)
+    evaluator(formulas(*TEXTS), KEY)
+    found, _ = evaluator(formulas(*TEXTS), LATER)
+    assert evaluator.trained == len(TEXTS)
     assert torch.equal(found, expected(*TEXTS, epoch=2))
     assert full.calls[0] == full.calls[1]
-    again, _ = stages(formulas(*TEXTS), KEY)
+    again, _ = evaluator(formulas(*TEXTS), KEY)
     assert len(full.calls) == 3
     assert torch.equal(again, expected(*TEXTS))
 
 
 def test_where_all_is_known_nothing_is_trained():
     full = Full()
-    stages = CachedEvaluator(full)
-    stages(formulas(*TEXTS), KEY)
-    found, _ = stages(formulas(*reversed(TEXTS)), KEY)
+    evaluator = CachedEvaluator(full)
+    evaluator(formulas(*TEXTS), KEY)
+    found, _ = evaluator(formulas(*reversed(TEXTS)), KEY)
     assert len(full.calls) == 1
-    assert stages.trained == 0
+    assert evaluator.trained == 0
     assert torch.equal(found, expected(*reversed(TEXTS)))
 
 
@@ -121,7 +121,7 @@ def test_what_is_known_goes_through_a_checkpoint_and_is_not_trained_again():
     full = Full()
     before = CachedEvaluator(full, screen(TEXTS[1]))
     found, family = before(formulas(*TEXTS), KEY)
-    stored = unpack(pack(before.known()), (CachedScores,))
+    stored = unpack(pack(before.snapshot()), (CachedScores,))
     after = CachedEvaluator(full, screen())
     after.restore(stored, KEY)
     again, same_family = after(formulas(*TEXTS), KEY)
@@ -130,22 +130,22 @@ def test_what_is_known_goes_through_a_checkpoint_and_is_not_trained_again():
     assert torch.equal(again.nan_to_num(nan=-1), found.nan_to_num(nan=-1))
     assert torch.equal(same_family, family)
     assert after.control == before.control
-    assert pack(after.known()) == pack(before.known())
+    assert pack(after.snapshot()) == pack(before.snapshot())
 
 
 def test_nothing_known_goes_through_a_checkpoint_too():
-    stages = CachedEvaluator(Full())
-    stages.restore(unpack(pack(stages.known()), (CachedScores,)), KEY)
-    found, _ = stages(formulas(*TEXTS), KEY)
+    evaluator = CachedEvaluator(Full())
+    evaluator.restore(unpack(pack(evaluator.snapshot()), (CachedScores,)), KEY)
+    found, _ = evaluator(formulas(*TEXTS), KEY)
     assert torch.equal(found, expected(*TEXTS))
 
 
 def test_what_is_restored_for_another_epoch_is_forgotten():
     full = Full()
-    stages = CachedEvaluator(full)
-    stages(formulas(*TEXTS), KEY)
+    evaluator = CachedEvaluator(full)
+    evaluator(formulas(*TEXTS), KEY)
     other = CachedEvaluator(full)
-    other.restore(stages.known(), KEY)
+    other.restore(evaluator.snapshot(), KEY)
     found, _ = other(formulas(*TEXTS), LATER)
     assert torch.equal(found, expected(*TEXTS, epoch=2))
 
@@ -154,26 +154,26 @@ def test_what_is_restored_for_another_epoch_is_forgotten():
 
 
 def test_the_control_is_what_cross_entropy_reaches():
-    stages = CachedEvaluator(Full())
-    stages(formulas(*TEXTS), KEY)
-    assert stages.control == pytest.approx(expected("-y*logp").double().mean().item(), rel=1e-12)
+    evaluator = CachedEvaluator(Full())
+    evaluator(formulas(*TEXTS), KEY)
+    assert evaluator.control == pytest.approx(expected("-y*logp").double().mean().item(), rel=1e-12)
 
 
 def test_cross_entropy_among_the_candidates_is_its_own_control():
     full = Full()
-    stages = CachedEvaluator(full)
-    stages(formulas("-y*p", "-logp*y"), KEY)
+    evaluator = CachedEvaluator(full)
+    evaluator(formulas("-y*p", "-logp*y"), KEY)
     assert full.trained == ["sum(-y * p)", "sum(-logp * y)"]
-    assert stages.trained == 2
-    assert stages.control == pytest.approx(worth(CONTROL) * 0.75)
+    assert evaluator.trained == 2
+    assert evaluator.control == pytest.approx(worth(CONTROL) * 0.75)
 
 
 def test_a_control_that_fails_is_a_wrong_answer():
-    stages = CachedEvaluator(
+    evaluator = CachedEvaluator(
         lambda losses, key: (torch.tensor([[0.5, 0.5], [torch.nan, 0.5]]), torch.tensor([0, 0]))
     )
-    stages(formulas("-y*p"), KEY)
-    assert stages.control == 0.25
+    evaluator(formulas("-y*p"), KEY)
+    assert evaluator.control == 0.25
 
 
 # --- the screen ---
@@ -182,12 +182,12 @@ def test_a_control_that_fails_is_a_wrong_answer():
 def test_what_does_not_pass_is_nan_and_counted_and_the_rest_is_as_without_a_screen():
     full = Full()
     passes = screen(TEXTS[0], TEXTS[3])
-    stages = CachedEvaluator(full, passes)
-    found, _ = stages(formulas(*TEXTS), KEY)
+    evaluator = CachedEvaluator(full, passes)
+    found, _ = evaluator(formulas(*TEXTS), KEY)
     assert found.isnan().all(1).tolist() == [True, False, False, True, False]
     alive = torch.tensor([1, 2, 4])
     assert torch.equal(found[alive], expected(*TEXTS)[alive])
-    assert (stages.screened, stages.trained) == (2, 3)
+    assert (evaluator.screened, evaluator.trained) == (2, 3)
     assert passes.sizes == [PACK]
     assert [len(call) for call in full.calls] == [PACK]
 
@@ -205,32 +205,32 @@ def test_what_is_left_is_filled_up_to_a_multiple_of_a_pack():
 def test_a_formula_that_did_not_pass_is_not_asked_about_again():
     full = Full()
     passes = screen(TEXTS[0])
-    stages = CachedEvaluator(full, passes)
+    evaluator = CachedEvaluator(full, passes)
     for _ in range(2):
-        found, _ = stages(formulas(*TEXTS), KEY)
+        found, _ = evaluator(formulas(*TEXTS), KEY)
         assert found[0].isnan().all()
     assert len(passes.sizes) == len(full.calls) == 1
-    stages(formulas(*TEXTS), LATER)
+    evaluator(formulas(*TEXTS), LATER)
     assert len(passes.sizes) == 2
 
 
 def test_every_candidate_that_did_not_pass_is_counted():
-    stages = CachedEvaluator(Full(), screen("-y*p"))
-    found, _ = stages(formulas("-y*p", "y*logp", "-p*y"), KEY)
+    evaluator = CachedEvaluator(Full(), screen("-y*p"))
+    found, _ = evaluator(formulas("-y*p", "y*logp", "-p*y"), KEY)
     assert found.isnan().all(1).tolist() == [True, False, True]
-    assert (stages.screened, stages.trained) == (2, 1)
+    assert (evaluator.screened, evaluator.trained) == (2, 1)
 
 
 def test_where_none_passes_there_is_still_a_control():
     full = Full()
-    stages = CachedEvaluator(full, screen(*TEXTS))
-    found, family = stages(formulas(*TEXTS), KEY)
+    evaluator = CachedEvaluator(full, screen(*TEXTS))
+    found, family = evaluator(formulas(*TEXTS), KEY)
     assert found.shape == (5, 2)
     assert found.isnan().all()
     assert family.tolist() == [0, 1]
     assert full.trained == ["sum(-y * logp)"]
-    assert stages.trained == 0
-    assert stages.control > 0
+    assert evaluator.trained == 0
+    assert evaluator.control > 0
 
 
 # --- losses that are no formulas ---
@@ -239,16 +239,16 @@ def test_where_none_passes_there_is_still_a_control():
 def test_networks_go_straight_through():
     given = CrossEntropies.of(3)
     result = (torch.rand(3, 2), torch.tensor([0, 0]))
-    stages = CachedEvaluator(
+    evaluator = CachedEvaluator(
         lambda losses, key: (
             result if losses is given and key == KEY else pytest.fail("other arguments")
         )
     )
-    found, family = stages(given, KEY)
+    found, family = evaluator(given, KEY)
     assert found is result[0]
     assert family is result[1]
-    assert (stages.trained, stages.screened) == (3, 0)
-    assert not stages.memory
+    assert (evaluator.trained, evaluator.screened) == (3, 0)
+    assert not evaluator.cache
 
 
 def test_networks_are_screened_like_formulas():
@@ -259,23 +259,23 @@ def test_networks_are_screened_like_formulas():
         sizes.append(len(losses))
         return losses.smoothing[:, None].repeat(1, 2), torch.tensor([0, 0])
 
-    stages = CachedEvaluator(full, lambda losses, key: losses.smoothing > 0.045)
-    found, _ = stages(given, KEY)
+    evaluator = CachedEvaluator(full, lambda losses, key: losses.smoothing > 0.045)
+    found, _ = evaluator(given, KEY)
     assert found[:5].isnan().all()
     assert torch.equal(found[5:, 0], given.smoothing[5:])
     assert sizes == [PACK]
-    assert (stages.trained, stages.screened) == (5, 5)
+    assert (evaluator.trained, evaluator.screened) == (5, 5)
 
 
 def test_networks_of_which_none_passes_are_all_nan():
-    stages = CachedEvaluator(
+    evaluator = CachedEvaluator(
         lambda losses, key: (torch.ones(len(losses), 2), torch.tensor([0, 0])),
         lambda losses, key: torch.zeros(len(losses), dtype=torch.bool),
     )
-    found, _ = stages(CrossEntropies.of(3), KEY)
+    found, _ = evaluator(CrossEntropies.of(3), KEY)
     assert found.shape == (3, 2)
     assert found.isnan().all()
-    assert (stages.trained, stages.screened) == (0, 3)
+    assert (evaluator.trained, evaluator.screened) == (0, 3)
 
 
 # --- with the engine ---
@@ -285,21 +285,21 @@ def test_the_engine_gives_survivors_what_it_gives_without_a_screen(open_tiny):
     episodes = open_tiny(inner={"steps": 12, "lr": 0.2})
     losses = formulas("-y*logp", "y*logp", "square(p - y)", "-y*p", "exp(exp(9 - y*logp))")
     with Local(memory=1 << 26, workers=1) as engine:
-        trials = LossEvaluation(engine, (episodes,), Stream(0))
-        full = partial(trials.search_scores, 4, 4)
-        rivals = trials.tune_baseline((0.2,), 4)
-        passes = partial(trials.passes_screening, ScreeningBudget(8, 3, 0.5), rivals, 4)
+        evaluation = LossEvaluation(engine, (episodes,), Stream(0))
+        full = partial(evaluation.search_scores, 4, 4)
+        rivals = evaluation.tune_baseline((0.2,), 4)
+        passes = partial(evaluation.passes_screening, ScreeningBudget(8, 3, 0.5), rivals, 4)
         plain = CachedEvaluator(full)
-        stages = CachedEvaluator(full, passes)
+        evaluator = CachedEvaluator(full, passes)
         without, _ = plain(losses, KEY)
-        found, _ = stages(losses, KEY)
+        found, _ = evaluator(losses, KEY)
     left = ~found.isnan().all(1)
     assert left.tolist()[:2] == [True, False]
     assert not left[4]
-    assert stages.screened == int((~left).sum()) < 4
+    assert evaluator.screened == int((~left).sum()) < 4
     assert (found[left] - without[left]).abs().max() <= 1 / 12 + 1e-6
-    assert stages.control == pytest.approx(plain.control, abs=1 / 12)
-    assert stages.control == pytest.approx(found[0].double().mean().item())
+    assert evaluator.control == pytest.approx(plain.control, abs=1 / 12)
+    assert evaluator.control == pytest.approx(found[0].double().mean().item())
 
 
 def test_the_screen_measures_by_the_way_from_chance_to_cross_entropy(open_tiny):
@@ -313,8 +313,8 @@ def test_the_screen_measures_by_the_way_from_chance_to_cross_entropy(open_tiny):
 
     tuned = Tuned(CrossEntropies.of(1), 0.3, 10, torch.zeros(1))
     with Local(workers=1) as engine:
-        trials = Fixed(engine, (open_tiny(inner={"steps": 10}),), Stream(0))
-        passed = trials.passes_screening(
+        evaluation = Fixed(engine, (open_tiny(inner={"steps": 10}),), Stream(0))
+        passed = evaluation.passes_screening(
             ScreeningBudget(20, 2, 0.54), [tuned], 4, CrossEntropies.of(4), KEY
         )
     assert passed.tolist() == [False, True, False, True]  # 1/3 + 0.54 (0.9 - 1/3) = 0.64

@@ -167,9 +167,16 @@ def test_a_front_can_be_drawn(tmp_path, n):
 # --- who stands ---
 
 
-def progress(finalists, centres, generation=3):
+def progress(finalists, mean_candidates, generation=3):
     return Progress(
-        generation, None, finalists, centres, 0, 0, 0, CachedEvaluator(lambda *args: None).known()
+        generation,
+        None,
+        finalists,
+        mean_candidates,
+        0,
+        0,
+        0,
+        CachedEvaluator(lambda *args: None).snapshot(),
     )
 
 
@@ -178,19 +185,21 @@ def test_networks_stand_with_the_last_best_the_centre_and_the_mean_of_the_centre
         "genomes", {"kind": "mln", "start": "random", "features": 2, "hidden": 2}
     )
     best = genome.sample(2, Stream(0))
-    centres = genome.sample(3, Stream(1))
-    found = choose_finalists(genome, progress(best, centres), None)
+    mean_candidates = genome.sample(3, Stream(1))
+    found = choose_finalists(genome, progress(best, mean_candidates), None)
     assert found.origins == [
         "best of generation 2",
         "best of generation 3",
         "the population's centre",
         "the mean of the last 3 centres",
     ]
-    expected = torch.cat([best.values, centres.values[-1:], centres.values.mean(0, keepdim=True)])
+    expected = torch.cat(
+        [best.values, mean_candidates.values[-1:], mean_candidates.values.mean(0, keepdim=True)]
+    )
     assert torch.equal(found.population.values, expected)
     criterion = found.criterion(2, {})
     assert isinstance(criterion, GenomeCriterion)
-    assert torch.equal(criterion.values, centres.values[-1:])
+    assert torch.equal(criterion.values, mean_candidates.values[-1:])
 
 
 def test_formulas_stand_once_each_with_the_best_of_the_search_and_of_every_size():
@@ -198,8 +207,8 @@ def test_formulas_stand_once_each_with_the_best_of_the_search_and_of_every_size(
     small = ("sum(y * p)", 0.1)
     told = TrainedLosses(Filters(), [{"losses": [small, *many], "control": 0.5}])
     best = population(TREE, "-y*logp", f"-{OF_SEARCH + 5}.0*y*p")
-    centres = population(TREE, "-logp*y")
-    found = choose_finalists(TREE, progress(best, centres), told)
+    mean_candidates = population(TREE, "-logp*y")
+    found = choose_finalists(TREE, progress(best, mean_candidates), told)
     digests = [f.digest for f in found.formulas]
     assert len(set(digests)) == len(digests) == OF_SEARCH + 2
     by = dict(zip(digests, found.origins, strict=True))

@@ -1,6 +1,7 @@
 """What is not worth a training is varied again, and what cannot be made keeps its parent."""
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import pytest
 import torch
@@ -34,7 +35,7 @@ class Script:
     draws: list
     asked: list = field(default_factory=list)
     vector = False
-    usual = {}
+    usual: ClassVar = {}
     populations = TREE.populations
     classes = None
     reasons = REASONS
@@ -66,7 +67,7 @@ class Script:
 
 
 def begun(draws, seen=(), **more):
-    """A novelty_filter over such draws, at the beginning of a generation; and what it draws from."""
+    """A filter over such draws at the beginning of a generation, and what it draws from."""
     script = Script(list(draws))
     recorded = SeenLosses(TREE.filters)
     for text in seen:

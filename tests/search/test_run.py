@@ -69,7 +69,7 @@ def evolved(folder, out="runs", **changes):
 
 
 def essence(folder):
-    """What must not depend on how a run was interrupted: its history, its winner and its newest state."""
+    """What no interruption may change: a run's history, its winner and its newest state."""
     newest = max(
         (folder / "checkpoint").iterdir(), key=lambda path: int(path.stem.partition("-")[2])
     )
@@ -195,10 +195,14 @@ def test_a_run_that_cannot_be_made_leaves_nothing(tmp_path, chosen, monkeypatch,
     monkeypatch.setattr(storage.creation, "write", guarded(storage.creation.write))
     monkeypatch.setattr(tempfile, "mkdtemp", guarded(tempfile.mkdtemp))
     monkeypatch.setattr(Path, "replace", guarded(Path.replace))
-    with pytest.raises((OSError, KeyboardInterrupt)):  # DiskError is an OSError
+
+    def create_twice():
         for _ in range(2):
             run.create(tmp_path / "runs", chosen, {})
             shutil.rmtree(tmp_path / "runs" / run.default_name(chosen))
+
+    with pytest.raises((OSError, KeyboardInterrupt)):  # DiskError is an OSError
+        create_twice()
     assert not list((tmp_path / "runs").iterdir())
 
 

@@ -295,13 +295,11 @@ def test_stop_before_the_first_generation_and_a_second_stop_leave_a_run_and_say_
 ):
     whole = evolved(tmp_path, out="whole")
     for name, moments in (("first", ()), ("second", (2, "warning"))):
-        with (
-            monkeypatch.context() as patch,
-            pytest.raises(KeyboardInterrupt, match=r"metaloss\.resume\('.*'\) goes on"),
-        ):
+        with monkeypatch.context() as patch:
             if not moments:
                 patch.setattr(runner, "generation", lambda *args: Stopper(0).press(0))
-            evolved(tmp_path, out=name, reporter=Stopper(*moments))
+            with pytest.raises(KeyboardInterrupt, match=r"metaloss\.resume\('.*'\) goes on"):
+                evolved(tmp_path, out=name, reporter=Stopper(*moments))
         folder = tmp_path / name / whole.folder.name
         assert not (folder / "loss").exists()
         program.resume(folder)
@@ -434,7 +432,7 @@ def test_a_run_resumed_after_every_generation_equals_the_uninterrupted_one(tmp_p
 
 
 def in_another_process(path, folder, resumed, done):
-    """What a process that will be killed does: start a run, or go on with it; every generation told is counted."""
+    """Start a run or go on with it, in a process that will be killed, and count its generations."""
 
     class Teller(Reporter):
         def on_generation(self, record, seconds, trainings):
@@ -562,7 +560,9 @@ def test_a_disk_that_fails_gives_one_line_and_the_run_goes_on_later(tmp_path, ca
             Disk(patch, sound, (errno.ENOSPC, errno.EROFS)[i % 2])
             outcomes.add(code("evolve", "--config", tmp_path / "config.toml", "--out", out, "-q"))
         error = capsys.readouterr().err
-        assert error.startswith("error: ") and error.count("\n") == 1 and "bug" not in error, error
+        assert error.startswith("error: ")
+        assert error.count("\n") == 1, error
+        assert "bug" not in error
         assert str(tmp_path) in error
         if not (out / whole.name / "config.toml").exists():
             assert not out.exists() or not list(out.iterdir())

@@ -32,9 +32,9 @@ def names(formulas):
 
 
 def test_a_lead_is_counted_as_if_there_had_been_a_level_one_besides():
-    assert TrainedLoss(CE, 4, [0.2]).worth == pytest.approx(0.1)
-    assert TrainedLoss(CE, 4, [0.2, 0.2, 0.2]).worth == pytest.approx(0.15)
-    assert TrainedLoss(CE, 4, [-0.2]).worth == pytest.approx(-0.1)
+    assert TrainedLoss(CE, 4, [0.2]).rank_score == pytest.approx(0.1)
+    assert TrainedLoss(CE, 4, [0.2, 0.2, 0.2]).rank_score == pytest.approx(0.15)
+    assert TrainedLoss(CE, 4, [-0.2]).rank_score == pytest.approx(-0.1)
 
 
 def test_one_that_often_led_stands_above_one_that_shone_once():
@@ -122,7 +122,7 @@ def test_a_long_search_keeps_neither_trees_nor_tensors_of_what_it_has_trained():
 def test_a_full_cache_changes_nothing_that_is_told(monkeypatch):
     lines = line((CE, 0.6), (MSE, 0.65), (LINEAR, 0.6), (ROOT, 0.1))
     usual = ledger(lines)
-    novelty._look.cache_clear()
-    monkeypatch.setattr(novelty, "_look", novelty._look.__wrapped__)
+    novelty._curve_and_span.cache_clear()
+    monkeypatch.setattr(novelty, "_curve_and_span", novelty._curve_and_span.__wrapped__)
     assert usual.seen.curves == ledger(lines).seen.curves
     assert usual.best(4) == ledger(lines).best(4)

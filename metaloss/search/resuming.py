@@ -1,0 +1,97 @@
+"""What must agree where a run goes on: its settings, and the conditions that it began under."""
+
+from typing import Any
+
+import torch
+
+from metaloss.core.config import merge_tables
+from metaloss.core.reporting import Reporter
+from metaloss.data import image_record
+from metaloss.data.image_record import ImageRecord
+from metaloss.data.places import is_path_source
+from metaloss.errors import SettingsError
+from metaloss.search import settings
+from metaloss.search.run import Run
+from metaloss.search.settings import Settings
+from metaloss.tasks.opening import OpenFamily, conditions
+
+
+def moved_images(old: Settings, changes: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """The changes without new places of images, which are given as `tasks`, and those places."""
+    tasks = changes.get("tasks", ())
+    tasks = (tasks,) if isinstance(tasks, str) else tasks
+    if any(task not in old.tasks for task in tasks if not is_path_source(task)):
+        return changes, []  # which is refused with all other changes
+    return {k: v for k, v in changes.items() if k != "tasks"}, [
+        task for task in tasks if is_path_source(task)
+    ]
+
+
+def checked_settings(old: Settings, changes: dict[str, Any]) -> Settings:
+    """A run's settings with what may change: more generations.
+
+    Raises:
+        SettingsError: names all others that differ, or that the generations are fewer.
+    """
+    new = settings.resolve(merge_tables(old.table(), changes))
+    before = _flat(old.table())
+    after = _flat(new.table())
+    if new.generations < old.generations:
+        raise SettingsError(
+            f"generations: the run has {old.generations}, {new.generations} is less"
+        )
+    different = [
+        k for k in {**before, **after} if k != "generations" and before.get(k) != after.get(k)
+    ]
+    if different:
+        listed = "; ".join(
+            f"{k}: the run has {before.get(k)}, given {after.get(k)}" for k in different
+        )
+        raise SettingsError(f"a resumed run keeps its settings: {listed}")
+    return new
+
+
+def _flat(table: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """The table's values under their dotted paths; a family goes by its name."""
+    result: dict[str, Any] = {}
+    for key, value in table.items():
+        below = {family["name"]: family for family in value} if key == "families" else value
+        result |= (
+            _flat(below, f"{prefix}{key}.") if isinstance(below, dict) else {prefix + key: below}
+        )
+    return result
+
+
+def check_conditions(
+    run: Run, families: list[OpenFamily], device: torch.device, allow: bool, reporter: Reporter
+) -> None:
+    """Refuse to go on under other conditions than the run began with; or record that it does.
+
+    Args:
+        run: its folder and settings.
+        families: the task families with their images.
+        device: where classifiers train now.
+        allow: go on all the same.
+        reporter: is warned of it.
+
+    Raises:
+        SettingsError: conditions differ and that is not allowed.
+    """
+    table = run.provenance()
+    old = {**table["conditions"], **(table["resumed"][-1] if table.get("resumed") else {})}
+    now = conditions(families, device, run.settings.parts_by_name())
+    different = [f"{k}: was {old.get(k)}, is {now[k]}" for k in now if old.get(k) != now[k]]
+    if not different:
+        return
+    if not allow:
+        raise SettingsError(
+            f"this run began elsewhere ({'; '.join(different)}); --allow-changes goes on all "
+            "the same"
+        )
+    reporter.on_warning(f"goes on under other conditions: {'; '.join(different)}")
+    run.write("provenance.json", {**table, "resumed": [*table.get("resumed", []), now]})
+    before = image_record.read(run.folder) or ImageRecord()
+    image_record.write(
+        run.folder,
+        image_record.join_records([before, *(image_record.record_of(e.dataset) for e in families)]),
+    )
