@@ -1,4 +1,4 @@
-"""What an outer algorithm needs of a search space: candidates to start from, and their variation."""
+"""What an outer algorithm needs of a search space: first candidates, and their variation."""
 
 from typing import Protocol
 

@@ -183,7 +183,7 @@ def _resolved(table: dict[str, Any]) -> Settings:
 
 def runs(parent: Path) -> list[Path]:
     """The folders of all runs under `parent`."""
-    return sorted(path.parent for path in parent.glob("[!.]*/config.toml"))
+    return [parent / name for name in storage.subfolders(parent)]
 
 
 def provenance(

@@ -18,6 +18,7 @@ from metaloss.storage.seals import REMAKE as REMAKE
 from metaloss.storage.seals import RESTORE_COPY as RESTORE_COPY
 from metaloss.storage.seals import check_file as check_file
 from metaloss.storage.seals import is_sealed as is_sealed
+from metaloss.storage.seals import json_bytes as json_bytes
 from metaloss.storage.seals import json_safe as json_safe
 from metaloss.storage.seals import read_record as read_record
 from metaloss.storage.seals import read_tensors as read_tensors

@@ -45,6 +45,11 @@ def json_safe(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
+def json_bytes(table: Mapping[str, Any]) -> bytes:
+    """A table as indented JSON without a digest; numbers that are not finite become null."""
+    return json.dumps(json_safe(dict(table)), indent=1).encode() + b"\n"
+
+
 def record_bytes(table: Mapping[str, Any]) -> bytes:
     """A table as indented JSON with its digest; numbers that are not finite become null.
 

@@ -113,3 +113,8 @@ def test_a_last_line_whose_end_alone_is_damaged_is_not_left_out(tmp_path):
     assert history.path.read_bytes() == sound[:-1] + b"\x8a", "nothing is cut off"
     history.path.write_bytes(sound[:-1])
     assert history.mend() == [{"n": 1}]
+
+
+def test_json_without_a_digest_has_null_for_what_is_not_finite():
+    data = storage.json_bytes({"a": math.nan, 1: [1.5, -math.inf]})
+    assert data == b'{\n "a": null,\n "1": [\n  1.5,\n  null\n ]\n}\n'

@@ -197,7 +197,7 @@ def fetch(name: str) -> str:
     kind, colon, _ = name.partition(":")
     source = _source(kind)
     if not hasattr(source, "fetch"):
-        known = ", ".join(each for each in names() if hasattr(_source(each), "fetch"))
+        known = ", ".join(other for other in names() if hasattr(_source(other), "fetch"))
         raise SettingsError(f"data source {name!r} has nothing to fetch; these have: {known}")
     if colon:
         raise SettingsError(
@@ -247,7 +247,7 @@ def _source(name: str) -> ModuleType:
     known = names()
     if name not in known:
         hint = registry.suggestion("data source", name, known)
-        listed = ", ".join("folder:PATH" if each == "folder" else each for each in known)
+        listed = ", ".join("folder:PATH" if source == "folder" else source for source in known)
         raise SettingsError(f"unknown data source {name!r}.{hint}  (known: {listed})")
     others = plugins.find("datasets")
     if name not in others:

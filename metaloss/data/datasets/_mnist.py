@@ -54,7 +54,7 @@ class MnistSource:
         """
         folder = self.folder()
         if folder is None:
-            looked = " and ".join(str(each / self.files[0]) for each in self._folders())
+            looked = " and ".join(str(place / self.files[0]) for place in self._folders())
             remedy = f"get it with: metaloss data fetch {self.name}"
             raise DataError(f"{self.name}: not found, looked for {looked}, plain or .gz; {remedy}")
         return self.read(folder)

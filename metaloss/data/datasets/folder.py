@@ -109,7 +109,7 @@ def class_names(root: Path) -> tuple[str, ...]:
         if not root.is_dir():
             actual = "a file" if root.exists() else "none"
             raise DataError(f"{root}: folder: found {actual}, expected a folder of images")
-        classes = tuple(sorted(each.name for each in _visible(root) if each.is_dir()))
+        classes = tuple(sorted(path.name for path in _visible(root) if path.is_dir()))
     if len(classes) < 2:
         which = f" ({classes[0]})" if classes else ""
         raise DataError(

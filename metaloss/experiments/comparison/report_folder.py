@@ -1,6 +1,5 @@
 """A comparison's folder: the report, its tables and its figures; nothing that exists is touched."""
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -25,7 +24,7 @@ def write(
     """
     pictures = figures.draw(summary)
     files = {
-        "summary.json": (json.dumps(storage.json_safe(summary), indent=1) + "\n").encode(),
+        "summary.json": storage.json_bytes(summary),
         "results.csv": results(summary),
         "per_task.csv": per_task([f["name"] for f in summary["families"]], trainings),
         "report.html": webpage.page(summary, pictures).encode(),

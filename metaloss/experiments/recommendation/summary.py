@@ -206,7 +206,7 @@ def write(out: Path, name: str, summary: dict[str, Any], folds: FoldResults) -> 
     ]
     rows = [{key: value for key, value in row.items() if key != "rates"} for row in summary["rows"]]
     files = {
-        "summary.json": (json.dumps(summary, indent=1) + "\n").encode(),
+        "summary.json": storage.json_bytes(summary),
         "results.csv": results({"rows": rows}),
         "per_task.csv": csv_bytes(["fold", "loss", "task", "accuracy"], tasks),
     }
