@@ -1,6 +1,7 @@
 """What the benchmarks train.
 
-One case is a grid of candidates × tasks, the same for us and for every rival."""
+One case is a grid of candidates × tasks, the same for us and for every rival.
+"""
 
 import random
 from dataclasses import dataclass, field, replace
@@ -40,7 +41,8 @@ Weights = dict[str, Tensor]
 class Case:
     """One training for every candidate on every task.
 
-    Plain values alone, so that a worker process can be told."""
+    Plain values alone, so that a worker process can be told.
+    """
 
     classifier: str = "mlp"
     loss: str = "mln"
@@ -82,7 +84,8 @@ class Case:
         the B images.
 
         A layer's step is three products, the first layer's one: its inputs and its gradient need
-        none."""
+        none.
+        """
         train, val, (first, *_) = self.ways * self.shots, self.ways * self.val, HIDDEN
         later = sum(a * b for a, b in pairwise((*HIDDEN, self.ways)))
         step = 2 * first * train * train + 6 * train * later
@@ -104,7 +107,8 @@ class Problem:
     def start(self, task: int) -> Weights:
         """The task's initial weights, inputs × outputs, as our engine draws them.
 
-        `torch.nn`'s own distribution."""
+        `torch.nn`'s own distribution.
+        """
         image = self.episodes.images.pixels.shape[1:]
         classes = self.case.ways
         model: Any = self.episodes.model
@@ -186,7 +190,8 @@ def first_generation(genome: str, n: int, key: Stream) -> Losses:
 def formula(draw: random.Random) -> Formula:
     """A random loss of 3 to 30 of Morgan and Hougen's operations.
 
-    It reads both the target and the prediction."""
+    It reads both the target and the prediction.
+    """
     while True:
         tree = _grown(draw, draw.randint(3, 30))
         if {"y", "p"} <= tree.terminals:

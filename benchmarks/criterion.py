@@ -3,7 +3,8 @@
     python benchmarks/criterion.py [--quick] [--markdown | --json]
 
 One row for each loss and batch: the median time of a forward and a backward pass, and the median of
-its ratios to torch's, both measured in the same turn."""
+its ratios to torch's, both measured in the same turn.
+"""
 
 import argparse
 import json

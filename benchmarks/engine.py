@@ -129,7 +129,8 @@ class Bench:
     def chosen(self, case: Case) -> dict[str, list[Option]]:
         """Each rival's two fastest ways, of all that are tried.
 
-        The better one counts every time."""
+        The better one counts every time.
+        """
         found = {}
         for name in self.budget.rivals:
             if options := self.options(name, case):
@@ -186,7 +187,8 @@ def row(
 ) -> dict[str, Any]:
     """What a case's measurements come to, beside the speeds of all losses of its size.
 
-    None where nothing is known."""
+    None where nothing is known.
+    """
     ours = [x["ours"] for x in seen]
     result: dict[str, Any] = {
         "name": name_of(case),

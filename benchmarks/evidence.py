@@ -14,7 +14,8 @@ intervals over tasks.
 
 `zoo` tunes every published loss in learning rate and in its own parameter at the family's number of
 steps, then takes the best row to the runs' own meta-test tasks. `control` sets runs that differ in
-strategy alone beside each other."""
+strategy alone beside each other.
+"""
 
 import argparse
 import json
@@ -134,7 +135,8 @@ def best(tuned: list[Tuned]) -> Tuned:
 def transfer(trials: LossEvaluation, losses: Losses, tuning: int, tasks: int) -> None:
     """Each family's own number of steps.
 
-    The winner at the family's rate and at its own best one."""
+    The winner at the family's rate and at its own best one.
+    """
     print(
         "family | CE, best rate | winner at the family's rate | difference | winner at its best "
         "rate | difference"
@@ -203,7 +205,8 @@ def best_published(trials: LossEvaluation, tuning: int) -> dict[str, list[Tuned]
 def against_zoo(runs: list[str], engine: Local, tuning: int) -> None:
     """Each winner at its family's own rate against the best published loss.
 
-    Both are scored on the run's own meta-test tasks."""
+    Both are scored on the run's own meta-test tasks.
+    """
     opened = {
         f.name: episodic.open_episodes(f) for spec in runs for f in find(spec).settings.families
     }
@@ -234,7 +237,8 @@ def against_zoo(runs: list[str], engine: Local, tuning: int) -> None:
 def control(runs: list[str]) -> None:
     """Meta-test accuracies of runs that differ in strategy and seed alone.
 
-    Also the difference between the strategies for each seed."""
+    Also the difference between the strategies for each seed.
+    """
     found: dict[str, dict[int, float]] = {}
     for spec in runs:
         run = find(spec)

@@ -4,7 +4,8 @@
 
 Formulas are varied, filtered, put to use once and entered into the ledger, as a search does it.
 Caches fill up in the first thousands; what each formula costs for good is the growth in the last
-half."""
+half.
+"""
 
 import argparse
 import resource

@@ -1,7 +1,8 @@
 """The same trainings as one would do them without Metaloss: a plain PyTorch loop, and `torch.func`.
 
 Every rival has its images gathered and its initial weights drawn once per task, as ours; the losses
-are ordinary functions of one image batch's logits. `rivals_jax.py` holds JAX's."""
+are ordinary functions of one image batch's logits. `rivals_jax.py` holds JAX's.
+"""
 
 from collections.abc import Iterator
 
@@ -18,7 +19,8 @@ def mln(
 ) -> Tensor:
     """The Meta-Loss Network with its default architecture, at home with C classes.
 
-    The value of one batch."""
+    The value of one batch.
+    """
     x = torch.stack([logits.softmax(-1), logits.log_softmax(-1)], -1)  # [B C 2]
     seen = torch.tanh(x @ w["w_pred"].T + w["b_pred"].T)  # [B C F]
     true = torch.tanh(y[..., None] @ w["w_label"].T + w["b_label"].T)  # [B C F]
@@ -44,7 +46,8 @@ LOSSES = {"mln": mln, "ce": ce}
 def sequential(problem: Problem, chunk: int = 1) -> Float[Tensor, "P T"]:
     """The accuracies by a loop over tasks and candidates, with torch.nn and torch.optim.
 
-    `chunk` means nothing here."""
+    `chunk` means nothing here.
+    """
     case = problem.case
     tasks = problem.tasks
     loss = LOSSES[problem.case.loss]
@@ -144,7 +147,8 @@ def train(
 ) -> Weights:
     """The parameters [p, t, ...] after all steps.
 
-    Each is a step of `grad` under `vmap` over candidates and tasks."""
+    Each is a step of `grad` under `vmap` over candidates and tasks.
+    """
     case = problem.case
     model = MODELS[problem.case.classifier]
     loss = LOSSES[problem.case.loss]
@@ -196,7 +200,8 @@ MODELS = {"mlp": mlp, "cnn": cnn}
 def functional_layout(problem: Problem, start: Weights) -> Weights:
     """Initial weights as `mlp` and `cnn` take them.
 
-    Kernels [filters K h w], matrices inputs × outputs."""
+    Kernels [filters K h w], matrices inputs × outputs.
+    """
     if problem.case.classifier == "mlp":
         return start
     kernels = {f"w{i}" for i in range(len(FILTERS))}

@@ -1,6 +1,7 @@
 """The same trainings in JAX.
 
-`vmap` over candidates and tasks and `jit` of the whole training, validation included."""
+`vmap` over candidates and tasks and `jit` of the whole training, validation included.
+"""
 
 from functools import lru_cache
 from typing import Any
@@ -19,7 +20,8 @@ Params = dict[str, Array]
 def mln(w: Params, logits: Array, y: Array) -> Array:
     """The Meta-Loss Network with its default architecture, at home with C classes.
 
-    The value of one batch."""
+    The value of one batch.
+    """
     logp = jax.nn.log_softmax(logits)
     x = jnp.stack([jnp.exp(logp), logp], -1)  # [B C 2]
     seen = jnp.tanh(x @ w["w_pred"].T + w["b_pred"].T)  # [B C F]
@@ -33,7 +35,8 @@ def mln(w: Params, logits: Array, y: Array) -> Array:
 def ce(w: Params, logits: Array, y: Array) -> Array:
     """Cross-entropy with label smoothing.
 
-    Were it the same for all, XLA would train one candidate and copy it."""
+    Were it the same for all, XLA would train one candidate and copy it.
+    """
     smooth = (1 - w["smoothing"]) * y + w["smoothing"] / y.shape[-1]
     return -(smooth * jax.nn.log_softmax(logits)).sum(-1).mean()
 
@@ -70,7 +73,8 @@ def compiled(loss: str, steps: int, lr: float) -> Any:
 def vmapped(problem: Problem, chunk: int = 16) -> Float[Tensor, "P T"]:
     """The accuracies, `chunk` trainings at once, candidates first.
 
-    Compiled at the first call of a case."""
+    Compiled at the first call of a case.
+    """
     case = problem.case
     rows = min(case.candidates, chunk)
     columns = max(1, min(case.tasks, chunk // rows))

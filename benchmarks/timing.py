@@ -1,6 +1,7 @@
 """What the benchmarks measure with.
 
-Rates, medians, the machine's peak, memory, and how tables are printed."""
+Rates, medians, the machine's peak, memory, and how tables are printed.
+"""
 
 import os
 import platform
@@ -47,7 +48,8 @@ def threaded(threads: int, f: Callable[[], Any]) -> Any:
 def peak(least: float = 0.05) -> float:
     """The machine's matrix products in operations per second.
 
-    The best size, of one on all cores or one on each."""
+    The best size, of one on all cores or one on each.
+    """
     return max(max(together(n, least), apart(n, least)) for n in SIZES)
 
 
@@ -95,7 +97,8 @@ def held_by(f: Callable[[], object]) -> int:
 def held() -> int:
     """The bytes of memory that this process holds.
 
-    Where the system does not say, the most it ever held."""
+    Where the system does not say, the most it ever held.
+    """
     pages = Path("/proc/self/statm")
     if pages.exists():
         return int(pages.read_text().split()[1]) * resource.getpagesize()

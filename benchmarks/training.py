@@ -6,7 +6,8 @@ batches, one device.
 
 Both take turns; the ratio is the median of the ratios within a turn. Ours runs through Lightning
 with everything that `metaloss train` does in a step: seeding, the learning rate's course, the look
-at the loss. Neither validates."""
+at the loss. Neither validates.
+"""
 
 import argparse
 import json
@@ -66,7 +67,8 @@ def timed(f: Callable[[], object], device: torch.device) -> float:
 def row(model: str, batch: int, steps: int, repeats: int, device: torch.device) -> dict[str, Any]:
     """One network's ratio, from trainings of so many steps and of twice as many.
 
-    What starting costs falls out."""
+    What starting costs falls out.
+    """
     plans = []
     for n in (steps, 2 * steps):
         chosen = resolve(

@@ -2,7 +2,8 @@
 
 Rivals live in processes of their own: no memory of theirs is counted as ours, no library's threads
 meet another's, JAX, whose threads are fixed when it starts, can be given one core alone, and a
-plain loop can run once per core."""
+plain loop can run once per core.
+"""
 
 import json
 import os

@@ -3,7 +3,8 @@ installed package.
 
 Pictures are drawn into the built site, never into the sources. Formulas are drawn by matplotlib, so
 that no page needs a script from elsewhere. `-D zoo_pictures=ce,focal` draws those phenotypes alone,
-for a quick look at the rest."""
+for a quick look at the rest.
+"""
 
 import dataclasses
 import html

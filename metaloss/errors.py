@@ -38,7 +38,8 @@ class DataError(MetalossError, ValueError):
 class DataWarning(UserWarning):
     """Something about images or labels that a user should know.
 
-    The command line prints it as a line."""
+    The command line prints it as a line.
+    """
 
 
 class RunInUse(MetalossError):
@@ -50,7 +51,8 @@ class RunInUse(MetalossError):
 class ProcessLost(MetalossError):
     """A process on another device has ended.
 
-    The training continues from its checkpoint."""
+    The training continues from its checkpoint.
+    """
 
 
 class DamagedFile(MetalossError):
@@ -68,7 +70,8 @@ class DiskError(MetalossError, OSError):
 def out_of_memory(error: BaseException | None) -> bool:
     """Whether memory ran out: by this error, or by one of those that caused it.
 
-    Python, numpy, torch and the system each report it in another way."""
+    Python, numpy, torch and the system each report it in another way.
+    """
     while error is not None:
         if isinstance(error, MemoryError) or (
             isinstance(error, OSError) and error.errno == errno.ENOMEM

@@ -5,7 +5,8 @@ them.
 
 Each must be refused in one line that names the file, with nothing changed; of a run's newest state
 and history the one before may be gone on from, if that is said. Whatever else happens is printed,
-and the exit code is 1."""
+and the exit code is 1.
+"""
 
 import argparse
 import random

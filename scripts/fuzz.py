@@ -3,7 +3,8 @@
     python scripts/fuzz.py --minutes 60 [--seed 1]
 
 Every input must be read or refused with a plain message; nothing may be run, imported or opened but
-the loss's own files. The first that does otherwise is printed, and the exit code is 1."""
+the loss's own files. The first that does otherwise is printed, and the exit code is 1.
+"""
 
 import argparse
 import random

@@ -4,7 +4,8 @@ compares the bytes.
     python scripts/kills.py --kills 40 [--seed 1]
 
 What is left at the end must be what an uninterrupted one leaves, but for times, command lines and
-pictures. What is not is printed, and the exit code is 1."""
+pictures. What is not is printed, and the exit code is 1.
+"""
 
 import argparse
 import json

@@ -5,7 +5,8 @@ Usage: python scripts/make_fashionmnist_subset.py [FOLDER]
 FOLDER holds the four IDX files (default: where Debian puts them). Per class the subset takes the
 first 400 images of meta-training, the first 300 of meta-validation and the first 300 of meta-test.
 Since 400 = 4/7 of 700, every image lies in the same pool in the subset as in the full set. A second
-run writes the same bytes."""
+run writes the same bytes.
+"""
 
 import gzip
 import io

@@ -4,7 +4,8 @@
 
 Without a name: all but number 7, which needs an environment of its own
 (examples/learn2learn/run.py). Each runs in a temporary folder with a link to the task families, so
-that its outputs name no folder of this machine."""
+that its outputs name no folder of this machine.
+"""
 
 import os
 import sys

@@ -15,7 +15,8 @@ from metaloss.search.run import find
 def main(name: str, spec: str) -> None:
     """Copy the loss with its name and the data sets it has learned from.
 
-    Its card says how it is evolved again."""
+    Its card says how it is evolved again.
+    """
     run = find(spec)
     folder = loss_io.SHIPPED / name
     assert run.summary() is not None, f"{run.folder} is not finished"

@@ -1,6 +1,7 @@
 """Shapes and types are checked in all of metaloss while tests run; a data set of tiny images.
 
-One thread."""
+One thread.
+"""
 
 import importlib.util
 import signal
@@ -68,7 +69,8 @@ def pytest_collection_modifyitems(items):
 def dataset():
     """Four classes of thirty 6x6 images, each class around a pattern of its own.
 
-    No official test split."""
+    No official test split.
+    """
     from metaloss.core.streams import Stream
     from metaloss.data.datasets import Dataset
 
@@ -93,7 +95,8 @@ def dataset():
 def open_tiny(dataset, monkeypatch):
     """Opens a family of 3-way 2-shot tasks of the tiny data set.
 
-    The family's settings as keywords."""
+    The family's settings as keywords.
+    """
     from metaloss.tasks import episodic
 
     monkeypatch.setattr(episodic, "load", lambda name, options: dataset)
@@ -131,7 +134,8 @@ def float64(monkeypatch):
 def shapes():
     """Four classes of thirty 12x12 images, each class around a pattern of its own.
 
-    A quarter of them for testing."""
+    A quarter of them for testing.
+    """
     from metaloss.core.streams import Stream
     from metaloss.data.datasets import Dataset
 

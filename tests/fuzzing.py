@@ -1,6 +1,7 @@
 """Texts and files that were tampered with, and a watch over what reading them does.
 
-See also scripts/fuzz.py."""
+See also scripts/fuzz.py.
+"""
 
 import contextlib
 import json
@@ -48,7 +49,8 @@ sys.addaudithook(_listen)
 def watched():
     """Give a list of the events within the block.
 
-    Events are code that is run or compiled, imports, files that are opened, and programs."""
+    Events are code that is run or compiled, imports, files that are opened, and programs.
+    """
     heard = []
     _listeners.append(heard)
     try:
@@ -193,7 +195,8 @@ def files(rng, n):
 def read_text(text):
     """Whether the parser reads a text, which then prints and reads back.
 
-    It may refuse it and do nothing else."""
+    It may refuse it and do nothing else.
+    """
     try:
         formula = Formula.parse(text)
     except SettingsError as error:
@@ -216,7 +219,8 @@ def quietly_read_text(text):
 def read_file(folder, data):
     """Whether a folder with this loss.json is read as a loss.
 
-    It may be refused in a line and nothing else."""
+    It may be refused in a line and nothing else.
+    """
     (folder / "loss.json").write_bytes(data)
     with watched() as heard:
         try:

@@ -6,7 +6,8 @@ MLP, but validation labels are what the classifier answers that a hidden teacher
 same start. The score is the accuracy on them, the share of images on which a loss's classifier
 agrees with the teacher's. So the teacher reaches exactly 100 %, and no loss more; on 1,800 images a
 generation, one that trains otherwise does not reach it. The teacher is focal loss with γ = 1 (Lin
-2017), -y (1 - p) log p, written without a constant for the trees to draw."""
+2017), -y (1 - p) log p, written without a constant for the trees to draw.
+"""
 
 from dataclasses import dataclass, replace
 

@@ -4,7 +4,8 @@
 
 The environment (build/learn2learn by default; about 6 GB, most of it torch) stays for the next
 time. learn2learn is unmaintained and needs numpy below 2, so it must not share one with anything
-else. The notebook's outputs are written into it."""
+else. The notebook's outputs are written into it.
+"""
 
 import subprocess
 import sys

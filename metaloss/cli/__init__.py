@@ -2,7 +2,8 @@
 runs.
 
 A new command is a function under `@click.command(cls=Command)` in the module of its kind, and a
-line of COMMANDS."""
+line of COMMANDS.
+"""
 
 import contextlib
 import logging

@@ -53,7 +53,8 @@ def interruptible(console: Any, again: Callable[[], str] | None = None) -> Itera
     one exits at once.
 
     So does the first, where there is no run yet to leave. A signal that is ignored stays ignored.
-    `again` gives the command that goes on."""
+    `again` gives the command that goes on.
+    """
     received: list[int] = []
 
     def handle(number: int, _frame: Any) -> None:

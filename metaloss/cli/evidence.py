@@ -123,7 +123,8 @@ def recommend(
     **flags: Any,
 ) -> None:
     """Say which loss suits your images. By cross-validation, with what certainty, or that none
-    beats cross-entropy."""
+    beats cross-entropy.
+    """
     from metaloss.console import Console
 
     with Console(quiet or as_json) as console, interruptible(console) as stop:
@@ -192,7 +193,8 @@ def reproduce(
     **flags: Any,
 ) -> None:
     """Print a paper's table beside ours. Says what was not run; the tables: metaloss list
-    tables."""
+    tables.
+    """
     from metaloss.console import Console
 
     console = Console(as_json, brief=not run)

@@ -42,7 +42,8 @@ def show(spec: str, runs: str, as_json: bool) -> None:
 @_options.debug
 def export(spec: str, path: Path, runs: str) -> None:
     """Write a loss for use elsewhere. As Python that needs torch alone, LaTeX, a torch.export
-    program or a folder."""
+    program or a folder.
+    """
     from metaloss.criterion import export as exports
     from metaloss.criterion import loss_io
 

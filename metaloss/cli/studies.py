@@ -76,7 +76,8 @@ def rank(
     **flags: Any,
 ) -> None:
     """Say whether a cheap setting orders losses as a dear one does: Kendall's τ between
-    settings."""
+    settings.
+    """
     from metaloss.console import Console
 
     console = Console(quiet or as_json)

@@ -127,7 +127,8 @@ def train(
     **flags: Any,
 ) -> None:
     """Train full-size networks with any loss. Several losses are trained alike and set side by
-    side."""
+    side.
+    """
     from metaloss.console import Console
 
     console = Console(quiet or as_json)

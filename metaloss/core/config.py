@@ -11,7 +11,8 @@ def merge_tables(*tables: Mapping[str, Any]) -> dict[str, Any]:
     """One table of several; where two have the same key, the later one decides.
 
     Tables within them are merged in the same way. Where the later one names another `kind` of part,
-    it replaces the earlier one whole: the settings of one kind mean nothing to another."""
+    it replaces the earlier one whole: the settings of one kind mean nothing to another.
+    """
     result: dict[str, Any] = {}
     for table in tables:
         for key, value in table.items():

@@ -1,6 +1,7 @@
 """How every figure looks, and how it becomes PNG and PDF.
 
-Figures are drawn without a display and can be read without colour."""
+Figures are drawn without a display and can be read without colour.
+"""
 
 import contextlib
 import io
@@ -98,7 +99,8 @@ def series_look(i: int) -> dict[str, Any]:
 def short_label(name: str) -> str:
     """A name as a label: cut to a length, and shown as it is.
 
-    matplotlib would hide a label that begins with an underscore, and typeset one with dollars."""
+    matplotlib would hide a label that begins with an underscore, and typeset one with dollars.
+    """
     return (
         (name if len(name) <= LABEL_LENGTH else f"{name[: LABEL_LENGTH - 1]}…")
         .lstrip("_")

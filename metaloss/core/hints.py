@@ -1,6 +1,7 @@
 """Names that users of other libraries write, and what they are called here.
 
-All suggestions in messages come from these tables."""
+All suggestions in messages come from these tables.
+"""
 
 import re
 from pathlib import Path

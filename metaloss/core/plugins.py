@@ -2,7 +2,8 @@
 
 A folder holds `genomes/`, `strategies/`, `classifiers/` or `datasets/`, with one file for each
 part, as the package's own folders do. Another package offers its parts under the entry points
-`metaloss.genomes` and so on."""
+`metaloss.genomes` and so on.
+"""
 
 import contextlib
 import functools

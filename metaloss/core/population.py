@@ -13,7 +13,8 @@ from torch import Tensor
 class Population:
     """P candidates; every field is a tensor [P, ...].
 
-    So rows can be taken and joined whatever a candidate is made of."""
+    So rows can be taken and joined whatever a candidate is made of.
+    """
 
     def _each(self, f: Callable[[str, Tensor], Tensor]) -> Self:
         return replace(self, **{x.name: f(x.name, getattr(self, x.name)) for x in fields(self)})
@@ -46,7 +47,8 @@ class Population:
     def mean_candidate(self) -> Self:
         """One candidate that represents all: the mean where candidates have one, else the first.
 
-        By convention, the first is the fittest."""
+        By convention, the first is the fittest.
+        """
         return self[:1]
 
     def vectors(self) -> Float[Tensor, "P D"]:

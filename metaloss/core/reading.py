@@ -2,7 +2,8 @@
 
 Opening a FIFO would wait, a device never ends, and a small text can cause much work or a deep
 stack. These functions refuse such files by an `OSError` or a `ValueError` whose message says what
-was found and what was expected. The callers know what the file is for, and make one line of it."""
+was found and what was expected. The callers know what the file is for, and make one line of it.
+"""
 
 import contextlib
 import errno
@@ -125,7 +126,8 @@ def _too_large(path: Path, found: str, limit: int) -> OSError:
 def _check_toml_depth(text: str) -> None:
     """Refuse a text that is nested too deeply, before tomllib reads it.
 
-    tomllib would run out of stack in nested values, and its time is quadratic in a key's parts."""
+    tomllib would run out of stack in nested values, and its time is quadratic in a key's parts.
+    """
     depth = dots = 0
     for piece in _TOML_PIECE.finditer(text):
         mark = piece[0]

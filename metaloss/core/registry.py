@@ -1,7 +1,8 @@
 """The registry is the folder: a genome, strategy or classifier is one file, which has its name.
 
 The user's own folders and other packages are searched as the package's own folders are
-(`metaloss.core.plugins`)."""
+(`metaloss.core.plugins`).
+"""
 
 import difflib
 from collections.abc import Iterable, Mapping
@@ -187,7 +188,8 @@ def unknown_message(what: str, name: str, known: Iterable[str], hint: str = "") 
 def suggestion(what: str, name: str, known: Iterable[str]) -> str:
     """A sentence on what to write instead of an unknown name; empty where no name is near.
 
-    Names of other libraries are known, too."""
+    Names of other libraries are known, too.
+    """
     advice = hints.folder(name) if what in DATA else hints.sentence(what, name)
     if advice:
         return f" {advice}"

@@ -10,7 +10,8 @@ class Reporter:
 
     Every method does nothing here: subclass it and override the events that you want to see.
     `metaloss.Console` prints all of them. Methods are called in the process that the user started,
-    in the order of the events; an exception in one of them ends the job."""
+    in the order of the events; an exception in one of them ends the job.
+    """
 
     def on_work(self, what: str, plain: bool = True) -> None:
         """Something begins that may take some seconds.

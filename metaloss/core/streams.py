@@ -44,7 +44,8 @@ class Stream:
         """Standard normal numbers.
 
         By Box and Muller in float64 from uniform draws: `torch.randn` takes other kernels, and so
-        gives other numbers, on other CPUs."""
+        gives other numbers, on other CPUs.
+        """
         n = math.prod(shape)
         u = torch.rand(2, n, generator=self.generator(), dtype=torch.float64)
         radius = (-2 * torch.log1p(-u[0])).sqrt()  # 1 - u lies in (0, 1]

@@ -1,7 +1,8 @@
 """What every loss does with logits, targets and options; a loss of its own adds only `terms`.
 
 It needs torch alone: `metaloss export` writes this file's text into the modules for others, so that
-both keep one contract."""
+both keep one contract.
+"""
 
 import torch
 

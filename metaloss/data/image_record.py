@@ -2,7 +2,8 @@
 
 The file `images.json` lies in a run's folder and in the folder of its loss. It holds digests, and
 no pixels, names of files or paths. Whoever has an image can tell whether it was used; from the file
-alone one learns only the number of images and the names of their classes."""
+alone one learns only the number of images and the names of their classes.
+"""
 
 import base64
 from collections.abc import Iterable, Sequence
@@ -68,7 +69,8 @@ class ImageRecord:
         """How many images of a data set the loss learned from.
 
         A lower bound where the record leaves digests out. An image of one colour does not count: it
-        occurs in many sets, and there is nothing to learn from it."""
+        occurs in many sets, and there is nothing to learn from it.
+        """
         known = dataset.pixels[rows[torch.isin(dataset.digests[rows], self.digests)]].flatten(1)
         return int((known != known[:, :1]).any(1).sum())
 
@@ -86,7 +88,8 @@ def record_of(dataset: Dataset | Files) -> ImageRecord:
     """The record of a loss that learned from the training and validation pools of a data set.
 
     An image of which the test pool has a copy is left out: otherwise no loss could ever be tested
-    on such data."""
+    on such data.
+    """
     listed = isinstance(dataset, Dataset)
     source = LearnedSource(dataset.name, dataset.fingerprint(), tuple(dataset.classes), listed)
     if not isinstance(dataset, Dataset):

@@ -3,7 +3,8 @@
 The settings keep a path as the user gave it. The absolute path is stored in `places.json` of the
 run's folder, so that a run can be resumed from any working folder. Where the images were moved, the
 user gives the new place once. Whether they are still the same images is checked elsewhere, by a
-run's fingerprints."""
+run's fingerprints.
+"""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path

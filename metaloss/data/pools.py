@@ -35,7 +35,8 @@ def pools(dataset: Dataset | Files) -> dict[str, Pool]:
 
     The images of each class are sorted by a hash of their official index. With an official test
     split, the first 4/7 of the training split are for meta-training and the rest for
-    meta-validation. Without one, the shares are 60, 20 and 20 %."""
+    meta-validation. Without one, the shares are 60, 20 and 20 %.
+    """
     order = torch.from_numpy(np.argsort(hashes(dataset.index), kind="stable"))
     per_class = [order[dataset.labels[order] == label] for label in range(len(dataset.classes))]
     parts = [_split_class(rows, dataset.test[rows], bool(dataset.test.any())) for rows in per_class]
@@ -46,7 +47,8 @@ def pools(dataset: Dataset | Files) -> dict[str, Pool]:
 def hashes(index: Int64[Tensor, " N"]) -> UInt64[np.ndarray, " N"]:
     """Output number `index` (from 0) of the generator splitmix64 with the seed SALT (Steele 2014).
 
-    No two outputs are equal."""
+    No two outputs are equal.
+    """
     # Unsigned arrays wrap around silently, which is what the algorithm asks for.
     z = (index.numpy().astype(np.uint64) + np.uint64(1)) * np.uint64(
         0x9E3779B97F4A7C15
@@ -73,7 +75,8 @@ def _split_class(rows: Tensor, official: Tensor, has_test: bool) -> tuple[Tensor
 def _sizes(images: int, has_test: bool) -> tuple[int, ...]:
     """The sizes of the pools that are made of a class's images.
 
-    Images of an official test split are not counted: they are the test pool."""
+    Images of an official test split are not counted: they are the test pool.
+    """
     if has_test:
         n = round(images * 4 / 7)
         return n, images - n

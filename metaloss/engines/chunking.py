@@ -81,7 +81,8 @@ def sharing_saves_work(episodes: Episodes, inner: Inner, candidates: int) -> boo
 
     A step of that layer costs two products with D features, or one with the B images of the task;
     validation one product with D features or with B images. Products of all images with the start
-    and with the B images come once for all candidates. Only where it is exact: not for Adam."""
+    and with the B images come once for all candidates. Only where it is exact: not for Adam.
+    """
     model = episodes.model
     if type(model) is not Mlp or not model.hidden or not inner.linear:
         return False

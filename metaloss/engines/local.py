@@ -1,7 +1,8 @@
 """Where trainings run: in this process, cut into chunks that fit the memory, on a few threads.
 
 A chunk runs on one thread of torch, so its result depends neither on the number of threads nor on
-their timing."""
+their timing.
+"""
 
 import gc
 import os

@@ -92,7 +92,8 @@ def phenotype(loss: Losses, name: str, classes: int | None, path: Path) -> None:
     """What one loss does to an image, over the probability of its true class, beside cross-entropy.
 
     What training descends, from its lowest place on, the same between 0 and 1, and the pull on the
-    true class's logit. The other classes share the rest equally."""
+    true class's logit. The other classes share the rest equally.
+    """
     figure, axes = panels(3)
     name = name.lstrip("_").replace("$", r"\$")  # a stranger's name is no formula to typeset
     for count, style in zip((classes,) if classes else (10, 5, 2), ("-", "--", ":"), strict=False):

@@ -26,7 +26,8 @@ class ScreeningBudget:
     """A short training before the full one: so many steps on so few tasks.
 
     Passed by those that come as far as a share of the way from chance to cross-entropy after as
-    many steps."""
+    many steps.
+    """
 
     steps: int
     tasks: int
@@ -313,7 +314,8 @@ class LossEvaluation:
         default).
 
         A metric may show something else of classifiers of episodes; full trainings have their score
-        alone."""
+        alone.
+        """
         return episodes.evaluate(
             self.engine, losses, pool, key, tasks, val=val, lr=lr, steps=steps, metric=metric
         )

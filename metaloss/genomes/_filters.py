@@ -2,7 +2,8 @@
 their first pull.
 
 The curve and the rule on it are those of Morgan 2024, as in the code of their searches: two
-classes, 1000 predictions."""
+classes, 1000 predictions.
+"""
 
 import math
 from dataclasses import dataclass
@@ -84,7 +85,8 @@ def examine(e: Expression, filters: Filters) -> Examination:
     its parent's sign and the rule is then asked of a curve that is turned already. Where a curve
     has an extremum within and its sign would make the first pull negative, the pull decides (ours):
     the rule alone turns over a loss whose curve has a pole at its end, as six of the paper's own
-    have."""
+    have.
+    """
     if not (e.varies and "y" in e.terminals):
         return Examination(_READS, e)
     curve, pull = measured(e, filters.classes)

@@ -327,7 +327,8 @@ def logistic(weights: Weights) -> Weights:
     add up to 1.
 
     tanh x = 2 σ(2x) - 1: the factors go into the weights, what the next layer loses by -1 into its
-    bias."""
+    bias.
+    """
     scales = dict.fromkeys(("w_mix_pred", "w_mix_label", "w_mean", "w_true"), 4)
     w = {name: x * scales.get(name, 2) for name, x in weights.items()}
     w["b_mix"] = w["b_mix"] - sum(w[name].sum(2, keepdim=True) / 2 for name in scales if name in w)

@@ -93,7 +93,8 @@ def moved(old: Float[Tensor, " D"], genes: Float[Tensor, "P D"]) -> list[list[fl
     """Every candidate's constants.
 
     A gene that is not a number, which only step sizes without bounds bring about, leaves its
-    constant as it is."""
+    constant as it is.
+    """
     v = genes.double().nan_to_num(nan=0.0, posinf=FAR, neginf=-FAR).clamp(-FAR, FAR)
     return (old * v.exp()).where(old != 0, v).clamp(-LARGEST, LARGEST).tolist()
 

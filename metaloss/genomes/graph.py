@@ -4,7 +4,8 @@ code.
 Four inputs, four hidden nodes and a root, each node an operation of one or two others. A node that
 the root does not depend on is inactive: it is kept, and may be connected again. A factor before the
 whole is ours: graphs have no constants, and at one learning rate a loss is no better than its
-scale."""
+scale.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

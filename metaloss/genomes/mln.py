@@ -2,7 +2,8 @@
 
 One channel reads what the classifier says (ŷ), one the label (y); their outputs are put together
 and an integration block of convolutions turns them into a loss. The paper prints no sizes, kernels
-or activations: those here are ours."""
+or activations: those here are ours.
+"""
 
 import math
 from collections.abc import Mapping

@@ -3,7 +3,8 @@
 Label smoothing (Szegedy 2016) trains against fixed targets; here the target of a class depends on
 how probable the network finds it, and on how probable it finds the true one. The targets are taken
 as given: no gradient goes through them, as in bootstrapped targets (Reed 2015), so a gradient need
-not be that of any value. The representation is ours."""
+not be that of any value. The representation is ours.
+"""
 
 import math
 from collections.abc import Mapping

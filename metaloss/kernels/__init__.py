@@ -4,7 +4,8 @@ torch's operations each walk through memory, and its products pack their operand
 matrices as small as these, and on the many steps of a loss between them, that is half of the time.
 The loops here keep one classifier's numbers in a core's own cache. They give what torch gives, up
 to rounding. A classifier's result does not depend on which others are in the batch. Where numba is
-not installed, or a loop does not know a setting, everything runs on torch."""
+not installed, or a loop does not know a setting, everything runs on torch.
+"""
 
 import functools
 from importlib.metadata import PackageNotFoundError, version

@@ -2,7 +2,8 @@
 
 It has one entry for every state of all source files together, of numba and of Python. The code of a
 loop contains the functions that it calls in the other files, so code of an older state of any of
-them must never be found. Nothing here imports numba."""
+them must never be found. Nothing here imports numba.
+"""
 
 import contextlib
 import hashlib

@@ -1,7 +1,8 @@
 """exp of a float32, written so that LLVM makes vector instructions of it in a loop.
 
 exp(x) = 2^n · exp(r), where n is the whole number nearest to x / ln 2 and r = x - n ln 2. The
-second factor is a Taylor polynomial, the first one is put into the exponent's bits."""
+second factor is a Taylor polynomial, the first one is put into the exponent's bits.
+"""
 
 # mypy: disable-error-code="no-untyped-def"
 

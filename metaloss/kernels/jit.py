@@ -19,7 +19,8 @@ SETTINGS: dict[str, Any] = {"nogil": True, "fastmath": {"contract"}, "error_mode
 class SafeCache(FunctionCache):
     """numba's cache of one function, which several processes may fill at the same time.
 
-    A file that cannot be used costs the time to compile again, and never an error."""
+    A file that cannot be used costs the time to compile again, and never an error.
+    """
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         """The function's code for these types; None where none is there or none can be read."""
@@ -40,7 +41,8 @@ class SafeCache(FunctionCache):
         """Let one process at a time change the cache.
 
         numba reads its index, writes it, and then writes the code: without a lock, the index of
-        one process could name the code of another."""
+        one process could name the code of another.
+        """
         with (Path(self.cache_path) / "lock").open("w") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
@@ -49,7 +51,8 @@ class SafeCache(FunctionCache):
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     """The function as machine code.
 
-    It is kept between processes where the cache can be written, else for this process alone."""
+    It is kept between processes where the cache can be written, else for this process alone.
+    """
     dispatcher: Any = njit(**SETTINGS)(function)
     with contextlib.suppress(cache.Unusable, RuntimeError):  # RuntimeError: numba finds no folder
         function_cache = _cache_of(function, cache.entry())

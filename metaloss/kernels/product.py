@@ -1,7 +1,8 @@
 """Products of small matrices, as vector instructions.
 
 The result is cut into tiles that fit into the registers of a processor. LLVM's own vectoriser does
-not find this layout, so `tile` writes the innermost loop in LLVM's language."""
+not find this layout, so `tile` writes the innermost loop in LLVM's language.
+"""
 
 # mypy: disable-error-code="no-untyped-def"
 

@@ -75,7 +75,8 @@ def descent(
     """What training descends, over the probability of the true class; 0 at the first place.
 
     It is the pull's integral, so it is the curve but for a constant, unless no gradient goes
-    through a part of the value: then it says what the value does not."""
+    through a part of the value: then it says what the value does not.
+    """
     even = grid(points).logit()
     # Even in p, to see what is between, and even in logits, to get over the steep ends.
     z = (

@@ -1,7 +1,8 @@
 """Published losses, each one line of the expression language.
 
 What is here was read in the paper or in its authors' code; where the print is doubtful, both
-readings are here and say so."""
+readings are here and say so.
+"""
 
 import re
 from collections.abc import Mapping

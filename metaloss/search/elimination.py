@@ -3,7 +3,8 @@ section 4.4).
 
 There 100 losses are trained for six times the search's steps, the best 24 of them as a WideResNet
 for 117,300 steps, the best 12 again, the best 6 twice, the best 3 three times. Our stages keep as
-many, at budgets for minutes."""
+many, at budgets for minutes.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass

@@ -35,7 +35,8 @@ class SeenLosses:
 
     Two losses whose curves differ in scale alone are two: at one learning rate they train
     differently. A long search sees a hundred thousand: texts are kept as digests, and curves as
-    bytes, which take half of what a tensor does."""
+    bytes, which take half of what a tensor does.
+    """
 
     def __init__(self, filters: Filters) -> None:
         self.filters = filters

@@ -1,7 +1,8 @@
 """Durable storage: after a kill, a full disk or a flipped bit, the last sound commit still loads.
 
 Everything that is read back contains its own digest: single files by `seals`, lines by `journal`,
-states by `checkpoints`."""
+states by `checkpoints`.
+"""
 
 from metaloss.storage.checkpoints import Checkpoint as Checkpoint
 from metaloss.storage.checkpoints import Checkpoints as Checkpoints

@@ -2,7 +2,8 @@
 
 A commit first appends to the history and syncs it, and then puts the new state in place. So the
 history always reaches at least as far as the newest state, and recovery cuts it back to that
-state."""
+state.
+"""
 
 import hashlib
 import re
@@ -39,7 +40,8 @@ class Checkpoint:
 class Checkpoints:
     """The newest states of a run, in its folder `checkpoint/`.
 
-    Each file is a sealed line of JSON, then the payload."""
+    Each file is a sealed line of JSON, then the payload.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder / "checkpoint"

@@ -3,7 +3,8 @@
 Each tensor is stored under its path in the value. Everything else is one line of JSON in the
 metadata: null, true, whole numbers and text are written as they are, anything else as an object
 with one key that names its kind. Classes are found by name among those that the caller allows:
-nothing is evaluated, imported or unpickled."""
+nothing is evaluated, imported or unpickled.
+"""
 
 import json
 from collections.abc import Iterable
@@ -88,7 +89,8 @@ def metadata(data: bytes) -> dict[str, str]:
 def _sorted_header(data: bytes) -> bytes:
     """The same file with its header sorted.
 
-    safetensors writes metadata in an order that differs between processes."""
+    safetensors writes metadata in an order that differs between processes.
+    """
     end = 8 + int.from_bytes(data[:8], "little")
     header = json.dumps(json.loads(data[8:end]), sort_keys=True, separators=(",", ":")).encode()
     # safetensors pads its header to a multiple of eight bytes.

@@ -48,7 +48,8 @@ def sync_folder(folder: Path) -> None:
 def is_file(path: Path) -> bool:
     """Whether this is a file.
 
-    False, and no error, for what cannot be a path: too long a text, or one with a zero byte."""
+    False, and no error, for what cannot be a path: too long a text, or one with a zero byte.
+    """
     try:
         return path.is_file()
     except (OSError, ValueError):

@@ -20,7 +20,8 @@ def describe_environment(
 ) -> dict[str, str]:
     """Versions and the device, by name.
 
-    numba is among them: compiled loops round in another way than torch does."""
+    numba is among them: compiled loops round in another way than torch does.
+    """
     kind = (
         torch.cuda.get_device_name(device)
         if device.type == "cuda"

@@ -1,6 +1,7 @@
 """Folders of runs, trainings and studies, which hold their own settings.
 
-They are made under a free name, and found again by path or by name."""
+They are made under a free name, and found again by path or by name.
+"""
 
 import hashlib
 import re
@@ -38,7 +39,8 @@ def file_name(text: str, fallback: str, longest: int = 80) -> str:
     """A text as the name of a folder or a file.
 
     No command takes it for an option, and it is no hidden file. A digest replaces the end of a long
-    text, so that different texts have different names."""
+    text, so that different texts have different names.
+    """
     name = slug(text).lstrip(".-_")
     if len(name) > longest:
         name = f"{name[: longest - 9]}-{short_digest(text)}"

@@ -3,7 +3,8 @@
 The digest is the SHA-256 of all other bytes of the file. It lies within the file, so that the two
 always belong together, even after a kill: in JSON as the last field, in TOML as a comment in the
 last line, in safetensors in the metadata, and after the content of any other file. So every other
-program can still read each of these formats."""
+program can still read each of these formats.
+"""
 
 import hashlib
 import json

@@ -38,7 +38,8 @@ class MuPlusLambda:
     live on.
 
     The paper prints neither population size, initial step size nor learning rates, nor whether
-    parents are crossed: those here are ours."""
+    parents are crossed: those here are ours.
+    """
 
     mu: Annotated[int, Field(ge=1, le=4096)] = 8
     lambda_: Annotated[int, Field(ge=1, le=4096)] = 24

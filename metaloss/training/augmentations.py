@@ -2,7 +2,8 @@
 image, on its device.
 
 Every draw comes from torch's own generator, on the CPU: who seeds it before a batch repeats the
-batch, on any device."""
+batch, on any device.
+"""
 
 import math
 from collections.abc import Callable

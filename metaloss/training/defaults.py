@@ -45,7 +45,8 @@ def usual_rate(chosen: Training, batch: int, steps: int) -> float:
 
     A gradient's noise grows as batches shrink: SGD's rate follows the batch (Goyal 2017), Adam's
     its root. A short training has a short way up, on which a network cannot get used to a high
-    rate: with SGD, ResNet9 diverges there."""
+    rate: with SGD, ResNet9 diverges there.
+    """
     share = min(1.0, batch / BATCH)
     if chosen.optimiser == "sgd":
         share *= min(1.0, max(steps, STEPS) / LONG) ** 0.5

@@ -2,7 +2,8 @@
 keeps anything.
 
 The others are started for one training and ended with it, however it ends: what they hold are
-copies."""
+copies.
+"""
 
 import contextlib
 import multiprocessing

@@ -107,7 +107,8 @@ def contact_sheet(
     after the other.
 
     Where pixels have classes, a row for every image: as it is, then augmented, its mask laid over
-    in colour."""
+    in colour.
+    """
     rows = material.shares.train
     chosen = rows[key.at("chosen").permutation(len(rows))[:images]]
     pixels, labels = next(material.source.batches(chosen, images))

@@ -264,7 +264,8 @@ def batch_order(rows: Rows, batch: int, key: Stream, first: int, steps: int) -> 
     """The rows of steps `first` to `first + steps`, one batch after another.
 
     Every pass over the images is a permutation of its own; what is left of it after its last whole
-    batch is dropped."""
+    batch is dropped.
+    """
     batch = min(batch, len(rows))
     each = len(rows) // batch
     found = []

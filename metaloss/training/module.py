@@ -203,7 +203,8 @@ def sow(key: Stream, device: torch.device) -> None:
     """Seed torch's own generators of the CPU and of a GPU in use.
 
     `torch.manual_seed` writes down a traceback for every kind of device that is not in use: a
-    millisecond."""
+    millisecond.
+    """
     number = key.generator().initial_seed()
     torch.default_generator.manual_seed(number)
     if device.type == "cuda":

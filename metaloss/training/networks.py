@@ -12,7 +12,8 @@ class ConvNet(nn.Module):
     """The loss report's network: two 3x3 convolutions with max-pooling, two linear layers.
 
     Its first linear layer takes 8·6·6 numbers at 32x32 pixels, and as many as there are at other
-    sizes."""
+    sizes.
+    """
 
     def __init__(self, channels: int, classes: int, size: tuple[int, int]) -> None:
         super().__init__()

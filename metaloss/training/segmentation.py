@@ -152,7 +152,8 @@ def measure(
     was.
 
     Its loss is the mean over the pixels that count; of Dice, a ratio over a batch, the mean over
-    batches so weighed."""
+    batches so weighed.
+    """
     training = classifier.training
     classes = classifier.shape.classes
     classifier.eval()

@@ -25,7 +25,8 @@ needs_examples = pytest.mark.skipif(
 def folder(tmp_path, monkeypatch):
     """An own folder that is searched.
 
-    A mapping from genomes' names to their files' texts fills it."""
+    A mapping from genomes' names to their files' texts fills it.
+    """
     root = tmp_path / "mine"
     (root / "genomes").mkdir(parents=True)
     monkeypatch.setenv("METALOSS_PLUGINS", str(root))

@@ -1,6 +1,7 @@
 """A population is rows of fields.
 
-Taken, joined and seen as vectors without knowing what they mean."""
+Taken, joined and seen as vectors without knowing what they mean.
+"""
 
 from dataclasses import dataclass
 

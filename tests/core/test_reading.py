@@ -1,6 +1,7 @@
 """Only regular files are read, up to a limit.
 
-Small texts that ask for much work are refused at once."""
+Small texts that ask for much work are refused at once.
+"""
 
 import json
 import os

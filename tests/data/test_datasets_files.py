@@ -1,6 +1,7 @@
 """Data sets of image files are read one by one or all at once.
 
-Each is written here in its own layout."""
+Each is written here in its own layout.
+"""
 
 import importlib
 import os

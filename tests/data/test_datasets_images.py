@@ -1,6 +1,7 @@
 """Image files are decoded alike for every source.
 
-On a background, upright, below a limit of pixels, at a size."""
+On a background, upright, below a limit of pixels, at a size.
+"""
 
 import subprocess
 import sys
@@ -28,7 +29,8 @@ ORIENTATION = 0x0112
 def ring(mode):
     """Black ink on a transparent ground, as that mode of Pillow's holds it.
 
-    The options to save it with."""
+    The options to save it with.
+    """
     ink = np.zeros((8, 8), np.uint8)
     ink[2:6, 2:6] = 255
     if mode == "RGBA":

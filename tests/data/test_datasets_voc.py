@@ -1,6 +1,7 @@
 """Images with masks in VOC's format.
 
-Where they are looked for, what is read, and what is wrong with a folder."""
+Where they are looked for, what is read, and what is wrong with a folder.
+"""
 
 from pathlib import Path
 

@@ -1,6 +1,7 @@
 """Episodes have the right number of images of the right classes, none of them twice.
 
-Each task is a function of its key."""
+Each task is a function of its key.
+"""
 
 import pytest
 import torch

@@ -20,7 +20,8 @@ FULL = fashionmnist.SYSTEM  # before any test points it elsewhere
 def splitmix64(position):
     """The reference, after Steele 2014, in Python's own integers.
 
-    One step of the generator after the other."""
+    One step of the generator after the other.
+    """
     state = SALT
     for _ in range(position + 1):
         state = (state + 0x9E3779B97F4A7C15) & MASK

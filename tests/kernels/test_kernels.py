@@ -1,6 +1,7 @@
 """Compiled loops give what torch gives, whatever else is in the batch.
 
-Without them torch does the same."""
+Without them torch does the same.
+"""
 
 import pytest
 import torch

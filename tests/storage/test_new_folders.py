@@ -1,6 +1,7 @@
 """A new folder is there whole, under its name, or not at all.
 
-Whatever a kill leaves is removed by the next."""
+Whatever a kill leaves is removed by the next.
+"""
 
 import os
 import shutil
@@ -21,7 +22,8 @@ class Killed(BaseException):
 def killed_after(patch, steps):
     """The process is gone at its nth call of the disk.
 
-    Nothing is done any more, not even to tidy up."""
+    Nothing is done any more, not even to tidy up.
+    """
     left = [steps]
 
     def guard(call):

@@ -1,6 +1,7 @@
 """Files that hold their own digest.
 
-Any bit counts, damage is named, and other programs still read them."""
+Any bit counts, damage is named, and other programs still read them.
+"""
 
 import json
 import math

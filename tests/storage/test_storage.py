@@ -29,7 +29,8 @@ class PowerCut(BaseException):
 class Disk:
     """Lets `sound` calls through.
 
-    Then one call fails ("once"), all do ("full"), or the process is gone ("crash")."""
+    Then one call fails ("once"), all do ("full"), or the process is gone ("crash").
+    """
 
     def __init__(self, sound: int, mode: str, reason: int = errno.ENOSPC) -> None:
         self.left = sound

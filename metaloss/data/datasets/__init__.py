@@ -1,6 +1,7 @@
 """Data sources: each file of this folder is one source, which `load(name)` reads.
 
-Only `fetch` uses the network."""
+Only `fetch` uses the network.
+"""
 
 import hashlib
 import importlib
@@ -97,7 +98,8 @@ class Dataset:
 def data_folder() -> Path:
     """The user's data folder.
 
-    $METALOSS_DATA, else metaloss in $XDG_DATA_HOME, else ~/.local/share/metaloss."""
+    $METALOSS_DATA, else metaloss in $XDG_DATA_HOME, else ~/.local/share/metaloss.
+    """
     if data_home := os.environ.get("METALOSS_DATA"):
         return Path(data_home).expanduser()
     if share := os.environ.get("XDG_DATA_HOME"):

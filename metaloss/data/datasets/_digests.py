@@ -2,7 +2,8 @@
 
 The digest is that of the decoded upright image, before it is resized or converted. A colour image
 with three equal channels counts as gray, and an alpha channel without transparency does not count.
-So the same pixels have the same digest in every lossless format."""
+So the same pixels have the same digest in every lossless format.
+"""
 
 import hashlib
 import math

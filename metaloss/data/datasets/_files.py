@@ -1,6 +1,7 @@
 """Data sets as image files that are read one by one.
 
-They are for full-size training, where not all images may fit into memory."""
+They are for full-size training, where not all images may fit into memory.
+"""
 
 import hashlib
 from collections.abc import Callable, Sequence

@@ -1,6 +1,7 @@
 """A reader of the IDX format of MNIST (LeCun 1998), gzipped or plain.
 
-It checks everything that the file states before it relies on it."""
+It checks everything that the file states before it relies on it.
+"""
 
 import contextlib
 import gzip

@@ -1,6 +1,7 @@
 """Decoding of image files, for every source.
 
-Images are turned upright, transparent pixels get a background, and channels have eight bits."""
+Images are turned upright, transparent pixels get a background, and channels have eight bits.
+"""
 
 import contextlib
 import re

@@ -97,7 +97,8 @@ def _file(folder: Path, name: str) -> Path:
     """The plain file where there is one, else the gzipped one.
 
     Plain files are faster to read. A missing file is named as the files beside it are, for the
-    message."""
+    message.
+    """
     plain = folder / name
     packed = folder / f"{name}.gz"
     if plain.is_file():

@@ -1,6 +1,7 @@
 """Caltech-101: photographs of 101 kinds of things, about 300x200 pixels (Fei-Fei 2004).
 
-It has no official test split."""
+It has no official test split.
+"""
 
 from pathlib import Path
 from typing import Any

@@ -1,6 +1,7 @@
 """Fashion-MNIST: ten kinds of clothing, 28x28 (Xiao 2017); an embedded subset, or the full set.
 
-The full set is read where there is one."""
+The full set is read where there is one.
+"""
 
 from pathlib import Path
 

@@ -25,7 +25,8 @@ _SOURCE = _files.TorchvisionFiles(
 def files(options: ImageOptions = DEFAULT_OPTIONS) -> _files.Files:
     """The 2040 + 6149 photographs, from the user's data folder.
 
-    Those of the training and validation splits come first, then those of the test split."""
+    Those of the training and validation splits come first, then those of the test split.
+    """
     return _SOURCE.files(options)
 
 

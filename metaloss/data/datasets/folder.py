@@ -91,7 +91,8 @@ def listed(root: Path, options: ImageOptions = DEFAULT_OPTIONS) -> Files:
 def _scanned(images: Files) -> tuple[Files, list[tuple[int, int]]]:
     """Files with the channels and levels that their headers state, and the size of each image.
 
-    Sizes are width and height as displayed."""
+    Sizes are width and height as displayed.
+    """
     headers = [header(file, images.options) for file in images.paths]
     wide = [file for file, x in zip(images.paths, headers, strict=True) if x.wide]
     gray = all(x.gray for x in headers)

@@ -3,7 +3,8 @@ or `voc`.
 
 PATH has JPEGImages/NAME.jpg, SegmentationClass/NAME.png and, with lists of names,
 ImageSets/Segmentation/train.txt and val.txt; or it has VOCdevkit/VOC2012 with these. The palette
-numbers of a mask are the classes, and pixels of the number 255 are ignored."""
+numbers of a mask are the classes, and pixels of the number 255 are ignored.
+"""
 
 import hashlib
 from dataclasses import dataclass
@@ -136,7 +137,8 @@ class Scenes:
         """A mask as a checked Pillow image, upright as its image is.
 
         A mask is turned by its own orientation tag. Where its size is then that of the image as
-        stored, not as displayed, it was drawn on the stored image and is turned as this one is."""
+        stored, not as displayed, it was drawn on the stored image and is turned as this one is.
+        """
         # The image's header is enough: its pixels are not read.
         seen = header(self.paths[row], self.options)
         mask = decode(self.masks[row], self.options)

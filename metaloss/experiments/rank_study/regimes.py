@@ -1,7 +1,8 @@
 """What a loss is trained under in a study: episodes of a task family, or full-size trainings.
 
 A score is an accuracy on images that nothing was trained on, and never on test images:
-meta-validation tasks, or the validation share of a full-size training."""
+meta-validation tasks, or the validation share of a full-size training.
+"""
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence

@@ -14,7 +14,8 @@ and in no other fold. It holds for new images of the same kind and for trainings
 are here; another set of images to train on could give another gain, which folds that share their
 training images cannot tell (Bengio and Grandvalet 2004). Cross-entropy is recommended unless the
 interval lies above 0. The intervals of single losses in the table are not corrected for their
-number and decide nothing."""
+number and decide nothing.
+"""
 
 import json
 from collections.abc import Callable, Mapping, Sequence

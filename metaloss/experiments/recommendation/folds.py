@@ -67,7 +67,8 @@ class FoldedImages:
         """The tasks that choose a loss, without the fold's images, and those that judge the choice.
 
         The latter train on images that the choice could see, as its user will, and validate on the
-        fold's."""
+        fold's.
+        """
         parts = [_parts(rows, self.folds, key.at("fold", c)) for c, rows in enumerate(self.rows)]
         held_out = tuple(each[number] for each in parts)
         seen = tuple(torch.cat([x for i, x in enumerate(each) if i != number]) for each in parts)

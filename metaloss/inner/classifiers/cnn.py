@@ -4,7 +4,8 @@ a linear head.
 Memory runs over images, then places, then the channels of all classifiers side by side ("channels
 last"): one grouped convolution serves the population, and pooling compares long rows of channels.
 In the first stage a group is a task, whose candidates see the same images; later it is a
-classifier, so that none sees another's kernels."""
+classifier, so that none sees another's kernels.
+"""
 
 import math
 from collections.abc import Sequence
@@ -40,7 +41,8 @@ class Pixels:
         """A copy whose memory has this order.
 
         `contiguous` would leave axes of length one whatever stride they have, and convolutions take
-        their own memory's order from that."""
+        their own memory's order from that.
+        """
         return cls(x.clone(memory_format=torch.contiguous_format))
 
     def block(self, images: slice) -> "Pixels":
@@ -66,7 +68,8 @@ class Cnn:
     """Stages of a padded convolution, ReLU and 2×2 max pooling, then a linear layer.
 
     Parameters have the shapes and initialisation of `torch.nn`'s layers. An even kernel looks one
-    place further right and down."""
+    place further right and down.
+    """
 
     filters: Annotated[tuple[Width, ...], Field(min_length=1, max_length=4)] = (8, 16)
     kernel: Annotated[int, Field(ge=1, le=9)] = 3
@@ -125,7 +128,8 @@ class Cnn:
         """A third of the numbers in one image's maps, and its logits.
 
         Plans count a number three times: its value, what autograd saves, its gradient. Here all
-        take one place."""
+        take one place.
+        """
         total, (_, height, width) = 0, image
         for filters in self.filters:
             total += height * width * filters
@@ -158,7 +162,8 @@ class PooledConvolution(torch.autograd.Function):
 
     Memory traffic is what costs here. `max_pool2d` would write 64-bit indices; backward needs no
     more of a pair than which number is the greater, so the pair's difference takes the place of
-    one, and later both places the gradients."""
+    one, and later both places the gradients.
+    """
 
     @staticmethod
     def forward(

@@ -50,7 +50,8 @@ class Mlp:
 
     Hidden layers hold one row per image, [P T N H]: products run fastest along rows of whole
     vectors, and widths are such numbers more often than counts of images are. The last one's few
-    classes are rows of many images instead."""
+    classes are rows of many images instead.
+    """
 
     hidden: Annotated[tuple[Width, ...], Field(max_length=16)] = (128, 64)
 

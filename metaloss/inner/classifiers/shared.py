@@ -7,7 +7,8 @@ output, δ: stepping W by its own gradient δᵀ X steps A by δ. The bias is th
 input that is 1 in every image, so it is kept in the same span. Exact, up to rounding, for every
 optimiser whose update is a scalar combination of past gradients and parameters (SGD, momentum,
 Nesterov, L2 decay, schedules, minibatches of the task's images); not for Adam and other scalings
-per weight."""
+per weight.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

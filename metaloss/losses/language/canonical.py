@@ -3,7 +3,8 @@ hashed.
 
 Only what changes neither the value nor the gradient where they are finite: sums are not regrouped
 (that rounds otherwise) and x·0 stays (x may be infinite). Every tree is seen as a sign times a
-core; the core is the same for e and -e. No tree grows."""
+core; the core is the same for e and -e. No tree grows.
+"""
 
 import hashlib
 import math

@@ -3,7 +3,8 @@ derivatives.
 
 A reverse derivative takes the gradient `g` at the output and what it needs of the output `o` and
 the arguments `a`, `b`, `c`, and gives the gradient at one argument. At a kink it gives what
-autograd gives."""
+autograd gives.
+"""
 
 import math
 
