@@ -41,13 +41,13 @@ def classifier(material: Any, model: str) -> ImageClassifier:
 
 def bare(found: ImageClassifier, plan: module.TrainingSpec) -> None:
     """The loop as one would write it down."""
-    chosen = plan.chosen
+    chosen = plan.settings
     source = plan.material.source
     loss = metaloss.load("ce")
     sgd = torch.optim.SGD(
         found.parameters(), plan.lr, momentum=chosen.momentum, nesterov=chosen.nesterov
     )
-    rows = batch_order(plan.rows, chosen.batch, plan.key, 0, plan.course.steps)
+    rows = batch_order(plan.rows, chosen.batch, plan.key, 0, plan.schedule.steps)
     found.train()
     for images, labels in source.batches(rows, chosen.batch):
         sgd.zero_grad()

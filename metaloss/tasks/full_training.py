@@ -82,7 +82,7 @@ class FullTrainingTasks:
             measured on.
         winner: the other half, which the winner is chosen on; no candidate's fitness has seen it.
         device: where to train.
-        memory: what has been trained before, and is not trained again.
+        cache: what has been trained before, and is not trained again.
         place: where the images lie, if not where the family says.
     """
 
@@ -90,7 +90,7 @@ class FullTrainingTasks:
     material: TrainingImages
     winner: Rows
     device: torch.device
-    memory: TrainingCache = field(default_factory=TrainingCache)
+    cache: TrainingCache = field(default_factory=TrainingCache)
     place: str = ""
 
     @property
@@ -204,7 +204,7 @@ class FullTrainingTasks:
         Raises:
             DamagedFile: what is kept there does not check out.
         """
-        return replace(self, memory=open_cache(folder, conditions()))
+        return replace(self, cache=open_cache(folder, conditions()))
 
     def provenance(self) -> dict[str, Any]:
         """Where its images come from, and what each of them is used for."""
@@ -309,7 +309,7 @@ class FullTrainingTasks:
         return score.reshape(-1, len(losses), len(keys))
 
     def _done(self, jobs: Sequence[TrainingRequest], stop: Callable[[], bool]) -> list[float]:
-        results = self.memory.results(self.family, jobs, lambda new: self._each(new, stop))
+        results = self.cache.results(self.family, jobs, lambda new: self._each(new, stop))
         if results and all(isinstance(x, Exception) for x in results):
             raise results[0]  # type: ignore[misc]  # no bad candidate, but a bug, and would be hidden
         return [math.nan if isinstance(x, Exception) else x for x in results]
@@ -319,12 +319,12 @@ class FullTrainingTasks:
     ) -> Iterator[tuple[TrainingRequest, float | Exception]]:
         """Every job with its result, as it ends."""
         if self.family.workers > 1 and len(jobs) > 1:
-            yield from self.crew.run(jobs, stop)
+            yield from self.worker_pool.run(jobs, stop)
         else:
             yield from ((job, self.attempt(job, stop)) for job in jobs)
 
     @cached_property
-    def crew(self) -> WorkerPool:
+    def worker_pool(self) -> WorkerPool:
         """The processes that train, each with the images of its own."""
         return WorkerPool(
             self.family.workers, open_full_training, (self.family, self.device, self.place)
@@ -356,7 +356,7 @@ class FullTrainingTasks:
         path = make_schedule(chosen, len(rows))
         plan = TrainingSpec(chosen, self.material, rows, path, job.lr, key.at("train"), stop=stop)
         classifier = self.classifier(key)
-        loss = as_criterion(job.one)
+        loss = as_criterion(job.loss)
         history = train(classifier, loss, plan)
         if job.pool == "train":  # these are the images that its last epoch ended with
             return float(history[-1]["val_accuracy"])

@@ -80,7 +80,7 @@ class TrainingCache:
             registry.table(family.training),
             dict(self.conditions),
             _about(job),
-            fingerprint(job.one),
+            fingerprint(job.loss),
             job.key,
         )
         return hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
@@ -130,7 +130,7 @@ def fingerprint(part: Any) -> Any:
 
 def _about(job: TrainingRequest) -> dict[str, Any]:
     """A training in words, for who reads the file."""
-    loss = str(job.one.formulas[0]) if isinstance(job.one, Formulas) else type(job.one).__name__
+    loss = str(job.loss.formulas[0]) if isinstance(job.loss, Formulas) else type(job.loss).__name__
     return {
         "loss": loss,
         "pool": job.pool,

@@ -22,14 +22,14 @@ class TrainingRequest:
     """One training.
 
     Attributes:
-        one: its loss, a population of one.
+        loss: a population of one.
         pool: what is measured in the end: "train", "validation" or "test".
         key: of all its random draws.
         lr: its highest learning rate.
         steps: its length.
     """
 
-    one: Losses
+    loss: Losses
     pool: str
     key: Stream
     lr: float
@@ -48,8 +48,8 @@ class WorkerPool:
     def __init__(self, workers: int, make: Callable[..., Any], given: tuple[Any, ...]) -> None:
         # A process that is forked from one with threads, or with a GPU in use, may hang.
         context = multiprocessing.get_context("spawn")
-        self.halt = context.Event()
-        self.executor = ProcessPoolExecutor(workers, context, _open, (self.halt, make, given))
+        self.stop_event = context.Event()
+        self.executor = ProcessPoolExecutor(workers, context, _open, (self.stop_event, make, given))
 
     def run(
         self, jobs: Sequence[TrainingRequest], stop: Callable[[], bool]
@@ -59,7 +59,7 @@ class WorkerPool:
         Raises:
             Interrupted: `stop` said so; trainings in hand end after their next step.
         """
-        self.halt.clear()
+        self.stop_event.clear()
         futures = {self.executor.submit(_attempt, job): job for job in jobs}
         left = set(futures)
         try:
@@ -71,7 +71,7 @@ class WorkerPool:
                     raise Interrupted
         finally:
             if left:
-                self.halt.set()
+                self.stop_event.set()
                 for x in left:
                     x.cancel()
                 wait(left)

@@ -12,27 +12,27 @@ LONG = 3000  # steps from which SGD's rate is the whole one
 LEAST = 2
 
 
-def decided(chosen: Training, images: int) -> Training:
+def decided(settings: Training, images: int) -> Training:
     """The settings, with batch, length, learning rate and clip where they are left open; what is
     given stays.
 
     Args:
-        chosen: the settings.
+        settings: of the training.
         images: how many there are to train on.
     """
-    batch = usual_batch(images, chosen.devices) if chosen.batch is None else chosen.batch
-    chosen = replace(chosen, batch=batch)
-    each = epoch_length(chosen, images)
-    if chosen.epochs is None and chosen.steps is None:
-        chosen = replace(chosen, epochs=max(EPOCHS, -(-STEPS // each)))
-    if chosen.lr is not None or chosen.rates:
-        return chosen
-    rate = usual_rate(chosen, batch, chosen.steps or (chosen.epochs or 0) * each)
-    if chosen.optimiser != "sgd" or rate >= LEAST_RATE:
-        return replace(chosen, lr=rate)
+    batch = usual_batch(images, settings.devices) if settings.batch is None else settings.batch
+    settings = replace(settings, batch=batch)
+    each = epoch_length(settings, images)
+    if settings.epochs is None and settings.steps is None:
+        settings = replace(settings, epochs=max(EPOCHS, -(-STEPS // each)))
+    if settings.lr is not None or settings.rates:
+        return settings
+    rate = usual_rate(settings, batch, settings.steps or (settings.epochs or 0) * each)
+    if settings.optimiser != "sgd" or rate >= LEAST_RATE:
+        return replace(settings, lr=rate)
     # More than the batch and the length suggest: safe for every network as long as its steps are
     # short.
-    return replace(chosen, lr=LEAST_RATE, clip=CLIP if chosen.clip is None else chosen.clip)
+    return replace(settings, lr=LEAST_RATE, clip=CLIP if settings.clip is None else settings.clip)
 
 
 def usual_batch(images: int, devices: int) -> int:
@@ -40,7 +40,7 @@ def usual_batch(images: int, devices: int) -> int:
     return max(LEAST, min(BATCH, images // SHARE) // devices) * devices
 
 
-def usual_rate(chosen: Training, batch: int, steps: int) -> float:
+def usual_rate(settings: Training, batch: int, steps: int) -> float:
     """The learning rate that batch and length suggest, to two digits.
 
     A gradient's noise grows as batches shrink: SGD's rate follows the batch (Goyal 2017), Adam's
@@ -48,18 +48,18 @@ def usual_rate(chosen: Training, batch: int, steps: int) -> float:
     rate: with SGD, ResNet9 diverges there.
     """
     share = min(1.0, batch / BATCH)
-    if chosen.optimiser == "sgd":
+    if settings.optimiser == "sgd":
         share *= min(1.0, max(steps, STEPS) / LONG) ** 0.5
     else:
         share **= 0.5
-    return float(f"{RATES[chosen.optimiser] * share:.2g}")
+    return float(f"{RATES[settings.optimiser] * share:.2g}")
 
 
-def epoch_length(chosen: Training, images: int) -> int:
+def epoch_length(settings: Training, images: int) -> int:
     """Steps after which validation is due: those of one pass over the images unless given."""
-    return chosen.epoch_steps or images // step_images(chosen, images)
+    return settings.epoch_steps or images // step_images(settings, images)
 
 
-def step_images(chosen: Training, images: int) -> int:
+def step_images(settings: Training, images: int) -> int:
     """Images of a step: no more than there are."""
-    return min(chosen.batch or usual_batch(images, chosen.devices), images)
+    return min(settings.batch or usual_batch(images, settings.devices), images)

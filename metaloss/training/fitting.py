@@ -236,7 +236,7 @@ def _warn_of_leaks(job: TrainingSession, specs: Sequence[Any], runs: Path) -> No
     material = job.material
     if not isinstance(material.dataset, Dataset):
         return
-    for x, spec in zip(job.entrants, specs, strict=True):
+    for x, spec in zip(job.losses, specs, strict=True):
         if isinstance(x.loss, Criterion):
             origin = origin_of(spec, x.loss, runs)
             if refusal := data_overlap(

@@ -124,7 +124,7 @@ def main_metric(found: Mapping[str, Any], prefix: str = "") -> str:
 
 def create(
     parent: Path,
-    chosen: Training,
+    settings: Training,
     material: TrainingImages,
     command: Sequence[str],
     device: torch.device,
@@ -135,23 +135,23 @@ def create(
     Raises:
         DiskError: it cannot be made.
     """
-    name = f"{material.dataset.name}-{chosen.model}-{'+'.join(chosen.loss)}"
+    name = f"{material.dataset.name}-{settings.model}-{'+'.join(settings.loss)}"
     files = {
-        "config.toml": storage.toml_bytes(chosen.table()),
-        "provenance.json": storage.record_bytes(provenance(chosen, material, command, device)),
-        **places.record_file({"data": chosen.data}),
+        "config.toml": storage.toml_bytes(settings.table()),
+        "provenance.json": storage.record_bytes(provenance(settings, material, command, device)),
+        **places.record_file({"data": settings.data}),
     }
     return make_folder(parent, name, files, "training")
 
 
 def provenance(
-    chosen: Training, material: TrainingImages, command: Sequence[str], device: torch.device
+    settings: Training, material: TrainingImages, command: Sequence[str], device: torch.device
 ) -> dict[str, Any]:
     """Versions, device and seed of a training, and which images were used for what."""
     shares = {name: getattr(material.shares, name) for name in ("train", "validation", "test")}
     return {
         "command": list(command),
-        "seed": chosen.seed,
+        "seed": settings.seed,
         "conditions": conditions(material, device),
         "data": {
             "name": material.dataset.name,
@@ -160,7 +160,7 @@ def provenance(
                 name: {"images": len(rows), "sha256": digest_of_rows(rows)}
                 for name, rows in shares.items()
             },
-            "subset": "drawn anew for every seed" if chosen.subset else "none",
+            "subset": "drawn anew for every seed" if settings.subset else "none",
         },
     }
 
@@ -228,12 +228,12 @@ def save_weights(path: Path, network: nn.Module) -> None:
 
 
 def describe(
-    path: Path, chosen: Training, classifier: ImageClassifier, classes: Sequence[str]
+    path: Path, settings: Training, classifier: ImageClassifier, classes: Sequence[str]
 ) -> None:
     """Write what is needed to build the classifier again, beside its weights."""
     about = {
         "format": FORMAT,
-        "model": chosen.model,
+        "model": settings.model,
         **asdict(classifier.shape),
         "class_names": list(classes),
         "repeat": classifier.repeat,

@@ -142,11 +142,11 @@ class TrainingImages:
         return torch.cat(found).sort().values
 
 
-def open_images(chosen: Training, device: torch.device, given: Any = None) -> TrainingImages:
+def open_images(settings: Training, device: torch.device, given: Any = None) -> TrainingImages:
     """The images that the settings name, read and cut into shares.
 
     Args:
-        chosen: the settings.
+        settings: of the training.
         device: where the images will be used.
         given: the images themselves, where the settings cannot name them: as for `metaloss.fit`.
 
@@ -154,37 +154,39 @@ def open_images(chosen: Training, device: torch.device, given: Any = None) -> Tr
         SettingsError: no such data source.
         DataError: images are missing, damaged or too few.
     """
-    options = chosen.image_options
+    options = settings.image_options
     if given is not None:
-        return in_memory(as_dataset(given), chosen, device)
-    if (found := datasets.scenes(chosen.data, options)) is not None:
-        return with_masks(found, chosen, device)
-    files = datasets.files(chosen.data, options)
+        return in_memory(as_dataset(given), settings, device)
+    if (found := datasets.scenes(settings.data, options)) is not None:
+        return with_masks(found, settings, device)
+    files = datasets.files(settings.data, options)
     # What lies in memory is brought to the size batch by batch, which takes less of it.
     if files is None:
-        return in_memory(datasets.load(chosen.data, replace(options, size=None)), chosen, device)
-    size = chosen.size or DEFAULT_SIZE
-    if files.channels * size * size * len(files.labels) <= chosen.resident:
-        return in_memory(files.dataset(size), chosen, device)
-    shares = split_shares(files, chosen.validation, Stream(chosen.seed).at("shares"))
-    streamed = Streamed(files, size, chosen.workers, device)
+        return in_memory(
+            datasets.load(settings.data, replace(options, size=None)), settings, device
+        )
+    size = settings.size or DEFAULT_SIZE
+    if files.channels * size * size * len(files.labels) <= settings.resident:
+        return in_memory(files.dataset(size), settings, device)
+    shares = split_shares(files, settings.validation, Stream(settings.seed).at("shares"))
+    streamed = Streamed(files, size, settings.workers, device)
     return TrainingImages(
         streamed, files, shares, files.channels, (size, size), *usual_moments(files.channels)
     )
 
 
-def in_memory(dataset: Dataset, chosen: Training, device: torch.device) -> TrainingImages:
+def in_memory(dataset: Dataset, settings: Training, device: torch.device) -> TrainingImages:
     """Images in memory, moved to the device."""
-    shares = split_shares(dataset, chosen.validation, Stream(chosen.seed).at("shares"))
+    shares = split_shares(dataset, settings.validation, Stream(settings.seed).at("shares"))
     _, channels, height, width = dataset.pixels.shape
     mean, std = (
-        usual_moments(channels) if chosen.pretrained else moments(dataset.pixels, shares.train)
+        usual_moments(channels) if settings.pretrained else moments(dataset.pixels, shares.train)
     )
     source = Resident(dataset.pixels.to(device), dataset.labels.to(device))
     return TrainingImages(source, dataset, shares, channels, (height, width), mean, std)
 
 
-def with_masks(found: Scenes, chosen: Training, device: torch.device) -> TrainingImages:
+def with_masks(found: Scenes, settings: Training, device: torch.device) -> TrainingImages:
     """Images with masks: the validation list is the test share, a share of the training list is
     held out.
 
@@ -192,20 +194,20 @@ def with_masks(found: Scenes, chosen: Training, device: torch.device) -> Trainin
         SettingsError: the augmentation does not go with masks.
         DataError: fewer than two images to train on, or files that are damaged.
     """
-    if chosen.augment.kind not in ("none", "base"):
+    if settings.augment.kind not in ("none", "base"):
         raise SettingsError(
-            f"augment '{chosen.augment.kind}' does not go with masks; 'none' and 'base' do"
+            f"augment '{settings.augment.kind}' does not go with masks; 'none' and 'base' do"
         )
     train, test = (rows.nonzero()[:, 0] for rows in (~found.test, found.test))
     if len(train) < 2:
         raise DataError(f"{found.name}: found {len(train)} images to train on, expected at least 2")
     check_masks(found)
-    held = min(max(1, round(chosen.validation * len(train))), len(train) - 1)
-    mixed = train[Stream(chosen.seed).at("shares").permutation(len(train))]
+    held = min(max(1, round(settings.validation * len(train))), len(train) - 1)
+    mixed = train[Stream(settings.seed).at("shares").permutation(len(train))]
     shares = Shares(mixed[held:].sort().values, mixed[:held].sort().values, test)
-    size = chosen.size or DEFAULT_SIZE
-    source: Resident | Streamed = Streamed(found, size, chosen.workers, device)
-    if 4 * size * size * len(found.paths) <= chosen.resident:
+    size = settings.size or DEFAULT_SIZE
+    source: Resident | Streamed = Streamed(found, size, settings.workers, device)
+    if 4 * size * size * len(found.paths) <= settings.resident:
         pixels, labels = zip(
             *(found.pair(row, size) for row in range(len(found.paths))), strict=True
         )

@@ -53,19 +53,19 @@ class Supervised(lightning.LightningModule):
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """The optimiser; its rate is set before every step."""
-        chosen = self.plan.chosen
+        settings = self.plan.settings
         params = list(self.parameters())
-        common: dict[str, Any] = {"lr": self.plan.lr, "weight_decay": chosen.weight_decay}
-        if chosen.optimiser == "sgd":
+        common: dict[str, Any] = {"lr": self.plan.lr, "weight_decay": settings.weight_decay}
+        if settings.optimiser == "sgd":
             return torch.optim.SGD(
-                params, momentum=chosen.momentum, nesterov=chosen.nesterov, **common
+                params, momentum=settings.momentum, nesterov=settings.nesterov, **common
             )
-        kind = torch.optim.Adam if chosen.optimiser == "adam" else torch.optim.AdamW
-        return kind(params, betas=chosen.betas, **common)
+        kind = torch.optim.Adam if settings.optimiser == "adam" else torch.optim.AdamW
+        return kind(params, betas=settings.betas, **common)
 
     def rate(self, step: int) -> float:
         """The learning rate of a step, counted from 0."""
-        return self.plan.lr * self.plan.course.scale(
+        return self.plan.lr * self.plan.schedule.scale(
             step, [row["val_loss"] for row in self.history]
         )
 
@@ -74,28 +74,28 @@ class Supervised(lightning.LightningModule):
         if self.plan.stop():
             raise Interrupted
         step = self.global_step
-        part = (self.global_rank,) if self.plan.chosen.devices > 1 else ()
+        part = (self.global_rank,) if self.plan.settings.devices > 1 else ()
         sow(self.plan.key.at("step", step, *part), self.device)
         for group in self.trainer.optimizers[0].param_groups:
             group["lr"] = self.rate(step)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The loss of a batch, augmented."""
-        chosen = self.plan.chosen
+        settings = self.plan.settings
         classes = self.classifier.shape.classes
         images, labels = batch
         if self.plan.material.segments:
-            images, masks = segmentation.varied(images, labels, chosen.augment)
+            images, masks = segmentation.varied(images, labels, settings.augment)
             ready = self.classifier.normalise(images)
             target = masks.long()
         else:
-            ready = self.classifier.normalise(raw(images, chosen.augment))
-            ready, target = mixed(ready, labels, classes, chosen.augment)
+            ready = self.classifier.normalise(raw(images, settings.augment))
+            ready, target = mixed(ready, labels, classes, settings.augment)
         logits, others = outputs(self.classifier.look(ready))
         value: Tensor = self.loss(logits, target)
         for other in others:
-            value = value + chosen.auxiliary * self.loss(other, target)
-        self.values.append(distributed.mean(value.detach(), chosen.devices))
+            value = value + settings.auxiliary * self.loss(other, target)
+        self.values.append(distributed.mean(value.detach(), settings.devices))
         # A GPU would have to finish all of its work before it can answer.
         period = 1 if value.device.type == "cpu" else WATCH
         if len(self.values) % period == 0:
@@ -104,7 +104,7 @@ class Supervised(lightning.LightningModule):
 
     def on_after_backward(self) -> None:
         """Refuse a parameter without a gradient: several devices would wait for it."""
-        if self.plan.chosen.devices == 1:
+        if self.plan.settings.devices == 1:
             return
         idle = [name for name, p in self.named_parameters() if p.requires_grad and p.grad is None]
         if idle:
@@ -129,7 +129,7 @@ class Supervised(lightning.LightningModule):
             self._save(self.plan.checkpoint)
             self.saved = time.monotonic()
         now = time.perf_counter()
-        self.plan.told(record, now - self.began)
+        self.plan.on_epoch(record, now - self.began)
         self.began = now
 
     def _save(self, path: Path) -> None:
@@ -148,9 +148,9 @@ class Supervised(lightning.LightningModule):
         step = self.global_step
         pixels = plan.material.segments
         look, size = (
-            (segmentation.measure, plan.course.batch)
+            (segmentation.measure, plan.schedule.batch)
             if pixels
-            else (measure, LOOK * plan.course.batch)
+            else (measure, LOOK * plan.schedule.batch)
         )
         batches = plan.material.source.batches(plan.material.shares.validation, size)
         found = look(self.classifier, self.loss, until_stopped(batches, plan.stop))
@@ -169,7 +169,7 @@ class Supervised(lightning.LightningModule):
     def _due(self) -> bool:
         """Whether a checkpoint is."""
         plan = self.plan
-        last = self.global_step >= plan.course.steps
+        last = self.global_step >= plan.schedule.steps
         return plan.checkpoint is not None and not last and time.monotonic() - self.saved >= PAUSE
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -179,7 +179,7 @@ class Supervised(lightning.LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Go on from them."""
         self.history = checkpoint["history"]
-        self.plan.resumed(self.history)
+        self.plan.on_resume(self.history)
 
     def _watch(self, last: int) -> None:
         """Raise a MetalossError where a loss of the last steps was not finite."""
@@ -244,10 +244,10 @@ def train(classifier: ImageClassifier, loss: nn.Module, plan: TrainingSpec) -> l
     start = plan.checkpoint if plan.checkpoint is not None and plan.checkpoint.exists() else None
     if start is not None:
         _check(start)
-    if plan.chosen.devices == 1:
+    if plan.settings.devices == 1:
         return _fitted(classifier, loss, plan, start, 0)
     given = (classifier, loss, on_device(plan, torch.device("cpu")), start)
-    with distributed.spread(_follow, given, plan.chosen.devices, plan.device):
+    with distributed.spread(_follow, given, plan.settings.devices, plan.device):
         return _fitted(classifier, loss, plan, start, 0)
 
 
@@ -268,22 +268,22 @@ def _fitted(
 ) -> list[dict[str, Any]]:
     module = Supervised(classifier, loss, plan)
     device = plan.device
-    devices = plan.chosen.devices
+    devices = plan.settings.devices
     strategy: Any = DDPStrategy(cluster_environment=Placed(rank)) if devices > 1 else "auto"
     with _quiet(), torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         trainer = lightning.Trainer(
             accelerator="gpu" if device.type == "cuda" else "cpu",
             devices=devices,
             strategy=strategy,
-            max_epochs=plan.course.epochs,
-            precision=plan.chosen.precision,
+            max_epochs=plan.schedule.epochs,
+            precision=plan.settings.precision,
             logger=_logger(plan),
             enable_checkpointing=False,
             enable_progress_bar=False,
             enable_model_summary=False,
             use_distributed_sampler=False,
             limit_val_batches=0,
-            gradient_clip_val=plan.chosen.clip or None,
+            gradient_clip_val=plan.settings.clip or None,
             default_root_dir=None if plan.checkpoint is None else plan.checkpoint.parent,
         )
         feed = EpochBatches(plan, lambda: module.global_step, rank)

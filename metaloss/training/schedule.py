@@ -56,27 +56,27 @@ class Schedule:
         )
 
 
-def make_schedule(chosen: Training, images: int) -> Schedule:
+def make_schedule(settings: Training, images: int) -> Schedule:
     """The course that the settings ask for.
 
     Args:
-        chosen: the settings; what they leave open is decided here.
+        settings: the settings; what they leave open is decided here.
         images: how many there are to train on.
 
     Raises:
         SettingsError: the warm-up is longer than the training.
     """
-    chosen = decided(chosen, images)
-    each = epoch_length(chosen, images)
-    steps = chosen.steps or (chosen.epochs or 0) * each
-    warmup = steps // 10 if chosen.warmup is None else chosen.warmup
-    if chosen.schedule == "one_cycle" and warmup >= steps:
+    settings = decided(settings, images)
+    each = epoch_length(settings, images)
+    steps = settings.steps or (settings.epochs or 0) * each
+    warmup = steps // 10 if settings.warmup is None else settings.warmup
+    if settings.schedule == "one_cycle" and warmup >= steps:
         raise SettingsError(
             f"warmup must be below the {steps} steps of this training, got {warmup}"
         )
-    batch = step_images(chosen, images)
+    batch = step_images(settings, images)
     return Schedule(
-        batch, steps, min(each, steps), chosen.schedule, warmup, chosen.every, chosen.factor
+        batch, steps, min(each, steps), settings.schedule, warmup, settings.every, settings.factor
     )
 
 

@@ -45,9 +45,9 @@ class TrainingSession:
 
     Attributes:
         folder: theirs.
-        chosen: the settings.
+        settings: of the training.
         material: the images.
-        entrants: the losses.
+        losses: under their names.
         device: where to train.
         network: a network, or what makes one, in the place of a name.
         reporter: is told of every epoch.
@@ -55,9 +55,9 @@ class TrainingSession:
     """
 
     folder: Path
-    chosen: Training
+    settings: Training
     material: TrainingImages
-    entrants: list[NamedLoss]
+    losses: list[NamedLoss]
     device: torch.device
     network: Any
     reporter: Reporter
@@ -70,17 +70,17 @@ class TrainingSession:
     @property
     def seeds(self) -> list[int]:
         """Of the trainings of every loss."""
-        return [self.chosen.seed + i for i in range(self.chosen.seeds)]
+        return [self.settings.seed + i for i in range(self.settings.seeds)]
 
     @property
     def images(self) -> int:
         """How many a training learns from."""
-        return len(self.material.training_rows(self.chosen.per_class, Stream(self.chosen.seed)))
+        return len(self.material.training_rows(self.settings.per_class, Stream(self.settings.seed)))
 
     @property
-    def course(self) -> Schedule:
+    def schedule(self) -> Schedule:
         """How long a training is."""
-        return make_schedule(self.chosen, self.images)
+        return make_schedule(self.settings, self.images)
 
     def check(self) -> None:
         """Say what does not fit, before there is a folder.
@@ -89,35 +89,35 @@ class TrainingSession:
             SettingsError: the images are too few, or too small for the network; the batch is; the
                 warm-up is too long; or what `ranks.check` says of several devices.
         """
-        chosen = self.chosen
-        classifier = self.classifier(self.chosen.seed)
-        batch = self.course.batch
-        if chosen.devices > 1:
-            losses = {f"the loss {x.label}": x.loss for x in self.entrants}
+        settings = self.settings
+        classifier = self.classifier(self.settings.seed)
+        batch = self.schedule.batch
+        if settings.devices > 1:
+            losses = {f"the loss {x.label}": x.loss for x in self.losses}
             given = {"the network": classifier, **losses}
-            distributed.check(chosen.devices, self.device, batch, given)
-        check_batch(classifier, batch, chosen.devices)
+            distributed.check(settings.devices, self.device, batch, given)
+        check_batch(classifier, batch, settings.devices)
 
     def cautions(self) -> list[str]:
         """What the user should know before the training begins."""
         validation = len(self.material.shares.validation)
-        found = [cautions.few_images(validation), cautions.few_steps(self.course.steps)]
+        found = [cautions.few_images(validation), cautions.few_steps(self.schedule.steps)]
         return [text for text in found if text is not None]
 
     def run(self) -> dict[str, Any]:
         """Train all that is not trained yet, test, and write the summary."""
         tuning: dict[str, list[dict[str, float]]] = {}
         finals: dict[str, list[TrainingRecord]] = {}
-        for entrant in self.entrants:
-            rate = self.chosen.rate
-            if self.chosen.rates:
+        for entrant in self.losses:
+            rate = self.settings.rate
+            if self.settings.rates:
                 rate, tuning[entrant.label] = self._tune(entrant)
             finals[entrant.label] = [self.train(entrant, rate, seed) for seed in self.seeds]
         failures = [x.failed for runs in finals.values() for x in runs]
         self._write()
         if all(failures):
             raise MetalossError(failures[0])
-        runs = [self._test(e, x) for e in self.entrants for x in finals[e.label]]
+        runs = [self._test(e, x) for e in self.losses for x in finals[e.label]]
         for label in finals:
             sound = [x for x in runs if x["loss"] == label and not x["failed"]]
             if text := cautions.one_answer([x["only_answer"] for x in sound]):
@@ -152,8 +152,8 @@ class TrainingSession:
     def classifier(self, seed: int) -> ImageClassifier:
         """The untrained classifier of a seed, the same for every loss and rate."""
         material = self.material
-        chosen = self.chosen
-        size = (chosen.size, chosen.size) if chosen.size else material.size
+        settings = self.settings
+        size = (settings.size, settings.size) if settings.size else material.size
         shape = NetworkShape(material.channels, size, material.classes)
         key = Stream(seed).at("init")
         if isinstance(self.network, nn.Module):
@@ -162,7 +162,11 @@ class TrainingSession:
             network = seeded(self.network, key)
         else:
             network = build(
-                chosen.model, shape, key, pretrained=chosen.pretrained, probe=seed == chosen.seed
+                settings.model,
+                shape,
+                key,
+                pretrained=settings.pretrained,
+                probe=seed == settings.seed,
             )
         repeat = repeats(network, material.channels)
         return ImageClassifier(network, shape, material.mean, material.std, repeat).to(self.device)
@@ -174,9 +178,9 @@ class TrainingSession:
 
     def _tune(self, entrant: NamedLoss) -> tuple[float, list[dict[str, float]]]:
         """The rate with the best validation score on the first seed, and the score of each."""
-        tried = [self.train(entrant, lr, self.seeds[0]) for lr in self.chosen.rates]
+        tried = [self.train(entrant, lr, self.seeds[0]) for lr in self.settings.rates]
         best = max(tried, key=lambda x: x.validation)
-        if len(tried) > 1 and best.lr in (min(self.chosen.rates), max(self.chosen.rates)):
+        if len(tried) > 1 and best.lr in (min(self.settings.rates), max(self.settings.rates)):
             self.reporter.on_warning(
                 f"{entrant.label}: the best rate, {best.lr:g}, is at the end of those tried; try "
                 "more"
@@ -188,13 +192,13 @@ class TrainingSession:
         from metaloss.training.module import train
 
         state.mkdir(parents=True, exist_ok=True)
-        chosen = self.chosen
+        settings = self.settings
         key = Stream(seed)
-        rows = self.material.training_rows(chosen.per_class, key)
-        path = make_schedule(chosen, len(rows))
+        rows = self.material.training_rows(settings.per_class, key)
+        path = make_schedule(settings, len(rows))
         now = TrainingRecord(entrant.label, lr, seed, [], [])
 
-        def told(record: dict[str, Any], seconds: float) -> None:
+        def on_epoch(record: dict[str, Any], seconds: float) -> None:
             self._watch(entrant, lr, seed, record)
             now.epochs.append(record)
             now.seconds.append(seconds)
@@ -203,28 +207,28 @@ class TrainingSession:
                 {"loss": entrant.label, "seed": seed, "rate": lr, **record}, path.epochs, seconds
             )
 
-        def resumed(earlier: Sequence[dict[str, Any]]) -> None:
+        def on_resume(earlier: Sequence[dict[str, Any]]) -> None:
             now.epochs.extend(earlier)
             now.seconds.extend([0.0] * len(earlier))  # not known any more
 
-        logs = self.folder / "tensorboard" / state.name if chosen.tensorboard else None
+        logs = self.folder / "tensorboard" / state.name if settings.tensorboard else None
         plan = TrainingSpec(
-            chosen,
+            settings,
             self.material,
             rows,
             path,
             lr,
             key.at("train"),
             checkpoint=state / "last.ckpt",
-            told=told,
-            resumed=resumed,
+            on_epoch=on_epoch,
+            on_resume=on_resume,
             stop=self.stop,
             logs=logs,
         )
         classifier = self.classifier(seed)
         loss = self.loss(entrant)
         folders.describe(
-            self.folder / "model.json", chosen, classifier, self.material.dataset.classes
+            self.folder / "model.json", settings, classifier, self.material.dataset.classes
         )
         try:
             history = train(classifier, loss, plan)
@@ -269,10 +273,10 @@ class TrainingSession:
         path = self._state(entrant, x.lr, x.seed) / "model.safetensors"
         classifier = self.classifier(x.seed)
         classifier.load_state_dict(storage.read_tensors(path, storage.REMAKE))
-        look, size = (segmentation.measure, self.course.batch) if pixels else (measure, LOOK)
+        look, size = (segmentation.measure, self.schedule.batch) if pixels else (measure, LOOK)
         batches = self.material.source.batches(self.material.shares.test, size)
         measured = look(classifier, self.loss(entrant), until_stopped(batches, self.stop))
-        file = f"model-{'' if len(self.entrants) == 1 else entrant.slug + '-'}{x.seed}.safetensors"
+        file = f"model-{'' if len(self.losses) == 1 else entrant.slug + '-'}{x.seed}.safetensors"
         storage.write(self.folder / file, path.read_bytes())
         return {**found, "file": file, **results.measures(measured, names, pixels)}
 
@@ -294,7 +298,7 @@ class TrainingSession:
             "test": len(shares.test),
         }
         about = {
-            "model": self.chosen.model,
+            "model": self.settings.model,
             "data": self.material.dataset.name,
             "images": images,
             "seeds": self.seeds,

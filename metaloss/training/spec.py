@@ -14,11 +14,11 @@ from metaloss.training.schedule import Schedule
 from metaloss.training.settings import Training
 
 
-def _untold(record: dict[str, Any], seconds: float) -> None:
+def _ignore_epoch(record: dict[str, Any], seconds: float) -> None:
     pass
 
 
-def _unheard(records: Sequence[dict[str, Any]]) -> None:
+def _ignore_history(records: Sequence[dict[str, Any]]) -> None:
     pass
 
 
@@ -31,29 +31,29 @@ class TrainingSpec:
     """One training: a loss, a rate, a seed.
 
     Attributes:
-        chosen: the settings.
+        settings: of the training.
         material: the images.
         rows: those to train on.
-        course: of the learning rate.
+        schedule: of the learning rate.
         lr: its highest.
         key: of every random draw.
         checkpoint: the file that an interrupted training goes on from; None: none is kept.
-        told: called with every epoch's record and the seconds it took.
-        resumed: called with the records of the epochs before, where the training goes on from its
+        on_epoch: called with every epoch's record and the seconds it took.
+        on_resume: called with the records of the epochs before, where the training goes on from its
             checkpoint.
         stop: asked before every step, and before every batch of validation.
         logs: the folder of TensorBoard's files; None: none are written.
     """
 
-    chosen: Training
+    settings: Training
     material: TrainingImages
     rows: Rows
-    course: Schedule
+    schedule: Schedule
     lr: float
     key: Stream
     checkpoint: Path | None = None
-    told: Callable[[dict[str, Any], float], None] = _untold
-    resumed: Callable[[Sequence[dict[str, Any]]], None] = _unheard
+    on_epoch: Callable[[dict[str, Any], float], None] = _ignore_epoch
+    on_resume: Callable[[Sequence[dict[str, Any]]], None] = _ignore_history
     stop: Callable[[], bool] = _never
     logs: Path | None = None
 
@@ -77,8 +77,8 @@ def on_device(plan: TrainingSpec, device: torch.device) -> TrainingSpec:
     return replace(
         plan,
         material=replace(plan.material, source=there),
-        told=_untold,
-        resumed=_unheard,
+        on_epoch=_ignore_epoch,
+        on_resume=_ignore_history,
         stop=_never,
     )
 
@@ -112,10 +112,10 @@ class EpochBatches:
     def __iter__(self) -> Iterator[Batch]:
         plan = self.plan
         first = self.step()
-        batch = plan.course.batch
-        steps = min(plan.course.epoch_steps, plan.course.steps - first)
-        part = batch // plan.chosen.devices
+        batch = plan.schedule.batch
+        steps = min(plan.schedule.epoch_steps, plan.schedule.steps - first)
+        part = batch // plan.settings.devices
         rows = batch_order(plan.rows, batch, plan.key, first, steps).reshape(
-            steps, plan.chosen.devices, part
+            steps, plan.settings.devices, part
         )
         return plan.material.source.batches(rows[:, self.rank].flatten(), part)

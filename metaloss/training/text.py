@@ -19,33 +19,37 @@ PIXELS = LINE.format(*PLACE, "val mIoU", "val right", "s/epoch")  # where every 
 
 def heading(job: TrainingSession) -> list[str]:
     """What is about to be trained, on what, and where everything goes."""
-    chosen = job.chosen
+    settings = job.settings
     shares = job.material.shares
     whole = len(shares.train)
     validation = len(shares.validation)
     test = len(shares.test)
     train = job.images
-    path = job.course
+    path = job.schedule
     share = (
         f"a tenth of {train} training images"
         if path.batch == train // SHARE
         else f"of {train} training images"
     )
     length = f"{path.steps} steps: {path.epochs} epochs of {path.epoch_steps}"
-    clip = f" · gradients up to {chosen.clip:g} long" if chosen.clip else ""
-    rates = " ".join(f"{x:g}" for x in chosen.rates or (chosen.rate,))
-    subset = "" if chosen.subset is None else f" ({chosen.subset}, of {whole})"
+    clip = f" · gradients up to {settings.clip:g} long" if settings.clip else ""
+    rates = " ".join(f"{x:g}" for x in settings.rates or (settings.rate,))
+    subset = "" if settings.subset is None else f" ({settings.subset}, of {whole})"
     images = f"{train} images to train on{subset}, {validation} to validate, {test} to test"
-    size = f"{chosen.size}x{chosen.size}" if chosen.size else "x".join(map(str, job.material.size))
-    device = f"{chosen.devices} x {job.device}" if chosen.devices > 1 else str(job.device)
-    trainings = len(job.entrants) * (chosen.seeds + max(0, len(chosen.rates) - 1))
+    size = (
+        f"{settings.size}x{settings.size}"
+        if settings.size
+        else "x".join(map(str, job.material.size))
+    )
+    device = f"{settings.devices} x {job.device}" if settings.devices > 1 else str(job.device)
+    trainings = len(job.losses) * (settings.seeds + max(0, len(settings.rates) - 1))
     return [
-        f"metaloss {__version__} · {chosen.model} at {size} · {chosen.optimiser}, "
-        f"{chosen.schedule} · augment "
-        f"{chosen.augment.kind} · {trainings} training{'s' if trainings > 1 else ''} · {device}",
+        f"metaloss {__version__} · {settings.model} at {size} · {settings.optimiser}, "
+        f"{settings.schedule} · augment "
+        f"{settings.augment.kind} · {trainings} training{'s' if trainings > 1 else ''} · {device}",
         f"data    {job.material.dataset.name}: {images}; {job.material.dataset.origin}",
         (
-            f"steps   batch {path.batch} ({share}) · rate{'s' if chosen.rates else ''} "
+            f"steps   batch {path.batch} ({share}) · rate{'s' if settings.rates else ''} "
             f"{rates}{clip} · {length}"
         ),
         f"folder  {job.folder}",

@@ -345,7 +345,7 @@ def counted(monkeypatch):
     def watched(self, job, stop):
         result = attempt(self, job, stop)
         done.append(
-            (str(training_cache.fingerprint(job.one)), job.pool, job.key, job.lr, job.steps)
+            (str(training_cache.fingerprint(job.loss)), job.pool, job.key, job.lr, job.steps)
         )
         return result
 

@@ -62,11 +62,13 @@ def with_dropout():
 
 def bare(classifier, plan, loss):
     """The same training, written down plainly."""
-    chosen = plan.chosen
+    chosen = plan.settings
     sgd = torch.optim.SGD(
         classifier.parameters(), lr=plan.lr, momentum=chosen.momentum, nesterov=chosen.nesterov
     )
-    rows = batch_order(plan.rows, chosen.batch, plan.key, 0, plan.course.steps).split(chosen.batch)
+    rows = batch_order(plan.rows, chosen.batch, plan.key, 0, plan.schedule.steps).split(
+        chosen.batch
+    )
     classifier.train()
     for step, some in enumerate(rows):
         torch.manual_seed(KEY.at("step", step).generator().initial_seed())
@@ -80,7 +82,7 @@ def bare(classifier, plan, loss):
             length = sum(x.double().square().sum() for x in gradients).sqrt()
             for x in gradients:
                 x *= min(1.0, chosen.clip / float(length))
-        sgd.param_groups[0]["lr"] = plan.lr * plan.course.scale(step, [])
+        sgd.param_groups[0]["lr"] = plan.lr * plan.schedule.scale(step, [])
         sgd.step()
 
 
@@ -124,7 +126,7 @@ def test_an_interrupted_training_goes_on_to_the_same_bits(setting, tmp_path, tab
     setting.how |= {
         "checkpoint": tmp_path / "last.ckpt",
         "stop": lambda: calls.append(0) or len(calls) == 12,
-        "told": lambda record, seconds: told.append(record),
+        "on_epoch": lambda record, seconds: told.append(record),
     }
     broken, plan = setting(make=with_dropout, **table)
     with pytest.raises(Interrupted):
@@ -139,7 +141,7 @@ def test_an_interrupted_training_goes_on_to_the_same_bits(setting, tmp_path, tab
 def test_a_stop_is_heeded_while_the_validation_share_is_looked_at(setting, tmp_path):
     calls = []
     classifier, plan = setting(epochs=1)
-    steps = plan.course.steps
+    steps = plan.schedule.steps
     setting.how |= {"stop": lambda: calls.append(0) or len(calls) == steps + 1}
     classifier, plan = setting(epochs=1)
     with pytest.raises(Interrupted):
@@ -156,9 +158,9 @@ def test_an_epoch_s_record_says_what_a_look_at_the_validation_share_says(setting
     )
     last = history[-1]
     assert [row["epoch"] for row in history] == [1, 2]
-    assert (last["step"], last["val_accuracy"]) == (plan.course.steps, found.accuracy)
+    assert (last["step"], last["val_accuracy"]) == (plan.schedule.steps, found.accuracy)
     assert last["val_loss"] == pytest.approx(found.loss)
-    assert last["lr"] == plan.lr * plan.course.scale(plan.course.steps - 1, [])
+    assert last["lr"] == plan.lr * plan.schedule.scale(plan.schedule.steps - 1, [])
     assert history[1]["train_loss"] < history[0]["train_loss"]
 
 
@@ -250,7 +252,7 @@ def test_two_devices_train_as_one_and_go_on_to_the_same_bits(setting, tmp_path):
     assert [row["train_loss"] for row in history] == pytest.approx(
         [row["train_loss"] for row in expected], rel=1e-5
     )
-    setting.how["told"] = lambda record, seconds: told.append(record)
+    setting.how["on_epoch"] = lambda record, seconds: told.append(record)
     told, (resumed, plan) = [], setting(devices=2)
     assert train(resumed, metaloss.load("ce"), plan) == history
     assert told == history[-1:], "it went on from the last checkpoint"
