@@ -1,4 +1,4 @@
-"""Cross-entropy and a power series in 1 - p with evolved coefficients (after PolyLoss, Leng 2022)."""
+"""Cross-entropy and a power series in 1 - p, evolved (after PolyLoss, Leng 2022)."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar

@@ -72,9 +72,9 @@ def _curve(name: str, trainings: Sequence[TrainingRecord]) -> Picture:
                 steps, middle - spread, middle + spread, color=colour, alpha=0.15, lw=0
             )
             line = f"{short_label(label)}{TRAINING if key == 'train_loss' else ''}"
-            style = style if name == "loss" else STYLES[i % len(STYLES)]
+            line_style = style if name == "loss" else STYLES[i % len(STYLES)]
             mark = ("o" if key != "train_loss" else "x") if len(steps) == 1 else ""
-            axis.plot(steps, middle, style, color=colour, lw=1.6, marker=mark, label=line)
+            axis.plot(steps, middle, line_style, color=colour, lw=1.6, marker=mark, label=line)
     axis.set(xlabel="step", ylabel=LABELS[name])
     axis.xaxis.get_major_locator().set_params(integer=True)
     if len(at := {record["step"] for x in trainings for record in x.epochs}) == 1:

@@ -293,7 +293,7 @@ def resumable(job: TrainingSession, again: str) -> Iterator[None]:
     asked = job.stop
     pressed = list[int]()
 
-    def handle(number: int, frame: Any) -> None:
+    def handle(number: int, _frame: Any) -> None:
         if pressed:
             raise KeyboardInterrupt
         pressed.append(number)

@@ -258,7 +258,8 @@ def over(*tables: Mapping[str, Any]) -> dict[str, Any]:
     {'augment': {'kind': 'cutout', 'pad': 28}}
     """
     result: dict[str, Any] = {}
-    for table in map(_spelt, tables):
+    for spelt in map(_spelt, tables):
+        table = spelt
         if isinstance(kind := table.get("augment"), Mapping) and isinstance(
             old := result.get("augment"), Mapping
         ):

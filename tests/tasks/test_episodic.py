@@ -1,4 +1,4 @@
-"""Families are read from TOML; what cannot be is one line with values that can, before any compute."""
+"""Families are read from TOML; what cannot be is one line with values that can, before training."""
 
 import os
 import re
@@ -67,7 +67,10 @@ def test_every_fashionmnist_family_fits_the_embedded_subset(name, monkeypatch, t
 
 
 def test_a_file_gives_all_settings_and_defaults_fill_the_rest(written):
-    parts = 'label_noise = 0.2\nclassifier = { kind = "cnn", filters = [4] }\ninner = { steps = 7, momentum = 0.9 }'
+    parts = (
+        'label_noise = 0.2\nclassifier = { kind = "cnn", filters = [4] }\n'
+        "inner = { steps = 7, momentum = 0.9 }"
+    )
     family = episodic.read(written(GOOD + parts))
     assert (family.name, family.dataset, family.ways, family.shots, family.val) == (
         "own",
@@ -172,7 +175,8 @@ def test_a_file_that_is_not_there_or_no_text_is_named(tmp_path):
         ({"ways": 5}, "5-way needs 5 classes, found 4"),
         (
             {"val": 5},
-            "a has 30 images, b 30, c 30, d 30; every class needs at least 33 for shots + val = 7 in every "
+            "a has 30 images, b 30, c 30, d 30; every class needs at least 33 for shots + val = 7 "
+            "in every "
             "pool: add 3, 3, 3, 3. This fits",
         ),
         (
@@ -206,7 +210,10 @@ def test_the_scarcest_class_decides_what_fits(open_tiny, dataset, monkeypatch):
     monkeypatch.setattr(episodic, "load", lambda name, options: scarce)
     with pytest.raises(DataError) as caught:
         open_tiny().sample(KEYS[:1])
-    few = "c has 11 images; every class needs at least 28 for shots + val = 6 in every pool: leave it out or add 17. "
+    few = (
+        "c has 11 images; every class needs at least 28 for shots + val = 6 in every pool: "
+        "leave it out or add 17. "
+    )
     assert few in str(caught.value)
     assert str(caught.value).endswith("This fits: ways = 3, shots = 1, val = 1")
     monkeypatch.undo()

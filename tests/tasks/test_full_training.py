@@ -1,4 +1,4 @@
-"""Full trainings as tasks: scores repeat, failures are values, shares never mix; searches run on them and resume."""
+"""Full trainings as tasks: scores repeat, shares do not mix, searches resume."""
 
 import contextlib
 import json

@@ -1,4 +1,4 @@
-"""What a training reached is known by all that decides it, and by nothing else; the file survives a kill."""
+"""A training's score is known by all that decides it, and by nothing else; a kill loses nothing."""
 
 import json
 import math

@@ -34,7 +34,7 @@ def test_each_job_has_its_result_failures_come_back_and_a_stop_is_heard():
         with pytest.raises(Interrupted):
             list(crew.run(jobs(0.5, 0.5, steps=0), lambda: True))
         told = []
-        with pytest.raises(Interrupted):
+        with pytest.raises(Interrupted):  # noqa: PT012 - what came before the stop is wanted
             for _, result in crew.run([*jobs(0.5), *jobs(0.5, steps=0)], lambda: bool(told)):
                 told.append(result)
         assert told == [1.5], "what ended before the stop"

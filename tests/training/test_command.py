@@ -14,9 +14,11 @@ import vocfolder
 from metaloss import cli
 
 FEW = [
-    "warning: 2 images to validate: one answer is 50.0 points of accuracy, so a choice among rates or losses by them "
+    "warning: 2 images to validate: one answer is 50.0 points of accuracy, so a choice among "
+    "rates or losses by them "
     "is mostly chance; --set validation=0.3 holds out more",
-    "warning: 4 steps are few: the network may not have learned yet; more --epochs or --steps, or a smaller --batch",
+    "warning: 4 steps are few: the network may not have learned yet; more --epochs or --steps, "
+    "or a smaller --batch",
 ]
 QUICK = ("--model", "convnet", "--epochs", "2", "--batch", "8", "--lr", "0.1", "--device", "cpu")
 
@@ -146,7 +148,8 @@ def test_a_contact_sheet_of_masks_is_drawn_too(metaloss, tmp_path):
         (("--resume", "x", "--protocol", "y"), "error: --resume keeps the training's settings"),
         (
             ("--protocol", "ngl-smal"),
-            "error: unknown protocol 'ngl-smal'. Did you mean 'ngl-small'?  (metaloss list protocols)",
+            "error: unknown protocol 'ngl-smal'. Did you mean 'ngl-small'?  "
+            "(metaloss list protocols)",
         ),
         (
             ("--epochs", "1", "--steps", "3"),

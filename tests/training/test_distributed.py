@@ -36,7 +36,10 @@ def clean():
 def test_a_mean_is_over_all_processes_and_they_end_with_the_first():
     threads = torch.get_num_threads()
     said = os.environ.get("OMP_NUM_THREADS")
-    with pytest.raises(Interrupted), distributed.spread(add, (torch.tensor(6.0),), 2, CPU):
+    with (  # noqa: PT012 - the process is at work while the error is raised
+        pytest.raises(Interrupted),
+        distributed.spread(add, (torch.tensor(6.0),), 2, CPU),
+    ):
         assert float(distributed.mean(torch.tensor(2.0), 2)) == 4.0
         raise Interrupted  # while the other one waits for its second mean
     assert (torch.get_num_threads(), os.environ.get("OMP_NUM_THREADS")) == (threads, said)
@@ -79,7 +82,8 @@ def test_what_another_process_cannot_read_is_refused():
             "cpu",
             2,
             128,
-            r"devices: the network cannot be copied to another process \(.*local.*\): define its class",
+            r"devices: the network cannot be copied to another process \(.*local.*\): "
+            r"define its class",
         ),
     ],
 )

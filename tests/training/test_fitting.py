@@ -1,4 +1,4 @@
-"""`fit` trains, tests once, leaves a folder that loads and resumes, and says in one line what it cannot do."""
+"""`fit` trains, tests once, leaves a folder that loads and resumes, and says what it cannot do."""
 
 import csv
 import json
@@ -399,7 +399,8 @@ def one_number_a_channel():
         ({"epoch": 3}, "unknown setting 'epoch'"),
         (
             {"model": one_number_a_channel, "batch": 1},
-            "batch: this model normalises over the batch, and cannot with one image: --batch 2 or more",
+            "batch: this model normalises over the batch, and cannot with one image: "
+            "--batch 2 or more",
         ),
         (
             {"model": one_number_a_channel, "batch": 2, "devices": 2},

@@ -1,4 +1,4 @@
-"""Networks by name: sizes as published, shapes as asked for, and a line where something does not fit."""
+"""Networks by name: sizes as published, shapes as asked for, a line where one does not fit."""
 
 import pytest
 import torch

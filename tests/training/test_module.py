@@ -1,4 +1,4 @@
-"""The loop trains as a bare PyTorch loop does, goes on to the same bits, and stops at a loss that is no number."""
+"""The loop trains as a bare PyTorch loop does, resumes to the same bits, stops at a NaN loss."""
 
 import math
 
@@ -25,7 +25,7 @@ KEY = Stream(0).at("train")
 
 @pytest.fixture
 def setting(shapes, network, monkeypatch):
-    """Makes a plan, a fresh classifier that is always the same, and keeps a checkpoint after every epoch."""
+    """Makes a plan and a classifier that is always the same; keeps a checkpoint every epoch."""
     monkeypatch.setattr(module, "PAUSE", 0.0)
 
     how = {}
@@ -80,8 +80,8 @@ def bare(classifier, plan, loss):
         if chosen.clip:
             gradients = [x.grad for x in classifier.parameters()]
             length = sum(x.double().square().sum() for x in gradients).sqrt()
-            for x in gradients:
-                x *= min(1.0, chosen.clip / float(length))
+            for gradient in gradients:
+                gradient.mul_(min(1.0, chosen.clip / float(length)))
         sgd.param_groups[0]["lr"] = plan.lr * plan.schedule.scale(step, [])
         sgd.step()
 

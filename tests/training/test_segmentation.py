@@ -1,4 +1,4 @@
-"""Training on masks: what counts for nothing does, images and masks move alike, and mean IoU is as by hand."""
+"""Training on masks: ignored pixels count for nothing, masks move with images, mean IoU by hand."""
 
 import csv
 import json
@@ -117,7 +117,8 @@ def test_an_image_that_counts_for_nothing_is_named_before_training(tiny):
     with pytest.warns(DataWarning) as said:
         open_images(resolve({"data": tiny, **SMALL}), CPU)
     assert [str(x.message) for x in said] == [
-        "voc:tiny: 1 of 10 images to train on teach nothing, all pixels of their masks are 255: 2007_000003.png"
+        "voc:tiny: 1 of 10 images to train on teach nothing, all pixels of their masks are 255: "
+        "2007_000003.png"
     ]
 
 

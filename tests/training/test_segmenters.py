@@ -1,4 +1,4 @@
-"""Networks for pixels: logits of the image's size, auxiliary outputs, and a line where something does not fit."""
+"""Networks for pixels: logits of the image's size, auxiliary outputs, a line for what cannot be."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Images that a caller hands over: arrays, sets of pairs, two of them; and what is none of these."""
+"""Images that a caller hands over: arrays, sets of pairs, two of them, and what is none."""
 
 import numpy as np
 import pytest
