@@ -56,13 +56,17 @@ for command in COMMANDS:
 
 def main(args: Sequence[str] | None = None) -> None:
     """Run a command; every error becomes one line on stderr and its exit code."""
+    # Before anything is printed, so that no message fails for its characters.
     set_up()
     given = list(sys.argv[1:] if args is None else args)
     try:
         with _data_warnings_in_lines(), _warnings_echoed():
+            # Not standalone: click would print its errors and end the process in its own way.
             code = cli.main(given, prog_name="metaloss", standalone_mode=False)
+    # 128 and the number of SIGINT, as shells count.
     except click.exceptions.Abort:
         code = 130
+    # Before ClickException, of which it is one: help that no one asked for, on stderr.
     except click.exceptions.NoArgsIsHelpError as error:
         warn(error.format_message())
         code = 2
@@ -72,6 +76,7 @@ def main(args: Sequence[str] | None = None) -> None:
         code = _complain("interrupted", 130)
     except MetalossError as error:
         code = _fail(error, str(error), error.exit_code, given)
+    # Before OSError, of which it is one: a reader such as `head` has had enough.
     except BrokenPipeError:
         code = 1
     except OSError as error:  # what no one nearer to it has put into words
@@ -96,6 +101,7 @@ def _data_warnings_in_lines() -> Iterator[None]:
             warn(f"warning: {message}")
 
     with warnings.catch_warnings():
+        # Also what Python has shown before; `show` leaves out the texts that repeat.
         warnings.simplefilter("always", DataWarning)
         usual = warnings.showwarning
         warnings.showwarning = show
@@ -122,6 +128,7 @@ def _warnings_echoed() -> Iterator[None]:
     log = logging.getLogger("metaloss")
     echo = _Echo(logging.WARNING)
     log.addHandler(echo)
+    # Not through the root logger as well, which could print a line twice.
     log.propagate = False
     try:
         yield

@@ -28,7 +28,9 @@ class Command(Readable):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Repeat such an option before each of its values; put a space before such a formula."""
+        # As it was typed, for the message that says how to go on.
         ctx.meta["line"] = f"{ctx.command_path} {shlex.join(args)}"
+        # click takes what begins with a minus for an option; a space in front of it hides it.
         args = [f" {arg}" if FORMULA.match(arg) else arg for arg in args]
         many = {
             flag
@@ -60,10 +62,12 @@ def interruptible(console: Any, again: Callable[[], str] | None = None) -> Itera
     def handle(number: int, _frame: Any) -> None:
         if received or console.folder is None:
             note("interrupted")
+            # At once, whatever threads are doing; files are written whole or not at all.
             os._exit(128 + number)
         received.append(number)
         note("stopping after the chunk in hand; press again to stop at once")
 
+    # A job that a shell runs in the background ignores SIGINT, and must go on doing so.
     numbers = [n for n in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(n) != signal.SIG_IGN]
     old = {number: signal.signal(number, handle) for number in numbers}
     try:

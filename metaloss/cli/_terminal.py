@@ -71,6 +71,7 @@ def _readable(error: UnicodeError) -> tuple[str, int]:
 
 
 def _ascii(character: str) -> str:
+    # NFKD parts letters from their accents, which ASCII then leaves out.
     plain = unicodedata.normalize("NFKD", character).encode("ascii", "ignore").decode()
     return ASCII.get(character) or plain or "?"
 
@@ -118,7 +119,9 @@ def width_of(stream: Any) -> int | None:
 
 def note(text: str) -> None:
     """Say something from within a signal's handler, above a bar that may stand on the line."""
+    # Back to the line's start, and clear it: a bar may have left half of it written.
     start = "\r\x1b[2K" if os.isatty(2) else ""
+    # Not print: a handler may interrupt another print, whose buffer takes no second caller.
     os.write(2, f"{start}{text}\n".encode("ascii", "replace"))
 
 

@@ -59,6 +59,7 @@ _OPTIONAL = {  # with the line that installs an extra in place of its name
 
 
 def _old_torch() -> tuple[str, bool]:
+    # Two numbers are enough: a local version such as 2.11.0+cpu does not end in one.
     major, minor = (int(x) for x in torch.__version__.split(".")[:2])
     return (
         ("", False)
@@ -91,6 +92,7 @@ def _gpu() -> CheckResult:
 
 def _optional(name: str, advice: str) -> CheckResult:
     try:
+        # The name to install is not always the name to import.
         return CheckResult(name, version({"sklearn": "scikit-learn"}.get(name, name)))
     except PackageNotFoundError:
         lines = {extra: installation.command(extra) for extra in EXTRAS}

@@ -52,10 +52,12 @@ def compare(
         from metaloss.experiments import comparison
 
         given = {key: value for key, value in flags.items() if value not in (None, ())}
+        # Flags that were not given are left out of `given`, so that the settings' defaults hold.
         chosen = merge_tables(given, *map(parse_assignment, assignments))
         how = {"out": out, "name": name, "runs": runs, "reporter": console, "stop": stop}
         for spec in losses:
             announce(spec)
+        # Stripped of the space that `Command` puts before a formula with a minus.
         result = comparison.start([spec.strip() for spec in losses], chosen, **how)
     if as_json:
         echo_json({"folder": str(result.folder), **result.summary})
@@ -136,6 +138,7 @@ def recommend(
         how = {"out": out, "name": name, "runs": runs, "reporter": console, "stop": stop}
         for spec in losses:
             announce(spec)
+        # None instead of an empty list: then the usual losses are tried.
         result = recommendation.start(chosen, [spec.strip() for spec in losses] or None, **how)
     if as_json:
         echo_json({"folder": str(result.folder), **result.summary})
@@ -199,6 +202,7 @@ def reproduce(
 
     console = Console(as_json, brief=not run)
     line = click.get_current_context().meta["line"]
+    # The same command finds trainings that were begun; an evolution is a run to resume.
     again = (lambda: line) if run else lambda: f"metaloss evolve --resume {console.folder}"
     with console, interruptible(console, again) as stop:
         from metaloss.core.config import parse_assignment

@@ -70,6 +70,7 @@ def rows(kind: str, out: Path) -> list[dict[str, Any]]:
 def _family(name: str, path: Path) -> dict[str, Any]:
     try:
         family = opening.read(name)
+    # A file with a mistake does not hide the others.
     except MetalossError as error:
         return {"name": name, "about": f"cannot be read: {error}"}
     return {"name": name, "about": f"{family.describe()}  ({path})", **_plain(family)}
@@ -112,6 +113,7 @@ def describe_run(folder: Path) -> dict[str, Any]:
         run = find(folder)
         history = storage.History(folder).read()
         summary = run.summary()
+    # A damaged run is a row like any other, and does not hide those that are sound.
     except (MetalossError, ValueError) as error:
         return {**row, "about": f"damaged: {error}"}
     about = f"{len(history)}/{run.settings.generations} generations"
@@ -133,6 +135,7 @@ def _plain(family: Any) -> dict[str, Any]:
 
 
 def _own(kind: str, name: str) -> dict[str, Any]:
+    # The part's own module is found, not imported: its first lines are all that is needed.
     spec = find_spec(f"{plugins.PACKAGES[kind]}.{name}")
     return {"name": name, "about": _headline(Path(spec.origin)) if spec and spec.origin else ""}
 

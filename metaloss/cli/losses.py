@@ -72,6 +72,7 @@ def list_(kind: str, pattern: str, runs: str, as_json: bool) -> None:
         return echo_json(rows)
     if not rows:
         named = f" with '{pattern}' in their names" if pattern else ""
+        # On stderr, so that a program that reads the list finds no line.
         warn(f"no {kind}{named}{f' under {runs}' if kind == 'runs' else ''}")
     width = max((len(row["name"]) for row in rows), default=0)
     for row in rows:

@@ -61,5 +61,6 @@ def doctor(as_json: bool) -> None:
                 f"{f.name:{width}}  {f.found}"
                 + (f"\n{'':{width}}    {f.advice}" if f.advice else "")
             )
+    # After the whole table: what is missing stands beside what is there.
     if any(f.fatal for f in findings):
         raise MetalossError("something that metaloss needs is missing; see above")

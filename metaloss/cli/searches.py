@@ -142,8 +142,10 @@ def eliminate(
 
     with (
         Console(quiet or as_json) as console,
+        # The same command goes on: finished stages are read from the folder.
         interruptible(console, lambda: ctx.meta["line"]) as stop,
     ):
+        # What imports torch comes only now, when Ctrl-C is heard already.
         from metaloss.search import elimination, settings
 
         given = {"start": start, "tasks": list(tasks) or None}
@@ -196,6 +198,7 @@ def refine(
         raise SettingsError(
             "refine takes a run or a loss, or --resume RUN to go on with a refinement"
         )
+    # Made before the block: what Ctrl-C prints asks it for the run's folder.
     console = Console(quiet or as_json, verbose)
     with (
         console,
@@ -235,6 +238,7 @@ def _table(config: Path | None, preset: str | None, changes: dict[str, Any]) -> 
     from metaloss.search import settings
 
     base = settings.read(config) if config else {}
+    # Tasks that are named now replace the file's families, which would win over them.
     if "tasks" in changes:
         base.pop("families", None)
     given = merge_tables(base, changes)

@@ -56,6 +56,7 @@ def _stem(spec: str) -> str:
 
 def _as_run(spec: str, out: Path) -> Run | None:
     """The run that is meant, unless a published loss has the name."""
+    # A published loss wins over a run of its name; ./NAME means the path.
     if loss_io.named(spec):
         return None
     try:
@@ -76,9 +77,11 @@ def _loss(loss: Any, prefix: Path) -> dict[str, Any]:
         }
     one = loss.losses()
     classes = loss.classes
+    # The gain changes with the number of classes: those that it was evolved on are shown, too.
     counts = (classes,) if classes else tuple(sorted({*COUNTS, *_evolved_on(loss)}))
     picture = _beside(prefix, "phenotype.png")
     name = loss.about.get("name", "evolved" if "run" in loss.about else "this loss")
+    # A name from a file may hold anything, so what is drawn of it is cleaned and cut.
     plots.phenotype(one, printable(str(name))[:40], classes, picture)
     table = {
         "loss": loss.describe(),
@@ -98,6 +101,7 @@ def _loss(loss: Any, prefix: Path) -> dict[str, Any]:
 
 def _evolved_on(loss: Any) -> list[int]:
     """The numbers of classes of the tasks that a loss was evolved on, as far as it says so."""
+    # The file may come from anywhere: only whole numbers are taken, and True is none.
     found = loss.about.get("classes")
     return [n for n in found if type(n) is int and n > 1] if isinstance(found, list) else []
 

@@ -11,6 +11,7 @@ from metaloss.cli._parts import Command, announce, interruptible
 from metaloss.cli._terminal import echo, echo_json
 from metaloss.errors import SettingsError
 
+# Flags whose values stand in the settings under their own names.
 PLAIN = (
     *(
         "model",
@@ -94,6 +95,7 @@ PLAIN = (
 )
 @_options.device
 @click.option("--devices", type=int, help="How many of them train one network together (1).")
+# None where a flag is not given: False would win over the setting of a file.
 @click.option("--tensorboard", is_flag=True, default=None, help="Also write TensorBoard's files.")
 @click.option(
     "--config", type=click.Path(path_type=Path), help="A training's config.toml; flags win."
@@ -196,6 +198,7 @@ def _draw(chosen: Any, path: str) -> None:
     """
     if not path.lower().endswith(".png"):
         raise SettingsError(f"--contact-sheet writes a PNG: F.png, got '{path}'")
+    # Imported after the check: a wrong name is refused at once.
     import torch
 
     from metaloss import storage
@@ -203,6 +206,7 @@ def _draw(chosen: Any, path: str) -> None:
     from metaloss.training.figures import contact_sheet
     from metaloss.training.images import open_images
 
+    # A sheet of a few images needs no GPU.
     material = open_images(chosen, torch.device("cpu"))
     storage.write(
         Path(path), contact_sheet(material, chosen.augment, Stream(chosen.seed).at("sheet"))

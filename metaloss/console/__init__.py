@@ -62,6 +62,7 @@ class Console(Reporter):
     def __exit__(self, *_: object) -> None:
         self._stop_bar()
 
+    # --- searches ---
     def on_search_start(self, run: Any, engine: Any, families: Sequence[Any], genome: Any) -> None:
         """The settings in a few lines, and where everything goes."""
         settings = run.settings
@@ -101,11 +102,13 @@ class Console(Reporter):
     def on_generation(self, record: dict[str, Any], seconds: float, trainings: int) -> None:
         """A line where held-out tasks were scored, and for the first generation; the bar always."""
         number = record["generation"]
+        # Of the last generations alone: speed changes, and the estimated rest follows it.
         self.speed = [*self.speed[-10:], (seconds, trainings)]
         if self.bar:
             self.bar.reach(number)
         for event in record.get("events", ()):
             self.on_warning(event)
+        # A generation in which nothing trained is always told.
         if self.verbose or number == 1 or "held_out" in record or record["best"] is None:
             self._row(self._line(record))
 
@@ -157,6 +160,7 @@ class Console(Reporter):
                 f"paired {interval(row['gain'])}"
             )
 
+    # --- comparisons and recommendations ---
     def on_comparison_start(self, chosen: Any, opened: Sequence[Any], work: int) -> None:
         """What is about to be compared, with a bar of the training steps."""
         self.say(
@@ -215,6 +219,7 @@ class Console(Reporter):
         files = sorted(path.name for path in folder.iterdir())
         self.say(f"wrote {folder}/{{{', '.join(files)}}}")
 
+    # --- full-size trainings and studies ---
     def on_fit_start(self, job: Any) -> None:
         """What is about to be trained at full size."""
         from metaloss.training import text
@@ -263,6 +268,7 @@ class Console(Reporter):
             self.say(line)
         self.say(f"saved   {study.folder}/")
 
+    # --- how lines and bars are shown ---
     @property
     def width(self) -> int | None:
         """Of the terminal; None where lines go into a file, a pipe or a notebook."""

@@ -30,6 +30,7 @@ def fitness(history: Sequence[dict[str, Any]], path: Path) -> None:
     for key, (style, colour, label) in lines.items():
         points = [(r["generation"], 100 * r[key]) for r in history if r[key] is not None]
         axis.plot(*_columns(points), style, color=colour, lw=1.1, label=label)
+    # Held-out tasks are scored every few generations alone.
     held = [(r["generation"], 100 * r["held_out"]["accuracy"]) for r in history if "held_out" in r]
     if held:
         axis.plot(*_columns(held), "o-", color=ORANGE, ms=3, lw=1.5, label="centre, held-out tasks")
@@ -132,6 +133,7 @@ def _curves(axes: Any, loss: Losses, classes: int, style: str, **look: Any) -> N
 @drawing_style()
 def surface(formula: Formula, path: Path, points: int = 60) -> None:
     """One class's term over its target and its probability, as the papers draw losses."""
+    # Not up to 0 and 1, where a logarithm or a quotient may be infinite.
     axis_p = torch.linspace(1e-3, 1 - 1e-3, points)
     axis_y = torch.linspace(0, 1, points)
     y, p = torch.meshgrid(axis_y.double(), axis_p.double(), indexing="ij")

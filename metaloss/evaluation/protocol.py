@@ -135,9 +135,11 @@ class LossEvaluation:
         """
         enough = torch.ones(len(losses), dtype=torch.bool)
         for e, baseline in zip(self.families, baselines, strict=True):
+            # No more steps than the family has: a screening must not outlast the training.
             short = partial(self.scores, e, val=validation, steps=(min(screen.steps, e.steps),))
             ours = short(losses, "train", key, screen.tasks)[0].mean(1)
             theirs = short(baseline.losses, "train", key, screen.tasks, lr=baseline.lr)[0].mean()
+            # Measured from chance, so that a share means the same for any number of classes.
             chance = 1 / e.ways
             enough &= ours >= chance + screen.share * (theirs - chance)  # a failure's NaN is not
         return enough
@@ -198,6 +200,7 @@ class LossEvaluation:
             steps: numbers of steps to choose from, in ascending order.
         """
         rates = episodes.rates(rates)
+        # One row of the same loss for each rate: all of them train side by side.
         grid = loss[torch.zeros(len(rates), dtype=torch.int64)]
         lr = torch.tensor(list(rates))
         score = self.scores(
@@ -217,6 +220,7 @@ class LossEvaluation:
             tasks: of every family.
         """
         correct = [self._correct(e, losses, tasks) for e in self.families]
+        # The same resamples for every baseline, so that their intervals compare.
         resamples = [self._resamples(e, tasks) for e in self.families]
         known: dict[int, Tensor] = {}  # one baseline may be of several kinds, and is trained once
         for tuned in baselines.values():
@@ -281,6 +285,7 @@ class LossEvaluation:
             our_score, their_score = ours.double().mean(1), theirs.double().mean(1)
         gain = paired(our_score, their_score, self.key.at("test", "bootstrap"))
         p = rank_test(our_score, their_score).p
+        # Tasks share the images of one pool: an interval over tasks alone may be too narrow.
         intervals = [(gain.low, gain.high)]
         if resamples is not None:
             # A training that diverged has no right predictions.

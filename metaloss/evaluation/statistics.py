@@ -38,6 +38,7 @@ def paired(
     """
     difference = a.double().nan_to_num(nan=0.0) - b.double().nan_to_num(nan=0.0)
     n = len(difference)
+    # [R]: pairs are drawn together, so what both losses owe to a task cancels out.
     means = difference[key.integers(n, resamples, n)].mean(1)
     low, high = means.quantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
     return Paired(float(difference.mean()), low, high, float(difference.std() / n**0.5), n)
@@ -79,6 +80,7 @@ def rank_test(a: Float[Tensor, " T"], b: Float[Tensor, " T"]) -> RankTest:
     from scipy.stats import rankdata, wilcoxon  # slow to import
 
     difference = (a.double().nan_to_num(nan=0.0) - b.double().nan_to_num(nan=0.0)).numpy()
+    # Tasks without a difference have no sign to rank; they are counted as ties.
     other = difference[difference != 0]
     wins = int((other > 0).sum())
     counts = (wins, len(difference) - len(other), len(other) - wins)
@@ -92,10 +94,12 @@ def rank_test(a: Float[Tensor, " T"], b: Float[Tensor, " T"]) -> RankTest:
 
 def holm(p: Sequence[float]) -> list[float]:
     """The p-values after Holm's correction (Holm 1979) for that many tests, in the same order."""
+    # The smallest of n p-values is multiplied by n, the next one by n - 1, and so on.
     order = sorted(range(len(p)), key=lambda i: p[i])
     adjusted = [0.0] * len(p)
     highest = 0.0
     for rank, i in enumerate(order):
+        # Never below a smaller one's, so that the order of the p-values stays.
         highest = max(highest, min(1.0, (len(p) - rank) * p[i]))
         adjusted[i] = highest
     return adjusted
@@ -116,6 +120,7 @@ def verdict(p: float, *intervals: tuple[float, float]) -> str:
     """
     if way := direction(p, *intervals):
         return "better" if way > 0 else "worse"
+    # "No difference" is said only where every interval is narrow and close to 0.
     widest = max(abs(end) for interval in intervals for end in interval)
     return "no difference" if widest <= MATTERS else "too few images to tell"
 
@@ -151,6 +156,7 @@ class Draws:
             _counts(key.at(name).integers(k, resamples, k), k)
             for name, k in (("tasks", tasks), ("images", n))
         ]
+        # [N R], as the products with it take it.
         images = drawn[1].T.contiguous()
         return cls(drawn[0], images, place, _spread(torch.ones(place.shape), place, n) @ images)
 
@@ -187,6 +193,7 @@ def critical_difference(losses: int, families: int) -> float:
     """
     from scipy.stats import studentized_range  # slow to import
 
+    # Over the root of 2, and for infinitely many degrees of freedom, as in Demšar's table.
     q = float(studentized_range.ppf(0.95, losses, math.inf)) / math.sqrt(2)
     return q * math.sqrt(losses * (losses + 1) / (6 * families))
 

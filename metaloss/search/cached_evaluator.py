@@ -60,12 +60,15 @@ class CachedEvaluator:
         self, losses: Losses, key: Stream
     ) -> tuple[Float[Tensor, "P T"], Int[Tensor, " T"]]:
         """The scores of all losses on the tasks that the key stands for."""
+        # Old scores are of other tasks: they must not stand beside those of the new epoch.
         if key != self.epoch:
             self.epoch = key
             self.cache.clear()
+        # Vectors of real weights hardly ever occur twice: only formulas are kept.
         if not isinstance(losses, Formulas):
             return self._train_networks(losses, key)
         digests = [formula.digest for formula in losses.formulas]
+        # Reversed, so that of equal formulas the first row stays.
         new = list(
             {
                 name: row
@@ -107,7 +110,9 @@ class CachedEvaluator:
         rows = self._passing(losses, list(range(len(losses))), key)
         if len(rows) == len(losses):
             return self.train(losses, key)
+        # Where none passes one is trained all the same, for the tasks' number and families.
         trained, family = self.train(losses[_packed(rows or [0])], key)
+        # [P T], NaN for what was screened out: the objective ranks it below all that trains.
         score = trained.new_full((len(losses), trained.shape[1]), torch.nan)
         score[rows] = trained[: len(rows)]
         return score, family
@@ -125,12 +130,14 @@ class CachedEvaluator:
         """
         rows = self._passing(losses, new, key)
         formulas = [losses.formulas[row] for row in rows]
+        # Cross-entropy is trained on every epoch's tasks: it tells hard tasks from bad losses.
         if CONTROL.digest not in {*self.cache, *(digests[row] for row in rows)}:
             formulas.append(CONTROL)
         if formulas:
             all_new = len(rows) == len(losses)
             packed = formulas if all_new else [formulas[i] for i in _packed(range(len(formulas)))]
             scores, self.family = self.train(Formulas.of(packed), key)
+            # Packing repeats the last formula; its surplus rows are dropped here.
             self.cache |= {f.digest: row for f, row in zip(formulas, scores, strict=False)}
         screened_out = [digests[row] for row in new if row not in rows]
         self.cache |= {name: torch.full((len(self.family),), torch.nan) for name in screened_out}

@@ -116,6 +116,7 @@ def resolved(
     if not isinstance(found, FormulaCriterion):
         what = found.describe() if isinstance(found, Criterion) else type(found).__name__
         raise SettingsError(f"{loss} is no formula but a {what}: there are no constants to tune")
+    # By default constants are tuned on the tasks that the formula was evolved on.
     base = {} if "tasks" in changes else _families(loss, runs)
     genome = {"genome": {"kind": "constants", "formula": str(found.formula)}}
     return settings.resolve(merge_tables(base, genome, changes))
@@ -131,6 +132,7 @@ def _families(loss: Any, runs: Path) -> dict[str, Any]:
         return {}
     table = run.settings.table()
     where = run.places()
+    # The images may lie elsewhere now than when the run began.
     for family in table["families"]:
         images, key = (family["training"], "data") if "training" in family else (family, "dataset")
         images[key] = where[family["name"]]
@@ -200,6 +202,7 @@ def _score(run: Run, before: Formula, after: Formula, stop: Callable[[], bool]) 
         trials = LossEvaluation(
             engine, with_training_cache(run.folder, families, device), Stream(chosen.seed)
         )
+        # Tasks of a role of their own: on those of the choice the winner would look too good.
         old, new = trials.validation_scores(Formulas.of([before, after]), "refinement", tasks)
         for number, family in enumerate(chosen.families):
             own = trials.family_index(tasks) == number

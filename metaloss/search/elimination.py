@@ -39,6 +39,7 @@ from metaloss.search.trained_losses import TrainedLosses
 from metaloss.tasks.opening import OpenFamily, conditions, open_family, read, with_training_cache
 
 FOLDER = "elimination"
+# As many losses are left as in the paper; the budgets are ours, for minutes.
 STAGES = (
     Stage(24),
     Stage(12, steps=4),
@@ -71,6 +72,7 @@ class Elimination:
                 "no stage can keep more losses than the one before, got "
                 f"{' → '.join(map(str, kept))}"
             )
+        # Accuracies of other budgets are on another scale, and their mean would rank nothing.
         for number, stage in enumerate(self.stages, start=1):
             some = self.stages[max(0, number - stage.mean_of) : number]
             if stage.mean_of > number or len({x.budget for x in some}) > 1:
@@ -138,6 +140,7 @@ def eliminate(
         grounds = {
             names: with_training_cache(folder, ground, device) for names, ground in grounds.items()
         }
+        # One runner for each set of families: what it has tuned serves all stages of one budget.
         rounds = {
             names: StageRunner(
                 folder,
@@ -178,6 +181,7 @@ def candidates(run: Run, n: int) -> list[Formula]:
     for formula in ledger.ranked():
         if len(found) == n:
             break
+        # Losses of one curve and one scale would take a place each, and say nothing new.
         if not seen.reason_seen(formula):
             seen.add(formula)
             found.append(formula)
@@ -271,6 +275,7 @@ def _finish(
         "stages": rows,
         "ranking": [{"formula": f, "accuracy": x} for f, x in ranking],
     }
+    # The summary is written last: where it stands, all else does.
     run.write(f"{FOLDER}/summary.json", summary)
     reporter.on_elimination_end(folder, summary)
     return EliminateResult(best, summary, folder)

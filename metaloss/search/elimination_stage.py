@@ -119,7 +119,9 @@ class StageRunner:
             fmean([mine, *(x[text] for x in averaged)])
             for mine, text in zip(ours, texts, strict=True)
         ]
+        # The sort is stable: of equal losses the one that stood before stays before.
         order = sorted(range(len(texts)), key=lambda i: -worth[i])
+        # τ tells whether this budget orders the losses as the one before it did.
         tau = rank_correlation([before[-1][text] for text in texts], ours) if before else None
         found = {
             "accuracy": ours,
@@ -129,6 +131,7 @@ class StageRunner:
             "reference": self._reference(opened, number, stage),
         }
         storage.write_record(path, {"asked": asked, **found})
+        # Read back, so that a stage just played and one that is resumed give the same values.
         found = storage.read_record(path, StageRecord)
         return found
 
@@ -158,6 +161,7 @@ class StageRunner:
         score = [
             self.trials.scores(e, losses, "validation", key, stage.tasks)[0] for e, key in pairs
         ]
+        # Columns come family after family, and all of that again for every repeat.
         numbers = self.trials.family_index(stage.tasks).repeat(stage.repeats)
         return [float(x) for x in mean(torch.cat(score, 1).nan_to_num(nan=0.0), numbers)]
 
@@ -174,6 +178,7 @@ class StageRunner:
 
     def _rival(self, e: OpenFamily, tuned: Tuned, number: int, stage: Stage) -> dict[str, float]:
         score = [
+            # The same keys as for the losses: cross-entropy meets the same tasks.
             self.trials.scores(e, tuned.losses, "validation", key, stage.tasks, lr=tuned.lr)[0, 0]
             for key in self._keys(number, stage)
         ]
@@ -185,6 +190,7 @@ class StageRunner:
     def _tuned(self, opened: Sequence[OpenFamily], stage: Stage) -> list[tuple[OpenFamily, Tuned]]:
         budget = (stage.steps, stage.scale)
         one = CrossEntropies.of(1)
+        # Tuning costs rates times tasks, so a budget that several stages share is tuned once.
         if budget not in self.tuned:
             self.tuned[budget] = [
                 self.trials.tune(e, one, self.rates, self.baseline_tasks, (e.steps,))

@@ -79,7 +79,9 @@ def count_candidates(genome: Genome, strategy: Strategy, generations: int, key: 
             break
         population, state = strategy.ask(state, genome, key.at(number))
         sizes[kind] = len(population)
+        # How many candidates are asked for does not depend on what fitness they had.
         state = strategy.tell(state, population, torch.zeros(len(population)))
+    # Cross-entropy, the control of formulas, is trained once on each epoch's tasks.
     epochs = len({strategy.epoch(number) for number in range(1, generations + 1)})
     return sum(sizes[kind] for kind in begins) + isinstance(genome, Symbolic) * epochs
 

@@ -68,6 +68,7 @@ def choose_finalists(
     ]
     if not isinstance(genome, FormulaGenome):
         return Finalists(genome, population, (), origins)
+    # The original stands first: of equal accuracies the first one wins.
     origin_of = dict.fromkeys(genome.originals, "the original")
     if trained_losses is not None:
         origin_of |= {
@@ -77,6 +78,7 @@ def choose_finalists(
         origin_of |= {
             f.canonical(): "among the best of the search" for f in trained_losses.best(OF_SEARCH)
         }
+    # A formula that stands already keeps its place, only the words for its origin change.
     last = zip(genome.formulas(population), origins, strict=True)
     origin_of |= {
         f.canonical(): origin for f, origin in last if f.canonical() not in genome.originals
@@ -92,6 +94,7 @@ def choose_winner(
     Raises:
         MetalossError: none trains without failing.
     """
+    # Fresh tasks: each finalist was the best of many on its own, which flatters it.
     score = evaluation.validation_scores(finalists.losses, "winner", tasks)
     # One failure among so many tasks costs what it costs in use, a wrong answer everywhere, and no
     # more.
@@ -106,6 +109,7 @@ def choose_winner(
 
 def size_front(finalists: Finalists, reached: Float[Tensor, " F"]) -> list[dict[str, Any]]:
     """The formulas that no smaller one reaches, the smallest first."""
+    # Of one size the best comes first, so that no other of that size is taken.
     rows = sorted(
         range(len(finalists.formulas)),
         key=lambda i: (finalists.formulas[i].expression.size, -reached[i]),

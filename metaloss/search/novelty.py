@@ -82,6 +82,7 @@ class SeenLosses:
         return False
 
     def _curve(self, number: int) -> Float[Tensor, " N"]:
+        # A copy: torch warns of buffers that cannot be written to.
         return torch.frombuffer(bytearray(self.curves[number]), dtype=torch.float32)
 
 
@@ -160,6 +161,7 @@ class NoveltyFilter:
         place = missing.clone()
         base = missing.clone()
         for again in range(self.tries):
+            # The first try draws as if there were no filter.
             children = vary(pool[base[missing]], missing, key.at("again", again) if again else key)
             verdict = self._verdicts(children)
             number = len(pool) + torch.arange(len(children))
@@ -194,6 +196,7 @@ class NoveltyFilter:
             else self.seen.reason_seen(formula) or self.this_generation.reason_seen(formula)
         )
         if not reason:
+            # Known from now on, so that this generation does not make it a second time.
             self.this_generation.add(formula)
             return NOVEL
         self.refused[reason] += 1

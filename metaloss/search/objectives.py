@@ -31,6 +31,7 @@ def mean(
     _baseline: Float[Tensor, " T"] | None = None,  # as all objectives take it
 ) -> Float[Tensor, " P"]:
     """The mean over families of each family's mean accuracy; -inf where any training failed."""
+    # Families weigh alike, however many tasks each has.
     return _failed_last(_means(score, family).mean(0)).float()
 
 
@@ -70,8 +71,10 @@ def wins(
     if baseline is None:
         raise ValueError("wins compares with cross-entropy and got no baseline")
     theirs = _means(baseline[None].nan_to_num(nan=0.0), family)  # [F 1]
+    # [F P], relative as in the paper; where cross-entropy is near 0, reckoned from LEAST.
     gain = (_means(score, family) - theirs) / theirs.clamp(min=LEAST)
     won = gain > 0
+    # Where no family is won all of them count, so that losers are ordered, too.
     counted = won | ~won.any(0)
     improvement = (gain * counted).sum(0) / counted.sum(0)
     # Rising, within (0, 1), and with double precision fine enough beside a whole number of wins.
@@ -90,4 +93,5 @@ def _means(score: Float[Tensor, "P T"], family: Int[Tensor, " T"]) -> Float[Tens
 
 
 def _failed_last(fitness: Float[Tensor, " P"]) -> Float[Tensor, " P"]:
+    # A mean over the tasks that did not fail would favour losses that fail on hard ones.
     return fitness.nan_to_num(nan=-torch.inf)

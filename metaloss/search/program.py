@@ -117,6 +117,7 @@ def start(chosen: Settings, out: Path, *, before: ImageRecord | None = None, **h
     images = image_record.join_records(
         [before or ImageRecord(), *(image_record.record_of(e.dataset) for e in families)]
     )
+    # Before the folder is made: a search that could not be tested fairly leaves nothing behind.
     _check_test_images(families, images)
     run = create(out, chosen, provenance(chosen, families, device), images)
     return _run(run, families, device, **how)
@@ -202,6 +203,7 @@ def _run(
         storage.Lock(run.folder),
         Local(device, settings.memory, tf32=settings.tf32, stop=stop) as engine,
     ):
+        # Under the lock, because it may add to the provenance.
         check_conditions(run, families, device, allow_changes, reporter)
         if where is not None:
             places.keep_places(run.folder, where)
@@ -232,9 +234,11 @@ def _search(
     storage.write_toml(run.folder / "config.toml", settings.table())
     if progress and run.finished(progress):
         return _result(run, reporter)
+    # Chunks stay as small as memory made them, so a resumed run cuts its work alike.
     evaluation.engine.halvings = progress.halvings if progress else 0
     rates = counted(len(settings.rates), "learning rate")
     reporter.on_work(f"tuning cross-entropy at {rates}{_compiles()}")
+    # Tuned again in a resumed run, too: the seed decides the tasks, so the rates are the same.
     baselines = evaluation.tune_baseline(settings.rates, settings.baseline_tasks)
     reporter.on_baseline(baselines, max(evaluation.task_counts(settings.baseline_tasks)))
     runner = SearchRunner(
@@ -294,6 +298,7 @@ def _trained_losses(run: Run, genome: Genome) -> TrainedLosses | None:
 
 def _result(run: Run, reporter: Reporter) -> Result:
     """A finished run's result, read back from its folder."""
+    # Read back, so that what is returned is what the files hold.
     loss = loss_io.load(run.folder)
     summary = run.summary()
     assert isinstance(loss, Criterion)

@@ -78,6 +78,7 @@ def check_conditions(
         SettingsError: conditions differ and that is not allowed.
     """
     table = run.provenance()
+    # What counts is what the run last went on under, not what it began with.
     old = {**table["conditions"], **(table["resumed"][-1] if table.get("resumed") else {})}
     now = conditions(families, device, run.settings.parts_by_name())
     different = [f"{k}: was {old.get(k)}, is {now[k]}" for k in now if old.get(k) != now[k]]
@@ -90,6 +91,7 @@ def check_conditions(
         )
     reporter.on_warning(f"goes on under other conditions: {'; '.join(different)}")
     run.write("provenance.json", {**table, "resumed": [*table.get("resumed", []), now]})
+    # Changed images add to the record: the loss has then learned from both.
     before = image_record.read(run.folder) or ImageRecord()
     image_record.write(
         run.folder,

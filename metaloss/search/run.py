@@ -57,6 +57,7 @@ class Run:
 
     def commit(self, record: dict[str, Any], progress: Progress) -> None:
         """Make a generation last: its line of history, then the state after it."""
+        # History first, state second: a kill between them leaves a line that recovery cuts off.
         storage.commit(self.folder, progress.generation, record, pack(progress))
 
     def recover(self, types: Sequence[type]) -> tuple[Progress | None, tuple[str, ...]]:
@@ -101,6 +102,7 @@ class Run:
     def finished(self, progress: Progress) -> bool:
         """Whether all generations are done, and the winner of just these is written and tested."""
         summary = self.summary()
+        # A run that was extended still has the summary of its earlier end.
         done = progress.generation >= self.settings.generations
         return (
             done

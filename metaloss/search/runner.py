@@ -75,9 +75,11 @@ class SearchRunner:
             state = self.strategy.init(novelty_filter, key.at("init"))
             none = self.strategy.mean_candidate(state)[:0]
             progress = Progress(0, state, none, none, 0, 0, 0, evaluator.snapshot())
+        # Tasks hang on the seed and the epoch alone, never on what was searched before.
         epoch = self.strategy.epoch(progress.generation)
         evaluator.restore(progress.cached_scores, key.at("tasks", epoch))
         for number in range(progress.generation + 1, settings.generations + 1):
+            # At least one generation runs, so that there is a winner.
             if progress.generation and time.monotonic() > deadline:
                 break
             # What the first population was drawn from belongs to the first generation.
@@ -126,6 +128,7 @@ class SearchRunner:
         if self.trained_losses:
             losses: Any = novelty_filter.losses(scored.population)
             self.trained_losses.add(record, losses.formulas)
+        # Committed before it is reported: what a reporter shows is on disk.
         self.run.commit(record, progress)
         seconds = time.monotonic() - began
         trainings = record["trained"] * scored.score.shape[1]
@@ -202,6 +205,7 @@ class SearchRunner:
             record |= self._record_of_formulas(scored, accuracy, evaluator, novelty_filter)
         if halvings > old.halvings:
             record["events"] = [f"out of memory: chunks cut to 1/{2**halvings}"]
+        # The mean candidate, not the best: that is partly luck on this generation's tasks.
         if number % settings.report_every == 0:
             record["held_out"] = self._held_out(mean_candidate)
         return progress, record
@@ -267,6 +271,7 @@ class SearchRunner:
         score = self.evaluation.validation_scores(
             self.genome.losses(mean_candidate), "baseline", self.run.settings.baseline_tasks
         )[0]
+        # Mean and standard error need no bootstrap, so the fewest resamples do.
         gain = paired(
             score,
             torch.cat([baseline.score for baseline in self.baselines]),

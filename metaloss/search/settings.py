@@ -22,6 +22,7 @@ from metaloss.tasks import opening
 from metaloss.tasks.opening import Families, Family, TaskFamily, TrainingFamily
 
 RATES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0, 3.0)
+# "quick" is empty: its values are the defaults below, and stand there alone.
 PRESETS: dict[str, dict[str, Any]] = {
     "smoke": {
         "generations": 4,
@@ -134,6 +135,7 @@ class Settings(BaseModel):
 
     def screening_budget(self) -> ScreeningBudget | None:
         """The short training before the full one, if there is one."""
+        # A screening of 20 steps saves little where the full training has hardly more.
         longest = max((family.screened_steps for family in self.families), default=0)
         steps = (20 if longest > 60 else 0) if self.screen_steps is None else self.screen_steps
         return ScreeningBudget(steps, self.screen_tasks, self.screen_share) if steps else None
@@ -170,6 +172,7 @@ def resolve(table: Mapping[str, Any]) -> Settings:
     chosen = tuple(changed(family, changes) for family in chosen) if changes else chosen
     settings = settings.model_copy(update={"families": chosen})
     genome, strategy = settings.build_parts()
+    # Every part's defaults are filled in, so that config.toml names all settings of the run.
     full = {
         kind: {"kind": getattr(settings, kind)["kind"], **registry.table(part)}
         for kind, part in (("genome", genome), ("strategy", strategy))
@@ -220,6 +223,7 @@ def changed(family: F, changes: Mapping[str, Any]) -> F:
         SettingsError: it cannot be like that; the family's own file is not to blame.
     """
     table = merge_tables(registry.table(family), changes)
+    # Name and origin are no settings, and are handed over on their own.
     own = {k: v for k, v in table.items() if k not in ("name", "origin")}
     try:
         return opening.of(own, family.name, family.origin)  # type: ignore[return-value]  # the kind stays

@@ -54,6 +54,7 @@ class TrainedLosses:
                 formula = at_hand.get(text) or Formula.parse(text)
                 self.entries[text] = TrainedLoss(text, formula.expression.size)
                 self.seen.add(formula)
+            # A lead over cross-entropy compares between tasks, an accuracy does not.
             if fitness is not None:
                 self.entries[text].leads.append(fitness - record["control"])
 

@@ -45,6 +45,7 @@ def finish_search(runner: SearchRunner, progress: Progress) -> None:
         runner.run.write("front.json", {"front": sizes})
     if finalists.formulas:
         summary["formula"] = loss.describe()
+    # Only now can the card tell of the test; the first one was written before it.
     storage.write(runner.run.folder / "loss" / "card.md", (card + _card(summary)).encode())
     _plot(runner, loss.losses(), sizes)
     runner.run.write("summary.json", summary)  # last: it says that the run is finished
@@ -76,6 +77,7 @@ def _not_trained(runner: SearchRunner) -> dict[str, Any]:
 def _test(runner: SearchRunner, losses: Losses) -> dict[str, Any]:
     """The winner at the family's own rate against tuned cross-entropy, on meta-test tasks."""
     settings = runner.run.settings
+    # Cross-entropy may also train for longer: a loss that is merely faster must not look better.
     strongest = runner.evaluation.tune_baseline_steps(
         settings.rates, settings.baseline_tasks, runner.baselines
     )

@@ -51,6 +51,7 @@ class Checkpoints:
         with disk("write", self.folder):
             self.folder.mkdir(exist_ok=True)
             sync_folder(self.folder.parent)
+        # The history's digest goes with the state: recovery checks that the two belong together.
         header = _header(generation, payload, history, history.length)
         write(self.folder / f"state-{generation:06d}.safetensors", seal_line(header) + payload)
         with disk("remove old states from", self.folder):
@@ -68,6 +69,7 @@ class Checkpoints:
             DamagedFile: There are states, and all are damaged.
         """
         warnings: list[str] = []
+        # An older state is better than none: the search repeats what came after it.
         for generation, path in self._states():
             try:
                 return replace(_open(path, generation, history), warnings=tuple(warnings))
@@ -127,6 +129,7 @@ def commit(folder: Path, generation: int, record: dict[str, Any], payload: bytes
         payload: the state after it.
     """
     history = History(folder)
+    # In this order: a state must never know of a line that is not on disk.
     history.append(record)
     Checkpoints(folder).save(generation, payload, history)
 

@@ -74,6 +74,7 @@ def find_folder(
         DamagedFile: its settings cannot be read.
         SettingsError: it needs a plugin that is not there.
     """
+    # A path comes first: a folder here hides one of that name under the parent.
     for folder in (Path(spec), parent / spec):
         path = folder / "config.toml"
         if storage.is_file(path):

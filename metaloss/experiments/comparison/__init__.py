@@ -145,6 +145,7 @@ def start(
 
     Args and errors: as for `compare`; `table` has its settings and those of the families.
     """
+    # Settings of two kinds come in one table: those of families are known by their names.
     of_families = TaskFamily.__dataclass_fields__.keys() - {"name", "origin"}
     changes = {key: value for key, value in table.items() if key in of_families}
     own_settings = {key: value for key, value in table.items() if key not in of_families}
@@ -155,12 +156,14 @@ def start(
     names = [*_specs(losses, compared), *(x.label for x in compared[len(losses) :])]
     reporter.on_work("loading images", plain=False)
     families = [open_episodes(f, device) for f in _families(comparison, changes, names)]
+    # All that can be refused is refused before anything trains.
     check_classes(compared, families)
     overlaps = _overlaps(compared, families, comparison.allow_seen, reporter)
     with Local(device, comparison.memory, stop=stop, told=reporter.on_progress) as engine:
         reporter.on_comparison_start(
             comparison, families, sum(_work(comparison, len(compared), e) for e in families)
         )
+        # The seed decides the tasks, so they are the same whatever else is compared.
         evaluations = [FamilyEvaluation(engine, e, Stream(comparison.seed)) for e in families]
         results = [
             _evaluate(evaluation, comparison, compared, baseline) for evaluation in evaluations
@@ -174,6 +177,7 @@ def start(
     summary = summarise(
         {**about, "conditions": conditions(families, device)}, compared, families, overlaps, results
     )
+    # The folder is made last: a comparison that is interrupted leaves nothing behind.
     folder = report_folder.write(
         Path(out), name or _name(families, comparison.seed), summary, [x.trainings for x in results]
     )
@@ -248,6 +252,7 @@ def _evaluate(
     losses = [x.criterion.losses() for x in compared]
     inner = evaluation.inner
     test_tasks = comparison.test_tasks
+    # Tuned on meta-validation tasks: test tasks that choose a rate would flatter it.
     rates = evaluation.tune(losses, comparison.rates, comparison.tuning_tasks)
     # The baseline may have more steps in any case: a loss that is merely faster must not look
     # better than that.
@@ -259,6 +264,7 @@ def _evaluate(
         TunedSettings(rate, dict(zip(longer, steps, strict=True)).get(i))
         for i, rate in enumerate(rates)
     ]
+    # At the family's rate, too: a loss that is ahead only there may be a mere rescaling.
     family_setting = Setting(inner.lr, inner.steps)
     tested = evaluation.test(losses, [(x.rate, family_setting) for x in tuned], test_tasks)
     tested_at_best_steps = evaluation.test_each(losses, [x.steps for x in tuned], test_tasks)
@@ -268,6 +274,7 @@ def _evaluate(
             labels, tuned, tested, tested_at_best_steps, strict=True
         )
     ]
+    # One set of resamples for all losses, so that their intervals compare.
     key = evaluation.key.at("bootstrap")
     rows = compared_with_baseline(
         measured, baseline, CE, Draws.of(evaluation.rows(test_tasks), key), key
@@ -289,6 +296,7 @@ def _work(comparison: Comparison, losses: int, episodes: Episodes) -> int:
     inner = episodes.family.inner
     grid = len(comparison.rates) * comparison.tuning_tasks
     longer = losses if comparison.tune == "steps" else 1
+    # Where the rate's course depends on its end, each number of steps is a training of its own.
     longest = step_grid(inner)[-1] if inner.anytime else sum(step_grid(inner))
     each_loss = inner.steps * (
         grid + 2 * comparison.test_tasks + min(comparison.curve_tasks, comparison.test_tasks)
@@ -327,6 +335,7 @@ def side_by_side(
     """
     table = registry.table(family.training)
     defaults = registry.table(Training())
+    # Rates are given as a flag of their own, and what is the default needs no flag.
     own_settings = {
         key: value
         for key, value in table.items()

@@ -91,8 +91,10 @@ class FamilyEvaluation:
     def _best(
         self, losses: Sequence[Losses], rates: Sequence[float], tasks: int, steps: tuple[int, ...]
     ) -> list[Setting]:
+        # One row for every rate: all rates of a loss train side by side.
         grid = [repeated(loss, len(rates)) for loss in losses]
         lr = torch.tensor(list(rates))
+        # Several numbers of steps are read off one training where its rate allows that.
         scores_of_courses = [
             self._scores(grid, [lr] * len(grid), tasks, lengths)
             for lengths in training_lengths(self.inner, steps)
@@ -110,6 +112,7 @@ class FamilyEvaluation:
             self._observe(grid, lrs, numbers, "validation", scores, inner, steps)[1]
             for numbers in waves_of(tasks)
         ]
+        # [M R T]: each wave is a part of T.
         return [torch.cat(each, 2) for each in zip(*waves, strict=True)]
 
     def test(
@@ -125,6 +128,7 @@ class FamilyEvaluation:
         ]
         lrs = [torch.tensor([s.lr for s in loss_settings]) for loss_settings in settings]
         inner = replace(self.inner, steps=settings[0][0].steps)
+        # Wave by wave: the predictions of all tasks at once would fill the memory.
         waves = []
         for numbers in waves_of(tasks):
             sampled, predicted = self._observe(
@@ -138,6 +142,7 @@ class FamilyEvaluation:
                     for of_loss in predicted
                 ]
             )
+        # From [wave][loss][setting] to [loss][setting], with the tasks of all waves.
         return [
             [all_waves(parts) for parts in zip(*of_loss, strict=True)]
             for of_loss in zip(*waves, strict=True)
@@ -151,6 +156,7 @@ class FamilyEvaluation:
         A loss whose setting is None gives None.
         """
         measures: list[Measures | None] = [None] * len(losses)
+        # Only losses with the same number of steps can train together.
         for steps in sorted({s.steps for s in settings if s}):
             rows = [i for i, s in enumerate(settings) if s and s.steps == steps]
             tested = self.test(
@@ -162,6 +168,7 @@ class FamilyEvaluation:
 
     def rows(self, tasks: int) -> Int[Tensor, "T V"]:
         """The images that the meta-test tasks validate on."""
+        # The same keys as in `_observe`, so these are the images that were validated on.
         keys = [self.key.at("test", "task", t) for t in range(tasks)]
         return self.episodes.sample(keys, "test").val.rows.cpu()
 
@@ -173,6 +180,7 @@ class FamilyEvaluation:
         A curve is the training and the validation accuracy on every task at every such step.
         """
         total = self.inner.steps
+        # Evenly spaced from the first step to the last; fewer where there are fewer steps.
         moments = tuple(
             sorted({round(1 + i * (total - 1) / (MOMENTS - 1)) for i in range(MOMENTS)})
         )
@@ -183,6 +191,7 @@ class FamilyEvaluation:
             )[1]
             for numbers in waves_of(tasks)
         ]
+        # From [M 1 T 2] to [M T 2]: a loss has one row here.
         return moments, [
             torch.cat(loss_curves, 2)[:, 0] for loss_curves in zip(*waves, strict=True)
         ]
@@ -211,6 +220,7 @@ class FamilyEvaluation:
             val: validation images per class; the family's number where None.
         """
         key = self.key.at(pool)
+        # Tasks and initial weights hang on the task's number alone, so all losses meet the same.
         sampled = self.episodes.sample([key.at("task", t) for t in numbers], pool, val)
         starts = [key.at("init", t) for t in numbers]
         return sampled, self.engine.observe(

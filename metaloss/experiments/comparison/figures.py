@@ -32,6 +32,7 @@ def accuracy(summary: dict[str, Any]) -> Picture:
     figure, axes = panels(len(families), width=WIDTH, height=1.2 + 0.34 * len(names))
     for axis, family in zip(axes, families, strict=True):
         rows = _rows(summary, family["name"])
+        # 1.96 standard errors: the mean of many tasks is nearly normal.
         error = [1.96 * r["at"]["std"] / summary["settings"]["test_tasks"] ** 0.5 for r in rows]
         for y, (row, half_width) in enumerate(zip(rows, error, strict=True)):
             axis.plot(100 * row["plain"]["accuracy"], y, "|", color="0.45", ms=11, mew=1.6)
@@ -62,6 +63,7 @@ def paired(summary: dict[str, Any]) -> Picture:
         axis.axvline(0, color="0.3", lw=0.8)
         for y, row in enumerate(r for r in _rows(summary, family["name"]) if r["against"]):
             gain = row["against"]["gain"]
+            # By its place among all losses, so that a loss looks the same in every figure.
             look = series_look([x["loss"] for x in summary["losses"]].index(row["loss"]))
             axis.hlines(
                 y,
@@ -89,6 +91,7 @@ def curves(summary: dict[str, Any]) -> Picture:
     families = summary["families"]
     height = 2.9 * len(families) + 0.3 * (1 + len(summary["losses"]) // 3)
     figure, axes = panels(2, len(families), width=WIDTH, height=height)
+    # The bands of many losses lie over each other, and must be fainter.
     shade = 0.12 if len(summary["losses"]) < 6 else 0.04
     for row, family in enumerate(families):
         family_curves = summary["curves"][family["name"]]
@@ -144,6 +147,7 @@ def ranks(rank_summary: dict[str, Any]) -> Picture:
         axis.text(rank, low - y, f" {short_label(name)}  {rank:.2f}", va="center", ha="left")
     for y, span in enumerate(groups):
         axis.hlines(-0.4 - 0.6 * y, *span, color="black", lw=4)
+    # With few families the difference may be longer than the axis.
     shown = min(cd, len(order) - 1)
     axis.errorbar(1 + shown / 2, 1.9, xerr=shown / 2, color="0.3", capsize=3)
     axis.text(
@@ -167,6 +171,7 @@ def _alike(order: Sequence[tuple[str, float]], cd: float) -> list[tuple[float, f
     spans: list[tuple[float, float]] = []
     for i, (_, first) in enumerate(order):
         last = max(rank for _, rank in order[i:] if rank - first <= cd)
+        # A span within the one before would only repeat it.
         if last > first and (not spans or last > spans[-1][1]):
             spans.append((first, last))
     return spans

@@ -56,6 +56,7 @@ def read_losses(
         compared.append(_read_loss(spec, runs, {x.label for x in compared}))
     baseline = ""
     for spec in (CE, baseline_spec):
+        # Without the labels in use: a loss that is there already must get its label again, not #2.
         loss = _read_loss(spec, runs, set())
         baseline = loss.label
         if loss.label not in {x.label for x in compared}:
@@ -74,6 +75,7 @@ def _read_loss(spec: Any, runs: Path, used_labels: set[str]) -> ComparedLoss:
     known_name = origin.name
     run = _run_of(origin)
     label = known_name or printable(_label(spec, loss, run)).strip()
+    # A label that only looks like a published name is shown as a path.
     label = f"./{label}" if loss_io.named(label) and not is_named(loss, label) else label
     # Two long formulas may begin alike.
     label = label if len(label) <= LABEL else f"{label[: LABEL - 9]}…{short_digest(label)}"

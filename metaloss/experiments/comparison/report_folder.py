@@ -22,6 +22,7 @@ def write(
     Raises:
         DiskError: it cannot be made.
     """
+    # Drawn first: where a figure fails there is no folder yet.
     pictures = figures.draw(summary)
     files = {
         "summary.json": storage.json_bytes(summary),

@@ -47,9 +47,12 @@ class Performance:
 
 def performance(measures: Measures) -> Performance:
     """The measures of all tasks in one row."""
+    # A failure has no right answer: left out, it would make a loss look better.
     score = measures.accuracy.double().nan_to_num(nan=0.0)
     f1 = measures.f1.nan_to_num(nan=0.0)
+    # At least one, so that fewer than ten tasks have a worst one, too.
     worst = score.sort().values[: max(1, len(score) // 10)]
+    # NLL and calibration have no worst value to count a failure as: they leave it out.
     finite = measures.accuracy.isfinite()
 
     def mean_of_finite(values: Float[Tensor, " T"]) -> float | None:
@@ -167,6 +170,7 @@ def compared_with_baseline(
             return None
         over_tasks = gain(ours, theirs)
         low, high = draws.interval(ours.right, theirs.right)
+        # The wider of both: tasks share images, so an interval over tasks may be too narrow.
         return replace(over_tasks, low=min(low, over_tasks.low), high=max(high, over_tasks.high))
 
     def difference(x: LossMeasures) -> BaselineDifference:
@@ -180,6 +184,7 @@ def compared_with_baseline(
     results = []
     for x in measured:
         longest = x.at_best_steps
+        # The reference has no gain over itself.
         longest_ce = strongest if x.loss != reference else None
         results.append(
             LossResult(
@@ -199,7 +204,9 @@ def compared_with_baseline(
 
 def holm_corrected(families: Sequence[Sequence[LossResult]]) -> list[list[LossResult]]:
     """The results of all families, with Holm's correction for all their tests."""
+    # Over all families and losses: among many tests some p-values are small by chance.
     tests = [x.vs_baseline.test.p for family in families for x in family if x.vs_baseline]
+    # `with_p` takes them in the order in which they were gathered.
     corrected = iter(holm(tests))
 
     def with_p(x: LossResult) -> LossResult:

@@ -36,6 +36,7 @@ def _beside_longer_training(result: LossResult, steps: int, strongest: Setting) 
     ce = f"with {strongest.steps} steps cross-entropy"
     if strongest.steps == steps:
         ce = "at its best number of steps, the same one, cross-entropy"
+    # From what speaks most against the loss to what speaks most for it.
     if gain.high < 0:
         return f"{ce} is better still" + _with_own_best_steps(result)
     if gain.low <= 0:
@@ -62,6 +63,7 @@ def _with_own_best_steps(result: LossResult) -> str:
 def _rescaling(result: LossResult, other: str) -> str:
     """That a loss is ahead at the family's own rate alone, as a rescaled loss may be; or empty."""
     assert result.vs_baseline is not None
+    # Ahead at that rate only where the whole interval lies above 0.
     if result.vs_baseline.gain_at_family_rate.low <= 0:
         return ""
     return (

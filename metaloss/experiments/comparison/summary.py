@@ -60,6 +60,7 @@ def summarise(
         results: of every family.
     """
     labels = [item.label for item in compared]
+    # Corrected here, where the tests of all families are known.
     corrected = holm_corrected([item.rows for item in results])
     rows = []
     sentences = []

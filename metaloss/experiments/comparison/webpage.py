@@ -11,6 +11,7 @@ from typing import Any
 from metaloss.core.drawing import Picture
 from metaloss.core.formatting import interval, percent, points, printable, probability
 
+# No scripts, and nothing from elsewhere: the file can be sent and archived as it is.
 PAGE = Template("""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
 <title>$title</title>
@@ -164,6 +165,7 @@ def _families(families: Sequence[dict[str, Any]]) -> str:
 
 
 def _loss(loss: dict[str, Any]) -> list[str]:
+    # What is nested stands in summary.json; a cell takes plain texts alone.
     about = {k: v for k, v in loss["about"].items() if isinstance(v, str)}
     return [loss["loss"], loss["formula"], "; ".join(f"{k}: {v}" for k, v in about.items())]
 
@@ -182,6 +184,7 @@ def _list(lines: Sequence[str]) -> str:
 
 
 def _figure(picture: Picture) -> str:
+    # Within the page, so that it needs no folder beside it.
     data = base64.b64encode(picture.png).decode()
     caption = _text(picture.caption)
     image = f'<img alt="{caption}" src="data:image/png;base64,{data}">'

@@ -114,6 +114,7 @@ def start(
     )
     if len(losses_by_label) < 2:
         raise SettingsError("a study orders losses: give two or more, got 1")
+    # Kept apart: in the settings random:N is replaced by the formulas that were drawn.
     requested = list(settings_of_study.losses)
     settings_of_study = resolve({**settings_of_study.table(), "losses": tuple(losses_by_label)})
     with Local(
@@ -136,6 +137,7 @@ def start(
                 "conditions": _conditions(engine, settings),
             },
         )
+        # In the folder, because a study that goes on must not depend on where its losses lay.
         kept.save_losses(folder, entered)
         return _score_and_compare(folder, settings_of_study, entered, settings, reporter)
 
@@ -164,6 +166,7 @@ def go_on(
         settings = regimes.open_regimes(chosen, engine, stop, where)
         losses = kept.read_losses(folder, chosen.losses)
         entered = kept.name_losses(chosen.losses, losses, settings[0].classes)
+        # Scores under other versions or data do not compare with those that are there.
         folders.check_conditions(folder, _conditions(engine, settings), allow_changes)
         places.keep_places(folder, where)
         return _score_and_compare(folder, chosen, entered, settings, reporter)
@@ -185,6 +188,7 @@ def _score_and_compare(
         )
         summary, pairs = results.compare_settings(found)
         files = results.files(found, summary, figures.scatter(found, pairs))
+        # The summary is the last of them: it says that all is there.
         for name, data in files.items():
             storage.write(folder / name, data)
         result = FinishedStudy(summary["pairs"], results.rows(found), summary, folder)
@@ -197,6 +201,7 @@ def _scores(
 ) -> dict[str, list[Score]]:
     scores = {}
     for number, regime in enumerate(settings, 1):
+        # The number keeps settings apart whose names give one file name.
         setting_folder = folder / "scores" / f"{number}-{file_name(regime.name, 'setting', 40)}"
         setting_folder.mkdir(parents=True, exist_ok=True)
         reporter.on_setting(regime.name)
@@ -212,6 +217,7 @@ def _score(
     folder: Path, regime: Regime, entrant: NamedLoss, reporter: Reporter, position: tuple[int, int]
 ) -> Score:
     """A loss's score: read where it is there, made and kept where it is not."""
+    # A file for each score, so that an interruption costs the score at hand alone.
     path = folder / f"{entrant.slug}.json"
     if storage.is_file(path):
         stored: Score = storage.read_record(path, Score)

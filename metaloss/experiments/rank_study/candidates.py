@@ -70,6 +70,7 @@ def drawn(n: int, genome: dict[str, Any], key: Stream) -> list[Formula]:
     novelty_filter = NoveltyFilter(space, SeenLosses(space.filters), tries=TRIES)
     novelty_filter.start_generation()
     population = novelty_filter.sample(n, key)
+    # Places for which nothing passed hold refused candidates, which are left out.
     losses = novelty_filter.losses(population[space.valid(population) == 0])
     assert isinstance(losses, Formulas)
     formulas = list({str(x): x for x in losses.formulas}.values())

@@ -18,6 +18,7 @@ def scatter(results: StudyResults, pairs: Sequence[Pair]) -> Picture:
     names = list(results.scores)
     n = len(names) - 1
     figure, axes = panels(n, n, width=SIDE + 0.4, height=SIDE * n)
+    # Every pair once makes a triangle: the other panels stay hidden.
     for axis in axes:
         axis.set_visible(False)
     for pair in pairs:

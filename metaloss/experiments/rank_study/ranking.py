@@ -45,6 +45,7 @@ def kendall_tau(
 ) -> RankCorrelation:
     """How alike two scores order the same losses."""
     n = len(a)
+    # Where all scores are equal there is no order to compare.
     if n < 2 or min(len(set(a)), len(set(b))) < 2:
         return RankCorrelation(None, None, None, None, n)
     from scipy.stats import kendalltau  # slow to import
@@ -60,14 +61,17 @@ def _interval(
 ) -> tuple[float, float]:
     n = len(a)
     drawn = key.integers(n, resamples, n)
+    # [R N]: how often each loss was drawn.
     counts = torch.zeros(resamples, n, dtype=torch.float64).scatter_add_(
         1, drawn, torch.ones(drawn.shape).double()
     )
+    # [N N]: which loss of every pair is ahead.
     x, y = (torch.sign(v[:, None] - v[None]) for v in (a, b))
     # A loss that is drawn twice is a tie with itself, and its pairs with others count as often as
     # both were drawn.
     both, first, second = ((counts @ m * counts).sum(1) for m in (x * y, x.abs(), y.abs()))
     values = (both / (first * second).sqrt()).clamp(-1, 1)
+    # A resample in which all are tied has no τ, and is left out.
     low, high = values.nanquantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
     return low, high
 
@@ -75,6 +79,7 @@ def _interval(
 def best_count(best: int | None, losses: int) -> int:
     """How many of the losses are the best ones."""
     if best is None:
+        # Half of few losses: the best 50 of 60 would be nearly all of them.
         return min(USUAL, -(-losses // 2))
     return min(best, losses)
 
@@ -93,6 +98,7 @@ def clusters(a: Sequence[float], b: Sequence[float], count: int) -> list[int]:
 
     points = np.stack([a, b], 1)
     labels = fcluster(linkage(points, "average"), count, "maxclust").tolist()
+    # The numbers that fcluster gives mean nothing: clusters are ordered by their scores.
     mean_scores = {c: float(points[[x == c for x in labels]].mean(0).sum()) for c in set(labels)}
     order = sorted(mean_scores, key=lambda c: mean_scores[c])
     return [order.index(c) for c in labels]
@@ -141,6 +147,7 @@ def pair(
     def of(rows: Sequence[int], name: str) -> RankCorrelation:
         return kendall_tau([a[i] for i in rows], [b[i] for i in rows], key.at(name), resamples)
 
+    # Who chooses by the first setting takes this one; `loses` is what that costs.
     pick = max(range(len(a)), key=lambda i: a[i])
     return Pair(
         *names,

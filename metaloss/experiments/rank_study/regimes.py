@@ -106,6 +106,7 @@ class FewShot:
             self.tasks,
             lr=lr,
         )
+        # [1 1 T]: one number of steps, one loss.
         return as_score(lr, found[0, 0].tolist())
 
     def at(
@@ -185,6 +186,7 @@ Regime = FewShot | FullSize
 def as_score(lr: float, accuracies: Sequence[float], reason: str = "") -> Score:
     """The score that these accuracies make, NaN being a failure."""
     x = torch.tensor(accuracies, dtype=torch.float64)
+    # A failure counts as 0, so that a loss that often fails ranks low.
     values = x.nan_to_num(nan=0.0)
     std = float(values.std()) if len(values) > 1 else None
     return Score(lr, float(values.mean()), std, len(values), int(x.isnan().sum()), reason)
@@ -251,11 +253,13 @@ def _full_size(
     from metaloss.training.session import TrainingSession
     from metaloss.training.settings import resolve
 
+    # Refused here, before images are loaded.
     fitting.needed()
     overrides = {key: x for key, x in table.items() if key not in ("kind", "name")}
     settings = resolve({"seed": study.seed, **overrides})
     check_model(settings.model)
     material = open_images(settings, device)
+    # Some defaults hang on how many images there are to train on.
     settings = decided(
         settings, len(material.training_rows(settings.per_class, Stream(settings.seed)))
     )

@@ -102,6 +102,7 @@ def compare_settings(results: StudyResults) -> tuple[dict[str, Any], list[Pair]]
     k = ranking.best_count(chosen.best, len(results.losses))
     pairs = []
     tables = []
+    # In the order of the settings, so that the cheaper one of a pair comes first.
     for names in combinations(results.scores, 2):
         a, b = (results.accuracy(name) for name in names)
         pair = ranking.pair(names, a, b, results.losses, k, chosen.clusters, key, chosen.resamples)

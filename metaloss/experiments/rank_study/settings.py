@@ -109,6 +109,7 @@ def read(spec: Any) -> dict[str, Any]:
         )
     if table["kind"] == "tasks" and not isinstance(table.get("family"), str):
         raise SettingsError(f"setting '{spec}' names no task family  (metaloss list tasks)")
+    # With a loss or a device of its own a setting could not be compared with the others.
     if table["kind"] == "train" and (reserved := {"loss", "device"} & table.keys()):
         raise SettingsError(
             f"setting '{spec}' has a {min(reserved)} of its own; that is the study's"
@@ -129,6 +130,7 @@ def _table(spec: str) -> dict[str, Any]:
         raise SettingsError(
             f"setting '{spec}': expected name=value between commas, got '{wrong[0]}'"
         )
+    # augment=cutout is short for augment.kind=cutout, as the flag --augment is.
     tables = [
         parse_assignment(f"augment.kind={x[8:]}" if x.startswith("augment=") else x) for x in parts
     ]

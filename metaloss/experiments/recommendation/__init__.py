@@ -190,6 +190,7 @@ def start(
     reporter.on_work("loading images", plain=False)
     images = make_folds(recommendation.data, changes, recommendation.images, recommendation.folds)
     whole = images.whole(device)
+    # Before anything trains: a loss that has learned from these images would win by that.
     compared = without_seen_images(requested, whole, recommendation.allow_seen, reporter.on_warning)
     check_classes(compared, [whole])
     with Local(device, recommendation.memory, stop=stop, told=reporter.on_progress) as engine:
@@ -238,6 +239,7 @@ def _played(
     )
     choices: list[LossChoice] = []
     judged: list[ChoiceEvaluation] = []
+    # --- nested cross-validation: choose without the fold's images, judge on them ---
     for number in range(images.folds):
         fold_key = key.at("fold", number)
         choosing, judging = images.fold(number, key.at("folds"), engine.device)
@@ -250,6 +252,7 @@ def _played(
                 recommendation.test_tasks,
             )
         )
+    # The loss that is recommended may see all images: the folds have told what choosing is worth.
     final = choose(FamilyEvaluation(engine, whole, key.at("all")), *choice_options)
     return final, FoldResults.of(choices, judged, recommendation.certainty, key.at("bootstrap"))
 
@@ -262,6 +265,7 @@ def _work(recommendation: Recommendation, losses: int, images: FoldedImages) -> 
     longest = step_grid(inner)[-1] if inner.anytime else sum(step_grid(inner))
     # Which number of steps will be the best is not known yet.
     typical_steps = step_grid(inner)[len(step_grid(inner)) // 2]
+    # Cross-entropy alone also has the rates half-way between.
     grid = (losses - 1) * rates + len(with_rates_between(recommendation.rates))
     choosing = grid * longest if steps else grid * inner.steps + rates * longest
     judging = losses * typical_steps if steps else losses * inner.steps + typical_steps

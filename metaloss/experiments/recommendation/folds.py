@@ -69,10 +69,13 @@ class FoldedImages:
         The latter train on images that the choice could see, as its user will, and validate on the
         fold's.
         """
+        # Cut per class, so that every fold holds images of every class.
         parts = [_parts(rows, self.folds, key.at("fold", c)) for c, rows in enumerate(self.rows)]
         held_out = tuple(each[number] for each in parts)
         seen = tuple(torch.cat([x for i, x in enumerate(each) if i != number]) for each in parts)
+        # By the images that are seen: the fold's own must not leak through their mean.
         images = normalised(self.dataset, torch.cat(seen), device)
+        # A fold may hold fewer images of a class than the family validates on.
         judge = replace(self.family, val=self.val)
         return (
             Episodes(self.family, self.dataset, images, {"validation": seen}),
@@ -119,6 +122,7 @@ def make_folds(
         raise DataError(f"{spec}: {'of the meta-test pool, ' if images == 'test' else ''}{few}")
     rest = smallest - -(-smallest // folds)  # of the smallest class, without its largest fold
     if family is None:
+        # A third at most to train on, so that enough are left to validate.
         shots = min(SHOTS, max(1, rest // 3))
         sizes = {"ways": min(WAYS, len(rows)), "shots": shots, "val": min(VAL, rest - shots)}
         name = (
@@ -181,6 +185,7 @@ def _without_copies(dataset: Dataset, pool: Pool) -> tuple[Pool, int]:
     seen: set[bytes] = set()
 
     def new(row: int) -> bool:
+        # A digest takes 16 bytes, however large the image is.
         digest = hashlib.blake2b(dataset.pixels[row].numpy().tobytes(), digest_size=16).digest()
         before = len(seen)
         seen.add(digest)

@@ -66,6 +66,7 @@ def read_losses(losses: Sequence[Any] | None, runs: Path) -> RequestedLosses:
             "--losses ce alone leaves nothing to choose between, as ce is always tried: name "
             "another loss beside it, or none at all for the usual ones"
         )
+    # Not strict: cross-entropy may stand behind those that were asked for.
     specs = {x.label: spec for x, spec in zip(compared, asked, strict=False)}
     names_by_label = {
         label: os.fspath(x) if isinstance(x, str | os.PathLike) else label
@@ -74,6 +75,7 @@ def read_losses(losses: Sequence[Any] | None, runs: Path) -> RequestedLosses:
     named_losses = [names_by_label[label] for label in specs if label not in usual] + (
         [USUAL] if usual else []
     )
+    # Cross-entropy first; the sort is stable, so the others stay in the order given.
     return RequestedLosses(
         sorted(compared, key=lambda x: x.label != CE),
         specs,
@@ -93,6 +95,7 @@ def without_seen_images(
     kept = []
     for loss in requested.found:
         seen = _seen(loss, whole)
+        # A usual loss is left out with a warning; one that was named is refused.
         if seen and not allow and loss.label not in requested.usual:
             ways = "--images test takes the meta-test pool alone, --allow-seen goes on all the same"
             raise SettingsError(f"{loss.label} {seen}, which would flatter it  ({ways})")

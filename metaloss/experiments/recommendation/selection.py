@@ -71,6 +71,7 @@ def choose(
     others = [name for name in losses if name != CE]
     (ce,) = tune([losses[CE]], with_rates_between(rates), tasks)
     settings = tune([losses[name] for name in others], rates, tasks) if others else []
+    # Where every loss has its best number of steps, cross-entropy has it already.
     ce_best_steps = None if steps else evaluation.tune_steps([losses[CE]], rates, tasks)[0]
     return LossChoice({CE: ce, **dict(zip(others, settings, strict=True))}, ce_best_steps)
 
@@ -101,5 +102,6 @@ def with_rates_between(rates: Sequence[float]) -> list[float]:
     >>> finer([0.1, 0.4])
     [0.1, 0.2, 0.4]
     """
+    # The geometric mean, because what matters of a rate is its factor.
     known = sorted(set(rates))
     return sorted({*known, *(float(f"{math.sqrt(a * b):.3g}") for a, b in pairwise(known))})

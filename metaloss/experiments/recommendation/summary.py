@@ -152,6 +152,7 @@ def _share(folded: FoldedImages) -> list[str]:
     scarcest = folded.scarcest
     if 2 * shots >= scarcest:
         return []
+    # As many as fit outside the largest fold, with one image left to validate on.
     most = scarcest - -(-scarcest // folded.folds) - 1
     option = f"--set shots={min(most, 2 * shots)}"
     return [

@@ -62,7 +62,9 @@ class FoldResults:
             certainty: of the intervals.
             key: of the resamples.
         """
+        # Folds share no validation images, so their tasks go into one set of resamples.
         rows = torch.cat([x.rows for x in judged])
+        # A count for each image and resample is held in memory.
         resamples = min(2_000, CELLS // len(rows.unique()))
         return cls(choices, judged, Draws.of(rows, key, resamples), certainty)
 
@@ -154,6 +156,7 @@ class Verdict:
 
 def decide(final: LossChoice, folds: FoldResults) -> Verdict:
     """The verdict: cross-entropy unless the interval of the gain lies above 0."""
+    # The gain of choosing decides, not that of the winner: the best of many is flattered.
     gain = folds.whole()
     best = final.winner
     loss = best if gain.low > 0 else CE
@@ -221,6 +224,7 @@ def _against(verdict: Verdict, images: int) -> list[str]:
     lines = [
         f"{begin}: choosing another gains {_points(verdict.gain, verdict.certainty)} on new images."
     ]
+    # Where the whole interval lies below 0 there is nothing that more images could show.
     if verdict.gain.high < 0:
         return lines
     # How wide the interval is, not where it lies: a number of images from the gain seen would be

@@ -95,6 +95,7 @@ def start(
     Args and errors: as for `reproduce`.
     """
     table = published.read(name)
+    # Refused before anything is looked up or trained.
     _suits(name, table, {"evolve": evolve, "columns": columns, "run": run, "study": study})
     losses = [] if loss is None else list(loss) if isinstance(loss, list | tuple) else [loss]
     if isinstance(table, published.EpisodesTable):

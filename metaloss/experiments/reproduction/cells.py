@@ -49,6 +49,7 @@ class CellSpec:
         """In how many settings it is another than the wanted one."""
         wanted = fingerprint(self.wanted)
         given_settings = fingerprint(training)
+        # A setting that only one of them uses is a difference, too.
         return sum(wanted.get(key) != given_settings.get(key) for key in wanted | given_settings)
 
     def departures(self, training: Training) -> list[str]:
@@ -118,6 +119,7 @@ def column_runs(
     runs = [_column_run(table, column, changes) for column in columns]
     seen: dict[str, str] = {}
     for column_run in runs:
+        # Told by what is wanted: under stand-ins two columns may ask for the same trainings.
         key = str([spec.wanted for spec in column_run.cell_specs])
         if not column_run.reason and key in seen:
             raise SettingsError(
@@ -161,6 +163,7 @@ def cell_specs(
         overrides = over(settings, {} if replaced else part, changes)
         wanted = resolve(protocol(name, overrides))
         plain = resolve(protocol(name, settings, part))
+        # Parts that come out the same under the changes are one setting of several protocols.
         groups.setdefault(str(wanted), []).append(
             CellSpec(wanted, (plain,), overrides, bound, lacks)
         )
@@ -168,8 +171,10 @@ def cell_specs(
 
 
 def _bound(training: Training, key: str) -> Any:
+    # Where steps are given, epochs decide nothing.
     if key == "epochs":
         return None if training.steps else training.epochs
+    # Rates to choose from take the place of a single one.
     if key in ("lr", "rates"):
         return training.rates or training.rate
     value: Any = training
@@ -184,6 +189,7 @@ def fingerprint(training: Training) -> dict[str, str]:
 
 
 def _fingerprint(x: Training) -> Iterator[tuple[str, Any]]:
+    # Only what is used is named: the momentum of another optimiser is no departure.
     each = f" of {x.epoch_steps} steps" if x.epoch_steps else ""
     yield from (
         (name, getattr(x, name)) for name in ("data", "model", "pretrained", "subset", "size")

@@ -30,6 +30,7 @@ OUT = "trainings"  # where `metaloss train` makes its folders
 
 def train(request: Request, spec: CellSpec, losses: Sequence[str]) -> str:
     """The command that trains these losses."""
+    # What the protocol says already need not be named.
     paper = flatten(protocol(request.table.protocol))
     words = ["metaloss", "train", "--protocol", request.table.protocol]
     for key, value in flatten(over(spec.changes)).items():

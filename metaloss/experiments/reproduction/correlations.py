@@ -58,11 +58,13 @@ def reproduce(
         candidates = [
             _pairs(folder, chosen, specs) for folder, chosen in _studies(studies, reporter)
         ]
+        # The study that answers most pairs; of several the one with most losses.
         pairs = max(
             candidates,
             key=lambda found: (len(found), max((x.all["n"] for x in found.values()), default=0)),
             default={},
         )
+    # τ is symmetric, so a pair may stand either way round.
     rows = [
         _row(table, pair, pairs.get(pair) or pairs.get(pair[::-1]), specs) for pair in table.pairs
     ]
@@ -112,6 +114,7 @@ def _pairs(folder: Path, study: Study, wanted: Mapping[str, CellSpec]) -> Pairs:
         if x["a"] in trainings and x["b"] in trainings:
             a = trainings[x["a"]]
             b = trainings[x["b"]]
+            # The first of several that fit, in the study's own order.
             pairs.setdefault(
                 (a.augment.kind, b.augment.kind), PairResult(folder, x["all"], x["both"], (a, b))
             )
@@ -121,6 +124,7 @@ def _pairs(folder: Path, study: Study, wanted: Mapping[str, CellSpec]) -> Pairs:
 def _training(study: Study, setting: Mapping[str, Any]) -> Training:
     overrides = {key: x for key, x in setting.items() if key not in ("kind", "name")}
     training = resolve({"seed": study.seed, **overrides})
+    # A study's rates hold for settings without rates of their own.
     return (
         resolve({**training.table(), "rates": study.rates})
         if study.rates and not training.rates

@@ -38,6 +38,7 @@ def reproduce(
             here[0], genome=table.genome, out=runs, reporter=reporter, stop=stop
         ).folder
     ours = loss or table.shipped
+    # All that are printed but the paper's own, which ours stands for.
     published_losses = [k for k in table.printed[here[0]] if k != table.evolved]
     settings = {**others, "tasks": tuple(here)}
     reporter.on_work(
@@ -77,6 +78,7 @@ def _rows(table: EpisodesTable, report: Report) -> list[dict[str, Any]]:
     rows = []
     for row in report.table:
         printed: Mapping[str, tuple[float, float]] = table.printed[row["family"]]
+        # A loss that the table does not print stands for the paper's own.
         name = row["loss"] if row["loss"] in printed else table.evolved
         mean, std = printed[name]
         rows.append(

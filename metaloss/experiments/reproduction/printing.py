@@ -110,6 +110,7 @@ def _undone(
     """What no cell has said: why trainings failed, and the commands for those that were not run."""
     said = {cell["state"] for cell in cells}
     undone = sum(cell["state"] == "not run" for cell in cells)
+    # What a cell has said already is not said again.
     text = [f"{name}: {why}" for name, why in missing.items() if why not in said]
     return (
         [*text, f"not run: {undone} of {len(cells)} cells; all of them: {again}"]

@@ -118,6 +118,7 @@ class TrainingsTable:
                 raise ValueError(
                     f"row '{row.name}' needs a number for each of {len(self.columns)} columns"
                 )
+            # One of the two: a row that is left out without a word would look like an oversight.
             if bool(row.loss) == bool(row.cannot):
                 raise ValueError(f"row '{row.name}' needs a loss, or a reason why it cannot be run")
         return self

@@ -46,6 +46,7 @@ def reproduce(
         raise SettingsError("loss is what a table's rows are told by: name rows by --loss")
     rows = _rows(table, losses)
     request = Request(name, table, rows, column_runs(table, columns, changes), changes, trainings)
+    # What is missing runs first, and is then found among finished trainings like all others.
     failed = _run(request, reporter, stop) if run else {}
     folders = training_folders(trainings, reporter)
     cells = [
@@ -114,6 +115,7 @@ def _cell(
         for spec, x in nearest
         if x is not None and (line := x.row(row.loss)) is not None
     ]
+    # A mean over some of the settings would not be the printed one over all.
     if len(rows) < len(nearest):
         return {**cell, "state": "not run"}
     lines = [line for *_, line in rows]
@@ -139,6 +141,7 @@ def _numbers(measure: str, lines: Sequence[Mapping[str, Any]]) -> dict[str, floa
     stds = [x[f"{measure}_std"] for x in lines]
     return {
         "ours": None if None in means else 100 * statistics.fmean(means),
+        # Pooled: variances are averaged, not deviations.
         "ours_std": None
         if None in stds
         else 100 * math.sqrt(statistics.fmean(x * x for x in stds)),
@@ -222,6 +225,7 @@ def _run(request: Request, reporter: Reporter, stop: Callable[[], bool]) -> dict
     runnable = [column_run for column_run in request.column_runs if not column_run.reason]
     failed = dict[str, str]()
     here = 0
+    # A column without its images must not keep the others from being run.
     for column_run in runnable:
         try:
             for spec in column_run.cell_specs:
@@ -247,6 +251,7 @@ def _train(request: Request, spec: CellSpec, reporter: Reporter, stop: Callable[
     trainings = training_folders(parent, Reporter())
     for x, _ in unfinished(spec, _without(request, spec, trainings, seeds), trainings):
         fitting.go_on(x.folder, out=parent, reporter=reporter, stop=stop)
+    # Read again: what has just been finished is no longer missing.
     missing = _without(request, spec, training_folders(parent, Reporter()), seeds)
     if missing:
         fitting.start(
