@@ -29,12 +29,14 @@ class Activation:
 
 def logistic_back(grad: Tensor, out: Tensor) -> Tensor:
     """σ (1 - σ) of the gradient."""
-    return torch.ops.aten.sigmoid_backward.grad_input(grad, out, grad_input=out)
+    result: Tensor = torch.ops.aten.sigmoid_backward.grad_input(grad, out, grad_input=out)
+    return result
 
 
 def relu_back(grad: Tensor, out: Tensor) -> Tensor:
     """The gradient where the output is positive."""
-    return torch.ops.aten.threshold_backward.grad_input(grad, out, 0, grad_input=out)
+    result: Tensor = torch.ops.aten.threshold_backward.grad_input(grad, out, 0, grad_input=out)
+    return result
 
 
 def softplus_back(grad: Tensor, out: Tensor) -> Tensor:
@@ -273,7 +275,10 @@ class Equivariant(Networks):
         gradients = [
             channel.back(grad, value, self.reference_classes) for channel, grad, value in parts
         ]
-        return torch.ops.aten._log_softmax_backward_data(sum(gradients), logp, 2, logp.dtype).mT
+        result: Tensor = torch.ops.aten._log_softmax_backward_data(
+            sum(gradients), logp, 2, logp.dtype
+        ).mT
+        return result
 
     def _layers(
         self, logp: Float[Tensor, "P T C B"], activation: Callable[[Tensor], Tensor]
@@ -319,7 +324,8 @@ class Equivariant(Networks):
         w = self.weights
         y = self._y
         h = ACTIVATIONS[self.activation].value(w["w_label"] * y.reshape(1, 1, -1) + w["b_label"])
-        return torch.baddbmm(w["b_mix"], w["w_mix_label"], h).unflatten(2, y.shape)
+        result: Tensor = torch.baddbmm(w["b_mix"], w["w_mix_label"], h).unflatten(2, y.shape)
+        return result
 
 
 def logistic(weights: Weights) -> Weights:

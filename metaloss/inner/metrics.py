@@ -96,7 +96,8 @@ def macro_f1(
     hits = confusion.diagonal(dim1=1, dim2=2)
     sizes = confusion.sum(1) + confusion.sum(2)
     occurs = sizes > 0
-    return (2 * hits / sizes.clamp(min=1)).where(occurs, 0).sum(1) / occurs.sum(1)
+    result: Tensor = (2 * hits / sizes.clamp(min=1)).where(occurs, 0).sum(1) / occurs.sum(1)
+    return result
 
 
 def calibration_error(

@@ -132,8 +132,8 @@ class StageRunner:
         }
         storage.write_record(path, {"asked": asked, **found})
         # Read back, so that a stage just played and one that is resumed give the same values.
-        found = storage.read_record(path, StageRecord)
-        return found
+        record: dict[str, Any] = storage.read_record(path, StageRecord)
+        return record
 
     def _asked(self, number: int, stage: Stage, texts: Sequence[str]) -> dict[str, Any]:
         """All that decides what a round finds."""

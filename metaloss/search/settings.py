@@ -142,7 +142,10 @@ class Settings(BaseModel):
 
     def table(self) -> dict[str, Any]:
         """All settings as plain values, for TOML."""
-        return TypeAdapter(Settings).dump_python(self, mode="json", exclude_none=True)
+        table: dict[str, Any] = TypeAdapter(Settings).dump_python(
+            self, mode="json", exclude_none=True
+        )
+        return table
 
 
 def _usual(table: Mapping[str, Any]) -> dict[str, Any]:

@@ -70,7 +70,9 @@ def of(table: dict[str, Any], name: str, origin: str) -> Family:
     Raises:
         SettingsError: names file and setting, what was given and what is allowed.
     """
-    return (training if table.get("kind") == "training" else episodic).of(table, name, origin)
+    if table.get("kind") == "training":
+        return training.of(table, name, origin)
+    return episodic.of(table, name, origin)
 
 
 def open_family(family: Family, device: torch.device | str = "cpu", place: str = "") -> OpenFamily:

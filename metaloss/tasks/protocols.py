@@ -15,15 +15,15 @@ from metaloss.losses.base import Losses
 
 
 class Engine(Protocol):
-    """Trains the classifiers of episodes; `metaloss.engines.local.Local` is one.
+    """Trains the classifiers of episodes; `metaloss.engines.local.Local` is one."""
 
-    Attributes:
-        stop: asked again and again; True drops the work.
-        workers: trainings at once.
-    """
+    @property
+    def stop(self) -> Callable[[], bool]:
+        """Asked again and again; True drops the work."""
 
-    stop: Callable[[], bool]
-    workers: int
+    @property
+    def workers(self) -> int:
+        """Trainings at once."""
 
     def score(
         self, losses: Losses, episodes: Any, tasks: Tasks, keys: Sequence[Stream], /

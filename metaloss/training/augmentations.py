@@ -43,7 +43,10 @@ def mixed(
         return images, labels
     from torchvision.transforms import v2
 
-    return v2.MixUp(alpha=augment.alpha, num_classes=classes)(images, labels)
+    result: tuple[Tensor, Tensor] = v2.MixUp(alpha=augment.alpha, num_classes=classes)(
+        images, labels
+    )
+    return result
 
 
 def crop(images: Images, pad: int, flip: bool) -> Images:

@@ -29,7 +29,8 @@ class ConvNet(nn.Module):
         """The logits."""
         for layer in (self.first, self.second):
             x = F.max_pool2d(layer(x).relu(), 2)
-        return self.head(self.hidden(x.flatten(1)).relu())
+        result: Tensor = self.head(self.hidden(x.flatten(1)).relu())
+        return result
 
 
 def _unit(inputs: int, outputs: int, pool: bool = False) -> nn.Sequential:

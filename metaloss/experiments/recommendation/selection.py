@@ -99,7 +99,7 @@ def evaluate_choice(
 def with_rates_between(rates: Sequence[float]) -> list[float]:
     """Rates, and the geometric mean of every two neighbours.
 
-    >>> finer([0.1, 0.4])
+    >>> with_rates_between([0.1, 0.4])
     [0.1, 0.2, 0.4]
     """
     # The geometric mean, because what matters of a rate is its factor.

@@ -118,7 +118,10 @@ class Cnn:
             .flatten(0, 1)
         )
         b = params["b_head"].transpose(0, 1).flatten(0, 1).unsqueeze(2)
-        return torch.baddbmm(b, w, h.mT).unflatten(0, (T, P)).transpose(0, 1).contiguous().mT
+        result: Tensor = (
+            torch.baddbmm(b, w, h.mT).unflatten(0, (T, P)).transpose(0, 1).contiguous().mT
+        )
+        return result
 
     def gradients(self, params: Params, inputs: Pixels, slope: LogitGradient) -> Gradients:
         """The gradient of each classifier's value with respect to its parameters."""
@@ -222,7 +225,8 @@ def positive(x: Tensor, at: Tensor) -> Tensor:
 
     ReLU's own kernel computes it, ten times as fast as a boolean mask.
     """
-    return torch.ops.aten.threshold_backward(x, at, 0)
+    result: Tensor = torch.ops.aten.threshold_backward(x, at, 0)
+    return result
 
 
 def share(x: Tensor, first: Tensor, second: Tensor) -> None:

@@ -101,7 +101,8 @@ class Mlp:
 
     def first(self, params: Params, inputs: Any) -> Float[Tensor, "P T N H"]:
         """The first layer, before ReLU."""
-        return inputs.x @ params["w0"].mT + params["b0"]
+        result: Tensor = inputs.x @ params["w0"].mT + params["b0"]
+        return result
 
     def first_gradient(self, delta: Float[Tensor, "P T N H"], inputs: Any) -> Gradients:
         """The first layer's, from the gradient at its output."""

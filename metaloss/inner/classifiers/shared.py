@@ -81,7 +81,8 @@ class SharedMlp(Mlp):
         """c·(X W⁰ᵀ + b⁰) + (X X_trainᵀ + 1) A."""
         z = params["c"] * inputs.start
         kernel = inputs.kernel.expand(len(z), -1, -1, -1).flatten(0, 1)
-        return z.flatten(0, 1).baddbmm_(kernel, params["a"].flatten(0, 1)).view_as(z)
+        result: Tensor = z.flatten(0, 1).baddbmm_(kernel, params["a"].flatten(0, 1)).view_as(z)
+        return result
 
     def first_gradient(self, delta: Float[Tensor, "P T N H"], inputs: Any) -> Gradients:
         """δ for A; none for c: the gradient has no part along the start."""

@@ -58,7 +58,8 @@ def log_clamp(x: Tensor) -> Tensor:
 
 def log_clamp_a(g: Tensor, a: Tensor) -> Tensor:
     """Of `log_clamp`; 0 where it is flat."""
-    return _THRESHOLD(g / a, a.abs(), EPSILON)
+    result: Tensor = _THRESHOLD(g / a, a.abs(), EPSILON)
+    return result
 
 
 def sqrt(x: Tensor) -> Tensor:
@@ -87,7 +88,8 @@ def sqrt_clamp(x: Tensor) -> Tensor:
 
 def sqrt_clamp_a(g: Tensor, o: Tensor, a: Tensor) -> Tensor:
     """Of `sqrt_clamp`."""
-    return _THRESHOLD(g * a.sign() / (o + o), a.abs(), EPSILON)
+    result: Tensor = _THRESHOLD(g * a.sign() / (o + o), a.abs(), EPSILON)
+    return result
 
 
 def softplus(x: Tensor) -> Tensor:
@@ -97,7 +99,8 @@ def softplus(x: Tensor) -> Tensor:
 
 def relu_a(g: Tensor, a: Tensor) -> Tensor:
     """Of max(x, 0)."""
-    return _THRESHOLD(g, a, 0)
+    result: Tensor = _THRESHOLD(g, a, 0)
+    return result
 
 
 def dsigmoid(x: Tensor) -> Tensor:
@@ -155,17 +158,20 @@ def atan_a(g: Tensor, a: Tensor) -> Tensor:
 
 def i0(x: Tensor) -> Tensor:
     """The modified Bessel function I0, held beyond ±80."""
-    return torch.special.i0(x.clamp(-BOUND, BOUND))
+    result: Tensor = torch.special.i0(x.clamp(-BOUND, BOUND))
+    return result
 
 
 def i0_a(g: Tensor, a: Tensor) -> Tensor:
     """Of `i0`."""
-    return _THRESHOLD(g * torch.special.i1(a), -a.abs(), -BOUND)
+    result: Tensor = _THRESHOLD(g * torch.special.i1(a), -a.abs(), -BOUND)
+    return result
 
 
 def i1(x: Tensor) -> Tensor:
     """The modified Bessel function I1, held beyond ±80."""
-    return torch.special.i1(x.clamp(-BOUND, BOUND))
+    result: Tensor = torch.special.i1(x.clamp(-BOUND, BOUND))
+    return result
 
 
 def _ratio(o: Tensor, a: Tensor) -> Tensor:
@@ -175,17 +181,20 @@ def _ratio(o: Tensor, a: Tensor) -> Tensor:
 
 def i1_a(g: Tensor, o: Tensor, a: Tensor) -> Tensor:
     """Of `i1`: I0 - I1/x, at 0 a half."""
-    return _THRESHOLD(g * (torch.special.i0(a) - _ratio(o, a)), -a.abs(), -BOUND)
+    result: Tensor = _THRESHOLD(g * (torch.special.i0(a) - _ratio(o, a)), -a.abs(), -BOUND)
+    return result
 
 
 def i0e_a(g: Tensor, o: Tensor, a: Tensor) -> Tensor:
     """Of I0(x) e^(-|x|)."""
-    return g * (torch.special.i1e(a) - a.sign() * o)
+    result: Tensor = g * (torch.special.i1e(a) - a.sign() * o)
+    return result
 
 
 def i1e_a(g: Tensor, o: Tensor, a: Tensor) -> Tensor:
     """Of I1(x) e^(-|x|); at 0 a half."""
-    return g * (torch.special.i0e(a) - o.abs() - _ratio(o, a))
+    result: Tensor = g * (torch.special.i0e(a) - o.abs() - _ratio(o, a))
+    return result
 
 
 def inverse(x: Tensor) -> Tensor:
@@ -229,7 +238,8 @@ def maximum_a(g: Tensor, a: Tensor, b: Tensor) -> Tensor:
     It selects rather than multiplies: 0·NaN must not reach the argument that was not the greater.
     """
     d = a - b
-    return (_THRESHOLD(g, d, 0) + _THRESHOLD(g, d, -1e-37)) * 0.5
+    result: Tensor = (_THRESHOLD(g, d, 0) + _THRESHOLD(g, d, -1e-37)) * 0.5
+    return result
 
 
 def power(a: Tensor, b: Tensor) -> Tensor:
@@ -255,7 +265,8 @@ def nrelu(x: Tensor) -> Tensor:
 
 def nrelu_a(g: Tensor, a: Tensor) -> Tensor:
     """Of `nrelu`."""
-    return _THRESHOLD(g, -a, 0)
+    result: Tensor = _THRESHOLD(g, -a, 0)
+    return result
 
 
 def clip(x: Tensor, low: Tensor, high: Tensor) -> Tensor:
