@@ -69,6 +69,7 @@ def render(figure: Any) -> tuple[bytes, bytes]:
     png = io.BytesIO()
     pdf = io.BytesIO()
     figure.savefig(png, format="png", dpi=150)
+    # Otherwise a PDF holds the time at which it was drawn.
     figure.savefig(pdf, format="pdf", metadata={"CreationDate": None})
     return png.getvalue(), pdf.getvalue()
 

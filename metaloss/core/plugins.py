@@ -80,6 +80,7 @@ class Plugin:
                 if self.path
                 else self._entry_point().load()
             )
+        # A user's module may raise anything while it is imported.
         except Exception as error:
             raise SettingsError(
                 f"{_place(error, self.path)}: {_one_line(error)}  (plugin {self.label})"

@@ -20,6 +20,7 @@ class Population:
         return replace(self, **{x.name: f(x.name, getattr(self, x.name)) for x in fields(self)})
 
     def __len__(self) -> int:
+        # Any field tells: all of them lead with axis P.
         return len(getattr(self, fields(self)[0].name))
 
     def __getitem__(self, rows: Tensor | slice) -> Self:

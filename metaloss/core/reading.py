@@ -49,6 +49,7 @@ def open_regular(path: Path, limit: int | None = None) -> Iterator[BufferedReade
             says why.
     """
     with open(path, "rb", opener=_without_waiting) as file:
+        # Of the open file, not of its path: what the path names may change in between.
         about = os.fstat(file.fileno())
         if not stat.S_ISREG(about.st_mode):
             kind = _KINDS.get(stat.S_IFMT(about.st_mode), "something else")
@@ -70,6 +71,7 @@ def read_bytes(path: Path, limit: int) -> bytes:
         OSError: As `open_regular`.
     """
     with open_regular(path, limit) as file:
+        # One byte more than allowed, to notice a file that is too large.
         data = file.read(limit + 1)
     # The file grew meanwhile, or is one whose content the kernel makes while it is read.
     if len(data) > limit:

@@ -134,6 +134,7 @@ def from_table(cls: Any, table: Mapping[str, Any], where: str) -> Any:
     Raises:
         SettingsError: one line that names the setting, its value and what is allowed.
     """
+    # Before pydantic, whose message about an unknown key suggests no other name.
     for key in table:
         if key not in _fields(cls):
             raise SettingsError(f"{where}: " + unknown_message("setting", key, _fields(cls)))

@@ -28,6 +28,7 @@ class Stream:
 
     def generator(self) -> torch.Generator:
         """A fresh CPU generator, seeded by a hash of seed and path."""
+        # On the CPU even where a GPU trains: a GPU's generator draws other numbers.
         return torch.Generator().manual_seed(self._number() >> 1)
 
     def python_rng(self) -> random.Random:

@@ -25,6 +25,7 @@ def wrap(text: str, width: int | None, indent: int = INDENT) -> str:
     """
     if width is None or len(text) <= width:
         return text
+    # In a narrow terminal a deep indent would leave no room for the text.
     indent = indent if width > 3 * indent else 2
     parts = textwrap.wrap(
         text,
@@ -74,6 +75,7 @@ def flatten(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def csv_bytes(columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> bytes:
     """A table as the bytes of a CSV file; a cell stays empty where a row lacks the column."""
     text = io.StringIO()
+    # By default csv ends its lines as Windows does.
     writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
     writer.writeheader()
     writer.writerows(map(printable_row, rows))

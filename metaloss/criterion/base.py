@@ -68,6 +68,7 @@ class Criterion(LossModule):
 
     def terms(self, logits: Tensor, soft: Tensor) -> Tensor:
         """What each image's value is the sum of, [N, C] or [N, 1], of logits and targets [N, C]."""
+        # One task for the target [T B C], one candidate and one task for the logits [P T B C].
         return self.losses().bind(soft[None]).terms(logits[None, None])[0, 0]
 
     def gain(self, classes: int) -> float:
@@ -97,6 +98,7 @@ class Criterion(LossModule):
         logits[0, 1] = -torch.inf
         logits.requires_grad_()
         value = self._labelled(logits, torch.zeros(1, dtype=torch.int64)).sum()
+        # Where a loss does not depend on its logits, autograd would raise an error.
         if not value.requires_grad:
             return bool(value.isfinite())
         (gradient,) = torch.autograd.grad(value, logits)
@@ -134,6 +136,7 @@ class GenomeCriterion(Criterion):
         self.classes = genome.classes
         self._kind = type(candidate)
         self._fields = tuple(field.name for field in fields(candidate))
+        # Buffers follow the module to its device; not persistent, they are in no `state_dict`.
         for name in self._fields:
             self.register_buffer(name, getattr(candidate, name).detach().clone(), persistent=False)
         if self.normalise and self.classes:

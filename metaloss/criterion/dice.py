@@ -43,6 +43,7 @@ class DiceModule(LossModule):
             ValueError: as `LossModule.forward`.
         """
         self._check(logits, target)
+        # Sums over all pixels of a batch are too large for half precision.
         with torch.autocast(logits.device.type, enabled=False):
             z = widened(logits)
             if target.is_floating_point():
@@ -51,7 +52,9 @@ class DiceModule(LossModule):
             else:
                 label = target.reshape(-1).long()
                 valid = (label != self.ignore_index)[:, None]
+                # The ignored index may be negative, which scatter refuses.
                 y = shares(label.where(valid[:, 0], 0), z).where(valid, 0)
+            # Before smoothing, which gives every class a share.
             present = y.sum(0) > 0
             p = z.softmax(-1).where(valid, 0)
             y = self._smooth(y).where(valid, 0)

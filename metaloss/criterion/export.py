@@ -70,9 +70,11 @@ def _program(criterion: Criterion, path: Path) -> None:
     n = torch.export.Dim("N", min=1)
     example = (torch.zeros(4, classes), torch.zeros(4, dtype=torch.int64))
     shapes = {0: n} if fixed else {0: n, 1: torch.export.Dim("C", min=2)}
+    # Not strict: losses are traced by running them, whatever Python they are made of.
     exported = torch.export.export(
         criterion, example, dynamic_shapes=(shapes, {0: n}), strict=False
     )
+    # Into memory first, because `storage.write` writes a file whole or not at all.
     program = io.BytesIO()
     torch.export.save(exported, program)
     storage.write(path, program.getvalue())

@@ -56,6 +56,7 @@ def save(folder: Path, criterion: Criterion, card: str, images: ImageRecord | No
     if isinstance(criterion, GenomeCriterion):
         genome = criterion.genome
         candidate = criterion.candidate
+        # safetensors takes contiguous tensors only.
         tensors = {
             field.name: getattr(candidate, field.name).cpu().contiguous()
             for field in fields(candidate)
@@ -72,6 +73,7 @@ def save(folder: Path, criterion: Criterion, card: str, images: ImageRecord | No
     storage.write(folder / "card.md", card.encode())
     if images is not None:
         image_record.write(folder, images)
+    # Last, so that where loss.json is, everything else is, too.
     about = {"format": FORMAT, **table, "about": criterion.about}
     storage.write_record(folder / "loss.json", about)
 
@@ -81,6 +83,7 @@ def _replace_weights(folder: Path, weights: bytes) -> None:
     path = folder / "weights.safetensors"
     if storage.is_file(path) and path.read_bytes() == weights:
         return
+    # After a kill between the two there is no description, and not that of other weights.
     (folder / "loss.json").unlink(missing_ok=True)
     storage.write(path, weights)
 

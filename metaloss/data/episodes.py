@@ -23,6 +23,7 @@ class Images:
     def at(self, rows: Int64[Tensor, "T N"]) -> Float[Tensor, "T N K H W"]:
         """The images of these rows, normalised."""
         flat = self.pixels.index_select(0, rows.flatten()).float()
+        # In place: `float` made a copy.
         images: Tensor = flat.sub_(self.mean).div_(self.std).unflatten(0, rows.shape)
         return images
 
@@ -107,6 +108,7 @@ def draw(
     # --- images: rows [T ways n], the training images first ---
     n = shape.shots + (shape.val if held_out is None else 0)
     rows = torch.stack([_choose(pool, shape.ways, n, key) for key in keys])
+    # Parts of one permutation: drawn from one pool, they share no image.
     train = rows[:, :, : shape.shots]
     val = rows[:, :, shape.shots :]
     if held_out is not None:
@@ -134,6 +136,7 @@ def _choose(
 ) -> Int64[Tensor, "ways n"]:
     """`n` rows of each of `ways` classes of a pool."""
     classes = key.at("classes").permutation(len(pool))[:ways].tolist()
+    # A stream for each class: its images do not depend on the other classes drawn.
     return torch.stack([pool[c][key.at(role, c).permutation(len(pool[c]))[:n]] for c in classes])
 
 

@@ -76,6 +76,7 @@ class ImageRecord:
 
     def table(self) -> dict[str, Any]:
         """The record as values for JSON."""
+        # Little-endian whatever the machine is, because the file may go to another.
         data = base64.b64encode(self.digests.numpy().astype("<i8").tobytes()).decode()
         return {
             "sources": [asdict(x) for x in self.sources],
@@ -109,6 +110,7 @@ def join_records(records: Iterable[ImageRecord]) -> ImageRecord:
 
 def _kept(sources: Sequence[LearnedSource], digests: Digests, highest: int) -> ImageRecord:
     """A record of these digests, or of the smallest ones where they are too many."""
+    # Below the lowest limit of several records each of them is complete.
     ascending = digests[digests <= highest].unique()
     if len(ascending) > KEPT:
         ascending = ascending[:KEPT]
@@ -127,6 +129,7 @@ def read(folder: Path) -> ImageRecord | None:
         return None
     table: _Written = storage.read_record(path, _Written, storage.RESTORE_COPY)
     try:
+        # `validate`: otherwise foreign characters would be skipped in silence.
         digests = np.frombuffer(base64.b64decode(table.digests, validate=True), "<i8").astype(
             np.int64
         )

@@ -80,6 +80,7 @@ def _sizes(images: int, has_test: bool) -> tuple[int, ...]:
     if has_test:
         n = round(images * 4 / 7)
         return n, images - n
+    # What rounding leaves over goes to training.
     fifth = round(images / 5)
     return images - 2 * fifth, fifth, fifth
 

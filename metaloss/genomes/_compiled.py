@@ -42,9 +42,12 @@ class CompiledEquivariant(Equivariant):
             )
             for label in (0, 1)
         )
+        # Weights of 0 stand for a context that the networks do not have: one loop serves all.
         none = torch.zeros_like(w["w_mix_pred"])
+        # The loop sums over the classes; the mean's divisor is put into the weights once.
         mean = w.get("w_mean", none) / y.shape[1]
         true = w.get("w_true", none)
+        # Transposed ones too: the loop's products read rows that are contiguous in memory.
         weights = Weights(
             w_pred=w["w_pred"],
             b_pred=w["b_pred"],

@@ -91,6 +91,7 @@ def examine(e: Expression, filters: Filters) -> Examination:
         return Examination(_READS, e)
     curve, pull = measured(e, filters.classes)
     low, high = torch.stack(curve.aminmax()).tolist()  # NaN where one is NaN
+    # Written so that NaN, which fails every comparison, is refused as well.
     if not high - low < torch.inf:
         return Examination(_FINITE, e)
     if not filters.span[0] <= high - low <= filters.span[1]:

@@ -53,6 +53,7 @@ ACTIVATIONS = {
     # With the weights that `logistic` gives.
     "tanh": Activation(torch.sigmoid, torch.sigmoid_, logistic_back),
     "relu": Activation(F.relu, torch.relu_, relu_back),
+    # torch has no softplus in place.
     "softplus": Activation(F.softplus, F.softplus, softplus_back),
 }
 
@@ -293,6 +294,7 @@ class Equivariant(Networks):
         if "w_mean" not in w:
             return x, h, activation(torch.baddbmm(self._label.flatten(2), w["w_mix_pred"], h))
         per_class = h.unflatten(2, (T, C, B))
+        # The mean comes before the product, which then has one column per image, not one per class.
         context = torch.bmm(w["w_mean"], per_class.sum(3).div_(C).flatten(2))
         if "w_true" in w:
             context = torch.baddbmm(context, w["w_true"], (per_class * self._y).sum(3).flatten(2))
@@ -394,4 +396,5 @@ class Figure3(Networks):
         # [P 2·kernel L·TB].
         windows = rows.unfold(2, kernel, 1).permute(0, 1, 4, 2, 3).flatten(3).flatten(1, 2)
         u = value(torch.baddbmm(w["b_conv"], w["w_conv"], windows))
+        # [P 1 L·TB], averaged over the L places of the convolution.
         return torch.bmm(w["w_out"], u).reshape(P, -1, T, B).mean(1)[..., None]

@@ -55,6 +55,7 @@ ATTEMPTS = 100  # at a child
 
 RESCALED = 0.2  # of the children (ours)
 
+# Fills the hidden nodes that a loss does not need; nothing reads it.
 _UNUSED: Node = (OPERATIONS.index("neg"), 0, 1)
 # What a loss may be written with, and the protected form that graphs have.
 _SAME = {"div": "quotient"}
@@ -188,6 +189,7 @@ def active(nodes: Nodes) -> set[int] | None:
         if at not in done:
             done[at] = at < len(INPUTS)
             done[at] = done[at] or all(visit(a) for a in arguments(nodes, at))
+        # Still False where it is met again: then the node depends on itself.
         return done[at]
 
     return set(done) if visit(ROOT) else None
@@ -234,6 +236,7 @@ def _factored(e: Expression) -> tuple[float, Expression]:
     """A positive constant before the whole, 1 where there is none, and the rest."""
     if e.head in ("neg", "mul"):
         first, *others = e.args
+        # Factors are positive: a sign belongs to the graph.
         if others and first.is_constant and first.value > 0:
             return first.value, others[0]
         scale, rest = _factored(first)
@@ -263,6 +266,7 @@ def _place(e: Expression, nodes: dict[Expression, Node]) -> int:
         raise SettingsError(f"{e.head} is not among its operations")
     if e not in nodes:
         first, *others = [_place(a, nodes) for a in e.args]
+        # A second argument that is ignored must still be a place.
         second = others[0] if others else INPUTS.index(P)
         nodes[e] = (OPERATIONS.index(e.head), first, second)
     return len(INPUTS) + list(nodes).index(e)
@@ -301,6 +305,7 @@ def _others(at: int, *taken: int) -> list[int]:
 
 def _mutant(parent: Nodes, rng: Random) -> Nodes:
     """A child that decodes, or the parent where that does not come about."""
+    # Only active nodes: a change of another one would not change the loss.
     places = sorted(at for at in active(parent) or () if at >= len(INPUTS))
     for _ in range(ATTEMPTS):
         at = rng.choice(places)

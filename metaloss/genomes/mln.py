@@ -149,6 +149,7 @@ class MetaLossNetwork(RealVectors):
         return torch.cat(parts, 1)
 
 
+# Cached: the fit takes many steps, and depends on these arguments alone.
 @lru_cache(maxsize=16)
 def imitate(network: MetaLossNetwork, seed: int, steps: int = 600) -> Float[Tensor, "1 D"]:
     """The weights whose gradient at random logits is nearest to a loss's.
@@ -182,6 +183,7 @@ def _fit(
         )
         logits, target = _situations(128, classes, key.at(i))
         s = network.smoothing
+        # A loss without a first pull stays as it is: nothing can be divided by 0.
         scale = abs(gain(teacher, classes)) or 1.0
         wanted = teacher.bind((1 - s) * target + s / classes).logit_gradient(logits) / scale
         error = (
@@ -191,6 +193,7 @@ def _fit(
             - wanted
         ).square()
         adam.zero_grad()
+        # A gradient is divided by the batch: undone here, or the error would depend on its size.
         (error.sum(-1).mean() * error.shape[2] ** 2).backward()
         adam.step()
         decay.step()
@@ -201,5 +204,6 @@ def _situations(
     n: int, classes: int, key: Stream
 ) -> tuple[Float[Tensor, "1 1 n C"], Float[Tensor, "1 n C"]]:
     """Logits from unsure to sure, right and wrong."""
+    # A small scale gives nearly uniform predictions, a scale of 6 nearly certain ones.
     logits = key.at("logits").normal(n, classes) * key.at("scale").uniform(n, 1, high=6.0)
     return logits[None, None], one_hot(key.at("labels").integers(classes, n), classes)[None]

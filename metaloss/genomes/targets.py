@@ -148,10 +148,12 @@ class Targets:
         """Every class's target; a soft label mixes that of the true class and that of another."""
         y, (_, T, C, B) = self._y, logp.shape
         u = at_home(logp, self.reference_classes)
+        # Curve 1 is read at each class's own probability, curves 0 and 2 at the true class's.
         by_own_class = self._along(u.flatten(1), self.curves[:, 1:2]).unflatten(2, (T, C, B))[:, 0]
         by_true_class = self._along((u * y).sum(-2).flatten(1), self.curves[:, ::2]).unflatten(
             2, (T, 1, B)
         )
+        # [P T C B]; what comes from the true class is one number per image.
         other = (by_own_class + by_true_class[:, 1]).div_(C)
         return torch.addcmul(other, y, by_true_class[:, 0] - other)
 
@@ -163,6 +165,7 @@ class Targets:
         Each segment adds its part to the value at the first knot.
         """
         passed = (u[:, None] - self.knots[:-1, None]).div_(self.knots.diff()[:, None]).clamp_(0, 1)
+        # [P m 1] + [P m K-1] @ [P K-1 N].
         return torch.baddbmm(curves[..., :1], curves.diff(), passed)
 
     @property
@@ -180,6 +183,7 @@ def at_home(logp: Float[Tensor, "P T C B"], reference_classes: int) -> Float[Ten
     if classes == reference_classes:
         return logp
     guess = -math.log(classes)
+    # Above a uniform guess 1 - p is scaled, below it p; `where` computes both, so log p is clamped.
     surer = torch.log1p(
         class_count_scale(classes, reference_classes) * logp.clamp(min=guess).expm1()
     )

@@ -183,7 +183,9 @@ class Tree(Symbolic):
             [*(node.value for node in row), *rest] for row, rest in zip(nodes, empty, strict=True)
         ]
         return Trees(
+            # Reshaped, because no expressions at all would give a tensor with one axis.
             torch.tensor(symbols, dtype=torch.int16).reshape(shape),
+            # float64: a constant must print as it did before.
             torch.tensor(values, dtype=torch.float64).reshape(shape),
         )
 
@@ -227,6 +229,7 @@ class Tree(Symbolic):
         """A random tree of at most this height; of just this height everywhere if full."""
         leaves = len(self.terminals) + 1
         functions = len(self.functions)
+        # Functions and leaves are drawn from one set, so a leaf comes as often as its share in it.
         if height == 0 or (not full and rng.random() < leaves / (leaves + functions)):
             return self._leaf(rng)
         name = rng.choice(self.functions)
@@ -236,6 +239,7 @@ class Tree(Symbolic):
 
     def _leaf(self, rng: Random) -> Expression:
         if rng.random() < self.constants:
+            # Few digits, so that formulas stay short.
             return constant(round(rng.gauss(0, 1), 3))
         return Expression(rng.choice(self.terminals))
 

@@ -121,6 +121,7 @@ def train(
     like = next(iter(params.values()))
     rate = rate.to(like) if isinstance(rate, Tensor) else rate
     for step, index in enumerate(batches(len(inputs), inner, keys, like.device), 1):
+        # Without minibatches nothing is gathered: losses and inputs serve as they are.
         some, seen = (
             (losses, inputs)
             if index is None
@@ -144,6 +145,7 @@ def batches(
     for step in range(inner.steps):
         epoch, place = divmod(step, images // inner.batch)
         if place == 0:
+            # From each task's own key: its order does not depend on the other tasks.
             order = torch.stack([key.at("order", epoch).permutation(images) for key in keys]).to(
                 device
             )

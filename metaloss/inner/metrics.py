@@ -76,6 +76,7 @@ def measure(seen: Float[Tensor, "T V 3"], label: Int[Tensor, "T V"], classes: in
         classes: how many there are.
     """
     sound = seen.isfinite().all(-1).all(-1)  # [T]
+    # NaN of diverged classifiers counts as 0 here; their measures become NaN below.
     predicted, confidence, truth = seen.double().nan_to_num().unbind(-1)
     right = (predicted.long() == label) & sound[:, None]
     measured = (right.double().mean(1), macro_f1(predicted.long(), label, classes), -truth.mean(1))
@@ -94,6 +95,7 @@ def macro_f1(
     count.scatter_add_(1, pairs, torch.ones_like(pairs, dtype=torch.float64))
     confusion = count.unflatten(1, (classes, classes))  # [T true answered]
     hits = confusion.diagonal(dim1=1, dim2=2)
+    # 2 hits / (labels + answers): neither precision nor recall can be 0/0.
     sizes = confusion.sum(1) + confusion.sum(2)
     occurs = sizes > 0
     result: Tensor = (2 * hits / sizes.clamp(min=1)).where(occurs, 0).sum(1) / occurs.sum(1)
@@ -108,8 +110,10 @@ def calibration_error(
     The mean over the images of |accuracy - mean probability| within their bin of probabilities
     (low, high].
     """
+    # Bins leave out their lower end, and a probability of 0 is put into the first.
     place = ((confidence * bins).ceil().long() - 1).clamp(0, bins - 1)
     gap = torch.zeros(len(confidence), bins, dtype=torch.float64)
+    # A bin's sum of differences is its gap times its images: the weight of its mean.
     gap.scatter_add_(1, place, right.double() - confidence.double())
     return gap.abs().sum(1) / confidence.shape[1]
 
@@ -166,5 +170,6 @@ def validate(
     for first in range(0, len(inputs), block):
         images = slice(first, first + block)
         some = label[:, images]
+        # The last block may be smaller, so a block counts as often as it has images.
         right = right + accuracy(model(params, inputs.block(images)), some) * some.shape[1]
     return torch.as_tensor(right / len(inputs))

@@ -15,6 +15,7 @@ def move(weight: Tensor, update: Tensor | Product, rate: Rate) -> None:
     """weight -= rate · update, with every candidate's own rate."""
     if isinstance(rate, Tensor):
         rates = rate.reshape(-1, *[1] * (weight.ndim - 1))
+        # `baddbmm` has one factor for all, so candidates' rates go into the left factor.
         if isinstance(update, Product):
             move(weight, replace(update, left=update.left * rates), 1.0)
         else:
@@ -53,6 +54,7 @@ class Sgd:
         if not self.momentum:
             return grad
         grad = dense(grad)
+        # The first velocity is the gradient, as in torch; a copy, because it changes in place.
         old = self.velocity.get(name)
         self.velocity[name] = velocity = (
             grad.clone() if old is None else old.mul_(self.momentum).add_(grad)
@@ -79,6 +81,7 @@ class Adam:
         self.count += 1
         for name, weight in params.items():
             grad = dense(grads[name])
+            # AdamW decays the weight before the step, as torch does.
             if self.weight_decay and self.decoupled:
                 move(weight, weight * self.weight_decay, rate)
             elif self.weight_decay:
@@ -92,5 +95,6 @@ class Adam:
         )
         mean.lerp_(grad, 1 - first)
         square.mul_(second).addcmul_(grad, grad, value=1 - second)
+        # Both moments began at 0; the divisors correct for that.
         spread = (square / (1 - second**self.count)).sqrt_().add_(self.eps)
         return (mean / (1 - first**self.count)).div_(spread)

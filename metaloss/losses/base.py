@@ -54,11 +54,13 @@ def one_hot(label: Int[Tensor, "..."], classes: int) -> Float[Tensor, "... C"]:
 
 def log_softmax(logits: Float[Tensor, "... B C"]) -> Float[Tensor, "... B C"]:
     """Log-probabilities, in the memory order that the engine's logits have."""
+    # Not softmax and then log: a probability that underflows would become -inf.
     return logits.mT.log_softmax(-2).mT
 
 
 def images(x: Float[Tensor, "... T B C"], index: Int[Tensor, "T b"]) -> Float[Tensor, "... T b C"]:
     """Some images of every task, class by class in memory."""
+    # [... T C B]: one index per task serves all candidates and classes, without a copy.
     x = x.mT
     return x.gather(-1, index[:, None].expand(*x.shape[:-1], index.shape[1])).mT
 
@@ -70,9 +72,11 @@ def logit_gradient_by_autograd(
 
     With a graph it is differentiable in the losses' parameters.
     """
+    # The inner loop runs without gradients; here a graph is needed.
     with torch.enable_grad():
         leaf = logits.detach().requires_grad_()
         # Classifier (p, t) reaches only value (p, t), so the sum's gradient is each one's own.
+        # `materialize_grads`: zeros, not None, where a value does not depend on the logits.
         (gradient,) = torch.autograd.grad(
             losses(leaf).sum(), leaf, materialize_grads=True, create_graph=create_graph
         )
@@ -100,12 +104,14 @@ class CrossEntropies:
         return len(self.smoothing)
 
     def __getitem__(self, rows: slice | Tensor) -> Self:
+        # A target of one row belongs to all losses (`#P`), and is not cut.
         target = self.target if self.target is None or len(self.target) == 1 else self.target[rows]
         return type(self)(self.smoothing[rows], target)
 
     def bind(self, target: Float[Tensor, "T B C"]) -> Self:
         """Smooth the targets, y' = (1-s) y + s/C."""
         s = self.smoothing.to(target)[:, None, None, None]
+        # Class by class in memory, as the logits are, so that both are read along long rows.
         return replace(self, target=(1 - s) * target.mT.contiguous().mT + s / target.shape[-1])
 
     def minibatch(self, index: Int[Tensor, "T b"]) -> Self:
@@ -122,8 +128,10 @@ class CrossEntropies:
 
     def logit_gradient(self, logits: Float[Tensor, "P T B C"]) -> Float[Tensor, "P T B C"]:
         """(p Σ_c y'_c - y') / B."""
+        # [P T C B]; y may have one row for all P.
         y = self._bound.mT
         p = logits.mT.softmax(-2)
+        # In place: p is a fresh tensor, and another one of its size costs time.
         return p.mul_(y.sum(-2, keepdim=True)).sub_(y).div_(logits.shape[2]).mT
 
     @property

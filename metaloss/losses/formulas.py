@@ -74,6 +74,7 @@ class Formulas:
     def __getitem__(self, rows: slice | Tensor) -> Self:
         if isinstance(rows, slice):
             return replace(self, formulas=self.formulas[rows])
+        # Formulas are Python objects, so a mask or an index becomes a list of places.
         places = (rows.nonzero()[:, 0] if rows.dtype == torch.bool else rows).tolist()
         return replace(self, formulas=tuple(self.formulas[i] for i in places))
 
@@ -82,12 +83,15 @@ class Formulas:
         programs = [
             f(x.expression) for x in self.formulas for f in (value_program, gradient_program)
         ]
+        # Values and gradients share what they need of the targets: it is computed once for both.
         wanted = dict.fromkeys(e for program in programs for e in program.inputs if not e.varies)
         known: dict[Expression, Tensor] = {}
         for e in wanted:
             _evaluate(e, target, known)
         ordered = [e for e in known if e in wanted]
+        # What depends on the targets is a plane of numbers; all else stays a single number.
         planes = [e for e in ordered if "y" in e.terminals]
+        # Never empty: the shape [T C B] is read from it.
         stack = torch.stack([known[e] for e in planes]) if planes else target[None]
         numbers = {e: known[e] for e in ordered if "y" not in e.terminals}
         return replace(
@@ -101,11 +105,13 @@ class Formulas:
 
     def terms(self, logits: Float[Tensor, "P T B C"]) -> Float[Tensor, "P T B C"]:
         """One term per class; those of a mean over classes are divided by their number."""
+        # [P T C B]; temperature comes before softmax, which sees all classes.
         logp = self._cooled(logits.mT).log_softmax(-2)
         per_formula = []
         for formula, *logp_and_p in zip(
             self.formulas, logp.unbind(0), logp.exp().unbind(0), strict=True
         ):
+            # A formula of constants gives one number, which stands for every class.
             value = _run(
                 _ready(value_program(formula.expression), self._bound.named), *logp_and_p
             ).expand(logp.shape[1:])
@@ -128,12 +134,14 @@ class Formulas:
         logp = self._cooled(logits.mT.contiguous()).log_softmax(-2)
         p = logp.exp()
         G = self._by_logp(logp, p)  # [P T C B]
+        # The way through log-softmax: ∂L/∂z = G - p ΣG, with G = ∂L/∂logp.
         return torch.addcmul(G, p, G.sum(-2, keepdim=True), value=-1).mul_(self._scale(logits)).mT
 
     def _by_logp(
         self, logp: Float[Tensor, "P T C B"], p: Float[Tensor, "P T C B"]
     ) -> Float[Tensor, "P T C B"]:
         """The gradient of every term by its own logp, but for its sign."""
+        # Many small calls keep a GPU waiting; on a CPU each formula runs by itself.
         if self.form == "grouped" or (
             self.form == "auto" and logp.is_cuda and len(self) >= grouping.WORTH
         ):
@@ -149,6 +157,7 @@ class Formulas:
         assert self.shared is not None, "bind the targets first"
         return self.shared
 
+    # A cached property writes into __dict__, so it works in a frozen dataclass; `replace` drops it.
     @cached_property
     def _programs(self) -> list[Program]:
         return [gradient_program(f.expression) for f in self.formulas]
@@ -171,6 +180,7 @@ class Formulas:
 
     def _scale(self, logits: Float[Tensor, "P T B C"]) -> Tensor | float:
         """What the gradient of a sum over the classes, but for its sign, is multiplied by."""
+        # Signs, batch, temperature and reduction are one factor, applied once at the end.
         B, C = logits.shape[-2:]
         factors = [
             program.sign / (B * f.temperature * (C if f.reduction == "mean" else 1))
@@ -203,6 +213,7 @@ def _ready(program: Program, known: dict[Expression, Tensor]) -> Ready:
 
 
 def _getter(args: tuple[int, ...]) -> Any:
+    # itemgetter of one index gives the value itself, not a tuple; of a slice it gives a list.
     return itemgetter(*args) if len(args) > 1 else itemgetter(slice(args[0], args[0] + 1))
 
 

@@ -43,6 +43,7 @@ def group(
         shape: [T C B].
     """
     n = len(programs)
+    # Rows: every candidate's logp, then every candidate's p, then what does not vary.
     used = {e: None for program in programs for e in program.inputs if not e.varies}
     place = {e: 2 * n + i for i, e in enumerate(used)}
     # What is called -> (program, place in its list).
@@ -50,6 +51,7 @@ def group(
     for i, program in enumerate(programs):
         depth = [0] * len(program.inputs)
         for run, args in program.steps:
+            # Inputs have depth 0, and a step is one deeper than its deepest argument.
             depth.append(1 + max(depth[a] for a in args))
             groups.setdefault((depth[-1], run), []).append((i, len(depth) - 1))
     row = {
@@ -57,10 +59,12 @@ def group(
         for i, program in enumerate(programs)
         for k, e in enumerate(program.inputs)
     }
+    # [F T C B]: a single number is expanded, because all rows of a call have one shape.
     fixed = torch.stack([known[e].expand(shape) for e in used]) if used else torch.empty(0, *shape)
     device = fixed.device
     first = 2 * n + len(used)
     calls: list[tuple[Run, list[Rows], slice]] = []
+    # In order of depth alone: steps of one depth never read each other.
     for (_, run), members in sorted(groups.items(), key=lambda group: group[0][0]):
         places = [programs[i].steps[k - len(programs[i].inputs)][1] for i, k in members]
         columns = zip(*places, strict=True)
@@ -68,6 +72,7 @@ def group(
             [row[i, a] for (i, _), a in zip(members, column, strict=True)] for column in columns
         ]
         calls.append((run, [_rows(x, device) for x in stacked], slice(first, first + len(members))))
+        # Results of one call lie side by side, so that later calls often read them as a slice.
         row.update({member: first + j for j, member in enumerate(members)})
         first += len(members)
     out = _rows([row[i, program.out] for i, program in enumerate(programs)], device)
@@ -77,6 +82,7 @@ def group(
 def _rows(places: list[int], device: torch.device) -> Rows:
     """As a view where they follow on each other."""
     first = places[0]
+    # A slice reads memory in place; a tensor of indices would copy the rows first.
     if places == list(range(first, first + len(places))):
         return slice(first, first + len(places))
     return torch.tensor(places, device=device)
@@ -87,6 +93,7 @@ def run(
 ) -> Float[Tensor, "P T C B"]:
     """The programs' results, one row each."""
     n = len(logp)
+    # One buffer for all: each call writes behind the results of the calls before it.
     values = logp.new_empty(steps.rows, *logp.shape[1:])
     values[:n], values[n : 2 * n], values[2 * n : 2 * n + len(steps.fixed)] = logp, p, steps.fixed
     for run, args, out in steps.calls:

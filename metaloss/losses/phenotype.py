@@ -10,6 +10,7 @@ from torch import Tensor
 
 from metaloss.losses.base import Losses, one_hot
 
+# Many losses are infinite at p = 0 or p = 1: curves stop just before.
 EDGE = 1e-7
 POINTS = 1000  # of the curve (Morgan 2024)
 # The gain at 100 classes below which losses were published as failing there (Morgan 2024, table 5).
@@ -33,9 +34,11 @@ def gain(loss: Losses, classes: int) -> float:
 
 def first_pull(loss: Losses, classes: int) -> Float[Tensor, ""]:
     """The gain as a tensor, by tensor operations alone."""
+    # Equal logits make all classes equally probable; float64, because gains may be tiny.
     slope = loss.bind(_target(1, classes)).logit_gradient(
         torch.zeros(1, 1, 1, classes, dtype=torch.float64)
     )
+    # Cross-entropy pulls by 1 - 1/C there.
     return -slope[0, 0, 0, 0] * classes / (classes - 1)
 
 
@@ -56,6 +59,7 @@ def curve(loss: Losses, classes: int = 2, points: int = POINTS) -> Float[Tensor,
 def pull(loss: Losses, p: Float[Tensor, " N"], classes: int = 2) -> Float[Tensor, " N"]:
     """The pull on the true logit, -∂L/∂z, over the true class's probability."""
     bound, logits = _along(loss, p, classes)
+    # The gradient is that of a mean over N images: times N it is each image's own.
     return -bound.logit_gradient(logits)[0, 0, :, 0] * len(p)
 
 
@@ -84,6 +88,7 @@ def descent(
         .sort()
         .values
     )
+    # Where only the true logit moves, the logit of p moves by just as much: so z is p's logit.
     fallen = torch.cumulative_trapezoid(pull(loss, z.sigmoid(), classes), z)
     return z.sigmoid(), torch.cat([fallen.new_zeros(1), -fallen])
 
@@ -119,7 +124,9 @@ def warnings(loss: Losses, classes: int | None = None) -> list[str]:
 
 
 def _finite_at(loss: Losses, scale: float, classes: int) -> bool:
+    # In float32, as in training, where fewer numbers are finite than in float64.
     logits = torch.zeros(1, 1, 3, classes)
+    # Sure of the true class, sure that it is another, sure of one wrong class.
     logits[0, 0, 0, 0], logits[0, 0, 1, 0], logits[0, 0, 2, 1] = scale, -scale, scale
     bound = loss.bind(_target(3, classes).float())
     return bool(
@@ -130,6 +137,7 @@ def _finite_at(loss: Losses, scale: float, classes: int) -> bool:
 def _along(loss: Losses, p: Float[Tensor, " N"], classes: int) -> tuple[Losses, Tensor]:
     """The loss bound to images of class 0, and logits that give it these probabilities."""
     rest = ((1 - p) / (classes - 1))[:, None].expand(-1, classes - 1)
+    # Logarithms of probabilities are logits that give these probabilities.
     return loss.bind(_target(len(p), classes)), torch.cat([p[:, None], rest], 1).log()[None, None]
 
 

@@ -96,15 +96,20 @@ class PublishedLoss:
             raise SettingsError(
                 f"{self.name}: {registry.unknown_message('parameter', name, known)}"
             )
+        # True and False are numbers to Python, but no value of a parameter.
         _, low, high = self.parameters[name]
         if isinstance(value, bool) or not low <= value <= high:
             raise SettingsError(f"{self.name}: {name} must lie in [{low}, {high}], got {value!r}")
         return float(value)
 
 
+# The lowest q of gce, whose formula divides by q.
 _TINY = 1e-6
+# Only θ5, the factor of y·p, is not 0 by default.
 _THETAS = {f"theta{i}": (float(i == 5), -1e6, 1e6) for i in range(8)}
+# The published code clips p at 1e-7 and y at 1e-4: log y of a wrong class is ln 1e-4.
 _SCE_TEXT = "sum(-alpha*y*max(logp, log_clamp(1e-7)) - beta*p*log_clamp(clip(y, 1e-4, 1)))"
+# Third order in y - θ0 and p - θ1; terms of y alone would have no gradient.
 _TAYLOR_TEXT = (
     "sum(-(theta2*(p - theta1) + theta3*square(p - theta1) + theta4*(p - theta1)*square(p - theta1)"
     " + theta5*(y - theta0)*(p - theta1) + theta6*(y - theta0)*square(p - theta1)"
@@ -124,6 +129,7 @@ def _taylor(name: str, thetas: tuple[float, ...], remarks: str) -> PublishedLoss
     return PublishedLoss(name, _TAYLOR_TEXT, TAYLOR, remarks, reading="code", parameters=spans)
 
 
+# --- standard losses ---
 _STANDARD = (
     PublishedLoss("ce", "sum(-y*logp)", "cross-entropy"),
     PublishedLoss(
@@ -157,12 +163,14 @@ _STANDARD = (
         "No class weight α.",
         parameters={"gamma": (2.0, 0.0, 20.0)},
     ),
+    # Without the name of a data set the weights are those of CIFAR-10.
     _sce("sce", "CIFAR-10", 0.1, 1.0),
     _sce("sce_mnist", "MNIST", 0.01, 1.0),
     _sce("sce_cifar10", "CIFAR-10", 0.1, 1.0),
     _sce("sce_cifar100", "CIFAR-100", 6.0, 0.1),
     PublishedLoss(
         "gce",
+        # (1 - p^q)/q by expm1, which does not cancel where q is small.
         "sum(-y*expm1(q*logp)/q)",
         "Zhang 2018",
         "q to 0: cross-entropy; q = 1: half of mae.",
@@ -178,6 +186,7 @@ _STANDARD = (
     ),
     PublishedLoss(
         "sparse_lsr",
+        # log_clamp: ln(1 - p) would be infinite where the prediction is certain.
         "sum(-y*((1 - xi + xi/C)*logp + xi*(C - 1)/C*(log_clamp(1 - p) - exact_log(C - 1))))",
         "Raymond, sparse label smoothing regularization",
         "For hard labels. The second term's sign in the "
@@ -187,6 +196,7 @@ _STANDARD = (
     ),
     PublishedLoss(
         "ace",
+        # exact_log: the published code's own guard, 1e-10, stands within it.
         "sum(phi0*abs(exact_log(phi1*(p*y + 1e-10))))",
         "Raymond 2023 (EvoMAL), its code",
         "For hard labels: a soft one does not weigh its class. A class with y = 0 adds a constant. "
@@ -206,6 +216,7 @@ _STANDARD = (
     ),
 )
 
+# --- losses of Morgan and Hougen, table 4 ---
 _MORGAN = (
     PublishedLoss(
         "b0",
@@ -317,6 +328,7 @@ _MORGAN = (
     ),
 )
 
+# --- other evolved losses ---
 _EVOLVED = (
     PublishedLoss(
         "ngl",
@@ -439,6 +451,7 @@ def _value(reader: Parser) -> float | bool:
     if token.text.lower() in ("true", "false"):
         reader.at += 1
         return token.text.lower() == "true"
+    # The sign is a token of its own: numbers are read without one.
     negative = reader.take("-")
     number = reader.next
     if number.kind != "number":
@@ -453,6 +466,7 @@ def read(spec: str) -> Formula:
     Raises:
         SettingsError: shows the place of a mistake.
     """
+    # A `p` in the brackets of a name makes no formula: the name's own message is the better one.
     return (
         Formula.parse(spec) if reads_a_prediction(spec) and not published(spec) else find(spec)[1]
     )

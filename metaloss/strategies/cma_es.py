@@ -126,6 +126,7 @@ class CmaEs:
     ) -> CmaEsState:
         """Recombine the better half, then adapt σ and C; where all fail, nothing moves."""
         order = fitness.argsort(descending=True, stable=True)[: self.population // 2]
+        # Failures do not steer: their ranks among each other mean nothing.
         order = order[fitness[order].isfinite()]
         if not len(order):
             return state
@@ -135,6 +136,7 @@ class CmaEs:
         t = state.steps + 1
         step = rates.weights @ y  # (41)
         scales, axes = _axes(state.covariance)
+        # C^-½ step: into the principal axes, scaled there, and back.
         whitened = axes @ ((step @ axes) / scales)
         keep = 1 - rates.sigma
         # (43).
@@ -143,16 +145,20 @@ class CmaEs:
             + math.sqrt(rates.sigma * (2 - rates.sigma) * rates.mu) * whitened
         )
         ratio = float(conjugate.norm()) / rates.length
+        # At most e-fold at once: one lucky generation must not make the step size explode.
         sigma = state.sigma * math.exp(min(1.0, rates.sigma / rates.damping * (ratio - 1)))  # (44)
+        # While the step size still grows fast, the path would stretch C too far (h_σ).
         calm = ratio / math.sqrt(1 - keep ** (2 * t)) < 1.4 + 2 / (len(m) + 1)  # h_σ
         push = math.sqrt(rates.path * (2 - rates.path) * rates.mu) if calm else 0.0
         path = (1 - rates.path) * state.path + push * step  # (45)
+        # Without the path's push C would lose variance: that much is put back.
         lost = 0.0 if calm else rates.one * rates.path * (2 - rates.path)
         covariance = (
             1 - rates.one - rates.many + lost
         ) * state.covariance + rates.one * torch.outer(path, path)
         covariance = covariance + rates.many * (y.mT * rates.weights) @ y  # (47)
         centre = state.mean_candidate.from_vectors((m + state.sigma * step).float()[None])  # (42)
+        # Symmetric again after rounding: eigh reads one triangle alone.
         return CmaEsState(centre, sigma, (covariance + covariance.mT) / 2, path, conjugate, t)
 
     def mean_candidate(self, state: CmaEsState) -> Population:
@@ -177,4 +183,5 @@ def _axes(covariance: Float[Tensor, "D D"]) -> tuple[Float[Tensor, " D"], Float[
         variances, axes = torch.linalg.eigh(covariance)
     finally:
         torch.set_num_threads(threads)
+    # Rounding can leave a variance at or below 0, which has no root.
     return variances.clamp(min=1e-20).sqrt(), axes

@@ -67,6 +67,7 @@ class Gp:
     def init(self, genome: Variation, key: Stream) -> GpState:
         """μ samples and an empty archive."""
         parents = genome.sample(self.mu, key.at("sample"))
+        # An empty slice has the parents' type and shapes, so that rows can be joined to it.
         return GpState(parents, parents[:0], torch.zeros(0))
 
     def ask(self, state: GpState, genome: Variation, key: Stream) -> tuple[Population, GpState]:
@@ -91,6 +92,7 @@ class Gp:
         best = order[: self.mu]
         others = order[self.mu :]
         stored = others[fitness[others].isfinite() & (state.draws[others] < self.store)]
+        # New ones first: what is cut off at μ is old, and in random order since `ask`.
         archive = population[stored].cat(state.archive)[: self.mu]
         return GpState(population[best], archive, state.draws[:0])
 
@@ -138,5 +140,6 @@ class Gp:
         failed = ~fitness.isfinite()
         sizes = population.sizes
         value = (fitness.double() - self.parsimony * (sizes - 1)).masked_fill(failed, -torch.inf)
+        # Two stable sorts: the first one decides among equals of the second.
         rows = sizes.masked_fill(failed, 0).argsort(stable=True)
         return rows[value[rows].argsort(descending=True, stable=True)]

@@ -72,7 +72,9 @@ class MuPlusLambda:
         sigma = state.sigma[rows]
         if self.crossover:
             parents = genome.crossover(parents, state.parents[others], key.at("cross"))
+            # The geometric mean, because step sizes change by factors.
             sigma = (sigma * state.sigma[others]).sqrt()
+        # Before the genes: selection then judges the new step sizes by what they led to.
         sigma = self._vary(sigma, key.at("sigma"))
         children = genome.mutate(parents, sigma, key.at("mutate"))
         return state.parents.cat(children), MuPlusLambdaState(
@@ -92,6 +94,7 @@ class MuPlusLambda:
 
     def _choose(self, key: Stream) -> Int[Tensor, " lambda"]:
         """A parent for every child; none serves twice before all have served once."""
+        # Whole permutations one after the other, the last one cut.
         rounds = -(-self.lambda_ // self.mu)
         return torch.cat([key.at(i).permutation(self.mu) for i in range(rounds)])[: self.lambda_]
 

@@ -64,6 +64,7 @@ class OpenaiEs:
     ) -> tuple[Population, OpenaiEsState]:
         """Mirrored pairs around the vector."""
         x = state.mean_candidate.vectors()
+        # In a mirrored pair the even part of the fitness cancels: the estimate is less noisy.
         noise = key.at("noise").normal(self.population // 2, x.shape[1]) * self.sigma
         return state.mean_candidate.from_vectors(torch.cat([x + noise, x - noise])), state
 
@@ -74,12 +75,14 @@ class OpenaiEs:
 
         Ranks take the place of fitness, so that neither its scale nor a failure's -inf matters.
         """
+        # Taken from the candidates again, so that a checkpoint need not hold it.
         noise = (population.vectors() - state.mean_candidate.vectors()) / self.sigma
         # Equals share their rank, so that where all fail nothing moves.
         below = (fitness[:, None] > fitness).sum(1) + 0.5 * (fitness[:, None] == fitness).sum(1)
         utility = below / len(fitness) - 0.5
         grad = (utility[:, None] * noise).mean(0) / self.sigma
         t = state.steps + 1
+        # Adam by hand, because its moments belong to the frozen state of the search.
         mean = self.beta1 * state.mean + (1 - self.beta1) * grad
         square = self.beta2 * state.square + (1 - self.beta2) * grad**2
         step = (

@@ -55,6 +55,7 @@ class RandomSearch:
         """
         n = self.population - 1
         fresh = genome.sample(n, key.at("sample"))
+        # Without adaptation no single step size would suit every genome.
         strength = self.sigma * 2 ** key.at("strength").uniform(n, 1, low=-2.0, high=2.0).expand(
             n, fresh.genes
         )
@@ -64,6 +65,7 @@ class RandomSearch:
         self, state: RandomSearchState, population: Population, fitness: Float[Tensor, " P"]
     ) -> RandomSearchState:
         """The best of this generation; the older of two equals."""
+        # The old best is the first row, and a stable sort keeps it before its equals.
         top = fitness.argsort(descending=True, stable=True)[:1]
         return RandomSearchState(population[top])
 

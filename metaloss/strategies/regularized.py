@@ -87,9 +87,11 @@ class Regularized:
         Where an epoch begins, the population gets its new fitness; else every child replaces the
         oldest.
         """
+        # torch sorts NaN before all other numbers in descending order.
         fitness = fitness.double().masked_fill(fitness.isnan(), -torch.inf)
         if self._begins(state):
             return self._survivors(population, fitness, state.born, state.generations + 1)
+        # A child that failed takes nobody's place.
         alive = fitness.isfinite()
         born = torch.cat([state.born, torch.full((int(alive.sum()),), state.generations)])
         fitness = torch.cat([state.fitness, fitness[alive]])
@@ -120,6 +122,7 @@ class Regularized:
         generations: int,
     ) -> RegularizedState:
         """The youngest; of one age the fittest."""
+        # By fitness first, then by age: a stable sort keeps the fittest first within one age.
         rows = fitness.argsort(descending=True, stable=True)
         rows = rows[born[rows].argsort(descending=True, stable=True)][: self.population]
         return RegularizedState(living[rows], fitness[rows], born[rows], generations)

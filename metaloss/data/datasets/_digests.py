@@ -26,6 +26,7 @@ def of_pixels(pixels: UInt8[Tensor, "N K H W"]) -> Int64[Tensor, " N"]:
     images = pixels.contiguous().numpy()
     digests = _of_rows(images)
     if images.shape[1] == 3:
+        # As one channel, so that a gray image that was saved in colour is recognised.
         gray = np.flatnonzero((images == images[:, :1]).reshape(len(images), -1).all(1))
         digests[gray] = _of_rows(images[gray, :1])
     return torch.from_numpy(digests)

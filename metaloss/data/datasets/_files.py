@@ -139,6 +139,7 @@ def middle_square(image: Any, size: int) -> UInt8[Tensor, "K H W"]:
     width, height = image.size
     shrink = size / min(width, height)
     if shrink != 1:
+        # Not below the side of the square, whatever rounding does.
         image = image.resize(
             (max(size, round(width * shrink)), max(size, round(height * shrink))),
             Image.Resampling.BILINEAR,
@@ -146,6 +147,7 @@ def middle_square(image: Any, size: int) -> UInt8[Tensor, "K H W"]:
     left = (image.size[0] - size) // 2
     top = (image.size[1] - size) // 2
     array = np.asarray(image.crop((left, top, left + size, top + size)))
+    # A copy: arrays from Pillow are read-only, of which torch warns.
     return torch.from_numpy((array[None] if array.ndim == 2 else array.transpose(2, 0, 1)).copy())
 
 
@@ -253,6 +255,7 @@ class TorchvisionFiles:
         for place in (root / x for x in self.needs):
             for path in [place] if place.suffix == ".mat" else place.glob("*.mat"):
                 try:
+                    # Opened only to be checked.
                     with reading.open_regular(path, MAT_LIMIT):
                         pass
                 except OSError as error:

@@ -117,6 +117,7 @@ def _header(path: Path, file: BufferedIOBase, magic: int) -> tuple[np.dtype[Any]
     data = file.read(size)
     if len(data) < size:
         raise DataError(f"{path}: header: found {len(data)} bytes, expected at least {size}")
+    # Numbers are big-endian in this format, whatever the machine is.
     actual, *shape = np.frombuffer(data, ">u4").tolist()
     if actual != magic:
         raise DataError(
@@ -128,6 +129,7 @@ def _header(path: Path, file: BufferedIOBase, magic: int) -> tuple[np.dtype[Any]
 def _fill(file: BufferedIOBase, rest: memoryview) -> int:
     """Read a file into a buffer; the number of bytes that it had, at most the buffer's size."""
     size = len(rest)
+    # One call may give fewer bytes than were asked for.
     while rest and (count := file.readinto(rest)):
         rest = rest[count:]
     return size - len(rest)

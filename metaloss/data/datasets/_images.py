@@ -126,6 +126,7 @@ def decode(file: Path, options: ImageOptions = DEFAULT_OPTIONS) -> Any:
     from PIL import Image, ImageOps
 
     with open_image(file, options) as image:
+        # Pillow decodes late: a damaged file must raise its error here, within the block.
         image.load()
         ImageOps.exif_transpose(image, in_place=True)
         # Pillow has several modes of 16 bits, and few of its functions work with them.
@@ -177,6 +178,7 @@ def to_eight_bits(
             )
         image = _scaled(image, levels)
     elif image.has_transparency_data:
+        # Converted to RGB alone, invisible pixels would show the colours stored in them.
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, options.background), image)
     return image.convert("L" if gray else "RGB")
@@ -200,6 +202,7 @@ def levels(
     low = np.inf
     high = -np.inf
     fraction = False
+    # One file after another: all images together may not fit into memory.
     for file in files:
         values = np.asarray(decode(file, options))
         if not np.isfinite(values).all():
@@ -225,6 +228,7 @@ def orient(image: Any, orientation: int) -> Any:
     """A Pillow image, rotated and mirrored as an orientation tag of that value demands."""
     from PIL.Image import Transpose
 
+    # What undoes the tag's values 2 to 8.
     steps = (
         *(Transpose.FLIP_LEFT_RIGHT, Transpose.ROTATE_180, Transpose.FLIP_TOP_BOTTOM),
         *(Transpose.TRANSPOSE, Transpose.ROTATE_270, Transpose.TRANSVERSE, Transpose.ROTATE_90),
@@ -291,6 +295,7 @@ def _pillow_limit(pixels: int) -> Iterator[None]:
     """Within the block, Pillow refuses images of more pixels, also those within an icon file."""
     from PIL import Image
 
+    # Pillow warns above its limit and raises an error only above twice that.
     with _LOCK, warnings.catch_warnings():
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         before = Image.MAX_IMAGE_PIXELS

@@ -178,6 +178,7 @@ def _readable(folder: Path) -> Iterator[None]:
 
 def _common(sizes: list[tuple[int, int]]) -> tuple[int, int]:
     """Width and height for all images: the medians, reduced in proportion to LONGEST."""
+    # The lower median: a side that some image has, never half a pixel.
     width, height = (statistics.median_low(side) for side in zip(*sizes, strict=True))
     shrink = min(1.0, LONGEST / max(width, height))
     return max(1, round(width * shrink)), max(1, round(height * shrink))
@@ -190,6 +191,7 @@ def _read_with_digest(
     from PIL import Image
 
     image = decode(images.paths[row], images.options)
+    # Before resizing: the same image has the same digest at any size.
     digest = of_image(image)
     image = to_eight_bits(image, images.paths[row], images.options, images.levels, images.gray)
     array = np.asarray(

@@ -83,6 +83,7 @@ def files(options: ImageOptions = DEFAULT_OPTIONS) -> Patches:
     train = (paths[0] + paths[1], labels[0] + labels[1])
     test = (paths[2], labels[2])
     listed = _files.files("pcam", train, test, CLASSES, f"full set, {root}", options)
+    # Every split has a file of its own, so rows begin at 0 in each.
     rows = tuple(row for column in labels for row in range(len(column)))
     return Patches(**{**vars(listed), "rows": rows})
 

@@ -111,6 +111,7 @@ class Scenes:
         left = (size - width) // 2
         place = slice(top, top + height), slice(left, left + width)
         pixels[place] = np.asarray(image.resize((width, height), Image.Resampling.BILINEAR))
+        # NEAREST: a number between two classes would be a third class.
         labels[place] = np.asarray(mask.resize((width, height), Image.Resampling.NEAREST), np.uint8)
         return torch.from_numpy(pixels.transpose(2, 0, 1).copy()), torch.from_numpy(labels)
 
@@ -239,6 +240,7 @@ def verify(path: str = "", options: ImageOptions = DEFAULT_OPTIONS) -> list[str]
 
 def _root(place: Path) -> Path | None:
     """The folder with the images: the place itself, or where VOC's archive has them below it."""
+    # The newest year first.
     options = [place, *sorted(place.glob("VOCdevkit/VOC*"), reverse=True)]
     return next((x for x in options if (x / "SegmentationClass").is_dir()), None)
 

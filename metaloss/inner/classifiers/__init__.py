@@ -32,6 +32,7 @@ class Product:
 
     def descend(self, weight: Float[Tensor, "P T M K"], rate: float) -> None:
         """weight -= rate · gradient."""
+        # flatten must give a view here: on a copy the step would be lost.
         weight.flatten(0, 1).baddbmm_(
             self.left.flatten(0, 1), self.right.flatten(0, 1), alpha=-rate
         )
@@ -109,5 +110,6 @@ def backpropagate(model: Classifier, params: Params, inputs: Any, slope: LogitGr
     with torch.enable_grad():
         leaves = {name: x.detach().requires_grad_() for name, x in params.items()}
         logits = model(leaves, inputs)
+    # The loss's gradient at the logits is the vector of this product: no graph leads through it.
     gradients = torch.autograd.grad(logits, list(leaves.values()), slope(logits.detach()))
     return dict(zip(leaves, gradients, strict=True))

@@ -87,4 +87,5 @@ class CompiledMlp(SharedMlp):
 
 def _array(x: Float[Tensor, "P T ..."]) -> Any:
     """The tensor's memory, candidates and tasks along one axis."""
+    # Shares the tensor's memory where that is contiguous: kernels write their results into it.
     return x.flatten(0, 1).numpy()

@@ -204,6 +204,7 @@ class PooledConvolution(torch.autograd.Function):
         g = positive(grads[0].contiguous(memory_format=torch.channels_last), y)
         share(g, pairs[..., ::2, :], pairs[..., 1::2, :])
         share(pairs, z[..., ::2], z[..., 1::2])
+        # Without the padding that made the sides even.
         z = z[..., : x.shape[2], : x.shape[3]]
         sides = w.shape[-1] // 2
         groups = ctx.groups

@@ -79,6 +79,7 @@ class Mlp:
             gradients[f"w{i}"] = Product(delta.mT.unflatten(0, axes), x.unflatten(0, axes))
             gradients[f"b{i}"] = delta.sum(-2, keepdim=True).unflatten(0, axes)
             back = torch.bmm(delta, params[f"w{i}"].flatten(0, 1))
+            # In place: nothing else reads the product.
             delta = torch.ops.aten.threshold_backward.grad_input(back, x, 0, grad_input=back)
         return {**gradients, **self.first_gradient(delta.unflatten(0, axes), inputs)}
 
@@ -96,6 +97,7 @@ class Mlp:
             w = params[f"w{i}"].flatten(0, 1)
             b = params[f"b{i}"].flatten(0, 1)
             last = i == len(self.hidden)
+            # The last product is computed transposed, so that logits lie class by class.
             z = torch.baddbmm(b.mT, w, z.mT).mT if last else torch.baddbmm(b, z, w.mT)
         return [*hidden, z.unflatten(0, axes)]
 

@@ -74,6 +74,7 @@ class SharedMlp(Mlp):
         w = start.pop("w0")
         b = start.pop("b0")
         coefficients = {"a": x.new_zeros(*x.shape[:2], w.shape[1]), "c": x.new_ones(len(x), 1, 1)}
+        # + 1: the bias is the weight of an input that is 1 in every image.
         train, val = (Span(images @ w.mT + b, images @ x.mT + 1) for images in (x, xval))
         return Bound(train, val, coefficients | start)
 
@@ -88,5 +89,6 @@ class SharedMlp(Mlp):
         """δ for A; none for c: the gradient has no part along the start."""
         if inputs.index is None:
             return {"a": delta}
+        # Images outside the minibatch have no part in this gradient.
         a = delta.new_zeros(*delta.shape[:2], inputs.kernel.shape[2], delta.shape[3])
         return {"a": a.scatter_(2, inputs.index[..., None].expand_as(delta), delta)}

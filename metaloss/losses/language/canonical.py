@@ -66,6 +66,7 @@ def _absorbs(core: Expression) -> bool:
     return bool(core.args) and PRIMITIVES[core.head].parity < 0 and _absorbs(core.args[0])
 
 
+# Cached, because expressions of one search share many of their subtrees.
 @lru_cache(maxsize=1 << 14)
 def _split(e: Expression) -> Signed:
     if e.is_constant:
@@ -74,6 +75,7 @@ def _split(e: Expression) -> Signed:
         return 1, e
     parts = [_split(a) for a in e.args]
     args = tuple(_attach(*part) for part in parts)
+    # A result that is not finite stays unfolded: the parser refuses such numbers.
     if all(a.is_constant for a in args) and math.isfinite(value := _fold(e.head, args)):
         return _split(constant(value))
     if e.head == "neg":
@@ -87,6 +89,7 @@ def _split(e: Expression) -> Signed:
 
 
 def _fold(name: str, args: tuple[Expression, ...]) -> float:
+    # By the primitive itself, so that its protection against 0 holds here, too.
     numbers = [torch.tensor(a.value, dtype=torch.float64) for a in args]
     return float(PRIMITIVES[name].run(*numbers))
 
@@ -103,6 +106,7 @@ def _sum(a: Signed, b: Signed) -> Signed:
         return a
     if a[1] == _ZERO:
         return b
+    # x - x is not folded to 0: where x is infinite it is NaN.
     if a[1] == b[1] and a[0] != b[0]:
         return 1, call("sub", a[1], b[1])
     (sign, first), (other, second) = sorted((a, b), key=lambda part: _key(part[1]))
@@ -128,6 +132,7 @@ def _function(name: str, parts: list[Signed], args: tuple[Expression, ...]) -> S
     if row.parity:
         sign = parts[0][0] if row.parity < 0 else 1
         args = (parts[0][1], *args[1:])
+        # An even function gives the same without the absolute value.
         if row.parity > 0 and args[0].head == "abs":
             args = args[0].args
     if name == "aq":
@@ -138,6 +143,7 @@ def _function(name: str, parts: list[Signed], args: tuple[Expression, ...]) -> S
         if args[0] == args[1]:
             return parts[0]
         args = tuple(sorted(args, key=_key))
+    # The engine computes p as exp(logp): it is the same number.
     if name == "exp" and args[0] == LOGP:
         return 1, P
     return sign, call(name, *args)

@@ -15,6 +15,7 @@ DEPTH = 64
 NODES = 512
 # How tightly an operator binds.
 _LEVELS = {"add": 1, "sub": 1, "mul": 2, "div": 2, "neg": 3, "pow": 4}
+# Terminals, constants and name(...) bind more tightly than any operator.
 _ATOM = 5
 _LATEX = {"C": "C", "y": "y", "p": r"\hat{y}", "logp": r"\ln \hat{y}"}
 _COMPOUND = {"logp": 3}  # a terminal that LaTeX writes in two parts
@@ -40,6 +41,7 @@ class Expression:
     def __post_init__(self) -> None:
         # Never -0.0, which equals 0.0 but prints otherwise.
         object.__setattr__(self, "value", self.value + 0.0)
+        # Once: a tree is looked up in many caches, and its hash depends on every node.
         object.__setattr__(self, "_hash", hash((self.head, self.args, self.value)))
 
     def __hash__(self) -> int:
@@ -119,7 +121,9 @@ class Expression:
     def _needs(self) -> tuple[int, int]:
         """How tightly each side of this operator must bind to go without brackets."""
         if self.head == "pow":
+            # A power groups to the right, and a signed base needs brackets.
             return _ATOM, _LEVELS["neg"]
+        # The others group from the left: an equal level on the right needs brackets.
         return _LEVELS[self.head], _LEVELS[self.head] + 1
 
     def latex(self) -> str:
@@ -135,17 +139,20 @@ class Expression:
                 p if a._latex_level >= n else rf"\left({p}\right)"
                 for p, a, n in zip(parts, self.args, needs, strict=True)
             ]
+            # An exponent is raised, and so needs no brackets.
             parts[1:] = [self.args[1].latex()] if self.head == "pow" else parts[1:]
         return re.sub("#([123])", lambda m: parts[int(m[1]) - 1], PRIMITIVES[self.head].latex)
 
     @property
     def _latex_level(self) -> int:
+        # Printed as a product with a power of ten, it needs the brackets of a product.
         if self.is_constant and "e" in repr(self.value):
             return min(_LEVELS["mul"], self._level)
         return _COMPOUND.get(self.head, _LEVELS["mul"] if self.head == "div" else self._level)
 
     def to_sympy(self) -> Any:
         """The same formula for sympy, in real symbols y, p > 0 and C > 0."""
+        # Here, not above: sympy takes long to import, and few need it.
         import sympy  # type: ignore[import-untyped]
 
         known = {

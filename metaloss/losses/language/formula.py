@@ -57,6 +57,7 @@ class Formula:
         reader = Parser(text, names)
         reduction = reader.next.text
         temperature = 1.0
+        # Without its bracket, `sum` is a name, which the parser refuses with a hint.
         if reduction not in get_args(Reduction) or reader.tokens[1].text != "(":
             e = reader.expression()
             reader.end()
@@ -117,6 +118,7 @@ def _temperature(reader: Parser) -> float:
         reader.fail(f"expected temperature=..., found {token.text!r}")
     reader.at += 1
     reader.expect("=")
+    # An expression, because a named parameter may stand here: it is read as a constant.
     token = reader.next
     e = reader.expression()
     if not e.is_constant or e.value <= 0:

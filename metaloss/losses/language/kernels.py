@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 EPSILON = 1e-7  # Morgan 2024 prints none; their code has Keras's
 BOUND = 80.0  # beyond it i0 and i1 are held: they overflow in float32 at 92
+# Keeps a divisor from being 0.
 _TINY = 1e-30
 # Its first argument where its second lies above its third, 0 elsewhere.
 _THRESHOLD = torch.ops.aten.threshold_backward
@@ -53,11 +54,13 @@ def plain_sqrt_clamp(x: Tensor) -> Tensor:
 
 def log_clamp(x: Tensor) -> Tensor:
     """ln max(|x|, ε) (Raymond 2023)."""
+    # A constant takes the place of a small x, so that autograd gives 0 there.
     return torch.where(x.abs() <= EPSILON, EPSILON, x).abs().log()
 
 
 def log_clamp_a(g: Tensor, a: Tensor) -> Tensor:
     """Of `log_clamp`; 0 where it is flat."""
+    # ln|a| has the slope 1/a on both sides of 0.
     result: Tensor = _THRESHOLD(g / a, a.abs(), EPSILON)
     return result
 
@@ -67,6 +70,7 @@ def sqrt(x: Tensor) -> Tensor:
 
     Its infinite slope at 0 is taken as 0, so that no gradient becomes NaN there.
     """
+    # Two selections: with the outer one alone, autograd would multiply 0 by infinity.
     free = x == 0
     return torch.where(free, 0.0, torch.where(free, 1.0, x).abs().sqrt())
 
@@ -94,6 +98,7 @@ def sqrt_clamp_a(g: Tensor, o: Tensor, a: Tensor) -> Tensor:
 
 def softplus(x: Tensor) -> Tensor:
     """ln(1 + eˣ), to the last digit of float64 and without overflow."""
+    # torch's own threshold of 20, beyond which it returns x, is visible in float64.
     return F.softplus(x, threshold=40.0)
 
 
@@ -110,6 +115,7 @@ def dsigmoid(x: Tensor) -> Tensor:
 
 def dsigmoid_a(g: Tensor, o: Tensor, a: Tensor) -> Tensor:
     """Of `dsigmoid`, without its sign: o·(2σ(a) - 1)."""
+    # 2σ(a) - 1 = tanh(a/2), which does not cancel near 0.
     return g * o * (a * 0.5).tanh()
 
 
@@ -164,6 +170,7 @@ def i0(x: Tensor) -> Tensor:
 
 def i0_a(g: Tensor, a: Tensor) -> Tensor:
     """Of `i0`."""
+    # -|a| > -80 is |a| < 80: beyond it the value is held, and its slope is 0.
     result: Tensor = _THRESHOLD(g * torch.special.i1(a), -a.abs(), -BOUND)
     return result
 
@@ -237,6 +244,7 @@ def maximum_a(g: Tensor, a: Tensor, b: Tensor) -> Tensor:
 
     It selects rather than multiplies: 0·NaN must not reach the argument that was not the greater.
     """
+    # d > 0 and, but for a tiny number, d >= 0: each counts half, so that equals share.
     d = a - b
     result: Tensor = (_THRESHOLD(g, d, 0) + _THRESHOLD(g, d, -1e-37)) * 0.5
     return result
@@ -244,6 +252,7 @@ def maximum_a(g: Tensor, a: Tensor, b: Tensor) -> Tensor:
 
 def power(a: Tensor, b: Tensor) -> Tensor:
     """aᵇ; where a is 0 and its slope infinite (b < 1), the slope is taken as 0."""
+    # As in `sqrt`, the slope that is not wanted must not be computed at all.
     free = (a == 0) & (b < 1)
     return torch.where(free, a.detach() ** b.detach(), torch.where(free, 1.0, a) ** b)
 
@@ -255,6 +264,7 @@ def power_a(g: Tensor, a: Tensor, b: Tensor) -> Tensor:
 
 def power_b(g: Tensor, o: Tensor, a: Tensor) -> Tensor:
     """Of `power`, by the exponent."""
+    # ln 0 is infinite, and its product with 0 would be NaN.
     return torch.where(a == 0, 0.0, g * o * a.log())
 
 

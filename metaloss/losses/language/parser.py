@@ -13,6 +13,7 @@ from metaloss.losses.language.primitives import PRIMITIVES
 
 LENGTH = 16_384  # characters
 REDUCTIONS = ("sum", "mean")
+# ** before the single marks, or it would be read as two of them.
 _TOKEN = re.compile(
     r"(?P<number>(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?)|(?P<name>[A-Za-z_][A-Za-z0-9_]*)|(?P<mark>\*\*|[-+*/(),=])"
 )
@@ -36,8 +37,10 @@ def fail(text: str, at: int, message: str) -> NoReturn:
     Raises:
         SettingsError: always.
     """
+    # A text may be long, so only what is near the mistake is shown.
     first = max(0, at - 60)
     window = text[first : at + 40]
+    # One printable character each, or the caret below would not stand under its place.
     shown = "".join(c if c.isprintable() and c.isascii() else "?" for c in window)
     raise SettingsError(f"{message}, at character {at + 1}\n  {shown}\n  {' ' * (at - first)}^")
 
@@ -132,6 +135,7 @@ class Parser:
         while self.next.kind == "mark" and _LEVEL.get(self.next.text, 0) >= level:
             token = self.next
             self.at += 1
+            # Equal operators group from the left: the right side takes tighter ones alone.
             left = self._joined(
                 _BINARY[token.text].name, token, left, self.expression(_LEVEL[token.text] + 1)
             )
@@ -146,6 +150,7 @@ class Parser:
         token = self.next
         self.at += token.kind in ("number", "name") or token.text in ("-", "(")
         if token.text == "-":
+            # -2 is one constant, but -2**2 is -(2**2), as in Python.
             if self.next.kind == "number" and self.tokens[self.at + 1].text != "**":
                 self.at += 1
                 e = constant(-float(self.tokens[self.at - 1].text))
@@ -161,6 +166,7 @@ class Parser:
                 self.expect(")")
             else:
                 self.fail(f"expected a number, a name, '-' or '(', found {self._found()}")
+            # The exponent may have a sign and a power of its own: ** groups to the right.
             sign = self.next
             e = self._joined("pow", sign, e, self._unary()) if self.take("**") else e
         self.depth -= 1
@@ -206,6 +212,7 @@ class Parser:
     def _joined(self, name: str, token: Token, *args: Expression) -> Expression:
         """The primitive of these, if that is not too large."""
         e = call(name, *args)
+        # Checked while reading: a long text is refused before its whole tree is built.
         if e.height > DEPTH:
             self.fail(f"an expression may be at most {DEPTH} deep", token)
         if e.size > NODES:

@@ -63,6 +63,7 @@ class Primitive:
             o: the output.
             *args: the arguments.
         """
+        # Not strict: most primitives have fewer than three arguments.
         operands = dict(zip("goabc", (g, o, *args), strict=False))
         gradients = []
         for derivative in self.derivatives:
@@ -82,12 +83,14 @@ def _op(name: str) -> str:
     return rf"\operatorname{{{name}}}\left(#1\right)"
 
 
+# Passing a gradient on takes no step of a program.
 _PASS = PartialDerivative("g", None)
 _FLIP = PartialDerivative("g", None, -1)
 _EVEN = 1
 _ODD = -1
 
 _ROWS = (
+    # --- arithmetic ---
     Primitive("neg", 1, torch.neg, (_FLIP,), "-#1", lambda s, x: -x, "-{a}", _ODD, "-"),
     Primitive(
         "add",
@@ -154,12 +157,14 @@ _ROWS = (
         "aq",
         2,
         k.aq,
+        # The numerator's gradient, g/√(1 + b²), is the same function of g.
         (PartialDerivative("gb", k.aq), PartialDerivative("gob", k.aq_b, -1)),
         r"\frac{#1}{\sqrt{1 + \left(#2\right)^2}}",
         lambda s, x, y: x / s.sqrt(1 + y**2),
         "{a} / ({b} * {b} + 1).sqrt()",
         _ODD,
     ),
+    # --- selection ---
     Primitive(
         "max",
         2,
@@ -191,6 +196,7 @@ _ROWS = (
         lambda s, x, y, z: s.Min(s.Max(x, y), z),
         "torch.where({a} < {b}, {b}, torch.where({a} > {c}, {c}, {a}))",
     ),
+    # --- exponentials, logarithms and roots ---
     Primitive(
         "exp",
         1,
@@ -271,6 +277,7 @@ _ROWS = (
         _EVEN,
         plain=k.plain_sqrt_clamp,
     ),
+    # --- square, absolute value, sign and both relus ---
     Primitive(
         "square",
         1,
@@ -312,6 +319,7 @@ _ROWS = (
         lambda s, x: s.Min(x, 0),
         "-(-{a}).relu()",
     ),
+    # --- sigmoids, their derivatives and integral ---
     Primitive(
         "sigmoid",
         1,
@@ -399,6 +407,7 @@ _ROWS = (
         lambda s, x: s.erfc(x),
         "{a}.erfc()",
     ),
+    # --- trigonometric and hyperbolic functions ---
     Primitive(
         "sin",
         1,
@@ -449,6 +458,7 @@ _ROWS = (
         "{a}.atan()",
         _ODD,
     ),
+    # --- the protected inverse ---
     Primitive(
         "inverse",
         1,
@@ -458,6 +468,7 @@ _ROWS = (
         lambda s, x: 1 / (x + k.EPSILON),
         "1 / ({a} + 1e-07)",
     ),
+    # --- Bessel functions ---
     Primitive(
         "i0",
         1,

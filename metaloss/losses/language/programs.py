@@ -38,6 +38,7 @@ class Program:
     sign: int = 1
 
 
+# Cached, because every binding asks for the programs of all its formulas again.
 @lru_cache(maxsize=1 << 11)
 def value_program(e: Expression) -> Program:
     """Computes the expression."""
@@ -104,6 +105,7 @@ def evaluate(
 
 def _number(value: float, like: Tensor) -> Tensor:
     """A constant; infinite where the type cannot hold it, as arithmetic would have it."""
+    # `new_full` raises an error where the type cannot hold a number; a conversion does not.
     return like.new_full((), value, dtype=torch.float64).to(like.dtype)
 
 
@@ -125,6 +127,7 @@ class _Tape:
 
     def step(self, run: Run, *args: int) -> int:
         """The place of run(*args)."""
+        # The reverse sweep begins with a gradient of 1: products with it are left out.
         one = self.known.get(_ONE)
         if run is torch.mul and one in args:
             return args[1] if args[0] == one else args[0]
@@ -132,6 +135,7 @@ class _Tape:
 
     def forward(self, e: Expression) -> int:
         """The place of an expression's value."""
+        # What does not vary is an input, which is computed once for all steps of training.
         if not e.args or not (e.varies or self.whole):
             at = self._write(e)
         else:
@@ -145,6 +149,7 @@ class _Tape:
 
     def backward(self) -> tuple[int, int]:
         """The place and the sign of the gradient of the last expression given to `forward`."""
+        # Arguments come first, so in reverse a node's gradient is whole when its turn comes.
         nodes = list(self.nodes.items())
         if not nodes:
             return self._write(_ZERO), 1
@@ -167,6 +172,7 @@ class _Tape:
         for a, derivative in zip(e.args, PRIMITIVES[e.head].derivatives, strict=True):
             if derivative is None or not a.varies:
                 continue
+            # A gradient that is passed on needs no step.
             part = (
                 at
                 if derivative.run is None
@@ -175,6 +181,7 @@ class _Tape:
             if a not in grads:
                 grads[a] = part, sign * derivative.sign
             else:
+                # Signs are kept apart: parts of unequal sign are subtracted, without a step for it.
                 old, old_sign = grads[a]
                 grads[a] = (
                     self.step(
@@ -196,6 +203,7 @@ class _Tape:
 
     def program(self, out: int, sign: int = 1) -> Program:
         """What is needed for the value at `out`, inputs first."""
+        # Only what leads to the result: a gradient seldom reads all values of the forward sweep.
         needed = set()
         stack = [out]
         while stack:
@@ -204,6 +212,7 @@ class _Tape:
                 needed.add(at)
                 line = self.lines[at]
                 stack += line[1] if isinstance(line, tuple) else ()
+        # Inputs first (False sorts before True), then steps as they were written.
         order = sorted(needed, key=lambda at: (isinstance(self.lines[at], tuple), at))
         place = {at: i for i, at in enumerate(order)}
         lines = [self.lines[at] for at in order]

@@ -10,6 +10,7 @@ from metaloss.losses.language.primitives import PRIMITIVES
 # Beside odd functions these are 0 at 0, and their slopes are finite there, or taken as 0.
 _ZERO_AT_ZERO = ("square", "abs", "sqrt", "relu", "nrelu", "expm1", "quotient")
 _LINEAR = ("div", "quotient", "aq")  # in their first argument
+# Rounded, so that summands with the same α compare as equal.
 _DIGITS = 12
 
 
@@ -30,6 +31,7 @@ def _smoothings(e: Expression) -> set[float] | None:
     if _is_zero(e):
         return set()
     line = _line(e)
+    # Factors of one sign: only then does α lie in [0, 1].
     if line is not None and line[0] * line[1] >= 0 and any(line):
         return {round(line[1] / (line[0] + line[1]), _DIGITS)}
     if e.head in ("add", "sub", "neg"):
