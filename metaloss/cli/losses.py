@@ -56,7 +56,9 @@ def export(spec: str, path: Path, runs: str) -> None:
 @click.command("list", cls=Command)
 @click.argument(
     "kind",
-    metavar="tasks|losses|primitives|genomes|strategies|classifiers|data|runs|models|protocols|tables",
+    metavar=(
+        "tasks|losses|primitives|genomes|strategies|classifiers|data|runs|models|protocols|tables"
+    ),
 )
 @click.argument("pattern", default="")
 @_options.runs

@@ -208,7 +208,8 @@ def files(folder: Path) -> list[str]:
     if not folder.is_dir():
         return []
     # Not `pkgutil.iter_modules`, which also looks into every folder below.
-    stems = (name.removesuffix(".py") for name in os.listdir(folder) if name.endswith(".py"))  # noqa: PTH208
+    listed = os.listdir(folder)  # noqa: PTH208 - `Path.iterdir` makes a path of each
+    stems = (name.removesuffix(".py") for name in listed if name.endswith(".py"))
     return sorted(stem for stem in stems if stem.isidentifier() and not stem.startswith("_"))
 
 

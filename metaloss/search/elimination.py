@@ -6,7 +6,7 @@ for 117,300 steps, the best 12 again, the best 6 twice, the best 3 three times. 
 many, at budgets for minutes.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -107,8 +107,7 @@ def eliminate(
     chosen: Mapping[str, Any] | None = None,
     data: Sequence[str] = (),
 ) -> EliminateResult:
-    """Eliminate the losses of a search stage by stage; one that was interrupted goes on after its
-    last whole stage.
+    """Eliminate a search's losses stage by stage; an interrupted one goes on after its last stage.
 
     Args:
         run: its folder, or its name under `runs`.
@@ -153,13 +152,13 @@ def eliminate(
         }
         reporter.on_elimination_start(found, len(first))
         records = _play(rounds, wanted.stages, [str(f) for f in first], reporter)
-        # Every stage chooses by its own families' images, beside those that the search has learned
-        # from.
-        learned = [image_record.record_of(e.dataset) for ground in grounds.values() for e in ground]
-        images = image_record.join_records(
-            [image_record.read(found.folder) or ImageRecord(), *learned]
-        )
-        return _finish(found, records, images, reporter)
+        return _finish(found, records, _images(found, grounds.values()), reporter)
+
+
+def _images(run: Run, grounds: Iterable[list[OpenFamily]]) -> ImageRecord:
+    """The images that the search has learned from, and those of every stage."""
+    learned = [image_record.record_of(e.dataset) for ground in grounds for e in ground]
+    return image_record.join_records([image_record.read(run.folder) or ImageRecord(), *learned])
 
 
 def candidates(run: Run, n: int) -> list[Formula]:

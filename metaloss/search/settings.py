@@ -152,7 +152,9 @@ def _usual(table: Mapping[str, Any]) -> dict[str, Any]:
     """The settings of a run that suit the genome it asks for."""
     given = table.get("genome")
     genome = str(given.get("kind", USUAL)) if isinstance(given, Mapping) else USUAL
-    usual = registry.part("genomes", genome).usual if genome in registry.names("genomes") else {}  # type: ignore[attr-defined]
+    usual: dict[str, Any] = {}
+    if genome in registry.names("genomes"):
+        usual = registry.part("genomes", genome).usual  # type: ignore[attr-defined]
     return {"genome": {"kind": genome}, **usual}
 
 
@@ -229,7 +231,8 @@ def changed(family: F, changes: Mapping[str, Any]) -> F:
     # Name and origin are no settings, and are handed over on their own.
     own = {k: v for k, v in table.items() if k not in ("name", "origin")}
     try:
-        return opening.of(own, family.name, family.origin)  # type: ignore[return-value]  # the kind stays
+        # The kind of family stays.
+        return opening.of(own, family.name, family.origin)  # type: ignore[return-value]
     except SettingsError as error:
         raise SettingsError(
             f"{family.name}, changed: {str(error).removeprefix(f'{family.origin}: ')}"

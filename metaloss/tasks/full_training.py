@@ -311,7 +311,8 @@ class FullTrainingTasks:
     def _done(self, jobs: Sequence[TrainingRequest], stop: Callable[[], bool]) -> list[float]:
         results = self.cache.results(self.family, jobs, lambda new: self._each(new, stop))
         if results and all(isinstance(x, Exception) for x in results):
-            raise results[0]  # type: ignore[misc]  # no bad candidate, but a bug, and would be hidden
+            # No bad candidate, but a bug, which would be hidden.
+            raise results[0]  # type: ignore[misc]
         return [math.nan if isinstance(x, Exception) else x for x in results]
 
     def _each(

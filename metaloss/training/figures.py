@@ -118,7 +118,8 @@ def contact_sheet(
         )
     figure, axes = panels(images, len(AUGMENTATIONS), width=1.1, height=1.15 * len(AUGMENTATIONS))
     for i, kind in enumerate(AUGMENTATIONS):
-        shown = _augmented(pixels, labels, material, replace(augment, kind=kind), key.at(kind))  # type: ignore[arg-type]
+        one_kind = replace(augment, kind=kind)  # type: ignore[arg-type]
+        shown = _augmented(pixels, labels, material, one_kind, key.at(kind))
         for j, image in enumerate(shown):
             axis = axes[i * len(pixels) + j]
             axis.imshow(

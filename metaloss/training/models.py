@@ -213,7 +213,8 @@ def replace_heads(network: nn.Module, classes: int) -> None:
         if isinstance(layer, nn.Linear) and layer.out_features == IMAGENET:
             fresh = nn.Linear(layer.in_features, classes, bias=layer.bias is not None)
         elif isinstance(layer, nn.Conv2d) and layer.out_channels == IMAGENET:
-            fresh = nn.Conv2d(layer.in_channels, classes, layer.kernel_size)  # type: ignore[arg-type]
+            height, width = layer.kernel_size
+            fresh = nn.Conv2d(layer.in_channels, classes, (height, width))
         else:
             continue
         setattr(parent, name.rpartition(".")[2], fresh)

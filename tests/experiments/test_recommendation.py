@@ -447,6 +447,11 @@ def test_how_much_of_the_images_a_task_has_is_said(ask):
             "optimiser = torch.optim.AdamW(model.parameters(), lr=0.1, "
             "weight_decay=0.01, betas=(0.9, 0.999), eps=1e-08)",
         ),
+        (
+            {"optimiser": "adamw"},
+            "optimiser = torch.optim.AdamW(model.parameters(), lr=0.1, "
+            "weight_decay=0.0, betas=(0.9, 0.999), eps=1e-08)",
+        ),
     ],
 )
 def test_the_code_uses_the_loss_as_its_tasks_did(ask, inner, line):

@@ -183,7 +183,13 @@ def _optimiser(inner: Inner, setting: Setting) -> str:
         options |= {"momentum": inner.momentum, "nesterov": inner.nesterov}
     else:
         options |= {"betas": inner.betas, "eps": inner.eps}
-    arguments = "".join(f", {key}={value!r}" for key, value in options.items() if value)
+    # torch's AdamW decays by 0.01 where nothing is said; what is left out of the others is 0 there.
+    said = {
+        key: value
+        for key, value in options.items()
+        if value or (key == "weight_decay" and inner.optimiser == "adamw")
+    }
+    arguments = "".join(f", {key}={value!r}" for key, value in said.items())
     name = f"torch.optim.{OPTIMISERS[inner.optimiser]}"
     return f"{name}(model.parameters(), lr={setting.lr:g}{arguments})"
 

@@ -15,7 +15,9 @@ LENGTH = 16_384  # characters
 REDUCTIONS = ("sum", "mean")
 # ** before the single marks, or it would be read as two of them.
 _TOKEN = re.compile(
-    r"(?P<number>(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?)|(?P<name>[A-Za-z_][A-Za-z0-9_]*)|(?P<mark>\*\*|[-+*/(),=])"
+    r"(?P<number>(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?)"
+    r"|(?P<name>[A-Za-z_][A-Za-z0-9_]*)"
+    r"|(?P<mark>\*\*|[-+*/(),=])"
 )
 _BINARY = {row.symbol: row for row in PRIMITIVES.values() if row.symbol and row.arity == 2}
 _LEVEL = {"+": 1, "-": 1, "*": 2, "/": 2}
