@@ -139,9 +139,11 @@ def _loss(
     for path in (Path(text), Path(parent) / text):
         if (found := _at(path)) is not None:
             return found
-    # What is written like a formula is read as one, so that the parser names what it does not know.
-    if reads_a_prediction(text) or "*" in text or text.lstrip().startswith("-"):
+    if reads_a_prediction(text):
         return FormulaCriterion(Formula.parse(text))
+    if "*" in text or text.lstrip().startswith("-"):
+        # It is written like a formula: the parser names what it does not know.
+        Formula.parse(text)
     raise SettingsError(
         f"no loss '{printable(text[:200])}': neither a published or shipped loss, a path, "
         f"a run under {parent} nor a formula of p or logp."

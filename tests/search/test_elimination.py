@@ -359,14 +359,14 @@ def test_a_file_gives_the_stages_and_flags_win(run, tmp_path):
 
 
 def test_a_signal_leaves_stages_that_the_printed_command_goes_on_from(run, monkeypatch, capsys):
-    told = console.Console.stage
+    told = console.Console.on_elimination_stage
 
     def stage(self, row):
         told(self, row)
         os.kill(os.getpid(), signal.SIGINT)
 
     with monkeypatch.context() as patch:
-        patch.setattr(console.Console, "stage", stage)
+        patch.setattr(console.Console, "on_elimination_stage", stage)
         assert code("eliminate", run, *FLAGS) == 130
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(

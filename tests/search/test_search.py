@@ -513,7 +513,9 @@ def test_a_kill_before_the_first_generation_leaves_a_run_that_can_be_resumed(tmp
     chosen = settings.resolve({**SMALL, "tasks": (family(tmp_path),)})
     families = [program.open_family(each) for each in chosen.families]
     record = program.provenance(chosen, families, torch.device("cpu"))
-    images = program.image_record.joined([program.image_record.of(e.dataset) for e in families])
+    images = program.image_record.join_records(
+        [program.image_record.record_of(e.dataset) for e in families]
+    )
     made = program.create(tmp_path / "runs", chosen, record, images)
     program.resume(made.folder)
     assert same(made.folder, evolved(tmp_path, out="whole").folder)

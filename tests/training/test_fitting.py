@@ -302,7 +302,7 @@ def test_settings_left_open_are_written_down_and_a_resumed_training_keeps_them(
         metaloss.fit("ce", network, shapes, epochs=2, stop=stopper(20))
     folder = Path("trainings/shapes-given-ce")
     chosen = resolve(tomllib.loads((folder / "config.toml").read_text()))
-    assert (chosen.batch, chosen.epochs, chosen.lr) == (8, 2, 0.002), "of 82 images to train on"
+    assert (chosen.batch, chosen.epochs, chosen.lr) == (8, 2, 0.03), "of 82 images to train on"
     resumed = metaloss.fit(resume=folder, model=network, data=shapes)
     whole = metaloss.fit("ce", network, shapes, epochs=2)
     assert resumed.history == whole.history

@@ -88,14 +88,14 @@ def test_ctrl_c_leaves_a_run_whose_command_goes_on(metaloss, monkeypatch):
         "1",
         *STAND_INS,
     )
-    epoch = Console.epoch
+    epoch = Console.on_epoch
 
     def pressed(*given):
         epoch(*given)
         os.kill(os.getpid(), signal.SIGINT)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Console, "epoch", pressed)
+        patch.setattr(Console, "on_epoch", pressed)
         code, _, err = metaloss(*args)
     assert code == 130
     assert err.splitlines()[-1].startswith(f"interrupted; go on with: metaloss {' '.join(args)}")
