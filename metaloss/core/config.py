@@ -1,10 +1,18 @@
 """Settings as tables: merged, and given one by one on the command line."""
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from typing import Any
 
 from metaloss.core import reading
 from metaloss.errors import SettingsError
+
+
+def split_settings(
+    table: Mapping[str, Any], names: Container[str]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The entries of a table that have one of these names, and all others."""
+    named = {key: value for key, value in table.items() if key in names}
+    return named, {key: value for key, value in table.items() if key not in names}
 
 
 def merge_tables(*tables: Mapping[str, Any]) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from metaloss.data.pools import pools
 from metaloss.errors import DamagedFile, MetalossError, SettingsError
 from metaloss.losses import zoo
 from metaloss.storage.environment import Provenance, digest_of_rows
-from metaloss.storage.folders import find_folder
+from metaloss.storage.folders import find_folder, require_families
 
 PUBLISHED = "none here: a published formula"
 
@@ -86,19 +86,12 @@ def _folder(spec: Any, loss: Criterion, runs: Path) -> Path | None:
             if (
                 isinstance(name, str | Path)
                 and str(name) not in ("", ".")
-                and (found := find_folder(name, runs, _search))
+                and (found := find_folder(name, runs, require_families))
             ):
                 return found[0]
         except (SettingsError, OSError, ValueError):
             continue
     return None
-
-
-def _search(table: dict[str, Any]) -> dict[str, Any]:
-    """The settings of a search, which name its families; a training's name none."""
-    if not table.get("families"):
-        raise SettingsError("not the settings of a run, which name its families")
-    return table
 
 
 @dataclass(frozen=True)

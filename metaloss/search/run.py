@@ -15,14 +15,14 @@ from metaloss import storage
 from metaloss.core.population import Population
 from metaloss.data import image_record, places
 from metaloss.data.image_record import ImageRecord
-from metaloss.errors import DamagedFile, SettingsError
+from metaloss.errors import DamagedFile
 from metaloss.search import settings
 from metaloss.search.cached_evaluator import CachedScores
 from metaloss.search.run_tables import RunSummary
 from metaloss.search.settings import Settings
 from metaloss.storage.codec import pack, unpack
 from metaloss.storage.environment import Provenance
-from metaloss.storage.folders import find_folder, make_folder, not_found_message
+from metaloss.storage.folders import make_folder, require_families, require_folder
 from metaloss.tasks.opening import OpenFamily, conditions, open_family
 
 
@@ -171,16 +171,11 @@ def find(spec: str | Path, parent: Path = Path("runs")) -> Run:
         SettingsError: there is none.
         DamagedFile: its settings cannot be read.
     """
-    found = find_folder(spec, parent, _resolved)
-    if found is None:
-        raise SettingsError(f"{not_found_message('run', spec, parent)}  (metaloss list runs)")
-    return Run(*found)
+    return Run(*require_folder("run", spec, parent, _resolved, "  (metaloss list runs)"))
 
 
 def _resolved(table: dict[str, Any]) -> Settings:
-    if not table.get("families"):  # they come last: a file that was cut off has none
-        raise SettingsError("not the settings of a run, which name its families")
-    return settings.resolve(table)
+    return settings.resolve(require_families(table))
 
 
 def runs(parent: Path) -> list[Path]:

@@ -11,7 +11,7 @@ import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from metaloss.core import reading, registry
-from metaloss.core.config import merge_tables
+from metaloss.core.config import merge_tables, split_settings
 from metaloss.errors import SettingsError
 from metaloss.evaluation.protocol import ScreeningBudget
 from metaloss.evolution import Objective
@@ -164,9 +164,7 @@ def resolve(table: Mapping[str, Any]) -> Settings:
     Raises:
         SettingsError: names the setting, what was given and what is allowed.
     """
-    of_families = opening.SETTINGS
-    own = {k: v for k, v in table.items() if k not in of_families}
-    changes = {k: v for k, v in table.items() if k in of_families}
+    changes, own = split_settings(table, opening.SETTINGS)
     # A setting of the default genome or strategy needs no kind beside it.
     settings: Settings = registry.from_table(Settings, merge_tables(_usual(own), own), "settings")
     chosen = settings.families or tuple(opening.read(name) for name in settings.tasks)

@@ -53,9 +53,14 @@ class ImageDigests(TypedDict):
     pools: dict[str, PoolDigest]
 
 
-class Provenance(TypedDict):
-    """Those fields of a run's `provenance.json` that are read again."""
+class Recorded(TypedDict):
+    """What is read again of every `provenance.json`: the conditions at the start and later."""
 
     conditions: dict[str, str]
     resumed: NotRequired[list[dict[str, str]]]
+
+
+class Provenance(Recorded):
+    """What is read again of a run's, which also says what images it used."""
+
     data: dict[str, ImageDigests]

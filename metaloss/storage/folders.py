@@ -10,11 +10,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from typing_extensions import TypedDict
-
 from metaloss import storage
 from metaloss.core import plugins, registry
 from metaloss.errors import DamagedFile, DiskError, SettingsError
+from metaloss.storage.environment import Recorded
 
 Resolved = TypeVar("Resolved")
 
@@ -89,20 +88,51 @@ def find_folder(
     return None
 
 
-class Conditions(TypedDict):
-    """The field of a provenance that is read here."""
-
-    conditions: dict[str, str]
-
-
 def _recorded(folder: Path, missing: plugins.UnknownPart) -> str:
     """The plugin that a run used, as its provenance describes it; empty where it used none."""
     label = f"plugin {missing.kind}/{missing.name}"
     try:
-        conditions = storage.read_record(folder / "provenance.json", Conditions)["conditions"]
+        conditions = storage.read_record(folder / "provenance.json", Recorded)["conditions"]
         return f"the {label}, {conditions[label]}"
     except (DamagedFile, DiskError, KeyError):
         return ""
+
+
+def require_folder(
+    what: str,
+    spec: str | Path,
+    parent: Path,
+    resolve: Callable[[dict[str, Any]], Resolved],
+    hint: str = "",
+) -> tuple[Path, Resolved]:
+    """The folder of that path, or of that name under `parent`, and its settings.
+
+    Args:
+        what: the kind of folder, for the message.
+        spec: a path, or a name under `parent`.
+        parent: of folders that are given by name.
+        resolve: as for `find_folder`.
+        hint: the end of the message.
+
+    Raises:
+        SettingsError: there is none; or it needs a plugin that is not there.
+        DamagedFile: its settings cannot be read.
+    """
+    folder = find_folder(spec, parent, resolve)
+    if folder is None:
+        raise SettingsError(not_found_message(what, spec, parent) + hint)
+    return folder
+
+
+def require_families(table: dict[str, Any]) -> dict[str, Any]:
+    """The settings of a search, which name its families; those of a training or study do not.
+
+    Raises:
+        SettingsError: they are not those of a search, or were cut off: families come last.
+    """
+    if not table.get("families"):
+        raise SettingsError("not the settings of a run, which name its families")
+    return table
 
 
 def not_found_message(what: str, spec: str | Path, parent: Path) -> str:

@@ -113,6 +113,12 @@ class TaskFamily:
         return classifier
 
 
+# What a user may set of a family: all but what its file gives it.
+EPISODE_SETTINGS = tuple(
+    field for field in TaskFamily.__dataclass_fields__ if field not in ("name", "origin")
+)
+
+
 def names() -> dict[str, Path]:
     """Every family that a bare NAME finds: in ./tasks, then in the package."""
     found: dict[str, Path] = {}

@@ -19,8 +19,8 @@ from metaloss.core.streams import Stream
 from metaloss.core.tables import flatten
 from metaloss.data import places
 from metaloss.errors import DamagedFile, DiskError, SettingsError
-from metaloss.storage.environment import describe_environment, digest_of_rows
-from metaloss.storage.folders import find_folder, make_folder, not_found_message
+from metaloss.storage.environment import Recorded, describe_environment, digest_of_rows
+from metaloss.storage.folders import make_folder, require_folder
 from metaloss.training.images import TrainingImages
 from metaloss.training.models import ImageClassifier, NetworkShape, build
 from metaloss.training.settings import Training, resolve
@@ -61,13 +61,6 @@ class TrainingRecord:
             else None
         )
         return -1.0 if value is None else float(value)
-
-
-class ProvenanceFile(TypedDict):
-    """What is needed of a provenance."""
-
-    conditions: dict[str, str]
-    resumed: NotRequired[list[dict[str, str]]]
 
 
 class ModelFile(TypedDict):
@@ -182,7 +175,7 @@ def check_conditions(folder: Path, now: dict[str, str], allow: bool) -> None:
         SettingsError: conditions differ; each is named.
     """
     path = folder / "provenance.json"
-    table = storage.read_record(path, ProvenanceFile, storage.RESTORE_COPY)
+    table = storage.read_record(path, Recorded, storage.RESTORE_COPY)
     old = (table.get("resumed") or [table["conditions"]])[-1]
     different = [
         f"{key}: was {old.get(key)}, is {now[key]}" for key in now if old.get(key) != now[key]
@@ -203,10 +196,7 @@ def find(spec: str | Path, parent: Path) -> tuple[Path, Training]:
         SettingsError: there is none.
         DamagedFile: its settings cannot be read.
     """
-    found = find_folder(spec, parent, resolve)
-    if found is None:
-        raise SettingsError(not_found_message("training", spec, parent))
-    return found
+    return require_folder("training", spec, parent, resolve)
 
 
 def save(path: Path, trained: TrainingRecord) -> None:

@@ -109,13 +109,7 @@ def data_folder() -> Path:
 
 def names() -> list[str]:
     """Names of all sources, sorted; none of them is imported."""
-    builtin = _builtin()
-    return sorted([*builtin, *plugins.find("datasets", builtin)])
-
-
-def _builtin() -> list[str]:
-    """Names of the sources that come with the package."""
-    return plugins.files(Path(__file__).parent)
+    return registry.names("datasets")
 
 
 def load(name: str, options: ImageOptions = _images.DEFAULT_OPTIONS) -> Dataset:

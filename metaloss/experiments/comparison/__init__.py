@@ -11,6 +11,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 
 from metaloss.core import registry
+from metaloss.core.config import split_settings
 from metaloss.core.devices import resolve_device
 from metaloss.core.reporting import Reporter
 from metaloss.core.streams import Stream
@@ -30,7 +31,7 @@ from metaloss.experiments.comparison.results import LossMeasures, compared_with_
 from metaloss.experiments.comparison.summary import FamilyResults, summarise
 from metaloss.search.settings import RATES, changed
 from metaloss.tasks import opening
-from metaloss.tasks.episodic import Episodes, TaskFamily, open_episodes
+from metaloss.tasks.episodic import EPISODE_SETTINGS, Episodes, TaskFamily, open_episodes
 from metaloss.tasks.opening import TrainingFamily, conditions
 from metaloss.tasks.step_counts import step_grid
 from metaloss.training.settings import Training
@@ -146,9 +147,7 @@ def start(
     Args and errors: as for `compare`; `table` has its settings and those of the families.
     """
     # Settings of two kinds come in one table: those of families are known by their names.
-    of_families = TaskFamily.__dataclass_fields__.keys() - {"name", "origin"}
-    changes = {key: value for key, value in table.items() if key in of_families}
-    own_settings = {key: value for key, value in table.items() if key not in of_families}
+    changes, own_settings = split_settings(table, EPISODE_SETTINGS)
     comparison: Comparison = registry.from_table(Comparison, own_settings, "compare")
     reporter = reporter or Reporter()
     compared, baseline = read_losses(losses, comparison.against, Path(runs))

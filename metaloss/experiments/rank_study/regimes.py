@@ -25,7 +25,7 @@ from metaloss.evaluation.protocol import LossEvaluation
 from metaloss.experiments.rank_study.settings import Study
 from metaloss.search.settings import changed
 from metaloss.tasks import episodic
-from metaloss.tasks.episodic import Episodes, TaskFamily, open_episodes
+from metaloss.tasks.episodic import EPISODE_SETTINGS, Episodes, open_episodes
 from metaloss.training import folders
 from metaloss.training.losses import NamedLoss
 
@@ -225,11 +225,11 @@ def _few_shot(study: Study, table: Mapping[str, Any], engine: Local) -> FewShot:
     overrides = {
         key: x for key, x in table.items() if key not in ("kind", "name", "family", "rates")
     }
-    known = [x for x in TaskFamily.__dataclass_fields__ if x not in ("name", "origin")]
     for key in overrides:
-        if key not in known:
+        if key not in EPISODE_SETTINGS:
+            known = [*EPISODE_SETTINGS, "rates"]
             raise SettingsError(
-                f"{table['name']}: {registry.unknown_message('setting', key, [*known, 'rates'])}"
+                f"{table['name']}: {registry.unknown_message('setting', key, known)}"
             )
     family = changed(episodic.read(table["family"]), overrides)
     episodes = open_episodes(family, engine.device)

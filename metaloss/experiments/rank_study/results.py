@@ -15,12 +15,11 @@ from metaloss.core.drawing import Picture
 from metaloss.core.formatting import printable_row
 from metaloss.core.streams import Stream
 from metaloss.data import places
-from metaloss.errors import SettingsError
 from metaloss.experiments.rank_study import ranking
 from metaloss.experiments.rank_study.ranking import Pair
 from metaloss.experiments.rank_study.regimes import Score
 from metaloss.experiments.rank_study.settings import Study, resolve
-from metaloss.storage.folders import find_folder, make_folder, not_found_message
+from metaloss.storage.folders import make_folder, require_folder
 
 
 class CorrelationRecord(TypedDict):
@@ -89,10 +88,7 @@ def find(spec: str | Path, parent: Path) -> tuple[Path, Study]:
         SettingsError: there is none.
         DamagedFile: its settings cannot be read.
     """
-    folder = find_folder(spec, parent, resolve)
-    if folder is None:
-        raise SettingsError(not_found_message("study", spec, parent))
-    return folder
+    return require_folder("study", spec, parent, resolve)
 
 
 def compare_settings(results: StudyResults) -> tuple[dict[str, Any], list[Pair]]:

@@ -26,6 +26,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from metaloss.core import registry
+from metaloss.core.config import split_settings
 from metaloss.core.devices import resolve_device
 from metaloss.core.reporting import Reporter
 from metaloss.core.streams import Stream
@@ -50,7 +51,7 @@ from metaloss.experiments.recommendation.selection import (
 from metaloss.experiments.recommendation.summary import summarise, write
 from metaloss.experiments.recommendation.verdict import AccuracyGain, FoldResults, decide
 from metaloss.search.settings import RATES
-from metaloss.tasks.episodic import Episodes, TaskFamily
+from metaloss.tasks.episodic import EPISODE_SETTINGS, Episodes
 from metaloss.tasks.step_counts import step_grid
 
 Many = Annotated[int, Field(ge=2, le=1_000_000)]
@@ -180,9 +181,7 @@ def start(
 
     Args and errors: as for `recommend`; `table` has its settings and those of the family.
     """
-    of_families = TaskFamily.__dataclass_fields__.keys() - {"name", "origin"}
-    changes = {key: value for key, value in table.items() if key in of_families}
-    own_settings = {key: value for key, value in table.items() if key not in of_families}
+    changes, own_settings = split_settings(table, EPISODE_SETTINGS)
     recommendation: Recommendation = registry.from_table(Recommendation, own_settings, "recommend")
     reporter = reporter or Reporter()
     requested = read_losses(losses, Path(runs))

@@ -7,6 +7,7 @@ autograd gives.
 """
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -17,7 +18,12 @@ BOUND = 80.0  # beyond it i0 and i1 are held: they overflow in float32 at 92
 # Keeps a divisor from being 0.
 _TINY = 1e-30
 # Its first argument where its second lies above its third, 0 elsewhere.
-_THRESHOLD = torch.ops.aten.threshold_backward
+_THRESHOLD: Callable[[Tensor, Tensor, float], Tensor] = torch.ops.aten.threshold_backward
+# torch gives these no types.
+_I0: Callable[[Tensor], Tensor] = torch.special.i0
+_I1: Callable[[Tensor], Tensor] = torch.special.i1
+_I0E: Callable[[Tensor], Tensor] = torch.special.i0e
+_I1E: Callable[[Tensor], Tensor] = torch.special.i1e
 sigmoid_a = torch.ops.aten.sigmoid_backward
 tanh_a = torch.ops.aten.tanh_backward
 
@@ -61,8 +67,7 @@ def log_clamp(x: Tensor) -> Tensor:
 def log_clamp_a(g: Tensor, a: Tensor) -> Tensor:
     """Of `log_clamp`; 0 where it is flat."""
     # ln|a| has the slope 1/a on both sides of 0.
-    result: Tensor = _THRESHOLD(g / a, a.abs(), EPSILON)
-    return result
+    return _THRESHOLD(g / a, a.abs(), EPSILON)
 
 
 def sqrt(x: Tensor) -> Tensor:
@@ -92,8 +97,7 @@ def sqrt_clamp(x: Tensor) -> Tensor:
 
 def sqrt_clamp_a(g: Tensor, o: Tensor, a: Tensor) -> Tensor:
     """Of `sqrt_clamp`."""
-    result: Tensor = _THRESHOLD(g * a.sign() / (o + o), a.abs(), EPSILON)
-    return result
+    return _THRESHOLD(g * a.sign() / (o + o), a.abs(), EPSILON)
 
 
 def softplus(x: Tensor) -> Tensor:
@@ -104,8 +108,7 @@ def softplus(x: Tensor) -> Tensor:
 
 def relu_a(g: Tensor, a: Tensor) -> Tensor:
     """Of max(x, 0)."""
-    result: Tensor = _THRESHOLD(g, a, 0)
-    return result
+    return _THRESHOLD(g, a, 0)
 
 
 def dsigmoid(x: Tensor) -> Tensor:
@@ -164,21 +167,18 @@ def atan_a(g: Tensor, a: Tensor) -> Tensor:
 
 def i0(x: Tensor) -> Tensor:
     """The modified Bessel function I0, held beyond ±80."""
-    result: Tensor = torch.special.i0(x.clamp(-BOUND, BOUND))
-    return result
+    return _I0(x.clamp(-BOUND, BOUND))
 
 
 def i0_a(g: Tensor, a: Tensor) -> Tensor:
     """Of `i0`."""
     # -|a| > -80 is |a| < 80: beyond it the value is held, and its slope is 0.
-    result: Tensor = _THRESHOLD(g * torch.special.i1(a), -a.abs(), -BOUND)
-    return result
+    return _THRESHOLD(g * _I1(a), -a.abs(), -BOUND)
 
 
 def i1(x: Tensor) -> Tensor:
     """The modified Bessel function I1, held beyond ±80."""
-    result: Tensor = torch.special.i1(x.clamp(-BOUND, BOUND))
-    return result
+    return _I1(x.clamp(-BOUND, BOUND))
 
 
 def _ratio(o: Tensor, a: Tensor) -> Tensor:
@@ -188,20 +188,17 @@ def _ratio(o: Tensor, a: Tensor) -> Tensor:
 
 def i1_a(g: Tensor, o: Tensor, a: Tensor) -> Tensor:
     """Of `i1`: I0 - I1/x, at 0 a half."""
-    result: Tensor = _THRESHOLD(g * (torch.special.i0(a) - _ratio(o, a)), -a.abs(), -BOUND)
-    return result
+    return _THRESHOLD(g * (_I0(a) - _ratio(o, a)), -a.abs(), -BOUND)
 
 
 def i0e_a(g: Tensor, o: Tensor, a: Tensor) -> Tensor:
     """Of I0(x) e^(-|x|)."""
-    result: Tensor = g * (torch.special.i1e(a) - a.sign() * o)
-    return result
+    return g * (_I1E(a) - a.sign() * o)
 
 
 def i1e_a(g: Tensor, o: Tensor, a: Tensor) -> Tensor:
     """Of I1(x) e^(-|x|); at 0 a half."""
-    result: Tensor = g * (torch.special.i0e(a) - o.abs() - _ratio(o, a))
-    return result
+    return g * (_I0E(a) - o.abs() - _ratio(o, a))
 
 
 def inverse(x: Tensor) -> Tensor:
@@ -246,8 +243,7 @@ def maximum_a(g: Tensor, a: Tensor, b: Tensor) -> Tensor:
     """
     # d > 0 and, but for a tiny number, d >= 0: each counts half, so that equals share.
     d = a - b
-    result: Tensor = (_THRESHOLD(g, d, 0) + _THRESHOLD(g, d, -1e-37)) * 0.5
-    return result
+    return (_THRESHOLD(g, d, 0) + _THRESHOLD(g, d, -1e-37)) * 0.5
 
 
 def power(a: Tensor, b: Tensor) -> Tensor:
@@ -275,8 +271,7 @@ def nrelu(x: Tensor) -> Tensor:
 
 def nrelu_a(g: Tensor, a: Tensor) -> Tensor:
     """Of `nrelu`."""
-    result: Tensor = _THRESHOLD(g, -a, 0)
-    return result
+    return _THRESHOLD(g, -a, 0)
 
 
 def clip(x: Tensor, low: Tensor, high: Tensor) -> Tensor:
