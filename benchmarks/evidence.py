@@ -31,6 +31,7 @@ from metaloss.evaluation.protocol import LossEvaluation, PairedComparison, Tuned
 from metaloss.losses import zoo
 from metaloss.losses.base import CrossEntropies, Losses
 from metaloss.losses.formulas import Formulas
+from metaloss.losses.zoo_entries import ENTRIES
 from metaloss.search.run import find
 from metaloss.search.settings import RATES
 from metaloss.tasks import episodic
@@ -165,9 +166,7 @@ def transfer(trials: LossEvaluation, losses: Losses, tuning: int, tasks: int) ->
 def published() -> list[str]:
     """Every published loss with a formula, with each of its parameter's values."""
     named = [
-        entry.name
-        for entry in zoo.ENTRIES.values()
-        if not entry.unavailable and entry.name not in GRID
+        entry.name for entry in ENTRIES.values() if not entry.unavailable and entry.name not in GRID
     ]
     return named + [
         f"{name}({option}={value})" for name, (option, values) in GRID.items() for value in values

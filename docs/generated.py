@@ -28,9 +28,11 @@ from metaloss.experiments import recommendation
 from metaloss.experiments.rank_study import settings as study
 from metaloss.genomes import _filters as filtering
 from metaloss.inner import loop
-from metaloss.losses import phenotype, zoo
+from metaloss.losses import phenotype
 from metaloss.losses.formulas import Formulas
 from metaloss.losses.language.primitives import PRIMITIVES
+from metaloss.losses.published_loss import PublishedLoss
+from metaloss.losses.zoo_entries import ENTRIES
 from metaloss.search import elimination, elimination_stage, settings
 from metaloss.tasks import episodic, opening
 from metaloss.tasks import training_family as full
@@ -71,7 +73,7 @@ def gallery(app: Sphinx) -> Iterator[str]:
     folder = Path(app.outdir) / FOLDER
     folder.mkdir(parents=True, exist_ok=True)
     drawn = app.config.zoo_pictures.split(",")
-    for entry in zoo.ENTRIES.values():
+    for entry in ENTRIES.values():
         yield f"\n## {entry.name}\n"
         if entry.unavailable:
             yield f"Not available as a formula: it {entry.unavailable}.\n"
@@ -80,7 +82,7 @@ def gallery(app: Sphinx) -> Iterator[str]:
             yield from published(entry, folder, picture=drawn == ["all"] or entry.name in drawn)
 
 
-def published(entry: zoo.PublishedLoss, folder: Path, picture: bool) -> Iterator[str]:
+def published(entry: PublishedLoss, folder: Path, picture: bool) -> Iterator[str]:
     """A loss that can be had: its formula, where it is from, what it does."""
     formula = entry.formula()
     losses = Formulas.of([formula])
@@ -108,7 +110,7 @@ def published(entry: zoo.PublishedLoss, folder: Path, picture: bool) -> Iterator
         yield f'<a href="{FOLDER}/{entry.name}.pdf">{image}</a>\n'
 
 
-def facts(entry: zoo.PublishedLoss) -> Iterator[tuple[str, str]]:
+def facts(entry: PublishedLoss) -> Iterator[tuple[str, str]]:
     """What the zoo says of a loss, in words."""
     spans = [
         f"`{name}` = {x:g} ({low:g} to {high:g})"

@@ -13,8 +13,9 @@ from metaloss.criterion.base import Criterion
 from metaloss.data import datasets
 from metaloss.errors import MetalossError, SettingsError
 from metaloss.experiments.reproduction import published
-from metaloss.losses import zoo
 from metaloss.losses.language.primitives import PRIMITIVES
+from metaloss.losses.published_loss import PublishedLoss
+from metaloss.losses.zoo_entries import ENTRIES
 from metaloss.search.run import find, runs
 from metaloss.tasks import episodic, opening
 from metaloss.training import models
@@ -48,7 +49,7 @@ def rows(kind: str, out: Path) -> list[dict[str, Any]]:
     if kind == "runs":
         return [describe_run(folder) for folder in runs(out)]
     if kind == "losses":
-        return [*map(_shipped, loss_io.shipped()), *map(_published, zoo.ENTRIES.values())]
+        return [*map(_shipped, loss_io.shipped()), *map(_published, ENTRIES.values())]
     if kind == "primitives":
         return [
             {"name": row.name, "about": f"{row.arity} arguments, {row.latex}"}
@@ -86,7 +87,7 @@ def _shipped(name: str) -> dict[str, Any]:
     }
 
 
-def _published(entry: zoo.PublishedLoss) -> dict[str, Any]:
+def _published(entry: PublishedLoss) -> dict[str, Any]:
     options = ", ".join(
         [
             *(f"{k}={v[0]:g}" for k, v in entry.parameters.items()),

@@ -153,7 +153,7 @@ def _loss(
 
 def _suggestion(text: str, parent: Path) -> str:
     """The loss or run whose name is near, as a question."""
-    known = [*zoo.ENTRIES, *shipped(), *storage.subfolders(parent)]
+    known = [*zoo.names(), *shipped(), *storage.subfolders(parent)]
     return registry.suggestion("loss", Path(text).name if "/" in text else text, known)
 
 

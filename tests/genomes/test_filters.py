@@ -11,15 +11,14 @@ from trees import expressions
 from metaloss.core import registry
 from metaloss.genomes._filters import REASONS, Filters, examine, measured, orientation
 from metaloss.genomes._symbolic import seed
-from metaloss.losses import phenotype, zoo
+from metaloss.losses import phenotype
 from metaloss.losses.formulas import Formulas
 from metaloss.losses.language.expression import call
 from metaloss.losses.language.formula import Formula
 from metaloss.losses.language.primitives import MORGAN_BINARY, MORGAN_UNARY
+from metaloss.losses.zoo_entries import ENTRIES
 
-NAMES = [
-    name for name, entry in zoo.ENTRIES.items() if not entry.unavailable and name != "temperature"
-]
+NAMES = [name for name, entry in ENTRIES.items() if not entry.unavailable and name != "temperature"]
 # The first two points lie on either side of the pole of ŷ/(y + ε), and the rule reads the direction
 # off the third.
 TURNED_OVER_BY_THE_RULE = {"b0", "b0_softsign", "b1", "b2", "c0", "c1"}

@@ -10,7 +10,6 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from metaloss.losses.language import kernels
 from metaloss.losses.language.canonical import canonical
 from metaloss.losses.language.expression import LOGP, Expression, P, constant
 from metaloss.losses.language.primitives import PRIMITIVES
@@ -109,6 +108,11 @@ def _number(value: float, like: Tensor) -> Tensor:
     return like.new_full((), value, dtype=torch.float64).to(like.dtype)
 
 
+def _subtract_product(a: Tensor, b: Tensor, c: Tensor) -> Tensor:
+    """a - b·c."""
+    return torch.addcmul(a, b, c, value=-1)
+
+
 class _Tape:
     """Writes a program; equal steps are written once."""
 
@@ -198,7 +202,7 @@ class _Tape:
             return logp or (self._write(_ZERO), 1)
         if logp is None:
             return self.step(torch.mul, p[0], self._write(P)), p[1]
-        run = torch.addcmul if logp[1] == p[1] else kernels.subcmul
+        run = torch.addcmul if logp[1] == p[1] else _subtract_product
         return self.step(run, logp[0], p[0], self._write(P)), logp[1]
 
     def program(self, out: int, sign: int = 1) -> Program:

@@ -1,0 +1,86 @@
+"""A published loss: its formula, its parameters, and where it was read."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from metaloss.core import hints, registry
+from metaloss.errors import SettingsError
+from metaloss.losses.language.formula import Formula
+
+Span = tuple[float, float, float]  # a parameter's default, lowest and highest value
+
+
+@dataclass(frozen=True)
+class PublishedLoss:
+    """A published loss.
+
+    Attributes:
+        name: in lower case.
+        text: the formula, with its reduction; parameters by name.
+        source: where it was read.
+        remarks: what a reader of the source should know.
+        limits: where it is known to fail.
+        reading: as "printed", as in the source's "code", or "corrected" where the print cannot be
+            meant.
+        verified: False where no reading reproduces what the source reports.
+        parameters: default, lowest and highest value.
+        flags: what turns the formula into another: name and that other text.
+        unavailable: why it cannot be had as a formula; "" otherwise.
+    """
+
+    name: str
+    text: str
+    source: str
+    remarks: str = ""
+    limits: str = ""
+    reading: Literal["printed", "code", "corrected"] = "printed"
+    verified: bool = True
+    parameters: Mapping[str, Span] = field(default_factory=dict)
+    flags: Mapping[str, str] = field(default_factory=dict)
+    unavailable: str = ""
+
+    def formula(self, /, **parameters: float | bool) -> Formula:
+        """The loss with these parameters, the others at their defaults.
+
+        Raises:
+            SettingsError: the formula is unknown, or names the parameter and what it allows.
+        """
+        if self.unavailable:
+            raise SettingsError(f"{self.name} {self.unavailable}")
+        text = self.text
+        for name in self.flags.keys() & parameters.keys():
+            text = self._flag(name, parameters[name], text)
+        numbers = {k: v for k, v in parameters.items() if k not in self.flags}
+        return Formula.parse(text, self.values(**numbers))
+
+    def values(self, /, **parameters: float | bool) -> dict[str, float]:
+        """All parameters: these values, and the others at their defaults.
+
+        Raises:
+            SettingsError: names the parameter and what it allows.
+        """
+        defaults = {name: span[0] for name, span in self.parameters.items()}
+        return defaults | {name: self._checked(name, value) for name, value in parameters.items()}
+
+    def _flag(self, name: str, value: float | bool, text: str) -> str:
+        if not isinstance(value, bool):
+            raise SettingsError(f"{self.name}: {name} must be True or False, got {value!r}")
+        return self.flags[name] if value else text
+
+    def _checked(self, name: str, value: float | bool) -> float:
+        known = [*self.parameters, *self.flags]
+        if not known:
+            raise SettingsError(
+                f"{self.name} has no parameters, got {name}. "
+                f"{hints.sentence('parameter', name)}".rstrip(". ")
+            )
+        if name not in known:
+            raise SettingsError(
+                f"{self.name}: {registry.unknown_message('parameter', name, known)}"
+            )
+        # True and False are numbers to Python, but no value of a parameter.
+        _, low, high = self.parameters[name]
+        if isinstance(value, bool) or not low <= value <= high:
+            raise SettingsError(f"{self.name}: {name} must lie in [{low}, {high}], got {value!r}")
+        return float(value)
