@@ -23,7 +23,7 @@ import metaloss
 from metaloss.core.streams import Stream
 from metaloss.training import module
 from metaloss.training.images import batch_order, open_images
-from metaloss.training.measuring import Measurement
+from metaloss.training.measurement import Measurement
 from metaloss.training.models import ImageClassifier, NetworkShape, build, repeats
 from metaloss.training.schedule import make_schedule
 from metaloss.training.settings import resolve

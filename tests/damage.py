@@ -11,7 +11,7 @@ from typing import Any
 import scans
 
 import metaloss
-from metaloss.core.drawing import Picture
+from metaloss.core.plot_style import Picture
 from metaloss.core.reporting import Reporter
 from metaloss.criterion import loss_io
 from metaloss.data import image_record

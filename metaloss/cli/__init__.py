@@ -16,7 +16,7 @@ from typing import Any
 import click
 
 from metaloss._version import __version__
-from metaloss.cli import evidence, losses, machine, searches, studies, training
+from metaloss.cli import experiments, losses, machine, searches, studies, training
 from metaloss.cli._terminal import Group, set_up, warn
 from metaloss.errors import DataWarning, DiskError, MetalossError, out_of_memory
 
@@ -25,9 +25,9 @@ COMMANDS: tuple[click.Command, ...] = (
     searches.evolve,
     searches.eliminate,
     searches.refine,
-    evidence.compare,
-    evidence.recommend,
-    evidence.reproduce,
+    experiments.compare,
+    experiments.recommend,
+    experiments.reproduce,
     training.train,
     studies.study,
     losses.show,

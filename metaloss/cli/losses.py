@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from metaloss.cli import _options
-from metaloss.cli._parts import Command, announce
+from metaloss.cli._command import Command, announce
 from metaloss.cli._terminal import echo, echo_json, warn
 
 

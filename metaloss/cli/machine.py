@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import click
 
 from metaloss.cli import _options
-from metaloss.cli._parts import Command
+from metaloss.cli._command import Command
 from metaloss.cli._terminal import Group, echo, echo_json
 from metaloss.core.config import merge_tables, parse_assignment
 from metaloss.errors import MetalossError

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from metaloss.cli import _options
-from metaloss.cli._parts import Command, interruptible, seconds
+from metaloss.cli._command import Command, interruptible, seconds
 from metaloss.cli._terminal import echo_json, raw
 from metaloss.core.config import merge_tables, parse_assignment
 from metaloss.errors import SettingsError

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from metaloss.cli import _options
-from metaloss.cli._parts import Command, announce, interruptible
+from metaloss.cli._command import Command, announce, interruptible
 from metaloss.cli._terminal import echo, echo_json
 from metaloss.errors import SettingsError
 

@@ -1,4 +1,4 @@
 """What all packages use.
 
-Random streams, populations, the registry, settings as tables, text and drawing.
+Random streams, populations, the registry, settings as tables, text and the style of plots.
 """

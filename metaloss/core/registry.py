@@ -14,7 +14,7 @@ from typing import Any, get_args, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
-from metaloss.core import hints, plugins
+from metaloss.core import plugins, suggestions
 from metaloss.errors import SettingsError
 
 DATA = ("task family", "data", "data source")  # of which a folder of images may be one
@@ -191,10 +191,10 @@ def suggestion(what: str, name: str, known: Iterable[str]) -> str:
 
     Names of other libraries are known, too.
     """
-    advice = hints.folder(name) if what in DATA else hints.sentence(what, name)
+    advice = suggestions.folder(name) if what in DATA else suggestions.sentence(what, name)
     if advice:
         return f" {advice}"
-    return nearest(hints.loss(name) if what == "loss" else name, known)
+    return nearest(suggestions.loss(name) if what == "loss" else name, known)
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

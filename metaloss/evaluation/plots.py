@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from metaloss import storage
-from metaloss.core.drawing import BLUE, GREY, ORANGE, drawing_style, panels, render
+from metaloss.core.plot_style import BLUE, GREY, ORANGE, drawing_style, panels, render
 from metaloss.losses import phenotype as looks
 from metaloss.losses.base import CrossEntropies, Losses
 from metaloss.losses.language.formula import Formula

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from metaloss.core import hints, registry
+from metaloss.core import registry, suggestions
 from metaloss.errors import SettingsError
 from metaloss.losses.language.formula import Formula
 
@@ -73,7 +73,7 @@ class PublishedLoss:
         if not known:
             raise SettingsError(
                 f"{self.name} has no parameters, got {name}. "
-                f"{hints.sentence('parameter', name)}".rstrip(". ")
+                f"{suggestions.sentence('parameter', name)}".rstrip(". ")
             )
         if name not in known:
             raise SettingsError(

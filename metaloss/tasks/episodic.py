@@ -13,7 +13,7 @@ from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass as settings
 from torch import Tensor
 
-from metaloss.core import hints, reading, registry
+from metaloss.core import reading, registry, suggestions
 from metaloss.core.streams import Stream
 from metaloss.data.datasets import Dataset, load, source_and_path
 from metaloss.data.datasets._files import Files
@@ -156,7 +156,7 @@ def written(spec: str) -> tuple[dict[str, Any], str, str]:
         raise SettingsError(
             registry.unknown_message("task family", spec, names(), "metaloss list tasks")
         )
-    if spec not in names() and (folder := hints.folder(spec)):
+    if spec not in names() and (folder := suggestions.folder(spec)):
         raise SettingsError(f"{spec} is no task family. {folder}")
     try:
         table = reading.read_toml(path)

@@ -34,7 +34,7 @@ from metaloss.tasks.training_family import TrainingFamily
 from metaloss.tasks.worker_pool import TrainingRequest, WorkerPool
 from metaloss.training.defaults import decided
 from metaloss.training.images import Rows, TrainingImages, open_images
-from metaloss.training.measuring import measure
+from metaloss.training.measurement import measure
 from metaloss.training.models import (
     ImageClassifier,
     NetworkShape,

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from metaloss.core.drawing import (
+from metaloss.core.plot_style import (
     COLOURS,
     STYLES,
     Picture,

@@ -22,7 +22,7 @@ from metaloss.errors import DamagedFile, Interrupted, MetalossError, SettingsErr
 from metaloss.training import distributed, segmentation
 from metaloss.training.augmentations import mixed, raw
 from metaloss.training.images import Batch
-from metaloss.training.measuring import measure
+from metaloss.training.measurement import measure
 from metaloss.training.models import ImageClassifier, outputs
 from metaloss.training.spec import EpochBatches, TrainingSpec, on_device, until_stopped
 

@@ -12,7 +12,7 @@ from torch import nn
 from metaloss.errors import SettingsError
 from metaloss.training import folders
 from metaloss.training.folders import TrainingRecord
-from metaloss.training.measuring import Measurement
+from metaloss.training.measurement import Measurement
 from metaloss.training.models import ImageClassifier
 
 # Of a training; pixels lack the second.

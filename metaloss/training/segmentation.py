@@ -13,7 +13,7 @@ from metaloss.criterion.base import Criterion
 from metaloss.data.datasets._remarks import warn_of
 from metaloss.data.datasets.voc import COLOUR, IGNORE, ONE_CLASS, Scenes
 from metaloss.errors import DataError
-from metaloss.training.measuring import Measurement, confusion, mean_of_occurring
+from metaloss.training.measurement import Measurement, confusion, mean_of_occurring
 from metaloss.training.models import ImageClassifier, outputs
 from metaloss.training.settings import Augment
 

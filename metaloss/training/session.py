@@ -22,7 +22,7 @@ from metaloss.training import cautions, distributed, figures, folders, results, 
 from metaloss.training.folders import TrainingRecord
 from metaloss.training.images import TrainingImages
 from metaloss.training.losses import NamedLoss
-from metaloss.training.measuring import Measurement, measure
+from metaloss.training.measurement import Measurement, measure
 from metaloss.training.models import (
     ImageClassifier,
     NetworkShape,

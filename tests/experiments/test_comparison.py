@@ -15,7 +15,7 @@ from test_run import TINY, code, evolved, family, only_the_subset, tree, without
 
 import metaloss
 from metaloss import storage
-from metaloss.core.drawing import Picture, short_label
+from metaloss.core.plot_style import Picture, short_label
 from metaloss.core.reporting import Reporter
 from metaloss.core.tables import csv_bytes
 from metaloss.data import datasets, image_record

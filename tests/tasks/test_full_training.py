@@ -21,7 +21,7 @@ from metaloss.search.estimate import estimate_cost
 from metaloss.tasks import episodic, full_training, opening, training_cache
 from metaloss.tasks.opening import with_training_cache
 from metaloss.training import fitting, images, models
-from metaloss.training.measuring import Measurement
+from metaloss.training.measurement import Measurement
 
 TRAINING = {
     "data": "mnist",

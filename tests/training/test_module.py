@@ -13,7 +13,7 @@ from metaloss.errors import DamagedFile, Interrupted, MetalossError, SettingsErr
 from metaloss.training import module
 from metaloss.training.augmentations import mixed, raw
 from metaloss.training.images import batch_order, in_memory
-from metaloss.training.measuring import measure
+from metaloss.training.measurement import measure
 from metaloss.training.models import ImageClassifier, NetworkShape, seeded
 from metaloss.training.module import train
 from metaloss.training.schedule import make_schedule

@@ -20,7 +20,7 @@ from metaloss.errors import DataError, DataWarning, Interrupted, SettingsError
 from metaloss.training import figures, fitting, images, module, segmentation, session
 from metaloss.training.figures import contact_sheet
 from metaloss.training.images import open_images
-from metaloss.training.measuring import confusion
+from metaloss.training.measurement import confusion
 from metaloss.training.models import ImageClassifier, NetworkShape, outputs
 from metaloss.training.segmentation import ignoring, overlaps, varied
 from metaloss.training.settings import Augment, resolve

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from metaloss.core.drawing import (
+from metaloss.core.plot_style import (
     STYLES,
     Picture,
     drawing_style,

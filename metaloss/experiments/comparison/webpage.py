@@ -8,8 +8,8 @@ from html import escape
 from string import Template
 from typing import Any
 
-from metaloss.core.drawing import Picture
 from metaloss.core.formatting import interval, percent, points, printable, probability
+from metaloss.core.plot_style import Picture
 
 # No scripts, and nothing from elsewhere: the file can be sent and archived as it is.
 PAGE = Template("""<!doctype html>

@@ -4,7 +4,7 @@ import textwrap
 from collections.abc import Sequence
 from typing import Any
 
-from metaloss.core.drawing import COLOURS, MARKS, Picture, drawing_style, panels, render
+from metaloss.core.plot_style import COLOURS, MARKS, Picture, drawing_style, panels, render
 from metaloss.experiments.rank_study.ranking import Pair
 from metaloss.experiments.rank_study.results import StudyResults
 

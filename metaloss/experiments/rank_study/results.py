@@ -11,8 +11,8 @@ from typing import Any
 from typing_extensions import TypedDict
 
 from metaloss import storage
-from metaloss.core.drawing import Picture
 from metaloss.core.formatting import printable_row
+from metaloss.core.plot_style import Picture
 from metaloss.core.streams import Stream
 from metaloss.data import places
 from metaloss.experiments.rank_study import ranking

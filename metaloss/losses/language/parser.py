@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NoReturn
 
-from metaloss.core import hints, registry
+from metaloss.core import registry, suggestions
 from metaloss.errors import SettingsError
 from metaloss.losses.language.expression import DEPTH, NODES, TERMINALS, Expression, call, constant
 from metaloss.losses.language.primitives import PRIMITIVES
@@ -64,7 +64,7 @@ def tokens(text: str) -> list[Token]:
             continue
         match = _TOKEN.match(text, at)
         if match is None:
-            allowed = hints.CHARACTERS.get(
+            allowed = suggestions.CHARACTERS.get(
                 text[at], "allowed are names, numbers and + - * / ** ( ) ,"
             )
             fail(text, at, f"unexpected character {text[at]!a} ({allowed})")

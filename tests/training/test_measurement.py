@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from metaloss.core.streams import Stream
-from metaloss.training.measuring import measure
+from metaloss.training.measurement import measure
 from metaloss.training.models import ImageClassifier, NetworkShape
 
 

@@ -1,4 +1,4 @@
-"""The commands that compare losses, with each other and with a paper's."""
+"""The commands that ask which loss is better: compare, recommend, reproduce."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from metaloss.cli import _options
-from metaloss.cli._parts import Command, announce, interruptible
+from metaloss.cli._command import Command, announce, interruptible
 from metaloss.cli._terminal import echo, echo_json
 from metaloss.core.config import merge_tables, parse_assignment
 
