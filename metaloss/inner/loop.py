@@ -12,10 +12,17 @@ from torch import Tensor
 
 from metaloss.core.streams import Stream
 from metaloss.inner.classifiers import Classifier, Params
+from metaloss.inner.optimiser_settings import (
+    Betas,
+    LearningRate,
+    Momentum,
+    OptimiserName,
+    Warmup,
+    WeightDecay,
+    check_nesterov,
+)
 from metaloss.inner.optimisers import Adam, Rate, Sgd
 from metaloss.losses.base import Losses
-
-Share = Annotated[float, Field(ge=0, lt=1)]
 
 
 @settings(frozen=True, config=ConfigDict(extra="forbid"))
@@ -38,16 +45,16 @@ class Inner:
     """
 
     steps: Annotated[int, Field(ge=1, le=100_000)] = 20
-    lr: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.1
+    lr: LearningRate = 0.1
     batch: Annotated[int, Field(ge=1)] | None = None
-    optimiser: Literal["sgd", "adam", "adamw"] = "sgd"
-    momentum: Share = 0.0
+    optimiser: OptimiserName = "sgd"
+    momentum: Momentum = 0.0
     nesterov: bool = False
-    betas: tuple[Share, Share] = (0.9, 0.999)
+    betas: Betas = (0.9, 0.999)
     eps: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1e-8
-    weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    weight_decay: WeightDecay = 0.0
     schedule: Literal["constant", "cosine", "linear"] = "constant"
-    warmup: Annotated[int, Field(ge=0)] = 0
+    warmup: Warmup = 0
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -55,8 +62,7 @@ class Inner:
             raise ValueError(
                 f"momentum and nesterov belong to 'sgd', and optimiser is '{self.optimiser}'"
             )
-        if self.nesterov and not self.momentum:
-            raise ValueError("nesterov needs momentum above 0")
+        check_nesterov(self.nesterov, self.momentum)
         if self.warmup >= self.steps:
             raise ValueError(f"warmup must be below steps = {self.steps}, got {self.warmup}")
         return self

@@ -22,6 +22,15 @@ from metaloss.data.datasets._images import (
     Size,
 )
 from metaloss.errors import SettingsError
+from metaloss.inner.optimiser_settings import (
+    Betas,
+    LearningRate,
+    Momentum,
+    OptimiserName,
+    Warmup,
+    WeightDecay,
+    check_nesterov,
+)
 
 PROTOCOLS = Path(__file__).parent / "protocols"  # a TOML file each
 AUGMENTATIONS = ("none", "base", "cutout", "mixup", "randaug", "all")
@@ -37,7 +46,6 @@ RATES = {"sgd": 0.1, "adam": 1e-3, "adamw": 1e-3}  # of a batch of 128 and thous
 
 Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Share = Annotated[float, Field(ge=0, lt=1)]
 
 
 @settings(frozen=True, config=ConfigDict(extra="forbid"))
@@ -148,16 +156,16 @@ class Training:
     steps: Count | None = None
     epoch_steps: Count | None = None
     batch: Count | None = None
-    optimiser: Literal["sgd", "adam", "adamw"] = "sgd"
-    lr: Positive | None = None
-    rates: tuple[Positive, ...] = ()
-    momentum: Share = 0.9
+    optimiser: OptimiserName = "sgd"
+    lr: LearningRate | None = None
+    rates: tuple[LearningRate, ...] = ()
+    momentum: Momentum = 0.9
     nesterov: bool = True
-    betas: tuple[Share, Share] = (0.9, 0.999)
+    betas: Betas = (0.9, 0.999)
     clip: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
-    weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    weight_decay: WeightDecay = 0.0
     schedule: Literal["constant", "one_cycle", "step", "plateau"] = "one_cycle"
-    warmup: Annotated[int, Field(ge=0)] | None = None
+    warmup: Warmup | None = None
     every: Count = 10
     factor: Annotated[float, Field(gt=0, lt=1)] = 0.1
     augment: Augment = Augment()
@@ -182,8 +190,9 @@ class Training:
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
-        if self.optimiser == "sgd" and self.nesterov and not self.momentum:
-            raise ValueError("nesterov needs momentum above 0")
+        # Momentum is SGD's alone; the defaults of both stay where another optimiser is chosen.
+        if self.optimiser == "sgd":
+            check_nesterov(self.nesterov, self.momentum)
         if len(set(self.loss)) < len(self.loss):
             raise ValueError(f"a loss is given twice: {', '.join(self.loss)}")
         return self
