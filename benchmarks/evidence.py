@@ -27,7 +27,10 @@ from metaloss.core.formatting import interval
 from metaloss.core.streams import Stream
 from metaloss.criterion import loss_io
 from metaloss.engines.local import Local
-from metaloss.evaluation.protocol import LossEvaluation, PairedComparison, Tuned
+from metaloss.evaluation.family_evaluation import FamilyEvaluation
+from metaloss.evaluation.paired_comparison import PairedComparison
+from metaloss.evaluation.protocol import BASELINE, LossEvaluation
+from metaloss.evaluation.tuning import Tuned
 from metaloss.losses import zoo
 from metaloss.losses.base import CrossEntropies, Losses
 from metaloss.losses.formulas import Formulas
@@ -97,7 +100,7 @@ def against(versus: PairedComparison) -> str:
 
 def steps(trials: LossEvaluation, losses: Losses, tuning: int, tasks: int) -> None:
     """Equal numbers of steps, then each loss at its best one."""
-    episodes = trials.families[0]
+    evaluation = trials.each[0]
     rivals = {
         "winner": losses,
         "ce": CrossEntropies.of(1),
@@ -110,18 +113,20 @@ def steps(trials: LossEvaluation, losses: Losses, tuning: int, tasks: int) -> No
     found: dict[str, list[Tuned]] = {name: [] for name in rivals}
     for count in (*STEPS, 0):
         row = [
-            best(found[name]) if not count else trials.tune(episodes, one, RATES, tuning, (count,))
+            evaluation.tune([one], RATES, tuning, (count,), BASELINE)[0]
+            if count
+            else best(found[name])
             for name, one in rivals.items()
         ]
         for name, tuned in zip(rivals, row, strict=True):
             found[name].append(tuned)
-        score = [trials.test_scores(episodes, tuned, tasks) for tuned in row]
+        score = [evaluation.test_scores(tuned, tasks) for tuned in row]
         means = [
             f"{float(s.double().nan_to_num().mean()):.1%} "
             f"({t.lr:g}{'' if count else f', {t.steps} steps'})"
             for s, t in zip(score, row, strict=True)
         ]
-        gains = [against(trials.compare(score[0], other)) for other in score[1:]]
+        gains = [against(evaluation.compare(score[0], other)) for other in score[1:]]
         print(
             f"{count or 'best'} | {means[0]} | {means[1]} | {gains[0]} | {means[2]} | {gains[1]}",
             flush=True,
@@ -130,7 +135,7 @@ def steps(trials: LossEvaluation, losses: Losses, tuning: int, tasks: int) -> No
 
 def best(tuned: list[Tuned]) -> Tuned:
     """The best on the meta-validation tasks."""
-    return max(tuned, key=lambda t: t.accuracy)
+    return max(tuned, key=lambda t: t.score)
 
 
 def transfer(trials: LossEvaluation, losses: Losses, tuning: int, tasks: int) -> None:
@@ -142,23 +147,23 @@ def transfer(trials: LossEvaluation, losses: Losses, tuning: int, tasks: int) ->
         "family | CE, best rate | winner at the family's rate | difference | winner at its best "
         "rate | difference"
     )
-    for episodes in trials.families:
+    for evaluation in trials.each:
+        episodes = evaluation.family
         own = episodes.family.inner
         # Convolutions cost thirty times as much here.
         small = 2 if "cnn" in episodes.family.name else 1
         n = tuning // small
         m = tasks // small
-        ce = trials.tune(episodes, CrossEntropies.of(1), RATES, n, (own.steps,))
-        tuned = trials.tune(episodes, losses, RATES, n, (own.steps,))
-        rival = trials.test_scores(episodes, ce, m)
-        fixed = trials.compare(
-            trials.test_scores(episodes, Tuned(losses, own.lr, own.steps, rival), m), rival
+        ce, tuned = evaluation.tune([CrossEntropies.of(1), losses], RATES, n, role=BASELINE)
+        rival = evaluation.test_scores(ce, m)
+        fixed = evaluation.compare(
+            evaluation.test_scores(Tuned(losses, own.lr, own.steps, rival), m), rival
         )
-        free = trials.compare(trials.test_scores(episodes, tuned, m), rival)
+        free = evaluation.compare(evaluation.test_scores(tuned, m), rival)
         print(
-            f"{episodes.family.name} (n = {m}) | {free.baseline_accuracy:.1%} ({ce.lr:g}) | "
-            f"{fixed.accuracy:.1%} ({own.lr:g}) | "
-            f"{against(fixed)} | {free.accuracy:.1%} ({tuned.lr:g}) | {against(free)}",
+            f"{episodes.family.name} (n = {m}) | {free.baseline_score:.1%} ({ce.lr:g}) | "
+            f"{fixed.score:.1%} ({own.lr:g}) | "
+            f"{against(fixed)} | {free.score:.1%} ({tuned.lr:g}) | {against(free)}",
             flush=True,
         )
 
@@ -179,9 +184,10 @@ def best_published(trials: LossEvaluation, tuning: int) -> dict[str, list[Tuned]
     rates = torch.tensor(RATES)
     grid = Formulas.of([zoo.read(name) for name in names for _ in RATES])
     found = {}
-    for episodes in trials.families:
-        score = trials.scores(
-            episodes, grid, "validation", trials.key.at("zoo"), tuning, lr=rates.repeat(len(names))
+    for evaluation in trials.each:
+        episodes = evaluation.family
+        score = evaluation.scores(
+            grid, "validation", trials.key.at("zoo"), tuning, lr=rates.repeat(len(names))
         )
         reached, rate = score[0].double().nan_to_num().mean(1).unflatten(0, (-1, len(RATES))).max(1)
         top = reached.argsort(descending=True)[:5].tolist()
@@ -190,14 +196,13 @@ def best_published(trials: LossEvaluation, tuning: int) -> dict[str, list[Tuned]
                 f"{episodes.family.name} | {names[i]} (lr {RATES[rate[i]]:g}) | {reached[i]:.2%}",
                 flush=True,
             )
-        steps = (episodes.family.inner.steps,)
-        again = LossEvaluation(trials.engine, trials.families, trials.key.at("again"))
+        again = FamilyEvaluation(trials.engine, episodes, trials.key.at("again"))
         ones = [Formulas.of([zoo.read(names[i])]) for i in top]
         tuned = [
-            again.tune(episodes, one, (RATES[rate[i]],), 3 * tuning, steps)
+            again.tune([one], (RATES[rate[i]],), 3 * tuning, role=BASELINE)[0]
             for i, one in zip(top, ones, strict=True)
         ]
-        found[episodes.family.name] = sorted(tuned, key=lambda t: -t.accuracy)
+        found[episodes.family.name] = sorted(tuned, key=lambda t: -t.score)
     return found
 
 
@@ -217,17 +222,18 @@ def against_zoo(runs: list[str], engine: Local, tuning: int) -> None:
         trials = LossEvaluation(
             engine, [opened[f.name] for f in run.settings.families], Stream(run.settings.seed)
         )
-        for episodes in trials.families:
+        for evaluation in trials.each:
+            episodes = evaluation.family
             rival = zoo_best[episodes.family.name][0]
             own = episodes.family.inner
             tasks = run.settings.test_tasks
-            ours = trials.test_scores(
-                episodes, Tuned(loss.losses(), own.lr, own.steps, rival.score), tasks
+            ours = evaluation.test_scores(
+                Tuned(loss.losses(), own.lr, own.steps, rival.scores), tasks
             )
-            versus = trials.compare(ours, trials.test_scores(episodes, rival, tasks))
+            versus = evaluation.compare(ours, evaluation.test_scores(rival, tasks))
             name = f"{rival.losses.formulas[0]} at lr {rival.lr:g}"
             print(
-                f"{run.name} | {versus.accuracy:.1%} | {name}: {versus.baseline_accuracy:.1%} | "
+                f"{run.name} | {versus.score:.1%} | {name}: {versus.baseline_score:.1%} | "
                 f"{against(versus)}",
                 flush=True,
             )

@@ -32,7 +32,8 @@ import metaloss
 from metaloss.core.streams import Stream
 from metaloss.data.datasets import Dataset
 from metaloss.engines.local import Local
-from metaloss.experiments.comparison.family_evaluation import FamilyEvaluation, Setting
+from metaloss.evaluation.episode_evaluation import EpisodeEvaluation
+from metaloss.evaluation.tuning import Setting
 from metaloss.experiments.recommendation import Advice, folds
 from metaloss.tasks import step_counts
 from metaloss.tasks.episodic import Episodes, normalised
@@ -139,7 +140,7 @@ def truth(advice: Advice, data: Dataset, small: dict[str, Any]) -> float:
     )
     losses = [metaloss.load(name).losses() for name in (best, "ce")]
     with Local() as engine:
-        ours, ce = FamilyEvaluation(engine, episodes, Stream(0).at("truth")).test_each(
+        ours, ce = EpisodeEvaluation(engine, episodes, Stream(0).at("truth")).test_each(
             losses, settings, TRUTH
         )
     assert ours is not None

@@ -92,7 +92,7 @@ class Console(Reporter):
         for rival in rivals:
             self.say(
                 f"start   cross-entropy at its best learning rate ({rival.lr:g}): "
-                f"{percent(rival.accuracy)} on {tasks} meta-validation tasks"
+                f"{percent(rival.score)} on {tasks} meta-validation tasks"
             )
         self._start_bar(
             "generation {task.completed}/{task.total}", "generation {done}/{total}", self.total

@@ -204,12 +204,12 @@ def _score(run: Run, before: Formula, after: Formula, stop: Callable[[], bool]) 
         )
         # Tasks of a role of their own: on those of the choice the winner would look too good.
         old, new = trials.validation_scores(Formulas.of([before, after]), "refinement", tasks)
-        for number, family in enumerate(chosen.families):
+        for number, evaluation in enumerate(trials.each):
             own = trials.family_index(tasks) == number
-            versus = trials.compare(new[own], old[own])
-            rows[family.name] = {
-                "before": versus.baseline_accuracy,
-                "after": versus.accuracy,
+            versus = evaluation.compare(new[own], old[own])
+            rows[evaluation.family.family.name] = {
+                "before": versus.baseline_score,
+                "after": versus.score,
                 "gain": asdict(versus.gain),
             }
         most = max(trials.task_counts(tasks))

@@ -15,8 +15,9 @@ from metaloss import storage
 from metaloss.core import registry
 from metaloss.core.streams import Stream
 from metaloss.errors import SettingsError
-from metaloss.evaluation.protocol import LossEvaluation, Tuned
+from metaloss.evaluation.protocol import BASELINE, LossEvaluation
 from metaloss.evaluation.statistics import rank_correlation
+from metaloss.evaluation.tuning import Tuned
 from metaloss.losses.base import CrossEntropies
 from metaloss.losses.formulas import Formulas
 from metaloss.losses.language.formula import Formula
@@ -159,7 +160,7 @@ class StageRunner:
         pairs = [(e, key) for key in self._keys(number, stage) for e in opened]
         losses = Formulas.of(formulas)
         score = [
-            self.trials.scores(e, losses, "validation", key, stage.tasks)[0] for e, key in pairs
+            self.trials.on(e).scores(losses, "validation", key, stage.tasks)[0] for e, key in pairs
         ]
         # Columns come family after family, and all of that again for every repeat.
         numbers = self.trials.family_index(stage.tasks).repeat(stage.repeats)
@@ -179,7 +180,9 @@ class StageRunner:
     def _rival(self, e: OpenFamily, tuned: Tuned, number: int, stage: Stage) -> dict[str, float]:
         score = [
             # The same keys as for the losses: cross-entropy meets the same tasks.
-            self.trials.scores(e, tuned.losses, "validation", key, stage.tasks, lr=tuned.lr)[0, 0]
+            self.trials.on(e).scores(tuned.losses, "validation", key, stage.tasks, lr=tuned.lr)[
+                0, 0
+            ]
             for key in self._keys(number, stage)
         ]
         return {
@@ -193,7 +196,7 @@ class StageRunner:
         # Tuning costs rates times tasks, so a budget that several stages share is tuned once.
         if budget not in self.tuned:
             self.tuned[budget] = [
-                self.trials.tune(e, one, self.rates, self.baseline_tasks, (e.steps,))
+                self.trials.on(e).tune([one], self.rates, self.baseline_tasks, role=BASELINE)[0]
                 for e in opened
             ]
         return list(zip(opened, self.tuned[budget], strict=True))

@@ -17,8 +17,9 @@ from metaloss.core.population import Population
 from metaloss.core.reporting import Reporter
 from metaloss.core.streams import Stream
 from metaloss.errors import MetalossError
-from metaloss.evaluation.protocol import LossEvaluation, Tuned
+from metaloss.evaluation.protocol import LossEvaluation
 from metaloss.evaluation.statistics import paired
+from metaloss.evaluation.tuning import Tuned
 from metaloss.evolution import Scored, generation
 from metaloss.genomes import Genome
 from metaloss.search.cached_evaluator import CachedEvaluator
@@ -274,7 +275,7 @@ class SearchRunner:
         # Mean and standard error need no bootstrap, so the fewest resamples do.
         gain = paired(
             score,
-            torch.cat([baseline.score for baseline in self.baselines]),
+            torch.cat([baseline.scores for baseline in self.baselines]),
             Stream(0).at("bootstrap"),
             resamples=2,
         )

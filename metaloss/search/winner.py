@@ -89,16 +89,16 @@ def _test(runner: SearchRunner, losses: Losses) -> dict[str, Any]:
             runner.evaluation.families, baselines[kind], compared, strict=True
         ):
             row = {
-                "accuracy": comparison.accuracy,
+                "accuracy": comparison.score,
                 "tasks": comparison.gain.tasks,
                 "classes": tasks.ways,
             }
             difference = asdict(comparison)
-            del difference["accuracy"], difference["baseline_accuracy"]
+            del difference["score"], difference["baseline_score"]
             result.setdefault(tasks.family.name, row)[kind] = {
                 "lr": baseline.lr,
                 "steps": baseline.steps,
-                "accuracy": comparison.baseline_accuracy,
+                "accuracy": comparison.baseline_score,
                 **difference,
             }
     return result

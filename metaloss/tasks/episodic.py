@@ -32,6 +32,7 @@ from metaloss.inner.classifiers import Classifier
 from metaloss.inner.loop import Inner
 from metaloss.inner.metrics import Metric
 from metaloss.inner.metrics import scores as accuracies
+from metaloss.inner.optimisers import Rate
 from metaloss.losses.base import Losses
 from metaloss.tasks.protocols import Engine, FamilyCost, SearchBudget
 from metaloss.tasks.provenance import describe_images
@@ -249,42 +250,81 @@ class Episodes:
         """The family's classifier."""
         return self.family.model()
 
+    @property
+    def metric(self) -> Metric:
+        """What losses are scored by, on a task's validation images."""
+        return accuracies
+
+    @property
+    def chance(self) -> float:
+        """The score of guesses."""
+        return 1 / self.ways
+
     def evaluate(
         self,
         engine: Engine,
-        losses: Losses,
+        populations: Sequence[Losses],
         pool: str,
         key: Stream,
-        tasks: int,
+        tasks: range,
         *,
         val: int | None = None,
-        lr: float | Float[Tensor, " P"] | None = None,
+        rates: Sequence[Rate | None] = (),
         steps: tuple[int, ...] = (),
-        metric: Metric = accuracies,
-    ) -> Float[Tensor, "M P T ..."]:
-        """What a metric says of losses on tasks drawn by a key, after M numbers of steps.
+        metric: Metric | None = None,
+    ) -> list[Float[Tensor, "M P T ..."]]:
+        """What a metric says of populations of losses on the same tasks, after M numbers of steps.
 
         Args:
             engine: trains the classifiers.
-            losses: P of them.
+            populations: of P losses each.
             pool: where the tasks are drawn from: "train", "validation" or "test".
             key: of the tasks, of the initial weights and of the batches.
-            tasks: how many.
+            tasks: the numbers of the tasks that the key draws.
             val: validation images per class; the family's own number where None.
-            lr: a learning rate for all, or one per loss; the family's own where None.
+            rates: of each population a learning rate for all, or one per loss; the family's own
+                where None, and by default.
             steps: ascending; the family's own number where there are none.
-            metric: what is measured of the trained classifiers.
+            metric: what is measured of the trained classifiers; the family's score where None.
         """
-        drawn = self.sample([key.at("task", t) for t in range(tasks)], pool, val)
-        starts = [key.at("init", t) for t in range(tasks)]
-        own = self.family.inner
         curves = [
-            engine.observe(
-                [losses], self, drawn, starts, metric, replace(own, steps=marks[-1]), [lr], marks
-            )[0]
-            for marks in training_lengths(own, steps or (own.steps,))
+            self.observe(
+                engine,
+                populations,
+                pool,
+                key,
+                tasks,
+                metric or self.metric,
+                rates=rates,
+                steps=lengths,
+                val=val,
+            )
+            for lengths in training_lengths(self.family.inner, steps or (self.steps,))
         ]
-        return torch.cat(curves)
+        return [torch.cat(of_population) for of_population in zip(*curves, strict=True)]
+
+    def observe(
+        self,
+        engine: Engine,
+        populations: Sequence[Losses],
+        pool: str,
+        key: Stream,
+        tasks: range,
+        metric: Metric,
+        *,
+        rates: Sequence[Rate | None] = (),
+        steps: tuple[int, ...],
+        val: int | None = None,
+    ) -> list[Float[Tensor, "M P T ..."]]:
+        """What a metric says along one training, which is as long as the last number of steps.
+
+        Arguments: as for `evaluate`.
+        """
+        drawn = self.sample([key.at("task", t) for t in tasks], pool, val)
+        starts = [key.at("init", t) for t in tasks]
+        inner = replace(self.family.inner, steps=steps[-1])
+        each_rate = rates or [None] * len(populations)
+        return engine.observe(populations, self, drawn, starts, metric, inner, each_rate, steps)
 
     def validation_rows(self, keys: list[Stream], pool: str) -> Int64[Tensor, "T V"] | None:
         """The rows of the images that the tasks of these keys are validated on."""

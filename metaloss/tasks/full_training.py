@@ -23,7 +23,7 @@ from metaloss.data.datasets.voc import Scenes
 from metaloss.data.pools import pools
 from metaloss.errors import DataError, Interrupted, MetalossError, SettingsError, out_of_memory
 from metaloss.inner.metrics import Metric
-from metaloss.inner.metrics import scores as accuracies
+from metaloss.inner.optimisers import Rate
 from metaloss.losses.base import Losses
 from metaloss.losses.formulas import Formulas
 from metaloss.storage.environment import digest_of_rows
@@ -144,34 +144,44 @@ class FullTrainingTasks:
         """The rates among which cross-entropy's is chosen: the family's own, or else the run's."""
         return self.family.training.rates or given
 
+    @property
+    def chance(self) -> float:
+        """The score of guesses."""
+        return 1 / self.ways
+
     def evaluate(
         self,
         engine: Engine,
-        losses: Losses,
+        populations: Sequence[Losses],
         pool: str,
         key: Stream,
-        tasks: int,
+        tasks: range,
         *,
         val: int | None = None,
-        lr: float | Float[Tensor, " P"] | None = None,
+        rates: Sequence[Rate | None] = (),
         steps: Sequence[int] = (),
-        metric: Metric = accuracies,
-    ) -> Float[Tensor, "M P T"]:
-        """Accuracies of networks whose seeds are drawn by a key, after M numbers of steps.
+        metric: Metric | None = None,
+    ) -> list[Float[Tensor, "M P T"]]:
+        """Scores of networks whose seeds are drawn by a key, after M numbers of steps.
 
         Args:
             engine: says when to stop; networks train on this family's own device.
-            losses: P of them.
+            populations: of P losses each.
             pool: what is looked at in the end: "train", "validation" or "test".
             key: of all random draws.
-            tasks: how many seeds, no more than the family has.
+            tasks: the numbers of the seeds; those beyond the family's own number do not count.
             val: for episodes alone: every pool is looked at as a whole.
-            lr: the highest learning rate, for all or one per loss; the family's own where None.
+            rates: of each population the highest learning rate, for all or one per loss; the
+                family's own where None, and by default.
             steps: of the trainings; the family's own number where there are none.
-            metric: for episodes alone: a full training has its accuracy and nothing else.
+            metric: for episodes alone: a full training has its score and nothing else.
         """
-        keys = [key.at("task", t) for t in range(self.most(tasks))]
-        return self.scores(losses, pool, keys, lr, steps, engine.stop)
+        keys = [key.at("task", t) for t in tasks[: self.most(len(tasks))]]
+        each_rate = rates or [None] * len(populations)
+        return [
+            self.scores(losses, pool, keys, lr, steps, engine.stop)
+            for losses, lr in zip(populations, each_rate, strict=True)
+        ]
 
     def validation_rows(self, keys: list[Stream], pool: str) -> None:
         """None: all seeds look at the same images, and only the seeds can be drawn again."""

@@ -563,16 +563,16 @@ def test_every_optimiser_scores_a_task_by_its_own_keys_alone(
 def test_a_schedule_that_ends_at_0_gives_every_number_of_steps_a_training_of_its_own(
     engine, open_tiny
 ):
-    from metaloss.evaluation.protocol import LossEvaluation
+    from metaloss.evaluation.family_evaluation import FamilyEvaluation
 
     losses = networks()
     key = Stream(0).at("role")
     episodes = open_tiny(inner={"steps": 6, "lr": 0.1, "schedule": "linear"})
-    trials = LossEvaluation(engine(), (episodes,), Stream(0))
-    both = trials.scores(episodes, losses, "train", key, T, steps=(3, 6))
+    evaluation = FamilyEvaluation(engine(), episodes, Stream(0))
+    both = evaluation.scores(losses, "train", key, T, steps=(3, 6))
     for steps, found in zip((3, 6), both, strict=True):
-        assert same(trials.scores(episodes, losses, "train", key, T, steps=(steps,))[0], found)
-    assert same(trials.scores(episodes, losses, "train", key, T)[0], both[1])
+        assert same(evaluation.scores(losses, "train", key, T, steps=(steps,))[0], found)
+    assert same(evaluation.scores(losses, "train", key, T)[0], both[1])
 
 
 # --- on a GPU ---

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from metaloss.evaluation.protocol import best_setting
+from metaloss.evaluation.tuning import best_setting
 from metaloss.inner.loop import Inner
 from metaloss.tasks.step_counts import training_lengths
 

@@ -21,8 +21,8 @@ from metaloss.core.tables import csv_bytes
 from metaloss.data import datasets, image_record
 from metaloss.errors import DiskError, Interrupted, SettingsError
 from metaloss.evaluation.statistics import Paired, RankTest
+from metaloss.evaluation.tuning import Setting
 from metaloss.experiments.comparison import figures, results, sentences
-from metaloss.experiments.comparison.family_evaluation import Setting
 from metaloss.inner.metrics import measure
 from metaloss.tasks import episodic
 

@@ -15,7 +15,8 @@ from metaloss.core.reporting import Reporter
 from metaloss.core.streams import Stream
 from metaloss.engines.local import Local
 from metaloss.errors import DataError, Interrupted, SettingsError
-from metaloss.experiments.comparison.family_evaluation import FamilyEvaluation, Setting
+from metaloss.evaluation.episode_evaluation import EpisodeEvaluation
+from metaloss.evaluation.tuning import Setting
 from metaloss.experiments.recommendation import folds, selection, summary, verdict
 from metaloss.experiments.recommendation.verdict import AccuracyGain, Verdict
 from metaloss.inner.loop import Inner
@@ -120,9 +121,9 @@ def test_a_choice_is_blind_to_the_images_that_judge_it(images, monkeypatch):
         choosing, judging = cut.fold(1, Stream(0), CPU)
         with Local() as engine:
             how = LOSSES, (0.1, 1.0), 4
-            chosen = selection.choose(FamilyEvaluation(engine, choosing, Stream(0)), *how)
+            chosen = selection.choose(EpisodeEvaluation(engine, choosing, Stream(0)), *how)
             found = selection.evaluate_choice(
-                FamilyEvaluation(engine, judging, Stream(0)), LOSSES, chosen, 3
+                EpisodeEvaluation(engine, judging, Stream(0)), LOSSES, chosen, 3
             )
         return torch.cat(judging.held_out["test"]), chosen, found
 

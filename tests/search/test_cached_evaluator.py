@@ -7,7 +7,9 @@ import torch
 
 from metaloss.core.streams import Stream
 from metaloss.engines.local import Local
-from metaloss.evaluation.protocol import LossEvaluation, ScreeningBudget, Tuned
+from metaloss.evaluation.family_evaluation import FamilyEvaluation
+from metaloss.evaluation.protocol import LossEvaluation, ScreeningBudget
+from metaloss.evaluation.tuning import Tuned
 from metaloss.losses.base import CrossEntropies
 from metaloss.losses.formulas import Formulas
 from metaloss.losses.language.formula import Formula
@@ -302,18 +304,18 @@ def test_the_engine_gives_survivors_what_it_gives_without_a_screen(open_tiny):
     assert evaluator.control == pytest.approx(found[0].double().mean().item())
 
 
-def test_the_screen_measures_by_the_way_from_chance_to_cross_entropy(open_tiny):
+def test_the_screen_measures_by_the_way_from_chance_to_cross_entropy(open_tiny, monkeypatch):
     asked = []
 
-    class Fixed(LossEvaluation):
-        def scores(self, episodes, losses, pool, key, tasks, *, val=None, lr=None, steps=()):
-            asked.append((len(losses), tasks, lr, steps))
-            found = [0.9] if lr else [0.63, 0.65, torch.nan, 1.0]
-            return torch.tensor(found)[None, :, None].repeat(1, 1, tasks)
+    def fixed(self, losses, pool, key, tasks, *, val=None, lr=None, steps=()):
+        asked.append((len(losses), tasks, lr, steps))
+        scores = [0.9] if lr else [0.63, 0.65, torch.nan, 1.0]
+        return torch.tensor(scores)[None, :, None].repeat(1, 1, tasks)
 
+    monkeypatch.setattr(FamilyEvaluation, "scores", fixed)
     tuned = Tuned(CrossEntropies.of(1), 0.3, 10, torch.zeros(1))
     with Local(workers=1) as engine:
-        evaluation = Fixed(engine, (open_tiny(inner={"steps": 10}),), Stream(0))
+        evaluation = LossEvaluation(engine, (open_tiny(inner={"steps": 10}),), Stream(0))
         passed = evaluation.passes_screening(
             ScreeningBudget(20, 2, 0.54), [tuned], 4, CrossEntropies.of(4), KEY
         )

@@ -13,10 +13,11 @@ from metaloss import console, storage
 from metaloss.criterion import loss_io
 from metaloss.errors import DamagedFile, Interrupted, RunInUse, SettingsError
 from metaloss.evaluation import plots
-from metaloss.evaluation.protocol import LossEvaluation
+from metaloss.evaluation.family_evaluation import FamilyEvaluation
 from metaloss.evaluation.statistics import rank_correlation
 from metaloss.search import elimination
 from metaloss.search.run import Run, find
+from metaloss.tasks.episodic import Episodes
 
 PARTS = {
     "genome": {"kind": "tree"},
@@ -174,7 +175,7 @@ def test_an_elimination_interrupted_anywhere_and_resumed_has_equal_bytes(run, tm
 
 def test_finished_stages_are_not_played_again(run, monkeypatch):
     first = metaloss.eliminate(run, chosen=SMALL)
-    monkeypatch.setattr(LossEvaluation, "scores", lambda *args, **how: pytest.fail("trained again"))
+    monkeypatch.setattr(Episodes, "evaluate", lambda *args, **how: pytest.fail("trained again"))
     assert metaloss.eliminate(run, chosen=SMALL).summary == first.summary
 
 
@@ -270,14 +271,14 @@ def test_a_stage_multiplies_the_family_s_steps_and_widths(open_tiny, kind, width
 
 def test_every_stage_and_repeat_has_fresh_meta_validation_tasks(run, monkeypatch):
     keys = set()
-    scores = LossEvaluation.scores
+    evaluate = Episodes.evaluate
 
-    def watched(self, episodes, losses, pool, key, *args, **how):
+    def watched(self, engine, populations, pool, key, *args, **how):
         assert pool == "validation"
         keys.add(key.path)
-        return scores(self, episodes, losses, pool, key, *args, **how)
+        return evaluate(self, engine, populations, pool, key, *args, **how)
 
-    monkeypatch.setattr(LossEvaluation, "scores", watched)
+    monkeypatch.setattr(Episodes, "evaluate", watched)
     metaloss.eliminate(run, chosen=SMALL)
     rounds = {
         ("elimination", number, repeat) for number, repeat in ((1, 0), (2, 0), (3, 0), (3, 1))
@@ -287,13 +288,13 @@ def test_every_stage_and_repeat_has_fresh_meta_validation_tasks(run, monkeypatch
 
 def test_cross_entropy_is_tuned_for_every_budget_once(run, monkeypatch):
     budgets = []
-    tune = LossEvaluation.tune
+    tune = FamilyEvaluation.tune
 
-    def watched(self, episodes, one, rates, tasks, steps):
-        budgets.append((steps, episodes.model.hidden))
-        return tune(self, episodes, one, rates, tasks, steps)
+    def watched(self, losses, rates, tasks, steps=(), *, role):
+        budgets.append((steps or (self.family.steps,), self.family.model.hidden))
+        return tune(self, losses, rates, tasks, steps, role)
 
-    monkeypatch.setattr(LossEvaluation, "tune", watched)
+    monkeypatch.setattr(FamilyEvaluation, "tune", watched)
     stages = [*SMALL["stages"], SMALL["stages"][-1]]
     metaloss.eliminate(run, chosen={**SMALL, "stages": stages})
     assert budgets == [((3,), (8,)), ((6,), (8,)), ((3,), (16,))]

@@ -34,6 +34,7 @@ from metaloss.engines.local import Local
 from metaloss.errors import DiskError, Interrupted, MetalossError, SettingsError
 from metaloss.evaluation.protocol import LossEvaluation
 from metaloss.search import program, runner, settings
+from metaloss.tasks.episodic import Episodes
 
 MU_PLUS_LAMBDA = SMALL["strategy"]
 STRATEGIES = {
@@ -310,9 +311,9 @@ def test_the_winner_is_chosen_on_meta_validation_and_tested_once_it_is_written(
     tmp_path, monkeypatch
 ):
     pools = []
-    scores = LossEvaluation.scores
+    evaluate = Episodes.evaluate
 
-    def watched(self, episodes, losses, pool, *args, **kwargs):
+    def watched(self, engine, populations, pool, *args, **kwargs):
         written = [path.parent for path in (tmp_path / "runs").rglob("loss.json")]
         pools.append((pool, bool(written)))
         if written:  # complete, and what it will stay
@@ -321,9 +322,9 @@ def test_the_winner_is_chosen_on_meta_validation_and_tested_once_it_is_written(
                 *pools[-1],
                 hashlib.sha256((written[0] / "loss.json").read_bytes()).hexdigest(),
             )
-        return scores(self, episodes, losses, pool, *args, **kwargs)
+        return evaluate(self, engine, populations, pool, *args, **kwargs)
 
-    monkeypatch.setattr(LossEvaluation, "scores", watched)
+    monkeypatch.setattr(Episodes, "evaluate", watched)
     folder = evolved(tmp_path).folder
     before = {pool for pool, written, *_ in pools if not written}
     after = [(pool, *digest) for pool, written, *digest in pools if written]
@@ -337,13 +338,13 @@ def test_the_winner_is_chosen_on_meta_validation_and_tested_once_it_is_written(
 
 def test_what_the_test_says_feeds_nothing_back(tmp_path, monkeypatch):
     honest = evolved(tmp_path)
-    sound = LossEvaluation.scores
+    sound = Episodes.evaluate
 
-    def reversed_on_test(self, episodes, losses, pool, *args, **kwargs):
-        score = sound(self, episodes, losses, pool, *args, **kwargs)
-        return 1 - score if pool == "test" else score
+    def reversed_on_test(self, engine, populations, pool, *args, **kwargs):
+        scores = sound(self, engine, populations, pool, *args, **kwargs)
+        return [1 - x for x in scores] if pool == "test" else scores
 
-    monkeypatch.setattr(LossEvaluation, "scores", reversed_on_test)
+    monkeypatch.setattr(Episodes, "evaluate", reversed_on_test)
     other = evolved(tmp_path, out="other")
     assert other.summary["test"] != honest.summary["test"]
     assert other.history == honest.history

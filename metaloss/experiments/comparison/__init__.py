@@ -19,13 +19,10 @@ from metaloss.core.tables import flatten
 from metaloss.criterion.leakage import DataOverlap, data_overlap
 from metaloss.engines.local import Local
 from metaloss.errors import SettingsError
+from metaloss.evaluation.episode_evaluation import EpisodeEvaluation
 from metaloss.evaluation.statistics import Draws
+from metaloss.evaluation.tuning import Setting
 from metaloss.experiments.comparison import report_folder
-from metaloss.experiments.comparison.family_evaluation import (
-    FamilyEvaluation,
-    Setting,
-    TunedSettings,
-)
 from metaloss.experiments.comparison.losses import CE, ComparedLoss, check_classes, read_losses
 from metaloss.experiments.comparison.results import LossMeasures, compared_with_baseline
 from metaloss.experiments.comparison.summary import FamilyResults, summarise
@@ -163,7 +160,7 @@ def start(
             comparison, families, sum(_work(comparison, len(compared), e) for e in families)
         )
         # The seed decides the tasks, so they are the same whatever else is compared.
-        evaluations = [FamilyEvaluation(engine, e, Stream(comparison.seed)) for e in families]
+        evaluations = [EpisodeEvaluation(engine, e, Stream(comparison.seed)) for e in families]
         results = [
             _evaluate(evaluation, comparison, compared, baseline) for evaluation in evaluations
         ]
@@ -241,7 +238,7 @@ def _overlaps(
 
 
 def _evaluate(
-    evaluation: FamilyEvaluation,
+    evaluation: EpisodeEvaluation,
     comparison: Comparison,
     compared: Sequence[ComparedLoss],
     baseline: str,
@@ -252,25 +249,23 @@ def _evaluate(
     inner = evaluation.inner
     test_tasks = comparison.test_tasks
     # Tuned on meta-validation tasks: test tasks that choose a rate would flatter it.
-    rates = evaluation.tune(losses, comparison.rates, comparison.tuning_tasks)
+    rates = [x.setting for x in evaluation.tune(losses, comparison.rates, comparison.tuning_tasks)]
     # The baseline may have more steps in any case: a loss that is merely faster must not look
     # better than that.
     longer = [i for i, label in enumerate(labels) if comparison.tune == "steps" or label == CE]
-    steps = evaluation.tune_steps(
+    tuned_steps = evaluation.tune_steps(
         [losses[i] for i in longer], comparison.rates, comparison.tuning_tasks
     )
-    tuned = [
-        TunedSettings(rate, dict(zip(longer, steps, strict=True)).get(i))
-        for i, rate in enumerate(rates)
-    ]
+    best_steps = dict(zip(longer, (x.setting for x in tuned_steps), strict=True))
+    best_settings = [best_steps.get(i) for i in range(len(losses))]
     # At the family's rate, too: a loss that is ahead only there may be a mere rescaling.
     family_setting = Setting(inner.lr, inner.steps)
-    tested = evaluation.test(losses, [(x.rate, family_setting) for x in tuned], test_tasks)
-    tested_at_best_steps = evaluation.test_each(losses, [x.steps for x in tuned], test_tasks)
+    tested = evaluation.test(losses, [(rate, family_setting) for rate in rates], test_tasks)
+    tested_at_best_steps = evaluation.test_each(losses, best_settings, test_tasks)
     measured = [
-        LossMeasures(label, x.rate, at_best_rate, at_family_rate, x.steps, at_best_steps)
-        for label, x, (at_best_rate, at_family_rate), at_best_steps in zip(
-            labels, tuned, tested, tested_at_best_steps, strict=True
+        LossMeasures(label, rate, at_best_rate, at_family_rate, best_setting, at_best_steps)
+        for label, rate, (at_best_rate, at_family_rate), best_setting, at_best_steps in zip(
+            labels, rates, tested, best_settings, tested_at_best_steps, strict=True
         )
     ]
     # One set of resamples for all losses, so that their intervals compare.
@@ -279,11 +274,9 @@ def _evaluate(
         measured, baseline, CE, Draws.of(evaluation.rows(test_tasks), key), key
     )
     moments, curves = evaluation.curves(losses, rates, min(comparison.curve_tasks, test_tasks))
-    strongest = tuned[labels.index(CE)].steps
-    assert strongest is not None
     return FamilyResults(
         rows,
-        strongest,
+        best_steps[labels.index(CE)],
         {x.loss: x for x in measured},
         moments,
         dict(zip(labels, curves, strict=True)),

@@ -19,7 +19,7 @@ from metaloss.evaluation.statistics import (
     rank_test,
     verdict,
 )
-from metaloss.experiments.comparison.family_evaluation import Setting
+from metaloss.evaluation.tuning import Setting
 from metaloss.inner.metrics import Measures
 
 
@@ -230,10 +230,10 @@ def as_row(result: LossResult, family: str) -> dict[str, Any]:
     return {
         "family": family,
         "loss": result.loss,
-        "setting": plain(result.setting),
+        "setting": result.setting.plain(),
         "at": plain(result.tuned),
         "plain": plain(result.at_family_rate),
-        "best": plain(result.best_setting),
+        "best": result.best_setting.plain() if result.best_setting else None,
         "at_best": plain(result.at_best_steps),
         "against": difference,
         "late": plain(result.vs_ce_best_steps),

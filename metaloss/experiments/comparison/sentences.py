@@ -1,6 +1,6 @@
 """What the numbers of a family allow one to say of a loss, as one sentence."""
 
-from metaloss.experiments.comparison.family_evaluation import Setting
+from metaloss.evaluation.tuning import Setting
 from metaloss.experiments.comparison.results import LossResult
 
 

@@ -1,7 +1,7 @@
 """What a comparison found, as plain values: its tables, sentences, learning curves and ranks."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from jaxtyping import Float
@@ -11,7 +11,7 @@ from metaloss import storage
 from metaloss.core import registry
 from metaloss.criterion.leakage import DataOverlap
 from metaloss.evaluation.statistics import critical_difference, mean_ranks
-from metaloss.experiments.comparison.family_evaluation import Setting
+from metaloss.evaluation.tuning import Setting
 from metaloss.experiments.comparison.losses import ComparedLoss
 from metaloss.experiments.comparison.results import (
     LossMeasures,
@@ -111,7 +111,7 @@ def _about(episodes: Episodes, strongest: Setting) -> dict[str, Any]:
         "data": episodes.dataset.origin,
         "fingerprint": episodes.dataset.fingerprint(),
         "test_images": pool,
-        "strongest": asdict(strongest),
+        "strongest": strongest.plain(),
     }
 
 

@@ -21,11 +21,11 @@ from metaloss.criterion.base import Criterion
 from metaloss.data.places import is_path_source
 from metaloss.engines.local import Local
 from metaloss.errors import SettingsError
-from metaloss.evaluation.protocol import LossEvaluation
+from metaloss.evaluation.family_evaluation import FamilyEvaluation
 from metaloss.experiments.rank_study.settings import Study
 from metaloss.search.settings import changed
 from metaloss.tasks import episodic
-from metaloss.tasks.episodic import EPISODE_SETTINGS, Episodes, open_episodes
+from metaloss.tasks.episodic import EPISODE_SETTINGS, open_episodes
 from metaloss.training import folders
 from metaloss.training.losses import NamedLoss
 
@@ -65,26 +65,24 @@ class FewShot:
     Attributes:
         name: the setting's.
         rates: learning rates among which every loss's is chosen; one where none is.
-        episodes: the family with its images.
-        trials: what trains on it.
+        evaluation: scores losses on the family's tasks.
         tasks: how many a score is the mean of.
     """
 
     name: str
     rates: tuple[float, ...]
-    episodes: Episodes
-    trials: LossEvaluation
+    evaluation: FamilyEvaluation
     tasks: int
 
     @property
     def classes(self) -> int:
         """Of a task."""
-        return self.episodes.family.ways
+        return self.evaluation.family.ways
 
     @property
     def fingerprint(self) -> str:
         """Of the images."""
-        return self.episodes.dataset.fingerprint()
+        return self.evaluation.family.dataset.fingerprint()
 
     @property
     def unit(self) -> str:
@@ -98,16 +96,11 @@ class FewShot:
             Interrupted: someone asked to stop.
         """
         assert isinstance(entrant.loss, Criterion)
-        found = self.trials.scores(
-            self.episodes,
-            entrant.loss.losses(),
-            "validation",
-            self.trials.key.at("study"),
-            self.tasks,
-            lr=lr,
-        )
+        key = self.evaluation.key.at("study")
+        losses = entrant.loss.losses()
+        scores = self.evaluation.scores(losses, "validation", key, self.tasks, lr=lr)
         # [1 1 T]: one number of steps, one loss.
-        return as_score(lr, found[0, 0].tolist())
+        return as_score(lr, scores[0, 0].tolist())
 
     def at(
         self, folder: Path, entrants: Sequence[NamedLoss], again: str
@@ -237,8 +230,7 @@ def _few_shot(study: Study, table: Mapping[str, Any], engine: Local) -> FewShot:
     return FewShot(
         table["name"],
         rates,
-        episodes,
-        LossEvaluation(engine, [episodes], Stream(study.seed)),
+        FamilyEvaluation(engine, episodes, Stream(study.seed)),
         study.tasks,
     )
 

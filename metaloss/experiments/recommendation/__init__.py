@@ -33,7 +33,7 @@ from metaloss.core.streams import Stream
 from metaloss.core.tables import flatten
 from metaloss.criterion.base import Criterion
 from metaloss.engines.local import Local
-from metaloss.experiments.comparison.family_evaluation import FamilyEvaluation
+from metaloss.evaluation.episode_evaluation import EpisodeEvaluation
 from metaloss.experiments.comparison.losses import ComparedLoss, check_classes
 from metaloss.experiments.recommendation.folds import FoldedImages, make_folds
 from metaloss.experiments.recommendation.losses import (
@@ -242,17 +242,17 @@ def _played(
     for number in range(images.folds):
         fold_key = key.at("fold", number)
         choosing, judging = images.fold(number, key.at("folds"), engine.device)
-        choices.append(choose(FamilyEvaluation(engine, choosing, fold_key), *choice_options))
+        choices.append(choose(EpisodeEvaluation(engine, choosing, fold_key), *choice_options))
         judged.append(
             evaluate_choice(
-                FamilyEvaluation(engine, judging, fold_key),
+                EpisodeEvaluation(engine, judging, fold_key),
                 losses,
                 choices[-1],
                 recommendation.test_tasks,
             )
         )
     # The loss that is recommended may see all images: the folds have told what choosing is worth.
-    final = choose(FamilyEvaluation(engine, whole, key.at("all")), *choice_options)
+    final = choose(EpisodeEvaluation(engine, whole, key.at("all")), *choice_options)
     return final, FoldResults.of(choices, judged, recommendation.certainty, key.at("bootstrap"))
 
 

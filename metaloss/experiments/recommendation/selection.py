@@ -8,7 +8,8 @@ from itertools import pairwise
 from jaxtyping import Int
 from torch import Tensor
 
-from metaloss.experiments.comparison.family_evaluation import FamilyEvaluation, Setting
+from metaloss.evaluation.episode_evaluation import EpisodeEvaluation
+from metaloss.evaluation.tuning import Setting
 from metaloss.experiments.comparison.losses import CE
 from metaloss.inner.metrics import Measures
 from metaloss.losses.base import Losses
@@ -30,7 +31,7 @@ class LossChoice:
     @property
     def winner(self) -> str:
         """The loss that reached most; of equals the first, so cross-entropy before any other."""
-        return max(self.settings, key=lambda name: self.settings[name].accuracy or 0.0)
+        return max(self.settings, key=lambda name: self.settings[name].score or 0.0)
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class ChoiceEvaluation:
 
 
 def choose(
-    evaluation: FamilyEvaluation,
+    evaluation: EpisodeEvaluation,
     losses: Mapping[str, Losses],
     rates: Sequence[float],
     tasks: int,
@@ -70,14 +71,19 @@ def choose(
     tune = evaluation.tune_steps if steps else evaluation.tune
     others = [name for name in losses if name != CE]
     (ce,) = tune([losses[CE]], with_rates_between(rates), tasks)
-    settings = tune([losses[name] for name in others], rates, tasks) if others else []
+    tuned = {CE: ce} | dict(
+        zip(others, tune([losses[name] for name in others], rates, tasks), strict=True)
+    )
+    settings = {name: x.setting for name, x in tuned.items()}
     # Where every loss has its best number of steps, cross-entropy has it already.
-    ce_best_steps = None if steps else evaluation.tune_steps([losses[CE]], rates, tasks)[0]
-    return LossChoice({CE: ce, **dict(zip(others, settings, strict=True))}, ce_best_steps)
+    if steps:
+        return LossChoice(settings, None)
+    (ce_best_steps,) = evaluation.tune_steps([losses[CE]], rates, tasks)
+    return LossChoice(settings, ce_best_steps.setting)
 
 
 def evaluate_choice(
-    evaluation: FamilyEvaluation, losses: Mapping[str, Losses], choice: LossChoice, tasks: int
+    evaluation: EpisodeEvaluation, losses: Mapping[str, Losses], choice: LossChoice, tasks: int
 ) -> ChoiceEvaluation:
     """What each loss reaches on held-out images with the setting that a choice gave it.
 

@@ -13,7 +13,7 @@ import torch
 from metaloss import storage
 from metaloss.core import registry
 from metaloss.core.tables import csv_bytes, table
-from metaloss.experiments.comparison.family_evaluation import Setting
+from metaloss.evaluation.tuning import Setting
 from metaloss.experiments.comparison.losses import CE, ComparedLoss
 from metaloss.experiments.comparison.report_folder import results
 from metaloss.experiments.comparison.summary import loss_records
@@ -76,7 +76,11 @@ def summarise(
             "data": images,
             "losses": loss_records(compared),
             "rows": [_row(x.label, final, folds) for x in compared] + _late(final, folds),
-            "verdict": {**asdict(verdict), "evidence": verdict.evidence},
+            "verdict": {
+                **asdict(verdict),
+                "setting": verdict.setting.plain(),
+                "evidence": verdict.evidence,
+            },
             "folds": [_fold(x) for x in folds.choices],
             "sentences": [
                 *sentences(verdict, final, image_count),
@@ -95,8 +99,8 @@ def _fold(choice: LossChoice) -> dict[str, Any]:
     """A fold's choice, with every loss's setting."""
     return {
         "chosen": choice.winner,
-        "settings": {loss: asdict(setting) for loss, setting in choice.settings.items()},
-        "late": asdict(choice.late) if choice.late else None,
+        "settings": {loss: setting.plain() for loss, setting in choice.settings.items()},
+        "late": choice.late.plain() if choice.late else None,
     }
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from metaloss.core.formatting import near_chance, percent
 from metaloss.core.streams import Stream
 from metaloss.evaluation.statistics import Draws
-from metaloss.experiments.comparison.family_evaluation import Setting
+from metaloss.evaluation.tuning import Setting
 from metaloss.experiments.comparison.losses import CE
 from metaloss.experiments.comparison.sentences import name_in_sentence
 from metaloss.experiments.recommendation.selection import ChoiceEvaluation, LossChoice

@@ -1,0 +1,143 @@
+"""All measures and learning curves of losses on episodes, for reports that compare them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from metaloss.data.episodes import Tasks
+from metaloss.evaluation.family_evaluation import FamilyEvaluation
+from metaloss.evaluation.tuning import Setting, Tuned, repeated
+from metaloss.inner.loop import Inner
+from metaloss.inner.metrics import Measures, measure, predictions, progress
+from metaloss.losses.base import Losses
+from metaloss.tasks.episodic import Episodes
+
+# Tasks that are trained and measured together: this bounds the memory of their predictions.
+WAVE = 32
+MOMENTS = 40  # points of a learning curve, at most
+CURVE_IMAGES = 50  # validation images per class of a learning curve
+
+
+@dataclass(frozen=True)
+class EpisodeEvaluation(FamilyEvaluation):
+    """Tunes losses on episodes, and measures more than their scores."""
+
+    family: Episodes
+
+    @property
+    def inner(self) -> Inner:
+        """The family's own settings of a training."""
+        return self.family.family.inner
+
+    def tune_steps(
+        self, losses: Sequence[Losses], rates: Sequence[float], tasks: int
+    ) -> list[Tuned]:
+        """Each loss at its best rate and number of steps."""
+        return self.tune(losses, rates, tasks, self.family.step_choices())
+
+    def test(
+        self, losses: Sequence[Losses], settings: Sequence[Sequence[Setting]], tasks: int
+    ) -> list[list[Measures]]:
+        """What each loss reaches on meta-test tasks with each of its settings.
+
+        All settings have the same number of steps.
+        """
+        pairs = zip(losses, settings, strict=True)
+        populations = [repeated(loss, len(of_loss)) for loss, of_loss in pairs]
+        rates = [torch.tensor([setting.lr for setting in of_loss]) for of_loss in settings]
+        # Wave by wave: the predictions of all tasks at once would fill the memory.
+        waves = []
+        for numbers in waves_of(tasks):
+            predicted = self.family.evaluate(
+                self.engine,
+                populations,
+                "test",
+                self.key.at("test"),
+                numbers,
+                rates=rates,
+                steps=(settings[0][0].steps,),
+                metric=predictions,
+            )
+            labels = self._test_tasks(numbers).val.label.cpu()
+            waves.append(
+                [
+                    [measure(row, labels, self.family.ways) for row in of_loss[0]]  # per setting
+                    for of_loss in predicted
+                ]
+            )
+        # From [wave][loss][setting] to [loss][setting], with the tasks of all waves.
+        return [
+            [all_waves(parts) for parts in zip(*of_loss, strict=True)]
+            for of_loss in zip(*waves, strict=True)
+        ]
+
+    def test_each(
+        self, losses: Sequence[Losses], settings: Sequence[Setting | None], tasks: int
+    ) -> list[Measures | None]:
+        """What each loss reaches on meta-test tasks with its one setting, of any number of steps.
+
+        A loss whose setting is None gives None.
+        """
+        measures: list[Measures | None] = [None] * len(losses)
+        # Only losses with the same number of steps can train together.
+        for steps in sorted({setting.steps for setting in settings if setting}):
+            rows = [i for i, setting in enumerate(settings) if setting and setting.steps == steps]
+            tested = self.test(
+                [losses[i] for i in rows],
+                [(setting,) for setting in settings if setting and setting.steps == steps],
+                tasks,
+            )
+            for i, (measures_of_loss,) in zip(rows, tested, strict=True):
+                measures[i] = measures_of_loss
+        return measures
+
+    def rows(self, tasks: int) -> Int[Tensor, "T V"]:
+        """The images that the meta-test tasks validate on."""
+        return self._test_tasks(range(tasks)).val.rows.cpu()
+
+    def curves(
+        self, losses: Sequence[Losses], settings: Sequence[Setting], tasks: int
+    ) -> tuple[tuple[int, ...], list[Float[Tensor, "M T 2"]]]:
+        """The steps at which learning curves are read, and each loss's curve.
+
+        A curve is the score on the training and on the validation images of every task at every
+        such step.
+        """
+        total = self.inner.steps
+        # Evenly spaced from the first step to the last; fewer where there are fewer steps.
+        moments = tuple(
+            sorted({round(1 + i * (total - 1) / (MOMENTS - 1)) for i in range(MOMENTS)})
+        )
+        curves = self.family.observe(
+            self.engine,
+            losses,
+            "test",
+            self.key.at("test"),
+            range(tasks),
+            progress,
+            rates=[setting.lr for setting in settings],
+            steps=moments,
+            val=CURVE_IMAGES,
+        )
+        # From [M 1 T 2] to [M T 2]: a loss has one row here.
+        return moments, [curve[:, 0] for curve in curves]
+
+    def _test_tasks(self, numbers: range) -> Tasks:
+        """The meta-test tasks of these numbers, the same that losses are tested on."""
+        keys = [self.key.at("test", "task", t) for t in numbers]
+        return self.family.sample(keys, "test")
+
+
+def waves_of(tasks: int) -> list[range]:
+    """The numbers of the tasks, in ranges of at most `WAVE`."""
+    return [range(first, min(first + WAVE, tasks)) for first in range(0, tasks, WAVE)]
+
+
+def all_waves(parts: Sequence[Measures]) -> Measures:
+    """The measures of all tasks, from those of every wave."""
+    return Measures(
+        **{f.name: torch.cat([getattr(x, f.name) for x in parts]) for f in fields(Measures)}
+    )

@@ -1,0 +1,155 @@
+"""How losses are tuned, scored and compared on tasks of one family.
+
+On meta-validation tasks learning rates are tuned and the winner is chosen. Meta-test tasks are
+looked at once, for the final comparison. What a score is says the family.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from metaloss.core.streams import Stream
+from metaloss.engines.local import Local
+from metaloss.evaluation.paired_comparison import PairedComparison
+from metaloss.evaluation.statistics import Draws
+from metaloss.evaluation.tuning import Tuned, repeated
+from metaloss.inner.metrics import right_answers
+from metaloss.inner.optimisers import Rate
+from metaloss.losses.base import Losses
+from metaloss.tasks.opening import OpenFamily
+
+
+@dataclass(frozen=True)
+class FamilyEvaluation:
+    """Tunes, scores and compares losses on the tasks of one family.
+
+    A result of a loss does not depend, bit for bit, on which other losses there are.
+
+    Attributes:
+        engine: trains classifiers.
+        family: the task family with its images.
+        key: of every random draw; with a role it gives the tasks of that role.
+    """
+
+    engine: Local
+    family: OpenFamily
+    key: Stream
+
+    def scores(
+        self,
+        losses: Losses,
+        pool: str,
+        key: Stream,
+        tasks: int,
+        *,
+        val: int | None = None,
+        lr: Rate | None = None,
+        steps: tuple[int, ...] = (),
+    ) -> Float[Tensor, "M P T"]:
+        """Scores of a population on tasks drawn from a pool by a key.
+
+        Args:
+            losses: P of them.
+            pool: "train" (meta-training), "validation" or "test".
+            key: of the tasks, the initial weights and the batches.
+            tasks: how many.
+            val: validation images per class; the family's own number where None.
+            lr: a learning rate for all, or one per loss; the family's own where None.
+            steps: the M numbers of steps, ascending; the family's own number where there are none.
+        """
+        (scores,) = self.family.evaluate(
+            self.engine, [losses], pool, key, range(tasks), val=val, rates=[lr], steps=steps
+        )
+        return scores
+
+    def tune(
+        self,
+        losses: Sequence[Losses],
+        rates: Sequence[float],
+        tasks: int,
+        steps: tuple[int, ...] = (),
+        role: str = "validation",
+    ) -> list[Tuned]:
+        """Each loss at its best setting, found on meta-validation tasks.
+
+        Args:
+            losses: single ones.
+            rates: learning rates to choose from, where the family has none of its own.
+            tasks: how many decide.
+            steps: numbers of steps to choose from, ascending; the family's own where there are
+                none.
+            role: of the tasks.
+        """
+        if not losses:
+            return []
+        rates = self.family.rates(rates)
+        steps = steps or (self.family.steps,)
+        grid = [repeated(loss, len(rates)) for loss in losses]
+        scores = self.family.evaluate(
+            self.engine,
+            grid,
+            "validation",
+            self.key.at(role),
+            range(tasks),
+            rates=[torch.tensor(list(rates))] * len(grid),
+            steps=steps,
+        )
+        pairs = zip(losses, scores, strict=True)
+        return [Tuned.best(loss, of_settings, rates, steps) for loss, of_settings in pairs]
+
+    def test_scores(self, tuned: Tuned, tasks: int) -> Float[Tensor, " T"]:
+        """A tuned loss's scores on meta-test tasks."""
+        key = self.key.at("test")
+        steps = (tuned.steps,)
+        return self.scores(tuned.losses, "test", key, tasks, lr=tuned.lr, steps=steps)[0, 0]
+
+    def test_answers(
+        self, losses: Losses, tasks: int, lr: float | None = None, steps: tuple[int, ...] = ()
+    ) -> Float[Tensor, "T *V"]:
+        """What the score of one loss is the mean of: which images of the meta-test tasks it gets
+        right; of a full training the score itself.
+
+        Args:
+            losses: a single one.
+            tasks: how many.
+            lr: the learning rate; the family's own where None.
+            steps: one number; the family's own where there is none.
+        """
+        answers = self.family.evaluate(
+            self.engine,
+            [losses],
+            "test",
+            self.key.at("test"),
+            range(tasks),
+            rates=[lr],
+            steps=steps,
+            metric=right_answers,
+        )
+        return answers[0][0, 0]
+
+    def test_resamples(self, tasks: int) -> Draws | None:
+        """Resamples of the meta-test tasks and their images.
+
+        None for full trainings, which differ in nothing but their seeds.
+        """
+        keys = [self.key.at("test", "task", t) for t in range(tasks)]
+        rows = self.family.validation_rows(keys, "test")
+        return None if rows is None else Draws.of(rows.cpu(), self.key.at("test", "bootstrap"))
+
+    def compare(
+        self,
+        ours: Float[Tensor, "T *V"],
+        theirs: Float[Tensor, "T *V"],
+        resamples: Draws | None = None,
+    ) -> PairedComparison:
+        """Compare a loss with its baseline on the same tasks.
+
+        Args:
+            ours: the loss's scores; with resamples, its answers (`test_answers`).
+            theirs: the baseline's, likewise.
+            resamples: of the tasks and their images, for an interval over both.
+        """
+        return PairedComparison.of(ours, theirs, self.key.at("test", "bootstrap"), resamples)

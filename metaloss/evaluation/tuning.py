@@ -1,0 +1,84 @@
+"""A loss at the setting that is best on meta-validation tasks."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from metaloss.losses.base import Losses
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How a loss is used.
+
+    Attributes:
+        lr: the learning rate.
+        steps: how many of them.
+        score: reached on the meta-validation tasks where the setting was chosen; None where it was
+            not chosen.
+    """
+
+    lr: float
+    steps: int
+    score: float | None = None
+
+    def plain(self) -> dict[str, Any]:
+        """As values for JSON."""
+        return {"lr": self.lr, "steps": self.steps, "accuracy": self.score}
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """A loss at the best of the settings tried on meta-validation tasks of one family."""
+
+    losses: Losses  # a single one
+    lr: float
+    steps: int
+    scores: Float[Tensor, " T"]  # on those tasks
+
+    @classmethod
+    def best(
+        cls,
+        loss: Losses,
+        scores: Float[Tensor, "M R T"],
+        rates: Sequence[float],
+        steps: Sequence[int],
+    ) -> Self:
+        """The loss at the best setting of a grid.
+
+        Args:
+            loss: a single one.
+            scores: with each of M numbers of steps and R rates.
+            rates: the rates.
+            steps: the numbers of steps.
+        """
+        mark, rate = best_setting(scores)
+        return cls(loss, rates[rate], steps[mark], scores[mark, rate])
+
+    @property
+    def score(self) -> float:
+        """The mean over the tasks."""
+        return float(self.scores.double().mean())
+
+    @property
+    def setting(self) -> Setting:
+        """Rate and steps, and the score that they reached, a failed training counting as 0."""
+        return Setting(self.lr, self.steps, float(self.scores.double().nan_to_num().mean()))
+
+
+def best_setting(scores: Float[Tensor, "M R T"]) -> tuple[int, int]:
+    """Which number of steps and which rate has the highest mean.
+
+    A setting with a failed training cannot win against one without.
+    """
+    mean = scores.double().mean(2).nan_to_num(nan=-torch.inf)
+    return divmod(int(mean.argmax()), scores.shape[1])
+
+
+def repeated(loss: Losses, times: int) -> Losses:
+    """A loss repeated: one row for each learning rate, so that all rates train side by side."""
+    return loss[torch.zeros(times, dtype=torch.int64)]
