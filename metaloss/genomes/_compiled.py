@@ -8,7 +8,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from metaloss.genomes._networks import ACTIVATIONS, Equivariant
+from metaloss.genomes._channels import ACTIVATIONS
+from metaloss.genomes._equivariant import Equivariant
 from metaloss.losses.base import images
 
 

@@ -19,8 +19,11 @@ from torch import Tensor
 from metaloss import kernels
 from metaloss.core.population import Vectors
 from metaloss.core.streams import Stream
+from metaloss.genomes._channels import CHANNELS
 from metaloss.genomes._compiled import CompiledEquivariant
-from metaloss.genomes._networks import CHANNELS, Equivariant, Figure3, Weights
+from metaloss.genomes._equivariant import Equivariant
+from metaloss.genomes._figure3 import Figure3
+from metaloss.genomes._networks import Weights
 from metaloss.genomes._vectors import RealVectors
 from metaloss.losses import zoo
 from metaloss.losses.base import CrossEntropies, Losses, logit_gradient_by_autograd, one_hot

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from metaloss.core.population import Vectors
 from metaloss.core.streams import Stream
-from metaloss.genomes._networks import class_count_scale
+from metaloss.genomes._channels import class_count_scale
 from metaloss.genomes._vectors import RealVectors
 from metaloss.losses.base import images, log_softmax
 

@@ -1,4 +1,4 @@
-"""The gradient of an equivariant Meta-Loss Network, as `genomes/_networks.py` defines it.
+"""The gradient of an equivariant Meta-Loss Network, as `genomes/_equivariant.py` defines it.
 
 Arrays are C-contiguous and lead with N = P·T classifiers; t = n modulo T is the classifier's task.
 """

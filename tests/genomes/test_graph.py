@@ -12,21 +12,22 @@ import torch
 from metaloss.core import registry
 from metaloss.core.streams import Stream
 from metaloss.errors import SettingsError
-from metaloss.genomes import graph
+from metaloss.genomes import _graph_variation as variation
 from metaloss.genomes._filters import Filters, examine
-from metaloss.genomes._symbolic import seed
-from metaloss.genomes.graph import (
+from metaloss.genomes._graph_encoding import encode
+from metaloss.genomes._graph_nodes import (
     BINARY,
     INPUTS,
     OPERATIONS,
     ROOT,
     UNARY,
-    Graph,
     Graphs,
+    active,
     decode,
     decodes,
-    encode,
 )
+from metaloss.genomes._symbolic import seed
+from metaloss.genomes.graph import Graph
 from metaloss.losses import phenotype
 from metaloss.losses.formulas import Formulas
 from metaloss.losses.language.formula import Formula
@@ -80,7 +81,7 @@ def near(found, expected, n=N):
 
 def drawn(n=N):
     rng = Random(0)
-    return [graph._draw(rng) for _ in range(n)]
+    return [variation.draw(rng) for _ in range(n)]
 
 
 def test_operations_are_drawn_with_the_published_probabilities():
@@ -127,8 +128,8 @@ def test_a_circle_that_is_not_active_does_no_harm():
 
 
 def test_where_no_draw_decodes_there_is_cross_entropy(monkeypatch):
-    monkeypatch.setattr(graph, "_draw", lambda rng: CHAIN)
-    monkeypatch.setattr(graph, "decodes", lambda g: g != CHAIN)
+    monkeypatch.setattr(variation, "draw", lambda rng: CHAIN)
+    monkeypatch.setattr(variation, "decodes", lambda g: g != CHAIN)
     assert Graph(scales=[1]).expressions(Graph(scales=[1]).sample(1, Stream(0))) == [
         seed("-(y*ln(p))")
     ]
@@ -186,7 +187,7 @@ def test_there_may_be_no_candidates():
 
 
 def mutants(parent, n=N):
-    return [graph._mutant(parent, Stream(1).at(i).python_rng()) for i in range(n)]
+    return [variation.mutate(parent, Stream(1).at(i).python_rng()) for i in range(n)]
 
 
 # Binary, all active.
@@ -209,7 +210,7 @@ def kind(before, after):
 def changes(parent, attempts):
     """What one attempt changes, by kind; a child need not decode."""
     rng = Random(0)
-    return [(parent[0], graph._changed(parent[0], 4, rng)) for _ in range(attempts)]
+    return [(parent[0], variation.change(parent[0], 4, rng)) for _ in range(attempts)]
 
 
 @pytest.mark.parametrize("parent", [FULL, CHAIN[1:2] + CHAIN[1:]], ids=["binary", "unary"])
@@ -252,14 +253,14 @@ def test_an_argument_comes_or_goes_at_either_place():
 
 def test_every_mutant_decodes_and_differs_from_its_parent_in_one_active_node():
     for parent in (CE, FULL, CHAIN):
-        active = {at - len(INPUTS) for at in graph.active(parent) if at >= len(INPUTS)}
+        read = {at - len(INPUTS) for at in active(parent) if at >= len(INPUTS)}
         seen = Counter()
         for child in mutants(parent, 300):
             row, before, after = changed(parent, child)
             seen[row] += 1
             assert decodes(child)
             assert before != after
-        assert set(seen) == active, "inactive nodes stay as they are"
+        assert set(seen) == read, "inactive nodes stay as they are"
 
 
 def test_the_root_may_be_attached_to_an_input_by_mutation():
@@ -267,7 +268,7 @@ def test_the_root_may_be_attached_to_an_input_by_mutation():
 
 
 def test_a_parent_whose_children_never_decode_stays(monkeypatch):
-    monkeypatch.setattr(graph, "decodes", lambda g: False)
+    monkeypatch.setattr(variation, "decodes", lambda g: False)
     assert mutants(CE, 1) == [CE]
 
 
@@ -329,8 +330,8 @@ def test_a_child_has_nodes_of_both_parents_and_decodes():
 
 
 def test_without_a_child_that_decodes_the_first_parent_stays(monkeypatch):
-    monkeypatch.setattr(graph, "decodes", lambda g: False)
-    assert graph._cross((CE, 1.0), (FULL, 2.0), Random(0)) == (CE, 1.0)
+    monkeypatch.setattr(variation, "decodes", lambda g: False)
+    assert variation.cross((CE, 1.0), (FULL, 2.0), Random(0)) == (CE, 1.0)
 
 
 # --- to and from expressions ---
@@ -366,7 +367,7 @@ def test_a_constant_before_the_whole_is_the_factor(text):
 
 def test_equal_parts_share_a_node():
     (row,) = graphs(encode(seed("erf(p - y) + tanh(erf(p - y))")))
-    assert len(graph.active(row)) == len(INPUTS) - 2 + 4
+    assert len(active(row)) == len(INPUTS) - 2 + 4
 
 
 def test_logarithms_quotients_and_squares_take_the_forms_that_graphs_have():

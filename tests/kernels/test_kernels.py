@@ -13,7 +13,7 @@ from metaloss.core.streams import Stream
 from metaloss.engines.chunking import model_of, plan_chunks
 from metaloss.engines.local import Local
 from metaloss.genomes._compiled import CompiledEquivariant
-from metaloss.genomes._networks import Equivariant
+from metaloss.genomes._equivariant import Equivariant
 from metaloss.inner.classifiers._compiled import CompiledMlp, CompiledProduct, fits
 from metaloss.inner.classifiers.shared import SharedMlp
 from metaloss.inner.loop import Inner, train
