@@ -15,6 +15,7 @@ import torch
 
 from metaloss.core import registry
 from metaloss.core.streams import Stream
+from metaloss.losses.base import TrainingTargets
 from metaloss.search.novelty import NoveltyFilter
 from metaloss.search.trained_losses import TrainedLosses
 
@@ -44,7 +45,7 @@ def main(formulas: int, kind: str) -> None:
     print(f"{'formulas':>10}{'MB':>8}")
     while len(ledger.entries) < formulas:
         losses = novelty_filter.losses(population)
-        losses.bind(target).logit_gradient(logits)
+        losses.bind(TrainingTargets(target)).logit_gradient(logits)
         reached = [(str(formula), 0.1 * number) for number, formula in enumerate(losses.formulas)]
         ledger.add({"losses": reached, "control": 0.5}, losses.formulas)
         if len(ledger.entries) >= marks[-1][0] + formulas / 10:

@@ -20,7 +20,7 @@ from metaloss.inner.classifiers import Bound, Classifier, Params
 from metaloss.inner.loop import Inner, train
 from metaloss.inner.metrics import Metric, scores
 from metaloss.inner.optimisers import Rate
-from metaloss.losses.base import Losses
+from metaloss.losses.base import Losses, TrainingTargets
 from metaloss.strategies import Strategy
 
 # Trains P losses on a task epoch's tasks: validation accuracies [P, T], and the family [T] of every
@@ -99,7 +99,7 @@ def evaluate(
         if step in (marks or (inner.steps,)):
             shown.append(metric(model, params, bound, tasks, block))
 
-    bound_losses = losses.bind(tasks.train.target)
+    bound_losses = losses.bind(TrainingTargets(tasks.train.target))
     train(
         bound_losses,
         model,

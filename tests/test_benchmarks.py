@@ -15,7 +15,7 @@ from metaloss.core.streams import Stream
 from metaloss.engines.local import Local
 from metaloss.genomes._filters import examine
 from metaloss.genomes.mln import MetaLossNetwork
-from metaloss.losses.base import CrossEntropies, one_hot
+from metaloss.losses.base import CrossEntropies, TrainingTargets, one_hot
 from metaloss.losses.language.formula import Formula
 from metaloss.search.novelty import NoveltyFilter, SeenLosses
 
@@ -73,14 +73,16 @@ def test_the_rivals_network_gives_the_numbers_of_ours(load):
     (weights,) = load("cases").matrices(genome, population)
     double = {k: w.double() for k, w in weights.items()}
     plain = value_and_gradient(load("rivals").mln(double, logits, label, y), logits)
-    bound = genome.losses(population).bind(y[None])
+    bound = genome.losses(population).bind(TrainingTargets(y[None]))
     torch.testing.assert_close(value_and_gradient(bound(logits[None, None])[0, 0], logits), plain)
 
 
 def test_the_rivals_cross_entropy_gives_the_numbers_of_ours(load):
     logits, label, y = situation()
     plain = load("rivals").ce({}, logits, label, y)
-    torch.testing.assert_close(CrossEntropies.of(1).bind(y[None])(logits[None, None])[0, 0], plain)
+    torch.testing.assert_close(
+        CrossEntropies.of(1).bind(TrainingTargets(y[None]))(logits[None, None])[0, 0], plain
+    )
 
 
 # --- trainings ---

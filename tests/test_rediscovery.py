@@ -20,6 +20,7 @@ from metaloss.evolution import evaluate, generation
 from metaloss.genomes.tree import Tree
 from metaloss.inner.loop import train
 from metaloss.losses import phenotype
+from metaloss.losses.base import TrainingTargets
 from metaloss.losses.formulas import Formulas
 from metaloss.losses.language.formula import Formula
 from metaloss.search.cached_evaluator import CachedEvaluator
@@ -64,7 +65,7 @@ class Taught:
         keys = [key.at(t) for t in range(TASKS)]
         tasks = self.episodes.sample(keys)
         bound = model.bind(tasks, keys)
-        teacher = Formulas.of([self.teacher]).bind(tasks.train.target)
+        teacher = Formulas.of([self.teacher]).bind(TrainingTargets(tasks.train.target))
         params = train(teacher, model, bound.init(1), bound.train, inner=inner)
         answers = model(params, bound.val)[0].argmax(-1)
         taught = replace(tasks, val=replace(tasks.val, label=answers))

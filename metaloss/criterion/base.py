@@ -11,7 +11,7 @@ from metaloss.core import registry
 from metaloss.core.population import Population
 from metaloss.criterion.loss_module import LossModule, shares
 from metaloss.genomes import Genome
-from metaloss.losses.base import Losses
+from metaloss.losses.base import Losses, TrainingTargets
 from metaloss.losses.formulas import Formulas
 from metaloss.losses.language.formula import Formula
 from metaloss.losses.language.programs import (
@@ -69,7 +69,7 @@ class Criterion(LossModule):
     def terms(self, logits: Tensor, soft: Tensor) -> Tensor:
         """What each image's value is the sum of, [N, C] or [N, 1], of logits and targets [N, C]."""
         # One task for the target [T B C], one candidate and one task for the logits [P T B C].
-        return self.losses().bind(soft[None]).terms(logits[None, None])[0, 0]
+        return self.losses().bind(TrainingTargets(soft[None])).terms(logits[None, None])[0, 0]
 
     def gain(self, classes: int) -> float:
         """The first pull on the true logit relative to cross-entropy's, at uniform predictions."""

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from metaloss.genomes._channels import ACTIVATIONS
 from metaloss.genomes._equivariant import Equivariant
-from metaloss.losses.base import images
+from metaloss.losses.base import chosen_weights, images, weigh_images
 
 
 class CompiledEquivariant(Equivariant):
@@ -72,7 +72,11 @@ class CompiledEquivariant(Equivariant):
         """The bound networks, for a minibatch."""
         if not self.kernel_args:
             return super().minibatch(index)
-        some = replace(self, target=images(self._y.mT, index).mT.contiguous())
+        some = replace(
+            self,
+            target=images(self._y.mT, index).mT.contiguous(),
+            weight=chosen_weights(self.weight, index),
+        )
         some.__dict__["kernel_args"] = self.kernel_args  # the same for any images
         return some
 
@@ -93,4 +97,4 @@ class CompiledEquivariant(Equivariant):
             network.LANES,
             after,
         )
-        return gradient.mT
+        return weigh_images(gradient.mT, self.weight)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from metaloss.genomes._channels import ACTIVATIONS, Channel
 from metaloss.genomes._networks import Networks, Weights
-from metaloss.losses.base import images, log_softmax
+from metaloss.losses.base import TrainingTargets, chosen_weights, images, log_softmax, weigh_images
 
 
 class Equivariant(Networks):
@@ -51,16 +51,22 @@ class Equivariant(Networks):
             "w_out": (1, hidden),
         }
 
-    def bind(self, target: Float[Tensor, "T B C"]) -> Self:
+    def bind(self, targets: TrainingTargets) -> Self:
         """The networks for these targets."""
+        target = targets.target
         return replace(
-            self, weights=self._to(target).weights, target=target.mT.contiguous(), label=None
+            self,
+            weights=self._to(target).weights,
+            target=target.mT.contiguous(),
+            label=None,
+            weight=targets.weight,
         )
 
     def minibatch(self, index: Int[Tensor, "T b"]) -> Self:
         """The bound networks, for a minibatch."""
         target, label = (images(x.mT, index).mT.contiguous() for x in (self._y, self._label))
-        return replace(self, target=target, label=label)
+        weight = chosen_weights(self.weight, index)
+        return replace(self, target=target, label=label, weight=weight)
 
     def terms(self, logits: Float[Tensor, "P T B C"]) -> Float[Tensor, "P T B C"]:
         """One term per class."""
@@ -107,7 +113,7 @@ class Equivariant(Networks):
         result: Tensor = torch.ops.aten._log_softmax_backward_data(
             sum(gradients), logp, 2, logp.dtype
         ).mT
-        return result
+        return weigh_images(result, self.weight)
 
     def _layers(
         self, logp: Float[Tensor, "P T C B"], activation: Callable[[Tensor], Tensor]

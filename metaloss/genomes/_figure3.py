@@ -9,7 +9,7 @@ from torch import Tensor
 
 from metaloss.genomes._channels import VALUES
 from metaloss.genomes._networks import Networks
-from metaloss.losses.base import log_softmax
+from metaloss.losses.base import TrainingTargets, chosen_weights, log_softmax
 
 
 class Figure3(Networks):
@@ -36,20 +36,20 @@ class Figure3(Networks):
             "w_out": (1, hidden),
         }
 
-    def bind(self, target: Float[Tensor, "T B C"]) -> Self:
+    def bind(self, targets: TrainingTargets) -> Self:
         """Run the label's channel."""
+        target = targets.target
         w = self._to(target).weights
         y = target.movedim(2, 0).flatten(1).expand(len(self), -1, -1)  # [P C TB]
         h = VALUES[self.activation](torch.baddbmm(w["b_label"], w["w_label"], y))
         label = torch.bmm(w["w_label_out"], h).unflatten(2, target.shape[:2])
-        return replace(self, weights=w, label=label)  # [P F T B]
+        return replace(self, weights=w, label=label, weight=targets.weight)  # [P F T B]
 
     def minibatch(self, index: Int[Tensor, "T b"]) -> Self:
         """The bound networks, for a minibatch."""
         assert self.label is not None, "bind the targets first"
-        return replace(
-            self, label=self.label.gather(-1, index.expand(*self.label.shape[:2], *index.shape))
-        )
+        label = self.label.gather(-1, index.expand(*self.label.shape[:2], *index.shape))
+        return replace(self, label=label, weight=chosen_weights(self.weight, index))
 
     def terms(self, logits: Float[Tensor, "P T B C"]) -> Float[Tensor, "P T B 1"]:
         """One term per image."""

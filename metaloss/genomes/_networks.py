@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from metaloss.genomes._channels import Channel
-from metaloss.losses.base import logit_gradient_by_autograd
+from metaloss.losses.base import logit_gradient_by_autograd, mean_over_images
 
 Weights = dict[str, Float[Tensor, "P out in"]]
 
@@ -23,6 +23,7 @@ class Networks:
     reference_classes: int
     target: Float[Tensor, "T C B"] | None = None
     label: Tensor | None = None
+    weight: Float[Tensor, "T B"] | None = None  # of the images
 
     tasks_per_call: ClassVar[int] = 1
 
@@ -50,11 +51,14 @@ class Networks:
 
     def __call__(self, logits: Float[Tensor, "P T B C"]) -> Float[Tensor, "P T"]:
         """The sum of the terms, averaged over the batch."""
-        return self.terms(logits).sum(-1).mean(-1)
+        return mean_over_images(self.terms(logits).sum(-1), self.weight)
 
     def logit_gradient(self, logits: Float[Tensor, "P T B C"]) -> Float[Tensor, "P T B C"]:
         """The gradient of each value with respect to its logits."""
-        return logit_gradient_by_autograd(self, logits)
+        gradient = logit_gradient_by_autograd(self, logits)
+        if self.weight is None:
+            return gradient
+        return gradient.masked_fill((self.weight == 0)[..., None], 0)
 
     def minibatch(self, index: Int[Tensor, "T b"]) -> Self:
         """The bound networks, for a minibatch."""

@@ -26,7 +26,13 @@ from metaloss.genomes._figure3 import Figure3
 from metaloss.genomes._networks import Weights
 from metaloss.genomes._vectors import RealVectors
 from metaloss.losses import zoo
-from metaloss.losses.base import CrossEntropies, Losses, logit_gradient_by_autograd, one_hot
+from metaloss.losses.base import (
+    CrossEntropies,
+    Losses,
+    TrainingTargets,
+    logit_gradient_by_autograd,
+    one_hot,
+)
 from metaloss.losses.formulas import Formulas
 from metaloss.losses.phenotype import gain
 
@@ -188,13 +194,10 @@ def _fit(
         s = network.smoothing
         # A loss without a first pull stays as it is: nothing can be divided by 0.
         scale = abs(gain(teacher, classes)) or 1.0
-        wanted = teacher.bind((1 - s) * target + s / classes).logit_gradient(logits) / scale
-        error = (
-            logit_gradient_by_autograd(
-                network.networks(vector).bind(target), logits, create_graph=True
-            )
-            - wanted
-        ).square()
+        smoothed = TrainingTargets((1 - s) * target + s / classes)
+        wanted = teacher.bind(smoothed).logit_gradient(logits) / scale
+        student = network.networks(vector).bind(TrainingTargets(target))
+        error = (logit_gradient_by_autograd(student, logits, create_graph=True) - wanted).square()
         adam.zero_grad()
         # A gradient is divided by the batch: undone here, or the error would depend on its size.
         (error.sum(-1).mean() * error.shape[2] ** 2).backward()

@@ -21,7 +21,14 @@ from metaloss.core.population import Vectors
 from metaloss.core.streams import Stream
 from metaloss.genomes._channels import class_count_scale
 from metaloss.genomes._vectors import RealVectors
-from metaloss.losses.base import images, log_softmax
+from metaloss.losses.base import (
+    TrainingTargets,
+    chosen_weights,
+    images,
+    log_softmax,
+    mean_over_images,
+    weigh_images,
+)
 
 __all__ = ["LearnedTargets"]
 
@@ -107,6 +114,7 @@ class Targets:
     knots: Float[Tensor, " K"]  # logarithms of probabilities
     reference_classes: int
     target: Float[Tensor, "T C B"] | None = None
+    weight: Float[Tensor, "T B"] | None = None
 
     tasks_per_call: ClassVar[int] = 1
 
@@ -116,15 +124,24 @@ class Targets:
     def __getitem__(self, rows: slice | Tensor) -> Self:
         return replace(self, curves=self.curves[rows])
 
-    def bind(self, target: Float[Tensor, "T B C"]) -> Self:
+    def bind(self, targets: TrainingTargets) -> Self:
         """Keep the labels, class by class in memory."""
-        curves = self.curves.to(target)
-        knots = self.knots.to(target)
-        return replace(self, curves=curves, knots=knots, target=target.mT.contiguous())
+        target = targets.target
+        return replace(
+            self,
+            curves=self.curves.to(target),
+            knots=self.knots.to(target),
+            target=target.mT.contiguous(),
+            weight=targets.weight,
+        )
 
     def minibatch(self, index: Int[Tensor, "T b"]) -> Self:
         """The bound losses, for a minibatch."""
-        return replace(self, target=images(self._y.mT, index).mT.contiguous())
+        return replace(
+            self,
+            target=images(self._y.mT, index).mT.contiguous(),
+            weight=chosen_weights(self.weight, index),
+        )
 
     def terms(self, logits: Float[Tensor, "P T B C"]) -> Float[Tensor, "P T B C"]:
         """-q_c log p_c; no gradient goes through q."""
@@ -136,13 +153,14 @@ class Targets:
 
     def __call__(self, logits: Float[Tensor, "P T B C"]) -> Float[Tensor, "P T"]:
         """The sum over the classes, averaged over the batch."""
-        return self.terms(logits).sum(-1).mean(-1)
+        return mean_over_images(self.terms(logits).sum(-1), self.weight)
 
     def logit_gradient(self, logits: Float[Tensor, "P T B C"]) -> Float[Tensor, "P T B C"]:
         """(p Σ_c q_c - q) / B."""
         logp = log_softmax(logits).mT
         q = self._q(logp)
-        return logp.exp().mul_(q.sum(-2, keepdim=True)).sub_(q).div_(logits.shape[2]).mT
+        gradient = logp.exp().mul_(q.sum(-2, keepdim=True)).sub_(q).div_(logits.shape[2]).mT
+        return weigh_images(gradient, self.weight)
 
     def _q(self, logp: Float[Tensor, "P T C B"]) -> Float[Tensor, "P T C B"]:
         """Every class's target; a soft label mixes that of the true class and that of another."""

@@ -13,13 +13,30 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 
+@dataclass(frozen=True)
+class TrainingTargets:
+    """What a loss may see of the images that a classifier trains on, for T tasks.
+
+    Attributes:
+        target: the labels as distributions over the classes.
+        weight: how much each image counts in a mean over images, at least one of a task above 0;
+            an image of weight 0 pads a task, and has neither value nor gradient. None: all alike.
+        counts: images of each class among all that the training sees, never those of a minibatch
+            alone; None: even classes.
+    """
+
+    target: Float[Tensor, "T B C"]
+    weight: Float[Tensor, "T B"] | None = None
+    counts: Float[Tensor, "T C"] | None = None
+
+
 class Losses(Protocol):
     """P losses, evaluated together."""
 
     # Tasks that a call should have, where there are as many, to spread over what it costs.
     tasks_per_call: ClassVar[int]
 
-    def bind(self, target: Float[Tensor, "T B C"]) -> Self:
+    def bind(self, targets: TrainingTargets) -> Self:
         """Prepare what depends on the targets alone, once per generation."""
 
     def minibatch(self, index: Int[Tensor, "T b"]) -> Self:
@@ -31,7 +48,7 @@ class Losses(Protocol):
     def __call__(self, logits: Float[Tensor, "P T B C"]) -> Float[Tensor, "P T"]:
         """Each classifier's value under its own loss.
 
-        Terms are summed, then averaged over the batch.
+        Terms are summed, then averaged over the batch, each image by its weight.
         """
 
     def logit_gradient(self, logits: Float[Tensor, "P T B C"]) -> Float[Tensor, "P T B C"]:
@@ -65,6 +82,36 @@ def images(x: Float[Tensor, "... T B C"], index: Int[Tensor, "T b"]) -> Float[Te
     return x.gather(-1, index[:, None].expand(*x.shape[:-1], index.shape[1])).mT
 
 
+def chosen_weights(
+    weight: Float[Tensor, "T B"] | None, index: Int[Tensor, "T b"]
+) -> Float[Tensor, "T b"] | None:
+    """The weights of some images of every task."""
+    return None if weight is None else weight.gather(1, index)
+
+
+def mean_over_images(
+    value: Float[Tensor, "P T B"], weight: Float[Tensor, "T B"] | None
+) -> Float[Tensor, "P T"]:
+    """The mean of the images' values, each counted by its weight."""
+    if weight is None:
+        return value.mean(-1)
+    # Selected, not multiplied by 0: an image that pads a task may have an infinite value.
+    return (value * weight).where(weight > 0, 0).sum(-1) / weight.sum(-1)
+
+
+def weigh_images(
+    gradient: Float[Tensor, "P T B C"], weight: Float[Tensor, "T B"] | None
+) -> Float[Tensor, "P T B C"]:
+    """The gradient of `mean_over_images`, from that of the plain mean, in its memory."""
+    if weight is None:
+        return gradient
+    # Of the plain mean an image has a share of 1/B, of the other w/Σw.
+    factor = weight * (weight.shape[1] / weight.sum(1, keepdim=True))
+    gradient = gradient.mul_(factor[..., None])
+    # Selected as well: what is not finite times 0 would be NaN.
+    return gradient.masked_fill_((weight == 0)[..., None], 0)
+
+
 def logit_gradient_by_autograd(
     losses: Callable[[Tensor], Tensor], logits: Float[Tensor, "P T B C"], create_graph: bool = False
 ) -> Float[Tensor, "P T B C"]:
@@ -92,6 +139,7 @@ class CrossEntropies:
 
     smoothing: Float[Tensor, " P"]
     target: Float[Tensor, "#P T B C"] | None = None
+    weight: Float[Tensor, "T B"] | None = None
 
     tasks_per_call: ClassVar[int] = 1
 
@@ -106,17 +154,21 @@ class CrossEntropies:
     def __getitem__(self, rows: slice | Tensor) -> Self:
         # A target of one row belongs to all losses (`#P`), and is not cut.
         target = self.target if self.target is None or len(self.target) == 1 else self.target[rows]
-        return type(self)(self.smoothing[rows], target)
+        return replace(self, smoothing=self.smoothing[rows], target=target)
 
-    def bind(self, target: Float[Tensor, "T B C"]) -> Self:
+    def bind(self, targets: TrainingTargets) -> Self:
         """Smooth the targets, y' = (1-s) y + s/C."""
+        target = targets.target
         s = self.smoothing.to(target)[:, None, None, None]
         # Class by class in memory, as the logits are, so that both are read along long rows.
-        return replace(self, target=(1 - s) * target.mT.contiguous().mT + s / target.shape[-1])
+        smoothed = (1 - s) * target.mT.contiguous().mT + s / target.shape[-1]
+        return replace(self, target=smoothed, weight=targets.weight)
 
     def minibatch(self, index: Int[Tensor, "T b"]) -> Self:
         """The bound losses, for a minibatch."""
-        return replace(self, target=images(self._bound, index))
+        return replace(
+            self, target=images(self._bound, index), weight=chosen_weights(self.weight, index)
+        )
 
     def terms(self, logits: Float[Tensor, "P T B C"]) -> Float[Tensor, "P T B C"]:
         """-y'_c log p_c."""
@@ -124,7 +176,7 @@ class CrossEntropies:
 
     def __call__(self, logits: Float[Tensor, "P T B C"]) -> Float[Tensor, "P T"]:
         """The mean over the batch of -Σ_c y'_c log p_c."""
-        return self.terms(logits).sum(-1).mean(-1)
+        return mean_over_images(self.terms(logits).sum(-1), self.weight)
 
     def logit_gradient(self, logits: Float[Tensor, "P T B C"]) -> Float[Tensor, "P T B C"]:
         """(p Σ_c y'_c - y') / B."""
@@ -132,7 +184,8 @@ class CrossEntropies:
         y = self._bound.mT
         p = logits.mT.softmax(-2)
         # In place: p is a fresh tensor, and another one of its size costs time.
-        return p.mul_(y.sum(-2, keepdim=True)).sub_(y).div_(logits.shape[2]).mT
+        gradient = p.mul_(y.sum(-2, keepdim=True)).sub_(y).div_(logits.shape[2]).mT
+        return weigh_images(gradient, self.weight)
 
     @property
     def _bound(self) -> Tensor:

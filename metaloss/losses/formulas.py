@@ -11,7 +11,13 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from metaloss.losses import grouping
-from metaloss.losses.base import images
+from metaloss.losses.base import (
+    TrainingTargets,
+    chosen_weights,
+    images,
+    mean_over_images,
+    weigh_images,
+)
 from metaloss.losses.language.expression import LOGP, Expression, P
 from metaloss.losses.language.formula import Formula
 from metaloss.losses.language.primitives import PRIMITIVES
@@ -29,11 +35,13 @@ class Shared:
         planes: what depends on the targets.
         rows: which of the planes an expression is.
         numbers: what does not.
+        weight: of the images.
     """
 
     planes: Float[Tensor, "S T C B"]  # class by class: as classifiers lay out their logits
     rows: dict[Expression, int]
     numbers: dict[Expression, Tensor]
+    weight: Float[Tensor, "T B"] | None = None
 
     @cached_property
     def named(self) -> dict[Expression, Tensor]:
@@ -43,7 +51,11 @@ class Shared:
 
     def minibatch(self, index: Int[Tensor, "T b"]) -> "Shared":
         """The same for some of each task's images."""
-        return replace(self, planes=images(self.planes.mT, index).mT)
+        return replace(
+            self,
+            planes=images(self.planes.mT, index).mT,
+            weight=chosen_weights(self.weight, index),
+        )
 
 
 @dataclass(frozen=True)
@@ -78,8 +90,9 @@ class Formulas:
         places = (rows.nonzero()[:, 0] if rows.dtype == torch.bool else rows).tolist()
         return replace(self, formulas=tuple(self.formulas[i] for i in places))
 
-    def bind(self, target: Float[Tensor, "T B C"]) -> Self:
+    def bind(self, targets: TrainingTargets) -> Self:
         """Compute what depends on the targets, C and constants alone, once for all formulas."""
+        target = targets.target
         programs = [
             f(x.expression) for x in self.formulas for f in (value_program, gradient_program)
         ]
@@ -94,10 +107,8 @@ class Formulas:
         # Never empty: the shape [T C B] is read from it.
         stack = torch.stack([known[e] for e in planes]) if planes else target[None]
         numbers = {e: known[e] for e in ordered if "y" not in e.terminals}
-        return replace(
-            self,
-            shared=Shared(stack.mT.contiguous(), {e: i for i, e in enumerate(planes)}, numbers),
-        )
+        rows = {e: i for i, e in enumerate(planes)}
+        return replace(self, shared=Shared(stack.mT.contiguous(), rows, numbers, targets.weight))
 
     def minibatch(self, index: Int[Tensor, "T b"]) -> Self:
         """The same losses, bound to only some of each task's images."""
@@ -123,7 +134,7 @@ class Formulas:
 
         Terms are summed or averaged over the classes, then averaged over the batch.
         """
-        return self.terms(logits).sum(-1).mean(-1)
+        return mean_over_images(self.terms(logits).sum(-1), self._bound.weight)
 
     @torch.no_grad()
     def logit_gradient(self, logits: Float[Tensor, "P T B C"]) -> Float[Tensor, "P T B C"]:
@@ -135,7 +146,8 @@ class Formulas:
         p = logp.exp()
         G = self._by_logp(logp, p)  # [P T C B]
         # The way through log-softmax: ∂L/∂z = G - p ΣG, with G = ∂L/∂logp.
-        return torch.addcmul(G, p, G.sum(-2, keepdim=True), value=-1).mul_(self._scale(logits)).mT
+        gradient = torch.addcmul(G, p, G.sum(-2, keepdim=True), value=-1)
+        return weigh_images(gradient.mul_(self._scale(logits)).mT, self._bound.weight)
 
     def _by_logp(
         self, logp: Float[Tensor, "P T C B"], p: Float[Tensor, "P T C B"]

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from metaloss.losses.base import Losses, one_hot
+from metaloss.losses.base import Losses, TrainingTargets, one_hot
 
 # Many losses are infinite at p = 0 or p = 1: curves stop just before.
 EDGE = 1e-7
@@ -35,7 +35,7 @@ def gain(loss: Losses, classes: int) -> float:
 def first_pull(loss: Losses, classes: int) -> Float[Tensor, ""]:
     """The gain as a tensor, by tensor operations alone."""
     # Equal logits make all classes equally probable; float64, because gains may be tiny.
-    slope = loss.bind(_target(1, classes)).logit_gradient(
+    slope = loss.bind(_targets(1, classes)).logit_gradient(
         torch.zeros(1, 1, 1, classes, dtype=torch.float64)
     )
     # Cross-entropy pulls by 1 - 1/C there.
@@ -128,7 +128,7 @@ def _finite_at(loss: Losses, scale: float, classes: int) -> bool:
     logits = torch.zeros(1, 1, 3, classes)
     # Sure of the true class, sure that it is another, sure of one wrong class.
     logits[0, 0, 0, 0], logits[0, 0, 1, 0], logits[0, 0, 2, 1] = scale, -scale, scale
-    bound = loss.bind(_target(3, classes).float())
+    bound = loss.bind(_targets(3, classes, torch.float32))
     return bool(
         bound.terms(logits).isfinite().all() and bound.logit_gradient(logits).isfinite().all()
     )
@@ -138,8 +138,9 @@ def _along(loss: Losses, p: Float[Tensor, " N"], classes: int) -> tuple[Losses, 
     """The loss bound to images of class 0, and logits that give it these probabilities."""
     rest = ((1 - p) / (classes - 1))[:, None].expand(-1, classes - 1)
     # Logarithms of probabilities are logits that give these probabilities.
-    return loss.bind(_target(len(p), classes)), torch.cat([p[:, None], rest], 1).log()[None, None]
+    return loss.bind(_targets(len(p), classes)), torch.cat([p[:, None], rest], 1).log()[None, None]
 
 
-def _target(n: int, classes: int) -> Float[Tensor, "1 n C"]:
-    return one_hot(torch.zeros(1, n, dtype=torch.int64), classes).double()
+def _targets(n: int, classes: int, dtype: torch.dtype = torch.float64) -> TrainingTargets:
+    """n images of class 0, among even classes."""
+    return TrainingTargets(one_hot(torch.zeros(1, n, dtype=torch.int64), classes).to(dtype))

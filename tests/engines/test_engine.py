@@ -22,7 +22,7 @@ from metaloss.inner.classifiers.mlp import Mlp
 from metaloss.inner.classifiers.shared import SharedMlp
 from metaloss.inner.loop import Inner, train
 from metaloss.inner.metrics import validate
-from metaloss.losses.base import CrossEntropies
+from metaloss.losses.base import CrossEntropies, TrainingTargets
 
 P = 5
 T = 6
@@ -154,7 +154,7 @@ def test_trained_parameters_are_blind_to_neighbours_bit_for_bit(open_tiny, class
     vectors[2] = bad
     trained = [
         train(
-            genome.losses(some).bind(tasks.train.target),
+            genome.losses(some).bind(TrainingTargets(tasks.train.target)),
             model,
             bound.init(P),
             bound.train,
@@ -194,9 +194,9 @@ class Fragile:
         if self.when == when and self.bad.any():
             raise self.error("a candidate raised")
 
-    def bind(self, target):
+    def bind(self, targets):
         self._check("bind")
-        return replace(self, losses=self.losses.bind(target))
+        return replace(self, losses=self.losses.bind(targets))
 
     def terms(self, logits):
         return self.losses.terms(logits)

@@ -11,7 +11,7 @@ from metaloss.errors import SettingsError
 from metaloss.evaluation.protocol import LossEvaluation
 from metaloss.genomes.constants import FAR, Constants, values
 from metaloss.losses import zoo
-from metaloss.losses.base import one_hot
+from metaloss.losses.base import TrainingTargets, one_hot
 from metaloss.losses.formulas import Formulas
 
 TEXT = "mean(-2.0 * y * logp + 0.0 * p + tanh(0.5 * p), temperature=3.0)"
@@ -40,7 +40,10 @@ def test_genes_of_0_are_the_formula_bit_for_bit(spec):
     assert formula == again == original == genome.original
     target = one_hot(torch.arange(6)[None] % 3, 3)
     logits = KEY.normal(1, 1, 6, 3)
-    one, other = (Formulas.of([f]).bind(target).logit_gradient(logits) for f in (formula, original))
+    one, other = (
+        Formulas.of([f]).bind(TrainingTargets(target)).logit_gradient(logits)
+        for f in (formula, original)
+    )
     assert torch.equal(one, other)
 
 
@@ -82,10 +85,10 @@ def test_rows_are_blind_to_each_other(bad):
     vectors = 0.3 * KEY.normal(3, 3)
     target = one_hot(torch.arange(6)[None] % 3, 3)
     logits = KEY.at("logits").normal(3, 1, 6, 3)
-    before = genome.losses(Vectors(vectors)).bind(target).logit_gradient(logits)
+    before = genome.losses(Vectors(vectors)).bind(TrainingTargets(target)).logit_gradient(logits)
     changed = vectors.clone()
     changed[1] = bad
-    after = genome.losses(Vectors(changed)).bind(target).logit_gradient(logits)
+    after = genome.losses(Vectors(changed)).bind(TrainingTargets(target)).logit_gradient(logits)
     assert torch.equal(after[[0, 2]], before[[0, 2]])
     assert not torch.equal(after[1], before[1])
 

@@ -12,7 +12,7 @@ from metaloss.core.streams import Stream
 from metaloss.errors import SettingsError
 from metaloss.genomes.mln import MetaLossNetwork, imitate
 from metaloss.losses import zoo
-from metaloss.losses.base import logit_gradient_by_autograd, one_hot
+from metaloss.losses.base import TrainingTargets, logit_gradient_by_autograd, one_hot
 from metaloss.losses.formulas import Formulas
 from metaloss.search import settings
 
@@ -120,7 +120,7 @@ def by_rows(genome, w, z, y):
 def test_values_follow_the_definition(genome, soft):
     candidates, (logits, target) = population(genome), situation(soft=soft)
     reading = by_rows if genome.architecture == "figure3" else by_classes
-    found = genome.losses(candidates).bind(target)(logits)
+    found = genome.losses(candidates).bind(TrainingTargets(target))(logits)
     for p in range(3):
         w = parts(genome, candidates.vectors()[p])
         for t in range(T):
@@ -131,7 +131,7 @@ def test_values_follow_the_definition(genome, soft):
 @every
 def test_terms_add_up_to_the_value(genome):
     logits, target = situation()
-    losses = genome.losses(population(genome)).bind(target)
+    losses = genome.losses(population(genome)).bind(TrainingTargets(target))
     terms = losses.terms(logits)
     assert terms.shape == (3, T, B, 4 if genome.classes is None else 1)
     close(terms.sum(-1).mean(-1), losses(logits))
@@ -145,17 +145,20 @@ def test_the_order_of_the_classes_does_not_matter(genome):
     order = torch.tensor([2, 0, 3, 1])
     logits, target = situation()
     losses = genome.losses(population(genome))
-    close(losses.bind(target[..., order])(logits[..., order]), losses.bind(target)(logits))
     close(
-        losses.bind(target[..., order]).terms(logits[..., order]),
-        losses.bind(target).terms(logits)[..., order],
+        losses.bind(TrainingTargets(target[..., order]))(logits[..., order]),
+        losses.bind(TrainingTargets(target))(logits),
+    )
+    close(
+        losses.bind(TrainingTargets(target[..., order])).terms(logits[..., order]),
+        losses.bind(TrainingTargets(target)).terms(logits)[..., order],
     )
 
 
 @every
 def test_a_shift_of_all_logits_does_not_matter(genome):
     logits, target = situation()
-    losses = genome.losses(population(genome)).bind(target)
+    losses = genome.losses(population(genome)).bind(TrainingTargets(target))
     close(losses(logits + 5), losses(logits))
 
 
@@ -164,7 +167,7 @@ def test_a_shift_of_all_logits_does_not_matter(genome):
 @pytest.mark.parametrize("soft", [False, True])
 def test_any_number_of_classes_will_do(genome, C, soft):
     logits, target = situation(C=C, soft=soft)
-    value = genome.losses(population(genome)).bind(target)(logits)
+    value = genome.losses(population(genome)).bind(TrainingTargets(target))(logits)
     assert value.shape == (3, T)
     assert value.isfinite().all()
 
@@ -198,7 +201,7 @@ def test_a_kernel_wider_than_the_features_is_refused():
 @pytest.mark.parametrize("soft", [False, True])
 def test_the_slope_is_the_gradient_of_every_value(genome, soft):
     logits, target = situation(soft=soft)
-    losses = genome.losses(population(genome)).bind(target)
+    losses = genome.losses(population(genome)).bind(TrainingTargets(target))
     close(losses.logit_gradient(logits), logit_gradient_by_autograd(losses, logits))
 
 
@@ -209,7 +212,7 @@ def test_the_slope_is_right_for_other_numbers_of_classes(genome, classes):
         pytest.skip("made for one number of classes")
     logits = Stream(4).normal(3, T, B, classes).double()
     target = Stream(5).normal(T, B, classes).double().softmax(-1)
-    losses = genome.losses(population(genome)).bind(target)
+    losses = genome.losses(population(genome)).bind(TrainingTargets(target))
     close(losses.logit_gradient(logits), logit_gradient_by_autograd(losses, logits))
 
 
@@ -222,8 +225,8 @@ def test_a_minibatch_is_a_batch_of_its_images(genome):
         for v in (logits, target)
     )
     losses = genome.losses(population(genome))
-    picked = losses.bind(target).minibatch(index)
-    alone = losses.bind(y)
+    picked = losses.bind(TrainingTargets(target)).minibatch(index)
+    alone = losses.bind(TrainingTargets(y))
     close(picked(x), alone(x))
     close(picked.logit_gradient(x), alone.logit_gradient(x))
 
@@ -233,11 +236,11 @@ def test_what_is_bound_stays_right_for_other_logits(genome):
     """The label's channel is computed once a generation; it may not keep anything of the logits."""
     logits, target = situation()
     losses = genome.losses(population(genome))
-    bound = losses.bind(target)
+    bound = losses.bind(TrainingTargets(target))
     bound(logits)
-    close(bound(3 - logits), losses.bind(target)(3 - logits))
+    close(bound(3 - logits), losses.bind(TrainingTargets(target))(3 - logits))
     other = target.roll(1, 0)
-    close(bound.bind(other)(logits), losses.bind(other)(logits))
+    close(bound.bind(TrainingTargets(other))(logits), losses.bind(TrainingTargets(other))(logits))
 
 
 @every
@@ -246,8 +249,14 @@ def test_taking_rows_and_binding_may_be_done_in_either_order(genome, rows):
     logits, target = situation()
     losses = genome.losses(population(genome))
     assert len(losses) == 3
-    close(losses[rows].bind(target)(logits[rows]), losses.bind(target)(logits)[rows])
-    close(losses.bind(target)[rows](logits[rows]), losses.bind(target)(logits)[rows])
+    close(
+        losses[rows].bind(TrainingTargets(target))(logits[rows]),
+        losses.bind(TrainingTargets(target))(logits)[rows],
+    )
+    close(
+        losses.bind(TrainingTargets(target))[rows](logits[rows]),
+        losses.bind(TrainingTargets(target))(logits)[rows],
+    )
 
 
 @every
@@ -256,12 +265,12 @@ def test_a_row_sees_only_its_own_weights_and_logits(genome, bad):
     logits, target = situation()
     logits.requires_grad_()
     vectors = population(genome).vectors()
-    value = genome.losses(Vectors(vectors)).bind(target)(logits)
+    value = genome.losses(Vectors(vectors)).bind(TrainingTargets(target))(logits)
     for p in range(3):
         (gradient,) = torch.autograd.grad(value[p].sum(), logits, retain_graph=True)
         assert [bool(g.any()) for g in gradient] == [p == 0, p == 1, p == 2]
     vectors[1] = bad
-    changed = genome.losses(Vectors(vectors)).bind(target)(logits)
+    changed = genome.losses(Vectors(vectors)).bind(TrainingTargets(target))(logits)
     assert torch.equal(changed[[0, 2]], value[[0, 2]])
 
 
@@ -271,7 +280,7 @@ def test_the_gradient_is_right(genome):
     logits = situation(P=2)[0].requires_grad_()
     vectors = population(genome, 2).vectors().requires_grad_()
     assert torch.autograd.gradcheck(
-        lambda z, v: genome.networks(v).bind(target)(z), (logits, vectors)
+        lambda z, v: genome.networks(v).bind(TrainingTargets(target))(z), (logits, vectors)
     )
 
 
@@ -280,7 +289,7 @@ def test_weights_take_the_type_of_the_targets(genome):
     single = Vectors(population(genome).vectors().float())
     for dtype in (torch.float32, torch.float64):
         logits, target = (x.to(dtype) for x in situation())
-        assert genome.losses(single).bind(target)(logits).dtype == dtype
+        assert genome.losses(single).bind(TrainingTargets(target))(logits).dtype == dtype
 
 
 # --- variation ---
@@ -349,7 +358,9 @@ def cosine(vector, genome, C=10, loss="ce"):
     target = one_hot(Stream(22).integers(C, 4, 50), C)
     for losses in (genome.losses(Vectors(vector)), Formulas.of([zoo.read(loss)])):
         x = logits.clone().requires_grad_()
-        gradients.append(torch.autograd.grad(losses.bind(target)(x).sum(), x)[0].flatten())
+        gradients.append(
+            torch.autograd.grad(losses.bind(TrainingTargets(target))(x).sum(), x)[0].flatten()
+        )
     ours, theirs = gradients
     return float(ours @ theirs / ours.norm() / theirs.norm()), float(ours.norm() / theirs.norm())
 

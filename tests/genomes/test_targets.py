@@ -12,7 +12,12 @@ from metaloss.core.registry import build
 from metaloss.core.streams import Stream
 from metaloss.errors import SettingsError
 from metaloss.genomes.targets import LearnedTargets
-from metaloss.losses.base import CrossEntropies, logit_gradient_by_autograd, one_hot
+from metaloss.losses.base import (
+    CrossEntropies,
+    TrainingTargets,
+    logit_gradient_by_autograd,
+    one_hot,
+)
 
 T = 2
 B = 3
@@ -61,7 +66,7 @@ def at_home(genome, p, C):
 )
 def test_values_and_gradients_follow_the_definition(genome, C):
     candidates, (logits, target) = population(genome), situation(C=C)
-    losses = genome.losses(candidates).bind(target)
+    losses = genome.losses(candidates).bind(TrainingTargets(target))
     value = losses(logits)
     slope = losses.logit_gradient(logits)
     for i in range(3):
@@ -85,7 +90,7 @@ def test_values_and_gradients_follow_the_definition(genome, C):
 @pytest.mark.parametrize("soft", [False, True])
 def test_the_gradient_is_autograd_s_with_the_targets_taken_as_given(C, soft):
     logits, target = situation(C=C, soft=soft)
-    losses = GENOME.losses(population()).bind(target)
+    losses = GENOME.losses(population()).bind(TrainingTargets(target))
     close(losses.logit_gradient(logits), logit_gradient_by_autograd(losses, logits))
     close(losses.terms(logits).sum(-1).mean(-1), losses(logits))
 
@@ -95,11 +100,21 @@ def test_the_search_starts_from_label_smoothing(C):
     logits, target = situation(C=C)
     start = LearnedTargets(smoothing=0.2, home_classes=C)
     found = (
-        start.losses(start.sample(3, Stream(0))).bind(target.float()).logit_gradient(logits.float())
+        start.losses(start.sample(3, Stream(0)))
+        .bind(TrainingTargets(target.float()))
+        .logit_gradient(logits.float())
     )
-    expected = CrossEntropies.of(3, 0.2).bind(target.float()).logit_gradient(logits.float())
+    expected = (
+        CrossEntropies.of(3, 0.2)
+        .bind(TrainingTargets(target.float()))
+        .logit_gradient(logits.float())
+    )
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
-    value = start.losses(start.sample(3, Stream(0))).bind(target.float())(logits.float()).mean()
+    value = (
+        start.losses(start.sample(3, Stream(0)))
+        .bind(TrainingTargets(target.float()))(logits.float())
+        .mean()
+    )
     flat = logits.flatten(0, 2).float()
     labels = target.expand(3, -1, -1, -1).flatten(0, 2).float()
     torch.testing.assert_close(
@@ -112,8 +127,10 @@ def test_the_order_of_the_classes_does_not_matter(C):
     logits, target = situation(C=C)
     order = Stream(5).permutation(C)
     losses = GENOME.losses(population())
-    slope = losses.bind(target).logit_gradient(logits)[..., order]
-    close(losses.bind(target[..., order]).logit_gradient(logits[..., order]), slope)
+    slope = losses.bind(TrainingTargets(target)).logit_gradient(logits)[..., order]
+    close(
+        losses.bind(TrainingTargets(target[..., order])).logit_gradient(logits[..., order]), slope
+    )
 
 
 def test_a_guess_is_read_alike_whatever_the_number_of_classes():
@@ -122,7 +139,9 @@ def test_a_guess_is_read_alike_whatever_the_number_of_classes():
     for C in (2, 5, 10, 100):
         target = one_hot(torch.zeros(1, 1, dtype=torch.int64), C).double()
         q = (
-            -losses.bind(target).terms(torch.zeros(3, 1, 1, C, dtype=torch.float64))
+            -losses.bind(TrainingTargets(target)).terms(
+                torch.zeros(3, 1, 1, C, dtype=torch.float64)
+            )
             / torch.tensor(1.0 / C).log()
         )
         pulls.append(-q[:, 0, 0, 0])
@@ -137,7 +156,8 @@ def test_rows_are_blind_to_each_other(bad):
     changed = vectors.clone()
     changed[1] = bad
     before, after = (
-        GENOME.losses(Vectors(x)).bind(target).logit_gradient(logits) for x in (vectors, changed)
+        GENOME.losses(Vectors(x)).bind(TrainingTargets(target)).logit_gradient(logits)
+        for x in (vectors, changed)
     )
     assert torch.equal(after[[0, 2]], before[[0, 2]])
     assert not torch.equal(after[1], before[1])
@@ -148,8 +168,13 @@ def test_a_minibatch_sees_its_own_images():
     index = torch.tensor([[2, 0], [1, 1]])
     rows = torch.arange(T)[:, None]
     losses = GENOME.losses(population())
-    picked = losses.bind(target).minibatch(index).logit_gradient(logits[:, rows, index])
-    close(picked, losses.bind(target[rows, index]).logit_gradient(logits[:, rows, index]))
+    picked = (
+        losses.bind(TrainingTargets(target)).minibatch(index).logit_gradient(logits[:, rows, index])
+    )
+    close(
+        picked,
+        losses.bind(TrainingTargets(target[rows, index])).logit_gradient(logits[:, rows, index]),
+    )
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from metaloss.core import registry
 from metaloss.core.streams import Stream
 from metaloss.errors import SettingsError
 from metaloss.genomes.tree import Trees, replaced
+from metaloss.losses.base import TrainingTargets
 from metaloss.losses.formulas import Formulas
 from metaloss.losses.language.canonical import canonical
 from metaloss.losses.language.expression import Expression, P, Y, call, constant
@@ -343,7 +344,7 @@ def test_a_mean_over_classes_becomes_a_sum_divided_by_their_number():
     logits = KEY.normal(1, 1, 4, 5).double()
     target = torch.eye(5).double()[None, :4]
     ours, theirs = (
-        Formulas.of([f]).bind(target)(logits)
+        Formulas.of([f]).bind(TrainingTargets(target))(logits)
         for f in (Formula(e), Formula(e.args[0], reduction="mean"))
     )
     torch.testing.assert_close(ours, theirs, rtol=1e-13, atol=0)

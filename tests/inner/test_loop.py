@@ -15,7 +15,7 @@ from metaloss.inner.classifiers.mlp import Mlp
 from metaloss.inner.classifiers.shared import SharedMlp
 from metaloss.inner.loop import Inner, batches, train
 from metaloss.inner.metrics import accuracy
-from metaloss.losses.base import CrossEntropies, logit_gradient_by_autograd
+from metaloss.losses.base import CrossEntropies, TrainingTargets, logit_gradient_by_autograd
 
 T = 2
 STEPS = 6
@@ -65,7 +65,7 @@ def inner_of(settings):
 
 def batched(model, bound, tasks, P, inner, lr=None):
     """The trained parameters of P cross-entropies, and their logits on the validation images."""
-    losses = CrossEntropies(SMOOTHING[:P]).bind(tasks.train.target.double())
+    losses = CrossEntropies(SMOOTHING[:P]).bind(TrainingTargets(tasks.train.target.double()))
     params = train(losses, model, bound.init(P), bound.train, inner=inner, lr=lr, keys=STARTS)
     return params, model(params, bound.val).detach()
 
@@ -271,7 +271,7 @@ def test_training_leaves_the_start_as_it_was(episodes, model, P):
     tasks = tasks_of(episodes)
     bound = model.bind(tasks, STARTS)
     before = {name: x.clone() for name, x in bound.start.items()}
-    losses = CrossEntropies.of(P).bind(tasks.train.target)
+    losses = CrossEntropies.of(P).bind(TrainingTargets(tasks.train.target))
     once = train(losses, model, bound.init(P), bound.train, inner=Inner(steps=2))
     assert all(torch.equal(bound.start[name], before[name]) for name in before)
     again = train(losses, model, bound.init(P), bound.train, inner=Inner(steps=2))
@@ -283,7 +283,7 @@ def test_the_probe_sees_the_parameters_after_every_step(episodes):
     model = Mlp(hidden=(5,))
     seen = []
     bound = model.bind(tasks, STARTS)
-    losses = CrossEntropies.of(2).bind(tasks.train.target)
+    losses = CrossEntropies.of(2).bind(TrainingTargets(tasks.train.target))
 
     def look(step, params):
         seen.append((step, params["w0"].clone()))
@@ -329,7 +329,7 @@ def test_a_loss_without_gradient_leaves_its_classifiers_untrained(episodes):
     tasks = tasks_of(episodes)
     model = Mlp(hidden=(5,))
     bound = model.bind(tasks, STARTS)
-    losses = Constant(CrossEntropies.of(2).bind(tasks.train.target))
+    losses = Constant(CrossEntropies.of(2).bind(TrainingTargets(tasks.train.target)))
     params = train(losses, model, bound.init(2), bound.train, inner=Inner(steps=3))
     assert torch.equal(params["w1"][0], bound.start["w1"])
     assert not torch.equal(params["w1"][1], bound.start["w1"])
@@ -342,7 +342,7 @@ def test_a_form_in_the_span_of_the_images_refuses_to_train_where_it_is_not_exact
     tasks = tasks_of(episodes)
     model = SharedMlp(hidden=(5,))
     bound = model.bind(tasks, STARTS)
-    losses = CrossEntropies.of(1).bind(tasks.train.target)
+    losses = CrossEntropies.of(1).bind(TrainingTargets(tasks.train.target))
     with pytest.raises(ValueError, match="SharedMlp does not train exactly with 'adam'"):
         train(losses, model, bound.init(1), bound.train, inner=Inner(optimiser="adam"))
 

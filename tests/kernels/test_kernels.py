@@ -19,7 +19,7 @@ from metaloss.inner.classifiers.shared import SharedMlp
 from metaloss.inner.loop import Inner, train
 from metaloss.inner.metrics import accuracy
 from metaloss.inner.optimisers import move
-from metaloss.losses.base import CrossEntropies
+from metaloss.losses.base import CrossEntropies, TrainingTargets
 from metaloss.storage.environment import describe_environment
 
 pytest.importorskip("numba")
@@ -130,7 +130,7 @@ def test_a_classifier_gives_the_same_bits_in_any_company(episodes):
     model = CompiledMlp(hidden=(48, 16))
     tasks, bound, params = bound_to(episodes, model)
     whole = model(params, bound.val)
-    losses = CrossEntropies.of(P).bind(tasks.train.target)
+    losses = CrossEntropies.of(P).bind(TrainingTargets(tasks.train.target))
     gradients = model.gradients(params, bound.train, losses.logit_gradient)
     for p in range(P):
         some = {k: x[p : p + 1] for k, x in params.items()}
@@ -228,10 +228,10 @@ def test_the_compiled_gradient_is_torchs(channels, context, activation, classes)
     assert type(losses) is CompiledEquivariant
     target = labels(C=classes)
     z = 3 * normal(P, T, classes, 5).mT
-    bound = losses.bind(target)
+    bound = losses.bind(TrainingTargets(target))
     assert bound.kernel_args
-    agree(bound.logit_gradient(z), plain(losses).bind(target).logit_gradient(z))
-    torch.testing.assert_close(bound(z), plain(losses).bind(target)(z))
+    agree(bound.logit_gradient(z), plain(losses).bind(TrainingTargets(target)).logit_gradient(z))
+    torch.testing.assert_close(bound(z), plain(losses).bind(TrainingTargets(target))(z))
 
 
 @pytest.mark.parametrize("images", [1, 31, 32, 33, 70])
@@ -239,7 +239,10 @@ def test_any_number_of_images_will_do(images):
     losses = networks()
     target = labels(B=images)
     z = normal(P, T, 10, images).mT
-    agree(losses.bind(target).logit_gradient(z), plain(losses).bind(target).logit_gradient(z))
+    agree(
+        losses.bind(TrainingTargets(target)).logit_gradient(z),
+        plain(losses).bind(TrainingTargets(target)).logit_gradient(z),
+    )
 
 
 def test_minibatches_and_rows_of_bound_networks():
@@ -249,14 +252,17 @@ def test_minibatches_and_rows_of_bound_networks():
     z = normal(P, T, 10, 4).mT
     index = torch.stack([Stream(0).at(t).permutation(images)[:4] for t in range(T)])
     rows = torch.tensor([2, 0])
-    wanted = plain(losses).bind(target).minibatch(index)
-    agree(losses.bind(target).minibatch(index).logit_gradient(z), wanted.logit_gradient(z))
+    wanted = plain(losses).bind(TrainingTargets(target)).minibatch(index)
     agree(
-        losses.bind(target)[rows].minibatch(index).logit_gradient(z[rows]),
+        losses.bind(TrainingTargets(target)).minibatch(index).logit_gradient(z),
+        wanted.logit_gradient(z),
+    )
+    agree(
+        losses.bind(TrainingTargets(target))[rows].minibatch(index).logit_gradient(z[rows]),
         wanted.logit_gradient(z)[rows],
     )
     agree(
-        losses[rows].bind(target).minibatch(index)[1:].logit_gradient(z[:1]),
+        losses[rows].bind(TrainingTargets(target)).minibatch(index)[1:].logit_gradient(z[:1]),
         wanted[rows][1:].logit_gradient(z[:1]),
     )
 
@@ -266,9 +272,9 @@ def test_a_bad_network_or_logit_leaves_the_others_their_bits(bad):
     losses = networks()
     target = labels()
     z = normal(P, T, 10, 5).mT
-    before = losses.bind(target).logit_gradient(z)
+    before = losses.bind(TrainingTargets(target)).logit_gradient(z)
     z[1, 0, 2, 3] = bad
-    after = losses.bind(target).logit_gradient(z)
+    after = losses.bind(TrainingTargets(target)).logit_gradient(z)
     assert torch.equal(after[[0, 2]], before[[0, 2]])
     if bad != 1e30:
         assert not after[1, 0].isfinite().all()
@@ -277,7 +283,9 @@ def test_a_bad_network_or_logit_leaves_the_others_their_bits(bad):
     broken = CompiledEquivariant(
         weights, losses.channels, losses.activation, losses.reference_classes
     )
-    assert torch.equal(broken.bind(target).logit_gradient(z)[[0, 2]], before[[0, 2]])
+    assert torch.equal(
+        broken.bind(TrainingTargets(target)).logit_gradient(z)[[0, 2]], before[[0, 2]]
+    )
 
 
 @pytest.mark.parametrize(
@@ -288,8 +296,8 @@ def test_a_bad_network_or_logit_leaves_the_others_their_bits(bad):
 def test_what_the_loop_does_not_know_is_torchs(settings, target):
     losses = networks(**settings)
     z = normal(P, T, 10, 5).mT.to(target)
-    bound = losses.bind(target)
-    wanted = plain(losses).bind(target)
+    bound = losses.bind(TrainingTargets(target))
+    wanted = plain(losses).bind(TrainingTargets(target))
     assert not bound.kernel_args
     assert torch.equal(bound.logit_gradient(z), wanted.logit_gradient(z))
     index = torch.tensor([[0, 3], [1, 4]])
@@ -316,7 +324,7 @@ def test_training_with_a_network_gives_what_torch_gives(open_tiny):
         bound = model.bind(tasks, STARTS)
         found.append(
             train(
-                some.bind(tasks.train.target),
+                some.bind(TrainingTargets(tasks.train.target)),
                 model,
                 bound.init(P),
                 bound.train,

@@ -13,7 +13,7 @@ from test_expression import TAME, evaluate
 from trees import expressions, small
 
 from metaloss.core.streams import Stream
-from metaloss.losses.base import CrossEntropies, one_hot
+from metaloss.losses.base import CrossEntropies, TrainingTargets, one_hot
 from metaloss.losses.formulas import Formulas
 from metaloss.losses.language.expression import P, Y, call, constant
 from metaloss.losses.language.formula import Formula
@@ -94,7 +94,7 @@ def gradient(values, x):
 @LAYOUTS
 @TARGETS
 def test_values_and_slopes_are_those_of_each_formula_alone(form, layout, target):
-    bound = losses(form).bind(target())
+    bound = losses(form).bind(TrainingTargets(target()))
     x = logits(layout=layout).requires_grad_()
     values = bound(x)
     expected = torch.stack(
@@ -114,7 +114,7 @@ def test_values_and_slopes_are_those_of_each_formula_alone(form, layout, target)
 @settings(max_examples=40, deadline=None)
 @given(st.lists(expressions(leaves=8).filter(small), min_size=1, max_size=4))
 def test_slopes_are_autograds_wherever_autograds_are_finite(found):
-    bound = Formulas.of([Formula(e) for e in found], "each").bind(soft())
+    bound = Formulas.of([Formula(e) for e in found], "each").bind(TrainingTargets(soft()))
     x = logits(len(found)).requires_grad_()
     by_autograd = gradient(bound(x), x)
     slope = bound.logit_gradient(x.detach())
@@ -125,14 +125,18 @@ def test_slopes_are_autograds_wherever_autograds_are_finite(found):
     torch.testing.assert_close(
         slope[sane], by_autograd[sane], rtol=1e-6, atol=1e-12 * float(largest)
     )
-    grouped = Formulas.of(bound.formulas, "grouped").bind(soft()).logit_gradient(x.detach())
+    grouped = (
+        Formulas.of(bound.formulas, "grouped")
+        .bind(TrainingTargets(soft()))
+        .logit_gradient(x.detach())
+    )
     torch.testing.assert_close(grouped, slope, rtol=1e-12, atol=0, equal_nan=True)
 
 
 @settings(max_examples=60, deadline=None)
 @given(expressions(TAME, st.sampled_from([1.0, -1.0, 0.5, 2.0]), leaves=8))
 def test_programs_compute_the_expression(e):
-    bound = Formulas.of([Formula(e)]).bind(soft())
+    bound = Formulas.of([Formula(e)]).bind(TrainingTargets(soft()))
     x = logits(1)
     expected = evaluate(e, soft(), x[0].log_softmax(-1))
     if "C" not in e.terminals:  # ten in the other test
@@ -144,7 +148,7 @@ def test_programs_compute_the_expression(e):
 @FORMS
 def test_some_rows_of_bound_losses_are_the_same_as_binding_some(form):
     x = logits()
-    bound = losses(form).bind(hard())
+    bound = losses(form).bind(TrainingTargets(hard()))
     for rows in (slice(2, 6), torch.tensor([3, 1, 3]), torch.arange(len(TEXTS)) % 2 == 0):
         some = bound[rows]
         assert len(some) == len(x[rows])
@@ -152,7 +156,10 @@ def test_some_rows_of_bound_losses_are_the_same_as_binding_some(form):
             some.logit_gradient(x[rows]), bound.logit_gradient(x)[rows], rtol=1e-12, atol=0
         )
         torch.testing.assert_close(
-            losses(form)[rows].bind(hard())(x[rows]), bound(x)[rows], rtol=1e-12, atol=0
+            losses(form)[rows].bind(TrainingTargets(hard()))(x[rows]),
+            bound(x)[rows],
+            rtol=1e-12,
+            atol=0,
         )
 
 
@@ -160,9 +167,9 @@ def test_some_rows_of_bound_losses_are_the_same_as_binding_some(form):
 @TARGETS
 def test_picked_images_are_the_same_as_binding_their_targets(form, target):
     index = Stream(5).integers(B, T, 3)
-    picked = losses(form).bind(target()).minibatch(index)
+    picked = losses(form).bind(TrainingTargets(target())).minibatch(index)
     x = logits()[:, :, :3]
-    expected = losses(form).bind(target().take_along_dim(index[..., None], 1))
+    expected = losses(form).bind(TrainingTargets(target().take_along_dim(index[..., None], 1)))
     assert torch.equal(picked(x), expected(x))
     assert torch.equal(picked.logit_gradient(x), expected.logit_gradient(x))
     again = torch.tensor([[0], [2]])
@@ -174,13 +181,13 @@ def test_picked_images_are_the_same_as_binding_their_targets(form, target):
 @FORMS
 def test_a_candidate_is_blind_to_its_neighbours(form):
     x = logits()
-    bound = losses(form).bind(hard())
+    bound = losses(form).bind(TrainingTargets(hard()))
     clean = bound.logit_gradient(x)
     texts = list(TEXTS)
     texts[1] = "p*exact_log(p - 2)"
     broken = x.clone()
     broken[3] = torch.nan
-    found = losses(form, texts).bind(hard())
+    found = losses(form, texts).bind(TrainingTargets(hard()))
     others = [i for i in range(len(TEXTS)) if i not in (1, 3)]
     assert found.logit_gradient(broken)[1].isnan().all()
     assert torch.equal(found.logit_gradient(broken)[others], clean[others])
@@ -191,22 +198,24 @@ def test_both_forms_agree_to_the_last_bit_in_float32():
     x = logits().float()
     target = hard().float()
     assert torch.equal(
-        losses("each").bind(target).logit_gradient(x),
-        losses("grouped").bind(target).logit_gradient(x),
+        losses("each").bind(TrainingTargets(target)).logit_gradient(x),
+        losses("grouped").bind(TrainingTargets(target)).logit_gradient(x),
     )
 
 
 def test_the_terms_add_up_to_the_value():
     x = logits()
-    bound = losses().bind(soft())
+    bound = losses().bind(TrainingTargets(soft()))
     assert bound.terms(x).shape == x.shape
     torch.testing.assert_close(bound.terms(x).sum(-1).mean(-1), bound(x), rtol=1e-12, atol=0)
 
 
 def test_cross_entropy_is_a_formula():
     x = logits(2)
-    found = losses(texts=["-y*logp", "-(y*.9 + .1/C)*logp"]).bind(hard())
-    expected = CrossEntropies(torch.tensor([0.0, 0.1], dtype=torch.float64)).bind(hard())
+    found = losses(texts=["-y*logp", "-(y*.9 + .1/C)*logp"]).bind(TrainingTargets(hard()))
+    expected = CrossEntropies(torch.tensor([0.0, 0.1], dtype=torch.float64)).bind(
+        TrainingTargets(hard())
+    )
     torch.testing.assert_close(found(x), expected(x), rtol=1e-12, atol=0)
 
 
@@ -226,19 +235,19 @@ def test_many_uses_of_one_node_make_few_steps():
 
 
 def test_losses_can_be_pickled_and_moved():
-    bound = losses().bind(hard())
+    bound = losses().bind(TrainingTargets(hard()))
     x = logits()
     again = pickle.loads(pickle.dumps(bound))
     assert torch.equal(again.logit_gradient(x), bound.logit_gradient(x))
 
 
 def test_double_backward_works():
-    bound = losses(texts=["-y*logp*(1 - p)**2"]).bind(hard())
+    bound = losses(texts=["-y*logp*(1 - p)**2"]).bind(TrainingTargets(hard()))
     assert torch.autograd.gradgradcheck(lambda x: bound(x).sum(), logits(1).requires_grad_())
 
 
 def test_vmap_may_run_over_the_candidates_logits():
-    bound = losses(texts=["-y*logp"]).bind(hard())
+    bound = losses(texts=["-y*logp"]).bind(TrainingTargets(hard()))
     x = logits(3)
     found = torch.vmap(lambda z: bound(z[None])[0])(x)
     torch.testing.assert_close(found, torch.cat([bound(x[i : i + 1]) for i in range(3)]))
@@ -253,5 +262,8 @@ def test_a_whole_program_computes_the_terms_from_terminals_alone(text):
     logp = (x / formula.temperature).log_softmax(-1)[0]
     found = run_whole(program, soft(), logp.exp(), logp) / (C if formula.reduction == "mean" else 1)
     torch.testing.assert_close(
-        found, Formulas.of([formula]).bind(soft()).terms(x)[0], rtol=1e-12, atol=1e-14
+        found,
+        Formulas.of([formula]).bind(TrainingTargets(soft())).terms(x)[0],
+        rtol=1e-12,
+        atol=1e-14,
     )

@@ -6,7 +6,7 @@ from jaxtyping import TypeCheckError
 from torch.nn.functional import cross_entropy
 
 from metaloss.core.streams import Stream
-from metaloss.losses.base import CrossEntropies, images, log_softmax, one_hot
+from metaloss.losses.base import CrossEntropies, TrainingTargets, images, log_softmax, one_hot
 
 P = 3
 T = 2
@@ -35,7 +35,7 @@ def soft():
 def test_values_and_gradients_equal_torchs_cross_entropy(target):
     x = logits()
     reference = logits()
-    value = CrossEntropies(SMOOTHING).bind(target())(x)
+    value = CrossEntropies(SMOOTHING).bind(TrainingTargets(target()))(x)
     assert value.shape == (P, T)
     (gradient,) = torch.autograd.grad(value.sum(), x)
     expected = torch.stack(
@@ -53,7 +53,9 @@ def test_values_and_gradients_equal_torchs_cross_entropy(target):
     torch.testing.assert_close(
         gradient, torch.autograd.grad(expected.sum(), reference)[0], rtol=1e-12, atol=1e-12
     )
-    slope = CrossEntropies(SMOOTHING).bind(target()).logit_gradient(logits().detach())
+    slope = (
+        CrossEntropies(SMOOTHING).bind(TrainingTargets(target())).logit_gradient(logits().detach())
+    )
     torch.testing.assert_close(slope, gradient, rtol=1e-12, atol=1e-12)
 
 
@@ -63,8 +65,8 @@ def test_a_minibatch_is_a_batch_of_its_images():
         v.gather(-2, index[..., None].expand(*v.shape[:-2], 3, C))
         for v in (logits().detach(), soft())
     )
-    picked = CrossEntropies(SMOOTHING).bind(soft()).minibatch(index)
-    alone = CrossEntropies(SMOOTHING).bind(target)
+    picked = CrossEntropies(SMOOTHING).bind(TrainingTargets(soft())).minibatch(index)
+    alone = CrossEntropies(SMOOTHING).bind(TrainingTargets(target))
     assert torch.equal(picked(x), alone(x))
     assert torch.equal(picked.logit_gradient(x), alone.logit_gradient(x))
 
@@ -75,7 +77,7 @@ def test_images_lie_class_by_class_in_memory():
 
 
 def test_terms_add_up_to_the_value():
-    losses = CrossEntropies(SMOOTHING).bind(hard())
+    losses = CrossEntropies(SMOOTHING).bind(TrainingTargets(hard()))
     terms = losses.terms(logits())
     assert terms.shape == (P, T, B, C)
     torch.testing.assert_close(terms.sum(-1).mean(-1), losses(logits()))
@@ -84,7 +86,7 @@ def test_terms_add_up_to_the_value():
 def test_the_value_of_a_sure_and_right_classifier_is_zero_and_of_an_unsure_one_log_c():
     sure = 1000 * hard()
     unsure = torch.zeros(T, B, C, dtype=torch.float64)
-    value = CrossEntropies.of(2).bind(hard())(torch.stack([sure, unsure]))
+    value = CrossEntropies.of(2).bind(TrainingTargets(hard()))(torch.stack([sure, unsure]))
     torch.testing.assert_close(
         value, torch.tensor([[0.0] * T, [C] * T]).double().clamp(min=1).log()
     )
@@ -94,7 +96,9 @@ def test_the_value_of_a_sure_and_right_classifier_is_zero_and_of_an_unsure_one_l
 def test_taking_rows_and_binding_may_be_done_in_either_order(rows):
     x = logits()[rows]
     losses = CrossEntropies(SMOOTHING)
-    assert torch.equal(losses[rows].bind(hard())(x), losses.bind(hard())[rows](x))
+    assert torch.equal(
+        losses[rows].bind(TrainingTargets(hard()))(x), losses.bind(TrainingTargets(hard()))[rows](x)
+    )
     assert len(losses[rows]) == len(x)
 
 
@@ -111,4 +115,4 @@ def test_labels_become_distributions():
 def test_shapes_are_checked_while_tests_run():
     """Guards the guard: were the import hook off, no annotation would be checked."""
     with pytest.raises(TypeCheckError):
-        CrossEntropies(SMOOTHING).bind(torch.zeros(B, C))
+        CrossEntropies(SMOOTHING).bind(TrainingTargets(torch.zeros(B, C)))

@@ -13,7 +13,7 @@ from scipy import special
 from metaloss.core.streams import Stream
 from metaloss.errors import SettingsError
 from metaloss.losses import zoo
-from metaloss.losses.base import one_hot
+from metaloss.losses.base import TrainingTargets, one_hot
 from metaloss.losses.formulas import Formulas
 from metaloss.losses.language.formula import Formula
 
@@ -147,7 +147,7 @@ def logits(scale=2.0):
 
 
 def bound(spec, target):
-    return Formulas.of([zoo.find(spec)[1]]).bind(target)
+    return Formulas.of([zoo.find(spec)[1]]).bind(TrainingTargets(target))
 
 
 def value(spec, x, target):
