@@ -23,7 +23,7 @@ from metaloss.losses.language.expression import Expression, P, Y, call, constant
 from metaloss.losses.language.formula import Formula
 from metaloss.losses.language.primitives import MORGAN_BINARY, MORGAN_UNARY
 from metaloss.search.novelty import NoveltyFilter, SeenLosses
-from metaloss.tasks import episodic
+from metaloss.tasks import episodic, episodic_family
 from metaloss.tasks.episodic import Episodes
 
 HIDDEN = (128, 64)
@@ -130,11 +130,13 @@ class Problem:
 @lru_cache(maxsize=4)
 def _images(dataset: str) -> Episodes:
     return episodic.open_episodes(
-        episodic.of({"dataset": dataset, "ways": 2, "shots": 1, "val": 1}, "images", "images")
+        episodic_family.of(
+            {"dataset": dataset, "ways": 2, "shots": 1, "val": 1}, "images", "images"
+        )
     )
 
 
-def family_of(case: Case) -> episodic.TaskFamily:
+def family_of(case: Case) -> episodic_family.TaskFamily:
     """The task family that a case stands for: Fashion-MNIST, as in tasks/fashionmnist.toml."""
     table = {
         "dataset": "fashionmnist",
@@ -144,7 +146,7 @@ def family_of(case: Case) -> episodic.TaskFamily:
         "classifier": CLASSIFIERS[case.classifier],
         "inner": {"steps": case.steps, "lr": case.lr, **case.optimiser},
     }
-    return episodic.of(table, "benchmark", "benchmark")
+    return episodic_family.of(table, "benchmark", "benchmark")
 
 
 def problem(case: Case) -> Problem:

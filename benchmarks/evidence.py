@@ -37,7 +37,7 @@ from metaloss.losses.formulas import Formulas
 from metaloss.losses.zoo_entries import ENTRIES
 from metaloss.search.run import find
 from metaloss.search.settings import RATES
-from metaloss.tasks import episodic
+from metaloss.tasks import episodic, episodic_family
 
 STEPS = (10, 20, 40, 80, 160)
 TRANSFER = (
@@ -291,7 +291,9 @@ def main() -> None:
     names = arguments.families or (TRANSFER if arguments.table == "transfer" else ("fashionmnist",))
     with Local() as engine:
         trials = LossEvaluation(
-            engine, [episodic.open_episodes(episodic.read(name)) for name in names], Stream(1_000)
+            engine,
+            [episodic.open_episodes(episodic_family.read(name)) for name in names],
+            Stream(1_000),
         )
         table = transfer if arguments.table == "transfer" else steps
         table(trials, losses, arguments.tuning_tasks, arguments.test_tasks)

@@ -34,7 +34,7 @@ from metaloss.losses.language.primitives import PRIMITIVES
 from metaloss.losses.published_loss import PublishedLoss
 from metaloss.losses.zoo_entries import ENTRIES
 from metaloss.search import elimination, elimination_stage, settings
-from metaloss.tasks import episodic, opening
+from metaloss.tasks import family_files, opening
 from metaloss.tasks import training_family as full
 from metaloss.training import settings as training
 
@@ -135,7 +135,7 @@ def parts(_app: Sphinx) -> Iterator[str]:
     yield "\n## Data sources\n"
     yield from (f"- `{row['name']}`: {row['about']}" for row in listing.rows("data", Path()))
     yield "\n## Task families\n"
-    for name in sorted(episodic.names()):
+    for name in sorted(family_files.names()):
         f = opening.read(name)
         if isinstance(f, opening.TrainingFamily):
             what = f"{f.training.model} on {f.dataset}, augmentation {f.training.augment.kind}"

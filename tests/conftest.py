@@ -97,7 +97,7 @@ def open_tiny(dataset, monkeypatch):
 
     The family's settings as keywords.
     """
-    from metaloss.tasks import episodic
+    from metaloss.tasks import episodic, episodic_family
 
     monkeypatch.setattr(episodic, "load", lambda name, options: dataset)
 
@@ -110,7 +110,7 @@ def open_tiny(dataset, monkeypatch):
             "classifier": {"kind": "mlp", "hidden": [8]},
             "inner": {"steps": 5, "lr": 0.2},
         }
-        return episodic.open_episodes(episodic.of({**table, **changes}, "tiny", "tiny.toml"))
+        return episodic.open_episodes(episodic_family.of({**table, **changes}, "tiny", "tiny.toml"))
 
     return opened
 

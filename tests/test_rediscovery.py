@@ -28,7 +28,7 @@ from metaloss.search.novelty import SAME, NoveltyFilter
 from metaloss.search.objectives import mean
 from metaloss.search.trained_losses import TrainedLosses
 from metaloss.strategies.gp import Gp
-from metaloss.tasks import episodic
+from metaloss.tasks import episodic, episodic_family
 from metaloss.tasks.episodic import Episodes
 
 TEACHER = Formula.parse("-y * (1 - p) * logp")
@@ -49,7 +49,7 @@ STRATEGY = Gp(mu=16, lambda_=16)
 @pytest.fixture
 def episodes(monkeypatch, tmp_path):
     only_the_subset(monkeypatch, tmp_path)
-    return episodic.open_episodes(episodic.of(FAMILY, "taught", "taught"))
+    return episodic.open_episodes(episodic_family.of(FAMILY, "taught", "taught"))
 
 
 @dataclass(frozen=True)

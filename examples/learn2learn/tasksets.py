@@ -8,7 +8,7 @@ from torch import Tensor
 
 from metaloss.data.datasets import Dataset
 from metaloss.data.episodes import Images, TaskImages, Tasks
-from metaloss.tasks import episodic
+from metaloss.tasks import episodic_family
 from metaloss.tasks.episodic import Episodes
 
 
@@ -103,7 +103,7 @@ def from_learn2learn(
         "val": many // ways,
         **settings,
     }
-    family = episodic.of(table, "learn2learn", "a learn2learn taskset")
+    family = episodic_family.of(table, "learn2learn", "a learn2learn taskset")
     return Episodes(family, _nothing(images.pixels), images, {}), Tasks(*splits)
 
 

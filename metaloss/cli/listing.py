@@ -17,7 +17,7 @@ from metaloss.losses.language.primitives import PRIMITIVES
 from metaloss.losses.published_loss import PublishedLoss
 from metaloss.losses.zoo_entries import ENTRIES
 from metaloss.search.run import find, runs
-from metaloss.tasks import episodic, opening
+from metaloss.tasks import family_files, opening
 from metaloss.training import models
 from metaloss.training import settings as training
 
@@ -45,7 +45,7 @@ def rows(kind: str, out: Path) -> list[dict[str, Any]]:
     if kind not in LISTS:
         raise SettingsError(registry.unknown_message("list", kind, LISTS))
     if kind == "tasks":
-        return [_family(name, path) for name, path in sorted(episodic.names().items())]
+        return [_family(name, path) for name, path in sorted(family_files.names().items())]
     if kind == "runs":
         return [describe_run(folder) for folder in runs(out)]
     if kind == "losses":

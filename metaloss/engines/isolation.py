@@ -56,3 +56,13 @@ def raise_if_all_failed(parts: Sequence[Tensor | Exception]) -> None:
     """Raise the first error where every part is one: that is a bug, and NaN would hide it."""
     if all(isinstance(part, Exception) for part in parts):
         raise parts[0]  # type: ignore[misc]
+
+
+def result_or_error(part: Callable[[], Tensor]) -> Tensor | Exception:
+    """What a chunk shows, on the CPU, or the exception that it raised, save lack of memory."""
+    try:
+        return part().cpu()
+    except Exception as error:
+        if out_of_memory(error):
+            raise
+        return error

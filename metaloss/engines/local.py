@@ -18,7 +18,7 @@ from torch import Tensor
 from metaloss.core.streams import Stream
 from metaloss.data.episodes import Tasks
 from metaloss.engines.chunking import ChunkPlan, model_of, plan_chunks
-from metaloss.engines.isolation import isolated, raise_if_all_failed
+from metaloss.engines.isolation import isolated, raise_if_all_failed, result_or_error
 from metaloss.errors import Interrupted, out_of_memory
 from metaloss.evolution import evaluate
 from metaloss.inner.classifiers import Bound, Classifier
@@ -243,6 +243,7 @@ class Local:
         return [results[n] for n in range(len(works))]
 
     def _run(self, works: Sequence[Work], chunks: ChunkPlan) -> list[Float[Tensor, "M P T ..."]]:
+        """What is seen of works that share tasks, keys and plan, chunk by chunk."""
         first = works[0]
         model = model_of(first.episodes, chunks)
         tasks = len(first.tasks)
@@ -252,40 +253,18 @@ class Local:
         ]
         parts: list[Parts] = [{} for _ in works]
 
-        # --- one piece of work each, for the threads ---
-
-        def bind(column: slice) -> Bound:
-            return model.bind(first.tasks[column], first.keys[column])
-
         def fill(job: tuple[int, slice, slice, Bound]) -> None:
             number, row, column, bound = job
-            place = row.start, column.start
-            try:
-                parts[number][place] = (
-                    works[number].part(row, column, model, bound, chunks.images).cpu()
-                )
-            except Exception as error:
-                if out_of_memory(error):
-                    raise
-                parts[number][place] = error
+            parts[number][row.start, column.start] = result_or_error(
+                lambda: works[number].part(row, column, model, bound, chunks.images)
+            )
             self.told(len(first.losses[row]) * len(first.tasks[column]) * first.inner.steps)
 
-        # --- waves of tasks: made ready, then trained by every candidate ---
-
+        # Waves of tasks: made ready, then trained by every candidate.
         wave = max(1, self._wave(first) // chunks.tasks)
-        # On a CPU one task at a time: its images stay in the cache, and all threads have some.
-        size = 1 if self.device.type == "cpu" else chunks.tasks
-        pieces = chunks.tasks // size
         for start in range(0, len(columns), wave):
             wave_columns = columns[start : start + wave]
-            last = min(wave_columns[-1].stop, tasks)
-            bound = self._map(
-                bind, [slice(t, t + size) for t in range(wave_columns[0].start, last, size)]
-            )
-            ready = [
-                (x, Bound.join(bound[i * pieces : (i + 1) * pieces]))
-                for i, x in enumerate(wave_columns)
-            ]
+            ready = self._bind_columns(first, model, wave_columns)
             self._map(
                 fill, [(n, row, c, b) for n in range(len(works)) for c, b in ready for row in rows]
             )
@@ -296,6 +275,25 @@ class Local:
         return [
             _joined(results, len(work.losses), tasks)
             for work, results in zip(works, parts, strict=True)
+        ]
+
+    def _bind_columns(
+        self, work: Work, model: Classifier, columns: Sequence[slice]
+    ) -> list[tuple[slice, Bound]]:
+        """Columns of tasks, one after another and equally wide, each with its tasks made ready."""
+        width = columns[0].stop - columns[0].start
+        # On a CPU one task at a time: its images stay in the cache, and all threads have some.
+        size = 1 if self.device.type == "cpu" else width
+        last = min(columns[-1].stop, len(work.tasks))
+
+        def bind(column: slice) -> Bound:
+            return model.bind(work.tasks[column], work.keys[column])
+
+        bound = self._map(bind, [slice(t, t + size) for t in range(columns[0].start, last, size)])
+        pieces = width // size
+        return [
+            (column, Bound.join(bound[i * pieces : (i + 1) * pieces]))
+            for i, column in enumerate(columns)
         ]
 
     def _map(self, f: Callable[[Any], Any], jobs: Sequence[Any]) -> list[Any]:

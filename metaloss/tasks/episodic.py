@@ -1,198 +1,33 @@
-"""Task families: what to draw episodes from and how to train on them, read from TOML."""
+"""Episodes as tasks: a loss scores what small classifiers reach with it on drawn classes."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Any, Self
 
 import torch
 from jaxtyping import Float, Int64
-from pydantic import ConfigDict, Field
-from pydantic.dataclasses import dataclass as settings
 from torch import Tensor
 
-from metaloss.core import reading, registry, suggestions
+from metaloss.core import registry
 from metaloss.core.streams import Stream
-from metaloss.data.datasets import Dataset, load, source_and_path
-from metaloss.data.datasets._files import Files
-from metaloss.data.datasets._images import (
-    DEFAULT_OPTIONS,
-    Background,
-    ImageOptions,
-    MaxPixels,
-    Size,
-)
-from metaloss.data.datasets.folder import listed
+from metaloss.data.datasets import Dataset, load
 from metaloss.data.episodes import EpisodeShape, Images, Pool, Tasks, draw
-from metaloss.data.pools import pools, shortage
-from metaloss.errors import DataError, SettingsError
+from metaloss.data.pools import pools
 from metaloss.inner.classifiers import Classifier
-from metaloss.inner.loop import Inner
 from metaloss.inner.metrics import Metric
 from metaloss.inner.metrics import scores as accuracies
 from metaloss.inner.optimisers import Rate
 from metaloss.losses.base import Losses
+from metaloss.tasks.episodic_family import TaskFamily, check_counts, of
 from metaloss.tasks.protocols import Engine, FamilyCost, SearchBudget
 from metaloss.tasks.provenance import describe_images
 from metaloss.tasks.step_counts import step_grid, training_lengths
 
-SHIPPED = Path(__file__).parents[1] / "_families"  # where an installation has them
-LEAST = 2  # images of every class in every pool: one to train with, one to validate on
 TIMED_TRAININGS = 64  # trainings of every example that an estimate is timed on
 STEP_GRID_COST = 12  # tuning the number of steps costs as much as so many rates
-CHECKOUT = Path(__file__).parents[2] / "tasks"
-
-
-@settings(frozen=True, config=ConfigDict(extra="forbid"))
-class TaskFamily:
-    """The settings of a family; a TOML file holds all but its name and origin.
-
-    Attributes:
-        dataset: where the images come from, a data source or folder:PATH.
-        ways: classes of a task.
-        shots: images per class to train with.
-        val: images per class to validate on.
-        label_noise: share of the training labels that are drawn anew.
-        classifier: a table with the classifier's kind and settings.
-        inner: a table with the settings of a training.
-        size: side of the square that every image becomes, in pixels; None: the data set's own size.
-        background: what transparent pixels are laid on: "white", "black" or "#rrggbb".
-        max_pixels: the most pixels that an image file may have; larger ones are refused before they
-            are decoded.
-        name: the family's.
-        origin: the file that it stands in.
-    """
-
-    dataset: str
-    ways: Annotated[int, Field(ge=2)]
-    shots: Annotated[int, Field(ge=1)]
-    val: Annotated[int, Field(ge=1)]
-    label_noise: Annotated[float, Field(ge=0, le=1)] = 0.0
-    classifier: dict[str, Any] = Field(default_factory=lambda: {"kind": "mlp"})
-    inner: Inner = Field(default_factory=Inner)
-    size: Size = None
-    background: Background = DEFAULT_OPTIONS.background
-    max_pixels: MaxPixels = DEFAULT_OPTIONS.max_pixels
-    name: str = ""
-    origin: str = ""
-
-    @property
-    def image_options(self) -> ImageOptions:
-        """How its images are read."""
-        return ImageOptions(self.size, self.background, self.max_pixels)
-
-    @property
-    def class_count(self) -> int | None:
-        """How many classes a task has."""
-        return self.ways
-
-    @property
-    def screened_steps(self) -> int:
-        """Steps of a training that a shorter one may stand in for."""
-        return self.inner.steps
-
-    @property
-    def parts(self) -> list[tuple[str, str]]:
-        """The replaceable parts that it is made of, each as its kind and its name."""
-        source = self.dataset.partition(":")[0]
-        return [("datasets", source), ("classifiers", self.classifier["kind"])]
-
-    def describe(self) -> str:
-        """The family in a few words."""
-        return (
-            f"{self.ways}-way {self.shots}-shot on {self.dataset}, {self.classifier['kind']}, "
-            f"{self.inner.steps} steps"
-        )
-
-    def model(self) -> Classifier:
-        """The classifier that the table `classifier` describes."""
-        classifier: Classifier = registry.build(
-            "classifiers", self.classifier, f"{self.origin}: classifier"
-        )
-        return classifier
-
-
-# What a user may set of a family: all but what its file gives it.
-EPISODE_SETTINGS = tuple(
-    field for field in TaskFamily.__dataclass_fields__ if field not in ("name", "origin")
-)
-
-
-def names() -> dict[str, Path]:
-    """Every family that a bare NAME finds: in ./tasks, then in the package."""
-    found: dict[str, Path] = {}
-    for folder in (Path("tasks"), SHIPPED, CHECKOUT):
-        for path in sorted(folder.glob("*.toml")):
-            found.setdefault(path.stem, path)
-    return found
-
-
-def read(spec: str) -> TaskFamily:
-    """The family that NAME, PATH.toml or folder:PATH means.
-
-    Raises:
-        SettingsError: no such family, or a file that does not describe one.
-        DataError: folder:PATH holds too few images; none is opened.
-    """
-    if spec.startswith("folder:"):
-        return _from_folder(spec)
-    table, name, origin = written(spec)
-    if table.get("kind") == "training":
-        raise SettingsError(f"{origin} is a family of full trainings, and episodes are needed here")
-    return of(table, name, origin)
-
-
-def written(spec: str) -> tuple[dict[str, Any], str, str]:
-    """The table of the file that NAME or PATH.toml means, the family's name, and the file's path.
-
-    Raises:
-        SettingsError: no such family, or a file that is no table of settings.
-    """
-    path = Path(spec) if spec.endswith(".toml") or "/" in spec else names().get(spec)
-    if spec.startswith("voc:") or (spec == "voc" and path is None):
-        load(spec)  # which refuses, and says why
-    if path is None:
-        raise SettingsError(
-            registry.unknown_message("task family", spec, names(), "metaloss list tasks")
-        )
-    if spec not in names() and (folder := suggestions.folder(spec)):
-        raise SettingsError(f"{spec} is no task family. {folder}")
-    try:
-        table = reading.read_toml(path)
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise SettingsError(f"{path}: cannot be read as a task family: {reason}") from None
-    reserved = {"name", "origin"} & table.keys()
-    if reserved:
-        raise SettingsError(f"{path}: unknown setting '{min(reserved)}'")
-    return table, path.stem, str(path)
-
-
-def of(table: dict[str, Any], name: str, origin: str) -> TaskFamily:
-    """A family made of a table of settings.
-
-    Raises:
-        SettingsError: names file and setting, what was given and what is allowed.
-    """
-    family: TaskFamily = registry.from_table(
-        TaskFamily, {**table, "name": name, "origin": origin}, origin
-    )
-    family.model()
-    return family
-
-
-def _from_folder(spec: str) -> TaskFamily:
-    _, (path,) = source_and_path(spec)
-    dataset = listed(Path(path).expanduser())
-    classes = len(dataset.classes)
-    smallest = _smallest(dataset)
-    if few := shortage(dataset, LEAST):
-        raise DataError(f"{spec}: {few}")
-    shots = min(5, max(1, smallest // 3))
-    sizes = {"ways": min(classes, 10), "shots": shots, "val": min(200, smallest - shots)}
-    return of({"dataset": spec, **sizes}, Path(path).resolve().name, spec)
 
 
 @dataclass(frozen=True)
@@ -402,7 +237,7 @@ def open_episodes(
         DataError: names what was found and values that fit.
     """
     dataset = load(place or family.dataset, family.image_options)
-    _check(family, dataset)
+    check_counts(family, dataset)
     cut = {name: pool.rows for name, pool in pools(dataset).items()}
     return Episodes(family, dataset, normalised(dataset, torch.cat(cut["train"]), device), cut)
 
@@ -418,36 +253,3 @@ def normalised(dataset: Dataset, rows: Int64[Tensor, " N"], device: torch.device
     mean = (counts * level).sum() / counts.sum()
     std = ((counts * (level - mean) ** 2).sum() / counts.sum()).sqrt().clamp(min=1)
     return Images(dataset.pixels.to(device), float(mean), float(std))
-
-
-def _check(family: TaskFamily, dataset: Dataset) -> None:
-    classes = len(dataset.classes)
-    smallest = _smallest(dataset)
-    need = family.shots + family.val
-    if family.ways <= classes and need <= smallest:
-        return
-    found = [f"{family.ways}-way needs {family.ways} classes, found {classes} ({_counts(dataset)})"]
-    few = shortage(dataset, need, f" for shots + val = {need} in every pool")
-    reasons = ([] if family.ways <= classes else found) + ([few] if few else [])
-    message = f"{family.origin}: {'; '.join(reasons)}"
-    if classes >= 2 and smallest >= LEAST:
-        shots = min(family.shots, max(1, smallest // 3))
-        val = min(family.val, smallest - shots)
-        fits = f"ways = {min(family.ways, classes)}, shots = {shots}, val = {val}"
-        raise DataError(f"{message}. This fits: {fits}")
-    raise DataError(
-        f"{message}. No task can be drawn: 2 classes with {LEAST} images in every pool are the "
-        "least"
-    )
-
-
-def _smallest(dataset: Dataset | Files) -> int:
-    """The number of images that the scarcest class has in its smallest pool."""
-    return min(len(rows) for pool in pools(dataset).values() for rows in pool.rows)
-
-
-def _counts(dataset: Dataset | Files, most: int = 5) -> str:
-    counts = dataset.labels.bincount(minlength=len(dataset.classes)).tolist()
-    pairs = sorted(zip(counts, dataset.classes, strict=True))[:most]
-    listed = ", ".join(f"{name} {n}" for n, name in pairs)
-    return f"{listed}{', …' if len(counts) > most else ''} images"

@@ -1,12 +1,8 @@
 """Full trainings as tasks: a loss scores what a network reaches with it, and a task is a seed."""
 
-import contextlib
-import math
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
-from importlib.util import find_spec
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -14,62 +10,34 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from metaloss.core import installation
 from metaloss.core.streams import Stream
-from metaloss.criterion.base import Criterion, FormulaCriterion
 from metaloss.data.datasets import Dataset
 from metaloss.data.datasets._files import Files
 from metaloss.data.datasets.voc import Scenes
 from metaloss.data.pools import pools
-from metaloss.errors import DataError, Interrupted, MetalossError, SettingsError, out_of_memory
+from metaloss.errors import SettingsError
 from metaloss.inner.metrics import Metric
 from metaloss.inner.optimisers import Rate
 from metaloss.losses.base import Losses
-from metaloss.losses.formulas import Formulas
 from metaloss.storage.environment import digest_of_rows
+from metaloss.tasks.held_out_halves import open_halved_images
 from metaloss.tasks.protocols import Engine, FamilyCost, SearchBudget
 from metaloss.tasks.provenance import describe_images
+from metaloss.tasks.single_training import (
+    accuracy_reached,
+    attempt,
+    failures_as_nan,
+    seconds_of_training,
+    shortened,
+    training_requests,
+    untrained_classifier,
+)
 from metaloss.tasks.training_cache import TrainingCache, open_cache
 from metaloss.tasks.training_family import TrainingFamily
 from metaloss.tasks.worker_pool import TrainingRequest, WorkerPool
-from metaloss.training.defaults import decided
-from metaloss.training.images import Rows, TrainingImages, open_images
-from metaloss.training.measurement import measure
-from metaloss.training.models import (
-    ImageClassifier,
-    NetworkShape,
-    build,
-    check_batch,
-    check_model,
-    repeats,
-)
-from metaloss.training.schedule import make_schedule
-from metaloss.training.settings import Training
-from metaloss.training.spec import TrainingSpec
-
-LOOK = 512  # images looked at at once
-TIMED_STEPS = 10  # that an estimate is timed on
-
-
-class CandidateLoss(Criterion):
-    """One of a search's losses, for a loop that wants a module."""
-
-    def __init__(self, one: Losses) -> None:
-        super().__init__()
-        self.one = one
-
-    def losses(self) -> Losses:
-        """The loss as a population of one."""
-        return self.one
-
-    def describe(self) -> str:
-        """The kind of loss: candidates have no names."""
-        return type(self.one).__name__
-
-
-def as_criterion(one: Losses) -> Criterion:
-    """A population of one as a module of logits and targets."""
-    return FormulaCriterion(one.formulas[0]) if isinstance(one, Formulas) else CandidateLoss(one)
+from metaloss.training.images import Rows, TrainingImages
+from metaloss.training.models import ImageClassifier, build, check_batch
+from metaloss.training.schedule import Schedule, make_schedule
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,12 +78,12 @@ class FullTrainingTasks:
     @property
     def shares(self) -> dict[str, Rows]:
         """The rows of the images by their use: training, fitness, choice of the winner, test."""
-        own = self.material.shares
+        shares = self.material.shares
         return {
-            "training": own.train,
-            "train": own.validation,
+            "training": shares.train,
+            "train": shares.validation,
             "validation": self.winner,
-            "test": own.test,
+            "test": shares.test,
         }
 
     @property
@@ -124,17 +92,16 @@ class FullTrainingTasks:
         return self.material.classes
 
     @cached_property
-    def length(self) -> tuple[int, int]:
-        """Steps and epochs of a training."""
-        chosen = self.family.training
-        rows = self.material.training_rows(chosen.per_class, Stream(0))
-        whole = make_schedule(chosen, len(rows))
-        return whole.steps, whole.epochs
+    def schedule(self) -> Schedule:
+        """Steps, epochs and batches of a training."""
+        settings = self.family.training
+        rows = self.material.training_rows(settings.per_class, Stream(0))
+        return make_schedule(settings, len(rows))
 
     @property
     def steps(self) -> int:
         """Of a training."""
-        return self.length[0]
+        return self.schedule.steps
 
     def most(self, tasks: int) -> int:
         """How many seeds there are where so many tasks are asked for."""
@@ -233,11 +200,7 @@ class FullTrainingTasks:
         }
 
     def estimate(
-        self,
-        engine: Engine,
-        losses: Losses,
-        budget: SearchBudget,
-        key: Stream,
+        self, engine: Engine, losses: Losses, budget: SearchBudget, key: Stream
     ) -> FamilyCost:
         """What a search with this family costs, by the time of a few steps of one training.
 
@@ -252,24 +215,12 @@ class FullTrainingTasks:
         winner = (budget.finalists + 2) * self.most(budget.winner_tasks)
         test = 2 * self.most(budget.test_tasks)
         reports = budget.reports * self.most(budget.baseline_tasks)
-        seconds_each = self._seconds_of_training(losses, key) / self.family.workers
+
+        seconds = seconds_of_training(
+            lambda steps: self.scores(losses[:1], "train", [key], steps=(steps,)), self.schedule
+        )
+        seconds_each = seconds / self.family.workers
         return FamilyCost(trainings, seconds_each * (trainings + tuning + winner + test + reports))
-
-    def _seconds_of_training(self, losses: Losses, key: Stream) -> float:
-        """Seconds of one full training.
-
-        They are those of its start and a look at held-out images in every epoch, and of its steps.
-        """
-        steps, epochs = self.length
-        few = min(steps, TIMED_STEPS)
-        measured = []
-        for n in (1, 1, few):  # the first one imports Lightning, and is not counted
-            began = time.perf_counter()
-            self.scores(losses[:1], "train", [key], steps=(n,))
-            measured.append(time.perf_counter() - began)
-        _, one_step, several_steps = measured
-        seconds_per_step = max(several_steps - one_step, 0.0) / max(few - 1, 1)
-        return one_step * epochs + seconds_per_step * (steps - 1)
 
     def scores(
         self,
@@ -295,35 +246,16 @@ class FullTrainingTasks:
             steps: of the trainings; the family's own number where there are none.
             stop: asked before every step; True drops the work.
         """
-        own = self.family.training.rate if lr is None else lr
-        rates = own.tolist() if isinstance(own, Tensor) else [own] * len(losses)
-        names = (
-            [f.digest for f in losses.formulas]
-            if isinstance(losses, Formulas)
-            else range(len(losses))
-        )
-        places = [
-            (mark, name, rate, key)
-            for mark in steps or (self.steps,)
-            for name, rate in zip(names, rates, strict=True)
-            for key in keys
-        ]
-        rows = dict(zip(names, range(len(losses)), strict=True))
-        distinct = list(dict.fromkeys(places))
-        jobs = [
-            TrainingRequest(losses[rows[name] : rows[name] + 1], pool, key, rate, mark)
-            for mark, name, rate, key in distinct
-        ]
-        found = dict(zip(distinct, self._done(jobs, stop), strict=True))
-        score = torch.tensor([found[place] for place in places])
+        lr = self.family.training.rate if lr is None else lr
+        rates = lr.tolist() if isinstance(lr, Tensor) else [lr] * len(losses)
+        names, requests = training_requests(losses, pool, keys, rates, steps or (self.steps,))
+        results = dict(zip(requests, self._done(list(requests.values()), stop), strict=True))
+        score = torch.tensor([results[name] for name in names])
         return score.reshape(-1, len(losses), len(keys))
 
     def _done(self, jobs: Sequence[TrainingRequest], stop: Callable[[], bool]) -> list[float]:
         results = self.cache.results(self.family, jobs, lambda new: self._each(new, stop))
-        if results and all(isinstance(x, Exception) for x in results):
-            # No bad candidate, but a bug, which would be hidden.
-            raise results[0]  # type: ignore[misc]
-        return [math.nan if isinstance(x, Exception) else x for x in results]
+        return failures_as_nan(results)
 
     def _each(
         self, jobs: Sequence[TrainingRequest], stop: Callable[[], bool]
@@ -346,46 +278,14 @@ class FullTrainingTasks:
 
         NaN where it diverged; the exception that the loss raised where it cannot be computed.
         """
-        try:
-            with _alone(self.device):
-                return self._trained(job, stop)
-        except (Interrupted, SettingsError, DataError):
-            raise
-        except MetalossError:  # its loss was not finite
-            return math.nan
-        except Exception as error:
-            if out_of_memory(error):
-                raise
-            return error
-
-    def _trained(self, job: TrainingRequest, stop: Callable[[], bool]) -> float:
-        from metaloss.training.module import train
-
-        chosen = shortened(self.family.training, job.steps, self.steps)
-        key = job.key
-        rows = self.material.training_rows(chosen.per_class, key)
-        path = make_schedule(chosen, len(rows))
-        plan = TrainingSpec(chosen, self.material, rows, path, job.lr, key.at("train"), stop=stop)
-        classifier = self.classifier(key)
-        loss = as_criterion(job.loss)
-        history = train(classifier, loss, plan)
-        if job.pool == "train":  # these are the images that its last epoch ended with
-            return float(history[-1]["val_accuracy"])
-        return measure(
-            classifier, loss, self.material.source.batches(self.shares[job.pool], LOOK)
-        ).accuracy
+        settings = shortened(self.family.training, job.steps, self.steps)
+        measured = self.shares[job.pool]
+        train = partial(accuracy_reached, job, settings, self.material, measured, self.device, stop)
+        return attempt(train, self.device)
 
     def classifier(self, key: Stream) -> ImageClassifier:
         """The untrained network of a seed, the same for every loss and rate."""
-        chosen = self.family.training
-        material = self.material
-        size = (chosen.size, chosen.size) if chosen.size else material.size
-        shape = NetworkShape(material.channels, size, material.classes)
-        network = build(
-            chosen.model, shape, key.at("init"), pretrained=chosen.pretrained, probe=False
-        )
-        repeat = repeats(network, material.channels)
-        return ImageClassifier(network, shape, material.mean, material.std, repeat).to(self.device)
+        return untrained_classifier(self.family.training, self.material, key, self.device)
 
 
 def open_full_training(
@@ -399,74 +299,13 @@ def open_full_training(
         SettingsError: the network does not fit the images, or Lightning is not installed.
         DataError: images are missing, or too few.
     """
-    if find_spec("lightning") is None:
-        install = installation.command("train")
-        raise SettingsError(f"{family.origin}: full-size training needs Lightning: {install}")
-    chosen = family.training
     device = torch.device(device)
-    check_model(chosen.model)
-    material = open_images(replace(chosen, data=place or chosen.data), device)
-    if isinstance(material.dataset, Scenes):
-        raise SettingsError(
-            f"{family.origin}: {chosen.data} has a class for every pixel; a family has one for "
-            "every image"
-        )
-    rows = material.training_rows(chosen.per_class, Stream(0))
-    chosen = decided(chosen, len(rows))
-    family = replace(family, training=chosen)
-    fitness, winner = halve(
-        material.shares.validation, material.dataset, Stream(chosen.seed).at("halves")
-    )
-    material = replace(material, shares=replace(material.shares, validation=fitness))
-    found = FullTrainingTasks(family, material, winner, device, place=place)
+    family, material, winner = open_halved_images(family, device, place)
+    settings = family.training
+    tasks = FullTrainingTasks(family, material, winner, device, place=place)
     # What does not fit is said before any training: the network, the batch, a warm-up that is too
     # long.
-    classifier = found.classifier(Stream(0))
-    build(chosen.model, classifier.shape, Stream(0), pretrained=chosen.pretrained)
-    check_batch(classifier, make_schedule(chosen, len(rows)).batch)
-    return found
-
-
-def halve(held: Rows, dataset: Dataset | Files, key: Stream) -> tuple[Rows, Rows]:
-    """The held-out rows in two, of every class as many in each as can be.
-
-    Raises:
-        DataError: fewer than two images of a class are held out.
-    """
-    first = []
-    second = []
-    for label, name in enumerate(dataset.classes):
-        rows = held[dataset.labels[held] == label]
-        if len(rows) < 2:
-            raise DataError(
-                f"class '{name}': {len(rows)} images are held out, and fitness and the choice of "
-                "the winner need one "
-                "each: raise training.validation"
-            )
-        rows = rows[key.at(label).permutation(len(rows))]
-        first.append(rows[: len(rows) // 2])
-        second.append(rows[len(rows) // 2 :])
-    return torch.cat(first).sort().values, torch.cat(second).sort().values
-
-
-def shortened(chosen: Training, steps: int, own: int) -> Training:
-    """The settings of a training of so many steps; its warm-up takes the same share of them."""
-    if steps == own:
-        return chosen
-    warmup = None if chosen.warmup is None else chosen.warmup * steps // own
-    return replace(chosen, steps=steps, warmup=warmup)
-
-
-@contextlib.contextmanager
-def _alone(device: torch.device) -> Iterator[None]:
-    """One thread of torch within the block.
-
-    A result on the CPU must not depend on how many trainings run beside it.
-    """
-    threads = torch.get_num_threads()
-    if device.type == "cpu":
-        torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
+    classifier = tasks.classifier(Stream(0))
+    build(settings.model, classifier.shape, Stream(0), pretrained=settings.pretrained)
+    check_batch(classifier, tasks.schedule.batch)
+    return tasks

@@ -13,9 +13,10 @@ from pydantic import Discriminator, Tag
 
 from metaloss.core import plugins
 from metaloss.storage.environment import describe_environment
-from metaloss.tasks import episodic
+from metaloss.tasks import episodic_family, family_files
 from metaloss.tasks import training_family as training
-from metaloss.tasks.episodic import Episodes, TaskFamily, open_episodes
+from metaloss.tasks.episodic import Episodes, open_episodes
+from metaloss.tasks.episodic_family import TaskFamily
 from metaloss.tasks.full_training import FullTrainingTasks, open_full_training
 from metaloss.tasks.training_family import TrainingFamily
 
@@ -61,7 +62,11 @@ def read(spec: str) -> Family:
         SettingsError: no such family, or a file that does not describe one.
         DataError: folder:PATH holds no usable images.
     """
-    return episodic.read(spec) if spec.startswith("folder:") else of(*episodic.written(spec))
+    return (
+        episodic_family.read(spec)
+        if spec.startswith("folder:")
+        else of(*family_files.written(spec))
+    )
 
 
 def of(table: dict[str, Any], name: str, origin: str) -> Family:
@@ -72,7 +77,7 @@ def of(table: dict[str, Any], name: str, origin: str) -> Family:
     """
     if table.get("kind") == "training":
         return training.of(table, name, origin)
-    return episodic.of(table, name, origin)
+    return episodic_family.of(table, name, origin)
 
 
 def open_family(family: Family, device: torch.device | str = "cpu", place: str = "") -> OpenFamily:

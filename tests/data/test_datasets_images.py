@@ -18,7 +18,7 @@ from metaloss.data.datasets import _images
 from metaloss.data.datasets._images import ImageOptions
 from metaloss.errors import DataError, SettingsError
 from metaloss.experiments.recommendation import folds
-from metaloss.tasks import episodic
+from metaloss.tasks import episodic, episodic_family
 from metaloss.training.images import open_images
 from metaloss.training.settings import resolve
 
@@ -90,7 +90,7 @@ def test_every_source_and_command_reads_with_the_same_options(tmp_path):
             image.save(tmp_path / "many" / name / f"more{i}.png")
     training = open_images(resolve({"data": spec, **changes}), CPU)
     episodes = episodic.open_episodes(
-        episodic.of(
+        episodic_family.of(
             {"dataset": spec, "ways": 2, "shots": 1, "val": 1, **changes}, "many", "many.toml"
         )
     )

@@ -20,7 +20,7 @@ from metaloss.evaluation.tuning import Setting
 from metaloss.experiments.recommendation import folds, selection, summary, verdict
 from metaloss.experiments.recommendation.verdict import AccuracyGain, Verdict
 from metaloss.inner.loop import Inner
-from metaloss.tasks import episodic, step_counts
+from metaloss.tasks import episodic_family, step_counts
 
 SMALL = {
     "tuning_tasks": 2,
@@ -496,7 +496,7 @@ def test_a_family_brings_its_own_settings(tmp_path):
     found = metaloss.recommend(
         family(tmp_path), ["mse"], **{k: SMALL[k] for k in ("tuning_tasks", "test_tasks", "rates")}
     )
-    own = episodic.read(family(tmp_path))
+    own = episodic_family.read(family(tmp_path))
     assert (
         (found.summary["family"]["ways"], found.summary["family"]["shots"])
         == (own.ways, own.shots)

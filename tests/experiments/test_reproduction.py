@@ -8,7 +8,7 @@ from test_run import only_the_subset
 from metaloss.errors import SettingsError
 from metaloss.experiments import reproduction
 from metaloss.experiments.reproduction import published
-from metaloss.tasks import episodic
+from metaloss.tasks import family_files
 
 TINY = {"tuning_tasks": 2, "test_tasks": 4, "curve_tasks": 2, "rates": (0.1, 0.5), "val": 10}
 
@@ -58,7 +58,7 @@ def test_the_families_of_every_table_are_those_of_the_package():
     episodes = [table for table in tables if isinstance(table, published.EpisodesTable)]
     assert len(episodes) == 1
     for table in episodes:
-        assert set(table.printed) <= episodic.names().keys()
+        assert set(table.printed) <= family_files.names().keys()
         assert all(table.evolved in row for row in table.printed.values())
 
 

@@ -16,10 +16,12 @@ from metaloss.data.datasets import fashionmnist
 from metaloss.errors import DataError, SettingsError
 from metaloss.inner.classifiers.cnn import Cnn
 from metaloss.inner.classifiers.mlp import Mlp
-from metaloss.tasks import episodic
+from metaloss.tasks import episodic, episodic_family, family_files
 
 SHIPPED = sorted(
-    p for p in episodic.CHECKOUT.glob("*.toml") if not episodic.written(str(p))[0].get("kind")
+    p
+    for p in family_files.CHECKOUT.glob("*.toml")
+    if not family_files.written(str(p))[0].get("kind")
 )
 GOOD = 'dataset = "digits"\nways = 3\nshots = 2\nval = 4\n'
 KEYS = [Stream(5).at("task", t) for t in range(60)]
@@ -50,9 +52,9 @@ def written(tmp_path):
 @pytest.mark.parametrize("path", SHIPPED, ids=[p.stem for p in SHIPPED])
 def test_every_shipped_family_is_found_by_its_name(path, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    family = episodic.read(path.stem)
+    family = episodic_family.read(path.stem)
     assert family.name == path.stem
-    assert family == episodic.read(str(path))
+    assert family == episodic_family.read(str(path))
     assert family.model()
 
 
@@ -60,7 +62,7 @@ def test_every_shipped_family_is_found_by_its_name(path, monkeypatch, tmp_path):
 def test_every_fashionmnist_family_fits_the_embedded_subset(name, monkeypatch, tmp_path):
     monkeypatch.setattr(fashionmnist, "SYSTEM", tmp_path / "none")
     monkeypatch.setenv("METALOSS_DATA", str(tmp_path))
-    episodes = episodic.open_episodes(episodic.read(name))
+    episodes = episodic.open_episodes(episodic_family.read(name))
     assert "embedded subset" in episodes.dataset.origin
     for pool in ("train", "validation", "test"):
         assert len(episodes.sample(KEYS[:1], pool)) == 1
@@ -71,7 +73,7 @@ def test_a_file_gives_all_settings_and_defaults_fill_the_rest(written):
         'label_noise = 0.2\nclassifier = { kind = "cnn", filters = [4] }\n'
         "inner = { steps = 7, momentum = 0.9 }"
     )
-    family = episodic.read(written(GOOD + parts))
+    family = episodic_family.read(written(GOOD + parts))
     assert (family.name, family.dataset, family.ways, family.shots, family.val) == (
         "own",
         "digits",
@@ -82,14 +84,14 @@ def test_a_file_gives_all_settings_and_defaults_fill_the_rest(written):
     assert family.label_noise == 0.2
     assert family.model() == Cnn(filters=(4,))
     assert (family.inner.steps, family.inner.momentum, family.inner.lr) == (7, 0.9, 0.1)
-    assert episodic.read(written(GOOD)).model() == Mlp()
+    assert episodic_family.read(written(GOOD)).model() == Mlp()
 
 
 def test_a_family_in_the_working_folder_goes_before_the_packages(tmp_path, monkeypatch):
     (tmp_path / "tasks").mkdir()
     (tmp_path / "tasks" / "fashionmnist.toml").write_text(GOOD)
     monkeypatch.chdir(tmp_path)
-    family = episodic.read("fashionmnist")
+    family = episodic_family.read("fashionmnist")
     assert family.dataset == "digits"
     assert Path(family.origin) == Path("tasks/fashionmnist.toml")
 
@@ -98,7 +100,7 @@ def test_a_family_in_the_working_folder_goes_before_the_packages(tmp_path, monke
 
 
 def test_an_unknown_family_gets_the_nearest_name():
-    assert error(episodic.read, "fashonmnist") == (
+    assert error(episodic_family.read, "fashonmnist") == (
         "unknown task family 'fashonmnist'. Did you mean 'fashionmnist'?  (metaloss list tasks)"
     )
 
@@ -151,21 +153,21 @@ def test_an_unknown_family_gets_the_nearest_name():
     ],
 )
 def test_one_line_says_what_a_file_may_not_hold(written, text, line):
-    message = error(episodic.read, written(text))
+    message = error(episodic_family.read, written(text))
     assert line in message
     assert "own.toml" in message or "classifier 'mpl'" in message
 
 
 def test_a_file_that_is_not_there_or_no_text_is_named(tmp_path):
-    assert error(episodic.read, str(tmp_path / "none.toml")).endswith(
+    assert error(episodic_family.read, str(tmp_path / "none.toml")).endswith(
         "none.toml: cannot be read as a task family: No such file or directory"
     )
     (tmp_path / "binary.toml").write_bytes(b"\xff\xfe")
     assert "binary.toml: cannot be read as a task family" in error(
-        episodic.read, str(tmp_path / "binary.toml")
+        episodic_family.read, str(tmp_path / "binary.toml")
     )
     (tmp_path / "folder.toml").mkdir()
-    line = error(episodic.read, str(tmp_path / "folder.toml"))
+    line = error(episodic_family.read, str(tmp_path / "folder.toml"))
     assert "folder.toml is no task family. It is a folder; its images are folder:" in line
 
 
@@ -218,7 +220,9 @@ def test_the_scarcest_class_decides_what_fits(open_tiny, dataset, monkeypatch):
     assert str(caught.value).endswith("This fits: ways = 3, shots = 1, val = 1")
     monkeypatch.undo()
     monkeypatch.setattr(episodic, "load", lambda name, options: scarce)
-    family = episodic.of({"dataset": "tiny", "ways": 3, "shots": 1, "val": 1}, "tiny", "tiny.toml")
+    family = episodic_family.of(
+        {"dataset": "tiny", "ways": 3, "shots": 1, "val": 1}, "tiny", "tiny.toml"
+    )
     episodic.open_episodes(family).sample(KEYS, "test")
 
 
@@ -229,7 +233,9 @@ def test_too_few_images_for_any_task_are_refused_without_a_suggestion(
         dataset, **{x: getattr(dataset, x)[:12] for x in ("pixels", "labels", "index", "test")}
     )
     monkeypatch.setattr(episodic, "load", lambda name, options: few)
-    family = episodic.of({"dataset": "tiny", "ways": 2, "shots": 1, "val": 1}, "tiny", "tiny.toml")
+    family = episodic_family.of(
+        {"dataset": "tiny", "ways": 2, "shots": 1, "val": 1}, "tiny", "tiny.toml"
+    )
     message = error(episodic.open_episodes, family, kind=DataError)
     assert message.endswith(
         "No task can be drawn: 2 classes with 2 images in every pool are the least"
@@ -256,7 +262,7 @@ def test_a_folder_is_a_family_whose_sizes_follow_from_its_images(
     tmp_path, each, classes, shots, val
 ):
     spec = pictures(tmp_path / "scans", {f"class{c}": each for c in range(classes)})
-    family = episodic.read(spec)
+    family = episodic_family.read(spec)
     assert family.name == "scans"
     assert family.dataset == family.origin == spec
     assert (family.ways, family.shots, family.val) == (min(classes, 10), shots, val)
@@ -267,30 +273,32 @@ def test_a_folder_is_a_family_whose_sizes_follow_from_its_images(
 
 def test_a_folder_with_too_few_images_is_refused(tmp_path):
     spec = pictures(tmp_path / "scans", {"a": 20, "b": 3})
-    message = error(episodic.read, spec, kind=DataError)
+    message = error(episodic_family.read, spec, kind=DataError)
     assert message == f"{spec}: b has 3 images; every class needs at least 8: add 5"
 
 
 def test_rare_classes_are_named_with_the_number_that_is_needed(tmp_path):
     spec = pictures(tmp_path / "scans", {"a": 12, "b": 7, "c": 12, "d": 3})
-    message = error(episodic.read, spec, kind=DataError)
+    message = error(episodic_family.read, spec, kind=DataError)
     assert (
         message
         == f"{spec}: d has 3 images, b 7; every class needs at least 8: leave them out or add 5, 1"
     )
     pictures(tmp_path / "more", {"a": 12, "b": 8, "c": 12, "d": 8})
-    assert episodic.open_episodes(episodic.read(f"folder:{tmp_path / 'more'}")).family.ways == 4
+    assert (
+        episodic.open_episodes(episodic_family.read(f"folder:{tmp_path / 'more'}")).family.ways == 4
+    )
 
 
 def test_a_folder_that_is_not_there_is_named(tmp_path):
     assert str(tmp_path / "none") in error(
-        episodic.read, f"folder:{tmp_path / 'none'}", kind=DataError
+        episodic_family.read, f"folder:{tmp_path / 'none'}", kind=DataError
     )
 
 
 def test_a_family_read_from_a_file_may_use_a_folder(tmp_path, written):
     spec = pictures(tmp_path / "scans", {"a": 10, "b": 10})
-    family = episodic.read(written(f'dataset = "{spec}"\nways = 2\nshots = 1\nval = 1\n'))
+    family = episodic_family.read(written(f'dataset = "{spec}"\nways = 2\nshots = 1\nval = 1\n'))
     assert episodic.open_episodes(family).dataset.name == "folder:scans"
     shutil.rmtree(tmp_path / "scans")
     error(episodic.open_episodes, family, kind=DataError)
@@ -367,4 +375,4 @@ def test_a_tasks_file_that_would_never_end_is_refused_in_one_line(name, tmp_path
     with pytest.raises(
         SettingsError, match=rf"^{name}.toml: cannot be read as a task family: .*{reasons[name]}"
     ):
-        episodic.read(f"{name}.toml")
+        episodic_family.read(f"{name}.toml")

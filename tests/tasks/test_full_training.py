@@ -18,7 +18,7 @@ from metaloss.losses.base import CrossEntropies
 from metaloss.losses.formulas import Formulas
 from metaloss.search import constants_tuning, program, settings
 from metaloss.search.estimate import estimate_cost
-from metaloss.tasks import episodic, full_training, opening, training_cache
+from metaloss.tasks import episodic_family, full_training, opening, single_training, training_cache
 from metaloss.tasks.opening import with_training_cache
 from metaloss.training import fitting, images, models
 from metaloss.training.measurement import Measurement
@@ -167,7 +167,7 @@ def test_a_pool_is_scored_on_its_own_images(monkeypatch):
         seen.append(sum(len(labels) for _, labels in batches))
         return Measurement(0.0, 0.25, 0.0)
 
-    monkeypatch.setattr(full_training, "measure", measured)
+    monkeypatch.setattr(single_training, "measure", measured)
     for pool in ("validation", "test"):
         assert float(e.scores(LOSSES[:1], pool, KEYS[:1])) == 0.25
     assert seen == [len(e.shares["validation"]), len(e.shares["test"])]
@@ -236,7 +236,7 @@ def test_the_estimate_of_full_trainings_takes_a_few_steps_of_one(path, monkeypat
     found = estimate_cost(
         settings.resolve({"tasks": [path], **SMALL, "training": {"epochs": 100_000}})
     )
-    assert asked == [(1,), (1,), (full_training.TIMED_STEPS,)]
+    assert asked == [(1,), (1,), (single_training.TIMED_STEPS,)]
     assert found["trainings"] > 0
     assert found["seconds"] > 0
 
@@ -263,7 +263,7 @@ def test_what_needs_episodes_says_so(path):
         SettingsError,
         match=r"full.toml is a family of full trainings, and episodes are needed here",
     ):
-        episodic.read(path)
+        episodic_family.read(path)
 
 
 def test_a_comparison_names_the_command_that_makes_it_on_full_trainings(path, monkeypatch):

@@ -28,7 +28,8 @@ from metaloss.experiments.comparison.results import LossMeasures, compared_with_
 from metaloss.experiments.comparison.summary import FamilyResults, summarise
 from metaloss.search.settings import RATES, changed
 from metaloss.tasks import opening
-from metaloss.tasks.episodic import EPISODE_SETTINGS, Episodes, TaskFamily, open_episodes
+from metaloss.tasks.episodic import Episodes, open_episodes
+from metaloss.tasks.episodic_family import EPISODE_SETTINGS, TaskFamily
 from metaloss.tasks.opening import TrainingFamily, conditions
 from metaloss.tasks.step_counts import step_grid
 from metaloss.training.settings import Training

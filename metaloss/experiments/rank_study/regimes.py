@@ -24,8 +24,9 @@ from metaloss.errors import SettingsError
 from metaloss.evaluation.family_evaluation import FamilyEvaluation
 from metaloss.experiments.rank_study.settings import Study
 from metaloss.search.settings import changed
-from metaloss.tasks import episodic
-from metaloss.tasks.episodic import EPISODE_SETTINGS, open_episodes
+from metaloss.tasks import episodic_family
+from metaloss.tasks.episodic import open_episodes
+from metaloss.tasks.episodic_family import EPISODE_SETTINGS
 from metaloss.training import folders
 from metaloss.training.losses import NamedLoss
 
@@ -224,7 +225,7 @@ def _few_shot(study: Study, table: Mapping[str, Any], engine: Local) -> FewShot:
             raise SettingsError(
                 f"{table['name']}: {registry.unknown_message('setting', key, known)}"
             )
-    family = changed(episodic.read(table["family"]), overrides)
+    family = changed(episodic_family.read(table["family"]), overrides)
     episodes = open_episodes(family, engine.device)
     rates = tuple(map(float, table.get("rates") or study.rates)) or (family.inner.lr,)
     return FewShot(

@@ -51,7 +51,8 @@ from metaloss.experiments.recommendation.selection import (
 from metaloss.experiments.recommendation.summary import summarise, write
 from metaloss.experiments.recommendation.verdict import AccuracyGain, FoldResults, decide
 from metaloss.search.settings import RATES
-from metaloss.tasks.episodic import EPISODE_SETTINGS, Episodes
+from metaloss.tasks.episodic import Episodes
+from metaloss.tasks.episodic_family import EPISODE_SETTINGS
 from metaloss.tasks.step_counts import step_grid
 
 Many = Annotated[int, Field(ge=2, le=1_000_000)]

@@ -19,8 +19,9 @@ from metaloss.data.episodes import Pool
 from metaloss.data.pools import lacking_classes, pools
 from metaloss.errors import DataError, SettingsError
 from metaloss.search.settings import changed
-from metaloss.tasks import episodic
-from metaloss.tasks.episodic import Episodes, TaskFamily, normalised
+from metaloss.tasks import episodic_family, family_files
+from metaloss.tasks.episodic import Episodes, normalised
+from metaloss.tasks.episodic_family import TaskFamily
 
 FOLDS = 5  # where there are images enough
 LEAST = 2  # images of every class in every fold
@@ -130,7 +131,7 @@ def make_folds(
             if spec.startswith("folder:")
             else spec
         )
-        family = changed(episodic.of({"dataset": spec, **sizes}, name, spec), changes)
+        family = changed(episodic_family.of({"dataset": spec, **sizes}, name, spec), changes)
     if family.ways > len(rows) or family.shots >= rest:
         fits = (
             f"ways = {min(family.ways, len(rows))}, shots = {min(family.shots, max(1, rest // 3))}"
@@ -153,19 +154,21 @@ def _options(changes: Mapping[str, Any]) -> ImageOptions:
 
 
 def _family(spec: str) -> TaskFamily:
-    known = {*episodic.names(), *datasets.names()} - {"folder"}
+    known = {*family_files.names(), *datasets.names()} - {"folder"}
     if spec not in known and not any(x in spec for x in "/:."):
         raise SettingsError(
             registry.unknown_message(
                 "data", spec, sorted(known), "metaloss list data, tasks; or folder:PATH"
             )
         )
-    return episodic.read(spec)
+    return episodic_family.read(spec)
 
 
 def _plain(spec: str) -> bool:
     """Whether a name is a folder's or a data set's for which no family is written."""
-    return spec.startswith("folder:") or (spec in datasets.names() and spec not in episodic.names())
+    return spec.startswith("folder:") or (
+        spec in datasets.names() and spec not in family_files.names()
+    )
 
 
 def _taking_part(dataset: Dataset, images: str) -> Pool:

@@ -28,7 +28,8 @@ from metaloss.experiments.recommendation.verdict import (
 )
 from metaloss.inner.loop import Inner
 from metaloss.storage.folders import make_folder
-from metaloss.tasks.episodic import Episodes, TaskFamily
+from metaloss.tasks.episodic import Episodes
+from metaloss.tasks.episodic_family import TaskFamily
 from metaloss.tasks.opening import conditions
 
 OPTIMISERS = {"sgd": "SGD", "adam": "Adam", "adamw": "AdamW"}

@@ -11,7 +11,7 @@ from metaloss.experiments.comparison import Report
 from metaloss.experiments.reproduction.published import EpisodesTable
 from metaloss.experiments.reproduction.reproduced_table import ReproducedTable
 from metaloss.search import program
-from metaloss.tasks import episodic
+from metaloss.tasks import episodic_family
 from metaloss.tasks.episodic import open_episodes
 
 
@@ -65,7 +65,7 @@ def _here(table: EpisodesTable) -> tuple[list[str], dict[str, str]]:
     missing = {}
     for name in table.printed:
         try:
-            open_episodes(episodic.read(name))
+            open_episodes(episodic_family.read(name))
             here.append(name)
         except DataError as error:
             missing[name] = str(error)

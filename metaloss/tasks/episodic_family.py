@@ -1,0 +1,181 @@
+"""A family of episodes: its settings, read from TOML or made to fit a folder of images."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass as settings
+
+from metaloss.core import registry
+from metaloss.data.datasets import Dataset, source_and_path
+from metaloss.data.datasets._files import Files
+from metaloss.data.datasets._images import (
+    DEFAULT_OPTIONS,
+    Background,
+    ImageOptions,
+    MaxPixels,
+    Size,
+)
+from metaloss.data.datasets.folder import listed
+from metaloss.data.pools import pools, shortage
+from metaloss.errors import DataError, SettingsError
+from metaloss.inner.classifiers import Classifier
+from metaloss.inner.loop import Inner
+from metaloss.tasks.family_files import written
+
+LEAST = 2  # images of every class in every pool: one to train with, one to validate on
+
+
+@settings(frozen=True, config=ConfigDict(extra="forbid"))
+class TaskFamily:
+    """The settings of a family; a TOML file holds all but its name and origin.
+
+    Attributes:
+        dataset: where the images come from, a data source or folder:PATH.
+        ways: classes of a task.
+        shots: images per class to train with.
+        val: images per class to validate on.
+        label_noise: share of the training labels that are drawn anew.
+        classifier: a table with the classifier's kind and settings.
+        inner: a table with the settings of a training.
+        size: side of the square that every image becomes, in pixels; None: the data set's own size.
+        background: what transparent pixels are laid on: "white", "black" or "#rrggbb".
+        max_pixels: the most pixels that an image file may have; larger ones are refused before they
+            are decoded.
+        name: the family's.
+        origin: the file that it stands in.
+    """
+
+    dataset: str
+    ways: Annotated[int, Field(ge=2)]
+    shots: Annotated[int, Field(ge=1)]
+    val: Annotated[int, Field(ge=1)]
+    label_noise: Annotated[float, Field(ge=0, le=1)] = 0.0
+    classifier: dict[str, Any] = Field(default_factory=lambda: {"kind": "mlp"})
+    inner: Inner = Field(default_factory=Inner)
+    size: Size = None
+    background: Background = DEFAULT_OPTIONS.background
+    max_pixels: MaxPixels = DEFAULT_OPTIONS.max_pixels
+    name: str = ""
+    origin: str = ""
+
+    @property
+    def image_options(self) -> ImageOptions:
+        """How its images are read."""
+        return ImageOptions(self.size, self.background, self.max_pixels)
+
+    @property
+    def class_count(self) -> int | None:
+        """How many classes a task has."""
+        return self.ways
+
+    @property
+    def screened_steps(self) -> int:
+        """Steps of a training that a shorter one may stand in for."""
+        return self.inner.steps
+
+    @property
+    def parts(self) -> list[tuple[str, str]]:
+        """The replaceable parts that it is made of, each as its kind and its name."""
+        source = self.dataset.partition(":")[0]
+        return [("datasets", source), ("classifiers", self.classifier["kind"])]
+
+    def describe(self) -> str:
+        """The family in a few words."""
+        return (
+            f"{self.ways}-way {self.shots}-shot on {self.dataset}, {self.classifier['kind']}, "
+            f"{self.inner.steps} steps"
+        )
+
+    def model(self) -> Classifier:
+        """The classifier that the table `classifier` describes."""
+        classifier: Classifier = registry.build(
+            "classifiers", self.classifier, f"{self.origin}: classifier"
+        )
+        return classifier
+
+
+# What a user may set of a family: all but what its file gives it.
+EPISODE_SETTINGS = tuple(
+    field for field in TaskFamily.__dataclass_fields__ if field not in ("name", "origin")
+)
+
+
+def read(spec: str) -> TaskFamily:
+    """The family that NAME, PATH.toml or folder:PATH means.
+
+    Raises:
+        SettingsError: no such family, or a file that does not describe one.
+        DataError: folder:PATH holds too few images; none is opened.
+    """
+    if spec.startswith("folder:"):
+        return _from_folder(spec)
+    table, name, origin = written(spec)
+    if table.get("kind") == "training":
+        raise SettingsError(f"{origin} is a family of full trainings, and episodes are needed here")
+    return of(table, name, origin)
+
+
+def of(table: dict[str, Any], name: str, origin: str) -> TaskFamily:
+    """A family made of a table of settings.
+
+    Raises:
+        SettingsError: names file and setting, what was given and what is allowed.
+    """
+    family: TaskFamily = registry.from_table(
+        TaskFamily, {**table, "name": name, "origin": origin}, origin
+    )
+    family.model()
+    return family
+
+
+def _from_folder(spec: str) -> TaskFamily:
+    _, (path,) = source_and_path(spec)
+    dataset = listed(Path(path).expanduser())
+    classes = len(dataset.classes)
+    smallest = _smallest(dataset)
+    if few := shortage(dataset, LEAST):
+        raise DataError(f"{spec}: {few}")
+    shots = min(5, max(1, smallest // 3))
+    sizes = {"ways": min(classes, 10), "shots": shots, "val": min(200, smallest - shots)}
+    return of({"dataset": spec, **sizes}, Path(path).resolve().name, spec)
+
+
+def check_counts(family: TaskFamily, dataset: Dataset) -> None:
+    """Check that every class of every pool has the images that a task needs.
+
+    Raises:
+        DataError: names what was found and values that fit.
+    """
+    classes = len(dataset.classes)
+    smallest = _smallest(dataset)
+    need = family.shots + family.val
+    if family.ways <= classes and need <= smallest:
+        return
+    scarce_classes = (
+        f"{family.ways}-way needs {family.ways} classes, found {classes} ({_counts(dataset)})"
+    )
+    few = shortage(dataset, need, f" for shots + val = {need} in every pool")
+    reasons = ([] if family.ways <= classes else [scarce_classes]) + ([few] if few else [])
+    message = f"{family.origin}: {'; '.join(reasons)}"
+    if classes >= 2 and smallest >= LEAST:
+        shots = min(family.shots, max(1, smallest // 3))
+        val = min(family.val, smallest - shots)
+        fits = f"ways = {min(family.ways, classes)}, shots = {shots}, val = {val}"
+        raise DataError(f"{message}. This fits: {fits}")
+    raise DataError(
+        f"{message}. No task can be drawn: 2 classes with {LEAST} images in every pool are the "
+        "least"
+    )
+
+
+def _smallest(dataset: Dataset | Files) -> int:
+    """The number of images that the scarcest class has in its smallest pool."""
+    return min(len(rows) for pool in pools(dataset).values() for rows in pool.rows)
+
+
+def _counts(dataset: Dataset | Files, most: int = 5) -> str:
+    counts = dataset.labels.bincount(minlength=len(dataset.classes)).tolist()
+    pairs = sorted(zip(counts, dataset.classes, strict=True))[:most]
+    listed = ", ".join(f"{name} {n}" for n, name in pairs)
+    return f"{listed}{', …' if len(counts) > most else ''} images"
