@@ -18,6 +18,7 @@ from metaloss.core.streams import Stream
 from metaloss.engines.local import Local
 from metaloss.errors import Interrupted, SettingsError
 from metaloss.genomes._filters import Filters
+from metaloss.genomes._symbolic import Symbolic
 from metaloss.losses.formulas import Formulas
 from metaloss.losses.language.formula import Formula
 from metaloss.search import program
@@ -205,7 +206,7 @@ def symbolic():
     return [
         name
         for name in registry.names("genomes")
-        if getattr(registry.part("genomes", name), "symbolic", False)
+        if issubclass(registry.part("genomes", name), Symbolic)
     ]
 
 

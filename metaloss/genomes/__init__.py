@@ -1,14 +1,16 @@
 """Search spaces: how a loss is represented, sampled, varied, run and described."""
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from jaxtyping import Int
 from torch import Tensor
 
 from metaloss.core.population import Population
 from metaloss.core.variation import Variation
+from metaloss.genomes._filters import Filters
 from metaloss.losses.base import Losses
+from metaloss.losses.language.formula import Formula
 
 
 class SearchSpace(Variation, Protocol):
@@ -35,3 +37,26 @@ class Genome(SearchSpace, Protocol):
 
     def describe(self, population: Population, row: int) -> str:
         """Return one candidate in words or as a formula."""
+
+
+# Whether a genome is of either kind, `isinstance` asks by these names: a genome of a user's own
+# need not inherit from anything.
+@runtime_checkable
+class FormulaSpace(Protocol):
+    """What a genome has, too, whose candidates are formulas."""
+
+    @property
+    def originals(self) -> tuple[Formula, ...]:
+        """The formulas that a search has to beat: they stand among the finalists."""
+
+    def formulas(self, population: Any) -> tuple[Formula, ...]:
+        """Return the candidates as formulas."""
+
+
+@runtime_checkable
+class SymbolicGenome(FormulaSpace, Protocol):
+    """What a genome has, too, that searches for new formulas."""
+
+    @property
+    def filters(self) -> Filters:
+        """What makes a formula not worth a training."""

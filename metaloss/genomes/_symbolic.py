@@ -64,7 +64,6 @@ class Symbolic(FormulaGenome):
     filters: Filters = Field(default_factory=Filters)
 
     vector: ClassVar[bool] = False
-    symbolic: ClassVar[bool] = True
     reasons: ClassVar[tuple[str, ...]] = REASONS
 
     @field_validator("start")

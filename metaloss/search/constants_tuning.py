@@ -18,7 +18,7 @@ from metaloss.criterion.base import Criterion, FormulaCriterion
 from metaloss.engines.local import Local
 from metaloss.errors import SettingsError
 from metaloss.evaluation.protocol import LossEvaluation
-from metaloss.genomes.constants import Constants
+from metaloss.genomes import FormulaSpace
 from metaloss.losses import zoo
 from metaloss.losses.formulas import Formulas
 from metaloss.losses.language.formula import Formula
@@ -147,7 +147,7 @@ def resume(
     Raises:
         SettingsError: no such run, or one of another genome.
     """
-    _constants(find(spec, Path(out)))
+    _original(find(spec, Path(out)))
     return compare(program.resume(spec, out=out, changes=changes, **how).folder, **how)
 
 
@@ -163,7 +163,7 @@ def compare(
     run = find(folder)
     best = loss_io.load(folder)
     assert isinstance(best, FormulaCriterion)
-    before = _constants(run).original
+    before = _original(run)
     table = _known(folder / FILE, [str(before), str(best.formula)]) or _score(
         run, before, best.formula, stop
     )
@@ -171,13 +171,14 @@ def compare(
     return RefineResult(best, table, folder)
 
 
-def _constants(run: Run) -> Constants:
+def _original(run: Run) -> Formula:
+    """The formula whose constants a run tunes."""
     genome, _ = run.settings.build_parts()
-    if not isinstance(genome, Constants):
+    if not isinstance(genome, FormulaSpace) or not genome.originals:
         raise SettingsError(
             f"{run.folder} tunes no constants, its genome is '{run.settings.genome['kind']}'"
         )
-    return genome
+    return genome.originals[0]
 
 
 def _known(path: Path, formulas: list[str]) -> dict[str, Any] | None:

@@ -30,7 +30,7 @@ from metaloss.data.image_record import ImageRecord
 from metaloss.engines.local import Local
 from metaloss.errors import SettingsError
 from metaloss.evaluation.protocol import LossEvaluation
-from metaloss.genomes._symbolic import Symbolic
+from metaloss.genomes import SymbolicGenome
 from metaloss.losses.language.formula import Formula
 from metaloss.search.elimination_stage import Many, Stage, StageRunner
 from metaloss.search.novelty import SeenLosses
@@ -169,7 +169,7 @@ def candidates(run: Run, n: int) -> list[Formula]:
         SettingsError: there are none.
     """
     genome, _ = run.settings.build_parts()
-    if not isinstance(genome, Symbolic):
+    if not isinstance(genome, SymbolicGenome):
         kind = run.settings.genome["kind"]
         raise SettingsError(
             f"{run.folder}: genome '{kind}' searches for no formulas, and only those are eliminated"

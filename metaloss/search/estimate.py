@@ -8,8 +8,7 @@ from metaloss.core.devices import resolve_device
 from metaloss.core.formatting import clock
 from metaloss.core.streams import Stream
 from metaloss.engines.local import Local
-from metaloss.genomes import Genome
-from metaloss.genomes._symbolic import Symbolic
+from metaloss.genomes import Genome, SymbolicGenome
 from metaloss.losses.base import Losses
 from metaloss.search.novelty import NoveltyFilter, SeenLosses
 from metaloss.search.settings import Settings
@@ -56,7 +55,7 @@ def estimate_cost(settings: Settings) -> dict[str, Any]:
 
 def example_losses(genome: Genome, tries: int, key: Stream) -> Losses:
     """A few random candidates, of formulas such as a search would train."""
-    seen = SeenLosses(genome.filters) if isinstance(genome, Symbolic) else None
+    seen = SeenLosses(genome.filters) if isinstance(genome, SymbolicGenome) else None
     novelty_filter = NoveltyFilter(genome, seen, tries)
     novelty_filter.start_generation()
     return novelty_filter.losses(novelty_filter.sample(TIMED, key.at("examples")))
@@ -83,7 +82,7 @@ def count_candidates(genome: Genome, strategy: Strategy, generations: int, key: 
         state = strategy.tell(state, population, torch.zeros(len(population)))
     # Cross-entropy, the control of formulas, is trained once on each epoch's tasks.
     epochs = len({strategy.epoch(number) for number in range(1, generations + 1)})
-    return sum(sizes[kind] for kind in begins) + isinstance(genome, Symbolic) * epochs
+    return sum(sizes[kind] for kind in begins) + isinstance(genome, SymbolicGenome) * epochs
 
 
 def estimate_text(estimate: dict[str, Any]) -> str:

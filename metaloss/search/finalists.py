@@ -13,8 +13,7 @@ from metaloss.core.population import Population
 from metaloss.criterion.base import Criterion, FormulaCriterion, GenomeCriterion
 from metaloss.errors import MetalossError
 from metaloss.evaluation.protocol import LossEvaluation
-from metaloss.genomes import Genome
-from metaloss.genomes._symbolic import FormulaGenome
+from metaloss.genomes import FormulaSpace, Genome
 from metaloss.losses.base import Losses
 from metaloss.losses.formulas import Formulas
 from metaloss.losses.language.formula import Formula
@@ -66,7 +65,7 @@ def choose_finalists(
         "the population's centre",
         f"the mean of the last {len(progress.mean_candidates)} centres",
     ]
-    if not isinstance(genome, FormulaGenome):
+    if not isinstance(genome, FormulaSpace):
         return Finalists(genome, population, (), origins)
     # The original stands first: of equal accuracies the first one wins.
     origin_of = dict.fromkeys(genome.originals, "the original")

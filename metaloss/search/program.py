@@ -23,8 +23,7 @@ from metaloss.data.image_record import ImageRecord
 from metaloss.engines.local import Local
 from metaloss.errors import SettingsError
 from metaloss.evaluation.protocol import LossEvaluation
-from metaloss.genomes import Genome
-from metaloss.genomes._symbolic import Symbolic
+from metaloss.genomes import Genome, SymbolicGenome
 from metaloss.kernels import cache
 from metaloss.search import settings
 from metaloss.search.resuming import check_conditions, checked_settings, moved_images
@@ -293,7 +292,9 @@ def _last_committed(runner: SearchRunner) -> tuple[SearchRunner, Progress]:
 
 def _trained_losses(run: Run, genome: Genome) -> TrainedLosses | None:
     """What a search for formulas has trained so far."""
-    return TrainedLosses(genome.filters, run.history()) if isinstance(genome, Symbolic) else None
+    if not isinstance(genome, SymbolicGenome):
+        return None
+    return TrainedLosses(genome.filters, run.history())
 
 
 def _result(run: Run, reporter: Reporter) -> Result:

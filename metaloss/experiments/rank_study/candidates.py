@@ -12,6 +12,7 @@ from metaloss.core.streams import Stream
 from metaloss.criterion import loss_io
 from metaloss.criterion.base import Criterion
 from metaloss.errors import SettingsError
+from metaloss.genomes import Genome, SymbolicGenome
 from metaloss.losses.formulas import Formulas
 from metaloss.losses.language.formula import Formula
 from metaloss.search.novelty import NoveltyFilter, SeenLosses
@@ -64,8 +65,8 @@ def drawn(n: int, genome: dict[str, Any], key: Stream) -> list[Formula]:
     Raises:
         SettingsError: the genome has no formulas, or not so many were found.
     """
-    space = registry.build("genomes", genome, "genome")
-    if not getattr(space, "symbolic", False) or not hasattr(space, "filters"):
+    space: Genome = registry.build("genomes", genome, "genome")
+    if not isinstance(space, SymbolicGenome):
         raise SettingsError(f"genome '{genome['kind']}' draws no formulas; graph and tree do")
     novelty_filter = NoveltyFilter(space, SeenLosses(space.filters), tries=TRIES)
     novelty_filter.start_generation()
