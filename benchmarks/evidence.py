@@ -35,7 +35,7 @@ from metaloss.losses import zoo
 from metaloss.losses.base import CrossEntropies, Losses
 from metaloss.losses.formulas import Formulas
 from metaloss.losses.zoo_entries import ENTRIES
-from metaloss.search.run import find
+from metaloss.search.run_folder import find
 from metaloss.search.settings import RATES
 from metaloss.tasks import episodic, episodic_family
 

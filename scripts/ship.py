@@ -9,7 +9,7 @@ import sys
 
 from metaloss import storage
 from metaloss.criterion import loss_io
-from metaloss.search.run import find
+from metaloss.search.run_folder import find
 
 
 def main(name: str, spec: str) -> None:

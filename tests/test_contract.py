@@ -9,7 +9,7 @@ import math
 import pytest
 import torch
 from test_engine import KEYS, STARTS
-from test_run import GENOME, SMALL, essence, family, only_the_subset, without_plots
+from test_run_folder import GENOME, SMALL, essence, family, only_the_subset, without_plots
 from test_search import Recorder
 
 import metaloss

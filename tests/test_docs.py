@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 from test_layers import ORDER
-from test_run import SMALL, family, only_the_subset, without_plots
+from test_run_folder import SMALL, family, only_the_subset, without_plots
 
 import metaloss
 from metaloss.cli import cli

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 import pytest
 import torch
-from test_run import only_the_subset
+from test_run_folder import only_the_subset
 
 from metaloss.core.streams import Stream
 from metaloss.evolution import evaluate, generation

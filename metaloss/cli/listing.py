@@ -16,7 +16,7 @@ from metaloss.experiments.reproduction import published
 from metaloss.losses.language.primitives import PRIMITIVES
 from metaloss.losses.published_loss import PublishedLoss
 from metaloss.losses.zoo_entries import ENTRIES
-from metaloss.search.run import find, runs
+from metaloss.search.run_folder import find, runs
 from metaloss.tasks import family_files, opening
 from metaloss.training import models
 from metaloss.training import settings as training

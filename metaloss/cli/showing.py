@@ -14,7 +14,7 @@ from metaloss.criterion.dice import Dice
 from metaloss.errors import SettingsError
 from metaloss.evaluation import plots
 from metaloss.losses import phenotype, zoo
-from metaloss.search.run import Run, find
+from metaloss.search.run_folder import Run, find
 from metaloss.storage.folders import short_digest
 
 COUNTS = (2, 10, 100, 1000)  # of classes, for which a loss's gain is given

@@ -23,7 +23,7 @@ from metaloss.losses import zoo
 from metaloss.losses.formulas import Formulas
 from metaloss.losses.language.formula import Formula
 from metaloss.search import program, settings
-from metaloss.search.run import Run, find
+from metaloss.search.run_folder import Run, find
 from metaloss.search.run_tables import PairedGain
 from metaloss.tasks.opening import with_training_cache
 

@@ -34,7 +34,7 @@ from metaloss.genomes import SymbolicGenome
 from metaloss.losses.language.formula import Formula
 from metaloss.search.elimination_stage import Many, Stage, StageRunner
 from metaloss.search.novelty import SeenLosses
-from metaloss.search.run import Run, find
+from metaloss.search.run_folder import Run, find
 from metaloss.search.trained_losses import TrainedLosses
 from metaloss.tasks.opening import OpenFamily, conditions, open_family, read, with_training_cache
 

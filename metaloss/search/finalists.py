@@ -18,7 +18,7 @@ from metaloss.losses.base import Losses
 from metaloss.losses.formulas import Formulas
 from metaloss.losses.language.formula import Formula
 from metaloss.search.objectives import mean
-from metaloss.search.run import Progress
+from metaloss.search.run_folder import Progress
 from metaloss.search.trained_losses import TrainedLosses
 
 OF_SEARCH = 20  # the best formulas of the whole search that stand

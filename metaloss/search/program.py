@@ -27,7 +27,7 @@ from metaloss.genomes import Genome, SymbolicGenome
 from metaloss.kernels import cache
 from metaloss.search import settings
 from metaloss.search.resuming import check_conditions, checked_settings, moved_images
-from metaloss.search.run import Progress, Run, create, find, provenance
+from metaloss.search.run_folder import Progress, Run, create, find, provenance
 from metaloss.search.runner import SearchRunner
 from metaloss.search.settings import Settings
 from metaloss.search.trained_losses import TrainedLosses

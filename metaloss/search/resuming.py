@@ -11,7 +11,7 @@ from metaloss.data.image_record import ImageRecord
 from metaloss.data.places import is_path_source
 from metaloss.errors import SettingsError
 from metaloss.search import settings
-from metaloss.search.run import Run
+from metaloss.search.run_folder import Run
 from metaloss.search.settings import Settings
 from metaloss.tasks.opening import OpenFamily, conditions
 

@@ -25,7 +25,7 @@ from metaloss.genomes import Genome
 from metaloss.search.cached_evaluator import CachedEvaluator
 from metaloss.search.novelty import NoveltyFilter
 from metaloss.search.objectives import NEEDS_BASELINE
-from metaloss.search.run import Progress, Run
+from metaloss.search.run_folder import Progress, Run
 from metaloss.search.trained_losses import TrainedLosses
 from metaloss.strategies import Strategy
 

@@ -11,7 +11,7 @@ from metaloss.criterion import loss_io
 from metaloss.data import image_record
 from metaloss.losses.base import Losses
 from metaloss.search.finalists import choose_finalists, choose_winner, size_front
-from metaloss.search.run import Progress
+from metaloss.search.run_folder import Progress
 from metaloss.search.runner import SearchRunner
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import click
 import pytest
-from test_run import SMALL, essence, evolved, family, only_the_subset, tree, without_plots
+from test_run_folder import SMALL, essence, evolved, family, only_the_subset, tree, without_plots
 
 from metaloss import cli, storage
 from metaloss.search import program, settings

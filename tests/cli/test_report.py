@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from rich.console import Console as Terminal
-from test_run import SMALL, evolved, family, only_the_subset
+from test_run_folder import SMALL, evolved, family, only_the_subset
 
 from metaloss import console
 from metaloss.cli import doctor, listing, showing
@@ -22,7 +22,7 @@ from metaloss.errors import DamagedFile, DiskError, SettingsError
 from metaloss.evaluation import plots
 from metaloss.genomes._filters import examine
 from metaloss.genomes.mln import MetaLossNetwork
-from metaloss.search import estimate, run, settings
+from metaloss.search import estimate, run_folder, settings
 from metaloss.search.estimate import estimate_cost, estimate_text, example_losses
 
 
@@ -159,7 +159,7 @@ def test_an_unknown_list_is_refused():
 def test_runs_are_listed_finished_unfinished_and_damaged(finished, tmp_path):
     out = finished.parent
     chosen = settings.resolve({**SMALL, "tasks": (family(tmp_path),), "seed": 5})
-    made = run.create(out, chosen, {})
+    made = run_folder.create(out, chosen, {})
     (out / "zzz").mkdir()
     (out / "zzz" / "config.toml").write_text("families = 3")
     (out / "not-a-run").mkdir()
@@ -199,7 +199,7 @@ def test_a_loss_alone_is_described_and_drawn_here(finished, tmp_path):
 
 def test_an_unfinished_run_is_described_with_what_to_do(tmp_path):
     chosen = settings.resolve({**SMALL, "tasks": (family(tmp_path),)})
-    made = run.create(tmp_path / "runs", chosen, {})
+    made = run_folder.create(tmp_path / "runs", chosen, {})
     table = showing.describe(made.name, tmp_path / "runs")
     assert table["loss"] is None
     assert (

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from test_run import SMALL, without_plots
+from test_run_folder import SMALL, without_plots
 
 import metaloss
 from metaloss.criterion import loss_io
@@ -18,7 +18,7 @@ from metaloss.data.pools import pools
 from metaloss.errors import DamagedFile, SettingsError
 from metaloss.experiments.comparison.losses import read_losses
 from metaloss.search import constants_tuning, program
-from metaloss.search.run import find
+from metaloss.search.run_folder import find
 
 TASKS = {
     "ways": 3,

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import scans
 from test_leakage import TASKS, pictures
-from test_run import SMALL, Listener, code, without_plots
+from test_run_folder import SMALL, Listener, code, without_plots
 
 import metaloss
 from metaloss import storage
@@ -15,7 +15,7 @@ from metaloss.errors import DataError, SettingsError
 from metaloss.experiments.rank_study.regimes import _placed
 from metaloss.experiments.rank_study.settings import resolve
 from metaloss.search import constants_tuning, elimination, program
-from metaloss.search.run import find
+from metaloss.search.run_folder import find
 
 FORMULAS = {"genome": {"kind": "tree"}, "strategy": {"kind": "random_search", "population": 3}}
 

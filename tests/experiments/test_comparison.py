@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from test_report import check_vector
-from test_run import TINY, code, evolved, family, only_the_subset, tree, without_plots
+from test_run_folder import TINY, code, evolved, family, only_the_subset, tree, without_plots
 
 import metaloss
 from metaloss import storage

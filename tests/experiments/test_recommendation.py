@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 from PIL import Image
-from test_run import TINY, code, evolved, family, only_the_subset, tree, without_plots
+from test_run_folder import TINY, code, evolved, family, only_the_subset, tree, without_plots
 
 import metaloss
 from metaloss.core.reporting import Reporter

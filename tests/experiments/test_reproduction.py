@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from test_run import only_the_subset
+from test_run_folder import only_the_subset
 
 from metaloss.errors import SettingsError
 from metaloss.experiments import reproduction

@@ -2,7 +2,7 @@ import math
 
 import pytest
 import torch
-from test_run import SMALL, evolved, only_the_subset, without_plots
+from test_run_folder import SMALL, evolved, only_the_subset, without_plots
 
 from metaloss.core.population import Vectors
 from metaloss.core.registry import build

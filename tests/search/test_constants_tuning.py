@@ -2,7 +2,16 @@ import json
 
 import pytest
 import torch
-from test_run import GENOME, SMALL, code, essence, evolved, family, only_the_subset, without_plots
+from test_run_folder import (
+    GENOME,
+    SMALL,
+    code,
+    essence,
+    evolved,
+    family,
+    only_the_subset,
+    without_plots,
+)
 
 import metaloss
 from metaloss import storage

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from test_report import check_vector
-from test_run import code, evolved, family, only_the_subset, tree, without_plots
+from test_run_folder import code, evolved, family, only_the_subset, tree, without_plots
 
 import metaloss
 from metaloss import console, storage
@@ -16,7 +16,7 @@ from metaloss.evaluation import plots
 from metaloss.evaluation.family_evaluation import FamilyEvaluation
 from metaloss.evaluation.statistics import rank_correlation
 from metaloss.search import elimination
-from metaloss.search.run import Run, find
+from metaloss.search.run_folder import Run, find
 from metaloss.tasks.episodic import Episodes
 
 PARTS = {

@@ -23,7 +23,7 @@ from metaloss.search.finalists import (
     choose_winner,
     size_front,
 )
-from metaloss.search.run import Progress
+from metaloss.search.run_folder import Progress
 from metaloss.search.trained_losses import TrainedLosses
 
 TREE = registry.build("genomes", {"kind": "tree", "min_height": 1})

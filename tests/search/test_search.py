@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_run import (
+from test_run_folder import (
     GENOME,
     SMALL,
     code,

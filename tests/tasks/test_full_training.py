@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from test_run import essence, without_plots
+from test_run_folder import essence, without_plots
 
 import metaloss
 from metaloss import cli, storage

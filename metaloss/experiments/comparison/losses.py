@@ -11,7 +11,7 @@ from metaloss.criterion import loss_io
 from metaloss.criterion.base import Criterion
 from metaloss.criterion.leakage import Origin, is_named, origin_of
 from metaloss.errors import SettingsError
-from metaloss.search.run import Run, find
+from metaloss.search.run_folder import Run, find
 from metaloss.storage.folders import short_digest
 from metaloss.tasks.episodic import Episodes
 

@@ -15,7 +15,7 @@ from metaloss import cli, storage
 from metaloss.core.reporting import Reporter
 from metaloss.data.datasets import Dataset, fashionmnist
 from metaloss.errors import DamagedFile, DiskError, RunInUse, SettingsError
-from metaloss.search import program, run, settings
+from metaloss.search import program, run_folder, settings
 from metaloss.storage import environment
 from metaloss.storage.folders import file_name, slug
 
@@ -130,13 +130,13 @@ def chosen(tmp_path):
 
 
 def test_a_run_is_named_after_tasks_genome_strategy_and_seed(chosen):
-    assert run.default_name(chosen) == "tiny-mln-mu_plus_lambda-0"
+    assert run_folder.default_name(chosen) == "tiny-mln-mu_plus_lambda-0"
 
 
 def test_families_are_joined_by_a_plus_sign(tmp_path):
     tasks = (family(tmp_path, "one"), family(tmp_path, "two"))
     both = settings.resolve({**SMALL, "tasks": tasks, "seed": 7})
-    assert run.default_name(both) == "one+two-mln-mu_plus_lambda-7"
+    assert run_folder.default_name(both) == "one+two-mln-mu_plus_lambda-7"
 
 
 def test_two_families_of_one_name_are_refused(tmp_path):
@@ -150,14 +150,14 @@ def test_two_families_of_one_name_are_refused(tmp_path):
 )
 def test_a_run_s_name_is_safe_whatever_its_family_is_called(tmp_path, name):
     chosen = settings.resolve({**SMALL, "tasks": (family(tmp_path, name),)})
-    made = run.create(tmp_path / "runs", chosen, {})
+    made = run_folder.create(tmp_path / "runs", chosen, {})
     assert re.fullmatch(r"[\w+.-]+", made.name)
     assert made.name == made.name.lower()
     assert made.folder.parent == tmp_path / "runs"
 
 
 def test_a_name_that_is_taken_gets_the_next_number_and_nothing_is_overwritten(tmp_path, chosen):
-    folders = [run.create(tmp_path / "runs", chosen, {"number": i}).folder for i in range(3)]
+    folders = [run_folder.create(tmp_path / "runs", chosen, {"number": i}).folder for i in range(3)]
     assert [folder.name.removeprefix("tiny-mln-mu_plus_lambda-0") for folder in folders] == [
         "",
         "-2",
@@ -166,13 +166,13 @@ def test_a_name_that_is_taken_gets_the_next_number_and_nothing_is_overwritten(tm
     assert [
         json.loads((folder / "provenance.json").read_text())["number"] for folder in folders
     ] == [0, 1, 2]
-    assert run.runs(tmp_path / "runs") == sorted(folders)
+    assert run_folder.runs(tmp_path / "runs") == sorted(folders)
 
 
 def test_a_folder_that_is_no_run_keeps_its_name_too(tmp_path, chosen):
-    taken = tmp_path / "runs" / run.default_name(chosen)
+    taken = tmp_path / "runs" / run_folder.default_name(chosen)
     taken.mkdir(parents=True)
-    assert run.create(tmp_path / "runs", chosen, {}).name == f"{taken.name}-2"
+    assert run_folder.create(tmp_path / "runs", chosen, {}).name == f"{taken.name}-2"
     assert not list(taken.iterdir())
 
 
@@ -198,8 +198,8 @@ def test_a_run_that_cannot_be_made_leaves_nothing(tmp_path, chosen, monkeypatch,
 
     def create_twice():
         for _ in range(2):
-            run.create(tmp_path / "runs", chosen, {})
-            shutil.rmtree(tmp_path / "runs" / run.default_name(chosen))
+            run_folder.create(tmp_path / "runs", chosen, {})
+            shutil.rmtree(tmp_path / "runs" / run_folder.default_name(chosen))
 
     with pytest.raises((OSError, KeyboardInterrupt)):  # DiskError is an OSError
         create_twice()
@@ -215,18 +215,18 @@ def test_a_parent_that_cannot_be_written_is_a_disk_error_that_names_it(
 
     monkeypatch.setattr(tempfile, "mkdtemp", refuse)
     with pytest.raises(DiskError, match=f"{tmp_path}.*{os.strerror(reason)}"):
-        run.create(tmp_path / "runs", chosen, {})
+        run_folder.create(tmp_path / "runs", chosen, {})
 
 
 def test_a_parent_that_is_a_file_is_a_disk_error(tmp_path, chosen):
     (tmp_path / "runs").write_text("mine")
     with pytest.raises(DiskError, match="runs"):
-        run.create(tmp_path / "runs", chosen, {})
+        run_folder.create(tmp_path / "runs", chosen, {})
     assert (tmp_path / "runs").read_text() == "mine"
 
 
 def test_a_missing_parent_is_made(tmp_path, chosen):
-    assert run.create(tmp_path / "a" / "b", chosen, {}).folder.parent == tmp_path / "a" / "b"
+    assert run_folder.create(tmp_path / "a" / "b", chosen, {}).folder.parent == tmp_path / "a" / "b"
 
 
 def test_the_folder_holds_what_the_documentation_says_and_no_scratch(finished):
@@ -461,22 +461,22 @@ def test_any_other_damaged_file_is_named_and_kept(copy, capsys, name, content):
 
 
 def test_a_run_is_found_by_path_and_by_name(finished):
-    assert run.find(finished).folder == finished
-    assert run.find(finished.name, finished.parent).folder == finished
-    assert run.find(finished).name == finished.name
+    assert run_folder.find(finished).folder == finished
+    assert run_folder.find(finished.name, finished.parent).folder == finished
+    assert run_folder.find(finished).name == finished.name
     with pytest.raises(SettingsError, match="no run 'other'"):
-        run.find("other", finished.parent)
+        run_folder.find("other", finished.parent)
 
 
 def test_a_finished_run_has_a_summary_and_a_new_one_none(finished, tmp_path, chosen):
-    assert run.find(finished).summary()["test"]["tiny"]["tasks"] == 2
-    assert run.create(tmp_path / "runs", chosen, {}).summary() is None
+    assert run_folder.find(finished).summary()["test"]["tiny"]["tasks"] == 2
+    assert run_folder.create(tmp_path / "runs", chosen, {}).summary() is None
 
 
 def test_a_damaged_summary_is_said_to_be_damaged(copy):
     (copy / "summary.json").write_text("{")
     with pytest.raises(DamagedFile, match=r"summary\.json"):
-        run.find(copy).summary()
+        run_folder.find(copy).summary()
 
 
 @pytest.mark.parametrize(
@@ -516,7 +516,7 @@ def test_settings_that_were_changed_are_refused_on_resuming_and_taken_from_a_cop
     assert path.read_text() == changed
     assert code("evolve", "--config", path, "--out", tmp_path / "new", "-q") == 0
     (made,) = (tmp_path / "new").iterdir()
-    assert run.find(made).settings.generations == 4
+    assert run_folder.find(made).settings.generations == 4
 
 
 @pytest.mark.parametrize("missing", ["choice", "test", "choice.generation", "test.tiny.ce"])
