@@ -3,7 +3,7 @@
 from typing import Any
 
 from metaloss.core.formatting import interval, near_chance, percent, probability, verdict_text
-from metaloss.core.tables import table
+from metaloss.core.tables import record_table
 
 
 def task(opened: Any) -> str:
@@ -55,11 +55,9 @@ def comparison_lines(summary: dict[str, Any], width: int | None = None) -> list[
     lines: list[str] = []
     for family in summary["families"]:
         rows = [_standing(row) for row in summary["rows"] if row["family"] == family["name"]]
-        # What is empty for all losses needs no column.
-        columns = [name for name in rows[0] if any(row[name] for row in rows)]
         about = f"{family['inner']['steps']} steps, own learning rate {family['inner']['lr']:g}"
         lines.append(f"{family['name']}: {about}; Δ against {summary['baseline']}")
-        lines += table([columns, *([row[name] for name in columns] for row in rows)], width)
+        lines += record_table(rows, width)
         lines += [x["text"] for x in summary["sentences"] if x["family"] == family["name"]]
     return lines
 

@@ -60,6 +60,20 @@ def table(rows: Sequence[Sequence[str]], width: int | None = None) -> list[str]:
     return lines
 
 
+def record_table(rows: Sequence[Mapping[str, str]], width: int | None = None) -> list[str]:
+    """The lines of a table whose columns are the keys of all rows, but those that are empty.
+
+    >>> record_table([{"loss": "ce", "lr": ""}, {"loss": "mse", "steps": "20"}])
+    ['loss  steps', 'ce', 'mse   20']
+    """
+    columns = [
+        name
+        for name in dict.fromkeys(key for row in rows for key in row)
+        if any(row.get(name) for row in rows)
+    ]
+    return table([columns, *([row.get(name, "") for name in columns] for row in rows)], width)
+
+
 def flatten(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested tables as one table, whose keys are joined by dots."""
     result: dict[str, Any] = {}
@@ -72,8 +86,12 @@ def flatten(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return result
 
 
-def csv_bytes(columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> bytes:
-    """A table as the bytes of a CSV file; a cell stays empty where a row lacks the column."""
+def csv_bytes(rows: Sequence[Mapping[str, Any]]) -> bytes:
+    """A table as the bytes of a CSV file, whose columns are the keys of all rows.
+
+    A cell stays empty where a row lacks the column, or has None there.
+    """
+    columns = list(dict.fromkeys(key for row in rows for key in row))
     text = io.StringIO()
     # By default csv ends its lines as Windows does.
     writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")

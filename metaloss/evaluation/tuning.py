@@ -8,7 +8,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from metaloss.inner.loop import Inner
 from metaloss.losses.base import Losses
+from metaloss.tasks.step_counts import step_grid
 
 
 @dataclass(frozen=True)
@@ -82,3 +84,15 @@ def best_setting(scores: Float[Tensor, "M R T"]) -> tuple[int, int]:
 def repeated(loss: Losses, times: int) -> Losses:
     """A loss repeated: one row for each learning rate, so that all rates train side by side."""
     return loss[torch.zeros(times, dtype=torch.int64)]
+
+
+def steps_of_tuning(inner: Inner) -> int:
+    """How many steps a loss trains at one rate and on one task to find its number of steps."""
+    # Where the rate's course depends on its end, each number of steps is a training of its own.
+    return step_grid(inner)[-1] if inner.anytime else sum(step_grid(inner))
+
+
+def typical_steps(inner: Inner) -> int:
+    """What stands for the best number of steps in an estimate, while that is not known yet."""
+    numbers = step_grid(inner)
+    return numbers[len(numbers) // 2]

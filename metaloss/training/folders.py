@@ -1,8 +1,6 @@
 """A training's folder: its settings, where it came from, every epoch, the trained weights."""
 
 import copy
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,9 +12,8 @@ from typing_extensions import TypedDict
 
 from metaloss import storage
 from metaloss.core import plugins
-from metaloss.core.formatting import printable_row
 from metaloss.core.streams import Stream
-from metaloss.core.tables import flatten
+from metaloss.core.tables import csv_bytes, flatten
 from metaloss.data import places
 from metaloss.errors import DamagedFile, DiskError, SettingsError
 from metaloss.storage.environment import Recorded, describe_environment, digest_of_rows
@@ -282,12 +279,12 @@ def tables(trainings: Sequence[TrainingRecord]) -> dict[str, bytes]:
             for record in x.epochs
         ]
         times += [{**name, "epoch": i, "seconds": round(s, 3)} for i, s in enumerate(x.seconds, 1)]
-    return {"epochs.csv": _csv(rows), "timing.csv": _csv(times)}
+    return {"epochs.csv": csv_bytes(rows), "timing.csv": csv_bytes(times)}
 
 
 def per_training(runs: Sequence[Mapping[str, Any]]) -> bytes:
     """`results.csv`: a line for every training, with what it reached on the test images."""
-    return _csv([flatten(storage.json_safe(run)) for run in runs])
+    return csv_bytes([flatten(storage.json_safe(run)) for run in runs])
 
 
 def summary(folder: Path) -> dict[str, Any] | None:
@@ -305,13 +302,3 @@ def finish(folder: Path, table: dict[str, Any], pictures: Mapping[str, bytes]) -
     for name, data in pictures.items():
         storage.write(folder / "plots" / name, data)
     storage.write_record(folder / "summary.json", table)
-
-
-def _csv(rows: Sequence[Mapping[str, Any]]) -> bytes:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]) if rows else [], restval="", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(
-        {k: "" if v is None else v for k, v in printable_row(row).items()} for row in rows
-    )
-    return text.getvalue().encode()

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from metaloss._version import __version__
+from metaloss.core import tables
 from metaloss.training.defaults import SHARE
 from metaloss.training.results import Fits
 from metaloss.training.session import TrainingSession
@@ -94,16 +95,8 @@ def table(found: Fits) -> list[str]:
             f"test    {summary['images']['test']} images, looked at once; n = {seeds}, "
             f"{spread}{against}"
         ),
-        *_aligned(cells),
+        *tables.table(cells),
         *_recalls(found.table),
-    ]
-
-
-def _aligned(cells: Sequence[Sequence[str]]) -> list[str]:
-    """Rows of text as lines, their columns below each other."""
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    return [
-        "  ".join(f"{x:{w}}" for x, w in zip(line, widths, strict=True)).rstrip() for line in cells
     ]
 
 
@@ -117,7 +110,7 @@ def _recalls(rows: Sequence[dict[str, Any]]) -> list[str]:
             ["recall", *classes],
             *([row["loss"], *map(_percent, row["recall"].values())] for row in rows),
         ]
-        return _aligned(cells)
+        return tables.table(cells)
     return [
         f"recall, the lowest {CLASSES} of {len(classes)} classes",
         *(_lowest(row) for row in rows),

@@ -433,7 +433,7 @@ def test_control_characters_in_names_from_files_are_spelt_out(report):
     page = webpage.page(json.loads(text), [Picture("x", evil, b"png", b"")])
     assert all(line.isprintable() for line in page.split("\n"))
     assert r"\x1b[2J\x9b\u202e" in page
-    table = csv_bytes(["loss", "p"], [{"loss": evil, "p": 0.5}])
+    table = csv_bytes([{"loss": evil, "p": 0.5}])
     assert table.decode() == "loss,p\n" + r"\x1b[2J\x9b\u202e,0.5" + "\n"
 
 

@@ -94,34 +94,12 @@ def curves(summary: dict[str, Any]) -> Picture:
     # The bands of many losses lie over each other, and must be fainter.
     shade = 0.12 if len(summary["losses"]) < 6 else 0.04
     for row, family in enumerate(families):
-        family_curves = summary["curves"][family["name"]]
+        title = short_label(family["name"])
+        of_family = summary["curves"][family["name"]]
         for axis, side in zip(axes[2 * row : 2 * row + 2], ("train", "validation"), strict=True):
-            for i, (name, curve) in enumerate(family_curves["losses"].items()):
-                mean, std = (100 * np.array(x) for x in curve[side])
-                look = series_look(i)
-                axis.fill_between(
-                    family_curves["steps"],
-                    mean - std,
-                    mean + std,
-                    color=look["color"],
-                    alpha=shade,
-                    lw=0,
-                )
-                style = STYLES[i % len(STYLES)]
-                axis.plot(
-                    family_curves["steps"],
-                    mean,
-                    style,
-                    color=look["color"],
-                    lw=1.7,
-                    label=short_label(name),
-                )
-            words = {"train": "training", "validation": "validation"}
-            axis.set(
-                xlabel="inner step",
-                ylabel=f"{words[side]} accuracy [%]",
-                title=short_label(family["name"]),
-            )
+            _curves_of_family(axis, of_family, side, shade)
+            words = "training" if side == "train" else side
+            axis.set(xlabel="inner step", ylabel=f"{words} accuracy [%]", title=title)
             axis.xaxis.get_major_locator().set_params(integer=True)
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(
@@ -132,6 +110,24 @@ def curves(summary: dict[str, Any]) -> Picture:
         "standard deviation of the tasks."
     )
     return Picture("curves", caption, *render(figure))
+
+
+def _curves_of_family(axis: Any, of_family: dict[str, Any], side: str, shade: float) -> None:
+    """Every loss's mean learning curve and its band.
+
+    Args:
+        axis: what is drawn on.
+        of_family: the steps, and by loss the means and standard deviations.
+        side: "train" or "validation".
+        shade: how opaque the bands are.
+    """
+    steps = of_family["steps"]
+    for i, (name, curve) in enumerate(of_family["losses"].items()):
+        mean, std = (100 * np.array(values) for values in curve[side])
+        colour = series_look(i)["color"]
+        axis.fill_between(steps, mean - std, mean + std, color=colour, alpha=shade, lw=0)
+        style = STYLES[i % len(STYLES)]
+        axis.plot(steps, mean, style, color=colour, lw=1.7, label=short_label(name))
 
 
 def ranks(rank_summary: dict[str, Any]) -> Picture:

@@ -38,7 +38,7 @@ def write(
 def results(summary: dict[str, Any]) -> bytes:
     """One line per family and loss, every number of its result in a column."""
     rows = [flatten({k: v for k, v in row.items() if v is not None}) for row in summary["rows"]]
-    return csv_bytes(list(dict.fromkeys(key for row in rows for key in row)), rows)
+    return csv_bytes(rows)
 
 
 def per_task(names: Sequence[str], trainings: Sequence[Mapping[str, LossMeasures]]) -> bytes:
@@ -56,4 +56,4 @@ def per_task(names: Sequence[str], trainings: Sequence[Mapping[str, LossMeasures
             for task, values in enumerate(zip(*columns.values(), strict=True)):
                 numbers = {k: v for k, v in zip(columns, values, strict=True) if not math.isnan(v)}
                 rows.append({"family": family, "loss": loss, "task": task, **numbers})
-    return csv_bytes(list(dict.fromkeys(key for row in rows for key in row)), rows)
+    return csv_bytes(rows)

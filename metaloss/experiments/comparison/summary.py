@@ -1,20 +1,16 @@
 """What a comparison found, as plain values: its tables, sentences, learning curves and ranks."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
-
-from jaxtyping import Float
-from torch import Tensor
 
 from metaloss import storage
 from metaloss.core import registry
 from metaloss.criterion.leakage import DataOverlap
 from metaloss.evaluation.statistics import critical_difference, mean_ranks
 from metaloss.evaluation.tuning import Setting
+from metaloss.experiments.comparison.family_results import FamilyResults
 from metaloss.experiments.comparison.losses import ComparedLoss
 from metaloss.experiments.comparison.results import (
-    LossMeasures,
     LossResult,
     accuracies,
     as_row,
@@ -22,25 +18,6 @@ from metaloss.experiments.comparison.results import (
 )
 from metaloss.experiments.comparison.sentences import sentence
 from metaloss.tasks.episodic import Episodes
-
-
-@dataclass(frozen=True)
-class FamilyResults:
-    """The results of one family.
-
-    Attributes:
-        rows: one per loss.
-        strongest: cross-entropy's best rate and number of steps.
-        trainings: all of every loss's trainings on the test tasks, by its label.
-        moments: the steps at which learning curves are read.
-        curves: training and validation accuracy at these steps, by the loss's label.
-    """
-
-    rows: list[LossResult]
-    strongest: Setting
-    trainings: dict[str, LossMeasures]
-    moments: tuple[int, ...]
-    curves: dict[str, Float[Tensor, "M T 2"]]
 
 
 def summarise(

@@ -1,8 +1,5 @@
 """What a study found, and its folder: settings, provenance, scores, rank correlations, figure."""
 
-import csv
-import io
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import combinations
 from pathlib import Path
@@ -11,9 +8,9 @@ from typing import Any
 from typing_extensions import TypedDict
 
 from metaloss import storage
-from metaloss.core.formatting import printable_row
 from metaloss.core.plot_style import Picture
 from metaloss.core.streams import Stream
+from metaloss.core.tables import csv_bytes
 from metaloss.data import places
 from metaloss.experiments.rank_study import ranking
 from metaloss.experiments.rank_study.ranking import Pair
@@ -136,15 +133,7 @@ def files(results: StudyResults, summary: dict[str, Any], picture: Picture) -> d
     """The files of a finished study; last the summary, which says that all is there."""
     figure = {f"{picture.name}.{kind}": getattr(picture, kind) for kind in ("png", "pdf")}
     return {
-        "results.csv": _csv(rows(results)),
+        "results.csv": csv_bytes(rows(results)),
         **figure,
         "taus.json": storage.record_bytes(summary),
     }
-
-
-def _csv(table: Sequence[dict[str, Any]]) -> bytes:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(table[0]), restval="", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(map(printable_row, table))
-    return text.getvalue().encode()

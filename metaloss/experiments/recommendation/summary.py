@@ -12,7 +12,7 @@ import torch
 
 from metaloss import storage
 from metaloss.core import registry
-from metaloss.core.tables import csv_bytes, table
+from metaloss.core.tables import csv_bytes, record_table
 from metaloss.evaluation.tuning import Setting
 from metaloss.experiments.comparison.losses import CE, ComparedLoss
 from metaloss.experiments.comparison.report_folder import results
@@ -28,9 +28,7 @@ from metaloss.experiments.recommendation.verdict import (
 )
 from metaloss.inner.loop import Inner
 from metaloss.storage.folders import make_folder
-from metaloss.tasks.episodic import Episodes
 from metaloss.tasks.episodic_family import TaskFamily
-from metaloss.tasks.opening import conditions
 
 OPTIMISERS = {"sgd": "SGD", "adam": "Adam", "adamw": "AdamW"}
 
@@ -40,8 +38,6 @@ def summarise(
     compared: Sequence[ComparedLoss],
     specs: Mapping[str, Any],
     folded: FoldedImages,
-    whole: Episodes,
-    device: torch.device,
     final: LossChoice,
     folds: FoldResults,
     verdict: Verdict,
@@ -49,12 +45,10 @@ def summarise(
     """Everything but single tasks.
 
     Args:
-        about: settings and command.
+        about: settings, command and conditions.
         compared: the losses.
         specs: how each of them was asked for, by its label.
         folded: the images.
-        whole: all of them as tasks.
-        device: where classifiers trained.
         final: the choice on all images.
         folds: the choices and what came of them.
         verdict: what follows.
@@ -72,7 +66,6 @@ def summarise(
     summary: dict[str, Any] = storage.json_safe(
         {
             **about,
-            "conditions": conditions([whole], device),
             "family": registry.table(family),
             "data": images,
             "losses": loss_records(compared),
@@ -210,7 +203,7 @@ def write(out: Path, name: str, summary: dict[str, Any], folds: FoldResults) -> 
             "fold": number,
             "loss": loss,
             "task": task,
-            **({} if math.isnan(score) else {"accuracy": score}),
+            "accuracy": None if math.isnan(score) else score,
         }
         for number, fold in enumerate(folds.judged)
         for loss, measures in fold.found.items()
@@ -220,7 +213,7 @@ def write(out: Path, name: str, summary: dict[str, Any], folds: FoldResults) -> 
     files = {
         "summary.json": storage.json_bytes(summary),
         "results.csv": results({"rows": rows}),
-        "per_task.csv": csv_bytes(["fold", "loss", "task", "accuracy"], tasks),
+        "per_task.csv": csv_bytes(tasks),
     }
     return make_folder(out, name, files, "recommendation")
 
@@ -231,10 +224,11 @@ def lines(summary: dict[str, Any], width: int | None = None) -> list[str]:
         _cells(row, summary["data"]["folds"], summary["verdict"]["certainty"])
         for row in summary["rows"]
     ]
-    columns = [name for name in cells[0] if any(row[name] for row in cells)]
-    texts = [columns, *([row[name] for name in columns] for row in cells)]
-    rows = table(texts, width)
-    return [*rows, *summary["sentences"], *(f"    {line}" for line in summary["code"])]
+    return [
+        *record_table(cells, width),
+        *summary["sentences"],
+        *(f"    {line}" for line in summary["code"]),
+    ]
 
 
 def _cells(row: dict[str, Any], folds: int, certainty: float) -> dict[str, str]:

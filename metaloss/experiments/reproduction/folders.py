@@ -26,13 +26,13 @@ class TrainingFolder:
 
     Attributes:
         folder: where it lies.
-        chosen: its settings.
+        settings: its settings.
         labels: its losses' labels by what they compute.
         rows: by label, what they came to; empty while it is not finished.
     """
 
     folder: Path
-    chosen: Training
+    settings: Training
     labels: dict[str, str]
     rows: dict[str, dict[str, Any]]
 
@@ -72,10 +72,10 @@ def _read(folder: Path, parent: Path) -> TrainingFolder:
     _, settings = folders.find(folder, parent)
     summary = folders.summary(folder)
     labels = {}
-    for entrant in name_losses(settings.loss, [nn.Identity()] * len(settings.loss), 0):
+    for named in name_losses(settings.loss, [nn.Identity()] * len(settings.loss), 0):
         # Handed over as an object, and nothing that a table names.
         with contextlib.suppress(SettingsError):
-            labels[identity(read_loss(folder, entrant))] = entrant.label
+            labels[identity(read_loss(folder, named))] = named.label
     return TrainingFolder(
         folder, settings, labels, {row["loss"]: row for row in summary["table"]} if summary else {}
     )
@@ -96,11 +96,11 @@ def nearest_finished(
     candidates = [
         x
         for x in trainings
-        if spec.has(x.chosen) and (row := x.row(loss)) is not None and row["n"] >= seeds
+        if spec.has(x.settings) and (row := x.row(loss)) is not None and row["n"] >= seeds
     ]
     return max(
         candidates,
-        key=lambda x: (-spec.distance(x.chosen), x.chosen.seeds, trainings.index(x)),
+        key=lambda x: (-spec.distance(x.settings), x.settings.seeds, trainings.index(x)),
         default=None,
     )
 
@@ -110,11 +110,11 @@ def unfinished(
 ) -> list[tuple[TrainingFolder, list[str]]]:
     """Interrupted trainings just as wanted, and which of these losses they have."""
     known = {loss_identity(x): x for x in losses}
-    candidates = [x for x in trainings if not x.rows and not spec.distance(x.chosen)]
+    candidates = [x for x in trainings if not x.rows and not spec.distance(x.settings)]
     candidates = [
         x
         for x in candidates
-        if (x.chosen.seed, x.chosen.seeds) == (spec.wanted.seed, spec.wanted.seeds)
+        if (x.settings.seed, x.settings.seeds) == (spec.wanted.seed, spec.wanted.seeds)
     ]
     with_losses = [(x, [known[i] for i in x.labels if i in known]) for x in candidates]
     return [(x, losses) for x, losses in with_losses if losses]

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from string import ascii_lowercase
 from typing import Any
 
+from metaloss.core.tables import record_table
 from metaloss.experiments.reproduction.published import TrainingsTable
 
 WHAT = {"accuracy": "test accuracy in %", "iou": "mean IoU in %"}
@@ -21,24 +22,13 @@ def lines(
 
     Args:
         table: the published one.
-        cells: as `Reproduced.rows`.
+        cells: as `ReproducedTable.rows`.
         missing: what was not run: a reason, or commands.
-        details: as `Reproduced.details`.
+        details: as `ReproducedTable.details`.
         again: the command that runs all that is missing.
     """
     marks = _marks(cells)
-    grid = [_row(table, cell, marks) for cell in cells]
-    columns = [
-        name
-        for name in dict.fromkeys(x for row in grid for x in row)
-        if any(row.get(name) for row in grid)
-    ]
-    rows = [columns, *([row.get(name, "") for name in columns] for row in grid)]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    text = [
-        _head(table),
-        *("  ".join(f"{x:{w}}" for x, w in zip(row, widths, strict=True)).rstrip() for row in rows),
-    ]
+    text = [_head(table), *record_table([_row(table, cell, marks) for cell in cells])]
     text += [f"({mark}) {words}" for words, mark in marks.items()]
     text += [f"{name}: {words}" for name, words in details["remarks"].items()]
     for x in details["orders"]:

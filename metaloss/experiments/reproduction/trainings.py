@@ -87,8 +87,7 @@ def _cell(
     request: Request, column_run: ColumnRun, row: Row, trainings: Sequence[TrainingFolder]
 ) -> dict[str, Any]:
     """A cell as values for JSON, without the differences."""
-    table = request.table
-    mean, std = table.printed(row, column_run.column)
+    mean, std = request.table.printed(row, column_run.column)
     cell: dict[str, Any] = {
         "column": column_run.column.name,
         "printed_as": row.name,
@@ -107,28 +106,41 @@ def _cell(
     }
     if reason := row.cannot or column_run.reason:
         return {**cell, "state": reason}
-    nearest = [
-        (spec, nearest_finished(spec, row.loss, trainings)) for spec in column_run.cell_specs
-    ]
-    rows = [
-        (spec, x, line)
-        for spec, x in nearest
-        if x is not None and (line := x.row(row.loss)) is not None
+    return {**cell, **_ours(request.table.measure, column_run, row.loss, trainings)}
+
+
+def _ours(
+    measure: str, column_run: ColumnRun, loss: str, trainings: Sequence[TrainingFolder]
+) -> dict[str, Any]:
+    """What finished trainings of a loss say of a cell, and that it was run; or that it was not.
+
+    Args:
+        measure: of the table.
+        column_run: the cell's column.
+        loss: the cell's row.
+        trainings: all that there are.
+    """
+    nearest = [(spec, nearest_finished(spec, loss, trainings)) for spec in column_run.cell_specs]
+    finished = [
+        (spec, training, line)
+        for spec, training in nearest
+        if training is not None and (line := training.row(loss)) is not None
     ]
     # A mean over some of the settings would not be the printed one over all.
-    if len(rows) < len(nearest):
-        return {**cell, "state": "not run"}
-    lines = [line for *_, line in rows]
-    departures = [words for spec, x, _ in rows for words in spec.departures(x.chosen)]
+    if len(finished) < len(nearest):
+        return {"state": "not run"}
+    lines = [line for *_, line in finished]
+    departures = [
+        words for spec, training, _ in finished for words in spec.departures(training.settings)
+    ]
     return {
-        **cell,
-        **_numbers(table.measure, lines),
+        **_numbers(measure, lines),
         "state": "run",
         "lr": sorted({line["lr"] for line in lines}),
         "n": sum(line["n"] for line in lines),
         "failed": sum(line["failed"] for line in lines),
         "departures": list(dict.fromkeys(departures)),
-        "folders": [str(x.folder) for _, x, _ in rows],
+        "folders": [str(training.folder) for _, training, _ in finished],
     }
 
 

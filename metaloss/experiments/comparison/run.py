@@ -1,0 +1,139 @@
+"""A comparison from its settings to its report."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from metaloss.core import registry
+from metaloss.core.config import split_settings
+from metaloss.core.devices import resolve_device
+from metaloss.core.reporting import Reporter
+from metaloss.core.streams import Stream
+from metaloss.engines.local import Local
+from metaloss.evaluation.episode_evaluation import EpisodeEvaluation
+from metaloss.experiments.comparison import report_folder
+from metaloss.experiments.comparison.commands import command, specs_of
+from metaloss.experiments.comparison.families import check_overlaps, read_families
+from metaloss.experiments.comparison.family_results import evaluate_family, training_steps
+from metaloss.experiments.comparison.losses import check_classes, read_losses
+from metaloss.experiments.comparison.settings import Comparison
+from metaloss.experiments.comparison.summary import summarise
+from metaloss.tasks.episodic import open_episodes
+from metaloss.tasks.episodic_family import EPISODE_SETTINGS
+from metaloss.tasks.opening import conditions
+
+
+@dataclass(frozen=True)
+class Report:
+    """A finished comparison.
+
+    Attributes:
+        table: one row per family and loss.
+        sentences: what the numbers allow one to say.
+        summary: all of it.
+        folder: where it was written.
+    """
+
+    table: list[dict[str, Any]]
+    sentences: list[str]
+    summary: dict[str, Any]
+    folder: Path
+
+
+def compare(
+    losses: Sequence[Any],
+    tasks: str | Sequence[str] = "fashionmnist",
+    *,
+    out: str | Path = "compare",
+    name: str = "",
+    runs: str | Path = "runs",
+    reporter: Reporter | None = None,
+    stop: Callable[[], bool] = lambda: False,
+    **others: Any,
+) -> Report:
+    """Set losses beside each other on the same tasks, from the same initial weights, and write a
+    report.
+
+    Args:
+        losses: runs, files, published losses by name, formulas, or losses as `metaloss.load` gives
+            them.
+        tasks: names, paths or folder:PATH of task families, whether or not a loss was evolved on
+            them.
+        out: the folder that the report's folder is made in.
+        name: of the report's folder; by default the families' names and the seed.
+        runs: where runs are looked for by name.
+        reporter: is told of everything that happens.
+        stop: asked before every chunk of work; True drops it, raises `Interrupted` and leaves
+            nothing behind.
+        others: any further field of `Comparison`, or of the families, as `inner={"steps": 40}`.
+
+    Raises:
+        SettingsError: a loss or setting that cannot be, or test images that a run has learned from.
+        DataError: images that are missing or do not fit.
+    """
+    table = {"tasks": (tasks,) if isinstance(tasks, str) else tuple(tasks), **others}
+    options: dict[str, Any] = {"reporter": reporter, "stop": stop}
+    return start(
+        [losses] if isinstance(losses, str) else losses,
+        table,
+        out=out,
+        name=name,
+        runs=runs,
+        **options,
+    )
+
+
+def start(
+    losses: Sequence[Any],
+    table: Mapping[str, Any],
+    *,
+    out: str | Path,
+    name: str,
+    runs: str | Path,
+    reporter: Reporter | None = None,
+    stop: Callable[[], bool] = lambda: False,
+) -> Report:
+    """Make the comparison that a table of settings describes.
+
+    Args and errors: as for `compare`; `table` has its settings and those of the families.
+    """
+    # Settings of two kinds come in one table: those of families are known by their names.
+    changes, comparison_table = split_settings(table, EPISODE_SETTINGS)
+    comparison: Comparison = registry.from_table(Comparison, comparison_table, "compare")
+    reporter = reporter or Reporter()
+    compared, baseline = read_losses(losses, comparison.against, Path(runs))
+    device = resolve_device(comparison.device)
+    specs = [*specs_of(losses, compared), *(x.label for x in compared[len(losses) :])]
+    reporter.on_work("loading images", plain=False)
+    families = [
+        open_episodes(family, device) for family in read_families(comparison, changes, specs)
+    ]
+    # All that can be refused is refused before anything trains.
+    check_classes(compared, families)
+    overlaps = check_overlaps(compared, families, comparison.allow_seen, reporter)
+    with Local(device, comparison.memory, stop=stop, told=reporter.on_progress) as engine:
+        steps = sum(training_steps(comparison, len(compared), family) for family in families)
+        reporter.on_comparison_start(comparison, families, steps)
+        # The seed decides the tasks, so they are the same whatever else is compared.
+        key = Stream(comparison.seed)
+        results = [
+            evaluate_family(EpisodeEvaluation(engine, family, key), comparison, compared, baseline)
+            for family in families
+        ]
+    command_table = {**comparison_table, "tasks": comparison.tasks}
+    about = {
+        "settings": {**comparison.model_dump(mode="json"), **changes},
+        "baseline": baseline,
+        "command": command(losses, compared, command_table, changes),
+        "conditions": conditions(families, device),
+    }
+    summary = summarise(about, compared, families, overlaps, results)
+    names = "+".join(family.family.name for family in families)
+    # The folder is made last: a comparison that is interrupted leaves nothing behind.
+    folder = report_folder.write(
+        Path(out), name or f"{names}-{comparison.seed}", summary, [x.trainings for x in results]
+    )
+    report = Report(summary["rows"], [x["text"] for x in summary["sentences"]], summary, folder)
+    reporter.on_comparison_end(report)
+    return report

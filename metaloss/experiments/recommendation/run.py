@@ -1,0 +1,238 @@
+"""A recommendation from its settings to its folder."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from metaloss.core import registry
+from metaloss.core.config import split_settings
+from metaloss.core.devices import resolve_device
+from metaloss.core.reporting import Reporter
+from metaloss.core.streams import Stream
+from metaloss.core.tables import flatten
+from metaloss.criterion.base import Criterion
+from metaloss.engines.local import Local
+from metaloss.evaluation.episode_evaluation import EpisodeEvaluation
+from metaloss.evaluation.tuning import steps_of_tuning, typical_steps
+from metaloss.experiments.comparison.losses import ComparedLoss, check_classes
+from metaloss.experiments.recommendation.folds import FoldedImages, make_folds
+from metaloss.experiments.recommendation.losses import (
+    RequestedLosses,
+    read_losses,
+    without_seen_images,
+)
+from metaloss.experiments.recommendation.selection import (
+    ChoiceEvaluation,
+    LossChoice,
+    choose,
+    evaluate_choice,
+    with_rates_between,
+)
+from metaloss.experiments.recommendation.settings import Recommendation
+from metaloss.experiments.recommendation.summary import summarise, write
+from metaloss.experiments.recommendation.verdict import AccuracyGain, FoldResults, decide
+from metaloss.tasks.episodic import Episodes
+from metaloss.tasks.episodic_family import EPISODE_SETTINGS
+from metaloss.tasks.opening import conditions
+
+
+@dataclass(frozen=True)
+class Advice:
+    """A recommendation.
+
+    Attributes:
+        loss: to train with; cross-entropy where there is no evidence for another.
+        name: its name.
+        lr: its learning rate.
+        steps: its number of steps.
+        evidence: whether another loss than cross-entropy is recommended.
+        gain: of choosing so, over cross-entropy, on new images.
+        table: one row per loss.
+        sentences: what the numbers allow one to say.
+        code: lines of Python that use the loss.
+        summary: all of it.
+        folder: where it was written.
+    """
+
+    loss: Criterion
+    name: str
+    lr: float
+    steps: int
+    evidence: bool
+    gain: AccuracyGain
+    table: list[dict[str, Any]]
+    sentences: list[str]
+    code: list[str]
+    summary: dict[str, Any]
+    folder: Path
+
+
+def recommend(
+    data: str,
+    losses: Sequence[Any] | None = None,
+    *,
+    out: str | Path = "recommend",
+    name: str = "",
+    runs: str | Path = "runs",
+    reporter: Reporter | None = None,
+    stop: Callable[[], bool] = lambda: False,
+    **others: Any,
+) -> Advice:
+    """Say which loss suits these images, by nested cross-validation, or that there is no evidence
+    for any.
+
+    Args:
+        data: folder:PATH, or a task family or data set by name.
+        losses: runs, files, published losses by name, formulas, or losses as `metaloss.load` gives
+            them; "usual" among them stands for the usual ones, which alone are tried by default.
+        out: the folder that the recommendation's folder is made in.
+        name: of that folder; by default the data's name and the seed.
+        runs: where runs are looked for by name.
+        reporter: is told of everything that happens.
+        stop: asked before every chunk of work; True drops it, raises `Interrupted` and leaves
+            nothing behind.
+        others: any further field of `Recommendation`, or of the family, as `inner={"steps": 40}`.
+
+    Raises:
+        SettingsError: a loss or setting that cannot be, or a loss that has learned from these
+            images.
+        DataError: too few images, or none.
+    """
+    requested = [losses] if isinstance(losses, str) else losses
+    options: dict[str, Any] = {
+        "out": out,
+        "name": name,
+        "runs": runs,
+        "reporter": reporter,
+        "stop": stop,
+    }
+    return start({"data": data, **others}, requested, **options)
+
+
+def start(
+    table: Mapping[str, Any],
+    losses: Sequence[Any] | None = None,
+    *,
+    out: str | Path,
+    name: str,
+    runs: str | Path,
+    reporter: Reporter | None = None,
+    stop: Callable[[], bool] = lambda: False,
+) -> Advice:
+    """Make the recommendation that a table of settings describes.
+
+    Args and errors: as for `recommend`; `table` has its settings and those of the family.
+    """
+    changes, recommendation_table = split_settings(table, EPISODE_SETTINGS)
+    recommendation: Recommendation = registry.from_table(
+        Recommendation, recommendation_table, "recommend"
+    )
+    reporter = reporter or Reporter()
+    requested = read_losses(losses, Path(runs))
+    device = resolve_device(recommendation.device)
+    reporter.on_work("loading images", plain=False)
+    images = make_folds(recommendation.data, changes, recommendation.images, recommendation.folds)
+    whole = images.whole(device)
+    # Before anything trains: a loss that has learned from these images would win by that.
+    compared = without_seen_images(requested, whole, recommendation.allow_seen, reporter.on_warning)
+    check_classes(compared, [whole])
+    with Local(device, recommendation.memory, stop=stop, told=reporter.on_progress) as engine:
+        steps = _training_steps(recommendation, len(compared), images)
+        reporter.on_recommendation_start(recommendation, images, len(compared), steps)
+        final, folds = _cross_validate(engine, recommendation, compared, images, whole)
+    about = {
+        "settings": {**recommendation.model_dump(mode="json"), **changes},
+        "command": _command(recommendation_table, changes, requested),
+        "conditions": conditions([whole], device),
+    }
+    verdict = decide(final, folds)
+    summary = summarise(about, compared, requested.specs, images, final, folds, verdict)
+    folder = write(Path(out), name or f"{images.family.name}-{recommendation.seed}", summary, folds)
+    advice = Advice(
+        loss=next(x.criterion for x in compared if x.label == verdict.loss),
+        name=verdict.loss,
+        lr=verdict.setting.lr,
+        steps=verdict.setting.steps,
+        evidence=verdict.evidence,
+        gain=verdict.gain,
+        table=summary["rows"],
+        sentences=summary["sentences"],
+        code=summary["code"],
+        summary=summary,
+        folder=folder,
+    )
+    reporter.on_recommendation_end(advice)
+    return advice
+
+
+def _cross_validate(
+    engine: Local,
+    recommendation: Recommendation,
+    compared: Sequence[ComparedLoss],
+    images: FoldedImages,
+    whole: Episodes,
+) -> tuple[LossChoice, FoldResults]:
+    """Every fold's choice and what came of it, and the choice on all images."""
+    key = Stream(recommendation.seed)
+    losses = {x.label: x.criterion.losses() for x in compared}
+    choice_options = (
+        losses,
+        recommendation.rates,
+        recommendation.tuning_tasks,
+        recommendation.tune == "steps",
+    )
+    choices: list[LossChoice] = []
+    judged: list[ChoiceEvaluation] = []
+    # --- nested cross-validation: choose without the fold's images, judge on them ---
+    for number in range(images.folds):
+        fold_key = key.at("fold", number)
+        choosing, judging = images.fold(number, key.at("folds"), engine.device)
+        choices.append(choose(EpisodeEvaluation(engine, choosing, fold_key), *choice_options))
+        judged.append(
+            evaluate_choice(
+                EpisodeEvaluation(engine, judging, fold_key),
+                losses,
+                choices[-1],
+                recommendation.test_tasks,
+            )
+        )
+    # The loss that is recommended may see all images: the folds have told what choosing is worth.
+    final = choose(EpisodeEvaluation(engine, whole, key.at("all")), *choice_options)
+    return final, FoldResults.of(choices, judged, recommendation.certainty, key.at("bootstrap"))
+
+
+def _training_steps(recommendation: Recommendation, losses: int, images: FoldedImages) -> int:
+    """About how many steps of training it takes."""
+    inner = images.family.inner
+    rates = len(recommendation.rates)
+    # Cross-entropy alone also has the rates half-way between.
+    grid = (losses - 1) * rates + len(with_rates_between(recommendation.rates))
+    if recommendation.tune == "steps":
+        choosing = grid * steps_of_tuning(inner)
+        judging = losses * typical_steps(inner)
+    else:
+        choosing = grid * inner.steps + rates * steps_of_tuning(inner)
+        judging = losses * inner.steps + typical_steps(inner)
+    choices = (images.folds + 1) * recommendation.tuning_tasks
+    return choices * choosing + images.folds * recommendation.test_tasks * judging
+
+
+def _command(
+    recommendation_table: Mapping[str, Any], changes: Mapping[str, Any], requested: RequestedLosses
+) -> list[str]:
+    """The command that makes the same recommendation."""
+    rest = {key: value for key, value in recommendation_table.items() if key != "data"} | dict(
+        changes
+    )
+    options = [word for k, v in flatten(rest).items() for word in ("--set", f"{k}={json.dumps(v)}")]
+    loss_options = ["--losses", *requested.given] if requested.given else []
+    return [
+        "metaloss",
+        "recommend",
+        "--data",
+        recommendation_table["data"],
+        *loss_options,
+        *options,
+    ]
