@@ -5,7 +5,7 @@ import os
 import re
 import shlex
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +80,11 @@ def interruptible(console: Any, again: Callable[[], str] | None = None) -> Itera
     finally:
         for number, handler in old.items():
             signal.signal(number, handler)
+
+
+def given_flags(flags: Mapping[str, Any]) -> dict[str, Any]:
+    """The flags that were given: without the others the settings' defaults hold."""
+    return {key: value for key, value in flags.items() if value not in (None, ())}
 
 
 def announce(spec: str) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from metaloss.cli import _options
-from metaloss.cli._command import Command, announce, interruptible
+from metaloss.cli._command import Command, announce, given_flags, interruptible
 from metaloss.cli._terminal import echo, echo_json
 from metaloss.core.config import merge_tables, parse_assignment
 
@@ -51,14 +51,12 @@ def compare(
     with Console(quiet or as_json) as console, interruptible(console) as stop:
         from metaloss.experiments import comparison
 
-        given = {key: value for key, value in flags.items() if value not in (None, ())}
-        # Flags that were not given are left out of `given`, so that the settings' defaults hold.
-        chosen = merge_tables(given, *map(parse_assignment, assignments))
-        how = {"out": out, "name": name, "runs": runs, "reporter": console, "stop": stop}
+        settings = merge_tables(given_flags(flags), *map(parse_assignment, assignments))
+        options = {"out": out, "name": name, "runs": runs, "reporter": console, "stop": stop}
         for spec in losses:
             announce(spec)
         # Stripped of the space that `Command` puts before a formula with a minus.
-        result = comparison.start([spec.strip() for spec in losses], chosen, **how)
+        result = comparison.start([spec.strip() for spec in losses], settings, **options)
     if as_json:
         echo_json({"folder": str(result.folder), **result.summary})
 
@@ -132,14 +130,15 @@ def recommend(
     with Console(quiet or as_json) as console, interruptible(console) as stop:
         from metaloss.experiments import recommendation
 
-        given = {key: value for key, value in flags.items() if value not in (None, ())}
         kind = {"classifier": {"kind": classifier}} if classifier else {}
-        chosen = merge_tables(given, kind, *map(parse_assignment, assignments))
-        how = {"out": out, "name": name, "runs": runs, "reporter": console, "stop": stop}
+        settings = merge_tables(given_flags(flags), kind, *map(parse_assignment, assignments))
+        options = {"out": out, "name": name, "runs": runs, "reporter": console, "stop": stop}
         for spec in losses:
             announce(spec)
         # None instead of an empty list: then the usual losses are tried.
-        result = recommendation.start(chosen, [spec.strip() for spec in losses] or None, **how)
+        result = recommendation.start(
+            settings, [spec.strip() for spec in losses] or None, **options
+        )
     if as_json:
         echo_json({"folder": str(result.folder), **result.summary})
 
@@ -205,18 +204,14 @@ def reproduce(
     # The same command finds trainings that were begun; an evolution is a run to resume.
     again = (lambda: line) if run else lambda: f"metaloss evolve --resume {console.folder}"
     with console, interruptible(console, again) as stop:
-        from metaloss.core.config import parse_assignment
         from metaloss.experiments import reproduction
 
-        own = {
-            key: value
-            for key, value in {"seeds": seeds, "device": device}.items()
-            if value is not None
-        }
-        settings = merge_tables(*map(parse_assignment, assignments), own)
+        flags_of_training = given_flags({"seeds": seeds, "device": device})
+        settings = merge_tables(*map(parse_assignment, assignments), flags_of_training)
         places = {"folder": flags.pop("trainings"), "studies": "studies", **flags}
-        how = {"reporter": console, "stop": stop, "run": run, "evolve": anew}
-        found = reproduction.start(table, settings, loss=[x.strip() for x in loss], **how, **places)
+        options = {"reporter": console, "stop": stop, "run": run, "evolve": anew}
+        losses = [spec.strip() for spec in loss]
+        reproduced = reproduction.start(table, settings, loss=losses, **options, **places)
     if as_json:
-        return echo_json(found.plain())
-    echo("\n".join(reproduction.lines(found)))
+        return echo_json(reproduced.plain())
+    echo("\n".join(reproduction.lines(reproduced)))

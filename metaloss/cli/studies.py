@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from metaloss.cli import _options
-from metaloss.cli._command import Command, announce, interruptible
+from metaloss.cli._command import Command, announce, given_flags, interruptible
 from metaloss.cli._terminal import Group, echo_json
 from metaloss.core.config import merge_tables, parse_assignment
 from metaloss.errors import SettingsError
@@ -86,26 +86,42 @@ def rank(
         interruptible(console, lambda: f"metaloss study rank --resume {console.folder}") as stop,
     ):
         from metaloss.experiments import rank_study
-        from metaloss.search import settings
 
-        given = {key: value for key, value in flags.items() if value not in (None, ())}
-        how = {"out": Path(out), "reporter": console, "stop": stop}
+        options = {"out": Path(out), "reporter": console, "stop": stop}
         if resume:
-            if given or assignments or config:
+            if given_flags(flags) or assignments or config:
                 raise SettingsError(
                     "--resume keeps the study's losses and settings; none can be given"
                 )
-            found = rank_study.go_on(resume, data=data, allow_changes=allow_changes, **how)
+            finished = rank_study.go_on(resume, data=data, allow_changes=allow_changes, **options)
         else:
-            if data:
-                raise SettingsError(
-                    "--data says where the images of a resumed study lie; --settings names all "
-                    "others"
-                )
-            for spec in flags["losses"]:
-                announce(spec)
-            base = settings.read(config) if config else {}
-            table = merge_tables(base, given, *map(parse_assignment, assignments))
-            found = rank_study.start(table, runs=runs, **how)
+            settings = _settings(flags, assignments, config, data)
+            finished = rank_study.start(settings, runs=runs, **options)
     if as_json:
-        echo_json({"folder": str(found.folder), **found.summary})
+        echo_json({"folder": str(finished.folder), **finished.summary})
+
+
+def _settings(
+    flags: dict[str, Any], assignments: Sequence[str], config: Path | None, data: Sequence[str]
+) -> dict[str, Any]:
+    """The settings of a new study, flags over its file.
+
+    Args:
+        flags: those that are settings.
+        assignments: of --set.
+        config: the file; None where there is none.
+        data: what is of resumed studies alone, and refused here.
+
+    Raises:
+        SettingsError: data are given, or the file cannot be read.
+    """
+    from metaloss.search import settings
+
+    if data:
+        raise SettingsError(
+            "--data says where the images of a resumed study lie; --settings names all others"
+        )
+    for spec in flags["losses"]:
+        announce(spec)
+    base = settings.read(config) if config else {}
+    return merge_tables(base, given_flags(flags), *map(parse_assignment, assignments))

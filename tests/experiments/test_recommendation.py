@@ -18,7 +18,7 @@ from metaloss.errors import DataError, Interrupted, SettingsError
 from metaloss.evaluation.episode_evaluation import EpisodeEvaluation
 from metaloss.evaluation.tuning import Setting
 from metaloss.experiments.recommendation import folds, selection, summary, verdict
-from metaloss.experiments.recommendation.verdict import AccuracyGain, Verdict
+from metaloss.experiments.recommendation.verdict import ScoreGain, Verdict
 from metaloss.inner.loop import Inner
 from metaloss.tasks import episodic_family, step_counts
 
@@ -132,7 +132,7 @@ def test_a_choice_is_blind_to_the_images_that_judge_it(images, monkeypatch):
     spoiled.pixels[held_out] = 255 - spoiled.pixels[held_out]
     _, after, other = choice(spoiled)
     assert before == after
-    assert not torch.equal(judged.found["ce"].right, other.found["ce"].right)
+    assert not torch.equal(judged.measures["ce"].right, other.measures["ce"].right)
 
 
 def test_tasks_fit_into_what_a_fold_leaves(images):
@@ -323,7 +323,7 @@ def test_usual_stands_for_the_usual_losses_beside_others(ask):
 
 
 def gain(mean, width=0.01):
-    return AccuracyGain(mean, mean - width, mean + width)
+    return ScoreGain(mean, mean - width, mean + width)
 
 
 def said(by, width=0.01, late=None, chosen=None, best="mine", steps=160):

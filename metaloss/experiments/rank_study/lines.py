@@ -12,11 +12,11 @@ from metaloss.experiments.rank_study.settings import Study
 NAME = 40  # characters of a loss
 
 
-def heading(folder: Path, chosen: Study, regimes: Sequence[Regime]) -> list[str]:
+def heading(folder: Path, study: Study, regimes: Sequence[Regime]) -> list[str]:
     """What is about to be scored, how the rates are chosen, and where everything goes."""
     text = [
-        f"metaloss {__version__} · {counted(len(chosen.losses), 'loss')} under "
-        f"{counted(len(regimes), 'setting')} · seed {chosen.seed}"
+        f"metaloss {__version__} · {counted(len(study.losses), 'loss')} under "
+        f"{counted(len(regimes), 'setting')} · seed {study.seed}"
     ]
     for x in regimes:
         rates = ", ".join(f"{lr:g}" for lr in x.rates)

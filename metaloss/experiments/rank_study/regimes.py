@@ -90,21 +90,21 @@ class FewShot:
         """What a score is the mean of."""
         return "meta-validation tasks"
 
-    def train(self, entrant: NamedLoss, lr: float) -> Score:
+    def train(self, named: NamedLoss, lr: float) -> Score:
         """The mean accuracy on the tasks.
 
         Raises:
             Interrupted: someone asked to stop.
         """
-        assert isinstance(entrant.loss, Criterion)
+        assert isinstance(named.loss, Criterion)
         key = self.evaluation.key.at("study")
-        losses = entrant.loss.losses()
+        losses = named.loss.losses()
         scores = self.evaluation.scores(losses, "validation", key, self.tasks, lr=lr)
         # [1 1 T]: one number of steps, one loss.
         return as_score(lr, scores[0, 0].tolist())
 
     def at(
-        self, folder: Path, entrants: Sequence[NamedLoss], again: str
+        self, folder: Path, losses: Sequence[NamedLoss], again: str
     ) -> contextlib.AbstractContextManager[None]:
         """Nothing: episodes leave no files, and are soon done again."""
         return contextlib.nullcontext()
@@ -117,37 +117,37 @@ class FullSize:
 
     Attributes:
         name, rates: as those of `FewShot`.
-        job: what trains.
+        session: what trains.
     """
 
     name: str
     rates: tuple[float, ...]
-    job: "TrainingSession"
+    session: "TrainingSession"
 
     @property
     def classes(self) -> int:
         """Of the data."""
-        return self.job.material.classes
+        return self.session.material.classes
 
     @property
     def fingerprint(self) -> str:
         """Of the images."""
-        return self.job.material.dataset.fingerprint()
+        return self.session.material.dataset.fingerprint()
 
     @property
     def unit(self) -> str:
         """What a score is the mean of."""
         return "seeds, on the validation share"
 
-    def train(self, entrant: NamedLoss, lr: float) -> Score:
+    def train(self, named: NamedLoss, lr: float) -> Score:
         """The mean validation accuracy after the last epoch; an interrupted training goes on from
         its checkpoint.
 
         Raises:
             Interrupted: someone asked to stop.
         """
-        runs = [self.job.train(entrant, lr, seed) for seed in self.job.seeds]
-        for path in (self.job.folder / "state").glob(f"{entrant.slug}-*/model.safetensors"):
+        runs = [self.session.train(named, lr, seed) for seed in self.session.seeds]
+        for path in (self.session.folder / "state").glob(f"{named.slug}-*/model.safetensors"):
             path.unlink()  # a thousand losses' weights would fill a disk, and nothing reads them
         failures = [x.failed for x in runs if x.failed]
         return as_score(
@@ -155,23 +155,23 @@ class FullSize:
         )
 
     @contextlib.contextmanager
-    def at(self, folder: Path, entrants: Sequence[NamedLoss], again: str) -> Iterator[None]:
+    def at(self, folder: Path, losses: Sequence[NamedLoss], again: str) -> Iterator[None]:
         """Keep checkpoints and records in this folder, and at last the tables of all of them.
 
         Args:
             folder: the setting's.
-            entrants: the losses.
+            losses: the losses.
             again: the call that takes on a training that Ctrl-C has left.
         """
         from metaloss.training.fitting import resumable
 
-        self.job.folder = folder / "trainings"
-        self.job.folder.mkdir(parents=True, exist_ok=True)
-        self.job.recall(entrants, self.rates)  # a loss that has its score is not trained again
-        with resumable(self.job, again):
+        self.session.folder = folder / "trainings"
+        self.session.folder.mkdir(parents=True, exist_ok=True)
+        self.session.recall(losses, self.rates)  # a loss that has its score is not trained again
+        with resumable(self.session, again):
             yield
-        for name, data in folders.tables([*self.job.done.values()]).items():
-            storage.write(self.job.folder / name, data)
+        for name, data in folders.tables([*self.session.done.values()]).items():
+            storage.write(self.session.folder / name, data)
 
 
 Regime = FewShot | FullSize
@@ -186,9 +186,9 @@ def as_score(lr: float, accuracies: Sequence[float], reason: str = "") -> Score:
     return Score(lr, float(values.mean()), std, len(values), int(x.isnan().sum()), reason)
 
 
-def best(regime: Regime, entrant: NamedLoss) -> Score:
+def best(regime: Regime, named: NamedLoss) -> Score:
     """The best score among the regime's rates; the first rate of those that reach it."""
-    return max((regime.train(entrant, lr) for lr in regime.rates), key=lambda x: x.accuracy)
+    return max((regime.train(named, lr) for lr in regime.rates), key=lambda x: x.accuracy)
 
 
 def open_regimes(
@@ -251,11 +251,11 @@ def _full_size(
     overrides = {key: x for key, x in table.items() if key not in ("kind", "name")}
     settings = resolve({"seed": study.seed, **overrides})
     check_model(settings.model)
-    material = open_images(settings, device)
+    images = open_images(settings, device)
     # Some defaults hang on how many images there are to train on.
     settings = decided(
-        settings, len(material.training_rows(settings.per_class, Stream(settings.seed)))
+        settings, len(images.training_rows(settings.per_class, Stream(settings.seed)))
     )
-    job = TrainingSession(Path(), settings, material, [], device, None, Reporter(), stop)
-    job.check()
-    return FullSize(table["name"], settings.rates or study.rates or (settings.rate,), job)
+    session = TrainingSession(Path(), settings, images, [], device, None, Reporter(), stop)
+    session.check()
+    return FullSize(table["name"], settings.rates or study.rates or (settings.rate,), session)

@@ -64,18 +64,18 @@ class StudyResults:
         return [x.accuracy for x in self.scores[name]]
 
 
-def create(parent: Path, chosen: Study, provenance: dict[str, Any]) -> Path:
+def create(parent: Path, study: Study, provenance: dict[str, Any]) -> Path:
     """A new folder under `parent`: `rank-<seed>`, with `-2`, `-3` … where the name is taken.
 
     Raises:
         DiskError: it cannot be made.
     """
     files = {
-        "config.toml": storage.toml_bytes(chosen.table()),
+        "config.toml": storage.toml_bytes(study.table()),
         "provenance.json": storage.record_bytes(provenance),
-        **places.record_file(chosen.sources),
+        **places.record_file(study.sources),
     }
-    return make_folder(parent, f"rank-{chosen.seed}", files, "study")
+    return make_folder(parent, f"rank-{study.seed}", files, "study")
 
 
 def find(spec: str | Path, parent: Path) -> tuple[Path, Study]:
@@ -90,15 +90,15 @@ def find(spec: str | Path, parent: Path) -> tuple[Path, Study]:
 
 def compare_settings(results: StudyResults) -> tuple[dict[str, Any], list[Pair]]:
     """The summary, and every pair of settings."""
-    chosen = results.study
-    key = Stream(results.study.seed).at("bootstrap")
-    k = ranking.best_count(chosen.best, len(results.losses))
+    study = results.study
+    key = Stream(study.seed).at("bootstrap")
+    k = ranking.best_count(study.best, len(results.losses))
     pairs = []
     tables = []
     # In the order of the settings, so that the cheaper one of a pair comes first.
     for names in combinations(results.scores, 2):
         a, b = (results.accuracy(name) for name in names)
-        pair = ranking.pair(names, a, b, results.losses, k, chosen.clusters, key, chosen.resamples)
+        pair = ranking.pair(names, a, b, results.losses, k, study.clusters, key, study.resamples)
         pairs.append(pair)
         tables.append(
             {**asdict(pair), "clusters": ranking.cluster_tables(pair, a, b, results.losses)}

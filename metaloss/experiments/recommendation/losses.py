@@ -33,15 +33,15 @@ class RequestedLosses:
     """The losses that were asked for.
 
     Attributes:
-        found: cross-entropy first.
+        losses: cross-entropy first.
         specs: how each was asked for, by its label.
-        given: the names that were given, in words; none where the usual losses are tried.
+        names: those that were given, in words; none where the usual losses are tried.
         usual: labels of the usual losses, where no one named them.
     """
 
-    found: list[ComparedLoss]
+    losses: list[ComparedLoss]
     specs: Mapping[str, Any]
-    given: list[str]
+    names: list[str]
     usual: set[str]
 
 
@@ -53,32 +53,32 @@ def read_losses(losses: Sequence[Any] | None, runs: Path) -> RequestedLosses:
             cross-entropy.
     """
     requested = [USUAL] if losses is None else list(losses)
-    names = {spec for spec in requested if isinstance(spec, str)}
-    usual = [name for name in LOSSES if name not in names] if USUAL in names else []
-    asked = [
+    texts = {spec for spec in requested if isinstance(spec, str)}
+    usual = [name for name in LOSSES if name not in texts] if USUAL in texts else []
+    specs = [
         x
         for spec in requested
         for x in (usual if isinstance(spec, str) and spec == USUAL else [spec])
     ]
-    compared, _ = compared_losses.read_losses(asked, CE, runs)
+    compared, _ = compared_losses.read_losses(specs, CE, runs)
     if len(compared) < 2:
         raise SettingsError(
             "--losses ce alone leaves nothing to choose between, as ce is always tried: name "
             "another loss beside it, or none at all for the usual ones"
         )
     # Not strict: cross-entropy may stand behind those that were asked for.
-    specs = {x.label: spec for x, spec in zip(compared, asked, strict=False)}
+    spec_of = {x.label: spec for x, spec in zip(compared, specs, strict=False)}
     names_by_label = {
         label: os.fspath(x) if isinstance(x, str | os.PathLike) else label
-        for label, x in specs.items()
+        for label, x in spec_of.items()
     }
-    named_losses = [names_by_label[label] for label in specs if label not in usual] + (
+    named_losses = [names_by_label[label] for label in spec_of if label not in usual] + (
         [USUAL] if usual else []
     )
     # Cross-entropy first; the sort is stable, so the others stay in the order given.
     return RequestedLosses(
         sorted(compared, key=lambda x: x.label != CE),
-        specs,
+        spec_of,
         [] if losses is None else named_losses,
         set(usual),
     )
@@ -93,7 +93,7 @@ def without_seen_images(
         SettingsError: a loss that was named has, and that is not allowed.
     """
     kept = []
-    for loss in requested.found:
+    for loss in requested.losses:
         seen = _seen(loss, whole)
         # A usual loss is left out with a warning; one that was named is refused.
         if seen and not allow and loss.label not in requested.usual:

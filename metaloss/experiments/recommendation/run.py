@@ -32,7 +32,7 @@ from metaloss.experiments.recommendation.selection import (
 )
 from metaloss.experiments.recommendation.settings import Recommendation
 from metaloss.experiments.recommendation.summary import summarise, write
-from metaloss.experiments.recommendation.verdict import AccuracyGain, FoldResults, decide
+from metaloss.experiments.recommendation.verdict import FoldResults, ScoreGain, decide
 from metaloss.tasks.episodic import Episodes
 from metaloss.tasks.episodic_family import EPISODE_SETTINGS
 from metaloss.tasks.opening import conditions
@@ -61,7 +61,7 @@ class Advice:
     lr: float
     steps: int
     evidence: bool
-    gain: AccuracyGain
+    gain: ScoreGain
     table: list[dict[str, Any]]
     sentences: list[str]
     code: list[str]
@@ -227,7 +227,7 @@ def _command(
         changes
     )
     options = [word for k, v in flatten(rest).items() for word in ("--set", f"{k}={json.dumps(v)}")]
-    loss_options = ["--losses", *requested.given] if requested.given else []
+    loss_options = ["--losses", *requested.names] if requested.names else []
     return [
         "metaloss",
         "recommend",

@@ -39,12 +39,12 @@ class ChoiceEvaluation:
     """A choice's losses on T tasks whose validation images it has not seen.
 
     Attributes:
-        found: of each loss.
+        measures: of each loss.
         late: of cross-entropy with its best number of steps.
         rows: which images the tasks validate on.
     """
 
-    found: dict[str, Measures]
+    measures: dict[str, Measures]
     late: Measures | None
     rows: Int[Tensor, "T V"]
 

@@ -206,7 +206,7 @@ def write(out: Path, name: str, summary: dict[str, Any], folds: FoldResults) -> 
             "accuracy": None if math.isnan(score) else score,
         }
         for number, fold in enumerate(folds.judged)
-        for loss, measures in fold.found.items()
+        for loss, measures in fold.measures.items()
         for task, score in enumerate(measures.accuracy.tolist())
     ]
     rows = [{key: value for key, value in row.items() if key != "rates"} for row in summary["rows"]]

@@ -22,8 +22,8 @@ CELLS = 40_000_000  # images times resamples, at most
 
 
 @dataclass(frozen=True)
-class AccuracyGain:
-    """A mean difference of accuracies and its interval over tasks and images, in shares of one."""
+class ScoreGain:
+    """A mean difference of scores and its interval over tasks and images, in shares of one."""
 
     mean: float
     low: float
@@ -75,22 +75,22 @@ class FoldResults:
 
     def of_loss(self, name: str) -> list[Measures]:
         """One loss in all folds."""
-        return [x.found[name] for x in self.judged]
+        return [x.measures[name] for x in self.judged]
 
-    def gain(self, name: str) -> AccuracyGain:
+    def gain(self, name: str) -> ScoreGain:
         """A loss beside cross-entropy, whatever was chosen."""
         return self._gain(self.of_loss(name), self.of_loss(CE))
 
-    def whole(self) -> AccuracyGain:
+    def whole(self) -> ScoreGain:
         """The gain of every fold's chosen loss over cross-entropy: what this choice is worth."""
         return self._gain(self._winners(), self.of_loss(CE))
 
-    def late(self) -> AccuracyGain | None:
+    def late(self) -> ScoreGain | None:
         """The gain of the chosen losses over cross-entropy with its best number of steps."""
         late = self.of_late()
         return self._gain(self._winners(), late) if late else None
 
-    def late_over_own(self) -> AccuracyGain | None:
+    def late_over_own(self) -> ScoreGain | None:
         """The gain of cross-entropy's best number of steps over the family's."""
         late = self.of_late()
         return self._gain(late, self.of_loss(CE)) if late else None
@@ -103,13 +103,13 @@ class FoldResults:
         return [x.late for x in self.judged if x.late is not None]
 
     def _winners(self) -> list[Measures]:
-        return [x.found[c.winner] for c, x in zip(self.choices, self.judged, strict=True)]
+        return [x.measures[c.winner] for c, x in zip(self.choices, self.judged, strict=True)]
 
-    def _gain(self, ours: Sequence[Measures], theirs: Sequence[Measures]) -> AccuracyGain:
+    def _gain(self, ours: Sequence[Measures], theirs: Sequence[Measures]) -> ScoreGain:
         a = _right(ours)
         b = _right(theirs)
         low, high = self.draws.interval(a, b, self.certainty)
-        return AccuracyGain(float((a.double() - b.double()).mean()), low, high)
+        return ScoreGain(float((a.double() - b.double()).mean()), low, high)
 
 
 def _right(folds: Sequence[Measures]) -> Bool[Tensor, "T V"]:
@@ -138,8 +138,8 @@ class Verdict:
     loss: str
     setting: Setting
     best: str
-    gain: AccuracyGain
-    late: AccuracyGain | None
+    gain: ScoreGain
+    late: ScoreGain | None
     chosen: Mapping[str, int]
     certainty: float
 
@@ -266,6 +266,6 @@ def _late(verdict: Verdict, final: LossChoice) -> list[str]:
     return [f"{ce} does not reach it: {verdict.loss} generalises better here."]
 
 
-def _points(gain: AccuracyGain, certainty: float) -> str:
+def _points(gain: ScoreGain, certainty: float) -> str:
     low, high = (f"{100 * x:+.1f}" for x in (gain.low, gain.high))
     return f"{100 * gain.mean:+.1f} points ({100 * certainty:g} % interval {low} to {high})"

@@ -68,9 +68,9 @@ def reproduce(
         DataError: none of its data sets is here.
     """
     places: dict[str, Any] = {"folder": folder, "studies": studies, "out": out, "runs": runs}
-    asked: dict[str, Any] = {"columns": columns, "run": run, "evolve": evolve, "study": study}
+    request: dict[str, Any] = {"columns": columns, "run": run, "evolve": evolve, "study": study}
     return start(
-        name, others, loss=loss, **asked, **places, reporter=reporter or Reporter(), stop=stop
+        name, others, loss=loss, **request, **places, reporter=reporter or Reporter(), stop=stop
     )
 
 

@@ -48,9 +48,9 @@ class CellSpec:
     def distance(self, training: Training) -> int:
         """In how many settings it is another than the wanted one."""
         wanted = fingerprint(self.wanted)
-        given_settings = fingerprint(training)
+        settings = fingerprint(training)
         # A setting that only one of them uses is a difference, too.
-        return sum(wanted.get(key) != given_settings.get(key) for key in wanted | given_settings)
+        return sum(wanted.get(key) != settings.get(key) for key in wanted | settings)
 
     def departures(self, training: Training) -> list[str]:
         """In what a training departs from the protocol, in words."""

@@ -56,12 +56,15 @@ def reproduce(
         pairs = _pairs(*results.find(study, studies), {})
     else:
         candidates = [
-            _pairs(folder, chosen, specs) for folder, chosen in _studies(studies, reporter)
+            _pairs(folder, settings, specs) for folder, settings in _studies(studies, reporter)
         ]
         # The study that answers most pairs; of several the one with most losses.
         pairs = max(
             candidates,
-            key=lambda found: (len(found), max((x.all["n"] for x in found.values()), default=0)),
+            key=lambda answers: (
+                len(answers),
+                max((result.all["n"] for result in answers.values()), default=0),
+            ),
             default={},
         )
     # τ is symmetric, so a pair may stand either way round.

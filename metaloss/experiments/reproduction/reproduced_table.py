@@ -32,5 +32,10 @@ class ReproducedTable:
 
     def plain(self) -> dict[str, Any]:
         """As values for JSON."""
-        own = {"rows": self.rows, "missing": self.missing, "note": self.note, "source": self.source}
-        return {**own, **self.details}
+        return {
+            "rows": self.rows,
+            "missing": self.missing,
+            "note": self.note,
+            "source": self.source,
+            **self.details,
+        }
