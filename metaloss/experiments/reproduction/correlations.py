@@ -9,6 +9,7 @@ from typing import Any
 
 from metaloss import storage
 from metaloss.core.reporting import Reporter
+from metaloss.core.tables import record_table
 from metaloss.errors import MetalossError, SettingsError
 from metaloss.experiments.rank_study import results
 from metaloss.experiments.rank_study.settings import Study
@@ -175,24 +176,26 @@ def _lines(
     over = f"{table.losses} losses, and those among the best {table.best} of both"
     text = [
         f"{table.source}: Kendall's τ over {over}; protocol {table.protocol}",
-        f"{'augmentations':20}  {'printed':7}  {'ours':31}  {'printed, best':13}  ours, best",
+        *record_table([_cells(row) for row in rows]),
     ]
-    for x in rows:
-        ours, best = (
-            (_tau(x[key]) for key in ("of_all", "of_best"))
-            if x["state"] == "run"
-            else ("not run", "")
-        )
-        pair = f"{x['first']}, {x['second']}"
-        text.append(
-            f"{pair:20}  {x['printed']:7.3f}  {ours:31}  {x['printed_best']:13.3f}  {best}".rstrip()
-        )
     text += ["; ".join(dict.fromkeys(words for x in rows for words in x["departures"]))]
     return [
         x
         for x in [*text, table.note, *(f"not run: {command}" for command in missing.values())]
         if x
     ]
+
+
+def _cells(row: Mapping[str, Any]) -> dict[str, str]:
+    """A pair as the texts of its columns."""
+    run = row["state"] == "run"
+    return {
+        "augmentations": f"{row['first']}, {row['second']}",
+        "printed": f"{row['printed']:.3f}",
+        "ours": _tau(row["of_all"]) if run else "not run",
+        "printed, best": f"{row['printed_best']:.3f}",
+        "ours, best": _tau(row["of_best"]) if run else "",
+    }
 
 
 def _tau(x: Mapping[str, Any]) -> str:

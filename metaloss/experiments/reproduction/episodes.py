@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from metaloss.core.reporting import Reporter
+from metaloss.core.tables import record_table
 from metaloss.errors import DataError, SettingsError
 from metaloss.experiments import comparison
 from metaloss.experiments.comparison import Report
@@ -13,6 +14,8 @@ from metaloss.experiments.reproduction.reproduced_table import ReproducedTable
 from metaloss.search import program
 from metaloss.tasks import episodic_family
 from metaloss.tasks.episodic import open_episodes
+
+NAME = 22  # characters of a loss
 
 
 def reproduce(
@@ -109,16 +112,20 @@ def _lines(
     tasks = report.summary["settings"]["test_tasks"]
     text = [
         f"{table.source}; ours on {tasks} meta-test tasks; mean ± standard deviation over tasks",
-        f"{'family':12}  {'loss':22}  {'printed':12}  {'ours, one rate (lr)':21}  "
-        "ours, tuned in rate (lr)",
+        *record_table(
+            [
+                {
+                    "family": row["family"],
+                    "loss": row["loss"][:NAME],
+                    "printed": _share(row, "printed"),
+                    "ours, one rate (lr)": f"{_share(row, 'one_rate')} "
+                    f"({family_rates[row['family']]:g})",
+                    "ours, tuned in rate (lr)": f"{_share(row, 'tuned')} ({row['lr']:g})",
+                }
+                for row in rows
+            ]
+        ),
     ]
-    for r in rows:
-        at_family_rate = f"{_share(r, 'one_rate')} ({family_rates[r['family']]:g})"
-        tuned = f"{_share(r, 'tuned')} ({r['lr']:g})"
-        text.append(
-            f"{r['family']:12}  {r['loss'][:22]:22}  {_share(r, 'printed')}  {at_family_rate:21}  "
-            f"{tuned}"
-        )
     text += [f"not run: {name} ({reason})" for name, reason in missing.items()]
     return [*text, table.note, *report.sentences]
 
