@@ -43,16 +43,17 @@ def examine() -> list[CheckResult]:
         _gpu(),
         *(_optional(name, advice) for name, advice in _OPTIONAL.items()),
         *([_compiled_code()] if kernels.available() else []),
-        *(_data(name) for name in datasets.names() if name != "folder"),
+        *(_data(name) for name in datasets.names() if name not in ("file", "folder")),
     ]
 
 
-EXTRAS = ("fast", "train", "tensorboard", "pcam")
+EXTRAS = ("fast", "train", "tensorboard", "pcam", "timm")
 _OPTIONAL = {  # with the line that installs an extra in place of its name
     "numba": "for faster searches on a CPU: {fast}",
     "lightning": "for full-size training, metaloss train: {train}",
     "tensorboard": "for metaloss train --tensorboard: {tensorboard}",
     "h5py": "for the data set pcam: {pcam}",
+    "timm": "for features of its pretrained networks: {timm}",
     "sklearn": "for the digits data set: pip install scikit-learn",
     "learn2learn": f"in an environment of its own, as it needs numpy below 2: {LEARN2LEARN}",
 }

@@ -21,10 +21,14 @@ def data() -> None:
 @_options.plugins
 @_options.debug
 def fetch(name: str) -> None:
-    """Download data set NAME into the user's data folder."""
-    from metaloss.data import datasets
+    """Download data set NAME, or a network's weights: torchvision:NAME or timm:NAME.
 
-    echo(datasets.fetch(name))
+    Data sets come into the user's data folder, weights into the cache of torch or timm.
+    """
+    from metaloss.data import datasets
+    from metaloss.data.features import networks
+
+    echo(networks.fetch(name) if networks.is_network(name) else datasets.fetch(name))
 
 
 @data.command(cls=Command)

@@ -54,6 +54,7 @@ class Console(Reporter):
         self.notebook = Terminal().is_jupyter
         self.bar: TerminalBar | NotebookBar | Spinner | None = None
         self.speed: list[tuple[float, int]] = []
+        self.features = False  # a network is computing some
 
     def __enter__(self) -> "Console":
         self.entered = True
@@ -199,6 +200,19 @@ class Console(Reporter):
 
         self._stop_bar()
         self._say_report(lines(advice.summary, self.width), advice.folder)
+
+    def on_features(self, source: str, done: int, images: int) -> None:
+        """A line when a network begins, and a bar of the images that it has seen."""
+        if done == images:
+            self._stop_bar()
+            self.features = False
+            return
+        if not self.features:
+            self.features = True
+            self.say(f"        features of {images} images by {source} …")
+            self._start_bar("{task.completed}/{task.total} images", "{done}/{total} images", images)
+        if self.bar:
+            self.bar.reach(done)
 
     def on_progress(self, work: int) -> None:
         """Move the bar by this many steps of training."""

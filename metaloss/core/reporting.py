@@ -24,6 +24,15 @@ class Reporter:
     def on_warning(self, text: str) -> None:
         """There is something that the user should know."""
 
+    def on_features(self, source: str, done: int, images: int) -> None:
+        """A pretrained network has seen so many of the images.
+
+        Args:
+            source: the network, as the family names it.
+            done: images whose features are known; equal to `images` at the end.
+            images: how many there are.
+        """
+
     def on_progress(self, work: int) -> None:
         """So many more steps of training are done, of those that the start of the job stated."""
 

@@ -7,6 +7,7 @@ from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
 from metaloss.core.streams import Stream
+from metaloss.data.features import Features
 from metaloss.losses.base import one_hot
 
 Pool = tuple[Int64[Tensor, " _"], ...]  # for each class, rows of the images
@@ -20,6 +21,17 @@ class Images:
     mean: float
     std: float
 
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of an image."""
+        _, channels, height, width = self.pixels.shape
+        return channels, height, width
+
+    @property
+    def device(self) -> torch.device:
+        """Where the pixels are."""
+        return self.pixels.device
+
     def at(self, rows: Int64[Tensor, "T N"]) -> Float[Tensor, "T N K H W"]:
         """The images of these rows, normalised."""
         flat = self.pixels.index_select(0, rows.flatten()).float()
@@ -32,7 +44,7 @@ class Images:
 class TaskImages:
     """The training or the validation half of T tasks, as rows of the images."""
 
-    images: Images
+    images: Images | Features
     rows: Int64[Tensor, "T N"]
     label: Int64[Tensor, "T N"]
     classes: int
@@ -87,7 +99,7 @@ class EpisodeShape:
 
 
 def draw(
-    images: Images,
+    images: Images | Features,
     pool: Pool,
     shape: EpisodeShape,
     keys: list[Stream],
@@ -116,7 +128,7 @@ def draw(
             [_choose(held_out, shape.ways, shape.val, key, "held out") for key in keys]
         )
     # --- labels, of the training images with noise ---
-    device = images.pixels.device
+    device = images.device
     train, val = (x.flatten(1).to(device) for x in (train, val))
     clean = torch.arange(shape.ways).repeat_interleave(shape.shots)
     noisy = torch.stack(

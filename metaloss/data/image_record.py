@@ -71,8 +71,8 @@ class ImageRecord:
         A lower bound where the record leaves digests out. An image of one colour does not count: it
         occurs in many sets, and there is nothing to learn from it.
         """
-        known = dataset.pixels[rows[torch.isin(dataset.digests[rows], self.digests)]].flatten(1)
-        return int((known != known[:, :1]).any(1).sum())
+        known = rows[torch.isin(dataset.digests[rows], self.digests)]
+        return int(dataset.informative(known).sum())
 
     def table(self) -> dict[str, Any]:
         """The record as values for JSON."""

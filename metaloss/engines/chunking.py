@@ -1,10 +1,12 @@
 """How trainings are cut into chunks that fit the memory, and the form of the classifier in them."""
 
+import math
 from dataclasses import dataclass
 
 from metaloss import kernels
 from metaloss.inner.classifiers import Classifier
 from metaloss.inner.classifiers._compiled import CompiledMlp, fits
+from metaloss.inner.classifiers.linear import Linear, SharedLinear
 from metaloss.inner.classifiers.mlp import Mlp
 from metaloss.inner.classifiers.shared import SharedMlp
 from metaloss.inner.loop import Inner
@@ -53,9 +55,10 @@ def plan_chunks(
         parts: the least number of chunks, where there are as many tasks or candidates.
         tasks_per_call: how many tasks the losses ask for in one call.
     """
-    family, (_, *image) = episodes.family, episodes.images.pixels.shape
+    family = episodes.family
+    image = episodes.images.shape
     # Bytes: float32 throughout.
-    per_image = 4 * episodes.model.floats(tuple(image), family.ways)
+    per_image = 4 * episodes.model.floats(image, family.ways)
     train_images = family.ways * family.shots
     training = train_images * (3 * per_image + 4 * LOSS_FLOATS * family.ways)
     n = max(1, memory // training)
@@ -77,18 +80,17 @@ def plan_chunks(
 
 
 def sharing_saves_work(episodes: Episodes, inner: Inner, candidates: int) -> bool:
-    """Whether keeping an MLP's first layer in the span of the training images saves operations.
+    """Whether keeping the first layer in the span of the training images saves operations.
 
     A step of that layer costs two products with D features, or one with the B images of the task;
     validation one product with D features or with B images. Products of all images with the start
     and with the B images come once for all candidates. Only where it is exact: not for Adam.
     """
-    model = episodes.model
-    if type(model) is not Mlp or not model.hidden or not inner.linear:
-        return False
     family = episodes.family
-    features = episodes.images.pixels[0].numel()
-    units = model.hidden[0]
+    units = _first_units(episodes.model, family.ways)
+    if not units or not inner.linear:
+        return False
+    features = math.prod(episodes.images.shape)
     train = family.ways * family.shots
     val = family.ways * family.val
     seen = inner.steps * min(inner.batch or train, train)
@@ -99,12 +101,19 @@ def sharing_saves_work(episodes: Episodes, inner: Inner, candidates: int) -> boo
 def model_of(episodes: Episodes, plan: ChunkPlan) -> Classifier:
     """The family's classifier in the form that the plan chose."""
     plain = episodes.model
-    if not plan.shared or not isinstance(plain, Mlp):
+    if not plan.shared:
         return plain
-    return (CompiledMlp if _compiled(episodes) else SharedMlp)(hidden=plain.hidden)
+    if isinstance(plain, Mlp):
+        return (CompiledMlp if _compiled(episodes) else SharedMlp)(hidden=plain.hidden)
+    return SharedLinear()
+
+
+def _first_units(model: Classifier, ways: int) -> int:
+    """Outputs of a first layer that has a form in the span of the images; 0 where it has none."""
+    if type(model) is Mlp and model.hidden:
+        return model.hidden[0]
+    return ways if type(model) is Linear else 0
 
 
 def _compiled(episodes: Episodes) -> bool:
-    return isinstance(episodes.model, Mlp) and fits(
-        episodes.model.hidden, episodes.images.pixels.device
-    )
+    return isinstance(episodes.model, Mlp) and fits(episodes.model.hidden, episodes.images.device)

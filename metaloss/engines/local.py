@@ -5,6 +5,7 @@ their timing.
 """
 
 import gc
+import math
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -225,7 +226,7 @@ class Local:
     def _wave(self, work: Work) -> int:
         """How many tasks are made ready at once: their images fit the memory budget."""
         images = work.tasks.train.label[0].numel() + work.tasks.val.label[0].numel()
-        floats = images * work.episodes.images.pixels[0].numel()
+        floats = images * math.prod(work.episodes.images.shape)
         return max(1, min(WAVE, self.memory // (4 * floats)) >> self.halvings)
 
     def _planned(self, work: Work) -> ChunkPlan:

@@ -1,8 +1,8 @@
 """The user's cache folder, in which compiled loops are kept between processes.
 
-It has one entry for every state of all source files together, of numba and of Python. The code of a
-loop contains the functions that it calls in the other files, so code of an older state of any of
-them must never be found. Nothing here imports numba.
+They have one entry for every state of all source files together, of numba and of Python. The code
+of a loop contains the functions that it calls in the other files, so code of an older state of any
+of them must never be found. Nothing here imports numba.
 """
 
 import contextlib
@@ -26,8 +26,8 @@ class Unusable(Exception):
     """The cache folder cannot be written; the message says why."""
 
 
-def folder() -> Path:
-    """The folder of all entries.
+def folder(kind: str = "compiled") -> Path:
+    """The folder of all entries of a kind: by default of compiled loops.
 
     It lies in $METALOSS_CACHE, else in metaloss of $XDG_CACHE_HOME, else in ~/.cache/metaloss.
 
@@ -35,11 +35,11 @@ def folder() -> Path:
         Unusable: the user has no home folder.
     """
     if cache_home := os.environ.get("METALOSS_CACHE"):
-        return Path(cache_home).expanduser().absolute() / "compiled"
+        return Path(cache_home).expanduser().absolute() / kind
     if Path(shared := os.environ.get("XDG_CACHE_HOME", "")).is_absolute():
-        return Path(shared) / "metaloss" / "compiled"
+        return Path(shared) / "metaloss" / kind
     try:
-        return Path.home() / ".cache" / "metaloss" / "compiled"
+        return Path.home() / ".cache" / "metaloss" / kind
     except RuntimeError:
         raise Unusable("there is no home folder") from None
 

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 
 from metaloss.core.streams import Stream
 from metaloss.data import datasets
-from metaloss.data.datasets import Dataset
+from metaloss.data.datasets import Dataset, Table
 from metaloss.data.datasets._files import DEFAULT_SIZE, Files
 from metaloss.data.datasets.voc import Scenes
 from metaloss.data.pools import lacking_classes, pools
@@ -176,7 +176,16 @@ def open_images(settings: Training, device: torch.device, given: Any = None) -> 
 
 
 def in_memory(dataset: Dataset, settings: Training, device: torch.device) -> TrainingImages:
-    """Images in memory, moved to the device."""
+    """Images in memory, moved to the device.
+
+    Raises:
+        DataError: they are features, and no images.
+    """
+    if isinstance(dataset, Table):
+        raise DataError(
+            f"{dataset.name} has features and no images, and a network for images is trained here; "
+            "evolve, compare and recommend take features"
+        )
     shares = split_shares(dataset, settings.validation, Stream(settings.seed).at("shares"))
     _, channels, height, width = dataset.pixels.shape
     mean, std = (

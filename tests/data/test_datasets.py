@@ -46,6 +46,7 @@ def test_the_folder_is_the_registry():
         "digits",
         "emnist",
         "fashionmnist",
+        "file",
         "folder",
         "kmnist",
         "mnist",

@@ -18,6 +18,7 @@ from metaloss.engines.chunking import model_of, plan_chunks, sharing_saves_work
 from metaloss.engines.local import Local
 from metaloss.errors import Interrupted
 from metaloss.evolution import evaluate
+from metaloss.inner.classifiers.linear import SharedLinear
 from metaloss.inner.classifiers.mlp import Mlp
 from metaloss.inner.classifiers.shared import SharedMlp
 from metaloss.inner.loop import Inner, train
@@ -514,13 +515,14 @@ def test_the_shared_form_is_chosen_where_it_saves_operations(open_tiny, dataset,
     ("table", "expected"),
     [
         ({"kind": "mlp", "hidden": [8]}, SharedMlp(hidden=(8,))),
+        ({"kind": "linear"}, SharedLinear()),
         ({"kind": "mlp", "hidden": []}, Mlp(hidden=())),
         ({"kind": "shared", "hidden": [8]}, SharedMlp(hidden=(8,))),
         ({"kind": "cnn", "filters": [3]}, None),
     ],
     ids=str,
 )
-def test_only_a_plain_perceptron_with_a_hidden_layer_is_replaced_by_the_shared_form(
+def test_a_perceptron_with_a_hidden_layer_and_a_linear_layer_are_replaced_by_the_shared_form(
     open_tiny, table, expected
 ):
     episodes = open_tiny(classifier=table)

@@ -11,6 +11,7 @@ from metaloss import kernels
 from metaloss.core.streams import Stream
 from metaloss.inner.classifiers._compiled import CompiledMlp
 from metaloss.inner.classifiers.cnn import Cnn
+from metaloss.inner.classifiers.linear import Linear, SharedLinear
 from metaloss.inner.classifiers.mlp import Mlp
 from metaloss.inner.classifiers.shared import SharedMlp
 from metaloss.inner.loop import Inner, batches, train
@@ -189,6 +190,36 @@ def test_the_shared_first_layer_changes_nothing(episodes, float64, form, setting
     close(others["c"] * start.start["b0"] + others["a"].sum(-2, keepdim=True), params["b0"])
     for name in params.keys() - {"w0", "b0"}:
         close(others[name], params[name])
+
+
+@candidates
+@every_optimiser
+def test_batched_linear_layers_equal_torchs_own_loops(episodes, float64, settings, P):
+    tasks = tasks_of(episodes)
+    bound = Linear().bind(tasks, STARTS)
+    start = {"w0": bound.start["w"], "b0": bound.start["b"]}
+    params, logits = batched(Linear(), bound, tasks, P, inner_of(settings))
+    networks, expected = one_by_one(perceptrons(start, 0), tasks, P, inner_of(settings), [0.1] * P)
+    close(logits, expected)
+    for p in range(P):
+        for t in range(T):
+            close(params["w"][p, t], networks[p][t][1].weight)
+            close(params["b"][p, t, 0], networks[p][t][1].bias)
+
+
+@candidates
+@optimisers
+def test_a_linear_layer_kept_in_the_span_of_the_images_is_the_same(episodes, float64, settings, P):
+    tasks = tasks_of(episodes)
+    lr = torch.tensor([0.1, 0.3, 0.02])[:P]
+    start = Linear().bind(tasks, STARTS)
+    params, logits = batched(Linear(), start, tasks, P, inner_of(settings), lr)
+    bound = SharedLinear().bind(tasks, STARTS)
+    others, same = batched(SharedLinear(), bound, tasks, P, inner_of(settings), lr)
+    close(same, logits)
+    x = tasks.train.x().flatten(2)
+    close(others["c"] * start.start["w"] + others["a"].mT @ x, params["w"])
+    close(others["c"] * start.start["b"] + others["a"].sum(-2, keepdim=True), params["b"])
 
 
 def convolutions(start, filters, kernel):

@@ -13,7 +13,7 @@ from types import ModuleType
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Int64, UInt8
+from jaxtyping import Bool, Float, Int64, Shaped, UInt8
 from torch import Tensor
 from torch.nn.functional import interpolate
 
@@ -23,7 +23,7 @@ from metaloss.data.datasets._images import ImageOptions
 from metaloss.errors import DataError, SettingsError
 
 BLOCK = 1024  # images that are resized together
-PATHS = ("folder", "imagenet", "voc")  # sources that are given as NAME:PATH
+PATHS = ("file", "folder", "imagenet", "voc")  # sources that are given as NAME:PATH
 
 
 # Objects are compared by identity: `==` of two tensors is no truth value.
@@ -62,6 +62,15 @@ class Dataset:
         """A number for every image, the same under any name and in any data set."""
         return _digests.of_pixels(self.pixels) if self.decoded is None else self.decoded
 
+    def contents(self, rows: Int64[Tensor, " n"]) -> Shaped[Tensor, "n D"]:
+        """What these rows hold, each as a vector: the pixels."""
+        return self.pixels[rows].flatten(1)
+
+    def informative(self, rows: Int64[Tensor, " n"]) -> Bool[Tensor, " n"]:
+        """Which of these images there is anything to learn from: those not of one colour."""
+        pixels = self.contents(rows)
+        return (pixels != pixels[:, :1]).any(1)
+
     def resized(self, size: int) -> "Dataset":
         """The same images as squares of that size, stretched where they are not square.
 
@@ -95,6 +104,45 @@ class Dataset:
         return digest.hexdigest()
 
 
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Table(Dataset):
+    """Labelled rows of features without images: its `pixels` are empty.
+
+    Attributes:
+        values: the features of each row.
+    """
+
+    values: Float[Tensor, "N D"]
+
+    @cached_property
+    def digests(self) -> Int64[Tensor, " N"]:
+        """A number for every row, the same in any file."""
+        return _digests.of_vectors(self.values)
+
+    def contents(self, rows: Int64[Tensor, " n"]) -> Shaped[Tensor, "n D"]:
+        """What these rows hold: the features."""
+        return self.values[rows]
+
+    def informative(self, rows: Int64[Tensor, " n"]) -> Bool[Tensor, " n"]:
+        """All of them: one number may tell everything."""
+        return torch.ones(len(rows), dtype=torch.bool)
+
+    def resized(self, size: int) -> "Dataset":
+        """Nothing.
+
+        Raises:
+            SettingsError: always.
+        """
+        raise SettingsError(f"{self.name} has no images, so none of size {size}")
+
+    @cached_property
+    def _digest(self) -> str:
+        digest = hashlib.sha256(repr((tuple(self.values.shape), len(self.classes))).encode())
+        digest.update(self.values.numpy().astype("<f4").tobytes())
+        digest.update(self.labels.numpy().astype("<i8").tobytes())
+        return digest.hexdigest()
+
+
 def data_folder() -> Path:
     """The user's data folder.
 
@@ -117,7 +165,8 @@ def load(name: str, options: ImageOptions = _images.DEFAULT_OPTIONS) -> Dataset:
 
     Args:
         name: A source ("fashionmnist", "digits", ...), or "folder:PATH" with one sub-folder of
-            images per class, or "imagenet:PATH" with train and val folders of such sub-folders.
+            images per class, or "imagenet:PATH" with train and val folders of such sub-folders, or
+            "file:PATH" with features and labels.
         options: Size, background and limit of the images.
 
     Raises:
@@ -172,8 +221,8 @@ def source_and_path(name: str) -> tuple[ModuleType, tuple[str, ...]]:
     """
     kind, colon, path = name.partition(":")
     source = _source(kind)
-    if kind == "folder" and not path:
-        raise SettingsError(f"data source {name!r} needs the path of a folder: folder:PATH")
+    if kind in ("file", "folder") and not path:
+        raise SettingsError(f"data source {name!r} needs the path of a {kind}: {kind}:PATH")
     if colon and kind not in PATHS:
         raise SettingsError(
             f"data source {kind!r} takes no path, got {name!r}; "
@@ -225,12 +274,16 @@ def verify(name: str, options: ImageOptions = _images.DEFAULT_OPTIONS) -> list[s
     count = len(dataset.classes)
     train = dataset.labels[~dataset.test].bincount(minlength=count).tolist()
     test = dataset.labels[dataset.test].bincount(minlength=count).tolist()
-    n, *shape = dataset.pixels.shape
+    kind = (
+        f"rows of {dataset.values.shape[1]} features"
+        if isinstance(dataset, Table)
+        else f"images of {'x'.join(map(str, dataset.pixels.shape[1:]))} (channels, height, width)"
+    )
     width = max(len("class"), *map(len, dataset.classes))
     rows = zip(dataset.classes, train, test, strict=True)
     return [
         f"{dataset.name}: {dataset.origin}",
-        f"{n} images of {'x'.join(map(str, shape))} (channels, height, width), {count} classes",
+        f"{len(dataset.labels)} {kind}, {count} classes",
         f"{'class':{width}}  training    test"
         + ("" if any(test) else "  (no official test split)"),
         *(f"{label:{width}}  {a:8}{b:8}" for label, a, b in rows),
@@ -243,7 +296,7 @@ def _source(name: str) -> ModuleType:
     known = names()
     if name not in known:
         hint = registry.suggestion("data source", name, known)
-        listed = ", ".join("folder:PATH" if source == "folder" else source for source in known)
+        listed = ", ".join(f"{x}:PATH" if x in ("file", "folder") else x for x in known)
         raise SettingsError(f"unknown data source {name!r}.{hint}  (known: {listed})")
     others = plugins.find("datasets")
     if name not in others:

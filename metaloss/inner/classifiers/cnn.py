@@ -82,12 +82,12 @@ class Cnn:
         train, val = (
             Pixels.of(split.x().permute(1, 3, 4, 0, 2)) for split in (tasks.train, tasks.val)
         )
-        image = tasks.train.images.pixels.shape[1:]
+        image = tasks.train.images.shape
         start = {
             name: torch.stack(
                 [key.at(name).uniform(*shape, low=-bound, high=bound) for key in keys]
             ).to(train.x)
-            for name, (shape, bound) in self.shapes(tuple(image), tasks.ways).items()
+            for name, (shape, bound) in self.shapes(image, tasks.ways).items()
         }
         return Bound(train, val, start)
 
