@@ -21,7 +21,7 @@ from timing import machine, median, quartiles, table, threaded
 
 import metaloss
 from metaloss.core.streams import Stream
-from metaloss.training import module
+from metaloss.training import module, targets
 from metaloss.training.images import batch_order, open_images
 from metaloss.training.measurement import Measurement
 from metaloss.training.models import ImageClassifier, NetworkShape, build, repeats
@@ -136,7 +136,7 @@ def main() -> None:
         repeats = 2
     device = torch.device(given.device)
     # Ours looks at the validation share after every epoch, which is no part of a step.
-    with mock.patch.object(module, "measure", return_value=Measurement(0.0, 0.0, 0.0)):
+    with mock.patch.object(targets, "measure", return_value=Measurement(0.0, 0.0, 0.0)):
         found = [
             threaded(given.threads, lambda m=m: row(m, batch, steps, repeats, device))
             for m in models

@@ -27,20 +27,13 @@ from metaloss.training.folders import TrainingRecord
 from metaloss.training.images import TrainingImages
 from metaloss.training.segmentation import varied
 from metaloss.training.settings import AUGMENTATIONS, Augment
+from metaloss.training.targets import ACCURACY, F1, IOU, SEGMENTATION
 
+METRICS = {metric.key: metric for metric in (ACCURACY, F1, IOU)}  # that have a figure
 CURVES = {
     "loss": (("train_loss", "--"), ("val_loss", "-")),
-    "accuracy": (("val_accuracy", "-"),),
-    "f1": (("val_f1", "-"),),
-    "iou": (("val_iou", "-"),),
+    **{key: ((f"val_{key}", "-"),) for key in METRICS},
 }
-LABELS = {
-    "loss": "loss",
-    "accuracy": "validation accuracy [%]",
-    "f1": "validation macro-F1",
-    "iou": "validation mean IoU [%]",
-}
-PERCENT = ("accuracy", "iou")
 COLUMNS = 8  # images in a row of a contact sheet
 COPIES = 5  # augmented, of every image with a mask
 TRAINING = ", training"
@@ -62,7 +55,7 @@ def _curve(name: str, trainings: Sequence[TrainingRecord]) -> Picture:
     # A legend wider than the figure would be cut off.
     ncols = 2 if max(map(len, words)) <= WIDE else 1
     figure, (axis,) = panels(1, width=5.2, height=3.4 + 0.22 * -(-len(words) // ncols))
-    factor = 100.0 if name in PERCENT else 1.0
+    factor = 100.0 if name in METRICS and METRICS[name].percent else 1.0
     for i, label in enumerate(labels):
         runs = [x for x in trainings if x.loss == label]
         for key, style in CURVES[name]:
@@ -75,7 +68,7 @@ def _curve(name: str, trainings: Sequence[TrainingRecord]) -> Picture:
             line_style = style if name == "loss" else STYLES[i % len(STYLES)]
             mark = ("o" if key != "train_loss" else "x") if len(steps) == 1 else ""
             axis.plot(steps, middle, line_style, color=colour, lw=1.6, marker=mark, label=line)
-    axis.set(xlabel="step", ylabel=LABELS[name])
+    axis.set(xlabel="step", ylabel=METRICS[name].axis if name in METRICS else name)
     axis.xaxis.get_major_locator().set_params(integer=True)
     if len(at := {record["step"] for x in trainings for record in x.epochs}) == 1:
         axis.set_xticks(list(at))
@@ -112,7 +105,7 @@ def contact_sheet(
     rows = material.shares.train
     chosen = rows[key.at("chosen").permutation(len(rows))[:images]]
     pixels, labels = next(material.source.batches(chosen, images))
-    if material.segments:
+    if material.target is SEGMENTATION:
         return _masked_sheet(
             pixels, labels, material.dataset.classes, replace(augment, kind="base"), key
         )

@@ -27,7 +27,7 @@ from metaloss.errors import Interrupted, SettingsError
 from metaloss.training import folders, results
 from metaloss.training.defaults import decided
 from metaloss.training.folders import GIVEN
-from metaloss.training.images import open_images
+from metaloss.training.images import TrainingImages, open_images
 from metaloss.training.losses import loss_label, name_losses, read_losses, save_losses
 from metaloss.training.models import check_model
 from metaloss.training.results import Fits, Fitted
@@ -35,6 +35,7 @@ from metaloss.training.segmenters import segments
 from metaloss.training.session import TrainingSession
 from metaloss.training.settings import Training, over, resolve
 from metaloss.training.settings import protocol as preset
+from metaloss.training.targets import CLASSIFICATION, SEGMENTATION
 
 
 def fit(
@@ -146,12 +147,8 @@ def start(
     loaded = [loss_io.load(x, runs) for x in (losses or chosen.loss)]
     device = resolve_device(chosen.device)
     material = open_images(chosen, device, given.get("data"))
-    if "model" not in given and segments(chosen.model) != material.segments:
-        kinds = ("pixels", "images") if material.segments else ("images", "pixels")
-        raise SettingsError(
-            f"{material.dataset.name} has classes of {kinds[0]}, and {chosen.model} tells "
-            f"{kinds[1]} apart"
-        )
+    if "model" not in given:
+        _check_target(chosen.model, material)
     entrants = name_losses(chosen.loss, loaded, material.classes)
     chosen = decided(chosen, len(material.training_rows(chosen.per_class, Stream(chosen.seed))))
     job = TrainingSession(
@@ -169,6 +166,16 @@ def start(
         ],
     )
     return _carry(job)
+
+
+def _check_target(model: str, material: TrainingImages) -> None:
+    """Raise a SettingsError where a model tells images apart and the data pixels, or reversed."""
+    told_apart = SEGMENTATION if segments(model) else CLASSIFICATION
+    if told_apart is not material.target:
+        raise SettingsError(
+            f"{material.dataset.name} has classes of {material.target.labelled}, and {model} tells "
+            f"{told_apart.labelled} apart"
+        )
 
 
 def go_on(

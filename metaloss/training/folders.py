@@ -21,11 +21,12 @@ from metaloss.storage.folders import make_folder, require_folder
 from metaloss.training.images import TrainingImages
 from metaloss.training.models import ImageClassifier, NetworkShape, build
 from metaloss.training.settings import Training, resolve
+from metaloss.training.targets import target_of
 
 PACKAGES = ("torch", "torchvision", "lightning", "numpy")
 FORMAT = 1
-COLUMNS = ("epoch", "step", "train_loss", "val_loss", "val_accuracy", "val_f1", "lr")  # of an epoch
-IOU = "val_iou"  # one more, where every pixel has a class
+# Of every epoch; a target's own metrics follow.
+COLUMNS = ("epoch", "step", "train_loss", "val_loss", "val_accuracy", "val_f1", "lr")
 GIVEN = "given"  # in the place of a name, for a model or images that a caller hands over
 
 
@@ -52,11 +53,10 @@ class TrainingRecord:
     @property
     def validation(self) -> float:
         """Accuracy, or mean IoU, on the validation images after the last epoch; -1 if it failed."""
-        value = (
-            self.epochs[-1][f"val_{main_metric(self.epochs[-1], 'val_')}"]
-            if self.epochs and not self.failed
-            else None
-        )
+        if self.failed or not self.epochs:
+            return -1.0
+        last = self.epochs[-1]
+        value = last[f"val_{target_of(last).metric.key}"]
         return -1.0 if value is None else float(value)
 
 
@@ -105,11 +105,6 @@ class SummaryFile(TypedDict):
     table: list[LossRow]
     trainings: list[TestRow]
     tuning: dict[str, list[dict[str, float]]]
-
-
-def main_metric(found: Mapping[str, Any], prefix: str = "") -> str:
-    """What a result is judged by: "iou" where it has one, else "accuracy"."""
-    return "iou" if f"{prefix}iou" in found else "accuracy"
 
 
 def create(
@@ -274,10 +269,10 @@ def tables(trainings: Sequence[TrainingRecord]) -> dict[str, bytes]:
     times = []
     for x in trainings:
         name = {"loss": x.loss, "seed": x.seed, "rate": x.lr}
-        rows += [
-            {**name, **{key: record[key] for key in (*COLUMNS, IOU) if key in record}}
-            for record in x.epochs
-        ]
+        for record in x.epochs:
+            more = [f"val_{key}" for key in target_of(record).epoch_metrics]
+            columns = [key for key in (*COLUMNS, *more) if key in record]
+            rows.append({**name, **{key: record[key] for key in columns}})
         times += [{**name, "epoch": i, "seconds": round(s, 3)} for i, s in enumerate(x.seconds, 1)]
     return {"epochs.csv": csv_bytes(rows), "timing.csv": csv_bytes(times)}
 

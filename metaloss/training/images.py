@@ -19,6 +19,7 @@ from metaloss.errors import DataError, SettingsError
 from metaloss.training.models import MEAN, STD
 from metaloss.training.segmentation import check_masks
 from metaloss.training.settings import Training
+from metaloss.training.targets import CLASSIFICATION, SEGMENTATION, Target
 from metaloss.training.user_data import as_dataset
 
 BLOCK = 4096  # images whose colours are added up at once
@@ -111,9 +112,9 @@ class TrainingImages:
         return len(self.dataset.classes)
 
     @property
-    def segments(self) -> bool:
-        """Whether every pixel has a class, instead of every image."""
-        return isinstance(self.dataset, Scenes)
+    def target(self) -> Target:
+        """Whether every image has a class, or every pixel."""
+        return SEGMENTATION if isinstance(self.dataset, Scenes) else CLASSIFICATION
 
     def training_rows(self, per_class: int | None, key: Stream) -> Rows:
         """Rows to train on: all of the training share, or so many of every class, drawn from the

@@ -19,10 +19,8 @@ from metaloss import storage
 from metaloss.core import installation
 from metaloss.core.streams import Stream
 from metaloss.errors import DamagedFile, Interrupted, MetalossError, SettingsError
-from metaloss.training import distributed, segmentation
-from metaloss.training.augmentations import mixed, raw
+from metaloss.training import distributed
 from metaloss.training.images import Batch
-from metaloss.training.measurement import measure
 from metaloss.training.models import ImageClassifier, outputs
 from metaloss.training.spec import EpochBatches, TrainingSpec, on_device, until_stopped
 
@@ -82,16 +80,10 @@ class Supervised(lightning.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The loss of a batch, augmented."""
         settings = self.plan.settings
-        classes = self.classifier.shape.classes
-        images, labels = batch
-        if self.plan.material.segments:
-            images, masks = segmentation.varied(images, labels, settings.augment)
-            ready = self.classifier.normalise(images)
-            target = masks.long()
-        else:
-            ready = self.classifier.normalise(raw(images, settings.augment))
-            ready, target = mixed(ready, labels, classes, settings.augment)
-        logits, others = outputs(self.classifier.look(ready))
+        images, target = self.plan.material.target.prepare(
+            self.classifier, *batch, settings.augment
+        )
+        logits, others = outputs(self.classifier.look(images))
         value: Tensor = self.loss(logits, target)
         for other in others:
             value = value + settings.auxiliary * self.loss(other, target)
@@ -146,25 +138,21 @@ class Supervised(lightning.LightningModule):
         """What there is to say of an epoch."""
         plan = self.plan
         step = self.global_step
-        pixels = plan.material.segments
-        look, size = (
-            (segmentation.measure, plan.schedule.batch)
-            if pixels
-            else (measure, LOOK * plan.schedule.batch)
-        )
+        target = plan.material.target
+        size = target.measured_at_once(plan.schedule.batch, LOOK * plan.schedule.batch)
         batches = plan.material.source.batches(plan.material.shares.validation, size)
-        found = look(self.classifier, self.loss, until_stopped(batches, plan.stop))
-        record: dict[str, Any] = {
+        measured = target.measure(self.classifier, self.loss, until_stopped(batches, plan.stop))
+        return {
             "epoch": len(self.history) + 1,
             "step": step,
             "train_loss": float(torch.stack(self.values).double().mean()),
-            "val_loss": found.loss,
-            "val_accuracy": found.accuracy,
-            "val_f1": found.f1,
+            "val_loss": measured.loss,
+            "val_accuracy": measured.accuracy,
+            "val_f1": measured.f1,
             "lr": self.rate(step - 1),
             "first_loss": self.history[0]["first_loss"] if self.history else float(self.values[0]),
+            **{f"val_{key}": getattr(measured, key) for key in target.epoch_metrics},
         }
-        return {**record, "val_iou": found.iou} if pixels else record
 
     def _due(self) -> bool:
         """Whether a checkpoint is."""

@@ -12,8 +12,8 @@ from torch import nn
 from metaloss.errors import SettingsError
 from metaloss.training import folders
 from metaloss.training.folders import TrainingRecord
-from metaloss.training.measurement import Measurement
 from metaloss.training.models import ImageClassifier
+from metaloss.training.targets import target_of
 
 # Of a training; pixels lack the second.
 MEASURES = ("accuracy", "balanced_accuracy", "f1", "test_loss", "iou")
@@ -60,12 +60,17 @@ class Fitted:
     @property
     def mean(self) -> float:
         """Mean test accuracy, or mean IoU of pixels, over the seeds that did not fail."""
-        return mean(self.iou or self.accuracy)
+        return mean(self._compared)
 
     @property
     def std(self) -> float:
         """Standard deviation of the same over seeds; NaN of one."""
-        return std(self.iou or self.accuracy)
+        return std(self._compared)
+
+    @property
+    def _compared(self) -> list[float]:
+        """The scores by which losses are compared."""
+        return self.iou or self.accuracy
 
     def model(self, seed: int | None = None) -> ImageClassifier:
         """A trained classifier: takes images [N K H W] from 0 to 255 and gives logits.
@@ -115,37 +120,6 @@ def std(values: Sequence[float]) -> float:
     return statistics.stdev(found) if len(found) > 1 else math.nan
 
 
-def measures(found: Measurement, classes: Sequence[str], pixels: bool) -> dict[str, Any]:
-    """What a look at the test images says, as plain values.
-
-    Args:
-        found: the look.
-        classes: their names.
-        pixels: whether every pixel has a class, instead of every image.
-    """
-    only = found.only_answer
-    table = {
-        "accuracy": found.accuracy,
-        "f1": found.f1,
-        "test_loss": found.loss,
-        "only_answer": None if only is None else classes[only],
-    }
-    unknown = (math.nan,) * len(classes)
-    if pixels:
-        iou = math.nan if found.iou is None else found.iou
-        return {
-            **table,
-            "iou": iou,
-            "iou_per_class": dict(zip(classes, found.ious or unknown, strict=True)),
-        }
-    recall = found.recall or unknown
-    return {
-        **table,
-        "balanced_accuracy": found.balanced_accuracy,
-        "recall": dict(zip(classes, recall, strict=True)),
-    }
-
-
 def row(
     label: str, lr: float, runs: Sequence[dict[str, Any]], base: Sequence[dict[str, Any]] | None
 ) -> dict[str, Any]:
@@ -173,7 +147,7 @@ def row(
             name: mean([x["recall"][name] for x in runs]) for name in runs[0]["recall"]
         }
     if base is not None:
-        key = folders.main_metric(runs[0])
+        key = target_of(runs[0]).metric.key
         differences = [a[key] - b[key] for a, b in zip(runs, base, strict=True)]
         found |= {
             "difference": mean(differences),

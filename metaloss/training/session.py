@@ -18,11 +18,10 @@ from metaloss import storage
 from metaloss.core.reporting import Reporter
 from metaloss.core.streams import Stream
 from metaloss.errors import MetalossError
-from metaloss.training import cautions, distributed, figures, folders, results, segmentation
+from metaloss.training import cautions, distributed, figures, folders, results
 from metaloss.training.folders import TrainingRecord
 from metaloss.training.images import TrainingImages
 from metaloss.training.losses import NamedLoss
-from metaloss.training.measurement import Measurement, measure
 from metaloss.training.models import (
     ImageClassifier,
     NetworkShape,
@@ -172,9 +171,8 @@ class TrainingSession:
         return ImageClassifier(network, shape, material.mean, material.std, repeat).to(self.device)
 
     def loss(self, entrant: NamedLoss) -> nn.Module:
-        """A copy of a loss, on the device; pixels that count for nothing are left out."""
-        found = copy.deepcopy(entrant.loss)
-        return (segmentation.ignoring(found) if self.material.segments else found).to(self.device)
+        """A copy of a loss as these images are trained with, on the device."""
+        return self.material.target.adapt(copy.deepcopy(entrant.loss)).to(self.device)
 
     def _tune(self, entrant: NamedLoss) -> tuple[float, list[dict[str, float]]]:
         """The rate with the best validation score on the first seed, and the score of each."""
@@ -185,7 +183,7 @@ class TrainingSession:
                 f"{entrant.label}: the best rate, {best.lr:g}, is at the end of those tried; try "
                 "more"
             )
-        score = "val_iou" if self.material.segments else "val_accuracy"
+        score = f"val_{self.material.target.metric.key}"
         return best.lr, [{"lr": x.lr, score: max(x.validation, 0.0)} for x in tried]
 
     def _trained(self, entrant: NamedLoss, lr: float, seed: int, state: Path) -> TrainingRecord:
@@ -262,23 +260,20 @@ class TrainingSession:
 
     def _test(self, entrant: NamedLoss, x: TrainingRecord) -> dict[str, Any]:
         """What a training's last weights reach on the test images; the weights' file is renamed."""
-        found = {"loss": x.loss, "seed": x.seed, "lr": x.lr, "failed": x.failed, "file": ""}
-        pixels = self.material.segments
-        names = self.material.dataset.classes
+        row = {"loss": x.loss, "seed": x.seed, "lr": x.lr, "failed": x.failed, "file": ""}
+        target = self.material.target
+        classes = self.material.dataset.classes
         if x.failed:
-            return {
-                **found,
-                **results.measures(Measurement(math.nan, math.nan, math.nan), names, pixels),
-            }
+            return {**row, **target.scores(None, classes)}
         path = self._state(entrant, x.lr, x.seed) / "model.safetensors"
         classifier = self.classifier(x.seed)
         classifier.load_state_dict(storage.read_tensors(path, storage.REMAKE))
-        look, size = (segmentation.measure, self.schedule.batch) if pixels else (measure, LOOK)
+        size = target.measured_at_once(self.schedule.batch, LOOK)
         batches = self.material.source.batches(self.material.shares.test, size)
-        measured = look(classifier, self.loss(entrant), until_stopped(batches, self.stop))
+        measured = target.measure(classifier, self.loss(entrant), until_stopped(batches, self.stop))
         file = f"model-{'' if len(self.losses) == 1 else entrant.slug + '-'}{x.seed}.safetensors"
         storage.write(self.folder / file, path.read_bytes())
-        return {**found, "file": file, **results.measures(measured, names, pixels)}
+        return {**row, "file": file, **target.scores(measured, classes)}
 
     def _summary(
         self, finals: dict[str, list[TrainingRecord]], runs: list[dict[str, Any]], tuning: Any

@@ -9,13 +9,12 @@ from metaloss.core import tables
 from metaloss.training.defaults import SHARE
 from metaloss.training.results import Fits
 from metaloss.training.session import TrainingSession
+from metaloss.training.targets import ACCURACY, Metric, target_of
 
 NAME = 26  # characters of a loss
 CLASSES = 10  # of which recalls are printed side by side
 LINE = "{:26} {:>5}   {:7} {:>7} {:>7}   {:>10} {:>8}   {:>8}   {:>9}   {:>7}"
 PLACE = ("loss", "seed", "rate", "epoch", "step", "train loss", "val loss")
-HEADER = LINE.format(*PLACE, "val acc", "val F1", "s/epoch")
-PIXELS = LINE.format(*PLACE, "val mIoU", "val right", "s/epoch")  # where every pixel has a class
 
 
 def heading(job: TrainingSession) -> list[str]:
@@ -54,7 +53,7 @@ def heading(job: TrainingSession) -> list[str]:
             f"{rates}{clip} · {length}"
         ),
         f"folder  {job.folder}",
-        HEADER if not job.material.segments else PIXELS,
+        LINE.format(*PLACE, *(title for _, title in job.material.target.progress), "s/epoch"),
     ]
 
 
@@ -62,9 +61,8 @@ def epoch(record: dict[str, Any], epochs: int, seconds: float) -> str:
     """One epoch of one training."""
     name = record["loss"] if len(record["loss"]) <= NAME else f"{record['loss'][: NAME - 1]}…"
     losses = (_number(record["train_loss"]), _number(record["val_loss"]))
-    scores = (_percent(record["val_accuracy"]), _number(record["val_f1"], 3))
-    if "val_iou" in record:
-        scores = (_percent(record["val_iou"]), _number(record["val_accuracy"], 3))
+    first, second = (record[f"val_{key}"] for key, _ in target_of(record).progress)
+    scores = (_percent(first), _number(second, 3))
     place = (f"{record['epoch']}/{epochs}", record["step"])
     return LINE.format(
         name, record["seed"], f"{record['rate']:g}", *place, *losses, *scores, f"{seconds:.1f}"
@@ -84,7 +82,8 @@ def table(found: Fits) -> list[str]:
     cells = [columns, *([row.get(name, "") for name in columns] for row in rows)]
     seeds = len(summary["seeds"])
     spread = "mean ± standard deviation over seeds" if seeds > 1 else "one seed: no spread is known"
-    of = "mean IoU, " if any("iou" in row for row in found.table) else ""
+    metric = target_of(base).metric
+    of = "" if metric is ACCURACY else f"{metric.title}, "
     against = (
         f"; Δ: {of}paired with {summary['baseline']}, seed by seed, in points"
         if len(rows) > 1
@@ -125,30 +124,30 @@ def _lowest(row: dict[str, Any]) -> str:
 
 
 def _row(row: dict[str, Any], base: dict[str, Any]) -> dict[str, str]:
-    share = "pixels right" if "iou" in row else "accuracy"
-    found = {
+    cells = {
         "loss": row["loss"],
         "rate": f"{row['lr']:g}",
-        **(
-            {"mean IoU": f"{_percent(row['iou'])}{_spread(row['iou_std'], 100.0, 2)}"}
-            if "iou" in row
-            else {}
-        ),
-        share: f"{_percent(row['accuracy'])}{_spread(row['accuracy_std'], 100.0, 2)}",
-        "balanced": _percent(row["balanced_accuracy"])
-        + _spread(row["balanced_accuracy_std"], 100.0, 2)
-        if "balanced_accuracy" in row
-        else "",
-        "F1": f"{_number(row['f1'], 3)}{_spread(row['f1_std'], 1.0, 3)}",
+        **{metric.title: _cell(row, metric) for metric in target_of(row).metrics},
         "loss on test": f"{_number(row['test_loss'])}{_spread(row['test_loss_std'], 1.0, 3)}",
         "failed": f"{row['failed']} of {row['n']}" if row["failed"] else "",
         "one answer": f"{row['one_answer']} of {row['n']}" if row.get("one_answer") else "",
     }
     if row.get("difference") is not None:
-        found["Δ"] = f"{100 * row['difference']:+.2f}{_spread(row['difference_std'], 100.0, 2)}"
+        cells["Δ"] = f"{100 * row['difference']:+.2f}{_spread(row['difference_std'], 100.0, 2)}"
         if all(x.get("one_answer") == x["n"] - x["failed"] for x in (row, base)):
-            found["Δ"] = "– (one answer each)"  # a difference of 0 that says nothing of the losses
-    return found
+            cells["Δ"] = "– (one answer each)"  # a difference of 0 that says nothing of the losses
+    return cells
+
+
+def _cell(row: dict[str, Any], metric: Metric) -> str:
+    """A metric with its spread over the seeds; empty where an older folder lacks it."""
+    if metric.key not in row:
+        return ""
+    value = row[metric.key]
+    spread = row[f"{metric.key}_std"]
+    if metric.percent:
+        return _percent(value) + _spread(spread, 100.0, 2)
+    return _number(value, 3) + _spread(spread, 1.0, 3)
 
 
 def _percent(value: float | None) -> str:

@@ -24,6 +24,7 @@ from metaloss.training.measurement import confusion
 from metaloss.training.models import ImageClassifier, NetworkShape, outputs
 from metaloss.training.segmentation import ignoring, overlaps, varied
 from metaloss.training.settings import Augment, resolve
+from metaloss.training.targets import SEGMENTATION
 
 SMALL = {"epochs": 2, "batch": 4, "size": 16, "device": "cpu"}
 CPU = torch.device("cpu")
@@ -180,7 +181,7 @@ def test_flips_are_drawn_for_every_pair_and_can_be_left_out():
 
 def test_shares_are_the_lists_and_a_part_of_the_first(tiny):
     found = open_images(resolve({"data": tiny, "validation": 0.3, "size": 16}), CPU)
-    assert found.segments
+    assert found.target is SEGMENTATION
     assert found.classes == 3
     assert found.shares.test.tolist() == [10, 11, 12, 13]
     assert len(found.shares.validation) == 3
