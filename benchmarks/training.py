@@ -42,7 +42,7 @@ def classifier(material: Any, model: str) -> ImageClassifier:
 def bare(found: ImageClassifier, plan: module.TrainingSpec) -> None:
     """The loop as one would write it down."""
     chosen = plan.settings
-    source = plan.material.source
+    source = plan.images.source
     loss = metaloss.load("ce")
     sgd = torch.optim.SGD(
         found.parameters(), plan.lr, momentum=chosen.momentum, nesterov=chosen.nesterov
@@ -83,13 +83,13 @@ def row(model: str, batch: int, steps: int, repeats: int, device: torch.device) 
         )
     ways = {"ours": lambda c, p: module.train(c, metaloss.load("ce"), p), "bare": bare}
     for way in ways.values():
-        way(classifier(plans[0].material, model), plans[0])
+        way(classifier(plans[0].images, model), plans[0])
     turns = []
     for _ in range(repeats):
         turn = {}
         for name, way in ways.items():
             once, twice = (
-                timed(lambda p=p, w=way: w(classifier(p.material, model), p), device) for p in plans
+                timed(lambda p=p, w=way: w(classifier(p.images, model), p), device) for p in plans
             )
             turn[name] = (twice - once) / steps
         turns.append(turn)

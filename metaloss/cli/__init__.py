@@ -58,11 +58,11 @@ def main(args: Sequence[str] | None = None) -> None:
     """Run a command; every error becomes one line on stderr and its exit code."""
     # Before anything is printed, so that no message fails for its characters.
     set_up()
-    given = list(sys.argv[1:] if args is None else args)
+    arguments = list(sys.argv[1:] if args is None else args)
     try:
         with _data_warnings_in_lines(), _warnings_echoed():
             # Not standalone: click would print its errors and end the process in its own way.
-            code = cli.main(given, prog_name="metaloss", standalone_mode=False)
+            code = cli.main(arguments, prog_name="metaloss", standalone_mode=False)
     # 128 and the number of SIGINT, as shells count.
     except click.exceptions.Abort:
         code = 130
@@ -75,29 +75,29 @@ def main(args: Sequence[str] | None = None) -> None:
     except KeyboardInterrupt:
         code = _complain("interrupted", 130)
     except MetalossError as error:
-        code = _fail(error, str(error), error.exit_code, given)
+        code = _fail(error, str(error), error.exit_code, arguments)
     # Before OSError, of which it is one: a reader such as `head` has had enough.
     except BrokenPipeError:
         code = 1
     except OSError as error:  # what no one nearer to it has put into words
         text = f"{error.filename or 'a file'}: {error.strerror or error}"
-        code = _fail(error, text, DiskError.exit_code, given)
+        code = _fail(error, text, DiskError.exit_code, arguments)
     except Exception as error:
         text = f"{type(error).__name__}: {error}  (a bug of metaloss; --debug shows where)"
-        code = _fail(error, text, 1, given)
+        code = _fail(error, text, 1, arguments)
     sys.exit(code if isinstance(code, int) else 0)
 
 
 @contextlib.contextmanager
 def _data_warnings_in_lines() -> Iterator[None]:
     """Print what is to be said of the data as a line on stderr, each text once."""
-    told: set[str] = set()
+    printed: set[str] = set()
 
     def show(message: Any, category: type[Warning], *place: Any, **more: Any) -> None:
         if not issubclass(category, DataWarning):
             usual(message, category, *place, **more)
-        elif str(message) not in told:
-            told.add(str(message))
+        elif str(message) not in printed:
+            printed.add(str(message))
             warn(f"warning: {message}")
 
     with warnings.catch_warnings():
@@ -108,9 +108,9 @@ def _data_warnings_in_lines() -> Iterator[None]:
         yield
 
 
-def _fail(error: Exception, text: str, code: int, given: Sequence[str]) -> int:
+def _fail(error: Exception, text: str, code: int, arguments: Sequence[str]) -> int:
     """Say in one line why a command ended; where memory ran out, what takes less of it."""
-    if "--debug" in given:
+    if "--debug" in arguments:
         traceback.print_exc()
     return _complain(NO_MEMORY, 1) if out_of_memory(error) else _complain(text, code)
 

@@ -141,25 +141,25 @@ def train(
         from metaloss.training import fitting
 
         changes = _changes(flags)
-        how = {"reporter": console, "stop": stop}
+        callbacks = {"reporter": console, "stop": stop}
         if resume:
             if protocol or config or contact_sheet:
                 raise SettingsError(
                     "--resume keeps the training's settings; no --protocol, --config, "
                     "--contact-sheet"
                 )
-            found = fitting.go_on(
-                resume, settings=changes, out=out, allow_changes=allow_changes, **how
+            fits = fitting.go_on(
+                resume, settings=changes, out=out, allow_changes=allow_changes, **callbacks
             )
         else:
-            chosen = _chosen(protocol, config, changes)
+            settings = _chosen(protocol, config, changes)
             if contact_sheet:
-                return _draw(chosen, contact_sheet)
+                return _draw(settings, contact_sheet)
             for spec in flags["loss"]:
                 announce(spec)
-            found = fitting.start(chosen, Path(out), runs=runs, **how)
+            fits = fitting.start(settings, Path(out), runs=runs, **callbacks)
     if as_json:
-        echo_json({"folder": str(found.folder), **found.summary})
+        echo_json({"folder": str(fits.folder), **fits.summary})
 
 
 def _changes(flags: dict[str, Any]) -> dict[str, Any]:
@@ -167,17 +167,17 @@ def _changes(flags: dict[str, Any]) -> dict[str, Any]:
     from metaloss.core.config import parse_assignment
     from metaloss.training.settings import over, unambiguous
 
-    given: dict[str, Any] = {name: flags[name] for name in PLAIN if flags[name] is not None}
+    table: dict[str, Any] = {name: flags[name] for name in PLAIN if flags[name] is not None}
     many: dict[str, Sequence[Any]] = {
         "loss": [x.strip() for x in flags["loss"]],
         "rates": list(flags["rates"]),
     }
-    given |= {name: values for name, values in many.items() if values}
+    table |= {name: values for name, values in many.items() if values}
     if flags["augment"]:
-        given["augment"] = {"kind": flags["augment"]}
+        table["augment"] = {"kind": flags["augment"]}
     assigned = [parse_assignment(x) for x in flags["assignments"]]
-    unambiguous({name: value for table in (given, *assigned) for name, value in table.items()})
-    return over(given, *assigned)
+    unambiguous({name: value for one in (table, *assigned) for name, value in one.items()})
+    return over(table, *assigned)
 
 
 def _chosen(protocol: str | None, config: Path | None, changes: dict[str, Any]) -> Any:
@@ -190,7 +190,7 @@ def _chosen(protocol: str | None, config: Path | None, changes: dict[str, Any]) 
     return resolve(named(protocol, base, changes) if protocol else over(base, changes))
 
 
-def _draw(chosen: Any, path: str) -> None:
+def _draw(settings: Any, path: str) -> None:
     """Write a contact sheet of the augmentations.
 
     Raises:
@@ -207,8 +207,8 @@ def _draw(chosen: Any, path: str) -> None:
     from metaloss.training.images import open_images
 
     # A sheet of a few images needs no GPU.
-    material = open_images(chosen, torch.device("cpu"))
+    images = open_images(settings, torch.device("cpu"))
     storage.write(
-        Path(path), contact_sheet(material, chosen.augment, Stream(chosen.seed).at("sheet"))
+        Path(path), contact_sheet(images, settings.augment, Stream(settings.seed).at("sheet"))
     )
     echo(f"wrote {path}")

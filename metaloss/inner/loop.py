@@ -128,13 +128,13 @@ def train(
     rate = rate.to(like) if isinstance(rate, Tensor) else rate
     for step, index in enumerate(batches(len(inputs), inner, keys, like.device), 1):
         # Without minibatches nothing is gathered: losses and inputs serve as they are.
-        some, seen = (
+        bound, shown = (
             (losses, inputs)
             if index is None
             else (losses.minibatch(index), inputs.minibatch(index))
         )
         optimiser.step(
-            params, model.gradients(params, seen, some.logit_gradient), rate * inner.scale(step)
+            params, model.gradients(params, shown, bound.logit_gradient), rate * inner.scale(step)
         )
         if probe is not None:
             probe(step, params)

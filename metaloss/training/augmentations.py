@@ -94,8 +94,8 @@ def rand_augment(images: Images, operations: int, magnitude: int) -> Images:
         sign = torch.randint(2, (n,)) * 2 - 1
         for number, (operation, signed) in enumerate(OPERATIONS):
             for side in (-1, 1) if signed else (1,):
-                chosen = (drawn == number) & (sign == side) if signed else drawn == number
-                rows = chosen.nonzero()[:, 0].to(images.device)
+                same = (drawn == number) & (sign == side) if signed else drawn == number
+                rows = same.nonzero()[:, 0].to(images.device)
                 if len(rows):
                     images[rows] = operation(images[rows], side * magnitude / LEVELS)
     return images

@@ -31,14 +31,14 @@ HELD = {signal.SIGINT, signal.SIGTERM}  # the first process's to hear
 GIVEN = "given.pt"
 
 
-def check(devices: int, device: torch.device, images: int, given: Mapping[str, Any]) -> None:
+def check(devices: int, device: torch.device, images: int, needed: Mapping[str, Any]) -> None:
     """Say why a training cannot be spread over several devices.
 
     Args:
         devices: how many there should be.
         device: one of them.
         images: of a step.
-        given: what the other processes need, by name.
+        needed: what the other processes need, by name.
 
     Raises:
         SettingsError: there are fewer GPUs; the images cannot be cut in equal parts; what is needed
@@ -57,7 +57,7 @@ def check(devices: int, device: torch.device, images: int, given: Mapping[str, A
         raise SettingsError(
             f"devices: this process already is one of several; only another can start {devices}"
         )
-    for name, thing in given.items():
+    for name, thing in needed.items():
         try:
             pickle.dumps(thing)
         except Exception as error:  # pickle raises whatever an object leads it to
@@ -80,23 +80,23 @@ def mean(value: Tensor, devices: int) -> Tensor:
 
 @contextlib.contextmanager
 def spread(
-    work: Callable[..., None], given: tuple[Any, ...], devices: int, device: torch.device
+    work: Callable[..., None], arguments: tuple[Any, ...], devices: int, device: torch.device
 ) -> Iterator[None]:
     """Within the block this process is the first of several, and the others do their work.
 
     Args:
-        work: what they do; takes the number of the process, its device, and what is given.
-        given: is copied to them, tensors to the CPU.
+        work: what they do; takes the number of the process, its device, and the arguments.
+        arguments: are copied to them, tensors to the CPU.
         devices: how many processes there are.
         device: this one's.
 
     Raises:
-        SettingsError: another process cannot read what is given.
+        SettingsError: another process cannot read the arguments.
         ProcessLost: one has ended.
     """
     with tempfile.TemporaryDirectory(prefix="metaloss-") as name, _threads(devices):
         folder = Path(name)
-        torch.save(given, folder / GIVEN)
+        torch.save(arguments, folder / GIVEN)
         hook = sys.excepthook  # torch's group puts another one in its place
         others: list[_Other] = []
         try:
@@ -183,10 +183,10 @@ def _run(
     threading.Thread(target=_end_with_parent, daemon=True).start()
     device = torch.device(kind, rank) if kind == "cuda" else torch.device(kind)
     try:
-        given = torch.load(folder / GIVEN, map_location="cpu", mmap=True, weights_only=False)
+        arguments = torch.load(folder / GIVEN, map_location="cpu", mmap=True, weights_only=False)
         line.send("")
         _meet(folder, rank, devices, device)
-        work(rank, device, *given)
+        work(rank, device, *arguments)
         distributed.destroy_process_group()
     except BaseException as error:
         with contextlib.suppress(OSError):  # nobody listens any more

@@ -94,7 +94,7 @@ def _over_seeds(runs: Sequence[TrainingRecord], key: str, factor: float) -> tupl
 
 @drawing_style()
 def contact_sheet(
-    material: TrainingImages, augment: Augment, key: Stream, images: int = COLUMNS
+    data: TrainingImages, augment: Augment, key: Stream, images: int = COLUMNS
 ) -> bytes:
     """A PNG: images as they are in the first row, and under each of the augmentations in one row
     after the other.
@@ -102,17 +102,17 @@ def contact_sheet(
     Where pixels have classes, a row for every image: as it is, then augmented, its mask laid over
     in colour.
     """
-    rows = material.shares.train
-    chosen = rows[key.at("chosen").permutation(len(rows))[:images]]
-    pixels, labels = next(material.source.batches(chosen, images))
-    if material.target is SEGMENTATION:
+    rows = data.shares.train
+    picked = rows[key.at("chosen").permutation(len(rows))[:images]]
+    pixels, labels = next(data.source.batches(picked, images))
+    if data.target is SEGMENTATION:
         return _masked_sheet(
-            pixels, labels, material.dataset.classes, replace(augment, kind="base"), key
+            pixels, labels, data.dataset.classes, replace(augment, kind="base"), key
         )
     figure, axes = panels(images, len(AUGMENTATIONS), width=1.1, height=1.15 * len(AUGMENTATIONS))
     for i, kind in enumerate(AUGMENTATIONS):
         one_kind = replace(augment, kind=kind)  # type: ignore[arg-type]
-        shown = _augmented(pixels, labels, material, one_kind, key.at(kind))
+        shown = _augmented(pixels, labels, data, one_kind, key.at(kind))
         for j, image in enumerate(shown):
             axis = axes[i * len(pixels) + j]
             axis.imshow(
@@ -129,18 +129,16 @@ def _bare(axis: Any) -> None:
 
 
 def _augmented(
-    pixels: Tensor, labels: Tensor, material: TrainingImages, augment: Augment, key: Stream
+    pixels: Tensor, labels: Tensor, data: TrainingImages, augment: Augment, key: Stream
 ) -> Tensor:
     """Images under an augmentation, their colours from 0 to 1."""
-    mean, std = (
-        torch.tensor(x).reshape(-1, 1, 1).to(pixels.device) for x in (material.mean, material.std)
-    )
+    mean, std = (torch.tensor(x).reshape(-1, 1, 1).to(pixels.device) for x in (data.mean, data.std))
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(key.generator().initial_seed())
         ready = (raw(pixels, augment) / 255 - mean) / std
         # A batch is mixed by one share; in pairs, several of them can be seen.
         pairs = [
-            mixed(x, y, material.classes, augment)[0]
+            mixed(x, y, data.classes, augment)[0]
             for x, y in zip(ready.split(2), labels.split(2), strict=True)
         ]
     return (torch.cat(pairs) * std + mean).clamp(0, 1).cpu()

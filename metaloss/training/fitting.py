@@ -1,10 +1,7 @@
 """`fit` trains a network with a loss, `fit_all` with several losses side by side."""
 
-import contextlib
-import signal
 import sys
-import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -23,11 +20,12 @@ from metaloss.criterion.leakage import data_overlap, origin_of
 from metaloss.data import places
 from metaloss.data.datasets import Dataset
 from metaloss.data.places import is_path_source
-from metaloss.errors import Interrupted, SettingsError
+from metaloss.errors import SettingsError
 from metaloss.training import folders, results
 from metaloss.training.defaults import decided
 from metaloss.training.folders import GIVEN
 from metaloss.training.images import TrainingImages, open_images
+from metaloss.training.interruption import resumable
 from metaloss.training.losses import loss_label, name_losses, read_losses, save_losses
 from metaloss.training.models import check_model
 from metaloss.training.results import Fits, Fitted
@@ -73,10 +71,8 @@ def fit(
         MetalossError: the loss became infinite or not a number.
     """
     losses = None if loss is None else [loss]
-    found = fit_all(
-        losses, model, data, protocol=protocol, out=out, resume=resume, most=1, **others
-    )
-    return found.losses[0]
+    fits = fit_all(losses, model, data, protocol=protocol, out=out, resume=resume, most=1, **others)
+    return fits.losses[0]
 
 
 def fit_all(
@@ -100,37 +96,31 @@ def fit_all(
     Arguments and errors are those of `fit`; `most` is the number of losses above which it refuses.
     """
     needed()
-    how: dict[str, Any] = {"reporter": reporter or Reporter(), "stop": stop}
     objects = _objects(model, data)
+    shared: dict[str, Any] = {
+        "losses": losses,
+        "objects": objects,
+        "reporter": reporter or Reporter(),
+        "stop": stop,
+    }
     if resume is not None:
         settings |= {"data": data} if isinstance(data, str) else {}
-        return go_on(
-            resume,
-            losses=losses,
-            out=out,
-            allow_changes=allow_changes,
-            objects=objects,
-            settings=settings,
-            **how,
-        )
-    named: dict[str, Any] = {
-        key: GIVEN if key in objects else x
-        for key, x in (("model", model), ("data", data))
-        if x is not None
-    }
+        return go_on(resume, out=out, allow_changes=allow_changes, settings=settings, **shared)
+    for key, value in (("model", model), ("data", data)):
+        if value is not None:
+            settings[key] = GIVEN if key in objects else value
     if losses is not None:
-        named["loss"] = _distinct([loss_label(x) for x in losses])
-    table = {**settings, **named}
-    chosen = resolve(preset(protocol, table) if protocol else table)
-    if most is not None and len(chosen.loss) > most:
+        settings["loss"] = _distinct([loss_label(x) for x in losses])
+    training = resolve(preset(protocol, settings) if protocol else settings)
+    if most is not None and len(training.loss) > most:
         raise SettingsError(
-            f"fit trains one loss, got {len(chosen.loss)}; metaloss.fit_all takes several"
+            f"fit trains one loss, got {len(training.loss)}; metaloss.fit_all takes several"
         )
-    return start(chosen, Path(out), losses=losses, runs=runs, objects=objects, **how)
+    return start(training, Path(out), runs=runs, **shared)
 
 
 def start(
-    chosen: Training,
+    settings: Training,
     out: Path,
     *,
     losses: Sequence[Any] | None = None,
@@ -141,39 +131,36 @@ def start(
 ) -> Fits:
     """Make a new folder for these settings, and train (arguments and errors: as for `fit_all`)."""
     needed()
-    given = objects or {}
-    if "model" not in given:
-        check_model(chosen.model)
-    loaded = [loss_io.load(x, runs) for x in (losses or chosen.loss)]
-    device = resolve_device(chosen.device)
-    material = open_images(chosen, device, given.get("data"))
-    if "model" not in given:
-        _check_target(chosen.model, material)
-    entrants = name_losses(chosen.loss, loaded, material.classes)
-    chosen = decided(chosen, len(material.training_rows(chosen.per_class, Stream(chosen.seed))))
-    job = TrainingSession(
-        Path(), chosen, material, entrants, device, given.get("model"), reporter, stop
+    objects = objects or {}
+    if "model" not in objects:
+        check_model(settings.model)
+    specs = list(losses or settings.loss)
+    modules = [loss_io.load(x, runs) for x in specs]
+    device = resolve_device(settings.device)
+    images = open_images(settings, device, objects.get("data"))
+    if "model" not in objects:
+        _check_target(settings.model, images)
+    named = name_losses(settings.loss, modules, images.classes)
+    # Some defaults depend on how many images there are to train on.
+    rows = images.training_rows(settings.per_class, Stream(settings.seed))
+    settings = decided(settings, len(rows))
+    session = TrainingSession(
+        Path(), settings, images, named, device, objects.get("model"), reporter, stop
     )
-    job.check()
-    _warn_of_leaks(job, list(losses or chosen.loss), Path(runs))
-    job.folder = folders.create(out, chosen, material, sys.argv, device)
-    save_losses(
-        job.folder,
-        [
-            x
-            for x, spec in zip(entrants, losses or chosen.loss, strict=True)
-            if isinstance(spec, str | Path)
-        ],
-    )
-    return _carry(job)
+    session.check()
+    _warn_of_leaks(session, specs, Path(runs))
+    session.folder = folders.create(out, settings, images, sys.argv, device)
+    by_name = [x for x, spec in zip(named, specs, strict=True) if isinstance(spec, str | Path)]
+    save_losses(session.folder, by_name)
+    return _run(session)
 
 
-def _check_target(model: str, material: TrainingImages) -> None:
+def _check_target(model: str, images: TrainingImages) -> None:
     """Raise a SettingsError where a model tells images apart and the data pixels, or reversed."""
     told_apart = SEGMENTATION if segments(model) else CLASSIFICATION
-    if told_apart is not material.target:
+    if told_apart is not images.target:
         raise SettingsError(
-            f"{material.dataset.name} has classes of {material.target.labelled}, and {model} tells "
+            f"{images.dataset.name} has classes of {images.target.labelled}, and {model} tells "
             f"{told_apart.labelled} apart"
         )
 
@@ -191,6 +178,16 @@ def go_on(
 ) -> Fits:
     """Go on with a folder as if it had never stopped.
 
+    Args:
+        spec: the folder's path, or its name under `out`.
+        losses: must be those of the folder where they are given.
+        out: the folder of trainings.
+        allow_changes: go on although versions, device or data are others.
+        objects: the model and the data that were handed over as objects, by "model" and "data".
+        settings: must be those of the folder; its data may have moved.
+        reporter: is told of every event.
+        stop: asked before every step.
+
     Raises:
         SettingsError: there is none; a setting differs; or what was handed over as an object is not
             handed over again.
@@ -198,60 +195,71 @@ def go_on(
         DamagedFile: a file of it does not check out.
     """
     needed()
-    folder, chosen = folders.find(spec, Path(out))
-    given = objects or {}
-    settings = dict(settings or {})
-    moved = (
-        [settings.pop("data")]
-        if is_path_source(str(settings.get("data", ""))) and is_path_source(chosen.data)
-        else []
+    folder, kept = folders.find(spec, Path(out))
+    objects = objects or {}
+    changes = dict(settings or {})
+    both_paths = is_path_source(str(changes.get("data", ""))) and is_path_source(kept.data)
+    moved = [changes.pop("data")] if both_paths else []
+    if losses:
+        changes["loss"] = [loss_label(x) for x in losses]
+    _same(kept, changes)
+    _check_objects(folder, kept, objects)
+    device = resolve_device(kept.device)
+    where = places.find_places(
+        folder, {"data": kept.data}, moved, f"metaloss train --resume {folder} --data"
     )
-    _same(chosen, {**settings, **({"loss": [loss_label(x) for x in losses]} if losses else {})})
+    images = open_images(replace(kept, data=where["data"]), device, objects.get("data"))
+    named = name_losses(kept.loss, _modules(folder, kept, losses), images.classes)
+    folders.check_conditions(folder, folders.conditions(images, device), allow_changes)
+    places.keep_places(folder, where)
+    session = TrainingSession(
+        folder, kept, images, named, device, objects.get("model"), reporter, stop
+    )
+    if kept.devices > 1 and folders.summary(folder) is None:
+        session.check()
+    return _run(session)
+
+
+def _check_objects(folder: Path, settings: Training, objects: Mapping[str, Any]) -> None:
+    """Raise a SettingsError unless what was handed over as an object is handed over again, and
+    nothing else.
+    """
     for name in ("model", "data"):
-        if (getattr(chosen, name) == GIVEN) != (name in given):
+        if (getattr(settings, name) == GIVEN) != (name in objects):
             need = (
                 f"was handed a {name} as an object: hand it over again"
-                if name not in given
+                if name not in objects
                 else f"keeps its {name}"
             )
             raise SettingsError(f"{folder} {need}")
-    device = resolve_device(chosen.device)
-    where = places.find_places(
-        folder, {"data": chosen.data}, moved, f"metaloss train --resume {folder} --data"
-    )
-    material = open_images(replace(chosen, data=where["data"]), device, given.get("data"))
-    loaded = [x if isinstance(x, nn.Module) else None for x in losses or [None] * len(chosen.loss)]
-    kept = read_losses(folder, chosen.loss) if not all(loaded) else []
-    entrants = name_losses(
-        chosen.loss, [x or kept[i] for i, x in enumerate(loaded)], material.classes
-    )
-    folders.check_conditions(folder, folders.conditions(material, device), allow_changes)
-    places.keep_places(folder, where)
-    job = TrainingSession(
-        folder, chosen, material, entrants, device, given.get("model"), reporter, stop
-    )
-    if chosen.devices > 1 and folders.summary(folder) is None:
-        job.check()
-    return _carry(job)
 
 
-def _warn_of_leaks(job: TrainingSession, specs: Sequence[Any], runs: Path) -> None:
+def _modules(folder: Path, settings: Training, losses: Sequence[Any] | None) -> list[nn.Module]:
+    """The losses of a folder: the modules that are handed over, and those that it keeps."""
+    specs = losses or [None] * len(settings.loss)
+    if all(isinstance(x, nn.Module) for x in specs):
+        return list(specs)
+    kept = read_losses(folder, settings.loss)
+    return [x if isinstance(x, nn.Module) else kept[i] for i, x in enumerate(specs)]
+
+
+def _warn_of_leaks(session: TrainingSession, specs: Sequence[Any], runs: Path) -> None:
     """Warn of losses that have learned from test images.
 
     To train with them is fair; to judge them by these images is not.
     """
-    material = job.material
-    if not isinstance(material.dataset, Dataset):
+    images = session.images
+    if not isinstance(images.dataset, Dataset):
         return
-    for x, spec in zip(job.losses, specs, strict=True):
-        if isinstance(x.loss, Criterion):
-            origin = origin_of(spec, x.loss, runs)
-            if refusal := data_overlap(
-                origin, x.loss, material.dataset, material.shares.test
-            ).refusal:
-                job.reporter.on_warning(
-                    f"{x.label} {refusal}, so its test accuracy is too optimistic"
-                )
+    for loss, spec in zip(session.losses, specs, strict=True):
+        if not isinstance(loss.module, Criterion):
+            continue
+        origin = origin_of(spec, loss.module, runs)
+        overlap = data_overlap(origin, loss.module, images.dataset, images.shares.test)
+        if overlap.refusal:
+            session.reporter.on_warning(
+                f"{loss.label} {overlap.refusal}, so its test accuracy is too optimistic"
+            )
 
 
 def needed() -> None:
@@ -260,61 +268,27 @@ def needed() -> None:
         raise SettingsError(f"full-size training needs Lightning: {installation.command('train')}")
 
 
-def _carry(job: TrainingSession) -> Fits:
+def _run(session: TrainingSession) -> Fits:
     """Train, or read back what is trained."""
-    with storage.Lock(job.folder), resumable(job, f"metaloss.fit(resume={str(job.folder)!r})"):
-        table = folders.summary(job.folder)
-        for text in job.cautions() if table is None else ():
-            job.reporter.on_warning(text)
-        job.reporter.on_fit_start(job)
+    folder = session.folder
+    with storage.Lock(folder), resumable(session, f"metaloss.fit(resume={str(folder)!r})"):
+        table = folders.summary(folder)
+        for text in session.cautions() if table is None else ():
+            session.reporter.on_warning(text)
+        session.reporter.on_fit_start(session)
         if table is None:
-            job.run()
-            table = folders.summary(job.folder)
+            session.run()
+            # Read back: what is returned is what a finished folder gives.
+            table = folders.summary(folder)
         assert table is not None
-        trainings = [
-            x
-            for path in sorted((job.folder / "state").glob("*/done.json"))
-            if (x := folders.saved(path))
-        ]
-        network = (
-            job.network
-            if isinstance(job.network, nn.Module) or job.network is None
-            else job.network()
-        )
-        found = results.fits(job.folder, trainings, table, network)
-    job.reporter.on_fit_end(found)
-    return found
-
-
-@contextlib.contextmanager
-def resumable(job: TrainingSession, again: str) -> Iterator[None]:
-    """Let Ctrl-C stop after the step in hand, unless someone else listens to it; Lightning would
-    end the process.
-
-    `again` is the call that goes on.
-    """
-    mine = threading.current_thread() is threading.main_thread()
-    if not mine or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
-        yield
-        return
-    asked = job.stop
-    pressed = list[int]()
-
-    def handle(number: int, _frame: Any) -> None:
-        if pressed:
-            raise KeyboardInterrupt
-        pressed.append(number)
-
-    job.stop = lambda: bool(pressed) or asked()
-    signal.signal(signal.SIGINT, handle)
-    try:
-        yield
-    except Interrupted:
-        if not pressed:
-            raise
-        raise KeyboardInterrupt(f"stopped; {again} goes on") from None
-    finally:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        paths = sorted((folder / "state").glob("*/done.json"))
+        records = [record for path in paths if (record := folders.saved(path))]
+        network = session.network
+        if network is not None and not isinstance(network, nn.Module):
+            network = network()
+        fits = results.fits(folder, records, table, network)
+    session.reporter.on_fit_end(fits)
+    return fits
 
 
 def _objects(model: Any, data: Any) -> dict[str, Any]:
@@ -334,10 +308,10 @@ def _distinct(labels: list[str]) -> list[str]:
     ]
 
 
-def _same(chosen: Training, changes: dict[str, Any]) -> None:
+def _same(settings: Training, changes: dict[str, Any]) -> None:
     """Raise a SettingsError where a setting is given again and is another one."""
-    old = chosen.table()
-    new = resolve(over(chosen.table(), changes)).table()
+    old = settings.table()
+    new = resolve(over(old, changes)).table()
     if different := [key for key in {**old, **new} if old.get(key) != new.get(key)]:
         listed = "; ".join(
             f"{key}: it has {old.get(key)}, given {new.get(key)}" for key in different

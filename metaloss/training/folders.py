@@ -110,7 +110,7 @@ class SummaryFile(TypedDict):
 def create(
     parent: Path,
     settings: Training,
-    material: TrainingImages,
+    images: TrainingImages,
     command: Sequence[str],
     device: torch.device,
 ) -> Path:
@@ -120,27 +120,27 @@ def create(
     Raises:
         DiskError: it cannot be made.
     """
-    name = f"{material.dataset.name}-{settings.model}-{'+'.join(settings.loss)}"
+    name = f"{images.dataset.name}-{settings.model}-{'+'.join(settings.loss)}"
     files = {
         "config.toml": storage.toml_bytes(settings.table()),
-        "provenance.json": storage.record_bytes(provenance(settings, material, command, device)),
+        "provenance.json": storage.record_bytes(provenance(settings, images, command, device)),
         **places.record_file({"data": settings.data}),
     }
     return make_folder(parent, name, files, "training")
 
 
 def provenance(
-    settings: Training, material: TrainingImages, command: Sequence[str], device: torch.device
+    settings: Training, images: TrainingImages, command: Sequence[str], device: torch.device
 ) -> dict[str, Any]:
     """Versions, device and seed of a training, and which images were used for what."""
-    shares = {name: getattr(material.shares, name) for name in ("train", "validation", "test")}
+    shares = {name: getattr(images.shares, name) for name in ("train", "validation", "test")}
     return {
         "command": list(command),
         "seed": settings.seed,
-        "conditions": conditions(material, device),
+        "conditions": conditions(images, device),
         "data": {
-            "name": material.dataset.name,
-            "origin": material.dataset.origin,
+            "name": images.dataset.name,
+            "origin": images.dataset.origin,
             "shares": {
                 name: {"images": len(rows), "sha256": digest_of_rows(rows)}
                 for name, rows in shares.items()
@@ -150,12 +150,12 @@ def provenance(
     }
 
 
-def conditions(material: TrainingImages, device: torch.device) -> dict[str, str]:
+def conditions(images: TrainingImages, device: torch.device) -> dict[str, str]:
     """What must be the same for a resumed training to go on as if it had not stopped."""
-    source = plugins.versions([("datasets", material.dataset.name.partition(":")[0])])
+    source = plugins.versions([("datasets", images.dataset.name.partition(":")[0])])
     return {
         **describe_environment(device, PACKAGES),
-        "data": material.dataset.fingerprint(),
+        "data": images.dataset.fingerprint(),
         **source,
     }
 
@@ -200,8 +200,8 @@ def saved(path: Path) -> TrainingRecord | None:
     """Such a record; None where there is none yet."""
     if not storage.is_file(path):
         return None
-    found: TrainingRecord = storage.read_record(path, TrainingRecord)
-    return found
+    record: TrainingRecord = storage.read_record(path, TrainingRecord)
+    return record
 
 
 def save_weights(path: Path, network: nn.Module) -> None:
@@ -246,21 +246,21 @@ def load(folder: Path, file: str, network: nn.Module | None = None) -> ImageClas
             f"{folder}: its network was handed over as an object: hand it over again"
         )
     tensors = storage.read_tensors(folder / file)
-    one = [0.0] * tensors["mean"].numel() if "mean" in tensors else [0.0]
-    found = ImageClassifier(
+    zeros = [0.0] * tensors["mean"].numel() if "mean" in tensors else [0.0]
+    classifier = ImageClassifier(
         copy.deepcopy(network) or build(name, shape, Stream(0), probe=False),
         shape,
-        one,
-        one,
+        zeros,
+        zeros,
         repeat,
     )
     try:
-        found.load_state_dict(tensors)
+        classifier.load_state_dict(tensors)
     except RuntimeError as error:
         raise DamagedFile(
             f"{folder / file}: other weights than the model's ({str(error).splitlines()[0]})"
         ) from None
-    return found.eval()
+    return classifier.eval()
 
 
 def tables(trainings: Sequence[TrainingRecord]) -> dict[str, bytes]:

@@ -131,35 +131,36 @@ class TrainingImages:
                 f"subset counts images of a class, and in {self.dataset.name} it is pixels that "
                 "have one"
             )
-        found = []
+        drawn = []
         for label, name in enumerate(self.dataset.classes):
-            own = rows[self.dataset.labels[rows] == label]
-            if len(own) < per_class:
+            of_class = rows[self.dataset.labels[rows] == label]
+            if len(of_class) < per_class:
                 raise SettingsError(
-                    f"subset: class '{name}' has {len(own)} images to train on, asked for "
+                    f"subset: class '{name}' has {len(of_class)} images to train on, asked for "
                     f"{per_class}"
                 )
-            found.append(own[key.at("subset", label).permutation(len(own))[:per_class]])
-        return torch.cat(found).sort().values
+            drawn.append(of_class[key.at("subset", label).permutation(len(of_class))[:per_class]])
+        return torch.cat(drawn).sort().values
 
 
-def open_images(settings: Training, device: torch.device, given: Any = None) -> TrainingImages:
+def open_images(settings: Training, device: torch.device, user_data: Any = None) -> TrainingImages:
     """The images that the settings name, read and cut into shares.
 
     Args:
         settings: of the training.
         device: where the images will be used.
-        given: the images themselves, where the settings cannot name them: as for `metaloss.fit`.
+        user_data: the images themselves, where the settings cannot name them; as for
+            `metaloss.fit`.
 
     Raises:
         SettingsError: no such data source.
         DataError: images are missing, damaged or too few.
     """
     options = settings.image_options
-    if given is not None:
-        return in_memory(as_dataset(given), settings, device)
-    if (found := datasets.scenes(settings.data, options)) is not None:
-        return with_masks(found, settings, device)
+    if user_data is not None:
+        return in_memory(as_dataset(user_data), settings, device)
+    if (scenes := datasets.scenes(settings.data, options)) is not None:
+        return with_masks(scenes, settings, device)
     files = datasets.files(settings.data, options)
     # What lies in memory is brought to the size batch by batch, which takes less of it.
     if files is None:
@@ -196,7 +197,7 @@ def in_memory(dataset: Dataset, settings: Training, device: torch.device) -> Tra
     return TrainingImages(source, dataset, shares, channels, (height, width), mean, std)
 
 
-def with_masks(found: Scenes, settings: Training, device: torch.device) -> TrainingImages:
+def with_masks(scenes: Scenes, settings: Training, device: torch.device) -> TrainingImages:
     """Images with masks: the validation list is the test share, a share of the training list is
     held out.
 
@@ -208,21 +209,23 @@ def with_masks(found: Scenes, settings: Training, device: torch.device) -> Train
         raise SettingsError(
             f"augment '{settings.augment.kind}' does not go with masks; 'none' and 'base' do"
         )
-    train, test = (rows.nonzero()[:, 0] for rows in (~found.test, found.test))
+    train, test = (rows.nonzero()[:, 0] for rows in (~scenes.test, scenes.test))
     if len(train) < 2:
-        raise DataError(f"{found.name}: found {len(train)} images to train on, expected at least 2")
-    check_masks(found)
+        raise DataError(
+            f"{scenes.name}: found {len(train)} images to train on, expected at least 2"
+        )
+    check_masks(scenes)
     held = min(max(1, round(settings.validation * len(train))), len(train) - 1)
     mixed = train[Stream(settings.seed).at("shares").permutation(len(train))]
     shares = Shares(mixed[held:].sort().values, mixed[:held].sort().values, test)
     size = settings.size or DEFAULT_SIZE
-    source: Resident | Streamed = Streamed(found, size, settings.workers, device)
-    if 4 * size * size * len(found.paths) <= settings.resident:
+    source: Resident | Streamed = Streamed(scenes, size, settings.workers, device)
+    if 4 * size * size * len(scenes.paths) <= settings.resident:
         pixels, labels = zip(
-            *(found.pair(row, size) for row in range(len(found.paths))), strict=True
+            *(scenes.pair(row, size) for row in range(len(scenes.paths))), strict=True
         )
         source = Resident(torch.stack(pixels).to(device), torch.stack(labels).to(device))
-    return TrainingImages(source, found, shares, 3, (size, size), MEAN, STD)
+    return TrainingImages(source, scenes, shares, 3, (size, size), MEAN, STD)
 
 
 def split_shares(dataset: Dataset | Files, share: float, key: Stream) -> Shares:
@@ -237,8 +240,8 @@ def split_shares(dataset: Dataset | Files, share: float, key: Stream) -> Shares:
     rest[test] = False
     train = []
     validation = []
-    own = dataset.labels[rest].bincount(minlength=len(dataset.classes)).tolist()
-    if few := lacking_classes(dataset.classes, own, 2, " beside the test images"):
+    sizes = dataset.labels[rest].bincount(minlength=len(dataset.classes)).tolist()
+    if few := lacking_classes(dataset.classes, sizes, 2, " beside the test images"):
         raise DataError(f"{dataset.name}: {few}")
     for label in range(len(dataset.classes)):
         rows = (rest & (dataset.labels == label)).nonzero()[:, 0]
@@ -280,10 +283,10 @@ def batch_order(rows: Rows, batch: int, key: Stream, first: int, steps: int) -> 
     """
     batch = min(batch, len(rows))
     each = len(rows) // batch
-    found = []
+    batches = []
     for step in range(first, first + steps):
         number, place = divmod(step, each)
         if place == 0 or step == first:
             mixed = rows[key.at("order", number).permutation(len(rows))]
-        found.append(mixed[place * batch : (place + 1) * batch])
-    return torch.cat(found)
+        batches.append(mixed[place * batch : (place + 1) * batch])
+    return torch.cat(batches)

@@ -19,7 +19,7 @@ class NamedLoss:
 
     label: str
     slug: str
-    loss: nn.Module
+    module: nn.Module
 
 
 def name_losses(
@@ -30,7 +30,7 @@ def name_losses(
     Raises:
         SettingsError: one is made for another number of classes.
     """
-    found: list[NamedLoss] = []
+    named: list[NamedLoss] = []
     for label, loss in zip(labels, losses, strict=True):
         if isinstance(loss, Criterion) and loss.classes not in (None, classes):
             raise SettingsError(
@@ -38,10 +38,9 @@ def name_losses(
             )
         stem = file_name(label, "loss", 40)
         names = [stem, *(f"{stem}-{n}" for n in range(2, len(labels) + 2))]
-        found.append(
-            NamedLoss(label, next(x for x in names if x not in {e.slug for e in found}), loss)
-        )
-    return found
+        taken = {earlier.slug for earlier in named}
+        named.append(NamedLoss(label, next(x for x in names if x not in taken), loss))
+    return named
 
 
 def loss_label(spec: Any) -> str:
@@ -54,15 +53,15 @@ def loss_label(spec: Any) -> str:
     return type(loss).__name__
 
 
-def save_losses(folder: Path, entrants: Sequence[NamedLoss]) -> None:
+def save_losses(folder: Path, losses: Sequence[NamedLoss]) -> None:
     """Write the losses that files can hold, so that the folder stands on its own."""
     (folder / "losses").mkdir(exist_ok=True)
-    for x in entrants:
-        if isinstance(x.loss, Criterion) and type(x.loss) in loss_io.WRITTEN:
+    for loss in losses:
+        if isinstance(loss.module, Criterion) and type(loss.module) in loss_io.WRITTEN:
             loss_io.save(
-                folder / "losses" / x.slug,
-                x.loss,
-                f"# {x.label}\n\nA loss that networks were trained with.\n",
+                folder / "losses" / loss.slug,
+                loss.module,
+                f"# {loss.label}\n\nA loss that networks were trained with.\n",
             )
 
 
@@ -71,12 +70,12 @@ def read_losses(folder: Path, labels: Sequence[str]) -> list[nn.Module]:
     return [read_loss(folder, x) for x in name_losses(labels, [nn.Identity()] * len(labels), 0)]
 
 
-def read_loss(folder: Path, entrant: NamedLoss) -> nn.Module:
+def read_loss(folder: Path, loss: NamedLoss) -> nn.Module:
     """The loss of a folder that goes by these names.
 
     Raises:
         SettingsError: it was not kept, and its label is no loss's name.
         DamagedFile: its files do not check out.
     """
-    path = folder / "losses" / entrant.slug
-    return loss_io.load(path if (path / "loss.json").is_file() else entrant.label)
+    path = folder / "losses" / loss.slug
+    return loss_io.load(path if (path / "loss.json").is_file() else loss.label)

@@ -86,16 +86,16 @@ class ImageClassifier(nn.Module):
         return self.look(self.normalise(images))
 
 
-def outputs(found: Any) -> tuple[Tensor, tuple[Tensor, ...]]:
+def outputs(output: Any) -> tuple[Tensor, tuple[Tensor, ...]]:
     """The logits, and those of auxiliary outputs.
 
     Some of torchvision's models give these while they train.
     """
-    if isinstance(found, Tensor):
-        return found, ()
-    if isinstance(found, Mapping):  # of torchvision's models for segmentation
-        return found["out"], tuple(x for name, x in found.items() if name != "out")
-    logits, *others = found
+    if isinstance(output, Tensor):
+        return output, ()
+    if isinstance(output, Mapping):  # of torchvision's models for segmentation
+        return output["out"], tuple(x for name, x in output.items() if name != "out")
+    logits, *others = output
     return logits, tuple(x for x in others if x is not None)
 
 

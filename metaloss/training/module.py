@@ -36,14 +36,14 @@ class Supervised(lightning.LightningModule):
     Args:
         classifier: is trained in place.
         loss: takes logits and class indices, or distributions where images are mixed up.
-        plan: everything else.
+        spec: everything else.
     """
 
-    def __init__(self, classifier: ImageClassifier, loss: nn.Module, plan: TrainingSpec) -> None:
+    def __init__(self, classifier: ImageClassifier, loss: nn.Module, spec: TrainingSpec) -> None:
         super().__init__()
         self.classifier = classifier
         self.loss = loss
-        self.plan = plan
+        self.spec = spec
         self.history: list[dict[str, Any]] = []
         self.values: list[Tensor] = []  # this epoch's losses
         self.began = time.perf_counter()
@@ -51,9 +51,9 @@ class Supervised(lightning.LightningModule):
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """The optimiser; its rate is set before every step."""
-        settings = self.plan.settings
+        settings = self.spec.settings
         params = list(self.parameters())
-        common: dict[str, Any] = {"lr": self.plan.lr, "weight_decay": settings.weight_decay}
+        common: dict[str, Any] = {"lr": self.spec.lr, "weight_decay": settings.weight_decay}
         if settings.optimiser == "sgd":
             return torch.optim.SGD(
                 params, momentum=settings.momentum, nesterov=settings.nesterov, **common
@@ -63,26 +63,24 @@ class Supervised(lightning.LightningModule):
 
     def rate(self, step: int) -> float:
         """The learning rate of a step, counted from 0."""
-        return self.plan.lr * self.plan.schedule.scale(
+        return self.spec.lr * self.spec.schedule.scale(
             step, [row["val_loss"] for row in self.history]
         )
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Set the rate, and seed torch's generators by the numbers of the step and the device."""
-        if self.plan.stop():
+        if self.spec.stop():
             raise Interrupted
         step = self.global_step
-        part = (self.global_rank,) if self.plan.settings.devices > 1 else ()
-        sow(self.plan.key.at("step", step, *part), self.device)
+        part = (self.global_rank,) if self.spec.settings.devices > 1 else ()
+        sow(self.spec.key.at("step", step, *part), self.device)
         for group in self.trainer.optimizers[0].param_groups:
             group["lr"] = self.rate(step)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The loss of a batch, augmented."""
-        settings = self.plan.settings
-        images, target = self.plan.material.target.prepare(
-            self.classifier, *batch, settings.augment
-        )
+        settings = self.spec.settings
+        images, target = self.spec.images.target.prepare(self.classifier, *batch, settings.augment)
         logits, others = outputs(self.classifier.look(images))
         value: Tensor = self.loss(logits, target)
         for other in others:
@@ -96,7 +94,7 @@ class Supervised(lightning.LightningModule):
 
     def on_after_backward(self) -> None:
         """Refuse a parameter without a gradient: several devices would wait for it."""
-        if self.plan.settings.devices == 1:
+        if self.spec.settings.devices == 1:
             return
         idle = [name for name, p in self.named_parameters() if p.requires_grad and p.grad is None]
         if idle:
@@ -109,19 +107,19 @@ class Supervised(lightning.LightningModule):
     def on_train_epoch_end(self) -> None:
         """On the first device, measure on the validation share, and keep a checkpoint."""
         self._watch(WATCH)
-        found: Any = (self._record(), self._due()) if self.global_rank == 0 else None
-        record, due = self.trainer.strategy.broadcast(found)
+        outcome: Any = (self._record(), self._due()) if self.global_rank == 0 else None
+        record, due = self.trainer.strategy.broadcast(outcome)
         self.values = []
         self.history.append(record)
         if self.logger is not None:
             self.log_dict(
                 {key: float(x) for key, x in record.items() if key not in ("epoch", "step")}
             )
-        if due and self.plan.checkpoint is not None:
-            self._save(self.plan.checkpoint)
+        if due and self.spec.checkpoint is not None:
+            self._save(self.spec.checkpoint)
             self.saved = time.monotonic()
         now = time.perf_counter()
-        self.plan.on_epoch(record, now - self.began)
+        self.spec.on_epoch(record, now - self.began)
         self.began = now
 
     def _save(self, path: Path) -> None:
@@ -136,12 +134,12 @@ class Supervised(lightning.LightningModule):
 
     def _record(self) -> dict[str, Any]:
         """What there is to say of an epoch."""
-        plan = self.plan
+        spec = self.spec
         step = self.global_step
-        target = plan.material.target
-        size = target.measured_at_once(plan.schedule.batch, LOOK * plan.schedule.batch)
-        batches = plan.material.source.batches(plan.material.shares.validation, size)
-        measured = target.measure(self.classifier, self.loss, until_stopped(batches, plan.stop))
+        target = spec.images.target
+        size = target.measured_at_once(spec.schedule.batch, LOOK * spec.schedule.batch)
+        batches = spec.images.source.batches(spec.images.shares.validation, size)
+        measured = target.measure(self.classifier, self.loss, until_stopped(batches, spec.stop))
         return {
             "epoch": len(self.history) + 1,
             "step": step,
@@ -156,9 +154,9 @@ class Supervised(lightning.LightningModule):
 
     def _due(self) -> bool:
         """Whether a checkpoint is."""
-        plan = self.plan
-        last = self.global_step >= plan.schedule.steps
-        return plan.checkpoint is not None and not last and time.monotonic() - self.saved >= PAUSE
+        spec = self.spec
+        last = self.global_step >= spec.schedule.steps
+        return spec.checkpoint is not None and not last and time.monotonic() - self.saved >= PAUSE
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the epochs so far."""
@@ -167,7 +165,7 @@ class Supervised(lightning.LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Go on from them."""
         self.history = checkpoint["history"]
-        self.plan.on_resume(self.history)
+        self.spec.on_resume(self.history)
 
     def _watch(self, last: int) -> None:
         """Raise a MetalossError where a loss of the last steps was not finite."""
@@ -216,27 +214,27 @@ class Placed(LightningEnvironment):
         return self.rank
 
 
-def train(classifier: ImageClassifier, loss: nn.Module, plan: TrainingSpec) -> list[dict[str, Any]]:
-    """Train a classifier in place, from the plan's checkpoint where there is one; one record per
+def train(classifier: ImageClassifier, loss: nn.Module, spec: TrainingSpec) -> list[dict[str, Any]]:
+    """Train a classifier in place, from the spec's checkpoint where there is one; one record per
     epoch.
 
-    On the CPU the result is a function of the plan alone: interrupted or not, it is the same to the
+    On the CPU the result is a function of the spec alone: interrupted or not, it is the same to the
     bit.
 
     Raises:
         MetalossError: the loss became infinite or not a number.
-        Interrupted: the plan's `stop` said so; the checkpoint of an earlier epoch stays.
+        Interrupted: the spec's `stop` said so; the checkpoint of an earlier epoch stays.
         DamagedFile: the checkpoint cannot be read.
         ProcessLost: the process of another device has ended.
     """
-    start = plan.checkpoint if plan.checkpoint is not None and plan.checkpoint.exists() else None
+    start = spec.checkpoint if spec.checkpoint is not None and spec.checkpoint.exists() else None
     if start is not None:
         _check(start)
-    if plan.settings.devices == 1:
-        return _fitted(classifier, loss, plan, start, 0)
-    given = (classifier, loss, on_device(plan, torch.device("cpu")), start)
-    with distributed.spread(_follow, given, plan.settings.devices, plan.device):
-        return _fitted(classifier, loss, plan, start, 0)
+    if spec.settings.devices == 1:
+        return _fitted(classifier, loss, spec, start, 0)
+    arguments = (classifier, loss, on_device(spec, torch.device("cpu")), start)
+    with distributed.spread(_follow, arguments, spec.settings.devices, spec.device):
+        return _fitted(classifier, loss, spec, start, 0)
 
 
 def _follow(
@@ -244,37 +242,37 @@ def _follow(
     device: torch.device,
     classifier: ImageClassifier,
     loss: nn.Module,
-    plan: TrainingSpec,
+    spec: TrainingSpec,
     start: Any,
 ) -> None:
     """What another process does: the same training, on its part of every batch."""
-    _fitted(classifier.to(device), loss.to(device), on_device(plan, device), start, rank)
+    _fitted(classifier.to(device), loss.to(device), on_device(spec, device), start, rank)
 
 
 def _fitted(
-    classifier: ImageClassifier, loss: nn.Module, plan: TrainingSpec, start: Path | None, rank: int
+    classifier: ImageClassifier, loss: nn.Module, spec: TrainingSpec, start: Path | None, rank: int
 ) -> list[dict[str, Any]]:
-    module = Supervised(classifier, loss, plan)
-    device = plan.device
-    devices = plan.settings.devices
+    module = Supervised(classifier, loss, spec)
+    device = spec.device
+    devices = spec.settings.devices
     strategy: Any = DDPStrategy(cluster_environment=Placed(rank)) if devices > 1 else "auto"
     with _quiet(), torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         trainer = lightning.Trainer(
             accelerator="gpu" if device.type == "cuda" else "cpu",
             devices=devices,
             strategy=strategy,
-            max_epochs=plan.schedule.epochs,
-            precision=plan.settings.precision,
-            logger=_logger(plan),
+            max_epochs=spec.schedule.epochs,
+            precision=spec.settings.precision,
+            logger=_logger(spec),
             enable_checkpointing=False,
             enable_progress_bar=False,
             enable_model_summary=False,
             use_distributed_sampler=False,
             limit_val_batches=0,
-            gradient_clip_val=plan.settings.clip or None,
-            default_root_dir=None if plan.checkpoint is None else plan.checkpoint.parent,
+            gradient_clip_val=spec.settings.clip or None,
+            default_root_dir=None if spec.checkpoint is None else spec.checkpoint.parent,
         )
-        feed = EpochBatches(plan, lambda: module.global_step, rank)
+        feed = EpochBatches(spec, lambda: module.global_step, rank)
         trainer.fit(module, feed, ckpt_path=start, weights_only=True)
     return module.history
 
@@ -290,14 +288,14 @@ def _check(path: Path) -> None:
         ) from None
 
 
-def _logger(plan: TrainingSpec) -> Any:
+def _logger(spec: TrainingSpec) -> Any:
     """TensorBoard's, where it is asked for."""
-    if plan.logs is None:
+    if spec.logs is None:
         return False
     from lightning.pytorch.loggers import TensorBoardLogger
 
     try:
-        return TensorBoardLogger(plan.logs.parent, name="", version=plan.logs.name)
+        return TensorBoardLogger(spec.logs.parent, name="", version=spec.logs.name)
     except ModuleNotFoundError:
         raise SettingsError(
             f"tensorboard is not installed: {installation.command('tensorboard')}"

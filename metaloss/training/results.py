@@ -110,14 +110,14 @@ class Fits:
 
 def mean(values: Sequence[float]) -> float:
     """The mean of what is a number; NaN of nothing."""
-    found = [x for x in values if not math.isnan(x)]
-    return statistics.fmean(found) if found else math.nan
+    known = [x for x in values if not math.isnan(x)]
+    return statistics.fmean(known) if known else math.nan
 
 
 def std(values: Sequence[float]) -> float:
     """The standard deviation (n - 1) of what is a number; NaN of fewer than two."""
-    found = [x for x in values if not math.isnan(x)]
-    return statistics.stdev(found) if len(found) > 1 else math.nan
+    known = [x for x in values if not math.isnan(x)]
+    return statistics.stdev(known) if len(known) > 1 else math.nan
 
 
 def row(
@@ -131,30 +131,30 @@ def row(
         runs: what each seed came to on the test images.
         base: the same of the baseline; None for the baseline itself.
     """
-    found: dict[str, Any] = {
+    cells: dict[str, Any] = {
         "loss": label,
         "lr": lr,
         "n": len(runs),
         "failed": sum(bool(x["failed"]) for x in runs),
     }
-    found["one_answer"] = sum(x["only_answer"] is not None for x in runs)
+    cells["one_answer"] = sum(x["only_answer"] is not None for x in runs)
     for key in MEASURES:
         if key in runs[0]:
             values = [x[key] for x in runs]
-            found |= {key: mean(values), f"{key}_std": std(values)}
+            cells |= {key: mean(values), f"{key}_std": std(values)}
     if "recall" in runs[0]:
-        found["recall"] = {
+        cells["recall"] = {
             name: mean([x["recall"][name] for x in runs]) for name in runs[0]["recall"]
         }
     if base is not None:
         key = target_of(runs[0]).metric.key
         differences = [a[key] - b[key] for a, b in zip(runs, base, strict=True)]
-        found |= {
+        cells |= {
             "difference": mean(differences),
             "difference_std": std(differences),
             "differences": differences,
         }
-    return found
+    return cells
 
 
 def baseline(labels: Sequence[str]) -> str:
@@ -169,10 +169,10 @@ def fits(
     network: nn.Module | None,
 ) -> Fits:
     """The result of a finished folder, from its records and its summary."""
-    found = []
-    for line in table["table"]:
-        label = line["loss"]
-        runs = [x for x in table["trainings"] if x["loss"] == line["loss"]]
+    fitted = []
+    for loss_row in table["table"]:
+        label = loss_row["loss"]
+        runs = [x for x in table["trainings"] if x["loss"] == loss_row["loss"]]
         final = {(x["seed"], x["lr"]) for x in runs}
         epochs = [
             {"seed": x.seed, **record}
@@ -181,10 +181,10 @@ def fits(
             for record in x.epochs
         ]
         numbers = {key: [_number(x[key]) for x in runs] for key in MEASURES if key in runs[0]}
-        found.append(
+        fitted.append(
             Fitted(
                 loss=label,
-                lr=line["lr"],
+                lr=loss_row["lr"],
                 seeds=[x["seed"] for x in runs],
                 history=epochs,
                 tuning=table["tuning"].get(label, []),
@@ -199,7 +199,7 @@ def fits(
                 **numbers,
             )
         )
-    return Fits(found, table["table"], table, folder)
+    return Fits(fitted, table["table"], table, folder)
 
 
 def _number(value: float | None) -> float:

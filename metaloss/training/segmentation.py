@@ -68,13 +68,13 @@ def ignoring(loss: nn.Module) -> nn.Module:
     if isinstance(loss, Criterion):
         return loss.with_options(ignore_index=IGNORE)
     if hasattr(loss, "ignore_index"):
-        told: Any = copy.deepcopy(loss)
-        told.ignore_index = IGNORE
-        return Guarded(told)
+        ignoring_loss: Any = copy.deepcopy(loss)
+        ignoring_loss.ignore_index = IGNORE
+        return Guarded(ignoring_loss)
     return Counted(loss)
 
 
-def check_masks(found: Scenes) -> None:
+def check_masks(scenes: Scenes) -> None:
     """Look at the masks to train on before any training.
 
     Raises:
@@ -83,25 +83,25 @@ def check_masks(found: Scenes) -> None:
     Warns:
         DataWarning: a class has no pixel, or an image has none that counts.
     """
-    rows = (~found.test).nonzero()[:, 0].tolist()
-    counts = torch.stack([found.counts(row) for row in rows])
+    rows = (~scenes.test).nonzero()[:, 0].tolist()
+    counts = torch.stack([scenes.counts(row) for row in rows])
     void = [
-        found.masks[row].name
-        for row, own in zip(rows, counts, strict=True)
-        if not own[:IGNORE].any()
+        scenes.masks[row].name
+        for row, in_mask in zip(rows, counts, strict=True)
+        if not in_mask[:IGNORE].any()
     ]
     if void:
         warn_of(
-            f"{found.name}: {len(void)} of {len(rows)} images to train on teach nothing, all "
+            f"{scenes.name}: {len(void)} of {len(rows)} images to train on teach nothing, all "
             "pixels of their masks are "
             f"{IGNORE}: {_some(void)}"
         )
     pixels = counts.sum(0)
-    absent = [f"'{name}'" for name, n in zip(found.classes, pixels, strict=False) if not n]
+    absent = [f"'{name}'" for name, n in zip(scenes.classes, pixels, strict=False) if not n]
     if not absent:
         return
-    missing = f"{found.name}: no mask to train on has a pixel of {_some(absent)}"
-    if len(found.classes) - len(absent) < 2:
+    missing = f"{scenes.name}: no mask to train on has a pixel of {_some(absent)}"
+    if len(scenes.classes) - len(absent) < 2:
         numbers = " and ".join(map(str, pixels.nonzero()[:, 0].tolist()))
         raise DataError(f"{missing}: {ONE_CLASS.format(numbers=numbers)}")
     warn_of(missing)

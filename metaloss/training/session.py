@@ -45,7 +45,7 @@ class TrainingSession:
     Attributes:
         folder: theirs.
         settings: of the training.
-        material: the images.
+        images: those of the trainings.
         losses: under their names.
         device: where to train.
         network: a network, or what makes one, in the place of a name.
@@ -55,7 +55,7 @@ class TrainingSession:
 
     folder: Path
     settings: Training
-    material: TrainingImages
+    images: TrainingImages
     losses: list[NamedLoss]
     device: torch.device
     network: Any
@@ -72,14 +72,14 @@ class TrainingSession:
         return [self.settings.seed + i for i in range(self.settings.seeds)]
 
     @property
-    def images(self) -> int:
+    def image_count(self) -> int:
         """How many a training learns from."""
-        return len(self.material.training_rows(self.settings.per_class, Stream(self.settings.seed)))
+        return len(self.images.training_rows(self.settings.per_class, Stream(self.settings.seed)))
 
     @property
     def schedule(self) -> Schedule:
         """How long a training is."""
-        return make_schedule(self.settings, self.images)
+        return make_schedule(self.settings, self.image_count)
 
     def check(self) -> None:
         """Say what does not fit, before there is a folder.
@@ -92,37 +92,37 @@ class TrainingSession:
         classifier = self.classifier(self.settings.seed)
         batch = self.schedule.batch
         if settings.devices > 1:
-            losses = {f"the loss {x.label}": x.loss for x in self.losses}
-            given = {"the network": classifier, **losses}
-            distributed.check(settings.devices, self.device, batch, given)
+            losses = {f"the loss {x.label}": x.module for x in self.losses}
+            needed = {"the network": classifier, **losses}
+            distributed.check(settings.devices, self.device, batch, needed)
         check_batch(classifier, batch, settings.devices)
 
     def cautions(self) -> list[str]:
         """What the user should know before the training begins."""
-        validation = len(self.material.shares.validation)
-        found = [cautions.few_images(validation), cautions.few_steps(self.schedule.steps)]
-        return [text for text in found if text is not None]
+        validation = len(self.images.shares.validation)
+        texts = [cautions.few_images(validation), cautions.few_steps(self.schedule.steps)]
+        return [text for text in texts if text is not None]
 
     def run(self) -> dict[str, Any]:
         """Train all that is not trained yet, test, and write the summary."""
         tuning: dict[str, list[dict[str, float]]] = {}
         finals: dict[str, list[TrainingRecord]] = {}
-        for entrant in self.losses:
+        for loss in self.losses:
             rate = self.settings.rate
             if self.settings.rates:
-                rate, tuning[entrant.label] = self._tune(entrant)
-            finals[entrant.label] = [self.train(entrant, rate, seed) for seed in self.seeds]
+                rate, tuning[loss.label] = self._tune(loss)
+            finals[loss.label] = [self.train(loss, rate, seed) for seed in self.seeds]
         failures = [x.failed for runs in finals.values() for x in runs]
         self._write()
         if all(failures):
             raise MetalossError(failures[0])
-        runs = [self._test(e, x) for e in self.losses for x in finals[e.label]]
+        runs = [self._test(loss, x) for loss in self.losses for x in finals[loss.label]]
         for label in finals:
             sound = [x for x in runs if x["loss"] == label and not x["failed"]]
             if text := cautions.one_answer([x["only_answer"] for x in sound]):
                 self.reporter.on_warning(f"{label}: {text}")
         table = self._summary(finals, runs, tuning)
-        pictures = figures.curves([x for found in finals.values() for x in found if x.epochs])
+        pictures = figures.curves([x for runs in finals.values() for x in runs if x.epochs])
         files = {f"{p.name}.{kind}": getattr(p, kind) for p in pictures for kind in ("png", "pdf")}
         storage.write(self.folder / "results.csv", folders.per_training(runs))
         folders.finish(self.folder, table, files)
@@ -130,30 +130,34 @@ class TrainingSession:
             path.unlink()
         return table
 
-    def train(self, entrant: NamedLoss, lr: float, seed: int) -> TrainingRecord:
+    def train(self, loss: NamedLoss, lr: float, seed: int) -> TrainingRecord:
         """The record of one training, which is done or continued where it is not over."""
-        state = self._state(entrant, lr, seed)
-        found = folders.saved(state / "done.json")
-        if found is None:
-            found = self._trained(entrant, lr, seed, state)
-        self.done[state] = found
-        return found
+        state = self._state(loss, lr, seed)
+        record = folders.saved(state / "done.json")
+        if record is None:
+            state.mkdir(parents=True, exist_ok=True)
+            self._finish(loss, TrainingRecord(loss.label, lr, seed, [], []), state)
+            # Read back, so that a resumed training's tables have the same numbers.
+            record = folders.saved(state / "done.json")
+            assert record is not None
+        self.done[state] = record
+        return record
 
-    def recall(self, entrants: Sequence[NamedLoss], rates: Sequence[float]) -> None:
+    def recall(self, losses: Sequence[NamedLoss], rates: Sequence[float]) -> None:
         """Read the records of these losses' finished trainings at these rates, for the tables."""
-        for entrant in entrants:
+        for loss in losses:
             for lr in rates:
                 for seed in self.seeds:
-                    state = self._state(entrant, lr, seed)
-                    if (found := folders.saved(state / "done.json")) is not None:
-                        self.done[state] = found
+                    state = self._state(loss, lr, seed)
+                    if (record := folders.saved(state / "done.json")) is not None:
+                        self.done[state] = record
 
     def classifier(self, seed: int) -> ImageClassifier:
         """The untrained classifier of a seed, the same for every loss and rate."""
-        material = self.material
+        images = self.images
         settings = self.settings
-        size = (settings.size, settings.size) if settings.size else material.size
-        shape = NetworkShape(material.channels, size, material.classes)
+        size = (settings.size, settings.size) if settings.size else images.size
+        shape = NetworkShape(images.channels, size, images.classes)
         key = Stream(seed).at("init")
         if isinstance(self.network, nn.Module):
             network = copy.deepcopy(self.network)
@@ -167,111 +171,110 @@ class TrainingSession:
                 pretrained=settings.pretrained,
                 probe=seed == settings.seed,
             )
-        repeat = repeats(network, material.channels)
-        return ImageClassifier(network, shape, material.mean, material.std, repeat).to(self.device)
+        repeat = repeats(network, images.channels)
+        return ImageClassifier(network, shape, images.mean, images.std, repeat).to(self.device)
 
-    def loss(self, entrant: NamedLoss) -> nn.Module:
+    def loss_module(self, loss: NamedLoss) -> nn.Module:
         """A copy of a loss as these images are trained with, on the device."""
-        return self.material.target.adapt(copy.deepcopy(entrant.loss)).to(self.device)
+        return self.images.target.adapt(copy.deepcopy(loss.module)).to(self.device)
 
-    def _tune(self, entrant: NamedLoss) -> tuple[float, list[dict[str, float]]]:
+    def _tune(self, loss: NamedLoss) -> tuple[float, list[dict[str, float]]]:
         """The rate with the best validation score on the first seed, and the score of each."""
-        tried = [self.train(entrant, lr, self.seeds[0]) for lr in self.settings.rates]
+        tried = [self.train(loss, lr, self.seeds[0]) for lr in self.settings.rates]
         best = max(tried, key=lambda x: x.validation)
         if len(tried) > 1 and best.lr in (min(self.settings.rates), max(self.settings.rates)):
             self.reporter.on_warning(
-                f"{entrant.label}: the best rate, {best.lr:g}, is at the end of those tried; try "
-                "more"
+                f"{loss.label}: the best rate, {best.lr:g}, is at the end of those tried; try more"
             )
-        score = f"val_{self.material.target.metric.key}"
+        score = f"val_{self.images.target.metric.key}"
         return best.lr, [{"lr": x.lr, score: max(x.validation, 0.0)} for x in tried]
 
-    def _trained(self, entrant: NamedLoss, lr: float, seed: int, state: Path) -> TrainingRecord:
+    def _finish(self, loss: NamedLoss, record: TrainingRecord, state: Path) -> None:
+        """Train to the end, from the checkpoint where there is one; write the weights and the
+        record, which says that the training is over.
+        """
         from metaloss.training.module import train
 
-        state.mkdir(parents=True, exist_ok=True)
-        settings = self.settings
-        key = Stream(seed)
-        rows = self.material.training_rows(settings.per_class, key)
-        path = make_schedule(settings, len(rows))
-        now = TrainingRecord(entrant.label, lr, seed, [], [])
+        spec = self._spec(loss, record, state)
+        classifier = self.classifier(record.seed)
+        classes = self.images.dataset.classes
+        folders.describe(self.folder / "model.json", self.settings, classifier, classes)
+        try:
+            history = train(classifier, self.loss_module(loss), spec)
+            failed = ""
+        except MetalossError as error:
+            if type(error) is not MetalossError:  # what did not come from the loss
+                raise
+            history = record.epochs
+            failed = f"{loss.label}, seed {record.seed}: {error}"
+            self.reporter.on_warning(failed)
+        if not failed:
+            folders.save_weights(state / "model.safetensors", classifier)
+        folders.save(state / "done.json", replace(record, epochs=history, failed=failed))
+        (state / "last.ckpt").unlink(missing_ok=True)
 
-        def on_epoch(record: dict[str, Any], seconds: float) -> None:
-            self._watch(entrant, lr, seed, record)
-            now.epochs.append(record)
-            now.seconds.append(seconds)
-            self._write(now)
-            self.reporter.on_epoch(
-                {"loss": entrant.label, "seed": seed, "rate": lr, **record}, path.epochs, seconds
-            )
+    def _spec(self, loss: NamedLoss, record: TrainingRecord, state: Path) -> TrainingSpec:
+        """What one training is; its epochs are added to the record."""
+        settings = self.settings
+        key = Stream(record.seed)
+        rows = self.images.training_rows(settings.per_class, key)
+        schedule = make_schedule(settings, len(rows))
+        name = {"loss": loss.label, "seed": record.seed, "rate": record.lr}
+
+        def on_epoch(epoch: dict[str, Any], seconds: float) -> None:
+            self._watch(loss, record.lr, record.seed, epoch)
+            record.epochs.append(epoch)
+            record.seconds.append(seconds)
+            self._write(record)
+            self.reporter.on_epoch({**name, **epoch}, schedule.epochs, seconds)
 
         def on_resume(earlier: Sequence[dict[str, Any]]) -> None:
-            now.epochs.extend(earlier)
-            now.seconds.extend([0.0] * len(earlier))  # not known any more
+            record.epochs.extend(earlier)
+            record.seconds.extend([0.0] * len(earlier))  # not known any more
 
-        logs = self.folder / "tensorboard" / state.name if settings.tensorboard else None
-        plan = TrainingSpec(
+        return TrainingSpec(
             settings,
-            self.material,
+            self.images,
             rows,
-            path,
-            lr,
+            schedule,
+            record.lr,
             key.at("train"),
             checkpoint=state / "last.ckpt",
             on_epoch=on_epoch,
             on_resume=on_resume,
             stop=self.stop,
-            logs=logs,
+            logs=self.folder / "tensorboard" / state.name if settings.tensorboard else None,
         )
-        classifier = self.classifier(seed)
-        loss = self.loss(entrant)
-        folders.describe(
-            self.folder / "model.json", settings, classifier, self.material.dataset.classes
-        )
-        try:
-            history = train(classifier, loss, plan)
-            failed = ""
-        except MetalossError as error:
-            if type(error) is not MetalossError:  # what did not come from the loss
-                raise
-            history = now.epochs
-            failed = f"{entrant.label}, seed {seed}: {error}"
-            self.reporter.on_warning(failed)
-        if not failed:
-            folders.save_weights(state / "model.safetensors", classifier)
-        folders.save(state / "done.json", replace(now, epochs=history, failed=failed))
-        (state / "last.ckpt").unlink(missing_ok=True)
-        found = folders.saved(state / "done.json")
-        assert found is not None
-        return found
 
-    def _watch(self, entrant: NamedLoss, lr: float, seed: int, record: dict[str, Any]) -> None:
+    def _watch(self, loss: NamedLoss, lr: float, seed: int, record: dict[str, Any]) -> None:
         """Warn of a validation loss that has exploded: once for a loss and a rate."""
-        place = (entrant.label, lr)
+        place = (loss.label, lr)
         text = (
-            None if place in self.exploded else cautions.exploded(record, self.material.classes, lr)
+            None if place in self.exploded else cautions.exploded(record, self.images.classes, lr)
         )
         if text is not None:
             self.exploded.add(place)
-            self.reporter.on_warning(f"{entrant.label}, seed {seed}: {text}")
+            self.reporter.on_warning(f"{loss.label}, seed {seed}: {text}")
 
-    def _state(self, entrant: NamedLoss, lr: float, seed: int) -> Path:
-        return self.folder / "state" / f"{entrant.slug}-{lr:.12g}-{seed}"
+    def _state(self, loss: NamedLoss, lr: float, seed: int) -> Path:
+        return self.folder / "state" / f"{loss.slug}-{lr:.12g}-{seed}"
 
-    def _test(self, entrant: NamedLoss, x: TrainingRecord) -> dict[str, Any]:
+    def _test(self, loss: NamedLoss, x: TrainingRecord) -> dict[str, Any]:
         """What a training's last weights reach on the test images; the weights' file is renamed."""
         row = {"loss": x.loss, "seed": x.seed, "lr": x.lr, "failed": x.failed, "file": ""}
-        target = self.material.target
-        classes = self.material.dataset.classes
+        target = self.images.target
+        classes = self.images.dataset.classes
         if x.failed:
             return {**row, **target.scores(None, classes)}
-        path = self._state(entrant, x.lr, x.seed) / "model.safetensors"
+        path = self._state(loss, x.lr, x.seed) / "model.safetensors"
         classifier = self.classifier(x.seed)
         classifier.load_state_dict(storage.read_tensors(path, storage.REMAKE))
         size = target.measured_at_once(self.schedule.batch, LOOK)
-        batches = self.material.source.batches(self.material.shares.test, size)
-        measured = target.measure(classifier, self.loss(entrant), until_stopped(batches, self.stop))
-        file = f"model-{'' if len(self.losses) == 1 else entrant.slug + '-'}{x.seed}.safetensors"
+        batches = self.images.source.batches(self.images.shares.test, size)
+        measured = target.measure(
+            classifier, self.loss_module(loss), until_stopped(batches, self.stop)
+        )
+        file = f"model-{'' if len(self.losses) == 1 else loss.slug + '-'}{x.seed}.safetensors"
         storage.write(self.folder / file, path.read_bytes())
         return {**row, "file": file, **target.scores(measured, classes)}
 
@@ -279,22 +282,22 @@ class TrainingSession:
         self, finals: dict[str, list[TrainingRecord]], runs: list[dict[str, Any]], tuning: Any
     ) -> dict[str, Any]:
         base = results.baseline(list(finals))
-        own = {label: [x for x in runs if x["loss"] == label] for label in finals}
+        by_loss = {label: [x for x in runs if x["loss"] == label] for label in finals}
         lines = [
             results.row(
-                label, finals[label][0].lr, own[label], None if label == base else own[base]
+                label, finals[label][0].lr, by_loss[label], None if label == base else by_loss[base]
             )
             for label in finals
         ]
-        shares = self.material.shares
+        shares = self.images.shares
         images = {
-            "train": self.images,
+            "train": self.image_count,
             "validation": len(shares.validation),
             "test": len(shares.test),
         }
         about = {
             "model": self.settings.model,
-            "data": self.material.dataset.name,
+            "data": self.images.dataset.name,
             "images": images,
             "seeds": self.seeds,
         }

@@ -223,12 +223,12 @@ def resolve(table: Mapping[str, Any]) -> Training:
     Raises:
         SettingsError: names the setting, what was given and what is allowed.
     """
-    found = dict(
+    spelt = dict(
         _spelt({**table, "loss": (table["loss"],)} if isinstance(table.get("loss"), str) else table)
     )
-    if isinstance(found.get("rates"), float | int):
-        found["rates"] = (found["rates"],)
-    resolved: Training = registry.from_table(Training, found, "train")
+    if isinstance(spelt.get("rates"), float | int):
+        spelt["rates"] = (spelt["rates"],)
+    resolved: Training = registry.from_table(Training, spelt, "train")
     return resolved
 
 

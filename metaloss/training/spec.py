@@ -32,7 +32,7 @@ class TrainingSpec:
 
     Attributes:
         settings: of the training.
-        material: the images.
+        images: those of the training.
         rows: those to train on.
         schedule: of the learning rate.
         lr: its highest.
@@ -46,7 +46,7 @@ class TrainingSpec:
     """
 
     settings: Training
-    material: TrainingImages
+    images: TrainingImages
     rows: Rows
     schedule: Schedule
     lr: float
@@ -60,23 +60,23 @@ class TrainingSpec:
     @property
     def device(self) -> torch.device:
         """Where the images are."""
-        source = self.material.source
+        source = self.images.source
         return source.device if isinstance(source, Streamed) else source.labels.device
 
 
-def on_device(plan: TrainingSpec, device: torch.device) -> TrainingSpec:
+def on_device(spec: TrainingSpec, device: torch.device) -> TrainingSpec:
     """A training with its images on another device, as another process runs it.
 
     It calls nobody back.
     """
-    source = plan.material.source
+    source = spec.images.source
     if isinstance(source, Streamed):
         there: Resident | Streamed = replace(source, device=device)
     else:
         there = Resident(source.pixels.to(device), source.labels.to(device))
     return replace(
-        plan,
-        material=replace(plan.material, source=there),
+        spec,
+        images=replace(spec.images, source=there),
         on_epoch=_ignore_epoch,
         on_resume=_ignore_history,
         stop=_never,
@@ -99,23 +99,23 @@ class EpochBatches:
     """The batches of the epoch that comes next: a device's part of every one.
 
     Args:
-        plan: the training.
+        spec: the training.
         step: gives the number of steps that are done.
         rank: the device's number.
     """
 
-    def __init__(self, plan: TrainingSpec, step: Callable[[], int], rank: int) -> None:
-        self.plan = plan
+    def __init__(self, spec: TrainingSpec, step: Callable[[], int], rank: int) -> None:
+        self.spec = spec
         self.step = step
         self.rank = rank
 
     def __iter__(self) -> Iterator[Batch]:
-        plan = self.plan
+        spec = self.spec
         first = self.step()
-        batch = plan.schedule.batch
-        steps = min(plan.schedule.epoch_steps, plan.schedule.steps - first)
-        part = batch // plan.settings.devices
-        rows = batch_order(plan.rows, batch, plan.key, first, steps).reshape(
-            steps, plan.settings.devices, part
+        batch = spec.schedule.batch
+        steps = min(spec.schedule.epoch_steps, spec.schedule.steps - first)
+        part = batch // spec.settings.devices
+        rows = batch_order(spec.rows, batch, spec.key, first, steps).reshape(
+            steps, spec.settings.devices, part
         )
-        return plan.material.source.batches(rows[:, self.rank].flatten(), part)
+        return spec.images.source.batches(rows[:, self.rank].flatten(), part)

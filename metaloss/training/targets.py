@@ -97,24 +97,24 @@ class Target(ABC):
         """
 
     @abstractmethod
-    def own_scores(self, found: Measurement, classes: Sequence[str]) -> dict[str, Any]:
+    def own_scores(self, measured: Measurement, classes: Sequence[str]) -> dict[str, Any]:
         """What a result on the test images has beside accuracy, F1 and loss."""
 
-    def scores(self, found: Measurement | None, classes: Sequence[str]) -> dict[str, Any]:
+    def scores(self, measured: Measurement | None, classes: Sequence[str]) -> dict[str, Any]:
         """A result on the test images as plain values.
 
         Args:
-            found: the result; None where the training failed.
+            measured: the result; None where the training failed.
             classes: their names.
         """
-        found = found or Measurement(math.nan, math.nan, math.nan)
-        answer = found.only_answer
+        measured = measured or Measurement(math.nan, math.nan, math.nan)
+        answer = measured.only_answer
         return {
-            "accuracy": found.accuracy,
-            "f1": found.f1,
-            "test_loss": found.loss,
+            "accuracy": measured.accuracy,
+            "f1": measured.f1,
+            "test_loss": measured.loss,
             "only_answer": None if answer is None else classes[answer],
-            **self.own_scores(found, classes),
+            **self.own_scores(measured, classes),
         }
 
 
@@ -151,11 +151,11 @@ class Classification(Target):
         """As many as memory allows."""
         return most
 
-    def own_scores(self, found: Measurement, classes: Sequence[str]) -> dict[str, Any]:
+    def own_scores(self, measured: Measurement, classes: Sequence[str]) -> dict[str, Any]:
         """Balanced accuracy, and the recall of every class."""
-        recall = found.recall or (math.nan,) * len(classes)
+        recall = measured.recall or (math.nan,) * len(classes)
         return {
-            "balanced_accuracy": found.balanced_accuracy,
+            "balanced_accuracy": measured.balanced_accuracy,
             "recall": dict(zip(classes, recall, strict=True)),
         }
 
@@ -193,11 +193,11 @@ class Segmentation(Target):
         """A batch: every pixel has logits."""
         return batch
 
-    def own_scores(self, found: Measurement, classes: Sequence[str]) -> dict[str, Any]:
+    def own_scores(self, measured: Measurement, classes: Sequence[str]) -> dict[str, Any]:
         """Intersection over union, its mean and that of every class."""
-        ious = found.ious or (math.nan,) * len(classes)
+        ious = measured.ious or (math.nan,) * len(classes)
         return {
-            "iou": math.nan if found.iou is None else found.iou,
+            "iou": math.nan if measured.iou is None else measured.iou,
             "iou_per_class": dict(zip(classes, ious, strict=True)),
         }
 

@@ -17,21 +17,22 @@ LINE = "{:26} {:>5}   {:7} {:>7} {:>7}   {:>10} {:>8}   {:>8}   {:>9}   {:>7}"
 PLACE = ("loss", "seed", "rate", "epoch", "step", "train loss", "val loss")
 
 
-def heading(job: TrainingSession) -> list[str]:
+def heading(session: TrainingSession) -> list[str]:
     """What is about to be trained, on what, and where everything goes."""
-    settings = job.settings
-    shares = job.material.shares
+    settings = session.settings
+    dataset = session.images.dataset
+    shares = session.images.shares
     whole = len(shares.train)
     validation = len(shares.validation)
     test = len(shares.test)
-    train = job.images
-    path = job.schedule
+    train = session.image_count
+    schedule = session.schedule
     share = (
         f"a tenth of {train} training images"
-        if path.batch == train // SHARE
+        if schedule.batch == train // SHARE
         else f"of {train} training images"
     )
-    length = f"{path.steps} steps: {path.epochs} epochs of {path.epoch_steps}"
+    length = f"{schedule.steps} steps: {schedule.epochs} epochs of {schedule.epoch_steps}"
     clip = f" · gradients up to {settings.clip:g} long" if settings.clip else ""
     rates = " ".join(f"{x:g}" for x in settings.rates or (settings.rate,))
     subset = "" if settings.subset is None else f" ({settings.subset}, of {whole})"
@@ -39,21 +40,23 @@ def heading(job: TrainingSession) -> list[str]:
     size = (
         f"{settings.size}x{settings.size}"
         if settings.size
-        else "x".join(map(str, job.material.size))
+        else "x".join(map(str, session.images.size))
     )
-    device = f"{settings.devices} x {job.device}" if settings.devices > 1 else str(job.device)
-    trainings = len(job.losses) * (settings.seeds + max(0, len(settings.rates) - 1))
+    device = (
+        f"{settings.devices} x {session.device}" if settings.devices > 1 else str(session.device)
+    )
+    trainings = len(session.losses) * (settings.seeds + max(0, len(settings.rates) - 1))
     return [
         f"metaloss {__version__} · {settings.model} at {size} · {settings.optimiser}, "
         f"{settings.schedule} · augment "
         f"{settings.augment.kind} · {trainings} training{'s' if trainings > 1 else ''} · {device}",
-        f"data    {job.material.dataset.name}: {images}; {job.material.dataset.origin}",
+        f"data    {dataset.name}: {images}; {dataset.origin}",
         (
-            f"steps   batch {path.batch} ({share}) · rate{'s' if settings.rates else ''} "
+            f"steps   batch {schedule.batch} ({share}) · rate{'s' if settings.rates else ''} "
             f"{rates}{clip} · {length}"
         ),
-        f"folder  {job.folder}",
-        LINE.format(*PLACE, *(title for _, title in job.material.target.progress), "s/epoch"),
+        f"folder  {session.folder}",
+        LINE.format(*PLACE, *(title for _, title in session.images.target.progress), "s/epoch"),
     ]
 
 
@@ -69,11 +72,11 @@ def epoch(record: dict[str, Any], epochs: int, seconds: float) -> str:
     )
 
 
-def table(found: Fits) -> list[str]:
+def table(fits: Fits) -> list[str]:
     """Every loss on the test images, as mean and standard deviation over the seeds."""
-    summary = found.summary
-    base = next(row for row in found.table if row["loss"] == summary["baseline"])
-    rows = [_row(row, base) for row in found.table]
+    summary = fits.summary
+    base = next(row for row in fits.table if row["loss"] == summary["baseline"])
+    rows = [_row(row, base) for row in fits.table]
     columns = [
         name
         for name in dict.fromkeys(x for row in rows for x in row)
@@ -95,7 +98,7 @@ def table(found: Fits) -> list[str]:
             f"{spread}{against}"
         ),
         *tables.table(cells),
-        *_recalls(found.table),
+        *_recalls(fits.table),
     ]
 
 

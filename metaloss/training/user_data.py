@@ -17,7 +17,7 @@ from metaloss.errors import DataError
 CHANNELS = (1, 3)  # of an image, gray or in colour
 
 
-def as_dataset(given: Any) -> Dataset:
+def as_dataset(data: Any) -> Dataset:
     """The data set that a caller hands over: one of ours; images and labels; a set of pairs as
     torchvision's; two sets.
 
@@ -27,17 +27,17 @@ def as_dataset(given: Any) -> Dataset:
     Raises:
         DataError: it is none of these, or images and labels do not fit.
     """
-    if isinstance(given, Dataset):
-        return given
-    if isinstance(given, tuple | list) and len(given) == 2:
-        if isinstance(given[0], Tensor | np.ndarray):
-            return _joined([(given[0], given[1])], None)
-        if all(hasattr(x, "__getitem__") and hasattr(x, "__len__") for x in given):
-            return _joined([_pairs(x) for x in given], getattr(given[0], "classes", None))
-    if hasattr(given, "__getitem__") and hasattr(given, "__len__"):
-        return _joined([_pairs(given)], getattr(given, "classes", None))
+    if isinstance(data, Dataset):
+        return data
+    if isinstance(data, tuple | list) and len(data) == 2:
+        if isinstance(data[0], Tensor | np.ndarray):
+            return _joined([(data[0], data[1])], None)
+        if all(hasattr(x, "__getitem__") and hasattr(x, "__len__") for x in data):
+            return _joined([_pairs(x) for x in data], getattr(data[0], "classes", None))
+    if hasattr(data, "__getitem__") and hasattr(data, "__len__"):
+        return _joined([_pairs(data)], getattr(data, "classes", None))
     raise DataError(
-        f"data: found {type(given).__name__}, expected a name, (images, labels), a data set of "
+        f"data: found {type(data).__name__}, expected a name, (images, labels), a data set of "
         "pairs, or (train, test)"
     )
 
@@ -91,12 +91,12 @@ def _whole(labels: np.ndarray) -> Int64[np.ndarray, " N"]:
     try:
         numbers = labels.astype(np.float64)
         wrong = numbers[~(np.isfinite(numbers) & (numbers == np.round(numbers)))]
-        found = f"{wrong[0]:g}" if len(wrong) else ""
+        wrong_label = f"{wrong[0]:g}" if len(wrong) else ""
     except (TypeError, ValueError):
-        found = next(repr(x) for x in labels.tolist() if not isinstance(x, int | float))
-    if found:
+        wrong_label = next(repr(x) for x in labels.tolist() if not isinstance(x, int | float))
+    if wrong_label:
         raise DataError(
-            f"data: labels: found {found}, expected whole numbers from 0, or names alone"
+            f"data: labels: found {wrong_label}, expected whole numbers from 0, or names alone"
         )
     return numbers.astype(np.int64)
 
@@ -156,14 +156,14 @@ def _shape(pixels: Tensor) -> str:
     return "x".join(map(str, pixels.shape))
 
 
-def _pairs(found: Any) -> tuple[Tensor, list[Any]]:
+def _pairs(dataset: Any) -> tuple[Tensor, list[Any]]:
     """Images and labels of (image, label) pairs; images are Pillow's, arrays or tensors."""
-    if not len(found):
+    if not len(dataset):
         raise DataError("data: images: found none, expected at least 1")
     try:
-        images, labels = zip(*(found[i] for i in range(len(found))), strict=True)
+        images, labels = zip(*(dataset[i] for i in range(len(dataset))), strict=True)
     except (TypeError, ValueError):
-        kind = type(found[0]).__name__
+        kind = type(dataset[0]).__name__
         raise DataError(
             f"data: found {kind} where a pair of an image and its label was expected; images and "
             "labels apart are "

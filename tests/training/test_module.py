@@ -72,8 +72,8 @@ def bare(classifier, plan, loss):
     classifier.train()
     for step, some in enumerate(rows):
         torch.manual_seed(KEY.at("step", step).generator().initial_seed())
-        images = raw(plan.material.source.pixels[some], chosen.augment)
-        labels = plan.material.source.labels[some]
+        images = raw(plan.images.source.pixels[some], chosen.augment)
+        labels = plan.images.source.labels[some]
         ready, target = mixed(classifier.normalise(images), labels, 4, chosen.augment)
         sgd.zero_grad()
         loss(classifier.network(ready), target).backward()
@@ -154,7 +154,7 @@ def test_an_epoch_s_record_says_what_a_look_at_the_validation_share_says(setting
     found = measure(
         classifier,
         metaloss.load("ce"),
-        plan.material.source.batches(plan.material.shares.validation, 3),
+        plan.images.source.batches(plan.images.shares.validation, 3),
     )
     last = history[-1]
     assert [row["epoch"] for row in history] == [1, 2]
@@ -303,7 +303,7 @@ def test_logits_that_are_no_numbers_measure_as_none(setting):
     found = measure(
         classifier,
         nn.CrossEntropyLoss(),
-        plan.material.source.batches(plan.material.shares.test, 8),
+        plan.images.source.batches(plan.images.shares.test, 8),
     )
     assert math.isnan(found.accuracy)
     assert math.isnan(found.f1)

@@ -96,9 +96,9 @@ class FewShot:
         Raises:
             Interrupted: someone asked to stop.
         """
-        assert isinstance(named.loss, Criterion)
+        assert isinstance(named.module, Criterion)
         key = self.evaluation.key.at("study")
-        losses = named.loss.losses()
+        losses = named.module.losses()
         scores = self.evaluation.scores(losses, "validation", key, self.tasks, lr=lr)
         # [1 1 T]: one number of steps, one loss.
         return as_score(lr, scores[0, 0].tolist())
@@ -127,12 +127,12 @@ class FullSize:
     @property
     def classes(self) -> int:
         """Of the data."""
-        return self.session.material.classes
+        return self.session.images.classes
 
     @property
     def fingerprint(self) -> str:
         """Of the images."""
-        return self.session.material.dataset.fingerprint()
+        return self.session.images.dataset.fingerprint()
 
     @property
     def unit(self) -> str:
@@ -163,7 +163,7 @@ class FullSize:
             losses: the losses.
             again: the call that takes on a training that Ctrl-C has left.
         """
-        from metaloss.training.fitting import resumable
+        from metaloss.training.interruption import resumable
 
         self.session.folder = folder / "trainings"
         self.session.folder.mkdir(parents=True, exist_ok=True)
