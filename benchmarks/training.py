@@ -29,25 +29,25 @@ from metaloss.training.schedule import make_schedule
 from metaloss.training.settings import resolve
 
 
-def classifier(material: Any, model: str) -> ImageClassifier:
+def classifier(images: Any, model: str) -> ImageClassifier:
     """A fresh network, always the same."""
-    shape = NetworkShape(material.channels, material.size, material.classes)
+    shape = NetworkShape(images.channels, images.size, images.classes)
     network = build(model, shape, Stream(0), probe=False)
     found = ImageClassifier(
-        network, shape, material.mean, material.std, repeats(network, material.channels)
+        network, shape, images.mean, images.std, repeats(network, images.channels)
     )
-    return found.to(material.source.labels.device)
+    return found.to(images.source.labels.device)
 
 
-def bare(found: ImageClassifier, plan: module.TrainingSpec) -> None:
+def bare(found: ImageClassifier, spec: module.TrainingSpec) -> None:
     """The loop as one would write it down."""
-    chosen = plan.settings
-    source = plan.images.source
+    chosen = spec.settings
+    source = spec.images.source
     loss = metaloss.load("ce")
     sgd = torch.optim.SGD(
-        found.parameters(), plan.lr, momentum=chosen.momentum, nesterov=chosen.nesterov
+        found.parameters(), spec.lr, momentum=chosen.momentum, nesterov=chosen.nesterov
     )
-    rows = batch_order(plan.rows, chosen.batch, plan.key, 0, plan.schedule.steps)
+    rows = batch_order(spec.rows, chosen.batch, spec.key, 0, spec.schedule.steps)
     found.train()
     for images, labels in source.batches(rows, chosen.batch):
         sgd.zero_grad()
@@ -69,27 +69,27 @@ def row(model: str, batch: int, steps: int, repeats: int, device: torch.device) 
 
     What starting costs falls out.
     """
-    plans = []
+    specs = []
     for n in (steps, 2 * steps):
         chosen = resolve(
             {"model": model, "batch": batch, "steps": n, "schedule": "constant", "lr": 0.01}
         )
-        material = open_images(chosen, device)
-        rows = material.shares.train
-        plans.append(
+        images = open_images(chosen, device)
+        rows = images.shares.train
+        specs.append(
             module.TrainingSpec(
-                chosen, material, rows, make_schedule(chosen, len(rows)), 0.01, Stream(0)
+                chosen, images, rows, make_schedule(chosen, len(rows)), 0.01, Stream(0)
             )
         )
     ways = {"ours": lambda c, p: module.train(c, metaloss.load("ce"), p), "bare": bare}
     for way in ways.values():
-        way(classifier(plans[0].images, model), plans[0])
+        way(classifier(specs[0].images, model), specs[0])
     turns = []
     for _ in range(repeats):
         turn = {}
         for name, way in ways.items():
             once, twice = (
-                timed(lambda p=p, w=way: w(classifier(p.images, model), p), device) for p in plans
+                timed(lambda p=p, w=way: w(classifier(p.images, model), p), device) for p in specs
             )
             turn[name] = (twice - once) / steps
         turns.append(turn)

@@ -86,7 +86,7 @@ class TrainingSession:
 
         Raises:
             SettingsError: the images are too few, or too small for the network; the batch is; the
-                warm-up is too long; or what `ranks.check` says of several devices.
+                warm-up is too long; or what `distributed.check` says of several devices.
         """
         settings = self.settings
         classifier = self.classifier(self.settings.seed)

@@ -34,13 +34,13 @@ def setting(shapes, network, monkeypatch):
         chosen = resolve({"batch": 16, "epochs": 3, **table})
         material = in_memory(shapes, chosen, torch.device("cpu"))
         rows = material.shares.train
-        plan = TrainingSpec(
+        spec = TrainingSpec(
             chosen, material, rows, make_schedule(chosen, len(rows)), lr, KEY, **how
         )
         shape = NetworkShape(1, (12, 12), 4)
         return ImageClassifier(
             seeded(make, Stream(1)), shape, material.mean, material.std, repeat=False
-        ), plan
+        ), spec
 
     made.how = how
     return made
@@ -60,20 +60,20 @@ def with_dropout():
     )
 
 
-def bare(classifier, plan, loss):
+def bare(classifier, spec, loss):
     """The same training, written down plainly."""
-    chosen = plan.settings
+    chosen = spec.settings
     sgd = torch.optim.SGD(
-        classifier.parameters(), lr=plan.lr, momentum=chosen.momentum, nesterov=chosen.nesterov
+        classifier.parameters(), lr=spec.lr, momentum=chosen.momentum, nesterov=chosen.nesterov
     )
-    rows = batch_order(plan.rows, chosen.batch, plan.key, 0, plan.schedule.steps).split(
+    rows = batch_order(spec.rows, chosen.batch, spec.key, 0, spec.schedule.steps).split(
         chosen.batch
     )
     classifier.train()
     for step, some in enumerate(rows):
         torch.manual_seed(KEY.at("step", step).generator().initial_seed())
-        images = raw(plan.images.source.pixels[some], chosen.augment)
-        labels = plan.images.source.labels[some]
+        images = raw(spec.images.source.pixels[some], chosen.augment)
+        labels = spec.images.source.labels[some]
         ready, target = mixed(classifier.normalise(images), labels, 4, chosen.augment)
         sgd.zero_grad()
         loss(classifier.network(ready), target).backward()
@@ -82,26 +82,26 @@ def bare(classifier, plan, loss):
             length = sum(x.double().square().sum() for x in gradients).sqrt()
             for gradient in gradients:
                 gradient.mul_(min(1.0, chosen.clip / float(length)))
-        sgd.param_groups[0]["lr"] = plan.lr * plan.schedule.scale(step, [])
+        sgd.param_groups[0]["lr"] = spec.lr * spec.schedule.scale(step, [])
         sgd.step()
 
 
 @pytest.mark.parametrize("augment", ["none", "all"])
 def test_it_is_the_bare_loop_to_the_bit(setting, augment):
     table = {"augment": {"kind": augment, "pad": 1, "patch": 3}}
-    ours, plan = setting(make=with_dropout, **table)
+    ours, spec = setting(make=with_dropout, **table)
     theirs, _ = setting(make=with_dropout, **table)
     before = torch.get_rng_state()
-    train(ours, metaloss.load("ce"), plan)
+    train(ours, metaloss.load("ce"), spec)
     assert torch.equal(torch.get_rng_state(), before)
-    bare(theirs, plan, metaloss.load("ce"))
+    bare(theirs, spec, metaloss.load("ce"))
     assert same(state(ours), state(theirs))
 
 
 def test_a_gradient_that_is_too_long_is_scaled_down(setting):
     free, clipped, theirs = (setting(make=with_dropout, clip=clip) for clip in (0.0, 0.1, 0.1))
-    for classifier, plan in (free, clipped):
-        train(classifier, metaloss.load("ce"), plan)
+    for classifier, spec in (free, clipped):
+        train(classifier, metaloss.load("ce"), spec)
     bare(*theirs, metaloss.load("ce"))
     for ours, other in zip(state(clipped[0]), state(theirs[0]), strict=True):
         torch.testing.assert_close(ours, other, atol=1e-5, rtol=1e-4)
@@ -119,8 +119,8 @@ def test_a_gradient_that_is_too_long_is_scaled_down(setting):
 )
 def test_an_interrupted_training_goes_on_to_the_same_bits(setting, tmp_path, table):
     table = {"epochs": 4, **table} if "steps" not in table else table
-    whole, plan = setting(make=with_dropout, **table)
-    history = train(whole, metaloss.load("ce"), plan)
+    whole, spec = setting(make=with_dropout, **table)
+    history = train(whole, metaloss.load("ce"), spec)
     calls = []
     told = []
     setting.how |= {
@@ -128,39 +128,39 @@ def test_an_interrupted_training_goes_on_to_the_same_bits(setting, tmp_path, tab
         "stop": lambda: calls.append(0) or len(calls) == 12,
         "on_epoch": lambda record, seconds: told.append(record),
     }
-    broken, plan = setting(make=with_dropout, **table)
+    broken, spec = setting(make=with_dropout, **table)
     with pytest.raises(Interrupted):
-        train(broken, metaloss.load("ce"), plan)
+        train(broken, metaloss.load("ce"), spec)
     assert 0 < len(told) < len(history)
     del setting.how["stop"]
-    resumed, plan = setting(make=with_dropout, **table)
-    assert train(resumed, metaloss.load("ce"), plan) == history == told
+    resumed, spec = setting(make=with_dropout, **table)
+    assert train(resumed, metaloss.load("ce"), spec) == history == told
     assert same(state(resumed), state(whole))
 
 
 def test_a_stop_is_heeded_while_the_validation_share_is_looked_at(setting, tmp_path):
     calls = []
-    classifier, plan = setting(epochs=1)
-    steps = plan.schedule.steps
+    classifier, spec = setting(epochs=1)
+    steps = spec.schedule.steps
     setting.how |= {"stop": lambda: calls.append(0) or len(calls) == steps + 1}
-    classifier, plan = setting(epochs=1)
+    classifier, spec = setting(epochs=1)
     with pytest.raises(Interrupted):
-        train(classifier, metaloss.load("ce"), plan)
+        train(classifier, metaloss.load("ce"), spec)
 
 
 def test_an_epoch_s_record_says_what_a_look_at_the_validation_share_says(setting):
-    classifier, plan = setting(epochs=2)
-    history = train(classifier, metaloss.load("ce"), plan)
+    classifier, spec = setting(epochs=2)
+    history = train(classifier, metaloss.load("ce"), spec)
     found = measure(
         classifier,
         metaloss.load("ce"),
-        plan.images.source.batches(plan.images.shares.validation, 3),
+        spec.images.source.batches(spec.images.shares.validation, 3),
     )
     last = history[-1]
     assert [row["epoch"] for row in history] == [1, 2]
-    assert (last["step"], last["val_accuracy"]) == (plan.schedule.steps, found.accuracy)
+    assert (last["step"], last["val_accuracy"]) == (spec.schedule.steps, found.accuracy)
     assert last["val_loss"] == pytest.approx(found.loss)
-    assert last["lr"] == plan.lr * plan.schedule.scale(plan.schedule.steps - 1, [])
+    assert last["lr"] == spec.lr * spec.schedule.scale(spec.schedule.steps - 1, [])
     assert history[1]["train_loss"] < history[0]["train_loss"]
 
 
@@ -177,17 +177,17 @@ class Breaks(nn.Module):
 
 
 def test_a_loss_that_is_no_number_stops_and_names_step_rate_and_loss(setting):
-    classifier, plan = setting(lr=0.25, schedule="constant")
+    classifier, spec = setting(lr=0.25, schedule="constant")
     with pytest.raises(
         MetalossError, match=r"the loss is nan at step 3 \(learning rate 0.25\): Breaks"
     ):
-        train(classifier, Breaks(), plan)
+        train(classifier, Breaks(), spec)
 
 
 def test_a_rate_far_too_high_stops_too(setting):
-    classifier, plan = setting(lr=1e30)
+    classifier, spec = setting(lr=1e30)
     with pytest.raises(MetalossError, match="try a smaller rate"):
-        train(classifier, nn.CrossEntropyLoss(), plan)
+        train(classifier, nn.CrossEntropyLoss(), spec)
 
 
 def test_a_checkpoint_that_holds_more_than_tensors_is_refused(setting, tmp_path):
@@ -196,9 +196,9 @@ def test_a_checkpoint_that_holds_more_than_tensors_is_refused(setting, tmp_path)
     setting.how["checkpoint"] = tmp_path / "last.ckpt"
     (tmp_path / "written").write_bytes(pickle.dumps(Stream(0)))
     storage.seal_file(tmp_path / "written", tmp_path / "last.ckpt")
-    classifier, plan = setting()
+    classifier, spec = setting()
     with pytest.raises(DamagedFile, match=r"last.ckpt: not a checkpoint \("):
-        train(classifier, metaloss.load("ce"), plan)
+        train(classifier, metaloss.load("ce"), spec)
 
 
 class Two(nn.Module):
@@ -215,9 +215,9 @@ class Two(nn.Module):
 
 @pytest.mark.parametrize("weight", [0.0, 0.4])
 def test_auxiliary_outputs_count_with_their_weight(setting, weight):
-    classifier, plan = setting(make=Two, auxiliary=weight, epochs=1)
+    classifier, spec = setting(make=Two, auxiliary=weight, epochs=1)
     before = classifier.network.aux.weight.clone()
-    train(classifier, metaloss.load("ce"), plan)
+    train(classifier, metaloss.load("ce"), spec)
     assert torch.equal(classifier.network.aux.weight, before) == (weight == 0)
 
 
@@ -229,9 +229,9 @@ def test_tensorboard_that_is_missing_is_one_line(setting, tmp_path, monkeypatch)
 
     monkeypatch.setattr(loggers, "TensorBoardLogger", missing)
     setting.how["logs"] = tmp_path / "logs"
-    classifier, plan = setting()
+    classifier, spec = setting()
     with pytest.raises(SettingsError, match="pip install '"):
-        train(classifier, metaloss.load("ce"), plan)
+        train(classifier, metaloss.load("ce"), spec)
 
 
 # --- several devices ---
@@ -242,19 +242,19 @@ def close(one, other):
 
 
 def test_two_devices_train_as_one_and_go_on_to_the_same_bits(setting, tmp_path):
-    alone, plan = setting()
-    expected = train(alone, metaloss.load("ce"), plan)
+    alone, spec = setting()
+    expected = train(alone, metaloss.load("ce"), spec)
     setting.how["checkpoint"] = tmp_path / "last.ckpt"
-    whole, plan = setting(devices=2)
-    history = train(whole, metaloss.load("ce"), plan)
+    whole, spec = setting(devices=2)
+    history = train(whole, metaloss.load("ce"), spec)
     assert close(state(whole), state(alone))
     assert [row["step"] for row in history] == [row["step"] for row in expected]
     assert [row["train_loss"] for row in history] == pytest.approx(
         [row["train_loss"] for row in expected], rel=1e-5
     )
     setting.how["on_epoch"] = lambda record, seconds: told.append(record)
-    told, (resumed, plan) = [], setting(devices=2)
-    assert train(resumed, metaloss.load("ce"), plan) == history
+    told, (resumed, spec) = [], setting(devices=2)
+    assert train(resumed, metaloss.load("ce"), spec) == history
     assert told == history[-1:], "it went on from the last checkpoint"
     assert same(state(resumed), state(whole))
 
@@ -270,16 +270,16 @@ class BreaksElsewhere(Breaks):
 
 
 def test_a_loss_that_is_no_number_on_another_device_stops_all(setting):
-    classifier, plan = setting(devices=2, lr=0.25, schedule="constant")
+    classifier, spec = setting(devices=2, lr=0.25, schedule="constant")
     with pytest.raises(
         MetalossError, match=r"the loss is nan at step 3 \(learning rate 0.25\): BreaksElsewhere"
     ):
-        train(classifier, BreaksElsewhere(), plan)
+        train(classifier, BreaksElsewhere(), spec)
 
 
 def test_a_parameter_without_a_gradient_is_named(setting):
-    classifier, plan = setting(devices=2)
-    found = module.Supervised(classifier, nn.CrossEntropyLoss(), plan)
+    classifier, spec = setting(devices=2)
+    found = module.Supervised(classifier, nn.CrossEntropyLoss(), spec)
     with pytest.raises(
         SettingsError, match=r"devices: classifier\.network\.1\.weight, .* had no part in the loss"
     ):
@@ -287,9 +287,9 @@ def test_a_parameter_without_a_gradient_is_named(setting):
 
 
 def test_the_devices_parts_make_up_the_batch(setting):
-    _, plan = setting(devices=4)
+    _, spec = setting(devices=4)
     _, alone = setting()
-    parts = [list(EpochBatches(plan, lambda: 2, rank)) for rank in range(4)]
+    parts = [list(EpochBatches(spec, lambda: 2, rank)) for rank in range(4)]
     whole = list(EpochBatches(alone, lambda: 2, 0))
     for step, (images, labels) in enumerate(whole):
         assert torch.equal(torch.cat([part[step][0] for part in parts]), images)
@@ -297,13 +297,13 @@ def test_the_devices_parts_make_up_the_batch(setting):
 
 
 def test_logits_that_are_no_numbers_measure_as_none(setting):
-    classifier, plan = setting()
+    classifier, spec = setting()
     with torch.no_grad():
         classifier.network[1].weight.fill_(math.inf)
     found = measure(
         classifier,
         nn.CrossEntropyLoss(),
-        plan.images.source.batches(plan.images.shares.test, 8),
+        spec.images.source.batches(spec.images.shares.test, 8),
     )
     assert math.isnan(found.accuracy)
     assert math.isnan(found.f1)
