@@ -39,7 +39,12 @@ from metaloss.tasks import training_family as full
 from metaloss.training import settings as training
 
 FOLDER = "_zoo"  # of the built site
-GROUPS = {"genomes": "Genomes", "strategies": "Strategies", "classifiers": "Classifiers"}
+GROUPS = {
+    "genomes": "Genomes",
+    "strategies": "Strategies",
+    "classifiers": "Classifiers",
+    "metrics": "Metrics",
+}
 TABLES = (
     ("A run", settings.Settings),
     ("Training a classifier: `inner`", loop.Inner),

@@ -28,6 +28,7 @@ LISTS = (
     "genomes",
     "strategies",
     "classifiers",
+    "metrics",
     "data",
     "runs",
     "models",

@@ -57,7 +57,7 @@ def export(spec: str, path: Path, runs: str) -> None:
 @click.argument(
     "kind",
     metavar=(
-        "tasks|losses|primitives|genomes|strategies|classifiers|data|runs|models|protocols|tables"
+        "tasks|losses|primitives|genomes|strategies|classifiers|metrics|data|runs|models|protocols|tables"
     ),
 )
 @click.argument("pattern", default="")

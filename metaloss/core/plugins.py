@@ -1,8 +1,8 @@
 """Parts that do not come with the package: from the user's own folders and from other packages.
 
-A folder holds `genomes/`, `strategies/`, `classifiers/` or `datasets/`, with one file for each
-part, as the package's own folders do. Another package offers its parts under the entry points
-`metaloss.genomes` and so on.
+A folder holds `genomes/`, `strategies/`, `classifiers/`, `metrics/` or `datasets/`, with one file
+for each part, as the package's own folders do. Another package offers its parts under the entry
+points `metaloss.genomes` and so on.
 """
 
 import contextlib
@@ -28,6 +28,7 @@ PACKAGES = {
     "genomes": "metaloss.genomes",
     "strategies": "metaloss.strategies",
     "classifiers": "metaloss.inner.classifiers",
+    "metrics": "metaloss.inner.metrics",
     "datasets": "metaloss.data.datasets",
 }
 KINDS = tuple(PACKAGES)
@@ -163,7 +164,7 @@ def find(kind: str, builtin: Iterable[str] = ()) -> dict[str, Plugin]:
     """Every plugin of a kind by its name; none of them is imported.
 
     Args:
-        kind: "genomes", "strategies", "classifiers" or "datasets".
+        kind: a name of `KINDS`.
         builtin: the names of the package's own parts, which a plugin may not have.
 
     Raises:

@@ -1,4 +1,4 @@
-"""The registry is the folder: a genome, strategy or classifier is one file, which has its name.
+"""The registry is the folder: a genome, strategy, classifier or metric is one file of its name.
 
 The user's own folders and other packages are searched as the package's own folders are
 (`metaloss.core.plugins`).
@@ -18,14 +18,21 @@ from metaloss.core import plugins, suggestions
 from metaloss.errors import SettingsError
 
 DATA = ("task family", "data", "data source")  # of which a folder of images may be one
-KINDS = {"genomes": "genome", "strategies": "strategy", "classifiers": "classifier"}
+KINDS = {
+    "genomes": "genome",
+    "strategies": "strategy",
+    "classifiers": "classifier",
+    "metrics": "metric",
+}
+# What the class of each must have, by the name of a protocol of its package.
+PROTOCOLS = {**{kind: word.capitalize() for kind, word in KINDS.items()}, "metrics": "TaskMetric"}
 
 
 def names(kind: str) -> list[str]:
     """The names of all parts of a kind, from the folders; no part is imported.
 
     Args:
-        kind: "genomes", "strategies" or "classifiers".
+        kind: "genomes", "strategies", "classifiers" or "metrics".
     """
     builtin = builtin_names(kind)
     return sorted([*builtin, *plugins.find(kind, builtin)])
@@ -97,7 +104,7 @@ _PLUGINS: dict[type, str] = {}  # classes of plugins that were loaded, with the 
 
 def _members(kind: str) -> set[str]:
     """The names of the attributes and methods that the protocol of a kind asks for."""
-    protocol = getattr(import_module(plugins.PACKAGES[kind]), KINDS[kind].capitalize())
+    protocol = getattr(import_module(plugins.PACKAGES[kind]), PROTOCOLS[kind])
     protocols = [cls for cls in protocol.__mro__ if cls.__module__.startswith("metaloss.")]
     return {
         name
@@ -111,7 +118,7 @@ def build(kind: str, table: Mapping[str, Any], where: str = "settings") -> Any:
     """The part that a table `{"kind": name, setting: value, ...}` describes.
 
     Args:
-        kind: "genomes", "strategies" or "classifiers".
+        kind: "genomes", "strategies", "classifiers" or "metrics".
         table: of settings.
         where: the table stands, for messages.
 

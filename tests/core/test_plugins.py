@@ -127,7 +127,7 @@ def test_a_folder_that_holds_no_parts_is_refused(metaloss, tmp_path):
     assert (code, errors) == (
         2,
         f"error: plugins: {tmp_path} holds none of "
-        "genomes/, strategies/, classifiers/, datasets/\n",
+        "genomes/, strategies/, classifiers/, metrics/, datasets/\n",
     )
     assert metaloss("list", "genomes", "--plugins", str(tmp_path / "no"))[2].endswith(
         "no is no folder\n"

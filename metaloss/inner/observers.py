@@ -13,7 +13,7 @@ from metaloss.inner.classifiers import Bound, Classifier, Inputs, Params
 
 # What is seen of trained classifiers: one number or more for each, from the tasks, in blocks of so
 # many images.
-Metric = Callable[[Classifier, Params, Bound, Tasks, int], Float[Tensor, "P T ..."]]
+Observer = Callable[[Classifier, Params, Bound, Tasks, int], Float[Tensor, "P T ..."]]
 BINS = 15  # of the calibration error, of equal width
 
 
@@ -21,7 +21,7 @@ BINS = 15  # of the calibration error, of equal width
 def predictions(
     model: Classifier, params: Params, bound: Bound, tasks: Tasks, block: int
 ) -> Float[Tensor, "P T V 3"]:
-    """The metric of a test: predicted class, its probability, the true class's log-probability.
+    """The observer of a test: predicted class, its probability, the true class's log-probability.
 
     NaN for an image whose logits are not finite.
     """
@@ -42,7 +42,7 @@ def predictions(
 def progress(
     model: Classifier, params: Params, bound: Bound, tasks: Tasks, block: int
 ) -> Float[Tensor, "P T 2"]:
-    """The metric of a learning curve: accuracies on training and on validation images."""
+    """The observer of a learning curve: accuracies on training and on validation images."""
     train = validate(model, params, bound.train, tasks.train.label, block)
     return torch.stack([train, validate(model, params, bound.val, tasks.val.label, block)], -1)
 
@@ -71,7 +71,7 @@ def measure(seen: Float[Tensor, "T V 3"], label: Int[Tensor, "T V"], classes: in
     """The measures of some classifiers' predictions.
 
     Args:
-        seen: what the metric `predictions` saw of one loss.
+        seen: what the observer `predictions` saw of one loss.
         label: the true classes.
         classes: how many there are.
     """
@@ -140,7 +140,7 @@ def _counted(by_class: Float[Tensor, "P T C V"], label: Int[Tensor, "T V"]) -> F
 def scores(
     model: Classifier, params: Params, bound: Bound, tasks: Tasks, block: int
 ) -> Float[Tensor, "P T"]:
-    """The metric that searches use: the validation accuracy."""
+    """What searches observe: the validation accuracy."""
     return validate(model, params, bound.val, tasks.val.label, block)
 
 
@@ -148,7 +148,7 @@ def scores(
 def right_answers(
     model: Classifier, params: Params, bound: Bound, tasks: Tasks, block: int
 ) -> Float[Tensor, "P T V"]:
-    """The metric of a search's test: 1 for a validation image that is classified right, else 0.
+    """The observer of a search's test: 1 for a validation image that is classified right, else 0.
 
     NaN where the logits are not finite.
     """

@@ -1,0 +1,36 @@
+"""The mean of -log p of the true class."""
+
+from typing import ClassVar
+
+from jaxtyping import Float, Int
+from pydantic import ConfigDict
+from pydantic.dataclasses import dataclass as settings
+from torch import Tensor
+
+from metaloss.inner.metrics._shared import (
+    LogitMetric,
+    log_probabilities,
+    of_label,
+    weighted_mean,
+)
+
+__all__ = ["Nll"]
+
+
+@settings(frozen=True, config=ConfigDict(extra="forbid"))
+class Nll(LogitMetric):
+    """Cross-entropy on validation images, in nats."""
+
+    title: ClassVar[str] = "negative log-likelihood"
+    maximise: ClassVar[bool] = False
+    percent: ClassVar[bool] = False
+
+    def values(
+        self,
+        logits: Float[Tensor, "P T V C"],
+        label: Int[Tensor, "T V"],
+        classes: Int[Tensor, "T C"],
+        weight: Float[Tensor, "*R T V"] | None,
+    ) -> Float[Tensor, "*R P T"]:
+        """-Σ log p of the true class / images."""
+        return weighted_mean(-of_label(log_probabilities(logits), label), weight)

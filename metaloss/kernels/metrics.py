@@ -1,0 +1,95 @@
+"""What metrics need of many classifiers' logits: answers counted, images ranked for their class."""
+
+# mypy: disable-error-code="no-untyped-def"
+
+import numpy as np
+
+from metaloss.kernels.jit import compiled
+
+
+@compiled
+def count_answers(logits, label, counts):
+    """Fills `counts` [N C C]: how many images of each class (row) got each class as their answer.
+
+    NaN where any logit of the classifier is not finite.
+
+    Args:
+        logits: [N C V].
+        label: [T V]; classifier n has those of task n modulo T.
+        counts: filled, [N C C].
+    """
+    for n in range(len(logits)):
+        t = n % len(label)
+        best = logits[n, 0].copy()  # highest logit so far, [V]
+        answer = np.zeros(logits.shape[2], np.int64)  # its class, [V]
+        nan = np.zeros_like(best)  # 0, or NaN where a logit is not finite, [V]
+        for c in range(logits.shape[1]):
+            row = logits[n, c]
+            for i in range(len(row)):
+                x = row[i]
+                nan[i] += x * 0
+                better = x > best[i]
+                best[i] = x if better else best[i]
+                answer[i] = c if better else answer[i]
+        counts[n] = 0
+        unsound = counts[n, 0, 0]
+        for i in range(len(best)):
+            counts[n, label[t, i], answer[i]] += 1
+            unsound += nan[i]
+        counts[n] += unsound
+
+
+@compiled
+def rank_images(score, label, found, above, level):
+    """Fills in how every image ranks by the score of its own class, for every classifier.
+
+    Only the scores of a class's own images are sorted; each other image is looked up among them.
+
+    Args:
+        score: [N C V], finite.
+        label: [T V]; classifier n has those of task n modulo T.
+        found: filled with how many images of the same class score at least as high, [N V].
+        above: filled with how many images of other classes score higher, [N V].
+        level: filled with how many images of other classes score at least as high, [N V].
+    """
+    images = score.shape[2]
+    for n in range(len(score)):
+        t = n % len(label)
+        for c in range(score.shape[1]):
+            own = np.sort(score[n, c][label[t] == c])
+            m = len(own)
+            # Of every value, the first place with a higher one.
+            end = np.full(m + 1, m, np.int64)
+            for k in range(m - 2, -1, -1):
+                end[k] = k + 1 if own[k] < own[k + 1] else end[k + 1]
+            # Of others, how many are higher than, or at least as high as, so many of the own.
+            higher = np.zeros(m + 1, np.int64)
+            as_high = np.zeros(m + 1, np.int64)
+            for i in range(images):
+                if label[t, i] != c:
+                    k = _lower(own, score[n, c, i])
+                    higher[k] += 1
+                    as_high[end[k] if k < m and own[k] == score[n, c, i] else k] += 1
+            for k in range(m - 1, -1, -1):
+                higher[k] += higher[k + 1]
+                as_high[k] += as_high[k + 1]
+            for i in range(images):
+                if label[t, i] == c:
+                    k = _lower(own, score[n, c, i])
+                    found[n, i] = m - k
+                    above[n, i] = higher[k + 1]
+                    level[n, i] = as_high[k + 1]
+
+
+@compiled
+def _lower(ascending, value):
+    """How many of the numbers are lower than a value."""
+    low = 0
+    high = len(ascending)
+    while low < high:
+        middle = (low + high) // 2
+        if ascending[middle] < value:
+            low = middle + 1
+        else:
+            high = middle
+    return low
