@@ -66,6 +66,16 @@ class Measures:
     calibration: Float[Tensor, " T"]
     right: Bool[Tensor, "T V"]
 
+    @property
+    def score(self) -> Float[Tensor, " T"]:
+        """What losses are compared by: the accuracy."""
+        return self.accuracy
+
+    @property
+    def diverged(self) -> Bool[Tensor, " T"]:
+        """Which classifiers did."""
+        return self.accuracy.isnan()
+
 
 def measure(seen: Float[Tensor, "T V 3"], label: Int[Tensor, "T V"], classes: int) -> Measures:
     """The measures of some classifiers' predictions.

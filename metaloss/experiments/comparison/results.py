@@ -48,12 +48,12 @@ class Performance:
 def performance(measures: Measures) -> Performance:
     """The measures of all tasks in one row."""
     # A failure has no right answer: left out, it would make a loss look better.
-    score = measures.accuracy.double().nan_to_num(nan=0.0)
+    score = measures.score.double().nan_to_num(nan=0.0)
     f1 = measures.f1.nan_to_num(nan=0.0)
     # At least one, so that fewer than ten tasks have a worst one, too.
     worst = score.sort().values[: max(1, len(score) // 10)]
     # NLL and calibration have no worst value to count a failure as: they leave it out.
-    finite = measures.accuracy.isfinite()
+    finite = ~measures.diverged
 
     def mean_of_finite(values: Float[Tensor, " T"]) -> float | None:
         return float(values[finite].mean()) if finite.any() else None
@@ -163,7 +163,7 @@ def compared_with_baseline(
     strongest = by_label[reference].at_best_steps
 
     def gain(ours: Measures, theirs: Measures) -> Paired:
-        return paired(ours.accuracy, theirs.accuracy, key.at("tasks"))
+        return paired(ours.score, theirs.score, key.at("tasks"))
 
     def widest_gain(ours: Measures | None, theirs: Measures | None) -> Paired | None:
         if ours is None or theirs is None:
@@ -175,7 +175,7 @@ def compared_with_baseline(
 
     def difference(x: LossMeasures) -> BaselineDifference:
         low, high = draws.interval(x.tuned.right, base.tuned.right)
-        test = rank_test(x.tuned.accuracy, base.tuned.accuracy)
+        test = rank_test(x.tuned.score, base.tuned.score)
         at_family_rate = gain(x.at_family_rate, base.at_family_rate)
         return BaselineDifference(
             gain(x.tuned, base.tuned), low, high, test, test.p, at_family_rate

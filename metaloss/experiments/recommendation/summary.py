@@ -102,7 +102,7 @@ def _row(name: str, final: LossChoice, folds: FoldResults) -> dict[str, Any]:
     """A loss: its setting on all images, and what it reached with each fold's setting."""
     setting = final.settings[name]
     measures = folds.of_loss(name)
-    diverged = torch.cat([x.accuracy for x in measures]).isnan().double().mean()
+    diverged = torch.cat([x.diverged for x in measures]).double().mean()
     return {
         "loss": name,
         "lr": setting.lr,
@@ -122,7 +122,7 @@ def _late(final: LossChoice, folds: FoldResults) -> list[dict[str, Any]]:
     setting = final.late
     if setting is None or gain is None:
         return []
-    diverged = float(torch.cat([x.accuracy for x in measures]).isnan().double().mean())
+    diverged = float(torch.cat([x.diverged for x in measures]).double().mean())
     row = {
         "loss": f"{CE}, best steps",
         "lr": setting.lr,
