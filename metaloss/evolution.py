@@ -99,7 +99,9 @@ def evaluate(
         if step in (marks or (inner.steps,)):
             shown.append(metric(model, params, bound, tasks, block))
 
-    bound_losses = losses.bind(TrainingTargets(tasks.train.target))
+    target = tasks.train.target
+    # Of the labels as they are given to training, wrong ones too.
+    bound_losses = losses.bind(TrainingTargets(target, counts=target.sum(1)))
     train(
         bound_losses,
         model,

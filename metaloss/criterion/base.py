@@ -13,7 +13,8 @@ from metaloss.criterion.loss_module import LossModule, shares
 from metaloss.genomes import Genome
 from metaloss.losses.base import Losses, TrainingTargets
 from metaloss.losses.formulas import Formulas
-from metaloss.losses.language.formula import Formula
+from metaloss.losses.language.expression import CLASS_TERMINALS
+from metaloss.losses.language.formula import NO_SCALE, NO_SHIFT, Formula
 from metaloss.losses.language.programs import (
     Program,
     evaluate,
@@ -50,8 +51,8 @@ class Criterion(LossModule):
         raise NotImplementedError
 
     def with_options(self, **options: Any) -> Self:
-        """The same loss with another `weight`, `reduction`, `label_smoothing`, `ignore_index` or
-        `normalise`.
+        """The same loss with another `weight`, `reduction`, `label_smoothing`, `ignore_index`,
+        `normalise` or `prior`.
 
         Raises:
             TypeError: there is no such option.
@@ -63,13 +64,38 @@ class Criterion(LossModule):
         copy.folder = self.folder
         return copy
 
+    @property
+    def reads_prior(self) -> bool:
+        """Whether it depends on how many training images each class has."""
+        return False
+
+    def fit_prior(self, labels: Tensor, classes: int | None = None) -> Self:
+        """The same loss, told how many training images each class has.
+
+        Args:
+            labels: class indices of all images that one trains on, of any shape; those of
+                `ignore_index` do not count.
+            classes: how many there are; one more than the highest label where None.
+
+        Raises:
+            ValueError: no label counts, or one is no class.
+        """
+        flat = torch.as_tensor(labels).flatten().long()
+        flat = flat[flat != self.ignore_index]
+        if not len(flat) or flat.min() < 0 or (classes is not None and flat.max() >= classes):
+            found = f"{int(flat.min())} to {int(flat.max())}" if len(flat) else "none"
+            raise ValueError(f"labels must be class indices from 0 on, got {found}")
+        return self.with_options(prior=flat.bincount(minlength=classes or 0))
+
     def _copy(self, **options: Any) -> Self:
         raise NotImplementedError
 
     def terms(self, logits: Tensor, soft: Tensor) -> Tensor:
         """What each image's value is the sum of, [N, C] or [N, 1], of logits and targets [N, C]."""
         # One task for the target [T B C], one candidate and one task for the logits [P T B C].
-        return self.losses().bind(TrainingTargets(soft[None])).terms(logits[None, None])[0, 0]
+        counts = None if self.prior is None else self.prior[None]
+        targets = TrainingTargets(soft[None], counts=counts)
+        return self.losses().bind(targets).terms(logits[None, None])[0, 0]
 
     def gain(self, classes: int) -> float:
         """The first pull on the true logit relative to cross-entropy's, at uniform predictions."""
@@ -167,7 +193,7 @@ class FormulaCriterion(Criterion):
         about, options: as `Criterion`'s.
     """
 
-    _PROGRAMS = ("_whole", "_slope", "_due", "_rest")
+    _PROGRAMS = ("_scale", "_shift", "_whole", "_slope", "_due", "_rest")
 
     def __init__(
         self, formula: Formula, about: dict[str, Any] | None = None, **options: Any
@@ -182,6 +208,8 @@ class FormulaCriterion(Criterion):
         formula = self.formula
         # Compiled once: within `torch.compile` and `torch.export` nothing but tensor operations is
         # left to do.
+        self._scale = whole_program(formula.scale)
+        self._shift = whole_program(formula.shift)
         self._whole = whole_program(formula.expression)
         self._slope = whole_gradient_program(formula.expression)
         due, rest = formula.divided
@@ -201,6 +229,11 @@ class FormulaCriterion(Criterion):
         super().__setstate__(state)
         self._compile()
 
+    @property
+    def reads_prior(self) -> bool:
+        """Whether a terminal of it is one of the classes' shares."""
+        return not self.formula.terminals.isdisjoint(CLASS_TERMINALS)
+
     def losses(self) -> Losses:
         """The formula's loss."""
         return Formulas.of([self.formula])
@@ -211,7 +244,7 @@ class FormulaCriterion(Criterion):
 
     def terms(self, logits: Tensor, soft: Tensor) -> Tensor:
         """One term per class."""
-        logp = self._logp(logits)
+        logp = self._logp(logits, soft)
         classes = logits.shape[-1]
         # Every class has a share of a smoothed target.
         if self._due is None or self.label_smoothing:
@@ -228,12 +261,14 @@ class FormulaCriterion(Criterion):
             return super()._labelled(logits, label)
         # Of this part all terms but the label's are 0: with 1,000 classes they would be most of the
         # work.
-        logp = self._logp(logits)
+        # Where no target is read, what stands in its place makes no difference.
+        soft = shares(label, logits) if self._reads_all_targets else logits
+        logp = self._logp(logits, soft)
         classes = logits.shape[-1]
         own = logp.gather(1, label[:, None])
-        value = self._evaluate(self._due, torch.ones_like(own), own, classes)[:, 0]
+        value = self._evaluate(self._due, torch.ones_like(own), own, classes, label)[:, 0]
         if self._rest is not None:
-            value = value + self._evaluate(self._rest, shares(label, logits), logp, classes).sum(-1)
+            value = value + self._evaluate(self._rest, soft, logp, classes).sum(-1)
         return (
             value
             if self.weight is None or not self.weighs_terms
@@ -242,6 +277,8 @@ class FormulaCriterion(Criterion):
 
     def _traced_gain(self, classes: int) -> Tensor:
         # The label's class and another, both of probability 1/C.
+        if len(self.formula.expressions) > 1:
+            return first_pull(self.losses(), classes)
         y = torch.tensor([1.0, 0.0], dtype=torch.float64)
         logp = -y.new_full((2,), classes).log()
         slope = self._evaluate(self._slope, y, logp, classes) * (
@@ -249,13 +286,44 @@ class FormulaCriterion(Criterion):
         )
         return slope[1] - slope[0]
 
-    def _evaluate(self, program: Program, y: Tensor, logp: Tensor, classes: int) -> Tensor:
-        value = evaluate(program, y, logp.exp(), logp, classes)
+    def _evaluate(
+        self,
+        program: Program,
+        y: Tensor,
+        logp: Tensor,
+        classes: int,
+        label: Tensor | None = None,
+    ) -> Tensor:
+        """A program's value by class, or at the labels' classes alone."""
+        known = self._class_terminals(classes, logp, label)
+        value = evaluate(program, y, logp.exp(), logp, classes, known)
         return value / classes if self.formula.reduction == "mean" else value
 
-    def _logp(self, logits: Tensor) -> Tensor:
-        t = self.formula.temperature
-        return (logits if t == 1 else logits / t).log_softmax(-1)
+    def _class_terminals(
+        self, classes: int, like: Tensor, label: Tensor | None = None
+    ) -> dict[str, Tensor] | None:
+        """What it reads of the classes' shares, if it does and they are not even."""
+        if self.prior is None or not self.reads_prior:
+            return None
+        known = self.class_terminals(classes, like)
+        return known if label is None else {k: x[label][:, None] for k, x in known.items()}
+
+    @property
+    def _reads_all_targets(self) -> bool:
+        """Whether, with hard labels, more is read than each image's own class."""
+        moves = self.formula.scale.terminals | self.formula.shift.terminals
+        return self._rest is not None or "y" in moves
+
+    def _logp(self, logits: Tensor, soft: Tensor) -> Tensor:
+        """The logarithms of p = softmax(scale · z / temperature + shift)."""
+        formula = self.formula
+        z = logits if formula.temperature == 1 else logits / formula.temperature
+        known = self._class_terminals(logits.shape[-1], logits)
+        if formula.scale != NO_SCALE:
+            z = z * evaluate(self._scale, soft, logits, logits, logits.shape[-1], known)
+        if formula.shift != NO_SHIFT:
+            z = z + evaluate(self._shift, soft, logits, logits, logits.shape[-1], known)
+        return z.log_softmax(-1)
 
     def _copy(self, **options: Any) -> Self:
         return type(self)(self.formula, self.about, **options)

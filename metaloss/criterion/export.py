@@ -25,11 +25,11 @@ def export(criterion: Criterion, path: Path) -> None:
 
     Args:
         criterion: the loss; its options are a `.py` module's defaults and fixed in `.pt2`; the
-            other forms keep none.
+            others keep the prior alone, and `.tex` not even that.
         path: .py: a module with a class `Loss`; .tex: the formula; .pt2: a program of torch.export
             for logits [N, C] and class indices [N]; loss.json: in a folder of its own, what
             `metaloss.load` reads. A network's program is for its home number of classes, one with
-            class weights for as many as there are weights.
+            class weights or a prior for as many as those are.
 
     Raises:
         SettingsError: the suffix is unknown, or the loss has no formula.
@@ -59,13 +59,10 @@ def _latex(criterion: Criterion, path: Path) -> str:
 def _program(criterion: Criterion, path: Path) -> None:
     # Of classes; a network's arithmetic depends on it, and weights are as many as there are
     # classes.
-    fixed = isinstance(criterion, GenomeCriterion) or criterion.weight is not None
+    numbers = criterion.weight if criterion.prior is None else criterion.prior
+    fixed = isinstance(criterion, GenomeCriterion) or numbers is not None
     genome = getattr(criterion, "genome", None)
-    home = (
-        int(getattr(genome, "home_classes", 10))
-        if criterion.weight is None
-        else len(criterion.weight)
-    )
+    home = int(getattr(genome, "home_classes", 10)) if numbers is None else len(numbers)
     classes: int = criterion.classes or home
     n = torch.export.Dim("N", min=1)
     example = (torch.zeros(4, classes), torch.zeros(4, dtype=torch.int64))

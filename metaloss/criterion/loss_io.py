@@ -30,7 +30,10 @@ log = logging.getLogger("metaloss")
 SHIPPED = Path(__file__).parent / "shipped"  # losses that come with the package, a folder each
 FORMAT = 1
 # Of a loss.json.
-FIELDS = {"format", "kind", "formula", "genome", "smooth", "about", "weights_sha256", "sha256"}
+FIELDS = {
+    *("format", "kind", "formula", "genome", "smooth", "prior"),
+    *("about", "weights_sha256", "sha256"),
+}
 LIMIT = 1 << 20  # bytes of a loss.json, and of a weights file's header
 WEIGHTS_LIMIT = 1 << 28
 WRITTEN = (FormulaCriterion, GenomeCriterion, Dice)  # what `save` can write
@@ -70,6 +73,8 @@ def save(folder: Path, criterion: Criterion, card: str, images: ImageRecord | No
     else:
         assert isinstance(criterion, FormulaCriterion)
         table = {"kind": "formula", "formula": str(criterion.formula)}
+    if criterion.prior is not None:
+        table["prior"] = criterion.prior.tolist()
     storage.write(folder / "card.md", card.encode())
     if images is not None:
         image_record.write(folder, images)
@@ -105,7 +110,7 @@ def load(
     Args:
         spec: what is meant; `./ce` is the path, where `ce` would be the name.
         parent: where runs are looked for by name.
-        options: `weight`, `reduction`, `label_smoothing`, `ignore_index`, `normalise`, as
+        options: `weight`, `reduction`, `label_smoothing`, `ignore_index`, `normalise`, `prior`, as
             `Criterion.with_options` takes them; with none of them a loss is given back as it is.
 
     Raises:
@@ -216,6 +221,14 @@ def _read(folder: Path) -> Criterion:
 
 def _described(folder: Path, table: dict[str, Any]) -> Criterion:
     """The loss that a table says, its weights beside it."""
+    loss = _without_prior(folder, table)
+    try:
+        return loss if "prior" not in table else loss.with_options(prior=table["prior"])
+    except (TypeError, ValueError) as error:
+        raise SettingsError(str(error)) from None
+
+
+def _without_prior(folder: Path, table: dict[str, Any]) -> Criterion:
     if table["kind"] == "formula":
         return FormulaCriterion(Formula.parse(table["formula"]), table["about"])
     if table["kind"] == "dice":

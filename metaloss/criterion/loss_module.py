@@ -6,6 +6,8 @@ both keep one contract.
 
 import torch
 
+from metaloss.losses.prior import class_counts, class_terminals
+
 
 def rows(x: torch.Tensor) -> torch.Tensor:
     """Logits or shares [N, C, ...] or [C], one row of classes per place."""
@@ -63,13 +65,15 @@ class LossModule(torch.nn.Module):
         ignore_index: a class index whose places count for nothing.
         normalise: divide by the loss's gain, so that its first steps are as long as
             cross-entropy's.
+        prior: training images of each class [C], or the classes' shares, for a loss that reads
+            them; even classes where None.
 
     Attributes:
         weighs_terms: whether the loss has the form y·g(p), or that of smoothed targets.
         classes: the one number of classes it works for; None: any.
     """
 
-    OPTIONS = ("weight", "reduction", "label_smoothing", "ignore_index", "normalise")
+    OPTIONS = ("weight", "reduction", "label_smoothing", "ignore_index", "normalise", "prior")
     weighs_terms = False
     classes: int | None = None
 
@@ -81,6 +85,7 @@ class LossModule(torch.nn.Module):
         label_smoothing: float = 0.0,
         ignore_index: int = -100,
         normalise: bool = False,
+        prior: object = None,
     ) -> None:
         super().__init__()
         if reduction not in ("mean", "sum", "none"):
@@ -94,19 +99,34 @@ class LossModule(torch.nn.Module):
         self._gains: dict[int, float] = {}
         self.weight: torch.Tensor | None
         self.register_buffer("weight", class_weights(weight))
+        self.prior: torch.Tensor | None
+        # In no `state_dict`: it follows from the images that one trains on.
+        self.register_buffer("prior", class_counts(prior), persistent=False)
 
     def terms(self, logits: torch.Tensor, soft: torch.Tensor) -> torch.Tensor:
         """What each image's value is the sum of, [N, C] or [N, 1], of logits and targets [N, C]."""
         raise NotImplementedError
 
+    def class_terminals(self, classes: int, like: torch.Tensor) -> dict[str, torch.Tensor]:
+        """What the loss sees of the images of each class, `prior`, `logprior` and `count` [C]."""
+        return class_terminals(
+            like.new_ones(classes) if self.prior is None else self.prior.to(like)
+        )
+
     def gain(self, classes: int) -> float:
-        """The first pull on the true logit relative to cross-entropy's, at uniform predictions."""
+        """The first pull on the true logit relative to cross-entropy's, at uniform predictions
+        among even classes.
+        """
         if classes not in self._gains:
+            prior, self.prior = self.prior, None
             logits = torch.zeros(1, classes, dtype=torch.float64, requires_grad=True)
             label = torch.zeros(1, dtype=torch.int64)
-            with torch.enable_grad():
-                value = self.terms(logits, shares(label, logits)).sum()
-                (gradient,) = torch.autograd.grad(value, logits)
+            try:
+                with torch.enable_grad():
+                    value = self.terms(logits, shares(label, logits)).sum()
+                    (gradient,) = torch.autograd.grad(value, logits)
+            finally:
+                self.prior = prior
             self._gains[classes] = float(-gradient[0, 0]) * classes / (classes - 1)
         return self._gains[classes]
 
@@ -187,8 +207,9 @@ class LossModule(torch.nn.Module):
         classes = logits.shape[axis]
         if self.classes not in (None, classes):
             raise ValueError(f"this loss is made for {self.classes} classes, got {classes}")
-        if self.weight is not None and self.weight.shape[0] != classes:
-            raise ValueError(
-                f"weight has {self.weight.shape[0]} numbers, one per class, "
-                f"and the logits have {classes} classes"
-            )
+        for name, numbers in (("weight", self.weight), ("prior", self.prior)):
+            if numbers is not None and numbers.shape[0] != classes:
+                raise ValueError(
+                    f"{name} has {numbers.shape[0]} numbers, one per class, "
+                    f"and the logits have {classes} classes"
+                )

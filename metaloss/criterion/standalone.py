@@ -1,6 +1,7 @@
 """A loss as Python that needs torch alone: what every loss shares, as text, and its own terms."""
 
 import inspect
+import re
 
 import torch
 from torch import Tensor
@@ -13,7 +14,9 @@ from metaloss.criterion.loss_module import LossModule
 from metaloss.errors import SettingsError
 from metaloss.genomes.mln import MetaLossNetwork
 from metaloss.genomes.targets import LearnedTargets
-from metaloss.losses.language.expression import Expression
+from metaloss.losses import prior
+from metaloss.losses.language.expression import CLASS_TERMINALS, Expression
+from metaloss.losses.language.formula import NO_SCALE, NO_SHIFT
 from metaloss.losses.language.primitives import PRIMITIVES
 
 MODULE = '''"""{title}
@@ -47,7 +50,7 @@ def python(criterion: Criterion) -> str:
         SettingsError: there is no Python for the loss.
     """
     base: type = LossModule
-    shared = _after_imports(loss_module)
+    shared = f"{_after_imports(prior)}\n\n\n{_after_imports(loss_module)}"
     defaults = {name: getattr(criterion, name) for name in Criterion.OPTIONS}
     if isinstance(criterion, Dice):
         base = dice.DiceModule
@@ -56,8 +59,9 @@ def python(criterion: Criterion) -> str:
         body = []
     else:
         body = _methods(criterion)
-    weight = criterion.weight
-    defaults["weight"] = None if weight is None else weight.tolist()
+    for name in ("weight", "prior"):
+        numbers = defaults[name]
+        defaults[name] = None if numbers is None else numbers.tolist()
     lines = "".join(f"    {line}\n" if line else "\n" for line in body)
     return MODULE.format(
         title=criterion.describe().rstrip(".") + ".",
@@ -72,8 +76,8 @@ def python(criterion: Criterion) -> str:
 
 
 def _after_imports(module: object) -> str:
-    """A module's text from its first definition on."""
-    return inspect.getsource(module).split("\n\n\n", 1)[1].rstrip()  # type: ignore[arg-type]
+    """A module's text from behind its last import on."""
+    return re.split(r"\n(?:import|from) .*\n", inspect.getsource(module))[-1].strip()  # type: ignore[arg-type]
 
 
 def _methods(criterion: Criterion) -> list[str]:
@@ -101,9 +105,14 @@ def _formula(criterion: FormulaCriterion) -> list[str]:
     0.
     """
     formula = criterion.formula
-    cooled = "z" if formula.temperature == 1 else f"(z / {formula.temperature!r})"
+    z = "z" if formula.temperature == 1 else f"(z / {formula.temperature!r})"
+    moves = [("scale", formula.scale, NO_SCALE), ("shift", formula.shift, NO_SHIFT)]
+    moves = [move for move in moves if move[1] != move[2]]
+    for name, _, _ in moves:
+        # For even classes, or for every image, a move may be one number, which is expanded.
+        z = f"({z} {'*' if name == 'scale' else '+'} self.{name}(y, z))"
     due, rest = formula.divided
-    lines = [f"logp = {cooled}.log_softmax(-1)"]
+    lines = [f"logp = {z}.log_softmax(-1)"]
     lines += ["absent = y == 0"] if due else []
     parts = ["self.due(y, logp.masked_fill(absent, 0)).masked_fill(absent, 0)"] if due else []
     parts += ["self.rest(y, logp)"] if rest else []
@@ -112,7 +121,7 @@ def _formula(criterion: FormulaCriterion) -> list[str]:
         f"return ({value}) / z.shape[-1]" if formula.reduction == "mean" else f"return {value}"
     )
     methods = _method("terms(self, z, y)", lines)
-    for name, e in (("due", due), ("rest", rest)):
+    for name, e in (("due", due), ("rest", rest), *((name, e) for name, e, _ in moves)):
         methods += _method(f"{name}(self, y, logp)", _expression(e)) if e else []
     return methods
 
@@ -120,6 +129,9 @@ def _formula(criterion: FormulaCriterion) -> list[str]:
 def _expression(e: Expression) -> list[str]:
     """The lines that compute an expression of y and logp."""
     lines = ["p = logp.exp()", "C = torch.full_like(p[:1, :1], p.shape[-1])"]
+    if read := sorted(e.terminals & CLASS_TERMINALS):
+        lines.append("known = self.class_terminals(p.shape[-1], p)")
+        lines += [f"{name} = known[{name!r}]" for name in read]
     names: dict[Expression, str] = {}
 
     def name(e: Expression) -> str:

@@ -17,7 +17,17 @@ from pydantic import ConfigDict, Field, model_validator
 from pydantic.dataclasses import dataclass as settings
 from torch import Tensor
 
-from metaloss.losses.language.expression import LOGP, C, Expression, P, Y, call
+from metaloss.losses.language.expression import (
+    COUNT,
+    LOGP,
+    LOGPRIOR,
+    PRIOR,
+    C,
+    Expression,
+    P,
+    Y,
+    call,
+)
 from metaloss.losses.language.primitives import PRIMITIVES
 from metaloss.losses.phenotype import grid
 
@@ -163,7 +173,7 @@ def _difference(before: float, after: float) -> float:
 def _situations(classes: int) -> dict[Expression, Tensor]:
     """The terminals of a class that is not the target and of one that is.
 
-    First along the curve, then where all C classes are alike.
+    First along the curve, then where all C classes are alike. All classes are equally frequent.
     """
     v = grid()
     unsure = torch.tensor([1 / classes - _STEP, 1 / classes + _STEP], dtype=torch.float64)
@@ -172,7 +182,8 @@ def _situations(classes: int) -> dict[Expression, Tensor]:
     c = torch.full_like(p[:1], 2.0).index_fill(
         1, torch.tensor([len(v), len(v) + 1]), float(classes)
     )
-    return {Y: y, P: p, LOGP: p.log(), C: c}
+    even = {PRIOR: 1 / c, LOGPRIOR: torch.zeros_like(c), COUNT: torch.ones_like(c)}
+    return {Y: y, P: p, LOGP: p.log(), C: c, **even}
 
 
 def _value(e: Expression, known: dict[Expression, Tensor]) -> Tensor:

@@ -137,9 +137,10 @@ def seed(name: str) -> Expression:
         SettingsError: there is none, or it is more than an expression.
     """
     formula = zoo.read(name)
-    if formula.temperature != 1:
+    if not formula.plain_softmax:
+        part = "temperature" if formula.temperature != 1 else "scale or shift"
         raise SettingsError(
-            f"{name}: its temperature is no part of an expression, so no search can start from it"
+            f"{name}: its {part} is no part of an expression, so no search can start from it"
         )
     e = formula.expression
     return call("div", e, C) if formula.reduction == "mean" else e

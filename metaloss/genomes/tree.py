@@ -21,7 +21,7 @@ from metaloss.core.population import Population
 from metaloss.core.streams import Stream
 from metaloss.errors import SettingsError
 from metaloss.genomes._symbolic import Symbolic
-from metaloss.losses.language.expression import TERMINALS, Expression, Y, call, constant
+from metaloss.losses.language.expression import Expression, Y, call, constant
 from metaloss.losses.language.primitives import PRIMITIVES
 
 __all__ = ["Tree"]
@@ -41,7 +41,8 @@ FUNCTIONS = (
     "tanh",
     "sigmoid",
 )
-HEADS = ("", *TERMINALS, *PRIMITIVES)  # symbol k stands for HEADS[k - 1], 0 for nothing
+# Symbol k stands for HEADS[k - 1], 0 for nothing. Runs keep the numbers: what is new stands last.
+HEADS = ("", "C", "y", "p", "logp", *PRIMITIVES, "prior", "logprior", "count")
 SYMBOLS = {head: k for k, head in enumerate(HEADS, start=1)}
 TRIES = 50
 
@@ -86,11 +87,9 @@ class Tree(Symbolic):
     """
 
     functions: Annotated[tuple[str, ...], Field(min_length=1)] = FUNCTIONS
-    terminals: Annotated[tuple[Literal["y", "p", "logp", "C"], ...], Field(min_length=2)] = (
-        "y",
-        "p",
-        "logp",
-    )
+    terminals: Annotated[
+        tuple[Literal["y", "p", "logp", "C", "prior", "logprior"], ...], Field(min_length=2)
+    ] = ("y", "p", "logp")
     constants: Annotated[float, Field(ge=0, lt=1)] = 0.25
     min_height: Annotated[int, Field(ge=1, le=10)] = 2
     first_height: Annotated[int, Field(ge=1, le=10)] = 4

@@ -12,6 +12,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from metaloss.losses.prior import class_terminals
+
 
 @dataclass(frozen=True)
 class TrainingTargets:
@@ -28,6 +30,13 @@ class TrainingTargets:
     target: Float[Tensor, "T B C"]
     weight: Float[Tensor, "T B"] | None = None
     counts: Float[Tensor, "T C"] | None = None
+
+    @property
+    def shares(self) -> dict[str, Float[Tensor, "T C"]]:
+        """What expressions read of the images of each class: `prior`, `logprior`, `count`."""
+        if self.counts is None:
+            return class_terminals(self.target.new_ones(self.target.shape[::2]))
+        return class_terminals(self.counts.to(self.target))
 
 
 class Losses(Protocol):

@@ -18,21 +18,22 @@ from metaloss.losses.base import (
     mean_over_images,
     weigh_images,
 )
-from metaloss.losses.language.expression import LOGP, Expression, P
-from metaloss.losses.language.formula import Formula
+from metaloss.losses.language.expression import CLASS_TERMINALS, LOGP, Expression, P
+from metaloss.losses.language.formula import NO_SCALE, NO_SHIFT, Formula
 from metaloss.losses.language.primitives import PRIMITIVES
 from metaloss.losses.language.programs import Program, Run, gradient_program, value_program
 
+PLANES = CLASS_TERMINALS | {"y"}  # terminals that have a number for every class or image
 Form = Literal["auto", "each", "grouped"]
 Ready = tuple[list[Tensor | None], list[tuple[int, bool]], list[tuple[Run, Any]], int]
 
 
 @dataclass(frozen=True)
 class Shared:
-    """What depends on targets, C and constants alone, once for all formulas.
+    """What depends on targets, classes and constants alone, once for all formulas.
 
     Attributes:
-        planes: what depends on the targets.
+        planes: what depends on the targets or on the classes' shares.
         rows: which of the planes an expression is.
         numbers: what does not.
         weight: of the images.
@@ -91,22 +92,25 @@ class Formulas:
         return replace(self, formulas=tuple(self.formulas[i] for i in places))
 
     def bind(self, targets: TrainingTargets) -> Self:
-        """Compute what depends on the targets, C and constants alone, once for all formulas."""
+        """Compute what depends on targets, classes and constants alone, once for all formulas."""
         target = targets.target
         programs = [
             f(x.expression) for x in self.formulas for f in (value_program, gradient_program)
         ]
         # Values and gradients share what they need of the targets: it is computed once for both.
         wanted = dict.fromkeys(e for program in programs for e in program.inputs if not e.varies)
-        known: dict[Expression, Tensor] = {}
+        wanted.update(dict.fromkeys(e for x in self.formulas for e in x.expressions[1:]))
+        known = {Expression(name): x[:, None] for name, x in targets.shares.items()}
         for e in wanted:
             _evaluate(e, target, known)
         ordered = [e for e in known if e in wanted]
-        # What depends on the targets is a plane of numbers; all else stays a single number.
-        planes = [e for e in ordered if "y" in e.terminals]
+        # What depends on targets or classes is a plane of numbers; all else stays a single number.
+        planes = [e for e in ordered if not e.terminals.isdisjoint(PLANES)]
         # Never empty: the shape [T C B] is read from it.
-        stack = torch.stack([known[e] for e in planes]) if planes else target[None]
-        numbers = {e: known[e] for e in ordered if "y" not in e.terminals}
+        stack = (
+            torch.stack([known[e].expand_as(target) for e in planes]) if planes else target[None]
+        )
+        numbers = {e: known[e] for e in ordered if e.terminals.isdisjoint(PLANES)}
         rows = {e: i for i, e in enumerate(planes)}
         return replace(self, shared=Shared(stack.mT.contiguous(), rows, numbers, targets.weight))
 
@@ -116,8 +120,7 @@ class Formulas:
 
     def terms(self, logits: Float[Tensor, "P T B C"]) -> Float[Tensor, "P T B C"]:
         """One term per class; those of a mean over classes are divided by their number."""
-        # [P T C B]; temperature comes before softmax, which sees all classes.
-        logp = self._cooled(logits.mT).log_softmax(-2)
+        logp = self._before_softmax(logits.mT).log_softmax(-2)  # [P T C B]
         per_formula = []
         for formula, *logp_and_p in zip(
             self.formulas, logp.unbind(0), logp.exp().unbind(0), strict=True
@@ -142,12 +145,15 @@ class Formulas:
 
         It is fastest where `logits.mT` is contiguous.
         """
-        logp = self._cooled(logits.mT.contiguous()).log_softmax(-2)
+        logp = self._before_softmax(logits.mT.contiguous()).log_softmax(-2)
         p = logp.exp()
         G = self._by_logp(logp, p)  # [P T C B]
         # The way through log-softmax: ∂L/∂z = G - p ΣG, with G = ∂L/∂logp.
         gradient = torch.addcmul(G, p, G.sum(-2, keepdim=True), value=-1)
-        return weigh_images(gradient.mul_(self._scale(logits)).mT, self._bound.weight)
+        gradient = gradient.mul_(self._factor(logits))
+        if self._scales is not None:
+            gradient = gradient.mul_(self._scales)
+        return weigh_images(gradient.mT, self._bound.weight)
 
     def _by_logp(
         self, logp: Float[Tensor, "P T C B"], p: Float[Tensor, "P T C B"]
@@ -182,15 +188,34 @@ class Formulas:
     def _plan(self) -> grouping.GroupedSteps:
         return grouping.group(self._programs, self._bound.named, self._bound.planes.shape[1:])
 
-    def _cooled(self, logits: Tensor) -> Tensor:
-        temperatures = [f.temperature for f in self.formulas]
-        return (
-            logits
-            if all(t == 1 for t in temperatures)
-            else logits / logits.new_tensor(temperatures)[:, None, None, None]
-        )
+    @cached_property
+    def _scales(self) -> Tensor | None:
+        """What each formula multiplies its logits by; None: nothing does."""
+        return self._planes_of([f.scale for f in self.formulas], NO_SCALE)
 
-    def _scale(self, logits: Float[Tensor, "P T B C"]) -> Tensor | float:
+    @cached_property
+    def _shifts(self) -> Tensor | None:
+        """What each formula adds to its logits; None: nothing does."""
+        return self._planes_of([f.shift for f in self.formulas], NO_SHIFT)
+
+    def _planes_of(self, expressions: list[Expression], none: Expression) -> Tensor | None:
+        if all(e == none for e in expressions):
+            return None
+        planes = self._bound.planes
+        one = planes.new_tensor(none.value)
+        values = [one if e == none else self._bound.named[e] for e in expressions]
+        return torch.stack([x.expand(planes.shape[1:]) for x in values])
+
+    def _before_softmax(self, logits: Float[Tensor, "P T C B"]) -> Float[Tensor, "P T C B"]:
+        """scale · z / temperature + shift: before the softmax, which sees all classes."""
+        temperatures = [f.temperature for f in self.formulas]
+        if any(t != 1 for t in temperatures):
+            logits = logits / logits.new_tensor(temperatures)[:, None, None, None]
+        if self._scales is not None:
+            logits = logits * self._scales
+        return logits if self._shifts is None else logits + self._shifts
+
+    def _factor(self, logits: Float[Tensor, "P T B C"]) -> Tensor | float:
         """What the gradient of a sum over the classes, but for its sign, is multiplied by."""
         # Signs, batch, temperature and reduction are one factor, applied once at the end.
         B, C = logits.shape[-2:]

@@ -376,7 +376,9 @@ REFUSED = {
     "functions must hold one of two arguments": {"functions": ["exp", "clip"]},
     "terminals must hold y, and p or logp": {"terminals": ["y", "C"]},
     "terminals must hold y": {"terminals": ["p", "logp"]},
-    "terminals.1: Input should be 'y', 'p', 'logp' or 'C', got 'q'": {"terminals": ["y", "q"]},
+    "terminals.1: Input should be 'y', 'p', 'logp', 'C', 'prior' or 'logprior', got 'q'": {
+        "terminals": ["y", "q"]
+    },
     "needs min_height <= first_height <= max_height": {"min_height": 5},
     "max_size must be at least 4 for trees of height 2": {"max_size": 3},
     "max_size must be at least 19 for trees of height 9": {

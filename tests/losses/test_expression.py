@@ -41,6 +41,8 @@ TAME_TREES = expressions(TAME, st.sampled_from([0.0, 1.0, -1.0, 2.0, 0.5, -3.25]
 def evaluate(e, y, logp):
     """The value by plain recursion."""
     known = {"y": y, "p": logp.exp(), "logp": logp, "C": torch.tensor(10.0, dtype=y.dtype)}
+    even = {"prior": 0.1, "logprior": 0.0, "count": 1.0}
+    known |= {name: torch.tensor(x, dtype=y.dtype) for name, x in even.items()}
     if not e.args:
         return torch.tensor(e.value, dtype=y.dtype) if e.is_constant else known[e.head]
     return PRIMITIVES[e.head].run(*[evaluate(a, y, logp) for a in e.args])
@@ -252,9 +254,11 @@ def test_sympy_gets_the_same_function(e):
         sympy.Symbol("y", real=True),
         sympy.Symbol("p", positive=True),
         sympy.Symbol("C", positive=True),
+        sympy.Symbol("prior", positive=True),
+        sympy.Symbol("count", positive=True),
     ]
     for i in (1, 6, 11):
-        point = dict(zip(symbols, (float(y[i]), float(logp[i].exp()), 10.0), strict=True))
+        point = dict(zip(symbols, (float(y[i]), float(logp[i].exp()), 10.0, 0.1, 1.0), strict=True))
         expected = float(sympy.N(e.to_sympy().subs(point)))
         found = float(evaluate(e, y[i], logp[i]))
         assert found == pytest.approx(expected, rel=1e-6, abs=1e-9)

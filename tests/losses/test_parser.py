@@ -96,6 +96,12 @@ def test_further_names_stand_for_constants():
         ("sum(-y*logp, temperature=2)", "sum(-y * logp, temperature=2.0)"),
         ("sum(-y*logp, temperature=1)", "sum(-y * logp)"),
         ("mean((sin(p)))", "mean(sin(p))"),
+        ("sum(-y*logp,shift=2*logprior)", "sum(-y * logp, shift=2.0 * logprior)"),
+        (
+            "sum(p, shift=-y, scale=prior*C, temperature=2)",
+            "sum(p, temperature=2.0, scale=prior * C, shift=-y)",
+        ),
+        ("sum(p/count, shift=0, scale=1)", "sum(p / count)"),
     ],
 )
 def test_formulas_show_how_they_are_reduced(text, printed):
@@ -111,9 +117,13 @@ def test_formulas_show_how_they_are_reduced(text, printed):
         ("2*sum(p)", 3, "'sum' may only stand around the whole loss"),
         ("sum(mean(p))", 5, "'mean' may only stand around the whole loss"),
         ("sum(p", 6, "expected ')', found the end"),
-        ("sum(p, 2)", 8, "expected temperature=..., found '2'"),
+        ("sum(p, 2)", 8, "expected temperature=..., scale=... or shift=..., found '2'"),
         ("sum(p, temperature=0)", 20, "temperature must be a number above 0, got 0.0"),
         ("sum(p, temperature=p)", 20, "temperature must be a number above 0, got p"),
+        ("sum(p, shift=p)", 14, "shift comes before the softmax, so it can read no p or logp"),
+        ("sum(p, scale=2*logp)", 14, "scale comes before the softmax, so it can read no p or logp"),
+        ("sum(p, scale=-1)", 14, "scale must be a number above 0, got -1.0"),
+        ("sum(p, shift=1, shift=2)", 17, "shift stands here twice"),
         ("sum(p, temperature 2)", 20, "expected '=', found '2'"),
         ("sum", 1, "'sum' may only stand around the whole loss: sum(...)"),
     ],
@@ -129,3 +139,9 @@ def test_formulas_have_latex_and_a_digest():
     assert loss.digest == same.digest != other.digest
     assert loss.latex() == r"\frac{1}{C} \sum_{c=1}^{C} \left[-y \cdot \ln \hat{y}\right]"
     assert "softmax" in Formula.parse("sum(-y*logp, temperature=2)").latex()
+    moved = Formula.parse("sum(p, scale=prior, shift=2*logprior)")
+    assert moved.latex().endswith(
+        r"\operatorname{softmax}(\left(\pi\right) \cdot z + 2 \cdot \left(\ln C\pi\right))"
+    )
+    other, same = (Formula.parse(f"sum(p, shift={x})") for x in ("2*logprior", "logprior*2"))
+    assert other.digest == same.digest != Formula.parse("p").digest

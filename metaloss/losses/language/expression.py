@@ -8,8 +8,11 @@ from typing import Any
 
 from metaloss.losses.language.primitives import PRIMITIVES
 
-# The number of classes, the target, the probability and its logarithm.
-TERMINALS = ("C", "y", "p", "logp")
+# The number of classes, the target, the probability and its logarithm; and of each class's training
+# images the share, the logarithm of C times the share, and the number.
+TERMINALS = ("C", "y", "p", "logp", "prior", "logprior", "count")
+PREDICTION = frozenset(("p", "logp"))
+CLASS_TERMINALS = frozenset(("prior", "logprior", "count"))
 # the largest tree that is read
 DEPTH = 64
 NODES = 512
@@ -17,8 +20,17 @@ NODES = 512
 _LEVELS = {"add": 1, "sub": 1, "mul": 2, "div": 2, "neg": 3, "pow": 4}
 # Terminals, constants and name(...) bind more tightly than any operator.
 _ATOM = 5
-_LATEX = {"C": "C", "y": "y", "p": r"\hat{y}", "logp": r"\ln \hat{y}"}
-_COMPOUND = {"logp": 3}  # a terminal that LaTeX writes in two parts
+_LATEX = {
+    "C": "C",
+    "y": "y",
+    "p": r"\hat{y}",
+    "logp": r"\ln \hat{y}",
+    "prior": r"\pi",
+    "logprior": r"\ln C\pi",
+    "count": "n",
+}
+# Terminals that LaTeX writes in two parts.
+_COMPOUND = {"logp": 3, "logprior": 2}
 
 
 @dataclass(frozen=True)
@@ -77,7 +89,7 @@ class Expression:
     @property
     def varies(self) -> bool:
         """Whether it depends on what the classifier says."""
-        return not self.terminals.isdisjoint(("p", "logp"))
+        return not self.terminals.isdisjoint(PREDICTION)
 
     @property
     def is_constant(self) -> bool:
@@ -151,7 +163,7 @@ class Expression:
         return _COMPOUND.get(self.head, _LEVELS["mul"] if self.head == "div" else self._level)
 
     def to_sympy(self) -> Any:
-        """The same formula for sympy, in real symbols y, p > 0 and C > 0."""
+        """The same formula for sympy, in real symbols y and p, C, prior, count > 0."""
         # Here, not above: sympy takes long to import, and few need it.
         import sympy  # type: ignore[import-untyped]
 
@@ -159,8 +171,11 @@ class Expression:
             "y": sympy.Symbol("y", real=True),
             "p": sympy.Symbol("p", positive=True),
             "C": sympy.Symbol("C", positive=True),
+            "prior": sympy.Symbol("prior", positive=True),
+            "count": sympy.Symbol("count", positive=True),
         }
         known["logp"] = sympy.log(known["p"])
+        known["logprior"] = sympy.log(known["C"] * known["prior"])
 
         def walk(e: Expression) -> Any:
             if e.is_constant:
@@ -194,4 +209,4 @@ def call(name: str, *args: Expression) -> Expression:
     return Expression(name, args)
 
 
-C, Y, P, LOGP = (Expression(name) for name in TERMINALS)
+C, Y, P, LOGP, PRIOR, LOGPRIOR, COUNT = (Expression(name) for name in TERMINALS)

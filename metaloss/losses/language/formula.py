@@ -9,11 +9,13 @@ from dataclasses import dataclass, replace
 from typing import Literal, Self, get_args
 
 from metaloss.losses.language.canonical import canonical, fingerprint
-from metaloss.losses.language.expression import Expression
+from metaloss.losses.language.expression import Expression, constant
 from metaloss.losses.language.parser import Parser
 from metaloss.losses.language.shares import divided, target_smoothing
 
 Reduction = Literal["sum", "mean"]
+NO_SCALE = constant(1)
+NO_SHIFT = constant(0)
 
 
 def reads_a_prediction(text: str) -> bool:
@@ -35,12 +37,17 @@ class Formula:
         expression: what each class contributes.
         reduction: over classes.
         temperature: what the logits are divided by before they become p and logp. It is no part of
-            the expression, which sees one class at a time, where softmax sees all of them.
+            the expression, which sees one class at a time, where softmax sees all of them; nor are
+            the next two.
+        scale: what the logits are multiplied by, an expression that reads no prediction.
+        shift: what is added to them then, as well: p = softmax(scale · z / temperature + shift).
     """
 
     expression: Expression
     reduction: Reduction = "sum"
     temperature: float = 1.0
+    scale: Expression = NO_SCALE
+    shift: Expression = NO_SHIFT
 
     @classmethod
     def parse(cls, text: str, names: Mapping[str, float] | None = None) -> Self:
@@ -56,7 +63,6 @@ class Formula:
         """
         reader = Parser(text, names)
         reduction = reader.next.text
-        temperature = 1.0
         # Without its bracket, `sum` is a name, which the parser refuses with a hint.
         if reduction not in get_args(Reduction) or reader.tokens[1].text != "(":
             e = reader.expression()
@@ -64,20 +70,41 @@ class Formula:
             return cls(e)
         reader.at += 2
         e = reader.expression()
-        if reader.take(","):
-            temperature = _temperature(reader)
-        reader.expect(")")
+        options = _options(reader)
         if reader.next.kind != "end":
             reader.fail(f"nothing may follow {reduction}(...): it stands around the whole loss")
-        return cls(e, reduction, temperature)  # type: ignore[arg-type]
+        return cls(e, reduction, **options)  # type: ignore[arg-type]
 
     def __str__(self) -> str:
-        option = "" if self.temperature == 1 else f", temperature={self.temperature!r}"
-        return f"{self.reduction}({self.expression.text}{option})"
+        options = "" if self.temperature == 1 else f", temperature={self.temperature!r}"
+        options += "" if self.scale == NO_SCALE else f", scale={self.scale.text}"
+        options += "" if self.shift == NO_SHIFT else f", shift={self.shift.text}"
+        return f"{self.reduction}({self.expression.text}{options})"
 
     def canonical(self) -> Self:
-        """The same loss, its expression in canonical form."""
-        return replace(self, expression=canonical(self.expression))
+        """The same loss, its expressions in canonical form."""
+        return replace(
+            self,
+            expression=canonical(self.expression),
+            scale=canonical(self.scale),
+            shift=canonical(self.shift),
+        )
+
+    @property
+    def expressions(self) -> tuple[Expression, ...]:
+        """Its expression, and what it does to the logits before the softmax, where it does."""
+        moves = (self.scale, NO_SCALE), (self.shift, NO_SHIFT)
+        return (self.expression, *(e for e, none in moves if e != none))
+
+    @property
+    def terminals(self) -> frozenset[str]:
+        """The names of all that it reads."""
+        return frozenset().union(*(e.terminals for e in self.expressions))
+
+    @property
+    def plain_softmax(self) -> bool:
+        """Whether p is the network's own softmax: no temperature, scale nor shift."""
+        return self.temperature == 1 and len(self.expressions) == 1
 
     @property
     def digest(self) -> str:
@@ -104,23 +131,41 @@ class Formula:
     def latex(self) -> str:
         """The formula in LaTeX, without dollar signs."""
         factor = r"\frac{1}{C} " if self.reduction == "mean" else ""
-        softmax = (
-            rf",\ \hat{{y}} = \operatorname{{softmax}}(z / {self.temperature!r})"
-            if self.temperature != 1
-            else ""
-        )
+        softmax = "" if self.plain_softmax else self._latex_softmax()
         return rf"{factor}\sum_{{c=1}}^{{C}} \left[{self.expression.latex()}\right]{softmax}"
 
+    def _latex_softmax(self) -> str:
+        """What p is, where it is not the network's own softmax."""
+        z = "z" if self.temperature == 1 else f"z / {self.temperature!r}"
+        if self.scale != NO_SCALE:
+            z = rf"\left({self.scale.latex()}\right) \cdot {z}"
+        if self.shift != NO_SHIFT:
+            z = f"{z} + {self.shift.latex()}"
+        return rf",\ \hat{{y}} = \operatorname{{softmax}}({z})"
 
-def _temperature(reader: Parser) -> float:
-    token = reader.next
-    if token.text != "temperature":
-        reader.fail(f"expected temperature=..., found {token.text!r}")
-    reader.at += 1
-    reader.expect("=")
-    # An expression, because a named parameter may stand here: it is read as a constant.
-    token = reader.next
-    e = reader.expression()
-    if not e.is_constant or e.value <= 0:
-        reader.fail(f"temperature must be a number above 0, got {str(e)[:40]}", token)
-    return e.value
+
+def _options(reader: Parser) -> dict[str, float | Expression]:
+    """What stands behind the expression, up to the bracket: each option once, in any order."""
+    options: dict[str, float | Expression] = {}
+    while reader.take(","):
+        token = reader.next
+        name = token.text
+        if name not in ("temperature", "scale", "shift"):
+            reader.fail(f"expected temperature=..., scale=... or shift=..., found {name!r}")
+        if name in options:
+            reader.fail(f"{name} stands here twice")
+        reader.at += 1
+        reader.expect("=")
+        token = reader.next
+        # An expression for temperature, too: a named parameter may stand there, read as a constant.
+        e = reader.expression()
+        number = f"{name} must be a number above 0, got {str(e)[:40]}"
+        if name == "temperature" and not (e.is_constant and e.value > 0):
+            reader.fail(number, token)
+        if name == "scale" and e.is_constant and e.value <= 0:
+            reader.fail(number, token)
+        if e.varies:
+            reader.fail(f"{name} comes before the softmax, so it can read no p or logp", token)
+        options[name] = e.value if name == "temperature" else e
+    reader.expect(")")
+    return options

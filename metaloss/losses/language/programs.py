@@ -3,7 +3,7 @@
 One list for the value, one for the gradient by reverse sweep.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from metaloss.losses.language.canonical import canonical
-from metaloss.losses.language.expression import LOGP, Expression, P, constant
+from metaloss.losses.language.expression import CLASS_TERMINALS, LOGP, Expression, P, constant
 from metaloss.losses.language.primitives import PRIMITIVES
+from metaloss.losses.prior import class_terminals
 
 Run = Callable[..., Tensor]
 _ZERO = constant(0)
@@ -75,7 +76,12 @@ def whole_gradient_program(e: Expression) -> Program:
 
 
 def evaluate(
-    program: Program, y: Tensor, p: Tensor, logp: Tensor, classes: int | None = None
+    program: Program,
+    y: Tensor,
+    p: Tensor,
+    logp: Tensor,
+    classes: int | None = None,
+    shares: Mapping[str, Tensor] | None = None,
 ) -> Tensor:
     """What a whole program gives, by class [... C]; plain enough for `torch.compile` and
     `torch.export`.
@@ -86,9 +92,14 @@ def evaluate(
         p: probabilities [... C].
         logp: their logarithms [... C].
         classes: what C stands for; the length of the last axis where None.
+        shares: what `class_terminals` gave; even classes where None.
     """
-    known = {"y": y, "p": p, "logp": logp}
     C = y.shape[-1] if classes is None else classes
+    known = {"y": y, "p": p, "logp": logp}
+    # Only where they are read: a graph that is exported should hold no step for nothing.
+    if any(e.head in CLASS_TERMINALS for e in program.inputs):
+        even = {name: x[:1] for name, x in class_terminals(y.new_ones(C)).items()}
+        known.update(even if shares is None else shares)
     values = [
         known[e.head]
         if e.head in known
