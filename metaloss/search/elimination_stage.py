@@ -22,6 +22,7 @@ from metaloss.losses.base import CrossEntropies
 from metaloss.losses.formulas import Formulas
 from metaloss.losses.language.formula import Formula
 from metaloss.search.objectives import mean
+from metaloss.storage.resuming import differing_keys
 from metaloss.tasks.opening import OpenFamily
 
 Few = Annotated[int, Field(ge=1, le=1000)]
@@ -210,9 +211,7 @@ class StageRunner:
 def _same(path: Path, record: dict[str, Any], asked: dict[str, Any]) -> dict[str, Any]:
     """The record, if it answers what is asked."""
     old = record["asked"]
-    different = [
-        _change(k, old.get(k), asked.get(k)) for k in {**old, **asked} if old.get(k) != asked.get(k)
-    ]
+    different = [_change(key, old.get(key), asked.get(key)) for key in differing_keys(old, asked)]
     if different:
         listed = "; ".join(different)
         raise SettingsError(

@@ -149,7 +149,7 @@ def resume(
     """
     run = find(spec, Path(out))
     changes, moved = moved_images(run.settings, changes or {})
-    run = replace(run, settings=checked_settings(run.settings, changes))
+    run = replace(run, settings=checked_settings(run, changes))
     device = resolve_device(run.settings.device)
     where = run.places(moved)
     families = run.opened(device, where)

@@ -13,6 +13,8 @@ from metaloss.errors import SettingsError
 from metaloss.search import settings
 from metaloss.search.run_folder import Run
 from metaloss.search.settings import Settings
+from metaloss.storage.environment import Provenance
+from metaloss.storage.resuming import ResumableFolder
 from metaloss.tasks.opening import OpenFamily, conditions
 
 
@@ -27,27 +29,21 @@ def moved_images(old: Settings, changes: dict[str, Any]) -> tuple[dict[str, Any]
     ]
 
 
-def checked_settings(old: Settings, changes: dict[str, Any]) -> Settings:
+def checked_settings(run: Run, changes: dict[str, Any]) -> Settings:
     """A run's settings with what may change: more generations.
 
     Raises:
         SettingsError: names all others that differ, or that the generations are fewer.
     """
+    old = run.settings
     new = settings.resolve(merge_tables(old.table(), changes))
-    before = _flat(old.table())
-    after = _flat(new.table())
     if new.generations < old.generations:
         raise SettingsError(
             f"generations: the run has {old.generations}, {new.generations} is less"
         )
-    different = [
-        k for k in {**before, **after} if k != "generations" and before.get(k) != after.get(k)
-    ]
-    if different:
-        listed = "; ".join(
-            f"{k}: the run has {before.get(k)}, given {after.get(k)}" for k in different
-        )
-        raise SettingsError(f"a resumed run keeps its settings: {listed}")
+    ResumableFolder(run.folder, "run").check_settings(
+        _flat(old.table()), _flat(new.table()), ("generations",), owner="the run"
+    )
     return new
 
 
@@ -77,20 +73,11 @@ def check_conditions(
     Raises:
         SettingsError: conditions differ and that is not allowed.
     """
-    table = run.provenance()
-    # What counts is what the run last went on under, not what it began with.
-    old = {**table["conditions"], **(table["resumed"][-1] if table.get("resumed") else {})}
     now = conditions(families, device, run.settings.parts_by_name())
-    different = [f"{k}: was {old.get(k)}, is {now[k]}" for k in now if old.get(k) != now[k]]
+    different = ResumableFolder(run.folder, "run", Provenance).check_conditions(now, allow)
     if not different:
         return
-    if not allow:
-        raise SettingsError(
-            f"this run began elsewhere ({'; '.join(different)}); --allow-changes goes on all "
-            "the same"
-        )
-    reporter.on_warning(f"goes on under other conditions: {'; '.join(different)}")
-    run.write("provenance.json", {**table, "resumed": [*table.get("resumed", []), now]})
+    reporter.on_warning(f"goes on under other conditions: {different}")
     # Changed images add to the record: the loss has then learned from both.
     before = image_record.read(run.folder) or ImageRecord()
     image_record.write(

@@ -21,6 +21,7 @@ from metaloss.data import places
 from metaloss.data.datasets import Dataset
 from metaloss.data.places import is_path_source
 from metaloss.errors import SettingsError
+from metaloss.storage.resuming import ResumableFolder
 from metaloss.training import folders, results
 from metaloss.training.defaults import decided
 from metaloss.training.folders import GIVEN
@@ -202,7 +203,8 @@ def go_on(
     moved = [changes.pop("data")] if both_paths else []
     if losses:
         changes["loss"] = [loss_label(x) for x in losses]
-    _same(kept, changes)
+    resumable = ResumableFolder(folder, "training")
+    resumable.check_settings(kept.table(), resolve(over(kept.table(), changes)).table())
     _check_objects(folder, kept, objects)
     device = resolve_device(kept.device)
     where = places.find_places(
@@ -210,7 +212,7 @@ def go_on(
     )
     images = open_images(replace(kept, data=where["data"]), device, objects.get("data"))
     named = name_losses(kept.loss, _modules(folder, kept, losses), images.classes)
-    folders.check_conditions(folder, folders.conditions(images, device), allow_changes)
+    resumable.check_conditions(folders.conditions(images, device), allow_changes)
     places.keep_places(folder, where)
     session = TrainingSession(
         folder, kept, images, named, device, objects.get("model"), reporter, stop
@@ -306,14 +308,3 @@ def _distinct(labels: list[str]) -> list[str]:
         x if x not in labels[:i] else f"{x} #{1 + labels[:i].count(x)}"
         for i, x in enumerate(labels)
     ]
-
-
-def _same(settings: Training, changes: dict[str, Any]) -> None:
-    """Raise a SettingsError where a setting is given again and is another one."""
-    old = settings.table()
-    new = resolve(over(old, changes)).table()
-    if different := [key for key in {**old, **new} if old.get(key) != new.get(key)]:
-        listed = "; ".join(
-            f"{key}: it has {old.get(key)}, given {new.get(key)}" for key in different
-        )
-        raise SettingsError(f"a resumed training keeps its settings: {listed}")

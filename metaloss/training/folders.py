@@ -16,7 +16,7 @@ from metaloss.core.streams import Stream
 from metaloss.core.tables import csv_bytes, flatten
 from metaloss.data import places
 from metaloss.errors import DamagedFile, DiskError, SettingsError
-from metaloss.storage.environment import Recorded, describe_environment, digest_of_rows
+from metaloss.storage.environment import describe_environment, digest_of_rows
 from metaloss.storage.folders import make_folder, require_folder
 from metaloss.training.images import TrainingImages
 from metaloss.training.models import ImageClassifier, NetworkShape, build
@@ -158,27 +158,6 @@ def conditions(images: TrainingImages, device: torch.device) -> dict[str, str]:
         "data": images.dataset.fingerprint(),
         **source,
     }
-
-
-def check_conditions(folder: Path, now: dict[str, str], allow: bool) -> None:
-    """Refuse to go on elsewhere than a training began, unless told to; then put it on record.
-
-    Raises:
-        SettingsError: conditions differ; each is named.
-    """
-    path = folder / "provenance.json"
-    table = storage.read_record(path, Recorded, storage.RESTORE_COPY)
-    old = (table.get("resumed") or [table["conditions"]])[-1]
-    different = [
-        f"{key}: was {old.get(key)}, is {now[key]}" for key in now if old.get(key) != now[key]
-    ]
-    if different and not allow:
-        listed = "; ".join(different)
-        raise SettingsError(
-            f"this training began elsewhere ({listed}); --allow-changes goes on all the same"
-        )
-    if different:
-        storage.write_record(path, {**table, "resumed": [*table.get("resumed", []), now]})
 
 
 def find(spec: str | Path, parent: Path) -> tuple[Path, Training]:

@@ -22,6 +22,7 @@ from metaloss.experiments.rank_study.results import StudyResults
 from metaloss.experiments.rank_study.settings import Study, resolve
 from metaloss.storage.environment import describe_environment
 from metaloss.storage.folders import file_name
+from metaloss.storage.resuming import ResumableFolder
 from metaloss.training import folders
 from metaloss.training import losses as kept
 from metaloss.training.losses import NamedLoss
@@ -167,7 +168,9 @@ def go_on(
         losses = kept.read_losses(folder, chosen.losses)
         entered = kept.name_losses(chosen.losses, losses, settings[0].classes)
         # Scores under other versions or data do not compare with those that are there.
-        folders.check_conditions(folder, _conditions(engine, settings), allow_changes)
+        ResumableFolder(folder, "study").check_conditions(
+            _conditions(engine, settings), allow_changes
+        )
         places.keep_places(folder, where)
         return _score_and_compare(folder, chosen, entered, settings, reporter)
 
