@@ -203,8 +203,8 @@ def go_on(
     moved = [changes.pop("data")] if both_paths else []
     if losses:
         changes["loss"] = [loss_label(x) for x in losses]
-    resumable = ResumableFolder(folder, "training")
-    resumable.check_settings(kept.table(), resolve(over(kept.table(), changes)).table())
+    training_folder = ResumableFolder(folder, "training")
+    training_folder.check_settings(kept.table(), resolve(over(kept.table(), changes)).table())
     _check_objects(folder, kept, objects)
     device = resolve_device(kept.device)
     where = places.find_places(
@@ -212,7 +212,7 @@ def go_on(
     )
     images = open_images(replace(kept, data=where["data"]), device, objects.get("data"))
     named = name_losses(kept.loss, _modules(folder, kept, losses), images.classes)
-    resumable.check_conditions(folders.conditions(images, device), allow_changes)
+    training_folder.check_conditions(folders.conditions(images, device), allow_changes)
     places.keep_places(folder, where)
     session = TrainingSession(
         folder, kept, images, named, device, objects.get("model"), reporter, stop
