@@ -152,7 +152,7 @@ def train(
                 resume, settings=changes, out=out, allow_changes=allow_changes, **callbacks
             )
         else:
-            settings = _chosen(protocol, config, changes)
+            settings = _settings(protocol, config, changes)
             if contact_sheet:
                 return _draw(settings, contact_sheet)
             for spec in flags["loss"]:
@@ -180,7 +180,7 @@ def _changes(flags: dict[str, Any]) -> dict[str, Any]:
     return over(table, *assigned)
 
 
-def _chosen(protocol: str | None, config: Path | None, changes: dict[str, Any]) -> Any:
+def _settings(protocol: str | None, config: Path | None, changes: dict[str, Any]) -> Any:
     """Protocol, configuration file and flags, laid over each other in this order."""
     from metaloss.search import settings
     from metaloss.training.settings import over, resolve
