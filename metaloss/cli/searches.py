@@ -148,12 +148,12 @@ def eliminate(
         # What imports torch comes only now, when Ctrl-C is heard already.
         from metaloss.search import elimination, settings
 
-        given = {"start": start, "tasks": list(tasks) or None}
-        flags = {key: value for key, value in given.items() if value is not None}
+        options = {"start": start, "tasks": list(tasks) or None}
+        flags = {key: value for key, value in options.items() if value is not None}
         base = settings.read(config) if config else {}
-        chosen = merge_tables(base, flags, *map(parse_assignment, assignments))
+        changes = merge_tables(base, flags, *map(parse_assignment, assignments))
         result = elimination.eliminate(
-            run, runs=runs, reporter=console, stop=stop, chosen=chosen, data=data
+            run, runs=runs, reporter=console, stop=stop, chosen=changes, data=data
         )
     if as_json:
         echo_json(result.summary)
@@ -219,15 +219,15 @@ def _changes(flags: dict[str, Any]) -> dict[str, Any]:
     """The settings that were given, as a table."""
     from metaloss.core.config import parse_assignment
 
-    given = {k: v for k, v in flags.items() if v is not None}
-    named = {k: {"kind": given[k]} for k in ("genome", "strategy") if given.get(k)}
+    options = {k: v for k, v in flags.items() if v is not None}
+    named = {k: {"kind": options[k]} for k in ("genome", "strategy") if options.get(k)}
     plain = ("generations", "tasks_per_generation", "objective", "seed", "device")
-    table: dict[str, Any] = {**named, **{k: given[k] for k in plain if k in given}}
+    table: dict[str, Any] = {**named, **{k: options[k] for k in plain if k in options}}
     if flags["tasks"]:
         table["tasks"] = list(flags["tasks"])
-    sizes = {k: given[k] for k in ("mu", "lambda_") if k in given}
+    sizes = {k: options[k] for k in ("mu", "lambda_") if k in options}
     inner = {"strategy": sizes} if sizes else {}
-    start = {"genome": {"start": given["init"]}} if given.get("init") else {}
+    start = {"genome": {"start": options["init"]}} if options.get("init") else {}
     return merge_tables(
         table, inner, start, *(parse_assignment(text) for text in flags["assignments"])
     )
@@ -241,8 +241,7 @@ def _table(config: Path | None, preset: str | None, changes: dict[str, Any]) -> 
     # Tasks that are named now replace the file's families, which would win over them.
     if "tasks" in changes:
         base.pop("families", None)
-    given = merge_tables(base, changes)
-    return merge_tables(settings.preset(preset or "quick"), given)
+    return merge_tables(settings.preset(preset or "quick"), merge_tables(base, changes))
 
 
 def _dry_run(chosen: Any, as_json: bool) -> None:

@@ -90,16 +90,16 @@ def refine(
         SettingsError: no such loss, one that is no formula or has no constants, or a setting that
             cannot be.
     """
-    found = loss_io.load(loss, Path(runs))
+    original = loss_io.load(loss, Path(runs))
     named = (
         {"strategy": {"kind": strategy} if isinstance(strategy, str) else strategy}
         if strategy
         else {}
     )
     where = {"tasks": [tasks] if isinstance(tasks, str) else list(tasks)} if tasks else {}
-    chosen = resolved(loss, merge_tables(where, named, others), Path(runs))
-    before = loss_io.images_of(found)
-    run = program.start(chosen, Path(out), before=before, reporter=reporter, stop=stop)
+    resolved_settings = resolved(loss, merge_tables(where, named, others), Path(runs))
+    before = loss_io.images_of(original)
+    run = program.start(resolved_settings, Path(out), before=before, reporter=reporter, stop=stop)
     return compare(run.folder, reporter, stop)
 
 
@@ -112,13 +112,13 @@ def resolved(
         SettingsError: no such loss, one that is no formula or has no constants, or a setting that
             cannot be.
     """
-    found = loss_io.load(loss, runs)
-    if not isinstance(found, FormulaCriterion):
-        what = found.describe() if isinstance(found, Criterion) else type(found).__name__
+    original = loss_io.load(loss, runs)
+    if not isinstance(original, FormulaCriterion):
+        what = original.describe() if isinstance(original, Criterion) else type(original).__name__
         raise SettingsError(f"{loss} is no formula but a {what}: there are no constants to tune")
     # By default constants are tuned on the tasks that the formula was evolved on.
     base = {} if "tasks" in changes else _families(loss, runs)
-    genome = {"genome": {"kind": "constants", "formula": str(found.formula)}}
+    genome = {"genome": {"kind": "constants", "formula": str(original.formula)}}
     return settings.resolve(merge_tables(base, genome, changes))
 
 
@@ -191,29 +191,29 @@ def _known(path: Path, formulas: list[str]) -> dict[str, Any] | None:
 
 def _score(run: Run, before: Formula, after: Formula, stop: Callable[[], bool]) -> dict[str, Any]:
     """Both formulas at the families' own rates, on tasks that neither was chosen on."""
-    chosen = run.settings
-    device = resolve_device(chosen.device)
-    tasks = chosen.winner_tasks
+    search = run.settings
+    device = resolve_device(search.device)
+    tasks = search.winner_tasks
     families = run.opened(device)
     rows = {}
     with (
         storage.Lock(run.folder),
-        Local(device, chosen.memory, tf32=chosen.tf32, stop=stop) as engine,
+        Local(device, search.memory, tf32=search.tf32, stop=stop) as engine,
     ):
-        trials = LossEvaluation(
-            engine, with_training_cache(run.folder, families, device), Stream(chosen.seed)
+        evaluation = LossEvaluation(
+            engine, with_training_cache(run.folder, families, device), Stream(search.seed)
         )
         # Tasks of a role of their own: on those of the choice the winner would look too good.
-        old, new = trials.validation_scores(Formulas.of([before, after]), "refinement", tasks)
-        for number, evaluation in enumerate(trials.each):
-            own = trials.family_index(tasks) == number
-            versus = evaluation.compare(new[own], old[own])
-            rows[evaluation.family.family.name] = {
+        old, new = evaluation.validation_scores(Formulas.of([before, after]), "refinement", tasks)
+        for number, of_family in enumerate(evaluation.each):
+            columns = evaluation.family_index(tasks) == number
+            versus = of_family.compare(new[columns], old[columns])
+            rows[of_family.family.family.name] = {
                 "before": versus.baseline_score,
                 "after": versus.score,
                 "gain": asdict(versus.gain),
             }
-        most = max(trials.task_counts(tasks))
+        most = max(evaluation.task_counts(tasks))
         table = {"before": str(before), "after": str(after), "tasks": most, "families": rows}
         storage.write_record(run.folder / FILE, table)
     return table

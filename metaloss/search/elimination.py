@@ -74,8 +74,8 @@ class Elimination:
             )
         # Accuracies of other budgets are on another scale, and their mean would rank nothing.
         for number, stage in enumerate(self.stages, start=1):
-            some = self.stages[max(0, number - stage.mean_of) : number]
-            if stage.mean_of > number or len({x.budget for x in some}) > 1:
+            averaged = self.stages[max(0, number - stage.mean_of) : number]
+            if stage.mean_of > number or len({x.budget for x in averaged}) > 1:
                 raise ValueError(
                     f"stage {number}: mean_of = {stage.mean_of} needs as many stages up to it with "
                     "the same families, steps and scale"
@@ -125,39 +125,42 @@ def eliminate(
         RunInUse: another process writes the run.
     """
     wanted: Elimination = registry.from_table(Elimination, chosen or {}, FOLDER)
-    found = find(run, Path(runs))
+    evolved = find(run, Path(runs))
     reporter = reporter or Reporter()
-    own = found.settings
-    device = resolve_device(found.settings.device)
-    first = candidates(found, wanted.start)
-    grounds = _opened(wanted, found, device, data)
+    device = resolve_device(evolved.settings.device)
+    first = candidates(evolved, wanted.start)
+    families = _opened(wanted, evolved, device, data)
     for stage in wanted.stages:  # what cannot be is refused before anything trains
-        [e.enlarged(stage.steps, stage.scale) for e in grounds[stage.families]]
-    folder = found.folder / FOLDER
-    with storage.Lock(found.folder), Local(device, own.memory, tf32=own.tf32, stop=stop) as engine:
+        [e.enlarged(stage.steps, stage.scale) for e in families[stage.families]]
+    folder = evolved.folder / FOLDER
+    search = evolved.settings
+    with (
+        storage.Lock(evolved.folder),
+        Local(device, search.memory, tf32=search.tf32, stop=stop) as engine,
+    ):
         folder.mkdir(exist_ok=True)
-        grounds = {
-            names: with_training_cache(folder, ground, device) for names, ground in grounds.items()
+        families = {
+            names: with_training_cache(folder, opened, device) for names, opened in families.items()
         }
         # One runner for each set of families: what it has tuned serves all stages of one budget.
-        rounds = {
+        runners = {
             names: StageRunner(
                 folder,
-                LossEvaluation(engine, ground, Stream(own.seed)),
-                own.rates,
-                own.baseline_tasks,
-                conditions(ground, device),
+                LossEvaluation(engine, opened, Stream(search.seed)),
+                search.rates,
+                search.baseline_tasks,
+                conditions(opened, device),
             )
-            for names, ground in grounds.items()
+            for names, opened in families.items()
         }
-        reporter.on_elimination_start(found, len(first))
-        records = _play(rounds, wanted.stages, [str(f) for f in first], reporter)
-        return _finish(found, records, _images(found, grounds.values()), reporter)
+        reporter.on_elimination_start(evolved, len(first))
+        records = _play(runners, wanted.stages, [str(f) for f in first], reporter)
+        return _finish(evolved, records, _images(evolved, families.values()), reporter)
 
 
-def _images(run: Run, grounds: Iterable[list[OpenFamily]]) -> ImageRecord:
+def _images(run: Run, families: Iterable[list[OpenFamily]]) -> ImageRecord:
     """The images that the search has learned from, and those of every stage."""
-    learned = [image_record.record_of(e.dataset) for ground in grounds for e in ground]
+    learned = [image_record.record_of(e.dataset) for opened in families for e in opened]
     return image_record.join_records([image_record.read(run.folder) or ImageRecord(), *learned])
 
 
@@ -174,21 +177,21 @@ def candidates(run: Run, n: int) -> list[Formula]:
         raise SettingsError(
             f"{run.folder}: genome '{kind}' searches for no formulas, and only those are eliminated"
         )
-    ledger = TrainedLosses(genome.filters, run.history())
+    trained = TrainedLosses(genome.filters, run.history())
     seen = SeenLosses(genome.filters)
-    found: list[Formula] = []
-    for formula in ledger.ranked():
-        if len(found) == n:
+    best: list[Formula] = []
+    for formula in trained.ranked():
+        if len(best) == n:
             break
         # Losses of one curve and one scale would take a place each, and say nothing new.
         if not seen.reason_seen(formula):
             seen.add(formula)
-            found.append(formula)
-    if not found:
+            best.append(formula)
+    if not best:
         raise SettingsError(
             f"{run.folder} holds no loss that trains yet: metaloss evolve --resume {run.folder}"
         )
-    return found
+    return best
 
 
 def _opened(
@@ -198,22 +201,24 @@ def _opened(
 
     Families that several stages share are opened once.
     """
-    own = run.settings.families
-    usual = tuple(map(read, wanted.tasks)) or own
+    of_run = run.settings.families
+    usual = tuple(map(read, wanted.tasks)) or of_run
     named = {stage.families: tuple(map(read, stage.families)) or usual for stage in wanted.stages}
     places = (
-        run.places(data, f"metaloss eliminate {run.folder} --data") if own in named.values() else {}
+        run.places(data, f"metaloss eliminate {run.folder} --data")
+        if of_run in named.values()
+        else {}
     )
     return {
         names: run.opened(device, places)
-        if chosen == own
-        else [open_family(family, device) for family in chosen]
-        for names, chosen in named.items()
+        if families == of_run
+        else [open_family(family, device) for family in families]
+        for names, families in named.items()
     }
 
 
 def _play(
-    rounds: dict[tuple[str, ...], StageRunner],
+    runners: dict[tuple[str, ...], StageRunner],
     stages: tuple[Stage, ...],
     left: list[str],
     reporter: Reporter,
@@ -223,7 +228,7 @@ def _play(
     before: list[dict[str, float]] = []
     for number, stage in enumerate(stages, start=1):
         reporter.on_work(f"stage {number} of {len(stages)}: {counted(len(left), 'loss')}")
-        record = rounds[stage.families].play(number, stage, left, before)
+        record = runners[stage.families].play(number, stage, left, before)
         before.append(dict(zip(left, record["accuracy"], strict=True)))
         left = record["kept"]
         records.append(record)

@@ -82,14 +82,14 @@ class StageRunner:
 
     Attributes:
         folder: where they are kept.
-        trials: what trains.
+        evaluation: what trains.
         rates: among which cross-entropy's is chosen, for every budget anew.
         baseline_tasks: meta-validation tasks for that choice.
         conditions: what else a round's result depends on.
     """
 
     folder: Path
-    trials: LossEvaluation
+    evaluation: LossEvaluation
     rates: Sequence[float]
     baseline_tasks: int
     conditions: dict[str, str]
@@ -114,35 +114,37 @@ class StageRunner:
         asked = self._asked(number, stage, texts)
         if storage.is_file(path):
             return _same(path, storage.read_record(path, StageRecord), asked)
-        opened = [e.enlarged(stage.steps, stage.scale) for e in self.trials.families]
-        ours = self._accuracies(opened, number, stage, [Formula.parse(text) for text in texts])
+        opened = [e.enlarged(stage.steps, stage.scale) for e in self.evaluation.families]
+        accuracies = self._accuracies(
+            opened, number, stage, [Formula.parse(text) for text in texts]
+        )
         averaged = before[len(before) - stage.mean_of + 1 :]
         worth = [
             fmean([mine, *(x[text] for x in averaged)])
-            for mine, text in zip(ours, texts, strict=True)
+            for mine, text in zip(accuracies, texts, strict=True)
         ]
         # The sort is stable: of equal losses the one that stood before stays before.
         order = sorted(range(len(texts)), key=lambda i: -worth[i])
         # τ tells whether this budget orders the losses as the one before it did.
-        tau = rank_correlation([before[-1][text] for text in texts], ours) if before else None
-        found = {
-            "accuracy": ours,
+        tau = rank_correlation([before[-1][text] for text in texts], accuracies) if before else None
+        outcome = {
+            "accuracy": accuracies,
             "worth": worth,
             "kept": [texts[i] for i in order[: stage.keep]],
             "tau": tau,
             "reference": self._reference(opened, number, stage),
         }
-        storage.write_record(path, {"asked": asked, **found})
+        storage.write_record(path, {"asked": asked, **outcome})
         # Read back, so that a stage just played and one that is resumed give the same values.
         record: dict[str, Any] = storage.read_record(path, StageRecord)
         return record
 
     def _asked(self, number: int, stage: Stage, texts: Sequence[str]) -> dict[str, Any]:
         """All that decides what a round finds."""
-        own = [registry.table(e.family) for e in self.trials.families]
-        seed = self.trials.key.seed
+        families = [registry.table(e.family) for e in self.evaluation.families]
+        seed = self.evaluation.key.seed
         budget = asdict(
-            replace(stage, tasks=max(self.trials.task_counts(stage.tasks)), families=())
+            replace(stage, tasks=max(self.evaluation.task_counts(stage.tasks)), families=())
         )
         del budget["families"]
         return {
@@ -150,7 +152,7 @@ class StageRunner:
             **budget,
             "seed": seed,
             **self.conditions,
-            "families": own,
+            "families": families,
             "losses": [*texts],
         }
 
@@ -161,10 +163,11 @@ class StageRunner:
         pairs = [(e, key) for key in self._keys(number, stage) for e in opened]
         losses = Formulas.of(formulas)
         score = [
-            self.trials.on(e).scores(losses, "validation", key, stage.tasks)[0] for e, key in pairs
+            self.evaluation.on(e).scores(losses, "validation", key, stage.tasks)[0]
+            for e, key in pairs
         ]
         # Columns come family after family, and all of that again for every repeat.
-        numbers = self.trials.family_index(stage.tasks).repeat(stage.repeats)
+        numbers = self.evaluation.family_index(stage.tasks).repeat(stage.repeats)
         return [float(x) for x in mean(torch.cat(score, 1).nan_to_num(nan=0.0), numbers)]
 
     def _reference(self, opened: Sequence[OpenFamily], number: int, stage: Stage) -> dict[str, Any]:
@@ -181,7 +184,7 @@ class StageRunner:
     def _rival(self, e: OpenFamily, tuned: Tuned, number: int, stage: Stage) -> dict[str, float]:
         score = [
             # The same keys as for the losses: cross-entropy meets the same tasks.
-            self.trials.on(e).scores(tuned.losses, "validation", key, stage.tasks, lr=tuned.lr)[
+            self.evaluation.on(e).scores(tuned.losses, "validation", key, stage.tasks, lr=tuned.lr)[
                 0, 0
             ]
             for key in self._keys(number, stage)
@@ -197,14 +200,14 @@ class StageRunner:
         # Tuning costs rates times tasks, so a budget that several stages share is tuned once.
         if budget not in self.tuned:
             self.tuned[budget] = [
-                self.trials.on(e).tune([one], self.rates, self.baseline_tasks, role=BASELINE)[0]
+                self.evaluation.on(e).tune([one], self.rates, self.baseline_tasks, role=BASELINE)[0]
                 for e in opened
             ]
         return list(zip(opened, self.tuned[budget], strict=True))
 
     def _keys(self, number: int, stage: Stage) -> list[Stream]:
         return [
-            self.trials.key.at("elimination", number, repeat) for repeat in range(stage.repeats)
+            self.evaluation.key.at("elimination", number, repeat) for repeat in range(stage.repeats)
         ]
 
 

@@ -113,10 +113,10 @@ def size_front(finalists: Finalists, reached: Float[Tensor, " F"]) -> list[dict[
         range(len(finalists.formulas)),
         key=lambda i: (finalists.formulas[i].expression.size, -reached[i]),
     )
-    found: list[dict[str, Any]] = []
+    front: list[dict[str, Any]] = []
     for i in rows:
-        if not found or float(reached[i]) > found[-1]["accuracy"]:
+        if not front or float(reached[i]) > front[-1]["accuracy"]:
             formula = finalists.formulas[i]
             row = {"size": formula.expression.size, "accuracy": float(reached[i])}
-            found.append({**row, "formula": str(formula), "latex": formula.latex()})
-    return found
+            front.append({**row, "formula": str(formula), "latex": formula.latex()})
+    return front

@@ -93,8 +93,8 @@ def evolve(
         if x
     }
     table = {"tasks": (tasks,) if isinstance(tasks, str) else tuple(tasks), **named, **others}
-    chosen = settings.resolve(merge_tables(settings.preset(preset), table))
-    return start(chosen, Path(out), time_limit=time_limit, reporter=reporter, stop=stop)
+    resolved = settings.resolve(merge_tables(settings.preset(preset), table))
+    return start(resolved, Path(out), time_limit=time_limit, reporter=reporter, stop=stop)
 
 
 def start(chosen: Settings, out: Path, *, before: ImageRecord | None = None, **how: Any) -> Result:

@@ -94,10 +94,10 @@ class Run:
         Raises:
             DamagedFile: it is missing or does not check out.
         """
-        found: dict[str, Any] = storage.read_record(
+        record: dict[str, Any] = storage.read_record(
             self.folder / "provenance.json", Provenance, storage.RESTORE_COPY
         )
-        return found
+        return record
 
     def finished(self, progress: Progress) -> bool:
         """Whether all generations are done, and the winner of just these is written and tested."""
@@ -110,11 +110,11 @@ class Run:
             and bool(summary["choice"]["generation"] == progress.generation)
         )
 
-    def places(self, given: Sequence[str] = (), again: str = "") -> dict[str, str]:
+    def places(self, moved: Sequence[str] = (), again: str = "") -> dict[str, str]:
         """Where every family's images lie now, by its name; `places.find` says the arguments."""
         specs = {family.name: family.dataset for family in self.settings.families}
         return places.find_places(
-            self.folder, specs, given, again or f"metaloss evolve --resume {self.folder} --tasks"
+            self.folder, specs, moved, again or f"metaloss evolve --resume {self.folder} --tasks"
         )
 
     def opened(
@@ -136,13 +136,13 @@ class Run:
 
 
 def create(
-    parent: Path, chosen: Settings, provenance: dict[str, Any], images: ImageRecord | None = None
+    parent: Path, search: Settings, provenance: dict[str, Any], images: ImageRecord | None = None
 ) -> Run:
     """A new folder under `parent`; nothing that exists is touched.
 
     Args:
         parent: where it is made.
-        chosen: the settings.
+        search: its settings.
         provenance: where its numbers come from.
         images: those that its losses learn from.
 
@@ -150,18 +150,18 @@ def create(
         DiskError: the folder cannot be made.
     """
     files = {
-        "config.toml": storage.toml_bytes(chosen.table()),
+        "config.toml": storage.toml_bytes(search.table()),
         "provenance.json": storage.record_bytes(provenance),
-        **places.record_file({family.name: family.dataset for family in chosen.families}),
+        **places.record_file({family.name: family.dataset for family in search.families}),
         image_record.FILE: storage.record_bytes((images or ImageRecord()).table()),
     }
-    return Run(make_folder(parent, default_name(chosen), files, "run"), chosen)
+    return Run(make_folder(parent, default_name(search), files, "run"), search)
 
 
-def default_name(chosen: Settings) -> str:
+def default_name(search: Settings) -> str:
     """`<tasks>-<genome>-<strategy>-<seed>`."""
-    tasks = "+".join(family.name for family in chosen.families)
-    return f"{tasks}-{chosen.genome['kind']}-{chosen.strategy['kind']}-{chosen.seed}"
+    tasks = "+".join(family.name for family in search.families)
+    return f"{tasks}-{search.genome['kind']}-{search.strategy['kind']}-{search.seed}"
 
 
 def find(spec: str | Path, parent: Path = Path("runs")) -> Run:
@@ -184,12 +184,12 @@ def runs(parent: Path) -> list[Path]:
 
 
 def provenance(
-    chosen: Settings, episodes: Sequence[OpenFamily], device: torch.device
+    search: Settings, episodes: Sequence[OpenFamily], device: torch.device
 ) -> dict[str, Any]:
     """Where a run's numbers come from: versions, device, seed, and which images it may see."""
     return {
         "command": sys.argv,
-        "seed": chosen.seed,
-        "conditions": conditions(episodes, device, chosen.parts_by_name()),
+        "seed": search.seed,
+        "conditions": conditions(episodes, device, search.parts_by_name()),
         "data": {e.family.name: e.provenance() for e in episodes},
     }

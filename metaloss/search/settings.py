@@ -150,8 +150,8 @@ class Settings(BaseModel):
 
 def _usual(table: Mapping[str, Any]) -> dict[str, Any]:
     """The settings of a run that suit the genome it asks for."""
-    given = table.get("genome")
-    genome = str(given.get("kind", USUAL)) if isinstance(given, Mapping) else USUAL
+    genome_table = table.get("genome")
+    genome = str(genome_table.get("kind", USUAL)) if isinstance(genome_table, Mapping) else USUAL
     usual: dict[str, Any] = {}
     if genome in registry.names("genomes"):
         usual = registry.part("genomes", genome).usual  # type: ignore[attr-defined]
@@ -164,16 +164,19 @@ def resolve(table: Mapping[str, Any]) -> Settings:
     Raises:
         SettingsError: names the setting, what was given and what is allowed.
     """
-    changes, own = split_settings(table, opening.SETTINGS)
+    changes, search = split_settings(table, opening.SETTINGS)
     # A setting of the default genome or strategy needs no kind beside it.
-    settings: Settings = registry.from_table(Settings, merge_tables(_usual(own), own), "settings")
-    chosen = settings.families or tuple(opening.read(name) for name in settings.tasks)
-    names = [family.name for family in chosen]
+    settings: Settings = registry.from_table(
+        Settings, merge_tables(_usual(search), search), "settings"
+    )
+    families = settings.families or tuple(opening.read(name) for name in settings.tasks)
+    names = [family.name for family in families]
     if twice := [name for name in names if names.count(name) > 1]:
         raise SettingsError(f"two task families are named '{twice[0]}', and results go by the name")
     # A setting of a family, given without its name, holds for all of them.
-    chosen = tuple(changed(family, changes) for family in chosen) if changes else chosen
-    settings = settings.model_copy(update={"families": chosen})
+    if changes:
+        families = tuple(changed(family, changes) for family in families)
+    settings = settings.model_copy(update={"families": families})
     genome, strategy = settings.build_parts()
     # Every part's defaults are filled in, so that config.toml names all settings of the run.
     full = {
@@ -227,10 +230,10 @@ def changed(family: F, changes: Mapping[str, Any]) -> F:
     """
     table = merge_tables(registry.table(family), changes)
     # Name and origin are no settings, and are handed over on their own.
-    own = {k: v for k, v in table.items() if k not in ("name", "origin")}
+    settings = {k: v for k, v in table.items() if k not in ("name", "origin")}
     try:
         # The kind of family stays.
-        return opening.of(own, family.name, family.origin)  # type: ignore[return-value]
+        return opening.of(settings, family.name, family.origin)  # type: ignore[return-value]
     except SettingsError as error:
         raise SettingsError(
             f"{family.name}, changed: {str(error).removeprefix(f'{family.origin}: ')}"

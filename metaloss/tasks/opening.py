@@ -42,8 +42,8 @@ SETTINGS = FIELDS - {"kind", "name", "origin"}
 
 
 def _kind(family: Any) -> str:
-    given = family.get("kind") if isinstance(family, Mapping) else getattr(family, "kind", None)
-    return "TrainingFamily" if given == "training" else "TaskFamily"
+    kind = family.get("kind") if isinstance(family, Mapping) else getattr(family, "kind", None)
+    return "TrainingFamily" if kind == "training" else "TaskFamily"
 
 
 Families = tuple[

@@ -57,8 +57,8 @@ class TrainingCache:
                 raised is not kept.
         """
         if self.file is None:
-            found = dict(train(jobs))
-            return [found[job] for job in jobs]
+            results = dict(train(jobs))
+            return [results[job] for job in jobs]
         names = {job: self._digest(family, job) for job in jobs}
         # Candidates may be the same network.
         new = {name: job for job, name in names.items() if name not in self.known}

@@ -83,9 +83,9 @@ def of(table: Mapping[str, Any], name: str, origin: str) -> TrainingFamily:
 
 
 def _training(table: Mapping[str, Any], origin: str) -> Training:
-    own = table.get("training", {})
-    if not isinstance(own, Mapping):
-        raise SettingsError(f"{origin}: training must be a table, got {own!r}")
+    training = table.get("training", {})
+    if not isinstance(training, Mapping):
+        raise SettingsError(f"{origin}: training must be a table, got {training!r}")
     if (paper := table.get("protocol", "")) and not isinstance(paper, str):
         raise SettingsError(f"{origin}: protocol must be a name, got {paper!r}")
     try:
@@ -94,12 +94,12 @@ def _training(table: Mapping[str, Any], origin: str) -> Training:
             if paper
             else {}
         )
-        chosen = resolve(over(below, own))
+        settings_of_training = resolve(over(below, training))
     except SettingsError as error:
         raise SettingsError(f"{origin}: training: {str(error).removeprefix('train: ')}") from None
     for field in SEARCH:
-        if getattr(chosen, field) != getattr(Training(), field):
+        if getattr(settings_of_training, field) != getattr(Training(), field):
             raise SettingsError(
                 f"{origin}: training.{field} is decided by the search, and has no place in a family"
             )
-    return chosen
+    return settings_of_training

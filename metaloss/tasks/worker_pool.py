@@ -42,14 +42,16 @@ class WorkerPool:
     Args:
         workers: how many there are.
         make: gives what has a method `attempt(job, stop)`; called once in every process.
-        given: its arguments.
+        arguments: what it is called with.
     """
 
-    def __init__(self, workers: int, make: Callable[..., Any], given: tuple[Any, ...]) -> None:
+    def __init__(self, workers: int, make: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
         # A process that is forked from one with threads, or with a GPU in use, may hang.
         context = multiprocessing.get_context("spawn")
         self.stop_event = context.Event()
-        self.executor = ProcessPoolExecutor(workers, context, _open, (self.stop_event, make, given))
+        self.executor = ProcessPoolExecutor(
+            workers, context, _open, (self.stop_event, make, arguments)
+        )
 
     def run(
         self, jobs: Sequence[TrainingRequest], stop: Callable[[], bool]
@@ -77,10 +79,10 @@ class WorkerPool:
                 wait(left)
 
 
-def _open(halt: Any, make: Callable[..., Any], given: tuple[Any, ...]) -> None:
+def _open(halt: Any, make: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the first process's to hear
     warnings.simplefilter("ignore", DataWarning)  # it has said them, too
-    _mine.update(halt=halt, family=make(*given))
+    _mine.update(halt=halt, family=make(*arguments))
 
 
 def _attempt(job: TrainingRequest) -> float | Exception:
