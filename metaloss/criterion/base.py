@@ -21,7 +21,7 @@ from metaloss.losses.language.programs import (
     whole_gradient_program,
     whole_program,
 )
-from metaloss.losses.phenotype import first_pull
+from metaloss.losses.phenotype import gain_tensor
 
 
 class Criterion(LossModule):
@@ -49,6 +49,23 @@ class Criterion(LossModule):
     def describe(self) -> str:
         """The loss in one line."""
         raise NotImplementedError
+
+    def latex(self) -> str | None:
+        """The formula in LaTeX, without dollar signs; None for a loss that is no formula."""
+        return None
+
+    @property
+    def identity(self) -> object:
+        """What makes it this loss, whatever its options: losses of equal identity are one.
+
+        None where that is not known.
+        """
+        return None
+
+    @property
+    def home_classes(self) -> int | None:
+        """The number of classes that its arithmetic is traced for; None: for any."""
+        return None
 
     def with_options(self, **options: Any) -> Self:
         """The same loss with another `weight`, `reduction`, `label_smoothing`, `ignore_index`,
@@ -100,7 +117,7 @@ class Criterion(LossModule):
     def gain(self, classes: int) -> float:
         """The first pull on the true logit relative to cross-entropy's, at uniform predictions."""
         if classes not in self._gains:
-            self._gains[classes] = float(first_pull(self.losses(), classes))
+            self._gains[classes] = float(gain_tensor(self.losses(), classes))
         return self._gains[classes]
 
     def _divisor(self, classes: int) -> float | Tensor:
@@ -113,7 +130,7 @@ class Criterion(LossModule):
 
     def _traced_gain(self, classes: int) -> Tensor:
         """The gain by tensor operations alone."""
-        return first_pull(self.losses(), classes)
+        return gain_tensor(self.losses(), classes)
 
     def finite_where_masked(self) -> bool:
         """Whether value and gradient stay finite where a class has the logit -inf.
@@ -177,6 +194,16 @@ class GenomeCriterion(Criterion):
         """The candidate's loss."""
         return self.genome.losses(self.candidate)
 
+    @property
+    def identity(self) -> object:
+        """The genome and the candidate's numbers."""
+        return self.genome, [getattr(self, name).tolist() for name in self._fields]
+
+    @property
+    def home_classes(self) -> int:
+        """The number of classes of its genome; a network's arithmetic depends on it."""
+        return self.classes or int(getattr(self.genome, "home_classes", 10))
+
     def describe(self) -> str:
         """The genome's words for it."""
         return self.genome.describe(self.candidate, 0)
@@ -238,9 +265,18 @@ class FormulaCriterion(Criterion):
         """The formula's loss."""
         return Formulas.of([self.formula])
 
+    @property
+    def identity(self) -> object:
+        """The formula."""
+        return self.formula
+
     def describe(self) -> str:
         """The formula."""
         return str(self.formula)
+
+    def latex(self) -> str:
+        """The formula in LaTeX, without dollar signs."""
+        return self.formula.latex()
 
     def terms(self, logits: Tensor, soft: Tensor) -> Tensor:
         """One term per class."""
@@ -265,8 +301,9 @@ class FormulaCriterion(Criterion):
         soft = shares(label, logits) if self._reads_all_targets else logits
         logp = self._logp(logits, soft)
         classes = logits.shape[-1]
-        own = logp.gather(1, label[:, None])
-        value = self._evaluate(self._due, torch.ones_like(own), own, classes, label)[:, 0]
+        label_logp = logp.gather(1, label[:, None])
+        of_label = torch.ones_like(label_logp)
+        value = self._evaluate(self._due, of_label, label_logp, classes, label)[:, 0]
         if self._rest is not None:
             value = value + self._evaluate(self._rest, soft, logp, classes).sum(-1)
         return (
@@ -278,7 +315,7 @@ class FormulaCriterion(Criterion):
     def _traced_gain(self, classes: int) -> Tensor:
         # The label's class and another, both of probability 1/C.
         if len(self.formula.expressions) > 1:
-            return first_pull(self.losses(), classes)
+            return gain_tensor(self.losses(), classes)
         y = torch.tensor([1.0, 0.0], dtype=torch.float64)
         logp = -y.new_full((2,), classes).log()
         slope = self._evaluate(self._slope, y, logp, classes) * (
@@ -329,4 +366,4 @@ class FormulaCriterion(Criterion):
         return type(self)(self.formula, self.about, **options)
 
     def _repr_latex_(self) -> str:
-        return f"${self.formula.latex()}$"
+        return f"${self.latex()}$"

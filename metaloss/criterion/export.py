@@ -12,8 +12,7 @@ import torch
 
 from metaloss import storage
 from metaloss.criterion import loss_io
-from metaloss.criterion.base import Criterion, FormulaCriterion, GenomeCriterion
-from metaloss.criterion.dice import Dice
+from metaloss.criterion.base import Criterion
 from metaloss.criterion.standalone import python
 from metaloss.errors import SettingsError
 
@@ -49,21 +48,17 @@ def export(criterion: Criterion, path: Path) -> None:
 
 
 def _latex(criterion: Criterion, path: Path) -> str:
-    if isinstance(criterion, Dice):
-        return criterion.latex()
-    if isinstance(criterion, FormulaCriterion):
-        return criterion.formula.latex()
-    raise SettingsError(f"{path}: a network has no formula; .py, .pt2 and .json can hold it")
+    latex = criterion.latex()
+    if latex is None:
+        raise SettingsError(f"{path}: a network has no formula; .py, .pt2 and .json can hold it")
+    return latex
 
 
 def _program(criterion: Criterion, path: Path) -> None:
-    # Of classes; a network's arithmetic depends on it, and weights are as many as there are
-    # classes.
+    # Weights and a prior are as many numbers as there are classes.
     numbers = criterion.weight if criterion.prior is None else criterion.prior
-    fixed = isinstance(criterion, GenomeCriterion) or numbers is not None
-    genome = getattr(criterion, "genome", None)
-    home = int(getattr(genome, "home_classes", 10)) if numbers is None else len(numbers)
-    classes: int = criterion.classes or home
+    fixed = criterion.home_classes if numbers is None else len(numbers)
+    classes = criterion.classes or fixed or 10
     n = torch.export.Dim("N", min=1)
     example = (torch.zeros(4, classes), torch.zeros(4, dtype=torch.int64))
     shapes = {0: n} if fixed else {0: n, 1: torch.export.Dim("C", min=2)}

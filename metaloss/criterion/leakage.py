@@ -13,7 +13,7 @@ import torch
 
 from metaloss import storage
 from metaloss.criterion import loss_io
-from metaloss.criterion.base import Criterion, FormulaCriterion, GenomeCriterion
+from metaloss.criterion.base import Criterion
 from metaloss.data import image_record
 from metaloss.data.datasets import Dataset, load
 from metaloss.data.image_record import LEARNED_FROM, ImageRecord, LearnedSource, Rows
@@ -68,13 +68,7 @@ def is_named(loss: Criterion, name: str) -> bool:
         named = loss_io.load(name)
     except SettingsError:
         return False
-    if isinstance(loss, FormulaCriterion) and isinstance(named, FormulaCriterion):
-        return loss.formula == named.formula
-    if isinstance(loss, GenomeCriterion) and isinstance(named, GenomeCriterion):
-        mine = loss.candidate.vectors()
-        other = named.candidate.vectors()
-        return loss.genome == named.genome and torch.equal(mine.cpu(), other)
-    return False
+    return isinstance(named, Criterion) and loss.identity == named.identity is not None
 
 
 def _folder(spec: Any, loss: Criterion, runs: Path) -> Path | None:
@@ -86,9 +80,9 @@ def _folder(spec: Any, loss: Criterion, runs: Path) -> Path | None:
             if (
                 isinstance(name, str | Path)
                 and str(name) not in ("", ".")
-                and (found := find_folder(name, runs, require_families))
+                and (folder_and_kind := find_folder(name, runs, require_families))
             ):
-                return found[0]
+                return folder_and_kind[0]
         except (SettingsError, OSError, ValueError):
             continue
     return None
@@ -113,7 +107,7 @@ class DataOverlap:
 
     @property
     def text(self) -> str:
-        """In words."""
+        """The overlap in a few words, as tables show it."""
         words = {"unknown": "unknown", "none": PUBLISHED}
         return words.get(self.data, f"{self.data} data, {self.classes} classes")
 

@@ -142,8 +142,8 @@ def _loss(
     if isinstance(spec, str) and text.strip().lower() in shipped():
         return _read(SHIPPED / text.strip().lower())
     for path in (Path(text), Path(parent) / text):
-        if (found := _at(path)) is not None:
-            return found
+        if (loss := _at(path)) is not None:
+            return loss
     if reads_a_prediction(text):
         return FormulaCriterion(Formula.parse(text))
     if "*" in text or text.lstrip().startswith("-"):
@@ -175,12 +175,12 @@ def images_of(loss: nn.Module) -> ImageRecord | None:
 
 def _published(spec: str) -> Criterion:
     """A published loss."""
-    entry, given = zoo.named(spec)
+    entry, parameters = zoo.named(spec)
     if entry.name == "dice":
-        return Dice(entry.values(**given)["smooth"])
+        return Dice(entry.values(**parameters)["smooth"])
     about = {"name": spec, "source": entry.source, "remarks": entry.remarks, "limits": entry.limits}
     return FormulaCriterion(
-        entry.formula(**given), {key: value for key, value in about.items() if value}
+        entry.formula(**parameters), {key: value for key, value in about.items() if value}
     )
 
 
@@ -286,8 +286,8 @@ def _table(path: Path) -> dict[str, Any]:
         table = None
     kinds: dict[Any, tuple[str, type]] = {"formula": ("formula", str), "dice": ("smooth", float)}
     kind = table.get("kind") if isinstance(table, dict) else None
-    own = kinds.get(kind, ("genome", dict)) if isinstance(kind, str) else ("genome", dict)
-    shape: dict[str, type] = {"format": int, "kind": str, "about": dict, own[0]: own[1]}
+    field = kinds.get(kind, ("genome", dict)) if isinstance(kind, str) else ("genome", dict)
+    shape: dict[str, type] = {"format": int, "kind": str, "about": dict, field[0]: field[1]}
     if not isinstance(table, dict) or any(
         not isinstance(table.get(k), kind) for k, kind in shape.items()
     ):

@@ -37,14 +37,16 @@ def class_weights(weight: object) -> torch.Tensor | None:
     """
     if weight is None:
         return None
-    found = torch.as_tensor(weight)
-    found = found if found.is_floating_point() else found.float()
-    if found.ndim != 1:
-        raise ValueError(f"weight must be one number per class, got the shape {tuple(found.shape)}")
-    wrong = found[~(found.isfinite() & (found >= 0))]
+    factors = torch.as_tensor(weight)
+    factors = factors if factors.is_floating_point() else factors.float()
+    if factors.ndim != 1:
+        raise ValueError(
+            f"weight must be one number per class, got the shape {tuple(factors.shape)}"
+        )
+    wrong = factors[~(factors.isfinite() & (factors >= 0))]
     if len(wrong):
         raise ValueError(f"weight must be finite and not negative, got {wrong[0].item()}")
-    return found
+    return factors
 
 
 class LossModule(torch.nn.Module):
@@ -196,9 +198,9 @@ class LossModule(torch.nn.Module):
         axis = min(1, logits.ndim - 1)
         shape = (*logits.shape[:axis], *logits.shape[axis + 1 :])
         if target.shape != (logits.shape if target.is_floating_point() else shape):
-            found = f"target {tuple(target.shape)} and logits {tuple(logits.shape)}"
+            shapes = f"target {tuple(target.shape)} and logits {tuple(logits.shape)}"
             kinds = f"{tuple(shape)} (integers: classes) or {tuple(logits.shape)} (floats: shares)"
-            raise ValueError(f"{found}: expected targets {kinds}")
+            raise ValueError(f"{shapes}: expected targets {kinds}")
         if target.is_floating_point() and self.ignore_index >= 0:
             raise ValueError(
                 f"ignore_index = {self.ignore_index} leaves out class indices; targets that are "

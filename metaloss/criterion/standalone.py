@@ -3,17 +3,13 @@
 import inspect
 import re
 
-import torch
-from torch import Tensor
-
 from metaloss._version import __version__
 from metaloss.criterion import dice, loss_module
 from metaloss.criterion.base import Criterion, FormulaCriterion, GenomeCriterion
 from metaloss.criterion.dice import Dice
 from metaloss.criterion.loss_module import LossModule
 from metaloss.errors import SettingsError
-from metaloss.genomes.mln import MetaLossNetwork
-from metaloss.genomes.targets import LearnedTargets
+from metaloss.genomes import Exportable
 from metaloss.losses import prior
 from metaloss.losses.language.expression import CLASS_TERMINALS, Expression
 from metaloss.losses.language.formula import NO_SCALE, NO_SHIFT
@@ -84,13 +80,8 @@ def _methods(criterion: Criterion) -> list[str]:
     """The lines of what a loss adds."""
     if isinstance(criterion, FormulaCriterion):
         return _formula(criterion)
-    if isinstance(criterion, GenomeCriterion):
-        genome = criterion.genome
-        vector = criterion.candidate.vectors()[0]
-        if isinstance(genome, MetaLossNetwork):
-            return _method("terms(self, z, y)", _network(genome, vector))
-        if isinstance(genome, LearnedTargets):
-            return _method("terms(self, z, y)", _targets(genome, vector))
+    if isinstance(criterion, GenomeCriterion) and isinstance(criterion.genome, Exportable):
+        return _method("terms(self, z, y)", criterion.genome.torch_source(criterion.candidate))
     raise SettingsError(f"{type(criterion).__name__} cannot be written as Python")
 
 
@@ -154,66 +145,3 @@ def _expression(e: Expression) -> list[str]:
 
     result = name(e)
     return [*lines, f"return {result}.expand_as(p)"]
-
-
-def _network(genome: MetaLossNetwork, vector: Tensor) -> list[str]:
-    if genome.architecture != "equivariant":
-        raise SettingsError(
-            f"the architecture '{genome.architecture}' has no Python; .pt2 can hold it"
-        )
-    weights = []
-    at = 0
-    for key, (rows, columns) in genome.shapes.items():
-        block = vector[at : at + rows * columns].reshape(rows, columns).tolist()
-        weights.append(f"{key} = z.new_tensor({block})")
-        at += rows * columns
-    act = {"tanh": "torch.tanh", "relu": "torch.relu", "softplus": "torch.nn.functional.softplus"}[
-        genome.activation
-    ]
-    home = genome.home_classes
-    channel = {
-        "p": "logp.exp() * stretch + (1 - stretch)",
-        "logp": f"logp + math.log(C / {home})",
-        "logit": "logp - logp.mean(-1, keepdim=True)",
-    }
-    context = []
-    if genome.context in ("mean", "label"):
-        context.append("u = u + (w_mean @ h.mean(1, keepdim=True).mT).mT")
-    if genome.context == "label":
-        context.append("u = u + (w_true @ (h * y[..., None]).sum(1, keepdim=True).mT).mT")
-    return [
-        *weights,
-        "logp = z.log_softmax(-1)",
-        "C = z.shape[-1]",
-        f"stretch = 1.0 if C == {home} else (1 - 1 / {home}) * C / max(1, C - 1)",
-        f"x = torch.stack([{', '.join(channel[c] for c in genome.channels)}], -1)",
-        f"h = {act}(x @ w_pred.mT + b_pred[:, 0])",
-        f"label = {act}(y[..., None] @ w_label.mT + b_label[:, 0])",
-        "u = h @ w_mix_pred.mT + label @ w_mix_label.mT + b_mix[:, 0]",
-        *context,
-        f"return ({act}(u) @ w_out.mT)[..., 0]",
-    ]
-
-
-def _targets(genome: LearnedTargets, vector: Tensor) -> list[str]:
-    knots = torch.tensor(genome.knots).log().tolist()
-    home = genome.home_classes
-    return [
-        f"knots = z.new_tensor({knots})",
-        f"curves = z.new_tensor({vector.unflatten(0, (-1, len(knots))).tolist()})",
-        "logp = z.log_softmax(-1)",
-        "C, u = z.shape[-1], logp",
-        f"if C != {home}:  # a guess reads 1/{home}, 0 and certainty stay",
-        f"    stretch = (1 - 1 / {home}) * C / max(1, C - 1)",
-        "    sure = torch.log1p(stretch * logp.clamp(min=-math.log(C)).expm1())",
-        f"    u = torch.where(logp > -math.log(C), sure, logp + math.log(C / {home}))",
-        "",
-        "def along(u, curve):",
-        "    passed = ((u[..., None] - knots[:-1]) / knots.diff()).clamp(0, 1)",
-        "    return curve[0] + passed @ curve.diff()",
-        "",
-        "true = (u.clamp(min=torch.finfo(u.dtype).min) * y).sum(-1, keepdim=True)",
-        "other = (along(u, curves[1]) + along(true, curves[2])) / C",
-        "targets = (other + y * (along(true, curves[0]) - other)).detach()",
-        "return -targets * logp.masked_fill(targets == 0, 0)",
-    ]

@@ -39,8 +39,8 @@ class Genome(SearchSpace, Protocol):
         """Return one candidate in words or as a formula."""
 
 
-# Whether a genome is of either kind, `isinstance` asks by these names: a genome of a user's own
-# need not inherit from anything.
+# Whether a genome is of one of these kinds, `isinstance` asks by the names: a genome of a user's
+# own need not inherit from anything.
 @runtime_checkable
 class FormulaSpace(Protocol):
     """What a genome has, too, whose candidates are formulas."""
@@ -60,3 +60,14 @@ class SymbolicGenome(FormulaSpace, Protocol):
     @property
     def filters(self) -> Filters:
         """What makes a formula not worth a training."""
+
+
+@runtime_checkable
+class Exportable(Protocol):
+    """What a genome has, too, whose losses can be written as Python that needs torch alone."""
+
+    def torch_source(self, population: Any) -> list[str]:
+        """Return the lines of a function of logits z [N C] and targets y [N C].
+
+        It returns the terms, [N C], of the one loss of a population.
+        """

@@ -21,19 +21,19 @@ class Activation:
 
 
 def logistic_back(grad: Tensor, out: Tensor) -> Tensor:
-    """σ (1 - σ) of the gradient."""
+    """The gradient at the input of σ: σ (1 - σ) times that at its output."""
     result: Tensor = torch.ops.aten.sigmoid_backward.grad_input(grad, out, grad_input=out)
     return result
 
 
 def relu_back(grad: Tensor, out: Tensor) -> Tensor:
-    """The gradient where the output is positive."""
+    """The gradient at the input of max(x, 0): that at its output, where this is positive."""
     result: Tensor = torch.ops.aten.threshold_backward.grad_input(grad, out, 0, grad_input=out)
     return result
 
 
 def softplus_back(grad: Tensor, out: Tensor) -> Tensor:
-    """σ(x) = 1 - exp(-softplus x) of the gradient."""
+    """The gradient at the input of softplus: times σ(x) = 1 - exp(-softplus x)."""
     return out.neg_().expm1_().neg_().mul_(grad)
 
 

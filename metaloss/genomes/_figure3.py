@@ -37,7 +37,7 @@ class Figure3(Networks):
         }
 
     def bind(self, targets: TrainingTargets) -> Self:
-        """Run the label's channel."""
+        """The networks for these targets, with the label's channel computed once."""
         target = targets.target
         w = self._to(target).weights
         y = target.movedim(2, 0).flatten(1).expand(len(self), -1, -1)  # [P C TB]

@@ -44,7 +44,7 @@ class Graphs(Population):
 
     @classmethod
     def of(cls, rows: list[Row]) -> Self:
-        """These graphs, one a row."""
+        """A population of these graphs, in this order."""
         table = torch.tensor([nodes for nodes, _ in rows], dtype=torch.int64).reshape(
             -1, HIDDEN + 1, 3
         )
@@ -55,7 +55,7 @@ class Graphs(Population):
         )
 
     def rows(self) -> list[Row]:
-        """The graphs one by one."""
+        """The graphs as tuples of nodes, each with its factor."""
         table = torch.cat([self.operation[..., None], self.arguments], -1).tolist()
         nodes = [tuple((op, first, second) for op, first, second in row) for row in table]
         return list(zip(nodes, self.scale.tolist(), strict=True))

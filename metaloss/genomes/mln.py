@@ -19,6 +19,7 @@ from torch import Tensor
 from metaloss import kernels
 from metaloss.core.population import Vectors
 from metaloss.core.streams import Stream
+from metaloss.errors import SettingsError
 from metaloss.genomes._channels import CHANNELS
 from metaloss.genomes._compiled import CompiledEquivariant
 from metaloss.genomes._equivariant import Equivariant
@@ -129,15 +130,21 @@ class MetaLossNetwork(RealVectors):
 
     def networks(self, vectors: Float[Tensor, "P D"]) -> Equivariant | Figure3:
         """The networks with these weights, differentiable in them."""
-        sizes = [math.prod(shape) for shape in self.shapes.values()]
-        parts = vectors.split(sizes, dim=1)
-        weights: Weights = {
-            k: x.unflatten(1, s) for (k, s), x in zip(self.shapes.items(), parts, strict=True)
-        }
         equivariant = CompiledEquivariant if kernels.available() else Equivariant
         kind = Figure3 if self.architecture == "figure3" else equivariant
         channels = tuple(CHANNELS[c] for c in self.channels)
-        return kind.of(weights, channels, self.activation, self.classes or self.home_classes)
+        return kind.of(
+            self.weights(vectors), channels, self.activation, self.classes or self.home_classes
+        )
+
+    def weights(self, vectors: Float[Tensor, "P D"]) -> Weights:
+        """The weights by name, views of these vectors."""
+        sizes = [math.prod(shape) for shape in self.shapes.values()]
+        blocks = vectors.split(sizes, dim=1)
+        return {
+            name: block.unflatten(1, shape)
+            for (name, shape), block in zip(self.shapes.items(), blocks, strict=True)
+        }
 
     def describe(self, population: Vectors, row: int) -> str:
         """Sizes in one line."""
@@ -146,6 +153,46 @@ class MetaLossNetwork(RealVectors):
             f"Meta-Loss Network ({self.architecture}{fixed}, "
             f"{self.size} weights, {self.activation})"
         )
+
+    def torch_source(self, population: Vectors) -> list[str]:
+        """The lines of Python that compute the one network's terms of logits z and targets y.
+
+        Raises:
+            SettingsError: the architecture has none.
+        """
+        if self.architecture != "equivariant":
+            raise SettingsError(
+                f"the architecture '{self.architecture}' has no Python; .pt2 can hold it"
+            )
+        weights = self.weights(population.vectors())
+        act = {
+            "tanh": "torch.tanh",
+            "relu": "torch.relu",
+            "softplus": "torch.nn.functional.softplus",
+        }[self.activation]
+        home = self.home_classes
+        channel = {
+            "p": "logp.exp() * stretch + (1 - stretch)",
+            "logp": f"logp + math.log(C / {home})",
+            "logit": "logp - logp.mean(-1, keepdim=True)",
+        }
+        context = []
+        if self.context in ("mean", "label"):
+            context.append("u = u + (w_mean @ h.mean(1, keepdim=True).mT).mT")
+        if self.context == "label":
+            context.append("u = u + (w_true @ (h * y[..., None]).sum(1, keepdim=True).mT).mT")
+        return [
+            *[f"{name} = z.new_tensor({w[0].tolist()})" for name, w in weights.items()],
+            "logp = z.log_softmax(-1)",
+            "C = z.shape[-1]",
+            f"stretch = 1.0 if C == {home} else (1 - 1 / {home}) * C / max(1, C - 1)",
+            f"x = torch.stack([{', '.join(channel[c] for c in self.channels)}], -1)",
+            f"h = {act}(x @ w_pred.mT + b_pred[:, 0])",
+            f"label = {act}(y[..., None] @ w_label.mT + b_label[:, 0])",
+            "u = h @ w_mix_pred.mT + label @ w_mix_label.mT + b_mix[:, 0]",
+            *context,
+            f"return ({act}(u) @ w_out.mT)[..., 0]",
+        ]
 
     def _random(self, key: Stream) -> Float[Tensor, "1 D"]:
         """Weights normal with variance 1/inputs, biases with 0.1²."""

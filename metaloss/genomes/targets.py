@@ -102,8 +102,33 @@ class LearnedTargets(RealVectors):
         return Targets(curves, torch.tensor(self.knots).log(), self.home_classes)
 
     def describe(self, population: Vectors, row: int) -> str:
-        """Its size."""
+        """How many numbers and knots it has, in one line."""
         return f"learned targets ({self.size} numbers, {len(self.knots)} knots)"
+
+    def torch_source(self, population: Vectors) -> list[str]:
+        """The lines of Python that compute the one loss's terms of logits z and targets y."""
+        vector = population.vectors()[0]
+        knots = torch.tensor(self.knots).log().tolist()
+        home = self.home_classes
+        return [
+            f"knots = z.new_tensor({knots})",
+            f"curves = z.new_tensor({vector.unflatten(0, (-1, len(knots))).tolist()})",
+            "logp = z.log_softmax(-1)",
+            "C, u = z.shape[-1], logp",
+            f"if C != {home}:  # a guess reads 1/{home}, 0 and certainty stay",
+            f"    stretch = (1 - 1 / {home}) * C / max(1, C - 1)",
+            "    sure = torch.log1p(stretch * logp.clamp(min=-math.log(C)).expm1())",
+            f"    u = torch.where(logp > -math.log(C), sure, logp + math.log(C / {home}))",
+            "",
+            "def along(u, curve):",
+            "    passed = ((u[..., None] - knots[:-1]) / knots.diff()).clamp(0, 1)",
+            "    return curve[0] + passed @ curve.diff()",
+            "",
+            "true = (u.clamp(min=torch.finfo(u.dtype).min) * y).sum(-1, keepdim=True)",
+            "other = (along(u, curves[1]) + along(true, curves[2])) / C",
+            "targets = (other + y * (along(true, curves[0]) - other)).detach()",
+            "return -targets * logp.masked_fill(targets == 0, 0)",
+        ]
 
 
 @dataclass(frozen=True)

@@ -67,10 +67,10 @@ class Losses(Protocol):
         """
 
     def __len__(self) -> int:
-        """P."""
+        """The number of losses P."""
 
     def __getitem__(self, rows: slice | Tensor) -> Self:
-        """Return some of the losses."""
+        """Return the losses of these rows."""
 
 
 def one_hot(label: Int[Tensor, "..."], classes: int) -> Float[Tensor, "... C"]:

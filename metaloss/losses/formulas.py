@@ -261,5 +261,5 @@ def _run(ready: Ready, logp: Tensor, p: Tensor) -> Tensor:
         values[i] = logp if is_log else p
     for run, args in steps:
         values.append(run(*args(values)))
-    found: Tensor = values[out]
-    return found
+    result: Tensor = values[out]
+    return result

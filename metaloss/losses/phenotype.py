@@ -29,10 +29,10 @@ def gain(loss: Losses, classes: int) -> float:
         loss: a population of one.
         classes: their number C.
     """
-    return float(first_pull(loss, classes))
+    return float(gain_tensor(loss, classes))
 
 
-def first_pull(loss: Losses, classes: int) -> Float[Tensor, ""]:
+def gain_tensor(loss: Losses, classes: int) -> Float[Tensor, ""]:
     """The gain as a tensor, by tensor operations alone."""
     # Equal logits make all classes equally probable; float64, because gains may be tiny.
     slope = loss.bind(_targets(1, classes)).logit_gradient(
@@ -56,7 +56,9 @@ def curve(loss: Losses, classes: int = 2, points: int = POINTS) -> Float[Tensor,
     return bound.terms(logits).sum(-1)[0, 0].detach()
 
 
-def pull(loss: Losses, p: Float[Tensor, " N"], classes: int = 2) -> Float[Tensor, " N"]:
+def pull_on_true_logit(
+    loss: Losses, p: Float[Tensor, " N"], classes: int = 2
+) -> Float[Tensor, " N"]:
     """The pull on the true logit, -∂L/∂z, over the true class's probability."""
     bound, logits = _along(loss, p, classes)
     # The gradient is that of a mean over N images: times N it is each image's own.
@@ -89,7 +91,7 @@ def descent(
         .values
     )
     # Where only the true logit moves, the logit of p moves by just as much: so z is p's logit.
-    fallen = torch.cumulative_trapezoid(pull(loss, z.sigmoid(), classes), z)
+    fallen = torch.cumulative_trapezoid(pull_on_true_logit(loss, z.sigmoid(), classes), z)
     return z.sigmoid(), torch.cat([fallen.new_zeros(1), -fallen])
 
 

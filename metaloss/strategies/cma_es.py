@@ -50,34 +50,34 @@ class Rates:
 
     @property
     def sigma(self) -> float:
-        """c_σ."""
+        """c_σ, the learning rate of the step size's path."""
         return (self.mu + 2) / (self.D + self.mu + 5)
 
     @property
     def damping(self) -> float:
-        """d_σ."""
+        """d_σ, the damping of the step size."""
         return 1 + 2 * max(0.0, math.sqrt((self.mu - 1) / (self.D + 1)) - 1) + self.sigma
 
     @property
     def path(self) -> float:
-        """c_c."""
+        """c_c, the learning rate of the covariance's path."""
         return (4 + self.mu / self.D) / (self.D + 4 + 2 * self.mu / self.D)
 
     @property
     def one(self) -> float:
-        """c_1."""
+        """c_1, the learning rate of the covariance from its path."""
         return 2 / ((self.D + 1.3) ** 2 + self.mu)
 
     @property
     def many(self) -> float:
-        """c_μ."""
+        """c_μ, the learning rate of the covariance from the μ best."""
         return min(
             1 - self.one, 2 * (self.mu - 2 + 1 / self.mu + 1 / 4) / ((self.D + 2) ** 2 + self.mu)
         )
 
     @property
     def length(self) -> float:
-        """E‖N(0, I)‖, nearly."""
+        """E‖N(0, I)‖, nearly: the mean length of a normal vector."""
         return math.sqrt(self.D) * (1 - 1 / (4 * self.D) + 1 / (21 * self.D**2))
 
 
@@ -162,7 +162,7 @@ class CmaEs:
         return CmaEsState(centre, sigma, (covariance + covariance.mT) / 2, path, conjugate, t)
 
     def mean_candidate(self, state: CmaEsState) -> Population:
-        """The searched vector."""
+        """The mean of the distribution that candidates are drawn from."""
         return state.mean_candidate
 
 

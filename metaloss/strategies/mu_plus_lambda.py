@@ -102,5 +102,5 @@ class MuPlusLambda:
         """Log-normal self-adaptation: σ' = σ exp(τ' N + τ N_i), τ' = 1/√(2D), τ = 1/√(2√D)."""
         n, d = sigma.shape
         common = key.at("common").normal(n, 1)
-        own = key.at("own").normal(n, d)
-        return sigma * torch.exp(common / math.sqrt(2 * d) + own / math.sqrt(2 * math.sqrt(d)))
+        per_gene = key.at("own").normal(n, d)
+        return sigma * torch.exp(common / math.sqrt(2 * d) + per_gene / math.sqrt(2 * math.sqrt(d)))

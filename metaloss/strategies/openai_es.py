@@ -92,5 +92,5 @@ class OpenaiEs:
         return replace(state, mean_candidate=centre, mean=mean, square=square, steps=t)
 
     def mean_candidate(self, state: OpenaiEsState) -> Population:
-        """The searched vector."""
+        """The vector that the next candidates are drawn around."""
         return state.mean_candidate

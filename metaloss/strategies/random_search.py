@@ -20,7 +20,7 @@ __all__ = ["RandomSearch"]
 
 @dataclass(frozen=True)
 class RandomSearchState:
-    """The best candidate so far."""
+    """The best candidate so far, as a population of one."""
 
     best: Population
 
@@ -43,7 +43,7 @@ class RandomSearch:
         return generation
 
     def init(self, genome: Variation, key: Stream) -> RandomSearchState:
-        """One sample."""
+        """Draw one candidate, which the first ones have to beat."""
         return RandomSearchState(genome.sample(1, key.at("sample")))
 
     def ask(

@@ -594,3 +594,10 @@ def test_a_stub_is_what_the_other_tests_believe():
     torch.testing.assert_close(
         cross_entropy()(logits, target), nn.functional.cross_entropy(logits, target)
     )
+
+
+def test_losses_of_one_candidate_have_one_identity_whatever_their_options():
+    assert network(1).identity == network(1).with_options(label_smoothing=0.1).identity
+    assert network(1).identity != network(2).identity
+    assert network(1).identity != network(1, context="none").identity
+    assert metaloss.load("ce").identity == metaloss.load("sum(-y*logp)").identity

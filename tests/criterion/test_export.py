@@ -12,10 +12,12 @@ from test_criterion import network, problem, targets, value_and_gradient
 from trees import expressions, small
 
 import metaloss
-from metaloss.criterion.base import FormulaCriterion
+from metaloss.core.streams import Stream
+from metaloss.criterion.base import FormulaCriterion, GenomeCriterion
 from metaloss.criterion.export import SUFFIXES, export
 from metaloss.criterion.standalone import python
 from metaloss.errors import SettingsError
+from metaloss.genomes.targets import LearnedTargets
 from metaloss.losses import zoo
 from metaloss.losses.language.expression import LOGP, P, Y, call, constant
 from metaloss.losses.language.formula import Formula
@@ -321,3 +323,13 @@ def test_what_is_there_is_written_over_whole(tmp_path):
         export(loss_of("ce"), path)
         assert path.stat().st_size < 100_000
     assert json.loads((tmp_path / "loss.json").read_text())["formula"] == "sum(-y * logp)"
+
+
+def test_a_genome_of_a_users_own_says_how_its_losses_are_written_as_python():
+    class Exported(LearnedTargets):
+        def torch_source(self, population):
+            return ["return -y * z.log_softmax(-1)"]
+
+    genome = Exported()
+    text = python(GenomeCriterion(genome, genome.sample(1, Stream(0))))
+    assert "        return -y * z.log_softmax(-1)\n" in text

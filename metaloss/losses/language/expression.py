@@ -57,8 +57,8 @@ class Expression:
         object.__setattr__(self, "_hash", hash((self.head, self.args, self.value)))
 
     def __hash__(self) -> int:
-        found: int = self.__dict__["_hash"]
-        return found
+        value: int = self.__dict__["_hash"]
+        return value
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Hashes of strings differ between processes.
@@ -69,7 +69,7 @@ class Expression:
 
     @cached_property
     def size(self) -> int:
-        """How many nodes."""
+        """The number of nodes of the tree."""
         return 1 + sum(a.size for a in self.args)
 
     @cached_property

@@ -105,7 +105,7 @@ class Parser:
 
     @property
     def next(self) -> Token:
-        """The token that comes."""
+        """The token that is read next."""
         return self.tokens[self.at]
 
     def fail(self, message: str, token: Token | None = None) -> NoReturn:
@@ -114,9 +114,9 @@ class Parser:
 
     def take(self, mark: str) -> bool:
         """Step over a mark, if it is next."""
-        found = self.next.kind == "mark" and self.next.text == mark
-        self.at += found
-        return found
+        is_next = self.next.kind == "mark" and self.next.text == mark
+        self.at += is_next
+        return is_next
 
     def expect(self, *marks: str) -> None:
         """Step over one of the marks, which must be next."""
@@ -124,7 +124,7 @@ class Parser:
             self.fail(f"expected {' or '.join(repr(m) for m in marks)}, found {self._found()}")
 
     def end(self) -> None:
-        """Nothing may follow."""
+        """Refuse the text if anything follows."""
         if self.next.kind != "end":
             self.fail(f"expected an operator or the end, found {self._found()}")
 

@@ -41,7 +41,7 @@ class Program:
 # Cached, because every binding asks for the programs of all its formulas again.
 @lru_cache(maxsize=1 << 11)
 def value_program(e: Expression) -> Program:
-    """Computes the expression."""
+    """The program that computes the expression's value."""
     tape = _Tape()
     return tape.program(tape.forward(canonical(e)))
 
@@ -69,7 +69,7 @@ def whole_program(e: Expression) -> Program:
 
 @lru_cache(maxsize=1 << 10)
 def whole_gradient_program(e: Expression) -> Program:
-    """Computes ∂e/∂logp, but for the program's sign, from terminals and constants alone."""
+    """The program of ∂e/∂logp, but for the program's sign, from terminals and constants alone."""
     tape = _Tape(plain=True, whole=True)
     tape.forward(canonical(e))
     return tape.program(*tape.backward())
@@ -141,7 +141,7 @@ class _Tape:
         return self.known[line]
 
     def step(self, run: Run, *args: int) -> int:
-        """The place of run(*args)."""
+        """Write a step, and return the place of its result in the list."""
         # The reverse sweep begins with a gradient of 1: products with it are left out.
         one = self.known.get(_ONE)
         if run is torch.mul and one in args:
