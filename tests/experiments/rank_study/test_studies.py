@@ -10,8 +10,7 @@ from scans import TASKS, TRAIN, written
 import metaloss
 from metaloss.core.reporting import Reporter
 from metaloss.errors import Interrupted, SettingsError
-from metaloss.experiments import rank_study
-from metaloss.experiments.rank_study import regimes
+from metaloss.experiments.rank_study import regimes, run
 
 LOSSES = ["ce", "mse", "-y * (1 - p) * logp"]
 SMALL = {"tasks": 3, "device": "cpu"}
@@ -185,7 +184,7 @@ def test_without_lightning_full_size_training_is_refused(monkeypatch):
 
 def test_a_study_of_other_versions_is_not_gone_on_with_unasked(monkeypatch):
     found = metaloss.study(["ce", "mse"], [TASKS, f"{TASKS},inner.lr=0.3"], **SMALL)
-    monkeypatch.setattr(rank_study, "describe_environment", lambda *args: {"torch": "0"})
+    monkeypatch.setattr(run, "describe_environment", lambda *args: {"torch": "0"})
     with pytest.raises(SettingsError, match=r"torch: was .*, is 0"):
         metaloss.study(resume=found.folder)
     assert metaloss.study(resume=found.folder, allow_changes=True).pairs == found.pairs
