@@ -1,5 +1,6 @@
 """A published loss: its formula, its parameters, and where it was read."""
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
@@ -25,6 +26,7 @@ class PublishedLoss:
             meant.
         verified: False where no reading reproduces what the source reports.
         parameters: default, lowest and highest value.
+        grid: values of its own parameters that a search for the best of them tries.
         flags: what turns the formula into another: name and that other text.
         unavailable: why it cannot be had as a formula; "" otherwise.
     """
@@ -37,6 +39,7 @@ class PublishedLoss:
     reading: Literal["printed", "code", "corrected"] = "printed"
     verified: bool = True
     parameters: Mapping[str, Span] = field(default_factory=dict)
+    grid: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     flags: Mapping[str, str] = field(default_factory=dict)
     unavailable: str = ""
 
@@ -53,6 +56,19 @@ class PublishedLoss:
             text = self._flag(name, parameters[name], text)
         numbers = {k: v for k, v in parameters.items() if k not in self.flags}
         return Formula.parse(text, self.values(**numbers))
+
+    @property
+    def variants(self) -> list[str]:
+        """How the loss is written with each choice of values from its grid; its name alone where
+        there is none.
+        """
+        if not self.grid:
+            return [self.name]
+        choices = itertools.product(*self.grid.values())
+        texts = [
+            ", ".join(f"{k}={x:g}" for k, x in zip(self.grid, c, strict=True)) for c in choices
+        ]
+        return [f"{self.name}({text})" for text in texts]
 
     def values(self, /, **parameters: float | bool) -> dict[str, float]:
         """All parameters: these values, and the others at their defaults.

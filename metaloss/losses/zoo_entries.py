@@ -5,6 +5,7 @@ readings are here and say so.
 """
 
 from metaloss.losses.published_loss import PublishedLoss
+from metaloss.losses.zoo_imbalance import IMBALANCE
 
 MORGAN = "Morgan and Hougen 2024, arXiv 2404.06633, table 4"
 NGL = "Next Generation Loss 2024, arXiv 2404.12948, its code"
@@ -54,6 +55,7 @@ _STANDARD = (
         "sum(-(y*(1 - alpha) + alpha/C)*logp)",
         "Szegedy 2016; alpha as in " + MORGAN,
         parameters={"alpha": (0.1, 0.0, 1.0)},
+        grid={"alpha": (0.05, 0.1, 0.2, 0.3, 0.4, 0.6)},
     ),
     PublishedLoss(
         "temperature",
@@ -61,6 +63,7 @@ _STANDARD = (
         "cross-entropy of softmax(z/τ)",
         "Softmax sees all classes, so τ stands beside the expression. The default is ours.",
         parameters={"tau": (2.0, 1e-3, 1e3)},
+        grid={"tau": (0.25, 0.5, 2.0, 4.0)},
     ),
     PublishedLoss("mse", "sum(square(p - y))", "Brier 1950", "torch's MSELoss divides it by C."),
     PublishedLoss(
@@ -76,6 +79,7 @@ _STANDARD = (
         "Lin 2017",
         "No class weight α.",
         parameters={"gamma": (2.0, 0.0, 20.0)},
+        grid={"gamma": (0.5, 1.0, 2.0, 3.0, 5.0)},
     ),
     # Without the name of a data set the weights are those of CIFAR-10.
     _sce("sce", "CIFAR-10", 0.1, 1.0),
@@ -89,6 +93,7 @@ _STANDARD = (
         "Zhang 2018",
         "q to 0: cross-entropy; q = 1: half of mae.",
         parameters={"q": (0.7, _TINY, 1.0)},
+        grid={"q": (0.1, 0.3, 0.5, 0.7, 0.9)},
     ),
     PublishedLoss(
         "poly1",
@@ -97,6 +102,7 @@ _STANDARD = (
         "The coefficient differs: 1 in a public torch version, 2 in optax, -1 for detection.",
         reading="code",
         parameters={"epsilon": (1.0, -10.0, 100.0)},
+        grid={"epsilon": (-1.0, 1.0, 2.0, 4.0, 8.0)},
     ),
     PublishedLoss(
         "sparse_lsr",
@@ -107,6 +113,7 @@ _STANDARD = (
         "published code and README is wrong. The default is ours.",
         reading="corrected",
         parameters={"xi": (0.1, 0.0, 1.0)},
+        grid={"xi": (0.05, 0.1, 0.2, 0.4)},
     ),
     PublishedLoss(
         "ace",
@@ -293,4 +300,4 @@ _EVOLVED = (
     ),
 )
 
-ENTRIES = {entry.name: entry for entry in (*_STANDARD, *_MORGAN, *_EVOLVED)}
+ENTRIES = {entry.name: entry for entry in (*_STANDARD, *IMBALANCE, *_MORGAN, *_EVOLVED)}

@@ -76,6 +76,18 @@ def sparse(y, p, xi=0.1):
     return -y * ((1 - xi + xi / C) * p.log() + xi * (C - 1) / C * ((1 - p).log() - math.log(C - 1)))
 
 
+def asymmetric(y, p):
+    positive, negative = p * y, (1 - p) * (1 - y)
+    weight = (1 - positive - negative) ** (4 * (1 - y))
+    return -(0.9 * y + 0.1 / C) * p.log() * weight
+
+
+def jensen_shannon(y, p):
+    mixture = (y + p) / 2
+    kl = lambda a: a * (a.clamp(min=E).log() - mixture.clamp(min=E).log())  # noqa: E731
+    return (kl(y) + kl(p)) / 2 / (-0.5 * math.log(0.5))
+
+
 # By class, from y and p; NGL is averaged over the classes, all others are summed.
 REFERENCE = {
     "ce": lambda y, p: -y * p.log(),
@@ -95,6 +107,16 @@ REFERENCE = {
     "sparse_lsr": sparse,
     "ace": lambda y, p: torch.log(p * y + 1e-10).abs(),
     "ace(phi0=0.7, phi1=1.3)": lambda y, p: 0.7 * torch.log(1.3 * (p * y + 1e-10)).abs(),
+    # Of even classes, of which each has one image where none are told.
+    "class_weights": lambda y, p: -y * p.log(),
+    "effective_number": lambda y, p: -y * p.log(),
+    "logit_adjustment": lambda y, p: -y * p.log(),
+    "balanced_softmax": lambda y, p: -y * p.log(),
+    "ldam": lambda y, p: -y * (p.log() - 0.5 * y).log_softmax(-1),
+    "vs": lambda y, p: -y * p.log(),
+    "bootstrap_soft": lambda y, p: -(0.95 * y + 0.05 * p) * p.log(),
+    "jensen_shannon": jensen_shannon,
+    "asymmetric": asymmetric,
     "b0": lambda y, p: -torch.sigmoid(softplus(ratio(y, p))),
     "b0_softsign": lambda y, p: -torch.sigmoid(softsign(ratio(y, p))),
     "b1": lambda y, p: -torch.sigmoid(i0e(ratio(y, p))) * (1 - torch.sigmoid(i0e(ratio(y, p)))),
