@@ -23,6 +23,7 @@ from sphinx.application import Sphinx
 
 from metaloss.cli import listing, showing
 from metaloss.core import registry
+from metaloss.data.shapes import described
 from metaloss.evaluation import plots
 from metaloss.experiments import recommendation
 from metaloss.experiments.rank_study import settings as study
@@ -146,8 +147,9 @@ def parts(_app: Sphinx) -> Iterator[str]:
             what = f"{f.training.model} on {f.dataset}, augmentation {f.training.augment.kind}"
             yield f"- `{name}`: full trainings of {what}"
             continue
-        shape = f"{f.ways}-way {f.shots}-shot on {f.dataset}, {f.val} validation images per class"
-        yield f"- `{name}`: {shape}, classifier {f.classifier['kind']}, {f.inner.steps} steps"
+        shape = described(f.ways, f.shots, f.val)
+        what = f"{f.dataset}: {shape}" + ("" if f.noise is None else f", {f.noise}")
+        yield f"- `{name}`: {what}, classifier {f.classifier['kind']}, {f.inner.steps} steps"
 
 
 def options(_app: Sphinx) -> Iterator[str]:

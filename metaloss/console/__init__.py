@@ -12,6 +12,7 @@ from metaloss.console.text import comparison_lines, label, summary_lines, task, 
 from metaloss.core.formatting import clock, counted, interval, percent
 from metaloss.core.reporting import Reporter
 from metaloss.core.tables import wrap
+from metaloss.data.shapes import described
 
 __all__ = ["Console", "comparison_lines", "label", "summary_lines", "widest"]
 
@@ -188,8 +189,8 @@ class Console(Reporter):
             "tasks of each fold"
         )
         self.say(
-            f"tasks   {family.ways}-way {family.shots}-shot, {family.ways * family.val} validation "
-            f"images, {family.ways * images.val} held out; {family.classifier['kind']}, "
+            f"tasks   {described(family.ways, family.shots, family.val)}, "
+            f"{family.ways * images.val} held out; {family.classifier['kind']}, "
             f"{family.inner.steps} steps"
         )
         self._start_bar("{task.percentage:3.0f} %", "{share:.0%}", work)

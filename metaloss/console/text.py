@@ -4,6 +4,7 @@ from typing import Any
 
 from metaloss.core.formatting import interval, near_chance, percent, probability, verdict_text
 from metaloss.core.tables import record_table
+from metaloss.data.shapes import described
 
 
 def task(opened: Any) -> str:
@@ -17,7 +18,8 @@ def task(opened: Any) -> str:
             f"{images['train']} validation images for fitness, {images['validation']} for the "
             "choice of the winner"
         )
-    return f"{family.ways}-way {family.shots}-shot, {family.ways * family.val} validation images"
+    noise = "" if family.noise is None else f", {family.noise}"
+    return described(family.ways, family.shots, family.val) + noise
 
 
 def summary_lines(summary: dict[str, Any]) -> list[str]:

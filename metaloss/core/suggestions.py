@@ -62,6 +62,9 @@ PARAMETERS = {
     "label_smoothing": _OPTION.format(spec="ce", option="label_smoothing=0.1"),
     "ignore_index": _OPTION.format(spec="ce", option="ignore_index=255"),
 }
+SETTINGS = {
+    "label_noise": 'It is now noise = { kind = "symmetric", share = 0.4 }.',
+}
 CHARACTERS = {
     "^": "a power is written **",
     "−": "a minus is written -",
@@ -70,11 +73,16 @@ CHARACTERS = {
     "÷": "a quotient is written /",
     "[": "use round brackets",
 }
-SENTENCES = {"primitive": PRIMITIVES, "name": {**PRIMITIVES, **NAMES}, "parameter": PARAMETERS}
+SENTENCES = {
+    "primitive": PRIMITIVES,
+    "name": {**PRIMITIVES, **NAMES},
+    "parameter": PARAMETERS,
+    "setting": SETTINGS,
+}
 
 
 def sentence(what: str, name: str) -> str:
-    """What to write instead of an unknown primitive, name or parameter; empty where none fits."""
+    """What to write instead of an unknown primitive, name, parameter or setting, or nothing."""
     return SENTENCES.get(what, {}).get(name.lower(), "")
 
 

@@ -8,7 +8,11 @@ from torch import Tensor
 
 from metaloss.core.streams import Stream
 from metaloss.data.features import Features
+from metaloss.data.noise import corrupt
+from metaloss.data.sizes import EpisodeShape, sizes_vary, train_sizes, val_sizes
 from metaloss.losses.base import one_hot
+
+__all__ = ["EpisodeShape", "Images", "Pool", "TaskImages", "Tasks", "draw"]
 
 Pool = tuple[Int64[Tensor, " _"], ...]  # for each class, rows of the images
 
@@ -40,14 +44,34 @@ class Images:
         return images
 
 
+def padded_size(rows: int) -> int:
+    """The number of rows that a task of so many has in memory, from a fixed ladder.
+
+    Every number up to 16; from there on eight to a doubling: 18, 20 … 32, 36, 40 … 64, 72 and so
+    on.
+    """
+    step = 1 << max(0, (rows - 1).bit_length() - 4)
+    return -(-rows // step) * step
+
+
 @dataclass(frozen=True)
 class TaskImages:
-    """The training or the validation half of T tasks, as rows of the images."""
+    """The training or the validation half of T tasks, as rows of the images.
+
+    Attributes:
+        images: the data set.
+        rows: of every task; where tasks are of unlike sizes, the last ones of the smaller repeat
+            their first image.
+        label: of every row.
+        classes: how many.
+        count: how many rows of each task are its own, the first ones; None: all of them.
+    """
 
     images: Images | Features
     rows: Int64[Tensor, "T N"]
     label: Int64[Tensor, "T N"]
     classes: int
+    count: Int64[Tensor, " T"] | None = None
 
     def x(self) -> Float[Tensor, "T N K H W"]:
         """The images of these rows, normalised."""
@@ -58,16 +82,49 @@ class TaskImages:
         """The labels as distributions."""
         return one_hot(self.label, self.classes)
 
-    def __getitem__(self, tasks: slice) -> "TaskImages":
-        return TaskImages(self.images, self.rows[tasks], self.label[tasks], self.classes)
+    @property
+    def weight(self) -> Float[Tensor, "T N"] | None:
+        """1 for a task's own rows, and 0 for those that pad it; None where none does."""
+        if self.count is None:
+            return None
+        place = torch.arange(self.rows.shape[1], device=self.rows.device)
+        return (place < self.count[:, None]).float()
+
+    @property
+    def class_counts(self) -> Float[Tensor, "T C"]:
+        """How many of each task's own rows have each label."""
+        target = self.target if self.weight is None else self.target * self.weight[..., None]
+        return target.sum(1)
+
+    def __getitem__(self, tasks: slice | Int64[Tensor, " t"]) -> "TaskImages":
+        count = None if self.count is None else self.count[tasks]
+        return TaskImages(self.images, self.rows[tasks], self.label[tasks], self.classes, count)
+
+    def cut(self, size: int) -> "TaskImages":
+        """The first rows of every task."""
+        full = self.count is None or bool((self.count == size).all())
+        return TaskImages(
+            self.images,
+            self.rows[:, :size],
+            self.label[:, :size],
+            self.classes,
+            None if full else self.count,
+        )
 
 
 @dataclass(frozen=True)
 class Tasks:
-    """T episodes: few images to train on, many to validate on."""
+    """T episodes: few images to train on, many to validate on.
+
+    Attributes:
+        train: the training images.
+        val: the validation images, equally many in all tasks.
+        classes: the number in the data set of the class that each label means; None: unknown.
+    """
 
     train: TaskImages
     val: TaskImages
+    classes: Int64[Tensor, "T C"] | None = None
 
     @property
     def ways(self) -> int:
@@ -77,25 +134,22 @@ class Tasks:
     def __len__(self) -> int:
         return len(self.train.rows)
 
-    def __getitem__(self, tasks: slice) -> "Tasks":
-        return Tasks(self.train[tasks], self.val[tasks])
+    def __getitem__(self, tasks: slice | Int64[Tensor, " t"]) -> "Tasks":
+        classes = None if self.classes is None else self.classes[tasks]
+        return Tasks(self.train[tasks], self.val[tasks], classes)
 
-
-@dataclass(frozen=True)
-class EpisodeShape:
-    """The size of an episode.
-
-    Attributes:
-        ways: classes.
-        shots: training images of each class.
-        val: validation images of each class.
-        label_noise: share of the training labels that are wrong.
-    """
-
-    ways: int
-    shots: int
-    val: int
-    label_noise: float = 0.0
+    def by_size(self) -> list[tuple[Int64[Tensor, " t"], "Tasks"]]:
+        """Tasks of one size in memory together, with their places among all."""
+        everyone = torch.arange(len(self))
+        if self.train.count is None:
+            return [(everyone, self)]
+        size = torch.tensor([padded_size(n) for n in self.train.count.tolist()])
+        groups = []
+        for n in size.unique().tolist():
+            places = everyone[size == n]
+            some = self[places]
+            groups.append((places, Tasks(some.train.cut(n), some.val, some.classes)))
+        return groups
 
 
 def draw(
@@ -111,53 +165,58 @@ def draw(
     Args:
         images: the data set.
         pool: for each class, the rows that may be drawn.
-        shape: ways, shots, val and label noise; the pool must hold `shots + val` rows of every
-            class.
+        shape: ways, shots, val and noise; the pool must hold as many rows of every class
+            (`metaloss.data.sizes.needed`).
         keys: a task depends on its own key alone, so not on T nor on the other tasks.
         held_out: for each class, the rows that validation images are drawn from, where that is not
-            the pool; it must hold `val` rows of every class, and the pool `shots`.
+            the pool.
     """
-    # --- images: rows [T ways n], the training images first ---
-    n = shape.shots + (shape.val if held_out is None else 0)
-    rows = torch.stack([_choose(pool, shape.ways, n, key) for key in keys])
-    # Parts of one permutation: drawn from one pool, they share no image.
-    train = rows[:, :, : shape.shots]
-    val = rows[:, :, shape.shots :]
-    if held_out is not None:
-        val = torch.stack(
-            [_choose(held_out, shape.ways, shape.val, key, "held out") for key in keys]
-        )
-    # --- labels, of the training images with noise ---
+    drawn = [_draw_one(pool, shape, key, held_out) for key in keys]
     device = images.device
-    train, val = (x.flatten(1).to(device) for x in (train, val))
-    clean = torch.arange(shape.ways).repeat_interleave(shape.shots)
-    noisy = torch.stack(
-        [_corrupt(clean, shape.ways, shape.label_noise, key.at("noise")) for key in keys]
+    train_rows, train_label, val_rows, val_label, classes = zip(*drawn, strict=True)
+    # By the shape, not by the tasks at hand: a task's size in memory is its own.
+    sizes = [len(rows) for rows in train_rows]
+    varies = sizes_vary(shape)
+    most = padded_size(max(sizes)) if varies else sizes[0]
+    train, label = (
+        torch.stack([_padded(x, most) for x in parts]).to(device)
+        for parts in (train_rows, train_label)
     )
-    label = (
-        torch.arange(shape.ways, device=device).repeat_interleave(shape.val).expand(len(keys), -1)
+    count = torch.tensor(sizes, device=device) if varies else None
+    val = TaskImages(
+        images, torch.stack(val_rows).to(device), torch.stack(val_label).to(device), shape.ways
     )
     return Tasks(
-        TaskImages(images, train, noisy.to(device), shape.ways),
-        TaskImages(images, val, label, shape.ways),
+        TaskImages(images, train, label, shape.ways, count), val, torch.stack(classes).to(device)
     )
 
 
-def _choose(
-    pool: Pool, ways: int, n: int, key: Stream, role: str = "images"
-) -> Int64[Tensor, "ways n"]:
-    """`n` rows of each of `ways` classes of a pool."""
-    classes = key.at("classes").permutation(len(pool))[:ways].tolist()
+def _draw_one(
+    pool: Pool, shape: EpisodeShape, key: Stream, held_out: Pool | None
+) -> tuple[Int64[Tensor, " _"], ...]:
+    """A task's training rows and labels, its validation rows and labels, and its classes."""
+    classes = key.at("classes").permutation(len(pool))[: shape.ways]
+    numbers = classes.tolist()
+    shots = train_sizes(shape, numbers, key)
+    val = val_sizes(shape, numbers, shots)
     # A stream for each class: its images do not depend on the other classes drawn.
-    return torch.stack([pool[c][key.at(role, c).permutation(len(pool[c]))[:n]] for c in classes])
+    orders = [pool[c][key.at("images", c).permutation(len(pool[c]))] for c in numbers]
+    train_rows = [rows[:n] for rows, n in zip(orders, shots, strict=True)]
+    if held_out is None:
+        # Parts of one permutation: drawn from one pool, they share no image.
+        orders = [rows[n:] for rows, n in zip(orders, shots, strict=True)]
+    else:
+        orders = [held_out[c][key.at("held out", c).permutation(len(held_out[c]))] for c in numbers]
+    val_rows = [rows[:n] for rows, n in zip(orders, val, strict=True)]
+    names = torch.arange(shape.ways)
+    label = names.repeat_interleave(torch.tensor(shots))
+    if shape.noise is not None:
+        errors = None if shape.errors is None else shape.errors[classes][:, classes]
+        label = corrupt(label, shape.ways, shape.noise, key.at("noise"), errors)
+    val_label = names.repeat_interleave(torch.tensor(val))
+    return torch.cat(train_rows), label, torch.cat(val_rows), val_label, classes
 
 
-def _corrupt(
-    label: Int64[Tensor, " B"], ways: int, share: float, key: Stream
-) -> Int64[Tensor, " B"]:
-    """A share of the labels, rounded to whole images, each replaced by another class."""
-    wrong = key.at("which").permutation(len(label))[: round(share * len(label))]
-    label = label.clone()
-    # Adding 1 ... ways-1 modulo the number of classes never gives the same class again.
-    label[wrong] = (label[wrong] + 1 + key.at("class").integers(ways - 1, len(wrong))) % ways
-    return label
+def _padded(x: Int64[Tensor, " n"], size: int) -> Int64[Tensor, " N"]:
+    """A task's rows or labels, the first one repeated at the end."""
+    return torch.cat([x, x[:1].expand(size - len(x))])

@@ -90,61 +90,69 @@ def least_images(in_pool: int, has_test: bool) -> int:
     return next(n for n in itertools.count(in_pool) if min(_sizes(n, has_test)) >= in_pool)
 
 
-def shortage(dataset: Dataset | Files, in_pool: int, why: str = "") -> str:
+def shortage(dataset: Dataset | Files, in_pool: int | Sequence[int], why: str = "") -> str:
     """Which classes have too few images for their pools, and what to do; empty where none has.
 
     Args:
         dataset: the images.
-        in_pool: images of every class that are needed in every pool.
+        in_pool: images of every class, or of each, that are needed in every pool.
         why: words for the message, on what needs so many.
     """
+    classes = dataset.classes
+    wanted = [in_pool] * len(classes) if isinstance(in_pool, int) else list(in_pool)
     has_test = bool(dataset.test.any())
     train, test = (
-        dataset.labels[rows].bincount(minlength=len(dataset.classes))
+        dataset.labels[rows].bincount(minlength=len(classes)).tolist()
         for rows in (~dataset.test, dataset.test)
     )
-    training = lacking_classes(
-        dataset.classes,
-        train.tolist(),
-        least_images(in_pool, has_test),
-        why,
-        "training image" if has_test else "image",
-    )
-    testing = (
-        lacking_classes(dataset.classes, test.tolist(), in_pool, why, "test image")
-        if has_test
-        else ""
-    )
+    least = [least_images(n, has_test) for n in wanted]
+    what = "training image" if has_test else "image"
+    training = lacking_classes(classes, train, least, why, what)
+    testing = lacking_classes(classes, test, wanted, why, "test image") if has_test else ""
     return "; ".join(text for text in (training, testing) if text)
 
 
 def lacking_classes(
-    classes: Sequence[str], counts: Sequence[int], needed: int, why: str = "", what: str = "image"
+    classes: Sequence[str],
+    counts: Sequence[int],
+    needed: int | Sequence[int],
+    why: str = "",
+    what: str = "image",
 ) -> str:
     """Which classes have too few images, and what to do; empty where none has.
 
     >>> lacking_classes("abc", (100, 100, 3), 8)
     'c has 3 images; every class needs at least 8: leave it out or add 5'
+    >>> lacking_classes("ab", (10, 3), (20, 5))
+    'b has 3 images and needs 5, a 10 and 20: add 2, 10'
 
     Args:
         classes: their names.
         counts: how many images each has.
-        needed: images of every class.
+        needed: images of every class, or of each.
         why: words for the message, on what they are needed for.
         what: the kind of image, in the singular.
     """
-    few = sorted((n, name) for n, name in zip(counts, classes, strict=True) if n < needed)
+    wanted = [needed] * len(classes) if isinstance(needed, int) else needed
+    few = sorted(
+        (n, name, least)
+        for n, name, least in zip(counts, classes, wanted, strict=True)
+        if n < least
+    )
     if not few:
         return ""
+    alike = len(set(wanted)) == 1
     named = ", ".join(
-        f"{name} has {counted(n, what)}" if i == 0 else f"{name} {n}"
-        for i, (n, name) in enumerate(few[:NAMED])
+        (f"{name} has {counted(n, what)}" if i == 0 else f"{name} {n}")
+        + ("" if alike else f" and {'needs ' if i == 0 else ''}{least}")
+        for i, (n, name, least) in enumerate(few[:NAMED])
     )
-    more = ", ".join(str(needed - n) for n, _ in few[:NAMED])
+    more = ", ".join(str(least - n) for n, _, least in few[:NAMED])
     if len(few) > NAMED:
         named += f" and {len(few) - NAMED} more"
-        more = f"up to {needed - few[0][0]} to each"
+        more = f"up to {max(least - n for n, _, least in few)} to each"
     leave = (
         f"leave {'it' if len(few) == 1 else 'them'} out or " if len(classes) - len(few) >= 2 else ""
     )
-    return f"{named}; every class needs at least {needed}{why}: {leave}add {more}"
+    need = f"; every class needs at least {wanted[0]}" if alike else ""
+    return f"{named}{need}{why}: {leave}add {more}"

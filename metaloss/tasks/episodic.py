@@ -14,19 +14,22 @@ from torch import Tensor
 from metaloss.core import registry
 from metaloss.core.streams import Stream
 from metaloss.data.datasets import Dataset, load
-from metaloss.data.episodes import EpisodeShape, Images, Pool, Tasks, draw
+from metaloss.data.episodes import Images, Pool, Tasks, draw
+from metaloss.data.noise import nearest_mean_errors
 from metaloss.data.pools import pools
+from metaloss.data.sizes import EpisodeShape, mean_val, with_mean
 from metaloss.inner.classifiers import Classifier
 from metaloss.inner.metrics import Metric
 from metaloss.inner.metrics import scores as accuracies
 from metaloss.inner.optimisers import Rate
 from metaloss.losses.base import Losses
-from metaloss.tasks.episodic_family import TaskFamily, check_counts, of
+from metaloss.tasks.episodic_family import TaskFamily, fitted, of
 from metaloss.tasks.protocols import Engine, FamilyCost, SearchBudget
 from metaloss.tasks.provenance import describe_images
 from metaloss.tasks.step_counts import step_grid, training_lengths
 
 TIMED_TRAININGS = 64  # trainings of every example that an estimate is timed on
+WEAK = 500  # images of each class that the weak classifier behind "confusion" is fitted on
 STEP_GRID_COST = 12  # tuning the number of steps costs as much as so many rates
 
 
@@ -57,10 +60,31 @@ class Episodes:
             pool: "train" (meta-training), "validation" or "test".
             val: validation images per class; the family's own number where None.
         """
-        family = self.family
-        val = family.val if val is None else min(val, family.val)
-        shape = EpisodeShape(family.ways, family.shots, val, family.label_noise)
+        shape = self.shape
+        if val is not None:
+            shape = replace(shape, val=with_mean(shape.val, min(val, mean_val(shape.val))))
         return draw(self.images, self.pools[pool], shape, keys, self.held_out.get(pool))
+
+    @cached_property
+    def shape(self) -> EpisodeShape:
+        """The size of its tasks and the noise of their labels."""
+        available = [min(map(len, rows)) for rows in zip(*self.pools.values(), strict=True)]
+        noise = self.family.noise
+        confused = noise is not None and noise.kind == "confusion"
+        return self.family.shape(available, self._errors() if confused else None)
+
+    def _errors(self) -> Float[Tensor, "K K"]:
+        """How often a weak classifier takes each class for each other one.
+
+        It is fitted on the images that may be learned from alone: the meta-training pool.
+        """
+        pool = self.pools.get("train") or next(iter(self.pools.values()))
+        return nearest_mean_errors(
+            [
+                self.images.at(rows[None, :WEAK].to(self.images.device))[0].flatten(1).cpu()
+                for rows in pool
+            ]
+        )
 
     @property
     def ways(self) -> int:
@@ -237,7 +261,7 @@ def open_episodes(
         DataError: names what was found and values that fit.
     """
     dataset = load(place or family.dataset, family.image_options)
-    check_counts(family, dataset)
+    family = fitted(family, dataset)
     cut = {name: pool.rows for name, pool in pools(dataset).items()}
     return Episodes(family, dataset, normalised(dataset, torch.cat(cut["train"]), device), cut)
 

@@ -1,10 +1,13 @@
 """A family of episodes: its settings, read from TOML or made to fit a folder of images."""
 
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass as settings
+from torch import Tensor
 
 from metaloss.core import registry
 from metaloss.data.datasets import Dataset, source_and_path
@@ -17,7 +20,10 @@ from metaloss.data.datasets._images import (
     Size,
 )
 from metaloss.data.datasets.folder import listed
-from metaloss.data.pools import pools, shortage
+from metaloss.data.noise import LabelNoise
+from metaloss.data.pools import Pool, pools, shortage
+from metaloss.data.shapes import ProportionalVal, Shots, Val, as_toml, of_ways
+from metaloss.data.sizes import EpisodeShape, fits, nearest, needed, reduced
 from metaloss.errors import DataError, SettingsError
 from metaloss.inner.classifiers import Classifier
 from metaloss.inner.loop import Inner
@@ -33,9 +39,12 @@ class TaskFamily:
     Attributes:
         dataset: where the images come from, a data source or folder:PATH.
         ways: classes of a task.
-        shots: images per class to train with.
-        val: images per class to validate on.
-        label_noise: share of the training labels that are drawn anew.
+        shots: images per class to train with: a number; [fewest, most], drawn for every task;
+            { most = 50, least = 2 }, a long tail, whose order of classes is drawn for every task;
+            or "as-is", the same share of every class.
+        val: images per class to validate on: a number, or "as-is": classes as uneven as those to
+            train with or, where these are even, as the data.
+        noise: wrong labels to train with: a table with kind and share.
         classifier: a table with the classifier's kind and settings.
         inner: a table with the settings of a training.
         size: side of the square that every image becomes, in pixels; None: the data set's own size.
@@ -48,9 +57,9 @@ class TaskFamily:
 
     dataset: str
     ways: Annotated[int, Field(ge=2)]
-    shots: Annotated[int, Field(ge=1)]
-    val: Annotated[int, Field(ge=1)]
-    label_noise: Annotated[float, Field(ge=0, le=1)] = 0.0
+    shots: Shots
+    val: Val
+    noise: LabelNoise = None
     classifier: dict[str, Any] = Field(default_factory=lambda: {"kind": "mlp"})
     inner: Inner = Field(default_factory=Inner)
     size: Size = None
@@ -82,10 +91,20 @@ class TaskFamily:
 
     def describe(self) -> str:
         """The family in a few words."""
+        size = of_ways(self.ways, self.shots)
+        noise = "" if self.noise is None else f" with {self.noise}"
         return (
-            f"{self.ways}-way {self.shots}-shot on {self.dataset}, {self.classifier['kind']}, "
-            f"{self.inner.steps} steps"
+            f"{size} on {self.dataset}{noise}, {self.classifier['kind']}, {self.inner.steps} steps"
         )
+
+    def shape(self, available: Sequence[int], errors: Tensor | None = None) -> EpisodeShape:
+        """The size of a task and the noise of its labels.
+
+        Args:
+            available: how many images each class has in its smallest pool.
+            errors: how often each class is taken for each other one, for noise that needs it.
+        """
+        return EpisodeShape(self.ways, self.shots, self.val, self.noise, tuple(available), errors)
 
     def model(self) -> Classifier:
         """The classifier that the table `classifier` describes."""
@@ -141,37 +160,53 @@ def _from_folder(spec: str) -> TaskFamily:
     return of({"dataset": spec, **sizes}, Path(path).resolve().name, spec)
 
 
-def check_counts(family: TaskFamily, dataset: Dataset) -> None:
-    """Check that every class of every pool has the images that a task needs.
+def fitted(family: TaskFamily, dataset: Dataset) -> TaskFamily:
+    """The family, with a number of validation images where it leaves that to the data.
 
     Raises:
-        DataError: names what was found and values that fit.
+        DataError: a class of a pool lacks images for a task; names what was found and values that
+            fit.
     """
+    shape = family.shape(available_images(pools(dataset)))
+    if isinstance(shape.val, ProportionalVal) and shape.val.mean is None:
+        shape = reduced(shape)
+    if fits(shape):
+        return replace(family, val=shape.val)
     classes = len(dataset.classes)
-    smallest = _smallest(dataset)
-    need = family.shots + family.val
-    if family.ways <= classes and need <= smallest:
-        return
     scarce_classes = (
         f"{family.ways}-way needs {family.ways} classes, found {classes} ({_counts(dataset)})"
     )
-    few = shortage(dataset, need, f" for shots + val = {need} in every pool")
+    few = shortage(dataset, needed(shape), f" for {_sum(shape)} in every pool")
     reasons = ([] if family.ways <= classes else [scarce_classes]) + ([few] if few else [])
     message = f"{family.origin}: {'; '.join(reasons)}"
-    if classes >= 2 and smallest >= LEAST:
-        shots = min(family.shots, max(1, smallest // 3))
-        val = min(family.val, smallest - shots)
-        fits = f"ways = {min(family.ways, classes)}, shots = {shots}, val = {val}"
-        raise DataError(f"{message}. This fits: {fits}")
+    proposal = nearest(shape) if classes >= 2 and min(shape.available) >= LEAST else shape
+    if fits(proposal):
+        values = (
+            f"ways = {proposal.ways}, shots = {as_toml(proposal.shots)}, "
+            f"val = {as_toml(proposal.val)}"
+        )
+        raise DataError(f"{message}. This fits: {values}")
     raise DataError(
         f"{message}. No task can be drawn: 2 classes with {LEAST} images in every pool are the "
         "least"
     )
 
 
+def available_images(cut: Mapping[str, Pool]) -> list[int]:
+    """How many images each class has in its smallest pool."""
+    return [min(map(len, rows)) for rows in zip(*(x.rows for x in cut.values()), strict=True)]
+
+
+def _sum(shape: EpisodeShape) -> str:
+    """The sum that a class's images must reach, for a message."""
+    if isinstance(shape.shots, int) and isinstance(shape.val, int):
+        return f"shots + val = {shape.shots + shape.val}"
+    return f"shots = {as_toml(shape.shots)} and val = {as_toml(shape.val)}"
+
+
 def _smallest(dataset: Dataset | Files) -> int:
     """The number of images that the scarcest class has in its smallest pool."""
-    return min(len(rows) for pool in pools(dataset).values() for rows in pool.rows)
+    return min(available_images(pools(dataset)))
 
 
 def _counts(dataset: Dataset | Files, most: int = 5) -> str:

@@ -418,12 +418,12 @@ def test_no_number_of_images_is_promised_where_another_choice_is_worse():
 
 
 def test_the_size_and_the_level_of_the_small_trainings_are_said():
-    text = verdict.small(3, 7, 20, "mlp", 0.36)
+    text = verdict.small(3, "7 images of each", 20, "mlp", 0.36)
     assert "3 classes (near chance: 3 classes, 33.3 %), 7 images of each, mlp, 20 steps" in text
     assert (
         "cross-entropy reaches 36.0 %. A real training on all images reaches another level" in text
     )
-    assert "near chance" not in verdict.small(3, 7, 20, "mlp", 0.8)
+    assert "near chance" not in verdict.small(3, "7 images of each", 20, "mlp", 0.8)
 
 
 def test_how_much_of_the_images_a_task_has_is_said(ask):

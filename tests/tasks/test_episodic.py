@@ -3,6 +3,7 @@
 import os
 import re
 import shutil
+import tomllib
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from PIL import Image
 
 from metaloss.core.streams import Stream
 from metaloss.data.datasets import fashionmnist
+from metaloss.data.noise import Noise
 from metaloss.errors import DataError, SettingsError
 from metaloss.inner.classifiers.cnn import Cnn
 from metaloss.inner.classifiers.mlp import Mlp
@@ -70,7 +72,7 @@ def test_every_fashionmnist_family_fits_the_embedded_subset(name, monkeypatch, t
 
 def test_a_file_gives_all_settings_and_defaults_fill_the_rest(written):
     parts = (
-        'label_noise = 0.2\nclassifier = { kind = "cnn", filters = [4] }\n'
+        'noise = { kind = "pair", share = 0.2 }\nclassifier = { kind = "cnn", filters = [4] }\n'
         "inner = { steps = 7, momentum = 0.9 }"
     )
     family = episodic_family.read(written(GOOD + parts))
@@ -81,7 +83,7 @@ def test_a_file_gives_all_settings_and_defaults_fill_the_rest(written):
         2,
         4,
     )
-    assert family.label_noise == 0.2
+    assert family.noise == Noise("pair", 0.2)
     assert family.model() == Cnn(filters=(4,))
     assert (family.inner.steps, family.inner.momentum, family.inner.lr) == (7, 0.9, 0.1)
     assert episodic_family.read(written(GOOD)).model() == Mlp()
@@ -126,8 +128,24 @@ def test_an_unknown_family_gets_the_nearest_name():
         ),
         (GOOD.replace("ways = 3", 'ways = "all"'), "ways: Input should be a valid integer"),
         (
-            GOOD + "label_noise = 1.5",
-            "label_noise: Input should be less than or equal to 1, got 1.5",
+            GOOD + "label_noise = 0.4",
+            "unknown setting 'label_noise'. It is now noise = { kind = ",
+        ),
+        (
+            GOOD + 'noise = { kind = "pair", share = 1.5 }',
+            "noise: share: Input should be at least 0 and at most 1, got 1.5",
+        ),
+        (
+            GOOD.replace("shots = 2", "shots = { most = 2 }"),
+            "shots: least: Field required",
+        ),
+        (
+            GOOD.replace("shots = 2", 'shots = "asis"'),
+            "shots: expected a number of images, [fewest, most], { most = …, least = … } or",
+        ),
+        (
+            GOOD.replace("val = 4", "val = [2, 4]"),
+            'val: expected a number of images or "as-is", got [2, 4]',
         ),
         (GOOD + "inner = { lr = 0 }", "inner.lr: Input should be greater than 0"),
         (GOOD + "inner = { lr = nan }", "inner.lr: "),
@@ -336,9 +354,90 @@ def test_a_search_may_validate_on_fewer_images_but_never_on_more(episodes):
 
 def test_label_noise_reaches_the_training_labels(open_tiny):
     clean = open_tiny().sample(KEYS)
-    noisy = open_tiny(label_noise=0.5).sample(KEYS)
+    noisy = open_tiny(noise={"kind": "symmetric", "share": 0.5}).sample(KEYS)
     assert ((noisy.train.label != clean.train.label).sum(1) == 3).all()
     assert torch.equal(noisy.val.label, clean.val.label)
+
+
+def test_confusion_takes_its_classes_from_the_meta_training_pool_alone(open_tiny, dataset):
+    """Classes a and b look alike; so they do in the meta-training pool only."""
+    noise = {"kind": "confusion", "share": 1.0}
+    train = open_tiny(ways=4).pools["train"]
+    even = torch.arange(18) % 2 == 0
+    # Half of each class is of the other one's images.
+    for one, other in ((0, 1), (2, 3)):
+        swapped = dataset.pixels[train[one][even]].clone()
+        dataset.pixels[train[one][even]] = dataset.pixels[train[other][even]]
+        dataset.pixels[train[other][even]] = swapped
+    episodes = open_tiny(ways=4, noise=noise)
+    for pool in ("validation", "test"):
+        dataset.pixels[torch.cat(episodes.pools[pool])] = 255
+    again = open_tiny(ways=4, noise=noise)
+    tasks = episodes.sample(KEYS)
+    assert torch.equal(tasks.train.label, again.sample(KEYS).train.label)
+    partner = torch.tensor([1, 0, 3, 2])
+    means = [
+        tasks.classes[t][label] == partner[dataset.labels[rows]]
+        for t, (label, rows) in enumerate(zip(tasks.train.label, tasks.train.rows, strict=True))
+    ]
+    assert torch.cat(means).float().mean() > 0.7
+
+
+@pytest.mark.parametrize(
+    ("changes", "sizes"),
+    [
+        ({"shots": [1, 3]}, {(n, n, n) for n in (1, 2, 3)}),
+        ({"shots": {"most": 4, "least": 1}}, {(4, 2, 1)}),
+        ({"shots": {"kind": "as-is", "share": 0.5}, "val": 3}, {(3, 3, 3)}),
+    ],
+    ids=str,
+)
+def test_shots_reach_the_tasks(open_tiny, changes, sizes):
+    tasks = open_tiny(**changes).sample(KEYS)
+    found = {tuple(sorted(map(int, counts), reverse=True)) for counts in tasks.train.class_counts}
+    assert found == sizes
+
+
+def test_validation_as_it_is_follows_a_long_tail_and_is_as_large_as_fits(open_tiny):
+    episodes = open_tiny(shots={"most": 4, "least": 1}, val="as-is")
+    # Of 6 images in the smallest pool 4 are to train with, and 2 of the largest class are left.
+    assert episodes.family.val.mean == 1
+    tasks = open_tiny(shots={"most": 2, "least": 1}, val={"kind": "as-is", "mean": 2}).sample(KEYS)
+    for t in range(len(tasks)):
+        counts = tasks.val.label[t].bincount(minlength=3)
+        assert counts.sort().values.tolist() == [1, 1, 4] or counts.sum() == 6
+        assert counts.argmax() == tasks.train.class_counts[t].argmax()
+
+
+UNEVEN = {
+    "long tail": (
+        {"shots": {"most": 9, "least": 2}},
+        "shots = { most = 9, least = 2 } and val = 4",
+    ),
+    "drawn": ({"shots": [1, 9]}, "shots = [1, 9] and val = 4"),
+    "as it is": ({"shots": "as-is", "val": 9}, "and val = 9"),
+    "validation": ({"val": {"kind": "as-is", "mean": 30}}, "mean = 30 }"),
+}
+
+
+@pytest.mark.parametrize("name", UNEVEN)
+def test_a_shape_that_does_not_fit_names_the_class_the_number_and_what_fits(open_tiny, name):
+    changes, sizes = UNEVEN[name]
+    message = error(open_tiny, kind=DataError, **changes)
+    assert message.startswith("tiny.toml: a has 30 images")
+    assert "needs at least" in message
+    assert sizes in message
+    fits = message.split("This fits: ")[1]
+    assert open_tiny(**tomllib.loads(fits.replace(", shots", "\nshots").replace(", val", "\nval")))
+
+
+def test_a_family_is_described_by_its_sizes_and_its_noise(open_tiny):
+    noise = {"kind": "symmetric", "share": [0, 0.6]}
+    family = open_tiny(shots={"most": 4, "least": 1}, val=2, noise=noise).family
+    assert family.describe() == (
+        "3-way, a long tail of 4 to 1 images on tiny with symmetric noise of 0 to 60 %, "
+        "mlp, 5 steps"
+    )
 
 
 def test_normalisation_is_that_of_the_meta_training_images(episodes):

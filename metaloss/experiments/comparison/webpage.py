@@ -10,6 +10,7 @@ from typing import Any
 
 from metaloss.core.formatting import interval, percent, points, printable, probability
 from metaloss.core.plot_style import Picture
+from metaloss.data.shapes import described
 
 # No scripts, and nothing from elsewhere: the file can be sent and archived as it is.
 PAGE = Template("""<!doctype html>
@@ -153,7 +154,7 @@ def _families(families: Sequence[dict[str, Any]]) -> str:
     rows = [
         (
             f["name"],
-            f"{f['ways']}-way {f['shots']}-shot, {f['ways'] * f['val']} validation images",
+            described(f["ways"], f["shots"], f["val"]),
             json.dumps(f["classifier"]),
             f"{f['data']}; {f['test_images']} to test on",
             f["fingerprint"][:16],

@@ -17,6 +17,16 @@ from metaloss.data.datasets import Dataset, load
 from metaloss.data.datasets._images import ImageOptions
 from metaloss.data.episodes import Pool
 from metaloss.data.pools import lacking_classes, pools
+from metaloss.data.shapes import as_toml, of_ways
+from metaloss.data.sizes import (
+    EpisodeShape,
+    fits,
+    mean_val,
+    most_val,
+    nearest,
+    needed,
+    reduced,
+)
 from metaloss.errors import DataError, SettingsError
 from metaloss.search.settings import changed
 from metaloss.tasks import episodic_family, family_files
@@ -55,9 +65,20 @@ class FoldedImages:
         return min(map(len, self.rows))
 
     @property
+    def judged(self) -> TaskFamily:
+        """The family that judges a choice: a fold may hold fewer images than it validates on."""
+        sizes = [len(rows) // self.folds for rows in self.rows]
+        shape = _shape(self.family, self.rows, self.folds)
+        slack = _slack(shape)
+        held_out = reduced(
+            shape, lambda s: all(n + slack <= m for n, m in zip(most_val(s), sizes, strict=True))
+        )
+        return replace(self.family, val=held_out.val)
+
+    @property
     def val(self) -> int:
-        """Held-out images per class that a task of a fold validates on."""
-        return min(self.family.val, self.scarcest // self.folds)
+        """Held-out images per class, on average, that a task of a fold validates on."""
+        return mean_val(self.judged.val)
 
     def whole(self, device: torch.device) -> Episodes:
         """Tasks of all images, for the choice that is recommended."""
@@ -76,11 +97,9 @@ class FoldedImages:
         seen = tuple(torch.cat([x for i, x in enumerate(each) if i != number]) for each in parts)
         # By the images that are seen: the fold's own must not leak through their mean.
         images = normalised(self.dataset, torch.cat(seen), device)
-        # A fold may hold fewer images of a class than the family validates on.
-        judge = replace(self.family, val=self.val)
         return (
             Episodes(self.family, self.dataset, images, {"validation": seen}),
-            Episodes(judge, self.dataset, images, {"test": seen}, {"test": held_out}),
+            Episodes(self.judged, self.dataset, images, {"test": seen}, {"test": held_out}),
         )
 
 
@@ -132,18 +151,34 @@ def make_folds(
             else spec
         )
         family = changed(episodic_family.of({"dataset": spec, **sizes}, name, spec), changes)
-    if family.ways > len(rows) or family.shots >= rest:
-        fits = (
-            f"ways = {min(family.ways, len(rows))}, shots = {min(family.shots, max(1, rest // 3))}"
-        )
-        raise DataError(
-            f"{spec}: {family.ways}-way {family.shots}-shot tasks do not fit: "
-            f"{len(rows)} classes, and {rest} images of the smallest one outside a fold "
-            f"({_counts(dataset, rows)}). This fits: {fits}"
-        )
-    return FoldedImages(
-        replace(family, val=min(family.val, rest - family.shots)), dataset, rows, folds, copies
+    shape = _shape(family, rows, folds)
+    slack = _slack(shape)
+    shape = reduced(
+        shape,
+        lambda s: all(n + slack <= m for n, m in zip(needed(s), s.available, strict=True)),
     )
+    if not fits(shape):
+        proposal = nearest(shape)
+        raise DataError(
+            f"{spec}: {of_ways(family.ways, family.shots)} tasks do not fit: "
+            f"{len(rows)} classes, and {rest} images of the smallest one outside a fold "
+            f"({_counts(dataset, rows)}). This fits: ways = {proposal.ways}, "
+            f"shots = {as_toml(proposal.shots)}"
+        )
+    return FoldedImages(replace(family, val=shape.val), dataset, rows, folds, copies)
+
+
+def _shape(family: TaskFamily, rows: Pool, folds: int) -> EpisodeShape:
+    """The size of a task of images outside a fold, even a class's largest."""
+    return family.shape([n - -(-n // folds) for n in map(len, rows)])
+
+
+def _slack(shape: EpisodeShape) -> int:
+    """Images that a class must have to spare.
+
+    Where sizes follow the data, they may follow one fold's a little differently than another's.
+    """
+    return int(not isinstance(shape.val, int))
 
 
 def _options(changes: Mapping[str, Any]) -> ImageOptions:

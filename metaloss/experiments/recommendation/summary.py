@@ -13,6 +13,7 @@ import torch
 from metaloss import storage
 from metaloss.core import registry
 from metaloss.core.tables import csv_bytes, record_table
+from metaloss.data.shapes import images_of
 from metaloss.evaluation.tuning import Setting
 from metaloss.experiments.comparison.losses import CE, ComparedLoss
 from metaloss.experiments.comparison.report_folder import results
@@ -137,7 +138,7 @@ def _small(family: TaskFamily, folds: FoldResults) -> str:
     inner = family.inner
     return small(
         family.ways,
-        family.shots,
+        images_of(family.shots),
         inner.steps,
         family.classifier["kind"],
         accuracy(folds.of_loss(CE)),
@@ -148,7 +149,7 @@ def _share(folded: FoldedImages) -> list[str]:
     """How much of what the user has a task trains on."""
     shots = folded.family.shots
     scarcest = folded.scarcest
-    if 2 * shots >= scarcest:
+    if not isinstance(shots, int) or 2 * shots >= scarcest:
         return []
     # As many as fit outside the largest fold, with one image left to validate on.
     most = scarcest - -(-scarcest // folded.folds) - 1

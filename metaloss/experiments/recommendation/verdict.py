@@ -165,19 +165,19 @@ def decide(final: LossChoice, folds: FoldResults) -> Verdict:
     )
 
 
-def small(classes: int, shots: int, steps: int, classifier: str, reached: float) -> str:
+def small(classes: int, images: str, steps: int, classifier: str, reached: float) -> str:
     """That the numbers are of small trainings, and how far those come.
 
     Args:
         classes: of a task.
-        shots: its training images of every class.
+        images: how many a class has to train with, in words.
         steps: how long a classifier trains.
         classifier: its name.
         reached: cross-entropy's accuracy in the folds.
     """
     return (
         f"All of this is of small trainings: {classes} classes{near_chance(reached, classes)}, "
-        f"{shots} images of each, {classifier}, {steps} steps, in which cross-entropy reaches "
+        f"{images}, {classifier}, {steps} steps, in which cross-entropy reaches "
         f"{percent(reached)}. A real training on all images reaches another level, where another "
         "loss may be best."
     )
