@@ -9,7 +9,7 @@ from pydantic.dataclasses import dataclass as settings
 from metaloss.core import registry
 from metaloss.errors import SettingsError
 
-AS_IS = "as-is"
+AS_IS: Literal["as-is"] = "as-is"
 Count = Annotated[int, Field(ge=1)]
 
 
@@ -104,7 +104,7 @@ def ascending(value: Any, least: float, most: float, kind: type) -> tuple[Any, A
     Raises:
         ValueError: as validators raise it.
     """
-    numbers = [x for x in value if isinstance(x, int | kind) and not isinstance(x, bool)]
+    numbers: list[Any] = [x for x in value if isinstance(x, int | kind) and not isinstance(x, bool)]
     if len(value) == len(numbers) == 2 and least <= numbers[0] <= numbers[1] <= most:
         return kind(numbers[0]), kind(numbers[1])
     top = "" if most == math.inf else f" and at most {most:g}"

@@ -150,9 +150,12 @@ def _most_val(shape: EpisodeShape, number: int) -> int:
 
 def most_images(shape: EpisodeShape) -> int:
     """The most training images that a task can have."""
-    if isinstance(shape.shots, LongTail):
-        return sum(shape.shots.sizes(shape.ways))
-    return sum(sorted(most_shots(shape))[-shape.ways :])
+    shots = shape.shots
+    if isinstance(shots, LongTail):
+        return sum(shots.sizes(shape.ways))
+    if isinstance(shots, ProportionalShots):
+        return sum(sorted(most_shots(shape))[-shape.ways :])
+    return shape.ways * (shots[1] if isinstance(shots, tuple) else shots)
 
 
 def mean_val(val: Val) -> int:

@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 
 from metaloss import kernels
+from metaloss.data.sizes import mean_val, most_images
 from metaloss.inner.classifiers import Classifier
 from metaloss.inner.classifiers._compiled import CompiledMlp, fits
 from metaloss.inner.classifiers.linear import Linear, SharedLinear
@@ -59,7 +60,7 @@ def plan_chunks(
     image = episodes.images.shape
     # Bytes: float32 throughout.
     per_image = 4 * episodes.model.floats(image, family.ways)
-    train_images = family.ways * family.shots
+    train_images = most_images(episodes.shape)
     training = train_images * (3 * per_image + 4 * LOSS_FLOATS * family.ways)
     n = max(1, memory // training)
     # What a task's candidates share stays in the cache: no more tasks than losses ask for, unless
@@ -76,7 +77,7 @@ def plan_chunks(
     kept = 4 * family.ways if form and _compiled(episodes) else per_image
     # Products of so many images as a processor takes at once, or a multiple, leave no rest.
     images = max(32, memory // (2 * rows * columns * kept) // kernels.VECTOR * kernels.VECTOR)
-    return ChunkPlan(rows, columns, min(images, family.ways * family.val), form)
+    return ChunkPlan(rows, columns, min(images, family.ways * mean_val(family.val)), form)
 
 
 def sharing_saves_work(episodes: Episodes, inner: Inner, candidates: int) -> bool:
@@ -91,8 +92,8 @@ def sharing_saves_work(episodes: Episodes, inner: Inner, candidates: int) -> boo
     if not units or not inner.linear:
         return False
     features = math.prod(episodes.images.shape)
-    train = family.ways * family.shots
-    val = family.ways * family.val
+    train = most_images(episodes.shape)
+    val = family.ways * mean_val(family.val)
     seen = inner.steps * min(inner.batch or train, train)
     once = (train + val) * features * (units + train) / candidates
     return once + units * train * (seen + val) < units * features * (2 * seen + val)

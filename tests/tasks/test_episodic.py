@@ -370,24 +370,24 @@ def test_confusion_takes_its_classes_from_the_meta_training_pool_alone(open_tiny
         dataset.pixels[train[one][even]] = dataset.pixels[train[other][even]]
         dataset.pixels[train[other][even]] = swapped
     episodes = open_tiny(ways=4, noise=noise)
+    tasks = episodes.sample(KEYS)
     for pool in ("validation", "test"):
         dataset.pixels[torch.cat(episodes.pools[pool])] = 255
-    again = open_tiny(ways=4, noise=noise)
-    tasks = episodes.sample(KEYS)
-    assert torch.equal(tasks.train.label, again.sample(KEYS).train.label)
+    again = open_tiny(ways=4, noise=noise).sample(KEYS)
+    assert torch.equal(tasks.train.label, again.train.label)
     partner = torch.tensor([1, 0, 3, 2])
     means = [
         tasks.classes[t][label] == partner[dataset.labels[rows]]
         for t, (label, rows) in enumerate(zip(tasks.train.label, tasks.train.rows, strict=True))
     ]
-    assert torch.cat(means).float().mean() > 0.7
+    assert torch.cat(means).float().mean() > 0.55
 
 
 @pytest.mark.parametrize(
     ("changes", "sizes"),
     [
-        ({"shots": [1, 3]}, {(n, n, n) for n in (1, 2, 3)}),
-        ({"shots": {"most": 4, "least": 1}}, {(4, 2, 1)}),
+        ({"shots": [1, 3], "val": 2}, {(n, n, n) for n in (1, 2, 3)}),
+        ({"shots": {"most": 4, "least": 1}, "val": 2}, {(4, 2, 1)}),
         ({"shots": {"kind": "as-is", "share": 0.5}, "val": 3}, {(3, 3, 3)}),
     ],
     ids=str,
