@@ -1,4 +1,4 @@
-"""Where the images of `folder:PATH` and similar sources lie, for a run that is resumed later.
+"""Where images of `folder:PATH`, features of `file:PATH` and the like lie, for a resumed run.
 
 The settings keep a path as the user gave it. The absolute path is stored in `places.json` of the
 run's folder, so that a run can be resumed from any working folder. Where the images were moved, the
@@ -14,6 +14,23 @@ from metaloss.data.datasets import PATHS
 from metaloss.errors import DataError, SettingsError
 
 FILE = "places.json"
+
+
+def sources_of(name: str, dataset: str, features: str = "") -> dict[str, str]:
+    """Where a family's data come from, by their role in a run: its images, and a file of features.
+
+    Args:
+        name: the family's.
+        dataset: its data source.
+        features: its setting of that name.
+    """
+    of_features = {features_role(name): features} if is_path_source(features) else {}
+    return {name: dataset, **of_features}
+
+
+def features_role(name: str) -> str:
+    """The role of a family's features in a run."""
+    return f"{name} features"
 
 
 def is_path_source(spec: str) -> bool:
@@ -96,8 +113,9 @@ def _existing(name: str, before: str, spec: str, option: str) -> str:
         if Path(place.partition(":")[2]).exists():
             return place
     kind, _, path = places[0].partition(":")
+    what = "file" if kind == "file" else "images"
     raise DataError(
-        f"{name}: no images at {path}; if they lie elsewhere now: {option} {kind}:NEWPATH"
+        f"{name}: no {what} at {path}; if they lie elsewhere now: {option} {kind}:NEWPATH"
     )
 
 

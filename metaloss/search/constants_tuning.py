@@ -15,6 +15,7 @@ from metaloss.core.reporting import Reporter
 from metaloss.core.streams import Stream
 from metaloss.criterion import loss_io
 from metaloss.criterion.base import Criterion, FormulaCriterion
+from metaloss.data.places import features_role
 from metaloss.engines.local import Local
 from metaloss.errors import SettingsError
 from metaloss.evaluation.protocol import LossEvaluation
@@ -136,6 +137,8 @@ def _families(loss: Any, runs: Path) -> dict[str, Any]:
     for family in table["families"]:
         images, key = (family["training"], "data") if "training" in family else (family, "dataset")
         images[key] = where[family["name"]]
+        if (role := features_role(family["name"])) in where:
+            family["features"] = where[role]
     return {key: table[key] for key in ("tasks", "families")}
 
 

@@ -112,7 +112,9 @@ def start(chosen: Settings, out: Path, *, before: ImageRecord | None = None, **h
     """
     device = resolve_device(chosen.device)
     (how.get("reporter") or Reporter()).on_work("loading images", plain=False)
-    families = [open_family(family, device) for family in chosen.families]
+    families = [
+        open_family(family, device, reporter=how.get("reporter")) for family in chosen.families
+    ]
     images = image_record.join_records(
         [before or ImageRecord(), *(image_record.record_of(e.dataset) for e in families)]
     )
@@ -152,7 +154,7 @@ def resume(
     run = replace(run, settings=checked_settings(run, changes))
     device = resolve_device(run.settings.device)
     where = run.places(moved)
-    families = run.opened(device, where)
+    families = run.opened(device, where, how.get("reporter"))
     return _run(run, families, device, allow_changes=allow_changes, where=where, **how)
 
 

@@ -13,6 +13,7 @@ import torch
 
 from metaloss import storage
 from metaloss.core.population import Population
+from metaloss.core.reporting import Reporter
 from metaloss.data import image_record, places
 from metaloss.data.image_record import ImageRecord
 from metaloss.errors import DamagedFile
@@ -111,24 +112,27 @@ class Run:
         )
 
     def places(self, moved: Sequence[str] = (), again: str = "") -> dict[str, str]:
-        """Where every family's images lie now, by its name; `places.find` says the arguments."""
-        specs = {family.name: family.dataset for family in self.settings.families}
+        """Where every family's data lie now, by their role; `find_places` says the arguments."""
+        specs = _sources(self.settings)
         return places.find_places(
             self.folder, specs, moved, again or f"metaloss evolve --resume {self.folder} --tasks"
         )
 
     def opened(
-        self, device: torch.device, where: Mapping[str, str] | None = None
+        self,
+        device: torch.device,
+        where: Mapping[str, str] | None = None,
+        reporter: Reporter | None = None,
     ) -> list[OpenFamily]:
         """The families with their images, from where these lie now.
+
+        `reporter` is told of the progress where a network computes features.
 
         Raises:
             DataError: they are not there, or damaged.
         """
         where = self.places() if where is None else where
-        return [
-            open_family(family, device, where[family.name]) for family in self.settings.families
-        ]
+        return [open_family(family, device, where, reporter) for family in self.settings.families]
 
     def write(self, name: str, table: Mapping[str, Any]) -> None:
         """Put a table into the folder as sealed JSON, whole or not at all."""
@@ -152,10 +156,15 @@ def create(
     files = {
         "config.toml": storage.toml_bytes(search.table()),
         "provenance.json": storage.record_bytes(provenance),
-        **places.record_file({family.name: family.dataset for family in search.families}),
+        **places.record_file(_sources(search)),
         image_record.FILE: storage.record_bytes((images or ImageRecord()).table()),
     }
     return Run(make_folder(parent, default_name(search), files, "run"), search)
+
+
+def _sources(search: Settings) -> dict[str, str]:
+    """Where the families' data come from, by their role."""
+    return {role: spec for family in search.families for role, spec in family.sources.items()}
 
 
 def default_name(search: Settings) -> str:

@@ -12,12 +12,16 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from metaloss.core import registry
+from metaloss.core.reporting import Reporter
 from metaloss.core.streams import Stream
-from metaloss.data.datasets import Dataset, load
+from metaloss.data.datasets import Dataset, Table, load
 from metaloss.data.episodes import Images, Pool, Tasks, draw
+from metaloss.data.features import Features, RawFeatures, open_features, standardised
 from metaloss.data.noise import nearest_mean_errors
+from metaloss.data.places import features_role
 from metaloss.data.pools import pools
 from metaloss.data.sizes import EpisodeShape, mean_val, with_mean
+from metaloss.errors import SettingsError
 from metaloss.inner.classifiers import Classifier
 from metaloss.inner.metrics import Metric
 from metaloss.inner.metrics import scores as accuracies
@@ -44,13 +48,15 @@ class Episodes:
         pools: what tasks are drawn from, by the pool's name.
         held_out: what the validation images of a pool's tasks are drawn from, where that is not the
             pool itself.
+        features: what takes the place of the pixels, as it was computed; None: nothing does.
     """
 
     family: TaskFamily
     dataset: Dataset
-    images: Images
+    images: Images | Features
     pools: dict[str, Pool]
     held_out: dict[str, Pool] = field(default_factory=dict)
+    features: RawFeatures | None = None
 
     def sample(self, keys: list[Stream], pool: str = "train", val: int | None = None) -> Tasks:
         """One task per key.
@@ -204,7 +210,13 @@ class Episodes:
         inner = {**table["inner"], "steps": family.inner.steps * steps}
         layers = registry.table(self.model)
         widths = self.model.widths
-        layers[widths] = [width * scale for width in layers[widths]]
+        if not widths and scale != 1:
+            raise SettingsError(
+                f"{family.origin}: classifier '{registry.kind(self.model)}' has no widths, so a "
+                f"stage cannot have scale = {scale}, only 1"
+            )
+        if widths:
+            layers[widths] = [width * scale for width in layers[widths]]
         table |= {"inner": inner, "classifier": {"kind": registry.kind(self.model), **layers}}
         return replace(self, family=of(table, family.name, family.origin))
 
@@ -212,9 +224,17 @@ class Episodes:
         """The same: the trainings of episodes are short, and none is kept."""
         return self
 
+    def fingerprints(self) -> dict[str, str]:
+        """The digests of its images and features, by their names among a run's conditions."""
+        name = self.family.name
+        of_features = {f"features {name}": self.features.digest} if self.features else {}
+        return {f"data {name}": self.dataset.fingerprint(), **of_features}
+
     def provenance(self) -> dict[str, Any]:
-        """Where its images come from, and what each of them is used for."""
+        """Where its images and features come from, and what each image is used for."""
+        features = {"features": self.features.about()} if self.features else {}
         return {
+            **features,
             **describe_images(self.family.dataset, self.dataset.origin, self.pools),
             "use": {
                 "search": "train",
@@ -250,20 +270,70 @@ class Episodes:
 
 
 def open_episodes(
-    family: TaskFamily, device: torch.device | str = "cpu", place: str = ""
+    family: TaskFamily,
+    device: torch.device | str = "cpu",
+    where: Mapping[str, str] | None = None,
+    reporter: Reporter | None = None,
 ) -> Episodes:
     """Load a family's images onto a device, and check that every class of every pool has enough of
     them.
 
-    `place` is where they lie, if not where the family says.
+    Args:
+        family: the settings.
+        device: where classifiers train.
+        where: where its data lie, by their role, if not where the family says.
+        reporter: is told of the progress where a network computes features.
 
     Raises:
+        SettingsError: its features cannot be.
         DataError: names what was found and values that fit.
     """
-    dataset = load(place or family.dataset, family.image_options)
+    place = (where or {}).get(family.name, family.dataset)
+    dataset = load(place, family.image_options)
     family = fitted(family, dataset)
     cut = {name: pool.rows for name, pool in pools(dataset).items()}
-    return Episodes(family, dataset, normalised(dataset, torch.cat(cut["train"]), device), cut)
+    spec = (where or {}).get(features_role(family.name), family.features)
+    features = features_of(family, dataset, place, spec, device, reporter)
+    images = inputs_of(dataset, features, torch.cat(cut["train"]), device)
+    return Episodes(family, dataset, images, cut, features=features)
+
+
+def features_of(
+    family: TaskFamily,
+    dataset: Dataset,
+    place: str,
+    spec: str,
+    device: torch.device | str,
+    reporter: Reporter | None = None,
+) -> RawFeatures | None:
+    """What takes the place of the pixels; None where nothing does.
+
+    Args:
+        family: the settings.
+        dataset: its images, or its table.
+        place: the data source, where it lies now.
+        spec: what names the features, where they lie now.
+        device: where a network computes.
+        reporter: is told of the progress.
+    """
+    if not spec and not isinstance(dataset, Table):
+        return None
+    return open_features(spec, dataset, place, family.image_options, device, reporter)
+
+
+def inputs_of(
+    dataset: Dataset,
+    features: RawFeatures | None,
+    rows: Int64[Tensor, " N"],
+    device: torch.device | str,
+) -> Images | Features:
+    """What classifiers are fed: pixels or features, normalised by the given rows alone.
+
+    Where these are the images that may be learned from, all others stay unseen.
+    """
+    if features is None:
+        return normalised(dataset, rows, device)
+    return standardised(features, rows, device)
 
 
 def normalised(dataset: Dataset, rows: Int64[Tensor, " N"], device: torch.device | str) -> Images:

@@ -10,7 +10,8 @@ from pydantic.dataclasses import dataclass as settings
 from torch import Tensor
 
 from metaloss.core import registry
-from metaloss.data.datasets import Dataset, source_and_path
+from metaloss.data import places
+from metaloss.data.datasets import Dataset, load, source_and_path
 from metaloss.data.datasets._files import Files
 from metaloss.data.datasets._images import (
     DEFAULT_OPTIONS,
@@ -20,6 +21,8 @@ from metaloss.data.datasets._images import (
     Size,
 )
 from metaloss.data.datasets.folder import listed
+from metaloss.data.features import check_spec
+from metaloss.data.features.networks import is_network
 from metaloss.data.noise import LabelNoise
 from metaloss.data.pools import Pool, pools, shortage
 from metaloss.data.shapes import ProportionalVal, Shots, Val, as_toml, of_ways
@@ -29,6 +32,7 @@ from metaloss.inner.classifiers import Classifier
 from metaloss.inner.loop import Inner
 from metaloss.tasks.family_files import written
 
+FROM_DATA = ("folder:", "file:")  # beginnings of what a family is made to fit
 LEAST = 2  # images of every class in every pool: one to train with, one to validate on
 
 
@@ -37,7 +41,8 @@ class TaskFamily:
     """The settings of a family; a TOML file holds all but its name and origin.
 
     Attributes:
-        dataset: where the images come from, a data source or folder:PATH.
+        dataset: where the images come from, a data source or folder:PATH; or file:PATH, features
+            and labels without images.
         ways: classes of a task.
         shots: images per class to train with: a number; [fewest, most], drawn for every task;
             { most = 50, least = 2 }, a long tail, whose order of classes is drawn for every task;
@@ -47,6 +52,7 @@ class TaskFamily:
         noise: wrong labels to train with: a table with kind and share.
         classifier: a table with the classifier's kind and settings.
         inner: a table with the settings of a training.
+        features: what takes the place of the pixels: file:PATH, torchvision:NAME or timm:NAME.
         size: side of the square that every image becomes, in pixels; None: the data set's own size.
         background: what transparent pixels are laid on: "white", "black" or "#rrggbb".
         max_pixels: the most pixels that an image file may have; larger ones are refused before they
@@ -62,6 +68,7 @@ class TaskFamily:
     noise: LabelNoise = None
     classifier: dict[str, Any] = Field(default_factory=lambda: {"kind": "mlp"})
     inner: Inner = Field(default_factory=Inner)
+    features: str = ""
     size: Size = None
     background: Background = DEFAULT_OPTIONS.background
     max_pixels: MaxPixels = DEFAULT_OPTIONS.max_pixels
@@ -72,6 +79,11 @@ class TaskFamily:
     def image_options(self) -> ImageOptions:
         """How its images are read."""
         return ImageOptions(self.size, self.background, self.max_pixels)
+
+    @property
+    def sources(self) -> dict[str, str]:
+        """Where its data come from, by their role in a run."""
+        return places.sources_of(self.name, self.dataset, self.features)
 
     @property
     def class_count(self) -> int | None:
@@ -93,8 +105,10 @@ class TaskFamily:
         """The family in a few words."""
         size = of_ways(self.ways, self.shots)
         noise = "" if self.noise is None else f" with {self.noise}"
+        by = f" by {self.features}" if self.features else ""
         return (
-            f"{size} on {self.dataset}{noise}, {self.classifier['kind']}, {self.inner.steps} steps"
+            f"{size} on {self.dataset}{by}{noise}, {self.classifier['kind']}, "
+            f"{self.inner.steps} steps"
         )
 
     def shape(self, available: Sequence[int], errors: Tensor | None = None) -> EpisodeShape:
@@ -121,14 +135,15 @@ EPISODE_SETTINGS = tuple(
 
 
 def read(spec: str) -> TaskFamily:
-    """The family that NAME, PATH.toml or folder:PATH means.
+    """The family that NAME, PATH.toml, folder:PATH or file:PATH means.
 
     Raises:
         SettingsError: no such family, or a file that does not describe one.
-        DataError: folder:PATH holds too few images; none is opened.
+        DataError: folder:PATH holds too few images, of which none is opened; or file:PATH too few
+            rows.
     """
-    if spec.startswith("folder:"):
-        return _from_folder(spec)
+    if spec.startswith(FROM_DATA):
+        return _from_data(spec)
     table, name, origin = written(spec)
     if table.get("kind") == "training":
         raise SettingsError(f"{origin} is a family of full trainings, and episodes are needed here")
@@ -145,19 +160,28 @@ def of(table: dict[str, Any], name: str, origin: str) -> TaskFamily:
         TaskFamily, {**table, "name": name, "origin": origin}, origin
     )
     family.model()
+    if family.features:
+        check_spec(family.features)
+        if family.size and is_network(family.features):
+            raise SettingsError(
+                f"{origin}: size: {family.features} looks at images of its own size; leave out "
+                f"size = {family.size}"
+            )
     return family
 
 
-def _from_folder(spec: str) -> TaskFamily:
+def _from_data(spec: str) -> TaskFamily:
     _, (path,) = source_and_path(spec)
-    dataset = listed(Path(path).expanduser())
+    is_folder = spec.startswith("folder:")
+    dataset = listed(Path(path).expanduser()) if is_folder else load(spec)
     classes = len(dataset.classes)
     smallest = _smallest(dataset)
     if few := shortage(dataset, LEAST):
         raise DataError(f"{spec}: {few}")
     shots = min(5, max(1, smallest // 3))
     sizes = {"ways": min(classes, 10), "shots": shots, "val": min(200, smallest - shots)}
-    return of({"dataset": spec, **sizes}, Path(path).resolve().name, spec)
+    resolved = Path(path).resolve()
+    return of({"dataset": spec, **sizes}, resolved.name if is_folder else resolved.stem, spec)
 
 
 def fitted(family: TaskFamily, dataset: Dataset) -> TaskFamily:

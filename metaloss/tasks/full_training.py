@@ -183,6 +183,10 @@ class FullTrainingTasks:
         """
         return replace(self, cache=open_cache(folder, conditions()))
 
+    def fingerprints(self) -> dict[str, str]:
+        """The digest of its images, under its name among a run's conditions."""
+        return {f"data {self.family.name}": self.dataset.fingerprint()}
+
     def provenance(self) -> dict[str, Any]:
         """Where its images come from, and what each of them is used for."""
         return {

@@ -12,6 +12,7 @@ import torch
 from pydantic import Discriminator, Tag
 
 from metaloss.core import plugins
+from metaloss.core.reporting import Reporter
 from metaloss.storage.environment import describe_environment
 from metaloss.tasks import episodic_family, family_files
 from metaloss.tasks import training_family as training
@@ -56,15 +57,15 @@ Families = tuple[
 
 
 def read(spec: str) -> Family:
-    """The family that NAME, PATH.toml or folder:PATH means.
+    """The family that NAME, PATH.toml, folder:PATH or file:PATH means.
 
     Raises:
         SettingsError: no such family, or a file that does not describe one.
-        DataError: folder:PATH holds no usable images.
+        DataError: folder:PATH or file:PATH holds no usable data.
     """
     return (
         episodic_family.read(spec)
-        if spec.startswith("folder:")
+        if spec.startswith(episodic_family.FROM_DATA)
         else of(*family_files.written(spec))
     )
 
@@ -80,21 +81,27 @@ def of(table: dict[str, Any], name: str, origin: str) -> Family:
     return episodic_family.of(table, name, origin)
 
 
-def open_family(family: Family, device: torch.device | str = "cpu", place: str = "") -> OpenFamily:
+def open_family(
+    family: Family,
+    device: torch.device | str = "cpu",
+    where: Mapping[str, str] | None = None,
+    reporter: Reporter | None = None,
+) -> OpenFamily:
     """Load a family's images onto a device, and check that there are enough of them.
 
     Args:
         family: the settings.
         device: where classifiers train.
-        place: where the images lie, if not where the family says.
+        where: where its data lie, by their role, if not where the family says.
+        reporter: is told of the progress where a network computes features.
 
     Raises:
         SettingsError: its network does not fit the images, or Lightning is not installed.
         DataError: images are missing, or too few.
     """
     if isinstance(family, TrainingFamily):
-        return open_full_training(family, device, place)
-    return open_episodes(family, device, place)
+        return open_full_training(family, device, (where or {}).get(family.name, ""))
+    return open_episodes(family, device, where, reporter)
 
 
 def conditions(
@@ -107,7 +114,7 @@ def conditions(
         device: where classifiers train.
         others: further parts, each a kind and a name, whose versions matter where they are plugins.
     """
-    data = {f"data {e.family.name}": e.dataset.fingerprint() for e in episodes}
+    data = {name: digest for e in episodes for name, digest in e.fingerprints().items()}
     parts = [part for e in episodes for part in e.family.parts]
     return {**describe_environment(device), **data, **plugins.versions([*parts, *others])}
 

@@ -10,6 +10,7 @@ from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass as settings
 
 from metaloss.core import registry
+from metaloss.data.places import sources_of
 from metaloss.errors import SettingsError
 from metaloss.training.settings import Training, over, protocol, resolve
 
@@ -43,6 +44,11 @@ class TrainingFamily:
     def dataset(self) -> str:
         """The data source's name."""
         return self.training.data
+
+    @property
+    def sources(self) -> dict[str, str]:
+        """Where its data come from, by their role in a run."""
+        return sources_of(self.name, self.dataset)
 
     @property
     def class_count(self) -> int | None:

@@ -157,7 +157,7 @@ def test_an_unknown_family_gets_the_nearest_name():
         (GOOD + 'classifier = { kind = "mpl" }', "unknown classifier 'mpl'. Did you mean 'mlp'?"),
         (
             GOOD + "classifier = { hidden = [3] }",
-            "classifier: needs a kind, one of cnn, mlp, shared",
+            "classifier: needs a kind, one of cnn, linear, mlp, shared",
         ),
         (
             GOOD + 'classifier = { kind = "mlp", hiden = [3] }',

@@ -5,7 +5,9 @@ A family names them as `features`: `file:PATH`, `torchvision:NAME` or `timm:NAME
 
 import hashlib
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int64
@@ -35,12 +37,20 @@ class RawFeatures:
     values: Float[Tensor, "N D"]
     source: str
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """SHA-256 of their number, shape and values."""
         digest = hashlib.sha256(repr(tuple(self.values.shape)).encode())
         digest.update(self.values.numpy().astype("<f4").tobytes())
         return digest.hexdigest()
+
+    def about(self) -> dict[str, Any]:
+        """What a run's provenance says of them."""
+        return {
+            "source": self.source,
+            "numbers": self.values.shape[1],
+            "sha256": self.digest,
+        }
 
 
 @dataclass(frozen=True, eq=False)

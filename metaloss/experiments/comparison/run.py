@@ -107,7 +107,8 @@ def start(
     specs = [*specs_of(losses, compared), *(x.label for x in compared[len(losses) :])]
     reporter.on_work("loading images", plain=False)
     families = [
-        open_episodes(family, device) for family in read_families(comparison, changes, specs)
+        open_episodes(family, device, reporter=reporter)
+        for family in read_families(comparison, changes, specs)
     ]
     # All that can be refused is refused before anything trains.
     check_classes(compared, families)

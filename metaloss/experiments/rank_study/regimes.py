@@ -18,7 +18,7 @@ from metaloss.core import registry
 from metaloss.core.reporting import Reporter
 from metaloss.core.streams import Stream
 from metaloss.criterion.base import Criterion
-from metaloss.data.places import is_path_source
+from metaloss.data.places import features_role, is_path_source
 from metaloss.engines.local import Local
 from metaloss.errors import SettingsError
 from metaloss.evaluation.family_evaluation import FamilyEvaluation
@@ -210,9 +210,12 @@ def open_regimes(
 
 def _placed(where: Mapping[str, str], table: Mapping[str, Any]) -> Mapping[str, Any]:
     """A setting with the images where these lie now."""
-    if not is_path_source(place := where.get(table["name"], "")):
-        return table
-    return {**table, ("family" if table["kind"] == "tasks" else "data"): place}
+    placed = dict(table)
+    if is_path_source(place := where.get(table["name"], "")):
+        placed["family" if table["kind"] == "tasks" else "data"] = place
+    if (role := features_role(table["name"])) in where:
+        placed["features"] = where[role]
+    return placed
 
 
 def _few_shot(study: Study, table: Mapping[str, Any], engine: Local) -> FewShot:

@@ -9,6 +9,7 @@ from pydantic.dataclasses import dataclass as settings_class
 
 from metaloss.core import registry
 from metaloss.core.config import merge_tables, parse_assignment
+from metaloss.data.places import sources_of
 from metaloss.errors import SettingsError
 
 KINDS = ("tasks", "train")
@@ -60,8 +61,12 @@ class Study:
 
     @property
     def sources(self) -> dict[str, str]:
-        """The family or data set whose images a setting uses, by the setting's name."""
-        return {x["name"]: str(x.get("family") or x.get("data") or "") for x in self.settings}
+        """The family or data set whose images a setting uses, and a file of features, by role."""
+        sources: dict[str, str] = {}
+        for x in self.settings:
+            data = str(x.get("family") or x.get("data") or "")
+            sources |= sources_of(x["name"], data, str(x.get("features", "")))
+        return sources
 
     def table(self) -> dict[str, Any]:
         """All settings as plain values, for TOML."""

@@ -11,11 +11,13 @@ from jaxtyping import Int64
 from torch import Tensor
 
 from metaloss.core import registry
+from metaloss.core.reporting import Reporter
 from metaloss.core.streams import Stream
 from metaloss.data import datasets
 from metaloss.data.datasets import Dataset, load
 from metaloss.data.datasets._images import ImageOptions
 from metaloss.data.episodes import Pool
+from metaloss.data.features import RawFeatures
 from metaloss.data.pools import lacking_classes, pools
 from metaloss.data.shapes import as_toml, of_ways
 from metaloss.data.sizes import (
@@ -30,7 +32,7 @@ from metaloss.data.sizes import (
 from metaloss.errors import DataError, SettingsError
 from metaloss.search.settings import changed
 from metaloss.tasks import episodic_family, family_files
-from metaloss.tasks.episodic import Episodes, normalised
+from metaloss.tasks.episodic import Episodes, features_of, inputs_of
 from metaloss.tasks.episodic_family import TaskFamily
 
 FOLDS = 5  # where there are images enough
@@ -51,6 +53,7 @@ class FoldedImages:
         rows: for each class its images.
         folds: how many.
         copies: images left out because their pixels are those of another one.
+        features: what takes the place of the pixels; None: nothing does.
     """
 
     family: TaskFamily
@@ -58,6 +61,7 @@ class FoldedImages:
     rows: Pool
     folds: int
     copies: int
+    features: RawFeatures | None = None
 
     @property
     def scarcest(self) -> int:
@@ -82,8 +86,7 @@ class FoldedImages:
 
     def whole(self, device: torch.device) -> Episodes:
         """Tasks of all images, for the choice that is recommended."""
-        images = normalised(self.dataset, torch.cat(self.rows), device)
-        return Episodes(self.family, self.dataset, images, {"validation": self.rows})
+        return self._episodes(self.family, {"validation": self.rows}, self.rows, device)
 
     def fold(self, number: int, key: Stream, device: torch.device) -> tuple[Episodes, Episodes]:
         """The tasks that choose a loss, without the fold's images, and those that judge the choice.
@@ -96,11 +99,17 @@ class FoldedImages:
         held_out = tuple(each[number] for each in parts)
         seen = tuple(torch.cat([x for i, x in enumerate(each) if i != number]) for each in parts)
         # By the images that are seen: the fold's own must not leak through their mean.
-        images = normalised(self.dataset, torch.cat(seen), device)
-        return (
-            Episodes(self.family, self.dataset, images, {"validation": seen}),
-            Episodes(self.judged, self.dataset, images, {"test": seen}, {"test": held_out}),
+        tuning = self._episodes(self.family, {"validation": seen}, seen, device)
+        return tuning, replace(
+            tuning, family=self.judged, pools={"test": seen}, held_out={"test": held_out}
         )
+
+    def _episodes(
+        self, family: TaskFamily, pools: dict[str, Pool], seen: Pool, device: torch.device
+    ) -> Episodes:
+        """Tasks of these pools, their images normalised by what may be seen."""
+        images = inputs_of(self.dataset, self.features, torch.cat(seen), device)
+        return Episodes(family, self.dataset, images, pools, features=self.features)
 
 
 def _parts(rows: Int64[Tensor, " N"], folds: int, key: Stream) -> tuple[Int64[Tensor, " _"], ...]:
@@ -112,15 +121,19 @@ def make_folds(
     changes: Mapping[str, Any],
     images: Literal["all", "test"] = "all",
     folds: int | None = None,
+    device: torch.device | str = "cpu",
+    reporter: Reporter | None = None,
 ) -> FoldedImages:
     """The images that a name means, and tasks that fit into its folds.
 
     Args:
-        spec: folder:PATH, or a task family or data set by name.
+        spec: folder:PATH, file:PATH, or a task family or data set by name.
         changes: settings of the family that replace its own.
         images: "all" but those of an official test split; or "test": the meta-test pool, which no
             search learns from.
         folds: how many; where None, five or as many as leave two images of every class in each.
+        device: where a network computes features.
+        reporter: is told of the progress.
 
     Raises:
         SettingsError: an unknown name or setting.
@@ -145,12 +158,7 @@ def make_folds(
         # A third at most to train on, so that enough are left to validate.
         shots = min(SHOTS, max(1, rest // 3))
         sizes = {"ways": min(WAYS, len(rows)), "shots": shots, "val": min(VAL, rest - shots)}
-        name = (
-            Path(spec.removeprefix("folder:")).resolve().name
-            if spec.startswith("folder:")
-            else spec
-        )
-        family = changed(episodic_family.of({"dataset": spec, **sizes}, name, spec), changes)
+        family = changed(episodic_family.of({"dataset": spec, **sizes}, _name(spec), spec), changes)
     shape = _shape(family, rows, folds)
     slack = _slack(shape)
     shape = reduced(
@@ -165,7 +173,16 @@ def make_folds(
             f"({_counts(dataset, rows)}). This fits: ways = {proposal.ways}, "
             f"shots = {as_toml(proposal.shots)}"
         )
-    return FoldedImages(replace(family, val=shape.val), dataset, rows, folds, copies)
+    features = features_of(family, dataset, family.dataset, family.features, device, reporter)
+    return FoldedImages(replace(family, val=shape.val), dataset, rows, folds, copies, features)
+
+
+def _name(spec: str) -> str:
+    """What a family is called that is made to fit some data."""
+    kind, _, path = spec.partition(":")
+    if not path:
+        return spec
+    return Path(path).resolve().stem if kind == "file" else Path(path).resolve().name
 
 
 def _shape(family: TaskFamily, rows: Pool, folds: int) -> EpisodeShape:
@@ -189,7 +206,7 @@ def _options(changes: Mapping[str, Any]) -> ImageOptions:
 
 
 def _family(spec: str) -> TaskFamily:
-    known = {*family_files.names(), *datasets.names()} - {"folder"}
+    known = {*family_files.names(), *datasets.names()} - {"file", "folder"}
     if spec not in known and not any(x in spec for x in "/:."):
         raise SettingsError(
             registry.unknown_message(
@@ -200,8 +217,8 @@ def _family(spec: str) -> TaskFamily:
 
 
 def _plain(spec: str) -> bool:
-    """Whether a name is a folder's or a data set's for which no family is written."""
-    return spec.startswith("folder:") or (
+    """Whether a name is a folder's, a file's or a data set's for which no family is written."""
+    return spec.startswith(episodic_family.FROM_DATA) or (
         spec in datasets.names() and spec not in family_files.names()
     )
 
@@ -224,7 +241,8 @@ def _without_copies(dataset: Dataset, pool: Pool) -> tuple[Pool, int]:
 
     def new(row: int) -> bool:
         # A digest takes 16 bytes, however large the image is.
-        digest = hashlib.blake2b(dataset.pixels[row].numpy().tobytes(), digest_size=16).digest()
+        content = dataset.contents(torch.tensor([row])).numpy().tobytes()
+        digest = hashlib.blake2b(content, digest_size=16).digest()
         before = len(seen)
         seen.add(digest)
         return len(seen) > before

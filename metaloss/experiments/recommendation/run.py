@@ -133,7 +133,14 @@ def start(
     requested = read_losses(losses, Path(runs))
     device = resolve_device(recommendation.device)
     reporter.on_work("loading images", plain=False)
-    images = make_folds(recommendation.data, changes, recommendation.images, recommendation.folds)
+    images = make_folds(
+        recommendation.data,
+        changes,
+        recommendation.images,
+        recommendation.folds,
+        device,
+        reporter,
+    )
     whole = images.whole(device)
     # Before anything trains: a loss that has learned from these images would win by that.
     compared = without_seen_images(requested, whole, recommendation.allow_seen, reporter.on_warning)
