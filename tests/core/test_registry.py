@@ -74,7 +74,7 @@ def test_a_part_refuses_a_setting_it_does_not_have(kind, name):
         ("genomes", "mnl", "unknown genome 'mnl'. Did you mean 'mln'?  (metaloss list genomes)"),
         ("strategies", "openai-es", "unknown strategy 'openai-es'. Did you mean 'openai_es'?"),
         ("classifiers", "CNN", "unknown classifier 'CNN'. Did you mean 'cnn'?"),
-        ("classifiers", "transformer", "unknown classifier 'transformer'. Known: cnn, mlp, "),
+        ("classifiers", "transformer", "unknown classifier 'transformer'. Known: cnn, linear, "),
         ("classifiers", "__init__", "unknown classifier '__init__'."),
         ("genomes", "_networks", "unknown genome '_networks'."),
     ],
