@@ -1,10 +1,12 @@
 """Makes the tables of the manual's results again. Everything is tuned on meta-validation tasks.
 
-    python benchmarks/evidence.py seeds RUN...        # the runs' own meta-test lines python
-    benchmarks/evidence.py steps RUN [--families fashionmnist] python benchmarks/evidence.py
-    transfer RUN [--families fashionmnist-1shot ...] python benchmarks/evidence.py zoo RUN...
-    # the winners against the best published loss, tuned python benchmarks/evidence.py control
-    RUN...      # strategies side by side, seed by seed
+    python benchmarks/evidence.py seeds RUN...
+    python benchmarks/evidence.py steps RUN [--families fashionmnist]
+    python benchmarks/evidence.py transfer RUN [--families fashionmnist-1shot ...]
+    python benchmarks/evidence.py zoo RUN...
+    python benchmarks/evidence.py control RUN...
+
+`seeds` prints the runs' own meta-test lines.
 
 `steps` compares the winner with cross-entropy, plain and with label smoothing 0.2, at equal numbers
 of steps and at each one's best; both sides are tuned in learning rate at each number. `transfer`
@@ -14,7 +16,7 @@ intervals over tasks.
 
 `zoo` tunes every published loss in learning rate and in its own parameter at the family's number of
 steps, then takes the best row to the runs' own meta-test tasks. `control` sets runs that differ in
-strategy alone beside each other.
+strategy alone beside each other, seed by seed.
 """
 
 import argparse

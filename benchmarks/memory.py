@@ -2,7 +2,7 @@
 
     python benchmarks/memory.py [--formulas 5000] [--genome tree]
 
-Formulas are varied, filtered, put to use once and entered into the ledger, as a search does it.
+Formulas are varied, filtered, put to use once and recorded as trained, as a search does it.
 Caches fill up in the first thousands; what each formula costs for good is the growth in the last
 half.
 """
@@ -33,9 +33,9 @@ def resident() -> float:
 def main(formulas: int, kind: str) -> None:
     """Print the memory after every tenth of the formulas, and that of one of the last half."""
     genome = registry.build("genomes", {"kind": kind})
-    ledger = TrainedLosses(genome.filters)
+    trained = TrainedLosses(genome.filters)
     key = Stream(1)
-    novelty_filter = NoveltyFilter(genome, ledger.seen)
+    novelty_filter = NoveltyFilter(genome, trained.seen)
     novelty_filter.start_generation()
     population = novelty_filter.sample(POPULATION, key)
     target = torch.eye(CLASSES)[torch.arange(IMAGES) % CLASSES][None]
@@ -43,13 +43,13 @@ def main(formulas: int, kind: str) -> None:
     marks = [(0, resident())]
     generation = 0
     print(f"{'formulas':>10}{'MB':>8}")
-    while len(ledger.entries) < formulas:
+    while len(trained.entries) < formulas:
         losses = novelty_filter.losses(population)
         losses.bind(TrainingTargets(target)).logit_gradient(logits)
         reached = [(str(formula), 0.1 * number) for number, formula in enumerate(losses.formulas)]
-        ledger.add({"losses": reached, "control": 0.5}, losses.formulas)
-        if len(ledger.entries) >= marks[-1][0] + formulas / 10:
-            marks.append((len(ledger.entries), resident()))
+        trained.add({"losses": reached, "control": 0.5}, losses.formulas)
+        if len(trained.entries) >= marks[-1][0] + formulas / 10:
+            marks.append((len(trained.entries), resident()))
             print(f"{marks[-1][0]:10}{marks[-1][1]:8.0f}", flush=True)
         generation += 1
         novelty_filter.start_generation()
