@@ -190,6 +190,11 @@ class GenomeCriterion(Criterion):
         """The loss as a population of one."""
         return self._kind(**{name: getattr(self, name) for name in self._fields})
 
+    @property
+    def reads_prior(self) -> bool:
+        """Whether its genome has a part for the classes' shares."""
+        return bool(getattr(self.genome, "prior", False))
+
     def losses(self) -> Losses:
         """The candidate's loss."""
         return self.genome.losses(self.candidate)

@@ -17,11 +17,12 @@ from torch import Tensor
 from metaloss.core.population import Vectors
 from metaloss.core.streams import Stream
 from metaloss.errors import SettingsError
+from metaloss.genomes._prior import SeesPrior
 from metaloss.genomes._symbolic import FormulaGenome
 from metaloss.genomes._vectors import RealVectors
 from metaloss.losses import zoo
-from metaloss.losses.language.expression import Expression, constant
-from metaloss.losses.language.formula import Formula
+from metaloss.losses.language.expression import LOGPRIOR, Expression, call, constant
+from metaloss.losses.language.formula import NO_SCALE, NO_SHIFT, Formula
 
 __all__ = ["Constants"]
 
@@ -30,12 +31,12 @@ LARGEST = 1e300  # a constant stays a finite number, or its formula could not be
 
 
 @settings(frozen=True, config=ConfigDict(extra="forbid"))
-class Constants(RealVectors, FormulaGenome):
+class Constants(SeesPrior, RealVectors, FormulaGenome):
     """The formula whose constants are tuned.
 
     Every place of a constant is a gene v: the constant c becomes c·exp(v), so that a step of 0.05
     is one of 5 % and no sign turns; 0 becomes v. All genes 0 are the formula as it is. Its
-    reduction and temperature stay.
+    reduction and temperature stay; the constants of its scale and shift are tuned as well.
 
     Attributes:
         formula: a published loss by name, with parameters or without, or a formula.
@@ -43,6 +44,7 @@ class Constants(RealVectors, FormulaGenome):
 
     formula: str = "poly1"
 
+    start_tau: ClassVar[float] = 0.0
     vector: ClassVar[bool] = True
     usual: ClassVar[Mapping[str, Any]] = {"strategy": {"kind": "mu_plus_lambda"}, "generations": 80}
     reasons: ClassVar[tuple[str, ...]] = ("",)
@@ -51,7 +53,7 @@ class Constants(RealVectors, FormulaGenome):
     @field_validator("formula")
     @classmethod
     def _has_constants(cls, formula: str) -> str:
-        if not values(zoo.read(formula).expression):
+        if not any(values(e) for e in zoo.read(formula).expressions):
             raise SettingsError(f"{formula} has no constants to tune")
         return formula
 
@@ -67,16 +69,46 @@ class Constants(RealVectors, FormulaGenome):
 
     def sample(self, n: int, key: Stream) -> Vectors:
         """n times the formula as it is."""
-        return Vectors(torch.zeros(n, len(values(self.original.expression))))
+        genes = sum(len(values(e)) for e in self.original.expressions)
+        return Vectors(torch.zeros(n, genes + self.prior_genes))
 
     def formulas(self, population: Vectors) -> tuple[Formula, ...]:
         """The formula with every candidate's constants."""
-        old = torch.tensor(values(self.original.expression), dtype=torch.float64)
-        e = self.original.expression
-        return tuple(
-            replace(self.original, expression=rewritten(e, row))
-            for row in moved(old, population.vectors())
+        formula = self.original
+        old = torch.tensor(
+            [value for e in formula.expressions for value in values(e)], dtype=torch.float64
         )
+        vectors = population.vectors()
+        formulas = [_rewritten(formula, row) for row in moved(old, vectors[:, : len(old)])]
+        if not self.prior:
+            return tuple(formulas)
+        moves = zip(*(x.tolist() for x in self.moves(vectors.double())), strict=True)
+        return tuple(adjusted(f, *move) for f, move in zip(formulas, moves, strict=True))
+
+
+def adjusted(formula: Formula, tau: float, power: float) -> Formula:
+    """A formula with logit adjustment, and class weights to a power, on top of what it has."""
+    weight = call("exp", call("mul", constant(-power), LOGPRIOR))
+    shift = call("mul", constant(tau), LOGPRIOR)
+    return replace(
+        formula,
+        expression=call("mul", weight, formula.expression),
+        shift=shift if formula.shift == NO_SHIFT else call("add", formula.shift, shift),
+    )
+
+
+def _rewritten(formula: Formula, constants: list[float]) -> Formula:
+    """A formula with these constants, those of its scale and shift last."""
+    left = iter(constants)
+
+    def moved_constants(e: Expression, none: Expression | None = None) -> Expression:
+        return e if e == none else rewritten(e, [next(left) for _ in values(e)])
+
+    # In the order in which the genes stand.
+    expression = moved_constants(formula.expression)
+    scale = moved_constants(formula.scale, NO_SCALE)
+    shift = moved_constants(formula.shift, NO_SHIFT)
+    return replace(formula, expression=expression, scale=scale, shift=shift)
 
 
 @lru_cache(maxsize=64)

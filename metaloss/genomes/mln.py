@@ -25,6 +25,7 @@ from metaloss.genomes._compiled import CompiledEquivariant
 from metaloss.genomes._equivariant import Equivariant
 from metaloss.genomes._figure3 import Figure3
 from metaloss.genomes._networks import Weights
+from metaloss.genomes._prior import SeesPrior
 from metaloss.genomes._vectors import RealVectors
 from metaloss.losses import zoo
 from metaloss.losses.base import (
@@ -43,7 +44,7 @@ Width = Annotated[int, Field(ge=1, le=256)]
 
 
 @settings(frozen=True, config=ConfigDict(extra="forbid"))
-class MetaLossNetwork(RealVectors):
+class MetaLossNetwork(SeesPrior, RealVectors):
     """Sizes of the network, and where the search starts.
 
     Attributes:
@@ -115,18 +116,21 @@ class MetaLossNetwork(RealVectors):
 
     @property
     def size(self) -> int:
-        """The number of weights."""
-        return sum(math.prod(shape) for shape in self.shapes.values())
+        """How many numbers a candidate is: the weights, and what `prior` adds."""
+        return sum(math.prod(shape) for shape in self.shapes.values()) + self.prior_genes
 
     def sample(self, n: int, key: Stream) -> Vectors:
         """n random networks, or n copies of the one that imitates a loss."""
         if self.start == "random":
-            return Vectors(torch.cat([self._random(key.at(i)) for i in range(n)]))
-        return Vectors(imitate(self, key.seed).repeat(n, 1))
+            weights = torch.cat([self._random(key.at(i)) for i in range(n)])
+        else:
+            weights = imitate(self, key.seed).repeat(n, 1)
+        return Vectors(self.with_prior_genes(weights))
 
     def losses(self, population: Vectors) -> Losses:
         """The networks, side by side."""
-        return self.networks(population.vectors())
+        vectors = population.vectors()
+        return self.adjusted(self.networks(vectors), vectors)
 
     def networks(self, vectors: Float[Tensor, "P D"]) -> Equivariant | Figure3:
         """The networks with these weights, differentiable in them."""
@@ -140,7 +144,7 @@ class MetaLossNetwork(RealVectors):
     def weights(self, vectors: Float[Tensor, "P D"]) -> Weights:
         """The weights by name, views of these vectors."""
         sizes = [math.prod(shape) for shape in self.shapes.values()]
-        blocks = vectors.split(sizes, dim=1)
+        blocks = vectors[:, : sum(sizes)].split(sizes, dim=1)
         return {
             name: block.unflatten(1, shape)
             for (name, shape), block in zip(self.shapes.items(), blocks, strict=True)
@@ -151,7 +155,8 @@ class MetaLossNetwork(RealVectors):
         fixed = f", {self.fixed_classes} classes" if self.classes else ""
         return (
             f"Meta-Loss Network ({self.architecture}{fixed}, "
-            f"{self.size} weights, {self.activation})"
+            f"{self.size} weights, {self.activation}"
+            f"{self.describe_moves(population[row : row + 1].vectors())})"
         )
 
     def torch_source(self, population: Vectors) -> list[str]:
@@ -164,7 +169,8 @@ class MetaLossNetwork(RealVectors):
             raise SettingsError(
                 f"the architecture '{self.architecture}' has no Python; .pt2 can hold it"
             )
-        weights = self.weights(population.vectors())
+        vectors = population.vectors()
+        weights = self.weights(vectors)
         act = {
             "tanh": "torch.tanh",
             "relu": "torch.relu",
@@ -181,7 +187,7 @@ class MetaLossNetwork(RealVectors):
             context.append("u = u + (w_mean @ h.mean(1, keepdim=True).mT).mT")
         if self.context == "label":
             context.append("u = u + (w_true @ (h * y[..., None]).sum(1, keepdim=True).mT).mT")
-        return [
+        lines = [
             *[f"{name} = z.new_tensor({w[0].tolist()})" for name, w in weights.items()],
             "logp = z.log_softmax(-1)",
             "C = z.shape[-1]",
@@ -193,6 +199,7 @@ class MetaLossNetwork(RealVectors):
             *context,
             f"return ({act}(u) @ w_out.mT)[..., 0]",
         ]
+        return self.adjusted_source(lines, vectors)
 
     def _random(self, key: Stream) -> Float[Tensor, "1 D"]:
         """Weights normal with variance 1/inputs, biases with 0.1²."""

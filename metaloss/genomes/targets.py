@@ -20,8 +20,10 @@ from torch import Tensor
 from metaloss.core.population import Vectors
 from metaloss.core.streams import Stream
 from metaloss.genomes._channels import class_count_scale
+from metaloss.genomes._prior import SeesPrior
 from metaloss.genomes._vectors import RealVectors
 from metaloss.losses.base import (
+    Losses,
     TrainingTargets,
     chosen_weights,
     images,
@@ -37,7 +39,7 @@ CURVES = 3
 
 
 @settings(frozen=True, config=ConfigDict(extra="forbid"))
-class LearnedTargets(RealVectors):
+class LearnedTargets(SeesPrior, RealVectors):
     """What the curves are drawn through, and where the search starts.
 
     The true class's target is a(p_true), another class's (b(p) + d(p_true)) / C: three curves over
@@ -86,7 +88,7 @@ class LearnedTargets(RealVectors):
     @property
     def size(self) -> int:
         """How many numbers a candidate is."""
-        return CURVES * len(self.knots)
+        return CURVES * len(self.knots) + self.prior_genes
 
     def sample(self, n: int, key: Stream) -> Vectors:
         """n times label smoothing."""
@@ -94,25 +96,32 @@ class LearnedTargets(RealVectors):
         reference_classes = self.home_classes
         knots = len(self.knots)
         start = torch.tensor([1 - s + s / reference_classes, s, 0.0]).repeat_interleave(knots)
-        return Vectors(start.repeat(n, 1))
+        return Vectors(self.with_prior_genes(start.repeat(n, 1)))
 
-    def losses(self, population: Vectors) -> "Targets":
+    def losses(self, population: Vectors) -> Losses:
         """The candidates, side by side."""
-        curves = population.vectors().unflatten(1, (CURVES, len(self.knots)))
-        return Targets(curves, torch.tensor(self.knots).log(), self.home_classes)
+        vectors = population.vectors()
+        knots = torch.tensor(self.knots).log()
+        return self.adjusted(Targets(self._curves(vectors), knots, self.home_classes), vectors)
+
+    def _curves(self, vectors: Float[Tensor, "P D"]) -> Float[Tensor, "P 3 K"]:
+        knots = len(self.knots)
+        curves: Tensor = vectors[:, : CURVES * knots].unflatten(1, (CURVES, knots))
+        return curves
 
     def describe(self, population: Vectors, row: int) -> str:
         """How many numbers and knots it has, in one line."""
-        return f"learned targets ({self.size} numbers, {len(self.knots)} knots)"
+        moves = self.describe_moves(population[row : row + 1].vectors())
+        return f"learned targets ({self.size} numbers, {len(self.knots)} knots{moves})"
 
     def torch_source(self, population: Vectors) -> list[str]:
         """The lines of Python that compute the one loss's terms of logits z and targets y."""
-        vector = population.vectors()[0]
+        vectors = population.vectors()
         knots = torch.tensor(self.knots).log().tolist()
         home = self.home_classes
-        return [
+        lines = [
             f"knots = z.new_tensor({knots})",
-            f"curves = z.new_tensor({vector.unflatten(0, (-1, len(knots))).tolist()})",
+            f"curves = z.new_tensor({self._curves(vectors)[0].tolist()})",
             "logp = z.log_softmax(-1)",
             "C, u = z.shape[-1], logp",
             f"if C != {home}:  # a guess reads 1/{home}, 0 and certainty stay",
@@ -129,6 +138,7 @@ class LearnedTargets(RealVectors):
             "targets = (other + y * (along(true, curves[0]) - other)).detach()",
             "return -targets * logp.masked_fill(targets == 0, 0)",
         ]
+        return self.adjusted_source(lines, vectors)
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,8 @@ def class_counts(prior: object) -> torch.Tensor | None:
     if prior is None:
         return None
     counts = torch.as_tensor(prior)
-    counts = counts if counts.is_floating_point() else counts.float()
+    # A copy: a view of a larger tensor, whose owner may change it, cannot be exported.
+    counts = counts.clone() if counts.is_floating_point() else counts.float()
     if counts.ndim != 1:
         raise ValueError(f"prior must be one number per class, got the shape {tuple(counts.shape)}")
     wrong = counts[~(counts.isfinite() & (counts >= 0))]

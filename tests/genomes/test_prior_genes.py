@@ -1,0 +1,113 @@
+"""τ and the power of class weights as numbers that evolve beside a loss's own."""
+
+import pytest
+import torch
+from test_export import program, written
+
+from metaloss.core import registry
+from metaloss.core.population import Vectors
+from metaloss.core.streams import Stream
+from metaloss.criterion.base import GenomeCriterion
+from metaloss.genomes._prior import STEP
+from metaloss.losses.base import TrainingTargets, one_hot
+from metaloss.losses.prior_adjusted import PriorAdjusted
+
+T = 2
+B = 5
+C = 4
+COUNTS = torch.tensor([[20.0, 5, 2, 1], [3, 3, 3, 3]], dtype=torch.float64)
+GENOMES = {
+    "targets": {"kind": "targets"},
+    "mln": {"kind": "mln", "start": "random", "features": 3, "hidden": 4},
+    "figure3": {"kind": "mln", "architecture": "figure3", "start": "random", "fixed_classes": C},
+    "constants": {"kind": "constants", "formula": "sum(-2*y*logp, shift=.5*logprior)"},
+}
+genomes = pytest.mark.parametrize("kind", GENOMES)
+
+
+def genome(kind, prior=True):
+    return registry.build("genomes", {**GENOMES[kind], "prior": prior}, "genome")
+
+
+def population(kind, n=3):
+    start = genome(kind).sample(n, Stream(0)).vectors().double()
+    return Vectors(start + 0.1 * Stream(1).normal(*start.shape))
+
+
+def situation(n=3):
+    logits = (2 * Stream(2).normal(n, T, B, C)).double()
+    return logits, one_hot(Stream(3).integers(C, T, B), C).double()
+
+
+@genomes
+def test_two_numbers_more_are_a_shift_and_class_weights(kind):
+    candidates = population(kind)
+    logits, y = situation()
+    targets = TrainingTargets(y, counts=COUNTS)
+    bound = genome(kind).losses(candidates).bind(targets)
+    plain = genome(kind, False).losses(Vectors(candidates.values[:, :-2])).bind(targets)
+    share = C * COUNTS / COUNTS.sum(-1, keepdim=True)
+    for row in range(3):
+        tau, power = (STEP * candidates.values[row, -2:]).tolist()
+        tau += genome(kind).start_tau
+        moved = logits + tau * share.log()[:, None]
+        weight = (y * share[:, None] ** -power).sum(-1)
+        expected = plain.terms(moved)[row].sum(-1) * weight
+        torch.testing.assert_close(bound(logits)[row], expected.mean(-1))
+        gradient = plain.logit_gradient(moved)[row] * weight[..., None]
+        torch.testing.assert_close(bound.logit_gradient(logits)[row], gradient)
+
+
+@genomes
+def test_on_even_classes_they_change_nothing(kind):
+    candidates = population(kind)
+    logits, y = situation()
+    targets = TrainingTargets(y, counts=torch.full((T, C), 5.0))
+    bound = genome(kind).losses(candidates).bind(targets)
+    plain = genome(kind, False).losses(Vectors(candidates.values[:, :-2])).bind(targets)
+    assert torch.equal(bound.logit_gradient(logits), plain.logit_gradient(logits))
+
+
+@genomes
+def test_a_minibatch_and_some_rows_have_their_own(kind):
+    logits, y = situation()
+    index = torch.tensor([[4, 0], [2, 2]])
+    rows = torch.arange(T)[:, None]
+    weight = torch.tensor([1.0, 2, 0, 1, 1], dtype=torch.float64).expand(T, -1)
+    losses = genome(kind).losses(population(kind))
+    picked = losses.bind(TrainingTargets(y, weight, COUNTS)).minibatch(index)[torch.tensor([2, 0])]
+    alone = losses.bind(TrainingTargets(y[rows, index], weight[rows, index].clamp(min=1), COUNTS))
+    some = logits[:, rows, index]
+    expected = alone.logit_gradient(some)[[2, 0]]
+    found = picked.logit_gradient(some[[2, 0]])
+    torch.testing.assert_close(found[:, 0], expected[:, 0])
+    assert found[:, 1].isnan().all() or found[:, 1].eq(0).all()
+
+
+@pytest.mark.parametrize("kind", ["targets", "mln", "constants"])
+def test_a_criterion_and_what_is_written_of_it_see_the_prior(kind, tmp_path):
+    space = genome(kind)
+    candidate = Vectors(population(kind, 1).values.float())
+    logits, label = situation(1)[0][0, 0].float(), Stream(3).integers(C, B)
+    if kind == "constants":
+        assert "shift=" in space.describe(candidate, 0)
+        return
+    loss = GenomeCriterion(space, candidate, prior=COUNTS[0])
+    assert loss.reads_prior
+    assert "logit adjustment" in loss.describe()
+    targets = TrainingTargets(one_hot(label, C)[None], counts=COUNTS[:1].float())
+    expected = space.losses(candidate).bind(targets)(logits[None, None])[0, 0]
+    torch.testing.assert_close(loss(logits, label), expected)
+    torch.testing.assert_close(written(loss, tmp_path / "x.py")(logits, label), expected)
+    torch.testing.assert_close(program(loss, tmp_path / "x.pt2")(logits, label), expected)
+
+
+@genomes
+def test_settings_are_off_by_default(kind):
+    space = registry.build("genomes", GENOMES[kind], "genome")
+    assert not space.prior
+    losses = space.losses(space.sample(2, Stream(0)))
+    assert not isinstance(losses, PriorAdjusted)
+    assert genome(kind).sample(2, Stream(0)).vectors().shape[1] == (
+        space.sample(2, Stream(0)).vectors().shape[1] + 2
+    )
