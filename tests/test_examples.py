@@ -10,7 +10,7 @@ import metaloss
 from metaloss.core import registry
 from metaloss.core.streams import Stream
 from metaloss.criterion import loss_io
-from metaloss.criterion.base import GenomeCriterion
+from metaloss.criterion.genome import GenomeCriterion
 from metaloss.genomes.mln import MetaLossNetwork
 from metaloss.search import elimination, estimate, settings
 from metaloss.tasks import opening

@@ -57,7 +57,8 @@ def export(spec: str, path: Path, runs: str) -> None:
 @click.argument(
     "kind",
     metavar=(
-        "tasks|losses|primitives|genomes|strategies|classifiers|metrics|data|runs|models|protocols|tables"
+        "tasks|losses|primitives|genomes|strategies|classifiers|metrics|data"
+        "|runs|models|protocols|tables"
     ),
 )
 @click.argument("pattern", default="")

@@ -9,8 +9,8 @@ from metaloss.cli.listing import describe_run
 from metaloss.console.text import summary_lines
 from metaloss.core.formatting import printable
 from metaloss.criterion import loss_io
-from metaloss.criterion.base import FormulaCriterion
 from metaloss.criterion.dice import Dice
+from metaloss.criterion.formula import FormulaCriterion
 from metaloss.errors import SettingsError
 from metaloss.evaluation import plots
 from metaloss.losses import phenotype, zoo

@@ -17,8 +17,10 @@ from metaloss import storage
 from metaloss.core import reading, registry
 from metaloss.core.formatting import printable
 from metaloss.core.population import Population
-from metaloss.criterion.base import Criterion, FormulaCriterion, GenomeCriterion
+from metaloss.criterion.base import Criterion
 from metaloss.criterion.dice import Dice
+from metaloss.criterion.formula import FormulaCriterion
+from metaloss.criterion.genome import GenomeCriterion
 from metaloss.data import image_record
 from metaloss.data.image_record import ImageRecord
 from metaloss.errors import DamagedFile, SettingsError

@@ -5,8 +5,10 @@ import re
 
 from metaloss._version import __version__
 from metaloss.criterion import dice, loss_module
-from metaloss.criterion.base import Criterion, FormulaCriterion, GenomeCriterion
+from metaloss.criterion.base import Criterion
 from metaloss.criterion.dice import Dice
+from metaloss.criterion.formula import FormulaCriterion
+from metaloss.criterion.genome import GenomeCriterion
 from metaloss.criterion.loss_module import LossModule
 from metaloss.errors import SettingsError
 from metaloss.genomes import Exportable
@@ -73,7 +75,8 @@ def python(criterion: Criterion) -> str:
 
 def _after_imports(module: object) -> str:
     """A module's text from behind its last import on."""
-    return re.split(r"\n(?:import|from) .*\n", inspect.getsource(module))[-1].strip()  # type: ignore[arg-type]
+    source = inspect.getsource(module)  # type: ignore[arg-type]
+    return re.split(r"\n(?:import|from) .*\n", source)[-1].strip()
 
 
 def _methods(criterion: Criterion) -> list[str]:

@@ -14,7 +14,8 @@ from metaloss.core.devices import resolve_device
 from metaloss.core.reporting import Reporter
 from metaloss.core.streams import Stream
 from metaloss.criterion import loss_io
-from metaloss.criterion.base import Criterion, FormulaCriterion
+from metaloss.criterion.base import Criterion
+from metaloss.criterion.formula import FormulaCriterion
 from metaloss.data.places import features_role
 from metaloss.engines.local import Local
 from metaloss.errors import SettingsError

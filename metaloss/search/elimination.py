@@ -24,7 +24,7 @@ from metaloss.core.formatting import counted
 from metaloss.core.reporting import Reporter
 from metaloss.core.streams import Stream
 from metaloss.criterion import loss_io
-from metaloss.criterion.base import FormulaCriterion
+from metaloss.criterion.formula import FormulaCriterion
 from metaloss.data import image_record
 from metaloss.data.image_record import ImageRecord
 from metaloss.engines.local import Local

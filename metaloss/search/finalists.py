@@ -10,7 +10,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from metaloss.core.population import Population
-from metaloss.criterion.base import Criterion, FormulaCriterion, GenomeCriterion
+from metaloss.criterion.base import Criterion
+from metaloss.criterion.formula import FormulaCriterion
+from metaloss.criterion.genome import GenomeCriterion
 from metaloss.errors import MetalossError
 from metaloss.evaluation.protocol import LossEvaluation
 from metaloss.genomes import FormulaSpace, Genome

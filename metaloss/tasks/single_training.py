@@ -9,7 +9,8 @@ from dataclasses import replace
 import torch
 
 from metaloss.core.streams import Stream
-from metaloss.criterion.base import Criterion, FormulaCriterion
+from metaloss.criterion.base import Criterion
+from metaloss.criterion.formula import FormulaCriterion
 from metaloss.errors import DataError, Interrupted, MetalossError, SettingsError, out_of_memory
 from metaloss.losses.base import Losses
 from metaloss.losses.formulas import Formulas

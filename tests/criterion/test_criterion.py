@@ -17,7 +17,8 @@ import metaloss
 from metaloss.core.population import Vectors
 from metaloss.core.streams import Stream
 from metaloss.criterion import loss_io
-from metaloss.criterion.base import Criterion, GenomeCriterion
+from metaloss.criterion.base import Criterion
+from metaloss.criterion.genome import GenomeCriterion
 from metaloss.errors import DamagedFile, SettingsError
 from metaloss.genomes.mln import MetaLossNetwork
 from metaloss.genomes.targets import LearnedTargets

@@ -14,7 +14,7 @@ from test_criterion import SIZES, problem, value_and_gradient
 from torch import nn
 
 import metaloss
-from metaloss.criterion.base import FormulaCriterion
+from metaloss.criterion.formula import FormulaCriterion
 from metaloss.losses import zoo
 
 NAMES = [name for name in zoo.names() if zoo.entry(name).text]

@@ -13,8 +13,9 @@ from trees import expressions, small
 
 import metaloss
 from metaloss.core.streams import Stream
-from metaloss.criterion.base import FormulaCriterion, GenomeCriterion
 from metaloss.criterion.export import SUFFIXES, export
+from metaloss.criterion.formula import FormulaCriterion
+from metaloss.criterion.genome import GenomeCriterion
 from metaloss.criterion.standalone import python
 from metaloss.errors import SettingsError
 from metaloss.genomes.targets import LearnedTargets

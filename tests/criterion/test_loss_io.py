@@ -17,8 +17,9 @@ from torch import nn
 import metaloss
 from metaloss import storage
 from metaloss.criterion import loss_io
-from metaloss.criterion.base import FormulaCriterion, GenomeCriterion
 from metaloss.criterion.dice import Dice
+from metaloss.criterion.formula import FormulaCriterion
+from metaloss.criterion.genome import GenomeCriterion
 from metaloss.errors import DamagedFile, SettingsError
 from metaloss.losses import zoo
 from metaloss.losses.language.formula import Formula

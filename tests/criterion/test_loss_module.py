@@ -17,7 +17,8 @@ from trees import expressions, small
 import metaloss
 from metaloss.core.streams import Stream
 from metaloss.criterion import loss_io
-from metaloss.criterion.base import FormulaCriterion, GenomeCriterion
+from metaloss.criterion.formula import FormulaCriterion
+from metaloss.criterion.genome import GenomeCriterion
 from metaloss.criterion.standalone import python
 from metaloss.genomes.targets import LearnedTargets
 from metaloss.losses import zoo
@@ -426,7 +427,7 @@ def test_a_module_for_others_has_the_options_that_it_was_written_with(spec, tmp_
 GRAPHS = """
 import torch
 import metaloss
-from metaloss.criterion.base import GenomeCriterion
+from metaloss.criterion.genome import GenomeCriterion
 from metaloss.genomes.mln import MetaLossNetwork
 from metaloss.genomes.targets import LearnedTargets
 from metaloss.core.streams import Stream

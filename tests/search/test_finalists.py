@@ -7,7 +7,8 @@ from trees import population
 
 from metaloss.core import registry
 from metaloss.core.streams import Stream
-from metaloss.criterion.base import FormulaCriterion, GenomeCriterion
+from metaloss.criterion.formula import FormulaCriterion
+from metaloss.criterion.genome import GenomeCriterion
 from metaloss.engines.local import Local
 from metaloss.errors import MetalossError
 from metaloss.evaluation import plots

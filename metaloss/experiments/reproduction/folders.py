@@ -11,8 +11,8 @@ from torch import nn
 
 from metaloss.core.reporting import Reporter
 from metaloss.criterion import loss_io
-from metaloss.criterion.base import FormulaCriterion
 from metaloss.criterion.dice import Dice
+from metaloss.criterion.formula import FormulaCriterion
 from metaloss.errors import MetalossError, SettingsError
 from metaloss.experiments.reproduction.cells import CellSpec
 from metaloss.training import folders

@@ -1,0 +1,177 @@
+"""A formula as a criterion."""
+
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+from metaloss.criterion.base import Criterion
+from metaloss.criterion.loss_module import shares
+from metaloss.losses.base import Losses
+from metaloss.losses.formulas import Formulas
+from metaloss.losses.language.expression import CLASS_TERMINALS
+from metaloss.losses.language.formula import NO_SCALE, NO_SHIFT, Formula
+from metaloss.losses.language.programs import (
+    Program,
+    evaluate,
+    whole_gradient_program,
+    whole_program,
+)
+from metaloss.losses.phenotype import gain_tensor
+
+
+class FormulaCriterion(Criterion):
+    """A loss that is written down.
+
+    Args:
+        formula: the loss.
+        about, options: as `Criterion`'s.
+    """
+
+    _PROGRAMS = ("_scale", "_shift", "_whole", "_slope", "_due", "_rest")
+
+    def __init__(
+        self, formula: Formula, about: dict[str, Any] | None = None, **options: Any
+    ) -> None:
+        super().__init__(about, **options)
+        self.formula = formula
+        self.weighs_terms = formula.target_smoothing is not None
+        self._compile()
+
+    def _compile(self) -> None:
+        """Write the formula's programs."""
+        formula = self.formula
+        # Compiled once: within `torch.compile` and `torch.export` nothing but tensor operations is
+        # left to do.
+        self._scale = whole_program(formula.scale)
+        self._shift = whole_program(formula.shift)
+        self._whole = whole_program(formula.expression)
+        self._slope = whole_gradient_program(formula.expression)
+        due, rest = formula.divided
+        # 0 in a class without a share of the target.
+        self._due = None if due is None else whole_program(due)
+        self._rest = None if rest is None else whole_program(rest)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return all but the programs, which follow from the formula.
+
+        They hold functions that pickle cannot name.
+        """
+        return {key: value for key, value in self.__dict__.items() if key not in self._PROGRAMS}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Write the programs again."""
+        super().__setstate__(state)
+        self._compile()
+
+    @property
+    def reads_prior(self) -> bool:
+        """Whether a terminal of it is one of the classes' shares."""
+        return not self.formula.terminals.isdisjoint(CLASS_TERMINALS)
+
+    def losses(self) -> Losses:
+        """The formula's loss."""
+        return Formulas.of([self.formula])
+
+    @property
+    def identity(self) -> object:
+        """The formula."""
+        return self.formula
+
+    def describe(self) -> str:
+        """The formula."""
+        return str(self.formula)
+
+    def latex(self) -> str:
+        """The formula in LaTeX, without dollar signs."""
+        return self.formula.latex()
+
+    def terms(self, logits: Tensor, soft: Tensor) -> Tensor:
+        """One term per class."""
+        logp = self._logp(logits, soft)
+        classes = logits.shape[-1]
+        # Every class has a share of a smoothed target.
+        if self._due is None or self.label_smoothing:
+            return self._evaluate(self._whole, soft, logp, classes)
+        # Selected, not multiplied by 0: log p is infinite where a class is masked by a logit of
+        # -inf.
+        absent = soft == 0
+        due = self._evaluate(self._due, soft, logp.masked_fill(absent, 0), classes)
+        due = due.masked_fill(absent, 0)
+        return due if self._rest is None else due + self._evaluate(self._rest, soft, logp, classes)
+
+    def _labelled(self, logits: Tensor, label: Tensor) -> Tensor:
+        if self._due is None or self.label_smoothing:
+            return super()._labelled(logits, label)
+        # Of this part all terms but the label's are 0: with 1,000 classes they would be most of the
+        # work.
+        # Where no target is read, what stands in its place makes no difference.
+        soft = shares(label, logits) if self._reads_all_targets else logits
+        logp = self._logp(logits, soft)
+        classes = logits.shape[-1]
+        label_logp = logp.gather(1, label[:, None])
+        of_label = torch.ones_like(label_logp)
+        value = self._evaluate(self._due, of_label, label_logp, classes, label)[:, 0]
+        if self._rest is not None:
+            value = value + self._evaluate(self._rest, soft, logp, classes).sum(-1)
+        return (
+            value
+            if self.weight is None or not self.weighs_terms
+            else value * self.weight.to(logits)[label]
+        )
+
+    def _traced_gain(self, classes: int) -> Tensor:
+        # The label's class and another, both of probability 1/C.
+        if len(self.formula.expressions) > 1:
+            return gain_tensor(self.losses(), classes)
+        y = torch.tensor([1.0, 0.0], dtype=torch.float64)
+        logp = -y.new_full((2,), classes).log()
+        slope = self._evaluate(self._slope, y, logp, classes) * (
+            self._slope.sign / self.formula.temperature
+        )
+        return slope[1] - slope[0]
+
+    def _evaluate(
+        self,
+        program: Program,
+        y: Tensor,
+        logp: Tensor,
+        classes: int,
+        label: Tensor | None = None,
+    ) -> Tensor:
+        """A program's value by class, or at the labels' classes alone."""
+        known = self._class_terminals(classes, logp, label)
+        value = evaluate(program, y, logp.exp(), logp, classes, known)
+        return value / classes if self.formula.reduction == "mean" else value
+
+    def _class_terminals(
+        self, classes: int, like: Tensor, label: Tensor | None = None
+    ) -> dict[str, Tensor] | None:
+        """What it reads of the classes' shares, if it does and they are not even."""
+        if self.prior is None or not self.reads_prior:
+            return None
+        known = self.class_terminals(classes, like)
+        return known if label is None else {k: x[label][:, None] for k, x in known.items()}
+
+    @property
+    def _reads_all_targets(self) -> bool:
+        """Whether, with hard labels, more is read than each image's own class."""
+        moves = self.formula.scale.terminals | self.formula.shift.terminals
+        return self._rest is not None or "y" in moves
+
+    def _logp(self, logits: Tensor, soft: Tensor) -> Tensor:
+        """The logarithms of p = softmax(scale · z / temperature + shift)."""
+        formula = self.formula
+        z = logits if formula.temperature == 1 else logits / formula.temperature
+        known = self._class_terminals(logits.shape[-1], logits)
+        if formula.scale != NO_SCALE:
+            z = z * evaluate(self._scale, soft, logits, logits, logits.shape[-1], known)
+        if formula.shift != NO_SHIFT:
+            z = z + evaluate(self._shift, soft, logits, logits, logits.shape[-1], known)
+        return z.log_softmax(-1)
+
+    def _copy(self, **options: Any) -> Self:
+        return type(self)(self.formula, self.about, **options)
+
+    def _repr_latex_(self) -> str:
+        return f"${self.latex()}$"
