@@ -7,7 +7,7 @@ from test_export import program, written
 from metaloss.core import registry
 from metaloss.core.population import Vectors
 from metaloss.core.streams import Stream
-from metaloss.criterion.base import GenomeCriterion
+from metaloss.criterion.genome import GenomeCriterion
 from metaloss.genomes._prior import STEP
 from metaloss.losses.base import TrainingTargets, one_hot
 from metaloss.losses.prior_adjusted import PriorAdjusted
