@@ -124,7 +124,7 @@ def _curves(axes: Any, loss: Losses, classes: int, style: str, **look: Any) -> N
     value = value[shown]
     for axis, y in zip(
         axes,
-        (value - value.min(), looks.normalised(value), looks.pull_on_true_logit(loss, p, classes)),
+        (value - value.min(), looks.normalised(value), looks.pull(loss, p, classes)),
         strict=True,
     ):
         axis.plot(p, y, style, **look)

@@ -56,9 +56,7 @@ def curve(loss: Losses, classes: int = 2, points: int = POINTS) -> Float[Tensor,
     return bound.terms(logits).sum(-1)[0, 0].detach()
 
 
-def pull_on_true_logit(
-    loss: Losses, p: Float[Tensor, " N"], classes: int = 2
-) -> Float[Tensor, " N"]:
+def pull(loss: Losses, p: Float[Tensor, " N"], classes: int = 2) -> Float[Tensor, " N"]:
     """The pull on the true logit, -∂L/∂z, over the true class's probability."""
     bound, logits = _along(loss, p, classes)
     # The gradient is that of a mean over N images: times N it is each image's own.
@@ -91,7 +89,7 @@ def descent(
         .values
     )
     # Where only the true logit moves, the logit of p moves by just as much: so z is p's logit.
-    fallen = torch.cumulative_trapezoid(pull_on_true_logit(loss, z.sigmoid(), classes), z)
+    fallen = torch.cumulative_trapezoid(pull(loss, z.sigmoid(), classes), z)
     return z.sigmoid(), torch.cat([fallen.new_zeros(1), -fallen])
 
 

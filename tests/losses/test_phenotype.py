@@ -17,7 +17,7 @@ from metaloss.losses.phenotype import (
     grid,
     minimum,
     normalised,
-    pull_on_true_logit,
+    pull,
     warnings,
 )
 
@@ -145,9 +145,7 @@ def test_scale_and_shift_do_not_change_a_normalised_curve():
 
 def test_the_pull_of_cross_entropy_is_what_the_true_class_lacks():
     p = grid(9)
-    torch.testing.assert_close(
-        pull_on_true_logit(read("ce"), p, classes=4), 1 - p, rtol=1e-9, atol=1e-9
-    )
+    torch.testing.assert_close(pull(read("ce"), p, classes=4), 1 - p, rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize(
@@ -174,7 +172,7 @@ def test_smoothed_cross_entropy_pulls_back_where_it_is_too_sure(classes):
     p = grid(9)
     expected = 0.8 + 0.2 / classes - p
     torch.testing.assert_close(
-        pull_on_true_logit(CrossEntropies.of(1, smoothing=0.2), p, classes),
+        pull(CrossEntropies.of(1, smoothing=0.2), p, classes),
         expected,
         rtol=1e-6,
         atol=1e-7,
