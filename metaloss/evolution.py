@@ -99,9 +99,9 @@ def evaluate(
         if step in (marks or (inner.steps,)):
             shown.append(metric(model, params, bound, tasks, block))
 
-    target = tasks.train.target
+    images = tasks.train
     # Of the labels as they are given to training, wrong ones too.
-    bound_losses = losses.bind(TrainingTargets(target, counts=target.sum(1)))
+    bound_losses = losses.bind(TrainingTargets(images.target, images.weight, images.class_counts))
     train(
         bound_losses,
         model,
@@ -110,6 +110,7 @@ def evaluate(
         inner=inner,
         lr=lr,
         keys=keys,
+        count=images.count,
         probe=look,
     )
     return torch.stack(shown)

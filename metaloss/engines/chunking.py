@@ -44,6 +44,7 @@ def plan_chunks(
     memory: int,
     parts: int = 1,
     tasks_per_call: int = 1,
+    train_images: int | None = None,
 ) -> ChunkPlan:
     """The chunks for `candidates` × `tasks` trainings of a family.
 
@@ -55,12 +56,13 @@ def plan_chunks(
         memory: bytes that a chunk may touch.
         parts: the least number of chunks, where there are as many tasks or candidates.
         tasks_per_call: how many tasks the losses ask for in one call.
+        train_images: of a task; the most that one of the family has where None.
     """
     family = episodes.family
     image = episodes.images.shape
     # Bytes: float32 throughout.
     per_image = 4 * episodes.model.floats(image, family.ways)
-    train_images = most_images(episodes.shape)
+    train_images = train_images or most_images(episodes.shape)
     training = train_images * (3 * per_image + 4 * LOSS_FLOATS * family.ways)
     n = max(1, memory // training)
     # What a task's candidates share stays in the cache: no more tasks than losses ask for, unless
@@ -72,7 +74,7 @@ def plan_chunks(
         rows, columns = (
             (rows, -(-tasks // parts)) if tasks >= parts else (-(-candidates // parts), columns)
         )
-    form = sharing_saves_work(episodes, inner, candidates)
+    form = sharing_saves_work(episodes, inner, candidates, train_images)
     # A compiled pass keeps the logits alone.
     kept = 4 * family.ways if form and _compiled(episodes) else per_image
     # Products of so many images as a processor takes at once, or a multiple, leave no rest.
@@ -80,19 +82,27 @@ def plan_chunks(
     return ChunkPlan(rows, columns, min(images, family.ways * mean_val(family.val)), form)
 
 
-def sharing_saves_work(episodes: Episodes, inner: Inner, candidates: int) -> bool:
+def sharing_saves_work(
+    episodes: Episodes, inner: Inner, candidates: int, train_images: int | None = None
+) -> bool:
     """Whether keeping the first layer in the span of the training images saves operations.
 
     A step of that layer costs two products with D features, or one with the B images of the task;
     validation one product with D features or with B images. Products of all images with the start
     and with the B images come once for all candidates. Only where it is exact: not for Adam.
+
+    Args:
+        episodes: the family with its images.
+        inner: the optimiser's settings.
+        candidates: how many losses there are.
+        train_images: of a task; the most that one of the family has where None.
     """
     family = episodes.family
     units = _first_units(episodes.model, family.ways)
     if not units or not inner.linear:
         return False
     features = math.prod(episodes.images.shape)
-    train = most_images(episodes.shape)
+    train = train_images or most_images(episodes.shape)
     val = family.ways * mean_val(family.val)
     seen = inner.steps * min(inner.batch or train, train)
     once = (train + val) * features * (units + train) / candidates

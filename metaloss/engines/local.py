@@ -18,11 +18,11 @@ from torch import Tensor
 
 from metaloss.core.streams import Stream
 from metaloss.data.episodes import Tasks
-from metaloss.engines.chunking import ChunkPlan, model_of, plan_chunks
-from metaloss.engines.isolation import isolated, raise_if_all_failed, result_or_error
+from metaloss.engines.blocks import Block, Work, joined, waves
+from metaloss.engines.chunking import ChunkPlan, plan_chunks
+from metaloss.engines.isolation import result_or_error
 from metaloss.errors import Interrupted, out_of_memory
-from metaloss.evolution import evaluate
-from metaloss.inner.classifiers import Bound, Classifier
+from metaloss.inner.classifiers import Bound
 from metaloss.inner.loop import Inner
 from metaloss.inner.metrics import Metric, scores
 from metaloss.inner.optimisers import Rate
@@ -32,49 +32,6 @@ from metaloss.tasks.episodic import Episodes
 # Bytes that one thread's chunk may touch on a CPU: more of them would not stay in its cache.
 CACHE = 8 << 20
 WAVE = 32  # tasks made ready at once, where memory allows
-
-# A chunk's result by its first candidate and task.
-Parts = dict[tuple[int, int], Tensor | Exception]
-
-
-@dataclass(frozen=True)
-class Work:
-    """P losses to be looked at on T tasks."""
-
-    losses: Losses
-    episodes: Episodes
-    tasks: Tasks
-    keys: list[Stream]
-    inner: Inner
-    lr: Rate | None
-    marks: tuple[int, ...]
-    metric: Metric
-
-    def part(
-        self, row: slice, column: slice, model: Classifier, bound: Bound, block: int
-    ) -> Float[Tensor, "M p t ..."]:
-        """What is seen of some candidates on some tasks."""
-        lr = self.lr[row] if isinstance(self.lr, Tensor) else self.lr
-        tasks = self.tasks[column]
-        keys = self.keys[column]
-        inner = self.inner
-        marks = self.marks
-
-        def run(losses: Losses) -> Float[Tensor, "M p t ..."]:
-            return evaluate(
-                losses,
-                model,
-                bound,
-                tasks,
-                inner=inner,
-                lr=lr,
-                keys=keys,
-                marks=marks,
-                block=block,
-                metric=self.metric,
-            )
-
-        return isolated(run, self.losses[row])
 
 
 @dataclass
@@ -120,16 +77,38 @@ class Local:
         self.pool.shutdown(cancel_futures=True)
 
     def plan(
-        self, episodes: Episodes, inner: Inner, candidates: int, tasks: int, tasks_per_call: int = 1
+        self,
+        episodes: Episodes,
+        inner: Inner,
+        candidates: int,
+        tasks: int,
+        tasks_per_call: int = 1,
+        train_images: int | None = None,
     ) -> ChunkPlan:
-        """The chunks this engine would use for losses that ask for so many tasks per call."""
+        """The chunks that this engine would use.
+
+        Args:
+            episodes: the family, with its images.
+            inner: the optimiser's settings.
+            candidates: how many losses there are.
+            tasks: how many tasks.
+            tasks_per_call: how many of them the losses ask for in one call.
+            train_images: of a task; the most that one of the family has where None.
+        """
         # On a CPU two at least, however many threads there are: the result must not depend on their
         # number.
         memory, parts = (
             (min(CACHE, self.memory), 2) if self.device.type == "cpu" else (self.memory, 1)
         )
         return plan_chunks(
-            episodes, inner, candidates, tasks, memory >> self.halvings, parts, tasks_per_call
+            episodes,
+            inner,
+            candidates,
+            tasks,
+            memory >> self.halvings,
+            parts,
+            tasks_per_call,
+            train_images,
         )
 
     def score(
@@ -220,8 +199,8 @@ class Local:
 
     def _divisible(self, work: Work) -> bool:
         """Whether a smaller chunk, or fewer tasks made ready at once, would take less memory."""
-        chunks = self._planned(work)
-        return chunks.candidates * chunks.tasks > 1 or min(len(work.tasks), self._wave(work)) > 1
+        largest = max(x.plan.candidates * x.plan.tasks for x in self._blocks([work]))
+        return largest > 1 or min(len(work.tasks), self._wave(work)) > 1
 
     def _wave(self, work: Work) -> int:
         """How many tasks are made ready at once: their images fit the memory budget."""
@@ -229,72 +208,73 @@ class Local:
         floats = images * math.prod(work.episodes.images.shape)
         return max(1, min(WAVE, self.memory // (4 * floats)) >> self.halvings)
 
+    def _blocks(self, works: Sequence[Work]) -> list[Block]:
+        """The works on the same tasks, by these tasks' size in memory and by how they are cut."""
+        blocks = []
+        for places, tasks in works[0].tasks.by_size():
+            sized = [work.on(places, tasks) for work in works]
+            plans = [self._planned(work) for work in sized]
+            for plan in dict.fromkeys(plans):
+                numbers = [n for n, x in enumerate(plans) if x == plan]
+                blocks.append(Block(plan, numbers, [sized[n] for n in numbers], places))
+        return blocks
+
     def _planned(self, work: Work) -> ChunkPlan:
         return self.plan(
-            work.episodes, work.inner, len(work.losses), len(work.tasks), work.losses.tasks_per_call
+            work.episodes,
+            work.inner,
+            len(work.losses),
+            len(work.tasks),
+            work.losses.tasks_per_call,
+            work.tasks.train.label.shape[1],
         )
 
     def _observe(self, works: Sequence[Work]) -> list[Float[Tensor, "M P T ..."]]:
-        """Works that are cut alike run together, on tasks made ready once for all of them."""
-        plans = [self._planned(work) for work in works]
-        results: dict[int, Float[Tensor, "M P T ..."]] = {}
-        for chunks in dict.fromkeys(plans):
-            numbers = [n for n, plan in enumerate(plans) if plan == chunks]
-            results |= zip(numbers, self._run([works[n] for n in numbers], chunks), strict=True)
-        return [results[n] for n in range(len(works))]
+        """What is seen of works that share tasks and keys, chunk by chunk."""
+        blocks = self._blocks(works)
+        columns = [(block, column) for block in blocks for column in block.columns]
 
-    def _run(self, works: Sequence[Work], chunks: ChunkPlan) -> list[Float[Tensor, "M P T ..."]]:
-        """What is seen of works that share tasks, keys and plan, chunk by chunk."""
-        first = works[0]
-        model = model_of(first.episodes, chunks)
-        tasks = len(first.tasks)
-        columns = [slice(t, t + chunks.tasks) for t in range(0, tasks, chunks.tasks)]
-        rows = [
-            slice(p, p + chunks.candidates) for p in range(0, len(first.losses), chunks.candidates)
-        ]
-        parts: list[Parts] = [{} for _ in works]
-
-        def fill(job: tuple[int, slice, slice, Bound]) -> None:
-            number, row, column, bound = job
-            parts[number][row.start, column.start] = result_or_error(
-                lambda: works[number].part(row, column, model, bound, chunks.images)
+        def fill(job: tuple[Block, int, slice, slice, Bound]) -> None:
+            block, number, row, column, bound = job
+            work = block.works[number]
+            block.parts[number][row.start, column.start] = result_or_error(
+                lambda: work.part(row, column, block.model, bound, block.plan.images)
             )
-            self.told(len(first.losses[row]) * len(first.tasks[column]) * first.inner.steps)
+            self.told(len(work.losses[row]) * len(work.tasks[column]) * work.inner.steps)
 
         # Waves of tasks: made ready, then trained by every candidate.
-        wave = max(1, self._wave(first) // chunks.tasks)
-        for start in range(0, len(columns), wave):
-            wave_columns = columns[start : start + wave]
-            ready = self._bind_columns(first, model, wave_columns)
+        for wave in waves(columns, self._wave(works[0])):
+            ready = self._bind_columns(wave)
             self._map(
-                fill, [(n, row, c, b) for n in range(len(works)) for c, b in ready for row in rows]
+                fill,
+                [
+                    job
+                    for (block, column), bound in zip(wave, ready, strict=True)
+                    for job in block.jobs(column, bound)
+                ],
             )
-            for results in parts:
-                raise_if_all_failed(
-                    [results[row.start, column.start] for row in rows for column in wave_columns]
-                )
-        return [
-            _joined(results, len(work.losses), tasks)
-            for work, results in zip(works, parts, strict=True)
+            for block in blocks:
+                block.raise_if_all_failed([column for other, column in wave if other is block])
+        return joined(blocks, len(works), len(works[0].tasks))
+
+    def _bind_columns(self, columns: Sequence[tuple[Block, slice]]) -> list[Bound]:
+        """The tasks of columns, made ready."""
+        # On a CPU one task at a time: its images stay in the cache, and all threads have some.
+        whole = self.device.type != "cpu"
+        pieces = [
+            (number, block, piece)
+            for number, (block, column) in enumerate(columns)
+            for piece in ([column] if whole else block.single_tasks(column))
         ]
 
-    def _bind_columns(
-        self, work: Work, model: Classifier, columns: Sequence[slice]
-    ) -> list[tuple[slice, Bound]]:
-        """Columns of tasks, one after another and equally wide, each with its tasks made ready."""
-        width = columns[0].stop - columns[0].start
-        # On a CPU one task at a time: its images stay in the cache, and all threads have some.
-        size = 1 if self.device.type == "cpu" else width
-        last = min(columns[-1].stop, len(work.tasks))
+        def bind(job: tuple[int, Block, slice]) -> Bound:
+            _, block, piece = job
+            return block.model.bind(block.tasks[piece], block.works[0].keys[piece])
 
-        def bind(column: slice) -> Bound:
-            return model.bind(work.tasks[column], work.keys[column])
-
-        bound = self._map(bind, [slice(t, t + size) for t in range(columns[0].start, last, size)])
-        pieces = width // size
+        bound = self._map(bind, pieces)
         return [
-            (column, Bound.join(bound[i * pieces : (i + 1) * pieces]))
-            for i, column in enumerate(columns)
+            Bound.join([x for x, (of, *_) in zip(bound, pieces, strict=True) if of == number])
+            for number in range(len(columns))
         ]
 
     def _map(self, f: Callable[[Any], Any], jobs: Sequence[Any]) -> list[Any]:
@@ -317,13 +297,3 @@ def alone() -> None:
     # to it.
     torch.get_num_threads()
     torch.set_num_threads(1)
-
-
-def _joined(parts: Parts, candidates: int, tasks: int) -> Float[Tensor, "M P T ..."]:
-    """The chunks' results in one tensor, NaN where a chunk failed."""
-    good = {place: part for place, part in parts.items() if isinstance(part, Tensor)}
-    like = next(iter(good.values()))
-    whole = like.new_full((len(like), candidates, tasks, *like.shape[3:]), torch.nan)
-    for (p, t), part in good.items():
-        whole[:, p : p + part.shape[1], t : t + part.shape[2]] = part
-    return whole

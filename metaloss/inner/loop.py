@@ -1,5 +1,6 @@
 """The inner loop: P·T classifiers train at once, each on its own task with its own loss."""
 
+import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Annotated, Any, Literal, Self
@@ -103,6 +104,7 @@ def train(
     inner: Inner,
     lr: Rate | None = None,
     keys: Sequence[Stream] = (),
+    count: Int[Tensor, " T"] | None = None,
     probe: Callable[[int, Params], None] | None = None,
 ) -> Params:
     """The parameters after `inner.steps` steps; the given ones are overwritten.
@@ -115,6 +117,7 @@ def train(
         inner: the optimiser's settings.
         lr: a learning rate for all, or one per candidate [P]; the family's own where None.
         keys: one per task, for the order of its images; needed for minibatches only.
+        count: how many images are each task's own, where others pad it.
         probe: called after each step with its number, from 1, and the parameters.
 
     Raises:
@@ -126,7 +129,7 @@ def train(
     rate = inner.lr if lr is None else lr
     like = next(iter(params.values()))
     rate = rate.to(like) if isinstance(rate, Tensor) else rate
-    for step, index in enumerate(batches(len(inputs), inner, keys, like.device), 1):
+    for step, index in enumerate(batches(len(inputs), inner, keys, like.device, count), 1):
         # Without minibatches nothing is gathered: losses and inputs serve as they are.
         bound, shown = (
             (losses, inputs)
@@ -142,17 +145,36 @@ def train(
 
 
 def batches(
-    images: int, inner: Inner, keys: Sequence[Stream], device: torch.device | str = "cpu"
+    images: int,
+    inner: Inner,
+    keys: Sequence[Stream],
+    device: torch.device | str = "cpu",
+    count: Int[Tensor, " T"] | None = None,
 ) -> Iterator[Int[Tensor, "T b"] | None]:
-    """Which of its images every task trains on, step after step; None: all of them."""
+    """Which of its images every task trains on, step after step; None: all of them.
+
+    Args:
+        images: of a task, with those that pad it.
+        inner: the optimiser's settings.
+        keys: one per task.
+        device: of the training.
+        count: how many images are each task's own, where others pad it.
+    """
     if inner.batch is None or inner.batch >= images:
         yield from [None] * inner.steps
         return
-    for step in range(inner.steps):
-        epoch, place = divmod(step, images // inner.batch)
-        if place == 0:
-            # From each task's own key: its order does not depend on the other tasks.
-            order = torch.stack([key.at("order", epoch).permutation(images) for key in keys]).to(
-                device
-            )
-        yield order[:, place * inner.batch : (place + 1) * inner.batch]
+    own = [images] * len(keys) if count is None else count.tolist()
+    # From each task's own key: its order does not depend on the other tasks.
+    orders = [_order(n, inner.batch, key) for n, key in zip(own, keys, strict=True)]
+    for _ in range(inner.steps):
+        yield torch.stack([next(order) for order in orders]).to(device)
+
+
+def _order(images: int, batch: int, key: Stream) -> Iterator[Int[Tensor, " b"]]:
+    """Which of its images one task trains on, step after step without end."""
+    if images <= batch:
+        # All of them; those behind them pad the task.
+        yield from itertools.repeat(torch.arange(batch))
+    for epoch in itertools.count():
+        order = key.at("order", epoch).permutation(images)
+        yield from order[: images // batch * batch].split(batch)

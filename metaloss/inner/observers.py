@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from metaloss import kernels
-from metaloss.data.episodes import Tasks
+from metaloss.data.episodes import TaskImages, Tasks
 from metaloss.inner.classifiers import Bound, Classifier, Inputs, Params
 
 # What is seen of trained classifiers: one number or more for each, from the tasks, in blocks of so
@@ -43,8 +43,15 @@ def progress(
     model: Classifier, params: Params, bound: Bound, tasks: Tasks, block: int
 ) -> Float[Tensor, "P T 2"]:
     """The observer of a learning curve: accuracies on training and on validation images."""
-    train = validate(model, params, bound.train, tasks.train.label, block)
+    train = validate(model, params, bound.train, _own_labels(tasks.train), block)
+    if tasks.train.count is not None:
+        train = train * (len(bound.train) / tasks.train.count)
     return torch.stack([train, validate(model, params, bound.val, tasks.val.label, block)], -1)
+
+
+def _own_labels(images: TaskImages) -> Int[Tensor, "T N"]:
+    """The labels, and no class for what pads a task, so that no answer is right there."""
+    return images.label if images.weight is None else images.label.where(images.weight > 0, -1)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import ClassVar
 import pytest
 import torch
 
-import metaloss.engines.local
+import metaloss.engines.blocks
 from metaloss.core import registry
 from metaloss.core.population import Vectors
 from metaloss.core.streams import Stream
@@ -319,7 +319,7 @@ def failing(monkeypatch, times, error):
             raise error
         return evaluate(*args, **more)
 
-    monkeypatch.setattr(metaloss.engines.local, "evaluate", limited)
+    monkeypatch.setattr(metaloss.engines.blocks, "evaluate", limited)
     return failed
 
 

@@ -1,0 +1,171 @@
+"""Work in blocks: losses on tasks of one size in memory, cut into chunks of candidates × tasks."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Self
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from metaloss.core.streams import Stream
+from metaloss.data.episodes import Tasks
+from metaloss.engines.chunking import ChunkPlan, model_of
+from metaloss.engines.isolation import isolated, raise_if_all_failed
+from metaloss.evolution import evaluate
+from metaloss.inner.classifiers import Bound, Classifier
+from metaloss.inner.loop import Inner
+from metaloss.inner.metrics import Metric
+from metaloss.inner.optimisers import Rate
+from metaloss.losses.base import Losses
+from metaloss.tasks.episodic import Episodes
+
+# A chunk's result by its first candidate and task.
+Parts = dict[tuple[int, int], Tensor | Exception]
+
+
+@dataclass(frozen=True)
+class Work:
+    """P losses to be looked at on T tasks."""
+
+    losses: Losses
+    episodes: Episodes
+    tasks: Tasks
+    keys: list[Stream]
+    inner: Inner
+    lr: Rate | None
+    marks: tuple[int, ...]
+    metric: Metric
+
+    def part(
+        self, row: slice, column: slice, model: Classifier, bound: Bound, block: int
+    ) -> Float[Tensor, "M p t ..."]:
+        """What is seen of some candidates on some tasks."""
+        lr = self.lr[row] if isinstance(self.lr, Tensor) else self.lr
+        tasks = self.tasks[column]
+        keys = self.keys[column]
+        inner = self.inner
+        marks = self.marks
+
+        def run(losses: Losses) -> Float[Tensor, "M p t ..."]:
+            return evaluate(
+                losses,
+                model,
+                bound,
+                tasks,
+                inner=inner,
+                lr=lr,
+                keys=keys,
+                marks=marks,
+                block=block,
+                metric=self.metric,
+            )
+
+        return isolated(run, self.losses[row])
+
+    def on(self, places: Int64[Tensor, " t"], tasks: Tasks) -> Self:
+        """The same on some of the tasks, given as they lie in memory."""
+        return replace(self, tasks=tasks, keys=[self.keys[t] for t in places.tolist()])
+
+
+@dataclass(frozen=True, eq=False)
+class Block:
+    """Works on the same tasks of one size in memory, cut alike, with what is seen of them.
+
+    Attributes:
+        plan: how they are cut.
+        numbers: of the works, among all.
+        works: as many.
+        places: of the tasks, among all.
+        parts: of each work what its chunks show.
+    """
+
+    plan: ChunkPlan
+    numbers: list[int]
+    works: list[Work]
+    places: Int64[Tensor, " t"]
+    parts: list[Parts] = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "parts", [{} for _ in self.works])
+
+    @property
+    def tasks(self) -> Tasks:
+        """Those of every work."""
+        return self.works[0].tasks
+
+    @cached_property
+    def model(self) -> Classifier:
+        """The classifier in the form that the plan chose."""
+        return model_of(self.works[0].episodes, self.plan)
+
+    @property
+    def columns(self) -> list[slice]:
+        """The tasks of each chunk."""
+        return _slices(len(self.tasks), self.plan.tasks)
+
+    @property
+    def rows(self) -> list[slice]:
+        """The candidates of each chunk."""
+        return _slices(len(self.works[0].losses), self.plan.candidates)
+
+    def jobs(self, column: slice, bound: Bound) -> list[tuple[Self, int, slice, slice, Bound]]:
+        """A column's chunks: block, work, candidates, tasks, and the tasks made ready."""
+        return [(self, n, row, column, bound) for n in range(len(self.works)) for row in self.rows]
+
+    def single_tasks(self, column: slice) -> list[slice]:
+        """The tasks of a column, one by one."""
+        return [slice(t, t + 1) for t in range(column.start, min(column.stop, len(self.tasks)))]
+
+    def raise_if_all_failed(self, columns: Sequence[slice]) -> None:
+        """Raise what the chunks of some columns raised, where all of a work's did."""
+        for parts in self.parts if columns else ():
+            raise_if_all_failed([parts[x.start, y.start] for x in self.rows for y in columns])
+
+
+def waves(columns: Sequence[tuple[Block, slice]], most: int) -> Iterator[list[tuple[Block, slice]]]:
+    """Columns of chunks in groups of so many tasks; of more where one column has more."""
+    wave: list[tuple[Block, slice]] = []
+    for block, column in columns:
+        if sum(other.plan.tasks for other, _ in wave) + block.plan.tasks > most and wave:
+            yield wave
+            wave = []
+        wave.append((block, column))
+    if wave:
+        yield wave
+
+
+def joined(blocks: Sequence[Block], works: int, tasks: int) -> list[Float[Tensor, "M P T ..."]]:
+    """What is seen of every work on all of its tasks, in their order.
+
+    Args:
+        blocks: all of them, finished.
+        works: how many.
+        tasks: how many of each.
+    """
+    results: dict[int, Tensor] = {}
+    for block in blocks:
+        for number, work, parts in zip(block.numbers, block.works, block.parts, strict=True):
+            part = _joined(parts, len(work.losses), len(work.tasks))
+            if len(work.tasks) == tasks:
+                results[number] = part
+                continue
+            if number not in results:
+                results[number] = part.new_empty(*part.shape[:2], tasks, *part.shape[3:])
+            results[number][:, :, block.places] = part
+    return [results[number] for number in range(works)]
+
+
+def _slices(length: int, step: int) -> list[slice]:
+    return [slice(first, first + step) for first in range(0, length, step)]
+
+
+def _joined(parts: Parts, candidates: int, tasks: int) -> Float[Tensor, "M P T ..."]:
+    """The chunks' results in one tensor, NaN where a chunk failed."""
+    good = {place: part for place, part in parts.items() if isinstance(part, Tensor)}
+    like = next(iter(good.values()))
+    whole = like.new_full((len(like), candidates, tasks, *like.shape[3:]), torch.nan)
+    for (p, t), part in good.items():
+        whole[:, p : p + part.shape[1], t : t + part.shape[2]] = part
+    return whole
