@@ -16,6 +16,7 @@ from metaloss.losses.base import Losses
 from metaloss.losses.formulas import Formulas
 from metaloss.tasks.worker_pool import TrainingRequest
 from metaloss.training.images import Rows, TrainingImages
+from metaloss.training.losses import told_of_classes
 from metaloss.training.measurement import measure
 from metaloss.training.models import ImageClassifier, NetworkShape, build, repeats
 from metaloss.training.schedule import Schedule, make_schedule
@@ -141,7 +142,7 @@ def accuracy_reached(
     schedule = make_schedule(settings, len(rows))
     spec = TrainingSpec(settings, material, rows, schedule, request.lr, key.at("train"), stop=stop)
     classifier = untrained_classifier(settings, material, key, device)
-    criterion = as_criterion(request.loss)
+    criterion = told_of_classes(as_criterion(request.loss), material, rows)
     history = train(classifier, criterion, spec)
     if request.pool == "train":  # these are the images that its last epoch ended with
         return float(history[-1]["val_accuracy"])

@@ -9,8 +9,10 @@ from torch import nn
 
 from metaloss.criterion import loss_io
 from metaloss.criterion.base import Criterion
+from metaloss.data.datasets.voc import Scenes
 from metaloss.errors import SettingsError
 from metaloss.storage.folders import file_name
+from metaloss.training.images import Rows, TrainingImages
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,6 +43,19 @@ def name_losses(
         taken = {earlier.slug for earlier in named}
         named.append(NamedLoss(label, next(x for x in names if x not in taken), loss))
     return named
+
+
+def told_of_classes(loss: nn.Module, images: TrainingImages, rows: Rows) -> nn.Module:
+    """The loss, told how many of these images each class has, where it reads that.
+
+    One that was told by its owner stays as it is, and so does one for the classes of pixels, which
+    are not counted.
+    """
+    if not isinstance(loss, Criterion) or not loss.reads_prior or loss.prior is not None:
+        return loss
+    if isinstance(images.dataset, Scenes):
+        return loss
+    return loss.fit_prior(images.dataset.labels[rows], images.classes)
 
 
 def loss_label(spec: Any) -> str:

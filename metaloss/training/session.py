@@ -21,7 +21,7 @@ from metaloss.errors import MetalossError
 from metaloss.training import cautions, distributed, figures, folders, results
 from metaloss.training.folders import TrainingRecord
 from metaloss.training.images import TrainingImages
-from metaloss.training.losses import NamedLoss
+from metaloss.training.losses import NamedLoss, told_of_classes
 from metaloss.training.models import (
     ImageClassifier,
     NetworkShape,
@@ -176,7 +176,10 @@ class TrainingSession:
 
     def loss_module(self, loss: NamedLoss) -> nn.Module:
         """A copy of a loss as these images are trained with, on the device."""
-        return self.images.target.adapt(copy.deepcopy(loss.module)).to(self.device)
+        # As many images of a class for every seed, so any of them will do.
+        rows = self.images.training_rows(self.settings.per_class, Stream(self.settings.seed))
+        module = told_of_classes(copy.deepcopy(loss.module), self.images, rows)
+        return self.images.target.adapt(module).to(self.device)
 
     def _tune(self, loss: NamedLoss) -> tuple[float, list[dict[str, float]]]:
         """The rate with the best validation score on the first seed, and the score of each."""
