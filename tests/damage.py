@@ -141,12 +141,12 @@ def cases(folder: Path, patch: Any) -> Iterator[Case]:
     yield Case(
         "run of formulas", formulas, lambda told: _run(program.resume(formulas, reporter=told)), RUN
     )
-    metaloss.eliminate(formulas, chosen=STAGES)
+    metaloss.eliminate(formulas, changes=STAGES)
     stages = ("elimination/stage-*.json", "config.toml", "history.jsonl")
     yield Case(
         "elimination",
         formulas,
-        lambda told: metaloss.eliminate(formulas, reporter=told, chosen=STAGES).summary,
+        lambda told: metaloss.eliminate(formulas, reporter=told, changes=STAGES).summary,
         stages,
     )
     refined = metaloss.refine("poly1", strategy=TWO, **SMALL).folder

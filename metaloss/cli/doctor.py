@@ -116,7 +116,7 @@ def _compiled_code() -> CheckResult:
 
 def _data(name: str) -> CheckResult:
     try:
-        found = datasets.scenes(name) or datasets.files(name) or datasets.load(name)
-        return CheckResult(f"data {name}", found.origin)
+        data = datasets.scenes(name) or datasets.files(name) or datasets.load(name)
+        return CheckResult(f"data {name}", data.origin)
     except MetalossError as error:
         return CheckResult(f"data {name}", "not here", str(error))

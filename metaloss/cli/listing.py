@@ -66,7 +66,7 @@ def rows(kind: str, out: Path) -> list[dict[str, Any]]:
         ("datasets", datasets.names()) if kind == "data" else (kind, registry.names(kind))
     )
     others = plugins.find(package)
-    return [_plugin(others[name]) if name in others else _own(package, name) for name in known]
+    return [_plugin(others[name]) if name in others else _built_in(package, name) for name in known]
 
 
 def _family(name: str, path: Path) -> dict[str, Any]:
@@ -136,7 +136,7 @@ def _plain(family: Any) -> dict[str, Any]:
     return {k: v for k, v in dataclasses.asdict(family).items() if k != "name"}
 
 
-def _own(kind: str, name: str) -> dict[str, Any]:
+def _built_in(kind: str, name: str) -> dict[str, Any]:
     # The part's own module is found, not imported: its first lines are all that is needed.
     spec = find_spec(f"{plugins.PACKAGES[kind]}.{name}")
     return {"name": name, "about": _headline(Path(spec.origin)) if spec and spec.origin else ""}

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -11,6 +11,24 @@ from metaloss.cli._command import Command, interruptible, seconds
 from metaloss.cli._terminal import echo_json, raw
 from metaloss.core.config import merge_tables, parse_assignment
 from metaloss.errors import SettingsError
+
+if TYPE_CHECKING:
+    from metaloss.search.settings import Settings
+
+# Where an option of `evolve` and `refine` stands in the table of settings.
+SETTING_OF_OPTION = {
+    "tasks": "tasks",
+    "genome": "genome.kind",
+    "init": "genome.start",
+    "strategy": "strategy.kind",
+    "mu": "strategy.mu",
+    "lambda_": "strategy.lambda_",
+    "generations": "generations",
+    "tasks_per_generation": "tasks_per_generation",
+    "objective": "objective",
+    "seed": "seed",
+    "device": "device",
+}
 
 
 @click.command(cls=Command)
@@ -65,19 +83,16 @@ def evolve(
     quiet: bool,
     verbose: bool,
     preset: str | None,
-    **flags: Any,
+    assignments: Sequence[str],
+    **options: Any,
 ) -> None:
     """Evolve a loss: the main job. Runs with no option at all."""
     # Before anything heavy is imported, so that Ctrl-C is heard from the first moment.
     from metaloss.console import Console
 
     with Console(quiet or as_json, verbose) as console, interruptible(console) as stop:
-        how = {
-            "time_limit": seconds(time_limit) if time_limit else None,
-            "reporter": console,
-            "stop": stop,
-        }
-        changes = _changes(flags)
+        limit = seconds(time_limit) if time_limit else None
+        changes = _changes(options, assignments)
         from metaloss.search import program, settings
 
         if resume and (config or preset or dry_run):
@@ -87,13 +102,19 @@ def evolve(
             )
         if resume:
             result = program.resume(
-                resume, changes=changes, out=out, allow_changes=allow_changes, **how
+                resume,
+                changes=changes,
+                out=out,
+                allow_changes=allow_changes,
+                time_limit=limit,
+                reporter=console,
+                stop=stop,
             )
         else:
-            chosen = settings.resolve(_table(config, preset, changes))
+            search = settings.resolve(_table(config, preset, changes))
             if dry_run:
-                return _dry_run(chosen, as_json)
-            result = program.start(chosen, Path(out), **how)
+                return _dry_run(search, as_json)
+            result = program.start(search, Path(out), time_limit=limit, reporter=console, stop=stop)
     if as_json:
         echo_json({"run": str(result.folder), **result.summary})
 
@@ -153,7 +174,7 @@ def eliminate(
         base = settings.read(config) if config else {}
         changes = merge_tables(base, flags, *map(parse_assignment, assignments))
         result = elimination.eliminate(
-            run, runs=runs, reporter=console, stop=stop, chosen=changes, data=data
+            run, runs=runs, reporter=console, stop=stop, changes=changes, data=data
         )
     if as_json:
         echo_json(result.summary)
@@ -189,7 +210,8 @@ def refine(
     as_json: bool,
     quiet: bool,
     verbose: bool,
-    **flags: Any,
+    assignments: Sequence[str],
+    **options: Any,
 ) -> None:
     """Tune a formula's constants by evolution strategy. The result is compared with what it was."""
     from metaloss.console import Console
@@ -206,31 +228,31 @@ def refine(
     ):
         from metaloss.search import constants_tuning
 
-        how = {"out": out, "reporter": console, "stop": stop}
+        changes = _changes(options, assignments)
         if resume:
-            result = constants_tuning.resume(resume, changes=_changes(flags), **how)
+            result = constants_tuning.resume(
+                resume, out=out, changes=changes, reporter=console, stop=stop
+            )
         else:
-            result = constants_tuning.refine(str(spec), runs=runs, **_changes(flags), **how)
+            result = constants_tuning.refine(
+                str(spec), runs=runs, out=out, reporter=console, stop=stop, **changes
+            )
     if as_json:
         echo_json({"run": str(result.folder), **result.comparison})
 
 
-def _changes(flags: dict[str, Any]) -> dict[str, Any]:
-    """The settings that were given, as a table."""
-    from metaloss.core.config import parse_assignment
-
-    options = {k: v for k, v in flags.items() if v is not None}
-    named = {k: {"kind": options[k]} for k in ("genome", "strategy") if options.get(k)}
-    plain = ("generations", "tasks_per_generation", "objective", "seed", "device")
-    table: dict[str, Any] = {**named, **{k: options[k] for k in plain if k in options}}
-    if flags["tasks"]:
-        table["tasks"] = list(flags["tasks"])
-    sizes = {k: options[k] for k in ("mu", "lambda_") if k in options}
-    inner = {"strategy": sizes} if sizes else {}
-    start = {"genome": {"start": options["init"]}} if options.get("init") else {}
-    return merge_tables(
-        table, inner, start, *(parse_assignment(text) for text in flags["assignments"])
-    )
+def _changes(options: dict[str, Any], assignments: Sequence[str]) -> dict[str, Any]:
+    """The settings that were given, by options and by --set, as a table."""
+    tables: list[dict[str, Any]] = []
+    for name, path in SETTING_OF_OPTION.items():
+        value = options.get(name)
+        if value in (None, "", ()):  # not given
+            continue
+        table: Any = list(value) if isinstance(value, tuple) else value
+        for key in reversed(path.split(".")):
+            table = {key: table}
+        tables.append(table)
+    return merge_tables(*tables, *map(parse_assignment, assignments))
 
 
 def _table(config: Path | None, preset: str | None, changes: dict[str, Any]) -> dict[str, Any]:
@@ -244,13 +266,13 @@ def _table(config: Path | None, preset: str | None, changes: dict[str, Any]) -> 
     return merge_tables(settings.preset(preset or "quick"), merge_tables(base, changes))
 
 
-def _dry_run(chosen: Any, as_json: bool) -> None:
+def _dry_run(search: "Settings", as_json: bool) -> None:
     from metaloss.search import settings
     from metaloss.search.estimate import estimate_cost, estimate_text
 
-    estimate = estimate_cost(chosen)
+    estimate = estimate_cost(search)
     if as_json:
-        echo_json({"settings": chosen.table(), "estimate": estimate})
+        echo_json({"settings": search.table(), "estimate": estimate})
         return
-    raw(settings.toml(chosen).decode())
+    raw(settings.toml(search).decode())
     raw(f"# {estimate_text(estimate)}")  # all of it is a file that --config takes

@@ -102,8 +102,8 @@ def _loss(loss: Any, prefix: Path) -> dict[str, Any]:
 def _evolved_on(loss: Any) -> list[int]:
     """The numbers of classes of the tasks that a loss was evolved on, as far as it says so."""
     # The file may come from anywhere: only whole numbers are taken, and True is none.
-    found = loss.about.get("classes")
-    return [n for n in found if type(n) is int and n > 1] if isinstance(found, list) else []
+    classes = loss.about.get("classes")
+    return [n for n in classes if type(n) is int and n > 1] if isinstance(classes, list) else []
 
 
 def _masked(loss: Any) -> list[str]:

@@ -44,7 +44,8 @@ class Local:
         workers: threads on a CPU; all its cores by default.
         tf32: let a GPU multiply with mantissas of 10 bits instead of 23.
         stop: asked before every chunk; where it answers True, the work is dropped.
-        told: after every chunk, from its thread, how many steps of how many trainings it took.
+        on_progress: called after every chunk, from its thread, with the steps of training that it
+            took.
     """
 
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
@@ -52,7 +53,7 @@ class Local:
     workers: int = 0
     tf32: bool = False
     stop: Callable[[], bool] = lambda: False
-    told: Callable[[int], None] = lambda steps: None
+    on_progress: Callable[[int], None] = lambda steps: None
     halvings: int = 0  # how often a chunk ran out of memory
 
     def __post_init__(self) -> None:
@@ -240,7 +241,7 @@ class Local:
             block.parts[number][row.start, column.start] = result_or_error(
                 lambda: work.part(row, column, block.model, bound, block.plan.images)
             )
-            self.told(len(work.losses[row]) * len(work.tasks[column]) * work.inner.steps)
+            self.on_progress(len(work.losses[row]) * len(work.tasks[column]) * work.inner.steps)
 
         # Waves of tasks: made ready, then trained by every candidate.
         for wave in waves(columns, self._wave(works[0])):

@@ -93,15 +93,13 @@ def refine(
             cannot be.
     """
     original = loss_io.load(loss, Path(runs))
-    named = (
-        {"strategy": {"kind": strategy} if isinstance(strategy, str) else strategy}
-        if strategy
-        else {}
-    )
-    where = {"tasks": [tasks] if isinstance(tasks, str) else list(tasks)} if tasks else {}
-    resolved_settings = resolved(loss, merge_tables(where, named, others), Path(runs))
+    table = {
+        **({"tasks": [tasks] if isinstance(tasks, str) else list(tasks)} if tasks else {}),
+        **settings.part_tables(strategy=strategy),
+    }
+    search = resolved(loss, merge_tables(table, others), Path(runs))
     before = loss_io.images_of(original)
-    run = program.start(resolved_settings, Path(out), before=before, reporter=reporter, stop=stop)
+    run = program.start(search, Path(out), before=before, reporter=reporter, stop=stop)
     return compare(run.folder, reporter, stop)
 
 
@@ -144,15 +142,28 @@ def _families(loss: Any, runs: Path) -> dict[str, Any]:
 
 
 def resume(
-    spec: str | Path, *, out: str | Path = "runs", changes: dict[str, Any] | None = None, **how: Any
+    spec: str | Path,
+    *,
+    out: str | Path = "runs",
+    changes: dict[str, Any] | None = None,
+    reporter: Reporter | None = None,
+    stop: Callable[[], bool] = lambda: False,
 ) -> RefineResult:
-    """Go on with a refinement (`how`: `reporter` and `stop`, as for `refine`).
+    """Go on with a refinement.
+
+    Args:
+        spec: its run's folder, or its name under `out`.
+        out: where runs are looked for by name.
+        changes: settings given again, as for `metaloss.resume`.
+        reporter: is told of everything that happens.
+        stop: asked before every chunk of work; True drops it and raises `Interrupted`.
 
     Raises:
         SettingsError: no such run, or one of another genome.
     """
     _original(find(spec, Path(out)))
-    return compare(program.resume(spec, out=out, changes=changes, **how).folder, **how)
+    run = program.resume(spec, out=out, changes=changes, reporter=reporter, stop=stop)
+    return compare(run.folder, reporter, stop)
 
 
 def compare(

@@ -104,7 +104,7 @@ def eliminate(
     runs: str | Path = "runs",
     reporter: Reporter | None = None,
     stop: Callable[[], bool] = lambda: False,
-    chosen: Mapping[str, Any] | None = None,
+    changes: Mapping[str, Any] | None = None,
     data: Sequence[str] = (),
 ) -> EliminateResult:
     """Eliminate a search's losses stage by stage; an interrupted one goes on after its last stage.
@@ -114,7 +114,7 @@ def eliminate(
         runs: where runs are looked for by name.
         reporter: is told of everything that happens.
         stop: asked before every chunk of work; True drops it and raises `Interrupted`.
-        chosen: fields of `Elimination` that are to differ.
+        changes: fields of `Elimination` that are to differ.
         data: where the run's images lie now, if not where it began: folder:PATH, one for every
             folder of it.
 
@@ -124,14 +124,14 @@ def eliminate(
         DamagedFile: the run's history or a stage's file does not check out.
         RunInUse: another process writes the run.
     """
-    wanted: Elimination = registry.from_table(Elimination, chosen or {}, FOLDER)
+    elimination: Elimination = registry.from_table(Elimination, changes or {}, FOLDER)
     evolved = find(run, Path(runs))
     reporter = reporter or Reporter()
     device = resolve_device(evolved.settings.device)
-    first = candidates(evolved, wanted.start)
-    families = _opened(wanted, evolved, device, data)
-    for stage in wanted.stages:  # what cannot be is refused before anything trains
-        [e.enlarged(stage.steps, stage.scale) for e in families[stage.families]]
+    first = candidates(evolved, elimination.start)
+    families = _opened(elimination, evolved, device, data)
+    for stage in elimination.stages:  # what cannot be is refused before anything trains
+        [family.enlarged(stage.steps, stage.scale) for family in families[stage.families]]
     folder = evolved.folder / FOLDER
     search = evolved.settings
     with (
@@ -154,13 +154,13 @@ def eliminate(
             for names, opened in families.items()
         }
         reporter.on_elimination_start(evolved, len(first))
-        records = _play(runners, wanted.stages, [str(f) for f in first], reporter)
+        records = _play(runners, elimination.stages, [str(f) for f in first], reporter)
         return _finish(evolved, records, _images(evolved, families.values()), reporter)
 
 
 def _images(run: Run, families: Iterable[list[OpenFamily]]) -> ImageRecord:
     """The images that the search has learned from, and those of every stage."""
-    learned = [image_record.record_of(e.dataset) for opened in families for e in opened]
+    learned = [image_record.record_of(family.dataset) for opened in families for family in opened]
     return image_record.join_records([image_record.read(run.folder) or ImageRecord(), *learned])
 
 
@@ -195,15 +195,17 @@ def candidates(run: Run, n: int) -> list[Formula]:
 
 
 def _opened(
-    wanted: Elimination, run: Run, device: torch.device, data: Sequence[str]
+    elimination: Elimination, run: Run, device: torch.device, data: Sequence[str]
 ) -> dict[tuple[str, ...], list[OpenFamily]]:
     """The families of every stage, by the names that it gives.
 
     Families that several stages share are opened once.
     """
     of_run = run.settings.families
-    usual = tuple(map(read, wanted.tasks)) or of_run
-    named = {stage.families: tuple(map(read, stage.families)) or usual for stage in wanted.stages}
+    usual = tuple(map(read, elimination.tasks)) or of_run
+    named = {
+        stage.families: tuple(map(read, stage.families)) or usual for stage in elimination.stages
+    }
     places = (
         run.places(data, f"metaloss eliminate {run.folder} --data")
         if of_run in named.values()

@@ -114,7 +114,7 @@ class StageRunner:
         asked = self._asked(number, stage, texts)
         if storage.is_file(path):
             return _same(path, storage.read_record(path, StageRecord), asked)
-        opened = [e.enlarged(stage.steps, stage.scale) for e in self.evaluation.families]
+        opened = [family.enlarged(stage.steps, stage.scale) for family in self.evaluation.families]
         accuracies = self._accuracies(
             opened, number, stage, [Formula.parse(text) for text in texts]
         )
@@ -141,7 +141,7 @@ class StageRunner:
 
     def _asked(self, number: int, stage: Stage, texts: Sequence[str]) -> dict[str, Any]:
         """All that decides what a round finds."""
-        families = [registry.table(e.family) for e in self.evaluation.families]
+        families = [registry.table(family.family) for family in self.evaluation.families]
         seed = self.evaluation.key.seed
         budget = asdict(
             replace(stage, tasks=max(self.evaluation.task_counts(stage.tasks)), families=())
@@ -160,11 +160,11 @@ class StageRunner:
         self, opened: Sequence[OpenFamily], number: int, stage: Stage, formulas: Sequence[Formula]
     ) -> list[float]:
         """The accuracy of every loss at the families' own rates; a failed training counts as 0."""
-        pairs = [(e, key) for key in self._keys(number, stage) for e in opened]
+        pairs = [(family, key) for key in self._keys(number, stage) for family in opened]
         losses = Formulas.of(formulas)
         score = [
-            self.evaluation.on(e).scores(losses, "validation", key, stage.tasks)[0]
-            for e, key in pairs
+            self.evaluation.on(family).scores(losses, "validation", key, stage.tasks)[0]
+            for family, key in pairs
         ]
         # Columns come family after family, and all of that again for every repeat.
         numbers = self.evaluation.family_index(stage.tasks).repeat(stage.repeats)
@@ -173,20 +173,22 @@ class StageRunner:
     def _reference(self, opened: Sequence[OpenFamily], number: int, stage: Stage) -> dict[str, Any]:
         """Cross-entropy on the same tasks, at the rate that is best for this budget."""
         table = {
-            e.family.name: self._rival(e, tuned, number, stage)
-            for e, tuned in self._tuned(opened, stage)
+            family.family.name: self._rival(family, tuned, number, stage)
+            for family, tuned in self._tuned(opened, stage)
         }
         return {
             "accuracy": sum(row["accuracy"] for row in table.values()) / len(table),
             "families": table,
         }
 
-    def _rival(self, e: OpenFamily, tuned: Tuned, number: int, stage: Stage) -> dict[str, float]:
+    def _rival(
+        self, family: OpenFamily, tuned: Tuned, number: int, stage: Stage
+    ) -> dict[str, float]:
         score = [
             # The same keys as for the losses: cross-entropy meets the same tasks.
-            self.evaluation.on(e).scores(tuned.losses, "validation", key, stage.tasks, lr=tuned.lr)[
-                0, 0
-            ]
+            self.evaluation.on(family).scores(
+                tuned.losses, "validation", key, stage.tasks, lr=tuned.lr
+            )[0, 0]
             for key in self._keys(number, stage)
         ]
         return {
@@ -200,8 +202,10 @@ class StageRunner:
         # Tuning costs rates times tasks, so a budget that several stages share is tuned once.
         if budget not in self.tuned:
             self.tuned[budget] = [
-                self.evaluation.on(e).tune([one], self.rates, self.baseline_tasks, role=BASELINE)[0]
-                for e in opened
+                self.evaluation.on(family).tune(
+                    [one], self.rates, self.baseline_tasks, role=BASELINE
+                )[0]
+                for family in opened
             ]
         return list(zip(opened, self.tuned[budget], strict=True))
 

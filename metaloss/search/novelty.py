@@ -87,9 +87,11 @@ class SeenLosses:
 
 
 @lru_cache(maxsize=1 << 11)
-def _curve_and_span(e: Expression, filters: Filters) -> tuple[Float[Tensor, " N"], float] | None:
+def _curve_and_span(
+    expression: Expression, filters: Filters
+) -> tuple[Float[Tensor, " N"], float] | None:
     """The curve between 0 and 1, and what it spans."""
-    curve = examine(e, filters).curve
+    curve = examine(expression, filters).curve
     if curve is None:
         return None
     return normalised(curve)[::THINNED].float(), float(curve.max() - curve.min())

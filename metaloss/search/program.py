@@ -87,41 +87,49 @@ def evolve(
         SettingsError: a setting that cannot be.
         DataError: images that are missing or do not fit.
     """
-    named = {
-        key: {"kind": x} if isinstance(x, str) else x
-        for key, x in (("genome", genome), ("strategy", strategy))
-        if x
+    table = {
+        "tasks": (tasks,) if isinstance(tasks, str) else tuple(tasks),
+        **settings.part_tables(genome=genome, strategy=strategy),
+        **others,
     }
-    table = {"tasks": (tasks,) if isinstance(tasks, str) else tuple(tasks), **named, **others}
-    resolved = settings.resolve(merge_tables(settings.preset(preset), table))
-    return start(resolved, Path(out), time_limit=time_limit, reporter=reporter, stop=stop)
+    search = settings.resolve(merge_tables(settings.preset(preset), table))
+    return start(search, Path(out), time_limit=time_limit, reporter=reporter, stop=stop)
 
 
-def start(chosen: Settings, out: Path, *, before: ImageRecord | None = None, **how: Any) -> Result:
+def start(
+    search: Settings,
+    out: Path,
+    *,
+    before: ImageRecord | None = None,
+    time_limit: float | None = None,
+    reporter: Reporter | None = None,
+    stop: Callable[[], bool] = lambda: False,
+) -> Result:
     """Make a new run with these settings and carry it through.
 
     Args:
-        chosen: the settings.
+        search: the settings.
         out: the folder that the run's folder is made in.
         before: images that were learned from before, by a loss that the search starts with.
-        how: as for `evolve`.
+        time_limit: seconds after which no new generation starts.
+        reporter: is told of everything that happens.
+        stop: asked before every chunk of work; True drops it and raises `Interrupted`.
 
     Raises:
         SettingsError: images of a family's test were learned from before, or are another family's
             to learn from.
     """
-    device = resolve_device(chosen.device)
-    (how.get("reporter") or Reporter()).on_work("loading images", plain=False)
-    families = [
-        open_family(family, device, reporter=how.get("reporter")) for family in chosen.families
-    ]
+    device = resolve_device(search.device)
+    reporter = reporter or Reporter()
+    reporter.on_work("loading images", plain=False)
+    families = [open_family(family, device, reporter=reporter) for family in search.families]
     images = image_record.join_records(
-        [before or ImageRecord(), *(image_record.record_of(e.dataset) for e in families)]
+        [before or ImageRecord(), *(image_record.record_of(x.dataset) for x in families)]
     )
     # Before the folder is made: a search that could not be tested fairly leaves nothing behind.
     _check_test_images(families, images)
-    run = create(out, chosen, provenance(chosen, families, device), images)
-    return _run(run, families, device, **how)
+    run = create(out, search, provenance(search, families, device), images)
+    return _run(run, families, device, time_limit=time_limit, reporter=reporter, stop=stop)
 
 
 def resume(
@@ -130,7 +138,9 @@ def resume(
     changes: dict[str, Any] | None = None,
     out: str | Path = "runs",
     allow_changes: bool = False,
-    **how: Any,
+    time_limit: float | None = None,
+    reporter: Reporter | None = None,
+    stop: Callable[[], bool] = lambda: False,
 ) -> Result:
     """Go on with a run as if it had never stopped.
 
@@ -142,7 +152,9 @@ def resume(
         out: where runs are looked for by name.
         allow_changes: go on although versions, device or data are others than before; recorded in
             the provenance.
-        how: `time_limit`, `reporter` and `stop`, as for `evolve`.
+        time_limit: seconds after which no new generation starts.
+        reporter: is told of everything that happens.
+        stop: asked before every chunk of work; True drops it and raises `Interrupted`.
 
     Raises:
         SettingsError: no such run, or settings or conditions that differ, each named.
@@ -154,8 +166,18 @@ def resume(
     run = replace(run, settings=checked_settings(run, changes))
     device = resolve_device(run.settings.device)
     where = run.places(moved)
-    families = run.opened(device, where, how.get("reporter"))
-    return _run(run, families, device, allow_changes=allow_changes, where=where, **how)
+    reporter = reporter or Reporter()
+    families = run.opened(device, where, reporter)
+    return _run(
+        run,
+        families,
+        device,
+        time_limit=time_limit,
+        reporter=reporter,
+        stop=stop,
+        allow_changes=allow_changes,
+        where=where,
+    )
 
 
 def _check_test_images(families: Sequence[OpenFamily], images: ImageRecord) -> None:
@@ -164,13 +186,14 @@ def _check_test_images(families: Sequence[OpenFamily], images: ImageRecord) -> N
     Raises:
         SettingsError: names the family and how many images.
     """
-    for e in families:
-        if isinstance(e.dataset, Dataset) and (
-            n := images.count_seen(e.dataset, torch.cat(e.pools["test"]))
+    for opened in families:
+        if isinstance(opened.dataset, Dataset) and (
+            n := images.count_seen(opened.dataset, torch.cat(opened.pools["test"]))
         ):
             raise SettingsError(
-                f"{e.family.name}: {n} of the test images are among those that the loss before or "
-                "another family learns from, so no test would be fair; leave out one of the two"
+                f"{opened.family.name}: {n} of the test images are among those that the loss "
+                "before or another family learns from, so no test would be fair; leave out one "
+                "of the two"
             )
 
 
@@ -179,9 +202,9 @@ def _run(
     families: list[OpenFamily],
     device: torch.device,
     *,
-    time_limit: float | None = None,
-    reporter: Reporter | None = None,
-    stop: Callable[[], bool] = lambda: False,
+    time_limit: float | None,
+    reporter: Reporter,
+    stop: Callable[[], bool],
     allow_changes: bool = False,
     where: dict[str, str] | None = None,
 ) -> Result:
@@ -198,7 +221,6 @@ def _run(
         where: where the images lie now, by the family's name; recorded where it is given.
     """
     settings = run.settings
-    reporter = reporter or Reporter()
     with (
         _resumable(run),
         storage.Lock(run.folder),

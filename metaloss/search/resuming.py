@@ -82,5 +82,7 @@ def check_conditions(
     before = image_record.read(run.folder) or ImageRecord()
     image_record.write(
         run.folder,
-        image_record.join_records([before, *(image_record.record_of(e.dataset) for e in families)]),
+        image_record.join_records(
+            [before, *(image_record.record_of(family.dataset) for family in families)]
+        ),
     )

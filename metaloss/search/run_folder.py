@@ -200,5 +200,5 @@ def provenance(
         "command": sys.argv,
         "seed": search.seed,
         "conditions": conditions(episodes, device, search.parts_by_name()),
-        "data": {e.family.name: e.provenance() for e in episodes},
+        "data": {opened.family.name: opened.provenance() for opened in episodes},
     }

@@ -186,6 +186,15 @@ def resolve(table: Mapping[str, Any]) -> Settings:
     return settings.model_copy(update=full)
 
 
+def part_tables(**parts: str | Mapping[str, Any] | None) -> dict[str, Any]:
+    """Tables of parts that are given by name or as a table; None is left out."""
+    return {
+        key: {"kind": part} if isinstance(part, str) else part
+        for key, part in parts.items()
+        if part
+    }
+
+
 def preset(name: str) -> dict[str, Any]:
     """A preset's settings.
 

@@ -106,9 +106,9 @@ class Episodes:
         """How many tasks are drawn where so many are asked for: all of them."""
         return tasks
 
-    def rates(self, given: Sequence[float]) -> Sequence[float]:
+    def rates(self, rates: Sequence[float]) -> Sequence[float]:
         """The rates among which cross-entropy's is chosen: those of the run."""
-        return given
+        return rates
 
     @cached_property
     def model(self) -> Classifier:

@@ -107,9 +107,9 @@ class FullTrainingTasks:
         """How many seeds there are where so many tasks are asked for."""
         return min(tasks, self.family.seeds)
 
-    def rates(self, given: Sequence[float]) -> Sequence[float]:
+    def rates(self, rates: Sequence[float]) -> Sequence[float]:
         """The rates among which cross-entropy's is chosen: the family's own, or else the run's."""
-        return self.family.training.rates or given
+        return self.family.training.rates or rates
 
     @property
     def chance(self) -> float:

@@ -114,8 +114,8 @@ def conditions(
         device: where classifiers train.
         others: further parts, each a kind and a name, whose versions matter where they are plugins.
     """
-    data = {name: digest for e in episodes for name, digest in e.fingerprints().items()}
-    parts = [part for e in episodes for part in e.family.parts]
+    data = {name: digest for family in episodes for name, digest in family.fingerprints().items()}
+    parts = [part for family in episodes for part in family.family.parts]
     return {**describe_environment(device), **data, **plugins.versions([*parts, *others])}
 
 
@@ -128,4 +128,4 @@ def with_training_cache(
     Raises:
         DamagedFile: what is kept there does not check out.
     """
-    return [e.with_cache(folder, partial(conditions, [e], device)) for e in families]
+    return [family.with_cache(folder, partial(conditions, [family], device)) for family in families]

@@ -117,12 +117,12 @@ def test_images_that_moved_together_with_the_run_are_found_from_there(home, run,
 
 def test_an_elimination_finds_the_runs_images(home, run):
     stages = [{"keep": 1, "tasks": 2}]
-    elimination.eliminate(run, chosen={"start": 2, "stages": stages})
+    elimination.eliminate(run, changes={"start": 2, "stages": stages})
     (home / "scans").rename(home.parent / "photos")
     with pytest.raises(DataError, match=r"eliminate .* --data folder:NEWPATH"):
-        elimination.eliminate(run, chosen={"start": 2, "stages": stages})
+        elimination.eliminate(run, changes={"start": 2, "stages": stages})
     elimination.eliminate(
-        run, chosen={"start": 2, "stages": stages}, data=[f"folder:{home.parent / 'photos'}"]
+        run, changes={"start": 2, "stages": stages}, data=[f"folder:{home.parent / 'photos'}"]
     )
     assert image_record.read(run / "elimination" / "loss") is not None
 

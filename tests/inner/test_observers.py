@@ -120,8 +120,8 @@ def test_populations_that_share_their_tasks_do_not_change_each_other(episodes):
 
 def test_the_engine_tells_of_every_step_of_every_training(episodes):
     keys = [Stream(0).at(t) for t in range(5)]
-    told = []
-    with Local(workers=2, told=told.append) as engine:
+    steps = []
+    with Local(workers=2, on_progress=steps.append) as engine:
         engine.observe([CrossEntropies.of(3)] * 2, episodes, episodes.sample(keys), keys, scores)
-    assert sum(told) == 2 * 3 * 5 * episodes.family.inner.steps
-    assert len(told) > 2
+    assert sum(steps) == 2 * 3 * 5 * episodes.family.inner.steps
+    assert len(steps) > 2

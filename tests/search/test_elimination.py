@@ -65,7 +65,7 @@ def records(run):
 
 
 def test_every_stage_scores_what_the_one_before_kept_and_keeps_the_best(run):
-    metaloss.eliminate(run, chosen=SMALL)
+    metaloss.eliminate(run, changes=SMALL)
     found = records(run)
     best = [str(f) for f in elimination.candidates(find(run), 6)]
     assert [record["asked"]["losses"] for record in found] == [
@@ -88,7 +88,7 @@ def test_a_stage_may_rank_by_the_mean_of_those_before_it_too(run):
         {"keep": 3, "tasks": 2, "mean_of": 2},
         {"keep": 1, "tasks": 2, "mean_of": 3},
     ]
-    result = metaloss.eliminate(run, chosen={"start": 6, "stages": stages})
+    result = metaloss.eliminate(run, changes={"start": 6, "stages": stages})
     reached = [dict(zip(x["asked"]["losses"], x["accuracy"], strict=True)) for x in records(run)]
     for number, record in enumerate(records(run)):
         worth = {
@@ -112,7 +112,7 @@ def test_only_stages_of_one_budget_are_averaged(run, stages):
     with pytest.raises(
         SettingsError, match=r"mean_of = 2 needs as many stages up to it with the same families"
     ):
-        metaloss.eliminate(run, chosen={"start": 6, "stages": stages})
+        metaloss.eliminate(run, changes={"start": 6, "stages": stages})
 
 
 def test_the_candidates_are_the_best_of_the_whole_search_with_the_best_first(run):
@@ -141,7 +141,7 @@ def test_of_losses_that_are_one_in_other_words_the_best_begins(run, monkeypatch)
 
 
 def test_the_winner_is_the_best_of_the_last_stage_and_loads(run):
-    result = metaloss.eliminate(run, chosen=SMALL)
+    result = metaloss.eliminate(run, changes=SMALL)
     (winner,) = records(run)[-1]["kept"]
     for spec in (run / "elimination", run / "elimination" / "loss"):
         assert str(metaloss.load(spec).formula) == winner
@@ -162,21 +162,21 @@ def test_an_elimination_interrupted_anywhere_and_resumed_has_equal_bytes(run, tm
         return False
 
     whole = metaloss.eliminate(
-        shutil.copytree(run, tmp_path / "whole" / run.name), chosen=SMALL, stop=count
+        shutil.copytree(run, tmp_path / "whole" / run.name), changes=SMALL, stop=count
     ).folder
     for n in range(0, asked, max(1, asked // 6)):
         copy = Path(shutil.copytree(run, tmp_path / f"stop{n}" / run.name))
         left = iter(range(n))
         with pytest.raises(Interrupted):
-            metaloss.eliminate(copy, chosen=SMALL, stop=lambda left=left: next(left, None) is None)
-        metaloss.eliminate(copy, chosen=SMALL)
+            metaloss.eliminate(copy, changes=SMALL, stop=lambda left=left: next(left, None) is None)
+        metaloss.eliminate(copy, changes=SMALL)
         assert tree(copy / "elimination") == tree(whole)
 
 
 def test_finished_stages_are_not_played_again(run, monkeypatch):
-    first = metaloss.eliminate(run, chosen=SMALL)
+    first = metaloss.eliminate(run, changes=SMALL)
     monkeypatch.setattr(Episodes, "evaluate", lambda *args, **how: pytest.fail("trained again"))
-    assert metaloss.eliminate(run, chosen=SMALL).summary == first.summary
+    assert metaloss.eliminate(run, changes=SMALL).summary == first.summary
 
 
 @pytest.mark.parametrize(
@@ -191,26 +191,26 @@ def test_finished_stages_are_not_played_again(run, monkeypatch):
     ],
 )
 def test_a_stage_made_with_other_settings_is_refused_with_what_differs(run, change, words):
-    metaloss.eliminate(run, chosen=SMALL)
+    metaloss.eliminate(run, changes=SMALL)
     before = tree(run)
     with pytest.raises(SettingsError) as caught:
-        metaloss.eliminate(run, chosen={**SMALL, **change})
+        metaloss.eliminate(run, changes={**SMALL, **change})
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
     assert tree(run) == before
 
 
 def test_a_damaged_stage_is_named(run):
-    metaloss.eliminate(run, chosen=SMALL)
+    metaloss.eliminate(run, changes=SMALL)
     path = run / "elimination" / "stage-2.json"
     path.write_bytes(path.read_bytes().replace(b"0.", b"1.", 1))
     with pytest.raises(DamagedFile, match=r"stage-2.json is damaged"):
-        metaloss.eliminate(run, chosen=SMALL)
+        metaloss.eliminate(run, changes=SMALL)
 
 
 def test_a_run_in_use_is_left_alone(run):
     with storage.Lock(run), pytest.raises(RunInUse):
-        metaloss.eliminate(run, chosen=SMALL)
+        metaloss.eliminate(run, changes=SMALL)
     assert not (run / "elimination").exists()
 
 
@@ -231,7 +231,7 @@ def test_a_run_in_which_nothing_has_trained_yet_is_refused(run):
 
 
 @pytest.mark.parametrize(
-    ("chosen", "words"),
+    ("changes", "words"),
     [
         (
             {"start": 3, "stages": [{"keep": 4}]},
@@ -245,15 +245,15 @@ def test_a_run_in_which_nothing_has_trained_yet_is_refused(run):
         ({"stages": [{"keep": 3, "scale": 1000}] * 2, "tasks": ["fashionmnist"]}, "classifier"),
     ],
 )
-def test_settings_that_cannot_be_are_refused_before_anything_trains(run, chosen, words):
+def test_settings_that_cannot_be_are_refused_before_anything_trains(run, changes, words):
     with pytest.raises(SettingsError) as caught:
-        metaloss.eliminate(run, chosen=chosen)
+        metaloss.eliminate(run, changes=changes)
     assert words in str(caught.value)
     assert not (run / "elimination").exists()
 
 
 def test_other_families_may_be_asked_for(run, tmp_path):
-    result = metaloss.eliminate(run, chosen={**SMALL, "tasks": [family(tmp_path, "other")]})
+    result = metaloss.eliminate(run, changes={**SMALL, "tasks": [family(tmp_path, "other")]})
     assert records(run)[0]["reference"]["families"].keys() == {"other"}
     assert result.best.about["evolved on"] == "tiny"
     assert result.best.about["eliminated on"] == "other"
@@ -279,7 +279,7 @@ def test_every_stage_and_repeat_has_fresh_meta_validation_tasks(run, monkeypatch
         return evaluate(self, engine, populations, pool, key, *args, **how)
 
     monkeypatch.setattr(Episodes, "evaluate", watched)
-    metaloss.eliminate(run, chosen=SMALL)
+    metaloss.eliminate(run, changes=SMALL)
     rounds = {
         ("elimination", number, repeat) for number, repeat in ((1, 0), (2, 0), (3, 0), (3, 1))
     }
@@ -296,7 +296,7 @@ def test_cross_entropy_is_tuned_for_every_budget_once(run, monkeypatch):
 
     monkeypatch.setattr(FamilyEvaluation, "tune", watched)
     stages = [*SMALL["stages"], SMALL["stages"][-1]]
-    metaloss.eliminate(run, chosen={**SMALL, "stages": stages})
+    metaloss.eliminate(run, changes={**SMALL, "stages": stages})
     assert budgets == [((3,), (8,)), ((6,), (8,)), ((3,), (16,))]
     assert all(
         record["reference"]["families"]["tiny"]["lr"] in (0.1, 0.3) for record in records(run)
@@ -322,7 +322,7 @@ def test_each_stage_is_compared_with_the_one_before_and_drawn(run, monkeypatch):
     monkeypatch.setattr(
         plots, "ranks", lambda pairs, path: drawn.append(pairs) or ranks(pairs, path)
     )
-    rows = metaloss.eliminate(run, chosen=SMALL).summary["stages"]
+    rows = metaloss.eliminate(run, changes=SMALL).summary["stages"]
     found = records(run)
     assert rows[0]["tau"] is None
     for earlier, later, pair in zip(found, found[1:], *drawn, strict=False):

@@ -399,16 +399,16 @@ def test_an_elimination_can_end_in_full_training(path, tmp_path, monkeypatch):
     monkeypatch.setattr("metaloss.evaluation.plots.ranks", lambda *args: None)
     found = metaloss.evolve(path, out=tmp_path / "runs", **{**SMALL, "generations": 1})
     stages = [{"keep": 2, "tasks": 1}, {"keep": 1, "steps": 2, "tasks": 2, "families": [path]}]
-    done = metaloss.eliminate(found.folder, chosen={"start": 3, "stages": stages})
+    done = metaloss.eliminate(found.folder, changes={"start": 3, "stages": stages})
     assert [row["tasks"] for row in done.summary["stages"]] == [1, 2]
     last = storage.read_record(done.folder / "stage-2.json")
     assert last["asked"]["families"][0]["training"]["epochs"] == 1
     (done.folder / "stage-2.json").unlink()
     anew = counted(monkeypatch)
     assert (
-        metaloss.eliminate(found.folder, chosen={"start": 3, "stages": stages}).summary
+        metaloss.eliminate(found.folder, changes={"start": 3, "stages": stages}).summary
         == done.summary
     )
     assert anew == []
     with pytest.raises(SettingsError, match="a stage of full trainings cannot have scale = 2"):
-        metaloss.eliminate(found.folder, chosen={"start": 3, "stages": [{"keep": 1, "scale": 2}]})
+        metaloss.eliminate(found.folder, changes={"start": 3, "stages": [{"keep": 1, "scale": 2}]})

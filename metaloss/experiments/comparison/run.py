@@ -113,7 +113,7 @@ def start(
     # All that can be refused is refused before anything trains.
     check_classes(compared, families)
     overlaps = check_overlaps(compared, families, comparison.allow_seen, reporter)
-    with Local(device, comparison.memory, stop=stop, told=reporter.on_progress) as engine:
+    with Local(device, comparison.memory, stop=stop, on_progress=reporter.on_progress) as engine:
         steps = sum(training_steps(comparison, len(compared), family) for family in families)
         reporter.on_comparison_start(comparison, families, steps)
         # The seed decides the tasks, so they are the same whatever else is compared.

@@ -145,7 +145,9 @@ def start(
     # Before anything trains: a loss that has learned from these images would win by that.
     compared = without_seen_images(requested, whole, recommendation.allow_seen, reporter.on_warning)
     check_classes(compared, [whole])
-    with Local(device, recommendation.memory, stop=stop, told=reporter.on_progress) as engine:
+    with Local(
+        device, recommendation.memory, stop=stop, on_progress=reporter.on_progress
+    ) as engine:
         steps = _training_steps(recommendation, len(compared), images)
         reporter.on_recommendation_start(recommendation, images, len(compared), steps)
         final, folds = _cross_validate(engine, recommendation, compared, images, whole)

@@ -110,7 +110,7 @@ def _row(name: str, final: LossChoice, folds: FoldResults) -> dict[str, Any]:
         "steps": setting.steps,
         "accuracy": accuracy(measures),
         "gain": None if name == CE else asdict(folds.gain(name)),
-        "chosen": folds.chosen[name],
+        "chosen": folds.choice_counts[name],
         "diverged": float(diverged),
         "rates": [x.settings[name].lr for x in folds.choices],
     }

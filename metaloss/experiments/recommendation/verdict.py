@@ -69,7 +69,7 @@ class FoldResults:
         return cls(choices, judged, Draws.of(rows, key, resamples), certainty)
 
     @cached_property
-    def chosen(self) -> Counter[str]:
+    def choice_counts(self) -> Counter[str]:
         """How many folds chose each loss."""
         return Counter(x.winner for x in self.choices)
 
@@ -161,7 +161,7 @@ def decide(final: LossChoice, folds: FoldResults) -> Verdict:
     best = final.winner
     loss = best if gain.low > 0 else CE
     return Verdict(
-        loss, final.settings[loss], best, gain, folds.late(), folds.chosen, folds.certainty
+        loss, final.settings[loss], best, gain, folds.late(), folds.choice_counts, folds.certainty
     )
 
 
