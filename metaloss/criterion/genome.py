@@ -44,7 +44,7 @@ class GenomeCriterion(Criterion):
     @property
     def reads_prior(self) -> bool:
         """Whether its genome has a part for the classes' shares."""
-        return bool(getattr(self.genome, "prior", False))
+        return bool(getattr(self.genome, "reads_prior", False))
 
     def losses(self) -> Losses:
         """The candidate's loss."""

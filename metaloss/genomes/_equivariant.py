@@ -60,6 +60,7 @@ class Equivariant(Networks):
             target=target.mT.contiguous(),
             label=None,
             weight=targets.weight,
+            log_prior=self._log_prior_of(targets),
         )
 
     def minibatch(self, index: Int[Tensor, "T b"]) -> Self:
@@ -106,7 +107,8 @@ class Equivariant(Networks):
 
         # --- backward: the ŷ channel, what it reads, the softmax ---
         dx = torch.bmm(w["w_pred"].mT, activation.back(dh, h)).unflatten(2, (T, C, B))
-        parts = zip(self.channels, dx.unbind(1), x.unbind(1), strict=True)
+        # Not strict: behind the channels there may be the prior, which has no gradient.
+        parts = zip(self.channels, dx.unbind(1), x.unbind(1), strict=False)
         gradients = [
             channel.back(grad, value, self.reference_classes) for channel, grad, value in parts
         ]

@@ -43,7 +43,13 @@ class Figure3(Networks):
         y = target.movedim(2, 0).flatten(1).expand(len(self), -1, -1)  # [P C TB]
         h = VALUES[self.activation](torch.baddbmm(w["b_label"], w["w_label"], y))
         label = torch.bmm(w["w_label_out"], h).unflatten(2, target.shape[:2])
-        return replace(self, weights=w, label=label, weight=targets.weight)  # [P F T B]
+        return replace(
+            self,
+            weights=w,
+            label=label,  # [P F T B]
+            weight=targets.weight,
+            log_prior=self._log_prior_of(targets),
+        )
 
     def minibatch(self, index: Int[Tensor, "T b"]) -> Self:
         """The bound networks, for a minibatch."""

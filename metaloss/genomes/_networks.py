@@ -8,22 +8,38 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from metaloss.genomes._channels import Channel
-from metaloss.losses.base import logit_gradient_by_autograd, mean_over_images
+from metaloss.losses.base import (
+    TrainingTargets,
+    logit_gradient_by_autograd,
+    mean_over_images,
+)
 
 Weights = dict[str, Float[Tensor, "P out in"]]
 
 
 @dataclass(frozen=True)
 class Networks:
-    """P networks as losses; `target` and `label` hold what depends on the targets alone."""
+    """P networks as losses.
+
+    Attributes:
+        weights: by name.
+        channels: what they read of each prediction.
+        activation: between the layers.
+        reference_classes: how many there were at evolution.
+        sees_prior: whether ln(C·π), of the class's share π, stands behind the channels.
+        target, label, weight, log_prior: what `bind` keeps: labels, what depends on them alone, the
+            weights of the images, and ln(C·π) where it is read.
+    """
 
     weights: Weights
     channels: tuple[Channel, ...]
     activation: str
     reference_classes: int
+    sees_prior: bool = False
     target: Float[Tensor, "T C B"] | None = None
     label: Tensor | None = None
-    weight: Float[Tensor, "T B"] | None = None  # of the images
+    weight: Float[Tensor, "T B"] | None = None
+    log_prior: Float[Tensor, "T C 1"] | None = None
 
     tasks_per_call: ClassVar[int] = 1
 
@@ -68,6 +84,10 @@ class Networks:
         return replace(self, weights={k: w.to(like) for k, w in self.weights.items()})
 
     def _inputs(self, logp: Float[Tensor, "P T C B"]) -> Float[Tensor, "P channels T C B"]:
-        return torch.stack(
-            [channel.value(logp, self.reference_classes) for channel in self.channels], 1
-        )
+        inputs = [channel.value(logp, self.reference_classes) for channel in self.channels]
+        if self.log_prior is not None:
+            inputs.append(self.log_prior.expand_as(logp))
+        return torch.stack(inputs, 1)
+
+    def _log_prior_of(self, targets: TrainingTargets) -> Float[Tensor, "T C 1"] | None:
+        return targets.shares["logprior"][..., None] if self.sees_prior else None

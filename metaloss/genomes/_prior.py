@@ -32,6 +32,11 @@ class SeesPrior:
     start_tau: ClassVar[float] = 1.0
 
     @property
+    def reads_prior(self) -> bool:
+        """Whether a candidate depends on how many training images each class has."""
+        return self.prior
+
+    @property
     def prior_genes(self) -> int:
         """How many numbers stand behind those of the loss itself."""
         return GENES if self.prior else 0

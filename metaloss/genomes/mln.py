@@ -7,6 +7,7 @@ or activations: those here are ours.
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import lru_cache
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -40,6 +41,7 @@ from metaloss.losses.phenotype import gain
 
 __all__ = ["MetaLossNetwork"]
 
+PRIOR = "logprior"  # the channel that reads no prediction
 Width = Annotated[int, Field(ge=1, le=256)]
 
 
@@ -54,7 +56,9 @@ class MetaLossNetwork(SeesPrior, RealVectors):
             published loss by name, a formula. A loss that pulls harder or less at first than
             cross-entropy is scaled to pull as it does.
         smoothing: of the labels of that loss.
-        channels: what the ŷ channel reads: probability, log-probability, centred logit.
+        channels: what the ŷ channel reads: probability, log-probability, centred logit; and, for
+            families whose classes are uneven, "logprior", ln(C·π) of the class's share π of the
+            training images.
         features: outputs of each channel.
         hidden: width of the integration block.
         context: what a class's term sees of the other classes: nothing, the mean of the ŷ channel
@@ -70,10 +74,9 @@ class MetaLossNetwork(SeesPrior, RealVectors):
     architecture: Literal["equivariant", "figure3"] = "equivariant"
     start: str = "ce"
     smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    channels: Annotated[tuple[Literal["p", "logp", "logit"], ...], Field(min_length=1)] = (
-        "p",
-        "logp",
-    )
+    channels: Annotated[
+        tuple[Literal["p", "logp", "logit", "logprior"], ...], Field(min_length=1)
+    ] = ("p", "logp")
     features: Width = 8
     hidden: Width = 16
     context: Literal["none", "mean", "label"] = "label"
@@ -96,9 +99,21 @@ class MetaLossNetwork(SeesPrior, RealVectors):
             raise ValueError(
                 f"kernel must be at most features = {self.features}, got {self.kernel}"
             )
+        if not self._of_prediction:
+            raise ValueError("channels must hold p, logp or logit")
         if self.start not in ("ce", "random"):
             zoo.read(self.start)
         return self
+
+    @property
+    def reads_prior(self) -> bool:
+        """Whether a candidate depends on how many training images each class has."""
+        return self.prior or PRIOR in self.channels
+
+    @property
+    def _of_prediction(self) -> tuple[str, ...]:
+        """The channels but for the prior, which stands behind them."""
+        return tuple(name for name in self.channels if name != PRIOR)
 
     @property
     def classes(self) -> int | None:
@@ -125,6 +140,9 @@ class MetaLossNetwork(SeesPrior, RealVectors):
             weights = torch.cat([self._random(key.at(i)) for i in range(n)])
         else:
             weights = imitate(self, key.seed).repeat(n, 1)
+            if PRIOR in self.channels:
+                # What is imitated does not read it.
+                self._weights_of_prior(weights).zero_()
         return Vectors(self.with_prior_genes(weights))
 
     def losses(self, population: Vectors) -> Losses:
@@ -136,10 +154,16 @@ class MetaLossNetwork(SeesPrior, RealVectors):
         """The networks with these weights, differentiable in them."""
         equivariant = CompiledEquivariant if kernels.available() else Equivariant
         kind = Figure3 if self.architecture == "figure3" else equivariant
-        channels = tuple(CHANNELS[c] for c in self.channels)
-        return kind.of(
+        channels = tuple(CHANNELS[c] for c in self._of_prediction)
+        networks = kind.of(
             self.weights(vectors), channels, self.activation, self.classes or self.home_classes
         )
+        return replace(networks, sees_prior=True) if PRIOR in self.channels else networks
+
+    def _weights_of_prior(self, vectors: Float[Tensor, "P D"]) -> Float[Tensor, "P out columns"]:
+        """The weights from the prior to the first layer, a view of these vectors."""
+        w_pred = self.weights(vectors)["w_pred"]
+        return w_pred[..., -(w_pred.shape[2] // len(self.channels)) :]
 
     def weights(self, vectors: Float[Tensor, "P D"]) -> Weights:
         """The weights by name, views of these vectors."""
@@ -182,6 +206,9 @@ class MetaLossNetwork(SeesPrior, RealVectors):
             "logp": f"logp + math.log(C / {home})",
             "logit": "logp - logp.mean(-1, keepdim=True)",
         }
+        inputs = [channel[name] for name in self._of_prediction]
+        if PRIOR in self.channels:
+            inputs.append('self.class_terminals(C, z)["logprior"].expand_as(logp)')
         context = []
         if self.context in ("mean", "label"):
             context.append("u = u + (w_mean @ h.mean(1, keepdim=True).mT).mT")
@@ -192,7 +219,7 @@ class MetaLossNetwork(SeesPrior, RealVectors):
             "logp = z.log_softmax(-1)",
             "C = z.shape[-1]",
             f"stretch = 1.0 if C == {home} else (1 - 1 / {home}) * C / max(1, C - 1)",
-            f"x = torch.stack([{', '.join(channel[c] for c in self.channels)}], -1)",
+            f"x = torch.stack([{', '.join(inputs)}], -1)",
             f"h = {act}(x @ w_pred.mT + b_pred[:, 0])",
             f"label = {act}(y[..., None] @ w_label.mT + b_label[:, 0])",
             "u = h @ w_mix_pred.mT + label @ w_mix_label.mT + b_mix[:, 0]",

@@ -8,8 +8,9 @@ from metaloss.core import registry
 from metaloss.core.population import Vectors
 from metaloss.core.streams import Stream
 from metaloss.criterion.genome import GenomeCriterion
+from metaloss.errors import SettingsError
 from metaloss.genomes._prior import STEP
-from metaloss.losses.base import TrainingTargets, one_hot
+from metaloss.losses.base import TrainingTargets, logit_gradient_by_autograd, one_hot
 from metaloss.losses.prior_adjusted import PriorAdjusted
 
 T = 2
@@ -100,6 +101,53 @@ def test_a_criterion_and_what_is_written_of_it_see_the_prior(kind, tmp_path):
     torch.testing.assert_close(loss(logits, label), expected)
     torch.testing.assert_close(written(loss, tmp_path / "x.py")(logits, label), expected)
     torch.testing.assert_close(program(loss, tmp_path / "x.pt2")(logits, label), expected)
+
+
+CHANNEL = {"kind": "mln", "features": 3, "hidden": 4, "channels": ("p", "logprior", "logp")}
+
+
+@pytest.mark.parametrize("architecture", ["equivariant", "figure3"])
+def test_a_network_reads_the_prior_behind_its_other_channels(architecture):
+    table = {**CHANNEL, "architecture": architecture, "fixed_classes": C, "start": "random"}
+    space = registry.build("genomes", table, "genome")
+    plain = registry.build("genomes", {**table, "channels": ("p", "logp")}, "genome")
+    candidates = space.sample(3, Stream(0))
+    vectors = candidates.vectors().clone()
+    per_channel = 1 if architecture == "equivariant" else C
+    # The same networks without the prior: its columns are the last of each row.
+    w_pred = space.weights(vectors)["w_pred"]
+    rest = vectors[:, w_pred[0].numel() :]
+    fewer = torch.cat([w_pred[..., :-per_channel].flatten(1), rest], 1)
+    logits, y = (x.float() for x in situation())
+    without = plain.losses(Vectors(fewer)).bind(TrainingTargets(y)).logit_gradient(logits)
+    even = space.losses(candidates).bind(TrainingTargets(y)).logit_gradient(logits)
+    torch.testing.assert_close(even, without, rtol=1e-4, atol=1e-6)
+    bound = space.losses(candidates).bind(TrainingTargets(y, counts=COUNTS.float()))
+    uneven = bound.logit_gradient(logits)
+    torch.testing.assert_close(uneven, logit_gradient_by_autograd(bound, logits))
+    assert not torch.allclose(uneven[:, 0], even[:, 0])
+    torch.testing.assert_close(uneven[:, 1], even[:, 1])
+
+
+def test_a_network_that_imitates_a_loss_starts_blind_to_the_prior_and_is_written_with_it(tmp_path):
+    space = registry.build("genomes", CHANNEL, "genome")
+    start = space.sample(2, Stream(0))
+    logits, y = (x.float() for x in situation(2))
+    even = space.losses(start).bind(TrainingTargets(y))
+    uneven = space.losses(start).bind(TrainingTargets(y, counts=COUNTS.float()))
+    torch.testing.assert_close(even.logit_gradient(logits), uneven.logit_gradient(logits))
+    vectors = start.vectors()[:1] + 0.3 * Stream(5).normal(1, space.size)
+    loss = GenomeCriterion(space, Vectors(vectors), prior=COUNTS[0])
+    assert loss.reads_prior
+    label = Stream(3).integers(C, B)
+    expected = loss(logits[0, 0], label)
+    torch.testing.assert_close(written(loss, tmp_path / "x.py")(logits[0, 0], label), expected)
+    assert not torch.allclose(expected, loss.with_options(prior=None)(logits[0, 0], label))
+
+
+def test_channels_must_read_a_prediction():
+    with pytest.raises(SettingsError, match="channels must hold p, logp or logit"):
+        registry.build("genomes", {**CHANNEL, "channels": ("logprior",)}, "genome")
 
 
 @genomes
