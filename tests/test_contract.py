@@ -36,16 +36,33 @@ val = 3
 classifier = { kind = "mlp", hidden = [4] }
 inner = { steps = 2, lr = 0.1 }
 """
-# What is searched, and on how many families.
+# Tasks of 3 to 60 images, some padded, with a share of wrong labels that is drawn as well.
+UNEVEN = """
+dataset = "fashionmnist"
+ways = 3
+shots = [1, 20]
+val = { kind = "as-is", mean = 4 }
+noise = { kind = "confusion", share = [0.1, 0.5] }
+classifier = { kind = "mlp", hidden = [4] }
+inner = { steps = 3, lr = 0.1, batch = 8 }
+"""
+# What is searched, and on which families.
 CASES = {
-    "from losses": ({"genome": {**TREE, "start": "ce,mse"}, "strategy": SMALL["strategy"]}, 1),
-    "regularized": ({"genome": TREE, "strategy": REGULARIZED}, 1),
-    "refresh": ({"genome": TREE, "strategy": {**REGULARIZED, "refresh": 2}}, 1),
-    "refresh, networks": ({"strategy": {**REGULARIZED, "refresh": 2}}, 1),
-    "wins": ({"genome": TREE, "strategy": GP, "objective": "wins"}, 2),
-    "robust": ({"strategy": REGULARIZED, "objective": "robust", "deviations": 0.5}, 2),
-    "screen": ({"genome": TREE, "strategy": REGULARIZED, **SCREEN}, 1),
-    "screen, networks": ({"genome": GENOME, **SCREEN}, 1),
+    "from losses": (
+        {"genome": {**TREE, "start": "ce,mse"}, "strategy": SMALL["strategy"]},
+        ["tiny"],
+    ),
+    "regularized": ({"genome": TREE, "strategy": REGULARIZED}, ["tiny"]),
+    "refresh": ({"genome": TREE, "strategy": {**REGULARIZED, "refresh": 2}}, ["tiny"]),
+    "refresh, networks": ({"strategy": {**REGULARIZED, "refresh": 2}}, ["tiny"]),
+    "wins": ({"genome": TREE, "strategy": GP, "objective": "wins"}, ["tiny", "two"]),
+    "robust": (
+        {"strategy": REGULARIZED, "objective": "robust", "deviations": 0.5},
+        ["tiny", "two"],
+    ),
+    "screen": ({"genome": TREE, "strategy": REGULARIZED, **SCREEN}, ["tiny"]),
+    "screen, networks": ({"genome": GENOME, **SCREEN}, ["tiny"]),
+    "uneven beside even": ({"genome": TREE, "strategy": GP}, ["uneven", "two"]),
 }
 cases = pytest.mark.parametrize("name", CASES)
 
@@ -59,7 +76,8 @@ def surroundings(monkeypatch, tmp_path):
 def run(folder, name, out="runs", **more):
     """A finished run of three generations."""
     changes, families = CASES[name]
-    tasks = [family(folder), family(folder, "two", TWO)][:families]
+    texts = {"two": (TWO,), "uneven": (UNEVEN,)}
+    tasks = [family(folder, name, *texts.get(name, ())) for name in families]
     return program.evolve(tasks, out=folder / out, **{**SMALL, "generations": 3, **changes, **more})
 
 

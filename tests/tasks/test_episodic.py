@@ -15,6 +15,7 @@ from PIL import Image
 from metaloss.core.streams import Stream
 from metaloss.data.datasets import fashionmnist
 from metaloss.data.noise import Noise
+from metaloss.data.shapes import LongTail
 from metaloss.errors import DataError, SettingsError
 from metaloss.inner.classifiers.cnn import Cnn
 from metaloss.inner.classifiers.mlp import Mlp
@@ -68,6 +69,12 @@ def test_every_fashionmnist_family_fits_the_embedded_subset(name, monkeypatch, t
     assert "embedded subset" in episodes.dataset.origin
     for pool in ("train", "validation", "test"):
         assert len(episodes.sample(KEYS[:1], pool)) == 1
+
+
+def test_the_long_tail_of_digits_fits_them():
+    tasks = episodic.open_episodes(episodic_family.read("digits-longtail")).sample(KEYS[:3], "test")
+    for counts in tasks.train.class_counts:
+        assert sorted(counts.tolist(), reverse=True) == LongTail(20, 2).sizes(10)
 
 
 def test_a_file_gives_all_settings_and_defaults_fill_the_rest(written):
