@@ -29,6 +29,17 @@ LOSSES = {
     **dict.fromkeys(("generalizedcrossentropy", "generalisedcrossentropy", "gceloss", "lq"), "gce"),
     **dict.fromkeys(("symmetriccrossentropy", "rce"), "sce"),
     **dict.fromkeys(("poly", "polycrossentropy", "poly1crossentropy"), "poly1"),
+    **dict.fromkeys(("logitadjusted", "logitadjust", "la"), "logit_adjustment"),
+    **dict.fromkeys(
+        ("balancedsoftmax", "balms", "bsoftmax", "balancedmetasoftmax"), "balanced_softmax"
+    ),
+    **dict.fromkeys(("classbalanced", "cb", "cbce", "effectivenumbers"), "effective_number"),
+    **dict.fromkeys(("weightedce", "weightedcrossentropy", "wce"), "class_weights"),
+    **dict.fromkeys(("labeldistributionawaremargin",), "ldam"),
+    **dict.fromkeys(("vectorscaling",), "vs"),
+    **dict.fromkeys(("js", "jsd", "jensenshannondivergence", "gjs"), "jensen_shannon"),
+    **dict.fromkeys(("asl", "aslsinglelabel"), "asymmetric"),
+    **dict.fromkeys(("bootstrap", "bootstrapping", "softbootstrapping"), "bootstrap_soft"),
     **dict.fromkeys(("softdice", "dicecoefficient", "f1"), "dice"),
 }
 PRIMITIVES = {
@@ -49,6 +60,11 @@ NAMES = {
     "prob": "The predicted probability is p, its logarithm logp.",
     "log_p": "The logarithm of p is logp.",
     "n_classes": "The number of classes is C.",
+    "pi": "A class's share of the training images is prior, and the logarithm of C times it logprior.",
+    "log_prior": "The logarithm of C times a class's share of the training images is logprior.",
+    "priors": "A class's share of the training images is prior.",
+    "n": "The number of a class's training images is count.",
+    "counts": "The number of a class's training images is count.",
     "c": "The number of classes is C.",
 }
 _OPTION = (

@@ -1,5 +1,6 @@
 """Two further numbers of a genome of real vectors: for classes of unlike size."""
 
+from dataclasses import replace
 from typing import ClassVar
 
 import torch
@@ -8,12 +9,17 @@ from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass as settings
 from torch import Tensor
 
+from metaloss.core.streams import Stream
 from metaloss.losses.base import Losses
+from metaloss.losses.language.expression import LOGPRIOR, call, constant
+from metaloss.losses.language.formula import NO_SHIFT, Formula
 from metaloss.losses.prior_adjusted import PriorAdjusted
 
 GENES = 2  # τ and κ
 # Of a gene of 1: a search's usual step, for the other numbers too, is then one of about a half.
 STEP = 3.0
+SPREAD = 0.1  # of genes beside a formula, when they are drawn and when they are moved
+MOVED = 0.5  # of the children of a formula
 
 
 # By name alone: a genome's own settings come first.
@@ -74,3 +80,27 @@ class SeesPrior:
             *above,
             f"return ({last.removeprefix('return ')}) * importance",
         ]
+
+
+def adjusted_formula(formula: Formula, tau: float, power: float) -> Formula:
+    """A formula with logit adjustment, and class weights to a power, on top of what it has."""
+    weight = call("exp", call("mul", constant(-power), LOGPRIOR))
+    shift = call("mul", constant(tau), LOGPRIOR)
+    return replace(
+        formula,
+        expression=call("mul", weight, formula.expression),
+        shift=shift if formula.shift == NO_SHIFT else call("add", formula.shift, shift),
+    )
+
+
+def drawn_genes(n: int, key: Stream) -> Float[Tensor, "n 2"]:
+    """Genes to start from, about those of the start."""
+    return SPREAD * torch.stack([key.at("prior", i).normal(GENES) for i in range(n)]).double()
+
+
+def moved_genes(genes: Float[Tensor, "P 2"], key: Stream) -> Float[Tensor, "P 2"]:
+    """The genes of children: every other child's are moved, each from its row's own stream."""
+    rows = [key.at("prior", i) for i in range(len(genes))]
+    noise = torch.stack([SPREAD * row.at("by").normal(GENES) for row in rows]).double()
+    moved = torch.stack([row.at("whether").uniform(1) < MOVED for row in rows])
+    return (genes + noise).where(moved, genes)

@@ -17,11 +17,11 @@ from torch import Tensor
 from metaloss.core.population import Vectors
 from metaloss.core.streams import Stream
 from metaloss.errors import SettingsError
-from metaloss.genomes._prior import SeesPrior
+from metaloss.genomes._prior import SeesPrior, adjusted_formula
 from metaloss.genomes._symbolic import FormulaGenome
 from metaloss.genomes._vectors import RealVectors
 from metaloss.losses import zoo
-from metaloss.losses.language.expression import LOGPRIOR, Expression, call, constant
+from metaloss.losses.language.expression import Expression, constant
 from metaloss.losses.language.formula import NO_SCALE, NO_SHIFT, Formula
 
 __all__ = ["Constants"]
@@ -83,18 +83,7 @@ class Constants(SeesPrior, RealVectors, FormulaGenome):
         if not self.prior:
             return tuple(formulas)
         moves = zip(*(x.tolist() for x in self.moves(vectors.double())), strict=True)
-        return tuple(adjusted(f, *move) for f, move in zip(formulas, moves, strict=True))
-
-
-def adjusted(formula: Formula, tau: float, power: float) -> Formula:
-    """A formula with logit adjustment, and class weights to a power, on top of what it has."""
-    weight = call("exp", call("mul", constant(-power), LOGPRIOR))
-    shift = call("mul", constant(tau), LOGPRIOR)
-    return replace(
-        formula,
-        expression=call("mul", weight, formula.expression),
-        shift=shift if formula.shift == NO_SHIFT else call("add", formula.shift, shift),
-    )
+        return tuple(adjusted_formula(f, *move) for f, move in zip(formulas, moves, strict=True))
 
 
 def _rewritten(formula: Formula, constants: list[float]) -> Formula:

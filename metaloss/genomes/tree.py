@@ -15,13 +15,22 @@ from jaxtyping import Float, Int
 from pydantic import ConfigDict, Field, field_validator, model_validator
 from pydantic.dataclasses import dataclass as settings
 from torch import Tensor
+from torch.nn import functional as F
 
 from metaloss.core import registry
 from metaloss.core.population import Population
 from metaloss.core.streams import Stream
 from metaloss.errors import SettingsError
+from metaloss.genomes._prior import (
+    GENES,
+    SeesPrior,
+    adjusted_formula,
+    drawn_genes,
+    moved_genes,
+)
 from metaloss.genomes._symbolic import Symbolic
 from metaloss.losses.language.expression import Expression, Y, call, constant
+from metaloss.losses.language.formula import Formula
 from metaloss.losses.language.primitives import PRIMITIVES
 
 __all__ = ["Tree"]
@@ -66,8 +75,10 @@ class Trees(Population):
 
 
 @settings(frozen=True, config=ConfigDict(extra="forbid"))
-class Tree(Symbolic):
+class Tree(SeesPrior, Symbolic):
     """What trees are made of, how large they are, and how they vary.
+
+    With `prior` the numbers for it stand behind a tree's constants, where no symbol is.
 
     Attributes:
         functions: primitives of the inner nodes (metaloss list primitives).
@@ -145,12 +156,15 @@ class Tree(Symbolic):
 
         Mutants of the losses, where "random" is not among them.
         """
-        return self._rows(self.started(self.seeds, n, key, self._random, self._mutant))
+        trees = self.started(self.seeds, n, key, self._random, self._mutant)
+        return self._rows(trees, drawn_genes(n, key) if self.prior else None)
 
     def mutate(self, parents: Trees, strength: Float[Tensor, "P ..."], key: Stream) -> Trees:
         """One child of each parent, by one of the four mutations; no use is made of a strength."""
         trees = self.expressions(parents)
-        return self._rows([self._mutant(e, key.at(i).python_rng()) for i, e in enumerate(trees)])
+        children = [self._mutant(e, key.at(i).python_rng()) for i, e in enumerate(trees)]
+        genes = moved_genes(parents.values[:, -GENES:], key) if self.prior else None
+        return self._rows(children, genes)
 
     def crossover(self, a: Trees, b: Trees, key: Stream) -> Trees:
         """Each tree of `a`, with one subtree taken from the tree of `b` in the same row."""
@@ -161,16 +175,27 @@ class Tree(Symbolic):
                 one, lambda: replaced(one, rng.randrange(one.size), rng.choice(list(other)))
             )
 
-        return self._rows(
-            [child(one, other, key.at(i).python_rng()) for i, (one, other) in enumerate(pairs)]
-        )
+        children = [child(x, other, key.at(i).python_rng()) for i, (x, other) in enumerate(pairs)]
+        genes = (a.values[:, -GENES:] + b.values[:, -GENES:]) / 2 if self.prior else None
+        return self._rows(children, genes)
 
     def expressions(self, population: Trees) -> list[Expression]:
         """The trees."""
         rows = zip(population.symbols.tolist(), population.values.tolist(), strict=True)
         return [_decoded(tuple(symbols), tuple(values)) for symbols, values in rows]
 
-    def _rows(self, expressions: list[Expression]) -> Trees:
+    def formulas(self, population: Trees) -> tuple[Formula, ...]:
+        """The candidates as losses, the right way up, with the shift and weights of `prior`."""
+        formulas = super().formulas(population)
+        if not self.prior:
+            return formulas
+        # Few digits, so that formulas stay short.
+        moves = ([float(f"{v:.3g}") for v in x.tolist()] for x in self.moves(population.values))
+        return tuple(adjusted_formula(*x) for x in zip(formulas, *moves, strict=True))
+
+    def _rows(
+        self, expressions: list[Expression], genes: Float[Tensor, "P 2"] | None = None
+    ) -> Trees:
         nodes = [list(e) for e in expressions]
         shape = (len(expressions), self.max_size)
         empty = [[0] * (self.max_size - len(row)) for row in nodes]
@@ -181,12 +206,16 @@ class Tree(Symbolic):
         values = [
             [*(node.value for node in row), *rest] for row, rest in zip(nodes, empty, strict=True)
         ]
-        return Trees(
+        trees = Trees(
             # Reshaped, because no expressions at all would give a tensor with one axis.
             torch.tensor(symbols, dtype=torch.int16).reshape(shape),
             # float64: a constant must print as it did before.
             torch.tensor(values, dtype=torch.float64).reshape(shape),
         )
+        if not self.prior:
+            return trees
+        genes = trees.values.new_zeros(len(expressions), GENES) if genes is None else genes
+        return Trees(F.pad(trees.symbols, (0, GENES)), torch.cat([trees.values, genes], 1))
 
     @property
     def _smallest(self) -> Expression:

@@ -20,7 +20,7 @@ from metaloss.core.streams import Stream
 from metaloss.genomes import Genome
 from metaloss.genomes._filters import Filters, examine
 from metaloss.losses.base import Losses
-from metaloss.losses.language.expression import Expression
+from metaloss.losses.language.expression import CLASS_TERMINALS
 from metaloss.losses.language.formula import Formula
 from metaloss.losses.phenotype import normalised
 
@@ -49,7 +49,7 @@ class SeenLosses:
         """What makes this loss one that has been seen; "" for a new one."""
         if bytes.fromhex(formula.digest) in self.digests:
             return "duplicate text"
-        curve_and_span = _curve_and_span(formula.expression, self.filters)
+        curve_and_span = _curve_and_span(formula, self.filters)
         if curve_and_span is not None and self._near(*curve_and_span):
             return "duplicate phenotype"
         return ""
@@ -60,7 +60,7 @@ class SeenLosses:
         if digest in self.digests:
             return
         self.digests.add(digest)
-        if (curve_and_span := _curve_and_span(formula.expression, self.filters)) is not None:
+        if (curve_and_span := _curve_and_span(formula, self.filters)) is not None:
             curve, span = curve_and_span
             insort(self.entries, (float(curve.mean()), len(self.curves)))
             self.curves.append(curve.numpy().tobytes())
@@ -87,11 +87,15 @@ class SeenLosses:
 
 
 @lru_cache(maxsize=1 << 11)
-def _curve_and_span(
-    expression: Expression, filters: Filters
-) -> tuple[Float[Tensor, " N"], float] | None:
-    """The curve between 0 and 1, and what it spans."""
-    curve = examine(expression, filters).curve
+def _curve_and_span(formula: Formula, filters: Filters) -> tuple[Float[Tensor, " N"], float] | None:
+    """The curve between 0 and 1, and what it spans.
+
+    None where a curve does not say what a loss is: one that reads the classes' shares, or moves the
+    logits, may be like another among even classes alone.
+    """
+    if not formula.plain_softmax or not formula.terminals.isdisjoint(CLASS_TERMINALS):
+        return None
+    curve = examine(formula.expression, filters).curve
     if curve is None:
         return None
     return normalised(curve)[::THINNED].float(), float(curve.max() - curve.min())

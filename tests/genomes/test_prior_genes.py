@@ -11,6 +11,7 @@ from metaloss.criterion.genome import GenomeCriterion
 from metaloss.errors import SettingsError
 from metaloss.genomes._prior import STEP
 from metaloss.losses.base import TrainingTargets, logit_gradient_by_autograd, one_hot
+from metaloss.losses.language.formula import Formula
 from metaloss.losses.prior_adjusted import PriorAdjusted
 
 T = 2
@@ -148,6 +149,38 @@ def test_a_network_that_imitates_a_loss_starts_blind_to_the_prior_and_is_written
 def test_channels_must_read_a_prediction():
     with pytest.raises(SettingsError, match="channels must hold p, logp or logit"):
         registry.build("genomes", {**CHANNEL, "channels": ("logprior",)}, "genome")
+
+
+def test_trees_evolve_both_beside_their_expressions():
+    table = {"kind": "tree", "start": "ce,random", "max_size": 12, "max_height": 4}
+    space = registry.build("genomes", {**table, "prior": True}, "genome")
+    plain = registry.build("genomes", table, "genome")
+    start = space.sample(6, Stream(0))
+    assert space.expressions(start) == plain.expressions(plain.sample(6, Stream(0)))
+    assert start.sizes.tolist() == plain.sample(6, Stream(0)).sizes.tolist()
+    children = space.mutate(start, torch.zeros(6, 1), Stream(1))
+    assert space.expressions(children) == plain.expressions(
+        plain.mutate(plain.sample(6, Stream(0)), torch.zeros(6, 1), Stream(1))
+    )
+    still = (children.values[:, -2:] == start.values[:, -2:]).all(1)
+    assert 0 < int(still.sum()) < 6
+    alone = space.mutate(start[2:3], torch.zeros(1, 1), Stream(1))
+    assert space.expressions(alone) != []
+    crossed = space.crossover(start, children, Stream(2))
+    torch.testing.assert_close(
+        crossed.values[:, -2:], (start.values[:, -2:] + children.values[:, -2:]) / 2
+    )
+    tau, power = (x[0].item() for x in space.moves(start.values))
+    formula = space.formulas(start)[0]
+    assert str(formula.shift) == f"{float(f'{tau:.3g}')} * logprior"
+    assert str(formula.expression).startswith(f"exp({float(f'{-power:.3g}')} * logprior)")
+    assert Formula.parse(str(formula)) == formula
+    logits, y = situation(6)
+    targets = TrainingTargets(y, counts=COUNTS)
+    assert not torch.equal(
+        space.losses(start).bind(targets).logit_gradient(logits)[0, 0],
+        plain.losses(plain.sample(6, Stream(0))).bind(targets).logit_gradient(logits)[0, 0],
+    )
 
 
 @genomes

@@ -231,3 +231,15 @@ def test_a_genome_without_formulas_goes_through_untouched():
     )
     assert type(novelty_filter.losses(a)) is type(genome.losses(a))
     assert not novelty_filter.refused
+
+
+def test_losses_that_are_alike_among_even_classes_alone_are_two():
+    seen = SeenLosses(TREE.filters)
+    seen.add(Formula.parse("-y*logp"))
+    assert seen.reason_seen(Formula.parse("-y*logp - 0*p")) == "duplicate phenotype"
+    others = ("-y*logp*exp(-logprior)", "sum(-y*logp, shift=logprior)", "sum(-y*logp, scale=2)")
+    for text in others:
+        assert not seen.reason_seen(Formula.parse(text))
+        seen.add(Formula.parse(text))
+        assert seen.reason_seen(Formula.parse(text)) == "duplicate text"
+    assert seen.reason_seen(Formula.parse("-y*logp - 0*p")) == "duplicate phenotype"
