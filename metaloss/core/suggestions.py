@@ -60,7 +60,7 @@ NAMES = {
     "prob": "The predicted probability is p, its logarithm logp.",
     "log_p": "The logarithm of p is logp.",
     "n_classes": "The number of classes is C.",
-    "pi": "A class's share of the training images is prior, and the logarithm of C times it logprior.",
+    "pi": "A class's share of the training images is prior, ln(C·prior) is logprior.",
     "log_prior": "The logarithm of C times a class's share of the training images is logprior.",
     "priors": "A class's share of the training images is prior.",
     "n": "The number of a class's training images is count.",
