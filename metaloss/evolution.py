@@ -18,7 +18,7 @@ from metaloss.data.episodes import Tasks
 from metaloss.genomes import SearchSpace
 from metaloss.inner.classifiers import Bound, Classifier, Params
 from metaloss.inner.loop import Inner, train
-from metaloss.inner.metrics import Metric, scores
+from metaloss.inner.observers import Observer, scores
 from metaloss.inner.optimisers import Rate
 from metaloss.losses.base import Losses, TrainingTargets
 from metaloss.strategies import Strategy
@@ -75,7 +75,7 @@ def evaluate(
     keys: Sequence[Stream] = (),
     marks: tuple[int, ...] = (),
     block: int,
-    metric: Metric = scores,
+    metric: Observer = scores,
 ) -> Float[Tensor, "M P T ..."]:
     """What the metric, by default the validation accuracy, shows of P·T classifiers.
 

@@ -122,7 +122,7 @@ def test_the_graph_is_that_of_the_whole_package():
         "engines.local",
         "cli",
     } <= found.keys()
-    assert {"inner.loop", "inner.metrics", "strategies", "core.streams"} <= found["evolution"]
+    assert {"inner.loop", "inner.observers", "strategies", "core.streams"} <= found["evolution"]
     assert found["core.streams"] == set()
     assert "search.program" in found["cli.searches"], "imports within functions count"
 

@@ -14,6 +14,7 @@ from metaloss.core.config import merge_tables, parse_assignment
 @click.command(cls=Command)
 @click.argument("losses", nargs=-1, required=True, metavar="RUN|LOSS...")
 @_options.tasks
+@_options.metric
 @click.option("--against", metavar="RUN|LOSS", help="What all are set beside (ce).")
 @click.option(
     "--tune", metavar="rate|steps", help="Each loss's learning rate; or its number of steps, too."
@@ -74,6 +75,7 @@ def compare(
     metavar="RUN|LOSS",
     help="What to try beside ce; 'usual' are those tried if none.",
 )
+@_options.metric
 @click.option(
     "--classifier", metavar="NAME", help="What is trained (mlp; metaloss list classifiers)."
 )

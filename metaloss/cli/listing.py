@@ -8,6 +8,7 @@ from typing import Any
 
 from metaloss import storage
 from metaloss.core import plugins, registry
+from metaloss.core.metric_scale import MetricScale
 from metaloss.criterion import loss_io
 from metaloss.criterion.base import Criterion
 from metaloss.data import datasets
@@ -121,13 +122,15 @@ def describe_run(folder: Path) -> dict[str, Any]:
     about = f"{len(history)}/{run.settings.generations} generations"
     if summary is None:
         return {**row, "about": f"{about}, unfinished: metaloss evolve --resume {folder}"}
+    scale = MetricScale.of(summary)
     gains = [
-        f"{name} {100 * x['ce']['gain']['mean']:+.1f} ({x['ce']['verdict']})"
+        f"{name} {scale.number(x['ce']['gain']['mean']):+.{scale.digits}f} ({x['ce']['verdict']})"
         for name, x in summary["test"].items()
     ]
+    of_what = "points" if scale.is_accuracy else f"{scale.title}"
     return {
         **row,
-        "about": f"{about}; points over tuned cross-entropy: {', '.join(gains)}",
+        "about": f"{about}; {of_what} over tuned cross-entropy: {', '.join(gains)}",
         "summary": summary,
     }
 

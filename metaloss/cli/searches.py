@@ -25,6 +25,7 @@ SETTING_OF_OPTION = {
     "lambda_": "strategy.lambda_",
     "generations": "generations",
     "tasks_per_generation": "tasks_per_generation",
+    "metric": "metric",
     "objective": "objective",
     "seed": "seed",
     "device": "device",
@@ -48,6 +49,7 @@ SETTING_OF_OPTION = {
 @click.option(
     "--tasks-per-generation", type=int, help="Tasks of every family that all candidates meet."
 )
+@_options.metric
 @click.option("--objective", metavar="mean|robust|wins", help="From accuracies to fitness (mean).")
 @click.option(
     "--init",

@@ -10,6 +10,7 @@ from metaloss._version import __version__
 from metaloss.console.progress_bars import NotebookBar, Spinner, TerminalBar
 from metaloss.console.text import comparison_lines, label, summary_lines, task, widest
 from metaloss.core.formatting import clock, counted, interval, percent
+from metaloss.core.metric_scale import ACCURACY
 from metaloss.core.reporting import Reporter
 from metaloss.core.tables import wrap
 from metaloss.data.shapes import described
@@ -50,6 +51,7 @@ class Console(Reporter):
         self.terminal = Terminal(quiet=quiet, **plain)
         self.errors = Terminal(stderr=True, **plain)
         self.folder: Any = None
+        self.scale = ACCURACY  # of the search's families
         # A bar that no one takes down when an error comes would spoil the terminal.
         self.entered = False
         self.notebook = Terminal().is_jupyter
@@ -68,6 +70,7 @@ class Console(Reporter):
     def on_search_start(self, run: Any, engine: Any, families: Sequence[Any], genome: Any) -> None:
         """The settings in a few lines, and where everything goes."""
         settings = run.settings
+        self.scale = families[0].scale
         self.folder = run.folder
         self.total = settings.generations
         device = (
@@ -87,14 +90,17 @@ class Console(Reporter):
                 f"tasks   {family.name} ({family.origin}): {task(episodes)}; "
                 f"data: {episodes.dataset.origin}"
             )
+        if not self.scale.is_accuracy:
+            direction = "more" if self.scale.maximise else "less"
+            self.say(f"metric  {self.scale.title}, {direction} is better")
         self.say(f"run     {run.folder}")
 
     def on_baseline(self, rivals: Sequence[Any], tasks: int) -> None:
-        """Cross-entropy's accuracy, which is to be beaten, and the head of the table."""
+        """What cross-entropy reaches, which is to be beaten, and the head of the table."""
         for rival in rivals:
             self.say(
                 f"start   cross-entropy at its best learning rate ({rival.lr:g}): "
-                f"{percent(rival.score)} on {tasks} meta-validation tasks"
+                f"{self.scale.text(self.scale.value(rival.score))} on {tasks} meta-validation tasks"
             )
         self._start_bar(
             "generation {task.completed}/{task.total}", "generation {done}/{total}", self.total
@@ -327,16 +333,23 @@ class Console(Reporter):
             self.bar = None
 
     def _line(self, record: dict[str, Any]) -> str:
+        digits = self.scale.digits
+        shown = self.scale.number
+
         def points(x: float | None) -> str:
-            return "  –  " if x is None else f"{100 * x:5.1f}"
+            return "  –  " if x is None else f"{shown(x):5.{digits}f}"
 
         held = record.get("held_out")
-        gain = f"{100 * held['gain']:+5.1f} ± {100 * held['error']:.1f}" if held else ""
+        gain = (
+            f"{shown(held['gain']):+5.{digits}f} ± {shown(held['error']):.{digits}f}"
+            if held
+            else ""
+        )
         seconds = sum(s for s, _ in self.speed)
         rate = sum(n for _, n in self.speed) / seconds
         left = seconds / len(self.speed) * (self.total - record["generation"])
         diverged = f"{record['diverged']}/{record['candidates']}"
-        held_out = points(held["accuracy"]) if held else "     "
+        held_out = points(held[self.scale.kind]) if held else "     "
         return (
             f"{record['generation']:4}  {points(record['best'])}  {points(record['mean'])}     "
             f"{held_out}  {gain:11}  {diverged:>8}   {rate:11.0f}   {clock(left):>4}"

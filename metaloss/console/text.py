@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from metaloss.core.formatting import interval, near_chance, percent, probability, verdict_text
+from metaloss.core.formatting import percent, probability
+from metaloss.core.metric_scale import MetricScale
 from metaloss.core.tables import record_table
 from metaloss.data.shapes import described
 
@@ -33,21 +34,20 @@ def summary_lines(summary: dict[str, Any]) -> list[str]:
         lines.append(f"filters refused before any training: {listed}")
     if saved := summary.get("screened_trainings"):
         lines.append(f"screen  {saved} trainings saved")
+    scale = MetricScale.of(summary)
     if front := summary.get("front"):
         lines.append(
             "front   "
-            + ", ".join(f"{row['size']} nodes {percent(row['accuracy'])}" for row in front)
+            + ", ".join(f"{row['size']} nodes {scale.text(row[scale.kind])}" for row in front)
         )
     for name, row in summary["test"].items():
         ce = row["ce"]
         steps = row["ce_steps"]
-        near = near_chance(row["accuracy"], row["classes"])
         lines += [
-            f"test    {name}, {row['tasks']} meta-test tasks: {percent(row['accuracy'])}{near}",
-            f"        CE at its best rate ({ce['lr']:g}) {percent(ce['accuracy'])}: "
-            f"{verdict_text(ce)}",
+            f"test    {name}, {row['tasks']} meta-test tasks: {scale.tested(row)}",
+            f"        CE at its best rate ({ce['lr']:g}) {scale.reached(ce)}: {scale.verdict(ce)}",
             f"        CE at its best rate ({steps['lr']:g}) and number of steps ({steps['steps']}) "
-            f"{percent(steps['accuracy'])}: {verdict_text(steps)}",
+            f"{scale.reached(steps)}: {scale.verdict(steps)}",
         ]
     return lines
 
@@ -56,7 +56,8 @@ def comparison_lines(summary: dict[str, Any], width: int | None = None) -> list[
     """A comparison's tables and sentences, for a terminal of this width; None: as they are."""
     lines: list[str] = []
     for family in summary["families"]:
-        rows = [_standing(row) for row in summary["rows"] if row["family"] == family["name"]]
+        scale = MetricScale.of(family)
+        rows = [_standing(row, scale) for row in summary["rows"] if row["family"] == family["name"]]
         about = f"{family['inner']['steps']} steps, own learning rate {family['inner']['lr']:g}"
         lines.append(f"{family['name']}: {about}; Δ against {summary['baseline']}")
         lines += record_table(rows, width)
@@ -71,7 +72,7 @@ def widest(against: dict[str, Any]) -> dict[str, float]:
     return {"mean": gain["mean"], **ends}
 
 
-def _standing(row: dict[str, Any]) -> dict[str, str]:
+def _standing(row: dict[str, Any], scale: MetricScale) -> dict[str, str]:
     """One line of such a table."""
     at = row["at"]
     against = row["against"]
@@ -80,15 +81,16 @@ def _standing(row: dict[str, Any]) -> dict[str, str]:
     return {
         "loss": row["loss"],
         "lr": f"{row['setting']['lr']:g}",
-        "accuracy": f"{100 * at['accuracy']:.1f} ± {100 * at['std']:.1f} %",
+        scale.title: scale.spread(at),
+        **({} if scale.is_accuracy else {"accuracy": percent(at["accuracy"])}),
         # The interval that decides: over tasks and, where that is wider, over tasks and images.
-        "Δ [95 % CI]": interval(widest(against)) if against else "",
+        "Δ [95 % CI]": scale.interval(widest(against)) if against else "",
         "win/tie/loss": f"{test['wins']}/{test['ties']}/{test['losses']}" if against else "",
         "p (Holm)": probability(against["p"]) if against else "",
         "F1": f"{at['f1']:.3f}".removeprefix("0"),
-        "worst decile": percent(at["worst_decile"]),
-        "at own rate": percent(row["plain"]["accuracy"]),
-        "at best steps": f"{percent(best['accuracy'])} ({row['best']['steps']})" if best else "",
+        "worst decile": scale.text(at["worst_decile"]),
+        "at own rate": scale.text(row["plain"][scale.kind]),
+        "at best steps": f"{scale.text(best[scale.kind])} ({row['best']['steps']})" if best else "",
         "diverged": percent(at["diverged"]) if at["diverged"] else "",
         "data": row["data"] if row["data"].endswith("classes") else "",  # of evolved losses
     }

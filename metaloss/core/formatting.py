@@ -23,17 +23,6 @@ def interval(gain: Mapping[str, float]) -> str:
     return f"{100 * gain['mean']:+.1f} {points(gain['low'], gain['high'])}"
 
 
-def verdict_text(versus: Mapping[str, Any]) -> str:
-    """A verdict, and the paired difference with its interval from which it follows.
-
-    >>> verdict_text({"verdict": "better", "gain": {"mean": 0.031}, "low": 0.02, "high": 0.042})
-    'better, paired +3.1 [+2.0, +4.2]'
-    """
-    mean = versus["gain"]["mean"]
-    gain = {"mean": mean, "low": versus["low"], "high": versus["high"]}
-    return f"{versus['verdict']}, paired {interval(gain)}"
-
-
 def near_chance(accuracy: float, classes: int) -> str:
     """A remark in brackets where an accuracy is close to that of guessing; empty elsewhere.
 

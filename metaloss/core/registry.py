@@ -24,8 +24,6 @@ KINDS = {
     "classifiers": "classifier",
     "metrics": "metric",
 }
-# What the class of each must have, by the name of a protocol of its package.
-PROTOCOLS = {**{kind: word.capitalize() for kind, word in KINDS.items()}, "metrics": "TaskMetric"}
 
 
 def names(kind: str) -> list[str]:
@@ -104,7 +102,7 @@ _PLUGINS: dict[type, str] = {}  # classes of plugins that were loaded, with the 
 
 def _members(kind: str) -> set[str]:
     """The names of the attributes and methods that the protocol of a kind asks for."""
-    protocol = getattr(import_module(plugins.PACKAGES[kind]), PROTOCOLS[kind])
+    protocol = getattr(import_module(plugins.PACKAGES[kind]), KINDS[kind].capitalize())
     protocols = [cls for cls in protocol.__mro__ if cls.__module__.startswith("metaloss.")]
     return {
         name

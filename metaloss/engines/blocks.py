@@ -16,7 +16,7 @@ from metaloss.engines.isolation import isolated, raise_if_all_failed
 from metaloss.evolution import evaluate
 from metaloss.inner.classifiers import Bound, Classifier
 from metaloss.inner.loop import Inner
-from metaloss.inner.metrics import Metric
+from metaloss.inner.observers import Observer
 from metaloss.inner.optimisers import Rate
 from metaloss.losses.base import Losses
 from metaloss.tasks.episodic import Episodes
@@ -36,7 +36,7 @@ class Work:
     inner: Inner
     lr: Rate | None
     marks: tuple[int, ...]
-    metric: Metric
+    metric: Observer
 
     def part(
         self, row: slice, column: slice, model: Classifier, bound: Bound, block: int

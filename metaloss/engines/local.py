@@ -24,7 +24,7 @@ from metaloss.engines.isolation import result_or_error
 from metaloss.errors import Interrupted, out_of_memory
 from metaloss.inner.classifiers import Bound
 from metaloss.inner.loop import Inner
-from metaloss.inner.metrics import Metric, scores
+from metaloss.inner.observers import Observer, scores
 from metaloss.inner.optimisers import Rate
 from metaloss.losses.base import Losses
 from metaloss.tasks.episodic import Episodes
@@ -162,7 +162,7 @@ class Local:
         episodes: Episodes,
         tasks: Tasks,
         keys: Sequence[Stream],
-        metric: Metric,
+        metric: Observer,
         inner: Inner | None = None,
         rates: Sequence[Rate | None] = (),
         marks: tuple[int, ...] = (),

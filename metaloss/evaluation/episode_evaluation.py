@@ -1,17 +1,22 @@
 """All measures and learning curves of losses on episodes, for reports that compare them."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from metaloss.core.streams import Stream
 from metaloss.data.episodes import Tasks
 from metaloss.evaluation.family_evaluation import FamilyEvaluation
+from metaloss.evaluation.metric_resamples import MetricResamples
+from metaloss.evaluation.statistics import Draws, Resamples
 from metaloss.evaluation.tuning import Setting, Tuned, repeated
 from metaloss.inner.loop import Inner
-from metaloss.inner.metrics import Measures, measure, predictions, progress
+from metaloss.inner.metrics import classes_of, logits, scores_of
+from metaloss.inner.observers import Measures, measure, predicted_by, predictions, progress
 from metaloss.losses.base import Losses
 from metaloss.tasks.episodic import Episodes
 
@@ -59,12 +64,12 @@ class EpisodeEvaluation(FamilyEvaluation):
                 numbers,
                 rates=rates,
                 steps=(settings[0][0].steps,),
-                metric=predictions,
+                metric=logits if self.family.metric else predictions,
             )
-            labels = self._test_tasks(numbers).val.label.cpu()
+            drawn = self._test_tasks(numbers)
             waves.append(
                 [
-                    [measure(row, labels, self.family.ways) for row in of_loss[0]]  # per setting
+                    [self._measures(row, drawn) for row in of_loss[0]]  # per setting
                     for of_loss in predicted
                 ]
             )
@@ -73,6 +78,28 @@ class EpisodeEvaluation(FamilyEvaluation):
             [all_waves(parts) for parts in zip(*of_loss, strict=True)]
             for of_loss in zip(*waves, strict=True)
         ]
+
+    def _measures(self, seen: Float[Tensor, "T V _"], tasks: Tasks) -> Measures:
+        """The measures of one loss from its predictions; from its logits where there is a metric.
+
+        Args:
+            seen: on the test's images.
+            tasks: of the test.
+        """
+        label = tasks.val.label.cpu()
+        metric = self.family.metric
+        if metric is None:
+            return measure(seen, label, self.family.ways)
+        measures = measure(predicted_by(seen[None], label)[0], label, self.family.ways)
+        values = metric.measure(seen[None], label, classes_of(tasks, metric).cpu())[0]
+        return replace(measures, by_metric=scores_of(self.family.scale, values), logits=seen)
+
+    def resamples(self, tasks: int, key: Stream) -> Resamples:
+        """Resamples of the meta-test tasks and their images."""
+        drawn = self._test_tasks(range(tasks))
+        if self.family.metric:
+            return MetricResamples.of(self.family.metric, self.family.scale, drawn, key)
+        return Draws.of(drawn.val.rows.cpu(), key)
 
     def test_each(
         self, losses: Sequence[Losses], settings: Sequence[Setting | None], tasks: int
@@ -138,6 +165,6 @@ def waves_of(tasks: int) -> list[range]:
 
 def all_waves(parts: Sequence[Measures]) -> Measures:
     """The measures of all tasks, from those of every wave."""
-    return Measures(
-        **{f.name: torch.cat([getattr(x, f.name) for x in parts]) for f in fields(Measures)}
-    )
+    values: dict[str, Any] = {f.name: [getattr(x, f.name) for x in parts] for f in fields(Measures)}
+    joined: Any = {k: None if x[0] is None else torch.cat(x) for k, x in values.items()}
+    return Measures(**joined)

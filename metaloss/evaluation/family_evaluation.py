@@ -13,12 +13,15 @@ from torch import Tensor
 
 from metaloss.core.streams import Stream
 from metaloss.engines.local import Local
+from metaloss.evaluation.metric_resamples import MetricResamples
 from metaloss.evaluation.paired_comparison import PairedComparison
-from metaloss.evaluation.statistics import Draws
+from metaloss.evaluation.statistics import Draws, Resamples
 from metaloss.evaluation.tuning import Tuned, repeated
-from metaloss.inner.metrics import right_answers
+from metaloss.inner.metrics import logits
+from metaloss.inner.observers import right_answers
 from metaloss.inner.optimisers import Rate
 from metaloss.losses.base import Losses
+from metaloss.tasks.episodic import Episodes
 from metaloss.tasks.opening import OpenFamily
 
 
@@ -109,8 +112,8 @@ class FamilyEvaluation:
     def test_answers(
         self, losses: Losses, tasks: int, lr: float | None = None, steps: tuple[int, ...] = ()
     ) -> Float[Tensor, "T *V"]:
-        """What the score of one loss is the mean of: which images of the meta-test tasks it gets
-        right; of a full training the score itself.
+        """What the score of one loss is computed from: which images of the meta-test tasks it gets
+        right, or its logits where the family names a metric; of a full training the score itself.
 
         Args:
             losses: a single one.
@@ -126,24 +129,28 @@ class FamilyEvaluation:
             range(tasks),
             rates=[lr],
             steps=steps,
-            metric=right_answers,
+            metric=logits if self.family.metric else right_answers,
         )
         return answers[0][0, 0]
 
-    def test_resamples(self, tasks: int) -> Draws | None:
+    def test_resamples(self, tasks: int) -> Resamples | None:
         """Resamples of the meta-test tasks and their images.
 
         None for full trainings, which differ in nothing but their seeds.
         """
         keys = [self.key.at("test", "task", t) for t in range(tasks)]
+        key = self.key.at("test", "bootstrap")
+        if isinstance(self.family, Episodes) and self.family.metric:
+            drawn = self.family.sample(keys, "test")
+            return MetricResamples.of(self.family.metric, self.family.scale, drawn, key)
         rows = self.family.validation_rows(keys, "test")
-        return None if rows is None else Draws.of(rows.cpu(), self.key.at("test", "bootstrap"))
+        return None if rows is None else Draws.of(rows.cpu(), key)
 
     def compare(
         self,
         ours: Float[Tensor, "T *V"],
         theirs: Float[Tensor, "T *V"],
-        resamples: Draws | None = None,
+        resamples: Resamples | None = None,
     ) -> PairedComparison:
         """Compare a loss with its baseline on the same tasks.
 

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from metaloss.core.streams import Stream
-from metaloss.evaluation.statistics import Draws, Paired, paired, rank_test, verdict
+from metaloss.evaluation.statistics import Paired, Resamples, paired, rank_test, verdict
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,8 @@ class PairedComparison:
             that over tasks and images.
         p: of a rank test.
         verdict: in words.
+        accuracy, baseline_accuracy: where scores are of another metric; a training that diverged
+            counts as 0.
     """
 
     score: float
@@ -31,6 +33,8 @@ class PairedComparison:
     high: float
     p: float
     verdict: str
+    accuracy: float | None = None
+    baseline_accuracy: float | None = None
 
     @classmethod
     def of(
@@ -38,31 +42,24 @@ class PairedComparison:
         ours: Float[Tensor, "T *V"],
         theirs: Float[Tensor, "T *V"],
         key: Stream,
-        resamples: Draws | None = None,
+        resamples: Resamples | None = None,
     ) -> Self:
         """Compare a loss with its baseline.
 
         Args:
-            ours: the loss's scores; with resamples, which of its predictions are right.
+            ours: the loss's scores; with resamples, the answers that they are computed from.
             theirs: the baseline's, likewise.
             key: of the resamples of tasks alone.
             resamples: of the tasks and their images, for an interval over both.
         """
-        if resamples is None:
-            our_scores = ours.double()
-            their_scores = theirs.double()
-        else:
-            our_scores = ours.double().mean(1)
-            their_scores = theirs.double().mean(1)
+        our_scores = ours.double() if resamples is None else resamples.scores(ours)
+        their_scores = theirs.double() if resamples is None else resamples.scores(theirs)
         gain = paired(our_scores, their_scores, key)
         p = rank_test(our_scores, their_scores).p
         # Tasks share the images of one pool: an interval over tasks alone may be too narrow.
         intervals = [(gain.low, gain.high)]
         if resamples is not None:
-            # A training that diverged has no right predictions.
-            our_right = ours.where(our_scores.isfinite()[:, None], 0) > 0
-            their_right = theirs.where(their_scores.isfinite()[:, None], 0) > 0
-            intervals.append(resamples.interval(our_right, their_right))
+            intervals.append(resamples.gain_interval(ours, theirs))
         return cls(
             score=float(our_scores.nan_to_num(nan=0.0).mean()),
             baseline_score=float(their_scores.nan_to_num(nan=0.0).mean()),
@@ -71,4 +68,6 @@ class PairedComparison:
             high=max(high for _, high in intervals),
             p=p,
             verdict=verdict(p, *intervals),
+            accuracy=resamples.accuracy(ours) if resamples else None,
+            baseline_accuracy=resamples.accuracy(theirs) if resamples else None,
         )

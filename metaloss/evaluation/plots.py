@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from metaloss import storage
+from metaloss.core.metric_scale import ACCURACY, MetricScale
 from metaloss.core.plot_style import BLUE, GREY, ORANGE, drawing_style, panels, render
 from metaloss.losses import phenotype as looks
 from metaloss.losses.base import CrossEntropies, Losses
@@ -18,26 +19,27 @@ from metaloss.losses.language.programs import evaluate, whole_program
 
 
 @drawing_style()
-def fitness(history: Sequence[dict[str, Any]], path: Path) -> None:
-    """Accuracy over the generations: best and mean of each, and the centre on held-out tasks.
+def fitness(history: Sequence[dict[str, Any]], path: Path, scale: MetricScale = ACCURACY) -> None:
+    """The metric over the generations: best and mean of each, and the centre on held-out tasks.
 
     Args:
         history: a run's, one record per generation.
         path: of the PNG, of this figure and of all others; the PDF lies beside it.
+        scale: how values are shown.
     """
     figure, (axis,) = panels(1)
     lines = {"best": (":", GREY, "best (this generation's tasks)"), "mean": ("-", BLUE, "mean")}
     for key, (style, colour, label) in lines.items():
-        points = [(r["generation"], 100 * r[key]) for r in history if r[key] is not None]
+        points = [(r["generation"], scale.number(r[key])) for r in history if r[key] is not None]
         axis.plot(*_columns(points), style, color=colour, lw=1.1, label=label)
     # Held-out tasks are scored every few generations alone.
-    held = [(r["generation"], 100 * r["held_out"]["accuracy"]) for r in history if "held_out" in r]
+    looks = [(r["generation"], r["held_out"]) for r in history if "held_out" in r]
+    held = [(generation, scale.number(look[scale.kind])) for generation, look in looks]
     if held:
         axis.plot(*_columns(held), "o-", color=ORANGE, ms=3, lw=1.5, label="centre, held-out tasks")
         line = [
-            (r["generation"], 100 * (r["held_out"]["accuracy"] - r["held_out"]["gain"]))
-            for r in history
-            if "held_out" in r
+            (generation, scale.number(look[scale.kind] - look["gain"]))
+            for generation, look in looks
         ]
         axis.plot(
             *_columns(line),
@@ -46,24 +48,24 @@ def fitness(history: Sequence[dict[str, Any]], path: Path) -> None:
             lw=1,
             label="cross-entropy at its best rate, held-out tasks",
         )
-    axis.set(xlabel="generation", ylabel="validation accuracy [%]")
+    axis.set(xlabel="generation", ylabel=f"validation {scale.axis}")
     axis.legend(frameon=False, fontsize=8)
     _save(figure, path)
 
 
 @drawing_style()
-def front(rows: Sequence[dict[str, Any]], path: Path) -> None:
-    """Accuracy against size: the formulas that no smaller one reaches."""
+def front(rows: Sequence[dict[str, Any]], path: Path, scale: MetricScale = ACCURACY) -> None:
+    """The metric against size: the formulas that no smaller one reaches."""
     figure, (axis,) = panels(1)
     axis.step(
         [r["size"] for r in rows],
-        [100 * r["accuracy"] for r in rows],
+        [scale.number(r[scale.kind]) for r in rows],
         "o-",
         where="post",
         color=BLUE,
         ms=4,
     )
-    axis.set(xlabel="nodes of the formula", ylabel="meta-validation accuracy [%]")
+    axis.set(xlabel="nodes of the formula", ylabel=f"meta-validation {scale.axis}")
     _save(figure, path)
 
 

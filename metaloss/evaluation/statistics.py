@@ -6,6 +6,7 @@ Scores are paired where two losses trained on the same tasks from the same initi
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -125,6 +126,21 @@ def verdict(p: float, *intervals: tuple[float, float]) -> str:
     return "no difference" if widest <= MATTERS else "too few images to tell"
 
 
+class Resamples(Protocol):
+    """Resamples of tasks and images, and what scores are in them."""
+
+    def scores(self, answers: Float[Tensor, "T *V"]) -> Float[Tensor, " T"]:
+        """The score on every task, from the answers; NaN for a training that diverged."""
+
+    def accuracy(self, answers: Float[Tensor, "T *V"]) -> float | None:
+        """The mean accuracy, a failed training counting as 0; None where it is the score itself."""
+
+    def gain_interval(
+        self, ours: Float[Tensor, "T *V"], theirs: Float[Tensor, "T *V"]
+    ) -> tuple[float, float]:
+        """The 95 % interval of how much higher the first loss scores."""
+
+
 @dataclass(frozen=True)
 class Draws:
     """Resamples of tasks and of the pool's images, the same for all losses of a comparison (Owen
@@ -169,9 +185,31 @@ class Draws:
         # A task none of whose images was drawn, which only tiny tasks can meet, shows no
         # difference.
         means = (self.tasks.T * difference / self.weight.clamp(min=1)).mean(0)
-        ends = [(1 - certainty) / 2, (1 + certainty) / 2]
-        low, high = means.double().quantile(torch.tensor(ends, dtype=torch.float64)).tolist()
-        return low, high
+        return ends(means.double(), certainty)
+
+    def scores(self, answers: Float[Tensor, "T V"]) -> Float[Tensor, " T"]:
+        """The share of right answers on every task; NaN for a training that diverged."""
+        return answers.double().mean(1)
+
+    def accuracy(self, answers: Float[Tensor, "T V"]) -> None:
+        """None: it is the score itself."""
+        return
+
+    def gain_interval(
+        self, ours: Float[Tensor, "T V"], theirs: Float[Tensor, "T V"]
+    ) -> tuple[float, float]:
+        """The 95 % interval of how much higher the first loss scores."""
+        # A training that diverged has no right answers.
+        our_right = ours.where(self.scores(ours).isfinite()[:, None], 0) > 0
+        their_right = theirs.where(self.scores(theirs).isfinite()[:, None], 0) > 0
+        return self.interval(our_right, their_right)
+
+
+def ends(means: Float[Tensor, " R"], certainty: float = 0.95) -> tuple[float, float]:
+    """The percentile interval of a resampled mean, in float64."""
+    quantiles = torch.tensor([(1 - certainty) / 2, (1 + certainty) / 2], dtype=torch.float64)
+    low, high = means.quantile(quantiles).tolist()
+    return low, high
 
 
 def _counts(drawn: Int[Tensor, "R n"], size: int) -> Float[Tensor, "R size"]:

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from metaloss.core.metric_scale import ACCURACY, MetricScale
 from metaloss.inner.loop import Inner
 from metaloss.losses.base import Losses
 from metaloss.tasks.step_counts import step_grid
@@ -28,9 +29,10 @@ class Setting:
     steps: int
     score: float | None = None
 
-    def plain(self) -> dict[str, Any]:
-        """As values for JSON."""
-        return {"lr": self.lr, "steps": self.steps, "accuracy": self.score}
+    def plain(self, scale: MetricScale = ACCURACY) -> dict[str, Any]:
+        """As values for JSON; the score as the value that it stands for."""
+        value = None if self.score is None else scale.value(self.score)
+        return {"lr": self.lr, "steps": self.steps, scale.kind: value}
 
 
 @dataclass(frozen=True)

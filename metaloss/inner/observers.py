@@ -29,13 +29,19 @@ def predictions(
     for first in range(0, len(bound.val), block):
         images = slice(first, first + block)
         logits = model(params, bound.val.block(images))
-        logp = logits.mT.log_softmax(-2)  # [P T C V]
-        confidence, predicted = logp.max(-2)
-        label = tasks.val.label[:, images].expand(len(logp), -1, -1)
-        truth = logp.gather(2, label[:, :, None])[:, :, 0]
-        seen = torch.stack([predicted.to(logp), confidence.exp(), truth], -1)
-        blocks.append(seen.where(logits.isfinite().all(-1, keepdim=True), torch.nan))
+        blocks.append(predicted_by(logits, tasks.val.label[:, images]))
     return torch.cat(blocks, 2)
+
+
+def predicted_by(
+    logits: Float[Tensor, "P T V C"], label: Int[Tensor, "T V"]
+) -> Float[Tensor, "P T V 3"]:
+    """What `predictions` sees, from the logits."""
+    logp = logits.mT.log_softmax(-2)  # [P T C V]
+    confidence, predicted = logp.max(-2)
+    truth = logp.gather(2, label.expand(len(logp), -1, -1)[:, :, None])[:, :, 0]
+    seen = torch.stack([predicted.to(logp), confidence.exp(), truth], -1)
+    return seen.where(logits.isfinite().all(-1, keepdim=True), torch.nan)
 
 
 @torch.no_grad()
@@ -65,6 +71,8 @@ class Measures:
         calibration: the expected calibration error (Guo 2017): how far probability and accuracy lie
             apart.
         right: which images were answered right.
+        by_metric: the scores by the family's metric, where it names one.
+        logits: of every image, then.
     """
 
     accuracy: Float[Tensor, " T"]
@@ -72,11 +80,18 @@ class Measures:
     nll: Float[Tensor, " T"]
     calibration: Float[Tensor, " T"]
     right: Bool[Tensor, "T V"]
+    by_metric: Float[Tensor, " T"] | None = None
+    logits: Float[Tensor, "T V C"] | None = None
 
     @property
     def score(self) -> Float[Tensor, " T"]:
-        """What losses are compared by: the accuracy."""
-        return self.accuracy
+        """What losses are compared by: the accuracy, unless the family names a metric."""
+        return self.accuracy if self.by_metric is None else self.by_metric
+
+    @property
+    def answers(self) -> Tensor:
+        """What resamples of tasks and images recompute the score from."""
+        return self.right if self.logits is None else self.logits
 
     @property
     def diverged(self) -> Bool[Tensor, " T"]:

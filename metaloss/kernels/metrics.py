@@ -82,6 +82,53 @@ def rank_images(score, label, found, above, level):
 
 
 @compiled
+def rank_weighted(score, label, weight, found, above, level):
+    """What `rank_images` fills in, for images that count as often as each of R weights says.
+
+    Args:
+        score: [N C V], finite.
+        label: [T V]; classifier n has those of task n modulo T.
+        weight: [T V R].
+        found: filled, [N V R].
+        above: filled, [N V R].
+        level: filled, [N V R].
+    """
+    resamples = weight.shape[2]
+    for n in range(len(score)):
+        t = n % len(label)
+        for c in range(score.shape[1]):
+            members = np.flatnonzero(label[t] == c)
+            members = members[np.argsort(score[n, c][members])]
+            own = score[n, c][members]
+            m = len(own)
+            end = np.full(m + 1, m, np.int64)
+            for k in range(m - 2, -1, -1):
+                end[k] = k + 1 if own[k] < own[k + 1] else end[k + 1]
+            # Sums from each place of the own images on, [m+1 R].
+            same = np.zeros((m + 1, resamples), score.dtype)
+            higher = np.zeros((m + 1, resamples), score.dtype)
+            as_high = np.zeros((m + 1, resamples), score.dtype)
+            for i in range(score.shape[2]):
+                if label[t, i] != c:
+                    k = _lower(own, score[n, c, i])
+                    place = end[k] if k < m and own[k] == score[n, c, i] else k
+                    for r in range(resamples):
+                        higher[k, r] += weight[t, i, r]
+                        as_high[place, r] += weight[t, i, r]
+            for k in range(m - 1, -1, -1):
+                for r in range(resamples):
+                    same[k, r] = same[k + 1, r] + weight[t, members[k], r]
+                    higher[k, r] += higher[k + 1, r]
+                    as_high[k, r] += as_high[k + 1, r]
+            for j in range(m):
+                k = _lower(own, own[j])
+                for r in range(resamples):
+                    found[n, members[j], r] = same[k, r]
+                    above[n, members[j], r] = higher[k + 1, r]
+                    level[n, members[j], r] = as_high[k + 1, r]
+
+
+@compiled
 def _lower(ascending, value):
     """How many of the numbers are lower than a value."""
     low = 0

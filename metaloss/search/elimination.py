@@ -177,7 +177,7 @@ def candidates(run: Run, n: int) -> list[Formula]:
         raise SettingsError(
             f"{run.folder}: genome '{kind}' searches for no formulas, and only those are eliminated"
         )
-    trained = TrainedLosses(genome.filters, run.history())
+    trained = TrainedLosses(genome.filters, run.history(), run.settings.maximise)
     seen = SeenLosses(genome.filters)
     best: list[Formula] = []
     for formula in trained.ranked():

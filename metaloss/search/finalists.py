@@ -3,12 +3,14 @@
 For formulas also the front of accuracy against size.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
 from jaxtyping import Float
 from torch import Tensor
 
+from metaloss.core.metric_scale import ACCURACY, MetricScale
 from metaloss.core.population import Population
 from metaloss.criterion.base import Criterion
 from metaloss.criterion.formula import FormulaCriterion
@@ -108,17 +110,28 @@ def choose_winner(
     return int(reached.masked_fill(failed, -1).argmax()), reached
 
 
-def size_front(finalists: Finalists, reached: Float[Tensor, " F"]) -> list[dict[str, Any]]:
-    """The formulas that no smaller one reaches, the smallest first."""
+def size_front(
+    finalists: Finalists, reached: Float[Tensor, " F"], scale: MetricScale = ACCURACY
+) -> list[dict[str, Any]]:
+    """The formulas that no smaller one reaches, the smallest first.
+
+    Args:
+        finalists: formulas.
+        reached: the score of each.
+        scale: how scores are shown.
+    """
     # Of one size the best comes first, so that no other of that size is taken.
     rows = sorted(
         range(len(finalists.formulas)),
         key=lambda i: (finalists.formulas[i].expression.size, -reached[i]),
     )
     front: list[dict[str, Any]] = []
+    highest = -math.inf
     for i in rows:
-        if not front or float(reached[i]) > front[-1]["accuracy"]:
+        score = float(reached[i])
+        if score > highest:
+            highest = score
             formula = finalists.formulas[i]
-            row = {"size": formula.expression.size, "accuracy": float(reached[i])}
+            row = {"size": formula.expression.size, scale.kind: scale.value(score)}
             front.append({**row, "formula": str(formula), "latex": formula.latex()})
     return front

@@ -265,7 +265,13 @@ def _search(
     baselines = evaluation.tune_baseline(settings.rates, settings.baseline_tasks)
     reporter.on_baseline(baselines, max(evaluation.task_counts(settings.baseline_tasks)))
     runner = SearchRunner(
-        run, evaluation, genome, strategy, baselines, reporter, _trained_losses(run, genome)
+        run,
+        evaluation,
+        genome,
+        strategy,
+        baselines,
+        reporter,
+        _trained_losses(run, genome),
     )
     deadline = float("inf") if time_limit is None else time.monotonic() + time_limit
     try:
@@ -318,7 +324,7 @@ def _trained_losses(run: Run, genome: Genome) -> TrainedLosses | None:
     """What a search for formulas has trained so far."""
     if not isinstance(genome, SymbolicGenome):
         return None
-    return TrainedLosses(genome.filters, run.history())
+    return TrainedLosses(genome.filters, run.history(), run.settings.maximise)
 
 
 def _result(run: Run, reporter: Reporter) -> Result:

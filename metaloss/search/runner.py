@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from metaloss.core.metric_scale import MetricScale
 from metaloss.core.population import Population
 from metaloss.core.reporting import Reporter
 from metaloss.core.streams import Stream
@@ -55,6 +56,11 @@ class SearchRunner:
     baselines: Sequence[Tuned]
     reporter: Reporter
     trained_losses: TrainedLosses | None
+
+    @property
+    def scale(self) -> MetricScale:
+        """How scores are shown: of all families alike."""
+        return self.evaluation.families[0].scale
 
     def generations(self, progress: Progress | None, deadline: float) -> Progress:
         """Run what is left of the generations, each committed before the next begins.
@@ -183,8 +189,8 @@ class SearchRunner:
             novelty_filter: has counted what it refused.
         """
         settings = self.run.settings
-        accuracy = scored.score.double().mean(1)  # [P]
-        alive = accuracy[scored.fitness.isfinite()]
+        score = scored.score.double().mean(1)  # [P]
+        alive = score[scored.fitness.isfinite()]
         best = scored.fitness.argmax()
         halvings = self.evaluation.engine.halvings
         mean_candidate = self.strategy.mean_candidate(state)
@@ -203,7 +209,7 @@ class SearchRunner:
         )
         record = self._record(scored, number, evaluator, progress.trainings)
         if novelty_filter.seen is not None:
-            record |= self._record_of_formulas(scored, accuracy, evaluator, novelty_filter)
+            record |= self._record_of_formulas(scored, score, evaluator, novelty_filter)
         if halvings > old.halvings:
             record["events"] = [f"out of memory: chunks cut to 1/{2**halvings}"]
         # The mean candidate, not the best: that is partly luck on this generation's tasks.
@@ -222,15 +228,16 @@ class SearchRunner:
             evaluator: has trained them.
             trainings: of the whole run until now.
         """
-        accuracy = scored.score.double().mean(1)
+        score = scored.score.double().mean(1)
         failed = scored.score.isnan()
-        alive = accuracy[scored.fitness.isfinite()]
+        alive = score[scored.fitness.isfinite()]
+        value = self.scale.value
         tasks = scored.score.shape[1]
         record: dict[str, Any] = {
             "generation": number,
-            "candidates": len(accuracy),
-            "best": float(accuracy[scored.fitness.argmax()]) if len(alive) else None,
-            "mean": float(alive.mean()) if len(alive) else None,
+            "candidates": len(score),
+            "best": value(float(score[scored.fitness.argmax()])) if len(alive) else None,
+            "mean": value(float(alive.mean())) if len(alive) else None,
             # The scores of what was screened out are NaN, too, but nothing of it has diverged.
             "diverged": int(failed.any(1).sum()) - evaluator.screened,
             "failed_trainings": int(failed.sum()) - evaluator.screened * tasks,
@@ -244,31 +251,34 @@ class SearchRunner:
     def _record_of_formulas(
         self,
         scored: Scored,
-        accuracy: Float[Tensor, " P"],
+        score: Float[Tensor, " P"],
         evaluator: CachedEvaluator,
         novelty_filter: NoveltyFilter,
     ) -> dict[str, Any]:
-        """What the history says of formulas: the accuracy of each, and why others were refused.
+        """What the history says of formulas: what each reached, and why others were refused.
 
         Args:
             scored: the candidates.
-            accuracy: of each.
-            evaluator: knows the control's accuracy.
+            score: of each.
+            evaluator: knows the control's score.
             novelty_filter: has counted what it refused.
         """
         losses: Any = novelty_filter.losses(scored.population)
         # None for a failure, as the file has it: what was trained must read the same in a run that
         # is resumed.
-        values = [None if math.isnan(x) else x for x in accuracy.tolist()]
+        values = [None if math.isnan(x) else self.scale.value(x) for x in score.tolist()]
         reached = {str(formula): x for formula, x in zip(losses.formulas, values, strict=True)}
         return {
             "refused": dict(sorted(novelty_filter.refused.items())),
-            "control": evaluator.control,
+            "control": self.scale.value(evaluator.control),
             "losses": list(reached.items()),
         }
 
     def _held_out(self, mean_candidate: Population) -> dict[str, float]:
-        """The mean candidate's accuracy on the tasks that cross-entropy was tuned on."""
+        """What the mean candidate reaches on the tasks that cross-entropy was tuned on.
+
+        The gain is in the metric's own sign.
+        """
         score = self.evaluation.validation_scores(
             self.genome.losses(mean_candidate), "baseline", self.run.settings.baseline_tasks
         )[0]
@@ -280,8 +290,8 @@ class SearchRunner:
             resamples=2,
         )
         return {
-            "accuracy": float(score.double().nan_to_num().mean()),
-            "gain": gain.mean,
+            self.scale.kind: self.scale.value(float(score.double().nan_to_num().mean())),
+            "gain": gain.mean if self.scale.maximise else -gain.mean,
             "error": gain.error,
         }
 

@@ -117,6 +117,14 @@ class Settings(BaseModel):
                 f"'{self.genome['kind']}' has none"
             )
             raise SettingsError(misfit)
+        metrics = {family.name: getattr(family, "metric", None) for family in self.families}
+        for name, metric in metrics.items():
+            if metric != self.metric:
+                kinds = [(x or {"kind": "accuracy"})["kind"] for x in (self.metric, metric)]
+                raise SettingsError(
+                    f"all families of a search are scored by one metric; {self.families[0].name} "
+                    f"has {kinds[0]}, {name} has {kinds[1]}: --metric NAME sets it for all"
+                )
         for family in self.families:
             if family.class_count is not None and genome.classes not in (None, family.class_count):
                 ways = f"{family.name} has {family.class_count}-way tasks"
@@ -128,6 +136,19 @@ class Settings(BaseModel):
     def parts_by_name(self) -> list[tuple[str, str]]:
         """The genome and the strategy, each as the name of its folder and its own."""
         return [("genomes", self.genome["kind"]), ("strategies", self.strategy["kind"])]
+
+    @property
+    def metric(self) -> dict[str, Any] | None:
+        """What the families score losses by; None: accuracy."""
+        metrics = [getattr(family, "metric", None) for family in self.families]
+        return metrics[0] if metrics else None
+
+    @property
+    def maximise(self) -> bool:
+        """Whether more is better of it."""
+        if self.metric is None:
+            return True
+        return bool(registry.part("metrics", self.metric["kind"]).maximise)  # type: ignore[attr-defined]
 
     def objective_function(self) -> Objective:
         """From scores to fitness."""

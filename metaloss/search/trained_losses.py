@@ -40,23 +40,30 @@ class TrainedLoss:
 class TrainedLosses:
     """Formulas by their text, in the order in which they were first trained."""
 
-    def __init__(self, filters: Filters, history: Iterable[dict[str, Any]] = ()) -> None:
+    def __init__(
+        self,
+        filters: Filters,
+        history: Iterable[dict[str, Any]] = (),
+        maximise: bool = True,
+    ) -> None:
         self.entries: dict[str, TrainedLoss] = {}
         self.seen = SeenLosses(filters)
+        self.maximise = maximise
         for record in history:
             self.add(record)
 
     def add(self, record: dict[str, Any], formulas: Iterable[Formula] = ()) -> None:
         """Take in a generation's line of history; of the formulas at hand, none is read again."""
         at_hand = {str(formula): formula for formula in formulas}
-        for text, fitness in record.get("losses", ()):
+        for text, value in record.get("losses", ()):
             if text not in self.entries:
                 formula = at_hand.get(text) or Formula.parse(text)
                 self.entries[text] = TrainedLoss(text, formula.expression.size)
                 self.seen.add(formula)
-            # A lead over cross-entropy compares between tasks, an accuracy does not.
-            if fitness is not None:
-                self.entries[text].leads.append(fitness - record["control"])
+            # A lead over cross-entropy compares between tasks, a value does not.
+            if value is not None:
+                lead = value - record["control"]
+                self.entries[text].leads.append(lead if self.maximise else -lead)
 
     def ranked(self) -> Iterator[Formula]:
         """The losses of the whole search that trained without a failure, the best first."""

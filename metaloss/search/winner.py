@@ -6,9 +6,10 @@ from typing import Any
 
 from metaloss import storage
 from metaloss._version import __version__
-from metaloss.core.formatting import near_chance, percent, verdict_text
+from metaloss.core.metric_scale import MetricScale
 from metaloss.criterion import loss_io
 from metaloss.data import image_record
+from metaloss.evaluation.paired_comparison import PairedComparison
 from metaloss.losses.base import Losses
 from metaloss.search.finalists import choose_finalists, choose_winner, size_front
 from metaloss.search.run_folder import Progress
@@ -24,7 +25,7 @@ def finish_search(runner: SearchRunner, progress: Progress) -> None:
     choice = {
         "generation": progress.generation,
         "origin": finalists.origins[row],
-        "accuracy": float(reached[row]),
+        runner.scale.kind: runner.scale.value(float(reached[row])),
         "tasks": max(runner.evaluation.task_counts(tasks)),
     }
     about = _provenance_of_loss(runner, choice)
@@ -33,8 +34,9 @@ def finish_search(runner: SearchRunner, progress: Progress) -> None:
     loss_io.save(runner.run.folder / "loss", loss, card, image_record.read(runner.run.folder))
     # The winner is written: only now may the meta-test tasks be looked at.
     test = _test(runner, loss.losses())
-    sizes = size_front(finalists, reached) if runner.trained_losses else []
+    sizes = size_front(finalists, reached, runner.scale) if runner.trained_losses else []
     summary = {
+        **runner.scale.entry(),
         "choice": choice,
         "trainings": progress.trainings,
         **_not_trained(runner),
@@ -89,19 +91,30 @@ def _test(runner: SearchRunner, losses: Losses) -> dict[str, Any]:
             runner.evaluation.families, baselines[kind], compared, strict=True
         ):
             row = {
-                "accuracy": comparison.score,
+                **_reached(runner.scale, comparison.score, comparison.accuracy),
                 "tasks": comparison.gain.tasks,
                 "classes": tasks.ways,
             }
-            difference = asdict(comparison)
-            del difference["score"], difference["baseline_score"]
             result.setdefault(tasks.family.name, row)[kind] = {
                 "lr": baseline.lr,
                 "steps": baseline.steps,
-                "accuracy": comparison.baseline_score,
-                **difference,
+                **_reached(runner.scale, comparison.baseline_score, comparison.baseline_accuracy),
+                **_difference(runner.scale, comparison),
             }
     return result
+
+
+def _reached(scale: MetricScale, score: float, accuracy: float | None) -> dict[str, float]:
+    """What a loss reached by the metric and, where that is another one, its accuracy."""
+    beside = {} if accuracy is None else {"accuracy": accuracy}
+    return {scale.kind: scale.value(score), **beside}
+
+
+def _difference(scale: MetricScale, comparison: PairedComparison) -> dict[str, Any]:
+    """The paired difference and its verdict, in the metric's own sign."""
+    gain = {"gain": scale.difference(asdict(comparison.gain))}
+    ends = scale.difference({"low": comparison.low, "high": comparison.high})
+    return {**gain, **ends, "p": comparison.p, "verdict": comparison.verdict}
 
 
 def _plot(runner: SearchRunner, loss: Losses, front: list[dict[str, Any]]) -> None:
@@ -109,10 +122,10 @@ def _plot(runner: SearchRunner, loss: Losses, front: list[dict[str, Any]]) -> No
 
     folder = runner.run.folder / "plots"
     folder.mkdir(exist_ok=True)
-    plots.fitness(runner.run.history(), folder / "fitness.png")
+    plots.fitness(runner.run.history(), folder / "fitness.png", runner.scale)
     plots.phenotype(loss, "evolved", runner.genome.classes, folder / "phenotype.png")
     if front:
-        plots.front(front, folder / "front.png")
+        plots.front(front, folder / "front.png", runner.scale)
 
 
 def _card(summary: dict[str, Any]) -> str:
@@ -121,14 +134,14 @@ def _card(summary: dict[str, Any]) -> str:
         f"\nChosen on {summary['choice']['tasks']} fresh meta-validation tasks "
         f"({summary['choice']['origin']})."
     ]
+    scale = MetricScale.of(summary)
     for name, row in summary["test"].items():
         for kind in ("ce", "ce_steps"):
             baseline = row[kind]
-            near = near_chance(row["accuracy"], row["classes"])
             lines.append(
-                f"{name}, {row['tasks']} meta-test tasks: {percent(row['accuracy'])}{near}; "
+                f"{name}, {row['tasks']} meta-test tasks: {scale.tested(row)}; "
                 f"cross-entropy at lr {baseline['lr']} and {baseline['steps']} steps "
-                f"{percent(baseline['accuracy'])}: {verdict_text(baseline)} points "
+                f"{scale.reached(baseline)}: {scale.verdict(baseline)}{scale.unit} "
                 "(95 % bootstrap over tasks and images)."
             )
     return "\n\n".join(lines) + "\n"

@@ -12,6 +12,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from metaloss.core import registry
+from metaloss.core.metric_scale import ACCURACY, MetricScale
 from metaloss.core.reporting import Reporter
 from metaloss.core.streams import Stream
 from metaloss.data.datasets import Dataset, Table, load
@@ -23,11 +24,12 @@ from metaloss.data.pools import pools
 from metaloss.data.sizes import EpisodeShape, mean_val, with_mean
 from metaloss.errors import SettingsError
 from metaloss.inner.classifiers import Classifier
-from metaloss.inner.metrics import Metric
-from metaloss.inner.metrics import scores as accuracies
+from metaloss.inner.metrics import Metric, scale_of, scores_by
+from metaloss.inner.observers import Observer
+from metaloss.inner.observers import scores as accuracies
 from metaloss.inner.optimisers import Rate
 from metaloss.losses.base import Losses
-from metaloss.tasks.episodic_family import TaskFamily, fitted, of
+from metaloss.tasks.episodic_family import TaskFamily, fitted, metric_for, of
 from metaloss.tasks.protocols import Engine, FamilyCost, SearchBudget
 from metaloss.tasks.provenance import describe_images
 from metaloss.tasks.step_counts import step_grid, training_lengths
@@ -115,15 +117,27 @@ class Episodes:
         """The family's classifier."""
         return self.family.model()
 
-    @property
-    def metric(self) -> Metric:
-        """What losses are scored by, on a task's validation images."""
-        return accuracies
+    @cached_property
+    def metric(self) -> Metric | None:
+        """What losses are scored by, on a task's validation images; None: accuracy."""
+        return metric_for(self.family, self.dataset)
+
+    @cached_property
+    def scale(self) -> MetricScale:
+        """How scores are shown."""
+        if self.metric is None:
+            return replace(ACCURACY, guess=1 / self.ways)
+        return scale_of(self.metric, self.ways)
 
     @property
     def chance(self) -> float:
         """The score of guesses."""
-        return 1 / self.ways
+        return self.scale.score(self.scale.guess)
+
+    @cached_property
+    def _scores(self) -> Observer:
+        """What shows an engine the scores of trained classifiers."""
+        return scores_by(self.metric, self.scale) if self.metric else accuracies
 
     def evaluate(
         self,
@@ -136,7 +150,7 @@ class Episodes:
         val: int | None = None,
         rates: Sequence[Rate | None] = (),
         steps: tuple[int, ...] = (),
-        metric: Metric | None = None,
+        metric: Observer | None = None,
     ) -> list[Float[Tensor, "M P T ..."]]:
         """What a metric says of populations of losses on the same tasks, after M numbers of steps.
 
@@ -159,7 +173,7 @@ class Episodes:
                 pool,
                 key,
                 tasks,
-                metric or self.metric,
+                metric or self._scores,
                 rates=rates,
                 steps=lengths,
                 val=val,
@@ -175,7 +189,7 @@ class Episodes:
         pool: str,
         key: Stream,
         tasks: range,
-        metric: Metric,
+        metric: Observer,
         *,
         rates: Sequence[Rate | None] = (),
         steps: tuple[int, ...],
@@ -287,10 +301,12 @@ def open_episodes(
     Raises:
         SettingsError: its features cannot be.
         DataError: names what was found and values that fit.
+        SettingsError: the metric does not fit the classes.
     """
     place = (where or {}).get(family.name, family.dataset)
     dataset = load(place, family.image_options)
     family = fitted(family, dataset)
+    metric_for(family, dataset)
     cut = {name: pool.rows for name, pool in pools(dataset).items()}
     spec = (where or {}).get(features_role(family.name), family.features)
     features = features_of(family, dataset, place, spec, device, reporter)

@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import ConfigDict, Field
+from pydantic import BeforeValidator, ConfigDict, Field
 from pydantic.dataclasses import dataclass as settings
 from torch import Tensor
 
@@ -30,10 +30,27 @@ from metaloss.data.sizes import EpisodeShape, fits, nearest, needed, reduced
 from metaloss.errors import DataError, SettingsError
 from metaloss.inner.classifiers import Classifier
 from metaloss.inner.loop import Inner
+from metaloss.inner.metrics import Metric
 from metaloss.tasks.family_files import written
 
 FROM_DATA = ("folder:", "file:")  # beginnings of what a family is made to fit
 LEAST = 2  # images of every class in every pool: one to train with, one to validate on
+
+
+def _metric(value: Any) -> Any:
+    """The table of a metric with all its settings; None for accuracy."""
+    if value is None:
+        return None
+    table = {"kind": value} if isinstance(value, str) else value
+    if not isinstance(table, dict):
+        raise ValueError(f"expected the name of a metric, or a table with its kind, got {value!r}")
+    try:
+        metric = registry.build("metrics", table, "metric")
+    except SettingsError as error:
+        raise ValueError(str(error).removeprefix("metric: ")) from None
+    # All settings: a matrix that a file held is in them, and the file is needed no more.
+    full = {"kind": table["kind"], **registry.table(metric)}
+    return None if full == {"kind": "accuracy"} else full
 
 
 @settings(frozen=True, config=ConfigDict(extra="forbid"))
@@ -50,6 +67,8 @@ class TaskFamily:
         val: images per class to validate on: a number, or "as-is": classes as uneven as those to
             train with or, where these are even, as the data.
         noise: wrong labels to train with: a table with kind and share.
+        metric: what losses are scored by, a name or a table with the metric's kind and settings;
+            None: accuracy.
         classifier: a table with the classifier's kind and settings.
         inner: a table with the settings of a training.
         features: what takes the place of the pixels: file:PATH, torchvision:NAME or timm:NAME.
@@ -66,6 +85,7 @@ class TaskFamily:
     shots: Shots
     val: Val
     noise: LabelNoise = None
+    metric: Annotated[dict[str, Any] | None, BeforeValidator(_metric)] = None
     classifier: dict[str, Any] = Field(default_factory=lambda: {"kind": "mlp"})
     inner: Inner = Field(default_factory=Inner)
     features: str = ""
@@ -99,16 +119,18 @@ class TaskFamily:
     def parts(self) -> list[tuple[str, str]]:
         """The replaceable parts that it is made of, each as its kind and its name."""
         source = self.dataset.partition(":")[0]
-        return [("datasets", source), ("classifiers", self.classifier["kind"])]
+        metric = [("metrics", self.metric["kind"])] if self.metric else []
+        return [("datasets", source), ("classifiers", self.classifier["kind"]), *metric]
 
     def describe(self) -> str:
         """The family in a few words."""
         size = of_ways(self.ways, self.shots)
         noise = "" if self.noise is None else f" with {self.noise}"
         by = f" by {self.features}" if self.features else ""
+        metric = f", {self.metric['kind']}" if self.metric else ""
         return (
             f"{size} on {self.dataset}{by}{noise}, {self.classifier['kind']}, "
-            f"{self.inner.steps} steps"
+            f"{self.inner.steps} steps{metric}"
         )
 
     def shape(self, available: Sequence[int], errors: Tensor | None = None) -> EpisodeShape:
@@ -126,6 +148,21 @@ class TaskFamily:
             "classifiers", self.classifier, f"{self.origin}: classifier"
         )
         return classifier
+
+
+def metric_for(family: TaskFamily, dataset: Dataset) -> Metric | None:
+    """The family's metric for the classes of its data; None: accuracy.
+
+    Raises:
+        SettingsError: it does not fit them.
+    """
+    if family.metric is None:
+        return None
+    metric: Metric = registry.build("metrics", family.metric, f"{family.origin}: metric")
+    try:
+        return metric.for_classes(dataset.classes, family.ways)
+    except SettingsError as error:
+        raise SettingsError(f"{family.origin}: {error}") from None
 
 
 # What a user may set of a family: all but what its file gives it.

@@ -10,13 +10,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from metaloss.core.metric_scale import ACCURACY, MetricScale
 from metaloss.core.streams import Stream
 from metaloss.data.datasets import Dataset
 from metaloss.data.datasets._files import Files
 from metaloss.data.datasets.voc import Scenes
 from metaloss.data.pools import pools
 from metaloss.errors import SettingsError
-from metaloss.inner.metrics import Metric
+from metaloss.inner.observers import Observer
 from metaloss.inner.optimisers import Rate
 from metaloss.losses.base import Losses
 from metaloss.storage.environment import digest_of_rows
@@ -112,6 +113,16 @@ class FullTrainingTasks:
         return self.family.training.rates or rates
 
     @property
+    def metric(self) -> None:
+        """None: accuracy."""
+        return
+
+    @property
+    def scale(self) -> MetricScale:
+        """How scores are shown."""
+        return replace(ACCURACY, guess=1 / self.ways)
+
+    @property
     def chance(self) -> float:
         """The score of guesses."""
         return 1 / self.ways
@@ -127,7 +138,7 @@ class FullTrainingTasks:
         val: int | None = None,
         rates: Sequence[Rate | None] = (),
         steps: Sequence[int] = (),
-        metric: Metric | None = None,
+        metric: Observer | None = None,
     ) -> list[Float[Tensor, "M P T"]]:
         """Scores of networks whose seeds are drawn by a key, after M numbers of steps.
 

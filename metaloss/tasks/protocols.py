@@ -9,7 +9,7 @@ from torch import Tensor
 from metaloss.core.streams import Stream
 from metaloss.data.episodes import Tasks
 from metaloss.inner.loop import Inner
-from metaloss.inner.metrics import Metric
+from metaloss.inner.observers import Observer
 from metaloss.inner.optimisers import Rate
 from metaloss.losses.base import Losses
 
@@ -36,7 +36,7 @@ class Engine(Protocol):
         episodes: Any,
         tasks: Tasks,
         keys: Sequence[Stream],
-        metric: Metric,
+        metric: Observer,
         inner: Inner,
         rates: Sequence[Rate | None],
         steps: tuple[int, ...],

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float64, Int64
 from torch import Tensor, nn
 
-from metaloss.inner.metrics import macro_f1
+from metaloss.inner.observers import macro_f1
 from metaloss.training.models import ImageClassifier, outputs
 
 

@@ -22,7 +22,7 @@ from metaloss.inner.classifiers.linear import SharedLinear
 from metaloss.inner.classifiers.mlp import Mlp
 from metaloss.inner.classifiers.shared import SharedMlp
 from metaloss.inner.loop import Inner, train
-from metaloss.inner.metrics import validate
+from metaloss.inner.observers import validate
 from metaloss.losses.base import CrossEntropies, TrainingTargets
 
 P = 5
@@ -447,7 +447,7 @@ def test_a_chunk_has_one_task_and_many_candidates_unless_losses_ask_for_more(epi
 def test_losses_that_are_cut_differently_are_observed_as_each_is_alone(
     engine, open_tiny, classifier
 ):
-    from metaloss.inner.metrics import scores
+    from metaloss.inner.observers import scores
 
     episodes = family_with(open_tiny, classifier)
     one = engine()

@@ -23,7 +23,7 @@ from metaloss.errors import DiskError, Interrupted, SettingsError
 from metaloss.evaluation.statistics import Paired, RankTest
 from metaloss.evaluation.tuning import Setting
 from metaloss.experiments.comparison import figures, results, sentences
-from metaloss.inner.metrics import measure
+from metaloss.inner.observers import measure
 from metaloss.tasks import episodic
 
 SMALL = {"tuning_tasks": 3, "test_tasks": 12, "curve_tasks": 3, "rates": (0.1, 1.0)}

@@ -15,7 +15,7 @@ from metaloss.inner.classifiers.linear import Linear, SharedLinear
 from metaloss.inner.classifiers.mlp import Mlp
 from metaloss.inner.classifiers.shared import SharedMlp
 from metaloss.inner.loop import Inner, batches, train
-from metaloss.inner.metrics import accuracy
+from metaloss.inner.observers import accuracy
 from metaloss.losses.base import CrossEntropies, TrainingTargets, logit_gradient_by_autograd
 
 T = 2

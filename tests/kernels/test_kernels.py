@@ -17,7 +17,7 @@ from metaloss.genomes._equivariant import Equivariant
 from metaloss.inner.classifiers._compiled import CompiledMlp, CompiledProduct, fits
 from metaloss.inner.classifiers.shared import SharedMlp
 from metaloss.inner.loop import Inner, train
-from metaloss.inner.metrics import accuracy
+from metaloss.inner.observers import accuracy
 from metaloss.inner.optimisers import move
 from metaloss.losses.base import CrossEntropies, TrainingTargets
 from metaloss.storage.environment import describe_environment

@@ -7,7 +7,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from metaloss.evaluation.episode_evaluation import EpisodeEvaluation
-from metaloss.evaluation.statistics import Draws
 from metaloss.evaluation.tuning import Setting, steps_of_tuning, typical_steps
 from metaloss.experiments.comparison.losses import CE, ComparedLoss
 from metaloss.experiments.comparison.results import (
@@ -62,7 +61,7 @@ def evaluate_family(
     ]
     # One set of resamples for all losses, so that their intervals compare.
     key = evaluation.key.at("bootstrap")
-    resamples = Draws.of(evaluation.rows(tasks), key)
+    resamples = evaluation.resamples(tasks, key)
     moments, curves = evaluation.curves(losses, rates, min(comparison.curve_tasks, tasks))
     strongest = best_settings[labels.index(CE)]
     assert strongest is not None

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from metaloss.core.metric_scale import MetricScale
 from metaloss.core.plot_style import (
     STYLES,
     Picture,
@@ -26,29 +27,30 @@ def draw(summary: dict[str, Any]) -> list[Picture]:
 
 
 def accuracy(summary: dict[str, Any]) -> Picture:
-    """Mean accuracies with their 95 % intervals over tasks."""
+    """Mean accuracies, or values of the metric, with their 95 % intervals over tasks."""
     names = [x["loss"] for x in summary["losses"]]
     families = summary["families"]
     figure, axes = panels(len(families), width=WIDTH, height=1.2 + 0.34 * len(names))
     for axis, family in zip(axes, families, strict=True):
         rows = _rows(summary, family["name"])
+        scale = MetricScale.of(family)
         # 1.96 standard errors: the mean of many tasks is nearly normal.
         error = [1.96 * r["at"]["std"] / summary["settings"]["test_tasks"] ** 0.5 for r in rows]
         for y, (row, half_width) in enumerate(zip(rows, error, strict=True)):
-            axis.plot(100 * row["plain"]["accuracy"], y, "|", color="0.45", ms=11, mew=1.6)
+            axis.plot(scale.number(row["plain"][scale.kind]), y, "|", color="0.45", ms=11, mew=1.6)
             axis.errorbar(
-                100 * row["at"]["accuracy"],
+                scale.number(row["at"][scale.kind]),
                 y,
-                xerr=100 * half_width,
+                xerr=scale.number(half_width),
                 **series_look(y),
                 ls="none",
                 ms=4.5,
                 capsize=5,
             )
-        _name_rows(axis, names, family["name"], "accuracy [%]")
+        _name_rows(axis, names, family["name"], scale.axis)
     caption = (
-        "Mean accuracy on meta-test tasks at each loss's best learning rate, with 95 % intervals "
-        "of the mean over tasks; the bar is the same loss at the family's own rate."
+        f"Mean {_titles(summary)} on meta-test tasks at each loss's best learning rate, with 95 % "
+        "intervals of the mean over tasks; the bar is the same loss at the family's own rate."
     )
     return Picture("accuracy", caption, *render(figure))
 
@@ -61,27 +63,33 @@ def paired(summary: dict[str, Any]) -> Picture:
     figure, axes = panels(len(families), width=WIDTH, height=1.2 + 0.34 * len(names))
     for axis, family in zip(axes, families, strict=True):
         axis.axvline(0, color="0.3", lw=0.8)
+        scale = MetricScale.of(family)
         for y, row in enumerate(r for r in _rows(summary, family["name"]) if r["against"]):
             gain = row["against"]["gain"]
             # By its place among all losses, so that a loss looks the same in every figure.
             look = series_look([x["loss"] for x in summary["losses"]].index(row["loss"]))
             axis.hlines(
                 y,
-                100 * row["against"]["low"],
-                100 * row["against"]["high"],
+                scale.number(row["against"]["low"]),
+                scale.number(row["against"]["high"]),
                 color=look["color"],
                 lw=1,
             )
             for end in ("low", "high"):
-                axis.plot(100 * row["against"][end], y, "|", color=look["color"], ms=12)
+                axis.plot(scale.number(row["against"][end]), y, "|", color=look["color"], ms=12)
             axis.hlines(
-                y, 100 * gain["low"], 100 * gain["high"], color=look["color"], lw=5, alpha=0.4
+                y,
+                scale.number(gain["low"]),
+                scale.number(gain["high"]),
+                color=look["color"],
+                lw=5,
+                alpha=0.4,
             )
-            axis.plot(100 * gain["mean"], y, **look, ms=4.5)
-        _name_rows(axis, names, family["name"], f"Δ to {short_label(base)} [points]")
+            axis.plot(scale.number(gain["mean"]), y, **look, ms=4.5)
+        _name_rows(axis, names, family["name"], f"Δ to {short_label(base)}{scale.unit_label}")
     caption = (
-        f"Paired difference of accuracy to {base} on the same tasks and initial weights; broad: "
-        "95 % bootstrap interval over tasks; between the ends: over tasks and images."
+        f"Paired difference of {_titles(summary)} to {base} on the same tasks and initial weights; "
+        "broad: 95 % bootstrap interval over tasks; between the ends: over tasks and images."
     )
     return Picture("paired", caption, *render(figure))
 
@@ -171,6 +179,11 @@ def _alike(order: Sequence[tuple[str, float]], cd: float) -> list[tuple[float, f
         if last > first and (not spans or last > spans[-1][1]):
             spans.append((first, last))
     return spans
+
+
+def _titles(summary: dict[str, Any]) -> str:
+    """What the families' losses are compared by."""
+    return " and ".join(dict.fromkeys(MetricScale.of(x).title for x in summary["families"]))
 
 
 def _rows(summary: dict[str, Any], family: str) -> list[dict[str, Any]]:

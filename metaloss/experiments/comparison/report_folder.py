@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from metaloss import storage
+from metaloss.core.metric_scale import MetricScale
 from metaloss.core.tables import csv_bytes, flatten
 from metaloss.experiments.comparison import figures, webpage
 from metaloss.experiments.comparison.results import LossMeasures
@@ -27,7 +28,7 @@ def write(
     files = {
         "summary.json": storage.json_bytes(summary),
         "results.csv": results(summary),
-        "per_task.csv": per_task([f["name"] for f in summary["families"]], trainings),
+        "per_task.csv": per_task(summary["families"], trainings),
         "report.html": webpage.page(summary, pictures).encode(),
         **{f"{p.name}.png": p.png for p in pictures},
         **{f"{p.name}.pdf": p.pdf for p in pictures},
@@ -41,15 +42,22 @@ def results(summary: dict[str, Any]) -> bytes:
     return csv_bytes(rows)
 
 
-def per_task(names: Sequence[str], trainings: Sequence[Mapping[str, LossMeasures]]) -> bytes:
+def per_task(
+    families: Sequence[Mapping[str, Any]], trainings: Sequence[Mapping[str, LossMeasures]]
+) -> bytes:
     """One line per family, loss and meta-test task.
 
     The cells of a training that diverged are empty.
     """
     rows = []
-    for family, losses in zip(names, trainings, strict=True):
+    for about, losses in zip(families, trainings, strict=True):
+        family = about["name"]
+        scale = MetricScale.of(about)
         for loss, measures in losses.items():
             columns = {m: getattr(measures.tuned, m).tolist() for m in MEASURES}
+            if measures.tuned.by_metric is not None:
+                scores = measures.tuned.by_metric.tolist()
+                columns = {scale.kind: [scale.value(x) for x in scores], **columns}
             columns["accuracy_at_the_family_s_rate"] = measures.at_family_rate.accuracy.tolist()
             if measures.at_best_steps is not None:
                 columns["accuracy_at_the_best_steps"] = measures.at_best_steps.accuracy.tolist()

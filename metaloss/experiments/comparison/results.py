@@ -8,11 +8,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from metaloss.core.metric_scale import MetricScale
 from metaloss.core.streams import Stream
 from metaloss.evaluation.statistics import (
-    Draws,
     Paired,
     RankTest,
+    Resamples,
     direction,
     holm,
     paired,
@@ -20,7 +21,7 @@ from metaloss.evaluation.statistics import (
     verdict,
 )
 from metaloss.evaluation.tuning import Setting
-from metaloss.inner.metrics import Measures
+from metaloss.inner.observers import Measures
 
 
 @dataclass(frozen=True)
@@ -29,11 +30,12 @@ class Performance:
 
     Attributes:
         accuracy: the mean, where a training that diverged counts as 0.
-        std: of the tasks' accuracies.
-        worst_decile: the mean of the worst tenth of the tasks.
+        std: of the tasks' scores.
+        worst_decile: the mean score of the worst tenth of the tasks.
         f1: macro-F1; a training that diverged counts as 0.
         nll, calibration: over the trainings that did not diverge; None where all did.
         diverged: the share of trainings that did.
+        score: the mean; that of accuracy is the accuracy.
     """
 
     accuracy: float
@@ -43,6 +45,7 @@ class Performance:
     nll: float | None
     calibration: float | None
     diverged: float
+    score: float
 
 
 def performance(measures: Measures) -> Performance:
@@ -59,13 +62,14 @@ def performance(measures: Measures) -> Performance:
         return float(values[finite].mean()) if finite.any() else None
 
     return Performance(
-        accuracy=float(score.mean()),
+        accuracy=float(measures.accuracy.double().nan_to_num(nan=0.0).mean()),
         std=float(score.std()),
         worst_decile=float(worst.mean()),
         f1=float(f1.mean()),
         nll=mean_of_finite(measures.nll),
         calibration=mean_of_finite(measures.calibration),
         diverged=float(1 - finite.double().mean()),
+        score=float(score.mean()),
     )
 
 
@@ -74,7 +78,7 @@ class BaselineDifference:
     """A loss beside the baseline on the same tasks, both at the family's number of steps.
 
     Attributes:
-        gain: the difference of accuracies where both have their best rates, with its interval
+        gain: the difference of scores where both have their best rates, with its interval
             over tasks.
         low, high: the interval over tasks and images.
         test: of ranks.
@@ -145,7 +149,7 @@ class LossMeasures:
 
 
 def compared_with_baseline(
-    measured: Sequence[LossMeasures], baseline: str, reference: str, draws: Draws, key: Stream
+    measured: Sequence[LossMeasures], baseline: str, reference: str, draws: Resamples, key: Stream
 ) -> list[LossResult]:
     """Every loss of a family beside the baseline, and beside the reference at its best steps.
 
@@ -169,12 +173,12 @@ def compared_with_baseline(
         if ours is None or theirs is None:
             return None
         over_tasks = gain(ours, theirs)
-        low, high = draws.interval(ours.right, theirs.right)
+        low, high = draws.gain_interval(ours.answers, theirs.answers)
         # The wider of both: tasks share images, so an interval over tasks may be too narrow.
         return replace(over_tasks, low=min(low, over_tasks.low), high=max(high, over_tasks.high))
 
     def difference(x: LossMeasures) -> BaselineDifference:
-        low, high = draws.interval(x.tuned.right, base.tuned.right)
+        low, high = draws.gain_interval(x.tuned.answers, base.tuned.answers)
         test = rank_test(x.tuned.score, base.tuned.score)
         at_family_rate = gain(x.at_family_rate, base.at_family_rate)
         return BaselineDifference(
@@ -217,30 +221,50 @@ def holm_corrected(families: Sequence[Sequence[LossResult]]) -> list[list[LossRe
     return [[with_p(x) for x in family] for family in families]
 
 
-def as_row(result: LossResult, family: str) -> dict[str, Any]:
-    """A result as plain values, under the keys of `summary.json` and `results.csv`."""
+def as_row(result: LossResult, family: str, scale: MetricScale) -> dict[str, Any]:
+    """A result as plain values, under the keys of `summary.json` and `results.csv`.
+
+    Args:
+        result: one loss's.
+        family: the name of the family.
+        scale: how its scores are shown.
+    """
     difference = None
     if result.vs_baseline is not None:
-        difference = asdict(result.vs_baseline)
-        difference["plain"] = difference.pop("gain_at_family_rate")
+        difference = scale.difference(asdict(result.vs_baseline))
+        difference["gain"] = scale.difference(difference["gain"])
+        difference["plain"] = scale.difference(difference.pop("gain_at_family_rate"))
 
-    def plain(record: Any) -> dict[str, Any] | None:
-        return None if record is None else asdict(record)
+    def plain(record: Performance | None) -> dict[str, Any] | None:
+        return None if record is None else _values(record, scale)
+
+    def gain(record: Paired | None) -> dict[str, Any] | None:
+        return None if record is None else scale.difference(asdict(record))
 
     return {
         "family": family,
         "loss": result.loss,
-        "setting": result.setting.plain(),
+        "setting": result.setting.plain(scale),
         "at": plain(result.tuned),
         "plain": plain(result.at_family_rate),
-        "best": result.best_setting.plain() if result.best_setting else None,
+        "best": result.best_setting.plain(scale) if result.best_setting else None,
         "at_best": plain(result.at_best_steps),
         "against": difference,
-        "late": plain(result.vs_ce_best_steps),
-        "latest": plain(result.both_best_steps),
+        "late": gain(result.vs_ce_best_steps),
+        "latest": gain(result.both_best_steps),
     }
 
 
-def accuracies(families: Sequence[Sequence[LossResult]]) -> Float[Tensor, "L F"]:
-    """The losses' mean accuracies on every family."""
-    return torch.tensor([[x.tuned.accuracy for x in family] for family in families]).T
+def _values(record: Performance, scale: MetricScale) -> dict[str, Any]:
+    """A performance as plain values, scores as the values that they stand for."""
+    table = asdict(record)
+    score = table.pop("score")
+    if scale.is_accuracy:
+        return table
+    worst = scale.value(record.worst_decile)
+    return {scale.kind: scale.value(score), **table, "worst_decile": worst}
+
+
+def mean_scores(families: Sequence[Sequence[LossResult]]) -> Float[Tensor, "L F"]:
+    """The losses' mean scores on every family."""
+    return torch.tensor([[x.tuned.score for x in family] for family in families]).T

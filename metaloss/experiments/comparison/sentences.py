@@ -1,10 +1,17 @@
 """What the numbers of a family allow one to say of a loss, as one sentence."""
 
+from metaloss.core.metric_scale import ACCURACY, MetricScale
 from metaloss.evaluation.tuning import Setting
 from metaloss.experiments.comparison.results import LossResult
 
 
-def sentence(result: LossResult, baseline: str, steps: int, strongest: Setting) -> str:
+def sentence(
+    result: LossResult,
+    baseline: str,
+    steps: int,
+    strongest: Setting,
+    scale: MetricScale = ACCURACY,
+) -> str:
     """What the numbers of a family allow one to say of a loss.
 
     Args:
@@ -12,13 +19,14 @@ def sentence(result: LossResult, baseline: str, steps: int, strongest: Setting) 
         baseline: the label of the loss that it is compared with.
         steps: the family's own number.
         strongest: cross-entropy's best rate and number of steps.
+        scale: how scores are shown.
     """
     difference = result.vs_baseline
     assert difference is not None
     loss = result.loss
     other = name_in_sentence(baseline)
     if difference.direction > 0:
-        longer = _beside_longer_training(result, steps, strongest)
+        longer = _beside_longer_training(result, steps, strongest, scale)
         return f"{loss} is better than {other} at {steps} steps on these tasks; {longer}."
     rescaling = _rescaling(result, other)
     if difference.direction < 0:
@@ -28,8 +36,17 @@ def sentence(result: LossResult, baseline: str, steps: int, strongest: Setting) 
     return f"{loss}: these tasks show no difference from {other} at {steps} steps{rescaling}."
 
 
-def _beside_longer_training(result: LossResult, steps: int, strongest: Setting) -> str:
-    """What is left of a gain where cross-entropy may train for longer."""
+def _beside_longer_training(
+    result: LossResult, steps: int, strongest: Setting, scale: MetricScale
+) -> str:
+    """What is left of a gain where cross-entropy may train for longer.
+
+    Args:
+        result: of the loss.
+        steps: the family's own number.
+        strongest: cross-entropy's best rate and number of steps.
+        scale: how scores are shown.
+    """
     gain = result.vs_ce_best_steps
     gain_of_both = result.both_best_steps
     assert gain is not None
@@ -38,9 +55,9 @@ def _beside_longer_training(result: LossResult, steps: int, strongest: Setting) 
         ce = "at its best number of steps, the same one, cross-entropy"
     # From what speaks most against the loss to what speaks most for it.
     if gain.high < 0:
-        return f"{ce} is better still" + _with_own_best_steps(result)
+        return f"{ce} is better still" + _with_own_best_steps(result, scale)
     if gain.low <= 0:
-        return f"{ce} reaches the same" + _with_own_best_steps(result)
+        return f"{ce} reaches the same" + _with_own_best_steps(result, scale)
     if gain_of_both is not None and gain_of_both.low <= 0:
         return (
             f"{ce} does not reach it, but the two do not differ where each has its best number "
@@ -49,14 +66,15 @@ def _beside_longer_training(result: LossResult, steps: int, strongest: Setting) 
     return f"{ce}, its best number, does not reach it: it generalises better there"
 
 
-def _with_own_best_steps(result: LossResult) -> str:
+def _with_own_best_steps(result: LossResult, scale: MetricScale) -> str:
     """How a loss that may train for longer, too, stands to cross-entropy; empty where not known."""
     gain = result.both_best_steps
     if gain is None or result.best_setting is None:
         return ""
     longer = f"{result.loss} with {result.best_setting.steps} steps"
     if gain.low > 0:
-        return f"; {longer} is ahead of that by {100 * gain.mean:.1f} points"
+        amount = f"{scale.number(gain.mean):.{scale.digits}f}{scale.unit}"
+        return f"; {longer} is ahead of that by {amount}"
     return f"; {longer} is {'behind' if gain.high < 0 else 'level with'} that"
 
 

@@ -12,9 +12,9 @@ from metaloss.experiments.comparison.family_results import FamilyResults
 from metaloss.experiments.comparison.losses import ComparedLoss
 from metaloss.experiments.comparison.results import (
     LossResult,
-    accuracies,
     as_row,
     holm_corrected,
+    mean_scores,
 )
 from metaloss.experiments.comparison.sentences import sentence
 from metaloss.tasks.episodic import Episodes
@@ -48,10 +48,10 @@ def summarise(
         steps = episodes.family.inner.steps
         for row, overlap in zip(family_rows, family_overlaps, strict=True):
             seen = overlap.refusal or None
-            rows.append({**as_row(row, name), "data": overlap.text, "seen": seen})
+            rows.append({**as_row(row, name, episodes.scale), "data": overlap.text, "seen": seen})
             # The baseline has no difference from itself to tell of.
             if row.vs_baseline:
-                text = sentence(row, about["baseline"], steps, family.strongest)
+                text = sentence(row, about["baseline"], steps, family.strongest, episodes.scale)
                 sentences.append({"family": name, "loss": row.loss, "text": text})
     result = {
         **about,
@@ -85,10 +85,11 @@ def _about(episodes: Episodes, strongest: Setting) -> dict[str, Any]:
     settings = registry.table(episodes.family)
     return {
         **settings,
+        **episodes.scale.entry(),
         "data": episodes.dataset.origin,
         "fingerprint": episodes.dataset.fingerprint(),
         "test_images": pool,
-        "strongest": strongest.plain(),
+        "strongest": strongest.plain(episodes.scale),
     }
 
 
@@ -107,7 +108,7 @@ def _ranks(labels: Sequence[str], rows: Sequence[Sequence[LossResult]]) -> dict[
     """Mean ranks over the families, and how far apart two must lie; None with one family."""
     if len(rows) < 2:
         return None
-    ranks = dict(zip(labels, mean_ranks(accuracies(rows)), strict=True))
+    ranks = dict(zip(labels, mean_ranks(mean_scores(rows)), strict=True))
     return {
         "mean": ranks,
         "critical_difference": critical_difference(len(labels), len(rows)),

@@ -8,7 +8,8 @@ from html import escape
 from string import Template
 from typing import Any
 
-from metaloss.core.formatting import interval, percent, points, printable, probability
+from metaloss.core.formatting import percent, printable, probability
+from metaloss.core.metric_scale import ACCURACY, MetricScale
 from metaloss.core.plot_style import Picture
 from metaloss.data.shapes import described
 
@@ -109,7 +110,7 @@ def introduction(summary: dict[str, Any]) -> str:
     )
 
 
-def cells(row: dict[str, Any]) -> list[str]:
+def cells(row: dict[str, Any], scale: MetricScale = ACCURACY) -> list[str]:
     """A loss's result as the texts of its columns."""
     tuned = row["at"]
     difference = row["against"]
@@ -117,24 +118,26 @@ def cells(row: dict[str, Any]) -> list[str]:
     return [
         row["loss"],
         f"{row['setting']['lr']:g}",
-        f"{100 * tuned['accuracy']:.1f} ± {100 * tuned['std']:.1f} %",
-        *(_against(difference) if difference else ["", "", "", ""]),
+        scale.spread(tuned),
+        *([] if scale.is_accuracy else [percent(tuned["accuracy"])]),
+        *(_against(difference, scale) if difference else ["", "", "", ""]),
         f"{tuned['f1']:.3f}",
-        percent(tuned["worst_decile"]),
+        scale.text(tuned["worst_decile"]),
         _number(tuned["nll"]),
         _number(tuned["calibration"]),
         f"{tuned['diverged']:.1%}",
-        percent(row["plain"]["accuracy"]),
-        f"{percent(best['accuracy'])} ({row['best']['steps']} steps, lr {row['best']['lr']:g})"
+        scale.text(row["plain"][scale.kind]),
+        f"{scale.text(best[scale.kind])} ({row['best']['steps']} steps, lr {row['best']['lr']:g})"
         if best
         else "",
         row["data"] + (f"; {row['seen']}" if row["seen"] else ""),
     ]
 
 
-def _against(difference: dict[str, Any]) -> list[str]:
+def _against(difference: dict[str, Any], scale: MetricScale) -> list[str]:
     test = difference["test"]
-    intervals = f"{interval(difference['gain'])} {points(difference['low'], difference['high'])}"
+    ends = scale.ends(difference["low"], difference["high"])
+    intervals = f"{scale.interval(difference['gain'])} {ends}"
     counts = f"{test['wins']}/{test['ties']}/{test['losses']}"
     return [intervals, counts, probability(difference["p"]), f"{test['effect']:+.2f}"]
 
@@ -144,9 +147,16 @@ def _number(x: float | None) -> str:
 
 
 def _standings(summary: dict[str, Any], family: dict[str, Any]) -> str:
-    rows = [cells(row) for row in summary["rows"] if row["family"] == family["name"]]
+    scale = MetricScale.of(family)
+    rows = [cells(row, scale) for row in summary["rows"] if row["family"] == family["name"]]
+    columns: tuple[str, ...] = COLUMNS
+    if not scale.is_accuracy:
+        place = COLUMNS.index("accuracy")
+        columns = (*COLUMNS[:place], scale.title, *COLUMNS[place:])
     steps = f"{family['inner']['steps']} steps, own learning rate {family['inner']['lr']:g}"
-    return f"<h3>{_text(family['name'])} ({steps})</h3>" + _table(COLUMNS, rows)
+    return f"<h3>{_text(family['name'])} ({steps})</h3>" + _table(
+        COLUMNS if scale.is_accuracy else columns, rows
+    )
 
 
 def _families(families: Sequence[dict[str, Any]]) -> str:

@@ -11,7 +11,7 @@ from torch import Tensor
 from metaloss.evaluation.episode_evaluation import EpisodeEvaluation
 from metaloss.evaluation.tuning import Setting
 from metaloss.experiments.comparison.losses import CE
-from metaloss.inner.metrics import Measures
+from metaloss.inner.observers import Measures
 from metaloss.losses.base import Losses
 
 

@@ -16,7 +16,7 @@ from metaloss.evaluation.tuning import Setting
 from metaloss.experiments.comparison.losses import CE
 from metaloss.experiments.comparison.sentences import name_in_sentence
 from metaloss.experiments.recommendation.selection import ChoiceEvaluation, LossChoice
-from metaloss.inner.metrics import Measures
+from metaloss.inner.observers import Measures
 
 CELLS = 40_000_000  # images times resamples, at most
 

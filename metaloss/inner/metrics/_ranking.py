@@ -2,7 +2,6 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -15,7 +14,6 @@ from metaloss.inner.metrics._shared import (
     log_probabilities,
     of_label,
     ratio,
-    weighted_mean,
 )
 
 LIMIT = 1 << 24  # probabilities that are ranked at once: a few of such tensors fit any GPU
@@ -50,22 +48,27 @@ class Ranks:
 class RankingMetric(LogitMetric, ABC):
     """A metric of each class against the rest, averaged over the classes."""
 
-    needs_every_class: ClassVar[bool] = True
-
     @abstractmethod
     def of_images(self, ranks: Ranks) -> Float[Tensor, "*R P T V"]:
         """What each image adds to its class's value."""
 
-    def of_class(
-        self, values: Float[Tensor, "*R P T V"], weight: Float[Tensor, "*R T V"]
-    ) -> Float[Tensor, "*R P T"]:
-        """The value of one class: the mean over its images.
+    def by_class(
+        self,
+        values: Float[Tensor, "*R P T V"],
+        label: Int[Tensor, "T V"],
+        weight: Float[Tensor, "*#R T V"],
+        ways: int,
+    ) -> Float[Tensor, "*R P T C"]:
+        """The value of each class: the mean over its images, 0 for a class without any.
 
         Args:
             values: what each image adds.
-            weight: how often each image of the class counts, 0 for those of other classes.
+            label: the true classes.
+            weight: how often each image counts.
+            ways: how many classes there are.
         """
-        return weighted_mean(values, weight)
+        weight = weight[..., None, :, :].expand_as(values)
+        return ratio(*(class_sums(x, label, ways) for x in (values * weight, weight)))
 
     def of_classes(
         self,
@@ -102,9 +105,9 @@ class RankingMetric(LogitMetric, ABC):
         classes: Int[Tensor, "T C"],
         weight: Float[Tensor, "*R T V"] | None,
     ) -> Float[Tensor, "*R P T"]:
-        count = logits.new_ones(label.shape) if weight is None else weight
-        members = [(label == c) * count.double() for c in range(logits.shape[-1])]  # [*R T V] each
-        sizes = torch.stack([member.sum(-1) for member in members], -1)  # [*R T C]
+        ways = logits.shape[-1]
+        count = (torch.ones_like(label) if weight is None else weight).double()
+        sizes = class_sums(count, label, ways)  # [*R T C]
         others = sizes.sum(-1, keepdim=True) - sizes
         place = label.expand(count.shape)
         found, above, level = (x.double() for x in rank(log_probabilities(logits), label, weight))
@@ -112,8 +115,19 @@ class RankingMetric(LogitMetric, ABC):
             x.gather(-1, place)[..., None, :, :].expand_as(found) for x in (sizes, others)
         )
         images = self.of_images(Ranks(found, above, level, of_class, of_others))
-        values = torch.stack([self.of_class(images, member) for member in members], -1)
+        values = self.by_class(images, label, count, ways)
         return self.of_classes(values, (sizes > 0) & (others > 0), classes)
+
+
+def class_sums(
+    values: Float[Tensor, "*A T V"], label: Int[Tensor, "T V"], ways: int
+) -> Float[Tensor, "*A T C"]:
+    """The sum over the images of each class."""
+    if values.device.type == "cpu":
+        sums = values.new_zeros(*values.shape[:-1], ways)
+        return sums.scatter_add_(-1, label.expand(values.shape), values)
+    # On a GPU the order of additions would differ from run to run.
+    return torch.stack([values.where(label == c, 0).sum(-1) for c in range(ways)], -1)
 
 
 def rank(
@@ -129,8 +143,11 @@ def rank(
         weight: how often each image counts; once where None.
     """
     on_cpu = (score.device.type, score.dtype) == ("cpu", torch.float32)
-    if weight is None and on_cpu and kernels.available():
-        return _ranked(score.contiguous(), label)
+    if on_cpu and kernels.available():
+        if weight is None:
+            return _ranked(score.contiguous(), label)
+        if weight.ndim == 3:
+            return _ranked_weighted(score.contiguous(), label, weight)
     ascending, order = score.sort(-1)
     number = torch.arange(score.shape[2], device=score.device)[:, None]
     own = label[:, None].expand(score.shape).gather(-1, order) == number  # [P T C V]
@@ -176,3 +193,23 @@ def _ranked(
     filled = (x.flatten(0, 1).numpy() for x in (found, above, level))
     rank_images(score.flatten(0, 1).numpy(), label.numpy(), *filled)
     return found, above, level
+
+
+def _ranked_weighted(
+    score: Float[Tensor, "P T C V"], label: Int[Tensor, "T V"], weight: Float[Tensor, "R T V"]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The same for images that count as often as each of R weights says."""
+    from metaloss.kernels.metrics import rank_weighted
+
+    by_image = weight.to(score.dtype).movedim(0, -1).contiguous()  # [T V R]
+    candidates, tasks, _, images = score.shape
+    found, above, level = (
+        score.new_empty(candidates * tasks, images, len(weight)) for _ in range(3)
+    )
+    filled = (x.numpy() for x in (found, above, level))
+    rank_weighted(score.flatten(0, 1).numpy(), label.numpy(), by_image.numpy(), *filled)
+    return (
+        found.unflatten(0, (candidates, tasks)).movedim(-1, 0),
+        above.unflatten(0, (candidates, tasks)).movedim(-1, 0),
+        level.unflatten(0, (candidates, tasks)).movedim(-1, 0),
+    )

@@ -19,13 +19,24 @@ class DeclaredMetric:
         title: what it is called in tables and sentences.
         maximise: whether more is better.
         percent: whether it is shown in percent; else as a plain number.
-        needs_every_class: whether it is undefined where a class of a task has no validation image.
     """
 
     title: ClassVar[str]
     maximise: ClassVar[bool] = True
     percent: ClassVar[bool] = True
-    needs_every_class: ClassVar[bool] = False
+
+    @property
+    def names_classes(self) -> bool:
+        """Whether its value depends on which classes of the data set a task has."""
+        return False
+
+    def failed(self) -> float:
+        """The value that a failed training counts as: 0, unless there are worse ones."""
+        return 0.0
+
+    def guess(self, ways: int) -> float:
+        """The value of guesses: that of a failure, unless it is known."""
+        return self.failed()
 
     def for_classes(self, names: Sequence[str], ways: int) -> Self:
         """The metric for tasks of some of these classes: itself, unless it names or counts them."""

@@ -19,6 +19,10 @@ class Accuracy(CountingMetric):
 
     title: ClassVar[str] = "accuracy"
 
+    def guess(self, ways: int) -> float:
+        """One image in so many."""
+        return 1 / ways
+
     def of_confusion(
         self, counts: Float[Tensor, "*R P T C C"], classes: Int[Tensor, "T C"]
     ) -> Float[Tensor, "*R P T"]:

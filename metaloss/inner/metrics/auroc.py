@@ -19,6 +19,10 @@ class Auroc(RankingMetric):
 
     title: ClassVar[str] = "AUROC"
 
+    def guess(self, ways: int) -> float:
+        """Half of all pairs."""
+        return 0.5
+
     def of_images(self, ranks: Ranks) -> Float[Tensor, "*R P T V"]:
         """The share of the other classes' images that rank lower."""
         return 1 - ratio((ranks.above + ranks.level) / 2, ranks.of_others)

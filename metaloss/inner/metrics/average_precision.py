@@ -18,6 +18,10 @@ class AveragePrecision(RankingMetric):
 
     title: ClassVar[str] = "average precision"
 
+    def guess(self, ways: int) -> float:
+        """One image in so many."""
+        return 1 / ways
+
     def of_images(self, ranks: Ranks) -> Float[Tensor, "*R P T V"]:
         """The precision down to each image."""
         return ranks.precision

@@ -20,6 +20,14 @@ class Brier(LogitMetric):
     maximise: ClassVar[bool] = False
     percent: ClassVar[bool] = False
 
+    def failed(self) -> float:
+        """Every answer wrong, and sure."""
+        return 2.0
+
+    def guess(self, ways: int) -> float:
+        """All classes equally probable."""
+        return 1 - 1 / ways
+
     def values(
         self,
         logits: Float[Tensor, "P T V C"],

@@ -73,6 +73,19 @@ class Cost(CountingMetric):
                 f"{', '.join(self.names)}"
             )
 
+    @property
+    def names_classes(self) -> bool:
+        """Whether there is a matrix."""
+        return bool(self.matrix)
+
+    def failed(self) -> float:
+        """The dearest answer."""
+        return max(map(max, self.matrix), default=1.0)
+
+    def guess(self, ways: int) -> float:
+        """The mean over the matrix."""
+        return sum(map(sum, self.matrix)) / len(self.matrix) ** 2 if self.matrix else 1 - 1 / ways
+
     def for_classes(self, names: Sequence[str], ways: int) -> Self:
         """The metric with its matrix in the order of these classes.
 

@@ -26,6 +26,10 @@ class Ece(LogitMetric):
     title: ClassVar[str] = "calibration error"
     maximise: ClassVar[bool] = False
 
+    def failed(self) -> float:
+        """Every answer wrong, and sure."""
+        return 1.0
+
     def values(
         self,
         logits: Float[Tensor, "P T V C"],

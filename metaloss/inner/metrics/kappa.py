@@ -24,6 +24,19 @@ class Kappa(CountingMetric):
     title: ClassVar[str] = "quadratic kappa"
     percent: ClassVar[bool] = False
 
+    @property
+    def names_classes(self) -> bool:
+        """Their order counts."""
+        return True
+
+    def failed(self) -> float:
+        """Every answer wrong, in the worst way."""
+        return -1.0
+
+    def guess(self, ways: int) -> float:
+        """What chance agrees on."""
+        return 0.0
+
     def of_confusion(
         self, counts: Float[Tensor, "*R P T C C"], classes: Int[Tensor, "T C"]
     ) -> Float[Tensor, "*R P T"]:

@@ -22,6 +22,10 @@ class MacroF1(CountingMetric):
 
     title: ClassVar[str] = "macro F1"
 
+    def guess(self, ways: int) -> float:
+        """One image in so many."""
+        return 1 / ways
+
     def of_confusion(
         self, counts: Float[Tensor, "*R P T C C"], classes: Int[Tensor, "T C"]
     ) -> Float[Tensor, "*R P T"]:

@@ -20,6 +20,14 @@ class Mcc(CountingMetric):
     title: ClassVar[str] = "Matthews correlation"
     percent: ClassVar[bool] = False
 
+    def failed(self) -> float:
+        """Every answer wrong, in the worst way."""
+        return -1.0
+
+    def guess(self, ways: int) -> float:
+        """No correlation."""
+        return 0.0
+
     def of_confusion(
         self, counts: Float[Tensor, "*R P T C C"], classes: Int[Tensor, "T C"]
     ) -> Float[Tensor, "*R P T"]:

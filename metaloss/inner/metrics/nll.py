@@ -1,7 +1,9 @@
 """The mean of -log p of the true class."""
 
+import math
 from typing import ClassVar
 
+import torch
 from jaxtyping import Float, Int
 from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass as settings
@@ -24,6 +26,14 @@ class Nll(LogitMetric):
     title: ClassVar[str] = "negative log-likelihood"
     maximise: ClassVar[bool] = False
     percent: ClassVar[bool] = False
+
+    def failed(self) -> float:
+        """A probability that float32 cannot tell from 0."""
+        return -math.log(torch.finfo(torch.float32).eps)
+
+    def guess(self, ways: int) -> float:
+        """All classes equally probable."""
+        return math.log(ways)
 
     def values(
         self,

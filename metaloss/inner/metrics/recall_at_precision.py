@@ -31,6 +31,11 @@ class RecallAtPrecision(RankingMetric):
 
     title: ClassVar[str] = "recall at precision"
 
+    @property
+    def names_classes(self) -> bool:
+        """Whether it is of one class."""
+        return self.of is not None
+
     def for_classes(self, names: Sequence[str], ways: int) -> Self:
         """The metric with its class as a number.
 
@@ -56,11 +61,24 @@ class RecallAtPrecision(RankingMetric):
         found = ratio(ranks.found, ranks.of_class)
         return found.where(ranks.precision >= self.at, 0)
 
-    def of_class(
-        self, values: Float[Tensor, "*R P T V"], weight: Float[Tensor, "*R T V"]
-    ) -> Float[Tensor, "*R P T"]:
-        """The highest recall of one class."""
-        return values.where(weight[..., None, :, :] > 0, 0).amax(-1)
+    def by_class(
+        self,
+        values: Float[Tensor, "*R P T V"],
+        label: Int[Tensor, "T V"],
+        weight: Float[Tensor, "*#R T V"],
+        ways: int,
+    ) -> Float[Tensor, "*R P T C"]:
+        """The highest recall of each class.
+
+        Args:
+            values: what each image adds.
+            label: the true classes.
+            weight: how often each image counts.
+            ways: how many classes there are.
+        """
+        counted = values.where(weight[..., None, :, :] > 0, 0)
+        highest = values.new_zeros(*values.shape[:-1], ways)
+        return highest.scatter_reduce_(-1, label.expand(values.shape), counted, "amax")
 
     def of_classes(
         self,

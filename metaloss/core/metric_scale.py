@@ -1,0 +1,138 @@
+"""How a metric's values are shown, and the scores that stand for them within the program."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Self
+
+from metaloss.core.formatting import near_chance, percent
+
+
+@dataclass(frozen=True)
+class MetricScale:
+    """A metric's name, direction and unit.
+
+    A score is how much better a value is than that of a training that failed. So more is better of
+    every score, and a failure is 0, whatever the metric; of accuracy the score is the value itself.
+
+    Attributes:
+        kind: its name in settings and files.
+        title: what it is called in tables and sentences.
+        maximise: whether more is better.
+        in_percent: whether it is shown in percent, and differences in points.
+        failed: the value that a failed training counts as.
+        guess: the value of guesses.
+    """
+
+    kind: str = "accuracy"
+    title: str = "accuracy"
+    maximise: bool = True
+    in_percent: bool = True
+    failed: float = 0.0
+    guess: float = 0.0
+
+    @classmethod
+    def of(cls, table: Mapping[str, Any]) -> Self:
+        """That of a summary or a record, which says it where it is not that of accuracy."""
+        return cls(**table.get("metric_scale", {}))
+
+    @property
+    def is_accuracy(self) -> bool:
+        """Whether it is what losses are scored by where no metric is named."""
+        return self.kind == "accuracy"
+
+    def entry(self) -> dict[str, Any]:
+        """What `of` reads, for a summary or a record; nothing for accuracy."""
+        return {} if self.is_accuracy else {"metric_scale": asdict(self)}
+
+    def value(self, score: float) -> float:
+        """The value that a score stands for."""
+        return self.failed + score if self.maximise else self.failed - score
+
+    def score(self, value: float) -> float:
+        """The score that stands for a value."""
+        return value - self.failed if self.maximise else self.failed - value
+
+    def difference(self, versus: Mapping[str, Any]) -> dict[str, Any]:
+        """A paired difference of scores as one of values: its mean and its ends.
+
+        All other entries stay.
+        """
+        if self.maximise:
+            return dict(versus)
+        turned = {"mean": -versus["mean"]} if "mean" in versus else {}
+        return {**versus, **turned, "low": -versus["high"], "high": -versus["low"]}
+
+    def text(self, value: float) -> str:
+        """A value with its unit.
+
+        >>> MetricScale().text(0.663), MetricScale(in_percent=False).text(0.663)
+        ('66.3 %', '0.663')
+        """
+        return percent(value) if self.in_percent else f"{value:.3f}"
+
+    def number(self, value: float) -> float:
+        """A value in the unit in which it is shown."""
+        return 100 * value if self.in_percent else value
+
+    def interval(self, gain: Mapping[str, float]) -> str:
+        """A paired difference with its 95 % interval, in points where values are in percent.
+
+        >>> MetricScale(in_percent=False).interval({"mean": 0.031, "low": 0.02, "high": 0.042})
+        '+0.031 [+0.020, +0.042]'
+        """
+        mean = self.number(gain["mean"])
+        return f"{mean:+.{self.digits}f} {self.ends(gain['low'], gain['high'])}"
+
+    def ends(self, low: float, high: float) -> str:
+        """An interval of differences."""
+        return "[{:+.{n}f}, {:+.{n}f}]".format(self.number(low), self.number(high), n=self.digits)
+
+    def spread(self, row: Mapping[str, Any]) -> str:
+        """A mean with the standard deviation of the tasks."""
+        mean = self.number(row[self.kind])
+        text = f"{mean:.{self.digits}f} ± {self.number(row['std']):.{self.digits}f}"
+        return f"{text} %" if self.in_percent else text
+
+    def reached(self, row: Mapping[str, Any]) -> str:
+        """What a row says of a loss: its value, and its accuracy where that is another one."""
+        if self.is_accuracy:
+            return percent(row["accuracy"])
+        return f"{self.title} {self.text(row[self.kind])} (accuracy {percent(row['accuracy'])})"
+
+    def tested(self, row: Mapping[str, Any]) -> str:
+        """The same of a test, with a remark on an accuracy that is close to that of guessing."""
+        near = near_chance(row["accuracy"], row["classes"]) if self.is_accuracy else ""
+        return f"{self.reached(row)}{near}"
+
+    def verdict(self, versus: Mapping[str, Any]) -> str:
+        """A verdict, and the paired difference with its interval from which it follows.
+
+        >>> versus = {"verdict": "better", "gain": {"mean": 0.031}, "low": 0.02, "high": 0.042}
+        >>> MetricScale().verdict(versus)
+        'better, paired +3.1 [+2.0, +4.2]'
+        """
+        gain = {"mean": versus["gain"]["mean"], "low": versus["low"], "high": versus["high"]}
+        return f"{versus['verdict']}, paired {self.interval(gain)}"
+
+    @property
+    def digits(self) -> int:
+        """Behind the point, in the unit in which it is shown."""
+        return 1 if self.in_percent else 3
+
+    @property
+    def axis(self) -> str:
+        """The label of an axis."""
+        return f"{self.title} [%]" if self.in_percent else self.title
+
+    @property
+    def unit(self) -> str:
+        """What follows a difference; empty for plain numbers."""
+        return " points" if self.in_percent else ""
+
+    @property
+    def unit_label(self) -> str:
+        """The same in the label of an axis."""
+        return " [points]" if self.in_percent else ""
+
+
+ACCURACY = MetricScale()

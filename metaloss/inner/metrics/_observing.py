@@ -1,0 +1,80 @@
+"""How an engine sees classifiers by a metric: their scores, or all that a test needs of them."""
+
+from collections.abc import Iterator
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from metaloss.core import registry
+from metaloss.core.metric_scale import MetricScale
+from metaloss.data.episodes import Tasks
+from metaloss.errors import SettingsError
+from metaloss.inner.classifiers import Bound, Classifier, Params
+from metaloss.inner.metrics._protocol import Metric
+from metaloss.inner.metrics._shared import Block
+from metaloss.inner.observers import Observer
+
+
+def scale_of(metric: Metric, ways: int) -> MetricScale:
+    """How a metric's values are shown, for tasks of so many classes."""
+    return MetricScale(
+        kind=registry.kind(metric),
+        title=metric.title,
+        maximise=metric.maximise,
+        in_percent=metric.percent,
+        failed=metric.failed(),
+        guess=metric.guess(ways),
+    )
+
+
+def scores_by(metric: Metric, scale: MetricScale) -> Observer:
+    """What searches observe where a family names a metric: the scores of its values."""
+
+    @torch.no_grad()
+    def scores(
+        model: Classifier, params: Params, bound: Bound, tasks: Tasks, block: int
+    ) -> Float[Tensor, "P T"]:
+        blocks = _logit_blocks(model, params, bound, tasks, block)
+        return scores_of(scale, metric.measure_blocks(blocks, classes_of(tasks, metric)))
+
+    return scores
+
+
+def scores_of(scale: MetricScale, values: Float[Tensor, "*A"]) -> Float[Tensor, "*A"]:
+    """The scores that stand for values; NaN stays."""
+    return values - scale.failed if scale.maximise else scale.failed - values
+
+
+@torch.no_grad()
+def logits(
+    model: Classifier, params: Params, bound: Bound, tasks: Tasks, block: int
+) -> Float[Tensor, "P T V C"]:
+    """The observer of a test by a metric: all that any metric can be computed from."""
+    blocks = _logit_blocks(model, params, bound, tasks, block)
+    return torch.cat([seen for seen, _ in blocks], 2)
+
+
+def classes_of(tasks: Tasks, metric: Metric) -> Int[Tensor, "T C"]:
+    """Which class of the data set each label of each task stands for.
+
+    Raises:
+        SettingsError: that is not known, and the metric names or orders classes.
+    """
+    if tasks.classes is not None:
+        return tasks.classes
+    if metric.names_classes:
+        raise SettingsError(
+            f"metric: {metric.title} needs to know which classes of the data a task has, and these "
+            "tasks do not say"
+        )
+    return torch.arange(tasks.ways, device=tasks.val.label.device).expand(len(tasks), -1)
+
+
+def _logit_blocks(
+    model: Classifier, params: Params, bound: Bound, tasks: Tasks, block: int
+) -> Iterator[Block]:
+    """The logits and labels of the validation images, so many at a time."""
+    for first in range(0, len(bound.val), block):
+        images = slice(first, first + block)
+        yield model(params, bound.val.block(images)), tasks.val.label[:, images]
