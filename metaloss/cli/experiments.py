@@ -26,6 +26,13 @@ from metaloss.core.config import merge_tables, parse_assignment
 @click.option(
     "--allow-seen", is_flag=True, help="Compare although a run has learned from test images."
 )
+@click.option(
+    "--no-rivals",
+    "rivals",
+    flag_value=False,
+    default=None,
+    help="Leave out what is no loss: logistic regression, support vectors, trees …",
+)
 @_options.setting("inner.steps=40")
 @_options.runs
 @_options.out("compare", "report")
@@ -67,7 +74,7 @@ def compare(
     "--data",
     required=True,
     metavar="folder:PATH|NAME",
-    help="Images, one sub-folder per class; or a family.",
+    help="Images, one sub-folder per class; file:PATH, features and labels; or a family.",
 )
 @click.option(
     "--losses",

@@ -57,11 +57,18 @@ def comparison_lines(summary: dict[str, Any], width: int | None = None) -> list[
     lines: list[str] = []
     for family in summary["families"]:
         scale = MetricScale.of(family)
-        rows = [_standing(row, scale) for row in summary["rows"] if row["family"] == family["name"]]
+        of_family = [row for row in summary["rows"] if row["family"] == family["name"]]
+        rows = [_standing(row, scale) for row in of_family if row["kind"] == "loss"]
+        rivals = [_rival(row, scale) for row in of_family if row["kind"] != "loss"]
         about = f"{family['inner']['steps']} steps, own learning rate {family['inner']['lr']:g}"
         lines.append(f"{family['name']}: {about}; Δ against {summary['baseline']}")
         lines += record_table(rows, width)
+        if rivals:
+            lines.append("no losses, on the same tasks:")
+            lines += record_table(rivals, width)
         lines += [x["text"] for x in summary["sentences"] if x["family"] == family["name"]]
+    if install := summary["without_rivals"]:
+        lines.append(f"What is no loss stands beside these with scikit-learn: {install}")
     return lines
 
 
@@ -80,7 +87,7 @@ def _standing(row: dict[str, Any], scale: MetricScale) -> dict[str, str]:
     test = against["test"] if against else {}
     return {
         "loss": row["loss"],
-        "lr": f"{row['setting']['lr']:g}",
+        "lr": f"{row['setting']['lr']:g}" if row["setting"] else "",
         scale.title: scale.spread(at),
         **({} if scale.is_accuracy else {"accuracy": percent(at["accuracy"])}),
         # The interval that decides: over tasks and, where that is wider, over tasks and images.
@@ -89,11 +96,19 @@ def _standing(row: dict[str, Any], scale: MetricScale) -> dict[str, str]:
         "p (Holm)": probability(against["p"]) if against else "",
         "F1": f"{at['f1']:.3f}".removeprefix("0"),
         "worst decile": scale.text(at["worst_decile"]),
-        "at own rate": scale.text(row["plain"][scale.kind]),
+        "at own rate": scale.text(row["plain"][scale.kind]) if row["plain"] else "",
         "at best steps": f"{scale.text(best[scale.kind])} ({row['best']['steps']})" if best else "",
         "diverged": percent(at["diverged"]) if at["diverged"] else "",
         "data": row["data"] if row["data"].endswith("classes") else "",  # of evolved losses
     }
+
+
+def _rival(row: dict[str, Any], scale: MetricScale) -> dict[str, str]:
+    """The line of what is no loss."""
+    standing = _standing({**row, "setting": None}, scale)
+    setting = ", ".join(f"{name} = {value:.3g}" for name, value in (row["setting"] or {}).items())
+    del standing["loss"]
+    return {"no loss": row["loss"], "kind": row["kind"], "chosen": setting, **standing}
 
 
 def label(strategy: dict[str, Any]) -> str:

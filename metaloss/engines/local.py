@@ -246,7 +246,7 @@ class Local:
         # Waves of tasks: made ready, then trained by every candidate.
         for wave in waves(columns, self._wave(works[0])):
             ready = self._bind_columns(wave)
-            self._map(
+            self.map(
                 fill,
                 [
                     job
@@ -272,13 +272,19 @@ class Local:
             _, block, piece = job
             return block.model.bind(block.tasks[piece], block.works[0].keys[piece])
 
-        bound = self._map(bind, pieces)
+        bound = self.map(bind, pieces)
         return [
             Bound.join([x for x, (of, *_) in zip(bound, pieces, strict=True) if of == number])
             for number in range(len(columns))
         ]
 
-    def _map(self, f: Callable[[Any], Any], jobs: Sequence[Any]) -> list[Any]:
+    def map(self, f: Callable[[Any], Any], jobs: Sequence[Any]) -> list[Any]:
+        """What a function gives for each of some jobs, on this engine's threads.
+
+        Raises:
+            Interrupted: the user asked to stop, so jobs that had not begun are dropped.
+        """
+
         def go(job: Any) -> Any:
             if self.stop():
                 raise Interrupted

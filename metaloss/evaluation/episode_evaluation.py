@@ -79,6 +79,12 @@ class EpisodeEvaluation(FamilyEvaluation):
             for of_loss in zip(*waves, strict=True)
         ]
 
+    def measures_by(self, seen: Float[Tensor, "T V C"], tasks: Tasks) -> Measures:
+        """The measures of classifiers by their logits on the validation images of some tasks."""
+        if self.family.metric:
+            return self._measures(seen, tasks)
+        return self._measures(predicted_by(seen[None], tasks.val.label.cpu())[0], tasks)
+
     def _measures(self, seen: Float[Tensor, "T V _"], tasks: Tasks) -> Measures:
         """The measures of one loss from its predictions; from its logits where there is a metric.
 

@@ -15,19 +15,31 @@ from test_run_folder import TINY, code, evolved, family, only_the_subset, tree, 
 
 import metaloss
 from metaloss import storage
+from metaloss.console import text as console_text
+from metaloss.core.metric_scale import ACCURACY
 from metaloss.core.plot_style import Picture, short_label
 from metaloss.core.reporting import Reporter
+from metaloss.core.streams import Stream
 from metaloss.core.tables import csv_bytes
 from metaloss.data import datasets, image_record
 from metaloss.errors import DiskError, Interrupted, SettingsError
-from metaloss.evaluation.statistics import Paired, RankTest
+from metaloss.evaluation.rivals import RivalMeasures
+from metaloss.evaluation.statistics import Draws, Paired, RankTest
 from metaloss.evaluation.tuning import Setting
-from metaloss.experiments.comparison import figures, results, sentences
+from metaloss.experiments.comparison import figures, results, rivals, sentences
 from metaloss.inner.observers import measure
 from metaloss.tasks import episodic
 
-SMALL = {"tuning_tasks": 3, "test_tasks": 12, "curve_tasks": 3, "rates": (0.1, 1.0)}
+# Rivals that are no losses take most of a tiny comparison's time; they have tests of their own.
+SMALL = {
+    "tuning_tasks": 3,
+    "test_tasks": 12,
+    "curve_tasks": 3,
+    "rates": (0.1, 1.0),
+    "rivals": False,
+}
 FLAGS = (
+    "--no-rivals",
     "--tuning-tasks",
     3,
     "--test-tasks",
@@ -558,3 +570,121 @@ def test_the_bar_has_about_as_many_steps_as_there_are(tmp_path, undrawn):
     counter = Counter()
     compare(tmp_path, "mse", "focal", reporter=counter)
     assert 0.5 * counter.total < counter.done < 2 * counter.total
+
+
+# --- rivals that are no losses ---
+
+FITTED = [
+    "logistic regression",
+    "linear SVM",
+    "RBF SVM",
+    "nearest class mean",
+    "shrinkage LDA",
+    "extra trees",
+]
+
+
+@pytest.fixture(scope="module")
+def with_rivals(tmp_path_factory):
+    """A comparison with them, and the same without."""
+    folder = tmp_path_factory.mktemp("rivals")
+    with pytest.MonkeyPatch.context() as patch:
+        only_the_subset(patch, folder)
+        patch.setattr(figures, "draw", lambda summary: [])
+        tasks = family(folder)
+        return [
+            metaloss.compare(["mse"], tasks, out=folder / "out", **{**SMALL, "rivals": rivals})
+            for rivals in (True, False)
+        ]
+
+
+def test_rivals_are_rows_that_are_marked_as_no_losses(with_rivals):
+    report, without = with_rivals
+    kinds = {row["loss"]: row["kind"] for row in report.table}
+    assert [name for name, kind in kinds.items() if kind == "fitted"] == FITTED
+    after = [name for name, kind in kinds.items() if kind == "after training"]
+    assert len(after) == 1
+    assert after[0].endswith(" steps, temperature")
+    rows = {row["loss"]: row for row in report.table}
+    assert set(rows["RBF SVM"]["setting"]) == {"C"}
+    assert rows["extra trees"]["setting"] is None
+    assert rows["RBF SVM"]["at"]["nll"] is None
+    assert rows["shrinkage LDA"]["at"]["nll"] > 0
+    assert set(rows["mse"]) <= set(rows["RBF SVM"]) | {"data"}
+    # What is said of losses is the same with rivals and without, p-values too.
+    assert [row for row in report.table if row["kind"] == "loss"] == without.table
+    assert "scikit-learn" in report.summary["conditions"]
+    assert "scikit-learn" not in without.summary["conditions"]
+
+
+def test_the_files_and_the_page_mark_rivals(with_rivals):
+    folder = with_rivals[0].folder
+    for name in ("results.csv", "per_task.csv"):
+        with (folder / name).open() as file:
+            kinds = {(x["loss"], x["kind"]) for x in csv.DictReader(file)}
+        assert {("mse", "loss"), ("ce", "loss"), ("linear SVM", "fitted")} <= kinds
+    page = (folder / "report.html").read_text()
+    assert "<h4>No losses, on the same tasks</h4>" in page
+    assert page.index("RBF SVM") > page.index("<h4>No losses")
+    assert "<h4>" not in (with_rivals[1].folder / "report.html").read_text()
+
+
+def test_rivals_make_the_same_bytes_again(with_rivals, tmp_path, monkeypatch):
+    monkeypatch.setattr(figures, "draw", lambda summary: [])
+    again = compare(tmp_path, "mse", rivals=True)
+    first = with_rivals[0].folder
+    assert (again.folder / "per_task.csv").read_bytes() == (first / "per_task.csv").read_bytes()
+
+
+def test_the_terminal_shows_rivals_in_a_table_of_their_own(with_rivals):
+    lines = console_text.comparison_lines(with_rivals[0].summary)
+    place = lines.index("no losses, on the same tasks:")
+    assert lines[place + 1].startswith("no loss ")
+    assert [line.split("  ")[0] for line in lines[place + 2 : place + 8]] == FITTED
+    assert "no losses, on the same tasks:" not in console_text.comparison_lines(
+        with_rivals[1].summary
+    )
+
+
+def test_without_scikit_learn_one_line_says_how_to_get_it(tmp_path, undrawn, monkeypatch):
+    from metaloss.experiments.comparison import run
+
+    monkeypatch.setattr(run, "available", lambda: False)
+    report = compare(tmp_path, "mse", rivals=True)
+    assert {row["kind"] for row in report.table} == {"loss"}
+    assert console_text.comparison_lines(report.summary)[-1].startswith(
+        "What is no loss stands beside these with scikit-learn: pip install"
+    )
+
+
+def measures(right):
+    """Of tasks of ten images, so many of which are answered right."""
+    tasks = [[1.0] * n + [0.0] * (10 - n) for n in right]
+    predicted = torch.tensor(tasks).repeat(1, 1)
+    seen = torch.stack([predicted, torch.ones_like(predicted), torch.zeros_like(predicted)], -1)
+    return measure(seen, torch.ones(len(right), 10, dtype=torch.int64), 2)
+
+
+@pytest.mark.parametrize(
+    ("rival", "loss", "words"),
+    [
+        ([9] * 20, [5, 6] * 10, "trees, which is no loss, is better than the best loss here, "),
+        ([5, 6] * 10, [5, 6] * 10, "trees, which is no loss, does as well as the best loss"),
+        ([5, 7] * 10, [6, 6, 5, 7] * 5, "reaches at least what the best loss here, cross-entropy"),
+        ([2] * 20, [5, 6] * 10, ""),
+    ],
+)
+def test_a_sentence_says_when_no_loss_is_needed(rival, loss, words):
+    key = Stream(0)
+    ours = measures(rival)
+    theirs = measures(loss)
+    draws = Draws.of(torch.arange(200).reshape(20, 10), key)
+    gain = results.paired(ours.score, theirs.score, key)
+    low, high = draws.gain_interval(ours.answers, theirs.answers)
+    test = results.rank_test(ours.score, theirs.score)
+    beside = results.BaselineDifference(gain, low, high, test, test.p, None)
+    strongest = rivals.RivalResult(
+        RivalMeasures("trees", "fitted", "", 0.0, ours), results.performance(ours), None
+    )
+    found = rivals._sentence(strongest, "ce", results.performance(theirs), beside, ACCURACY)
+    assert words in found if words else found == ""

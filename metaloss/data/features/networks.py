@@ -180,14 +180,16 @@ def _timm(name: str) -> PretrainedNetwork:
 def _timm_source(name: str) -> str:
     """The place on the hub where a network's weights lie."""
     timm = _package("timm")
-    known = timm.list_models(pretrained=True)
-    about = timm.models.get_pretrained_cfg(name) if name in known else None
-    if about is None or not about.hf_hub_id:
+    # A name without a tag means timm's usual weights.
+    if not timm.models.is_model_pretrained(name):
+        guess = registry.nearest(name, timm.list_models(pretrained=True))
         raise SettingsError(
-            f"features: {registry.unknown_message('pretrained network of timm', name, known)}"
-            if about is None
-            else f"features: timm has no weights of {name} on the hub"
+            f"features: unknown pretrained network of timm '{name}'.{guess}  "
+            "(timm.list_models(pretrained=True))"
         )
+    about = timm.models.get_pretrained_cfg(name)
+    if not about.hf_hub_id:
+        raise SettingsError(f"features: timm has no weights of {name} on the hub")
     return str(about.hf_hub_id)
 
 

@@ -187,7 +187,8 @@ def _titles(summary: dict[str, Any]) -> str:
 
 
 def _rows(summary: dict[str, Any], family: str) -> list[dict[str, Any]]:
-    return [row for row in summary["rows"] if row["family"] == family]
+    of_losses = [row for row in summary["rows"] if row["kind"] == "loss"]
+    return [row for row in of_losses if row["family"] == family]
 
 
 def _name_rows(axis: Any, names: Sequence[str], family: str, label: str) -> None:

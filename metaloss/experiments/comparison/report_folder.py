@@ -10,15 +10,28 @@ from metaloss.core.metric_scale import MetricScale
 from metaloss.core.tables import csv_bytes, flatten
 from metaloss.experiments.comparison import figures, webpage
 from metaloss.experiments.comparison.results import LossMeasures
+from metaloss.experiments.comparison.rivals import FamilyRivals
+from metaloss.inner.observers import Measures
 from metaloss.storage.folders import make_folder
 
 MEASURES = ("accuracy", "f1", "nll", "calibration")
 
 
 def write(
-    out: Path, name: str, summary: dict[str, Any], trainings: Sequence[Mapping[str, LossMeasures]]
+    out: Path,
+    name: str,
+    summary: dict[str, Any],
+    trainings: Sequence[Mapping[str, LossMeasures]],
+    rivals: Sequence[FamilyRivals] = (),
 ) -> Path:
     """The new folder under `out`, with `-2`, `-3` … where the name is taken.
+
+    Args:
+        out: the parent folder.
+        name: of the new one.
+        summary: everything but single tasks.
+        trainings: of every family, by the loss's label.
+        rivals: of every family, where there are any.
 
     Raises:
         DiskError: it cannot be made.
@@ -28,7 +41,7 @@ def write(
     files = {
         "summary.json": storage.json_bytes(summary),
         "results.csv": results(summary),
-        "per_task.csv": per_task(summary["families"], trainings),
+        "per_task.csv": per_task(summary["families"], trainings, rivals),
         "report.html": webpage.page(summary, pictures).encode(),
         **{f"{p.name}.png": p.png for p in pictures},
         **{f"{p.name}.pdf": p.pdf for p in pictures},
@@ -43,25 +56,46 @@ def results(summary: dict[str, Any]) -> bytes:
 
 
 def per_task(
-    families: Sequence[Mapping[str, Any]], trainings: Sequence[Mapping[str, LossMeasures]]
+    families: Sequence[Mapping[str, Any]],
+    trainings: Sequence[Mapping[str, LossMeasures]],
+    rivals: Sequence[FamilyRivals] = (),
 ) -> bytes:
-    """One line per family, loss and meta-test task.
+    """One line per family, loss or rival, and meta-test task.
 
     The cells of a training that diverged are empty.
     """
-    rows = []
+    rows: list[dict[str, Any]] = []
     for about, losses in zip(families, trainings, strict=True):
         family = about["name"]
         scale = MetricScale.of(about)
         for loss, measures in losses.items():
-            columns = {m: getattr(measures.tuned, m).tolist() for m in MEASURES}
-            if measures.tuned.by_metric is not None:
-                scores = measures.tuned.by_metric.tolist()
-                columns = {scale.kind: [scale.value(x) for x in scores], **columns}
+            columns = _columns(measures.tuned, scale)
             columns["accuracy_at_the_family_s_rate"] = measures.at_family_rate.accuracy.tolist()
             if measures.at_best_steps is not None:
                 columns["accuracy_at_the_best_steps"] = measures.at_best_steps.accuracy.tolist()
-            for task, values in enumerate(zip(*columns.values(), strict=True)):
-                numbers = {k: v for k, v in zip(columns, values, strict=True) if not math.isnan(v)}
-                rows.append({"family": family, "loss": loss, "task": task, **numbers})
+            rows += _lines({"family": family, "loss": loss, "kind": "loss"}, columns)
+    for about, of_family in zip(families, rivals, strict=False):
+        for row in of_family.rows:
+            marks = {"family": about["name"], "loss": row.rival.name, "kind": row.rival.kind}
+            rows += _lines(marks, _columns(row.rival.measures, MetricScale.of(about)))
     return csv_bytes(rows)
+
+
+def _columns(measures: Measures, scale: MetricScale) -> dict[str, list[float]]:
+    """The measures of every task, the family's metric first where it names one."""
+    columns = {m: getattr(measures, m).tolist() for m in MEASURES}
+    if measures.by_metric is None:
+        return columns
+    return {scale.kind: [scale.value(x) for x in measures.by_metric.tolist()], **columns}
+
+
+def _lines(about: dict[str, Any], columns: Mapping[str, Sequence[float]]) -> list[dict[str, Any]]:
+    """A line for every task; what is no number is left out."""
+    return [
+        {
+            **about,
+            "task": task,
+            **{k: v for k, v in zip(columns, values, strict=True) if not math.isnan(v)},
+        }
+        for task, values in enumerate(zip(*columns.values(), strict=True))
+    ]

@@ -1,8 +1,9 @@
 """What each loss reached on a family's test tasks, and how it differs from a baseline there."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from jaxtyping import Float
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from metaloss.core.metric_scale import MetricScale
 from metaloss.core.streams import Stream
+from metaloss.evaluation.rivals import RivalMeasures
 from metaloss.evaluation.statistics import (
     Paired,
     RankTest,
@@ -33,7 +35,8 @@ class Performance:
         std: of the tasks' scores.
         worst_decile: the mean score of the worst tenth of the tasks.
         f1: macro-F1; a training that diverged counts as 0.
-        nll, calibration: over the trainings that did not diverge; None where all did.
+        nll, calibration: over the trainings that did not diverge; None where all did, and for what
+            gives no probabilities.
         diverged: the share of trainings that did.
         score: the mean; that of accuracy is the accuracy.
     """
@@ -59,7 +62,8 @@ def performance(measures: Measures) -> Performance:
     finite = ~measures.diverged
 
     def mean_of_finite(values: Float[Tensor, " T"]) -> float | None:
-        return float(values[finite].mean()) if finite.any() else None
+        mean = float(values[finite].mean())
+        return None if math.isnan(mean) else mean
 
     return Performance(
         accuracy=float(measures.accuracy.double().nan_to_num(nan=0.0).mean()),
@@ -83,7 +87,8 @@ class BaselineDifference:
         low, high: the interval over tasks and images.
         test: of ranks.
         p: its p-value after Holm's correction for all losses and families of the comparison.
-        gain_at_family_rate: the gain where both have the family's own rate.
+        gain_at_family_rate: the gain where both have the family's own rate; None for what has no
+            rate.
     """
 
     gain: Paired
@@ -91,7 +96,7 @@ class BaselineDifference:
     high: float
     test: RankTest
     p: float
-    gain_at_family_rate: Paired
+    gain_at_family_rate: Paired | None
 
     @property
     def direction(self) -> int:
@@ -206,14 +211,32 @@ def compared_with_baseline(
     return results
 
 
-def holm_corrected(families: Sequence[Sequence[LossResult]]) -> list[list[LossResult]]:
+@dataclass(frozen=True)
+class RivalResult:
+    """What is no loss, on one family.
+
+    Attributes:
+        rival: what it is, and all of its measures.
+        reached: in one row.
+        vs_baseline: its difference from the baseline.
+    """
+
+    rival: RivalMeasures
+    reached: Performance
+    vs_baseline: BaselineDifference | None
+
+
+Row = TypeVar("Row", LossResult, RivalResult)
+
+
+def holm_corrected(families: Sequence[Sequence[Row]]) -> list[list[Row]]:
     """The results of all families, with Holm's correction for all their tests."""
     # Over all families and losses: among many tests some p-values are small by chance.
     tests = [x.vs_baseline.test.p for family in families for x in family if x.vs_baseline]
     # `with_p` takes them in the order in which they were gathered.
     corrected = iter(holm(tests))
 
-    def with_p(x: LossResult) -> LossResult:
+    def with_p(x: Row) -> Row:
         if x.vs_baseline is None:
             return x
         return replace(x, vs_baseline=replace(x.vs_baseline, p=next(corrected)))
@@ -229,14 +252,9 @@ def as_row(result: LossResult, family: str, scale: MetricScale) -> dict[str, Any
         family: the name of the family.
         scale: how its scores are shown.
     """
-    difference = None
-    if result.vs_baseline is not None:
-        difference = scale.difference(asdict(result.vs_baseline))
-        difference["gain"] = scale.difference(difference["gain"])
-        difference["plain"] = scale.difference(difference.pop("gain_at_family_rate"))
 
     def plain(record: Performance | None) -> dict[str, Any] | None:
-        return None if record is None else _values(record, scale)
+        return None if record is None else values(record, scale)
 
     def gain(record: Paired | None) -> dict[str, Any] | None:
         return None if record is None else scale.difference(asdict(record))
@@ -244,18 +262,32 @@ def as_row(result: LossResult, family: str, scale: MetricScale) -> dict[str, Any
     return {
         "family": family,
         "loss": result.loss,
+        "kind": "loss",
         "setting": result.setting.plain(scale),
         "at": plain(result.tuned),
         "plain": plain(result.at_family_rate),
         "best": result.best_setting.plain(scale) if result.best_setting else None,
         "at_best": plain(result.at_best_steps),
-        "against": difference,
+        "against": difference_values(result.vs_baseline, scale),
         "late": gain(result.vs_ce_best_steps),
         "latest": gain(result.both_best_steps),
     }
 
 
-def _values(record: Performance, scale: MetricScale) -> dict[str, Any]:
+def difference_values(
+    difference: BaselineDifference | None, scale: MetricScale
+) -> dict[str, Any] | None:
+    """A difference as plain values, scores as the values that they stand for."""
+    if difference is None:
+        return None
+    table = scale.difference(asdict(difference))
+    table["gain"] = scale.difference(table["gain"])
+    at_family_rate = table.pop("gain_at_family_rate")
+    table["plain"] = None if at_family_rate is None else scale.difference(at_family_rate)
+    return table
+
+
+def values(record: Performance, scale: MetricScale) -> dict[str, Any]:
     """A performance as plain values, scores as the values that they stand for."""
     table = asdict(record)
     score = table.pop("score")

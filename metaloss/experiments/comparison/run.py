@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,13 @@ from metaloss.core.reporting import Reporter
 from metaloss.core.streams import Stream
 from metaloss.engines.local import Local
 from metaloss.evaluation.episode_evaluation import EpisodeEvaluation
+from metaloss.evaluation.rivals import available, install
 from metaloss.experiments.comparison import report_folder
 from metaloss.experiments.comparison.commands import command, specs_of
 from metaloss.experiments.comparison.families import check_overlaps, read_families
 from metaloss.experiments.comparison.family_results import evaluate_family, training_steps
 from metaloss.experiments.comparison.losses import check_classes, read_losses
+from metaloss.experiments.comparison.rivals import FamilyRivals, evaluate_rivals
 from metaloss.experiments.comparison.settings import Comparison
 from metaloss.experiments.comparison.summary import summarise
 from metaloss.tasks.episodic import open_episodes
@@ -118,22 +121,35 @@ def start(
         reporter.on_comparison_start(comparison, families, steps)
         # The seed decides the tasks, so they are the same whatever else is compared.
         key = Stream(comparison.seed)
-        results = [
-            evaluate_family(EpisodeEvaluation(engine, family, key), comparison, compared, baseline)
-            for family in families
-        ]
+        evaluations = [EpisodeEvaluation(engine, family, key) for family in families]
+        results = [evaluate_family(x, comparison, compared, baseline) for x in evaluations]
+        rivals: list[FamilyRivals] = []
+        if comparison.rivals and available():
+            reporter.on_work("fitting what is no loss to the same tasks", plain=False)
+            rivals = [
+                evaluate_rivals(evaluation, comparison, compared, of_family, baseline)
+                for evaluation, of_family in zip(evaluations, results, strict=True)
+            ]
     command_table = {**comparison_table, "tasks": comparison.tasks}
     about = {
         "settings": {**comparison.model_dump(mode="json"), **changes},
         "baseline": baseline,
         "command": command(losses, compared, command_table, changes),
-        "conditions": conditions(families, device),
+        "conditions": {
+            **conditions(families, device),
+            **({"scikit-learn": version("scikit-learn")} if rivals else {}),
+        },
+        "without_rivals": "" if available() or not comparison.rivals else install(),
     }
-    summary = summarise(about, compared, families, overlaps, results)
+    summary = summarise(about, compared, families, overlaps, results, rivals)
     names = "+".join(family.family.name for family in families)
     # The folder is made last: a comparison that is interrupted leaves nothing behind.
     folder = report_folder.write(
-        Path(out), name or f"{names}-{comparison.seed}", summary, [x.trainings for x in results]
+        Path(out),
+        name or f"{names}-{comparison.seed}",
+        summary,
+        [x.trainings for x in results],
+        rivals,
     )
     report = Report(summary["rows"], [x["text"] for x in summary["sentences"]], summary, folder)
     reporter.on_comparison_end(report)

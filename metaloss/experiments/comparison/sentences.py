@@ -81,8 +81,9 @@ def _with_own_best_steps(result: LossResult, scale: MetricScale) -> str:
 def _rescaling(result: LossResult, other: str) -> str:
     """That a loss is ahead at the family's own rate alone, as a rescaled loss may be; or empty."""
     assert result.vs_baseline is not None
+    gain = result.vs_baseline.gain_at_family_rate
     # Ahead at that rate only where the whole interval lies above 0.
-    if result.vs_baseline.gain_at_family_rate.low <= 0:
+    if gain is None or gain.low <= 0:
         return ""
     return (
         f"; it is ahead of {other} at the family's own learning rate only, as a mere rescaling "

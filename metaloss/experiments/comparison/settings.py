@@ -26,6 +26,8 @@ class Comparison(BaseModel):
         device: where classifiers train.
         memory: bytes that trainings may take.
         allow_seen: compare although a run has learned from test images.
+        rivals: set what is no loss beside the losses, too, where scikit-learn is installed: other
+            methods, and changes of the logits after training.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -41,3 +43,4 @@ class Comparison(BaseModel):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     memory: Annotated[int, Field(ge=1 << 26)] = 2 << 30
     allow_seen: bool = False
+    rivals: bool = True

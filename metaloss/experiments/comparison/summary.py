@@ -16,6 +16,8 @@ from metaloss.experiments.comparison.results import (
     holm_corrected,
     mean_scores,
 )
+from metaloss.experiments.comparison.rivals import FamilyRivals
+from metaloss.experiments.comparison.rivals import as_row as as_rival_row
 from metaloss.experiments.comparison.sentences import sentence
 from metaloss.tasks.episodic import Episodes
 
@@ -26,6 +28,7 @@ def summarise(
     families: Sequence[Episodes],
     overlaps: Sequence[Sequence[DataOverlap]],
     results: Sequence[FamilyResults],
+    rivals: Sequence[FamilyRivals] = (),
 ) -> dict[str, Any]:
     """Everything but single tasks, as plain values.
 
@@ -35,6 +38,7 @@ def summarise(
         families: the families.
         overlaps: per family what its data is to every loss.
         results: of every family.
+        rivals: of every family what is no loss; none where that was not asked for.
     """
     labels = [item.label for item in compared]
     # Corrected here, where the tests of all families are known.
@@ -53,6 +57,9 @@ def summarise(
             if row.vs_baseline:
                 text = sentence(row, about["baseline"], steps, family.strongest, episodes.scale)
                 sentences.append({"family": name, "loss": row.loss, "text": text})
+    rows_of_rivals, sentences_of_rivals = _of_rivals(families, rivals)
+    rows += rows_of_rivals
+    sentences += sentences_of_rivals
     result = {
         **about,
         "families": [
@@ -70,6 +77,22 @@ def summarise(
     }
     plain: dict[str, Any] = storage.json_safe(result)
     return plain
+
+
+def _of_rivals(
+    families: Sequence[Episodes], rivals: Sequence[FamilyRivals]
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """The rows and sentences of what is no loss."""
+    # Corrected apart from the losses: what is said of a loss must not hang on them.
+    corrected = holm_corrected([of_family.rows for of_family in rivals])
+    rows = []
+    sentences = []
+    for episodes, of_family, family_rows in zip(families, rivals, corrected, strict=False):
+        name = episodes.family.name
+        rows += [as_rival_row(row, name, episodes.scale) for row in family_rows]
+        if of_family.sentence:
+            sentences.append({"family": name, "loss": "", "text": of_family.sentence})
+    return rows, sentences
 
 
 def loss_records(compared: Sequence[ComparedLoss]) -> list[dict[str, Any]]:

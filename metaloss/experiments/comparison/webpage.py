@@ -57,7 +57,9 @@ NOTES = (
     "correlation. “Better” and “worse” are said where both intervals and the test agree. NLL and "
     "calibration error (15 bins) are of the trainings that did not diverge. Its data: what a "
     "family's images and classes are beside those that a loss has learned from; published formulas "
-    "may have learned elsewhere."
+    "may have learned elsewhere. What is no loss: methods fitted to each task's images, their "
+    "constants tuned on the same meta-validation tasks, and changes of a network's logits after "
+    "training; Holm's correction is over their rows alone."
 )
 COLUMNS = (
     "loss",
@@ -117,7 +119,7 @@ def cells(row: dict[str, Any], scale: MetricScale = ACCURACY) -> list[str]:
     best = row["at_best"]
     return [
         row["loss"],
-        f"{row['setting']['lr']:g}",
+        _setting(row),
         scale.spread(tuned),
         *([] if scale.is_accuracy else [percent(tuned["accuracy"])]),
         *(_against(difference, scale) if difference else ["", "", "", ""]),
@@ -126,12 +128,19 @@ def cells(row: dict[str, Any], scale: MetricScale = ACCURACY) -> list[str]:
         _number(tuned["nll"]),
         _number(tuned["calibration"]),
         f"{tuned['diverged']:.1%}",
-        scale.text(row["plain"][scale.kind]),
+        scale.text(row["plain"][scale.kind]) if row["plain"] else "",
         f"{scale.text(best[scale.kind])} ({row['best']['steps']} steps, lr {row['best']['lr']:g})"
         if best
         else "",
         row["data"] + (f"; {row['seen']}" if row["seen"] else ""),
     ]
+
+
+def _setting(row: dict[str, Any]) -> str:
+    """The rate of a loss, or what was chosen for something else."""
+    if row["kind"] == "loss":
+        return f"{row['setting']['lr']:g}"
+    return ", ".join(f"{name} = {value:.3g}" for name, value in (row["setting"] or {}).items())
 
 
 def _against(difference: dict[str, Any], scale: MetricScale) -> list[str]:
@@ -148,15 +157,19 @@ def _number(x: float | None) -> str:
 
 def _standings(summary: dict[str, Any], family: dict[str, Any]) -> str:
     scale = MetricScale.of(family)
-    rows = [cells(row, scale) for row in summary["rows"] if row["family"] == family["name"]]
+    of_family = [row for row in summary["rows"] if row["family"] == family["name"]]
+    losses = [cells(row, scale) for row in of_family if row["kind"] == "loss"]
+    rivals = [[*cells(row, scale)[:-1], row["kind"]] for row in of_family if row["kind"] != "loss"]
     columns: tuple[str, ...] = COLUMNS
     if not scale.is_accuracy:
         place = COLUMNS.index("accuracy")
         columns = (*COLUMNS[:place], scale.title, *COLUMNS[place:])
     steps = f"{family['inner']['steps']} steps, own learning rate {family['inner']['lr']:g}"
-    return f"<h3>{_text(family['name'])} ({steps})</h3>" + _table(
-        COLUMNS if scale.is_accuracy else columns, rows
-    )
+    tables = f"<h3>{_text(family['name'])} ({steps})</h3>" + _table(columns, losses)
+    if not rivals:
+        return tables
+    of_rivals = ("no loss", "chosen", *columns[2:-1], "kind")
+    return tables + "<h4>No losses, on the same tasks</h4>" + _table(of_rivals, rivals)
 
 
 def _families(families: Sequence[dict[str, Any]]) -> str:
