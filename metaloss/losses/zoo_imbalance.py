@@ -39,11 +39,18 @@ _UNEVEN = (
     ),
     PublishedLoss(
         "logit_adjustment",
+        "sum(-y*logp, shift=tau*logprior)",
+        MENON,
+        parameters={"tau": (1.0, -10.0, 10.0)},
+        grid={"tau": (0.5, 1.0, 1.5, 2.0, 3.0)},
+    ),
+    PublishedLoss(
+        "logit_adjustment_smoothed",
         "sum(-(y*(1 - alpha) + alpha/C)*logp, shift=tau*logprior)",
         MENON,
-        "The label smoothing alpha is ours.",
-        parameters={"tau": (1.0, -10.0, 10.0), "alpha": (0.0, 0.0, 1.0)},
-        grid={"tau": (0.5, 1.0, 1.5, 2.0, 3.0), "alpha": (0.0, 0.1, 0.2, 0.4)},
+        "logit_adjustment with label smoothing, which is ours.",
+        parameters={"tau": (1.0, -10.0, 10.0), "alpha": (0.2, 0.0, 1.0)},
+        grid={"tau": (0.5, 1.0, 1.5, 2.0, 3.0), "alpha": (0.1, 0.2, 0.4)},
     ),
     PublishedLoss(
         "balanced_softmax",
@@ -75,7 +82,8 @@ _UNEVEN = (
 _NOISY = (
     PublishedLoss(
         "bootstrap_soft",
-        "sum(-(beta*y + (1 - beta)*p)*logp)",
+        # log_clamp: p·ln p is 0 where p is.
+        "sum(-beta*y*logp - (1 - beta)*p*log_clamp(p))",
         "Reed 2015, arXiv 1412.6596",
         "The gradient goes through both factors, as the formula is printed; some codes hold the "
         "first one fixed. The hard form needs the most probable class, which no expression has.",
@@ -96,10 +104,11 @@ _NOISY = (
     ),
     PublishedLoss(
         "asymmetric",
-        "sum(-(y*(1 - alpha) + alpha/C)*logp"
-        "*(y*(1 - p) + (1 - y)*p)**(gamma_pos*y + gamma_neg*(1 - y)))",
+        "sum(-y*(1 - alpha + alpha/C)*logp*(1 - p)**gamma_pos"
+        " - (1 - y)*alpha/C*log_clamp(p)*p**gamma_neg)",
         ASYMMETRIC,
-        "For hard labels. Wrong classes count by the label smoothing alpha alone.",
+        "For hard labels. Wrong classes count by the label smoothing alpha alone; the logarithm of "
+        "their p is held at 1e-7.",
         reading="code",
         parameters={
             "gamma_pos": (0.0, 0.0, 20.0),

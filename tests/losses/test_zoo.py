@@ -77,9 +77,7 @@ def sparse(y, p, xi=0.1):
 
 
 def asymmetric(y, p):
-    positive, negative = p * y, (1 - p) * (1 - y)
-    weight = (1 - positive - negative) ** (4 * (1 - y))
-    return -(0.9 * y + 0.1 / C) * p.log() * weight
+    return -y * (0.9 + 0.1 / C) * p.log() - (1 - y) * 0.1 / C * p.log() * p**4
 
 
 def jensen_shannon(y, p):
@@ -111,6 +109,7 @@ REFERENCE = {
     "class_weights": lambda y, p: -y * p.log(),
     "effective_number": lambda y, p: -y * p.log(),
     "logit_adjustment": lambda y, p: -y * p.log(),
+    "logit_adjustment_smoothed": lambda y, p: -(0.8 * y + 0.2 / C) * p.log(),
     "balanced_softmax": lambda y, p: -y * p.log(),
     "ldam": lambda y, p: -y * (p.log() - 0.5 * y).log_softmax(-1),
     "vs": lambda y, p: -y * p.log(),

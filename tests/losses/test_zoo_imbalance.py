@@ -88,7 +88,7 @@ CASES = {
     "effective_number": effective,
     "effective_number(beta=0.7)": lambda z, y: effective(z, y, 0.7),
     "logit_adjustment": adjusted,
-    "logit_adjustment(tau=2, alpha=0.2)": lambda z, y: smoothed(z, y, 2, 0.2),
+    "logit_adjustment_smoothed(tau=2)": lambda z, y: smoothed(z, y, 2, 0.2),
     "balanced_softmax": adjusted,
     "ldam": ldam,
     "ldam(margin=2, scale=3)": lambda z, y: ldam(z, y, 2, 3),
@@ -139,7 +139,7 @@ def test_balanced_softmax_is_the_softmax_with_counts_before_the_exponentials():
     ("spec", "other"),
     [
         ("class_weights(kappa=0)", "ce"),
-        ("logit_adjustment(tau=0, alpha=0.3)", "label_smoothing(alpha=0.3)"),
+        ("logit_adjustment_smoothed(tau=0, alpha=0.3)", "label_smoothing(alpha=0.3)"),
         ("logit_adjustment(tau=1)", "balanced_softmax"),
         ("ldam(margin=0)", "ce"),
         ("vs(gamma=0, tau=1)", "balanced_softmax"),
