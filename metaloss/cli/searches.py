@@ -97,12 +97,8 @@ def evolve(
         changes = _changes(options, assignments)
         from metaloss.search import program, settings
 
-        if resume and (config or preset or dry_run):
-            raise SettingsError(
-                "--resume keeps the run's settings; --config, --preset and --dry-run cannot go "
-                "with it"
-            )
         if resume:
+            _refuse_with_resume(config or preset or dry_run)
             result = program.resume(
                 resume,
                 changes=changes,
@@ -241,6 +237,13 @@ def refine(
             )
     if as_json:
         echo_json({"run": str(result.folder), **result.comparison})
+
+
+def _refuse_with_resume(other_settings: object) -> None:
+    if other_settings:
+        raise SettingsError(
+            "--resume keeps the run's settings; --config, --preset and --dry-run cannot go with it"
+        )
 
 
 def _changes(options: dict[str, Any], assignments: Sequence[str]) -> dict[str, Any]:

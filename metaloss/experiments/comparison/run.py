@@ -6,6 +6,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from metaloss.core import registry
 from metaloss.core.config import split_settings
 from metaloss.core.devices import resolve_device
@@ -17,13 +19,17 @@ from metaloss.evaluation.rivals import available, install
 from metaloss.experiments.comparison import report_folder
 from metaloss.experiments.comparison.commands import command, specs_of
 from metaloss.experiments.comparison.families import check_overlaps, read_families
-from metaloss.experiments.comparison.family_results import evaluate_family, training_steps
-from metaloss.experiments.comparison.losses import check_classes, read_losses
+from metaloss.experiments.comparison.family_results import (
+    FamilyResults,
+    evaluate_family,
+    training_steps,
+)
+from metaloss.experiments.comparison.losses import ComparedLoss, check_classes, read_losses
 from metaloss.experiments.comparison.rivals import FamilyRivals, evaluate_rivals
 from metaloss.experiments.comparison.settings import Comparison
 from metaloss.experiments.comparison.summary import summarise
-from metaloss.tasks.episodic import open_episodes
-from metaloss.tasks.episodic_family import EPISODE_SETTINGS
+from metaloss.tasks.episodic import Episodes, open_episodes
+from metaloss.tasks.episodic_family import EPISODE_SETTINGS, TaskFamily
 from metaloss.tasks.opening import conditions
 
 
@@ -108,49 +114,78 @@ def start(
     compared, baseline = read_losses(losses, comparison.against, Path(runs))
     device = resolve_device(comparison.device)
     specs = [*specs_of(losses, compared), *(x.label for x in compared[len(losses) :])]
-    reporter.on_work("loading images", plain=False)
-    families = [
-        open_episodes(family, device, reporter=reporter)
-        for family in read_families(comparison, changes, specs)
-    ]
     # All that can be refused is refused before anything trains.
+    families = _open_families(read_families(comparison, changes, specs), device, reporter)
     check_classes(compared, families)
     overlaps = check_overlaps(compared, families, comparison.allow_seen, reporter)
+    steps = sum(training_steps(comparison, len(compared), family) for family in families)
+    reporter.on_comparison_start(comparison, families, steps)
+    # The seed decides the tasks, so they are the same whatever else is compared.
+    key = Stream(comparison.seed)
     with Local(device, comparison.memory, stop=stop, on_progress=reporter.on_progress) as engine:
-        steps = sum(training_steps(comparison, len(compared), family) for family in families)
-        reporter.on_comparison_start(comparison, families, steps)
-        # The seed decides the tasks, so they are the same whatever else is compared.
-        key = Stream(comparison.seed)
         evaluations = [EpisodeEvaluation(engine, family, key) for family in families]
         results = [evaluate_family(x, comparison, compared, baseline) for x in evaluations]
-        rivals: list[FamilyRivals] = []
-        if comparison.rivals and available():
-            reporter.on_work("fitting what is no loss to the same tasks", plain=False)
-            rivals = [
-                evaluate_rivals(evaluation, comparison, compared, of_family, baseline)
-                for evaluation, of_family in zip(evaluations, results, strict=True)
-            ]
+        rivals = _rivals(evaluations, comparison, compared, results, baseline, reporter)
     command_table = {**comparison_table, "tasks": comparison.tasks}
     about = {
         "settings": {**comparison.model_dump(mode="json"), **changes},
         "baseline": baseline,
         "command": command(losses, compared, command_table, changes),
-        "conditions": {
-            **conditions(families, device),
-            **({"scikit-learn": version("scikit-learn")} if rivals else {}),
-        },
+        "conditions": _conditions(families, device, rivals),
         "without_rivals": "" if available() or not comparison.rivals else install(),
     }
     summary = summarise(about, compared, families, overlaps, results, rivals)
-    names = "+".join(family.family.name for family in families)
+    name = name or _name(families, comparison.seed)
     # The folder is made last: a comparison that is interrupted leaves nothing behind.
-    folder = report_folder.write(
-        Path(out),
-        name or f"{names}-{comparison.seed}",
-        summary,
-        [x.trainings for x in results],
-        rivals,
-    )
+    folder = report_folder.write(Path(out), name, summary, [x.trainings for x in results], rivals)
     report = Report(summary["rows"], [x["text"] for x in summary["sentences"]], summary, folder)
     reporter.on_comparison_end(report)
     return report
+
+
+def _open_families(
+    families: Sequence[TaskFamily], device: torch.device, reporter: Reporter
+) -> list[Episodes]:
+    """The families with their images."""
+    reporter.on_work("loading images", plain=False)
+    return [open_episodes(family, device, reporter=reporter) for family in families]
+
+
+def _rivals(
+    evaluations: Sequence[EpisodeEvaluation],
+    comparison: Comparison,
+    compared: Sequence[ComparedLoss],
+    results: Sequence[FamilyResults],
+    baseline: str,
+    reporter: Reporter,
+) -> list[FamilyRivals]:
+    """What is no loss, on the same tasks; nothing where it is not asked for or not installed.
+
+    Args:
+        evaluations: one per family.
+        comparison: the settings.
+        compared: the losses.
+        results: of the losses, one per family.
+        baseline: the label of the loss that all others are compared with.
+        reporter: is told of the work.
+    """
+    if not comparison.rivals or not available():
+        return []
+    reporter.on_work("fitting what is no loss to the same tasks", plain=False)
+    return [
+        evaluate_rivals(evaluation, comparison, compared, of_family, baseline)
+        for evaluation, of_family in zip(evaluations, results, strict=True)
+    ]
+
+
+def _conditions(
+    families: Sequence[Episodes], device: torch.device, rivals: Sequence[FamilyRivals]
+) -> dict[str, str]:
+    """Versions, device and data; scikit-learn's where it was used."""
+    packages = {"scikit-learn": version("scikit-learn")} if rivals else {}
+    return {**conditions(families, device), **packages}
+
+
+def _name(families: Sequence[Episodes], seed: int) -> str:
+    """The usual name of the report's folder."""
+    return f"{'+'.join(family.family.name for family in families)}-{seed}"

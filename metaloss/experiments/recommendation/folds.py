@@ -154,11 +154,7 @@ def make_folds(
     ):
         raise DataError(f"{spec}: {'of the meta-test pool, ' if images == 'test' else ''}{few}")
     rest = smallest - -(-smallest // folds)  # of the smallest class, without its largest fold
-    if family is None:
-        # A third at most to train on, so that enough are left to validate.
-        shots = min(SHOTS, max(1, rest // 3))
-        sizes = {"ways": min(WAYS, len(rows)), "shots": shots, "val": min(VAL, rest - shots)}
-        family = changed(episodic_family.of({"dataset": spec, **sizes}, _name(spec), spec), changes)
+    family = family or changed(_family_of_size(spec, len(rows), rest), changes)
     shape = _shape(family, rows, folds)
     slack = _slack(shape)
     shape = reduced(
@@ -175,6 +171,14 @@ def make_folds(
         )
     features = features_of(family, dataset, family.dataset, family.features, device, reporter)
     return FoldedImages(replace(family, val=shape.val), dataset, rows, folds, copies, features)
+
+
+def _family_of_size(spec: str, classes: int, images: int) -> TaskFamily:
+    """A family for data without one, of so many classes and images of the smallest."""
+    # A third at most to train on, so that enough are left to validate.
+    shots = min(SHOTS, max(1, images // 3))
+    sizes = {"ways": min(WAYS, classes), "shots": shots, "val": min(VAL, images - shots)}
+    return episodic_family.of({"dataset": spec, **sizes}, _name(spec), spec)
 
 
 def _name(spec: str) -> str:

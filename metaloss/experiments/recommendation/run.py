@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from metaloss.core import registry
 from metaloss.core.config import split_settings
@@ -32,7 +32,7 @@ from metaloss.experiments.recommendation.selection import (
 )
 from metaloss.experiments.recommendation.settings import Recommendation
 from metaloss.experiments.recommendation.summary import summarise, write
-from metaloss.experiments.recommendation.verdict import FoldResults, ScoreGain, decide
+from metaloss.experiments.recommendation.verdict import FoldResults, ScoreGain, Verdict, decide
 from metaloss.tasks.episodic import Episodes
 from metaloss.tasks.episodic_family import EPISODE_SETTINGS
 from metaloss.tasks.opening import conditions
@@ -67,6 +67,36 @@ class Advice:
     code: list[str]
     summary: dict[str, Any]
     folder: Path
+
+    @classmethod
+    def of(
+        cls,
+        verdict: Verdict,
+        compared: Sequence[ComparedLoss],
+        summary: dict[str, Any],
+        folder: Path,
+    ) -> Self:
+        """The advice that follows from a verdict.
+
+        Args:
+            verdict: the loss, its setting and the evidence.
+            compared: the losses.
+            summary: all of it as plain values.
+            folder: where it was written.
+        """
+        return cls(
+            loss=next(x.criterion for x in compared if x.label == verdict.loss),
+            name=verdict.loss,
+            lr=verdict.setting.lr,
+            steps=verdict.setting.steps,
+            evidence=verdict.evidence,
+            gain=verdict.gain,
+            table=summary["rows"],
+            sentences=summary["sentences"],
+            code=summary["code"],
+            summary=summary,
+            folder=folder,
+        )
 
 
 def recommend(
@@ -134,22 +164,16 @@ def start(
     device = resolve_device(recommendation.device)
     reporter.on_work("loading images", plain=False)
     images = make_folds(
-        recommendation.data,
-        changes,
-        recommendation.images,
-        recommendation.folds,
-        device,
-        reporter,
+        recommendation.data, changes, recommendation.images, recommendation.folds, device, reporter
     )
     whole = images.whole(device)
     # Before anything trains: a loss that has learned from these images would win by that.
     compared = without_seen_images(requested, whole, recommendation.allow_seen, reporter.on_warning)
     check_classes(compared, [whole])
-    with Local(
-        device, recommendation.memory, stop=stop, on_progress=reporter.on_progress
-    ) as engine:
-        steps = _training_steps(recommendation, len(compared), images)
-        reporter.on_recommendation_start(recommendation, images, len(compared), steps)
+    steps = _training_steps(recommendation, len(compared), images)
+    reporter.on_recommendation_start(recommendation, images, len(compared), steps)
+    memory = recommendation.memory
+    with Local(device, memory, stop=stop, on_progress=reporter.on_progress) as engine:
         final, folds = _cross_validate(engine, recommendation, compared, images, whole)
     about = {
         "settings": {**recommendation.model_dump(mode="json"), **changes},
@@ -159,19 +183,7 @@ def start(
     verdict = decide(final, folds)
     summary = summarise(about, compared, requested.specs, images, final, folds, verdict)
     folder = write(Path(out), name or f"{images.family.name}-{recommendation.seed}", summary, folds)
-    advice = Advice(
-        loss=next(x.criterion for x in compared if x.label == verdict.loss),
-        name=verdict.loss,
-        lr=verdict.setting.lr,
-        steps=verdict.setting.steps,
-        evidence=verdict.evidence,
-        gain=verdict.gain,
-        table=summary["rows"],
-        sentences=summary["sentences"],
-        code=summary["code"],
-        summary=summary,
-        folder=folder,
-    )
+    advice = Advice.of(verdict, compared, summary, folder)
     reporter.on_recommendation_end(advice)
     return advice
 

@@ -55,15 +55,7 @@ def summarise(
         verdict: what follows.
     """
     family = folded.family
-    image_count = sum(map(len, folded.rows))
-    images = {
-        "images": image_count,
-        "per_class": dict(zip(folded.dataset.classes, map(len, folded.rows), strict=True)),
-        "copies_left_out": folded.copies,
-        "folds": folded.folds,
-        "held_out_val": folded.val,
-        "origin": folded.dataset.origin,
-    }
+    images = _images(folded)
     summary: dict[str, Any] = storage.json_safe(
         {
             **about,
@@ -78,7 +70,7 @@ def summarise(
             },
             "folds": [_fold(x) for x in folds.choices],
             "sentences": [
-                *sentences(verdict, final, image_count),
+                *sentences(verdict, final, images["images"]),
                 _small(family, folds),
                 *_share(folded),
             ],
@@ -88,6 +80,18 @@ def summarise(
         }
     )
     return summary
+
+
+def _images(folded: FoldedImages) -> dict[str, Any]:
+    """The images and how they are cut."""
+    return {
+        "images": sum(map(len, folded.rows)),
+        "per_class": dict(zip(folded.dataset.classes, map(len, folded.rows), strict=True)),
+        "copies_left_out": folded.copies,
+        "folds": folded.folds,
+        "held_out_val": folded.val,
+        "origin": folded.dataset.origin,
+    }
 
 
 def _fold(choice: LossChoice) -> dict[str, Any]:

@@ -53,21 +53,11 @@ def reproduce(
     specs = {
         x: cell_specs(table.protocol, {"augment": {"kind": x}}, [{}], changes, {})[0] for x in kinds
     }
-    if study is not None:
-        pairs = _pairs(*results.find(study, studies), {})
-    else:
-        candidates = [
-            _pairs(folder, settings, specs) for folder, settings in _studies(studies, reporter)
-        ]
-        # The study that answers most pairs; of several the one with most losses.
-        pairs = max(
-            candidates,
-            key=lambda answers: (
-                len(answers),
-                max((result.all["n"] for result in answers.values()), default=0),
-            ),
-            default={},
-        )
+    pairs = (
+        _most_pairs(studies, specs, reporter)
+        if study is None
+        else _pairs(*results.find(study, studies), {})
+    )
     # τ is symmetric, so a pair may stand either way round.
     rows = [
         _row(table, pair, pairs.get(pair) or pairs.get(pair[::-1]), specs) for pair in table.pairs
@@ -84,6 +74,21 @@ def reproduce(
     }
     return ReproducedTable(
         rows, missing, table.note, table.source, _lines(table, rows, missing), details
+    )
+
+
+def _most_pairs(studies: Path, specs: Mapping[str, CellSpec], reporter: Reporter) -> Pairs:
+    """The pairs of the study that answers most of them; of several the one with most losses."""
+    candidates = [
+        _pairs(folder, settings, specs) for folder, settings in _studies(studies, reporter)
+    ]
+    return max(
+        candidates,
+        key=lambda answers: (
+            len(answers),
+            max((result.all["n"] for result in answers.values()), default=0),
+        ),
+        default={},
     )
 
 

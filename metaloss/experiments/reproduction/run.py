@@ -98,12 +98,9 @@ def start(
     losses = [] if loss is None else list(loss) if isinstance(loss, list | tuple) else [loss]
     watched: dict[str, Any] = {"reporter": reporter, "stop": stop}
     if isinstance(table, published.EpisodesTable):
-        if len(losses) > 1:
-            raise SettingsError(f"one loss stands for the paper's own, got {len(losses)}")
-        stand_in = losses[0] if losses else None
         places: dict[str, Any] = {"out": out, "runs": runs}
         return episodes.reproduce(
-            table, loss=stand_in, evolve=evolve, **places, **watched, others=settings
+            table, loss=_stand_in(losses), evolve=evolve, **places, **watched, others=settings
         )
     if isinstance(table, published.TrainingsTable):
         wanted: dict[str, Any] = {
@@ -119,6 +116,13 @@ def start(
     return correlations.reproduce(
         name, table, study=study, studies=Path(studies), changes=settings, reporter=reporter
     )
+
+
+def _stand_in(losses: Sequence[Any]) -> Any:
+    """What stands for the paper's own loss; None where none was named."""
+    if len(losses) > 1:
+        raise SettingsError(f"one loss stands for the paper's own, got {len(losses)}")
+    return losses[0] if losses else None
 
 
 def _suits(name: str, table: published.Table, arguments: dict[str, Any]) -> None:

@@ -1,0 +1,82 @@
+"""Records that go from one package to another as plain values, and into files as they are."""
+
+from typing import NotRequired, TypedDict
+
+
+class HeldOut(TypedDict):
+    """What the mean candidate reached on held-out tasks.
+
+    Attributes:
+        accuracy: of it.
+        gain: over tuned cross-entropy on the same tasks.
+        error: the standard error of that.
+    """
+
+    accuracy: float
+    gain: float
+    error: float
+
+
+class GenerationRecord(TypedDict):
+    """A line of a search's `history.jsonl`; accuracies are means over the generation's tasks.
+
+    Attributes:
+        generation: its number: 1, 2, ...
+        candidates: how many losses were scored.
+        best: accuracy of the fittest; None where every candidate failed.
+        mean: accuracy of all that did not fail; None likewise.
+        diverged: candidates of which a training failed.
+        failed_trainings: how many trainings did.
+        trained: candidates that were trained, and not known already.
+        trainings: of the whole run until now.
+        screened: candidates that did not pass the short training.
+        held_out: what the mean candidate reached, every few generations.
+        events: what the user should know.
+        refused: of formulas, how many each filter refused.
+        control: of formulas, the accuracy of cross-entropy on the same tasks.
+        losses: of formulas, each with its accuracy, None for a failure; a file gives lists for
+            the pairs.
+    """
+
+    generation: int
+    candidates: int
+    best: float | None
+    mean: float | None
+    diverged: int
+    failed_trainings: int
+    trained: int
+    trainings: int
+    screened: NotRequired[int]
+    held_out: NotRequired[HeldOut]
+    events: NotRequired[list[str]]
+    refused: NotRequired[dict[str, int]]
+    control: NotRequired[float]
+    losses: NotRequired[list[tuple[str, float | None]]]
+
+
+class StageRow(TypedDict):
+    """A stage of an elimination, as a row of its table.
+
+    Attributes:
+        stage: its number.
+        keep: how many losses go on.
+        steps: of training, in multiples of the family's own.
+        scale: width of the layers, in multiples of the family's own.
+        tasks: of every family, for each repeat.
+        repeats: how often they are drawn anew.
+        losses: how many were trained.
+        best: the highest accuracy.
+        ce: accuracy of cross-entropy on the same tasks.
+        tau: how alike this stage and the one before order the losses; None for the first.
+    """
+
+    stage: int
+    keep: int
+    steps: int
+    scale: int
+    tasks: int
+    repeats: int
+    losses: int
+    best: float
+    ce: float
+    tau: float | None
