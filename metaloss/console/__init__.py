@@ -8,9 +8,29 @@ from rich.console import Console as Terminal
 
 from metaloss._version import __version__
 from metaloss.console.progress_bars import NotebookBar, Spinner, TerminalBar
-from metaloss.console.text import comparison_lines, label, summary_lines, task, widest
-from metaloss.core.formatting import clock, counted, interval, percent
+from metaloss.console.text import (
+    comparison_lines,
+    generation_line,
+    label,
+    search_lines,
+    summary_lines,
+    widest,
+)
+from metaloss.core.event_protocols import (
+    Engine,
+    FoldedImages,
+    OpenFamily,
+    Outcome,
+    SearchRun,
+    StudyCondition,
+    StudyScore,
+    StudySettings,
+    TaskCounts,
+    TunedBaseline,
+)
+from metaloss.core.formatting import counted, interval, percent
 from metaloss.core.metric_scale import ACCURACY
+from metaloss.core.records import GenerationRecord, StageRow
 from metaloss.core.reporting import Reporter
 from metaloss.core.tables import wrap
 from metaloss.data.shapes import described
@@ -50,7 +70,7 @@ class Console(Reporter):
         }
         self.terminal = Terminal(quiet=quiet, **plain)
         self.errors = Terminal(stderr=True, **plain)
-        self.folder: Any = None
+        self.folder: Path | None = None
         self.scale = ACCURACY  # of the search's families
         # A bar that no one takes down when an error comes would spoil the terminal.
         self.entered = False
@@ -67,47 +87,30 @@ class Console(Reporter):
         self._stop_bar()
 
     # --- searches ---
-    def on_search_start(self, run: Any, engine: Any, families: Sequence[Any], genome: Any) -> None:
+    def on_search_start(
+        self, run: SearchRun, engine: Engine, families: Sequence[OpenFamily], genome: object
+    ) -> None:
         """The settings in a few lines, and where everything goes."""
-        settings = run.settings
         self.scale = families[0].scale
         self.folder = run.folder
-        self.total = settings.generations
-        device = (
-            f"cpu, {counted(engine.workers, 'thread')}"
-            if engine.device.type == "cpu"
-            else str(engine.device)
-        )
-        size = f" ({genome.size} weights)" if hasattr(genome, "size") else ""
-        kind = settings.genome["kind"]
-        strategy = label(settings.strategy)
-        self.say(
-            f"metaloss {__version__} · {kind}{size} · {strategy} · seed {settings.seed} · {device}"
-        )
-        for episodes in families:
-            family = episodes.family
-            self.say(
-                f"tasks   {family.name} ({family.origin}): {task(episodes)}; "
-                f"data: {episodes.dataset.origin}"
-            )
-        if not self.scale.is_accuracy:
-            direction = "more" if self.scale.maximise else "less"
-            self.say(f"metric  {self.scale.title}, {direction} is better")
-        self.say(f"run     {run.folder}")
+        self.total = run.settings.generations
+        for line in search_lines(run, engine, families, genome):
+            self.say(line)
 
-    def on_baseline(self, rivals: Sequence[Any], tasks: int) -> None:
+    def on_baseline(self, baselines: Sequence[TunedBaseline], tasks: int) -> None:
         """What cross-entropy reaches, which is to be beaten, and the head of the table."""
-        for rival in rivals:
+        for baseline in baselines:
+            score = self.scale.text(self.scale.value(baseline.score))
             self.say(
-                f"start   cross-entropy at its best learning rate ({rival.lr:g}): "
-                f"{self.scale.text(self.scale.value(rival.score))} on {tasks} meta-validation tasks"
+                f"start   cross-entropy at its best learning rate ({baseline.lr:g}): "
+                f"{score} on {tasks} meta-validation tasks"
             )
         self._start_bar(
             "generation {task.completed}/{task.total}", "generation {done}/{total}", self.total
         )
         self._row(HEADER)
 
-    def on_generation(self, record: dict[str, Any], seconds: float, trainings: int) -> None:
+    def on_generation(self, record: GenerationRecord, seconds: float, trainings: int) -> None:
         """A line where held-out tasks were scored, and for the first generation; the bar always."""
         number = record["generation"]
         # Of the last generations alone: speed changes, and the estimated rest follows it.
@@ -118,20 +121,20 @@ class Console(Reporter):
             self.on_warning(event)
         # A generation in which nothing trained is always told.
         if self.verbose or number == 1 or "held_out" in record or record["best"] is None:
-            self._row(self._line(record))
+            self._row(generation_line(record, self.speed, self.total, self.scale))
 
     def on_warning(self, text: str) -> None:
         """A line on stderr."""
         self.errors.print(f"warning: {text}", markup=False)
 
-    def on_search_end(self, run: Any, summary: dict[str, Any]) -> None:
+    def on_search_end(self, run: SearchRun, summary: dict[str, Any]) -> None:
         """The winner, what it reached, and what to do next."""
         self._stop_bar()
         for line in summary_lines(summary):
             self.say(line)
         self.say(f"saved   {run.folder}/        next: metaloss show {run.folder}")
 
-    def on_elimination_start(self, run: Any, losses: int) -> None:
+    def on_elimination_start(self, run: SearchRun, losses: int) -> None:
         """What is about to be eliminated."""
         self.folder = run.folder
         self.say(
@@ -140,14 +143,14 @@ class Console(Reporter):
         )
         self.say("stage  losses  steps  width  tasks  times   best     CE    τ to the stage before")
 
-    def on_elimination_stage(self, row: dict[str, Any]) -> None:
+    def on_elimination_stage(self, row: StageRow) -> None:
         """A stage of an elimination is over."""
         tau = "" if row["tau"] is None else f"{row['tau']:+.2f}"
         budget = f"{row['steps']:>5}x {row['scale']:>5}x {row['tasks']:>6} {row['repeats']:>6}"
         reached = f"{100 * row['best']:6.1f} {100 * row['ce']:6.1f}"
         self.say(f"{row['stage']:5} {row['losses']:7} {budget} {reached}    {tau}".rstrip())
 
-    def on_elimination_end(self, folder: Any, summary: dict[str, Any]) -> None:
+    def on_elimination_end(self, folder: Path, summary: dict[str, Any]) -> None:
         """The winner, and where everything lies."""
         first = summary["ranking"][0]
         self.say(f"winner  {first['formula']}: {percent(first['accuracy'])} in the last stage")
@@ -169,20 +172,24 @@ class Console(Reporter):
             )
 
     # --- comparisons and recommendations ---
-    def on_comparison_start(self, chosen: Any, opened: Sequence[Any], work: int) -> None:
+    def on_comparison_start(
+        self, settings: TaskCounts, families: Sequence[OpenFamily], work: int
+    ) -> None:
         """What is about to be compared, with a bar of the training steps."""
         self.say(
-            f"{chosen.test_tasks} meta-test tasks · same tasks and initial weights for every "
-            f"loss · learning rate tuned per loss on {chosen.tuning_tasks} meta-validation tasks"
+            f"{settings.test_tasks} meta-test tasks · same tasks and initial weights for every "
+            f"loss · learning rate tuned per loss on {settings.tuning_tasks} meta-validation tasks"
         )
-        for episodes in opened:
+        for episodes in families:
             self.say(
                 f"tasks   {episodes.family.name} ({episodes.family.origin}); "
                 f"data: {episodes.dataset.origin}"
             )
         self._start_bar("{task.percentage:3.0f} %", "{share:.0%}", work)
 
-    def on_recommendation_start(self, chosen: Any, images: Any, losses: int, work: int) -> None:
+    def on_recommendation_start(
+        self, settings: TaskCounts, images: FoldedImages, losses: int, work: int
+    ) -> None:
         """What is about to be tried on a user's images, with a bar of the training steps."""
         family = images.family
         n = sum(map(len, images.rows))
@@ -191,7 +198,7 @@ class Console(Reporter):
             self.on_warning(f"{images.copies} images are exact copies of others and are left out")
         self.say(
             f"folds   {images.folds} of {n} images; {counted(losses, 'loss')} tuned and one chosen "
-            f"on {chosen.tuning_tasks} tasks of the other folds, judged on {chosen.test_tasks} "
+            f"on {settings.tuning_tasks} tasks of the other folds, judged on {settings.test_tasks} "
             "tasks of each fold"
         )
         self.say(
@@ -201,7 +208,7 @@ class Console(Reporter):
         )
         self._start_bar("{task.percentage:3.0f} %", "{share:.0%}", work)
 
-    def on_recommendation_end(self, advice: Any) -> None:
+    def on_recommendation_end(self, advice: Outcome) -> None:
         """The table, the advice, and where all of it lies."""
         from metaloss.experiments.recommendation.summary import lines
 
@@ -226,7 +233,7 @@ class Console(Reporter):
         if self.bar:
             self.bar.advance(work)
 
-    def on_comparison_end(self, report: Any) -> None:
+    def on_comparison_end(self, report: Outcome) -> None:
         """The table, what it allows one to say, and where all of it lies."""
         if self.bar:  # how much work there would be was only guessed
             self.bar.reach(self.bar.total)
@@ -241,12 +248,12 @@ class Console(Reporter):
         self.say(f"wrote {folder}/{{{', '.join(files)}}}")
 
     # --- full-size trainings and studies ---
-    def on_fit_start(self, job: Any) -> None:
+    def on_fit_start(self, session: Any) -> None:
         """What is about to be trained at full size."""
         from metaloss.training import text
 
-        self.folder = job.folder
-        for line in text.heading(job):
+        self.folder = session.folder
+        for line in text.heading(session):
             self.say(line)
 
     def on_epoch(self, record: dict[str, Any], epochs: int, seconds: float) -> None:
@@ -255,33 +262,35 @@ class Console(Reporter):
 
         self.say(text.epoch(record, epochs, seconds))
 
-    def on_fit_end(self, fitted: Any) -> None:
+    def on_fit_end(self, fits: Any) -> None:
         """What the trainings came to on the test images."""
         from metaloss.training import text
 
-        for line in text.table(fitted):
+        for line in text.table(fits):
             self.say(line)
-        self.say(f"saved   {fitted.folder}/")
+        self.say(f"saved   {fits.folder}/")
 
-    def on_study_start(self, folder: Any, chosen: Any, regimes: Sequence[Any]) -> None:
+    def on_study_start(
+        self, folder: Path, study: StudySettings, settings: Sequence[StudyCondition]
+    ) -> None:
         """What is about to be scored."""
         from metaloss.experiments.rank_study import lines
 
         self.folder = folder
-        for line in lines.heading(folder, chosen, regimes):
+        for line in lines.heading(folder, study, settings):
             self.say(line)
 
     def on_setting(self, setting: str) -> None:
         """All losses are about to be scored under a setting."""
         self.say(f"under   {setting}")
 
-    def on_score(self, loss: str, score: Any, place: tuple[int, int]) -> None:
+    def on_score(self, loss: str, score: StudyScore, place: tuple[int, int]) -> None:
         """A loss has its score under this setting."""
         from metaloss.experiments.rank_study import lines
 
         self.say(lines.scored(loss, score, *place))
 
-    def on_study_end(self, study: Any) -> None:
+    def on_study_end(self, study: Outcome) -> None:
         """How alike the settings order the losses."""
         from metaloss.experiments.rank_study import lines
 
@@ -331,26 +340,3 @@ class Console(Reporter):
         if self.bar:
             self.bar.stop()
             self.bar = None
-
-    def _line(self, record: dict[str, Any]) -> str:
-        digits = self.scale.digits
-        shown = self.scale.number
-
-        def points(x: float | None) -> str:
-            return "  –  " if x is None else f"{shown(x):5.{digits}f}"
-
-        held = record.get("held_out")
-        gain = (
-            f"{shown(held['gain']):+5.{digits}f} ± {shown(held['error']):.{digits}f}"
-            if held
-            else ""
-        )
-        seconds = sum(s for s, _ in self.speed)
-        rate = sum(n for _, n in self.speed) / seconds
-        left = seconds / len(self.speed) * (self.total - record["generation"])
-        diverged = f"{record['diverged']}/{record['candidates']}"
-        held_out = points(held[self.scale.kind]) if held else "     "
-        return (
-            f"{record['generation']:4}  {points(record['best'])}  {points(record['mean'])}     "
-            f"{held_out}  {gain:11}  {diverged:>8}   {rate:11.0f}   {clock(left):>4}"
-        )

@@ -1,9 +1,13 @@
 """What is printed of settings and results, as lines of text."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from metaloss.core.formatting import percent, probability
-from metaloss.core.metric_scale import MetricScale
+from metaloss._version import __version__
+from metaloss.core.event_protocols import Engine, OpenFamily, SearchRun
+from metaloss.core.formatting import clock, counted, percent, probability
+from metaloss.core.metric_scale import ACCURACY, MetricScale
+from metaloss.core.records import GenerationRecord
 from metaloss.core.tables import record_table
 from metaloss.data.shapes import described
 
@@ -12,15 +16,83 @@ def task(opened: Any) -> str:
     """What a task of a family is."""
     family = opened.family
     if hasattr(family, "training"):
-        chosen = family.training
+        training = family.training
         images = {name: len(rows) for name, rows in opened.shares.items()}
         return (
-            f"{chosen.model}, {opened.steps} steps, augmentation {chosen.augment.kind}, "
+            f"{training.model}, {opened.steps} steps, augmentation {training.augment.kind}, "
             f"{images['train']} validation images for fitness, {images['validation']} for the "
             "choice of the winner"
         )
     noise = "" if family.noise is None else f", {family.noise}"
     return described(family.ways, family.shots, family.val) + noise
+
+
+def search_lines(
+    run: SearchRun, engine: Engine, families: Sequence[OpenFamily], genome: object
+) -> list[str]:
+    """The settings of a search in a few lines, and where everything goes."""
+    settings = run.settings
+    device = (
+        f"cpu, {counted(engine.workers, 'thread')}"
+        if engine.device.type == "cpu"
+        else str(engine.device)
+    )
+    size = f" ({genome.size} weights)" if hasattr(genome, "size") else ""
+    kind = settings.genome["kind"]
+    return [
+        f"metaloss {__version__} · {kind}{size} · {label(settings.strategy)} · "
+        f"seed {settings.seed} · {device}",
+        *(
+            f"tasks   {opened.family.name} ({opened.family.origin}): {task(opened)}; "
+            f"data: {opened.dataset.origin}"
+            for opened in families
+        ),
+        *_metric(families[0].scale),
+        f"run     {run.folder}",
+    ]
+
+
+def _metric(scale: MetricScale) -> list[str]:
+    """What losses are scored by, where that is not accuracy."""
+    direction = "more" if scale.maximise else "less"
+    return [] if scale.is_accuracy else [f"metric  {scale.title}, {direction} is better"]
+
+
+def generation_line(
+    record: GenerationRecord,
+    speed: Sequence[tuple[float, int]],
+    generations: int,
+    scale: MetricScale = ACCURACY,
+) -> str:
+    """A generation's row of the table.
+
+    Args:
+        record: its line of the history.
+        speed: seconds and trainings of each of the last generations.
+        generations: how many there will be.
+        scale: how values are shown.
+    """
+
+    def points(value: float | None) -> str:
+        return "  –  " if value is None else f"{scale.number(value):5.{scale.digits}f}"
+
+    held = record.get("held_out")
+    seconds = sum(s for s, _ in speed)
+    rate = sum(n for _, n in speed) / seconds
+    left = seconds / len(speed) * (generations - record["generation"])
+    diverged = f"{record['diverged']}/{record['candidates']}"
+    held_out = points(held[scale.kind]) if held else "     "
+    gain = _gain(held, scale) if held else ""
+    return (
+        f"{record['generation']:4}  {points(record['best'])}  {points(record['mean'])}     "
+        f"{held_out}  {gain:11}  {diverged:>8}   {rate:11.0f}   {clock(left):>4}"
+    )
+
+
+def _gain(held: Mapping[str, float], scale: MetricScale) -> str:
+    """A gain on held-out tasks with its standard error."""
+    gain, error = scale.number(held["gain"]), scale.number(held["error"])
+    return f"{gain:+5.{scale.digits}f} ± {error:.{scale.digits}f}"
 
 
 def summary_lines(summary: dict[str, Any]) -> list[str]:
@@ -111,7 +183,7 @@ def _rival(row: dict[str, Any], scale: MetricScale) -> dict[str, str]:
     return {"no loss": row["loss"], "kind": row["kind"], "chosen": setting, **standing}
 
 
-def label(strategy: dict[str, Any]) -> str:
+def label(strategy: Mapping[str, Any]) -> str:
     """A strategy's usual name."""
     if strategy["kind"] == "mu_plus_lambda":
         return f"({strategy['mu']}+{strategy['lambda_']})-ES"

@@ -3,38 +3,27 @@
 from typing import NotRequired, TypedDict
 
 
-class HeldOut(TypedDict):
-    """What the mean candidate reached on held-out tasks.
-
-    Attributes:
-        accuracy: of it.
-        gain: over tuned cross-entropy on the same tasks.
-        error: the standard error of that.
-    """
-
-    accuracy: float
-    gain: float
-    error: float
-
-
 class GenerationRecord(TypedDict):
-    """A line of a search's `history.jsonl`; accuracies are means over the generation's tasks.
+    """A line of a search's `history.jsonl`; values are of the metric, accuracy by
+    default, as means over the generation's tasks.
 
     Attributes:
         generation: its number: 1, 2, ...
         candidates: how many losses were scored.
-        best: accuracy of the fittest; None where every candidate failed.
+        best: value of the fittest; None where every candidate failed.
         mean: accuracy of all that did not fail; None likewise.
         diverged: candidates of which a training failed.
         failed_trainings: how many trainings did.
         trained: candidates that were trained, and not known already.
         trainings: of the whole run until now.
         screened: candidates that did not pass the short training.
-        held_out: what the mean candidate reached, every few generations.
+        held_out: every few generations, what the mean candidate reached on held-out tasks: its
+            value, under the metric's name, its `gain` over tuned cross-entropy, and the standard
+            `error` of that.
         events: what the user should know.
         refused: of formulas, how many each filter refused.
-        control: of formulas, the accuracy of cross-entropy on the same tasks.
-        losses: of formulas, each with its accuracy, None for a failure; a file gives lists for
+        control: of formulas, the value of cross-entropy on the same tasks.
+        losses: of formulas, each with its value, None for a failure; a file gives lists for
             the pairs.
     """
 
@@ -47,7 +36,7 @@ class GenerationRecord(TypedDict):
     trained: int
     trainings: int
     screened: NotRequired[int]
-    held_out: NotRequired[HeldOut]
+    held_out: NotRequired[dict[str, float]]
     events: NotRequired[list[str]]
     refused: NotRequired[dict[str, int]]
     control: NotRequired[float]

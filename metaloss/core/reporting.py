@@ -4,6 +4,21 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from metaloss.core.event_protocols import (
+    Engine,
+    FoldedImages,
+    FullSizeSession,
+    OpenFamily,
+    Outcome,
+    SearchRun,
+    StudyCondition,
+    StudyScore,
+    StudySettings,
+    TaskCounts,
+    TunedBaseline,
+)
+from metaloss.core.records import GenerationRecord, StageRow
+
 
 class Reporter:
     """Receives the events of `evolve`, `compare`, `recommend`, `fit` and the other jobs.
@@ -38,13 +53,15 @@ class Reporter:
 
     # --- a search ---
 
-    def on_search_start(self, run: Any, engine: Any, families: Sequence[Any], genome: Any) -> None:
+    def on_search_start(
+        self, run: SearchRun, engine: Engine, families: Sequence[OpenFamily], genome: object
+    ) -> None:
         """The run's folder is there, the images are loaded, and nothing has been trained."""
 
-    def on_baseline(self, rivals: Sequence[Any], tasks: int) -> None:
+    def on_baseline(self, baselines: Sequence[TunedBaseline], tasks: int) -> None:
         """Cross-entropy has been tuned, on so many meta-validation tasks, for each family."""
 
-    def on_generation(self, record: dict[str, Any], seconds: float, trainings: int) -> None:
+    def on_generation(self, record: GenerationRecord, seconds: float, trainings: int) -> None:
         """A generation has been stored.
 
         Args:
@@ -53,15 +70,15 @@ class Reporter:
             trainings: how many it needed.
         """
 
-    def on_search_end(self, run: Any, summary: dict[str, Any]) -> None:
+    def on_search_end(self, run: SearchRun, summary: dict[str, Any]) -> None:
         """The winner has been written and tested."""
 
     # --- what is done with a run's losses ---
 
-    def on_elimination_start(self, run: Any, losses: int) -> None:
+    def on_elimination_start(self, run: SearchRun, losses: int) -> None:
         """So many losses of a run are about to be eliminated in stages."""
 
-    def on_elimination_stage(self, row: dict[str, Any]) -> None:
+    def on_elimination_stage(self, row: StageRow) -> None:
         """A stage is over, with this row of the table."""
 
     def on_elimination_end(self, folder: Path, summary: dict[str, Any]) -> None:
@@ -72,38 +89,44 @@ class Reporter:
 
     # --- comparisons and recommendations ---
 
-    def on_comparison_start(self, settings: Any, families: Sequence[Any], work: int) -> None:
+    def on_comparison_start(
+        self, settings: TaskCounts, families: Sequence[OpenFamily], work: int
+    ) -> None:
         """Losses are about to be compared, in so many steps of training."""
 
-    def on_comparison_end(self, report: Any) -> None:
+    def on_comparison_end(self, report: Outcome) -> None:
         """The report has been written."""
 
-    def on_recommendation_start(self, settings: Any, images: Any, losses: int, work: int) -> None:
+    def on_recommendation_start(
+        self, settings: TaskCounts, images: FoldedImages, losses: int, work: int
+    ) -> None:
         """So many losses are about to be tried on a user's images, in so many steps of training."""
 
-    def on_recommendation_end(self, advice: Any) -> None:
+    def on_recommendation_end(self, advice: Outcome) -> None:
         """The advice has been written."""
 
     # --- full-size training ---
 
-    def on_fit_start(self, job: Any) -> None:
+    def on_fit_start(self, session: FullSizeSession) -> None:
         """Losses are about to be trained with at full size."""
 
     def on_epoch(self, record: dict[str, Any], epochs: int, seconds: float) -> None:
         """An epoch of such a training is over."""
 
-    def on_fit_end(self, result: Any) -> None:
+    def on_fit_end(self, fits: Outcome) -> None:
         """All trainings are over and tested."""
 
     # --- studies ---
 
-    def on_study_start(self, folder: Path, study: Any, settings: Sequence[Any]) -> None:
+    def on_study_start(
+        self, folder: Path, study: StudySettings, settings: Sequence[StudyCondition]
+    ) -> None:
         """Losses are about to be scored under several settings."""
 
     def on_setting(self, name: str) -> None:
         """All losses are about to be scored under this setting."""
 
-    def on_score(self, loss: str, score: Any, place: tuple[int, int]) -> None:
+    def on_score(self, loss: str, score: StudyScore, place: tuple[int, int]) -> None:
         """A loss has its score under a setting.
 
         Args:
@@ -112,5 +135,5 @@ class Reporter:
             place: which score this is, and of how many.
         """
 
-    def on_study_end(self, result: Any) -> None:
+    def on_study_end(self, study: Outcome) -> None:
         """All losses have their scores under all settings."""

@@ -5,13 +5,14 @@ Each is written as PNG and, for a paper, as PDF.
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
 from metaloss import storage
 from metaloss.core.metric_scale import ACCURACY, MetricScale
 from metaloss.core.plot_style import BLUE, GREY, ORANGE, drawing_style, panels, render
+from metaloss.core.records import GenerationRecord
 from metaloss.losses import phenotype as looks
 from metaloss.losses.base import CrossEntropies, Losses
 from metaloss.losses.language.formula import Formula
@@ -19,7 +20,7 @@ from metaloss.losses.language.programs import evaluate, whole_program
 
 
 @drawing_style()
-def fitness(history: Sequence[dict[str, Any]], path: Path, scale: MetricScale = ACCURACY) -> None:
+def fitness(history: Sequence[GenerationRecord], path: Path, scale: MetricScale = ACCURACY) -> None:
     """The metric over the generations: best and mean of each, and the centre on held-out tasks.
 
     Args:
@@ -28,9 +29,12 @@ def fitness(history: Sequence[dict[str, Any]], path: Path, scale: MetricScale = 
         scale: how values are shown.
     """
     figure, (axis,) = panels(1)
-    lines = {"best": (":", GREY, "best (this generation's tasks)"), "mean": ("-", BLUE, "mean")}
+    lines: dict[Literal["best", "mean"], tuple[str, str, str]] = {
+        "best": (":", GREY, "best (this generation's tasks)"),
+        "mean": ("-", BLUE, "mean"),
+    }
     for key, (style, colour, label) in lines.items():
-        points = [(r["generation"], scale.number(r[key])) for r in history if r[key] is not None]
+        points = [(r["generation"], scale.number(x)) for r in history if (x := r[key]) is not None]
         axis.plot(*_columns(points), style, color=colour, lw=1.1, label=label)
     # Held-out tasks are scored every few generations alone.
     looks = [(r["generation"], r["held_out"]) for r in history if "held_out" in r]

@@ -21,6 +21,7 @@ from metaloss._version import __version__
 from metaloss.core import registry
 from metaloss.core.devices import resolve_device
 from metaloss.core.formatting import counted
+from metaloss.core.records import StageRow
 from metaloss.core.reporting import Reporter
 from metaloss.core.streams import Stream
 from metaloss.criterion import loss_io
@@ -238,17 +239,21 @@ def _play(
     return records
 
 
-def row(record: dict[str, Any]) -> dict[str, Any]:
+def row(record: dict[str, Any]) -> StageRow:
     """A stage in one row."""
-    budget = {
-        k: record["asked"][k] for k in ("stage", "keep", "steps", "scale", "tasks", "repeats")
-    }
-    reached = {
+    budget = record["asked"]
+    return {
+        "stage": budget["stage"],
+        "keep": budget["keep"],
+        "steps": budget["steps"],
+        "scale": budget["scale"],
+        "tasks": budget["tasks"],
+        "repeats": budget["repeats"],
+        "losses": len(record["accuracy"]),
         "best": max(record["accuracy"]),
         "ce": record["reference"]["accuracy"],
         "tau": record["tau"],
     }
-    return {**budget, "losses": len(record["accuracy"]), **reached}
 
 
 def _finish(
@@ -287,7 +292,7 @@ def _finish(
     return EliminateResult(best, summary, folder)
 
 
-def _card(run: Run, best: FormulaCriterion, names: str, rows: list[dict[str, Any]]) -> str:
+def _card(run: Run, best: FormulaCriterion, names: str, rows: list[StageRow]) -> str:
     lines = [
         f"# {run.name}, after elimination",
         f"{best.describe()}, the last of {rows[0]['losses']} on {names}.",

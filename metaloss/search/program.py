@@ -13,6 +13,7 @@ from metaloss import kernels, storage
 from metaloss.core.config import merge_tables
 from metaloss.core.devices import resolve_device
 from metaloss.core.formatting import counted
+from metaloss.core.records import GenerationRecord
 from metaloss.core.reporting import Reporter
 from metaloss.core.streams import Stream
 from metaloss.criterion import loss_io
@@ -47,7 +48,7 @@ class Result:
     """
 
     best: Criterion
-    history: list[dict[str, Any]]
+    history: list[GenerationRecord]
     summary: dict[str, Any]
     folder: Path
 

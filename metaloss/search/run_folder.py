@@ -13,6 +13,7 @@ import torch
 
 from metaloss import storage
 from metaloss.core.population import Population
+from metaloss.core.records import GenerationRecord
 from metaloss.core.reporting import Reporter
 from metaloss.data import image_record, places
 from metaloss.data.image_record import ImageRecord
@@ -56,7 +57,7 @@ class Run:
         """The folder's own name."""
         return self.folder.name
 
-    def commit(self, record: dict[str, Any], progress: Progress) -> None:
+    def commit(self, record: GenerationRecord, progress: Progress) -> None:
         """Make a generation last: its line of history, then the state after it."""
         # History first, state second: a kill between them leaves a line that recovery cuts off.
         storage.commit(self.folder, progress.generation, record, pack(progress))
@@ -76,9 +77,11 @@ class Run:
             raise DamagedFile(f"{self.folder}: state {checkpoint.generation}: {error}") from None
         return progress, checkpoint.warnings
 
-    def history(self) -> list[dict[str, Any]]:
+    def history(self) -> list[GenerationRecord]:
         """One record per generation."""
-        return storage.History(self.folder).read()
+        # Their seals say that they are as a search wrote them.
+        records: Any = storage.History(self.folder).read()
+        return list(records)
 
     def summary(self) -> dict[str, Any] | None:
         """What the finished run came to; None while it is not finished.

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from metaloss.core.metric_scale import MetricScale
 from metaloss.core.population import Population
+from metaloss.core.records import GenerationRecord
 from metaloss.core.reporting import Reporter
 from metaloss.core.streams import Stream
 from metaloss.errors import MetalossError
@@ -177,7 +178,7 @@ class SearchRunner:
         number: int,
         evaluator: CachedEvaluator,
         novelty_filter: NoveltyFilter,
-    ) -> tuple[Progress, dict[str, Any]]:
+    ) -> tuple[Progress, GenerationRecord]:
         """What is known after a generation, and its line of history.
 
         Args:
@@ -209,7 +210,7 @@ class SearchRunner:
         )
         record = self._record(scored, number, evaluator, progress.trainings)
         if novelty_filter.seen is not None:
-            record |= self._record_of_formulas(scored, score, evaluator, novelty_filter)
+            self._add_formulas(record, scored, score, evaluator, novelty_filter)
         if halvings > old.halvings:
             record["events"] = [f"out of memory: chunks cut to 1/{2**halvings}"]
         # The mean candidate, not the best: that is partly luck on this generation's tasks.
@@ -219,7 +220,7 @@ class SearchRunner:
 
     def _record(
         self, scored: Scored, number: int, evaluator: CachedEvaluator, trainings: int
-    ) -> dict[str, Any]:
+    ) -> GenerationRecord:
         """A generation's line of history, as it is for every genome.
 
         Args:
@@ -233,7 +234,7 @@ class SearchRunner:
         alive = score[scored.fitness.isfinite()]
         value = self.scale.value
         tasks = scored.score.shape[1]
-        record: dict[str, Any] = {
+        record: GenerationRecord = {
             "generation": number,
             "candidates": len(score),
             "best": value(float(score[scored.fitness.argmax()])) if len(alive) else None,
@@ -248,16 +249,18 @@ class SearchRunner:
             record["screened"] = evaluator.screened
         return record
 
-    def _record_of_formulas(
+    def _add_formulas(
         self,
+        record: GenerationRecord,
         scored: Scored,
         score: Float[Tensor, " P"],
         evaluator: CachedEvaluator,
         novelty_filter: NoveltyFilter,
-    ) -> dict[str, Any]:
-        """What the history says of formulas: what each reached, and why others were refused.
+    ) -> None:
+        """Say in a line of history what each formula reached, and why others were refused.
 
         Args:
+            record: that line.
             scored: the candidates.
             score: of each.
             evaluator: knows the control's score.
@@ -268,11 +271,9 @@ class SearchRunner:
         # is resumed.
         values = [None if math.isnan(x) else self.scale.value(x) for x in score.tolist()]
         reached = {str(formula): x for formula, x in zip(losses.formulas, values, strict=True)}
-        return {
-            "refused": dict(sorted(novelty_filter.refused.items())),
-            "control": self.scale.value(evaluator.control),
-            "losses": list(reached.items()),
-        }
+        record["refused"] = dict(sorted(novelty_filter.refused.items()))
+        record["control"] = self.scale.value(evaluator.control)
+        record["losses"] = list(reached.items())
 
     def _held_out(self, mean_candidate: Population) -> dict[str, float]:
         """What the mean candidate reaches on the tasks that cross-entropy was tuned on.

@@ -3,8 +3,8 @@
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any
 
+from metaloss.core.records import GenerationRecord
 from metaloss.genomes._filters import Filters
 from metaloss.losses.language.formula import Formula
 from metaloss.search.novelty import SeenLosses
@@ -43,7 +43,7 @@ class TrainedLosses:
     def __init__(
         self,
         filters: Filters,
-        history: Iterable[dict[str, Any]] = (),
+        history: Iterable[GenerationRecord] = (),
         maximise: bool = True,
     ) -> None:
         self.entries: dict[str, TrainedLoss] = {}
@@ -52,7 +52,7 @@ class TrainedLosses:
         for record in history:
             self.add(record)
 
-    def add(self, record: dict[str, Any], formulas: Iterable[Formula] = ()) -> None:
+    def add(self, record: GenerationRecord, formulas: Iterable[Formula] = ()) -> None:
         """Take in a generation's line of history; of the formulas at hand, none is read again."""
         at_hand = {str(formula): formula for formula in formulas}
         for text, value in record.get("losses", ()):

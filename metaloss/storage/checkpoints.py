@@ -7,6 +7,7 @@ state.
 
 import hashlib
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -117,7 +118,7 @@ def _open(path: Path, generation: int, history: History) -> Checkpoint:
     return Checkpoint(generation, payload, length)
 
 
-def commit(folder: Path, generation: int, record: dict[str, Any], payload: bytes) -> None:
+def commit(folder: Path, generation: int, record: Mapping[str, Any], payload: bytes) -> None:
     """Store a finished generation: its line of the history, then its state.
 
     After an error, call `recover` before the next commit.

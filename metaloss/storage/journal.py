@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from metaloss.storage.seals import json_safe
 CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
-def seal_line(record: dict[str, Any]) -> bytes:
+def seal_line(record: Mapping[str, Any]) -> bytes:
     """`record` as one line that carries its own checksum."""
     checksum = hashlib.sha256(CANONICAL.encode(record).encode()).hexdigest()[:16]
     return CANONICAL.encode({**record, "sha256": checksum}).encode() + b"\n"
@@ -59,7 +60,7 @@ class History:
         with disk("read", self.path):
             return self.path.stat().st_size if self.path.exists() else 0
 
-    def append(self, record: dict[str, Any]) -> None:
+    def append(self, record: Mapping[str, Any]) -> None:
         """Append a record durably, or nothing at all; numbers that are not finite become null.
 
         Raises:

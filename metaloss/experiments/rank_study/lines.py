@@ -5,14 +5,13 @@ from pathlib import Path
 from typing import Any
 
 from metaloss._version import __version__
+from metaloss.core.event_protocols import StudyCondition, StudyScore, StudySettings
 from metaloss.core.formatting import counted
-from metaloss.experiments.rank_study.regimes import Regime, Score
-from metaloss.experiments.rank_study.settings import Study
 
 NAME = 40  # characters of a loss
 
 
-def heading(folder: Path, study: Study, regimes: Sequence[Regime]) -> list[str]:
+def heading(folder: Path, study: StudySettings, regimes: Sequence[StudyCondition]) -> list[str]:
     """What is about to be scored, how the rates are chosen, and where everything goes."""
     text = [
         f"metaloss {__version__} · {counted(len(study.losses), 'loss')} under "
@@ -27,7 +26,7 @@ def heading(folder: Path, study: Study, regimes: Sequence[Regime]) -> list[str]:
     return [*text, f"folder  {folder}"]
 
 
-def scored(loss: str, score: Score, number: int, of: int) -> str:
+def scored(loss: str, score: StudyScore, number: int, of: int) -> str:
     """One score."""
     name = loss if len(loss) <= NAME else f"{loss[: NAME - 1]}…"
     failed = f"  {score.failed} of {score.n} failed" if score.failed else ""

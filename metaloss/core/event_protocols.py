@@ -1,0 +1,223 @@
+"""What the events of a job hand out: these attributes a reporter may count on."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from metaloss.core.metric_scale import MetricScale
+
+
+class Device(Protocol):
+    """Where trainings run; `torch.device` is one."""
+
+    @property
+    def type(self) -> str:
+        """Its kind: "cpu" or "cuda"."""
+
+
+class Engine(Protocol):
+    """What trains."""
+
+    @property
+    def device(self) -> Device:
+        """Where it trains."""
+
+    @property
+    def workers(self) -> int:
+        """Its threads."""
+
+
+class SearchSettings(Protocol):
+    """The settings of a search, of which these say what it is."""
+
+    @property
+    def generations(self) -> int:
+        """How many there will be."""
+
+    @property
+    def genome(self) -> Mapping[str, Any]:
+        """The search space, as a table with its kind."""
+
+    @property
+    def strategy(self) -> Mapping[str, Any]:
+        """The outer algorithm, likewise."""
+
+    @property
+    def seed(self) -> int:
+        """Of every random draw."""
+
+
+class SearchRun(Protocol):
+    """A run's folder."""
+
+    @property
+    def folder(self) -> Path:
+        """Where everything lies."""
+
+    @property
+    def name(self) -> str:
+        """The folder's own name."""
+
+    @property
+    def settings(self) -> SearchSettings:
+        """What it began with."""
+
+
+class ImageSource(Protocol):
+    """A data set."""
+
+    @property
+    def origin(self) -> str:
+        """Where its images come from, in words."""
+
+
+class FamilySettings(Protocol):
+    """The settings of a task family; those of its kind are beside these."""
+
+    @property
+    def name(self) -> str:
+        """Results go by it."""
+
+    @property
+    def origin(self) -> str:
+        """Where it was read."""
+
+
+class OpenFamily(Protocol):
+    """A task family with its images."""
+
+    @property
+    def family(self) -> FamilySettings:
+        """Its settings."""
+
+    @property
+    def dataset(self) -> ImageSource:
+        """Its images."""
+
+    @property
+    def scale(self) -> MetricScale:
+        """How the metric's values are shown that losses are scored by."""
+
+
+class TunedBaseline(Protocol):
+    """Cross-entropy at its best learning rate on a family."""
+
+    @property
+    def lr(self) -> float:
+        """That rate."""
+
+    @property
+    def score(self) -> float:
+        """The mean over the meta-validation tasks, as `MetricScale.value` takes it."""
+
+
+class TaskCounts(Protocol):
+    """The settings of a comparison or a recommendation, of which these say how much it looks at."""
+
+    @property
+    def tuning_tasks(self) -> int:
+        """Tasks that settings are chosen on."""
+
+    @property
+    def test_tasks(self) -> int:
+        """Tasks that losses are judged on."""
+
+
+class FoldedImages(Protocol):
+    """A user's images, cut into folds."""
+
+    @property
+    def family(self) -> Any:
+        """The settings of their tasks."""
+
+    @property
+    def dataset(self) -> ImageSource:
+        """Where they come from."""
+
+    @property
+    def rows(self) -> Sequence[Any]:
+        """For each class the numbers of its images."""
+
+    @property
+    def folds(self) -> int:
+        """How many."""
+
+    @property
+    def copies(self) -> int:
+        """Images left out because others are the same."""
+
+    @property
+    def val(self) -> int:
+        """Held-out images per class, on average, of a task."""
+
+
+class Outcome(Protocol):
+    """A finished comparison, recommendation, study or full-size training."""
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """All that it came to, as plain values."""
+
+    @property
+    def folder(self) -> Path:
+        """Where everything lies."""
+
+
+class FullSizeSession(Protocol):
+    """Full-size trainings that are about to begin, or to go on."""
+
+    @property
+    def folder(self) -> Path:
+        """Where everything lies."""
+
+    @property
+    def settings(self) -> Any:
+        """The settings of every training, `metaloss.training.settings.Training`."""
+
+    @property
+    def losses(self) -> Sequence[Any]:
+        """Those that are trained with."""
+
+
+class StudySettings(Protocol):
+    """The settings of a study."""
+
+    @property
+    def losses(self) -> Sequence[str]:
+        """Those that are ordered."""
+
+    @property
+    def seed(self) -> int:
+        """Of every random draw."""
+
+
+class StudyCondition(Protocol):
+    """A setting under which a study scores all losses."""
+
+    @property
+    def name(self) -> str:
+        """Results go by it."""
+
+    @property
+    def rates(self) -> Sequence[float]:
+        """Learning rates among which every loss's is chosen; one where none is."""
+
+    @property
+    def unit(self) -> str:
+        """What a score is the mean over: "tasks" or "seeds"."""
+
+
+class StudyScore(Protocol):
+    """What a loss reached under a setting."""
+
+    @property
+    def accuracy(self) -> float:
+        """The mean; a failed training counts as 0."""
+
+    @property
+    def n(self) -> int:
+        """Over how many tasks or seeds."""
+
+    @property
+    def failed(self) -> int:
+        """How many of them failed."""
