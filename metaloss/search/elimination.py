@@ -33,7 +33,7 @@ from metaloss.errors import SettingsError
 from metaloss.evaluation.protocol import LossEvaluation
 from metaloss.genomes import SymbolicGenome
 from metaloss.losses.language.formula import Formula
-from metaloss.search.elimination_stage import Many, Stage, StageRunner
+from metaloss.search.elimination_stage import Many, Stage, StageRecord, StageRunner
 from metaloss.search.novelty import SeenLosses
 from metaloss.search.run_folder import Run, find
 from metaloss.search.trained_losses import TrainedLosses
@@ -225,9 +225,9 @@ def _play(
     stages: tuple[Stage, ...],
     left: list[str],
     reporter: Reporter,
-) -> list[dict[str, Any]]:
+) -> list[StageRecord]:
     """What every stage found."""
-    records: list[dict[str, Any]] = []
+    records: list[StageRecord] = []
     before: list[dict[str, float]] = []
     for number, stage in enumerate(stages, start=1):
         reporter.on_work(f"stage {number} of {len(stages)}: {counted(len(left), 'loss')}")
@@ -239,7 +239,7 @@ def _play(
     return records
 
 
-def row(record: dict[str, Any]) -> StageRow:
+def row(record: StageRecord) -> StageRow:
     """A stage in one row."""
     budget = record["asked"]
     return {
@@ -257,7 +257,7 @@ def row(record: dict[str, Any]) -> StageRow:
 
 
 def _finish(
-    run: Run, records: list[dict[str, Any]], images: ImageRecord, reporter: Reporter
+    run: Run, records: list[StageRecord], images: ImageRecord, reporter: Reporter
 ) -> EliminateResult:
     """Save the winner, the picture and, last, the summary."""
     folder = run.folder / FOLDER
@@ -310,7 +310,7 @@ def _card(run: Run, best: FormulaCriterion, names: str, rows: list[StageRow]) ->
     return "\n\n".join(lines) + "\n"
 
 
-def _plot(records: list[dict[str, Any]], path: Path) -> None:
+def _plot(records: list[StageRecord], path: Path) -> None:
     """One stage's accuracies against those of the stage before, for the losses that both scored."""
     from metaloss.evaluation import plots
 

@@ -97,7 +97,7 @@ class StageRunner:
 
     def play(
         self, number: int, stage: Stage, texts: Sequence[str], before: Sequence[dict[str, float]]
-    ) -> dict[str, Any]:
+    ) -> StageRecord:
         """What a round finds.
 
         Args:
@@ -136,7 +136,7 @@ class StageRunner:
         }
         storage.write_record(path, {"asked": asked, **outcome})
         # Read back, so that a stage just played and one that is resumed give the same values.
-        record: dict[str, Any] = storage.read_record(path, StageRecord)
+        record: StageRecord = storage.read_record(path, StageRecord)
         return record
 
     def _asked(self, number: int, stage: Stage, texts: Sequence[str]) -> dict[str, Any]:
@@ -215,7 +215,7 @@ class StageRunner:
         ]
 
 
-def _same(path: Path, record: dict[str, Any], asked: dict[str, Any]) -> dict[str, Any]:
+def _same(path: Path, record: StageRecord, asked: dict[str, Any]) -> StageRecord:
     """The record, if it answers what is asked."""
     old = record["asked"]
     different = [_change(key, old.get(key), asked.get(key)) for key in differing_keys(old, asked)]
