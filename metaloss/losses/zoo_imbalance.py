@@ -86,7 +86,8 @@ _NOISY = (
         "sum(-beta*y*logp - (1 - beta)*p*log_clamp(p))",
         "Reed 2015, arXiv 1412.6596",
         "The gradient goes through both factors, as the formula is printed; some codes hold the "
-        "first one fixed. The hard form needs the most probable class, which no expression has.",
+        "first one fixed; the entropy's logarithm is held at 1e-7. The hard form needs the most "
+        "probable class, which no expression has.",
         parameters={"beta": (0.95, 0.0, 1.0)},
         grid={"beta": (0.5, 0.7, 0.8, 0.9, 0.95)},
     ),

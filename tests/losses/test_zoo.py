@@ -113,7 +113,7 @@ REFERENCE = {
     "balanced_softmax": lambda y, p: -y * p.log(),
     "ldam": lambda y, p: -y * (p.log() - 0.5 * y).log_softmax(-1),
     "vs": lambda y, p: -y * p.log(),
-    "bootstrap_soft": lambda y, p: -(0.95 * y + 0.05 * p) * p.log(),
+    "bootstrap_soft": lambda y, p: -0.95 * y * p.log() - 0.05 * p * p.clamp(min=E).log(),
     "jensen_shannon": jensen_shannon,
     "asymmetric": asymmetric,
     "b0": lambda y, p: -torch.sigmoid(softplus(ratio(y, p))),
