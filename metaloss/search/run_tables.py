@@ -40,10 +40,9 @@ class WinnerChoice(TypedDict):
 
 
 class FrontFormula(TypedDict):
-    """A formula of the front."""
+    """What is needed of a formula of the front; its value stands under the metric's name."""
 
     size: int
-    accuracy: float
 
 
 class RunSummary(TypedDict):
