@@ -25,9 +25,9 @@ from metaloss.evaluation.paired_comparison import PairedComparison
 from metaloss.inner.metrics import Metric, scale_of
 
 WAYS = 5
-IN_POOL = 400  # images of each class
-VAL = 200  # of them, in a task
-TRUTH = 2000  # pools that the true difference is the mean of, of as many tasks
+IN_POOL = 200  # images of each class
+VAL = 100  # of them, in a task
+TRUTH = 800  # pools that the true difference is the mean of, of as many tasks
 
 
 @dataclass(frozen=True)
@@ -104,9 +104,10 @@ def main() -> None:
     parser.add_argument("--metrics", nargs="+", default=["accuracy", "macro_f1", "auroc"])
     parser.add_argument("--pools", type=int, default=400)
     parser.add_argument("--tasks", type=int, default=30)
+    parser.add_argument("--resamples", type=int, default=500)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    metric_resamples.COUNTED = metric_resamples.RANKED
+    metric_resamples.COUNTED = metric_resamples.RANKED = options.resamples
     head = [
         "metric",
         "true difference",

@@ -5,7 +5,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from metaloss.core.streams import Stream
@@ -127,9 +127,9 @@ class EpisodeEvaluation(FamilyEvaluation):
                 measures[i] = measures_of_loss
         return measures
 
-    def rows(self, tasks: int) -> Int[Tensor, "T V"]:
-        """The images that the meta-test tasks validate on."""
-        return self._test_tasks(range(tasks)).val.rows.cpu()
+    def test_tasks(self, tasks: int) -> Tasks:
+        """The meta-test tasks that losses are tested on."""
+        return self._test_tasks(range(tasks))
 
     def curves(
         self, losses: Sequence[Losses], settings: Sequence[Setting], tasks: int

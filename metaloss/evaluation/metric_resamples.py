@@ -38,7 +38,9 @@ class MetricResamples:
     classes: Int[Tensor, "T C"]
 
     @classmethod
-    def of(cls, metric: Metric, scale: MetricScale, tasks: Tasks, key: Stream) -> Self:
+    def of(
+        cls, metric: Metric, scale: MetricScale, tasks: Tasks, key: Stream, most: int = COUNTED
+    ) -> Self:
         """Resamples for some tasks.
 
         Args:
@@ -46,8 +48,9 @@ class MetricResamples:
             scale: from values to scores.
             tasks: whose validation images are drawn.
             key: of the resamples.
+            most: resamples.
         """
-        resamples = COUNTED if isinstance(metric, CountingMetric) else RANKED
+        resamples = min(most, COUNTED if isinstance(metric, CountingMetric) else RANKED)
         draws = Draws.of(tasks.val.rows.cpu(), key, resamples)
         return cls(draws, metric, scale, tasks.val.label.cpu(), classes_of(tasks, metric).cpu())
 
@@ -62,10 +65,13 @@ class MetricResamples:
         return float(right.double().nan_to_num(nan=0.0).mean())
 
     def gain_interval(
-        self, ours: Float[Tensor, "T V C"], theirs: Float[Tensor, "T V C"]
+        self,
+        ours: Float[Tensor, "T V C"],
+        theirs: Float[Tensor, "T V C"],
+        certainty: float = 0.95,
     ) -> tuple[float, float]:
-        """The 95 % interval of how much higher the first loss scores."""
-        return ends(self._mean_scores(ours) - self._mean_scores(theirs))
+        """The interval of how much higher the first loss scores."""
+        return ends(self._mean_scores(ours) - self._mean_scores(theirs), certainty)
 
     def _mean_scores(self, answers: Float[Tensor, "T V C"]) -> Float[Tensor, " R"]:
         """The mean score over the tasks of each resample, a failed training counting as 0."""

@@ -136,9 +136,12 @@ class Resamples(Protocol):
         """The mean accuracy, a failed training counting as 0; None where it is the score itself."""
 
     def gain_interval(
-        self, ours: Float[Tensor, "T *V"], theirs: Float[Tensor, "T *V"]
+        self,
+        ours: Float[Tensor, "T *V"] | Bool[Tensor, "T *V"],
+        theirs: Float[Tensor, "T *V"] | Bool[Tensor, "T *V"],
+        certainty: float = 0.95,
     ) -> tuple[float, float]:
-        """The 95 % interval of how much higher the first loss scores."""
+        """The interval of how much higher the first loss scores."""
 
 
 @dataclass(frozen=True)
@@ -187,7 +190,7 @@ class Draws:
         means = (self.tasks.T * difference / self.weight.clamp(min=1)).mean(0)
         return ends(means.double(), certainty)
 
-    def scores(self, answers: Float[Tensor, "T V"]) -> Float[Tensor, " T"]:
+    def scores(self, answers: Float[Tensor, "T V"] | Bool[Tensor, "T V"]) -> Float[Tensor, " T"]:
         """The share of right answers on every task; NaN for a training that diverged."""
         return answers.double().mean(1)
 
@@ -196,13 +199,16 @@ class Draws:
         return
 
     def gain_interval(
-        self, ours: Float[Tensor, "T V"], theirs: Float[Tensor, "T V"]
+        self,
+        ours: Float[Tensor, "T V"] | Bool[Tensor, "T V"],
+        theirs: Float[Tensor, "T V"] | Bool[Tensor, "T V"],
+        certainty: float = 0.95,
     ) -> tuple[float, float]:
-        """The 95 % interval of how much higher the first loss scores."""
+        """The interval of how much higher the first loss scores."""
         # A training that diverged has no right answers.
         our_right = ours.where(self.scores(ours).isfinite()[:, None], 0) > 0
         their_right = theirs.where(self.scores(theirs).isfinite()[:, None], 0) > 0
-        return self.interval(our_right, their_right)
+        return self.interval(our_right, their_right, certainty)
 
 
 def ends(means: Float[Tensor, " R"], certainty: float = 0.95) -> tuple[float, float]:

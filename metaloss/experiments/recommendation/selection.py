@@ -5,12 +5,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from jaxtyping import Int
-from torch import Tensor
-
+from metaloss.core.metric_scale import MetricScale
+from metaloss.data.episodes import Tasks
 from metaloss.evaluation.episode_evaluation import EpisodeEvaluation
 from metaloss.evaluation.tuning import Setting
 from metaloss.experiments.comparison.losses import CE
+from metaloss.inner.metrics import Metric
 from metaloss.inner.observers import Measures
 from metaloss.losses.base import Losses
 
@@ -41,12 +41,16 @@ class ChoiceEvaluation:
     Attributes:
         measures: of each loss.
         late: of cross-entropy with its best number of steps.
-        rows: which images the tasks validate on.
+        tasks: what they were judged on.
+        metric: what they were scored by; None: accuracy.
+        scale: how scores are shown.
     """
 
     measures: dict[str, Measures]
     late: Measures | None
-    rows: Int[Tensor, "T V"]
+    tasks: Tasks
+    metric: Metric | None
+    scale: MetricScale
 
 
 def choose(
@@ -99,7 +103,10 @@ def evaluate_choice(
     )
     by_label = {name: x for name, x in zip(names, tested, strict=True) if x is not None}
     (ce_best_steps,) = evaluation.test_each([losses[CE]], [choice.late], tasks)
-    return ChoiceEvaluation(by_label, ce_best_steps, evaluation.rows(tasks))
+    family = evaluation.family
+    return ChoiceEvaluation(
+        by_label, ce_best_steps, evaluation.test_tasks(tasks), family.metric, family.scale
+    )
 
 
 def with_rates_between(rates: Sequence[float]) -> list[float]:

@@ -12,6 +12,8 @@ import torch
 
 from metaloss import storage
 from metaloss.core import registry
+from metaloss.core.formatting import percent
+from metaloss.core.metric_scale import MetricScale
 from metaloss.core.tables import csv_bytes, record_table
 from metaloss.data.shapes import images_of
 from metaloss.evaluation.tuning import Setting
@@ -28,6 +30,7 @@ from metaloss.experiments.recommendation.verdict import (
     small,
 )
 from metaloss.inner.loop import Inner
+from metaloss.inner.observers import Measures
 from metaloss.storage.folders import make_folder
 from metaloss.tasks.episodic_family import TaskFamily
 
@@ -59,16 +62,13 @@ def summarise(
     summary: dict[str, Any] = storage.json_safe(
         {
             **about,
+            **folds.scale.entry(),
             "family": registry.table(family),
             "data": images,
             "losses": loss_records(compared),
             "rows": [_row(x.label, final, folds) for x in compared] + _late(final, folds),
-            "verdict": {
-                **asdict(verdict),
-                "setting": verdict.setting.plain(),
-                "evidence": verdict.evidence,
-            },
-            "folds": [_fold(x) for x in folds.choices],
+            "verdict": _verdict(verdict),
+            "folds": [_fold(x, folds.scale) for x in folds.choices],
             "sentences": [
                 *sentences(verdict, final, images["images"]),
                 _small(family, folds),
@@ -94,12 +94,26 @@ def _images(folded: FoldedImages) -> dict[str, Any]:
     }
 
 
-def _fold(choice: LossChoice) -> dict[str, Any]:
+def _verdict(verdict: Verdict) -> dict[str, Any]:
+    """The verdict as plain values, its gains in the metric's own sign."""
+    scale = verdict.scale
+    table = asdict(verdict)
+    del table["scale"]
+    return {
+        **table,
+        "gain": scale.difference(table["gain"]),
+        "late": table["late"] and scale.difference(table["late"]),
+        "setting": verdict.setting.plain(scale),
+        "evidence": verdict.evidence,
+    }
+
+
+def _fold(choice: LossChoice, scale: MetricScale) -> dict[str, Any]:
     """A fold's choice, with every loss's setting."""
     return {
         "chosen": choice.winner,
-        "settings": {loss: setting.plain() for loss, setting in choice.settings.items()},
-        "late": choice.late.plain() if choice.late else None,
+        "settings": {loss: setting.plain(scale) for loss, setting in choice.settings.items()},
+        "late": choice.late.plain(scale) if choice.late else None,
     }
 
 
@@ -112,8 +126,9 @@ def _row(name: str, final: LossChoice, folds: FoldResults) -> dict[str, Any]:
         "loss": name,
         "lr": setting.lr,
         "steps": setting.steps,
-        "accuracy": accuracy(measures),
-        "gain": None if name == CE else asdict(folds.gain(name)),
+        folds.scale.kind: folds.value(measures),
+        **_beside(measures, folds.scale),
+        "gain": None if name == CE else folds.scale.difference(asdict(folds.gain(name))),
         "chosen": folds.choice_counts[name],
         "diverged": float(diverged),
         "rates": [x.settings[name].lr for x in folds.choices],
@@ -132,10 +147,24 @@ def _late(final: LossChoice, folds: FoldResults) -> list[dict[str, Any]]:
         "loss": f"{CE}, best steps",
         "lr": setting.lr,
         "steps": setting.steps,
-        "accuracy": accuracy(measures),
+        folds.scale.kind: folds.value(measures),
+        **_beside(measures, folds.scale),
     }
     rates = [x.late.lr for x in folds.choices if x.late]
-    return [{**row, "gain": asdict(gain), "chosen": None, "diverged": diverged, "rates": rates}]
+    return [
+        {
+            **row,
+            "gain": folds.scale.difference(asdict(gain)),
+            "chosen": None,
+            "diverged": diverged,
+            "rates": rates,
+        }
+    ]
+
+
+def _beside(measures: Sequence[Measures], scale: MetricScale) -> dict[str, float]:
+    """The accuracy, where losses are compared by another metric."""
+    return {} if scale.is_accuracy else {"accuracy": accuracy(measures)}
 
 
 def _small(family: TaskFamily, folds: FoldResults) -> str:
@@ -226,7 +255,12 @@ def write(out: Path, name: str, summary: dict[str, Any], folds: FoldResults) -> 
 def lines(summary: dict[str, Any], width: int | None = None) -> list[str]:
     """The table, what it allows one to say, and the code, as they are printed."""
     cells = [
-        _cells(row, summary["data"]["folds"], summary["verdict"]["certainty"])
+        _cells(
+            row,
+            summary["data"]["folds"],
+            summary["verdict"]["certainty"],
+            MetricScale.of(summary),
+        )
         for row in summary["rows"]
     ]
     return [
@@ -236,21 +270,23 @@ def lines(summary: dict[str, Any], width: int | None = None) -> list[str]:
     ]
 
 
-def _cells(row: dict[str, Any], folds: int, certainty: float) -> dict[str, str]:
+def _cells(row: dict[str, Any], folds: int, certainty: float, scale: MetricScale) -> dict[str, str]:
+    """One line of the table.
+
+    Args:
+        row: a loss.
+        folds: how many.
+        certainty: of the intervals.
+        scale: how values are shown.
+    """
     gain = row["gain"]
-    points = (
-        ""
-        if gain is None
-        else "{mean:+.1f} [{low:+.1f}, {high:+.1f}]".format(
-            **{key: 100 * value for key, value in gain.items()}
-        )
-    )
     return {
         "loss": row["loss"],
         "lr": f"{row['lr']:g}",
         "steps": str(row["steps"]),
-        "accuracy": f"{100 * row['accuracy']:.1f} %",
-        f"Δ to ce [{100 * certainty:g} % CI]": points,
+        scale.title: scale.text(row[scale.kind]),
+        "accuracy": percent(row["accuracy"]),
+        f"Δ to ce [{100 * certainty:g} % CI]": "" if gain is None else scale.interval(gain),
         "chosen": "" if row["chosen"] is None else f"{row['chosen']}/{folds}",
         "diverged": f"{100 * row['diverged']:.1f} %" if row["diverged"] else "",
     }

@@ -6,12 +6,15 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from metaloss.core.formatting import near_chance, percent
+from metaloss.core.metric_scale import ACCURACY, MetricScale
 from metaloss.core.streams import Stream
-from metaloss.evaluation.statistics import Draws
+from metaloss.data.episodes import TaskImages, Tasks
+from metaloss.evaluation.metric_resamples import MetricResamples
+from metaloss.evaluation.statistics import Draws, Resamples
 from metaloss.evaluation.tuning import Setting
 from metaloss.experiments.comparison.losses import CE
 from metaloss.experiments.comparison.sentences import name_in_sentence
@@ -39,12 +42,14 @@ class FoldResults:
         judged: likewise.
         draws: resamples of all folds' tasks and images.
         certainty: of the intervals.
+        scale: how scores are shown.
     """
 
     choices: Sequence[LossChoice]
     judged: Sequence[ChoiceEvaluation]
-    draws: Draws
+    draws: Resamples
     certainty: float
+    scale: MetricScale = ACCURACY
 
     @classmethod
     def of(
@@ -63,10 +68,16 @@ class FoldResults:
             key: of the resamples.
         """
         # Folds share no validation images, so their tasks go into one set of resamples.
-        rows = torch.cat([x.rows for x in judged])
+        tasks = _joined([x.tasks for x in judged])
+        rows = tasks.val.rows.cpu()
         # A count for each image and resample is held in memory.
         resamples = min(2_000, CELLS // len(rows.unique()))
-        return cls(choices, judged, Draws.of(rows, key, resamples), certainty)
+        metric = judged[0].metric
+        scale = judged[0].scale
+        if metric is None:
+            return cls(choices, judged, Draws.of(rows, key, resamples), certainty, scale)
+        draws = MetricResamples.of(metric, scale, tasks, key, resamples)
+        return cls(choices, judged, draws, certainty, scale)
 
     @cached_property
     def choice_counts(self) -> Counter[str]:
@@ -106,10 +117,38 @@ class FoldResults:
         return [x.measures[c.winner] for c, x in zip(self.choices, self.judged, strict=True)]
 
     def _gain(self, ours: Sequence[Measures], theirs: Sequence[Measures]) -> ScoreGain:
-        a = _right(ours)
-        b = _right(theirs)
-        low, high = self.draws.interval(a, b, self.certainty)
-        return ScoreGain(float((a.double() - b.double()).mean()), low, high)
+        low, high = self.draws.gain_interval(_answers(ours), _answers(theirs), self.certainty)
+        if self.scale.is_accuracy:
+            # Of all images at once, as the share of right answers is.
+            difference = _right(ours).double() - _right(theirs).double()
+        else:
+            difference = _scores(ours) - _scores(theirs)
+        return ScoreGain(float(difference.mean()), low, high)
+
+    def value(self, folds: Sequence[Measures]) -> float:
+        """The mean value of the metric that losses are compared by."""
+        score = accuracy(folds) if self.scale.is_accuracy else float(_scores(folds).mean())
+        return self.scale.value(score)
+
+
+def _joined(parts: Sequence[Tasks]) -> Tasks:
+    """Tasks of several folds, which validate equally many images."""
+    first = parts[0].val
+    rows = torch.cat([x.val.rows for x in parts])
+    label = torch.cat([x.val.label for x in parts])
+    known = [x.classes for x in parts if x.classes is not None]
+    val = TaskImages(first.images, rows, label, first.classes)
+    # Nothing is trained on them any more.
+    return Tasks(val, val, torch.cat(known) if len(known) == len(parts) else None)
+
+
+def _answers(folds: Sequence[Measures]) -> Tensor:
+    return torch.cat([x.answers for x in folds])
+
+
+def _scores(folds: Sequence[Measures]) -> Float[Tensor, " T"]:
+    """A failed training counts as 0."""
+    return torch.cat([x.score for x in folds]).double().nan_to_num(nan=0.0)
 
 
 def _right(folds: Sequence[Measures]) -> Bool[Tensor, "T V"]:
@@ -133,6 +172,7 @@ class Verdict:
         late: the same over cross-entropy with its best number of steps.
         chosen: how many folds chose each loss.
         certainty: of the intervals.
+        scale: how scores are shown.
     """
 
     loss: str
@@ -142,6 +182,7 @@ class Verdict:
     late: ScoreGain | None
     chosen: Mapping[str, int]
     certainty: float
+    scale: MetricScale = ACCURACY
 
     @property
     def evidence(self) -> bool:
@@ -161,7 +202,14 @@ def decide(final: LossChoice, folds: FoldResults) -> Verdict:
     best = final.winner
     loss = best if gain.low > 0 else CE
     return Verdict(
-        loss, final.settings[loss], best, gain, folds.late(), folds.choice_counts, folds.certainty
+        loss,
+        final.settings[loss],
+        best,
+        gain,
+        folds.late(),
+        folds.choice_counts,
+        folds.certainty,
+        folds.scale,
     )
 
 
@@ -205,7 +253,7 @@ def _for(verdict: Verdict) -> list[str]:
             f"{setting.lr:g}"
         )
     return [
-        f"{use}: choosing so gains {_points(verdict.gain, verdict.certainty)} over cross-entropy "
+        f"{use}: choosing so gains {_points(verdict.gain, verdict)} over cross-entropy "
         "on new images."
     ]
 
@@ -216,23 +264,19 @@ def _against(verdict: Verdict, images: int) -> list[str]:
     if not any(n for name, n in verdict.chosen.items() if name != CE):
         return [f"{begin}: no fold found a better one."]
     if verdict.gain.low > 0:  # and yet cross-entropy is best on all images together
-        gain = _points(verdict.gain, verdict.certainty)
+        gain = _points(verdict.gain, verdict)
         return [
             f"{begin}: it is the best on all images, though folds that chose otherwise gained "
             f"{gain}."
         ]
-    lines = [
-        f"{begin}: choosing another gains {_points(verdict.gain, verdict.certainty)} on new images."
-    ]
+    lines = [f"{begin}: choosing another gains {_points(verdict.gain, verdict)} on new images."]
     # Where the whole interval lies below 0 there is nothing that more images could show.
     if verdict.gain.high < 0:
         return lines
     # How wide the interval is, not where it lies: a number of images from the gain seen would be
     # read off its noise.
-    width = 100 * (verdict.gain.high - verdict.gain.low) / 2
-    about = (
-        f"With these {images} images gains below about {width:.1f} points cannot be told from none"
-    )
+    width = _amount((verdict.gain.high - verdict.gain.low) / 2, verdict.scale)
+    about = f"With these {images} images gains below about {width} cannot be told from none"
     return [*lines, f"{about}; four times as many images would halve that."]
 
 
@@ -258,14 +302,25 @@ def _late(verdict: Verdict, final: LossChoice) -> list[str]:
     again = f"; --set inner.steps={steps} asks what is best there" if steps != own_steps else ""
     if gain.high < 0:
         return [
-            f"{ce} is better still, by {100 * -gain.mean:.1f} points: train for longer rather than "
-            f"differently{again}."
+            f"{ce} is better still, by {_amount(-gain.mean, verdict.scale)}: train for longer "
+            f"rather than differently{again}."
         ]
     if gain.low <= 0:
         return [f"{ce} reaches the same: {verdict.loss} is faster, not better{again}."]
     return [f"{ce} does not reach it: {verdict.loss} generalises better here."]
 
 
-def _points(gain: ScoreGain, certainty: float) -> str:
-    low, high = (f"{100 * x:+.1f}" for x in (gain.low, gain.high))
-    return f"{100 * gain.mean:+.1f} points ({100 * certainty:g} % interval {low} to {high})"
+def _points(gain: ScoreGain, verdict: Verdict) -> str:
+    """A gain of scores with its interval; more is better, whatever the metric."""
+    scale = verdict.scale
+    mean, low, high = (
+        f"{scale.number(x):+.{scale.digits}f}" for x in (gain.mean, gain.low, gain.high)
+    )
+    better = "" if scale.maximise else "less "
+    of_what = "" if scale.is_accuracy else f" of {better}{scale.title}"
+    interval = f"({100 * verdict.certainty:g} % interval {low} to {high})"
+    return f"{mean}{scale.unit}{of_what} {interval}"
+
+
+def _amount(gain: float, scale: MetricScale) -> str:
+    return f"{scale.number(gain):.{scale.digits}f}{scale.unit}"
