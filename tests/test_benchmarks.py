@@ -452,3 +452,18 @@ def test_the_training_benchmark_prints_both_loops(printed):
     assert row["model"] == "convnet"
     assert min(row["ours"], row["bare"], row["ratio"]) > 0
     assert "ratio" in printed("training", "--quick", "--markdown")
+
+
+# --- uneven tasks ---
+
+
+def test_the_benchmark_of_uneven_tasks_prints_their_speed_beside_even_ones(
+    printed, load, monkeypatch
+):
+    monkeypatch.setattr(load("uneven"), "SHOTS", (1, 3))
+    arguments = ("uneven", "--quick", "--losses", "ce")
+    (row,) = json.loads(printed(*arguments, "--json"))
+    assert row["loss"] == "ce"
+    assert row["sizes"] > 1
+    assert row["ratio"] > 0
+    assert "even = 1" in printed(*arguments)
