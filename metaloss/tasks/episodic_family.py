@@ -228,7 +228,8 @@ def fitted(family: TaskFamily, dataset: Dataset) -> TaskFamily:
         DataError: a class of a pool lacks images for a task; names what was found and values that
             fit.
     """
-    shape = family.shape(available_images(pools(dataset)))
+    asked = family.shape(available_images(pools(dataset)))
+    shape = asked
     if isinstance(shape.val, ProportionalVal) and shape.val.mean is None:
         shape = reduced(shape)
     if fits(shape):
@@ -237,10 +238,10 @@ def fitted(family: TaskFamily, dataset: Dataset) -> TaskFamily:
     scarce_classes = (
         f"{family.ways}-way needs {family.ways} classes, found {classes} ({_counts(dataset)})"
     )
-    few = shortage(dataset, needed(shape), f" for {_sum(shape)} in every pool")
+    few = shortage(dataset, needed(shape), f" for {_sum(asked)} in every pool")
     reasons = ([] if family.ways <= classes else [scarce_classes]) + ([few] if few else [])
     message = f"{family.origin}: {'; '.join(reasons)}"
-    proposal = nearest(shape) if classes >= 2 and min(shape.available) >= LEAST else shape
+    proposal = nearest(asked) if classes >= 2 and min(asked.available) >= LEAST else asked
     if fits(proposal):
         values = (
             f"ways = {proposal.ways}, shots = {as_toml(proposal.shots)}, "
