@@ -6,6 +6,7 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -467,3 +468,32 @@ def test_the_benchmark_of_uneven_tasks_prints_their_speed_beside_even_ones(
     assert row["sizes"] > 1
     assert row["ratio"] > 0
     assert "even = 1" in printed(*arguments)
+
+
+def test_the_features_script_compares_losses_on_a_file_of_features(
+    load, tmp_path, monkeypatch, capsys
+):
+    features = load("features")
+    tiny = {"tuning_tasks": 2, "curve_tasks": 2, "rates": (0.1, 1.0), "inner": {"steps": 3}}
+    monkeypatch.setattr(features, "SMALL", {**tiny, "tune": "rate", "ways": 3})
+    monkeypatch.setattr(features, "PUBLISHED", ("mse",))
+    monkeypatch.chdir(tmp_path)
+    key = Stream(0)
+    labels = torch.arange(90) % 3
+    values = key.at("x").normal(90, 6) + labels[:, None]
+    np.savez("x.npz", features=values.numpy(), labels=labels.numpy())
+    features.main(["--file", "x.npz", "--shots", "2", "--val", "3", "--tasks", "3", "--json"])
+    rows = json.loads(capsys.readouterr().out)
+    names = {row["what"] for row in rows}
+    assert {"mse", "ce", "squared error of the logits", "shrinkage LDA"} <= names
+
+
+def test_squared_errors_of_logits_have_the_gradient_of_autograd(load):
+    losses = load("features").SquaredLogits()
+    target = one_hot(torch.tensor([[0, 1, 1], [1, 0, 1]]), 2)
+    weight = torch.tensor([[1.0, 1.0, 0.0], [1.0, 2.0, 1.0]])
+    logits = Stream(1).normal(1, 2, 3, 2).requires_grad_()
+    mean = (losses.bind(TrainingTargets(target)).terms(logits).sum(-1) * weight).sum(-1)
+    (mean / weight.sum(-1)).sum().backward()
+    bound = losses.bind(TrainingTargets(target, weight))
+    torch.testing.assert_close(bound.logit_gradient(logits.detach()), logits.grad)

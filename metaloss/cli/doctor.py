@@ -47,14 +47,14 @@ def examine() -> list[CheckResult]:
     ]
 
 
-EXTRAS = ("fast", "train", "tensorboard", "pcam", "timm")
+EXTRAS = ("fast", "train", "tensorboard", "pcam", "timm", "rivals")
 _OPTIONAL = {  # with the line that installs an extra in place of its name
     "numba": "for faster searches on a CPU: {fast}",
     "lightning": "for full-size training, metaloss train: {train}",
     "tensorboard": "for metaloss train --tensorboard: {tensorboard}",
     "h5py": "for the data set pcam: {pcam}",
     "timm": "for features of its pretrained networks: {timm}",
-    "sklearn": "for the digits data set: pip install scikit-learn",
+    "sklearn": "for the data set digits, and for what compare sets beside losses: {rivals}",
     "learn2learn": f"in an environment of its own, as it needs numpy below 2: {LEARN2LEARN}",
 }
 

@@ -67,3 +67,17 @@ def test_it_is_not_shown_anew_for_every_piece_of_work_and_its_last_state_always_
     bar.advance(100)
     bar.stop()
     assert cell.texts[-1] == "100%", "the work was guessed too small"
+
+
+def test_features_are_told_of_in_one_line_and_their_bar_is_taken_down(capsys):
+    from metaloss.console import Console
+
+    with Console() as console:
+        for done in (0, 512, 1000):
+            console.on_features("torchvision:resnet18", done, 1000)
+        assert console.bar is None
+        # All of them were kept: there is nothing to say.
+        console.on_features("torchvision:resnet18", 1000, 1000)
+    assert capsys.readouterr().out == (
+        "        features of 1000 images by torchvision:resnet18 …\n"
+    )
