@@ -36,7 +36,8 @@ from metaloss.evaluation.episode_evaluation import EpisodeEvaluation
 from metaloss.evaluation.tuning import Setting
 from metaloss.experiments.recommendation import Advice, folds
 from metaloss.tasks import step_counts
-from metaloss.tasks.episodic import Episodes, normalised
+from metaloss.tasks.classifier_inputs import normalised
+from metaloss.tasks.episodic import Episodes
 
 CLASSES = 4
 SIDE = 6

@@ -17,16 +17,16 @@ from metaloss.console.text import (
     widest,
 )
 from metaloss.core.event_protocols import (
-    Engine,
-    FoldedImages,
     OpenFamily,
     Outcome,
+    ReportedBaseline,
+    ReportedEngine,
+    ReportedFolds,
     SearchRun,
     StudyCondition,
     StudyScore,
     StudySettings,
     TaskCounts,
-    TunedBaseline,
 )
 from metaloss.core.formatting import counted, interval, percent
 from metaloss.core.metric_scale import ACCURACY
@@ -88,7 +88,7 @@ class Console(Reporter):
 
     # --- searches ---
     def on_search_start(
-        self, run: SearchRun, engine: Engine, families: Sequence[OpenFamily], genome: object
+        self, run: SearchRun, engine: ReportedEngine, families: Sequence[OpenFamily], genome: object
     ) -> None:
         """The settings in a few lines, and where everything goes."""
         self.scale = families[0].scale
@@ -97,7 +97,7 @@ class Console(Reporter):
         for line in search_lines(run, engine, families, genome):
             self.say(line)
 
-    def on_baseline(self, baselines: Sequence[TunedBaseline], tasks: int) -> None:
+    def on_baseline(self, baselines: Sequence[ReportedBaseline], tasks: int) -> None:
         """What cross-entropy reaches, which is to be beaten, and the head of the table."""
         for baseline in baselines:
             score = self.scale.text(self.scale.value(baseline.score))
@@ -188,7 +188,7 @@ class Console(Reporter):
         self._start_bar("{task.percentage:3.0f} %", "{share:.0%}", work)
 
     def on_recommendation_start(
-        self, settings: TaskCounts, images: FoldedImages, losses: int, work: int
+        self, settings: TaskCounts, images: ReportedFolds, losses: int, work: int
     ) -> None:
         """What is about to be tried on a user's images, with a bar of the training steps."""
         family = images.family

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from metaloss._version import __version__
-from metaloss.core.event_protocols import Engine, OpenFamily, SearchRun
+from metaloss.core.event_protocols import OpenFamily, ReportedEngine, SearchRun
 from metaloss.core.formatting import clock, counted, percent, probability
 from metaloss.core.metric_scale import ACCURACY, MetricScale
 from metaloss.core.records import GenerationRecord
@@ -28,7 +28,7 @@ def task(opened: Any) -> str:
 
 
 def search_lines(
-    run: SearchRun, engine: Engine, families: Sequence[OpenFamily], genome: object
+    run: SearchRun, engine: ReportedEngine, families: Sequence[OpenFamily], genome: object
 ) -> list[str]:
     """The settings of a search in a few lines, and where everything goes."""
     settings = run.settings

@@ -15,7 +15,7 @@ class Device(Protocol):
         """Its kind: "cpu" or "cuda"."""
 
 
-class Engine(Protocol):
+class ReportedEngine(Protocol):
     """What trains."""
 
     @property
@@ -99,7 +99,7 @@ class OpenFamily(Protocol):
         """How the metric's values are shown that losses are scored by."""
 
 
-class TunedBaseline(Protocol):
+class ReportedBaseline(Protocol):
     """Cross-entropy at its best learning rate on a family."""
 
     @property
@@ -123,7 +123,7 @@ class TaskCounts(Protocol):
         """Tasks that losses are judged on."""
 
 
-class FoldedImages(Protocol):
+class ReportedFolds(Protocol):
     """A user's images, cut into folds."""
 
     @property

@@ -5,17 +5,17 @@ from pathlib import Path
 from typing import Any
 
 from metaloss.core.event_protocols import (
-    Engine,
-    FoldedImages,
     FullSizeSession,
     OpenFamily,
     Outcome,
+    ReportedBaseline,
+    ReportedEngine,
+    ReportedFolds,
     SearchRun,
     StudyCondition,
     StudyScore,
     StudySettings,
     TaskCounts,
-    TunedBaseline,
 )
 from metaloss.core.records import GenerationRecord, StageRow
 
@@ -54,11 +54,11 @@ class Reporter:
     # --- a search ---
 
     def on_search_start(
-        self, run: SearchRun, engine: Engine, families: Sequence[OpenFamily], genome: object
+        self, run: SearchRun, engine: ReportedEngine, families: Sequence[OpenFamily], genome: object
     ) -> None:
         """The run's folder is there, the images are loaded, and nothing has been trained."""
 
-    def on_baseline(self, baselines: Sequence[TunedBaseline], tasks: int) -> None:
+    def on_baseline(self, baselines: Sequence[ReportedBaseline], tasks: int) -> None:
         """Cross-entropy has been tuned, on so many meta-validation tasks, for each family."""
 
     def on_generation(self, record: GenerationRecord, seconds: float, trainings: int) -> None:
@@ -98,7 +98,7 @@ class Reporter:
         """The report has been written."""
 
     def on_recommendation_start(
-        self, settings: TaskCounts, images: FoldedImages, losses: int, work: int
+        self, settings: TaskCounts, images: ReportedFolds, losses: int, work: int
     ) -> None:
         """So many losses are about to be tried on a user's images, in so many steps of training."""
 

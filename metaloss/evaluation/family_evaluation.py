@@ -21,7 +21,6 @@ from metaloss.inner.metrics import logits
 from metaloss.inner.observers import right_answers
 from metaloss.inner.optimisers import Rate
 from metaloss.losses.base import Losses
-from metaloss.tasks.episodic import Episodes
 from metaloss.tasks.opening import OpenFamily
 
 
@@ -140,11 +139,12 @@ class FamilyEvaluation:
         """
         keys = [self.key.at("test", "task", t) for t in range(tasks)]
         key = self.key.at("test", "bootstrap")
-        if isinstance(self.family, Episodes) and self.family.metric:
-            drawn = self.family.sample(keys, "test")
-            return MetricResamples.of(self.family.metric, self.family.scale, drawn, key)
-        rows = self.family.validation_rows(keys, "test")
-        return None if rows is None else Draws.of(rows.cpu(), key)
+        tasks_drawn = self.family.sample(keys, "test")
+        if tasks_drawn is None:
+            return None
+        if self.family.metric:
+            return MetricResamples.of(self.family.metric, self.family.scale, tasks_drawn, key)
+        return Draws.of(tasks_drawn.val.rows.cpu(), key)
 
     def compare(
         self,

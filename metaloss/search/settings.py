@@ -148,7 +148,8 @@ class Settings(BaseModel):
         """Whether more is better of it."""
         if self.metric is None:
             return True
-        return bool(registry.part("metrics", self.metric["kind"]).maximise)  # type: ignore[attr-defined]
+        metric: Any = registry.part("metrics", self.metric["kind"])
+        return bool(metric.maximise)
 
     def objective_function(self) -> Objective:
         """From scores to fitness."""

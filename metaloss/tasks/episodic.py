@@ -8,16 +8,16 @@ from pathlib import Path
 from typing import Any, Self
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float
 from torch import Tensor
 
 from metaloss.core import registry
 from metaloss.core.metric_scale import ACCURACY, MetricScale
 from metaloss.core.reporting import Reporter
 from metaloss.core.streams import Stream
-from metaloss.data.datasets import Dataset, Table, load
+from metaloss.data.datasets import Dataset, load
 from metaloss.data.episodes import Images, Pool, Tasks, draw
-from metaloss.data.features import Features, RawFeatures, open_features, standardised
+from metaloss.data.features import Features, RawFeatures
 from metaloss.data.noise import nearest_mean_errors
 from metaloss.data.places import features_role
 from metaloss.data.pools import pools
@@ -29,6 +29,7 @@ from metaloss.inner.observers import Observer
 from metaloss.inner.observers import scores as accuracies
 from metaloss.inner.optimisers import Rate
 from metaloss.losses.base import Losses
+from metaloss.tasks.classifier_inputs import features_of, inputs_of
 from metaloss.tasks.episodic_family import TaskFamily, fitted, metric_for, of
 from metaloss.tasks.protocols import Engine, FamilyCost, SearchBudget
 from metaloss.tasks.provenance import describe_images
@@ -205,10 +206,6 @@ class Episodes:
         each_rate = rates or [None] * len(populations)
         return engine.observe(populations, self, drawn, starts, metric, inner, each_rate, steps)
 
-    def validation_rows(self, keys: list[Stream], pool: str) -> Int64[Tensor, "T V"] | None:
-        """The rows of the images that the tasks of these keys are validated on."""
-        return self.sample(keys, pool).val.rows
-
     def step_choices(self) -> tuple[int, ...]:
         """The numbers of steps among which the strongest cross-entropy's is chosen."""
         return step_grid(self.family.inner)
@@ -312,54 +309,3 @@ def open_episodes(
     features = features_of(family, dataset, place, spec, device, reporter)
     images = inputs_of(dataset, features, torch.cat(cut["train"]), device)
     return Episodes(family, dataset, images, cut, features=features)
-
-
-def features_of(
-    family: TaskFamily,
-    dataset: Dataset,
-    place: str,
-    spec: str,
-    device: torch.device | str,
-    reporter: Reporter | None = None,
-) -> RawFeatures | None:
-    """What takes the place of the pixels; None where nothing does.
-
-    Args:
-        family: the settings.
-        dataset: its images, or its table.
-        place: the data source, where it lies now.
-        spec: what names the features, where they lie now.
-        device: where a network computes.
-        reporter: is told of the progress.
-    """
-    if not spec and not isinstance(dataset, Table):
-        return None
-    return open_features(spec, dataset, place, family.image_options, device, reporter)
-
-
-def inputs_of(
-    dataset: Dataset,
-    features: RawFeatures | None,
-    rows: Int64[Tensor, " N"],
-    device: torch.device | str,
-) -> Images | Features:
-    """What classifiers are fed: pixels or features, normalised by the given rows alone.
-
-    Where these are the images that may be learned from, all others stay unseen.
-    """
-    if features is None:
-        return normalised(dataset, rows, device)
-    return standardised(features, rows, device)
-
-
-def normalised(dataset: Dataset, rows: Int64[Tensor, " N"], device: torch.device | str) -> Images:
-    """All images on a device, with one mean and one standard deviation: those of the given rows'
-    pixels.
-
-    Where these are the images that may be learned from, all others stay unseen.
-    """
-    counts = torch.bincount(dataset.pixels[rows].flatten(), minlength=256).double()
-    level = torch.arange(256, dtype=torch.float64)
-    mean = (counts * level).sum() / counts.sum()
-    std = ((counts * (level - mean) ** 2).sum() / counts.sum()).sqrt().clamp(min=1)
-    return Images(dataset.pixels.to(device), float(mean), float(std))

@@ -161,9 +161,8 @@ class FullTrainingTasks:
             for losses, lr in zip(populations, each_rate, strict=True)
         ]
 
-    def validation_rows(self, keys: list[Stream], pool: str) -> None:
+    def sample(self, keys: list[Stream], pool: str) -> None:
         """None: all seeds look at the same images, and only the seeds can be drawn again."""
-        return
 
     def step_choices(self) -> tuple[int, ...]:
         """The numbers of steps among which the strongest cross-entropy's is chosen: its own."""

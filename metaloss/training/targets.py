@@ -20,7 +20,7 @@ from metaloss.training.settings import Augment
 
 
 @dataclass(frozen=True)
-class Metric:
+class TargetMetric:
     """A number that says how good a network's predictions are; higher is better.
 
     Attributes:
@@ -36,11 +36,11 @@ class Metric:
     percent: bool = True
 
 
-ACCURACY = Metric("accuracy", "accuracy", "validation accuracy [%]")
-PIXEL_ACCURACY = Metric("accuracy", "pixels right", "validation accuracy [%]")
-BALANCED_ACCURACY = Metric("balanced_accuracy", "balanced")
-F1 = Metric("f1", "F1", "validation macro-F1", percent=False)
-IOU = Metric("iou", "mean IoU", "validation mean IoU [%]")
+ACCURACY = TargetMetric("accuracy", "accuracy", "validation accuracy [%]")
+PIXEL_ACCURACY = TargetMetric("accuracy", "pixels right", "validation accuracy [%]")
+BALANCED_ACCURACY = TargetMetric("balanced_accuracy", "balanced")
+F1 = TargetMetric("f1", "F1", "validation macro-F1", percent=False)
+IOU = TargetMetric("iou", "mean IoU", "validation mean IoU [%]")
 
 
 class Target(ABC):
@@ -56,8 +56,8 @@ class Target(ABC):
     """
 
     labelled: ClassVar[str]
-    metric: ClassVar[Metric]
-    metrics: ClassVar[tuple[Metric, ...]]
+    metric: ClassVar[TargetMetric]
+    metrics: ClassVar[tuple[TargetMetric, ...]]
     epoch_metrics: ClassVar[tuple[str, ...]]
     progress: ClassVar[tuple[tuple[str, str], tuple[str, str]]]
 

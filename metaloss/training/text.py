@@ -9,7 +9,7 @@ from metaloss.core import tables
 from metaloss.training.defaults import SHARE
 from metaloss.training.results import Fits
 from metaloss.training.session import TrainingSession
-from metaloss.training.targets import ACCURACY, Metric, target_of
+from metaloss.training.targets import ACCURACY, TargetMetric, target_of
 
 NAME = 26  # characters of a loss
 CLASSES = 10  # of which recalls are printed side by side
@@ -142,7 +142,7 @@ def _row(row: dict[str, Any], base: dict[str, Any]) -> dict[str, str]:
     return cells
 
 
-def _cell(row: dict[str, Any], metric: Metric) -> str:
+def _cell(row: dict[str, Any], metric: TargetMetric) -> str:
     """A metric with its spread over the seeds; empty where an older folder lacks it."""
     if metric.key not in row:
         return ""

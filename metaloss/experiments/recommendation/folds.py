@@ -32,7 +32,8 @@ from metaloss.data.sizes import (
 from metaloss.errors import DataError, SettingsError
 from metaloss.search.settings import changed
 from metaloss.tasks import episodic_family, family_files
-from metaloss.tasks.episodic import Episodes, features_of, inputs_of
+from metaloss.tasks.classifier_inputs import features_of, inputs_of
+from metaloss.tasks.episodic import Episodes
 from metaloss.tasks.episodic_family import TaskFamily
 
 FOLDS = 5  # where there are images enough

@@ -1,0 +1,66 @@
+"""What the classifiers of episodes are fed: pixels or features, normalised."""
+
+import torch
+from jaxtyping import Int64
+from torch import Tensor
+
+from metaloss.core.reporting import Reporter
+from metaloss.data.datasets import Dataset, Table
+from metaloss.data.episodes import Images
+from metaloss.data.features import Features, RawFeatures, open_features, standardised
+from metaloss.tasks.episodic_family import TaskFamily
+
+TIMED_TRAININGS = 64  # trainings of every example that an estimate is timed on
+WEAK = 500  # images of each class that the weak classifier behind "confusion" is fitted on
+STEP_GRID_COST = 12  # tuning the number of steps costs as much as so many rates
+
+
+def features_of(
+    family: TaskFamily,
+    dataset: Dataset,
+    place: str,
+    spec: str,
+    device: torch.device | str,
+    reporter: Reporter | None = None,
+) -> RawFeatures | None:
+    """What takes the place of the pixels; None where nothing does.
+
+    Args:
+        family: the settings.
+        dataset: its images, or its table.
+        place: the data source, where it lies now.
+        spec: what names the features, where they lie now.
+        device: where a network computes.
+        reporter: is told of the progress.
+    """
+    if not spec and not isinstance(dataset, Table):
+        return None
+    return open_features(spec, dataset, place, family.image_options, device, reporter)
+
+
+def inputs_of(
+    dataset: Dataset,
+    features: RawFeatures | None,
+    rows: Int64[Tensor, " N"],
+    device: torch.device | str,
+) -> Images | Features:
+    """What classifiers are fed: pixels or features, normalised by the given rows alone.
+
+    Where these are the images that may be learned from, all others stay unseen.
+    """
+    if features is None:
+        return normalised(dataset, rows, device)
+    return standardised(features, rows, device)
+
+
+def normalised(dataset: Dataset, rows: Int64[Tensor, " N"], device: torch.device | str) -> Images:
+    """All images on a device, with one mean and one standard deviation: those of the given rows'
+    pixels.
+
+    Where these are the images that may be learned from, all others stay unseen.
+    """
+    counts = torch.bincount(dataset.pixels[rows].flatten(), minlength=256).double()
+    level = torch.arange(256, dtype=torch.float64)
+    mean = (counts * level).sum() / counts.sum()
+    std = ((counts * (level - mean) ** 2).sum() / counts.sum()).sqrt().clamp(min=1)
+    return Images(dataset.pixels.to(device), float(mean), float(std))
