@@ -59,8 +59,9 @@ class MetricScale:
         """
         if self.maximise:
             return dict(versus)
-        turned = {"mean": -versus["mean"]} if "mean" in versus else {}
-        return {**versus, **turned, "low": -versus["high"], "high": -versus["low"]}
+        # Subtracted, as the negative of 0 would be shown as -0.000.
+        turned = {"mean": 0.0 - versus["mean"]} if "mean" in versus else {}
+        return {**versus, **turned, "low": 0.0 - versus["high"], "high": 0.0 - versus["low"]}
 
     def text(self, value: float) -> str:
         """A value with its unit.

@@ -1,6 +1,7 @@
 """How many images of each class a task has: the settings `shots` and `val` of a family."""
 
 import math
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Field
@@ -121,6 +122,15 @@ def _number(value: Any, others: str) -> Any:
     if value < 1:
         raise ValueError(f"Input should be greater than or equal to 1, got {value}")
     return value
+
+
+def is_whole_shots(value: Any) -> bool:
+    """Whether a table of `shots` says what it is without settings that it changes.
+
+    >>> is_whole_shots({"most": 20, "least": 2}), is_whole_shots({"most": 20})
+    (True, False)
+    """
+    return isinstance(value, Mapping) and ("share" in value or {"most", "least"} <= set(value))
 
 
 def _shots(value: Any) -> Any:

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from metaloss.core import reading, registry
 from metaloss.core.config import merge_tables, split_settings
+from metaloss.data import shapes
 from metaloss.errors import SettingsError
 from metaloss.evaluation.protocol import ScreeningBudget
 from metaloss.evolution import Objective
@@ -259,7 +260,11 @@ def changed(family: F, changes: Mapping[str, Any]) -> F:
     Raises:
         SettingsError: it cannot be like that; the family's own file is not to blame.
     """
-    table = merge_tables(registry.table(family), changes)
+    table = registry.table(family)
+    if shapes.is_whole_shots(changes.get("shots")):
+        # A long tail and a share of what is there have no setting in common to be merged.
+        table.pop("shots", None)
+    table = merge_tables(table, changes)
     # Name and origin are no settings, and are handed over on their own.
     settings = {k: v for k, v in table.items() if k not in ("name", "origin")}
     try:

@@ -36,3 +36,8 @@ def test_accuracy_stands_beside_another_metric():
     row = {"cost": 0.5, "accuracy": 0.8, "classes": 10}
     assert COST.tested(row) == "cost 0.500 (accuracy 80.0 %)"
     assert ACCURACY.tested({"accuracy": 0.1, "classes": 10}).endswith("10 classes, 10.0 %)")
+
+
+def test_no_difference_of_a_cost_has_no_minus_sign():
+    none = COST.difference({"mean": 0.0, "low": 0.0, "high": 0.0})
+    assert COST.interval(none) == "+0.000 [+0.000, +0.000]"

@@ -8,7 +8,7 @@ from metaloss.core.metric_scale import MetricScale
 from metaloss.errors import SettingsError
 from metaloss.search import program, settings
 from metaloss.search.run_folder import find
-from metaloss.tasks import episodic_family
+from metaloss.tasks import episodic_family, opening
 
 FAMILY = {"dataset": "digits", "ways": 3, "shots": 2, "val": 4, "inner": {"steps": 3}}
 COSTS = "," + ",".join("0123456789") + "\n"
@@ -97,3 +97,12 @@ def test_a_search_by_a_metric_is_shown_in_its_own_sign_with_accuracy_beside_it(m
     better = max if scale.maximise else min
     assert all(better(r["best"], r["mean"]) == r["best"] >= 0 for r in result.history)
     assert find(result.folder).settings == chosen
+
+
+def test_a_long_tail_replaces_a_share_of_the_data_and_a_share_a_long_tail():
+    family = opening.of({"dataset": "digits", "ways": 10, "shots": 5, "val": 15}, "one", "one")
+    share = settings.changed(family, {"shots": {"kind": "as-is", "share": 0.1}})
+    tail = settings.changed(share, {"shots": {"most": 20, "least": 2}})
+    assert str(tail.shots) == "{ most = 20, least = 2 }"
+    assert settings.changed(tail, {"shots": {"least": 4}}).shots.most == 20
+    assert settings.changed(tail, {"shots": {"share": 0.1}}).shots == share.shots
