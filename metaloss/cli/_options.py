@@ -20,7 +20,11 @@ tasks = click.option(
 generations = click.option("--generations", type=int, help="How many generations to run.")
 seed = click.option("--seed", type=int, help="Of every random draw.")
 metric = click.option(
-    "--metric", metavar="NAME", help="What losses are scored by (accuracy; metaloss list metrics)."
+    "--metric",
+    metavar="NAME",
+    # A table, so that `--set metric.at=0.9` adds to it.
+    callback=lambda _context, _option, name: name if name is None else {"kind": name},
+    help="What losses are scored by (accuracy; metaloss list metrics).",
 )
 device = click.option("--device", metavar="auto|cpu|cuda", help="Where classifiers train.")
 json = click.option("--json", "as_json", is_flag=True, help="Print as JSON.")

@@ -89,7 +89,8 @@ class Criterion(LossModule):
         flat = flat[flat != self.ignore_index]
         if not len(flat) or flat.min() < 0 or (classes is not None and flat.max() >= classes):
             found = f"{int(flat.min())} to {int(flat.max())}" if len(flat) else "none"
-            raise ValueError(f"labels must be class indices from 0 on, got {found}")
+            top = "on" if classes is None else f"to {classes - 1}"
+            raise ValueError(f"labels must be class indices from 0 {top}, got {found}")
         return self.with_options(prior=flat.bincount(minlength=classes or 0))
 
     def _copy(self, **options: Any) -> Self:

@@ -19,7 +19,7 @@ from metaloss.errors import SettingsError
 SUFFIXES = (".py", ".tex", ".pt2", ".json")
 
 
-def export(criterion: Criterion, path: Path) -> None:
+def export(criterion: Criterion, path: str | Path) -> None:
     """Write a loss in the form that the file's suffix asks for.
 
     Args:
@@ -33,6 +33,7 @@ def export(criterion: Criterion, path: Path) -> None:
     Raises:
         SettingsError: the suffix is unknown, or the loss has no formula.
     """
+    path = Path(path)
     if path.suffix == ".py":
         storage.write(path, python(criterion).encode())
     elif path.suffix == ".tex":

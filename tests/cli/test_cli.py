@@ -222,6 +222,8 @@ WRONG = {
     "evolve --set ways=11": ("11-way needs 11 classes, found 10", "This fits: ways = 10"),
     "evolve --set ways=1": ("ways", "greater than or equal to 2"),
     "evolve --set shots=0": ("shots",),
+    "evolve --metric recall_at_precision --set metric.at=2": ("metric: at: ", "got 2"),
+    "evolve --metric macrof1": ("unknown metric 'macrof1'. Did you mean 'macro_f1'?",),
     "evolve --set shots=9999": ("shots + val", "This fits: ways = 10, shots = "),
     "evolve --set val=9999": ("shots + val", "This fits: ways = 10, shots = 5, val = "),
     "evolve --genome mln --set ways=5 genome.architecture=figure3": ("10 classes alone",),

@@ -93,5 +93,5 @@ def test_priors_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match="prior has 3 numbers, one per class"):
         metaloss.load(SPECS[0], prior=[1, 2, 3])(logits, label)
     for labels, found in (([-1, 2], "-1 to 2"), ([0, 9], "0 to 9"), ([-100], "none")):
-        with pytest.raises(ValueError, match=f"class indices from 0 on, got {found}"):
+        with pytest.raises(ValueError, match=f"class indices from 0 to 3, got {found}"):
             metaloss.load(SPECS[0]).fit_prior(torch.tensor(labels), classes=4)

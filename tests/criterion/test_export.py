@@ -334,3 +334,8 @@ def test_a_genome_of_a_users_own_says_how_its_losses_are_written_as_python():
     genome = Exported()
     text = python(GenomeCriterion(genome, genome.sample(1, Stream(0))))
     assert "        return -y * z.log_softmax(-1)\n" in text
+
+
+def test_a_path_to_export_to_may_be_text(tmp_path):
+    export(metaloss.load("ce"), f"{tmp_path}/loss.tex")
+    assert (tmp_path / "loss.tex").is_file()
