@@ -1,8 +1,8 @@
 """How many images of each class a task takes, and what a data set must hold for it."""
 
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from itertools import count
 
 from jaxtyping import Float
 from torch import Tensor
@@ -105,12 +105,22 @@ def needed(shape: EpisodeShape) -> list[int]:
     """How many images of each class every pool must have so that every task can be drawn."""
     shots = shape.shots
     if isinstance(shots, ProportionalShots) and isinstance(shape.val, int):
-        # More images mean more shots, too.
-        val = shape.val
-        least = next(n for n in count(val + 1) if n - shots.of(n) >= val)
-        return [least] * len(shape.available)
+        return [_least_beside_shots(shots, shape.val)] * len(shape.available)
     train = most_shots(shape)
     return [n + more for n, more in zip(train, most_val(shape), strict=True)]
+
+
+def _least_beside_shots(shots: ProportionalShots, val: int) -> int:
+    """The smallest class that has so many images left beside its shots."""
+
+    def left(images: int) -> int:
+        return images - shots.of(images)
+
+    # More images mean more shots, too, but with every image at most one more.
+    enough = val + 1
+    while left(enough) < val:
+        enough *= 2
+    return bisect_left(range(enough), val, lo=val + 1, key=left)
 
 
 def fits(shape: EpisodeShape) -> bool:

@@ -58,8 +58,6 @@ def summarise(
                 text = sentence(row, about["baseline"], steps, family.strongest, episodes.scale)
                 sentences.append({"family": name, "loss": row.loss, "text": text})
     rows_of_rivals, sentences_of_rivals = _of_rivals(families, rivals)
-    rows += rows_of_rivals
-    sentences += sentences_of_rivals
     result = {
         **about,
         "families": [
@@ -67,8 +65,8 @@ def summarise(
             for episodes, item in zip(families, results, strict=True)
         ],
         "losses": loss_records(compared),
-        "rows": rows,
-        "sentences": sentences,
+        "rows": rows + rows_of_rivals,
+        "sentences": sentences + sentences_of_rivals,
         "curves": {
             episodes.family.name: _bands(item)
             for episodes, item in zip(families, results, strict=True)
