@@ -38,7 +38,7 @@ class Report:
     """A finished comparison.
 
     Attributes:
-        table: one row per family and loss.
+        table: one row per family and loss, and per rival that is no loss (`kind` says which).
         sentences: what the numbers allow one to say.
         summary: all of it.
         folder: where it was written.

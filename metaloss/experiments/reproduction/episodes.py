@@ -43,7 +43,8 @@ def reproduce(
     ours = loss or table.shipped
     # All that are printed but the paper's own, which ours stands for.
     published_losses = [k for k in table.printed[here[0]] if k != table.evolved]
-    settings = {**others, "tasks": tuple(here)}
+    # Papers' tables hold losses alone.
+    settings = {**others, "tasks": tuple(here), "rivals": False}
     reporter.on_work(
         f"comparing {1 + len(published_losses)} losses on {len(here)} families; it may take minutes"
     )
