@@ -17,15 +17,18 @@ from metaloss.inner.metrics import CountingMetric, RankingMetric
 from metaloss.inner.metrics._counting import confusion
 from metaloss.inner.metrics._ranking import rank
 from metaloss.inner.metrics.cost import Cost
+from metaloss.inner.metrics.kappa import Kappa
 from metaloss.inner.metrics.recall_at_precision import RecallAtPrecision
 
 sklearn = pytest.importorskip("sklearn.metrics")
 
 P, T, V, C = 2, 3, 60, 4
+ORDER = [2, 0, 3, 1]  # of the data set's classes
 MATRIX = ((0.0, 1.0, 2.5, 1.0), (5.0, 0.0, 1.0, 1.0), (1.0, 3.0, -1.0, 1.0), (4.0, 1.0, 1.0, 0.5))
 TABLES = {
     **{name: {"kind": name} for name in registry.builtin_names("metrics")},
     "cost of a matrix": {"kind": "cost", "matrix": MATRIX},
+    "kappa of an order": {"kind": "kappa", "order": ORDER},
     "recall of a class": {"kind": "recall_at_precision", "at": 0.5, "of": 2},
     "recall at 0.7": {"kind": "recall_at_precision", "at": 0.7},
     "ece of 4 bins": {"kind": "ece", "bins": 4},
@@ -71,6 +74,7 @@ def reference(name, logits, label, classes):
     p = logits.double().softmax(-1).numpy()
     label = label.numpy()
     order = classes.argsort().argsort().numpy()
+    turned = np.array([ORDER.index(int(c)) for c in classes]).argsort().argsort()
     rests = [(label == c, logp[:, c]) for c in range(C)]
     hot = np.eye(C)[label]
     return {
@@ -83,6 +87,9 @@ def reference(name, logits, label, classes):
         "mcc": lambda: sklearn.matthews_corrcoef(label, answer),
         "kappa": lambda: sklearn.cohen_kappa_score(
             order[label], order[answer], labels=range(C), weights="quadratic"
+        ),
+        "kappa of an order": lambda: sklearn.cohen_kappa_score(
+            turned[label], turned[answer], labels=range(C), weights="quadratic"
         ),
         "auroc": lambda: np.mean([sklearn.roc_auc_score(*rest) for rest in rests]),
         "average_precision": lambda: np.mean(
@@ -245,6 +252,8 @@ def test_a_class_is_named_or_numbered_and_becomes_a_number():
     assert RecallAtPrecision(of=1).for_classes(names, 3).of == 1
     assert RecallAtPrecision().for_classes(names, 2).of is None
     assert RecallAtPrecision(of="0").for_classes(("2", "1", "0"), 3).of == 2
+    assert Kappa(order=("cow", "cat", "dog")).for_classes(names, 2).order == (2, 0, 1)
+    assert Kappa().for_classes(names, 3).order == ()
 
 
 @pytest.mark.parametrize(
@@ -258,8 +267,14 @@ def test_a_class_is_named_or_numbered_and_becomes_a_number():
             3,
             "metric: matrix: the data set has no class 'hen', but cat, dog, cow",
         ),
+        (Kappa(order=("cat", "cwo")), 3, "metric: order: unknown class 'cwo'. Did you mean 'cow'?"),
+        (
+            Kappa(order=("cat", "dog")),
+            3,
+            "metric: order: expected each of the 3 classes once, got 'cow' 0 times",
+        ),
     ],
-    ids=["unknown", "ways", "size", "name"],
+    ids=["unknown", "ways", "size", "name", "order", "missing"],
 )
 def test_a_metric_that_does_not_fit_the_classes_is_refused(metric, ways, line):
     with pytest.raises(SettingsError) as caught:
