@@ -91,7 +91,7 @@ class MetricResamples:
                 self.metric.measure(
                     answers[None, task], self.label[task], self.classes[task], weight
                 )[:, 0, 0]
-                for weight in images.movedim(-1, 0).contiguous().split(at_once)
+                for weight in images.movedim(-1, 0).split(at_once)
             ]
         )
         return scores_of(self.scale, values).double().nan_to_num(nan=0.0)

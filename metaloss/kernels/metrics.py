@@ -40,6 +40,26 @@ def count_answers(logits, label, counts):
 
 
 @compiled
+def count_weighted(answer, label, weight, counts):
+    """Fills in how often each class got each class as its answer, in each of R resamples.
+
+    Args:
+        answer: the class that each classifier gives each image, [N V].
+        label: [T V]; classifier n has those of task n modulo T.
+        weight: how often each image counts, [T V R].
+        counts: filled, [N C C R].
+    """
+    for n in range(len(answer)):
+        t = n % len(label)
+        counts[n] = 0
+        for i in range(answer.shape[1]):
+            row = counts[n, label[t, i], answer[n, i]]
+            of_image = weight[t, i]
+            for r in range(len(row)):
+                row[r] += of_image[r]
+
+
+@compiled
 def rank_images(score, label, found, above, level):
     """Fills in how every image ranks by the score of its own class, for every classifier.
 

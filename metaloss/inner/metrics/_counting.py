@@ -76,18 +76,20 @@ def confusion(
     on_cpu = (logits.device.type, logits.dtype) == ("cpu", torch.float32)
     if weight is None and on_cpu and kernels.available():
         return _counted(by_class.contiguous(), label)
-    pairs = label * classes + by_class.max(-2).indices  # [P T V]
+    answer = by_class.max(-2).indices  # [P T V]
     if weight is None:
         weight = logits.new_ones(label.shape)
-    resamples = weight.shape[:-2]
-    size = (*resamples, *pairs.shape)
-    # Sums of whole numbers are exact, in whatever order they are added.
-    counts = weight.new_zeros(*resamples, *pairs.shape[:2], classes**2)
-    counts.scatter_add_(-1, pairs.expand(size), weight[..., None, :, :].expand(size))
+    if on_cpu and kernels.available():
+        counts = _weighted(answer, label, weight, classes)
+    else:
+        pairs = label * classes + answer
+        size = (*weight.shape[:-2], *pairs.shape)
+        # Sums of whole numbers are exact, in whatever order they are added.
+        flat = weight.new_zeros(*size[:-1], classes**2)
+        flat.scatter_add_(-1, pairs.expand(size), weight[..., None, :, :].expand(size))
+        counts = flat.unflatten(-1, (classes, classes))
     diverged = ~logits.isfinite().all(-1).all(-1)
-    counts.masked_fill_(diverged[..., None], torch.nan)
-    result: Tensor = counts.unflatten(-1, (classes, classes))
-    return result
+    return counts.masked_fill_(diverged[..., None, None], torch.nan)
 
 
 def _counted(
@@ -100,6 +102,24 @@ def _counted(
     counts = by_class.new_empty(*by_class.shape[:2], classes, classes)
     count_answers(by_class.flatten(0, 1).numpy(), label.numpy(), counts.flatten(0, 1).numpy())
     return counts
+
+
+def _weighted(
+    answer: Int[Tensor, "P T V"],
+    label: Int[Tensor, "T V"],
+    weight: Float[Tensor, "*R T V"],
+    classes: int,
+) -> Float[Tensor, "*R P T C C"]:
+    """Counted answers of weighted images, all resamples of an image at a time."""
+    from metaloss.kernels.metrics import count_weighted
+
+    resamples = weight.shape[:-2]
+    by_image = weight.flatten(0, -3) if resamples else weight[None]
+    by_image = by_image.movedim(0, -1).contiguous()  # [T V R]
+    P, T, _ = answer.shape
+    counts = weight.new_empty(P * T, classes, classes, by_image.shape[-1])
+    count_weighted(answer.flatten(0, 1).numpy(), label.numpy(), by_image.numpy(), counts.numpy())
+    return counts.movedim(-1, 0).reshape(*resamples, P, T, classes, classes)
 
 
 def hits(counts: Float[Tensor, "*A C C"]) -> Float[Tensor, "*A C"]:
