@@ -17,6 +17,7 @@ from metaloss.core.population import Vectors
 from metaloss.core.streams import Stream
 from metaloss.data.episodes import Tasks
 from metaloss.genomes.mln import MetaLossNetwork
+from metaloss.genomes.targets import LearnedTargets
 from metaloss.losses.base import CrossEntropies, Losses
 from metaloss.losses.formulas import Formulas
 from metaloss.losses.language.expression import Expression, P, Y, call, constant
@@ -160,6 +161,8 @@ def problem(case: Case) -> Problem:
         losses: Losses = Formulas.of([formula(random.Random(i)) for i in range(case.candidates)])
     elif case.loss in SEARCHED:
         losses = first_generation(case.loss, case.candidates, key.at("losses"))
+    elif case.loss == "targets":
+        losses = learned_targets(case.candidates, key.at("losses"))
     elif case.loss == "ce":
         losses = CrossEntropies.of(case.candidates)
         networks = [{"smoothing": torch.zeros(())} for _ in range(case.candidates)]
@@ -169,6 +172,13 @@ def problem(case: Case) -> Problem:
         losses = genome.losses(population)
         networks = matrices(genome, population)
     return Problem(case, episodes, episodes.sample(keys, "train"), keys, losses, networks)
+
+
+def learned_targets(n: int, key: Stream) -> Losses:
+    """Curves about those that a search starts from, as far away as its first steps take them."""
+    genome = LearnedTargets()
+    start = genome.sample(n, key).vectors()
+    return genome.losses(Vectors(start + 0.15 * key.at("step").normal(*start.shape)))
 
 
 def first_generation(genome: str, n: int, key: Stream) -> Losses:

@@ -30,9 +30,12 @@ from metaloss.inner.loop import Inner
 
 # Candidates × tasks.
 SIZES = ((1, 1), (1, 16), (16, 1), (2, 8), (8, 8), (32, 8), (128, 8), (256, 16))
-LOSSES = ("mln", "ce", "formulas", *SEARCHED)
+LOSSES = ("mln", "ce", "targets", "formulas", *SEARCHED)
 # The MLP's grids for them.
-WITHOUT_RIVALS = {"formulas": ((128, 8),), **dict.fromkeys(SEARCHED, ((32, 8), (128, 8)))}
+WITHOUT_RIVALS = {
+    "formulas": ((128, 8),),
+    **dict.fromkeys(("targets", *SEARCHED), ((32, 8), (128, 8))),
+}
 RIVALS = ("sequential", "vmap", "jax", "loops")
 # Trainings at once that are tried.
 CHUNKS = {"sequential": (1,), "vmap": (4, 16, 64), "jax": (1, 4, 16, 64)}

@@ -40,7 +40,7 @@ hypothesis.settings.load_profile("suite")
 
 # Compiled loops are machine code; a check around them would not be.
 if importlib.util.find_spec("numba"):
-    for part in ("accuracy", "metrics", "network", "perceptron"):
+    for part in ("accuracy", "metrics", "network", "perceptron", "targets"):
         importlib.import_module(f"metaloss.kernels.{part}")
 # Before anything else imports metaloss: what is imported earlier stays unchecked.
 install_import_hook("metaloss", f"{__name__}.check")

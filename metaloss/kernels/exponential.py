@@ -1,4 +1,4 @@
-"""exp of a float32, written so that LLVM makes vector instructions of it in a loop.
+"""exp and exp - 1 of a float32, written so that LLVM makes vector instructions of them in a loop.
 
 exp(x) = 2^n · exp(r), where n is the whole number nearest to x / ln 2 and r = x - n ln 2. The
 second factor is a Taylor polynomial, the first one is put into the exponent's bits.
@@ -42,8 +42,8 @@ def _two_to(typing, shifted):
 
 
 @compiled
-def exp(x):
-    """exp of a float32 to its last bits; NaN stays."""
+def _parts(x):
+    """r, the polynomial's part from r² on over r², and 2^n, of a float32."""
     # NaN fails both comparisons, and so stays.
     x = LOW if x < LOW else HIGH if x > HIGH else x
     shifted = x * LOG2_E + SHIFT
@@ -53,4 +53,19 @@ def exp(x):
     y = TAYLOR[0]
     for c in TAYLOR[1:]:
         y = y * r + c
-    return (y * (r * r) + (r + ONE)) * _two_to(shifted)
+    return r, y, _two_to(shifted)
+
+
+@compiled
+def exp(x):
+    """exp of a float32 to its last bits; NaN stays."""
+    r, y, scale = _parts(x)
+    return (y * (r * r) + (r + ONE)) * scale
+
+
+@compiled
+def expm1(x):
+    """exp(x) - 1 of a float32 to its last bits, near 0 too; NaN stays."""
+    r, y, scale = _parts(x)
+    # Without a 1 in the first factor nothing cancels where n is 0.
+    return (y * (r * r) + r) * scale + (scale - ONE)

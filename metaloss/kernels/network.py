@@ -5,7 +5,6 @@ Arrays are C-contiguous and lead with N = P·T classifiers; t = n modulo T is th
 
 # mypy: disable-error-code="no-untyped-def"
 
-import math
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,6 +13,7 @@ from metaloss.kernels.exponential import ONE, exp
 from metaloss.kernels.jit import compiled
 from metaloss.kernels.perceptron import relu, relu_gradient
 from metaloss.kernels.product import add_product
+from metaloss.kernels.softmax import softmax
 
 LANES = 32  # images for which the gradient is computed at once
 
@@ -39,31 +39,6 @@ def _deactivate(grad, out, logistic):
         for b in range(out.shape[1]):
             # σ' = σ - σ²
             grad[i, b] *= out[i, b] - out[i, b] * out[i, b]
-
-
-@compiled
-def _softmax(logp, p, lanes):
-    """Logits [C lanes] become log-probabilities in place; fills p [C lanes] with probabilities."""
-    top = np.empty(lanes, np.float32)
-    total = np.zeros(lanes, np.float32)
-    top[:] = logp[0]
-    for c in range(1, len(logp)):
-        for b in range(lanes):
-            top[b] = logp[c, b] if logp[c, b] > top[b] else top[b]
-    # The highest logit is subtracted first, so that exp cannot overflow.
-    for c in range(len(logp)):
-        for b in range(lanes):
-            logp[c, b] -= top[b]
-            p[c, b] = exp(logp[c, b])
-            total[b] += p[c, b]
-    # From here on: the logarithm of the sum, and one over the sum.
-    for b in range(lanes):
-        top[b] = math.log(total[b])
-        total[b] = ONE / total[b]
-    for c in range(len(logp)):
-        for b in range(lanes):
-            logp[c, b] -= top[b]
-            p[c, b] *= total[b]
 
 
 @compiled
@@ -209,7 +184,7 @@ def logit_gradient(  # noqa: PLR0915
                     y[c, b] = target[t, c, at + b]
 
             # --- forward: probabilities, features of the ŷ channel, sums over classes, integration
-            _softmax(logp, p, lanes)
+            softmax(logp, p, lanes)
             _read(x, logp, p, channels, lanes)
             for f in range(features):
                 h[f] = weights.b_pred[i, f, 0]

@@ -5,13 +5,26 @@ an image's class to a power; π is a class's share of the training images.
 """
 
 from dataclasses import dataclass, replace
-from typing import ClassVar, Self
+from typing import ClassVar, Protocol, Self, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from metaloss.losses.base import Losses, TrainingTargets, chosen_weights, mean_over_images
+
+
+@runtime_checkable
+class Adjustable(Protocol):
+    """Losses that shift logits and weigh images themselves, in the loop of their gradient."""
+
+    def adjusted_logit_gradient(
+        self,
+        logits: Float[Tensor, "P T B C"],
+        shift: Float[Tensor, "P T 1 C"],
+        importance: Float[Tensor, "P T B"],
+    ) -> Float[Tensor, "P T B C"]:
+        """`logit_gradient` at logits + shift, times the images' importance."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +99,8 @@ class PriorAdjusted:
     def logit_gradient(self, logits: Float[Tensor, "P T B C"]) -> Float[Tensor, "P T B C"]:
         """The gradient of each value with respect to its logits."""
         shift, importance = self._bound
+        if isinstance(self.losses, Adjustable):
+            return self.losses.adjusted_logit_gradient(logits, shift, importance)
         return self.losses.logit_gradient(logits + shift) * importance[..., None]
 
     @property

@@ -1,0 +1,69 @@
+"""ln(1 + x) of a float32, written so that LLVM makes vector instructions of it in a loop.
+
+1 + x = 2^n · (1 + f), where 1 + f lies between √½ and √2. With s = f / (2 + f), ln(1 + f) is the
+series 2 (s + s³/3 + s⁵/5 + ...), of which the first term is f - s f.
+"""
+
+# mypy: disable-error-code="no-untyped-def"
+
+import math
+
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+
+from metaloss.kernels.exponential import LN2, ONE
+from metaloss.kernels.jit import compiled
+
+TWO = np.float32(2)
+ROOT = int(np.float32(math.sqrt(0.5)).view(np.int32))  # the bits of √½
+# Twice the coefficients 1/9 ... 1/3 of the series in s², highest power first.
+SERIES = tuple(np.float32(2 / n) for n in (9, 7, 5, 3))
+
+
+def _exponent_bits(builder, number):
+    """The bits of a float32, and its n as a whole number."""
+    word = ir.IntType(32)
+    bits = builder.bitcast(number, word)
+    # A float32's exponent begins at bit 23.
+    return bits, builder.ashr(builder.sub(bits, word(ROOT)), word(23))
+
+
+@intrinsic
+def _exponent(typing, number):
+    """n of a float32 above 0."""
+
+    def generate(context, builder, signature, arguments):
+        return builder.sitofp(_exponent_bits(builder, arguments[0])[1], ir.FloatType())
+
+    return types.float32(types.float32), generate
+
+
+@intrinsic
+def _mantissa(typing, number):
+    """1 + f of a float32 above 0."""
+
+    def generate(context, builder, signature, arguments):
+        bits, n = _exponent_bits(builder, arguments[0])
+        return builder.bitcast(
+            builder.sub(bits, builder.shl(n, ir.IntType(32)(23))), ir.FloatType()
+        )
+
+    return types.float32(types.float32), generate
+
+
+@compiled
+def log1p(x):
+    """ln(1 + x) of a finite float32 above -1, to its last bits; NaN stays."""
+    y = ONE + x
+    n = _exponent(y)
+    # Where n is 0, x itself has all its bits.
+    f = x if n == 0 else _mantissa(y) - ONE
+    s = f / (TWO + f)
+    square = s * s
+    series = SERIES[0]
+    for c in SERIES[1:]:
+        series = series * square + c
+    # The bits of NaN would give a number.
+    return (n * LN2[1] + x * 0 + (f - s * (f - square * series))) + n * LN2[0]
