@@ -27,6 +27,7 @@ SHIPPED = sorted(
     if not family_files.written(str(p))[0].get("kind")
 )
 GOOD = 'dataset = "digits"\nways = 3\nshots = 2\nval = 4\n'
+ON_FEATURES = "fashionmnist-resnet18"  # its weights come with no package
 KEYS = [Stream(5).at("task", t) for t in range(60)]
 
 
@@ -61,7 +62,16 @@ def test_every_shipped_family_is_found_by_its_name(path, monkeypatch, tmp_path):
     assert family.model()
 
 
-@pytest.mark.parametrize("name", [p.stem for p in SHIPPED if "fashionmnist" in p.stem])
+def test_a_shipped_family_on_features_says_how_to_get_the_weights_it_lacks(monkeypatch, tmp_path):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    family = episodic_family.read(ON_FEATURES)
+    with pytest.raises(SettingsError, match="metaloss data fetch torchvision:resnet18"):
+        episodic.open_episodes(family)
+
+
+@pytest.mark.parametrize(
+    "name", [p.stem for p in SHIPPED if "fashionmnist" in p.stem and p.stem != ON_FEATURES]
+)
 def test_every_fashionmnist_family_fits_the_embedded_subset(name, monkeypatch, tmp_path):
     monkeypatch.setattr(fashionmnist, "SYSTEM", tmp_path / "none")
     monkeypatch.setenv("METALOSS_DATA", str(tmp_path))
