@@ -101,9 +101,9 @@ def evaluate(
 
     images = tasks.train
     # Of the labels as they are given to training, wrong ones too.
-    bound_losses = losses.bind(TrainingTargets(images.target, images.weight, images.class_counts))
+    targets = TrainingTargets(images.target, images.weight, images.class_counts, tasks.costs)
     train(
-        bound_losses,
+        losses.bind(targets),
         model,
         bound.init(len(losses)),
         bound.train,

@@ -64,6 +64,7 @@ NAMES = {
     "log_prior": "The logarithm of C times a class's share of the training images is logprior.",
     "priors": "A class's share of the training images is prior.",
     "n": "The number of a class's training images is count.",
+    "costs": "What a class costs as the answer is cost.",
     "counts": "The number of a class's training images is count.",
     "c": "The number of classes is C.",
 }

@@ -57,7 +57,7 @@ class Criterion(LossModule):
 
     def with_options(self, **options: Any) -> Self:
         """The same loss with another `weight`, `reduction`, `label_smoothing`, `ignore_index`,
-        `normalise` or `prior`.
+        `normalise`, `prior` or `costs`.
 
         Raises:
             TypeError: there is no such option.
@@ -72,6 +72,11 @@ class Criterion(LossModule):
     @property
     def reads_prior(self) -> bool:
         """Whether it depends on how many training images each class has."""
+        return False
+
+    @property
+    def reads_costs(self) -> bool:
+        """Whether it depends on what each mistake costs."""
         return False
 
     def fit_prior(self, labels: Tensor, classes: int | None = None) -> Self:
@@ -100,7 +105,9 @@ class Criterion(LossModule):
         """What each image's value is the sum of, [N, C] or [N, 1], of logits and targets [N, C]."""
         # One task for the target [T B C], one candidate and one task for the logits [P T B C].
         counts = None if self.prior is None else self.prior[None]
-        targets = TrainingTargets(soft[None], counts=counts)
+        costs = self.relative_costs(soft)
+        costs = None if costs is None else costs[None]
+        targets = TrainingTargets(soft[None], counts=counts, costs=costs)
         return self.losses().bind(targets).terms(logits[None, None])[0, 0]
 
     def gain(self, classes: int) -> float:

@@ -24,11 +24,11 @@ def export(criterion: Criterion, path: str | Path) -> None:
 
     Args:
         criterion: the loss; its options are a `.py` module's defaults and fixed in `.pt2`; the
-            others keep the prior alone, and `.tex` not even that.
+            others keep the prior and the costs alone, and `.tex` not even those.
         path: .py: a module with a class `Loss`; .tex: the formula; .pt2: a program of torch.export
             for logits [N, C] and class indices [N]; loss.json: in a folder of its own, what
             `metaloss.load` reads. A network's program is for its home number of classes, one with
-            class weights or a prior for as many as those are.
+            class weights, a prior or costs for as many classes as those have.
 
     Raises:
         SettingsError: the suffix is unknown, or the loss has no formula.
@@ -56,9 +56,9 @@ def _latex(criterion: Criterion, path: Path) -> str:
 
 
 def _program(criterion: Criterion, path: Path) -> None:
-    # Weights and a prior are as many numbers as there are classes.
-    numbers = criterion.weight if criterion.prior is None else criterion.prior
-    fixed = criterion.home_classes if numbers is None else len(numbers)
+    # Weights and a prior are as many numbers as there are classes, costs as many rows.
+    told = [x for x in (criterion.weight, criterion.prior, criterion.costs) if x is not None]
+    fixed = len(told[-1]) if told else criterion.home_classes
     classes = criterion.classes or fixed or 10
     n = torch.export.Dim("N", min=1)
     example = (torch.zeros(4, classes), torch.zeros(4, dtype=torch.int64))

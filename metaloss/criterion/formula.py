@@ -9,7 +9,7 @@ from metaloss.criterion.base import Criterion
 from metaloss.criterion.loss_module import shares
 from metaloss.losses.base import Losses
 from metaloss.losses.formulas import Formulas
-from metaloss.losses.language.expression import CLASS_TERMINALS
+from metaloss.losses.language.expression import CLASS_TERMINALS, COST, LABEL_TERMINALS
 from metaloss.losses.language.formula import NO_SCALE, NO_SHIFT, Formula
 from metaloss.losses.language.programs import (
     Program,
@@ -69,6 +69,11 @@ class FormulaCriterion(Criterion):
         """Whether a terminal of it is one of the classes' shares."""
         return not self.formula.terminals.isdisjoint(CLASS_TERMINALS)
 
+    @property
+    def reads_costs(self) -> bool:
+        """Whether a terminal of it is the cost of a mistake."""
+        return COST.head in self.formula.terminals
+
     def losses(self) -> Losses:
         """The formula's loss."""
         return Formulas.of([self.formula])
@@ -126,10 +131,9 @@ class FormulaCriterion(Criterion):
             return gain_tensor(self.losses(), classes)
         y = torch.tensor([1.0, 0.0], dtype=torch.float64)
         logp = -y.new_full((2,), classes).log()
-        slope = self._evaluate(self._slope, y, logp, classes) * (
-            self._slope.sign / self.formula.temperature
-        )
-        return slope[1] - slope[0]
+        slope = evaluate(self._slope, y, logp.exp(), logp, classes)
+        per_class = classes if self.formula.reduction == "mean" else 1
+        return (slope[1] - slope[0]) * self._slope.sign / (self.formula.temperature * per_class)
 
     def _evaluate(
         self,
@@ -140,34 +144,39 @@ class FormulaCriterion(Criterion):
         label: Tensor | None = None,
     ) -> Tensor:
         """A program's value by class, or at the labels' classes alone."""
-        known = self._class_terminals(classes, logp, label)
-        value = evaluate(program, y, logp.exp(), logp, classes, known)
+        value = evaluate(program, y, logp.exp(), logp, classes, self._seen(y, classes, label))
         return value / classes if self.formula.reduction == "mean" else value
 
-    def _class_terminals(
-        self, classes: int, like: Tensor, label: Tensor | None = None
-    ) -> dict[str, Tensor] | None:
-        """What it reads of the classes' shares, if it does and they are not even."""
-        if self.prior is None or not self.reads_prior:
-            return None
-        known = self.class_terminals(classes, like)
-        return known if label is None else {k: x[label][:, None] for k, x in known.items()}
+    def _seen(self, y: Tensor, classes: int, label: Tensor | None = None) -> dict[str, Tensor]:
+        """What it reads of shares and costs that it was told, by class or at the labels' alone."""
+        seen: dict[str, Tensor] = {}
+        if self.prior is not None and self.reads_prior:
+            seen = self.class_terminals(classes, y)
+            if label is not None:
+                seen = {name: x[label][:, None] for name, x in seen.items()}
+        if self.costs is not None and self.reads_costs:
+            # A right answer costs nothing.
+            seen["cost"] = self.image_costs(y) if label is None else torch.zeros_like(y)
+        return seen
 
     @property
     def _reads_all_targets(self) -> bool:
         """Whether, with hard labels, more is read than each image's own class."""
         moves = self.formula.scale.terminals | self.formula.shift.terminals
-        return self._rest is not None or "y" in moves
+        return self._rest is not None or not moves.isdisjoint(LABEL_TERMINALS)
 
     def _logp(self, logits: Tensor, soft: Tensor) -> Tensor:
         """The logarithms of p = softmax(scale · z / temperature + shift)."""
         formula = self.formula
         z = logits if formula.temperature == 1 else logits / formula.temperature
-        known = self._class_terminals(logits.shape[-1], logits)
+        classes = logits.shape[-1]
+        if formula.plain_softmax:
+            return z.log_softmax(-1)
+        seen = self._seen(soft, classes)
         if formula.scale != NO_SCALE:
-            z = z * evaluate(self._scale, soft, logits, logits, logits.shape[-1], known)
+            z = z * evaluate(self._scale, soft, logits, logits, classes, seen)
         if formula.shift != NO_SHIFT:
-            z = z + evaluate(self._shift, soft, logits, logits, logits.shape[-1], known)
+            z = z + evaluate(self._shift, soft, logits, logits, classes, seen)
         return z.log_softmax(-1)
 
     def _copy(self, **options: Any) -> Self:

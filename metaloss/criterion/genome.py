@@ -46,6 +46,11 @@ class GenomeCriterion(Criterion):
         """Whether its genome has a part for the classes' shares."""
         return bool(getattr(self.genome, "reads_prior", False))
 
+    @property
+    def reads_costs(self) -> bool:
+        """Whether its genome has a part for the costs of mistakes."""
+        return bool(getattr(self.genome, "reads_costs", False))
+
     def losses(self) -> Losses:
         """The candidate's loss."""
         return self.genome.losses(self.candidate)

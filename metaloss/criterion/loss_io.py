@@ -33,11 +33,12 @@ SHIPPED = Path(__file__).parent / "shipped"  # losses that come with the package
 FORMAT = 1
 # Of a loss.json.
 FIELDS = {
-    *("format", "kind", "formula", "genome", "smooth", "prior"),
+    *("format", "kind", "formula", "genome", "smooth", "prior", "costs"),
     *("about", "weights_sha256", "sha256"),
 }
 LIMIT = 1 << 20  # bytes of a loss.json, and of a weights file's header
 WEIGHTS_LIMIT = 1 << 28
+WRITTEN_COSTS = 150  # classes of the most costs that a loss.json has room for
 WRITTEN = (FormulaCriterion, GenomeCriterion, Dice)  # what `save` can write
 
 
@@ -54,7 +55,16 @@ def save(folder: Path, criterion: Criterion, card: str, images: ImageRecord | No
         card: what a reader should know about it, in Markdown.
         images: those that it has learned from; those of the folder that it was read from where
             None.
+
+    Raises:
+        SettingsError: its costs are of more classes than a loss.json has room for.
     """
+    if criterion.costs is not None and len(criterion.costs) > WRITTEN_COSTS:
+        raise SettingsError(
+            f"{folder}: loss.json has room for the costs of {WRITTEN_COSTS} classes, not of "
+            f"{len(criterion.costs)}: save the loss with_options(costs=None), and give them to "
+            "metaloss.load"
+        )
     images = images or images_of(criterion)
     folder.mkdir(exist_ok=True)
     table: dict[str, Any]
@@ -75,8 +85,9 @@ def save(folder: Path, criterion: Criterion, card: str, images: ImageRecord | No
     else:
         assert isinstance(criterion, FormulaCriterion)
         table = {"kind": "formula", "formula": str(criterion.formula)}
-    if criterion.prior is not None:
-        table["prior"] = criterion.prior.tolist()
+    for name in ("prior", "costs"):
+        if (numbers := getattr(criterion, name)) is not None:
+            table[name] = numbers.tolist()
     storage.write(folder / "card.md", card.encode())
     if images is not None:
         image_record.write(folder, images)
@@ -112,8 +123,9 @@ def load(
     Args:
         spec: what is meant; `./ce` is the path, where `ce` would be the name.
         parent: where runs are looked for by name.
-        options: `weight`, `reduction`, `label_smoothing`, `ignore_index`, `normalise`, `prior`, as
-            `Criterion.with_options` takes them; with none of them a loss is given back as it is.
+        options: `weight`, `reduction`, `label_smoothing`, `ignore_index`, `normalise`, `prior`,
+            `costs`, as `Criterion.with_options` takes them; with none of them a loss is given back
+            as it is.
 
     Raises:
         SettingsError: there is no such loss, or the run has none yet; a formula with a mistake, and
@@ -223,14 +235,15 @@ def _read(folder: Path) -> Criterion:
 
 def _described(folder: Path, table: dict[str, Any]) -> Criterion:
     """The loss that a table says, its weights beside it."""
-    loss = _without_prior(folder, table)
+    loss = _without_options(folder, table)
+    options = {name: table[name] for name in ("prior", "costs") if name in table}
     try:
-        return loss if "prior" not in table else loss.with_options(prior=table["prior"])
+        return loss.with_options(**options) if options else loss
     except (TypeError, ValueError) as error:
         raise SettingsError(str(error)) from None
 
 
-def _without_prior(folder: Path, table: dict[str, Any]) -> Criterion:
+def _without_options(folder: Path, table: dict[str, Any]) -> Criterion:
     if table["kind"] == "formula":
         return FormulaCriterion(Formula.parse(table["formula"]), table["about"])
     if table["kind"] == "dice":

@@ -6,6 +6,7 @@ both keep one contract.
 
 import torch
 
+from metaloss.losses.costs import cost_matrix, image_costs, relative_costs
 from metaloss.losses.prior import class_counts, class_terminals
 
 
@@ -69,13 +70,18 @@ class LossModule(torch.nn.Module):
             cross-entropy's.
         prior: training images of each class [C], or the classes' shares, for a loss that reads
             them; even classes where None.
+        costs: what each answer (column) costs for each true class (row) [C, C], for a loss that
+            reads it; all mistakes alike where None.
 
     Attributes:
         weighs_terms: whether the loss has the form y·g(p), or that of smoothed targets.
         classes: the one number of classes it works for; None: any.
     """
 
-    OPTIONS = ("weight", "reduction", "label_smoothing", "ignore_index", "normalise", "prior")
+    OPTIONS = (
+        *("weight", "reduction", "label_smoothing", "ignore_index", "normalise"),
+        *("prior", "costs"),
+    )
     weighs_terms = False
     classes: int | None = None
 
@@ -88,6 +94,7 @@ class LossModule(torch.nn.Module):
         ignore_index: int = -100,
         normalise: bool = False,
         prior: object = None,
+        costs: object = None,
     ) -> None:
         super().__init__()
         if reduction not in ("mean", "sum", "none"):
@@ -104,6 +111,9 @@ class LossModule(torch.nn.Module):
         self.prior: torch.Tensor | None
         # In no `state_dict`: it follows from the images that one trains on.
         self.register_buffer("prior", class_counts(prior), persistent=False)
+        self.costs: torch.Tensor | None
+        # Nor this: it says what the loss is for.
+        self.register_buffer("costs", cost_matrix(costs), persistent=False)
 
     def terms(self, logits: torch.Tensor, soft: torch.Tensor) -> torch.Tensor:
         """What each image's value is the sum of, [N, C] or [N, 1], of logits and targets [N, C]."""
@@ -115,12 +125,21 @@ class LossModule(torch.nn.Module):
             like.new_ones(classes) if self.prior is None else self.prior.to(like)
         )
 
+    def relative_costs(self, like: torch.Tensor) -> torch.Tensor | None:
+        """The costs above those of right answers, in units of the mean mistake [C, C]."""
+        return None if self.costs is None else relative_costs(self.costs.to(like))
+
+    def image_costs(self, soft: torch.Tensor) -> torch.Tensor:
+        """What each class costs as the answer, `cost` [N, C], of targets [N, C]."""
+        return image_costs(soft, self.relative_costs(soft))
+
     def gain(self, classes: int) -> float:
         """The first pull on the true logit relative to cross-entropy's, at uniform predictions
-        among even classes.
+        among even classes whose mistakes cost alike.
         """
         if classes not in self._gains:
-            prior, self.prior = self.prior, None
+            told = self.prior, self.costs
+            self.prior = self.costs = None
             logits = torch.zeros(1, classes, dtype=torch.float64, requires_grad=True)
             label = torch.zeros(1, dtype=torch.int64)
             try:
@@ -128,7 +147,7 @@ class LossModule(torch.nn.Module):
                     value = self.terms(logits, shares(label, logits)).sum()
                     (gradient,) = torch.autograd.grad(value, logits)
             finally:
-                self.prior = prior
+                self.prior, self.costs = told
             self._gains[classes] = float(-gradient[0, 0]) * classes / (classes - 1)
         return self._gains[classes]
 
@@ -209,9 +228,11 @@ class LossModule(torch.nn.Module):
         classes = logits.shape[axis]
         if self.classes not in (None, classes):
             raise ValueError(f"this loss is made for {self.classes} classes, got {classes}")
-        for name, numbers in (("weight", self.weight), ("prior", self.prior)):
+        for name in ("weight", "prior", "costs"):
+            numbers = getattr(self, name)
             if numbers is not None and numbers.shape[0] != classes:
                 raise ValueError(
-                    f"{name} has {numbers.shape[0]} numbers, one per class, "
+                    f"{name} has {numbers.shape[0]} {'rows' if numbers.ndim > 1 else 'numbers'}, "
+                    "one per class, "
                     f"and the logits have {classes} classes"
                 )

@@ -12,8 +12,8 @@ from metaloss.criterion.genome import GenomeCriterion
 from metaloss.criterion.loss_module import LossModule
 from metaloss.errors import SettingsError
 from metaloss.genomes import Exportable
-from metaloss.losses import prior
-from metaloss.losses.language.expression import CLASS_TERMINALS, Expression
+from metaloss.losses import costs, prior
+from metaloss.losses.language.expression import CLASS_TERMINALS, COST, Expression
 from metaloss.losses.language.formula import NO_SCALE, NO_SHIFT
 from metaloss.losses.language.primitives import PRIMITIVES
 
@@ -48,7 +48,7 @@ def python(criterion: Criterion) -> str:
         SettingsError: there is no Python for the loss.
     """
     base: type = LossModule
-    shared = f"{_after_imports(prior)}\n\n\n{_after_imports(loss_module)}"
+    shared = "\n\n\n".join(map(_after_imports, (prior, costs, loss_module)))
     defaults = {name: getattr(criterion, name) for name in Criterion.OPTIONS}
     if isinstance(criterion, Dice):
         base = dice.DiceModule
@@ -57,7 +57,7 @@ def python(criterion: Criterion) -> str:
         body = []
     else:
         body = _methods(criterion)
-    for name in ("weight", "prior"):
+    for name in ("weight", "prior", "costs"):
         numbers = defaults[name]
         defaults[name] = None if numbers is None else numbers.tolist()
     lines = "".join(f"    {line}\n" if line else "\n" for line in body)
@@ -126,6 +126,7 @@ def _expression(e: Expression) -> list[str]:
     if read := sorted(e.terminals & CLASS_TERMINALS):
         lines.append("known = self.class_terminals(p.shape[-1], p)")
         lines += [f"{name} = known[{name!r}]" for name in read]
+    lines += ["cost = self.image_costs(y)"] if COST.head in e.terminals else []
     names: dict[Expression, str] = {}
 
     def name(e: Expression) -> str:

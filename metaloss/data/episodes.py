@@ -1,6 +1,6 @@
 """Episodes: T small training sets, each with a large validation set, from one pool of images."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float, Int64, UInt8
@@ -120,11 +120,13 @@ class Tasks:
         train: the training images.
         val: the validation images, equally many in all tasks.
         classes: the number in the data set of the class that each label means; None: unknown.
+        costs: what losses see of what each mistake costs, as `TrainingTargets.costs`.
     """
 
     train: TaskImages
     val: TaskImages
     classes: Int64[Tensor, "T C"] | None = None
+    costs: Float[Tensor, "T C C"] | None = None
 
     @property
     def ways(self) -> int:
@@ -136,7 +138,8 @@ class Tasks:
 
     def __getitem__(self, tasks: slice | Int64[Tensor, " t"]) -> "Tasks":
         classes = None if self.classes is None else self.classes[tasks]
-        return Tasks(self.train[tasks], self.val[tasks], classes)
+        costs = None if self.costs is None else self.costs[tasks]
+        return Tasks(self.train[tasks], self.val[tasks], classes, costs)
 
     def by_size(self) -> list[tuple[Int64[Tensor, " t"], "Tasks"]]:
         """Tasks of one size in memory together, with their places among all."""
@@ -148,7 +151,7 @@ class Tasks:
         for n in size.unique().tolist():
             places = everyone[size == n]
             some = self[places]
-            groups.append((places, Tasks(some.train.cut(n), some.val, some.classes)))
+            groups.append((places, replace(some, train=some.train.cut(n))))
         return groups
 
 

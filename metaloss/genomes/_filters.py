@@ -18,6 +18,7 @@ from pydantic.dataclasses import dataclass as settings
 from torch import Tensor
 
 from metaloss.losses.language.expression import (
+    COST,
     COUNT,
     LOGP,
     LOGPRIOR,
@@ -97,7 +98,7 @@ def examine(e: Expression, filters: Filters) -> Examination:
     the rule alone turns over a loss whose curve has a pole at its end, as six of the paper's own
     have.
     """
-    if not (e.varies and "y" in e.terminals):
+    if not (e.varies and e.reads_label):
         return Examination(_READS, e)
     curve, pull = measured(e, filters.classes)
     low, high = torch.stack(curve.aminmax()).tolist()  # NaN where one is NaN
@@ -155,7 +156,7 @@ def measured(e: Expression, classes: int) -> tuple[Float[Tensor, " N"], float]:
     beside the curve's; at a kink it lies between the slopes on either side.
 
     Args:
-        e: reads y, and p or logp.
+        e: reads y or cost, and p or logp.
         classes: C, of the gain.
     """
     with torch.no_grad():
@@ -173,7 +174,8 @@ def _difference(before: float, after: float) -> float:
 def _situations(classes: int) -> dict[Expression, Tensor]:
     """The terminals of a class that is not the target and of one that is.
 
-    First along the curve, then where all C classes are alike. All classes are equally frequent.
+    First along the curve, then where all C classes are alike. All classes are equally frequent, and
+    all mistakes cost alike.
     """
     v = grid()
     unsure = torch.tensor([1 / classes - _STEP, 1 / classes + _STEP], dtype=torch.float64)
@@ -183,7 +185,7 @@ def _situations(classes: int) -> dict[Expression, Tensor]:
         1, torch.tensor([len(v), len(v) + 1]), float(classes)
     )
     even = {PRIOR: 1 / c, LOGPRIOR: torch.zeros_like(c), COUNT: torch.ones_like(c)}
-    return {Y: y, P: p, LOGP: p.log(), C: c, **even}
+    return {Y: y, COST: 1 - y, P: p, LOGP: p.log(), C: c, **even}
 
 
 def _value(e: Expression, known: dict[Expression, Tensor]) -> Tensor:

@@ -70,9 +70,9 @@ class Symbolic(FormulaGenome):
     @classmethod
     def _known(cls, start: str) -> str:
         for name in parts(start):
-            if name != RANDOM and not ((e := seed(name)).varies and "y" in e.terminals):
+            if name != RANDOM and not ((e := seed(name)).varies and e.reads_label):
                 raise SettingsError(
-                    f"{name} reads too little to start from: a loss needs y, and p or logp"
+                    f"{name} reads too little to start from: a loss needs y or cost, and p or logp"
                 )
         return start
 

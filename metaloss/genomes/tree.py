@@ -51,7 +51,7 @@ FUNCTIONS = (
     "sigmoid",
 )
 # Symbol k stands for HEADS[k - 1], 0 for nothing. Runs keep the numbers: what is new stands last.
-HEADS = ("", "C", "y", "p", "logp", *PRIMITIVES, "prior", "logprior", "count")
+HEADS = ("", "C", "y", "p", "logp", *PRIMITIVES, "prior", "logprior", "count", "cost")
 SYMBOLS = {head: k for k, head in enumerate(HEADS, start=1)}
 TRIES = 50
 
@@ -99,7 +99,8 @@ class Tree(SeesPrior, Symbolic):
 
     functions: Annotated[tuple[str, ...], Field(min_length=1)] = FUNCTIONS
     terminals: Annotated[
-        tuple[Literal["y", "p", "logp", "C", "prior", "logprior"], ...], Field(min_length=2)
+        tuple[Literal["y", "p", "logp", "C", "prior", "logprior", "cost"], ...],
+        Field(min_length=2),
     ] = ("y", "p", "logp")
     constants: Annotated[float, Field(ge=0, lt=1)] = 0.25
     min_height: Annotated[int, Field(ge=1, le=10)] = 2
@@ -251,7 +252,7 @@ class Tree(SeesPrior, Symbolic):
 
     def _may_be(self, e: Expression) -> bool:
         tall = self.min_height <= e.height <= self.max_height
-        return tall and e.size <= self.max_size and "y" in e.terminals and e.varies
+        return tall and e.size <= self.max_size and e.reads_label and e.varies
 
     def _grown(self, height: int, rng: Random, full: bool = False) -> Expression:
         """A random tree of at most this height; of just this height everywhere if full."""

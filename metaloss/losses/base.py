@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from metaloss.losses.costs import image_costs
 from metaloss.losses.prior import class_terminals
 
 
@@ -25,11 +26,20 @@ class TrainingTargets:
             an image of weight 0 pads a task, and has neither value nor gradient. None: all alike.
         counts: images of each class among all that the training sees, never those of a minibatch
             alone; None: even classes.
+        costs: what each answer (column) costs for each true class (row), as `relative_costs` gives
+            it; None: all mistakes cost alike.
     """
 
     target: Float[Tensor, "T B C"]
     weight: Float[Tensor, "T B"] | None = None
     counts: Float[Tensor, "T C"] | None = None
+    costs: Float[Tensor, "T C C"] | None = None
+
+    @property
+    def cost(self) -> Float[Tensor, "T B C"]:
+        """What expressions read of the costs, `cost`: of each class as the answer."""
+        costs = None if self.costs is None else self.costs.to(self.target)
+        return image_costs(self.target, costs)
 
     @property
     def shares(self) -> dict[str, Float[Tensor, "T C"]]:

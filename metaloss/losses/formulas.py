@@ -18,12 +18,19 @@ from metaloss.losses.base import (
     mean_over_images,
     weigh_images,
 )
-from metaloss.losses.language.expression import CLASS_TERMINALS, LOGP, Expression, P
+from metaloss.losses.language.expression import (
+    CLASS_TERMINALS,
+    COST,
+    LABEL_TERMINALS,
+    LOGP,
+    Expression,
+    P,
+)
 from metaloss.losses.language.formula import NO_SCALE, NO_SHIFT, Formula
 from metaloss.losses.language.primitives import PRIMITIVES
 from metaloss.losses.language.programs import Program, Run, gradient_program, value_program
 
-PLANES = CLASS_TERMINALS | {"y"}  # terminals that have a number for every class or image
+PLANES = CLASS_TERMINALS | LABEL_TERMINALS  # terminals that have a number for every class or image
 Form = Literal["auto", "each", "grouped"]
 Ready = tuple[list[Tensor | None], list[tuple[int, bool]], list[tuple[Run, Any]], int]
 
@@ -33,7 +40,7 @@ class Shared:
     """What depends on targets, classes and constants alone, once for all formulas.
 
     Attributes:
-        planes: what depends on the targets or on the classes' shares.
+        planes: what depends on the targets, the costs or the classes' shares.
         rows: which of the planes an expression is.
         numbers: what does not.
         weight: of the images.
@@ -101,6 +108,8 @@ class Formulas:
         wanted = dict.fromkeys(e for program in programs for e in program.inputs if not e.varies)
         wanted.update(dict.fromkeys(e for x in self.formulas for e in x.expressions[1:]))
         known = {Expression(name): x[:, None] for name, x in targets.shares.items()}
+        if any(COST.head in e.terminals for e in wanted):
+            known[COST] = targets.cost
         for e in wanted:
             _evaluate(e, target, known)
         ordered = [e for e in known if e in wanted]

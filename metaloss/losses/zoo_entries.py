@@ -5,6 +5,7 @@ readings are here and say so.
 """
 
 from metaloss.losses.published_loss import PublishedLoss
+from metaloss.losses.zoo_costs import COSTS
 from metaloss.losses.zoo_imbalance import IMBALANCE
 
 MORGAN = "Morgan and Hougen 2024, arXiv 2404.06633, table 4"
@@ -300,4 +301,4 @@ _EVOLVED = (
     ),
 )
 
-ENTRIES = {entry.name: entry for entry in (*_STANDARD, *IMBALANCE, *_MORGAN, *_EVOLVED)}
+ENTRIES = {entry.name: entry for entry in (*_STANDARD, *IMBALANCE, *COSTS, *_MORGAN, *_EVOLVED)}

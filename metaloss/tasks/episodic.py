@@ -24,7 +24,7 @@ from metaloss.data.pools import pools
 from metaloss.data.sizes import EpisodeShape, mean_val, with_mean
 from metaloss.errors import SettingsError
 from metaloss.inner.classifiers import Classifier
-from metaloss.inner.metrics import Metric, scale_of, scores_by
+from metaloss.inner.metrics import Metric, costs_of, scale_of, scores_by
 from metaloss.inner.observers import Observer
 from metaloss.inner.observers import scores as accuracies
 from metaloss.inner.optimisers import Rate
@@ -72,7 +72,8 @@ class Episodes:
         shape = self.shape
         if val is not None:
             shape = replace(shape, val=with_mean(shape.val, min(val, mean_val(shape.val))))
-        return draw(self.images, self.pools[pool], shape, keys, self.held_out.get(pool))
+        tasks = draw(self.images, self.pools[pool], shape, keys, self.held_out.get(pool))
+        return replace(tasks, costs=costs_of(tasks, self.metric)) if self.metric else tasks
 
     @cached_property
     def shape(self) -> EpisodeShape:

@@ -54,7 +54,8 @@ PLAIN = {
     "a2_smoothed": "a2",
     "logit_adjustment_smoothed": "logit_adjustment",
 }
-SMOOTHED = tuple(PLAIN)
+# The option smooths what costs are read of, too; smoothing inside does not.
+SMOOTHED = (*PLAIN, "softmax_margin_smoothed")
 WEIGHT = torch.tensor([0.5, 2.0, 0.0, 3.0], dtype=torch.float64)
 EVERY = pytest.mark.parametrize("spec", SPECS)
 FORMS = pytest.mark.parametrize("form", ["criterion", "python"])
@@ -352,7 +353,8 @@ def masked():
     return logits, target % 3
 
 
-INFINITE = ("label_smoothing", "logit_adjustment_smoothed")  # every class has a share
+# Every class has a share.
+INFINITE = ("label_smoothing", "logit_adjustment_smoothed", "softmax_margin_smoothed", "sord")
 
 
 @FORMS

@@ -376,7 +376,7 @@ REFUSED = {
     "functions must hold one of two arguments": {"functions": ["exp", "clip"]},
     "terminals must hold y, and p or logp": {"terminals": ["y", "C"]},
     "terminals must hold y": {"terminals": ["p", "logp"]},
-    "terminals.1: Input should be 'y', 'p', 'logp', 'C', 'prior' or 'logprior', got 'q'": {
+    "terminals.1: Input should be 'y', 'p', 'logp', 'C', 'prior', 'logprior' or 'cost', got 'q'": {
         "terminals": ["y", "q"]
     },
     "needs min_height <= first_height <= max_height": {"min_height": 5},

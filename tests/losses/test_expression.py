@@ -41,6 +41,7 @@ TAME_TREES = expressions(TAME, st.sampled_from([0.0, 1.0, -1.0, 2.0, 0.5, -3.25]
 def evaluate(e, y, logp):
     """The value by plain recursion."""
     known = {"y": y, "p": logp.exp(), "logp": logp, "C": torch.tensor(10.0, dtype=y.dtype)}
+    known["cost"] = 1 - y
     even = {"prior": 0.1, "logprior": 0.0, "count": 1.0}
     known |= {name: torch.tensor(x, dtype=y.dtype) for name, x in even.items()}
     if not e.args:
@@ -256,9 +257,11 @@ def test_sympy_gets_the_same_function(e):
         sympy.Symbol("C", positive=True),
         sympy.Symbol("prior", positive=True),
         sympy.Symbol("count", positive=True),
+        sympy.Symbol("cost", real=True),
     ]
     for i in (1, 6, 11):
-        point = dict(zip(symbols, (float(y[i]), float(logp[i].exp()), 10.0, 0.1, 1.0), strict=True))
+        values = (float(y[i]), float(logp[i].exp()), 10.0, 0.1, 1.0, 1 - float(y[i]))
+        point = dict(zip(symbols, values, strict=True))
         expected = float(sympy.N(e.to_sympy().subs(point)))
         found = float(evaluate(e, y[i], logp[i]))
         assert found == pytest.approx(expected, rel=1e-6, abs=1e-9)

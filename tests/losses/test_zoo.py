@@ -54,6 +54,12 @@ def clipped_ce(y, p):
     return -y * torch.log(p.clamp(1e-7, 1))
 
 
+def with_margin(y, p, tau=1.0):
+    """The probabilities after a shift of the logits by τ(1 - y)."""
+    weighted = p * torch.exp(tau * (1 - y))
+    return weighted / weighted.sum(-1, keepdim=True)
+
+
 def reverse_ce(y, p):
     return -p * torch.log(y.clamp(1e-4, 1))
 
@@ -108,6 +114,12 @@ REFERENCE = {
     # Of even classes, of which each has one image where none are told.
     "class_weights": lambda y, p: -y * p.log(),
     "effective_number": lambda y, p: -y * p.log(),
+    "softmax_margin": lambda y, p: -y * with_margin(y, p).log(),
+    "softmax_margin(tau=.3)": lambda y, p: -y * with_margin(y, p, 0.3).log(),
+    "softmax_margin_smoothed": lambda y, p: -(0.8 * y + 0.2 / C) * with_margin(y, p).log(),
+    "expected_cost": lambda y, p: (1 - y) * p,
+    "ce_expected_cost(weight=3)": lambda y, p: 3 * (1 - y) * p - y * p.log(),
+    "sord": lambda y, p: -torch.exp(-4 * (1 - y)) * p.log(),
     "logit_adjustment": lambda y, p: -y * p.log(),
     "logit_adjustment_smoothed": lambda y, p: -(0.8 * y + 0.2 / C) * p.log(),
     "balanced_softmax": lambda y, p: -y * p.log(),

@@ -5,7 +5,14 @@ the answer to each, `RankingMetric` how images rank for their class, `LogitMetri
 """
 
 from metaloss.inner.metrics._counting import CountingMetric
-from metaloss.inner.metrics._observing import classes_of, logits, scale_of, scores_by, scores_of
+from metaloss.inner.metrics._observing import (
+    classes_of,
+    costs_of,
+    logits,
+    scale_of,
+    scores_by,
+    scores_of,
+)
 from metaloss.inner.metrics._protocol import Metric
 from metaloss.inner.metrics._ranking import RankingMetric, Ranks
 from metaloss.inner.metrics._shared import Block, LogitMetric, ratio, weighted_mean
@@ -18,6 +25,7 @@ __all__ = [
     "RankingMetric",
     "Ranks",
     "classes_of",
+    "costs_of",
     "logits",
     "ratio",
     "scale_of",

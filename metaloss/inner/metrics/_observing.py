@@ -14,6 +14,7 @@ from metaloss.inner.classifiers import Bound, Classifier, Params
 from metaloss.inner.metrics._protocol import Metric
 from metaloss.inner.metrics._shared import Block
 from metaloss.inner.observers import Observer
+from metaloss.losses.costs import relative_costs
 
 
 def scale_of(metric: Metric, ways: int) -> MetricScale:
@@ -69,6 +70,12 @@ def classes_of(tasks: Tasks, metric: Metric) -> Int[Tensor, "T C"]:
             "tasks do not say"
         )
     return torch.arange(tasks.ways, device=tasks.val.label.device).expand(len(tasks), -1)
+
+
+def costs_of(tasks: Tasks, metric: Metric) -> Float[Tensor, "T C C"] | None:
+    """What losses see of the costs of mistakes by a metric; None: all cost alike."""
+    costs = metric.mistake_costs(classes_of(tasks, metric))
+    return None if costs is None else relative_costs(costs).float()
 
 
 def _logit_blocks(

@@ -48,6 +48,15 @@ class Metric(Protocol):
             SettingsError: it names a class that is not there, or that not every task has.
         """
 
+    def mistake_costs(self, classes: Int[Tensor, "T C"]) -> Float[Tensor, "T C C"] | None:
+        """What it costs by this metric to give an image of each class (row) each answer (column).
+
+        In any unit; None: all mistakes cost alike.
+
+        Args:
+            classes: which class of the data set each class of each task is.
+        """
+
     def measure(
         self,
         logits: Float[Tensor, "P T V C"],

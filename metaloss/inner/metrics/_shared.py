@@ -42,6 +42,10 @@ class DeclaredMetric:
         """The metric for tasks of some of these classes: itself, unless it names or counts them."""
         return self
 
+    def mistake_costs(self, classes: Int[Tensor, "T C"]) -> Float[Tensor, "T C C"] | None:
+        """What each answer (column) costs for each class (row) of each task: all mistakes alike."""
+        return None
+
 
 class LogitMetric(DeclaredMetric, ABC):
     """A metric of all logits of a classifier at once."""

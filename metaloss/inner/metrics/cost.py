@@ -117,17 +117,24 @@ class Cost(CountingMetric):
         Raises:
             ValueError: a task has a class for which the matrix has no row.
         """
-        return ratio((counts * self._costs(counts, classes)).sum((-2, -1)), counts.sum((-2, -1)))
+        costs = self.mistake_costs(classes)
+        if costs is None:
+            costs = classes[:, :, None] != classes[:, None]
+        return ratio((counts * costs.to(counts)).sum((-2, -1)), counts.sum((-2, -1)))
 
-    def _costs(self, counts: Tensor, classes: Int[Tensor, "T C"]) -> Float[Tensor, "T C C"]:
-        """The costs between the classes of each task."""
+    def mistake_costs(self, classes: Int[Tensor, "T C"]) -> Float[Tensor, "T C C"] | None:
+        """The matrix's numbers between the classes of each task; None where there is no matrix.
+
+        Raises:
+            ValueError: a task has a class for which the matrix has no row.
+        """
         if not self.matrix:
-            return (classes[:, :, None] != classes[:, None]).to(counts)
+            return None
         if int(classes.max()) >= len(self.matrix):
             raise ValueError(
                 f"class {int(classes.max())} has no row in a matrix of {len(self.matrix)}"
             )
-        matrix = torch.tensor(self.matrix).to(counts)
+        matrix = torch.tensor(self.matrix, device=classes.device)
         return matrix[classes[:, :, None], classes[:, None]]
 
 

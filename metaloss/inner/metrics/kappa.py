@@ -75,12 +75,17 @@ class Kappa(CountingMetric):
         self, counts: Float[Tensor, "*R P T C C"], classes: Int[Tensor, "T C"]
     ) -> Float[Tensor, "*R P T"]:
         """1 - Σ distance² counts / Σ distance² expected counts."""
-        rank = self._places(classes).argsort(-1).argsort(-1).double()
-        distance = (rank[:, :, None] - rank[:, None]) ** 2  # [T C C]
+        distance = self.mistake_costs(classes)
         expected = counts.sum(-1, keepdim=True) * counts.sum(-2, keepdim=True)
         mistakes = (distance * counts).sum((-2, -1)) * counts.sum((-2, -1))
         by_chance = (distance * expected).sum((-2, -1))
         return ratio(by_chance - mistakes, by_chance)
+
+    def mistake_costs(self, classes: Int[Tensor, "T C"]) -> Float[Tensor, "T C C"]:
+        """The squared distance of each pair of classes among the ranks of their task."""
+        rank = self._places(classes).argsort(-1).argsort(-1).double()
+        distance: Tensor = (rank[:, :, None] - rank[:, None]) ** 2
+        return distance
 
     def _places(self, classes: Int[Tensor, "T C"]) -> Int[Tensor, "T C"]:
         """Where each class stands in the order."""

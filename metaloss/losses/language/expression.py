@@ -8,11 +8,13 @@ from typing import Any
 
 from metaloss.losses.language.primitives import PRIMITIVES
 
-# The number of classes, the target, the probability and its logarithm; and of each class's training
-# images the share, the logarithm of C times the share, and the number.
-TERMINALS = ("C", "y", "p", "logp", "prior", "logprior", "count")
+# The number of classes, the target, the probability and its logarithm; of each class's training
+# images the share, the logarithm of C times the share, and the number; and what the class costs as
+# the answer.
+TERMINALS = ("C", "y", "p", "logp", "prior", "logprior", "count", "cost")
 PREDICTION = frozenset(("p", "logp"))
 CLASS_TERMINALS = frozenset(("prior", "logprior", "count"))
+LABEL_TERMINALS = frozenset(("y", "cost"))  # what follows from the image's label
 # the largest tree that is read
 DEPTH = 64
 NODES = 512
@@ -28,6 +30,7 @@ _LATEX = {
     "prior": r"\pi",
     "logprior": r"\ln C\pi",
     "count": "n",
+    "cost": "K",
 }
 # Terminals that LaTeX writes in two parts.
 _COMPOUND = {"logp": 3, "logprior": 2}
@@ -90,6 +93,11 @@ class Expression:
     def varies(self) -> bool:
         """Whether it depends on what the classifier says."""
         return not self.terminals.isdisjoint(PREDICTION)
+
+    @property
+    def reads_label(self) -> bool:
+        """Whether it depends on which class is the true one."""
+        return not self.terminals.isdisjoint(LABEL_TERMINALS)
 
     @property
     def is_constant(self) -> bool:
@@ -163,7 +171,7 @@ class Expression:
         return _COMPOUND.get(self.head, _LEVELS["mul"] if self.head == "div" else self._level)
 
     def to_sympy(self) -> Any:
-        """The same formula for sympy, in real symbols y and p, C, prior, count > 0."""
+        """The same formula for sympy, in real symbols y, cost and p, C, prior, count > 0."""
         # Here, not above: sympy takes long to import, and few need it.
         import sympy  # type: ignore[import-untyped]
 
@@ -173,6 +181,7 @@ class Expression:
             "C": sympy.Symbol("C", positive=True),
             "prior": sympy.Symbol("prior", positive=True),
             "count": sympy.Symbol("count", positive=True),
+            "cost": sympy.Symbol("cost", real=True),
         }
         known["logp"] = sympy.log(known["p"])
         known["logprior"] = sympy.log(known["C"] * known["prior"])
@@ -209,4 +218,4 @@ def call(name: str, *args: Expression) -> Expression:
     return Expression(name, args)
 
 
-C, Y, P, LOGP, PRIOR, LOGPRIOR, COUNT = (Expression(name) for name in TERMINALS)
+C, Y, P, LOGP, PRIOR, LOGPRIOR, COUNT, COST = (Expression(name) for name in TERMINALS)

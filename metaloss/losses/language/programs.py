@@ -10,6 +10,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from metaloss.losses.costs import image_costs
 from metaloss.losses.language.canonical import canonical
 from metaloss.losses.language.expression import CLASS_TERMINALS, LOGP, Expression, P, constant
 from metaloss.losses.language.primitives import PRIMITIVES
@@ -81,7 +82,7 @@ def evaluate(
     p: Tensor,
     logp: Tensor,
     classes: int | None = None,
-    shares: Mapping[str, Tensor] | None = None,
+    seen: Mapping[str, Tensor] | None = None,
 ) -> Tensor:
     """What a whole program gives, by class [... C]; plain enough for `torch.compile` and
     `torch.export`.
@@ -92,14 +93,17 @@ def evaluate(
         p: probabilities [... C].
         logp: their logarithms [... C].
         classes: what C stands for; the length of the last axis where None.
-        shares: what `class_terminals` gave; even classes where None.
+        seen: what `class_terminals` and `image_costs` gave; classes are even, and all mistakes cost
+            alike, where it does not say.
     """
     C = y.shape[-1] if classes is None else classes
-    known = {"y": y, "p": p, "logp": logp}
+    known = {"y": y, "p": p, "logp": logp, **(seen or {})}
     # Only where they are read: a graph that is exported should hold no step for nothing.
-    if any(e.head in CLASS_TERMINALS for e in program.inputs):
-        even = {name: x[:1] for name, x in class_terminals(y.new_ones(C)).items()}
-        known.update(even if shares is None else shares)
+    missing = {e.head for e in program.inputs} - known.keys()
+    if not missing.isdisjoint(CLASS_TERMINALS):
+        known.update({name: x[:1] for name, x in class_terminals(y.new_ones(C)).items()})
+    if "cost" in missing:
+        known["cost"] = image_costs(y, None)
     values = [
         known[e.head]
         if e.head in known

@@ -15,7 +15,7 @@ _DIGITS = 12
 
 
 def target_smoothing(e: Expression) -> float | None:
-    """α where an expression is ((1 - α) y + α/C)·g, with g free of y.
+    """α where an expression is ((1 - α) y + α/C)·g, with g free of the label.
 
     0 for y·g(p); None where the expression has no such form.
     """
@@ -37,9 +37,9 @@ def _smoothings(e: Expression) -> set[float] | None:
     if e.head in ("add", "sub", "neg"):
         parts = [_smoothings(a) for a in e.args]
         return None if None in parts else set().union(*(x for x in parts if x is not None))
-    if e.head == "mul" and "y" not in e.args[0].terminals:
+    if e.head == "mul" and not e.args[0].reads_label:
         return _smoothings(e.args[1])
-    if e.head in ("mul", *_LINEAR) and "y" not in e.args[1].terminals:
+    if e.head in ("mul", *_LINEAR) and not e.args[1].reads_label:
         return _smoothings(e.args[0])
     return None
 
