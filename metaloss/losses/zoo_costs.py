@@ -43,7 +43,7 @@ COSTS = (
         grid={"weight": (0.5, 1.0, 2.0, 4.0, 8.0)},
     ),
     PublishedLoss(
-        "sord",
+        "soft_ordinal",
         "sum(-exp(-tau*cost)*logp)",
         DIAZ,
         "The source divides the targets of an image by their sum over the classes, which an "

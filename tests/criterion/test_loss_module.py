@@ -259,7 +259,7 @@ def test_formulas_that_are_the_same_in_another_order_are_weighed_alike(e, factor
 @settings(max_examples=60)
 @given(
     expressions(leaves=6, numbers=st.floats(-10, 10)).filter(
-        lambda e: small(e) and "y" not in e.terminals
+        lambda e: small(e) and not e.reads_label
     )
 )
 def test_every_product_of_the_target_and_what_does_not_read_it_is_proportional_to_it(g):
@@ -354,7 +354,7 @@ def masked():
 
 
 # Every class has a share.
-INFINITE = ("label_smoothing", "logit_adjustment_smoothed", "softmax_margin_smoothed", "sord")
+INFINITE = ("label_smoothing", "logit_adjustment_smoothed", "softmax_margin_smoothed", "soft_ordinal")
 
 
 @FORMS

@@ -55,7 +55,7 @@ CASES = {
     "ce_expected_cost(weight=3)": lambda z, t, k: (
         3 * (softmax(z) * k).sum() - np.log(softmax(z)[t])
     ),
-    "sord(tau=2)": lambda z, t, k: -(np.exp(-2 * k) * np.log(softmax(z))).sum(),
+    "soft_ordinal(tau=2)": lambda z, t, k: -(np.exp(-2 * k) * np.log(softmax(z))).sum(),
     "sum(-y*logp, scale=exp(.2*cost))": lambda z, t, k: -np.log(softmax(np.exp(0.2 * k) * z))[t],
     "mean(cost**2*p*y + p*cost)": lambda z, t, k: (softmax(z) * k).mean(),
 }

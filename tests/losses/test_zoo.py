@@ -119,7 +119,7 @@ REFERENCE = {
     "softmax_margin_smoothed": lambda y, p: -(0.8 * y + 0.2 / C) * with_margin(y, p).log(),
     "expected_cost": lambda y, p: (1 - y) * p,
     "ce_expected_cost(weight=3)": lambda y, p: 3 * (1 - y) * p - y * p.log(),
-    "sord": lambda y, p: -torch.exp(-4 * (1 - y)) * p.log(),
+    "soft_ordinal": lambda y, p: -torch.exp(-4 * (1 - y)) * p.log(),
     "logit_adjustment": lambda y, p: -y * p.log(),
     "logit_adjustment_smoothed": lambda y, p: -(0.8 * y + 0.2 / C) * p.log(),
     "balanced_softmax": lambda y, p: -y * p.log(),
