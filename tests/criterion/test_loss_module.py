@@ -354,7 +354,12 @@ def masked():
 
 
 # Every class has a share.
-INFINITE = ("label_smoothing", "logit_adjustment_smoothed", "softmax_margin_smoothed", "soft_ordinal")
+INFINITE = (
+    "label_smoothing",
+    "logit_adjustment_smoothed",
+    "softmax_margin_smoothed",
+    "soft_ordinal",
+)
 
 
 @FORMS
