@@ -51,16 +51,6 @@ TRANSFER = (
     "digits",
     "fashionmnist-cnn",
 )
-# Values of the published losses' own parameters that are tried beside their defaults.
-GRID = {
-    "label_smoothing": ("alpha", (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6)),
-    "temperature": ("tau", (0.25, 0.5, 0.7, 1.5, 2, 4)),
-    "focal": ("gamma", (0.5, 1, 2, 3)),
-    "gce": ("q", (0.1, 0.3, 0.5, 0.7, 0.9)),
-    "poly1": ("epsilon", (-1, 1, 2, 5, 10)),
-    "sparse_lsr": ("xi", (0.05, 0.1, 0.2, 0.3, 0.4, 0.5)),
-    "ngl": ("alpha", (1.5, 2.4092, 3.5)),
-}
 
 
 def seeds(runs: list[str]) -> None:
@@ -171,13 +161,8 @@ def transfer(trials: LossEvaluation, losses: Losses, tuning: int, tasks: int) ->
 
 
 def published() -> list[str]:
-    """Every published loss with a formula, with each of its parameter's values."""
-    named = [
-        entry.name for entry in ENTRIES.values() if not entry.unavailable and entry.name not in GRID
-    ]
-    return named + [
-        f"{name}({option}={value})" for name, (option, values) in GRID.items() for value in values
-    ]
+    """Every published loss with a formula, with each choice of its own parameters."""
+    return [spec for entry in ENTRIES.values() if not entry.unavailable for spec in entry.variants]
 
 
 def best_published(trials: LossEvaluation, tuning: int) -> dict[str, list[Tuned]]:

@@ -127,8 +127,15 @@ def facts(entry: PublishedLoss) -> Iterator[tuple[str, str]]:
     yield "Source", entry.source
     yield "Reading", entry.reading + doubt
     yield "Parameters", ", ".join(spans)
+    yield "Tuned over", ", ".join(_grid(entry))
     yield "Remarks", entry.remarks
     yield "Limits", entry.limits
+
+
+def _grid(entry: PublishedLoss) -> Iterator[str]:
+    """The values among which `--tune rate+own` chooses."""
+    for name, values in entry.grid.items():
+        yield f"`{name}`: {' '.join(f'{x:g}' for x in values)}"
 
 
 def parts(_app: Sphinx) -> Iterator[str]:

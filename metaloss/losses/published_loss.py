@@ -26,7 +26,8 @@ class PublishedLoss:
             meant.
         verified: False where no reading reproduces what the source reports.
         parameters: default, lowest and highest value.
-        grid: values of its own parameters that a search for the best of them tries.
+        grid: values of its own parameters among which the best are chosen, where those are tuned;
+            the defaults are among them. What a learning rate does, too, has no place here.
         flags: what turns the formula into another: name and that other text.
         unavailable: why it cannot be had as a formula; "" otherwise.
     """

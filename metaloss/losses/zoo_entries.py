@@ -4,6 +4,8 @@ What is here was read in the paper or in its authors' code; where the print is d
 readings are here and say so.
 """
 
+from collections.abc import Mapping
+
 from metaloss.losses.published_loss import PublishedLoss
 from metaloss.losses.zoo_costs import COSTS
 from metaloss.losses.zoo_imbalance import IMBALANCE
@@ -19,6 +21,8 @@ COLLAPSES = (
 UNKNOWN = "was published with its accuracy, but its formula was not"
 
 
+# Shares of a target that smoothing spreads over all classes.
+SMOOTHINGS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6)
 # The lowest q of gce, whose formula divides by q.
 _TINY = 1e-6
 # Only θ5, the factor of y·p, is not 0 by default.
@@ -33,11 +37,12 @@ _TAYLOR_TEXT = (
 )
 
 
-def _sce(name: str, data: str, alpha: float, beta: float) -> PublishedLoss:
+def _sce(
+    name: str, data: str, alpha: float, beta: float, grid: Mapping[str, tuple[float, ...]]
+) -> PublishedLoss:
     spans = {"alpha": (alpha, 0.0, 1e3), "beta": (beta, 0.0, 1e3)}
-    return PublishedLoss(
-        name, _SCE_TEXT, SCE, f"The weights are those for {data}.", reading="code", parameters=spans
-    )
+    remarks = f"The weights are those for {data}."
+    return PublishedLoss(name, _SCE_TEXT, SCE, remarks, reading="code", parameters=spans, grid=grid)
 
 
 def _taylor(name: str, thetas: tuple[float, ...], remarks: str) -> PublishedLoss:
@@ -56,7 +61,7 @@ _STANDARD = (
         "sum(-(y*(1 - alpha) + alpha/C)*logp)",
         "Szegedy 2016; alpha as in " + MORGAN,
         parameters={"alpha": (0.1, 0.0, 1.0)},
-        grid={"alpha": (0.05, 0.1, 0.2, 0.3, 0.4, 0.6)},
+        grid={"alpha": SMOOTHINGS},
     ),
     PublishedLoss(
         "temperature",
@@ -64,7 +69,7 @@ _STANDARD = (
         "cross-entropy of softmax(z/τ)",
         "Softmax sees all classes, so τ stands beside the expression. The default is ours.",
         parameters={"tau": (2.0, 1e-3, 1e3)},
-        grid={"tau": (0.25, 0.5, 2.0, 4.0)},
+        grid={"tau": (0.25, 0.5, 0.7, 1.5, 2.0, 4.0)},
     ),
     PublishedLoss("mse", "sum(square(p - y))", "Brier 1950", "torch's MSELoss divides it by C."),
     PublishedLoss(
@@ -83,10 +88,11 @@ _STANDARD = (
         grid={"gamma": (0.5, 1.0, 2.0, 3.0, 5.0)},
     ),
     # Without the name of a data set the weights are those of CIFAR-10.
-    _sce("sce", "CIFAR-10", 0.1, 1.0),
-    _sce("sce_mnist", "MNIST", 0.01, 1.0),
-    _sce("sce_cifar10", "CIFAR-10", 0.1, 1.0),
-    _sce("sce_cifar100", "CIFAR-100", 6.0, 0.1),
+    # A factor of both is the learning rate's affair: alpha alone reaches every ratio of the two.
+    _sce("sce", "CIFAR-10", 0.1, 1.0, {"alpha": (0.01, 0.1, 1.0, 6.0, 60.0)}),
+    _sce("sce_mnist", "MNIST", 0.01, 1.0, {}),
+    _sce("sce_cifar10", "CIFAR-10", 0.1, 1.0, {}),
+    _sce("sce_cifar100", "CIFAR-100", 6.0, 0.1, {}),
     PublishedLoss(
         "gce",
         # (1 - p^q)/q by expm1, which does not cancel where q is small.
@@ -103,7 +109,7 @@ _STANDARD = (
         "The coefficient differs: 1 in a public torch version, 2 in optax, -1 for detection.",
         reading="code",
         parameters={"epsilon": (1.0, -10.0, 100.0)},
-        grid={"epsilon": (-1.0, 1.0, 2.0, 4.0, 8.0)},
+        grid={"epsilon": (-1.0, 1.0, 2.0, 5.0, 10.0)},
     ),
     PublishedLoss(
         "sparse_lsr",
@@ -114,7 +120,7 @@ _STANDARD = (
         "published code and README is wrong. The default is ours.",
         reading="corrected",
         parameters={"xi": (0.1, 0.0, 1.0)},
-        grid={"xi": (0.05, 0.1, 0.2, 0.4)},
+        grid={"xi": (0.05, 0.1, 0.2, 0.3, 0.4, 0.5)},
     ),
     PublishedLoss(
         "ace",
@@ -125,6 +131,8 @@ _STANDARD = (
         "Both φ are learned there; the defaults are ours.",
         reading="code",
         parameters={"phi0": (1.0, -1e3, 1e3), "phi1": (1.0, 1e-3, 1e3)},
+        # φ0 is a factor, which the learning rate has already; at most 1, φ1 moves no gradient.
+        grid={"phi1": (1.0, 1.1, 1.25, 1.5, 2.0)},
     ),
     PublishedLoss(
         "dice",
@@ -247,6 +255,7 @@ _MORGAN = (
         "a2 with label smoothing, A2_0.10 of "
         "tables 5 and 6; the targets are smoothed as in the authors' code.",
         parameters={"alpha": (0.1, 0.0, 1.0)},
+        grid={"alpha": SMOOTHINGS},
     ),
 )
 
@@ -262,6 +271,7 @@ _EVOLVED = (
         "slow at many classes with cross-entropy's learning rate",
         "code",
         parameters={"alpha": (2.4092, -100.0, 30.0)},
+        grid={"alpha": (1.5, 2.4092, 3.5)},
         flags={
             "scaled": "mean(exp(alpha - sigmoid(p) - sigmoid(p)*y) - cos(cos(sin(sigmoid(p)))))"
         },

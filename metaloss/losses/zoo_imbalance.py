@@ -74,7 +74,7 @@ _UNEVEN = (
         "in the source, which differs by a temperature. Its class weights ω are 1.",
         reading="code",
         parameters={"gamma": (0.15, -2.0, 2.0), "tau": (1.25, -10.0, 10.0)},
-        grid={"gamma": (0.05, 0.15, 0.3), "tau": (0.5, 1.0, 1.5, 2.0, 3.0)},
+        grid={"gamma": (0.05, 0.15, 0.3), "tau": (0.5, 1.0, 1.25, 1.5, 2.0, 3.0)},
     ),
 )
 
