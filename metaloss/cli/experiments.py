@@ -17,7 +17,9 @@ from metaloss.core.config import merge_tables, parse_assignment
 @_options.metric
 @click.option("--against", metavar="RUN|LOSS", help="What all are set beside (ce).")
 @click.option(
-    "--tune", metavar="rate|steps", help="Each loss's learning rate; or its number of steps, too."
+    "--tune",
+    metavar="rate|steps[+own]",
+    help="Each loss's learning rate; or its number of steps, too; +own: and its own parameters.",
 )
 @click.option("--tuning-tasks", type=int, help="Meta-validation tasks of every family (64).")
 @click.option("--test-tasks", type=int, help="Meta-test tasks of every family (300).")
@@ -90,7 +92,9 @@ def compare(
     "--shots", type=int, help="Training images of every class in a task; by default at most ten."
 )
 @click.option(
-    "--tune", metavar="rate|steps", help="Each loss's learning rate; or its number of steps, too."
+    "--tune",
+    metavar="rate|steps[+own]",
+    help="Each loss's learning rate; or its number of steps, too; +own: and its own parameters.",
 )
 @click.option("--folds", type=int, help="How many; by default five, fewer where images are few.")
 @click.option("--certainty", type=float, help="Of the intervals (0.95).")

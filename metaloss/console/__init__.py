@@ -28,7 +28,7 @@ from metaloss.core.event_protocols import (
     StudySettings,
     TaskCounts,
 )
-from metaloss.core.formatting import counted, interval, percent
+from metaloss.core.formatting import counted, interval, percent, tuned_quantities
 from metaloss.core.metric_scale import ACCURACY
 from metaloss.core.records import GenerationRecord, StageRow
 from metaloss.core.reporting import Reporter
@@ -178,7 +178,8 @@ class Console(Reporter):
         """What is about to be compared, with a bar of the training steps."""
         self.say(
             f"{settings.test_tasks} meta-test tasks · same tasks and initial weights for every "
-            f"loss · learning rate tuned per loss on {settings.tuning_tasks} meta-validation tasks"
+            f"loss · {tuned_quantities(settings.tune)} tuned per loss on {settings.tuning_tasks} "
+            "meta-validation tasks"
         )
         for episodes in families:
             self.say(
@@ -197,9 +198,9 @@ class Console(Reporter):
         if images.copies:
             self.on_warning(f"{images.copies} images are exact copies of others and are left out")
         self.say(
-            f"folds   {images.folds} of {n} images; {counted(losses, 'loss')} tuned and one chosen "
-            f"on {settings.tuning_tasks} tasks of the other folds, judged on {settings.test_tasks} "
-            "tasks of each fold"
+            f"folds   {images.folds} of {n} images; {counted(losses, 'loss')} tuned "
+            f"in {tuned_quantities(settings.tune)} and one chosen on {settings.tuning_tasks} tasks "
+            f"of the other folds, judged on {settings.test_tasks} tasks of each fold"
         )
         self.say(
             f"tasks   {described(family.ways, family.shots, family.val)}, "

@@ -7,7 +7,7 @@ from metaloss._version import __version__
 from metaloss.core.event_protocols import OpenFamily, ReportedEngine, SearchRun
 from metaloss.core.formatting import clock, counted, percent, probability
 from metaloss.core.metric_scale import ACCURACY, MetricScale
-from metaloss.core.records import GenerationRecord
+from metaloss.core.records import GenerationRecord, loss_name
 from metaloss.core.tables import record_table
 from metaloss.data.shapes import described
 
@@ -158,7 +158,7 @@ def _standing(row: dict[str, Any], scale: MetricScale) -> dict[str, str]:
     best = row["at_best"]
     test = against["test"] if against else {}
     return {
-        "loss": row["loss"],
+        "loss": loss_name(row),
         "lr": f"{row['setting']['lr']:g}" if row["setting"] else "",
         scale.title: scale.spread(at),
         **({} if scale.is_accuracy else {"accuracy": percent(at["accuracy"])}),
@@ -169,10 +169,17 @@ def _standing(row: dict[str, Any], scale: MetricScale) -> dict[str, str]:
         "F1": f"{at['f1']:.3f}".removeprefix("0"),
         "worst decile": scale.text(at["worst_decile"]),
         "at own rate": scale.text(row["plain"][scale.kind]) if row["plain"] else "",
-        "at best steps": f"{scale.text(best[scale.kind])} ({row['best']['steps']})" if best else "",
+        "at best steps": f"{scale.text(best[scale.kind])} ({_best_steps(row)})" if best else "",
         "diverged": percent(at["diverged"]) if at["diverged"] else "",
         "data": row["data"] if row["data"].endswith("classes") else "",  # of evolved losses
     }
+
+
+def _best_steps(row: dict[str, Any]) -> str:
+    """The best number of steps, and the parameters that were chosen with it, if others."""
+    name = loss_name(row, "best")
+    other = "" if name == loss_name(row) else f", {name}"
+    return f"{row['best']['steps']}{other}"
 
 
 def _rival(row: dict[str, Any], scale: MetricScale) -> dict[str, str]:

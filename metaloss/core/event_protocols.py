@@ -115,6 +115,10 @@ class TaskCounts(Protocol):
     """The settings of a comparison or a recommendation, of which these say how much it looks at."""
 
     @property
+    def tune(self) -> str:
+        """What is chosen for each loss: "rate", "steps", "rate+own" or "steps+own"."""
+
+    @property
     def tuning_tasks(self) -> int:
         """Tasks that settings are chosen on."""
 

@@ -44,6 +44,15 @@ def probability(p: float) -> str:
     return "<.001" if p < 0.001 else f"{p:.3f}".removeprefix("0")
 
 
+def tuned_quantities(tune: str) -> str:
+    """What is chosen for each loss of a comparison, by its setting `tune`.
+
+    >>> tuned_quantities("rate"), tuned_quantities("rate+own")
+    ('learning rate', 'learning rate and own parameters')
+    """
+    return "learning rate" + (" and own parameters" if tune.endswith("+own") else "")
+
+
 def counted(n: int, noun: str) -> str:
     """A number and its noun, in the singular or the plural.
 

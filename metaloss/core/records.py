@@ -1,6 +1,7 @@
 """Records that go from one package to another as plain values, and into files as they are."""
 
-from typing import NotRequired, TypedDict
+from collections.abc import Mapping
+from typing import Any, NotRequired, TypedDict
 
 
 class GenerationRecord(TypedDict):
@@ -69,3 +70,14 @@ class StageRow(TypedDict):
     best: float
     ce: float
     tau: float | None
+
+
+def loss_name(row: Mapping[str, Any], setting: str = "setting") -> str:
+    """What a row of a comparison calls its loss: with its own parameters, where they were chosen.
+
+    Args:
+        row: of a loss, or of what is none.
+        setting: the entry that says how it was used.
+    """
+    name: str = (row[setting] or {}).get("spec") or row["loss"]
+    return name

@@ -23,16 +23,20 @@ class Setting:
         steps: how many of them.
         score: reached on the meta-validation tasks where the setting was chosen; None where it was
             not chosen.
+        spec: how the loss is written, with its own parameters, where those were chosen; "" where
+            they were not.
     """
 
     lr: float
     steps: int
     score: float | None = None
+    spec: str = ""
 
     def plain(self, scale: MetricScale = ACCURACY) -> dict[str, Any]:
         """As values for JSON; the score as the value that it stands for."""
         value = None if self.score is None else scale.value(self.score)
-        return {"lr": self.lr, "steps": self.steps, scale.kind: value}
+        table = {"lr": self.lr, "steps": self.steps, scale.kind: value}
+        return table | ({"spec": self.spec} if self.spec else {})
 
 
 @dataclass(frozen=True)
@@ -67,6 +71,11 @@ class Tuned:
     def score(self) -> float:
         """The mean over the tasks."""
         return float(self.scores.double().mean())
+
+    @property
+    def rank_score(self) -> float:
+        """The same; the lowest there is where a training failed, so that it cannot win."""
+        return float(self.scores.double().mean().nan_to_num(nan=-torch.inf))
 
     @property
     def setting(self) -> Setting:

@@ -39,7 +39,7 @@ FLAGS = (
     "--set",
     "inner.steps=3",
 )
-LOSSES = {name: metaloss.load(name).losses() for name in ("ce", "mse", "focal")}
+LOSSES = {name: {"": metaloss.load(name).losses()} for name in ("ce", "mse", "focal")}
 CPU = torch.device("cpu")
 
 
@@ -123,7 +123,7 @@ def test_a_choice_is_blind_to_the_images_that_judge_it(images, monkeypatch):
             how = LOSSES, (0.1, 1.0), 4
             chosen = selection.choose(EpisodeEvaluation(engine, choosing, Stream(0)), *how)
             found = selection.evaluate_choice(
-                EpisodeEvaluation(engine, judging, Stream(0)), LOSSES, chosen, 3
+                EpisodeEvaluation(engine, judging, Stream(0)), chosen, 3
             )
         return torch.cat(judging.held_out["test"]), chosen, found
 

@@ -2,12 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from jaxtyping import Float
 from torch import Tensor
 
 from metaloss.evaluation.episode_evaluation import EpisodeEvaluation
 from metaloss.evaluation.tuning import Setting, steps_of_tuning, typical_steps
+from metaloss.evaluation.variants import TunedVariant, tune_variants, tunes_steps
 from metaloss.experiments.comparison.losses import CE, ComparedLoss
 from metaloss.experiments.comparison.results import (
     LossMeasures,
@@ -15,7 +17,6 @@ from metaloss.experiments.comparison.results import (
     compared_with_baseline,
 )
 from metaloss.experiments.comparison.settings import Comparison
-from metaloss.losses.base import Losses
 from metaloss.tasks.episodic import Episodes
 
 
@@ -45,14 +46,17 @@ def evaluate_family(
     baseline: str,
 ) -> FamilyResults:
     """Tune and test all losses on one family, and record their learning curves."""
-    losses = [x.criterion.losses() for x in compared]
     labels = [x.label for x in compared]
-    rates, best_settings = _tune(evaluation, comparison, labels, losses)
+    tuned, tuned_steps = _tune(evaluation, comparison, compared)
+    losses = [x.losses for x in tuned]
+    rates = [x.setting for x in tuned]
+    best_settings = [x.setting if x else None for x in tuned_steps]
     tasks = comparison.test_tasks
     # At the family's rate, too: a loss that is ahead only there may be a mere rescaling.
     family_setting = Setting(evaluation.inner.lr, evaluation.inner.steps)
     tested = evaluation.test(losses, [(rate, family_setting) for rate in rates], tasks)
-    tested_at_best_steps = evaluation.test_each(losses, best_settings, tasks)
+    with_best_steps = [(x or at_rate).losses for x, at_rate in zip(tuned_steps, tuned, strict=True)]
+    tested_at_best_steps = evaluation.test_each(with_best_steps, best_settings, tasks)
     measured = [
         LossMeasures(label, rate, at_best_rate, at_family_rate, best_setting, at_best_steps)
         for label, rate, (at_best_rate, at_family_rate), best_setting, at_best_steps in zip(
@@ -75,38 +79,44 @@ def evaluate_family(
 
 
 def _tune(
-    evaluation: EpisodeEvaluation,
-    comparison: Comparison,
-    labels: Sequence[str],
-    losses: Sequence[Losses],
-) -> tuple[list[Setting], list[Setting | None]]:
-    """Each loss's best rate, and its best rate and number of steps where those are wanted.
+    evaluation: EpisodeEvaluation, comparison: Comparison, compared: Sequence[ComparedLoss]
+) -> tuple[list[TunedVariant], list[TunedVariant | None]]:
+    """Each loss at its best rate, and at its best rate and number of steps where those are wanted.
 
-    On meta-validation tasks: test tasks that choose a rate would flatter it.
+    On meta-validation tasks: test tasks that choose a rate would flatter it. What is chosen of a
+    loss's own parameters may differ between the two.
 
     Args:
         evaluation: of the family.
         comparison: the settings.
-        labels: of the losses.
-        losses: single ones.
+        compared: the losses.
     """
-    budget = comparison.rates, comparison.tuning_tasks
-    rates = [x.setting for x in evaluation.tune(losses, *budget)]
+    rates = comparison.rates
+    tasks = comparison.tuning_tasks
+    variants = [x.variants() for x in compared]
+    tuned = tune_variants(partial(evaluation.tune, rates=rates, tasks=tasks), variants)
     # The baseline may have more steps in any case: a loss that is merely faster must not look
     # better than that.
-    longer = [i for i, label in enumerate(labels) if comparison.tune == "steps" or label == CE]
-    tuned_steps = evaluation.tune_steps([losses[i] for i in longer], *budget)
-    best_steps = dict(zip(longer, (x.setting for x in tuned_steps), strict=True))
-    return rates, [best_steps.get(i) for i in range(len(losses))]
+    longer = [i for i, x in enumerate(compared) if tunes_steps(comparison.tune) or x.label == CE]
+    tuned_steps = tune_variants(
+        partial(evaluation.tune_steps, rates=rates, tasks=tasks), [variants[i] for i in longer]
+    )
+    best_steps = dict(zip(longer, tuned_steps, strict=True))
+    return tuned, [best_steps.get(i) for i in range(len(compared))]
 
 
-def training_steps(comparison: Comparison, losses: int, episodes: Episodes) -> int:
+def training_steps(
+    comparison: Comparison, compared: Sequence[ComparedLoss], episodes: Episodes
+) -> int:
     """The approximate number of training steps on a family."""
     inner = episodes.family.inner
+    tasks = comparison.test_tasks
     grid = len(comparison.rates) * comparison.tuning_tasks
-    longer = losses if comparison.tune == "steps" else 1
-    each_loss = inner.steps * (
-        grid + 2 * comparison.test_tasks + min(comparison.curve_tasks, comparison.test_tasks)
+    longer = [x for x in compared if tunes_steps(comparison.tune) or x.label == CE]
+    tested = inner.steps * (2 * tasks + min(comparison.curve_tasks, tasks))
+    return (
+        sum(inner.steps * grid * x.trials for x in compared)
+        + len(compared) * tested
+        + sum(steps_of_tuning(inner) * grid * x.trials for x in longer)
+        + len(longer) * typical_steps(inner) * tasks
     )
-    each_longer = steps_of_tuning(inner) * grid + typical_steps(inner) * comparison.test_tasks
-    return losses * each_loss + longer * each_longer

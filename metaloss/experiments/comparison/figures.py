@@ -1,6 +1,6 @@
 """A comparison's figures for a paper: PDF and PNG, with intervals, readable without colour."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from metaloss.core.plot_style import (
     series_look,
     short_label,
 )
+from metaloss.core.records import loss_name
 
 WIDTH = 4.6  # inches of a column
 
@@ -28,9 +29,9 @@ def draw(summary: dict[str, Any]) -> list[Picture]:
 
 def accuracy(summary: dict[str, Any]) -> Picture:
     """Mean accuracies, or values of the metric, with their 95 % intervals over tasks."""
-    names = [x["loss"] for x in summary["losses"]]
     families = summary["families"]
-    figure, axes = panels(len(families), width=WIDTH, height=1.2 + 0.34 * len(names))
+    height = 1.2 + 0.34 * len(summary["losses"])
+    figure, axes = panels(len(families), width=WIDTH, height=height)
     for axis, family in zip(axes, families, strict=True):
         rows = _rows(summary, family["name"])
         scale = MetricScale.of(family)
@@ -47,7 +48,7 @@ def accuracy(summary: dict[str, Any]) -> Picture:
                 ms=4.5,
                 capsize=5,
             )
-        _name_rows(axis, names, family["name"], scale.axis)
+        _name_rows(axis, rows, family["name"], scale.axis)
     caption = (
         f"Mean {_titles(summary)} on meta-test tasks at each loss's best learning rate, with 95 % "
         "intervals of the mean over tasks; the bar is the same loss at the family's own rate."
@@ -59,12 +60,13 @@ def paired(summary: dict[str, Any]) -> Picture:
     """Differences from the baseline, with intervals over tasks, and over tasks and images."""
     families = summary["families"]
     base = summary["baseline"]
-    names = [x["loss"] for x in summary["losses"] if x["loss"] != base]
-    figure, axes = panels(len(families), width=WIDTH, height=1.2 + 0.34 * len(names))
+    height = 1.2 + 0.34 * (len(summary["losses"]) - 1)
+    figure, axes = panels(len(families), width=WIDTH, height=height)
     for axis, family in zip(axes, families, strict=True):
         axis.axvline(0, color="0.3", lw=0.8)
         scale = MetricScale.of(family)
-        for y, row in enumerate(r for r in _rows(summary, family["name"]) if r["against"]):
+        rows = [row for row in _rows(summary, family["name"]) if row["against"]]
+        for y, row in enumerate(rows):
             gain = row["against"]["gain"]
             # By its place among all losses, so that a loss looks the same in every figure.
             look = series_look([x["loss"] for x in summary["losses"]].index(row["loss"]))
@@ -86,7 +88,7 @@ def paired(summary: dict[str, Any]) -> Picture:
                 alpha=0.4,
             )
             axis.plot(scale.number(gain["mean"]), y, **look, ms=4.5)
-        _name_rows(axis, names, family["name"], f"Δ to {short_label(base)}{scale.unit_label}")
+        _name_rows(axis, rows, family["name"], f"Δ to {short_label(base)}{scale.unit_label}")
     caption = (
         f"Paired difference of {_titles(summary)} to {base} on the same tasks and initial weights; "
         "broad: 95 % bootstrap interval over tasks; between the ends: over tasks and images."
@@ -191,10 +193,10 @@ def _rows(summary: dict[str, Any], family: str) -> list[dict[str, Any]]:
     return [row for row in of_losses if row["family"] == family]
 
 
-def _name_rows(axis: Any, names: Sequence[str], family: str, label: str) -> None:
+def _name_rows(axis: Any, rows: Sequence[Mapping[str, Any]], family: str, label: str) -> None:
     """One row per loss, the first one on top."""
-    axis.set_yticks(range(len(names)), [short_label(name) for name in names])
-    axis.set_ylim(len(names) - 0.4, -0.6)
+    axis.set_yticks(range(len(rows)), [short_label(loss_name(row)) for row in rows])
+    axis.set_ylim(len(rows) - 0.4, -0.6)
     axis.set(title=short_label(family), xlabel=label)
     axis.grid(axis="x", color="0.9", lw=0.6)
     axis.set_axisbelow(True)

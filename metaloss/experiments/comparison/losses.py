@@ -11,6 +11,10 @@ from metaloss.criterion import loss_io
 from metaloss.criterion.base import Criterion
 from metaloss.criterion.leakage import Origin, is_named, origin_of
 from metaloss.errors import SettingsError
+from metaloss.evaluation.variants import Variants
+from metaloss.losses import zoo
+from metaloss.losses.formulas import Formulas
+from metaloss.losses.published_loss import PublishedLoss
 from metaloss.search.run_folder import Run, find
 from metaloss.storage.folders import short_digest
 from metaloss.tasks.episodic import Episodes
@@ -29,42 +33,77 @@ class ComparedLoss:
         criterion: the loss.
         run: the run it came from; None where none is to be found here.
         origin: where it comes from.
+        published: the published loss whose own parameters are tuned with its rate; None: none are.
     """
 
     label: str
     criterion: Criterion
     run: Run | None
     origin: Origin = field(default_factory=Origin)
+    published: PublishedLoss | None = None
 
     @property
     def name(self) -> str:
         """The published or shipped loss that it is; "" for all others."""
         return self.origin.name
 
+    @property
+    def specs(self) -> list[str]:
+        """How it is written with each choice of its own parameters; none where they stay."""
+        return self.published.variants if self.published else []
+
+    @property
+    def formula(self) -> str:
+        """Its formula; with the names of parameters that are tuned."""
+        return self.published.text if self.published else self.criterion.describe()
+
+    @property
+    def trials(self) -> int:
+        """How many losses its tuning tries, each at every rate."""
+        return len(self.specs) or 1
+
+    def with_parameters(self, spec: str) -> Criterion:
+        """The loss as it is written with its own parameters; as it is where the text is empty."""
+        loss = loss_io.load(spec) if spec else self.criterion
+        assert isinstance(loss, Criterion)
+        return loss
+
+    def variants(self) -> Variants:
+        """The losses among which the best is chosen: itself alone where no parameters are tuned."""
+        if not self.published:
+            return {"": self.criterion.losses()}
+        return {spec: Formulas.of([zoo.read(spec)]) for spec in self.specs}
+
 
 def read_losses(
-    losses: Sequence[Any], baseline_spec: str, runs: Path
+    losses: Sequence[Any], baseline_spec: str, runs: Path, own: bool = False
 ) -> tuple[list[ComparedLoss], str]:
     """The losses that are asked for, the baseline and cross-entropy, each once; and the baseline's
     label.
+
+    Args:
+        losses: runs, files, published losses by name, formulas or criteria.
+        baseline_spec: the baseline.
+        runs: where runs are looked for.
+        own: whether published losses named without parameters have theirs tuned.
 
     Raises:
         SettingsError: one cannot be read, or cannot train episodes.
     """
     compared: list[ComparedLoss] = []
     for spec in losses:
-        compared.append(_read_loss(spec, runs, {x.label for x in compared}))
+        compared.append(_read_loss(spec, runs, {x.label for x in compared}, own))
     baseline = ""
     for spec in (CE, baseline_spec):
         # Without the labels in use: a loss that is there already must get its label again, not #2.
-        loss = _read_loss(spec, runs, set())
+        loss = _read_loss(spec, runs, set(), own)
         baseline = loss.label
         if loss.label not in {x.label for x in compared}:
             compared.append(loss)
     return compared, baseline
 
 
-def _read_loss(spec: Any, runs: Path, used_labels: set[str]) -> ComparedLoss:
+def _read_loss(spec: Any, runs: Path, used_labels: set[str], own: bool) -> ComparedLoss:
     loss = loss_io.load(spec, runs)
     if not isinstance(loss, Criterion):
         raise SettingsError(
@@ -80,9 +119,16 @@ def _read_loss(spec: Any, runs: Path, used_labels: set[str]) -> ComparedLoss:
     # Two long formulas may begin alike.
     label = label if len(label) <= LABEL else f"{label[: LABEL - 9]}…{short_digest(label)}"
     numbers = (f"{label} #{n}" for n in range(2, len(used_labels) + 3))
-    return ComparedLoss(
-        next(x for x in (label, *numbers) if x not in used_labels), loss, run, origin
-    )
+    unused = next(x for x in (label, *numbers) if x not in used_labels)
+    return ComparedLoss(unused, loss, run, origin, _tunable(spec) if own else None)
+
+
+def _tunable(spec: Any) -> PublishedLoss | None:
+    """The published loss that is named without parameters, where it has some to tune."""
+    if not isinstance(spec, str) or not zoo.published(spec):
+        return None
+    entry, parameters = zoo.named(spec)
+    return entry if entry.grid and not parameters else None
 
 
 def _run_of(origin: Origin) -> Run | None:

@@ -140,6 +140,16 @@ class LossResult:
     vs_ce_best_steps: Paired | None = None
     both_best_steps: Paired | None = None
 
+    @property
+    def name(self) -> str:
+        """What sentences call it: with its own parameters, where they were chosen."""
+        return self.setting.spec or self.loss
+
+    @property
+    def name_with_best_steps(self) -> str:
+        """The same of `best_setting`."""
+        return (self.best_setting.spec if self.best_setting else "") or self.loss
+
 
 @dataclass(frozen=True)
 class LossMeasures:

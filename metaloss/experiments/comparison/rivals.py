@@ -86,10 +86,13 @@ def evaluate_rivals(
 def _best_loss(family: FamilyResults) -> tuple[str, Measures]:
     """The loss with the highest score, and its measures, at its best number of steps, too."""
     candidates = [
-        (label, measures)
+        (setting.spec or label, measures)
         for label, trained in family.trainings.items()
-        for measures in (trained.tuned, trained.at_best_steps)
-        if measures is not None
+        for setting, measures in (
+            (trained.setting, trained.tuned),
+            (trained.best_setting, trained.at_best_steps),
+        )
+        if setting is not None and measures is not None
     ]
     return max(candidates, key=lambda x: float(x[1].score.nan_to_num().mean()))
 

@@ -16,6 +16,7 @@ from metaloss.core.streams import Stream
 from metaloss.engines.local import Local
 from metaloss.evaluation.episode_evaluation import EpisodeEvaluation
 from metaloss.evaluation.rivals import available, install
+from metaloss.evaluation.variants import tunes_own
 from metaloss.experiments.comparison import report_folder
 from metaloss.experiments.comparison.commands import command, specs_of
 from metaloss.experiments.comparison.families import check_overlaps, read_families
@@ -111,14 +112,16 @@ def start(
     changes, comparison_table = split_settings(table, EPISODE_SETTINGS)
     comparison: Comparison = registry.from_table(Comparison, comparison_table, "compare")
     reporter = reporter or Reporter()
-    compared, baseline = read_losses(losses, comparison.against, Path(runs))
+    compared, baseline = read_losses(
+        losses, comparison.against, Path(runs), tunes_own(comparison.tune)
+    )
     device = resolve_device(comparison.device)
     specs = [*specs_of(losses, compared), *(x.label for x in compared[len(losses) :])]
     # All that can be refused is refused before anything trains.
     families = _open_families(read_families(comparison, changes, specs), device, reporter)
     check_classes(compared, families)
     overlaps = check_overlaps(compared, families, comparison.allow_seen, reporter)
-    steps = sum(training_steps(comparison, len(compared), family) for family in families)
+    steps = sum(training_steps(comparison, compared, family) for family in families)
     reporter.on_comparison_start(comparison, families, steps)
     # The seed decides the tasks, so they are the same whatever else is compared.
     key = Stream(comparison.seed)

@@ -16,14 +16,14 @@ def sentence(
 
     Args:
         result: of the loss.
-        baseline: the label of the loss that it is compared with.
+        baseline: the name of the loss that it is compared with.
         steps: the family's own number.
         strongest: cross-entropy's best rate and number of steps.
         scale: how scores are shown.
     """
     difference = result.vs_baseline
     assert difference is not None
-    loss = result.loss
+    loss = result.name
     other = name_in_sentence(baseline)
     if difference.direction > 0:
         longer = _beside_longer_training(result, steps, strongest, scale)
@@ -71,7 +71,7 @@ def _with_own_best_steps(result: LossResult, scale: MetricScale) -> str:
     gain = result.both_best_steps
     if gain is None or result.best_setting is None:
         return ""
-    longer = f"{result.loss} with {result.best_setting.steps} steps"
+    longer = f"{result.name_with_best_steps} with {result.best_setting.steps} steps"
     if gain.low > 0:
         amount = f"{scale.number(gain.mean):.{scale.digits}f}{scale.unit}"
         return f"; {longer} is ahead of that by {amount}"

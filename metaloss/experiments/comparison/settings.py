@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from metaloss.evaluation.variants import Tune
 from metaloss.experiments.comparison.losses import CE
 from metaloss.search.settings import RATES
 
@@ -17,7 +18,8 @@ class Comparison(BaseModel):
         tasks: families by name, path or folder:PATH.
         against: the loss that all are set beside.
         tune: "rate" at the family's number of steps; "steps": each loss at its best number of
-            steps, too.
+            steps, too; "rate+own" and "steps+own": each published loss that is named without
+            parameters also with the best of its own.
         rates: learning rates among which each loss's is chosen.
         tuning_tasks: meta-validation tasks for that choice.
         test_tasks: meta-test tasks.
@@ -34,7 +36,7 @@ class Comparison(BaseModel):
 
     tasks: Annotated[tuple[str, ...], Field(min_length=1)] = ("fashionmnist",)
     against: str = CE
-    tune: Literal["rate", "steps"] = "rate"
+    tune: Tune = "rate"
     rates: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1)] = RATES
     tuning_tasks: Many = 64
     test_tasks: Many = 300

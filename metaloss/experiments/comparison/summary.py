@@ -50,12 +50,13 @@ def summarise(
     ):
         name = episodes.family.name
         steps = episodes.family.inner.steps
+        baseline = next(row.name for row in family_rows if row.loss == about["baseline"])
         for row, overlap in zip(family_rows, family_overlaps, strict=True):
             seen = overlap.refusal or None
             rows.append({**as_row(row, name, episodes.scale), "data": overlap.text, "seen": seen})
             # The baseline has no difference from itself to tell of.
             if row.vs_baseline:
-                text = sentence(row, about["baseline"], steps, family.strongest, episodes.scale)
+                text = sentence(row, baseline, steps, family.strongest, episodes.scale)
                 sentences.append({"family": name, "loss": row.loss, "text": text})
     rows_of_rivals, sentences_of_rivals = _of_rivals(families, rivals)
     result = {
@@ -94,9 +95,10 @@ def _of_rivals(
 
 
 def loss_records(compared: Sequence[ComparedLoss]) -> list[dict[str, Any]]:
-    """Label, formula and origin of every loss."""
+    """Label, formula and origin of every loss, and what was tried of its own parameters."""
     return [
-        {"loss": x.label, "formula": x.criterion.describe(), "about": x.criterion.about}
+        {"loss": x.label, "formula": x.formula, "about": x.criterion.about}
+        | ({"variants": x.specs} if x.specs else {})
         for x in compared
     ]
 

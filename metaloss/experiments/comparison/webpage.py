@@ -8,9 +8,10 @@ from html import escape
 from string import Template
 from typing import Any
 
-from metaloss.core.formatting import percent, printable, probability
+from metaloss.core.formatting import percent, printable, probability, tuned_quantities
 from metaloss.core.metric_scale import ACCURACY, MetricScale
 from metaloss.core.plot_style import Picture
+from metaloss.core.records import loss_name
 from metaloss.data.shapes import described
 
 # No scripts, and nothing from elsewhere: the file can be sent and archived as it is.
@@ -108,7 +109,8 @@ def introduction(summary: dict[str, Any]) -> str:
     settings = summary["settings"]
     return (
         f"{settings['test_tasks']} meta-test tasks · same tasks and initial weights for every "
-        f"loss · learning rate tuned per loss on {settings['tuning_tasks']} meta-validation tasks"
+        f"loss · {tuned_quantities(settings['tune'])} tuned per loss on "
+        f"{settings['tuning_tasks']} meta-validation tasks"
     )
 
 
@@ -118,7 +120,7 @@ def cells(row: dict[str, Any], scale: MetricScale = ACCURACY) -> list[str]:
     difference = row["against"]
     best = row["at_best"]
     return [
-        row["loss"],
+        loss_name(row),
         _setting(row),
         scale.spread(tuned),
         *([] if scale.is_accuracy else [percent(tuned["accuracy"])]),
@@ -129,9 +131,7 @@ def cells(row: dict[str, Any], scale: MetricScale = ACCURACY) -> list[str]:
         _number(tuned["calibration"]),
         f"{tuned['diverged']:.1%}",
         scale.text(row["plain"][scale.kind]) if row["plain"] else "",
-        f"{scale.text(best[scale.kind])} ({row['best']['steps']} steps, lr {row['best']['lr']:g})"
-        if best
-        else "",
+        f"{scale.text(best[scale.kind])} ({_best_setting(row)})" if best else "",
         row["data"] + (f"; {row['seen']}" if row["seen"] else ""),
     ]
 
@@ -141,6 +141,14 @@ def _setting(row: dict[str, Any]) -> str:
     if row["kind"] == "loss":
         return f"{row['setting']['lr']:g}"
     return ", ".join(f"{name} = {value:.3g}" for name, value in (row["setting"] or {}).items())
+
+
+def _best_setting(row: dict[str, Any]) -> str:
+    """The best number of steps with its rate, and the parameters chosen with them, if others."""
+    best = row["best"]
+    name = loss_name(row, "best")
+    other = "" if name == loss_name(row) else f", {name}"
+    return f"{best['steps']} steps, lr {best['lr']:g}{other}"
 
 
 def _against(difference: dict[str, Any], scale: MetricScale) -> list[str]:

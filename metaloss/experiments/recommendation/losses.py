@@ -45,8 +45,13 @@ class RequestedLosses:
     usual: set[str]
 
 
-def read_losses(losses: Sequence[Any] | None, runs: Path) -> RequestedLosses:
+def read_losses(losses: Sequence[Any] | None, runs: Path, own: bool = False) -> RequestedLosses:
     """The losses that are asked for, the usual ones where None, and cross-entropy, each once.
+
+    Args:
+        losses: as they were given.
+        runs: where runs are looked for.
+        own: whether published losses named without parameters have theirs tuned.
 
     Raises:
         SettingsError: one cannot be read, or cannot train episodes, or there is none but
@@ -60,7 +65,7 @@ def read_losses(losses: Sequence[Any] | None, runs: Path) -> RequestedLosses:
         for spec in requested
         for x in (usual if isinstance(spec, str) and spec == USUAL else [spec])
     ]
-    compared, _ = compared_losses.read_losses(specs, CE, runs)
+    compared, _ = compared_losses.read_losses(specs, CE, runs, own)
     if len(compared) < 2:
         raise SettingsError(
             "--losses ce alone leaves nothing to choose between, as ce is always tried: name "

@@ -16,7 +16,8 @@ from metaloss.criterion.base import Criterion
 from metaloss.engines.local import Local
 from metaloss.evaluation.episode_evaluation import EpisodeEvaluation
 from metaloss.evaluation.tuning import steps_of_tuning, typical_steps
-from metaloss.experiments.comparison.losses import ComparedLoss, check_classes
+from metaloss.evaluation.variants import tunes_own, tunes_steps
+from metaloss.experiments.comparison.losses import CE, ComparedLoss, check_classes
 from metaloss.experiments.recommendation.folds import FoldedImages, make_folds
 from metaloss.experiments.recommendation.losses import (
     RequestedLosses,
@@ -44,7 +45,7 @@ class Advice:
 
     Attributes:
         loss: to train with; cross-entropy where there is no evidence for another.
-        name: its name.
+        name: its name, with its own parameters where those were chosen.
         lr: its learning rate.
         steps: its number of steps.
         evidence: whether another loss than cross-entropy is recommended.
@@ -84,9 +85,10 @@ class Advice:
             summary: all of it as plain values.
             folder: where it was written.
         """
+        loss = next(x for x in compared if x.label == verdict.loss)
         return cls(
-            loss=next(x.criterion for x in compared if x.label == verdict.loss),
-            name=verdict.loss,
+            loss=loss.with_parameters(verdict.setting.spec),
+            name=verdict.name,
             lr=verdict.setting.lr,
             steps=verdict.setting.steps,
             evidence=verdict.evidence,
@@ -160,7 +162,7 @@ def start(
         Recommendation, recommendation_table, "recommend"
     )
     reporter = reporter or Reporter()
-    requested = read_losses(losses, Path(runs))
+    requested = read_losses(losses, Path(runs), tunes_own(recommendation.tune))
     device = resolve_device(recommendation.device)
     reporter.on_work("loading images", plain=False)
     images = make_folds(
@@ -170,7 +172,7 @@ def start(
     # Before anything trains: a loss that has learned from these images would win by that.
     compared = without_seen_images(requested, whole, recommendation.allow_seen, reporter.on_warning)
     check_classes(compared, [whole])
-    steps = _training_steps(recommendation, len(compared), images)
+    steps = _training_steps(recommendation, compared, images)
     reporter.on_recommendation_start(recommendation, images, len(compared), steps)
     memory = recommendation.memory
     with Local(device, memory, stop=stop, on_progress=reporter.on_progress) as engine:
@@ -197,12 +199,12 @@ def _cross_validate(
 ) -> tuple[LossChoice, FoldResults]:
     """Every fold's choice and what came of it, and the choice on all images."""
     key = Stream(recommendation.seed)
-    losses = {x.label: x.criterion.losses() for x in compared}
+    losses = {x.label: x.variants() for x in compared}
     choice_options = (
         losses,
         recommendation.rates,
         recommendation.tuning_tasks,
-        recommendation.tune == "steps",
+        tunes_steps(recommendation.tune),
     )
     choices: list[LossChoice] = []
     judged: list[ChoiceEvaluation] = []
@@ -214,7 +216,6 @@ def _cross_validate(
         judged.append(
             evaluate_choice(
                 EpisodeEvaluation(engine, judging, fold_key),
-                losses,
                 choices[-1],
                 recommendation.test_tasks,
             )
@@ -224,13 +225,17 @@ def _cross_validate(
     return final, FoldResults.of(choices, judged, recommendation.certainty, key.at("bootstrap"))
 
 
-def _training_steps(recommendation: Recommendation, losses: int, images: FoldedImages) -> int:
+def _training_steps(
+    recommendation: Recommendation, compared: Sequence[ComparedLoss], images: FoldedImages
+) -> int:
     """About how many steps of training it takes."""
     inner = images.family.inner
     rates = len(recommendation.rates)
     # Cross-entropy alone also has the rates half-way between.
-    grid = (losses - 1) * rates + len(with_rates_between(recommendation.rates))
-    if recommendation.tune == "steps":
+    others = sum(x.trials for x in compared if x.label != CE)
+    grid = others * rates + len(with_rates_between(recommendation.rates))
+    losses = len(compared)
+    if tunes_steps(recommendation.tune):
         choosing = grid * steps_of_tuning(inner)
         judging = losses * typical_steps(inner)
     else:

@@ -2,13 +2,15 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from itertools import pairwise
 
 from metaloss.core.metric_scale import MetricScale
 from metaloss.data.episodes import Tasks
 from metaloss.evaluation.episode_evaluation import EpisodeEvaluation
 from metaloss.evaluation.tuning import Setting
+from metaloss.evaluation.variants import Variants, tune_variants
 from metaloss.experiments.comparison.losses import CE
 from metaloss.inner.metrics import Metric
 from metaloss.inner.observers import Measures
@@ -23,10 +25,12 @@ class LossChoice:
         settings: of each loss, cross-entropy first.
         late: cross-entropy's best rate and number of steps; None where every loss has its best
             number anyway.
+        losses: each loss as it was chosen, with its own parameters.
     """
 
     settings: dict[str, Setting]
     late: Setting | None
+    losses: Mapping[str, Losses] = field(default_factory=dict)
 
     @property
     def winner(self) -> str:
@@ -55,7 +59,7 @@ class ChoiceEvaluation:
 
 def choose(
     evaluation: EpisodeEvaluation,
-    losses: Mapping[str, Losses],
+    losses: Mapping[str, Variants],
     rates: Sequence[float],
     tasks: int,
     steps: bool = False,
@@ -67,42 +71,41 @@ def choose(
 
     Args:
         evaluation: has the images as its meta-validation pool.
-        losses: by name, cross-entropy among them.
+        losses: by name, cross-entropy among them; each with the choices of its own parameters.
         rates: among which each one's is chosen.
         tasks: on which.
         steps: whether each one's number of steps is chosen, too.
     """
     tune = evaluation.tune_steps if steps else evaluation.tune
     others = [name for name in losses if name != CE]
-    (ce,) = tune([losses[CE]], with_rates_between(rates), tasks)
-    tuned = {CE: ce} | dict(
-        zip(others, tune([losses[name] for name in others], rates, tasks), strict=True)
-    )
+    (ce,) = tune_variants(partial(tune, rates=with_rates_between(rates), tasks=tasks), [losses[CE]])
+    best = tune_variants(partial(tune, rates=rates, tasks=tasks), [losses[name] for name in others])
+    tuned = {CE: ce} | dict(zip(others, best, strict=True))
     settings = {name: x.setting for name, x in tuned.items()}
+    best_losses = {name: x.losses for name, x in tuned.items()}
     # Where every loss has its best number of steps, cross-entropy has it already.
     if steps:
-        return LossChoice(settings, None)
-    (ce_best_steps,) = evaluation.tune_steps([losses[CE]], rates, tasks)
-    return LossChoice(settings, ce_best_steps.setting)
+        return LossChoice(settings, None, best_losses)
+    (ce_best_steps,) = evaluation.tune_steps([ce.losses], rates, tasks)
+    return LossChoice(settings, ce_best_steps.setting, best_losses)
 
 
 def evaluate_choice(
-    evaluation: EpisodeEvaluation, losses: Mapping[str, Losses], choice: LossChoice, tasks: int
+    evaluation: EpisodeEvaluation, choice: LossChoice, tasks: int
 ) -> ChoiceEvaluation:
     """What each loss reaches on held-out images with the setting that a choice gave it.
 
     Args:
         evaluation: has the held-out images as its meta-test pool.
-        losses: by name.
-        choice: has each loss's setting.
+        choice: has each loss and its setting.
         tasks: how many.
     """
     names = list(choice.settings)
     tested = evaluation.test_each(
-        [losses[name] for name in names], [choice.settings[name] for name in names], tasks
+        [choice.losses[name] for name in names], list(choice.settings.values()), tasks
     )
     by_label = {name: x for name, x in zip(names, tested, strict=True) if x is not None}
-    (ce_best_steps,) = evaluation.test_each([losses[CE]], [choice.late], tasks)
+    (ce_best_steps,) = evaluation.test_each([choice.losses[CE]], [choice.late], tasks)
     family = evaluation.family
     return ChoiceEvaluation(
         by_label, ce_best_steps, evaluation.test_tasks(tasks), family.metric, family.scale

@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from metaloss.evaluation.variants import Tune
 from metaloss.search.settings import RATES
 
 Many = Annotated[int, Field(ge=2, le=1_000_000)]
@@ -20,7 +21,8 @@ class Recommendation(BaseModel):
         certainty: of the intervals; another loss than cross-entropy is recommended where its own
             lies above 0.
         tune: "rate" at the family's number of steps; "steps": each loss at its best number of
-            steps, too.
+            steps, too; "rate+own" and "steps+own": each published loss that is named without
+            parameters also with the best of its own.
         rates: learning rates among which each loss's is chosen.
         tuning_tasks: on which a loss is chosen, in each fold and at last on all images.
         test_tasks: of each fold.
@@ -36,7 +38,7 @@ class Recommendation(BaseModel):
     images: Literal["all", "test"] = "all"
     folds: Annotated[int, Field(ge=2, le=100)] | None = None
     certainty: Annotated[float, Field(ge=0.5, lt=1)] = 0.95
-    tune: Literal["rate", "steps"] = "rate"
+    tune: Tune = "rate"
     rates: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1)] = RATES
     tuning_tasks: Many = 16
     test_tasks: Many = 40

@@ -59,6 +59,7 @@ def summarise(
     """
     family = folded.family
     images = _images(folded)
+    spec = verdict.setting.spec or specs.get(verdict.loss, verdict.loss)
     summary: dict[str, Any] = storage.json_safe(
         {
             **about,
@@ -74,9 +75,7 @@ def summarise(
                 _small(family, folds),
                 *_share(folded),
             ],
-            "code": _code(
-                specs.get(verdict.loss, verdict.loss), verdict, final, family.inner, compared
-            ),
+            "code": _code(spec, verdict, final, family.inner, compared),
         }
     )
     return summary
@@ -132,6 +131,7 @@ def _row(name: str, final: LossChoice, folds: FoldResults) -> dict[str, Any]:
         "chosen": folds.choice_counts[name],
         "diverged": float(diverged),
         "rates": [x.settings[name].lr for x in folds.choices],
+        **({"spec": setting.spec} if setting.spec else {}),
     }
 
 
@@ -281,7 +281,7 @@ def _cells(row: dict[str, Any], folds: int, certainty: float, scale: MetricScale
     """
     gain = row["gain"]
     return {
-        "loss": row["loss"],
+        "loss": row.get("spec") or row["loss"],
         "lr": f"{row['lr']:g}",
         "steps": str(row["steps"]),
         scale.title: scale.text(row[scale.kind]),

@@ -190,6 +190,11 @@ class Verdict:
         return self.loss != CE
 
     @property
+    def name(self) -> str:
+        """What the loss is called, with its own parameters where those were chosen."""
+        return self.setting.spec or self.loss
+
+    @property
     def faster(self) -> bool:
         """Whether there is, and yet cross-entropy with more steps does as well."""
         return self.evidence and self.late is not None and self.late.low <= 0
@@ -244,7 +249,7 @@ def sentences(verdict: Verdict, final: LossChoice, images: int) -> list[str]:
 
 
 def _for(verdict: Verdict) -> list[str]:
-    loss = verdict.loss
+    loss = verdict.name
     setting = verdict.setting
     use = f"Use {loss} at learning rate {setting.lr:g} with {setting.steps} steps"
     if verdict.faster:  # then the advice holds for so short a training alone
@@ -306,8 +311,8 @@ def _late(verdict: Verdict, final: LossChoice) -> list[str]:
             f"rather than differently{again}."
         ]
     if gain.low <= 0:
-        return [f"{ce} reaches the same: {verdict.loss} is faster, not better{again}."]
-    return [f"{ce} does not reach it: {verdict.loss} generalises better here."]
+        return [f"{ce} reaches the same: {verdict.name} is faster, not better{again}."]
+    return [f"{ce} does not reach it: {verdict.name} generalises better here."]
 
 
 def _points(gain: ScoreGain, verdict: Verdict) -> str:
