@@ -63,9 +63,9 @@ def test_every_shipped_family_is_found_by_its_name(path, monkeypatch, tmp_path):
 
 
 def test_a_shipped_family_on_features_says_how_to_get_the_weights_it_lacks(monkeypatch, tmp_path):
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     family = episodic_family.read(ON_FEATURES)
-    with pytest.raises(SettingsError, match="metaloss data fetch torchvision:resnet18"):
+    with pytest.raises(DataError, match="metaloss data fetch torchvision:resnet18"):
         episodic.open_episodes(family)
 
 
