@@ -4,6 +4,7 @@
 
 import numpy as np
 
+from metaloss.kernels.accuracy import find_answers
 from metaloss.kernels.jit import compiled
 
 
@@ -18,22 +19,14 @@ def count_answers(logits, label, counts):
         label: [T V]; classifier n has those of task n modulo T.
         counts: filled, [N C C].
     """
+    answer = np.zeros(logits.shape[2], np.int64)
+    nan = np.zeros(logits.shape[2], logits.dtype)
     for n in range(len(logits)):
         t = n % len(label)
-        best = logits[n, 0].copy()  # highest logit so far, [V]
-        answer = np.zeros(logits.shape[2], np.int64)  # its class, [V]
-        nan = np.zeros_like(best)  # 0, or NaN where a logit is not finite, [V]
-        for c in range(logits.shape[1]):
-            row = logits[n, c]
-            for i in range(len(row)):
-                x = row[i]
-                nan[i] += x * 0
-                better = x > best[i]
-                best[i] = x if better else best[i]
-                answer[i] = c if better else answer[i]
+        find_answers(logits[n], answer, nan)
         counts[n] = 0
         unsound = counts[n, 0, 0]
-        for i in range(len(best)):
+        for i in range(len(answer)):
             counts[n, label[t, i], answer[i]] += 1
             unsound += nan[i]
         counts[n] += unsound
