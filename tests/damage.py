@@ -162,10 +162,10 @@ def cases(folder: Path, patch: Any) -> Iterator[Case]:
 
 def _trainings(patch: Any) -> Iterator[Case]:
     def again(where: Path) -> Callable[[Any], Any]:
-        return lambda told: metaloss.fit(resume=where, reporter=told).summary
+        return lambda told: _model(metaloss.fit(resume=where, reporter=told))
 
     done = metaloss.fit("ce", "convnet", "folder:scans", **TRAIN).folder
-    yield Case("training", done, lambda told: _model(metaloss.fit(resume=done, reporter=told)))
+    yield Case("training", done, again(done))
     with patch.context() as inner:  # all is trained and tested, but for the summary
         inner.setattr(folders, "finish", _stopped)
         with contextlib.suppress(Interrupted):

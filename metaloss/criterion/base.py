@@ -90,7 +90,11 @@ class Criterion(LossModule):
         Raises:
             ValueError: no label counts, or one is no class.
         """
-        flat = torch.as_tensor(labels).flatten().long()
+        given = torch.as_tensor(labels).flatten()
+        flat = given.long()
+        if given.is_floating_point() and not torch.equal(flat.to(given.dtype), given):
+            wrong = float(given[flat.to(given.dtype) != given][0])
+            raise ValueError(f"labels must be class indices, whole numbers, got {wrong:g}")
         flat = flat[flat != self.ignore_index]
         if not len(flat) or flat.min() < 0 or (classes is not None and flat.max() >= classes):
             found = f"{int(flat.min())} to {int(flat.max())}" if len(flat) else "none"

@@ -95,3 +95,12 @@ def test_priors_that_do_not_fit_are_refused():
     for labels, found in (([-1, 2], "-1 to 2"), ([0, 9], "0 to 9"), ([-100], "none")):
         with pytest.raises(ValueError, match=f"class indices from 0 to 3, got {found}"):
             metaloss.load(SPECS[0]).fit_prior(torch.tensor(labels), classes=4)
+
+
+def test_labels_that_are_no_whole_numbers_are_refused():
+    loss = metaloss.load(SPECS[0])
+    for labels, found in (([0.0, 1.5], "1.5"), ([0.2, 0.8], "0.2"), ([1.0, torch.nan], "nan")):
+        with pytest.raises(ValueError, match=f"whole numbers, got {found}"):
+            loss.fit_prior(torch.tensor(labels), classes=4)
+    whole = torch.tensor([0.0, 2.0, 2.0, 3.0])
+    assert torch.equal(loss.fit_prior(whole, 4).prior, loss.fit_prior(whole.long(), 4).prior)
