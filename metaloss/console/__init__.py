@@ -14,7 +14,6 @@ from metaloss.console.text import (
     label,
     search_lines,
     summary_lines,
-    widest,
 )
 from metaloss.core.event_protocols import (
     OpenFamily,
@@ -28,14 +27,14 @@ from metaloss.core.event_protocols import (
     StudySettings,
     TaskCounts,
 )
-from metaloss.core.formatting import counted, interval, percent, tuned_quantities
-from metaloss.core.metric_scale import ACCURACY
+from metaloss.core.formatting import counted, tuned_quantities
+from metaloss.core.metric_scale import ACCURACY, MetricScale
 from metaloss.core.records import GenerationRecord, StageRow
 from metaloss.core.reporting import Reporter
 from metaloss.core.tables import wrap
 from metaloss.data.shapes import described
 
-__all__ = ["Console", "comparison_lines", "label", "summary_lines", "widest"]
+__all__ = ["Console", "comparison_lines", "label", "summary_lines"]
 
 HEADER = " gen   best   mean   held-out  vs CE        diverged   trainings/s   left"
 
@@ -100,7 +99,7 @@ class Console(Reporter):
     def on_baseline(self, baselines: Sequence[ReportedBaseline], tasks: int) -> None:
         """What cross-entropy reaches, which is to be beaten, and the head of the table."""
         for baseline in baselines:
-            score = self.scale.text(self.scale.value(baseline.score))
+            score = self.scale.named(self.scale.value(baseline.score))
             self.say(
                 f"start   cross-entropy at its best learning rate ({baseline.lr:g}): "
                 f"{score} on {tasks} meta-validation tasks"
@@ -108,6 +107,8 @@ class Console(Reporter):
         self._start_bar(
             "generation {task.completed}/{task.total}", "generation {done}/{total}", self.total
         )
+        if not self.scale.is_accuracy:
+            self.say(f"table   best, mean, held-out: {self.scale.axis}")
         self._row(HEADER)
 
     def on_generation(self, record: GenerationRecord, seconds: float, trainings: int) -> None:
@@ -147,13 +148,18 @@ class Console(Reporter):
         """A stage of an elimination is over."""
         tau = "" if row["tau"] is None else f"{row['tau']:+.2f}"
         budget = f"{row['steps']:>5}x {row['scale']:>5}x {row['tasks']:>6} {row['repeats']:>6}"
-        reached = f"{100 * row['best']:6.1f} {100 * row['ce']:6.1f}"
-        self.say(f"{row['stage']:5} {row['losses']:7} {budget} {reached}    {tau}".rstrip())
+        scale = MetricScale.of(row)
+        best, ce = (f"{scale.number(row[key]):6.{scale.digits}f}" for key in ("best", "ce"))
+        named = "" if scale.is_accuracy else f"  {scale.axis}"
+        line = f"{row['stage']:5} {row['losses']:7} {budget} {best} {ce}    {tau:5}{named}"
+        self.say(line.rstrip())
 
     def on_elimination_end(self, folder: Path, summary: dict[str, Any]) -> None:
         """The winner, and where everything lies."""
         first = summary["ranking"][0]
-        self.say(f"winner  {first['formula']}: {percent(first['accuracy'])} in the last stage")
+        scale = MetricScale.of(summary)
+        reached = scale.named(first[scale.kind])
+        self.say(f"winner  {first['formula']}: {reached} in the last stage")
         self.say(f"saved   {folder}/        next: metaloss show {folder}")
 
     def on_refine_end(self, table: dict[str, Any]) -> None:
@@ -165,10 +171,11 @@ class Console(Reporter):
             else "after   no better was found"
         )
         for name, row in table["families"].items():
+            scale = MetricScale.of(row)
             self.say(
                 f"gain    {name}, {row['gain']['tasks']} fresh meta-validation tasks: "
-                f"{percent(row['before'])} before, {percent(row['after'])} after: "
-                f"paired {interval(row['gain'])}"
+                f"{scale.named(row['before'])} before, {scale.text(row['after'])} after: "
+                f"paired {scale.interval(row['gain'])}"
             )
 
     # --- comparisons and recommendations ---

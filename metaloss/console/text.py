@@ -144,13 +144,6 @@ def comparison_lines(summary: dict[str, Any], width: int | None = None) -> list[
     return lines
 
 
-def widest(against: dict[str, Any]) -> dict[str, float]:
-    """A difference with the wider ends of its two intervals, over tasks and over images, too."""
-    gain = against["gain"]
-    ends = {"low": min(gain["low"], against["low"]), "high": max(gain["high"], against["high"])}
-    return {"mean": gain["mean"], **ends}
-
-
 def _standing(row: dict[str, Any], scale: MetricScale) -> dict[str, str]:
     """One line of such a table."""
     at = row["at"]
@@ -162,8 +155,7 @@ def _standing(row: dict[str, Any], scale: MetricScale) -> dict[str, str]:
         "lr": f"{row['setting']['lr']:g}" if row["setting"] else "",
         scale.title: scale.spread(at),
         **({} if scale.is_accuracy else {"accuracy": percent(at["accuracy"])}),
-        # The interval that decides: over tasks and, where that is wider, over tasks and images.
-        "Δ [95 % CI]": scale.interval(widest(against)) if against else "",
+        "Δ [95 % CI]": scale.decisive(against) if against else "",
         "win/tie/loss": f"{test['wins']}/{test['ties']}/{test['losses']}" if against else "",
         "p (Holm)": probability(against["p"]) if against else "",
         "F1": f"{at['f1']:.3f}".removeprefix("0"),

@@ -21,6 +21,7 @@ class MetricScale:
         in_percent: whether it is shown in percent, and differences in points.
         failed: the value that a failed training counts as.
         guess: the value of guesses.
+        negligible: the difference that is none in practice.
     """
 
     kind: str = "accuracy"
@@ -29,6 +30,7 @@ class MetricScale:
     in_percent: bool = True
     failed: float = 0.0
     guess: float = 0.0
+    negligible: float = 0.02
 
     @classmethod
     def of(cls, table: Mapping[str, Any]) -> Self:
@@ -71,6 +73,14 @@ class MetricScale:
         """
         return percent(value) if self.in_percent else f"{value:.3f}"
 
+    def named(self, value: float) -> str:
+        """A value with its unit and, unless it is an accuracy, with the metric's name.
+
+        >>> MetricScale().named(0.663), MetricScale("mcc", "MCC", in_percent=False).named(0.663)
+        ('66.3 %', 'MCC 0.663')
+        """
+        return self.text(value) if self.is_accuracy else f"{self.title} {self.text(value)}"
+
     def number(self, value: float) -> float:
         """A value in the unit in which it is shown."""
         return 100 * value if self.in_percent else value
@@ -98,7 +108,7 @@ class MetricScale:
         """What a row says of a loss: its value, and its accuracy where that is another one."""
         if self.is_accuracy:
             return percent(row["accuracy"])
-        return f"{self.title} {self.text(row[self.kind])} (accuracy {percent(row['accuracy'])})"
+        return f"{self.named(row[self.kind])} (accuracy {percent(row['accuracy'])})"
 
     def tested(self, row: Mapping[str, Any]) -> str:
         """The same of a test, with a remark on an accuracy that is close to that of guessing."""
@@ -112,8 +122,16 @@ class MetricScale:
         >>> MetricScale().verdict(versus)
         'better, paired +3.1 [+2.0, +4.2]'
         """
-        gain = {"mean": versus["gain"]["mean"], "low": versus["low"], "high": versus["high"]}
-        return f"{versus['verdict']}, paired {self.interval(gain)}"
+        return f"{versus['verdict']}, paired {self.decisive(versus)}"
+
+    def decisive(self, versus: Mapping[str, Any]) -> str:
+        """A paired difference with the interval that decides, over tasks and images.
+
+        >>> MetricScale().decisive({"gain": {"mean": 0.031}, "low": 0.02, "high": 0.042})
+        '+3.1 [+2.0, +4.2]'
+        """
+        ends = {"low": versus["low"], "high": versus["high"]}
+        return self.interval({"mean": versus["gain"]["mean"], **ends})
 
     @property
     def digits(self) -> int:

@@ -12,7 +12,7 @@ class GenerationRecord(TypedDict):
         generation: its number: 1, 2, ...
         candidates: how many losses were scored.
         best: value of the fittest; None where every candidate failed.
-        mean: accuracy of all that did not fail; None likewise.
+        mean: value of all that did not fail; None likewise.
         diverged: candidates of which a training failed.
         failed_trainings: how many trainings did.
         trained: candidates that were trained, and not known already.
@@ -55,9 +55,10 @@ class StageRow(TypedDict):
         tasks: of every family, for each repeat.
         repeats: how often they are drawn anew.
         losses: how many were trained.
-        best: the highest accuracy.
-        ce: accuracy of cross-entropy on the same tasks.
+        best: the best value of the families' metric.
+        ce: that of cross-entropy on the same tasks.
         tau: how alike this stage and the one before order the losses; None for the first.
+        metric_scale: how values are shown; missing where they are accuracies.
     """
 
     stage: int
@@ -70,6 +71,7 @@ class StageRow(TypedDict):
     best: float
     ce: float
     tau: float | None
+    metric_scale: NotRequired[dict[str, Any]]
 
 
 def loss_name(row: Mapping[str, Any], setting: str = "setting") -> str:

@@ -133,6 +133,12 @@ class Tasks:
         """The number of classes."""
         return self.train.classes
 
+    @property
+    def val_classes(self) -> Int64[Tensor, "T N"]:
+        """The class in the data set of every validation image; its label where that is unknown."""
+        label = self.val.label
+        return label if self.classes is None else self.classes.gather(1, label)
+
     def __len__(self) -> int:
         return len(self.train.rows)
 

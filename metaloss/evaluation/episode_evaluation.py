@@ -15,7 +15,7 @@ from metaloss.evaluation.metric_resamples import MetricResamples
 from metaloss.evaluation.statistics import Draws, Resamples
 from metaloss.evaluation.tuning import Setting, Tuned, repeated
 from metaloss.inner.loop import Inner
-from metaloss.inner.metrics import classes_of, logits, scores_of
+from metaloss.inner.metrics import classes_of, logits, progress_by, scores_of
 from metaloss.inner.observers import Measures, measure, predicted_by, predictions, progress
 from metaloss.losses.base import Losses
 from metaloss.tasks.episodic import Episodes
@@ -105,7 +105,7 @@ class EpisodeEvaluation(FamilyEvaluation):
         drawn = self._test_tasks(range(tasks))
         if self.family.metric:
             return MetricResamples.of(self.family.metric, self.family.scale, drawn, key)
-        return Draws.of(drawn.val.rows.cpu(), key)
+        return Draws.of(drawn.val.rows.cpu(), drawn.val_classes.cpu(), key)
 
     def test_each(
         self, losses: Sequence[Losses], settings: Sequence[Setting | None], tasks: int
@@ -150,7 +150,7 @@ class EpisodeEvaluation(FamilyEvaluation):
             "test",
             self.key.at("test"),
             range(tasks),
-            progress,
+            progress_by(self.family.metric, self.family.scale) if self.family.metric else progress,
             rates=[setting.lr for setting in settings],
             steps=moments,
             val=CURVE_IMAGES,

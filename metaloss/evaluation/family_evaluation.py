@@ -144,7 +144,7 @@ class FamilyEvaluation:
             return None
         if self.family.metric:
             return MetricResamples.of(self.family.metric, self.family.scale, tasks_drawn, key)
-        return Draws.of(tasks_drawn.val.rows.cpu(), key)
+        return Draws.of(tasks_drawn.val.rows.cpu(), tasks_drawn.val_classes.cpu(), key)
 
     def compare(
         self,
@@ -159,4 +159,10 @@ class FamilyEvaluation:
             theirs: the baseline's, likewise.
             resamples: of the tasks and their images, for an interval over both.
         """
-        return PairedComparison.of(ours, theirs, self.key.at("test", "bootstrap"), resamples)
+        return PairedComparison.of(
+            ours,
+            theirs,
+            self.key.at("test", "bootstrap"),
+            resamples,
+            self.family.scale.negligible,
+        )

@@ -10,7 +10,7 @@ from torch import Tensor
 from metaloss.core.metric_scale import MetricScale
 from metaloss.core.streams import Stream
 from metaloss.data.episodes import Tasks
-from metaloss.evaluation.statistics import Draws, ends
+from metaloss.evaluation.statistics import Draws, interval_over_tasks_and_images
 from metaloss.inner.metrics import CountingMetric, Metric, classes_of, scores_of
 from metaloss.inner.metrics.accuracy import Accuracy
 
@@ -21,10 +21,10 @@ LIMIT = 1 << 23  # weights and probabilities of one task's resamples that are he
 
 @dataclass(frozen=True)
 class MetricResamples:
-    """Resamples of tasks and images, and the metric that is computed anew for each of them.
+    """Resamples of images, and the metric that is computed anew for each of them.
 
     Attributes:
-        draws: how often each task and each image was drawn.
+        draws: how often each image was drawn.
         metric: from logits to values.
         scale: from values to scores.
         label: the true classes.
@@ -51,7 +51,7 @@ class MetricResamples:
             most: resamples.
         """
         resamples = min(most, COUNTED if isinstance(metric, CountingMetric) else RANKED)
-        draws = Draws.of(tasks.val.rows.cpu(), key, resamples)
+        draws = Draws.of(tasks.val.rows.cpu(), tasks.val_classes.cpu(), key, resamples)
         return cls(draws, metric, scale, tasks.val.label.cpu(), classes_of(tasks, metric).cpu())
 
     def scores(self, answers: Float[Tensor, "T V C"]) -> Float[Tensor, " T"]:
@@ -71,16 +71,18 @@ class MetricResamples:
         certainty: float = 0.95,
     ) -> tuple[float, float]:
         """The interval of how much higher the first loss scores."""
-        return ends(self._mean_scores(ours) - self._mean_scores(theirs), certainty)
+        gain = self._scores_with_failures(ours) - self._scores_with_failures(theirs)
+        resampled = self._resampled_scores(ours) - self._resampled_scores(theirs)
+        return interval_over_tasks_and_images(gain, resampled, self.draws.freedom, certainty)
 
-    def _mean_scores(self, answers: Float[Tensor, "T V C"]) -> Float[Tensor, " R"]:
-        """The mean score over the tasks of each resample, a failed training counting as 0."""
-        tasks = self.draws.tasks.double()  # [R T]
-        total = torch.zeros(len(tasks), dtype=torch.float64)
+    def _scores_with_failures(self, answers: Float[Tensor, "T V C"]) -> Float[Tensor, " T"]:
+        """The score on every task, a failed training counting as 0."""
+        return self.scores(answers).nan_to_num(nan=0.0)
+
+    def _resampled_scores(self, answers: Float[Tensor, "T V C"]) -> Float[Tensor, "T R"]:
+        """The score on every task in each resample, a failed training counting as 0."""
         # Task by task: all weights at once would be resamples x tasks x images.
-        for t in range(len(answers)):
-            total += tasks[:, t] * self._resampled(answers, slice(t, t + 1))
-        return total / tasks.sum(1)
+        return torch.stack([self._resampled(answers, slice(t, t + 1)) for t in range(len(answers))])
 
     def _resampled(self, answers: Float[Tensor, "T V C"], task: slice) -> Float[Tensor, " R"]:
         """One task's score in each resample."""

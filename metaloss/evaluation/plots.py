@@ -79,17 +79,18 @@ def ranks(pairs: Sequence[dict[str, Any]], path: Path) -> None:
     before.
 
     Args:
-        pairs: tables with the number of the later `stage`, the two accuracies of each loss,
-            `before` and `after`, and their Kendall's `tau`.
+        pairs: tables with the number of the later `stage`, the two values of each loss, `before`
+            and `after`, their Kendall's `tau`, and how they are shown.
         path: of the picture.
     """
     figure, axes = panels(len(pairs))
     for axis, pair in zip(axes, pairs, strict=True):
-        axis.scatter(
-            *([100 * x for x in pair[side]] for side in ("before", "after")), s=12, color=BLUE
-        )
+        scale = MetricScale.of(pair)
+        values = ([scale.number(x) for x in pair[side]] for side in ("before", "after"))
+        axis.scatter(*values, s=12, color=BLUE)
         tau = "none" if pair["tau"] is None else f"{pair['tau']:.2f}"
-        axis.set(xlabel=f"stage {pair['stage'] - 1} [%]", ylabel=f"stage {pair['stage']} [%]")
+        number = pair["stage"]
+        axis.set(xlabel=f"stage {number - 1}: {scale.axis}", ylabel=f"stage {number}: {scale.axis}")
         axis.set_title(f"Kendall's τ {tau}", fontsize=9)
     _save(figure, path)
 

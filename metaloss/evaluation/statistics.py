@@ -15,7 +15,6 @@ from torch import Tensor
 from metaloss.core.streams import Stream
 
 LEVEL = 0.05
-MATTERS = 0.02  # a difference of accuracy: an interval that holds 0 and more than this cannot tell
 
 
 @dataclass(frozen=True)
@@ -106,28 +105,36 @@ def holm(p: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def direction(p: float, *intervals: tuple[float, float]) -> int:
-    """1 for better, -1 for worse, 0 where the intervals and the test do not agree on either."""
-    if p >= LEVEL or any(low * high <= 0 for low, high in intervals):
+def direction(p: float, interval: tuple[float, float]) -> int:
+    """1 for better, -1 for worse, 0 where the interval and the test do not agree on either."""
+    low, high = interval
+    if p >= LEVEL or low * high <= 0:
         return 0
-    return 1 if intervals[0][0] > 0 else -1
+    return 1 if low > 0 else -1
 
 
-def verdict(p: float, *intervals: tuple[float, float]) -> str:
-    """What a difference's intervals and its test allow one to say, in words.
+def verdict(p: float, interval: tuple[float, float], negligible: float) -> str:
+    """What a difference's interval and its test allow one to say, in words.
 
-    >>> verdict(0.2, (-0.01, 0.012)), verdict(0.2, (-0.01, 0.09)), verdict(0.001, (0.01, 0.03))
-    ('no difference', 'too few images to tell', 'better')
+    Args:
+        p: of the test.
+        interval: of the difference.
+        negligible: the difference that is none in practice.
+
+    >>> verdict(0.2, (-0.01, 0.012), 0.02), verdict(0.2, (-0.01, 0.09), 0.02)
+    ('no difference', 'too few images to tell')
+    >>> verdict(0.001, (0.01, 0.03), 0.02)
+    'better'
     """
-    if way := direction(p, *intervals):
+    if way := direction(p, interval):
         return "better" if way > 0 else "worse"
-    # "No difference" is said only where every interval is narrow and close to 0.
-    widest = max(abs(end) for interval in intervals for end in interval)
-    return "no difference" if widest <= MATTERS else "too few images to tell"
+    # "No difference" is said only where the interval is narrow and close to 0.
+    widest = max(abs(end) for end in interval)
+    return "no difference" if widest <= negligible else "too few images to tell"
 
 
 class Resamples(Protocol):
-    """Resamples of tasks and images, and what scores are in them."""
+    """Resamples of the images that tasks share, and what scores are in them."""
 
     def scores(self, answers: Float[Tensor, "T *V"]) -> Float[Tensor, " T"]:
         """The score on every task, from the answers; NaN for a training that diverged."""
@@ -146,49 +153,64 @@ class Resamples(Protocol):
 
 @dataclass(frozen=True)
 class Draws:
-    """Resamples of tasks and of the pool's images, the same for all losses of a comparison (Owen
-    2007).
+    """Resamples of the images of a pool, the same for all losses of a comparison.
 
     Tasks are cut from one pool, so one image serves many of them: an image that is drawn twice
-    counts twice in every task it is in. Such an interval holds for new tasks of new images and is a
-    little wide.
+    counts twice in every task it is in. Images are drawn within their class, as tasks hold a fixed
+    number of each, and one fewer than there are, so that variances are not underestimated (Rao and
+    Wu 1988).
 
     Attributes:
-        tasks: how often each task was drawn.
-        images: how often each image of the pool was.
+        images: how often each image of the pool was drawn.
         place: the image of the pool that each answer of each task is about.
         weight: the sum of an image's counts over each task's images.
+        freedom: images less classes: the degrees of freedom of what images vary by.
     """
 
-    tasks: Float[Tensor, "R T"]
     images: Float[Tensor, "N R"]
     place: Int[Tensor, "T V"]
     weight: Float[Tensor, "T R"]
+    freedom: int
 
     @classmethod
-    def of(cls, rows: Int[Tensor, "T V"], key: Stream, resamples: int = 2_000) -> "Draws":
-        """Resamples for tasks whose validation images these are."""
+    def of(
+        cls,
+        rows: Int[Tensor, "T V"],
+        classes: Int[Tensor, "T V"],
+        key: Stream,
+        resamples: int = 2_000,
+    ) -> "Draws":
+        """Resamples for some tasks.
+
+        Args:
+            rows: the validation images of every task.
+            classes: the class in the data set of each of them.
+            key: of the resamples.
+            resamples: how many.
+        """
         known, place = rows.unique(return_inverse=True)
-        tasks = len(rows)
         n = len(known)
-        drawn = [
-            _counts(key.at(name).integers(k, resamples, k), k)
-            for name, k in (("tasks", tasks), ("images", n))
-        ]
-        # [N R], as the products with it take it.
-        images = drawn[1].T.contiguous()
-        return cls(drawn[0], images, place, _spread(torch.ones(place.shape), place, n) @ images)
+        of_image = torch.zeros(n, dtype=torch.long)
+        of_image[place.flatten()] = classes.flatten()
+        images = torch.zeros(n, resamples)
+        for number in of_image.unique().tolist():
+            members = (of_image == number).nonzero().flatten()
+            size = len(members)
+            drawn = key.at("images", number).integers(size, resamples, max(1, size - 1))
+            images[members] = _counts(drawn, size).T
+        weight = _spread(torch.ones(place.shape), place, n) @ images
+        return cls(images, place, weight, n - len(of_image.unique()))
 
     def interval(
         self, a: Bool[Tensor, "T V"], b: Bool[Tensor, "T V"], certainty: float = 0.95
     ) -> tuple[float, float]:
         """The interval of how much more often the first loss's predictions are right."""
-        # [T R].
-        difference = _spread(a.float() - b.float(), self.place, len(self.images)) @ self.images
+        lead = a.float() - b.float()
         # A task none of whose images was drawn, which only tiny tasks can meet, shows no
         # difference.
-        means = (self.tasks.T * difference / self.weight.clamp(min=1)).mean(0)
-        return ends(means.double(), certainty)
+        resampled = _spread(lead, self.place, len(self.images)) @ self.images  # [T R]
+        resampled /= self.weight.clamp(min=1)
+        return interval_over_tasks_and_images(lead.mean(1), resampled, self.freedom, certainty)
 
     def scores(self, answers: Float[Tensor, "T V"] | Bool[Tensor, "T V"]) -> Float[Tensor, " T"]:
         """The share of right answers on every task; NaN for a training that diverged."""
@@ -211,11 +233,43 @@ class Draws:
         return self.interval(our_right, their_right, certainty)
 
 
-def ends(means: Float[Tensor, " R"], certainty: float = 0.95) -> tuple[float, float]:
-    """The percentile interval of a resampled mean, in float64."""
-    quantiles = torch.tensor([(1 - certainty) / 2, (1 + certainty) / 2], dtype=torch.float64)
-    low, high = means.quantile(quantiles).tolist()
-    return low, high
+def interval_over_tasks_and_images(
+    difference: Float[Tensor, " T"],
+    resampled: Float[Tensor, "T R"],
+    freedom: int,
+    certainty: float = 0.95,
+) -> tuple[float, float]:
+    """The interval of a mean difference that holds for new tasks of new images.
+
+    The variance of a mean over T tasks is S² / T, S² being the sample variance of the tasks, plus
+    the mean covariance of two tasks: what images, which tasks share, add. As in clustering by two
+    factors (Cameron, Gelbach and Miller 2011) the chance of one image in one task counts once;
+    resampling tasks and images together counts it up to three times (Owen 2007).
+
+    Args:
+        difference: of every task.
+        resampled: the same in every resample of the images.
+        freedom: the degrees of freedom of the images.
+        certainty: of the interval.
+    """
+    from scipy.special import stdtrit  # slow to import
+
+    tasks = len(difference)
+    difference = difference.double()
+    resampled = resampled.double()
+    of_sum = float(resampled.sum(0).var())
+    by_images = max(0.0, of_sum - float(resampled.var(1).sum())) / max(1, tasks * (tasks - 1))
+    by_tasks = float(difference.var()) / tasks if tasks > 1 else of_sum
+    variance = by_tasks + by_images
+    mean = float(difference.mean())
+    if variance == 0:
+        return mean, mean
+    # Degrees of freedom of a sum of two variances (Satterthwaite 1946).
+    own_freedom = tasks - 1 if tasks > 1 else freedom
+    by_tasks_share, by_images_share = by_tasks / variance, by_images / variance
+    both = 1 / (by_tasks_share**2 / max(1, own_freedom) + by_images_share**2 / max(1, freedom))
+    reach = float(stdtrit(both, (1 + certainty) / 2)) * math.sqrt(variance)
+    return mean - reach, mean + reach
 
 
 def _counts(drawn: Int[Tensor, "R n"], size: int) -> Float[Tensor, "R size"]:

@@ -142,6 +142,6 @@ def _card(summary: dict[str, Any]) -> str:
                 f"{name}, {row['tasks']} meta-test tasks: {scale.tested(row)}; "
                 f"cross-entropy at lr {baseline['lr']} and {baseline['steps']} steps "
                 f"{scale.reached(baseline)}: {scale.verdict(baseline)}{scale.unit} "
-                "(95 % bootstrap over tasks and images)."
+                "(95 % interval over tasks and images)."
             )
     return "\n\n".join(lines) + "\n"

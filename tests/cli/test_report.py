@@ -16,13 +16,14 @@ from test_run_folder import SMALL, evolved, family, only_the_subset
 from metaloss import console
 from metaloss.cli import doctor, listing, showing
 from metaloss.core import installation, registry
+from metaloss.core.metric_scale import MetricScale
 from metaloss.core.streams import Stream
 from metaloss.data.datasets import names
 from metaloss.errors import DamagedFile, DiskError, SettingsError
 from metaloss.evaluation import plots
 from metaloss.genomes._filters import examine
 from metaloss.genomes.mln import MetaLossNetwork
-from metaloss.search import estimate, run_folder, settings
+from metaloss.search import elimination, estimate, run_folder, settings
 from metaloss.search.estimate import estimate_cost, estimate_text, example_losses
 
 
@@ -341,11 +342,6 @@ def test_a_result_that_is_hardly_a_guess_is_said_to_be_one():
     )
 
 
-def test_a_comparisons_table_shows_the_interval_that_decides():
-    against = {"gain": gain(0.02, 0.01, 0.03), "low": -0.005, "high": 0.025}
-    assert console.widest(against) == {"mean": 0.02, "low": -0.005, "high": 0.03}
-
-
 def test_strategies_have_their_usual_names():
     assert console.label({"kind": "mu_plus_lambda", "mu": 16, "lambda_": 32}) == "(16+32)-ES"
     assert console.label({"kind": "openai_es"}) == "openai_es"
@@ -501,3 +497,31 @@ def test_what_is_shown_stands_in_one_column():
         "evolved on fashionmnist",
         "source     metaloss",
     ]
+
+
+def test_numbers_of_another_metric_than_accuracy_carry_its_name(capsys):
+    scale = MetricScale("cost", "cost", maximise=False, in_percent=False, failed=5.0)
+    talk = console.Console()
+    record = {
+        "asked": {"stage": 1, "keep": 1, "steps": 2, "scale": 1, "tasks": 4, "repeats": 1},
+        "accuracy": [4.5, 4.25],
+        "reference": {"accuracy": 4.0},
+        "tau": None,
+        **scale.entry(),
+    }
+    talk.on_elimination_stage(elimination.row(record))
+    ranking = [{"formula": "-logp", "cost": 0.5}]
+    talk.on_elimination_end(Path("there"), {"ranking": ranking, **scale.entry()})
+    gain = {"mean": -0.25, "low": -0.5, "high": -0.125, "tasks": 3}
+    row = {"before": 0.5, "after": 0.25, "gain": gain, **scale.entry()}
+    talk.on_refine_end({"before": "a", "after": "b", "families": {"tiny": row}})
+    talk.scale = scale
+    talk.total = 3
+    talk.on_baseline([SimpleNamespace(lr=0.2, score=4.25)], 64)
+    talk.__exit__()
+    stage, winner, _, _, _, refined, start, table, _ = capsys.readouterr().out.splitlines()
+    assert stage.split() == ["1", "2", "2x", "1x", "4", "1", "0.500", "1.000", "cost"]
+    assert winner == "winner  -logp: cost 0.500 in the last stage"
+    assert refined.endswith("cost 0.500 before, 0.250 after: paired -0.250 [-0.500, -0.125]")
+    assert start.endswith("(0.2): cost 0.750 on 64 meta-validation tasks")
+    assert table == "table   best, mean, held-out: cost"

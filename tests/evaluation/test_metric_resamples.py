@@ -42,7 +42,7 @@ def test_each_resample_is_the_metric_of_images_that_are_there_so_many_times(kind
     monkeypatch.setattr("metaloss.evaluation.metric_resamples.RANKED", 6)
     drawn = resamples(kind)
     ours, _ = answers()
-    expected = torch.zeros(6, dtype=torch.float64)
+    expected = torch.zeros(T, 6, dtype=torch.float64)
     for r in range(6):
         for t in range(T):
             times = drawn.draws.images[drawn.draws.place[t], r].long()
@@ -50,9 +50,9 @@ def test_each_resample_is_the_metric_of_images_that_are_there_so_many_times(kind
             value = drawn.metric.measure(
                 ours[None, t : t + 1, rows], drawn.label[t : t + 1, rows], CLASSES[t : t + 1]
             )
-            expected[r] += drawn.draws.tasks[r, t] * drawn.scale.score(float(value[0, 0]))
-    found = drawn._mean_scores(ours)
-    torch.testing.assert_close(found, expected / T, atol=1e-5, rtol=1e-5)
+            expected[t, r] = drawn.scale.score(float(value[0, 0]))
+    found = drawn._resampled_scores(ours)
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
 
 
 def test_the_interval_of_accuracy_is_the_one_that_counts_right_answers(monkeypatch):
@@ -61,7 +61,8 @@ def test_the_interval_of_accuracy_is_the_one_that_counts_right_answers(monkeypat
     by_metric = resamples("accuracy").gain_interval(ours, theirs)
     tasks = drawn_tasks()
     right = [(x.argmax(-1) == tasks.val.label).float() for x in (ours, theirs)]
-    by_count = Draws.of(tasks.val.rows, KEY.at("bootstrap")).gain_interval(*right)
+    draws = Draws.of(tasks.val.rows, tasks.val_classes, KEY.at("bootstrap"))
+    by_count = draws.gain_interval(*right)
     assert by_metric == pytest.approx(by_count, abs=1e-6)
 
 

@@ -4,6 +4,7 @@ Weights are held to images that are there so many times.
 """
 
 import itertools
+import math
 
 import numpy as np
 import pytest
@@ -244,6 +245,24 @@ def test_a_better_answer_is_better_in_the_direction_that_a_metric_declares():
 
 
 # --- classes by name ---
+
+
+def test_what_is_negligible_is_in_a_metrics_own_unit():
+    for name, metric in METRICS.items():
+        assert 0 < metric.negligible(4) < 0.05, name
+    assert METRICS["accuracy"].negligible(10) == 0.02
+    assert METRICS["nll"].negligible(10) == pytest.approx(math.log(10) / 50)
+    assert METRICS["brier"].negligible(2) == pytest.approx(0.5 / 50)
+    doubled = tuple(tuple(2 * x for x in row) for row in MATRIX)
+    raised = tuple(tuple(x + 7 for x in row) for row in MATRIX)
+    of_cost, of_doubled, of_raised = (
+        registry.build("metrics", {"kind": "cost", "matrix": x}).negligible(4)
+        for x in (MATRIX, doubled, raised)
+    )
+    # Guesses cost 22 / 16, the cheapest answers -0.5 / 4.
+    assert of_cost == pytest.approx((sum(map(sum, MATRIX)) / 16 + 0.5 / 4) / 50)
+    assert of_doubled == pytest.approx(2 * of_cost)
+    assert of_raised == pytest.approx(of_cost)
 
 
 def test_a_class_is_named_or_numbered_and_becomes_a_number():

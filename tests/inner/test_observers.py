@@ -8,8 +8,11 @@ import pytest
 import torch
 from sklearn.metrics import accuracy_score, f1_score, log_loss
 
+from metaloss.core.metric_scale import ACCURACY
 from metaloss.core.streams import Stream
 from metaloss.engines.local import Local
+from metaloss.inner.metrics import progress_by
+from metaloss.inner.metrics.accuracy import Accuracy
 from metaloss.inner.observers import (
     calibration_error,
     macro_f1,
@@ -93,13 +96,14 @@ def test_the_gauges_see_the_accuracy_that_a_search_sees(episodes, lr):
     tasks = episodes.sample(keys)
     losses = CrossEntropies.of(2)
     with Local(workers=1) as engine:
-        shown, curve, score = (
+        shown, curve, by_metric, score = (
             engine.observe([losses], episodes, tasks, keys, metric, rates=[lr])[0]
-            for metric in (predictions, progress, scores)
+            for metric in (predictions, progress, progress_by(Accuracy(), ACCURACY), scores)
         )
     found = measure(shown[0, 1], tasks.val.label, tasks.ways)
     torch.testing.assert_close(found.accuracy.float(), score[0, 1], equal_nan=True)
     torch.testing.assert_close(curve[..., 1], score, equal_nan=True)
+    torch.testing.assert_close(by_metric, curve, equal_nan=True)
     assert shown.shape == (1, 2, 3, 12, 3)
     assert score.isnan().all() if lr > 1 else (curve[..., 0] >= 0).all()
 

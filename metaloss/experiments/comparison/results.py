@@ -84,7 +84,7 @@ class BaselineDifference:
     Attributes:
         gain: the difference of scores where both have their best rates, with its interval
             over tasks.
-        low, high: the interval over tasks and images.
+        low, high: the interval over tasks and images, which decides.
         test: of ranks.
         p: its p-value after Holm's correction for all losses and families of the comparison.
         gain_at_family_rate: the gain where both have the family's own rate; None for what has no
@@ -100,17 +100,12 @@ class BaselineDifference:
 
     @property
     def direction(self) -> int:
-        """1 for better, -1 for worse, 0 where the two intervals and the test do not agree."""
-        return direction(self.p, *self._intervals)
+        """1 for better, -1 for worse, 0 where the interval and the test do not agree."""
+        return direction(self.p, (self.low, self.high))
 
-    @property
-    def verdict(self) -> str:
+    def verdict(self, scale: MetricScale) -> str:
         """In words: "better", "worse", "no difference" or "too few images to tell"."""
-        return verdict(self.p, *self._intervals)
-
-    @property
-    def _intervals(self) -> tuple[tuple[float, float], tuple[float, float]]:
-        return (self.gain.low, self.gain.high), (self.low, self.high)
+        return verdict(self.p, (self.low, self.high), scale.negligible)
 
 
 @dataclass(frozen=True)
@@ -126,7 +121,7 @@ class LossResult:
         at_best_steps: what it reached with `best_setting`.
         vs_baseline: its difference from the baseline; None for the baseline itself.
         vs_ce_best_steps: the gain of `setting` over cross-entropy at its best rate and number of
-            steps, with the wider of both intervals.
+            steps, with the interval over tasks and images.
         both_best_steps: the gain where both have their best rate and number of steps.
     """
 
@@ -184,13 +179,11 @@ def compared_with_baseline(
     def gain(ours: Measures, theirs: Measures) -> Paired:
         return paired(ours.score, theirs.score, key.at("tasks"))
 
-    def widest_gain(ours: Measures | None, theirs: Measures | None) -> Paired | None:
+    def deciding_gain(ours: Measures | None, theirs: Measures | None) -> Paired | None:
         if ours is None or theirs is None:
             return None
-        over_tasks = gain(ours, theirs)
         low, high = draws.gain_interval(ours.answers, theirs.answers)
-        # The wider of both: tasks share images, so an interval over tasks may be too narrow.
-        return replace(over_tasks, low=min(low, over_tasks.low), high=max(high, over_tasks.high))
+        return replace(gain(ours, theirs), low=low, high=high)
 
     def difference(x: LossMeasures) -> BaselineDifference:
         low, high = draws.gain_interval(x.tuned.answers, base.tuned.answers)
@@ -214,8 +207,8 @@ def compared_with_baseline(
                 best_setting=x.best_setting,
                 at_best_steps=performance(longest) if longest is not None else None,
                 vs_baseline=difference(x) if x.loss != baseline else None,
-                vs_ce_best_steps=widest_gain(x.tuned, longest_ce),
-                both_best_steps=widest_gain(longest, longest_ce),
+                vs_ce_best_steps=deciding_gain(x.tuned, longest_ce),
+                both_best_steps=deciding_gain(longest, longest_ce),
             )
         )
     return results

@@ -7,7 +7,7 @@ from typing import Any
 from metaloss.core.metric_scale import MetricScale
 from metaloss.evaluation.episode_evaluation import EpisodeEvaluation
 from metaloss.evaluation.rivals import adjust_logits, fit_methods
-from metaloss.evaluation.statistics import direction, paired, rank_test, verdict
+from metaloss.evaluation.statistics import paired, rank_test
 from metaloss.experiments.comparison.family_results import FamilyResults
 from metaloss.experiments.comparison.losses import CE, ComparedLoss
 from metaloss.experiments.comparison.results import (
@@ -113,17 +113,15 @@ def _sentence(
         beside: the rival's difference from it.
         scale: how scores are shown.
     """
-    intervals = (beside.gain.low, beside.gain.high), (beside.low, beside.high)
-    way = direction(beside.p, *intervals)
     ours, theirs = (scale.text(scale.value(x.score)) for x in (strongest.reached, best))
     reached = f"{ours} beside {theirs}"
     name = f"{strongest.rival.name}, which is no loss,"
     other = f"the best loss here, {name_in_sentence(loss)}"
-    if way > 0:
+    if beside.direction > 0:
         return f"{name} is better than {other}: {reached}."
-    if way < 0:
+    if beside.direction < 0:
         return ""
-    if verdict(beside.p, *intervals) == "no difference":
+    if beside.verdict(scale) == "no difference":
         return f"{name} does as well as {other}: {reached}."
     if beside.gain.mean >= 0:
         return f"{name} reaches at least what {other}, does: {reached}; too few images to tell."

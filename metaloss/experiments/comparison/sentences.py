@@ -31,7 +31,7 @@ def sentence(
     rescaling = _rescaling(result, other)
     if difference.direction < 0:
         return f"{loss} is worse than {other} at {steps} steps on these tasks{rescaling}."
-    if difference.verdict != "no difference":
+    if difference.verdict(scale) != "no difference":
         return f"{loss}: too few images to tell it from {other} at {steps} steps{rescaling}."
     return f"{loss}: these tasks show no difference from {other} at {steps} steps{rescaling}."
 

@@ -53,14 +53,14 @@ results.csv, per_task.csv and summary.json beside this file hold all of them.</p
 NOTES = (
     "Accuracy: mean ± standard deviation of the tasks, a training that diverged counting as 0; "
     "worst decile: mean of the worst tenth of the tasks. Δ: paired difference; the first interval "
-    "resamples tasks, the second one images of the pool, too (95 %, bootstrap). p: Wilcoxon's "
-    "signed-rank test, Holm's correction over all rows. Effect: matched-pairs rank-biserial "
-    "correlation. “Better” and “worse” are said where both intervals and the test agree. NLL and "
-    "calibration error (15 bins) are of the trainings that did not diverge. Its data: what a "
-    "family's images and classes are beside those that a loss has learned from; published formulas "
-    "may have learned elsewhere. What is no loss: methods fitted to each task's images, their "
-    "constants tuned on the same meta-validation tasks, and changes of a network's logits after "
-    "training; Holm's correction is over their rows alone."
+    "is over tasks (95 %, bootstrap), the second one over tasks and images, which tasks share. p: "
+    "Wilcoxon's signed-rank test, Holm's correction over all rows. Effect: matched-pairs "
+    "rank-biserial correlation. “Better” and “worse” are said where the second interval and the "
+    "test agree. NLL and calibration error (15 bins) are of the trainings that did not diverge. "
+    "Its data: what a family's images and classes are beside those that a loss has learned from; "
+    "published formulas may have learned elsewhere. What is no loss: methods fitted to each task's "
+    "images, their constants tuned on the same meta-validation tasks, and changes of a network's "
+    "logits after training; Holm's correction is over their rows alone."
 )
 COLUMNS = (
     "loss",

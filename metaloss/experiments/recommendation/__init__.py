@@ -9,12 +9,12 @@ difference over the folds is what the whole procedure, to choose and then to use
 images (nested cross-validation, Stone 1974, Varma and Simon 2006); a best of many that is not
 better gains nothing there. The loss that is recommended is chosen in the same way on all images.
 
-The interval resamples tasks and images (Owen 2007): an image validates in many tasks of its fold,
-and in no other fold. It holds for new images of the same kind and for trainings on the images that
-are here; another set of images to train on could give another gain, which folds that share their
-training images cannot tell (Bengio and Grandvalet 2004). Cross-entropy is recommended unless the
-interval lies above 0. The intervals of single losses in the table are not corrected for their
-number and decide nothing.
+The interval is over tasks and images: an image validates in many tasks of its fold, and in no other
+fold. It holds for new images of the same kind and for trainings on the images that are here;
+another set of images to train on could give another gain, which folds that share their training
+images cannot tell (Bengio and Grandvalet 2004). Cross-entropy is recommended unless the interval
+lies above 0. The intervals of single losses in the table are not corrected for their number and
+decide nothing.
 """
 
 from metaloss.experiments.recommendation.run import Advice, recommend, start

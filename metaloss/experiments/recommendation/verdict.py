@@ -40,7 +40,7 @@ class FoldResults:
     Attributes:
         choices: one per fold.
         judged: likewise.
-        draws: resamples of all folds' tasks and images.
+        draws: resamples of all folds' images.
         certainty: of the intervals.
         scale: how scores are shown.
     """
@@ -75,9 +75,10 @@ class FoldResults:
         metric = judged[0].metric
         scale = judged[0].scale
         if metric is None:
-            return cls(choices, judged, Draws.of(rows, key, resamples), certainty, scale)
-        draws = MetricResamples.of(metric, scale, tasks, key, resamples)
-        return cls(choices, judged, draws, certainty, scale)
+            draws = Draws.of(rows, tasks.val_classes.cpu(), key, resamples)
+            return cls(choices, judged, draws, certainty, scale)
+        by_metric = MetricResamples.of(metric, scale, tasks, key, resamples)
+        return cls(choices, judged, by_metric, certainty, scale)
 
     @cached_property
     def choice_counts(self) -> Counter[str]:

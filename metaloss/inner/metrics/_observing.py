@@ -26,6 +26,7 @@ def scale_of(metric: Metric, ways: int) -> MetricScale:
         in_percent=metric.percent,
         failed=metric.failed(),
         guess=metric.guess(ways),
+        negligible=metric.negligible(ways),
     )
 
 
@@ -40,6 +41,27 @@ def scores_by(metric: Metric, scale: MetricScale) -> Observer:
         return scores_of(scale, metric.measure_blocks(blocks, classes_of(tasks, metric)))
 
     return scores
+
+
+def progress_by(metric: Metric, scale: MetricScale) -> Observer:
+    """The observer of a learning curve: scores on training and on validation images."""
+
+    @torch.no_grad()
+    def progress(
+        model: Classifier, params: Params, bound: Bound, tasks: Tasks, block: int
+    ) -> Float[Tensor, "P T 2"]:
+        classes = classes_of(tasks, metric)
+        seen = [
+            model(params, bound.train.block(slice(first, first + block)))
+            for first in range(0, len(bound.train), block)
+        ]
+        # What pads a task weighs nothing.
+        train = metric.measure(torch.cat(seen, 2), tasks.train.label, classes, tasks.train.weight)
+        blocks = _logit_blocks(model, params, bound, tasks, block)
+        val = metric.measure_blocks(blocks, classes)
+        return scores_of(scale, torch.stack([train, val], -1))
+
+    return progress
 
 
 def scores_of(scale: MetricScale, values: Float[Tensor, "*A"]) -> Float[Tensor, "*A"]:

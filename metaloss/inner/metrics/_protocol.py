@@ -37,6 +37,9 @@ class Metric(Protocol):
     def guess(self, ways: int) -> float:
         """The value of guesses, with so many classes equally often."""
 
+    def negligible(self, ways: int) -> float:
+        """The difference of two values that is none in practice, with so many classes."""
+
     def for_classes(self, names: Sequence[str], ways: int) -> Self:
         """The metric for tasks of some classes of a data set.
 

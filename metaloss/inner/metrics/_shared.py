@@ -38,6 +38,14 @@ class DeclaredMetric:
         """The value of guesses: that of a failure, unless it is known."""
         return self.failed()
 
+    def negligible(self, ways: int) -> float:
+        """The difference of two values that is none in practice.
+
+        A fiftieth of what lies between 0 and 1; where less is better, of what lies between no
+        mistake, which is taken to be 0, and guesses.
+        """
+        return 1 / 50 if self.maximise else self.guess(ways) / 50
+
     def for_classes(self, names: Sequence[str], ways: int) -> Self:
         """The metric for tasks of some of these classes: itself, unless it names or counts them."""
         return self

@@ -23,6 +23,10 @@ class Auroc(RankingMetric):
         """Half of all pairs."""
         return 0.5
 
+    def negligible(self, ways: int) -> float:
+        """A fiftieth of what lies between guesses and no mistake."""
+        return 0.01
+
     def of_images(self, ranks: Ranks) -> Float[Tensor, "*R P T V"]:
         """The share of the other classes' images that rank lower."""
         return 1 - ratio((ranks.above + ranks.level) / 2, ranks.of_others)

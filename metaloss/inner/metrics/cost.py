@@ -86,6 +86,11 @@ class Cost(CountingMetric):
         """The mean over the matrix."""
         return sum(map(sum, self.matrix)) / len(self.matrix) ** 2 if self.matrix else 1 - 1 / ways
 
+    def negligible(self, ways: int) -> float:
+        """A fiftieth of what lies between the cheapest answers and guesses."""
+        cheapest = sum(map(min, self.matrix)) / len(self.matrix) if self.matrix else 0.0
+        return (self.guess(ways) - cheapest) / 50
+
     def for_classes(self, names: Sequence[str], ways: int) -> Self:
         """The metric with its matrix in the order of these classes.
 

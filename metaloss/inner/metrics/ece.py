@@ -30,6 +30,10 @@ class Ece(LogitMetric):
         """Every answer wrong, and sure."""
         return 1.0
 
+    def negligible(self, ways: int) -> float:
+        """A point of probability: classifiers lie much closer to 0 than to 1."""
+        return 0.01
+
     def values(
         self,
         logits: Float[Tensor, "P T V C"],
