@@ -223,10 +223,12 @@ def _score(run: Run, before: Formula, after: Formula, stop: Callable[[], bool]) 
         for number, of_family in enumerate(evaluation.each):
             columns = evaluation.family_index(tasks) == number
             versus = of_family.compare(new[columns], old[columns])
+            scale = of_family.family.scale
             rows[of_family.family.family.name] = {
-                "before": versus.baseline_score,
-                "after": versus.score,
-                "gain": asdict(versus.gain),
+                "before": scale.value(versus.baseline_score),
+                "after": scale.value(versus.score),
+                "gain": scale.difference(asdict(versus.gain)),
+                **scale.entry(),
             }
         most = max(evaluation.task_counts(tasks))
         table = {"before": str(before), "after": str(after), "tasks": most, "families": rows}

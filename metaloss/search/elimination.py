@@ -21,6 +21,7 @@ from metaloss._version import __version__
 from metaloss.core import registry
 from metaloss.core.devices import resolve_device
 from metaloss.core.formatting import counted
+from metaloss.core.metric_scale import MetricScale
 from metaloss.core.records import StageRow
 from metaloss.core.reporting import Reporter
 from metaloss.core.streams import Stream
@@ -73,7 +74,7 @@ class Elimination:
                 "no stage can keep more losses than the one before, got "
                 f"{' → '.join(map(str, kept))}"
             )
-        # Accuracies of other budgets are on another scale, and their mean would rank nothing.
+        # Scores of other budgets are on another scale, and their mean would rank nothing.
         for number, stage in enumerate(self.stages, start=1):
             averaged = self.stages[max(0, number - stage.mean_of) : number]
             if stage.mean_of > number or len({x.budget for x in averaged}) > 1:
@@ -242,7 +243,8 @@ def _play(
 def row(record: StageRecord) -> StageRow:
     """A stage in one row."""
     budget = record["asked"]
-    return {
+    scale = MetricScale.of(record)
+    table: StageRow = {
         "stage": budget["stage"],
         "keep": budget["keep"],
         "steps": budget["steps"],
@@ -250,10 +252,13 @@ def row(record: StageRecord) -> StageRow:
         "tasks": budget["tasks"],
         "repeats": budget["repeats"],
         "losses": len(record["accuracy"]),
-        "best": max(record["accuracy"]),
-        "ce": record["reference"]["accuracy"],
+        "best": scale.value(max(record["accuracy"])),
+        "ce": scale.value(record["reference"]["accuracy"]),
         "tau": record["tau"],
     }
+    if not scale.is_accuracy:
+        table["metric_scale"] = scale.entry()["metric_scale"]
+    return table
 
 
 def _finish(
@@ -266,6 +271,7 @@ def _finish(
         zip(last["asked"]["losses"], last["worth"], strict=True), key=lambda pair: -pair[1]
     )
     rows = [row(record) for record in records]
+    scale = MetricScale.of(last)
     names = ", ".join(
         dict.fromkeys(
             family["name"] for record in records for family in record["asked"]["families"]
@@ -284,7 +290,8 @@ def _finish(
     summary = {
         "run": run.name,
         "stages": rows,
-        "ranking": [{"formula": f, "accuracy": x} for f, x in ranking],
+        "ranking": [{"formula": f, scale.kind: scale.value(x)} for f, x in ranking],
+        **scale.entry(),
     }
     # The summary is written last: where it stands, all else does.
     run.write(f"{FOLDER}/summary.json", summary)
@@ -298,11 +305,13 @@ def _card(run: Run, best: FormulaCriterion, names: str, rows: list[StageRow]) ->
         f"{best.describe()}, the last of {rows[0]['losses']} on {names}.",
     ]
     for x in rows:
+        scale = MetricScale.of(x)
+        named = "" if scale.is_accuracy else f"{scale.title}, "
         lines.append(
             f"Stage {x['stage']}: {x['losses']} losses, {x['steps']} times the steps, "
             f"{x['scale']} times the width, {x['tasks']} meta-validation tasks, "
-            f"{x['repeats']} time(s); best {x['best']:.1%}, cross-entropy at its best rate "
-            f"{x['ce']:.1%}."
+            f"{x['repeats']} time(s); {named}best {scale.text(x['best'])}, cross-entropy at its "
+            f"best rate {scale.text(x['ce'])}."
         )
     lines.append(
         "The best of many on the tasks that chose it is over-optimistic: nothing here is a test."
@@ -311,16 +320,22 @@ def _card(run: Run, best: FormulaCriterion, names: str, rows: list[StageRow]) ->
 
 
 def _plot(records: list[StageRecord], path: Path) -> None:
-    """One stage's accuracies against those of the stage before, for the losses that both scored."""
+    """What losses reached in a stage against the stage before, for those that both scored."""
     from metaloss.evaluation import plots
 
     pairs = []
     for earlier, later in pairwise(records):
         known = dict(zip(earlier["asked"]["losses"], earlier["accuracy"], strict=True))
         before = [known[text] for text in later["asked"]["losses"]]
-        number = later["asked"]["stage"]
+        scale = MetricScale.of(later)
         pairs.append(
-            {"stage": number, "before": before, "after": later["accuracy"], "tau": later["tau"]}
+            {
+                "stage": later["asked"]["stage"],
+                "before": [scale.value(x) for x in before],
+                "after": [scale.value(x) for x in later["accuracy"]],
+                "tau": later["tau"],
+                **scale.entry(),
+            }
         )
     if pairs:
         plots.ranks(pairs, path)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from statistics import fmean
-from typing import Annotated, Any
+from typing import Annotated, Any, NotRequired
 
 import torch
 from pydantic import ConfigDict, Field
@@ -41,7 +41,7 @@ class Stage:
         repeats: how often, each time on other tasks; the mean counts.
         families: to play it on, by name, path or folder:PATH; those of the elimination where there
             are none.
-        mean_of: how many stages' accuracies are averaged to rank losses: this one's, and those of
+        mean_of: how many stages' scores are averaged to rank losses: this one's, and those of
             the ones just before it, which must have the same budget.
     """
 
@@ -55,7 +55,7 @@ class Stage:
 
     @property
     def budget(self) -> tuple[Any, ...]:
-        """What must agree for accuracies to be averaged."""
+        """What must agree for scores to be averaged."""
         return self.families, self.steps, self.scale
 
 
@@ -66,7 +66,17 @@ class StageReference(TypedDict):
 
 
 class StageRecord(TypedDict):
-    """What is needed of a stage's file."""
+    """What is needed of a stage's file.
+
+    Attributes:
+        asked: all that decides it.
+        accuracy: of every loss; the score where the families have another metric.
+        worth: what losses are ranked by: the same, averaged over stages.
+        kept: the losses that go on.
+        tau: how alike this stage and the one before order them.
+        reference: cross-entropy.
+        metric_scale: how scores are shown; missing where they are accuracies.
+    """
 
     asked: dict[str, Any]
     accuracy: list[float]
@@ -74,6 +84,7 @@ class StageRecord(TypedDict):
     kept: list[str]
     tau: float | None
     reference: StageReference
+    metric_scale: NotRequired[dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -115,24 +126,23 @@ class StageRunner:
         if storage.is_file(path):
             return _same(path, storage.read_record(path, StageRecord), asked)
         opened = [family.enlarged(stage.steps, stage.scale) for family in self.evaluation.families]
-        accuracies = self._accuracies(
-            opened, number, stage, [Formula.parse(text) for text in texts]
-        )
+        scores = self._scores(opened, number, stage, [Formula.parse(text) for text in texts])
         averaged = before[len(before) - stage.mean_of + 1 :]
         worth = [
             fmean([mine, *(x[text] for x in averaged)])
-            for mine, text in zip(accuracies, texts, strict=True)
+            for mine, text in zip(scores, texts, strict=True)
         ]
         # The sort is stable: of equal losses the one that stood before stays before.
         order = sorted(range(len(texts)), key=lambda i: -worth[i])
         # τ tells whether this budget orders the losses as the one before it did.
-        tau = rank_correlation([before[-1][text] for text in texts], accuracies) if before else None
+        tau = rank_correlation([before[-1][text] for text in texts], scores) if before else None
         outcome = {
-            "accuracy": accuracies,
+            "accuracy": scores,
             "worth": worth,
             "kept": [texts[i] for i in order[: stage.keep]],
             "tau": tau,
             "reference": self._reference(opened, number, stage),
+            **opened[0].scale.entry(),
         }
         storage.write_record(path, {"asked": asked, **outcome})
         # Read back, so that a stage just played and one that is resumed give the same values.
@@ -156,10 +166,10 @@ class StageRunner:
             "losses": [*texts],
         }
 
-    def _accuracies(
+    def _scores(
         self, opened: Sequence[OpenFamily], number: int, stage: Stage, formulas: Sequence[Formula]
     ) -> list[float]:
-        """The accuracy of every loss at the families' own rates; a failed training counts as 0."""
+        """The score of every loss at the families' own rates; a failed training counts as 0."""
         pairs = [(family, key) for key in self._keys(number, stage) for family in opened]
         losses = Formulas.of(formulas)
         score = [

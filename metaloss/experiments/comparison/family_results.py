@@ -29,7 +29,7 @@ class FamilyResults:
         strongest: cross-entropy's best rate and number of steps.
         trainings: all of every loss's trainings on the test tasks, by its label.
         moments: the steps at which learning curves are read.
-        curves: training and validation accuracy at these steps, by the loss's label.
+        curves: training and validation scores at these steps, by the loss's label.
     """
 
     rows: list[LossResult]

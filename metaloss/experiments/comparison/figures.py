@@ -105,11 +105,12 @@ def curves(summary: dict[str, Any]) -> Picture:
     shade = 0.12 if len(summary["losses"]) < 6 else 0.04
     for row, family in enumerate(families):
         title = short_label(family["name"])
+        scale = MetricScale.of(family)
         of_family = summary["curves"][family["name"]]
         for axis, side in zip(axes[2 * row : 2 * row + 2], ("train", "validation"), strict=True):
-            _curves_of_family(axis, of_family, side, shade)
+            _curves_of_family(axis, of_family, side, shade, scale)
             words = "training" if side == "train" else side
-            axis.set(xlabel="inner step", ylabel=f"{words} accuracy [%]", title=title)
+            axis.set(xlabel="inner step", ylabel=f"{words} {scale.axis}", title=title)
             axis.xaxis.get_major_locator().set_params(integer=True)
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(
@@ -122,7 +123,9 @@ def curves(summary: dict[str, Any]) -> Picture:
     return Picture("curves", caption, *render(figure))
 
 
-def _curves_of_family(axis: Any, of_family: dict[str, Any], side: str, shade: float) -> None:
+def _curves_of_family(
+    axis: Any, of_family: dict[str, Any], side: str, shade: float, scale: MetricScale
+) -> None:
     """Every loss's mean learning curve and its band.
 
     Args:
@@ -130,10 +133,11 @@ def _curves_of_family(axis: Any, of_family: dict[str, Any], side: str, shade: fl
         of_family: the steps, and by loss the means and standard deviations.
         side: "train" or "validation".
         shade: how opaque the bands are.
+        scale: how values are shown.
     """
     steps = of_family["steps"]
     for i, (name, curve) in enumerate(of_family["losses"].items()):
-        mean, std = (100 * np.array(values) for values in curve[side])
+        mean, std = (scale.number(1) * np.array(values) for values in curve[side])
         colour = series_look(i)["color"]
         axis.fill_between(steps, mean - std, mean + std, color=colour, alpha=shade, lw=0)
         style = STYLES[i % len(STYLES)]

@@ -70,9 +70,9 @@ def per_task(
         scale = MetricScale.of(about)
         for loss, measures in losses.items():
             columns = _columns(measures.tuned, scale)
-            columns["accuracy_at_the_family_s_rate"] = measures.at_family_rate.accuracy.tolist()
+            columns |= _scores_at("the_family_s_rate", measures.at_family_rate, scale)
             if measures.at_best_steps is not None:
-                columns["accuracy_at_the_best_steps"] = measures.at_best_steps.accuracy.tolist()
+                columns |= _scores_at("the_best_steps", measures.at_best_steps, scale)
             rows += _lines({"family": family, "loss": loss, "kind": "loss"}, columns)
     for about, of_family in zip(families, rivals, strict=False):
         for row in of_family.rows:
@@ -87,6 +87,13 @@ def _columns(measures: Measures, scale: MetricScale) -> dict[str, list[float]]:
     if measures.by_metric is None:
         return columns
     return {scale.kind: [scale.value(x) for x in measures.by_metric.tolist()], **columns}
+
+
+def _scores_at(setting: str, measures: Measures, scale: MetricScale) -> dict[str, list[float]]:
+    """The metric and the accuracy of every task with another setting, in columns that name it."""
+    names = dict.fromkeys((scale.kind, "accuracy"))
+    columns = _columns(measures, scale)
+    return {f"{name}_at_{setting}": columns[name] for name in names}
 
 
 def _lines(about: dict[str, Any], columns: Mapping[str, Sequence[float]]) -> list[dict[str, Any]]:

@@ -5,6 +5,7 @@ from typing import Any
 
 from metaloss import storage
 from metaloss.core import registry
+from metaloss.core.metric_scale import MetricScale
 from metaloss.criterion.leakage import DataOverlap
 from metaloss.evaluation.statistics import critical_difference, mean_ranks
 from metaloss.evaluation.tuning import Setting
@@ -69,7 +70,7 @@ def summarise(
         "rows": rows + rows_of_rivals,
         "sentences": sentences + sentences_of_rivals,
         "curves": {
-            episodes.family.name: _bands(item)
+            episodes.family.name: _bands(item, episodes.scale)
             for episodes, item in zip(families, results, strict=True)
         },
         "ranks": _ranks(labels, corrected),
@@ -116,12 +117,12 @@ def _about(episodes: Episodes, strongest: Setting) -> dict[str, Any]:
     }
 
 
-def _bands(family: FamilyResults) -> dict[str, Any]:
+def _bands(family: FamilyResults, scale: MetricScale) -> dict[str, Any]:
     """Mean learning curves, and the tasks' standard deviation about them."""
     bands: dict[str, Any] = {"steps": list(family.moments), "losses": {}}
     for label, curve in family.curves.items():
         curve_of_tasks = curve.double().nan_to_num(nan=0.0)
-        mean = curve_of_tasks.mean(1).T.tolist()
+        mean = [[scale.value(x) for x in side] for side in curve_of_tasks.mean(1).T.tolist()]
         std = curve_of_tasks.std(1).T.tolist()
         bands["losses"][label] = {"train": [mean[0], std[0]], "validation": [mean[1], std[1]]}
     return bands

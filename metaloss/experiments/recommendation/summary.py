@@ -233,15 +233,10 @@ def write(out: Path, name: str, summary: dict[str, Any], folds: FoldResults) -> 
         DiskError: it cannot be made.
     """
     tasks = [
-        {
-            "fold": number,
-            "loss": loss,
-            "task": task,
-            "accuracy": None if math.isnan(score) else score,
-        }
+        {"fold": number, "loss": loss, "task": task, **_task_values(measures, task, folds.scale)}
         for number, fold in enumerate(folds.judged)
         for loss, measures in fold.measures.items()
-        for task, score in enumerate(measures.accuracy.tolist())
+        for task in range(len(measures.accuracy))
     ]
     rows = [{key: value for key, value in row.items() if key != "rates"} for row in summary["rows"]]
     files = {
@@ -250,6 +245,15 @@ def write(out: Path, name: str, summary: dict[str, Any], folds: FoldResults) -> 
         "per_task.csv": csv_bytes(tasks),
     }
     return make_folder(out, name, files, "recommendation")
+
+
+def _task_values(measures: Measures, task: int, scale: MetricScale) -> dict[str, float | None]:
+    """A task's value by the family's metric and its accuracy; None of a training that diverged."""
+    values = {
+        scale.kind: scale.value(float(measures.score[task])),
+        "accuracy": float(measures.accuracy[task]),
+    }
+    return {name: None if math.isnan(value) else value for name, value in values.items()}
 
 
 def lines(summary: dict[str, Any], width: int | None = None) -> list[str]:
