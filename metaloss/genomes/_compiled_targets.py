@@ -1,7 +1,7 @@
 """Learned targets whose gradient is one compiled loop, for a CPU."""
 
 import math
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from metaloss.genomes._channels import class_count_scale
 from metaloss.genomes._targets import Targets
+from metaloss.losses.prior_adjusted import LogitGradient
 
 
 class CompiledTargets(Targets):
@@ -17,52 +18,44 @@ class CompiledTargets(Targets):
 
     def logit_gradient(self, logits: Float[Tensor, "P T B C"]) -> Float[Tensor, "P T B C"]:
         """The gradient of each value with respect to its logits."""
-        if not self._known:
+        if torch.compiler.is_compiling() or not self._known:
             return super().logit_gradient(logits)
-        return self._compiled(logits, logits.new_zeros(self._y.shape[:2]), self._share)
+        return self._compiled(logits)
 
     def adjusted_logit_gradient(
-        self,
-        logits: Float[Tensor, "P T B C"],
-        shift: Float[Tensor, "P T 1 C"],
-        importance: Float[Tensor, "P T B"],
-    ) -> Float[Tensor, "P T B C"]:
-        """The gradient at shifted logits, times the images' importance."""
+        self, shift: Float[Tensor, "P T 1 C"], importance: Float[Tensor, "P T B"]
+    ) -> LogitGradient | None:
+        """The gradient at shifted logits, times the images' importance, where it is compiled."""
         if not self._known:
-            return super().logit_gradient(logits + shift) * importance[..., None]
-        every = (importance * self._share).flatten(0, 1)
-        return self._compiled(logits, shift[:, :, 0].flatten(0, 1), every)
+            return None
+        weighed = importance * self._share
+        return partial(logit_gradient, self._kernel_args(shift[:, :, 0], weighed))
 
-    def _compiled(
-        self, logits: Float[Tensor, "P T B C"], shift: Tensor, importance: Tensor
-    ) -> Float[Tensor, "P T B C"]:
-        from metaloss.kernels import targets
+    @cached_property
+    def _compiled(self) -> LogitGradient:
+        return partial(
+            logit_gradient,
+            self._kernel_args(self._y.new_zeros(1, *self._y.shape[:2]), self._share[None]),
+        )
 
-        z = logits.mT.contiguous()
-        gradient = torch.empty_like(z)
-        targets.logit_gradient(
-            z.flatten(0, 1).numpy(),
+    def _kernel_args(
+        self, shift: Float[Tensor, "#P T C"], importance: Float[Tensor, "#P T B"]
+    ) -> tuple[Any, ...]:
+        """What the loop reads beside the logits."""
+        return (
             self._y.numpy(),
             self.curves.contiguous().numpy(),
             self.knots.numpy(),
             self._reference,
-            shift.contiguous().numpy(),
-            importance.contiguous().numpy(),
-            targets.LANES,
-            gradient.flatten(0, 1).numpy(),
+            shift.flatten(0, 1).numpy(),
+            importance.flatten(0, 1).numpy(),
         )
-        return gradient.mT
 
-    @property
+    @cached_property
     def _known(self) -> bool:
         """Whether the compiled loop computes these losses."""
         y = self._y
-        return (
-            y.device.type == "cpu"
-            and y.dtype == torch.float32
-            and not self.curves.requires_grad
-            and not torch.compiler.is_compiling()
-        )
+        return y.device.type == "cpu" and y.dtype == torch.float32 and not self.curves.requires_grad
 
     @cached_property
     def _share(self) -> Float[Tensor, "T B"]:
@@ -82,3 +75,16 @@ class CompiledTargets(Targets):
             ]
         )
         return tuple(reading.numpy())
+
+
+def logit_gradient(
+    kernel_args: tuple[Any, ...], logits: Float[Tensor, "P T B C"]
+) -> Float[Tensor, "P T B C"]:
+    """The compiled gradient of losses whose arguments are made ready."""
+    from metaloss.kernels import targets
+
+    z = logits.mT.contiguous()
+    gradient = torch.empty_like(z)
+    before, after = (x.flatten(0, 1).numpy() for x in (z, gradient))
+    targets.logit_gradient(before, *kernel_args, targets.LANES, after)
+    return gradient.mT

@@ -61,6 +61,17 @@ class Graphs(Population):
         return list(zip(nodes, self.scale.tolist(), strict=True))
 
 
+@dataclass(frozen=True)
+class AdjustedGraphs(Graphs):
+    """Graphs beside which τ of logit adjustment and the power of class weights evolve.
+
+    Attributes:
+        adjustment: the genes of both.
+    """
+
+    adjustment: Float[Tensor, "P 2"]
+
+
 @lru_cache(maxsize=1 << 11)
 def decode(nodes: Nodes, scale: float = 1.0) -> Expression:
     """What a graph without circles computes, times a factor."""

@@ -63,6 +63,16 @@ class SeesPrior:
         tau, power = (float(x[0]) for x in self.moves(vectors))
         return f", logit adjustment {tau:.3g}, class weights to the power {power:.3g}"
 
+    def adjusted_formulas(
+        self, formulas: tuple[Formula, ...], vectors: Float[Tensor, "P D"]
+    ) -> tuple[Formula, ...]:
+        """The formulas, with the shift and the weights that stand behind these numbers."""
+        if not self.prior:
+            return formulas
+        # Few digits, so that formulas stay short.
+        moves = ([float(f"{v:.3g}") for v in x.tolist()] for x in self.moves(vectors))
+        return tuple(adjusted_formula(*x) for x in zip(formulas, *moves, strict=True))
+
     def adjusted(self, losses: Losses, vectors: Float[Tensor, "P D"]) -> Losses:
         """The losses, with the shift and the weights that stand behind their numbers."""
         return PriorAdjusted(losses, *self.moves(vectors)) if self.prior else losses

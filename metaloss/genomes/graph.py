@@ -20,9 +20,11 @@ from metaloss.core.streams import Stream
 from metaloss.genomes import _graph_variation as variation
 from metaloss.genomes._filters import Filters
 from metaloss.genomes._graph_encoding import encode
-from metaloss.genomes._graph_nodes import Graphs, Row, decode
+from metaloss.genomes._graph_nodes import AdjustedGraphs, Graphs, Row, decode
+from metaloss.genomes._prior import SeesPrior, drawn_genes, moved_genes
 from metaloss.genomes._symbolic import RANDOM, Symbolic, parts, seed
 from metaloss.losses.language.expression import Expression
+from metaloss.losses.language.formula import Formula
 
 __all__ = ["Graph"]
 
@@ -32,8 +34,10 @@ RESCALED = 0.2  # of the children (ours)
 
 
 @settings(frozen=True, config=ConfigDict(extra="forbid"))
-class Graph(Symbolic):
+class Graph(SeesPrior, Symbolic):
     """Where the search starts and what it leaves out; all else but the factor is as published.
+
+    With `prior` a graph has two numbers beside its nodes.
 
     Attributes:
         filters: which candidates are not worth a training. A curve may span more than a tree's: a
@@ -50,7 +54,7 @@ class Graph(Symbolic):
         "generations": 200,
         "tasks_per_generation": 16,
     }
-    populations: ClassVar[tuple[type, ...]] = (Graphs,)
+    populations: ClassVar[tuple[type, ...]] = (Graphs, AdjustedGraphs)
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -65,15 +69,14 @@ class Graph(Symbolic):
         Mutants of the losses, where `start` asks for no random ones.
         """
         seeds = [encode(e).rows()[0] for e in self.seeds]
-        return Graphs.of(
-            self.started(seeds, n, key, lambda _, rng: self._random(rng), self._mutant)
-        )
+        graphs = self.started(seeds, n, key, lambda _, rng: self._random(rng), self._mutant)
+        return self._beside(Graphs.of(graphs), drawn_genes(n, key) if self.prior else None)
 
     def mutate(self, parents: Graphs, strength: Float[Tensor, "P ..."], key: Stream) -> Graphs:
         """Children that differ in one active node or in the factor; there is no strength to it."""
-        return Graphs.of(
-            [self._mutant(row, key.at(i).python_rng()) for i, row in enumerate(parents.rows())]
-        )
+        rows = [self._mutant(row, key.at(i).python_rng()) for i, row in enumerate(parents.rows())]
+        genes = moved_genes(self._genes(parents), key) if self.prior else None
+        return self._beside(Graphs.of(rows), genes)
 
     def crossover(self, a: Graphs, b: Graphs, key: Stream) -> Graphs:
         """Children that take each node, and the factor, from either parent.
@@ -81,16 +84,32 @@ class Graph(Symbolic):
         The operator is ours: none was published.
         """
         pairs = zip(a.rows(), b.rows(), strict=True)
-        return Graphs.of(
-            [
-                variation.cross(one, other, key.at(i).python_rng())
-                for i, (one, other) in enumerate(pairs)
-            ]
-        )
+        rows = [
+            variation.cross(one, other, key.at(i).python_rng())
+            for i, (one, other) in enumerate(pairs)
+        ]
+        genes = (self._genes(a) + self._genes(b)) / 2 if self.prior else None
+        return self._beside(Graphs.of(rows), genes)
+
+    def formulas(self, population: Graphs) -> tuple[Formula, ...]:
+        """The candidates as losses, the right way up, with the shift and weights of `prior`."""
+        return self.adjusted_formulas(super().formulas(population), self._genes(population))
 
     def expressions(self, population: Graphs) -> list[Expression]:
         """What the graphs compute."""
         return [decode(*row) for row in population.rows()]
+
+    def _beside(self, graphs: Graphs, genes: Float[Tensor, "P 2"] | None) -> Graphs:
+        """The graphs with genes beside them, where there are any."""
+        if genes is None:
+            return graphs
+        return AdjustedGraphs(graphs.operation, graphs.arguments, graphs.scale, genes)
+
+    def _genes(self, population: Graphs) -> Float[Tensor, "P G"]:
+        """What stands beside the graphs: those of the start where nothing does."""
+        if isinstance(population, AdjustedGraphs):
+            return population.adjustment
+        return population.scale.new_zeros(len(population), self.prior_genes)
 
     def _random(self, rng: Random) -> Row:
         return variation.random_graph(rng), rng.choice(self.scales)

@@ -21,13 +21,7 @@ from metaloss.core import registry
 from metaloss.core.population import Population
 from metaloss.core.streams import Stream
 from metaloss.errors import SettingsError
-from metaloss.genomes._prior import (
-    GENES,
-    SeesPrior,
-    adjusted_formula,
-    drawn_genes,
-    moved_genes,
-)
+from metaloss.genomes._prior import GENES, SeesPrior, drawn_genes, moved_genes
 from metaloss.genomes._symbolic import Symbolic
 from metaloss.losses.language.expression import Expression, Y, call, constant
 from metaloss.losses.language.formula import Formula
@@ -187,12 +181,7 @@ class Tree(SeesPrior, Symbolic):
 
     def formulas(self, population: Trees) -> tuple[Formula, ...]:
         """The candidates as losses, the right way up, with the shift and weights of `prior`."""
-        formulas = super().formulas(population)
-        if not self.prior:
-            return formulas
-        # Few digits, so that formulas stay short.
-        moves = ([float(f"{v:.3g}") for v in x.tolist()] for x in self.moves(population.values))
-        return tuple(adjusted_formula(*x) for x in zip(formulas, *moves, strict=True))
+        return self.adjusted_formulas(super().formulas(population), population.values)
 
     def _rows(
         self, expressions: list[Expression], genes: Float[Tensor, "P 2"] | None = None

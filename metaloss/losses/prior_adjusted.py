@@ -4,7 +4,9 @@ A shift by τ·ln(C·π) is logit adjustment (Menon 2021), a weight of (C·π)^-
 an image's class to a power; π is a class's share of the training images.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import ClassVar, Protocol, Self, runtime_checkable
 
 import torch
@@ -13,18 +15,17 @@ from torch import Tensor
 
 from metaloss.losses.base import Losses, TrainingTargets, chosen_weights, mean_over_images
 
+LogitGradient = Callable[[Float[Tensor, "P T B C"]], Float[Tensor, "P T B C"]]
+
 
 @runtime_checkable
 class Adjustable(Protocol):
-    """Losses that shift logits and weigh images themselves, in the loop of their gradient."""
+    """Losses that can shift logits and weigh images in the loop of their gradient."""
 
     def adjusted_logit_gradient(
-        self,
-        logits: Float[Tensor, "P T B C"],
-        shift: Float[Tensor, "P T 1 C"],
-        importance: Float[Tensor, "P T B"],
-    ) -> Float[Tensor, "P T B C"]:
-        """`logit_gradient` at logits + shift, times the images' importance."""
+        self, shift: Float[Tensor, "P T 1 C"], importance: Float[Tensor, "P T B"]
+    ) -> LogitGradient | None:
+        """`logit_gradient` at logits + shift, times the images' importance; None: it cannot."""
 
 
 @dataclass(frozen=True)
@@ -98,10 +99,17 @@ class PriorAdjusted:
 
     def logit_gradient(self, logits: Float[Tensor, "P T B C"]) -> Float[Tensor, "P T B C"]:
         """The gradient of each value with respect to its logits."""
+        if not torch.compiler.is_compiling() and self._adjusted is not None:
+            return self._adjusted(logits)
         shift, importance = self._bound
-        if isinstance(self.losses, Adjustable):
-            return self.losses.adjusted_logit_gradient(logits, shift, importance)
         return self.losses.logit_gradient(logits + shift) * importance[..., None]
+
+    @cached_property
+    def _adjusted(self) -> LogitGradient | None:
+        losses = self.losses
+        if not isinstance(losses, Adjustable):
+            return None
+        return losses.adjusted_logit_gradient(*self._bound)
 
     @property
     def _bound(self) -> tuple[Tensor, Tensor]:

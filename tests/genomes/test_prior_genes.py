@@ -183,6 +183,30 @@ def test_trees_evolve_both_beside_their_expressions():
     )
 
 
+def test_graphs_evolve_both_beside_their_nodes():
+    table = {"kind": "graph", "start": "ce,random"}
+    space = registry.build("genomes", {**table, "prior": True}, "genome")
+    plain = registry.build("genomes", table, "genome")
+    start = space.sample(6, Stream(0))
+    assert start.rows() == plain.sample(6, Stream(0)).rows()
+    children = space.mutate(start, torch.zeros(6, 1), Stream(1))
+    assert children.rows() == plain.mutate(start, torch.zeros(6, 1), Stream(1)).rows()
+    still = (children.adjustment == start.adjustment).all(1)
+    assert 0 < int(still.sum()) < 6
+    crossed = space.crossover(start, children, Stream(2))
+    torch.testing.assert_close(crossed.adjustment, (start.adjustment + children.adjustment) / 2)
+    joined = start[:2].cat(children[torch.tensor([5])])
+    assert space.formulas(joined) == space.formulas(start)[:2] + space.formulas(children)[5:]
+    tau, power = (x[0].item() for x in space.moves(start.adjustment))
+    formula = space.formulas(start)[0]
+    assert str(formula.shift) == f"{float(f'{tau:.3g}')} * logprior"
+    assert str(formula.expression).startswith(f"exp({float(f'{-power:.3g}')} * logprior)")
+    assert Formula.parse(str(formula)) == formula
+    assert plain.formulas(start) == plain.formulas(plain.sample(6, Stream(0)))
+    # Graphs of a run without the two numbers have those of the start.
+    assert str(space.formulas(plain.sample(1, Stream(0)))[0].shift) == "1.0 * logprior"
+
+
 @genomes
 def test_settings_are_off_by_default(kind):
     space = registry.build("genomes", GENOMES[kind], "genome")
