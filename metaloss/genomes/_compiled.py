@@ -33,7 +33,6 @@ class CompiledEquivariant(Equivariant):
             y.device.type == "cpu"
             and y.dtype == torch.float32
             and self.activation in ("tanh", "relu")
-            and not self.sees_prior
         )
         if not known or not bool(((y == 0) | (y == 1)).all()):
             return ()
@@ -49,17 +48,21 @@ class CompiledEquivariant(Equivariant):
         # The loop sums over the classes; the mean's divisor is put into the weights once.
         mean = w.get("w_mean", none) / y.shape[1]
         true = w.get("w_true", none)
+        # Of what the features read, the prior alone is the same in every step.
+        w_pred = w["w_pred"][..., : len(self.channels)]
+        bias = w["b_pred"][:, None].expand(-1, len(y), -1, y.shape[1])  # [P T F C]
+        if self.log_prior is not None:
+            bias = bias + w["w_pred"][:, None, :, -1:] * self.log_prior.mT
         # Transposed ones too: the loop's products read rows that are contiguous in memory.
         weights = Weights(
-            w_pred=w["w_pred"],
-            b_pred=w["b_pred"],
+            w_pred=w_pred,
             w_mix=w["w_mix_pred"],
             w_mean=mean,
             w_true=true,
             w_out=w["w_out"],
             label_absent=absent,
             label_present=present - absent,
-            w_pred_transposed=w["w_pred"].mT,
+            w_pred_transposed=w_pred.mT,
             w_mix_transposed=w["w_mix_pred"].mT,
             w_mean_transposed=mean.mT,
             w_true_transposed=true.mT,
@@ -67,7 +70,11 @@ class CompiledEquivariant(Equivariant):
         channels = torch.tensor(
             [channel.parts(y.shape[1], self.reference_classes) for channel in self.channels]
         )
-        return Weights(*(x.contiguous().numpy() for x in weights)), channels.numpy()
+        return (
+            Weights(*(x.contiguous().numpy() for x in weights)),
+            bias.flatten(0, 1).contiguous().numpy(),
+            channels.numpy(),
+        )
 
     def minibatch(self, index: Int[Tensor, "T b"]) -> Self:
         """The bound networks, for a minibatch."""

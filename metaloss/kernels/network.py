@@ -105,7 +105,6 @@ class Weights(NamedTuple):
 
     Attributes:
         w_pred: of the ŷ channel's features, [P F K].
-        b_pred: their biases, [P F 1].
         w_mix: of the integration, from the features of each class, [P H F].
         w_mean: of the integration, from the sum over the classes, divided by their number, [P H F].
         w_true: of the integration, from the label's class, [P H F].
@@ -119,7 +118,6 @@ class Weights(NamedTuple):
     """
 
     w_pred: Any
-    b_pred: Any
     w_mix: Any
     w_mean: Any
     w_true: Any
@@ -135,7 +133,7 @@ class Weights(NamedTuple):
 # One function: its buffers are allocated once, and every phase reads those of the phase before.
 @compiled
 def logit_gradient(  # noqa: PLR0915
-    logits, target, weights, channels, logistic, lanes, gradient
+    logits, target, weights, bias, channels, logistic, lanes, gradient
 ):
     """Fills the gradient of P networks' values with respect to logits.
 
@@ -143,6 +141,7 @@ def logit_gradient(  # noqa: PLR0915
         logits: [N C B].
         target: labels as ones and zeros, [T C B].
         weights: a `Weights`.
+        bias: of the ŷ channel's features, with what they read of the class alone, [N F C].
         channels: what p, log p and the logit's distance from the mean count in each input, and
             what is added, [K 4].
         logistic: whether σ is between the layers; else ReLU.
@@ -187,7 +186,8 @@ def logit_gradient(  # noqa: PLR0915
             softmax(logp, p, lanes)
             _read(x, logp, p, channels, lanes)
             for f in range(features):
-                h[f] = weights.b_pred[i, f, 0]
+                for c in range(classes):
+                    h[f, c * lanes : (c + 1) * lanes] = bias[n, f, c]
             add_product(h, weights.w_pred[i], x)
             _activate(h, logistic)
             _gather(mean, true, h, y, lanes)

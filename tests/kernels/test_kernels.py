@@ -205,7 +205,13 @@ def networks(n=P, **settings):
 
 
 def plain(losses):
-    return Equivariant(losses.weights, losses.channels, losses.activation, losses.reference_classes)
+    return Equivariant(
+        losses.weights,
+        losses.channels,
+        losses.activation,
+        losses.reference_classes,
+        losses.sees_prior,
+    )
 
 
 def labels(T=T, B=5, C=10):
@@ -232,6 +238,25 @@ def test_the_compiled_gradient_is_torchs(channels, context, activation, classes)
     assert bound.kernel_args
     agree(bound.logit_gradient(z), plain(losses).bind(TrainingTargets(target)).logit_gradient(z))
     torch.testing.assert_close(bound(z), plain(losses).bind(TrainingTargets(target))(z))
+
+
+@pytest.mark.parametrize("channels", [("p", "logp", "logprior"), ("logprior", "logit")])
+def test_a_network_that_reads_the_prior_is_compiled(channels):
+    losses = networks(channels=channels)
+    index = torch.tensor([[4, 0], [2, 2]])
+    z = 3 * normal(P, T, 10, 5).mT
+    gradients = []
+    for counts in (None, 1.0 + Stream(6).integers(20, T, 10)):
+        targets = TrainingTargets(labels(), counts=counts)
+        bound, wanted = losses.bind(targets), plain(losses).bind(targets)
+        assert bound.kernel_args
+        gradients.append(bound.logit_gradient(z))
+        agree(gradients[-1], wanted.logit_gradient(z))
+        agree(
+            bound[1:].minibatch(index).logit_gradient(z[1:, :, :2]),
+            wanted[1:].minibatch(index).logit_gradient(z[1:, :, :2]),
+        )
+    assert not torch.allclose(*gradients)
 
 
 @pytest.mark.parametrize("images", [1, 31, 32, 33, 70])
