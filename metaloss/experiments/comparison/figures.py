@@ -137,7 +137,7 @@ def _curves_of_family(
     """
     steps = of_family["steps"]
     for i, (name, curve) in enumerate(of_family["losses"].items()):
-        mean, std = (scale.number(1) * np.array(values) for values in curve[side])
+        mean, std = (scale.number(1.0) * np.array(values) for values in curve[side])
         colour = series_look(i)["color"]
         axis.fill_between(steps, mean - std, mean + std, color=colour, alpha=shade, lw=0)
         style = STYLES[i % len(STYLES)]
