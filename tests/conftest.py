@@ -3,16 +3,21 @@
 One thread.
 """
 
+import dataclasses
+import functools
 import importlib.util
+import inspect
+import pkgutil
 import signal
+import types
 import typing
 from collections.abc import Callable
 
 import hypothesis
+import jaxtyping
 import pytest
 import torch
 from beartype import BeartypeConf, FrozenDict, beartype
-from jaxtyping import install_import_hook
 
 # jaxtyping decorates methods one by one, where beartype cannot know what Self is; torch.export
 # counts in symbols.
@@ -21,9 +26,30 @@ CONF = BeartypeConf(hint_overrides=FrozenDict({typing.Self: typing.Any, int: int
 
 def check(function: Callable) -> Callable:
     """`function` with its types checked; a protocol by the names it asks for."""
-    for hint in getattr(function, "__annotations__", {}).values():
+    hints = function.__annotations__
+    function.__annotations__ = {
+        name: hint if _is_known(hint, function) else typing.Any for name, hint in hints.items()
+    }
+    for hint in function.__annotations__.values():
         _make_checkable(hint)
-    return beartype(conf=CONF)(function)
+    result = beartype(conf=CONF)(function)
+    function.__annotations__ = result.__annotations__ = hints
+    return result
+
+
+def _is_known(hint: object, function: Callable) -> bool:
+    """Whether what a hint names in quotes is there where the function is made.
+
+    A class that is being made is not, nor is what is imported for a type checker alone.
+    """
+    if isinstance(hint, type) and not typing.get_args(hint):
+        return True
+    holder = types.SimpleNamespace(__annotations__={"hint": hint})
+    try:
+        typing.get_type_hints(holder, function.__globals__)
+    except NameError:
+        return False
+    return True
 
 
 def _make_checkable(hint: object) -> None:
@@ -33,6 +59,46 @@ def _make_checkable(hint: object) -> None:
         _make_checkable(part)
 
 
+def _names_axes(hint: object) -> bool:
+    if isinstance(hint, type) and issubclass(hint, jaxtyping.AbstractArray):
+        return True
+    return isinstance(hint, str) or any(map(_names_axes, typing.get_args(hint)))
+
+
+def checked(part=None, *, typechecker):
+    """What the import hook puts around each function, method and dataclass of metaloss.
+
+    jaxtyping's own decorator binds the arguments of every call, checks them twice and opens a
+    scope of axis names; that took three quarters of the suite's time. Here arguments and result
+    are checked once, and the scope is there for functions that name axes, which alone read it.
+    """
+    if part is None:
+        return functools.partial(checked, typechecker=typechecker)
+    wrap = functools.partial(checked, typechecker=typechecker)
+    if isinstance(part, classmethod | staticmethod):
+        return type(part)(wrap(part.__func__))
+    if isinstance(part, property):
+        return property(*(f and wrap(f) for f in (part.fget, part.fset, part.fdel)), part.__doc__)
+    if inspect.isclass(part):
+        made = part.__dict__.get("__init__") if dataclasses.is_dataclass(part) else None
+        if made is not None and not hasattr(made, "__wrapped__"):
+            part.__init__ = wrap(made)
+        return part
+    if not inspect.isfunction(part) or not part.__annotations__:
+        return part
+    function = typechecker(part)
+    return _scoped(function) if any(map(_names_axes, part.__annotations__.values())) else function
+
+
+def _scoped(function: Callable) -> Callable:
+    @functools.wraps(function)
+    def call(*args, **options):
+        with scope("context"):
+            return function(*args, **options)
+
+    return call
+
+
 # The same examples every time: a suite that fails by chance tells nothing. `scripts/fuzz.py` looks
 # for new ones.
 hypothesis.settings.register_profile("suite", derandomize=True, deadline=None)
@@ -40,10 +106,12 @@ hypothesis.settings.load_profile("suite")
 
 # Compiled loops are machine code; a check around them would not be.
 if importlib.util.find_spec("numba"):
-    for part in ("accuracy", "metrics", "network", "perceptron", "targets"):
-        importlib.import_module(f"metaloss.kernels.{part}")
+    for part in pkgutil.iter_modules(importlib.import_module("metaloss.kernels").__path__):
+        importlib.import_module(f"metaloss.kernels.{part.name}")
 # Before anything else imports metaloss: what is imported earlier stays unchecked.
-install_import_hook("metaloss", f"{__name__}.check")
+scope = jaxtyping.jaxtyped
+jaxtyping.jaxtyped = checked
+jaxtyping.install_import_hook("metaloss", f"{__name__}.check")
 torch.set_num_threads(1)
 
 # A background job is born deaf to Ctrl-C, and so are its children; the tests send it to themselves
@@ -63,6 +131,24 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if item.get_closest_marker("gpu"):
             item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def fashionmnist_read_once():
+    """The embedded subset, and the system's full set, are unpacked once in a process."""
+    from metaloss.data.datasets import _mnist, fashionmnist
+
+    read = _mnist.MnistSource.read
+    system = fashionmnist.SYSTEM
+    full = functools.cache(lambda: read(fashionmnist.SOURCE, system))
+
+    def read_once(self, folder):
+        return full() if self is fashionmnist.SOURCE and folder == system else read(self, folder)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fashionmnist, "_subset", functools.cache(fashionmnist._subset))
+        patch.setattr(_mnist.MnistSource, "read", read_once)
+        yield
 
 
 @pytest.fixture

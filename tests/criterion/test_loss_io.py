@@ -24,8 +24,8 @@ from metaloss.errors import DamagedFile, SettingsError
 from metaloss.losses import zoo
 from metaloss.losses.language.formula import Formula
 
-TEXTS = 100_000
-FILES = 3_000
+TEXTS = 20_000
+FILES = 1_000
 
 
 @pytest.fixture(autouse=True)

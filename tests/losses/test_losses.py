@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from jaxtyping import TypeCheckError
+from beartype.roar import BeartypeCallHintViolation
 from torch.nn.functional import cross_entropy
 
 from metaloss.core.streams import Stream
@@ -114,5 +114,5 @@ def test_labels_become_distributions():
 
 def test_shapes_are_checked_while_tests_run():
     """Guards the guard: were the import hook off, no annotation would be checked."""
-    with pytest.raises(TypeCheckError):
+    with pytest.raises(BeartypeCallHintViolation):
         CrossEntropies(SMOOTHING).bind(TrainingTargets(torch.zeros(B, C)))
