@@ -1,11 +1,11 @@
 """What evolved losses reach on uneven classes, wrong labels and other metrics than accuracy.
 
     python benchmarks/problems.py search GOAL [--seed 0] [--out problems]
-    python benchmarks/problems.py table FAMILY RUN... [--json FILE]
+    python benchmarks/problems.py table FAMILY RUN... [--metrics macro_f1 ...] [--json FILE]
 
 `search` evolves a loss for a goal: see `GOALS`. `table` sets the winners of runs beside published
-losses on the family's tasks, for every metric that one of the runs was scored by. All are tuned in
-learning rate and number of steps, the published ones in their own parameters, too: first on a few
+losses on the family's tasks, by the metric that the runs were scored by, or by others. All are tuned
+in learning rate and number of steps, the published ones in their own parameters, too: first on a few
 meta-validation tasks, then the best of each on more. What is shown is of other tasks, the meta-test
 ones, paired, with 95 % bootstrap intervals over tasks. Beside them stands what can be done with the
 logits of cross-entropy's networks after training. The best rival is the one that is the best on the
@@ -62,8 +62,8 @@ GOALS: dict[str, tuple[str, Any]] = {
     "longtail_noise": ("fashionmnist-longtail-noisy", "balanced_accuracy"),
 }
 SEARCH = {
-    "generations": 60,
-    "tasks_per_generation": 16,
+    "generations": 40,
+    "tasks_per_generation": 12,
     "winner_tasks": 100,
     # `table` tests on more, against more.
     "test_tasks": 2,
@@ -95,6 +95,18 @@ PUBLISHED = (
     "ldam",
     "vs",
 )
+BOTH = "logit adjustment and softmax margin"
+FOR_COSTS = (
+    "ce",
+    "label_smoothing",
+    "class_weights",
+    "logit_adjustment",
+    "logit_adjustment_smoothed",
+    "softmax_margin",
+    "softmax_margin_smoothed",
+    "ce_expected_cost",
+    "soft_ordinal",
+)
 
 
 def search(goal: str, seed: int, out: str) -> None:
@@ -111,7 +123,7 @@ def search(goal: str, seed: int, out: str) -> None:
         **SEARCH,
         **changes,
     )
-    print(run)
+    print(run.folder)
 
 
 @dataclass(frozen=True)
@@ -165,31 +177,40 @@ class Observing:
         return torch.stack(columns, -1)
 
 
-def table(name: str, runs: Sequence[str], out: Path | None) -> None:
-    """All winners beside all published losses on one family."""
-    by_metric: dict[str, list[str]] = {}
-    for spec in runs:
-        metric = find(spec).settings.metric
-        by_metric.setdefault(json.dumps(metric), []).append(spec)
-    families = [opened(name, json.loads(metric)) for metric in by_metric]
-    metrics = [family.metric or Accuracy() for family in families]
-    observing = Observing(metrics, families[0].ways)
-    candidates = [*published(), *winners(runs)]
+def table(name: str, runs: Sequence[str], metrics: Sequence[Any], out: Path | None) -> None:
+    """All winners beside the published losses on one family.
+
+    Args:
+        name: of the family.
+        runs: whose winners are shown.
+        metrics: that all are tuned, chosen and tested by; where there are none, the runs' own.
+        out: a file for the rows.
+    """
+    metrics = metrics or own_metrics(runs)
+    families = [opened(name, metric) for metric in metrics]
+    scored = [family.metric or Accuracy() for family in families]
+    observing = Observing(scored, families[0].ways)
+    # What mistakes cost is part of a training: such a metric stands alone.
+    costly = any(metric.names_classes for metric in scored)
+    if costly and len(scored) > 1:
+        raise SystemExit("a metric by which mistakes cost differently needs a table of its own")
+    candidates = [*published(FOR_COSTS if costly else PUBLISHED), *winners(runs)]
     rows = []
     with Local() as engine:
         evaluations = [EpisodeEvaluation(engine, x, Stream(1_000)) for x in families]
         kept = first_choice(evaluations[0], candidates, observing)
-        for (_, specs), uses, evaluation, scale, column in zip(
-            by_metric.items(),
-            second_choice(evaluations[0], kept, observing),
-            evaluations,
-            observing.scales,
-            range(len(metrics)),
-            strict=True,
-        ):
-            rows += list(rows_of(evaluation, uses, specs, scale, observing, column))
+        chosen = second_choice(evaluations[0], kept, observing)
+        for column, (uses, evaluation) in enumerate(zip(chosen, evaluations, strict=True)):
+            scale = observing.scales[column]
+            rows += list(rows_of(evaluation, uses, runs, scale, observing, column))
     if out:
         out.write_text(json.dumps(rows, indent=1))
+
+
+def own_metrics(runs: Sequence[str]) -> list[Any]:
+    """What the runs were scored by, each once."""
+    found = {json.dumps(find(spec).settings.metric) for spec in runs}
+    return [json.loads(text) for text in sorted(found)]
 
 
 def opened(name: str, metric: Any) -> Episodes:
@@ -199,12 +220,20 @@ def opened(name: str, metric: Any) -> Episodes:
     return open_episodes(settings.changed(family, table))
 
 
-def published() -> list[Candidate]:
-    """Every published loss with every choice of its own parameters."""
+def published(names: Sequence[str]) -> list[Candidate]:
+    """These published losses with every choice of their own parameters."""
+    variants = {name: dict.fromkeys((name, *ENTRIES[name].variants)) for name in names}
+    if "softmax_margin" in names:
+        variants[BOTH] = dict.fromkeys(
+            f"sum(-(y*{1 - alpha} + {alpha}/C)*logp, shift={tau}*logprior + {margin}*cost)"
+            for tau in (0.5, 1, 2)
+            for margin in (0.25, 0.5, 1)
+            for alpha in (0.1, 0.2)
+        )
     return [
         Candidate(name, variant, loss_io.load(variant).losses())
-        for name in PUBLISHED
-        for variant in dict.fromkeys((name, *ENTRIES[name].variants))
+        for name, of_name in variants.items()
+        for variant in of_name
     ]
 
 
@@ -291,7 +320,7 @@ def observed(
 def rows_of(
     evaluation: EpisodeEvaluation,
     uses: list[Use],
-    specs: list[str],
+    specs: Sequence[str],
     scale: MetricScale,
     observing: Observing,
     column: int,
@@ -301,7 +330,7 @@ def rows_of(
     The published ones are those that are the best on meta-validation tasks.
     """
     own = {use.candidate.group: use for use in uses}
-    rivals = [use for use in uses if use.candidate.group in PUBLISHED][:SHOWN]
+    rivals = [use for use in uses if use.candidate.group not in specs][:SHOWN]
     rivals += [] if own["ce"] in rivals else [own["ce"]]
     shown = [*(own[spec] for spec in specs), *rivals]
     reached = {use.candidate.name: tested(evaluation, use, observing)[:, column] for use in shown}
@@ -378,12 +407,13 @@ def main() -> None:
     tabling = commands.add_parser("table")
     tabling.add_argument("family")
     tabling.add_argument("runs", nargs="+")
+    tabling.add_argument("--metrics", nargs="+", default=[])
     tabling.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     if arguments.command == "search":
         search(arguments.goal, arguments.seed, arguments.out)
     else:
-        table(arguments.family, arguments.runs, arguments.json)
+        table(arguments.family, arguments.runs, arguments.metrics, arguments.json)
 
 
 if __name__ == "__main__":
