@@ -4,12 +4,12 @@
     python benchmarks/problems.py table FAMILY RUN... [--metrics macro_f1 ...] [--json FILE]
 
 `search` evolves a loss for a goal: see `GOALS`. `table` sets the winners of runs beside published
-losses on the family's tasks, by the metric that the runs were scored by, or by others. All are tuned
-in learning rate and number of steps, the published ones in their own parameters, too: first on a few
-meta-validation tasks, then the best of each on more. What is shown is of other tasks, the meta-test
-ones, paired, with 95 % bootstrap intervals over tasks. Beside them stands what can be done with the
-logits of cross-entropy's networks after training. The best rival is the one that is the best on the
-meta-test tasks themselves: a choice in the rivals' favour.
+losses on the family's tasks, by the metric that the runs were scored by, or by others. All are
+tuned in learning rate and number of steps, the published ones in their own parameters, too: first
+on a few meta-validation tasks, then the best of each on more. What is shown is of other tasks, the
+meta-test ones, paired, with 95 % bootstrap intervals over tasks. Beside them stands what can be
+done with the logits of cross-entropy's networks after training. The best rival is the one that is
+the best on the meta-test tasks themselves: a choice in the rivals' favour.
 """
 
 import argparse
