@@ -162,7 +162,7 @@ def transfer(trials: LossEvaluation, losses: Losses, tuning: int, tasks: int) ->
 
 def published() -> list[str]:
     """Every published loss with a formula, with each choice of its own parameters."""
-    return [spec for entry in ENTRIES.values() if not entry.unavailable for spec in entry.variants]
+    return [spec for entry in ENTRIES.values() if entry.text for spec in entry.variants]
 
 
 def best_published(trials: LossEvaluation, tuning: int) -> dict[str, list[Tuned]]:

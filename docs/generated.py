@@ -23,6 +23,9 @@ from sphinx.application import Sphinx
 
 from metaloss.cli import listing, showing
 from metaloss.core import registry
+from metaloss.criterion import loss_io
+from metaloss.criterion.base import Criterion
+from metaloss.criterion.no_formula import BatchCriterion
 from metaloss.data.shapes import described
 from metaloss.evaluation import plots
 from metaloss.experiments import recommendation
@@ -30,7 +33,6 @@ from metaloss.experiments.rank_study import settings as study
 from metaloss.genomes import _filters as filtering
 from metaloss.inner import loop
 from metaloss.losses import phenotype
-from metaloss.losses.formulas import Formulas
 from metaloss.losses.language.primitives import PRIMITIVES
 from metaloss.losses.published_loss import PublishedLoss
 from metaloss.losses.zoo_entries import ENTRIES
@@ -82,7 +84,7 @@ def gallery(app: Sphinx) -> Iterator[str]:
     for entry in ENTRIES.values():
         yield f"\n## {entry.name}\n"
         if entry.unavailable:
-            yield f"Not available as a formula: it {entry.unavailable}.\n"
+            yield f"Not available: it {entry.unavailable}.\n"
             yield f"- Source: {entry.source}\n"
         else:
             yield from published(entry, folder, picture=drawn == ["all"] or entry.name in drawn)
@@ -90,14 +92,17 @@ def gallery(app: Sphinx) -> Iterator[str]:
 
 def published(entry: PublishedLoss, folder: Path, picture: bool) -> Iterator[str]:
     """A loss that can be had: its formula, where it is from, what it does."""
-    formula = entry.formula()
-    losses = Formulas.of([formula])
-    latex = formula.latex()
+    criterion = loss_io.load(entry.name)
+    assert isinstance(criterion, Criterion)
+    latex = criterion.latex()
     size = FontProperties(size=13)
     math_to_image(f"${latex}$", folder / f"{entry.name}.svg", prop=size, format="svg")
     yield f'<img class="formula" src="{FOLDER}/{entry.name}.svg" alt="{html.escape(latex)}">\n'
-    yield f"`{entry.text}`\n"
+    yield f"`{entry.text}`\n" if entry.text else f"It {entry.lacks}.\n"
     yield from (f"- {name}: {text}" for name, text in facts(entry) if text)
+    if isinstance(criterion, BatchCriterion):
+        return
+    losses = criterion.losses()
     heads = ""
     gains = ""
     places = ""

@@ -96,7 +96,7 @@ def _published(entry: PublishedLoss) -> dict[str, Any]:
             *(f"{k}=False" for k in entry.flags),
         ]
     )
-    formula = entry.unavailable or entry.text
+    formula = entry.text or entry.lacks
     notes = [note for note in (entry.remarks, entry.limits and f"Limits: {entry.limits}.") if note]
     return {
         "name": entry.name,

@@ -9,11 +9,11 @@ from metaloss.cli.listing import describe_run
 from metaloss.console.text import summary_lines
 from metaloss.core.formatting import printable
 from metaloss.criterion import loss_io
-from metaloss.criterion.dice import Dice
 from metaloss.criterion.formula import FormulaCriterion
+from metaloss.criterion.no_formula import BatchCriterion
 from metaloss.errors import SettingsError
 from metaloss.evaluation import plots
-from metaloss.losses import phenotype, zoo
+from metaloss.losses import phenotype
 from metaloss.search.run_folder import Run, find
 from metaloss.storage.folders import short_digest
 
@@ -67,14 +67,10 @@ def _as_run(spec: str, out: Path) -> Run | None:
 
 def _loss(loss: Any, prefix: Path) -> dict[str, Any]:
     """What a loss is and does, and where it is drawn."""
-    if isinstance(loss, Dice):
-        note = zoo.entry("dice")
-        return {
-            "loss": loss.describe(),
-            "about": loss.about | {"formula": note.remarks, "use": f"dice {note.unavailable}"},
-            "latex": loss.latex(),
-            "warnings": [],
-        }
+    if isinstance(loss, BatchCriterion):
+        # No image has a value of its own, so there is no curve to draw.
+        words = {"loss": loss.describe(), "scope": f"it {loss.loss.scope}", "latex": loss.latex()}
+        return {**words, "about": loss.about, "warnings": []}
     one = loss.losses()
     classes = loss.classes
     # The gain changes with the number of classes: those that it was evolved on are shown, too.
@@ -95,8 +91,8 @@ def _loss(loss: Any, prefix: Path) -> dict[str, Any]:
     if isinstance(loss, FormulaCriterion):
         drawn = _beside(prefix, "surface.png")
         plots.surface(loss.formula, drawn)
-        table |= {"latex": loss.formula.latex(), "surface": str(drawn)}
-    return table
+        table |= {"surface": str(drawn)}
+    return table if loss.latex() is None else {**table, "latex": loss.latex()}
 
 
 def _evolved_on(loss: Any) -> list[int]:
@@ -119,7 +115,9 @@ def _beside(prefix: Path, name: str) -> Path:
 def text(table: dict[str, Any]) -> str:
     """The description as lines."""
     lines = [
-        f"{key:10} {table[key]}" for key in ("run", "status", "loss", "latex") if table.get(key)
+        f"{key:10} {table[key]}"
+        for key in ("run", "status", "loss", "scope", "latex")
+        if table.get(key)
     ]
     if table.get("loss") is None:
         lines.append(f"no winner yet: metaloss evolve --resume {table['run']}")

@@ -43,7 +43,11 @@ LOSSES = {
     **dict.fromkeys(("js", "jsd", "jensenshannondivergence", "gjs"), "jensen_shannon"),
     **dict.fromkeys(("asl", "aslsinglelabel"), "asymmetric"),
     **dict.fromkeys(("bootstrap", "bootstrapping", "softbootstrapping"), "bootstrap_soft"),
-    **dict.fromkeys(("softdice", "dicecoefficient", "f1"), "dice"),
+    **dict.fromkeys(("softdice", "dicecoefficient"), "dice"),
+    **dict.fromkeys(("f1", "softf1", "macrosoftf1", "sigmoidf1", "macrof1"), "soft_f1"),
+    **dict.fromkeys(("sol", "scoreoriented", "tss", "confusionmatrix"), "confusion"),
+    **dict.fromkeys(("hardbootstrapping", "bootstraphard"), "bootstrap_hard"),
+    **dict.fromkeys(("nce", "ncerce", "nceandrce", "apl", "normalizedcrossentropy"), "nce_rce"),
 }
 PRIMITIVES = {
     "log": "Write logp for the logarithm of p, and ln(x), which adds 1e-7 to x, or exact_log(x) "

@@ -2,7 +2,7 @@
 
 import logging
 import os
-from dataclasses import fields
+from dataclasses import asdict, fields
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,14 @@ from metaloss.core import reading, registry
 from metaloss.core.formatting import printable
 from metaloss.core.population import Population
 from metaloss.criterion.base import Criterion
-from metaloss.criterion.dice import Dice
 from metaloss.criterion.formula import FormulaCriterion
 from metaloss.criterion.genome import GenomeCriterion
+from metaloss.criterion.no_formula import (
+    BatchCriterion,
+    ImageCriterion,
+    NamedCriterion,
+    named_criterion,
+)
 from metaloss.data import image_record
 from metaloss.data.image_record import ImageRecord
 from metaloss.errors import DamagedFile, SettingsError
@@ -31,15 +36,22 @@ log = logging.getLogger("metaloss")
 
 SHIPPED = Path(__file__).parent / "shipped"  # losses that come with the package, a folder each
 FORMAT = 1
+# Parameters of the losses that are no formulas, by the loss's name, and their types.
+PARAMETERS: dict[str, dict[str, type]] = {
+    entry.name: {**dict.fromkeys(entry.parameters, float), **dict.fromkeys(entry.flags, bool)}
+    for entry in map(zoo.entry, zoo.names())
+    if entry.form
+}
 # Of a loss.json.
 FIELDS = {
-    *("format", "kind", "formula", "genome", "smooth", "prior", "costs"),
+    *("format", "kind", "formula", "genome", "prior", "costs"),
     *("about", "weights_sha256", "sha256"),
+    *(name for parameters in PARAMETERS.values() for name in parameters),
 }
 LIMIT = 1 << 20  # bytes of a loss.json, and of a weights file's header
 WEIGHTS_LIMIT = 1 << 28
 WRITTEN_COSTS = 150  # classes of the most costs that a loss.json has room for
-WRITTEN = (FormulaCriterion, GenomeCriterion, Dice)  # what `save` can write
+WRITTEN = (FormulaCriterion, GenomeCriterion, BatchCriterion, ImageCriterion)  # by `save`
 
 
 def save(folder: Path, criterion: Criterion, card: str, images: ImageRecord | None = None) -> None:
@@ -80,8 +92,8 @@ def save(folder: Path, criterion: Criterion, card: str, images: ImageRecord | No
         _replace_weights(folder, weights)
         digest = {"weights_sha256": storage.sha256(weights)}
         table = {"kind": registry.kind(genome), "genome": registry.table(genome), **digest}
-    elif isinstance(criterion, Dice):
-        table = {"kind": "dice", "smooth": criterion.smooth}
+    elif isinstance(criterion, NamedCriterion):
+        table = {"kind": criterion.loss.name, **asdict(criterion.loss)}
     else:
         assert isinstance(criterion, FormulaCriterion)
         table = {"kind": "formula", "formula": str(criterion.formula)}
@@ -190,12 +202,11 @@ def images_of(loss: nn.Module) -> ImageRecord | None:
 def _published(spec: str) -> Criterion:
     """A published loss."""
     entry, parameters = zoo.named(spec)
-    if entry.name == "dice":
-        return Dice(entry.values(**parameters)["smooth"])
     about = {"name": spec, "source": entry.source, "remarks": entry.remarks, "limits": entry.limits}
-    return FormulaCriterion(
-        entry.formula(**parameters), {key: value for key, value in about.items() if value}
-    )
+    about = {key: value for key, value in about.items() if value}
+    if entry.form:
+        return named_criterion(entry.build(**parameters), about)
+    return FormulaCriterion(entry.formula(**parameters), about)
 
 
 def shipped() -> list[str]:
@@ -246,8 +257,9 @@ def _described(folder: Path, table: dict[str, Any]) -> Criterion:
 def _without_options(folder: Path, table: dict[str, Any]) -> Criterion:
     if table["kind"] == "formula":
         return FormulaCriterion(Formula.parse(table["formula"]), table["about"])
-    if table["kind"] == "dice":
-        return Dice(zoo.entry("dice").values(smooth=table["smooth"])["smooth"], table["about"])
+    if table["kind"] in PARAMETERS:
+        parameters = {name: table[name] for name in PARAMETERS[table["kind"]]}
+        return named_criterion(zoo.entry(table["kind"]).build(**parameters), table["about"])
     return _network(folder, table)
 
 
@@ -299,10 +311,10 @@ def _table(path: Path) -> dict[str, Any]:
         raise DamagedFile(f"{path}: {error.strerror}") from None
     except ValueError:
         table = None
-    kinds: dict[Any, tuple[str, type]] = {"formula": ("formula", str), "dice": ("smooth", float)}
+    kinds: dict[str, dict[str, type]] = {"formula": {"formula": str}, **PARAMETERS}
     kind = table.get("kind") if isinstance(table, dict) else None
-    field = kinds.get(kind, ("genome", dict)) if isinstance(kind, str) else ("genome", dict)
-    shape: dict[str, type] = {"format": int, "kind": str, "about": dict, field[0]: field[1]}
+    own = kinds.get(kind, {"genome": dict}) if isinstance(kind, str) else {"genome": dict}
+    shape: dict[str, type] = {"format": int, "kind": str, "about": dict, **own}
     if not isinstance(table, dict) or any(
         not isinstance(table.get(k), kind) for k, kind in shape.items()
     ):

@@ -2,14 +2,15 @@
 
 import inspect
 import re
+from dataclasses import asdict
 
 from metaloss._version import __version__
-from metaloss.criterion import dice, loss_module
+from metaloss.criterion import loss_module
 from metaloss.criterion.base import Criterion
-from metaloss.criterion.dice import Dice
 from metaloss.criterion.formula import FormulaCriterion
 from metaloss.criterion.genome import GenomeCriterion
 from metaloss.criterion.loss_module import LossModule
+from metaloss.criterion.no_formula import BatchCriterion, ImageCriterion, standalone_source
 from metaloss.errors import SettingsError
 from metaloss.genomes import Exportable
 from metaloss.losses import costs, prior
@@ -24,7 +25,7 @@ Written by metaloss {version}. Needs torch alone: `Loss()` stands where \
 """
 
 import math
-
+{imports}
 import torch
 
 
@@ -50,11 +51,16 @@ def python(criterion: Criterion) -> str:
     base: type = LossModule
     shared = "\n\n\n".join(map(_after_imports, (prior, costs, loss_module)))
     defaults = {name: getattr(criterion, name) for name in Criterion.OPTIONS}
-    if isinstance(criterion, Dice):
-        base = dice.DiceModule
-        shared = f"{shared}\n\n\n{inspect.getsource(base).rstrip()}"
-        defaults = {"smooth": criterion.smooth, **defaults}
-        body = []
+    arguments = ", ".join(f"{name}={name}" for name in defaults)
+    imports, body = "", []
+    if isinstance(criterion, BatchCriterion | ImageCriterion):
+        base, source = standalone_source(criterion)
+        imports = "from dataclasses import dataclass\n"
+        shared = f"{shared}\n\n\n{source}"
+        own = asdict(criterion.loss)
+        made = ", ".join(f"{name}={name}" for name in own)
+        arguments = f"{type(criterion.loss).__name__}({made}), {arguments}"
+        defaults = {**own, **defaults}
     else:
         body = _methods(criterion)
     for name in ("weight", "prior", "costs"):
@@ -64,11 +70,12 @@ def python(criterion: Criterion) -> str:
     return MODULE.format(
         title=criterion.describe().rstrip(".") + ".",
         version=__version__,
+        imports=imports,
         shared=shared,
         base=base.__name__,
         weighs_terms=criterion.weighs_terms,
         parameters=", ".join(f"{name}={value!r}" for name, value in defaults.items()),
-        arguments=", ".join(f"{name}={name}" for name in defaults),
+        arguments=arguments,
         body=lines,
     )
 

@@ -62,12 +62,17 @@ class Losses(Protocol):
         """The bound losses, for some images of every task: a minibatch."""
 
     def terms(self, logits: Float[Tensor, "P T B C"]) -> Float[Tensor, "P T B K"]:
-        """The terms whose sum is an image's value: one per class (K = C), or one in all (K = 1)."""
+        """The terms whose sum is an image's value: one per class (K = C), or one in all (K = 1).
+
+        Raises:
+            SettingsError: the loss reads a whole batch, so that no image has a value of its own.
+        """
 
     def __call__(self, logits: Float[Tensor, "P T B C"]) -> Float[Tensor, "P T"]:
         """Each classifier's value under its own loss.
 
-        Terms are summed, then averaged over the batch, each image by its weight.
+        Terms are summed, then averaged over the batch, each image by its weight, unless the loss
+        reads a whole batch.
         """
 
     def logit_gradient(self, logits: Float[Tensor, "P T B C"]) -> Float[Tensor, "P T B C"]:

@@ -7,6 +7,8 @@ from typing import Literal
 
 from metaloss.core import registry, suggestions
 from metaloss.errors import SettingsError
+from metaloss.losses.batch_formulas import BatchLoss
+from metaloss.losses.image_formulas import ImageLoss
 from metaloss.losses.language.formula import Formula
 
 Span = tuple[float, float, float]  # a parameter's default, lowest and highest value
@@ -18,7 +20,7 @@ class PublishedLoss:
 
     Attributes:
         name: in lower case.
-        text: the formula, with its reduction; parameters by name.
+        text: the formula, with its reduction; parameters by name; "" where there is none.
         source: where it was read.
         remarks: what a reader of the source should know.
         limits: where it is known to fail.
@@ -29,7 +31,8 @@ class PublishedLoss:
         grid: values of its own parameters among which the best are chosen, where those are tuned;
             the defaults are among them. What a learning rate does, too, has no place here.
         flags: what turns the formula into another: name and that other text.
-        unavailable: why it cannot be had as a formula; "" otherwise.
+        form: the class of a loss that is no formula, with these parameters and flags.
+        unavailable: why it cannot be had; "" otherwise.
     """
 
     name: str
@@ -42,21 +45,38 @@ class PublishedLoss:
     parameters: Mapping[str, Span] = field(default_factory=dict)
     grid: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     flags: Mapping[str, str] = field(default_factory=dict)
+    form: type[BatchLoss] | type[ImageLoss] | None = None
     unavailable: str = ""
 
     def formula(self, /, **parameters: float | bool) -> Formula:
         """The loss with these parameters, the others at their defaults.
 
         Raises:
-            SettingsError: the formula is unknown, or names the parameter and what it allows.
+            SettingsError: there is no formula, or names the parameter and what it allows.
         """
-        if self.unavailable:
-            raise SettingsError(f"{self.name} {self.unavailable}")
+        if not self.text:
+            raise SettingsError(f"{self.name} {self.lacks}")
         text = self.text
         for name in self.flags.keys() & parameters.keys():
             text = self._flag(name, parameters[name], text)
         numbers = {k: v for k, v in parameters.items() if k not in self.flags}
         return Formula.parse(text, self.values(**numbers))
+
+    def build(self, /, **parameters: float | bool) -> BatchLoss | ImageLoss:
+        """The loss that is no formula, with these parameters, the others at their defaults.
+
+        Raises:
+            SettingsError: names the parameter and what it allows.
+        """
+        assert self.form is not None
+        flags = {k: bool(self._flag(k, v, "")) for k, v in parameters.items() if k in self.flags}
+        numbers = {k: v for k, v in parameters.items() if k not in self.flags}
+        return self.form(**self.values(**numbers), **flags)
+
+    @property
+    def lacks(self) -> str:
+        """Why it has no formula; "" where it has one."""
+        return self.unavailable or (self.form.scope if self.form else "")
 
     @property
     def variants(self) -> list[str]:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from metaloss.losses.published_loss import PublishedLoss
 from metaloss.losses.zoo_costs import COSTS
 from metaloss.losses.zoo_imbalance import IMBALANCE
+from metaloss.losses.zoo_no_formulas import NO_FORMULAS
 
 MORGAN = "Morgan and Hougen 2024, arXiv 2404.06633, table 4"
 NGL = "Next Generation Loss 2024, arXiv 2404.12948, its code"
@@ -133,16 +134,6 @@ _STANDARD = (
         parameters={"phi0": (1.0, -1e3, 1e3), "phi1": (1.0, 1e-3, 1e3)},
         # φ0 is a factor, which the learning rate has already; at most 1, φ1 moves no gradient.
         grid={"phi1": (1.0, 1.1, 1.25, 1.5, 2.0)},
-    ),
-    PublishedLoss(
-        "dice",
-        "",
-        "segmentation_models_pytorch",
-        "1 - (2 Σ p·y + smooth)/(Σ p + Σ y + smooth) for every class "
-        "of the target, Σ over all pixels, then the mean over the classes.",
-        parameters={"smooth": (0.0, 0.0, 1e6)},
-        unavailable="is a ratio of sums over all pixels of a class, for load, train and "
-        "export; it is no sum over images, which episodes (evolve, compare) need",
     ),
 )
 
@@ -311,4 +302,6 @@ _EVOLVED = (
     ),
 )
 
-ENTRIES = {entry.name: entry for entry in (*_STANDARD, *IMBALANCE, *COSTS, *_MORGAN, *_EVOLVED)}
+_ALL = (*_STANDARD, *IMBALANCE, *NO_FORMULAS, *COSTS, *_MORGAN, *_EVOLVED)
+
+ENTRIES = {entry.name: entry for entry in _ALL}

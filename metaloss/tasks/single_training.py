@@ -11,9 +11,11 @@ import torch
 from metaloss.core.streams import Stream
 from metaloss.criterion.base import Criterion
 from metaloss.criterion.formula import FormulaCriterion
+from metaloss.criterion.no_formula import named_criterion
 from metaloss.errors import DataError, Interrupted, MetalossError, SettingsError, out_of_memory
 from metaloss.losses.base import Losses
 from metaloss.losses.formulas import Formulas
+from metaloss.losses.parametrised import ParametrisedLosses
 from metaloss.tasks.worker_pool import TrainingRequest
 from metaloss.training.images import Rows, TrainingImages
 from metaloss.training.losses import told_of_classes
@@ -45,7 +47,11 @@ class CandidateLoss(Criterion):
 
 def as_criterion(one: Losses) -> Criterion:
     """A population of one as a module of logits and targets."""
-    return FormulaCriterion(one.formulas[0]) if isinstance(one, Formulas) else CandidateLoss(one)
+    if isinstance(one, Formulas):
+        return FormulaCriterion(one.formulas[0])
+    if isinstance(one, ParametrisedLosses):
+        return named_criterion(one.row(0))
+    return CandidateLoss(one)
 
 
 RequestName = tuple[int, str | int, float, Stream]  # steps, loss, learning rate, seed

@@ -151,8 +151,8 @@ def measure(
     """Look at all batches, without augmentation and in full precision; the classifier is left as it
     was.
 
-    Its loss is the mean over the pixels that count; of Dice, a ratio over a batch, the mean over
-    batches so weighed.
+    Its loss is the mean over the pixels that count; of a loss that reads a whole batch, as Dice
+    does, the mean over batches so weighed.
     """
     training = classifier.training
     classes = classifier.shape.classes

@@ -1,4 +1,4 @@
-"""Dice as segmentation libraries have it, and refused where a loss must be a sum over images."""
+"""Dice as segmentation libraries have it."""
 
 import pytest
 import torch
@@ -69,9 +69,7 @@ def test_a_class_s_weight_is_its_share_of_the_mean():
     torch.testing.assert_close(loss(logits, target), sum(each) / 3)
 
 
-def test_episodes_refuse_it():
-    with pytest.raises(SettingsError, match="episodes need a loss that is a sum over images"):
-        metaloss.load("dice").losses()
+def test_it_has_no_sum_over_images():
     with pytest.raises(ValueError, match="reduction must be 'mean'"):
         metaloss.load("dice").with_options(reduction="sum")
 
@@ -104,7 +102,7 @@ def test_dice_is_loaded_described_and_exported_by_its_name(spec, tmp_path, monke
     code, out, _ = metaloss("show", spec)
     assert code == 0
     assert f"loss       {name}\n" in out
-    assert "no sum over images, which episodes" in out
+    assert "reads a whole batch" in out
     for file in ("d/loss.json", "d.py", "d.pt2", "d.tex"):
         assert metaloss("export", spec, "-o", file)[0] == 0
     code, out, _ = metaloss("show", "d")
@@ -118,8 +116,8 @@ def test_dice_refuses_parameters_that_it_has_not():
             metaloss.load(spec)
 
 
-def test_the_list_of_losses_says_what_takes_dice(metaloss):
+def test_the_list_of_losses_says_what_dice_reads(metaloss):
     code, out, _ = metaloss("list", "losses", "dice")
     assert code == 0
-    assert "for load, train and export" in out
+    assert "reads a whole batch" in out
     assert "smooth=0" in out

@@ -17,9 +17,9 @@ from torch import nn
 import metaloss
 from metaloss import storage
 from metaloss.criterion import loss_io
-from metaloss.criterion.dice import Dice
 from metaloss.criterion.formula import FormulaCriterion
 from metaloss.criterion.genome import GenomeCriterion
+from metaloss.criterion.no_formula import BatchCriterion
 from metaloss.errors import DamagedFile, SettingsError
 from metaloss.losses import zoo
 from metaloss.losses.language.formula import Formula
@@ -89,7 +89,7 @@ def test_published_names_take_parameters():
 
 
 def test_dice_is_a_loss_that_is_no_formula():
-    assert isinstance(metaloss.load("Dice"), Dice)
+    assert isinstance(metaloss.load("Dice"), BatchCriterion)
 
 
 @pytest.mark.parametrize("name", [name for name in zoo.names() if zoo.entry(name).text])

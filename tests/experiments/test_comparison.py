@@ -533,7 +533,6 @@ def test_without_tasks_named_the_usual_ones_are_taken(capsys, undrawn):
             "unknown setting 'tets_tasks'. Did you mean 'test_tasks'?",
         ),
         (["ce", "--set", "inner.lrr=3"], "lrr"),
-        (["dice"], "dice"),
         (["ce", "--tasks", "digits", "digits"], "two task families are named 'digits'"),
         ([], "LOSS"),
     ],

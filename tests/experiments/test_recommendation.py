@@ -554,7 +554,6 @@ def test_the_printed_command_makes_the_same_again(tmp_path, capsys):
         (["--data", "folder:nowhere"], "nowhere: folder: found none"),
         (["--data", "fashonmnist"], "unknown data 'fashonmnist'. Did you mean 'fashionmnist'?"),
         (["--data", "digits", "--losses", "cee"], "no loss 'cee'"),
-        (["--data", "digits", "--losses", "dice"], "dice"),
         (["--data", "digits", "--certainty", "95"], "certainty"),
         (["--data", "digits", "--folds", "1"], "folds"),
         (["--data", "digits", "--images", "some"], "images"),

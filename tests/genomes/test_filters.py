@@ -19,11 +19,7 @@ from metaloss.losses.language.primitives import MORGAN_BINARY, MORGAN_UNARY
 from metaloss.losses.zoo_entries import ENTRIES
 
 # Searches start from losses of the network's own softmax.
-NAMES = [
-    name
-    for name, entry in ENTRIES.items()
-    if not entry.unavailable and entry.formula().plain_softmax
-]
+NAMES = [name for name, entry in ENTRIES.items() if entry.text and entry.formula().plain_softmax]
 # The first two points lie on either side of the pole of ŷ/(y + ε), and the rule reads the direction
 # off the third.
 TURNED_OVER_BY_THE_RULE = {"b0", "b0_softsign", "b1", "b2", "c0", "c1"}

@@ -369,7 +369,7 @@ REFUSED = {
     "start: temperature(tau=2): its temperature is no part of an expression": {
         "start": "temperature(tau=2)"
     },
-    "start: dice is a ratio": {"start": "dice"},
+    "start: dice reads a whole batch": {"start": "dice"},
     "has 10 nodes and height 4, more than trees may have": {"start": "r0", "max_size": 9},
     "and height 4, more than trees may": {"start": "r0", "max_height": 3, "first_height": 3},
     "functions: unknown primitive 'tan'. Did you mean": {"functions": ["add", "tan"]},

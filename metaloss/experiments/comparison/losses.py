@@ -13,7 +13,6 @@ from metaloss.criterion.leakage import Origin, is_named, origin_of
 from metaloss.errors import SettingsError
 from metaloss.evaluation.variants import Variants
 from metaloss.losses import zoo
-from metaloss.losses.formulas import Formulas
 from metaloss.losses.published_loss import PublishedLoss
 from metaloss.search.run_folder import Run, find
 from metaloss.storage.folders import short_digest
@@ -72,7 +71,7 @@ class ComparedLoss:
         """The losses among which the best is chosen: itself alone where no parameters are tuned."""
         if not self.published:
             return {"": self.criterion.losses()}
-        return {spec: Formulas.of([zoo.read(spec)]) for spec in self.specs}
+        return {spec: self.with_parameters(spec).losses() for spec in self.specs}
 
 
 def read_losses(
@@ -109,7 +108,6 @@ def _read_loss(spec: Any, runs: Path, used_labels: set[str], own: bool) -> Compa
         raise SettingsError(
             f"{type(loss).__name__} cannot be compared: episodes need a loss of metaloss.load"
         )
-    loss.losses()  # Dice says here that it is none
     origin = origin_of(spec, loss, runs)
     known_name = origin.name
     run = _run_of(origin)

@@ -42,7 +42,6 @@ def read(
             raise SettingsError(
                 f"{label} cannot be in a study: episodes need a loss of metaloss.load"
             )
-        loss.losses()  # Dice says here that it is none
         if label in losses:
             raise SettingsError(f"the loss '{label}' is given twice")
         losses[label] = loss

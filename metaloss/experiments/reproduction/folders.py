@@ -11,8 +11,8 @@ from torch import nn
 
 from metaloss.core.reporting import Reporter
 from metaloss.criterion import loss_io
-from metaloss.criterion.dice import Dice
 from metaloss.criterion.formula import FormulaCriterion
+from metaloss.criterion.no_formula import NamedCriterion
 from metaloss.errors import MetalossError, SettingsError
 from metaloss.experiments.reproduction.cells import CellSpec
 from metaloss.training import folders
@@ -44,10 +44,10 @@ class TrainingFolder:
 def identity(loss: nn.Module) -> str:
     """What a loss computes: the same for all ways to write it.
 
-    Empty for a loss that is neither a formula nor Dice.
+    Empty for a network.
     """
-    if isinstance(loss, Dice):
-        return "dice"
+    if isinstance(loss, NamedCriterion):
+        return loss.describe()
     return loss.formula.digest if isinstance(loss, FormulaCriterion) else ""
 
 

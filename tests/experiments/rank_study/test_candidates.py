@@ -34,7 +34,6 @@ def test_names_formulas_and_random_ones_go_together():
 @pytest.mark.parametrize(
     ("specs", "genome", "message"),
     [
-        (["dice"], "graph", "dice is a ratio over the whole batch"),
         (["ce", "random:2"], "mln", "genome 'mln' draws no formulas"),
         (["random:0"], "graph", "no loss 'random:0'"),
         (["random:2", "random:2"], "graph", "is given twice"),
