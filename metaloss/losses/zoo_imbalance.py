@@ -7,14 +7,15 @@ constant, which an expression of one class cannot, they are 1 here for a class o
 
 from metaloss.losses.published_loss import PublishedLoss
 
-MENON = "Menon 2021 (logit adjustment), arXiv 2007.07314"
-CAO = "Cao 2019 (LDAM), arXiv 1906.07413"
+MENON = "Menon 2021 (logit adjustment), arXiv 2007.07314, its code"
+CAO = "Cao 2019 (LDAM), arXiv 1906.07413, its code"
 KINI = "Kini 2021 (VS loss), arXiv 2103.01550, its code"
-ENGLESSON = "Englesson and Azizpour 2021, arXiv 2105.04522"
+ENGLESSON = "Englesson and Azizpour 2021, arXiv 2105.04522, its code"
 ASYMMETRIC = "Ridnik 2021 (ASL), arXiv 2009.14119, its code for single labels"
 MARGIN_REMARKS = (
-    "Margins are margin/n^(1/4), as printed; the code scales them so that the largest is 0.5, and "
-    "multiplies by s = 30 the cosines that its last layer gives: scale is 1 here, for any network."
+    "Margins are margin/n^(1/4); the code scales them so that the largest is 0.5, and multiplies "
+    "the logits less the margin by s = 30, as its last layer gives cosines: scale is 1 here, for "
+    "any network."
 )
 
 # --- uneven classes ---
@@ -41,6 +42,9 @@ _UNEVEN = (
         "logit_adjustment",
         "sum(-y*logp, shift=tau*logprior)",
         MENON,
+        "The code adds ln(π^τ + 1e-12); ln(C·π) in place of ln π makes no difference to a softmax. "
+        "Its τ is 1.",
+        reading="code",
         parameters={"tau": (1.0, -10.0, 10.0)},
         grid={"tau": (0.5, 1.0, 1.5, 2.0, 3.0)},
     ),
@@ -49,6 +53,7 @@ _UNEVEN = (
         "sum(-(y*(1 - alpha) + alpha/C)*logp, shift=tau*logprior)",
         MENON,
         "logit_adjustment with label smoothing, which is ours.",
+        reading="code",
         parameters={"tau": (1.0, -10.0, 10.0), "alpha": (0.2, 0.0, 1.0)},
         grid={"tau": (0.5, 1.0, 1.5, 2.0, 3.0), "alpha": (0.1, 0.2, 0.4)},
     ),
@@ -63,6 +68,7 @@ _UNEVEN = (
         "sum(-y*logp, scale=scale, shift=-scale*margin*y*count**-0.25)",
         CAO,
         MARGIN_REMARKS,
+        reading="code",
         parameters={"margin": (0.5, 0.0, 100.0), "scale": (1.0, 1e-3, 1e3)},
         grid={"margin": (0.5, 1.0, 2.0, 4.0), "scale": (0.5, 1.0, 2.0)},
     ),
@@ -71,7 +77,8 @@ _UNEVEN = (
         "sum(-y*logp, scale=exp(gamma*logprior), shift=tau*logprior)",
         KINI,
         "Logits are multiplied by (n/n')^gamma, n' the average class's images; the largest one's "
-        "in the source, which differs by a temperature. Its class weights ω are 1.",
+        "in the code, which differs by a temperature. The code's γ and τ are 0.3 and 1, its "
+        "example's 0.2 and 1.2; the defaults here are a third party's. Class weights ω are 1.",
         reading="code",
         parameters={"gamma": (0.15, -2.0, 2.0), "tau": (1.25, -10.0, 10.0)},
         grid={"gamma": (0.05, 0.15, 0.3), "tau": (0.5, 1.0, 1.25, 1.5, 2.0, 3.0)},
@@ -85,9 +92,10 @@ _NOISY = (
         # log_clamp: p·ln p is 0 where p is.
         "sum(-beta*y*logp - (1 - beta)*p*log_clamp(p))",
         "Reed 2015, arXiv 1412.6596",
-        "The gradient goes through both factors, as the formula is printed; some codes hold the "
-        "first one fixed; the entropy's logarithm is held at 1e-7. The hard form needs the most "
-        "probable class, which no expression has.",
+        "The gradient goes through both factors; some codes hold the first one fixed. The "
+        "entropy's logarithm is held at 1e-7. Read in public codes, not in the paper. The hard "
+        "form is bootstrap_hard.",
+        reading="code",
         parameters={"beta": (0.95, 0.0, 1.0)},
         grid={"beta": (0.5, 0.7, 0.8, 0.9, 0.95)},
     ),
@@ -100,6 +108,7 @@ _NOISY = (
         ENGLESSON,
         "Of a target and a prediction, the target's weight π; logarithms are held at 1e-7, as in "
         "the code. π to 0: cross-entropy; π to 1: half of mae.",
+        reading="code",
         parameters={"weight": (0.5, 1e-3, 0.999)},
         grid={"weight": (0.1, 0.3, 0.5, 0.7, 0.9)},
     ),
@@ -109,7 +118,7 @@ _NOISY = (
         " - (1 - y)*alpha/C*log_clamp(p)*p**gamma_neg)",
         ASYMMETRIC,
         "For hard labels. Wrong classes count by the label smoothing alpha alone; the logarithm of "
-        "their p is held at 1e-7.",
+        "their p is held at 1e-7, which is ours.",
         reading="code",
         parameters={
             "gamma_pos": (0.0, 0.0, 20.0),
