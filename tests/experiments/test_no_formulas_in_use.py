@@ -5,8 +5,9 @@ from test_run_folder import code, only_the_subset, without_plots
 
 import metaloss
 from metaloss.errors import SettingsError
-from metaloss.experiments.comparison import figures
+from metaloss.experiments.comparison import figures, losses
 from metaloss.experiments.recommendation import folds
+from metaloss.losses import zoo
 from metaloss.tasks import step_counts
 from metaloss.training import session
 
@@ -44,6 +45,12 @@ def test_compare_trains_each_on_a_long_tail_whatever_is_beside_it():
         return [(row["setting"], row["at"], row["plain"]) for row in rows]
 
     assert scores(many) == scores(one) != []
+
+
+def test_their_own_parameters_are_tuned_where_that_is_asked_for(tmp_path):
+    (compared, _), _ = losses.read_losses(["confusion"], "ce", tmp_path, own=True)
+    found = {spec: len(variant) for spec, variant in compared.variants().items()}
+    assert found == dict.fromkeys(zoo.entry("confusion").variants, 1)
 
 
 def test_recommend_tries_them(monkeypatch, dataset):
