@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from metaloss.genomes._channels import class_count_scale
-from metaloss.genomes._targets import Targets
+from metaloss.genomes._targets import Targets, moved_by_cost
 from metaloss.losses.prior_adjusted import LogitGradient
 
 
@@ -28,20 +28,29 @@ class CompiledTargets(Targets):
         """The gradient at shifted logits, times the images' importance, where it is compiled."""
         if not self._known:
             return None
-        weighed = importance * self._share
-        return partial(logit_gradient, self._kernel_args(shift[:, :, 0], weighed))
+        return self._gradient_of(shift[:, :, 0], importance * self._share)
 
     @cached_property
     def _compiled(self) -> LogitGradient:
-        return partial(
-            logit_gradient,
-            self._kernel_args(self._y.new_zeros(1, *self._y.shape[:2]), self._share[None]),
-        )
+        return self._gradient_of(self._y.new_zeros(1, *self._y.shape[:2]), self._share[None])
+
+    def _gradient_of(
+        self, shift: Float[Tensor, "#P T C"], importance: Float[Tensor, "#P T B"]
+    ) -> LogitGradient:
+        """The compiled gradient with everything but the logits in place."""
+        # Of tensors alone: what held these losses would be kept alive by them.
+        args = self._kernel_args(shift, importance)
+        if self.margin is None or self.cost is None:
+            return partial(logit_gradient, args)
+        return partial(gradient_by_cost, args, self.margin, self.cost)
 
     def _kernel_args(
         self, shift: Float[Tensor, "#P T C"], importance: Float[Tensor, "#P T B"]
     ) -> tuple[Any, ...]:
         """What the loop reads beside the logits."""
+        # Without costs there are no factors: 1 for each class of an image.
+        none = self._y.new_ones(1, *self._y.shape[1:])
+        factors = none if self.factors is None else self.factors.flatten(0, 1)
         return (
             self._y.numpy(),
             self.curves.contiguous().numpy(),
@@ -49,6 +58,7 @@ class CompiledTargets(Targets):
             self._reference,
             shift.flatten(0, 1).numpy(),
             importance.flatten(0, 1).numpy(),
+            factors.contiguous().numpy(),
         )
 
     @cached_property
@@ -88,3 +98,13 @@ def logit_gradient(
     before, after = (x.flatten(0, 1).numpy() for x in (z, gradient))
     targets.logit_gradient(before, *kernel_args, targets.LANES, after)
     return gradient.mT
+
+
+def gradient_by_cost(
+    kernel_args: tuple[Any, ...],
+    margin: Float[Tensor, " P"],
+    cost: Float[Tensor, "T C B"],
+    logits: Float[Tensor, "P T B C"],
+) -> Float[Tensor, "P T B C"]:
+    """The same where costs move the logits."""
+    return logit_gradient(kernel_args, moved_by_cost(logits, margin, cost))

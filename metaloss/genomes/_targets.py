@@ -21,13 +21,30 @@ from metaloss.losses.base import (
 
 @dataclass(frozen=True)
 class Targets:
-    """P cross-entropies -Σ_c q_c log p_c against targets q that follow the prediction."""
+    """P cross-entropies -Σ_c q_c log p_c against targets q that follow the prediction.
+
+    Attributes:
+        curves: at the knots.
+        knots: logarithms of probabilities.
+        reference_classes: among which predictions are read.
+        margin: what the logits are moved by for a class that costs 1 as the answer; None: costs are
+            not seen.
+        decay: how fast the target of another class falls with its cost.
+        target: the labels; `bind` fills it and all that follows.
+        weight: of the images.
+        cost: of each class as the answer.
+        factors: of the targets of other classes.
+    """
 
     curves: Float[Tensor, "P 3 K"]
-    knots: Float[Tensor, " K"]  # logarithms of probabilities
+    knots: Float[Tensor, " K"]
     reference_classes: int
+    margin: Float[Tensor, " P"] | None = None
+    decay: Float[Tensor, " P"] | None = None
     target: Float[Tensor, "T C B"] | None = None
     weight: Float[Tensor, "T B"] | None = None
+    cost: Float[Tensor, "T C B"] | None = None
+    factors: Float[Tensor, "P T C B"] | None = None
 
     tasks_per_call: ClassVar[int] = 1
 
@@ -35,18 +52,29 @@ class Targets:
         return len(self.curves)
 
     def __getitem__(self, rows: slice | Tensor) -> Self:
-        return replace(self, curves=self.curves[rows])
+        return replace(
+            self,
+            curves=self.curves[rows],
+            margin=None if self.margin is None else self.margin[rows],
+            decay=None if self.decay is None else self.decay[rows],
+            factors=None if self.factors is None else self.factors[rows],
+        )
 
     def bind(self, targets: TrainingTargets) -> Self:
-        """Keep the labels, class by class in memory."""
+        """Keep labels and costs, class by class in memory."""
         target = targets.target
-        return replace(
+        bound = replace(
             self,
             curves=self.curves.to(target),
             knots=self.knots.to(target),
             target=target.mT.contiguous(),
             weight=targets.weight,
         )
+        if self.margin is None or self.decay is None:
+            return bound
+        cost = targets.cost.mT.contiguous()
+        factors = cost_factors(cost, bound._y, self.decay.to(target))
+        return replace(bound, margin=self.margin.to(target), cost=cost, factors=factors)
 
     def minibatch(self, index: Int[Tensor, "T b"]) -> Self:
         """The bound losses, for a minibatch."""
@@ -54,11 +82,13 @@ class Targets:
             self,
             target=images(self._y.mT, index).mT.contiguous(),
             weight=chosen_weights(self.weight, index),
+            cost=None if self.cost is None else images(self.cost.mT, index).mT,
+            factors=None if self.factors is None else images(self.factors.mT, index).mT,
         )
 
     def terms(self, logits: Float[Tensor, "P T B C"]) -> Float[Tensor, "P T B C"]:
         """-q_c log p_c; no gradient goes through q."""
-        logp = log_softmax(logits).mT
+        logp = log_softmax(self._moved(logits)).mT
         # A masked class has log p = -inf: neither the label's share of 0 nor a target of 0 may meet
         # it.
         q = self._q(logp.detach().clamp(min=torch.finfo(logp.dtype).min))
@@ -70,7 +100,7 @@ class Targets:
 
     def logit_gradient(self, logits: Float[Tensor, "P T B C"]) -> Float[Tensor, "P T B C"]:
         """(p Σ_c q_c - q) / B."""
-        logp = log_softmax(logits).mT
+        logp = log_softmax(self._moved(logits)).mT
         q = self._q(logp)
         gradient = logp.exp().mul_(q.sum(-2, keepdim=True)).sub_(q).div_(logits.shape[2]).mT
         return weigh_images(gradient, self.weight)
@@ -86,7 +116,15 @@ class Targets:
         )
         # [P T C B]; what comes from the true class is one number per image.
         other = (by_own_class + by_true_class[:, 1]).div_(C)
+        if self.factors is not None:
+            other = other.mul_(self.factors)
         return torch.addcmul(other, y, by_true_class[:, 0] - other)
+
+    def _moved(self, logits: Float[Tensor, "P T B C"]) -> Float[Tensor, "P T B C"]:
+        """The logits with the margin that each class's cost asks for."""
+        if self.margin is None or self.cost is None:
+            return logits
+        return moved_by_cost(logits, self.margin, self.cost)
 
     def _along(
         self, u: Float[Tensor, "P N"], curves: Float[Tensor, "P m K"]
@@ -103,6 +141,35 @@ class Targets:
     def _y(self) -> Float[Tensor, "T C B"]:
         assert self.target is not None, "bind the targets first"
         return self.target
+
+
+def moved_by_cost(
+    logits: Float[Tensor, "P T B C"], margin: Float[Tensor, " P"], cost: Float[Tensor, "T C B"]
+) -> Float[Tensor, "P T B C"]:
+    """logits + margin · cost, in the memory order that the engine's logits have."""
+    return torch.addcmul(logits.mT, margin[:, None, None, None], cost).mT
+
+
+def cost_factors(
+    cost: Float[Tensor, "T C B"], y: Float[Tensor, "T C B"], decay: Float[Tensor, " P"]
+) -> Float[Tensor, "P T C B"]:
+    """exp(-decay · cost), divided by its mean over the classes that are not the label's.
+
+    So 1 for all of them where they cost the same. With level curves these are the soft labels of
+    Díaz 2019, but for the label's own class.
+
+    Args:
+        cost: of each class as the answer.
+        y: the labels.
+        decay: of each loss.
+    """
+    label = y == 1
+    # Beside the cheapest or the dearest other class, so that no exponential overflows.
+    exponent = (-decay[:, None, None, None] * cost).masked_fill(label, -torch.inf)
+    raw = (exponent - exponent.amax(-2, keepdim=True)).exp()
+    other = 1 - y
+    mean = (other * raw).sum(-2, keepdim=True) / other.sum(-2, keepdim=True)
+    return (raw / mean).masked_fill(label, 1)
 
 
 def at_home(logp: Float[Tensor, "P T C B"], reference_classes: int) -> Float[Tensor, "P T C B"]:

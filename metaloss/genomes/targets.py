@@ -19,7 +19,7 @@ from metaloss import kernels
 from metaloss.core.population import Vectors
 from metaloss.core.streams import Stream
 from metaloss.genomes._compiled_targets import CompiledTargets
-from metaloss.genomes._prior import SeesPrior
+from metaloss.genomes._prior import STEP, SeesPrior
 from metaloss.genomes._targets import Targets
 from metaloss.genomes._vectors import RealVectors
 from metaloss.losses.base import Losses
@@ -28,6 +28,7 @@ __all__ = ["LearnedTargets"]
 
 # Of the true class; of another class over its own probability, and over the true class's.
 CURVES = 3
+COST_GENES = 2  # the margin and the decay
 
 
 @settings(frozen=True, config=ConfigDict(extra="forbid"))
@@ -44,6 +45,10 @@ class LearnedTargets(SeesPrior, RealVectors):
         home_classes: predictions among another number of classes are read as if there were this
             many: uniform and certain ones look the same, so a loss carries over from one number to
             another.
+        costs: whether losses see what each mistake costs: a margin λ, so that logits are moved by
+            λ·cost before the softmax, and a decay μ, so that the targets of other classes fall with
+            their cost as exp(-μ·cost), their mean unchanged. Both start at 0, and a gene of 1 is 3
+            of either.
     """
 
     knots: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = (
@@ -59,6 +64,7 @@ class LearnedTargets(SeesPrior, RealVectors):
     )
     smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.2
     home_classes: Annotated[int, Field(ge=2, le=1000)] = 10
+    costs: bool = False
 
     vector: ClassVar[bool] = True
     classes: ClassVar[int | None] = None
@@ -80,7 +86,16 @@ class LearnedTargets(SeesPrior, RealVectors):
     @property
     def size(self) -> int:
         """How many numbers a candidate is."""
-        return CURVES * len(self.knots) + self.prior_genes
+        return CURVES * len(self.knots) + self._cost_genes + self.prior_genes
+
+    @property
+    def reads_costs(self) -> bool:
+        """Whether a candidate depends on what each mistake costs."""
+        return self.costs
+
+    @property
+    def _cost_genes(self) -> int:
+        return COST_GENES if self.costs else 0
 
     def sample(self, n: int, key: Stream) -> Vectors:
         """n times label smoothing."""
@@ -88,14 +103,27 @@ class LearnedTargets(SeesPrior, RealVectors):
         reference_classes = self.home_classes
         knots = len(self.knots)
         start = torch.tensor([1 - s + s / reference_classes, s, 0.0]).repeat_interleave(knots)
-        return Vectors(self.with_prior_genes(start.repeat(n, 1)))
+        blind = torch.cat([start, start.new_zeros(self._cost_genes)])
+        return Vectors(self.with_prior_genes(blind.repeat(n, 1)))
 
     def losses(self, population: Vectors) -> Losses:
         """The candidates, side by side."""
         vectors = population.vectors()
         knots = torch.tensor(self.knots).log()
         targets = CompiledTargets if kernels.available() else Targets
-        return self.adjusted(targets(self._curves(vectors), knots, self.home_classes), vectors)
+        margin, decay = self._by_cost(vectors)
+        losses = targets(self._curves(vectors), knots, self.home_classes, margin, decay)
+        return self.adjusted(losses, vectors)
+
+    def _by_cost(
+        self, vectors: Float[Tensor, "P D"]
+    ) -> tuple[Float[Tensor, " P"] | None, Float[Tensor, " P"] | None]:
+        """The margin and the decay of every candidate; None where it sees no costs."""
+        if not self.costs:
+            return None, None
+        first = CURVES * len(self.knots)
+        margin, decay = (STEP * vectors[:, first : first + COST_GENES]).unbind(1)
+        return margin, decay
 
     def _curves(self, vectors: Float[Tensor, "P D"]) -> Float[Tensor, "P 3 K"]:
         knots = len(self.knots)
@@ -104,7 +132,12 @@ class LearnedTargets(SeesPrior, RealVectors):
 
     def describe(self, population: Vectors, row: int) -> str:
         """How many numbers and knots it has, in one line."""
-        moves = self.describe_moves(population[row : row + 1].vectors())
+        vectors = population[row : row + 1].vectors()
+        margin, decay = self._by_cost(vectors)
+        moves = self.describe_moves(vectors)
+        if margin is not None and decay is not None:
+            by_cost = f", margin {float(margin[0]):.3g} and decay {float(decay[0]):.3g} by cost"
+            moves = by_cost + moves
         return f"learned targets ({self.size} numbers, {len(self.knots)} knots{moves})"
 
     def torch_source(self, population: Vectors) -> list[str]:
@@ -115,6 +148,7 @@ class LearnedTargets(SeesPrior, RealVectors):
         lines = [
             f"knots = z.new_tensor({knots})",
             f"curves = z.new_tensor({self._curves(vectors)[0].tolist()})",
+            *self._margin_source(vectors),
             "logp = z.log_softmax(-1)",
             "C, u = z.shape[-1], logp",
             f"if C != {home}:  # a guess reads 1/{home}, 0 and certainty stay",
@@ -128,7 +162,23 @@ class LearnedTargets(SeesPrior, RealVectors):
             "",
             "true = (u.clamp(min=torch.finfo(u.dtype).min) * y).sum(-1, keepdim=True)",
             "other = (along(u, curves[1]) + along(true, curves[2])) / C",
+            *(["other = other * factors"] if self.costs else []),
             "targets = (other + y * (along(true, curves[0]) - other)).detach()",
             "return -targets * logp.masked_fill(targets == 0, 0)",
         ]
         return self.adjusted_source(lines, vectors)
+
+    def _margin_source(self, vectors: Float[Tensor, "1 D"]) -> list[str]:
+        """The lines that move the logits by the costs and compute the factors of targets."""
+        margin, decay = self._by_cost(vectors)
+        if margin is None or decay is None:
+            return []
+        return [
+            "cost = self.image_costs(y)",
+            f"z = z + {float(margin[0])!r} * cost",
+            f"exponent = ({-float(decay[0])!r} * cost).masked_fill(y == 1, -torch.inf)",
+            "raw = (exponent - exponent.amax(-1, keepdim=True)).exp()",
+            "mean = ((1 - y) * raw).sum(-1, keepdim=True) / (1 - y).sum(-1, keepdim=True)",
+            "factors = (raw / mean).masked_fill(y == 1, 1)",
+            "",
+        ]

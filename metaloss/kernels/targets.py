@@ -43,7 +43,17 @@ def _read(u, logp, guess, offset, scale):
 
 
 @compiled
-def logit_gradient(logits, target, curves, knots, reference, shift, importance, lanes, gradient):
+def _fill(part, whole, at, block):
+    """Fills the first columns of `part` with those of `whole` from `at` on."""
+    for c in range(len(part)):
+        for b in range(block):
+            part[c, b] = whole[c, at + b]
+
+
+@compiled
+def logit_gradient(
+    logits, target, curves, knots, reference, shift, importance, factors, lanes, gradient
+):
     """Fills the gradient of P losses' values with respect to logits.
 
     Args:
@@ -55,6 +65,7 @@ def logit_gradient(logits, target, curves, knots, reference, shift, importance, 
             1 - p is multiplied by above it; the last is 1 where log p is read as it is.
         shift: added to the logits; [T C] or [N C], each with its classifier modulo its length.
         importance: what each image counts, 0 where it pads a task; [T B] or [N B].
+        factors: of the targets of other classes than the label's; [N C B], or [1 C B] for all.
         lanes: equals LANES, but is passed at run time on purpose: as a constant, LLVM unrolls these
             loops instead of vectorising them.
         gradient: filled with the gradient, [N C B].
@@ -63,12 +74,14 @@ def logit_gradient(logits, target, curves, knots, reference, shift, importance, 
     tasks = len(target)
     guess, offset, scale = reference
     # --- buffers, for `lanes` images at once ---
-    buffers = np.empty((5, classes, lanes), np.float32)
-    logp = buffers[0]  # [C lanes], as the next four
+    buffers = np.empty((6, classes, lanes), np.float32)
+    logp = buffers[0]  # [C lanes], as the next five
     p = buffers[1]
     y = buffers[2]
     u = buffers[3]  # log p as the curves read it
     q = buffers[4]  # targets
+    factor = buffers[5]  # of the targets of other classes
+    factor[:] = 1
     true = np.empty(lanes, np.float32)  # u of the label's class
     of_true = np.empty(lanes, np.float32)  # the target of the label's class
     of_other = np.empty(lanes, np.float32)  # what it adds to the targets of others
@@ -87,6 +100,7 @@ def logit_gradient(logits, target, curves, knots, reference, shift, importance, 
                 for b in range(block):
                     logp[c, b] = logits[n, c, at + b] + moved[c]
                     y[c, b] = target[t, c, at + b]
+            _fill(factor, factors[n % len(factors)], at, block)
 
             # --- probabilities, and their logarithms as the curves read them ---
             softmax(logp, p, lanes)
@@ -109,7 +123,7 @@ def logit_gradient(logits, target, curves, knots, reference, shift, importance, 
             _add_along(of_other, true, knots, curve[2])
             for c in range(classes):
                 for b in range(lanes):
-                    other = (q[c, b] + of_other[b]) / np.float32(classes)
+                    other = (q[c, b] + of_other[b]) / np.float32(classes) * factor[c, b]
                     q[c, b] = other + y[c, b] * (of_true[b] - other)
                     total[b] += q[c, b]
 
