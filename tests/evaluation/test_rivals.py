@@ -208,3 +208,57 @@ def test_a_correction_is_that_of_the_published_formula(open_tiny):
     # A temperature moves no answer, and lowers the NLL of the tasks that chose it.
     assert torch.equal(scaled.measures.right, plain.right)
     assert scaled.value in logits.TEMPERATURES
+
+
+def test_the_answer_of_least_expected_cost_is_that_of_the_network_s_probabilities(open_tiny):
+    table = [[0.0, 1, 2, 9], [5, 0, 1, 1], [2, 2, 1, 7], [4, 1, 1, 0]]
+    episodes = open_tiny(metric={"kind": "cost", "matrix": table})
+    with Local(workers=1) as engine:
+        found = adjust_logits(evaluation_of(episodes, engine), "ce", CE, Setting(0.2, 5), 4, 6)
+        seen = episodes.evaluate(
+            engine,
+            [CE],
+            "test",
+            Stream(3).at("test"),
+            range(6),
+            rates=[0.2],
+            steps=(5,),
+            metric=observe_logits,
+        )[0][0, 0]
+    rival = {x.name: x for x in found}["ce, least expected cost"]
+    assert "ce, thresholds" not in {x.name for x in found}  # tasks have three of four classes
+    assert rival.measures.nll.isnan().all()
+    tasks = episodes.sample([Stream(3).at("test", "task", t) for t in range(6)], "test")
+    for t in range(6):
+        costs = np.array(table)[tasks.classes[t]][:, tasks.classes[t]]
+        z = seen[t].double().numpy() / rival.value
+        p = np.exp(z - z.max(1, keepdims=True))
+        p /= p.sum(1, keepdims=True)
+        answer = (p @ costs).argmin(1)
+        label = tasks.val.label[t].numpy()
+        # A score is what a value is below the dearest answer.
+        expected = 9 - costs[label, answer].mean()
+        assert float(rival.measures.by_metric[t]) == pytest.approx(expected, rel=1e-5)
+
+
+def test_thresholds_follow_the_classes_of_the_data_set(open_tiny, monkeypatch):
+    monkeypatch.setattr(logits, "OFFSET_STEPS", (1.0, 0.25))
+    episodes = open_tiny(ways=4, metric="macro_f1")
+    with Local(workers=1) as engine:
+        evaluation = evaluation_of(episodes, engine)
+        tuning = logits._Networks.trained(evaluation, CE, Setting(0.2, 5), "validation", 4)
+        found = adjust_logits(evaluation, "ce", CE, Setting(0.2, 5), 4, 6)
+    names = [x.name for x in found]
+    assert "ce, thresholds" in names
+    assert "ce, least expected cost" not in names
+    offsets = torch.tensor([0.5, 0, -1, 2])
+    moved = tuning.offset(offsets)
+    classes = tuning.tasks[0].classes
+    for t in range(4):
+        of_task = torch.tensor([offsets[c] for c in classes[t]])
+        torch.testing.assert_close(moved.logits[0][t], tuning.logits[0][t] + of_task)
+    # A class that the networks prefer far too much is pushed back by the search.
+    spoilt = tuning.offset(torch.tensor([0.0, 3, 0, 0]))
+    repaired = logits._thresholds("ce", spoilt, spoilt)[0].measures.score.mean()
+    assert repaired > spoilt.measures().score.mean()
+    torch.testing.assert_close(spoilt.score(), spoilt.measures().score.mean())

@@ -92,12 +92,12 @@ def _measured(
         waves.append([evaluation.measures_by(x, tasks) for x in logits])
     places = iter([all_waves(parts) for parts in zip(*waves, strict=True)])
     return [
-        [next(places) if method.probabilities else _answers_alone(next(places)) for _ in values]
+        [next(places) if method.probabilities else answers_alone(next(places)) for _ in values]
         for method, values in methods
     ]
 
 
-def _answers_alone(measures: Measures) -> Measures:
+def answers_alone(measures: Measures) -> Measures:
     """The measures without those of probabilities."""
     unknown = torch.full_like(measures.nll, torch.nan)
     return replace(measures, nll=unknown, calibration=unknown)

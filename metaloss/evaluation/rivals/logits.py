@@ -2,7 +2,9 @@
 
 A prior correction subtracts τ times the logarithm of each class's share among the training images
 (Menon 2021, section 4.1): so it is a threshold for every class that depends on its share alone.
-Temperature scaling divides by T (Guo 2017), which moves probabilities and no answer.
+Temperature scaling divides by T (Guo 2017), which moves probabilities and no answer. Where mistakes
+do not all cost the same, the answer may be that of least expected cost by the network's
+probabilities (Elkan 2001). Free thresholds add a number for every class of the data set.
 """
 
 from dataclasses import dataclass, replace
@@ -13,15 +15,16 @@ from torch import Tensor
 
 from metaloss.data.episodes import Tasks
 from metaloss.evaluation.episode_evaluation import EpisodeEvaluation, all_waves, waves_of
-from metaloss.evaluation.rivals.fitting import AFTER, RivalMeasures
+from metaloss.evaluation.rivals.fitting import AFTER, RivalMeasures, answers_alone
 from metaloss.evaluation.tuning import Setting
-from metaloss.inner.metrics import logits
+from metaloss.inner.metrics import classes_of, logits, scores_of
 from metaloss.inner.observers import Measures
 from metaloss.losses.base import Losses
 from metaloss.losses.prior import class_terminals
 
 STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 2.5, 3.0)  # τ
 TEMPERATURES = tuple(2 ** (i / 2) for i in range(-8, 9))
+OFFSET_STEPS = (2.0, 1.0, 0.5, 0.25)  # of the search for thresholds, coarse to fine
 
 
 def adjust_logits(
@@ -34,14 +37,15 @@ def adjust_logits(
 ) -> list[RivalMeasures]:
     """A loss's networks on the meta-test tasks, with logits changed after training.
 
-    A prior correction is left out where all classes have equally many images.
+    A prior correction is left out where all classes have equally many images, the answer of least
+    expected cost where all mistakes cost alike, and free thresholds where tasks differ in classes.
 
     Args:
         evaluation: gives the tasks, and trains.
         name: of the loss.
         losses: the loss, a single one.
         setting: its best rate and number of steps.
-        tuning_tasks: meta-validation tasks that choose τ and T.
+        tuning_tasks: meta-validation tasks that choose τ, T and thresholds.
         test_tasks: how many test them.
     """
     tuning = _Networks.trained(evaluation, losses, setting, "validation", tuning_tasks)
@@ -56,7 +60,39 @@ def adjust_logits(
     temperature = TEMPERATURES[int(torch.stack(nll).nan_to_num(nan=torch.inf).argmin())]
     measures = test.scaled(temperature).measures()
     rivals.append(RivalMeasures(f"{name}, temperature", AFTER, "T", temperature, measures))
-    return rivals
+    return [*rivals, *_least_cost(name, tuning, test), *_thresholds(name, tuning, test)]
+
+
+def _least_cost(name: str, tuning: "_Networks", test: "_Networks") -> list[RivalMeasures]:
+    """The answers of least expected cost, at the temperature that scores best."""
+    if tuning.tasks[0].costs is None:
+        return []
+    scores = [tuning.by_expected_cost(x).score() for x in TEMPERATURES]
+    temperature = TEMPERATURES[int(torch.stack(scores).argmax())]
+    # What they order the classes by is no probability.
+    measures = answers_alone(test.by_expected_cost(temperature).measures())
+    return [RivalMeasures(f"{name}, least expected cost", AFTER, "T", temperature, measures)]
+
+
+def _thresholds(name: str, tuning: "_Networks", test: "_Networks") -> list[RivalMeasures]:
+    """Thresholds for every class, by coordinate search."""
+    classes = len(tuning.evaluation.family.dataset.classes)
+    if tuning.evaluation.family.ways != classes or tuning.tasks[0].classes is None:
+        return []
+    offsets = torch.zeros(classes)
+    best = tuning.score()
+    for step in OFFSET_STEPS:
+        for number in range(classes):
+            for change in (-step, step):
+                tried = offsets.clone()
+                tried[number] += change
+                score = tuning.offset(tried).score()
+                if score > best:
+                    best = score
+                    offsets = tried
+    measures = test.offset(offsets).measures()
+    largest = float(offsets.abs().max())
+    return [RivalMeasures(f"{name}, thresholds", AFTER, "largest offset", largest, measures)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,6 +152,37 @@ class _Networks:
     def scaled(self, temperature: float) -> "_Networks":
         """The same at a temperature."""
         return replace(self, logits=[z / temperature for z in self.logits])
+
+    def by_expected_cost(self, temperature: float) -> "_Networks":
+        """The negative expected cost of each class as the answer, in place of its logit."""
+        expected = []
+        for z, tasks in zip(self.logits, self.tasks, strict=True):
+            assert tasks.costs is not None
+            expected.append(-((z / temperature).softmax(-1) @ tasks.costs.to(z)))
+        return replace(self, logits=expected)
+
+    def offset(self, offsets: Float[Tensor, " K"]) -> "_Networks":
+        """The same with a number added for each class of the data set."""
+        moved = []
+        for z, tasks in zip(self.logits, self.tasks, strict=True):
+            assert tasks.classes is not None
+            moved.append(z + offsets[tasks.classes.cpu()][:, None].to(z))
+        return replace(self, logits=moved)
+
+    def score(self) -> Tensor:
+        """The family's mean score, a training that diverged counting as 0."""
+        family = self.evaluation.family
+        scores = []
+        for z, tasks in zip(self.logits, self.tasks, strict=True):
+            label = tasks.val.label.cpu()
+            if family.metric is None:
+                right = (z.argmax(-1) == label).to(z).mean(-1)
+                scores.append(right.where(z.isfinite().all(-1).all(-1), 0))
+                continue
+            classes = classes_of(tasks, family.metric).cpu()
+            values = family.metric.measure(z[None], label, classes)[0]
+            scores.append(scores_of(family.scale, values).nan_to_num())
+        return torch.cat(scores).mean()
 
     def measures(self) -> Measures:
         """What they are worth; NaN where a training diverged."""
