@@ -116,11 +116,11 @@ FOR_COSTS = (
 def search(goal: str, seed: int, out: str) -> None:
     """Evolve a loss for a goal."""
     family, metric = GOALS[goal]
-    uneven = {} if goal == "noise" else {"prior": True}
+    sees = {"prior": goal != "noise", "costs": goal in ("cost", "kappa")}
     changes = {"metric": metric} if metric else {}
     run = metaloss.evolve(
         family,
-        genome={"kind": "targets", **uneven},
+        genome={"kind": "targets", **sees},
         strategy={"kind": "cma_es", "population": POPULATION},
         seed=seed,
         out=f"{out}/{goal}-{seed}",
