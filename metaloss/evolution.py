@@ -23,25 +23,31 @@ from metaloss.inner.optimisers import Rate
 from metaloss.losses.base import Losses, TrainingTargets
 from metaloss.strategies import Strategy
 
-# Trains P losses on a task epoch's tasks: validation accuracies [P, T], and the family [T] of every
-# task.
-Evaluator = Callable[[Losses, Stream], tuple[Float[Tensor, "P T"], Tensor]]
+# Trains P losses on a task epoch's tasks: validation accuracies [P, T], or columns [P, T, K] of
+# which the first is they, and the family [T] of every task.
+Evaluator = Callable[[Losses, Stream], tuple[Float[Tensor, "P T *K"], Tensor]]
 # What cross-entropy reaches on the same tasks, for an objective that compares with it.
-Baseline = Callable[[Stream], Float[Tensor, " T"]]
+Baseline = Callable[[Stream], Float[Tensor, "T *K"]]
 # Validation accuracies (NaN = failed), the number of each task's family, and what cross-entropy at
 # its tuned rate reached on the same tasks. Families with more tasks never weigh more.
 Objective = Callable[
-    [Float[Tensor, "P T"], Int[Tensor, " T"], Float[Tensor, " T"] | None], Float[Tensor, " P"]
+    [Float[Tensor, "P T *K"], Int[Tensor, " T"], Float[Tensor, "T *K"] | None],
+    Float[Tensor, " P"],
 ]
 
 
 @dataclass(frozen=True)
 class Scored:
-    """One generation's candidates and what they reached."""
+    """One generation's candidates, what they were measured to be, and their fitness."""
 
     population: Population
-    score: Float[Tensor, "P T"]
+    measured: Float[Tensor, "P T *K"]
     fitness: Float[Tensor, " P"]
+
+    @property
+    def score(self) -> Float[Tensor, "P T"]:
+        """What they are searched by: the first of the columns, where there are more."""
+        return self.measured if self.measured.ndim == 2 else self.measured[..., 0]
 
 
 def generation(
@@ -59,9 +65,9 @@ def generation(
     # Tasks depend on the epoch alone, so two strategies with one seed and the same epochs meet the
     # same ones.
     tasks = key.at("tasks", strategy.epoch(number))
-    score, family = evaluator(genome.losses(population), tasks)
-    fitness = objective(score, family, baseline(tasks) if baseline else None)
-    return strategy.tell(state, population, fitness), Scored(population, score, fitness)
+    measured, family = evaluator(genome.losses(population), tasks)
+    fitness = objective(measured, family, baseline(tasks) if baseline else None)
+    return strategy.tell(state, population, fitness), Scored(population, measured, fitness)
 
 
 def evaluate(

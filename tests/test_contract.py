@@ -27,6 +27,7 @@ from metaloss.search.trained_losses import TrainedLosses
 TREE = {"kind": "tree", "max_size": 12, "max_height": 4, "first_height": 3}
 GP = {"kind": "gp", "mu": 3, "lambda_": 3}
 REGULARIZED = {"kind": "regularized", "population": 3, "initial": 4, "batch": 3, "tournament": 2}
+GUARD = {"metric": "macro_f1", "guard": {"accuracy": 0.0, "nll": 0.01}}
 SCREEN = {"screen_steps": 2, "screen_tasks": 1, "screen_share": 0.9}
 TWO = """
 dataset = "fashionmnist"
@@ -62,6 +63,11 @@ CASES = {
     ),
     "screen": ({"genome": TREE, "strategy": REGULARIZED, **SCREEN}, ["tiny"]),
     "screen, networks": ({"genome": GENOME, **SCREEN}, ["tiny"]),
+    "guard": (
+        {"genome": TREE, "strategy": REGULARIZED, **GUARD, **SCREEN},
+        ["tiny", "two"],
+    ),
+    "guard, networks": ({"genome": GENOME, **GUARD, **SCREEN}, ["tiny"]),
     "uneven beside even": ({"genome": TREE, "strategy": GP}, ["uneven", "two"]),
 }
 cases = pytest.mark.parametrize("name", CASES)

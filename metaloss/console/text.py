@@ -10,6 +10,7 @@ from metaloss.core.metric_scale import ACCURACY, MetricScale
 from metaloss.core.records import GenerationRecord, loss_name
 from metaloss.core.tables import record_table
 from metaloss.data.shapes import described
+from metaloss.evaluation.guard import Guard, guard_lines
 
 
 def task(opened: Any) -> str:
@@ -48,6 +49,7 @@ def search_lines(
             for opened in families
         ),
         *_metric(families[0].scale),
+        *([f"guard   {Guard(settings.guard).text()}"] if settings.guard else []),
         f"run     {run.folder}",
     ]
 
@@ -121,7 +123,7 @@ def summary_lines(summary: dict[str, Any]) -> list[str]:
             f"        CE at its best rate ({steps['lr']:g}) and number of steps ({steps['steps']}) "
             f"{scale.reached(steps)}: {scale.verdict(steps)}",
         ]
-    return lines
+    return lines + [f"guard   {line}" for line in guard_lines(summary)]
 
 
 def comparison_lines(summary: dict[str, Any], width: int | None = None) -> list[str]:

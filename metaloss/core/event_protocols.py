@@ -46,6 +46,10 @@ class SearchSettings(Protocol):
     def seed(self) -> int:
         """Of every random draw."""
 
+    @property
+    def guard(self) -> Mapping[str, float] | None:
+        """How far candidates may lie behind cross-entropy by other metrics."""
+
 
 class SearchRun(Protocol):
     """A run's folder."""

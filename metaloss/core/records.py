@@ -24,6 +24,8 @@ class GenerationRecord(TypedDict):
         events: what the user should know.
         refused: of formulas, how many each filter refused.
         control: of formulas, the value of cross-entropy on the same tasks.
+        outside: candidates that lie outside the search's guard, where it has one.
+        outside_losses: which of the formulas those are.
         losses: of formulas, each with its value, None for a failure; a file gives lists for
             the pairs.
     """
@@ -41,6 +43,8 @@ class GenerationRecord(TypedDict):
     events: NotRequired[list[str]]
     refused: NotRequired[dict[str, int]]
     control: NotRequired[float]
+    outside: NotRequired[int]
+    outside_losses: NotRequired[list[str]]
     losses: NotRequired[list[tuple[str, float | None]]]
 
 

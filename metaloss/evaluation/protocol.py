@@ -15,6 +15,7 @@ from torch import Tensor
 from metaloss.core.streams import Stream
 from metaloss.engines.local import Local
 from metaloss.evaluation.family_evaluation import FamilyEvaluation
+from metaloss.evaluation.guard import Guard
 from metaloss.evaluation.paired_comparison import PairedComparison
 from metaloss.evaluation.tuning import Tuned
 from metaloss.losses.base import CrossEntropies, Losses
@@ -44,11 +45,13 @@ class LossEvaluation:
         engine: trains classifiers.
         families: the task families with their images.
         key: of every random draw; with a role it gives the tasks of that role.
+        guard: what candidates of a search are measured by beside their score, in columns behind it.
     """
 
     engine: Local
     families: Sequence[OpenFamily]
     key: Stream
+    guard: Guard | None = None
 
     def on(self, family: OpenFamily) -> FamilyEvaluation:
         """The evaluation on one family, with the same engine and key."""
@@ -61,10 +64,10 @@ class LossEvaluation:
 
     def search_scores(
         self, tasks: int, validation: int, losses: Losses, key: Stream
-    ) -> tuple[Tensor, Int[Tensor, " T"]]:
+    ) -> tuple[Float[Tensor, "P T *K"], Int[Tensor, " T"]]:
         """Scores on fresh meta-training tasks of every family, and each task's family.
 
-        Evolution learns from them.
+        Evolution learns from them. With a guard, its columns.
 
         Args:
             tasks: of every family.
@@ -72,13 +75,18 @@ class LossEvaluation:
             losses: the candidates.
             key: of the tasks.
         """
-        scores = [x.scores(losses, "train", key, tasks, val=validation)[0] for x in self.each]
+        scores = [
+            x.scores(losses, "train", key, tasks, val=validation, guard=self.guard)[0]
+            for x in self.each
+        ]
         return torch.cat(scores, 1), self.family_index(tasks)
 
     def baseline_scores(
         self, baselines: Sequence[Tuned], tasks: int, validation: int, key: Stream
-    ) -> Float[Tensor, " T"]:
+    ) -> Float[Tensor, "T *K"]:
         """The tuned baselines' scores on the tasks that `search_scores` draws by this key.
+
+        With a guard, its columns.
 
         Args:
             baselines: one for each family, and scored on its tasks.
@@ -86,8 +94,21 @@ class LossEvaluation:
             validation: validation images per class.
             key: of the tasks.
         """
+        return self._of_baselines(baselines, "train", key, tasks, validation)
+
+    def _of_baselines(
+        self,
+        baselines: Sequence[Tuned],
+        pool: str,
+        key: Stream,
+        tasks: int,
+        validation: int | None = None,
+    ) -> Float[Tensor, "T *K"]:
+        """What the baselines, each on its family, are measured to be on tasks of a pool."""
         scores = [
-            x.scores(tuned.losses, "train", key, tasks, val=validation, lr=tuned.lr)[0, 0]
+            x.scores(tuned.losses, pool, key, tasks, val=validation, lr=tuned.lr, guard=self.guard)[
+                0, 0
+            ]
             for x, tuned in zip(self.each, baselines, strict=True)
         ]
         return torch.cat(scores)
@@ -135,6 +156,22 @@ class LossEvaluation:
         """Scores on the meta-validation tasks of that role, family after family."""
         key = self.key.at(role)
         return torch.cat([x.scores(losses, "validation", key, tasks)[0] for x in self.each], 1)
+
+    def guard_columns(
+        self, losses: Losses, baselines: Sequence[Tuned], pool: str, role: str, tasks: int
+    ) -> tuple[Float[Tensor, "P T K"], Float[Tensor, "T K"]]:
+        """The guard's columns of losses and of the baselines, on the same tasks.
+
+        Args:
+            losses: P of them, at each family's own rate.
+            baselines: one for each family.
+            pool: "validation" or "test".
+            role: of the tasks.
+            tasks: of every family.
+        """
+        key = self.key.at(role)
+        ours = [x.scores(losses, pool, key, tasks, guard=self.guard)[0] for x in self.each]
+        return torch.cat(ours, 1), self._of_baselines(baselines, pool, key, tasks)
 
     def tune_baseline(self, rates: Sequence[float], tasks: int) -> list[Tuned]:
         """Cross-entropy at its best rate and the family's own number of steps, per family."""

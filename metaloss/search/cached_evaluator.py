@@ -18,16 +18,19 @@ from metaloss.losses.formulas import Formulas
 PACK = 8  # what is left to train is filled up to a multiple of it, so that few shapes occur
 CONTROL = zoo.read("ce")  # shows how hard a generation's tasks are
 
-Train = Callable[[Losses, Stream], tuple[Float[Tensor, "P T"], Int[Tensor, " T"]]]
+Train = Callable[[Losses, Stream], tuple[Float[Tensor, "P T *K"], Int[Tensor, " T"]]]
 Screen = Callable[[Losses, Stream], Bool[Tensor, " P"]]
 
 
 @dataclass(frozen=True)
 class CachedScores:
-    """The scores of an epoch's losses on every task, by digest, as a checkpoint holds them."""
+    """The scores of an epoch's losses on every task, by digest, as a checkpoint holds them.
+
+    With a guard, its columns.
+    """
 
     digests: UInt8[Tensor, "N 16"]
-    score: Float[Tensor, "N T"]
+    score: Float[Tensor, "N T *K"]
     family: Int[Tensor, " T"]
 
 
@@ -38,7 +41,8 @@ class CachedEvaluator:
     Where there is a screen, it trains only losses that pass it.
 
     Attributes:
-        train: trains losses and gives their scores [P T], and the family [T] of every task.
+        train: trains losses and gives their scores [P T], or a guard's columns [P T K], and the
+            family [T] of every task.
         screen: whether a loss is worth it, by a short training; None: all are.
         cache: scores of this epoch's formulas, by digest; rows of NaN for those that were screened
             out.
@@ -50,7 +54,7 @@ class CachedEvaluator:
 
     train: Train
     screen: Screen | None = None
-    cache: dict[str, Float[Tensor, " T"]] = field(default_factory=dict)
+    cache: dict[str, Float[Tensor, "T *K"]] = field(default_factory=dict)
     family: Int[Tensor, " T"] = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
     epoch: Stream | None = None
     screened: int = 0
@@ -58,7 +62,7 @@ class CachedEvaluator:
 
     def __call__(
         self, losses: Losses, key: Stream
-    ) -> tuple[Float[Tensor, "P T"], Int[Tensor, " T"]]:
+    ) -> tuple[Float[Tensor, "P T *K"], Int[Tensor, " T"]]:
         """The scores of all losses on the tasks that the key stands for."""
         # Old scores are of other tasks: they must not stand beside those of the new epoch.
         if key != self.epoch:
@@ -82,7 +86,9 @@ class CachedEvaluator:
     @property
     def control(self) -> float:
         """The mean accuracy of cross-entropy at the families' own rates on this epoch's tasks."""
-        return float(self.cache[CONTROL.digest].double().nan_to_num().mean())
+        reached = self.cache[CONTROL.digest]
+        score = reached if reached.ndim == 1 else reached[:, 0]
+        return float(score.double().nan_to_num().mean())
 
     def snapshot(self) -> CachedScores:
         """What a checkpoint must hold for the epoch to go on."""
@@ -105,15 +111,15 @@ class CachedEvaluator:
 
     def _train_networks(
         self, losses: Losses, key: Stream
-    ) -> tuple[Float[Tensor, "P T"], Int[Tensor, " T"]]:
+    ) -> tuple[Float[Tensor, "P T *K"], Int[Tensor, " T"]]:
         """Train losses that are no formulas; none is known from before."""
         rows = self._passing(losses, list(range(len(losses))), key)
         if len(rows) == len(losses):
             return self.train(losses, key)
         # Where none passes one is trained all the same, for the tasks' number and families.
         trained, family = self.train(losses[_packed(rows or [0])], key)
-        # [P T], NaN for what was screened out: the objective ranks it below all that trains.
-        score = trained.new_full((len(losses), trained.shape[1]), torch.nan)
+        # NaN for what was screened out: the objective ranks it below all that trains.
+        score = trained.new_full((len(losses), *trained.shape[1:]), torch.nan)
         score[rows] = trained[: len(rows)]
         return score, family
 
@@ -140,7 +146,9 @@ class CachedEvaluator:
             # Packing repeats the last formula; its surplus rows are dropped here.
             self.cache |= {f.digest: row for f, row in zip(formulas, scores, strict=False)}
         screened_out = [digests[row] for row in new if row not in rows]
-        self.cache |= {name: torch.full((len(self.family),), torch.nan) for name in screened_out}
+        # The control is always there.
+        failed = torch.full_like(self.cache[CONTROL.digest], torch.nan)
+        self.cache |= dict.fromkeys(screened_out, failed)
         self.screened = sum(
             name in screened_out for name in digests
         )  # a formula may stand here twice

@@ -4,10 +4,12 @@ For formulas also the front of accuracy against size.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
-from jaxtyping import Float
+import torch
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from metaloss.core.metric_scale import ACCURACY, MetricScale
@@ -17,6 +19,7 @@ from metaloss.criterion.formula import FormulaCriterion
 from metaloss.criterion.genome import GenomeCriterion
 from metaloss.errors import MetalossError
 from metaloss.evaluation.protocol import LossEvaluation
+from metaloss.evaluation.tuning import Tuned
 from metaloss.genomes import FormulaSpace, Genome
 from metaloss.losses.base import Losses
 from metaloss.losses.formulas import Formulas
@@ -89,29 +92,64 @@ def choose_finalists(
     return Finalists(genome, population, tuple(origin_of), list(origin_of.values()))
 
 
+class Election(NamedTuple):
+    """The outcome of an election.
+
+    Attributes:
+        row: of the winner.
+        reached: the score of each finalist.
+        outside: which of them lie outside the guard; None: there is none.
+    """
+
+    row: int
+    reached: Float[Tensor, " F"]
+    outside: Bool[Tensor, " F"] | None
+
+
 def choose_winner(
-    finalists: Finalists, evaluation: LossEvaluation, tasks: int
-) -> tuple[int, Float[Tensor, " F"]]:
-    """The row of the winner, and what each one reached.
+    finalists: Finalists, evaluation: LossEvaluation, tasks: int, baselines: Sequence[Tuned] = ()
+) -> Election:
+    """The best finalist; with a guard, the best of those within it or else the nearest to it.
+
+    Args:
+        finalists: those that stand.
+        evaluation: trains them.
+        tasks: meta-validation tasks of every family.
+        baselines: cross-entropy at its best rate, per family, which a guard compares with.
 
     Raises:
         MetalossError: none trains without failing.
     """
     # Fresh tasks: each finalist was the best of many on its own, which flatters it.
-    score = evaluation.validation_scores(finalists.losses, "winner", tasks)
+    guard = evaluation.guard
+    family = evaluation.family_index(tasks)
+    if guard is None:
+        score = evaluation.validation_scores(finalists.losses, "winner", tasks)
+    else:
+        measured, of_ce = evaluation.guard_columns(
+            finalists.losses, baselines, "validation", "winner", tasks
+        )
+        score = measured[..., 0]
     # One failure among so many tasks costs what it costs in use, a wrong answer everywhere, and no
     # more.
-    reached = mean(score.nan_to_num(nan=0.0), evaluation.family_index(tasks))
+    reached = mean(score.nan_to_num(nan=0.0), family)
     failed = score.isnan().all(1)
     if failed.all():
         raise MetalossError(
             f"none of the {len(score)} finalists trains without failing: there is no winner"
         )
-    return int(reached.masked_fill(failed, -1).argmax()), reached
+    if guard is None:
+        return Election(int(reached.masked_fill(failed, -1).argmax()), reached, None)
+    excess = guard.excess(measured, of_ce, family)
+    ranked = guard.ranked(reached.masked_fill(failed, -torch.inf), excess)
+    return Election(int(ranked.argmax()), reached, excess > 0)
 
 
 def size_front(
-    finalists: Finalists, reached: Float[Tensor, " F"], scale: MetricScale = ACCURACY
+    finalists: Finalists,
+    reached: Float[Tensor, " F"],
+    scale: MetricScale = ACCURACY,
+    outside: Bool[Tensor, " F"] | None = None,
 ) -> list[dict[str, Any]]:
     """The formulas that no smaller one reaches, the smallest first.
 
@@ -119,10 +157,14 @@ def size_front(
         finalists: formulas.
         reached: the score of each.
         scale: how scores are shown.
+        outside: which of them lie outside a guard, and are left out unless all do.
     """
+    kept = list(range(len(finalists.formulas)))
+    if outside is not None and not outside.all():
+        kept = [i for i in kept if not outside[i]]
     # Of one size the best comes first, so that no other of that size is taken.
     rows = sorted(
-        range(len(finalists.formulas)),
+        kept,
         key=lambda i: (finalists.formulas[i].expression.size, -reached[i]),
     )
     front: list[dict[str, Any]] = []

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from metaloss.core.registry import unknown_message
 from metaloss.errors import SettingsError
+from metaloss.evaluation.guard import Guard
 from metaloss.evolution import Objective
 
 NEEDS_BASELINE = frozenset({"wins"})
@@ -80,6 +81,22 @@ def wins(
     # Rising, within (0, 1), and with double precision fine enough beside a whole number of wins.
     fraction = 0.5 + 0.5 * improvement / (1 + improvement.abs())
     return _failed_last(won.sum(0) + fraction)
+
+
+def guarded(objective: Objective, guard: Guard) -> Objective:
+    """An objective that ranks what is outside a guard behind all that is not."""
+
+    def fitness(
+        measured: Float[Tensor, "P T K"],
+        family: Int[Tensor, " T"],
+        baseline: Float[Tensor, "T K"] | None = None,
+    ) -> Float[Tensor, " P"]:
+        if baseline is None:
+            raise ValueError("a guard compares with cross-entropy and got no baseline")
+        own = objective(measured[..., 0], family, baseline[:, 0])
+        return guard.ranked(own, guard.excess(measured, baseline, family))
+
+    return fitness
 
 
 def _families(score: Float[Tensor, "P T"], family: Int[Tensor, " T"]) -> list[Float[Tensor, "P _"]]:

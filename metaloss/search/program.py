@@ -127,6 +127,9 @@ def start(
     images = image_record.join_records(
         [before or ImageRecord(), *(image_record.record_of(x.dataset) for x in families)]
     )
+    if guard := search.guard_rule():
+        for family in families:
+            guard.observer(family)
     # Before the folder is made: a search that could not be tested fairly leaves nothing behind.
     _check_test_images(families, images)
     run = create(out, search, provenance(search, families, device), images)
@@ -233,7 +236,10 @@ def _run(
             places.keep_places(run.folder, where)
         families = with_training_cache(run.folder, families, device)
         return _search(
-            run, LossEvaluation(engine, families, Stream(settings.seed)), reporter, time_limit
+            run,
+            LossEvaluation(engine, families, Stream(settings.seed), settings.guard_rule()),
+            reporter,
+            time_limit,
         )
 
 

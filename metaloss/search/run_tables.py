@@ -45,6 +45,21 @@ class FrontFormula(TypedDict):
     size: int
 
 
+class GuardedMetric(TypedDict):
+    """What is needed of a guard's metric in the test."""
+
+    winner: float
+    ce: float
+    kept: bool
+
+
+class GuardTest(TypedDict):
+    """What is needed of a guard: what it allows by metric, and its test by family and metric."""
+
+    allowed: dict[str, float]
+    test: dict[str, dict[str, GuardedMetric]]
+
+
 class RunSummary(TypedDict):
     """What is needed of a run's `summary.json`."""
 
@@ -54,3 +69,4 @@ class RunSummary(TypedDict):
     formula: NotRequired[str]
     refused: NotRequired[dict[str, int]]
     screened_trainings: NotRequired[int]
+    guard: NotRequired[GuardTest]

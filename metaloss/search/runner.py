@@ -19,6 +19,7 @@ from metaloss.core.records import GenerationRecord
 from metaloss.core.reporting import Reporter
 from metaloss.core.streams import Stream
 from metaloss.errors import MetalossError
+from metaloss.evaluation.guard import Guard
 from metaloss.evaluation.protocol import LossEvaluation
 from metaloss.evaluation.statistics import paired
 from metaloss.evaluation.tuning import Tuned
@@ -26,7 +27,6 @@ from metaloss.evolution import Scored, generation
 from metaloss.genomes import Genome
 from metaloss.search.cached_evaluator import CachedEvaluator
 from metaloss.search.novelty import NoveltyFilter
-from metaloss.search.objectives import NEEDS_BASELINE
 from metaloss.search.run_folder import Progress, Run
 from metaloss.search.trained_losses import TrainedLosses
 from metaloss.strategies import Strategy
@@ -147,7 +147,7 @@ class SearchRunner:
     def _baseline_scores(self) -> Callable[[Stream], Tensor] | None:
         """What scores the baselines on a generation's tasks, where the objective needs that."""
         settings = self.run.settings
-        if settings.objective not in NEEDS_BASELINE:
+        if not settings.needs_baseline:
             return None
         return partial(
             self.evaluation.baseline_scores,
@@ -247,6 +247,8 @@ class SearchRunner:
         }
         if evaluator.screened:
             record["screened"] = evaluator.screened
+        if self.run.settings.guard:
+            record["outside"] = int(Guard.outside(scored.fitness).sum())
         return record
 
     def _add_formulas(
@@ -274,6 +276,11 @@ class SearchRunner:
         record["refused"] = dict(sorted(novelty_filter.refused.items()))
         record["control"] = self.scale.value(evaluator.control)
         record["losses"] = list(reached.items())
+        if self.run.settings.guard:
+            outside = Guard.outside(scored.fitness).tolist()
+            record["outside_losses"] = [
+                str(formula) for formula, out in zip(losses.formulas, outside, strict=True) if out
+            ]
 
     def _held_out(self, mean_candidate: Population) -> dict[str, float]:
         """What the mean candidate reaches on the tasks that cross-entropy was tuned on.

@@ -14,6 +14,7 @@ from metaloss.core import reading, registry
 from metaloss.core.config import merge_tables, split_settings
 from metaloss.data import shapes
 from metaloss.errors import SettingsError
+from metaloss.evaluation.guard import Guard, check_guard
 from metaloss.evaluation.protocol import ScreeningBudget
 from metaloss.evolution import Objective
 from metaloss.genomes import Genome
@@ -62,6 +63,9 @@ class Settings(BaseModel):
             deviations; "wins", in how many families tuned cross-entropy is beaten, and then by how
             much.
         deviations: how many of them "robust" takes off.
+        guard: by other metrics, how far behind tuned cross-entropy on the same tasks a candidate
+            may lie, in the unit in which the metric is shown; what lies further behind ranks last.
+            `{ accuracy = 2.0 }`: two points of accuracy.
         tries: how often a formula that is not worth a training is varied again before it is given
             up.
         screen_steps: of a short training before the full one, which only those pass that come far
@@ -92,6 +96,7 @@ class Settings(BaseModel):
     tf32: bool = False
     objective: Literal["mean", "robust", "wins"] = "mean"
     deviations: Annotated[float, Field(ge=0, le=100)] = 1.0
+    guard: dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]] | None = None
     tries: Annotated[int, Field(ge=1, le=10_000)] = 30
     screen_steps: Annotated[int, Field(ge=0)] | None = None
     screen_tasks: Count = 2
@@ -135,8 +140,12 @@ class Settings(BaseModel):
         return genome, strategy
 
     def parts_by_name(self) -> list[tuple[str, str]]:
-        """The genome and the strategy, each as the name of its folder and its own."""
-        return [("genomes", self.genome["kind"]), ("strategies", self.strategy["kind"])]
+        """The parts of a search, each as the name of its folder and its own."""
+        return [
+            ("genomes", self.genome["kind"]),
+            ("strategies", self.strategy["kind"]),
+            *(("metrics", kind) for kind in self.guard or ()),
+        ]
 
     @property
     def metric(self) -> dict[str, Any] | None:
@@ -154,7 +163,18 @@ class Settings(BaseModel):
 
     def objective_function(self) -> Objective:
         """From scores to fitness."""
-        return objectives.read(self.objective, self.deviations)
+        objective = objectives.read(self.objective, self.deviations)
+        guard = self.guard_rule()
+        return objectives.guarded(objective, guard) if guard else objective
+
+    def guard_rule(self) -> Guard | None:
+        """What candidates must keep, beside their score; None: nothing."""
+        return Guard(self.guard) if self.guard else None
+
+    @property
+    def needs_baseline(self) -> bool:
+        """Whether fitness needs what cross-entropy reaches on the same tasks."""
+        return bool(self.guard) or self.objective in objectives.NEEDS_BASELINE
 
     def screening_budget(self) -> ScreeningBudget | None:
         """The short training before the full one, if there is one."""
@@ -200,6 +220,7 @@ def resolve(table: Mapping[str, Any]) -> Settings:
     if changes:
         families = tuple(changed(family, changes) for family in families)
     settings = settings.model_copy(update={"families": families})
+    check_guard(settings.guard or {})
     genome, strategy = settings.build_parts()
     # Every part's defaults are filled in, so that config.toml names all settings of the run.
     full = {

@@ -21,7 +21,7 @@ class TrainedLoss:
     Attributes:
         text: what `Formula.parse` reads.
         size: nodes of its expression.
-        leads: one for each time that it was trained without a failure.
+        leads: one for each time that it was trained without a failure, and within the guard.
     """
 
     text: str
@@ -54,14 +54,16 @@ class TrainedLosses:
 
     def add(self, record: GenerationRecord, formulas: Iterable[Formula] = ()) -> None:
         """Take in a generation's line of history; of the formulas at hand, none is read again."""
+        outside = set(record.get("outside_losses", ()))
         at_hand = {str(formula): formula for formula in formulas}
         for text, value in record.get("losses", ()):
             if text not in self.entries:
                 formula = at_hand.get(text) or Formula.parse(text)
                 self.entries[text] = TrainedLoss(text, formula.expression.size)
                 self.seen.add(formula)
-            # A lead over cross-entropy compares between tasks, a value does not.
-            if value is not None:
+            # What is outside the guard must not stand for election by its value.
+            if value is not None and text not in outside:
+                # A lead over cross-entropy compares between tasks, a value does not.
                 lead = value - record["control"]
                 self.entries[text].leads.append(lead if self.maximise else -lead)
 

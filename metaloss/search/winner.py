@@ -9,6 +9,7 @@ from metaloss._version import __version__
 from metaloss.core.metric_scale import MetricScale
 from metaloss.criterion import loss_io
 from metaloss.data import image_record
+from metaloss.evaluation.guard import guard_lines
 from metaloss.evaluation.paired_comparison import PairedComparison
 from metaloss.losses.base import Losses
 from metaloss.search.finalists import choose_finalists, choose_winner, size_front
@@ -21,7 +22,9 @@ def finish_search(runner: SearchRunner, progress: Progress) -> None:
     tasks = runner.run.settings.winner_tasks
     runner.reporter.on_work(f"choosing the winner on {tasks} tasks, and testing it")
     finalists = choose_finalists(runner.genome, progress, runner.trained_losses)
-    row, reached = choose_winner(finalists, runner.evaluation, tasks)
+    row, reached, outside = choose_winner(finalists, runner.evaluation, tasks, runner.baselines)
+    if outside is not None and outside[row]:
+        runner.reporter.on_warning("no finalist keeps the guard: the one nearest to it is taken")
     choice = {
         "generation": progress.generation,
         "origin": finalists.origins[row],
@@ -34,7 +37,7 @@ def finish_search(runner: SearchRunner, progress: Progress) -> None:
     loss_io.save(runner.run.folder / "loss", loss, card, image_record.read(runner.run.folder))
     # The winner is written: only now may the meta-test tasks be looked at.
     test = _test(runner, loss.losses())
-    sizes = size_front(finalists, reached, runner.scale) if runner.trained_losses else []
+    sizes = size_front(finalists, reached, runner.scale, outside) if runner.trained_losses else []
     summary = {
         **runner.scale.entry(),
         "choice": choice,
@@ -42,6 +45,7 @@ def finish_search(runner: SearchRunner, progress: Progress) -> None:
         **_not_trained(runner),
         "front": sizes,
         "test": test,
+        **_guard(runner, loss.losses()),
     }
     if sizes:
         runner.run.write("front.json", {"front": sizes})
@@ -104,6 +108,33 @@ def _test(runner: SearchRunner, losses: Losses) -> dict[str, Any]:
     return result
 
 
+def _guard(runner: SearchRunner, losses: Losses) -> dict[str, Any]:
+    """Whether the winner lies within the guard on the meta-test tasks; nothing without a guard."""
+    evaluation = runner.evaluation
+    guard = evaluation.guard
+    if guard is None:
+        return {}
+    tasks = runner.run.settings.test_tasks
+    measured, of_ce = evaluation.guard_columns(losses, runner.baselines, "test", "test", tasks)
+    index = evaluation.family_index(tasks)
+    test = dict[str, Any]()
+    for number, family in enumerate(evaluation.families):
+        ours, theirs = (
+            x[index == number].double().nan_to_num(nan=0.0).mean(0)[1:].tolist()
+            for x in (measured[0], of_ce)
+        )
+        test[family.family.name] = {
+            scale.kind: {
+                **scale.entry(),
+                "winner": scale.value(one),
+                "ce": scale.value(ce),
+                "kept": scale.number(ce - one) <= guard.allowed[scale.kind],
+            }
+            for scale, one, ce in zip(guard.scales(family), ours, theirs, strict=True)
+        }
+    return {"guard": {"allowed": dict(guard.allowed), "test": test}}
+
+
 def _reached(scale: MetricScale, score: float, accuracy: float | None) -> dict[str, float]:
     """What a loss reached by the metric and, where that is another one, its accuracy."""
     beside = {} if accuracy is None else {"accuracy": accuracy}
@@ -144,4 +175,5 @@ def _card(summary: dict[str, Any]) -> str:
                 f"{scale.reached(baseline)}: {scale.verdict(baseline)}{scale.unit} "
                 "(95 % interval over tasks and images)."
             )
+    lines += [f"Guard {line}." for line in guard_lines(summary)]
     return "\n\n".join(lines) + "\n"

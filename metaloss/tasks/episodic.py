@@ -24,13 +24,13 @@ from metaloss.data.pools import pools
 from metaloss.data.sizes import EpisodeShape, mean_val, with_mean
 from metaloss.errors import SettingsError
 from metaloss.inner.classifiers import Classifier
-from metaloss.inner.metrics import Metric, costs_of, scale_of, scores_by
+from metaloss.inner.metrics import Metric, columns_by, costs_of, scale_of, scores_by
 from metaloss.inner.observers import Observer
 from metaloss.inner.observers import scores as accuracies
 from metaloss.inner.optimisers import Rate
 from metaloss.losses.base import Losses
 from metaloss.tasks.classifier_inputs import features_of, inputs_of
-from metaloss.tasks.episodic_family import TaskFamily, fitted, metric_for, of
+from metaloss.tasks.episodic_family import TaskFamily, build_metric, fitted, metric_for, of
 from metaloss.tasks.protocols import Engine, FamilyCost, SearchBudget
 from metaloss.tasks.provenance import describe_images
 from metaloss.tasks.step_counts import step_grid, training_lengths
@@ -140,6 +140,24 @@ class Episodes:
     def _scores(self) -> Observer:
         """What shows an engine the scores of trained classifiers."""
         return scores_by(self.metric, self.scale) if self.metric else accuracies
+
+    def measured_by(self, kind: str) -> tuple[Metric, MetricScale]:
+        """A further metric, with its own defaults, for the classes of the data.
+
+        Raises:
+            SettingsError: it does not fit them.
+        """
+        metric = build_metric({"kind": kind}, self.family, self.dataset)
+        return metric, scale_of(metric, self.ways)
+
+    def scores_beside(self, kinds: tuple[str, ...]) -> Observer:
+        """What shows an engine the scores and, in further columns, those by other metrics.
+
+        Raises:
+            SettingsError: a metric does not fit the classes of the data.
+        """
+        own = (self.metric, self.scale) if self.metric else self.measured_by("accuracy")
+        return columns_by([own, *map(self.measured_by, kinds)])
 
     def evaluate(
         self,

@@ -156,9 +156,16 @@ def metric_for(family: TaskFamily, dataset: Dataset) -> Metric | None:
     Raises:
         SettingsError: it does not fit them.
     """
-    if family.metric is None:
-        return None
-    metric: Metric = registry.build("metrics", family.metric, f"{family.origin}: metric")
+    return None if family.metric is None else build_metric(family.metric, family, dataset)
+
+
+def build_metric(table: Mapping[str, Any], family: TaskFamily, dataset: Dataset) -> Metric:
+    """A metric for the classes of a family's data.
+
+    Raises:
+        SettingsError: it does not fit them.
+    """
+    metric: Metric = registry.build("metrics", table, f"{family.origin}: metric")
     try:
         return metric.for_classes(dataset.classes, family.ways)
     except SettingsError as error:

@@ -61,7 +61,7 @@ SIZES = ("y*p", "-y*p", "-y*sqrt(p)", "-y*sqrt(sqrt(p))", "-y*sqrt(sqrt(sqrt(p))
 
 
 def test_the_winner_is_the_best():
-    row, reached = choose_winner(
+    row, reached, _ = choose_winner(
         stands(*SIZES[:3]), trials([[0.5, 0.6], [0.9, 0.8], [0.8, 0.8]]), 2
     )
     assert row == 1
@@ -76,7 +76,7 @@ def test_of_equals_the_first_wins():
 
 
 def test_a_failure_counts_as_a_wrong_answer_everywhere():
-    row, reached = choose_winner(
+    row, reached, _ = choose_winner(
         stands(*SIZES[:3]), trials([[1.0, NAN], [0.5, 0.4], [0.9, NAN]]), 2
     )
     assert row == 0
@@ -85,7 +85,7 @@ def test_a_failure_counts_as_a_wrong_answer_everywhere():
 
 def test_families_weigh_alike():
     score = [[1.0, 1.0, 1.0, 0.0], [0.6, 0.6, 0.6, 0.6]]
-    row, reached = choose_winner(stands(*SIZES[:2]), trials(score, (0, 0, 0, 1)), 4)
+    row, reached, _ = choose_winner(stands(*SIZES[:2]), trials(score, (0, 0, 0, 1)), 4)
     assert row == 1
     assert reached.tolist() == pytest.approx([0.5, 0.6])
 

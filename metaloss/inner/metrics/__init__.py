@@ -7,6 +7,7 @@ the answer to each, `RankingMetric` how images rank for their class, `LogitMetri
 from metaloss.inner.metrics._counting import CountingMetric
 from metaloss.inner.metrics._observing import (
     classes_of,
+    columns_by,
     costs_of,
     logits,
     progress_by,
@@ -26,6 +27,7 @@ __all__ = [
     "RankingMetric",
     "Ranks",
     "classes_of",
+    "columns_by",
     "costs_of",
     "logits",
     "progress_by",

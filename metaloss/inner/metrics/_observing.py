@@ -1,6 +1,6 @@
 """How an engine sees classifiers by a metric: their scores, or all that a test needs of them."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from jaxtyping import Float, Int
@@ -62,6 +62,24 @@ def progress_by(metric: Metric, scale: MetricScale) -> Observer:
         return scores_of(scale, torch.stack([train, val], -1))
 
     return progress
+
+
+def columns_by(metrics: Sequence[tuple[Metric, MetricScale]]) -> Observer:
+    """What a search with a guard observes: the scores by several metrics, a column each."""
+
+    @torch.no_grad()
+    def columns(
+        model: Classifier, params: Params, bound: Bound, tasks: Tasks, block: int
+    ) -> Float[Tensor, "P T K"]:
+        # Kept, so that the classifiers run once for all metrics.
+        blocks = list(_logit_blocks(model, params, bound, tasks, block))
+        scores = [
+            scores_of(scale, metric.measure_blocks(blocks, classes_of(tasks, metric)))
+            for metric, scale in metrics
+        ]
+        return torch.stack(scores, -1)
+
+    return columns
 
 
 def scores_of(scale: MetricScale, values: Float[Tensor, "*A"]) -> Float[Tensor, "*A"]:
