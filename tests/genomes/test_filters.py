@@ -241,7 +241,9 @@ def test_what_passes_has_a_finite_curve_and_a_sign_that_makes_it_learn(e):
 
 
 @hypothesis.given(TREES)
-@hypothesis.settings(max_examples=100)
+@hypothesis.settings(
+    max_examples=100, suppress_health_check=[hypothesis.HealthCheck.filter_too_much]
+)
 def test_the_gain_of_any_expression_is_that_of_the_phenotype(e):
     hypothesis.assume(
         e.varies and e.terminals.isdisjoint(("C", "prior"))
