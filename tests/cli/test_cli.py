@@ -34,12 +34,14 @@ COMMANDS = (
     "data verify",
 )
 COMMANDS += ("train", "study", "study rank", "recommend", "doctor")
-# The command, with no other data than the embedded subset.
+# The command, with no other data than the embedded subset, and steps as few as in this process.
 PROGRAM = """
 import sys
 from pathlib import Path
 from metaloss.data.datasets import fashionmnist
+from metaloss.tasks import step_counts
 fashionmnist.SYSTEM = Path("no-such-folder")
+step_counts.STEPS = (20,)
 from metaloss.cli import main
 main()
 """
@@ -701,7 +703,7 @@ def test_a_signal_leaves_a_run_that_goes_on_as_if_it_had_never_come(
     for _ in range(3):
         next(generations)
     process.send_signal(number)
-    out, err = process.communicate(timeout=5)
+    out, err = process.communicate(timeout=60)
     assert process.returncode == code
     assert "saved" not in out
     heard, line = err.splitlines()
@@ -717,7 +719,7 @@ def test_a_second_signal_ends_at_once_and_the_run_goes_on_later(
     assert "stuck\n" in process.stdout
     process.send_signal(signal.SIGINT)
     process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=5)
+    process.communicate(timeout=60)
     assert process.returncode == 143
     check_it_goes_on(metaloss, f"metaloss evolve --resume runs/{whole.name}", whole, tmp_path)
 
@@ -729,7 +731,7 @@ def test_a_terminal_gets_a_live_bar(started, config):
     os.close(theirs)
     text = b"".join(iter(lambda: read(ours), b"")).decode()
     os.close(ours)
-    assert process.wait(timeout=5) == 0, text
+    assert process.wait(timeout=60) == 0, text
     assert "\x1b[" in text
     assert re.search(r"generation \d+/40", text)
     assert "winner  " in text
