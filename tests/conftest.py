@@ -87,14 +87,29 @@ def checked(part=None, *, typechecker):
     if not inspect.isfunction(part) or not part.__annotations__:
         return part
     function = typechecker(part)
-    return _scoped(function) if any(map(_names_axes, part.__annotations__.values())) else function
+    hints = part.__annotations__.values()
+    if any(map(_names_axes, hints)):
+        return _scoped(function, part)
+    # Of many items beartype checks one by chance, which torch.compile cannot trace.
+    return _plain_where_traced(function, part) if any(map(typing.get_args, hints)) else function
 
 
-def _scoped(function: Callable) -> Callable:
+def _scoped(function: Callable, part: Callable) -> Callable:
     @functools.wraps(function)
     def call(*args, **options):
+        if torch.compiler.is_dynamo_compiling():
+            return part(*args, **options)
         with scope("context"):
             return function(*args, **options)
+
+    return call
+
+
+def _plain_where_traced(function: Callable, part: Callable) -> Callable:
+    @functools.wraps(function)
+    def call(*args, **options):
+        traced = torch.compiler.is_dynamo_compiling()
+        return (part if traced else function)(*args, **options)
 
     return call
 

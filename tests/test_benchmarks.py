@@ -235,7 +235,9 @@ def test_the_engine_benchmark_prints_markdown_without_rivals(printed):
 def test_populations_of_formulas_stand_beside_the_network(printed, load, monkeypatch):
     engine = load("engine")
     monkeypatch.setattr(
-        engine, "WITHOUT_RIVALS", {"formulas": (), "tree": ((3, 1),), "graph": ((3, 1),)}
+        engine,
+        "WITHOUT_RIVALS",
+        {"formulas": (), "targets": (), "tree": ((3, 1),), "graph": ((3, 1),)},
     )
     rows = json.loads(
         printed("engine", "--quick", "--json", "--repeats", "1", "--sizes", "3x1", "--rivals")

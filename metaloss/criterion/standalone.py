@@ -83,7 +83,7 @@ def python(criterion: Criterion) -> str:
 def _after_imports(module: object) -> str:
     """A module's text from behind its last import on."""
     source = inspect.getsource(module)  # type: ignore[arg-type]
-    return re.split(r"\n(?:import|from) .*\n", source)[-1].strip()
+    return re.split(r"(?m)^(?:import|from) .*\n", source)[-1].strip()
 
 
 def _methods(criterion: Criterion) -> list[str]:

@@ -384,9 +384,12 @@ def test_logarithms_quotients_and_squares_take_the_forms_that_graphs_have():
         ("random, gce", "gce is no graph: expm1 is not among its operations"),
         ("y*(1 - p)**3", "y*(1 - p)**3 is no graph: pow is not among its operations"),
         ("y*p**y", "y*p**y is no graph: pow is not among its operations"),
-        ("-logp", "start: -logp reads too little to start from: a loss needs y, and p or logp"),
+        (
+            "-logp",
+            "start: -logp reads too little to start from: a loss needs y or cost, and p or logp",
+        ),
         ("0*y + p", "0*y + p is no graph: its inputs are y, p, 1.0, -1.0, not 0.0"),
-        ("p", "start: p reads too little to start from: a loss needs y, and p or logp"),
+        ("p", "start: p reads too little to start from: a loss needs y or cost, and p or logp"),
         (
             "temperature",
             "temperature: its temperature is no part of an expression, "

@@ -118,6 +118,7 @@ REFERENCE = {
     "softmax_margin(tau=.3)": lambda y, p: -y * with_margin(y, p, 0.3).log(),
     "softmax_margin_smoothed": lambda y, p: -(0.8 * y + 0.2 / C) * with_margin(y, p).log(),
     "expected_cost": lambda y, p: (1 - y) * p,
+    "ce_expected_cost": lambda y, p: (1 - y) * p - y * p.log(),
     "ce_expected_cost(weight=3)": lambda y, p: 3 * (1 - y) * p - y * p.log(),
     "soft_ordinal": lambda y, p: -torch.exp(-4 * (1 - y)) * p.log(),
     "logit_adjustment": lambda y, p: -y * p.log(),
