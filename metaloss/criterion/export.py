@@ -4,6 +4,7 @@ Forms: Python that needs torch alone, LaTeX, a torch.export program, or the fold
 reads.
 """
 
+import copy
 import io
 import json
 from pathlib import Path
@@ -63,10 +64,11 @@ def _program(criterion: Criterion, path: Path) -> None:
     n = torch.export.Dim("N", min=1)
     example = (torch.zeros(4, classes), torch.zeros(4, dtype=torch.int64))
     shapes = {0: n} if fixed else {0: n, 1: torch.export.Dim("C", min=2)}
+    # torch.export counts a buffer that is None among the inputs, which it is not: it comes last.
+    loss = copy.copy(criterion)
+    loss._buffers = dict(sorted(criterion._buffers.items(), key=lambda x: x[1] is None))
     # Not strict: losses are traced by running them, whatever Python they are made of.
-    exported = torch.export.export(
-        criterion, example, dynamic_shapes=(shapes, {0: n}), strict=False
-    )
+    exported = torch.export.export(loss, example, dynamic_shapes=(shapes, {0: n}), strict=False)
     # Into memory first, because `storage.write` writes a file whole or not at all.
     program = io.BytesIO()
     torch.export.save(exported, program)

@@ -228,8 +228,8 @@ class LossModule(torch.nn.Module):
         classes = logits.shape[axis]
         if self.classes not in (None, classes):
             raise ValueError(f"this loss is made for {self.classes} classes, got {classes}")
-        for name in ("weight", "prior", "costs"):
-            numbers = getattr(self, name)
+        told = (("weight", self.weight), ("prior", self.prior), ("costs", self.costs))
+        for name, numbers in told:
             if numbers is not None and numbers.shape[0] != classes:
                 raise ValueError(
                     f"{name} has {numbers.shape[0]} {'rows' if numbers.ndim > 1 else 'numbers'}, "
