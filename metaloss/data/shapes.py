@@ -159,8 +159,8 @@ Val = Annotated[int | ProportionalVal, BeforeValidator(_val)]
 def images_of(shots: Any) -> str:
     """How many images a class has, in a few words; sizes may be as a file of results has them.
 
-    >>> images_of(5), images_of([2, 20]), images_of({"most": 20, "least": 2})
-    ('5 images of each', '2 to 20 images of each', 'a long tail of 20 to 2 images')
+    >>> images_of(1), images_of([2, 20]), images_of({"most": 20, "least": 2})
+    ('1 image of each', '2 to 20 images of each', 'a long tail of 20 to 2 images')
     """
     shots = _shots(shots)
     if isinstance(shots, LongTail):
@@ -168,7 +168,7 @@ def images_of(shots: Any) -> str:
     if isinstance(shots, ProportionalShots):
         return f"{100 * shots.share:g} % of the images of each"
     number = f"{shots[0]} to {shots[1]}" if isinstance(shots, tuple) else f"{shots}"
-    return f"{number} images of each"
+    return f"{number} image{'' if shots == 1 else 's'} of each"
 
 
 def of_ways(ways: int, shots: Any) -> str:

@@ -15,7 +15,13 @@ def cost_matrix(costs: object) -> torch.Tensor | None:
     """
     if costs is None:
         return None
-    matrix = torch.as_tensor(costs)
+    try:
+        matrix = torch.as_tensor(costs)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(
+            "costs must be numbers, a row for each true class and a column for each answer, "
+            f"got {costs!r}"
+        ) from error
     # A copy: a view of a larger tensor, whose owner may change it, cannot be exported.
     matrix = matrix.clone() if matrix.is_floating_point() else matrix.float()
     if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or len(matrix) < 2:

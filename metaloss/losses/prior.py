@@ -17,7 +17,10 @@ def class_counts(prior: object) -> torch.Tensor | None:
     """
     if prior is None:
         return None
-    counts = torch.as_tensor(prior)
+    try:
+        counts = torch.as_tensor(prior)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"prior must be one number per class, got {prior!r}") from error
     # A copy: a view of a larger tensor, whose owner may change it, cannot be exported.
     counts = counts.clone() if counts.is_floating_point() else counts.float()
     if counts.ndim != 1:

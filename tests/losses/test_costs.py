@@ -171,6 +171,16 @@ def test_texts_of_one_loss_with_costs_share_a_digest(tau):
             [[0.0, 1, 2], [1, 0, 1]],
             "costs must have a row for each class and as many columns, got the shape (2, 3)",
         ),
+        (
+            [[0, 1, 2], [1, 0]],
+            "costs must be numbers, a row for each true class and a column for each answer, "
+            "got [[0, 1, 2], [1, 0]]",
+        ),
+        (
+            "costs.csv",
+            "costs must be numbers, a row for each true class and a column for each answer, "
+            "got 'costs.csv'",
+        ),
         ([[0.0, float("inf")], [1, 0]], "costs must be finite, got inf"),
         (
             [[1.0, 0], [0, 1]],

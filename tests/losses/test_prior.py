@@ -142,6 +142,7 @@ def test_shares_are_taken_as_those_of_many_images():
         ([[1.0, 2]], "prior must be one number per class, got the shape (1, 2)"),
         ([1.0, -2], "prior must be finite and not negative, got -2.0"),
         ([1.0, float("nan")], "prior must be finite and not negative, got nan"),
+        (["many", "few"], "prior must be one number per class, got ['many', 'few']"),
         ([0, 0], "prior must have an image of at least one class, got only 0"),
     ],
 )

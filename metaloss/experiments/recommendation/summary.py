@@ -188,7 +188,7 @@ def _share(folded: FoldedImages) -> list[str]:
     most = scarcest - -(-scarcest // folded.folds) - 1
     option = f"--set shots={min(most, 2 * shots)}"
     return [
-        f"A task trained on {shots} images of each class, of {scarcest} or more that are here; "
+        f"A task trained on {images_of(shots)} class, of {scarcest} or more that are here; "
         f"{option} is nearer to all."
     ]
 
