@@ -116,7 +116,7 @@ FOR_COSTS = (
 def search(goal: str, seed: int, out: str) -> None:
     """Evolve a loss for a goal."""
     family, metric = GOALS[goal]
-    sees = {"prior": goal != "noise", "costs": goal in ("cost", "kappa")}
+    sees = {"prior": True, "costs": goal in ("cost", "kappa")}
     changes = {"metric": metric} if metric else {}
     run = metaloss.evolve(
         family,
