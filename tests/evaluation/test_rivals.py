@@ -120,6 +120,20 @@ def test_shrinkage_lda_is_bayes_rule_of_normal_classes_with_one_covariance():
 # --- on tasks ---
 
 
+def logits_of_the_test(episodes, engine):
+    """What cross-entropy's networks give on six test tasks, [T V C]."""
+    return episodes.evaluate(
+        engine,
+        [CE],
+        "test",
+        Stream(3).at("test"),
+        range(6),
+        rates=[0.2],
+        steps=(5,),
+        metric=observe_logits,
+    )[0][0, 0]
+
+
 def evaluation_of(episodes, engine):
     return EpisodeEvaluation(engine, episodes, Stream(3))
 
@@ -187,16 +201,7 @@ def test_a_correction_is_that_of_the_published_formula(open_tiny):
         setting = Setting(0.2, 5)
         corrected, scaled = adjust_logits(evaluation, "ce", CE, setting, 4, 6)
         (plain,), *_ = evaluation.test([CE], [(setting,)], 6)
-        seen = episodes.evaluate(
-            engine,
-            [CE],
-            "test",
-            Stream(3).at("test"),
-            range(6),
-            rates=[0.2],
-            steps=(5,),
-            metric=observe_logits,
-        )[0][0, 0]
+        seen = logits_of_the_test(episodes, engine)
     tasks = episodes.sample([Stream(3).at("test", "task", t) for t in range(6)], "test")
     assert corrected.value in logits.STRENGTHS
     for t in range(6):
@@ -215,16 +220,7 @@ def test_the_answer_of_least_expected_cost_is_that_of_the_network_s_probabilitie
     episodes = open_tiny(metric={"kind": "cost", "matrix": table})
     with Local(workers=1) as engine:
         found = adjust_logits(evaluation_of(episodes, engine), "ce", CE, Setting(0.2, 5), 4, 6)
-        seen = episodes.evaluate(
-            engine,
-            [CE],
-            "test",
-            Stream(3).at("test"),
-            range(6),
-            rates=[0.2],
-            steps=(5,),
-            metric=observe_logits,
-        )[0][0, 0]
+        seen = logits_of_the_test(episodes, engine)
     rival = {x.name: x for x in found}["ce, least expected cost"]
     assert "ce, thresholds" not in {x.name for x in found}  # tasks have three of four classes
     assert rival.measures.nll.isnan().all()
