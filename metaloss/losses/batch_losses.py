@@ -5,45 +5,20 @@ is that of the counts, which is small, times what each image adds to them.
 """
 
 from dataclasses import dataclass, replace
-from typing import ClassVar, NoReturn, Self
+from typing import NoReturn
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from metaloss.errors import SettingsError
-from metaloss.losses.base import TrainingTargets, chosen_weights, images
 from metaloss.losses.batch_formulas import BatchLoss, SoftCounts
 from metaloss.losses.parametrised import ParametrisedLosses
 
 
 @dataclass(frozen=True)
 class BatchLosses(ParametrisedLosses[BatchLoss]):
-    """P losses that read a whole batch.
-
-    Attributes:
-        target: what `bind` keeps, class by class in memory.
-        weight: of the images.
-    """
-
-    target: Float[Tensor, "T C B"] | None = None
-    weight: Float[Tensor, "T B"] | None = None
-
-    tasks_per_call: ClassVar[int] = 1
-
-    def bind(self, targets: TrainingTargets) -> Self:
-        """Keep the labels and the images' weights."""
-        target = targets.target.mT.contiguous()
-        parameters = self.parameters.to(target)
-        return replace(self, parameters=parameters, target=target, weight=targets.weight)
-
-    def minibatch(self, index: Int[Tensor, "T b"]) -> Self:
-        """The bound losses, for a minibatch; a class may have no image in it."""
-        return replace(
-            self,
-            target=images(self._y.mT, index).mT,
-            weight=chosen_weights(self.weight, index),
-        )
+    """P losses that read a whole batch."""
 
     def terms(self, logits: Float[Tensor, "P T B C"]) -> NoReturn:
         """None: an image has no value of its own.
@@ -65,7 +40,7 @@ class BatchLosses(ParametrisedLosses[BatchLoss]):
         p = self._probabilities(logits)
         by_overlap, by_predicted = self._by_counts(loss, self._counts(loss.share(p)))
         # ∂L/∂share = y ∂L/∂overlap + ∂L/∂predicted, for an image of weight 1.
-        G = torch.addcmul(by_predicted, self._y, by_overlap)  # [P T C B]
+        G = torch.addcmul(by_predicted, self._y.mT, by_overlap)  # [P T C B]
         slope = loss.share_slope(p)
         if slope is not None:
             G = G.mul_(slope)
@@ -96,7 +71,7 @@ class BatchLosses(ParametrisedLosses[BatchLoss]):
 
     def _counts(self, share: Float[Tensor, "P T C B"]) -> SoftCounts:
         """The counts [P T C 1]; those of the labels are one for all classifiers, [T C 1]."""
-        y = self._y
+        y = self._y.mT  # [T C B]
         weight = y.new_ones(len(y), y.shape[-1]) if self.weight is None else self.weight
         if self.weight is not None:
             share = share * weight[:, None]
@@ -108,8 +83,3 @@ class BatchLosses(ParametrisedLosses[BatchLoss]):
             total=weight.sum(-1)[:, None, None],
             present=actual > 0,
         )
-
-    @property
-    def _y(self) -> Float[Tensor, "T C B"]:
-        assert self.target is not None, "bind the targets first"
-        return self.target

@@ -1,16 +1,12 @@
 """P losses of all classes of an image together, run together."""
 
-from dataclasses import dataclass, replace
-from typing import ClassVar, Self
+from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from metaloss.losses.base import (
-    TrainingTargets,
-    chosen_weights,
-    images,
     log_softmax,
     mean_over_images,
     weigh_images,
@@ -21,29 +17,7 @@ from metaloss.losses.parametrised import ParametrisedLosses
 
 @dataclass(frozen=True)
 class ImageLosses(ParametrisedLosses[ImageLoss]):
-    """P losses of all classes of an image.
-
-    Attributes:
-        target: what `bind` keeps, class by class in memory.
-        weight: of the images.
-    """
-
-    target: Float[Tensor, "T B C"] | None = None
-    weight: Float[Tensor, "T B"] | None = None
-
-    tasks_per_call: ClassVar[int] = 1
-
-    def bind(self, targets: TrainingTargets) -> Self:
-        """Keep the labels and the images' weights."""
-        target = targets.target.mT.contiguous().mT
-        parameters = self.parameters.to(target)
-        return replace(self, parameters=parameters, target=target, weight=targets.weight)
-
-    def minibatch(self, index: Int[Tensor, "T b"]) -> Self:
-        """The bound losses, for a minibatch."""
-        return replace(
-            self, target=images(self._y, index), weight=chosen_weights(self.weight, index)
-        )
+    """P losses of all classes of an image."""
 
     def terms(self, logits: Float[Tensor, "P T B C"]) -> Float[Tensor, "P T B C"]:
         """What each class adds to an image's value."""
@@ -60,8 +34,3 @@ class ImageLosses(ParametrisedLosses[ImageLoss]):
         # The way through log-softmax: ∂L/∂z = G - p ΣG.
         gradient = torch.addcmul(G, logp.exp(), G.sum(-1, keepdim=True), value=-1)
         return weigh_images(gradient.div_(logits.shape[2]), self.weight)
-
-    @property
-    def _y(self) -> Float[Tensor, "T B C"]:
-        assert self.target is not None, "bind the targets first"
-        return self.target
