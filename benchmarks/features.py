@@ -15,7 +15,7 @@ tuned in rate and number of steps, for 1, 5 and 20 images of each class, beside 
 import argparse
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -180,12 +180,21 @@ def compared(
             "what": row["loss"],
             "kind": row["kind"],
             "accuracy": 100 * (row["at_best"] or row["at"])["accuracy"],
+            "over_ce": gain(row["latest"]),
             "steps": row["best"]["steps"] if row["best"] else "",
             "lr": row["best"]["lr"] if row["best"] else "",
             "tasks": tasks,
         }
         for row in report.table
     ]
+
+
+def gain(difference: Mapping[str, float] | None) -> str:
+    """A gain over cross-entropy in points, both at their best, with the interval that decides."""
+    if difference is None:
+        return ""
+    mean, low, high = (100 * difference[x] for x in ("mean", "low", "high"))
+    return f"{mean:+.1f} [{low:+.1f}, {high:+.1f}]"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
