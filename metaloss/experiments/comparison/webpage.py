@@ -1,55 +1,17 @@
-"""A comparison as one HTML file that needs nothing else; whatever comes from files is escaped."""
+"""A comparison as one HTML file."""
 
-import base64
 import json
 import shlex
 from collections.abc import Sequence
-from html import escape
-from string import Template
 from typing import Any
 
-from metaloss.core.formatting import percent, printable, probability, tuned_quantities
+from metaloss.core import webpage
+from metaloss.core.formatting import percent, probability, tuned_quantities
 from metaloss.core.metric_scale import ACCURACY, MetricScale
 from metaloss.core.plot_style import Picture
 from metaloss.core.records import loss_name
 from metaloss.data.shapes import described
 
-# No scripts, and nothing from elsewhere: the file can be sent and archived as it is.
-PAGE = Template("""<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
-<title>$title</title>
-<style>
-body { font: 16px/1.5 system-ui, sans-serif; color: #222 }
-body { max-width: 75rem; margin: 2rem auto; padding: 0 1rem }
-table { border-collapse: collapse; font-size: 0.86rem; font-variant-numeric: tabular-nums }
-th, td { padding: 0.25rem 0.7rem; text-align: right; white-space: nowrap }
-th, td { border-bottom: 1px solid #ddd }
-th:first-child, td:first-child { text-align: left } thead th { border-bottom: 2px solid #555 }
-div.wide { overflow-x: auto } img { max-width: 100%; height: auto } figure { margin: 1.5rem 0 }
-figcaption, .note { color: #555; font-size: 0.9rem }
-pre { background: #f5f5f5; padding: 0.8rem; overflow-x: auto }
-</style></head><body>
-<h1>$title</h1>
-<p>$intro</p>
-<h2>What the numbers allow one to say</h2>
-$sentences
-<h2>Results</h2>
-$tables
-<p class="note">$notes</p>
-<h2>Figures</h2>
-$figures
-<h2>Losses</h2>
-$losses
-<h2>Settings and provenance</h2>
-$families
-<pre>$settings</pre>
-<h2>How to reproduce</h2>
-<pre>$command</pre>
-<p class="note">With the versions above, on the same kind of processor, every number comes out
-the same.
-results.csv, per_task.csv and summary.json beside this file hold all of them.</p>
-</body></html>
-""")
 NOTES = (
     "Accuracy: mean ± standard deviation of the tasks, a training that diverged counting as 0; "
     "worst decile: mean of the worst tenth of the tasks. Δ: paired difference; the first interval "
@@ -61,6 +23,10 @@ NOTES = (
     "published formulas may have learned elsewhere. What is no loss: methods fitted to each task's "
     "images, their constants tuned on the same meta-validation tasks, and changes of a network's "
     "logits after training; Holm's correction is over their rows alone."
+)
+REPRODUCE = (
+    "With the versions above, on the same kind of processor, every number comes out the same. "
+    "results.csv, per_task.csv and summary.json beside this file hold all of them."
 )
 COLUMNS = (
     "loss",
@@ -85,23 +51,24 @@ def page(summary: dict[str, Any], pictures: Sequence[Picture]) -> str:
     """The report."""
     names = ", ".join(f["name"] for f in summary["families"])
     settings = {"settings": summary["settings"], "conditions": summary["conditions"]}
-    return PAGE.substitute(
-        title=_text(f"metaloss compare: {names}"),
-        intro=_text(introduction(summary)),
-        sentences=_list([f"{x['family']}: {x['text']}" for x in summary["sentences"]]),
-        tables="\n".join(_standings(summary, family) for family in summary["families"]),
-        notes=_text(NOTES),
-        figures="\n".join(map(_figure, pictures)),
-        losses=_table(("loss", "formula", "about"), [_loss(x) for x in summary["losses"]]),
-        families=_families(summary["families"]),
-        settings=_text(json.dumps(settings, indent=1, ensure_ascii=False)),
-        command=_text(shlex.join(summary["command"])),
-    )
-
-
-def _text(text: str) -> str:
-    """A text of several lines at most, so that a browser shows it and obeys nothing in it."""
-    return "\n".join(escape(printable(line)) for line in text.split("\n"))
+    sentences = [f"{x['family']}: {x['text']}" for x in summary["sentences"]]
+    tables = [_standings(summary, family) for family in summary["families"]]
+    losses = webpage.table(("loss", "formula", "about"), [_loss(x) for x in summary["losses"]])
+    provenance = webpage.preformatted(json.dumps(settings, indent=1, ensure_ascii=False))
+    parts = [
+        webpage.paragraph(introduction(summary)),
+        webpage.section("What the numbers allow one to say", webpage.bullets(sentences)),
+        webpage.section("Results", *tables, webpage.note(NOTES)),
+        webpage.section("Figures", *map(webpage.figure, pictures)),
+        webpage.section("Losses", losses),
+        webpage.section("Settings and provenance", _families(summary["families"]), provenance),
+        webpage.section(
+            "How to reproduce",
+            webpage.preformatted(shlex.join(summary["command"])),
+            webpage.note(REPRODUCE),
+        ),
+    ]
+    return webpage.page(f"metaloss compare: {names}", parts)
 
 
 def introduction(summary: dict[str, Any]) -> str:
@@ -173,11 +140,11 @@ def _standings(summary: dict[str, Any], family: dict[str, Any]) -> str:
         place = COLUMNS.index("accuracy")
         columns = (*COLUMNS[:place], scale.title, *COLUMNS[place:])
     steps = f"{family['inner']['steps']} steps, own learning rate {family['inner']['lr']:g}"
-    tables = f"<h3>{_text(family['name'])} ({steps})</h3>" + _table(columns, losses)
+    tables = f"<h3>{webpage.text(family['name'])} ({steps})</h3>" + webpage.table(columns, losses)
     if not rivals:
         return tables
     of_rivals = ("no loss", "chosen", *columns[2:-1], "kind")
-    return tables + "<h4>No losses, on the same tasks</h4>" + _table(of_rivals, rivals)
+    return tables + "<h4>No losses, on the same tasks</h4>" + webpage.table(of_rivals, rivals)
 
 
 def _families(families: Sequence[dict[str, Any]]) -> str:
@@ -193,31 +160,10 @@ def _families(families: Sequence[dict[str, Any]]) -> str:
         )
         for f in families
     ]
-    return _table(columns, rows)
+    return webpage.table(columns, rows)
 
 
 def _loss(loss: dict[str, Any]) -> list[str]:
     # What is nested stands in summary.json; a cell takes plain texts alone.
     about = {k: v for k, v in loss["about"].items() if isinstance(v, str)}
     return [loss["loss"], loss["formula"], "; ".join(f"{k}: {v}" for k, v in about.items())]
-
-
-def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    head = "".join(f"<th>{_text(x)}</th>" for x in columns)
-    body = "\n".join(
-        "<tr>" + "".join(f"<td>{_text(x)}</td>" for x in row) + "</tr>" for row in rows
-    )
-    rows_of_table = f"<thead><tr>{head}</tr></thead><tbody>\n{body}\n</tbody>"
-    return f'<div class="wide"><table>{rows_of_table}</table></div>'
-
-
-def _list(lines: Sequence[str]) -> str:
-    return "<ul>" + "\n".join(f"<li>{_text(x)}</li>" for x in lines) + "</ul>"
-
-
-def _figure(picture: Picture) -> str:
-    # Within the page, so that it needs no folder beside it.
-    data = base64.b64encode(picture.png).decode()
-    caption = _text(picture.caption)
-    image = f'<img alt="{caption}" src="data:image/png;base64,{data}">'
-    return f"<figure>{image}<figcaption>{caption}</figcaption></figure>"
