@@ -371,11 +371,14 @@ def rows_of(
         place = f"{use.lr:g}, {use.steps}" if use else "after training"
         print(f"{name} | {place} | {scale.text(value)} | {text[0]} | {text[1]}", flush=True)
         yield line
-    if len(specs) > 1:
-        ours = torch.stack([reached[own[spec].candidate.name] for spec in specs]).mean(0)
+    # A winner of another goal says nothing of what a search for this one finds.
+    metric = evaluation.family.family.metric
+    of_goal = [spec for spec in specs if find(spec).settings.metric == metric]
+    if len(of_goal) > 1:
+        ours = torch.stack([reached[own[spec].candidate.name] for spec in of_goal]).mean(0)
         for against in ("ce", best):
             text_ = scale.interval(difference(scale, ours, reached[against], key))
-            print(f"mean of {len(specs)} winners, over {against}: {text_}")
+            print(f"mean of {len(of_goal)} winners by {scale.title}, over {against}: {text_}")
 
 
 def difference(scale: MetricScale, ours: Tensor, theirs: Tensor, key: Stream) -> dict[str, float]:

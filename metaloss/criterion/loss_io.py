@@ -1,22 +1,17 @@
 """Losses on disk and by name: how they are written, and what a name, a path or a formula means."""
 
-import logging
 import os
 from dataclasses import asdict, fields
-from functools import cache
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import nn
 
 from metaloss import storage
-from metaloss.core import reading, registry
+from metaloss.core import registry
 from metaloss.core.formatting import printable
-from metaloss.core.population import Population
+from metaloss.criterion import loss_files
 from metaloss.criterion.base import Criterion
 from metaloss.criterion.formula import FormulaCriterion
 from metaloss.criterion.genome import GenomeCriterion
@@ -28,28 +23,11 @@ from metaloss.criterion.no_formula import (
 )
 from metaloss.data import image_record
 from metaloss.data.image_record import ImageRecord
-from metaloss.errors import DamagedFile, SettingsError
+from metaloss.errors import SettingsError
 from metaloss.losses import zoo
 from metaloss.losses.language.formula import Formula, reads_a_prediction
 
-log = logging.getLogger("metaloss")
-
 SHIPPED = Path(__file__).parent / "shipped"  # losses that come with the package, a folder each
-FORMAT = 1
-# Parameters of the losses that are no formulas, by the loss's name, and their types.
-PARAMETERS: dict[str, dict[str, type]] = {
-    entry.name: {**dict.fromkeys(entry.parameters, float), **dict.fromkeys(entry.flags, bool)}
-    for entry in map(zoo.entry, zoo.names())
-    if entry.form
-}
-# Of a loss.json.
-FIELDS = {
-    *("format", "kind", "formula", "genome", "prior", "costs"),
-    *("about", "weights_sha256", "sha256"),
-    *(name for parameters in PARAMETERS.values() for name in parameters),
-}
-LIMIT = 1 << 20  # bytes of a loss.json, and of a weights file's header
-WEIGHTS_LIMIT = 1 << 28
 WRITTEN_COSTS = 150  # classes of the most costs that a loss.json has room for
 WRITTEN = (FormulaCriterion, GenomeCriterion, BatchCriterion, ImageCriterion)  # by `save`
 
@@ -104,7 +82,7 @@ def save(folder: Path, criterion: Criterion, card: str, images: ImageRecord | No
     if images is not None:
         image_record.write(folder, images)
     # Last, so that where loss.json is, everything else is, too.
-    about = {"format": FORMAT, **table, "about": criterion.about}
+    about = {"format": loss_files.FORMAT, **table, "about": criterion.about}
     storage.write_record(folder / "loss.json", about)
 
 
@@ -166,7 +144,7 @@ def _loss(
     if isinstance(spec, str) and zoo.published(text):
         return _published(text)
     if isinstance(spec, str) and text.strip().lower() in shipped():
-        return _read(SHIPPED / text.strip().lower())
+        return loss_files.read(SHIPPED / text.strip().lower())
     for path in (Path(text), Path(parent) / text):
         if (loss := _at(path)) is not None:
             return loss
@@ -222,136 +200,10 @@ def named(spec: str) -> bool:
 def _at(path: Path) -> Criterion | None:
     """The loss that lies at a path; None: there is nothing."""
     if path.name == "loss.json" and storage.is_file(path):
-        return _read(path.parent)
+        return loss_files.read(path.parent)
     for folder in (path, path / "loss"):
         if storage.is_file(folder / "loss.json"):
-            return _read(folder)
+            return loss_files.read(folder)
     if storage.is_file(path / "config.toml"):
         raise SettingsError(f"{path} has no winner yet: metaloss evolve --resume {path}")
     return None
-
-
-def _read(folder: Path) -> Criterion:
-    path = folder / "loss.json"
-    table = _table(path)
-    if "sha256" not in table:
-        _say_unsealed(path.absolute())
-    try:
-        loss = _described(folder, table)
-        loss.folder = folder.absolute()  # the working folder may change before it is asked for
-        return loss
-    except SettingsError as error:
-        raise DamagedFile(f"{path}: {printable(str(error))[:400]}") from None
-
-
-def _described(folder: Path, table: dict[str, Any]) -> Criterion:
-    """The loss that a table says, its weights beside it."""
-    loss = _without_options(folder, table)
-    options = {name: table[name] for name in ("prior", "costs") if name in table}
-    try:
-        return loss.with_options(**options) if options else loss
-    except (TypeError, ValueError) as error:
-        raise SettingsError(str(error)) from None
-
-
-def _without_options(folder: Path, table: dict[str, Any]) -> Criterion:
-    if table["kind"] == "formula":
-        return FormulaCriterion(Formula.parse(table["formula"]), table["about"])
-    if table["kind"] in PARAMETERS:
-        parameters = {name: table[name] for name in PARAMETERS[table["kind"]]}
-        return named_criterion(zoo.entry(table["kind"]).build(**parameters), table["about"])
-    return _network(folder, table)
-
-
-def _network(folder: Path, table: dict[str, Any]) -> Criterion:
-    path = folder / "weights.safetensors"
-    genome: Any = registry.build("genomes", {**table["genome"], "kind": table["kind"]}, "genome")
-    try:
-        tensors = load_tensors(_bytes(path, table.get("weights_sha256")))
-        candidate = genome.populations[0](**tensors)
-        _check(genome, candidate, path)
-    except OSError as error:
-        raise DamagedFile(f"{path}: {error.strerror}") from None
-    except (SafetensorError, TypeError, KeyError) as error:
-        reason = printable((str(error).splitlines() or [""])[0])[:200]
-        raise DamagedFile(
-            f"{path}: does not hold the weights that loss.json describes: {reason}"
-        ) from None
-    return GenomeCriterion(genome, candidate, table["about"])
-
-
-@cache
-def _say_unsealed(path: Path) -> None:
-    """Once for each file, however often it is read."""
-    log.warning(
-        "%s holds no digest: whether it is as it was written cannot be told", printable(str(path))
-    )
-
-
-def _bytes(path: Path, digest: str | None) -> bytes:
-    """The weights' file, after a check of its digest, its size and its header.
-
-    The digest is checked where one is known.
-    """
-    data = reading.read_bytes(path, WEIGHTS_LIMIT)
-    if int.from_bytes(data[:8], "little") > LIMIT:
-        raise DamagedFile(f"{path}: not safetensors with a header of at most {LIMIT} bytes")
-    if digest is not None and storage.sha256(data) != digest:
-        raise DamagedFile(
-            f"{path} is damaged, its digest is not the one in loss.json: {storage.RESTORE_COPY}"
-        )
-    return data
-
-
-def _table(path: Path) -> dict[str, Any]:
-    try:
-        data = reading.read_bytes(path, LIMIT)
-        table = reading.json_value(data.decode())
-    except OSError as error:
-        raise DamagedFile(f"{path}: {error.strerror}") from None
-    except ValueError:
-        table = None
-    kinds: dict[str, dict[str, type]] = {"formula": {"formula": str}, **PARAMETERS}
-    kind = table.get("kind") if isinstance(table, dict) else None
-    own = kinds.get(kind, {"genome": dict}) if isinstance(kind, str) else {"genome": dict}
-    shape: dict[str, type] = {"format": int, "kind": str, "about": dict, **own}
-    if not isinstance(table, dict) or any(
-        not isinstance(table.get(k), kind) for k, kind in shape.items()
-    ):
-        raise DamagedFile(f"{path}: not the description of a loss")
-    if table["format"] != FORMAT or table["format"] is True:
-        raise DamagedFile(f"{path}: format {table['format']} is not known here, {FORMAT} is")
-    _check_seal(path, table, data)
-    return table
-
-
-def _check_seal(path: Path, table: dict[str, Any], data: bytes) -> None:
-    """Refuse a file that was changed after it was sealed.
-
-    A field with an unknown name is refused, too: it may be the digest under a changed name.
-    """
-    if unknown := sorted(table.keys() - FIELDS):
-        raise DamagedFile(f"{path} is damaged: unknown field '{printable(unknown[0])[:80]}'")
-    if "sha256" in table and not storage.is_sealed(data):
-        raise DamagedFile(
-            f"{path} is damaged or was changed after it was written, its digest does not match: "
-            'restore it from a copy, or take "sha256" out to load it as it is'
-        )
-    if not isinstance(table.get("weights_sha256", ""), str):
-        raise DamagedFile(f"{path}: not the description of a loss")
-
-
-def _check(genome: Any, candidate: Population, path: Path) -> None:
-    """Numbers as many as the genome has, and all of them finite."""
-    weights = candidate.vectors()
-    size = genome.size
-    if tuple(weights.shape) != (1, size) or weights.dtype != torch.float32:
-        raise DamagedFile(
-            f"{path}: expected {size} weights of float32, "
-            f"found {tuple(weights.shape)} of {weights.dtype}"
-        )
-    if not weights.isfinite().all():
-        raise DamagedFile(
-            f"{path}: expected finite weights, "
-            f"found {int((~weights.isfinite()).sum())} that are not"
-        )

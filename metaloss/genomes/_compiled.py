@@ -10,6 +10,7 @@ from torch import Tensor
 
 from metaloss.genomes._channels import ACTIVATIONS
 from metaloss.genomes._equivariant import Equivariant
+from metaloss.kernels import LANES
 from metaloss.losses.base import chosen_weights, images, weigh_images
 
 
@@ -102,7 +103,7 @@ class CompiledEquivariant(Equivariant):
             self._y.numpy(),
             *self.kernel_args,
             self.activation == "tanh",
-            network.LANES,
+            LANES,
             after,
         )
         return weigh_images(gradient.mT, self.weight)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from metaloss.genomes._channels import class_count_scale
 from metaloss.genomes._targets import Targets, moved_by_cost
+from metaloss.kernels import LANES
 from metaloss.losses.prior_adjusted import LogitGradient
 
 
@@ -96,7 +97,7 @@ def logit_gradient(
     z = logits.mT.contiguous()
     gradient = torch.empty_like(z)
     before, after = (x.flatten(0, 1).numpy() for x in (z, gradient))
-    targets.logit_gradient(before, *kernel_args, targets.LANES, after)
+    targets.logit_gradient(before, *kernel_args, LANES, after)
     return gradient.mT
 
 

@@ -15,8 +15,6 @@ from metaloss.kernels.perceptron import relu, relu_gradient
 from metaloss.kernels.product import add_product
 from metaloss.kernels.softmax import softmax
 
-LANES = 32  # images for which the gradient is computed at once
-
 
 @compiled
 def _activate(z, logistic):

@@ -12,8 +12,6 @@ from metaloss.kernels.jit import compiled
 from metaloss.kernels.logarithm import log1p
 from metaloss.kernels.softmax import softmax
 
-LANES = 32  # images for which the gradient is computed at once
-
 
 @compiled
 def _add_along(total, u, knots, curve):

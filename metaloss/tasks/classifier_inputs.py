@@ -10,10 +10,6 @@ from metaloss.data.episodes import Images
 from metaloss.data.features import Features, RawFeatures, open_features, standardised
 from metaloss.tasks.episodic_family import TaskFamily
 
-TIMED_TRAININGS = 64  # trainings of every example that an estimate is timed on
-WEAK = 500  # images of each class that the weak classifier behind "confusion" is fitted on
-STEP_GRID_COST = 12  # tuning the number of steps costs as much as so many rates
-
 
 def features_of(
     family: TaskFamily,

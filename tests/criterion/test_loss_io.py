@@ -16,7 +16,7 @@ from torch import nn
 
 import metaloss
 from metaloss import storage
-from metaloss.criterion import loss_io
+from metaloss.criterion import loss_files, loss_io
 from metaloss.criterion.formula import FormulaCriterion
 from metaloss.criterion.genome import GenomeCriterion
 from metaloss.criterion.no_formula import BatchCriterion
@@ -247,7 +247,7 @@ DAMAGE = {
     "too long a formula": {"formula": "p" + " " * 20_000},
     "too deep a formula": {"formula": "(" * 5000 + "p"},
     "numbers that are not finite": {"formula": "p*1e999"},
-    "a huge file": {"about": {"x": "x" * (loss_io.LIMIT + 1)}},
+    "a huge file": {"about": {"x": "x" * (loss_files.LIMIT + 1)}},
 }
 
 

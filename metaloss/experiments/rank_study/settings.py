@@ -11,10 +11,10 @@ from metaloss.core import registry
 from metaloss.core.config import merge_tables, parse_assignment
 from metaloss.data.places import sources_of
 from metaloss.errors import SettingsError
+from metaloss.inner.optimiser_settings import LearningRate
+from metaloss.search.settings import Count
 
 KINDS = ("tasks", "train")
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Count = Annotated[int, Field(ge=1, le=1_000_000)]
 
 
 @settings_class(frozen=True, config=ConfigDict(extra="forbid"))
@@ -43,7 +43,7 @@ class Study:
     losses: Annotated[tuple[str, ...], Field(min_length=1)]
     settings: Annotated[tuple[dict[str, Any], ...], Field(min_length=2)]
     best: Annotated[int, Field(ge=2)] | None = None
-    rates: tuple[Positive, ...] = ()
+    rates: tuple[LearningRate, ...] = ()
     tasks: Annotated[int, Field(ge=2, le=1_000_000)] = 32
     clusters: Annotated[int, Field(ge=1, le=20)] = 4
     genome: dict[str, Any] = Field(default_factory=lambda: {"kind": "graph"})

@@ -12,12 +12,19 @@ from functools import lru_cache
 
 import torch
 
-from metaloss.losses.language.expression import LOGP, TERMINALS, Expression, P, call, constant
+from metaloss.losses.language.expression import (
+    LOGP,
+    ONE,
+    TERMINALS,
+    ZERO,
+    Expression,
+    P,
+    call,
+    constant,
+)
 from metaloss.losses.language.primitives import PRIMITIVES
 
 Signed = tuple[int, Expression]
-_ZERO = constant(0)
-_ONE = constant(1)
 _TWO = constant(2)
 _SYMMETRIC = ("max", "min")
 
@@ -102,9 +109,9 @@ def _key(e: Expression) -> tuple[int, float, str]:
 
 
 def _sum(a: Signed, b: Signed) -> Signed:
-    if b[1] == _ZERO:
+    if b[1] == ZERO:
         return a
-    if a[1] == _ZERO:
+    if a[1] == ZERO:
         return b
     # x - x is not folded to 0: where x is infinite it is NaN.
     if a[1] == b[1] and a[0] != b[0]:
@@ -117,9 +124,9 @@ def _product(name: str, parts: list[Signed]) -> Signed:
     (sign, a), (other, b) = parts
     if name == "mul":
         a, b = sorted((a, b), key=_key)
-        if a == _ONE:
+        if a == ONE:
             return sign * other, b
-    elif b == _ONE:
+    elif b == ONE:
         return sign * other, a
     return sign * other, call(name, a, b)
 
@@ -127,8 +134,8 @@ def _product(name: str, parts: list[Signed]) -> Signed:
 def _function(name: str, parts: list[Signed], args: tuple[Expression, ...]) -> Signed:
     sign = 1
     row = PRIMITIVES[name]
-    if name == "pow" and args[1] in (_ONE, _TWO):
-        return parts[0] if args[1] == _ONE else _split(call("square", args[0]))
+    if name == "pow" and args[1] in (ONE, _TWO):
+        return parts[0] if args[1] == ONE else _split(call("square", args[0]))
     if row.parity:
         sign = parts[0][0] if row.parity < 0 else 1
         args = (parts[0][1], *args[1:])
@@ -137,7 +144,7 @@ def _function(name: str, parts: list[Signed], args: tuple[Expression, ...]) -> S
             args = args[0].args
     if name == "aq":
         args = (args[0], parts[1][1])  # even in its second argument
-        if args[1] == _ZERO:
+        if args[1] == ZERO:
             return sign, args[0]
     if name in _SYMMETRIC:
         if args[0] == args[1]:

@@ -207,6 +207,10 @@ def constant(value: float | int) -> Expression:
     return Expression("", value=float(value))
 
 
+ZERO = constant(0)
+ONE = constant(1)
+
+
 def call(name: str, *args: Expression) -> Expression:
     """A primitive of these trees.
 

@@ -9,13 +9,13 @@ from dataclasses import dataclass, replace
 from typing import Literal, Self, get_args
 
 from metaloss.losses.language.canonical import canonical, fingerprint
-from metaloss.losses.language.expression import Expression, constant
+from metaloss.losses.language.expression import ONE, ZERO, Expression
 from metaloss.losses.language.parser import Parser
 from metaloss.losses.language.shares import divided, target_smoothing
 
 Reduction = Literal["sum", "mean"]
-NO_SCALE = constant(1)
-NO_SHIFT = constant(0)
+NO_SCALE = ONE
+NO_SHIFT = ZERO
 
 
 def reads_a_prediction(text: str) -> bool:

@@ -12,13 +12,11 @@ from torch import Tensor
 
 from metaloss.losses.costs import image_costs
 from metaloss.losses.language.canonical import canonical
-from metaloss.losses.language.expression import CLASS_TERMINALS, LOGP, Expression, P, constant
+from metaloss.losses.language.expression import CLASS_TERMINALS, LOGP, ONE, ZERO, Expression, P
 from metaloss.losses.language.primitives import PRIMITIVES
 from metaloss.losses.prior import class_terminals
 
 Run = Callable[..., Tensor]
-_ZERO = constant(0)
-_ONE = constant(1)
 
 
 @dataclass(frozen=True)
@@ -147,7 +145,7 @@ class _Tape:
     def step(self, run: Run, *args: int) -> int:
         """Write a step, and return the place of its result in the list."""
         # The reverse sweep begins with a gradient of 1: products with it are left out.
-        one = self.known.get(_ONE)
+        one = self.known.get(ONE)
         if run is torch.mul and one in args:
             return args[1] if args[0] == one else args[0]
         return self._write((run, args))
@@ -171,8 +169,8 @@ class _Tape:
         # Arguments come first, so in reverse a node's gradient is whole when its turn comes.
         nodes = list(self.nodes.items())
         if not nodes:
-            return self._write(_ZERO), 1
-        grads = {nodes[-1][0]: (self._write(_ONE), 1)}
+            return self._write(ZERO), 1
+        grads = {nodes[-1][0]: (self._write(ONE), 1)}
         for e, place in reversed(nodes):
             if e.args and e in grads:
                 self._add_derivatives(e, place, grads)
@@ -214,7 +212,7 @@ class _Tape:
     ) -> tuple[int, int]:
         """∂/∂logp + p ∂/∂p."""
         if p is None:
-            return logp or (self._write(_ZERO), 1)
+            return logp or (self._write(ZERO), 1)
         if logp is None:
             return self.step(torch.mul, p[0], self._write(P)), p[1]
         run = torch.addcmul if logp[1] == p[1] else _subtract_product
