@@ -1,6 +1,8 @@
-"""The commands that look after this machine: data fetch, data verify, doctor."""
+"""The commands that look after data and this machine: data show, fetch, verify; doctor."""
 
+import sys
 from collections.abc import Sequence
+from typing import Any
 
 import click
 
@@ -13,7 +15,44 @@ from metaloss.errors import MetalossError
 
 @click.group(cls=Group)
 def data() -> None:
-    """Download a data set, or check the one that is here."""
+    """Look at a data set, download one, or check the one that is here."""
+
+
+@data.command(cls=Command)
+@click.argument("name", metavar="NAME|folder:PATH")
+@_options.metric
+@_options.setting("max_pixels=200_000_000")
+@_options.out("inspections", "report")
+@_options.summary_json
+@_options.quiet
+@_options.plugins
+@_options.debug
+def show(
+    name: str,
+    metric: dict[str, Any] | None,
+    assignments: Sequence[str],
+    out: str,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Look at data set NAME before anything is trained.
+
+    Images per class, sizes, copies across classes and across training and test, damaged files, and
+    what the classes' sizes mean for the metric; as text, and as a folder with a report, a bar chart
+    and a contact sheet.
+    """
+    from metaloss.experiments import inspection
+
+    table = merge_tables({"metric": metric} if metric else {}, *map(parse_assignment, assignments))
+    chosen = table.pop("metric", None)
+    report = inspection.run(name, metric=chosen, options=table, out=out, command=sys.argv)
+    if as_json:
+        echo_json({"folder": str(report.folder), **report.summary})
+    elif not quiet:
+        echo("\n".join(report.text))
+        files = sorted(path.name for path in report.folder.iterdir())
+        echo(f"wrote {report.folder}/{{{', '.join(files)}}}")
+    report.check()
 
 
 @data.command(cls=Command)

@@ -39,6 +39,8 @@ __all__ = ["Console", "comparison_lines", "label", "summary_lines"]
 HEADER = " gen   best   mean   held-out  vs CE        diverged   trainings/s   left"
 
 
+OWN_IMAGES = ("folder:", "imagenet:")  # beginnings of sources of which the first lines say more
+
 # Where the table may end on narrow terminals: after its last column, after the one before it, …
 ENDS = (len(HEADER), len(HEADER) - 7, len(HEADER) - 21, len(HEADER) - 31)
 
@@ -222,6 +224,14 @@ class Console(Reporter):
 
         self._stop_bar()
         self._say_report(lines(advice.summary, self.width), advice.folder)
+
+    def on_images(self, dataset: Any, source: str) -> None:
+        """What a user should know of images of their own before anything is trained on them."""
+        if not self.terminal.quiet and source.startswith(OWN_IMAGES):
+            from metaloss.data.inspection import first_lines
+
+            for line in first_lines(dataset, source):
+                self.say(line)
 
     def on_features(self, source: str, done: int, images: int) -> None:
         """A line when a network begins, and a bar of the images that it has seen."""

@@ -6,6 +6,7 @@ from typing import Any
 
 from metaloss.core.event_protocols import (
     FullSizeSession,
+    ImageSource,
     OpenFamily,
     Outcome,
     ReportedBaseline,
@@ -38,6 +39,14 @@ class Reporter:
 
     def on_warning(self, text: str) -> None:
         """There is something that the user should know."""
+
+    def on_images(self, dataset: ImageSource, source: str) -> None:
+        """Images have been read.
+
+        Args:
+            dataset: the images.
+            source: the name that they were read by, as folder:PATH.
+        """
 
     def on_features(self, source: str, done: int, images: int) -> None:
         """A pretrained network has seen so many of the images.

@@ -312,7 +312,7 @@ def open_episodes(
         family: the settings.
         device: where classifiers train.
         where: where its data lie, by their role, if not where the family says.
-        reporter: is told of the progress where a network computes features.
+        reporter: is told of the images, and of the progress where a network computes features.
 
     Raises:
         SettingsError: its features cannot be.
@@ -327,4 +327,6 @@ def open_episodes(
     spec = (where or {}).get(features_role(family.name), family.features)
     features = features_of(family, dataset, place, spec, device, reporter)
     images = inputs_of(dataset, features, torch.cat(cut["train"]), device)
+    if reporter is not None:
+        reporter.on_images(dataset, place)
     return Episodes(family, dataset, images, cut, features=features)

@@ -153,6 +153,7 @@ def start(
     session.folder = folders.create(out, settings, images, sys.argv, device)
     by_name = [x for x, spec in zip(named, specs, strict=True) if isinstance(spec, str | Path)]
     save_losses(session.folder, by_name)
+    reporter.on_images(images.dataset, settings.data)
     return _run(session)
 
 

@@ -39,7 +39,11 @@ def test_losses_are_trained_alike_and_printed_side_by_side(metaloss, scans):
     assert all(
         "the answer to every test image is the same class" in line for line in err.splitlines()[2:]
     )
-    lines = out.splitlines()
+    assert out.splitlines()[:2] == [
+        "images  folder:scans: 30 of 2 classes (bright 15, dark 15)",
+        "        more: metaloss data show folder:scans",
+    ]
+    lines = out.splitlines()[2:]
     assert lines[2].startswith(
         "steps   batch 8 (of 22 training images) · rate 0.1 · 4 steps: 2 epochs of 2"
     )
@@ -65,7 +69,7 @@ def test_the_first_lines_say_how_many_images_are_trained_on_and_no_name_that_fit
     _, out, _ = metaloss(
         "train", *loss, "--data", scans, *QUICK[:2], "--steps", "2", "--subset", "5-per-class"
     )
-    lines = out.splitlines()
+    lines = out.splitlines()[2:]
     assert "1 training ·" in lines[0]
     assert "10 images to train on (5-per-class, of 22), " in lines[1]
     assert "batch 2 (of 10 training images)" in lines[2]

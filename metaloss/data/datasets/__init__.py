@@ -42,6 +42,8 @@ class Dataset:
         origin: Where the images come from, to be told to the user.
         decoded: Digests of the images as their files hold them, where `pixels` were resized;
             None where they were not.
+        files: Of each image the class's folder and the file's name, where it was read from a file
+            of its own; else empty.
     """
 
     name: str
@@ -52,6 +54,7 @@ class Dataset:
     test: Bool[Tensor, " N"]
     origin: str
     decoded: Int64[Tensor, " N"] | None = None
+    files: tuple[str, ...] = ()
 
     def fingerprint(self) -> str:
         """SHA-256 of shapes, pixels and labels, as hexadecimal digits; computed once."""
@@ -61,6 +64,11 @@ class Dataset:
     def digests(self) -> Int64[Tensor, " N"]:
         """A number for every image, the same under any name and in any data set."""
         return _digests.of_pixels(self.pixels) if self.decoded is None else self.decoded
+
+    def digests_of(self, rows: Int64[Tensor, " n"]) -> Int64[Tensor, " n"]:
+        """The digests of some images; those of the others are not computed."""
+        whole = "digests" in vars(self) or self.decoded is not None or len(rows) == len(self.labels)
+        return self.digests[rows] if whole else _digests.of_pixels(self.pixels[rows])
 
     def contents(self, rows: Int64[Tensor, " n"]) -> Shaped[Tensor, "n D"]:
         """What these rows hold, each as a vector: the pixels."""
@@ -118,6 +126,10 @@ class Table(Dataset):
     def digests(self) -> Int64[Tensor, " N"]:
         """A number for every row, the same in any file."""
         return _digests.of_vectors(self.values)
+
+    def digests_of(self, rows: Int64[Tensor, " n"]) -> Int64[Tensor, " n"]:
+        """The digests of some rows."""
+        return self.digests[rows]
 
     def contents(self, rows: Int64[Tensor, " n"]) -> Shaped[Tensor, "n D"]:
         """What these rows hold: the features."""

@@ -70,6 +70,11 @@ class Files:
         """The number of channels of an image."""
         return 1 if self.gray else 3
 
+    @property
+    def file_names(self) -> tuple[str, ...]:
+        """Of each image the class's folder and the file's name."""
+        return tuple(f"{path.parent.name}/{path.name}" for path in self.paths)
+
     def read(self, row: int, size: int) -> UInt8[Tensor, "K H W"]:
         """One image: its shorter side brought to `size`, the middle square of it.
 
@@ -121,8 +126,16 @@ class Files:
         )
         pixels = torch.stack(images)
         decoded = torch.tensor(digests)
+        names = self.file_names
         parts = [
-            Split(self.name, pixels[x], self.labels[x], self.index[x], decoded[x])
+            Split(
+                self.name,
+                pixels[x],
+                self.labels[x],
+                self.index[x],
+                decoded[x],
+                tuple(names[row] for row in x.nonzero()[:, 0].tolist()),
+            )
             for x in (~self.test, self.test)
         ]
         train, test = parts

@@ -112,9 +112,9 @@ def header(file: Path, options: ImageOptions = DEFAULT_OPTIONS) -> Header:
         )
         if orientation in (5, 6, 7, 8):
             size = size[::-1]
-        gray = image.mode in GRAY or _wide(image)
+        gray = image.mode in GRAY or is_wide(image)
         coloured = options.coloured and image.has_transparency_data
-        return Header(size, gray and not coloured, _wide(image), orientation)
+        return Header(size, gray and not coloured, is_wide(image), orientation)
 
 
 def decode(file: Path, options: ImageOptions = DEFAULT_OPTIONS) -> Any:
@@ -170,7 +170,7 @@ def to_eight_bits(
     """
     from PIL import Image
 
-    if _wide(image):
+    if is_wide(image):
         if levels is None:
             raise DataError(
                 f"{file}: pixels: found more than 8 bits in a file that is named as if it had 8: "
@@ -236,7 +236,7 @@ def orient(image: Any, orientation: int) -> Any:
     return image if orientation == 1 else image.transpose(steps[orientation - 2])
 
 
-def _wide(image: Any) -> bool:
+def is_wide(image: Any) -> bool:
     """Whether a Pillow image has one channel of more than eight bits."""
     return bool(image.mode == "F" or image.mode.startswith("I"))
 

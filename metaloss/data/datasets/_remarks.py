@@ -20,7 +20,7 @@ def warn_of(text: str) -> None:
 def warn_of_poor_images(name: str, pixels: UInt8[Tensor, "N K H W"]) -> None:
     """Warn of constant images, of equal images and of few grey levels, in one line."""
     n = len(pixels)
-    constant = sum(int(_constant(part).sum()) for part in pixels.split(BLOCK))
+    constant = sum(int(is_constant(part).sum()) for part in pixels.split(BLOCK))
     faults = []
     if constant:
         faults.append(f"{constant} of {n} images are constant: all pixels of one are alike")
@@ -32,7 +32,7 @@ def warn_of_poor_images(name: str, pixels: UInt8[Tensor, "N K H W"]) -> None:
         warn_of(f"{name}: {'; '.join(faults)}")
 
 
-def _constant(pixels: UInt8[Tensor, "N K H W"]) -> Tensor:
+def is_constant(pixels: UInt8[Tensor, "N K H W"]) -> Tensor:
     """Which images have one value in each channel, [N]."""
     channels = pixels.flatten(2)
     return (channels.amin(-1) == channels.amax(-1)).all(-1)

@@ -22,6 +22,7 @@ class Split:
         index: Each image's index in the official split; None where the split is complete:
             0 ... N-1.
         decoded: Digests of the images as their files hold them; None where they were not resized.
+        files: Of each image the class's folder and the file's name, where it has a file of its own.
     """
 
     where: str
@@ -29,6 +30,7 @@ class Split:
     labels: Tensor
     index: Tensor | None = None
     decoded: Tensor | None = None
+    files: tuple[str, ...] = ()
 
 
 def join_splits(
@@ -71,6 +73,7 @@ def join_splits(
         decoded=None
         if train.decoded is None
         else torch.cat([x.decoded for x in splits if x.decoded is not None]),
+        files=tuple(file for split in splits for file in split.files),
     )
 
 

@@ -50,7 +50,7 @@ def load(path: str | Path, options: ImageOptions = DEFAULT_OPTIONS) -> Dataset:
         DataError: No such folder, too few classes, an empty class, or a file that is no readable
             image.
     """
-    images, sizes = _scanned(listed(Path(path).expanduser(), options))
+    images, sizes = _scanned(listed(path, options))
     width, height = _common(sizes)
     check_memory(images.name, len(sizes), (images.channels, height, width))
     arrays, digests = zip(
@@ -58,7 +58,11 @@ def load(path: str | Path, options: ImageOptions = DEFAULT_OPTIONS) -> Dataset:
     )
     origin = f"{images.origin}, as {'gray' if images.gray else 'RGB'} of {width}x{height} pixels"
     split = Split(
-        str(path), torch.from_numpy(np.stack(arrays)), images.labels, decoded=torch.tensor(digests)
+        str(path),
+        torch.from_numpy(np.stack(arrays)),
+        images.labels,
+        decoded=torch.tensor(digests),
+        files=images.file_names,
     )
     return join_splits(images.name, split, None, images.classes, origin)
 
@@ -69,15 +73,16 @@ def files(path: str | Path, options: ImageOptions = DEFAULT_OPTIONS) -> Files | 
     Raises:
         DataError: As `load`, without the images.
     """
-    return None if options.size is None else _scanned(listed(Path(path).expanduser(), options))[0]
+    return None if options.size is None else _scanned(listed(path, options))[0]
 
 
-def listed(root: Path, options: ImageOptions = DEFAULT_OPTIONS) -> Files:
+def listed(path: str | Path, options: ImageOptions = DEFAULT_OPTIONS) -> Files:
     """A folder's classes and files; no file is opened.
 
     Raises:
         DataError: No such folder, too few classes, or an empty class.
     """
+    root = Path(path).expanduser()
     classes = class_names(root)
     _check_layout(root, classes)
     pairs = [

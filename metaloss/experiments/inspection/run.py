@@ -1,0 +1,85 @@
+"""A look at a data set, with a folder for its report."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from metaloss import storage
+from metaloss.core import registry
+from metaloss.core.metric_scale import MetricScale
+from metaloss.core.plot_style import Picture
+from metaloss.data.datasets._images import ImageOptions
+from metaloss.data.inspection import Inspection, inspect
+from metaloss.errors import DataError
+from metaloss.experiments.inspection import figures, summary, webpage
+from metaloss.experiments.inspection.meaning import metric_of
+from metaloss.storage.folders import make_folder
+
+
+@dataclass(frozen=True)
+class DataReport:
+    """What was found in a data set.
+
+    Attributes:
+        summary: all of it.
+        text: the same as lines.
+        folder: where the report lies.
+        damage: which files cannot be read; empty where all can.
+    """
+
+    summary: dict[str, Any]
+    text: list[str]
+    folder: Path
+    damage: str = ""
+
+    def check(self) -> None:
+        """Raise a DataError where files cannot be read: nothing trains on such data."""
+        if self.damage:
+            raise DataError(self.damage)
+
+
+def run(
+    data: str,
+    *,
+    metric: Mapping[str, Any] | None = None,
+    options: Mapping[str, Any] | None = None,
+    out: str | Path = "inspections",
+    command: Sequence[str] = (),
+) -> DataReport:
+    """Look at a data set, and write a report.
+
+    Args:
+        data: a data source, as `metaloss list data` names them, or folder:PATH.
+        metric: a table with the metric's kind and settings; accuracy by default.
+        options: fields of `ImageOptions`: how image files are read.
+        out: the folder that the report's folder is made in.
+        command: that made it, to be told in the report.
+
+    Raises:
+        SettingsError: the data source or the metric is unknown, or the metric does not fit.
+        DataError: there is no image, or too few classes.
+    """
+    found = inspect(data, registry.from_table(ImageOptions, dict(options or {}), "data show"))
+    measured, scale = metric_of(found, dict(metric) if metric else None)
+    about = summary.summarise(found, measured, scale)
+    text = summary.lines(found, about)
+    folder = _written(found, about, scale, out, command)
+    return DataReport(about, text, folder, summary.damage(found) if found.damaged else "")
+
+
+def _written(
+    found: Inspection,
+    about: dict[str, Any],
+    scale: MetricScale,
+    out: str | Path,
+    command: Sequence[str],
+) -> Path:
+    """The report's folder."""
+    pictures: list[Picture] = figures.draw(found)
+    files = {
+        "summary.json": storage.json_bytes(about),
+        "report.html": webpage.page(about, scale, pictures, command).encode(),
+        **{f"{picture.name}.png": picture.png for picture in pictures},
+    }
+    return make_folder(Path(out), found.dataset.name, files, "data")
