@@ -124,7 +124,7 @@ def describe_run(folder: Path) -> dict[str, Any]:
         return {**row, "about": f"{about}, unfinished: metaloss evolve --resume {folder}"}
     scale = MetricScale.of(summary)
     gains = [
-        f"{name} {scale.number(x['ce']['gain']['mean']):+.{scale.digits}f} ({x['ce']['verdict']})"
+        f"{name} {scale.signed(x['ce']['gain']['mean'])} ({x['ce']['verdict']})"
         for name, x in summary["test"].items()
     ]
     of_what = "points" if scale.is_accuracy else f"{scale.title}"

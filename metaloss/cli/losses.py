@@ -45,11 +45,9 @@ def export(spec: str, path: Path, runs: str) -> None:
     program or a folder.
     """
     from metaloss.criterion import export as exports
-    from metaloss.criterion import loss_io
 
     announce(spec)
-    loss = loss_io.load(spec, runs)
-    exports.export(loss, path)  # type: ignore[arg-type]
+    exports.export(spec, path, runs)
     echo(f"wrote {path}")
 
 

@@ -12,7 +12,9 @@ from metaloss.console.text import (
     comparison_lines,
     generation_line,
     label,
+    refinement_line,
     search_lines,
+    stage_line,
     summary_lines,
 )
 from metaloss.core.event_protocols import (
@@ -33,16 +35,18 @@ from metaloss.core.records import GenerationRecord, StageRow
 from metaloss.core.reporting import Reporter
 from metaloss.core.tables import wrap
 from metaloss.data.shapes import described
+from metaloss.evaluation.guard import Guard
 
 __all__ = ["Console", "comparison_lines", "label", "summary_lines"]
 
 HEADER = " gen   best   mean   held-out  vs CE        diverged   trainings/s   left"
+BESIDE = "   acc [%]"  # of the held-out tasks, where losses are scored by another metric
 
 
 OWN_IMAGES = ("folder:", "imagenet:")  # beginnings of sources of which the first lines say more
 
 # Where the table may end on narrow terminals: after its last column, after the one before it, …
-ENDS = (len(HEADER), len(HEADER) - 7, len(HEADER) - 21, len(HEADER) - 31)
+ENDS = (len(HEADER + BESIDE), *(len(HEADER) - n for n in (0, 7, 21, 31)))
 
 
 class Console(Reporter):
@@ -72,7 +76,8 @@ class Console(Reporter):
         self.terminal = Terminal(quiet=quiet, **plain)
         self.errors = Terminal(stderr=True, **plain)
         self.folder: Path | None = None
-        self.scale = ACCURACY  # of the search's families
+        self.scale = ACCURACY  # of the search's families, or of a study's setting
+        self.scales: dict[str, MetricScale] = {}  # of a study's settings
         # A bar that no one takes down when an error comes would spoil the terminal.
         self.entered = False
         self.notebook = Terminal().is_jupyter
@@ -111,7 +116,7 @@ class Console(Reporter):
         )
         if not self.scale.is_accuracy:
             self.say(f"table   best, mean, held-out: {self.scale.axis}")
-        self._row(HEADER)
+        self._row(HEADER if self.scale.is_accuracy else HEADER + BESIDE)
 
     def on_generation(self, record: GenerationRecord, seconds: float, trainings: int) -> None:
         """A line where held-out tasks were scored, and for the first generation; the bar always."""
@@ -148,20 +153,15 @@ class Console(Reporter):
 
     def on_elimination_stage(self, row: StageRow) -> None:
         """A stage of an elimination is over."""
-        tau = "" if row["tau"] is None else f"{row['tau']:+.2f}"
-        budget = f"{row['steps']:>5}x {row['scale']:>5}x {row['tasks']:>6} {row['repeats']:>6}"
-        scale = MetricScale.of(row)
-        best, ce = (f"{scale.number(row[key]):6.{scale.digits}f}" for key in ("best", "ce"))
-        named = "" if scale.is_accuracy else f"  {scale.axis}"
-        line = f"{row['stage']:5} {row['losses']:7} {budget} {best} {ce}    {tau:5}{named}"
-        self.say(line.rstrip())
+        self.say(stage_line(row))
 
     def on_elimination_end(self, folder: Path, summary: dict[str, Any]) -> None:
         """The winner, and where everything lies."""
         first = summary["ranking"][0]
         scale = MetricScale.of(summary)
-        reached = scale.named(first[scale.kind])
-        self.say(f"winner  {first['formula']}: {reached} in the last stage")
+        self.say(f"winner  {first['formula']}: {scale.reached(first)} in the last stage")
+        if allowed := summary.get("guard"):
+            self.say(f"guard   {Guard(allowed).text()}")
         self.say(f"saved   {folder}/        next: metaloss show {folder}")
 
     def on_refine_end(self, table: dict[str, Any]) -> None:
@@ -173,12 +173,7 @@ class Console(Reporter):
             else "after   no better was found"
         )
         for name, row in table["families"].items():
-            scale = MetricScale.of(row)
-            self.say(
-                f"gain    {name}, {row['gain']['tasks']} fresh meta-validation tasks: "
-                f"{scale.named(row['before'])} before, {scale.text(row['after'])} after: "
-                f"paired {scale.interval(row['gain'])}"
-            )
+            self.say(refinement_line(name, row))
 
     # --- comparisons and recommendations ---
     def on_comparison_start(
@@ -295,18 +290,20 @@ class Console(Reporter):
         from metaloss.experiments.rank_study import lines
 
         self.folder = folder
+        self.scales = {x.name: x.scale for x in settings}
         for line in lines.heading(folder, study, settings):
             self.say(line)
 
     def on_setting(self, setting: str) -> None:
         """All losses are about to be scored under a setting."""
+        self.scale = self.scales[setting]
         self.say(f"under   {setting}")
 
     def on_score(self, loss: str, score: StudyScore, place: tuple[int, int]) -> None:
         """A loss has its score under this setting."""
         from metaloss.experiments.rank_study import lines
 
-        self.say(lines.scored(loss, score, *place))
+        self.say(lines.scored(loss, score, self.scale, *place))
 
     def on_study_end(self, study: Outcome) -> None:
         """How alike the settings order the losses."""
@@ -334,7 +331,7 @@ class Console(Reporter):
 
     def _row(self, text: str) -> None:
         """A line of the generations' table, with as many columns as the terminal has room for."""
-        width = self.width or len(HEADER)
+        width = self.width or ENDS[0]
         self.say(text[: next((end for end in ENDS if end <= width), ENDS[-1])].rstrip())
 
     def say(self, text: str) -> None:

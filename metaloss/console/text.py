@@ -5,9 +5,9 @@ from typing import Any
 
 from metaloss._version import __version__
 from metaloss.core.event_protocols import OpenFamily, ReportedEngine, SearchRun
-from metaloss.core.formatting import clock, counted, percent, probability
+from metaloss.core.formatting import clock, counted, percent, probability, signed
 from metaloss.core.metric_scale import ACCURACY, MetricScale
-from metaloss.core.records import GenerationRecord, loss_name
+from metaloss.core.records import GenerationRecord, StageRow, loss_name
 from metaloss.core.tables import record_table
 from metaloss.data.shapes import described
 from metaloss.evaluation.guard import Guard, guard_lines
@@ -85,16 +85,16 @@ def generation_line(
     diverged = f"{record['diverged']}/{record['candidates']}"
     held_out = points(held[scale.kind]) if held else "     "
     gain = _gain(held, scale) if held else ""
+    accuracy = "" if scale.is_accuracy or not held else f"   {100 * held['accuracy']:7.1f}"
     return (
         f"{record['generation']:4}  {points(record['best'])}  {points(record['mean'])}     "
-        f"{held_out}  {gain:11}  {diverged:>8}   {rate:11.0f}   {clock(left):>4}"
+        f"{held_out}  {gain:11}  {diverged:>8}   {rate:11.0f}   {clock(left):>4}{accuracy}"
     )
 
 
 def _gain(held: Mapping[str, float], scale: MetricScale) -> str:
     """A gain on held-out tasks with its standard error."""
-    gain, error = scale.number(held["gain"]), scale.number(held["error"])
-    return f"{gain:+5.{scale.digits}f} ± {error:.{scale.digits}f}"
+    return f"{scale.signed(held['gain']):>5} ± {scale.number(held['error']):.{scale.digits}f}"
 
 
 def summary_lines(summary: dict[str, Any]) -> list[str]:
@@ -124,6 +124,35 @@ def summary_lines(summary: dict[str, Any]) -> list[str]:
             f"{scale.reached(steps)}: {scale.verdict(steps)}",
         ]
     return lines + [f"guard   {line}" for line in guard_lines(summary)]
+
+
+def stage_line(row: StageRow) -> str:
+    """A stage of an elimination as a row of the table."""
+    scale = MetricScale.of(row)
+    tau = "" if row["tau"] is None else signed(row["tau"], 2)
+    budget = f"{row['steps']:>5}x {row['scale']:>5}x {row['tasks']:>6} {row['repeats']:>6}"
+    best, ce = (f"{scale.number(row[key]):6.{scale.digits}f}" for key in ("best", "ce"))
+    notes = [] if scale.is_accuracy else [scale.axis]
+    if "best_accuracy" in row:
+        notes.append(f"accuracy {percent(row['best_accuracy'])}, CE {percent(row['ce_accuracy'])}")
+    if "outside" in row:
+        notes.append(f"{row['outside']} outside the guard")
+    line = f"{row['stage']:5} {row['losses']:7} {budget} {best} {ce}    {tau:5}  {', '.join(notes)}"
+    return line.rstrip()
+
+
+def refinement_line(family: str, row: Mapping[str, Any]) -> str:
+    """What other constants gained on a family's tasks, with accuracy beside another metric."""
+    scale = MetricScale.of(row)
+    beside = ""
+    if "accuracy" in row:
+        before, after = (percent(row["accuracy"][key]) for key in ("before", "after"))
+        beside = f" (accuracy {before} before, {after} after)"
+    return (
+        f"gain    {family}, {row['gain']['tasks']} fresh meta-validation tasks: "
+        f"{scale.named(row['before'])} before, {scale.text(row['after'])} after: "
+        f"paired {scale.interval(row['gain'])}{beside}"
+    )
 
 
 def comparison_lines(summary: dict[str, Any], width: int | None = None) -> list[str]:

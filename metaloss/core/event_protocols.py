@@ -211,6 +211,10 @@ class StudyCondition(Protocol):
         """Learning rates among which every loss's is chosen; one where none is."""
 
     @property
+    def scale(self) -> MetricScale:
+        """How scores are shown."""
+
+    @property
     def unit(self) -> str:
         """What a score is the mean over: "tasks" or "seeds"."""
 
@@ -219,8 +223,12 @@ class StudyScore(Protocol):
     """What a loss reached under a setting."""
 
     @property
+    def score(self) -> float:
+        """The mean, as `MetricScale.value` takes it; a failed training counts as 0."""
+
+    @property
     def accuracy(self) -> float:
-        """The mean; a failed training counts as 0."""
+        """The mean accuracy, likewise."""
 
     @property
     def n(self) -> int:

@@ -9,18 +9,19 @@ def percent(share: float) -> str:
     return f"{100 * share:.1f} %"
 
 
-def points(low: float, high: float) -> str:
-    """An interval of shares, in percentage points."""
-    return f"[{100 * low:+.1f}, {100 * high:+.1f}]"
+def signed(difference: float, digits: int) -> str:
+    """A difference with its sign; none where it rounds to 0.
 
+    >>> signed(3.14, 1), signed(-3.14, 1), signed(-0.04, 1)
+    ('+3.1', '-3.1', '0.0')
 
-def interval(gain: Mapping[str, float]) -> str:
-    """A paired difference in points, with its 95 % interval.
-
-    >>> interval({"mean": 0.031, "low": 0.02, "high": 0.042})
-    '+3.1 [+2.0, +4.2]'
+    Args:
+        difference: in the unit in which it is shown.
+        digits: behind the point.
     """
-    return f"{100 * gain['mean']:+.1f} {points(gain['low'], gain['high'])}"
+    # "z" takes the sign from what rounds to -0, and "+" would put one there again.
+    unsigned = f"{difference:z.{digits}f}"
+    return f"+{unsigned}" if float(unsigned) > 0 else unsigned
 
 
 def near_chance(accuracy: float, classes: int) -> str:

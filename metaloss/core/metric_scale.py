@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
-from metaloss.core.formatting import near_chance, percent
+from metaloss.core.formatting import near_chance, percent, signed
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,11 @@ class MetricScale:
         """Whether it is what losses are scored by where no metric is named."""
         return self.kind == "accuracy"
 
+    @property
+    def beside(self) -> tuple[str, ...]:
+        """What is shown beside it: accuracy, unless it is that."""
+        return () if self.is_accuracy else ("accuracy",)
+
     def entry(self) -> dict[str, Any]:
         """What `of` reads, for a summary or a record; nothing for accuracy."""
         return {} if self.is_accuracy else {"metric_scale": asdict(self)}
@@ -61,7 +66,7 @@ class MetricScale:
         """
         if self.maximise:
             return dict(versus)
-        # Subtracted, as the negative of 0 would be shown as -0.000.
+        # Subtracted: the negative of 0 would be -0.0, in files too.
         turned = {"mean": 0.0 - versus["mean"]} if "mean" in versus else {}
         return {**versus, **turned, "low": 0.0 - versus["high"], "high": 0.0 - versus["low"]}
 
@@ -91,12 +96,28 @@ class MetricScale:
         >>> MetricScale(in_percent=False).interval({"mean": 0.031, "low": 0.02, "high": 0.042})
         '+0.031 [+0.020, +0.042]'
         """
-        mean = self.number(gain["mean"])
-        return f"{mean:+.{self.digits}f} {self.ends(gain['low'], gain['high'])}"
+        return f"{self.signed(gain['mean'])} {self.ends(gain['low'], gain['high'])}"
 
     def ends(self, low: float, high: float) -> str:
         """An interval of differences."""
-        return "[{:+.{n}f}, {:+.{n}f}]".format(self.number(low), self.number(high), n=self.digits)
+        return f"[{self.signed(low)}, {self.signed(high)}]"
+
+    def signed(self, difference: float) -> str:
+        """A difference with its sign, in the unit in which it is shown; none where it is 0 there.
+
+        >>> MetricScale().signed(0.031), MetricScale().signed(-0.0004)
+        ('+3.1', '0.0')
+        """
+        return signed(self.number(difference), self.digits)
+
+    def change(self, gain: float) -> str:
+        """What a difference of scores, of which more is better, brings, as a verb and an amount.
+
+        >>> MetricScale().change(0.031), MetricScale().change(-0.083)
+        ('gains 3.1 points', 'loses 8.3 points')
+        """
+        verb = "loses" if self.signed(gain).startswith("-") else "gains"
+        return f"{verb} {abs(self.number(gain)):.{self.digits}f}{self.unit}"
 
     def spread(self, row: Mapping[str, Any]) -> str:
         """A mean with the standard deviation of the tasks."""

@@ -19,8 +19,8 @@ class GenerationRecord(TypedDict):
         trainings: of the whole run until now.
         screened: candidates that did not pass the short training.
         held_out: every few generations, what the mean candidate reached on held-out tasks: its
-            value, under the metric's name, its `gain` over tuned cross-entropy, and the standard
-            `error` of that.
+            value, under the metric's name, with `accuracy` beside another metric, its `gain` over
+            tuned cross-entropy, and the standard `error` of that.
         events: what the user should know.
         refused: of formulas, how many each filter refused.
         control: of formulas, the value of cross-entropy on the same tasks.
@@ -62,6 +62,9 @@ class StageRow(TypedDict):
         best: the best value of the families' metric.
         ce: that of cross-entropy on the same tasks.
         tau: how alike this stage and the one before order the losses; None for the first.
+        outside: how many lie outside the guard, where there is one; `best` is then of those that do
+            not, unless all do.
+        best_accuracy, ce_accuracy: accuracies of the two, where the metric is another one.
         metric_scale: how values are shown; missing where they are accuracies.
     """
 
@@ -75,6 +78,9 @@ class StageRow(TypedDict):
     best: float
     ce: float
     tau: float | None
+    outside: NotRequired[int]
+    best_accuracy: NotRequired[float]
+    ce_accuracy: NotRequired[float]
     metric_scale: NotRequired[dict[str, Any]]
 
 

@@ -10,7 +10,7 @@ from dataclasses import fields, is_dataclass
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
-from typing import Any, get_args, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -142,7 +142,8 @@ def from_table(cls: Any, table: Mapping[str, Any], where: str) -> Any:
     # Before pydantic, whose message about an unknown key suggests no other name.
     for key in table:
         if key not in _fields(cls):
-            raise SettingsError(f"{where}: " + unknown_message("setting", key, _fields(cls)))
+            message = unknown_message("setting", key, _fields(cls), value=table[key])
+            raise SettingsError(f"{where}: {message}")
     try:
         return TypeAdapter(cls).validate_python(dict(table))
     except ValidationError as error:
@@ -163,21 +164,33 @@ def _line(cls: Any, first: Any) -> str:
     last = first["loc"][-1:]
     if first["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
         return (
-            ".".join(map(str, path)) + ": " + unknown_message("setting", str(last[0]), _fields(cls))
+            ".".join(map(str, path))
+            + ": "
+            + unknown_message("setting", str(last[0]), _fields(cls), value=first["input"])
         )
     where = ".".join(map(str, (*path, *last)))
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "dataclass_type":  # pydantic would name a class of ours
         message = "Input should be a table of settings"
+    if first["type"] == "missing" and (choices := _choices(cls, str(last[0]))):
+        message += f", one of {', '.join(choices)}"
     value = "" if first["type"] in ("missing", "value_error") else f", got {first['input']!r}"
     return f"{where + ': ' if where else ''}{message}{value}"
+
+
+def _choices(cls: Any, field: str) -> list[str]:
+    """The values that a field can have, where it names all of them."""
+    hint = get_type_hints(cls).get(field) if isinstance(cls, type) else None
+    return [str(x) for x in get_args(hint)] if get_origin(hint) is Literal else []
 
 
 def _fields(cls: Any) -> list[str]:
     return [x.name for x in fields(cls)] if is_dataclass(cls) else list(cls.model_fields)
 
 
-def unknown_message(what: str, name: str, known: Iterable[str], hint: str = "") -> str:
+def unknown_message(
+    what: str, name: str, known: Iterable[str], hint: str = "", value: object = None
+) -> str:
     """The message for an unknown name: the nearest known name, or all of them.
 
     Args:
@@ -185,18 +198,19 @@ def unknown_message(what: str, name: str, known: Iterable[str], hint: str = "") 
         name: as it was written.
         known: names.
         hint: where to look, in brackets at the end.
+        value: that a setting was given.
     """
     known = list(known)
-    guess = suggestion(what, name, known) or f" Known: {', '.join(known)}."
+    guess = suggestion(what, name, known, value) or f" Known: {', '.join(known)}."
     return f"unknown {what} '{name}'.{guess}" + (f"  ({hint})" if hint else "")
 
 
-def suggestion(what: str, name: str, known: Iterable[str]) -> str:
+def suggestion(what: str, name: str, known: Iterable[str], value: object = None) -> str:
     """A sentence on what to write instead of an unknown name; empty where no name is near.
 
     Names of other libraries are known, too.
     """
-    advice = suggestions.folder(name) if what in DATA else suggestions.sentence(what, name)
+    advice = suggestions.folder(name) if what in DATA else suggestions.sentence(what, name, value)
     if advice:
         return f" {advice}"
     return nearest(suggestions.loss(name) if what == "loss" else name, known)

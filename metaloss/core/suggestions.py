@@ -87,7 +87,7 @@ PARAMETERS = {
     "ignore_index": _OPTION.format(spec="ce", option="ignore_index=255"),
 }
 SETTINGS = {
-    "label_noise": 'It is now noise = { kind = "symmetric", share = 0.4 }.',
+    "label_noise": 'It is now noise = {{ kind = "symmetric", share = {value} }}.',
 }
 CHARACTERS = {
     "^": "a power is written **",
@@ -105,9 +105,16 @@ SENTENCES = {
 }
 
 
-def sentence(what: str, name: str) -> str:
-    """What to write instead of an unknown primitive, name, parameter or setting, or nothing."""
-    return SENTENCES.get(what, {}).get(name.lower(), "")
+def sentence(what: str, name: str, value: object = None) -> str:
+    """What to write instead of an unknown primitive, name, parameter or setting, or nothing.
+
+    Args:
+        what: kind of name it is.
+        name: as it was written.
+        value: that a setting was given.
+    """
+    text = SENTENCES.get(what, {}).get(name.lower(), "")
+    return text.format(value=value) if what == "setting" else text
 
 
 def loss(name: str) -> str:

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from metaloss.core import registry
 from metaloss.criterion.loss_module import LossModule
+from metaloss.errors import SettingsError
 from metaloss.losses.base import Losses, TrainingTargets
 from metaloss.losses.phenotype import gain_tensor
 
@@ -61,10 +62,23 @@ class Criterion(LossModule):
 
         Raises:
             TypeError: there is no such option.
-            ValueError: an option cannot have this value.
+            ValueError: an option cannot have this value, or the loss does not see it.
         """
         for name in set(options) - set(self.OPTIONS):
             raise TypeError(registry.unknown_message("option", name, self.OPTIONS))
+        for name, what, sees, others in (
+            ("prior", "the classes' shares", self.reads_prior, "logit_adjustment, class_weights"),
+            ("costs", "what mistakes cost", self.reads_costs, "softmax_margin, expected_cost"),
+        ):
+            if options.get(name) is not None and not sees:
+                raise SettingsError(
+                    f"{self.about.get('name', self.describe())} does not see {what}, so {name}= "
+                    f"would change nothing: leave it out, or take a loss that does, as {others}"
+                )
+        return self.told(**options)
+
+    def told(self, **options: Any) -> Self:
+        """The same loss with other options, whether or not it sees them."""
         copy = self._copy(**{**{name: getattr(self, name) for name in self.OPTIONS}, **options})
         copy.folder = self.folder
         return copy
@@ -80,7 +94,8 @@ class Criterion(LossModule):
         return False
 
     def fit_prior(self, labels: Tensor, classes: int | None = None) -> Self:
-        """The same loss, told how many training images each class has.
+        """The same loss, told how many training images each class has; one that does not see that
+        stays what it is.
 
         Args:
             labels: class indices of all images that one trains on, of any shape; those of
@@ -100,7 +115,7 @@ class Criterion(LossModule):
             found = f"{int(flat.min())} to {int(flat.max())}" if len(flat) else "none"
             top = "on" if classes is None else f"to {classes - 1}"
             raise ValueError(f"labels must be class indices from 0 {top}, got {found}")
-        return self.with_options(prior=flat.bincount(minlength=classes or 0))
+        return self.told(prior=flat.bincount(minlength=classes or 0))
 
     def _copy(self, **options: Any) -> Self:
         raise NotImplementedError

@@ -7,6 +7,7 @@ reads.
 import copy
 import io
 import json
+import os
 from pathlib import Path
 
 import torch
@@ -16,24 +17,36 @@ from metaloss.criterion import loss_io
 from metaloss.criterion.base import Criterion
 from metaloss.criterion.standalone import python
 from metaloss.errors import SettingsError
+from metaloss.losses.language.formula import Formula
 
 SUFFIXES = (".py", ".tex", ".pt2", ".json")
 
 
-def export(criterion: Criterion, path: str | Path) -> None:
+def export(
+    loss: str | os.PathLike[str] | torch.nn.Module | Formula,
+    path: str | os.PathLike[str],
+    runs: str | os.PathLike[str] = "runs",
+) -> None:
     """Write a loss in the form that the file's suffix asks for.
 
     Args:
-        criterion: the loss; its options are a `.py` module's defaults and fixed in `.pt2`; the
-            others keep the prior and the costs alone, and `.tex` not even those.
+        loss: the loss, as `load` takes it; its options are a `.py` module's defaults and fixed in
+            `.pt2`; the others keep the prior and the costs alone, and `.tex` not even those.
         path: .py: a module with a class `Loss`; .tex: the formula; .pt2: a program of torch.export
             for logits [N, C] and class indices [N]; loss.json: in a folder of its own, what
             `metaloss.load` reads. A network's program is for its home number of classes, one with
             class weights, a prior or costs for as many classes as those have.
+        runs: where runs are looked for by name.
 
     Raises:
-        SettingsError: the suffix is unknown, or the loss has no formula.
+        SettingsError: the suffix is unknown; there is no such loss, it is not metaloss's, or it has
+            no formula.
     """
+    criterion = loss_io.load(loss, runs)
+    if not isinstance(criterion, Criterion):
+        raise SettingsError(
+            f"{type(criterion).__name__} is not metaloss's: export takes a loss of metaloss.load"
+        )
     path = Path(path)
     if path.suffix == ".py":
         storage.write(path, python(criterion).encode())

@@ -63,7 +63,7 @@ def _described(folder: Path, table: dict[str, Any]) -> Criterion:
     loss = _without_options(folder, table)
     options = {name: table[name] for name in ("prior", "costs") if name in table}
     try:
-        return loss.with_options(**options) if options else loss
+        return loss.told(**options) if options else loss
     except (TypeError, ValueError) as error:
         raise SettingsError(str(error)) from None
 

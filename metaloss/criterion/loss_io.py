@@ -1,6 +1,7 @@
 """Losses on disk and by name: how they are written, and what a name, a path or a formula means."""
 
 import os
+from collections.abc import Iterable
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
@@ -119,7 +120,7 @@ def load(
 
     Raises:
         SettingsError: there is no such loss, or the run has none yet; a formula with a mistake, and
-            where it is; options for a module that is not metaloss's.
+            where it is; options for a module that is not metaloss's, or that a loss does not see.
         DamagedFile: the files do not check out.
     """
     loss = _loss(spec, parent)
@@ -132,6 +133,19 @@ def load(
     return loss.with_options(**options)
 
 
+def listed(losses: Any) -> list[Any]:
+    """The losses of a list, or the only one where a single loss is given, as `load` takes it.
+
+    Raises:
+        SettingsError: it is neither.
+    """
+    if isinstance(losses, str | os.PathLike | nn.Module | Formula):
+        return [losses]
+    if not isinstance(losses, Iterable):
+        raise SettingsError(f"expected losses in a list, got {printable(repr(losses)[:200])}")
+    return list(losses)
+
+
 def _loss(
     spec: str | os.PathLike[str] | nn.Module | Formula, parent: str | os.PathLike[str]
 ) -> nn.Module:
@@ -140,6 +154,9 @@ def _loss(
         return spec
     if isinstance(spec, Formula):
         return FormulaCriterion(spec)
+    if not isinstance(spec, str | os.PathLike):
+        found = printable(repr(spec)[:200])
+        raise SettingsError(f"expected a loss: a name, a path, a formula or a module, got {found}")
     text = os.fspath(spec)
     if isinstance(spec, str) and zoo.published(text):
         return _published(text)

@@ -48,7 +48,8 @@ def _noise(value: Any) -> Any:
         return value
     if isinstance(value, dict):
         return table_of(Noise, value)
-    raise ValueError(f'expected {{ kind = "symmetric", share = 0.4 }}, got {value!r}')
+    share = value if isinstance(value, int | float) and 0 < value <= 1 else 0.4
+    raise ValueError(f'expected {{ kind = "symmetric", share = {share} }}, got {value!r}')
 
 
 LabelNoise = Annotated[Noise | None, BeforeValidator(_noise)]

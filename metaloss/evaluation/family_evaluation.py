@@ -13,7 +13,7 @@ from torch import Tensor
 
 from metaloss.core.streams import Stream
 from metaloss.engines.local import Local
-from metaloss.evaluation.guard import Guard
+from metaloss.evaluation.guard import episodes_of
 from metaloss.evaluation.metric_resamples import MetricResamples
 from metaloss.evaluation.paired_comparison import PairedComparison
 from metaloss.evaluation.statistics import Draws, Resamples
@@ -51,7 +51,7 @@ class FamilyEvaluation:
         val: int | None = None,
         lr: Rate | None = None,
         steps: tuple[int, ...] = (),
-        guard: Guard | None = None,
+        beside: tuple[str, ...] = (),
     ) -> Float[Tensor, "M P T *K"]:
         """Scores of a population on tasks drawn from a pool by a key.
 
@@ -63,7 +63,7 @@ class FamilyEvaluation:
             val: validation images per class; the family's own number where None.
             lr: a learning rate for all, or one per loss; the family's own where None.
             steps: the M numbers of steps, ascending; the family's own number where there are none.
-            guard: what else is measured, in columns behind the score; None: there are no columns.
+            beside: further metrics, in columns behind the score; where empty, there are no columns.
         """
         (scores,) = self.family.evaluate(
             self.engine,
@@ -74,7 +74,7 @@ class FamilyEvaluation:
             val=val,
             rates=[lr],
             steps=steps,
-            metric=guard.observer(self.family) if guard else None,
+            metric=episodes_of(self.family).scores_beside(beside) if beside else None,
         )
         return scores
 

@@ -6,16 +6,16 @@ lies further behind ranks after all that do not, whatever its score.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from jaxtyping import Bool, Float, Int
+from pydantic import BeforeValidator, Field
 from torch import Tensor
 
 from metaloss.core import registry
 from metaloss.core.metric_scale import MetricScale
 from metaloss.errors import SettingsError
-from metaloss.inner.observers import Observer
 from metaloss.tasks.episodic import Episodes
 from metaloss.tasks.opening import OpenFamily
 
@@ -36,17 +36,22 @@ class Guard:
 
     allowed: Mapping[str, float]
 
-    def observer(self, family: OpenFamily) -> Observer:
-        """What shows an engine the columns.
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """The names of its metrics."""
+        return tuple(self.allowed)
+
+    def check(self, family: OpenFamily) -> None:
+        """Refuse a family on which it cannot be measured.
 
         Raises:
             SettingsError: the family is of full trainings, or a metric does not fit its classes.
         """
-        return _episodes(family).scores_beside(tuple(self.allowed))
+        self.scales(family)
 
     def scales(self, family: OpenFamily) -> list[MetricScale]:
         """How the values of its metrics are shown."""
-        return [_episodes(family).measured_by(kind)[1] for kind in self.allowed]
+        return [episodes_of(family).measured_by(kind)[1] for kind in self.allowed]
 
     def excess(
         self,
@@ -93,6 +98,20 @@ class Guard:
         return f"at most behind tuned cross-entropy: {listed}; what is further behind ranks last"
 
 
+def episodes_of(family: OpenFamily) -> Episodes:
+    """The family, if it has other metrics than accuracy.
+
+    Raises:
+        SettingsError: it is of full trainings.
+    """
+    if not isinstance(family, Episodes):
+        raise SettingsError(
+            f"guard: {family.family.name} is a family of full trainings, which have their accuracy "
+            "and no other metric: leave the guard out (guard = {})"
+        )
+    return family
+
+
 def check_guard(allowed: Mapping[str, float]) -> None:
     """Refuse what is no guard.
 
@@ -120,13 +139,26 @@ def guard_lines(summary: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def _episodes(family: OpenFamily) -> Episodes:
-    if not isinstance(family, Episodes):
-        raise SettingsError(
-            f"guard: {family.family.name} is a family of full trainings, which have their accuracy "
-            "and no other metric: leave the guard out"
-        )
-    return family
+def _table(value: Any) -> Any:
+    """A guard's table as validators take it, or an error that says how one is written.
+
+    Raises:
+        ValueError: it is no table.
+    """
+    if value is None or isinstance(value, Mapping):
+        return value
+    known = isinstance(value, str) and value in registry.names("metrics")
+    raise ValueError(
+        "expected by metric how far a candidate may lie behind cross-entropy, as "
+        f"guard.{value if known else 'accuracy'}=2.0, got {value!r}"
+    )
+
+
+# By the metric's name, as `Guard` has it; None: no guard, or that of the run.
+Allowed = Annotated[
+    dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]] | None,
+    BeforeValidator(_table),
+]
 
 
 def _in_percent(kind: str) -> bool:

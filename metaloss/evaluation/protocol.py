@@ -7,6 +7,7 @@ the winner is chosen. Meta-test tasks are looked at once, for the final comparis
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -62,6 +63,11 @@ class LossEvaluation:
         """The evaluation on each of the families."""
         return [self.on(family) for family in self.families]
 
+    @property
+    def _guarded(self) -> tuple[str, ...]:
+        """The metrics of the guard."""
+        return self.guard.metrics if self.guard else ()
+
     def search_scores(
         self, tasks: int, validation: int, losses: Losses, key: Stream
     ) -> tuple[Float[Tensor, "P T *K"], Int[Tensor, " T"]]:
@@ -76,7 +82,7 @@ class LossEvaluation:
             key: of the tasks.
         """
         scores = [
-            x.scores(losses, "train", key, tasks, val=validation, guard=self.guard)[0]
+            x.scores(losses, "train", key, tasks, val=validation, beside=self._guarded)[0]
             for x in self.each
         ]
         return torch.cat(scores, 1), self.family_index(tasks)
@@ -105,10 +111,9 @@ class LossEvaluation:
         validation: int | None = None,
     ) -> Float[Tensor, "T *K"]:
         """What the baselines, each on its family, are measured to be on tasks of a pool."""
+        at: dict[str, Any] = {"val": validation, "beside": self._guarded}
         scores = [
-            x.scores(tuned.losses, pool, key, tasks, val=validation, lr=tuned.lr, guard=self.guard)[
-                0, 0
-            ]
+            x.scores(tuned.losses, pool, key, tasks, lr=tuned.lr, **at)[0, 0]
             for x, tuned in zip(self.each, baselines, strict=True)
         ]
         return torch.cat(scores)
@@ -152,10 +157,16 @@ class LossEvaluation:
         """How many tasks of each family there are, where so many are asked for."""
         return [family.most(tasks) for family in self.families]
 
-    def validation_scores(self, losses: Losses, role: str, tasks: int) -> Float[Tensor, "P T"]:
-        """Scores on the meta-validation tasks of that role, family after family."""
+    def validation_scores(
+        self, losses: Losses, role: str, tasks: int, beside: tuple[str, ...] = ()
+    ) -> Float[Tensor, "P T *K"]:
+        """Scores on the meta-validation tasks of that role, family after family.
+
+        With further metrics `beside` them these follow in columns.
+        """
         key = self.key.at(role)
-        return torch.cat([x.scores(losses, "validation", key, tasks)[0] for x in self.each], 1)
+        scores = [x.scores(losses, "validation", key, tasks, beside=beside)[0] for x in self.each]
+        return torch.cat(scores, 1)
 
     def guard_columns(
         self, losses: Losses, baselines: Sequence[Tuned], pool: str, role: str, tasks: int
@@ -170,7 +181,7 @@ class LossEvaluation:
             tasks: of every family.
         """
         key = self.key.at(role)
-        ours = [x.scores(losses, pool, key, tasks, guard=self.guard)[0] for x in self.each]
+        ours = [x.scores(losses, pool, key, tasks, beside=self._guarded)[0] for x in self.each]
         return torch.cat(ours, 1), self._of_baselines(baselines, pool, key, tasks)
 
     def tune_baseline(self, rates: Sequence[float], tasks: int) -> list[Tuned]:

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from metaloss.errors import SettingsError
 from metaloss.losses.base import Losses, TrainingTargets, one_hot
 
 # Many losses are infinite at p = 0 or p = 1: curves stop just before.
@@ -35,7 +36,7 @@ def gain(loss: Losses, classes: int) -> float:
 def gain_tensor(loss: Losses, classes: int) -> Float[Tensor, ""]:
     """The gain as a tensor, by tensor operations alone."""
     # Equal logits make all classes equally probable; float64, because gains may be tiny.
-    slope = loss.bind(_targets(1, classes)).logit_gradient(
+    slope = _bound(loss, _targets(1, classes)).logit_gradient(
         torch.zeros(1, 1, 1, classes, dtype=torch.float64)
     )
     # Cross-entropy pulls by 1 - 1/C there.
@@ -128,7 +129,7 @@ def _finite_at(loss: Losses, scale: float, classes: int) -> bool:
     logits = torch.zeros(1, 1, 3, classes)
     # Sure of the true class, sure that it is another, sure of one wrong class.
     logits[0, 0, 0, 0], logits[0, 0, 1, 0], logits[0, 0, 2, 1] = scale, -scale, scale
-    bound = loss.bind(_targets(3, classes, torch.float32))
+    bound = _bound(loss, _targets(3, classes, torch.float32))
     return bool(
         bound.terms(logits).isfinite().all() and bound.logit_gradient(logits).isfinite().all()
     )
@@ -138,7 +139,22 @@ def _along(loss: Losses, p: Float[Tensor, " N"], classes: int) -> tuple[Losses, 
     """The loss bound to images of class 0, and logits that give it these probabilities."""
     rest = ((1 - p) / (classes - 1))[:, None].expand(-1, classes - 1)
     # Logarithms of probabilities are logits that give these probabilities.
-    return loss.bind(_targets(len(p), classes)), torch.cat([p[:, None], rest], 1).log()[None, None]
+    logits = torch.cat([p[:, None], rest], 1).log()[None, None]
+    return _bound(loss, _targets(len(p), classes)), logits
+
+
+def _bound(loss: Losses, targets: TrainingTargets) -> Losses:
+    """The loss bound to these targets.
+
+    Raises:
+        SettingsError: it is no population of losses, but a name or a criterion.
+    """
+    if not hasattr(loss, "bind"):
+        raise SettingsError(
+            f"expected losses as loss.losses() gives them, as metaloss.load('ce').losses(), got "
+            f"{loss!r:.200}"
+        )
+    return loss.bind(targets)
 
 
 def _targets(n: int, classes: int, dtype: torch.dtype = torch.float64) -> TrainingTargets:

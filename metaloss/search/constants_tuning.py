@@ -5,7 +5,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, nn
 from typing_extensions import TypedDict
 
 from metaloss import storage
@@ -19,6 +20,7 @@ from metaloss.criterion.formula import FormulaCriterion
 from metaloss.data.places import features_role
 from metaloss.engines.local import Local
 from metaloss.errors import SettingsError
+from metaloss.evaluation.family_evaluation import FamilyEvaluation
 from metaloss.evaluation.protocol import LossEvaluation
 from metaloss.genomes import FormulaSpace
 from metaloss.losses import zoo
@@ -123,7 +125,7 @@ def resolved(
 
 
 def _families(loss: Any, runs: Path) -> dict[str, Any]:
-    """The families of the run that is meant, if one is."""
+    """The families of the run that is meant, and its guard, if one is."""
     if not isinstance(loss, str | Path) or zoo.published(str(loss)):
         return {}
     try:
@@ -138,7 +140,7 @@ def _families(loss: Any, runs: Path) -> dict[str, Any]:
         images[key] = where[family["name"]]
         if (role := features_role(family["name"])) in where:
             family["features"] = where[role]
-    return {key: table[key] for key in ("tasks", "families")}
+    return {key: table[key] for key in ("tasks", "families", "guard") if key in table}
 
 
 def resume(
@@ -219,18 +221,36 @@ def _score(run: Run, before: Formula, after: Formula, stop: Callable[[], bool]) 
             engine, with_training_cache(run.folder, families, device), Stream(search.seed)
         )
         # Tasks of a role of their own: on those of the choice the winner would look too good.
-        old, new = evaluation.validation_scores(Formulas.of([before, after]), "refinement", tasks)
+        beside = evaluation.families[0].scale.beside
+        measured = evaluation.validation_scores(
+            Formulas.of([before, after]), "refinement", tasks, beside
+        )
         for number, of_family in enumerate(evaluation.each):
             columns = evaluation.family_index(tasks) == number
-            versus = of_family.compare(new[columns], old[columns])
-            scale = of_family.family.scale
-            rows[of_family.family.family.name] = {
-                "before": scale.value(versus.baseline_score),
-                "after": scale.value(versus.score),
-                "gain": scale.difference(asdict(versus.gain)),
-                **scale.entry(),
-            }
+            rows[of_family.family.family.name] = _row(of_family, measured[:, columns])
         most = max(evaluation.task_counts(tasks))
         table = {"before": str(before), "after": str(after), "tasks": most, "families": rows}
         storage.write_record(run.folder / FILE, table)
     return table
+
+
+def _row(evaluation: FamilyEvaluation, measured: Float[Tensor, "2 T *K"]) -> dict[str, Any]:
+    """What two formulas, before and after, reached on a family's tasks.
+
+    Args:
+        evaluation: of the family.
+        measured: their scores; where these are no accuracies, those follow in a column.
+    """
+    scale = evaluation.family.scale
+    old, new = measured if scale.is_accuracy else measured[..., 0]
+    versus = evaluation.compare(new, old)
+    row = {
+        "before": scale.value(versus.baseline_score),
+        "after": scale.value(versus.score),
+        "gain": scale.difference(asdict(versus.gain)),
+        **scale.entry(),
+    }
+    if not scale.is_accuracy:
+        means = measured[..., -1].double().nan_to_num(nan=0.0).mean(1).tolist()
+        row["accuracy"] = dict(zip(("before", "after"), means, strict=True))
+    return row

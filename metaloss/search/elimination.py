@@ -8,7 +8,6 @@ many, at budgets for minutes.
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -22,7 +21,6 @@ from metaloss.core import registry
 from metaloss.core.devices import resolve_device
 from metaloss.core.formatting import counted
 from metaloss.core.metric_scale import MetricScale
-from metaloss.core.records import StageRow
 from metaloss.core.reporting import Reporter
 from metaloss.core.streams import Stream
 from metaloss.criterion import loss_io
@@ -31,10 +29,18 @@ from metaloss.data import image_record
 from metaloss.data.image_record import ImageRecord
 from metaloss.engines.local import Local
 from metaloss.errors import SettingsError
+from metaloss.evaluation.guard import Allowed, Guard, check_guard
 from metaloss.evaluation.protocol import LossEvaluation
 from metaloss.genomes import SymbolicGenome
 from metaloss.losses.language.formula import Formula
-from metaloss.search.elimination_stage import Many, Stage, StageRecord, StageRunner
+from metaloss.search import elimination_results
+from metaloss.search.elimination_stage import (
+    Many,
+    Stage,
+    StageRecord,
+    StageRunner,
+    scores_of,
+)
 from metaloss.search.novelty import SeenLosses
 from metaloss.search.run_folder import Run, find
 from metaloss.search.trained_losses import TrainedLosses
@@ -60,14 +66,18 @@ class Elimination:
         stages: one after another; the best of the last one wins.
         tasks: families by name, path or folder:PATH; the run's own where there are none. A stage
             may name others.
+        guard: how far a loss may lie behind cross-entropy by other metrics, as that of a search;
+            the run's own where None, `{}` for none. What lies further behind ranks last.
     """
 
     start: Many = 100
     stages: Annotated[tuple[Stage, ...], Field(min_length=1)] = STAGES
     tasks: tuple[str, ...] = ()
+    guard: Allowed = None
 
     @model_validator(mode="after")
     def _shrinks(self) -> Self:
+        check_guard(self.guard or {})
         kept = [self.start, *(stage.keep for stage in self.stages)]
         if kept != sorted(kept, reverse=True):
             raise ValueError(
@@ -132,10 +142,15 @@ def eliminate(
     device = resolve_device(evolved.settings.device)
     first = candidates(evolved, elimination.start)
     families = _opened(elimination, evolved, device, data)
-    for stage in elimination.stages:  # what cannot be is refused before anything trains
-        [family.enlarged(stage.steps, stage.scale) for family in families[stage.families]]
-    folder = evolved.folder / FOLDER
     search = evolved.settings
+    allowed = search.guard if elimination.guard is None else elimination.guard
+    guard = Guard(allowed) if allowed else None
+    for stage in elimination.stages:  # what cannot be is refused before anything trains
+        for family in families[stage.families]:
+            family.enlarged(stage.steps, stage.scale)
+            if guard:
+                guard.check(family)
+    folder = evolved.folder / FOLDER
     with (
         storage.Lock(evolved.folder),
         Local(device, search.memory, tf32=search.tf32, stop=stop) as engine,
@@ -148,7 +163,7 @@ def eliminate(
         runners = {
             names: StageRunner(
                 folder,
-                LossEvaluation(engine, opened, Stream(search.seed)),
+                LossEvaluation(engine, opened, Stream(search.seed), guard),
                 search.rates,
                 search.baseline_tasks,
                 conditions(opened, device),
@@ -233,32 +248,11 @@ def _play(
     for number, stage in enumerate(stages, start=1):
         reporter.on_work(f"stage {number} of {len(stages)}: {counted(len(left), 'loss')}")
         record = runners[stage.families].play(number, stage, left, before)
-        before.append(dict(zip(left, record["accuracy"], strict=True)))
+        before.append(dict(zip(left, scores_of(record), strict=True)))
         left = record["kept"]
         records.append(record)
-        reporter.on_elimination_stage(row(record))
+        reporter.on_elimination_stage(elimination_results.row(record))
     return records
-
-
-def row(record: StageRecord) -> StageRow:
-    """A stage in one row."""
-    budget = record["asked"]
-    scale = MetricScale.of(record)
-    table: StageRow = {
-        "stage": budget["stage"],
-        "keep": budget["keep"],
-        "steps": budget["steps"],
-        "scale": budget["scale"],
-        "tasks": budget["tasks"],
-        "repeats": budget["repeats"],
-        "losses": len(record["accuracy"]),
-        "best": scale.value(max(record["accuracy"])),
-        "ce": scale.value(record["reference"]["accuracy"]),
-        "tau": record["tau"],
-    }
-    if not scale.is_accuracy:
-        table["metric_scale"] = scale.entry()["metric_scale"]
-    return table
 
 
 def _finish(
@@ -266,12 +260,10 @@ def _finish(
 ) -> EliminateResult:
     """Save the winner, the picture and, last, the summary."""
     folder = run.folder / FOLDER
-    last = records[-1]
-    ranking = sorted(
-        zip(last["asked"]["losses"], last["worth"], strict=True), key=lambda pair: -pair[1]
-    )
-    rows = [row(record) for record in records]
-    scale = MetricScale.of(last)
+    rows = [elimination_results.row(record) for record in records]
+    ranking = elimination_results.ranked(records[-1])
+    if ranking[0].get("outside"):
+        reporter.on_warning("no loss of the last stage keeps the guard: the nearest to it is taken")
     names = ", ".join(
         dict.fromkeys(
             family["name"] for record in records for family in record["asked"]["families"]
@@ -284,58 +276,19 @@ def _finish(
         "stages": rows,
         "metaloss": __version__,
     }
-    best = FormulaCriterion(Formula.parse(ranking[0][0]), about)
-    loss_io.save(folder / "loss", best, _card(run, best, names, rows), images)
-    _plot(records, folder / "ranks.png")
+    best = FormulaCriterion(Formula.parse(ranking[0]["formula"]), about)
+    loss_io.save(
+        folder / "loss", best, elimination_results.card(run.name, best, names, rows), images
+    )
+    elimination_results.plot(records, folder / "ranks.png")
     summary = {
         "run": run.name,
         "stages": rows,
-        "ranking": [{"formula": f, scale.kind: scale.value(x)} for f, x in ranking],
-        **scale.entry(),
+        "ranking": ranking,
+        **({"guard": guard} if (guard := records[-1]["asked"].get("guard")) else {}),
+        **MetricScale.of(records[-1]).entry(),
     }
     # The summary is written last: where it stands, all else does.
     run.write(f"{FOLDER}/summary.json", summary)
     reporter.on_elimination_end(folder, summary)
     return EliminateResult(best, summary, folder)
-
-
-def _card(run: Run, best: FormulaCriterion, names: str, rows: list[StageRow]) -> str:
-    lines = [
-        f"# {run.name}, after elimination",
-        f"{best.describe()}, the last of {rows[0]['losses']} on {names}.",
-    ]
-    for x in rows:
-        scale = MetricScale.of(x)
-        named = "" if scale.is_accuracy else f"{scale.title}, "
-        lines.append(
-            f"Stage {x['stage']}: {x['losses']} losses, {x['steps']} times the steps, "
-            f"{x['scale']} times the width, {x['tasks']} meta-validation tasks, "
-            f"{x['repeats']} time(s); {named}best {scale.text(x['best'])}, cross-entropy at its "
-            f"best rate {scale.text(x['ce'])}."
-        )
-    lines.append(
-        "The best of many on the tasks that chose it is over-optimistic: nothing here is a test."
-    )
-    return "\n\n".join(lines) + "\n"
-
-
-def _plot(records: list[StageRecord], path: Path) -> None:
-    """What losses reached in a stage against the stage before, for those that both scored."""
-    from metaloss.evaluation import plots
-
-    pairs = []
-    for earlier, later in pairwise(records):
-        known = dict(zip(earlier["asked"]["losses"], earlier["accuracy"], strict=True))
-        before = [known[text] for text in later["asked"]["losses"]]
-        scale = MetricScale.of(later)
-        pairs.append(
-            {
-                "stage": later["asked"]["stage"],
-                "before": [scale.value(x) for x in before],
-                "after": [scale.value(x) for x in later["accuracy"]],
-                "tau": later["tau"],
-                **scale.entry(),
-            }
-        )
-    if pairs:
-        plots.ranks(pairs, path)

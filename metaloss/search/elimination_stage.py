@@ -7,18 +7,21 @@ from statistics import fmean
 from typing import Annotated, Any, NotRequired
 
 import torch
+from jaxtyping import Float, Int
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass as settings
+from torch import Tensor
 from typing_extensions import TypedDict
 
 from metaloss import storage
 from metaloss.core import registry
-from metaloss.core.streams import Stream
+from metaloss.core.metric_scale import MetricScale
 from metaloss.errors import SettingsError
+from metaloss.evaluation.guard import Guard
 from metaloss.evaluation.protocol import BASELINE, LossEvaluation
 from metaloss.evaluation.statistics import rank_correlation
 from metaloss.evaluation.tuning import Tuned
-from metaloss.losses.base import CrossEntropies
+from metaloss.losses.base import CrossEntropies, Losses
 from metaloss.losses.formulas import Formulas
 from metaloss.losses.language.formula import Formula
 from metaloss.search.objectives import mean
@@ -59,10 +62,11 @@ class Stage:
         return self.families, self.steps, self.scale
 
 
-class StageReference(TypedDict):
-    """What is needed of cross-entropy's result."""
+class Reached(TypedDict):
+    """What is needed of cross-entropy's result: as of a `StageRecord`."""
 
     accuracy: float
+    score: NotRequired[float]
 
 
 class StageRecord(TypedDict):
@@ -70,8 +74,11 @@ class StageRecord(TypedDict):
 
     Attributes:
         asked: all that decides it.
-        accuracy: of every loss; the score where the families have another metric.
-        worth: what losses are ranked by: the same, averaged over stages.
+        accuracy: of every loss.
+        score: likewise, where the families have another metric; more is better.
+        worth: what losses are ranked by, accuracy or score, averaged over stages.
+        excess: by how much each lies further behind cross-entropy than the guard allows; missing
+            where there is none.
         kept: the losses that go on.
         tau: how alike this stage and the one before order them.
         reference: cross-entropy.
@@ -80,11 +87,28 @@ class StageRecord(TypedDict):
 
     asked: dict[str, Any]
     accuracy: list[float]
+    score: NotRequired[list[float]]
     worth: list[float]
+    excess: NotRequired[list[float]]
     kept: list[str]
     tau: float | None
-    reference: StageReference
+    reference: Reached
     metric_scale: NotRequired[dict[str, Any]]
+
+
+def scores_of(record: StageRecord) -> list[float]:
+    """What losses are compared by: the score or, where the families have no metric, accuracy."""
+    return record.get("score", record["accuracy"])
+
+
+def order_of(worth: Sequence[float], excess: Sequence[float] | None) -> list[int]:
+    """The places of losses, the best first and what lies outside a guard last."""
+    ranks = torch.tensor(worth, dtype=torch.float64)
+    if excess is not None:
+        ranks = Guard.ranked(ranks, torch.tensor(excess, dtype=torch.float64))
+    # The sort is stable: of equal losses the one that stood before stays before.
+    order: list[int] = ranks.argsort(descending=True, stable=True).tolist()
+    return order
 
 
 @dataclass(frozen=True)
@@ -126,23 +150,28 @@ class StageRunner:
         if storage.is_file(path):
             return _same(path, storage.read_record(path, StageRecord), asked)
         opened = [family.enlarged(stage.steps, stage.scale) for family in self.evaluation.families]
-        scores = self._scores(opened, number, stage, [Formula.parse(text) for text in texts])
+        losses = Formulas.of([Formula.parse(text) for text in texts])
+        of_losses = self._measured(number, stage, [(family, losses, None) for family in opened])
+        tuned = self._tuned(opened, stage)
+        (of_ce,) = self._measured(number, stage, [(x, ce.losses, ce.lr) for x, ce in tuned])
+        scores = self._means(stage, of_losses[..., 0])
         averaged = before[len(before) - stage.mean_of + 1 :]
         worth = [
             fmean([mine, *(x[text] for x in averaged)])
             for mine, text in zip(scores, texts, strict=True)
         ]
-        # The sort is stable: of equal losses the one that stood before stays before.
-        order = sorted(range(len(texts)), key=lambda i: -worth[i])
+        excess = self._excess(stage, of_losses, of_ce)
         # τ tells whether this budget orders the losses as the one before it did.
         tau = rank_correlation([before[-1][text] for text in texts], scores) if before else None
         outcome = {
-            "accuracy": scores,
+            "accuracy": self._means(stage, of_losses[..., self._accuracy]),
+            **({} if self._scale.is_accuracy else {"score": scores}),
             "worth": worth,
-            "kept": [texts[i] for i in order[: stage.keep]],
+            **({} if excess is None else {"excess": excess}),
+            "kept": [texts[i] for i in order_of(worth, excess)[: stage.keep]],
             "tau": tau,
-            "reference": self._reference(opened, number, stage),
-            **opened[0].scale.entry(),
+            "reference": self._reference(tuned, stage, of_ce),
+            **self._scale.entry(),
         }
         storage.write_record(path, {"asked": asked, **outcome})
         # Read back, so that a stage just played and one that is resumed give the same values.
@@ -157,54 +186,98 @@ class StageRunner:
             replace(stage, tasks=max(self.evaluation.task_counts(stage.tasks)), families=())
         )
         del budget["families"]
+        guard = self.evaluation.guard
         return {
             "stage": number,
             **budget,
+            **({"guard": dict(guard.allowed)} if guard else {}),
             "seed": seed,
             **self.conditions,
             "families": families,
             "losses": [*texts],
         }
 
-    def _scores(
-        self, opened: Sequence[OpenFamily], number: int, stage: Stage, formulas: Sequence[Formula]
-    ) -> list[float]:
-        """The score of every loss at the families' own rates; a failed training counts as 0."""
-        pairs = [(family, key) for key in self._keys(number, stage) for family in opened]
-        losses = Formulas.of(formulas)
-        score = [
-            self.evaluation.on(family).scores(losses, "validation", key, stage.tasks)[0]
-            for family, key in pairs
+    @property
+    def _beside(self) -> tuple[str, ...]:
+        """Metrics in columns behind the score: the guard's and, last, accuracy, which is shown."""
+        guard = self.evaluation.guard
+        return (*(guard.metrics if guard else ()), *self._scale.beside)
+
+    @property
+    def _accuracy(self) -> int:
+        """The column of accuracy."""
+        return 0 if self._scale.is_accuracy else -1
+
+    @property
+    def _scale(self) -> MetricScale:
+        """How scores are shown: of all families alike."""
+        return self.evaluation.families[0].scale
+
+    def _measured(
+        self, number: int, stage: Stage, trained: Sequence[tuple[OpenFamily, Losses, float | None]]
+    ) -> Float[Tensor, "P T K"]:
+        """Score and further columns on a stage's tasks; a failed training counts as 0.
+
+        The same keys for all that is trained: losses and cross-entropy meet the same tasks. These
+        come family after family, and all of that again for every repeat.
+
+        Args:
+            number: of the stage.
+            stage: its budget.
+            trained: for each family P losses, and their rate; the family's own where None.
+        """
+        keys = [
+            self.evaluation.key.at("elimination", number, repeat) for repeat in range(stage.repeats)
         ]
-        # Columns come family after family, and all of that again for every repeat.
-        numbers = self.evaluation.family_index(stage.tasks).repeat(stage.repeats)
-        return [float(x) for x in mean(torch.cat(score, 1).nan_to_num(nan=0.0), numbers)]
-
-    def _reference(self, opened: Sequence[OpenFamily], number: int, stage: Stage) -> dict[str, Any]:
-        """Cross-entropy on the same tasks, at the rate that is best for this budget."""
-        table = {
-            family.family.name: self._rival(family, tuned, number, stage)
-            for family, tuned in self._tuned(opened, stage)
-        }
-        return {
-            "accuracy": sum(row["accuracy"] for row in table.values()) / len(table),
-            "families": table,
-        }
-
-    def _rival(
-        self, family: OpenFamily, tuned: Tuned, number: int, stage: Stage
-    ) -> dict[str, float]:
-        score = [
-            # The same keys as for the losses: cross-entropy meets the same tasks.
+        found = [
             self.evaluation.on(family).scores(
-                tuned.losses, "validation", key, stage.tasks, lr=tuned.lr
-            )[0, 0]
-            for key in self._keys(number, stage)
+                losses, "validation", key, stage.tasks, lr=lr, beside=self._beside
+            )[0]
+            for key in keys
+            for family, losses, lr in trained
         ]
-        return {
-            "lr": tuned.lr,
-            "accuracy": float(torch.cat(score).double().nan_to_num(nan=0.0).mean()),
-        }
+        measured = torch.cat(found, 1).nan_to_num(nan=0.0)
+        return measured if self._beside else measured[..., None]
+
+    def _family_index(self, stage: Stage) -> Int[Tensor, " T"]:
+        """The family of every column of tasks."""
+        return self.evaluation.family_index(stage.tasks).repeat(stage.repeats)
+
+    def _means(self, stage: Stage, score: Float[Tensor, "P T"]) -> list[float]:
+        """Of every loss the mean over the families."""
+        return [float(x) for x in mean(score, self._family_index(stage))]
+
+    def _excess(
+        self, stage: Stage, of_losses: Float[Tensor, "P T K"], of_ce: Float[Tensor, "T K"]
+    ) -> list[float] | None:
+        """By how much every loss lies further behind cross-entropy than the guard allows."""
+        guard = self.evaluation.guard
+        if guard is None:
+            return None
+        columns = slice(0, 1 + len(guard.metrics))
+        index = self._family_index(stage)
+        excess: list[float] = guard.excess(
+            of_losses[..., columns], of_ce[:, columns], index
+        ).tolist()
+        return excess
+
+    def _reference(
+        self, tuned: Sequence[tuple[OpenFamily, Tuned]], stage: Stage, of_ce: Float[Tensor, "T K"]
+    ) -> dict[str, Any]:
+        """Cross-entropy on the same tasks, at the rate that is best for this budget."""
+        index = self._family_index(stage)
+        table = {}
+        for number, (family, ce) in enumerate(tuned):
+            reached = of_ce[index == number].double().mean(0).tolist()
+            score = {} if self._scale.is_accuracy else {"score": reached[0]}
+            table[family.family.name] = {
+                "lr": ce.lr,
+                "accuracy": reached[self._accuracy],
+                **score,
+            }
+        kinds = ("accuracy",) if self._scale.is_accuracy else ("accuracy", "score")
+        means = {kind: sum(row[kind] for row in table.values()) / len(table) for kind in kinds}
+        return {**means, "families": table}
 
     def _tuned(self, opened: Sequence[OpenFamily], stage: Stage) -> list[tuple[OpenFamily, Tuned]]:
         budget = (stage.steps, stage.scale)
@@ -218,11 +291,6 @@ class StageRunner:
                 for family in opened
             ]
         return list(zip(opened, self.tuned[budget], strict=True))
-
-    def _keys(self, number: int, stage: Stage) -> list[Stream]:
-        return [
-            self.evaluation.key.at("elimination", number, repeat) for repeat in range(stage.repeats)
-        ]
 
 
 def _same(path: Path, record: StageRecord, asked: dict[str, Any]) -> StageRecord:

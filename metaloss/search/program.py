@@ -129,7 +129,7 @@ def start(
     )
     if guard := search.guard_rule():
         for family in families:
-            guard.observer(family)
+            guard.check(family)
     # Before the folder is made: a search that could not be tested fairly leaves nothing behind.
     _check_test_images(families, images)
     run = create(out, search, provenance(search, families, device), images)

@@ -285,11 +285,14 @@ class SearchRunner:
     def _held_out(self, mean_candidate: Population) -> dict[str, float]:
         """What the mean candidate reaches on the tasks that cross-entropy was tuned on.
 
-        The gain is in the metric's own sign.
+        The gain is in the metric's own sign, and accuracy stands beside another metric.
         """
-        score = self.evaluation.validation_scores(
-            self.genome.losses(mean_candidate), "baseline", self.run.settings.baseline_tasks
+        beside = self.scale.beside
+        measured = self.evaluation.validation_scores(
+            self.genome.losses(mean_candidate), "baseline", self.run.settings.baseline_tasks, beside
         )[0]
+        score = measured[:, 0] if beside else measured
+        accuracy = {"accuracy": _mean(measured[:, 1])} if beside else {}
         # Mean and standard error need no bootstrap, so the fewest resamples do.
         gain = paired(
             score,
@@ -298,7 +301,8 @@ class SearchRunner:
             resamples=2,
         )
         return {
-            self.scale.kind: self.scale.value(float(score.double().nan_to_num().mean())),
+            self.scale.kind: self.scale.value(_mean(score)),
+            **accuracy,
             "gain": gain.mean if self.scale.maximise else -gain.mean,
             "error": gain.error,
         }
@@ -312,3 +316,8 @@ class SearchRunner:
         }
         with contextlib.suppress(OSError), (self.run.folder / "timing.jsonl").open("a") as file:
             file.write(json.dumps(row) + "\n")
+
+
+def _mean(score: Float[Tensor, " T"]) -> float:
+    """The mean over tasks, a failed training counting as 0."""
+    return float(score.double().nan_to_num(nan=0.0).mean())

@@ -14,7 +14,7 @@ from metaloss.core import reading, registry
 from metaloss.core.config import merge_tables, split_settings
 from metaloss.data import shapes
 from metaloss.errors import SettingsError
-from metaloss.evaluation.guard import Guard, check_guard
+from metaloss.evaluation.guard import Allowed, Guard, check_guard
 from metaloss.evaluation.protocol import ScreeningBudget
 from metaloss.evolution import Objective
 from metaloss.genomes import Genome
@@ -96,7 +96,7 @@ class Settings(BaseModel):
     tf32: bool = False
     objective: Literal["mean", "robust", "wins"] = "mean"
     deviations: Annotated[float, Field(ge=0, le=100)] = 1.0
-    guard: dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]] | None = None
+    guard: Allowed = None
     tries: Annotated[int, Field(ge=1, le=10_000)] = 30
     screen_steps: Annotated[int, Field(ge=0)] | None = None
     screen_tasks: Count = 2

@@ -23,7 +23,7 @@ from metaloss.errors import DamagedFile, DiskError, SettingsError
 from metaloss.evaluation import plots
 from metaloss.genomes._filters import examine
 from metaloss.genomes.mln import MetaLossNetwork
-from metaloss.search import elimination, estimate, run_folder, settings
+from metaloss.search import elimination_results, estimate, run_folder, settings
 from metaloss.search.estimate import estimate_cost, estimate_text, example_losses
 
 
@@ -504,24 +504,30 @@ def test_numbers_of_another_metric_than_accuracy_carry_its_name(capsys):
     talk = console.Console()
     record = {
         "asked": {"stage": 1, "keep": 1, "steps": 2, "scale": 1, "tasks": 4, "repeats": 1},
-        "accuracy": [4.5, 4.25],
-        "reference": {"accuracy": 4.0},
+        "accuracy": [0.75, 0.5],
+        "score": [4.5, 4.25],
+        "reference": {"accuracy": 0.625, "score": 4.0},
         "tau": None,
         **scale.entry(),
     }
-    talk.on_elimination_stage(elimination.row(record))
-    ranking = [{"formula": "-logp", "cost": 0.5}]
+    talk.on_elimination_stage(elimination_results.row(record))
+    ranking = [{"formula": "-logp", "cost": 0.5, "accuracy": 0.75}]
     talk.on_elimination_end(Path("there"), {"ranking": ranking, **scale.entry()})
     gain = {"mean": -0.25, "low": -0.5, "high": -0.125, "tasks": 3}
-    row = {"before": 0.5, "after": 0.25, "gain": gain, **scale.entry()}
+    accuracy = {"before": 0.5, "after": 0.625}
+    row = {"before": 0.5, "after": 0.25, "accuracy": accuracy, "gain": gain, **scale.entry()}
     talk.on_refine_end({"before": "a", "after": "b", "families": {"tiny": row}})
     talk.scale = scale
     talk.total = 3
     talk.on_baseline([SimpleNamespace(lr=0.2, score=4.25)], 64)
     talk.__exit__()
     stage, winner, _, _, _, refined, start, table, _ = capsys.readouterr().out.splitlines()
-    assert stage.split() == ["1", "2", "2x", "1x", "4", "1", "0.500", "1.000", "cost"]
-    assert winner == "winner  -logp: cost 0.500 in the last stage"
-    assert refined.endswith("cost 0.500 before, 0.250 after: paired -0.250 [-0.500, -0.125]")
+    assert stage.split()[:8] == ["1", "2", "2x", "1x", "4", "1", "0.500", "1.000"]
+    assert stage.endswith("  cost, accuracy 75.0 %, CE 62.5 %")
+    assert winner == "winner  -logp: cost 0.500 (accuracy 75.0 %) in the last stage"
+    assert refined.endswith(
+        "cost 0.500 before, 0.250 after: paired -0.250 [-0.500, -0.125] "
+        "(accuracy 50.0 % before, 62.5 % after)"
+    )
     assert start.endswith("(0.2): cost 0.750 on 64 meta-validation tasks")
     assert table == "table   best, mean, held-out: cost"

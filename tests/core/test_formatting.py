@@ -26,8 +26,17 @@ def test_p_values_have_three_digits_and_are_never_nothing(p, text):
     assert formatting.probability(p) == text
 
 
-def test_a_difference_has_its_sign_and_its_interval():
-    assert (
-        formatting.interval({"mean": -0.0123, "low": -0.02, "high": 0.001}) == "-1.2 [-2.0, +0.1]"
-    )
+@pytest.mark.parametrize(
+    ("difference", "text"),
+    [(1.25, "+1.2"), (-1.23, "-1.2"), (0.04, "0.0"), (-0.04, "0.0"), (0.0, "0.0"), (0.06, "+0.1")],
+)
+def test_a_difference_has_its_sign_unless_it_rounds_to_nothing(difference, text):
+    assert formatting.signed(difference, 1) == text
+
+
+def test_a_difference_that_is_not_known_keeps_its_name():
+    assert formatting.signed(float("nan"), 1) == "nan"
+
+
+def test_a_share_is_shown_in_percent():
     assert formatting.percent(0.6347) == "63.5 %"

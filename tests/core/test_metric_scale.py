@@ -40,4 +40,17 @@ def test_accuracy_stands_beside_another_metric():
 
 def test_no_difference_of_a_cost_has_no_minus_sign():
     none = COST.difference({"mean": 0.0, "low": 0.0, "high": 0.0})
-    assert COST.interval(none) == "+0.000 [+0.000, +0.000]"
+    assert COST.interval(none) == "0.000 [0.000, 0.000]"
+
+
+def test_a_difference_that_rounds_to_nothing_has_no_sign():
+    assert ACCURACY.interval({"mean": -0.0004, "low": -0.005, "high": 0.0004}) == "0.0 [-0.5, 0.0]"
+    small = {"mean": 0.0004, "low": -0.0004, "high": 0.0006}
+    assert KAPPA.interval(small) == "0.000 [0.000, +0.001]"
+
+
+def test_what_is_lost_is_not_called_a_gain():
+    assert ACCURACY.change(-0.083) == "loses 8.3 points"
+    assert ACCURACY.change(0.083) == "gains 8.3 points"
+    assert ACCURACY.change(-0.0004) == "gains 0.0 points"
+    assert KAPPA.change(-0.25) == "loses 0.250"

@@ -80,9 +80,10 @@ def test_normalising_is_by_the_pull_where_mistakes_cost_alike(tmp_path):
 @pytest.mark.parametrize("spec", ["mean(-y*logp*exp(-logprior))", "mean(cost*p*prior)"])
 def test_a_program_that_normalises_is_by_the_same_pull(spec, tmp_path):
     logits, label = (x.float() if x.is_floating_point() else x for x in situation())
-    loss = metaloss.load(spec, costs=COSTS, prior=[4, 3, 2, 1], normalise=True)
-    expected = metaloss.load(spec, costs=COSTS, prior=[4, 3, 2, 1])(logits, label) / loss.gain(4)
-    fresh = metaloss.load(spec, costs=COSTS, prior=[4, 3, 2, 1], normalise=True)
+    told = {"prior": [4, 3, 2, 1]} | ({"costs": COSTS} if "cost" in spec else {})
+    loss = metaloss.load(spec, normalise=True, **told)
+    expected = metaloss.load(spec, **told)(logits, label) / loss.gain(4)
+    fresh = metaloss.load(spec, normalise=True, **told)
     torch.testing.assert_close(program(fresh, tmp_path / "x.pt2")(logits, label), expected)
 
 
@@ -91,6 +92,15 @@ def test_costs_are_in_no_state_dict_and_follow_the_module():
     assert not loss.state_dict()
     assert loss.double().costs.dtype == torch.float64
     assert not metaloss.load("ce").reads_costs
+
+
+@pytest.mark.parametrize("spec", ["ce", "logit_adjustment", "soft_f1", "mln-fashionmnist"])
+def test_costs_are_refused_by_a_loss_that_does_not_see_them(spec):
+    with pytest.raises(SettingsError, match="does not see what mistakes cost, so costs= would"):
+        metaloss.load(spec, costs=COSTS)
+    with pytest.raises(SettingsError, match="does not see what mistakes cost"):
+        metaloss.load(spec).with_options(costs=COSTS)
+    assert metaloss.load(spec, costs=None).costs is None
 
 
 def test_costs_that_do_not_fit_are_refused(tmp_path):

@@ -7,6 +7,7 @@ from test_export import program, written
 import metaloss
 from metaloss.criterion import loss_io
 from metaloss.criterion.export import export
+from metaloss.errors import SettingsError
 
 COUNTS = torch.tensor([20.0, 5, 2, 0])
 LABELS = torch.tensor([0] * 20 + [1] * 5 + [2] * 2)
@@ -81,11 +82,21 @@ def test_a_prior_is_in_no_state_dict_and_follows_the_module():
     assert loss.double().prior.dtype == torch.float64
 
 
-def test_a_loss_without_the_shares_takes_a_prior_and_is_the_same():
+def test_a_loss_without_the_shares_is_the_same_when_it_is_told_of_them(tmp_path):
     logits, label = situation()
     loss = metaloss.load("focal")
     assert not loss.reads_prior
-    assert torch.equal(loss(logits, label), loss.fit_prior(LABELS, 4)(logits, label))
+    told = loss.fit_prior(LABELS, 4)
+    assert torch.equal(loss(logits, label), told(logits, label))
+    metaloss.export(told, tmp_path / "told" / "loss.json")
+    assert torch.equal(metaloss.load(tmp_path / "told").prior, told.prior)
+
+
+@pytest.mark.parametrize("spec", ["focal", "softmax_margin", "dice"])
+def test_a_prior_is_refused_by_a_loss_that_does_not_see_it(spec):
+    with pytest.raises(SettingsError, match="does not see the classes' shares, so prior= would"):
+        metaloss.load(spec, prior=COUNTS)
+    assert metaloss.load(spec, prior=None).prior is None
 
 
 def test_priors_that_do_not_fit_are_refused():

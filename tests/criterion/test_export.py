@@ -24,6 +24,10 @@ from metaloss.losses.language.expression import LOGP, P, Y, call, constant
 from metaloss.losses.language.formula import Formula
 from metaloss.losses.language.primitives import PRIMITIVES
 
+NO_LOSS = {
+    "an unknown name": ("soft_f2", "no loss 'soft_f2'"),
+    "another library's module": (torch.nn.MSELoss(), "MSELoss is not metaloss's"),
+}
 SPECS = [
     *(name for name in zoo.names() if zoo.entry(name).text),
     "focal(gamma=0.5)",
@@ -349,3 +353,26 @@ def test_a_genome_of_a_users_own_says_how_its_losses_are_written_as_python():
 def test_a_path_to_export_to_may_be_text(tmp_path):
     export(metaloss.load("ce"), f"{tmp_path}/loss.tex")
     assert (tmp_path / "loss.tex").is_file()
+
+
+@pytest.mark.parametrize("spec", ["soft_f1", "focal(gamma=1)", "-y*logp", Formula.parse("mean(p)")])
+def test_export_takes_a_loss_as_load_does(spec, tmp_path):
+    export(spec, tmp_path / "theirs.py")
+    export(metaloss.load(spec), tmp_path / "ours.py")
+    assert (tmp_path / "theirs.py").read_text() == (tmp_path / "ours.py").read_text()
+
+
+def test_export_takes_the_folder_of_a_run(tmp_path):
+    export("ce", tmp_path / "runs" / "mine" / "loss" / "loss.json")
+    export("mine", tmp_path / "loss.tex", tmp_path / "runs")
+    export("ce", tmp_path / "same.tex")
+    assert (tmp_path / "loss.tex").read_text() == (tmp_path / "same.tex").read_text()
+
+
+@pytest.mark.parametrize("what", NO_LOSS)
+def test_export_refuses_what_is_no_loss(what, tmp_path):
+    spec, line = NO_LOSS[what]
+    with pytest.raises(SettingsError) as caught:
+        export(spec, tmp_path / "loss.py")
+    assert str(caught.value).startswith(line)
+    assert not (tmp_path / "loss.py").exists()

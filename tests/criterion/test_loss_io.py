@@ -6,6 +6,8 @@ Reading does nothing but read.
 import dataclasses
 import json
 import random
+import subprocess
+import sys
 from pathlib import Path
 
 import fuzzing
@@ -423,3 +425,57 @@ def test_weights_never_lie_beside_another_loss_s_description(tmp_path, monkeypat
         assert not (folder / "loss.json").exists()
     loss_io.save(folder, network, "")
     assert (metaloss.load(folder).values == network.values).all()
+
+
+def test_one_loss_is_a_list_of_one():
+    ce = metaloss.load("ce")
+    for one in ("ce", ce, Path("ce"), ce.formula):
+        assert loss_io.listed(one) == [one]
+    assert loss_io.listed(("ce", ce)) == ["ce", ce]
+    with pytest.raises(SettingsError, match="expected losses in a list, got 3"):
+        loss_io.listed(3)
+
+
+WRONG = """
+import metaloss
+from metaloss.errors import SettingsError
+
+ce = metaloss.load("ce")
+for call in (
+    lambda: metaloss.load(3),
+    lambda: metaloss.export(ce.losses(), "loss.py"),
+    lambda: metaloss.refine(None),
+    lambda: metaloss.compare([3]),
+    lambda: metaloss.compare(3),
+    lambda: metaloss.study(3, ["tasks:digits", "tasks:fashionmnist"]),
+    lambda: metaloss.study([ce, "mse"], ["tasks:digits", "tasks:fashionmnist"]),
+    lambda: metaloss.phenotype.gain("focal", 3),
+    lambda: metaloss.phenotype.curve(ce),
+    lambda: metaloss.phenotype.minimum("focal"),
+    lambda: metaloss.phenotype.warnings("focal"),
+):
+    try:
+        call()
+    except SettingsError as error:
+        print(error)
+"""
+
+
+def test_what_cannot_be_a_loss_is_refused_in_one_line_by_every_function(tmp_path):
+    # In a process of its own, whose arguments nothing checks but the functions themselves.
+    found = subprocess.run(
+        [sys.executable, "-c", WRONG], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    lines = found.stdout.splitlines()
+    a_loss = "expected a loss: a name, a path, a formula or a module, got "
+    assert lines[0] == f"{a_loss}3"
+    assert lines[1].startswith(a_loss)
+    assert lines[2] == f"{a_loss}None"
+    assert lines[3] == f"{a_loss}3"
+    assert lines[4] == lines[5] == "expected losses in a list, got 3"
+    assert lines[6].startswith("study: losses.0: Input should be a valid string")
+    losses = "expected losses as loss.losses() gives them, as metaloss.load('ce').losses(), got "
+    assert [line.removeprefix(losses)[:7] for line in lines[7:]] == [
+        *("'focal'", "Criteri"),
+        *("'focal'", "'focal'"),
+    ]

@@ -124,7 +124,10 @@ def test_a_table_is_read_and_written_as_it_was():
     ("value", "line"),
     [
         (0.4, 'expected { kind = "symmetric", share = 0.4 }, got 0.4'),
+        (0.2, 'expected { kind = "symmetric", share = 0.2 }, got 0.2'),
+        ("pair", "expected { kind = \"symmetric\", share = 0.4 }, got 'pair'"),
         ({"kind": "pair"}, "share: Field required"),
+        ({"share": 0.2}, "kind: Field required, one of symmetric, pair, confusion"),
         ({"kind": "pair", "shares": 1}, "unknown setting 'shares'. Did you mean 'share'?"),
         ({"kind": "pairs", "share": 1}, "kind: Input should be 'symmetric', 'pair' or 'confusion'"),
         (

@@ -50,8 +50,8 @@ def test_before_and_after_are_both_formulas_on_the_same_fresh_tasks(
     asked = []
     held_out = LossEvaluation.validation_scores
 
-    def watched(self, losses, role, tasks):
-        score = held_out(self, losses, role, tasks)
+    def watched(self, losses, role, tasks, beside=()):
+        score = held_out(self, losses, role, tasks, beside)
         asked.append((role, [str(f) for f in losses.formulas], score))
         return score
 
@@ -73,7 +73,7 @@ def test_the_original_that_stays_gained_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(
         LossEvaluation,
         "validation_scores",
-        lambda self, losses, role, tasks: torch.full((len(losses), tasks), 0.5),
+        lambda self, losses, role, tasks, beside=(): torch.full((len(losses), tasks), 0.5),
     )
     result = refined(tmp_path)
     assert result.comparison["before"] == result.comparison["after"]
@@ -81,7 +81,7 @@ def test_the_original_that_stays_gained_nothing(tmp_path, monkeypatch):
 
 
 def test_several_families_are_told_apart(tmp_path, monkeypatch):
-    def held_out(self, losses, role, tasks):
+    def held_out(self, losses, role, tasks, beside=()):
         score = torch.full((len(losses), 2 * tasks), 0.5)
         score[-1, tasks:] = 0.75
         return score
@@ -109,10 +109,10 @@ def test_the_run_is_an_ordinary_one_and_goes_on_after_an_interruption(tmp_path):
 def test_an_interrupted_comparison_is_made_by_resume(tmp_path, monkeypatch):
     held_out = LossEvaluation.validation_scores
 
-    def interrupted(self, losses, role, tasks):
+    def interrupted(self, losses, role, tasks, beside=()):
         if role == "refinement":
             raise Interrupted
-        return held_out(self, losses, role, tasks)
+        return held_out(self, losses, role, tasks, beside)
 
     with monkeypatch.context() as patch:
         patch.setattr(LossEvaluation, "validation_scores", interrupted)
@@ -202,3 +202,23 @@ def test_the_command_prints_before_and_after(tmp_path, monkeypatch, capsys):
     table = json.loads(capsys.readouterr().out)
     assert table["before"] == "sum(-y * logp + 0.5 * p * p)"
     assert table["run"].startswith("runs/")
+
+
+def test_accuracy_stands_beside_another_metric_and_a_run_s_guard_is_kept(tmp_path, monkeypatch):
+    monkeypatch.setattr("metaloss.evaluation.metric_resamples.COUNTED", 20)
+    path = family(tmp_path)
+    others = {"metric": "macro_f1", "guard": {"accuracy": 50.0}, "report_every": 1}
+    first = metaloss.refine(
+        "poly1", path, out=tmp_path / "runs", strategy=SMALL["strategy"], **TINY, **others
+    )
+    row = first.comparison["families"]["tiny"]
+    assert row["metric_scale"]["kind"] == "macro_f1"
+    assert all(0 < row["accuracy"][when] <= 1 for when in ("before", "after"))
+    assert row["accuracy"]["before"] != row["before"]
+    held_out = [x["held_out"] for x in program.resume(first.folder).history if "held_out" in x]
+    assert held_out
+    assert all(0 < x["accuracy"] <= 1 and x["accuracy"] != x["macro_f1"] for x in held_out)
+    again = constants_tuning.resolved(first.folder, {}, tmp_path)
+    assert again.guard == {"accuracy": 50.0}
+    assert again.metric == {"kind": "macro_f1"}
+    assert constants_tuning.resolved(first.folder, {"tasks": [path]}, tmp_path).guard is None

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from test_report import check_vector
-from test_run_folder import code, evolved, family, only_the_subset, tree, without_plots
+from test_run_folder import TINY, code, evolved, family, only_the_subset, tree, without_plots
 
 import metaloss
 from metaloss import console, storage
@@ -376,3 +376,62 @@ def test_a_signal_leaves_stages_that_the_printed_command_goes_on_from(run, monke
     assert [path.name for path in (run / "elimination").iterdir()] == ["stage-1.json"]
     assert code("eliminate", run, *FLAGS, "-q") == 0
     assert loss_io.load(run / "elimination").describe() == records(run)[-1]["kept"][0]
+
+
+# --- another metric, and a guard ---
+
+
+def order(record):
+    """The losses of a stage, the best first, told by hand from what its file says."""
+    asked = record["asked"]["losses"]
+    rows = zip(asked, record["worth"], record["excess"], strict=True)
+    return [text for text, _, _ in sorted(rows, key=lambda x: (x[2] > 0, x[2] or -x[1]))]
+
+
+def test_what_lies_outside_the_guard_goes_last_and_accuracy_stands_beside_the_metric(run, capsys):
+    path = family(run.parent, "f1", f'metric = "macro_f1"\n{TINY}')
+    changes = {**SMALL, "tasks": [path], "guard": {"accuracy": 0.5}}
+    with console.Console() as talk:
+        result = metaloss.eliminate(run, changes=changes, reporter=talk)
+    found = records(run)
+    assert any(any(record["excess"]) for record in found)
+    for record in found:
+        ce = record["reference"]["accuracy"]
+        behind = [max(0.0, 100 * (ce - x) - 0.5) for x in record["accuracy"]]
+        assert record["excess"] == pytest.approx(behind, abs=1e-4)
+        assert record["worth"] == record["score"] != record["accuracy"]
+        assert record["kept"] == order(record)[: len(record["kept"])]
+    ranking = result.summary["ranking"]
+    assert [x["formula"] for x in ranking] == order(found[-1])
+    best = found[-1]["asked"]["losses"].index(ranking[0]["formula"])
+    assert ranking[0]["accuracy"] == found[-1]["accuracy"][best]
+    assert ranking[0]["macro_f1"] == found[-1]["score"][best]
+    assert result.summary["guard"] == {"accuracy": 0.5}
+    printed = capsys.readouterr().out
+    outside = sum(x > 0 for x in found[0]["excess"])
+    assert f"CE {100 * found[0]['reference']['accuracy']:.1f} %, {outside} outside the" in printed
+    assert "guard   at most behind tuned cross-entropy: accuracy by 0.5 points" in printed
+    assert f"(accuracy {100 * ranking[0]['accuracy']:.1f} %) in the last stage" in printed
+
+
+def test_the_guard_is_the_run_s_own_unless_another_one_is_given(tmp_path):
+    run = evolved(tmp_path, guard={"accuracy": 100.0}, **PARTS).folder
+    metaloss.eliminate(run, changes=SMALL)
+    assert all(record["asked"]["guard"] == {"accuracy": 100.0} for record in records(run))
+    assert not any(any(record["excess"]) for record in records(run))
+    kept = [record["kept"] for record in records(run)]
+    with pytest.raises(SettingsError, match="other guard"):
+        metaloss.eliminate(run, changes={**SMALL, "guard": {"accuracy": 1.0}})
+    shutil.rmtree(run / "elimination")
+    metaloss.eliminate(run, changes={**SMALL, "guard": {}})
+    assert [record["kept"] for record in records(run)] == kept
+    assert all("excess" not in record for record in records(run))
+
+
+@pytest.mark.parametrize(
+    ("guard", "words"),
+    [("accuracy", "as guard.accuracy=2.0, got 'accuracy'"), ({"acuracy": 1}, "unknown metric")],
+)
+def test_what_is_no_guard_is_refused(run, guard, words):
+    with pytest.raises(SettingsError, match=words):
+        metaloss.eliminate(run, changes={**SMALL, "guard": guard})

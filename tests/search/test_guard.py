@@ -79,11 +79,11 @@ def test_the_first_column_is_the_score_and_the_others_are_the_guard_s_metrics(me
     losses = Formulas.of([zoo.read("ce"), zoo.read("mse"), Formula.parse("1e30*-y*logp")])
     with Local() as engine:
 
-        def scores(episodes, guard=None):
+        def scores(episodes, beside=()):
             evaluation = FamilyEvaluation(engine, episodes, Stream(0))
-            return evaluation.scores(losses, "train", Stream(1), 5, guard=guard)[0]
+            return evaluation.scores(losses, "train", Stream(1), 5, beside=beside)[0]
 
-        columns = scores(family, Guard({"accuracy": 1.0, "worst_recall": 5.0}))
+        columns = scores(family, ("accuracy", "worst_recall"))
         alone = [scores(x) for x in (family, opened(), opened(metric="worst_recall"))]
     assert columns.shape == (3, 5, 3)
     torch.testing.assert_close(columns, torch.stack(alone, -1), equal_nan=True)
@@ -198,7 +198,10 @@ def test_the_command_takes_a_guard_and_says_so(tmp_path, capsys):
     [
         ({"acuracy": 2.0}, "guard: unknown metric 'acuracy'. Did you mean 'accuracy'?"),
         ({"accuracy": -1.0}, "guard.accuracy"),
-        (2.0, "guard"),
+        (2.0, "as guard.accuracy=2.0, got 2.0"),
+        ("accuracy", "as guard.accuracy=2.0, got 'accuracy'"),
+        ("mcc", "as guard.mcc=2.0, got 'mcc'"),
+        ("well", "as guard.accuracy=2.0, got 'well'"),
     ],
 )
 def test_what_is_no_guard_is_refused_in_one_line(guard, words):

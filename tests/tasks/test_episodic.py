@@ -149,6 +149,10 @@ def test_an_unknown_family_gets_the_nearest_name():
             "unknown setting 'label_noise'. It is now noise = { kind = ",
         ),
         (
+            GOOD + "label_noise = 0.2",
+            'It is now noise = { kind = "symmetric", share = 0.2 }',
+        ),
+        (
             GOOD + 'noise = { kind = "pair", share = 1.5 }',
             "noise: share: Input should be at least 0 and at most 1, got 1.5",
         ),

@@ -13,6 +13,7 @@ from metaloss.core.config import split_settings
 from metaloss.core.devices import resolve_device
 from metaloss.core.reporting import Reporter
 from metaloss.core.streams import Stream
+from metaloss.criterion import loss_io
 from metaloss.engines.local import Local
 from metaloss.evaluation.episode_evaluation import EpisodeEvaluation
 from metaloss.evaluation.rivals import available, install
@@ -85,7 +86,7 @@ def compare(
     table = {"tasks": (tasks,) if isinstance(tasks, str) else tuple(tasks), **others}
     options: dict[str, Any] = {"reporter": reporter, "stop": stop}
     return start(
-        [losses] if isinstance(losses, str) else losses,
+        loss_io.listed(losses),
         table,
         out=out,
         name=name,

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from metaloss.core import webpage
-from metaloss.core.formatting import percent, probability, tuned_quantities
+from metaloss.core.formatting import percent, probability, signed, tuned_quantities
 from metaloss.core.metric_scale import ACCURACY, MetricScale
 from metaloss.core.plot_style import Picture
 from metaloss.core.records import loss_name
@@ -123,7 +123,7 @@ def _against(difference: dict[str, Any], scale: MetricScale) -> list[str]:
     ends = scale.ends(difference["low"], difference["high"])
     intervals = f"{scale.interval(difference['gain'])} {ends}"
     counts = f"{test['wins']}/{test['ties']}/{test['losses']}"
-    return [intervals, counts, probability(difference["p"]), f"{test['effect']:+.2f}"]
+    return [intervals, counts, probability(difference["p"]), signed(test["effect"], 2)]
 
 
 def _number(x: float | None) -> str:

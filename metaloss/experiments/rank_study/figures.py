@@ -1,9 +1,10 @@
-"""A study's figure: the losses' accuracies under every two settings, coloured by cluster."""
+"""A study's figure: what losses reach under every two settings, coloured by cluster."""
 
 import textwrap
 from collections.abc import Sequence
 from typing import Any
 
+from metaloss.core.metric_scale import ACCURACY, MetricScale
 from metaloss.core.plot_style import COLOURS, MARKS, Picture, drawing_style, panels, render
 from metaloss.experiments.rank_study.ranking import Pair
 from metaloss.experiments.rank_study.results import StudyResults
@@ -27,15 +28,23 @@ def scatter(results: StudyResults, pairs: Sequence[Pair]) -> Picture:
         axis = axes[row * n + column]
         axis.set_visible(True)
         _panel(axis, pair, results)
+    what, failure = (
+        ("Accuracy of every loss", "0")
+        if results.by_accuracy
+        else ("What every loss reaches, by the metric beside the setting,", "the worst value")
+    )
     caption = (
-        "Accuracy of every loss under two settings; colours and marks: clusters. A failed training "
-        "counts as 0."
+        f"{what} under two settings; colours and marks: clusters. A failed training counts as "
+        f"{failure}."
     )
     return Picture("scatter", caption, *render(figure))
 
 
 def _panel(axis: Any, pair: Pair, results: StudyResults) -> None:
-    a, b = ([100 * value for value in results.accuracy(name)] for name in (pair.a, pair.b))
+    a, b = (
+        [results.scales[name].number(value) for value in results.values_of(name)]
+        for name in (pair.a, pair.b)
+    )
     for cluster in sorted(set(pair.clusters)):
         rows = [i for i, label in enumerate(pair.clusters) if label == cluster]
         look = {"color": COLOURS[cluster % len(COLOURS)], "marker": MARKS[cluster % len(MARKS)]}
@@ -43,12 +52,14 @@ def _panel(axis: Any, pair: Pair, results: StudyResults) -> None:
             [a[i] for i in rows], [b[i] for i in rows], s=18, alpha=0.8, linewidths=0, **look
         )
     tau = "none" if pair.all.tau is None else f"{pair.all.tau:.2f}"
-    axis.set(xlabel=_wrapped(pair.a), ylabel=_wrapped(pair.b))
+    xlabel, ylabel = (_wrapped(name, results.scales[name]) for name in (pair.a, pair.b))
+    axis.set(xlabel=xlabel, ylabel=ylabel)
     axis.set_title(f"Kendall's τ {tau}, n = {pair.all.n}", fontsize=9)
 
 
-def _wrapped(name: str) -> str:
-    """A setting's name in lines that fit, broken behind commas, no formula to typeset."""
+def _wrapped(name: str, scale: MetricScale = ACCURACY) -> str:
+    """A setting's name and unit in lines that fit, broken behind commas, no formula to typeset."""
+    unit = "[%]" if scale.is_accuracy else f"· {scale.axis}"
     return "\n".join(
-        textwrap.wrap(f"{name.replace(',', ', ')} [%]", WIDE, break_on_hyphens=False)
+        textwrap.wrap(f"{name.replace(',', ', ')} {unit}", WIDE, break_on_hyphens=False)
     ).replace("$", r"\$")

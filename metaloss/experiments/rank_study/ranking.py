@@ -4,7 +4,8 @@ From Morgan and Hougen 2024 (arXiv 2404.06633, section 3.1): τ over all losses 
 and agglomerative clustering with average linkage, which showed four clusters. It does not say how
 the best 50 of two settings are joined, which distance the clustering takes or how it was cut: here
 the best of the first setting, and apart from it those that are among the best of both; Euclid's
-distance between accuracies; cut into as many clusters as are asked for. The intervals are ours.
+distance between accuracies, or scores; cut into as many clusters as are asked for. The intervals
+are ours.
 """
 
 from collections.abc import Sequence
@@ -164,7 +165,7 @@ def pair(
 def cluster_tables(
     pair: Pair, a: Sequence[float], b: Sequence[float], labels: Sequence[str]
 ) -> list[dict[str, Any]]:
-    """A pair's clusters: their losses and mean scores."""
+    """A pair's clusters: their losses and mean values, of `a` and of `b`."""
     tables = []
     for c in sorted(set(pair.clusters)):
         rows = [i for i, label in enumerate(pair.clusters) if label == c]

@@ -1,10 +1,11 @@
 """What a loss is trained under in a study: episodes of a task family, or full-size trainings.
 
-A score is an accuracy on images that nothing was trained on, and never on test images:
-meta-validation tasks, or the validation share of a full-size training.
+A score is by the setting's metric, accuracy by default, on images that nothing was trained on, and
+never on test images: meta-validation tasks, or the validation share of a full-size training.
 """
 
 import contextlib
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -15,6 +16,7 @@ import torch
 
 from metaloss import storage
 from metaloss.core import registry
+from metaloss.core.metric_scale import MetricScale
 from metaloss.core.reporting import Reporter
 from metaloss.core.streams import Stream
 from metaloss.criterion.base import Criterion
@@ -41,10 +43,12 @@ class Score:
     Attributes:
         lr: the learning rate.
         accuracy: the mean over tasks or seeds; a failed training counts as 0.
-        std: over them; None of one.
+        std: over them, of what losses are ordered by; None of one.
         n: how many they are.
         failed: how many of them failed.
         reason: of the first failure of a full-size training.
+        by_metric: the mean score where the setting has another metric, as `MetricScale.value` takes
+            it; a failed training counts as 0.
     """
 
     lr: float
@@ -53,6 +57,12 @@ class Score:
     n: int
     failed: int
     reason: str = ""
+    by_metric: float | None = None
+
+    @property
+    def score(self) -> float:
+        """What losses are ordered by: the accuracy, unless the setting has another metric."""
+        return self.accuracy if self.by_metric is None else self.by_metric
 
     def plain(self) -> dict[str, Any]:
         """As values for JSON."""
@@ -86,12 +96,17 @@ class FewShot:
         return self.evaluation.family.dataset.fingerprint()
 
     @property
+    def scale(self) -> MetricScale:
+        """How scores are shown."""
+        return self.evaluation.family.scale
+
+    @property
     def unit(self) -> str:
         """What a score is the mean of."""
         return "meta-validation tasks"
 
     def train(self, named: NamedLoss, lr: float) -> Score:
-        """The mean accuracy on the tasks.
+        """The mean score on the tasks.
 
         Raises:
             Interrupted: someone asked to stop.
@@ -99,9 +114,13 @@ class FewShot:
         assert isinstance(named.module, Criterion)
         key = self.evaluation.key.at("study")
         losses = named.module.losses()
-        scores = self.evaluation.scores(losses, "validation", key, self.tasks, lr=lr)
-        # [1 1 T]: one number of steps, one loss.
-        return as_score(lr, scores[0, 0].tolist())
+        beside = self.scale.beside
+        scores = self.evaluation.scores(losses, "validation", key, self.tasks, lr=lr, beside=beside)
+        # [1 1 T], and accuracy in a column: one number of steps, one loss.
+        if not beside:
+            return as_score(lr, scores[0, 0].tolist())
+        by_metric, accuracies = scores[0, 0].T.tolist()
+        return as_score(lr, accuracies, by_metric=by_metric)
 
     def at(
         self, folder: Path, losses: Sequence[NamedLoss], again: str
@@ -135,13 +154,19 @@ class FullSize:
         return self.session.images.dataset.fingerprint()
 
     @property
+    def scale(self) -> MetricScale:
+        """How scores are shown."""
+        metric = self.session.images.target.metric
+        return MetricScale(metric.key, metric.title, in_percent=metric.percent)
+
+    @property
     def unit(self) -> str:
         """What a score is the mean of."""
         return "seeds, on the validation share"
 
     def train(self, named: NamedLoss, lr: float) -> Score:
-        """The mean validation accuracy after the last epoch; an interrupted training goes on from
-        its checkpoint.
+        """The mean validation score after the last epoch; an interrupted training goes on from its
+        checkpoint.
 
         Raises:
             Interrupted: someone asked to stop.
@@ -149,10 +174,12 @@ class FullSize:
         runs = [self.session.train(named, lr, seed) for seed in self.session.seeds]
         for path in (self.session.folder / "state").glob(f"{named.slug}-*/model.safetensors"):
             path.unlink()  # a thousand losses' weights would fill a disk, and nothing reads them
-        failures = [x.failed for x in runs if x.failed]
-        return as_score(
-            lr, [float("nan") if x.failed else x.validation for x in runs], *failures[:1]
-        )
+        reason = next((x.failed for x in runs if x.failed), "")
+        scores = [math.nan if x.failed else x.validation for x in runs]
+        if self.scale.is_accuracy:
+            return as_score(lr, scores, reason)
+        accuracies = [math.nan if x.failed else x.epochs[-1]["val_accuracy"] for x in runs]
+        return as_score(lr, accuracies, reason, by_metric=scores)
 
     @contextlib.contextmanager
     def at(self, folder: Path, losses: Sequence[NamedLoss], again: str) -> Iterator[None]:
@@ -177,18 +204,38 @@ class FullSize:
 Regime = FewShot | FullSize
 
 
-def as_score(lr: float, accuracies: Sequence[float], reason: str = "") -> Score:
-    """The score that these accuracies make, NaN being a failure."""
-    x = torch.tensor(accuracies, dtype=torch.float64)
+def as_score(
+    lr: float,
+    accuracies: Sequence[float],
+    reason: str = "",
+    by_metric: Sequence[float] | None = None,
+) -> Score:
+    """The score that these accuracies make, NaN being a failure.
+
+    Args:
+        lr: the learning rate.
+        accuracies: of tasks or seeds.
+        reason: of the first failure.
+        by_metric: their scores, where the setting has another metric.
+    """
+    right = torch.tensor(accuracies, dtype=torch.float64)
+    scores = right if by_metric is None else torch.tensor(by_metric, dtype=torch.float64)
     # A failure counts as 0, so that a loss that often fails ranks low.
-    values = x.nan_to_num(nan=0.0)
-    std = float(values.std()) if len(values) > 1 else None
-    return Score(lr, float(values.mean()), std, len(values), int(x.isnan().sum()), reason)
+    values = scores.nan_to_num(nan=0.0)
+    return Score(
+        lr,
+        accuracy=float(right.nan_to_num(nan=0.0).mean()),
+        std=float(values.std()) if len(values) > 1 else None,
+        n=len(values),
+        failed=int(scores.isnan().sum()),
+        reason=reason,
+        by_metric=None if by_metric is None else float(values.mean()),
+    )
 
 
 def best(regime: Regime, named: NamedLoss) -> Score:
     """The best score among the regime's rates; the first rate of those that reach it."""
-    return max((regime.train(named, lr) for lr in regime.rates), key=lambda x: x.accuracy)
+    return max((regime.train(named, lr) for lr in regime.rates), key=lambda x: x.score)
 
 
 def open_regimes(

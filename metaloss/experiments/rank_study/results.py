@@ -8,6 +8,7 @@ from typing import Any
 from typing_extensions import TypedDict
 
 from metaloss import storage
+from metaloss.core.metric_scale import MetricScale
 from metaloss.core.plot_style import Picture
 from metaloss.core.streams import Stream
 from metaloss.core.tables import csv_bytes
@@ -52,16 +53,27 @@ class StudyResults:
         losses: their labels.
         scores: by setting, in the order of the losses.
         units: what the scores of a setting are means of.
+        scales: how they are shown, by setting.
     """
 
     study: Study
     losses: list[str]
     scores: dict[str, list[Score]]
     units: dict[str, str]
+    scales: dict[str, MetricScale]
 
-    def accuracy(self, name: str) -> list[float]:
-        """Of all losses under a setting."""
-        return [x.accuracy for x in self.scores[name]]
+    def scores_of(self, name: str) -> list[float]:
+        """What all losses are ordered by under a setting; more is better."""
+        return [x.score for x in self.scores[name]]
+
+    def values_of(self, name: str) -> list[float]:
+        """The same as values of its metric."""
+        return [self.scales[name].value(x) for x in self.scores_of(name)]
+
+    @property
+    def by_accuracy(self) -> bool:
+        """Whether all settings order losses by accuracy."""
+        return all(scale.is_accuracy for scale in self.scales.values())
 
 
 def create(parent: Path, study: Study, provenance: dict[str, Any]) -> Path:
@@ -97,17 +109,19 @@ def compare_settings(results: StudyResults) -> tuple[dict[str, Any], list[Pair]]
     tables = []
     # In the order of the settings, so that the cheaper one of a pair comes first.
     for names in combinations(results.scores, 2):
-        a, b = (results.accuracy(name) for name in names)
+        a, b = (results.scores_of(name) for name in names)
         pair = ranking.pair(names, a, b, results.losses, k, study.clusters, key, study.resamples)
         pairs.append(pair)
+        of_a, of_b = (results.values_of(name) for name in names)
         tables.append(
-            {**asdict(pair), "clusters": ranking.cluster_tables(pair, a, b, results.losses)}
+            {**asdict(pair), "clusters": ranking.cluster_tables(pair, of_a, of_b, results.losses)}
         )
     about = {
         name: {
             "unit": results.units[name],
             "n": scores[0].n,
             "failed": sum(bool(x.failed) for x in scores),
+            **results.scales[name].entry(),
         }
         for name, scores in results.scores.items()
     }
@@ -121,12 +135,18 @@ def compare_settings(results: StudyResults) -> tuple[dict[str, Any], list[Pair]]
 
 
 def rows(results: StudyResults) -> list[dict[str, Any]]:
-    """One table per setting and loss."""
+    """One table per setting and loss; the value of another metric than accuracy under its name."""
     return [
-        {"setting": name, "loss": loss, **score.plain()}
+        {"setting": name, "loss": loss, **_plain(score, results.scales[name])}
         for name, scores in results.scores.items()
         for loss, score in zip(results.losses, scores, strict=True)
     ]
+
+
+def _plain(score: Score, scale: MetricScale) -> dict[str, Any]:
+    plain = score.plain()
+    del plain["by_metric"]
+    return {**plain, scale.kind: scale.value(score.score)}
 
 
 def files(results: StudyResults, summary: dict[str, Any], picture: Picture) -> dict[str, bytes]:

@@ -10,6 +10,7 @@ from metaloss import storage
 from metaloss.core.devices import resolve_device
 from metaloss.core.reporting import Reporter
 from metaloss.core.streams import Stream
+from metaloss.criterion import loss_io
 from metaloss.data import places
 from metaloss.engines.local import Local
 from metaloss.errors import SettingsError
@@ -86,9 +87,9 @@ def study(
         return go_on(
             resume, out=Path(out), data=places_of_images, allow_changes=allow_changes, **options
         )
-    lists = {"losses": losses, "settings": settings}
     table = {
-        **{key: (x,) if isinstance(x, str) else tuple(x) for key, x in lists.items()},
+        "losses": tuple(loss_io.listed(losses)),
+        "settings": (settings,) if isinstance(settings, str | Mapping) else tuple(settings),
         **others,
     }
     return start(table, out=Path(out), runs=runs, **options)
@@ -190,6 +191,7 @@ def _score_and_compare(
             [x.label for x in losses_of_study],
             scores,
             {x.name: x.unit for x in settings},
+            {x.name: x.scale for x in settings},
         )
         summary, pairs = results.compare_settings(study_results)
         files = results.files(study_results, summary, figures.scatter(study_results, pairs))

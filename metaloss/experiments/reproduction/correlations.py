@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from metaloss import storage
+from metaloss.core.formatting import signed
 from metaloss.core.reporting import Reporter
 from metaloss.core.tables import record_table
 from metaloss.errors import MetalossError, SettingsError
@@ -204,8 +205,12 @@ def _cells(row: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _tau(x: Mapping[str, Any]) -> str:
-    interval = "" if x["low"] is None else f" [{x['low']:+.2f}, {x['high']:+.2f}]"
-    return f"none, n = {x['n']}" if x["tau"] is None else f"{x['tau']:+.3f}{interval}, n = {x['n']}"
+    interval = "" if x["low"] is None else f" [{signed(x['low'], 2)}, {signed(x['high'], 2)}]"
+    return (
+        f"none, n = {x['n']}"
+        if x["tau"] is None
+        else f"{signed(x['tau'], 3)}{interval}, n = {x['n']}"
+    )
 
 
 def _command(table: CorrelationsTable, specs: Mapping[str, CellSpec]) -> str:

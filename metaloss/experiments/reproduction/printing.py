@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from string import ascii_lowercase
 from typing import Any
 
+from metaloss.core.formatting import signed
 from metaloss.core.tables import record_table
 from metaloss.experiments.reproduction.published import TrainingsTable
 
@@ -61,9 +62,7 @@ def _row(
         "column": cell["column"],
         "loss": cell["printed_as"],
         "ours is": cell["loss"] or "",
-        "printed": _number(
-            cell["printed"], cell["printed_std"], table.digits, "+" if relative else ""
-        ),
+        "printed": _number(cell["printed"], cell["printed_std"], table.digits, relative),
         "ours": cell["state"],
     }
     if cell["state"] != "run":
@@ -85,13 +84,15 @@ def _row(
     }
 
 
-def _number(mean: float | None, std: float | None, digits: int, sign: str = "") -> str:
+def _number(mean: float | None, std: float | None, digits: int, is_difference: bool = False) -> str:
+    if mean is None:
+        return "–"
     spread = "" if std is None else f" ± {std:.{digits}f}"
-    return "–" if mean is None else f"{mean:{sign}.{digits}f}{spread}"
+    return (signed(mean, digits) if is_difference else f"{mean:.{digits}f}") + spread
 
 
 def _signed(value: float | None) -> str:
-    return "" if value is None else f"{value:+.{DIGITS}f}"
+    return "" if value is None else signed(value, DIGITS)
 
 
 def _undone(

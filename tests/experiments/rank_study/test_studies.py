@@ -212,3 +212,28 @@ def test_an_axis_names_its_setting_in_whole_words():
         "steps=4",
         "[%]",
     ]
+
+
+def test_scores_are_by_the_family_s_metric_in_its_own_sign_with_accuracy_beside_it(capsys):
+    by = {x: f"{TASKS},metric={x}" for x in ("nll", "worst_recall")}
+    losses = ["ce", "mse", "-1e38 * y * logp"]
+    with metaloss.Console() as talk:
+        found = metaloss.study(losses, [TASKS, *by.values()], reporter=talk, **SMALL)
+    plain, nll, recall = (found.scores[i : i + 3] for i in (0, 3, 6))
+    assert [x["accuracy"] for x in nll] == pytest.approx([x["accuracy"] for x in plain], abs=1e-6)
+    assert all(0 < x["nll"] < 15.9 for x in nll[:2])
+    assert nll[2]["nll"] == pytest.approx(15.94, abs=0.01)  # of a training that failed
+    assert [x["worst_recall"] <= x["accuracy"] for x in recall] == [True] * 3
+    assert set(plain[0]) == {"setting", "loss", "lr", "accuracy", "std", "n", "failed", "reason"}
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[2].startswith(f"setting {by['nll']}: negative log-likelihood, mean over")
+    row = next(x for x in lines[lines.index(f"under   {by['nll']}") :] if x.endswith(" mse"))
+    assert f"{nll[1]['nll']:.3f}  (accuracy {100 * nll[1]['accuracy']:5.1f} %)" in row
+    assert any("points of worst recall below the best" in x for x in lines)
+    assert any("a failed training counts as the worst value" in x for x in lines)
+    # The lowest is the best.
+    (first,) = [x for x in found.pairs if (x["a"], x["b"]) == (TASKS, by["nll"])]
+    best = min(nll, key=lambda x: x["nll"])
+    picked = next(x for x in nll if x["loss"] == first["pick"])
+    assert first["loses"] == pytest.approx(picked["nll"] - best["nll"])
+    assert metaloss.study(resume=found.folder).scores == found.scores
