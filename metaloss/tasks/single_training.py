@@ -5,6 +5,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from typing import TypeVar
 
 import torch
 
@@ -27,6 +28,9 @@ from metaloss.training.spec import TrainingSpec
 
 LOOK = 512  # images looked at at once
 TIMED_STEPS = 10  # that an estimate is timed on
+
+
+Reached = TypeVar("Reached")
 
 
 class CandidateLoss(Criterion):
@@ -92,8 +96,8 @@ def training_requests(
     return names, requests
 
 
-def attempt(train: Callable[[], float], device: torch.device) -> float | Exception:
-    """The accuracy that a training reaches.
+def attempt(train: Callable[[], Reached], device: torch.device) -> Reached | float | Exception:
+    """What a training reaches.
 
     NaN where it diverged; the exception that the loss raised where it cannot be computed.
 

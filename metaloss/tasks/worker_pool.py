@@ -6,13 +6,15 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from metaloss.core.streams import Stream
 from metaloss.errors import DataWarning, Interrupted
 from metaloss.losses.base import Losses
 
 POLL = 0.2  # seconds between two looks at whether to stop
+
+Job = TypeVar("Job")
 
 _mine: dict[str, Any] = {}  # what a process of the pool has opened
 
@@ -53,9 +55,7 @@ class WorkerPool:
             workers, context, _open, (self.stop_event, make, arguments)
         )
 
-    def run(
-        self, jobs: Sequence[TrainingRequest], stop: Callable[[], bool]
-    ) -> Iterator[tuple[TrainingRequest, float | Exception]]:
+    def run(self, jobs: Sequence[Job], stop: Callable[[], bool]) -> Iterator[tuple[Job, Any]]:
         """Every job with what it gives, as it ends.
 
         Raises:
@@ -85,6 +85,5 @@ def _open(halt: Any, make: Callable[..., Any], arguments: tuple[Any, ...]) -> No
     _mine.update(halt=halt, family=make(*arguments))
 
 
-def _attempt(job: TrainingRequest) -> float | Exception:
-    result: float | Exception = _mine["family"].attempt(job, _mine["halt"].is_set)
-    return result
+def _attempt(job: Any) -> Any:
+    return _mine["family"].attempt(job, _mine["halt"].is_set)
