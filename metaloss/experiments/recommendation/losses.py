@@ -6,13 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
+from jaxtyping import Int64
+from torch import Tensor
 
 from metaloss.criterion.leakage import data_overlap
+from metaloss.data.datasets import Dataset
 from metaloss.errors import SettingsError
 from metaloss.experiments.comparison import losses as compared_losses
 from metaloss.experiments.comparison.losses import CE, ComparedLoss
-from metaloss.tasks.episodic import Episodes
 
 USUAL = "usual"  # stands for these, beside which others may be named
 LOSSES = (
@@ -90,16 +91,27 @@ def read_losses(losses: Sequence[Any] | None, runs: Path, own: bool = False) -> 
 
 
 def without_seen_images(
-    requested: RequestedLosses, whole: Episodes, allow: bool, warn: Callable[[str], None]
+    requested: RequestedLosses,
+    dataset: Dataset,
+    rows: Int64[Tensor, " N"],
+    allow: bool,
+    warn: Callable[[str], None],
 ) -> list[ComparedLoss]:
     """The losses without those usual ones that have learned from the images.
+
+    Args:
+        requested: the losses.
+        dataset: the images.
+        rows: those that take part.
+        allow: go on although a loss has.
+        warn: is told of it.
 
     Raises:
         SettingsError: a loss that was named has, and that is not allowed.
     """
     kept = []
     for loss in requested.losses:
-        seen = _seen(loss, whole)
+        seen = _seen(loss, dataset, rows)
         # A usual loss is left out with a warning; one that was named is refused.
         if seen and not allow and loss.label not in requested.usual:
             ways = "--images test takes the meta-test pool alone, --allow-seen goes on all the same"
@@ -111,9 +123,7 @@ def without_seen_images(
     return kept
 
 
-def _seen(loss: ComparedLoss, whole: Episodes) -> str:
+def _seen(loss: ComparedLoss, dataset: Dataset, rows: Int64[Tensor, " N"]) -> str:
     """What a loss has learned from these images, in words; "" where it has not."""
-    overlap = data_overlap(
-        loss.origin, loss.criterion, whole.dataset, torch.cat(whole.pools["validation"])
-    )
+    overlap = data_overlap(loss.origin, loss.criterion, dataset, rows)
     return f"has learned from {overlap.seen} of these images" if overlap.seen else overlap.doubt

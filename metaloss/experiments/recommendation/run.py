@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+import torch
+
 from metaloss.core import registry
 from metaloss.core.config import split_settings
 from metaloss.core.devices import resolve_device
@@ -170,7 +172,13 @@ def start(
     )
     whole = images.whole(device)
     # Before anything trains: a loss that has learned from these images would win by that.
-    compared = without_seen_images(requested, whole, recommendation.allow_seen, reporter.on_warning)
+    compared = without_seen_images(
+        requested,
+        whole.dataset,
+        torch.cat(whole.pools["validation"]),
+        recommendation.allow_seen,
+        reporter.on_warning,
+    )
     check_classes(compared, [whole])
     steps = _training_steps(recommendation, compared, images)
     reporter.on_recommendation_start(recommendation, images, len(compared), steps)
