@@ -26,6 +26,7 @@ from metaloss.core import registry
 from metaloss.criterion import loss_io
 from metaloss.criterion.base import Criterion
 from metaloss.criterion.no_formula import BatchCriterion
+from metaloss.data import versions
 from metaloss.data.shapes import described
 from metaloss.evaluation import plots
 from metaloss.experiments import recommendation
@@ -58,6 +59,7 @@ TABLES = (
     ("A full-size training", training.Training),
     ('A family of full trainings: `kind = "training"`', full.TrainingFamily),
     ("What happens to its images: `augment`", training.Augment),
+    ("Versions of the images of a family of episodes: `augment`", versions.TaskAugment),
     ("A study", study.Study),
 )
 

@@ -117,6 +117,7 @@ def evaluate(
         lr=lr,
         keys=keys,
         count=images.count,
+        choices=images.choices,
         probe=look,
     )
     return torch.stack(shown)

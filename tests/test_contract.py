@@ -47,6 +47,7 @@ noise = { kind = "confusion", share = [0.1, 0.5] }
 classifier = { kind = "mlp", hidden = [4] }
 inner = { steps = 3, lr = 0.1, batch = 8 }
 """
+AUGMENTED = UNEVEN + 'augment = { kind = "mixup", copies = 3 }\n'
 # What is searched, and on which families.
 CASES = {
     "from losses": (
@@ -69,6 +70,7 @@ CASES = {
     ),
     "guard, networks": ({"genome": GENOME, **GUARD, **SCREEN}, ["tiny"]),
     "uneven beside even": ({"genome": TREE, "strategy": GP}, ["uneven", "two"]),
+    "augmented beside even": ({"genome": TREE, "strategy": GP}, ["augmented", "two"]),
 }
 cases = pytest.mark.parametrize("name", CASES)
 
@@ -82,7 +84,7 @@ def surroundings(monkeypatch, tmp_path):
 def run(folder, name, out="runs", **more):
     """A finished run of three generations."""
     changes, families = CASES[name]
-    texts = {"two": (TWO,), "uneven": (UNEVEN,)}
+    texts = {"two": (TWO,), "uneven": (UNEVEN,), "augmented": (AUGMENTED,)}
     tasks = [family(folder, name, *texts.get(name, ())) for name in families]
     return program.evolve(tasks, out=folder / out, **{**SMALL, "generations": 3, **changes, **more})
 

@@ -78,7 +78,9 @@ PLAIN = (
 )
 @click.option("--warmup", type=int, help="Steps of one_cycle's way up (a tenth).")
 @click.option(
-    "--augment", metavar="none|base|cutout|mixup|randaug|all", help="What happens to images (none)."
+    "--augment",
+    metavar="none|shift|base|cutout|mixup|randaug|all",
+    help="What happens to images (none).",
 )
 @click.option("--subset", metavar="50-per-class", help="Train on so many images of every class.")
 @click.option("--size", type=int, help="Side of the images as the model sees them, in pixels.")

@@ -25,7 +25,8 @@ def task(opened: Any) -> str:
             "choice of the winner"
         )
     noise = "" if family.noise is None else f", {family.noise}"
-    return described(family.ways, family.shots, family.val) + noise
+    versions = "" if family.augment is None else f", {family.augment}"
+    return described(family.ways, family.shots, family.val) + noise + versions
 
 
 def search_lines(

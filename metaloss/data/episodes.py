@@ -3,13 +3,14 @@
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Float, Int64, UInt8
+from jaxtyping import Float, Int64, Shaped, UInt8
 from torch import Tensor
 
 from metaloss.core.streams import Stream
 from metaloss.data.features import Features
 from metaloss.data.noise import corrupt
 from metaloss.data.sizes import EpisodeShape, sizes_vary, train_sizes, val_sizes
+from metaloss.data.versions import Versions
 from metaloss.losses.base import one_hot
 
 __all__ = ["EpisodeShape", "Images", "Pool", "TaskImages", "Tasks", "draw"]
@@ -38,10 +39,14 @@ class Images:
 
     def at(self, rows: Int64[Tensor, "T N"]) -> Float[Tensor, "T N K H W"]:
         """The images of these rows, normalised."""
-        flat = self.pixels.index_select(0, rows.flatten()).float()
+        images: Tensor = self.normalised(self.pixels.index_select(0, rows.flatten()))
+        return images.unflatten(0, rows.shape)
+
+    def normalised(self, pixels: UInt8[Tensor, "N K H W"]) -> Float[Tensor, "N K H W"]:
+        """Pixels, normalised."""
         # In place: `float` made a copy.
-        images: Tensor = flat.sub_(self.mean).div_(self.std).unflatten(0, rows.shape)
-        return images
+        normalised: Tensor = pixels.float().sub_(self.mean).div_(self.std)
+        return normalised
 
 
 def padded_size(rows: int) -> int:
@@ -65,6 +70,8 @@ class TaskImages:
         label: of every row.
         classes: how many.
         count: how many rows of each task are its own, the first ones; None: all of them.
+        versions: how the rows of one image, which lie side by side, are made of it; None: every
+            image has one row.
     """
 
     images: Images | Features
@@ -72,15 +79,52 @@ class TaskImages:
     label: Int64[Tensor, "T N"]
     classes: int
     count: Int64[Tensor, " T"] | None = None
+    versions: Versions | None = None
 
     def x(self) -> Float[Tensor, "T N K H W"]:
         """The images of these rows, normalised."""
-        return self.images.at(self.rows)
+        x = self.images.at(self.rows)
+        if self.versions is None:
+            return x
+        assert isinstance(self.images, Images), "features have no augmented versions"
+        for t, rows in enumerate(self._own(self.rows)):
+            pixels = self.images.pixels[rows[:: self.copies]]
+            x[t, : len(rows)] = self.versions.images(t, pixels, self.images.normalised)
+        return x
 
     @property
     def target(self) -> Float[Tensor, "T N C"]:
         """The labels as distributions."""
-        return one_hot(self.label, self.classes)
+        target = one_hot(self.label, self.classes)
+        if self.versions is None:
+            return target
+        for t, rows in enumerate(self._own(target)):
+            rows.copy_(self.versions.targets(t, rows[:: self.copies]))
+        return target
+
+    def _own(self, x: Shaped[Tensor, "T N *A"]) -> list[Shaped[Tensor, "_ *A"]]:
+        """What belongs to the rows of each task that are its own."""
+        sizes = [x.shape[1]] * len(x) if self.count is None else self.count.tolist()
+        return [rows[:size] for rows, size in zip(x, sizes, strict=True)]
+
+    @property
+    def copies(self) -> int:
+        """How many rows every image has."""
+        return 1 if self.versions is None else self.versions.copies
+
+    @property
+    def choices(self) -> int:
+        """Of how many rows side by side a step of a training takes one."""
+        return 1 if self.versions is None or self.versions.augment.all else self.copies
+
+    @property
+    def originals(self) -> "TaskImages":
+        """The images as they are, a row each."""
+        if self.versions is None:
+            return self
+        rows, label = (x[:, :: self.copies] for x in (self.rows, self.label))
+        count = None if self.count is None else self.count // self.copies
+        return TaskImages(self.images, rows, label, self.classes, count)
 
     @property
     def weight(self) -> Float[Tensor, "T N"] | None:
@@ -92,24 +136,27 @@ class TaskImages:
 
     @property
     def class_counts(self) -> Float[Tensor, "T C"]:
-        """How many of each task's own rows have each label."""
-        target = self.target if self.weight is None else self.target * self.weight[..., None]
+        """How many of each task's own images have each label; versions of an image count once."""
+        images = self.originals
+        target = one_hot(images.label, images.classes)
+        if images.weight is not None:
+            target = target * images.weight[..., None]
         return target.sum(1)
 
     def __getitem__(self, tasks: slice | Int64[Tensor, " t"]) -> "TaskImages":
-        count = None if self.count is None else self.count[tasks]
-        return TaskImages(self.images, self.rows[tasks], self.label[tasks], self.classes, count)
+        return replace(
+            self,
+            rows=self.rows[tasks],
+            label=self.label[tasks],
+            count=None if self.count is None else self.count[tasks],
+            versions=None if self.versions is None else self.versions[tasks],
+        )
 
     def cut(self, size: int) -> "TaskImages":
         """The first rows of every task."""
         full = self.count is None or bool((self.count == size).all())
-        return TaskImages(
-            self.images,
-            self.rows[:, :size],
-            self.label[:, :size],
-            self.classes,
-            None if full else self.count,
-        )
+        count = None if full else self.count
+        return replace(self, rows=self.rows[:, :size], label=self.label[:, :size], count=count)
 
 
 @dataclass(frozen=True)
@@ -152,7 +199,8 @@ class Tasks:
         everyone = torch.arange(len(self))
         if self.train.count is None:
             return [(everyone, self)]
-        size = torch.tensor([padded_size(n) for n in self.train.count.tolist()])
+        copies = self.train.copies
+        size = torch.tensor([copies * padded_size(n // copies) for n in self.train.count.tolist()])
         groups = []
         for n in size.unique().tolist():
             places = everyone[size == n]
@@ -174,7 +222,7 @@ def draw(
     Args:
         images: the data set.
         pool: for each class, the rows that may be drawn.
-        shape: ways, shots, val and noise; the pool must hold as many rows of every class
+        shape: ways, shots, val, noise and augment; the pool must hold as many rows of every class
             (`metaloss.data.sizes.needed`).
         keys: a task depends on its own key alone, so not on T nor on the other tasks.
         held_out: for each class, the rows that validation images are drawn from, where that is not
@@ -187,16 +235,24 @@ def draw(
     sizes = [len(rows) for rows in train_rows]
     varies = sizes_vary(shape)
     most = padded_size(max(sizes)) if varies else sizes[0]
+    versions = (
+        None
+        if shape.augment is None
+        else Versions(shape.augment, tuple(key.at("augment") for key in keys))
+    )
+    copies = versions.copies if versions else 1
     train, label = (
-        torch.stack([_padded(x, most) for x in parts]).to(device)
+        torch.stack([_padded(x, most) for x in parts]).repeat_interleave(copies, 1).to(device)
         for parts in (train_rows, train_label)
     )
-    count = torch.tensor(sizes, device=device) if varies else None
+    count = torch.tensor(sizes, device=device) * copies if varies else None
     val = TaskImages(
         images, torch.stack(val_rows).to(device), torch.stack(val_label).to(device), shape.ways
     )
     return Tasks(
-        TaskImages(images, train, label, shape.ways, count), val, torch.stack(classes).to(device)
+        TaskImages(images, train, label, shape.ways, count, versions),
+        val,
+        torch.stack(classes).to(device),
     )
 
 

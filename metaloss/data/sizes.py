@@ -10,13 +10,14 @@ from torch import Tensor
 from metaloss.core.streams import Stream
 from metaloss.data.noise import Noise
 from metaloss.data.shapes import LongTail, ProportionalShots, ProportionalVal, Shots, Val
+from metaloss.data.versions import TaskAugment
 
 MEAN = 200  # validation images per class where "as-is" says no number, if there are as many
 
 
 @dataclass(frozen=True, eq=False)
 class EpisodeShape:
-    """The size of an episode and the noise of its labels.
+    """The size of an episode, the noise of its labels and the versions of its images.
 
     Attributes:
         ways: classes.
@@ -27,6 +28,8 @@ class EpisodeShape:
             where sizes follow the data.
         errors: how often each class of the data set is taken for each other one; needed for
             "confusion".
+        augment: how the versions of the training images are made; None: each is trained on as it
+            is.
     """
 
     ways: int
@@ -35,6 +38,17 @@ class EpisodeShape:
     noise: Noise | None = None
     available: tuple[int, ...] = ()
     errors: Float[Tensor, "K K"] | None = None
+    augment: TaskAugment | None = None
+
+    @property
+    def copies(self) -> int:
+        """Rows of every training image."""
+        return 1 if self.augment is None else self.augment.copies
+
+    @property
+    def choices(self) -> int:
+        """Of how many rows of an image a step of a training takes one."""
+        return 1 if self.augment is None or self.augment.all else self.augment.copies
 
 
 def train_sizes(shape: EpisodeShape, classes: Sequence[int], key: Stream) -> list[int]:

@@ -14,6 +14,7 @@ from metaloss.inner.loop import Inner
 from metaloss.tasks.episodic import Episodes
 
 LOSS_FLOATS = 64  # numbers that a loss may keep per logit
+IDLE_LOSS_FLOATS = 16  # the same of images that a step leaves out: what depends on labels alone
 
 
 @dataclass(frozen=True)
@@ -56,14 +57,20 @@ def plan_chunks(
         memory: bytes that a chunk may touch.
         parts: the least number of chunks, where there are as many tasks or candidates.
         tasks_per_call: how many tasks the losses ask for in one call.
-        train_images: of a task; the most that one of the family has where None.
+        train_images: rows of a task's training images, every version counted; the most that one of
+            the family has where None.
     """
     family = episodes.family
     image = episodes.images.shape
     # Bytes: float32 throughout.
     per_image = 4 * episodes.model.floats(image, family.ways)
-    train_images = train_images or most_images(episodes.shape)
-    training = train_images * (3 * per_image + 4 * LOSS_FLOATS * family.ways)
+    train_images = train_images or _most_rows(episodes)
+    step = train_images // episodes.shape.choices
+    training = step * (3 * per_image + 4 * LOSS_FLOATS * family.ways)
+    if step < train_images:
+        # In the span of the images every version has coefficients, a gradient and its momentum.
+        span = 3 * 4 * _first_units(episodes.model, family.ways)
+        training += (train_images - step) * (span + 4 * IDLE_LOSS_FLOATS * family.ways)
     n = max(1, memory // training)
     # What a task's candidates share stays in the cache: no more tasks than losses ask for, unless
     # candidates are few.
@@ -95,16 +102,18 @@ def sharing_saves_work(
         episodes: the family with its images.
         inner: the optimiser's settings.
         candidates: how many losses there are.
-        train_images: of a task; the most that one of the family has where None.
+        train_images: rows of a task's training images, every version counted; the most that one of
+            the family has where None.
     """
     family = episodes.family
     units = _first_units(episodes.model, family.ways)
     if not units or not inner.linear:
         return False
     features = math.prod(episodes.images.shape)
-    train = train_images or most_images(episodes.shape)
+    train = train_images or _most_rows(episodes)
+    step = train // episodes.shape.choices
     val = family.ways * mean_val(family.val)
-    seen = inner.steps * min(inner.batch or train, train)
+    seen = inner.steps * min(inner.batch or step, step)
     once = (train + val) * features * (units + train) / candidates
     return once + units * train * (seen + val) < units * features * (2 * seen + val)
 
@@ -117,6 +126,10 @@ def model_of(episodes: Episodes, plan: ChunkPlan) -> Classifier:
     if isinstance(plain, Mlp):
         return (CompiledMlp if _compiled(episodes) else SharedMlp)(hidden=plain.hidden)
     return SharedLinear()
+
+
+def _most_rows(episodes: Episodes) -> int:
+    return most_images(episodes.shape) * episodes.shape.copies
 
 
 def _first_units(model: Classifier, ways: int) -> int:

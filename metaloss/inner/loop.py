@@ -105,6 +105,7 @@ def train(
     lr: Rate | None = None,
     keys: Sequence[Stream] = (),
     count: Int[Tensor, " T"] | None = None,
+    choices: int = 1,
     probe: Callable[[int, Params], None] | None = None,
 ) -> Params:
     """The parameters after `inner.steps` steps; the given ones are overwritten.
@@ -116,8 +117,10 @@ def train(
         inputs: the training half of what `model.bind` gave.
         inner: the optimiser's settings.
         lr: a learning rate for all, or one per candidate [P]; the family's own where None.
-        keys: one per task, for the order of its images; needed for minibatches only.
-        count: how many images are each task's own, where others pad it.
+        keys: one per task, for the order of its images and of their versions; needed for
+            minibatches and versions only.
+        count: how many rows are each task's own, where others pad it.
+        choices: how many rows side by side are versions of one image, of which a step takes one.
         probe: called after each step with its number, from 1, and the parameters.
 
     Raises:
@@ -129,7 +132,8 @@ def train(
     rate = inner.lr if lr is None else lr
     like = next(iter(params.values()))
     rate = rate.to(like) if isinstance(rate, Tensor) else rate
-    for step, index in enumerate(batches(len(inputs), inner, keys, like.device, count), 1):
+    indices = batches(len(inputs), inner, keys, like.device, count, choices)
+    for step, index in enumerate(indices, 1):
         # Without minibatches nothing is gathered: losses and inputs serve as they are.
         bound, shown = (
             (losses, inputs)
@@ -145,36 +149,48 @@ def train(
 
 
 def batches(
-    images: int,
+    rows: int,
     inner: Inner,
     keys: Sequence[Stream],
     device: torch.device | str = "cpu",
     count: Int[Tensor, " T"] | None = None,
+    choices: int = 1,
 ) -> Iterator[Int[Tensor, "T b"] | None]:
-    """Which of its images every task trains on, step after step; None: all of them.
+    """Which of its rows every task trains on, step after step; None: all of them.
 
     Args:
-        images: of a task, with those that pad it.
+        rows: of a task, with those that pad it.
         inner: the optimiser's settings.
         keys: one per task.
         device: of the training.
-        count: how many images are each task's own, where others pad it.
+        count: how many rows are each task's own, where others pad it.
+        choices: how many rows side by side are versions of one image, of which a step takes one.
     """
-    if inner.batch is None or inner.batch >= images:
+    images = rows // choices
+    batch = images if inner.batch is None else min(inner.batch, images)
+    if batch == images and choices == 1:
         yield from [None] * inner.steps
         return
-    own = [images] * len(keys) if count is None else count.tolist()
+    own = [images] * len(keys) if count is None else (count // choices).tolist()
     # From each task's own key: its order does not depend on the other tasks.
-    orders = [_order(n, inner.batch, key) for n, key in zip(own, keys, strict=True)]
+    orders = [_order(n, batch, key, choices) for n, key in zip(own, keys, strict=True)]
     for _ in range(inner.steps):
         yield torch.stack([next(order) for order in orders]).to(device)
 
 
-def _order(images: int, batch: int, key: Stream) -> Iterator[Int[Tensor, " b"]]:
-    """Which of its images one task trains on, step after step without end."""
-    if images <= batch:
-        # All of them; those behind them pad the task.
-        yield from itertools.repeat(torch.arange(batch))
-    for epoch in itertools.count():
-        order = key.at("order", epoch).permutation(images)
-        yield from order[: images // batch * batch].split(batch)
+def _order(images: int, batch: int, key: Stream, choices: int) -> Iterator[Int[Tensor, " b"]]:
+    """Which of its rows one task trains on, step after step without end."""
+    turns = torch.zeros(choices, max(images, batch), dtype=torch.long)
+    for cycle in itertools.count():
+        if choices > 1:
+            # Every image passes through all of its versions before one comes again.
+            drawn = key.at("versions", cycle).uniform(images, choices)
+            turns[:, :images] = drawn.argsort(dim=1, stable=True).T
+        for place, version in enumerate(turns):
+            if images <= batch:
+                # All of them; those behind them pad the task.
+                order = torch.arange(batch)
+            else:
+                epoch = cycle * choices + place
+                order = key.at("order", epoch).permutation(images)[: images // batch * batch]
+            yield from (order * choices + version[order]).split(batch)

@@ -8,6 +8,8 @@ from metaloss.core.reporting import Reporter
 from metaloss.data.datasets import Dataset, Table
 from metaloss.data.episodes import Images
 from metaloss.data.features import Features, RawFeatures, open_features, standardised
+from metaloss.data.versions import check_size
+from metaloss.errors import SettingsError
 from metaloss.tasks.episodic_family import TaskFamily
 
 
@@ -28,10 +30,29 @@ def features_of(
         spec: what names the features, where they lie now.
         device: where a network computes.
         reporter: is told of the progress.
+
+    Raises:
+        SettingsError: its features cannot be, or it augments images and there are none, or none of
+            that size.
     """
+    _check_augment(family, dataset, spec)
     if not spec and not isinstance(dataset, Table):
         return None
     return open_features(spec, dataset, place, family.image_options, device, reporter)
+
+
+def _check_augment(family: TaskFamily, dataset: Dataset, spec: str) -> None:
+    if family.augment is None:
+        return
+    if spec or isinstance(dataset, Table):
+        raise SettingsError(
+            f"{family.origin}: augment changes pixels, and here classifiers are fed "
+            f"{spec or 'a table of features'}: leave augment out"
+        )
+    try:
+        check_size(family.augment, *dataset.pixels.shape[2:])
+    except SettingsError as error:
+        raise SettingsError(f"{family.origin}: {error}") from None
 
 
 def inputs_of(

@@ -27,6 +27,7 @@ from metaloss.data.noise import LabelNoise
 from metaloss.data.pools import Pool, pools, shortage
 from metaloss.data.shapes import ProportionalVal, Shots, Val, as_toml, of_ways
 from metaloss.data.sizes import EpisodeShape, fits, nearest, needed, reduced
+from metaloss.data.versions import TaskAugmentation
 from metaloss.errors import DataError, SettingsError
 from metaloss.inner.classifiers import Classifier
 from metaloss.inner.loop import Inner
@@ -67,6 +68,8 @@ class TaskFamily:
         val: images per class to validate on: a number, or "as-is": classes as uneven as those to
             train with or, where these are even, as the data.
         noise: wrong labels to train with: a table with kind and share.
+        augment: augmented versions of the images to train with: a table with the augmentation's
+            kind and settings, and copies.
         metric: what losses are scored by, a name or a table with the metric's kind and settings;
             None: accuracy.
         classifier: a table with the classifier's kind and settings.
@@ -85,6 +88,7 @@ class TaskFamily:
     shots: Shots
     val: Val
     noise: LabelNoise = None
+    augment: TaskAugmentation = None
     metric: Annotated[dict[str, Any] | None, BeforeValidator(_metric)] = None
     classifier: dict[str, Any] = Field(default_factory=lambda: {"kind": "mlp"})
     inner: Inner = Field(default_factory=Inner)
@@ -126,21 +130,24 @@ class TaskFamily:
         """The family in a few words."""
         size = of_ways(self.ways, self.shots)
         noise = "" if self.noise is None else f" with {self.noise}"
+        versions = "" if self.augment is None else f", {self.augment}"
         by = f" by {self.features}" if self.features else ""
         metric = f", {self.metric['kind']}" if self.metric else ""
         return (
-            f"{size} on {self.dataset}{by}{noise}, {self.classifier['kind']}, "
+            f"{size} on {self.dataset}{by}{noise}{versions}, {self.classifier['kind']}, "
             f"{self.inner.steps} steps{metric}"
         )
 
     def shape(self, available: Sequence[int], errors: Tensor | None = None) -> EpisodeShape:
-        """The size of a task and the noise of its labels.
+        """The size of a task, the noise of its labels and the versions of its images.
 
         Args:
             available: how many images each class has in its smallest pool.
             errors: how often each class is taken for each other one, for noise that needs it.
         """
-        return EpisodeShape(self.ways, self.shots, self.val, self.noise, tuple(available), errors)
+        return EpisodeShape(
+            self.ways, self.shots, self.val, self.noise, tuple(available), errors, self.augment
+        )
 
     def model(self) -> Classifier:
         """The classifier that the table `classifier` describes."""

@@ -21,8 +21,8 @@ from metaloss.core.plot_style import (
     short_label,
 )
 from metaloss.core.streams import Stream
+from metaloss.data.augmentations import mixed, raw
 from metaloss.data.datasets.voc import IGNORE
-from metaloss.training.augmentations import mixed, raw
 from metaloss.training.folders import TrainingRecord
 from metaloss.training.images import TrainingImages
 from metaloss.training.segmentation import varied
@@ -111,7 +111,7 @@ def contact_sheet(
         )
     figure, axes = panels(images, len(AUGMENTATIONS), width=1.1, height=1.15 * len(AUGMENTATIONS))
     for i, kind in enumerate(AUGMENTATIONS):
-        one_kind = replace(augment, kind=kind)  # type: ignore[arg-type]
+        one_kind = replace(augment, kind=kind)
         shown = _augmented(pixels, labels, data, one_kind, key.at(kind))
         for j, image in enumerate(shown):
             axis = axes[i * len(pixels) + j]

@@ -7,13 +7,14 @@ import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import ConfigDict, Field, field_validator, model_validator
 from pydantic.dataclasses import dataclass as settings
 
 from metaloss.core import registry
 from metaloss.core.config import merge_tables
+from metaloss.data.augmentations import Augmentation, Count, Kind, Positive
 from metaloss.data.datasets._images import (
     DEFAULT_OPTIONS,
     Background,
@@ -33,7 +34,7 @@ from metaloss.inner.optimiser_settings import (
 )
 
 PROTOCOLS = Path(__file__).parent / "protocols"  # a TOML file each
-AUGMENTATIONS = ("none", "base", "cutout", "mixup", "randaug", "all")
+AUGMENTATIONS = get_args(Kind)
 # Where a batch, a length or a rate is not given; ours, the rates as Morgan's warm-ups end.
 BATCH = 128
 EPOCHS = 10
@@ -44,36 +45,16 @@ LEAST_RATE = 0.03
 CLIP = 1.0
 RATES = {"sgd": 0.1, "adam": 1e-3, "adamw": 1e-3}  # of a batch of 128 and thousands of steps
 
-Count = Annotated[int, Field(ge=1)]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-
 
 @settings(frozen=True, config=ConfigDict(extra="forbid"))
-class Augment:
-    """What happens to training images. Morgan gives the kinds and none of their sizes: those are
-    ours.
+class Augment(Augmentation):
+    """What happens to training images, anew in every batch.
 
     Attributes:
-        kind: "none"; "base", pad, crop and flip; "cutout", "mixup" or "randaug", base and that;
-            "all", everything.
-        pad: zeros on each side, in pixels, before a random crop of the image's own size.
-        flip: mirror every second image; digits and letters want False.
-        patch: side of the square that cutout sets to the mean colour, in pixels; a patch may stick
-            out.
-        alpha: of mixup's Beta(alpha, alpha).
-        operations: how many operations RandAugment applies one after another (N).
-        magnitude: how strong they are, of 0 to 30 (M).
         scale: of base where pixels have classes, in the place of `pad`: how small and how large an
             image becomes before the crop, as in torchvision's own training for segmentation.
     """
 
-    kind: Literal["none", "base", "cutout", "mixup", "randaug", "all"] = "none"
-    pad: Annotated[int, Field(ge=0)] = 4
-    flip: bool = True
-    patch: Count = 16
-    alpha: Positive = 1.0
-    operations: Count = 2
-    magnitude: Annotated[int, Field(ge=0, le=30)] = 9
     scale: tuple[Positive, Positive] = (0.5, 2.0)
 
     @model_validator(mode="after")
@@ -81,10 +62,6 @@ class Augment:
         if self.scale[0] > self.scale[1]:
             raise ValueError(f"scale must be given as smallest and largest, got {self.scale}")
         return self
-
-    def has(self, part: str) -> bool:
-        """Whether "base", "cutout", "mixup" or "randaug" is a part of this kind."""
-        return self.kind != "none" and (part == "base" or self.kind in (part, "all"))
 
 
 @settings(frozen=True, config=ConfigDict(extra="forbid"))

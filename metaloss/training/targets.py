@@ -12,8 +12,8 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
+from metaloss.data.augmentations import mixed, raw
 from metaloss.training import segmentation
-from metaloss.training.augmentations import mixed, raw
 from metaloss.training.measurement import Measurement, measure
 from metaloss.training.models import ImageClassifier
 from metaloss.training.settings import Augment

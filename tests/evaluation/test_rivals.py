@@ -184,6 +184,21 @@ def test_rows_that_pad_a_task_are_left_out(open_tiny):
         assert len(arrays.x) == len(arrays.y) == int(tasks.train.count[t])
 
 
+def test_augmented_versions_are_left_out(open_tiny):
+    augment = {"kind": "mixup", "pad": 1, "copies": 3}
+    keys = [Stream(1).at("task", t) for t in range(3)]
+    plain, tasks = (
+        open_tiny(shots=[1, 4], val=2, noise={"kind": "symmetric", "share": 0.4}, **more).sample(
+            keys
+        )
+        for more in ({}, {"augment": augment})
+    )
+    for t in range(3):
+        one, other = (fitting.arrays_of(x, t, Stream(0)) for x in (plain, tasks))
+        assert np.array_equal(one.x, other.x)
+        assert np.array_equal(one.y, other.y)
+
+
 # --- after training ---
 
 

@@ -12,6 +12,7 @@ import metaloss as package
 from metaloss import storage
 from metaloss.core.streams import Stream
 from metaloss.data import datasets, image_record, places
+from metaloss.data.versions import TaskAugment
 from metaloss.engines.local import Local
 from metaloss.errors import DataError, SettingsError
 from metaloss.experiments.recommendation import folds
@@ -50,6 +51,12 @@ def test_a_table_is_a_family_that_fits_it(table):
     tasks = episodic.open_episodes(family).sample(KEYS)
     assert tasks.train.x().shape == (4, 8, 5, 1, 1)
     assert tasks.val.x().shape == (4, 16, 5, 1, 1)
+
+
+def test_a_table_has_nothing_to_augment(table):
+    family = replace(episodic_family.read(table), augment=TaskAugment(kind="shift"))
+    with pytest.raises(SettingsError, match="here classifiers are fed a table of features: leave"):
+        episodic.open_episodes(family)
 
 
 def test_features_are_standardised_by_the_training_pool_alone(table):

@@ -380,6 +380,35 @@ def test_label_noise_reaches_the_training_labels(open_tiny):
     assert torch.equal(noisy.val.label, clean.val.label)
 
 
+def test_augment_reaches_the_training_images_and_says_what_it_is(open_tiny):
+    plain = open_tiny().sample(KEYS)
+    episodes = open_tiny(augment={"kind": "shift", "pad": 1, "copies": 3})
+    tasks = episodes.sample(KEYS)
+    assert tasks.train.x().shape == (60, 18, 1, 6, 6)
+    assert torch.equal(tasks.train.originals.x(), plain.train.x())
+    assert torch.equal(tasks.val.x(), plain.val.x())
+    assert ", 3 versions of every image (shift), mlp" in episodes.family.describe()
+    again = episodes.enlarged(2, 1)
+    assert again.family.augment == episodes.family.augment
+
+
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        ({"augment": "blur"}, "augment: kind: unknown augmentation 'blur'"),
+        ({"augment": {"kind": "base", "copies": 1}}, "augment: copies: expected a whole number"),
+        ({"augment": "cutout"}, "tiny.toml: augment: patch = 16 must be below the side of the"),
+        (
+            {"augment": {"kind": "shift", "pad": 1}, "features": "torchvision:resnet18"},
+            "augment changes pixels, and here classifiers are fed torchvision:resnet18",
+        ),
+    ],
+    ids=str,
+)
+def test_an_augmentation_that_cannot_be_is_refused(open_tiny, changes, line):
+    assert line in error(open_tiny, **changes)
+
+
 def test_confusion_takes_its_classes_from_the_meta_training_pool_alone(open_tiny, dataset):
     """Classes a and b look alike; so they do in the meta-training pool only."""
     noise = {"kind": "confusion", "share": 1.0}

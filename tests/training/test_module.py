@@ -9,9 +9,9 @@ from torch import nn
 import metaloss
 from metaloss import storage
 from metaloss.core.streams import Stream
+from metaloss.data.augmentations import mixed, raw
 from metaloss.errors import DamagedFile, Interrupted, MetalossError, SettingsError
 from metaloss.training import module
-from metaloss.training.augmentations import mixed, raw
 from metaloss.training.images import batch_order, in_memory
 from metaloss.training.measurement import measure
 from metaloss.training.models import ImageClassifier, NetworkShape, seeded

@@ -109,8 +109,8 @@ def _best(of_method: Sequence[Measures]) -> int:
 
 
 def arrays_of(tasks: Tasks, t: int, key: Stream) -> TaskArrays:
-    """One of some tasks as arrays, without the rows that pad it."""
-    train = tasks.train
+    """One of some tasks as arrays, without the rows that pad it and without augmented versions."""
+    train = tasks.train.originals
     count = train.rows.shape[1] if train.count is None else int(train.count[t])
     x, x_val = (
         half.images.at(rows[None])[0].flatten(1).double().cpu().numpy()

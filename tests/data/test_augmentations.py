@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from metaloss.training import augmentations
-from metaloss.training.augmentations import OPERATIONS, crop, cutout, mixed, rand_augment, raw
+from metaloss.data import augmentations
+from metaloss.data.augmentations import OPERATIONS, crop, cutout, mixed, rand_augment, raw
 from metaloss.training.settings import AUGMENTATIONS, Augment
 
 
