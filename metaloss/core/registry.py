@@ -172,6 +172,9 @@ def _line(cls: Any, first: Any) -> str:
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "dataclass_type":  # pydantic would name a class of ours
         message = "Input should be a table of settings"
+    if first["type"] == "dict_type":
+        message = "Input should be a table"
+        message += f", as {where}.kind={first['input']}" if isinstance(first["input"], str) else ""
     if first["type"] == "missing" and (choices := _choices(cls, str(last[0]))):
         message += f", one of {', '.join(choices)}"
     value = "" if first["type"] in ("missing", "value_error") else f", got {first['input']!r}"

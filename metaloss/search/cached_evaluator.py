@@ -85,7 +85,7 @@ class CachedEvaluator:
 
     @property
     def control(self) -> float:
-        """The mean accuracy of cross-entropy at the families' own rates on this epoch's tasks."""
+        """The mean score of cross-entropy at the families' own rates on this epoch's tasks."""
         reached = self.cache[CONTROL.digest]
         score = reached if reached.ndim == 1 else reached[:, 0]
         return float(score.double().nan_to_num().mean())

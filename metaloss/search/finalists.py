@@ -1,6 +1,6 @@
 """The choice of a run's winner on fresh meta-validation tasks.
 
-For formulas also the front of accuracy against size.
+For formulas also the front of score against size.
 """
 
 import math
@@ -74,7 +74,7 @@ def choose_finalists(
     ]
     if not isinstance(genome, FormulaSpace):
         return Finalists(genome, population, (), origins)
-    # The original stands first: of equal accuracies the first one wins.
+    # The original stands first: of equal scores the first one wins.
     origin_of = dict.fromkeys(genome.originals, "the original")
     if trained_losses is not None:
         origin_of |= {

@@ -10,7 +10,7 @@ from metaloss.evaluation.guard import Guard
 from metaloss.evolution import Objective
 
 NEEDS_BASELINE = frozenset({"wins"})
-# The accuracy from which a relative improvement is reckoned where cross-entropy has less.
+# The score from which a relative improvement is reckoned where cross-entropy has less.
 LEAST = 1e-3
 
 
@@ -31,15 +31,15 @@ def mean(
     family: Int[Tensor, " T"],
     _baseline: Float[Tensor, " T"] | None = None,  # as all objectives take it
 ) -> Float[Tensor, " P"]:
-    """The mean over families of each family's mean accuracy; -inf where any training failed."""
+    """The mean over families of each family's mean score; -inf where any training failed."""
     # Families weigh alike, however many tasks each has.
     return _failed_last(_means(score, family).mean(0)).float()
 
 
 def robust(k: float) -> Objective:
-    """An objective that prefers losses whose accuracy varies little between tasks.
+    """An objective that prefers losses whose score varies little between tasks.
 
-    It is each family's mean accuracy less `k` standard deviations over its tasks.
+    It is each family's mean score less `k` standard deviations over its tasks.
     """
 
     def fitness(

@@ -22,6 +22,7 @@ class Inner:
 class Outer:
     width: int
     inner: Inner = Inner()
+    part: dict[str, int] | None = None
 
 
 def error(call, *given):
@@ -94,6 +95,11 @@ def test_settings_are_taken_from_the_table():
         ({}, "here: width: Field required"),
         ({"width": "many"}, "here: width: Input should be a valid integer"),
         ({"width": 1.5}, "here: width: Input should be a valid integer"),
+        (
+            {"width": 1, "part": "mlp"},
+            "here: part: Input should be a table, as part.kind=mlp, got 'mlp'",
+        ),
+        ({"width": 1, "part": 2}, "here: part: Input should be a table, got 2"),
         (
             {"width": 1, "inner": {"rate": -2.0}},
             "here: inner.rate: Input should be greater than 0, got -2.0",
