@@ -135,7 +135,7 @@ def truth(advice: Advice, data: Dataset, small: dict[str, Any]) -> float:
     )
     with patch.object(folds, "load", lambda name, options: data):
         own_settings = {key: small[key] for key in ("classifier", "inner") if key in small}
-        family = folds.make_folds("folder:simulated", own_settings).family
+        family = folds.make_folds("folder:simulated", own_settings, Stream(0)).family
     episodes = Episodes(
         family, data, normalised(data, torch.cat(own), "cpu"), {"test": own}, {"test": fresh}
     )

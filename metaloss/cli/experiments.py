@@ -96,6 +96,13 @@ def compare(
     metavar="rate|steps[+own]",
     help="Each loss's learning rate; or its number of steps, too; +own: and its own parameters.",
 )
+@click.option(
+    "--no-rivals",
+    "rivals",
+    flag_value=False,
+    default=None,
+    help="Leave out what is no loss: logistic regression, a prior correction …",
+)
 @click.option("--folds", type=int, help="How many; by default five, fewer where images are few.")
 @click.option("--certainty", type=float, help="Of the intervals (0.95).")
 @click.option(

@@ -206,11 +206,13 @@ class Console(Reporter):
             f"in {tuned_quantities(settings.tune)} and one chosen on {settings.tuning_tasks} tasks "
             f"of the other folds, judged on {settings.test_tasks} tasks of each fold"
         )
+        steps = "cross-entropy's best number of" if images.usual_steps else family.inner.steps
         self.say(
             f"tasks   {described(family.ways, family.shots, family.val)}, "
-            f"{family.ways * images.val} held out; {family.classifier['kind']}, "
-            f"{family.inner.steps} steps"
+            f"{family.ways * images.val} held out; {family.classifier['kind']}, {steps} steps"
         )
+        if images.usual_metric:
+            self.say("metric  balanced accuracy, as classes are uneven (--metric NAME: another)")
         self._start_bar("{task.percentage:3.0f} %", "{share:.0%}", work)
 
     def on_recommendation_end(self, advice: Outcome) -> None:

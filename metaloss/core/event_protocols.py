@@ -158,6 +158,14 @@ class ReportedFolds(Protocol):
     def val(self) -> int:
         """Held-out images per class, on average, of a task."""
 
+    @property
+    def usual_metric(self) -> bool:
+        """Whether the metric was chosen because classes are uneven."""
+
+    @property
+    def usual_steps(self) -> bool:
+        """Whether all losses train for cross-entropy's best number of steps."""
+
 
 class Outcome(Protocol):
     """A finished comparison, recommendation, study or full-size training."""

@@ -270,6 +270,6 @@ def test_thresholds_follow_the_classes_of_the_data_set(open_tiny, monkeypatch):
         torch.testing.assert_close(moved.logits[0][t], tuning.logits[0][t] + of_task)
     # A class that the networks prefer far too much is pushed back by the search.
     spoilt = tuning.offset(torch.tensor([0.0, 3, 0, 0]))
-    repaired = logits._thresholds("ce", spoilt, spoilt)[0].measures.score.mean()
+    repaired = logits._thresholds("ce", spoilt)[0].measured(spoilt).measures.score.mean()
     assert repaired > spoilt.measures().score.mean()
     torch.testing.assert_close(spoilt.score(), spoilt.measures().score.mean())

@@ -17,12 +17,14 @@ from metaloss.engines.local import Local
 from metaloss.errors import DataError, Interrupted, SettingsError
 from metaloss.evaluation.episode_evaluation import EpisodeEvaluation
 from metaloss.evaluation.tuning import Setting
-from metaloss.experiments.recommendation import folds, selection, summary, verdict
+from metaloss.experiments.recommendation import code as use_code
+from metaloss.experiments.recommendation import folds, selection, sentences
 from metaloss.experiments.recommendation.verdict import ScoreGain, Verdict
 from metaloss.inner.loop import Inner
 from metaloss.tasks import episodic_family, step_counts
 
 SMALL = {
+    "rivals": False,
     "tuning_tasks": 2,
     "test_tasks": 3,
     "rates": (0.1, 1.0),
@@ -30,6 +32,7 @@ SMALL = {
     "classifier": {"kind": "mlp", "hidden": [4]},
 }
 FLAGS = (
+    "--no-rivals",
     "--tuning-tasks",
     2,
     "--test-tasks",
@@ -86,6 +89,11 @@ def pictures(root, **classes):
     return f"folder:{root}"
 
 
+def cut_of(changes=None):
+    """The folds of whatever stands for the folder."""
+    return folds.make_folds("folder:scans", changes or {}, Stream(0))
+
+
 def rows(advice, loss):
     return [
         {k: v for k, v in row.items() if k != "chosen"}
@@ -98,11 +106,11 @@ def rows(advice, loss):
 
 
 def test_every_image_is_held_out_once_and_judges_no_choice_that_saw_it(images):
-    cut = folds.make_folds("folder:scans", {})
+    cut = cut_of()
     key = Stream(0)
     held = []
     for number in range(cut.folds):
-        choosing, judging = cut.fold(number, key, CPU)
+        choosing, judging = cut.fold(number, CPU)
         seen = set(torch.cat(choosing.pools["validation"]).tolist())
         tasks = judging.sample([key.at(t) for t in range(20)], "test")
         assert set(tasks.train.rows.flatten().tolist()) <= seen
@@ -117,10 +125,10 @@ def test_every_image_is_held_out_once_and_judges_no_choice_that_saw_it(images):
 def test_a_choice_is_blind_to_the_images_that_judge_it(images, monkeypatch):
     def choice(data):
         monkeypatch.setattr(folds, "load", lambda name, options: data)
-        cut = folds.make_folds("folder:scans", {k: SMALL[k] for k in ("inner", "classifier")})
-        choosing, judging = cut.fold(1, Stream(0), CPU)
+        cut = cut_of({k: SMALL[k] for k in ("inner", "classifier")})
+        choosing, judging = cut.fold(1, CPU)
         with Local() as engine:
-            how = LOSSES, (0.1, 1.0), 4
+            how = LOSSES, selection.ChoiceOptions((0.1, 1.0), 4)
             chosen = selection.choose(EpisodeEvaluation(engine, choosing, Stream(0)), *how)
             found = selection.evaluate_choice(
                 EpisodeEvaluation(engine, judging, Stream(0)), chosen, 3
@@ -136,21 +144,21 @@ def test_a_choice_is_blind_to_the_images_that_judge_it(images, monkeypatch):
 
 
 def test_tasks_fit_into_what_a_fold_leaves(images):
-    cut = folds.make_folds("folder:scans", {})
+    cut = cut_of()
     family = cut.family
     assert (cut.folds, family.ways, family.shots, family.val, cut.val) == (5, 4, 8, 16, 6)
     assert family.shots + family.val == 24, "what the choice of a fold has of every class"
-    assert folds.make_folds("folder:scans", {"shots": 20}).family.val == 4
+    assert cut_of({"shots": 20}).family.val == 4
 
 
 def test_few_images_make_few_folds(tmp_path):
-    cut = folds.make_folds(pictures(tmp_path / "few", a=6, b=9), {})
+    cut = folds.make_folds(pictures(tmp_path / "few", a=6, b=9), {}, Stream(0))
     assert (cut.folds, cut.val, cut.family.shots, cut.family.val) == (3, 2, 1, 3)
 
 
 def test_copies_are_left_out(images):
     images.pixels[7] = images.pixels[3]
-    cut = folds.make_folds("folder:scans", {})
+    cut = cut_of()
     assert cut.copies == 1
     assert len(cut.rows[3]) == 29
     assert cut.scarcest == 29
@@ -162,7 +170,7 @@ def test_the_official_test_split_stays_unseen_unless_it_is_all_that_is_asked_for
     half = replace(images, test=torch.arange(120) % 8 < 4)
     monkeypatch.setattr(folds, "load", lambda name, options: half)
     for which, official in (("all", False), ("test", True)):
-        cut = folds.make_folds("folder:scans", {}, which)
+        cut = folds.make_folds("folder:scans", {}, Stream(0), which)
         assert bool((half.test[torch.cat(cut.rows)] == official).all())
         assert sum(map(len, cut.rows)) == 60
 
@@ -181,8 +189,8 @@ def test_the_official_test_split_stays_unseen_unless_it_is_all_that_is_asked_for
         (
             {"a": 9, "b": 9, "c": 1},
             {},
-            "c has 1 different image; every class needs at least 6 for 2 in each of 3 "
-            "folds: leave it out or add 5",
+            "c has 1 different image; every class needs at least 3 for 1 in each of 3 "
+            "folds: leave it out or add 2",
         ),
         (
             {"a": 9, "b": 9},
@@ -336,7 +344,7 @@ def said(by, width=0.01, late=None, chosen=None, best="mine", steps=160):
     found = Verdict(
         loss, final.settings[loss], best, gain(by, width), after, chosen or {"mine": 5}, 0.95
     )
-    return found, " ".join(verdict.sentences(found, final, 400))
+    return found, " ".join(sentences.sentences(found, final, 400))
 
 
 @pytest.mark.parametrize(
@@ -404,7 +412,7 @@ def test_the_code_says_what_else_would_do_where_training_may_take_longer(late):
     final = selection.LossChoice(
         dict.fromkeys(("ce", "mine"), decision.setting), Setting(0.05, 160)
     )
-    lines = summary._code("mine", decision, final, Inner(steps=20), [])
+    lines = use_code.lines("mine", decision, final, Inner(steps=20), [])
     assert lines[:2] == [
         'loss = metaloss.load("mine")',
         "optimiser = torch.optim.SGD(model.parameters(), lr=0.1)",
@@ -418,12 +426,12 @@ def test_no_number_of_images_is_promised_where_another_choice_is_worse():
 
 
 def test_the_size_and_the_level_of_the_small_trainings_are_said():
-    text = verdict.small(3, "7 images of each", 20, "mlp", 0.36)
+    text = sentences.small(3, "7 images of each", 20, "mlp", 0.36)
     assert "3 classes (near chance: 3 classes, 33.3 %), 7 images of each, mlp, 20 steps" in text
     assert (
         "cross-entropy reaches 36.0 %. A real training on all images reaches another level" in text
     )
-    assert "near chance" not in verdict.small(3, "7 images of each", 20, "mlp", 0.8)
+    assert "near chance" not in sentences.small(3, "7 images of each", 20, "mlp", 0.8)
 
 
 def test_how_much_of_the_images_a_task_has_is_said(ask):

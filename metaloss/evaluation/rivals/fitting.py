@@ -38,6 +38,40 @@ class RivalMeasures:
     measures: Measures
 
 
+@dataclass(frozen=True)
+class FittedChoice:
+    """A method and the constant that meta-validation tasks chose for it.
+
+    Attributes:
+        method: what is fitted.
+        value: the constant; 0 where it has none.
+        score: the mean on those tasks, a failure counting as 0.
+    """
+
+    method: Method
+    value: float
+    score: float
+
+    @property
+    def name(self) -> str:
+        """As tables show it."""
+        return self.method.name
+
+    @property
+    def kind(self) -> str:
+        """That it has no network."""
+        return FITTED
+
+    @property
+    def constant(self) -> str:
+        """The name of what was chosen; "" where nothing was."""
+        return self.method.constant if self.method.grid else ""
+
+    def measured(self, measures: Measures) -> RivalMeasures:
+        """With what it reached on the meta-test tasks."""
+        return RivalMeasures(self.name, self.kind, self.constant, self.value, measures)
+
+
 def fit_methods(
     evaluation: EpisodeEvaluation, tuning_tasks: int, test_tasks: int
 ) -> list[RivalMeasures]:
@@ -48,31 +82,50 @@ def fit_methods(
         tuning_tasks: how many choose a constant.
         test_tasks: how many test it.
     """
-    from threadpoolctl import threadpool_limits  # scikit-learn brings it
+    return measure_methods(evaluation, choose_methods(evaluation, tuning_tasks), test_tasks)
 
+
+def choose_methods(evaluation: EpisodeEvaluation, tasks: int) -> list[FittedChoice]:
+    """Every method with the constant that is best on meta-validation tasks.
+
+    Args:
+        evaluation: gives the tasks: those that losses are tuned on.
+        tasks: how many.
+    """
     # What only orders the classes has no value where probabilities are measured.
     of_probabilities = isinstance(evaluation.family.metric, LogitMetric)
-    methods = [method for method in METHODS if method.probabilities or not of_probabilities]
-    # With threads of its own, BLAS would round by how many there are.
-    with threadpool_limits(1, user_api="blas"):
-        grids = [(method, method.grid) for method in methods if method.grid]
-        scores = _measured(evaluation, "validation", tuning_tasks, grids)
-        values = {
-            method.name: method.grid[_best(of_method)]
-            for (method, _), of_method in zip(grids, scores, strict=True)
-        }
-        chosen = [(method, (values.get(method.name, 0.0),)) for method in methods]
-        tested = _measured(evaluation, "test", test_tasks, chosen)
-    return [
-        RivalMeasures(method.name, FITTED, method.constant if method.grid else "", value, measures)
-        for (method, (value,)), (measures,) in zip(chosen, tested, strict=True)
+    grids = [
+        (method, method.grid or (0.0,))
+        for method in METHODS
+        if method.probabilities or not of_probabilities
     ]
+    measured = _measured(evaluation, "validation", tasks, grids)
+    return [
+        _best(method, grid, of_method)
+        for (method, grid), of_method in zip(grids, measured, strict=True)
+    ]
+
+
+def measure_methods(
+    evaluation: EpisodeEvaluation, chosen: Sequence[FittedChoice], tasks: int
+) -> list[RivalMeasures]:
+    """What chosen methods reach on meta-test tasks.
+
+    Args:
+        evaluation: gives the tasks: those that losses are tested on.
+        chosen: the methods with their constants.
+        tasks: how many.
+    """
+    tested = _measured(evaluation, "test", tasks, [(x.method, (x.value,)) for x in chosen])
+    return [x.measured(measures) for x, (measures,) in zip(chosen, tested, strict=True)]
 
 
 def _measured(
     evaluation: EpisodeEvaluation, pool: str, count: int, methods: Sequence[Constants]
 ) -> list[list[Measures]]:
     """The measures of each method with each constant, over tasks of a pool."""
+    from threadpoolctl import threadpool_limits  # scikit-learn brings it
+
     waves = []
     for numbers in waves_of(count):
         keys = [evaluation.key.at(pool, "task", t) for t in numbers]
@@ -87,7 +140,9 @@ def _measured(
             ]
 
         # Task by task on the engine's threads: a result depends on its own task alone.
-        each = evaluation.engine.map(fitted, range(len(tasks)))
+        # With threads of its own, BLAS would round by how many there are.
+        with threadpool_limits(1, user_api="blas"):
+            each = evaluation.engine.map(fitted, range(len(tasks)))
         logits = [torch.stack(of_tasks) for of_tasks in zip(*each, strict=True)]
         waves.append([evaluation.measures_by(x, tasks) for x in logits])
     places = iter([all_waves(parts) for parts in zip(*waves, strict=True)])
@@ -103,9 +158,11 @@ def answers_alone(measures: Measures) -> Measures:
     return replace(measures, nll=unknown, calibration=unknown)
 
 
-def _best(of_method: Sequence[Measures]) -> int:
-    """Which constant has the highest mean score."""
-    return int(torch.stack([x.score for x in of_method]).nan_to_num().mean(1).argmax())
+def _best(method: Method, grid: Sequence[float], of_method: Sequence[Measures]) -> FittedChoice:
+    """The method with the constant that has the highest mean score."""
+    scores = torch.stack([x.score for x in of_method]).nan_to_num().mean(1)
+    best = int(scores.argmax())
+    return FittedChoice(method, grid[best], float(scores[best]))
 
 
 def arrays_of(tasks: Tasks, t: int, key: Stream) -> TaskArrays:

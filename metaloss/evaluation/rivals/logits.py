@@ -7,6 +7,7 @@ do not all cost the same, the answer may be that of least expected cost by the n
 probabilities (Elkan 2001). Free thresholds add a number for every class of the data set.
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -27,6 +28,41 @@ TEMPERATURES = tuple(2 ** (i / 2) for i in range(-8, 9))
 OFFSET_STEPS = (2.0, 1.0, 0.5, 0.25)  # of the search for thresholds, coarse to fine
 
 
+@dataclass(frozen=True, eq=False)
+class ChangeChoice:
+    """A change of trained networks' logits that meta-validation tasks chose.
+
+    Attributes:
+        name: as tables show it.
+        constant: the name of what was chosen.
+        value: what was chosen.
+        score: the mean on those tasks, a failure counting as 0.
+        change: of the networks' logits.
+        offsets: of every class of the data set, where those were chosen.
+        probabilities: whether what comes of it orders classes by probabilities.
+    """
+
+    name: str
+    constant: str
+    value: float
+    score: float
+    change: Callable[["_Networks"], "_Networks"]
+    offsets: tuple[float, ...] = ()
+    probabilities: bool = True
+
+    @property
+    def kind(self) -> str:
+        """That it changes what a network gives."""
+        return AFTER
+
+    def measured(self, networks: "_Networks") -> RivalMeasures:
+        """What it makes of networks on other tasks."""
+        measures = self.change(networks).measures()
+        if not self.probabilities:
+            measures = answers_alone(measures)
+        return RivalMeasures(self.name, self.kind, self.constant, self.value, measures)
+
+
 def adjust_logits(
     evaluation: EpisodeEvaluation,
     name: str,
@@ -37,9 +73,6 @@ def adjust_logits(
 ) -> list[RivalMeasures]:
     """A loss's networks on the meta-test tasks, with logits changed after training.
 
-    A prior correction is left out where all classes have equally many images, the answer of least
-    expected cost where all mistakes cost alike, and free thresholds where tasks differ in classes.
-
     Args:
         evaluation: gives the tasks, and trains.
         name: of the loss.
@@ -48,51 +81,124 @@ def adjust_logits(
         tuning_tasks: meta-validation tasks that choose τ, T and thresholds.
         test_tasks: how many test them.
     """
-    tuning = _Networks.trained(evaluation, losses, setting, "validation", tuning_tasks)
-    test = _Networks.trained(evaluation, losses, setting, "test", test_tasks)
-    rivals = []
-    if any(bool(log_prior.any()) for log_prior in tuning.log_prior):
-        scores = [tuning.corrected(tau).measures().score.nan_to_num().mean() for tau in STRENGTHS]
-        tau = STRENGTHS[int(torch.stack(scores).argmax())]
-        measures = test.corrected(tau).measures()
-        rivals.append(RivalMeasures(f"{name}, prior correction", AFTER, "τ", tau, measures))
-    nll = [tuning.scaled(x).measures().nll.nanmean() for x in TEMPERATURES]
-    temperature = TEMPERATURES[int(torch.stack(nll).nan_to_num(nan=torch.inf).argmin())]
-    measures = test.scaled(temperature).measures()
-    rivals.append(RivalMeasures(f"{name}, temperature", AFTER, "T", temperature, measures))
-    return [*rivals, *_least_cost(name, tuning, test), *_thresholds(name, tuning, test)]
+    chosen = choose_changes(evaluation, name, losses, setting, tuning_tasks)
+    return measure_changes(evaluation, chosen, losses, setting, test_tasks)
 
 
-def _least_cost(name: str, tuning: "_Networks", test: "_Networks") -> list[RivalMeasures]:
-    """The answers of least expected cost, at the temperature that scores best."""
-    if tuning.tasks[0].costs is None:
+def choose_changes(
+    evaluation: EpisodeEvaluation, name: str, losses: Losses, setting: Setting, tasks: int
+) -> list[ChangeChoice]:
+    """The changes of a loss's logits that are best on meta-validation tasks.
+
+    A prior correction is left out where all classes have equally many images, the answer of least
+    expected cost where all mistakes cost alike, and free thresholds where tasks differ in classes.
+
+    Args:
+        evaluation: gives the tasks, and trains.
+        name: of the loss.
+        losses: the loss, a single one.
+        setting: its best rate and number of steps.
+        tasks: how many choose τ, T and thresholds.
+    """
+    networks = _Networks.trained(evaluation, losses, setting, "validation", tasks)
+    return [
+        *_prior_correction(name, networks),
+        _temperature(name, networks),
+        *_least_cost(name, networks),
+        *_thresholds(name, networks),
+    ]
+
+
+def measure_changes(
+    evaluation: EpisodeEvaluation,
+    chosen: Sequence[ChangeChoice],
+    losses: Losses,
+    setting: Setting,
+    tasks: int,
+) -> list[RivalMeasures]:
+    """What chosen changes make of a loss's networks on meta-test tasks.
+
+    Args:
+        evaluation: gives the tasks, and trains.
+        chosen: the changes.
+        losses: the loss that they were chosen for, a single one.
+        setting: its rate and number of steps.
+        tasks: how many.
+    """
+    networks = _Networks.trained(evaluation, losses, setting, "test", tasks)
+    return [x.measured(networks) for x in chosen]
+
+
+def _prior_correction(name: str, networks: "_Networks") -> list[ChangeChoice]:
+    """The prior correction with the best τ."""
+    if not any(bool(log_prior.any()) for log_prior in networks.log_prior):
         return []
-    scores = [tuning.by_expected_cost(x).score() for x in TEMPERATURES]
-    temperature = TEMPERATURES[int(torch.stack(scores).argmax())]
+    tau, score = _best(STRENGTHS, lambda x: networks.corrected(x).score())
+    return [ChangeChoice(f"{name}, prior correction", "τ", tau, score, lambda x: x.corrected(tau))]
+
+
+def _temperature(name: str, networks: "_Networks") -> ChangeChoice:
+    """The temperature at which the true classes are most probable."""
+    temperature, _ = _best(TEMPERATURES, lambda x: -networks.scaled(x).nll())
+    score = float(networks.scaled(temperature).score())
+    return ChangeChoice(
+        f"{name}, temperature", "T", temperature, score, lambda x: x.scaled(temperature)
+    )
+
+
+def _least_cost(name: str, networks: "_Networks") -> list[ChangeChoice]:
+    """The answers of least expected cost, at the temperature that scores best."""
+    if networks.tasks[0].costs is None:
+        return []
+    temperature, score = _best(TEMPERATURES, lambda x: networks.by_expected_cost(x).score())
     # What they order the classes by is no probability.
-    measures = answers_alone(test.by_expected_cost(temperature).measures())
-    return [RivalMeasures(f"{name}, least expected cost", AFTER, "T", temperature, measures)]
+    return [
+        ChangeChoice(
+            f"{name}, least expected cost",
+            "T",
+            temperature,
+            score,
+            lambda x: x.by_expected_cost(temperature),
+            probabilities=False,
+        )
+    ]
 
 
-def _thresholds(name: str, tuning: "_Networks", test: "_Networks") -> list[RivalMeasures]:
+def _thresholds(name: str, networks: "_Networks") -> list[ChangeChoice]:
     """Thresholds for every class, by coordinate search."""
-    classes = len(tuning.evaluation.family.dataset.classes)
-    if tuning.evaluation.family.ways != classes or tuning.tasks[0].classes is None:
+    classes = len(networks.evaluation.family.dataset.classes)
+    if networks.evaluation.family.ways != classes or networks.tasks[0].classes is None:
         return []
     offsets = torch.zeros(classes)
-    best = tuning.score()
+    best = networks.score()
     for step in OFFSET_STEPS:
         for number in range(classes):
             for change in (-step, step):
                 tried = offsets.clone()
                 tried[number] += change
-                score = tuning.offset(tried).score()
+                score = networks.offset(tried).score()
                 if score > best:
                     best = score
                     offsets = tried
-    measures = test.offset(offsets).measures()
-    largest = float(offsets.abs().max())
-    return [RivalMeasures(f"{name}, thresholds", AFTER, "largest offset", largest, measures)]
+    return [
+        ChangeChoice(
+            f"{name}, thresholds",
+            "largest offset",
+            float(offsets.abs().max()),
+            float(best),
+            lambda x: x.offset(offsets),
+            tuple(offsets.tolist()),
+        )
+    ]
+
+
+def _best(
+    values: Sequence[float], score: Callable[[float], Float[Tensor, ""]]
+) -> tuple[float, float]:
+    """The value with the highest score, the first of equal ones, and that score."""
+    scores = torch.stack([score(x) for x in values]).nan_to_num(nan=-torch.inf)
+    best = int(scores.argmax())
+    return values[best], float(scores[best])
 
 
 @dataclass(frozen=True, eq=False)
@@ -183,6 +289,10 @@ class _Networks:
             values = family.metric.measure(z[None], label, classes)[0]
             scores.append(scores_of(family.scale, values).nan_to_num())
         return torch.cat(scores).mean()
+
+    def nll(self) -> Tensor:
+        """The mean of -log p of the true class, over the trainings that did not diverge."""
+        return self.measures().nll.nanmean()
 
     def measures(self) -> Measures:
         """What they are worth; NaN where a training diverged."""

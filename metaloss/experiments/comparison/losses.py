@@ -118,10 +118,10 @@ def _read_loss(spec: Any, runs: Path, used_labels: set[str], own: bool) -> Compa
     label = label if len(label) <= LABEL else f"{label[: LABEL - 9]}…{short_digest(label)}"
     numbers = (f"{label} #{n}" for n in range(2, len(used_labels) + 3))
     unused = next(x for x in (label, *numbers) if x not in used_labels)
-    return ComparedLoss(unused, loss, run, origin, _tunable(spec) if own else None)
+    return ComparedLoss(unused, loss, run, origin, tunable(spec) if own else None)
 
 
-def _tunable(spec: Any) -> PublishedLoss | None:
+def tunable(spec: Any) -> PublishedLoss | None:
     """The published loss that is named without parameters, where it has some to tune."""
     if not isinstance(spec, str) or not zoo.published(spec):
         return None

@@ -3,82 +3,76 @@
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from jaxtyping import Int64
-from torch import Tensor
 
-from metaloss.core import registry
 from metaloss.core.reporting import Reporter
 from metaloss.core.streams import Stream
-from metaloss.data import datasets
 from metaloss.data.datasets import Dataset, load
-from metaloss.data.datasets._images import ImageOptions
 from metaloss.data.episodes import Pool
 from metaloss.data.features import RawFeatures
 from metaloss.data.pools import lacking_classes, pools
-from metaloss.data.shapes import as_toml, of_ways
-from metaloss.data.sizes import (
-    EpisodeShape,
-    fits,
-    mean_val,
-    most_val,
-    nearest,
-    needed,
-    reduced,
-)
-from metaloss.errors import DataError, SettingsError
+from metaloss.data.sizes import mean_val
+from metaloss.errors import DataError
+from metaloss.experiments.recommendation import task_sizes
+from metaloss.experiments.recommendation.task_sizes import FoldSizes
 from metaloss.search.settings import changed
-from metaloss.tasks import episodic_family, family_files
 from metaloss.tasks.classifier_inputs import features_of, inputs_of
 from metaloss.tasks.episodic import Episodes
 from metaloss.tasks.episodic_family import TaskFamily
 
 FOLDS = 5  # where there are images enough
-LEAST = 2  # images of every class in every fold
-# Of a task, at most, where no family says it: all ours, so that it takes minutes.
-WAYS = 10
-SHOTS = 10
-VAL = 100
+FEWEST = 3  # folds, where a class has few images
+LEAST = 2  # images of every class in every fold; 1 where tasks are as uneven as the data
 
 
 @dataclass(frozen=True)
 class FoldedImages:
-    """The images that take part, per class, and into how many folds they are cut.
+    """The images that take part, per class, and the folds that they are cut into.
 
     Attributes:
         family: how classifiers train; its `val` is what a choice validates on.
         dataset: where the images come from.
-        rows: for each class its images.
-        folds: how many.
+        parts: of every fold, for each class its images.
         copies: images left out because their pixels are those of another one.
         features: what takes the place of the pixels; None: nothing does.
+        usual_metric: whether the metric is ours, because classes are uneven and none was named.
+        usual_steps: whether the number of steps is ours to choose, because nobody said it.
     """
 
     family: TaskFamily
     dataset: Dataset
-    rows: Pool
-    folds: int
+    parts: tuple[Pool, ...]
     copies: int
     features: RawFeatures | None = None
+    usual_metric: bool = False
+    usual_steps: bool = False
+
+    @property
+    def folds(self) -> int:
+        """How many."""
+        return len(self.parts)
+
+    @property
+    def rows(self) -> Pool:
+        """For each class its images."""
+        return tuple(torch.cat(x).sort().values for x in zip(*self.parts, strict=True))
+
+    @property
+    def counts(self) -> list[int]:
+        """How many images each class has."""
+        return list(map(len, self.rows))
 
     @property
     def scarcest(self) -> int:
         """How many images the smallest class has."""
-        return min(map(len, self.rows))
+        return min(self.counts)
 
     @property
     def judged(self) -> TaskFamily:
         """The family that judges a choice: a fold may hold fewer images than it validates on."""
-        sizes = [len(rows) // self.folds for rows in self.rows]
-        shape = _shape(self.family, self.rows, self.folds)
-        slack = _slack(shape)
-        held_out = reduced(
-            shape, lambda s: all(n + slack <= m for n, m in zip(most_val(s), sizes, strict=True))
-        )
-        return replace(self.family, val=held_out.val)
+        return task_sizes.judging(self.family, _sizes(self.parts))
 
     @property
     def val(self) -> int:
@@ -89,20 +83,18 @@ class FoldedImages:
         """Tasks of all images, for the choice that is recommended."""
         return self._episodes(self.family, {"validation": self.rows}, self.rows, device)
 
-    def fold(self, number: int, key: Stream, device: torch.device) -> tuple[Episodes, Episodes]:
+    def fold(self, number: int, device: torch.device) -> tuple[Episodes, Episodes]:
         """The tasks that choose a loss, without the fold's images, and those that judge the choice.
 
         The latter train on images that the choice could see, as its user will, and validate on the
         fold's.
         """
-        # Cut per class, so that every fold holds images of every class.
-        parts = [_parts(rows, self.folds, key.at("fold", c)) for c, rows in enumerate(self.rows)]
-        held_out = tuple(each[number] for each in parts)
-        seen = tuple(torch.cat([x for i, x in enumerate(each) if i != number]) for each in parts)
+        held_out = self.parts[number]
+        seen = _outside(self.parts, number)
         # By the images that are seen: the fold's own must not leak through their mean.
-        tuning = self._episodes(self.family, {"validation": seen}, seen, device)
-        return tuning, replace(
-            tuning, family=self.judged, pools={"test": seen}, held_out={"test": held_out}
+        choosing = self._episodes(self.family, {"validation": seen}, seen, device)
+        return choosing, replace(
+            choosing, family=self.judged, pools={"test": seen}, held_out={"test": held_out}
         )
 
     def _episodes(
@@ -113,13 +105,10 @@ class FoldedImages:
         return Episodes(family, self.dataset, images, pools, features=self.features)
 
 
-def _parts(rows: Int64[Tensor, " N"], folds: int, key: Stream) -> tuple[Int64[Tensor, " _"], ...]:
-    return rows[key.permutation(len(rows))].tensor_split(folds)
-
-
 def make_folds(
     spec: str,
     changes: Mapping[str, Any],
+    key: Stream,
     images: Literal["all", "test"] = "all",
     folds: int | None = None,
     device: torch.device | str = "cpu",
@@ -130,9 +119,10 @@ def make_folds(
     Args:
         spec: folder:PATH, file:PATH, or a task family or data set by name.
         changes: settings of the family that replace its own.
+        key: of the cut.
         images: "all" but those of an official test split; or "test": the meta-test pool, which no
             search learns from.
-        folds: how many; where None, five or as many as leave two images of every class in each.
+        folds: how many; where None, five or as many as leave enough images of every class in each.
         device: where a network computes features.
         reporter: is told of the progress.
 
@@ -140,92 +130,58 @@ def make_folds(
         SettingsError: an unknown name or setting.
         DataError: too few images or classes; the message names the least.
     """
-    family = None if _plain(spec) else changed(_family(spec), changes)
+    own = None if task_sizes.without_family(spec) else task_sizes.named_family(spec)
+    family = None if own is None else changed(own, changes)
     dataset = (
-        load(spec, _options(changes))
+        load(spec, task_sizes.image_options(changes))
         if family is None
         else load(family.dataset, family.image_options)
     )
     rows, copies = _without_copies(dataset, _taking_part(dataset, images))
-    smallest = min(map(len, rows))
-    folds = folds or max(3, min(FOLDS, smallest // LEAST))
-    why = f" for {LEAST} in each of {folds} folds"
-    if few := lacking_classes(
-        dataset.classes, list(map(len, rows)), folds * LEAST, why, "different image"
-    ):
+    counts = list(map(len, rows))
+    as_is = family is None and "shots" not in changes and task_sizes.is_uneven(counts)
+    least = 1 if as_is else LEAST
+    folds = folds or max(FEWEST, min(FOLDS, min(counts) // LEAST))
+    why = f" for {least} in each of {folds} folds"
+    if few := lacking_classes(dataset.classes, counts, folds * least, why, "different image"):
         raise DataError(f"{spec}: {'of the meta-test pool, ' if images == 'test' else ''}{few}")
-    rest = smallest - -(-smallest // folds)  # of the smallest class, without its largest fold
-    family = family or changed(_family_of_size(spec, len(rows), rest), changes)
-    shape = _shape(family, rows, folds)
-    slack = _slack(shape)
-    shape = reduced(
-        shape,
-        lambda s: all(n + slack <= m for n, m in zip(needed(s), s.available, strict=True)),
-    )
-    if not fits(shape):
-        proposal = nearest(shape)
-        raise DataError(
-            f"{spec}: {of_ways(family.ways, family.shots)} tasks do not fit: "
-            f"{len(rows)} classes, and {rest} images of the smallest one outside a fold "
-            f"({_counts(dataset, rows)}). This fits: ways = {proposal.ways}, "
-            f"shots = {as_toml(proposal.shots)}"
+    parts = _cut(rows, folds, key)
+    if family is None:
+        # Of the smallest class, without its largest fold.
+        rest = min(counts) - -(-min(counts) // folds)
+        usual = (
+            task_sizes.uneven_family(spec, len(rows), folds)
+            if as_is
+            else task_sizes.even_family(spec, len(rows), rest)
         )
+        family = changed(usual, changes)
+    words = task_sizes.counts_in_words(dataset, counts)
+    family = task_sizes.fitted(family, _sizes(parts), spec, words)
     features = features_of(family, dataset, family.dataset, family.features, device, reporter)
-    return FoldedImages(replace(family, val=shape.val), dataset, rows, folds, copies, features)
+    usual_metric = as_is and "metric" not in changes
+    usual_steps = own is None and "steps" not in changes.get("inner", {})
+    return FoldedImages(family, dataset, parts, copies, features, usual_metric, usual_steps)
 
 
-def _family_of_size(spec: str, classes: int, images: int) -> TaskFamily:
-    """A family for data without one, of so many classes and images of the smallest."""
-    # A third at most to train on, so that enough are left to validate.
-    shots = min(SHOTS, max(1, images // 3))
-    sizes = {"ways": min(WAYS, classes), "shots": shots, "val": min(VAL, images - shots)}
-    return episodic_family.of({"dataset": spec, **sizes}, _name(spec), spec)
+def _cut(rows: Pool, folds: int, key: Stream) -> tuple[Pool, ...]:
+    """The images of every fold: cut per class, so that every fold holds images of every class."""
+    of_classes = [
+        x[key.at("fold", c).permutation(len(x))].tensor_split(folds) for c, x in enumerate(rows)
+    ]
+    return tuple(zip(*of_classes, strict=True))
 
 
-def _name(spec: str) -> str:
-    """What a family is called that is made to fit some data."""
-    kind, _, path = spec.partition(":")
-    if not path:
-        return spec
-    return Path(path).resolve().stem if kind == "file" else Path(path).resolve().name
+def _outside(parts: tuple[Pool, ...], number: int) -> Pool:
+    """For each class the images of all folds but one."""
+    others = [part for i, part in enumerate(parts) if i != number]
+    return tuple(torch.cat(of_class) for of_class in zip(*others, strict=True))
 
 
-def _shape(family: TaskFamily, rows: Pool, folds: int) -> EpisodeShape:
-    """The size of a task of images outside a fold, even a class's largest."""
-    return family.shape([n - -(-n // folds) for n in map(len, rows)])
-
-
-def _slack(shape: EpisodeShape) -> int:
-    """Images that a class must have to spare.
-
-    Where sizes follow the data, they may follow one fold's a little differently than another's.
-    """
-    return int(not isinstance(shape.val, int))
-
-
-def _options(changes: Mapping[str, Any]) -> ImageOptions:
-    """How images are read for which no family is written."""
-    named = {name: changes[name] for name in ImageOptions.__dataclass_fields__ if name in changes}
-    options: ImageOptions = registry.from_table(ImageOptions, named, "recommend")
-    return options
-
-
-def _family(spec: str) -> TaskFamily:
-    known = {*family_files.names(), *datasets.names()} - {"file", "folder"}
-    if spec not in known and not any(x in spec for x in "/:."):
-        raise SettingsError(
-            registry.unknown_message(
-                "data", spec, sorted(known), "metaloss list data, tasks; or folder:PATH"
-            )
-        )
-    return episodic_family.read(spec)
-
-
-def _plain(spec: str) -> bool:
-    """Whether a name is a folder's, a file's or a data set's for which no family is written."""
-    return spec.startswith(episodic_family.FROM_DATA) or (
-        spec in datasets.names() and spec not in family_files.names()
-    )
+def _sizes(parts: tuple[Pool, ...]) -> FoldSizes:
+    return [
+        (list(map(len, part)), list(map(len, _outside(parts, number))))
+        for number, part in enumerate(parts)
+    ]
 
 
 def _taking_part(dataset: Dataset, images: str) -> Pool:
@@ -256,9 +212,3 @@ def _without_copies(dataset: Dataset, pool: Pool) -> tuple[Pool, int]:
         rows[torch.tensor([new(row) for row in rows.tolist()], dtype=torch.bool)] for rows in pool
     )
     return kept, sum(map(len, pool)) - sum(map(len, kept))
-
-
-def _counts(dataset: Dataset, rows: Pool, most: int = 5) -> str:
-    pairs = sorted(zip(map(len, rows), dataset.classes, strict=True))
-    listed = ", ".join(f"{name} {n}" for n, name in pairs[:most])
-    return f"{listed}{', …' if len(pairs) > most else ''} images"

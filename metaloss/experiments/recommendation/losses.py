@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,8 @@ from metaloss.errors import SettingsError
 from metaloss.experiments.comparison import losses as compared_losses
 from metaloss.experiments.comparison.losses import CE, ComparedLoss
 
+# Tried, too, where classes are uneven; always with the best of their own parameters.
+UNEVEN_LOSSES = ("class_weights", "logit_adjustment", "logit_adjustment_smoothed")
 USUAL = "usual"  # stands for these, beside which others may be named
 LOSSES = (
     "label_smoothing",
@@ -46,13 +48,16 @@ class RequestedLosses:
     usual: set[str]
 
 
-def read_losses(losses: Sequence[Any] | None, runs: Path, own: bool = False) -> RequestedLosses:
+def read_losses(
+    losses: Sequence[Any] | None, runs: Path, own: bool = False, uneven: bool = False
+) -> RequestedLosses:
     """The losses that are asked for, the usual ones where None, and cross-entropy, each once.
 
     Args:
         losses: as they were given.
         runs: where runs are looked for.
         own: whether published losses named without parameters have theirs tuned.
+        uneven: whether tasks have more images of some classes than of others.
 
     Raises:
         SettingsError: one cannot be read, or cannot train episodes, or there is none but
@@ -60,13 +65,15 @@ def read_losses(losses: Sequence[Any] | None, runs: Path, own: bool = False) -> 
     """
     requested = [USUAL] if losses is None else list(losses)
     texts = {spec for spec in requested if isinstance(spec, str)}
-    usual = [name for name in LOSSES if name not in texts] if USUAL in texts else []
+    known = (*LOSSES, *UNEVEN_LOSSES) if uneven else LOSSES
+    usual = [name for name in known if name not in texts] if USUAL in texts else []
     specs = [
         x
         for spec in requested
         for x in (usual if isinstance(spec, str) and spec == USUAL else [spec])
     ]
-    compared, _ = compared_losses.read_losses(specs, CE, runs, own)
+    read, _ = compared_losses.read_losses(specs, CE, runs, own)
+    compared = [_with_own_parameters(x) if x.label in usual else x for x in read]
     if len(compared) < 2:
         raise SettingsError(
             "--losses ce alone leaves nothing to choose between, as ce is always tried: name "
@@ -88,6 +95,13 @@ def read_losses(losses: Sequence[Any] | None, runs: Path, own: bool = False) -> 
         [] if losses is None else named_losses,
         set(usual),
     )
+
+
+def _with_own_parameters(usual: ComparedLoss) -> ComparedLoss:
+    """A usual loss, its own parameters tuned where it is one for uneven classes."""
+    if usual.label not in UNEVEN_LOSSES:
+        return usual
+    return replace(usual, published=compared_losses.tunable(usual.label))
 
 
 def without_seen_images(

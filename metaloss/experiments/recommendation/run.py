@@ -17,17 +17,22 @@ from metaloss.core.tables import flatten
 from metaloss.criterion.base import Criterion
 from metaloss.engines.local import Local
 from metaloss.evaluation.episode_evaluation import EpisodeEvaluation
+from metaloss.evaluation.halving import FIRST, pairs_trained
 from metaloss.evaluation.tuning import steps_of_tuning, typical_steps
 from metaloss.evaluation.variants import tunes_own, tunes_steps
 from metaloss.experiments.comparison.losses import CE, ComparedLoss, check_classes
+from metaloss.experiments.recommendation import task_sizes
 from metaloss.experiments.recommendation.folds import FoldedImages, make_folds
 from metaloss.experiments.recommendation.losses import (
     RequestedLosses,
     read_losses,
     without_seen_images,
 )
+from metaloss.experiments.recommendation.rivals import rival_steps
 from metaloss.experiments.recommendation.selection import (
     ChoiceEvaluation,
+    ChoiceOptions,
+    Length,
     LossChoice,
     choose,
     evaluate_choice,
@@ -46,8 +51,9 @@ class Advice:
     """A recommendation.
 
     Attributes:
-        loss: to train with; cross-entropy where there is no evidence for another.
-        name: its name, with its own parameters where those were chosen.
+        loss: to train with; cross-entropy where there is no evidence for another, or where what is
+            recommended is no loss.
+        name: of what is recommended, with its own parameters where those were chosen.
         lr: its learning rate.
         steps: its number of steps.
         evidence: whether another loss than cross-entropy is recommended.
@@ -87,7 +93,9 @@ class Advice:
             summary: all of it as plain values.
             folder: where it was written.
         """
-        loss = next(x for x in compared if x.label == verdict.loss)
+        # What is no loss has cross-entropy before it, or none at all.
+        label = CE if verdict.rival else verdict.loss
+        loss = next(x for x in compared if x.label == label)
         return cls(
             loss=loss.with_parameters(verdict.setting.spec),
             name=verdict.name,
@@ -164,12 +172,23 @@ def start(
         Recommendation, recommendation_table, "recommend"
     )
     reporter = reporter or Reporter()
-    requested = read_losses(losses, Path(runs), tunes_own(recommendation.tune))
+    own = tunes_own(recommendation.tune)
+    # Before images are read: a misspelt name must not wait for them.
+    requested = read_losses(losses, Path(runs), own)
     device = resolve_device(recommendation.device)
     reporter.on_work("loading images", plain=False)
+    key = Stream(recommendation.seed)
     images = make_folds(
-        recommendation.data, changes, recommendation.images, recommendation.folds, device, reporter
+        recommendation.data,
+        changes,
+        key.at("folds"),
+        recommendation.images,
+        recommendation.folds,
+        device,
+        reporter,
     )
+    if task_sizes.has_uneven_tasks(images.family):
+        requested = read_losses(losses, Path(runs), own, uneven=True)
     whole = images.whole(device)
     # Before anything trains: a loss that has learned from these images would win by that.
     compared = without_seen_images(
@@ -180,11 +199,12 @@ def start(
         reporter.on_warning,
     )
     check_classes(compared, [whole])
-    steps = _training_steps(recommendation, compared, images)
+    options = _options(recommendation, images)
+    steps = _training_steps(recommendation, options, compared, images)
     reporter.on_recommendation_start(recommendation, images, len(compared), steps)
     memory = recommendation.memory
     with Local(device, memory, stop=stop, on_progress=reporter.on_progress) as engine:
-        final, folds = _cross_validate(engine, recommendation, compared, images, whole)
+        final, folds = _cross_validate(engine, recommendation, options, compared, images, whole)
     about = {
         "settings": {**recommendation.model_dump(mode="json"), **changes},
         "command": _command(recommendation_table, changes, requested),
@@ -201,6 +221,7 @@ def start(
 def _cross_validate(
     engine: Local,
     recommendation: Recommendation,
+    options: ChoiceOptions,
     compared: Sequence[ComparedLoss],
     images: FoldedImages,
     whole: Episodes,
@@ -208,19 +229,13 @@ def _cross_validate(
     """Every fold's choice and what came of it, and the choice on all images."""
     key = Stream(recommendation.seed)
     losses = {x.label: x.variants() for x in compared}
-    choice_options = (
-        losses,
-        recommendation.rates,
-        recommendation.tuning_tasks,
-        tunes_steps(recommendation.tune),
-    )
     choices: list[LossChoice] = []
     judged: list[ChoiceEvaluation] = []
     # --- nested cross-validation: choose without the fold's images, judge on them ---
     for number in range(images.folds):
         fold_key = key.at("fold", number)
-        choosing, judging = images.fold(number, key.at("folds"), engine.device)
-        choices.append(choose(EpisodeEvaluation(engine, choosing, fold_key), *choice_options))
+        choosing, judging = images.fold(number, engine.device)
+        choices.append(choose(EpisodeEvaluation(engine, choosing, fold_key), losses, options))
         judged.append(
             evaluate_choice(
                 EpisodeEvaluation(engine, judging, fold_key),
@@ -229,28 +244,52 @@ def _cross_validate(
             )
         )
     # The loss that is recommended may see all images: the folds have told what choosing is worth.
-    final = choose(EpisodeEvaluation(engine, whole, key.at("all")), *choice_options)
+    final = choose(EpisodeEvaluation(engine, whole, key.at("all")), losses, options)
     return final, FoldResults.of(choices, judged, recommendation.certainty, key.at("bootstrap"))
 
 
+def _options(recommendation: Recommendation, images: FoldedImages) -> ChoiceOptions:
+    """How every choice is made."""
+    length: Length = "ce" if images.usual_steps else "family"
+    if tunes_steps(recommendation.tune):
+        length = "own"
+    return ChoiceOptions(
+        recommendation.rates, recommendation.tuning_tasks, length, recommendation.rivals
+    )
+
+
 def _training_steps(
-    recommendation: Recommendation, compared: Sequence[ComparedLoss], images: FoldedImages
+    recommendation: Recommendation,
+    options: ChoiceOptions,
+    compared: Sequence[ComparedLoss],
+    images: FoldedImages,
 ) -> int:
     """About how many steps of training it takes."""
     inner = images.family.inner
-    rates = len(recommendation.rates)
+    rates = len(options.rates)
     # Cross-entropy alone also has the rates half-way between.
-    others = sum(x.trials for x in compared if x.label != CE)
-    grid = others * rates + len(with_rates_between(recommendation.rates))
+    of_ce = len(with_rates_between(options.rates))
+    grid = sum(x.trials for x in compared if x.label != CE) * rates
+    # In full rounds of tasks: a fraction of them for all settings, all for those that go on.
+    two_rounds = grid // FIRST + sum(
+        pairs_trained(x.trials * rates) for x in compared if x.label != CE
+    )
     losses = len(compared)
-    if tunes_steps(recommendation.tune):
-        choosing = grid * steps_of_tuning(inner)
-        judging = losses * typical_steps(inner)
-    else:
-        choosing = grid * inner.steps + rates * steps_of_tuning(inner)
-        judging = losses * inner.steps + typical_steps(inner)
-    choices = (images.folds + 1) * recommendation.tuning_tasks
-    return choices * choosing + images.folds * recommendation.test_tasks * judging
+    typical = typical_steps(inner)
+    longest = steps_of_tuning(inner)
+    choosing, judging = {
+        "family": (
+            (grid + of_ce) * inner.steps + rates * longest,
+            losses * inner.steps + typical,
+        ),
+        "ce": (two_rounds * typical + of_ce * longest, losses * typical),
+        "own": ((grid + of_ce) * longest, losses * typical),
+    }[options.length]
+    choices = (images.folds + 1) * options.tasks
+    steps = choices * choosing + images.folds * recommendation.test_tasks * judging
+    if options.rivals:
+        steps += rival_steps(typical, options.tasks, recommendation.test_tasks, images.folds)
+    return steps
 
 
 def _command(

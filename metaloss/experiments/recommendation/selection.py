@@ -5,16 +5,41 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import pairwise
+from typing import Literal
 
 from metaloss.core.metric_scale import MetricScale
 from metaloss.data.episodes import Tasks
 from metaloss.evaluation.episode_evaluation import EpisodeEvaluation
+from metaloss.evaluation.halving import tune_in_two_rounds
 from metaloss.evaluation.tuning import Setting
 from metaloss.evaluation.variants import Variants, tune_variants
 from metaloss.experiments.comparison.losses import CE
+from metaloss.experiments.recommendation import rivals
+from metaloss.experiments.recommendation.rivals import RivalChoice
 from metaloss.inner.metrics import Metric
 from metaloss.inner.observers import Measures
 from metaloss.losses.base import Losses
+
+# How long losses train: for the family's number of steps; all for cross-entropy's best number; each
+# for its own best number.
+Length = Literal["family", "ce", "own"]
+
+
+@dataclass(frozen=True)
+class ChoiceOptions:
+    """How a choice is made.
+
+    Attributes:
+        rates: learning rates among which each loss's is chosen.
+        tasks: on how many.
+        length: how long losses train.
+        rivals: whether what is no loss is chosen beside them.
+    """
+
+    rates: Sequence[float]
+    tasks: int
+    length: Length = "family"
+    rivals: bool = False
 
 
 @dataclass(frozen=True)
@@ -23,19 +48,31 @@ class LossChoice:
 
     Attributes:
         settings: of each loss, cross-entropy first.
-        late: cross-entropy's best rate and number of steps; None where every loss has its best
-            number anyway.
+        late: cross-entropy's best rate and number of steps; None where it has its best number
+            anyway.
         losses: each loss as it was chosen, with its own parameters.
+        rivals: what is no loss, as it was chosen, by its name.
+        shown: those of them that are set beside the others and never chosen.
     """
 
     settings: dict[str, Setting]
     late: Setting | None
     losses: Mapping[str, Losses] = field(default_factory=dict)
+    rivals: Mapping[str, RivalChoice] = field(default_factory=dict)
+    shown: frozenset[str] = frozenset()
+
+    @property
+    def scores(self) -> dict[str, float]:
+        """What each loss reached, cross-entropy first, then what is no loss and may be chosen."""
+        of_losses = {name: x.score or 0.0 for name, x in self.settings.items()}
+        others = {name: x.score for name, x in self.rivals.items() if name not in self.shown}
+        return {**of_losses, **others}
 
     @property
     def winner(self) -> str:
-        """The loss that reached most; of equals the first, so cross-entropy before any other."""
-        return max(self.settings, key=lambda name: self.settings[name].score or 0.0)
+        """What reached most; of equals the first, so cross-entropy before any other."""
+        scores = self.scores
+        return max(scores, key=lambda name: scores[name])
 
 
 @dataclass(frozen=True)
@@ -43,7 +80,7 @@ class ChoiceEvaluation:
     """A choice's losses on T tasks whose validation images it has not seen.
 
     Attributes:
-        measures: of each loss.
+        measures: of each loss, and of each rival.
         late: of cross-entropy with its best number of steps.
         tasks: what they were judged on.
         metric: what they were scored by; None: accuracy.
@@ -58,13 +95,9 @@ class ChoiceEvaluation:
 
 
 def choose(
-    evaluation: EpisodeEvaluation,
-    losses: Mapping[str, Variants],
-    rates: Sequence[float],
-    tasks: int,
-    steps: bool = False,
+    evaluation: EpisodeEvaluation, losses: Mapping[str, Variants], options: ChoiceOptions
 ) -> LossChoice:
-    """Tune every loss.
+    """Tune every loss, and choose what is set beside them.
 
     Cross-entropy also has the rates half-way between: a mere rescaling of it must not win by lying
     between two rates.
@@ -72,22 +105,36 @@ def choose(
     Args:
         evaluation: has the images as its meta-validation pool.
         losses: by name, cross-entropy among them; each with the choices of its own parameters.
-        rates: among which each one's is chosen.
-        tasks: on which.
-        steps: whether each one's number of steps is chosen, too.
+        options: rates, tasks and lengths.
     """
-    tune = evaluation.tune_steps if steps else evaluation.tune
+    rates, tasks = options.rates, options.tasks
+    numbers = () if options.length == "family" else evaluation.family.step_choices()
+    (ce,) = tune_variants(
+        partial(evaluation.tune, rates=with_rates_between(rates), tasks=tasks, steps=numbers),
+        [losses[CE]],
+    )
     others = [name for name in losses if name != CE]
-    (ce,) = tune_variants(partial(tune, rates=with_rates_between(rates), tasks=tasks), [losses[CE]])
-    best = tune_variants(partial(tune, rates=rates, tasks=tasks), [losses[name] for name in others])
+    variants = [losses[name] for name in others]
+    if options.length == "ce":
+        # The same for all: a loss that merely learns faster gains nothing by that.
+        best = tune_in_two_rounds(evaluation, variants, rates, tasks, ce.setting.steps)
+    else:
+        best = tune_variants(
+            partial(evaluation.tune, rates=rates, tasks=tasks, steps=numbers), variants
+        )
     tuned = {CE: ce} | dict(zip(others, best, strict=True))
     settings = {name: x.setting for name, x in tuned.items()}
     best_losses = {name: x.losses for name, x in tuned.items()}
-    # Where every loss has its best number of steps, cross-entropy has it already.
-    if steps:
-        return LossChoice(settings, None, best_losses)
-    (ce_best_steps,) = evaluation.tune_steps([ce.losses], rates, tasks)
-    return LossChoice(settings, ce_best_steps.setting, best_losses)
+    late = None
+    if options.length == "family":
+        (ce_best_steps,) = evaluation.tune_steps([ce.losses], rates, tasks)
+        late = ce_best_steps.setting
+    chosen = (
+        rivals.choose_rivals(evaluation, ce.losses, ce.setting, tasks) if options.rivals else {}
+    )
+    scarcest = min(map(len, evaluation.family.pools["validation"]))
+    shown = rivals.too_flexible(chosen, scarcest)
+    return LossChoice(settings, late, best_losses, chosen, shown)
 
 
 def evaluate_choice(
@@ -104,11 +151,15 @@ def evaluate_choice(
     tested = evaluation.test_each(
         [choice.losses[name] for name in names], list(choice.settings.values()), tasks
     )
-    by_label = {name: x for name, x in zip(names, tested, strict=True) if x is not None}
+    by_name = {name: x for name, x in zip(names, tested, strict=True) if x is not None}
     (ce_best_steps,) = evaluation.test_each([choice.losses[CE]], [choice.late], tasks)
+    if choice.rivals:
+        by_name |= rivals.measure_rivals(
+            evaluation, choice.rivals, choice.losses[CE], choice.settings[CE], tasks
+        )
     family = evaluation.family
     return ChoiceEvaluation(
-        by_label, ce_best_steps, evaluation.test_tasks(tasks), family.metric, family.scale
+        by_name, ce_best_steps, evaluation.test_tasks(tasks), family.metric, family.scale
     )
 
 

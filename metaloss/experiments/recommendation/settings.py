@@ -20,9 +20,12 @@ class Recommendation(BaseModel):
         folds: how many; by default five, or as many as leave two images of every class in each.
         certainty: of the intervals; another loss than cross-entropy is recommended where its own
             lies above 0.
-        tune: "rate" at the family's number of steps; "steps": each loss at its best number of
+        tune: "rate" at the family's number of steps, or at cross-entropy's best number where no
+            family says it; "steps": each loss at its best number of
             steps, too; "rate+own" and "steps+own": each published loss that is named without
             parameters also with the best of its own.
+        rivals: set what is no loss beside the losses, too: changes of the logits after training
+            and, where scikit-learn is installed, other methods.
         rates: learning rates among which each loss's is chosen.
         tuning_tasks: on which a loss is chosen, in each fold and at last on all images.
         test_tasks: of each fold.
@@ -39,6 +42,7 @@ class Recommendation(BaseModel):
     folds: Annotated[int, Field(ge=2, le=100)] | None = None
     certainty: Annotated[float, Field(ge=0.5, lt=1)] = 0.95
     tune: Tune = "rate"
+    rivals: bool = True
     rates: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1)] = RATES
     tuning_tasks: Many = 16
     test_tasks: Many = 40

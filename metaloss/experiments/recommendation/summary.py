@@ -1,10 +1,8 @@
 """A recommendation as plain values, as lines to print, and as a folder."""
 
-import json
 import math
-import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -16,25 +14,25 @@ from metaloss.core.formatting import percent
 from metaloss.core.metric_scale import MetricScale
 from metaloss.core.tables import csv_bytes, record_table
 from metaloss.data.shapes import images_of
-from metaloss.evaluation.tuning import Setting
 from metaloss.experiments.comparison.losses import CE, ComparedLoss
 from metaloss.experiments.comparison.report_folder import results
 from metaloss.experiments.comparison.summary import loss_records
+from metaloss.experiments.recommendation import code, task_sizes
 from metaloss.experiments.recommendation.folds import FoldedImages
+from metaloss.experiments.recommendation.rivals import RivalChoice, setting_in_words
 from metaloss.experiments.recommendation.selection import LossChoice
-from metaloss.experiments.recommendation.verdict import (
-    FoldResults,
-    Verdict,
-    accuracy,
+from metaloss.experiments.recommendation.sentences import (
+    beside_losses,
+    rarest,
     sentences,
     small,
 )
-from metaloss.inner.loop import Inner
+from metaloss.experiments.recommendation.verdict import FoldResults, Verdict, accuracy
 from metaloss.inner.observers import Measures
 from metaloss.storage.folders import make_folder
 from metaloss.tasks.episodic_family import TaskFamily
 
-OPTIMISERS = {"sgd": "SGD", "adam": "Adam", "adamw": "AdamW"}
+LOSS = "loss"  # the kind of a row that is one
 
 
 def summarise(
@@ -67,15 +65,29 @@ def summarise(
             "family": registry.table(family),
             "data": images,
             "losses": loss_records(compared),
-            "rows": [_row(x.label, final, folds) for x in compared] + _late(final, folds),
+            "rows": [
+                *(_row(x.label, final, folds) for x in compared),
+                *_late(final, folds),
+                *(_rival(final.rivals[x], folds) for x in folds.rivals if x in final.rivals),
+            ],
             "verdict": _verdict(verdict),
             "folds": [_fold(x, folds.scale) for x in folds.choices],
             "sentences": [
                 *sentences(verdict, final, images["images"]),
-                _small(family, folds),
+                *beside_losses(final, folds),
+                _small(verdict.setting.steps, family, folds),
                 *_share(folded),
+                *_rarest(folded, folds.scale),
             ],
-            "code": _code(spec, verdict, final, family.inner, compared),
+            "code": code.lines(
+                spec,
+                verdict,
+                final,
+                family.inner,
+                compared,
+                folded.counts,
+                folded.features is not None,
+            ),
         }
     )
     return summary
@@ -96,12 +108,13 @@ def _images(folded: FoldedImages) -> dict[str, Any]:
 def _verdict(verdict: Verdict) -> dict[str, Any]:
     """The verdict as plain values, its gains in the metric's own sign."""
     scale = verdict.scale
-    table = asdict(verdict)
-    del table["scale"]
+    table: dict[str, Any] = {f.name: getattr(verdict, f.name) for f in fields(verdict)}
+    del table["scale"], table["rival"]
     return {
         **table,
-        "gain": scale.difference(table["gain"]),
-        "late": table["late"] and scale.difference(table["late"]),
+        "kind": verdict.rival.kind if verdict.rival else LOSS,
+        "gain": scale.difference(asdict(verdict.gain)),
+        "late": scale.difference(asdict(verdict.late)) if verdict.late else None,
         "setting": verdict.setting.plain(scale),
         "evidence": verdict.evidence,
     }
@@ -113,6 +126,9 @@ def _fold(choice: LossChoice, scale: MetricScale) -> dict[str, Any]:
         "chosen": choice.winner,
         "settings": {loss: setting.plain(scale) for loss, setting in choice.settings.items()},
         "late": choice.late.plain(scale) if choice.late else None,
+        "rivals": {
+            name: {x.constant: x.value} if x.constant else {} for name, x in choice.rivals.items()
+        },
     }
 
 
@@ -123,6 +139,7 @@ def _row(name: str, final: LossChoice, folds: FoldResults) -> dict[str, Any]:
     diverged = torch.cat([x.diverged for x in measures]).double().mean()
     return {
         "loss": name,
+        "kind": LOSS,
         "lr": setting.lr,
         "steps": setting.steps,
         folds.scale.kind: folds.value(measures),
@@ -145,6 +162,7 @@ def _late(final: LossChoice, folds: FoldResults) -> list[dict[str, Any]]:
     diverged = float(torch.cat([x.diverged for x in measures]).double().mean())
     row = {
         "loss": f"{CE}, best steps",
+        "kind": LOSS,
         "lr": setting.lr,
         "steps": setting.steps,
         folds.scale.kind: folds.value(measures),
@@ -162,26 +180,53 @@ def _late(final: LossChoice, folds: FoldResults) -> list[dict[str, Any]]:
     ]
 
 
+def _rival(rival: RivalChoice, folds: FoldResults) -> dict[str, Any]:
+    """What is no loss: what was chosen for it on all images, and what it reached."""
+    measures = folds.of_loss(rival.name)
+    return {
+        "loss": rival.name,
+        "kind": rival.kind,
+        "setting": setting_in_words(rival),
+        folds.scale.kind: folds.value(measures),
+        **_beside(measures, folds.scale),
+        "gain": folds.scale.difference(asdict(folds.gain(rival.name))),
+        "chosen": folds.choice_counts[rival.name],
+        "diverged": float(torch.cat([x.diverged for x in measures]).double().mean()),
+    }
+
+
 def _beside(measures: Sequence[Measures], scale: MetricScale) -> dict[str, float]:
     """The accuracy, where losses are compared by another metric."""
     return {} if scale.is_accuracy else {"accuracy": accuracy(measures)}
 
 
-def _small(family: TaskFamily, folds: FoldResults) -> str:
-    inner = family.inner
+def _small(steps: int, family: TaskFamily, folds: FoldResults) -> str:
     return small(
         family.ways,
         images_of(family.shots),
-        inner.steps,
+        steps,
         family.classifier["kind"],
-        accuracy(folds.of_loss(CE)),
+        folds.value(folds.of_loss(CE)),
+        folds.scale,
     )
+
+
+def _rarest(folded: FoldedImages, scale: MetricScale) -> list[str]:
+    """What the smallest class can tell, where classes are uneven."""
+    if not task_sizes.drawn_as_is(folded.family):
+        return []
+    return [rarest(folded.dataset.classes, folded.counts, scale)]
 
 
 def _share(folded: FoldedImages) -> list[str]:
     """How much of what the user has a task trains on."""
     shots = folded.family.shots
     scarcest = folded.scarcest
+    if task_sizes.drawn_as_is(folded.family):
+        return [
+            f"Tasks are as uneven as your images: each trains on {images_of(shots)} class outside "
+            "a fold; --set shots=N draws N of every class instead."
+        ]
     if not isinstance(shots, int) or 2 * shots >= scarcest:
         return []
     # As many as fit outside the largest fold, with one image left to validate on.
@@ -191,39 +236,6 @@ def _share(folded: FoldedImages) -> list[str]:
         f"A task trained on {images_of(shots)} class, of {scarcest} or more that are here; "
         f"{option} is nearer to all."
     ]
-
-
-def _code(
-    spec: Any, verdict: Verdict, final: LossChoice, inner: Inner, compared: Sequence[ComparedLoss]
-) -> list[str]:
-    """Python that uses the loss as its tasks did, and what to use for a longer training."""
-    if not isinstance(spec, str | os.PathLike):
-        spec = next(x.criterion.describe() for x in compared if x.label == verdict.loss)
-    loss = f"loss = metaloss.load({json.dumps(os.fspath(spec))})"
-    lines = [loss, f"optimiser = {_optimiser(inner, verdict.setting)}"]
-    if verdict.faster and final.late is not None:
-        lines += [
-            f"# with {final.late.steps} steps: metaloss.load({json.dumps(CE)}), "
-            f"lr={final.late.lr:g}"
-        ]
-    return lines
-
-
-def _optimiser(inner: Inner, setting: Setting) -> str:
-    options: dict[str, Any] = {"weight_decay": inner.weight_decay}
-    if inner.optimiser == "sgd":
-        options |= {"momentum": inner.momentum, "nesterov": inner.nesterov}
-    else:
-        options |= {"betas": inner.betas, "eps": inner.eps}
-    # torch's AdamW decays by 0.01 where nothing is said; what is left out of the others is 0 there.
-    said = {
-        key: value
-        for key, value in options.items()
-        if value or (key == "weight_decay" and inner.optimiser == "adamw")
-    }
-    arguments = "".join(f", {key}={value!r}" for key, value in said.items())
-    name = f"torch.optim.{OPTIMISERS[inner.optimiser]}"
-    return f"{name}(model.parameters(), lr={setting.lr:g}{arguments})"
 
 
 def write(out: Path, name: str, summary: dict[str, Any], folds: FoldResults) -> Path:
@@ -258,17 +270,12 @@ def _task_values(measures: Measures, task: int, scale: MetricScale) -> dict[str,
 
 def lines(summary: dict[str, Any], width: int | None = None) -> list[str]:
     """The table, what it allows one to say, and the code, as they are printed."""
-    cells = [
-        _cells(
-            row,
-            summary["data"]["folds"],
-            summary["verdict"]["certainty"],
-            MetricScale.of(summary),
-        )
-        for row in summary["rows"]
-    ]
+    about = summary["data"]["folds"], summary["verdict"]["certainty"], MetricScale.of(summary)
+    losses = [_cells(row, *about) for row in summary["rows"] if row["kind"] == LOSS]
+    others = [_rival_cells(row, *about) for row in summary["rows"] if row["kind"] != LOSS]
     return [
-        *record_table(cells, width),
+        *record_table(losses, width),
+        *(["no losses, on the same folds:", *record_table(others, width)] if others else []),
         *summary["sentences"],
         *(f"    {line}" for line in summary["code"]),
     ]
@@ -283,11 +290,28 @@ def _cells(row: dict[str, Any], folds: int, certainty: float, scale: MetricScale
         certainty: of the intervals.
         scale: how values are shown.
     """
-    gain = row["gain"]
     return {
         "loss": row.get("spec") or row["loss"],
         "lr": f"{row['lr']:g}",
         "steps": str(row["steps"]),
+        **_reached(row, folds, certainty, scale),
+    }
+
+
+def _rival_cells(
+    row: dict[str, Any], folds: int, certainty: float, scale: MetricScale
+) -> dict[str, str]:
+    """The line of what is no loss."""
+    about = {"no loss": row["loss"], "kind": row["kind"], "chosen on all": row["setting"]}
+    return {**about, **_reached(row, folds, certainty, scale)}
+
+
+def _reached(
+    row: dict[str, Any], folds: int, certainty: float, scale: MetricScale
+) -> dict[str, str]:
+    """What a row's loss reached, beside cross-entropy."""
+    gain = row["gain"]
+    return {
         scale.title: scale.text(row[scale.kind]),
         "accuracy": percent(row["accuracy"]),
         f"Δ to ce [{100 * certainty:g} % CI]": "" if gain is None else scale.interval(gain),

@@ -1,4 +1,4 @@
-"""The gain of choosing a loss, over all folds, with its interval, and the sentences about it."""
+"""The gain of choosing a loss, over all folds, with its interval, and what follows from it."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -9,7 +9,6 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from metaloss.core.formatting import near_chance, percent
 from metaloss.core.metric_scale import ACCURACY, MetricScale
 from metaloss.core.streams import Stream
 from metaloss.data.episodes import TaskImages, Tasks
@@ -17,7 +16,7 @@ from metaloss.evaluation.metric_resamples import MetricResamples
 from metaloss.evaluation.statistics import Draws, Resamples
 from metaloss.evaluation.tuning import Setting
 from metaloss.experiments.comparison.losses import CE
-from metaloss.experiments.comparison.sentences import name_in_sentence
+from metaloss.experiments.recommendation.rivals import RivalChoice, names_of, setting_in_words
 from metaloss.experiments.recommendation.selection import ChoiceEvaluation, LossChoice
 from metaloss.inner.observers import Measures
 
@@ -89,9 +88,18 @@ class FoldResults:
         """One loss in all folds."""
         return [x.measures[name] for x in self.judged]
 
-    def gain(self, name: str) -> ScoreGain:
-        """A loss beside cross-entropy, whatever was chosen."""
-        return self._gain(self.of_loss(name), self.of_loss(CE))
+    @cached_property
+    def rivals(self) -> list[str]:
+        """What is no loss, in every fold."""
+        return names_of([x.rivals for x in self.choices])
+
+    def gain(self, name: str, other: str = CE) -> ScoreGain:
+        """A loss beside cross-entropy, or beside another one, whatever was chosen."""
+        return self._gain(self.of_loss(name), self.of_loss(other))
+
+    def best(self, names: Sequence[str]) -> str:
+        """Which of these reaches most on the held-out images; of equals the first."""
+        return max(names, key=lambda name: self.score(self.of_loss(name)))
 
     def whole(self) -> ScoreGain:
         """The gain of every fold's chosen loss over cross-entropy: what this choice is worth."""
@@ -126,10 +134,13 @@ class FoldResults:
             difference = _scores(ours) - _scores(theirs)
         return ScoreGain(float(difference.mean()), low, high)
 
+    def score(self, folds: Sequence[Measures]) -> float:
+        """The mean score that losses are compared by."""
+        return accuracy(folds) if self.scale.is_accuracy else float(_scores(folds).mean())
+
     def value(self, folds: Sequence[Measures]) -> float:
         """The mean value of the metric that losses are compared by."""
-        score = accuracy(folds) if self.scale.is_accuracy else float(_scores(folds).mean())
-        return self.scale.value(score)
+        return self.scale.value(self.score(folds))
 
 
 def _joined(parts: Sequence[Tasks]) -> Tasks:
@@ -166,14 +177,17 @@ class Verdict:
     """The recommendation.
 
     Attributes:
-        loss: the one to use; cross-entropy where there is no evidence for another.
-        setting: its learning rate and number of steps, chosen on all images.
-        best: the loss that was best on all images, whether or not there is evidence for it.
+        loss: what to use, a loss or what is none; cross-entropy where there is no evidence for
+            anything else.
+        setting: learning rate and number of steps, chosen on all images; cross-entropy's for what
+            is no loss.
+        best: what was best on all images, whether or not there is evidence for it.
         gain: of choosing, over cross-entropy, on images that the choice had not seen.
-        late: the same over cross-entropy with its best number of steps.
-        chosen: how many folds chose each loss.
+        late: the same over cross-entropy with its best number of steps; None where it has that.
+        chosen: how many folds chose what.
         certainty: of the intervals.
         scale: how scores are shown.
+        rival: what is recommended where it is no loss.
     """
 
     loss: str
@@ -184,16 +198,20 @@ class Verdict:
     chosen: Mapping[str, int]
     certainty: float
     scale: MetricScale = ACCURACY
+    rival: RivalChoice | None = None
 
     @property
     def evidence(self) -> bool:
-        """Whether there is any for another loss than cross-entropy."""
+        """Whether there is any for something else than cross-entropy."""
         return self.loss != CE
 
     @property
     def name(self) -> str:
-        """What the loss is called, with its own parameters where those were chosen."""
-        return self.setting.spec or self.loss
+        """What it is called, with its own parameters where those were chosen."""
+        if self.rival is None:
+            return self.setting.spec or self.loss
+        own = setting_in_words(self.rival)
+        return f"{self.loss} ({own})" if own else self.loss
 
     @property
     def faster(self) -> bool:
@@ -206,127 +224,15 @@ def decide(final: LossChoice, folds: FoldResults) -> Verdict:
     # The gain of choosing decides, not that of the winner: the best of many is flattered.
     gain = folds.whole()
     best = final.winner
-    loss = best if gain.low > 0 else CE
+    use = best if gain.low > 0 else CE
     return Verdict(
-        loss,
-        final.settings[loss],
+        use,
+        final.settings.get(use, final.settings[CE]),
         best,
         gain,
         folds.late(),
         folds.choice_counts,
         folds.certainty,
         folds.scale,
+        final.rivals.get(use),
     )
-
-
-def small(classes: int, images: str, steps: int, classifier: str, reached: float) -> str:
-    """That the numbers are of small trainings, and how far those come.
-
-    Args:
-        classes: of a task.
-        images: how many a class has to train with, in words.
-        steps: how long a classifier trains.
-        classifier: its name.
-        reached: cross-entropy's accuracy in the folds.
-    """
-    return (
-        f"All of this is of small trainings: {classes} classes{near_chance(reached, classes)}, "
-        f"{images}, {classifier}, {steps} steps, in which cross-entropy reaches "
-        f"{percent(reached)}. A real training on all images reaches another level, where another "
-        "loss may be best."
-    )
-
-
-def sentences(verdict: Verdict, final: LossChoice, images: int) -> list[str]:
-    """What the numbers allow one to say.
-
-    Args:
-        verdict: the recommendation.
-        final: the choice on all images.
-        images: how many there are.
-    """
-    first = _for(verdict) if verdict.evidence else _against(verdict, images)
-    return [*first, _folds(verdict), *_late(verdict, final)]
-
-
-def _for(verdict: Verdict) -> list[str]:
-    loss = verdict.name
-    setting = verdict.setting
-    use = f"Use {loss} at learning rate {setting.lr:g} with {setting.steps} steps"
-    if verdict.faster:  # then the advice holds for so short a training alone
-        use = (
-            f"Where training takes {setting.steps} steps, use {loss} at learning rate "
-            f"{setting.lr:g}"
-        )
-    return [
-        f"{use}: choosing so gains {_points(verdict.gain, verdict)} over cross-entropy "
-        "on new images."
-    ]
-
-
-def _against(verdict: Verdict, images: int) -> list[str]:
-    rate = f"(learning rate {verdict.setting.lr:g}, {verdict.setting.steps} steps)"
-    begin = f"No evidence for anything but cross-entropy {rate}"
-    if not any(n for name, n in verdict.chosen.items() if name != CE):
-        return [f"{begin}: no fold found a better one."]
-    if verdict.gain.low > 0:  # and yet cross-entropy is best on all images together
-        gain = _points(verdict.gain, verdict)
-        return [
-            f"{begin}: it is the best on all images, though folds that chose otherwise gained "
-            f"{gain}."
-        ]
-    lines = [f"{begin}: choosing another gains {_points(verdict.gain, verdict)} on new images."]
-    # Where the whole interval lies below 0 there is nothing that more images could show.
-    if verdict.gain.high < 0:
-        return lines
-    # How wide the interval is, not where it lies: a number of images from the gain seen would be
-    # read off its noise.
-    width = _amount((verdict.gain.high - verdict.gain.low) / 2, verdict.scale)
-    about = f"With these {images} images gains below about {width} cannot be told from none"
-    return [*lines, f"{about}; four times as many images would halve that."]
-
-
-def _folds(verdict: Verdict) -> str:
-    listed = ", ".join(
-        f"{name_in_sentence(name)} {n}" for name, n in Counter(verdict.chosen).most_common()
-    )
-    folds = sum(verdict.chosen.values())
-    best = name_in_sentence(verdict.best)
-    return f"Chosen by the {folds} folds: {listed}; on all images: {best}."
-
-
-def _late(verdict: Verdict, final: LossChoice) -> list[str]:
-    """What becomes of a gain where cross-entropy may train for longer."""
-    gain = verdict.late
-    if not verdict.evidence or gain is None or final.late is None:
-        return []
-    steps = final.late.steps
-    own_steps = verdict.setting.steps
-    ce = f"With {steps} steps (learning rate {final.late.lr:g}) cross-entropy"
-    if steps == own_steps:
-        ce = "At its best number of steps, the same one, cross-entropy"
-    again = f"; --set inner.steps={steps} asks what is best there" if steps != own_steps else ""
-    if gain.high < 0:
-        return [
-            f"{ce} is better still, by {_amount(-gain.mean, verdict.scale)}: train for longer "
-            f"rather than differently{again}."
-        ]
-    if gain.low <= 0:
-        return [f"{ce} reaches the same: {verdict.name} is faster, not better{again}."]
-    return [f"{ce} does not reach it: {verdict.name} generalises better here."]
-
-
-def _points(gain: ScoreGain, verdict: Verdict) -> str:
-    """A gain of scores with its interval; more is better, whatever the metric."""
-    scale = verdict.scale
-    mean, low, high = (
-        f"{scale.number(x):+.{scale.digits}f}" for x in (gain.mean, gain.low, gain.high)
-    )
-    better = "" if scale.maximise else "less "
-    of_what = "" if scale.is_accuracy else f" of {better}{scale.title}"
-    interval = f"({100 * verdict.certainty:g} % interval {low} to {high})"
-    return f"{mean}{scale.unit}{of_what} {interval}"
-
-
-def _amount(gain: float, scale: MetricScale) -> str:
-    return f"{scale.number(gain):.{scale.digits}f}{scale.unit}"

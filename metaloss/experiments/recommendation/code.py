@@ -1,0 +1,113 @@
+"""The code that does what a recommendation says."""
+
+import json
+import os
+from collections.abc import Sequence
+from typing import Any
+
+from metaloss.evaluation.rivals import ChangeChoice, FittedChoice
+from metaloss.evaluation.tuning import Setting
+from metaloss.experiments.comparison.losses import CE, ComparedLoss
+from metaloss.experiments.recommendation.selection import LossChoice
+from metaloss.experiments.recommendation.verdict import Verdict
+from metaloss.inner.loop import Inner
+
+OPTIMISERS = {"sgd": "SGD", "adam": "Adam", "adamw": "AdamW"}
+# What scikit-learn is asked for; images are rows of x, scaled as `SCALED` says.
+FITTED_CODE = {
+    "logistic regression": ("linear_model", "LogisticRegression(C={value:g}, max_iter=200)"),
+    "linear SVM": ("svm", 'SVC(C={value:g}, kernel="linear")'),
+    # The mean squared distance of two images is twice the sum of the variances.
+    "RBF SVM": ("svm", "SVC(C={value:g}, gamma=1 / (2 * x.var(0).sum()))"),
+    "nearest class mean": ("neighbors", "NearestCentroid()"),
+    "shrinkage LDA": (
+        "discriminant_analysis",
+        'LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto")',
+    ),
+    "extra trees": ("ensemble", "ExtraTreesClassifier(50)"),
+}
+SCALED = "x = (x - x.mean()) / x.std() / x.shape[1] ** 0.5  # all images, one row each"
+SCALED_FEATURES = "x = (x - x.mean(0)) / x.std(0) / x.shape[1] ** 0.5  # features, one row each"
+
+
+def lines(
+    spec: Any,
+    verdict: Verdict,
+    final: LossChoice,
+    inner: Inner,
+    compared: Sequence[ComparedLoss],
+    counts: Sequence[int] = (),
+    features: bool = False,
+) -> list[str]:
+    """Python that does as the tasks did, and what to use for a longer training.
+
+    Args:
+        spec: the loss as it was asked for.
+        verdict: what to use.
+        final: the choice on all images.
+        inner: how classifiers trained.
+        compared: the losses.
+        counts: how many images each class has.
+        features: whether these took the place of the pixels.
+    """
+    rival = verdict.rival
+    if isinstance(rival, FittedChoice):
+        return _fitted(rival, features)
+    if rival is not None:
+        spec = CE
+    elif not isinstance(spec, str | os.PathLike):
+        spec = next(x.criterion.describe() for x in compared if x.label == verdict.loss)
+    loss = f"loss = metaloss.load({json.dumps(os.fspath(spec))})"
+    code = [loss, f"optimiser = {optimiser(inner, verdict.setting)}"]
+    if isinstance(rival, ChangeChoice):
+        code += _changed(rival, counts)
+    if verdict.faster and final.late is not None:
+        code += [
+            f"# with {final.late.steps} steps: metaloss.load({json.dumps(CE)}), "
+            f"lr={final.late.lr:g}"
+        ]
+    return code
+
+
+def _fitted(rival: FittedChoice, features: bool) -> list[str]:
+    module, call = FITTED_CODE[rival.name]
+    call = call.format(value=rival.value)
+    return [
+        f"from sklearn.{module} import {call.partition('(')[0]}",
+        SCALED_FEATURES if features else SCALED,
+        f"classifier = {call}.fit(x, y)",
+    ]
+
+
+def _changed(rival: ChangeChoice, counts: Sequence[int]) -> list[str]:
+    """What becomes of the logits, after training."""
+    if rival.offsets:
+        numbers = ", ".join(f"{x:g}" for x in rival.offsets)
+        change = f"model(images) + torch.tensor([{numbers}])"
+    elif rival.constant == "τ":
+        share = f"torch.tensor({list(counts)}) / {sum(counts)}"
+        change = f"model(images) - {rival.value:g} * torch.log({share})"
+    else:
+        change = f"model(images) / {rival.value:.3g}"
+    answer = "predicted = logits.argmax(1)"
+    if not rival.probabilities:
+        answer = "predicted = (logits.softmax(1) @ cost).argmin(1)  # cost: true class by answer"
+    return ["# after training:", f"logits = {change}", answer]
+
+
+def optimiser(inner: Inner, setting: Setting) -> str:
+    """The optimiser of torch that steps as the tasks' did."""
+    options: dict[str, Any] = {"weight_decay": inner.weight_decay}
+    if inner.optimiser == "sgd":
+        options |= {"momentum": inner.momentum, "nesterov": inner.nesterov}
+    else:
+        options |= {"betas": inner.betas, "eps": inner.eps}
+    # torch's AdamW decays by 0.01 where nothing is said; what is left out of the others is 0 there.
+    said = {
+        key: value
+        for key, value in options.items()
+        if value or (key == "weight_decay" and inner.optimiser == "adamw")
+    }
+    arguments = "".join(f", {key}={value!r}" for key, value in said.items())
+    name = f"torch.optim.{OPTIMISERS[inner.optimiser]}"
+    return f"{name}(model.parameters(), lr={setting.lr:g}{arguments})"

@@ -1,0 +1,246 @@
+"""A folder of few, uneven images: all of them take part as they are, beside what is no loss."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from sklearn.metrics import balanced_accuracy_score
+from test_run_folder import code, only_the_subset, without_plots
+
+import metaloss
+from metaloss.core.metric_scale import ACCURACY, MetricScale
+from metaloss.core.streams import Stream
+from metaloss.data.shapes import ProportionalShots
+from metaloss.errors import DataError
+from metaloss.evaluation.rivals.fitting import FittedChoice
+from metaloss.evaluation.rivals.logits import ChangeChoice
+from metaloss.evaluation.rivals.methods import METHODS, TaskArrays
+from metaloss.evaluation.tuning import Setting
+from metaloss.experiments.recommendation import code as use_code
+from metaloss.experiments.recommendation import folds, rivals, selection, sentences
+from metaloss.experiments.recommendation.verdict import ScoreGain, Verdict
+from metaloss.inner.loop import Inner
+from metaloss.tasks import step_counts
+
+FAST = {
+    "tuning_tasks": 2,
+    "test_tasks": 3,
+    "rates": (0.1, 1.0),
+    "classifier": {"kind": "mlp", "hidden": [4]},
+}
+UNEVEN = {"benign": 24, "malign": 9, "rare": 4}
+BALANCED = MetricScale("balanced_accuracy", "balanced accuracy", guess=1 / 3)
+
+
+@pytest.fixture(autouse=True)
+def surroundings(monkeypatch, tmp_path):
+    only_the_subset(monkeypatch, tmp_path)
+    without_plots(monkeypatch)
+    monkeypatch.setattr(step_counts, "STEPS", (6,))
+    monkeypatch.chdir(tmp_path)
+
+
+def pictures(root, **classes):
+    """A folder with so many different gray images of each class."""
+    for place, (name, n) in enumerate(classes.items()):
+        (root / name).mkdir(parents=True)
+        for i in range(n):
+            value = Stream(i).at(name).integers(256, 4, 4).to(torch.uint8) // 2 + 40 * place
+            Image.fromarray(value.numpy()).save(root / name / f"{i}.png")
+    return f"folder:{root}"
+
+
+@pytest.fixture
+def scans(tmp_path):
+    return pictures(tmp_path / "scans", **UNEVEN)
+
+
+@pytest.fixture
+def advice(scans):
+    return metaloss.recommend(scans, ["mse", "logit_adjustment(tau=1)"], **FAST)
+
+
+# --- the shape of tasks ---
+
+
+def test_uneven_images_are_all_used_in_their_own_proportions(scans):
+    cut = folds.make_folds(scans, {}, Stream(0))
+    assert cut.folds == 3
+    assert isinstance(cut.family.shots, ProportionalShots)
+    assert cut.family.metric["kind"] == "balanced_accuracy"
+    assert cut.usual_metric
+    held = [[len(x) for x in part] for part in cut.parts]
+    assert np.sum(held, 0).tolist() == [24, 9, 4]
+    assert all(max(of_class) - min(of_class) <= 1 for of_class in zip(*held, strict=True))
+    for number in range(cut.folds):
+        choosing, judging = cut.fold(number, torch.device("cpu"))
+        for episodes, pool in ((choosing, "validation"), (judging, "test")):
+            tasks = episodes.sample([Stream(t) for t in range(8)], pool)
+            counts = tasks.train.class_counts[0].tolist()
+            sizes = dict(zip(tasks.classes[0].tolist(), counts, strict=True))
+            # Two thirds of what is outside the fold: 16, 6 and 2 or 3 images.
+            assert (sizes[0], sizes[1]) == (11, 4)
+            assert sizes[2] in (1, 2)
+            assert not set(tasks.train.rows[0].tolist()) & set(tasks.val.rows[0].tolist())
+            assert tasks.val.label.unique().tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("classes", "changes", "kind", "metric"),
+    [
+        ({"a": 12, "b": 9}, {}, int, None),
+        (UNEVEN, {"shots": 2, "val": 1, "inner": {"steps": 3}}, int, None),
+        (UNEVEN, {"metric": "accuracy"}, ProportionalShots, None),
+        (UNEVEN, {"metric": "macro_f1"}, ProportionalShots, "macro_f1"),
+    ],
+)
+def test_even_images_and_what_the_user_says_stay(classes, changes, kind, metric, tmp_path):
+    classes = {**classes, "rare": 6} if "shots" in changes else classes
+    cut = folds.make_folds(pictures(tmp_path / "x", **classes), changes, Stream(0))
+    assert isinstance(cut.family.shots, kind)
+    assert (cut.family.metric or {}).get("kind") == metric
+    assert not cut.usual_metric
+    assert cut.usual_steps == ("inner" not in changes)
+
+
+def test_three_images_of_a_class_are_enough_and_two_are_not(tmp_path):
+    found = metaloss.recommend(
+        pictures(tmp_path / "few", a=12, b=7, c=3), ["mse"], rivals=False, **FAST
+    )
+    assert found.summary["data"]["folds"] == 3
+    with pytest.raises(DataError, match="c has 2 different images; every class needs at least 3"):
+        metaloss.recommend(pictures(tmp_path / "fewer", a=12, b=7, c=2), ["mse"], **FAST)
+
+
+def test_all_losses_train_for_cross_entropy_s_best_number_of_steps(advice):
+    losses = [row for row in advice.table if row["kind"] == "loss"]
+    assert [row["loss"] for row in losses] == ["ce", "mse", "logit_adjustment(tau=1)"]
+    assert len({row["steps"] for row in losses}) == 1
+    assert losses[0]["steps"] in (6, 20)
+    assert advice.summary["verdict"]["late"] is None
+
+
+def test_the_usual_losses_suit_the_classes(scans, tmp_path):
+    uneven = metaloss.recommend(scans, rivals=False, **FAST)
+    specs = {row["loss"]: row.get("spec", "") for row in uneven.table}
+    assert specs["logit_adjustment_smoothed"].startswith("logit_adjustment_smoothed(tau=")
+    assert specs["class_weights"].startswith("class_weights(kappa=")
+    assert specs["label_smoothing"] == ""
+    even = pictures(tmp_path / "even", a=7, b=8)
+    names = [row["loss"] for row in metaloss.recommend(even, rivals=False, **FAST).table]
+    assert "class_weights" not in names
+    assert "focal" in names
+
+
+# --- what is no loss ---
+
+
+def test_what_is_no_loss_is_judged_on_the_same_folds(advice):
+    others = [row for row in advice.table if row["kind"] != "loss"]
+    assert {row["loss"] for row in others} >= {
+        "ce, prior correction",
+        "ce, temperature",
+        "ce, thresholds",
+        "logistic regression",
+        "extra trees",
+    }
+    assert all(row["gain"]["low"] <= row["gain"]["mean"] <= row["gain"]["high"] for row in others)
+    with (advice.folder / "per_task.csv").open() as file:
+        tasks = [x for x in csv.DictReader(file) if x["loss"] == "ce, prior correction"]
+    (row,) = (x for x in others if x["loss"] == "ce, prior correction")
+    assert len(tasks) == 3 * 3
+    mean = np.mean([float(x["balanced_accuracy"]) for x in tasks])
+    assert row["balanced_accuracy"] == pytest.approx(mean)
+    assert {"prior correction", "thresholds"} <= {
+        name.removeprefix("ce, ") for fold in advice.summary["folds"] for name in fold["rivals"]
+    }
+
+
+def test_thresholds_for_every_class_are_not_chosen_where_images_are_few(advice):
+    change = ChangeChoice("ce, thresholds", "largest offset", 1.0, 0.9, lambda x: x, (0.0, 1.0))
+    both = {"ce, thresholds": change}
+    assert rivals.too_flexible(both, 49) == {"ce, thresholds"}
+    assert not rivals.too_flexible(both, 50)
+    settings = {"ce": Setting(0.1, 20, 0.5)}
+    assert selection.LossChoice(settings, None, {}, both).winner == "ce, thresholds"
+    shown = frozenset(both)
+    assert selection.LossChoice(settings, None, {}, both, shown).winner == "ce"
+    assert all("thresholds" not in fold["chosen"] for fold in advice.summary["folds"])
+
+
+def said_of(rival, steps=120):
+    setting = Setting(0.1, steps)
+    verdict = Verdict(
+        rival.name, setting, rival.name, ScoreGain(0.05, 0.02, 0.08), None, {rival.name: 3}, 0.95,
+        BALANCED, rival,
+    )  # fmt: skip
+    final = selection.LossChoice({"ce": setting}, None, {}, {rival.name: rival})
+    return verdict, " ".join(sentences.sentences(verdict, final, 183)), final
+
+
+def test_what_is_no_loss_may_be_the_recommendation():
+    correction = ChangeChoice("ce, prior correction", "τ", 1.5, 0.6, lambda x: x)
+    verdict, text, final = said_of(correction)
+    assert text.startswith(
+        "Train with cross-entropy at learning rate 0.1 with 120 steps, then prior correction "
+        "(τ = 1.5): choosing so gains +5.0 points of balanced accuracy"
+    )
+    lines = use_code.lines("ce", verdict, final, Inner(), [], [120, 45, 18])
+    names = {
+        "metaloss": metaloss,
+        "torch": torch,
+        "model": torch.nn.Linear(2, 3),
+        "images": torch.randn(4, 2),
+    }
+    exec("\n".join(lines), names)
+    share = torch.tensor([120, 45, 18]) / 183
+    expected = names["model"](names["images"]) - 1.5 * share.log()
+    torch.testing.assert_close(names["logits"], expected)
+    _, text, _ = said_of(FittedChoice(METHODS[0], 10.0, 0.6))
+    assert text.startswith("Use logistic regression (C = 10), which is no loss: choosing so gains")
+
+
+@pytest.mark.parametrize("method", METHODS, ids=lambda x: x.name)
+def test_the_code_of_a_method_answers_as_the_method_does(method):
+    key = Stream(3)
+    y = np.repeat([0, 1, 2], [20, 9, 6])
+    pattern = key.at("pattern").normal(3, 12).numpy()
+    x = 50 * (pattern[y] + key.at("x").normal(35, 12).numpy()) + 90
+    rival = FittedChoice(method, method.grid[1] if method.grid else 0.0, 0.5)
+    verdict, _, final = said_of(rival)
+    names = {"x": x, "y": y}
+    exec("\n".join(use_code.lines("ce", verdict, final, Inner(), [])), names)
+    ours = names["classifier"].predict(names["x"])
+    normal = (x - x.mean()) / x.std()
+    task = TaskArrays(normal, y, normal, 3, 0)
+    theirs = method.logits(task, rival.value).argmax(1)
+    assert (ours == theirs).mean() > 0.9
+    assert balanced_accuracy_score(y, ours) > 0.6
+
+
+# --- what is said ---
+
+
+def test_what_the_rarest_class_can_tell_is_said(advice):
+    text = " ".join(advice.sentences)
+    assert (
+        "The rarest class, rare, has 4 images, each held out once: one of them is 25.0 points of "
+        "its recall and 8.3 of balanced accuracy." in text
+    )
+    assert "--set shots=N draws N of every class instead" in text
+    assert "balanced accuracy" not in sentences.rarest(("a", "b"), (9, 2), ACCURACY)
+
+
+def test_the_command_says_how_tasks_are_drawn_and_what_is_measured(scans, capsys):
+    flags = ("--tuning-tasks", 2, "--test-tasks", 3, "--set", "rates=[0.1]", "--losses", "mse")
+    assert code("recommend", "--data", scans, *flags) == 0
+    out = capsys.readouterr().out
+    assert "as uneven as your images" in out
+    assert "metric  balanced accuracy, as classes are uneven (--metric NAME: another)" in out
+    assert "no losses, on the same folds:" in out
+    assert code("recommend", "--data", scans, *flags, "--json", "--no-rivals") == 0
+    summary = json.loads(capsys.readouterr().out)
+    assert {row["kind"] for row in summary["rows"]} == {"loss"}
