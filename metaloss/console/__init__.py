@@ -9,7 +9,11 @@ from rich.console import Console as Terminal
 from metaloss._version import __version__
 from metaloss.console.progress_bars import NotebookBar, Spinner, TerminalBar
 from metaloss.console.text import (
+    BESIDE,
+    ENDS,
+    HEADER,
     comparison_lines,
+    elimination_lines,
     generation_line,
     label,
     refinement_line,
@@ -35,18 +39,10 @@ from metaloss.core.records import GenerationRecord, StageRow
 from metaloss.core.reporting import Reporter
 from metaloss.core.tables import wrap
 from metaloss.data.shapes import described
-from metaloss.evaluation.guard import Guard
 
 __all__ = ["Console", "comparison_lines", "label", "summary_lines"]
 
-HEADER = " gen   best   mean   held-out  vs CE        diverged   trainings/s   left"
-BESIDE = "   acc [%]"  # of the held-out tasks, where losses are scored by another metric
-
-
 OWN_IMAGES = ("folder:", "imagenet:")  # beginnings of sources of which the first lines say more
-
-# Where the table may end on narrow terminals: after its last column, after the one before it, …
-ENDS = (len(HEADER + BESIDE), *(len(HEADER) - n for n in (0, 7, 21, 31)))
 
 
 class Console(Reporter):
@@ -157,11 +153,8 @@ class Console(Reporter):
 
     def on_elimination_end(self, folder: Path, summary: dict[str, Any]) -> None:
         """The winner, and where everything lies."""
-        first = summary["ranking"][0]
-        scale = MetricScale.of(summary)
-        self.say(f"winner  {first['formula']}: {scale.reached(first)} in the last stage")
-        if allowed := summary.get("guard"):
-            self.say(f"guard   {Guard(allowed).text()}")
+        for line in elimination_lines(summary):
+            self.say(line)
         self.say(f"saved   {folder}/        next: metaloss show {folder}")
 
     def on_refine_end(self, table: dict[str, Any]) -> None:

@@ -12,6 +12,12 @@ from metaloss.core.tables import record_table
 from metaloss.data.shapes import described
 from metaloss.evaluation.guard import Guard, guard_lines
 
+# The table of a search's generations.
+HEADER = " gen   best   mean   held-out  vs CE        diverged   trainings/s   left"
+BESIDE = "   acc [%]"  # of the held-out tasks, where losses are scored by another metric
+# Where the table may end on narrow terminals: after its last column, after the one before it, …
+ENDS = (len(HEADER + BESIDE), *(len(HEADER) - n for n in (0, 7, 21, 31)))
+
 
 def task(opened: Any) -> str:
     """What a task of a family is."""
@@ -86,10 +92,11 @@ def generation_line(
     diverged = f"{record['diverged']}/{record['candidates']}"
     held_out = points(held[scale.kind]) if held else "     "
     gain = _gain(held, scale) if held else ""
-    accuracy = "" if scale.is_accuracy or not held else f"   {100 * held['accuracy']:7.1f}"
+    accuracy = "" if scale.is_accuracy or not held else f"{100 * held['accuracy']:11.1f}"
     return (
         f"{record['generation']:4}  {points(record['best'])}  {points(record['mean'])}     "
-        f"{held_out}  {gain:11}  {diverged:>8}   {rate:11.0f}   {clock(left):>4}{accuracy}"
+        f"{held_out}  {gain}{diverged:>{21 - len(gain)}}   {rate:11.0f}   {clock(left):>4}"
+        f"{accuracy}"
     )
 
 
@@ -140,6 +147,17 @@ def stage_line(row: StageRow) -> str:
         notes.append(f"{row['outside']} outside the guard")
     line = f"{row['stage']:5} {row['losses']:7} {budget} {best} {ce}    {tau:5}  {', '.join(notes)}"
     return line.rstrip()
+
+
+def elimination_lines(summary: Mapping[str, Any]) -> list[str]:
+    """The winner of an elimination, and the guard that it was chosen by."""
+    first = summary["ranking"][0]
+    reached = MetricScale.of(summary).reached(first)
+    guard = summary.get("guard")
+    return [
+        f"winner  {first['formula']}: {reached} in the last stage",
+        *([f"guard   {Guard(guard).text()}"] if guard else []),
+    ]
 
 
 def refinement_line(family: str, row: Mapping[str, Any]) -> str:

@@ -521,7 +521,7 @@ def test_numbers_of_another_metric_than_accuracy_carry_its_name(capsys):
     talk.total = 3
     talk.on_baseline([SimpleNamespace(lr=0.2, score=4.25)], 64)
     talk.__exit__()
-    stage, winner, _, _, _, refined, start, table, _ = capsys.readouterr().out.splitlines()
+    stage, winner, _, _, _, refined, start, table, head = capsys.readouterr().out.splitlines()
     assert stage.split()[:8] == ["1", "2", "2x", "1x", "4", "1", "0.500", "1.000"]
     assert stage.endswith("  cost, accuracy 75.0 %, CE 62.5 %")
     assert winner == "winner  -logp: cost 0.500 (accuracy 75.0 %) in the last stage"
@@ -531,3 +531,10 @@ def test_numbers_of_another_metric_than_accuracy_carry_its_name(capsys):
     )
     assert start.endswith("(0.2): cost 0.750 on 64 meta-validation tasks")
     assert table == "table   best, mean, held-out: cost"
+    assert head.endswith("   left   acc [%]")
+    held_out = {"cost": 0.5, "accuracy": 0.75, "gain": -0.25, "error": 0.125}
+    record = {"generation": 2, "candidates": 4, "diverged": 0, "best": 0.5, "mean": 0.75}
+    line = console.text.generation_line(record | {"held_out": held_out}, [(1.0, 8)], 3, scale)
+    assert " 0.500  -0.250 ± 0.125 " in line
+    assert len(line) == len(head)
+    assert line.endswith("75.0")
