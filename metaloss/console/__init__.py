@@ -12,6 +12,7 @@ from metaloss.console.text import (
     BESIDE,
     ENDS,
     HEADER,
+    baseline_line,
     comparison_lines,
     elimination_lines,
     generation_line,
@@ -102,11 +103,7 @@ class Console(Reporter):
     def on_baseline(self, baselines: Sequence[ReportedBaseline], tasks: int) -> None:
         """What cross-entropy reaches, which is to be beaten, and the head of the table."""
         for baseline in baselines:
-            score = self.scale.named(self.scale.value(baseline.score))
-            self.say(
-                f"start   cross-entropy at its best learning rate ({baseline.lr:g}): "
-                f"{score} on {tasks} meta-validation tasks"
-            )
+            self.say(baseline_line(baseline, tasks, self.scale))
         self._start_bar(
             "generation {task.completed}/{task.total}", "generation {done}/{total}", self.total
         )

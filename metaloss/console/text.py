@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from metaloss._version import __version__
-from metaloss.core.event_protocols import OpenFamily, ReportedEngine, SearchRun
+from metaloss.core.event_protocols import OpenFamily, ReportedBaseline, ReportedEngine, SearchRun
 from metaloss.core.formatting import clock, counted, percent, probability, signed
 from metaloss.core.metric_scale import ACCURACY, MetricScale
 from metaloss.core.records import GenerationRecord, StageRow, loss_name
@@ -65,6 +65,14 @@ def _metric(scale: MetricScale) -> list[str]:
     """What losses are scored by, where that is not accuracy."""
     direction = "more" if scale.maximise else "less"
     return [] if scale.is_accuracy else [f"metric  {scale.title}, {direction} is better"]
+
+
+def baseline_line(baseline: ReportedBaseline, tasks: int, scale: MetricScale) -> str:
+    """What cross-entropy reaches at its best learning rate on so many tasks."""
+    return (
+        f"start   cross-entropy at its best learning rate ({baseline.lr:g}): "
+        f"{scale.named(scale.value(baseline.score))} on {tasks} meta-validation tasks"
+    )
 
 
 def generation_line(
