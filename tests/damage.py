@@ -117,7 +117,7 @@ def surroundings(patch: Any, folder: Path) -> None:
     )
     patch.setattr(module, "PAUSE", 0.0)
     patch.setattr(session, "PAUSE", 0.0)
-    patch.setattr(session.figures, "curves", lambda trainings: [])
+    patch.setattr(session.figures, "curves", lambda *_: [])
     scans.written(folder, images=20)
     (folder / "tiny.toml").write_text(TINY)
 

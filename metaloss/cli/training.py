@@ -36,6 +36,9 @@ PLAIN = (
         "devices",
         "pretrained",
         "tensorboard",
+        "sampling",
+        "thresholds",
+        "metric",
     ),
 )
 
@@ -81,6 +84,22 @@ PLAIN = (
     "--augment",
     metavar="none|shift|base|cutout|mixup|randaug|all",
     help="What happens to images (none).",
+)
+@_options.metric
+@click.option(
+    "--class-weights",
+    metavar="balanced|POWER",
+    help="Weigh images by their class's share to minus this power; balanced: 1.",
+)
+@click.option(
+    "--sampling", metavar="shuffled|balanced", help="What batches are drawn from (shuffled)."
+)
+# None where a flag is not given: False would win over the setting of a file.
+@click.option(
+    "--thresholds",
+    is_flag=True,
+    default=None,
+    help="Choose a threshold for every class on the validation images.",
 )
 @click.option("--subset", metavar="50-per-class", help="Train on so many images of every class.")
 @click.option("--size", type=int, help="Side of the images as the model sees them, in pixels.")
@@ -175,11 +194,27 @@ def _changes(flags: dict[str, Any]) -> dict[str, Any]:
         "rates": list(flags["rates"]),
     }
     table |= {name: values for name, values in many.items() if values}
+    if weights := flags["class_weights"]:
+        table["class_weights"] = weights if weights == "balanced" else _power(weights)
     if flags["augment"]:
         table["augment"] = {"kind": flags["augment"]}
     assigned = [parse_assignment(x) for x in flags["assignments"]]
     unambiguous({name: value for one in (table, *assigned) for name, value in one.items()})
     return over(table, *assigned)
+
+
+def _power(text: str) -> float:
+    """The power of the classes' shares.
+
+    Raises:
+        SettingsError: it is no number.
+    """
+    try:
+        return float(text)
+    except ValueError:
+        raise SettingsError(
+            f"--class-weights takes balanced or a number from 0 to 4, got '{text}'"
+        ) from None
 
 
 def _settings(protocol: str | None, config: Path | None, changes: dict[str, Any]) -> Any:

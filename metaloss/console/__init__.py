@@ -80,6 +80,7 @@ class Console(Reporter):
         self.notebook = Terminal().is_jupyter
         self.bar: TerminalBar | NotebookBar | Spinner | None = None
         self.speed: list[tuple[float, int]] = []
+        self.target: Any = None  # what full-size networks learn to tell
         self.features = False  # a network is computing some
 
     def __enter__(self) -> "Console":
@@ -258,6 +259,7 @@ class Console(Reporter):
         from metaloss.training import text
 
         self.folder = session.folder
+        self.target = session.images.target
         for line in text.heading(session):
             self.say(line)
 
@@ -265,7 +267,7 @@ class Console(Reporter):
         """An epoch of such a training is over."""
         from metaloss.training import text
 
-        self.say(text.epoch(record, epochs, seconds))
+        self.say(text.epoch(record, epochs, seconds, self.target))
 
     def on_fit_end(self, fits: Any) -> None:
         """What the trainings came to on the test images."""

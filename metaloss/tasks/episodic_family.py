@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, ConfigDict, Field
+from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass as settings
 from torch import Tensor
 
@@ -31,27 +31,11 @@ from metaloss.data.versions import TaskAugmentation
 from metaloss.errors import DataError, SettingsError
 from metaloss.inner.classifiers import Classifier
 from metaloss.inner.loop import Inner
-from metaloss.inner.metrics import Metric
+from metaloss.inner.metrics import Metric, MetricTable
 from metaloss.tasks.family_files import written
 
 FROM_DATA = ("folder:", "file:")  # beginnings of what a family is made to fit
 LEAST = 2  # images of every class in every pool: one to train with, one to validate on
-
-
-def _metric(value: Any) -> Any:
-    """The table of a metric with all its settings; None for accuracy."""
-    if value is None:
-        return None
-    table = {"kind": value} if isinstance(value, str) else value
-    if not isinstance(table, dict):
-        raise ValueError(f"expected the name of a metric, or a table with its kind, got {value!r}")
-    try:
-        metric = registry.build("metrics", table, "metric")
-    except SettingsError as error:
-        raise ValueError(str(error).removeprefix("metric: ")) from None
-    # All settings: a matrix that a file held is in them, and the file is needed no more.
-    full = {"kind": table["kind"], **registry.table(metric)}
-    return None if full == {"kind": "accuracy"} else full
 
 
 @settings(frozen=True, config=ConfigDict(extra="forbid"))
@@ -89,7 +73,7 @@ class TaskFamily:
     val: Val
     noise: LabelNoise = None
     augment: TaskAugmentation = None
-    metric: Annotated[dict[str, Any] | None, BeforeValidator(_metric)] = None
+    metric: MetricTable = None
     classifier: dict[str, Any] = Field(default_factory=lambda: {"kind": "mlp"})
     inner: Inner = Field(default_factory=Inner)
     features: str = ""

@@ -16,6 +16,8 @@ from metaloss.training.settings import Training, over, protocol, resolve
 
 # Settings of a training that a search decides.
 SEARCH = ("loss", "seeds", "device", "devices", "tensorboard")
+# Those that say how finished networks are judged, or that losses would be weighed twice.
+JUDGED = ("metric", "class_weights", "thresholds")
 
 
 @settings(frozen=True, config=ConfigDict(extra="forbid"))
@@ -103,9 +105,12 @@ def _training(table: Mapping[str, Any], origin: str) -> Training:
         settings_of_training = resolve(over(below, training))
     except SettingsError as error:
         raise SettingsError(f"{origin}: training: {str(error).removeprefix('train: ')}") from None
-    for field in SEARCH:
+    for field in (*SEARCH, *JUDGED):
         if getattr(settings_of_training, field) != getattr(Training(), field):
-            raise SettingsError(
-                f"{origin}: training.{field} is decided by the search, and has no place in a family"
+            why = (
+                "is decided by the search"
+                if field in SEARCH
+                else "does not go with trainings whose accuracy is a loss's fitness"
             )
+            raise SettingsError(f"{origin}: training.{field} {why}, and has no place in a family")
     return settings_of_training

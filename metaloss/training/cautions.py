@@ -5,7 +5,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 VALIDATION = 30  # images below which a validation share says little
+THRESHOLD = 10  # the same of a class, for its threshold
 STEPS = 50  # below which hardly any network has learned
+NAMED = 5  # classes that a sentence names
+UNEVEN = 1.5  # times as many images in the largest class as in the smallest
+REMEDIES = (
+    "Try --class-weights balanced, --sampling balanced or --loss 'logit_adjustment(tau=1)'; judge "
+    "by --metric balanced_accuracy"
+)
 FAR = 10.0  # times the first step's loss, from which a validation loss has exploded
 
 
@@ -17,6 +24,21 @@ def few_images(images: int) -> str | None:
         f"{images} images to validate: one answer is {100 / images:.1f} points of accuracy, so a "
         "choice among rates or "
         "losses by them is mostly chance; --set validation=0.3 holds out more"
+    )
+
+
+def few_for_thresholds(counts: Mapping[str, int]) -> str | None:
+    """That thresholds are chosen on few images of a class.
+
+    Args:
+        counts: images of every class to validate on.
+    """
+    name = min(counts, key=lambda x: counts[x])
+    if counts[name] >= THRESHOLD:
+        return None
+    return (
+        f"thresholds are chosen on {counts[name]} images of '{name}': that is mostly chance; "
+        "--set validation=0.3 holds out more"
     )
 
 
@@ -51,11 +73,54 @@ def exploded(record: Mapping[str, Any], classes: int, rate: float) -> str | None
     )
 
 
-def one_answer(answers: Sequence[str | None]) -> str | None:
+def of_results(
+    by_loss: Mapping[str, Sequence[Mapping[str, Any]]], counts: Mapping[str, int]
+) -> list[str]:
+    """What the results on the test images hide, a sentence each.
+
+    Args:
+        by_loss: of every loss what each seed came to.
+        counts: images of every class to train on; nothing where pixels have classes.
+    """
+    texts = []
+    for label, runs in by_loss.items():
+        sound = [x for x in runs if not x["failed"]]
+        several = [x for x in sound if x["only_answer"] is None and "recall" in x]
+        found = (
+            one_answer([x["only_answer"] for x in sound], counts),
+            never_found([x["recall"] for x in several], counts),
+        )
+        texts += [f"{label}: {text}" for text in found if text is not None]
+    return texts
+
+
+def never_found(recalls: Sequence[Mapping[str, float]], counts: Mapping[str, int]) -> str | None:
+    """That networks find no image of a class at all.
+
+    Args:
+        recalls: of every training the recall of each class.
+        counts: images of every class to train on.
+    """
+    never = [x for x in counts if any(recall[x] == 0 for recall in recalls)]
+    if not never:
+        return None
+    times = sum(any(recall[x] == 0 for x in never) for recall in recalls)
+    names = ", ".join(f"'{x}' ({counts[x]} to train on)" for x in never[:NAMED])
+    more = f" and {len(never) - NAMED} more" if len(never) > NAMED else ""
+    return (
+        f"in {times} of {len(recalls)} trainings a class is never found, its recall is 0: {names}"
+        f"{more}; accuracy hides that. {REMEDIES}"
+    )
+
+
+def one_answer(
+    answers: Sequence[str | None], counts: Mapping[str, int] | None = None
+) -> str | None:
     """That networks answer the same to every test image.
 
     Args:
         answers: of every training the class that is its only answer; None where there are several.
+        counts: images of every class to train on, where it is known.
     """
     only = [x for x in answers if x is not None]
     if not only:
@@ -65,4 +130,10 @@ def one_answer(answers: Sequence[str | None]) -> str | None:
         f"in {len(only)} of {len(answers)} trainings the answer to every test image is the same "
         f"class ({names}): the "
         "network has learned nothing of the others; another --lr, or more --epochs"
+        + (f". {REMEDIES}" if uneven(counts or {}) else "")
     )
+
+
+def uneven(counts: Mapping[str, int]) -> bool:
+    """Whether classes differ so much in images that a network may give up the small ones."""
+    return bool(counts) and max(counts.values()) > UNEVEN * min(counts.values())

@@ -3,7 +3,7 @@
 Loss, accuracy and F1 are drawn over the epochs, with a band over the seeds.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -27,13 +27,18 @@ from metaloss.training.folders import TrainingRecord
 from metaloss.training.images import TrainingImages
 from metaloss.training.segmentation import varied
 from metaloss.training.settings import AUGMENTATIONS, Augment
-from metaloss.training.targets import ACCURACY, F1, IOU, SEGMENTATION
+from metaloss.training.targets import (
+    ACCURACY,
+    CLASSIFICATION,
+    F1,
+    SEGMENTATION,
+    Target,
+    TargetMetric,
+)
 
-METRICS = {metric.key: metric for metric in (ACCURACY, F1, IOU)}  # that have a figure
-CURVES = {
-    "loss": (("train_loss", "--"), ("val_loss", "-")),
-    **{key: ((f"val_{key}", "-"),) for key in METRICS},
-}
+LOSSES = (("train_loss", "--"), ("val_loss", "-"))
+MATRICES = 6  # that are drawn side by side
+NUMBERED = 24  # classes of a matrix whose numbers are written
 COLUMNS = 8  # images in a row of a contact sheet
 COPIES = 5  # augmented, of every image with a mask
 TRAINING = ", training"
@@ -41,24 +46,78 @@ WIDE = 26  # characters, of which two stand side by side in a legend
 
 
 @drawing_style()
-def curves(trainings: Sequence[TrainingRecord]) -> list[Picture]:
-    """Three figures of finished trainings, and one of mean IoU where every pixel has a class."""
+def curves(trainings: Sequence[TrainingRecord], target: Target = CLASSIFICATION) -> list[Picture]:
+    """Loss, accuracy and F1 of finished trainings, and the metric that they are judged by.
+
+    Args:
+        trainings: the records.
+        target: what the networks learned to tell.
+    """
     known = {key for x in trainings for record in x.epochs for key in record}
-    return [_curve(name, trainings) for name in CURVES if CURVES[name][0][0] in known]
-
-
-def _curve(name: str, trainings: Sequence[TrainingRecord]) -> Picture:
-    labels = list(dict.fromkeys(x.loss for x in trainings))
-    words = [
-        f"{short_label(x)}{end}" for x in labels for end in ("", TRAINING)[: len(CURVES[name])]
+    metrics = {metric.key: metric for metric in (ACCURACY, F1, target.metric)}
+    lines = {"loss": LOSSES, **{key: ((f"val_{key}", "-"),) for key in metrics}}
+    return [
+        _curve(name, of_name, metrics.get(name), trainings)
+        for name, of_name in lines.items()
+        if of_name[0][0] in known
     ]
+
+
+@drawing_style()
+def confusions(rows: Sequence[Mapping[str, Any]], classes: Sequence[str]) -> list[Picture]:
+    """The confusion matrix of every row of the table; nothing where there is none.
+
+    Args:
+        rows: of the table.
+        classes: their names.
+    """
+    drawn = [row for row in rows if row.get("confusion")][:MATRICES]
+    if not drawn:
+        return []
+    side = max(2.6, 0.5 * min(len(classes), NUMBERED) + 1.4)
+    figure, axes = panels(len(drawn), width=side, height=side + 0.3)
+    names = [short_label(name)[:14] for name in classes]
+    for axis, row in zip(axes, drawn, strict=True):
+        counts = np.array(row["confusion"], dtype=float)
+        shares = counts / counts.sum(1, keepdims=True).clip(min=1)
+        axis.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+        if len(classes) <= NUMBERED:
+            for (i, j), count in np.ndenumerate(counts):
+                dark = "white" if shares[i, j] > 0.6 else "black"
+                axis.annotate(
+                    f"{count:.4g}", (j, i), ha="center", va="center", color=dark, fontsize=8
+                )
+            axis.set_xticks(range(len(names)), names, rotation=45, ha="right", fontsize=8)
+            axis.set_yticks(range(len(names)), names, fontsize=8)
+        axis.set(xlabel="answer", ylabel="class")
+        axis.set_title(short_label(row_name(row)), fontsize=9)
+    caption = (
+        "Test images of every class (row) by their answer (column), means over the seeds; the "
+        "colour is the share of the class."
+    )
+    return [Picture("confusion", caption, *render(figure))]
+
+
+def row_name(row: Mapping[str, Any]) -> str:
+    """What a row of the table is called."""
+    return f"{row['loss']}, thresholds" if row.get("thresholds") else str(row["loss"])
+
+
+def _curve(
+    name: str,
+    of_name: Sequence[tuple[str, str]],
+    metric: TargetMetric | None,
+    trainings: Sequence[TrainingRecord],
+) -> Picture:
+    labels = list(dict.fromkeys(x.loss for x in trainings))
+    words = [f"{short_label(x)}{end}" for x in labels for end in ("", TRAINING)[: len(of_name)]]
     # A legend wider than the figure would be cut off.
     ncols = 2 if max(map(len, words)) <= WIDE else 1
     figure, (axis,) = panels(1, width=5.2, height=3.4 + 0.22 * -(-len(words) // ncols))
-    factor = 100.0 if name in METRICS and METRICS[name].percent else 1.0
+    factor = 100.0 if metric is not None and metric.percent else 1.0
     for i, label in enumerate(labels):
         runs = [x for x in trainings if x.loss == label]
-        for key, style in CURVES[name]:
+        for key, style in of_name:
             steps, middle, spread = _over_seeds(runs, key, factor)
             colour = COLOURS[i % len(COLOURS)]
             axis.fill_between(
@@ -68,7 +127,7 @@ def _curve(name: str, trainings: Sequence[TrainingRecord]) -> Picture:
             line_style = style if name == "loss" else STYLES[i % len(STYLES)]
             mark = ("o" if key != "train_loss" else "x") if len(steps) == 1 else ""
             axis.plot(steps, middle, line_style, color=colour, lw=1.6, marker=mark, label=line)
-    axis.set(xlabel="step", ylabel=METRICS[name].axis if name in METRICS else name)
+    axis.set(xlabel="step", ylabel=name if metric is None else metric.axis)
     axis.xaxis.get_major_locator().set_params(integer=True)
     if len(at := {record["step"] for x in trainings for record in x.epochs}) == 1:
         axis.set_xticks(list(at))

@@ -27,7 +27,13 @@ from metaloss.training.defaults import decided
 from metaloss.training.folders import GIVEN
 from metaloss.training.images import TrainingImages, open_images
 from metaloss.training.interruption import resumable
-from metaloss.training.losses import loss_label, name_losses, read_losses, save_losses
+from metaloss.training.losses import (
+    check_class_weights,
+    loss_label,
+    name_losses,
+    read_losses,
+    save_losses,
+)
 from metaloss.training.models import check_model
 from metaloss.training.results import Fits, Fitted
 from metaloss.training.segmenters import segments
@@ -142,6 +148,7 @@ def start(
     if "model" not in objects:
         _check_target(settings.model, images)
     named = name_losses(settings.loss, modules, images.classes)
+    check_class_weights(named, settings)
     # Some defaults depend on how many images there are to train on.
     rows = images.training_rows(settings.per_class, Stream(settings.seed))
     settings = decided(settings, len(rows))
@@ -160,7 +167,7 @@ def start(
 def _check_target(model: str, images: TrainingImages) -> None:
     """Raise a SettingsError where a model tells images apart and the data pixels, or reversed."""
     told_apart = SEGMENTATION if segments(model) else CLASSIFICATION
-    if told_apart is not images.target:
+    if told_apart.labelled != images.target.labelled:
         raise SettingsError(
             f"{images.dataset.name} has classes of {images.target.labelled}, and {model} tells "
             f"{told_apart.labelled} apart"

@@ -1,6 +1,7 @@
 """A training's folder: its settings, where it came from, every epoch, the trained weights."""
 
 import copy
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,7 +22,7 @@ from metaloss.storage.folders import make_folder, require_folder
 from metaloss.training.images import TrainingImages
 from metaloss.training.models import ImageClassifier, NetworkShape, build
 from metaloss.training.settings import Training, resolve
-from metaloss.training.targets import target_of
+from metaloss.training.targets import TargetMetric
 
 PACKAGES = ("torch", "torchvision", "lightning", "numpy")
 FORMAT = 1
@@ -50,14 +51,14 @@ class TrainingRecord:
     seconds: list[float]
     failed: str = ""
 
-    @property
-    def validation(self) -> float:
-        """Accuracy, or mean IoU, on the validation images after the last epoch; -1 if it failed."""
-        if self.failed or not self.epochs:
-            return -1.0
-        last = self.epochs[-1]
-        value = last[f"val_{target_of(last).metric.key}"]
-        return -1.0 if value is None else float(value)
+    def validation(self, metric: TargetMetric) -> float:
+        """The value on the validation images after the last epoch; that of a failure if it failed.
+
+        Args:
+            metric: by which networks are judged.
+        """
+        value = self.epochs[-1][f"val_{metric.key}"] if self.epochs and not self.failed else None
+        return metric.failed if value is None or math.isnan(value) else float(value)
 
 
 class ModelFile(TypedDict):
@@ -249,7 +250,7 @@ def tables(trainings: Sequence[TrainingRecord]) -> dict[str, bytes]:
     for x in trainings:
         name = {"loss": x.loss, "seed": x.seed, "rate": x.lr}
         for record in x.epochs:
-            more = [f"val_{key}" for key in target_of(record).epoch_metrics]
+            more = [key for key in record if key.startswith("val_") and key not in COLUMNS]
             columns = [key for key in (*COLUMNS, *more) if key in record]
             rows.append({**name, **{key: record[key] for key in columns}})
         times += [{**name, "epoch": i, "seconds": round(s, 3)} for i, s in enumerate(x.seconds, 1)]
@@ -258,7 +259,16 @@ def tables(trainings: Sequence[TrainingRecord]) -> dict[str, bytes]:
 
 def per_training(runs: Sequence[Mapping[str, Any]]) -> bytes:
     """`results.csv`: a line for every training, with what it reached on the test images."""
-    return csv_bytes([flatten(storage.json_safe(run)) for run in runs])
+    return csv_bytes([flatten(storage.json_safe(_cells(run))) for run in runs])
+
+
+def _cells(run: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a result a table has room for."""
+    return {
+        key: _cells(value) if isinstance(value, Mapping) else value
+        for key, value in run.items()
+        if not isinstance(value, list)
+    }
 
 
 def summary(folder: Path) -> dict[str, Any] | None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -19,7 +20,7 @@ from metaloss.errors import DataError, SettingsError
 from metaloss.training.models import MEAN, STD
 from metaloss.training.segmentation import check_masks
 from metaloss.training.settings import Training
-from metaloss.training.targets import CLASSIFICATION, SEGMENTATION, Target
+from metaloss.training.targets import SEGMENTATION, Target, classification_by
 from metaloss.training.user_data import as_dataset
 
 BLOCK = 4096  # images whose colours are added up at once
@@ -96,6 +97,7 @@ class TrainingImages:
         channels: of an image.
         size: height and width of an image as it is stored.
         mean, std: of each channel over the training share, from 0 to 1.
+        metric: what networks are judged by, as the settings have it.
     """
 
     source: Resident | Streamed
@@ -105,16 +107,39 @@ class TrainingImages:
     size: tuple[int, int]
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    metric: dict[str, Any] | None = None
 
     @property
     def classes(self) -> int:
         """How many there are."""
         return len(self.dataset.classes)
 
-    @property
+    @cached_property
     def target(self) -> Target:
-        """Whether every image has a class, or every pixel."""
-        return SEGMENTATION if isinstance(self.dataset, Scenes) else CLASSIFICATION
+        """Whether every image has a class, or every pixel, and by what it is judged."""
+        if isinstance(self.dataset, Scenes):
+            return SEGMENTATION
+        return classification_by(self.metric, self.dataset.classes)
+
+    def class_counts(self, per_class: int | None, key: Stream) -> dict[str, int]:
+        """How many images of every class there are to train on; nothing where pixels have classes.
+
+        Args:
+            per_class: as for `training_rows`.
+            key: as for `training_rows`.
+        """
+        if isinstance(self.dataset, Scenes):
+            return {}
+        labels = self.dataset.labels[self.training_rows(per_class, key)]
+        counts = labels.bincount(minlength=self.classes).tolist()
+        return dict(zip(self.dataset.classes, counts, strict=True))
+
+    @property
+    def validation_counts(self) -> dict[str, int]:
+        """How many images of every class there are to validate on."""
+        labels = self.dataset.labels[self.shares.validation]  # type: ignore[union-attr]
+        counts = labels.bincount(minlength=self.classes).tolist()
+        return dict(zip(self.dataset.classes, counts, strict=True))
 
     def training_rows(self, per_class: int | None, key: Stream) -> Rows:
         """Rows to train on: all of the training share, or so many of every class, drawn from the
@@ -172,8 +197,9 @@ def open_images(settings: Training, device: torch.device, user_data: Any = None)
         return in_memory(files.dataset(size), settings, device)
     shares = split_shares(files, settings.validation, Stream(settings.seed).at("shares"))
     streamed = Streamed(files, size, settings.workers, device)
+    mean, std = usual_moments(files.channels)
     return TrainingImages(
-        streamed, files, shares, files.channels, (size, size), *usual_moments(files.channels)
+        streamed, files, shares, files.channels, (size, size), mean, std, settings.metric
     )
 
 
@@ -194,7 +220,9 @@ def in_memory(dataset: Dataset, settings: Training, device: torch.device) -> Tra
         usual_moments(channels) if settings.pretrained else moments(dataset.pixels, shares.train)
     )
     source = Resident(dataset.pixels.to(device), dataset.labels.to(device))
-    return TrainingImages(source, dataset, shares, channels, (height, width), mean, std)
+    return TrainingImages(
+        source, dataset, shares, channels, (height, width), mean, std, settings.metric
+    )
 
 
 def with_masks(scenes: Scenes, settings: Training, device: torch.device) -> TrainingImages:
@@ -202,13 +230,19 @@ def with_masks(scenes: Scenes, settings: Training, device: torch.device) -> Trai
     held out.
 
     Raises:
-        SettingsError: the augmentation does not go with masks.
+        SettingsError: the augmentation does not go with masks, or another setting.
         DataError: fewer than two images to train on, or files that are damaged.
     """
     if settings.augment.kind not in ("none", "base"):
         raise SettingsError(
             f"augment '{settings.augment.kind}' does not go with masks; 'none' and 'base' do"
         )
+    for name in ("metric", "class_weights", "sampling", "thresholds"):
+        if getattr(settings, name) != getattr(Training(), name):
+            raise SettingsError(
+                f"{name} is for images that have one class each; {scenes.name} has classes of "
+                "pixels: leave it out"
+            )
     train, test = (rows.nonzero()[:, 0] for rows in (~scenes.test, scenes.test))
     if len(train) < 2:
         raise DataError(

@@ -5,14 +5,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn.modules.loss import _WeightedLoss
 
 from metaloss.criterion import loss_io
 from metaloss.criterion.base import Criterion
 from metaloss.data.datasets.voc import Scenes
 from metaloss.errors import SettingsError
+from metaloss.losses.prior import class_terminals
 from metaloss.storage.folders import file_name
 from metaloss.training.images import Rows, TrainingImages
+from metaloss.training.settings import Training
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,6 +60,53 @@ def told_of_classes(loss: nn.Module, images: TrainingImages, rows: Rows) -> nn.M
     if isinstance(images.dataset, Scenes):
         return loss
     return loss.fit_prior(images.dataset.labels[rows], images.classes)
+
+
+def check_class_weights(losses: Sequence[NamedLoss], settings: Training) -> None:
+    """Say which losses cannot be trained with what the settings do about uneven classes.
+
+    Raises:
+        SettingsError: a loss makes up for them already, has weights of its own, or cannot be given
+            any.
+    """
+    balanced = settings.sampling == "balanced"
+    if not (settings.class_power or balanced):
+        return
+    what = "sampling = 'balanced'" if balanced else "class_weights"
+    for loss in losses:
+        module = loss.module
+        if isinstance(module, Criterion) and module.reads_prior:
+            raise SettingsError(
+                f"{what}: {loss.label} makes up for uneven classes itself, and would do it twice: "
+                "leave one of them out"
+            )
+        if balanced:
+            continue
+        if not isinstance(module, Criterion | _WeightedLoss):
+            raise SettingsError(
+                f"{what}: {loss.label} is a module of your own, which is weighed where it is made"
+            )
+        if module.weight is not None:
+            raise SettingsError(f"{what}: {loss.label} has weights of its own: leave one out")
+
+
+def weighted(loss: nn.Module, images: TrainingImages, rows: Rows, power: float) -> nn.Module:
+    """The loss with images weighed by their class's share of these to a power; 0: as it is."""
+    if not power:
+        return loss
+    assert not isinstance(images.dataset, Scenes)
+    weights = class_weights(images.dataset.labels[rows], images.classes, power)
+    if isinstance(loss, Criterion):
+        return loss.with_options(weight=weights)
+    loss.register_buffer("weight", weights)
+    return loss
+
+
+def class_weights(labels: Tensor, classes: int, power: float) -> Float[Tensor, " C"]:
+    """(C·π)^-power of every class, π its share: 1 for a class of average size."""
+    counts = labels.bincount(minlength=classes).float()
+    result: Tensor = (-power * class_terminals(counts)["logprior"]).exp()
+    return result
 
 
 def loss_label(spec: Any) -> str:

@@ -2,12 +2,13 @@
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Float64, Int64
+from jaxtyping import Float, Float64, Int64
 from torch import Tensor, nn
 
+from metaloss.inner.metrics import Metric
 from metaloss.inner.observers import macro_f1
 from metaloss.training.models import ImageClassifier, outputs
 
@@ -29,6 +30,9 @@ class Measurement:
             image.
         answered: how many images or pixels got each class as their answer; empty where logits are
             not finite.
+        confusion: of images alone, how many of every class (row) got every answer (column); empty
+            likewise.
+        by_metric: of images alone, the value by the metric that the settings name.
     """
 
     loss: float
@@ -39,6 +43,8 @@ class Measurement:
     balanced_accuracy: float = math.nan
     recall: tuple[float, ...] = ()
     answered: tuple[int, ...] = ()
+    confusion: tuple[tuple[int, ...], ...] = ()
+    by_metric: float = math.nan
 
     @property
     def only_answer(self) -> int | None:
@@ -47,43 +53,93 @@ class Measurement:
         return classes[0] if len(classes) == 1 else None
 
 
+@dataclass(frozen=True, eq=False)
+class Predictions:
+    """What a classifier gives for images, on the CPU.
+
+    Attributes:
+        logits: of every image.
+        labels: the true classes.
+        loss: its mean over the images.
+    """
+
+    logits: Float[Tensor, "M C"]
+    labels: Int64[Tensor, " M"]
+    loss: float
+
+    @property
+    def sound(self) -> bool:
+        """Whether all logits are finite."""
+        return bool(self.logits.isfinite().all())
+
+    def shifted(self, thresholds: Float[Tensor, " C"]) -> "Predictions":
+        """The same with a number added to the logit of every class."""
+        return replace(self, logits=self.logits + thresholds)
+
+    def value(self, metric: Metric) -> float:
+        """The value by a metric; NaN where logits are not finite."""
+        classes = torch.arange(self.logits.shape[1])[None]
+        logits = self.logits[None, None].float().contiguous()
+        return float(metric.measure(logits, self.labels[None], classes)[0, 0])
+
+    def measured(self, metric: Metric | None = None) -> Measurement:
+        """All that is measured.
+
+        Args:
+            metric: that the settings name, if any.
+        """
+        classes = self.logits.shape[1]
+        if not self.sound:
+            return Measurement(self.loss, math.nan, math.nan, recall=(math.nan,) * classes)
+        choice = self.logits.argmax(1)
+        table = confusion(choice, self.labels, classes)
+        recall = table.diagonal().double() / table.sum(1)  # 0 / 0: a class without an image
+        return Measurement(
+            self.loss,
+            float((choice == self.labels).double().mean()),
+            float(macro_f1(choice[None], self.labels[None], classes)[0]),
+            balanced_accuracy=mean_of_occurring(recall),
+            recall=tuple(recall.tolist()),
+            answered=tuple(table.sum(0).tolist()),
+            confusion=tuple(map(tuple, table.tolist())),
+            by_metric=math.nan if metric is None else self.value(metric),
+        )
+
+
 @torch.no_grad()
-def measure(
+def predict(
     classifier: ImageClassifier, loss: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]
-) -> Measurement:
-    """Measurements over all batches, without augmentation and in full precision.
+) -> Predictions:
+    """Predictions for all batches, without augmentation and in full precision.
 
     The classifier is left as it was.
     """
     training = classifier.training
     classifier.eval()
     values = []
-    choices = []
+    seen = []
     labels = []
-    sound = True
     for images, label in batches:
         logits, _ = outputs(classifier(images))
         values.append(loss(logits, label).double() * len(label))
-        sound = sound and bool(logits.isfinite().all())
-        choices.append(logits.argmax(1))
-        labels.append(label)
+        seen.append(logits.cpu())
+        labels.append(label.cpu())
     classifier.train(training)
-    choice = torch.cat(choices).cpu()
-    label = torch.cat(labels).cpu()
-    value = float(torch.stack(values).sum()) / len(label)
-    classes = classifier.shape.classes
-    if not sound:
-        return Measurement(value, math.nan, math.nan, recall=(math.nan,) * classes)
-    table = confusion(choice, label, classes)
-    recall = table.diagonal().double() / table.sum(1)  # 0 / 0 is NaN: a class without an image
-    return Measurement(
-        value,
-        float((choice == label).double().mean()),
-        float(macro_f1(choice[None], label[None], classes)[0]),
-        balanced_accuracy=mean_of_occurring(recall),
-        recall=tuple(recall.tolist()),
-        answered=tuple(table.sum(0).tolist()),
-    )
+    label = torch.cat(labels)
+    return Predictions(torch.cat(seen), label, float(torch.stack(values).sum()) / len(label))
+
+
+def measure(
+    classifier: ImageClassifier,
+    loss: nn.Module,
+    batches: Iterable[tuple[Tensor, Tensor]],
+    metric: Metric | None = None,
+) -> Measurement:
+    """Measurements over all batches, without augmentation and in full precision.
+
+    The classifier is left as it was.
+    """
+    return predict(classifier, loss, batches).measured(metric)
 
 
 def confusion(

@@ -62,6 +62,7 @@ class ImageClassifier(nn.Module):
         self.network = network
         self.shape = shape
         self.repeat = repeat
+        self.offsets: Tensor | None = None  # thresholds, which are added to the logits
         self.mean: Tensor
         self.std: Tensor
         self.register_buffer("mean", 255 * torch.tensor(mean).reshape(-1, 1, 1))
@@ -83,7 +84,8 @@ class ImageClassifier(nn.Module):
 
     def forward(self, images: UInt8[Tensor, "N K H W"]) -> Any:
         """The logits of images from 0 to 255."""
-        return self.look(self.normalise(images))
+        seen = self.look(self.normalise(images))
+        return seen if self.offsets is None else seen + self.offsets.to(seen)
 
 
 def outputs(output: Any) -> tuple[Tensor, tuple[Tensor, ...]]:

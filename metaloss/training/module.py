@@ -149,7 +149,7 @@ class Supervised(lightning.LightningModule):
             "val_f1": measured.f1,
             "lr": self.rate(step - 1),
             "first_loss": self.history[0]["first_loss"] if self.history else float(self.values[0]),
-            **{f"val_{key}": getattr(measured, key) for key in target.epoch_metrics},
+            **{f"val_{key}": target.value(measured, key) for key in target.epoch_metrics},
         }
 
     def _due(self) -> bool:

@@ -2,18 +2,20 @@
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
+from metaloss.core.proportions import wilson
 from metaloss.errors import SettingsError
 from metaloss.training import folders
 from metaloss.training.folders import TrainingRecord
 from metaloss.training.models import ImageClassifier
-from metaloss.training.targets import target_of
+from metaloss.training.targets import Target, target_of
 
 # Of a training; pixels lack the second.
 MEASURES = ("accuracy", "balanced_accuracy", "f1", "test_loss", "iou")
@@ -40,6 +42,12 @@ class Fitted:
         folder: where everything lies.
         iou: where every pixel has a class, the mean over the classes of intersection over union;
             accuracy, F1 and loss are over pixels then.
+        metric: by which rates and losses are judged.
+        scores: its values.
+        confusion: of every seed how many test images of every class (row) got every answer
+            (column).
+        thresholds: of every seed the number that each class's logit gets, where they were chosen.
+        with_thresholds: what the test images give with them.
     """
 
     loss: str
@@ -56,27 +64,28 @@ class Fitted:
     iou: list[float] = field(default_factory=list)
     balanced_accuracy: list[float] = field(default_factory=list)
     recall: list[list[float]] = field(default_factory=list)
+    metric: str = "accuracy"
+    scores: list[float] = field(default_factory=list)
+    confusion: list[list[list[int]]] = field(default_factory=list)
+    thresholds: list[dict[str, float]] = field(default_factory=list)
+    with_thresholds: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def mean(self) -> float:
-        """Mean test accuracy, or mean IoU of pixels, over the seeds that did not fail."""
-        return mean(self._compared)
+        """Mean of the metric on the test images, over the seeds that did not fail."""
+        return mean(self.scores)
 
     @property
     def std(self) -> float:
         """Standard deviation of the same over seeds; NaN of one."""
-        return std(self._compared)
+        return std(self.scores)
 
-    @property
-    def _compared(self) -> list[float]:
-        """The scores by which losses are compared."""
-        return self.iou or self.accuracy
-
-    def model(self, seed: int | None = None) -> ImageClassifier:
+    def model(self, seed: int | None = None, thresholds: bool = False) -> ImageClassifier:
         """A trained classifier: takes images [N K H W] from 0 to 255 and gives logits.
 
         Args:
             seed: of the training; the first by default.
+            thresholds: add the chosen numbers to the logits.
 
         Raises:
             SettingsError: there was no such training, or it failed.
@@ -87,7 +96,13 @@ class Fitted:
                 f"no trained model of seed {seed}; there is one of "
                 f"{', '.join(map(str, self.files))}"
             )
-        return folders.load(self.folder, self.files[seed], self.network)
+        classifier = folders.load(self.folder, self.files[seed], self.network)
+        if thresholds:
+            if not self.thresholds:
+                raise SettingsError("no thresholds were chosen: train with thresholds=True")
+            sound = [x for x in self.seeds if x in self.files]
+            classifier.offsets = torch.tensor(list(self.thresholds[sound.index(seed)].values()))
+        return classifier
 
 
 @dataclass(frozen=True)
@@ -120,8 +135,37 @@ def std(values: Sequence[float]) -> float:
     return statistics.stdev(known) if len(known) > 1 else math.nan
 
 
+def rows(
+    by_loss: Mapping[str, Sequence[dict[str, Any]]],
+    rates: Mapping[str, float],
+    base: str,
+    target: Target,
+) -> list[dict[str, Any]]:
+    """The table: a line for every loss, and one more for its networks with thresholds.
+
+    Args:
+        by_loss: of every loss what each seed came to on the test images.
+        rates: the learning rate of each.
+        base: what losses are set beside.
+        target: what networks learned to tell.
+    """
+    lines = []
+    for label, runs in by_loss.items():
+        others = None if label == base else by_loss[base]
+        lines.append(row(label, rates[label], runs, others, target))
+        if any("with_thresholds" in run for run in runs):
+            moved = [{**run, **run.get("with_thresholds", {})} for run in runs]
+            line = row(label, rates[label], moved, by_loss[base], target)
+            lines.append({**line, "thresholds": True})
+    return lines
+
+
 def row(
-    label: str, lr: float, runs: Sequence[dict[str, Any]], base: Sequence[dict[str, Any]] | None
+    label: str,
+    lr: float,
+    runs: Sequence[dict[str, Any]],
+    base: Sequence[dict[str, Any]] | None,
+    target: Target,
 ) -> dict[str, Any]:
     """A loss's line of the table.
 
@@ -130,6 +174,7 @@ def row(
         lr: its learning rate.
         runs: what each seed came to on the test images.
         base: the same of the baseline; None for the baseline itself.
+        target: what networks learned to tell.
     """
     cells: dict[str, Any] = {
         "loss": label,
@@ -138,7 +183,7 @@ def row(
         "failed": sum(bool(x["failed"]) for x in runs),
     }
     cells["one_answer"] = sum(x["only_answer"] is not None for x in runs)
-    for key in MEASURES:
+    for key in dict.fromkeys((*MEASURES, target.metric.key)):
         if key in runs[0]:
             values = [x[key] for x in runs]
             cells |= {key: mean(values), f"{key}_std": std(values)}
@@ -146,8 +191,9 @@ def row(
         cells["recall"] = {
             name: mean([x["recall"][name] for x in runs]) for name in runs[0]["recall"]
         }
+        cells |= _of_classes(runs)
     if base is not None:
-        key = target_of(runs[0]).metric.key
+        key = target.metric.key
         differences = [a[key] - b[key] for a, b in zip(runs, base, strict=True)]
         cells |= {
             "difference": mean(differences),
@@ -155,6 +201,23 @@ def row(
             "differences": differences,
         }
     return cells
+
+
+def _of_classes(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The mean confusion matrix, and of every class's mean recall the 95 % interval.
+
+    The interval is over the test images of the class, which all seeds share.
+    """
+    tables = [run["confusion"] for run in runs if run.get("confusion")]
+    if not tables:
+        return {}
+    names = list(runs[0]["recall"])
+    sizes = [sum(line) for line in tables[0]]
+    recall = {name: mean([run["recall"][name] for run in runs]) for name in names}
+    lines = [[statistics.fmean(cell) for cell in zip(*line, strict=True)]
+             for line in zip(*tables, strict=True)]  # fmt: skip
+    intervals = {name: list(wilson(recall[name], n)) for name, n in zip(names, sizes, strict=True)}
+    return {"confusion": lines, "recall_interval": intervals}
 
 
 def baseline(labels: Sequence[str]) -> str:
@@ -170,7 +233,10 @@ def fits(
 ) -> Fits:
     """The result of a finished folder, from its records and its summary."""
     fitted = []
+    metric = target_of({**table, **table["trainings"][0]}).metric
     for loss_row in table["table"]:
+        if loss_row.get("thresholds"):
+            continue
         label = loss_row["loss"]
         runs = [x for x in table["trainings"] if x["loss"] == loss_row["loss"]]
         final = {(x["seed"], x["lr"]) for x in runs}
@@ -196,6 +262,11 @@ def fits(
                     for x in runs
                     if "recall" in x
                 ],
+                metric=metric.key,
+                scores=[_number(x[metric.key]) for x in runs],
+                confusion=[x["confusion"] for x in runs if x.get("confusion")],
+                thresholds=[x["thresholds"] for x in runs if "thresholds" in x],
+                with_thresholds=[x["with_thresholds"] for x in runs if "thresholds" in x],
                 **numbers,
             )
         )

@@ -6,7 +6,7 @@ First the rates on the first seed, then every seed, then the test images.
 import copy
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -20,8 +20,8 @@ from metaloss.core.streams import Stream
 from metaloss.errors import MetalossError
 from metaloss.training import cautions, distributed, figures, folders, results
 from metaloss.training.folders import TrainingRecord
-from metaloss.training.images import TrainingImages
-from metaloss.training.losses import NamedLoss, told_of_classes
+from metaloss.training.images import Batch, TrainingImages
+from metaloss.training.losses import NamedLoss, told_of_classes, weighted
 from metaloss.training.models import (
     ImageClassifier,
     NetworkShape,
@@ -33,6 +33,7 @@ from metaloss.training.models import (
 from metaloss.training.schedule import Schedule, make_schedule
 from metaloss.training.settings import Training
 from metaloss.training.spec import TrainingSpec, until_stopped
+from metaloss.training.testing import measured_scores
 
 PAUSE = 5.0  # seconds between two writings of the tables, at least
 LOOK = 512  # test images looked at at once
@@ -101,6 +102,8 @@ class TrainingSession:
         """What the user should know before the training begins."""
         validation = len(self.images.shares.validation)
         texts = [cautions.few_images(validation), cautions.few_steps(self.schedule.steps)]
+        if self.settings.thresholds:
+            texts.append(cautions.few_for_thresholds(self.images.validation_counts))
         return [text for text in texts if text is not None]
 
     def run(self) -> dict[str, Any]:
@@ -117,12 +120,14 @@ class TrainingSession:
         if all(failures):
             raise MetalossError(failures[0])
         runs = [self._test(loss, x) for loss in self.losses for x in finals[loss.label]]
-        for label in finals:
-            sound = [x for x in runs if x["loss"] == label and not x["failed"]]
-            if text := cautions.one_answer([x["only_answer"] for x in sound]):
-                self.reporter.on_warning(f"{label}: {text}")
         table = self._summary(finals, runs, tuning)
-        pictures = figures.curves([x for runs in finals.values() for x in runs if x.epochs])
+        for text in table["cautions"]:
+            self.reporter.on_warning(text)
+        trained = [x for runs in finals.values() for x in runs if x.epochs]
+        pictures = [
+            *figures.curves(trained, self.images.target),
+            *figures.confusions(table["table"], self.images.dataset.classes),
+        ]
         files = {f"{p.name}.{kind}": getattr(p, kind) for p in pictures for kind in ("png", "pdf")}
         storage.write(self.folder / "results.csv", folders.per_training(runs))
         folders.finish(self.folder, table, files)
@@ -179,18 +184,26 @@ class TrainingSession:
         # As many images of a class for every seed, so any of them will do.
         rows = self.images.training_rows(self.settings.per_class, Stream(self.settings.seed))
         module = told_of_classes(copy.deepcopy(loss.module), self.images, rows)
+        module = weighted(module, self.images, rows, self.settings.class_power)
         return self.images.target.adapt(module).to(self.device)
 
     def _tune(self, loss: NamedLoss) -> tuple[float, list[dict[str, float]]]:
         """The rate with the best validation score on the first seed, and the score of each."""
         tried = [self.train(loss, lr, self.seeds[0]) for lr in self.settings.rates]
-        best = max(tried, key=lambda x: x.validation)
+        metric = self.images.target.metric
+        values = [x.validation(metric) for x in tried]
+        # A training that failed is below every other one, whatever the others are.
+        scores = [
+            -math.inf if x.failed else metric.score(value)
+            for x, value in zip(tried, values, strict=True)
+        ]
+        best = tried[scores.index(max(scores))]
         if len(tried) > 1 and best.lr in (min(self.settings.rates), max(self.settings.rates)):
             self.reporter.on_warning(
                 f"{loss.label}: the best rate, {best.lr:g}, is at the end of those tried; try more"
             )
-        score = f"val_{self.images.target.metric.key}"
-        return best.lr, [{"lr": x.lr, score: max(x.validation, 0.0)} for x in tried]
+        pairs = zip(tried, values, strict=True)
+        return best.lr, [{"lr": x.lr, f"val_{metric.key}": value} for x, value in pairs]
 
     def _finish(self, loss: NamedLoss, record: TrainingRecord, state: Path) -> None:
         """Train to the end, from the checkpoint where there is one; write the weights and the
@@ -274,24 +287,33 @@ class TrainingSession:
         classifier.load_state_dict(storage.read_tensors(path, storage.REMAKE))
         size = target.measured_at_once(self.schedule.batch, LOOK)
         batches = self.images.source.batches(self.images.shares.test, size)
-        measured = target.measure(
-            classifier, self.loss_module(loss), until_stopped(batches, self.stop)
+        scores = measured_scores(
+            target,
+            classifier,
+            self.loss_module(loss),
+            until_stopped(batches, self.stop),
+            self.images.shares.test,
+            classes,
+            self._for_thresholds(size),
         )
         file = f"model-{'' if len(self.losses) == 1 else loss.slug + '-'}{x.seed}.safetensors"
         storage.write(self.folder / file, path.read_bytes())
-        return {**row, "file": file, **target.scores(measured, classes)}
+        return {**row, "file": file, **scores}
+
+    def _for_thresholds(self, size: int) -> Iterable[Batch] | None:
+        """The images that thresholds are chosen on; None where none are."""
+        if not self.settings.thresholds:
+            return None
+        batches = self.images.source.batches(self.images.shares.validation, size)
+        return until_stopped(batches, self.stop)
 
     def _summary(
         self, finals: dict[str, list[TrainingRecord]], runs: list[dict[str, Any]], tuning: Any
     ) -> dict[str, Any]:
         base = results.baseline(list(finals))
         by_loss = {label: [x for x in runs if x["loss"] == label] for label in finals}
-        lines = [
-            results.row(
-                label, finals[label][0].lr, by_loss[label], None if label == base else by_loss[base]
-            )
-            for label in finals
-        ]
+        rates = {label: x[0].lr for label, x in finals.items()}
+        lines = results.rows(by_loss, rates, base, self.images.target)
         shares = self.images.shares
         images = {
             "train": self.image_count,
@@ -304,7 +326,10 @@ class TrainingSession:
             "images": images,
             "seeds": self.seeds,
         }
-        return {**about, "baseline": base, "table": lines, "trainings": runs, "tuning": tuning}
+        results_of = {"baseline": base, "table": lines, "trainings": runs, "tuning": tuning}
+        counts = self.images.class_counts(self.settings.per_class, Stream(self.settings.seed))
+        warned = {"cautions": cautions.of_results(by_loss, counts)}
+        return {**about, **self.images.target.scale.entry(), **results_of, **warned}
 
     def _write(self, now: TrainingRecord | None = None) -> None:
         """The tables of all epochs so far; not at every one of quick epochs."""

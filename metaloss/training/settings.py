@@ -23,6 +23,7 @@ from metaloss.data.datasets._images import (
     Size,
 )
 from metaloss.errors import SettingsError
+from metaloss.inner.metrics import MetricTable
 from metaloss.inner.optimiser_settings import (
     Betas,
     LearningRate,
@@ -44,6 +45,8 @@ LEAST_RATE = 0.03
 # ones.
 CLIP = 1.0
 RATES = {"sgd": 0.1, "adam": 1e-3, "adamw": 1e-3}  # of a batch of 128 and thousands of steps
+
+ClassPower = Annotated[float, Field(gt=0, le=4)]
 
 
 @settings(frozen=True, config=ConfigDict(extra="forbid"))
@@ -104,6 +107,15 @@ class Training:
         every: epochs, of "step" and "plateau".
         factor: of "step" and "plateau".
         augment: a table with the augmentation's kind and settings.
+        metric: what rates are chosen by, losses are compared by and thresholds are tuned for, a
+            name or a table with its kind and settings; None: accuracy, or where pixels have
+            classes, mean IoU.
+        class_weights: an image counts as its class's share of the training images to the power of
+            minus this; "balanced": 1, so that every class counts alike; None: all images alike.
+        sampling: "shuffled", passes over all images; or "balanced", as many images of every class
+            in every batch.
+        thresholds: after the training, choose a number for every class on the validation images
+            that is added to its logit, and test with it, too.
         auxiliary: weight of the loss of auxiliary outputs, which inception_v3, googlenet and
             torchvision's fcn and deeplabv3 have; ours.
         validation: share of the official training split that is held out, per class; of the
@@ -146,6 +158,10 @@ class Training:
     every: Count = 10
     factor: Annotated[float, Field(gt=0, lt=1)] = 0.1
     augment: Augment = Augment()
+    metric: MetricTable = None
+    class_weights: Literal["balanced"] | ClassPower | None = None
+    sampling: Literal["shuffled", "balanced"] = "shuffled"
+    thresholds: bool = False
     auxiliary: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.4
     validation: Annotated[float, Field(gt=0, lt=1)] = 0.1
     subset: str | None = None
@@ -170,9 +186,19 @@ class Training:
         # Momentum is SGD's alone; the defaults of both stay where another optimiser is chosen.
         if self.optimiser == "sgd":
             check_nesterov(self.nesterov, self.momentum)
+        if self.class_power and self.sampling == "balanced":
+            raise ValueError(
+                "class_weights and sampling = 'balanced' both make up for uneven classes: give one"
+            )
         if len(set(self.loss)) < len(self.loss):
             raise ValueError(f"a loss is given twice: {', '.join(self.loss)}")
         return self
+
+    @property
+    def class_power(self) -> float:
+        """The power of the classes' shares that weighs images; 0: none does."""
+        weights = self.class_weights
+        return 1.0 if weights == "balanced" else float(weights or 0.0)
 
     @property
     def rate(self) -> float:

@@ -10,6 +10,7 @@ import torch
 from metaloss.core.streams import Stream
 from metaloss.errors import Interrupted
 from metaloss.training.images import Batch, Resident, Rows, Streamed, TrainingImages, batch_order
+from metaloss.training.sampling import balanced_order
 from metaloss.training.schedule import Schedule
 from metaloss.training.settings import Training
 
@@ -115,7 +116,10 @@ class EpochBatches:
         batch = spec.schedule.batch
         steps = min(spec.schedule.epoch_steps, spec.schedule.steps - first)
         part = batch // spec.settings.devices
-        rows = batch_order(spec.rows, batch, spec.key, first, steps).reshape(
-            steps, spec.settings.devices, part
-        )
+        if spec.settings.sampling == "balanced":
+            labels = spec.images.dataset.labels[spec.rows]
+            order = balanced_order(spec.rows, labels, batch, spec.key, first, steps)
+        else:
+            order = batch_order(spec.rows, batch, spec.key, first, steps)
+        rows = order.reshape(steps, spec.settings.devices, part)
         return spec.images.source.batches(rows[:, self.rank].flatten(), part)

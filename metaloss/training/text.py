@@ -4,16 +4,21 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import torch
+
 from metaloss._version import __version__
 from metaloss.core import tables
+from metaloss.core.streams import Stream
 from metaloss.training.defaults import SHARE
+from metaloss.training.figures import row_name
+from metaloss.training.losses import class_weights
 from metaloss.training.results import Fits
 from metaloss.training.session import TrainingSession
-from metaloss.training.targets import ACCURACY, TargetMetric, target_of
+from metaloss.training.targets import ACCURACY, Target, TargetMetric, target_of
 
 NAME = 26  # characters of a loss
 CLASSES = 10  # of which recalls are printed side by side
-LINE = "{:26} {:>5}   {:7} {:>7} {:>7}   {:>10} {:>8}   {:>8}   {:>9}   {:>7}"
+LINE = "{:26} {:>5}   {:7} {:>7} {:>7}   {:>10} {:>8}   {:>8}   {:>{wide}}   {:>7}"
 PLACE = ("loss", "seed", "rate", "epoch", "step", "train loss", "val loss")
 
 
@@ -45,6 +50,7 @@ def heading(session: TrainingSession) -> list[str]:
     device = (
         f"{settings.devices} x {session.device}" if settings.devices > 1 else str(session.device)
     )
+    titles = [title for _, title in session.images.target.progress]
     trainings = len(session.losses) * (settings.seeds + max(0, len(settings.rates) - 1))
     return [
         f"metaloss {__version__} · {settings.model} at {size} · {settings.optimiser}, "
@@ -56,19 +62,53 @@ def heading(session: TrainingSession) -> list[str]:
             f"{rates}{clip} · {length}"
         ),
         f"folder  {session.folder}",
-        LINE.format(*PLACE, *(title for _, title in session.images.target.progress), "s/epoch"),
+        *_judged(session),
+        _line(session.images.target, *PLACE, *titles, "s/epoch"),
     ]
 
 
-def epoch(record: dict[str, Any], epochs: int, seconds: float) -> str:
+def _line(target: Target, *cells: Any) -> str:
+    """A line of the table of epochs."""
+    return LINE.format(*cells, wide=max(9, len(target.progress[1][1])))
+
+
+def _judged(session: TrainingSession) -> list[str]:
+    """What networks are judged by and what is done about uneven classes, where it is not usual."""
+    settings = session.settings
+    parts = []
+    if not session.images.target.scale.is_accuracy:
+        parts.append(f"by {session.images.target.scale.title}")
+    if settings.class_power:
+        counts = session.images.class_counts(settings.per_class, Stream(settings.seed))
+        labels = torch.repeat_interleave(torch.tensor(list(counts.values())))
+        weights = class_weights(labels, len(counts), settings.class_power).tolist()
+        named = [f"{name} {x:.3g}" for name, x in zip(counts, weights, strict=True)]
+        more = f" and {len(named) - CLASSES} more" if len(named) > CLASSES else ""
+        parts.append(f"class weights {', '.join(named[:CLASSES])}{more}")
+    if settings.sampling == "balanced":
+        parts.append("batches with as many images of every class")
+    if settings.thresholds:
+        parts.append(f"thresholds chosen on {len(session.images.shares.validation)} images")
+    return [f"judged  {' · '.join(parts)}"] if parts else []
+
+
+def epoch(record: dict[str, Any], epochs: int, seconds: float, target: Target | None = None) -> str:
     """One epoch of one training."""
+    target = target or target_of(record)
     name = record["loss"] if len(record["loss"]) <= NAME else f"{record['loss'][: NAME - 1]}…"
     losses = (_number(record["train_loss"]), _number(record["val_loss"]))
-    first, second = (record[f"val_{key}"] for key, _ in target_of(record).progress)
+    first, second = (record[f"val_{key}"] for key, _ in target.progress)
     scores = (_percent(first), _number(second, 3))
     place = (f"{record['epoch']}/{epochs}", record["step"])
-    return LINE.format(
-        name, record["seed"], f"{record['rate']:g}", *place, *losses, *scores, f"{seconds:.1f}"
+    return _line(
+        target,
+        name,
+        record["seed"],
+        f"{record['rate']:g}",
+        *place,
+        *losses,
+        *scores,
+        f"{seconds:.1f}",
     )
 
 
@@ -76,7 +116,8 @@ def table(fits: Fits) -> list[str]:
     """Every loss on the test images, as mean and standard deviation over the seeds."""
     summary = fits.summary
     base = next(row for row in fits.table if row["loss"] == summary["baseline"])
-    rows = [_row(row, base) for row in fits.table]
+    target = target_of({**summary, **base})
+    rows = [_row(row, base, target) for row in fits.table]
     columns = [
         name
         for name in dict.fromkeys(x for row in rows for x in row)
@@ -85,10 +126,12 @@ def table(fits: Fits) -> list[str]:
     cells = [columns, *([row.get(name, "") for name in columns] for row in rows)]
     seeds = len(summary["seeds"])
     spread = "mean ± standard deviation over seeds" if seeds > 1 else "one seed: no spread is known"
-    metric = target_of(base).metric
-    of = "" if metric is ACCURACY else f"{metric.title}, "
+    metric = target.metric
+    title = metric.title if target.scale.is_accuracy else target.scale.title
+    of = "" if metric is ACCURACY else f"{title}, "
     against = (
-        f"; Δ: {of}paired with {summary['baseline']}, seed by seed, in points"
+        f"; Δ: {of}paired with {summary['baseline']}, seed by seed"
+        f"{', in points' if metric.percent else ''}"
         if len(rows) > 1
         else ""
     )
@@ -110,7 +153,7 @@ def _recalls(rows: Sequence[dict[str, Any]]) -> list[str]:
     if len(classes) <= CLASSES:
         cells = [
             ["recall", *classes],
-            *([row["loss"], *map(_percent, row["recall"].values())] for row in rows),
+            *([row_name(row), *(_recall(row, name) for name in classes)] for row in rows),
         ]
         return tables.table(cells)
     return [
@@ -123,20 +166,29 @@ def _lowest(row: dict[str, Any]) -> str:
     """The classes that a loss's networks find least."""
     known = [(name, value) for name, value in row["recall"].items() if not _none(value)]
     worst = sorted(known, key=lambda x: x[1])[:CLASSES]
-    return f"{row['loss']}  " + ", ".join(f"{name} {_percent(value)}" for name, value in worst)
+    return f"{row_name(row)}  " + ", ".join(f"{name} {_recall(row, name)}" for name, _ in worst)
 
 
-def _row(row: dict[str, Any], base: dict[str, Any]) -> dict[str, str]:
+def _recall(row: dict[str, Any], name: str) -> str:
+    """A class's recall, with its 95 % interval where there is one."""
+    low, high = row.get("recall_interval", {}).get(name, (None, None))
+    text = _percent(row["recall"][name])
+    return text if _none(low) or _none(high) else f"{text} [{100 * low:.0f}, {100 * high:.0f}]"
+
+
+def _row(row: dict[str, Any], base: dict[str, Any], target: Target) -> dict[str, str]:
     cells = {
-        "loss": row["loss"],
+        "loss": row_name(row),
         "rate": f"{row['lr']:g}",
-        **{metric.title: _cell(row, metric) for metric in target_of(row).metrics},
+        **{metric.title: _cell(row, metric) for metric in target.metrics},
         "loss on test": f"{_number(row['test_loss'])}{_spread(row['test_loss_std'], 1.0, 3)}",
         "failed": f"{row['failed']} of {row['n']}" if row["failed"] else "",
         "one answer": f"{row['one_answer']} of {row['n']}" if row.get("one_answer") else "",
     }
     if row.get("difference") is not None:
-        cells["Δ"] = f"{100 * row['difference']:+.2f}{_spread(row['difference_std'], 100.0, 2)}"
+        factor, digits = (100.0, 2) if target.metric.percent else (1.0, 3)
+        difference = f"{factor * row['difference']:+.{digits}f}"
+        cells["Δ"] = f"{difference}{_spread(row['difference_std'], factor, digits)}"
         if all(x.get("one_answer") == x["n"] - x["failed"] for x in (row, base)):
             cells["Δ"] = "– (one answer each)"  # a difference of 0 that says nothing of the losses
     return cells

@@ -17,6 +17,7 @@ from metaloss.evaluation.episode_evaluation import EpisodeEvaluation
 from metaloss.evaluation.rivals import adjust_logits, fit_methods, fitting, logits
 from metaloss.evaluation.rivals.methods import ABSENT, METHODS, TaskArrays
 from metaloss.evaluation.tuning import Setting
+from metaloss.inner import thresholds
 from metaloss.inner.metrics import logits as observe_logits
 from metaloss.losses import zoo
 from metaloss.losses.formulas import Formulas
@@ -253,7 +254,7 @@ def test_the_answer_of_least_expected_cost_is_that_of_the_network_s_probabilitie
 
 
 def test_thresholds_follow_the_classes_of_the_data_set(open_tiny, monkeypatch):
-    monkeypatch.setattr(logits, "OFFSET_STEPS", (1.0, 0.25))
+    monkeypatch.setattr(thresholds, "STEPS", (1.0, 0.25))
     episodes = open_tiny(ways=4, metric="macro_f1")
     with Local(workers=1) as engine:
         evaluation = evaluation_of(episodes, engine)

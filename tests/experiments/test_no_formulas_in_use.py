@@ -69,7 +69,7 @@ def test_recommend_tries_them(monkeypatch, dataset):
 
 @pytest.mark.parametrize("loss", ["confusion", "nce_rce"])
 def test_train_takes_them(loss, shapes, network, monkeypatch):
-    monkeypatch.setattr(session.figures, "curves", lambda trainings: [])
+    monkeypatch.setattr(session.figures, "curves", lambda *_: [])
     fitted = metaloss.fit(loss, network, shapes, epochs=2, batch=16, lr=0.1, validation=0.2)
     assert fitted.loss == loss
     assert fitted.mean > 0.3  # of four classes

@@ -58,7 +58,7 @@ def test_a_subset_has_as_many_of_every_class(uneven):
 
 def test_a_network_trains_with_the_prior_of_its_images(uneven, network, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(training_session.figures, "curves", lambda trainings: [])
+    monkeypatch.setattr(training_session.figures, "curves", lambda *_: [])
     settings = {"epochs": 1, "batch": 16, "lr": 0.1, "validation": 0.2, "out": tmp_path}
     counts = session(uneven, metaloss.load("ce"), validation=0.2)
     rows = counts.images.training_rows(None, Stream(0))

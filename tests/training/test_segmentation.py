@@ -42,7 +42,7 @@ def tiny(tmp_path, monkeypatch):
 @pytest.fixture
 def quick(monkeypatch):
     """Figures are most of a tiny training's time."""
-    monkeypatch.setattr(session.figures, "curves", lambda trainings: [])
+    monkeypatch.setattr(session.figures, "curves", lambda *_: [])
 
 
 def problem(shape=(2, 3, 4, 5)):

@@ -20,12 +20,12 @@ from metaloss.evaluation.rivals.fitting import AFTER, RivalMeasures, answers_alo
 from metaloss.evaluation.tuning import Setting
 from metaloss.inner.metrics import classes_of, logits, scores_of
 from metaloss.inner.observers import Measures
+from metaloss.inner.thresholds import search_thresholds
 from metaloss.losses.base import Losses
 from metaloss.losses.prior import class_terminals
 
 STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 2.5, 3.0)  # τ
 TEMPERATURES = tuple(2 ** (i / 2) for i in range(-8, 9))
-OFFSET_STEPS = (2.0, 1.0, 0.5, 0.25)  # of the search for thresholds, coarse to fine
 
 
 @dataclass(frozen=True, eq=False)
@@ -169,23 +169,13 @@ def _thresholds(name: str, networks: "_Networks") -> list[ChangeChoice]:
     classes = len(networks.evaluation.family.dataset.classes)
     if networks.evaluation.family.ways != classes or networks.tasks[0].classes is None:
         return []
-    offsets = torch.zeros(classes)
-    best = networks.score()
-    for step in OFFSET_STEPS:
-        for number in range(classes):
-            for change in (-step, step):
-                tried = offsets.clone()
-                tried[number] += change
-                score = networks.offset(tried).score()
-                if score > best:
-                    best = score
-                    offsets = tried
+    offsets = search_thresholds(lambda tried: networks.offset(tried).score(), classes)
     return [
         ChangeChoice(
             f"{name}, thresholds",
             "largest offset",
             float(offsets.abs().max()),
-            float(best),
+            float(networks.offset(offsets).score()),
             lambda x: x.offset(offsets),
             tuple(offsets.tolist()),
         )

@@ -156,8 +156,10 @@ class FullSize:
     @property
     def scale(self) -> MetricScale:
         """How scores are shown."""
-        metric = self.session.images.target.metric
-        return MetricScale(metric.key, metric.title, in_percent=metric.percent)
+        target = self.session.images.target
+        if not target.scale.is_accuracy:
+            return target.scale
+        return MetricScale(target.metric.key, target.metric.title, in_percent=target.metric.percent)
 
     @property
     def unit(self) -> str:
@@ -175,7 +177,8 @@ class FullSize:
         for path in (self.session.folder / "state").glob(f"{named.slug}-*/model.safetensors"):
             path.unlink()  # a thousand losses' weights would fill a disk, and nothing reads them
         reason = next((x.failed for x in runs if x.failed), "")
-        scores = [math.nan if x.failed else x.validation for x in runs]
+        metric = self.session.images.target.metric
+        scores = [math.nan if x.failed else self.scale.score(x.validation(metric)) for x in runs]
         if self.scale.is_accuracy:
             return as_score(lr, scores, reason)
         accuracies = [math.nan if x.failed else x.epochs[-1]["val_accuracy"] for x in runs]

@@ -17,6 +17,7 @@ from metaloss.inner.metrics._observing import (
 )
 from metaloss.inner.metrics._protocol import Metric
 from metaloss.inner.metrics._ranking import RankingMetric, Ranks
+from metaloss.inner.metrics._setting import MetricTable
 from metaloss.inner.metrics._shared import Block, LogitMetric, ratio, weighted_mean
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "CountingMetric",
     "LogitMetric",
     "Metric",
+    "MetricTable",
     "RankingMetric",
     "Ranks",
     "classes_of",

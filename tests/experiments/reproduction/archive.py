@@ -22,7 +22,7 @@ def surroundings(patch, folder):
     patch.setenv("METALOSS_DATA", str(folder / "no-data"))
     patch.setattr(module, "PAUSE", 0.0)
     patch.setattr(session, "PAUSE", 0.0)
-    patch.setattr(session.figures, "curves", lambda trainings: [])
+    patch.setattr(session.figures, "curves", lambda *_: [])
     scans.written(folder, images=20, bright=160, dark=100)
 
 
