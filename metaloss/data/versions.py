@@ -155,8 +155,11 @@ class Versions:
         return copies
 
     def _mixture(self, task: int, images: int) -> tuple[Int64[Tensor, "B V"], Float[Tensor, "B V"]]:
-        """What each changed version is mixed with, the same version of another image; and its own
-        share, of Beta(alpha, alpha)."""
+        """Which image each changed version is mixed with, and its own share in the mixture.
+
+        It is mixed with the same version of another image; shares are drawn from
+        Beta(alpha, alpha) (Zhang 2018).
+        """
         key = self.keys[task].at("mix")
         shape = images, self.copies - 1
         # Adding 1 ... B-1 modulo B never gives the same image again.
