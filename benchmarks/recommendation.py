@@ -53,6 +53,7 @@ LOSSES = {
 }
 # Small, so that a repetition takes seconds; the tests make it smaller.
 SMALL: dict[str, Any] = {
+    "rivals": False,
     "tuning_tasks": 8,
     "test_tasks": 16,
     "rates": (0.03, 0.1, 0.3, 1.0, 3.0),

@@ -50,17 +50,19 @@ class Command(Readable):
 
 
 @contextlib.contextmanager
-def interruptible(console: Any, again: Callable[[], str] | None = None) -> Iterator[Any]:
+def interruptible(
+    console: Any, again: Callable[[], str] | None = None, how: str = "go on with"
+) -> Iterator[Any]:
     """The first Ctrl-C or SIGTERM drops the chunk in hand and leaves a run that resumes; a second
     one exits at once.
 
     So does the first, where there is no run yet to leave. A signal that is ignored stays ignored.
-    `again` gives the command that goes on.
+    `again` gives the command that goes on, and `how` says what it does.
     """
     received: list[int] = []
 
     def handle(number: int, _frame: Any) -> None:
-        if received or console.folder is None:
+        if received or (console.folder is None and not console.unfinished):
             note("interrupted")
             # At once, whatever threads are doing; files are written whole or not at all.
             os._exit(128 + number)
@@ -75,7 +77,7 @@ def interruptible(console: Any, again: Callable[[], str] | None = None) -> Itera
     except Interrupted:
         command = again() if again else f"metaloss evolve --resume {console.folder}"
         command += "" if "--plugins" in command else plugins.option()
-        console.errors.print(f"interrupted; go on with: {command}", markup=False)
+        console.errors.print(f"interrupted; {how}: {command}", markup=False)
         raise click.exceptions.Exit(128 + received[0]) from None
     finally:
         for number, handler in old.items():

@@ -103,6 +103,11 @@ def compare(
     default=None,
     help="Leave out what is no loss: logistic regression, a prior correction …",
 )
+@click.option(
+    "--groups",
+    metavar="FILE.csv",
+    help="Images and their groups, such as patients; none is torn apart.",
+)
 @click.option("--folds", type=int, help="How many; by default five, fewer where images are few.")
 @click.option("--certainty", type=float, help="Of the intervals (0.95).")
 @click.option(
@@ -147,7 +152,9 @@ def recommend(
     """
     from metaloss.console import Console
 
-    with Console(quiet or as_json) as console, interruptible(console) as stop:
+    console = Console(quiet or as_json)
+    line = click.get_current_context().meta["line"]
+    with console, interruptible(console, lambda: line, "for all folds") as stop:
         from metaloss.experiments import recommendation
 
         kind = {"classifier": {"kind": classifier}} if classifier else {}

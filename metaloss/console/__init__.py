@@ -1,5 +1,6 @@
 """What is printed while work runs: plain lines, and a live bar on a terminal and in a notebook."""
 
+import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,13 +11,14 @@ from metaloss._version import __version__
 from metaloss.console.progress_bars import NotebookBar, Spinner, TerminalBar
 from metaloss.console.text import (
     BESIDE,
-    ENDS,
     HEADER,
     baseline_line,
     comparison_lines,
+    cut_row,
     elimination_lines,
     generation_line,
     label,
+    recommendation_lines,
     refinement_line,
     search_lines,
     stage_line,
@@ -34,12 +36,11 @@ from metaloss.core.event_protocols import (
     StudySettings,
     TaskCounts,
 )
-from metaloss.core.formatting import counted, tuned_quantities
+from metaloss.core.formatting import clock, counted, tuned_quantities
 from metaloss.core.metric_scale import ACCURACY, MetricScale
 from metaloss.core.records import GenerationRecord, StageRow
 from metaloss.core.reporting import Reporter
 from metaloss.core.tables import wrap
-from metaloss.data.shapes import described
 
 __all__ = ["Console", "comparison_lines", "label", "summary_lines"]
 
@@ -82,6 +83,8 @@ class Console(Reporter):
         self.speed: list[tuple[float, int]] = []
         self.target: Any = None  # what full-size networks learn to tell
         self.features = False  # a network is computing some
+        self.unfinished = False  # there is something to report of, though no folder yet
+        self.began = 0.0
 
     def __enter__(self) -> "Console":
         self.entered = True
@@ -187,31 +190,30 @@ class Console(Reporter):
         self, settings: TaskCounts, images: ReportedFolds, losses: int, work: int
     ) -> None:
         """What is about to be tried on a user's images, with a bar of the training steps."""
-        family = images.family
-        n = sum(map(len, images.rows))
-        self.say(f"data    {family.name}: {images.dataset.origin}")
         if images.copies:
-            self.on_warning(f"{images.copies} images are exact copies of others and are left out")
-        self.say(
-            f"folds   {images.folds} of {n} images; {counted(losses, 'loss')} tuned "
-            f"in {tuned_quantities(settings.tune)} and one chosen on {settings.tuning_tasks} tasks "
-            f"of the other folds, judged on {settings.test_tasks} tasks of each fold"
-        )
-        steps = "cross-entropy's best number of" if images.usual_steps else family.inner.steps
-        self.say(
-            f"tasks   {described(family.ways, family.shots, family.val)}, "
-            f"{family.ways * images.val} held out; {family.classifier['kind']}, {steps} steps"
-        )
-        if images.usual_metric:
-            self.say("metric  balanced accuracy, as classes are uneven (--metric NAME: another)")
+            left_out = f"{counted(images.copies, 'image')} left out as exact copies"
+            self.on_warning(f"{left_out}: {images.copies_in_words}")
+        for line in recommendation_lines(settings, images, losses):
+            self.say(line)
         self._start_bar("{task.percentage:3.0f} %", "{share:.0%}", work)
+        self.began = time.monotonic()
+
+    def on_recommendation_fold(self, fold: int, folds: int, found: str) -> None:
+        """What a fold has shown, and how long the others may take."""
+        # A stop leaves a report of it.
+        self.unfinished = True
+        # The choice on all images, at the end, takes about as long as a fold.
+        left = (time.monotonic() - self.began) / fold * (folds + 1 - fold)
+        self.say(f"fold {fold}/{folds}  {found}; about {clock(left)} left")
 
     def on_recommendation_end(self, advice: Outcome) -> None:
         """The table, the advice, and where all of it lies."""
-        from metaloss.experiments.recommendation.summary import lines
+        from metaloss.experiments.recommendation.text import lines
 
         self._stop_bar()
         self._say_report(lines(advice.summary, self.width), advice.folder)
+
+    on_recommendation_stop = on_recommendation_end
 
     def on_images(self, dataset: Any, source: str) -> None:
         """What a user should know of images of their own before anything is trained on them."""
@@ -325,8 +327,7 @@ class Console(Reporter):
 
     def _row(self, text: str) -> None:
         """A line of the generations' table, with as many columns as the terminal has room for."""
-        width = self.width or ENDS[0]
-        self.say(text[: next((end for end in ENDS if end <= width), ENDS[-1])].rstrip())
+        self.say(cut_row(text, self.width))
 
     def say(self, text: str) -> None:
         """A plain line; names from files are never markup."""

@@ -4,8 +4,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from metaloss._version import __version__
-from metaloss.core.event_protocols import OpenFamily, ReportedBaseline, ReportedEngine, SearchRun
-from metaloss.core.formatting import clock, counted, percent, probability, signed
+from metaloss.core.event_protocols import (
+    OpenFamily,
+    ReportedBaseline,
+    ReportedEngine,
+    ReportedFolds,
+    SearchRun,
+    TaskCounts,
+)
+from metaloss.core.formatting import clock, counted, percent, probability, signed, tuned_quantities
 from metaloss.core.metric_scale import ACCURACY, MetricScale
 from metaloss.core.records import GenerationRecord, StageRow, loss_name
 from metaloss.core.tables import record_table
@@ -17,6 +24,12 @@ HEADER = " gen   best   mean   held-out  vs CE        diverged   trainings/s   l
 BESIDE = "   acc [%]"  # of the held-out tasks, where losses are scored by another metric
 # Where the table may end on narrow terminals: after its last column, after the one before it, …
 ENDS = (len(HEADER + BESIDE), *(len(HEADER) - n for n in (0, 7, 21, 31)))
+
+
+def cut_row(text: str, width: int | None) -> str:
+    """A line of the generations' table, with as many columns as a terminal has room for."""
+    width = width or ENDS[0]
+    return text[: next((end for end in ENDS if end <= width), ENDS[-1])].rstrip()
 
 
 def task(opened: Any) -> str:
@@ -180,6 +193,26 @@ def refinement_line(family: str, row: Mapping[str, Any]) -> str:
         f"{scale.named(row['before'])} before, {scale.text(row['after'])} after: "
         f"paired {scale.interval(row['gain'])}{beside}"
     )
+
+
+def recommendation_lines(settings: TaskCounts, images: ReportedFolds, losses: int) -> list[str]:
+    """What is about to be tried on a user's images."""
+    family = images.family
+    n = sum(map(len, images.rows))
+    steps = "cross-entropy's best number of" if images.usual_steps else family.inner.steps
+    tasks = described(family.ways, family.shots, family.val)
+    groups = f"groups  {images.group_count}, each whole in one fold and on one side of a task"
+    metric = "metric  balanced accuracy, as classes are uneven (--metric NAME: another)"
+    return [
+        f"data    {family.name}: {images.dataset.origin}",
+        f"folds   {images.folds} of {n} images; {counted(losses, 'loss')} tuned "
+        f"in {tuned_quantities(settings.tune)} and one chosen on {settings.tuning_tasks} tasks "
+        f"of the other folds, judged on {settings.test_tasks} tasks of each fold",
+        *([groups] if images.group_count else []),
+        f"tasks   {tasks}, {family.ways * images.val} held out; {family.classifier['kind']}, "
+        f"{steps} steps",
+        *([metric] if images.usual_metric else []),
+    ]
 
 
 def comparison_lines(summary: dict[str, Any], width: int | None = None) -> list[str]:

@@ -151,12 +151,20 @@ class ReportedFolds(Protocol):
         """How many."""
 
     @property
+    def copies_in_words(self) -> str:
+        """Some of the images left out because others are the same, and which those are."""
+
+    @property
     def copies(self) -> int:
         """Images left out because others are the same."""
 
     @property
     def val(self) -> int:
         """Held-out images per class, on average, of a task."""
+
+    @property
+    def group_count(self) -> int:
+        """Of how many groups the images are; 0 where they stand for themselves."""
 
     @property
     def usual_metric(self) -> bool:

@@ -111,6 +111,18 @@ class Reporter:
     ) -> None:
         """So many losses are about to be tried on a user's images, in so many steps of training."""
 
+    def on_recommendation_fold(self, fold: int, folds: int, found: str) -> None:
+        """A fold of a recommendation has been judged.
+
+        Args:
+            fold: its number, from 1.
+            folds: how many there are.
+            found: what was chosen without it and what that reached on it, in words.
+        """
+
+    def on_recommendation_stop(self, advice: Outcome) -> None:
+        """The user has stopped a recommendation; what its judged folds say has been written."""
+
     def on_recommendation_end(self, advice: Outcome) -> None:
         """The advice has been written."""
 

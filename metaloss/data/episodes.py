@@ -8,6 +8,7 @@ from torch import Tensor
 
 from metaloss.core.streams import Stream
 from metaloss.data.features import Features
+from metaloss.data.groups import first_rows, repeated_rows, two_sides
 from metaloss.data.noise import corrupt
 from metaloss.data.sizes import EpisodeShape, sizes_vary, train_sizes, val_sizes
 from metaloss.data.versions import Versions
@@ -215,6 +216,7 @@ def draw(
     shape: EpisodeShape,
     keys: list[Stream],
     held_out: Pool | None = None,
+    groups: Int64[Tensor, " K"] | None = None,
 ) -> Tasks:
     """One task per key: `ways` classes of the pool, relabelled, each with disjoint training and
     validation images.
@@ -227,8 +229,13 @@ def draw(
         keys: a task depends on its own key alone, so not on T nor on the other tasks.
         held_out: for each class, the rows that validation images are drawn from, where that is not
             the pool.
+        groups: of every image of the data set; none is on both sides of a task. Where they leave
+            fewer images of a class on a side than a task takes, some of them count twice.
+
+    Raises:
+        DataError: groups cannot be so.
     """
-    drawn = [_draw_one(pool, shape, key, held_out) for key in keys]
+    drawn = [_draw_one(pool, shape, key, held_out, groups) for key in keys]
     device = images.device
     train_rows, train_label, val_rows, val_label, classes = zip(*drawn, strict=True)
     # By the shape, not by the tasks at hand: a task's size in memory is its own.
@@ -257,7 +264,11 @@ def draw(
 
 
 def _draw_one(
-    pool: Pool, shape: EpisodeShape, key: Stream, held_out: Pool | None
+    pool: Pool,
+    shape: EpisodeShape,
+    key: Stream,
+    held_out: Pool | None,
+    groups: Int64[Tensor, " K"] | None,
 ) -> tuple[Int64[Tensor, " _"], ...]:
     """A task's training rows and labels, its validation rows and labels, and its classes."""
     classes = key.at("classes").permutation(len(pool))[: shape.ways]
@@ -266,13 +277,16 @@ def _draw_one(
     val = val_sizes(shape, numbers, shots)
     # A stream for each class: its images do not depend on the other classes drawn.
     orders = [pool[c][key.at("images", c).permutation(len(pool[c]))] for c in numbers]
-    train_rows = [rows[:n] for rows, n in zip(orders, shots, strict=True)]
-    if held_out is None:
-        # Parts of one permutation: drawn from one pool, they share no image.
-        orders = [rows[n:] for rows, n in zip(orders, shots, strict=True)]
+    if held_out is not None:
+        others = [held_out[c][key.at("held out", c).permutation(len(held_out[c]))] for c in numbers]
+    elif groups is not None:
+        orders, others = two_sides(orders, groups, val, key)
     else:
-        orders = [held_out[c][key.at("held out", c).permutation(len(held_out[c]))] for c in numbers]
-    val_rows = [rows[:n] for rows, n in zip(orders, val, strict=True)]
+        # Parts of one permutation: drawn from one pool, they share no image.
+        others = [rows[n:] for rows, n in zip(orders, shots, strict=True)]
+    taken = first_rows if groups is None else repeated_rows
+    train_rows = [taken(rows, n) for rows, n in zip(orders, shots, strict=True)]
+    val_rows = [taken(rows, n) for rows, n in zip(others, val, strict=True)]
     names = torch.arange(shape.ways)
     label = names.repeat_interleave(torch.tensor(shots))
     if shape.noise is not None:

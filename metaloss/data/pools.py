@@ -12,6 +12,8 @@ from torch import Tensor
 from metaloss.core.formatting import counted
 from metaloss.data.datasets import Dataset
 from metaloss.data.datasets._files import Files
+from metaloss.data.groups import parts_of_groups
+from metaloss.errors import DataError
 
 # Never to be changed: another salt would move images between pools, and losses of earlier runs
 # would have seen their test images.
@@ -35,12 +37,37 @@ def pools(dataset: Dataset | Files) -> dict[str, Pool]:
 
     The images of each class are sorted by a hash of their official index. With an official test
     split, the first 4/7 of the training split are for meta-training and the rest for
-    meta-validation. Without one, the shares are 60, 20 and 20 %.
+    meta-validation. Without one, the shares are 60, 20 and 20 %. Groups of images stay whole, which
+    makes the shares rougher.
+
+    Raises:
+        DataError: a group lies in the official test split and out of it.
     """
+    if isinstance(dataset, Dataset) and dataset.groups is not None:
+        return _pools_of_groups(dataset, dataset.groups)
     order = torch.from_numpy(np.argsort(hashes(dataset.index), kind="stable"))
     per_class = [order[dataset.labels[order] == label] for label in range(len(dataset.classes))]
     parts = [_split_class(rows, dataset.test[rows], bool(dataset.test.any())) for rows in per_class]
     train, validation, test = zip(*parts, strict=True)
+    return {"train": Pool(train), "validation": Pool(validation), "test": Pool(test)}
+
+
+def _pools_of_groups(dataset: Dataset, groups: Int64[Tensor, " N"]) -> dict[str, Pool]:
+    """The pools, none of which shares a group with another."""
+    if shared := set(groups[dataset.test].tolist()) & set(groups[~dataset.test].tolist()):
+        raise DataError(
+            f"{dataset.name}: {counted(len(shared), 'group')} have images in the official test "
+            "split and in the training split, expected whole groups in either"
+        )
+    order = torch.from_numpy(np.argsort(hashes(dataset.index), kind="stable"))
+    official = dataset.test[order]
+    training, testing = (
+        tuple(x[dataset.labels[x] == c] for c in range(len(dataset.classes)))
+        for x in (order[~official], order[official])
+    )
+    shares = (4, 3) if bool(dataset.test.any()) else (3, 1, 1)
+    parts = parts_of_groups(training, groups, shares, "pools")
+    train, validation, test = parts if len(parts) == 3 else [*parts, testing]
     return {"train": Pool(train), "validation": Pool(validation), "test": Pool(test)}
 
 

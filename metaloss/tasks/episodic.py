@@ -18,6 +18,7 @@ from metaloss.core.streams import Stream
 from metaloss.data.datasets import Dataset, load
 from metaloss.data.episodes import Images, Pool, Tasks, draw
 from metaloss.data.features import Features, RawFeatures
+from metaloss.data.groups import digest_of_groups, with_groups
 from metaloss.data.noise import nearest_mean_errors
 from metaloss.data.places import features_role
 from metaloss.data.pools import pools
@@ -72,7 +73,14 @@ class Episodes:
         shape = self.shape
         if val is not None:
             shape = replace(shape, val=with_mean(shape.val, min(val, mean_val(shape.val))))
-        tasks = draw(self.images, self.pools[pool], shape, keys, self.held_out.get(pool))
+        tasks = draw(
+            self.images,
+            self.pools[pool],
+            shape,
+            keys,
+            self.held_out.get(pool),
+            self.dataset.groups,
+        )
         return replace(tasks, costs=costs_of(tasks, self.metric)) if self.metric else tasks
 
     @cached_property
@@ -258,7 +266,9 @@ class Episodes:
         """The digests of its images and features, by their names among a run's conditions."""
         name = self.family.name
         of_features = {f"features {name}": self.features.digest} if self.features else {}
-        return {f"data {name}": self.dataset.fingerprint(), **of_features}
+        groups = self.dataset.groups
+        of_groups = {} if groups is None else {f"groups {name}": digest_of_groups(groups)}
+        return {f"data {name}": self.dataset.fingerprint(), **of_features, **of_groups}
 
     def provenance(self) -> dict[str, Any]:
         """Where its images and features come from, and what each image is used for."""
@@ -320,7 +330,7 @@ def open_episodes(
         SettingsError: the metric does not fit the classes.
     """
     place = (where or {}).get(family.name, family.dataset)
-    dataset = load(place, family.image_options)
+    dataset = with_groups(load(place, family.image_options), family.groups)
     family = fitted(family, dataset)
     metric_for(family, dataset)
     cut = {name: pool.rows for name, pool in pools(dataset).items()}

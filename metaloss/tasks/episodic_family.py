@@ -59,6 +59,8 @@ class TaskFamily:
         classifier: a table with the classifier's kind and settings.
         inner: a table with the settings of a training.
         features: what takes the place of the pixels: file:PATH, torchvision:NAME or timm:NAME.
+        groups: a CSV file of images and their groups, such as patients: no group is in two pools or
+            on both sides of a task.
         size: side of the square that every image becomes, in pixels; None: the data set's own size.
         background: what transparent pixels are laid on: "white", "black" or "#rrggbb".
         max_pixels: the most pixels that an image file may have; larger ones are refused before they
@@ -77,6 +79,7 @@ class TaskFamily:
     classifier: dict[str, Any] = Field(default_factory=lambda: {"kind": "mlp"})
     inner: Inner = Field(default_factory=Inner)
     features: str = ""
+    groups: str = ""
     size: Size = None
     background: Background = DEFAULT_OPTIONS.background
     max_pixels: MaxPixels = DEFAULT_OPTIONS.max_pixels

@@ -12,9 +12,10 @@ from test_run_folder import code, only_the_subset, without_plots
 
 import metaloss
 from metaloss.core.metric_scale import ACCURACY, MetricScale
+from metaloss.core.reporting import Reporter
 from metaloss.core.streams import Stream
 from metaloss.data.shapes import ProportionalShots
-from metaloss.errors import DataError
+from metaloss.errors import DataError, Interrupted
 from metaloss.evaluation.rivals.fitting import FittedChoice
 from metaloss.evaluation.rivals.logits import ChangeChoice
 from metaloss.evaluation.rivals.methods import METHODS, TaskArrays
@@ -244,3 +245,49 @@ def test_the_command_says_how_tasks_are_drawn_and_what_is_measured(scans, capsys
     assert code("recommend", "--data", scans, *flags, "--json", "--no-rivals") == 0
     summary = json.loads(capsys.readouterr().out)
     assert {row["kind"] for row in summary["rows"]} == {"loss"}
+
+
+# --- what is refused ---
+
+
+def test_a_copy_is_left_out_and_named_and_one_in_another_class_is_refused(scans, tmp_path):
+    first = tmp_path / "scans" / "benign" / "0.png"
+    (tmp_path / "scans" / "benign" / "copy.png").write_bytes(first.read_bytes())
+    cut = folds.make_folds(scans, {}, Stream(0))
+    assert (cut.copies, cut.copies_in_words) == (1, "benign/copy.png of benign/0.png")
+    assert cut.counts == [24, 9, 4]
+    (tmp_path / "scans" / "malign" / "copy.png").write_bytes(first.read_bytes())
+    with pytest.raises(
+        DataError, match=r"1 image copied into another class \(malign/copy.png of benign/0.png\)"
+    ):
+        folds.make_folds(scans, {}, Stream(0))
+
+
+# --- a stop ---
+
+
+def test_a_stop_leaves_what_the_judged_folds_say(scans, tmp_path):
+    class Impatient(Reporter):
+        folds = 0
+        partial = None
+
+        def on_recommendation_fold(self, fold, folds, found):
+            assert "chosen without it: " in found
+            self.folds = fold
+
+        def on_recommendation_stop(self, partial):
+            self.partial = partial
+
+    impatient = Impatient()
+    options = {"out": tmp_path / "out", "reporter": impatient, **FAST, "rivals": False}
+    with pytest.raises(Interrupted):
+        metaloss.recommend(scans, ["mse"], stop=lambda: impatient.folds == 2, **options)
+    summary = impatient.partial.summary
+    assert summary["partial"] == {"folds": 2, "of": 3}
+    assert summary["verdict"] is None
+    assert summary["code"] == []
+    assert summary["sentences"][0].startswith("Stopped after 2 folds of 3: this is part of an")
+    whole = metaloss.recommend(scans, ["mse"], **{**options, "reporter": None})
+    assert summary["folds"] == whole.summary["folds"][:2]
+    with (impatient.partial.folder / "per_task.csv").open() as file:
+        assert {x["fold"] for x in csv.DictReader(file)} == {"0", "1"}

@@ -44,6 +44,8 @@ class Dataset:
             None where they were not.
         files: Of each image the class's folder and the file's name, where it was read from a file
             of its own; else empty.
+        groups: A number for the group of every image, such as a patient's, which no pool, fold or
+            task tears apart; None where images stand for themselves.
     """
 
     name: str
@@ -55,6 +57,7 @@ class Dataset:
     origin: str
     decoded: Int64[Tensor, " N"] | None = None
     files: tuple[str, ...] = ()
+    groups: Int64[Tensor, " N"] | None = None
 
     def fingerprint(self) -> str:
         """SHA-256 of shapes, pixels and labels, as hexadecimal digits; computed once."""

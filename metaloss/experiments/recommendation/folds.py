@@ -1,17 +1,19 @@
 """A user's images cut into folds: what a choice of loss may see, and the images that judge it."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
 
+from metaloss.core.formatting import counted
 from metaloss.core.reporting import Reporter
 from metaloss.core.streams import Stream
 from metaloss.data.datasets import Dataset, load
 from metaloss.data.episodes import Pool
 from metaloss.data.features import RawFeatures
+from metaloss.data.groups import parts_of_groups, with_groups
 from metaloss.data.pools import lacking_classes, pools
 from metaloss.data.sizes import mean_val
 from metaloss.errors import DataError
@@ -24,6 +26,7 @@ from metaloss.tasks.episodic_family import TaskFamily
 
 FOLDS = 5  # where there are images enough
 FEWEST = 3  # folds, where a class has few images
+NAMED = 3  # copies that a message names
 LEAST = 2  # images of every class in every fold; 1 where tasks are as uneven as the data
 
 
@@ -35,7 +38,7 @@ class FoldedImages:
         family: how classifiers train; its `val` is what a choice validates on.
         dataset: where the images come from.
         parts: of every fold, for each class its images.
-        copies: images left out because their pixels are those of another one.
+        copied: images left out because their pixels are those of another one, each with that one.
         features: what takes the place of the pixels; None: nothing does.
         usual_metric: whether the metric is ours, because classes are uneven and none was named.
         usual_steps: whether the number of steps is ours to choose, because nobody said it.
@@ -44,10 +47,20 @@ class FoldedImages:
     family: TaskFamily
     dataset: Dataset
     parts: tuple[Pool, ...]
-    copies: int
+    copied: Sequence[str]
     features: RawFeatures | None = None
     usual_metric: bool = False
     usual_steps: bool = False
+
+    @property
+    def copies(self) -> int:
+        """How many images are left out."""
+        return len(self.copied)
+
+    @property
+    def copies_in_words(self) -> str:
+        """Some of them."""
+        return _some(self.copied)
 
     @property
     def folds(self) -> int:
@@ -68,6 +81,12 @@ class FoldedImages:
     def scarcest(self) -> int:
         """How many images the smallest class has."""
         return min(self.counts)
+
+    @property
+    def group_count(self) -> int:
+        """Of how many groups the images are; 0 where they stand for themselves."""
+        groups = self.dataset.groups
+        return 0 if groups is None else len(groups[torch.cat(self.rows)].unique())
 
     @property
     def judged(self) -> TaskFamily:
@@ -137,15 +156,19 @@ def make_folds(
         if family is None
         else load(family.dataset, family.image_options)
     )
-    rows, copies = _without_copies(dataset, _taking_part(dataset, images))
+    dataset = with_groups(dataset, changes.get("groups", "") if family is None else family.groups)
+    rows, copied = _without_copies(dataset, _taking_part(dataset, images))
     counts = list(map(len, rows))
     as_is = family is None and "shots" not in changes and task_sizes.is_uneven(counts)
     least = 1 if as_is else LEAST
-    folds = folds or max(FEWEST, min(FOLDS, min(counts) // LEAST))
+    most = min(min(counts) // LEAST, *_group_counts(dataset, rows))
+    folds = folds or max(FEWEST, min(FOLDS, most))
     why = f" for {least} in each of {folds} folds"
     if few := lacking_classes(dataset.classes, counts, folds * least, why, "different image"):
         raise DataError(f"{spec}: {'of the meta-test pool, ' if images == 'test' else ''}{few}")
-    parts = _cut(rows, folds, key)
+    parts = (
+        _cut(rows, folds, key) if dataset.groups is None else _cut_groups(dataset, rows, folds, key)
+    )
     if family is None:
         # Of the smallest class, without its largest fold.
         rest = min(counts) - -(-min(counts) // folds)
@@ -160,7 +183,7 @@ def make_folds(
     features = features_of(family, dataset, family.dataset, family.features, device, reporter)
     usual_metric = as_is and "metric" not in changes
     usual_steps = own is None and "steps" not in changes.get("inner", {})
-    return FoldedImages(family, dataset, parts, copies, features, usual_metric, usual_steps)
+    return FoldedImages(family, dataset, parts, copied, features, usual_metric, usual_steps)
 
 
 def _cut(rows: Pool, folds: int, key: Stream) -> tuple[Pool, ...]:
@@ -169,6 +192,40 @@ def _cut(rows: Pool, folds: int, key: Stream) -> tuple[Pool, ...]:
         x[key.at("fold", c).permutation(len(x))].tensor_split(folds) for c, x in enumerate(rows)
     ]
     return tuple(zip(*of_classes, strict=True))
+
+
+def _group_counts(dataset: Dataset, rows: Pool) -> list[int]:
+    """Of how many groups the images of each class are; of so many images where there are none."""
+    if dataset.groups is None:
+        return list(map(len, rows))
+    return [len(dataset.groups[x].unique()) for x in rows]
+
+
+def _cut_groups(dataset: Dataset, rows: Pool, folds: int, key: Stream) -> tuple[Pool, ...]:
+    """The images of every fold, every group whole in one of them.
+
+    Raises:
+        DataError: a fold would lack a class.
+    """
+    assert dataset.groups is not None
+    counts = _group_counts(dataset, rows)
+    few = [(n, name) for n, name in zip(counts, dataset.classes, strict=True) if n < folds]
+    if few:
+        n, name = min(few)
+        raise DataError(
+            f"{dataset.name}: the images of {name} are of {counted(n, 'group')}, and {folds} "
+            f"folds need {folds}, one in each: add images of {folds - n} more, or leave it out"
+        )
+    parts = parts_of_groups(rows, dataset.groups, [1] * folds, repr((key.seed, key.path)))
+    for number, part in enumerate(parts, 1):
+        for name, of_class in zip(dataset.classes, part, strict=True):
+            if not len(of_class):
+                raise DataError(
+                    f"{dataset.name}: groups leave fold {number} of {folds} without an image of "
+                    f"{name}: its groups also hold many images of other classes; smaller groups, "
+                    f"or fewer folds (--folds {max(2, folds - 1)}), may do"
+                )
+    return tuple(parts)
 
 
 def _outside(parts: tuple[Pool, ...], number: int) -> Pool:
@@ -193,22 +250,45 @@ def _taking_part(dataset: Dataset, images: str) -> Pool:
     )
 
 
-def _without_copies(dataset: Dataset, pool: Pool) -> tuple[Pool, int]:
-    """The rows of a pool without copies of earlier ones, and how many were left out.
+def _without_copies(dataset: Dataset, pool: Pool) -> tuple[Pool, list[str]]:
+    """The rows of a pool without copies of earlier ones, and those left out with what they copy.
 
     A copy in a fold would be no new image.
-    """
-    seen: set[bytes] = set()
 
-    def new(row: int) -> bool:
+    Raises:
+        DataError: a file is in two classes.
+    """
+    first: dict[bytes, int] = {}
+    copy_of: dict[int, int] = {}
+    for row in torch.cat(pool).tolist():
         # A digest takes 16 bytes, however large the image is.
         content = dataset.contents(torch.tensor([row])).numpy().tobytes()
         digest = hashlib.blake2b(content, digest_size=16).digest()
-        before = len(seen)
-        seen.add(digest)
-        return len(seen) > before
-
+        earlier = first.setdefault(digest, row)
+        if earlier != row:
+            copy_of[row] = earlier
+    pairs = [f"{_name(dataset, row)} of {_name(dataset, of)}" for row, of in copy_of.items()]
+    # Rows of a table may agree by chance; an image is of one class.
+    torn = [
+        pair
+        for pair, (row, of) in zip(pairs, copy_of.items(), strict=True)
+        if dataset.files and dataset.labels[row] != dataset.labels[of]
+    ]
+    if torn:
+        raise DataError(
+            f"{dataset.name}: {counted(len(torn), 'image')} copied into another class "
+            f"({_some(torn)}): which class is right cannot be told; remove one of each pair"
+        )
     kept = tuple(
-        rows[torch.tensor([new(row) for row in rows.tolist()], dtype=torch.bool)] for rows in pool
+        rows[torch.tensor([row not in copy_of for row in rows.tolist()], dtype=torch.bool)]
+        for rows in pool
     )
-    return kept, sum(map(len, pool)) - sum(map(len, kept))
+    return kept, pairs
+
+
+def _name(dataset: Dataset, row: int) -> str:
+    return dataset.files[row] if dataset.files else f"row {row}"
+
+
+def _some(texts: Sequence[str]) -> str:
+    return ", ".join(texts[:NAMED]) + (", …" if len(texts) > NAMED else "")

@@ -16,34 +16,40 @@ from metaloss.core.streams import Stream
 from metaloss.core.tables import flatten
 from metaloss.criterion.base import Criterion
 from metaloss.engines.local import Local
-from metaloss.evaluation.episode_evaluation import EpisodeEvaluation
-from metaloss.evaluation.halving import FIRST, pairs_trained
-from metaloss.evaluation.tuning import steps_of_tuning, typical_steps
-from metaloss.evaluation.variants import tunes_own, tunes_steps
+from metaloss.errors import Interrupted
+from metaloss.evaluation.variants import tunes_own
 from metaloss.experiments.comparison.losses import CE, ComparedLoss, check_classes
 from metaloss.experiments.recommendation import task_sizes
+from metaloss.experiments.recommendation.cross_validation import (
+    CrossValidation,
+    choice_options,
+    training_steps,
+)
 from metaloss.experiments.recommendation.folds import FoldedImages, make_folds
 from metaloss.experiments.recommendation.losses import (
     RequestedLosses,
     read_losses,
     without_seen_images,
 )
-from metaloss.experiments.recommendation.rivals import rival_steps
-from metaloss.experiments.recommendation.selection import (
-    ChoiceEvaluation,
-    ChoiceOptions,
-    Length,
-    LossChoice,
-    choose,
-    evaluate_choice,
-    with_rates_between,
-)
 from metaloss.experiments.recommendation.settings import Recommendation
-from metaloss.experiments.recommendation.summary import summarise, write
-from metaloss.experiments.recommendation.verdict import FoldResults, ScoreGain, Verdict, decide
+from metaloss.experiments.recommendation.summary import summarise, summarise_part, write
+from metaloss.experiments.recommendation.verdict import ScoreGain, Verdict, decide
 from metaloss.tasks.episodic import Episodes
 from metaloss.tasks.episodic_family import EPISODE_SETTINGS
 from metaloss.tasks.opening import conditions
+
+
+@dataclass(frozen=True)
+class Partial:
+    """What the folds say that were judged before the user stopped.
+
+    Attributes:
+        summary: all of it.
+        folder: where it was written.
+    """
+
+    summary: dict[str, Any]
+    folder: Path
 
 
 @dataclass(frozen=True)
@@ -133,8 +139,9 @@ def recommend(
         name: of that folder; by default the data's name and the seed.
         runs: where runs are looked for by name.
         reporter: is told of everything that happens.
-        stop: asked before every chunk of work; True drops it, raises `Interrupted` and leaves
-            nothing behind.
+        stop: asked before every chunk of work; True drops it and raises `Interrupted`. What the
+            folds say that were judged by then is written, and `reporter.on_recommendation_stop`
+            is told.
         others: any further field of `Recommendation`, or of the family, as `inner={"steps": 40}`.
 
     Raises:
@@ -172,124 +179,74 @@ def start(
         Recommendation, recommendation_table, "recommend"
     )
     reporter = reporter or Reporter()
-    own = tunes_own(recommendation.tune)
     # Before images are read: a misspelt name must not wait for them.
+    own = tunes_own(recommendation.tune)
     requested = read_losses(losses, Path(runs), own)
     device = resolve_device(recommendation.device)
     reporter.on_work("loading images", plain=False)
-    key = Stream(recommendation.seed)
-    images = make_folds(
-        recommendation.data,
-        changes,
-        key.at("folds"),
-        recommendation.images,
-        recommendation.folds,
-        device,
-        reporter,
-    )
+    images = _folds(recommendation, changes, device, reporter)
     if task_sizes.has_uneven_tasks(images.family):
         requested = read_losses(losses, Path(runs), own, uneven=True)
     whole = images.whole(device)
-    # Before anything trains: a loss that has learned from these images would win by that.
-    compared = without_seen_images(
-        requested,
-        whole.dataset,
-        torch.cat(whole.pools["validation"]),
-        recommendation.allow_seen,
-        reporter.on_warning,
-    )
-    check_classes(compared, [whole])
-    options = _options(recommendation, images)
-    steps = _training_steps(recommendation, options, compared, images)
+    compared = _compared(requested, whole, recommendation.allow_seen, reporter)
+    options = choice_options(recommendation, images)
+    steps = training_steps(recommendation, options, compared, images)
     reporter.on_recommendation_start(recommendation, images, len(compared), steps)
-    memory = recommendation.memory
-    with Local(device, memory, stop=stop, on_progress=reporter.on_progress) as engine:
-        final, folds = _cross_validate(engine, recommendation, options, compared, images, whole)
     about = {
         "settings": {**recommendation.model_dump(mode="json"), **changes},
         "command": _command(recommendation_table, changes, requested),
         "conditions": conditions([whole], device),
     }
-    verdict = decide(final, folds)
-    summary = summarise(about, compared, requested.specs, images, final, folds, verdict)
-    folder = write(Path(out), name or f"{images.family.name}-{recommendation.seed}", summary, folds)
-    advice = Advice.of(verdict, compared, summary, folder)
+    place = Path(out), name or f"{images.family.name}-{recommendation.seed}"
+    losses_by_label = {x.label: x.variants() for x in compared}
+    folds = CrossValidation(images, losses_by_label, options, recommendation)
+    memory = recommendation.memory
+    with Local(device, memory, stop=stop, on_progress=reporter.on_progress) as engine:
+        try:
+            folds.judge_folds(engine, reporter)
+            final = folds.choose(engine, whole)
+        except Interrupted:
+            if folds.choices:
+                results = folds.results()
+                summary = summarise_part(about, compared, images, results)
+                partial = Partial(summary, write(*place, summary, results))
+                reporter.on_recommendation_stop(partial)
+            raise
+    results = folds.results()
+    verdict = decide(final, results)
+    summary = summarise(about, compared, requested.specs, images, final, results, verdict)
+    advice = Advice.of(verdict, compared, summary, write(*place, summary, results))
     reporter.on_recommendation_end(advice)
     return advice
 
 
-def _cross_validate(
-    engine: Local,
+def _folds(
     recommendation: Recommendation,
-    options: ChoiceOptions,
-    compared: Sequence[ComparedLoss],
-    images: FoldedImages,
-    whole: Episodes,
-) -> tuple[LossChoice, FoldResults]:
-    """Every fold's choice and what came of it, and the choice on all images."""
-    key = Stream(recommendation.seed)
-    losses = {x.label: x.variants() for x in compared}
-    choices: list[LossChoice] = []
-    judged: list[ChoiceEvaluation] = []
-    # --- nested cross-validation: choose without the fold's images, judge on them ---
-    for number in range(images.folds):
-        fold_key = key.at("fold", number)
-        choosing, judging = images.fold(number, engine.device)
-        choices.append(choose(EpisodeEvaluation(engine, choosing, fold_key), losses, options))
-        judged.append(
-            evaluate_choice(
-                EpisodeEvaluation(engine, judging, fold_key),
-                choices[-1],
-                recommendation.test_tasks,
-            )
-        )
-    # The loss that is recommended may see all images: the folds have told what choosing is worth.
-    final = choose(EpisodeEvaluation(engine, whole, key.at("all")), losses, options)
-    return final, FoldResults.of(choices, judged, recommendation.certainty, key.at("bootstrap"))
-
-
-def _options(recommendation: Recommendation, images: FoldedImages) -> ChoiceOptions:
-    """How every choice is made."""
-    length: Length = "ce" if images.usual_steps else "family"
-    if tunes_steps(recommendation.tune):
-        length = "own"
-    return ChoiceOptions(
-        recommendation.rates, recommendation.tuning_tasks, length, recommendation.rivals
+    changes: Mapping[str, Any],
+    device: torch.device,
+    reporter: Reporter,
+) -> FoldedImages:
+    """The images, cut into folds."""
+    return make_folds(
+        recommendation.data,
+        changes,
+        Stream(recommendation.seed).at("folds"),
+        recommendation.images,
+        recommendation.folds,
+        device,
+        reporter,
     )
 
 
-def _training_steps(
-    recommendation: Recommendation,
-    options: ChoiceOptions,
-    compared: Sequence[ComparedLoss],
-    images: FoldedImages,
-) -> int:
-    """About how many steps of training it takes."""
-    inner = images.family.inner
-    rates = len(options.rates)
-    # Cross-entropy alone also has the rates half-way between.
-    of_ce = len(with_rates_between(options.rates))
-    grid = sum(x.trials for x in compared if x.label != CE) * rates
-    # In full rounds of tasks: a fraction of them for all settings, all for those that go on.
-    two_rounds = grid // FIRST + sum(
-        pairs_trained(x.trials * rates) for x in compared if x.label != CE
-    )
-    losses = len(compared)
-    typical = typical_steps(inner)
-    longest = steps_of_tuning(inner)
-    choosing, judging = {
-        "family": (
-            (grid + of_ce) * inner.steps + rates * longest,
-            losses * inner.steps + typical,
-        ),
-        "ce": (two_rounds * typical + of_ce * longest, losses * typical),
-        "own": ((grid + of_ce) * longest, losses * typical),
-    }[options.length]
-    choices = (images.folds + 1) * options.tasks
-    steps = choices * choosing + images.folds * recommendation.test_tasks * judging
-    if options.rivals:
-        steps += rival_steps(typical, options.tasks, recommendation.test_tasks, images.folds)
-    return steps
+def _compared(
+    requested: RequestedLosses, whole: Episodes, allow_seen: bool, reporter: Reporter
+) -> list[ComparedLoss]:
+    """The losses that can be tried on the images."""
+    rows = torch.cat(whole.pools["validation"])
+    # Before anything trains: a loss that has learned from these images would win by that.
+    compared = without_seen_images(requested, whole.dataset, rows, allow_seen, reporter.on_warning)
+    check_classes(compared, [whole])
+    return compared
 
 
 def _command(

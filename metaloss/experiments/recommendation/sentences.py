@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import asdict
 
 from metaloss.core.formatting import counted, near_chance, printable
 from metaloss.core.metric_scale import ACCURACY, MetricScale
@@ -9,8 +10,38 @@ from metaloss.evaluation.rivals import FITTED
 from metaloss.experiments.comparison.losses import CE
 from metaloss.experiments.comparison.sentences import name_in_sentence
 from metaloss.experiments.recommendation.rivals import setting_in_words
-from metaloss.experiments.recommendation.selection import LossChoice
+from metaloss.experiments.recommendation.selection import ChoiceEvaluation, LossChoice
 from metaloss.experiments.recommendation.verdict import FoldResults, ScoreGain, Verdict
+
+
+def fold_in_words(choice: LossChoice, judged: ChoiceEvaluation) -> str:
+    """What a fold's images say of what was chosen without them."""
+    scale = judged.scale
+
+    def reached(name: str) -> str:
+        score = float(judged.measures[name].score.double().nan_to_num(nan=0.0).mean())
+        return scale.text(scale.value(score))
+
+    name = choice.winner
+    chosen = choice.settings[name].spec if name in choice.settings else ""
+    if name == CE:
+        return f"chosen without it: cross-entropy; on it {scale.title} {reached(CE)}"
+    return (
+        f"chosen without it: {chosen or name}; on it {scale.title} {reached(name)}, "
+        f"cross-entropy {reached(CE)}"
+    )
+
+
+def stopped(folds: FoldResults, of: int) -> str:
+    """What the folds say that were judged before the user stopped; it is no recommendation."""
+    scale = folds.scale
+    gain = scale.interval(scale.difference(asdict(folds.whole())))
+    return (
+        f"Stopped after {counted(len(folds.choices), 'fold')} of {of}: this is part of an answer "
+        f"and no recommendation. On {'it' if len(folds.choices) == 1 else 'them'} the losses "
+        f"chosen gained {gain}{scale.unit} over cross-entropy; settings in the table are those of "
+        "the last of them."
+    )
 
 
 def small(

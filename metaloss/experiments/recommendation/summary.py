@@ -1,4 +1,4 @@
-"""A recommendation as plain values, as lines to print, and as a folder."""
+"""A recommendation as plain values and as a folder."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -10,9 +10,8 @@ import torch
 
 from metaloss import storage
 from metaloss.core import registry
-from metaloss.core.formatting import percent
 from metaloss.core.metric_scale import MetricScale
-from metaloss.core.tables import csv_bytes, record_table
+from metaloss.core.tables import csv_bytes
 from metaloss.data.shapes import images_of
 from metaloss.experiments.comparison.losses import CE, ComparedLoss
 from metaloss.experiments.comparison.report_folder import results
@@ -26,6 +25,7 @@ from metaloss.experiments.recommendation.sentences import (
     rarest,
     sentences,
     small,
+    stopped,
 )
 from metaloss.experiments.recommendation.verdict import FoldResults, Verdict, accuracy
 from metaloss.inner.observers import Measures
@@ -65,12 +65,9 @@ def summarise(
             "family": registry.table(family),
             "data": images,
             "losses": loss_records(compared),
-            "rows": [
-                *(_row(x.label, final, folds) for x in compared),
-                *_late(final, folds),
-                *(_rival(final.rivals[x], folds) for x in folds.rivals if x in final.rivals),
-            ],
+            "rows": _rows(compared, final, folds),
             "verdict": _verdict(verdict),
+            "certainty": folds.certainty,
             "folds": [_fold(x, folds.scale) for x in folds.choices],
             "sentences": [
                 *sentences(verdict, final, images["images"]),
@@ -91,6 +88,51 @@ def summarise(
         }
     )
     return summary
+
+
+def summarise_part(
+    about: Mapping[str, Any],
+    compared: Sequence[ComparedLoss],
+    folded: FoldedImages,
+    folds: FoldResults,
+) -> dict[str, Any]:
+    """What the folds say that were judged before the user stopped.
+
+    Args:
+        about: settings, command and conditions.
+        compared: the losses.
+        folded: the images.
+        folds: the choices so far and what came of them.
+    """
+    last = folds.choices[-1]
+    summary: dict[str, Any] = storage.json_safe(
+        {
+            **about,
+            **folds.scale.entry(),
+            "family": registry.table(folded.family),
+            "data": _images(folded),
+            "losses": loss_records(compared),
+            "rows": _rows(compared, last, folds),
+            "verdict": None,
+            "partial": {"folds": len(folds.choices), "of": folded.folds},
+            "certainty": folds.certainty,
+            "folds": [_fold(x, folds.scale) for x in folds.choices],
+            "sentences": [stopped(folds, folded.folds), *_rarest(folded, folds.scale)],
+            "code": [],
+        }
+    )
+    return summary
+
+
+def _rows(
+    compared: Sequence[ComparedLoss], final: LossChoice, folds: FoldResults
+) -> list[dict[str, Any]]:
+    """The table: losses, and then what is none."""
+    return [
+        *(_row(x.label, final, folds) for x in compared),
+        *_late(final, folds),
+        *(_rival(final.rivals[x], folds) for x in folds.rivals if x in final.rivals),
+    ]
 
 
 def _images(folded: FoldedImages) -> dict[str, Any]:
@@ -266,55 +308,3 @@ def _task_values(measures: Measures, task: int, scale: MetricScale) -> dict[str,
         "accuracy": float(measures.accuracy[task]),
     }
     return {name: None if math.isnan(value) else value for name, value in values.items()}
-
-
-def lines(summary: dict[str, Any], width: int | None = None) -> list[str]:
-    """The table, what it allows one to say, and the code, as they are printed."""
-    about = summary["data"]["folds"], summary["verdict"]["certainty"], MetricScale.of(summary)
-    losses = [_cells(row, *about) for row in summary["rows"] if row["kind"] == LOSS]
-    others = [_rival_cells(row, *about) for row in summary["rows"] if row["kind"] != LOSS]
-    return [
-        *record_table(losses, width),
-        *(["no losses, on the same folds:", *record_table(others, width)] if others else []),
-        *summary["sentences"],
-        *(f"    {line}" for line in summary["code"]),
-    ]
-
-
-def _cells(row: dict[str, Any], folds: int, certainty: float, scale: MetricScale) -> dict[str, str]:
-    """One line of the table.
-
-    Args:
-        row: a loss.
-        folds: how many.
-        certainty: of the intervals.
-        scale: how values are shown.
-    """
-    return {
-        "loss": row.get("spec") or row["loss"],
-        "lr": f"{row['lr']:g}",
-        "steps": str(row["steps"]),
-        **_reached(row, folds, certainty, scale),
-    }
-
-
-def _rival_cells(
-    row: dict[str, Any], folds: int, certainty: float, scale: MetricScale
-) -> dict[str, str]:
-    """The line of what is no loss."""
-    about = {"no loss": row["loss"], "kind": row["kind"], "chosen on all": row["setting"]}
-    return {**about, **_reached(row, folds, certainty, scale)}
-
-
-def _reached(
-    row: dict[str, Any], folds: int, certainty: float, scale: MetricScale
-) -> dict[str, str]:
-    """What a row's loss reached, beside cross-entropy."""
-    gain = row["gain"]
-    return {
-        scale.title: scale.text(row[scale.kind]),
-        "accuracy": percent(row["accuracy"]),
-        f"Δ to ce [{100 * certainty:g} % CI]": "" if gain is None else scale.interval(gain),
-        "chosen": "" if row["chosen"] is None else f"{row['chosen']}/{folds}",
-        "diverged": f"{100 * row['diverged']:.1f} %" if row["diverged"] else "",
-    }
