@@ -40,8 +40,9 @@ class Images:
 
     def at(self, rows: Int64[Tensor, "T N"]) -> Float[Tensor, "T N K H W"]:
         """The images of these rows, normalised."""
-        images: Tensor = self.normalised(self.pixels.index_select(0, rows.flatten()))
-        return images.unflatten(0, rows.shape)
+        flat = self.normalised(self.pixels.index_select(0, rows.flatten()))
+        images: Tensor = flat.unflatten(0, rows.shape)
+        return images
 
     def normalised(self, pixels: UInt8[Tensor, "N K H W"]) -> Float[Tensor, "N K H W"]:
         """Pixels, normalised."""
