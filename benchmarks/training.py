@@ -22,9 +22,10 @@ from timing import machine, median, quartiles, table, threaded
 import metaloss
 from metaloss.core.streams import Stream
 from metaloss.training import module, targets
-from metaloss.training.images import batch_order, open_images
+from metaloss.training.images import open_images
 from metaloss.training.measurement import Measurement
 from metaloss.training.models import ImageClassifier, NetworkShape, build, repeats
+from metaloss.training.sampling import batch_order
 from metaloss.training.schedule import make_schedule
 from metaloss.training.settings import resolve
 

@@ -39,6 +39,7 @@ PLAIN = (
         "sampling",
         "thresholds",
         "metric",
+        "features",
     ),
 )
 
@@ -49,6 +50,11 @@ PLAIN = (
 )
 @click.option("--model", metavar="NAME", help="metaloss list models (resnet9).")
 @click.option("--data", metavar="NAME|folder:PATH|voc:PATH", help="A data source (fashionmnist).")
+@click.option(
+    "--features",
+    metavar="torchvision:NAME|timm:NAME|file:PATH",
+    help="Train a head, linear or mlp, on a frozen network's features.",
+)
 @click.option(
     "--protocol", metavar="NAME", help="A paper's settings (metaloss list protocols); flags win."
 )
@@ -243,6 +249,8 @@ def _draw(settings: Any, path: str) -> None:
     from metaloss.training.figures import contact_sheet
     from metaloss.training.images import open_images
 
+    if settings.features:
+        raise SettingsError("--contact-sheet draws images, and features take their place here")
     # A sheet of a few images needs no GPU.
     images = open_images(settings, torch.device("cpu"))
     storage.write(

@@ -36,9 +36,10 @@ from metaloss.tasks.single_training import (
 from metaloss.tasks.training_cache import TrainingCache, open_cache
 from metaloss.tasks.training_family import TrainingFamily
 from metaloss.tasks.worker_pool import TrainingRequest, WorkerPool
-from metaloss.training.images import Rows, TrainingImages
+from metaloss.training.images import TrainingImages
 from metaloss.training.models import ImageClassifier, build, check_batch
 from metaloss.training.schedule import Schedule, make_schedule
+from metaloss.training.sources import Rows
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,8 +13,9 @@ from metaloss.data.datasets.voc import Scenes
 from metaloss.errors import DataError, SettingsError
 from metaloss.tasks.training_family import TrainingFamily
 from metaloss.training.defaults import decided
-from metaloss.training.images import Rows, TrainingImages, open_images
+from metaloss.training.images import TrainingImages, open_images
 from metaloss.training.models import check_model
+from metaloss.training.sources import Rows
 
 
 def open_halved_images(

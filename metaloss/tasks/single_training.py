@@ -18,12 +18,13 @@ from metaloss.losses.base import Losses
 from metaloss.losses.formulas import Formulas
 from metaloss.losses.parametrised import ParametrisedLosses
 from metaloss.tasks.worker_pool import TrainingRequest
-from metaloss.training.images import Rows, TrainingImages
+from metaloss.training.images import TrainingImages
 from metaloss.training.losses import told_of_classes
 from metaloss.training.measurement import measure
 from metaloss.training.models import ImageClassifier, NetworkShape, build, repeats
 from metaloss.training.schedule import Schedule, make_schedule
 from metaloss.training.settings import Training
+from metaloss.training.sources import Rows
 from metaloss.training.spec import TrainingSpec
 
 LOOK = 512  # images looked at at once

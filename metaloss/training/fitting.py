@@ -19,12 +19,11 @@ from metaloss.criterion.base import Criterion
 from metaloss.criterion.leakage import data_overlap, origin_of
 from metaloss.data import places
 from metaloss.data.datasets import Dataset
-from metaloss.data.places import is_path_source
+from metaloss.data.places import features_role, is_path_source
 from metaloss.errors import SettingsError
 from metaloss.storage.resuming import ResumableFolder
 from metaloss.training import folders, results
 from metaloss.training.defaults import decided
-from metaloss.training.folders import GIVEN
 from metaloss.training.images import TrainingImages, open_images
 from metaloss.training.interruption import resumable
 from metaloss.training.losses import (
@@ -38,7 +37,7 @@ from metaloss.training.models import check_model
 from metaloss.training.results import Fits, Fitted
 from metaloss.training.segmenters import segments
 from metaloss.training.session import TrainingSession
-from metaloss.training.settings import Training, over, resolve
+from metaloss.training.settings import GIVEN, Training, over, resolve
 from metaloss.training.settings import protocol as preset
 from metaloss.training.targets import CLASSIFICATION, SEGMENTATION
 
@@ -144,7 +143,7 @@ def start(
     specs = list(losses or settings.loss)
     modules = [loss_io.load(x, runs) for x in specs]
     device = resolve_device(settings.device)
-    images = open_images(settings, device, objects.get("data"))
+    images = open_images(settings, device, objects.get("data"), reporter)
     if "model" not in objects:
         _check_target(settings.model, images)
     named = name_losses(settings.loss, modules, images.classes)
@@ -209,16 +208,20 @@ def go_on(
     changes = dict(settings or {})
     both_paths = is_path_source(str(changes.get("data", ""))) and is_path_source(kept.data)
     moved = [changes.pop("data")] if both_paths else []
+    if moved and is_path_source(kept.features):
+        moved.append(changes.pop("features", kept.features))
     if losses:
         changes["loss"] = [loss_label(x) for x in losses]
     training_folder = ResumableFolder(folder, "training")
     training_folder.check_settings(kept.table(), resolve(over(kept.table(), changes)).table())
     _check_objects(folder, kept, objects)
     device = resolve_device(kept.device)
-    where = places.find_places(
-        folder, {"data": kept.data}, moved, f"metaloss train --resume {folder} --data"
+    sources = places.sources_of("data", kept.data, kept.features)
+    where = places.find_places(folder, sources, moved, f"metaloss train --resume {folder} --data")
+    now = replace(
+        kept, data=where["data"], features=where.get(features_role("data"), kept.features)
     )
-    images = open_images(replace(kept, data=where["data"]), device, objects.get("data"))
+    images = open_images(now, device, objects.get("data"), reporter)
     named = name_losses(kept.loss, _modules(folder, kept, losses), images.classes)
     training_folder.check_conditions(folders.conditions(images, device), allow_changes)
     places.keep_places(folder, where)

@@ -21,14 +21,13 @@ from metaloss.storage.environment import describe_environment, digest_of_rows
 from metaloss.storage.folders import make_folder, require_folder
 from metaloss.training.images import TrainingImages
 from metaloss.training.models import ImageClassifier, NetworkShape, build
-from metaloss.training.settings import Training, resolve
+from metaloss.training.settings import GIVEN, Training, resolve
 from metaloss.training.targets import TargetMetric
 
 PACKAGES = ("torch", "torchvision", "lightning", "numpy")
 FORMAT = 1
 # Of every epoch; a target's own metrics follow.
 COLUMNS = ("epoch", "step", "train_loss", "val_loss", "val_accuracy", "val_f1", "lr")
-GIVEN = "given"  # in the place of a name, for a model or images that a caller hands over
 
 
 @dataclass(frozen=True)
@@ -125,7 +124,7 @@ def create(
     files = {
         "config.toml": storage.toml_bytes(settings.table()),
         "provenance.json": storage.record_bytes(provenance(settings, images, command, device)),
-        **places.record_file({"data": settings.data}),
+        **places.record_file(places.sources_of("data", settings.data, settings.features)),
     }
     return make_folder(parent, name, files, "training")
 
@@ -146,6 +145,7 @@ def provenance(
                 name: {"images": len(rows), "sha256": digest_of_rows(rows)}
                 for name, rows in shares.items()
             },
+            **({"features": images.features.about()} if images.features else {}),
             "subset": "drawn anew for every seed" if settings.subset else "none",
         },
     }
@@ -154,9 +154,11 @@ def provenance(
 def conditions(images: TrainingImages, device: torch.device) -> dict[str, str]:
     """What must be the same for a resumed training to go on as if it had not stopped."""
     source = plugins.versions([("datasets", images.dataset.name.partition(":")[0])])
+    of_features = {"features": images.features.digest} if images.features else {}
     return {
         **describe_environment(device, PACKAGES),
         "data": images.dataset.fingerprint(),
+        **of_features,
         **source,
     }
 
@@ -199,9 +201,16 @@ def describe(
         **asdict(classifier.shape),
         "class_names": list(classes),
         "repeat": classifier.repeat,
-        "images": "uint8 [N, channels, height, width], 0 to 255",
+        **_inputs(settings.features),
     }
     storage.write_record(path, about)
+
+
+def _inputs(features: str) -> dict[str, str]:
+    """What a classifier takes, in words."""
+    if features:
+        return {"features": f"float32 [N, channels], as {features} gives them"}
+    return {"images": "uint8 [N, channels, height, width], 0 to 255"}
 
 
 def load(folder: Path, file: str, network: nn.Module | None = None) -> ImageClassifier:

@@ -1,32 +1,31 @@
 """The images of a training: three shares that never mix, and batches of them on the device."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 import torch
-from jaxtyping import Int64, UInt8
+from jaxtyping import UInt8
 from torch import Tensor
-from torch.utils.data import DataLoader
 
+from metaloss.core.reporting import Reporter
 from metaloss.core.streams import Stream
 from metaloss.data import datasets
 from metaloss.data.datasets import Dataset, Table
 from metaloss.data.datasets._files import DEFAULT_SIZE, Files
 from metaloss.data.datasets.voc import Scenes
+from metaloss.data.features import RawFeatures, open_features
 from metaloss.data.pools import lacking_classes, pools
 from metaloss.errors import DataError, SettingsError
 from metaloss.training.models import MEAN, STD
+from metaloss.training.networks import HEADS
 from metaloss.training.segmentation import check_masks
-from metaloss.training.settings import Training
+from metaloss.training.settings import GIVEN, Training
+from metaloss.training.sources import Resident, Rows, Streamed
 from metaloss.training.targets import SEGMENTATION, Target, classification_by
 from metaloss.training.user_data import as_dataset
 
 BLOCK = 4096  # images whose colours are added up at once
-Rows = Int64[Tensor, " _"]
-Labels = Int64[Tensor, " N"] | UInt8[Tensor, "N H W"]  # of images, or of their pixels
-Batch = tuple[UInt8[Tensor, "B K H W"], Int64[Tensor, " B"] | UInt8[Tensor, "B H W"]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,54 +35,6 @@ class Shares:
     train: Rows
     validation: Rows
     test: Rows
-
-
-@dataclass(frozen=True, eq=False)
-class Resident:
-    """Images that all live on the device."""
-
-    pixels: UInt8[Tensor, "N K H W"]
-    labels: Labels
-
-    def batches(self, order: Rows, batch: int) -> Iterator[Batch]:
-        """Batches of the images at these rows; the last one may be smaller."""
-        for rows in order.to(self.pixels.device).split(batch):
-            yield self.pixels[rows], self.labels[rows]
-
-
-@dataclass(frozen=True, eq=False)
-class Streamed:
-    """Images that are read from their files batch by batch, by other processes."""
-
-    files: Files | Scenes
-    size: int
-    workers: int
-    device: torch.device
-
-    def __len__(self) -> int:
-        return len(self.files.paths)
-
-    def __getitem__(self, row: int) -> tuple[Tensor, Tensor]:
-        return self.files.pair(row, self.size)
-
-    def batches(self, order: Rows, batch: int) -> Iterator[Batch]:
-        """Batches of the images at these rows, on the device; the last one may be smaller."""
-        groups = [rows.tolist() for rows in order.split(batch)]
-        pin = self.device.type == "cuda"
-        # Give the DataLoader its own generator: otherwise it draws its base seed from torch's
-        # global one and shifts every later draw.
-        loader: Any = DataLoader(
-            self,  # type: ignore[arg-type]
-            batch_sampler=groups,
-            num_workers=self.workers,
-            pin_memory=pin,
-            generator=torch.Generator(),
-        )
-        for images, labels in loader:
-            yield (
-                images.to(self.device, non_blocking=True),
-                labels.to(self.device, non_blocking=True),
-            )
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,6 +49,7 @@ class TrainingImages:
         size: height and width of an image as it is stored.
         mean, std: of each channel over the training share, from 0 to 1.
         metric: what networks are judged by, as the settings have it.
+        features: what takes the place of the pixels; its numbers are the channels of one pixel.
     """
 
     source: Resident | Streamed
@@ -108,6 +60,15 @@ class TrainingImages:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     metric: dict[str, Any] | None = None
+    features: RawFeatures | None = None
+
+    def seen_size(self, size: int | None) -> tuple[int, int]:
+        """Height and width of what a network sees.
+
+        Args:
+            size: that the settings name for images.
+        """
+        return (size, size) if size and self.features is None else self.size
 
     @property
     def classes(self) -> int:
@@ -168,7 +129,12 @@ class TrainingImages:
         return torch.cat(drawn).sort().values
 
 
-def open_images(settings: Training, device: torch.device, user_data: Any = None) -> TrainingImages:
+def open_images(
+    settings: Training,
+    device: torch.device,
+    user_data: Any = None,
+    reporter: Reporter | None = None,
+) -> TrainingImages:
     """The images that the settings name, read and cut into shares.
 
     Args:
@@ -176,16 +142,24 @@ def open_images(settings: Training, device: torch.device, user_data: Any = None)
         device: where the images will be used.
         user_data: the images themselves, where the settings cannot name them; as for
             `metaloss.fit`.
+        reporter: is told of the progress where a network computes features.
 
     Raises:
-        SettingsError: no such data source.
+        SettingsError: no such data source, or features that cannot be.
         DataError: images are missing, damaged or too few.
     """
     options = settings.image_options
     if user_data is not None:
+        if settings.features:
+            raise SettingsError(
+                "features are of images that a name means; of images in memory compute them first, "
+                "and give them as file:PATH with their labels"
+            )
         return in_memory(as_dataset(user_data), settings, device)
     if (scenes := datasets.scenes(settings.data, options)) is not None:
         return with_masks(scenes, settings, device)
+    if settings.features or settings.data.startswith("file:"):
+        return on_features(datasets.load(settings.data, options), settings, device, reporter)
     files = datasets.files(settings.data, options)
     # What lies in memory is brought to the size batch by batch, which takes less of it.
     if files is None:
@@ -211,8 +185,7 @@ def in_memory(dataset: Dataset, settings: Training, device: torch.device) -> Tra
     """
     if isinstance(dataset, Table):
         raise DataError(
-            f"{dataset.name} has features and no images, and a network for images is trained here; "
-            "evolve, compare and recommend take features"
+            f"{dataset.name} has features and no images: train on it by its name, file:PATH"
         )
     shares = split_shares(dataset, settings.validation, Stream(settings.seed).at("shares"))
     _, channels, height, width = dataset.pixels.shape
@@ -222,6 +195,44 @@ def in_memory(dataset: Dataset, settings: Training, device: torch.device) -> Tra
     source = Resident(dataset.pixels.to(device), dataset.labels.to(device))
     return TrainingImages(
         source, dataset, shares, channels, (height, width), mean, std, settings.metric
+    )
+
+
+def on_features(
+    dataset: Dataset, settings: Training, device: torch.device, reporter: Reporter | None = None
+) -> TrainingImages:
+    """Features in the place of pixels, moved to the device.
+
+    Raises:
+        SettingsError: the settings name no features, or the model takes none.
+        DataError: a file or weights are missing, or do not belong to the images.
+    """
+    if settings.model not in (*HEADS, GIVEN):
+        raise SettingsError(
+            f"model '{settings.model}' takes images, and here are features: --model "
+            f"{' or '.join(HEADS)}"
+        )
+    raw = open_features(
+        settings.features, dataset, settings.data, settings.image_options, device, reporter
+    )
+    shares = split_shares(dataset, settings.validation, Stream(settings.seed).at("shares"))
+    seen = raw.values[shares.train].double()
+    deviation = seen.std(0, correction=0)
+    # A feature that is constant tells nothing, and what is below its resolution is rounding.
+    flat = deviation <= torch.finfo(torch.float32).eps * seen.abs().amax(0)
+    # The classifier's normalisation takes moments of values from 0 to 1 of 255.
+    mean, std = ((x / 255).tolist() for x in (seen.mean(0), deviation.where(~flat, torch.inf)))
+    source = Resident(raw.values[..., None, None].to(device), dataset.labels.to(device))
+    return TrainingImages(
+        source,
+        dataset,
+        shares,
+        raw.values.shape[1],
+        (1, 1),
+        tuple(mean),
+        tuple(std),
+        settings.metric,
+        raw,
     )
 
 
@@ -237,7 +248,7 @@ def with_masks(scenes: Scenes, settings: Training, device: torch.device) -> Trai
         raise SettingsError(
             f"augment '{settings.augment.kind}' does not go with masks; 'none' and 'base' do"
         )
-    for name in ("metric", "class_weights", "sampling", "thresholds"):
+    for name in ("metric", "class_weights", "sampling", "thresholds", "features"):
         if getattr(settings, name) != getattr(Training(), name):
             raise SettingsError(
                 f"{name} is for images that have one class each; {scenes.name} has classes of "
@@ -307,20 +318,3 @@ def moments(
     mean, square = total / len(rows)
     std = (square - mean**2).clamp(min=0).sqrt()
     return tuple(mean.tolist()), tuple(std.where(std > 1e-6, 1.0).tolist())
-
-
-def batch_order(rows: Rows, batch: int, key: Stream, first: int, steps: int) -> Rows:
-    """The rows of steps `first` to `first + steps`, one batch after another.
-
-    Every pass over the images is a permutation of its own; what is left of it after its last whole
-    batch is dropped.
-    """
-    batch = min(batch, len(rows))
-    each = len(rows) // batch
-    batches = []
-    for step in range(first, first + steps):
-        number, place = divmod(step, each)
-        if place == 0 or step == first:
-            mixed = rows[key.at("order", number).permutation(len(rows))]
-        batches.append(mixed[place * batch : (place + 1) * batch])
-    return torch.cat(batches)

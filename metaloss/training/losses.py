@@ -15,8 +15,9 @@ from metaloss.data.datasets.voc import Scenes
 from metaloss.errors import SettingsError
 from metaloss.losses.prior import class_terminals
 from metaloss.storage.folders import file_name
-from metaloss.training.images import Rows, TrainingImages
+from metaloss.training.images import TrainingImages
 from metaloss.training.settings import Training
+from metaloss.training.sources import Rows
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from metaloss.core import registry
@@ -68,8 +68,8 @@ class ImageClassifier(nn.Module):
         self.register_buffer("mean", 255 * torch.tensor(mean).reshape(-1, 1, 1))
         self.register_buffer("std", 255 * torch.tensor(std).reshape(-1, 1, 1))
 
-    def normalise(self, images: UInt8[Tensor, "N K H W"]) -> Float[Tensor, "N L H W"]:
-        """Images with mean 0 and standard deviation 1 in every channel."""
+    def normalise(self, images: Shaped[Tensor, "N K H W"]) -> Float[Tensor, "N L H W"]:
+        """Images or features with mean 0 and standard deviation 1 in every channel."""
         return (images - self.mean) / self.std
 
     def look(self, images: Float[Tensor, "N L H W"]) -> Any:
@@ -82,8 +82,10 @@ class ImageClassifier(nn.Module):
             images = images.expand(-1, 3, -1, -1)
         return self.network(images)
 
-    def forward(self, images: UInt8[Tensor, "N K H W"]) -> Any:
-        """The logits of images from 0 to 255."""
+    def forward(self, images: Shaped[Tensor, "N K H W"] | Float[Tensor, "N K"]) -> Any:
+        """The logits of images from 0 to 255, or of features as they were computed."""
+        if images.ndim == 2:
+            images = images[..., None, None]
         seen = self.look(self.normalise(images))
         return seen if self.offsets is None else seen + self.offsets.to(seen)
 

@@ -20,8 +20,8 @@ from metaloss.core import installation
 from metaloss.core.streams import Stream
 from metaloss.errors import DamagedFile, Interrupted, MetalossError, SettingsError
 from metaloss.training import distributed
-from metaloss.training.images import Batch
 from metaloss.training.models import ImageClassifier, outputs
+from metaloss.training.sources import Batch
 from metaloss.training.spec import EpochBatches, TrainingSpec, on_device, until_stopped
 
 # Steps after which a GPU is asked whether the losses are finite; a CPU is asked every time.

@@ -137,4 +137,32 @@ def _start(layer: nn.Module) -> None:
         )
 
 
-NETWORKS = {"convnet": ConvNet, "resnet9": ResNet9, "wrn-28-10": WideResNet}
+class LinearHead(nn.Module):
+    """One linear layer, on features of a frozen network, or on pixels."""
+
+    def __init__(self, channels: int, classes: int, size: tuple[int, int]) -> None:
+        super().__init__()
+        self.head = nn.Linear(channels * size[0] * size[1], classes)
+
+    def forward(self, x: Float[Tensor, "N K H W"]) -> Float[Tensor, "N C"]:
+        """The logits."""
+        result: Tensor = self.head(x.flatten(1))
+        return result
+
+
+class MlpHead(nn.Module):
+    """Two linear layers, 128 wide, on features of a frozen network, or on pixels."""
+
+    def __init__(self, channels: int, classes: int, size: tuple[int, int]) -> None:
+        super().__init__()
+        self.hidden = nn.Linear(channels * size[0] * size[1], 128)
+        self.head = nn.Linear(128, classes)
+
+    def forward(self, x: Float[Tensor, "N K H W"]) -> Float[Tensor, "N C"]:
+        """The logits."""
+        result: Tensor = self.head(self.hidden(x.flatten(1)).relu())
+        return result
+
+
+HEADS = {"linear": LinearHead, "mlp": MlpHead}  # what takes features
+NETWORKS = {"convnet": ConvNet, "resnet9": ResNet9, "wrn-28-10": WideResNet, **HEADS}

@@ -1,10 +1,29 @@
-"""Batches with as many images of every class, in the place of passes over all images."""
+"""Which images every batch has: passes over all of them, or as many of every class."""
 
 import torch
 from jaxtyping import Int64
 from torch import Tensor
 
 from metaloss.core.streams import Stream
+
+
+def batch_order(
+    rows: Int64[Tensor, " N"], batch: int, key: Stream, first: int, steps: int
+) -> Int64[Tensor, " M"]:
+    """The rows of steps `first` to `first + steps`, one batch after another.
+
+    Every pass over the images is a permutation of its own; what is left of it after its last whole
+    batch is dropped.
+    """
+    batch = min(batch, len(rows))
+    each = len(rows) // batch
+    batches = []
+    for step in range(first, first + steps):
+        number, place = divmod(step, each)
+        if place == 0 or step == first:
+            mixed = rows[key.at("order", number).permutation(len(rows))]
+        batches.append(mixed[place * batch : (place + 1) * batch])
+    return torch.cat(batches)
 
 
 def balanced_order(

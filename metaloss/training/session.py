@@ -20,7 +20,7 @@ from metaloss.core.streams import Stream
 from metaloss.errors import MetalossError
 from metaloss.training import cautions, distributed, figures, folders, results
 from metaloss.training.folders import TrainingRecord
-from metaloss.training.images import Batch, TrainingImages
+from metaloss.training.images import TrainingImages
 from metaloss.training.losses import NamedLoss, told_of_classes, weighted
 from metaloss.training.models import (
     ImageClassifier,
@@ -32,6 +32,7 @@ from metaloss.training.models import (
 )
 from metaloss.training.schedule import Schedule, make_schedule
 from metaloss.training.settings import Training
+from metaloss.training.sources import Batch
 from metaloss.training.spec import TrainingSpec, until_stopped
 from metaloss.training.testing import measured_scores
 
@@ -161,8 +162,7 @@ class TrainingSession:
         """The untrained classifier of a seed, the same for every loss and rate."""
         images = self.images
         settings = self.settings
-        size = (settings.size, settings.size) if settings.size else images.size
-        shape = NetworkShape(images.channels, size, images.classes)
+        shape = NetworkShape(images.channels, images.seen_size(settings.size), images.classes)
         key = Stream(seed).at("init")
         if isinstance(self.network, nn.Module):
             network = copy.deepcopy(self.network)

@@ -22,6 +22,7 @@ from metaloss.data.datasets._images import (
     MaxPixels,
     Size,
 )
+from metaloss.data.features import check_spec
 from metaloss.errors import SettingsError
 from metaloss.inner.metrics import MetricTable
 from metaloss.inner.optimiser_settings import (
@@ -36,6 +37,7 @@ from metaloss.inner.optimiser_settings import (
 
 PROTOCOLS = Path(__file__).parent / "protocols"  # a TOML file each
 AUGMENTATIONS = get_args(Kind)
+GIVEN = "given"  # in the place of a name, for a model or images that a caller hands over
 # Where a batch, a length or a rate is not given; ours, the rates as Morgan's warm-ups end.
 BATCH = 128
 EPOCHS = 10
@@ -79,6 +81,8 @@ class Training:
             once; where pixels have classes, of its backbone.
         data: a data source, as `metaloss list data` names them, or folder:PATH; or voc:PATH, images
             with masks.
+        features: what takes the place of the pixels: file:PATH, torchvision:NAME or timm:NAME, a
+            frozen network; the model is then "linear" or "mlp".
         size: side of the images in pixels, as the model sees them; None: their own. Image files are
             read at this size.
         background: what transparent pixels are laid on: "white", "black" or "#rrggbb".
@@ -138,6 +142,7 @@ class Training:
     model: str = "resnet9"
     pretrained: bool = False
     data: str = "fashionmnist"
+    features: str = ""
     size: Size = None
     background: Background = DEFAULT_OPTIONS.background
     max_pixels: MaxPixels = DEFAULT_OPTIONS.max_pixels
@@ -183,6 +188,13 @@ class Training:
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
+        if self.features:
+            check_spec(self.features)
+            if self.augment.kind != "none":
+                raise ValueError(
+                    f"augment '{self.augment.kind}' changes pixels, and features take their place: "
+                    "leave it out"
+                )
         # Momentum is SGD's alone; the defaults of both stay where another optimiser is chosen.
         if self.optimiser == "sgd":
             check_nesterov(self.nesterov, self.momentum)
@@ -229,6 +241,9 @@ def resolve(table: Mapping[str, Any]) -> Training:
     spelt = dict(
         _spelt({**table, "loss": (table["loss"],)} if isinstance(table.get("loss"), str) else table)
     )
+    by_table = str(spelt.get("data", "")).startswith("file:")
+    if (spelt.get("features") or by_table) and "model" not in spelt:
+        spelt["model"] = "linear"
     if isinstance(spelt.get("rates"), float | int):
         spelt["rates"] = (spelt["rates"],)
     resolved: Training = registry.from_table(Training, spelt, "train")

@@ -9,10 +9,11 @@ import torch
 
 from metaloss.core.streams import Stream
 from metaloss.errors import Interrupted
-from metaloss.training.images import Batch, Resident, Rows, Streamed, TrainingImages, batch_order
-from metaloss.training.sampling import balanced_order
+from metaloss.training.images import TrainingImages
+from metaloss.training.sampling import balanced_order, batch_order
 from metaloss.training.schedule import Schedule
 from metaloss.training.settings import Training
+from metaloss.training.sources import Batch, Resident, Rows, Streamed
 
 
 def _ignore_epoch(record: dict[str, Any], seconds: float) -> None:

@@ -8,9 +8,9 @@ from torch import Tensor, nn
 
 from metaloss.inner.metrics import Metric
 from metaloss.inner.thresholds import search_thresholds
-from metaloss.training.images import Rows
 from metaloss.training.measurement import Predictions, predict
 from metaloss.training.models import ImageClassifier
+from metaloss.training.sources import Rows
 from metaloss.training.targets import Classification, Target
 
 WRONG = 24  # images with the most wrong answers, which a result keeps

@@ -42,18 +42,15 @@ def heading(session: TrainingSession) -> list[str]:
     rates = " ".join(f"{x:g}" for x in settings.rates or (settings.rate,))
     subset = "" if settings.subset is None else f" ({settings.subset}, of {whole})"
     images = f"{train} images to train on{subset}, {validation} to validate, {test} to test"
-    size = (
-        f"{settings.size}x{settings.size}"
-        if settings.size
-        else "x".join(map(str, session.images.size))
-    )
+    size = "x".join(map(str, session.images.seen_size(settings.size)))
+    seen = f"on {session.images.channels} features" if session.images.features else f"at {size}"
     device = (
         f"{settings.devices} x {session.device}" if settings.devices > 1 else str(session.device)
     )
     titles = [title for _, title in session.images.target.progress]
     trainings = len(session.losses) * (settings.seeds + max(0, len(settings.rates) - 1))
     return [
-        f"metaloss {__version__} · {settings.model} at {size} · {settings.optimiser}, "
+        f"metaloss {__version__} · {settings.model} {seen} · {settings.optimiser}, "
         f"{settings.schedule} · augment "
         f"{settings.augment.kind} · {trainings} training{'s' if trainings > 1 else ''} · {device}",
         f"data    {dataset.name}: {images}; {dataset.origin}",

@@ -221,7 +221,7 @@ def test_verify_counts_a_tables_rows(written, metaloss):
     assert "6 rows of 3 features, 2 classes" in out
 
 
-def test_full_size_training_refuses_a_table(written, metaloss):
-    code, _, err = metaloss("train", "--loss", "ce", "--data", f"file:{written()}")
+def test_a_network_for_images_refuses_a_table(written, metaloss):
+    code, _, err = metaloss("train", "--model", "resnet9", "--data", f"file:{written()}")
     assert code == 2
-    assert "has features and no images" in err
+    assert "model 'resnet9' takes images, and here are features: --model linear or mlp" in err

@@ -12,10 +12,11 @@ from metaloss.core.streams import Stream
 from metaloss.data.augmentations import mixed, raw
 from metaloss.errors import DamagedFile, Interrupted, MetalossError, SettingsError
 from metaloss.training import module
-from metaloss.training.images import batch_order, in_memory
+from metaloss.training.images import in_memory
 from metaloss.training.measurement import measure
 from metaloss.training.models import ImageClassifier, NetworkShape, seeded
 from metaloss.training.module import train
+from metaloss.training.sampling import batch_order
 from metaloss.training.schedule import make_schedule
 from metaloss.training.settings import resolve
 from metaloss.training.spec import EpochBatches, TrainingSpec

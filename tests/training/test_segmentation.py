@@ -17,7 +17,7 @@ import metaloss
 from metaloss import cli
 from metaloss.core.streams import Stream
 from metaloss.errors import DataError, DataWarning, Interrupted, SettingsError
-from metaloss.training import figures, fitting, images, module, segmentation, session
+from metaloss.training import figures, fitting, module, segmentation, session, sources
 from metaloss.training.figures import contact_sheet
 from metaloss.training.images import open_images
 from metaloss.training.measurement import confusion
@@ -195,8 +195,8 @@ def test_shares_are_the_lists_and_a_part_of_the_first(tiny):
 def test_what_is_read_batch_by_batch_is_what_lies_in_memory(tiny):
     table = {"data": tiny, "size": 16, "workers": 0}
     held, read = (open_images(resolve({**table, "resident": n}), CPU) for n in (1 << 20, 0))
-    assert isinstance(held.source, images.Resident)
-    assert isinstance(read.source, images.Streamed)
+    assert isinstance(held.source, sources.Resident)
+    assert isinstance(read.source, sources.Streamed)
     for one, other in zip(
         *(x.source.batches(x.shares.train, 4) for x in (held, read)), strict=True
     ):
