@@ -106,7 +106,7 @@ def _exact(digests: Tensor, labels: Tensor, test: Tensor, rows: Tensor) -> list[
     ends = counts.cumsum(0)
     for group in several.tolist():
         members = rows[order[int(ends[group] - counts[group]) : int(ends[group])]].tolist()
-        first = {}
+        first: dict[tuple[int, bool], int] = {}
         for row in members:
             first.setdefault((int(labels[row]), bool(test[row])), row)
         pairs += [

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from metaloss.core.streams import Stream
+from metaloss.data.datasets.voc import Scenes
 from metaloss.errors import Interrupted
 from metaloss.training.images import TrainingImages
 from metaloss.training.sampling import balanced_order, batch_order
@@ -118,6 +119,7 @@ class EpochBatches:
         steps = min(spec.schedule.epoch_steps, spec.schedule.steps - first)
         part = batch // spec.settings.devices
         if spec.settings.sampling == "balanced":
+            assert not isinstance(spec.images.dataset, Scenes)  # refused where images are opened
             labels = spec.images.dataset.labels[spec.rows]
             order = balanced_order(spec.rows, labels, batch, spec.key, first, steps)
         else:

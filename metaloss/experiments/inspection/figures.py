@@ -108,5 +108,5 @@ def picture(found: Inspection, row: int) -> UInt8[np.ndarray, "h w 3"]:
             image = Image.fromarray((255 * (values - values.min()) / span).astype(np.uint8))
         image = to_eight_bits(image, dataset.paths[row], dataset.options, None, gray=False)
     scale = SIDE / max(image.size)
-    size = tuple(max(1, round(scale * side)) for side in image.size)
-    return np.asarray(image.resize(size, Image.Resampling.BILINEAR).convert("RGB"))
+    width, height = (max(1, round(scale * side)) for side in image.size)
+    return np.asarray(image.resize((width, height), Image.Resampling.BILINEAR).convert("RGB"))
