@@ -29,7 +29,7 @@ from metaloss.criterion.no_formula import BatchCriterion
 from metaloss.data import versions
 from metaloss.data.shapes import described
 from metaloss.evaluation import plots
-from metaloss.experiments import recommendation
+from metaloss.experiments import recommendation, recommendation_by_training
 from metaloss.experiments.rank_study import settings as study
 from metaloss.genomes import _filters as filtering
 from metaloss.inner import loop
@@ -54,6 +54,11 @@ TABLES = (
     ("Training a classifier: `inner`", loop.Inner),
     ("What a formula must be: `genome.filters`", filtering.Filters),
     ("A recommendation", recommendation.Recommendation),
+    (
+        "A recommendation by real trainings: `--train`",
+        recommendation_by_training.TrainingRecommendation,
+    ),
+    ("One stage of its halving: `stages`", recommendation_by_training.Stage),
     ("An elimination", elimination.Elimination),
     ("One stage of an elimination: `stages`", elimination_stage.Stage),
     ("A full-size training", training.Training),

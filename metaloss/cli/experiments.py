@@ -86,6 +86,18 @@ def compare(
 )
 @_options.metric
 @click.option(
+    "--train", metavar="MODEL", help="Judge by real trainings of this network, not by episodes."
+)
+@click.option(
+    "--augment", metavar="base|cutout|mixup|…", help="With --train: what happens to images (none)."
+)
+@click.option(
+    "--pretrained",
+    is_flag=True,
+    default=None,
+    help="With --train: start from torchvision's weights; downloads them.",
+)
+@click.option(
     "--classifier", metavar="NAME", help="What is trained (mlp; metaloss list classifiers)."
 )
 @click.option(
@@ -140,6 +152,7 @@ def recommend(
     losses: Sequence[str],
     assignments: Sequence[str],
     classifier: str | None,
+    augment: str | None,
     runs: str,
     out: str,
     name: str,
@@ -154,11 +167,13 @@ def recommend(
 
     console = Console(quiet or as_json)
     line = click.get_current_context().meta["line"]
+    # The same command finds real trainings that were over.
     with console, interruptible(console, lambda: line, "for all folds") as stop:
         from metaloss.experiments import recommendation
 
-        kind = {"classifier": {"kind": classifier}} if classifier else {}
-        settings = merge_tables(given_flags(flags), kind, *map(parse_assignment, assignments))
+        kinds = {"classifier": classifier, "augment": augment}
+        tables = {name: {"kind": kind} for name, kind in given_flags(kinds).items()}
+        settings = merge_tables(given_flags(flags), tables, *map(parse_assignment, assignments))
         options = {"out": out, "name": name, "runs": runs, "reporter": console, "stop": stop}
         for spec in losses:
             announce(spec)

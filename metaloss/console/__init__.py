@@ -13,13 +13,14 @@ from metaloss.console.text import (
     BESIDE,
     HEADER,
     baseline_line,
+    comparison_heading,
     comparison_lines,
     cut_row,
     elimination_lines,
     generation_line,
     label,
     recommendation_lines,
-    refinement_line,
+    refinement_lines,
     search_lines,
     stage_line,
     summary_lines,
@@ -36,7 +37,7 @@ from metaloss.core.event_protocols import (
     StudySettings,
     TaskCounts,
 )
-from metaloss.core.formatting import clock, counted, tuned_quantities
+from metaloss.core.formatting import clock, counted
 from metaloss.core.metric_scale import ACCURACY, MetricScale
 from metaloss.core.records import GenerationRecord, StageRow
 from metaloss.core.reporting import Reporter
@@ -101,8 +102,7 @@ class Console(Reporter):
         self.scale = families[0].scale
         self.folder = run.folder
         self.total = run.settings.generations
-        for line in search_lines(run, engine, families, genome):
-            self.say(line)
+        self._say_all(search_lines(run, engine, families, genome))
 
     def on_baseline(self, baselines: Sequence[ReportedBaseline], tasks: int) -> None:
         """What cross-entropy reaches, which is to be beaten, and the head of the table."""
@@ -135,8 +135,7 @@ class Console(Reporter):
     def on_search_end(self, run: SearchRun, summary: dict[str, Any]) -> None:
         """The winner, what it reached, and what to do next."""
         self._stop_bar()
-        for line in summary_lines(summary):
-            self.say(line)
+        self._say_all(summary_lines(summary))
         self.say(f"saved   {run.folder}/        next: metaloss show {run.folder}")
 
     def on_elimination_start(self, run: SearchRun, losses: int) -> None:
@@ -154,36 +153,19 @@ class Console(Reporter):
 
     def on_elimination_end(self, folder: Path, summary: dict[str, Any]) -> None:
         """The winner, and where everything lies."""
-        for line in elimination_lines(summary):
-            self.say(line)
+        self._say_all(elimination_lines(summary))
         self.say(f"saved   {folder}/        next: metaloss show {folder}")
 
     def on_refine_end(self, table: dict[str, Any]) -> None:
         """What other constants gained."""
-        self.say(f"before  {table['before']}")
-        self.say(
-            f"after   {table['after']}"
-            if table["after"] != table["before"]
-            else "after   no better was found"
-        )
-        for name, row in table["families"].items():
-            self.say(refinement_line(name, row))
+        self._say_all(refinement_lines(table))
 
     # --- comparisons and recommendations ---
     def on_comparison_start(
         self, settings: TaskCounts, families: Sequence[OpenFamily], work: int
     ) -> None:
         """What is about to be compared, with a bar of the training steps."""
-        self.say(
-            f"{settings.test_tasks} meta-test tasks · same tasks and initial weights for every "
-            f"loss · {tuned_quantities(settings.tune)} tuned per loss on {settings.tuning_tasks} "
-            "meta-validation tasks"
-        )
-        for episodes in families:
-            self.say(
-                f"tasks   {episodes.family.name} ({episodes.family.origin}); "
-                f"data: {episodes.dataset.origin}"
-            )
+        self._say_all(comparison_heading(settings, families))
         self._start_bar("{task.percentage:3.0f} %", "{share:.0%}", work)
 
     def on_recommendation_start(
@@ -193,8 +175,7 @@ class Console(Reporter):
         if images.copies:
             left_out = f"{counted(images.copies, 'image')} left out as exact copies"
             self.on_warning(f"{left_out}: {images.copies_in_words}")
-        for line in recommendation_lines(settings, images, losses):
-            self.say(line)
+        self._say_all(recommendation_lines(settings, images, losses))
         self._start_bar("{task.percentage:3.0f} %", "{share:.0%}", work)
         self.began = time.monotonic()
 
@@ -214,6 +195,20 @@ class Console(Reporter):
         self._say_report(lines(advice.summary, self.width), advice.folder)
 
     on_recommendation_stop = on_recommendation_end
+
+    def on_trainings_start(self, heading: Sequence[str], work: int, folder: Path) -> None:
+        """What is about to be tried in real trainings, its cost, and a bar of their steps."""
+        self.folder = folder
+        self._say_all(heading)
+        self._start_bar("{task.percentage:3.0f} %", "{share:.0%}", work)
+        self.began = time.monotonic()
+
+    def on_trainings_end(self, advice: Outcome) -> None:
+        """The tables, the advice, and where all of it lies."""
+        from metaloss.experiments.recommendation_by_training.summary import lines
+
+        self._stop_bar()
+        self._say_report(lines(advice.summary, self.width), advice.folder)
 
     def on_images(self, dataset: Any, source: str) -> None:
         """What a user should know of images of their own before anything is trained on them."""
@@ -250,8 +245,7 @@ class Console(Reporter):
 
     def _say_report(self, lines: Iterable[str], folder: Path) -> None:
         """A report's lines, and the files of its folder."""
-        for line in lines:
-            self.say(line)
+        self._say_all(lines)
         files = sorted(path.name for path in folder.iterdir())
         self.say(f"wrote {folder}/{{{', '.join(files)}}}")
 
@@ -262,8 +256,7 @@ class Console(Reporter):
 
         self.folder = session.folder
         self.target = session.images.target
-        for line in text.heading(session):
-            self.say(line)
+        self._say_all(text.heading(session))
 
     def on_epoch(self, record: dict[str, Any], epochs: int, seconds: float) -> None:
         """An epoch of such a training is over."""
@@ -275,8 +268,7 @@ class Console(Reporter):
         """What the trainings came to on the test images."""
         from metaloss.training import text
 
-        for line in text.table(fits):
-            self.say(line)
+        self._say_all(text.table(fits))
         self.say(f"saved   {fits.folder}/")
 
     def on_study_start(
@@ -287,8 +279,7 @@ class Console(Reporter):
 
         self.folder = folder
         self.scales = {x.name: x.scale for x in settings}
-        for line in lines.heading(folder, study, settings):
-            self.say(line)
+        self._say_all(lines.heading(folder, study, settings))
 
     def on_setting(self, setting: str) -> None:
         """All losses are about to be scored under a setting."""
@@ -305,8 +296,7 @@ class Console(Reporter):
         """How alike the settings order the losses."""
         from metaloss.experiments.rank_study import lines
 
-        for line in lines.result(study.summary):
-            self.say(line)
+        self._say_all(lines.result(study.summary))
         self.say(f"saved   {study.folder}/")
 
     # --- how lines and bars are shown ---
@@ -333,6 +323,10 @@ class Console(Reporter):
         """A plain line; names from files are never markup."""
         if not self.brief:
             self._print(text)
+
+    def _say_all(self, lines: Iterable[str]) -> None:
+        for line in lines:
+            self.say(line)
 
     def _print(self, text: str) -> None:
         self.terminal.print(wrap(text, self.width), markup=False)

@@ -215,6 +215,30 @@ def recommendation_lines(settings: TaskCounts, images: ReportedFolds, losses: in
     ]
 
 
+def refinement_lines(table: dict[str, Any]) -> list[str]:
+    """A formula before and after its constants were tuned, and what other constants gained."""
+    better = table["after"] != table["before"]
+    return [
+        f"before  {table['before']}",
+        f"after   {table['after']}" if better else "after   no better was found",
+        *(refinement_line(name, row) for name, row in table["families"].items()),
+    ]
+
+
+def comparison_heading(settings: TaskCounts, families: Sequence[OpenFamily]) -> list[str]:
+    """What is about to be compared, on which tasks."""
+    return [
+        f"{settings.test_tasks} meta-test tasks · same tasks and initial weights for every "
+        f"loss · {tuned_quantities(settings.tune)} tuned per loss on {settings.tuning_tasks} "
+        "meta-validation tasks",
+        *(
+            f"tasks   {episodes.family.name} ({episodes.family.origin}); "
+            f"data: {episodes.dataset.origin}"
+            for episodes in families
+        ),
+    ]
+
+
 def comparison_lines(summary: dict[str, Any], width: int | None = None) -> list[str]:
     """A comparison's tables and sentences, for a terminal of this width; None: as they are."""
     lines: list[str] = []

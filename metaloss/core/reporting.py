@@ -126,6 +126,18 @@ class Reporter:
     def on_recommendation_end(self, advice: Outcome) -> None:
         """The advice has been written."""
 
+    def on_trainings_start(self, heading: Sequence[str], work: int, folder: Path) -> None:
+        """Losses are about to be tried on a user's images in real trainings.
+
+        Args:
+            heading: what is going to happen and what it costs, in lines.
+            work: steps of training.
+            folder: where the trainings that are over are kept until all are.
+        """
+
+    def on_trainings_end(self, advice: Outcome) -> None:
+        """The advice has been written."""
+
     # --- full-size training ---
 
     def on_fit_start(self, session: FullSizeSession) -> None:

@@ -11,6 +11,7 @@ from metaloss.core.formatting import counted
 from metaloss.core.reporting import Reporter
 from metaloss.core.streams import Stream
 from metaloss.data.datasets import Dataset, load
+from metaloss.data.datasets._files import Files
 from metaloss.data.episodes import Pool
 from metaloss.data.features import RawFeatures
 from metaloss.data.groups import parts_of_groups, with_groups
@@ -157,18 +158,16 @@ def make_folds(
         else load(family.dataset, family.image_options)
     )
     dataset = with_groups(dataset, changes.get("groups", "") if family is None else family.groups)
-    rows, copied = _without_copies(dataset, _taking_part(dataset, images))
+    rows, copied = without_copies(dataset, taking_part(dataset, images))
     counts = list(map(len, rows))
     as_is = family is None and "shots" not in changes and task_sizes.is_uneven(counts)
     least = 1 if as_is else LEAST
-    most = min(min(counts) // LEAST, *_group_counts(dataset, rows))
+    most = min(min(counts) // LEAST, *group_counts(dataset, rows))
     folds = folds or max(FEWEST, min(FOLDS, most))
     why = f" for {least} in each of {folds} folds"
     if few := lacking_classes(dataset.classes, counts, folds * least, why, "different image"):
         raise DataError(f"{spec}: {'of the meta-test pool, ' if images == 'test' else ''}{few}")
-    parts = (
-        _cut(rows, folds, key) if dataset.groups is None else _cut_groups(dataset, rows, folds, key)
-    )
+    parts = cut(dataset, rows, folds, key)
     if family is None:
         # Of the smallest class, without its largest fold.
         rest = min(counts) - -(-min(counts) // folds)
@@ -186,17 +185,23 @@ def make_folds(
     return FoldedImages(family, dataset, parts, copied, features, usual_metric, usual_steps)
 
 
-def _cut(rows: Pool, folds: int, key: Stream) -> tuple[Pool, ...]:
-    """The images of every fold: cut per class, so that every fold holds images of every class."""
+def cut(dataset: Dataset | Files, rows: Pool, folds: int, key: Stream) -> tuple[Pool, ...]:
+    """The images of every fold: cut per class, so that every fold holds images of every class.
+
+    Raises:
+        DataError: groups, which are whole in one fold, leave a fold without a class.
+    """
+    if isinstance(dataset, Dataset) and dataset.groups is not None:
+        return _cut_groups(dataset, rows, folds, key)
     of_classes = [
         x[key.at("fold", c).permutation(len(x))].tensor_split(folds) for c, x in enumerate(rows)
     ]
     return tuple(zip(*of_classes, strict=True))
 
 
-def _group_counts(dataset: Dataset, rows: Pool) -> list[int]:
+def group_counts(dataset: Dataset | Files, rows: Pool) -> list[int]:
     """Of how many groups the images of each class are; of so many images where there are none."""
-    if dataset.groups is None:
+    if not isinstance(dataset, Dataset) or dataset.groups is None:
         return list(map(len, rows))
     return [len(dataset.groups[x].unique()) for x in rows]
 
@@ -208,7 +213,7 @@ def _cut_groups(dataset: Dataset, rows: Pool, folds: int, key: Stream) -> tuple[
         DataError: a fold would lack a class.
     """
     assert dataset.groups is not None
-    counts = _group_counts(dataset, rows)
+    counts = group_counts(dataset, rows)
     few = [(n, name) for n, name in zip(counts, dataset.classes, strict=True) if n < folds]
     if few:
         n, name = min(few)
@@ -241,7 +246,13 @@ def _sizes(parts: tuple[Pool, ...]) -> FoldSizes:
     ]
 
 
-def _taking_part(dataset: Dataset, images: str) -> Pool:
+def taking_part(dataset: Dataset | Files, images: str) -> Pool:
+    """For each class the images that take part.
+
+    Args:
+        dataset: all images.
+        images: "all" but those of an official test split; or "test": the meta-test pool.
+    """
     if images == "test":
         return pools(dataset)["test"].rows
     return tuple(
@@ -250,7 +261,7 @@ def _taking_part(dataset: Dataset, images: str) -> Pool:
     )
 
 
-def _without_copies(dataset: Dataset, pool: Pool) -> tuple[Pool, list[str]]:
+def without_copies(dataset: Dataset, pool: Pool) -> tuple[Pool, list[str]]:
     """The rows of a pool without copies of earlier ones, and those left out with what they copy.
 
     A copy in a fold would be no new image.

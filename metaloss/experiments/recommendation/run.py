@@ -18,6 +18,7 @@ from metaloss.criterion.base import Criterion
 from metaloss.engines.local import Local
 from metaloss.errors import Interrupted
 from metaloss.evaluation.variants import tunes_own
+from metaloss.experiments import recommendation_by_training
 from metaloss.experiments.comparison.losses import CE, ComparedLoss, check_classes
 from metaloss.experiments.recommendation import task_sizes
 from metaloss.experiments.recommendation.cross_validation import (
@@ -121,6 +122,7 @@ def recommend(
     data: str,
     losses: Sequence[Any] | None = None,
     *,
+    train: str | None = None,
     out: str | Path = "recommend",
     name: str = "",
     runs: str | Path = "runs",
@@ -135,6 +137,7 @@ def recommend(
         data: folder:PATH, or a task family or data set by name.
         losses: runs, files, published losses by name, formulas, or losses as `metaloss.load` gives
             them; "usual" among them stands for the usual ones, which alone are tried by default.
+        train: a network as `metaloss.fit` takes it: judge by its real trainings, not by episodes.
         out: the folder that the recommendation's folder is made in.
         name: of that folder; by default the data's name and the seed.
         runs: where runs are looked for by name.
@@ -142,7 +145,8 @@ def recommend(
         stop: asked before every chunk of work; True drops it and raises `Interrupted`. What the
             folds say that were judged by then is written, and `reporter.on_recommendation_stop`
             is told.
-        others: any further field of `Recommendation`, or of the family, as `inner={"steps": 40}`.
+        others: any further field of `Recommendation`, or of the family, as `inner={"steps": 40}`;
+            with `train` of `TrainingRecommendation`, or of the training, as `augment="base"`.
 
     Raises:
         SettingsError: a loss or setting that cannot be, or a loss that has learned from these
@@ -157,7 +161,8 @@ def recommend(
         "reporter": reporter,
         "stop": stop,
     }
-    return start({"data": data, **others}, requested, **options)
+    by_training = {} if train is None else {"train": train}
+    return start({"data": data, **by_training, **others}, requested, **options)
 
 
 def start(
@@ -172,8 +177,14 @@ def start(
 ) -> Advice:
     """Make the recommendation that a table of settings describes.
 
-    Args and errors: as for `recommend`; `table` has its settings and those of the family.
+    Args and errors: as for `recommend`; `table` has its settings and those of the family or, with
+    `train`, of the training.
     """
+    if "train" in table:
+        made = recommendation_by_training.start(
+            table, losses, out=out, name=name, runs=runs, reporter=reporter, stop=stop
+        )
+        return Advice.of(made.verdict, made.compared, made.summary, made.folder)
     changes, recommendation_table = split_settings(table, EPISODE_SETTINGS)
     recommendation: Recommendation = registry.from_table(
         Recommendation, recommendation_table, "recommend"

@@ -1,0 +1,95 @@
+"""A choice of loss and rate on some of the images, and what it is worth on a fold's."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from metaloss.core.metric_scale import MetricScale
+from metaloss.experiments.recommendation_by_training.folds import Part
+from metaloss.experiments.recommendation_by_training.halving import (
+    Candidate,
+    Stage,
+    Survivors,
+    halve,
+)
+from metaloss.experiments.recommendation_by_training.trainings import FoldTraining, Trainings
+from metaloss.inner.metrics import Metric, scores_of
+
+
+@dataclass(frozen=True)
+class Choosing:
+    """How candidates are halved and the survivors judged.
+
+    Attributes:
+        trainings: makes them.
+        candidates: cross-entropy's first.
+        stages: of a halving.
+        seeds: trainings of each survivor in every fold.
+        metric: from logits to values.
+        scale: from values to scores.
+    """
+
+    trainings: Trainings
+    candidates: Sequence[Candidate]
+    stages: Sequence[Stage]
+    seeds: int
+    metric: Metric
+    scale: MetricScale
+
+    def choose(self, fold: int | None) -> Survivors:
+        """The candidates that are best without a fold's images; on all images where None."""
+        return halve(self.candidates, self.stages, partial(self._scores, fold))
+
+    def judge(self, fold: int, candidate: Candidate) -> Float[Tensor, "S V C"]:
+        """The logits of a fold's images after real trainings on all others, one for each seed."""
+        return torch.stack(self.trainings.results(self.judged(fold, candidate)))
+
+    def judged(self, fold: int, candidate: Candidate) -> list[FoldTraining]:
+        """The trainings of a candidate that a fold judges."""
+        steps = self.trainings.trainer.folds.steps
+        return [
+            FoldTraining(candidate.number, candidate.lr, Part(fold), steps, seed)
+            for seed in range(self.seeds)
+        ]
+
+    def of_stage(self, fold: int | None, candidate: Candidate, stage: Stage) -> list[FoldTraining]:
+        """A candidate's trainings in a stage, one inner part after another for every repeat."""
+        folds = self.trainings.trainer.folds
+        steps = max(1, round(stage.length * folds.steps))
+        splits = min(stage.splits or folds.splits, folds.splits)
+        return [
+            FoldTraining(candidate.number, candidate.lr, Part(fold, split, repeat), steps)
+            for repeat in range(stage.repeats)
+            for split in range(splits)
+        ]
+
+    def _scores(
+        self, fold: int | None, candidates: Sequence[Candidate], stage: Stage
+    ) -> list[float]:
+        """What each reaches in a stage: the mean over the repeats, -inf where a training failed."""
+        each = [self.of_stage(fold, x, stage) for x in candidates]
+        logits = self.trainings.results([training for x in each for training in x])
+        n = len(each[0])
+        by_repeat = n // stage.repeats
+        folds = self.trainings.trainer.folds
+        scores = []
+        # Inner parts are scored together: one alone has few images of a rare class.
+        for first in range(0, n, by_repeat):
+            parts = range(first, first + by_repeat)
+            rows = torch.cat([folds.cut(each[0][i].part)[1] for i in parts])
+            answers = [torch.cat([logits[c * n + i] for i in parts]) for c in range(len(each))]
+            scores.append(self.score(torch.stack(answers), folds.images.dataset.labels[rows]))
+        mean = torch.stack(scores).mean(0).nan_to_num(nan=-torch.inf)
+        return [float(x) for x in mean]
+
+    def score(
+        self, logits: Float[Tensor, "P V C"], label: Int[Tensor, " V"]
+    ) -> Float[Tensor, " P"]:
+        """Scores of classifiers that looked at the same images; NaN for one that diverged."""
+        classes = torch.arange(logits.shape[-1])[None]
+        values = self.metric.measure(logits[:, None], label[None], classes)[:, 0]
+        return scores_of(self.scale, values).double()

@@ -1,0 +1,177 @@
+"""What a recommendation by real trainings is going to do, and what it costs."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from metaloss.core import registry
+from metaloss.core.formatting import clock, counted
+from metaloss.core.metric_scale import MetricScale
+from metaloss.core.streams import Stream
+from metaloss.experiments.comparison.losses import ComparedLoss
+from metaloss.experiments.recommendation.task_sizes import METRIC
+from metaloss.experiments.recommendation_by_training.candidates import candidates
+from metaloss.experiments.recommendation_by_training.choice import Choosing
+from metaloss.experiments.recommendation_by_training.folds import Part, TrainingFolds
+from metaloss.experiments.recommendation_by_training.halving import Candidate, Stage, halve
+from metaloss.experiments.recommendation_by_training.settings import TrainingRecommendation
+from metaloss.experiments.recommendation_by_training.trainings import (
+    AnswerCache,
+    FoldTrainer,
+    FoldTraining,
+    Trainings,
+)
+from metaloss.inner.metrics import Metric, scale_of
+from metaloss.tasks.single_training import seconds_of_training
+from metaloss.training.losses import name_losses
+from metaloss.training.models import build, check_batch
+from metaloss.training.schedule import make_schedule
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a recommendation costs at most.
+
+    Attributes:
+        halving: trainings of one halving; most are shorter than the real one.
+        judged: real trainings that the folds judge.
+        steps: of all trainings.
+    """
+
+    halving: int
+    judged: int
+    steps: int
+
+
+def cost_of(choosing: Choosing) -> Cost:
+    """The cost of folds + 1 halvings and of the trainings that the folds judge."""
+    trainings: set[FoldTraining] = set()
+
+    def count(candidates: Sequence[Candidate], stage: Stage) -> list[float]:
+        trainings.update(t for x in candidates for t in choosing.of_stage(None, x, stage))
+        return [0.0] * len(candidates)  # which ones are left makes no difference
+
+    halve(choosing.candidates, choosing.stages, count)
+    folds = choosing.trainings.trainer.folds
+    judged = 2 * folds.folds * choosing.seeds
+    halving_steps = sum(x.steps for x in trainings)
+    steps = (folds.folds + 1) * halving_steps + judged * folds.steps
+    return Cost(len(trainings), judged, steps)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is about to happen, for who watches.
+
+    Attributes:
+        asked: the settings.
+        folds: the images.
+        losses: how many are tried.
+        candidates: losses with their own parameters, each at every rate.
+        scale: how the metric is shown.
+        cost: in trainings.
+        seconds: about how long it takes.
+        workers: trainings at once.
+    """
+
+    asked: TrainingRecommendation
+    folds: TrainingFolds
+    losses: int
+    candidates: Sequence[Candidate]
+    scale: MetricScale
+    cost: Cost
+    seconds: float
+    workers: int
+
+
+def plan_of(choosing: Choosing, asked: TrainingRecommendation, losses: int) -> Plan:
+    """The plan of a recommendation; a few steps are trained for the estimate of its time."""
+    cost = cost_of(choosing)
+    trainings = choosing.trainings
+    return Plan(
+        asked,
+        trainings.trainer.folds,
+        losses,
+        choosing.candidates,
+        choosing.scale,
+        cost,
+        _seconds(choosing, cost),
+        trainings.workers,
+    )
+
+
+def choosing_of(
+    asked: TrainingRecommendation,
+    folds: TrainingFolds,
+    compared: Sequence[ComparedLoss],
+    device: torch.device,
+    stop: Callable[[], bool],
+    on_progress: Callable[[int], None],
+) -> Choosing:
+    """All that trains; whether losses, network and metric fit the images is looked at here.
+
+    Raises:
+        SettingsError: one does not.
+    """
+    classes = folds.images.dataset.classes
+    name_losses([x.label for x in compared], [x.criterion for x in compared], len(classes))
+    tried, losses = candidates(compared, asked.rates, folds.settings.rate, asked.own)
+    trainer = FoldTrainer(folds, losses, device, asked.seed)
+    classifier = trainer.classifier(folds.images, Stream(0))
+    build(
+        asked.train, classifier.shape, Stream(0), pretrained=folds.settings.pretrained
+    )  # which tries it
+    check_batch(classifier, folds.settings.batch or 0)
+    table = metric_table(asked, folds) or {"kind": "accuracy"}
+    metric: Metric = registry.build("metrics", table, "recommend: metric")
+    metric = metric.for_classes(classes, len(classes))
+    trainings = Trainings(trainer, asked, AnswerCache(), stop, on_progress)
+    scale = scale_of(metric, len(classes))
+    return Choosing(trainings, tried, asked.stages, asked.seeds, metric, scale)
+
+
+def metric_table(asked: TrainingRecommendation, folds: TrainingFolds) -> dict[str, Any] | None:
+    """What losses are scored by, our choice where none is named; None: accuracy."""
+    return asked.metric or ({"kind": METRIC} if folds.uneven else None)
+
+
+def _seconds(choosing: Choosing, cost: Cost) -> float:
+    """About how long all trainings take, by the time of a few steps of one."""
+    trainings = choosing.trainings
+    folds = trainings.trainer.folds
+    first = FoldTraining(0, choosing.candidates[0].lr, Part(0), folds.steps)
+
+    def train(steps: int) -> object:
+        return trainings.trainer.attempt(replace(first, steps=steps), trainings.stop)
+
+    images = len(folds.cut(first.part)[0])
+    schedule = make_schedule(folds.training(folds.steps), images)
+    whole = seconds_of_training(train, schedule)
+    return whole * cost.steps / folds.steps / trainings.workers
+
+
+def heading(plan: Plan) -> list[str]:
+    """The images, the training, and what all of it costs, a line each."""
+    folds = plan.folds
+    asked = plan.asked
+    settings = folds.settings
+    cost = plan.cost
+    classes = folds.images.dataset.classes
+    counts = ", ".join(f"{name} {n}" for name, n in zip(classes, folds.counts, strict=True))
+    whole = cost.steps / folds.steps
+    ours = "" if asked.metric or not folds.uneven else ", as classes are uneven"
+    return [
+        f"data    {folds.images.dataset.origin} ({counts})",
+        f"train   {settings.model}, {folds.steps} steps of {settings.batch} images, "
+        f"{settings.optimiser}, augmentation {settings.augment.kind}",
+        f"metric  {plan.scale.title}{ours} (--metric names another)",
+        f"folds   {folds.folds}; inside each, {len(plan.candidates)} candidates "
+        f"({counted(plan.losses, 'loss')} with their own parameters and rates) are halved in "
+        f"{len(asked.stages)} stages, from short trainings to real ones, on {folds.splits} inner "
+        f"parts; what is left and cross-entropy are judged with {asked.seeds} seeds",
+        f"cost    {folds.folds + 1} halvings of {cost.halving} trainings and {cost.judged} that "
+        f"are judged: as much as {whole:.0f} whole trainings; {plan.workers} at once take about "
+        f"{clock(plan.seconds)}",
+    ]

@@ -1,0 +1,286 @@
+"""A recommendation by real trainings as plain values, as lines to print, and as a folder."""
+
+import os
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from metaloss import storage
+from metaloss.core.formatting import percent
+from metaloss.core.metric_scale import MetricScale
+from metaloss.core.tables import csv_bytes, record_table
+from metaloss.experiments.comparison.losses import CE, ComparedLoss
+from metaloss.experiments.comparison.summary import loss_records
+from metaloss.experiments.recommendation.folds import NAMED
+from metaloss.experiments.recommendation.selection import LossChoice
+from metaloss.experiments.recommendation.sentences import rarest, sentences
+from metaloss.experiments.recommendation.verdict import Verdict
+from metaloss.experiments.recommendation_by_training.commands import fit_call, train_command
+from metaloss.experiments.recommendation_by_training.folds import TrainingFolds
+from metaloss.experiments.recommendation_by_training.halving import Candidate
+from metaloss.experiments.recommendation_by_training.plan import Plan, metric_table
+from metaloss.experiments.recommendation_by_training.verdict import JudgedFold, JudgedFolds
+from metaloss.storage.folders import make_folder
+
+CHOSEN = "chosen by the folds"
+
+
+def summarise(
+    about: Mapping[str, Any],
+    compared: Sequence[ComparedLoss],
+    specs: Mapping[str, Any],
+    plan: Plan,
+    final: LossChoice,
+    judged: JudgedFolds,
+    verdict: Verdict,
+) -> dict[str, Any]:
+    """Everything but single images.
+
+    Args:
+        about: settings, command and conditions.
+        compared: the losses.
+        specs: how each of them was asked for, by its label.
+        plan: what was to happen.
+        final: the choice on all images.
+        judged: the folds' choices and what came of them.
+        verdict: what follows.
+    """
+    folds = plan.folds
+    classes = folds.images.dataset.classes
+    spec = verdict.setting.spec or specs.get(verdict.loss, verdict.loss)
+    loss = os.fspath(spec) if isinstance(spec, str | os.PathLike) else verdict.loss
+    metric = metric_table(plan.asked, folds)
+    training = replace(folds.settings, lr=verdict.setting.lr, metric=metric)
+    result: dict[str, Any] = storage.json_safe(
+        {
+            **about,
+            **judged.scale.entry(),
+            "data": _images(folds),
+            "cost": asdict(plan.cost),
+            "losses": loss_records(compared),
+            "rows": _rows(judged, verdict, final),
+            "classes": _classes(judged, folds),
+            "verdict": _verdict(verdict),
+            "folds": [_fold(x, folds.steps, judged.scale) for x in judged.folds],
+            "finalists": {k: x.plain(judged.scale) for k, x in final.settings.items()},
+            "sentences": [
+                *sentences(verdict, final, len(folds.everything)),
+                *_at_the_end(verdict, plan.candidates),
+                *([rarest(classes, folds.counts, judged.scale)] if folds.uneven else []),
+                _real(folds),
+            ],
+            "train": train_command(loss, training),
+            "code": [fit_call(loss, training)],
+        }
+    )
+    return result
+
+
+def _images(folds: TrainingFolds) -> dict[str, Any]:
+    """The images and how they are cut."""
+    dataset = folds.images.dataset
+    return {
+        "images": len(folds.everything),
+        "per_class": dict(zip(dataset.classes, folds.counts, strict=True)),
+        "copies_left_out": folds.copies,
+        "folds": folds.folds,
+        "splits": folds.splits,
+        "origin": dataset.origin,
+    }
+
+
+def _verdict(verdict: Verdict) -> dict[str, Any]:
+    """The verdict as plain values, its gain in the metric's own sign."""
+    scale = verdict.scale
+    table = asdict(verdict)
+    del table["scale"]
+    return {
+        **table,
+        "gain": scale.difference(table["gain"]),
+        "setting": verdict.setting.plain(scale),
+        "evidence": verdict.evidence,
+    }
+
+
+def _fold(fold: JudgedFold, steps: int, scale: MetricScale) -> dict[str, Any]:
+    """A fold's choice: what was left of its halving, and how many candidates each stage had."""
+    survivors = fold.survivors
+    return {
+        "chosen": _candidate(survivors.best),
+        "ce": _candidate(survivors.ce),
+        "stages": survivors.stages,
+        "left": [
+            {**_candidate(x), scale.kind: scale.value(score)}
+            for x, score in survivors.scores.items()
+        ],
+        "steps": steps,
+    }
+
+
+def _candidate(x: Candidate) -> dict[str, Any]:
+    return {"loss": x.spec or x.label, "lr": x.lr}
+
+
+def _rows(judged: JudgedFolds, verdict: Verdict, final: LossChoice) -> list[dict[str, Any]]:
+    """Cross-entropy, and what the folds chose, on images that neither has seen."""
+    scale = judged.scale
+    setting = final.settings[CE]
+    ce, ce_accuracy = judged.values(judged.ce)
+    ours, accuracy = judged.values(judged.ours)
+    folds = len(judged.folds)
+    own = verdict.chosen.get(CE, 0)
+    return [
+        {
+            "loss": CE,
+            "lr": setting.lr,
+            "steps": setting.steps,
+            "accuracy": ce_accuracy,
+            scale.kind: ce,
+            "gain": None,
+            "chosen": own,
+        },
+        {
+            "loss": CHOSEN,
+            "lr": None,
+            "steps": setting.steps,
+            "accuracy": accuracy,
+            scale.kind: ours,
+            "gain": scale.difference(asdict(verdict.gain)),
+            "chosen": folds - own,
+        },
+    ]
+
+
+def _classes(judged: JudgedFolds, folds: TrainingFolds) -> list[dict[str, Any]]:
+    """Every class with its recall and its answers, means over the seeds."""
+    confusions = {"ce": judged.confusion(judged.ce), "chosen": judged.confusion(judged.ours)}
+    rows = []
+    for label, name in enumerate(folds.images.dataset.classes):
+        row: dict[str, Any] = {"class": name, "images": int((judged.label == label).sum())}
+        for key, table in confusions.items():
+            row[f"recall_{key}"] = float(table[label, label] / table[label].sum())
+            row[f"answers_{key}"] = table[label].tolist()
+        rows.append(row)
+    return rows
+
+
+def _at_the_end(verdict: Verdict, candidates: Sequence[Candidate]) -> list[str]:
+    """That a better rate may lie beyond those that were tried."""
+    rates = sorted({x.lr for x in candidates})
+    lr = verdict.setting.lr
+    if len(rates) < 2 or lr not in (rates[0], rates[-1]):
+        return []
+    tried = ", ".join(f"{x:g}" for x in rates)
+    return [
+        f"The rate {lr:g} is at the end of those tried ({tried}); --set rates=[…] tries others."
+    ]
+
+
+def _real(folds: TrainingFolds) -> str:
+    """That the numbers are of real trainings, though on fewer images."""
+    settings = folds.settings
+    share = (folds.folds - 1) / folds.folds
+    return (
+        f"Judged by trainings as the command makes them: {settings.model}, {folds.steps} steps, "
+        f"batch {settings.batch}, on the {percent(share)} of the images outside a fold."
+    )
+
+
+def partly(judged: JudgedFolds, folds: TrainingFolds) -> str:
+    """What is known where the work ends early."""
+    gain = judged.scale.difference(asdict(judged.gain()))
+    return (
+        f"{len(judged.folds)} of {folds.folds} folds are judged: there choosing gains "
+        f"{judged.scale.interval(gain)} over cross-entropy; nothing is recommended yet"
+    )
+
+
+def fold_in_words(judged: JudgedFolds) -> str:
+    """What the fold that was judged last has shown."""
+    last = JudgedFolds(judged.folds[-1:], judged.metric, judged.scale, judged.certainty, judged.key)
+    scale = judged.scale
+    best, ce = last.folds[0].survivors.best, last.folds[0].survivors.ce
+    text = f"cross-entropy at {ce.lr:g}: {scale.named(last.values(last.ce)[0])}"
+    if best == ce:
+        return text
+    return (
+        f"{text}; {best.spec or best.label} at {best.lr:g}: {scale.text(last.values(last.ours)[0])}"
+    )
+
+
+def copies_in_words(folds: TrainingFolds) -> str:
+    """The images that were left out, the first of them by name."""
+    return ", ".join(folds.copies[:NAMED]) + (", …" if len(folds.copies) > NAMED else "")
+
+
+def write(out: Path, name: str, summary: dict[str, Any], judged: JudgedFolds) -> Path:
+    """The new folder under `out`, with `-2`, `-3` … where the name is taken.
+
+    Raises:
+        DiskError: it cannot be made.
+    """
+    files = {
+        "summary.json": storage.json_bytes(summary),
+        "results.csv": csv_bytes([_plain(row) for row in summary["rows"]]),
+        "per_image.csv": csv_bytes(_per_image(summary, judged)),
+    }
+    return make_folder(out, name, files, "recommendation")
+
+
+def _plain(row: Mapping[str, Any]) -> dict[str, Any]:
+    gain = row["gain"] or {}
+    return {**{k: v for k, v in row.items() if k != "gain"}, **{f"gain_{k}": gain[k] for k in gain}}
+
+
+def _per_image(summary: dict[str, Any], judged: JudgedFolds) -> list[dict[str, Any]]:
+    """Every image with the share of the seeds that answer it rightly."""
+    classes = [row["class"] for row in summary["classes"]]
+    right = {
+        "ce": (judged.ce.argmax(2) == judged.label).double().mean(0),
+        "chosen": (judged.ours.argmax(2) == judged.label).double().mean(0),
+    }
+    folds = [number for number, x in enumerate(judged.folds) for _ in range(len(x.rows))]
+    rows = [row for x in judged.folds for row in x.rows.tolist()]
+    return [
+        {
+            "image": image,
+            "class": classes[int(judged.label[i])],
+            "fold": folds[i],
+            **{f"right_{key}": float(values[i]) for key, values in right.items()},
+        }
+        for i, image in enumerate(rows)
+    ]
+
+
+def lines(summary: dict[str, Any], width: int | None = None) -> list[str]:
+    """The tables, what they allow one to say, and the command, as they are printed."""
+    scale = MetricScale.of(summary)
+    folds = summary["data"]["folds"]
+    certainty = 100 * summary["verdict"]["certainty"]
+    cells = [
+        {
+            "loss": row["loss"],
+            scale.title: scale.text(row[scale.kind]),
+            "accuracy": percent(row["accuracy"]),
+            f"Δ to ce [{certainty:g} % CI]": scale.interval(row["gain"]) if row["gain"] else "",
+            "chosen": f"{row['chosen']}/{folds}",
+        }
+        for row in summary["rows"]
+    ]
+    classes = [
+        {
+            "class": row["class"],
+            "images": str(row["images"]),
+            "recall with ce": percent(row["recall_ce"]),
+            CHOSEN: percent(row["recall_chosen"]),
+        }
+        for row in summary["classes"]
+    ]
+    return [
+        *record_table(cells, width),
+        *record_table(classes, width),
+        *summary["sentences"],
+        f"    {shlex.join(summary['train'])}",
+    ]
