@@ -22,7 +22,7 @@ from metaloss.data.datasets import Dataset
 from metaloss.data.places import features_role, is_path_source
 from metaloss.errors import SettingsError
 from metaloss.storage.resuming import ResumableFolder
-from metaloss.training import folders, results
+from metaloss.training import folders, report, results
 from metaloss.training.defaults import decided
 from metaloss.training.images import TrainingImages, open_images
 from metaloss.training.interruption import resumable
@@ -300,6 +300,8 @@ def _run(session: TrainingSession) -> Fits:
         if network is not None and not isinstance(network, nn.Module):
             network = network()
         fits = results.fits(folder, records, table, network)
+        if not storage.is_file(folder / report.FILE):
+            report.write(fits, session.images)
     session.reporter.on_fit_end(fits)
     return fits
 

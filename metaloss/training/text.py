@@ -1,7 +1,7 @@
 """What a training has to say, as lines of text."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -111,6 +111,12 @@ def epoch(record: dict[str, Any], epochs: int, seconds: float, target: Target | 
 
 def table(fits: Fits) -> list[str]:
     """Every loss on the test images, as mean and standard deviation over the seeds."""
+    heading, cells = results_table(fits)
+    return [f"test    {heading}", *tables.table(cells), *_recalls(fits.table)]
+
+
+def results_table(fits: Fits) -> tuple[str, list[list[str]]]:
+    """What the table of the test says in a line, and its rows, their heading first."""
     summary = fits.summary
     base = next(row for row in fits.table if row["loss"] == summary["baseline"])
     target = target_of({**summary, **base})
@@ -132,14 +138,8 @@ def table(fits: Fits) -> list[str]:
         if len(rows) > 1
         else ""
     )
-    return [
-        (
-            f"test    {summary['images']['test']} images, looked at once; n = {seeds}, "
-            f"{spread}{against}"
-        ),
-        *tables.table(cells),
-        *_recalls(fits.table),
-    ]
+    images = summary["images"]["test"]
+    return f"{images} images, looked at once; n = {seeds}, {spread}{against}", cells
 
 
 def _recalls(rows: Sequence[dict[str, Any]]) -> list[str]:
@@ -150,7 +150,7 @@ def _recalls(rows: Sequence[dict[str, Any]]) -> list[str]:
     if len(classes) <= CLASSES:
         cells = [
             ["recall", *classes],
-            *([row_name(row), *(_recall(row, name) for name in classes)] for row in rows),
+            *([row_name(row), *(recall_cell(row, name) for name in classes)] for row in rows),
         ]
         return tables.table(cells)
     return [
@@ -163,10 +163,10 @@ def _lowest(row: dict[str, Any]) -> str:
     """The classes that a loss's networks find least."""
     known = [(name, value) for name, value in row["recall"].items() if not _none(value)]
     worst = sorted(known, key=lambda x: x[1])[:CLASSES]
-    return f"{row_name(row)}  " + ", ".join(f"{name} {_recall(row, name)}" for name, _ in worst)
+    return f"{row_name(row)}  " + ", ".join(f"{name} {recall_cell(row, name)}" for name, _ in worst)
 
 
-def _recall(row: dict[str, Any], name: str) -> str:
+def recall_cell(row: Mapping[str, Any], name: str) -> str:
     """A class's recall, with its 95 % interval where there is one."""
     low, high = row.get("recall_interval", {}).get(name, (None, None))
     text = _percent(row["recall"][name])

@@ -34,6 +34,7 @@ FILES = {
         "timing.csv",
         "results.csv",
         "summary.json",
+        "report.html",
         "model.json",
         "places.json",
         "lock",

@@ -15,13 +15,16 @@ from metaloss.core.reporting import Reporter
 from metaloss.core.streams import Stream
 from metaloss.errors import Interrupted, SettingsError
 from metaloss.inner.thresholds import search_thresholds
-from metaloss.training import cautions, module, results, session, text
+from metaloss.training import cautions, module, report, results, session, text
+from metaloss.training.images import in_memory
 from metaloss.training.losses import class_weights
 from metaloss.training.measurement import Predictions
 from metaloss.training.sampling import balanced_order
+from metaloss.training.settings import resolve
 from metaloss.training.targets import Classification, classification_by, target_of
 from metaloss.training.testing import chosen_thresholds, most_wrong
 
+CPU = torch.device("cpu")
 SMALL = {"epochs": 2, "batch": 16, "lr": 0.1, "validation": 0.2}
 
 
@@ -290,3 +293,28 @@ def test_the_most_wrong_answers_are_those_whose_class_is_least_probable():
 def test_a_failed_training_has_no_matrix():
     runs = [{"recall": {"a": math.nan}, "confusion": [], "failed": "x"}]
     assert results._of_classes(runs) == {}
+
+
+def test_the_report_is_one_page_with_recall_matrix_and_the_most_wrong_images(uneven, network):
+    fits = metaloss.fit_all(
+        ["ce", "mse"], network, uneven, metric="mcc", thresholds=True, **SMALL | {"lr": 1e-3}
+    )
+    page = (fits.folder / "report.html").read_text()
+    assert "http" not in page
+    assert "Matthews correlation" in page
+    assert "Recall of every class" in page
+    wrong = sum(any(x["wrong"] for x in fits.summary["trainings"] if x["loss"] == loss)
+                for loss in ("ce", "mse"))  # fmt: skip
+    assert wrong > 0
+    assert page.count('src="data:image/png;base64,') == 1 + wrong
+    assert f"metaloss train --config {fits.folder / 'config.toml'}" in page
+    low, high = fits.table[0]["recall_interval"]["a"]
+    assert f"[{100 * low:.0f}, {100 * high:.0f}]" in page
+
+
+def test_the_most_wrong_images_are_named_by_their_files(uneven, network):
+    named = replace(uneven, files=tuple(f"x/{i}.png" for i in range(len(uneven.labels))))
+    fits = metaloss.fit_all(["ce"], network, named, **SMALL | {"lr": 1e-3})
+    (run,) = fits.summary["trainings"]
+    assert report._file(named, run["wrong"][0]["row"]) == f"x/{run['wrong'][0]['row']}.png"
+    assert report.wrong_answers("ce", run["wrong"], in_memory(named, resolve({}), CPU)).png
