@@ -9,9 +9,13 @@ THRESHOLD = 10  # the same of a class, for its threshold
 STEPS = 50  # below which hardly any network has learned
 NAMED = 5  # classes that a sentence names
 UNEVEN = 1.5  # times as many images in the largest class as in the smallest
+# What to try where a network gives up small classes, and where something is done already.
 REMEDIES = (
     "Try --class-weights balanced, --sampling balanced or --loss 'logit_adjustment(tau=1)'; judge "
     "by --metric balanced_accuracy"
+)
+FURTHER_REMEDIES = (
+    "Try more --epochs, --features of a pretrained network, or more images of the small classes"
 )
 FAR = 10.0  # times the first step's loss, from which a validation loss has exploded
 
@@ -74,23 +78,28 @@ def exploded(record: Mapping[str, Any], classes: int, rate: float) -> str | None
 
 
 def of_results(
-    by_loss: Mapping[str, Sequence[Mapping[str, Any]]], counts: Mapping[str, int]
+    by_loss: Mapping[str, Sequence[Mapping[str, Any]]],
+    counts: Mapping[str, int],
+    balanced: bool = False,
 ) -> list[str]:
     """What the results on the test images hide, a sentence each.
 
     Args:
         by_loss: of every loss what each seed came to.
         counts: images of every class to train on; nothing where pixels have classes.
+        balanced: whether the training makes up for uneven classes already.
     """
+    remedies = FURTHER_REMEDIES if balanced else REMEDIES
     texts = []
     for label, runs in by_loss.items():
         sound = [x for x in runs if not x["failed"]]
         several = [x for x in sound if x["only_answer"] is None and "recall" in x]
         found = (
-            one_answer([x["only_answer"] for x in sound], counts),
+            one_answer([x["only_answer"] for x in sound]),
             never_found([x["recall"] for x in several], counts),
         )
-        texts += [f"{label}: {text}" for text in found if text is not None]
+        advice = f". {remedies}" if uneven(counts) else ""
+        texts += [f"{label}: {text}{advice}" for text in found if text is not None]
     return texts
 
 
@@ -109,18 +118,15 @@ def never_found(recalls: Sequence[Mapping[str, float]], counts: Mapping[str, int
     more = f" and {len(never) - NAMED} more" if len(never) > NAMED else ""
     return (
         f"in {times} of {len(recalls)} trainings a class is never found, its recall is 0: {names}"
-        f"{more}; accuracy hides that. {REMEDIES}"
+        f"{more}; accuracy hides that"
     )
 
 
-def one_answer(
-    answers: Sequence[str | None], counts: Mapping[str, int] | None = None
-) -> str | None:
+def one_answer(answers: Sequence[str | None]) -> str | None:
     """That networks answer the same to every test image.
 
     Args:
         answers: of every training the class that is its only answer; None where there are several.
-        counts: images of every class to train on, where it is known.
     """
     only = [x for x in answers if x is not None]
     if not only:
@@ -130,7 +136,6 @@ def one_answer(
         f"in {len(only)} of {len(answers)} trainings the answer to every test image is the same "
         f"class ({names}): the "
         "network has learned nothing of the others; another --lr, or more --epochs"
-        + (f". {REMEDIES}" if uneven(counts or {}) else "")
     )
 
 

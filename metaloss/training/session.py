@@ -328,7 +328,8 @@ class TrainingSession:
         }
         results_of = {"baseline": base, "table": lines, "trainings": runs, "tuning": tuning}
         counts = self.images.class_counts(self.settings.per_class, Stream(self.settings.seed))
-        warned = {"cautions": cautions.of_results(by_loss, counts)}
+        balanced = bool(self.settings.class_power) or self.settings.sampling == "balanced"
+        warned = {"cautions": cautions.of_results(by_loss, counts, balanced)}
         return {**about, **self.images.target.scale.entry(), **results_of, **warned}
 
     def _write(self, now: TrainingRecord | None = None) -> None:

@@ -261,6 +261,14 @@ def test_a_class_that_is_never_found_is_said_loudly(uneven):
     assert loud in json.loads((fits.folder / "summary.json").read_bytes())["cautions"]
 
 
+def test_what_is_done_already_is_not_advised():
+    runs = {"ce": [{"failed": "", "only_answer": None, "recall": {"a": 1.0, "b": 0.0}}]}
+    first, again = (cautions.of_results(runs, {"a": 9, "b": 2}, x)[0] for x in (False, True))
+    assert "--class-weights balanced" in first
+    assert "--class-weights" not in again
+    assert "--features" in again
+
+
 def test_few_images_for_a_threshold_are_said():
     assert cautions.few_for_thresholds({"a": 40, "b": 10}) is None
     assert "on 2 images of 'b'" in cautions.few_for_thresholds({"a": 40, "b": 2})
