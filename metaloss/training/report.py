@@ -13,6 +13,7 @@ from metaloss.core.plot_style import Picture, drawing_style, panels, render, sho
 from metaloss.data.datasets import Dataset
 from metaloss.data.datasets._files import DEFAULT_SIZE, Files
 from metaloss.training import text
+from metaloss.training.figures import row_name
 from metaloss.training.images import TrainingImages
 from metaloss.training.results import Fits
 
@@ -59,7 +60,7 @@ def _recalls(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     with_recall = [row for row in rows if "recall" in row]
     if not with_recall:
         return []
-    columns = ["class", *map(text.row_name, with_recall)]
+    columns = ["class", *map(row_name, with_recall)]
     cells = [
         [name, *(text.recall_cell(row, name) for row in with_recall)]
         for name in with_recall[0]["recall"]
@@ -87,7 +88,7 @@ def _most_wrong(summary: Mapping[str, Any], images: TrainingImages) -> list[str]
     pictures = []
     for row in summary["table"]:
         runs = [x for x in summary["trainings"] if x["loss"] == row["loss"]]
-        wrong = next((x["wrong"] for x in runs if x.get("wrong")), [])
+        wrong: list[dict[str, Any]] = next((x["wrong"] for x in runs if x.get("wrong")), [])
         if wrong and not row.get("thresholds") and _shows(images):
             pictures.append(wrong_answers(row["loss"], wrong, images))
     figures = map(webpage.figure, pictures)

@@ -27,9 +27,10 @@ from metaloss.experiments.recommendation.folds import (
 from metaloss.experiments.recommendation.task_sizes import is_uneven
 from metaloss.experiments.recommendation_by_training.settings import TrainingRecommendation
 from metaloss.training.defaults import decided, epoch_length
-from metaloss.training.images import Rows, Shares, TrainingImages, moments, open_images
+from metaloss.training.images import Shares, TrainingImages, moments, open_images
 from metaloss.training.schedule import make_schedule
 from metaloss.training.settings import Training
+from metaloss.training.sources import Rows
 
 
 @dataclass(frozen=True)
