@@ -4,8 +4,9 @@
 
 It makes `FOLDER/train` with 120 pullovers, 45 coats and 18 shirts of the official training split,
 drawn by the seed, and `FOLDER/test` with 300 of each from the official test split, the same for
-every seed. The full Fashion-MNIST must be there (`metaloss data fetch fashionmnist`, or Debian's
-package dataset-fashion-mnist).
+every seed. Measurements take them from the full Fashion-MNIST (`metaloss data fetch fashionmnist`,
+or Debian's package dataset-fashion-mnist); without it they come from the subset that metaloss
+embeds, and are other images.
 """
 
 import argparse
