@@ -30,10 +30,16 @@ def parameters(name, shape=COLOUR):
 
 @pytest.mark.parametrize(
     ("name", "millions"),
-    [("convnet", 0.009986), ("resnet9", 6.57), ("wrn-28-10", 36.48)],
+    [
+        ("convnet", 0.009986),
+        ("resnet9", 6.57),
+        ("wrn-28-10", 36.48),
+        ("linear", 0.030730),
+        ("mlp", 0.394634),
+    ],
     ids=NETWORKS,
 )
-def test_the_small_networks_have_the_published_sizes(name, millions):
+def test_our_networks_have_the_sizes_that_they_should(name, millions):
     assert parameters(name) / 1e6 == pytest.approx(millions, abs=0.005 if millions > 1 else 1e-9)
 
 
