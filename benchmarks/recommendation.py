@@ -1,8 +1,12 @@
 """Whether `metaloss recommend` is right about itself: how often it names another loss than
-cross-entropy, and rightly.
+cross-entropy, and rightly, and how often it says that a search is worth it.
 
-    python benchmarks/recommendation.py [--rows outliers alike noise worse] [--images 40 100]
-                                        [--repeats 40] [--json | --markdown]
+    python benchmarks/recommendation.py [--rows outliers few_outliers alike noise worse]
+                                        [--images 40 100] [--repeats 40] [--search 0]
+                                        [--json | --markdown]
+
+`--search 20` also evolves a loss on the user's images, in so many generations, and says what that
+gains on the fresh ones over cross-entropy at its best rate and number of steps.
 
 Each repetition makes a user's images anew (four classes of 6x6 pixels), asks for a recommendation,
 and then measures on 2,000 fresh images per class what the recommended loss is worth when it trains
@@ -11,6 +15,7 @@ on tasks of the user's images: the truth.
 - *outliers*: a quarter of each class's images shows the next class, three times as strong.
   Cross-entropy gives such an image as much weight as any other one; mae lets go of an image that
   the others contradict, so it is better.
+- *few_outliers*: a twelfth of them does.
 - *alike*: cross-entropy times 0.5, 2 and 5, on images that can be learned. Nothing is better but
   for a rate that lies between those tried.
 - *noise*: images that tell nothing about their class; published losses. Nothing is better.
@@ -22,6 +27,7 @@ import json
 import tempfile
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
@@ -35,7 +41,7 @@ from metaloss.engines.local import Local
 from metaloss.evaluation.episode_evaluation import EpisodeEvaluation
 from metaloss.evaluation.tuning import Setting
 from metaloss.experiments.recommendation import Advice, folds
-from metaloss.tasks import step_counts
+from metaloss.tasks import episodic, step_counts
 from metaloss.tasks.classifier_inputs import normalised
 from metaloss.tasks.episodic import Episodes
 
@@ -47,6 +53,7 @@ CONTRAST = 30.0
 NOISE = 40.0
 LOSSES = {
     "outliers": ("mae", "mse", "gce", "focal", "label_smoothing"),
+    "few_outliers": ("mae", "mse", "gce", "focal", "label_smoothing"),
     "alike": ("0.5 * -y * logp", "2 * -y * logp", "5 * -y * logp"),
     "noise": ("mae", "mse", "gce", "focal", "label_smoothing"),
     "worse": ("c1_printed", "r1_printed", "focal(gamma=20)"),
@@ -61,6 +68,14 @@ SMALL: dict[str, Any] = {
 }
 STEPS = (20, 40)  # among which the strongest cross-entropy is sought; fewer than usual
 TRUTH = 64  # tasks
+ODD = {"outliers": 4, "few_outliers": 12}  # one of so many images shows the next class
+# Tasks of a search that is to be tried; a class has four sevenths of its images to be learned from.
+SEARCHED = """dataset = "digits"
+ways = 4
+shots = {shots}
+val = {val}
+classifier = {{ kind = "mlp", hidden = [16] }}
+"""
 
 
 @dataclass(frozen=True)
@@ -73,6 +88,8 @@ class Outcome:
         gain: what was said of choosing so: mean, lowest and highest.
         truth: of the loss that is best on all the user's images, over cross-entropy.
         seconds: of the recommendation.
+        worth: whether it said that a search is worth it.
+        searched: what a search gained, over cross-entropy at its best; None where none was tried.
     """
 
     name: str
@@ -80,6 +97,8 @@ class Outcome:
     gain: tuple[float, float, float]
     truth: float
     seconds: float
+    worth: bool = False
+    searched: float | None = None
 
 
 def images(kind: str, n: int, key: Stream) -> Dataset:
@@ -90,8 +109,9 @@ def images(kind: str, n: int, key: Stream) -> Dataset:
     pattern = key.at("pattern").normal(CLASSES, 1, SIDE, SIDE)
     shown = label
     contrast = torch.full(label.shape, 0.0 if kind == "noise" else CONTRAST)
-    if kind == "outliers":
-        odd = torch.cat([key.at("odd", c).permutation(each) < each // 4 for c in range(CLASSES)])
+    if kind in ODD:
+        few = each // ODD[kind]
+        odd = torch.cat([key.at("odd", c).permutation(each) < few for c in range(CLASSES)])
         shown = torch.where(odd, (label + 1) % CLASSES, label)
         contrast = contrast * (1 + 2 * odd)
     noise = NOISE * key.at("noise").normal(len(label), 1, SIDE, SIDE)
@@ -101,7 +121,9 @@ def images(kind: str, n: int, key: Stream) -> Dataset:
     return Dataset(kind, pixels, label, tuple("abcd"), torch.arange(len(label)), fresh, "simulated")
 
 
-def repetition(kind: str, n: int, seed: int, small: dict[str, Any]) -> Outcome:
+def repetition(
+    kind: str, n: int, seed: int, small: dict[str, Any], generations: int = 0
+) -> Outcome:
     """Ask for a recommendation, and measure what it is worth."""
     key = Stream(seed).at(kind, n)
     data = images(kind, n, key)
@@ -122,7 +144,35 @@ def repetition(kind: str, n: int, seed: int, small: dict[str, Any]) -> Outcome:
         (gain.mean, gain.low, gain.high),
         truth(advice, data, small),
         seconds,
+        advice.summary["search"]["worth"],
+        searched(data, n, seed, generations) if generations else None,
     )
+
+
+def searched(data: Dataset, n: int, seed: int, generations: int) -> float:
+    """What a search on the user's images gains on the fresh ones."""
+    learned = min(round(n * 4 / 7), n - round(n * 4 / 7))
+    shots = max(1, learned // 2)
+    instead = (
+        patch.object(episodic, "load", lambda name, options: data),
+        patch.object(step_counts, "STEPS", STEPS),
+    )
+    with tempfile.TemporaryDirectory() as folder, instead[0], instead[1]:
+        tasks = Path(folder) / "searched.toml"
+        tasks.write_text(SEARCHED.format(shots=shots, val=learned - shots))
+        result = metaloss.evolve(
+            tasks=str(tasks),
+            genome="targets",
+            generations=generations,
+            tasks_per_generation=4,
+            baseline_tasks=16,
+            winner_tasks=32,
+            test_tasks=TRUTH,
+            seed=seed,
+            out=folder,
+        )
+        (of_family,) = result.summary["test"].values()
+    return float(of_family["ce_steps"]["gain"]["mean"])
 
 
 def truth(advice: Advice, data: Dataset, small: dict[str, Any]) -> float:
@@ -164,6 +214,8 @@ def row(kind: str, n: int, found: list[Outcome]) -> dict[str, Any]:
         "gain": sum(x.gain[0] for x in found) / len(found),
         "truth": sum(x.truth for x in found) / len(found),
         "truth_within": sum(within),
+        "worth": sum(x.worth for x in found),
+        "searched": [x.searched for x in found if x.searched is not None],
         "losses": sorted({x.name for x in named}),
         "seconds": sorted(x.seconds for x in found)[len(found) // 2],
     }
@@ -178,6 +230,8 @@ HEAD = (
     "gain said",
     "true gain",
     "true gain within the interval",
+    "search worth it",
+    "a search gained",
     "named",
     "seconds",
 )
@@ -195,6 +249,8 @@ def cells(row: dict[str, Any]) -> list[Any]:
         f"{100 * row['gain']:+.1f}",
         f"{100 * row['truth']:+.1f}",
         f"{row['truth_within'] / n:.1%}",
+        f"{row['worth']} ({row['worth'] / n:.1%})",
+        ", ".join(f"{100 * x:+.1f}" for x in row["searched"]) or "–",
         ", ".join(row["losses"]),
         row["seconds"],
     ]
@@ -210,11 +266,18 @@ def main() -> None:
         "--images", nargs="+", type=int, default=[40], help="per class, that the user has"
     )
     parser.add_argument("--repeats", type=int, default=40)
+    parser.add_argument(
+        "--search", type=int, default=0, help="generations of a search that is tried"
+    )
     parser.add_argument("--json", action="store_true", help="a list of rows")
     parser.add_argument("--markdown", action="store_true", help="a table in Markdown")
     asked = parser.parse_args()
     rows = [
-        row(kind, n, [repetition(kind, n, seed, SMALL) for seed in range(asked.repeats)])
+        row(
+            kind,
+            n,
+            [repetition(kind, n, seed, SMALL, asked.search) for seed in range(asked.repeats)],
+        )
         for kind in asked.rows
         for n in asked.images
     ]

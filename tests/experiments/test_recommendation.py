@@ -539,8 +539,10 @@ def test_the_command_prints_a_table_the_advice_and_its_code(tmp_path, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert lines[1].startswith("folds   5 of 26 images; 3 losses")
     assert lines[2].endswith("; cnn, 3 steps")
-    assert [line.split()[0] for line in lines[3:8]] == ["loss", "ce", "mse", "-y*logp", "ce,"]
-    assert any("cross-entropy" in line for line in lines[8:])
+    assert [line[:8] for line in lines[3:8]] == [f"fold {n}/5" for n in range(1, 6)]
+    assert [line.split()[0] for line in lines[8:13]] == ["loss", "ce", "mse", "-y*logp", "ce,"]
+    assert any("cross-entropy" in line for line in lines[13:])
+    assert lines[-4].startswith(f"    metaloss train --data {data} --loss ")
     assert lines[-3].startswith("    loss = metaloss.load(")
     assert lines[-1] == "wrote recommend/scans-0/{per_task.csv, results.csv, summary.json}"
 

@@ -22,7 +22,7 @@ from metaloss.evaluation.rivals.methods import METHODS, TaskArrays
 from metaloss.evaluation.tuning import Setting
 from metaloss.experiments.recommendation import code as use_code
 from metaloss.experiments.recommendation import folds, rivals, selection, sentences
-from metaloss.experiments.recommendation.verdict import ScoreGain, Verdict
+from metaloss.experiments.recommendation.verdict import ScoreGain, Verdict, worth_searching
 from metaloss.inner.loop import Inner
 from metaloss.tasks import step_counts
 
@@ -291,3 +291,57 @@ def test_a_stop_leaves_what_the_judged_folds_say(scans, tmp_path):
     assert summary["folds"] == whole.summary["folds"][:2]
     with (impatient.partial.folder / "per_task.csv").open() as file:
         assert {x["fold"] for x in csv.DictReader(file)} == {"0", "1"}
+
+
+# --- whether a search is worth it ---
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "worth"),
+    [(0.01, 0.05, True), (0.001, 0.009, False), (-0.01, 0.05, False), (0.0, 0.0, False)],
+)
+def test_a_search_is_worth_it_where_losses_gain_more_than_chance(low, high, worth):
+    gain = ScoreGain((low + high) / 2, low, high)
+    text = sentences.search_in_words(gain, BALANCED, "mae")
+    assert worth_searching(gain, BALANCED) == worth == ("may be worth it" in text)
+    assert ("is not worth it" in text) == (not worth)
+    if worth:
+        assert (
+            "the losses tried gain +3.0 points (80 % interval +1.0 to +5.0) over cross-entropy at "
+            "its best number of steps" in text
+        )
+        assert "mae gives most of that without one" in text
+
+
+def test_what_a_search_could_gain_is_of_losses_alone_on_held_out_images(advice):
+    search = advice.summary["search"]
+    assert search["worth"] == (search["low"] > 0 and search["mean"] >= 0.01)
+    with (advice.folder / "per_task.csv").open() as file:
+        value = {
+            (int(x["fold"]), x["loss"], int(x["task"])): float(x["balanced_accuracy"])
+            for x in csv.DictReader(file)
+        }
+    gains = []
+    for number, fold in enumerate(advice.summary["folds"]):
+        of_losses = {name: x["balanced_accuracy"] for name, x in fold["settings"].items()}
+        best = max(of_losses, key=lambda name: of_losses[name])
+        gains += [value[number, best, t] - value[number, "ce", t] for t in range(3)]
+    assert search["mean"] == pytest.approx(np.mean(gains), abs=1e-6)
+    assert any(text.startswith("A search (metaloss evolve) ") for text in advice.sentences)
+
+
+def test_the_command_trains_with_what_is_recommended():
+    setting = Setting(0.1, 20)
+    gain = ScoreGain(0.05, 0.02, 0.08)
+    loss = Verdict("mae", setting, "mae", gain, None, {"mae": 3}, 0.95)
+    assert (
+        use_code.train_command("folder:my scans", "gce(q=0.5)", loss, "macro_f1")
+        == "metaloss train --data 'folder:my scans' --loss 'gce(q=0.5)' --metric macro_f1"
+    )
+    assert not use_code.train_command("file:wine.npz", "mae", loss, None)
+    change = ChangeChoice("ce, thresholds", "largest offset", 1.0, 0.9, lambda x: x, (0.0, 1.0))
+    changed, _, _ = said_of(change)
+    command = use_code.train_command("folder:x", "ce", changed, "macro_f1")
+    assert command == "metaloss train --data folder:x --loss ce --metric macro_f1 --thresholds"
+    fitted, _, _ = said_of(FittedChoice(METHODS[0], 10.0, 0.6))
+    assert not use_code.train_command("folder:x", "ce", fitted, None)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 from collections.abc import Sequence
 from typing import Any
 
@@ -67,6 +68,30 @@ def lines(
             f"lr={final.late.lr:g}"
         ]
     return code
+
+
+def train_command(data: str, spec: Any, verdict: Verdict, metric: str | None) -> str:
+    """The command that trains a network of full size so; "" where there is none.
+
+    Args:
+        data: what names the images.
+        spec: the loss as it was asked for.
+        verdict: what to use.
+        metric: what losses are compared by; None: accuracy.
+    """
+    rival = verdict.rival
+    if not data.startswith("folder:") or isinstance(rival, FittedChoice):
+        return ""
+    if rival is None and not isinstance(spec, str | os.PathLike):
+        return ""
+    # `train` can choose thresholds; what else is done to logits is in the lines of Python.
+    if isinstance(rival, ChangeChoice) and not rival.offsets:
+        return ""
+    loss = CE if rival is not None else os.fspath(spec)
+    words = ["metaloss", "train", "--data", data, "--loss", loss]
+    words += ["--metric", metric] if metric else []
+    words += ["--thresholds"] if rival else []
+    return shlex.join(words)
 
 
 def _fitted(rival: FittedChoice, features: bool) -> list[str]:

@@ -40,7 +40,8 @@ def choose_rivals(
     changes = choose_changes(evaluation, CE, ce, setting, tasks)
     methods = choose_methods(evaluation, tasks) if available() else []
     evaluation.engine.on_progress(FIT_STEPS * tasks)
-    return {x.name: x for x in (*changes, *methods)}
+    chosen: list[RivalChoice] = [*changes, *methods]
+    return {x.name: x for x in chosen}
 
 
 def measure_rivals(

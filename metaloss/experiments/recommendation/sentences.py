@@ -11,7 +11,38 @@ from metaloss.experiments.comparison.losses import CE
 from metaloss.experiments.comparison.sentences import name_in_sentence
 from metaloss.experiments.recommendation.rivals import setting_in_words
 from metaloss.experiments.recommendation.selection import ChoiceEvaluation, LossChoice
-from metaloss.experiments.recommendation.verdict import FoldResults, ScoreGain, Verdict
+from metaloss.experiments.recommendation.verdict import (
+    SEARCH_CERTAINTY,
+    FoldResults,
+    ScoreGain,
+    Verdict,
+    worth_searching,
+)
+
+
+def search_in_words(gain: ScoreGain, scale: MetricScale, loss: str) -> str:
+    """Whether a search for a loss is worth its time, by what the losses tried could do.
+
+    Args:
+        gain: of choosing among the losses alone, over cross-entropy at its best, on new images.
+        scale: how scores are shown.
+        loss: the best of those tried.
+    """
+    mean, low, high = (
+        f"{scale.number(x):+.{scale.digits}f}" for x in (gain.mean, gain.low, gain.high)
+    )
+    seen = f"{mean}{scale.unit} ({100 * SEARCH_CERTAINTY:g} % interval {low} to {high})"
+    if worth_searching(gain, scale):
+        return (
+            f"A search (metaloss evolve) may be worth it: the losses tried gain {seen} over "
+            f"cross-entropy at its best number of steps, so the loss matters here, and an evolved "
+            f"one could gain about as much. {loss} gives most of that without one."
+        )
+    return (
+        "A search (metaloss evolve) is not worth it: by these images the losses tried gain "
+        f"{seen} over cross-entropy at its best number of steps, and an evolved one can hardly be "
+        "expected to do better."
+    )
 
 
 def fold_in_words(choice: LossChoice, judged: ChoiceEvaluation) -> str:

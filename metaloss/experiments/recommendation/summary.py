@@ -15,6 +15,7 @@ from metaloss.core.tables import csv_bytes
 from metaloss.data.shapes import images_of
 from metaloss.experiments.comparison.losses import CE, ComparedLoss
 from metaloss.experiments.comparison.report_folder import results
+from metaloss.experiments.comparison.sentences import name_in_sentence
 from metaloss.experiments.comparison.summary import loss_records
 from metaloss.experiments.recommendation import code, task_sizes
 from metaloss.experiments.recommendation.folds import FoldedImages
@@ -23,11 +24,18 @@ from metaloss.experiments.recommendation.selection import LossChoice
 from metaloss.experiments.recommendation.sentences import (
     beside_losses,
     rarest,
+    search_in_words,
     sentences,
     small,
     stopped,
 )
-from metaloss.experiments.recommendation.verdict import FoldResults, Verdict, accuracy
+from metaloss.experiments.recommendation.verdict import (
+    SEARCH_CERTAINTY,
+    FoldResults,
+    Verdict,
+    accuracy,
+    worth_searching,
+)
 from metaloss.inner.observers import Measures
 from metaloss.storage.folders import make_folder
 from metaloss.tasks.episodic_family import TaskFamily
@@ -57,6 +65,8 @@ def summarise(
     """
     family = folded.family
     images = _images(folded)
+    metric = family.metric
+    search = folds.of_losses_alone()
     spec = verdict.setting.spec or specs.get(verdict.loss, verdict.loss)
     summary: dict[str, Any] = storage.json_safe(
         {
@@ -75,7 +85,16 @@ def summarise(
                 _small(verdict.setting.steps, family, folds),
                 *_share(folded),
                 *_rarest(folded, folds.scale),
+                search_in_words(search, folds.scale, _best_loss(final)),
             ],
+            "search": {
+                **folds.scale.difference(asdict(search)),
+                "certainty": SEARCH_CERTAINTY,
+                "worth": worth_searching(search, folds.scale),
+            },
+            "train": code.train_command(
+                about["settings"]["data"], spec, verdict, metric["kind"] if metric else None
+            ),
             "code": code.lines(
                 spec,
                 verdict,
@@ -160,6 +179,12 @@ def _verdict(verdict: Verdict) -> dict[str, Any]:
         "setting": verdict.setting.plain(scale),
         "evidence": verdict.evidence,
     }
+
+
+def _best_loss(final: LossChoice) -> str:
+    """How the loss is written that was best on all images, whatever else is no loss."""
+    name = max(final.settings, key=lambda name: final.scores[name])
+    return final.settings[name].spec or name_in_sentence(name)
 
 
 def _fold(choice: LossChoice, scale: MetricScale) -> dict[str, Any]:

@@ -17,6 +17,7 @@ def lines(summary: dict[str, Any], width: int | None = None) -> list[str]:
         *record_table(losses, width),
         *(["no losses, on the same folds:", *record_table(others, width)] if others else []),
         *summary["sentences"],
+        *([f"    {summary['train']}"] if summary.get("train") else []),
         *(f"    {line}" for line in summary["code"]),
     ]
 

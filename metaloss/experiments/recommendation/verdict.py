@@ -20,6 +20,8 @@ from metaloss.experiments.recommendation.rivals import RivalChoice, names_of, se
 from metaloss.experiments.recommendation.selection import ChoiceEvaluation, LossChoice
 from metaloss.inner.observers import Measures
 
+# Of the interval that says whether a search is worth it: no in nine of ten cases without a gain.
+SEARCH_CERTAINTY = 0.8
 CELLS = 40_000_000  # images times resamples, at most
 
 
@@ -122,11 +124,24 @@ class FoldResults:
         """
         return [x.late for x in self.judged if x.late is not None]
 
+    def of_losses_alone(self) -> ScoreGain:
+        """The gain of choosing among losses alone, whatever else there is: what a loss can do here.
+
+        Its interval has a certainty of its own, of which one end lies wrong once in ten times.
+        """
+        best = [max(x.settings, key=lambda name: x.scores[name]) for x in self.choices]
+        ours = [x.measures[name] for name, x in zip(best, self.judged, strict=True)]
+        return self._gain(ours, self.of_late() or self.of_loss(CE), SEARCH_CERTAINTY)
+
     def _winners(self) -> list[Measures]:
         return [x.measures[c.winner] for c, x in zip(self.choices, self.judged, strict=True)]
 
-    def _gain(self, ours: Sequence[Measures], theirs: Sequence[Measures]) -> ScoreGain:
-        low, high = self.draws.gain_interval(_answers(ours), _answers(theirs), self.certainty)
+    def _gain(
+        self, ours: Sequence[Measures], theirs: Sequence[Measures], certainty: float | None = None
+    ) -> ScoreGain:
+        low, high = self.draws.gain_interval(
+            _answers(ours), _answers(theirs), certainty or self.certainty
+        )
         if self.scale.is_accuracy:
             # Of all images at once, as the share of right answers is.
             difference = _right(ours).double() - _right(theirs).double()
@@ -170,6 +185,16 @@ def _right(folds: Sequence[Measures]) -> Bool[Tensor, "T V"]:
 def accuracy(folds: Sequence[Measures]) -> float:
     """The mean, where a training that diverged counts as 0."""
     return float(_right(folds).double().mean())
+
+
+def worth_searching(gain: ScoreGain, scale: MetricScale) -> bool:
+    """Whether a search may be worth it: the losses tried gain more than chance, and enough.
+
+    Args:
+        gain: of choosing among losses alone.
+        scale: how scores are shown.
+    """
+    return gain.low > 0 and gain.mean >= scale.negligible / 2
 
 
 @dataclass(frozen=True)
