@@ -5,7 +5,7 @@ from functools import cached_property
 from typing import Any
 
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from metaloss.core.reporting import Reporter
@@ -216,12 +216,7 @@ def on_features(
         settings.features, dataset, settings.data, settings.image_options, device, reporter
     )
     shares = split_shares(dataset, settings.validation, Stream(settings.seed).at("shares"))
-    seen = raw.values[shares.train].double()
-    deviation = seen.std(0, correction=0)
-    # A feature that is constant tells nothing, and what is below its resolution is rounding.
-    flat = deviation <= torch.finfo(torch.float32).eps * seen.abs().amax(0)
-    # The classifier's normalisation takes moments of values from 0 to 1 of 255.
-    mean, std = ((x / 255).tolist() for x in (seen.mean(0), deviation.where(~flat, torch.inf)))
+    mean, std = feature_moments(raw.values, shares.train)
     source = Resident(raw.values[..., None, None].to(device), dataset.labels.to(device))
     return TrainingImages(
         source,
@@ -229,11 +224,26 @@ def on_features(
         shares,
         raw.values.shape[1],
         (1, 1),
-        tuple(mean),
-        tuple(std),
+        mean,
+        std,
         settings.metric,
         raw,
     )
+
+
+def feature_moments(
+    values: Float[Tensor, "N D"], rows: Rows
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of each feature over these rows; infinite where it is constant.
+
+    The classifier's normalisation takes moments of values from 0 to 1 of 255.
+    """
+    seen = values[rows].double()
+    deviation = seen.std(0, correction=0)
+    # A feature that is constant tells nothing, and what is below its resolution is rounding.
+    flat = deviation <= torch.finfo(torch.float32).eps * seen.abs().amax(0)
+    std = deviation.where(~flat, torch.inf)
+    return tuple((seen.mean(0) / 255).tolist()), tuple((std / 255).tolist())
 
 
 def with_masks(scenes: Scenes, settings: Training, device: torch.device) -> TrainingImages:

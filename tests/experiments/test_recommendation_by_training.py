@@ -17,6 +17,7 @@ from metaloss.cli.training import train
 from metaloss.core.reporting import Reporter
 from metaloss.core.streams import Stream
 from metaloss.data.datasets import load as datasets_load
+from metaloss.data.features import RawFeatures
 from metaloss.errors import DataError, Interrupted, SettingsError
 from metaloss.experiments.recommendation.losses import read_losses
 from metaloss.experiments.recommendation_by_training import (
@@ -164,6 +165,18 @@ def test_a_choice_is_blind_to_the_images_that_judge_it(shapes, monkeypatch):
     _, blind, other = trained(spoiled)
     assert torch.equal(choosing, blind)
     assert not torch.equal(judging, other)
+
+
+def test_features_are_normalised_by_the_images_that_a_training_learns_from(shapes):
+    values = Stream(2).normal(len(shapes.labels), 3)
+    folds = folds_of()
+    on_features = replace(
+        folds, images=replace(folds.images, features=RawFeatures(values, "file:f.npz"))
+    )
+    train, _ = folds.cut(Part(0))
+    seen = on_features.seen_by(train)
+    expected = values[train].mean(0) / 255, values[train].std(0, correction=0) / 255
+    assert torch.allclose(torch.tensor([seen.mean, seen.std]), torch.stack(expected), atol=1e-7)
 
 
 def test_copies_are_left_out(shapes, monkeypatch):

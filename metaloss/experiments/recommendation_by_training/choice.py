@@ -82,7 +82,7 @@ class Choosing:
             parts = range(first, first + by_repeat)
             rows = torch.cat([folds.cut(each[0][i].part)[1] for i in parts])
             answers = [torch.cat([logits[c * n + i] for i in parts]) for c in range(len(each))]
-            scores.append(self.score(torch.stack(answers), folds.images.dataset.labels[rows]))
+            scores.append(self.score(torch.stack(answers), folds.dataset.labels[rows]))
         mean = torch.stack(scores).mean(0).nan_to_num(nan=-torch.inf)
         return [float(x) for x in mean]
 

@@ -17,6 +17,7 @@ FLAGS = {
     "steps": "--steps",
     "augment.kind": "--augment",
     "metric.kind": "--metric",
+    "features": "--features",
     "size": "--size",
     "optimiser": "--optimiser",
     "schedule": "--schedule",

@@ -10,6 +10,7 @@ import torch
 
 from metaloss.core.streams import Stream
 from metaloss.data.datasets import Dataset
+from metaloss.data.datasets._files import Files
 from metaloss.data.datasets.voc import Scenes
 from metaloss.data.episodes import Pool
 from metaloss.data.groups import parts_of_groups, with_groups
@@ -27,7 +28,13 @@ from metaloss.experiments.recommendation.folds import (
 from metaloss.experiments.recommendation.task_sizes import is_uneven
 from metaloss.experiments.recommendation_by_training.settings import TrainingRecommendation
 from metaloss.training.defaults import decided, epoch_length
-from metaloss.training.images import Shares, TrainingImages, moments, open_images
+from metaloss.training.images import (
+    Shares,
+    TrainingImages,
+    feature_moments,
+    moments,
+    open_images,
+)
 from metaloss.training.schedule import make_schedule
 from metaloss.training.settings import Training
 from metaloss.training.sources import Rows
@@ -75,6 +82,12 @@ class TrainingFolds:
     key: Stream
 
     @property
+    def dataset(self) -> Dataset | Files:
+        """The labels, classes, splits and origin."""
+        assert not isinstance(self.images.dataset, Scenes)  # refused when they are opened
+        return self.images.dataset
+
+    @property
     def steps(self) -> int:
         """Of the real training."""
         return self.settings.steps or 0
@@ -116,9 +129,9 @@ class TrainingFolds:
 
     def _inner(self, rows: Pool, key: Stream) -> tuple[Pool, ...]:
         """Inner parts; one may lack a class whose groups are few."""
-        groups = getattr(self.images.dataset, "groups", None)
+        groups = self.dataset.groups if isinstance(self.dataset, Dataset) else None
         if groups is None:
-            return cut(self.images.dataset, rows, self.splits, key)
+            return cut(self.dataset, rows, self.splits, key)
         return tuple(parts_of_groups(rows, groups, [1] * self.splits, repr((key.seed, key.path))))
 
     def seen_by(self, train: Rows) -> TrainingImages:
@@ -126,9 +139,12 @@ class TrainingFolds:
         images = self.images
         # The loop looks at validation images once, at its end; nothing is chosen by them.
         shares = Shares(train, train[:1], train[:0])
-        if self.settings.pretrained or not isinstance(images.dataset, Dataset):
+        if images.features is not None:
+            mean, std = feature_moments(images.features.values, train)
+        elif self.settings.pretrained or not isinstance(images.dataset, Dataset):
             return replace(images, shares=shares)
-        mean, std = moments(images.dataset.pixels, train)
+        else:
+            mean, std = moments(images.dataset.pixels, train)
         return replace(images, shares=shares, mean=mean, std=std)
 
     def training(self, steps: int) -> Training:

@@ -115,7 +115,7 @@ def choosing_of(
     Raises:
         SettingsError: one does not.
     """
-    classes = folds.images.dataset.classes
+    classes = folds.dataset.classes
     name_losses([x.label for x in compared], [x.criterion for x in compared], len(classes))
     tried, losses = candidates(compared, asked.rates, folds.settings.rate, asked.own)
     trainer = FoldTrainer(folds, losses, device, asked.seed)
@@ -158,12 +158,12 @@ def heading(plan: Plan) -> list[str]:
     asked = plan.asked
     settings = folds.settings
     cost = plan.cost
-    classes = folds.images.dataset.classes
+    classes = folds.dataset.classes
     counts = ", ".join(f"{name} {n}" for name, n in zip(classes, folds.counts, strict=True))
     whole = cost.steps / folds.steps
     ours = "" if asked.metric or not folds.uneven else ", as classes are uneven"
     return [
-        f"data    {folds.images.dataset.origin} ({counts})",
+        f"data    {folds.dataset.origin} ({counts})",
         f"train   {settings.model}, {folds.steps} steps of {settings.batch} images, "
         f"{settings.optimiser}, augmentation {settings.augment.kind}",
         f"metric  {plan.scale.title}{ours} (--metric names another)",

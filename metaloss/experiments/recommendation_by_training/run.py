@@ -105,12 +105,12 @@ def start(
     compared = _unseen(requested, folds, asked.allow_seen, reporter)
     choosing = choosing_of(asked, folds, compared, device, stop, reporter.on_progress)
     plan = plan_of(choosing, asked, len(compared))
-    data = folds.images.dataset.name
+    data = folds.dataset.name
     name = name or f"{data.partition(':')[2] or data}-{asked.train}-{asked.seed}"
     kept = Path(out) / f"{file_name(name, 'recommendation')}.unfinished"
     conditions = {
         **describe_environment(device, PACKAGES),
-        "data": folds.images.dataset.fingerprint(),
+        "data": folds.dataset.fingerprint(),
     }
     with _kept(kept), choosing.trainings:
         choosing.trainings.cache = AnswerCache(kept, conditions)
@@ -159,7 +159,7 @@ def _judge(choosing: Choosing, number: int) -> JudgedFold:
     survivors = choosing.choose(number)
     folds = choosing.trainings.trainer.folds
     rows = folds.held_out(number)
-    label = folds.images.dataset.labels[rows]
+    label = folds.dataset.labels[rows]
     ours = choosing.judge(number, survivors.best)
     return JudgedFold(survivors, rows, label, ours, choosing.judge(number, survivors.ce))
 
@@ -168,7 +168,7 @@ def _unseen(
     requested: RequestedLosses, folds: TrainingFolds, allow: bool, reporter: Reporter
 ) -> list[ComparedLoss]:
     """The losses without those usual ones that have learned from the images."""
-    dataset = folds.images.dataset
+    dataset = folds.dataset
     if not isinstance(dataset, Dataset):  # which is too large to look at every image
         return requested.losses
     return without_seen_images(requested, dataset, folds.everything, allow, reporter.on_warning)

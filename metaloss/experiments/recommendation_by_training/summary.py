@@ -48,7 +48,7 @@ def summarise(
         verdict: what follows.
     """
     folds = plan.folds
-    classes = folds.images.dataset.classes
+    classes = folds.dataset.classes
     spec = verdict.setting.spec or specs.get(verdict.loss, verdict.loss)
     loss = os.fspath(spec) if isinstance(spec, str | os.PathLike) else verdict.loss
     metric = metric_table(plan.asked, folds)
@@ -80,7 +80,7 @@ def summarise(
 
 def _images(folds: TrainingFolds) -> dict[str, Any]:
     """The images and how they are cut."""
-    dataset = folds.images.dataset
+    dataset = folds.dataset
     return {
         "images": len(folds.everything),
         "per_class": dict(zip(dataset.classes, folds.counts, strict=True)),
@@ -157,7 +157,7 @@ def _classes(judged: JudgedFolds, folds: TrainingFolds) -> list[dict[str, Any]]:
     """Every class with its recall and its answers, means over the seeds."""
     confusions = {"ce": judged.confusion(judged.ce), "chosen": judged.confusion(judged.ours)}
     rows = []
-    for label, name in enumerate(folds.images.dataset.classes):
+    for label, name in enumerate(folds.dataset.classes):
         row: dict[str, Any] = {"class": name, "images": int((judged.label == label).sum())}
         for key, table in confusions.items():
             row[f"recall_{key}"] = float(table[label, label] / table[label].sum())
