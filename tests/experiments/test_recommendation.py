@@ -352,7 +352,7 @@ def said(by, width=0.01, late=None, chosen=None, best="mine", steps=160):
     [
         (
             said(0.03, late=0.03),
-            "Use mine at learning rate 0.1 with 20 steps: choosing so gains +3.0 points (95 % "
+            "Use mine at learning rate 0.1 with 20 steps: choosing so gains 3.0 points (95 % "
             "interval +2.0 to +4.0) over cross-entropy on new images.",
         ),
         (
@@ -362,7 +362,7 @@ def said(by, width=0.01, late=None, chosen=None, best="mine", steps=160):
         ),
         (
             said(0.03, late=0.0),
-            "Where training takes 20 steps, use mine at learning rate 0.1: choosing so gains +3.0",
+            "Where training takes 20 steps, use mine at learning rate 0.1: choosing so gains 3.0",
         ),
         (
             said(0.03, late=0.0),
@@ -376,7 +376,7 @@ def said(by, width=0.01, late=None, chosen=None, best="mine", steps=160):
         (
             said(0.005),
             "No evidence for anything but cross-entropy (learning rate 0.2, 20 steps): choosing "
-            "another gains +0.5 points (95 % interval -0.5 to +1.5) on new images.",
+            "another gains 0.5 points (95 % interval -0.5 to +1.5) on new images.",
         ),
         (
             said(0.005),
@@ -391,7 +391,7 @@ def said(by, width=0.01, late=None, chosen=None, best="mine", steps=160):
         ),
         (
             said(0.03, best="ce"),
-            "it is the best on all images, though folds that chose otherwise gained +3.0 points",
+            "it is the best on all images, though choosing another, as folds did, gains 3.0 points",
         ),
         (
             said(0.03, late=0.0, chosen={"other": 1, "mine": 4}),

@@ -187,7 +187,7 @@ def test_what_is_no_loss_may_be_the_recommendation():
     verdict, text, final = said_of(correction)
     assert text.startswith(
         "Train with cross-entropy at learning rate 0.1 with 120 steps, then prior correction "
-        "(τ = 1.5): choosing so gains +5.0 points of balanced accuracy"
+        "(τ = 1.5): choosing so gains 5.0 points of balanced accuracy"
     )
     lines = use_code.lines("ce", verdict, final, Inner(), [], [120, 45, 18])
     names = {

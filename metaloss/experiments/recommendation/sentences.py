@@ -28,9 +28,7 @@ def search_in_words(gain: ScoreGain, scale: MetricScale, loss: str) -> str:
         scale: how scores are shown.
         loss: the best of those tried.
     """
-    mean, low, high = (
-        f"{scale.number(x):+.{scale.digits}f}" for x in (gain.mean, gain.low, gain.high)
-    )
+    mean, low, high = map(scale.signed, (gain.mean, gain.low, gain.high))
     seen = f"{mean}{scale.unit} ({100 * SEARCH_CERTAINTY:g} % interval {low} to {high})"
     if worth_searching(gain, scale):
         return (
@@ -164,8 +162,8 @@ def rarest(classes: Sequence[str], counts: Sequence[int], scale: MetricScale) ->
 
 
 def _for(verdict: Verdict) -> list[str]:
-    gain = f"choosing so gains {_points(verdict.gain, verdict)} over cross-entropy on new images"
-    return [f"{_use(verdict)}: {gain}."]
+    change = _change(verdict.gain, verdict)
+    return [f"{_use(verdict)}: choosing so {change} over cross-entropy on new images."]
 
 
 def _use(verdict: Verdict) -> str:
@@ -191,12 +189,12 @@ def _against(verdict: Verdict, images: int) -> list[str]:
     if not any(n for name, n in verdict.chosen.items() if name != CE):
         return [f"{begin}: no fold found a better one."]
     if verdict.gain.low > 0:  # and yet cross-entropy is best on all images together
-        gain = _points(verdict.gain, verdict)
+        change = _change(verdict.gain, verdict)
         return [
-            f"{begin}: it is the best on all images, though folds that chose otherwise gained "
-            f"{gain}."
+            f"{begin}: it is the best on all images, though choosing another, as folds did, "
+            f"{change}."
         ]
-    lines = [f"{begin}: choosing another gains {_points(verdict.gain, verdict)} on new images."]
+    lines = [f"{begin}: choosing another {_change(verdict.gain, verdict)} on new images."]
     # Where the whole interval lies below 0 there is nothing that more images could show.
     if verdict.gain.high < 0:
         return lines
@@ -237,16 +235,14 @@ def _late(verdict: Verdict, final: LossChoice) -> list[str]:
     return [f"{ce} does not reach it: {verdict.name} generalises better here."]
 
 
-def _points(gain: ScoreGain, verdict: Verdict) -> str:
-    """A gain of scores with its interval; more is better, whatever the metric."""
+def _change(gain: ScoreGain, verdict: Verdict) -> str:
+    """What is gained or lost, with the interval of the gain; more is better, whatever the metric."""
     scale = verdict.scale
-    mean, low, high = (
-        f"{scale.number(x):+.{scale.digits}f}" for x in (gain.mean, gain.low, gain.high)
-    )
     better = "" if scale.maximise else "less "
     of_what = "" if scale.is_accuracy else f" of {better}{scale.title}"
+    low, high = map(scale.signed, (gain.low, gain.high))
     interval = f"({100 * verdict.certainty:g} % interval {low} to {high})"
-    return f"{mean}{scale.unit}{of_what} {interval}"
+    return f"{scale.change(gain.mean)}{of_what} {interval}"
 
 
 def _amount(gain: float, scale: MetricScale) -> str:
