@@ -49,15 +49,19 @@ NETWORK = {
 COMPARED = {key: TINY[key] for key in ("test_tasks", "rates", "val", "classifier", "inner")} | {
     "tuning_tasks": 2
 }
+FOLDER = "FOLDER = None\nSEEDS, EPOCHS, RATES = 1, 1, (0.1,)\n"
+ADVISED = {"folds": 2, "tuning_tasks": 2, "test_tasks": 2, "rates": (0.1,)}
 STEPS = "import metaloss.tasks.step_counts\nmetaloss.tasks.step_counts.STEPS = (3,)\n"
 PARAMETERS = {
     "1_first_loss": f"{STEPS}BUDGET = {TINY | NETWORK}",
     "2_comparing": f"{STEPS}BUDGET, TRANSFER = {COMPARED}, {COMPARED}",
-    "3_own_images": f"{STEPS}FOLDER = None\nBUDGET = {TINY | NETWORK}",
+    "3_own_images": f"{STEPS}{FOLDER}BUDGET = {ADVISED}",
     "4_reading_a_loss": f"{STEPS}BUDGET = {TINY | {'strategy': {'mu': 4, 'lambda_': 4}}}",
     "5_training": "SEEDS, EPOCHS = 2, 1",
     "6_own_parts": "GENERATIONS, CHILDREN, TASKS, TEST_TASKS = 2, 2, 2, 2",
 }
+
+NEEDED = {"3_own_images": ("lightning",), "5_training": ("sklearn", "skorch", "lightning")}
 
 
 def module(path):
@@ -91,9 +95,8 @@ def test_every_notebook_has_a_tiny_budget():
 @pytest.mark.filterwarnings("ignore")  # those of Jupyter's own packages
 @pytest.mark.parametrize("name", PARAMETERS)
 def test_a_notebook_runs(name, tmp_path):
-    if name == "5_training":
-        for package in ("sklearn", "skorch", "lightning"):
-            pytest.importorskip(package)
+    for package in NEEDED.get(name, ()):
+        pytest.importorskip(package)
     notebook = nbformat.read(NOTEBOOKS[name], as_version=4)
     cell = parameters(notebook)
     assert names(cell.source) == names(PARAMETERS[name])
