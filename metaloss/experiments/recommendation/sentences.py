@@ -236,7 +236,7 @@ def _late(verdict: Verdict, final: LossChoice) -> list[str]:
 
 
 def _change(gain: ScoreGain, verdict: Verdict) -> str:
-    """What is gained or lost, with the interval of the gain; more is better, whatever the metric."""
+    """What is gained or lost, with its interval; more is better, whatever the metric."""
     scale = verdict.scale
     better = "" if scale.maximise else "less "
     of_what = "" if scale.is_accuracy else f" of {better}{scale.title}"
