@@ -25,7 +25,7 @@ from pathlib import Path
 
 import torch
 
-from metaloss.core.formatting import interval
+from metaloss.core.metric_scale import ACCURACY
 from metaloss.core.streams import Stream
 from metaloss.criterion import loss_io
 from metaloss.engines.local import Local
@@ -74,9 +74,9 @@ def seeds(runs: list[str]) -> None:
             gains.append(100 * ce["gain"]["mean"])
             print(
                 f"{run.name} | {row['accuracy']:.1%} | "
-                f"{ce['accuracy']:.1%} (lr {ce['lr']:g}) | {interval(ce['gain'])} | "
+                f"{ce['accuracy']:.1%} (lr {ce['lr']:g}) | {ACCURACY.interval(ce['gain'])} | "
                 f"{steps['accuracy']:.1%} (lr {steps['lr']:g}, {steps['steps']} steps) | "
-                f"{interval(steps['gain'])} | "
+                f"{ACCURACY.interval(steps['gain'])} | "
                 f"{minutes:.1f}"
             )
     spread = torch.tensor(gains)
@@ -87,7 +87,7 @@ def seeds(runs: list[str]) -> None:
 
 def against(versus: PairedComparison) -> str:
     """The same from a comparison."""
-    return interval(vars(versus.gain))
+    return ACCURACY.interval(vars(versus.gain))
 
 
 def steps(trials: LossEvaluation, losses: Losses, tuning: int, tasks: int) -> None:

@@ -2,6 +2,7 @@
 
     python benchmarks/problems.py search GOAL [--seed 0] [--out problems]
     python benchmarks/problems.py table FAMILY RUN... [--metrics macro_f1 ...] [--json FILE]
+        [--classifier cnn] [--published ce logit_adjustment ...]
 
 `search` evolves a loss for a goal: see `GOALS`. `table` sets the winners of runs beside published
 losses on the family's tasks, by the metric that the runs were scored by, or by others. All are
@@ -181,7 +182,14 @@ class Observing:
         return torch.stack(columns, -1)
 
 
-def table(name: str, runs: Sequence[str], metrics: Sequence[Any], out: Path | None) -> None:
+def table(
+    name: str,
+    runs: Sequence[str],
+    metrics: Sequence[Any],
+    out: Path | None,
+    classifier: str = "",
+    names: Sequence[str] = (),
+) -> None:
     """All winners beside the published losses on one family.
 
     Args:
@@ -189,16 +197,19 @@ def table(name: str, runs: Sequence[str], metrics: Sequence[Any], out: Path | No
         runs: whose winners are shown.
         metrics: that all are tuned, chosen and tested by; where there are none, the runs' own.
         out: a file for the rows.
+        classifier: that trains in place of the family's own; "" for that.
+        names: of the published losses; where there are none, those for the metric.
     """
     metrics = metrics or own_metrics(runs)
-    families = [opened(name, metric) for metric in metrics]
+    families = [opened(name, metric, classifier) for metric in metrics]
     scored = [family.metric or Accuracy() for family in families]
     observing = Observing(scored, families[0].ways)
     # What mistakes cost is part of a training: such a metric stands alone.
     costly = any(metric.names_classes for metric in scored)
     if costly and len(scored) > 1:
         raise SystemExit("a metric by which mistakes cost differently needs a table of its own")
-    candidates = [*published(FOR_COSTS if costly else PUBLISHED), *winners(runs)]
+    names = names or (FOR_COSTS if costly else PUBLISHED)
+    candidates = [*published(names), *winners(runs)]
     rows = []
     with Local() as engine:
         evaluations = [EpisodeEvaluation(engine, x, Stream(1_000)) for x in families]
@@ -217,10 +228,12 @@ def own_metrics(runs: Sequence[str]) -> list[Any]:
     return [json.loads(text) for text in sorted(found)]
 
 
-def opened(name: str, metric: Any) -> Episodes:
-    """A family scored by a metric; by accuracy where there is none."""
+def opened(name: str, metric: Any, classifier: str = "") -> Episodes:
+    """A family scored by a metric, accuracy where there is none, with its or another classifier."""
     family = read(name)
-    table = {"metric": metric} if metric else {"metric": "accuracy"}
+    table: dict[str, Any] = {"metric": metric or "accuracy"}
+    if classifier:
+        table["classifier"] = {"kind": classifier}
     return open_episodes(settings.changed(family, table))
 
 
@@ -416,11 +429,20 @@ def main() -> None:
     tabling.add_argument("runs", nargs="+")
     tabling.add_argument("--metrics", nargs="+", default=[])
     tabling.add_argument("--json", type=Path)
+    tabling.add_argument("--classifier", default="")
+    tabling.add_argument("--published", nargs="+", default=[], help="ce among them")
     arguments = parser.parse_args()
     if arguments.command == "search":
         search(arguments.goal, arguments.seed, arguments.out)
     else:
-        table(arguments.family, arguments.runs, arguments.metrics, arguments.json)
+        table(
+            arguments.family,
+            arguments.runs,
+            arguments.metrics,
+            arguments.json,
+            arguments.classifier,
+            arguments.published,
+        )
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from metaloss.errors import MetalossError
 
 @click.group(cls=Group)
 def data() -> None:
-    """Look at a data set, download one, or check the one that is here."""
+    """Look at a data set, download or check one."""
 
 
 @data.command(cls=Command)

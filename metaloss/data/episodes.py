@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Float, Int64, Shaped, UInt8
+from jaxtyping import Float, Int64, Real, Shaped, UInt8
 from torch import Tensor
 
 from metaloss.core.streams import Stream
@@ -44,9 +44,8 @@ class Images:
         images: Tensor = flat.unflatten(0, rows.shape)
         return images
 
-    def normalised(self, pixels: UInt8[Tensor, "N K H W"]) -> Float[Tensor, "N K H W"]:
-        """Pixels, normalised."""
-        # In place: `float` made a copy.
+    def normalised(self, pixels: Real[Tensor, "N K H W"]) -> Float[Tensor, "N K H W"]:
+        """Pixels, normalised; those that are floats already are overwritten."""
         normalised: Tensor = pixels.float().sub_(self.mean).div_(self.std)
         return normalised
 

@@ -13,6 +13,7 @@ import torch
 import vocfolder
 from PIL import Image
 
+from metaloss.core.streams import Stream
 from metaloss.data import datasets
 from metaloss.data.datasets import _images
 from metaloss.data.datasets._images import ImageOptions
@@ -88,13 +89,16 @@ def test_every_source_and_command_reads_with_the_same_options(tmp_path):
         for i in range(12):
             image = Image.fromarray(np.full((8, 8, 4), (i, ord(name), 0, 255), np.uint8))
             image.save(tmp_path / "many" / name / f"more{i}.png")
+    for copy in ("0.png", "1.png"):  # of those of the other class
+        (tmp_path / "many" / "b" / copy).unlink()
     training = open_images(resolve({"data": spec, **changes}), CPU)
     episodes = episodic.open_episodes(
         episodic_family.of(
             {"dataset": spec, "ways": 2, "shots": 1, "val": 1, **changes}, "many", "many.toml"
         )
     )
-    for dataset in (training.dataset, episodes.dataset, folds.make_folds(spec, changes).dataset):
+    cut = folds.make_folds(spec, changes, Stream(0))
+    for dataset in (training.dataset, episodes.dataset, cut.dataset):
         assert dataset.pixels.shape[1:] == (3, 16, 16)
         assert (dataset.pixels[:2, :, 0, 0] == 10).all()
 
@@ -102,7 +106,7 @@ def test_every_source_and_command_reads_with_the_same_options(tmp_path):
 def test_a_background_that_is_no_colour_is_refused():
     for resolved in (
         resolve,
-        lambda table: folds.make_folds("folder:nowhere", table),
+        lambda table: folds.make_folds("folder:nowhere", table, Stream(0)),
     ):
         with pytest.raises(
             SettingsError, match="background: expected white, black or #rrggbb, got 'pink'"

@@ -127,9 +127,9 @@ def test_folds_of_a_table_see_only_what_they_may(table):
     np.savez(
         "twice.npz", features=np.concatenate([features, features[:3]]), labels=[*labels, 0, 0, 0]
     )
-    cut = folds.make_folds("file:twice.npz", {"classifier": {"kind": "linear"}})
+    cut = folds.make_folds("file:twice.npz", {"classifier": {"kind": "linear"}}, Stream(0))
     assert cut.copies == 3
-    tuning, judge = cut.fold(0, Stream(0), torch.device("cpu"))
+    tuning, judge = cut.fold(0, torch.device("cpu"))
     seen = torch.cat(tuning.pools["validation"])
     assert not set(seen.tolist()) & set(torch.cat(judge.held_out["test"]).tolist())
     torch.testing.assert_close(
