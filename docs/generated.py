@@ -58,7 +58,7 @@ TABLES = (
         "A recommendation by real trainings: `--train`",
         recommendation_by_training.TrainingRecommendation,
     ),
-    ("One stage of its halving: `stages`", recommendation_by_training.Stage),
+    ("One stage of its halving: `stages`", recommendation_by_training.HalvingStage),
     ("An elimination", elimination.Elimination),
     ("One stage of an elimination: `stages`", elimination_stage.Stage),
     ("A full-size training", training.Training),

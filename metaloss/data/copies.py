@@ -23,7 +23,7 @@ KEPT = 1000  # pairs
 
 
 @dataclass(frozen=True)
-class Pair:
+class ImagePair:
     """Two rows of the same image.
 
     Attributes:
@@ -50,7 +50,7 @@ class Copies:
         in_split: images with a copy on the other side of the split.
     """
 
-    pairs: tuple[Pair, ...] = ()
+    pairs: tuple[ImagePair, ...] = ()
     in_classes: int = 0
     in_split: int = 0
 
@@ -95,10 +95,10 @@ def find_copies(
     return Copies(tuple(pairs[:KEPT]), *kinds.sum(1).tolist())
 
 
-def _exact(digests: Tensor, labels: Tensor, test: Tensor, rows: Tensor) -> list[Pair]:
+def _exact(digests: Tensor, labels: Tensor, test: Tensor, rows: Tensor) -> list[ImagePair]:
     """A pair for every two combinations of class and side that have the same image."""
     values, place, counts = digests[rows].unique(return_inverse=True, return_counts=True)
-    pairs: list[Pair] = []
+    pairs: list[ImagePair] = []
     if len(values) == len(rows):
         return pairs
     several = (counts > 1).nonzero()[:, 0]
@@ -110,7 +110,7 @@ def _exact(digests: Tensor, labels: Tensor, test: Tensor, rows: Tensor) -> list[
         for row in members:
             first.setdefault((int(labels[row]), bool(test[row])), row)
         pairs += [
-            Pair(a, b, True, x[0] != y[0], x[1] != y[1])
+            ImagePair(a, b, True, x[0] != y[0], x[1] != y[1])
             for (x, a), (y, b) in combinations(first.items(), 2)
         ]
     return pairs
@@ -118,7 +118,7 @@ def _exact(digests: Tensor, labels: Tensor, test: Tensor, rows: Tensor) -> list[
 
 def _near(
     small: Tensor, digests: Tensor, labels: Tensor, test: Tensor, rows: Tensor, kinds: Tensor
-) -> list[Pair]:
+) -> list[ImagePair]:
     """Some pairs whose thumbnails correlate and whose pixels are not the same; all are marked.
 
     Args:
@@ -134,7 +134,7 @@ def _near(
     rows = rows[shows]
     unit = torch.nn.functional.normalize(centred[shows])
     label, side, digest = labels[rows], test[rows], digests[rows]
-    pairs: list[Pair] = []
+    pairs: list[ImagePair] = []
     for start in range(0, len(rows), BLOCK):
         part = slice(start, start + BLOCK)
         alike = (unit[part] @ unit.T >= ALIKE) & (digest[part, None] != digest)
@@ -142,5 +142,5 @@ def _near(
         kinds[:, rows[part]] |= (alike & apart).any(2)
         for i, j in (alike & apart.any(0)).triu(start + 1).nonzero()[:KEPT].tolist():
             classes, split = apart[:, i, j].tolist()
-            pairs.append(Pair(int(rows[start + i]), int(rows[j]), False, classes, split))
+            pairs.append(ImagePair(int(rows[start + i]), int(rows[j]), False, classes, split))
     return pairs

@@ -272,8 +272,13 @@ def _smallest(dataset: Dataset | Files) -> int:
     return min(available_images(pools(dataset)))
 
 
-def _counts(dataset: Dataset | Files, most: int = 5) -> str:
+def counts_in_words(classes: Sequence[str], counts: Sequence[int], most: int = 5) -> str:
+    """The scarcest classes with their numbers of images."""
+    pairs = sorted(zip(counts, classes, strict=True))
+    listed = ", ".join(f"{name} {n}" for n, name in pairs[:most])
+    return f"{listed}{', …' if len(pairs) > most else ''} images"
+
+
+def _counts(dataset: Dataset | Files) -> str:
     counts = dataset.labels.bincount(minlength=len(dataset.classes)).tolist()
-    pairs = sorted(zip(counts, dataset.classes, strict=True))[:most]
-    listed = ", ".join(f"{name} {n}" for n, name in pairs)
-    return f"{listed}{', …' if len(counts) > most else ''} images"
+    return counts_in_words(dataset.classes, counts)

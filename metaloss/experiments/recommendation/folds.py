@@ -23,7 +23,7 @@ from metaloss.experiments.recommendation.task_sizes import FoldSizes
 from metaloss.search.settings import changed
 from metaloss.tasks.classifier_inputs import features_of, inputs_of
 from metaloss.tasks.episodic import Episodes
-from metaloss.tasks.episodic_family import TaskFamily
+from metaloss.tasks.episodic_family import TaskFamily, counts_in_words
 
 FOLDS = 5  # where there are images enough
 FEWEST = 3  # folds, where a class has few images
@@ -177,7 +177,7 @@ def make_folds(
             else task_sizes.even_family(spec, len(rows), rest)
         )
         family = changed(usual, changes)
-    words = task_sizes.counts_in_words(dataset, counts)
+    words = counts_in_words(dataset.classes, counts)
     family = task_sizes.fitted(family, _sizes(parts), spec, words)
     features = features_of(family, dataset, family.dataset, family.features, device, reporter)
     usual_metric = as_is and "metric" not in changes

@@ -7,7 +7,6 @@ from typing import Any
 
 from metaloss.core import registry
 from metaloss.data import datasets
-from metaloss.data.datasets import Dataset
 from metaloss.data.datasets._images import ImageOptions
 from metaloss.data.shapes import AS_IS, LongTail, ProportionalShots, as_toml, of_ways
 from metaloss.data.sizes import EpisodeShape, fits, most_val, nearest, reduced
@@ -147,10 +146,3 @@ def without_family(spec: str) -> bool:
     return spec.startswith(episodic_family.FROM_DATA) or (
         spec in datasets.names() and spec not in family_files.names()
     )
-
-
-def counts_in_words(dataset: Dataset, counts: Sequence[int], most: int = 5) -> str:
-    """The scarcest classes with their numbers of images."""
-    pairs = sorted(zip(counts, dataset.classes, strict=True))
-    listed = ", ".join(f"{name} {n}" for n, name in pairs[:most])
-    return f"{listed}{', …' if len(pairs) > most else ''} images"

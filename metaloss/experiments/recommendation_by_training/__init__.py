@@ -10,8 +10,8 @@ The interval of the gain is over images and training seeds. Every image is looke
 seed, by a network that has not seen it, so the metric is computed of all images together.
 """
 
-from metaloss.experiments.recommendation_by_training.halving import Stage
+from metaloss.experiments.recommendation_by_training.halving import HalvingStage
 from metaloss.experiments.recommendation_by_training.run import start
 from metaloss.experiments.recommendation_by_training.settings import TrainingRecommendation
 
-__all__ = ["Stage", "TrainingRecommendation", "start"]
+__all__ = ["HalvingStage", "TrainingRecommendation", "start"]

@@ -12,7 +12,7 @@ from metaloss.core.metric_scale import MetricScale
 from metaloss.experiments.recommendation_by_training.folds import Part
 from metaloss.experiments.recommendation_by_training.halving import (
     Candidate,
-    Stage,
+    HalvingStage,
     Survivors,
     halve,
 )
@@ -35,7 +35,7 @@ class Choosing:
 
     trainings: Trainings
     candidates: Sequence[Candidate]
-    stages: Sequence[Stage]
+    stages: Sequence[HalvingStage]
     seeds: int
     metric: Metric
     scale: MetricScale
@@ -56,7 +56,9 @@ class Choosing:
             for seed in range(self.seeds)
         ]
 
-    def of_stage(self, fold: int | None, candidate: Candidate, stage: Stage) -> list[FoldTraining]:
+    def of_stage(
+        self, fold: int | None, candidate: Candidate, stage: HalvingStage
+    ) -> list[FoldTraining]:
         """A candidate's trainings in a stage, one inner part after another for every repeat."""
         folds = self.trainings.trainer.folds
         steps = max(1, round(stage.length * folds.steps))
@@ -68,7 +70,7 @@ class Choosing:
         ]
 
     def _scores(
-        self, fold: int | None, candidates: Sequence[Candidate], stage: Stage
+        self, fold: int | None, candidates: Sequence[Candidate], stage: HalvingStage
     ) -> list[float]:
         """What each reaches in a stage: the mean over the repeats, -inf where a training failed."""
         each = [self.of_stage(fold, x, stage) for x in candidates]

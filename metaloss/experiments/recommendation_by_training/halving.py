@@ -14,7 +14,7 @@ Few = Annotated[int, Field(ge=1, le=100)]
 
 
 @settings(frozen=True, config=ConfigDict(extra="forbid"))
-class Stage:
+class HalvingStage:
     """A stage's budget.
 
     Attributes:
@@ -30,11 +30,11 @@ class Stage:
 
 # Every stage costs about as much as the one before: half the candidates, twice the work.
 STAGES = (
-    Stage(0.25, splits=1),
-    Stage(0.5, splits=1),
-    Stage(splits=1),
-    Stage(),
-    Stage(repeats=2),
+    HalvingStage(0.25, splits=1),
+    HalvingStage(0.5, splits=1),
+    HalvingStage(splits=1),
+    HalvingStage(),
+    HalvingStage(repeats=2),
 )
 
 
@@ -55,7 +55,7 @@ class Candidate:
     lr: float
 
 
-Scores = Callable[[Sequence[Candidate], Stage], Sequence[float]]
+Scores = Callable[[Sequence[Candidate], HalvingStage], Sequence[float]]
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,9 @@ class Survivors:
         return max(self.scores, key=self.scores.__getitem__)
 
 
-def halve(candidates: Sequence[Candidate], stages: Sequence[Stage], scores: Scores) -> Survivors:
+def halve(
+    candidates: Sequence[Candidate], stages: Sequence[HalvingStage], scores: Scores
+) -> Survivors:
     """Halve candidates after every stage but the last one (successive halving, Karnin 2013).
 
     Those of cross-entropy are halved apart from all others, so that the best of them is there to

@@ -15,7 +15,7 @@ from metaloss.experiments.recommendation.task_sizes import METRIC
 from metaloss.experiments.recommendation_by_training.candidates import candidates
 from metaloss.experiments.recommendation_by_training.choice import Choosing
 from metaloss.experiments.recommendation_by_training.folds import Part, TrainingFolds
-from metaloss.experiments.recommendation_by_training.halving import Candidate, Stage, halve
+from metaloss.experiments.recommendation_by_training.halving import Candidate, HalvingStage, halve
 from metaloss.experiments.recommendation_by_training.settings import TrainingRecommendation
 from metaloss.experiments.recommendation_by_training.trainings import (
     AnswerCache,
@@ -31,7 +31,7 @@ from metaloss.training.schedule import make_schedule
 
 
 @dataclass(frozen=True)
-class Cost:
+class TrainingCost:
     """What a recommendation costs at most.
 
     Attributes:
@@ -45,11 +45,11 @@ class Cost:
     steps: int
 
 
-def cost_of(choosing: Choosing) -> Cost:
+def cost_of(choosing: Choosing) -> TrainingCost:
     """The cost of folds + 1 halvings and of the trainings that the folds judge."""
     trainings: set[FoldTraining] = set()
 
-    def count(candidates: Sequence[Candidate], stage: Stage) -> list[float]:
+    def count(candidates: Sequence[Candidate], stage: HalvingStage) -> list[float]:
         trainings.update(t for x in candidates for t in choosing.of_stage(None, x, stage))
         return [0.0] * len(candidates)  # which ones are left makes no difference
 
@@ -58,7 +58,7 @@ def cost_of(choosing: Choosing) -> Cost:
     judged = 2 * folds.folds * choosing.seeds
     halving_steps = sum(x.steps for x in trainings)
     steps = (folds.folds + 1) * halving_steps + judged * folds.steps
-    return Cost(len(trainings), judged, steps)
+    return TrainingCost(len(trainings), judged, steps)
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class Plan:
     losses: int
     candidates: Sequence[Candidate]
     scale: MetricScale
-    cost: Cost
+    cost: TrainingCost
     seconds: float
     workers: int
 
@@ -137,7 +137,7 @@ def metric_table(asked: TrainingRecommendation, folds: TrainingFolds) -> dict[st
     return asked.metric or ({"kind": METRIC} if folds.uneven else None)
 
 
-def _seconds(choosing: Choosing, cost: Cost) -> float:
+def _seconds(choosing: Choosing, cost: TrainingCost) -> float:
     """About how long all trainings take, by the time of a few steps of one."""
     trainings = choosing.trainings
     folds = trainings.trainer.folds

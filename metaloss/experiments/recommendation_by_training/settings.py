@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from metaloss.core import registry
 from metaloss.core.config import split_settings
 from metaloss.errors import SettingsError
-from metaloss.experiments.recommendation_by_training.halving import STAGES, Stage
+from metaloss.experiments.recommendation_by_training.halving import STAGES, HalvingStage
 from metaloss.inner.metrics import MetricTable
 from metaloss.training.settings import Training, over, resolve
 
@@ -69,7 +69,7 @@ class TrainingRecommendation(BaseModel):
     folds: Annotated[int, Field(ge=2, le=100)] | None = None
     splits: Annotated[int, Field(ge=2, le=100)] = 3
     seeds: Annotated[int, Field(ge=3, le=1000)] = 10
-    stages: Annotated[tuple[Stage, ...], Field(min_length=1)] = STAGES
+    stages: Annotated[tuple[HalvingStage, ...], Field(min_length=1)] = STAGES
     own: Annotated[int, Field(ge=1, le=100)] = 3
     rates: tuple[Annotated[float, Field(gt=0)], ...] = ()
     certainty: Annotated[float, Field(ge=0.5, lt=1)] = 0.95
