@@ -18,7 +18,7 @@ from metaloss.data.features import RawFeatures, open_features
 from metaloss.data.pools import lacking_classes, pools
 from metaloss.errors import DataError, SettingsError
 from metaloss.training.models import MEAN, STD
-from metaloss.training.networks import HEADS
+from metaloss.training.networks import HEADS, takes_features
 from metaloss.training.segmentation import check_masks
 from metaloss.training.settings import GIVEN, Training
 from metaloss.training.sources import Resident, Rows, Streamed
@@ -207,7 +207,7 @@ def on_features(
         SettingsError: the settings name no features, or the model takes none.
         DataError: a file or weights are missing, or do not belong to the images.
     """
-    if settings.model not in (*HEADS, GIVEN):
+    if settings.model != GIVEN and not takes_features(settings.model):
         raise SettingsError(
             f"model '{settings.model}' takes images, and here are features: --model "
             f"{' or '.join(HEADS)}"

@@ -16,7 +16,7 @@ from metaloss.core import registry
 from metaloss.core.streams import Stream
 from metaloss.errors import DataError, SettingsError
 from metaloss.training import segmenters
-from metaloss.training.networks import NETWORKS
+from metaloss.training.networks import NETWORKS, mlp_of
 
 _OURS: dict[str, Callable[..., nn.Module]] = {**NETWORKS, **segmenters.SEGMENTERS}
 IMAGENET = 1000  # classes that torchvision's classifiers are made for
@@ -115,9 +115,14 @@ def about(name: str) -> str:
     return "torchvision's, for segmentation" if segmenters.segments(name) else "torchvision's"
 
 
+def _ours(name: str) -> Callable[..., nn.Module] | None:
+    """One of our networks; an MLP's name may have any widths."""
+    return _OURS.get(name) or mlp_of(name)
+
+
 def check_model(name: str) -> None:
     """Raise a SettingsError, with the nearest name, where there is no such model."""
-    if name not in _OURS and name not in _torchvisions() and not segmenters.segments(name):
+    if _ours(name) is None and name not in _torchvisions() and not segmenters.segments(name):
         guess = registry.nearest(name, names()) or f" Ours: {', '.join(_OURS)}; and torchvision's."
         raise SettingsError(f"unknown model '{name}'.{guess}  (metaloss list models)")
 
@@ -139,12 +144,13 @@ def build(
         DataError: its weights are not here and cannot be downloaded.
     """
     check_model(name)
-    if pretrained and name in _OURS:
+    ours = _ours(name)
+    if pretrained and ours is not None:
         raise SettingsError(f"model '{name}' has no pretrained weights; torchvision's have")
 
     def make() -> nn.Module:
-        if name in _OURS:
-            return _OURS[name](shape.channels, shape.classes, shape.size)
+        if ours is not None:
+            return ours(shape.channels, shape.classes, shape.size)
         if segmenters.segments(name):
             return segmenters.fresh(name, shape.classes, pretrained)
         return _pretrained(name, shape.classes) if pretrained else _fresh(name, shape.classes)

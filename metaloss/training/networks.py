@@ -1,6 +1,10 @@
 """The papers' own small networks, for images of any size that leaves something after pooling."""
 
 import math
+import re
+from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import pairwise
 
 import torch
 from jaxtyping import Float
@@ -151,18 +155,51 @@ class LinearHead(nn.Module):
 
 
 class MlpHead(nn.Module):
-    """Two linear layers, 128 wide, on features of a frozen network, or on pixels."""
+    """One hidden layer, 128 wide; mlp-256-64 has two, of these widths. On features, or on pixels.
 
-    def __init__(self, channels: int, classes: int, size: tuple[int, int]) -> None:
+    Args:
+        channels, classes, size: of what it is fed, and how many it tells apart.
+        hidden: widths of the hidden layers.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        classes: int,
+        size: tuple[int, int],
+        hidden: Sequence[int] = (128,),
+    ) -> None:
         super().__init__()
-        self.hidden = nn.Linear(channels * size[0] * size[1], 128)
-        self.head = nn.Linear(128, classes)
+        widths = (channels * size[0] * size[1], *hidden)
+        self.hidden = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(widths))
+        self.head = nn.Linear(widths[-1], classes)
 
     def forward(self, x: Float[Tensor, "N K H W"]) -> Float[Tensor, "N C"]:
         """The logits."""
-        result: Tensor = self.head(self.hidden(x.flatten(1)).relu())
+        x = x.flatten(1)
+        for layer in self.hidden:
+            x = layer(x).relu()
+        result: Tensor = self.head(x)
         return result
 
 
 HEADS = {"linear": LinearHead, "mlp": MlpHead}  # what takes features
 NETWORKS = {"convnet": ConvNet, "resnet9": ResNet9, "wrn-28-10": WideResNet, **HEADS}
+_MLP = re.compile(r"mlp((?:-[1-9]\d{0,4}){1,16})")  # its widths, one to sixteen
+
+
+def mlp_of(name: str) -> Callable[..., nn.Module] | None:
+    """An MLP whose name has its widths, made from channels, classes and size; None for other names.
+
+    >>> mlp_of("mlp-128-64")(1, 3, (28, 28)).hidden[1]
+    Linear(in_features=128, out_features=64, bias=True)
+    """
+    match = _MLP.fullmatch(name)
+    if match is None:
+        return None
+    return partial(MlpHead, hidden=[int(width) for width in match[1].split("-")[1:]])
+
+
+def takes_features(name: str) -> bool:
+    """Whether a network can be fed features in the place of images."""
+    return name in HEADS or mlp_of(name) is not None

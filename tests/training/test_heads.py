@@ -37,7 +37,7 @@ def features():
     return torch.from_numpy(values)
 
 
-@pytest.mark.parametrize("model", ["linear", "mlp"])
+@pytest.mark.parametrize("model", ["linear", "mlp", "mlp-16-8"])
 def test_a_head_learns_from_features_and_takes_them_as_they_were_computed(features, model):
     fitted = metaloss.fit(
         "ce", model, "folder:scans", features="file:features.npz", **QUICK | {"epochs": 6}

@@ -43,6 +43,15 @@ def test_our_networks_have_the_sizes_that_they_should(name, millions):
     assert parameters(name) / 1e6 == pytest.approx(millions, abs=0.005 if millions > 1 else 1e-9)
 
 
+def test_an_mlp_s_name_has_its_widths():
+    network = build("mlp-12-5", GREY, Stream(0))
+    shapes = [tuple(p.shape) for p in network.parameters() if p.ndim == 2]
+    assert shapes == [(12, 784), (5, 12), (7, 5)]
+    for name in ("mlp-", "mlp-0", "mlp-12-", "mlp-a"):
+        with pytest.raises(SettingsError, match=f"unknown model '{name}'"):
+            build(name, GREY, Stream(0))
+
+
 def test_the_report_s_network_has_its_layers():
     shapes = {
         name: tuple(p.shape) for name, p in build("convnet", COLOUR, Stream(0)).named_parameters()
