@@ -1,4 +1,4 @@
-"""Two rounds choose as one does where every setting goes on; a loss is blind to the others."""
+"""Halving chooses as one does where every setting goes on; a loss is blind to the others."""
 
 import pytest
 import torch
@@ -25,8 +25,8 @@ def evaluation(open_tiny):
 
 
 def test_where_all_settings_go_on_it_is_the_search_of_the_whole_grid(evaluation, monkeypatch):
-    monkeypatch.setattr(halving, "KEPT", 1)
-    found = halving.tune_in_two_rounds(evaluation, OF_LOSSES, RATES, 4, 6)
+    monkeypatch.setattr(halving, "ROUNDS", ((2, 1), (1, 1)))
+    found = halving.tune_by_halving(evaluation, OF_LOSSES, RATES, 4, 6)
     whole = tune_variants(lambda x: evaluation.tune(x, RATES, 4, (6,)), OF_LOSSES)
     assert [x.setting for x in found] == [x.setting for x in whole]
 
@@ -35,8 +35,22 @@ def test_settings_that_fail_on_the_first_tasks_do_not_go_on(evaluation):
     grid = [halving._Pair("", lr) for lr in RATES]
     scores = {grid[0]: torch.tensor([0.4]), grid[1]: torch.tensor([torch.nan])}
     scores[grid[2]] = torch.tensor([0.9])
-    assert halving._best(grid, scores) == [grid[0], grid[2]]
-    alone, *_ = halving.tune_in_two_rounds(evaluation, OF_LOSSES[:1], RATES, 4, 6)
-    beside, *_ = halving.tune_in_two_rounds(evaluation, OF_LOSSES, RATES, 4, 6)
+    assert halving._best(grid, scores, 2) == [grid[0], grid[2]]
+    alone, *_ = halving.tune_by_halving(evaluation, OF_LOSSES[:1], RATES, 4, 6)
+    beside, *_ = halving.tune_by_halving(evaluation, OF_LOSSES, RATES, 4, 6)
     assert alone.setting == beside.setting
     assert alone.setting.spec in SPECS
+
+
+def test_few_settings_are_left_for_most_tasks(evaluation, monkeypatch):
+    trained = []
+    scores = halving._scores
+
+    def counted(of, losses, pairs, tasks, steps):
+        trained.append(sum(map(len, pairs)) * len(tasks))
+        return scores(of, losses, pairs, tasks, steps)
+
+    monkeypatch.setattr(halving, "_scores", counted)
+    halving.tune_by_halving(evaluation, OF_LOSSES, RATES, 16, 2)
+    assert trained == [2 * 9, 2 * (2 + 2), 12 * (2 + 2)]
+    assert sum(trained) == sum(halving.halving_trainings(n, 16) for n in (6, 3))

@@ -7,7 +7,7 @@ from metaloss.core.reporting import Reporter
 from metaloss.core.streams import Stream
 from metaloss.engines.local import Local
 from metaloss.evaluation.episode_evaluation import EpisodeEvaluation
-from metaloss.evaluation.halving import FIRST, pairs_trained
+from metaloss.evaluation.halving import halving_trainings
 from metaloss.evaluation.tuning import steps_of_tuning, typical_steps
 from metaloss.evaluation.variants import Variants, tunes_steps
 from metaloss.experiments.comparison.losses import CE, ComparedLoss
@@ -102,9 +102,10 @@ def training_steps(
     # Cross-entropy alone also has the rates half-way between.
     of_ce = len(with_rates_between(options.rates))
     grid = sum(x.trials for x in compared if x.label != CE) * rates
-    # In full rounds of tasks: a fraction of them for all settings, all for those that go on.
-    two_rounds = grid // FIRST + sum(
-        pairs_trained(x.trials * rates) for x in compared if x.label != CE
+    # In full rounds of tasks.
+    halving = (
+        sum(halving_trainings(x.trials * rates, options.tasks) for x in compared if x.label != CE)
+        // options.tasks
     )
     losses = len(compared)
     typical = typical_steps(inner)
@@ -114,7 +115,7 @@ def training_steps(
             (grid + of_ce) * inner.steps + rates * longest,
             losses * inner.steps + typical,
         ),
-        "ce": (two_rounds * typical + of_ce * longest, losses * typical),
+        "ce": (halving * typical + of_ce * longest, losses * typical),
         "own": ((grid + of_ce) * longest, losses * typical),
     }[options.length]
     choices = (images.folds + 1) * options.tasks

@@ -10,7 +10,7 @@ from typing import Literal
 from metaloss.core.metric_scale import MetricScale
 from metaloss.data.episodes import Tasks
 from metaloss.evaluation.episode_evaluation import EpisodeEvaluation
-from metaloss.evaluation.halving import tune_in_two_rounds
+from metaloss.evaluation.halving import tune_by_halving
 from metaloss.evaluation.tuning import Setting
 from metaloss.evaluation.variants import Variants, tune_variants
 from metaloss.experiments.comparison.losses import CE
@@ -117,7 +117,7 @@ def choose(
     variants = [losses[name] for name in others]
     if options.length == "ce":
         # The same for all: a loss that merely learns faster gains nothing by that.
-        best = tune_in_two_rounds(evaluation, variants, rates, tasks, ce.setting.steps)
+        best = tune_by_halving(evaluation, variants, rates, tasks, ce.setting.steps)
     else:
         best = tune_variants(
             partial(evaluation.tune, rates=rates, tasks=tasks, steps=numbers), variants

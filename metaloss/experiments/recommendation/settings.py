@@ -45,7 +45,7 @@ class Recommendation(BaseModel):
     rivals: bool = True
     rates: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1)] = RATES
     tuning_tasks: Many = 16
-    test_tasks: Many = 40
+    test_tasks: Many = 24
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     device: Literal["auto", "cpu", "cuda"] = "auto"
     memory: Annotated[int, Field(ge=1 << 26)] = 2 << 30
