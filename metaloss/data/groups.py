@@ -35,10 +35,12 @@ def with_groups(dataset: Dataset, path: str | Path) -> Dataset:
     Args:
         dataset: the images.
         path: of a CSV file: on each line an image and its group. An image is a file of the folder,
-            as "scan1.png" or "benign/scan1.png", or the number of its row, from 0.
+            as "scan1.png", "benign/scan1.png" or "train/benign/scan1.png", or the number of its
+            row, from 0.
 
     Raises:
-        DataError: the file cannot be read, names an image that is not there, or leaves one out.
+        DataError: the file cannot be read, names an image that is not there, leaves one out, or has
+            a group with images in the official test split and out of it.
     """
     if not path:
         return dataset
@@ -61,7 +63,8 @@ def with_groups(dataset: Dataset, path: str | Path) -> Dataset:
     if unknown:
         raise DataError(
             f"{place}: {counted(len(unknown), 'line')} of images that are not in {dataset.name} "
-            f"({_some(unknown)}); an image is named as FILE or CLASS/FILE, or by its row from 0"
+            f"({_some(unknown)}); an image is named as FILE or CLASS/FILE, or by its row from 0; "
+            "where several files have one name, CLASS/ or the split's folder must stand before it"
         )
     if missing := torch.nonzero(groups < 0)[:, 0].tolist():
         names = [dataset.files[i] if dataset.files else f"row {i}" for i in missing]
@@ -69,7 +72,23 @@ def with_groups(dataset: Dataset, path: str | Path) -> Dataset:
             f"{place}: {len(missing)} of {n} images have no group ({_some(names)}); every image "
             "needs a line: its name, a comma, its group"
         )
+    _check_split(dataset, groups, list(numbers), place)
     return replace(dataset, groups=groups)
+
+
+def _check_split(
+    dataset: Dataset, groups: Int64[Tensor, " N"], names: Sequence[str], place: Path
+) -> None:
+    """Raise a DataError where a group has images to train on and in the official test split."""
+    both = set(groups[dataset.test].tolist()) & set(groups[~dataset.test].tolist())
+    if both:
+        which = _some([names[group] for group in sorted(both)])
+        have = "has" if len(both) == 1 else "have"
+        raise DataError(
+            f"{place}: {counted(len(both), 'group')} ({which}) {have} images both in the official "
+            f"test split of {dataset.name} and out of it, which would be no test on new ones: move "
+            "the images of each group to one side"
+        )
 
 
 def digest_of_groups(groups: Int64[Tensor, " N"]) -> str:
@@ -104,20 +123,19 @@ def _rows_by_name(dataset: Dataset) -> Callable[[str], int | None]:
     """From what a line calls an image to its row; None where there is no such image."""
     names = dataset.files
     n = len(dataset.labels)
-    full = {name: row for row, name in enumerate(names)}
-    short: dict[str, int | None] = {}
+    depth = names[0].count("/") + 1 if names else 0
+    # From every ending of a name that begins at a folder or at the file.
+    rows: dict[str, int | None] = {}
     for row, name in enumerate(names):
-        file = name.rpartition("/")[2]
-        # Two classes may have a file of one name: then the class must be said.
-        short[file] = None if file in short else row
+        for start in range(depth):
+            ending = "/".join(name.split("/")[start:])
+            # Two folders may have a file of one name: then the folder must be said.
+            rows[ending] = None if ending in rows else row
 
     def row_of(image: str) -> int | None:
-        name = image.replace("\\", "/")
-        for key in (name, "/".join(name.split("/")[-2:])):
-            if key in full:
-                return full[key]
-        if name in short:
-            return short[name]
+        name = "/".join(image.replace("\\", "/").split("/")[-depth:])
+        if name in rows:
+            return rows[name]
         return int(name) if name.isdecimal() and int(name) < n else None
 
     return row_of

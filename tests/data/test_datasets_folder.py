@@ -206,27 +206,109 @@ def test_a_folder_in_a_class_is_named(scans):
     )
 
 
+def in_parts(root, **parts):
+    """Class folders below the parts of a folder: names of classes, one image each."""
+    for number, (part, classes) in enumerate(parts.items()):
+        for i, name in enumerate(classes):
+            picture(root / part / name / "0.png", value=100 * number + i)
+    return root
+
+
 @pytest.mark.parametrize(
-    ("parts", "advice"),
+    ("train", "test"), [("train", "test"), ("Training", "testing"), ("train", "valid")]
+)
+def test_the_part_to_test_on_is_the_official_test_split(tmp_path, train, test):
+    root = in_parts(tmp_path / "set", **{train: "ab", test: "ab"})
+    picture(root / train / "b/1.png", value=9)
+    found = datasets.load(f"folder:{root}")
+    assert found.classes == ("a", "b")
+    assert found.test.tolist() == [False, False, False, True, True]
+    assert found.labels.tolist() == [0, 1, 1, 0, 1]
+    assert found.index.tolist() == [0, 1, 2, 0, 1]
+    assert found.pixels[:, 0, 0, 0].tolist() == [0, 1, 9, 100, 101]
+    assert found.files[2:4] == (f"{train}/b/1.png", f"{test}/a/0.png")
+    assert found.origin == (
+        f"3 images to train on ({train}) and 2 of an official test split ({test}) of {root}, "
+        "as gray of 6x4 pixels"
+    )
+
+
+def test_of_three_parts_the_one_to_validate_on_is_trained_on(tmp_path):
+    root = in_parts(tmp_path / "set", train="ab", val="ab", test="ab")
+    found = datasets.load(f"folder:{root}")
+    # Parts are written in this order: train, val, test.
+    assert found.pixels[:, 0, 0, 0].tolist() == [0, 1, 100, 101, 200, 201]
+    assert found.test.tolist() == [False] * 4 + [True] * 2
+    assert found.origin.startswith("4 images to train on (train and val) and 2 of an official test")
+
+
+def test_the_common_size_is_that_of_the_images_to_train_on(tmp_path):
+    root = in_parts(tmp_path / "set", train="ab")
+    for name in "ab":
+        for i in range(5):
+            picture(root / "test" / name / f"{i}.png", size=(20, 30), value=i)
+    assert datasets.load(f"folder:{root}").pixels.shape == (12, 1, 4, 6)
+
+
+def test_files_of_a_size_have_the_same_split_as_images_in_memory(tmp_path):
+    root = in_parts(tmp_path / "set", train="ab", test="ab")
+    files = datasets.files(f"folder:{root}", _images.ImageOptions(8))
+    assert files.test.tolist() == datasets.load(f"folder:{root}").test.tolist()
+    before = files.fingerprint()
+    for part, other in (("train", "other"), ("test", "train"), ("other", "test")):
+        (root / part).rename(root / other)
+    assert datasets.files(f"folder:{root}", _images.ImageOptions(8)).fingerprint() == before
+    picture(root / "train/b/2.png")
+    in_train = datasets.files(f"folder:{root}", _images.ImageOptions(8)).fingerprint()
+    (root / "train/b/2.png").rename(root / "test/b/2.png")
+    assert datasets.files(f"folder:{root}", _images.ImageOptions(8)).fingerprint() != in_train
+
+
+@pytest.mark.parametrize(
+    ("parts", "line"),
     [
-        (("train", "val"), "use imagenet:ROOT, which tests on val"),
         (
-            ("train", "test"),
-            "use folder:ROOT/train alone, or rename two of them train and val and use "
-            "imagenet:ROOT",
+            {"train": "abc", "test": "ab"},
+            "ROOT/test: classes: c is in train alone; expected class folders of the same names in "
+            "train and test",
         ),
-        (("Train", "Test"), "use folder:ROOT/Train alone, or rename two of them train and val"),
+        (
+            {"train": ["coat", "shirt"], "val": ["Coat", "shirt"], "test": ["coat", "shirt"]},
+            "ROOT/val: classes: coat is in train alone, and Coat is in val alone; expected class "
+            "folders of the same names in train and val",
+        ),
+        (
+            {"train": "ab", "training": "ab"},
+            "ROOT: parts: found train and training, which mean the same; expected one of them",
+        ),
+        (
+            {"val": "ab", "test": "ab"},
+            "ROOT: parts: found test, val, expected train, too: images to train on",
+        ),
+        (
+            {"train": "ab", "test": "ab", "masks": "ab"},
+            "ROOT: parts: found class folders in test, train, and masks beside them; expected "
+            "parts that all have the same class folders: move masks elsewhere",
+        ),
+        (
+            {"train": "ab"},
+            "ROOT: classes: found 1 (train), expected at least 2 sub-folders, one per class; train "
+            "has sub-folders: is it folder:ROOT/train?",
+        ),
     ],
 )
-def test_parts_of_a_data_set_are_no_classes(tmp_path, parts, advice):
-    for part in parts:
-        for name in "ab":
-            picture(tmp_path / "set" / part / name / "0.png")
-    line = error(f"folder:{tmp_path / 'set'}")
-    root = str(tmp_path / "set")
-    names = ", ".join(sorted(parts))
-    start = f"{root}: classes: found {names}, which are parts of a data set and no classes; "
-    assert line.startswith(start + advice.replace("ROOT", root))
+def test_parts_that_do_not_go_together_are_an_error(tmp_path, parts, line):
+    root = in_parts(tmp_path / "set", **parts)
+    assert error(f"folder:{root}") == line.replace("ROOT", str(root))
+
+
+def test_images_without_classes_cannot_be_a_test_split(tmp_path):
+    root = in_parts(tmp_path / "set", train="ab")
+    picture(root / "test/0.png")
+    assert error(f"folder:{root}") == (
+        f"{root}: parts: found class folders in train, and no class folders in test, so its images "
+        "have no classes; expected parts that all have the same class folders: move test elsewhere"
+    )
 
 
 def test_classes_may_be_called_like_parts_of_a_data_set(tmp_path):

@@ -1,5 +1,7 @@
 """No group of images is torn apart: in folds, in pools, and on the two sides of a task."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -99,6 +101,30 @@ def test_pools_share_no_group_and_depend_on_no_seed():
     torn = made([20, 20], torch.zeros(40, dtype=torch.int64), test=4)
     with pytest.raises(DataError, match="1 group have images in the official test split and in"):
         pools(torn)
+
+
+def test_a_group_on_both_sides_of_an_official_split_is_named(tmp_path):
+    data = made([20, 20], test=4)
+    path = tmp_path / "g.csv"
+    path.write_text("\n".join(f"{i},p{i % 33}" for i in range(40)))
+    with pytest.raises(DataError, match=r"g.csv: 7 groups \(p0, p1, p2, …\) have images both in"):
+        with_groups(data, path)
+    path.write_text("\n".join(f"{i},p{i // 4}" for i in range(40)))
+    assert len(with_groups(data, path).groups.unique()) == 10
+
+
+def test_images_of_one_name_in_two_parts_are_told_apart(tmp_path):
+    data = replace(
+        made([2, 2], test=1),
+        files=("train/a/0.png", "train/b/0.png", "test/a/0.png", "test/b/1.png"),
+    )
+    path = tmp_path / "g.csv"
+    lines = ["train/a/0.png,1", "/else/train/b/0.png,1", "test/a/0.png,2", "b/1.png,2"]
+    path.write_text("\n".join(lines))
+    assert with_groups(data, path).groups.tolist() == [0, 0, 1, 1]
+    path.write_text("\n".join(["a/0.png,1", *lines]))
+    with pytest.raises(DataError, match=r"not in made \(a/0.png\).*where several files have one"):
+        with_groups(data, path)
 
 
 def test_tasks_of_a_family_with_groups_keep_them_whole(monkeypatch, tmp_path):

@@ -180,8 +180,9 @@ def load(name: str, options: ImageOptions = _images.DEFAULT_OPTIONS) -> Dataset:
 
     Args:
         name: A source ("fashionmnist", "digits", ...), or "folder:PATH" with one sub-folder of
-            images per class, or "imagenet:PATH" with train and val folders of such sub-folders, or
-            "file:PATH" with features and labels.
+            images per class, or with train and test folders of such sub-folders, or
+            "imagenet:PATH" with train and val folders of them, or "file:PATH" with features and
+            labels.
         options: Size, background and limit of the images.
 
     Raises:

@@ -52,6 +52,8 @@ class Files:
         options: how they are read.
         gray: whether they have one channel, not three.
         levels: black and white in files of more than eight bits.
+        name_depth: how many parts of a path, from its end, tell the files apart: the class's folder
+            and the file, or before them the folder of the split.
     """
 
     name: str
@@ -64,6 +66,7 @@ class Files:
     options: ImageOptions = DEFAULT_OPTIONS
     gray: bool = False
     levels: Levels | None = None
+    name_depth: int = 2
 
     @property
     def channels(self) -> int:
@@ -72,8 +75,8 @@ class Files:
 
     @property
     def file_names(self) -> tuple[str, ...]:
-        """Of each image the class's folder and the file's name."""
-        return tuple(f"{path.parent.name}/{path.name}" for path in self.paths)
+        """Of each image its class's folder and its file, after the split's folder if it has one."""
+        return tuple("/".join(path.parts[-self.name_depth :]) for path in self.paths)
 
     def read(self, row: int, size: int) -> UInt8[Tensor, "K H W"]:
         """One image: its shorter side brought to `size`, the middle square of it.
@@ -109,8 +112,8 @@ class Files:
     def fingerprint(self) -> str:
         """SHA-256 of the files' names and labels; their pixels are not read."""
         digest = hashlib.sha256(repr(self.classes).encode())
-        for path, label in zip(self.paths, self.labels.tolist(), strict=True):
-            digest.update(f"{path.parent.name}/{path.name} {label}\n".encode())
+        for name, label in zip(self.file_names, self.labels.tolist(), strict=True):
+            digest.update(f"{name} {label}\n".encode())
         return digest.hexdigest()
 
     def dataset(self, size: int | None = None) -> Dataset:
@@ -124,10 +127,24 @@ class Files:
         images, digests = zip(
             *(self.read_with_digest(row, size) for row in range(len(self.labels))), strict=True
         )
-        pixels = torch.stack(images)
-        decoded = torch.tensor(digests)
+        origin = f"{self.origin}, as {'gray' if self.gray else 'RGB'} of {size}x{size} pixels"
+        return self.with_pixels(torch.stack(images), torch.tensor(digests), origin)
+
+    def with_pixels(
+        self, pixels: UInt8[Tensor, "N K H W"], decoded: Int64[Tensor, " N"], origin: str
+    ) -> Dataset:
+        """The data set of these images in memory.
+
+        Args:
+            pixels: of all of them, read.
+            decoded: digests of the images in their files.
+            origin: where they come from, and what they became.
+
+        Raises:
+            DataError: the images are not what a data set takes.
+        """
         names = self.file_names
-        parts = [
+        train, test = (
             Split(
                 self.name,
                 pixels[x],
@@ -137,9 +154,7 @@ class Files:
                 tuple(names[row] for row in x.nonzero()[:, 0].tolist()),
             )
             for x in (~self.test, self.test)
-        ]
-        train, test = parts
-        origin = f"{self.origin}, as {'gray' if self.gray else 'RGB'} of {size}x{size} pixels"
+        )
         return join_splits(
             self.name, train, test if self.test.any() else None, self.classes, origin
         )

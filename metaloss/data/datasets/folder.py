@@ -1,8 +1,10 @@
-"""A folder of images, one sub-folder per class: `folder:PATH`."""
+"""A folder of images, one sub-folder per class, or train and test folders of them: `folder:PATH`.
 
-import contextlib
+Where the sub-folders are the parts `train` and `test`, which have the classes below them, `test` is
+the official test split.
+"""
+
 import statistics
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +13,7 @@ import torch
 from jaxtyping import UInt8
 
 from metaloss.data.datasets import Dataset
+from metaloss.data.datasets._class_folders import ClassFolders, find_classes, labelled_files
 from metaloss.data.datasets._digests import of_image
 from metaloss.data.datasets._files import Files
 from metaloss.data.datasets._files import files as file_list
@@ -23,48 +26,31 @@ from metaloss.data.datasets._images import (
     levels,
     to_eight_bits,
 )
-from metaloss.data.datasets._splits import Split, join_splits
-from metaloss.errors import DataError
 
 LONGEST = 64  # pixels: a common size never exceeds this on its longer side
-# Files and folders that operating systems and network storage put beside images.
-_BY_THE_SYSTEM = {
-    "Thumbs.db",
-    "desktop.ini",
-    "__MACOSX",
-    "@eaDir",
-    "$RECYCLE.BIN",
-    "System Volume Information",
-}
-_SPLITS = {"train", "training", "val", "valid", "validation", "test", "testing"}
 
 
 def load(path: str | Path, options: ImageOptions = DEFAULT_OPTIONS) -> Dataset:
-    """The images of a folder, all resized to one size; there is no official test split.
+    """The images of a folder, all resized to one size.
 
-    The size is the median of widths and heights, shrunk to 64 pixels on the longer side. The images
-    are gray if all files are, else RGB. Classes are sorted by name, images by file name; hidden
-    files, and files beside the class folders, are ignored.
+    The size is the median of widths and heights of the images to train on, shrunk to 64 pixels on
+    the longer side. The images are gray if all files are, else RGB. Classes are sorted by name,
+    images by file name; hidden files, and files beside the class folders, are ignored.
 
     Raises:
-        DataError: No such folder, too few classes, an empty class, or a file that is no readable
-            image.
+        DataError: No such folder, too few classes, an empty class, parts that have different
+            classes, or a file that is no readable image.
     """
     images, sizes = _scanned(listed(path, options))
-    width, height = _common(sizes)
+    training = [x for x, test in zip(sizes, images.test.tolist(), strict=True) if not test]
+    width, height = _common(training)
     check_memory(images.name, len(sizes), (images.channels, height, width))
     arrays, digests = zip(
         *(_read_with_digest(images, row, (width, height)) for row in range(len(sizes))), strict=True
     )
     origin = f"{images.origin}, as {'gray' if images.gray else 'RGB'} of {width}x{height} pixels"
-    split = Split(
-        str(path),
-        torch.from_numpy(np.stack(arrays)),
-        images.labels,
-        decoded=torch.tensor(digests),
-        files=images.file_names,
-    )
-    return join_splits(images.name, split, None, images.classes, origin)
+    pixels = torch.from_numpy(np.stack(arrays))
+    return images.with_pixels(pixels, torch.tensor(digests), origin)
 
 
 def files(path: str | Path, options: ImageOptions = DEFAULT_OPTIONS) -> Files | None:
@@ -77,20 +63,31 @@ def files(path: str | Path, options: ImageOptions = DEFAULT_OPTIONS) -> Files | 
 
 
 def listed(path: str | Path, options: ImageOptions = DEFAULT_OPTIONS) -> Files:
-    """A folder's classes and files; no file is opened.
+    """A folder's classes and files, with the official test split if it has one; no file is opened.
 
     Raises:
-        DataError: No such folder, too few classes, or an empty class.
+        DataError: No such folder, too few classes, an empty class, or parts that have different
+            classes.
     """
     root = Path(path).expanduser()
-    classes = class_names(root)
-    _check_layout(root, classes)
-    pairs = [
-        (file, label) for label, name in enumerate(classes) for file in image_files(root / name)
-    ]
-    train = [file for file, _ in pairs], [label for _, label in pairs]
-    origin = f"{len(pairs)} images of {root}"
-    return file_list(f"folder:{root.resolve().name}", train, None, classes, origin, options)
+    folders = find_classes(root)
+    train = labelled_files(folders.train, folders.classes)
+    test = labelled_files([folders.test], folders.classes) if folders.test else None
+    name = f"folder:{root.resolve().name}"
+    origin = _origin(root, folders, len(train[0]), len(test[0]) if test else 0)
+    images = file_list(name, train, test, folders.classes, origin, options)
+    return images if test is None else replace(images, name_depth=3)
+
+
+def _origin(root: Path, folders: ClassFolders, train: int, test: int) -> str:
+    """Where so many images come from, to be told to the user."""
+    if folders.test is None:
+        return f"{train} images of {root}"
+    parts = " and ".join(x.name for x in folders.train)
+    return (
+        f"{train} images to train on ({parts}) and {test} of an official test split "
+        f"({folders.test.name}) of {root}"
+    )
 
 
 def _scanned(images: Files) -> tuple[Files, list[tuple[int, int]]]:
@@ -103,82 +100,6 @@ def _scanned(images: Files) -> tuple[Files, list[tuple[int, int]]]:
     gray = all(x.gray for x in headers)
     black_and_white = levels(images.name, wide, images.options)
     return replace(images, gray=gray, levels=black_and_white), [x.size for x in headers]
-
-
-def class_names(root: Path) -> tuple[str, ...]:
-    """Names of the sub-folders, sorted; folders of operating systems are no classes.
-
-    Raises:
-        DataError: there is no such folder, it cannot be read, or it has fewer than two sub-folders.
-    """
-    with _readable(root):
-        if not root.is_dir():
-            actual = "a file" if root.exists() else "none"
-            raise DataError(f"{root}: folder: found {actual}, expected a folder of images")
-        classes = tuple(sorted(path.name for path in _visible(root) if path.is_dir()))
-    if len(classes) < 2:
-        which = f" ({classes[0]})" if classes else ""
-        raise DataError(
-            f"{root}: classes: found {len(classes)}{which}, "
-            "expected at least 2 sub-folders, one per class"
-        )
-    return classes
-
-
-def image_files(folder: Path) -> list[Path]:
-    """The image files of a class, sorted by name.
-
-    Raises:
-        DataError: the folder cannot be read, or it holds none.
-    """
-    files = sorted(_visible(folder))
-    if not files:
-        raise DataError(f"{folder}: images: found none, expected at least 1")
-    return files
-
-
-def _check_layout(root: Path, classes: tuple[str, ...]) -> None:
-    """Raise a DataError where the sub-folders are splits, which have the classes below them."""
-    if not all(
-        name.casefold() in _SPLITS and any(x.is_dir() for x in _visible(root / name))
-        for name in classes
-    ):
-        return
-    use = f"imagenet:{root}, which tests on val"
-    if set(classes) != {"train", "val"}:
-        largest = next(
-            (name for name in classes if name.casefold().startswith("train")), classes[0]
-        )
-        use = f"folder:{root / largest} alone, or rename two of them train and val and use {use}"
-    raise DataError(
-        f"{root}: classes: found {', '.join(classes)}, "
-        f"which are parts of a data set and no classes; use {use}"
-    )
-
-
-def _visible(folder: Path) -> list[Path]:
-    """What lies in a folder, without hidden files and those of operating systems.
-
-    Raises:
-        DataError: the folder cannot be read.
-    """
-    with _readable(folder):
-        return [
-            x
-            for x in folder.iterdir()
-            if not x.name.startswith(".") and x.name not in _BY_THE_SYSTEM
-        ]
-
-
-@contextlib.contextmanager
-def _readable(folder: Path) -> Iterator[None]:
-    """Within the block, an OSError becomes a DataError that names the folder."""
-    try:
-        yield
-    except OSError as error:
-        raise DataError(
-            f"{folder}: folder: cannot be read ({error.strerror}), expected a folder of images"
-        ) from None
 
 
 def _common(sizes: list[tuple[int, int]]) -> tuple[int, int]:

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from metaloss.data.datasets import _files, data_folder
+from metaloss.data.datasets._class_folders import class_names, labelled_files
 from metaloss.data.datasets._images import DEFAULT_OPTIONS, ImageOptions
-from metaloss.data.datasets.folder import class_names, image_files
 from metaloss.errors import DataError
 
 
@@ -29,7 +29,4 @@ def _listed(folder: Path, classes: tuple[str, ...]) -> _files.FileList:
     if (names := class_names(folder)) != classes:
         other = sorted(set(names) ^ set(classes))
         raise DataError(f"{folder}: classes: found others than in train ({', '.join(other[:3])})")
-    pairs = [
-        (path, label) for label, name in enumerate(classes) for path in image_files(folder / name)
-    ]
-    return [path for path, _ in pairs], [label for _, label in pairs]
+    return labelled_files([folder], classes)
