@@ -38,6 +38,7 @@ PLAIN = (
         "tensorboard",
         "sampling",
         "thresholds",
+        "prior_correction",
         "metric",
         "features",
     ),
@@ -106,6 +107,12 @@ PLAIN = (
     is_flag=True,
     default=None,
     help="Choose a threshold for every class on the validation images.",
+)
+@click.option(
+    "--prior-correction",
+    type=float,
+    metavar="TAU",
+    help="After training, subtract TAU times the log of each class's share from its logit.",
 )
 @click.option("--subset", metavar="50-per-class", help="Train on so many images of every class.")
 @click.option("--size", type=int, help="Side of the images as the model sees them, in pixels.")

@@ -17,7 +17,7 @@ from metaloss.training.settings import Training, over, protocol, resolve
 # Settings of a training that a search decides.
 SEARCH = ("loss", "seeds", "device", "devices", "tensorboard")
 # Those that say how finished networks are judged, or that losses would be weighed twice.
-JUDGED = ("metric", "class_weights", "thresholds", "features")
+JUDGED = ("metric", "class_weights", "thresholds", "prior_correction", "features")
 
 
 @settings(frozen=True, config=ConfigDict(extra="forbid"))

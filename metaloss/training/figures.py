@@ -23,6 +23,7 @@ from metaloss.core.plot_style import (
 from metaloss.core.streams import Stream
 from metaloss.data.augmentations import mixed, raw
 from metaloss.data.datasets.voc import IGNORE
+from metaloss.training.corrections import row_name
 from metaloss.training.folders import TrainingRecord
 from metaloss.training.images import TrainingImages
 from metaloss.training.segmentation import varied
@@ -96,11 +97,6 @@ def confusions(rows: Sequence[Mapping[str, Any]], classes: Sequence[str]) -> lis
         "colour is the share of the class."
     )
     return [Picture("confusion", caption, *render(figure))]
-
-
-def row_name(row: Mapping[str, Any]) -> str:
-    """What a row of the table is called."""
-    return f"{row['loss']}, thresholds" if row.get("thresholds") else str(row["loss"])
 
 
 def _curve(

@@ -23,6 +23,7 @@ from metaloss.data.places import features_role, is_path_source
 from metaloss.errors import SettingsError
 from metaloss.storage.resuming import ResumableFolder
 from metaloss.training import folders, report, results
+from metaloss.training.corrections import check_prior_correction
 from metaloss.training.defaults import decided
 from metaloss.training.images import TrainingImages, open_images
 from metaloss.training.interruption import resumable
@@ -148,6 +149,7 @@ def start(
         _check_target(settings.model, images)
     named = name_losses(settings.loss, modules, images.classes)
     check_class_weights(named, settings)
+    check_prior_correction(named, settings)
     # Some defaults depend on how many images there are to train on.
     rows = images.training_rows(settings.per_class, Stream(settings.seed))
     settings = decided(settings, len(rows))

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any, NotRequired
 
 import torch
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, nn
 from typing_extensions import TypedDict
 
 from metaloss import storage
@@ -68,6 +69,7 @@ class ModelFile(TypedDict):
     size: tuple[int, int]
     classes: int
     repeat: bool
+    offsets: NotRequired[list[float] | None]
 
 
 class LossRow(TypedDict):
@@ -192,15 +194,28 @@ def save_weights(path: Path, network: nn.Module) -> None:
 
 
 def describe(
-    path: Path, settings: Training, classifier: ImageClassifier, classes: Sequence[str]
+    path: Path,
+    settings: Training,
+    classifier: ImageClassifier,
+    classes: Sequence[str],
+    offsets: Float[Tensor, " C"] | None = None,
 ) -> None:
-    """Write what is needed to build the classifier again, beside its weights."""
+    """Write what is needed to build the classifier again, beside its weights.
+
+    Args:
+        path: of the file.
+        settings: of the training.
+        classifier: any of the folder's.
+        classes: their names.
+        offsets: the prior correction of its logits; None where there is none.
+    """
     about = {
         "format": FORMAT,
         "model": settings.model,
         **asdict(classifier.shape),
         "class_names": list(classes),
         "repeat": classifier.repeat,
+        **({} if offsets is None else {"offsets": offsets.tolist()}),
         **_inputs(settings.features),
     }
     storage.write_record(path, about)
@@ -214,7 +229,8 @@ def _inputs(features: str) -> dict[str, str]:
 
 
 def load(folder: Path, file: str, network: nn.Module | None = None) -> ImageClassifier:
-    """A trained classifier: takes images [N K H W] as they are stored, 0 to 255, and gives logits.
+    """A trained classifier: takes images [N K H W] as they are stored, 0 to 255, and gives logits,
+    with the prior correction where it was trained for one.
 
     Args:
         folder: of the training.
@@ -249,6 +265,8 @@ def load(folder: Path, file: str, network: nn.Module | None = None) -> ImageClas
         raise DamagedFile(
             f"{folder / file}: other weights than the model's ({str(error).splitlines()[0]})"
         ) from None
+    if (offsets := about.get("offsets")) is not None:
+        classifier.offsets = torch.tensor(offsets)
     return classifier.eval()
 
 

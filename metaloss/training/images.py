@@ -25,6 +25,15 @@ from metaloss.training.sources import Resident, Rows, Streamed
 from metaloss.training.targets import SEGMENTATION, Target, classification_by
 from metaloss.training.user_data import as_dataset
 
+# Settings of images that have one class each.
+FOR_IMAGES = (
+    "metric",
+    "class_weights",
+    "sampling",
+    "thresholds",
+    "prior_correction",
+    "features",
+)
 BLOCK = 4096  # images whose colours are added up at once
 
 
@@ -258,7 +267,7 @@ def with_masks(scenes: Scenes, settings: Training, device: torch.device) -> Trai
         raise SettingsError(
             f"augment '{settings.augment.kind}' does not go with masks; 'none' and 'base' do"
         )
-    for name in ("metric", "class_weights", "sampling", "thresholds", "features"):
+    for name in FOR_IMAGES:
         if getattr(settings, name) != getattr(Training(), name):
             raise SettingsError(
                 f"{name} is for images that have one class each; {scenes.name} has classes of "

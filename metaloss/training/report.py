@@ -13,7 +13,7 @@ from metaloss.core.plot_style import Picture, drawing_style, panels, render, sho
 from metaloss.data.datasets import Dataset
 from metaloss.data.datasets._files import DEFAULT_SIZE, Files
 from metaloss.training import text
-from metaloss.training.figures import row_name
+from metaloss.training.corrections import is_corrected, row_name
 from metaloss.training.images import TrainingImages
 from metaloss.training.results import Fits
 
@@ -89,7 +89,7 @@ def _most_wrong(summary: Mapping[str, Any], images: TrainingImages) -> list[str]
     for row in summary["table"]:
         runs = [x for x in summary["trainings"] if x["loss"] == row["loss"]]
         wrong: list[dict[str, Any]] = next((x["wrong"] for x in runs if x.get("wrong")), [])
-        if wrong and not row.get("thresholds") and _shows(images):
+        if wrong and not is_corrected(row) and _shows(images):
             pictures.append(wrong_answers(row["loss"], wrong, images))
     figures = map(webpage.figure, pictures)
     return [webpage.section("The most wrong answers", *figures)] if pictures else []

@@ -13,6 +13,7 @@ from torch import nn
 from metaloss.core.proportions import wilson
 from metaloss.errors import SettingsError
 from metaloss.training import folders
+from metaloss.training.corrections import CORRECTIONS, is_corrected
 from metaloss.training.folders import TrainingRecord
 from metaloss.training.models import ImageClassifier
 from metaloss.training.targets import Target, target_of
@@ -48,6 +49,9 @@ class Fitted:
             (column).
         thresholds: of every seed the number that each class's logit gets, where they were chosen.
         with_thresholds: what the test images give with them.
+        prior_correction: the same numbers of a prior correction, for all seeds alike; empty where
+            there is none.
+        with_prior_correction: of every seed what the test images give with it.
     """
 
     loss: str
@@ -69,6 +73,8 @@ class Fitted:
     confusion: list[list[list[int]]] = field(default_factory=list)
     thresholds: list[dict[str, float]] = field(default_factory=list)
     with_thresholds: list[dict[str, Any]] = field(default_factory=list)
+    prior_correction: dict[str, float] = field(default_factory=dict)
+    with_prior_correction: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def mean(self) -> float:
@@ -80,12 +86,15 @@ class Fitted:
         """Standard deviation of the same over seeds; NaN of one."""
         return std(self.scores)
 
-    def model(self, seed: int | None = None, thresholds: bool = False) -> ImageClassifier:
+    def model(
+        self, seed: int | None = None, thresholds: bool = False, prior_correction: bool = True
+    ) -> ImageClassifier:
         """A trained classifier: takes images [N K H W] from 0 to 255 and gives logits.
 
         Args:
             seed: of the training; the first by default.
             thresholds: add the chosen numbers to the logits.
+            prior_correction: add those of the prior correction, where it was trained with one.
 
         Raises:
             SettingsError: there was no such training, or it failed.
@@ -97,6 +106,8 @@ class Fitted:
                 f"{', '.join(map(str, self.files))}"
             )
         classifier = folders.load(self.folder, self.files[seed], self.network)
+        if not prior_correction:
+            classifier.offsets = None
         if thresholds:
             if not self.thresholds:
                 raise SettingsError("no thresholds were chosen: train with thresholds=True")
@@ -141,7 +152,7 @@ def rows(
     base: str,
     target: Target,
 ) -> list[dict[str, Any]]:
-    """The table: a line for every loss, and one more for its networks with thresholds.
+    """The table: a line for every loss, and one more for its networks with corrected logits.
 
     Args:
         by_loss: of every loss what each seed came to on the test images.
@@ -153,10 +164,11 @@ def rows(
     for label, runs in by_loss.items():
         others = None if label == base else by_loss[base]
         lines.append(row(label, rates[label], runs, others, target))
-        if any("with_thresholds" in run for run in runs):
-            moved = [{**run, **run.get("with_thresholds", {})} for run in runs]
-            line = row(label, rates[label], moved, by_loss[base], target)
-            lines.append({**line, "thresholds": True})
+        for name in CORRECTIONS:
+            if any(f"with_{name}" in run for run in runs):
+                moved = [{**run, **run.get(f"with_{name}", {})} for run in runs]
+                line = row(label, rates[label], moved, by_loss[base], target)
+                lines.append({**line, name: True})
     return lines
 
 
@@ -235,7 +247,7 @@ def fits(
     fitted = []
     metric = target_of({**table, **table["trainings"][0]}).metric
     for loss_row in table["table"]:
-        if loss_row.get("thresholds"):
+        if is_corrected(loss_row):
             continue
         label = loss_row["loss"]
         runs = [x for x in table["trainings"] if x["loss"] == loss_row["loss"]]
@@ -267,6 +279,12 @@ def fits(
                 confusion=[x["confusion"] for x in runs if x.get("confusion")],
                 thresholds=[x["thresholds"] for x in runs if "thresholds" in x],
                 with_thresholds=[x["with_thresholds"] for x in runs if "thresholds" in x],
+                prior_correction=next(
+                    (x["prior_correction"] for x in runs if "prior_correction" in x), {}
+                ),
+                with_prior_correction=[
+                    x["with_prior_correction"] for x in runs if "prior_correction" in x
+                ],
                 **numbers,
             )
         )

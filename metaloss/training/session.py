@@ -19,6 +19,7 @@ from metaloss.core.reporting import Reporter
 from metaloss.core.streams import Stream
 from metaloss.errors import MetalossError
 from metaloss.training import cautions, distributed, figures, folders, results
+from metaloss.training.corrections import cautions_of_correction, in_use, offsets_of
 from metaloss.training.folders import TrainingRecord
 from metaloss.training.images import TrainingImages
 from metaloss.training.losses import NamedLoss, told_of_classes, weighted
@@ -105,6 +106,7 @@ class TrainingSession:
         texts = [cautions.few_images(validation), cautions.few_steps(self.schedule.steps)]
         if self.settings.thresholds:
             texts.append(cautions.few_for_thresholds(self.images.validation_counts))
+        texts += cautions_of_correction(self.losses, offsets_of(self.settings, self.images))
         return [text for text in texts if text is not None]
 
     def run(self) -> dict[str, Any]:
@@ -214,7 +216,8 @@ class TrainingSession:
         spec = self._spec(loss, record, state)
         classifier = self.classifier(record.seed)
         classes = self.images.dataset.classes
-        folders.describe(self.folder / "model.json", self.settings, classifier, classes)
+        offsets = offsets_of(self.settings, self.images)
+        folders.describe(self.folder / "model.json", self.settings, classifier, classes, offsets)
         try:
             history = train(classifier, self.loss_module(loss), spec)
             failed = ""
@@ -295,6 +298,7 @@ class TrainingSession:
             self.images.shares.test,
             classes,
             self._for_thresholds(size),
+            offsets_of(self.settings, self.images),
         )
         file = f"model-{'' if len(self.losses) == 1 else loss.slug + '-'}{x.seed}.safetensors"
         storage.write(self.folder / file, path.read_bytes())
@@ -328,8 +332,7 @@ class TrainingSession:
         }
         results_of = {"baseline": base, "table": lines, "trainings": runs, "tuning": tuning}
         counts = self.images.class_counts(self.settings.per_class, Stream(self.settings.seed))
-        balanced = bool(self.settings.class_power) or self.settings.sampling == "balanced"
-        warned = {"cautions": cautions.of_results(by_loss, counts, balanced)}
+        warned = {"cautions": cautions.of_results(in_use(by_loss), counts, self.settings.balanced)}
         return {**about, **self.images.target.scale.entry(), **results_of, **warned}
 
     def _write(self, now: TrainingRecord | None = None) -> None:

@@ -22,7 +22,6 @@ from metaloss.data.datasets._images import (
     MaxPixels,
     Size,
 )
-from metaloss.data.features import check_spec
 from metaloss.errors import SettingsError
 from metaloss.inner.metrics import MetricTable
 from metaloss.inner.optimiser_settings import (
@@ -34,6 +33,7 @@ from metaloss.inner.optimiser_settings import (
     WeightDecay,
     check_nesterov,
 )
+from metaloss.training.consistency import check_features, check_uneven_classes
 
 PROTOCOLS = Path(__file__).parent / "protocols"  # a TOML file each
 AUGMENTATIONS = get_args(Kind)
@@ -49,6 +49,7 @@ CLIP = 1.0
 RATES = {"sgd": 0.1, "adam": 1e-3, "adamw": 1e-3}  # of a batch of 128 and thousands of steps
 
 ClassPower = Annotated[float, Field(gt=0, le=4)]
+Strength = Annotated[float, Field(gt=0, le=10)]
 
 
 @settings(frozen=True, config=ConfigDict(extra="forbid"))
@@ -120,6 +121,9 @@ class Training:
             in every batch.
         thresholds: after the training, choose a number for every class on the validation images
             that is added to its logit, and test with it, too.
+        prior_correction: after the training, subtract so many times the logarithm of each class's
+            share of the training images from its logit, and test with that, too; it needs no
+            validation images.
         auxiliary: weight of the loss of auxiliary outputs, which inception_v3, googlenet and
             torchvision's fcn and deeplabv3 have; ours.
         validation: share of the official training split that is held out, per class; of the
@@ -167,6 +171,7 @@ class Training:
     class_weights: Literal["balanced"] | ClassPower | None = None
     sampling: Literal["shuffled", "balanced"] = "shuffled"
     thresholds: bool = False
+    prior_correction: Strength | None = None
     auxiliary: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.4
     validation: Annotated[float, Field(gt=0, lt=1)] = 0.1
     subset: str | None = None
@@ -188,22 +193,21 @@ class Training:
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
-        if self.features:
-            check_spec(self.features)
-            if self.augment.kind != "none":
-                raise ValueError(
-                    f"augment '{self.augment.kind}' changes pixels, and features take their place: "
-                    "leave it out"
-                )
+        check_features(self.features, self.augment.kind)
         # Momentum is SGD's alone; the defaults of both stay where another optimiser is chosen.
         if self.optimiser == "sgd":
             check_nesterov(self.nesterov, self.momentum)
-        if self.class_power and self.sampling == "balanced":
-            raise ValueError(
-                "class_weights and sampling = 'balanced' both make up for uneven classes: give one"
-            )
         if len(set(self.loss)) < len(self.loss):
             raise ValueError(f"a loss is given twice: {', '.join(self.loss)}")
+        corrected = self.prior_correction is not None
+        in_use = {
+            "class_weights": self.class_power > 0,
+            "sampling = 'balanced'": self.sampling == "balanced",
+            "prior_correction": corrected,
+            # Beside the other two they are chosen for networks that are balanced already.
+            "thresholds": self.thresholds and corrected,
+        }
+        check_uneven_classes(in_use)
         return self
 
     @property
@@ -211,6 +215,12 @@ class Training:
         """The power of the classes' shares that weighs images; 0: none does."""
         weights = self.class_weights
         return 1.0 if weights == "balanced" else float(weights or 0.0)
+
+    @property
+    def balanced(self) -> bool:
+        """Whether something here makes up for uneven classes; thresholds are shown beside."""
+        by_training = self.class_power > 0 or self.sampling == "balanced"
+        return by_training or self.prior_correction is not None
 
     @property
     def rate(self) -> float:

@@ -1,4 +1,4 @@
-"""What a trained network is worth on the test images, with thresholds where they are asked for."""
+"""What a trained network is worth on the test images, with corrected logits where asked for."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -26,6 +26,7 @@ def measured_scores(
     rows: Rows,
     classes: Sequence[str],
     validation: Batches | None = None,
+    prior: Tensor | None = None,
 ) -> dict[str, Any]:
     """A result on the test images as plain values.
 
@@ -37,6 +38,7 @@ def measured_scores(
         rows: their rows of the data set.
         classes: their names.
         validation: the validation images, on which thresholds are chosen; None: there are none.
+        prior: a prior correction, a number for every class; None: there is none.
     """
     if not isinstance(target, Classification):
         return target.scores(target.measure(classifier, loss, test), classes)
@@ -46,11 +48,34 @@ def measured_scores(
         return scores
     scores["wrong"] = most_wrong(seen, rows, classes)
     if validation is not None:
-        offsets = chosen_thresholds(predict(classifier, loss, validation), target)
-        moved = seen.shifted(offsets).measured(target.by)
-        scores["thresholds"] = dict(zip(classes, offsets.tolist(), strict=True))
-        scores["with_thresholds"] = target.scores(moved, classes)
+        thresholds = chosen_thresholds(predict(classifier, loss, validation), target)
+        scores |= _corrected_scores("thresholds", seen, thresholds, target, classes)
+    if prior is not None:
+        scores |= _corrected_scores("prior_correction", seen, prior, target, classes)
     return scores
+
+
+def _corrected_scores(
+    name: str,
+    seen: Predictions,
+    offsets: Tensor,
+    target: Classification,
+    classes: Sequence[str],
+) -> dict[str, Any]:
+    """What is added to the logits, and a result on the test images with it.
+
+    Args:
+        name: of the correction.
+        seen: predictions for the test images.
+        offsets: what is added to every class's logit.
+        target: what the network learned to tell.
+        classes: their names.
+    """
+    moved = seen.shifted(offsets).measured(target.by)
+    return {
+        name: dict(zip(classes, offsets.tolist(), strict=True)),
+        f"with_{name}": target.scores(moved, classes),
+    }
 
 
 def chosen_thresholds(seen: Predictions, target: Classification) -> Tensor:

@@ -9,8 +9,8 @@ import torch
 from metaloss._version import __version__
 from metaloss.core import tables
 from metaloss.core.streams import Stream
+from metaloss.training.corrections import offsets_of, row_name
 from metaloss.training.defaults import SHARE
-from metaloss.training.figures import row_name
 from metaloss.training.losses import class_weights
 from metaloss.training.results import Fits
 from metaloss.training.session import TrainingSession
@@ -80,13 +80,22 @@ def _judged(session: TrainingSession) -> list[str]:
         labels = torch.repeat_interleave(torch.tensor(list(counts.values())))
         weights = class_weights(labels, len(counts), settings.class_power).tolist()
         named = [f"{name} {x:.3g}" for name, x in zip(counts, weights, strict=True)]
-        more = f" and {len(named) - CLASSES} more" if len(named) > CLASSES else ""
-        parts.append(f"class weights {', '.join(named[:CLASSES])}{more}")
+        parts.append(f"class weights {_some(named)}")
     if settings.sampling == "balanced":
         parts.append("batches with as many images of every class")
+    if (offsets := offsets_of(settings, session.images)) is not None:
+        values = zip(session.images.dataset.classes, offsets.tolist(), strict=True)
+        named = [f"{name} {x:+.3g}" for name, x in values]
+        parts.append(f"prior correction {settings.prior_correction:g}: {_some(named)}")
     if settings.thresholds:
         parts.append(f"thresholds chosen on {len(session.images.shares.validation)} images")
     return [f"judged  {' · '.join(parts)}"] if parts else []
+
+
+def _some(texts: Sequence[str]) -> str:
+    """A text for every class; of many classes those of the first."""
+    more = f" and {len(texts) - CLASSES} more" if len(texts) > CLASSES else ""
+    return f"{', '.join(texts[:CLASSES])}{more}"
 
 
 def epoch(record: dict[str, Any], epochs: int, seconds: float, target: Target | None = None) -> str:

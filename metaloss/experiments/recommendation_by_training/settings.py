@@ -21,6 +21,7 @@ DECIDED = {
     "devices": "a network trains on one device here",
     "class_weights": "losses make up for uneven classes, class_weights among them",
     "sampling": "losses make up for uneven classes",
+    "prior_correction": "losses are judged by their plain answers",
     "thresholds": "losses are judged by their plain answers",
     "tensorboard": "metaloss train writes its files",
     "classifier": "--train names the network",
