@@ -205,12 +205,12 @@ def recommendation_lines(settings: TaskCounts, images: ReportedFolds, losses: in
     metric = "metric  balanced accuracy, as classes are uneven (--metric NAME: another)"
     return [
         f"data    {family.name}: {images.dataset.origin}",
-        f"folds   {images.folds} of {n} images; {counted(losses, 'loss')} tuned "
-        f"in {tuned_quantities(settings.tune)} and one chosen on {settings.tuning_tasks} tasks "
-        f"of the other folds, judged on {settings.test_tasks} tasks of each fold",
+        f"folds   {images.folds} parts of {n} images, each held out once: "
+        f"{counted(losses, 'loss')} tuned in {tuned_quantities(settings.tune)} and one chosen on "
+        f"{settings.tuning_tasks} tasks of the others, judged on {settings.test_tasks} of the part",
         *([groups] if images.group_count else []),
-        f"tasks   {tasks}, {family.ways * images.val} held out; {family.classifier['kind']}, "
-        f"{steps} steps",
+        f"tasks   small trainings, each {tasks}, {family.ways * images.val} held out; "
+        f"{family.classifier['kind']}, {steps} steps",
         *([metric] if images.usual_metric else []),
     ]
 

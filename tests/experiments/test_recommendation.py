@@ -480,6 +480,7 @@ def test_the_code_uses_the_loss_as_its_tasks_did(ask, inner, line):
 def test_the_folder_holds_everything_and_nothing_is_overwritten(ask, advice):
     assert sorted(path.name for path in advice.folder.iterdir()) == [
         "per_task.csv",
+        "report.txt",
         "results.csv",
         "summary.json",
     ]
@@ -528,7 +529,7 @@ def test_the_bar_has_about_as_many_steps_as_there_are(ask):
     assert 0.5 * counter.total < counter.done < 2 * counter.total
 
 
-def test_the_command_prints_a_table_the_advice_and_its_code(tmp_path, capsys):
+def test_the_command_prints_the_best_of_a_table_and_then_the_answer_on_one_screen(tmp_path, capsys):
     data = pictures(tmp_path / "scans", benign=12, malign=14)
     assert (
         code(
@@ -537,14 +538,23 @@ def test_the_command_prints_a_table_the_advice_and_its_code(tmp_path, capsys):
         == 0
     )
     lines = capsys.readouterr().out.splitlines()
-    assert lines[1].startswith("folds   5 of 26 images; 3 losses")
+    assert lines[1].startswith("folds   5 parts of 26 images, each held out once: 3 losses tuned")
     assert lines[2].endswith("; cnn, 3 steps")
     assert [line[:8] for line in lines[3:8]] == [f"fold {n}/5" for n in range(1, 6)]
-    assert [line.split()[0] for line in lines[8:13]] == ["loss", "ce", "mse", "-y*logp", "ce,"]
-    assert any("cross-entropy" in line for line in lines[13:])
-    assert lines[-4].startswith(f"    metaloss train --data {data} --loss ")
-    assert lines[-3].startswith("    loss = metaloss.load(")
-    assert lines[-1] == "wrote recommend/scans-0/{per_task.csv, results.csv, summary.json}"
+    assert lines[8].startswith("tried   on images held out, beside cross-entropy (ce)")
+    assert lines[9].startswith("loss or method  settings ")
+    assert sorted(line.split()[0] for line in lines[10:14]) == ["-y*logp", "ce", "ce,", "mse"]
+    answer = lines[15:]
+    assert answer[0].startswith("answer  ")
+    assert len(answer) <= 24
+    assert all(len(line) <= 100 for line in answer if not line.startswith(("command", "wrote")))
+    assert f"command metaloss train --data {data} --loss " in answer[-2]
+    files = "{per_task.csv, report.txt, results.csv, summary.json}"
+    assert answer[-1] == f"wrote recommend/scans-0/{files}"
+    report = (tmp_path / "recommend" / "scans-0" / "report.txt").read_text()
+    assert set(answer[:-1]) <= set(report.splitlines())
+    assert "Notes:\n" in report
+    assert "    loss = metaloss.load(" in report
 
 
 def test_the_printed_command_makes_the_same_again(tmp_path, capsys):

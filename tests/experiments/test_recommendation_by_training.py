@@ -356,13 +356,15 @@ def test_the_cost_is_shown_before_the_start_and_the_printed_command_trains_so(ma
     made[1].update({2: 0.9})
     code, out, _ = metaloss(*map(str, LINE))
     assert code == 0
+    assert "answer  Train with the loss -y*logp**3 in place of the usual one" in out
+    assert "search  " not in out, "which these trainings cannot tell"
     shown = [line.partition(" ")[0] for line in out.splitlines()]
     assert shown[:7] == ["data", "train", "metric", "folds", "cost", "fold", "fold"]
     assert "3 halvings of 13 trainings and 12 that are judged" in out
     (folder,) = Path("recommend").iterdir()
     summary = json.loads((folder / "summary.json").read_text())
-    command = f"    {shlex.join(summary['train'])}"
-    assert command in out.splitlines()
+    command = shlex.join(summary["train"])
+    assert f"command {command}" in out.splitlines()
     assert metaloss(*shlex.split(command)[1:])[0] == 0
     (trained,) = Path("trainings").iterdir()
     settings = read_toml(trained / "config.toml")

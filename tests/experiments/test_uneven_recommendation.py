@@ -235,16 +235,32 @@ def test_what_the_rarest_class_can_tell_is_said(advice):
     assert "balanced accuracy" not in sentences.rarest(("a", "b"), (9, 2), ACCURACY)
 
 
-def test_the_command_says_how_tasks_are_drawn_and_what_is_measured(scans, capsys):
+def test_the_command_says_how_tasks_are_drawn_and_what_is_measured(scans, tmp_path, capsys):
     flags = ("--tuning-tasks", 2, "--test-tasks", 3, "--set", "rates=[0.1]", "--losses", "mse")
     assert code("recommend", "--data", scans, *flags) == 0
     out = capsys.readouterr().out
-    assert "as uneven as your images" in out
+    (report,) = (tmp_path / "recommend").glob("*/report.txt")
+    assert "as uneven as your images" in report.read_text()
+    assert "No losses, on the same folds:" in report.read_text()
     assert "metric  balanced accuracy, as classes are uneven (--metric NAME: another)" in out
-    assert "no losses, on the same folds:" in out
+    assert "ce, prior correction" in report.read_text()
+    assert "more are in results.csv" in out
     assert code("recommend", "--data", scans, *flags, "--json", "--no-rivals") == 0
     summary = json.loads(capsys.readouterr().out)
     assert {row["kind"] for row in summary["rows"]} == {"loss"}
+
+
+def test_the_answer_has_each_class_s_recall_on_held_out_images(advice):
+    by_class = {x["name"]: x for x in advice.summary["recalls"]}
+    assert {name: x["images"] for name, x in by_class.items()} == UNEVEN
+    (ce,) = (row for row in advice.table if row["loss"] == "ce")
+    mean = np.mean([x["ce"] for x in by_class.values()])
+    assert ce["balanced_accuracy"] == pytest.approx(mean, abs=1e-6)
+    low, high = by_class["rare"]["ce_interval"]
+    assert low <= by_class["rare"]["ce"] <= high
+    assert advice.answer[0]["label"] == "answer"
+    kept = [x.partition(" ")[0] for row in advice.summary["recognised"] for x in row.values()]
+    assert {"benign", "malign", "rare"} <= set(kept)
 
 
 # --- what is refused ---

@@ -1,5 +1,6 @@
 """Methods fitted to the tasks that losses are tuned and tested on."""
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -140,8 +141,9 @@ def _measured(
             ]
 
         # Task by task on the engine's threads: a result depends on its own task alone.
-        # With threads of its own, BLAS would round by how many there are.
-        with threadpool_limits(1, user_api="blas"):
+        # With threads of its own, BLAS would round by how many there are. Filters of warnings are
+        # of all threads together, so that one shows what another ignores: here none is shown.
+        with threadpool_limits(1, user_api="blas"), warnings.catch_warnings(record=True):
             each = evaluation.engine.map(fitted, range(len(tasks)))
         logits = [torch.stack(of_tasks) for of_tasks in zip(*each, strict=True)]
         waves.append([evaluation.measures_by(x, tasks) for x in logits])

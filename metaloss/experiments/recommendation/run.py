@@ -32,8 +32,9 @@ from metaloss.experiments.recommendation.losses import (
     read_losses,
     without_seen_images,
 )
+from metaloss.experiments.recommendation.report_folder import write
 from metaloss.experiments.recommendation.settings import Recommendation
-from metaloss.experiments.recommendation.summary import summarise, summarise_part, write
+from metaloss.experiments.recommendation.summary import summarise, summarise_part
 from metaloss.experiments.recommendation.verdict import ScoreGain, Verdict, decide
 from metaloss.tasks.episodic import Episodes
 from metaloss.tasks.episodic_family import EPISODE_SETTINGS
@@ -66,7 +67,8 @@ class Advice:
         evidence: whether another loss than cross-entropy is recommended.
         gain: of choosing so, over cross-entropy, on new images.
         table: one row per loss.
-        sentences: what the numbers allow one to say.
+        answer: what to use and why, in plain words, a part each with its `label` and `text`.
+        sentences: what the numbers allow one to say, for who knows the field.
         code: lines of Python that use the loss.
         summary: all of it.
         folder: where it was written.
@@ -79,6 +81,7 @@ class Advice:
     evidence: bool
     gain: ScoreGain
     table: list[dict[str, Any]]
+    answer: list[dict[str, str]]
     sentences: list[str]
     code: list[str]
     summary: dict[str, Any]
@@ -111,6 +114,7 @@ class Advice:
             evidence=verdict.evidence,
             gain=verdict.gain,
             table=summary["rows"],
+            answer=summary["answer"],
             sentences=summary["sentences"],
             code=summary["code"],
             summary=summary,

@@ -1,9 +1,7 @@
-"""A recommendation as plain values and as a folder."""
+"""A recommendation as plain values."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,14 +9,16 @@ import torch
 from metaloss import storage
 from metaloss.core import registry
 from metaloss.core.metric_scale import MetricScale
-from metaloss.core.tables import csv_bytes
+from metaloss.data.datasets import Table
 from metaloss.data.shapes import images_of
 from metaloss.experiments.comparison.losses import CE, ComparedLoss
-from metaloss.experiments.comparison.report_folder import results
 from metaloss.experiments.comparison.sentences import name_in_sentence
 from metaloss.experiments.comparison.summary import loss_records
 from metaloss.experiments.recommendation import code, task_sizes
+from metaloss.experiments.recommendation.answer import Evidence, parts, recall_rows
+from metaloss.experiments.recommendation.class_recalls import class_recalls
 from metaloss.experiments.recommendation.folds import FoldedImages
+from metaloss.experiments.recommendation.plain_words import answers_decide
 from metaloss.experiments.recommendation.rivals import RivalChoice, setting_in_words
 from metaloss.experiments.recommendation.selection import LossChoice
 from metaloss.experiments.recommendation.sentences import (
@@ -37,7 +37,6 @@ from metaloss.experiments.recommendation.verdict import (
     worth_searching,
 )
 from metaloss.inner.observers import Measures
-from metaloss.storage.folders import make_folder
 from metaloss.tasks.episodic_family import TaskFamily
 
 LOSS = "loss"  # the kind of a row that is one
@@ -77,6 +76,7 @@ def summarise(
             "losses": loss_records(compared),
             "rows": _rows(compared, final, folds),
             "verdict": _verdict(verdict),
+            **_answer(folded, final, folds, verdict),
             "certainty": folds.certainty,
             "folds": [_fold(x, folds.scale) for x in folds.choices],
             "sentences": [
@@ -152,6 +152,31 @@ def _rows(
         *_late(final, folds),
         *(_rival(final.rivals[x], folds) for x in folds.rivals if x in final.rivals),
     ]
+
+
+def _answer(
+    folded: FoldedImages, final: LossChoice, folds: FoldResults, verdict: Verdict
+) -> dict[str, Any]:
+    """The answer in plain words, and the recalls that it rests on."""
+    family = folded.family
+    recalls = class_recalls(folded.dataset.classes, folds)
+    shown = recalls if answers_decide(folds.scale) else []
+    evidence = Evidence(
+        (folds.value(folds.of_loss(CE)), folds.value(folds.of_chosen())),
+        shown,
+        sum(folded.counts),
+        losses=len(final.settings) - 1,
+        methods=len(folds.rivals),
+        longer=final.late,
+        network=f"a small network ({family.classifier['kind']}) that trains for seconds",
+        features=folded.features is not None or isinstance(folded.dataset, Table),
+        search=worth_searching(folds.of_losses_alone(), folds.scale),
+    )
+    return {
+        "answer": parts(verdict, evidence),
+        "recognised": recall_rows(shown, verdict.evidence),
+        "recalls": [x.plain() for x in recalls],
+    }
 
 
 def _images(folded: FoldedImages) -> dict[str, Any]:
@@ -303,33 +328,3 @@ def _share(folded: FoldedImages) -> list[str]:
         f"A task trained on {images_of(shots)} class, of {scarcest} or more that are here; "
         f"{option} is nearer to all."
     ]
-
-
-def write(out: Path, name: str, summary: dict[str, Any], folds: FoldResults) -> Path:
-    """The new folder under `out`, with `-2`, `-3` … where the name is taken.
-
-    Raises:
-        DiskError: it cannot be made.
-    """
-    tasks = [
-        {"fold": number, "loss": loss, "task": task, **_task_values(measures, task, folds.scale)}
-        for number, fold in enumerate(folds.judged)
-        for loss, measures in fold.measures.items()
-        for task in range(len(measures.accuracy))
-    ]
-    rows = [{key: value for key, value in row.items() if key != "rates"} for row in summary["rows"]]
-    files = {
-        "summary.json": storage.json_bytes(summary),
-        "results.csv": results({"rows": rows}),
-        "per_task.csv": csv_bytes(tasks),
-    }
-    return make_folder(out, name, files, "recommendation")
-
-
-def _task_values(measures: Measures, task: int, scale: MetricScale) -> dict[str, float | None]:
-    """A task's value by the family's metric and its accuracy; None of a training that diverged."""
-    values = {
-        scale.kind: scale.value(float(measures.score[task])),
-        "accuracy": float(measures.accuracy[task]),
-    }
-    return {name: None if math.isnan(value) else value for name, value in values.items()}

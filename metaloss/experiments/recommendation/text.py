@@ -1,25 +1,132 @@
-"""A recommendation as lines to print."""
+"""A recommendation as lines to print: what was tried, and then the answer on one screen."""
 
+import textwrap
+from collections.abc import Sequence
 from typing import Any
 
-from metaloss.core.formatting import percent
+from metaloss.core.formatting import percent, printable
 from metaloss.core.metric_scale import MetricScale
-from metaloss.core.tables import record_table
+from metaloss.core.tables import INDENT, record_table
 from metaloss.experiments.recommendation.summary import LOSS
+
+WIDTH = 100  # of the answer, on wide terminals and in files
+SHOWN = 6  # rows of the table on a terminal; the files have all
+NARROW = 30  # columns that a text needs beside its label
 
 
 def lines(summary: dict[str, Any], width: int | None = None) -> list[str]:
-    """The table, what it allows one to say, and the code, as they are printed."""
+    """The best of what was tried, and the answer, as they are printed.
+
+    Args:
+        summary: of a recommendation, or of the part of one that was stopped.
+        width: of the terminal; None: there is none.
+    """
+    if summary["verdict"] is None:
+        return [*_table(summary, width), *summary["sentences"]]
+    return [*_table(summary, width), "", *answer_lines(summary, width)]
+
+
+def report(summary: dict[str, Any]) -> list[str]:
+    """All that can be said: every loss and method, the answer, notes for experts, and the code."""
+    losses, others = tables(summary)
+    rivals = ["", "No losses, on the same folds:", *record_table(others)] if others else []
+    return [*record_table(losses), *rivals, *after_tables(summary)]
+
+
+def after_tables(summary: dict[str, Any]) -> list[str]:
+    """What stands below the tables in a file: the answer, notes for experts, and the code."""
+    answer = ["", *answer_lines(summary)] if summary.get("answer") else []
+    code = ["", "In Python:", *(f"    {x}" for x in summary["code"])] if summary["code"] else []
+    return [*answer, "", "Notes:", *summary["sentences"], *code]
+
+
+def tables(summary: dict[str, Any]) -> tuple[list[dict[str, str]], list[dict[str, str]]]:
+    """What losses reached, and what is no loss, a row each with texts by their columns."""
     about = len(summary["folds"]), summary["certainty"], MetricScale.of(summary)
     losses = [_cells(row, *about) for row in summary["rows"] if row["kind"] == LOSS]
     others = [_rival_cells(row, *about) for row in summary["rows"] if row["kind"] != LOSS]
-    return [
-        *record_table(losses, width),
-        *(["no losses, on the same folds:", *record_table(others, width)] if others else []),
-        *summary["sentences"],
-        *([f"    {summary['train']}"] if summary.get("train") else []),
-        *(f"    {line}" for line in summary["code"]),
+    return losses, others
+
+
+def answer_lines(summary: dict[str, Any], width: int | None = None) -> list[str]:
+    """The answer: labelled parts, the classes behind what is gained, and the command at the end.
+
+    Args:
+        summary: has `answer`, `recognised`, `train` and `code`.
+        width: of the terminal; None: there is none.
+    """
+    width = min(width or WIDTH, WIDTH)
+    shown = []
+    for part in summary["answer"]:
+        shown += labelled(part["label"], part["text"], width)
+        if part["label"] in ("gain", "reached"):
+            table = record_table(summary["recognised"], width - INDENT)
+            shown += [f"{'':{INDENT}}{line}" for line in table] if summary["recognised"] else []
+    code = [summary["train"]] if summary.get("train") else summary["code"]
+    labels = ["command" if summary.get("train") else "Python", *[""] * (len(code) - 1)]
+    return [*shown, *(f"{label:{INDENT}}{line}" for label, line in zip(labels, code, strict=True))]
+
+
+def labelled(label: str, text: str, width: int) -> list[str]:
+    """A text beside its label, cut at spaces.
+
+    >>> labelled("answer", "Keep it as it is, for all that can be told.", 40)
+    ['answer  Keep it as it is, for all that', '        can be told.']
+
+    Args:
+        label: a word.
+        text: of the part.
+        width: of a line.
+    """
+    texts = textwrap.wrap(
+        printable(text),
+        max(width - INDENT, NARROW),
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+    labels = [label, *[""] * (len(texts) - 1)]
+    return [f"{name:{INDENT}}{line}" for name, line in zip(labels, texts, strict=True)]
+
+
+def _table(summary: dict[str, Any], width: int | None) -> list[str]:
+    """Cross-entropy, what folds chose, what is recommended, and the best of the others."""
+    folds, certainty, scale = len(summary["folds"]), summary["certainty"], MetricScale.of(summary)
+    rows = summary["rows"]
+    kept = _kept(rows, summary["verdict"], scale)
+    cells = [
+        {
+            "loss or method": row.get("spec") or row["loss"],
+            "settings": _settings(row),
+            **_reached(row, folds, certainty, scale),
+        }
+        for row in kept
     ]
+    rest = len(rows) - len(kept)
+    more = f"; {rest} more are in results.csv" if rest else ""
+    heading = (
+        "tried   on images held out, beside cross-entropy (ce), the usual loss; the best of many "
+        f"looks better than it is{more}"
+    )
+    return [heading, *record_table(cells, width)]
+
+
+def _kept(
+    rows: Sequence[dict[str, Any]], verdict: dict[str, Any] | None, scale: MetricScale
+) -> list[dict[str, Any]]:
+    """The rows that are shown: cross-entropy first, the others from the best on."""
+    first, *others = rows
+    others.sort(key=lambda row: scale.score(row[scale.kind]), reverse=True)
+    used = verdict["loss"] if verdict else ""
+    matter = [row for row in others if row["chosen"] or row["loss"] == used]
+    best = [row for row in others if row not in matter][: max(0, SHOWN - 1 - len(matter))]
+    return [first, *(row for row in others if row in matter or row in best)]
+
+
+def _settings(row: dict[str, Any]) -> str:
+    """How a row's loss trains, or what was chosen for what is no loss."""
+    if row["kind"] != LOSS:
+        return str(row["setting"])
+    return f"rate {row['lr']:g}, {row['steps']} steps"
 
 
 def _cells(row: dict[str, Any], folds: int, certainty: float, scale: MetricScale) -> dict[str, str]:
@@ -55,7 +162,7 @@ def _reached(
     return {
         scale.title: scale.text(row[scale.kind]),
         "accuracy": percent(row["accuracy"]),
-        f"Δ to ce [{100 * certainty:g} % CI]": "" if gain is None else scale.interval(gain),
+        f"gain over ce [{100 * certainty:g} %]": "" if gain is None else scale.interval(gain),
         "chosen": "" if row["chosen"] is None else f"{row['chosen']}/{folds}",
         "diverged": f"{100 * row['diverged']:.1f} %" if row["diverged"] else "",
     }

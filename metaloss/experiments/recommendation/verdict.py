@@ -105,12 +105,12 @@ class FoldResults:
 
     def whole(self) -> ScoreGain:
         """The gain of every fold's chosen loss over cross-entropy: what this choice is worth."""
-        return self._gain(self._winners(), self.of_loss(CE))
+        return self._gain(self.of_chosen(), self.of_loss(CE))
 
     def late(self) -> ScoreGain | None:
         """The gain of the chosen losses over cross-entropy with its best number of steps."""
         late = self.of_late()
-        return self._gain(self._winners(), late) if late else None
+        return self._gain(self.of_chosen(), late) if late else None
 
     def late_over_own(self) -> ScoreGain | None:
         """The gain of cross-entropy's best number of steps over the family's."""
@@ -133,7 +133,8 @@ class FoldResults:
         ours = [x.measures[name] for name, x in zip(best, self.judged, strict=True)]
         return self._gain(ours, self.of_late() or self.of_loss(CE), SEARCH_CERTAINTY)
 
-    def _winners(self) -> list[Measures]:
+    def of_chosen(self) -> list[Measures]:
+        """What each fold's choice reached on the fold's images."""
         return [x.measures[c.winner] for c, x in zip(self.choices, self.judged, strict=True)]
 
     def _gain(

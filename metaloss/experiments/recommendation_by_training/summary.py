@@ -13,9 +13,13 @@ from metaloss.core.metric_scale import MetricScale
 from metaloss.core.tables import csv_bytes, record_table
 from metaloss.experiments.comparison.losses import CE, ComparedLoss
 from metaloss.experiments.comparison.summary import loss_records
+from metaloss.experiments.recommendation.answer import Evidence, parts, recall_rows
+from metaloss.experiments.recommendation.class_recalls import ClassRecall
 from metaloss.experiments.recommendation.folds import NAMED
+from metaloss.experiments.recommendation.plain_words import answers_decide
 from metaloss.experiments.recommendation.selection import LossChoice
 from metaloss.experiments.recommendation.sentences import rarest, sentences
+from metaloss.experiments.recommendation.text import after_tables, answer_lines
 from metaloss.experiments.recommendation.verdict import Verdict
 from metaloss.experiments.recommendation_by_training.commands import fit_call, train_command
 from metaloss.experiments.recommendation_by_training.folds import TrainingFolds
@@ -63,6 +67,7 @@ def summarise(
             "rows": _rows(judged, verdict, final),
             "classes": _classes(judged, folds),
             "verdict": _verdict(verdict),
+            **_answer(judged, folds, verdict, len(compared) - 1),
             "folds": [_fold(x, folds.steps, judged.scale) for x in judged.folds],
             "finalists": {k: x.plain(judged.scale) for k, x in final.settings.items()},
             "sentences": [
@@ -76,6 +81,37 @@ def summarise(
         }
     )
     return result
+
+
+def _answer(
+    judged: JudgedFolds, folds: TrainingFolds, verdict: Verdict, losses: int
+) -> dict[str, Any]:
+    """The answer in plain words, and the recalls that it rests on.
+
+    Args:
+        judged: the folds' choices and what came of them.
+        folds: the images.
+        verdict: what follows.
+        losses: how many were tried beside cross-entropy.
+    """
+    scale = judged.scale
+    recalls = [
+        ClassRecall(row["class"], row["images"], row["recall_ce"], row["recall_chosen"])
+        for row in _classes(judged, folds)
+        if row["images"]
+    ]
+    shown = recalls if answers_decide(scale) else []
+    evidence = Evidence(
+        (judged.values(judged.ce)[0], judged.values(judged.ours)[0]),
+        shown,
+        len(folds.everything),
+        losses,
+        features=bool(folds.settings.features),
+    )
+    return {
+        "answer": parts(verdict, evidence),
+        "recognised": recall_rows(shown, verdict.evidence),
+    }
 
 
 def _images(folds: TrainingFolds) -> dict[str, Any]:
@@ -222,6 +258,7 @@ def write(out: Path, name: str, summary: dict[str, Any], judged: JudgedFolds) ->
         DiskError: it cannot be made.
     """
     files = {
+        "report.txt": "".join(f"{line}\n" for line in report(summary)).encode(),
         "summary.json": storage.json_bytes(summary),
         "results.csv": csv_bytes([_plain(row) for row in summary["rows"]]),
         "per_image.csv": csv_bytes(_per_image(summary, judged)),
@@ -255,11 +292,26 @@ def _per_image(summary: dict[str, Any], judged: JudgedFolds) -> list[dict[str, A
 
 
 def lines(summary: dict[str, Any], width: int | None = None) -> list[str]:
-    """The tables, what they allow one to say, and the command, as they are printed."""
+    """The table, the answer and the command, as they are printed."""
+    return [*record_table(table(summary), width), "", *answer_lines(_printed(summary), width)]
+
+
+def report(summary: dict[str, Any]) -> list[str]:
+    """All that can be said: the table, the answer, notes for experts, and the code."""
+    return [*record_table(table(summary)), *after_tables(_printed(summary))]
+
+
+def _printed(summary: dict[str, Any]) -> dict[str, Any]:
+    """The summary with its command as one line."""
+    return {**summary, "train": shlex.join(summary["train"])}
+
+
+def table(summary: dict[str, Any]) -> list[dict[str, str]]:
+    """What was reached on images that no choice has seen, a row each with texts by columns."""
     scale = MetricScale.of(summary)
     folds = summary["data"]["folds"]
     certainty = 100 * summary["verdict"]["certainty"]
-    cells = [
+    return [
         {
             "loss": row["loss"],
             scale.title: scale.text(row[scale.kind]),
@@ -268,19 +320,4 @@ def lines(summary: dict[str, Any], width: int | None = None) -> list[str]:
             "chosen": f"{row['chosen']}/{folds}",
         }
         for row in summary["rows"]
-    ]
-    classes = [
-        {
-            "class": row["class"],
-            "images": str(row["images"]),
-            "recall with ce": percent(row["recall_ce"]),
-            CHOSEN: percent(row["recall_chosen"]),
-        }
-        for row in summary["classes"]
-    ]
-    return [
-        *record_table(cells, width),
-        *record_table(classes, width),
-        *summary["sentences"],
-        f"    {shlex.join(summary['train'])}",
     ]
