@@ -113,4 +113,9 @@ def _training(table: Mapping[str, Any], origin: str) -> Training:
                 else "does not go with trainings whose accuracy is a loss's fitness"
             )
             raise SettingsError(f"{origin}: training.{field} {why}, and has no place in a family")
+    if not settings_of_training.validation:
+        raise SettingsError(
+            f"{origin}: training.validation = 0 holds out no images, and a loss's fitness is "
+            "measured on them: a validation above 0"
+        )
     return settings_of_training

@@ -6,6 +6,7 @@ from typing import Any
 
 VALIDATION = 30  # images below which a validation share says little
 THRESHOLD = 10  # the same of a class, for its threshold
+MORE = 0.3  # the share to validate on that is advised
 STEPS = 50  # below which hardly any network has learned
 NAMED = 5  # classes that a sentence names
 UNEVEN = 1.5  # times as many images in the largest class as in the smallest
@@ -20,30 +21,42 @@ FURTHER_REMEDIES = (
 FAR = 10.0  # times the first step's loss, from which a validation loss has exploded
 
 
-def few_images(images: int) -> str | None:
-    """That few images are held out for validation."""
-    if images >= VALIDATION:
+def few_images(images: int, share: float) -> str | None:
+    """That few images are held out for validation; nothing where none are.
+
+    Args:
+        images: how many are.
+        share: of the images that may be trained on.
+    """
+    if not images or images >= VALIDATION:
         return None
     return (
         f"{images} images to validate: one answer is {100 / images:.1f} points of accuracy, so a "
-        "choice among rates or "
-        "losses by them is mostly chance; --set validation=0.3 holds out more"
+        f"choice among rates or losses by them is mostly chance; {_held_out_more(share)}"
     )
 
 
-def few_for_thresholds(counts: Mapping[str, int]) -> str | None:
+def few_for_thresholds(counts: Mapping[str, int], share: float) -> str | None:
     """That thresholds are chosen on few images of a class.
 
     Args:
         counts: images of every class to validate on.
+        share: of the images that may be trained on.
     """
     name = min(counts, key=lambda x: counts[x])
     if counts[name] >= THRESHOLD:
         return None
     return (
         f"thresholds are chosen on {counts[name]} images of '{name}': that is mostly chance; "
-        "--set validation=0.3 holds out more"
+        f"{_held_out_more(share)}, and --prior-correction 1 needs none"
     )
+
+
+def _held_out_more(share: float) -> str:
+    """How more images are held out; beyond a share, more images are what helps."""
+    if share < MORE:
+        return f"--set validation={MORE:g} holds out more"
+    return "more images are what helps"
 
 
 def few_steps(steps: int) -> str | None:
@@ -58,7 +71,7 @@ def few_steps(steps: int) -> str | None:
 
 def exploded(record: Mapping[str, Any], classes: int, rate: float) -> str | None:
     """That the validation loss of an epoch is no number, or far above the loss of the training's
-    first step.
+    first step; the training loss where no images are held out.
 
     Args:
         record: the epoch's.
@@ -66,12 +79,14 @@ def exploded(record: Mapping[str, Any], classes: int, rate: float) -> str | None
             near 0.
         rate: the highest learning rate.
     """
-    value = record["val_loss"]
+    share, value = "validation", record.get("val_loss")
+    if value is None:
+        share, value = "training", record["train_loss"]
     first = record["first_loss"]
     if math.isfinite(value) and value - first <= FAR * max(abs(first), math.log(classes)):
         return None
     return (
-        f"the validation loss is {value:.3g} after epoch {record['epoch']}, and the loss of the "
+        f"the {share} loss is {value:.3g} after epoch {record['epoch']}, and the loss of the "
         "first step was "
         f"{first:.3g}: the rate {rate:g} is probably too high; a smaller --lr, or several --rates"
     )

@@ -32,3 +32,25 @@ def check_uneven_classes(in_use: Mapping[str, bool]) -> None:
     given = [name for name, used in in_use.items() if used]
     if len(given) > 1:
         raise ValueError(f"{given[0]} and {given[1]} both make up for uneven classes: give one")
+
+
+def check_held_out(rates: int, thresholds: bool, schedule: str) -> None:
+    """Say what is chosen on validation images, where none are held out.
+
+    Args:
+        rates: how many there are to choose from.
+        thresholds: whether they are chosen.
+        schedule: of the learning rate.
+
+    Raises:
+        ValueError: names it.
+    """
+    if rates > 1:
+        needs = f"{rates} rates are compared on them: give one as lr"
+    elif thresholds:
+        needs = "thresholds are chosen on them: leave thresholds out, or give prior_correction"
+    elif schedule == "plateau":
+        needs = "schedule 'plateau' follows the loss on them: one_cycle, step or constant"
+    else:
+        return
+    raise ValueError(f"validation = 0 holds out no images, and {needs}; or a validation above 0")

@@ -57,10 +57,13 @@ def curves(trainings: Sequence[TrainingRecord], target: Target = CLASSIFICATION)
     known = {key for x in trainings for record in x.epochs for key in record}
     metrics = {metric.key: metric for metric in (ACCURACY, F1, target.metric)}
     lines = {"loss": LOSSES, **{key: ((f"val_{key}", "-"),) for key in metrics}}
+    drawn = {
+        name: [line for line in of_name if line[0] in known] for name, of_name in lines.items()
+    }
     return [
         _curve(name, of_name, metrics.get(name), trainings)
-        for name, of_name in lines.items()
-        if of_name[0][0] in known
+        for name, of_name in drawn.items()
+        if of_name
     ]
 
 

@@ -279,7 +279,7 @@ def with_masks(scenes: Scenes, settings: Training, device: torch.device) -> Trai
             f"{scenes.name}: found {len(train)} images to train on, expected at least 2"
         )
     check_masks(scenes)
-    held = min(max(1, round(settings.validation * len(train))), len(train) - 1)
+    held = held_out(settings.validation, len(train))
     mixed = train[Stream(settings.seed).at("shares").permutation(len(train))]
     shares = Shares(mixed[held:].sort().values, mixed[:held].sort().values, test)
     size = settings.size or DEFAULT_SIZE
@@ -294,7 +294,7 @@ def with_masks(scenes: Scenes, settings: Training, device: torch.device) -> Trai
 
 def split_shares(dataset: Dataset | Files, share: float, key: Stream) -> Shares:
     """The official test split, or a fixed fifth of every class; and of the rest a drawn share of
-    every class held out.
+    every class held out, which may be 0.
 
     Raises:
         DataError: a class has too few images for that.
@@ -305,17 +305,23 @@ def split_shares(dataset: Dataset | Files, share: float, key: Stream) -> Shares:
     train = []
     validation = []
     sizes = dataset.labels[rest].bincount(minlength=len(dataset.classes)).tolist()
-    if few := lacking_classes(dataset.classes, sizes, 2, " beside the test images"):
+    needed = 2 if share else 1
+    if few := lacking_classes(dataset.classes, sizes, needed, " beside the test images"):
         raise DataError(f"{dataset.name}: {few}")
     for label in range(len(dataset.classes)):
         rows = (rest & (dataset.labels == label)).nonzero()[:, 0]
         rows = rows[key.at(label).permutation(len(rows))]
-        held = min(max(1, round(share * len(rows))), len(rows) - 1)
+        held = held_out(share, len(rows))
         validation.append(rows[:held])
         train.append(rows[held:])
     if not len(test):
         raise DataError(f"{dataset.name}: no class has enough images for a test share")
     return Shares(*(torch.cat(rows).sort().values for rows in (train, validation, [test])))
+
+
+def held_out(share: float, images: int) -> int:
+    """Images that a share holds out: at least one and at most all but one; none of a share of 0."""
+    return min(max(1, round(share * images)), images - 1) if share else 0
 
 
 def usual_moments(channels: int) -> tuple[tuple[float, ...], tuple[float, ...]]:

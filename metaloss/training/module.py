@@ -63,9 +63,9 @@ class Supervised(lightning.LightningModule):
 
     def rate(self, step: int) -> float:
         """The learning rate of a step, counted from 0."""
-        return self.spec.lr * self.spec.schedule.scale(
-            step, [row["val_loss"] for row in self.history]
-        )
+        # Without validation images there are none, and no schedule that follows them.
+        validation = [row["val_loss"] for row in self.history if "val_loss" in row]
+        return self.spec.lr * self.spec.schedule.scale(step, validation)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Set the rate, and seed torch's generators by the numbers of the step and the device."""
@@ -134,23 +134,36 @@ class Supervised(lightning.LightningModule):
 
     def _record(self) -> dict[str, Any]:
         """What there is to say of an epoch."""
-        spec = self.spec
         step = self.global_step
-        target = spec.images.target
-        size = target.measured_at_once(spec.schedule.batch, LOOK * spec.schedule.batch)
-        batches = spec.images.source.batches(spec.images.shares.validation, size)
-        measured = target.measure(self.classifier, self.loss, until_stopped(batches, spec.stop))
+        seen, by_metrics = self._validation()
         return {
             "epoch": len(self.history) + 1,
             "step": step,
             "train_loss": float(torch.stack(self.values).double().mean()),
+            **seen,
+            "lr": self.rate(step - 1),
+            "first_loss": self.history[0]["first_loss"] if self.history else float(self.values[0]),
+            **by_metrics,
+        }
+
+    def _validation(self) -> tuple[dict[str, float], dict[str, float]]:
+        """What the network is worth on the validation images, and by the target's own metrics;
+        nothing where none are held out.
+        """
+        spec = self.spec
+        rows = spec.images.shares.validation
+        if not len(rows):
+            return {}, {}
+        target = spec.images.target
+        size = target.measured_at_once(spec.schedule.batch, LOOK * spec.schedule.batch)
+        batches = until_stopped(spec.images.source.batches(rows, size), spec.stop)
+        measured = target.measure(self.classifier, self.loss, batches)
+        seen = {
             "val_loss": measured.loss,
             "val_accuracy": measured.accuracy,
             "val_f1": measured.f1,
-            "lr": self.rate(step - 1),
-            "first_loss": self.history[0]["first_loss"] if self.history else float(self.values[0]),
-            **{f"val_{key}": target.value(measured, key) for key in target.epoch_metrics},
         }
+        return seen, {f"val_{key}": target.value(measured, key) for key in target.epoch_metrics}
 
     def _due(self) -> bool:
         """Whether a checkpoint is."""

@@ -37,7 +37,7 @@ def page(fits: Fits, images: TrainingImages) -> str:
     counts = summary["images"]
     intro = (
         f"{summary['model']} on {summary['data']}: {counts['train']} images to train on, "
-        f"{counts['validation']} to validate, {counts['test']} to test; "
+        f"{counts['validation'] or 'none'} to validate, {counts['test']} to test; "
         f"seeds {', '.join(map(str, summary['seeds']))}"
     )
     heading, cells = text.results_table(fits)

@@ -102,10 +102,11 @@ class TrainingSession:
 
     def cautions(self) -> list[str]:
         """What the user should know before the training begins."""
-        validation = len(self.images.shares.validation)
-        texts = [cautions.few_images(validation), cautions.few_steps(self.schedule.steps)]
+        share = self.settings.validation
+        few = cautions.few_images(len(self.images.shares.validation), share)
+        texts = [few, cautions.few_steps(self.schedule.steps)]
         if self.settings.thresholds:
-            texts.append(cautions.few_for_thresholds(self.images.validation_counts))
+            texts.append(cautions.few_for_thresholds(self.images.validation_counts, share))
         texts += cautions_of_correction(self.losses, offsets_of(self.settings, self.images))
         return [text for text in texts if text is not None]
 
@@ -191,7 +192,10 @@ class TrainingSession:
 
     def _tune(self, loss: NamedLoss) -> tuple[float, list[dict[str, float]]]:
         """The rate with the best validation score on the first seed, and the score of each."""
-        tried = [self.train(loss, lr, self.seeds[0]) for lr in self.settings.rates]
+        rates = self.settings.rates
+        if not len(self.images.shares.validation):
+            return rates[0], []  # there is one rate, and nothing to judge it by
+        tried = [self.train(loss, lr, self.seeds[0]) for lr in rates]
         metric = self.images.target.metric
         values = [x.validation(metric) for x in tried]
         # A training that failed is below every other one, whatever the others are.
@@ -200,7 +204,7 @@ class TrainingSession:
             for x, value in zip(tried, values, strict=True)
         ]
         best = tried[scores.index(max(scores))]
-        if len(tried) > 1 and best.lr in (min(self.settings.rates), max(self.settings.rates)):
+        if len(tried) > 1 and best.lr in (min(rates), max(rates)):
             self.reporter.on_warning(
                 f"{loss.label}: the best rate, {best.lr:g}, is at the end of those tried; try more"
             )
@@ -266,7 +270,7 @@ class TrainingSession:
         )
 
     def _watch(self, loss: NamedLoss, lr: float, seed: int, record: dict[str, Any]) -> None:
-        """Warn of a validation loss that has exploded: once for a loss and a rate."""
+        """Warn of a loss that has exploded: once for a loss and a rate."""
         place = (loss.label, lr)
         text = (
             None if place in self.exploded else cautions.exploded(record, self.images.classes, lr)
@@ -284,7 +288,7 @@ class TrainingSession:
         target = self.images.target
         classes = self.images.dataset.classes
         if x.failed:
-            return {**row, **target.scores(None, classes)}
+            return row | target.scores(None, classes)
         path = self._state(loss, x.lr, x.seed) / "model.safetensors"
         classifier = self.classifier(x.seed)
         classifier.load_state_dict(storage.read_tensors(path, storage.REMAKE))

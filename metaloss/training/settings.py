@@ -33,7 +33,7 @@ from metaloss.inner.optimiser_settings import (
     WeightDecay,
     check_nesterov,
 )
-from metaloss.training.consistency import check_features, check_uneven_classes
+from metaloss.training.consistency import check_features, check_held_out, check_uneven_classes
 
 PROTOCOLS = Path(__file__).parent / "protocols"  # a TOML file each
 AUGMENTATIONS = get_args(Kind)
@@ -127,7 +127,7 @@ class Training:
         auxiliary: weight of the loss of auxiliary outputs, which inception_v3, googlenet and
             torchvision's fcn and deeplabv3 have; ours.
         validation: share of the official training split that is held out, per class; of the
-            training list of VOC.
+            training list of VOC. 0: none is, where nothing is chosen on it.
         subset: "50-per-class": train on so many images of every class, drawn anew for every seed;
             None: on all.
         seeds: how many trainings of every loss: with `seed`, `seed` + 1, …
@@ -173,7 +173,7 @@ class Training:
     thresholds: bool = False
     prior_correction: Strength | None = None
     auxiliary: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.4
-    validation: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    validation: Annotated[float, Field(ge=0, lt=1)] = 0.1
     subset: str | None = None
     seeds: Annotated[int, Field(ge=1, le=1000)] = 1
     seed: Annotated[int, Field(ge=0, lt=2**62)] = 0
@@ -208,6 +208,8 @@ class Training:
             "thresholds": self.thresholds and corrected,
         }
         check_uneven_classes(in_use)
+        if not self.validation:
+            check_held_out(len(self.rates), self.thresholds, self.schedule)
         return self
 
     @property

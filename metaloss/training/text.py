@@ -18,8 +18,10 @@ from metaloss.training.targets import ACCURACY, Target, TargetMetric, target_of
 
 NAME = 26  # characters of a loss
 CLASSES = 10  # of which recalls are printed side by side
-LINE = "{:26} {:>5}   {:7} {:>7} {:>7}   {:>10} {:>8}   {:>8}   {:>{wide}}   {:>7}"
-PLACE = ("loss", "seed", "rate", "epoch", "step", "train loss", "val loss")
+# Of an epoch: where it stands, what the validation images say, and its time.
+PLACE_CELLS = "{:26} {:>5}   {:7} {:>7} {:>7}   {:>10}"
+VALIDATION_CELLS = " {:>8}   {:>8}   {:>{wide}}"
+PLACE = ("loss", "seed", "rate", "epoch", "step", "train loss")
 
 
 def heading(session: TrainingSession) -> list[str]:
@@ -41,13 +43,15 @@ def heading(session: TrainingSession) -> list[str]:
     clip = f" · gradients up to {settings.clip:g} long" if settings.clip else ""
     rates = " ".join(f"{x:g}" for x in settings.rates or (settings.rate,))
     subset = "" if settings.subset is None else f" ({settings.subset}, of {whole})"
-    images = f"{train} images to train on{subset}, {validation} to validate, {test} to test"
+    images = (
+        f"{train} images to train on{subset}, {validation or 'none'} to validate, {test} to test"
+    )
     size = "x".join(map(str, session.images.seen_size(settings.size)))
     seen = f"on {session.images.channels} features" if session.images.features else f"at {size}"
     device = (
         f"{settings.devices} x {session.device}" if settings.devices > 1 else str(session.device)
     )
-    titles = [title for _, title in session.images.target.progress]
+    titles = ["val loss", *(title for _, title in session.images.target.progress)]
     trainings = len(session.losses) * (settings.seeds + max(0, len(settings.rates) - 1))
     return [
         f"metaloss {__version__} · {settings.model} {seen} · {settings.optimiser}, "
@@ -60,13 +64,22 @@ def heading(session: TrainingSession) -> list[str]:
         ),
         f"folder  {session.folder}",
         *_judged(session),
-        _line(session.images.target, *PLACE, *titles, "s/epoch"),
+        _line(session.images.target, PLACE, titles if validation else [], "s/epoch"),
     ]
 
 
-def _line(target: Target, *cells: Any) -> str:
-    """A line of the table of epochs."""
-    return LINE.format(*cells, wide=max(9, len(target.progress[1][1])))
+def _line(target: Target, place: Sequence[Any], validation: Sequence[str], seconds: str) -> str:
+    """A line of the table of epochs.
+
+    Args:
+        target: what networks learn to tell.
+        place: loss, seed, rate, epoch, step and training loss.
+        validation: what the validation images say; empty where there are none.
+        seconds: of the epoch.
+    """
+    wide = max(9, len(target.progress[1][1]))
+    seen = VALIDATION_CELLS.format(*validation, wide=wide) if validation else ""
+    return f"{PLACE_CELLS.format(*place)}{seen}   {seconds:>7}"
 
 
 def _judged(session: TrainingSession) -> list[str]:
@@ -102,20 +115,19 @@ def epoch(record: dict[str, Any], epochs: int, seconds: float, target: Target | 
     """One epoch of one training."""
     target = target or target_of(record)
     name = record["loss"] if len(record["loss"]) <= NAME else f"{record['loss'][: NAME - 1]}…"
-    losses = (_number(record["train_loss"]), _number(record["val_loss"]))
-    first, second = (record[f"val_{key}"] for key, _ in target.progress)
-    scores = (_percent(first), _number(second, 3))
-    place = (f"{record['epoch']}/{epochs}", record["step"])
-    return _line(
-        target,
+    validation = []
+    if "val_loss" in record:
+        first, second = (record[f"val_{key}"] for key, _ in target.progress)
+        validation = [_number(record["val_loss"]), _percent(first), _number(second, 3)]
+    place = (
         name,
         record["seed"],
         f"{record['rate']:g}",
-        *place,
-        *losses,
-        *scores,
-        f"{seconds:.1f}",
+        f"{record['epoch']}/{epochs}",
+        record["step"],
+        _number(record["train_loss"]),
     )
+    return _line(target, place, validation, f"{seconds:.1f}")
 
 
 def table(fits: Fits) -> list[str]:

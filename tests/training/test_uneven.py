@@ -270,8 +270,8 @@ def test_what_is_done_already_is_not_advised():
 
 
 def test_few_images_for_a_threshold_are_said():
-    assert cautions.few_for_thresholds({"a": 40, "b": 10}) is None
-    assert "on 2 images of 'b'" in cautions.few_for_thresholds({"a": 40, "b": 2})
+    assert cautions.few_for_thresholds({"a": 40, "b": 10}, 0.1) is None
+    assert "on 2 images of 'b'" in cautions.few_for_thresholds({"a": 40, "b": 2}, 0.1)
 
 
 def test_recall_has_the_interval_of_its_test_images_and_the_matrix_its_numbers(uneven, network):

@@ -303,6 +303,11 @@ def _full_size(
     fitting.needed()
     overrides = {key: x for key, x in table.items() if key not in ("kind", "name")}
     settings = resolve({"seed": study.seed, **overrides})
+    if not settings.validation:
+        raise SettingsError(
+            f"{table['name']}: validation = 0 holds out no images, and a study scores losses on "
+            "them: a validation above 0"
+        )
     check_model(settings.model)
     images = open_images(settings, device)
     # Some defaults hang on how many images there are to train on.
