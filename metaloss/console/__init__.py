@@ -8,6 +8,7 @@ from typing import Any
 from rich.console import Console as Terminal
 
 from metaloss._version import __version__
+from metaloss.console.epoch_lines import EpochLines
 from metaloss.console.progress_bars import NotebookBar, Spinner, TerminalBar
 from metaloss.console.text import (
     BESIDE,
@@ -83,6 +84,7 @@ class Console(Reporter):
         self.bar: TerminalBar | NotebookBar | Spinner | None = None
         self.speed: list[tuple[float, int]] = []
         self.target: Any = None  # what full-size networks learn to tell
+        self.epoch_lines = EpochLines()
         self.features = False  # a network is computing some
         self.unfinished = False  # there is something to report of, though no folder yet
         self.began = 0.0
@@ -259,10 +261,11 @@ class Console(Reporter):
         self._say_all(text.heading(session))
 
     def on_epoch(self, record: dict[str, Any], epochs: int, seconds: float) -> None:
-        """An epoch of such a training is over."""
+        """A line for an epoch; of many quick ones for a few, and for the last."""
         from metaloss.training import text
 
-        self.say(text.epoch(record, epochs, seconds, self.target))
+        if self.epoch_lines.due(record["epoch"], epochs, seconds):
+            self.say(text.epoch(record, epochs, seconds, self.target))
 
     def on_fit_end(self, fits: Any) -> None:
         """What the trainings came to on the test images."""

@@ -51,7 +51,7 @@ def test_losses_are_trained_alike_and_printed_side_by_side(metaloss, scans):
     assert "convnet at 12x12" in lines[0]
     assert "4 trainings" in lines[0]
     assert lines[1].startswith("data    folder:scans: ")
-    assert sum("/2 " in line for line in lines) == 2 * 2 * 2
+    assert sum(" 2/2 " in line for line in lines) == 2 * 2, "the last epoch of every training"
     assert any(
         "n = 2, mean ± standard deviation over seeds; Δ: paired with ce" in line for line in lines
     )
