@@ -10,6 +10,7 @@ from metaloss.evaluation.rivals.fitting import (
     measure_methods,
 )
 from metaloss.evaluation.rivals.logits import (
+    TAU,
     ChangeChoice,
     adjust_logits,
     choose_changes,
@@ -20,6 +21,7 @@ from metaloss.evaluation.rivals.methods import available, install
 __all__ = [
     "AFTER",
     "FITTED",
+    "TAU",
     "ChangeChoice",
     "FittedChoice",
     "RivalMeasures",

@@ -24,7 +24,8 @@ from metaloss.inner.thresholds import search_thresholds
 from metaloss.losses.base import Losses
 from metaloss.losses.prior import class_terminals
 
-STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 2.5, 3.0)  # τ
+TAU = "τ"  # the constant of a prior correction
+STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 2.5, 3.0)
 TEMPERATURES = tuple(2 ** (i / 2) for i in range(-8, 9))
 
 
@@ -134,7 +135,7 @@ def _prior_correction(name: str, networks: "_Networks") -> list[ChangeChoice]:
     if not any(bool(log_prior.any()) for log_prior in networks.log_prior):
         return []
     tau, score = _best(STRENGTHS, lambda x: networks.corrected(x).score())
-    return [ChangeChoice(f"{name}, prior correction", "τ", tau, score, lambda x: x.corrected(tau))]
+    return [ChangeChoice(f"{name}, prior correction", TAU, tau, score, lambda x: x.corrected(tau))]
 
 
 def _temperature(name: str, networks: "_Networks") -> ChangeChoice:

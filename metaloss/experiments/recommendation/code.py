@@ -3,15 +3,19 @@
 import json
 import os
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from metaloss.evaluation.rivals import ChangeChoice, FittedChoice
+from metaloss.evaluation.rivals import TAU, ChangeChoice, FittedChoice
 from metaloss.evaluation.tuning import Setting
 from metaloss.experiments.comparison.losses import CE, ComparedLoss
 from metaloss.experiments.recommendation.selection import LossChoice
 from metaloss.experiments.recommendation.verdict import Verdict
+from metaloss.experiments.recommendation_by_training.commands import (
+    train_command as full_size_command,
+)
 from metaloss.inner.loop import Inner
+from metaloss.training.settings import Training
 
 OPTIMISERS = {"sgd": "SGD", "adam": "Adam", "adamw": "AdamW"}
 # What scikit-learn is asked for; images are rows of x, scaled as `SCALED` says.
@@ -70,7 +74,13 @@ def lines(
     return code
 
 
-def train_command(data: str, spec: Any, verdict: Verdict, metric: str | None) -> str:
+def train_command(
+    data: str,
+    spec: Any,
+    verdict: Verdict,
+    metric: Mapping[str, Any] | None,
+    training: Training | None,
+) -> str:
     """The command that trains a network of full size so; "" where there is none.
 
     Args:
@@ -78,18 +88,21 @@ def train_command(data: str, spec: Any, verdict: Verdict, metric: str | None) ->
         spec: the loss as it was asked for.
         verdict: what to use.
         metric: what losses are compared by; None: accuracy.
+        training: what does with all images what was judged on tasks; None: there is none.
     """
     rival = verdict.rival
-    if not data.startswith("folder:") or isinstance(rival, FittedChoice):
+    if isinstance(rival, FittedChoice):
         return ""
     if rival is None and not isinstance(spec, str | os.PathLike):
         return ""
-    # `train` can choose thresholds; what else is done to logits is in the lines of Python.
-    if isinstance(rival, ChangeChoice) and not rival.offsets:
-        return ""
     loss = CE if rival is not None else os.fspath(spec)
+    if training is not None:
+        return shlex.join(full_size_command(loss, training))
+    # `train` can choose thresholds; what else is done to logits is in the lines of Python.
+    if not data.startswith("folder:") or (rival is not None and not rival.offsets):
+        return ""
     words = ["metaloss", "train", "--data", data, "--loss", loss]
-    words += ["--metric", metric] if metric else []
+    words += ["--metric", metric["kind"]] if metric else []
     words += ["--thresholds"] if rival else []
     return shlex.join(words)
 
@@ -109,7 +122,7 @@ def _changed(rival: ChangeChoice, counts: Sequence[int]) -> list[str]:
     if rival.offsets:
         numbers = ", ".join(f"{x:g}" for x in rival.offsets)
         change = f"model(images) + torch.tensor([{numbers}])"
-    elif rival.constant == "τ":
+    elif rival.constant == TAU:
         share = f"torch.tensor({list(counts)}) / {sum(counts)}"
         change = f"model(images) - {rival.value:g} * torch.log({share})"
     else:

@@ -18,6 +18,7 @@ from metaloss.experiments.recommendation import code, task_sizes
 from metaloss.experiments.recommendation.answer import Evidence, parts, recall_rows
 from metaloss.experiments.recommendation.class_recalls import class_recalls
 from metaloss.experiments.recommendation.folds import FoldedImages
+from metaloss.experiments.recommendation.full_training import training_of
 from metaloss.experiments.recommendation.plain_words import answers_decide
 from metaloss.experiments.recommendation.rivals import RivalChoice, setting_in_words
 from metaloss.experiments.recommendation.selection import LossChoice
@@ -64,7 +65,7 @@ def summarise(
     """
     family = folded.family
     images = _images(folded)
-    metric = family.metric
+    training = training_of(family, images["images"], verdict.setting, verdict.rival)
     search = folds.of_losses_alone()
     spec = verdict.setting.spec or specs.get(verdict.loss, verdict.loss)
     summary: dict[str, Any] = storage.json_safe(
@@ -93,7 +94,7 @@ def summarise(
                 "worth": worth_searching(search, folds.scale),
             },
             "train": code.train_command(
-                about["settings"]["data"], spec, verdict, metric["kind"] if metric else None
+                about["settings"]["data"], spec, verdict, family.metric, training
             ),
             "code": code.lines(
                 spec,

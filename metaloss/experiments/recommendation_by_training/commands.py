@@ -20,6 +20,8 @@ FLAGS = {
     "features": "--features",
     "size": "--size",
     "optimiser": "--optimiser",
+    "momentum": "--momentum",
+    "prior_correction": "--prior-correction",
     "schedule": "--schedule",
     "weight_decay": "--weight-decay",
 }
