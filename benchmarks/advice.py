@@ -18,7 +18,7 @@ balanced accuracy on the test images is kept. Beside it, on the same images:
 - *convnet, defaults* and *resnet9, defaults*: `metaloss train` with its defaults; the latter with
   `--defaults` alone, because it takes minutes.
 
-A draw that is there is not made again.
+What is there of a draw is not made again.
 """
 
 import argparse
@@ -54,29 +54,36 @@ Logits = dict[tuple[float, int], Tensor]  # at every rate, after every number of
 
 
 def draw(seed: int, out: Path, defaults: bool) -> None:
-    """Make a draw, unless it is there, and keep what is reached on it."""
+    """Make what a draw lacks, and keep what is reached on it."""
     place = out / f"draw-{seed}"
-    file = place / "reached.json"
-    kept = json.loads(file.read_text()) if file.exists() else {}
     if not (place / "scans").exists():
         cut(place / "scans", seed)
-    if RECOMMENDED not in kept:
-        kept |= _advised(place)
-        kept |= _cross_entropy(place / "scans", seed)
-        kept["convnet, defaults"] = _train(place, ["--model", "convnet"])
-    if defaults and "resnet9, defaults" not in kept:
-        kept["resnet9, defaults"] = _train(place, [])
-    file.write_text(json.dumps(kept, indent=1))
-    print(f"draw {seed}: {kept['name']}: {kept[RECOMMENDED]:.3f}, {TUNED} {kept[TUNED]:.3f}")
+    made = {"ce": lambda: _cross_entropy(place / "scans", seed), "advice": lambda: _advised(place)}
+    made["convnet"] = lambda: {"convnet, defaults": _train(place, ["--model", "convnet"])}
+    if defaults:
+        made["resnet9"] = lambda: {"resnet9, defaults": _train(place, [])}
+    for name, make in made.items():
+        file = place / f"{name}.json"
+        if not file.exists():
+            file.write_text(json.dumps(make(), indent=1))
+    x = kept(place)
+    print(f"draw {seed}: {x['name']}: {x[RECOMMENDED]:.3f}, {CHOSEN} {x[CHOSEN]:.3f}", flush=True)
+
+
+def kept(place: Path) -> dict[str, Any]:
+    """All that is known of a draw."""
+    parts = [json.loads(file.read_text()) for file in sorted(place.glob("*.json"))]
+    return {key: value for part in parts for key, value in part.items()}
 
 
 def _advised(place: Path) -> dict[str, Any]:
     """What the printed command reaches, and cross-entropy at the setting of its row."""
     begin = time.perf_counter()
-    _metaloss(place, "recommend", "--data", "folder:scans", "--metric", METRIC)
+    if not list(place.glob("recommend/*/summary.json")):
+        _metaloss(place, "recommend", "--data", "folder:scans", "--metric", METRIC)
     seconds = time.perf_counter() - begin
-    (folder,) = (place / "recommend").iterdir()
-    summary = json.loads((folder / "summary.json").read_text())
+    (file,) = place.glob("recommend/*/summary.json")
+    summary = json.loads(file.read_text())
     rows = {x["loss"]: x for x in summary["rows"]}
     verdict = summary["verdict"]
     printed = summary["train"]
@@ -84,8 +91,8 @@ def _advised(place: Path) -> dict[str, Any]:
         "seconds": seconds,
         "printed": printed or summary["code"],
         "name": verdict["setting"].get("spec") or verdict["loss"],
-        "gain": verdict["gain"],
-        "search": summary["search"],
+        "said": verdict["gain"]["mean"],
+        "worth": summary["search"]["worth"],
     }
     reached = _run(place, printed) if printed else _fitted(place / "scans", summary["code"])
     ce = rows["ce"]
@@ -232,11 +239,11 @@ def main() -> None:
         for seed in asked.seeds:
             draw(seed, asked.out, asked.defaults)
         return
-    files = sorted(asked.out.glob("draw-*/reached.json"))
-    found = [json.loads(file.read_text()) for file in files]
+    found = [kept(place) for place in sorted(asked.out.glob("draw-*"))]
+    found = [x for x in found if RECOMMENDED in x and CHOSEN in x]
     print(machine() + "\n")
     for x in found:
-        print(f"{x['name']}: said {100 * x['gain']['mean']:+.1f}, {x['seconds']:.0f} s")
+        print(f"{x['name']}: said {100 * x['said']:+.1f}, {x['seconds']:.0f} s")
     head = ("training", "draws", "balanced accuracy", "gain of what was recommended")
     print(table(head, rows(found), asked.markdown))
 
