@@ -346,18 +346,22 @@ def test_what_a_search_could_gain_is_of_losses_alone_on_held_out_images(advice):
     assert any(text.startswith("A search (metaloss evolve) ") for text in advice.sentences)
 
 
+def command_of(data, spec, verdict, metric="macro_f1", training=None):
+    return use_code.train_command(data, spec, verdict, {"kind": metric}, training)
+
+
 def test_the_command_trains_with_what_is_recommended():
     setting = Setting(0.1, 20)
     gain = ScoreGain(0.05, 0.02, 0.08)
     loss = Verdict("mae", setting, "mae", gain, None, {"mae": 3}, 0.95)
     assert (
-        use_code.train_command("folder:my scans", "gce(q=0.5)", loss, "macro_f1")
+        command_of("folder:my scans", "gce(q=0.5)", loss)
         == "metaloss train --data 'folder:my scans' --loss 'gce(q=0.5)' --metric macro_f1"
     )
-    assert not use_code.train_command("file:wine.npz", "mae", loss, None)
+    assert not command_of("file:wine.npz", "mae", loss)
     change = ChangeChoice("ce, thresholds", "largest offset", 1.0, 0.9, lambda x: x, (0.0, 1.0))
     changed, _, _ = said_of(change)
-    command = use_code.train_command("folder:x", "ce", changed, "macro_f1")
+    command = command_of("folder:x", "ce", changed)
     assert command == "metaloss train --data folder:x --loss ce --metric macro_f1 --thresholds"
     fitted, _, _ = said_of(FittedChoice(METHODS[0], 10.0, 0.6))
-    assert not use_code.train_command("folder:x", "ce", fitted, None)
+    assert not command_of("folder:x", "ce", fitted)
