@@ -14,6 +14,7 @@ balanced accuracy on the test images is kept. Beside it, on the same images:
   chosen by five folds of the training images.
 - *ce, hindsight*: at the rate and number of steps that are best on the test images, as a mean over
   all draws. No user can have that.
+- *logistic regression, class weights*: its C chosen by the same folds; no network at all.
 - *prior correction*: the cross-validated network's logits minus log shares, τ = 1, untuned.
 - *convnet, defaults* and *resnet9, defaults*: `metaloss train` with its defaults; the latter with
   `--defaults` alone, because it takes minutes.
@@ -50,6 +51,8 @@ HIDDEN = (128, 64)
 FOLDS = 5
 RECOMMENDED, TUNED, CHOSEN = "recommended", "ce, as tuned by recommend", "ce, cross-validated"
 HINDSIGHT, CORRECTED = "ce, hindsight", "prior correction"
+WEIGHTED = "logistic regression, class weights"
+STRENGTHS = (0.1, 1.0, 10.0, 100.0)  # C
 Logits = dict[tuple[float, int], Tensor]  # at every rate, after every number of steps
 
 
@@ -59,6 +62,7 @@ def draw(seed: int, out: Path, defaults: bool) -> None:
     if not (place / "scans").exists():
         cut(place / "scans", seed)
     made = {"ce": lambda: _cross_entropy(place / "scans", seed), "advice": lambda: _advised(place)}
+    made["weighted"] = lambda: _weighted(place / "scans", seed)
     made["convnet"] = lambda: {"convnet, defaults": _train(place, ["--model", "convnet"])}
     if defaults:
         made["resnet9"] = lambda: {"resnet9, defaults": _train(place, [])}
@@ -137,10 +141,7 @@ def _cross_entropy(scans: Path, seed: int) -> dict[str, Any]:
     x, y, fresh, labels = _images(scans)
     key = Stream(seed)
     whole = _logits(x, y, fresh, key)
-    folds = torch.empty_like(y)
-    for c in range(len(TRAIN)):
-        rows = torch.nonzero(y == c)[:, 0]
-        folds[rows[key.at("folds", c).permutation(len(rows))]] = torch.arange(len(rows)) % FOLDS
+    folds = _folds(y, key)
     held_out = {place: torch.zeros(len(y), len(TRAIN)) for place in whole}
     for fold in range(FOLDS):
         inside = folds == fold
@@ -154,6 +155,38 @@ def _cross_entropy(scans: Path, seed: int) -> dict[str, Any]:
         "setting": best,
         "grid": [[*place, balanced(logits, labels)] for place, logits in whole.items()],
     }
+
+
+def _folds(y: Tensor, key: Stream) -> Tensor:
+    """The fold of every image, equally many of each class in all of them."""
+    folds = torch.empty_like(y)
+    for c in range(len(TRAIN)):
+        rows = torch.nonzero(y == c)[:, 0]
+        folds[rows[key.at("folds", c).permutation(len(rows))]] = torch.arange(len(rows)) % FOLDS
+    return folds
+
+
+def _weighted(scans: Path, seed: int) -> dict[str, Any]:
+    """Logistic regression with class weights, its constant chosen by folds."""
+    from sklearn.linear_model import LogisticRegression
+
+    def logits(train: Tensor, label: Tensor, other: Tensor, c: float) -> Tensor:
+        model = LogisticRegression(C=c, max_iter=500, class_weight="balanced")
+        scale = train.shape[1] ** 0.5
+        model.fit(train.numpy() / scale, label.numpy())
+        return torch.from_numpy(model.predict_proba(other.numpy() / scale))
+
+    def judged(c: float) -> float:
+        held_out = torch.zeros(len(y), len(TRAIN))
+        for fold in range(FOLDS):
+            inside = folds == fold
+            held_out[inside] = logits(x[~inside], y[~inside], x[inside], c).float()
+        return balanced(held_out, y)
+
+    x, y, fresh, labels = _images(scans)
+    folds = _folds(y, Stream(seed))
+    best = max(STRENGTHS, key=judged)
+    return {WEIGHTED: balanced(logits(x, y, fresh, best), labels), "C": best}
 
 
 def _logits(x: Tensor, y: Tensor, fresh: Tensor, key: Stream) -> Logits:
@@ -200,7 +233,7 @@ def rows(found: Sequence[dict[str, Any]]) -> list[list[str]]:
     print(f"{HINDSIGHT}: learning rate and steps {found[0]['grid'][best][:2]}")
     for x, value in zip(found, grids[:, best], strict=True):
         x[HINDSIGHT] = float(value)
-    names = [RECOMMENDED, TUNED, CHOSEN, HINDSIGHT, CORRECTED]
+    names = [RECOMMENDED, TUNED, CHOSEN, HINDSIGHT, CORRECTED, WEIGHTED]
     names += ["convnet, defaults", "resnet9, defaults"]
     lines = []
     for name in names:

@@ -38,6 +38,20 @@ def task(classes=3, shots=4, features=30, seed=0):
     return TaskArrays(x.astype(np.float64), y, x_val.astype(np.float64), classes, seed), y_val
 
 
+def test_class_weights_find_more_of_a_rare_class():
+    arrays, y_val = task(shots=30)
+    few = np.flatnonzero((arrays.y > 0) | (np.arange(len(arrays.y)) < 3))
+    uneven = replace(arrays, x=arrays.x[few], y=arrays.y[few])
+    weighted = [method for method in METHODS if method.weighted]
+    assert len(weighted) == 3
+    for method in weighted:
+        plain = BY_NAME[method.name.removesuffix(", class weights")]
+        found, before = (
+            int((x.logits(uneven, 1.0).argmax(1) == 0)[y_val == 0].sum()) for x in (method, plain)
+        )
+        assert found > before
+
+
 @every
 def test_every_method_finds_most_classes(method):
     arrays, y_val = task()

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from metaloss.core.streams import Stream
 from metaloss.data.episodes import Tasks
+from metaloss.data.shapes import LongTail, ProportionalShots
 from metaloss.evaluation.episode_evaluation import EpisodeEvaluation, all_waves, waves_of
 from metaloss.evaluation.rivals.methods import METHODS, Method, TaskArrays
 from metaloss.inner.metrics import LogitMetric
@@ -95,10 +96,11 @@ def choose_methods(evaluation: EpisodeEvaluation, tasks: int) -> list[FittedChoi
     """
     # What only orders the classes has no value where probabilities are measured.
     of_probabilities = isinstance(evaluation.family.metric, LogitMetric)
+    uneven = isinstance(evaluation.family.family.shots, ProportionalShots | LongTail)
     grids = [
         (method, method.grid or (0.0,))
         for method in METHODS
-        if method.probabilities or not of_probabilities
+        if (method.probabilities or not of_probabilities) and (uneven or not method.weighted)
     ]
     measured = _measured(evaluation, "validation", tasks, grids)
     return [

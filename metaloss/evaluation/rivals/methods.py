@@ -2,9 +2,10 @@
 
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from importlib.util import find_spec
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -76,6 +77,7 @@ class TaskArrays:
 
 
 Fit = Callable[[TaskArrays, float], Float[np.ndarray, "V K"]]
+Weights = Literal["balanced"] | None  # of images: by their class's share to minus 1, or all alike
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,7 @@ class Method:
         grid: constants among which one is chosen on meta-validation tasks; none: nothing is.
         constant: what the constant is called.
         probabilities: whether the softmax of its logits are probabilities.
+        weighted: whether it makes up for uneven classes, and so has a use only where they are.
     """
 
     name: str
@@ -96,6 +99,7 @@ class Method:
     grid: tuple[float, ...] = ()
     constant: str = "C"
     probabilities: bool = True
+    weighted: bool = False
 
     def logits(self, task: TaskArrays, constant: float = 0.0) -> Float[np.ndarray, "V C"]:
         """The logits of the validation images, for all classes of the task."""
@@ -110,22 +114,24 @@ class Method:
         return whole
 
 
-def _logistic_regression(task: TaskArrays, c: float) -> Float[np.ndarray, "V K"]:
+def _logistic_regression(
+    task: TaskArrays, c: float, weights: Weights = None
+) -> Float[np.ndarray, "V K"]:
     from sklearn.linear_model import LogisticRegression
 
     x, x_val = task.span
-    model = LogisticRegression(C=c, max_iter=200, tol=1e-3).fit(x, task.y)
+    model = LogisticRegression(C=c, max_iter=200, tol=1e-3, class_weight=weights).fit(x, task.y)
     return _log(model.predict_proba(x_val))
 
 
-def _linear_svm(task: TaskArrays, c: float) -> Float[np.ndarray, "V K"]:
+def _linear_svm(task: TaskArrays, c: float, weights: Weights = None) -> Float[np.ndarray, "V K"]:
     x, x_val = task.span
-    return _svm(x @ x.T, x_val @ x.T, task.y, c)
+    return _svm(x @ x.T, x_val @ x.T, task.y, c, weights)
 
 
-def _rbf_svm(task: TaskArrays, c: float) -> Float[np.ndarray, "V K"]:
+def _rbf_svm(task: TaskArrays, c: float, weights: Weights = None) -> Float[np.ndarray, "V K"]:
     train, val = task.distances
-    return _svm(np.exp(-train), np.exp(-val), task.y, c)
+    return _svm(np.exp(-train), np.exp(-val), task.y, c, weights)
 
 
 def _svm(
@@ -133,10 +139,12 @@ def _svm(
     kernel_val: Float[np.ndarray, "V B"],
     y: Int[np.ndarray, " B"],
     c: float,
+    weights: Weights,
 ) -> Float[np.ndarray, "V K"]:
     from sklearn.svm import SVC
 
-    values = SVC(C=c, kernel="precomputed").fit(kernel, y).decision_function(kernel_val)
+    model = SVC(C=c, kernel="precomputed", class_weight=weights)
+    values = model.fit(kernel, y).decision_function(kernel_val)
     # For two classes scikit-learn gives one number: how much the second is ahead.
     return np.stack([-values, values], 1) if values.ndim == 1 else values
 
@@ -184,11 +192,22 @@ def _log(probability: Float[np.ndarray, "V K"]) -> Float[np.ndarray, "V K"]:
 
 
 CONSTANTS = (0.1, 1.0, 10.0, 100.0)
+LOGISTIC = Method("logistic regression", _logistic_regression, CONSTANTS)
+LINEAR_SVM = Method("linear SVM", _linear_svm, CONSTANTS, probabilities=False)
+RBF_SVM = Method("RBF SVM", _rbf_svm, CONSTANTS, probabilities=False)
 METHODS = (
-    Method("logistic regression", _logistic_regression, CONSTANTS),
-    Method("linear SVM", _linear_svm, CONSTANTS, probabilities=False),
-    Method("RBF SVM", _rbf_svm, CONSTANTS, probabilities=False),
+    LOGISTIC,
+    LINEAR_SVM,
+    RBF_SVM,
     Method("nearest class mean", _nearest_mean, probabilities=False),
     Method("shrinkage LDA", _shrinkage_lda),
     Method("extra trees", _extra_trees),
+    *(
+        replace(method, name=f"{method.name}, class weights", fit=fit, weighted=True)
+        for method, fit in (
+            (LOGISTIC, partial(_logistic_regression, weights="balanced")),
+            (LINEAR_SVM, partial(_linear_svm, weights="balanced")),
+            (RBF_SVM, partial(_rbf_svm, weights="balanced")),
+        )
+    ),
 )

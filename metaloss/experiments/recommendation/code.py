@@ -31,6 +31,7 @@ FITTED_CODE = {
     ),
     "extra trees": ("ensemble", "ExtraTreesClassifier(50)"),
 }
+WEIGHTED = ', class_weight="balanced")'  # at the end of a method whose name says class weights
 SCALED = "x = (x - x.mean()) / x.std() / x.shape[1] ** 0.5  # all images, one row each"
 SCALED_FEATURES = "x = (x - x.mean(0)) / x.std(0) / x.shape[1] ** 0.5  # features, one row each"
 
@@ -108,8 +109,11 @@ def train_command(
 
 
 def _fitted(rival: FittedChoice, features: bool) -> list[str]:
-    module, call = FITTED_CODE[rival.name]
+    name, _, weighted = rival.name.partition(", ")
+    module, call = FITTED_CODE[name]
     call = call.format(value=rival.value)
+    if weighted:
+        call = call.removesuffix(")") + WEIGHTED
     return [
         f"from sklearn.{module} import {call.partition('(')[0]}",
         SCALED_FEATURES if features else SCALED,
