@@ -17,8 +17,7 @@ SETTING = Setting(0.3, 40)
 FAST_FLAGS = {
     "tuning-tasks": ["2"],
     "test-tasks": ["3"],
-    "rates": ["0.1", "1.0"],
-    "set": ["classifier.hidden=[4]"],
+    "set": ["classifier.hidden=[4]", "--set", "rates=[0.1,1.0]"],
 }
 AS_IS = {"dataset": "folder:scans", "ways": 3, "shots": "as-is", "val": "as-is"}
 
@@ -67,7 +66,7 @@ def test_what_is_done_after_training_is_done_there_too():
         {"inner": {"optimiser": "adam", "eps": 1e-4}},
         {"inner": {"warmup": 3}},
         {"augment": {"kind": "shift", "pad": 1}},
-        {"noise": {"kind": "uniform", "share": 0.2}},
+        {"noise": {"kind": "symmetric", "share": 0.2}},
     ],
 )
 def test_there_is_none_where_train_does_not_do_so(settings):
@@ -86,8 +85,8 @@ def test_the_printed_command_trains_all_images_as_printed(tmp_path, metaloss):
     pictures(tmp_path / "scans" / "test", benign=5, malign=5, rare=5)
     options = ("--losses", "mse", "--no-rivals", "--json", "--data", "folder:scans")
     fast = [word for key, value in FAST_FLAGS.items() for word in (f"--{key}", *value)]
-    code, out, _ = metaloss("recommend", *options, *fast)
-    assert code == 0
+    code, out, err = metaloss("recommend", *options, *fast)
+    assert code == 0, err
     summary = json.loads(out)
     program, *words = shlex.split(summary["train"])
     assert program == "metaloss"

@@ -80,4 +80,5 @@ def model_name(classifier: Mapping[str, Any]) -> str | None:
         return "linear"
     if classifier["kind"] != "mlp":
         return None
-    return "-".join(("mlp", *map(str, Mlp(**settings).hidden)))
+    widths = Mlp(**settings).hidden
+    return "-".join(("mlp", *map(str, widths))) if widths else "linear"
