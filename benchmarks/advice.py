@@ -25,6 +25,7 @@ What is there of a draw is not made again.
 """
 
 import argparse
+import contextlib
 import json
 import shlex
 import subprocess
@@ -102,7 +103,7 @@ def _advised(place: Path) -> dict[str, Any]:
         "said": verdict["gain"]["mean"],
         "worth": summary["search"]["worth"],
     }
-    reached = _run(place, printed) if printed else _fitted(place / "scans", summary["code"])
+    reached = _run(place, printed) if printed else _fitted(place, summary["code"])
     ce = rows["ce"]
     again = (
         "metaloss train --data folder:scans --loss ce --model "
@@ -236,14 +237,18 @@ def _seen(network: nn.Module, x: Tensor) -> Tensor:
     return logits
 
 
-def _fitted(scans: Path, code: Sequence[str]) -> float:
+def _fitted(place: Path, code: Sequence[str]) -> float:
     """What the printed lines of Python reach, where a method that is no network is recommended."""
-    x, y, fresh, labels = (part.numpy() for part in _images(scans))
-    names: dict[str, Any] = {"x": x, "y": y}
-    exec("\n".join(code), names)
-    scaled = (fresh - x.mean()) / x.std() / x.shape[1] ** 0.5
-    answers = torch.from_numpy(names["classifier"].predict(scaled))
-    return balanced(F.one_hot(answers, len(TRAIN)).float(), torch.from_numpy(labels))
+    names: dict[str, Any] = {}
+    with contextlib.chdir(place):
+        exec("\n".join(code), names)
+    images = names["images"]
+    pixels = images.pixels.flatten(1).double().numpy()
+    known, test = ~images.test.numpy(), images.test.numpy()
+    mean, std = pixels[known].mean(), pixels[known].std()
+    answers = names["classifier"].predict((pixels[test] - mean) / std / pixels.shape[1] ** 0.5)
+    logits = F.one_hot(torch.from_numpy(answers), len(TRAIN)).float()
+    return balanced(logits, images.labels[images.test])
 
 
 def balanced(logits: Tensor, labels: Tensor) -> float:

@@ -6,6 +6,7 @@ import shlex
 import pytest
 from test_uneven_recommendation import pictures, surroundings  # noqa: F401
 
+import metaloss as package
 from metaloss.evaluation.rivals.fitting import FittedChoice
 from metaloss.evaluation.rivals.logits import TAU, ChangeChoice
 from metaloss.evaluation.rivals.methods import METHODS
@@ -95,5 +96,8 @@ def test_the_printed_command_trains_all_images_as_printed(tmp_path, metaloss):
     trained = json.loads(out)
     assert trained["images"] == {"train": 37, "validation": 0, "test": 15}
     assert trained["model"] == "mlp-4"
+    call = summary["code"][0].removeprefix("fitted = ")
+    fitted = eval(call, {"metaloss": package})
+    assert fitted.accuracy == [trained["trainings"][0]["accuracy"]], "the same in Python"
     (row,) = trained["table"]
     assert row["lr"] == summary["verdict"]["setting"]["lr"]

@@ -223,6 +223,15 @@ def test_the_code_of_a_method_answers_as_the_method_does(method):
     assert balanced_accuracy_score(y, ours) > 0.6
 
 
+def test_the_code_of_a_method_loads_the_folder_s_training_images(scans):
+    verdict, _, final = said_of(FittedChoice(METHODS[0], 10.0, 0.6))
+    lines = use_code.lines("ce", verdict, final, Inner(), [], data=scans)
+    names = {}
+    exec("\n".join(lines), names)
+    assert names["classifier"].score(names["x"], names["y"]) > 0.6
+    assert np.bincount(names["y"]).tolist() == list(UNEVEN.values())
+
+
 # --- what is said ---
 
 

@@ -11,9 +11,7 @@ from metaloss.evaluation.tuning import Setting
 from metaloss.experiments.comparison.losses import CE, ComparedLoss
 from metaloss.experiments.recommendation.selection import LossChoice
 from metaloss.experiments.recommendation.verdict import Verdict
-from metaloss.experiments.recommendation_by_training.commands import (
-    train_command as full_size_command,
-)
+from metaloss.experiments.recommendation_by_training import commands
 from metaloss.inner.loop import Inner
 from metaloss.training.settings import Training
 
@@ -32,6 +30,12 @@ FITTED_CODE = {
     "extra trees": ("ensemble", "ExtraTreesClassifier(50)"),
 }
 WEIGHTED = ', class_weight="balanced")'  # at the end of a method whose name says class weights
+LOADED = (
+    "from metaloss.data.datasets import load",
+    "images = load({data})",
+    "x = images.pixels[~images.test].flatten(1).double().numpy()",
+    "y = images.labels[~images.test].numpy()",
+)
 SCALED = "x = (x - x.mean()) / x.std() / x.shape[1] ** 0.5  # all images, one row each"
 SCALED_FEATURES = "x = (x - x.mean(0)) / x.std(0) / x.shape[1] ** 0.5  # features, one row each"
 
@@ -44,6 +48,7 @@ def lines(
     compared: Sequence[ComparedLoss],
     counts: Sequence[int] = (),
     features: bool = False,
+    data: str = "",
 ) -> list[str]:
     """Python that does as the tasks did, and what to use for a longer training.
 
@@ -55,10 +60,11 @@ def lines(
         compared: the losses.
         counts: how many images each class has.
         features: whether these took the place of the pixels.
+        data: what names the images, where the code can load them by that.
     """
     rival = verdict.rival
     if isinstance(rival, FittedChoice):
-        return _fitted(rival, features)
+        return _fitted(rival, features, data)
     if rival is not None:
         spec = CE
     elif not isinstance(spec, str | os.PathLike):
@@ -98,7 +104,7 @@ def train_command(
         return ""
     loss = CE if rival is not None else os.fspath(spec)
     if training is not None:
-        return shlex.join(full_size_command(loss, training))
+        return shlex.join(commands.train_command(loss, training))
     # `train` can choose thresholds; what else is done to logits is in the lines of Python.
     if not data.startswith("folder:") or (rival is not None and not rival.offsets):
         return ""
@@ -108,14 +114,33 @@ def train_command(
     return shlex.join(words)
 
 
-def _fitted(rival: FittedChoice, features: bool) -> list[str]:
+def fit_lines(spec: Any, verdict: Verdict, training: Training | None) -> list[str]:
+    """The same training in Python; none where there is no such command.
+
+    Args:
+        spec: the loss as it was asked for.
+        verdict: what to use.
+        training: as for `train_command`.
+    """
+    rival = verdict.rival
+    if training is None or isinstance(rival, FittedChoice):
+        return []
+    if rival is None and not isinstance(spec, str | os.PathLike):
+        return []
+    loss = CE if rival is not None else os.fspath(spec)
+    return [commands.fit_call(loss, training), "# or, in a loop of your own:"]
+
+
+def _fitted(rival: FittedChoice, features: bool, data: str) -> list[str]:
     name, _, weighted = rival.name.partition(", ")
     module, call = FITTED_CODE[name]
     call = call.format(value=rival.value)
     if weighted:
         call = call.removesuffix(")") + WEIGHTED
+    loaded = [line.format(data=json.dumps(data)) for line in LOADED] if data else []
     return [
         f"from sklearn.{module} import {call.partition('(')[0]}",
+        *loaded,
         SCALED_FEATURES if features else SCALED,
         f"classifier = {call}.fit(x, y)",
     ]

@@ -10,6 +10,7 @@ from metaloss import storage
 from metaloss.core import registry
 from metaloss.core.metric_scale import MetricScale
 from metaloss.data.datasets import Table
+from metaloss.data.datasets._images import DEFAULT_OPTIONS
 from metaloss.data.shapes import images_of
 from metaloss.experiments.comparison.losses import CE, ComparedLoss
 from metaloss.experiments.comparison.sentences import name_in_sentence
@@ -96,15 +97,19 @@ def summarise(
             "train": code.train_command(
                 about["settings"]["data"], spec, verdict, family.metric, training
             ),
-            "code": code.lines(
-                spec,
-                verdict,
-                final,
-                family.inner,
-                compared,
-                folded.counts,
-                folded.features is not None,
-            ),
+            "code": [
+                *code.fit_lines(spec, verdict, training),
+                *code.lines(
+                    spec,
+                    verdict,
+                    final,
+                    family.inner,
+                    compared,
+                    folded.counts,
+                    folded.features is not None,
+                    _loadable(folded),
+                ),
+            ],
         }
     )
     return summary
@@ -142,6 +147,13 @@ def summarise_part(
         }
     )
     return summary
+
+
+def _loadable(folded: FoldedImages) -> str:
+    """What a line of Python loads the images by; "" where they are not a folder's pixels."""
+    family = folded.family
+    usual = family.image_options == DEFAULT_OPTIONS and folded.features is None
+    return family.dataset if usual and family.dataset.startswith("folder:") else ""
 
 
 def _rows(
