@@ -1,16 +1,15 @@
-"""Whether `metaloss recommend` is right about itself: how often it names another loss than
+"""Whether `metaloss recommend` is right about itself: how often it names something else than
 cross-entropy, and rightly, and how often it says that a search is worth it.
 
-    python benchmarks/recommendation.py [--rows outliers few_outliers alike noise worse]
-                                        [--images 40 100] [--repeats 40] [--search 0]
-                                        [--json | --markdown]
+    python benchmarks/recommendation.py [--rows outliers few_outliers … wrong_labels]
+                                        [--images 40 100] [--repeats 40] [--first 0] [--search 0]
+                                        [--fitted] [--store FILE] [--json | --markdown]
 
-`--search 20` also evolves a loss on the user's images, in so many generations, and says what that
-gains on the fresh ones over cross-entropy at its best rate and number of steps.
-
-Each repetition makes a user's images anew (four classes of 6x6 pixels), asks for a recommendation,
-and then measures on 2,000 fresh images per class what the recommended loss is worth when it trains
-on tasks of the user's images: the truth.
+Each repetition makes a user's images anew (`simulated_images.py`: four classes of 6x6 pixels), asks
+for a recommendation, and then measures on fresh images what that is worth when it trains on tasks
+of the user's images (`recommendation_truth.py`): the truth. `--search 20` also evolves a loss on
+the user's images, in so many generations, and measures it likewise. `--store FILE` keeps every
+repetition on a line and goes on where it was stopped.
 
 - *outliers*: a quarter of each class's images shows the next class, three times as strong.
   Cross-entropy gives such an image as much weight as any other one; mae lets go of an image that
@@ -18,64 +17,38 @@ on tasks of the user's images: the truth.
 - *few_outliers*: a twelfth of them does.
 - *alike*: cross-entropy times 0.5, 2 and 5, on images that can be learned. Nothing is better but
   for a rate that lies between those tried.
+- *plain*: published losses on images that can be learned.
 - *noise*: images that tell nothing about their class; published losses. Nothing is better.
 - *worse*: losses that anti-learn or hardly move, on images that can be learned. Nothing is better.
+- *long_tail*: 90, 45, 20 and 10 images, by balanced accuracy. Losses for uneven classes are better,
+  and so is a prior correction after training, which is a candidate, too.
+- *uneven_alike*, *uneven_noise*: as uneven, and nothing is better, as in *alike* and *noise*.
+- *wrong_labels*: 40 % of the user's labels are wrong; those of fresh images are right.
 """
 
 import argparse
 import json
-import tempfile
 import time
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 import torch
+from recommendation_truth import Case, recommend, search, truths
+from simulated_images import KINDS, images
 from timing import machine, table
 
-import metaloss
 from metaloss.core.streams import Stream
-from metaloss.data.datasets import Dataset
-from metaloss.engines.local import Local
-from metaloss.evaluation.episode_evaluation import EpisodeEvaluation
-from metaloss.evaluation.tuning import Setting
-from metaloss.experiments.recommendation import Advice, folds
-from metaloss.tasks import episodic, step_counts
-from metaloss.tasks.classifier_inputs import normalised
-from metaloss.tasks.episodic import Episodes
 
-CLASSES = 4
-SIDE = 6
-FRESH = 2000
-# gray levels
-CONTRAST = 30.0
-NOISE = 40.0
-LOSSES = {
-    "outliers": ("mae", "mse", "gce", "focal", "label_smoothing"),
-    "few_outliers": ("mae", "mse", "gce", "focal", "label_smoothing"),
-    "alike": ("0.5 * -y * logp", "2 * -y * logp", "5 * -y * logp"),
-    "noise": ("mae", "mse", "gce", "focal", "label_smoothing"),
-    "worse": ("c1_printed", "r1_printed", "focal(gamma=20)"),
-}
 # Small, so that a repetition takes seconds; the tests make it smaller.
 SMALL: dict[str, Any] = {
     "rivals": False,
     "tuning_tasks": 8,
     "test_tasks": 16,
-    "rates": (0.03, 0.1, 0.3, 1.0, 3.0),
+    "rates": (0.1, 0.3, 1.0, 3.0),
     "classifier": {"kind": "mlp", "hidden": [16]},
 }
-STEPS = (20, 40)  # among which the strongest cross-entropy is sought; fewer than usual
-TRUTH = 64  # tasks
-ODD = {"outliers": 4, "few_outliers": 12}  # one of so many images shows the next class
-# Tasks of a search that is to be tried; a class has four sevenths of its images to be learned from.
-SEARCHED = """dataset = "digits"
-ways = 4
-shots = {shots}
-val = {val}
-classifier = {{ kind = "mlp", hidden = [16] }}
-"""
 
 
 @dataclass(frozen=True)
@@ -83,13 +56,17 @@ class Outcome:
     """One repetition.
 
     Attributes:
-        name: of the recommended loss.
-        evidence: whether it is another than cross-entropy.
+        name: of what is recommended.
+        evidence: whether it is something else than cross-entropy.
         gain: what was said of choosing so: mean, lowest and highest.
-        truth: of the loss that is best on all the user's images, over cross-entropy.
+        truth: of what is best on all the user's images, over cross-entropy.
         seconds: of the recommendation.
         worth: whether it said that a search is worth it.
         searched: what a search gained, over cross-entropy at its best; None where none was tried.
+        best: what is best on all the user's images.
+        losses: what was said of choosing among losses alone: mean, lowest and highest.
+        loss_truth: of the best loss.
+        rows: what every row of the table said: mean, lowest and highest.
     """
 
     name: str
@@ -99,105 +76,111 @@ class Outcome:
     seconds: float
     worth: bool = False
     searched: float | None = None
-
-
-def images(kind: str, n: int, key: Stream) -> Dataset:
-    """A user's n images per class, and the fresh ones as an official test split."""
-    each = n + FRESH
-    label = torch.arange(CLASSES).repeat_interleave(each)
-    fresh = torch.arange(each).repeat(CLASSES) >= n
-    pattern = key.at("pattern").normal(CLASSES, 1, SIDE, SIDE)
-    shown = label
-    contrast = torch.full(label.shape, 0.0 if kind == "noise" else CONTRAST)
-    if kind in ODD:
-        few = each // ODD[kind]
-        odd = torch.cat([key.at("odd", c).permutation(each) < few for c in range(CLASSES)])
-        shown = torch.where(odd, (label + 1) % CLASSES, label)
-        contrast = contrast * (1 + 2 * odd)
-    noise = NOISE * key.at("noise").normal(len(label), 1, SIDE, SIDE)
-    pixels = (
-        (128 + contrast[:, None, None, None] * pattern[shown] + noise).clamp(0, 255).to(torch.uint8)
-    )
-    return Dataset(kind, pixels, label, tuple("abcd"), torch.arange(len(label)), fresh, "simulated")
+    best: str = ""
+    losses: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    loss_truth: float = 0.0
+    rows: dict[str, tuple[float, float, float]] | None = None
 
 
 def repetition(
-    kind: str, n: int, seed: int, small: dict[str, Any], generations: int = 0
+    kind: str,
+    n: int,
+    seed: int,
+    small: dict[str, Any],
+    generations: int = 0,
+    fitted: bool = False,
 ) -> Outcome:
-    """Ask for a recommendation, and measure what it is worth."""
-    key = Stream(seed).at(kind, n)
-    data = images(kind, n, key)
+    """Ask for a recommendation, and measure what it is worth.
+
+    Args:
+        kind: of the images.
+        n: images of the largest class.
+        seed: of everything drawn.
+        small: settings of the recommendation.
+        generations: of a search; 0: none.
+        fitted: whether methods that are no networks are candidates.
+    """
+    data = images(kind, n, Stream(seed).at(kind, n))
+    options = {**small, **dict(KINDS[kind].options), **({"rivals": True} if fitted else {})}
     begin = time.perf_counter()
-    instead = (
-        patch.object(folds, "load", lambda name, options: data),
-        patch.object(step_counts, "STEPS", STEPS),
-    )
-    with tempfile.TemporaryDirectory() as folder, instead[0], instead[1]:
-        advice = metaloss.recommend(
-            "folder:simulated", LOSSES[kind], out=folder, seed=seed, **small
-        )
+    case = recommend(kind, data, seed, options, fitted)
     seconds = time.perf_counter() - begin
-    gain = advice.gain
+    evolved = search(case, generations) if generations else None
+    return _outcome(case, truths(case, evolved), seconds)
+
+
+def _outcome(case: Case, gains: Sequence[float], seconds: float) -> Outcome:
+    """What a repetition is counted by.
+
+    Args:
+        case: the recommendation.
+        gains: on fresh images: of the best, of the best loss, of an evolved one.
+        seconds: of the recommendation.
+    """
+    advice = case.advice
+    said = advice.summary["search"]
+    rows = {x["loss"]: x["gain"] for x in advice.table if x["gain"]}
     return Outcome(
         advice.name,
         advice.evidence,
-        (gain.mean, gain.low, gain.high),
-        truth(advice, data, small),
+        _ends(asdict(advice.gain)),
+        gains[0],
         seconds,
-        advice.summary["search"]["worth"],
-        searched(data, n, seed, generations) if generations else None,
+        said["worth"],
+        gains[2] if len(gains) > 2 else None,
+        case.final.winner,
+        _ends(said),
+        gains[1],
+        {name: _ends(gain) for name, gain in rows.items()},
     )
 
 
-def searched(data: Dataset, n: int, seed: int, generations: int) -> float:
-    """What a search on the user's images gains on the fresh ones."""
-    learned = min(round(n * 4 / 7), n - round(n * 4 / 7))
-    shots = max(1, learned // 2)
-    instead = (
-        patch.object(episodic, "load", lambda name, options: data),
-        patch.object(step_counts, "STEPS", STEPS),
-    )
-    with tempfile.TemporaryDirectory() as folder, instead[0], instead[1]:
-        tasks = Path(folder) / "searched.toml"
-        tasks.write_text(SEARCHED.format(shots=shots, val=learned - shots))
-        result = metaloss.evolve(
-            tasks=str(tasks),
-            genome="targets",
-            generations=generations,
-            tasks_per_generation=4,
-            baseline_tasks=16,
-            winner_tasks=32,
-            test_tasks=TRUTH,
-            seed=seed,
-            out=folder,
-        )
-        (of_family,) = result.summary["test"].values()
-    return float(of_family["ce_steps"]["gain"]["mean"])
+def _ends(gain: dict[str, float]) -> tuple[float, float, float]:
+    return gain["mean"], gain["low"], gain["high"]
 
 
-def truth(advice: Advice, data: Dataset, small: dict[str, Any]) -> float:
-    """The gain, on fresh images, of the loss that is best on all the user's images."""
-    best = advice.summary["verdict"]["best"]
-    rows = {x["loss"]: x for x in advice.summary["rows"]}
-    settings = [Setting(rows[name]["lr"], rows[name]["steps"]) for name in (best, "ce")]
-    own, fresh = (
-        tuple(torch.nonzero((data.labels == c) & (data.test == test))[:, 0] for c in range(CLASSES))
-        for test in (False, True)
-    )
-    with patch.object(folds, "load", lambda name, options: data):
-        own_settings = {key: small[key] for key in ("classifier", "inner") if key in small}
-        family = folds.make_folds("folder:simulated", own_settings, Stream(0)).family
-    episodes = Episodes(
-        family, data, normalised(data, torch.cat(own), "cpu"), {"test": own}, {"test": fresh}
-    )
-    losses = [metaloss.load(name).losses() for name in (best, "ce")]
-    with Local() as engine:
-        ours, ce = EpisodeEvaluation(engine, episodes, Stream(0).at("truth")).test_each(
-            losses, settings, TRUTH
-        )
-    assert ours is not None
-    assert ce is not None
-    return float((ours.right.double() - ce.right.double()).mean())
+@dataclass(frozen=True)
+class Plan:
+    """What is repeated.
+
+    Attributes:
+        rows: kinds of images, each with its number of images.
+        seeds: of the repetitions.
+        generations: of a search; 0: none.
+        fitted: whether methods that are no networks are candidates.
+        store: a file that keeps every repetition on a line; None: nothing is kept.
+    """
+
+    rows: Sequence[tuple[str, int]]
+    seeds: range
+    generations: int = 0
+    fitted: bool = False
+    store: Path | None = None
+
+    def run(self) -> dict[tuple[str, int], list[Outcome]]:
+        """All repetitions, those that are kept already among them."""
+        kept = self._kept()
+        # Seed by seed: where it is stopped, all rows have equally many.
+        for seed in self.seeds:
+            for kind, n in self.rows:
+                key = (kind, n, seed, self.generations, self.fitted)
+                if key in kept:
+                    continue
+                kept[key] = repetition(kind, n, seed, SMALL, self.generations, self.fitted)
+                if self.store:
+                    line = json.dumps([key, asdict(kept[key])])
+                    with self.store.open("a") as file:
+                        file.write(line + "\n")
+        return {
+            (kind, n): [kept[kind, n, seed, self.generations, self.fitted] for seed in self.seeds]
+            for kind, n in self.rows
+        }
+
+    def _kept(self) -> dict[tuple[Any, ...], Outcome]:
+        if self.store is None or not self.store.exists():
+            return {}
+        lines = map(json.loads, self.store.read_text().splitlines())
+        return {tuple(key): Outcome(**values) for key, values in lines}
 
 
 def row(kind: str, n: int, found: list[Outcome]) -> dict[str, Any]:
@@ -261,26 +244,28 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--rows", nargs="+", choices=tuple(LOSSES), default=tuple(LOSSES))
+    parser.add_argument("--rows", nargs="+", choices=tuple(KINDS), default=tuple(KINDS))
     parser.add_argument(
-        "--images", nargs="+", type=int, default=[40], help="per class, that the user has"
+        "--images", nargs="+", type=int, help="of the largest class; each kind's own by default"
     )
     parser.add_argument("--repeats", type=int, default=40)
+    parser.add_argument("--first", type=int, default=0, help="the first repetition's seed")
     parser.add_argument(
         "--search", type=int, default=0, help="generations of a search that is tried"
     )
+    parser.add_argument(
+        "--fitted", action="store_true", help="methods that are no networks are candidates, too"
+    )
+    parser.add_argument("--store", type=Path, help="keeps every repetition; goes on from there")
     parser.add_argument("--json", action="store_true", help="a list of rows")
     parser.add_argument("--markdown", action="store_true", help="a table in Markdown")
     asked = parser.parse_args()
-    rows = [
-        row(
-            kind,
-            n,
-            [repetition(kind, n, seed, SMALL, asked.search) for seed in range(asked.repeats)],
-        )
-        for kind in asked.rows
-        for n in asked.images
-    ]
+    seeds = range(asked.first, asked.first + asked.repeats)
+    kinds = [(kind, n) for kind in asked.rows for n in asked.images or KINDS[kind].images]
+    plan = Plan(kinds, seeds, asked.search, asked.fitted, asked.store)
+    # Tasks are tiny: more threads only wait for each other.
+    torch.set_num_threads(1)
+    rows = [row(kind, n, found) for (kind, n), found in plan.run().items()]
     if asked.json:
         return print(json.dumps(rows, indent=1))
     print(machine() + "\n")

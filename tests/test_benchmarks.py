@@ -3,6 +3,7 @@
 import importlib
 import json
 import sys
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -408,9 +409,17 @@ def test_the_time_within_the_filters_is_that_of_the_methods_it_is_put_around(loa
 @pytest.fixture
 def advisor(load, monkeypatch):
     """The benchmark of recommendations, with fewer fresh images."""
-    found = load("recommendation")
-    monkeypatch.setattr(found, "FRESH", 100)
-    return found
+    monkeypatch.setattr(load("simulated_images"), "FRESH", 100)
+    return load("recommendation")
+
+
+@pytest.fixture
+def tiny(load, advisor, monkeypatch):
+    """Settings of the shortest recommendation, of which nothing is expected."""
+    monkeypatch.setattr(load("recommendation_truth"), "STEPS", (8,))
+    monkeypatch.setattr(load("recommendation_truth"), "TRUTH", 4)
+    less = {"tuning_tasks": 3, "test_tasks": 6, "rates": (0.1, 1.0), "inner": {"steps": 8}}
+    return {**advisor.SMALL, **less}
 
 
 def test_a_recommendation_names_the_loss_that_lets_go_of_outliers(advisor):
@@ -420,19 +429,52 @@ def test_a_recommendation_names_the_loss_that_lets_go_of_outliers(advisor):
     assert found.gain[1] > 0
 
 
-@pytest.mark.parametrize("kind", ["alike", "noise", "worse"])
-def test_a_recommendation_names_none_where_none_is_better(advisor, monkeypatch, kind):
-    small = {
-        **advisor.SMALL,
-        "tuning_tasks": 3,
-        "test_tasks": 6,
-        "rates": (0.1, 1.0),
-        "inner": {"steps": 8},
-    }
-    monkeypatch.setattr(advisor, "STEPS", (8,))
-    found = advisor.repetition(kind, 20, 0, small)
+@pytest.mark.parametrize("kind", ["alike", "noise", "worse", "uneven_alike"])
+def test_a_recommendation_names_none_where_none_is_better(advisor, tiny, kind):
+    found = advisor.repetition(kind, 40 if kind == "uneven_alike" else 20, 0, tiny)
     assert (found.name, found.evidence) == ("ce", False)
     assert found.gain[1] <= 0
+
+
+def test_simulated_images_are_as_uneven_as_asked_for_and_fresh_ones_are_even(load):
+    made = load("simulated_images").images("long_tail", 90, Stream(0))
+    assert torch.bincount(made.labels[~made.test]).tolist() == [90, 45, 20, 10]
+    assert torch.bincount(made.labels[made.test]).tolist() == [2000] * 4
+
+
+def test_the_share_of_wrong_labels_is_exact_and_fresh_images_have_none(load):
+    simulated = load("simulated_images")
+    label = torch.arange(4).repeat_interleave(100)
+    fresh = torch.arange(400) % 100 >= 50
+    given = simulated.with_wrong(label, fresh, 0.4, Stream(0))
+    assert int((given != label)[~fresh].sum()) == 80
+    assert torch.equal(given[fresh], label[fresh])
+
+
+def test_the_truth_of_what_is_no_loss_is_its_own(load, tiny):
+    of = load("recommendation_truth")
+    data = load("simulated_images").images("long_tail", 40, Stream(0))
+    case = of.recommend("long_tail", data, 0, {**tiny, "rivals": True})
+    name = "ce, prior correction"
+    corrected = replace(case.final.rivals[name], value=3.0, score=1.0)
+    of_loss, of_rival = (
+        replace(case.final, settings={"ce": case.final.settings["ce"]}, rivals=rivals)
+        for rivals in ({}, {name: corrected})
+    )
+    assert of.truths(replace(case, final=of_loss)) == [0.0, 0.0]
+    best, loss = of.truths(replace(case, final=of_rival))
+    assert best != 0
+    assert loss == 0
+
+
+def test_a_searched_loss_is_measured_on_fresh_images_and_kept(advisor, tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(advisor, "SMALL", tiny)
+    plan = advisor.Plan([("wrong_labels", 100)], range(1), 1, store=tmp_path / "kept.jsonl")
+    (outcome,) = plan.run()["wrong_labels", 100]
+    assert -1 < outcome.searched < 1
+    monkeypatch.setattr(advisor, "repetition", None)  # nothing is repeated
+    (again,) = plan.run()["wrong_labels", 100]
+    assert (again.searched, again.truth) == (outcome.searched, outcome.truth)
 
 
 def test_the_benchmark_of_recommendations_counts_what_was_named(advisor):
