@@ -414,7 +414,7 @@ def advisor(load, monkeypatch):
 
 
 @pytest.fixture
-def tiny(load, advisor, monkeypatch):
+def shortest(load, advisor, monkeypatch):
     """Settings of the shortest recommendation, of which nothing is expected."""
     monkeypatch.setattr(load("recommendation_truth"), "STEPS", (8,))
     monkeypatch.setattr(load("recommendation_truth"), "TRUTH", 4)
@@ -430,8 +430,8 @@ def test_a_recommendation_names_the_loss_that_lets_go_of_outliers(advisor):
 
 
 @pytest.mark.parametrize("kind", ["alike", "noise", "worse", "uneven_alike"])
-def test_a_recommendation_names_none_where_none_is_better(advisor, tiny, kind):
-    found = advisor.repetition(kind, 40 if kind == "uneven_alike" else 20, 0, tiny)
+def test_a_recommendation_names_none_where_none_is_better(advisor, shortest, kind):
+    found = advisor.repetition(kind, 40 if kind == "uneven_alike" else 20, 0, shortest)
     assert (found.name, found.evidence) == ("ce", False)
     assert found.gain[1] <= 0
 
@@ -451,10 +451,10 @@ def test_the_share_of_wrong_labels_is_exact_and_fresh_images_have_none(load):
     assert torch.equal(given[fresh], label[fresh])
 
 
-def test_the_truth_of_what_is_no_loss_is_its_own(load, tiny):
+def test_the_truth_of_what_is_no_loss_is_its_own(load, shortest):
     of = load("recommendation_truth")
     data = load("simulated_images").images("long_tail", 40, Stream(0))
-    case = of.recommend("long_tail", data, 0, {**tiny, "rivals": True})
+    case = of.recommend("long_tail", data, 0, {**shortest, "rivals": True})
     name = "ce, prior correction"
     corrected = replace(case.final.rivals[name], value=3.0, score=1.0)
     of_loss, of_rival = (
@@ -467,8 +467,10 @@ def test_the_truth_of_what_is_no_loss_is_its_own(load, tiny):
     assert loss == 0
 
 
-def test_a_searched_loss_is_measured_on_fresh_images_and_kept(advisor, tiny, tmp_path, monkeypatch):
-    monkeypatch.setattr(advisor, "SMALL", tiny)
+def test_a_searched_loss_is_measured_on_fresh_images_and_kept(
+    advisor, shortest, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(advisor, "SMALL", shortest)
     plan = advisor.Plan([("wrong_labels", 100)], range(1), 1, store=tmp_path / "kept.jsonl")
     (outcome,) = plan.run()["wrong_labels", 100]
     assert -1 < outcome.searched < 1
