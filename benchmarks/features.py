@@ -119,10 +119,10 @@ def subset(images_of_class: int) -> Dataset:
 
 
 @torch.inference_mode()
-def extracted(network: nn.Module, dataset: Dataset, size: int) -> np.ndarray:
-    """The features of all images, at this many pixels a side."""
+def extracted(network: nn.Module, images: Tensor, size: int) -> np.ndarray:
+    """The features of gray images [N 1 h w], at this many pixels a side."""
     parts = []
-    for pixels in dataset.pixels.split(BATCH):
+    for pixels in images.split(BATCH):
         x = nn.functional.interpolate(pixels.float(), (size, size), mode="bilinear")
         # As the network's authors normalise: (x - 127) / 128.
         parts.append(network(((x - 127) / 128).expand(-1, 3, -1, -1)))
@@ -133,7 +133,7 @@ def write_features(path: Path, images_of_class: int, size: int) -> None:
     """Compute the features and keep them, with labels and split, in a file."""
     dataset = subset(images_of_class)
     began = time.perf_counter()
-    features = extracted(pretrained(), dataset, size)
+    features = extracted(pretrained(), dataset.pixels, size)
     seconds = time.perf_counter() - began
     print(f"features of {len(features)} images in {seconds:.0f} s: {path}")
     np.savez(

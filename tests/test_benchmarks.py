@@ -3,6 +3,7 @@
 import importlib
 import json
 import sys
+from collections import Counter
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -543,3 +544,78 @@ def test_squared_errors_of_logits_have_the_gradient_of_autograd(load):
     (mean / weight.sum(-1)).sum().backward()
     bound = losses.bind(TrainingTargets(target, weight))
     torch.testing.assert_close(bound.logit_gradient(logits.detach()), logits.grad)
+
+
+# --- a user's folder ---
+
+
+@pytest.mark.parametrize("kind", ["uneven", "easy", "alike"])
+def test_a_user_s_folder_has_images_of_its_kind_and_none_twice(kind, load, tmp_path):
+    script = load("user_folder")
+    script.main([str(tmp_path / "x"), "--kind", kind, "--seed", "3"])
+    images = sorted((tmp_path / "x").glob("*/*/*.png"))
+    counts = Counter(path.parent.relative_to(tmp_path / "x").as_posix() for path in images)
+    for name, (_, n) in script.KINDS[kind].items():
+        assert counts[f"train/{name}"] == n
+        assert counts[f"test/{name}"] == script.TEST
+    assert len({path.name for path in images}) == len(images), "named by their rows"
+
+
+def test_where_nothing_can_be_learned_nothing_is_recommended(load, tmp_path):
+    load("user_folder").cut(tmp_path / "x", 0, "alike")
+    budget = {"tuning_tasks": 2, "test_tasks": 4, "rates": (0.1,), "inner": {"steps": 10}}
+    advice = metaloss.recommend(
+        f"folder:{tmp_path / 'x'}",
+        ["mse", "focal"],
+        folds=3,
+        classifier={"kind": "mlp", "hidden": [8]},
+        out=tmp_path / "out",
+        **budget,
+    )
+    assert not advice.evidence
+    assert advice.name == "ce"
+    parts = {part["label"]: part["text"] for part in advice.answer}
+    assert parts["answer"].startswith("Keep the usual loss, cross-entropy")
+    assert parts["helps"].startswith("Answers are hardly better than guesses.")
+    assert len(advice.summary["recognised"]) == 3
+
+
+def test_advice_on_features_is_run_as_printed_beside_cross_entropy(
+    load, tmp_path, monkeypatch, capsys
+):
+    script = load("user_features")
+    monkeypatch.setattr(script, "pretrained", lambda: lambda x: x[:, 0, 3:9, 3:9].flatten(1))
+    monkeypatch.setattr(script, "RATES", (0.03, 0.1))
+    monkeypatch.setattr(script, "STEPS", (20, 100))
+    printed = {"train": "metaloss train --loss ce", "code": [], "verdict": {"gain": {"mean": 0.01}}}
+    printed["answer"] = [{"label": "answer", "text": "Keep it."}]
+    asked = []
+
+    def metaloss_command(place, *words):
+        asked.append(words)
+        if words[0] == "train":
+            return json.dumps({"table": [{"balanced_accuracy": 0.5}]})
+        folder = place / "recommend" / "advice"
+        folder.mkdir(parents=True)
+        (folder / "summary.json").write_text(json.dumps(printed))
+        return ""
+
+    monkeypatch.setattr(script, "_metaloss", metaloss_command)
+    arguments = ["--draws", "2", "--out", str(tmp_path), "--size", "12", "--markdown"]
+    script.main(arguments)
+    table = capsys.readouterr().out
+    assert "| 50.0 |" in table
+    assert [words[0] for words in asked] == ["recommend", "train"] * 2
+    assert asked[0][-4:-2] == ("--set", "features=file:../features.npz")
+    reached = json.loads((tmp_path / "draw-0" / "reached.json").read_text())
+    assert 1 / 3 < reached["ce"] < 1
+    script.main(arguments)
+    assert len(asked) == 4, "draws that are there are not made again"
+    fitted = [
+        "from sklearn.neighbors import KNeighborsClassifier",
+        "classifier = KNeighborsClassifier(3).fit(x, y)",
+    ]
+    scans = tmp_path / "draw-0" / "scans"
+    train, fresh = (script._arrays(tmp_path, scans / part) for part in ("train", "test"))
+    assert train[1].bincount().tolist() == [45, 120, 18]
+    assert 1 / 3 < script._fitted(fitted, train, fresh) < 1

@@ -262,7 +262,9 @@ def test_the_command_says_how_tasks_are_drawn_and_what_is_measured(scans, tmp_pa
 
 def test_the_answer_has_each_class_s_recall_on_held_out_images(advice):
     by_class = {x["name"]: x for x in advice.summary["recalls"]}
-    assert {name: x["images"] for name, x in by_class.items()} == UNEVEN
+    assert set(by_class) == set(UNEVEN)
+    # Few tasks, which need not look at all images of a fold.
+    assert all(0 < x["images"] <= UNEVEN[name] for name, x in by_class.items())
     (ce,) = (row for row in advice.table if row["loss"] == "ce")
     mean = np.mean([x["ce"] for x in by_class.values()])
     assert ce["balanced_accuracy"] == pytest.approx(mean, abs=1e-6)

@@ -60,15 +60,22 @@ def parts(verdict: Verdict, evidence: Evidence) -> list[dict[str, str]]:
         verdict: the recommendation.
         evidence: what it rests on.
     """
+    slight = _is_slight(verdict)
+    little = "It matters little here what is used. " if slight else ""
     texts = {
-        "answer": _use(verdict, evidence),
+        "answer": f"{little}{_use(verdict, evidence)}",
         "gain" if verdict.evidence else "reached": _level(verdict, evidence),
         "certain": _certainty(verdict, evidence),
         "unknown": _unknown(verdict, evidence),
-        "helps": "" if verdict.evidence else _what_helps(evidence),
+        "helps": "" if verdict.evidence and not slight else _what_helps(evidence),
         "search": _search(verdict, evidence),
     }
     return [{"label": label, "text": text} for label, text in texts.items() if text]
+
+
+def _is_slight(verdict: Verdict) -> bool:
+    """Whether something is better than cross-entropy, and yet hardly worth the change."""
+    return verdict.evidence and verdict.gain.mean < verdict.scale.negligible / 2
 
 
 def _use(verdict: Verdict, evidence: Evidence) -> str:
@@ -119,8 +126,7 @@ def _level(verdict: Verdict, evidence: Evidence) -> str:
         return f"{of_what}: {scale.text(ce)}."
     amount = f"{abs(scale.number(verdict.gain.mean)):.{scale.digits}f}{scale.unit}"
     more = "more" if scale.maximise else "less"
-    little = ", which is little" if verdict.gain.mean < scale.negligible else ""
-    return f"{of_what}: {scale.text(chosen)} instead of {scale.text(ce)}, {amount} {more}{little}."
+    return f"{of_what}: {scale.text(chosen)} instead of {scale.text(ce)}, {amount} {more}."
 
 
 def _certainty(verdict: Verdict, evidence: Evidence) -> str:

@@ -73,8 +73,10 @@ def method_in_plain_words(rival: RivalChoice, own: str) -> str:
     """
     number = f", {own}" if own else ""
     if rival.kind == FITTED:
+        name, _, weights = rival.name.partition(", ")
         chosen = f" ({own})" if own else ""
-        return f"Use {rival.name}{chosen}, a classical method, in place of a network."
+        rare = f", with {weights} (images of rare classes count more)" if weights else ""
+        return f"Use {name}{chosen}, a classical method, in place of a network{rare}."
     change = rival.name.removeprefix(f"{CE}, ")
     what = CHANGES.get(change, ANY_CHANGE)
     return f"Train with cross-entropy, the usual loss, and {what} ({change}{number})."
