@@ -89,7 +89,7 @@ def _advised(place: Path) -> dict[str, Any]:
     """What the printed command reaches, and cross-entropy at the setting of its row."""
     begin = time.perf_counter()
     if not list(place.glob("recommend/*/summary.json")):
-        _metaloss(place, "recommend", "--data", "folder:scans", "--metric", METRIC)
+        run_metaloss(place, "recommend", "--data", "folder:scans", "--metric", METRIC)
     seconds = time.perf_counter() - begin
     (file,) = place.glob("recommend/*/summary.json")
     summary = json.loads(file.read_text())
@@ -103,7 +103,7 @@ def _advised(place: Path) -> dict[str, Any]:
         "said": verdict["gain"]["mean"],
         "worth": summary["search"]["worth"],
     }
-    reached = _run(place, printed) if printed else _fitted(place, summary["code"])
+    reached = reached_by(place, printed) if printed else _fitted(place, summary["code"])
     ce = rows["ce"]
     again = (
         "metaloss train --data folder:scans --loss ce --model "
@@ -111,12 +111,12 @@ def _advised(place: Path) -> dict[str, Any]:
         f"--metric {METRIC} --momentum 0 --schedule constant --set nesterov=false "
         "--set validation=0"
     )
-    return {**about, RECOMMENDED: reached, TUNED: _run(place, again)}
+    return {**about, RECOMMENDED: reached, TUNED: reached_by(place, again)}
 
 
 def _train(place: Path, options: Sequence[str]) -> float:
     words = ["metaloss", "train", "--data", "folder:scans", "--metric", METRIC, *options]
-    return _run(place, shlex.join(words))
+    return reached_by(place, shlex.join(words))
 
 
 def _tuned_convnet(place: Path) -> float:
@@ -135,22 +135,23 @@ def _tuned_convnet(place: Path) -> float:
     found = []
     for steps in ("300", "900"):
         words = ["train", "--data", "folder:scans", "--metric", METRIC, "--steps", steps, *options]
-        summary = json.loads(_metaloss(place, *words))
+        summary = json.loads(run_metaloss(place, *words))
         held_out = max(x[f"val_{METRIC}"] or 0.0 for x in summary["tuning"]["ce"])
         found.append((held_out, float(summary["table"][0][METRIC])))
     return max(found, key=lambda pair: pair[0])[1]
 
 
-def _run(place: Path, command: str) -> float:
+def reached_by(place: Path, command: str) -> float:
     """The balanced accuracy of what a command of `metaloss train` tests last."""
     program, *words = shlex.split(command)
     assert program == "metaloss"
-    summary = json.loads(_metaloss(place, *words, "--json"))
+    summary = json.loads(run_metaloss(place, *words, "--json"))
     # What is done after the training, where something is, has the last row.
     return float(summary["table"][-1][METRIC])
 
 
-def _metaloss(place: Path, *words: str) -> str:
+def run_metaloss(place: Path, *words: str) -> str:
+    """What a command prints that is run in a draw's folder."""
     program = [sys.executable, "-m", "metaloss", *words]
     return subprocess.run(program, cwd=place, check=True, capture_output=True, text=True).stdout
 
@@ -168,7 +169,7 @@ def _cross_entropy(scans: Path, seed: int) -> dict[str, Any]:
     x, y, fresh, labels = _images(scans)
     key = Stream(seed)
     whole = _logits(x, y, fresh, key)
-    folds = _folds(y, key)
+    folds = folds_of(y, key)
     held_out = {place: torch.zeros(len(y), len(TRAIN)) for place in whole}
     for fold in range(FOLDS):
         inside = folds == fold
@@ -184,7 +185,7 @@ def _cross_entropy(scans: Path, seed: int) -> dict[str, Any]:
     }
 
 
-def _folds(y: Tensor, key: Stream) -> Tensor:
+def folds_of(y: Tensor, key: Stream) -> Tensor:
     """The fold of every image, equally many of each class in all of them."""
     folds = torch.empty_like(y)
     for c in range(len(TRAIN)):
@@ -211,7 +212,7 @@ def _weighted(scans: Path, seed: int) -> dict[str, Any]:
         return balanced(held_out, y)
 
     x, y, fresh, labels = _images(scans)
-    folds = _folds(y, Stream(seed))
+    folds = folds_of(y, Stream(seed))
     best = max(STRENGTHS, key=judged)
     return {WEIGHTED: balanced(logits(x, y, fresh, best), labels), "C": best}
 
@@ -273,14 +274,14 @@ def rows(found: Sequence[dict[str, Any]]) -> list[list[str]]:
             continue
         values = 100 * np.array([x[name] for x in have])
         gains = 100 * np.array([x[RECOMMENDED] for x in have]) - values
-        gain = "" if name == RECOMMENDED else _interval(gains)
+        gain = "" if name == RECOMMENDED else interval(gains)
         lines.append(
             [name, str(len(have)), f"{values.mean():.1f} ± {values.std(ddof=1):.1f}", gain]
         )
     return lines
 
 
-def _interval(gains: np.ndarray) -> str:
+def interval(gains: np.ndarray) -> str:
     """The mean gain with its 95 % interval, by Student's t."""
     from scipy.stats import t
 

@@ -18,14 +18,13 @@ images. A draw that is there is not made again.
 import argparse
 import json
 import shlex
-import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from advice import FOLDS, METRIC, folds_of, interval, reached_by, run_metaloss
 from features import SIZE, extracted, pretrained
 from timing import machine, table
 from torch import Tensor, nn
@@ -34,11 +33,9 @@ from user_folder import TEST, TRAIN, cut, drawn_rows
 from metaloss.core.streams import Stream
 from metaloss.data.datasets import fashionmnist
 
-METRIC = "balanced_accuracy"
 FILE = "features.npz"
 RATES = (0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3)
 STEPS = (10, 20, 50, 100, 200, 400, 800)
-FOLDS = 5
 SMALL: tuple[str, ...] = ()  # further options of `recommend`; the tests make it tiny
 Arrays = tuple[Tensor, Tensor]  # features [N D] and classes [N]
 
@@ -68,35 +65,21 @@ def draw(seed: int, out: Path) -> dict[str, Any]:
         cut(place / "scans", seed)
     words = ["--metric", METRIC, "--classifier", "linear", *SMALL]
     words += ["--set", f"features=file:../{FILE}", "--name", "advice"]
-    _metaloss(place, "recommend", "--data", "folder:scans", *words)
+    run_metaloss(place, "recommend", "--data", "folder:scans", *words)
     summary = json.loads((place / "recommend" / "advice" / "summary.json").read_text())
     train, fresh = (_arrays(out, place / "scans" / part) for part in ("train", "test"))
     command = summary["train"]
-    ce = cross_entropy(train, fresh, Stream(seed))
+    code = summary["code"]
     reached = {
         "seed": seed,
         "advice": summary["answer"][0]["text"],
         "said": summary["verdict"]["gain"],
-        "command": command or summary["code"],
-        "recommended": _run(place, command) if command else _fitted(summary["code"], train, fresh),
-        **ce,
+        "command": command or code,
+        "recommended": reached_by(place, command) if command else _fitted(code, train, fresh),
+        **cross_entropy(train, fresh, Stream(seed)),
     }
     file.write_text(json.dumps(reached, indent=1))
     return reached
-
-
-def _metaloss(place: Path, *words: str) -> str:
-    program = [sys.executable, "-m", "metaloss", *words]
-    return subprocess.run(program, cwd=place, check=True, capture_output=True, text=True).stdout
-
-
-def _run(place: Path, command: str) -> float:
-    """The balanced accuracy on the test images of what a command of `metaloss train` trains."""
-    program, *words = shlex.split(command)
-    assert program == "metaloss"
-    summary = json.loads(_metaloss(place, *words, "--json"))
-    # What is done after the training, where something is, has the last row.
-    return float(summary["table"][-1][METRIC])
 
 
 def _arrays(out: Path, folder: Path) -> Arrays:
@@ -128,10 +111,7 @@ def cross_entropy(train: Arrays, fresh: Arrays, key: Stream) -> dict[str, Any]:
         key: of folds and starts.
     """
     x, y = train
-    fold = torch.empty_like(y)
-    for c in range(len(TRAIN)):
-        rows = torch.nonzero(y == c)[:, 0]
-        fold[rows[key.at("folds", c).permutation(len(rows))]] = torch.arange(len(rows)) % FOLDS
+    fold = folds_of(y, key)
     held_out = {place: torch.empty_like(y) for place in places()}
     for number in range(FOLDS):
         inside = fold == number
@@ -189,17 +169,7 @@ def rows(found: Sequence[dict[str, Any]]) -> list[list[str]]:
         for x, gain in zip(found, gains, strict=True)
     ]
     means = [f"{100 * np.mean([x[name] for x in found]):.1f}" for name in ("recommended", "ce")]
-    return [*lines, ["all", *means, _interval(gains), "", ""]]
-
-
-def _interval(gains: np.ndarray) -> str:
-    """The mean gain with its 95 % interval, by Student's t."""
-    from scipy.stats import t
-
-    if len(gains) < 2:
-        return f"{gains.mean():+.1f}"
-    half = t.ppf(0.975, len(gains) - 1) * gains.std(ddof=1) / len(gains) ** 0.5
-    return f"{gains.mean():+.1f} [{gains.mean() - half:+.1f}, {gains.mean() + half:+.1f}]"
+    return [*lines, ["all", *means, interval(gains), "", ""]]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -600,7 +600,8 @@ def test_advice_on_features_is_run_as_printed_beside_cross_entropy(
         (folder / "summary.json").write_text(json.dumps(printed))
         return ""
 
-    monkeypatch.setattr(script, "_metaloss", metaloss_command)
+    monkeypatch.setattr(script, "run_metaloss", metaloss_command)
+    monkeypatch.setattr(load("advice"), "run_metaloss", metaloss_command)
     arguments = ["--draws", "2", "--out", str(tmp_path), "--size", "12", "--markdown"]
     script.main(arguments)
     table = capsys.readouterr().out

@@ -188,8 +188,8 @@ def _what_helps(evidence: Evidence) -> str:
     network = (
         ""
         if evidence.features
-        else " Features of a network that was trained on many other images (--features) often "
-        "help more than any loss."
+        else " Features of a network that was trained on many other images (metaloss train "
+        "--features) often help more than any loss."
     )
     return begin + network
 
