@@ -1,6 +1,6 @@
 """What the advice is worth on a pretrained network's features of the user's folder.
 
-    python benchmarks/user_features.py [--draws 5] [--out user-features] [--markdown]
+    python benchmarks/user_features.py [--draws 5] [--quick] [--out user-features] [--markdown]
 
 The draws are those of `user_folder.py`: 120 pullovers, 45 coats and 18 shirts to train on and 900
 even test images. Their features are of EfficientNet-Lite0, whose ImageNet weights come with two
@@ -12,7 +12,8 @@ The features of all images that any draw needs are computed once and kept in a f
 `recommend --classifier linear --set features=file:…` sees the training images alone; what it prints
 is run as printed, and tested on the 900 images. Beside it, on the same images, stands a linear
 layer by cross-entropy, its learning rate and number of steps chosen by five folds of the training
-images. A draw that is there is not made again.
+images. A draw that is there is not made again. `--quick` gives `recommend` three folds and few
+tasks, and takes a minute or two a draw.
 """
 
 import argparse
@@ -36,7 +37,7 @@ from metaloss.data.datasets import fashionmnist
 FILE = "features.npz"
 RATES = (0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3)
 STEPS = (10, 20, 50, 100, 200, 400, 800)
-SMALL: tuple[str, ...] = ()  # further options of `recommend`; the tests make it tiny
+QUICK = ("--folds", "3", "--tuning-tasks", "4", "--test-tasks", "8")
 Arrays = tuple[Tensor, Tensor]  # features [N D] and classes [N]
 
 
@@ -54,8 +55,14 @@ def write_features(out: Path, draws: int, size: int) -> None:
     np.savez(out / FILE, features=numbers, names=np.array(list(needed.values())))
 
 
-def draw(seed: int, out: Path) -> dict[str, Any]:
-    """What is reached on a draw, from its file where it was made before."""
+def draw(seed: int, out: Path, quick: bool) -> dict[str, Any]:
+    """What is reached on a draw, from its file where it was made before.
+
+    Args:
+        seed: of the draw.
+        out: has the file of features, and gets a folder of the draw.
+        quick: with few folds and tasks.
+    """
     place = out / f"draw-{seed}"
     file = place / "reached.json"
     if file.exists():
@@ -63,7 +70,7 @@ def draw(seed: int, out: Path) -> dict[str, Any]:
         return kept
     if not (place / "scans").exists():
         cut(place / "scans", seed)
-    words = ["--metric", METRIC, "--classifier", "linear", *SMALL]
+    words = ["--metric", METRIC, "--classifier", "linear", *(QUICK if quick else ())]
     words += ["--set", f"features=file:../{FILE}", "--name", "advice"]
     run_metaloss(place, "recommend", "--data", "folder:scans", *words)
     summary = json.loads((place / "recommend" / "advice" / "summary.json").read_text())
@@ -179,13 +186,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--draws", type=int, default=5)
     parser.add_argument("--out", type=Path, default=Path("user-features"))
+    parser.add_argument("--quick", action="store_true", help="few folds and tasks")
     parser.add_argument("--size", type=int, default=SIZE, help="pixels a side")
     parser.add_argument("--markdown", action="store_true")
     asked = parser.parse_args(arguments)
     asked.out.mkdir(parents=True, exist_ok=True)
     if not (asked.out / FILE).exists():
         write_features(asked.out, asked.draws, asked.size)
-    found = [draw(seed, asked.out) for seed in range(asked.draws)]
+    found = [draw(seed, asked.out, asked.quick) for seed in range(asked.draws)]
     print(machine() + "\n")
     head = ("draw", "recommended", "cross-entropy", "gain", "gain said", "what was printed")
     print(table(head, rows(found), asked.markdown))

@@ -602,12 +602,13 @@ def test_advice_on_features_is_run_as_printed_beside_cross_entropy(
 
     monkeypatch.setattr(script, "run_metaloss", metaloss_command)
     monkeypatch.setattr(load("advice"), "run_metaloss", metaloss_command)
-    arguments = ["--draws", "2", "--out", str(tmp_path), "--size", "12", "--markdown"]
+    arguments = ["--draws", "2", "--quick", "--out", str(tmp_path), "--size", "12", "--markdown"]
     script.main(arguments)
     table = capsys.readouterr().out
     assert "| 50.0 |" in table
     assert [words[0] for words in asked] == ["recommend", "train"] * 2
     assert asked[0][-4:-2] == ("--set", "features=file:../features.npz")
+    assert "--test-tasks" in asked[0]
     reached = json.loads((tmp_path / "draw-0" / "reached.json").read_text())
     assert 1 / 3 < reached["ce"] < 1
     script.main(arguments)
