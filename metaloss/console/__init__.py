@@ -194,7 +194,7 @@ class Console(Reporter):
         from metaloss.experiments.recommendation.text import lines
 
         self._stop_bar()
-        self._say_report(lines(advice.summary, self.width), advice.folder)
+        self._say_advice(lines(advice.summary, self.width), advice.folder)
 
     on_recommendation_stop = on_recommendation_end
 
@@ -210,7 +210,7 @@ class Console(Reporter):
         from metaloss.experiments.recommendation_by_training.summary import lines
 
         self._stop_bar()
-        self._say_report(lines(advice.summary, self.width), advice.folder)
+        self._say_advice(lines(advice.summary, self.width), advice.folder)
 
     def on_images(self, dataset: Any, source: str) -> None:
         """What a user should know of images of their own before anything is trained on them."""
@@ -244,6 +244,11 @@ class Console(Reporter):
             self.bar.reach(self.bar.total)
         self._stop_bar()
         self._say_report(comparison_lines(report.summary, self.width), report.folder)
+
+    def _say_advice(self, lines: Iterable[str], folder: Path) -> None:
+        """A recommendation's lines, the files of its folder, and the one to look at."""
+        self._say_report(lines, folder)
+        self.say(f"report  {folder}/report.html")
 
     def _say_report(self, lines: Iterable[str], folder: Path) -> None:
         """A report's lines, and the files of its folder."""

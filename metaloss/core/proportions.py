@@ -5,12 +5,12 @@ import math
 NORMAL = 1.959963984540054  # the 97.5th percentile of the standard normal distribution
 
 
-def wilson(share: float, n: int) -> tuple[float, float]:
+def wilson(share: float, n: int | float) -> tuple[float, float]:
     """The 95 % score interval of a share of n independent images (Wilson 1927).
 
     Args:
         share: that was found; a mean over trainings may lie between whole numbers of images.
-        n: images.
+        n: images; as many as count as independent need be no whole number.
 
     >>> tuple(round(x, 3) for x in wilson(0.5, 4))
     (0.15, 0.85)

@@ -66,12 +66,17 @@ def record_table(rows: Sequence[Mapping[str, str]], width: int | None = None) ->
     >>> record_table([{"loss": "ce", "lr": ""}, {"loss": "mse", "steps": "20"}])
     ['loss  steps', 'ce', 'mse   20']
     """
+    return table(record_cells(rows), width)
+
+
+def record_cells(rows: Sequence[Mapping[str, str]]) -> list[list[str]]:
+    """The cells of that table, its heading first."""
     columns = [
         name
         for name in dict.fromkeys(key for row in rows for key in row)
         if any(row.get(name) for row in rows)
     ]
-    return table([columns, *([row.get(name, "") for name in columns] for row in rows)], width)
+    return [columns, *([row.get(name, "") for name in columns] for row in rows)]
 
 
 def flatten(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

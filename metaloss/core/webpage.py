@@ -20,6 +20,7 @@ th, td { padding: 0.25rem 0.7rem; text-align: right; white-space: nowrap }
 th, td { border-bottom: 1px solid #ddd }
 th:first-child, td:first-child { text-align: left } thead th { border-bottom: 2px solid #555 }
 div.wide { overflow-x: auto } img { max-width: 100%; height: auto } figure { margin: 1.5rem 0 }
+td img { display: inline-block; width: 4.5rem; margin-right: 0.8rem; vertical-align: middle }
 figcaption, .note { color: #555; font-size: 0.9rem }
 pre { background: #f5f5f5; padding: 0.8rem; overflow-x: auto }
 </style></head><body>
@@ -64,12 +65,34 @@ def preformatted(plain: str) -> str:
     return f"<pre>{text(plain)}</pre>"
 
 
-def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table."""
+def table(
+    columns: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    thumbnails: Sequence[bytes | None] = (),
+) -> str:
+    """A table.
+
+    Args:
+        columns: its heading.
+        rows: the texts of its cells.
+        thumbnails: a PNG to stand before the text of each row's first cell; None: nothing does.
+    """
     head = "".join(f"<th>{text(x)}</th>" for x in columns)
-    body = "\n".join("<tr>" + "".join(f"<td>{text(x)}</td>" for x in row) + "</tr>" for row in rows)
+    images = [*map(_image, thumbnails)] or [""] * len(rows)
+    body = "\n".join(
+        f"<tr><td>{image}{text(row[0])}</td>{''.join(f'<td>{text(x)}</td>' for x in row[1:])}</tr>"
+        for image, row in zip(images, rows, strict=True)
+    )
     rows_of_table = f"<thead><tr>{head}</tr></thead><tbody>\n{body}\n</tbody>"
     return f'<div class="wide"><table>{rows_of_table}</table></div>'
+
+
+def _image(png: bytes | None, alt: str = "") -> str:
+    """A picture within the page, which then needs no folder beside it."""
+    if png is None:
+        return ""
+    data = base64.b64encode(png).decode()
+    return f'<img alt="{alt}" src="data:image/png;base64,{data}">'
 
 
 def bullets(lines: Sequence[str]) -> str:
@@ -79,8 +102,5 @@ def bullets(lines: Sequence[str]) -> str:
 
 def figure(picture: Picture) -> str:
     """A picture with its caption."""
-    # Within the page, so that it needs no folder beside it.
-    data = base64.b64encode(picture.png).decode()
     caption = text(picture.caption)
-    image = f'<img alt="{caption}" src="data:image/png;base64,{data}">'
-    return f"<figure>{image}<figcaption>{caption}</figcaption></figure>"
+    return f"<figure>{_image(picture.png, caption)}<figcaption>{caption}</figcaption></figure>"

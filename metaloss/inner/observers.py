@@ -73,6 +73,7 @@ class Measures:
         right: which images were answered right.
         by_metric: the scores by the family's metric, where it names one.
         logits: of every image, then.
+        predicted: the label that every image was given, -1 by a classifier that diverged.
     """
 
     accuracy: Float[Tensor, " T"]
@@ -82,6 +83,7 @@ class Measures:
     right: Bool[Tensor, "T V"]
     by_metric: Float[Tensor, " T"] | None = None
     logits: Float[Tensor, "T V C"] | None = None
+    predicted: Int[Tensor, "T V"] | None = None
 
     @property
     def score(self) -> Float[Tensor, " T"]:
@@ -115,7 +117,8 @@ def measure(seen: Float[Tensor, "T V 3"], label: Int[Tensor, "T V"], classes: in
     accuracy, f1, nll, calibration = (
         x.where(sound, torch.nan) for x in (*measured, calibration_error(confidence, right))
     )
-    return Measures(accuracy, f1, nll, calibration, right)
+    answered = predicted.where(sound[:, None], -1).short()  # labels are few, images many
+    return Measures(accuracy, f1, nll, calibration, right, predicted=answered)
 
 
 def macro_f1(

@@ -39,6 +39,10 @@ from metaloss.training.targets import (
 
 LOSSES = (("train_loss", "--"), ("val_loss", "-"))
 MATRICES = 6  # that are drawn side by side
+CONFUSION = (
+    "Test images of every class (row) by their answer (column), means over the seeds; the colour "
+    "is the share of the class."
+)
 NUMBERED = 24  # classes of a matrix whose numbers are written
 COLUMNS = 8  # images in a row of a contact sheet
 COPIES = 5  # augmented, of every image with a mask
@@ -68,12 +72,15 @@ def curves(trainings: Sequence[TrainingRecord], target: Target = CLASSIFICATION)
 
 
 @drawing_style()
-def confusions(rows: Sequence[Mapping[str, Any]], classes: Sequence[str]) -> list[Picture]:
+def confusions(
+    rows: Sequence[Mapping[str, Any]], classes: Sequence[str], caption: str = CONFUSION
+) -> list[Picture]:
     """The confusion matrix of every row of the table; nothing where there is none.
 
     Args:
         rows: of the table.
         classes: their names.
+        caption: what the matrices show.
     """
     drawn = [row for row in rows if row.get("confusion")][:MATRICES]
     if not drawn:
@@ -95,10 +102,6 @@ def confusions(rows: Sequence[Mapping[str, Any]], classes: Sequence[str]) -> lis
             axis.set_yticks(range(len(names)), names, fontsize=8)
         axis.set(xlabel="answer", ylabel="class")
         axis.set_title(short_label(row_name(row)), fontsize=9)
-    caption = (
-        "Test images of every class (row) by their answer (column), means over the seeds; the "
-        "colour is the share of the class."
-    )
     return [Picture("confusion", caption, *render(figure))]
 
 

@@ -5,6 +5,7 @@ import math
 import shlex
 from collections import Counter
 from dataclasses import replace
+from html import unescape
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -280,6 +281,40 @@ def test_the_metric_is_that_of_all_images_together(made, shapes):
     assert "points of balanced accuracy" in advice.sentences[0]
 
 
+def test_recalls_and_the_most_wrong_images_are_in_the_report(made):
+    made[1].update({0: 0.6, 1: 0.8})
+    advice = ask("mse")
+    ce, chosen = advice.summary["held_out"]
+    assert (ce["loss"], chosen["loss"]) == ("ce", "chosen by the folds")
+    assert "mse without fold 1, mse without fold 2" in chosen["about"]
+    for record, key in ((ce, "ce"), (chosen, "chosen")):
+        for row in advice.summary["classes"]:
+            assert record["images"][row["class"]] == row["images"]
+            assert record["recall"][row["class"]] == pytest.approx(row[f"recall_{key}"])
+    assert ce["wrong"][0]["answers"] == SMALL["seeds"]
+    text = (advice.folder / "report.html").read_text()
+    assert shlex.join(advice.summary["train"]) in unescape(text)
+    assert shlex.join(advice.summary["command"]) in unescape(text)
+    assert all(x["image"] in text for x in chosen["wrong"])
+    assert text.count("<td><img") == len(ce["wrong"]) + len(chosen["wrong"])
+
+
+def test_a_training_that_diverges_gives_no_answer(made, monkeypatch):
+    real = FoldTrainer.attempt
+
+    def attempt(self, training, stop):
+        diverges = training.part.split is None and training.seed == 0 and training.loss == 0
+        return math.nan if diverges else real(self, training, stop)
+
+    monkeypatch.setattr(FoldTrainer, "attempt", attempt)
+    made[1].update({0: 0.9})
+    (ce,) = ask("mse").summary["held_out"]
+    images = sum(ce["images"].values())
+    # One of three seeds.
+    assert sum(ce["diverged"]) == pytest.approx(images / 3)
+    assert sum(map(sum, ce["confusion"])) == pytest.approx(images * 2 / 3)
+
+
 def test_on_uneven_classes_more_losses_are_tried_and_balanced_accuracy_decides(
     made, shapes, monkeypatch
 ):
@@ -459,6 +494,10 @@ def test_a_stop_tells_what_is_known_and_the_same_question_goes_on(made):
     with pytest.raises(Interrupted):
         ask("mse", reporter=told, stop=lambda: next(stops, True))
     assert "1 of 2 folds are judged: there choosing gains" in told.warnings[-1]
+    page = Path(told.warnings[-1].rpartition("; ")[2])
+    assert page.parent.name.endswith(".unfinished")
+    assert "Stopped after 1 of 2 folds" in page.read_text()
+    assert json.loads((page.parent / "summary.json").read_text())["verdict"] is None
     again = ask("mse")
     assert again.summary == whole.summary
     assert len(asked) <= needed + 12, "no training but those for the estimate is made twice"

@@ -2,6 +2,8 @@
 
 import csv
 import json
+import re
+from html import unescape
 
 import numpy as np
 import pytest
@@ -21,7 +23,7 @@ from metaloss.evaluation.rivals.logits import ChangeChoice
 from metaloss.evaluation.rivals.methods import METHODS, TaskArrays
 from metaloss.evaluation.tuning import Setting
 from metaloss.experiments.recommendation import code as use_code
-from metaloss.experiments.recommendation import folds, rivals, selection, sentences
+from metaloss.experiments.recommendation import folds, report, rivals, selection, sentences
 from metaloss.experiments.recommendation.verdict import ScoreGain, Verdict, worth_searching
 from metaloss.inner.loop import Inner
 from metaloss.tasks import step_counts
@@ -317,8 +319,89 @@ def test_a_stop_leaves_what_the_judged_folds_say(scans, tmp_path):
     assert summary["sentences"][0].startswith("Stopped after 2 folds of 3: this is part of an")
     whole = metaloss.recommend(scans, ["mse"], **{**options, "reporter": None})
     assert summary["folds"] == whole.summary["folds"][:2]
+    assert summary["held_out"][0]["loss"] == "ce"
+    text = (impatient.partial.folder / "report.html").read_text()
+    assert "Stopped after 2 folds of 3" in text
     with (impatient.partial.folder / "per_task.csv").open() as file:
         assert {x["fold"] for x in csv.DictReader(file)} == {"0", "1"}
+
+
+# --- the report ---
+
+
+def test_the_answers_to_held_out_images_are_in_the_summary(advice):
+    ce, other, *rest = advice.summary["held_out"]
+    assert ce["loss"] == "ce"
+    assert other["loss"] in {advice.summary["verdict"]["best"], report.CHOSEN}
+    assert all(x["loss"] == report.CHOSEN for x in rest)
+    assert all(ce["images"][name] <= n for name, n in UNEVEN.items())
+    for record in (ce, other):
+        assert record["images"] == ce["images"]
+        sums = [sum(row) for row in record["confusion"]]
+        assert sums == pytest.approx(list(ce["images"].values()))
+        for place, (name, recall) in enumerate(record["recall"].items()):
+            low, high = record["recall_interval"][name]
+            assert low <= recall <= high
+            assert record["confusion"][place][place] == pytest.approx(recall * ce["images"][name])
+    shares = [x["wrong"] for x in ce["wrong"]]
+    assert shares == sorted(shares, reverse=True)
+    assert all(x["image"].startswith(f"{x['class']}/") for x in ce["wrong"])
+    saved = json.loads((advice.folder / "summary.json").read_text())
+    assert saved["held_out"] == advice.summary["held_out"]
+
+
+@pytest.mark.parametrize("metric", ["accuracy", "balanced_accuracy"])
+def test_the_recall_is_the_mean_over_images_of_the_share_of_right_answers(
+    metric, scans, monkeypatch
+):
+    told = []
+
+    def held_out(images, results, verdict):
+        told.append(results)
+        return real(images, results, verdict)
+
+    real = report.held_out
+    monkeypatch.setattr(report, "held_out", held_out)
+    # Two of three classes in every task, so that labels of tasks are not those of the folder.
+    found = metaloss.recommend(
+        scans, ["mse"], rivals=False, metric=metric, ways=2, shots=1, val=1, folds=2, **FAST
+    )
+    right = {}
+    for fold in told[0].judged:
+        for t, of_task in enumerate(fold.measures["ce"].right):
+            for v, answer in enumerate(of_task.tolist()):
+                image = int(fold.tasks.val_classes[t, v]), int(fold.tasks.val.rows[t, v])
+                right.setdefault(image, []).append(answer)
+    record = found.summary["held_out"][0]
+    for number, name in enumerate(UNEVEN):
+        shares = [np.mean(x) for (label, _), x in right.items() if label == number]
+        assert record["images"][name] == len(shares)
+        assert record["recall"][name] == pytest.approx(np.mean(shares))
+
+
+def test_the_report_needs_nothing_else_and_has_the_images(advice):
+    text = (advice.folder / "report.html").read_text()
+    assert advice.sentences[0].split(":")[0] in unescape(text)
+    assert " ".join(advice.summary["command"][:3]) in text
+    assert re.findall(r'(?:src|href)="(?!data:)', text) == []
+    wrong = [x["image"] for record in advice.summary["held_out"] for x in record["wrong"]]
+    # A thumbnail for each image that is listed, the gains and the matrices.
+    assert len(re.findall(r"<td><img", text)) == len(wrong) > 0
+    assert text.count("<figure>") == 2
+    assert all(name in text for name in wrong)
+    assert "Recall of every class" in text
+
+
+def test_a_table_of_numbers_has_no_thumbnails(tmp_path):
+    key = Stream(0)
+    labels = np.repeat([0, 1], 9)
+    values = key.at("x").normal(18, 3).numpy() + labels[:, None]
+    np.savez(tmp_path / "f.npz", features=values.astype(np.float32), labels=labels)
+    found = metaloss.recommend(f"file:{tmp_path / 'f.npz'}", ["mse"], rivals=False, **FAST)
+    text = (found.folder / "report.html").read_text()
+    assert "<td><img" not in text
+    assert "row " in found.summary["held_out"][0]["wrong"][0]["image"]
+    assert found.summary["held_out"][0]["wrong"][0]["image"] in text
 
 
 # --- whether a search is worth it ---

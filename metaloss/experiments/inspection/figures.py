@@ -1,7 +1,6 @@
 """A data set in pictures: a bar for every class, and a sheet of its images."""
 
 import numpy as np
-from jaxtyping import UInt8
 
 from metaloss.core.plot_style import (
     BLUE,
@@ -13,9 +12,9 @@ from metaloss.core.plot_style import (
     short_label,
 )
 from metaloss.core.streams import Stream
-from metaloss.data.datasets import Dataset, Table
-from metaloss.data.datasets._images import is_wide, to_eight_bits
+from metaloss.data.datasets import Table
 from metaloss.data.inspection import Inspection
+from metaloss.data.thumbnails import thumbnail
 
 BARS = 40  # classes of the bar chart
 SHEET = 16  # classes of the contact sheet
@@ -71,7 +70,7 @@ def _sheet(found: Inspection) -> Picture:
         rows = found.facts.rows[labels == label]
         drawn = rows[Stream(0).at("sheet", label).permutation(len(rows))[:COLUMNS]]
         for column, row in enumerate(drawn.tolist()):
-            image = picture(found, row)
+            image = thumbnail(found.dataset, row, SIDE)
             height, width, _ = image.shape
             sheet[line * step :, column * step :][:height, :width] = image
     figure, (axis,) = panels(1, width=0.85 * COLUMNS, height=0.85 * len(order))
@@ -85,28 +84,3 @@ def _sheet(found: Inspection) -> Picture:
     rest = f"; {left_out} smaller classes are left out" if left_out > 0 else ""
     caption = f"Images of every class, drawn at random, the largest class first{rest}."
     return Picture("contact_sheet", caption, *render(figure))
-
-
-def picture(found: Inspection, row: int) -> UInt8[np.ndarray, "h w 3"]:
-    """An image in colours, its longer side brought to `SIDE`.
-
-    Args:
-        found: the data set.
-        row: of the image.
-    """
-    from PIL import Image
-
-    dataset = found.dataset
-    if isinstance(dataset, Dataset):
-        pixels = dataset.pixels[row].numpy()
-        image = Image.fromarray(pixels.transpose(1, 2, 0) if len(pixels) == 3 else pixels[0])
-    else:
-        image = dataset.open_upright(row)
-        if is_wide(image):
-            values = np.asarray(image, dtype=np.float64)
-            span = np.ptp(values) or 1.0
-            image = Image.fromarray((255 * (values - values.min()) / span).astype(np.uint8))
-        image = to_eight_bits(image, dataset.paths[row], dataset.options, None, gray=False)
-    scale = SIDE / max(image.size)
-    width, height = (max(1, round(scale * side)) for side in image.size)
-    return np.asarray(image.resize((width, height), Image.Resampling.BILINEAR).convert("RGB"))

@@ -17,6 +17,7 @@ from metaloss.data.features import RawFeatures
 from metaloss.data.groups import parts_of_groups, with_groups
 from metaloss.data.pools import lacking_classes, pools
 from metaloss.data.sizes import mean_val
+from metaloss.data.thumbnails import image_name
 from metaloss.errors import DataError
 from metaloss.experiments.recommendation import task_sizes
 from metaloss.experiments.recommendation.task_sizes import FoldSizes
@@ -278,7 +279,9 @@ def without_copies(dataset: Dataset, pool: Pool) -> tuple[Pool, list[str]]:
         earlier = first.setdefault(digest, row)
         if earlier != row:
             copy_of[row] = earlier
-    pairs = [f"{_name(dataset, row)} of {_name(dataset, of)}" for row, of in copy_of.items()]
+    pairs = [
+        f"{image_name(dataset, row)} of {image_name(dataset, of)}" for row, of in copy_of.items()
+    ]
     # Rows of a table may agree by chance; an image is of one class.
     torn = [
         pair
@@ -295,10 +298,6 @@ def without_copies(dataset: Dataset, pool: Pool) -> tuple[Pool, list[str]]:
         for rows in pool
     )
     return kept, pairs
-
-
-def _name(dataset: Dataset, row: int) -> str:
-    return dataset.files[row] if dataset.files else f"row {row}"
 
 
 def _some(texts: Sequence[str]) -> str:

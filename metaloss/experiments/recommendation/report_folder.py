@@ -8,14 +8,28 @@ from metaloss import storage
 from metaloss.core.metric_scale import MetricScale
 from metaloss.core.tables import csv_bytes
 from metaloss.experiments.comparison.report_folder import results
+from metaloss.experiments.recommendation.page import FILE
 from metaloss.experiments.recommendation.text import report
 from metaloss.experiments.recommendation.verdict import FoldResults
 from metaloss.inner.observers import Measures
 from metaloss.storage.folders import make_folder
 
 
-def write(out: Path, name: str, summary: dict[str, Any], folds: FoldResults) -> Path:
+def write(
+    out: Path,
+    name: str,
+    summary: dict[str, Any],
+    folds: FoldResults,
+    page: str,
+) -> Path:
     """The new folder under `out`, with `-2`, `-3` … where the name is taken.
+
+    Args:
+        out: the parent folder.
+        name: of the new one.
+        summary: everything but single tasks.
+        folds: the single tasks.
+        page: the report as HTML.
 
     Raises:
         DiskError: it cannot be made.
@@ -28,6 +42,7 @@ def write(out: Path, name: str, summary: dict[str, Any], folds: FoldResults) -> 
     ]
     rows = [{key: value for key, value in row.items() if key != "rates"} for row in summary["rows"]]
     files = {
+        FILE: page.encode(),
         "report.txt": "".join(f"{line}\n" for line in report(summary)).encode(),
         "summary.json": storage.json_bytes(summary),
         "results.csv": results({"rows": rows}),

@@ -20,7 +20,7 @@ from metaloss.errors import Interrupted
 from metaloss.evaluation.variants import tunes_own
 from metaloss.experiments import recommendation_by_training
 from metaloss.experiments.comparison.losses import CE, ComparedLoss, check_classes
-from metaloss.experiments.recommendation import task_sizes
+from metaloss.experiments.recommendation import report, task_sizes
 from metaloss.experiments.recommendation.cross_validation import (
     CrossValidation,
     choice_options,
@@ -35,7 +35,13 @@ from metaloss.experiments.recommendation.losses import (
 from metaloss.experiments.recommendation.report_folder import write
 from metaloss.experiments.recommendation.settings import Recommendation
 from metaloss.experiments.recommendation.summary import summarise, summarise_part
-from metaloss.experiments.recommendation.verdict import ScoreGain, Verdict, decide
+from metaloss.experiments.recommendation.verdict import (
+    FoldResults,
+    ScoreGain,
+    Verdict,
+    decide,
+)
+from metaloss.storage import json_safe
 from metaloss.tasks.episodic import Episodes
 from metaloss.tasks.episodic_family import EPISODE_SETTINGS
 from metaloss.tasks.opening import conditions
@@ -224,15 +230,36 @@ def start(
             if folds.choices:
                 results = folds.results()
                 summary = summarise_part(about, compared, images, results)
-                partial = Partial(summary, write(*place, summary, results))
+                partial = Partial(*_written(place, summary, images, results, None))
                 reporter.on_recommendation_stop(partial)
             raise
     results = folds.results()
     verdict = decide(final, results)
     summary = summarise(about, compared, requested.specs, images, final, results, verdict)
-    advice = Advice.of(verdict, compared, summary, write(*place, summary, results))
+    advice = Advice.of(verdict, compared, *_written(place, summary, images, results, verdict))
     reporter.on_recommendation_end(advice)
     return advice
+
+
+def _written(
+    place: tuple[Path, str],
+    summary: dict[str, Any],
+    images: FoldedImages,
+    results: FoldResults,
+    verdict: Verdict | None,
+) -> tuple[dict[str, Any], Path]:
+    """The summary with the answers to held-out images, and the folder with it and its report.
+
+    Args:
+        place: the parent folder, and the name of the new one.
+        summary: of the recommendation, or of a part of it.
+        images: cut into folds.
+        results: what came of the folds.
+        verdict: what follows; None where the user stopped before it.
+    """
+    summary = summary | json_safe({"held_out": report.held_out(images, results, verdict)})
+    page = report.report(summary, images, results.choices)
+    return summary, write(*place, summary, results, page)
 
 
 def _folds(

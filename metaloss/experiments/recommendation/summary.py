@@ -172,7 +172,7 @@ def _answer(
 ) -> dict[str, Any]:
     """The answer in plain words, and the recalls that it rests on."""
     family = folded.family
-    recalls = class_recalls(folded.dataset.classes, folds)
+    recalls = class_recalls(folded.dataset.classes, folds, folded.dataset.groups)
     shown = recalls if answers_decide(folds.scale) else []
     evidence = Evidence(
         (folds.value(folds.of_loss(CE)), folds.value(folds.of_chosen())),

@@ -20,12 +20,13 @@ from metaloss.experiments.recommendation.losses import (
     without_seen_images,
 )
 from metaloss.experiments.recommendation.verdict import Verdict
-from metaloss.experiments.recommendation_by_training import summary
+from metaloss.experiments.recommendation_by_training import report, summary
 from metaloss.experiments.recommendation_by_training.choice import Choosing
 from metaloss.experiments.recommendation_by_training.commands import recommend_command
 from metaloss.experiments.recommendation_by_training.folds import TrainingFolds, open_folds
 from metaloss.experiments.recommendation_by_training.halving import Survivors
 from metaloss.experiments.recommendation_by_training.plan import choosing_of, heading, plan_of
+from metaloss.experiments.recommendation_by_training.report_folder import write
 from metaloss.experiments.recommendation_by_training.settings import read_settings
 from metaloss.experiments.recommendation_by_training.trainings import AnswerCache
 from metaloss.experiments.recommendation_by_training.verdict import (
@@ -112,22 +113,30 @@ def start(
         **describe_environment(device, PACKAGES),
         "data": folds.dataset.fingerprint(),
     }
-    with _kept(kept), choosing.trainings:
-        choosing.trainings.cache = AnswerCache(kept, conditions)
-        reporter.on_trainings_start(heading(plan), plan.cost.steps, kept)
-        key = Stream(asked.seed).at("bootstrap")
-        judge = JudgedFolds([], choosing.metric, choosing.scale, asked.certainty, key)
-        judged, final = _cross_validate(choosing, judge, reporter)
-    verdict = decide(choice_of(final, folds.steps), judged)
     about = {
         "settings": {**asked.model_dump(mode="json"), "training": folds.settings.table()},
         "command": recommend_command(table, requested.names),
         "conditions": conditions,
     }
+
+    def on_stop(judged: JudgedFolds) -> None:
+        part = summary.summarise_part(about, compared, plan, judged)
+        path = report.write_part(kept, part, folds, judged)
+        reporter.on_warning(f"{summary.partly(judged, folds)}; {path}")
+
+    with _kept(kept), choosing.trainings:
+        choosing.trainings.cache = AnswerCache(kept, conditions)
+        reporter.on_trainings_start(heading(plan), plan.cost.steps, kept)
+        key = Stream(asked.seed).at("bootstrap")
+        judge = JudgedFolds([], choosing.metric, choosing.scale, asked.certainty, key)
+        judged, final = _cross_validate(choosing, judge, reporter, on_stop)
+    verdict = decide(choice_of(final, folds.steps), judged)
     written = summary.summarise(
         about, compared, requested.specs, plan, choice_of(final, folds.steps), judged, verdict
     )
-    folder = summary.write(Path(out), name, written, judged)
+    written = report.with_answers(written, folds, judged)
+    page = report.report(written, folds, judged)
+    folder = write(Path(out), name, written, judged, page)
     shutil.rmtree(kept, ignore_errors=True)
     made = TrainedChoice(verdict, compared, written, folder)
     reporter.on_trainings_end(made)
@@ -135,9 +144,19 @@ def start(
 
 
 def _cross_validate(
-    choosing: Choosing, judged: JudgedFolds, reporter: Reporter
+    choosing: Choosing,
+    judged: JudgedFolds,
+    reporter: Reporter,
+    on_stop: Callable[[JudgedFolds], None],
 ) -> tuple[JudgedFolds, Survivors]:
-    """Every fold's choice and what came of it, and what is left of the halving on all images."""
+    """Every fold's choice and what came of it, and what is left of the halving on all images.
+
+    Args:
+        choosing: trains and scores.
+        judged: no folds yet.
+        reporter: is told of every fold.
+        on_stop: is told of the folds that are judged when the user stops.
+    """
     folds = choosing.trainings.trainer.folds
     try:
         # --- nested cross-validation: choose without the fold's images, judge on them ---
@@ -150,7 +169,7 @@ def _cross_validate(
         return judged, choosing.choose(None)
     except Interrupted:
         if judged.folds:
-            reporter.on_warning(summary.partly(judged, folds))
+            on_stop(judged)
         raise
 
 

@@ -4,29 +4,30 @@ import os
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
-from pathlib import Path
 from typing import Any
 
 from metaloss import storage
 from metaloss.core.formatting import percent
 from metaloss.core.metric_scale import MetricScale
-from metaloss.core.tables import csv_bytes, record_table
+from metaloss.core.tables import record_table
+from metaloss.data.datasets import Dataset
 from metaloss.experiments.comparison.losses import CE, ComparedLoss
 from metaloss.experiments.comparison.summary import loss_records
 from metaloss.experiments.recommendation.answer import Evidence, parts, recall_rows
 from metaloss.experiments.recommendation.class_recalls import ClassRecall
 from metaloss.experiments.recommendation.folds import NAMED
+from metaloss.experiments.recommendation.held_out_answers import independent_images
 from metaloss.experiments.recommendation.plain_words import answers_decide
 from metaloss.experiments.recommendation.selection import LossChoice
 from metaloss.experiments.recommendation.sentences import rarest, sentences
 from metaloss.experiments.recommendation.text import after_tables, answer_lines
-from metaloss.experiments.recommendation.verdict import Verdict
+from metaloss.experiments.recommendation.verdict import ScoreGain, Verdict
 from metaloss.experiments.recommendation_by_training.commands import fit_call, train_command
+from metaloss.experiments.recommendation_by_training.fold_answers import answers_of
 from metaloss.experiments.recommendation_by_training.folds import TrainingFolds
 from metaloss.experiments.recommendation_by_training.halving import Candidate
 from metaloss.experiments.recommendation_by_training.plan import Plan, metric_table
 from metaloss.experiments.recommendation_by_training.verdict import JudgedFold, JudgedFolds
-from metaloss.storage.folders import make_folder
 
 CHOSEN = "chosen by the folds"
 
@@ -64,7 +65,7 @@ def summarise(
             "data": _images(folds),
             "cost": asdict(plan.cost),
             "losses": loss_records(compared),
-            "rows": _rows(judged, verdict, final),
+            "rows": _rows(judged, verdict.gain, final.settings[CE].lr, folds.steps),
             "classes": _classes(judged, folds),
             "verdict": _verdict(verdict),
             **_answer(judged, folds, verdict, len(compared) - 1),
@@ -95,9 +96,12 @@ def _answer(
         losses: how many were tried beside cross-entropy.
     """
     scale = judged.scale
+    groups = folds.dataset.groups if isinstance(folds.dataset, Dataset) else None
+    answers = answers_of(judged, [x.ce for x in judged.folds])
+    independent = independent_images(answers, groups).tolist()
     recalls = [
-        ClassRecall(row["class"], row["images"], row["recall_ce"], row["recall_chosen"])
-        for row in _classes(judged, folds)
+        ClassRecall(row["class"], row["images"], row["recall_ce"], row["recall_chosen"], size)
+        for row, size in zip(_classes(judged, folds), independent, strict=True)
         if row["images"]
     ]
     shown = recalls if answers_decide(scale) else []
@@ -112,6 +116,35 @@ def _answer(
         "answer": parts(verdict, evidence),
         "recognised": recall_rows(shown, verdict.evidence),
     }
+
+
+def summarise_part(
+    about: Mapping[str, Any], compared: Sequence[ComparedLoss], plan: Plan, judged: JudgedFolds
+) -> dict[str, Any]:
+    """What the folds say that were judged before the user stopped.
+
+    Args:
+        about: settings, command and conditions.
+        compared: the losses.
+        plan: what was to happen.
+        judged: the folds' choices so far and what came of them.
+    """
+    folds = plan.folds
+    result: dict[str, Any] = storage.json_safe(
+        {
+            **about,
+            **judged.scale.entry(),
+            "data": _images(folds),
+            "losses": loss_records(compared),
+            "rows": _rows(judged, judged.gain(), None, folds.steps),
+            "verdict": None,
+            "partial": {"folds": len(judged.folds), "of": folds.folds},
+            "folds": [_fold(x, folds.steps, judged.scale) for x in judged.folds],
+            "sentences": [f"{partly(judged, folds)}."],
+            "code": [],
+        }
+    )
+    return result
 
 
 def _images(folds: TrainingFolds) -> dict[str, Any]:
@@ -159,19 +192,27 @@ def _candidate(x: Candidate) -> dict[str, Any]:
     return {"loss": x.spec or x.label, "lr": x.lr}
 
 
-def _rows(judged: JudgedFolds, verdict: Verdict, final: LossChoice) -> list[dict[str, Any]]:
-    """Cross-entropy, and what the folds chose, on images that neither has seen."""
+def _rows(
+    judged: JudgedFolds, gain: ScoreGain, lr: float | None, steps: int
+) -> list[dict[str, Any]]:
+    """Cross-entropy, and what the folds chose, on images that neither has seen.
+
+    Args:
+        judged: the folds.
+        gain: of choosing.
+        lr: cross-entropy's rate on all images; None where none is chosen yet.
+        steps: of a training.
+    """
     scale = judged.scale
-    setting = final.settings[CE]
     ce, ce_accuracy = judged.values(judged.ce)
     ours, accuracy = judged.values(judged.ours)
     folds = len(judged.folds)
-    own = verdict.chosen.get(CE, 0)
+    own = judged.chosen.get(CE, 0)
     return [
         {
             "loss": CE,
-            "lr": setting.lr,
-            "steps": setting.steps,
+            "lr": lr,
+            "steps": steps,
             "accuracy": ce_accuracy,
             scale.kind: ce,
             "gain": None,
@@ -180,10 +221,10 @@ def _rows(judged: JudgedFolds, verdict: Verdict, final: LossChoice) -> list[dict
         {
             "loss": CHOSEN,
             "lr": None,
-            "steps": setting.steps,
+            "steps": steps,
             "accuracy": accuracy,
             scale.kind: ours,
-            "gain": scale.difference(asdict(verdict.gain)),
+            "gain": scale.difference(asdict(gain)),
             "chosen": folds - own,
         },
     ]
@@ -251,46 +292,6 @@ def copies_in_words(folds: TrainingFolds) -> str:
     return ", ".join(folds.copies[:NAMED]) + (", …" if len(folds.copies) > NAMED else "")
 
 
-def write(out: Path, name: str, summary: dict[str, Any], judged: JudgedFolds) -> Path:
-    """The new folder under `out`, with `-2`, `-3` … where the name is taken.
-
-    Raises:
-        DiskError: it cannot be made.
-    """
-    files = {
-        "report.txt": "".join(f"{line}\n" for line in report(summary)).encode(),
-        "summary.json": storage.json_bytes(summary),
-        "results.csv": csv_bytes([_plain(row) for row in summary["rows"]]),
-        "per_image.csv": csv_bytes(_per_image(summary, judged)),
-    }
-    return make_folder(out, name, files, "recommendation")
-
-
-def _plain(row: Mapping[str, Any]) -> dict[str, Any]:
-    gain = row["gain"] or {}
-    return {**{k: v for k, v in row.items() if k != "gain"}, **{f"gain_{k}": gain[k] for k in gain}}
-
-
-def _per_image(summary: dict[str, Any], judged: JudgedFolds) -> list[dict[str, Any]]:
-    """Every image with the share of the seeds that answer it rightly."""
-    classes = [row["class"] for row in summary["classes"]]
-    right = {
-        "ce": (judged.ce.argmax(2) == judged.label).double().mean(0),
-        "chosen": (judged.ours.argmax(2) == judged.label).double().mean(0),
-    }
-    folds = [number for number, x in enumerate(judged.folds) for _ in range(len(x.rows))]
-    rows = [row for x in judged.folds for row in x.rows.tolist()]
-    return [
-        {
-            "image": image,
-            "class": classes[int(judged.label[i])],
-            "fold": folds[i],
-            **{f"right_{key}": float(values[i]) for key, values in right.items()},
-        }
-        for i, image in enumerate(rows)
-    ]
-
-
 def lines(summary: dict[str, Any], width: int | None = None) -> list[str]:
     """The table, the answer and the command, as they are printed."""
     return [*record_table(table(summary), width), "", *answer_lines(_printed(summary), width)]
@@ -309,8 +310,8 @@ def _printed(summary: dict[str, Any]) -> dict[str, Any]:
 def table(summary: dict[str, Any]) -> list[dict[str, str]]:
     """What was reached on images that no choice has seen, a row each with texts by columns."""
     scale = MetricScale.of(summary)
-    folds = summary["data"]["folds"]
-    certainty = 100 * summary["verdict"]["certainty"]
+    folds = len(summary["folds"])
+    certainty = 100 * summary["settings"]["certainty"]
     return [
         {
             "loss": row["loss"],
