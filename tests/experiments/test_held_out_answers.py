@@ -33,11 +33,12 @@ def answers():
     return HeldOutAnswers.of(ROWS, LABELS, ANSWERS, 3)
 
 
-def test_every_image_adds_one_to_the_confusion_matrix(answers):
-    expected = [[0.5, 0.5, 0, 0], [0.5, 0.25, 1, 0.25], [0, 0, 0, 0]]
-    assert answers.confusion.tolist() == expected
+def test_the_confusion_matrix_spreads_images_as_their_answers(answers):
+    # Of 2 images 6 answers: one right, two for class 0, two for class 2, one of none.
+    expected = torch.tensor([[0.5, 0.5, 0, 0], [2 / 3, 1 / 3, 2 / 3, 1 / 3], [0, 0, 0, 0]])
+    torch.testing.assert_close(answers.confusion.float(), expected)
     assert answers.images.tolist() == [1, 2, 0]
-    assert answers.recall[:2].tolist() == [0.5, 0.125]
+    assert answers.recall[:2].tolist() == pytest.approx([1 / 2, 1 / 6])
     assert answers.recall[2].isnan()
 
 
@@ -60,9 +61,10 @@ def test_more_answers_to_the_same_images_leave_the_interval_as_it_is():
     once = answer_record("ce", HeldOutAnswers.of(ROWS, LABELS, ANSWERS, 3), dataset())
     often = HeldOutAnswers.of(ROWS.repeat(50), LABELS.repeat(50), ANSWERS.repeat(50), 3)
     again = answer_record("ce", often, dataset())
-    assert again["recall_interval"] == once["recall_interval"]
-    assert again["confusion"] == once["confusion"]
-    assert once["recall_interval"]["b"] == list(wilson(0.125, 2))
+    assert again["recall_interval"]["b"] == pytest.approx(once["recall_interval"]["b"])
+    np.testing.assert_allclose(again["confusion"], once["confusion"])
+    # Two images, of which one got twice the answers.
+    assert once["recall_interval"]["b"] == pytest.approx(list(wilson(1 / 6, 36 / (16 + 4))))
     assert again["wrong"][0]["answers"] == 100
 
 
@@ -88,6 +90,8 @@ def test_images_of_one_group_count_as_one():
     assert independent_images(found, None).tolist() == [12, 0]
     assert independent_images(found, rows // 3).tolist() == [4, 0]
     assert independent_images(found, rows.clamp(min=8)).tolist() == [144 / (81 + 3), 0]
+    twice = HeldOutAnswers.of(rows.repeat(2), *[torch.zeros(24).long()] * 2, 2)
+    assert independent_images(twice, rows // 3).tolist() == [4, 0]
     record = answer_record("ce", found, dataset(2, 12, rows // 3))
     assert record["recall_interval"]["a"] == list(wilson(1.0, 4))
     assert np.isnan(record["recall_interval"]["b"]).all()
@@ -101,7 +105,7 @@ def test_a_record_names_images_by_their_files_or_rows(answers):
     assert record["wrong"][0] == {
         "image": "b/2.png", "row": 2, "class": "b", "answer": "c", "wrong": 1.0, "answers": 2,
     }  # fmt: skip
-    assert record["diverged"] == [0, 0.25, 0]
+    assert record["diverged"] == pytest.approx([0, 1 / 3, 0])
 
 
 def test_a_matrix_of_very_many_classes_is_left_out():

@@ -14,6 +14,7 @@ from test_run_folder import code, only_the_subset, without_plots
 
 import metaloss
 from metaloss.core.metric_scale import ACCURACY, MetricScale
+from metaloss.core.proportions import wilson
 from metaloss.core.reporting import Reporter
 from metaloss.core.streams import Stream
 from metaloss.data.shapes import ProportionalShots
@@ -351,7 +352,7 @@ def test_the_answers_to_held_out_images_are_in_the_summary(advice):
 
 
 @pytest.mark.parametrize("metric", ["accuracy", "balanced_accuracy"])
-def test_the_recall_is_the_mean_over_images_of_the_share_of_right_answers(
+def test_the_recall_is_the_share_of_right_answers_and_its_interval_counts_images(
     metric, scans, monkeypatch
 ):
     told = []
@@ -366,17 +367,20 @@ def test_the_recall_is_the_mean_over_images_of_the_share_of_right_answers(
     found = metaloss.recommend(
         scans, ["mse"], rivals=False, metric=metric, ways=2, shots=1, val=1, folds=2, **FAST
     )
-    right = {}
+    right = {name: {} for name in UNEVEN}
     for fold in told[0].judged:
-        for t, of_task in enumerate(fold.measures["ce"].right):
-            for v, answer in enumerate(of_task.tolist()):
-                image = int(fold.tasks.val_classes[t, v]), int(fold.tasks.val.rows[t, v])
-                right.setdefault(image, []).append(answer)
+        for t, of_task in enumerate(fold.measures["ce"].right.tolist()):
+            for v, answer in enumerate(of_task):
+                name = list(UNEVEN)[int(fold.tasks.val_classes[t, v])]
+                right[name].setdefault(int(fold.tasks.val.rows[t, v]), []).append(answer)
     record = found.summary["held_out"][0]
-    for number, name in enumerate(UNEVEN):
-        shares = [np.mean(x) for (label, _), x in right.items() if label == number]
-        assert record["images"][name] == len(shares)
-        assert record["recall"][name] == pytest.approx(np.mean(shares))
+    for name, images in right.items():
+        numbers = np.array([len(x) for x in images.values()])
+        recall = np.concatenate(list(images.values())).mean()
+        assert record["images"][name] == len(images)
+        assert record["recall"][name] == pytest.approx(recall)
+        interval = wilson(recall, numbers.sum() ** 2 / (numbers**2).sum())
+        assert record["recall_interval"][name] == pytest.approx(interval)
 
 
 def test_the_report_needs_nothing_else_and_has_the_images(advice):

@@ -21,9 +21,8 @@ LOOKS = {"": (GREY, "D"), "loss": (BLUE, "o")}
 OTHER = (ORANGE, "s")
 CHOICE = "chosen anew in every fold"
 MATRICES = (
-    "Held-out images of every class (row) by their answer (column), of all folds together. An "
-    "image that got several answers counts in several columns, by the shares of its answers; the "
-    "colour is the share of the class."
+    "Held-out images of every class (row) by their answer (column), of all folds together, spread "
+    "as the answers to them are: an image may get several. The colour is the share of the class."
 )
 
 

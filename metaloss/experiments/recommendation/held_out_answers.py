@@ -1,7 +1,8 @@
 """What trainings answered to every held-out image, whose answers count as one image together.
 
 Several tasks, or seeds of a training, look at the same image. Their answers are no independent
-images, so everything here is of images: an image's answers are shares that add up to one.
+images: recalls are shares of answers, as the scores of tasks are, but images are what their
+intervals count.
 """
 
 from dataclasses import dataclass
@@ -32,7 +33,7 @@ class HeldOutAnswers:
         answers: how many answers each got.
         place: of every different answer to an image, which image.
         answer: which class; C where the training diverged.
-        share: of the image's answers.
+        times: how often that image got it.
     """
 
     classes: int
@@ -41,7 +42,7 @@ class HeldOutAnswers:
     answers: Int[Tensor, " N"]
     place: Int[Tensor, " A"]
     answer: Int[Tensor, " A"]
-    share: Float[Tensor, " A"]
+    times: Int[Tensor, " A"]
 
     @classmethod
     def of(
@@ -67,16 +68,20 @@ class HeldOutAnswers:
         pairs, counts = (place * (classes + 1) + answered).unique(return_counts=True)
         of_pair = pairs // (classes + 1)
         total = place.bincount(minlength=len(known))
-        share = counts.double() / total[of_pair]
-        return cls(classes, known, of_image, total, of_pair, pairs % (classes + 1), share)
+        return cls(classes, known, of_image, total, of_pair, pairs % (classes + 1), counts)
 
     @cached_property
     def confusion(self) -> Float[Tensor, "C D"]:
-        """Images of every class (row) by their answer (column); the last column: diverged."""
+        """Images of every class (row) by their answer (column); the last column: diverged.
+
+        A row adds up to its images: they are spread as the answers to them are.
+        """
         columns = self.classes + 1
         table = torch.zeros(self.classes * columns, dtype=torch.float64)
-        table.index_add_(0, self.label[self.place] * columns + self.answer, self.share)
-        return table.reshape(self.classes, columns)
+        cells = self.label[self.place] * columns + self.answer
+        table.index_add_(0, cells, self.times.double())
+        answers = table.reshape(self.classes, columns)
+        return answers * (self.images / answers.sum(1).clamp(min=1))[:, None]
 
     @property
     def images(self) -> Int[Tensor, " C"]:
@@ -85,7 +90,7 @@ class HeldOutAnswers:
 
     @property
     def recall(self) -> Float[Tensor, " C"]:
-        """The share of every class's images that is answered rightly; NaN where there is none."""
+        """The share of right answers to every class's images; NaN where there is none."""
         return self.confusion.diagonal() / self.images
 
     @property
@@ -93,12 +98,12 @@ class HeldOutAnswers:
         """The share of wrong answers to every image."""
         right = torch.zeros(len(self.rows), dtype=torch.float64)
         hits = self.answer == self.label[self.place]
-        right[self.place[hits]] = self.share[hits]
-        return 1 - right
+        right[self.place[hits]] = self.times[hits].double()
+        return 1 - right / self.answers
 
     def usual(self) -> Int[Tensor, " N"]:
         """The most frequent answer to every image, the lowest class of equals; C: diverged."""
-        order = self.share.sort(descending=True, stable=True).indices
+        order = self.times.sort(descending=True, stable=True).indices
         order = order[self.place[order].sort(stable=True).indices]
         first = torch.ones(len(order), dtype=torch.bool)
         first[1:] = self.place[order][1:] != self.place[order][:-1]
@@ -121,23 +126,24 @@ class HeldOutAnswers:
 def independent_images(
     answers: HeldOutAnswers, groups: Int[Tensor, " K"] | None
 ) -> Float[Tensor, " C"]:
-    """As how many independent images those of every class count (Kish 1965).
+    """As how many independent images those of every class count: (Σ m)² / Σ m² (Kish 1965).
 
-    Images of one group, such as a patient, may all be alike: at worst n groups of m images tell
-    what n images do, and of unlike groups (Σ m)² / Σ m².
+    Each image gets m answers, which count as one image together; a share of answers rests most on
+    those that got many. Images of one group, such as a patient, may all be alike, and count as one.
 
     Args:
         answers: to the images.
         groups: of every image of the data set; None: each stands for itself.
     """
-    images = answers.images.double()
-    if groups is None:
-        return images
-    squares = [
-        groups[answers.rows[answers.label == c]].unique(return_counts=True)[1].double().square()
-        for c in range(answers.classes)
-    ]
-    return images**2 / torch.stack([x.sum() for x in squares]).clamp(min=1)
+    units = answers.rows if groups is None else groups[answers.rows]
+    sizes = []
+    for c in range(answers.classes):
+        own = answers.label == c
+        known, place = units[own].unique(return_inverse=True)
+        m = torch.zeros(len(known), dtype=torch.float64)
+        m.index_add_(0, place, answers.answers[own].double())
+        sizes.append(m.sum() ** 2 / m.square().sum().clamp(min=1))
+    return torch.stack(sizes)
 
 
 def answer_record(

@@ -16,15 +16,14 @@ from metaloss.experiments.recommendation import figures
 FILE = "report.html"
 SIDE = 96  # pixels of a thumbnail
 RECALL = (
-    "The share of a class's held-out images that is answered rightly, by trainings that have not "
-    "seen them. Every image counts once, with the share of right answers among all that it got, "
-    "however many they are; images that no task drew to look at are left out. In brackets the 95 % interval (Wilson's) over the class's images{}: "
-    "where its recall lies on new images of the same kind, by trainings on the images that are "
-    "here. A training that diverged counts as wrong."
+    "The share of right answers to a class's held-out images, by trainings that have not seen "
+    "them; one that diverged counts as wrong. In brackets the 95 % interval (Wilson's), where the "
+    "recall lies on new images of the same kind, by trainings on the images that are here. It "
+    "counts images, not answers: all answers to an image, by several tasks or seeds, are one "
+    "image{}. Where some images got more answers than others, n images count as (Σ m)² / Σ m², m "
+    "being the answers to each. Images that nothing drew to look at are left out."
 )
-GROUPS = (
-    ", of which those of a group count as little as if they were alike: n groups of m images as n"
-)
+GROUPS = ", and all images of a group, too"
 WRONG = (
     "Held-out images with the most wrong answers of all trainings that had not seen them, the "
     "worst first; of equals, those that everything else gets wrong most often, too. Look whether "
