@@ -11,6 +11,7 @@ from metaloss.core.formatting import counted, printable
 from metaloss.evaluation.rivals import FITTED
 from metaloss.evaluation.tuning import Setting
 from metaloss.experiments.recommendation.class_recalls import ClassRecall
+from metaloss.experiments.recommendation.losses import EXPECTED_GAINS
 from metaloss.experiments.recommendation.plain_words import (
     loss_in_plain_words,
     method_in_plain_words,
@@ -64,7 +65,7 @@ def parts(verdict: Verdict, evidence: Evidence) -> list[dict[str, str]]:
     little = "It matters little here what is used. " if slight else ""
     texts = {
         "answer": f"{little}{_use(verdict, evidence)}",
-        "gain" if verdict.evidence else "reached": _level(verdict, evidence),
+        "gain" if verdict.changes else "reached": _level(verdict, evidence),
         "certain": _certainty(verdict, evidence),
         "unknown": _unknown(verdict, evidence),
         "helps": "" if verdict.evidence and not slight else _what_helps(evidence),
@@ -89,14 +90,14 @@ def _use(verdict: Verdict, evidence: Evidence) -> str:
             f"as well. Only where training must end after {setting.steps} steps, use "
             f"{verdict.name} (learning rate {setting.lr:g})."
         )
-    if not verdict.evidence:
+    if not verdict.changes:
         return f"{_keep(verdict, evidence)} ({settings[0].upper()}{settings[1:]}.)"
     if verdict.rival is not None:
         own = setting_in_words(verdict.rival)
         return method_in_plain_words(verdict.rival, own)
     return (
         f"Train with the loss {verdict.name} in place of the usual one, cross-entropy "
-        f"({settings}). A loss is {LOSS}. {loss_in_plain_words(verdict.loss)}"
+        f"({settings}). A loss is {LOSS}. {loss_in_plain_words(verdict.loss.partition('(')[0])}"
     )
 
 
@@ -122,7 +123,7 @@ def _level(verdict: Verdict, evidence: Evidence) -> str:
     meaning = metric_in_plain_words(scale)
     name = scale.title[0].upper() + scale.title[1:]
     of_what = f"{name} ({meaning})" if meaning else name
-    if not verdict.evidence:
+    if not verdict.changes:
         return f"{of_what}: {scale.text(ce)}."
     amount = f"{abs(scale.number(verdict.gain.mean)):.{scale.digits}f}{scale.unit}"
     more = "more" if scale.maximise else "less"
@@ -134,6 +135,8 @@ def _certainty(verdict: Verdict, evidence: Evidence) -> str:
     scale, gain = verdict.scale, verdict.gain
     sure = f"{100 * verdict.certainty:g} % certainty"
     low, high = map(scale.signed, (gain.low, gain.high))
+    if verdict.expected:
+        return _expected(verdict, low, high, sure)
     if verdict.evidence:
         return (
             f"On new images of this kind the gain lies between {low} and {high}{scale.unit}, with "
@@ -145,6 +148,19 @@ def _certainty(verdict: Verdict, evidence: Evidence) -> str:
     if gain.high <= scale.negligible:
         return f"{change}: little or nothing is missed by keeping it."
     return f"{change}: a gain is possible, but {evidence.images} images cannot tell it from chance."
+
+
+def _expected(verdict: Verdict, low: str, high: str, sure: str) -> str:
+    """How sure the gain is of a loss that was known to help before."""
+    scale = verdict.scale
+    known = (
+        "It was known beforehand to help where classes are uneven and should count alike: on other "
+        f"images it gained {EXPECTED_GAINS[scale.kind]:g} points."
+    )
+    between = f"between {low} and {high}{scale.unit}, with {sure}"
+    if verdict.evidence:
+        return f"{known} These images confirm it: on new ones the gain lies {between}."
+    return f"{known} These images are too few to confirm it: the gain lies {between}."
 
 
 def _unknown(verdict: Verdict, evidence: Evidence) -> str:

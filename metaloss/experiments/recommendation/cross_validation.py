@@ -80,13 +80,19 @@ class CrossValidation:
         return FoldResults.of(self.choices, self.judged, certainty, self._key.at("bootstrap"))
 
 
-def choice_options(recommendation: Recommendation, images: FoldedImages) -> ChoiceOptions:
-    """How every choice is made."""
+def choice_options(
+    recommendation: Recommendation, images: FoldedImages, expected: str = ""
+) -> ChoiceOptions:
+    """How every choice is made; `expected` as in its options."""
     length: Length = "ce" if images.usual_steps else "family"
     if tunes_steps(recommendation.tune):
         length = "own"
     return ChoiceOptions(
-        recommendation.rates, recommendation.tuning_tasks, length, recommendation.rivals
+        recommendation.rates,
+        recommendation.tuning_tasks,
+        length,
+        recommendation.rivals,
+        expected,
     )
 
 

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -207,10 +207,11 @@ def start(
     reporter.on_work("loading images", plain=False)
     images = _folds(recommendation, changes, device, reporter)
     if task_sizes.has_uneven_tasks(images.family):
-        requested = read_losses(losses, Path(runs), own, uneven=True)
+        metric = _metric_as_is(images)
+        requested = read_losses(losses, Path(runs), own, uneven=True, metric=metric)
     whole = images.whole(device)
     compared = _compared(requested, whole, recommendation.allow_seen, reporter)
-    options = choice_options(recommendation, images)
+    options = choice_options(recommendation, images, requested.expected)
     steps = training_steps(recommendation, options, compared, images)
     reporter.on_recommendation_start(recommendation, images, len(compared), steps)
     about = {
@@ -234,7 +235,9 @@ def start(
                 reporter.on_recommendation_stop(partial)
             raise
     results = folds.results()
-    verdict = decide(final, results)
+    verdict = decide(final, results, options.expected)
+    if verdict.expected:
+        results = replace(results, fixed=verdict.loss)
     summary = summarise(about, compared, requested.specs, images, final, results, verdict)
     advice = Advice.of(verdict, compared, *_written(place, summary, images, results, verdict))
     reporter.on_recommendation_end(advice)
@@ -278,6 +281,12 @@ def _folds(
         device,
         reporter,
     )
+
+
+def _metric_as_is(images: FoldedImages) -> str:
+    """What losses are compared by where all images take part in their own proportions; else ""."""
+    metric = images.family.metric
+    return metric["kind"] if metric and task_sizes.drawn_as_is(images.family) else ""
 
 
 def _compared(

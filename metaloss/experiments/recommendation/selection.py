@@ -34,12 +34,14 @@ class ChoiceOptions:
         tasks: on how many.
         length: how long losses train.
         rivals: whether what is no loss is chosen beside them.
+        expected: the loss that is known to help, which is judged and not chosen; "" where none is.
     """
 
     rates: Sequence[float]
     tasks: int
     length: Length = "family"
     rivals: bool = False
+    expected: str = ""
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ class LossChoice:
             anyway.
         losses: each loss as it was chosen, with its own parameters.
         rivals: what is no loss, as it was chosen, by its name.
-        shown: those of them that are set beside the others and never chosen.
+        shown: losses and rivals that are set beside the others and never chosen.
     """
 
     settings: dict[str, Setting]
@@ -64,9 +66,15 @@ class LossChoice:
     @property
     def scores(self) -> dict[str, float]:
         """What each loss reached, cross-entropy first, then what is no loss and may be chosen."""
-        of_losses = {name: x.score or 0.0 for name, x in self.settings.items()}
-        others = {name: x.score for name, x in self.rivals.items() if name not in self.shown}
-        return {**of_losses, **others}
+        every = {name: x.score or 0.0 for name, x in self.settings.items()}
+        every |= {name: x.score for name, x in self.rivals.items()}
+        return {name: score for name, score in every.items() if name not in self.shown}
+
+    @property
+    def best_loss(self) -> str:
+        """The loss that reached most, whatever else is no loss."""
+        scores = self.scores
+        return max((x for x in self.settings if x in scores), key=lambda name: scores[name])
 
     @property
     def winner(self) -> str:
@@ -133,7 +141,7 @@ def choose(
         rivals.choose_rivals(evaluation, ce.losses, ce.setting, tasks) if options.rivals else {}
     )
     scarcest = min(map(len, evaluation.family.pools["validation"]))
-    shown = rivals.too_flexible(chosen, scarcest)
+    shown = rivals.too_flexible(chosen, scarcest) | frozenset({options.expected} - {""})
     return LossChoice(settings, late, best_losses, chosen, shown)
 
 

@@ -9,6 +9,7 @@ from metaloss.core.metric_scale import ACCURACY, MetricScale
 from metaloss.evaluation.rivals import FITTED
 from metaloss.experiments.comparison.losses import CE
 from metaloss.experiments.comparison.sentences import name_in_sentence
+from metaloss.experiments.recommendation.losses import EXPECTED_GAINS
 from metaloss.experiments.recommendation.rivals import setting_in_words
 from metaloss.experiments.recommendation.selection import ChoiceEvaluation, LossChoice
 from metaloss.experiments.recommendation.verdict import (
@@ -108,7 +109,10 @@ def sentences(verdict: Verdict, final: LossChoice, images: int) -> list[str]:
         final: the choice on all images.
         images: how many there are.
     """
-    first = _for(verdict) if verdict.evidence else _against(verdict, images)
+    if verdict.expected:
+        first = _expected(verdict)
+    else:
+        first = _for(verdict) if verdict.evidence else _against(verdict, images)
     return [*first, _folds(verdict), *_late(verdict, final)]
 
 
@@ -164,6 +168,17 @@ def rarest(classes: Sequence[str], counts: Sequence[int], scale: MetricScale) ->
 def _for(verdict: Verdict) -> list[str]:
     change = _change(verdict.gain, verdict)
     return [f"{_use(verdict)}: choosing so {change} over cross-entropy on new images."]
+
+
+def _expected(verdict: Verdict) -> list[str]:
+    change = _change(verdict.gain, verdict)
+    alone = "" if verdict.evidence else "; these images alone are no evidence for it"
+    return [
+        f"{_use(verdict)}: that {change} over cross-entropy on new images{alone}. It was expected "
+        "to help before they were looked at, because classes are uneven and the metric counts "
+        f"them alike: on long tails of other images it gained "
+        f"{EXPECTED_GAINS[verdict.scale.kind]:g} points."
+    ]
 
 
 def _use(verdict: Verdict) -> str:

@@ -187,7 +187,7 @@ def _answer(
     )
     return {
         "answer": parts(verdict, evidence),
-        "recognised": recall_rows(shown, verdict.evidence),
+        "recognised": recall_rows(shown, verdict.changes),
         "recalls": [x.plain() for x in recalls],
     }
 
@@ -221,7 +221,7 @@ def _verdict(verdict: Verdict) -> dict[str, Any]:
 
 def _best_loss(final: LossChoice) -> str:
     """How the loss is written that was best on all images, whatever else is no loss."""
-    name = max(final.settings, key=lambda name: final.scores[name])
+    name = final.best_loss
     return final.settings[name].spec or name_in_sentence(name)
 
 

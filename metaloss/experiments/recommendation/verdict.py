@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -44,6 +44,7 @@ class FoldResults:
         draws: resamples of all folds' images.
         certainty: of the intervals.
         scale: how scores are shown.
+        fixed: what is judged in the place of what each fold chose; "": nothing is.
     """
 
     choices: Sequence[LossChoice]
@@ -51,6 +52,7 @@ class FoldResults:
     draws: Resamples
     certainty: float
     scale: MetricScale = ACCURACY
+    fixed: str = ""
 
     @classmethod
     def of(
@@ -129,13 +131,13 @@ class FoldResults:
 
         Its interval has a certainty of its own, of which one end lies wrong once in ten times.
         """
-        best = [max(x.settings, key=lambda name: x.scores[name]) for x in self.choices]
-        ours = [x.measures[name] for name, x in zip(best, self.judged, strict=True)]
+        ours = [x.measures[c.best_loss] for c, x in zip(self.choices, self.judged, strict=True)]
         return self._gain(ours, self.of_late() or self.of_loss(CE), SEARCH_CERTAINTY)
 
     def of_chosen(self) -> list[Measures]:
-        """What each fold's choice reached on the fold's images."""
-        return [x.measures[c.winner] for c, x in zip(self.choices, self.judged, strict=True)]
+        """What each fold's choice, or what is fixed, reached on the fold's images."""
+        pairs = zip(self.choices, self.judged, strict=True)
+        return [x.measures[self.fixed or choice.winner] for choice, x in pairs]
 
     def _gain(
         self, ours: Sequence[Measures], theirs: Sequence[Measures], certainty: float | None = None
@@ -203,17 +205,19 @@ class Verdict:
     """The recommendation.
 
     Attributes:
-        loss: what to use, a loss or what is none; cross-entropy where there is no evidence for
-            anything else.
+        loss: what to use, a loss or what is none; cross-entropy where nothing speaks for anything
+            else.
         setting: learning rate and number of steps, chosen on all images; cross-entropy's for what
             is no loss.
         best: what was best on all images, whether or not there is evidence for it.
-        gain: of choosing, over cross-entropy, on images that the choice had not seen.
+        gain: of choosing, or of the loss that was expected to help where that is used, over
+            cross-entropy, on images that were held out.
         late: the same over cross-entropy with its best number of steps; None where it has that.
         chosen: how many folds chose what.
         certainty: of the intervals.
         scale: how scores are shown.
         rival: what is recommended where it is no loss.
+        expected: whether it is the loss that was known to help before these images were looked at.
     """
 
     loss: str
@@ -225,11 +229,17 @@ class Verdict:
     certainty: float
     scale: MetricScale = ACCURACY
     rival: RivalChoice | None = None
+    expected: bool = False
+
+    @property
+    def changes(self) -> bool:
+        """Whether something else than cross-entropy is to be used."""
+        return self.loss != CE
 
     @property
     def evidence(self) -> bool:
-        """Whether there is any for something else than cross-entropy."""
-        return self.loss != CE
+        """Whether these images themselves are evidence for it."""
+        return self.changes and self.gain.low > 0
 
     @property
     def name(self) -> str:
@@ -245,12 +255,24 @@ class Verdict:
         return self.evidence and self.late is not None and self.late.low <= 0
 
 
-def decide(final: LossChoice, folds: FoldResults) -> Verdict:
-    """The verdict: cross-entropy unless the interval of the gain lies above 0."""
+def decide(final: LossChoice, folds: FoldResults, expected: str = "") -> Verdict:
+    """The verdict: what was chosen where the interval of its gain lies above 0, the loss that was
+    expected to help where that gained more, or else cross-entropy.
+
+    Args:
+        final: the choice on all images.
+        folds: what came of the folds.
+        expected: the loss that is known to help on such images; "" where none is.
+    """
     # The gain of choosing decides, not that of the winner: the best of many is flattered.
     gain = folds.whole()
     best = final.winner
     use = best if gain.low > 0 else CE
+    if expected:
+        # It was named before these images were looked at, so nothing flatters it.
+        own = folds.gain(expected)
+        if own.mean > (gain.mean if use != CE else 0.0):
+            use, gain, folds = expected, own, replace(folds, fixed=expected)
     return Verdict(
         use,
         final.settings.get(use, final.settings[CE]),
@@ -261,4 +283,5 @@ def decide(final: LossChoice, folds: FoldResults) -> Verdict:
         folds.certainty,
         folds.scale,
         final.rivals.get(use),
+        expected=bool(folds.fixed),
     )
