@@ -7,18 +7,20 @@ from metaloss.training.settings import BATCH, CLIP, EPOCHS, LEAST_RATE, RATES, T
 SHARE = 10  # batches that the training images make at least: fewer are too few steps an epoch
 # Of a training at least: with fewer a network from scratch ends in the most frequent class.
 STEPS = 300
+FEATURES = 64  # of a linear head, above which its rate falls
 LONG = 3000  # steps from which SGD's rate is the whole one
 # Images of a step for each device: networks that normalise over the batch cannot train on one.
 LEAST = 2
 
 
-def decided(settings: Training, images: int) -> Training:
+def decided(settings: Training, images: int, features: int | None = None) -> Training:
     """The settings, with batch, length, learning rate and clip where they are left open; what is
     given stays.
 
     Args:
         settings: of the training.
         images: how many there are to train on.
+        features: numbers that take an image's place; None: the image itself is looked at.
     """
     batch = usual_batch(images, settings.devices) if settings.batch is None else settings.batch
     settings = replace(settings, batch=batch)
@@ -28,6 +30,8 @@ def decided(settings: Training, images: int) -> Training:
     if settings.lr is not None or settings.rates:
         return settings
     rate = usual_rate(settings, batch, settings.steps or (settings.epochs or 0) * each)
+    if features and settings.model == "linear" and settings.optimiser == "sgd":
+        return replace(settings, lr=linear_rate(rate, features))
     if settings.optimiser != "sgd" or rate >= LEAST_RATE:
         return replace(settings, lr=rate)
     # More than the batch and the length suggest: safe for every network as long as its steps are
@@ -53,6 +57,15 @@ def usual_rate(settings: Training, batch: int, steps: int) -> float:
     else:
         share **= 0.5
     return float(f"{RATES[settings.optimiser] * share:.2g}")
+
+
+def linear_rate(rate: float, features: int) -> float:
+    """The learning rate of a linear head, to two digits, by that which batch and length suggest.
+
+    It learns at low rates, and at higher ones it fits few images to the last, the sooner the more
+    features there are.
+    """
+    return float(f"{rate * min(1.0, (FEATURES / features) ** 0.5):.2g}")
 
 
 def epoch_length(settings: Training, images: int) -> int:

@@ -152,7 +152,7 @@ def start(
     check_prior_correction(named, settings)
     # Some defaults depend on how many images there are to train on.
     rows = images.training_rows(settings.per_class, Stream(settings.seed))
-    settings = decided(settings, len(rows))
+    settings = decided(settings, len(rows), images.feature_count)
     session = TrainingSession(
         Path(), settings, images, named, device, objects.get("model"), reporter, stop
     )

@@ -80,6 +80,11 @@ class TrainingImages:
         return (size, size) if size and self.features is None else self.size
 
     @property
+    def feature_count(self) -> int | None:
+        """Numbers that take an image's place; None where none do."""
+        return self.channels if self.features is not None else None
+
+    @property
     def classes(self) -> int:
         """How many there are."""
         return len(self.dataset.classes)

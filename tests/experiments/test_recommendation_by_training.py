@@ -204,9 +204,9 @@ def some(*rates, label="mse"):
     return [Candidate(label, "", n, lr) for n, lr in enumerate(rates)]
 
 
-def test_half_of_the_candidates_go_on_and_cross_entropys_apart_from_the_others():
+def test_a_share_of_the_candidates_goes_on_and_cross_entropys_apart_from_the_others():
     ce = some(0.1, 0.2, 0.3, 0.4, label="ce")
-    others = some(*(x / 10 for x in range(1, 9)))
+    others = [replace(x, number=x.number + 4) for x in some(*(x / 10 for x in range(1, 9)))]
     met = []
 
     def scores(candidates, stage):
@@ -214,10 +214,50 @@ def test_half_of_the_candidates_go_on_and_cross_entropys_apart_from_the_others()
         return [0.0 if x.label == "ce" else x.lr for x in candidates]
 
     left = halving.halve([*ce, *others], halving.STAGES[:3], scores)
-    assert met == list(zip((12, 6, 3), halving.STAGES[:3], strict=True))
-    assert left.stages == [12, 6, 3]
+    assert met == list(zip((12, 5, 2), halving.STAGES[:3], strict=True))
+    assert left.stages == [12, 5, 2], "a third goes on, rounded up"
     assert left.best == others[-1]
     assert left.ce == ce[0]
+    assert left.tried == [*ce, *others]
+
+
+def test_corrections_of_one_training_go_on_together_and_cost_none():
+    ce = some(0.1, 0.2, 0.3, label="ce")
+    ce = [replace(x, number=0) for x in ce]
+    others = [candidates.corrected(x, tau) for x in ce for tau in (1.0, 2.0)]
+    others += [replace(x, number=1) for x in some(0.1, 0.2)]
+    scores = {x: i / 10 for i, x in enumerate([*ce, *others])}
+    scores[others[0]] = 5.0  # the first training with the weaker correction
+    left = halving.halve(
+        [*ce, *others],
+        [halving.HalvingStage(keep=0.2), halving.HalvingStage()],
+        lambda tried, _: [scores[x] for x in tried],
+    )
+    assert left.stages == [5, 2], "trainings, of which corrections need none"
+    assert left.best == others[0]
+    assert set(left.scores) == {ce[2], *others[:2]}
+
+
+def test_a_best_rate_at_the_end_of_those_tried_is_gone_beyond():
+    tried = [Candidate("ce", "", 0, lr) for lr in (0.01, 0.017, 0.03)]
+    assert candidates.beyond(tried[1], tried) == []
+    assert [x.lr for x in candidates.beyond(tried[2], tried)] == [0.052]
+    assert [x.lr for x in candidates.beyond(tried[0], tried)] == [0.0058]
+    shifted = [candidates.corrected(x, tau) for x in tried for tau in (1.0, 2.0)]
+    new = candidates.beyond(shifted[-1], [*shifted, Candidate("mse", "", 1, 0.5)])
+    assert [(x.lr, x.tau) for x in new] == [(0.052, 1.0), (0.052, 2.0)]
+    others = [Candidate("mse", "", 1, lr) for lr in (0.03, 0.09)]
+    assert [x.lr for x in candidates.beyond(others[1], others)] == [0.27]
+    assert candidates.beyond(others[0], others[:1]) == [], "a single rate is what was asked for"
+
+
+def test_rates_beyond_are_tried_in_the_next_stage_and_known_in_the_end():
+    ce = [Candidate("ce", "", 0, lr) for lr in (0.1, 0.17)]
+    left = halving.halve(
+        ce, halving.STAGES, lambda tried, _: [x.lr for x in tried], candidates.beyond
+    )
+    assert left.best.lr == max(x.lr for x in left.tried) == 0.87
+    assert len(left.tried) == 2 + 3
 
 
 def test_of_equals_cross_entropy_is_the_best_and_a_failure_never_is():
@@ -232,7 +272,8 @@ def test_cross_entropy_comes_first_and_has_the_rates_between_and_losses_a_few_pa
     assert [x.lr for x in tried if x.label == "ce"] == [0.033, 0.0574, 0.1, 0.173, 0.3]
     assert [x.label for x in tried[:5]] == ["ce"] * 5
     specs = [x.spec for x in tried if x.label == "focal"]
-    assert Counter(specs) == {f"focal(gamma={g})": 3 for g in (0.5, 2, 5)}
+    assert Counter(specs) == {f"focal(gamma={g})": 2 for g in (0.5, 2, 5)}
+    assert {x.lr for x in tried if x.label != "ce"} == {0.1, 0.3}
     assert {x.number for x in tried} == set(range(len(losses)))
 
 
@@ -315,15 +356,52 @@ def test_a_training_that_diverges_gives_no_answer(made, monkeypatch):
     assert sum(map(sum, ce["confusion"])) == pytest.approx(images * 2 / 3)
 
 
-def test_on_uneven_classes_more_losses_are_tried_and_balanced_accuracy_decides(
-    made, shapes, monkeypatch
-):
+@pytest.fixture
+def uneven(shapes, monkeypatch):
+    """The images, of which the last class has six."""
     rare = (shapes.labels == 3) & (torch.arange(len(shapes.labels)) > 24)
-    uneven = replace(
+    fewer = replace(
         shapes,
         **{name: getattr(shapes, name)[~rare] for name in ("pixels", "labels", "index", "test")},
     )
-    monkeypatch.setattr(training_images.datasets, "load", lambda name, options: uneven)
+    monkeypatch.setattr(training_images.datasets, "load", lambda name, options: fewer)
+    return fewer
+
+
+def test_a_prior_correction_is_tried_judged_and_stands_in_the_command(
+    uneven, monkeypatch, metaloss
+):
+    """Networks that lean to the frequent classes as a correction of strength 1 makes up for."""
+    asked = []
+
+    def attempt(self, training, stop):
+        asked.append(training)
+        seen, rows = self.folds.cut(training.part)
+        labels = uneven.labels[rows]
+        counts = uneven.labels[seen].bincount(minlength=4).float()
+        truth = torch.nn.functional.one_hot(labels, 4)
+        sure = Stream(1).uniform(len(uneven.labels))[rows, None] * 0.6
+        return (sure * truth + (counts / counts.sum()).log()).numpy()
+
+    monkeypatch.setattr(FoldTrainer, "attempt", attempt)
+    advice = ask("mse", metric="balanced_accuracy")
+    assert advice.evidence
+    verdict = advice.summary["verdict"]
+    assert advice.name == f"ce, prior correction (τ = {verdict['prior_correction']:g})"
+    assert verdict["prior_correction"] in candidates.TAUS
+    assert advice.gain.low > 0
+    assert "shift the answers towards the rare classes" in advice.summary["answer"][0]["text"]
+    real = [x for x in asked if x.part.split is None and x.steps == 4]
+    assert len(real) <= 2 * 3 + 1, "judged by the trainings of cross-entropy itself"
+    with pytest.raises(Read) as read:
+        cli_settings(advice.summary["train"][1:])
+    settings = read.value.args[0]
+    assert settings.prior_correction == verdict["prior_correction"]
+    assert (settings.loss, settings.validation) == (("ce",), 0)
+    assert f"prior_correction={settings.prior_correction}" in " ".join(advice.code)
+
+
+def test_on_uneven_classes_more_losses_are_tried_and_balanced_accuracy_decides(made, uneven):
     advice = ask(rates=(0.05,), own=1, stages=({"splits": 1},))
     tried = {x["loss"] for x in advice.summary["losses"]}
     assert {"class_weights", "logit_adjustment", "focal"} <= tried

@@ -54,6 +54,23 @@ def test_a_rate_follows_the_batch_below_128_and_the_length(table, lr):
 
 
 @pytest.mark.parametrize(
+    ("table", "images", "features", "lr"),
+    [
+        ({}, 167, 64, 0.004),
+        ({}, 167, 13, 0.004),
+        ({}, 167, 320, 0.0018),
+        ({}, 167, 1280, 0.00089),
+        ({}, 2000, 1280, 0.0072),
+        ({"optimiser": "adam"}, 167, 1280, 0.00035),
+        ({"model": "mlp"}, 167, 1280, 0.03),
+        ({"lr": 0.5}, 167, 1280, 0.5),
+    ],
+)
+def test_a_linear_head_s_rate_falls_with_the_number_of_features(table, images, features, lr):
+    assert decided(resolve({"model": "linear", **table}), images, features).lr == lr
+
+
+@pytest.mark.parametrize(
     ("table", "images", "clip"),
     [
         ({}, 131, 1.0),

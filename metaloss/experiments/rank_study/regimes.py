@@ -311,9 +311,8 @@ def _full_size(
     check_model(settings.model)
     images = open_images(settings, device)
     # Some defaults hang on how many images there are to train on.
-    settings = decided(
-        settings, len(images.training_rows(settings.per_class, Stream(settings.seed)))
-    )
+    rows = images.training_rows(settings.per_class, Stream(settings.seed))
+    settings = decided(settings, len(rows), images.feature_count)
     session = TrainingSession(Path(), settings, images, [], device, None, Reporter(), stop)
     session.check()
     return FullSize(table["name"], settings.rates or study.rates or (settings.rate,), session)

@@ -9,15 +9,18 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from metaloss.core.metric_scale import MetricScale
+from metaloss.experiments.recommendation_by_training.candidates import beyond
 from metaloss.experiments.recommendation_by_training.folds import Part
 from metaloss.experiments.recommendation_by_training.halving import (
     Candidate,
     HalvingStage,
+    Scores,
     Survivors,
     halve,
 )
 from metaloss.experiments.recommendation_by_training.trainings import FoldTraining, Trainings
 from metaloss.inner.metrics import Metric, scores_of
+from metaloss.training.corrections import prior_offsets
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,7 @@ class Choosing:
         seeds: trainings of each survivor in every fold.
         metric: from logits to values.
         scale: from values to scores.
+        fixed_rates: whether the rates are the user's, and none beyond them is tried.
     """
 
     trainings: Trainings
@@ -39,14 +43,21 @@ class Choosing:
     seeds: int
     metric: Metric
     scale: MetricScale
+    fixed_rates: bool = False
 
     def choose(self, fold: int | None) -> Survivors:
         """The candidates that are best without a fold's images; on all images where None."""
-        return halve(self.candidates, self.stages, partial(self._scores, fold))
+        return self.halve(partial(self._scores, fold))
+
+    def halve(self, scores: Scores) -> Survivors:
+        """What is left of the candidates, by their scores."""
+        further = {} if self.fixed_rates else {"further": beyond}
+        return halve(self.candidates, self.stages, scores, **further)
 
     def judge(self, fold: int, candidate: Candidate) -> Float[Tensor, "S V C"]:
         """The logits of a fold's images after real trainings on all others, one for each seed."""
-        return torch.stack(self.trainings.results(self.judged(fold, candidate)))
+        logits = torch.stack(self.trainings.results(self.judged(fold, candidate)))
+        return self._corrected(logits, candidate, Part(fold))
 
     def judged(self, fold: int, candidate: Candidate) -> list[FoldTraining]:
         """The trainings of a candidate that a fold judges."""
@@ -83,10 +94,24 @@ class Choosing:
         for first in range(0, n, by_repeat):
             parts = range(first, first + by_repeat)
             rows = torch.cat([folds.cut(each[0][i].part)[1] for i in parts])
-            answers = [torch.cat([logits[c * n + i] for i in parts]) for c in range(len(each))]
+            answers = [
+                torch.cat([self._corrected(logits[c * n + i], x, each[c][i].part) for i in parts])
+                for c, x in enumerate(candidates)
+            ]
             scores.append(self.score(torch.stack(answers), folds.dataset.labels[rows]))
         mean = torch.stack(scores).mean(0).nan_to_num(nan=-torch.inf)
         return [float(x) for x in mean]
+
+    def _corrected(
+        self, logits: Float[Tensor, "*S V C"], candidate: Candidate, part: Part
+    ) -> Float[Tensor, "*S V C"]:
+        """The logits after what the candidate does to them, by what its training has seen."""
+        if not candidate.tau:
+            return logits
+        folds = self.trainings.trainer.folds
+        labels = folds.dataset.labels[folds.cut(part)[0]]
+        counts = labels.bincount(minlength=logits.shape[-1])
+        return logits + prior_offsets(counts, candidate.tau)
 
     def score(
         self, logits: Float[Tensor, "P V C"], label: Int[Tensor, " V"]

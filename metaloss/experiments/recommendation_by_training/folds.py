@@ -191,7 +191,7 @@ def open_folds(
         pool = "of the meta-test pool, " if asked.images == "test" else ""
         raise DataError(f"{asked.data}: {pool}{few}")
     count = sum(counts)
-    settings = decided(training, count)
+    settings = decided(training, count, images.feature_count)
     # In steps from here on, so that trainings on fewer images are as long.
     steps = make_schedule(settings, count).steps
     settings = replace(

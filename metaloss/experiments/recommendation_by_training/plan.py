@@ -15,7 +15,7 @@ from metaloss.experiments.recommendation.task_sizes import METRIC
 from metaloss.experiments.recommendation_by_training.candidates import candidates
 from metaloss.experiments.recommendation_by_training.choice import Choosing
 from metaloss.experiments.recommendation_by_training.folds import Part, TrainingFolds
-from metaloss.experiments.recommendation_by_training.halving import Candidate, HalvingStage, halve
+from metaloss.experiments.recommendation_by_training.halving import Candidate, HalvingStage
 from metaloss.experiments.recommendation_by_training.settings import TrainingRecommendation
 from metaloss.experiments.recommendation_by_training.trainings import (
     AnswerCache,
@@ -46,14 +46,16 @@ class TrainingCost:
 
 
 def cost_of(choosing: Choosing) -> TrainingCost:
-    """The cost of folds + 1 halvings and of the trainings that the folds judge."""
+    """The cost, at most, of folds + 1 halvings and of the trainings that the folds judge."""
     trainings: set[FoldTraining] = set()
 
     def count(candidates: Sequence[Candidate], stage: HalvingStage) -> list[float]:
         trainings.update(t for x in candidates for t in choosing.of_stage(None, x, stage))
-        return [0.0] * len(candidates)  # which ones are left makes no difference
+        # Most is trained where what is left shares nothing: losses that come last, at the end of
+        # their rates, and cross-entropy at the end of its own.
+        return [float(i) for i in range(len(candidates))]
 
-    halve(choosing.candidates, choosing.stages, count)
+    choosing.halve(count)
     folds = choosing.trainings.trainer.folds
     judged = 2 * folds.folds * choosing.seeds
     halving_steps = sum(x.steps for x in trainings)
@@ -117,7 +119,8 @@ def choosing_of(
     """
     classes = folds.dataset.classes
     name_losses([x.label for x in compared], [x.criterion for x in compared], len(classes))
-    tried, losses = candidates(compared, asked.rates, folds.settings.rate, asked.own)
+    usual = folds.settings.rate
+    tried, losses = candidates(compared, asked.rates, usual, asked.own, folds.uneven)
     trainer = FoldTrainer(folds, losses, device, asked.seed)
     classifier = trainer.classifier(folds.images, Stream(0))
     build(
@@ -129,7 +132,8 @@ def choosing_of(
     metric = metric.for_classes(classes, len(classes))
     trainings = Trainings(trainer, asked, AnswerCache(), stop, on_progress)
     scale = scale_of(metric, len(classes))
-    return Choosing(trainings, tried, asked.stages, asked.seeds, metric, scale)
+    fixed = bool(asked.rates)
+    return Choosing(trainings, tried, asked.stages, asked.seeds, metric, scale, fixed)
 
 
 def metric_table(asked: TrainingRecommendation, folds: TrainingFolds) -> dict[str, Any] | None:
@@ -161,6 +165,7 @@ def heading(plan: Plan) -> list[str]:
     classes = folds.dataset.classes
     counts = ", ".join(f"{name} {n}" for name, n in zip(classes, folds.counts, strict=True))
     whole = cost.steps / folds.steps
+    corrections = " and prior corrections" if any(x.tau for x in plan.candidates) else ""
     ours = "" if asked.metric or not folds.uneven else ", as classes are uneven"
     return [
         f"data    {folds.dataset.origin} ({counts})",
@@ -168,9 +173,10 @@ def heading(plan: Plan) -> list[str]:
         f"{settings.optimiser}, augmentation {settings.augment.kind}",
         f"metric  {plan.scale.title}{ours} (--metric names another)",
         f"folds   {folds.folds}; inside each, {len(plan.candidates)} candidates "
-        f"({counted(plan.losses, 'loss')} with their own parameters and rates) are halved in "
-        f"{len(asked.stages)} stages, from short trainings to real ones, on {folds.splits} inner "
-        f"parts; what is left and cross-entropy are judged with {asked.seeds} seeds",
+        f"({counted(plan.losses, 'loss')} with their own parameters{corrections}, each at some "
+        f"rates) are reduced in {len(asked.stages)} stages, from short trainings to real ones, on "
+        f"{folds.splits} inner parts; what is left and cross-entropy are judged with "
+        f"{asked.seeds} seeds",
         f"cost    {folds.folds + 1} halvings of {cost.halving} trainings and {cost.judged} that "
         f"are judged: as much as {whole:.0f} whole trainings; {plan.workers} at once take about "
         f"{clock(plan.seconds)}",

@@ -130,6 +130,8 @@ def start(
         key = Stream(asked.seed).at("bootstrap")
         judge = JudgedFolds([], choosing.metric, choosing.scale, asked.certainty, key)
         judged, final = _cross_validate(choosing, judge, reporter, on_stop)
+    # The rates beyond those of the beginning are among what was tried.
+    plan = replace(plan, candidates=final.tried)
     verdict = decide(choice_of(final, folds.steps), judged)
     written = summary.summarise(
         about, compared, requested.specs, plan, choice_of(final, folds.steps), judged, verdict

@@ -21,8 +21,8 @@ DECIDED = {
     "devices": "a network trains on one device here",
     "class_weights": "losses make up for uneven classes, class_weights among them",
     "sampling": "losses make up for uneven classes",
-    "prior_correction": "losses are judged by their plain answers",
-    "thresholds": "losses are judged by their plain answers",
+    "prior_correction": "its strengths are tried with cross-entropy",
+    "thresholds": "no images are held out to choose them on; prior corrections are tried",
     "tensorboard": "metaloss train writes its files",
     "classifier": "--train names the network",
     "shots": "a training learns from all images outside a fold",
@@ -50,8 +50,9 @@ class TrainingRecommendation(BaseModel):
         seeds: trainings of the chosen loss and of cross-entropy in every fold.
         stages: of a halving.
         own: of each published loss's own parameters so many choices are tried, from end to end.
-        rates: learning rates among which each loss's is chosen; where there are none, a third of
-            the usual one, the usual one, and thrice that.
+        rates: learning rates among which each loss's is chosen; where there are none, the usual one
+            and thrice that, for cross-entropy also a third and those between; and where the best is
+            at the end of them, the next one.
         certainty: of the intervals; another loss than cross-entropy is recommended where its own
             lies above 0.
         seed: of every random draw.
@@ -69,7 +70,7 @@ class TrainingRecommendation(BaseModel):
     images: Literal["all", "test"] = "all"
     folds: Annotated[int, Field(ge=2, le=100)] | None = None
     splits: Annotated[int, Field(ge=2, le=100)] = 3
-    seeds: Annotated[int, Field(ge=3, le=1000)] = 10
+    seeds: Annotated[int, Field(ge=3, le=1000)] = 5
     stages: Annotated[tuple[HalvingStage, ...], Field(min_length=1)] = STAGES
     own: Annotated[int, Field(ge=1, le=100)] = 3
     rates: tuple[Annotated[float, Field(gt=0)], ...] = ()

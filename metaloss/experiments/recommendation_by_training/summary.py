@@ -56,8 +56,15 @@ def summarise(
     classes = folds.dataset.classes
     spec = verdict.setting.spec or specs.get(verdict.loss, verdict.loss)
     loss = os.fspath(spec) if isinstance(spec, str | os.PathLike) else verdict.loss
-    metric = metric_table(plan.asked, folds)
-    training = replace(folds.settings, lr=verdict.setting.lr, metric=metric)
+    # As it was judged: on all images, with nothing held out.
+    training = replace(
+        folds.settings,
+        lr=verdict.setting.lr,
+        metric=metric_table(plan.asked, folds),
+        validation=0.0,
+    )
+    if verdict.rival is not None:
+        loss, training = CE, replace(training, prior_correction=verdict.rival.value)
     result: dict[str, Any] = storage.json_safe(
         {
             **about,
@@ -70,7 +77,7 @@ def summarise(
             "verdict": _verdict(verdict),
             **_answer(judged, folds, verdict, len(compared) - 1),
             "folds": [_fold(x, folds.steps, judged.scale) for x in judged.folds],
-            "finalists": {k: x.plain(judged.scale) for k, x in final.settings.items()},
+            "finalists": _finalists(final, judged.scale),
             "sentences": [
                 *sentences(verdict, final, len(folds.everything)),
                 *_at_the_end(verdict, plan.candidates),
@@ -110,6 +117,7 @@ def _answer(
         shown,
         len(folds.everything),
         losses,
+        methods=int(folds.uneven),
         features=bool(folds.settings.features),
     )
     return {
@@ -147,6 +155,15 @@ def summarise_part(
     return result
 
 
+def _finalists(final: LossChoice, scale: MetricScale) -> dict[str, Any]:
+    """What was left of the halving on all images, a setting each."""
+    return {
+        name: setting.plain(scale)
+        | ({"prior_correction": final.rivals[name].value} if name in final.rivals else {})
+        for name, setting in final.settings.items()
+    }
+
+
 def _images(folds: TrainingFolds) -> dict[str, Any]:
     """The images and how they are cut."""
     dataset = folds.dataset
@@ -164,11 +181,12 @@ def _verdict(verdict: Verdict) -> dict[str, Any]:
     """The verdict as plain values, its gain in the metric's own sign."""
     scale = verdict.scale
     table = asdict(verdict)
-    del table["scale"]
+    del table["scale"], table["rival"]
     return {
         **table,
         "gain": scale.difference(table["gain"]),
         "setting": verdict.setting.plain(scale),
+        "prior_correction": verdict.rival and verdict.rival.value,
         "evidence": verdict.evidence,
     }
 
@@ -245,7 +263,7 @@ def _classes(judged: JudgedFolds, folds: TrainingFolds) -> list[dict[str, Any]]:
 
 def _at_the_end(verdict: Verdict, candidates: Sequence[Candidate]) -> list[str]:
     """That a better rate may lie beyond those that were tried."""
-    rates = sorted({x.lr for x in candidates})
+    rates = sorted({x.lr for x in candidates if x.label == verdict.loss})
     lr = verdict.setting.lr
     if len(rates) < 2 or lr not in (rates[0], rates[-1]):
         return []

@@ -12,9 +12,11 @@ from torch import Tensor
 from metaloss.core.metric_scale import MetricScale
 from metaloss.core.streams import Stream
 from metaloss.evaluation.metric_resamples import COUNTED, RANKED, MetricResamples
+from metaloss.evaluation.rivals import TAU, ChangeChoice
 from metaloss.evaluation.statistics import Draws
 from metaloss.evaluation.tuning import Setting
 from metaloss.experiments.comparison.losses import CE
+from metaloss.experiments.recommendation.rivals import RivalChoice
 from metaloss.experiments.recommendation.selection import LossChoice
 from metaloss.experiments.recommendation.verdict import CELLS, ScoreGain, Verdict
 from metaloss.experiments.recommendation_by_training.halving import Candidate, Survivors
@@ -129,15 +131,25 @@ def wrong_where_failed(
 def choice_of(survivors: Survivors, steps: int) -> LossChoice:
     """A halving's survivors as a choice, each loss at its best candidate's setting."""
     settings: dict[str, Setting] = {}
+    rivals: dict[str, RivalChoice] = {}
     for x, score in sorted(survivors.scores.items(), key=lambda pair: -pair[1]):
+        if x.label not in settings and x.tau:
+            rivals[x.label] = _correction(x, score)
         settings.setdefault(x.label, setting_of(x, steps, score))
     ordered = {CE: settings[CE]} | settings
-    return LossChoice(ordered, None)
+    return LossChoice(ordered, None, rivals=rivals)
+
+
+def _correction(candidate: Candidate, score: float) -> ChangeChoice:
+    # Its trainings' logits are corrected where they are scored; here it is only named.
+    return ChangeChoice(candidate.label, TAU, candidate.tau, score, lambda networks: networks)
 
 
 def setting_of(candidate: Candidate, steps: int, score: float | None = None) -> Setting:
     """How a candidate trains."""
-    return Setting(candidate.lr, steps, score, candidate.spec)
+    # A correction is no loss: its strength stands beside the setting.
+    spec = "" if candidate.tau else candidate.spec
+    return Setting(candidate.lr, steps, score, spec)
 
 
 def decide(final: LossChoice, folds: JudgedFolds) -> Verdict:
@@ -146,5 +158,13 @@ def decide(final: LossChoice, folds: JudgedFolds) -> Verdict:
     best = final.winner
     loss = best if gain.low > 0 else CE
     return Verdict(
-        loss, final.settings[loss], best, gain, None, folds.chosen, folds.certainty, folds.scale
+        loss,
+        final.settings[loss],
+        best,
+        gain,
+        None,
+        folds.chosen,
+        folds.certainty,
+        folds.scale,
+        final.rivals.get(loss),
     )
