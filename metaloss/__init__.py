@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from metaloss.data.datasets._splits import Split as Split
     from metaloss.data.datasets._splits import join_splits as join_splits
     from metaloss.experiments.comparison import compare as compare
+    from metaloss.experiments.inspection import inspect as inspect
     from metaloss.experiments.rank_study import study as study
     from metaloss.experiments.recommendation import recommend as recommend
     from metaloss.experiments.reproduction import reproduce as reproduce
@@ -66,6 +67,7 @@ _PUBLIC = {
     "export": "metaloss.criterion.export",
     "fit": "metaloss.training.fitting",
     "fit_all": "metaloss.training.fitting",
+    "inspect": "metaloss.experiments.inspection",
     "join_splits": "metaloss.data.datasets._splits",
     "load": "metaloss.criterion.loss_io",
     "phenotype": "metaloss.losses.phenotype",

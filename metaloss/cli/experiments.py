@@ -116,6 +116,11 @@ def compare(
     help="Leave out what is no loss: logistic regression, a prior correction …",
 )
 @click.option(
+    "--features",
+    metavar="torchvision:NAME|file:PATH|…",
+    help="A frozen network's features in place of pixels; with --train linear or mlp.",
+)
+@click.option(
     "--groups",
     metavar="FILE.csv",
     help="Images and their groups, such as patients; none is torn apart.",

@@ -41,15 +41,15 @@ def show(
     what the classes' sizes mean for the metric; as text, and as a folder with a report, a bar chart
     and a contact sheet.
     """
-    from metaloss.experiments import inspection
+    from metaloss.experiments.inspection import inspect
 
     table = merge_tables({"metric": metric} if metric else {}, *map(parse_assignment, assignments))
     chosen = table.pop("metric", None)
-    report = inspection.run(name, metric=chosen, options=table, out=out, command=sys.argv)
+    report = inspect(name, metric=chosen, out=out, command=sys.argv, **table)
     if as_json:
         echo_json({"folder": str(report.folder), **report.summary})
     elif not quiet:
-        echo("\n".join(report.text))
+        echo(str(report))
         files = sorted(path.name for path in report.folder.iterdir())
         echo(f"wrote {report.folder}/{{{', '.join(files)}}}")
     report.check()

@@ -18,6 +18,7 @@ from metaloss.core.records import GenerationRecord, StageRow, loss_name
 from metaloss.core.tables import record_table
 from metaloss.data.shapes import described
 from metaloss.evaluation.guard import Guard, guard_lines
+from metaloss.tasks.uneven import drawn_as_is, is_uneven, proportions_in_words
 
 # The table of a search's generations.
 HEADER = " gen   best   mean   held-out  vs CE        diverged   trainings/s   left"
@@ -48,6 +49,18 @@ def task(opened: Any) -> str:
     return described(family.ways, family.shots, family.val) + noise + versions
 
 
+def proportions(opened: Any) -> list[str]:
+    """Why a family's tasks are as uneven as its classes, where it was made so; else nothing."""
+    if hasattr(opened.family, "training") or not drawn_as_is(opened.family):
+        return []
+    dataset = opened.dataset
+    counts = dataset.labels[~dataset.test].bincount(minlength=len(dataset.classes)).tolist()
+    smallest = min(len(rows) for pool in opened.pools.values() for rows in pool)
+    if not is_uneven(counts):
+        return []
+    return [f"        {proportions_in_words(dataset.classes, counts, smallest)}"]
+
+
 def search_lines(
     run: SearchRun, engine: ReportedEngine, families: Sequence[OpenFamily], genome: object
 ) -> list[str]:
@@ -64,14 +77,26 @@ def search_lines(
         f"metaloss {__version__} · {kind}{size} · {label(settings.strategy)} · "
         f"seed {settings.seed} · {device}",
         *(
-            f"tasks   {opened.family.name} ({opened.family.origin}): {task(opened)}; "
-            f"data: {opened.dataset.origin}"
+            line
             for opened in families
+            for line in (
+                f"tasks   {opened.family.name} ({opened.family.origin}): {task(opened)}; "
+                f"data: {opened.dataset.origin}",
+                *proportions(opened),
+            )
         ),
+        *_genome(settings.genome, families),
         *_metric(families[0].scale),
         *([f"guard   {Guard(settings.guard).text()}"] if settings.guard else []),
         f"run     {run.folder}",
     ]
+
+
+def _genome(genome: Mapping[str, Any], families: Sequence[OpenFamily]) -> list[str]:
+    """That losses may see the classes' shares, where tasks are as uneven as the classes."""
+    if not genome.get("prior") or not any(map(proportions, families)):
+        return []
+    return ["genome  sees the share of each class (--set genome.prior=false: not)"]
 
 
 def _metric(scale: MetricScale) -> list[str]:
@@ -232,9 +257,13 @@ def comparison_heading(settings: TaskCounts, families: Sequence[OpenFamily]) -> 
         f"loss · {tuned_quantities(settings.tune)} tuned per loss on {settings.tuning_tasks} "
         "meta-validation tasks",
         *(
-            f"tasks   {episodes.family.name} ({episodes.family.origin}); "
-            f"data: {episodes.dataset.origin}"
+            line
             for episodes in families
+            for line in (
+                f"tasks   {episodes.family.name} ({episodes.family.origin}); "
+                f"data: {episodes.dataset.origin}",
+                *proportions(episodes),
+            )
         ),
     ]
 

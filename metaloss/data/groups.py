@@ -10,6 +10,7 @@ import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from jaxtyping import Float, Int64
@@ -19,6 +20,7 @@ from metaloss.core.formatting import counted
 from metaloss.core.reading import read_text
 from metaloss.core.streams import Stream
 from metaloss.data.datasets import Dataset
+from metaloss.data.datasets._files import Files
 from metaloss.errors import DataError
 
 LIMIT = 64 << 20  # bytes of a file of groups
@@ -26,14 +28,15 @@ NAMED = 3  # images that a message names
 HEADS = {"image", "file", "filename", "name", "path", "row"}  # of a first line that names columns
 TRIES = 20  # orders of the groups, before images are refused
 
+Data = TypeVar("Data", Dataset, Files)
 Rows = tuple[Int64[Tensor, " _"], ...]  # for each class, rows of the images
 
 
-def with_groups(dataset: Dataset, path: str | Path) -> Dataset:
+def with_groups(dataset: Data, path: str | Path) -> Data:
     """The data set, with the group of every image; as it is where the path is empty.
 
     Args:
-        dataset: the images.
+        dataset: the images, or their files.
         path: of a CSV file: on each line an image and its group. An image is a file of the folder,
             as "scan1.png", "benign/scan1.png" or "train/benign/scan1.png", or the number of its
             row, from 0.
@@ -46,6 +49,7 @@ def with_groups(dataset: Dataset, path: str | Path) -> Dataset:
         return dataset
     place = Path(path).expanduser()
     row_of = _rows_by_name(dataset)
+    files = _file_names(dataset)
     n = len(dataset.labels)
     lines = _lines(place)
     # By name: the order of the lines must not decide which group is dealt out first.
@@ -67,7 +71,7 @@ def with_groups(dataset: Dataset, path: str | Path) -> Dataset:
             "where several files have one name, CLASS/ or the split's folder must stand before it"
         )
     if missing := torch.nonzero(groups < 0)[:, 0].tolist():
-        names = [dataset.files[i] if dataset.files else f"row {i}" for i in missing]
+        names = [files[i] if files else f"row {i}" for i in missing]
         raise DataError(
             f"{place}: {len(missing)} of {n} images have no group ({_some(names)}); every image "
             "needs a line: its name, a comma, its group"
@@ -77,7 +81,7 @@ def with_groups(dataset: Dataset, path: str | Path) -> Dataset:
 
 
 def _check_split(
-    dataset: Dataset, groups: Int64[Tensor, " N"], names: Sequence[str], place: Path
+    dataset: Dataset | Files, groups: Int64[Tensor, " N"], names: Sequence[str], place: Path
 ) -> None:
     """Raise a DataError where a group has images to train on and in the official test split."""
     both = set(groups[dataset.test].tolist()) & set(groups[~dataset.test].tolist())
@@ -119,9 +123,13 @@ def _lines(path: Path) -> list[tuple[int, str, str]]:
     return found
 
 
-def _rows_by_name(dataset: Dataset) -> Callable[[str], int | None]:
+def _file_names(dataset: Dataset | Files) -> tuple[str, ...]:
+    return dataset.files if isinstance(dataset, Dataset) else dataset.file_names
+
+
+def _rows_by_name(dataset: Dataset | Files) -> Callable[[str], int | None]:
     """From what a line calls an image to its row; None where there is no such image."""
-    names = dataset.files
+    names = _file_names(dataset)
     n = len(dataset.labels)
     depth = names[0].count("/") + 1 if names else 0
     # From every ending of a name that begins at a folder or at the file.

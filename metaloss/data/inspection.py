@@ -51,6 +51,7 @@ class Inspection:
 
     Attributes:
         dataset: the images, or their files.
+        source: what they were asked for by, as folder:PATH.
         names: of each image what it is called.
         test: which images are to test on: the official test split, or else the test pool.
         facts: of the images that were looked at.
@@ -59,6 +60,7 @@ class Inspection:
     """
 
     dataset: Dataset | Files
+    source: str
     names: tuple[str, ...]
     test: Bool[Tensor, " N"]
     facts: ImageFacts
@@ -114,11 +116,18 @@ def inspect(name: str, options: ImageOptions = DEFAULT_OPTIONS) -> Inspection:
     else:
         sized = options if options.size else ImageOptions(DEFAULT_SIZE, options.background)
         files = datasets.files(name, sized)
-    return inspect_dataset(datasets.load(name, options)) if files is None else _of_files(files)
+    if files is None:
+        return inspect_dataset(datasets.load(name, options), name)
+    return _of_files(files, name)
 
 
-def inspect_dataset(dataset: Dataset) -> Inspection:
-    """What there is to know of a data set in memory."""
+def inspect_dataset(dataset: Dataset, source: str) -> Inspection:
+    """What there is to know of a data set in memory.
+
+    Args:
+        dataset: the images.
+        source: what they were asked for by.
+    """
     rows = _sample(len(dataset.labels))
     table = isinstance(dataset, Table)
     pixels = dataset.pixels[rows]
@@ -130,10 +139,10 @@ def inspect_dataset(dataset: Dataset) -> Inspection:
         torch.zeros(len(rows), dtype=torch.bool) if table else _remarks.is_constant(pixels),
         () if table else ((width, height),) * len(rows),
     )
-    return _inspection(dataset, facts)
+    return _inspection(dataset, source, facts)
 
 
-def _of_files(files: Files) -> Inspection:
+def _of_files(files: Files, source: str) -> Inspection:
     """What there is to know of image files; those that cannot be read are named."""
     seen: list[tuple[int, Any]] = []
     damaged: list[tuple[str, str]] = []
@@ -158,7 +167,7 @@ def _of_files(files: Files) -> Inspection:
         torch.tensor(constant),
         tuple(sizes),
     )
-    return _inspection(files, facts, tuple(damaged))
+    return _inspection(files, source, facts, tuple(damaged))
 
 
 def _small(image: Any, files: Files, row: int) -> np.ndarray:
@@ -189,7 +198,10 @@ def _sample(images: int) -> Tensor:
 
 
 def _inspection(
-    dataset: Dataset | Files, facts: ImageFacts, damaged: tuple[tuple[str, str], ...] = ()
+    dataset: Dataset | Files,
+    source: str,
+    facts: ImageFacts,
+    damaged: tuple[tuple[str, str], ...] = (),
 ) -> Inspection:
     test = torch.zeros(len(dataset.labels), dtype=torch.bool)
     test[torch.cat(pools(dataset)["test"].rows)] = True
@@ -197,7 +209,7 @@ def _inspection(
     copies = find_copies(
         facts.digests, facts.small, dataset.labels[rows], test[rows], ~facts.constant
     )
-    return Inspection(dataset, _names(dataset), test, facts, copies, damaged)
+    return Inspection(dataset, source, _names(dataset), test, facts, copies, damaged)
 
 
 def _names(dataset: Dataset | Files) -> tuple[str, ...]:
@@ -220,10 +232,13 @@ def first_lines(dataset: Dataset | Files, source: str) -> list[str]:
         dataset: the images.
         source: the name that they were read by.
     """
-    sizes = dataset.labels.bincount(minlength=len(dataset.classes)).tolist()
-    lines = [f"images  {dataset.name}: {class_counts(dataset.classes, sizes)}"]
+    training = dataset.labels[~dataset.test]
+    sizes = training.bincount(minlength=len(dataset.classes)).tolist()
+    tested = int(dataset.test.sum())
+    split = f" to train on; {tested} in the official test split" if tested else ""
+    lines = [f"images  {source}: {class_counts(dataset.classes, sizes)}{split}"]
     if isinstance(dataset, Dataset):
-        found = inspect_dataset(dataset)
+        found = inspect_dataset(dataset, source)
         lines += [f"        {'; '.join(copies)}"] if (copies := copy_sentences(found)) else []
     largest = max(sizes)
     more = f"metaloss data show {source}"

@@ -43,7 +43,7 @@ def pools(dataset: Dataset | Files) -> dict[str, Pool]:
     Raises:
         DataError: a group lies in the official test split and out of it.
     """
-    if isinstance(dataset, Dataset) and dataset.groups is not None:
+    if dataset.groups is not None:
         return _pools_of_groups(dataset, dataset.groups)
     order = torch.from_numpy(np.argsort(hashes(dataset.index), kind="stable"))
     per_class = [order[dataset.labels[order] == label] for label in range(len(dataset.classes))]
@@ -52,7 +52,7 @@ def pools(dataset: Dataset | Files) -> dict[str, Pool]:
     return {"train": Pool(train), "validation": Pool(validation), "test": Pool(test)}
 
 
-def _pools_of_groups(dataset: Dataset, groups: Int64[Tensor, " N"]) -> dict[str, Pool]:
+def _pools_of_groups(dataset: Dataset | Files, groups: Int64[Tensor, " N"]) -> dict[str, Pool]:
     """The pools, none of which shares a group with another."""
     if shared := set(groups[dataset.test].tolist()) & set(groups[~dataset.test].tolist()):
         raise DataError(

@@ -3,6 +3,7 @@
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from fractions import Fraction
 
 from jaxtyping import Float
 from torch import Tensor
@@ -92,6 +93,25 @@ def sizes_vary(shape: EpisodeShape) -> bool:
     if isinstance(shots, ProportionalShots):
         return shape.ways < len(shape.available) and len(set(map(shots.of, shape.available))) > 1
     return isinstance(shots, tuple) and shots[0] < shots[1]
+
+
+def in_every_pool(pools: Sequence[Sequence[int]], as_first: bool) -> list[int]:
+    """How many images of each class there are in every pool.
+
+    Args:
+        pools: how many images each class has in each pool.
+        as_first: in the proportions of the first pool, where another has others, as a test split
+            that somebody made may have.
+
+    >>> in_every_pool([[50, 20, 10], [30, 30, 30]], as_first=True)
+    [30, 12, 6]
+    """
+    least = [min(of_class) for of_class in zip(*pools, strict=True)]
+    if not as_first or not min(least):
+        return least
+    share = min(Fraction(n, of) for n, of in zip(least, pools[0], strict=True))
+    # Two at least, where there are two: one to train with and one to validate on.
+    return [max(min(n, 2), int(share * of)) for n, of in zip(least, pools[0], strict=True)]
 
 
 def in_proportion(weights: Sequence[int], total: int) -> list[int]:

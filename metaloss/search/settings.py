@@ -3,7 +3,7 @@
 Defaults stand here and nowhere else; a TOML table and a flag name the same field.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -22,6 +22,7 @@ from metaloss.search import objectives
 from metaloss.strategies import Strategy
 from metaloss.tasks import opening
 from metaloss.tasks.opening import Families, Family, TaskFamily, TrainingFamily
+from metaloss.tasks.uneven import drawn_as_is
 
 RATES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0, 3.0)
 # "quick" is empty: its values are the defaults below, and stand there alone.
@@ -212,14 +213,16 @@ def resolve(table: Mapping[str, Any]) -> Settings:
     settings: Settings = registry.from_table(
         Settings, merge_tables(_usual(search), search), "settings"
     )
-    families = settings.families or tuple(opening.read(name) for name in settings.tasks)
+    families = settings.families or tuple(opening.read(name, changes) for name in settings.tasks)
     names = [family.name for family in families]
     if twice := [name for name in names if names.count(name) > 1]:
         raise SettingsError(f"two task families are named '{twice[0]}', and results go by the name")
     # A setting of a family, given without its name, holds for all of them.
     if changes:
         families = tuple(changed(family, changes) for family in families)
-    settings = settings.model_copy(update={"families": families})
+    settings = settings.model_copy(
+        update={"families": families, "genome": _genome_for(settings.genome, families)}
+    )
     check_guard(settings.guard or {})
     genome, strategy = settings.build_parts()
     # Every part's defaults are filled in, so that config.toml names all settings of the run.
@@ -228,6 +231,16 @@ def resolve(table: Mapping[str, Any]) -> Settings:
         for kind, part in (("genome", genome), ("strategy", strategy))
     }
     return settings.model_copy(update=full)
+
+
+def _genome_for(table: dict[str, Any], families: Sequence[Family]) -> dict[str, Any]:
+    """The genome's table; its losses see the classes' shares where tasks are as uneven as a folder.
+
+    Without them no loss can tell a rare class from a frequent one. What the table says of it stays.
+    """
+    fields = getattr(registry.part("genomes", table["kind"]), "__dataclass_fields__", {})
+    as_is = any(isinstance(x, TaskFamily) and drawn_as_is(x) for x in families)
+    return {**table, "prior": True} if as_is and "prior" in fields.keys() - table.keys() else table
 
 
 def part_tables(**parts: str | Mapping[str, Any] | None) -> dict[str, Any]:

@@ -31,7 +31,14 @@ from metaloss.inner.observers import scores as accuracies
 from metaloss.inner.optimisers import Rate
 from metaloss.losses.base import Losses
 from metaloss.tasks.classifier_inputs import features_of, inputs_of
-from metaloss.tasks.episodic_family import TaskFamily, build_metric, fitted, metric_for, of
+from metaloss.tasks.episodic_family import (
+    TaskFamily,
+    available_images,
+    build_metric,
+    fitted,
+    metric_for,
+    of,
+)
 from metaloss.tasks.protocols import Engine, FamilyCost, SearchBudget
 from metaloss.tasks.provenance import describe_images
 from metaloss.tasks.step_counts import step_grid, training_lengths
@@ -86,7 +93,7 @@ class Episodes:
     @cached_property
     def shape(self) -> EpisodeShape:
         """The size of its tasks and the noise of their labels."""
-        available = [min(map(len, rows)) for rows in zip(*self.pools.values(), strict=True)]
+        available = available_images(self.family, self.dataset, list(self.pools.values()))
         noise = self.family.noise
         confused = noise is not None and noise.kind == "confusion"
         return self.family.shape(available, self._errors() if confused else None)

@@ -10,6 +10,7 @@ from pydantic.dataclasses import dataclass as settings
 from torch import Tensor
 
 from metaloss.core import registry
+from metaloss.core.formatting import counted
 from metaloss.data import places
 from metaloss.data.datasets import Dataset, load, source_and_path
 from metaloss.data.datasets._files import Files
@@ -23,18 +24,19 @@ from metaloss.data.datasets._images import (
 from metaloss.data.datasets.folder import listed
 from metaloss.data.features import check_spec
 from metaloss.data.features.networks import is_network
+from metaloss.data.groups import with_groups
 from metaloss.data.noise import LabelNoise
-from metaloss.data.pools import Pool, pools, shortage
-from metaloss.data.shapes import ProportionalVal, Shots, Val, as_toml, of_ways
-from metaloss.data.sizes import EpisodeShape, fits, nearest, needed, reduced
+from metaloss.data.pools import pools, shortage
+from metaloss.data.shapes import ProportionalShots, ProportionalVal, Shots, Val, as_toml, of_ways
+from metaloss.data.sizes import EpisodeShape, fits, in_every_pool, nearest, needed, reduced
 from metaloss.data.versions import TaskAugmentation
 from metaloss.errors import DataError, SettingsError
 from metaloss.inner.classifiers import Classifier
 from metaloss.inner.loop import Inner
 from metaloss.inner.metrics import Metric, MetricTable
+from metaloss.tasks import uneven
 from metaloss.tasks.family_files import written
 
-FROM_DATA = ("folder:", "file:")  # beginnings of what a family is made to fit
 LEAST = 2  # images of every class in every pool: one to train with, one to validate on
 
 
@@ -172,16 +174,21 @@ EPISODE_SETTINGS = tuple(
 )
 
 
-def read(spec: str) -> TaskFamily:
+def read(spec: str, changes: Mapping[str, Any] | None = None) -> TaskFamily:
     """The family that NAME, PATH.toml, folder:PATH or file:PATH means.
+
+    Args:
+        spec: what names it.
+        changes: settings that will replace its own. Where a folder or a file has no family, the
+            others follow from them: the sizes of its tasks from `shots`, the pools from `groups`.
 
     Raises:
         SettingsError: no such family, or a file that does not describe one.
         DataError: folder:PATH holds too few images, of which none is opened; or file:PATH too few
             rows.
     """
-    if spec.startswith(FROM_DATA):
-        return _from_data(spec)
+    if spec.startswith(uneven.FROM_DATA):
+        return _from_data(spec, changes or {})
     table, name, origin = written(spec)
     if table.get("kind") == "training":
         raise SettingsError(f"{origin} is a family of full trainings, and episodes are needed here")
@@ -208,16 +215,28 @@ def of(table: dict[str, Any], name: str, origin: str) -> TaskFamily:
     return family
 
 
-def _from_data(spec: str) -> TaskFamily:
+def _from_data(spec: str, changes: Mapping[str, Any]) -> TaskFamily:
     _, (path,) = source_and_path(spec)
     is_folder = spec.startswith("folder:")
     dataset = listed(Path(path).expanduser()) if is_folder else load(spec)
-    classes = len(dataset.classes)
-    smallest = _smallest(dataset)
+    dataset = with_groups(dataset, changes.get("groups", ""))
     if few := shortage(dataset, LEAST):
         raise DataError(f"{spec}: {few}")
-    shots = min(5, max(1, smallest // 3))
-    sizes = {"ways": min(classes, 10), "shots": shots, "val": min(200, smallest - shots)}
+    smallest = _smallest(dataset)
+    if smallest < LEAST:
+        raise DataError(
+            f"{spec}: groups leave a class {counted(smallest, 'image')} in one of its pools, and "
+            f"{LEAST} are needed: one to train with and one to validate on. Each class needs "
+            "images of several groups of about one size"
+        )
+    ways = min(len(dataset.classes), 10)
+    training = dataset.labels[~dataset.test].bincount(minlength=len(dataset.classes)).tolist()
+    as_is = "shots" not in changes and uneven.is_uneven(training)
+    sizes = (
+        uneven.as_is_settings(ways)
+        if as_is
+        else uneven.even_settings(ways, smallest, changes.get("shots"))
+    )
     resolved = Path(path).resolve()
     return of({"dataset": spec, **sizes}, resolved.name if is_folder else resolved.stem, spec)
 
@@ -229,7 +248,8 @@ def fitted(family: TaskFamily, dataset: Dataset) -> TaskFamily:
         DataError: a class of a pool lacks images for a task; names what was found and values that
             fit.
     """
-    asked = family.shape(available_images(pools(dataset)))
+    cut = [pool.rows for pool in pools(dataset).values()]
+    asked = family.shape(available_images(family, dataset, cut))
     shape = asked
     if isinstance(shape.val, ProportionalVal) and shape.val.mean is None:
         shape = reduced(shape)
@@ -255,9 +275,19 @@ def fitted(family: TaskFamily, dataset: Dataset) -> TaskFamily:
     )
 
 
-def available_images(cut: Mapping[str, Pool]) -> list[int]:
-    """How many images each class has in its smallest pool."""
-    return [min(map(len, rows)) for rows in zip(*(x.rows for x in cut.values()), strict=True)]
+def available_images(
+    family: TaskFamily, dataset: Dataset, cut: Sequence[Sequence[Tensor]]
+) -> list[int]:
+    """How many images of each class tasks of every pool can count on.
+
+    Args:
+        family: where its tasks have the classes' own proportions, those are of the training images.
+        dataset: all images.
+        cut: for every pool, the rows of each class.
+    """
+    as_is = isinstance(family.shots, ProportionalShots) or isinstance(family.val, ProportionalVal)
+    counts = [list(map(len, rows)) for rows in cut]
+    return in_every_pool(counts, as_first=as_is and bool(dataset.test.any()))
 
 
 def _sum(shape: EpisodeShape) -> str:
@@ -269,7 +299,7 @@ def _sum(shape: EpisodeShape) -> str:
 
 def _smallest(dataset: Dataset | Files) -> int:
     """The number of images that the scarcest class has in its smallest pool."""
-    return min(available_images(pools(dataset)))
+    return min(len(rows) for pool in pools(dataset).values() for rows in pool.rows)
 
 
 def counts_in_words(classes: Sequence[str], counts: Sequence[int], most: int = 5) -> str:

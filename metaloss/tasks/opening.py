@@ -20,6 +20,7 @@ from metaloss.tasks.episodic import Episodes, open_episodes
 from metaloss.tasks.episodic_family import TaskFamily
 from metaloss.tasks.full_training import FullTrainingTasks, open_full_training
 from metaloss.tasks.training_family import TrainingFamily
+from metaloss.tasks.uneven import FROM_DATA
 
 __all__ = [
     "Episodes",
@@ -56,16 +57,20 @@ Families = tuple[
 ]
 
 
-def read(spec: str) -> Family:
+def read(spec: str, changes: Mapping[str, Any] | None = None) -> Family:
     """The family that NAME, PATH.toml, folder:PATH or file:PATH means.
+
+    Args:
+        spec: what names it.
+        changes: settings that will replace its own, as for `episodic_family.read`.
 
     Raises:
         SettingsError: no such family, or a file that does not describe one.
         DataError: folder:PATH or file:PATH holds no usable data.
     """
     return (
-        episodic_family.read(spec)
-        if spec.startswith(episodic_family.FROM_DATA)
+        episodic_family.read(spec, changes)
+        if spec.startswith(FROM_DATA)
         else of(*family_files.written(spec))
     )
 

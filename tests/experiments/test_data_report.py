@@ -2,17 +2,19 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 import scans
 from PIL import Image
 
+import metaloss as package
 from metaloss.core.proportions import wilson
 from metaloss.data import datasets
-from metaloss.data.inspection import inspect, inspect_dataset
+from metaloss.data.inspection import first_lines, inspect, inspect_dataset
 from metaloss.errors import DataError, SettingsError
-from metaloss.experiments import inspection
+from metaloss.experiments.inspection import inspect as report
 
 
 @pytest.fixture(autouse=True)
@@ -34,7 +36,7 @@ def test_classes_sizes_and_what_they_mean_for_accuracy_are_printed(metaloss, fol
     Image.new("L", (20, 10), 9).save(folder / "dark" / "99.png")
     code, lines, err = shown(metaloss)
     assert (code, err) == (0, "")
-    assert lines[0] == "data    folder:scans: 41 images, 2 classes; scans"
+    assert lines[0] == "data    folder:scans: 41 images, 2 classes"
     assert [line.split() for line in lines[1:4]] == [
         ["class", "images", "share", "to", "test", "on"],
         ["bright", "30", "73.2", "%", "6"],
@@ -149,14 +151,14 @@ def test_what_cannot_be_looked_at_is_refused_in_one_line(metaloss, folder, chang
 
 def test_metrics_that_do_not_fit_and_classes_of_pixels_are_refused(tmp_path):
     with pytest.raises(SettingsError, match="unknown metric 'f2'"):
-        inspection.run("folder:scans", metric={"kind": "f2"})
+        report("folder:scans", metric="f2")
     with pytest.raises((SettingsError, DataError)):
-        inspection.run(f"voc:{tmp_path}")
+        report(f"voc:{tmp_path}")
 
 
 def test_a_data_set_in_memory_is_looked_at_like_its_files():
     files = inspect("folder:scans")
-    memory = inspect_dataset(datasets.load("folder:scans"))
+    memory = inspect_dataset(datasets.load("folder:scans"), "folder:scans")
     assert files.counts == memory.counts == [(30, 6), (10, 2)]
     assert files.names == memory.names
     assert files.facts.digests.tolist() == memory.facts.digests.tolist()
@@ -190,7 +192,59 @@ def test_images_of_sixteen_bits_are_looked_at(folder):
         Image.fromarray(wide).save(path)
     found = inspect("folder:scans")
     assert found.damaged == ()
-    assert inspection.run("folder:scans").summary["images"] == 40
+    assert report("folder:scans").summary["images"] == 40
+
+
+def test_images_of_an_official_test_split_are_counted_apart(metaloss, folder):
+    for name, n in (("bright", 3), ("dark", 4)):
+        (folder.parent / "set/train").mkdir(parents=True, exist_ok=True)
+        shutil.move(folder / name, folder.parent / "set/train" / name)
+        (folder.parent / "set/test" / name).mkdir(parents=True)
+        for i in range(n):
+            noise = np.random.default_rng((n, i)).integers(256, size=(9, 9), dtype=np.uint8)
+            Image.fromarray(noise).save(folder.parent / f"set/test/{name}/{i}.png")
+    code, out, _ = metaloss("data", "show", "folder:set")
+    lines = out.splitlines()
+    assert code == 0
+    assert lines[0] == (
+        "data    folder:set: 47 images, 2 classes; 40 images to train on (train) and 7 of an "
+        "official test split (test) of set"
+    )
+    assert [line.split() for line in lines[1:4]] == [
+        ["class", "to", "train", "on", "share", "to", "test", "on"],
+        ["bright", "30", "75.0", "%", "3"],
+        ["dark", "10", "25.0", "%", "4"],
+    ]
+    assert any("it has 25.0 % of the images to train on" in line for line in lines)
+    page = next(folder.parent.glob("inspections/*/report.html")).read_text()
+    assert "to test on (official split)" in page
+    assert first_lines(datasets.load("folder:set"), "folder:set")[0] == (
+        "images  folder:set: 40 of 2 classes (bright 30, dark 10) to train on; 7 in the official "
+        "test split"
+    )
+
+
+def test_the_data_are_called_as_they_were_asked_for(metaloss, folder):
+    (folder.parent / "deep").mkdir()
+    shutil.move(folder, folder.parent / "deep" / "scans")
+    _, out, _ = metaloss("data", "show", "folder:deep/scans")
+    assert out.startswith("data    folder:deep/scans: 40 images, 2 classes\n")
+    assert json.loads(next(Path("inspections").glob("*/summary.json")).read_text())["data"] == (
+        "folder:deep/scans"
+    )
+
+
+def test_python_has_the_report_as_the_command_prints_it(metaloss, folder):
+    shown_lines = shown(metaloss, "--metric", "balanced_accuracy", "--set", "background=black")[1]
+    found = package.inspect("folder:scans", metric="balanced_accuracy", background="black")
+    assert str(found).splitlines() == shown_lines[:-1]
+    assert found.summary == json.loads((found.folder / "summary.json").read_text())
+    found.check()
+    (folder / "dark" / "00.png").write_bytes(b"no image")
+    with pytest.raises(DataError, match="1 file cannot be read"):
+        package.inspect("folder:scans").check()
+    with pytest.raises(SettingsError, match="unknown setting 'sise'"):
+        package.inspect("folder:scans", sise=3)
 
 
 @pytest.mark.parametrize(("k", "n"), [(0, 4), (2, 4), (4, 4), (37, 300)])

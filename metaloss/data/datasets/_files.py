@@ -54,6 +54,7 @@ class Files:
         levels: black and white in files of more than eight bits.
         name_depth: how many parts of a path, from its end, tell the files apart: the class's folder
             and the file, or before them the folder of the split.
+        groups: a number for the group of every image, as of a `Dataset`.
     """
 
     name: str
@@ -67,6 +68,7 @@ class Files:
     gray: bool = False
     levels: Levels | None = None
     name_depth: int = 2
+    groups: Int64[Tensor, " N"] | None = None
 
     @property
     def channels(self) -> int:

@@ -29,7 +29,7 @@ def read_families(
     """
     families = []
     for name in comparison.tasks:
-        family = opening.read(name)
+        family = opening.read(name, changes)
         if isinstance(family, TrainingFamily):
             line = shlex.join(
                 side_by_side(family, losses, family.training.rates or comparison.rates)

@@ -92,8 +92,9 @@ def sentences(found: Inspection, about: dict[str, Any], scale: MetricScale) -> l
         lines.append(f"one wrong answer more takes off {costs}")
     if max(sizes) > UNEVEN * min(sizes) and scale.is_accuracy:
         share = percent(min(sizes) / sum(sizes))
+        which = "images to train on" if found.official else "images"
         lines.append(
-            f"accuracy lets a network give up '{smallest}': it has {share} of the images. Where "
+            f"accuracy lets a network give up '{smallest}': it has {share} of the {which}. Where "
             "every class matters: --metric balanced_accuracy or macro_f1"
         )
     if n < SHORT:

@@ -10,7 +10,8 @@ from metaloss.core import registry
 from metaloss.core.metric_scale import MetricScale
 from metaloss.core.plot_style import Picture
 from metaloss.data.datasets._images import ImageOptions
-from metaloss.data.inspection import Inspection, inspect
+from metaloss.data.inspection import Inspection
+from metaloss.data.inspection import inspect as find
 from metaloss.errors import DataError
 from metaloss.experiments.inspection import figures, summary, webpage
 from metaloss.experiments.inspection.meaning import metric_of
@@ -19,7 +20,7 @@ from metaloss.storage.folders import make_folder
 
 @dataclass(frozen=True)
 class DataReport:
-    """What was found in a data set.
+    """What was found in a data set; `print` gives the lines of `metaloss data show`.
 
     Attributes:
         summary: all of it.
@@ -38,30 +39,37 @@ class DataReport:
         if self.damage:
             raise DataError(self.damage)
 
+    def __str__(self) -> str:
+        return "\n".join(self.text)
 
-def run(
+
+def inspect(
     data: str,
     *,
-    metric: Mapping[str, Any] | None = None,
-    options: Mapping[str, Any] | None = None,
+    metric: str | Mapping[str, Any] | None = None,
     out: str | Path = "inspections",
     command: Sequence[str] = (),
+    **options: Any,
 ) -> DataReport:
-    """Look at a data set, and write a report.
+    """Look at a data set before anything is trained, and write a report.
+
+    Images per class, sizes, copies across classes and across training and test, damaged files, and
+    what the classes' sizes mean for a metric.
 
     Args:
-        data: a data source, as `metaloss list data` names them, or folder:PATH.
-        metric: a table with the metric's kind and settings; accuracy by default.
-        options: fields of `ImageOptions`: how image files are read.
+        data: folder:PATH, or a data source as `metaloss list data` names them.
+        metric: its name, or a table with its kind and settings; accuracy by default.
         out: the folder that the report's folder is made in.
         command: that made it, to be told in the report.
+        options: how image files are read: size, background and max_pixels, as of a task family.
 
     Raises:
         SettingsError: the data source or the metric is unknown, or the metric does not fit.
         DataError: there is no image, or too few classes.
     """
-    found = inspect(data, registry.from_table(ImageOptions, dict(options or {}), "data show"))
-    measured, scale = metric_of(found, dict(metric) if metric else None)
+    found = find(data, registry.from_table(ImageOptions, options, "inspect"))
+    table = {"kind": metric} if isinstance(metric, str) else metric
+    measured, scale = metric_of(found, dict(table) if table else None)
     about = summary.summarise(found, measured, scale)
     text = summary.lines(found, about)
     folder = _written(found, about, scale, out, command)

@@ -12,6 +12,7 @@ from metaloss.experiments.inspection.meaning import meaning, sentences
 from metaloss.inner.metrics import Metric
 
 SIZES = 5  # that are given
+OFFICIAL = "official split"
 
 
 def summarise(found: Inspection, metric: Metric, scale: MetricScale) -> dict[str, Any]:
@@ -21,11 +22,11 @@ def summarise(found: Inspection, metric: Metric, scale: MetricScale) -> dict[str
     in_classes = zip(dataset.classes, found.counts, strict=True)
     constant = found.facts.constant.nonzero()[:, 0].tolist()
     return {
-        "data": dataset.name,
+        "data": found.source,
         "origin": dataset.origin,
         "images": len(dataset.labels),
         "looked_at": len(found.facts.rows),
-        "test": "official split" if found.official else "test pool, a fifth of each class",
+        "test": OFFICIAL if found.official else "test pool, a fifth of each class",
         "classes": {name: {"images": n, "test": test} for name, (n, test) in in_classes},
         "sizes": [{"size": list(size), "images": n} for size, n in found.sizes],
         "copies": {
@@ -73,9 +74,10 @@ def damage(found: Inspection) -> str:
     )
 
 
-def _origin(summary: dict[str, Any]) -> str:
-    """Where the images come from, without their number."""
-    return str(summary["origin"]).removeprefix(f"{summary['images']} images of ")
+def _origin(found: Inspection) -> str:
+    """Where the images come from, where the name that they were asked for by does not say it."""
+    origin = found.dataset.origin.removeprefix(f"{len(found.dataset.labels)} images of ")
+    return "" if origin == found.source.partition(":")[2] else f"; {origin}"
 
 
 def _some(names: Sequence[str], between: str = ", ") -> str:
@@ -89,10 +91,10 @@ def lines(found: Inspection, summary: dict[str, Any]) -> list[str]:
     what = "rows of features" if isinstance(dataset, Table) else "images"
     sampled = summary["looked_at"] + len(found.damaged) < summary["images"]
     return [
-        f"data    {dataset.name}: {summary['images']} {what}, "
-        f"{counted(len(dataset.classes), 'class')}; {_origin(summary)}",
+        f"data    {found.source}: {summary['images']} {what}, "
+        f"{counted(len(dataset.classes), 'class')}{_origin(found)}",
         *([f"        {SAMPLE.format(summary['looked_at'])}"] if sampled else []),
-        *table([["class", "images", "share", "to test on"], *class_rows(summary)]),
+        *table([class_columns(summary), *class_rows(summary)]),
         *([f"sizes   {sizes(summary)}"] if summary["sizes"] else []),
         *(f"metric  {sentence}" for sentence in summary["metric"]["sentences"]),
         *(f"note    {sentence}" for sentence in summary["remarks"]),
@@ -107,13 +109,27 @@ NOTHING = (
 )
 
 
+def class_columns(summary: dict[str, Any]) -> list[str]:
+    """The heads of the columns of `class_rows`."""
+    return ["class", "to train on" if _official(summary) else "images", "share", "to test on"]
+
+
 def class_rows(summary: dict[str, Any]) -> list[list[str]]:
-    """A row for every class, the largest first."""
-    total = summary["images"]
-    rows = sorted(summary["classes"].items(), key=lambda x: -x[1]["images"])
-    return [
-        [name, str(n["images"]), percent(n["images"] / total), str(n["test"])] for name, n in rows
-    ]
+    """A row for every class, the largest first.
+
+    Images of an official test split are counted apart: its shares are made by whoever made it.
+    """
+    apart = _official(summary)
+    counts = {
+        name: (n["images"] - apart * n["test"], n["test"]) for name, n in summary["classes"].items()
+    }
+    total = sum(n for n, _ in counts.values())
+    rows = sorted(counts.items(), key=lambda x: -x[1][0])
+    return [[name, str(n), percent(n / max(1, total)), str(test)] for name, (n, test) in rows]
+
+
+def _official(summary: dict[str, Any]) -> bool:
+    return bool(summary["test"] == OFFICIAL)
 
 
 def sizes(summary: dict[str, Any]) -> str:

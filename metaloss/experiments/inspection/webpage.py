@@ -7,7 +7,7 @@ from typing import Any
 from metaloss.core import webpage
 from metaloss.core.metric_scale import MetricScale
 from metaloss.core.plot_style import Picture
-from metaloss.experiments.inspection.summary import class_rows, sizes
+from metaloss.experiments.inspection.summary import class_columns, class_rows, sizes
 
 PAIRS = 50  # that are listed
 
@@ -23,7 +23,8 @@ def page(
     sampled = [
         f"A sample of {summary['looked_at']} images was looked at for copies, sizes and damage."
     ]
-    columns = ("class", "images", "share", f"to test on ({summary['test']})")
+    *heads, last = class_columns(summary)
+    columns = (*heads, f"{last} ({summary['test']})")
     counts = [
         webpage.table(columns, class_rows(summary)),
         *([webpage.paragraph(f"Sizes: {sizes(summary)}.")] if summary["sizes"] else []),

@@ -278,7 +278,7 @@ def _few_shot(study: Study, table: Mapping[str, Any], engine: Local) -> FewShot:
             raise SettingsError(
                 f"{table['name']}: {registry.unknown_message('setting', key, known)}"
             )
-    family = changed(episodic_family.read(table["family"]), overrides)
+    family = changed(episodic_family.read(table["family"], overrides), overrides)
     episodes = open_episodes(family, engine.device)
     rates = tuple(map(float, table.get("rates") or study.rates)) or (family.inner.lr,)
     return FewShot(

@@ -25,6 +25,7 @@ from metaloss.search.settings import changed
 from metaloss.tasks.classifier_inputs import features_of, inputs_of
 from metaloss.tasks.episodic import Episodes
 from metaloss.tasks.episodic_family import TaskFamily, counts_in_words
+from metaloss.tasks.uneven import is_uneven
 
 FOLDS = 5  # where there are images enough
 FEWEST = 3  # folds, where a class has few images
@@ -161,7 +162,7 @@ def make_folds(
     dataset = with_groups(dataset, changes.get("groups", "") if family is None else family.groups)
     rows, copied = without_copies(dataset, taking_part(dataset, images))
     counts = list(map(len, rows))
-    as_is = family is None and "shots" not in changes and task_sizes.is_uneven(counts)
+    as_is = family is None and "shots" not in changes and is_uneven(counts)
     least = 1 if as_is else LEAST
     most = min(min(counts) // LEAST, *group_counts(dataset, rows))
     folds = folds or max(FEWEST, min(FOLDS, most))
@@ -192,7 +193,7 @@ def cut(dataset: Dataset | Files, rows: Pool, folds: int, key: Stream) -> tuple[
     Raises:
         DataError: groups, which are whole in one fold, leave a fold without a class.
     """
-    if isinstance(dataset, Dataset) and dataset.groups is not None:
+    if dataset.groups is not None:
         return _cut_groups(dataset, rows, folds, key)
     of_classes = [
         x[key.at("fold", c).permutation(len(x))].tensor_split(folds) for c, x in enumerate(rows)
@@ -202,12 +203,12 @@ def cut(dataset: Dataset | Files, rows: Pool, folds: int, key: Stream) -> tuple[
 
 def group_counts(dataset: Dataset | Files, rows: Pool) -> list[int]:
     """Of how many groups the images of each class are; of so many images where there are none."""
-    if not isinstance(dataset, Dataset) or dataset.groups is None:
+    if dataset.groups is None:
         return list(map(len, rows))
     return [len(dataset.groups[x].unique()) for x in rows]
 
 
-def _cut_groups(dataset: Dataset, rows: Pool, folds: int, key: Stream) -> tuple[Pool, ...]:
+def _cut_groups(dataset: Dataset | Files, rows: Pool, folds: int, key: Stream) -> tuple[Pool, ...]:
     """The images of every fold, every group whole in one of them.
 
     Raises:

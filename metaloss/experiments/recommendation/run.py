@@ -206,6 +206,7 @@ def start(
     device = resolve_device(recommendation.device)
     reporter.on_work("loading images", plain=False)
     images = _folds(recommendation, changes, device, reporter)
+    reporter.on_images(images.dataset, recommendation.data)
     if task_sizes.has_uneven_tasks(images.family):
         metric = _metric_as_is(images)
         requested = read_losses(losses, Path(runs), own, uneven=True, metric=metric)

@@ -8,31 +8,20 @@ from typing import Any
 from metaloss.core import registry
 from metaloss.data import datasets
 from metaloss.data.datasets._images import ImageOptions
-from metaloss.data.shapes import AS_IS, LongTail, ProportionalShots, as_toml, of_ways
+from metaloss.data.shapes import LongTail, ProportionalShots, as_toml, of_ways
 from metaloss.data.sizes import EpisodeShape, fits, most_val, nearest, reduced
 from metaloss.errors import DataError, SettingsError
 from metaloss.tasks import episodic_family, family_files
 from metaloss.tasks.episodic_family import TaskFamily
+from metaloss.tasks.uneven import FROM_DATA, as_is_settings
 
 # Of a task, at most, where no family says it: all ours, so that it takes minutes.
 WAYS = 10
 SHOTS = 10
 VAL = 100
-# The largest class has so many times the images of the smallest: then tasks are as uneven.
-UNEVEN = 2
-METRIC = "balanced_accuracy"  # of uneven tasks, where none is named
 
 # Of every fold: how many images each class has in it, and outside.
 FoldSizes = Sequence[tuple[Sequence[int], Sequence[int]]]
-
-
-def is_uneven(counts: Sequence[int]) -> bool:
-    """Whether classes are so uneven that tasks are drawn as the data are.
-
-    >>> is_uneven([120, 45, 18]), is_uneven([30, 25, 20])
-    (True, False)
-    """
-    return max(counts) >= UNEVEN * min(counts)
 
 
 def uneven_family(spec: str, classes: int, folds: int) -> TaskFamily:
@@ -43,8 +32,7 @@ def uneven_family(spec: str, classes: int, folds: int) -> TaskFamily:
         classes: how many it has.
         folds: of as many parts one is left to validate on.
     """
-    shots = {"kind": AS_IS, "share": round(1 - 1 / folds, 3)}
-    sizes = {"ways": min(WAYS, classes), "shots": shots, "val": AS_IS, "metric": METRIC}
+    sizes = as_is_settings(min(WAYS, classes), round(1 - 1 / folds, 3))
     return episodic_family.of({"dataset": spec, **sizes}, _name(spec), spec)
 
 
@@ -143,6 +131,6 @@ def named_family(spec: str) -> TaskFamily:
 
 def without_family(spec: str) -> bool:
     """Whether a name is a folder's, a file's or a data set's for which no family is written."""
-    return spec.startswith(episodic_family.FROM_DATA) or (
+    return spec.startswith(FROM_DATA) or (
         spec in datasets.names() and spec not in family_files.names()
     )

@@ -25,8 +25,8 @@ from metaloss.experiments.recommendation.folds import (
     taking_part,
     without_copies,
 )
-from metaloss.experiments.recommendation.task_sizes import is_uneven
 from metaloss.experiments.recommendation_by_training.settings import TrainingRecommendation
+from metaloss.tasks.uneven import is_uneven
 from metaloss.training.defaults import decided, epoch_length
 from metaloss.training.images import (
     Shares,
@@ -129,7 +129,7 @@ class TrainingFolds:
 
     def _inner(self, rows: Pool, key: Stream) -> tuple[Pool, ...]:
         """Inner parts; one may lack a class whose groups are few."""
-        groups = self.dataset.groups if isinstance(self.dataset, Dataset) else None
+        groups = self.dataset.groups
         if groups is None:
             return cut(self.dataset, rows, self.splits, key)
         return tuple(parts_of_groups(rows, groups, [1] * self.splits, repr((key.seed, key.path))))
@@ -173,11 +173,8 @@ def open_folds(
     dataset = images.dataset
     if isinstance(dataset, Scenes):
         raise DataError(f"{asked.data} has classes of pixels; recommend takes those of images")
-    if asked.groups and not isinstance(dataset, Dataset):
-        raise DataError(f"{asked.data}: groups are for images that fit into memory: resident")
-    if isinstance(dataset, Dataset):
-        dataset = with_groups(dataset, asked.groups)
-        images = replace(images, dataset=dataset)
+    dataset = with_groups(dataset, asked.groups)
+    images = replace(images, dataset=dataset)
     rows: Pool = taking_part(dataset, asked.images)
     copies: list[str] = []
     if isinstance(dataset, Dataset):

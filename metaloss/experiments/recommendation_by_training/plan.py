@@ -11,7 +11,6 @@ from metaloss.core.formatting import clock, counted
 from metaloss.core.metric_scale import MetricScale
 from metaloss.core.streams import Stream
 from metaloss.experiments.comparison.losses import ComparedLoss
-from metaloss.experiments.recommendation.task_sizes import METRIC
 from metaloss.experiments.recommendation_by_training.candidates import candidates
 from metaloss.experiments.recommendation_by_training.choice import Choosing
 from metaloss.experiments.recommendation_by_training.folds import Part, TrainingFolds
@@ -25,6 +24,7 @@ from metaloss.experiments.recommendation_by_training.trainings import (
 )
 from metaloss.inner.metrics import Metric, scale_of
 from metaloss.tasks.single_training import seconds_of_training
+from metaloss.tasks.uneven import METRIC
 from metaloss.training.losses import name_losses
 from metaloss.training.models import build, check_batch
 from metaloss.training.schedule import make_schedule

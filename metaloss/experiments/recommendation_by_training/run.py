@@ -96,6 +96,7 @@ def start(
     device = resolve_device(asked.device)
     reporter.on_work("loading images", plain=False)
     folds = open_folds(asked, training, device)
+    reporter.on_images(folds.dataset, asked.data)
     if folds.copies:
         copies = summary.copies_in_words(folds)
         reporter.on_warning(
