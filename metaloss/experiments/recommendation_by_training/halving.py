@@ -33,7 +33,7 @@ class HalvingStage:
 # Most candidates are far from the best, which short trainings tell; the last few deserve the work.
 STAGES = (
     HalvingStage(0.25, splits=1, keep=1 / 3),
-    HalvingStage(0.5, splits=1, keep=1 / 3),
+    HalvingStage(0.5, splits=1, keep=1 / 4),
     HalvingStage(keep=1 / 3),
     HalvingStage(repeats=2),
 )
