@@ -22,7 +22,7 @@ th:first-child, td:first-child { text-align: left } thead th { border-bottom: 2p
 div.wide { overflow-x: auto } img { max-width: 100%; height: auto } figure { margin: 1.5rem 0 }
 td img { display: inline-block; width: 4.5rem; margin-right: 0.8rem; vertical-align: middle }
 figcaption, .note { color: #555; font-size: 0.9rem }
-pre { background: #f5f5f5; padding: 0.8rem; overflow-x: auto }
+pre { background: #f5f5f5; padding: 0.8rem; white-space: pre-wrap; overflow-wrap: anywhere }
 </style></head><body>
 <h1>$title</h1>
 $body

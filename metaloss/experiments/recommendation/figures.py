@@ -59,16 +59,20 @@ def gains(
     axis.set(xlabel=f"{scale.title}: difference from cross-entropy{scale.unit_label}")
     axis.grid(axis="x", color="0.9", lw=0.6)
     axis.set_axisbelow(True)
-    return [Picture("gains", _caption(scale, certainty), *render(figure))]
+    return [Picture("gains", _caption(scale, certainty, len(drawn) > 1), *render(figure))]
 
 
-def _caption(scale: MetricScale, certainty: float) -> str:
+def _caption(scale: MetricScale, certainty: float, several: bool) -> str:
+    others = (
+        "; single losses (blue circles) and what is no loss (orange squares) are not corrected for "
+        "their number"
+        if several
+        else ""
+    )
     less = "" if scale.maximise else " Less is better: what helps lies left of 0."
     return (
-        f"Differences from cross-entropy on held-out images, with {100 * certainty:g} % intervals. "
-        "The choice (grey diamond), made anew without each fold's images, decides; single losses "
-        "(blue circles) and what is no loss (orange squares) are not corrected for their number."
-        f"{less}"
+        f"Difference from cross-entropy on held-out images, with {100 * certainty:g} % interval. "
+        f"The choice (grey diamond), made anew without each fold's images, decides{others}.{less}"
     )
 
 

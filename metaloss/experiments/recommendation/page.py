@@ -12,6 +12,7 @@ from metaloss.data.datasets import Dataset
 from metaloss.data.datasets._files import Files
 from metaloss.data.thumbnails import png_thumbnail
 from metaloss.experiments.recommendation import figures
+from metaloss.experiments.recommendation.text import LEVEL
 
 FILE = "report.html"
 SIDE = 96  # pixels of a thumbnail
@@ -93,7 +94,7 @@ def _title(summary: Mapping[str, Any]) -> str:
 
 def _answer(summary: Mapping[str, Any]) -> list[str]:
     """The answer in plain words, the classes behind it, the command, and the code."""
-    parts = [_part(x["label"], x["text"]) for x in summary.get("answer", [])]
+    parts = [part for x in summary.get("answer", []) for part in _part(x, summary["recognised"])]
     if not parts:  # the user stopped
         parts = [*map(webpage.paragraph, summary["sentences"])]
     command = summary.get("train") or ""
@@ -101,15 +102,16 @@ def _answer(summary: Mapping[str, Any]) -> list[str]:
     code = "\n".join(summary["code"])
     return [
         *parts,
-        *([_table(summary["recognised"])] if summary.get("recognised") else []),
         *([webpage.paragraph("The command:"), webpage.preformatted(command)] if command else []),
         *([webpage.paragraph("In Python:"), webpage.preformatted(code)] if code else []),
     ]
 
 
-def _part(label: str, words: str) -> str:
-    """A part of the answer under its label."""
-    return f"<p><strong>{webpage.text(label.capitalize())}.</strong> {webpage.text(words)}</p>"
+def _part(part: Mapping[str, str], recognised: Sequence[Mapping[str, str]]) -> list[str]:
+    """A part of the answer under its label; below the one on what is reached its classes."""
+    label, words = webpage.text(part["label"].capitalize()), webpage.text(part["text"])
+    classes = recognised and part["label"] in LEVEL
+    return [f"<p><strong>{label}.</strong> {words}</p>", *([_table(recognised)] if classes else [])]
 
 
 def _notes(summary: Mapping[str, Any]) -> list[str]:

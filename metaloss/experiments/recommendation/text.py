@@ -11,6 +11,7 @@ from metaloss.experiments.recommendation.summary import LOSS
 
 WIDTH = 100  # of the answer, on wide terminals and in files
 SHOWN = 6  # rows of the table on a terminal; the files have all
+LEVEL = ("gain", "reached")  # labels of the part that says what is reached, and in which classes
 NARROW = 30  # columns that a text needs beside its label
 
 
@@ -59,7 +60,7 @@ def answer_lines(summary: dict[str, Any], width: int | None = None) -> list[str]
     shown = []
     for part in summary["answer"]:
         shown += labelled(part["label"], part["text"], width)
-        if part["label"] in ("gain", "reached"):
+        if part["label"] in LEVEL:
             table = record_table(summary["recognised"], width - INDENT)
             shown += [f"{'':{INDENT}}{line}" for line in table] if summary["recognised"] else []
     code = [summary["train"]] if summary.get("train") else summary["code"]
