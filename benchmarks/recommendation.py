@@ -39,7 +39,9 @@ from recommendation_truth import Case, recommend, search, truths
 from simulated_images import KINDS, images
 from timing import machine, table
 
+from metaloss.core.metric_scale import ACCURACY
 from metaloss.core.streams import Stream
+from metaloss.experiments.recommendation.verdict import ScoreGain, worth_searching
 
 # Small, so that a repetition takes seconds; the tests make it smaller.
 SMALL: dict[str, Any] = {
@@ -49,6 +51,9 @@ SMALL: dict[str, Any] = {
     "rates": (0.1, 0.3, 1.0, 3.0),
     "classifier": {"kind": "mlp", "hidden": [16]},
 }
+
+
+GAIN = 0.02  # of a search that is worth it
 
 
 @dataclass(frozen=True)
@@ -61,7 +66,6 @@ class Outcome:
         gain: what was said of choosing so: mean, lowest and highest.
         truth: of what is best on all the user's images, over cross-entropy.
         seconds: of the recommendation.
-        worth: whether it said that a search is worth it.
         searched: what a search gained, over cross-entropy at its best; None where none was tried.
         best: what is best on all the user's images.
         losses: what was said of choosing among losses alone: mean, lowest and highest.
@@ -74,7 +78,6 @@ class Outcome:
     gain: tuple[float, float, float]
     truth: float
     seconds: float
-    worth: bool = False
     searched: float | None = None
     best: str = ""
     losses: tuple[float, float, float] = (0.0, 0.0, 0.0)
@@ -126,7 +129,6 @@ def _outcome(case: Case, gains: Sequence[float], seconds: float) -> Outcome:
         _ends(asdict(advice.gain)),
         gains[0],
         seconds,
-        said["worth"],
         gains[2] if len(gains) > 2 else None,
         case.final.winner,
         _ends(said),
@@ -163,18 +165,23 @@ class Plan:
         # Seed by seed: where it is stopped, all rows have equally many.
         for seed in self.seeds:
             for kind, n in self.rows:
-                key = (kind, n, seed, self.generations, self.fitted)
+                key = self._key(kind, n, seed)
                 if key in kept:
                     continue
-                kept[key] = repetition(kind, n, seed, SMALL, self.generations, self.fitted)
+                kept[key] = repetition(kind, n, seed, SMALL, key[3], self.fitted)
                 if self.store:
                     line = json.dumps([key, asdict(kept[key])])
                     with self.store.open("a") as file:
                         file.write(line + "\n")
         return {
-            (kind, n): [kept[kind, n, seed, self.generations, self.fitted] for seed in self.seeds]
+            (kind, n): [kept[self._key(kind, n, seed)] for seed in self.seeds]
             for kind, n in self.rows
         }
+
+    def _key(self, kind: str, n: int, seed: int) -> tuple[str, int, int, int, bool]:
+        # Nothing can be found where images tell nothing.
+        generations = 0 if KINDS[kind].hopeless else self.generations
+        return kind, n, seed, generations, self.fitted
 
     def _kept(self) -> dict[tuple[Any, ...], Outcome]:
         if self.store is None or not self.store.exists():
@@ -197,10 +204,37 @@ def row(kind: str, n: int, found: list[Outcome]) -> dict[str, Any]:
         "gain": sum(x.gain[0] for x in found) / len(found),
         "truth": sum(x.truth for x in found) / len(found),
         "truth_within": sum(within),
-        "worth": sum(x.worth for x in found),
-        "searched": [x.searched for x in found if x.searched is not None],
+        "worth": sum(map(said_worth, found)),
+        **of_searches(kind, found),
         "losses": sorted({x.name for x in named}),
         "seconds": sorted(x.seconds for x in found)[len(found) // 2],
+    }
+
+
+def said_worth(outcome: Outcome) -> bool:
+    """Whether a search is called worth it, by the rule that stands today."""
+    return worth_searching(ScoreGain(*outcome.losses), ACCURACY)
+
+
+def of_searches(kind: str, found: Sequence[Outcome]) -> dict[str, Any]:
+    """What searches gained, and whether what was said of them was right.
+
+    Args:
+        kind: of the images.
+        found: the repetitions.
+    """
+    hopeless = KINDS[kind].hopeless
+    tried = [x for x in found if hopeless or x.searched is not None]
+    gains = [0.0 if hopeless else x.searched or 0.0 for x in tried]
+    worth = list(map(said_worth, tried))
+    pairs = list(zip(gains, worth, strict=True))
+    return {
+        "searches": 0 if hopeless else len(tried),
+        "searched": sum(gains) / len(gains) if gains else None,
+        "none": sum(gain <= 0 for gain in gains),
+        "none_said_no": sum(gain <= 0 and not said for gain, said in pairs),
+        "much": sum(gain >= GAIN for gain in gains),
+        "much_said_yes": sum(gain >= GAIN and said for gain, said in pairs),
     }
 
 
@@ -215,6 +249,8 @@ HEAD = (
     "true gain within the interval",
     "search worth it",
     "a search gained",
+    "said no where it gained nothing",
+    "said yes where it gained 2 points",
     "named",
     "seconds",
 )
@@ -233,7 +269,9 @@ def cells(row: dict[str, Any]) -> list[Any]:
         f"{100 * row['truth']:+.1f}",
         f"{row['truth_within'] / n:.1%}",
         f"{row['worth']} ({row['worth'] / n:.1%})",
-        ", ".join(f"{100 * x:+.1f}" for x in row["searched"]) or "–",
+        "–" if row["searched"] is None else f"{100 * row['searched']:+.1f}",
+        f"{row['none_said_no']} of {row['none']}" if row["none"] else "–",
+        f"{row['much_said_yes']} of {row['much']}" if row["much"] else "–",
         ", ".join(row["losses"]),
         row["seconds"],
     ]

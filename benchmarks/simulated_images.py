@@ -53,6 +53,11 @@ class Kind:
         """Whether classes are."""
         return self.sizes != EVEN
 
+    @property
+    def hopeless(self) -> bool:
+        """Whether images tell nothing about their class: no loss gains anything on new ones."""
+        return self.contrast == 0
+
     def counts(self, n: int) -> list[int]:
         """Images of each class where the largest has n."""
         return [round(n * share) for share in self.sizes]

@@ -495,6 +495,22 @@ def test_the_benchmark_of_recommendations_counts_what_was_named(advisor):
     assert advisor.cells(row)[:5] == ["outliers", 40, 3, "2 (66.7%)", 1]
 
 
+def test_what_is_said_of_a_search_is_set_beside_what_one_gained(advisor):
+    said = {True: (0.02, 0.01, 0.03), False: (0.001, -0.01, 0.012)}
+    cases = [(True, 0.03), (True, 0.025), (False, 0.02), (True, 0.0), (False, -0.01), (False, 0.01)]
+    found = [
+        advisor.Outcome("ce", False, (0, 0, 0), 0, 1, searched=gain, losses=said[worth])
+        for worth, gain in [*cases, (True, None)]
+    ]
+    row = advisor.row("plain", 40, found)
+    assert (row["worth"], row["searches"]) == (4, 6)
+    assert (row["much"], row["much_said_yes"], row["none"], row["none_said_no"]) == (3, 2, 2, 1)
+    assert row["searched"] == pytest.approx(0.075 / 6)
+    # Images that tell nothing need no search.
+    row = advisor.row("noise", 40, found[-1:] * 3)
+    assert (row["searches"], row["none"], row["none_said_no"], row["much"]) == (0, 3, 0, 0)
+
+
 def test_the_training_benchmark_prints_both_loops(printed):
     (row,) = json.loads(printed("training", "--quick", "--json"))
     assert row["model"] == "convnet"

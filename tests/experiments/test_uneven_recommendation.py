@@ -413,14 +413,14 @@ def test_a_table_of_numbers_has_no_thumbnails(tmp_path):
 
 @pytest.mark.parametrize(
     ("low", "high", "worth"),
-    [(0.01, 0.05, True), (0.001, 0.009, False), (-0.01, 0.05, False), (0.0, 0.0, False)],
+    [(0.01, 0.05, True), (0.003, 0.009, True), (0.001, 0.05, False), (0.0, 0.0, False)],
 )
 def test_a_search_is_worth_it_where_losses_gain_more_than_chance(low, high, worth):
     gain = ScoreGain((low + high) / 2, low, high)
     text = sentences.search_in_words(gain, BALANCED, "mae")
     assert worth_searching(gain, BALANCED) == worth == ("may be worth it" in text)
     assert ("is not worth it" in text) == (not worth)
-    if worth:
+    if worth and low == 0.01:
         assert (
             "the losses tried gain +3.0 points (80 % interval +1.0 to +5.0) over cross-entropy at "
             "its best number of steps" in text
@@ -430,7 +430,7 @@ def test_a_search_is_worth_it_where_losses_gain_more_than_chance(low, high, wort
 
 def test_what_a_search_could_gain_is_of_losses_alone_on_held_out_images(advice):
     search = advice.summary["search"]
-    assert search["worth"] == (search["low"] > 0 and search["mean"] >= 0.01)
+    assert search["worth"] == (search["low"] >= 0.002)
     with (advice.folder / "per_task.csv").open() as file:
         value = {
             (int(x["fold"]), x["loss"], int(x["task"])): float(x["balanced_accuracy"])

@@ -22,6 +22,8 @@ from metaloss.inner.observers import Measures
 
 # Of the interval that says whether a search is worth it: no in nine of ten cases without a gain.
 SEARCH_CERTAINTY = 0.8
+# What its low end must reach, as a share of what is negligible: a fifth of a point of accuracy.
+SEARCH_LEAST = 0.1
 CELLS = 40_000_000  # images times resamples, at most
 
 
@@ -191,13 +193,13 @@ def accuracy(folds: Sequence[Measures]) -> float:
 
 
 def worth_searching(gain: ScoreGain, scale: MetricScale) -> bool:
-    """Whether a search may be worth it: the losses tried gain more than chance, and enough.
+    """Whether a search may be worth it: even the least that the losses tried may gain is a gain.
 
     Args:
         gain: of choosing among losses alone.
         scale: how scores are shown.
     """
-    return gain.low > 0 and gain.mean >= scale.negligible / 2
+    return gain.low >= SEARCH_LEAST * scale.negligible
 
 
 @dataclass(frozen=True)
