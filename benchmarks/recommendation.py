@@ -29,13 +29,14 @@ repetition on a line and goes on where it was stopped.
 import argparse
 import json
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from recommendation_truth import Case, recommend, search, truths
+from recommendation_truth import CE, Case, recommend, search, truths
 from simulated_images import KINDS, images
 from timing import machine, table
 
@@ -51,8 +52,6 @@ SMALL: dict[str, Any] = {
     "rates": (0.1, 0.3, 1.0, 3.0),
     "classifier": {"kind": "mlp", "hidden": [16]},
 }
-
-
 GAIN = 0.02  # of a search that is worth it
 
 
@@ -62,12 +61,12 @@ class Outcome:
 
     Attributes:
         name: of what is recommended.
-        evidence: whether it is something else than cross-entropy.
+        evidence: whether these images are evidence for it.
         gain: what was said of choosing so: mean, lowest and highest.
-        truth: of what is best on all the user's images, over cross-entropy.
+        truth: of that, over cross-entropy.
         seconds: of the recommendation.
         searched: what a search gained, over cross-entropy at its best; None where none was tried.
-        best: what is best on all the user's images.
+        judged: what was judged: the best on all the user's images, or the loss expected to help.
         losses: what was said of choosing among losses alone: mean, lowest and highest.
         loss_truth: of the best loss.
         rows: what every row of the table said: mean, lowest and highest.
@@ -79,7 +78,7 @@ class Outcome:
     truth: float
     seconds: float
     searched: float | None = None
-    best: str = ""
+    judged: str = ""
     losses: tuple[float, float, float] = (0.0, 0.0, 0.0)
     loss_truth: float = 0.0
     rows: dict[str, tuple[float, float, float]] | None = None
@@ -112,12 +111,12 @@ def repetition(
     return _outcome(case, truths(case, evolved), seconds)
 
 
-def _outcome(case: Case, gains: Sequence[float], seconds: float) -> Outcome:
+def _outcome(case: Case, gains: dict[str, float], seconds: float) -> Outcome:
     """What a repetition is counted by.
 
     Args:
         case: the recommendation.
-        gains: on fresh images: of the best, of the best loss, of an evolved one.
+        gains: on fresh images, as `truths` gives them.
         seconds: of the recommendation.
     """
     advice = case.advice
@@ -127,12 +126,12 @@ def _outcome(case: Case, gains: Sequence[float], seconds: float) -> Outcome:
         advice.name,
         advice.evidence,
         _ends(asdict(advice.gain)),
-        gains[0],
+        gains["judged"],
         seconds,
-        gains[2] if len(gains) > 2 else None,
-        case.final.winner,
+        gains.get("evolved"),
+        case.judged,
         _ends(said),
-        gains[1],
+        gains["loss"],
         {name: _ends(gain) for name, gain in rows.items()},
     )
 
@@ -192,13 +191,14 @@ class Plan:
 
 def row(kind: str, n: int, found: list[Outcome]) -> dict[str, Any]:
     """The rates of one kind of images."""
-    named = [x for x in found if x.evidence]
+    named = [x for x in found if x.name != CE]
     within = [x.gain[1] <= x.truth <= x.gain[2] for x in found]
     return {
         "images": kind,
         "per_class": n,
         "repetitions": len(found),
         "recommended": len(named),
+        "with_evidence": sum(x.evidence for x in named),
         "truly_better": sum(x.truth > 0 for x in named),
         "worse": sum(x.truth < 0 for x in named),
         "gain": sum(x.gain[0] for x in found) / len(found),
@@ -206,7 +206,7 @@ def row(kind: str, n: int, found: list[Outcome]) -> dict[str, Any]:
         "truth_within": sum(within),
         "worth": sum(map(said_worth, found)),
         **of_searches(kind, found),
-        "losses": sorted({x.name for x in named}),
+        "losses": Counter(x.name.partition("(")[0].strip() for x in named),
         "seconds": sorted(x.seconds for x in found)[len(found) // 2],
     }
 
@@ -242,8 +242,10 @@ HEAD = (
     "images",
     "per class",
     "repetitions",
-    "another loss named",
-    "of these truly better",
+    "another named",
+    "of these with evidence",
+    "truly better",
+    "truly worse",
     "gain said",
     "true gain",
     "true gain within the interval",
@@ -264,7 +266,9 @@ def cells(row: dict[str, Any]) -> list[Any]:
         row["per_class"],
         n,
         f"{row['recommended']} ({row['recommended'] / n:.1%})",
+        row["with_evidence"],
         row["truly_better"],
+        row["worse"],
         f"{100 * row['gain']:+.1f}",
         f"{100 * row['truth']:+.1f}",
         f"{row['truth_within'] / n:.1%}",
@@ -272,7 +276,7 @@ def cells(row: dict[str, Any]) -> list[Any]:
         "–" if row["searched"] is None else f"{100 * row['searched']:+.1f}",
         f"{row['none_said_no']} of {row['none']}" if row["none"] else "–",
         f"{row['much_said_yes']} of {row['much']}" if row["much"] else "–",
-        ", ".join(row["losses"]),
+        ", ".join(f"{name} {count}" for name, count in row["losses"].most_common()),
         row["seconds"],
     ]
 

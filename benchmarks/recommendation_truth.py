@@ -17,9 +17,10 @@ from metaloss.data.datasets import Dataset
 from metaloss.engines.local import Local
 from metaloss.evaluation.episode_evaluation import EpisodeEvaluation
 from metaloss.evaluation.tuning import Setting
-from metaloss.experiments.recommendation import folds, rivals, run, verdict
+from metaloss.experiments.recommendation import folds, losses, rivals, run, verdict
 from metaloss.experiments.recommendation.run import Advice
 from metaloss.experiments.recommendation.selection import LossChoice
+from metaloss.experiments.recommendation.verdict import Verdict
 from metaloss.losses.base import Losses
 from metaloss.search import winner
 from metaloss.tasks import episodic, step_counts
@@ -30,6 +31,9 @@ CE = "ce"
 DATA = "folder:simulated"
 STEPS = (20, 40)  # among which the strongest cross-entropy is sought; fewer than usual
 TRUTH = 64  # tasks
+# Of the usual losses, so that a repetition takes seconds.
+USUAL = ("label_smoothing",)
+USUAL_UNEVEN = ("class_weights", "logit_adjustment")
 RESAMPLES = 500  # of images, for an interval; fewer than usual
 FRESH_VAL = 50  # fresh images per class that a task validates on
 # Tasks of a search, which trains as cross-entropy does best.
@@ -53,6 +57,7 @@ class Case:
         options: of the recommendation.
         advice: what was recommended.
         final: the choice on all images, with every loss as it was tuned.
+        verdict: what follows from that and from the folds.
     """
 
     kind: str
@@ -61,11 +66,14 @@ class Case:
     options: dict[str, Any]
     advice: Advice
     final: LossChoice
+    verdict: Verdict
 
     @property
-    def best_loss(self) -> str:
-        """The loss that is best on all the user's images, whatever is no loss."""
-        return max(self.final.settings, key=lambda name: self.final.scores[name])
+    def judged(self) -> str:
+        """What the gain that is said is about: what is best on all the user's images, or the loss
+        that was expected to help.
+        """
+        return self.verdict.loss if self.verdict.expected else self.final.winner
 
 
 @contextmanager
@@ -90,48 +98,50 @@ def recommend(
         options: of the recommendation.
         fitted: whether methods that are no networks are candidates, where rivals are.
     """
-    seen: list[LossChoice] = []
+    seen: list[tuple[LossChoice, Verdict]] = []
     decide = run.decide
 
-    def keep(final: LossChoice, results: Any) -> Any:
-        seen.append(final)
-        return decide(final, results)
+    def keep(final: LossChoice, *rest: Any) -> Verdict:
+        seen.append((final, decide(final, *rest)))
+        return seen[-1][1]
 
     with (
         tempfile.TemporaryDirectory() as folder,
         simulated(data),
         patch.object(run, "decide", keep),
         patch.object(rivals, "available", lambda: fitted),
+        patch.object(losses, "LOSSES", USUAL),
+        patch.object(losses, "UNEVEN_LOSSES", USUAL_UNEVEN),
         patch.object(verdict, "CELLS", RESAMPLES * int((~data.test).sum())),
     ):
         advice = metaloss.recommend(DATA, KINDS[kind].losses, out=folder, seed=seed, **options)
-    return Case(kind, data, seed, options, advice, seen[0])
+    return Case(kind, data, seed, options, advice, *seen[0])
 
 
-def truths(case: Case, evolved: tuple[Losses, Setting] | None = None) -> list[float]:
-    """The gains over cross-entropy on fresh images: of what is best on all the user's images, of
-    the best loss, and of an evolved one where there is one.
+def truths(case: Case, evolved: tuple[Losses, Setting] | None = None) -> dict[str, float]:
+    """The gains over cross-entropy on fresh images: of what is judged, of the best loss, and of an
+    evolved one where there is one.
 
     All train on tasks of the user's images.
     """
     final = case.final
-    tried = [(final.losses[name], final.settings[name]) for name in (CE, case.best_loss)]
-    tried += [evolved] if evolved else []
+    tried = {name: (final.losses[name], final.settings[name]) for name in (CE, final.best_loss)}
+    if case.judged in final.losses:
+        tried[case.judged] = final.losses[case.judged], final.settings[case.judged]
+    if evolved:
+        tried["evolved"] = evolved
     with Local() as engine:
         evaluation = EpisodeEvaluation(engine, fresh_episodes(case), Stream(0).at("truth"))
-        measured = evaluation.test_each([x for x, _ in tried], [x for _, x in tried], TRUTH)
-        scores = [x.score.double().nan_to_num(nan=0.0).mean() for x in measured if x is not None]
-        best = scores[1]
-        if final.winner in final.rivals:
-            (of_rival,) = rivals.measure_rivals(
-                evaluation,
-                {final.winner: final.rivals[final.winner]},
-                final.losses[CE],
-                final.settings[CE],
-                TRUTH,
-            ).values()
-            best = of_rival.score.double().nan_to_num(nan=0.0).mean()
-    return [float(x - scores[0]) for x in (best, *scores[1:])]
+        losses_of, settings_of = zip(*tried.values(), strict=True)
+        found = dict(zip(tried, evaluation.test_each(losses_of, settings_of, TRUTH), strict=True))
+        if case.judged in final.rivals:
+            rival = {case.judged: final.rivals[case.judged]}
+            found |= rivals.measure_rivals(
+                evaluation, rival, final.losses[CE], final.settings[CE], TRUTH
+            )
+    scores = {k: x.score.double().nan_to_num(nan=0.0).mean() for k, x in found.items() if x}
+    names = {"judged": case.judged, "loss": final.best_loss, "evolved": "evolved"}
+    return {k: float(scores[name] - scores[CE]) for k, name in names.items() if name in scores}
 
 
 def fresh_episodes(case: Case) -> Episodes:

@@ -23,7 +23,6 @@ EVEN = (1.0, 1.0, 1.0, 1.0)
 LONG_TAIL = (1.0, 0.5, 0.22, 0.11)
 PUBLISHED = ("mae", "mse", "gce", "focal", "label_smoothing")
 SCALED = ("0.5 * -y * logp", "2 * -y * logp", "5 * -y * logp")
-FOR_UNEVEN = ("label_smoothing(alpha=0.1)", "class_weights", "logit_adjustment")
 
 
 @dataclass(frozen=True)
@@ -63,8 +62,8 @@ class Kind:
         return [round(n * share) for share in self.sizes]
 
 
-# Losses for uneven classes with their own parameters, and what is done to logits after training.
-WITH_OWN = (("tune", "rate+own"), ("rivals", True))
+# What is done to logits after training is a candidate, too.
+RIVALS = (("rivals", True),)
 KINDS = {
     "outliers": Kind(odd=4),
     "few_outliers": Kind(odd=12),
@@ -72,9 +71,9 @@ KINDS = {
     "plain": Kind(contrast=15.0),
     "noise": Kind(contrast=0.0),
     "worse": Kind(("c1_printed", "r1_printed", "focal(gamma=20)")),
-    "long_tail": Kind(FOR_UNEVEN, (90,), LONG_TAIL, 15.0, options=WITH_OWN),
+    "long_tail": Kind(("usual",), (90,), LONG_TAIL, 15.0, options=RIVALS),
     "uneven_alike": Kind(SCALED, (90,), LONG_TAIL, 15.0),
-    "uneven_noise": Kind(FOR_UNEVEN, (90,), LONG_TAIL, 0.0, options=WITH_OWN),
+    "uneven_noise": Kind(("usual",), (90,), LONG_TAIL, 0.0, options=RIVALS),
     "wrong_labels": Kind(images=(200,), wrong=0.4, options=(("shots", 30),)),
 }
 

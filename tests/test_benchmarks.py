@@ -459,13 +459,31 @@ def test_the_truth_of_what_is_no_loss_is_its_own(load, shortest):
     name = "ce, prior correction"
     corrected = replace(case.final.rivals[name], value=3.0, score=1.0)
     of_loss, of_rival = (
-        replace(case.final, settings={"ce": case.final.settings["ce"]}, rivals=rivals)
+        replace(
+            case,
+            final=replace(case.final, settings={"ce": case.final.settings["ce"]}, rivals=rivals),
+            verdict=replace(case.verdict, expected=False),
+        )
         for rivals in ({}, {name: corrected})
     )
-    assert of.truths(replace(case, final=of_loss)) == [0.0, 0.0]
-    best, loss = of.truths(replace(case, final=of_rival))
-    assert best != 0
-    assert loss == 0
+    assert of.truths(of_loss) == {"judged": 0.0, "loss": 0.0}
+    gains = of.truths(of_rival)
+    assert of_rival.judged == name
+    assert gains["judged"] != 0
+    assert gains["loss"] == 0
+
+
+def test_the_truth_of_a_loss_that_was_expected_to_help_is_its_own(load, shortest):
+    of = load("recommendation_truth")
+    data = load("simulated_images").images("long_tail", 40, Stream(0))
+    case = of.recommend("long_tail", data, 0, {**shortest, "rivals": True})
+    name = "logit_adjustment_smoothed(tau=1, alpha=0.1)"
+    case = replace(case, verdict=replace(case.verdict, loss=name, expected=True))
+    only = {"ce": case.final.settings["ce"], name: case.final.settings[name]}
+    chosen = replace(case, final=replace(case.final, settings=only, rivals={}))
+    gains = of.truths(chosen)
+    assert gains["loss"] == 0
+    assert gains["judged"] != 0
 
 
 def test_a_searched_loss_is_measured_on_fresh_images_and_kept(
@@ -486,13 +504,9 @@ def test_the_benchmark_of_recommendations_counts_what_was_named(advisor):
         for name, gain, truth in (("mae", 0.05, 0.06), ("mse", 0.04, -0.01), ("ce", 0.0, 0.0))
     )
     row = advisor.row("outliers", 40, [right, wrong, none])
-    assert (row["recommended"], row["truly_better"], row["worse"], row["truth_within"]) == (
-        2,
-        1,
-        1,
-        2,
-    )
-    assert advisor.cells(row)[:5] == ["outliers", 40, 3, "2 (66.7%)", 1]
+    assert (row["recommended"], row["with_evidence"], row["truth_within"]) == (2, 2, 2)
+    assert (row["truly_better"], row["worse"]) == (1, 1)
+    assert advisor.cells(row)[:7] == ["outliers", 40, 3, "2 (66.7%)", 2, 1, 1]
 
 
 def test_what_is_said_of_a_search_is_set_beside_what_one_gained(advisor):
