@@ -1,5 +1,6 @@
 """The answer of `recommend` in plain words: what it says of which numbers, on one screen."""
 
+import shlex
 from dataclasses import replace
 
 import pytest
@@ -169,6 +170,16 @@ def test_the_answer_is_one_screen(found, search, classes):
 @pytest.mark.parametrize("kind", registry.names("metrics"))
 def test_every_metric_is_said_in_plain_words(kind):
     assert plain_words.metric_in_plain_words(replace(ACCURACY, kind=kind))
+
+
+def test_a_command_on_several_lines_is_one_for_the_shell():
+    command = "metaloss train --data 'folder:my scans' --loss 'mln(a = 1)' --set validation=0.0"
+    lines = text.command_lines(command, 40)
+    assert len(lines) == 3
+    assert max(map(len, lines)) <= 40
+    joined = "\n        ".join(lines).replace("\\\n", "")  # as a shell does
+    assert shlex.split(joined) == shlex.split(command)
+    assert text.command_lines(command, 100) == [command]
 
 
 def test_losses_with_words_are_published_ones_and_names_stay_printable():

@@ -38,7 +38,7 @@ class Evidence:
         losses: how many were tried beside cross-entropy.
         methods: how many were tried that are no loss.
         longer: cross-entropy's best rate and number of steps; None where it has that.
-        network: what was trained in the trial, in words; "" where it is what will be trained.
+        network: what was trained, in words; "" where there is no larger one to ask about.
         features: whether features took the place of the pixels.
         search: whether a search may be worth it; None where that was not asked.
     """
@@ -179,8 +179,7 @@ def _unknown(verdict: Verdict, evidence: Evidence) -> str:
         texts.append("A larger network, which was not tried, may do better still.")
     elif evidence.network:
         texts.append(
-            f"All of this is of {evidence.network}: a larger one reaches another level, and may "
-            "gain more or less."
+            f"All of this is of {evidence.network}; of a larger one, recommend --train MODEL tells."
         )
     return " ".join(texts)
 

@@ -174,6 +174,8 @@ def _answer(
     family = folded.family
     recalls = class_recalls(folded.dataset.classes, folds, folded.dataset.groups)
     shown = recalls if answers_decide(folds.scale) else []
+    features = folded.features is not None or isinstance(folded.dataset, Table)
+    small = f"a small network ({family.classifier['kind']}) that trains for seconds"
     evidence = Evidence(
         (folds.value(folds.of_loss(CE)), folds.value(folds.of_chosen())),
         shown,
@@ -181,8 +183,8 @@ def _answer(
         losses=len(final.settings) - 1,
         methods=len(folds.rivals),
         longer=final.late,
-        network=f"a small network ({family.classifier['kind']}) that trains for seconds",
-        features=folded.features is not None or isinstance(folded.dataset, Table),
+        network="" if features else small,
+        features=features,
         search=worth_searching(folds.of_losses_alone(), folds.scale),
     )
     return {

@@ -1,5 +1,6 @@
 """A recommendation as lines to print: what was tried, and then the answer on one screen."""
 
+import shlex
 import textwrap
 from collections.abc import Sequence
 from typing import Any
@@ -12,6 +13,7 @@ from metaloss.experiments.recommendation.summary import LOSS
 WIDTH = 100  # of the answer, on wide terminals and in files
 SHOWN = 6  # rows of the table on a terminal; the files have all
 LEVEL = ("gain", "reached")  # labels of the part that says what is reached, and in which classes
+CONTINUED = " \\"  # at the end of a command's line that is not the last
 NARROW = 30  # columns that a text needs beside its label
 
 
@@ -63,9 +65,30 @@ def answer_lines(summary: dict[str, Any], width: int | None = None) -> list[str]
         if part["label"] in LEVEL:
             table = record_table(summary["recognised"], width - INDENT)
             shown += [f"{'':{INDENT}}{line}" for line in table] if summary["recognised"] else []
-    code = [summary["train"]] if summary.get("train") else summary["code"]
-    labels = ["command" if summary.get("train") else "Python", *[""] * (len(code) - 1)]
-    return [*shown, *(f"{label:{INDENT}}{line}" for label, line in zip(labels, code, strict=True))]
+    if summary.get("train"):
+        return [*shown, *_beside("command", command_lines(summary["train"], width - INDENT))]
+    return [*shown, *_beside("Python", summary["code"])]
+
+
+def command_lines(command: str, width: int) -> list[str]:
+    """A command of a shell, on as many lines as it needs; the shell reads them as one.
+
+    >>> command_lines("metaloss train --loss 'a b' --lr 0.1", 26)
+    ['metaloss train --loss \\\\', "'a b' --lr 0.1"]
+
+    Args:
+        command: on one line.
+        width: of a line.
+    """
+    words = [shlex.quote(word) for word in shlex.split(command)]
+    lines = [words[0]]
+    for word in words[1:]:
+        if len(lines[-1]) + len(word) + len(CONTINUED) + 1 > width:
+            lines[-1] += CONTINUED
+            lines.append(word)
+        else:
+            lines[-1] += f" {word}"
+    return lines
 
 
 def labelled(label: str, text: str, width: int) -> list[str]:
@@ -85,8 +108,12 @@ def labelled(label: str, text: str, width: int) -> list[str]:
         break_long_words=False,
         break_on_hyphens=False,
     )
-    labels = [label, *[""] * (len(texts) - 1)]
-    return [f"{name:{INDENT}}{line}" for name, line in zip(labels, texts, strict=True)]
+    return _beside(label, texts)
+
+
+def _beside(label: str, lines: Sequence[str]) -> list[str]:
+    labels = [label, *[""] * (len(lines) - 1)]
+    return [f"{name:{INDENT}}{line}" for name, line in zip(labels, lines, strict=True)]
 
 
 def _table(summary: dict[str, Any], width: int | None) -> list[str]:
