@@ -107,8 +107,8 @@ def _advised(place: Path) -> dict[str, Any]:
     ce = rows["ce"]
     again = (
         "metaloss train --data folder:scans --loss ce --model "
-        f"mlp-{'-'.join(map(str, HIDDEN))} --lr {ce['lr']} --steps {ce['steps']} --batch 183 "
-        f"--metric {METRIC} --momentum 0 --schedule constant --set nesterov=false "
+        f"mlp-{'-'.join(map(str, HIDDEN))} --lr {ce['lr']} --steps {2 * ce['steps']} --batch 183 "
+        f"--metric {METRIC} --momentum 0 --set nesterov=false "
         "--set validation=0"
     )
     return {**about, RECOMMENDED: reached, TUNED: reached_by(place, again)}

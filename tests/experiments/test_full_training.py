@@ -13,6 +13,7 @@ from metaloss.evaluation.rivals.methods import METHODS
 from metaloss.evaluation.tuning import Setting
 from metaloss.experiments.recommendation.full_training import model_name, training_of
 from metaloss.tasks import episodic_family
+from metaloss.training.schedule import make_schedule
 
 SETTING = Setting(0.3, 40)
 FAST_FLAGS = {
@@ -35,9 +36,13 @@ def test_it_is_the_classifier_the_optimiser_and_the_length_that_were_judged():
     inner = {"momentum": 0.5, "nesterov": True, "weight_decay": 1e-3}
     training = training_of(family(inner=inner, metric="macro_f1"), 37, SETTING, None)
     assert training.model == "mlp-128-64", "the default of tasks"
-    assert (training.lr, training.steps, training.batch) == (0.3, 40, 37)
+    assert (training.lr, training.batch) == (0.3, 37)
     assert (training.momentum, training.nesterov, training.weight_decay) == (0.5, True, 1e-3)
-    assert (training.schedule, training.validation) == ("constant", 0)
+    assert training.validation == 0
+    schedule = make_schedule(training, 37)
+    rates = [0.3 * schedule.scale(step, []) for step in range(schedule.steps)]
+    assert sum(rates) == pytest.approx(40 * 0.3, rel=0.05), "as far as at a constant rate"
+    assert rates[-1] < 0.01 * max(rates)
     assert training.metric["kind"] == "macro_f1"
     assert training_of(family(inner={"batch": 8}), 37, SETTING, None).batch == 8
     adam = training_of(family(inner={"optimiser": "adam"}), 37, SETTING, None)

@@ -13,11 +13,17 @@ from metaloss.inner.loop import Inner
 from metaloss.tasks.episodic_family import TaskFamily
 from metaloss.training.settings import Training
 
+LONGER = 2  # times the steps, where the mean rate is half the highest
+
 
 def training_of(
     family: TaskFamily, images: int, setting: Setting, rival: RivalChoice | None
 ) -> Training | None:
     """The training, on all images; None where `train` has no such training.
+
+    Tasks train at a constant rate, and their mean does not show how much the last step of a single
+    training may be off. So this one's rate goes up and down to 0, over twice the steps: the sum of
+    its rates stays about the same.
 
     It has none for tasks that are not as the data are, for classifiers, courses of the rate or
     augmented versions that it does not know, and for methods that are no networks.
@@ -41,7 +47,7 @@ def training_of(
         size=family.size,
         background=family.background,
         max_pixels=family.max_pixels,
-        steps=setting.steps,
+        steps=LONGER * setting.steps,
         lr=setting.lr,
         batch=inner.batch or images,
         optimiser=inner.optimiser,
@@ -49,7 +55,7 @@ def training_of(
         nesterov=inner.nesterov if inner.optimiser == "sgd" else Training.nesterov,
         betas=inner.betas,
         weight_decay=inner.weight_decay,
-        schedule="constant",
+        schedule="one_cycle",
         metric=family.metric,
         validation=0,
     )
