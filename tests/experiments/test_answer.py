@@ -24,6 +24,11 @@ RECALLS = [
     ClassRecall("pullover", 120, 0.87, 0.81),
     ClassRecall("shirt", 18, 0.20, 0.57),
 ]
+COMMAND = (
+    "metaloss train --data folder:scans --model mlp-128-64 --loss "
+    "'logit_adjustment_smoothed(tau=1, alpha=0.1)' --lr 0.2 --batch 183 --steps 200 --metric "
+    "balanced_accuracy --momentum 0 --schedule constant --set nesterov=false --set validation=0.0"
+)
 EVIDENCE = Evidence(
     (0.56, 0.653), RECALLS, 183, losses=10, methods=9, network="a small network (mlp)", search=False
 )
@@ -37,6 +42,9 @@ def verdict(low, mean, high, loss="ce", **others):
 
 
 BETTER = verdict(0.077, 0.13, 0.183, "logit_adjustment")
+EXPECTED = replace(
+    verdict(0.044, 0.098, 0.152, "logit_adjustment_smoothed(tau=1, alpha=0.1)"), expected=True
+)
 UNKNOWN = verdict(-0.004, 0.057, 0.117)
 NOTHING = verdict(-0.012, 0.0, 0.008)
 SLIGHT = verdict(0.001, 0.009, 0.017, "mse")
@@ -51,7 +59,7 @@ def screen(found, evidence=EVIDENCE, width=None):
     summary = {
         "answer": answer.parts(found, evidence),
         "recognised": answer.recall_rows(evidence.recalls, found.evidence),
-        "train": "metaloss train --data folder:scans --loss ce --metric balanced_accuracy",
+        "train": COMMAND,
         "code": [],
     }
     return text.answer_lines(summary, width)
@@ -63,11 +71,14 @@ def test_a_gain_says_what_to_use_by_how_much_and_how_sure_it_is():
     assert parts["answer"].startswith("Train with the loss logit_adjustment in place of the usual")
     assert "learning rate 0.1, 200 training steps" in parts["answer"]
     assert "how frequent each class is, so that rare ones are not given up" in parts["answer"]
-    assert parts["gain"].endswith("65.3 % instead of 56.0 %, 13.0 points more.")
+    assert parts["gain"].endswith(
+        "65.3 % instead of 56.0 %, 13.0 points more. The price: pullover is recognised less often."
+    )
     assert "averaged over the classes" in parts["gain"]
     assert "between +7.7 and +18.3 points, with 95 % certainty" in parts["certain"]
     assert "With 18 images of shirt to test on" in parts["unknown"]
-    assert "is not worth it" in parts["search"]
+    assert "one that does better than the loss above" in parts["search"]
+    assert "known losses gain nothing" in said(UNKNOWN)["search"]
 
 
 def test_of_100_images_of_each_class_so_many_are_recognised():
@@ -89,7 +100,7 @@ def test_no_gain_is_said_plainly_with_what_can_be_excluded_and_what_would_help()
     parts = said(UNKNOWN)
     assert list(parts) == ["answer", "reached", "certain", "unknown", "helps", "search"]
     assert parts["answer"].startswith("Keep the usual loss, cross-entropy (the measure of error")
-    assert "10 other losses and 9 other methods were tried" in parts["answer"]
+    assert "Of 10 other losses and 9 other methods none helped on new images" in parts["answer"]
     assert "by -0.4 to +11.7 points" in parts["certain"]
     assert "a gain is possible, but 183 images cannot tell it from chance" in parts["certain"]
     assert "of shirt first (72 in place of 18 would halve" in parts["helps"]
@@ -155,7 +166,7 @@ def test_enough_images_leave_nothing_unknown_and_rankings_show_no_recalls():
     assert "More images" in said(NOTHING, replace(EVIDENCE, recalls=[]))["helps"]
 
 
-@pytest.mark.parametrize("found", [BETTER, SLIGHT, UNKNOWN, NOTHING], ids="abcd")
+@pytest.mark.parametrize("found", [BETTER, EXPECTED, SLIGHT, UNKNOWN, NOTHING], ids="abcde")
 @pytest.mark.parametrize("search", [None, False, True])
 @pytest.mark.parametrize("classes", [3, 40])
 def test_the_answer_is_one_screen(found, search, classes):
@@ -163,8 +174,8 @@ def test_the_answer_is_one_screen(found, search, classes):
     lines = screen(found, replace(EVIDENCE, search=search, recalls=recalls))
     assert len(lines) <= 24
     assert max(map(len, lines)) <= 100
-    assert lines[-1].startswith("command metaloss train ")
-    assert max(map(len, screen(found, EVIDENCE, 80)[:-1])) <= 80
+    assert any(line.startswith("command metaloss train ") for line in lines)
+    assert max(map(len, screen(found, EVIDENCE, 80))) <= 80
 
 
 @pytest.mark.parametrize("kind", registry.names("metrics"))

@@ -21,7 +21,8 @@ from metaloss.experiments.recommendation.rivals import setting_in_words
 from metaloss.experiments.recommendation.verdict import Verdict
 
 LOSS = "the measure of error that training reduces"
-CLASSES = 5  # that the answer shows, the rarest of them
+CLASSES = 4  # that the answer shows, the rarest of them
+PRICE = 0.05  # of a class's share that is lost: what is said
 ENOUGH = 0.95  # of recognised images: more than that leaves little to gain
 # Of a class: as many tell its recognised share to within a tenth (1.96² / 4 / 0.1²).
 ENOUGH_IMAGES = 100
@@ -111,9 +112,7 @@ def _keep(verdict: Verdict, evidence: Evidence) -> str:
         return f"{keep} It is best on all images together, though parts of them favour another."
     if verdict.gain.high < 0:
         return f"{keep} Choosing among {others} made answers on new images worse."
-    return (
-        f"{keep} {others} were tried; on new images none of them helped by more than chance does."
-    )
+    return f"{keep} Of {others} none helped on new images by more than chance does."
 
 
 def _level(verdict: Verdict, evidence: Evidence) -> str:
@@ -127,7 +126,16 @@ def _level(verdict: Verdict, evidence: Evidence) -> str:
         return f"{of_what}: {scale.text(ce)}."
     amount = f"{abs(scale.number(verdict.gain.mean)):.{scale.digits}f}{scale.unit}"
     more = "more" if scale.maximise else "less"
-    return f"{of_what}: {scale.text(chosen)} instead of {scale.text(ce)}, {amount} {more}."
+    gained = f"{of_what}: {scale.text(chosen)} instead of {scale.text(ce)}, {amount} {more}."
+    return gained + _price(evidence.recalls)
+
+
+def _price(recalls: Sequence[ClassRecall]) -> str:
+    """The class that is recognised less often than before, where that is no small thing."""
+    worst = max(recalls, key=lambda x: x.ce - x.chosen, default=None)
+    if worst is None or worst.ce - worst.chosen < PRICE:
+        return ""
+    return f" The price: {printable(worst.name)} is recognised less often."
 
 
 def _certainty(verdict: Verdict, evidence: Evidence) -> str:
@@ -171,9 +179,9 @@ def _unknown(verdict: Verdict, evidence: Evidence) -> str:
         if rarest.images < ENOUGH_IMAGES:
             images = counted(rarest.images, "image")
             texts.append(
-                f"With {images} of {printable(rarest.name)} to test on, the share of it that is "
-                f"recognised is known no better than the last column says; about {ENOUGH_IMAGES} "
-                "would tell it to within 10 of 100."
+                f"With {images} of {printable(rarest.name)} to test on, its recognised share is "
+                f"known no better than the last column says; about {ENOUGH_IMAGES} would tell it "
+                "to within 10 of 100."
             )
     if verdict.rival is not None and verdict.rival.kind == FITTED:
         texts.append("A larger network, which was not tried, may do better still.")
@@ -228,6 +236,11 @@ def _search(verdict: Verdict, evidence: Evidence) -> str:
     """Whether a search is worth it."""
     if evidence.search is None:
         return ""
+    if not evidence.search and verdict.changes and verdict.rival is None:
+        return (
+            "Letting the computer look for a new loss (metaloss evolve) is not worth it: it can "
+            "hardly be expected to find one that does better than the loss above."
+        )
     if not evidence.search:
         return (
             "Letting the computer look for a new loss (metaloss evolve) is not worth it: known "
@@ -235,8 +248,8 @@ def _search(verdict: Verdict, evidence: Evidence) -> str:
         )
     also = "" if verdict.evidence else ", as far as can be told"
     return (
-        "Letting the computer look for a new loss (metaloss evolve, minutes to hours) may be worth "
-        f"it: which loss is used makes a difference here{also}. Try the answer above first."
+        "Letting the computer look for a new loss (metaloss evolve) may be worth it: which loss is "
+        f"used makes a difference here{also}."
     )
 
 

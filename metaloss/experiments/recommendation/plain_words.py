@@ -6,18 +6,18 @@ from metaloss.experiments.comparison.losses import CE
 from metaloss.experiments.recommendation.rivals import RivalChoice
 
 LOSSES = {
-    "label_smoothing": "It lets the training be less sure of every single label.",
-    "focal": "It lets images count more that are still answered wrongly.",
-    "mse": "It reduces the squared error of the probabilities.",
-    "mae": "It trusts single labels less, which helps where some of them are wrong.",
-    "gce": "It trusts single labels less, which helps where some of them are wrong.",
-    "class_weights": "It lets every image of a rare class count more.",
-    "logit_adjustment": "It tells the training how frequent each class is, so that rare ones are "
-    "not given up.",
-    "logit_adjustment_smoothed": "It tells the training how frequent each class is, so that rare "
-    "ones are not given up, and to be less sure of every single label.",
+    "label_smoothing": "This one lets the training be less sure of every single label.",
+    "focal": "This one lets images count more that are still answered wrongly.",
+    "mse": "This one reduces the squared error of the probabilities.",
+    "mae": "This one trusts single labels less, which helps where some of them are wrong.",
+    "gce": "This one trusts single labels less, which helps where some of them are wrong.",
+    "class_weights": "This one lets every image of a rare class count more.",
+    "logit_adjustment": "This one tells the training how frequent each class is, so that rare ones "
+    "are not given up.",
+    "logit_adjustment_smoothed": "This one tells the training how frequent each class is, so that "
+    "rare ones are not given up, and to be less sure of every single label.",
 }
-ANY_LOSS = "It measures the errors, which the training reduces, in another way."
+ANY_LOSS = "This one measures the errors, which the training reduces, in another way."
 
 CHANGES = {
     "prior correction": "afterwards shift the answers towards the rare classes",
@@ -56,7 +56,7 @@ def loss_in_plain_words(name: str) -> str:
     """What a loss does, in a sentence.
 
     >>> loss_in_plain_words("class_weights")
-    'It lets every image of a rare class count more.'
+    'This one lets every image of a rare class count more.'
 
     Args:
         name: without its parameters.
