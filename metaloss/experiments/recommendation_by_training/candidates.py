@@ -10,7 +10,7 @@ from metaloss.experiments.recommendation_by_training.halving import Candidate
 from metaloss.losses.base import Losses
 
 CORRECTED = f"{CE}, prior correction"
-TAUS = (0.5, 1.0, 1.5, 2.0)  # of prior corrections; they cost no training
+TAUS = (0.5, 1.0, 1.5, 2.0, 3.0)  # of prior corrections; they cost no training
 # Of the usual rate, where no rates are given. The halving goes on beyond their ends.
 CE_FACTORS = (1 / 3, 1.0, 3.0)
 FACTORS = (1.0, 3.0)
