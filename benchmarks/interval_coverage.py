@@ -3,7 +3,7 @@
 Pools of images are simulated, tasks drawn from each, and two classifiers' logits on their
 validation images: an image is as hard for one as for the other, in every task that it is in. The
 true difference is the mean over many pools. An interval of 95 % should hold it for 93 to 97 % of
-the pools.
+the pools. Where the images of a patient are alike, it must draw patients in the place of images.
 
     python benchmarks/interval_coverage.py [--kinds "few tasks"] [--metrics accuracy auroc]
                                            [--pools 200] [--resamples 200]
@@ -40,6 +40,9 @@ class Kind:
         image: how much single images favour one loss, in every task.
         of_class: how much classes favour one loss, in every pool and task.
         common: the share of chance that both losses have in common.
+        group: images of each class that belong together, as those of one patient do.
+        of_group: how much groups favour one loss, in every task.
+        drawn_whole: whether the interval knows of the groups.
     """
 
     tasks: int = 20
@@ -48,6 +51,9 @@ class Kind:
     image: float = 0.3
     of_class: float = 0.0
     common: float = 0.0
+    group: int = 1
+    of_group: float = 0.0
+    drawn_whole: bool = False
 
 
 KINDS = {
@@ -61,6 +67,8 @@ KINDS = {
     "images favour one loss much": Kind(image=1.0),
     "classes favour one loss": Kind(of_class=0.5),
     "alike losses": Kind(common=0.9),
+    "patients of 6 images, counted as images": Kind(group=6, of_group=0.8),
+    "patients of 6 images, drawn whole": Kind(group=6, of_group=0.8, drawn_whole=True),
 }
 
 
@@ -71,6 +79,7 @@ class Drawn:
     tasks: Tasks
     ours: Tensor  # [T V C]
     theirs: Tensor
+    groups: Tensor | None
 
 
 def draw(key: Stream, kind: Kind, tasks: int) -> Drawn:
@@ -82,6 +91,9 @@ def draw(key: Stream, kind: Kind, tasks: int) -> Drawn:
     shown = clear * hot + 0.7 * key.at("alike").normal(len(label), WAYS)
     favoured = kind.image * key.at("favoured").normal(len(label), WAYS)
     favoured = favoured + kind.of_class * torch.linspace(-1, 1, WAYS)[label][:, None] * hot
+    groups = torch.arange(len(label)) // kind.group
+    of_groups = key.at("groups").normal(int(groups[-1]) + 1, WAYS)
+    favoured = favoured + kind.of_group * of_groups[groups]
     chosen = [
         [
             c * kind.pool + key.at("rows", t, c).permutation(kind.pool)[: kind.val]
@@ -103,7 +115,8 @@ def draw(key: Stream, kind: Kind, tasks: int) -> Drawn:
     images = Images(torch.zeros(len(label), 1, 1, 1, dtype=torch.uint8), 0.0, 1.0)
     val = TaskImages(images, rows, label[rows], WAYS)
     ours = seen * (1 + gain) + favoured[rows] + favour + noise[0]
-    return Drawn(Tasks(val, val), ours, seen + other + noise[1])
+    known = groups if kind.drawn_whole else None
+    return Drawn(Tasks(val, val), ours, seen + other + noise[1], known)
 
 
 def difference(metric: Metric, drawn: Drawn) -> Tensor:
@@ -119,7 +132,8 @@ def measure(name: str, metric_kind: str, pools: int) -> list[object]:
     kind = KINDS[name]
     metric: Metric = registry.build("metrics", {"kind": metric_kind})
     scale = scale_of(metric, WAYS)
-    key = Stream(0).at(name)
+    # Of the same patients, whatever the interval knows of them.
+    key = Stream(0).at(name if kind.group == 1 else "patients")
     each = [difference(metric, draw(key.at("truth", n), kind, 4)) for n in range(TRUTH)]
     truth = float(torch.stack(each).mean())
     gain = truth if metric.maximise else -truth
@@ -128,7 +142,9 @@ def measure(name: str, metric_kind: str, pools: int) -> list[object]:
     width = 0.0
     for n in range(pools):
         drawn = draw(key.at("pool", n), kind, kind.tasks)
-        resamples = MetricResamples.of(metric, scale, drawn.tasks, key.at("bootstrap", n))
+        resamples = MetricResamples.of(
+            metric, scale, drawn.tasks, key.at("bootstrap", n), groups=drawn.groups
+        )
         result = PairedComparison.of(drawn.ours, drawn.theirs, key.at("tasks", n), resamples)
         over_tasks += result.gain.low <= gain <= result.gain.high
         decides += result.low <= gain <= result.high

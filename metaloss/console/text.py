@@ -226,7 +226,10 @@ def recommendation_lines(settings: TaskCounts, images: ReportedFolds, losses: in
     n = sum(map(len, images.rows))
     steps = "cross-entropy's best number of" if images.usual_steps else family.inner.steps
     tasks = described(family.ways, family.shots, family.val)
-    groups = f"groups  {images.group_count}, each whole in one fold and on one side of a task"
+    groups = (
+        f"groups  {images.group_count}, each whole in one fold and on one side of a task; "
+        "intervals count groups"
+    )
     metric = "metric  balanced accuracy, as classes are uneven (--metric NAME: another)"
     return [
         f"data    {family.name}: {images.dataset.origin}",

@@ -103,9 +103,12 @@ class EpisodeEvaluation(FamilyEvaluation):
     def resamples(self, tasks: int, key: Stream) -> Resamples:
         """Resamples of the meta-test tasks and their images."""
         drawn = self._test_tasks(range(tasks))
+        groups = self.family.dataset.groups
         if self.family.metric:
-            return MetricResamples.of(self.family.metric, self.family.scale, drawn, key)
-        return Draws.of(drawn.val.rows.cpu(), drawn.val_classes.cpu(), key)
+            return MetricResamples.of(
+                self.family.metric, self.family.scale, drawn, key, groups=groups
+            )
+        return Draws.of(drawn.val.rows.cpu(), drawn.val_classes.cpu(), key, groups=groups)
 
     def test_each(
         self, losses: Sequence[Losses], settings: Sequence[Setting | None], tasks: int

@@ -153,9 +153,13 @@ class FamilyEvaluation:
         tasks_drawn = self.family.sample(keys, "test")
         if tasks_drawn is None:
             return None
+        groups = getattr(self.family.dataset, "groups", None)
         if self.family.metric:
-            return MetricResamples.of(self.family.metric, self.family.scale, tasks_drawn, key)
-        return Draws.of(tasks_drawn.val.rows.cpu(), tasks_drawn.val_classes.cpu(), key)
+            return MetricResamples.of(
+                self.family.metric, self.family.scale, tasks_drawn, key, groups=groups
+            )
+        rows = tasks_drawn.val.rows.cpu()
+        return Draws.of(rows, tasks_drawn.val_classes.cpu(), key, groups=groups)
 
     def compare(
         self,

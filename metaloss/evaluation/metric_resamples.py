@@ -39,7 +39,13 @@ class MetricResamples:
 
     @classmethod
     def of(
-        cls, metric: Metric, scale: MetricScale, tasks: Tasks, key: Stream, most: int = COUNTED
+        cls,
+        metric: Metric,
+        scale: MetricScale,
+        tasks: Tasks,
+        key: Stream,
+        most: int = COUNTED,
+        groups: Int[Tensor, " N"] | None = None,
     ) -> Self:
         """Resamples for some tasks.
 
@@ -49,9 +55,10 @@ class MetricResamples:
             tasks: whose validation images are drawn.
             key: of the resamples.
             most: resamples.
+            groups: of the data set's images, which are drawn whole; None: there are none.
         """
         resamples = min(most, COUNTED if isinstance(metric, CountingMetric) else RANKED)
-        draws = Draws.of(tasks.val.rows.cpu(), tasks.val_classes.cpu(), key, resamples)
+        draws = Draws.of(tasks.val.rows.cpu(), tasks.val_classes.cpu(), key, resamples, groups)
         return cls(draws, metric, scale, tasks.val.label.cpu(), classes_of(tasks, metric).cpu())
 
     def scores(self, answers: Float[Tensor, "T V C"]) -> Float[Tensor, " T"]:

@@ -158,13 +158,16 @@ class Draws:
     Tasks are cut from one pool, so one image serves many of them: an image that is drawn twice
     counts twice in every task it is in. Images are drawn within their class, as tasks hold a fixed
     number of each, and one fewer than there are, so that variances are not underestimated (Rao and
-    Wu 1988).
+    Wu 1988). Where images belong together, as those of one patient do, whole groups are drawn in
+    their place, within the class that most of a group's images have (cluster bootstrap, Davison and
+    Hinkley 1997, section 3.8).
 
     Attributes:
         images: how often each image of the pool was drawn.
         place: the image of the pool that each answer of each task is about.
         weight: the sum of an image's counts over each task's images.
-        freedom: images less classes: the degrees of freedom of what images vary by.
+        freedom: images, or groups of them, less classes: the degrees of freedom of what they vary
+            by.
     """
 
     images: Float[Tensor, "N R"]
@@ -179,6 +182,7 @@ class Draws:
         classes: Int[Tensor, "T V"],
         key: Stream,
         resamples: int = 2_000,
+        groups: Int[Tensor, " _"] | None = None,
     ) -> "Draws":
         """Resamples for some tasks.
 
@@ -187,19 +191,22 @@ class Draws:
             classes: the class in the data set of each of them.
             key: of the resamples.
             resamples: how many.
+            groups: of every row of the data set; None: each image stands for itself.
         """
         known, place = rows.unique(return_inverse=True)
         n = len(known)
         of_image = torch.zeros(n, dtype=torch.long)
         of_image[place.flatten()] = classes.flatten()
-        images = torch.zeros(n, resamples)
-        for number in of_image.unique().tolist():
-            members = (of_image == number).nonzero().flatten()
+        unit, of_unit = _drawn_together(of_image, None if groups is None else groups[known])
+        times = torch.zeros(len(of_unit), resamples)
+        for number in of_unit.unique().tolist():
+            members = (of_unit == number).nonzero().flatten()
             size = len(members)
             drawn = key.at("images", number).integers(size, resamples, max(1, size - 1))
-            images[members] = _counts(drawn, size).T
+            times[members] = _counts(drawn, size).T
+        images = times[unit]
         weight = _spread(torch.ones(place.shape), place, n) @ images
-        return cls(images, place, weight, n - len(of_image.unique()))
+        return cls(images, place, weight, len(of_unit) - len(of_unit.unique()))
 
     def interval(
         self, a: Bool[Tensor, "T V"], b: Bool[Tensor, "T V"], certainty: float = 0.95
@@ -270,6 +277,23 @@ def interval_over_tasks_and_images(
     both = 1 / (by_tasks_share**2 / max(1, own_freedom) + by_images_share**2 / max(1, freedom))
     reach = float(stdtrit(both, (1 + certainty) / 2)) * math.sqrt(variance)
     return mean - reach, mean + reach
+
+
+def _drawn_together(
+    classes: Int[Tensor, " N"], groups: Int[Tensor, " N"] | None
+) -> tuple[Int[Tensor, " N"], Int[Tensor, " U"]]:
+    """What is drawn at once: the number of every image's unit, and the class of every unit.
+
+    Args:
+        classes: of the images.
+        groups: of the images; None: each is a unit.
+    """
+    if groups is None:
+        return torch.arange(len(classes)), classes
+    known, unit = groups.unique(return_inverse=True)
+    counts = torch.zeros(len(known), int(classes.max()) + 1)
+    counts.index_put_((unit, classes), torch.ones(len(unit)), accumulate=True)
+    return unit, counts.argmax(1)
 
 
 def _counts(drawn: Int[Tensor, "R n"], size: int) -> Float[Tensor, "R size"]:

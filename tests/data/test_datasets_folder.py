@@ -302,6 +302,30 @@ def test_parts_that_do_not_go_together_are_an_error(tmp_path, parts, line):
     assert error(f"folder:{root}") == line.replace("ROOT", str(root))
 
 
+def noise(path, seed):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(seed).integers(256, size=(9, 8), dtype=np.uint8)
+    Image.fromarray(pixels).save(path)
+
+
+@pytest.mark.parametrize("options", [_images.ImageOptions(), _images.ImageOptions(size=8)])
+def test_an_image_in_both_splits_is_refused_by_its_names(tmp_path, options):
+    root = tmp_path / "set"
+    for i, part in enumerate(("train", "test")):
+        for c, name in enumerate("ab"):
+            noise(root / part / name / "0.png", 10 * i + c)
+            # Images of one colour are no copies.
+            picture(root / part / name / "1.png", value=0)
+    assert len(datasets.load(f"folder:{root}", options).labels) == 8
+    noise(root / "test/b/2.png", 0)
+    with pytest.raises(DataError) as caught:
+        datasets.load(f"folder:{root}", options)
+    assert str(caught.value) == (
+        "folder:set: 1 image to test on is a copy of one to train on (test/b/2.png = "
+        "train/a/0.png), which tests nothing new: remove one of each pair"
+    )
+
+
 def test_images_without_classes_cannot_be_a_test_split(tmp_path):
     root = in_parts(tmp_path / "set", train="ab")
     picture(root / "test/0.png")

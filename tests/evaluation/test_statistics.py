@@ -241,6 +241,50 @@ def test_images_are_drawn_within_their_class():
     assert draws.freedom == 4
 
 
+def test_groups_are_drawn_whole_within_the_class_of_most_of_their_images():
+    rows = torch.tensor([[0, 1, 2, 3, 4, 5, 6], [6, 5, 4, 3, 2, 1, 0]])
+    classes = torch.tensor([0, 0, 0, 0, 1, 1, 1])[rows]
+    # Groups 7 and 4 are of class 0, and 9, which has an image of each class, and 2 of class 1.
+    groups = torch.tensor([7, 7, 4, 9, 9, 9, 2, 5])
+    draws = Draws.of(rows, classes, KEY, 50, groups)
+    first, _, second, third, _, _, fourth = draws.images
+    assert torch.equal(draws.images[1], first)
+    assert torch.equal(draws.images[4], third)
+    assert torch.equal(draws.images[5], third)
+    assert (first + second == 1).all()  # one fewer than there are
+    assert (third + fourth == 1).all()
+    assert len(first.unique()) == len(third.unique()) == 2
+    assert draws.freedom == 2
+
+
+def test_each_image_as_its_own_group_draws_as_without_groups():
+    rows = torch.tensor([[4, 1, 2, 3, 5, 7]])
+    classes = torch.tensor([0, 1, 0, 1, 0, 1])[None]
+    alone = Draws.of(rows, classes, KEY, 50, torch.arange(8))
+    assert torch.equal(alone.images, Draws.of(rows, classes, KEY, 50).images)
+
+
+def test_the_interval_over_groups_covers_where_that_over_their_images_does_not():
+    n = 300
+    over_groups = 0
+    over_images = 0
+    for seed in range(n):
+        draw = np.random.default_rng(seed)
+        # As of three trainings that look at all 120 images, of 24 patients.
+        lead = 0.1 + draw.normal(0, 0.3, 24).repeat(5) + draw.normal(0, 0.1, 120)
+        u = draw.uniform(size=(3, 120))
+        a, b = torch.from_numpy(u < 0.5 + lead / 2), torch.from_numpy(u < 0.5 - lead / 2)
+        rows = torch.arange(120).expand(3, -1)
+        classes = torch.zeros_like(rows)
+        groups = torch.arange(24).repeat_interleave(5)
+        whole = Draws.of(rows, classes, KEY.at(seed), 200, groups).interval(a, b)
+        single = Draws.of(rows, classes, KEY.at(seed), 200).interval(a, b)
+        over_groups += whole[0] <= 0.1 <= whole[1]
+        over_images += single[0] <= 0.1 <= single[1]
+    assert 0.91 <= over_groups / n <= 0.985
+    assert over_images / n < 0.85
+
+
 def test_one_task_has_an_interval_over_its_images():
     rows = torch.arange(400)[None]
     draw = np.random.default_rng(2)

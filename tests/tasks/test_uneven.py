@@ -21,7 +21,9 @@ def pictures(root, counts):
     for name, n in counts.items():
         (root / name).mkdir(parents=True)
         for i in range(n):
-            pixels = np.random.default_rng((len(name), i)).integers(256, size=(5, 4))
+            pixels = np.random.default_rng((len(root.name), len(name), i)).integers(
+                256, size=(5, 4)
+            )
             Image.fromarray(pixels.astype(np.uint8)).save(root / name / f"{i:03}.png")
     return root
 
@@ -38,7 +40,7 @@ def test_tasks_of_an_uneven_folder_fit_every_pool_in_the_classes_proportions(fol
         folder.rename(folder.parent / "train")
         folder.mkdir()
         (folder.parent / "train").rename(folder / "train")
-        pictures(folder / "test", dict.fromkeys(USER, 30))
+        pictures(folder / "testing", dict.fromkeys(USER, 30))
     family = episodic_family.read("folder:scans")
     assert (family.ways, family.metric["kind"]) == (3, "balanced_accuracy")
     assert isinstance(family.shots, ProportionalShots)

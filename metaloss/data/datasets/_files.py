@@ -25,7 +25,7 @@ from metaloss.data.datasets._images import (
     decode,
     to_eight_bits,
 )
-from metaloss.data.datasets._splits import Split, join_splits
+from metaloss.data.datasets._splits import Split, check_no_copies, join_splits
 from metaloss.errors import DataError
 
 DEFAULT_SIZE = 224  # pixels a side
@@ -143,7 +143,7 @@ class Files:
             origin: where they come from, and what they became.
 
         Raises:
-            DataError: the images are not what a data set takes.
+            DataError: the images are not what a data set takes, or are in both splits of a folder.
         """
         names = self.file_names
         train, test = (
@@ -157,9 +157,13 @@ class Files:
             )
             for x in (~self.test, self.test)
         )
-        return join_splits(
+        dataset = join_splits(
             self.name, train, test if self.test.any() else None, self.classes, origin
         )
+        # A published split is compared by as it is; the user's own can be mended.
+        if self.name.startswith("folder:"):
+            check_no_copies(dataset)
+        return dataset
 
 
 def middle_square(image: Any, size: int) -> UInt8[Tensor, "K H W"]:

@@ -9,6 +9,8 @@ from metaloss.data.datasets import Dataset
 from metaloss.data.datasets._remarks import warn_of_poor_images
 from metaloss.errors import DataError
 
+NAMED = 3  # copies that a message names
+
 
 # Shapes are not annotated: data from outside may have others, which `join_splits` reports.
 @dataclass(frozen=True, eq=False)
@@ -75,6 +77,36 @@ def join_splits(
         else torch.cat([x.decoded for x in splits if x.decoded is not None]),
         files=tuple(file for split in splits for file in split.files),
     )
+
+
+def check_no_copies(dataset: Dataset) -> None:
+    """Raise a DataError where an image is in the training split and in the official test split.
+
+    It tests nothing new. Images of one colour are not counted: there is nothing to tell them by.
+    """
+    rows = dataset.informative(torch.arange(len(dataset.labels))).nonzero()[:, 0]
+    test = dataset.test[rows]
+    # Looked at only where there is a test split: digests of pixels take their time.
+    if not test.any():
+        return
+    digests = dataset.digests[rows].tolist()
+    of_training = {
+        digest: row
+        for digest, row, held_out in zip(digests, rows.tolist(), test.tolist(), strict=True)
+        if not held_out
+    }
+    pairs = [
+        f"{dataset.files[row]} = {dataset.files[of_training[digest]]}"
+        for digest, row, held_out in zip(digests, rows.tolist(), test.tolist(), strict=True)
+        if held_out and digest in of_training
+    ]
+    if pairs:
+        what = "image to test on is a copy" if len(pairs) == 1 else "images to test on are copies"
+        named = ", ".join(pairs[:NAMED]) + (", …" if len(pairs) > NAMED else "")
+        raise DataError(
+            f"{dataset.name}: {len(pairs)} {what} of one to train on ({named}), which tests "
+            "nothing new: remove one of each pair"
+        )
 
 
 def _check(split: Split, classes: tuple[str, ...]) -> None:

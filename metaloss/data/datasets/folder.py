@@ -39,7 +39,7 @@ def load(path: str | Path, options: ImageOptions = DEFAULT_OPTIONS) -> Dataset:
 
     Raises:
         DataError: No such folder, too few classes, an empty class, parts that have different
-            classes, or a file that is no readable image.
+            classes, a file that is no readable image, or an image that is in both splits.
     """
     images, sizes = _scanned(listed(path, options))
     training = [x for x, test in zip(sizes, images.test.tolist(), strict=True) if not test]

@@ -77,7 +77,13 @@ class CrossValidation:
     def results(self) -> FoldResults:
         """What the judged folds say."""
         certainty = self.recommendation.certainty
-        return FoldResults.of(self.choices, self.judged, certainty, self._key.at("bootstrap"))
+        return FoldResults.of(
+            self.choices,
+            self.judged,
+            certainty,
+            self._key.at("bootstrap"),
+            self.images.dataset.groups,
+        )
 
 
 def choice_options(

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from metaloss.core.metric_scale import ACCURACY, MetricScale
@@ -43,7 +43,7 @@ class FoldResults:
     Attributes:
         choices: one per fold.
         judged: likewise.
-        draws: resamples of all folds' images.
+        draws: resamples of all folds' images, or of their groups.
         certainty: of the intervals.
         scale: how scores are shown.
         fixed: what is judged in the place of what each fold chose; "": nothing is.
@@ -63,6 +63,7 @@ class FoldResults:
         judged: Sequence[ChoiceEvaluation],
         certainty: float,
         key: Stream,
+        groups: Int[Tensor, " N"] | None = None,
     ) -> "FoldResults":
         """The folds with new resamples: 2,000, or fewer where these would take much memory.
 
@@ -71,6 +72,7 @@ class FoldResults:
             judged: one per fold.
             certainty: of the intervals.
             key: of the resamples.
+            groups: of the data set's images, which are drawn whole; None: there are none.
         """
         # Folds share no validation images, so their tasks go into one set of resamples.
         tasks = _joined([x.tasks for x in judged])
@@ -80,9 +82,9 @@ class FoldResults:
         metric = judged[0].metric
         scale = judged[0].scale
         if metric is None:
-            draws = Draws.of(rows, tasks.val_classes.cpu(), key, resamples)
+            draws = Draws.of(rows, tasks.val_classes.cpu(), key, resamples, groups)
             return cls(choices, judged, draws, certainty, scale)
-        by_metric = MetricResamples.of(metric, scale, tasks, key, resamples)
+        by_metric = MetricResamples.of(metric, scale, tasks, key, resamples, groups)
         return cls(choices, judged, by_metric, certainty, scale)
 
     @cached_property

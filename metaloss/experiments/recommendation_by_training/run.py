@@ -129,7 +129,9 @@ def start(
         choosing.trainings.cache = AnswerCache(kept, conditions)
         reporter.on_trainings_start(heading(plan), plan.cost.steps, kept)
         key = Stream(asked.seed).at("bootstrap")
-        judge = JudgedFolds([], choosing.metric, choosing.scale, asked.certainty, key)
+        judge = JudgedFolds(
+            [], choosing.metric, choosing.scale, asked.certainty, key, folds.dataset.groups
+        )
         judged, final = _cross_validate(choosing, judge, reporter, on_stop)
     # The rates beyond those of the beginning are among what was tried.
     plan = replace(plan, candidates=final.tried)

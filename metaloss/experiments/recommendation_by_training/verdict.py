@@ -57,6 +57,7 @@ class JudgedFolds:
         scale: from values to scores.
         certainty: of the interval.
         key: of the resamples.
+        groups: of the data set's images, which are drawn whole; None: there are none.
     """
 
     folds: Sequence[JudgedFold]
@@ -64,6 +65,7 @@ class JudgedFolds:
     scale: MetricScale
     certainty: float
     key: Stream
+    groups: Int[Tensor, " _"] | None = None
 
     @cached_property
     def ours(self) -> Float[Tensor, "S N C"]:
@@ -92,7 +94,8 @@ class JudgedFolds:
         rows = torch.cat([x.rows for x in self.folds]).expand(seeds, -1)
         label = self.label.expand(seeds, -1)
         most = COUNTED if isinstance(self.metric, CountingMetric) else RANKED
-        draws = Draws.of(rows, label, self.key, min(most, CELLS // rows.shape[1]))
+        number = min(most, CELLS // rows.shape[1])
+        draws = Draws.of(rows, label, self.key, number, self.groups)
         of_data = torch.arange(classes).expand(seeds, -1)
         return MetricResamples(draws, self.metric, self.scale, label, of_data)
 
