@@ -28,7 +28,7 @@ NAMED = 3  # images that a message names
 HEADS = {"image", "file", "filename", "name", "path", "row"}  # of a first line that names columns
 TRIES = 20  # orders of the groups, before images are refused
 
-Data = TypeVar("Data", Dataset, Files)
+Data = TypeVar("Data", bound=Dataset | Files)
 Rows = tuple[Int64[Tensor, " _"], ...]  # for each class, rows of the images
 
 
