@@ -45,7 +45,11 @@ def train_command(loss: str, settings: Training) -> list[str]:
     ]
     pretrained = ["--pretrained"] if rest.pop("pretrained", False) else []
     begin = ["metaloss", "train", "--data", settings.data, "--model", settings.model]
-    return [*begin, "--loss", loss, *flags, *pretrained, *assignments(rest)]
+    whole = {
+        key: int(value) if isinstance(value, float) and value.is_integer() else value
+        for key, value in rest.items()
+    }
+    return [*begin, "--loss", loss, *flags, *pretrained, *assignments(whole)]
 
 
 def fit_call(loss: str, settings: Training) -> str:
