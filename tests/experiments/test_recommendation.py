@@ -480,6 +480,7 @@ def test_the_code_uses_the_loss_as_its_tasks_did(ask, inner, line):
 def test_the_folder_holds_everything_and_nothing_is_overwritten(ask, advice):
     assert sorted(path.name for path in advice.folder.iterdir()) == [
         "per_task.csv",
+        "report.html",
         "report.txt",
         "results.csv",
         "summary.json",
@@ -549,10 +550,11 @@ def test_the_command_prints_the_best_of_a_table_and_then_the_answer_on_one_scree
     assert len(answer) <= 24
     assert all(len(line) <= 100 for line in answer if data not in line and "wrote" not in line)
     assert any(line.startswith("command metaloss train --data ") for line in answer)
-    files = "{per_task.csv, report.txt, results.csv, summary.json}"
-    assert answer[-1] == f"wrote recommend/scans-0/{files}"
+    files = "{per_task.csv, report.html, report.txt, results.csv, summary.json}"
+    assert answer[-2] == f"wrote recommend/scans-0/{files}"
+    assert answer[-1] == "report  recommend/scans-0/report.html"
     report = (tmp_path / "recommend" / "scans-0" / "report.txt").read_text()
-    assert set(answer[:-1]) <= set(report.splitlines())
+    assert set(answer[:-2]) <= set(report.splitlines())
     assert "Notes:\n" in report
     assert "    loss = metaloss.load(" in report
 

@@ -48,15 +48,18 @@ def held_out(
         {**answer_record(name, answers[name], dataset, by_all), "about": about}
         for name, about in shown
     ]
-    chosen = [x.winner for x in folds.choices]
-    if set(chosen) in ({CE}, {best}):
-        return records  # that is shown already
-    seen = [x.measures[name] for name, x in zip(chosen, folds.judged, strict=True)]
-    of_chosen = answer_record(CHOSEN, answers_of(folds.judged, seen, len(dataset.classes)), dataset)
-    listed = ", ".join(f"{name} without fold {n}" for n, name in enumerate(chosen, 1))
+    if set(folds.choice_counts) in ({CE}, {best}):
+        return records  # what folds chose is shown already
+    return [*records, _of_chosen(folded, folds)]
+
+
+def _of_chosen(folded: FoldedImages, folds: FoldResults) -> dict[str, Any]:
+    """The record of what each fold chose; the images that it gets wrong stand in the others'."""
+    classes = len(folded.dataset.classes)
+    answers = answers_of(folds.judged, folds.of_chosen(), classes)
+    listed = ", ".join(f"{x.winner} without fold {n}" for n, x in enumerate(folds.choices, 1))
     about = f"what was chosen anew in every fold, and judged by the images of that fold: {listed}."
-    # Of a mixture of losses no image is told to be wrong: it stands in the others' lists.
-    return [*records, {**of_chosen, "about": about, "wrong": []}]
+    return {**answer_record(CHOSEN, answers, folded.dataset), "about": about, "wrong": []}
 
 
 def report(summary: Mapping[str, Any], folded: FoldedImages, choices: Sequence[LossChoice]) -> str:
