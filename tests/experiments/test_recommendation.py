@@ -539,6 +539,8 @@ def test_the_command_prints_the_best_of_a_table_and_then_the_answer_on_one_scree
         == 0
     )
     lines = capsys.readouterr().out.splitlines()
+    # Before it stands what a look at the folder says.
+    lines = lines[[line[:8] for line in lines].index("folds   ") - 1 :]
     assert lines[1].startswith("folds   5 parts of 26 images, each held out once: 3 losses tuned")
     assert lines[2].endswith("; cnn, 3 steps")
     assert [line[:8] for line in lines[3:8]] == [f"fold {n}/5" for n in range(1, 6)]
