@@ -87,8 +87,12 @@ def test_models_are_named_by_their_widths():
 
 
 def test_the_printed_command_trains_all_images_as_printed(tmp_path, metaloss):
-    pictures(tmp_path / "scans" / "train", benign=24, malign=9, rare=4)
-    pictures(tmp_path / "scans" / "test", benign=5, malign=5, rare=5)
+    train, test = (tmp_path / "scans" / part for part in ("train", "test"))
+    pictures(train, benign=29, malign=14, rare=9)
+    for place in sorted(train.iterdir()):
+        (test / place.name).mkdir(parents=True)
+        for file in sorted(place.iterdir())[:5]:
+            file.rename(test / place.name / file.name)
     options = ("--losses", "mse", "--no-rivals", "--json", "--data", "folder:scans")
     fast = [word for key, value in FAST_FLAGS.items() for word in (f"--{key}", *value)]
     code, out, err = metaloss("recommend", *options, *fast)
