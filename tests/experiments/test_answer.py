@@ -69,7 +69,7 @@ def test_a_gain_says_what_to_use_by_how_much_and_how_sure_it_is():
     parts = said(BETTER)
     assert list(parts) == ["answer", "gain", "certain", "unknown", "search"]
     assert parts["answer"].startswith("Train with the loss logit_adjustment in place of the usual")
-    assert "learning rate 0.1, 200 training steps" in parts["answer"]
+    assert "tried at learning rate 0.1 with 200 training steps" in parts["answer"]
     assert "how frequent each class is, so that rare ones are not given up" in parts["answer"]
     assert parts["gain"].endswith(
         "65.3 % instead of 56.0 %, 13.0 points more. The price: pullover is recognised less often."

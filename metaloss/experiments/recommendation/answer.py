@@ -83,7 +83,8 @@ def _is_slight(verdict: Verdict) -> bool:
 def _use(verdict: Verdict, evidence: Evidence) -> str:
     """What to use, at which settings."""
     setting = verdict.setting
-    settings = f"learning rate {setting.lr:g}, {setting.steps} training steps"
+    # The command may train for longer, at a rate that falls.
+    settings = f"tried at learning rate {setting.lr:g} with {setting.steps} training steps"
     if verdict.faster and evidence.longer is not None:
         return (
             f"Train for longer rather than differently: with {evidence.longer.steps} steps "
