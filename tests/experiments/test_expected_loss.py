@@ -112,7 +112,14 @@ def test_what_is_said_and_printed_is_of_that_loss(tmp_path, monkeypatch):
     assert f"--loss '{EXPECTED}'" in advice.summary["train"]
     answer = " ".join(part["text"] for part in advice.summary["answer"])
     assert "too few to confirm it: the gain lies between -1.0 and +7.0 points" in answer
-    assert "It tells the training how frequent each class is" in answer
+    assert "tells the training how frequent each class is" in answer
     assert EXPECTED not in {x["chosen"] for x in advice.summary["folds"]}
     (row,) = (row for row in advice.table if row["loss"] == EXPECTED)
     assert row["chosen"] == 0
+    assert f'loss = metaloss.load("{EXPECTED}", prior=[24, 9, 4])' in advice.code
+    records = {x["loss"]: x for x in advice.summary["held_out"]}
+    assert records[EXPECTED]["about"].startswith("recommended; here in every fold")
+    recall = records[EXPECTED]["recall"]
+    recall = list(recall.values()) if isinstance(recall, dict) else recall
+    assert sum(recall) / 3 == pytest.approx(row["balanced_accuracy"])
+    assert set(records) - {"ce", EXPECTED} <= {"chosen by the folds"}

@@ -97,7 +97,12 @@ def sentences(found: Inspection, about: dict[str, Any], scale: MetricScale) -> l
             f"accuracy lets a network give up '{smallest}': it has {share} of the {which}. Where "
             "every class matters: --metric balanced_accuracy or macro_f1"
         )
-    if n < SHORT:
+    if n == 0:
+        lines.append(
+            f"no test image of '{smallest}': its recall cannot be known; 3 images of it in all are "
+            "the fewest"
+        )
+    elif n < SHORT:
         low, high = wilson(0.5, n)
         lines.append(
             f"{counted(n, 'test image')} of '{smallest}': if half of them are found, its recall is "

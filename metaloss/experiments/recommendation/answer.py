@@ -152,7 +152,7 @@ def _certainty(verdict: Verdict, evidence: Evidence) -> str:
             f"{sure}. It was measured on images that neither the choice nor the training had seen."
         )
     if gain.low == gain.high == 0:
-        return "Whatever part of the images chose, it chose cross-entropy: nothing can be gained."
+        return "Whatever part of the images chose, it chose cross-entropy."
     change = f"To choose another changes that by {low} to {high}{scale.unit}, with {sure}"
     if gain.high <= scale.negligible:
         return f"{change}: little or nothing is missed by keeping it."

@@ -69,7 +69,10 @@ def lines(
         spec = CE
     elif not isinstance(spec, str | os.PathLike):
         spec = next(x.criterion.describe() for x in compared if x.label == verdict.loss)
-    loss = f"loss = metaloss.load({json.dumps(os.fspath(spec))})"
+    label = CE if rival is not None else verdict.loss
+    reads_prior = any(x.criterion.reads_prior for x in compared if x.label == label)
+    prior = f", prior={list(counts)}" if reads_prior and counts else ""
+    loss = f"loss = metaloss.load({json.dumps(os.fspath(spec))}{prior})"
     code = [loss, f"optimiser = {optimiser(inner, verdict.setting)}"]
     if isinstance(rival, ChangeChoice):
         code += _changed(rival, counts)

@@ -1,6 +1,7 @@
 """The report of a recommendation that small tasks have judged, and what they answered."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -36,13 +37,16 @@ def held_out(
         verdict: the recommendation; None where the user stopped before it.
     """
     dataset = folded.dataset
+    folds = replace(folds, fixed="")  # what each fold chose, whatever is recommended
     names = [x for x in folds.judged[0].measures if all(x in y.measures for y in folds.judged)]
     answers = {x: answers_of(folds.judged, folds.of_loss(x), len(dataset.classes)) for x in names}
     by_all = torch.stack([x.wrong for x in answers.values()]).mean(0)
-    best = None if verdict is None else verdict.best
+    best = None
+    if verdict is not None:
+        best = verdict.loss if verdict.changes else verdict.best
     shown = [(CE, f"cross-entropy, {BY_FOLD}.")]
     if verdict is not None and best in answers and best != CE:
-        what = "recommended" if verdict.evidence else "best on all images, without evidence for it"
+        what = "recommended" if verdict.changes else "best on all images, without evidence for it"
         shown.append((best, f"{what}; here {BY_FOLD}."))
     records = [
         {**answer_record(name, answers[name], dataset, by_all), "about": about}
