@@ -92,7 +92,7 @@ def test_the_table_resolves_to_the_same_settings():
         ({"loss": ["ce", "ce"]}, "a loss is given twice: ce, ce"),
         ({"momentum": 0.0}, "nesterov needs momentum above 0"),
         ({"lr": -1.0}, "lr: "),
-        ({"validation": 0.0}, "validation: "),
+        ({"validation": -0.1}, "validation: "),
     ],
 )
 def test_what_cannot_be_is_named(table, message):
