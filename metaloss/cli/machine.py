@@ -45,7 +45,7 @@ def show(
 
     table = merge_tables({"metric": metric} if metric else {}, *map(parse_assignment, assignments))
     chosen = table.pop("metric", None)
-    report = inspect(name, metric=chosen, out=out, command=sys.argv, **table)
+    report = inspect(name, metric=chosen, out=out, command=["metaloss", *sys.argv[1:]], **table)
     if as_json:
         echo_json({"folder": str(report.folder), **report.summary})
     elif not quiet:

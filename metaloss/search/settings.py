@@ -306,5 +306,5 @@ def changed(family: F, changes: Mapping[str, Any]) -> F:
         return opening.of(settings, family.name, family.origin)  # type: ignore[return-value]
     except SettingsError as error:
         raise SettingsError(
-            f"{family.name}, changed: {str(error).removeprefix(f'{family.origin}: ')}"
+            f"tasks of {family.name}: {str(error).removeprefix(f'{family.origin}: ')}"
         ) from None
