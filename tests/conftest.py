@@ -259,6 +259,14 @@ def shapes():
 
 
 @pytest.fixture
+def uneven(shapes):
+    """The images, but a third of the last two classes."""
+    kept = (shapes.labels < 2) | (torch.arange(len(shapes.labels)) % 3 == 0)
+    fields = ("pixels", "labels", "index", "test")
+    return dataclasses.replace(shapes, **{name: getattr(shapes, name)[kept] for name in fields})
+
+
+@pytest.fixture
 def network():
     """Makes a network for these images; its weights are drawn from torch's own generator."""
     from torch import nn

@@ -18,7 +18,7 @@ from metaloss.core.records import GenerationRecord, StageRow, loss_name
 from metaloss.core.tables import record_table
 from metaloss.data.shapes import described
 from metaloss.evaluation.guard import Guard, guard_lines
-from metaloss.tasks.uneven import drawn_as_is, is_uneven, proportions_in_words
+from metaloss.tasks.uneven import fitted_as_is, is_uneven, proportions_in_words
 
 # The table of a search's generations.
 HEADER = " gen   best   mean   held-out  vs CE        diverged   trainings/s   left"
@@ -51,7 +51,7 @@ def task(opened: Any) -> str:
 
 def proportions(opened: Any) -> list[str]:
     """Why a family's tasks are as uneven as its classes, where it was made so; else nothing."""
-    if hasattr(opened.family, "training") or not drawn_as_is(opened.family):
+    if hasattr(opened.family, "training") or not fitted_as_is(opened.family):
         return []
     dataset = opened.dataset
     counts = dataset.labels[~dataset.test].bincount(minlength=len(dataset.classes)).tolist()

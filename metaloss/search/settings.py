@@ -22,7 +22,7 @@ from metaloss.search import objectives
 from metaloss.strategies import Strategy
 from metaloss.tasks import opening
 from metaloss.tasks.opening import Families, Family, TaskFamily, TrainingFamily
-from metaloss.tasks.uneven import drawn_as_is
+from metaloss.tasks.uneven import fitted_as_is
 
 RATES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0, 3.0)
 # "quick" is empty: its values are the defaults below, and stand there alone.
@@ -239,7 +239,7 @@ def _genome_for(table: dict[str, Any], families: Sequence[Family]) -> dict[str, 
     Without them no loss can tell a rare class from a frequent one. What the table says of it stays.
     """
     fields = getattr(registry.part("genomes", table["kind"]), "__dataclass_fields__", {})
-    as_is = any(isinstance(x, TaskFamily) and drawn_as_is(x) for x in families)
+    as_is = any(isinstance(x, TaskFamily) and fitted_as_is(x) for x in families)
     return {**table, "prior": True} if as_is and "prior" in fields.keys() - table.keys() else table
 
 

@@ -8,7 +8,7 @@ classes alike.
 from collections.abc import Sequence
 from typing import Any
 
-from metaloss.data.shapes import AS_IS, ProportionalShots
+from metaloss.data.shapes import AS_IS, LongTail, ProportionalShots
 
 FROM_DATA = ("folder:", "file:")  # beginnings of what a family is made to fit
 # The largest class has so many times the images of the smallest: then tasks are as uneven.
@@ -28,7 +28,12 @@ def is_uneven(counts: Sequence[int]) -> bool:
     return max(counts) >= UNEVEN * min(counts)
 
 
-def drawn_as_is(family: Any) -> bool:
+def has_uneven_tasks(family: Any) -> bool:
+    """Whether a task trains on more images of some classes than of others."""
+    return isinstance(family.shots, ProportionalShots | LongTail)
+
+
+def fitted_as_is(family: Any) -> bool:
     """Whether a family was made to fit some data and has the classes' own proportions."""
     return family.origin.startswith(FROM_DATA) and isinstance(family.shots, ProportionalShots)
 

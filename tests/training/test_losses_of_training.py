@@ -1,9 +1,7 @@
 """What losses are told of the images that a network trains on."""
 
-from dataclasses import replace
 from pathlib import Path
 
-import pytest
 import torch
 
 import metaloss
@@ -14,14 +12,6 @@ from metaloss.training.images import open_images
 from metaloss.training.losses import name_losses
 from metaloss.training.session import TrainingSession
 from metaloss.training.settings import resolve
-
-
-@pytest.fixture
-def uneven(shapes):
-    """The images, but few of the last two classes."""
-    kept = (shapes.labels < 2) | (torch.arange(len(shapes.labels)) % 3 == 0)
-    fields = ("pixels", "labels", "index", "test")
-    return replace(shapes, **{name: getattr(shapes, name)[kept] for name in fields})
 
 
 def session(data, *losses, **settings):

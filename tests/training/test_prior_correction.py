@@ -1,7 +1,6 @@
 """`train --prior-correction`: logits corrected by the classes' shares, after the training."""
 
 import json
-from dataclasses import replace
 
 import pytest
 import torch
@@ -22,14 +21,6 @@ def surroundings(tmp_path, monkeypatch):
     for part in (module, session):
         monkeypatch.setattr(part, "PAUSE", 0.0)
     monkeypatch.setattr(session.figures, "curves", lambda *_: [])
-
-
-@pytest.fixture
-def uneven(shapes):
-    """The images, but a third of the last two classes."""
-    kept = (shapes.labels < 2) | (torch.arange(len(shapes.labels)) % 3 == 0)
-    fields = ("pixels", "labels", "index", "test")
-    return replace(shapes, **{name: getattr(shapes, name)[kept] for name in fields})
 
 
 class Noted(Reporter):

@@ -36,14 +36,6 @@ def surroundings(tmp_path, monkeypatch):
     monkeypatch.setattr(session.figures, "curves", lambda *_: [])
 
 
-@pytest.fixture
-def uneven(shapes):
-    """The images, but a third of the last two classes."""
-    kept = (shapes.labels < 2) | (torch.arange(len(shapes.labels)) % 3 == 0)
-    fields = ("pixels", "labels", "index", "test")
-    return replace(shapes, **{name: getattr(shapes, name)[kept] for name in fields})
-
-
 class Noted(Reporter):
     """Keeps what it is warned of."""
 

@@ -9,11 +9,11 @@ from torch import Tensor
 
 from metaloss.core.streams import Stream
 from metaloss.data.episodes import Tasks
-from metaloss.data.shapes import LongTail, ProportionalShots
 from metaloss.evaluation.episode_evaluation import EpisodeEvaluation, all_waves, waves_of
 from metaloss.evaluation.rivals.methods import METHODS, Method, TaskArrays
 from metaloss.inner.metrics import LogitMetric
 from metaloss.inner.observers import Measures
+from metaloss.tasks.uneven import has_uneven_tasks
 
 FITTED = "fitted"  # the kind of a rival that has no network
 AFTER = "after training"  # of one that changes what a network gives
@@ -96,7 +96,7 @@ def choose_methods(evaluation: EpisodeEvaluation, tasks: int) -> list[FittedChoi
     """
     # What only orders the classes has no value where probabilities are measured.
     of_probabilities = isinstance(evaluation.family.metric, LogitMetric)
-    uneven = isinstance(evaluation.family.family.shots, ProportionalShots | LongTail)
+    uneven = has_uneven_tasks(evaluation.family.family)
     grids = [
         (method, method.grid or (0.0,))
         for method in METHODS

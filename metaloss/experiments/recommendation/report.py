@@ -1,7 +1,6 @@
 """The report of a recommendation that small tasks have judged, and what they answered."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -37,7 +36,6 @@ def held_out(
         verdict: the recommendation; None where the user stopped before it.
     """
     dataset = folded.dataset
-    folds = replace(folds, fixed="")  # what each fold chose, whatever is recommended
     names = [x for x in folds.judged[0].measures if all(x in y.measures for y in folds.judged)]
     answers = {x: answers_of(folds.judged, folds.of_loss(x), len(dataset.classes)) for x in names}
     by_all = torch.stack([x.wrong for x in answers.values()]).mean(0)

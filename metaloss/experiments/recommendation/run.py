@@ -45,6 +45,7 @@ from metaloss.storage import json_safe
 from metaloss.tasks.episodic import Episodes
 from metaloss.tasks.episodic_family import EPISODE_SETTINGS
 from metaloss.tasks.opening import conditions
+from metaloss.tasks.uneven import has_uneven_tasks
 
 
 @dataclass(frozen=True)
@@ -207,7 +208,7 @@ def start(
     reporter.on_work("loading images", plain=False)
     images = _folds(recommendation, changes, device, reporter)
     reporter.on_images(images.dataset, recommendation.data)
-    if task_sizes.has_uneven_tasks(images.family):
+    if has_uneven_tasks(images.family):
         metric = _metric_as_is(images)
         requested = read_losses(losses, Path(runs), own, uneven=True, metric=metric)
     whole = images.whole(device)
@@ -237,9 +238,9 @@ def start(
             raise
     results = folds.results()
     verdict = decide(final, results, options.expected)
-    if verdict.expected:
-        results = replace(results, fixed=verdict.loss)
-    summary = summarise(about, compared, requested.specs, images, final, results, verdict)
+    # The numbers are of what is recommended; the report also shows what each fold chose.
+    shown = replace(results, fixed=verdict.loss if verdict.expected else "")
+    summary = summarise(about, compared, requested.specs, images, final, shown, verdict)
     advice = Advice.of(verdict, compared, *_written(place, summary, images, results, verdict))
     reporter.on_recommendation_end(advice)
     return advice

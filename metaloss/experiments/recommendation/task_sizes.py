@@ -8,7 +8,7 @@ from typing import Any
 from metaloss.core import registry
 from metaloss.data import datasets
 from metaloss.data.datasets._images import ImageOptions
-from metaloss.data.shapes import LongTail, ProportionalShots, as_toml, of_ways
+from metaloss.data.shapes import ProportionalShots, as_toml, of_ways
 from metaloss.data.sizes import EpisodeShape, fits, most_val, nearest, reduced
 from metaloss.errors import DataError, SettingsError
 from metaloss.tasks import episodic_family, family_files
@@ -94,11 +94,6 @@ def judging(family: TaskFamily, sizes: FoldSizes) -> TaskFamily:
         )
 
     return replace(family, val=reduced(family.shape(sizes[0][1]), accepts).val)
-
-
-def has_uneven_tasks(family: TaskFamily) -> bool:
-    """Whether a task trains on more images of some classes than of others."""
-    return isinstance(family.shots, ProportionalShots | LongTail)
 
 
 def drawn_as_is(family: TaskFamily) -> bool:
