@@ -46,7 +46,8 @@ def task(opened: Any) -> str:
         )
     noise = "" if family.noise is None else f", {family.noise}"
     versions = "" if family.augment is None else f", {family.augment}"
-    return described(family.ways, family.shots, family.val) + noise + versions
+    view = "" if family.view is None else f", {family.view} pixels"
+    return described(family.ways, family.shots, family.val) + view + noise + versions
 
 
 def proportions(opened: Any) -> list[str]:

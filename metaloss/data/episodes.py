@@ -12,6 +12,7 @@ from metaloss.data.groups import first_rows, repeated_rows, two_sides
 from metaloss.data.noise import corrupt
 from metaloss.data.sizes import EpisodeShape, sizes_vary, train_sizes, val_sizes
 from metaloss.data.versions import Versions
+from metaloss.data.views import PixelView
 from metaloss.losses.base import one_hot
 
 __all__ = ["EpisodeShape", "Images", "Pool", "TaskImages", "Tasks", "draw"]
@@ -21,11 +22,18 @@ Pool = tuple[Int64[Tensor, " _"], ...]  # for each class, rows of the images
 
 @dataclass(frozen=True)
 class Images:
-    """A data set's pixels, resident on the device, and how to normalise them."""
+    """A data set's pixels, resident on the device, and how they are shown.
+
+    Attributes:
+        pixels: as they are stored.
+        mean, std: what normalises them.
+        view: how the normalised images are shown; None: as they are.
+    """
 
     pixels: UInt8[Tensor, "N K H W"]
     mean: float
     std: float
+    view: PixelView | None = None
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -39,15 +47,15 @@ class Images:
         return self.pixels.device
 
     def at(self, rows: Int64[Tensor, "T N"]) -> Float[Tensor, "T N K H W"]:
-        """The images of these rows, normalised."""
+        """The images of these rows, normalised, in the view."""
         flat = self.normalised(self.pixels.index_select(0, rows.flatten()))
         images: Tensor = flat.unflatten(0, rows.shape)
         return images
 
     def normalised(self, pixels: Real[Tensor, "N K H W"]) -> Float[Tensor, "N K H W"]:
-        """Pixels, normalised; those that are floats already are overwritten."""
+        """Pixels, normalised, in the view; those that are floats already are overwritten."""
         normalised: Tensor = pixels.float().sub_(self.mean).div_(self.std)
-        return normalised
+        return normalised if self.view is None else self.view.of(normalised)
 
 
 def padded_size(rows: int) -> int:

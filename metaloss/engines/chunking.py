@@ -124,8 +124,10 @@ def model_of(episodes: Episodes, plan: ChunkPlan) -> Classifier:
     if not plan.shared:
         return plain
     if isinstance(plain, Mlp):
-        return (CompiledMlp if _compiled(episodes) else SharedMlp)(hidden=plain.hidden)
-    return SharedLinear()
+        form = CompiledMlp if _compiled(episodes) else SharedMlp
+        return form(hidden=plain.hidden, init_scale=plain.init_scale)
+    assert isinstance(plain, Linear)
+    return SharedLinear(init_scale=plain.init_scale)
 
 
 def _most_rows(episodes: Episodes) -> int:

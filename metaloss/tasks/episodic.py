@@ -343,7 +343,7 @@ def open_episodes(
     cut = {name: pool.rows for name, pool in pools(dataset).items()}
     spec = (where or {}).get(features_role(family.name), family.features)
     features = features_of(family, dataset, place, spec, device, reporter)
-    images = inputs_of(dataset, features, torch.cat(cut["train"]), device)
+    images = inputs_of(dataset, features, torch.cat(cut["train"]), device, family.view)
     if reporter is not None:
         reporter.on_images(dataset, place)
     return Episodes(family, dataset, images, cut, features=features)

@@ -30,6 +30,7 @@ from metaloss.data.pools import pools, shortage
 from metaloss.data.shapes import ProportionalShots, ProportionalVal, Shots, Val, as_toml, of_ways
 from metaloss.data.sizes import EpisodeShape, fits, in_every_pool, nearest, needed, reduced
 from metaloss.data.versions import TaskAugmentation
+from metaloss.data.views import View
 from metaloss.errors import DataError, SettingsError
 from metaloss.inner.classifiers import Classifier
 from metaloss.inner.loop import Inner
@@ -56,6 +57,8 @@ class TaskFamily:
         noise: wrong labels to train with: a table with kind and share.
         augment: augmented versions of the images to train with: a table with the augmentation's
             kind and settings, and copies.
+        view: how the images are shown: a table with `permutation`, the seed of another order of
+            their pixels, and `inverted`, dark for bright; None: as they are.
         metric: what losses are scored by, a name or a table with the metric's kind and settings;
             None: accuracy.
         classifier: a table with the classifier's kind and settings.
@@ -77,6 +80,7 @@ class TaskFamily:
     val: Val
     noise: LabelNoise = None
     augment: TaskAugmentation = None
+    view: View = None
     metric: MetricTable = None
     classifier: dict[str, Any] = Field(default_factory=lambda: {"kind": "mlp"})
     inner: Inner = Field(default_factory=Inner)
@@ -120,10 +124,11 @@ class TaskFamily:
         size = of_ways(self.ways, self.shots)
         noise = "" if self.noise is None else f" with {self.noise}"
         versions = "" if self.augment is None else f", {self.augment}"
+        view = "" if self.view is None else f", {self.view}"
         by = f" by {self.features}" if self.features else ""
         metric = f", {self.metric['kind']}" if self.metric else ""
         return (
-            f"{size} on {self.dataset}{by}{noise}{versions}, {self.classifier['kind']}, "
+            f"{size} on {self.dataset}{by}{view}{noise}{versions}, {self.classifier['kind']}, "
             f"{self.inner.steps} steps{metric}"
         )
 

@@ -516,6 +516,8 @@ def test_the_shared_form_is_chosen_where_it_saves_operations(open_tiny, dataset,
     [
         ({"kind": "mlp", "hidden": [8]}, SharedMlp(hidden=(8,))),
         ({"kind": "linear"}, SharedLinear()),
+        ({"kind": "linear", "init_scale": 0.5}, SharedLinear(init_scale=0.5)),
+        ({"kind": "mlp", "hidden": [8], "init_scale": 2}, SharedMlp(hidden=(8,), init_scale=2.0)),
         ({"kind": "mlp", "hidden": []}, Mlp(hidden=())),
         ({"kind": "shared", "hidden": [8]}, SharedMlp(hidden=(8,))),
         ({"kind": "cnn", "filters": [3]}, None),

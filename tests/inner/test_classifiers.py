@@ -281,3 +281,20 @@ def test_of_equal_neighbours_the_first_takes_the_gradient():
     pooled = functional.max_pool2d(functional.conv2d(torchs, w, b).relu(), 2)
     (pooled * torch.arange(50.0).reshape(2, 1, 5, 5)).sum().backward()
     assert torch.equal(ours.grad, torchs.grad)
+
+
+# --- the scale of the initial weights ---
+
+
+@every
+@pytest.mark.parametrize("scale", [0.25, 3.0])
+def test_initial_weights_are_so_many_times_the_usual_ones(episodes, kind, scale):
+    usual = bound_to(episodes, built(kind)).start
+    scaled = bound_to(
+        episodes, registry.build("classifiers", {"kind": kind, "init_scale": scale})
+    ).start
+    assert scaled.keys() == usual.keys()
+    for name, x in usual.items():
+        # Of the shared form: what is learned in the span of the images begins as ever.
+        factor = 1.0 if name in ("a", "c") else scale
+        torch.testing.assert_close(scaled[name], factor * x)

@@ -123,7 +123,7 @@ class FoldedImages:
         self, family: TaskFamily, pools: dict[str, Pool], seen: Pool, device: torch.device
     ) -> Episodes:
         """Tasks of these pools, their images normalised by what may be seen."""
-        images = inputs_of(self.dataset, self.features, torch.cat(seen), device)
+        images = inputs_of(self.dataset, self.features, torch.cat(seen), device, self.family.view)
         return Episodes(family, self.dataset, images, pools, features=self.features)
 
 

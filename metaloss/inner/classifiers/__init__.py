@@ -2,16 +2,19 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol, Self
+from typing import Annotated, Any, ClassVar, Protocol, Self
 
 import torch
 from jaxtyping import Float, Int
+from pydantic import Field
 from torch import Tensor
 
 from metaloss.core.streams import Stream
 
 Params = dict[str, Tensor]
 Gradients = Mapping[str, "Tensor | Product"]
+# What initial weights are multiplied by.
+Scale = Annotated[float, Field(gt=0, le=1000)]
 # Of each classifier's value, at its logits.
 LogitGradient = Callable[[Float[Tensor, "P T N C"]], Float[Tensor, "P T N C"]]
 

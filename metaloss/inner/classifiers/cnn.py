@@ -23,7 +23,14 @@ from torch.nn.grad import conv2d_weight
 
 from metaloss.core.streams import Stream
 from metaloss.data.episodes import Tasks
-from metaloss.inner.classifiers import Bound, Gradients, LogitGradient, Params, backpropagate
+from metaloss.inner.classifiers import (
+    Bound,
+    Gradients,
+    LogitGradient,
+    Params,
+    Scale,
+    backpropagate,
+)
 
 __all__ = ["Cnn"]
 
@@ -69,10 +76,16 @@ class Cnn:
 
     Parameters have the shapes and initialisation of `torch.nn`'s layers. An even kernel looks one
     place further right and down.
+
+    Attributes:
+        filters: of the convolution of each stage.
+        kernel: side of its window, in pixels.
+        init_scale: what initial weights and biases are multiplied by.
     """
 
     filters: Annotated[tuple[Width, ...], Field(min_length=1, max_length=4)] = (8, 16)
     kernel: Annotated[int, Field(ge=1, le=9)] = 3
+    init_scale: Scale = 1.0
 
     widths: ClassVar[str] = "filters"
     in_span: ClassVar[bool] = False
@@ -147,15 +160,16 @@ class Cnn:
         shapes: dict[str, tuple[tuple[int, ...], float]] = {}
         channels, height, width = image
         for i, filters in enumerate(self.filters):
-            bound = 1 / math.sqrt(channels * self.kernel**2)
+            bound = self.init_scale / math.sqrt(channels * self.kernel**2)
             shapes[f"w{i}"] = (filters, channels, self.kernel, self.kernel), bound
             shapes[f"b{i}"] = (filters,), bound
             channels = filters
             height = -(-height // 2)
             width = -(-width // 2)
         fan_in = channels * height * width
-        shapes["w_head"] = (classes, fan_in), 1 / math.sqrt(fan_in)
-        shapes["b_head"] = (classes,), 1 / math.sqrt(fan_in)
+        bound = self.init_scale / math.sqrt(fan_in)
+        shapes["w_head"] = (classes, fan_in), bound
+        shapes["b_head"] = (classes,), bound
         return shapes
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from metaloss.core.streams import Stream
 from metaloss.data.episodes import Tasks
-from metaloss.inner.classifiers import Bound, Gradients, LogitGradient, Params
+from metaloss.inner.classifiers import Bound, Gradients, LogitGradient, Params, Scale
 from metaloss.inner.classifiers.mlp import Flat
 from metaloss.inner.classifiers.shared import Span
 
@@ -23,7 +23,12 @@ class Linear:
     """One linear layer from the features, or pixels, to the classes.
 
     It is initialised as `torch.nn.Linear` is.
+
+    Attributes:
+        init_scale: what initial weights and biases are multiplied by.
     """
+
+    init_scale: Scale = 1.0
 
     widths: ClassVar[str] = ""
     in_span: ClassVar[bool] = False
@@ -31,7 +36,7 @@ class Linear:
     def bind(self, tasks: Tasks, keys: list[Stream]) -> Bound:
         """The images as vectors, and weights and biases uniform within ±1/√fan-in."""
         x = tasks.train.x().flatten(2)
-        start = _draw(x, tasks.ways, keys)
+        start = self.draw(x, tasks.ways, keys)
         return Bound(Flat(x), Flat(tasks.val.x().flatten(2)), start)
 
     def __call__(self, params: Params, inputs: Any) -> Float[Tensor, "P T N C"]:
@@ -53,6 +58,18 @@ class Linear:
         """Numbers that one image leaves in the layers: its logits."""
         return classes
 
+    def draw(self, x: Float[Tensor, "T N D"], classes: int, keys: list[Stream]) -> Params:
+        """Every task's initial parameters [T, ...], in the type and on the device of its images."""
+        features = x.shape[-1]
+        bound = self.init_scale / math.sqrt(features)
+        shapes = {"w": (classes, features), "b": (1, classes)}
+        return {
+            name: torch.stack(
+                [key.at(name).uniform(*shape, low=-bound, high=bound) for key in keys]
+            ).to(x)
+            for name, shape in shapes.items()
+        }
+
 
 @settings(frozen=True, config=ConfigDict(extra="forbid"))
 class SharedLinear(Linear):
@@ -66,7 +83,7 @@ class SharedLinear(Linear):
     def bind(self, tasks: Tasks, keys: list[Stream]) -> Bound:
         """All products with images, so that the population never touches a feature."""
         x = tasks.train.x().flatten(2)
-        drawn = _draw(x, tasks.ways, keys)
+        drawn = self.draw(x, tasks.ways, keys)
         start = {"a": x.new_zeros(*x.shape[:2], tasks.ways), "c": x.new_ones(len(x), 1, 1)}
         # + 1: the bias is the weight of an input that is 1 in every image.
         train, val = (
@@ -102,16 +119,3 @@ def _apart(x: Float[Tensor, "T PC N"], candidates: int) -> Float[Tensor, "P T C 
     """What `_beside` put below each other, as it was."""
     result: Tensor = x.unflatten(1, (candidates, -1)).transpose(0, 1)
     return result
-
-
-def _draw(x: Float[Tensor, "T N D"], classes: int, keys: list[Stream]) -> Params:
-    """Every task's initial parameters [T, ...], in the type and on the device of its images."""
-    features = x.shape[-1]
-    bound = 1 / math.sqrt(features)
-    shapes = {"w": (classes, features), "b": (1, classes)}
-    return {
-        name: torch.stack(
-            [key.at(name).uniform(*shape, low=-bound, high=bound) for key in keys]
-        ).to(x)
-        for name, shape in shapes.items()
-    }

@@ -14,7 +14,14 @@ from torch import Tensor
 
 from metaloss.core.streams import Stream
 from metaloss.data.episodes import Tasks
-from metaloss.inner.classifiers import Bound, Gradients, LogitGradient, Params, Product
+from metaloss.inner.classifiers import (
+    Bound,
+    Gradients,
+    LogitGradient,
+    Params,
+    Product,
+    Scale,
+)
 
 __all__ = ["Mlp"]
 
@@ -51,9 +58,14 @@ class Mlp:
     Hidden layers hold one row per image, [P T N H]: products run fastest along rows of whole
     vectors, and widths are such numbers more often than counts of images are. The last one's few
     classes are rows of many images instead.
+
+    Attributes:
+        hidden: widths of the hidden layers.
+        init_scale: what initial weights and biases are multiplied by.
     """
 
     hidden: Annotated[tuple[Width, ...], Field(max_length=16)] = (128, 64)
+    init_scale: Scale = 1.0
 
     widths: ClassVar[str] = "hidden"
     in_span: ClassVar[bool] = False
@@ -127,6 +139,7 @@ class Mlp:
         """Shape, outputs × inputs, and initial bound of every parameter."""
         shapes = {}
         for i, (fan_in, fan_out) in enumerate(pairwise((features, *self.hidden, classes))):
-            shapes[f"w{i}"] = (fan_out, fan_in), 1 / math.sqrt(fan_in)
-            shapes[f"b{i}"] = (1, fan_out), 1 / math.sqrt(fan_in)
+            bound = self.init_scale / math.sqrt(fan_in)
+            shapes[f"w{i}"] = (fan_out, fan_in), bound
+            shapes[f"b{i}"] = (1, fan_out), bound
         return shapes
