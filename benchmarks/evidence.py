@@ -29,9 +29,9 @@ from metaloss.core.metric_scale import ACCURACY
 from metaloss.core.streams import Stream
 from metaloss.criterion import loss_io
 from metaloss.engines.local import Local
-from metaloss.evaluation.family_evaluation import FamilyEvaluation
+from metaloss.evaluation.family_evaluation import BASELINE, FamilyEvaluation
 from metaloss.evaluation.paired_comparison import PairedComparison
-from metaloss.evaluation.protocol import BASELINE, LossEvaluation
+from metaloss.evaluation.protocol import LossEvaluation
 from metaloss.evaluation.tuning import Tuned
 from metaloss.losses import zoo
 from metaloss.losses.base import CrossEntropies, Losses

@@ -38,7 +38,7 @@ from metaloss.losses.language.primitives import PRIMITIVES
 from metaloss.losses.published_loss import PublishedLoss
 from metaloss.losses.zoo_entries import ENTRIES
 from metaloss.search import elimination, elimination_stage, settings
-from metaloss.tasks import family_files, opening
+from metaloss.tasks import family_files, mixture_family, opening
 from metaloss.tasks import training_family as full
 from metaloss.training import settings as training
 
@@ -62,6 +62,8 @@ TABLES = (
     ("An elimination", elimination.Elimination),
     ("One stage of an elimination: `stages`", elimination_stage.Stage),
     ("A full-size training", training.Training),
+    ('A mixture of kinds of episodes: `kind = "mixture"`', mixture_family.MixtureFamily),
+    ("What its kinds are drawn from: `ranges`", mixture_family.Ranges),
     ('A family of full trainings: `kind = "training"`', full.TrainingFamily),
     ("What happens to its images: `augment`", training.Augment),
     ("Versions of the images of a family of episodes: `augment`", versions.TaskAugment),

@@ -35,6 +35,10 @@ class DataError(MetalossError, ValueError):
     exit_code = 2
 
 
+class DataNotFound(DataError):
+    """A data set by name that is not on this machine."""
+
+
 class DataWarning(UserWarning):
     """Something about images or labels that a user should know.
 

@@ -50,7 +50,9 @@ SETTING_OF_OPTION = {
     "--tasks-per-generation", type=int, help="Tasks of every family that all candidates meet."
 )
 @_options.metric
-@click.option("--objective", metavar="mean|robust|wins", help="From scores to fitness (mean).")
+@click.option(
+    "--objective", metavar="mean|robust|wins|regret", help="From scores to fitness (mean)."
+)
 @click.option(
     "--init",
     metavar="random|LOSS",

@@ -14,7 +14,7 @@ from metaloss.core.event_protocols import (
 )
 from metaloss.core.formatting import clock, counted, percent, probability, signed, tuned_quantities
 from metaloss.core.metric_scale import ACCURACY, MetricScale
-from metaloss.core.records import GenerationRecord, StageRow, loss_name
+from metaloss.core.records import GenerationRecord, StageRow, loss_name, training_in_words
 from metaloss.core.tables import record_table
 from metaloss.data.shapes import described
 from metaloss.evaluation.guard import Guard, guard_lines
@@ -36,6 +36,8 @@ def cut_row(text: str, width: int | None) -> str:
 def task(opened: Any) -> str:
     """What a task of a family is."""
     family = opened.family
+    if hasattr(family, "ranges"):
+        return str(family.describe())
     if hasattr(family, "training"):
         training = family.training
         images = {name: len(rows) for name, rows in opened.shares.items()}
@@ -52,7 +54,7 @@ def task(opened: Any) -> str:
 
 def proportions(opened: Any) -> list[str]:
     """Why a family's tasks are as uneven as its classes, where it was made so; else nothing."""
-    if hasattr(opened.family, "training") or not fitted_as_is(opened.family):
+    if not hasattr(opened.family, "shots") or not fitted_as_is(opened.family):
         return []
     dataset = opened.dataset
     counts = dataset.labels[~dataset.test].bincount(minlength=len(dataset.classes)).tolist()
@@ -82,7 +84,7 @@ def search_lines(
             for opened in families
             for line in (
                 f"tasks   {opened.family.name} ({opened.family.origin}): {task(opened)}; "
-                f"data: {opened.dataset.origin}",
+                f"data: {opened.data_origin}",
                 *proportions(opened),
             )
         ),
@@ -108,8 +110,9 @@ def _metric(scale: MetricScale) -> list[str]:
 
 def baseline_line(baseline: ReportedBaseline, tasks: int, scale: MetricScale) -> str:
     """What cross-entropy reaches at its best learning rate on so many tasks."""
+    rate = " for each kind of task" if baseline.relative else f" ({baseline.lr:g})"
     return (
-        f"start   cross-entropy at its best learning rate ({baseline.lr:g}): "
+        f"start   cross-entropy at its best learning rate{rate}: "
         f"{scale.named(scale.value(baseline.score))} on {tasks} meta-validation tasks"
     )
 
@@ -170,15 +173,23 @@ def summary_lines(summary: dict[str, Any]) -> list[str]:
             + ", ".join(f"{row['size']} nodes {scale.text(row[scale.kind])}" for row in front)
         )
     for name, row in summary["test"].items():
-        ce = row["ce"]
-        steps = row["ce_steps"]
-        lines += [
-            f"test    {name}, {row['tasks']} meta-test tasks: {scale.tested(row)}",
-            f"        CE at its best rate ({ce['lr']:g}) {scale.reached(ce)}: {scale.verdict(ce)}",
-            f"        CE at its best rate ({steps['lr']:g}) and number of steps ({steps['steps']}) "
-            f"{scale.reached(steps)}: {scale.verdict(steps)}",
-        ]
+        lines.append(f"test    {name}, {row['tasks']} meta-test tasks: {scale.tested(row)}")
+        lines += [f"        {text}" for text in _rivals_in_test(row, scale)]
     return lines + [f"guard   {line}" for line in guard_lines(summary)]
+
+
+def _rivals_in_test(row: Mapping[str, Any], scale: MetricScale) -> list[str]:
+    """What cross-entropy reached on a family's test tasks, and how the winner differs from it."""
+    ce = row["ce"]
+    reached = f"{scale.reached(ce)}: {scale.verdict(ce)}"
+    if ce.get("relative"):
+        return [f"CE at its best rate for each kind of task {reached}"]
+    steps = row["ce_steps"]
+    return [
+        f"CE at its best rate ({ce['lr']:g}) {reached}",
+        f"CE at its best rate ({steps['lr']:g}) and number of steps ({steps['steps']}) "
+        f"{scale.reached(steps)}: {scale.verdict(steps)}",
+    ]
 
 
 def stage_line(row: StageRow) -> str:
@@ -265,7 +276,7 @@ def comparison_heading(settings: TaskCounts, families: Sequence[OpenFamily]) -> 
             for episodes in families
             for line in (
                 f"tasks   {episodes.family.name} ({episodes.family.origin}); "
-                f"data: {episodes.dataset.origin}",
+                f"data: {episodes.data_origin}",
                 *proportions(episodes),
             )
         ),
@@ -280,7 +291,7 @@ def comparison_lines(summary: dict[str, Any], width: int | None = None) -> list[
         of_family = [row for row in summary["rows"] if row["family"] == family["name"]]
         rows = [_standing(row, scale) for row in of_family if row["kind"] == "loss"]
         rivals = [_rival(row, scale) for row in of_family if row["kind"] != "loss"]
-        about = f"{family['inner']['steps']} steps, own learning rate {family['inner']['lr']:g}"
+        about = training_in_words(family)
         lines.append(f"{family['name']}: {about}; Δ against {summary['baseline']}")
         lines += record_table(rows, width)
         if rivals:

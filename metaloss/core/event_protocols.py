@@ -95,8 +95,8 @@ class OpenFamily(Protocol):
         """Its settings."""
 
     @property
-    def dataset(self) -> ImageSource:
-        """Its images."""
+    def data_origin(self) -> str:
+        """Where its images come from, in words."""
 
     @property
     def scale(self) -> MetricScale:
@@ -105,6 +105,10 @@ class OpenFamily(Protocol):
 
 class ReportedBaseline(Protocol):
     """Cross-entropy at its best learning rate on a family."""
+
+    @property
+    def relative(self) -> bool:
+        """Whether that is another rate at each kind of its tasks."""
 
     @property
     def lr(self) -> float:

@@ -133,7 +133,8 @@ class MetricScale:
 
     def tested(self, row: Mapping[str, Any]) -> str:
         """The same of a test, with a remark on an accuracy that is close to that of guessing."""
-        near = near_chance(row["accuracy"], row["classes"]) if self.is_accuracy else ""
+        known = self.is_accuracy and "classes" in row
+        near = near_chance(row["accuracy"], row["classes"]) if known else ""
         return f"{self.reached(row)}{near}"
 
     def verdict(self, versus: Mapping[str, Any]) -> str:

@@ -48,6 +48,16 @@ class GenerationRecord(TypedDict):
     losses: NotRequired[list[tuple[str, float | None]]]
 
 
+def training_in_words(family: Mapping[str, Any]) -> str:
+    """How the classifiers of a comparison's family train, and in what unit rates are."""
+    if "inner" not in family:
+        return (
+            f"{family['kinds']} kinds of tasks, each at its own number of steps; rates are "
+            "multiples of cross-entropy's best one at each kind"
+        )
+    return f"{family['inner']['steps']} steps, own learning rate {family['inner']['lr']:g}"
+
+
 class StageRow(TypedDict):
     """A stage of an elimination, as a row of its table.
 

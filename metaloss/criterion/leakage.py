@@ -134,7 +134,7 @@ def data_overlap(origin: Origin, loss: Criterion, test: Dataset, tested: Rows) -
     seen = record.count_seen(test, tested)
     # Most of what was learned from lies here: the same images, of which some came or went.
     same = 2 * int(torch.isin(record.digests, test.digests).sum()) > len(record.digests)
-    return _worst([_known(source, test, seen, same) for source in record.sources])
+    return worst_overlap([_known(source, test, seen, same) for source in record.sources])
 
 
 def _known(source: LearnedSource, test: Dataset, seen: int, same: bool) -> DataOverlap:
@@ -217,7 +217,7 @@ def _classes(source: LearnedSource, test: Dataset) -> str:
     return "same" if set(test.classes) <= set(source.classes) else "some new"
 
 
-def _worst(overlaps: Sequence[DataOverlap]) -> DataOverlap:
+def worst_overlap(overlaps: Sequence[DataOverlap]) -> DataOverlap:
     """The verdict on several data sets together.
 
     Refused where one is refused; else as familiar as the most familiar one.

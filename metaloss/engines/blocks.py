@@ -20,6 +20,7 @@ from metaloss.inner.observers import Observer
 from metaloss.inner.optimisers import Rate
 from metaloss.losses.base import Losses
 from metaloss.tasks.episodic import Episodes
+from metaloss.tasks.protocols import EpisodeTrainings
 
 # A chunk's result by its first candidate and task.
 Parts = dict[tuple[int, int], Tensor | Exception]
@@ -69,6 +70,15 @@ class Work:
         return replace(self, tasks=tasks, keys=[self.keys[t] for t in places.tolist()])
 
 
+def works_of(trainings: EpisodeTrainings) -> list[Work]:
+    """A work for each of the populations."""
+    x = trainings
+    return [
+        Work(losses, x.episodes, x.tasks, list(x.keys), x.inner, lr, x.steps, x.metric)
+        for losses, lr in zip(x.populations, x.rates, strict=True)
+    ]
+
+
 @dataclass(frozen=True, eq=False)
 class Block:
     """Works on the same tasks of one size in memory, cut alike, with what is seen of them.
@@ -94,6 +104,11 @@ class Block:
     def tasks(self) -> Tasks:
         """Those of every work."""
         return self.works[0].tasks
+
+    @property
+    def cost(self) -> int:
+        """About how long one of its trainings takes, for an order."""
+        return self.works[0].inner.steps * self.tasks.train.rows.shape[1]
 
     @cached_property
     def model(self) -> Classifier:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from metaloss.core.streams import Stream
 from metaloss.data.episodes import Tasks
-from metaloss.engines.blocks import Block, Work, joined, waves
+from metaloss.engines.blocks import Block, Work, joined, waves, works_of
 from metaloss.engines.chunking import ChunkPlan, plan_chunks
 from metaloss.engines.isolation import result_or_error
 from metaloss.errors import Interrupted, out_of_memory
@@ -28,6 +28,7 @@ from metaloss.inner.observers import Observer, scores
 from metaloss.inner.optimisers import Rate
 from metaloss.losses.base import Losses
 from metaloss.tasks.episodic import Episodes
+from metaloss.tasks.protocols import EpisodeTrainings
 
 # Bytes that one thread's chunk may touch on a CPU: more of them would not stay in its cache.
 CACHE = 8 << 20
@@ -183,14 +184,26 @@ class Local:
             marks: the numbers of steps after which to look, ascending.
         """
         inner = inner or episodes.family.inner
-        works = [
-            Work(losses, episodes, tasks, list(keys), inner, lr, marks, metric)
-            for losses, lr in zip(many, rates or [None] * len(many), strict=True)
-        ]
+        rates = rates or [None] * len(many)
+        trainings = EpisodeTrainings(
+            many, episodes, tasks, keys, metric, inner, rates, marks or (inner.steps,)
+        )
+        return self.observe_each([trainings])[0]
+
+    def observe_each(
+        self, trainings: Sequence[EpisodeTrainings]
+    ) -> list[list[Float[Tensor, "M P T ..."]]]:
+        """What `observe` gives for each of several, be they of families of their own.
+
+        All of them share this engine's threads, so that none waits for the last chunk of another;
+        no result depends on the others, bit for bit.
+        """
+        groups = [works_of(each) for each in trainings]
         while True:
             try:
-                return self._observe(works)
+                return self._observe(groups)
             except (RuntimeError, MemoryError) as error:
+                works = [work for group in groups for work in group]
                 if not out_of_memory(error) or not any(map(self._divisible, works)):
                     raise
             self.halvings += 1
@@ -230,10 +243,14 @@ class Local:
             work.tasks.train.label.shape[1],
         )
 
-    def _observe(self, works: Sequence[Work]) -> list[Float[Tensor, "M P T ..."]]:
-        """What is seen of works that share tasks and keys, chunk by chunk."""
-        blocks = self._blocks(works)
-        columns = [(block, column) for block in blocks for column in block.columns]
+    def _observe(self, groups: Sequence[Sequence[Work]]) -> list[list[Float[Tensor, "M P T ..."]]]:
+        """What is seen of groups of works, each of which share tasks and keys, chunk by chunk."""
+        blocks_of = [self._blocks(works) for works in groups]
+        blocks = [block for of_group in blocks_of for block in of_group]
+        # The longest trainings first, so that threads come to their end together.
+        longest_first = sorted(blocks, key=lambda block: -block.cost)
+        columns = [(block, column) for block in longest_first for column in block.columns]
+        most = min(self._wave(works[0]) for works in groups)
 
         def fill(job: tuple[Block, int, slice, slice, Bound]) -> None:
             block, number, row, column, bound = job
@@ -244,7 +261,7 @@ class Local:
             self.on_progress(len(work.losses[row]) * len(work.tasks[column]) * work.inner.steps)
 
         # Waves of tasks: made ready, then trained by every candidate.
-        for wave in waves(columns, self._wave(works[0])):
+        for wave in waves(columns, most):
             ready = self._bind_columns(wave)
             self.map(
                 fill,
@@ -256,7 +273,10 @@ class Local:
             )
             for block in blocks:
                 block.raise_if_all_failed([column for other, column in wave if other is block])
-        return joined(blocks, len(works), len(works[0].tasks))
+        return [
+            joined(of_group, len(works), len(works[0].tasks))
+            for of_group, works in zip(blocks_of, groups, strict=True)
+        ]
 
     def _bind_columns(self, columns: Sequence[tuple[Block, slice]]) -> list[Bound]:
         """The tasks of columns, made ready."""

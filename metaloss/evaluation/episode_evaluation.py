@@ -16,7 +16,14 @@ from metaloss.evaluation.statistics import Draws, Resamples
 from metaloss.evaluation.tuning import Setting, Tuned, repeated
 from metaloss.inner.loop import Inner
 from metaloss.inner.metrics import classes_of, logits, progress_by, scores_of
-from metaloss.inner.observers import Measures, measure, predicted_by, predictions, progress
+from metaloss.inner.observers import (
+    Measures,
+    Observer,
+    measure,
+    predicted_by,
+    predictions,
+    progress,
+)
 from metaloss.losses.base import Losses
 from metaloss.tasks.episodic import Episodes
 
@@ -37,11 +44,34 @@ class EpisodeEvaluation(FamilyEvaluation):
         """The family's own settings of a training."""
         return self.family.family.inner
 
+    @property
+    def own_setting(self) -> Setting:
+        """The family's own rate and number of steps."""
+        return Setting(self.inner.lr, self.inner.steps)
+
+    @property
+    def own_steps(self) -> int:
+        """Steps of a training."""
+        return self.inner.steps
+
+    @property
+    def test_observer(self) -> Observer:
+        """What is seen of classifiers in a test, and measures come from."""
+        return logits if self.family.metric else predictions
+
     def tune_steps(
         self, losses: Sequence[Losses], rates: Sequence[float], tasks: int
     ) -> list[Tuned]:
         """Each loss at its best rate and number of steps."""
         return self.tune(losses, rates, tasks, self.family.step_choices())
+
+    def test_tuned(
+        self, losses: Sequence[Losses], settings: Sequence[Setting], tasks: int
+    ) -> list[tuple[Measures, Measures]]:
+        """What each loss reaches on meta-test tasks at its own rate, and at the family's."""
+        own = self.own_setting
+        tested = self.test(losses, [(setting, own) for setting in settings], tasks)
+        return [(tuned, at_own) for tuned, at_own in tested]
 
     def test(
         self, losses: Sequence[Losses], settings: Sequence[Sequence[Setting]], tasks: int
@@ -64,12 +94,12 @@ class EpisodeEvaluation(FamilyEvaluation):
                 numbers,
                 rates=rates,
                 steps=(settings[0][0].steps,),
-                metric=logits if self.family.metric else predictions,
+                metric=self.test_observer,
             )
-            drawn = self._test_tasks(numbers)
+            drawn = self.test_tasks(numbers)
             waves.append(
                 [
-                    [self._measures(row, drawn) for row in of_loss[0]]  # per setting
+                    [self.measures_of(row, drawn) for row in of_loss[0]]  # per setting
                     for of_loss in predicted
                 ]
             )
@@ -82,10 +112,10 @@ class EpisodeEvaluation(FamilyEvaluation):
     def measures_by(self, seen: Float[Tensor, "T V C"], tasks: Tasks) -> Measures:
         """The measures of classifiers by their logits on the validation images of some tasks."""
         if self.family.metric:
-            return self._measures(seen, tasks)
-        return self._measures(predicted_by(seen[None], tasks.val.label.cpu())[0], tasks)
+            return self.measures_of(seen, tasks)
+        return self.measures_of(predicted_by(seen[None], tasks.val.label.cpu())[0], tasks)
 
-    def _measures(self, seen: Float[Tensor, "T V _"], tasks: Tasks) -> Measures:
+    def measures_of(self, seen: Float[Tensor, "T V _"], tasks: Tasks) -> Measures:
         """The measures of one loss from its predictions; from its logits where there is a metric.
 
         Args:
@@ -102,7 +132,7 @@ class EpisodeEvaluation(FamilyEvaluation):
 
     def resamples(self, tasks: int, key: Stream) -> Resamples:
         """Resamples of the meta-test tasks and their images."""
-        drawn = self._test_tasks(range(tasks))
+        drawn = self.test_tasks(range(tasks))
         groups = self.family.dataset.groups
         if self.family.metric:
             return MetricResamples.of(
@@ -130,10 +160,6 @@ class EpisodeEvaluation(FamilyEvaluation):
                 measures[i] = measures_of_loss
         return measures
 
-    def test_tasks(self, tasks: int) -> Tasks:
-        """The meta-test tasks that losses are tested on."""
-        return self._test_tasks(range(tasks))
-
     def curves(
         self, losses: Sequence[Losses], settings: Sequence[Setting], tasks: int
     ) -> tuple[tuple[int, ...], list[Float[Tensor, "M T 2"]]]:
@@ -147,21 +173,22 @@ class EpisodeEvaluation(FamilyEvaluation):
         moments = tuple(
             sorted({round(1 + i * (total - 1) / (MOMENTS - 1)) for i in range(MOMENTS)})
         )
-        curves = self.family.observe(
-            self.engine,
+        metric = self.family.metric
+        trainings = self.family.trainings(
             losses,
             "test",
             self.key.at("test"),
             range(tasks),
-            progress_by(self.family.metric, self.family.scale) if self.family.metric else progress,
+            progress_by(metric, self.family.scale) if metric else progress,
             rates=[setting.lr for setting in settings],
             steps=moments,
             val=CURVE_IMAGES,
         )
+        (curves,) = self.engine.observe_each([trainings])
         # From [M 1 T 2] to [M T 2]: a loss has one row here.
         return moments, [curve[:, 0] for curve in curves]
 
-    def _test_tasks(self, numbers: range) -> Tasks:
+    def test_tasks(self, numbers: Sequence[int]) -> Tasks:
         """The meta-test tasks of these numbers, the same that losses are tested on."""
         keys = [self.key.at("test", "task", t) for t in numbers]
         return self.family.sample(keys, "test")

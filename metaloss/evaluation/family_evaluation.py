@@ -5,7 +5,7 @@ looked at once, for the final comparison. What a score is says the family.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
@@ -13,16 +13,16 @@ from torch import Tensor
 
 from metaloss.core.streams import Stream
 from metaloss.engines.local import Local
-from metaloss.evaluation.guard import episodes_of
+from metaloss.evaluation.kind_resamples import KindResamples
 from metaloss.evaluation.metric_resamples import MetricResamples
 from metaloss.evaluation.paired_comparison import PairedComparison
 from metaloss.evaluation.statistics import Draws, Resamples
 from metaloss.evaluation.tuning import Tuned, repeated
-from metaloss.inner.metrics import logits
-from metaloss.inner.observers import right_answers
 from metaloss.inner.optimisers import Rate
-from metaloss.losses.base import Losses
-from metaloss.tasks.opening import OpenFamily
+from metaloss.losses.base import CrossEntropies, Losses
+from metaloss.tasks.opening import Mixture, OpenFamily
+
+BASELINE = "baseline"  # the role of the tasks that cross-entropy is tuned on
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class FamilyEvaluation:
             val=val,
             rates=[lr],
             steps=steps,
-            metric=episodes_of(self.family).scores_beside(beside) if beside else None,
+            beside=beside,
         )
         return scores
 
@@ -96,9 +96,27 @@ class FamilyEvaluation:
                 none.
             role: of the tasks.
         """
+        return self._best(losses, self.family.rates(rates), tasks, steps, role)
+
+    def tune_baseline(
+        self, rates: Sequence[float], tasks: int, steps: tuple[int, ...] = (), role: str = BASELINE
+    ) -> Tuned:
+        """Cross-entropy at its best setting, likewise; at each kind of a mixture at its own."""
+        one = CrossEntropies.of(1)
+        rates = self.family.baseline_rates(rates)
+        return self._best([one], rates, tasks, steps, role)[0]
+
+    def _best(
+        self,
+        losses: Sequence[Losses],
+        rates: Sequence[float],
+        tasks: int,
+        steps: tuple[int, ...],
+        role: str,
+    ) -> list[Tuned]:
+        """Each loss at the best of some settings; arguments as for `tune`."""
         if not losses:
             return []
-        rates = self.family.rates(rates)
         steps = steps or (self.family.steps,)
         grid = [repeated(loss, len(rates)) for loss in losses]
         scores = self.family.evaluate(
@@ -111,7 +129,10 @@ class FamilyEvaluation:
             steps=steps,
         )
         pairs = zip(losses, scores, strict=True)
-        return [Tuned.best(loss, of_settings, rates, steps) for loss, of_settings in pairs]
+        negligible = self.family.scale.negligible
+        tuned = [Tuned.best(loss, x, rates, steps, negligible) for loss, x in pairs]
+        relative = isinstance(self.family, Mixture)
+        return [replace(x, relative=relative) for x in tuned]
 
     def test_scores(self, tuned: Tuned, tasks: int) -> Float[Tensor, " T"]:
         """A tuned loss's scores on meta-test tasks."""
@@ -123,7 +144,8 @@ class FamilyEvaluation:
         self, losses: Losses, tasks: int, lr: float | None = None, steps: tuple[int, ...] = ()
     ) -> Float[Tensor, "T *V"]:
         """What the score of one loss is computed from: which images of the meta-test tasks it gets
-        right, or its logits where the family names a metric; of a full training the score itself.
+        right, or its logits where the family names a metric; of a full training, and of tasks of
+        many kinds, the score itself.
 
         Args:
             losses: a single one.
@@ -139,15 +161,17 @@ class FamilyEvaluation:
             range(tasks),
             rates=[lr],
             steps=steps,
-            metric=logits if self.family.metric else right_answers,
+            metric=self.family.answers,
         )
         return answers[0][0, 0]
 
     def test_resamples(self, tasks: int) -> Resamples | None:
-        """Resamples of the meta-test tasks and their images.
+        """Resamples of the meta-test tasks and their images; of tasks of many kinds, of the kinds.
 
         None for full trainings, which differ in nothing but their seeds.
         """
+        if isinstance(self.family, Mixture):
+            return KindResamples(self.family.kinds_of(self.key.at("test"), range(tasks)))
         keys = [self.key.at("test", "task", t) for t in range(tasks)]
         key = self.key.at("test", "bootstrap")
         tasks_drawn = self.family.sample(keys, "test")

@@ -16,7 +16,6 @@ from torch import Tensor
 from metaloss.core import registry
 from metaloss.core.metric_scale import MetricScale
 from metaloss.errors import SettingsError
-from metaloss.tasks.episodic import Episodes
 from metaloss.tasks.opening import OpenFamily
 
 # Below every fitness that a candidate within the guard can have, and with digits left behind it.
@@ -51,7 +50,10 @@ class Guard:
 
     def scales(self, family: OpenFamily) -> list[MetricScale]:
         """How the values of its metrics are shown."""
-        return [episodes_of(family).measured_by(kind)[1] for kind in self.allowed]
+        try:
+            return [family.measured_by(kind)[1] for kind in self.allowed]
+        except SettingsError as error:
+            raise SettingsError(f"guard: {error}") from None
 
     def excess(
         self,
@@ -96,20 +98,6 @@ class Guard:
             for kind, most in self.allowed.items()
         )
         return f"at most behind tuned cross-entropy: {listed}; what is further behind ranks last"
-
-
-def episodes_of(family: OpenFamily) -> Episodes:
-    """The family, if it has other metrics than accuracy.
-
-    Raises:
-        SettingsError: it is of full trainings.
-    """
-    if not isinstance(family, Episodes):
-        raise SettingsError(
-            f"guard: {family.family.name} is a family of full trainings, which have their accuracy "
-            "and no other metric: leave the guard out (guard = {})"
-        )
-    return family
 
 
 def check_guard(allowed: Mapping[str, float]) -> None:

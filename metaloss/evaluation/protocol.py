@@ -19,10 +19,8 @@ from metaloss.evaluation.family_evaluation import FamilyEvaluation
 from metaloss.evaluation.guard import Guard
 from metaloss.evaluation.paired_comparison import PairedComparison
 from metaloss.evaluation.tuning import Tuned
-from metaloss.losses.base import CrossEntropies, Losses
-from metaloss.tasks.opening import OpenFamily
-
-BASELINE = "baseline"  # the role of the tasks that cross-entropy is tuned on
+from metaloss.losses.base import Losses
+from metaloss.tasks.opening import Mixture, OpenFamily
 
 
 @dataclass(frozen=True)
@@ -71,7 +69,7 @@ class LossEvaluation:
     def search_scores(
         self, tasks: int, validation: int, losses: Losses, key: Stream
     ) -> tuple[Float[Tensor, "P T *K"], Int[Tensor, " T"]]:
-        """Scores on fresh meta-training tasks of every family, and each task's family.
+        """Scores on fresh meta-training tasks of every family, and each task's kind.
 
         Evolution learns from them. With a guard, its columns.
 
@@ -85,7 +83,7 @@ class LossEvaluation:
             x.scores(losses, "train", key, tasks, val=validation, beside=self._guarded)[0]
             for x in self.each
         ]
-        return torch.cat(scores, 1), self.family_index(tasks)
+        return torch.cat(scores, 1), self.kind_index(tasks, key)
 
     def baseline_scores(
         self, baselines: Sequence[Tuned], tasks: int, validation: int, key: Stream
@@ -153,6 +151,34 @@ class LossEvaluation:
             torch.tensor(self.task_counts(tasks))
         )
 
+    def kind_index(self, tasks: int, key: Stream) -> Int[Tensor, " T"]:
+        """The kind of each task, where so many are asked for of every family.
+
+        Families whose tasks are of one kind are a kind; the kinds of a mixture count singly.
+
+        Args:
+            tasks: of every family.
+            key: of the tasks.
+        """
+        before = 0
+        kinds = []
+        for family, count in zip(self.families, self.task_counts(tasks), strict=True):
+            kinds.append(before + family.kinds_of(key, range(count)))
+            before += family.kind_count
+        return torch.cat(kinds)
+
+    def spreads(self, baselines: Sequence[Tuned]) -> list[float]:
+        """The unit of differences of scores of every kind, by its number.
+
+        Args:
+            baselines: cross-entropy at its best rate, per family.
+        """
+        spreads: list[float] = []
+        for family, baseline in zip(self.families, baselines, strict=True):
+            references = family.references if isinstance(family, Mixture) else None
+            spreads += references.spreads if references else [baseline.spread]
+        return spreads
+
     def task_counts(self, tasks: int) -> list[int]:
         """How many tasks of each family there are, where so many are asked for."""
         return [family.most(tasks) for family in self.families]
@@ -168,10 +194,10 @@ class LossEvaluation:
         scores = [x.scores(losses, "validation", key, tasks, beside=beside)[0] for x in self.each]
         return torch.cat(scores, 1)
 
-    def guard_columns(
+    def beside_baselines(
         self, losses: Losses, baselines: Sequence[Tuned], pool: str, role: str, tasks: int
-    ) -> tuple[Float[Tensor, "P T K"], Float[Tensor, "T K"]]:
-        """The guard's columns of losses and of the baselines, on the same tasks.
+    ) -> tuple[Float[Tensor, "P T *K"], Float[Tensor, "T *K"]]:
+        """The scores of losses and of the baselines on the same tasks; with a guard, its columns.
 
         Args:
             losses: P of them, at each family's own rate.
@@ -186,22 +212,20 @@ class LossEvaluation:
 
     def tune_baseline(self, rates: Sequence[float], tasks: int) -> list[Tuned]:
         """Cross-entropy at its best rate and the family's own number of steps, per family."""
-        loss = CrossEntropies.of(1)
-        return [x.tune([loss], rates, tasks, role=BASELINE)[0] for x in self.each]
+        return [x.tune_baseline(rates, tasks) for x in self.each]
 
     def tune_baseline_steps(
         self, rates: Sequence[float], tasks: int, baseline: Sequence[Tuned]
     ) -> list[Tuned]:
         """Cross-entropy at its best rate and its best number of steps, per family.
 
-        A full training keeps its length.
+        Full trainings and the kinds of a mixture keep their lengths.
         """
-        loss = CrossEntropies.of(1)
         return [
             # The first tuning was over the same settings where there is but one number of steps.
             tuned
             if x.family.step_choices() == (tuned.steps,)
-            else x.tune([loss], rates, tasks, x.family.step_choices(), BASELINE)[0]
+            else x.tune_baseline(rates, tasks, x.family.step_choices())
             for x, tuned in zip(self.each, baseline, strict=True)
         ]
 

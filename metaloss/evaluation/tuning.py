@@ -13,6 +13,9 @@ from metaloss.inner.loop import Inner
 from metaloss.losses.base import Losses
 from metaloss.tasks.step_counts import step_grid
 
+# The smallest unit of gains, in units of what is negligible.
+LEAST_SPREAD = 0.25
+
 
 @dataclass(frozen=True)
 class Setting:
@@ -41,12 +44,24 @@ class Setting:
 
 @dataclass(frozen=True)
 class Tuned:
-    """A loss at the best of the settings tried on meta-validation tasks of one family."""
+    """A loss at the best of the settings tried on meta-validation tasks of one family.
 
-    losses: Losses  # a single one
+    Attributes:
+        losses: a single one.
+        lr: its best learning rate.
+        steps: its best number of steps.
+        scores: on those tasks.
+        spread: the unit of differences of scores there (`spread_of`).
+        relative: whether tasks are of several kinds, and rate and steps are multiples of those of
+            each kind.
+    """
+
+    losses: Losses
     lr: float
     steps: int
-    scores: Float[Tensor, " T"]  # on those tasks
+    scores: Float[Tensor, " T"]
+    spread: float = 1.0
+    relative: bool = False
 
     @classmethod
     def best(
@@ -55,6 +70,7 @@ class Tuned:
         scores: Float[Tensor, "M R T"],
         rates: Sequence[float],
         steps: Sequence[int],
+        negligible: float = ACCURACY.negligible,
     ) -> Self:
         """The loss at the best setting of a grid.
 
@@ -63,9 +79,11 @@ class Tuned:
             scores: with each of M numbers of steps and R rates.
             rates: the rates.
             steps: the numbers of steps.
+            negligible: the difference of scores that is none in practice.
         """
         mark, rate = best_setting(scores)
-        return cls(loss, rates[rate], steps[mark], scores[mark, rate])
+        spread = spread_of(scores[mark], rates, rate, negligible)
+        return cls(loss, rates[rate], steps[mark], scores[mark, rate], spread)
 
     @property
     def score(self) -> float:
@@ -90,6 +108,34 @@ def best_setting(scores: Float[Tensor, "M R T"]) -> tuple[int, int]:
     """
     mean = scores.double().mean(2).nan_to_num(nan=-torch.inf)
     return divmod(int(mean.argmax()), scores.shape[1])
+
+
+def spread_of(
+    scores: Float[Tensor, "R T"], rates: Sequence[float], best: int, negligible: float
+) -> float:
+    """What a small change of a training is worth on one task: the unit of gains of a kind of tasks.
+
+    The standard deviation over tasks of what the next lower or the next higher rate changes of a
+    task's score, the smaller of the two. It is paired, as gains are: the deviation of the scores
+    themselves says how unlike tasks are, which no loss changes, and is as large where hundreds of
+    steps leave nothing to gain as where ten do. In this unit the gains of all kinds have about the
+    same noise. A rate at which a training failed does not count; where both are such, or there is
+    no other rate, it is the deviation of the scores. At least a quarter of what is negligible, so
+    that a kind where all rates come to the same does not decide alone.
+
+    Args:
+        scores: with each of R rates.
+        rates: the rates.
+        best: which of them is the best.
+        negligible: the difference of scores that is none in practice.
+    """
+    order = sorted(range(len(rates)), key=lambda i: rates[i])
+    place = order.index(best)
+    beside = [order[i] for i in (place - 1, place + 1) if 0 <= i < len(order)]
+    changes = [(scores[i] - scores[best]).double() for i in beside]
+    spreads = [float(x.std()) for x in changes if x.isfinite().all()]
+    spread = min(spreads) if spreads else float(scores[best].double().nan_to_num().std())
+    return max(spread, LEAST_SPREAD * negligible)
 
 
 def repeated(loss: Losses, times: int) -> Losses:

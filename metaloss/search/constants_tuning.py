@@ -22,6 +22,7 @@ from metaloss.engines.local import Local
 from metaloss.errors import SettingsError
 from metaloss.evaluation.family_evaluation import FamilyEvaluation
 from metaloss.evaluation.protocol import LossEvaluation
+from metaloss.evaluation.references import with_references
 from metaloss.genomes import FormulaSpace
 from metaloss.losses import zoo
 from metaloss.losses.formulas import Formulas
@@ -136,6 +137,10 @@ def _families(loss: Any, runs: Path) -> dict[str, Any]:
     where = run.places()
     # The images may lie elsewhere now than when the run began.
     for family in table["families"]:
+        if "datasets" in family:
+            roles = [f"{family['name']} {dataset}" for dataset in family["datasets"]]
+            family["datasets"] = [where[role] for role in roles]
+            continue
         images, key = (family["training"], "data") if "training" in family else (family, "dataset")
         images[key] = where[family["name"]]
         if (role := features_role(family["name"])) in where:
@@ -217,9 +222,9 @@ def _score(run: Run, before: Formula, after: Formula, stop: Callable[[], bool]) 
         storage.Lock(run.folder),
         Local(device, search.memory, tf32=search.tf32, stop=stop) as engine,
     ):
-        evaluation = LossEvaluation(
-            engine, with_training_cache(run.folder, families, device), Stream(search.seed)
-        )
+        families = with_training_cache(run.folder, families, device)
+        families = with_references(engine, families, search.rates, run.folder)
+        evaluation = LossEvaluation(engine, families, Stream(search.seed))
         # Tasks of a role of their own: on those of the choice the winner would look too good.
         beside = evaluation.families[0].scale.beside
         measured = evaluation.validation_scores(

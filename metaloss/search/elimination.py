@@ -41,6 +41,7 @@ from metaloss.search.elimination_stage import (
     StageRunner,
     scores_of,
 )
+from metaloss.search.learned_images import image_records
 from metaloss.search.novelty import SeenLosses
 from metaloss.search.run_folder import Run, find
 from metaloss.search.trained_losses import TrainedLosses
@@ -177,7 +178,7 @@ def eliminate(
 
 def _images(run: Run, families: Iterable[list[OpenFamily]]) -> ImageRecord:
     """The images that the search has learned from, and those of every stage."""
-    learned = [image_record.record_of(family.dataset) for opened in families for family in opened]
+    learned = [record for opened in families for record in image_records(opened)]
     return image_record.join_records([image_record.read(run.folder) or ImageRecord(), *learned])
 
 

@@ -17,8 +17,9 @@ from metaloss import storage
 from metaloss.core import registry
 from metaloss.core.metric_scale import MetricScale
 from metaloss.errors import SettingsError
+from metaloss.evaluation.family_evaluation import BASELINE
 from metaloss.evaluation.guard import Guard
-from metaloss.evaluation.protocol import BASELINE, LossEvaluation
+from metaloss.evaluation.protocol import LossEvaluation
 from metaloss.evaluation.statistics import rank_correlation
 from metaloss.evaluation.tuning import Tuned
 from metaloss.losses.base import CrossEntropies, Losses

@@ -20,6 +20,7 @@ from metaloss.criterion.genome import GenomeCriterion
 from metaloss.errors import MetalossError
 from metaloss.evaluation.protocol import LossEvaluation
 from metaloss.evaluation.tuning import Tuned
+from metaloss.evolution import Objective
 from metaloss.genomes import FormulaSpace, Genome
 from metaloss.losses.base import Losses
 from metaloss.losses.formulas import Formulas
@@ -107,7 +108,11 @@ class Election(NamedTuple):
 
 
 def choose_winner(
-    finalists: Finalists, evaluation: LossEvaluation, tasks: int, baselines: Sequence[Tuned] = ()
+    finalists: Finalists,
+    evaluation: LossEvaluation,
+    tasks: int,
+    baselines: Sequence[Tuned] = (),
+    objective: Objective | None = None,
 ) -> Election:
     """The best finalist; with a guard, the best of those within it or else the nearest to it.
 
@@ -115,34 +120,39 @@ def choose_winner(
         finalists: those that stand.
         evaluation: trains them.
         tasks: meta-validation tasks of every family.
-        baselines: cross-entropy at its best rate, per family, which a guard compares with.
+        baselines: cross-entropy at its best rate, per family, which a guard and an objective
+            compare with.
+        objective: from scores to what finalists are ranked by; None: the mean over kinds of tasks.
 
     Raises:
         MetalossError: none trains without failing.
     """
     # Fresh tasks: each finalist was the best of many on its own, which flatters it.
     guard = evaluation.guard
-    family = evaluation.family_index(tasks)
-    if guard is None:
+    kind = evaluation.kind_index(tasks, evaluation.key.at("winner"))
+    if guard is None and objective is None:
         score = evaluation.validation_scores(finalists.losses, "winner", tasks)
     else:
-        measured, of_ce = evaluation.guard_columns(
+        measured, of_ce = evaluation.beside_baselines(
             finalists.losses, baselines, "validation", "winner", tasks
         )
-        score = measured[..., 0]
+        score = measured if guard is None else measured[..., 0]
     # One failure among so many tasks costs what it costs in use, a wrong answer everywhere, and no
     # more.
-    reached = mean(score.nan_to_num(nan=0.0), family)
+    reached = mean(score.nan_to_num(nan=0.0), kind)
     failed = score.isnan().all(1)
     if failed.all():
         raise MetalossError(
             f"none of the {len(score)} finalists trains without failing: there is no winner"
         )
+    ranked = reached
+    if objective is not None:
+        ranked = objective(score.nan_to_num(nan=0.0), kind, of_ce if guard is None else of_ce[:, 0])
+    ranked = ranked.masked_fill(failed, -torch.inf)
     if guard is None:
-        return Election(int(reached.masked_fill(failed, -1).argmax()), reached, None)
-    excess = guard.excess(measured, of_ce, family)
-    ranked = guard.ranked(reached.masked_fill(failed, -torch.inf), excess)
-    return Election(int(ranked.argmax()), reached, excess > 0)
+        return Election(int(ranked.argmax()), reached, None)
+    excess = guard.excess(measured, of_ce, kind)
+    return Election(int(guard.ranked(ranked, excess).argmax()), reached, excess > 0)
 
 
 def size_front(

@@ -1,5 +1,7 @@
 """From scores [P T] to fitness [P]: higher is better, and a failed training can never win."""
 
+from collections.abc import Sequence
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -9,18 +11,25 @@ from metaloss.errors import SettingsError
 from metaloss.evaluation.guard import Guard
 from metaloss.evolution import Objective
 
-NEEDS_BASELINE = frozenset({"wins"})
+NEEDS_BASELINE = frozenset({"wins", "regret"})
+WORST = 10  # one of so many kinds is among the worst
 # The score from which a relative improvement is reckoned where cross-entropy has less.
 LEAST = 1e-3
 
 
-def read(name: str, k: float = 1.0) -> Objective:
-    """The objective of that name; `k` is what `robust` takes.
+def read(name: str, k: float = 1.0, spreads: Sequence[float] = (), worst: float = 0.0) -> Objective:
+    """The objective of that name.
+
+    Args:
+        name: the objective's.
+        k: what `robust` takes.
+        spreads: what `regret` takes, of every kind by its number.
+        worst: what `regret` takes.
 
     Raises:
         SettingsError: there is none.
     """
-    known = {"mean": mean, "robust": robust(k), "wins": wins}
+    known = {"mean": mean, "robust": robust(k), "wins": wins, "regret": regret(spreads, worst)}
     if name not in known:
         raise SettingsError(unknown_message("objective", name, known))
     return known[name]
@@ -81,6 +90,33 @@ def wins(
     # Rising, within (0, 1), and with double precision fine enough beside a whole number of wins.
     fraction = 0.5 + 0.5 * improvement / (1 + improvement.abs())
     return _failed_last(won.sum(0) + fraction)
+
+
+def regret(spreads: Sequence[float], worst: float) -> Objective:
+    """An objective that weighs kinds of tasks alike, whatever is to be gained at each.
+
+    Of every kind it takes the mean gain over cross-entropy at its best rate, in units of the kind's
+    spread; the fitness is the mean over kinds, mixed with the mean of their worst tenth.
+
+    Args:
+        spreads: of every kind, by its number.
+        worst: the share that the worst tenth has in the fitness.
+    """
+
+    def fitness(
+        score: Float[Tensor, "P T"],
+        family: Int[Tensor, " T"],
+        baseline: Float[Tensor, " T"] | None = None,
+    ) -> Float[Tensor, " P"]:
+        if baseline is None:
+            raise ValueError("regret compares with cross-entropy and got no baseline")
+        unit = score.new_tensor(spreads, dtype=torch.float64)[family.unique()]
+        lead = score.double() - baseline.double().nan_to_num(nan=0.0)
+        gain = _means(lead, family) / unit[:, None]  # [F P]
+        lowest = gain.sort(0).values[: max(1, round(len(gain) / WORST))].mean(0)
+        return _failed_last((1 - worst) * gain.mean(0) + worst * lowest).float()
+
+    return fitness
 
 
 def guarded(objective: Objective, guard: Guard) -> Objective:

@@ -19,15 +19,19 @@ from metaloss.core.streams import Stream
 from metaloss.criterion import loss_io
 from metaloss.criterion.base import Criterion
 from metaloss.data import image_record, places
-from metaloss.data.datasets import Dataset
 from metaloss.data.image_record import ImageRecord
 from metaloss.engines.local import Local
-from metaloss.errors import SettingsError
 from metaloss.evaluation.protocol import LossEvaluation
+from metaloss.evaluation.references import with_references
 from metaloss.genomes import Genome, SymbolicGenome
 from metaloss.kernels import cache
 from metaloss.search import settings
-from metaloss.search.resuming import check_conditions, checked_settings, moved_images
+from metaloss.search.learned_images import check_test_images, image_records
+from metaloss.search.resuming import (
+    check_conditions,
+    checked_settings,
+    moved_images,
+)
 from metaloss.search.run_folder import Progress, Run, create, find, provenance
 from metaloss.search.runner import SearchRunner
 from metaloss.search.settings import Settings
@@ -124,14 +128,12 @@ def start(
     reporter = reporter or Reporter()
     reporter.on_work("loading images", plain=False)
     families = [open_family(family, device, reporter=reporter) for family in search.families]
-    images = image_record.join_records(
-        [before or ImageRecord(), *(image_record.record_of(x.dataset) for x in families)]
-    )
+    images = image_record.join_records([before or ImageRecord(), *image_records(families)])
     if guard := search.guard_rule():
         for family in families:
             guard.check(family)
     # Before the folder is made: a search that could not be tested fairly leaves nothing behind.
-    _check_test_images(families, images)
+    check_test_images(families, images)
     run = create(out, search, provenance(search, families, device), images)
     return _run(run, families, device, time_limit=time_limit, reporter=reporter, stop=stop)
 
@@ -182,23 +184,6 @@ def resume(
         allow_changes=allow_changes,
         where=where,
     )
-
-
-def _check_test_images(families: Sequence[OpenFamily], images: ImageRecord) -> None:
-    """Refuse a search that would learn from test images, or whose first loss has.
-
-    Raises:
-        SettingsError: names the family and how many images.
-    """
-    for opened in families:
-        if isinstance(opened.dataset, Dataset) and (
-            n := images.count_seen(opened.dataset, torch.cat(opened.pools["test"]))
-        ):
-            raise SettingsError(
-                f"{opened.family.name}: {n} of the test images are among those that the loss "
-                "before or another family learns from, so no test would be fair; leave out one "
-                "of the two"
-            )
 
 
 def _run(
@@ -266,6 +251,12 @@ def _search(
         return _result(run, reporter)
     # Chunks stay as small as memory made them, so a resumed run cuts its work alike.
     evaluation.engine.halvings = progress.halvings if progress else 0
+    evaluation = replace(
+        evaluation,
+        families=with_references(
+            evaluation.engine, evaluation.families, settings.rates, run.folder, reporter
+        ),
+    )
     rates = counted(len(settings.rates), "learning rate")
     reporter.on_work(f"tuning cross-entropy at {rates}{_compiles()}")
     # Tuned again in a resumed run, too: the seed decides the tasks, so the rates are the same.

@@ -11,6 +11,7 @@ from metaloss.data.image_record import ImageRecord
 from metaloss.data.places import is_path_source
 from metaloss.errors import SettingsError
 from metaloss.search import settings
+from metaloss.search.learned_images import image_records
 from metaloss.search.run_folder import Run
 from metaloss.search.settings import Settings
 from metaloss.storage.environment import Provenance
@@ -82,7 +83,5 @@ def check_conditions(
     before = image_record.read(run.folder) or ImageRecord()
     image_record.write(
         run.folder,
-        image_record.join_records(
-            [before, *(image_record.record_of(family.dataset) for family in families)]
-        ),
+        image_record.join_records([before, *image_records(families)]),
     )

@@ -203,5 +203,7 @@ def provenance(
         "command": sys.argv,
         "seed": search.seed,
         "conditions": conditions(episodes, device, search.parts_by_name()),
-        "data": {opened.family.name: opened.provenance() for opened in episodes},
+        "data": {
+            name: table for opened in episodes for name, table in opened.provenances().items()
+        },
     }

@@ -19,11 +19,12 @@ from metaloss.core.records import GenerationRecord
 from metaloss.core.reporting import Reporter
 from metaloss.core.streams import Stream
 from metaloss.errors import MetalossError
+from metaloss.evaluation.family_evaluation import BASELINE
 from metaloss.evaluation.guard import Guard
 from metaloss.evaluation.protocol import LossEvaluation
 from metaloss.evaluation.statistics import paired
 from metaloss.evaluation.tuning import Tuned
-from metaloss.evolution import Scored, generation
+from metaloss.evolution import Objective, Scored, generation
 from metaloss.genomes import Genome
 from metaloss.search.cached_evaluator import CachedEvaluator
 from metaloss.search.novelty import NoveltyFilter
@@ -62,6 +63,22 @@ class SearchRunner:
     def scale(self) -> MetricScale:
         """How scores are shown: of all families alike."""
         return self.evaluation.families[0].scale
+
+    @property
+    def objective(self) -> Objective:
+        """From scores, and with a guard from its columns, to fitness."""
+        spreads = self.evaluation.spreads(self.baselines)
+        return self.run.settings.objective_function(spreads)
+
+    @property
+    def plain_objective(self) -> Objective:
+        """From scores alone to fitness."""
+        return self.run.settings.plain_objective(self.evaluation.spreads(self.baselines))
+
+    @property
+    def weighs_kinds(self) -> bool:
+        """Whether the winner is chosen by the objective too, as that weighs kinds of tasks."""
+        return self.run.settings.objective == "regret"
 
     def generations(self, progress: Progress | None, deadline: float) -> Progress:
         """Run what is left of the generations, each committed before the next begins.
@@ -127,7 +144,7 @@ class SearchRunner:
             progress.state,
             novelty_filter,
             evaluator,
-            self.run.settings.objective_function(),
+            self.objective,
             key,
             number,
             self._baseline_scores(),
@@ -293,19 +310,27 @@ class SearchRunner:
         )[0]
         score = measured[:, 0] if beside else measured
         accuracy = {"accuracy": _mean(measured[:, 1])} if beside else {}
+        of_ce = torch.cat([baseline.scores for baseline in self.baselines])
         # Mean and standard error need no bootstrap, so the fewest resamples do.
-        gain = paired(
-            score,
-            torch.cat([baseline.scores for baseline in self.baselines]),
-            Stream(0).at("bootstrap"),
-            resamples=2,
-        )
+        gain = paired(score, of_ce, Stream(0).at("bootstrap"), resamples=2)
         return {
             self.scale.kind: self.scale.value(_mean(score)),
             **accuracy,
             "gain": gain.mean if self.scale.maximise else -gain.mean,
             "error": gain.error,
+            **(self._held_out_regret(score, of_ce) if self.weighs_kinds else {}),
         }
+
+    def _held_out_regret(
+        self, score: Float[Tensor, " T"], of_ce: Float[Tensor, " T"]
+    ) -> dict[str, float]:
+        """The fitness of scores on the tasks that cross-entropy was tuned on, failures as 0."""
+        settings = self.run.settings
+        kinds = self.evaluation.kind_index(
+            settings.baseline_tasks, self.evaluation.key.at(BASELINE)
+        )
+        fitness = self.plain_objective(score.nan_to_num(nan=0.0)[None], kinds, of_ce)
+        return {"regret": float(fitness[0])}
 
     def _write_timing(self, number: int, seconds: float, trainings: int) -> None:
         """Wall times stand beside the history, never in it; a lost line is no loss."""

@@ -21,7 +21,13 @@ from metaloss.genomes import Genome
 from metaloss.search import objectives
 from metaloss.strategies import Strategy
 from metaloss.tasks import opening
-from metaloss.tasks.opening import Families, Family, TaskFamily, TrainingFamily
+from metaloss.tasks.opening import (
+    Families,
+    Family,
+    MixtureFamily,
+    TaskFamily,
+    TrainingFamily,
+)
 from metaloss.tasks.uneven import fitted_as_is
 
 RATES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0, 3.0)
@@ -41,7 +47,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 USUAL = "mln"  # genome
 
-F = TypeVar("F", TaskFamily, TrainingFamily, Family)
+F = TypeVar("F", TaskFamily, TrainingFamily, MixtureFamily, TaskFamily | MixtureFamily, Family)
 Count = Annotated[int, Field(ge=1, le=1_000_000)]
 
 
@@ -62,8 +68,12 @@ class Settings(BaseModel):
             change in their last digits; nothing on a CPU.
         objective: from scores to fitness: "mean" over tasks; "robust", the mean less some standard
             deviations; "wins", in how many families tuned cross-entropy is beaten, and then by how
-            much.
+            much; "regret", the gain over cross-entropy at its best rate, in units of what a small
+            change of a training is worth at each family, or at each kind of a mixture. By default
+            "regret" where a family is a mixture, and "mean" elsewhere.
         deviations: how many of them "robust" takes off.
+        worst_weight: how much of "regret" is the mean of the worst tenth of the kinds; the rest is
+            the mean of all.
         guard: by other metrics, how far behind tuned cross-entropy on the same tasks a candidate
             may lie, in the unit in which the metric is shown; what lies further behind ranks last.
             `{ accuracy = 2.0 }`: two points of accuracy.
@@ -95,8 +105,9 @@ class Settings(BaseModel):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     memory: Annotated[int, Field(ge=1 << 26)] = 2 << 30
     tf32: bool = False
-    objective: Literal["mean", "robust", "wins"] = "mean"
+    objective: Literal["mean", "robust", "wins", "regret"] = "mean"
     deviations: Annotated[float, Field(ge=0, le=100)] = 1.0
+    worst_weight: Annotated[float, Field(ge=0, le=1)] = 0.25
     guard: Allowed = None
     tries: Annotated[int, Field(ge=1, le=10_000)] = 30
     screen_steps: Annotated[int, Field(ge=0)] | None = None
@@ -133,10 +144,16 @@ class Settings(BaseModel):
                     f"has {kinds[0]}, {name} has {kinds[1]}: --metric NAME sets it for all"
                 )
         for family in self.families:
-            if family.class_count is not None and genome.classes not in (None, family.class_count):
-                ways = f"{family.name} has {family.class_count}-way tasks"
+            others = [n for n in family.class_counts if genome.classes not in (None, n)]
+            if others:
+                ways = f"{family.name} has {others[0]}-way tasks"
                 raise SettingsError(
                     f"this genome works for {genome.classes} classes alone, and {ways}"
+                )
+            if self.screen_steps and isinstance(family, MixtureFamily):
+                raise SettingsError(
+                    f"screen_steps = {self.screen_steps}: {family.name} is a mixture, whose kinds "
+                    "have numbers of steps of their own, and no one screens them: leave it out"
                 )
         return genome, strategy
 
@@ -162,11 +179,19 @@ class Settings(BaseModel):
         metric: Any = registry.part("metrics", self.metric["kind"])
         return bool(metric.maximise)
 
-    def objective_function(self) -> Objective:
-        """From scores to fitness."""
-        objective = objectives.read(self.objective, self.deviations)
+    def objective_function(self, spreads: Sequence[float] = ()) -> Objective:
+        """From scores to fitness.
+
+        Args:
+            spreads: the unit of gains of every kind of tasks, by its number, for "regret".
+        """
+        objective = self.plain_objective(spreads)
         guard = self.guard_rule()
         return objectives.guarded(objective, guard) if guard else objective
+
+    def plain_objective(self, spreads: Sequence[float] = ()) -> Objective:
+        """The same without a guard: from scores alone."""
+        return objectives.read(self.objective, self.deviations, spreads, self.worst_weight)
 
     def guard_rule(self) -> Guard | None:
         """What candidates must keep, beside their score; None: nothing."""
@@ -220,9 +245,11 @@ def resolve(table: Mapping[str, Any]) -> Settings:
     # A setting of a family, given without its name, holds for all of them.
     if changes:
         families = tuple(changed(family, changes) for family in families)
-    settings = settings.model_copy(
-        update={"families": families, "genome": _genome_for(settings.genome, families)}
-    )
+    update = {"families": families, "genome": _genome_for(settings.genome, families)}
+    if "objective" not in search and any(isinstance(x, MixtureFamily) for x in families):
+        # Points gained at kinds where little is to be gained would not count beside the others'.
+        update["objective"] = "regret"
+    settings = settings.model_copy(update=update)
     check_guard(settings.guard or {})
     genome, strategy = settings.build_parts()
     # Every part's defaults are filled in, so that config.toml names all settings of the run.

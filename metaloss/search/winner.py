@@ -1,6 +1,7 @@
 """The end of a search: the winner is chosen, written, and only then tested."""
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -22,7 +23,10 @@ def finish_search(runner: SearchRunner, progress: Progress) -> None:
     tasks = runner.run.settings.winner_tasks
     runner.reporter.on_work(f"choosing the winner on {tasks} tasks, and testing it")
     finalists = choose_finalists(runner.genome, progress, runner.trained_losses)
-    row, reached, outside = choose_winner(finalists, runner.evaluation, tasks, runner.baselines)
+    objective = runner.plain_objective if runner.weighs_kinds else None
+    row, reached, outside = choose_winner(
+        finalists, runner.evaluation, tasks, runner.baselines, objective
+    )
     if outside is not None and outside[row]:
         runner.reporter.on_warning("no finalist keeps the guard: the one nearest to it is taken")
     choice = {
@@ -61,7 +65,7 @@ def _provenance_of_loss(runner: SearchRunner, choice: dict[str, Any]) -> dict[st
     """What a winner's file says of where it comes from; no paths, because a loss is shared."""
     return {
         "evolved on": ", ".join(family.name for family in runner.run.settings.families),
-        "classes": sorted({family.ways for family in runner.evaluation.families}),
+        "classes": sorted({n for x in runner.evaluation.families for n in x.class_counts}),
         "run": runner.run.name,
         "choice": choice,
         "metaloss": __version__,
@@ -97,11 +101,13 @@ def _test(runner: SearchRunner, losses: Losses) -> dict[str, Any]:
             row = {
                 **_reached(runner.scale, comparison.score, comparison.accuracy),
                 "tasks": comparison.gain.tasks,
-                "classes": tasks.ways,
+                # Guesses at tasks of several kinds have no one accuracy.
+                **({"classes": tasks.class_counts[0]} if tasks.kind_count == 1 else {}),
             }
             result.setdefault(tasks.family.name, row)[kind] = {
                 "lr": baseline.lr,
                 "steps": baseline.steps,
+                **({"relative": True} if baseline.relative else {}),
                 **_reached(runner.scale, comparison.baseline_score, comparison.baseline_accuracy),
                 **_difference(runner.scale, comparison),
             }
@@ -115,7 +121,7 @@ def _guard(runner: SearchRunner, losses: Losses) -> dict[str, Any]:
     if guard is None:
         return {}
     tasks = runner.run.settings.test_tasks
-    measured, of_ce = evaluation.guard_columns(losses, runner.baselines, "test", "test", tasks)
+    measured, of_ce = evaluation.beside_baselines(losses, runner.baselines, "test", "test", tasks)
     index = evaluation.family_index(tasks)
     test = dict[str, Any]()
     for number, family in enumerate(evaluation.families):
@@ -159,6 +165,13 @@ def _plot(runner: SearchRunner, loss: Losses, front: list[dict[str, Any]]) -> No
         plots.front(front, folder / "front.png", runner.scale)
 
 
+def setting_in_words(baseline: Mapping[str, Any]) -> str:
+    """The rate and the number of steps of a row of the test."""
+    if baseline.get("relative"):
+        return "its best rate for each kind of task and the kind's number of steps"
+    return f"lr {baseline['lr']} and {baseline['steps']} steps"
+
+
 def _card(summary: dict[str, Any]) -> str:
     """What the winner's card says of its choice and its test."""
     lines = [
@@ -171,7 +184,7 @@ def _card(summary: dict[str, Any]) -> str:
             baseline = row[kind]
             lines.append(
                 f"{name}, {row['tasks']} meta-test tasks: {scale.tested(row)}; "
-                f"cross-entropy at lr {baseline['lr']} and {baseline['steps']} steps "
+                f"cross-entropy at {setting_in_words(baseline)} "
                 f"{scale.reached(baseline)}: {scale.verdict(baseline)}{scale.unit} "
                 "(95 % interval over tasks and images)."
             )

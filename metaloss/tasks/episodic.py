@@ -1,6 +1,5 @@
 """Episodes as tasks: a loss scores what small classifiers reach with it on drawn classes."""
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -25,12 +24,13 @@ from metaloss.data.pools import pools
 from metaloss.data.sizes import EpisodeShape, mean_val, with_mean
 from metaloss.errors import SettingsError
 from metaloss.inner.classifiers import Classifier
-from metaloss.inner.metrics import Metric, columns_by, costs_of, scale_of, scores_by
-from metaloss.inner.observers import Observer
+from metaloss.inner.metrics import Metric, columns_by, costs_of, logits, scale_of, scores_by
+from metaloss.inner.observers import Observer, right_answers
 from metaloss.inner.observers import scores as accuracies
 from metaloss.inner.optimisers import Rate
 from metaloss.losses.base import Losses
 from metaloss.tasks.classifier_inputs import features_of, inputs_of
+from metaloss.tasks.episode_costs import STEP_GRID_COST, search_cost, seconds_each, timed_tasks
 from metaloss.tasks.episodic_family import (
     TaskFamily,
     available_images,
@@ -39,17 +39,21 @@ from metaloss.tasks.episodic_family import (
     metric_for,
     of,
 )
-from metaloss.tasks.protocols import Engine, FamilyCost, SearchBudget
+from metaloss.tasks.one_kind import OneKind
+from metaloss.tasks.protocols import (
+    Engine,
+    EpisodeTrainings,
+    FamilyCost,
+    SearchBudget,
+)
 from metaloss.tasks.provenance import describe_images
 from metaloss.tasks.step_counts import step_grid, training_lengths
 
-TIMED_TRAININGS = 64  # trainings of every example that an estimate is timed on
 WEAK = 500  # images of each class that the weak classifier behind "confusion" is fitted on
-STEP_GRID_COST = 12  # tuning the number of steps costs as much as so many rates
 
 
 @dataclass(frozen=True)
-class Episodes:
+class Episodes(OneKind):
     """A family with its images on the device: what tasks are drawn from.
 
     Attributes:
@@ -126,7 +130,7 @@ class Episodes:
         return tasks
 
     def rates(self, rates: Sequence[float]) -> Sequence[float]:
-        """The rates among which cross-entropy's is chosen: those of the run."""
+        """The rates among which a loss's is chosen: those of the run."""
         return rates
 
     @cached_property
@@ -151,9 +155,22 @@ class Episodes:
         """The score of guesses."""
         return self.scale.score(self.scale.guess)
 
-    @cached_property
-    def _scores(self) -> Observer:
-        """What shows an engine the scores of trained classifiers."""
+    @property
+    def answers(self) -> Observer:
+        """What the scores of a test are computed from: which images are right, or the logits."""
+        return logits if self.metric else right_answers
+
+    def observer(self, beside: tuple[str, ...] = ()) -> Observer:
+        """What shows an engine the scores of trained classifiers.
+
+        With other metrics `beside` them these follow in columns.
+
+        Raises:
+            SettingsError: a metric does not fit the classes of the data.
+        """
+        if beside:
+            own = (self.metric, self.scale) if self.metric else self.measured_by("accuracy")
+            return columns_by([own, *map(self.measured_by, beside)])
         return scores_by(self.metric, self.scale) if self.metric else accuracies
 
     def measured_by(self, kind: str) -> tuple[Metric, MetricScale]:
@@ -164,15 +181,6 @@ class Episodes:
         """
         metric = build_metric({"kind": kind}, self.family, self.dataset)
         return metric, scale_of(metric, self.ways)
-
-    def scores_beside(self, kinds: tuple[str, ...]) -> Observer:
-        """What shows an engine the scores and, in further columns, those by other metrics.
-
-        Raises:
-            SettingsError: a metric does not fit the classes of the data.
-        """
-        own = (self.metric, self.scale) if self.metric else self.measured_by("accuracy")
-        return columns_by([own, *map(self.measured_by, kinds)])
 
     def evaluate(
         self,
@@ -186,6 +194,7 @@ class Episodes:
         rates: Sequence[Rate | None] = (),
         steps: tuple[int, ...] = (),
         metric: Observer | None = None,
+        beside: tuple[str, ...] = (),
     ) -> list[Float[Tensor, "M P T ..."]]:
         """What a metric says of populations of losses on the same tasks, after M numbers of steps.
 
@@ -200,45 +209,47 @@ class Episodes:
                 where None, and by default.
             steps: ascending; the family's own number where there are none.
             metric: what is measured of the trained classifiers; the family's score where None.
+            beside: further metrics, in columns behind the score.
         """
-        curves = [
-            self.observe(
-                engine,
-                populations,
-                pool,
-                key,
-                tasks,
-                metric or self._scores,
-                rates=rates,
-                steps=lengths,
-                val=val,
-            )
-            for lengths in training_lengths(self.family.inner, steps or (self.steps,))
-        ]
+        lengths = training_lengths(self.family.inner, steps or (self.steps,))
+        observer = metric or self.observer(beside)
+        curves = engine.observe_each(
+            [
+                self.trainings(
+                    populations, pool, key, tasks, observer, rates=rates, steps=length, val=val
+                )
+                for length in lengths
+            ]
+        )
         return [torch.cat(of_population) for of_population in zip(*curves, strict=True)]
 
-    def observe(
+    def trainings(
         self,
-        engine: Engine,
         populations: Sequence[Losses],
         pool: str,
         key: Stream,
-        tasks: range,
+        tasks: Sequence[int],
         metric: Observer,
         *,
         rates: Sequence[Rate | None] = (),
         steps: tuple[int, ...],
         val: int | None = None,
-    ) -> list[Float[Tensor, "M P T ..."]]:
-        """What a metric says along one training, which is as long as the last number of steps.
+    ) -> EpisodeTrainings:
+        """What an engine is asked for, so that a metric says something along one training.
 
-        Arguments: as for `evaluate`.
+        Arguments: as for `evaluate`, but `tasks` may be any numbers; the training is as long as
+        the last number of steps.
         """
-        drawn = self.sample([key.at("task", t) for t in tasks], pool, val)
-        starts = [key.at("init", t) for t in tasks]
-        inner = replace(self.family.inner, steps=steps[-1])
-        each_rate = rates or [None] * len(populations)
-        return engine.observe(populations, self, drawn, starts, metric, inner, each_rate, steps)
+        return EpisodeTrainings(
+            populations,
+            self,
+            self.sample([key.at("task", t) for t in tasks], pool, val),
+            [key.at("init", t) for t in tasks],
+            metric,
+            replace(self.family.inner, steps=steps[-1]),
+            rates or [None] * len(populations),
+            steps,
+        )
 
     def step_choices(self) -> tuple[int, ...]:
         """The numbers of steps among which the strongest cross-entropy's is chosen."""
@@ -301,19 +312,12 @@ class Episodes:
             budget: the size of the search.
             key: of the tasks that are timed.
         """
-        # On two cores both must be busy, or the estimate would be twice too long.
-        each_worker = min(TIMED_TRAININGS // engine.workers, budget.tasks)
-        n_tasks = max(1, each_worker) * engine.workers
+        n_tasks = timed_tasks(engine.workers, budget.tasks)
         keys = [key.at(t) for t in range(n_tasks)]
         tasks = self.sample(keys, val=budget.validation)
-        engine.score(losses[:1], self, tasks, keys)  # the first call compiles or loads its code
-        began = time.perf_counter()
-        engine.score(losses, self, tasks, keys)
-        seconds_each = (time.perf_counter() - began) / (len(losses) * n_tasks)
-        trainings = budget.candidates * budget.tasks
-        winner = (budget.finalists + 2) * budget.winner_tasks
+        seconds = seconds_each(lambda x: engine.score(x, self, tasks, keys), losses, n_tasks)
         tuning = STEP_GRID_COST * len(budget.rates) * budget.baseline_tasks
-        return FamilyCost(trainings, seconds_each * (trainings + winner + tuning))
+        return search_cost(budget, seconds, tuning)
 
 
 def open_episodes(

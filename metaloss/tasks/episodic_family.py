@@ -103,9 +103,9 @@ class TaskFamily:
         return places.sources_of(self.name, self.dataset, self.features)
 
     @property
-    def class_count(self) -> int | None:
-        """How many classes a task has."""
-        return self.ways
+    def class_counts(self) -> tuple[int, ...]:
+        """How many classes a task may have."""
+        return (self.ways,)
 
     @property
     def screened_steps(self) -> int:
@@ -197,6 +197,10 @@ def read(spec: str, changes: Mapping[str, Any] | None = None) -> TaskFamily:
     table, name, origin = written(spec)
     if table.get("kind") == "training":
         raise SettingsError(f"{origin} is a family of full trainings, and episodes are needed here")
+    if table.get("kind") == "mixture":
+        raise SettingsError(
+            f"{origin} is a mixture of kinds of tasks, and tasks of one kind are needed here"
+        )
     return of(table, name, origin)
 
 
@@ -246,14 +250,21 @@ def _from_data(spec: str, changes: Mapping[str, Any]) -> TaskFamily:
     return of({"dataset": spec, **sizes}, resolved.name if is_folder else resolved.stem, spec)
 
 
-def fitted(family: TaskFamily, dataset: Dataset) -> TaskFamily:
+def fitted(
+    family: TaskFamily, dataset: Dataset, rows: Sequence[Sequence[Tensor]] | None = None
+) -> TaskFamily:
     """The family, with a number of validation images where it leaves that to the data.
+
+    Args:
+        family: the settings.
+        dataset: all images.
+        rows: those of each class of every pool, where they are known.
 
     Raises:
         DataError: a class of a pool lacks images for a task; names what was found and values that
             fit.
     """
-    cut = [pool.rows for pool in pools(dataset).values()]
+    cut = [pool.rows for pool in pools(dataset).values()] if rows is None else rows
     asked = family.shape(available_images(family, dataset, cut))
     shape = asked
     if isinstance(shape.val, ProportionalVal) and shape.val.mean is None:

@@ -17,11 +17,13 @@ from metaloss.data.datasets._files import Files
 from metaloss.data.datasets.voc import Scenes
 from metaloss.data.pools import pools
 from metaloss.errors import SettingsError
+from metaloss.inner.metrics import Metric
 from metaloss.inner.observers import Observer
 from metaloss.inner.optimisers import Rate
 from metaloss.losses.base import Losses
 from metaloss.storage.environment import digest_of_rows
 from metaloss.tasks.held_out_halves import open_halved_images
+from metaloss.tasks.one_kind import OneKind
 from metaloss.tasks.protocols import Engine, FamilyCost, SearchBudget
 from metaloss.tasks.provenance import describe_images
 from metaloss.tasks.single_training import (
@@ -43,7 +45,7 @@ from metaloss.training.sources import Rows
 
 
 @dataclass(frozen=True, eq=False)
-class FullTrainingTasks:
+class FullTrainingTasks(OneKind):
     """A family of full trainings with its images on the device.
 
     Attributes:
@@ -110,13 +112,29 @@ class FullTrainingTasks:
         return min(tasks, self.family.seeds)
 
     def rates(self, rates: Sequence[float]) -> Sequence[float]:
-        """The rates among which cross-entropy's is chosen: the family's own, or else the run's."""
+        """The rates among which a loss's is chosen: the family's own, or else the run's."""
         return self.family.training.rates or rates
 
     @property
     def metric(self) -> None:
         """None: accuracy."""
         return
+
+    @property
+    def answers(self) -> None:
+        """None: a full training has its score and nothing else."""
+        return
+
+    def measured_by(self, kind: str) -> tuple[Metric, MetricScale]:
+        """Nothing.
+
+        Raises:
+            SettingsError: always.
+        """
+        raise SettingsError(
+            f"{self.family.name} is a family of full trainings, which have their accuracy and no "
+            "other metric: leave the guard out (guard = {})"
+        )
 
     @property
     def scale(self) -> MetricScale:
@@ -140,6 +158,7 @@ class FullTrainingTasks:
         rates: Sequence[Rate | None] = (),
         steps: Sequence[int] = (),
         metric: Observer | None = None,
+        beside: tuple[str, ...] = (),
     ) -> list[Float[Tensor, "M P T"]]:
         """Scores of networks whose seeds are drawn by a key, after M numbers of steps.
 
@@ -154,6 +173,7 @@ class FullTrainingTasks:
                 family's own where None, and by default.
             steps: of the trainings; the family's own number where there are none.
             metric: for episodes alone: a full training has its score and nothing else.
+            beside: likewise.
         """
         keys = [key.at("task", t) for t in tasks[: self.most(len(tasks))]]
         each_rate = rates or [None] * len(populations)

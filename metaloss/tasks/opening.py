@@ -1,6 +1,7 @@
-"""The two kinds of task families, read and opened alike.
+"""The three kinds of task families, read and opened alike.
 
-They are episodes, and full trainings (`kind = "training"`).
+They are episodes, mixtures of kinds of episodes (`kind = "mixture"`), and full trainings (`kind =
+"training"`).
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,19 +15,25 @@ from pydantic import Discriminator, Tag
 from metaloss.core import plugins
 from metaloss.core.reporting import Reporter
 from metaloss.storage.environment import describe_environment
-from metaloss.tasks import episodic_family, family_files
+from metaloss.tasks import episodic_family, family_files, mixture_family
 from metaloss.tasks import training_family as training
 from metaloss.tasks.episodic import Episodes, open_episodes
 from metaloss.tasks.episodic_family import TaskFamily
 from metaloss.tasks.full_training import FullTrainingTasks, open_full_training
+from metaloss.tasks.mixture import Mixture
+from metaloss.tasks.mixture_family import MixtureFamily
+from metaloss.tasks.mixture_opening import open_mixture
 from metaloss.tasks.training_family import TrainingFamily
 from metaloss.tasks.uneven import FROM_DATA
 
 __all__ = [
+    "EPISODE_SETTINGS",
     "Episodes",
     "Families",
     "Family",
     "FullTrainingTasks",
+    "Mixture",
+    "MixtureFamily",
     "OpenFamily",
     "TaskFamily",
     "TrainingFamily",
@@ -35,22 +42,33 @@ __all__ = [
     "read",
 ]
 
-Family = TaskFamily | TrainingFamily
-OpenFamily = Episodes | FullTrainingTasks
+Family = TaskFamily | TrainingFamily | MixtureFamily
+OpenFamily = Episodes | FullTrainingTasks | Mixture
 
-FIELDS = TaskFamily.__dataclass_fields__.keys() | TrainingFamily.__dataclass_fields__.keys()
+FIELDS = {
+    field
+    for cls in (TaskFamily, TrainingFamily, MixtureFamily)
+    for field in cls.__dataclass_fields__
+}
+# What a user may set of families of episodes and of mixtures of them.
+EPISODE_SETTINGS = {
+    field for cls in (TaskFamily, MixtureFamily) for field in cls.__dataclass_fields__
+} - {"kind", "name", "origin"}
 # What holds for all families of a run where it is given without a name.
 SETTINGS = FIELDS - {"kind", "name", "origin"}
 
 
 def _kind(family: Any) -> str:
     kind = family.get("kind") if isinstance(family, Mapping) else getattr(family, "kind", None)
-    return "TrainingFamily" if kind == "training" else "TaskFamily"
+    known = {"training": "TrainingFamily", "mixture": "MixtureFamily"}
+    return known.get(str(kind), "TaskFamily")
 
 
 Families = tuple[
     Annotated[
-        Annotated[TaskFamily, Tag("TaskFamily")] | Annotated[TrainingFamily, Tag("TrainingFamily")],
+        Annotated[TaskFamily, Tag("TaskFamily")]
+        | Annotated[TrainingFamily, Tag("TrainingFamily")]
+        | Annotated[MixtureFamily, Tag("MixtureFamily")],
         Discriminator(_kind),
     ],
     ...,
@@ -83,6 +101,8 @@ def of(table: dict[str, Any], name: str, origin: str) -> Family:
     """
     if table.get("kind") == "training":
         return training.of(table, name, origin)
+    if table.get("kind") == "mixture":
+        return mixture_family.of(table, name, origin)
     return episodic_family.of(table, name, origin)
 
 
@@ -106,6 +126,8 @@ def open_family(
     """
     if isinstance(family, TrainingFamily):
         return open_full_training(family, device, (where or {}).get(family.name, ""))
+    if isinstance(family, MixtureFamily):
+        return open_mixture(family, device, where, reporter)
     return open_episodes(family, device, where, reporter)
 
 

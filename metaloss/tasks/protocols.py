@@ -1,17 +1,64 @@
 """What task families need of others: an engine that trains, and the size of a search."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import torch
+from jaxtyping import Int64
 from torch import Tensor
 
 from metaloss.core.streams import Stream
-from metaloss.data.episodes import Tasks
+from metaloss.data.datasets import Dataset
+from metaloss.data.datasets._files import Files
+from metaloss.data.episodes import Pool, Tasks
 from metaloss.inner.loop import Inner
 from metaloss.inner.observers import Observer
 from metaloss.inner.optimisers import Rate
 from metaloss.losses.base import Losses
+
+
+@dataclass(frozen=True, eq=False)
+class ImageSet:
+    """A data set that a family has its images from.
+
+    Attributes:
+        dataset: the images.
+        pools: their rows of every class, by the pool's name.
+    """
+
+    dataset: Dataset | Files
+    pools: Mapping[str, Pool]
+
+    def rows(self, pool: str) -> Int64[Tensor, " N"]:
+        """The rows of a pool's images."""
+        return torch.cat(self.pools[pool])
+
+
+@dataclass(frozen=True)
+class EpisodeTrainings:
+    """Populations of losses that are to train the classifiers of the same tasks of one family.
+
+    Attributes:
+        populations: of P losses each.
+        episodes: the family with its images.
+        tasks: T of them.
+        keys: one per task, for the initial weights and the batches.
+        metric: what is measured of the trained classifiers.
+        inner: how they train.
+        rates: of each population a learning rate for all, or one per loss; the family's own where
+            None.
+        steps: the M numbers of steps after which it is measured, ascending.
+    """
+
+    populations: Sequence[Losses]
+    episodes: Any
+    tasks: Tasks
+    keys: Sequence[Stream]
+    metric: Observer
+    inner: Inner
+    rates: Sequence[Rate | None]
+    steps: tuple[int, ...]
 
 
 class Engine(Protocol):
@@ -30,19 +77,8 @@ class Engine(Protocol):
     ) -> Tensor:
         """Validation accuracies of losses on tasks [P T], NaN where a training failed."""
 
-    def observe(
-        self,
-        populations: Sequence[Losses],
-        episodes: Any,
-        tasks: Tasks,
-        keys: Sequence[Stream],
-        metric: Observer,
-        inner: Inner,
-        rates: Sequence[Rate | None],
-        steps: tuple[int, ...],
-        /,
-    ) -> list[Tensor]:
-        """What a metric says of each population after M numbers of steps [M P T ...]."""
+    def observe_each(self, trainings: Sequence[EpisodeTrainings], /) -> list[list[Tensor]]:
+        """What is measured of the populations of each of several [M P T ...], all at once."""
 
 
 @dataclass(frozen=True)

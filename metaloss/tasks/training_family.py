@@ -53,9 +53,9 @@ class TrainingFamily:
         return sources_of(self.name, self.dataset)
 
     @property
-    def class_count(self) -> int | None:
+    def class_counts(self) -> tuple[int, ...]:
         """None: how many classes there are is known when the images are read."""
-        return None
+        return ()
 
     @property
     def screened_steps(self) -> int:

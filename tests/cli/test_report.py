@@ -351,7 +351,7 @@ def told(capsys, quiet, verbose, history):
     """What a console prints of a history."""
     with console.Console(quiet, verbose) as talk:
         talk.total = 30
-        talk.on_baseline([SimpleNamespace(lr=0.1, score=0.6)], 64)
+        talk.on_baseline([SimpleNamespace(lr=0.1, score=0.6, relative=False)], 64)
         for each in history:
             talk.on_generation(each, 0.5, 100)
     return capsys.readouterr()

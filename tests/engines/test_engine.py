@@ -14,6 +14,7 @@ import metaloss.engines.blocks
 from metaloss.core import registry
 from metaloss.core.population import Vectors
 from metaloss.core.streams import Stream
+from metaloss.engines import local
 from metaloss.engines.chunking import model_of, plan_chunks, sharing_saves_work
 from metaloss.engines.local import Local
 from metaloss.errors import Interrupted
@@ -22,7 +23,7 @@ from metaloss.inner.classifiers.linear import SharedLinear
 from metaloss.inner.classifiers.mlp import Mlp
 from metaloss.inner.classifiers.shared import SharedMlp
 from metaloss.inner.loop import Inner, train
-from metaloss.inner.observers import validate
+from metaloss.inner.observers import scores, validate
 from metaloss.losses.base import CrossEntropies, TrainingTargets
 
 P = 5
@@ -447,8 +448,6 @@ def test_a_chunk_has_one_task_and_many_candidates_unless_losses_ask_for_more(epi
 def test_losses_that_are_cut_differently_are_observed_as_each_is_alone(
     engine, open_tiny, classifier
 ):
-    from metaloss.inner.observers import scores
-
     episodes = family_with(open_tiny, classifier)
     one = engine()
     genome, population = candidates("tree")
@@ -509,6 +508,35 @@ def test_the_shared_form_is_chosen_where_it_saves_operations(open_tiny, dataset,
                     assert sharing_saves_work(opened, Inner(steps=steps), candidates) == (
                         once / candidates + span < plain
                     )
+
+
+def test_families_that_train_at_once_have_the_results_that_they_have_alone(open_tiny, monkeypatch):
+    families = [
+        open_tiny(ways=2, inner={"steps": 3}),
+        open_tiny(classifier={"kind": "linear"}, inner={"steps": 7, "lr": 0.5}),
+        open_tiny(shots=[1, 2], val=2),
+    ]
+    monkeypatch.setattr(local, "WAVE", 3)
+    ce = CrossEntropies.of(5)
+    trainings = [
+        family.trainings(
+            [ce, ce],
+            "train",
+            Stream(2).at("joint"),
+            range(n),
+            scores,
+            rates=[None, torch.tensor([0.1, 0.2, 0.3, 0.4, 0.5])],
+            steps=(2, family.steps),
+        )
+        for family, n in zip(families, (4, 1, 5), strict=True)
+    ]
+    with Local(workers=2, memory=1 << 26) as engine:
+        alone = [engine.observe_each([x])[0] for x in trainings]
+        together = engine.observe_each(trainings)
+    for one, other, n in zip(alone, together, (4, 1, 5), strict=True):
+        for a, b in zip(one, other, strict=True):
+            assert a.shape == (2, 5, n)
+            assert torch.equal(a, b)
 
 
 @pytest.mark.parametrize(

@@ -47,7 +47,7 @@ def trials(score, family=(0, 0)):
             assert tasks == len(score[0])
             return torch.tensor(score)
 
-        def family_index(self, tasks):
+        def kind_index(self, tasks, key):
             return torch.tensor(family)
 
     with Local() as engine:

@@ -110,11 +110,11 @@ def test_what_is_outside_ranks_behind_all_that_is_not_and_failures_last():
 
 def election(guard, measured=MEASURED):
     class Known(LossEvaluation):
-        def guard_columns(self, losses, baselines, pool, role, tasks):
+        def beside_baselines(self, losses, baselines, pool, role, tasks):
             assert (pool, role) == ("validation", "winner")
             return measured, BASELINE
 
-        def family_index(self, tasks):
+        def kind_index(self, tasks, key):
             return INDEX
 
     texts = ("-y*logp", "-y*p", "-y*sqrt(p)", "-y*sqrt(sqrt(p))")

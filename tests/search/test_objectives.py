@@ -5,14 +5,19 @@ import torch
 
 from metaloss.errors import SettingsError
 from metaloss.search import objectives
-from metaloss.search.objectives import mean, robust, wins
+from metaloss.search.objectives import mean, regret, robust, wins
 
 NAN = float("nan")
 INF = float("inf")
-NAMES = ("mean", "robust", "wins")
+NAMES = ("mean", "robust", "wins", "regret")
 THREE = torch.tensor([0, 1, 2])
 CE = torch.tensor([0.5, 0.5, 0.25])
 every = pytest.mark.parametrize("name", NAMES)
+
+
+def read(name):
+    """The objective; what `regret` measures gains by is the same for all families."""
+    return objectives.read(name, spreads=[0.5] * 8, worst=0.25)
 
 
 def test_one_family_counts_by_its_mean():
@@ -50,14 +55,14 @@ def test_neighbours_of_a_failure_keep_their_fitness():
 @every
 def test_an_objective_is_read_by_name_and_ranks_by_accuracy_where_that_is_all(name):
     score = torch.tensor([[0.5, 0.5, 0.5], [0.75, 0.75, 0.75], [0.25, 0.25, 0.25]])
-    fitness = objectives.read(name)(score, THREE, CE)
+    fitness = read(name)(score, THREE, CE)
     assert fitness.argsort(descending=True).tolist() == [1, 0, 2]
 
 
 @every
 def test_any_failed_training_is_worse_than_every_accuracy(name):
     score = torch.tensor([[1.0, NAN, 1.0], [0.0, 0.0, 0.0], [NAN, NAN, NAN], [1.0, 1.0, NAN]])
-    fitness = objectives.read(name)(score, THREE, CE)
+    fitness = read(name)(score, THREE, CE)
     assert fitness[[0, 2, 3]].tolist() == [-INF] * 3
     assert fitness[1].isfinite()
 
@@ -68,7 +73,7 @@ def test_a_family_s_number_and_the_order_of_tasks_do_not_matter(name):
     family = torch.tensor([0, 1, 1, 1])
     baseline = torch.tensor([0.5, 0.25, 0.25, 0.25])
     order = torch.tensor([2, 0, 3, 1])
-    objective = objectives.read(name)
+    objective = read(name)
     expected = objective(score, family, baseline)
     torch.testing.assert_close(
         objective(score[:, order], 7 - family[order], baseline[order]), expected
@@ -81,7 +86,10 @@ def test_an_unknown_objective_is_refused_with_the_nearest_known():
 
 
 def test_those_that_need_a_baseline_say_so():
-    assert [name for name in NAMES if name in objectives.NEEDS_BASELINE] == ["wins"]
+    assert [name for name in NAMES if name in objectives.NEEDS_BASELINE] == [
+        "wins",
+        "regret",
+    ]
     with pytest.raises(ValueError, match="wins compares with cross-entropy and got no baseline"):
         wins(torch.zeros(1, 3), THREE, None)
 
@@ -175,3 +183,36 @@ def test_wins_takes_a_failed_or_hopeless_cross_entropy_as_beaten_by_any_accuracy
     )
     assert fitness.floor().tolist() == [2, 0]
     assert fitness.isfinite().all()
+
+
+# --- regret ---
+
+
+def test_regret_measures_each_kinds_gain_in_the_kinds_own_unit():
+    score = torch.tensor([[0.6, 0.8, 0.30], [0.5, 0.5, 0.25]])
+    kind = torch.tensor([0, 0, 2])
+    ce = torch.tensor([0.5, 0.5, 0.25])
+    # Gains of 0.2 and 0.05, in units of 0.1 and of 0.01; the kind in between is not met.
+    fitness = regret([0.1, 1.0, 0.01], 0.0)(score, kind, ce)
+    assert fitness.tolist() == pytest.approx([(2 + 5) / 2, 0.0])
+
+
+def test_the_worst_tenth_of_kinds_has_its_share():
+    kinds = torch.arange(20)
+    gain = torch.arange(20.0) - 5
+    objective = regret([1.0] * 20, 0.5)
+    (fitness,) = objective(gain[None], kinds, torch.zeros(20)).tolist()
+    assert fitness == pytest.approx(0.5 * (9.5 - 5) + 0.5 * (-5 - 4) / 2)
+    few = objective(gain[None, :3], kinds[:3], torch.zeros(3)).tolist()
+    assert few == pytest.approx([0.5 * -4 + 0.5 * -5]), "one kind at least is the worst"
+
+
+def test_where_cross_entropy_failed_all_is_gained():
+    objective = regret([0.5], 0.0)
+    score = torch.tensor([[0.25]])
+    assert objective(score, torch.zeros(1).long(), torch.tensor([NAN])).tolist() == [0.5]
+
+
+def test_regret_without_a_baseline_says_so():
+    with pytest.raises(ValueError, match="regret compares with cross-entropy and got no baseline"):
+        regret([1.0], 0.0)(torch.zeros(1, 1), torch.zeros(1).long(), None)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from metaloss.data.datasets import Dataset, _idx, _torchvision, data_folder
 from metaloss.data.datasets._splits import Split, join_splits
-from metaloss.errors import DataError
+from metaloss.errors import DataNotFound
 
 
 @dataclass(frozen=True)
@@ -50,13 +50,16 @@ class MnistSource:
         """The data set from the user's data folder.
 
         Raises:
-            DataError: It is missing, or a file of it is missing or damaged.
+            DataNotFound: It is missing.
+            DataError: A file of it is missing or damaged.
         """
         folder = self.folder()
         if folder is None:
             looked = " and ".join(str(place / self.files[0]) for place in self._folders())
             remedy = f"get it with: metaloss data fetch {self.name}"
-            raise DataError(f"{self.name}: not found, looked for {looked}, plain or .gz; {remedy}")
+            raise DataNotFound(
+                f"{self.name}: not found, looked for {looked}, plain or .gz; {remedy}"
+            )
         return self.read(folder)
 
     def read(self, folder: Path) -> Dataset:

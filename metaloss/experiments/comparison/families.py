@@ -4,30 +4,27 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
-
 from metaloss.core.reporting import Reporter
-from metaloss.criterion.leakage import DataOverlap, data_overlap
+from metaloss.criterion.leakage import DataOverlap, data_overlap, worst_overlap
+from metaloss.data.datasets import Dataset
 from metaloss.errors import SettingsError
 from metaloss.experiments.comparison.commands import side_by_side
 from metaloss.experiments.comparison.losses import ComparedLoss
 from metaloss.experiments.comparison.settings import Comparison
 from metaloss.search.settings import changed
 from metaloss.tasks import opening
-from metaloss.tasks.episodic import Episodes
-from metaloss.tasks.episodic_family import TaskFamily
-from metaloss.tasks.opening import TrainingFamily
+from metaloss.tasks.opening import MixtureFamily, OpenFamily, TaskFamily, TrainingFamily
 
 
 def read_families(
     comparison: Comparison, changes: Mapping[str, Any], losses: Sequence[str]
-) -> list[TaskFamily]:
-    """The families of episodes.
+) -> list[TaskFamily | MixtureFamily]:
+    """The families of episodes, and the mixtures of them.
 
     Raises:
         SettingsError: there is no such family, two have one name, or one is of full trainings.
     """
-    families = []
+    families: list[TaskFamily | MixtureFamily] = []
     for name in comparison.tasks:
         family = opening.read(name, changes)
         if isinstance(family, TrainingFamily):
@@ -48,7 +45,10 @@ def read_families(
 
 
 def check_overlaps(
-    compared: Sequence[ComparedLoss], families: Sequence[Episodes], allow: bool, reporter: Reporter
+    compared: Sequence[ComparedLoss],
+    families: Sequence[OpenFamily],
+    allow: bool,
+    reporter: Reporter,
 ) -> list[list[DataOverlap]]:
     """What every family's data is to every loss.
 
@@ -57,7 +57,13 @@ def check_overlaps(
     """
     overlaps = [
         [
-            data_overlap(x.origin, x.criterion, episodes.dataset, torch.cat(episodes.pools["test"]))
+            worst_overlap(
+                [
+                    data_overlap(x.origin, x.criterion, images.dataset, images.rows("test"))
+                    for images in episodes.image_sets
+                    if isinstance(images.dataset, Dataset)
+                ]
+            )
             for x in compared
         ]
         for episodes in families

@@ -3,13 +3,16 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 from jaxtyping import Float
 from torch import Tensor
 
 from metaloss.evaluation.episode_evaluation import EpisodeEvaluation
+from metaloss.evaluation.mixture_evaluation import MixtureEvaluation
 from metaloss.evaluation.tuning import Setting, steps_of_tuning, typical_steps
 from metaloss.evaluation.variants import TunedVariant, tune_variants, tunes_steps
+from metaloss.experiments.comparison.kinds import gains_by_kind
 from metaloss.experiments.comparison.losses import CE, ComparedLoss
 from metaloss.experiments.comparison.results import (
     LossMeasures,
@@ -17,7 +20,9 @@ from metaloss.experiments.comparison.results import (
     compared_with_baseline,
 )
 from metaloss.experiments.comparison.settings import Comparison
-from metaloss.tasks.episodic import Episodes
+
+# Of one kind of episodes, or of a mixture of many.
+Evaluation = EpisodeEvaluation | MixtureEvaluation
 
 
 @dataclass(frozen=True)
@@ -30,6 +35,7 @@ class FamilyResults:
         trainings: all of every loss's trainings on the test tasks, by its label.
         moments: the steps at which learning curves are read.
         curves: training and validation scores at these steps, by the loss's label.
+        by_kind: of a mixture, what losses gain at each kind.
     """
 
     rows: list[LossResult]
@@ -37,10 +43,11 @@ class FamilyResults:
     trainings: dict[str, LossMeasures]
     moments: tuple[int, ...]
     curves: dict[str, Float[Tensor, "M T 2"]]
+    by_kind: list[dict[str, Any]]
 
 
 def evaluate_family(
-    evaluation: EpisodeEvaluation,
+    evaluation: Evaluation,
     comparison: Comparison,
     compared: Sequence[ComparedLoss],
     baseline: str,
@@ -53,8 +60,7 @@ def evaluate_family(
     best_settings = [x.setting if x else None for x in tuned_steps]
     tasks = comparison.test_tasks
     # At the family's rate, too: a loss that is ahead only there may be a mere rescaling.
-    family_setting = Setting(evaluation.inner.lr, evaluation.inner.steps)
-    tested = evaluation.test(losses, [(rate, family_setting) for rate in rates], tasks)
+    tested = evaluation.test_tuned(losses, rates, tasks)
     with_best_steps = [(x or at_rate).losses for x, at_rate in zip(tuned_steps, tuned, strict=True)]
     tested_at_best_steps = evaluation.test_each(with_best_steps, best_settings, tasks)
     measured = [
@@ -75,11 +81,14 @@ def evaluate_family(
         {x.loss: x for x in measured},
         moments,
         dict(zip(labels, curves, strict=True)),
+        gains_by_kind(evaluation, measured, baseline, tasks)
+        if isinstance(evaluation, MixtureEvaluation)
+        else [],
     )
 
 
 def _tune(
-    evaluation: EpisodeEvaluation, comparison: Comparison, compared: Sequence[ComparedLoss]
+    evaluation: Evaluation, comparison: Comparison, compared: Sequence[ComparedLoss]
 ) -> tuple[list[TunedVariant], list[TunedVariant | None]]:
     """Each loss at its best rate, and at its best rate and number of steps where those are wanted.
 
@@ -106,17 +115,24 @@ def _tune(
 
 
 def training_steps(
-    comparison: Comparison, compared: Sequence[ComparedLoss], episodes: Episodes
+    comparison: Comparison, compared: Sequence[ComparedLoss], evaluation: Evaluation
 ) -> int:
     """The approximate number of training steps on a family."""
-    inner = episodes.family.inner
+    steps = evaluation.own_steps
     tasks = comparison.test_tasks
-    grid = len(comparison.rates) * comparison.tuning_tasks
+    rates = len(evaluation.family.rates(comparison.rates))
+    grid = rates * comparison.tuning_tasks
     longer = [x for x in compared if tunes_steps(comparison.tune) or x.label == CE]
-    tested = inner.steps * (2 * tasks + min(comparison.curve_tasks, tasks))
+    if isinstance(evaluation, MixtureEvaluation):
+        of_tuning = of_longer = steps
+        of_curves = 0
+    else:
+        of_tuning = steps_of_tuning(evaluation.inner)
+        of_longer = typical_steps(evaluation.inner)
+        of_curves = min(comparison.curve_tasks, tasks)
     return (
-        sum(inner.steps * grid * x.trials for x in compared)
-        + len(compared) * tested
-        + sum(steps_of_tuning(inner) * grid * x.trials for x in longer)
-        + len(longer) * typical_steps(inner) * tasks
+        sum(steps * grid * x.trials for x in compared)
+        + len(compared) * steps * (2 * tasks + of_curves)
+        + sum(of_tuning * grid * x.trials for x in longer)
+        + len(longer) * of_longer * tasks
     )

@@ -23,7 +23,10 @@ WIDTH = 4.6  # inches of a column
 @drawing_style()
 def draw(summary: dict[str, Any]) -> list[Picture]:
     """All figures of a comparison."""
-    pictures = [accuracy(summary), paired(summary), curves(summary)]
+    pictures = [accuracy(summary), paired(summary)]
+    # Kinds of a mixture are of unlike lengths, and have no common curve.
+    if any(summary["curves"][family["name"]]["steps"] for family in summary["families"]):
+        pictures.append(curves(summary))
     return [*pictures, ranks(summary["ranks"])] if summary["ranks"] else pictures
 
 
@@ -98,7 +101,7 @@ def paired(summary: dict[str, Any]) -> Picture:
 
 def curves(summary: dict[str, Any]) -> Picture:
     """Mean learning curves over the inner steps; the band is the tasks' standard deviation."""
-    families = summary["families"]
+    families = [x for x in summary["families"] if summary["curves"][x["name"]]["steps"]]
     height = 2.9 * len(families) + 0.3 * (1 + len(summary["losses"]) // 3)
     figure, axes = panels(2, len(families), width=WIDTH, height=height)
     # The bands of many losses lie over each other, and must be fainter.

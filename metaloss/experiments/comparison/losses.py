@@ -16,7 +16,7 @@ from metaloss.losses import zoo
 from metaloss.losses.published_loss import PublishedLoss
 from metaloss.search.run_folder import Run, find
 from metaloss.storage.folders import short_digest
-from metaloss.tasks.episodic import Episodes
+from metaloss.tasks.opening import OpenFamily
 
 # Always there: what a gain over any baseline is worth shows beside cross-entropy with more steps.
 CE = "ce"
@@ -145,7 +145,7 @@ def _label(spec: Any, loss: Criterion, run: Run | None) -> str:
     return str(loss.about.get("name") or loss.about.get("run") or loss.describe())
 
 
-def check_classes(compared: Sequence[ComparedLoss], families: Sequence[Episodes]) -> None:
+def check_classes(compared: Sequence[ComparedLoss], families: Sequence[OpenFamily]) -> None:
     """Refuse a loss that is made for another number of classes than a family has.
 
     Raises:
@@ -153,8 +153,9 @@ def check_classes(compared: Sequence[ComparedLoss], families: Sequence[Episodes]
     """
     for loss in compared:
         for episodes in families:
-            if loss.criterion.classes not in (None, episodes.family.ways):
-                ways = f"{episodes.family.name} has {episodes.family.ways}-way tasks"
+            others = [n for n in episodes.class_counts if loss.criterion.classes not in (None, n)]
+            if others:
+                ways = f"{episodes.family.name} has {others[0]}-way tasks"
                 raise SettingsError(
                     f"{loss.label} works for {loss.criterion.classes} classes alone, and {ways}"
                 )

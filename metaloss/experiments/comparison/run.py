@@ -16,12 +16,15 @@ from metaloss.core.streams import Stream
 from metaloss.criterion import loss_io
 from metaloss.engines.local import Local
 from metaloss.evaluation.episode_evaluation import EpisodeEvaluation
+from metaloss.evaluation.mixture_evaluation import MixtureEvaluation
+from metaloss.evaluation.references import with_references
 from metaloss.evaluation.rivals import available, install
 from metaloss.evaluation.variants import tunes_own
 from metaloss.experiments.comparison import report_folder
 from metaloss.experiments.comparison.commands import command, specs_of
 from metaloss.experiments.comparison.families import check_overlaps, read_families
 from metaloss.experiments.comparison.family_results import (
+    Evaluation,
     FamilyResults,
     evaluate_family,
     training_steps,
@@ -30,9 +33,16 @@ from metaloss.experiments.comparison.losses import ComparedLoss, check_classes, 
 from metaloss.experiments.comparison.rivals import FamilyRivals, evaluate_rivals
 from metaloss.experiments.comparison.settings import Comparison
 from metaloss.experiments.comparison.summary import summarise
-from metaloss.tasks.episodic import Episodes, open_episodes
-from metaloss.tasks.episodic_family import EPISODE_SETTINGS, TaskFamily
-from metaloss.tasks.opening import conditions
+from metaloss.tasks.opening import (
+    EPISODE_SETTINGS,
+    Episodes,
+    Mixture,
+    MixtureFamily,
+    OpenFamily,
+    TaskFamily,
+    conditions,
+    open_family,
+)
 
 
 @dataclass(frozen=True)
@@ -122,12 +132,14 @@ def start(
     families = _open_families(read_families(comparison, changes, specs), device, reporter)
     check_classes(compared, families)
     overlaps = check_overlaps(compared, families, comparison.allow_seen, reporter)
-    steps = sum(training_steps(comparison, compared, family) for family in families)
-    reporter.on_comparison_start(comparison, families, steps)
+    with Local(device, comparison.memory, stop=stop) as engine:
+        families = with_references(engine, families, comparison.rates, None, reporter)
     # The seed decides the tasks, so they are the same whatever else is compared.
     key = Stream(comparison.seed)
     with Local(device, comparison.memory, stop=stop, on_progress=reporter.on_progress) as engine:
-        evaluations = [EpisodeEvaluation(engine, family, key) for family in families]
+        evaluations = [_evaluation(engine, family, key) for family in families]
+        steps = sum(training_steps(comparison, compared, x) for x in evaluations)
+        reporter.on_comparison_start(comparison, families, steps)
         results = [evaluate_family(x, comparison, compared, baseline) for x in evaluations]
         rivals = _rivals(evaluations, comparison, compared, results, baseline, reporter)
     command_table = {**comparison_table, "tasks": comparison.tasks}
@@ -147,16 +159,24 @@ def start(
     return report
 
 
+def _evaluation(engine: Local, family: OpenFamily, key: Stream) -> Evaluation:
+    """What tunes losses on a family and measures them."""
+    if isinstance(family, Mixture):
+        return MixtureEvaluation(engine, family, key)
+    assert isinstance(family, Episodes)  # full trainings are refused when families are read
+    return EpisodeEvaluation(engine, family, key)
+
+
 def _open_families(
-    families: Sequence[TaskFamily], device: torch.device, reporter: Reporter
-) -> list[Episodes]:
+    families: Sequence[TaskFamily | MixtureFamily], device: torch.device, reporter: Reporter
+) -> list[OpenFamily]:
     """The families with their images."""
     reporter.on_work("loading images", plain=False)
-    return [open_episodes(family, device, reporter=reporter) for family in families]
+    return [open_family(family, device, reporter=reporter) for family in families]
 
 
 def _rivals(
-    evaluations: Sequence[EpisodeEvaluation],
+    evaluations: Sequence[Evaluation],
     comparison: Comparison,
     compared: Sequence[ComparedLoss],
     results: Sequence[FamilyResults],
@@ -177,19 +197,22 @@ def _rivals(
         return []
     reporter.on_work("fitting what is no loss to the same tasks", plain=False)
     return [
-        evaluate_rivals(evaluation, comparison, compared, of_family, baseline)
+        # What is fitted to a task's images has no kind of tasks to be tuned for.
+        FamilyRivals([], "")
+        if isinstance(evaluation, MixtureEvaluation)
+        else evaluate_rivals(evaluation, comparison, compared, of_family, baseline)
         for evaluation, of_family in zip(evaluations, results, strict=True)
     ]
 
 
 def _conditions(
-    families: Sequence[Episodes], device: torch.device, rivals: Sequence[FamilyRivals]
+    families: Sequence[OpenFamily], device: torch.device, rivals: Sequence[FamilyRivals]
 ) -> dict[str, str]:
     """Versions, device and data; scikit-learn's where it was used."""
     packages = {"scikit-learn": version("scikit-learn")} if rivals else {}
     return {**conditions(families, device), **packages}
 
 
-def _name(families: Sequence[Episodes], seed: int) -> str:
+def _name(families: Sequence[OpenFamily], seed: int) -> str:
     """The usual name of the report's folder."""
     return f"{'+'.join(family.family.name for family in families)}-{seed}"

@@ -1,7 +1,11 @@
 """What the numbers of a family allow one to say of a loss, as one sentence."""
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 from metaloss.core.metric_scale import ACCURACY, MetricScale
 from metaloss.evaluation.tuning import Setting
+from metaloss.experiments.comparison.kinds import worst_kinds
 from metaloss.experiments.comparison.results import LossResult
 
 
@@ -34,6 +38,36 @@ def sentence(
     if difference.verdict(scale) != "no difference":
         return f"{loss}: too few images to tell it from {other} at {steps} steps{rescaling}."
     return f"{loss}: these tasks show no difference from {other} at {steps} steps{rescaling}."
+
+
+def mixture_sentence(
+    result: LossResult,
+    baseline: str,
+    by_kind: Sequence[Mapping[str, Any]],
+    scale: MetricScale = ACCURACY,
+) -> str:
+    """What the numbers of a mixture of kinds of tasks allow one to say of a loss.
+
+    Args:
+        result: of the loss.
+        baseline: the name of the loss that it is compared with.
+        by_kind: what losses gain at each kind.
+        scale: how scores are shown.
+    """
+    difference = result.vs_baseline
+    assert difference is not None
+    other = name_in_sentence(baseline)
+    behind, worst = worst_kinds(by_kind, result.loss)
+    words = {
+        "better": f"is better than {other} over these kinds of tasks",
+        "worse": f"is worse than {other} over these kinds of tasks",
+        "no difference": f"shows no difference from {other} over these kinds of tasks",
+    }
+    said = words.get(difference.verdict(scale), f"cannot be told from {other} on so few tasks")
+    return (
+        f"{result.name} {said}; it is behind at {behind} of {len(by_kind)} kinds, and "
+        f"{scale.change(worst)} at the worst tenth of them."
+    )
 
 
 def _beside_longer_training(

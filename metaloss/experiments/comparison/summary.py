@@ -8,7 +8,6 @@ from metaloss.core import registry
 from metaloss.core.metric_scale import MetricScale
 from metaloss.criterion.leakage import DataOverlap
 from metaloss.evaluation.statistics import critical_difference, mean_ranks
-from metaloss.evaluation.tuning import Setting
 from metaloss.experiments.comparison.family_results import FamilyResults
 from metaloss.experiments.comparison.losses import ComparedLoss
 from metaloss.experiments.comparison.results import (
@@ -19,14 +18,14 @@ from metaloss.experiments.comparison.results import (
 )
 from metaloss.experiments.comparison.rivals import FamilyRivals
 from metaloss.experiments.comparison.rivals import as_row as as_rival_row
-from metaloss.experiments.comparison.sentences import sentence
-from metaloss.tasks.episodic import Episodes
+from metaloss.experiments.comparison.sentences import mixture_sentence, sentence
+from metaloss.tasks.opening import Mixture, OpenFamily
 
 
 def summarise(
     about: Mapping[str, Any],
     compared: Sequence[ComparedLoss],
-    families: Sequence[Episodes],
+    families: Sequence[OpenFamily],
     overlaps: Sequence[Sequence[DataOverlap]],
     results: Sequence[FamilyResults],
     rivals: Sequence[FamilyRivals] = (),
@@ -50,21 +49,23 @@ def summarise(
         families, results, corrected, overlaps, strict=True
     ):
         name = episodes.family.name
-        steps = episodes.family.inner.steps
         baseline = next(row.name for row in family_rows if row.loss == about["baseline"])
         for row, overlap in zip(family_rows, family_overlaps, strict=True):
             seen = overlap.refusal or None
             rows.append({**as_row(row, name, episodes.scale), "data": overlap.text, "seen": seen})
             # The baseline has no difference from itself to tell of.
             if row.vs_baseline:
-                text = sentence(row, baseline, steps, family.strongest, episodes.scale)
+                text = (
+                    mixture_sentence(row, baseline, family.by_kind, episodes.scale)
+                    if isinstance(episodes, Mixture)
+                    else sentence(row, baseline, episodes.steps, family.strongest, episodes.scale)
+                )
                 sentences.append({"family": name, "loss": row.loss, "text": text})
     rows_of_rivals, sentences_of_rivals = _of_rivals(families, rivals)
     result = {
         **about,
         "families": [
-            _about(episodes, item.strongest)
-            for episodes, item in zip(families, results, strict=True)
+            _about(episodes, item) for episodes, item in zip(families, results, strict=True)
         ],
         "losses": loss_records(compared),
         "rows": rows + rows_of_rivals,
@@ -80,7 +81,7 @@ def summarise(
 
 
 def _of_rivals(
-    families: Sequence[Episodes], rivals: Sequence[FamilyRivals]
+    families: Sequence[OpenFamily], rivals: Sequence[FamilyRivals]
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """The rows and sentences of what is no loss."""
     # Corrected apart from the losses: what is said of a loss must not hang on them.
@@ -104,23 +105,25 @@ def loss_records(compared: Sequence[ComparedLoss]) -> list[dict[str, Any]]:
     ]
 
 
-def _about(episodes: Episodes, strongest: Setting) -> dict[str, Any]:
-    pool = sum(map(len, episodes.pools["test"]))
+def _about(episodes: OpenFamily, results: FamilyResults) -> dict[str, Any]:
     settings = registry.table(episodes.family)
+    images = episodes.image_sets
     return {
         **settings,
         **episodes.scale.entry(),
-        "data": episodes.dataset.origin,
-        "fingerprint": episodes.dataset.fingerprint(),
-        "test_images": pool,
-        "strongest": strongest.plain(episodes.scale),
+        "data": episodes.data_origin,
+        "fingerprint": ", ".join(x.dataset.fingerprint() for x in images),
+        "test_images": sum(len(x.rows("test")) for x in images),
+        "strongest": results.strongest.plain(episodes.scale),
+        **({"by_kind": results.by_kind} if results.by_kind else {}),
     }
 
 
 def _bands(family: FamilyResults, scale: MetricScale) -> dict[str, Any]:
     """Mean learning curves, and the tasks' standard deviation about them."""
     bands: dict[str, Any] = {"steps": list(family.moments), "losses": {}}
-    for label, curve in family.curves.items():
+    # Kinds of a mixture have no common curve.
+    for label, curve in family.curves.items() if family.moments else ():
         curve_of_tasks = curve.double().nan_to_num(nan=0.0)
         mean = [[scale.value(x) for x in side] for side in curve_of_tasks.mean(1).T.tolist()]
         std = curve_of_tasks.std(1).T.tolist()

@@ -9,7 +9,7 @@ from metaloss.core import webpage
 from metaloss.core.formatting import percent, probability, signed, tuned_quantities
 from metaloss.core.metric_scale import ACCURACY, MetricScale
 from metaloss.core.plot_style import Picture
-from metaloss.core.records import loss_name
+from metaloss.core.records import loss_name, training_in_words
 from metaloss.data.shapes import described
 
 NOTES = (
@@ -139,12 +139,31 @@ def _standings(summary: dict[str, Any], family: dict[str, Any]) -> str:
     if not scale.is_accuracy:
         place = COLUMNS.index("accuracy")
         columns = (*COLUMNS[:place], scale.title, *COLUMNS[place:])
-    steps = f"{family['inner']['steps']} steps, own learning rate {family['inner']['lr']:g}"
-    tables = f"<h3>{webpage.text(family['name'])} ({steps})</h3>" + webpage.table(columns, losses)
+    about = webpage.text(f"{family['name']} ({training_in_words(family)})")
+    tables = f"<h3>{about}</h3>" + webpage.table(columns, losses)
+    if "by_kind" in family:
+        tables += "<h4>Gain at each kind of tasks</h4>" + _by_kind(family["by_kind"], scale)
     if not rivals:
         return tables
     of_rivals = ("no loss", "chosen", *columns[2:-1], "kind")
     return tables + "<h4>No losses, on the same tasks</h4>" + webpage.table(of_rivals, rivals)
+
+
+def _by_kind(rows: Sequence[dict[str, Any]], scale: MetricScale) -> str:
+    """What losses gain at each kind of tasks of a mixture."""
+    losses = list(rows[0]["gains"])
+    columns = ("kind", "tasks", "best rate of CE", f"spread{scale.unit_label}", *losses)
+    cells = [
+        (
+            row["description"],
+            str(row["tasks"]),
+            f"{row['ce_lr']:g}",
+            f"{scale.number(row['spread']):.{scale.digits}f}",
+            *(scale.signed(row["gains"][loss]) for loss in losses),
+        )
+        for row in rows
+    ]
+    return webpage.table(columns, cells)
 
 
 def _families(families: Sequence[dict[str, Any]]) -> str:
@@ -152,8 +171,8 @@ def _families(families: Sequence[dict[str, Any]]) -> str:
     rows = [
         (
             f["name"],
-            described(f["ways"], f["shots"], f["val"]),
-            json.dumps(f["classifier"]),
+            described(f["ways"], f["shots"], f["val"]) if "shots" in f else _ranges(f["ranges"]),
+            json.dumps(f["classifier"]) if "classifier" in f else "mlp, of the kind",
             f"{f['data']}; {f['test_images']} to test on",
             f["fingerprint"][:16],
             f["origin"],
@@ -161,6 +180,12 @@ def _families(families: Sequence[dict[str, Any]]) -> str:
         for f in families
     ]
     return webpage.table(columns, rows)
+
+
+def _ranges(ranges: dict[str, Any]) -> str:
+    """The ranges of a mixture, in a few words."""
+    numbers = {k: v for k, v in ranges.items() if k != "augment"}
+    return ", ".join(f"{name} {json.dumps(value)}" for name, value in numbers.items())
 
 
 def _loss(loss: dict[str, Any]) -> list[str]:

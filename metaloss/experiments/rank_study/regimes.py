@@ -23,7 +23,7 @@ from metaloss.criterion.base import Criterion
 from metaloss.data.places import features_role, is_path_source
 from metaloss.engines.local import Local
 from metaloss.errors import SettingsError
-from metaloss.evaluation.family_evaluation import FamilyEvaluation
+from metaloss.evaluation.episode_evaluation import EpisodeEvaluation
 from metaloss.experiments.rank_study.settings import Study
 from metaloss.search.settings import changed
 from metaloss.tasks import episodic_family
@@ -82,7 +82,7 @@ class FewShot:
 
     name: str
     rates: tuple[float, ...]
-    evaluation: FamilyEvaluation
+    evaluation: EpisodeEvaluation
     tasks: int
 
     @property
@@ -284,7 +284,7 @@ def _few_shot(study: Study, table: Mapping[str, Any], engine: Local) -> FewShot:
     return FewShot(
         table["name"],
         rates,
-        FamilyEvaluation(engine, episodes, Stream(study.seed)),
+        EpisodeEvaluation(engine, episodes, Stream(study.seed)),
         study.tasks,
     )
 

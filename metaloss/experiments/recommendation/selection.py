@@ -167,7 +167,7 @@ def evaluate_choice(
         )
     family = evaluation.family
     return ChoiceEvaluation(
-        by_name, ce_best_steps, evaluation.test_tasks(tasks), family.metric, family.scale
+        by_name, ce_best_steps, evaluation.test_tasks(range(tasks)), family.metric, family.scale
     )
 
 
