@@ -5,11 +5,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console as Terminal
-
 from metaloss._version import __version__
+from metaloss.console.display import Display
 from metaloss.console.epoch_lines import EpochLines
-from metaloss.console.progress_bars import NotebookBar, Spinner, TerminalBar
 from metaloss.console.text import (
     BESIDE,
     HEADER,
@@ -41,15 +39,13 @@ from metaloss.core.event_protocols import (
 from metaloss.core.formatting import clock, counted
 from metaloss.core.metric_scale import ACCURACY, MetricScale
 from metaloss.core.records import GenerationRecord, StageRow
-from metaloss.core.reporting import Reporter
-from metaloss.core.tables import wrap
 
 __all__ = ["Console", "comparison_lines", "label", "summary_lines"]
 
 OWN_IMAGES = ("folder:", "imagenet:")  # beginnings of sources of which the first lines say more
 
 
-class Console(Reporter):
+class Console(Display):
     """Prints a search's progress: the `reporter` of `evolve`, `resume`, `refine`, `eliminate` and
     `fit`.
 
@@ -64,37 +60,17 @@ class Console(Reporter):
     """
 
     def __init__(self, quiet: bool = False, verbose: bool = False, brief: bool = False) -> None:
+        super().__init__(quiet, brief)
         self.verbose = verbose
-        self.brief = brief
-        # Plain lines in a notebook too: there rich would make each of them a block of its own.
-        plain: dict[str, Any] = {
-            "highlight": False,
-            "soft_wrap": True,
-            "emoji": False,
-            "force_jupyter": False,
-        }
-        self.terminal = Terminal(quiet=quiet, **plain)
-        self.errors = Terminal(stderr=True, **plain)
         self.folder: Path | None = None
         self.scale = ACCURACY  # of the search's families, or of a study's setting
         self.scales: dict[str, MetricScale] = {}  # of a study's settings
-        # A bar that no one takes down when an error comes would spoil the terminal.
-        self.entered = False
-        self.notebook = Terminal().is_jupyter
-        self.bar: TerminalBar | NotebookBar | Spinner | None = None
         self.speed: list[tuple[float, int]] = []
         self.target: Any = None  # what full-size networks learn to tell
         self.epoch_lines = EpochLines()
         self.features = False  # a network is computing some
         self.unfinished = False  # there is something to report of, though no folder yet
         self.began = 0.0
-
-    def __enter__(self) -> "Console":
-        self.entered = True
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop_bar()
 
     # --- searches ---
     def on_search_start(
@@ -130,9 +106,9 @@ class Console(Reporter):
         if self.verbose or number == 1 or "held_out" in record or record["best"] is None:
             self._row(generation_line(record, self.speed, self.total, self.scale))
 
-    def on_warning(self, text: str) -> None:
-        """A line on stderr."""
-        self.errors.print(f"warning: {text}", markup=False)
+    def _row(self, text: str) -> None:
+        """A line of the generations' table, with as many columns as the terminal has room for."""
+        self.say(cut_row(text, self.width))
 
     def on_search_end(self, run: SearchRun, summary: dict[str, Any]) -> None:
         """The winner, what it reached, and what to do next."""
@@ -207,7 +183,7 @@ class Console(Reporter):
 
     def on_trainings_end(self, advice: Outcome) -> None:
         """The tables, the advice, and where all of it lies."""
-        from metaloss.experiments.recommendation_by_training.summary import lines
+        from metaloss.experiments.recommendation_by_training.text import lines
 
         self._stop_bar()
         self._say_advice(lines(advice.summary, self.width), advice.folder)
@@ -232,11 +208,6 @@ class Console(Reporter):
             self._start_bar("{task.completed}/{task.total} images", "{done}/{total} images", images)
         if self.bar:
             self.bar.reach(done)
-
-    def on_progress(self, work: int) -> None:
-        """Move the bar by this many steps of training."""
-        if self.bar:
-            self.bar.advance(work)
 
     def on_comparison_end(self, report: Outcome) -> None:
         """The table, what it allows one to say, and where all of it lies."""
@@ -306,49 +277,3 @@ class Console(Reporter):
 
         self._say_all(lines.result(study.summary))
         self.say(f"saved   {study.folder}/")
-
-    # --- how lines and bars are shown ---
-    @property
-    def width(self) -> int | None:
-        """Of the terminal; None where lines go into a file, a pipe or a notebook."""
-        return self.terminal.width if self.terminal.is_terminal and not self.notebook else None
-
-    def on_work(self, what: str, plain: bool = True) -> None:
-        """Say what begins and may take long: by a moving line on a terminal, else a plain one."""
-        self._stop_bar()
-        if self.terminal.quiet:
-            return
-        if self.entered and self.width is not None:
-            self.bar = Spinner(self.terminal, f"{what} …")
-        elif plain:
-            self._print(f"        {what} …")
-
-    def _row(self, text: str) -> None:
-        """A line of the generations' table, with as many columns as the terminal has room for."""
-        self.say(cut_row(text, self.width))
-
-    def say(self, text: str) -> None:
-        """A plain line; names from files are never markup."""
-        if not self.brief:
-            self._print(text)
-
-    def _say_all(self, lines: Iterable[str]) -> None:
-        for line in lines:
-            self.say(line)
-
-    def _print(self, text: str) -> None:
-        self.terminal.print(wrap(text, self.width), markup=False)
-
-    def _start_bar(self, on_terminal: str, in_notebook: str, total: int) -> None:
-        self._stop_bar()
-        if self.terminal.quiet:
-            return
-        if self.notebook:
-            self.bar = NotebookBar(in_notebook, total)
-        elif self.entered and self.terminal.is_terminal:
-            self.bar = TerminalBar(self.terminal, on_terminal, total)
-
-    def _stop_bar(self) -> None:
-        if self.bar:
-            self.bar.stop()
-            self.bar = None

@@ -244,51 +244,69 @@ def fits(
     network: nn.Module | None,
 ) -> Fits:
     """The result of a finished folder, from its records and its summary."""
-    fitted = []
-    metric = target_of({**table, **table["trainings"][0]}).metric
-    for loss_row in table["table"]:
-        if is_corrected(loss_row):
-            continue
-        label = loss_row["loss"]
-        runs = [x for x in table["trainings"] if x["loss"] == loss_row["loss"]]
-        final = {(x["seed"], x["lr"]) for x in runs}
-        epochs = [
-            {"seed": x.seed, **record}
-            for x in trainings
-            if x.loss == label and (x.seed, x.lr) in final
-            for record in x.epochs
-        ]
-        numbers = {key: [_number(x[key]) for x in runs] for key in MEASURES if key in runs[0]}
-        fitted.append(
-            Fitted(
-                loss=label,
-                lr=loss_row["lr"],
-                seeds=[x["seed"] for x in runs],
-                history=epochs,
-                tuning=table["tuning"].get(label, []),
-                folder=folder,
-                files={x["seed"]: x["file"] for x in runs if x["file"]},
-                network=network,
-                recall=[
-                    [_number(value) for value in x["recall"].values()]
-                    for x in runs
-                    if "recall" in x
-                ],
-                metric=metric.key,
-                scores=[_number(x[metric.key]) for x in runs],
-                confusion=[x["confusion"] for x in runs if x.get("confusion")],
-                thresholds=[x["thresholds"] for x in runs if "thresholds" in x],
-                with_thresholds=[x["with_thresholds"] for x in runs if "thresholds" in x],
-                prior_correction=next(
-                    (x["prior_correction"] for x in runs if "prior_correction" in x), {}
-                ),
-                with_prior_correction=[
-                    x["with_prior_correction"] for x in runs if "prior_correction" in x
-                ],
-                **numbers,
-            )
-        )
+    records: dict[str, list[TrainingRecord]] = {}
+    for record in trainings:
+        records.setdefault(record.loss, []).append(record)
+    fitted = [
+        _fitted(loss_row, records.get(loss_row["loss"], []), folder, table, network)
+        for loss_row in table["table"]
+        if not is_corrected(loss_row)
+    ]
     return Fits(fitted, table["table"], table, folder)
+
+
+def _fitted(
+    loss_row: Mapping[str, Any],
+    records: Sequence[TrainingRecord],
+    folder: Path,
+    table: dict[str, Any],
+    network: nn.Module | None,
+) -> Fitted:
+    """One loss's result.
+
+    Args:
+        loss_row: its line of the table.
+        records: its trainings, those of rates that were not chosen, too.
+        folder: where everything lies.
+        table: the folder's summary.
+        network: that was trained, where it was the user's.
+    """
+    label = loss_row["loss"]
+    runs = [x for x in table["trainings"] if x["loss"] == label]
+    metric = target_of({**table, **table["trainings"][0]}).metric
+    return Fitted(
+        loss=label,
+        lr=loss_row["lr"],
+        seeds=[x["seed"] for x in runs],
+        history=_history(records, runs),
+        tuning=table["tuning"].get(label, []),
+        folder=folder,
+        files={x["seed"]: x["file"] for x in runs if x["file"]},
+        network=network,
+        recall=[list(map(_number, x["recall"].values())) for x in runs if "recall" in x],
+        metric=metric.key,
+        scores=[_number(x[metric.key]) for x in runs],
+        confusion=[x["confusion"] for x in runs if x.get("confusion")],
+        thresholds=_each(runs, "thresholds"),
+        with_thresholds=_each(runs, "with_thresholds"),
+        prior_correction=next(iter(_each(runs, "prior_correction")), {}),
+        with_prior_correction=_each(runs, "with_prior_correction"),
+        **{key: [_number(x[key]) for x in runs] for key in MEASURES if key in runs[0]},
+    )
+
+
+def _history(
+    records: Sequence[TrainingRecord], runs: Sequence[Mapping[str, Any]]
+) -> list[dict[str, Any]]:
+    """The epochs of the trainings at the loss's rate, each with its seed."""
+    final = {(x["seed"], x["lr"]) for x in runs}
+    of_rate = [x for x in records if (x.seed, x.lr) in final]
+    return [{"seed": x.seed, **epoch} for x in of_rate for epoch in x.epochs]
+
+
+def _each(runs: Sequence[Mapping[str, Any]], key: str) -> list[dict[str, Any]]:
+    """What every seed that has this came to."""
+    return [x[key] for x in runs if key in x]
 
 
 def _number(value: float | None) -> float:
