@@ -565,6 +565,24 @@ def test_the_features_script_compares_losses_on_a_file_of_features(
     assert {"mse", "ce", "squared error of the logits", "shrinkage LDA"} <= names
 
 
+def test_corrections_after_training_are_chosen_on_held_out_answers(load, monkeypatch, capsys):
+    script = load("after_training")
+    monkeypatch.setattr(script, "STEPS", 20)
+    script.main(["--draws", "2", "--times", "0.2"])
+    _, *rows = capsys.readouterr().out.splitlines()
+    assert [row[:12].strip() for row in rows] == [
+        *("none", "τ = 1", "τ", "thresholds", "by own", "crosswise")
+    ]
+    label = torch.tensor([0] * 8 + [1] * 2)
+    logits = torch.tensor([[1.0, 0.0]]).repeat(10, 1)
+    logits[8:, 1] = 0.8  # a threshold of more than 0.2 tells the second class
+    answers = [script.HeldOut(0, 0, logits, label, label.bincount())]
+    monkeypatch.setattr(script, "TRAIN", {"a": 8, "b": 2})
+    best = logits + script.thresholds(answers)
+    assert script.balanced_accuracy(logits, label) == 0.5
+    assert script.balanced_accuracy(best, label) == 1
+
+
 def test_squared_errors_of_logits_have_the_gradient_of_autograd(load):
     losses = load("features").SquaredLogits()
     target = one_hot(torch.tensor([[0, 1, 1], [1, 0, 1]]), 2)
