@@ -17,8 +17,8 @@ from metaloss.data.datasets import Dataset
 from metaloss.engines.local import Local
 from metaloss.evaluation.episode_evaluation import EpisodeEvaluation
 from metaloss.evaluation.tuning import Setting
-from metaloss.experiments.recommendation import folds, losses, rivals, run, verdict
-from metaloss.experiments.recommendation.run import Advice
+from metaloss.experiments.recommendation import fold_results, folds, losses, question, rivals
+from metaloss.experiments.recommendation.advice import Advice
 from metaloss.experiments.recommendation.selection import LossChoice
 from metaloss.experiments.recommendation.verdict import Verdict
 from metaloss.losses.base import Losses
@@ -99,7 +99,7 @@ def recommend(
         fitted: whether methods that are no networks are candidates, where rivals are.
     """
     seen: list[tuple[LossChoice, Verdict]] = []
-    decide = run.decide
+    decide = question.decide
 
     def keep(final: LossChoice, *rest: Any) -> Verdict:
         seen.append((final, decide(final, *rest)))
@@ -108,11 +108,11 @@ def recommend(
     with (
         tempfile.TemporaryDirectory() as folder,
         simulated(data),
-        patch.object(run, "decide", keep),
+        patch.object(question, "decide", keep),
         patch.object(rivals, "available", lambda: fitted),
         patch.object(losses, "LOSSES", USUAL),
         patch.object(losses, "UNEVEN_LOSSES", USUAL_UNEVEN),
-        patch.object(verdict, "CELLS", RESAMPLES * int((~data.test).sum())),
+        patch.object(fold_results, "CELLS", RESAMPLES * int((~data.test).sum())),
     ):
         advice = metaloss.recommend(DATA, KINDS[kind].losses, out=folder, seed=seed, **options)
     return Case(kind, data, seed, options, advice, *seen[0])

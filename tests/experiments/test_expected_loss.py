@@ -1,21 +1,20 @@
 """A loss that is known to help is judged as it is, and used unless the images speak against it."""
 
 from collections import Counter
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 import pytest
-import torch
 from test_uneven_recommendation import BALANCED, FAST, UNEVEN, pictures, surroundings  # noqa: F401
 
 import metaloss
-from metaloss.core.streams import Stream
+from metaloss.core.metric_scale import MetricScale
 from metaloss.evaluation.rivals.logits import TAU, ChangeChoice
-from metaloss.evaluation.statistics import Draws
 from metaloss.evaluation.tuning import Setting
-from metaloss.experiments.recommendation import run, sentences
+from metaloss.experiments.recommendation import question, sentences
 from metaloss.experiments.recommendation.losses import EXPECTED, read_losses
 from metaloss.experiments.recommendation.selection import LossChoice
-from metaloss.experiments.recommendation.verdict import FoldResults, ScoreGain, decide
+from metaloss.experiments.recommendation.verdict import ScoreGain, decide
 
 CORRECTION = ChangeChoice("ce, prior correction", TAU, 1.5, 0.9, lambda x: x)
 FINAL = LossChoice(
@@ -26,32 +25,29 @@ FINAL = LossChoice(
 
 
 @dataclass(frozen=True)
-class Folds(FoldResults):
+class Folds:
     """What folds say of choosing, and of the loss that is expected to help."""
 
-    chosen: ScoreGain | None = None
-    own: ScoreGain | None = None
-
-    @property
-    def choice_counts(self):
-        return Counter({"mse": 3})
+    chosen: ScoreGain
+    own: ScoreGain
+    fixed: str = ""
+    certainty: float = 0.95
+    scale: MetricScale = BALANCED
+    choice_counts: Mapping[str, int] = field(default_factory=lambda: Counter({"mse": 3}))
 
     def whole(self):
-        return self.chosen
-
-    def gain(self, name, other="ce"):
-        assert (name, other) == (EXPECTED, "ce")
-        return self.own
+        return self.own if self.fixed else self.chosen
 
     def late(self):
         return None
 
+    def fixed_to(self, name):
+        assert name == EXPECTED
+        return replace(self, fixed=name)
+
 
 def folds_of(chosen, own):
-    gains = [ScoreGain((low + high) / 2, low, high) for low, high in (chosen, own)]
-    rows = torch.arange(4)[None]
-    draws = Draws.of(rows, rows // 2, Stream(0), 2)
-    return Folds((), (), draws, 0.95, BALANCED, "", *gains)
+    return Folds(*(ScoreGain((low + high) / 2, low, high) for low, high in (chosen, own)))
 
 
 @pytest.mark.parametrize(
@@ -99,7 +95,7 @@ def test_it_is_named_only_beside_the_usual_losses_and_where_classes_count_alike(
 
 def test_what_is_said_and_printed_is_of_that_loss(tmp_path, monkeypatch):
     monkeypatch.setattr(
-        run, "decide", lambda final, folds, expected: replace(
+        question, "decide", lambda final, folds, expected: replace(
             decide(final, folds), loss=expected, setting=final.settings[expected], expected=True,
             gain=ScoreGain(0.03, -0.01, 0.07), rival=None,
         )
@@ -123,3 +119,6 @@ def test_what_is_said_and_printed_is_of_that_loss(tmp_path, monkeypatch):
     recall = list(recall.values()) if isinstance(recall, dict) else recall
     assert sum(recall) / 3 == pytest.approx(row["balanced_accuracy"])
     assert set(records) - {"ce", EXPECTED} <= {"chosen by the folds"}
+    page = (advice.folder / "report.html").read_text()
+    assert f"decides beside {EXPECTED}, which was named before" in page
+    assert advice.summary["choice"]["mean"] != advice.gain.mean == 0.03

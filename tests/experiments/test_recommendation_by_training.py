@@ -20,13 +20,13 @@ from metaloss.core.streams import Stream
 from metaloss.data.datasets import load as datasets_load
 from metaloss.data.features import RawFeatures
 from metaloss.errors import DataError, Interrupted, SettingsError
-from metaloss.experiments.recommendation.losses import read_losses
+from metaloss.experiments.recommendation.losses import EXPECTED, read_losses
 from metaloss.experiments.recommendation_by_training import (
     candidates,
     choice,
     commands,
     halving,
-    verdict,
+    judged_folds,
 )
 from metaloss.experiments.recommendation_by_training.folds import Part, open_folds
 from metaloss.experiments.recommendation_by_training.halving import Candidate, Survivors
@@ -94,8 +94,10 @@ class Lines(Reporter):
 
     def __init__(self):
         self.folds, self.warnings, self.work, self.steps = [], [], 0, 0
+        self.heading = ()
 
     def on_trainings_start(self, heading, work, folder):
+        self.heading = heading
         self.work, self.steps = work, 0
 
     def on_progress(self, work):
@@ -409,10 +411,84 @@ def test_on_uneven_classes_more_losses_are_tried_and_balanced_accuracy_decides(m
     assert any("The rarest class, d, has 6 images" in x for x in advice.sentences)
 
 
+@pytest.fixture
+def known_share(uneven, monkeypatch):
+    """Trainings that are not made: of the last loss this share is right, 0.4 of all others.
+
+    Gives a function that sets the share, and the list of those that were asked for.
+    """
+    asked = []
+    shares = []
+
+    def attempt(self, training, stop):
+        asked.append(training)
+        rows = self.folds.cut(training.part)[1]
+        share = shares[-1] if training.loss == len(self.losses) - 1 else 0.4
+        wrong = Stream(1).uniform(len(uneven.labels))[rows] > share
+        answer = (uneven.labels[rows] + wrong) % 4
+        return torch.nn.functional.one_hot(answer, 4).float().numpy()
+
+    monkeypatch.setattr(FoldTrainer, "attempt", attempt)
+    return shares.append, asked
+
+
+USUAL = {"rates": (0.05, 0.1), "own": 1, "stages": ({"splits": 1},)}
+
+
+def test_a_loss_known_to_help_is_judged_in_every_fold_at_the_rate_of_cross_entropy(known_share):
+    known_share[0](0.8)
+    told = Lines()
+    advice = ask(**USUAL, reporter=told)
+    assert "cross-entropy and logit_adjustment_smoothed(tau=1, alpha=0.1), which is known" in (
+        " ".join(told.heading)
+    )
+    summary = advice.summary
+    number = max(x.loss for x in known_share[1])
+    trained = {x for x in known_share[1] if x.loss == number}
+    assert all(x.part.split is None for x in trained), "nothing of it is chosen"
+    assert len(trained) == 2 * 3
+    rates = [fold["ce"]["lr"] for fold in summary["folds"]]
+    assert all(x.lr == rates[x.part.fold] for x in trained)
+    assert summary["cost"]["judged"] == 3 * 2 * 3
+    assert told.steps <= told.work
+    assert advice.name == EXPECTED
+    assert advice.lr == summary["rows"][0]["lr"]
+    assert EXPECTED not in {fold["chosen"]["loss"] for fold in summary["folds"]}
+
+
+def test_what_is_said_and_printed_is_of_the_loss_known_to_help(known_share):
+    known_share[0](0.8)
+    advice = ask(**USUAL)
+    summary = advice.summary
+    assert advice.evidence
+    assert summary["verdict"]["expected"]
+    assert f"--loss '{EXPECTED}'" in shlex.join(summary["train"])
+    answer = " ".join(part["text"] for part in advice.answer)
+    assert "These images confirm it" in answer
+    (row,) = (row for row in advice.table if row["loss"] == EXPECTED)
+    assert row["gain"]["mean"] == pytest.approx(advice.gain.mean)
+    assert f"{row['balanced_accuracy']:.1%}".replace("%", " %") in answer
+    records = {x["loss"]: x for x in summary["held_out"]}
+    recalls = records[EXPECTED]["recall"].values()
+    assert sum(recalls) / 4 == pytest.approx(row["balanced_accuracy"])
+    shown = [x["by this"] for x in summary["recognised"]]
+    assert shown == [f"{100 * x:.0f}" for x in recalls]
+    lines = (advice.folder / "report.txt").read_text().splitlines()
+    assert any(x.startswith(EXPECTED) for x in lines)
+
+
+def test_a_loss_known_to_help_is_not_used_where_it_loses(known_share):
+    known_share[0](0.3)
+    advice = ask(**USUAL)
+    assert (advice.name, advice.evidence) == ("ce", False)
+    (row,) = (row for row in advice.table if row["loss"] == EXPECTED)
+    assert row["gain"]["mean"] < 0
+
+
 def test_a_training_that_diverges_answers_wrongly_where_it_is_judged():
     label = torch.tensor([0, 1, 1])
     sound = torch.nn.functional.one_hot(label, 2).float()[None]
-    answers = verdict.wrong_where_failed(torch.cat([sound, sound * torch.nan]), label)
+    answers = judged_folds.wrong_where_failed(torch.cat([sound, sound * torch.nan]), label)
     assert torch.equal(answers[0], sound[0])
     assert (answers[1].argmax(1) != label).all()
 
@@ -431,14 +507,14 @@ def test_the_interval_holds_for_new_images_and_new_seeds(metric, monkeypatch):
         answer = torch.where(right, label, 1 - label)
         ours, ce = torch.nn.functional.one_hot(answer, 2).float()
         survivors = Survivors({Candidate("ce", "", 0, 0.1): 0.0}, [1])
-        fold = verdict.JudgedFold(survivors, torch.arange(images), label, ours, ce)
+        fold = judged_folds.JudgedFold(survivors, torch.arange(images), label, ours, ce)
         scale = scale_of(metric, 2)
-        return verdict.JudgedFolds([fold], metric, scale, 0.95, key.at("bootstrap"))
+        return judged_folds.JudgedFolds([fold], metric, scale, 0.95, key.at("bootstrap"))
 
     true = judged(4_000, 1_000, Stream(0))
     gain = float((true.scores(true.ours) - true.scores(true.ce)).mean())
-    monkeypatch.setattr(verdict, "COUNTED", 400)  # resamples, for the time that it takes
-    intervals = [judged(80, 3, Stream(n)).gain() for n in range(1, 201)]
+    monkeypatch.setattr(judged_folds, "COUNTED", 400)  # resamples, for the time that it takes
+    intervals = [judged(80, 3, Stream(n)).whole() for n in range(1, 201)]
     covered = sum(x.low <= gain <= x.high for x in intervals)
     # 95 % are promised and 93 to 94 % held, over 400 draws of other numbers than these.
     assert 180 <= covered < 200
@@ -573,7 +649,7 @@ def test_a_stop_tells_what_is_known_and_the_same_question_goes_on(made):
     with pytest.raises(Interrupted):
         ask("mse", reporter=told, stop=lambda: next(stops, True))
     assert "1 of 2 folds are judged: there choosing gains" in told.warnings[-1]
-    page = Path(told.warnings[-1].rpartition("; ")[2])
+    page = Path(told.warnings[-1].split("; ")[-2])
     assert page.parent.name.endswith(".unfinished")
     assert "Stopped after 1 of 2 folds" in page.read_text()
     assert json.loads((page.parent / "summary.json").read_text())["verdict"] is None
@@ -581,6 +657,16 @@ def test_a_stop_tells_what_is_known_and_the_same_question_goes_on(made):
     assert again.summary == whole.summary
     assert len(asked) <= needed + 12, "no training but those for the estimate is made twice"
     assert [x.name for x in again.folder.parent.iterdir()] == [again.folder.name]
+
+
+def test_a_stop_before_a_fold_is_judged_says_where_trainings_are_kept(made):
+    told = Lines()
+    stops = iter([False] * 5)
+    with pytest.raises(Interrupted):
+        ask("mse", reporter=told, stop=lambda: next(stops, True))
+    text, _, folder = told.warnings[-1].rpartition(" in ")
+    assert text == "no fold is judged yet; the trainings that are over are kept"
+    assert list(Path(folder).glob("*.safetensors"))
 
 
 # --- refusals ---

@@ -17,7 +17,8 @@ lies above 0. The intervals of single losses in the table are not corrected for 
 decide nothing.
 """
 
-from metaloss.experiments.recommendation.run import Advice, recommend, start
+from metaloss.experiments.recommendation.advice import Advice
+from metaloss.experiments.recommendation.run import recommend, start
 from metaloss.experiments.recommendation.settings import Recommendation
 
 __all__ = ["Advice", "Recommendation", "recommend", "start"]

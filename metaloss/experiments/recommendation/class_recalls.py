@@ -10,8 +10,8 @@ from torch import Tensor
 from metaloss.core.proportions import wilson
 from metaloss.experiments.comparison.losses import CE
 from metaloss.experiments.recommendation.fold_answers import answers_of
+from metaloss.experiments.recommendation.fold_results import FoldResults
 from metaloss.experiments.recommendation.held_out_answers import independent_images
-from metaloss.experiments.recommendation.verdict import FoldResults
 
 
 @dataclass(frozen=True)

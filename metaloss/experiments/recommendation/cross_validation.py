@@ -11,6 +11,7 @@ from metaloss.evaluation.halving import halving_trainings
 from metaloss.evaluation.tuning import steps_of_tuning, typical_steps
 from metaloss.evaluation.variants import Variants, tunes_steps
 from metaloss.experiments.comparison.losses import CE, ComparedLoss
+from metaloss.experiments.recommendation.fold_results import FoldResults
 from metaloss.experiments.recommendation.folds import FoldedImages
 from metaloss.experiments.recommendation.rivals import rival_steps
 from metaloss.experiments.recommendation.selection import (
@@ -24,7 +25,6 @@ from metaloss.experiments.recommendation.selection import (
 )
 from metaloss.experiments.recommendation.sentences import fold_in_words
 from metaloss.experiments.recommendation.settings import Recommendation
-from metaloss.experiments.recommendation.verdict import FoldResults
 from metaloss.tasks.episodic import Episodes
 
 

@@ -14,12 +14,11 @@ from metaloss.core.plot_style import (
     render,
     short_label,
 )
+from metaloss.experiments.recommendation.records import CHOICE, LOSS
 from metaloss.training.figures import NUMBERED, confusions
 
-# Colour and mark by the kind of a row: what decides has none, and is no single loss.
-LOOKS = {"": (GREY, "D"), "loss": (BLUE, "o")}
+LOOKS = {CHOICE: (GREY, "D"), LOSS: (BLUE, "o")}  # colour and mark by the kind of a row
 OTHER = (ORANGE, "s")
-CHOICE = "chosen anew in every fold"
 MATRICES = (
     "Held-out images of every class (row) by their answer (column), of all folds together, spread "
     "as the answers to them are: an image may get several. The colour is the share of the class."
@@ -29,27 +28,26 @@ MATRICES = (
 @drawing_style()
 def gains(
     rows: Sequence[Mapping[str, Any]],
-    choice: Mapping[str, float] | None,
+    verdict: Mapping[str, Any] | None,
     scale: MetricScale,
     certainty: float,
 ) -> list[Picture]:
     """Differences from cross-entropy with their intervals; nothing where there is none.
 
     Args:
-        rows: of the table; each with its `gain`, None of cross-entropy.
-        choice: the gain that decides; None where it is in the rows.
+        rows: of the table, each with its kind and its `gain`, None of cross-entropy; what each fold
+            chose is one of them.
+        verdict: what follows; None where the user stopped before it.
         scale: how differences are shown.
         certainty: of the intervals.
     """
     drawn = [(row.get("spec") or row["loss"], row) for row in rows if row["gain"]]
-    if choice is not None:
-        drawn.insert(0, (CHOICE, {"gain": choice}))
     if not drawn:
         return []
     figure, (axis,) = panels(1, width=7.6, height=1.1 + 0.28 * len(drawn))
     axis.axvline(0, color="0.3", lw=0.8)
     for y, (_, row) in enumerate(drawn):
-        colour, mark = LOOKS.get(row.get("kind", ""), OTHER)
+        colour, mark = LOOKS.get(row["kind"], OTHER)
         low, mean, high = (scale.number(row["gain"][end]) for end in ("low", "mean", "high"))
         axis.hlines(y, low, high, color=colour, lw=1.6)
         axis.plot([low, high], [y, y], "|", color=colour, ms=9)
@@ -59,20 +57,32 @@ def gains(
     axis.set(xlabel=f"{scale.title}: difference from cross-entropy{scale.unit_label}")
     axis.grid(axis="x", color="0.9", lw=0.6)
     axis.set_axisbelow(True)
-    return [Picture("gains", _caption(scale, certainty, len(drawn) > 1), *render(figure))]
+    known = verdict["loss"] if verdict and verdict["expected"] else ""
+    caption = _caption(scale, certainty, len(drawn) > 1, known)
+    return [Picture("gains", caption, *render(figure))]
 
 
-def _caption(scale: MetricScale, certainty: float, several: bool) -> str:
+def _caption(scale: MetricScale, certainty: float, several: bool, known: str) -> str:
+    """What the picture shows.
+
+    Args:
+        scale: how differences are shown.
+        certainty: of the intervals.
+        several: whether more than the choice is drawn.
+        known: the loss that is recommended because it was known to help; "": none is.
+    """
     others = (
         "; single losses (blue circles) and what is no loss (orange squares) are not corrected for "
         "their number"
         if several
         else ""
     )
+    beside = f" beside {known}, which was named before these images were looked at" if known else ""
     less = "" if scale.maximise else " Less is better: what helps lies left of 0."
     return (
         f"Difference from cross-entropy on held-out images, with {100 * certainty:g} % interval. "
-        f"The choice (grey diamond), made anew without each fold's images, decides{others}.{less}"
+        f"The choice (grey diamond), made anew without each fold's images, decides{beside}"
+        f"{others}.{less}"
     )
 
 

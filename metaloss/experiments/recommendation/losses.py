@@ -1,7 +1,7 @@
 """The losses that are tried, without those that have learned from the images."""
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -94,21 +94,29 @@ def read_losses(
         )
     # Not strict: cross-entropy may stand behind those that were asked for.
     spec_of = {x.label: spec for x, spec in zip(compared, specs, strict=False)}
-    names_by_label = {
-        label: os.fspath(x) if isinstance(x, str | os.PathLike) else label
-        for label, x in spec_of.items()
-    }
-    named_losses = [names_by_label[label] for label in spec_of if label not in usual] + (
-        [USUAL] if usual else []
-    )
     # Cross-entropy first; the sort is stable, so the others stay in the order given.
     return RequestedLosses(
         sorted(compared, key=lambda x: x.label != CE),
         spec_of,
-        [] if losses is None else named_losses,
+        [] if losses is None else _names(spec_of, usual),
         set(usual),
         EXPECTED if expected else "",
     )
+
+
+def _names(spec_of: Mapping[str, Any], usual: Collection[str]) -> list[str]:
+    """What asks for the same losses on a command line; `usual` stands for the usual ones.
+
+    Args:
+        spec_of: how each was asked for, by its label.
+        usual: labels of the usual ones, where they were asked for.
+    """
+    given = [
+        os.fspath(spec) if isinstance(spec, str | os.PathLike) else label
+        for label, spec in spec_of.items()
+        if label not in usual
+    ]
+    return [*given, USUAL] if usual else given
 
 
 def _with_own_parameters(usual: ComparedLoss) -> ComparedLoss:

@@ -10,15 +10,16 @@ from metaloss.core.metric_scale import MetricScale
 from metaloss.experiments.comparison.losses import CE
 from metaloss.experiments.recommendation import figures
 from metaloss.experiments.recommendation.fold_answers import answers_of
+from metaloss.experiments.recommendation.fold_results import FoldResults
 from metaloss.experiments.recommendation.folds import FoldedImages
 from metaloss.experiments.recommendation.held_out_answers import answer_record
 from metaloss.experiments.recommendation.page import introduction, page
+from metaloss.experiments.recommendation.records import CHOICE, CHOSEN
 from metaloss.experiments.recommendation.rivals import setting_in_words
 from metaloss.experiments.recommendation.selection import LossChoice
 from metaloss.experiments.recommendation.text import tables
-from metaloss.experiments.recommendation.verdict import FoldResults, Verdict
+from metaloss.experiments.recommendation.verdict import Verdict
 
-CHOSEN = "chosen by the folds"
 BY_FOLD = "in every fold with what was chosen for it without the fold's images (the table below)"
 
 
@@ -80,9 +81,10 @@ def report(summary: Mapping[str, Any], folded: FoldedImages, choices: Sequence[L
         f"{settings['tuning_tasks']} of the other folds."
     )
     losses, others = tables(dict(summary))
-    choice = summary["verdict"]["gain"] if summary["verdict"] else None
+    choice = {"loss": CHOSEN, "kind": CHOICE, "gain": summary["choice"]}
+    drawn = [choice, *summary["rows"]]
     scale = MetricScale.of(summary)
-    pictures = figures.gains(summary["rows"], choice, scale, summary["certainty"])
+    pictures = figures.gains(drawn, summary["verdict"], scale, summary["certainty"])
     shown = [x["loss"] for x in summary["held_out"] if x["loss"] != CHOSEN]
     rows = [_fold_row(n, choice, shown) for n, choice in enumerate(choices, 1)]
     reached = {"": losses, "No losses, on the same folds:": others}

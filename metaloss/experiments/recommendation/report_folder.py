@@ -8,9 +8,9 @@ from metaloss import storage
 from metaloss.core.metric_scale import MetricScale
 from metaloss.core.tables import csv_bytes
 from metaloss.experiments.comparison.report_folder import results
+from metaloss.experiments.recommendation.fold_results import FoldResults
 from metaloss.experiments.recommendation.page import FILE
 from metaloss.experiments.recommendation.text import report
-from metaloss.experiments.recommendation.verdict import FoldResults
 from metaloss.inner.observers import Measures
 from metaloss.storage.folders import make_folder
 

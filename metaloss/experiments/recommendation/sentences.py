@@ -9,12 +9,12 @@ from metaloss.core.metric_scale import ACCURACY, MetricScale
 from metaloss.evaluation.rivals import FITTED
 from metaloss.experiments.comparison.losses import CE
 from metaloss.experiments.comparison.sentences import name_in_sentence
+from metaloss.experiments.recommendation.fold_results import FoldResults
 from metaloss.experiments.recommendation.losses import EXPECTED_GAINS
 from metaloss.experiments.recommendation.rivals import setting_in_words
 from metaloss.experiments.recommendation.selection import ChoiceEvaluation, LossChoice
 from metaloss.experiments.recommendation.verdict import (
     SEARCH_CERTAINTY,
-    FoldResults,
     ScoreGain,
     Verdict,
     worth_searching,
@@ -176,7 +176,7 @@ def _expected(verdict: Verdict) -> list[str]:
     return [
         f"{_use(verdict)}: that {change} over cross-entropy on new images{alone}. It was expected "
         "to help before they were looked at, because classes are uneven and the metric counts "
-        f"them alike: on long tails of other images it gained "
+        "them alike: on long tails of other images, in small trainings, it gained "
         f"{EXPECTED_GAINS[verdict.scale.kind]:g} points."
     ]
 

@@ -1,10 +1,8 @@
 """A recommendation as plain values."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from typing import Any
-
-import torch
 
 from metaloss import storage
 from metaloss.core import registry
@@ -14,14 +12,15 @@ from metaloss.data.datasets._images import DEFAULT_OPTIONS
 from metaloss.data.shapes import images_of
 from metaloss.experiments.comparison.losses import CE, ComparedLoss
 from metaloss.experiments.comparison.sentences import name_in_sentence
-from metaloss.experiments.comparison.summary import loss_records
 from metaloss.experiments.recommendation import code, task_sizes
 from metaloss.experiments.recommendation.answer import Evidence, parts, recall_rows
 from metaloss.experiments.recommendation.class_recalls import class_recalls
+from metaloss.experiments.recommendation.fold_results import FoldResults
 from metaloss.experiments.recommendation.folds import FoldedImages
 from metaloss.experiments.recommendation.full_training import training_of
 from metaloss.experiments.recommendation.plain_words import answers_decide
-from metaloss.experiments.recommendation.rivals import RivalChoice, setting_in_words
+from metaloss.experiments.recommendation.records import head, part, verdict_record
+from metaloss.experiments.recommendation.rows import rows
 from metaloss.experiments.recommendation.selection import LossChoice
 from metaloss.experiments.recommendation.sentences import (
     beside_losses,
@@ -33,15 +32,10 @@ from metaloss.experiments.recommendation.sentences import (
 )
 from metaloss.experiments.recommendation.verdict import (
     SEARCH_CERTAINTY,
-    FoldResults,
     Verdict,
-    accuracy,
     worth_searching,
 )
-from metaloss.inner.observers import Measures
 from metaloss.tasks.episodic_family import TaskFamily
-
-LOSS = "loss"  # the kind of a row that is one
 
 
 def summarise(
@@ -65,24 +59,16 @@ def summarise(
         verdict: what follows.
     """
     family = folded.family
-    images = _images(folded)
-    training = training_of(family, images["images"], verdict.setting, verdict.rival)
+    images = sum(folded.counts)
     search = folds.of_losses_alone()
-    spec = verdict.setting.spec or specs.get(verdict.loss, verdict.loss)
     summary: dict[str, Any] = storage.json_safe(
         {
-            **about,
-            **folds.scale.entry(),
-            "family": registry.table(family),
-            "data": images,
-            "losses": loss_records(compared),
-            "rows": _rows(compared, final, folds),
-            "verdict": _verdict(verdict),
+            **_head(about, compared, folded, folds),
+            "rows": rows(compared, final, folds),
+            "verdict": verdict_record(verdict),
             **_answer(folded, final, folds, verdict),
-            "certainty": folds.certainty,
-            "folds": [_fold(x, folds.scale) for x in folds.choices],
             "sentences": [
-                *sentences(verdict, final, images["images"]),
+                *sentences(verdict, final, images),
                 *beside_losses(final, folds),
                 _small(verdict.setting.steps, family, folds),
                 *_share(folded),
@@ -94,22 +80,7 @@ def summarise(
                 "certainty": SEARCH_CERTAINTY,
                 "worth": worth_searching(search, folds.scale),
             },
-            "train": code.train_command(
-                about["settings"]["data"], spec, verdict, family.metric, training
-            ),
-            "code": [
-                *code.fit_lines(spec, verdict, training),
-                *code.lines(
-                    spec,
-                    verdict,
-                    final,
-                    family.inner,
-                    compared,
-                    folded.counts,
-                    folded.features is not None,
-                    _loadable(folded),
-                ),
-            ],
+            **_code(about["settings"]["data"], compared, specs, folded, final, verdict),
         }
     )
     return summary
@@ -129,24 +100,68 @@ def summarise_part(
         folded: the images.
         folds: the choices so far and what came of them.
     """
-    last = folds.choices[-1]
+    said = [stopped(folds, folded.folds), *_rarest(folded, folds.scale)]
     summary: dict[str, Any] = storage.json_safe(
         {
-            **about,
-            **folds.scale.entry(),
-            "family": registry.table(folded.family),
-            "data": _images(folded),
-            "losses": loss_records(compared),
-            "rows": _rows(compared, last, folds),
-            "verdict": None,
-            "partial": {"folds": len(folds.choices), "of": folded.folds},
-            "certainty": folds.certainty,
-            "folds": [_fold(x, folds.scale) for x in folds.choices],
-            "sentences": [stopped(folds, folded.folds), *_rarest(folded, folds.scale)],
-            "code": [],
+            **_head(about, compared, folded, folds),
+            "rows": rows(compared, folds.choices[-1], folds),
+            **part(len(folds.choices), folded.folds, said),
         }
     )
     return summary
+
+
+def _head(
+    about: Mapping[str, Any],
+    compared: Sequence[ComparedLoss],
+    folded: FoldedImages,
+    folds: FoldResults,
+) -> dict[str, Any]:
+    """What was asked, what each fold chose, and what that gained."""
+    scale = folds.scale
+    return {
+        **head(about, compared, _images(folded), scale, folds.certainty),
+        "family": registry.table(folded.family),
+        "choice": scale.difference(asdict(folds.fixed_to("").whole())),
+        "folds": [_fold(x, scale) for x in folds.choices],
+    }
+
+
+def _code(
+    data: str,
+    compared: Sequence[ComparedLoss],
+    specs: Mapping[str, Any],
+    folded: FoldedImages,
+    final: LossChoice,
+    verdict: Verdict,
+) -> dict[str, Any]:
+    """The command that trains with what is recommended, and Python that does.
+
+    Args:
+        data: what names the images.
+        compared: the losses.
+        specs: how each of them was asked for, by its label.
+        folded: the images.
+        final: the choice on all images.
+        verdict: what to use.
+    """
+    family = folded.family
+    spec = verdict.setting.spec or specs.get(verdict.loss, verdict.loss)
+    training = training_of(family, sum(folded.counts), verdict.setting, verdict.rival)
+    lines = code.lines(
+        spec,
+        verdict,
+        final,
+        family.inner,
+        compared,
+        folded.counts,
+        folded.features is not None,
+        _loadable(folded),
+    )
+    return {
+        "train": code.train_command(data, spec, verdict, family.metric, training),
+        "code": [*code.fit_lines(spec, verdict, training), *lines],
+    }
 
 
 def _loadable(folded: FoldedImages) -> str:
@@ -154,17 +169,6 @@ def _loadable(folded: FoldedImages) -> str:
     family = folded.family
     usual = family.image_options == DEFAULT_OPTIONS and folded.features is None
     return family.dataset if usual and family.dataset.startswith("folder:") else ""
-
-
-def _rows(
-    compared: Sequence[ComparedLoss], final: LossChoice, folds: FoldResults
-) -> list[dict[str, Any]]:
-    """The table: losses, and then what is none."""
-    return [
-        *(_row(x.label, final, folds) for x in compared),
-        *_late(final, folds),
-        *(_rival(final.rivals[x], folds) for x in folds.rivals if x in final.rivals),
-    ]
 
 
 def _answer(
@@ -206,21 +210,6 @@ def _images(folded: FoldedImages) -> dict[str, Any]:
     }
 
 
-def _verdict(verdict: Verdict) -> dict[str, Any]:
-    """The verdict as plain values, its gains in the metric's own sign."""
-    scale = verdict.scale
-    table: dict[str, Any] = {f.name: getattr(verdict, f.name) for f in fields(verdict)}
-    del table["scale"], table["rival"]
-    return {
-        **table,
-        "kind": verdict.rival.kind if verdict.rival else LOSS,
-        "gain": scale.difference(asdict(verdict.gain)),
-        "late": scale.difference(asdict(verdict.late)) if verdict.late else None,
-        "setting": verdict.setting.plain(scale),
-        "evidence": verdict.evidence,
-    }
-
-
 def _best_loss(final: LossChoice) -> str:
     """How the loss is written that was best on all images, whatever else is no loss."""
     name = final.best_loss
@@ -237,74 +226,6 @@ def _fold(choice: LossChoice, scale: MetricScale) -> dict[str, Any]:
             name: {x.constant: x.value} if x.constant else {} for name, x in choice.rivals.items()
         },
     }
-
-
-def _row(name: str, final: LossChoice, folds: FoldResults) -> dict[str, Any]:
-    """A loss: its setting on all images, and what it reached with each fold's setting."""
-    setting = final.settings[name]
-    measures = folds.of_loss(name)
-    diverged = torch.cat([x.diverged for x in measures]).double().mean()
-    return {
-        "loss": name,
-        "kind": LOSS,
-        "lr": setting.lr,
-        "steps": setting.steps,
-        folds.scale.kind: folds.value(measures),
-        **_beside(measures, folds.scale),
-        "gain": None if name == CE else folds.scale.difference(asdict(folds.gain(name))),
-        "chosen": folds.choice_counts[name],
-        "diverged": float(diverged),
-        "rates": [x.settings[name].lr for x in folds.choices],
-        **({"spec": setting.spec} if setting.spec else {}),
-    }
-
-
-def _late(final: LossChoice, folds: FoldResults) -> list[dict[str, Any]]:
-    """Cross-entropy with its best number of steps."""
-    measures = folds.of_late()
-    gain = folds.late_over_own()
-    setting = final.late
-    if setting is None or gain is None:
-        return []
-    diverged = float(torch.cat([x.diverged for x in measures]).double().mean())
-    row = {
-        "loss": f"{CE}, best steps",
-        "kind": LOSS,
-        "lr": setting.lr,
-        "steps": setting.steps,
-        folds.scale.kind: folds.value(measures),
-        **_beside(measures, folds.scale),
-    }
-    rates = [x.late.lr for x in folds.choices if x.late]
-    return [
-        {
-            **row,
-            "gain": folds.scale.difference(asdict(gain)),
-            "chosen": None,
-            "diverged": diverged,
-            "rates": rates,
-        }
-    ]
-
-
-def _rival(rival: RivalChoice, folds: FoldResults) -> dict[str, Any]:
-    """What is no loss: what was chosen for it on all images, and what it reached."""
-    measures = folds.of_loss(rival.name)
-    return {
-        "loss": rival.name,
-        "kind": rival.kind,
-        "setting": setting_in_words(rival),
-        folds.scale.kind: folds.value(measures),
-        **_beside(measures, folds.scale),
-        "gain": folds.scale.difference(asdict(folds.gain(rival.name))),
-        "chosen": folds.choice_counts[rival.name],
-        "diverged": float(torch.cat([x.diverged for x in measures]).double().mean()),
-    }
-
-
-def _beside(measures: Sequence[Measures], scale: MetricScale) -> dict[str, float]:
-    """The accuracy, where losses are compared by another metric."""
-    return {} if scale.is_accuracy else {"accuracy": accuracy(measures)}
 
 
 def _small(steps: int, family: TaskFamily, folds: FoldResults) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 from metaloss.core.formatting import percent, printable
 from metaloss.core.metric_scale import MetricScale
 from metaloss.core.tables import INDENT, record_table
-from metaloss.experiments.recommendation.summary import LOSS
+from metaloss.experiments.recommendation.records import LOSS
 
 WIDTH = 100  # of the answer, on wide terminals and in files
 SHOWN = 6  # rows of the table on a terminal; the files have all

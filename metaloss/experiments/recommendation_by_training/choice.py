@@ -1,7 +1,7 @@
 """A choice of loss and rate on some of the images, and what it is worth on a fold's."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
@@ -35,6 +35,7 @@ class Choosing:
         metric: from logits to values.
         scale: from values to scores.
         fixed_rates: whether the rates are the user's, and none beyond them is tried.
+        expected: the loss that is known to help on such images, at any rate; None: none is.
     """
 
     trainings: Trainings
@@ -44,6 +45,7 @@ class Choosing:
     metric: Metric
     scale: MetricScale
     fixed_rates: bool = False
+    expected: Candidate | None = None
 
     def choose(self, fold: int | None) -> Survivors:
         """The candidates that are best without a fold's images; on all images where None."""
@@ -53,6 +55,14 @@ class Choosing:
         """What is left of the candidates, by their scores."""
         further = {} if self.fixed_rates else {"further": beyond}
         return halve(self.candidates, self.stages, scores, **further)
+
+    def judged_beside(self, survivors: Survivors) -> list[Candidate]:
+        """The loss that is known to help, at cross-entropy's rate; none where none is known.
+
+        Nothing of it is chosen by these images, so nothing flatters it, and its trainings in the
+        folds are all that it costs.
+        """
+        return [replace(self.expected, lr=survivors.ce.lr)] if self.expected else []
 
     def judge(self, fold: int, candidate: Candidate) -> Float[Tensor, "S V C"]:
         """The logits of a fold's images after real trainings on all others, one for each seed."""

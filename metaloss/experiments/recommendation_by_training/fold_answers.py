@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from metaloss.experiments.recommendation.held_out_answers import HeldOutAnswers
-from metaloss.experiments.recommendation_by_training.verdict import JudgedFolds
+from metaloss.experiments.recommendation_by_training.judged_folds import JudgedFolds
 
 
 def answers_of(judged: JudgedFolds, logits: Sequence[Float[Tensor, "S V C"]]) -> HeldOutAnswers:

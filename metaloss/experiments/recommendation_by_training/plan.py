@@ -57,7 +57,8 @@ def cost_of(choosing: Choosing) -> TrainingCost:
 
     choosing.halve(count)
     folds = choosing.trainings.trainer.folds
-    judged = 2 * folds.folds * choosing.seeds
+    compared = 3 if choosing.expected else 2
+    judged = compared * folds.folds * choosing.seeds
     halving_steps = sum(x.steps for x in trainings)
     steps = (folds.folds + 1) * halving_steps + judged * folds.steps
     return TrainingCost(len(trainings), judged, steps)
@@ -70,37 +71,38 @@ class Plan:
     Attributes:
         asked: the settings.
         folds: the images.
-        losses: how many are tried.
         candidates: losses with their own parameters, each at every rate.
         scale: how the metric is shown.
         cost: in trainings.
         seconds: about how long it takes.
         workers: trainings at once.
+        expected: the loss that is known to help, and judged beside what is left of the candidates;
+            "" where none is.
     """
 
     asked: TrainingRecommendation
     folds: TrainingFolds
-    losses: int
     candidates: Sequence[Candidate]
     scale: MetricScale
     cost: TrainingCost
     seconds: float
     workers: int
+    expected: str = ""
 
 
-def plan_of(choosing: Choosing, asked: TrainingRecommendation, losses: int) -> Plan:
+def plan_of(choosing: Choosing, asked: TrainingRecommendation) -> Plan:
     """The plan of a recommendation; a few steps are trained for the estimate of its time."""
     cost = cost_of(choosing)
     trainings = choosing.trainings
     return Plan(
         asked,
         trainings.trainer.folds,
-        losses,
         choosing.candidates,
         choosing.scale,
         cost,
         _seconds(choosing, cost),
         trainings.workers,
+        choosing.expected.label if choosing.expected else "",
     )
 
 
@@ -108,32 +110,62 @@ def choosing_of(
     asked: TrainingRecommendation,
     folds: TrainingFolds,
     compared: Sequence[ComparedLoss],
+    expected: str,
     device: torch.device,
     stop: Callable[[], bool],
     on_progress: Callable[[int], None],
 ) -> Choosing:
     """All that trains; whether losses, network and metric fit the images is looked at here.
 
+    Args:
+        asked: the settings.
+        folds: the images.
+        compared: the losses.
+        expected: which of them is known to help and judged beside the others; "" where none is.
+        device: where networks train.
+        stop: asked before every step.
+        on_progress: is told of the steps of every training that is over.
+
     Raises:
         SettingsError: one does not.
     """
     classes = folds.dataset.classes
     name_losses([x.label for x in compared], [x.criterion for x in compared], len(classes))
+    chosen_among = [x for x in compared if x.label != expected]
     usual = folds.settings.rate
-    tried, losses = candidates(compared, asked.rates, usual, asked.own, folds.uneven)
+    tried, losses = candidates(chosen_among, asked.rates, usual, asked.own, folds.uneven)
+    known = None
+    for loss in compared:
+        if loss.label == expected:
+            known = Candidate(expected, "", len(losses), usual)
+            losses = [*losses, *loss.variants().values()]
     trainer = FoldTrainer(folds, losses, device, asked.seed)
-    classifier = trainer.classifier(folds.images, Stream(0))
-    build(
-        asked.train, classifier.shape, Stream(0), pretrained=folds.settings.pretrained
-    )  # which tries it
-    check_batch(classifier, folds.settings.batch or 0)
-    table = metric_table(asked, folds) or {"kind": "accuracy"}
-    metric: Metric = registry.build("metrics", table, "recommend: metric")
-    metric = metric.for_classes(classes, len(classes))
+    _check_network(asked, trainer)
+    metric = _metric(asked, folds)
     trainings = Trainings(trainer, asked, AnswerCache(), stop, on_progress)
     scale = scale_of(metric, len(classes))
     fixed = bool(asked.rates)
-    return Choosing(trainings, tried, asked.stages, asked.seeds, metric, scale, fixed)
+    return Choosing(trainings, tried, asked.stages, asked.seeds, metric, scale, fixed, known)
+
+
+def _check_network(asked: TrainingRecommendation, trainer: FoldTrainer) -> None:
+    """Build the network once, which tries it on the images.
+
+    Raises:
+        SettingsError: it does not fit them, or not the batch.
+    """
+    folds = trainer.folds
+    classifier = trainer.classifier(folds.images, Stream(0))
+    build(asked.train, classifier.shape, Stream(0), pretrained=folds.settings.pretrained)
+    check_batch(classifier, folds.settings.batch or 0)
+
+
+def _metric(asked: TrainingRecommendation, folds: TrainingFolds) -> Metric:
+    """What losses are scored by, of these classes."""
+    table = metric_table(asked, folds) or {"kind": "accuracy"}
+    metric: Metric = registry.build("metrics", table, "recommend: metric")
+    classes = folds.dataset.classes
+    return metric.for_classes(classes, len(classes))
 
 
 def metric_table(asked: TrainingRecommendation, folds: TrainingFolds) -> dict[str, Any] | None:
@@ -166,6 +198,10 @@ def heading(plan: Plan) -> list[str]:
     counts = ", ".join(f"{name} {n}" for name, n in zip(classes, folds.counts, strict=True))
     whole = cost.steps / folds.steps
     corrections = " and prior corrections" if any(x.tau for x in plan.candidates) else ""
+    losses = len({x.label for x in plan.candidates if not x.tau})
+    judged = "what is left and cross-entropy"
+    if plan.expected:
+        judged = f"what is left, cross-entropy and {plan.expected}, which is known to help,"
     ours = "" if asked.metric or not folds.uneven else ", as classes are uneven"
     return [
         f"data    {folds.dataset.origin} ({counts})",
@@ -173,10 +209,9 @@ def heading(plan: Plan) -> list[str]:
         f"{settings.optimiser}, augmentation {settings.augment.kind}",
         f"metric  {plan.scale.title}{ours} (--metric names another)",
         f"folds   {folds.folds}; inside each, {len(plan.candidates)} candidates "
-        f"({counted(plan.losses, 'loss')} with their own parameters{corrections}, each at some "
+        f"({counted(losses, 'loss')} with their own parameters{corrections}, each at some "
         f"rates) are reduced in {len(asked.stages)} stages, from short trainings to real ones, on "
-        f"{folds.splits} inner parts; what is left and cross-entropy are judged with "
-        f"{asked.seeds} seeds",
+        f"{folds.splits} inner parts; {judged} are judged with {asked.seeds} seeds",
         f"cost    {folds.folds + 1} halvings of {cost.halving} trainings and {cost.judged} that "
         f"are judged: as much as {whole:.0f} whole trainings; {plan.workers} at once take about "
         f"{clock(plan.seconds)}",

@@ -4,23 +4,26 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from metaloss import storage
 from metaloss.core.metric_scale import MetricScale
 from metaloss.experiments.comparison.losses import CE
 from metaloss.experiments.recommendation import figures
 from metaloss.experiments.recommendation.held_out_answers import answer_record
 from metaloss.experiments.recommendation.page import FILE, introduction, page
-from metaloss.experiments.recommendation.report import CHOSEN
-from metaloss.experiments.recommendation_by_training import summary as summaries
+from metaloss.experiments.recommendation.records import CHOSEN
 from metaloss.experiments.recommendation_by_training.fold_answers import answers_of
 from metaloss.experiments.recommendation_by_training.folds import TrainingFolds
-from metaloss.experiments.recommendation_by_training.verdict import JudgedFolds
+from metaloss.experiments.recommendation_by_training.judged_folds import JudgedFolds
+from metaloss.experiments.recommendation_by_training.text import table
 
 
 def held_out(judged: JudgedFolds, folds: TrainingFolds) -> list[dict[str, Any]]:
     """Recalls, confusion matrices and the most wrong images, as plain values.
 
-    They are of cross-entropy, and of what each fold chose.
+    They are of cross-entropy, of a loss that was judged beside the choice, and of what each fold
+    chose.
 
     Args:
         judged: the folds' choices and what came of them.
@@ -30,9 +33,13 @@ def held_out(judged: JudgedFolds, folds: TrainingFolds) -> list[dict[str, Any]]:
     by = f"with {len(judged.folds[0].ce)} seeds in every fold"
     ce = answers_of(judged, [x.ce for x in judged.folds])
     ours = answers_of(judged, [x.ours for x in judged.folds])
-    both = (ce.wrong + ours.wrong) / 2
+    beside = {x: answers_of(judged, [y.beside[x] for y in judged.folds]) for x in judged.beside}
+    by_all = torch.stack([x.wrong for x in (ce, ours, *beside.values())]).mean(0)
     about = f"cross-entropy at the rate chosen without the fold's images, {by}."
-    records = [{**answer_record(CE, ce, dataset, both), "about": about}]
+    records = [{**answer_record(CE, ce, dataset, by_all), "about": about}]
+    for name, answers in beside.items():
+        about = f"known to help on such images; at the rate chosen for cross-entropy, {by}."
+        records.append({**answer_record(name, answers, dataset, by_all), "about": about})
     if all(x.survivors.best == x.survivors.ce for x in judged.folds):
         return records  # cross-entropy is what the folds chose
     chosen = ", ".join(
@@ -40,7 +47,7 @@ def held_out(judged: JudgedFolds, folds: TrainingFolds) -> list[dict[str, Any]]:
         for n, x in enumerate(judged.folds, 1)
     )
     about = f"chosen anew without each fold's images, trained {by}: {chosen}."
-    return [*records, {**answer_record(CHOSEN, ours, dataset, both), "about": about}]
+    return [*records, {**answer_record(CHOSEN, ours, dataset, by_all), "about": about}]
 
 
 def report(summary: dict[str, Any], folds: TrainingFolds, judged: JudgedFolds) -> str:
@@ -57,9 +64,9 @@ def report(summary: dict[str, Any], folds: TrainingFolds, judged: JudgedFolds) -
         f"images, {len(judged.folds[0].ce)} seeds in each fold."
     )
     scale = MetricScale.of(summary)
-    pictures = figures.gains(summary["rows"], None, scale, judged.certainty)
+    pictures = figures.gains(summary["rows"], summary["verdict"], scale, judged.certainty)
     rows = [_fold_row(n, judged) for n in range(len(judged.folds))]
-    tables = {"": summaries.table(summary)}
+    tables = {"": table(summary)}
     about = introduction(summary, trained)
     return page(summary, about, tables, rows, pictures, folds.dataset)
 
@@ -76,6 +83,11 @@ def _fold_row(number: int, judged: JudgedFolds) -> dict[str, str]:
         f"{scale.title} of that": scale.text(alone.values(alone.ours)[0]),
         "ce": f"rate {ce.lr:g}",
         f"{scale.title} of ce": scale.text(alone.values(alone.ce)[0]),
+        **{
+            f"{scale.title} of {name}": scale.text(x.values(x.ours)[0])
+            for name in judged.beside
+            for x in [alone.fixed_to(name)]
+        },
     }
 
 

@@ -7,8 +7,8 @@ from typing import Any
 from metaloss import storage
 from metaloss.core.tables import csv_bytes
 from metaloss.experiments.recommendation.page import FILE
-from metaloss.experiments.recommendation_by_training.summary import report
-from metaloss.experiments.recommendation_by_training.verdict import JudgedFolds
+from metaloss.experiments.recommendation_by_training.judged_folds import JudgedFolds
+from metaloss.experiments.recommendation_by_training.text import report
 from metaloss.storage.folders import make_folder
 
 

@@ -2,61 +2,22 @@
 
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from metaloss import storage
-from metaloss.core.devices import resolve_device
-from metaloss.core.formatting import counted
 from metaloss.core.reporting import Reporter
 from metaloss.core.streams import Stream
-from metaloss.data.datasets import Dataset
 from metaloss.errors import DiskError, Interrupted
-from metaloss.experiments.comparison.losses import ComparedLoss
-from metaloss.experiments.recommendation.losses import (
-    RequestedLosses,
-    read_losses,
-    without_seen_images,
-)
-from metaloss.experiments.recommendation.verdict import Verdict
-from metaloss.experiments.recommendation_by_training import report, summary
+from metaloss.experiments.recommendation_by_training import summary
 from metaloss.experiments.recommendation_by_training.choice import Choosing
-from metaloss.experiments.recommendation_by_training.commands import recommend_command
-from metaloss.experiments.recommendation_by_training.folds import TrainingFolds, open_folds
 from metaloss.experiments.recommendation_by_training.halving import Survivors
+from metaloss.experiments.recommendation_by_training.judged_folds import JudgedFold, JudgedFolds
 from metaloss.experiments.recommendation_by_training.plan import choosing_of, heading, plan_of
-from metaloss.experiments.recommendation_by_training.report_folder import write
-from metaloss.experiments.recommendation_by_training.settings import read_settings
+from metaloss.experiments.recommendation_by_training.question import TrainedChoice, open_question
 from metaloss.experiments.recommendation_by_training.trainings import AnswerCache
-from metaloss.experiments.recommendation_by_training.verdict import (
-    JudgedFold,
-    JudgedFolds,
-    choice_of,
-    decide,
-)
-from metaloss.storage.environment import describe_environment
-from metaloss.storage.folders import file_name
 from metaloss.training.fitting import needed
-from metaloss.training.folders import PACKAGES
-from metaloss.training.models import check_model
-
-
-@dataclass(frozen=True)
-class TrainedChoice:
-    """What a recommendation by real trainings comes to.
-
-    Attributes:
-        verdict: the loss, its setting and the evidence.
-        compared: the losses that were tried.
-        summary: all of it as plain values.
-        folder: where it was written.
-    """
-
-    verdict: Verdict
-    compared: list[ComparedLoss]
-    summary: dict[str, Any]
-    folder: Path
 
 
 def start(
@@ -88,62 +49,32 @@ def start(
         RunInUse: another process makes a recommendation of this name.
     """
     needed()
-    asked, training = read_settings(table)
     reporter = reporter or Reporter()
-    check_model(asked.train)
-    # Before images are read: a misspelt name must not wait for them.
-    requested = read_losses(losses, Path(runs), own=True)
-    device = resolve_device(asked.device)
-    reporter.on_work("loading images", plain=False)
-    folds = open_folds(asked, training, device)
-    reporter.on_images(folds.dataset, asked.data)
-    if folds.copies:
-        copies = summary.copies_in_words(folds)
-        reporter.on_warning(
-            f"{counted(len(folds.copies), 'image')} left out as exact copies: {copies}"
-        )
-    if folds.uneven:
-        requested = read_losses(losses, Path(runs), own=True, uneven=True)
-    compared = _unseen(requested, folds, asked.allow_seen, reporter)
-    choosing = choosing_of(asked, folds, compared, device, stop, reporter.on_progress)
-    plan = plan_of(choosing, asked, len(compared))
-    data = folds.dataset.name
-    name = name or f"{data.partition(':')[2] or data}-{asked.train}-{asked.seed}"
-    kept = Path(out) / f"{file_name(name, 'recommendation')}.unfinished"
-    conditions = {
-        **describe_environment(device, PACKAGES),
-        "data": folds.dataset.fingerprint(),
-    }
-    about = {
-        "settings": {**asked.model_dump(mode="json"), "training": folds.settings.table()},
-        "command": recommend_command(table, requested.names),
-        "conditions": conditions,
-    }
+    question = open_question(table, losses, (Path(out), name), Path(runs), reporter)
+    asked, folds, kept = question.asked, question.folds, question.kept
+    expected = question.requested.expected
+    choosing = choosing_of(
+        asked, folds, question.compared, expected, question.device, stop, reporter.on_progress
+    )
+    plan = plan_of(choosing, asked)
 
     def on_stop(judged: JudgedFolds) -> None:
-        part = summary.summarise_part(about, compared, plan, judged)
-        path = report.write_part(kept, part, folds, judged)
-        reporter.on_warning(f"{summary.partly(judged, folds)}; {path}")
+        known = "no fold is judged yet"
+        if judged.folds:
+            path = question.write_part(plan, judged)
+            known = f"{summary.partly(judged, folds)}; {path}"
+        reporter.on_warning(f"{known}; the trainings that are over are kept in {kept}")
 
-    with _kept(kept), choosing.trainings:
-        choosing.trainings.cache = AnswerCache(kept, conditions)
-        reporter.on_trainings_start(heading(plan), plan.cost.steps, kept)
-        key = Stream(asked.seed).at("bootstrap")
-        judge = JudgedFolds(
-            [], choosing.metric, choosing.scale, asked.certainty, key, folds.dataset.groups
-        )
-        judged, final = _cross_validate(choosing, judge, reporter, on_stop)
-    # The rates beyond those of the beginning are among what was tried.
-    plan = replace(plan, candidates=final.tried)
-    verdict = decide(choice_of(final, folds.steps), judged)
-    written = summary.summarise(
-        about, compared, requested.specs, plan, choice_of(final, folds.steps), judged, verdict
+    key = Stream(asked.seed).at("bootstrap")
+    none = JudgedFolds(
+        [], choosing.metric, choosing.scale, asked.certainty, key, folds.dataset.groups
     )
-    written = report.with_answers(written, folds, judged)
-    page = report.report(written, folds, judged)
-    folder = write(Path(out), name, written, judged, page)
+    with _kept(kept), choosing.trainings:
+        choosing.trainings.cache = AnswerCache(kept, question.conditions)
+        reporter.on_trainings_start(heading(plan), plan.cost.steps, kept)
+        judged, final = _cross_validate(choosing, none, reporter, on_stop)
+    made = question.write_answer(plan, choosing, final, judged)
     shutil.rmtree(kept, ignore_errors=True)
-    made = TrainedChoice(verdict, compared, written, folder)
     reporter.on_trainings_end(made)
     return made
 
@@ -160,7 +91,7 @@ def _cross_validate(
         choosing: trains and scores.
         judged: no folds yet.
         reporter: is told of every fold.
-        on_stop: is told of the folds that are judged when the user stops.
+        on_stop: is told of the folds that are judged when the user stops; they may be none.
     """
     folds = choosing.trainings.trainer.folds
     try:
@@ -173,8 +104,7 @@ def _cross_validate(
         # worth.
         return judged, choosing.choose(None)
     except Interrupted:
-        if judged.folds:
-            on_stop(judged)
+        on_stop(judged)
         raise
 
 
@@ -185,17 +115,9 @@ def _judge(choosing: Choosing, number: int) -> JudgedFold:
     rows = folds.held_out(number)
     label = folds.dataset.labels[rows]
     ours = choosing.judge(number, survivors.best)
-    return JudgedFold(survivors, rows, label, ours, choosing.judge(number, survivors.ce))
-
-
-def _unseen(
-    requested: RequestedLosses, folds: TrainingFolds, allow: bool, reporter: Reporter
-) -> list[ComparedLoss]:
-    """The losses without those usual ones that have learned from the images."""
-    dataset = folds.dataset
-    if not isinstance(dataset, Dataset):  # which is too large to look at every image
-        return requested.losses
-    return without_seen_images(requested, dataset, folds.everything, allow, reporter.on_warning)
+    ce = choosing.judge(number, survivors.ce)
+    beside = {x.label: choosing.judge(number, x) for x in choosing.judged_beside(survivors)}
+    return JudgedFold(survivors, rows, label, ours, ce, beside)
 
 
 def _kept(folder: Path) -> storage.Lock:

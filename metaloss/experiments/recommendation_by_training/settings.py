@@ -22,7 +22,7 @@ DECIDED = {
     "class_weights": "losses make up for uneven classes, class_weights among them",
     "sampling": "losses make up for uneven classes",
     "prior_correction": "its strengths are tried with cross-entropy",
-    "thresholds": "no images are held out to choose them on; prior corrections are tried",
+    "thresholds": "prior corrections are tried, which do better where images are few",
     "tensorboard": "metaloss train writes its files",
     "classifier": "--train names the network",
     "shots": "a training learns from all images outside a fold",

@@ -1,9 +1,10 @@
 """What the folds say: the gain of choosing, with its interval over images and training seeds."""
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Self
 
 import torch
 from jaxtyping import Float, Int
@@ -16,9 +17,10 @@ from metaloss.evaluation.rivals import TAU, ChangeChoice
 from metaloss.evaluation.statistics import Draws
 from metaloss.evaluation.tuning import Setting
 from metaloss.experiments.comparison.losses import CE
+from metaloss.experiments.recommendation.fold_results import CELLS
 from metaloss.experiments.recommendation.rivals import RivalChoice
 from metaloss.experiments.recommendation.selection import LossChoice
-from metaloss.experiments.recommendation.verdict import CELLS, ScoreGain, Verdict
+from metaloss.experiments.recommendation.verdict import ScoreGain
 from metaloss.experiments.recommendation_by_training.halving import Candidate, Survivors
 from metaloss.inner.metrics import CountingMetric, Metric
 
@@ -35,6 +37,7 @@ class JudgedFold:
         label: their classes.
         ours: the logits of the chosen candidate, for every seed; NaN where it diverged.
         ce: those of cross-entropy.
+        beside: those of losses that are judged as they are and never chosen, by their names.
     """
 
     survivors: Survivors
@@ -42,6 +45,7 @@ class JudgedFold:
     label: Int[Tensor, " V"]
     ours: Float[Tensor, "S V C"]
     ce: Float[Tensor, "S V C"]
+    beside: Mapping[str, Float[Tensor, "S V C"]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -58,6 +62,7 @@ class JudgedFolds:
         certainty: of the interval.
         key: of the resamples.
         groups: of the data set's images, which are drawn whole; None: there are none.
+        fixed: what is judged in the place of what each fold chose; "": nothing is.
     """
 
     folds: Sequence[JudgedFold]
@@ -66,16 +71,30 @@ class JudgedFolds:
     certainty: float
     key: Stream
     groups: Int[Tensor, " _"] | None = None
+    fixed: str = ""
+
+    def fixed_to(self, name: str) -> Self:
+        """The same folds, with a loss that was judged beside the choice in the place of that."""
+        return replace(self, fixed=name)
 
     @cached_property
     def ours(self) -> Float[Tensor, "S N C"]:
-        """The logits of what the folds chose."""
-        return torch.cat([wrong_where_failed(x.ours, x.label) for x in self.folds], 1)
+        """The logits of what the folds chose, or of what is fixed."""
+        return self._joined([x.beside[self.fixed] if self.fixed else x.ours for x in self.folds])
 
     @cached_property
     def ce(self) -> Float[Tensor, "S N C"]:
         """Those of cross-entropy."""
-        return torch.cat([wrong_where_failed(x.ce, x.label) for x in self.folds], 1)
+        return self._joined([x.ce for x in self.folds])
+
+    def _joined(self, logits: Sequence[Float[Tensor, "S V C"]]) -> Float[Tensor, "S N C"]:
+        folds = zip(logits, self.folds, strict=True)
+        return torch.cat([wrong_where_failed(x, fold.label) for x, fold in folds], 1)
+
+    @property
+    def beside(self) -> list[str]:
+        """The losses that are judged beside the choice."""
+        return list(self.folds[0].beside)
 
     @cached_property
     def label(self) -> Int[Tensor, " N"]:
@@ -83,7 +102,7 @@ class JudgedFolds:
         return torch.cat([x.label for x in self.folds])
 
     @property
-    def chosen(self) -> Counter[str]:
+    def choice_counts(self) -> Counter[str]:
         """How many folds chose each loss."""
         return Counter(x.survivors.best.label for x in self.folds)
 
@@ -103,8 +122,11 @@ class JudgedFolds:
         """Of each seed, on all images."""
         return self.resamples.scores(logits)
 
-    def gain(self) -> ScoreGain:
-        """Of what the folds chose over cross-entropy."""
+    def late(self) -> None:
+        """Nothing: cross-entropy has no other number of steps here."""
+
+    def whole(self) -> ScoreGain:
+        """The gain over cross-entropy of what the folds chose, or of what is fixed."""
         low, high = self.resamples.gain_interval(self.ours, self.ce, self.certainty)
         difference = self.scores(self.ours) - self.scores(self.ce)
         return ScoreGain(float(difference.mean()), low, high)
@@ -131,8 +153,14 @@ def wrong_where_failed(
     return logits.where(sound[:, None, None], -WRONG * right)
 
 
-def choice_of(survivors: Survivors, steps: int) -> LossChoice:
-    """A halving's survivors as a choice, each loss at its best candidate's setting."""
+def choice_of(survivors: Survivors, steps: int, beside: Sequence[Candidate] = ()) -> LossChoice:
+    """A halving's survivors as a choice, each loss at its best candidate's setting.
+
+    Args:
+        survivors: of the halving.
+        steps: of a training.
+        beside: what is judged as it is and never chosen.
+    """
     settings: dict[str, Setting] = {}
     rivals: dict[str, RivalChoice] = {}
     for x, score in sorted(survivors.scores.items(), key=lambda pair: -pair[1]):
@@ -140,7 +168,9 @@ def choice_of(survivors: Survivors, steps: int) -> LossChoice:
             rivals[x.label] = _correction(x, score)
         settings.setdefault(x.label, setting_of(x, steps, score))
     ordered = {CE: settings[CE]} | settings
-    return LossChoice(ordered, None, rivals=rivals)
+    ordered |= {x.label: setting_of(x, steps) for x in beside}
+    shown = frozenset(x.label for x in beside)
+    return LossChoice(ordered, None, rivals=rivals, shown=shown)
 
 
 def _correction(candidate: Candidate, score: float) -> ChangeChoice:
@@ -153,21 +183,3 @@ def setting_of(candidate: Candidate, steps: int, score: float | None = None) -> 
     # A correction is no loss: its strength stands beside the setting.
     spec = "" if candidate.tau else candidate.spec
     return Setting(candidate.lr, steps, score, spec)
-
-
-def decide(final: LossChoice, folds: JudgedFolds) -> Verdict:
-    """Cross-entropy unless the interval of the gain lies above 0."""
-    gain = folds.gain()
-    best = final.winner
-    loss = best if gain.low > 0 else CE
-    return Verdict(
-        loss,
-        final.settings[loss],
-        best,
-        gain,
-        None,
-        folds.chosen,
-        folds.certainty,
-        folds.scale,
-        final.rivals.get(loss),
-    )
