@@ -477,6 +477,14 @@ def test_what_is_said_and_printed_is_of_the_loss_known_to_help(known_share):
     assert any(x.startswith(EXPECTED) for x in lines)
 
 
+def test_a_stop_tells_what_the_loss_known_to_help_gains_in_the_folds_that_are_judged(known_share):
+    known_share[0](0.8)
+    told = Lines()
+    with pytest.raises(Interrupted):
+        ask(**USUAL, reporter=told, stop=lambda: bool(told.folds))
+    assert f"over cross-entropy, {EXPECTED} +" in told.warnings[-1]
+
+
 def test_a_loss_known_to_help_is_not_used_where_it_loses(known_share):
     known_share[0](0.3)
     advice = ask(**USUAL)

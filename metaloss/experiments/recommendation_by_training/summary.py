@@ -257,11 +257,16 @@ def _real(folds: TrainingFolds) -> str:
 
 def partly(judged: JudgedFolds, folds: TrainingFolds) -> str:
     """What is known where the work ends early."""
-    gain = judged.scale.difference(asdict(judged.whole()))
+    known = [f"{name} {_gain(judged.fixed_to(name))}" for name in judged.beside]
+    gains = ", ".join([f"choosing gains {_gain(judged)} over cross-entropy", *known])
     return (
-        f"{len(judged.folds)} of {folds.folds} folds are judged: there choosing gains "
-        f"{judged.scale.interval(gain)} over cross-entropy; nothing is recommended yet"
+        f"{len(judged.folds)} of {folds.folds} folds are judged: there {gains}; nothing is "
+        "recommended yet"
     )
+
+
+def _gain(judged: JudgedFolds) -> str:
+    return judged.scale.interval(judged.scale.difference(asdict(judged.whole())))
 
 
 def fold_in_words(judged: JudgedFolds) -> str:
