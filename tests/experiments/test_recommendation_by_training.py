@@ -94,6 +94,7 @@ class Lines(Reporter):
 
     def __init__(self):
         self.folds, self.warnings, self.work, self.steps = [], [], 0, 0
+        self.kept = []
         self.heading = ()
 
     def on_trainings_start(self, heading, work, folder):
@@ -103,8 +104,9 @@ class Lines(Reporter):
     def on_progress(self, work):
         self.steps += work
 
-    def on_recommendation_fold(self, fold, folds, found):
+    def on_recommendation_fold(self, fold, folds, found, kept=False):
         self.folds.append(found)
+        self.kept.append(kept)
 
     def on_warning(self, text):
         self.warnings.append(text)
@@ -661,7 +663,9 @@ def test_a_stop_tells_what_is_known_and_the_same_question_goes_on(made):
     assert page.parent.name.endswith(".unfinished")
     assert "Stopped after 1 of 2 folds" in page.read_text()
     assert json.loads((page.parent / "summary.json").read_text())["verdict"] is None
-    again = ask("mse")
+    told = Lines()
+    again = ask("mse", reporter=told)
+    assert told.kept == [True, False], "of which only the second tells how long a fold takes"
     assert again.summary == whole.summary
     assert len(asked) <= needed + 12, "no training but those for the estimate is made twice"
     assert [x.name for x in again.folder.parent.iterdir()] == [again.folder.name]
