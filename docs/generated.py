@@ -168,6 +168,9 @@ def parts(_app: Sphinx) -> Iterator[str]:
             what = f"{f.training.model} on {f.dataset}, augmentation {f.training.augment.kind}"
             yield f"- `{name}`: full trainings of {what}"
             continue
+        if isinstance(f, opening.MixtureFamily):
+            yield f"- `{name}`: {f.describe()}"
+            continue
         shape = described(f.ways, f.shots, f.val)
         what = f"{f.dataset}: {shape}" + ("" if f.noise is None else f", {f.noise}")
         yield f"- `{name}`: {what}, classifier {f.classifier['kind']}, {f.inner.steps} steps"

@@ -38,11 +38,21 @@ Objective = Callable[
 
 @dataclass(frozen=True)
 class Scored:
-    """One generation's candidates, what they were measured to be, and their fitness."""
+    """One generation's candidates, what they were measured to be, and their fitness.
+
+    Attributes:
+        population: the candidates.
+        measured: their scores, or columns of which the first is they.
+        fitness: what became of these.
+        family: the number of each task's family, or of its kind.
+        baseline: what cross-entropy was measured to be on the same tasks, where that was needed.
+    """
 
     population: Population
     measured: Float[Tensor, "P T *K"]
     fitness: Float[Tensor, " P"]
+    family: Int[Tensor, " T"]
+    baseline: Float[Tensor, "T *K"] | None = None
 
     @property
     def score(self) -> Float[Tensor, "P T"]:
@@ -66,8 +76,10 @@ def generation(
     # same ones.
     tasks = key.at("tasks", strategy.epoch(number))
     measured, family = evaluator(genome.losses(population), tasks)
-    fitness = objective(measured, family, baseline(tasks) if baseline else None)
-    return strategy.tell(state, population, fitness), Scored(population, measured, fitness)
+    of_baseline = baseline(tasks) if baseline else None
+    fitness = objective(measured, family, of_baseline)
+    scored = Scored(population, measured, fitness, family, of_baseline)
+    return strategy.tell(state, population, fitness), scored
 
 
 def evaluate(

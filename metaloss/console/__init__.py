@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from metaloss._version import __version__
+from metaloss.console.comparison_table import comparison_lines
 from metaloss.console.display import Display
 from metaloss.console.epoch_lines import EpochLines
 from metaloss.console.text import (
@@ -13,7 +14,6 @@ from metaloss.console.text import (
     HEADER,
     baseline_line,
     comparison_heading,
-    comparison_lines,
     cut_row,
     elimination_lines,
     generation_line,
@@ -71,7 +71,6 @@ class Console(Display):
         self.features = False  # a network is computing some
         self.unfinished = False  # there is something to report of, though no folder yet
         self.began = 0.0
-        self.kept_folds = 0  # of a recommendation, judged before it was stopped
 
     # --- searches ---
     def on_search_start(
@@ -158,18 +157,13 @@ class Console(Display):
         self._start_bar("{task.percentage:3.0f} %", "{share:.0%}", work)
         self.began = time.monotonic()
 
-    def on_recommendation_fold(self, fold: int, folds: int, found: str, kept: bool = False) -> None:
+    def on_recommendation_fold(self, fold: int, folds: int, found: str) -> None:
         """What a fold has shown, and how long the others may take."""
         # A stop leaves a report of it.
         self.unfinished = True
-        if kept:  # it tells nothing of the time that the others take
-            self.began = time.monotonic()
-            self.kept_folds = fold
-            self.say(f"fold {fold}/{folds}  {found}; known from before")
-            return
         # The choice on all images, at the end, takes about as long as a fold.
-        each = (time.monotonic() - self.began) / (fold - self.kept_folds)
-        self.say(f"fold {fold}/{folds}  {found}; about {clock(each * (folds + 1 - fold))} left")
+        left = (time.monotonic() - self.began) / fold * (folds + 1 - fold)
+        self.say(f"fold {fold}/{folds}  {found}; about {clock(left)} left")
 
     def on_recommendation_end(self, advice: Outcome) -> None:
         """The table, the advice, and where all of it lies."""

@@ -4,6 +4,18 @@ from collections.abc import Mapping
 from typing import Any, NotRequired, TypedDict
 
 
+class Lead(TypedDict):
+    """By how much a generation's best led, in units of fitness.
+
+    Attributes:
+        mean: its fitness less the mean of all that trained.
+        error: the standard error of that: what other tasks of the same kinds would have changed.
+    """
+
+    mean: float
+    error: float
+
+
 class GenerationRecord(TypedDict):
     """A line of a search's `history.jsonl`; values are of the metric, accuracy by
     default, as means over the generation's tasks.
@@ -21,6 +33,7 @@ class GenerationRecord(TypedDict):
         held_out: every few generations, what the mean candidate reached on held-out tasks: its
             value, under the metric's name, with `accuracy` beside another metric, its `gain` over
             tuned cross-entropy, and the standard `error` of that.
+        lead: by how much the fittest led in fitness, where two or more trained.
         events: what the user should know.
         refused: of formulas, how many each filter refused.
         control: of formulas, the value of cross-entropy on the same tasks.
@@ -40,6 +53,7 @@ class GenerationRecord(TypedDict):
     trainings: int
     screened: NotRequired[int]
     held_out: NotRequired[dict[str, float]]
+    lead: NotRequired[Lead]
     events: NotRequired[list[str]]
     refused: NotRequired[dict[str, int]]
     control: NotRequired[float]

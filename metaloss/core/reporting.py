@@ -111,14 +111,13 @@ class Reporter:
     ) -> None:
         """So many losses are about to be tried on a user's images, in so many steps of training."""
 
-    def on_recommendation_fold(self, fold: int, folds: int, found: str, kept: bool = False) -> None:
+    def on_recommendation_fold(self, fold: int, folds: int, found: str) -> None:
         """A fold of a recommendation has been judged.
 
         Args:
             fold: its number, from 1.
             folds: how many there are.
             found: what was chosen without it and what that reached on it, in words.
-            kept: whether all its trainings were over, and kept, before the work was stopped.
         """
 
     def on_recommendation_stop(self, advice: Outcome) -> None:

@@ -96,7 +96,9 @@ def regret(spreads: Sequence[float], worst: float) -> Objective:
     """An objective that weighs kinds of tasks alike, whatever is to be gained at each.
 
     Of every kind it takes the mean gain over cross-entropy at its best rate, in units of the kind's
-    spread; the fitness is the mean over kinds, mixed with the mean of their worst tenth.
+    spread. Beyond one unit a gain or a loss counts less and less (asinh), or a kind at which a
+    training comes to nothing would outweigh all others. The fitness is the mean over kinds, mixed
+    with the mean of their worst tenth.
 
     Args:
         spreads: of every kind, by its number.
@@ -112,7 +114,7 @@ def regret(spreads: Sequence[float], worst: float) -> Objective:
             raise ValueError("regret compares with cross-entropy and got no baseline")
         unit = score.new_tensor(spreads, dtype=torch.float64)[family.unique()]
         lead = score.double() - baseline.double().nan_to_num(nan=0.0)
-        gain = _means(lead, family) / unit[:, None]  # [F P]
+        gain = (_means(lead, family) / unit[:, None]).asinh()  # [F P]
         lowest = gain.sort(0).values[: max(1, round(len(gain) / WORST))].mean(0)
         return _failed_last((1 - worst) * gain.mean(0) + worst * lowest).float()
 

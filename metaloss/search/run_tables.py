@@ -60,6 +60,14 @@ class GuardTest(TypedDict):
     test: dict[str, dict[str, GuardedMetric]]
 
 
+class FitnessNoise(TypedDict):
+    """What is needed of the noise of fitness."""
+
+    lead: float
+    error: float
+    generations: int
+
+
 class RunSummary(TypedDict):
     """What is needed of a run's `summary.json`."""
 
@@ -69,4 +77,5 @@ class RunSummary(TypedDict):
     formula: NotRequired[str]
     refused: NotRequired[dict[str, int]]
     screened_trainings: NotRequired[int]
+    noise: NotRequired[FitnessNoise]
     guard: NotRequired[GuardTest]

@@ -9,24 +9,22 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from metaloss.core.metric_scale import MetricScale
-from metaloss.core.population import Population
 from metaloss.core.records import GenerationRecord
 from metaloss.core.reporting import Reporter
 from metaloss.core.streams import Stream
 from metaloss.errors import MetalossError
-from metaloss.evaluation.family_evaluation import BASELINE
 from metaloss.evaluation.guard import Guard
 from metaloss.evaluation.protocol import LossEvaluation
-from metaloss.evaluation.statistics import paired
 from metaloss.evaluation.tuning import Tuned
 from metaloss.evolution import Objective, Scored, generation
 from metaloss.genomes import Genome
 from metaloss.search.cached_evaluator import CachedEvaluator
+from metaloss.search.held_out import held_out_record
+from metaloss.search.noise import lead_of_best
 from metaloss.search.novelty import NoveltyFilter
 from metaloss.search.run_folder import Progress, Run
 from metaloss.search.trained_losses import TrainedLosses
@@ -226,13 +224,21 @@ class SearchRunner:
             evaluator.snapshot() if goes_on else CachedEvaluator(evaluator.train).snapshot(),
         )
         record = self._record(scored, number, evaluator, progress.trainings)
+        if lead := lead_of_best(scored, self.plain_objective):
+            record["lead"] = lead
         if novelty_filter.seen is not None:
             self._add_formulas(record, scored, score, evaluator, novelty_filter)
         if halvings > old.halvings:
             record["events"] = [f"out of memory: chunks cut to 1/{2**halvings}"]
         # The mean candidate, not the best: that is partly luck on this generation's tasks.
         if number % settings.report_every == 0:
-            record["held_out"] = self._held_out(mean_candidate)
+            record["held_out"] = held_out_record(
+                self.evaluation,
+                self.baselines,
+                self.genome.losses(mean_candidate),
+                settings.baseline_tasks,
+                self.plain_objective if self.weighs_kinds else None,
+            )
         return progress, record
 
     def _record(
@@ -299,39 +305,6 @@ class SearchRunner:
                 str(formula) for formula, out in zip(losses.formulas, outside, strict=True) if out
             ]
 
-    def _held_out(self, mean_candidate: Population) -> dict[str, float]:
-        """What the mean candidate reaches on the tasks that cross-entropy was tuned on.
-
-        The gain is in the metric's own sign, and accuracy stands beside another metric.
-        """
-        beside = self.scale.beside
-        measured = self.evaluation.validation_scores(
-            self.genome.losses(mean_candidate), "baseline", self.run.settings.baseline_tasks, beside
-        )[0]
-        score = measured[:, 0] if beside else measured
-        accuracy = {"accuracy": _mean(measured[:, 1])} if beside else {}
-        of_ce = torch.cat([baseline.scores for baseline in self.baselines])
-        # Mean and standard error need no bootstrap, so the fewest resamples do.
-        gain = paired(score, of_ce, Stream(0).at("bootstrap"), resamples=2)
-        return {
-            self.scale.kind: self.scale.value(_mean(score)),
-            **accuracy,
-            "gain": gain.mean if self.scale.maximise else -gain.mean,
-            "error": gain.error,
-            **(self._held_out_regret(score, of_ce) if self.weighs_kinds else {}),
-        }
-
-    def _held_out_regret(
-        self, score: Float[Tensor, " T"], of_ce: Float[Tensor, " T"]
-    ) -> dict[str, float]:
-        """The fitness of scores on the tasks that cross-entropy was tuned on, failures as 0."""
-        settings = self.run.settings
-        kinds = self.evaluation.kind_index(
-            settings.baseline_tasks, self.evaluation.key.at(BASELINE)
-        )
-        fitness = self.plain_objective(score.nan_to_num(nan=0.0)[None], kinds, of_ce)
-        return {"regret": float(fitness[0])}
-
     def _write_timing(self, number: int, seconds: float, trainings: int) -> None:
         """Wall times stand beside the history, never in it; a lost line is no loss."""
         row = {
@@ -341,8 +314,3 @@ class SearchRunner:
         }
         with contextlib.suppress(OSError), (self.run.folder / "timing.jsonl").open("a") as file:
             file.write(json.dumps(row) + "\n")
-
-
-def _mean(score: Float[Tensor, " T"]) -> float:
-    """The mean over tasks, a failed training counting as 0."""
-    return float(score.double().nan_to_num(nan=0.0).mean())

@@ -17,6 +17,8 @@ from metaloss.search.finalists import choose_finalists, choose_winner, size_fron
 from metaloss.search.run_folder import Progress
 from metaloss.search.runner import SearchRunner
 
+LAST = 10  # generations that the noise of fitness is told of
+
 
 def finish_search(runner: SearchRunner, progress: Progress) -> None:
     """Choose the winner on meta-validation tasks, write it, and only then test it."""
@@ -46,6 +48,7 @@ def finish_search(runner: SearchRunner, progress: Progress) -> None:
         **runner.scale.entry(),
         "choice": choice,
         "trainings": progress.trainings,
+        **_noise(runner),
         **_not_trained(runner),
         "front": sizes,
         "test": test,
@@ -70,6 +73,17 @@ def _provenance_of_loss(runner: SearchRunner, choice: dict[str, Any]) -> dict[st
         "choice": choice,
         "metaloss": __version__,
     }
+
+
+def _noise(runner: SearchRunner) -> dict[str, Any]:
+    """By how much the best of the last generations led, and how much of that their tasks made."""
+    history = runner.run.history()
+    leads = [record["lead"] for record in history if "lead" in record][-LAST:]
+    if not leads:
+        return {}
+    mean = sum(lead["mean"] for lead in leads) / len(leads)
+    error = sum(lead["error"] for lead in leads) / len(leads)
+    return {"noise": {"lead": mean, "error": error, "generations": len(leads)}}
 
 
 def _not_trained(runner: SearchRunner) -> dict[str, Any]:
@@ -180,13 +194,15 @@ def _card(summary: dict[str, Any]) -> str:
     ]
     scale = MetricScale.of(summary)
     for name, row in summary["test"].items():
-        for kind in ("ce", "ce_steps"):
+        several_kinds = row["ce"].get("relative", False)
+        over = "kinds and tasks" if several_kinds else "tasks and images"
+        for kind in ("ce",) if several_kinds else ("ce", "ce_steps"):
             baseline = row[kind]
             lines.append(
                 f"{name}, {row['tasks']} meta-test tasks: {scale.tested(row)}; "
                 f"cross-entropy at {setting_in_words(baseline)} "
                 f"{scale.reached(baseline)}: {scale.verdict(baseline)}{scale.unit} "
-                "(95 % interval over tasks and images)."
+                f"(95 % interval over {over})."
             )
     lines += [f"Guard {line}." for line in guard_lines(summary)]
     return "\n\n".join(lines) + "\n"

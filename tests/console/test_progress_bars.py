@@ -1,7 +1,5 @@
 """Progress in a notebook's cell; a real kernel shows it in test_notebooks."""
 
-from pathlib import Path
-
 import pytest
 
 from metaloss.console import progress_bars
@@ -69,22 +67,6 @@ def test_it_is_not_shown_anew_for_every_piece_of_work_and_its_last_state_always_
     bar.advance(100)
     bar.stop()
     assert cell.texts[-1] == "100%", "the work was guessed too small"
-
-
-def test_folds_that_are_kept_from_before_a_stop_tell_nothing_of_the_time_left(capsys, clock):
-    from metaloss.console import Console
-
-    talk = Console()
-    talk.on_trainings_start([], 10, Path("x"))
-    for fold, seconds, kept in ((1, 1, True), (2, 1, True), (3, 600, False), (4, 600, False)):
-        clock[0] += seconds
-        talk.on_recommendation_fold(fold, 5, "ce", kept)
-    assert capsys.readouterr().out.splitlines() == [
-        "fold 1/5  ce; known from before",
-        "fold 2/5  ce; known from before",
-        "fold 3/5  ce; about 30m left",
-        "fold 4/5  ce; about 20m left",
-    ]
 
 
 def test_features_are_told_of_in_one_line_and_their_bar_is_taken_down(capsys):

@@ -15,7 +15,7 @@ from test_run_folder import TINY, code, evolved, family, only_the_subset, tree, 
 
 import metaloss
 from metaloss import storage
-from metaloss.console import text as console_text
+from metaloss.console import comparison_table
 from metaloss.core.metric_scale import ACCURACY
 from metaloss.core.plot_style import Picture, short_label
 from metaloss.core.reporting import Reporter
@@ -636,11 +636,11 @@ def test_rivals_make_the_same_bytes_again(with_rivals, tmp_path, monkeypatch):
 
 
 def test_the_terminal_shows_rivals_in_a_table_of_their_own(with_rivals):
-    lines = console_text.comparison_lines(with_rivals[0].summary)
+    lines = comparison_table.comparison_lines(with_rivals[0].summary)
     place = lines.index("no losses, on the same tasks:")
     assert lines[place + 1].startswith("no loss ")
     assert [line.split("  ")[0] for line in lines[place + 2 : place + 8]] == FITTED
-    assert "no losses, on the same tasks:" not in console_text.comparison_lines(
+    assert "no losses, on the same tasks:" not in comparison_table.comparison_lines(
         with_rivals[1].summary
     )
 
@@ -651,7 +651,7 @@ def test_without_scikit_learn_one_line_says_how_to_get_it(tmp_path, undrawn, mon
     monkeypatch.setattr(run, "available", lambda: False)
     report = compare(tmp_path, "mse", rivals=True)
     assert {row["kind"] for row in report.table} == {"loss"}
-    assert console_text.comparison_lines(report.summary)[-1].startswith(
+    assert comparison_table.comparison_lines(report.summary)[-1].startswith(
         "What is no loss stands beside these with scikit-learn: pip install"
     )
 

@@ -9,7 +9,7 @@ from test_mixture_search import MIXTURE
 from test_run_folder import family, only_the_subset
 
 import metaloss
-from metaloss.console.text import comparison_lines
+from metaloss.console.comparison_table import comparison_lines
 from metaloss.core.metric_scale import ACCURACY
 from metaloss.core.reporting import Reporter
 from metaloss.core.streams import Stream

@@ -94,7 +94,6 @@ class Lines(Reporter):
 
     def __init__(self):
         self.folds, self.warnings, self.work, self.steps = [], [], 0, 0
-        self.kept = []
         self.heading = ()
 
     def on_trainings_start(self, heading, work, folder):
@@ -104,9 +103,8 @@ class Lines(Reporter):
     def on_progress(self, work):
         self.steps += work
 
-    def on_recommendation_fold(self, fold, folds, found, kept=False):
+    def on_recommendation_fold(self, fold, folds, found):
         self.folds.append(found)
-        self.kept.append(kept)
 
     def on_warning(self, text):
         self.warnings.append(text)
@@ -663,9 +661,7 @@ def test_a_stop_tells_what_is_known_and_the_same_question_goes_on(made):
     assert page.parent.name.endswith(".unfinished")
     assert "Stopped after 1 of 2 folds" in page.read_text()
     assert json.loads((page.parent / "summary.json").read_text())["verdict"] is None
-    told = Lines()
-    again = ask("mse", reporter=told)
-    assert told.kept == [True, False], "of which only the second tells how long a fold takes"
+    again = ask("mse")
     assert again.summary == whole.summary
     assert len(asked) <= needed + 12, "no training but those for the estimate is made twice"
     assert [x.name for x in again.folder.parent.iterdir()] == [again.folder.name]

@@ -1,5 +1,7 @@
 """Scores become fitness: families weigh alike, and a failed training can never win."""
 
+import math
+
 import pytest
 import torch
 
@@ -194,23 +196,32 @@ def test_regret_measures_each_kinds_gain_in_the_kinds_own_unit():
     ce = torch.tensor([0.5, 0.5, 0.25])
     # Gains of 0.2 and 0.05, in units of 0.1 and of 0.01; the kind in between is not met.
     fitness = regret([0.1, 1.0, 0.01], 0.0)(score, kind, ce)
-    assert fitness.tolist() == pytest.approx([(2 + 5) / 2, 0.0])
+    assert fitness.tolist() == pytest.approx([(math.asinh(2) + math.asinh(5)) / 2, 0.0])
 
 
 def test_the_worst_tenth_of_kinds_has_its_share():
     kinds = torch.arange(20)
-    gain = torch.arange(20.0) - 5
+    counted = torch.arange(20.0) - 5
+    gain = counted.sinh()[None]
     objective = regret([1.0] * 20, 0.5)
-    (fitness,) = objective(gain[None], kinds, torch.zeros(20)).tolist()
-    assert fitness == pytest.approx(0.5 * (9.5 - 5) + 0.5 * (-5 - 4) / 2)
-    few = objective(gain[None, :3], kinds[:3], torch.zeros(3)).tolist()
+    (fitness,) = objective(gain, kinds, torch.zeros(20)).tolist()
+    assert fitness == pytest.approx(0.5 * (9.5 - 5) + 0.5 * (-5 - 4) / 2, abs=1e-6)
+    few = objective(gain[:, :3], kinds[:3], torch.zeros(3)).tolist()
     assert few == pytest.approx([0.5 * -4 + 0.5 * -5]), "one kind at least is the worst"
+
+
+def test_one_kind_at_which_all_is_lost_does_not_outweigh_many():
+    ahead = torch.tensor([[0.51] * 9 + [0.1], [0.5] * 10])
+    fitness = regret([0.005] * 10, 0.0)(ahead, torch.arange(10), torch.full((10,), 0.5))
+    assert fitness[0] > fitness[1] == 0
 
 
 def test_where_cross_entropy_failed_all_is_gained():
     objective = regret([0.5], 0.0)
     score = torch.tensor([[0.25]])
-    assert objective(score, torch.zeros(1).long(), torch.tensor([NAN])).tolist() == [0.5]
+    assert objective(score, torch.zeros(1).long(), torch.tensor([NAN])).tolist() == [
+        pytest.approx(math.asinh(0.5))
+    ]
 
 
 def test_regret_without_a_baseline_says_so():

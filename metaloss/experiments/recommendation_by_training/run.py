@@ -97,12 +97,9 @@ def _cross_validate(
     try:
         # --- nested cross-validation: choose without the fold's images, judge on them ---
         for number in range(folds.folds):
-            before = choosing.trainings.made
             fold = _judge(choosing, number)
             judged = replace(judged, folds=[*judged.folds, fold])
-            kept = choosing.trainings.made == before
-            words = summary.fold_in_words(judged)
-            reporter.on_recommendation_fold(number + 1, folds.folds, words, kept)
+            reporter.on_recommendation_fold(number + 1, folds.folds, summary.fold_in_words(judged))
         # The loss that is recommended may see all images: the folds have told what choosing is
         # worth.
         return judged, choosing.choose(None)

@@ -170,8 +170,6 @@ class Trainings:
         cache: what was trained before a stop.
         stop: asked before every step; True drops the work.
         on_progress: is told of the steps of every training that is over.
-        known: the results so far.
-        made: how many of them were not kept from before a stop.
     """
 
     trainer: FoldTrainer
@@ -180,7 +178,6 @@ class Trainings:
     stop: Callable[[], bool]
     on_progress: Callable[[int], None]
     known: dict[FoldTraining, Float[Tensor, "V C"]] = field(default_factory=dict)
-    made: int = 0
 
     @property
     def workers(self) -> int:
@@ -200,7 +197,6 @@ class Trainings:
         for training, result in self._each(new):
             logits = self._logits(training, result)
             self.known[training] = logits
-            self.made += 1
             if isinstance(result, Exception):  # is not kept: another version may mend it
                 errors.append(result)
             else:
