@@ -1,4 +1,5 @@
 import contextlib
+import gc
 import gzip
 import io
 import json
@@ -161,6 +162,13 @@ def test_help_is_there_before_torch(tmp_path):
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert "evolve" in done.stdout
+
+
+def test_a_command_leaves_its_objects_alone_as_it_ends(metaloss, monkeypatch):
+    registered = []
+    monkeypatch.setattr(cli.atexit, "register", registered.append)
+    assert metaloss("list", "strategies")[0] == 0
+    assert gc.freeze in registered, "a last look for cycles takes seconds after torch"
 
 
 WRONG = {
