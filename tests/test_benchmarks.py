@@ -388,6 +388,13 @@ def test_the_filters_benchmark_prints_reasons_beside_each_other(load):
     assert sorted(filters.refusals(rows)) == [["gain", 0, 3], ["range", 2, 1]]
 
 
+def test_a_recall_s_interval_covers_where_it_counts_patients_and_not_where_it_counts_images(load):
+    patients, correlation, *cells = load("recall_coverage").measure(12, 1.0, 60)
+    ours, images, alike, _ = (float(x.partition(" %")[0]) for x in cells)
+    assert (patients, correlation) == (12, "1")
+    assert min(ours, alike) >= 85 > images
+
+
 def test_losses_that_are_alike_are_told_from_those_that_differ(load):
     texts = ("-y * logp", "y * (2 - logp)", "-3 * y * logp", "square(p - y)", "1 / (p - p) * y")
     found = load("filters").differing([Formula.parse(text) for text in texts])

@@ -26,6 +26,11 @@ metric = click.option(
     callback=lambda _context, _option, name: name if name is None else {"kind": name},
     help="What losses are scored by (accuracy; metaloss list metrics).",
 )
+groups = click.option(
+    "--groups",
+    metavar="FILE.csv",
+    help="Images and their groups, such as patients; none is torn apart.",
+)
 device = click.option("--device", metavar="auto|cpu|cuda", help="Where classifiers train.")
 json = click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
 summary_json = click.option(

@@ -120,11 +120,7 @@ def compare(
     metavar="torchvision:NAME|file:PATH|…",
     help="A frozen network's features in place of pixels; with --train linear or mlp.",
 )
-@click.option(
-    "--groups",
-    metavar="FILE.csv",
-    help="Images and their groups, such as patients; none is torn apart.",
-)
+@_options.groups
 @click.option("--folds", type=int, help="How many; by default five, fewer where images are few.")
 @click.option("--certainty", type=float, help="Of the intervals (0.95).")
 @click.option(

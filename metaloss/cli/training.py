@@ -41,6 +41,7 @@ PLAIN = (
         "prior_correction",
         "metric",
         "features",
+        "groups",
     ),
 )
 
@@ -56,6 +57,7 @@ PLAIN = (
     metavar="torchvision:NAME|timm:NAME|file:PATH",
     help="Train a head, linear or mlp, on a frozen network's features.",
 )
+@_options.groups
 @click.option(
     "--protocol", metavar="NAME", help="A paper's settings (metaloss list protocols); flags win."
 )

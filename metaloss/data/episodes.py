@@ -1,5 +1,6 @@
 """Episodes: T small training sets, each with a large validation set, from one pool of images."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -8,11 +9,12 @@ from torch import Tensor
 
 from metaloss.core.streams import Stream
 from metaloss.data.features import Features
-from metaloss.data.groups import first_rows, repeated_rows, two_sides
+from metaloss.data.group_cuts import first_rows, repeated_rows, two_sides
 from metaloss.data.noise import corrupt
 from metaloss.data.sizes import EpisodeShape, sizes_vary, train_sizes, val_sizes
 from metaloss.data.versions import Versions
 from metaloss.data.views import PixelView
+from metaloss.errors import DataError
 from metaloss.losses.base import one_hot
 
 __all__ = ["EpisodeShape", "Images", "Pool", "TaskImages", "Tasks", "draw"]
@@ -288,7 +290,7 @@ def _draw_one(
     if held_out is not None:
         others = [held_out[c][key.at("held out", c).permutation(len(held_out[c]))] for c in numbers]
     elif groups is not None:
-        orders, others = two_sides(orders, groups, val, key)
+        orders, others = _sides_of_groups(orders, groups, val, key)
     else:
         # Parts of one permutation: drawn from one pool, they share no image.
         others = [rows[n:] for rows, n in zip(orders, shots, strict=True)]
@@ -302,6 +304,27 @@ def _draw_one(
         label = corrupt(label, shape.ways, shape.noise, key.at("noise"), errors)
     val_label = names.repeat_interleave(torch.tensor(val))
     return torch.cat(train_rows), label, torch.cat(val_rows), val_label, classes
+
+
+def _sides_of_groups(
+    orders: Sequence[Int64[Tensor, " _"]],
+    groups: Int64[Tensor, " K"],
+    val: Sequence[int],
+    key: Stream,
+) -> tuple[list[Int64[Tensor, " _"]], list[Int64[Tensor, " _"]]]:
+    """The rows that a task may train on, and those that it may validate on (as in `two_sides`).
+
+    Raises:
+        DataError: groups leave a class without images on one side.
+    """
+    sides = two_sides(orders, groups, val, key)
+    if sides is None:
+        raise DataError(
+            "groups: no task can be drawn with images of every class on both sides and no group "
+            "on two: every class needs images of at least two groups, and groups that are not most "
+            "of it"
+        )
+    return sides
 
 
 def _padded(x: Int64[Tensor, " n"], size: int) -> Int64[Tensor, " N"]:

@@ -1,24 +1,20 @@
-"""Groups of images that belong together, as those of one patient do: read, and never torn apart.
-
-A copy of what was learned is no test of it, and two images of one patient nearly are. So a group
-lies in one fold, in one pool, and on one side of every task.
-"""
+"""Groups of images that belong together, as those of one patient do, read from a file."""
 
 import csv
 import hashlib
 import io
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
+import numpy as np
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Int64
 from torch import Tensor
 
 from metaloss.core.formatting import counted
 from metaloss.core.reading import read_text
-from metaloss.core.streams import Stream
 from metaloss.data.datasets import Dataset
 from metaloss.data.datasets._files import Files
 from metaloss.errors import DataError
@@ -26,10 +22,8 @@ from metaloss.errors import DataError
 LIMIT = 64 << 20  # bytes of a file of groups
 NAMED = 3  # images that a message names
 HEADS = {"image", "file", "filename", "name", "path", "row"}  # of a first line that names columns
-TRIES = 20  # orders of the groups, before images are refused
 
 Data = TypeVar("Data", bound=Dataset | Files)
-Rows = tuple[Int64[Tensor, " _"], ...]  # for each class, rows of the images
 
 
 def with_groups(dataset: Data, path: str | Path) -> Data:
@@ -80,8 +74,30 @@ def with_groups(dataset: Data, path: str | Path) -> Data:
     return replace(dataset, groups=groups)
 
 
+def with_groups_of(dataset: Data, values: Any) -> Data:
+    """The data set, with the group of every image as a caller hands it over.
+
+    Args:
+        dataset: the images, or their files.
+        values: names or numbers, one an image, in the images' order.
+
+    Raises:
+        DataError: they are not one an image, or a group has images in the official test split and
+            out of it.
+    """
+    n = len(dataset.labels)
+    array = np.asarray(values.cpu() if isinstance(values, Tensor) else values)
+    if array.shape != (n,):
+        found = "x".join(map(str, array.shape)) or "a single one"
+        raise DataError(f"groups: found {found}, expected one for each of the {n} images")
+    names, numbers = np.unique(array, return_inverse=True)
+    groups = torch.from_numpy(numbers).long()
+    _check_split(dataset, groups, list(map(str, names)), "groups")
+    return replace(dataset, groups=groups)
+
+
 def _check_split(
-    dataset: Dataset | Files, groups: Int64[Tensor, " N"], names: Sequence[str], place: Path
+    dataset: Dataset | Files, groups: Int64[Tensor, " N"], names: Sequence[str], place: Path | str
 ) -> None:
     """Raise a DataError where a group has images to train on and in the official test split."""
     both = set(groups[dataset.test].tolist()) & set(groups[~dataset.test].tolist())
@@ -151,150 +167,3 @@ def _rows_by_name(dataset: Dataset | Files) -> Callable[[str], int | None]:
 
 def _some(names: Sequence[str]) -> str:
     return ", ".join(names[:NAMED]) + (", …" if len(names) > NAMED else "")
-
-
-def parts_of_groups(
-    rows: Rows, groups: Int64[Tensor, " N"], shares: Sequence[int], salt: str
-) -> list[Rows]:
-    """Rows cut into parts, each group whole in one of them, classes as alike as groups allow.
-
-    As in scikit-learn's `StratifiedGroupKFold`, groups are dealt out one after the other, those
-    that are most uneven first, each to the part where it makes the classes' shares most even.
-
-    Args:
-        rows: for each class.
-        groups: of every image of the data set.
-        shares: how the images should be shared out, as (3, 1, 1).
-        salt: decides between groups that are alike.
-    """
-    counts = _counts(rows, groups)
-    best = None
-    for number in range(TRIES):
-        order = sorted(
-            counts, key=lambda g: (-float(counts[g].std(correction=0)), _hash(salt, number, g))
-        )
-        place = _dealt(counts, order, torch.tensor(shares, dtype=torch.float64))
-        parts = [
-            tuple(x[torch.tensor([place[g] == p for g in groups[x].tolist()]).bool()] for x in rows)
-            for p in range(len(shares))
-        ]
-        least = min(len(x) for part in parts for x in part)
-        if best is None or least > best[0]:
-            best = least, parts
-        if least:
-            break
-    assert best is not None
-    return best[1]
-
-
-def _counts(rows: Rows, groups: Int64[Tensor, " N"]) -> dict[int, Float[Tensor, " C"]]:
-    """How many images of every class each group has."""
-    counts: dict[int, Float[Tensor, " C"]] = {}
-    for c, of_class in enumerate(rows):
-        for group in groups[of_class].tolist():
-            counts.setdefault(group, torch.zeros(len(rows), dtype=torch.float64))[c] += 1
-    return counts
-
-
-def _hash(*what: object) -> bytes:
-    return hashlib.blake2b(repr(what).encode(), digest_size=8).digest()
-
-
-def _dealt(
-    counts: Mapping[int, Float[Tensor, " C"]], order: Sequence[int], shares: Float[Tensor, " P"]
-) -> dict[int, int]:
-    """The part of every group."""
-    total = sum(counts.values(), torch.zeros_like(next(iter(counts.values())))).clamp(min=1)
-    # How many of each class a part should have.
-    wanted = shares[:, None] / shares.sum() * total
-    filled = torch.zeros_like(wanted)
-    place = {}
-    for group in order:
-        ratio = filled / wanted  # [P C]
-        added = (filled + counts[group]) / wanted
-        costs = []
-        for p in range(len(shares)):
-            tried = ratio.clone()
-            tried[p] = added[p]
-            spread = float(tried.std(0, correction=0).mean())
-            costs.append((round(spread, 12), float(filled[p].sum() / wanted[p].sum())))
-        part = min(range(len(shares)), key=lambda p: costs[p])
-        filled[part] += counts[group]
-        place[group] = part
-    return place
-
-
-def two_sides(
-    rows: Sequence[Int64[Tensor, " _"]],
-    groups: Int64[Tensor, " N"],
-    val: Sequence[int],
-    key: Stream,
-) -> tuple[list[Int64[Tensor, " _"]], list[Int64[Tensor, " _"]]]:
-    """The rows of a task's classes that it may train on, and those that it may validate on.
-
-    No group is on both sides. A class has at least one image on each side, and so many to validate
-    on as it should, or fewer where its groups are too large.
-
-    Args:
-        rows: of each class of the task, in the order in which they are drawn.
-        groups: of every image of the data set.
-        val: how many images of each class to validate on.
-        key: of the task.
-
-    Raises:
-        DataError: no such cut was found.
-    """
-    counts = {g: x.long().tolist() for g, x in _counts(tuple(rows), groups).items()}
-    total = [len(x) for x in rows]
-    known = sorted(counts)
-    for number in range(TRIES):
-        order = [known[i] for i in key.at("groups", number).permutation(len(known)).tolist()]
-        held = _validating(counts, order, total, val)
-        if held is not None:
-            side = [torch.tensor([g in held for g in groups[x].tolist()]).bool() for x in rows]
-            return (
-                [x[~here] for x, here in zip(rows, side, strict=True)],
-                [x[here] for x, here in zip(rows, side, strict=True)],
-            )
-    raise DataError(
-        "groups: no task can be drawn with images of every class on both sides and no group on "
-        "two: every class needs images of at least two groups, and groups that are not most of it"
-    )
-
-
-def _validating(
-    counts: Mapping[int, Sequence[int]],
-    order: Sequence[int],
-    total: Sequence[int],
-    val: Sequence[int],
-) -> set[int] | None:
-    """The groups to validate on; None where a class would be missing on one side."""
-    held: set[int] = set()
-    have = [0] * len(total)
-
-    def take(group: int) -> None:
-        held.add(group)
-        for c, n in enumerate(counts[group]):
-            have[c] += n
-
-    for group in order:
-        sizes = counts[group]
-        if all(have[c] + n <= val[c] for c, n in enumerate(sizes)):
-            take(group)
-    # A class whose every group is larger than what it validates on: the smallest one will do.
-    for c in range(len(total)):
-        for group in sorted(order, key=lambda g: counts[g][c]):
-            fits = all(have[k] + n < total[k] for k, n in enumerate(counts[group]) if n)
-            if not have[c] and counts[group][c] and group not in held and fits:
-                take(group)
-    return held if all(0 < n < all_ for n, all_ in zip(have, total, strict=True)) else None
-
-
-def first_rows(rows: Int64[Tensor, " _"], n: int) -> Int64[Tensor, " n"]:
-    """The first n rows."""
-    return rows[:n]
-
-
-def repeated_rows(rows: Int64[Tensor, " _"], n: int) -> Int64[Tensor, " n"]:
-    """The first n rows, from the start again where there are fewer."""
-    return rows[torch.arange(n) % len(rows)]

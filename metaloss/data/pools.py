@@ -12,7 +12,7 @@ from torch import Tensor
 from metaloss.core.formatting import counted
 from metaloss.data.datasets import Dataset
 from metaloss.data.datasets._files import Files
-from metaloss.data.groups import parts_of_groups
+from metaloss.data.group_cuts import parts_of_groups
 from metaloss.errors import DataError
 
 # Never to be changed: another salt would move images between pools, and losses of earlier runs

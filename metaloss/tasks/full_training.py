@@ -15,6 +15,7 @@ from metaloss.core.streams import Stream
 from metaloss.data.datasets import Dataset
 from metaloss.data.datasets._files import Files
 from metaloss.data.datasets.voc import Scenes
+from metaloss.data.groups import digest_of_groups
 from metaloss.data.pools import pools
 from metaloss.errors import SettingsError
 from metaloss.inner.metrics import Metric
@@ -215,8 +216,10 @@ class FullTrainingTasks(OneKind):
         return replace(self, cache=open_cache(folder, conditions()))
 
     def fingerprints(self) -> dict[str, str]:
-        """The digest of its images, under its name among a run's conditions."""
-        return {f"data {self.family.name}": self.dataset.fingerprint()}
+        """The digests of its images and of their groups, by names among a run's conditions."""
+        name, groups = self.family.name, self.dataset.groups
+        of_groups = {} if groups is None else {f"groups {name}": digest_of_groups(groups)}
+        return {f"data {name}": self.dataset.fingerprint(), **of_groups}
 
     def provenance(self) -> dict[str, Any]:
         """Where its images come from, and what each of them is used for."""

@@ -6,10 +6,12 @@ from importlib.util import find_spec
 import torch
 
 from metaloss.core import installation
+from metaloss.core.formatting import counted
 from metaloss.core.streams import Stream
 from metaloss.data.datasets import Dataset
 from metaloss.data.datasets._files import Files
 from metaloss.data.datasets.voc import Scenes
+from metaloss.data.group_cuts import two_sides
 from metaloss.errors import DataError, SettingsError
 from metaloss.tasks.training_family import TrainingFamily
 from metaloss.training.defaults import decided
@@ -50,11 +52,13 @@ def open_halved_images(
 
 
 def halve(held: Rows, dataset: Dataset | Files, key: Stream) -> tuple[Rows, Rows]:
-    """The held-out rows in two, of every class as many in each as can be.
+    """The held-out rows in two, of every class as many in each as can be, groups whole.
 
     Raises:
-        DataError: fewer than two images of a class are held out.
+        DataError: fewer than two images of a class are held out, or two groups.
     """
+    if dataset.groups is not None:
+        return _halves_of_groups(held, dataset, dataset.groups, key)
     first = []
     second = []
     for label, name in enumerate(dataset.classes):
@@ -68,3 +72,25 @@ def halve(held: Rows, dataset: Dataset | Files, key: Stream) -> tuple[Rows, Rows
         first.append(rows[: len(rows) // 2])
         second.append(rows[len(rows) // 2 :])
     return torch.cat(first).sort().values, torch.cat(second).sort().values
+
+
+def _halves_of_groups(
+    held: Rows, dataset: Dataset | Files, groups: Rows, key: Stream
+) -> tuple[Rows, Rows]:
+    """The held-out rows in two, no group on both sides.
+
+    Raises:
+        DataError: groups leave a half without images of a class.
+    """
+    rows = [held[dataset.labels[held] == label] for label in range(len(dataset.classes))]
+    sides = two_sides(rows, groups, [len(x) // 2 for x in rows], key)
+    if sides is None:
+        numbers = [len(groups[x].unique()) for x in rows]
+        label = numbers.index(min(numbers))
+        raise DataError(
+            f"class '{dataset.classes[label]}': images of {counted(numbers[label], 'group')} are "
+            "held out, and fitness and the choice of the winner need one each: raise "
+            "training.validation, or give smaller groups"
+        )
+    first, second = (torch.cat(x).sort().values for x in sides)
+    return first, second

@@ -4,8 +4,11 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from metaloss.core.formatting import counted
+
 VALIDATION = 30  # images below which a validation share says little
 THRESHOLD = 10  # the same of a class, for its threshold
+GROUPS = 10  # below which the same holds of groups, whose images are alike
 MORE = 0.3  # the share to validate on that is advised
 STEPS = 50  # below which hardly any network has learned
 NAMED = 5  # classes that a sentence names
@@ -33,6 +36,22 @@ def few_images(images: int, share: float) -> str | None:
     return (
         f"{images} images to validate: one answer is {100 / images:.1f} points of accuracy, so a "
         f"choice among rates or losses by them is mostly chance; {_held_out_more(share)}"
+    )
+
+
+def few_groups(groups: int, images: int, share: float) -> str | None:
+    """That the images to validate on are of few groups; nothing where they have none.
+
+    Args:
+        groups: of which they are; 0: each stands for itself.
+        images: how many are held out.
+        share: of the images that may be trained on.
+    """
+    if not groups or groups >= GROUPS:
+        return None
+    return (
+        f"the {images} images to validate on are of {counted(groups, 'group')}: a choice among "
+        f"rates, losses or thresholds by them is mostly chance; {_held_out_more(share)}"
     )
 
 

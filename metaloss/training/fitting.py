@@ -1,5 +1,6 @@
 """`fit` trains a network with a loss, `fit_all` with several losses side by side."""
 
+import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -68,9 +69,9 @@ def fit(
         out: the folder that the training's folder is made in.
         resume: go on with this folder; what was handed over as an object is handed over again, and
             `data` may say where the images of a folder lie now.
-        others: any field of `metaloss.training.settings.Training`; `runs`, where evolved losses are
-            looked for; `reporter` and `stop`, as for `metaloss.evolve`; `allow_changes`, to resume
-            elsewhere.
+        others: any field of `metaloss.training.settings.Training`, where `groups` may also be names
+            or numbers, one an image; `runs`, where evolved losses are looked for; `reporter` and
+            `stop`, as for `metaloss.evolve`; `allow_changes`, to resume elsewhere.
 
     Raises:
         SettingsError: a setting that cannot be, or Lightning is not installed.
@@ -103,7 +104,11 @@ def fit_all(
     Arguments and errors are those of `fit`; `most` is the number of losses above which it refuses.
     """
     needed()
-    objects = _objects(model, data)
+    if isinstance(groups := settings.get("groups"), os.PathLike):
+        settings["groups"] = groups = os.fspath(groups)
+    objects = _objects(model=model, data=data, groups=groups)
+    if "groups" in objects:
+        settings["groups"] = GIVEN
     shared: dict[str, Any] = {
         "losses": losses,
         "objects": objects,
@@ -144,7 +149,7 @@ def start(
     specs = list(losses or settings.loss)
     modules = [loss_io.load(x, runs) for x in specs]
     device = resolve_device(settings.device)
-    images = open_images(settings, device, objects.get("data"), reporter)
+    images = open_images(settings, device, objects.get("data"), reporter, objects.get("groups"))
     if "model" not in objects:
         _check_target(settings.model, images)
     named = name_losses(settings.loss, modules, images.classes)
@@ -193,7 +198,8 @@ def go_on(
         losses: must be those of the folder where they are given.
         out: the folder of trainings.
         allow_changes: go on although versions, device or data are others.
-        objects: the model and the data that were handed over as objects, by "model" and "data".
+        objects: the model, the data and their groups that were handed over as objects, by "model",
+            "data" and "groups".
         settings: must be those of the folder; its data may have moved.
         reporter: is told of every event.
         stop: asked before every step.
@@ -223,7 +229,9 @@ def go_on(
     now = replace(
         kept, data=where["data"], features=where.get(features_role("data"), kept.features)
     )
-    images = open_images(now, device, objects.get("data"), reporter)
+    # The groups as they were when the training began, whatever has become of their file.
+    groups = objects.get("groups", folders.kept_groups(folder))
+    images = open_images(now, device, objects.get("data"), reporter, groups)
     named = name_losses(kept.loss, _modules(folder, kept, losses), images.classes)
     training_folder.check_conditions(folders.conditions(images, device), allow_changes)
     places.keep_places(folder, where)
@@ -308,13 +316,9 @@ def _run(session: TrainingSession) -> Fits:
     return fits
 
 
-def _objects(model: Any, data: Any) -> dict[str, Any]:
+def _objects(**arguments: Any) -> dict[str, Any]:
     """What is handed over as an object instead of a name."""
-    return {
-        key: x
-        for key, x in (("model", model), ("data", data))
-        if x is not None and not isinstance(x, str)
-    }
+    return {key: x for key, x in arguments.items() if x is not None and not isinstance(x, str)}
 
 
 def _distinct(labels: list[str]) -> list[str]:

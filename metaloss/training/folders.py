@@ -17,6 +17,7 @@ from metaloss.core import plugins
 from metaloss.core.streams import Stream
 from metaloss.core.tables import csv_bytes, flatten
 from metaloss.data import places
+from metaloss.data.groups import digest_of_groups
 from metaloss.errors import DamagedFile, DiskError, SettingsError
 from metaloss.storage.environment import describe_environment, digest_of_rows
 from metaloss.storage.folders import make_folder, require_folder
@@ -27,6 +28,7 @@ from metaloss.training.targets import TargetMetric
 
 PACKAGES = ("torch", "torchvision", "lightning", "numpy")
 FORMAT = 1
+GROUPS = "groups.json"  # the group of every image, where there are groups
 # Of every epoch; a target's own metrics follow.
 COLUMNS = ("epoch", "step", "train_loss", "val_loss", "val_accuracy", "val_f1", "lr")
 
@@ -123,10 +125,12 @@ def create(
         DiskError: it cannot be made.
     """
     name = f"{images.dataset.name}-{settings.model}-{'+'.join(settings.loss)}"
+    groups = images.groups
     files = {
         "config.toml": storage.toml_bytes(settings.table()),
         "provenance.json": storage.record_bytes(provenance(settings, images, command, device)),
         **places.record_file(places.sources_of("data", settings.data, settings.features)),
+        **({} if groups is None else {GROUPS: storage.record_bytes({"groups": groups.tolist()})}),
     }
     return make_folder(parent, name, files, "training")
 
@@ -148,19 +152,40 @@ def provenance(
                 for name, rows in shares.items()
             },
             **({"features": images.features.about()} if images.features else {}),
+            **_about_groups(images),
             "subset": "drawn anew for every seed" if settings.subset else "none",
         },
     }
+
+
+def _about_groups(images: TrainingImages) -> dict[str, Any]:
+    """Of how many groups each share is, and a digest of which images belong together."""
+    if images.groups is None:
+        return {}
+    digest = digest_of_groups(images.groups)
+    return {"groups": {**images.group_counts, "sha256": digest}}
+
+
+def kept_groups(folder: Path) -> list[int] | None:
+    """The group of every image as the training began; None where images stand for themselves."""
+    path = folder / GROUPS
+    if not storage.is_file(path):
+        return None
+    record: dict[str, list[int]] = storage.read_record(path, dict[str, list[int]])
+    return record["groups"]
 
 
 def conditions(images: TrainingImages, device: torch.device) -> dict[str, str]:
     """What must be the same for a resumed training to go on as if it had not stopped."""
     source = plugins.versions([("datasets", images.dataset.name.partition(":")[0])])
     of_features = {"features": images.features.digest} if images.features else {}
+    groups = images.groups
+    of_groups = {} if groups is None else {"groups": digest_of_groups(groups)}
     return {
         **describe_environment(device, PACKAGES),
         "data": images.dataset.fingerprint(),
         **of_features,
+        **of_groups,
         **source,
     }
 

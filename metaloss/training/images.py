@@ -1,11 +1,11 @@
-"""The images of a training: three shares that never mix, and batches of them on the device."""
+"""The images of a training, in shares and on the device."""
 
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
 from metaloss.core.reporting import Reporter
@@ -15,12 +15,13 @@ from metaloss.data.datasets import Dataset, Table
 from metaloss.data.datasets._files import DEFAULT_SIZE, Files
 from metaloss.data.datasets.voc import Scenes
 from metaloss.data.features import RawFeatures, open_features
-from metaloss.data.pools import lacking_classes, pools
+from metaloss.data.groups import Data, with_groups, with_groups_of
 from metaloss.errors import DataError, SettingsError
 from metaloss.training.models import MEAN, STD
 from metaloss.training.networks import HEADS, takes_features
 from metaloss.training.segmentation import check_masks
 from metaloss.training.settings import GIVEN, Training
+from metaloss.training.shares import Shares, held_out, split_shares
 from metaloss.training.sources import Resident, Rows, Streamed
 from metaloss.training.targets import SEGMENTATION, Target, classification_by
 from metaloss.training.user_data import as_dataset
@@ -33,17 +34,9 @@ FOR_IMAGES = (
     "thresholds",
     "prior_correction",
     "features",
+    "groups",
 )
 BLOCK = 4096  # images whose colours are added up at once
-
-
-@dataclass(frozen=True, eq=False)
-class Shares:
-    """Rows of a data set: to train on, to choose by, and to look at once."""
-
-    train: Rows
-    validation: Rows
-    test: Rows
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,6 +76,18 @@ class TrainingImages:
     def feature_count(self) -> int | None:
         """Numbers that take an image's place; None where none do."""
         return self.channels if self.features is not None else None
+
+    @property
+    def groups(self) -> Int64[Tensor, " N"] | None:
+        """The group of every image of the data set; None where images stand for themselves."""
+        return None if isinstance(self.dataset, Scenes) else self.dataset.groups
+
+    @property
+    def group_counts(self) -> dict[str, int]:
+        """Of how many groups the images of every share are; nothing where there are none."""
+        if self.groups is None:
+            return {}
+        return {name: len(self.groups[rows].unique()) for name, rows in vars(self.shares).items()}
 
     @property
     def classes(self) -> int:
@@ -148,6 +153,7 @@ def open_images(
     device: torch.device,
     user_data: Any = None,
     reporter: Reporter | None = None,
+    user_groups: Any = None,
 ) -> TrainingImages:
     """The images that the settings name, read and cut into shares.
 
@@ -157,38 +163,51 @@ def open_images(
         user_data: the images themselves, where the settings cannot name them; as for
             `metaloss.fit`.
         reporter: is told of the progress where a network computes features.
+        user_groups: the group of every image, where the settings cannot name a file with them.
 
     Raises:
         SettingsError: no such data source, or features that cannot be.
         DataError: images are missing, damaged or too few.
     """
     options = settings.image_options
+
+    def grouped(dataset: Data) -> Data:
+        if user_groups is None:
+            return with_groups(dataset, settings.groups)
+        return with_groups_of(dataset, user_groups)
+
     if user_data is not None:
         if settings.features:
             raise SettingsError(
                 "features are of images that a name means; of images in memory compute them first, "
                 "and give them as file:PATH with their labels"
             )
-        return in_memory(as_dataset(user_data), settings, device)
+        return in_memory(grouped(as_dataset(user_data)), settings, device)
     if (scenes := datasets.scenes(settings.data, options)) is not None:
         return with_masks(scenes, settings, device)
     if settings.features or settings.data.startswith("file:"):
-        return on_features(datasets.load(settings.data, options), settings, device, reporter)
+        dataset = grouped(datasets.load(settings.data, options))
+        return on_features(dataset, settings, device, reporter)
     files = datasets.files(settings.data, options)
     # What lies in memory is brought to the size batch by batch, which takes less of it.
     if files is None:
-        return in_memory(
-            datasets.load(settings.data, replace(options, size=None)), settings, device
-        )
+        dataset = datasets.load(settings.data, replace(options, size=None))
+        return in_memory(grouped(dataset), settings, device)
+    files = grouped(files)
     size = settings.size or DEFAULT_SIZE
     if files.channels * size * size * len(files.labels) <= settings.resident:
         return in_memory(files.dataset(size), settings, device)
-    shares = split_shares(files, settings.validation, Stream(settings.seed).at("shares"))
+    shares = shares_of(files, settings)
     streamed = Streamed(files, size, settings.workers, device)
     mean, std = usual_moments(files.channels)
     return TrainingImages(
         streamed, files, shares, files.channels, (size, size), mean, std, settings.metric
     )
+
+
+def shares_of(dataset: Dataset | Files, settings: Training) -> Shares:
+    """The shares of the images, as the settings have them."""
+    return split_shares(dataset, settings.validation, Stream(settings.seed).at("shares"))
 
 
 def in_memory(dataset: Dataset, settings: Training, device: torch.device) -> TrainingImages:
@@ -201,7 +220,7 @@ def in_memory(dataset: Dataset, settings: Training, device: torch.device) -> Tra
         raise DataError(
             f"{dataset.name} has features and no images: train on it by its name, file:PATH"
         )
-    shares = split_shares(dataset, settings.validation, Stream(settings.seed).at("shares"))
+    shares = shares_of(dataset, settings)
     _, channels, height, width = dataset.pixels.shape
     mean, std = (
         usual_moments(channels) if settings.pretrained else moments(dataset.pixels, shares.train)
@@ -229,7 +248,7 @@ def on_features(
     raw = open_features(
         settings.features, dataset, settings.data, settings.image_options, device, reporter
     )
-    shares = split_shares(dataset, settings.validation, Stream(settings.seed).at("shares"))
+    shares = shares_of(dataset, settings)
     mean, std = feature_moments(raw.values, shares.train)
     source = Resident(raw.values[..., None, None].to(device), dataset.labels.to(device))
     return TrainingImages(
@@ -295,38 +314,6 @@ def with_masks(scenes: Scenes, settings: Training, device: torch.device) -> Trai
         )
         source = Resident(torch.stack(pixels).to(device), torch.stack(labels).to(device))
     return TrainingImages(source, scenes, shares, 3, (size, size), MEAN, STD)
-
-
-def split_shares(dataset: Dataset | Files, share: float, key: Stream) -> Shares:
-    """The official test split, or a fixed fifth of every class; and of the rest a drawn share of
-    every class held out, which may be 0.
-
-    Raises:
-        DataError: a class has too few images for that.
-    """
-    test = torch.cat(pools(dataset)["test"].rows)
-    rest = torch.ones(len(dataset.labels), dtype=torch.bool)
-    rest[test] = False
-    train = []
-    validation = []
-    sizes = dataset.labels[rest].bincount(minlength=len(dataset.classes)).tolist()
-    needed = 2 if share else 1
-    if few := lacking_classes(dataset.classes, sizes, needed, " beside the test images"):
-        raise DataError(f"{dataset.name}: {few}")
-    for label in range(len(dataset.classes)):
-        rows = (rest & (dataset.labels == label)).nonzero()[:, 0]
-        rows = rows[key.at(label).permutation(len(rows))]
-        held = held_out(share, len(rows))
-        validation.append(rows[:held])
-        train.append(rows[held:])
-    if not len(test):
-        raise DataError(f"{dataset.name}: no class has enough images for a test share")
-    return Shares(*(torch.cat(rows).sort().values for rows in (train, validation, [test])))
-
-
-def held_out(share: float, images: int) -> int:
-    """Images that a share holds out: at least one and at most all but one; none of a share of 0."""
-    return min(max(1, round(share * images)), images - 1) if share else 0
 
 
 def usual_moments(channels: int) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float, Float64, Int64
 from torch import Tensor, nn
 
+from metaloss.core.proportions import effective_size
 from metaloss.inner.metrics import Metric
 from metaloss.inner.observers import macro_f1
 from metaloss.training.models import ImageClassifier, outputs
@@ -33,6 +34,8 @@ class Measurement:
         confusion: of images alone, how many of every class (row) got every answer (column); empty
             likewise.
         by_metric: of images alone, the value by the metric that the settings name.
+        independent: where images have groups, as how many independent ones those of each class
+            count; else empty.
     """
 
     loss: float
@@ -45,6 +48,7 @@ class Measurement:
     answered: tuple[int, ...] = ()
     confusion: tuple[tuple[int, ...], ...] = ()
     by_metric: float = math.nan
+    independent: tuple[float, ...] = ()
 
     @property
     def only_answer(self) -> int | None:
@@ -61,11 +65,13 @@ class Predictions:
         logits: of every image.
         labels: the true classes.
         loss: its mean over the images.
+        groups: of the images; None: each stands for itself.
     """
 
     logits: Float[Tensor, "M C"]
     labels: Int64[Tensor, " M"]
     loss: float
+    groups: Int64[Tensor, " M"] | None = None
 
     @property
     def sound(self) -> bool:
@@ -103,6 +109,18 @@ class Predictions:
             answered=tuple(table.sum(0).tolist()),
             confusion=tuple(map(tuple, table.tolist())),
             by_metric=math.nan if metric is None else self.value(metric),
+            independent=self._independent(choice),
+        )
+
+    def _independent(self, choice: Int64[Tensor, " M"]) -> tuple[float, ...]:
+        """As how many independent images those of each class count; empty without groups."""
+        if self.groups is None:
+            return ()
+        right = (choice == self.labels).double()
+        of_classes = [self.labels == label for label in range(self.logits.shape[1])]
+        return tuple(
+            effective_size(right[own], torch.ones_like(right[own]), self.groups[own])
+            for own in of_classes
         )
 
 

@@ -20,6 +20,14 @@ from metaloss.training.results import Fits
 FILE = "report.html"
 COLUMNS = 6  # of the most wrong images
 MOST = 12  # of them for every loss
+RECALL = (
+    "The share of a class's test images that is found, as a mean over the seeds. In brackets "
+    "the 95 % interval (Wilson's) over the class's test images, which all seeds share."
+)
+GROUPS = (
+    "It counts groups: images of one group count the less the more alike the answers to them are, "
+    "between one image for each group and one for each image, as far as the test images show it."
+)
 CAPTIONS = {
     "confusion": "Test images of every class (row) by their answer (column), means over the seeds.",
     "loss": "Loss over the steps; dashed: in training, with augmentations.",
@@ -40,6 +48,9 @@ def page(fits: Fits, images: TrainingImages) -> str:
         f"{counts['validation'] or 'none'} to validate, {counts['test']} to test; "
         f"seeds {', '.join(map(str, summary['seeds']))}"
     )
+    if groups := summary.get("groups"):
+        numbers = " + ".join(str(n) for n in groups.values() if n)
+        intro += f"; images of {numbers} groups, each whole in one share"
     heading, cells = text.results_table(fits)
     warned = summary.get("cautions", [])
     config = f"metaloss train --config {fits.folder / 'config.toml'}"
@@ -65,10 +76,8 @@ def _recalls(rows: Sequence[Mapping[str, Any]]) -> list[str]:
         [name, *(text.recall_cell(row, name) for row in with_recall)]
         for name in with_recall[0]["recall"]
     ]
-    note = (
-        "The share of a class's test images that is found, as a mean over the seeds. In brackets "
-        "the 95 % interval (Wilson's) over the class's test images, which all seeds share."
-    )
+    grouped = any("independent_images" in row for row in with_recall)
+    note = f"{RECALL} {GROUPS}" if grouped else RECALL
     return [
         webpage.section("Recall of every class", webpage.table(columns, cells), webpage.note(note))
     ]

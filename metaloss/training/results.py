@@ -218,18 +218,23 @@ def row(
 def _of_classes(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """The mean confusion matrix, and of every class's mean recall the 95 % interval.
 
-    The interval is over the test images of the class, which all seeds share.
+    The interval is over the test images of the class, which all seeds share; where they have
+    groups, over these: as many images as the seeds say, in the mean, are independent.
     """
     tables = [run["confusion"] for run in runs if run.get("confusion")]
     if not tables:
         return {}
     names = list(runs[0]["recall"])
-    sizes = [sum(line) for line in tables[0]]
     recall = {name: mean([run["recall"][name] for run in runs]) for name in names}
     lines = [[statistics.fmean(cell) for cell in zip(*line, strict=True)]
              for line in zip(*tables, strict=True)]  # fmt: skip
-    intervals = {name: list(wilson(recall[name], n)) for name, n in zip(names, sizes, strict=True)}
-    return {"confusion": lines, "recall_interval": intervals}
+    # Images of one group say less than as many of their own.
+    grouped = [run["independent_images"] for run in runs if "independent_images" in run]
+    independent = {name: mean([x[name] for x in grouped]) for name in names} if grouped else {}
+    sizes: Mapping[str, float] = independent or dict(zip(names, map(sum, tables[0]), strict=True))
+    intervals = {name: list(wilson(recall[name], sizes[name])) for name in names}
+    counted = {"independent_images": independent} if independent else {}
+    return {"confusion": lines, "recall_interval": intervals, **counted}
 
 
 def baseline(labels: Sequence[str]) -> str:

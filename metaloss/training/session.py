@@ -102,8 +102,9 @@ class TrainingSession:
 
     def cautions(self) -> list[str]:
         """What the user should know before the training begins."""
-        share = self.settings.validation
-        few = cautions.few_images(len(self.images.shares.validation), share)
+        share, images = self.settings.validation, len(self.images.shares.validation)
+        groups = self.images.group_counts.get("validation", 0)
+        few = cautions.few_groups(groups, images, share) or cautions.few_images(images, share)
         texts = [few, cautions.few_steps(self.schedule.steps)]
         if self.settings.thresholds:
             texts.append(cautions.few_for_thresholds(self.images.validation_counts, share))
@@ -286,9 +287,9 @@ class TrainingSession:
         """What a training's last weights reach on the test images; the weights' file is renamed."""
         row = {"loss": x.loss, "seed": x.seed, "lr": x.lr, "failed": x.failed, "file": ""}
         target = self.images.target
-        classes = self.images.dataset.classes
+        dataset = self.images.dataset
         if x.failed:
-            return row | target.scores(None, classes)
+            return row | target.scores(None, dataset.classes)
         path = self._state(loss, x.lr, x.seed) / "model.safetensors"
         classifier = self.classifier(x.seed)
         classifier.load_state_dict(storage.read_tensors(path, storage.REMAKE))
@@ -300,7 +301,7 @@ class TrainingSession:
             self.loss_module(loss),
             until_stopped(batches, self.stop),
             self.images.shares.test,
-            classes,
+            dataset,
             self._for_thresholds(size),
             offsets_of(self.settings, self.images),
         )
@@ -322,16 +323,14 @@ class TrainingSession:
         by_loss = {label: [x for x in runs if x["loss"] == label] for label in finals}
         rates = {label: x[0].lr for label, x in finals.items()}
         lines = results.rows(by_loss, rates, base, self.images.target)
-        shares = self.images.shares
-        images = {
-            "train": self.image_count,
-            "validation": len(shares.validation),
-            "test": len(shares.test),
-        }
+        images = {name: len(rows) for name, rows in vars(self.images.shares).items()}
+        images["train"] = self.image_count
+        groups = self.images.group_counts
         about = {
             "model": self.settings.model,
             "data": self.images.dataset.name,
             "images": images,
+            **({"groups": groups} if groups else {}),
             "seeds": self.seeds,
         }
         results_of = {"baseline": base, "table": lines, "trainings": runs, "tuning": tuning}

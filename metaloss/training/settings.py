@@ -84,6 +84,9 @@ class Training:
             with masks.
         features: what takes the place of the pixels: file:PATH, torchvision:NAME or timm:NAME, a
             frozen network; the model is then "linear" or "mlp".
+        groups: a CSV file with the group of every image, as of one patient: each is whole in one
+            share, to train on, to validate on or to test on, and the intervals of recalls count
+            groups.
         size: side of the images in pixels, as the model sees them; None: their own. Image files are
             read at this size.
         background: what transparent pixels are laid on: "white", "black" or "#rrggbb".
@@ -147,6 +150,7 @@ class Training:
     pretrained: bool = False
     data: str = "fashionmnist"
     features: str = ""
+    groups: str = ""
     size: Size = None
     background: Background = DEFAULT_OPTIONS.background
     max_pixels: MaxPixels = DEFAULT_OPTIONS.max_pixels

@@ -204,14 +204,17 @@ class Classification(Target):
 
     def own_scores(self, measured: Measurement, classes: Sequence[str]) -> dict[str, Any]:
         """The metric that the settings name, balanced accuracy, the recall of every class, and how
-        often each class (row) got each answer (column).
+        often each class (row) got each answer (column); where images have groups, as how many
+        independent images those of each class count.
         """
         recall = measured.recall or (math.nan,) * len(classes)
+        independent = dict(zip(classes, measured.independent, strict=False))
         return {
             **{key: self.value(measured, key) for key in self.epoch_metrics},
             "balanced_accuracy": measured.balanced_accuracy,
             "recall": dict(zip(classes, recall, strict=True)),
             "confusion": [list(row) for row in measured.confusion],
+            **({"independent_images": independent} if independent else {}),
         }
 
 

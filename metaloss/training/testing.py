@@ -1,11 +1,15 @@
 """What a trained network is worth on the test images, with corrected logits where asked for."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from metaloss.data.datasets import Dataset
+from metaloss.data.datasets._files import Files
+from metaloss.data.datasets.voc import Scenes
 from metaloss.inner.metrics import Metric
 from metaloss.inner.thresholds import search_thresholds
 from metaloss.training.measurement import Predictions, predict
@@ -24,7 +28,7 @@ def measured_scores(
     loss: nn.Module,
     test: Batches,
     rows: Rows,
-    classes: Sequence[str],
+    dataset: Dataset | Files | Scenes,
     validation: Batches | None = None,
     prior: Tensor | None = None,
 ) -> dict[str, Any]:
@@ -36,13 +40,15 @@ def measured_scores(
         loss: as it was trained with.
         test: the test images.
         rows: their rows of the data set.
-        classes: their names.
+        dataset: the data set.
         validation: the validation images, on which thresholds are chosen; None: there are none.
         prior: a prior correction, a number for every class; None: there is none.
     """
-    if not isinstance(target, Classification):
+    classes = dataset.classes
+    if isinstance(dataset, Scenes) or not isinstance(target, Classification):
         return target.scores(target.measure(classifier, loss, test), classes)
-    seen = predict(classifier, loss, test)
+    groups = None if dataset.groups is None else dataset.groups[rows]
+    seen = replace(predict(classifier, loss, test), groups=groups)
     scores = target.scores(seen.measured(target.by), classes)
     if not seen.sound:
         return scores

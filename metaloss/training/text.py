@@ -63,8 +63,20 @@ def heading(session: TrainingSession) -> list[str]:
             f"{rates}{clip} · {length}"
         ),
         f"folder  {session.folder}",
+        *_grouped(session.images.group_counts),
         *_judged(session),
         _line(session.images.target, PLACE, titles if validation else [], "s/epoch"),
+    ]
+
+
+def _grouped(counts: Mapping[str, int]) -> list[str]:
+    """Of how many groups the shares are, where images have groups."""
+    if not counts:
+        return []
+    held = f", {counts['validation']} to validate" if counts["validation"] else ""
+    return [
+        f"groups  {counts['train']} to train on{held}, {counts['test']} to test, each whole in one "
+        "share; the intervals of recalls count groups"
     ]
 
 

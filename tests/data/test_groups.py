@@ -9,7 +9,9 @@ from sklearn.model_selection import StratifiedGroupKFold
 
 from metaloss.core.streams import Stream
 from metaloss.data.datasets import Dataset
-from metaloss.data.groups import parts_of_groups, two_sides, with_groups
+from metaloss.data.episodes import EpisodeShape, Images, draw
+from metaloss.data.group_cuts import parts_of_groups, two_sides
+from metaloss.data.groups import with_groups, with_groups_of
 from metaloss.data.pools import pools
 from metaloss.errors import DataError
 from metaloss.experiments.recommendation import folds
@@ -84,9 +86,35 @@ def test_a_task_has_no_group_on_both_sides_and_every_class_on_each():
 
 def test_a_class_of_one_group_cannot_be_on_both_sides():
     groups = torch.tensor([0, 1, 2, 3, 9, 9])
-    rows = [torch.arange(4), torch.arange(4, 6)]
+    rows = (torch.arange(4), torch.arange(4, 6))
+    assert two_sides(rows, groups, [1, 1], Stream(0)) is None
+    images = Images(torch.zeros(6, 1, 2, 2, dtype=torch.uint8), 0.0, 1.0)
     with pytest.raises(DataError, match="no group on two: every class needs images of at least"):
-        two_sides(rows, groups, [1, 1], Stream(0))
+        draw(images, rows, EpisodeShape(2, 1, 1), [Stream(0)], groups=groups)
+
+
+def test_a_part_without_a_class_gets_a_group_that_can_be_spared():
+    data = made([60, 12, 6], torch.arange(78) // 2)
+    few = replace(data, groups=data.groups.where(data.labels != 2, 1000 + torch.arange(78) % 3))
+    cut = pools(few)
+    assert not shared([x.rows for x in cut.values()], few.groups)
+    assert sum(len(x) for pool in cut.values() for x in pool.rows) == 78
+    for pool in cut.values():
+        assert len(few.groups[pool.rows[2]].unique()) == 1
+        assert min(map(len, pool.rows)) > 0
+    two = replace(data, groups=data.groups.where(data.labels != 2, 1000 + torch.arange(78) % 2))
+    assert sorted(len(x.rows[2]) > 0 for x in pools(two).values()) == [False, True, True]
+
+
+def test_groups_are_handed_over_as_names_or_numbers():
+    data = made([3, 2])
+    given = with_groups_of(data, ["p2", "p1", "p2", "p1", "p3"])
+    assert given.groups.tolist() == [1, 0, 1, 0, 2]
+    assert with_groups_of(data, torch.tensor([7, 5, 7, 5, 9])).groups.tolist() == [1, 0, 1, 0, 2]
+    with pytest.raises(DataError, match="groups: found 4, expected one for each of the 5 images"):
+        with_groups_of(data, range(4))
+    with pytest.raises(DataError, match="groups: found a single one, expected one for each"):
+        with_groups_of(data, 3)
 
 
 def test_pools_share_no_group_and_depend_on_no_seed():

@@ -112,6 +112,14 @@ def test_no_gain_is_said_plainly_with_what_can_be_excluded_and_what_would_help()
     assert "best on all images together" in said(verdict(0.01, 0.05, 0.09))["answer"]
 
 
+def test_where_images_have_groups_new_ones_are_asked_for():
+    parts = said(UNKNOWN, replace(EVIDENCE, groups=31))
+    assert "but 183 images of 31 groups cannot tell it from chance" in parts["certain"]
+    assert "about 100, one of each group, would tell it" in parts["unknown"]
+    assert "More images of new groups, of shirt first (72 in place" in parts["helps"]
+    assert "group" not in " ".join(said(UNKNOWN).values())
+
+
 @pytest.mark.parametrize(
     ("reached", "words"),
     [

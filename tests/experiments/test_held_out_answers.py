@@ -84,17 +84,21 @@ def test_the_interval_covers_the_recall_on_new_images():
     assert covered >= 0.95 * 400
 
 
-def test_images_of_one_group_count_as_one():
-    rows = torch.arange(12)
-    found = HeldOutAnswers.of(rows, torch.zeros(12).long(), torch.zeros(12).long(), 2)
-    assert independent_images(found, None).tolist() == [12, 0]
-    assert independent_images(found, rows // 3).tolist() == [4, 0]
-    assert independent_images(found, rows.clamp(min=8)).tolist() == [144 / (81 + 3), 0]
+def test_images_of_one_group_count_the_less_the_more_alike_their_answers_are():
+    rows, labels = torch.arange(12), torch.zeros(12).long()
+    right = HeldOutAnswers.of(rows, labels, labels, 2)
+    assert independent_images(right, None) == [12, 0]
+    assert independent_images(right, rows // 3) == [4, 0]
+    assert independent_images(right, rows.clamp(min=8)) == pytest.approx([144 / (81 + 3), 0])
     twice = HeldOutAnswers.of(rows.repeat(2), *[torch.zeros(24).long()] * 2, 2)
-    assert independent_images(twice, rows // 3).tolist() == [4, 0]
-    record = answer_record("ce", found, dataset(2, 12, rows // 3))
+    assert independent_images(twice, rows // 3) == [4, 0]
+    record = answer_record("ce", right, dataset(2, 12, rows // 3))
     assert record["recall_interval"]["a"] == list(wilson(1.0, 4))
     assert np.isnan(record["recall_interval"]["b"]).all()
+    mixed = HeldOutAnswers.of(rows, labels, (rows % 3 > 0).long(), 2)
+    alike = HeldOutAnswers.of(rows, labels, (rows % 6 > 2).long(), 2)
+    assert 4 < independent_images(mixed, rows // 3)[0] < 12
+    assert independent_images(alike, rows // 3)[0] == pytest.approx(4)
 
 
 def test_a_record_names_images_by_their_files_or_rows(answers):

@@ -12,6 +12,7 @@ from metaloss.evaluation.rivals.logits import TAU, ChangeChoice
 from metaloss.evaluation.rivals.methods import METHODS
 from metaloss.evaluation.tuning import Setting
 from metaloss.experiments.recommendation.full_training import model_name, training_of
+from metaloss.experiments.recommendation_by_training.commands import train_command
 from metaloss.tasks import episodic_family
 from metaloss.training.schedule import make_schedule
 
@@ -45,6 +46,9 @@ def test_it_is_the_classifier_the_optimiser_and_the_length_that_were_judged():
     assert rates[-1] < 0.01 * max(rates)
     assert training.metric["kind"] == "macro_f1"
     assert training_of(family(inner={"batch": 8}), 37, SETTING, None).batch == 8
+    patients = training_of(family(groups="patients.csv"), 37, SETTING, None)
+    assert patients.groups == "patients.csv", "train cuts off test images, and no patient in two"
+    assert "--groups patients.csv" in shlex.join(train_command("ce", patients))
     adam = training_of(family(inner={"optimiser": "adam"}), 37, SETTING, None)
     assert adam.optimiser == "adam"
 

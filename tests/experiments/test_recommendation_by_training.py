@@ -15,6 +15,7 @@ from PIL import Image
 
 import metaloss
 from metaloss.cli.training import train
+from metaloss.core.proportions import wilson
 from metaloss.core.reporting import Reporter
 from metaloss.core.streams import Stream
 from metaloss.data.datasets import load as datasets_load
@@ -342,6 +343,26 @@ def test_recalls_and_the_most_wrong_images_are_in_the_report(made):
     assert text.count("<td><img") == len(ce["wrong"]) + len(chosen["wrong"])
 
 
+def test_with_groups_recalls_count_them_and_the_command_keeps_them_whole(made, shapes, tmp_path):
+    made[1].update({0: 0.6, 1: 0.8})
+    place = tmp_path / "patients.csv"
+    place.write_text("".join(f"{row},{row // 5}\n" for row in range(len(shapes.labels))))
+    plain, grouped = ask("mse"), ask("mse", groups=str(place))
+    assert "--groups" not in plain.summary["train"]
+    words = grouped.summary["train"]
+    assert words[words.index("--groups") + 1] == str(place)
+    assert f"groups={str(place)!r}" in grouped.code[0]
+    for record in grouped.summary["held_out"]:
+        for name, (low, high) in record["recall_interval"].items():
+            by_images = wilson(record["recall"][name], record["images"][name])
+            by_groups = wilson(record["recall"][name], record["images"][name] / 5)
+            assert by_groups[0] - 1e-9 <= low <= by_images[0]
+            assert by_images[1] <= high <= by_groups[1] + 1e-9
+    said = "Images of one group count the less the more alike the answers to them are"
+    assert said in unescape((grouped.folder / "report.html").read_text())
+    assert said not in unescape((plain.folder / "report.html").read_text())
+
+
 def test_a_training_that_diverges_gives_no_answer(made, monkeypatch):
     real = FoldTrainer.attempt
 
@@ -591,6 +612,7 @@ def test_every_setting_of_a_training_stands_in_its_command_and_its_call(metaloss
             **{"steps": 30, "batch": 8, "schedule": "step", "epoch_steps": 9, "nesterov": False},
             **{"augment": {"kind": "cutout", "flip": False}, "betas": (0.8, 0.99), "lr": 0.02},
             "metric": {"kind": "recall_at_precision", "at": 0.8},
+            "groups": "my patients.csv",
         }
     )
     words = commands.train_command("focal(gamma=2)", settings)

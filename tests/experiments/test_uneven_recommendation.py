@@ -457,6 +457,8 @@ def test_the_command_trains_with_what_is_recommended():
         command_of("folder:my scans", "gce(q=0.5)", loss)
         == "metaloss train --data 'folder:my scans' --loss 'gce(q=0.5)' --metric macro_f1"
     )
+    patients = use_code.train_command("folder:x", "mae", loss, None, None, "my patients.csv")
+    assert patients == "metaloss train --data folder:x --loss mae --groups 'my patients.csv'"
     assert not command_of("file:wine.npz", "mae", loss)
     change = ChangeChoice("ce, thresholds", "largest offset", 1.0, 0.9, lambda x: x, (0.0, 1.0))
     changed, _, _ = said_of(change)

@@ -173,6 +173,20 @@ def test_a_pool_is_scored_on_its_own_images(monkeypatch):
     assert seen == [len(e.shares["validation"]), len(e.shares["test"])]
 
 
+def test_groups_are_whole_in_one_use_and_are_a_condition(shapes, tmp_path):
+    place = tmp_path / "patients.csv"
+    place.write_text("".join(f"{row},{row // 3}\n" for row in range(len(shapes.labels))))
+    family = trainings(groups=str(place))
+    used = [set((rows // 3).tolist()) for rows in family.shares.values()]
+    assert len(set.union(*used)) == sum(map(len, used)) == 40
+    for rows in family.shares.values():
+        assert shapes.labels[rows].bincount(minlength=4).min() > 0
+    digest = family.fingerprints()["groups full"]
+    place.write_text("".join(f"{row},{row // 2}\n" for row in range(len(shapes.labels))))
+    assert trainings(groups=str(place)).fingerprints()["groups full"] != digest
+    assert "groups full" not in trainings().fingerprints()
+
+
 def test_too_little_held_out_is_one_line():
     with pytest.raises(
         DataError, match=r"class 'a': 1 images are held out, .* raise training.validation"

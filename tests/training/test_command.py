@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -61,6 +62,23 @@ def test_losses_are_trained_alike_and_printed_side_by_side(metaloss, scans):
     assert " ± " in lines[head + 2]
     folder = Path(lines[-1].split()[1])
     assert {x.name for x in (folder / "plots").iterdir()} >= {"accuracy.png", "loss.pdf", "f1.png"}
+
+
+def test_groups_of_a_file_are_whole_in_one_share(metaloss, scans):
+    names = sorted(f"{x.parent.name}/{x.name}" for x in Path("scans").glob("*/*"))
+    table = Path("patients.csv")
+    table.write_text("".join(f"{name},{n // 3}\n" for n, name in enumerate(names)))
+    code, out, _ = metaloss("train", "--data", scans, "--groups", str(table), *QUICK)
+    assert code == 0
+    (line,) = [x for x in out.splitlines() if x.startswith("groups  ")]
+    assert sum(map(int, re.findall(r"\d+", line))) == 10
+    (folder,) = Path("trainings").iterdir()
+    assert 'groups = "patients.csv"' in (folder / "config.toml").read_text()
+    table.write_text(f"{names[0]},a\n")
+    assert metaloss("train", "--resume", str(folder), "--groups", str(table))[0] == 0
+    code, _, err = metaloss("train", "--data", scans, "--groups", str(table), *QUICK)
+    assert (code, err.count("\n")) == (2, 1)
+    assert "patients.csv: 29 of 30 images have no group" in err
 
 
 def test_the_first_lines_say_how_many_images_are_trained_on_and_no_name_that_fits_is_cut(

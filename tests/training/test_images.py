@@ -11,9 +11,10 @@ from metaloss.core.streams import Stream
 from metaloss.data import datasets
 from metaloss.data.pools import pools
 from metaloss.errors import DataError, SettingsError
-from metaloss.training.images import in_memory, moments, open_images, split_shares
+from metaloss.training.images import in_memory, moments, open_images
 from metaloss.training.sampling import batch_order
 from metaloss.training.settings import resolve
+from metaloss.training.shares import split_shares
 
 CPU = torch.device("cpu")
 

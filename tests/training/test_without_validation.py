@@ -11,8 +11,8 @@ from metaloss.core.streams import Stream
 from metaloss.errors import Interrupted, SettingsError
 from metaloss.tasks import training_family
 from metaloss.training import module, session, text
-from metaloss.training.images import split_shares
 from metaloss.training.settings import resolve
+from metaloss.training.shares import split_shares
 
 SMALL = {"epochs": 2, "batch": 16, "lr": 0.1, "validation": 0}
 

@@ -160,6 +160,7 @@ class Files:
         dataset = join_splits(
             self.name, train, test if self.test.any() else None, self.classes, origin
         )
+        dataset = replace(dataset, groups=self.groups)
         # A published split is compared by as it is; the user's own can be mended.
         if self.name.startswith("folder:"):
             check_no_copies(dataset)

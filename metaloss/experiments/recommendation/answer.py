@@ -42,6 +42,7 @@ class Evidence:
         network: what was trained, in words; "" where there is no larger one to ask about.
         features: whether features took the place of the pixels.
         search: whether a search may be worth it; None where that was not asked.
+        groups: of how many groups, such as patients, the images are; 0: each stands for itself.
     """
 
     values: tuple[float, float]
@@ -53,6 +54,7 @@ class Evidence:
     network: str = ""
     features: bool = False
     search: bool | None = None
+    groups: int = 0
 
 
 def parts(verdict: Verdict, evidence: Evidence) -> list[dict[str, str]]:
@@ -156,7 +158,13 @@ def _certainty(verdict: Verdict, evidence: Evidence) -> str:
     change = f"To choose another changes that by {low} to {high}{scale.unit}, with {sure}"
     if gain.high <= scale.negligible:
         return f"{change}: little or nothing is missed by keeping it."
-    return f"{change}: a gain is possible, but {evidence.images} images cannot tell it from chance."
+    images = f"{evidence.images} images{_of_groups(evidence)}"
+    return f"{change}: a gain is possible, but {images} cannot tell it from chance."
+
+
+def _of_groups(evidence: Evidence) -> str:
+    """Of how many groups the images are, where they have some."""
+    return f" of {counted(evidence.groups, 'group')}" if evidence.groups else ""
 
 
 def _expected(verdict: Verdict, low: str, high: str, sure: str) -> str:
@@ -179,10 +187,11 @@ def _unknown(verdict: Verdict, evidence: Evidence) -> str:
         rarest = min(evidence.recalls, key=lambda x: x.images)
         if rarest.images < ENOUGH_IMAGES:
             images = counted(rarest.images, "image")
+            single = ", one of each group," if evidence.groups else ""
             texts.append(
                 f"With {images} of {printable(rarest.name)} to test on, its recognised share is "
-                f"known no better than the last column says; about {ENOUGH_IMAGES} would tell it "
-                "to within 10 of 100."
+                f"known no better than the last column says; about {ENOUGH_IMAGES}{single} would "
+                "tell it to within 10 of 100."
             )
     if verdict.rival is not None and verdict.rival.kind == FITTED:
         texts.append("A larger network, which was not tried, may do better still.")
@@ -220,7 +229,8 @@ def _what_helps(evidence: Evidence) -> str:
 
 def _more_images(evidence: Evidence) -> str:
     """How many more images would tell more."""
-    text = "More images: four times as many would halve the uncertainty above."
+    new = " of new groups" if evidence.groups else ""
+    text = f"More images{new}: four times as many would halve the uncertainty above."
     if not evidence.recalls:
         return text
     rarest = min(evidence.recalls, key=lambda x: x.images)
@@ -228,7 +238,7 @@ def _more_images(evidence: Evidence) -> str:
     if most < 2 * rarest.images:
         return text
     return (
-        f"More images, of {printable(rarest.name)} first ({4 * rarest.images} in place of "
+        f"More images{new}, of {printable(rarest.name)} first ({4 * rarest.images} in place of "
         f"{rarest.images} would halve the uncertainty about it)."
     )
 

@@ -23,24 +23,27 @@ class ClassRecall:
         images: that were held out.
         ce: the share that cross-entropy recognises.
         chosen: the share that what the folds chose recognises.
-        independent: as how many images they count, where those of a group are alike; None: as all.
+        ce_images: as how many independent images they count for cross-entropy's share, where
+            several got more answers than others or are of one group; None: as all.
+        chosen_images: likewise for the other share.
     """
 
     name: str
     images: int
     ce: float
     chosen: float
-    independent: float | None = None
+    ce_images: float | None = None
+    chosen_images: float | None = None
 
     @property
     def ce_interval(self) -> tuple[float, float]:
         """Where cross-entropy's share lies by so many images, with 95 % certainty."""
-        return wilson(self.ce, self.independent or self.images)
+        return wilson(self.ce, self.ce_images or self.images)
 
     @property
     def chosen_interval(self) -> tuple[float, float]:
         """Likewise of what the folds chose."""
-        return wilson(self.chosen, self.independent or self.images)
+        return wilson(self.chosen, self.chosen_images or self.images)
 
     def plain(self) -> dict[str, Any]:
         """For a file."""
@@ -60,11 +63,13 @@ def class_recalls(
     """
     ce = answers_of(folds.judged, folds.of_loss(CE), len(classes))
     chosen = answers_of(folds.judged, folds.of_chosen(), len(classes))
-    independent = independent_images(ce, groups).tolist()
     recalls = zip(ce.recall.tolist(), chosen.recall.tolist(), strict=True)
+    independent = zip(
+        independent_images(ce, groups), independent_images(chosen, groups), strict=True
+    )
     return [
-        ClassRecall(name, images, *of_class, size)
-        for name, images, of_class, size in zip(
+        ClassRecall(name, images, *shares, *sizes)
+        for name, images, shares, sizes in zip(
             classes, ce.images.tolist(), recalls, independent, strict=True
         )
         if images

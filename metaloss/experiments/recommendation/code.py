@@ -90,6 +90,7 @@ def train_command(
     verdict: Verdict,
     metric: Mapping[str, Any] | None,
     training: Training | None,
+    groups: str = "",
 ) -> str:
     """The command that trains a network of full size so; "" where there is none.
 
@@ -99,6 +100,7 @@ def train_command(
         verdict: what to use.
         metric: what losses are compared by; None: accuracy.
         training: what does with all images what was judged on tasks; None: there is none.
+        groups: the file that says which images belong together, if there is one.
     """
     rival = verdict.rival
     if isinstance(rival, FittedChoice):
@@ -113,6 +115,7 @@ def train_command(
         return ""
     words = ["metaloss", "train", "--data", data, "--loss", loss]
     words += ["--metric", metric["kind"]] if metric else []
+    words += ["--groups", groups] if groups else []
     words += ["--thresholds"] if rival else []
     return shlex.join(words)
 

@@ -14,7 +14,8 @@ from metaloss.data.datasets import Dataset, load
 from metaloss.data.datasets._files import Files
 from metaloss.data.episodes import Pool
 from metaloss.data.features import RawFeatures
-from metaloss.data.groups import parts_of_groups, with_groups
+from metaloss.data.group_cuts import parts_of_groups
+from metaloss.data.groups import with_groups
 from metaloss.data.pools import lacking_classes, pools
 from metaloss.data.sizes import mean_val
 from metaloss.data.thumbnails import image_name

@@ -44,6 +44,7 @@ def training_of(
         model=model,
         data=family.dataset,
         features=family.features,
+        groups=family.groups,
         size=family.size,
         background=family.background,
         max_pixels=family.max_pixels,

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from metaloss.core.proportions import wilson
+from metaloss.core.proportions import effective_size, wilson
 from metaloss.data.datasets import Dataset
 from metaloss.data.datasets._files import Files
 from metaloss.data.thumbnails import image_name
@@ -123,27 +123,26 @@ class HeldOutAnswers:
         return [place for place in order[:MOST_WRONG].tolist() if wrong[place] > 0]
 
 
-def independent_images(
-    answers: HeldOutAnswers, groups: Int[Tensor, " K"] | None
-) -> Float[Tensor, " C"]:
-    """As how many independent images those of every class count: (Σ m)² / Σ m² (Kish 1965).
+def independent_images(answers: HeldOutAnswers, groups: Int[Tensor, " K"] | None) -> list[float]:
+    """As how many independent images those of every class count for its recall.
 
-    Each image gets m answers, which count as one image together; a share of answers rests most on
-    those that got many. Images of one group, such as a patient, may all be alike, and count as one.
+    All answers to an image count as one image; a share of answers rests most on images that got
+    many. Images of one group, such as a patient, count the less the more alike the answers to them
+    are (as in `effective_size`).
 
     Args:
         answers: to the images.
         groups: of every image of the data set; None: each stands for itself.
     """
-    units = answers.rows if groups is None else groups[answers.rows]
+    of_images = None if groups is None else groups[answers.rows]
+    right = 1 - answers.wrong
+    weights = answers.answers.double()
     sizes = []
-    for c in range(answers.classes):
-        own = answers.label == c
-        known, place = units[own].unique(return_inverse=True)
-        m = torch.zeros(len(known), dtype=torch.float64)
-        m.index_add_(0, place, answers.answers[own].double())
-        sizes.append(m.sum() ** 2 / m.square().sum().clamp(min=1))
-    return torch.stack(sizes)
+    for label in range(answers.classes):
+        own = answers.label == label
+        together = None if of_images is None else of_images[own]
+        sizes.append(effective_size(right[own], weights[own], together))
+    return sizes
 
 
 def answer_record(
@@ -162,8 +161,7 @@ def answer_record(
         by_all: as for `HeldOutAnswers.most_wrong`.
     """
     classes = dataset.classes
-    groups = dataset.groups if isinstance(dataset, Dataset) else None
-    sizes = independent_images(answers, groups).tolist()
+    sizes = independent_images(answers, dataset.groups)
     recalls = answers.recall.tolist()
     diverged = answers.confusion[:, -1]
     record: dict[str, Any] = {

@@ -21,10 +21,13 @@ RECALL = (
     "them; one that diverged counts as wrong. In brackets the 95 % interval (Wilson's), where the "
     "recall lies on new images of the same kind, by trainings on the images that are here. It "
     "counts images, not answers: all answers to an image, by several tasks or seeds, are one "
-    "image{}. Where some images got more answers than others, n images count as (Σ m)² / Σ m², m "
-    "being the answers to each. Images that nothing drew to look at are left out."
+    "image. Where some images got more answers than others, n images count as (Σ m)² / Σ m², m "
+    "being the answers to each.{} Images that nothing drew to look at are left out."
 )
-GROUPS = ", and all images of a group, too"
+GROUPS = (
+    " Images of one group count the less the more alike the answers to them are, between one image "
+    "for each group and one for each image, as far as the groups that are here show it."
+)
 WRONG = (
     "Held-out images with the most wrong answers of all trainings that had not seen them, the "
     "worst first; of equals, those that everything else gets wrong most often, too. Look whether "
@@ -149,7 +152,7 @@ def _answers(records: Sequence[Mapping[str, Any]], dataset: Dataset | Files) -> 
         }
         for name in dataset.classes
     ]
-    groups = GROUPS if isinstance(dataset, Dataset) and dataset.groups is not None else ""
+    groups = "" if dataset.groups is None else GROUPS
     return webpage.section(
         "Answers to held-out images",
         webpage.bullets([*about, *diverged]),

@@ -159,7 +159,7 @@ def _code(
         _loadable(folded),
     )
     return {
-        "train": code.train_command(data, spec, verdict, family.metric, training),
+        "train": code.train_command(data, spec, verdict, family.metric, training, family.groups),
         "code": [*code.fit_lines(spec, verdict, training), *lines],
     }
 
@@ -190,6 +190,7 @@ def _answer(
         network="" if features else small,
         features=features,
         search=worth_searching(folds.of_losses_alone(), folds.scale),
+        groups=folded.group_count,
     )
     return {
         "answer": parts(verdict, evidence),

@@ -18,6 +18,7 @@ FLAGS = {
     "augment.kind": "--augment",
     "metric.kind": "--metric",
     "features": "--features",
+    "groups": "--groups",
     "size": "--size",
     "optimiser": "--optimiser",
     "momentum": "--momentum",

@@ -13,7 +13,8 @@ from metaloss.data.datasets import Dataset
 from metaloss.data.datasets._files import Files
 from metaloss.data.datasets.voc import Scenes
 from metaloss.data.episodes import Pool
-from metaloss.data.groups import parts_of_groups, with_groups
+from metaloss.data.group_cuts import parts_of_groups
+from metaloss.data.groups import with_groups
 from metaloss.data.pools import lacking_classes
 from metaloss.errors import DataError
 from metaloss.experiments.recommendation.folds import (
@@ -28,15 +29,10 @@ from metaloss.experiments.recommendation.folds import (
 from metaloss.experiments.recommendation_by_training.settings import TrainingRecommendation
 from metaloss.tasks.uneven import is_uneven
 from metaloss.training.defaults import decided, epoch_length
-from metaloss.training.images import (
-    Shares,
-    TrainingImages,
-    feature_moments,
-    moments,
-    open_images,
-)
+from metaloss.training.images import TrainingImages, feature_moments, moments, open_images
 from metaloss.training.schedule import make_schedule
 from metaloss.training.settings import Training
+from metaloss.training.shares import Shares
 from metaloss.training.sources import Rows
 
 
@@ -101,6 +97,12 @@ class TrainingFolds:
     def counts(self) -> list[int]:
         """How many images each class has."""
         return [sum(map(len, of_class)) for of_class in zip(*self.parts, strict=True)]
+
+    @property
+    def group_count(self) -> int:
+        """Of how many groups the images are; 0 where they stand for themselves."""
+        groups = self.dataset.groups
+        return 0 if groups is None else len(groups[self.everything].unique())
 
     @property
     def uneven(self) -> bool:

@@ -203,6 +203,10 @@ def heading(plan: Plan) -> list[str]:
     if plan.expected:
         judged = f"what is left, cross-entropy and {plan.expected}, which is known to help,"
     ours = "" if asked.metric or not folds.uneven else ", as classes are uneven"
+    groups = (
+        f"groups  {folds.group_count}, each whole in one fold and one inner part; intervals count "
+        "groups"
+    )
     return [
         f"data    {folds.dataset.origin} ({counts})",
         f"train   {settings.model}, {folds.steps} steps of {settings.batch} images, "
@@ -212,6 +216,7 @@ def heading(plan: Plan) -> list[str]:
         f"({counted(losses, 'loss')} with their own parameters{corrections}, each at some "
         f"rates) are reduced in {len(asked.stages)} stages, from short trainings to real ones, on "
         f"{folds.splits} inner parts; {judged} are judged with {asked.seeds} seeds",
+        *([groups] if folds.group_count else []),
         f"cost    {folds.folds + 1} halvings of {cost.halving} trainings and {cost.judged} that "
         f"are judged: as much as {whole:.0f} whole trainings; {plan.workers} at once take about "
         f"{clock(plan.seconds)}",

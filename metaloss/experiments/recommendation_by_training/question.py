@@ -12,6 +12,7 @@ from metaloss.core.devices import resolve_device
 from metaloss.core.formatting import counted
 from metaloss.core.reporting import Reporter
 from metaloss.data.datasets import Dataset
+from metaloss.data.groups import digest_of_groups
 from metaloss.experiments.comparison.losses import ComparedLoss
 from metaloss.experiments.recommendation.losses import (
     RequestedLosses,
@@ -86,8 +87,10 @@ class TrainingQuestion:
     @cached_property
     def conditions(self) -> dict[str, str]:
         """Versions, device and images; a training under others is another one."""
+        dataset = self.folds.dataset
+        of_groups = {} if dataset.groups is None else {"groups": digest_of_groups(dataset.groups)}
         environment = describe_environment(self.device, PACKAGES)
-        return {**environment, "data": self.folds.dataset.fingerprint()}
+        return {**environment, "data": dataset.fingerprint(), **of_groups}
 
     @property
     def about(self) -> dict[str, Any]:

@@ -8,7 +8,6 @@ from typing import Any
 from metaloss import storage
 from metaloss.core.formatting import percent
 from metaloss.core.metric_scale import MetricScale
-from metaloss.data.datasets import Dataset
 from metaloss.experiments.comparison.losses import CE, ComparedLoss
 from metaloss.experiments.recommendation.answer import Evidence, parts, recall_rows
 from metaloss.experiments.recommendation.class_recalls import ClassRecall
@@ -85,6 +84,7 @@ def _code(specs: Mapping[str, Any], plan: Plan, verdict: Verdict) -> dict[str, A
         plan.folds.settings,
         lr=verdict.setting.lr,
         metric=metric_table(plan.asked, plan.folds),
+        groups=plan.asked.groups,
         validation=0.0,
     )
     if verdict.rival is not None:
@@ -106,12 +106,13 @@ def _answer(
     scale = judged.scale
     # The numbers are of what is recommended.
     shown = judged.fixed_to(verdict.loss) if verdict.expected else judged
-    groups = folds.dataset.groups if isinstance(folds.dataset, Dataset) else None
-    answers = answers_of(judged, [x.ce for x in judged.folds])
-    independent = independent_images(answers, groups).tolist()
+    independent = [
+        independent_images(answers_of(judged, [logits]), folds.dataset.groups)
+        for logits in (judged.ce, shown.ours)
+    ]
     recalls = [
-        ClassRecall(row["class"], row["images"], row["recall_ce"], row["recall_chosen"], size)
-        for row, size in zip(_classes(shown, folds), independent, strict=True)
+        ClassRecall(row["class"], row["images"], row["recall_ce"], row["recall_chosen"], *sizes)
+        for row, *sizes in zip(_classes(shown, folds), *independent, strict=True)
         if row["images"] and answers_decide(scale)
     ]
     evidence = Evidence(
@@ -121,6 +122,7 @@ def _answer(
         losses,
         methods=int(folds.uneven),
         features=bool(folds.settings.features),
+        groups=folds.group_count,
     )
     return {
         "answer": parts(verdict, evidence),
