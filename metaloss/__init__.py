@@ -40,12 +40,14 @@ if TYPE_CHECKING:
     from metaloss.search.program import evolve as evolve
     from metaloss.search.program import resume as resume
     from metaloss.strategies import Strategy as Strategy
+    from metaloss.training.callbacks import ClockCallback as ClockCallback
     from metaloss.training.fitting import fit as fit
     from metaloss.training.fitting import fit_all as fit_all
 
 # Looked up on first use: `import metaloss` and `metaloss --help` stay fast, and need no torch.
 _PUBLIC = {
     "Classifier": "metaloss.inner.classifiers",
+    "ClockCallback": "metaloss.training.callbacks",
     "Console": "metaloss.console",
     "Criterion": "metaloss.criterion.base",
     "Dataset": "metaloss.data.datasets",

@@ -13,6 +13,7 @@ from test_run_folder import GENOME, SMALL, essence, family, only_the_subset, wit
 from test_search import Recorder
 
 import metaloss
+from metaloss.cli import showing
 from metaloss.core import registry
 from metaloss.core.streams import Stream
 from metaloss.engines.local import Local
@@ -70,6 +71,9 @@ CASES = {
     ),
     "guard, networks": ({"genome": GENOME, **GUARD, **SCREEN}, ["tiny"]),
     "uneven beside even": ({"genome": TREE, "strategy": GP}, ["uneven", "two"]),
+    "clock": ({"genome": {**TREE, "clock": True}, "strategy": GP, **SCREEN}, ["tiny", "two"]),
+    "clock, networks": ({"genome": {**GENOME, "clock": True}}, ["tiny", "two"]),
+    "clock, targets": ({"genome": {"kind": "targets", "clock": True}}, ["tiny", "two"]),
     "augmented beside even": ({"genome": TREE, "strategy": GP}, ["augmented", "two"]),
 }
 cases = pytest.mark.parametrize("name", CASES)
@@ -203,6 +207,16 @@ def test_the_summary_has_the_front_of_accuracy_against_size(formulas):
     assert max(row["accuracy"] for row in front) == formulas.summary["choice"]["accuracy"]
     assert formulas.best.describe() in [row["formula"] for row in front]
     assert all(Formula.parse(row["formula"]).expression.size == row["size"] for row in front)
+
+
+def test_a_winner_that_sees_the_clock_says_how_many_steps_its_search_had(tmp_path):
+    result = run(tmp_path, "clock, targets")
+    loss = metaloss.load(result.folder)
+    # The geometric mean of 3 and 2 steps, in whole numbers.
+    assert loss.steps == result.best.steps == 2
+    assert "half-way through 2 steps" in (result.folder / "loss" / "card.md").read_text()
+    shown = showing.text(showing.describe(str(result.folder), tmp_path))
+    assert "clock      It sees how far a training is: call loss.at(step, steps)" in shown
 
 
 def test_a_front_stands_for_nothing_where_losses_are_networks(tmp_path):

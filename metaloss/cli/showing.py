@@ -71,7 +71,7 @@ def _loss(loss: Any, prefix: Path) -> dict[str, Any]:
         # No image has a value of its own, so there is no curve to draw.
         words = {"loss": loss.describe(), "scope": f"it {loss.loss.scope}", "latex": loss.latex()}
         return {**words, "about": loss.about, "warnings": []}
-    one = loss.losses()
+    one = loss.losses_told()
     classes = loss.classes
     # The gain changes with the number of classes: those that it was evolved on are shown, too.
     counts = (classes,) if classes else tuple(sorted({*COUNTS, *_evolved_on(loss)}))
@@ -82,6 +82,7 @@ def _loss(loss: Any, prefix: Path) -> dict[str, Any]:
     table = {
         "loss": loss.describe(),
         "about": loss.about,
+        **({"clock": loss.clock_note} if loss.reads_clock else {}),
         "gain": {c: phenotype.gain(one, c) for c in counts},
         "minimum": {c: phenotype.minimum(one, c) for c in counts},
         "classes": _evolved_on(loss),
@@ -116,7 +117,7 @@ def text(table: dict[str, Any]) -> str:
     """The description as lines."""
     lines = [
         f"{key:10} {table[key]}"
-        for key in ("run", "status", "loss", "scope", "latex")
+        for key in ("run", "status", "loss", "scope", "latex", "clock")
         if table.get(key)
     ]
     if table.get("loss") is None:

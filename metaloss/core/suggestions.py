@@ -74,6 +74,9 @@ NAMES = {
     "costs": "What a class costs as the answer is cost.",
     "counts": "The number of a class's training images is count.",
     "c": "The number of classes is C.",
+    "step": "The share of the training's steps that is done is t.",
+    "steps": "The logarithm of the training's number of steps is logn.",
+    "time": "The share of the training's steps that is done is t.",
 }
 _OPTION = (
     "That is an option of every loss, given beside its name: metaloss.load({spec!r}, {option})."

@@ -9,8 +9,14 @@ from torch import Tensor
 from metaloss.core import registry
 from metaloss.criterion.loss_module import LossModule
 from metaloss.errors import SettingsError
-from metaloss.losses.base import Losses, TrainingTargets
+from metaloss.losses.base import Clock, Losses, TrainingTargets, at
+from metaloss.losses.clock import DEFAULT_STEPS
 from metaloss.losses.phenotype import gain_tensor
+
+
+def clock_readers(module: torch.nn.Module) -> list[Any]:
+    """The losses within a module, itself too, that see how far a training is, exported ones too."""
+    return [x for x in module.modules() if getattr(x, "reads_clock", False)]
 
 
 class Criterion(LossModule):
@@ -56,9 +62,19 @@ class Criterion(LossModule):
         """The number of classes that its arithmetic is traced for; None: for any."""
         return None
 
+    @property
+    def clock_note(self) -> str:
+        """What a user should know of a loss that reads the clock, in sentences; "" for others."""
+        if not self.reads_clock:
+            return ""
+        return (
+            "It sees how far a training is: call loss.at(step, steps) before every step. "
+            f"Until then it is half-way through {self.steps or DEFAULT_STEPS} steps."
+        )
+
     def with_options(self, **options: Any) -> Self:
         """The same loss with another `weight`, `reduction`, `label_smoothing`, `ignore_index`,
-        `normalise`, `prior` or `costs`.
+        `normalise`, `prior`, `costs` or `steps`.
 
         Raises:
             TypeError: there is no such option.
@@ -69,6 +85,7 @@ class Criterion(LossModule):
         for name, what, sees, others in (
             ("prior", "the classes' shares", self.reads_prior, "logit_adjustment, class_weights"),
             ("costs", "what mistakes cost", self.reads_costs, "softmax_margin, expected_cost"),
+            ("steps", "how far the training is", self.reads_clock, "one that reads t or logn"),
         ):
             if options.get(name) is not None and not sees:
                 raise SettingsError(
@@ -127,12 +144,12 @@ class Criterion(LossModule):
         costs = self.relative_costs(soft)
         costs = None if costs is None else costs[None]
         targets = TrainingTargets(soft[None], counts=counts, costs=costs)
-        return self.losses().bind(targets).terms(logits[None, None])[0, 0]
+        return self.losses_told().bind(targets).terms(logits[None, None])[0, 0]
 
     def gain(self, classes: int) -> float:
         """The first pull on the true logit relative to cross-entropy's, at uniform predictions."""
         if classes not in self._gains:
-            self._gains[classes] = float(gain_tensor(self.losses(), classes))
+            self._gains[classes] = float(gain_tensor(self.losses_told(), classes))
         return self._gains[classes]
 
     def _divisor(self, classes: int) -> float | Tensor:
@@ -145,7 +162,14 @@ class Criterion(LossModule):
 
     def _traced_gain(self, classes: int) -> Tensor:
         """The gain by tensor operations alone."""
-        return gain_tensor(self.losses(), classes)
+        return gain_tensor(self.losses_told(), classes)
+
+    def losses_told(self) -> Losses:
+        """The loss as a population of one that knows, as this does, how far the training is."""
+        losses = self.losses()
+        if self.clock is None:
+            return losses
+        return at(losses, Clock(*self.clock.unbind()))
 
     def finite_where_masked(self) -> bool:
         """Whether value and gradient stay finite where a class has the logit -inf.

@@ -33,9 +33,10 @@ def export(
         loss: the loss, as `load` takes it; its options are a `.py` module's defaults and fixed in
             `.pt2`; the others keep the prior and the costs alone, and `.tex` not even those.
         path: .py: a module with a class `Loss`; .tex: the formula; .pt2: a program of torch.export
-            for logits [N, C] and class indices [N]; loss.json: in a folder of its own, what
-            `metaloss.load` reads. A network's program is for its home number of classes, one with
-            class weights, a prior or costs for as many classes as those have.
+            for logits [N, C] and class indices [N], and of a loss that reads the clock with the
+            buffer `clock` [t, logn]; loss.json: in a folder of its own, what `metaloss.load` reads.
+            A network's program is for its home number of classes, one with class weights, a prior
+            or costs for as many classes as those have.
         runs: where runs are looked for by name.
 
     Raises:
@@ -95,4 +96,6 @@ def _folder(criterion: Criterion, path: Path) -> None:
         )
     path.parent.mkdir(parents=True, exist_ok=True)
     about = json.dumps(storage.json_safe(criterion.about), indent=1, ensure_ascii=False)
-    loss_io.save(path.parent, criterion, f"# {criterion.describe()}\n\n```\n{about}\n```\n")
+    note = criterion.clock_note and f"{criterion.clock_note}\n\n"
+    card = f"# {criterion.describe()}\n\n{note}```\n{about}\n```\n"
+    loss_io.save(path.parent, criterion, card)

@@ -17,7 +17,6 @@ from metaloss.losses.language.programs import (
     whole_gradient_program,
     whole_program,
 )
-from metaloss.losses.phenotype import gain_tensor
 
 
 class FormulaCriterion(Criterion):
@@ -33,6 +32,8 @@ class FormulaCriterion(Criterion):
     def __init__(
         self, formula: Formula, about: dict[str, Any] | None = None, **options: Any
     ) -> None:
+        # Before the module is made, which asks whether it reads the clock.
+        self.reads_clock = formula.reads_clock
         super().__init__(about, **options)
         self.formula = formula
         self.weighs_terms = formula.target_smoothing is not None
@@ -128,10 +129,13 @@ class FormulaCriterion(Criterion):
     def _traced_gain(self, classes: int) -> Tensor:
         # The label's class and another, both of probability 1/C.
         if len(self.formula.expressions) > 1:
-            return gain_tensor(self.losses(), classes)
+            return super()._traced_gain(classes)
         y = torch.tensor([1.0, 0.0], dtype=torch.float64)
         logp = -y.new_full((2,), classes).log()
-        slope = evaluate(self._slope, y, logp.exp(), logp, classes)
+        first = {}
+        if self.clock is not None:
+            first = {"t": y.new_zeros(()), "logn": self.clock[1].to(y)}
+        slope = evaluate(self._slope, y, logp.exp(), logp, classes, first)
         per_class = classes if self.formula.reduction == "mean" else 1
         return (slope[1] - slope[0]) * self._slope.sign / (self.formula.temperature * per_class)
 
@@ -148,7 +152,7 @@ class FormulaCriterion(Criterion):
         return value / classes if self.formula.reduction == "mean" else value
 
     def _seen(self, y: Tensor, classes: int, label: Tensor | None = None) -> dict[str, Tensor]:
-        """What it reads of shares and costs that it was told, by class or at the labels' alone."""
+        """What it reads of all that it was told, by class or at the labels' alone."""
         seen: dict[str, Tensor] = {}
         if self.prior is not None and self.reads_prior:
             seen = self.class_terminals(classes, y)
@@ -157,7 +161,7 @@ class FormulaCriterion(Criterion):
         if self.costs is not None and self.reads_costs:
             # A right answer costs nothing.
             seen["cost"] = self.image_costs(y) if label is None else torch.zeros_like(y)
-        return seen
+        return seen if self.clock is None else seen | self.clock_terminals(y)
 
     @property
     def _reads_all_targets(self) -> bool:

@@ -25,6 +25,8 @@ class GenomeCriterion(Criterion):
         about: dict[str, Any] | None = None,
         **options: Any,
     ) -> None:
+        # Before the module is made, which asks whether it reads the clock.
+        self.reads_clock = bool(getattr(genome, "reads_clock", False))
         super().__init__(about, **options)
         self.genome = genome
         self.classes = genome.classes
@@ -33,8 +35,18 @@ class GenomeCriterion(Criterion):
         # Buffers follow the module to its device; not persistent, they are in no `state_dict`.
         for name in self._fields:
             self.register_buffer(name, getattr(candidate, name).detach().clone(), persistent=False)
+        self._know_gain()
+
+    def _know_gain(self) -> None:
+        """Compute what `normalise` divides by, where `torch.compile` could not trace it."""
         if self.normalise and self.classes:
-            self.gain(self.classes)  # `torch.compile` could not trace it
+            self.gain(self.classes)
+
+    def at(self, step: int, steps: int) -> Self:
+        """This loss, told where the training is (see `LossModule.at`)."""
+        super().at(step, steps)
+        self._know_gain()
+        return self
 
     @property
     def candidate(self) -> Population:

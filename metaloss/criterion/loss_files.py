@@ -32,7 +32,7 @@ PARAMETERS: dict[str, dict[str, type]] = {
 }
 # Of a loss.json.
 FIELDS = {
-    *("format", "kind", "formula", "genome", "prior", "costs"),
+    *("format", "kind", "formula", "genome", "prior", "costs", "steps"),
     *("about", "weights_sha256", "sha256"),
     *(name for parameters in PARAMETERS.values() for name in parameters),
 }
@@ -61,7 +61,7 @@ def read(folder: Path) -> Criterion:
 def _described(folder: Path, table: dict[str, Any]) -> Criterion:
     """The loss that a table says, its weights beside it."""
     loss = _without_options(folder, table)
-    options = {name: table[name] for name in ("prior", "costs") if name in table}
+    options = {name: table[name] for name in ("prior", "costs", "steps") if name in table}
     try:
         return loss.told(**options) if options else loss
     except (TypeError, ValueError) as error:

@@ -79,6 +79,8 @@ def save(folder: Path, criterion: Criterion, card: str, images: ImageRecord | No
     for name in ("prior", "costs"):
         if (numbers := getattr(criterion, name)) is not None:
             table[name] = numbers.tolist()
+    if criterion.steps is not None:
+        table["steps"] = criterion.steps
     storage.write(folder / "card.md", card.encode())
     if images is not None:
         image_record.write(folder, images)
@@ -115,8 +117,8 @@ def load(
         spec: what is meant; `./ce` is the path, where `ce` would be the name.
         parent: where runs are looked for by name.
         options: `weight`, `reduction`, `label_smoothing`, `ignore_index`, `normalise`, `prior`,
-            `costs`, as `Criterion.with_options` takes them; with none of them a loss is given back
-            as it is.
+            `costs`, `steps`, as `Criterion.with_options` takes them; with none of them a loss is
+            given back as it is.
 
     Raises:
         SettingsError: there is no such loss, or the run has none yet; a formula with a mistake, and

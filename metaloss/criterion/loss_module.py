@@ -4,8 +4,11 @@ It needs torch alone: `metaloss export` writes this file's text into the modules
 both keep one contract.
 """
 
+import math
+
 import torch
 
+from metaloss.losses.clock import DEFAULT_STEPS, HALFWAY, clock_terminals, step_count
 from metaloss.losses.costs import cost_matrix, image_costs, relative_costs
 from metaloss.losses.prior import class_counts, class_terminals
 
@@ -72,17 +75,23 @@ class LossModule(torch.nn.Module):
             them; even classes where None.
         costs: what each answer (column) costs for each true class (row) [C, C], for a loss that
             reads it; all mistakes alike where None.
+        steps: of the training, for a loss that reads the clock: until `at` says where the training
+            is, it is half-way through so many; 50 where None.
 
     Attributes:
         weighs_terms: whether the loss has the form y·g(p), or that of smoothed targets.
+        reads_clock: whether the loss depends on how far the training is.
+        clock: the share of the steps that is done and the natural logarithm of their number [2],
+            for a loss that reads them; `at` sets it.
         classes: the one number of classes it works for; None: any.
     """
 
     OPTIONS = (
         *("weight", "reduction", "label_smoothing", "ignore_index", "normalise"),
-        *("prior", "costs"),
+        *("prior", "costs", "steps"),
     )
     weighs_terms = False
+    reads_clock = False
     classes: int | None = None
 
     def __init__(
@@ -95,6 +104,7 @@ class LossModule(torch.nn.Module):
         normalise: bool = False,
         prior: object = None,
         costs: object = None,
+        steps: object = None,
     ) -> None:
         super().__init__()
         if reduction not in ("mean", "sum", "none"):
@@ -114,6 +124,41 @@ class LossModule(torch.nn.Module):
         self.costs: torch.Tensor | None
         # Nor this: it says what the loss is for.
         self.register_buffer("costs", cost_matrix(costs), persistent=False)
+        self.steps = step_count(steps)
+        self.clock: torch.Tensor | None
+        self._training_steps = self.steps or DEFAULT_STEPS
+        if self.reads_clock:
+            # A buffer: a graph of `torch.compile` reads it, and is the same at every step.
+            clock = torch.tensor([HALFWAY, math.log(self._training_steps)])
+            self.register_buffer("clock", clock, persistent=False)
+        else:
+            self.clock = None
+
+    def at(self, step: int, steps: int) -> "LossModule":
+        """This loss, told where the training is; one that does not read the clock stays as it is.
+
+        Call it before every step. `with_options()` gives a loss that nobody has told.
+
+        Args:
+            step: counted from 0.
+            steps: how many the training has.
+
+        Raises:
+            ValueError: there is no such step.
+        """
+        numbers = clock_terminals(step, steps)
+        if self.clock is not None:
+            self.clock.copy_(torch.tensor(numbers))
+            if steps != self._training_steps:
+                self._gains.clear()  # those of a training of another number of steps
+                self._training_steps = steps
+        return self
+
+    def clock_terminals(self, like: torch.Tensor) -> dict[str, torch.Tensor]:
+        """What the loss sees of how far the training is, `t` and `logn`, one number each."""
+        assert self.clock is not None, "the loss does not read the clock"
+        t, logn = self.clock.to(like).unbind()
+        return {"t": t, "logn": logn}
 
     def terms(self, logits: torch.Tensor, soft: torch.Tensor) -> torch.Tensor:
         """What each image's value is the sum of, [N, C] or [N, 1], of logits and targets [N, C]."""
@@ -135,11 +180,13 @@ class LossModule(torch.nn.Module):
 
     def gain(self, classes: int) -> float:
         """The first pull on the true logit relative to cross-entropy's, at uniform predictions
-        among even classes whose mistakes cost alike.
+        among even classes whose mistakes cost alike; of a loss that reads the clock, at step 0.
         """
         if classes not in self._gains:
-            told = self.prior, self.costs
+            told = self.prior, self.costs, self.clock
             self.prior = self.costs = None
+            if self.clock is not None:
+                self.clock = self.clock * self.clock.new_tensor([0, 1])
             logits = torch.zeros(1, classes, dtype=torch.float64, requires_grad=True)
             label = torch.zeros(1, dtype=torch.int64)
             try:
@@ -147,7 +194,7 @@ class LossModule(torch.nn.Module):
                     value = self.terms(logits, shares(label, logits)).sum()
                     (gradient,) = torch.autograd.grad(value, logits)
             finally:
-                self.prior, self.costs = told
+                self.prior, self.costs, self.clock = told
             self._gains[classes] = float(-gradient[0, 0]) * classes / (classes - 1)
         return self._gains[classes]
 

@@ -13,15 +13,15 @@ from metaloss.criterion.loss_module import LossModule
 from metaloss.criterion.no_formula import BatchCriterion, ImageCriterion, standalone_source
 from metaloss.errors import SettingsError
 from metaloss.genomes import Exportable
-from metaloss.losses import costs, prior
-from metaloss.losses.language.expression import CLASS_TERMINALS, COST, Expression
+from metaloss.losses import clock, costs, prior
+from metaloss.losses.language.expression import CLASS_TERMINALS, CLOCK_TERMINALS, COST, Expression
 from metaloss.losses.language.formula import NO_SCALE, NO_SHIFT
 from metaloss.losses.language.primitives import PRIMITIVES
 
 MODULE = '''"""{title}
 
 Written by metaloss {version}. Needs torch alone: `Loss()` stands where \
-`torch.nn.CrossEntropyLoss()` stood.
+`torch.nn.CrossEntropyLoss()` stood.{note}
 """
 
 import math
@@ -36,6 +36,7 @@ class Loss({base}):
     """The loss, with the options that it was written with."""
 
     weighs_terms = {weighs_terms}
+    reads_clock = {reads_clock}
 
     def __init__(self, {parameters}):
         super().__init__({arguments})
@@ -49,7 +50,7 @@ def python(criterion: Criterion) -> str:
         SettingsError: there is no Python for the loss.
     """
     base: type = LossModule
-    shared = "\n\n\n".join(map(_after_imports, (prior, costs, loss_module)))
+    shared = "\n\n\n".join(map(_after_imports, (prior, costs, clock, loss_module)))
     defaults = {name: getattr(criterion, name) for name in Criterion.OPTIONS}
     arguments = ", ".join(f"{name}={name}" for name in defaults)
     imports, body = "", []
@@ -70,10 +71,12 @@ def python(criterion: Criterion) -> str:
     return MODULE.format(
         title=criterion.describe().rstrip(".") + ".",
         version=__version__,
+        note=criterion.clock_note and f"\n\n{criterion.clock_note}",
         imports=imports,
         shared=shared,
         base=base.__name__,
         weighs_terms=criterion.weighs_terms,
+        reads_clock=criterion.reads_clock,
         parameters=", ".join(f"{name}={value!r}" for name, value in defaults.items()),
         arguments=arguments,
         body=lines,
@@ -133,6 +136,10 @@ def _expression(e: Expression) -> list[str]:
     if read := sorted(e.terminals & CLASS_TERMINALS):
         lines.append("known = self.class_terminals(p.shape[-1], p)")
         lines += [f"{name} = known[{name!r}]" for name in read]
+    if e.reads_clock:
+        lines.append("clock = self.clock_terminals(p)")
+        read = sorted(e.terminals & CLOCK_TERMINALS)
+        lines += [f"{name} = clock[{name!r}].expand(1, 1)" for name in read]
     lines += ["cost = self.image_costs(y)"] if COST.head in e.terminals else []
     names: dict[Expression, str] = {}
 

@@ -24,8 +24,10 @@ from metaloss.inner.observers import (
     predictions,
     progress,
 )
-from metaloss.losses.base import Losses
+from metaloss.losses.base import Losses, reads_clock
 from metaloss.tasks.episodic import Episodes
+from metaloss.tasks.protocols import EpisodeTrainings
+from metaloss.tasks.step_counts import observe_shared
 
 # Tasks that are trained and measured together: this bounds the memory of their predictions.
 WAVE = 32
@@ -166,25 +168,26 @@ class EpisodeEvaluation(FamilyEvaluation):
         """The steps at which learning curves are read, and each loss's curve.
 
         A curve is the score on the training and on the validation images of every task at every
-        such step.
+        such step of one training. Of a loss that sees how far the training is, each number of steps
+        is a training of its own: what it reaches there is not what a longer one passes.
         """
-        total = self.inner.steps
-        # Evenly spaced from the first step to the last; fewer where there are fewer steps.
-        moments = tuple(
-            sorted({round(1 + i * (total - 1) / (MOMENTS - 1)) for i in range(MOMENTS)})
-        )
+        moments = curve_moments(self.inner.steps)
         metric = self.family.metric
-        trainings = self.family.trainings(
-            losses,
-            "test",
-            self.key.at("test"),
-            range(tasks),
-            progress_by(metric, self.family.scale) if metric else progress,
-            rates=[setting.lr for setting in settings],
-            steps=moments,
-            val=CURVE_IMAGES,
-        )
-        (curves,) = self.engine.observe_each([trainings])
+
+        def trainings(places: list[int], marks: tuple[int, ...]) -> EpisodeTrainings:
+            return self.family.trainings(
+                [losses[i] for i in places],
+                "test",
+                self.key.at("test"),
+                range(tasks),
+                progress_by(metric, self.family.scale) if metric else progress,
+                rates=[settings[i].lr for i in places],
+                steps=marks,
+                val=CURVE_IMAGES,
+            )
+
+        lengths = [[(n,) for n in moments] if reads_clock(x) else [moments] for x in losses]
+        curves = observe_shared(self.engine, lengths, trainings)
         # From [M 1 T 2] to [M T 2]: a loss has one row here.
         return moments, [curve[:, 0] for curve in curves]
 
@@ -192,6 +195,12 @@ class EpisodeEvaluation(FamilyEvaluation):
         """The meta-test tasks of these numbers, the same that losses are tested on."""
         keys = [self.key.at("test", "task", t) for t in numbers]
         return self.family.sample(keys, "test")
+
+
+def curve_moments(steps: int) -> tuple[int, ...]:
+    """The steps at which learning curves are read: evenly spaced from the first to the last."""
+    last = steps - 1
+    return tuple(sorted({round(1 + i * last / (MOMENTS - 1)) for i in range(MOMENTS)}))
 
 
 def waves_of(tasks: int) -> list[range]:

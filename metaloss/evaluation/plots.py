@@ -4,6 +4,7 @@ Each is written as PNG and, for a paper, as PDF.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,7 +15,7 @@ from metaloss.core.metric_scale import ACCURACY, MetricScale
 from metaloss.core.plot_style import BLUE, GREY, ORANGE, drawing_style, panels, render
 from metaloss.core.records import GenerationRecord
 from metaloss.losses import phenotype as looks
-from metaloss.losses.base import CrossEntropies, Losses
+from metaloss.losses.base import CrossEntropies, Losses, reads_clock
 from metaloss.losses.language.formula import Formula
 from metaloss.losses.language.programs import evaluate, whole_program
 
@@ -100,12 +101,15 @@ def phenotype(loss: Losses, name: str, classes: int | None, path: Path) -> None:
     """What one loss does to an image, over the probability of its true class, beside cross-entropy.
 
     What training descends, from its lowest place on, the same between 0 and 1, and the pull on the
-    true class's logit. The other classes share the rest equally.
+    true class's logit. The other classes share the rest equally. A loss that sees how far the
+    training is is drawn at its middle, start and end, others for several numbers of classes.
     """
     figure, axes = panels(3)
     name = name.lstrip("_").replace("$", r"\$")  # a stranger's name is no formula to typeset
-    for count, style in zip((classes,) if classes else (10, 5, 2), ("-", "--", ":"), strict=False):
-        _curves(axes, loss, count, style=style, color=ORANGE, label=f"{name}, {count} classes")
+    for (label, count, drawn), style in zip(
+        _variants(loss, classes), ("-", "--", ":"), strict=False
+    ):
+        _curves(axes, drawn, count, style=style, color=ORANGE, label=f"{name}, {label}")
     _curves(
         axes,
         CrossEntropies.of(1),
@@ -121,6 +125,15 @@ def phenotype(loss: Losses, name: str, classes: int | None, path: Path) -> None:
     axes[2].axhline(0, color=GREY, lw=0.5)
     axes[0].legend(frameon=False, fontsize=8)
     _save(figure, path)
+
+
+def _variants(loss: Losses, classes: int | None) -> list[tuple[str, int, Losses]]:
+    """What of a loss is drawn: label, number of classes, the loss."""
+    if reads_clock(loss):
+        places = {"half-way": loss.clock.t, "first step": 0.0, "end": 1.0}
+        drawn = {name: loss.at(replace(loss.clock, t=t)) for name, t in places.items()}
+        return [(name, classes or 10, one) for name, one in drawn.items()]
+    return [(f"{n} classes", n, loss) for n in ((classes,) if classes else (10, 5, 2))]
 
 
 def _curves(axes: Any, loss: Losses, classes: int, style: str, **look: Any) -> None:

@@ -143,10 +143,15 @@ def repeated(loss: Losses, times: int) -> Losses:
     return loss[torch.zeros(times, dtype=torch.int64)]
 
 
-def steps_of_tuning(inner: Inner) -> int:
-    """How many steps a loss trains at one rate and on one task to find its number of steps."""
-    # Where the rate's course depends on its end, each number of steps is a training of its own.
-    return step_grid(inner)[-1] if inner.anytime else sum(step_grid(inner))
+def steps_of_tuning(inner: Inner, clock: bool = False) -> int:
+    """How many steps a loss trains at one rate and on one task to find its number of steps.
+
+    Args:
+        inner: the settings of a training.
+        clock: whether the loss sees how far the training is.
+    """
+    # Where the rate or the loss depends on its end, each number of steps is a training of its own.
+    return sum(step_grid(inner)) if clock or not inner.anytime else step_grid(inner)[-1]
 
 
 def typical_steps(inner: Inner) -> int:

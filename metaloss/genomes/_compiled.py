@@ -11,7 +11,7 @@ from torch import Tensor
 from metaloss.genomes._channels import ACTIVATIONS
 from metaloss.genomes._equivariant import Equivariant
 from metaloss.kernels import LANES
-from metaloss.losses.base import chosen_weights, images, weigh_images
+from metaloss.losses.base import Clock, chosen_weights, images, weigh_images
 
 
 class CompiledEquivariant(Equivariant):
@@ -49,11 +49,7 @@ class CompiledEquivariant(Equivariant):
         # The loop sums over the classes; the mean's divisor is put into the weights once.
         mean = w.get("w_mean", none) / y.shape[1]
         true = w.get("w_true", none)
-        # Of what the features read, the prior alone is the same in every step.
         w_pred = w["w_pred"][..., : len(self.channels)]
-        bias = w["b_pred"][:, None].expand(-1, len(y), -1, y.shape[1])  # [P T F C]
-        if self.log_prior is not None:
-            bias = bias + w["w_pred"][:, None, :, -1:] * self.log_prior.mT
         # Transposed ones too: the loop's products read rows that are contiguous in memory.
         weights = Weights(
             w_pred=w_pred,
@@ -73,9 +69,27 @@ class CompiledEquivariant(Equivariant):
         )
         return (
             Weights(*(x.contiguous().numpy() for x in weights)),
-            bias.flatten(0, 1).contiguous().numpy(),
+            self._kernel_bias(),
             channels.numpy(),
         )
+
+    def _kernel_bias(self) -> Any:
+        """The bias of the features, with what they read that is the same for all images."""
+        y = self._y
+        bias = self._first_bias[:, None].expand(-1, len(y), -1, y.shape[1])  # [P T F C]
+        if self.log_prior is not None:
+            bias = bias + self.weights["w_pred"][:, None, :, -1:] * self.log_prior.mT
+        return bias.flatten(0, 1).contiguous().numpy()
+
+    def at(self, clock: Clock) -> Self:
+        """The networks at another point of the training."""
+        if self.target is None or not self.kernel_args:
+            return super().at(clock)
+        moved = replace(self, told=clock)
+        weights, _, channels = self.kernel_args
+        # The bias alone depends on it.
+        moved.__dict__["kernel_args"] = (weights, moved._kernel_bias(), channels)
+        return moved
 
     def minibatch(self, index: Int[Tensor, "T b"]) -> Self:
         """The bound networks, for a minibatch."""

@@ -54,7 +54,7 @@ class CompiledTargets(Targets):
         factors = none if self.factors is None else self.factors.flatten(0, 1)
         return (
             self._y.numpy(),
-            self.curves.contiguous().numpy(),
+            self._curves_now.contiguous().numpy(),
             self.knots.numpy(),
             self._reference,
             shift.flatten(0, 1).numpy(),

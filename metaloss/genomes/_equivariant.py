@@ -11,7 +11,14 @@ from torch import Tensor
 
 from metaloss.genomes._channels import ACTIVATIONS, Channel
 from metaloss.genomes._networks import Networks, Weights
-from metaloss.losses.base import TrainingTargets, chosen_weights, images, log_softmax, weigh_images
+from metaloss.losses.base import (
+    Clock,
+    TrainingTargets,
+    chosen_weights,
+    images,
+    log_softmax,
+    weigh_images,
+)
 
 
 class Equivariant(Networks):
@@ -35,7 +42,7 @@ class Equivariant(Networks):
 
     @staticmethod
     def shapes(
-        channels: int, features: int, hidden: int, context: str
+        channels: int, features: int, hidden: int, context: str, clock: bool = False
     ) -> dict[str, tuple[int, int]]:
         """Name and shape of every weight."""
         pooled = {"none": (), "mean": ("w_mean",), "label": ("w_mean", "w_true")}[context]
@@ -49,6 +56,7 @@ class Equivariant(Networks):
             "b_mix": (hidden, 1),
             **dict.fromkeys(pooled, (hidden, features)),
             "w_out": (1, hidden),
+            **({"w_clock": (features, 2)} if clock else {}),
         }
 
     def bind(self, targets: TrainingTargets) -> Self:
@@ -62,6 +70,12 @@ class Equivariant(Networks):
             weight=targets.weight,
             log_prior=self._log_prior_of(targets),
         )
+
+    def at(self, clock: Clock) -> Self:
+        """The networks at another point of the training."""
+        # What labels alone give does not depend on it.
+        label = self.label if self.target is None else self._label
+        return replace(self, told=clock, label=label)
 
     def minibatch(self, index: Int[Tensor, "T b"]) -> Self:
         """The bound networks, for a minibatch."""
@@ -126,7 +140,7 @@ class Equivariant(Networks):
         """
         w, (_, T, C, B) = self.weights, logp.shape
         x = self._inputs(logp)
-        h = activation(torch.baddbmm(w["b_pred"], w["w_pred"], x.flatten(2)))
+        h = activation(torch.baddbmm(self._first_bias, w["w_pred"], x.flatten(2)))
         if "w_mean" not in w:
             return x, h, activation(torch.baddbmm(self._label.flatten(2), w["w_mix_pred"], h))
         per_class = h.unflatten(2, (T, C, B))

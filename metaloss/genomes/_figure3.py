@@ -21,7 +21,7 @@ class Figure3(Networks):
 
     @staticmethod
     def shapes(
-        channels: int, features: int, hidden: int, classes: int, kernel: int
+        channels: int, features: int, hidden: int, classes: int, kernel: int, clock: bool = False
     ) -> dict[str, tuple[int, int]]:
         """Name and shape of every weight."""
         return {
@@ -34,6 +34,7 @@ class Figure3(Networks):
             "w_conv": (hidden, 2 * kernel),
             "b_conv": (hidden, 1),
             "w_out": (1, hidden),
+            **({"w_clock": (hidden, 2)} if clock else {}),
         }
 
     def bind(self, targets: TrainingTargets) -> Self:
@@ -65,7 +66,7 @@ class Figure3(Networks):
         P, T, B, _ = logits.shape
         # [P channels·C TB].
         x = self._inputs(log_softmax(logits).mT).movedim(3, 2).flatten(3).flatten(1, 2)
-        h = torch.bmm(w["w_pred_out"], value(torch.baddbmm(w["b_pred"], w["w_pred"], x)))
+        h = torch.bmm(w["w_pred_out"], value(torch.baddbmm(self._first_bias, w["w_pred"], x)))
         rows = torch.stack([h, self.label.flatten(2)], 1)  # [P 2 F TB]
         kernel = w["w_conv"].shape[2] // 2
         # [P 2·kernel L·TB].

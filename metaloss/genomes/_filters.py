@@ -17,15 +17,18 @@ from pydantic import ConfigDict, Field, model_validator
 from pydantic.dataclasses import dataclass as settings
 from torch import Tensor
 
+from metaloss.losses.clock import DEFAULT_LOGN, HALFWAY
 from metaloss.losses.language.expression import (
     COST,
     COUNT,
+    LOGN,
     LOGP,
     LOGPRIOR,
     PRIOR,
     C,
     Expression,
     P,
+    T,
     Y,
     call,
 )
@@ -184,8 +187,11 @@ def _situations(classes: int) -> dict[Expression, Tensor]:
     c = torch.full_like(p[:1], 2.0).index_fill(
         1, torch.tensor([len(v), len(v) + 1]), float(classes)
     )
+    # The curve is that of the middle of a training; the gain is a first pull, at its first step.
+    t = torch.full_like(c, HALFWAY).index_fill(1, torch.tensor([len(v), len(v) + 1]), 0.0)
+    clock = {T: t, LOGN: torch.full_like(c, DEFAULT_LOGN)}
     even = {PRIOR: 1 / c, LOGPRIOR: torch.zeros_like(c), COUNT: torch.ones_like(c)}
-    return {Y: y, COST: 1 - y, P: p, LOGP: p.log(), C: c, **even}
+    return {Y: y, COST: 1 - y, P: p, LOGP: p.log(), C: c, **even, **clock}
 
 
 def _value(e: Expression, known: dict[Expression, Tensor]) -> Tensor:

@@ -1,10 +1,20 @@
 """Losses as graphs."""
 
 from metaloss.errors import SettingsError
-from metaloss.genomes._graph_nodes import HIDDEN, INPUTS, OPERATIONS, UNUSED, Graphs, Node, decodes
+from metaloss.genomes._graph_nodes import (
+    HIDDEN,
+    INPUTS,
+    LEAVES,
+    OPERATIONS,
+    UNUSED,
+    Graphs,
+    Node,
+    decodes,
+)
 from metaloss.losses.language.expression import LOGP, Expression, P, call, constant
 
 # What a loss may be written with, and the protected form that graphs have.
+_NUMBERS = {e: at for at, e in LEAVES.items()}
 _SAME = {"div": "quotient"}
 
 
@@ -62,10 +72,10 @@ def _rewritten(e: Expression) -> Expression:
 
 def _place(e: Expression, nodes: dict[Expression, Node]) -> int:
     """The number of the node or input that an expression is, after those of its arguments."""
-    if e in INPUTS:
-        return INPUTS.index(e)
+    if e in _NUMBERS:
+        return _NUMBERS[e]
     if not e.args:
-        raise SettingsError(f"its inputs are {', '.join(map(str, INPUTS))}, not {e}")
+        raise SettingsError(f"its inputs are {', '.join(map(str, _NUMBERS))}, not {e}")
     if e.head not in OPERATIONS:
         raise SettingsError(f"{e.head} is not among its operations")
     if e not in nodes:

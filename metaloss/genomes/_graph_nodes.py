@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from metaloss.core.population import Population
-from metaloss.losses.language.expression import Expression, P, Y, call, constant
+from metaloss.losses.language.expression import LOGN, Expression, P, T, Y, call, constant
 from metaloss.losses.language.primitives import MORGAN_BINARY, MORGAN_UNARY
 
 # An operation and two arguments; one that takes a single argument ignores the second.
@@ -21,6 +21,10 @@ INPUTS = (Y, P, constant(1), constant(-1))
 OPERATIONS = MORGAN_UNARY + MORGAN_BINARY
 HIDDEN = 4
 ROOT = len(INPUTS) + HIDDEN
+# Behind the root: a graph's numbers mean the same whether or not it may see the clock.
+LEAVES = {**dict(enumerate(INPUTS)), ROOT + 1: T, ROOT + 2: LOGN}
+PLACES = range(ROOT)  # that a node may read: inputs and hidden nodes
+PLACES_WITH_CLOCK = (*PLACES, ROOT + 1, ROOT + 2)
 UNARY = range(len(MORGAN_UNARY))
 BINARY = range(len(MORGAN_UNARY), len(OPERATIONS))
 
@@ -34,7 +38,7 @@ class Graphs(Population):
 
     Attributes:
         operation: of each node, a place in `OPERATIONS`.
-        arguments: of each node; inputs come first, then hidden nodes.
+        arguments: of each node; inputs come first, then hidden nodes, and last the clock's.
         scale: the factor.
     """
 
@@ -77,8 +81,8 @@ def decode(nodes: Nodes, scale: float = 1.0) -> Expression:
     """What a graph without circles computes, times a factor."""
 
     def walk(at: int) -> Expression:
-        if at < len(INPUTS):
-            return INPUTS[at]
+        if at in LEAVES:
+            return LEAVES[at]
         return call(OPERATIONS[nodes[at - len(INPUTS)][0]], *map(walk, arguments(nodes, at)))
 
     return walk(ROOT) if scale == 1 else call("mul", constant(scale), walk(ROOT))
@@ -96,7 +100,7 @@ def active(nodes: Nodes) -> set[int] | None:
 
     def visit(at: int) -> bool:
         if at not in done:
-            done[at] = at < len(INPUTS)
+            done[at] = at in LEAVES
             done[at] = done[at] or all(visit(a) for a in arguments(nodes, at))
         # Still False where it is met again: then the node depends on itself.
         return done[at]

@@ -1,11 +1,14 @@
 """Random graphs, mutants and children of two, with the probabilities of the published code."""
 
+from collections.abc import Sequence
 from random import Random
 
 from metaloss.genomes._graph_encoding import encode
 from metaloss.genomes._graph_nodes import (
     BINARY,
     INPUTS,
+    LEAVES,
+    PLACES,
     ROOT,
     UNARY,
     Node,
@@ -15,6 +18,8 @@ from metaloss.genomes._graph_nodes import (
     decodes,
 )
 from metaloss.losses.language.expression import P, Y, call
+
+Places = Sequence[int]
 
 # How often, as in the published code.
 HIDDEN_UNARY = 0.7
@@ -27,20 +32,20 @@ DRAWS = 2500  # of a random graph
 ATTEMPTS = 100  # at a child
 
 
-def random_graph(rng: Random) -> Nodes:
-    """A random graph that decodes."""
+def random_graph(rng: Random, places: Places = PLACES) -> Nodes:
+    """A random graph that decodes, its nodes reading any of these places."""
     for _ in range(DRAWS):
-        if decodes(graph := draw(rng)):
+        if decodes(graph := draw(rng, places)):
             return graph
     return encode(call("neg", call("mul", Y, call("ln", P)))).rows()[0][0]
 
 
-def draw(rng: Random) -> Nodes:
+def draw(rng: Random, places: Places = PLACES) -> Nodes:
     """Draw nodes at random; the root reads hidden ones alone.
 
     Nine of ten times the result does not decode.
     """
-    hidden = [_node(rng, HIDDEN_UNARY, _others(at)) for at in range(len(INPUTS), ROOT)]
+    hidden = [_node(rng, HIDDEN_UNARY, _others(places, at)) for at in range(len(INPUTS), ROOT)]
     return (*hidden, _node(rng, ROOT_UNARY, range(len(INPUTS), ROOT)))
 
 
@@ -50,25 +55,25 @@ def _node(rng: Random, unary: float, allowed: "range | list[int]") -> Node:
     return operation, first, second
 
 
-def _others(at: int, *taken: int) -> list[int]:
-    """Which places a node may read: any input or hidden node but itself and those already taken."""
-    return [i for i in range(ROOT) if i != at and i not in taken]
+def _others(places: Places, at: int, *taken: int) -> list[int]:
+    """Which places a node may read: all but itself and those already taken."""
+    return [i for i in places if i != at and i not in taken]
 
 
-def mutate(parent: Nodes, rng: Random) -> Nodes:
+def mutate(parent: Nodes, rng: Random, places: Places = PLACES) -> Nodes:
     """A child that decodes, or the parent where that does not come about."""
     # Only active nodes: a change of another one would not change the loss.
-    places = sorted(at for at in active(parent) or () if at >= len(INPUTS))
+    nodes = sorted(at for at in active(parent) or () if at not in LEAVES)
     for _ in range(ATTEMPTS):
-        at = rng.choice(places)
+        at = rng.choice(nodes)
         row = at - len(INPUTS)
-        child = (*parent[:row], change(parent[row], at, rng), *parent[row + 1 :])
+        child = (*parent[:row], change(parent[row], at, rng, places), *parent[row + 1 :])
         if decodes(child):
             return child
     return parent
 
 
-def change(node: Node, at: int, rng: Random) -> Node:
+def change(node: Node, at: int, rng: Random, places: Places = PLACES) -> Node:
     """A node with another operation, another argument, or another number of them."""
     kind = rng.random()
     if kind < CHANGE_OPERATION:
@@ -76,27 +81,27 @@ def change(node: Node, at: int, rng: Random) -> Node:
         same = UNARY if operation in UNARY else BINARY
         return rng.choice([i for i in same if i != operation]), rest[0], rest[1]
     if kind < CHANGE_OPERATION + CHANGE_CONNECTION:
-        return _reconnected(node, at, rng)
-    return _regrouped(node, at, rng)
+        return _reconnected(node, at, rng, places)
+    return _regrouped(node, at, rng, places)
 
 
-def _reconnected(node: Node, at: int, rng: Random) -> Node:
+def _reconnected(node: Node, at: int, rng: Random, places: Places) -> Node:
     operation, first, second = node
     if operation in UNARY:
-        return operation, rng.choice(_others(at, first)), second
+        return operation, rng.choice(_others(places, at, first)), second
     if rng.random() < SWAP:
         return operation, second, first
-    other = rng.choice(_others(at, first, second))
+    other = rng.choice(_others(places, at, first, second))
     return (operation, other, second) if rng.random() < 0.5 else (operation, first, other)
 
 
-def _regrouped(node: Node, at: int, rng: Random) -> Node:
+def _regrouped(node: Node, at: int, rng: Random, places: Places) -> Node:
     """One argument more or less, at either place."""
     operation, first, second = node
     keeps = rng.random() < 0.5
     if operation in BINARY:
         return rng.choice(UNARY), *((first, second) if keeps else (second, first))
-    other = rng.choice(_others(at, first))
+    other = rng.choice(_others(places, at, first))
     return rng.choice(BINARY), *((first, other) if keeps else (other, first))
 
 

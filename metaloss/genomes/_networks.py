@@ -9,6 +9,7 @@ from torch import Tensor
 
 from metaloss.genomes._channels import Channel
 from metaloss.losses.base import (
+    Clock,
     TrainingTargets,
     logit_gradient_by_autograd,
     mean_over_images,
@@ -29,6 +30,7 @@ class Networks:
         sees_prior: whether ln(C·π), of the class's share π, stands behind the channels.
         target, label, weight, log_prior: what `bind` keeps: labels, what depends on them alone, the
             weights of the images, and ln(C·π) where it is read.
+        told: how far the training is; None: nobody has said.
     """
 
     weights: Weights
@@ -40,6 +42,7 @@ class Networks:
     label: Tensor | None = None
     weight: Float[Tensor, "T B"] | None = None
     log_prior: Float[Tensor, "T C 1"] | None = None
+    told: Clock | None = None
 
     tasks_per_call: ClassVar[int] = 1
 
@@ -60,6 +63,20 @@ class Networks:
     def __getitem__(self, rows: slice | Tensor) -> Self:
         label = None if self.label is None else self.label[rows]
         return replace(self, weights={k: w[rows] for k, w in self.weights.items()}, label=label)
+
+    @property
+    def reads_clock(self) -> bool:
+        """Whether they see how far the training is: `w_clock` is among the weights."""
+        return "w_clock" in self.weights
+
+    @property
+    def clock(self) -> Clock:
+        """How far the training is."""
+        return self.told or Clock()
+
+    def at(self, clock: Clock) -> Self:
+        """The networks at another point of the training."""
+        return replace(self, told=clock)
 
     def terms(self, logits: Float[Tensor, "P T B C"]) -> Float[Tensor, "P T B K"]:
         """What a loss is the sum of: one term per class (K = C), or one per image (K = 1)."""
@@ -88,6 +105,18 @@ class Networks:
         if self.log_prior is not None:
             inputs.append(self.log_prior.expand_as(logp))
         return torch.stack(inputs, 1)
+
+    @property
+    def _first_bias(self) -> Float[Tensor, "P out 1"]:
+        """The bias of the ŷ channel's first layer, with what it reads of the clock."""
+        bias = self.weights["b_pred"]
+        if not self.reads_clock:
+            return bias
+        # The same for all images and classes: no input of its own is needed.
+        t, logn = self.clock.centred
+        by_t, by_logn = self.weights["w_clock"].split(1, dim=2)
+        result: Tensor = bias + by_t * t + by_logn * logn
+        return result
 
     def _log_prior_of(self, targets: TrainingTargets) -> Float[Tensor, "T C 1"] | None:
         return targets.shares["logprior"][..., None] if self.sees_prior else None

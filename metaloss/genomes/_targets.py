@@ -10,6 +10,7 @@ from torch import Tensor
 
 from metaloss.genomes._channels import class_count_scale
 from metaloss.losses.base import (
+    Clock,
     TrainingTargets,
     chosen_weights,
     images,
@@ -34,6 +35,10 @@ class Targets:
         weight: of the images.
         cost: of each class as the answer.
         factors: of the targets of other classes.
+        last: the curves at the end of a training, where those are not the same; `curves` are those
+            at its start then, and in between both are mixed.
+        rise: how much each curve rises, as a whole, with the number of steps.
+        told: how far the training is; None: nobody has said.
     """
 
     curves: Float[Tensor, "P 3 K"]
@@ -45,6 +50,9 @@ class Targets:
     weight: Float[Tensor, "T B"] | None = None
     cost: Float[Tensor, "T C B"] | None = None
     factors: Float[Tensor, "P T C B"] | None = None
+    last: Float[Tensor, "P 3 K"] | None = None
+    rise: Float[Tensor, "P 3"] | None = None
+    told: Clock | None = None
 
     tasks_per_call: ClassVar[int] = 1
 
@@ -58,6 +66,8 @@ class Targets:
             margin=None if self.margin is None else self.margin[rows],
             decay=None if self.decay is None else self.decay[rows],
             factors=None if self.factors is None else self.factors[rows],
+            last=None if self.last is None else self.last[rows],
+            rise=None if self.rise is None else self.rise[rows],
         )
 
     def bind(self, targets: TrainingTargets) -> Self:
@@ -67,6 +77,8 @@ class Targets:
             self,
             curves=self.curves.to(target),
             knots=self.knots.to(target),
+            last=None if self.last is None else self.last.to(target),
+            rise=None if self.rise is None else self.rise.to(target),
             target=target.mT.contiguous(),
             weight=targets.weight,
         )
@@ -85,6 +97,28 @@ class Targets:
             cost=None if self.cost is None else images(self.cost.mT, index).mT,
             factors=None if self.factors is None else images(self.factors.mT, index).mT,
         )
+
+    @property
+    def reads_clock(self) -> bool:
+        """Whether the curves depend on how far the training is."""
+        return self.last is not None
+
+    @property
+    def clock(self) -> Clock:
+        """How far the training is."""
+        return self.told or Clock()
+
+    def at(self, clock: Clock) -> Self:
+        """The losses at another point of the training."""
+        return replace(self, told=clock)
+
+    @property
+    def _curves_now(self) -> Float[Tensor, "P 3 K"]:
+        """The curves at this point of the training."""
+        if self.last is None or self.rise is None:
+            return self.curves
+        _, steps = self.clock.centred
+        return self.curves + self.clock.t * (self.last - self.curves) + steps * self.rise[..., None]
 
     def terms(self, logits: Float[Tensor, "P T B C"]) -> Float[Tensor, "P T B C"]:
         """-q_c log p_c; no gradient goes through q."""
@@ -110,8 +144,9 @@ class Targets:
         y, (_, T, C, B) = self._y, logp.shape
         u = at_home(logp, self.reference_classes)
         # Curve 1 is read at each class's own probability, curves 0 and 2 at the true class's.
-        by_own_class = self._along(u.flatten(1), self.curves[:, 1:2]).unflatten(2, (T, C, B))[:, 0]
-        by_true_class = self._along((u * y).sum(-2).flatten(1), self.curves[:, ::2]).unflatten(
+        curves = self._curves_now
+        by_own_class = self._along(u.flatten(1), curves[:, 1:2]).unflatten(2, (T, C, B))[:, 0]
+        by_true_class = self._along((u * y).sum(-2).flatten(1), curves[:, ::2]).unflatten(
             2, (T, 1, B)
         )
         # [P T C B]; what comes from the true class is one number per image.

@@ -6,22 +6,24 @@ A search for formulas leaves them to be tuned afterwards (as GLO does).
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import lru_cache
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
 from jaxtyping import Float
-from pydantic import ConfigDict, field_validator
+from pydantic import ConfigDict, field_validator, model_validator
 from pydantic.dataclasses import dataclass as settings
 from torch import Tensor
 
 from metaloss.core.population import Vectors
 from metaloss.core.streams import Stream
 from metaloss.errors import SettingsError
+from metaloss.genomes._clock import SeesClock
 from metaloss.genomes._prior import SeesPrior, adjusted_formula
 from metaloss.genomes._symbolic import FormulaGenome
 from metaloss.genomes._vectors import RealVectors
 from metaloss.losses import zoo
-from metaloss.losses.language.expression import Expression, constant
+from metaloss.losses.clock import HALFWAY
+from metaloss.losses.language.expression import Expression, T, call, constant
 from metaloss.losses.language.formula import NO_SCALE, NO_SHIFT, Formula
 
 __all__ = ["Constants"]
@@ -31,12 +33,15 @@ LARGEST = 1e300  # a constant stays a finite number, or its formula could not be
 
 
 @settings(frozen=True, config=ConfigDict(extra="forbid"))
-class Constants(SeesPrior, RealVectors, FormulaGenome):
+class Constants(SeesClock, SeesPrior, RealVectors, FormulaGenome):
     """The formula whose constants are tuned.
 
     Every place of a constant is a gene v: the constant c becomes c·exp(v), so that a step of 0.05
     is one of 5 % and no sign turns; 0 becomes v. All genes 0 are the formula as it is. Its
     reduction and temperature stay; the constants of its scale and shift are tuned as well.
+
+    With `clock` there is a second gene w for every constant, which changes over a training: it is
+    multiplied by exp(w·(t - 1/2)), t the share of the steps that is done.
 
     Attributes:
         formula: a published loss by name, with parameters or without, or a formula.
@@ -57,6 +62,14 @@ class Constants(SeesPrior, RealVectors, FormulaGenome):
             raise SettingsError(f"{formula} has no constants to tune")
         return formula
 
+    @model_validator(mode="after")
+    def _readable(self) -> Self:
+        if self.clock:
+            # A course takes nodes, and a winner's text must be read again.
+            genes = torch.ones_like(self.sample(1, Stream(0)).values)
+            Formula.parse(str(self.formulas(Vectors(genes))[0]))
+        return self
+
     @property
     def original(self) -> Formula:
         """The formula as it is."""
@@ -70,7 +83,7 @@ class Constants(SeesPrior, RealVectors, FormulaGenome):
     def sample(self, n: int, key: Stream) -> Vectors:
         """n times the formula as it is."""
         genes = sum(len(values(e)) for e in self.original.expressions)
-        return Vectors(torch.zeros(n, genes + self.prior_genes))
+        return Vectors(torch.zeros(n, genes * (2 if self.clock else 1) + self.prior_genes))
 
     def formulas(self, population: Vectors) -> tuple[Formula, ...]:
         """The formula with every candidate's constants."""
@@ -79,14 +92,19 @@ class Constants(SeesPrior, RealVectors, FormulaGenome):
             [value for e in formula.expressions for value in values(e)], dtype=torch.float64
         )
         vectors = population.vectors()
-        formulas = [_rewritten(formula, row) for row in moved(old, vectors[:, : len(old)])]
+        rows = [[constant(x) for x in row] for row in moved(old, vectors[:, : len(old)])]
+        if self.clock:
+            courses = bounded(vectors[:, len(old) : 2 * len(old)]).tolist()
+            pairs = [zip(*both, strict=True) for both in zip(rows, courses, strict=True)]
+            rows = [[with_course(*pair) for pair in row] for row in pairs]
+        formulas = [_rewritten(formula, row) for row in rows]
         if not self.prior:
             return tuple(formulas)
         moves = zip(*(x.tolist() for x in self.moves(vectors.double())), strict=True)
         return tuple(adjusted_formula(f, *move) for f, move in zip(formulas, moves, strict=True))
 
 
-def _rewritten(formula: Formula, constants: list[float]) -> Formula:
+def _rewritten(formula: Formula, constants: list[Expression]) -> Formula:
     """A formula with these constants, those of its scale and shift last."""
     left = iter(constants)
 
@@ -116,17 +134,32 @@ def moved(old: Float[Tensor, " D"], genes: Float[Tensor, "P D"]) -> list[list[fl
     A gene that is not a number, which only step sizes without bounds bring about, leaves its
     constant as it is.
     """
-    v = genes.double().nan_to_num(nan=0.0, posinf=FAR, neginf=-FAR).clamp(-FAR, FAR)
+    v = bounded(genes)
     return (old * v.exp()).where(old != 0, v).clamp(-LARGEST, LARGEST).tolist()
 
 
-def rewritten(e: Expression, constants: list[float]) -> Expression:
-    """The same expression with these constants, in the order in which they are written."""
+def bounded(genes: Float[Tensor, "P D"]) -> Float[Tensor, "P D"]:
+    """The genes, no further from 0 than `FAR`; those that are no numbers as 0."""
+    return genes.double().nan_to_num(nan=0.0, posinf=FAR, neginf=-FAR).clamp(-FAR, FAR)
+
+
+def with_course(value: Expression, w: float) -> Expression:
+    """A constant that is multiplied by exp(w·(t - 1/2)); where w is 0, as it is."""
+    if not w:
+        return value
+    from_middle = call("sub", T, constant(HALFWAY))
+    return call("mul", value, call("exp", call("mul", constant(w), from_middle)))
+
+
+def rewritten(e: Expression, constants: list[Expression]) -> Expression:
+    """The same expression with these in place of its constants, in the order in which they are
+    written.
+    """
     left = iter(constants)
 
     def walk(node: Expression) -> Expression:
         if node.is_constant:
-            return constant(next(left))
+            return next(left)
         return (
             Expression(node.head, tuple(walk(a) for a in node.args), node.value)
             if node.args

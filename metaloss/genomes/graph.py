@@ -18,9 +18,17 @@ from torch import Tensor
 
 from metaloss.core.streams import Stream
 from metaloss.genomes import _graph_variation as variation
+from metaloss.genomes._clock import SeesClock
 from metaloss.genomes._filters import Filters
 from metaloss.genomes._graph_encoding import encode
-from metaloss.genomes._graph_nodes import AdjustedGraphs, Graphs, Row, decode
+from metaloss.genomes._graph_nodes import (
+    PLACES,
+    PLACES_WITH_CLOCK,
+    AdjustedGraphs,
+    Graphs,
+    Row,
+    decode,
+)
 from metaloss.genomes._prior import SeesPrior, drawn_genes, moved_genes
 from metaloss.genomes._symbolic import RANDOM, Symbolic, parts, seed
 from metaloss.losses.language.expression import Expression
@@ -34,10 +42,11 @@ RESCALED = 0.2  # of the children (ours)
 
 
 @settings(frozen=True, config=ConfigDict(extra="forbid"))
-class Graph(SeesPrior, Symbolic):
+class Graph(SeesClock, SeesPrior, Symbolic):
     """Where the search starts and what it leaves out; all else but the factor is as published.
 
-    With `prior` a graph has two numbers beside its nodes.
+    With `prior` a graph has two numbers beside its nodes. With `clock` its nodes may read `t` and
+    `logn`, too.
 
     Attributes:
         filters: which candidates are not worth a training. A curve may span more than a tree's: a
@@ -112,11 +121,16 @@ class Graph(SeesPrior, Symbolic):
         return population.scale.new_zeros(len(population), self.prior_genes)
 
     def _random(self, rng: Random) -> Row:
-        return variation.random_graph(rng), rng.choice(self.scales)
+        return variation.random_graph(rng, self._places), rng.choice(self.scales)
+
+    @property
+    def _places(self) -> variation.Places:
+        """What a node may read."""
+        return PLACES_WITH_CLOCK if self.clock else PLACES
 
     def _mutant(self, parent: Row, rng: Random) -> Row:
         nodes, scale = parent
         others = [x for x in self.scales if x != scale]
         if others and rng.random() < RESCALED:
             return nodes, rng.choice(others)
-        return variation.mutate(nodes, rng), scale
+        return variation.mutate(nodes, rng, self._places), scale

@@ -22,6 +22,7 @@ from metaloss.core.population import Vectors
 from metaloss.core.streams import Stream
 from metaloss.errors import SettingsError
 from metaloss.genomes._channels import CHANNELS
+from metaloss.genomes._clock import SeesClock
 from metaloss.genomes._compiled import CompiledEquivariant
 from metaloss.genomes._equivariant import Equivariant
 from metaloss.genomes._figure3 import Figure3
@@ -36,6 +37,7 @@ from metaloss.losses.base import (
     logit_gradient_by_autograd,
     one_hot,
 )
+from metaloss.losses.clock import DEFAULT_STEPS, HALFWAY
 from metaloss.losses.formulas import Formulas
 from metaloss.losses.phenotype import gain
 
@@ -46,8 +48,11 @@ Width = Annotated[int, Field(ge=1, le=256)]
 
 
 @settings(frozen=True, config=ConfigDict(extra="forbid"))
-class MetaLossNetwork(SeesPrior, RealVectors):
+class MetaLossNetwork(SeesClock, SeesPrior, RealVectors):
     """Sizes of the network, and where the search starts.
+
+    With `clock` the ŷ channel reads two numbers more of a training of N steps: t - 1/2, where t is
+    the share of them that is done, and ln(N/50)/4.
 
     Attributes:
         architecture: "equivariant": weights shared over the classes, any number of them; "figure3":
@@ -124,10 +129,11 @@ class MetaLossNetwork(SeesPrior, RealVectors):
     def shapes(self) -> dict[str, tuple[int, int]]:
         """Name and shape of every weight, outputs × inputs; their order is the vector's."""
         if self.architecture == "figure3":
-            return Figure3.shapes(
-                len(self.channels), self.features, self.hidden, self.fixed_classes, self.kernel
-            )
-        return Equivariant.shapes(len(self.channels), self.features, self.hidden, self.context)
+            sizes = (self.features, self.hidden, self.fixed_classes, self.kernel)
+            return Figure3.shapes(len(self.channels), *sizes, self.clock)
+        return Equivariant.shapes(
+            len(self.channels), self.features, self.hidden, self.context, self.clock
+        )
 
     @property
     def size(self) -> int:
@@ -143,6 +149,8 @@ class MetaLossNetwork(SeesPrior, RealVectors):
             if PRIOR in self.channels:
                 # What is imitated does not read it.
                 self._weights_of_prior(weights).zero_()
+            if self.clock:
+                self.weights(weights)["w_clock"].zero_()
         return Vectors(self.with_prior_genes(weights))
 
     def losses(self, population: Vectors) -> Losses:
@@ -179,7 +187,7 @@ class MetaLossNetwork(SeesPrior, RealVectors):
         fixed = f", {self.fixed_classes} classes" if self.classes else ""
         return (
             f"Meta-Loss Network ({self.architecture}{fixed}, "
-            f"{self.size} weights, {self.activation}"
+            f"{self.size} weights, {self.activation}{', clock' if self.clock else ''}"
             f"{self.describe_moves(population[row : row + 1].vectors())})"
         )
 
@@ -220,6 +228,7 @@ class MetaLossNetwork(SeesPrior, RealVectors):
             "C = z.shape[-1]",
             f"stretch = 1.0 if C == {home} else (1 - 1 / {home}) * C / max(1, C - 1)",
             f"x = torch.stack([{', '.join(inputs)}], -1)",
+            *self._clock_source(),
             f"h = {act}(x @ w_pred.mT + b_pred[:, 0])",
             f"label = {act}(y[..., None] @ w_label.mT + b_label[:, 0])",
             "u = h @ w_mix_pred.mT + label @ w_mix_label.mT + b_mix[:, 0]",
@@ -227,6 +236,16 @@ class MetaLossNetwork(SeesPrior, RealVectors):
             f"return ({act}(u) @ w_out.mT)[..., 0]",
         ]
         return self.adjusted_source(lines, vectors)
+
+    def _clock_source(self) -> list[str]:
+        """The lines that put what the network reads of the clock into its first bias."""
+        if not self.clock:
+            return []
+        return [
+            "t, logn = self.clock_terminals(z).values()",
+            f"read = torch.stack([t - {HALFWAY}, (logn - math.log({DEFAULT_STEPS})) / 4])",
+            "b_pred = b_pred + w_clock @ read[:, None]",
+        ]
 
     def _random(self, key: Stream) -> Float[Tensor, "1 D"]:
         """Weights normal with variance 1/inputs, biases with 0.1²."""

@@ -6,7 +6,9 @@ as given: no gradient goes through them, as in bootstrapped targets (Reed 2015),
 not be that of any value. The representation is ours.
 """
 
+import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Annotated, Any, ClassVar
 
 import torch
@@ -18,11 +20,13 @@ from torch import Tensor
 from metaloss import kernels
 from metaloss.core.population import Vectors
 from metaloss.core.streams import Stream
+from metaloss.genomes._clock import SeesClock
 from metaloss.genomes._compiled_targets import CompiledTargets
 from metaloss.genomes._prior import STEP, SeesPrior
 from metaloss.genomes._targets import Targets
 from metaloss.genomes._vectors import RealVectors
 from metaloss.losses.base import Losses
+from metaloss.losses.clock import DEFAULT_STEPS
 
 __all__ = ["LearnedTargets"]
 
@@ -32,12 +36,16 @@ COST_GENES = 2  # the margin and the decay
 
 
 @settings(frozen=True, config=ConfigDict(extra="forbid"))
-class LearnedTargets(SeesPrior, RealVectors):
+class LearnedTargets(SeesClock, SeesPrior, RealVectors):
     """What the curves are drawn through, and where the search starts.
 
     The true class's target is a(p_true), another class's (b(p) + d(p_true)) / C: three curves over
     the logarithm of a probability, straight between the knots and level beyond them. A candidate is
     their values at the knots. At the start they are level: the targets of label smoothing.
+
+    With `clock` there are two sets of curves, for the start of a training and for its end, and
+    between them they are mixed linearly in the share of the steps that is done. Three numbers more
+    say how much each curve rises with the number of steps N, in units of ln(N/50)/4.
 
     Attributes:
         knots: the probabilities at which a curve can bend.
@@ -86,12 +94,17 @@ class LearnedTargets(SeesPrior, RealVectors):
     @property
     def size(self) -> int:
         """How many numbers a candidate is."""
-        return CURVES * len(self.knots) + self._cost_genes + self.prior_genes
+        return self._curve_genes + self._cost_genes + self.prior_genes
 
     @property
     def reads_costs(self) -> bool:
         """Whether a candidate depends on what each mistake costs."""
         return self.costs
+
+    @property
+    def _curve_genes(self) -> int:
+        genes = self._sets * CURVES * len(self.knots)
+        return genes + CURVES if self.clock else genes
 
     @property
     def _cost_genes(self) -> int:
@@ -103,6 +116,9 @@ class LearnedTargets(SeesPrior, RealVectors):
         reference_classes = self.home_classes
         knots = len(self.knots)
         start = torch.tensor([1 - s + s / reference_classes, s, 0.0]).repeat_interleave(knots)
+        start = start.repeat(self._sets)
+        if self.clock:
+            start = torch.cat([start, start.new_zeros(CURVES)])
         blind = torch.cat([start, start.new_zeros(self._cost_genes)])
         return Vectors(self.with_prior_genes(blind.repeat(n, 1)))
 
@@ -112,7 +128,10 @@ class LearnedTargets(SeesPrior, RealVectors):
         knots = torch.tensor(self.knots).log()
         targets = CompiledTargets if kernels.available() else Targets
         margin, decay = self._by_cost(vectors)
-        losses = targets(self._curves(vectors), knots, self.home_classes, margin, decay)
+        curves = self._curves(vectors)
+        losses = targets(curves[:, 0], knots, self.home_classes, margin, decay)
+        if self.clock:
+            losses = replace(losses, last=curves[:, 1], rise=self._rise(vectors))
         return self.adjusted(losses, vectors)
 
     def _by_cost(
@@ -121,24 +140,34 @@ class LearnedTargets(SeesPrior, RealVectors):
         """The margin and the decay of every candidate; None where it sees no costs."""
         if not self.costs:
             return None, None
-        first = CURVES * len(self.knots)
+        first = self._curve_genes
         margin, decay = (STEP * vectors[:, first : first + COST_GENES]).unbind(1)
         return margin, decay
 
-    def _curves(self, vectors: Float[Tensor, "P D"]) -> Float[Tensor, "P 3 K"]:
-        knots = len(self.knots)
-        curves: Tensor = vectors[:, : CURVES * knots].unflatten(1, (CURVES, knots))
+    def _curves(self, vectors: Float[Tensor, "P D"]) -> Float[Tensor, "P S 3 K"]:
+        """The curves; with a clock, those at the start of a training and those at its end."""
+        shape = (self._sets, CURVES, len(self.knots))
+        curves: Tensor = vectors[:, : math.prod(shape)].unflatten(1, shape)
         return curves
+
+    def _rise(self, vectors: Float[Tensor, "P D"]) -> Float[Tensor, "P 3"]:
+        """How much each curve rises with the number of steps."""
+        return vectors[:, self._curve_genes - CURVES : self._curve_genes]
+
+    @property
+    def _sets(self) -> int:
+        return 2 if self.clock else 1
 
     def describe(self, population: Vectors, row: int) -> str:
         """How many numbers and knots it has, in one line."""
         vectors = population[row : row + 1].vectors()
         margin, decay = self._by_cost(vectors)
         moves = self.describe_moves(vectors)
+        clock = ", clock" if self.clock else ""
         if margin is not None and decay is not None:
             by_cost = f", margin {float(margin[0]):.3g} and decay {float(decay[0]):.3g} by cost"
             moves = by_cost + moves
-        return f"learned targets ({self.size} numbers, {len(self.knots)} knots{moves})"
+        return f"learned targets ({self.size} numbers, {len(self.knots)} knots{clock}{moves})"
 
     def torch_source(self, population: Vectors) -> list[str]:
         """The lines of Python that compute the one loss's terms of logits z and targets y."""
@@ -147,7 +176,7 @@ class LearnedTargets(SeesPrior, RealVectors):
         home = self.home_classes
         lines = [
             f"knots = z.new_tensor({knots})",
-            f"curves = z.new_tensor({self._curves(vectors)[0].tolist()})",
+            *self._curves_source(vectors),
             *self._margin_source(vectors),
             "logp = z.log_softmax(-1)",
             "C, u = z.shape[-1], logp",
@@ -167,6 +196,18 @@ class LearnedTargets(SeesPrior, RealVectors):
             "return -targets * logp.masked_fill(targets == 0, 0)",
         ]
         return self.adjusted_source(lines, vectors)
+
+    def _curves_source(self, vectors: Float[Tensor, "1 D"]) -> list[str]:
+        """The lines that compute the curves."""
+        first, *last = (f"z.new_tensor({x.tolist()})" for x in self._curves(vectors)[0])
+        if not last:
+            return [f"curves = {first}"]
+        return [
+            "t, logn = self.clock_terminals(z).values()",
+            f"first, last = {first}, {last[0]}",
+            f"rise = z.new_tensor({self._rise(vectors)[0].tolist()})[:, None]",
+            f"curves = first + t * (last - first) + (logn - math.log({DEFAULT_STEPS})) / 4 * rise",
+        ]
 
     def _margin_source(self, vectors: Float[Tensor, "1 D"]) -> list[str]:
         """The lines that move the logits by the costs and compute the factors of targets."""

@@ -21,6 +21,7 @@ from metaloss.core import registry
 from metaloss.core.population import Population
 from metaloss.core.streams import Stream
 from metaloss.errors import SettingsError
+from metaloss.genomes._clock import SeesClock
 from metaloss.genomes._prior import GENES, SeesPrior, drawn_genes, moved_genes
 from metaloss.genomes._symbolic import Symbolic
 from metaloss.losses.language.expression import Expression, Y, call, constant
@@ -45,7 +46,8 @@ FUNCTIONS = (
     "sigmoid",
 )
 # Symbol k stands for HEADS[k - 1], 0 for nothing. Runs keep the numbers: what is new stands last.
-HEADS = ("", "C", "y", "p", "logp", *PRIMITIVES, "prior", "logprior", "count", "cost")
+HEADS = ("", "C", "y", "p", "logp", *PRIMITIVES, "prior", "logprior", "count", "cost", "t", "logn")
+CLOCK = ("t", "logn")
 SYMBOLS = {head: k for k, head in enumerate(HEADS, start=1)}
 TRIES = 50
 
@@ -69,10 +71,11 @@ class Trees(Population):
 
 
 @settings(frozen=True, config=ConfigDict(extra="forbid"))
-class Tree(SeesPrior, Symbolic):
+class Tree(SeesClock, SeesPrior, Symbolic):
     """What trees are made of, how large they are, and how they vary.
 
-    With `prior` the numbers for it stand behind a tree's constants, where no symbol is.
+    With `prior` the numbers for it stand behind a tree's constants, where no symbol is. With
+    `clock` leaves may be `t` and `logn`, too.
 
     Attributes:
         functions: primitives of the inner nodes (metaloss list primitives).
@@ -245,7 +248,7 @@ class Tree(SeesPrior, Symbolic):
 
     def _grown(self, height: int, rng: Random, full: bool = False) -> Expression:
         """A random tree of at most this height; of just this height everywhere if full."""
-        leaves = len(self.terminals) + 1
+        leaves = len(self._leaves) + 1
         functions = len(self.functions)
         # Functions and leaves are drawn from one set, so a leaf comes as often as its share in it.
         if height == 0 or (not full and rng.random() < leaves / (leaves + functions)):
@@ -259,7 +262,12 @@ class Tree(SeesPrior, Symbolic):
         if rng.random() < self.constants:
             # Few digits, so that formulas stay short.
             return constant(round(rng.gauss(0, 1), 3))
-        return Expression(rng.choice(self.terminals))
+        return Expression(rng.choice(self._leaves))
+
+    @property
+    def _leaves(self) -> tuple[str, ...]:
+        """The terminals that leaves may be."""
+        return (*self.terminals, *(CLOCK if self.clock else ()))
 
     def _mutated(self, e: Expression, rng: Random) -> Expression:
         kinds = {

@@ -23,7 +23,7 @@ from metaloss.inner.optimiser_settings import (
     check_nesterov,
 )
 from metaloss.inner.optimisers import Adam, Rate, Sgd
-from metaloss.losses.base import Losses
+from metaloss.losses.base import Clock, Losses, at, reads_clock
 
 
 @settings(frozen=True, config=ConfigDict(extra="forbid"))
@@ -75,7 +75,7 @@ class Inner:
 
     @property
     def anytime(self) -> bool:
-        """Whether a shorter training is the beginning of a longer one."""
+        """Whether a shorter training is the beginning of a longer one, but for the loss."""
         return self.schedule == "constant"
 
     def start(self) -> Sgd | Adam:
@@ -132,6 +132,7 @@ def train(
     rate = inner.lr if lr is None else lr
     like = next(iter(params.values()))
     rate = rate.to(like) if isinstance(rate, Tensor) else rate
+    clock = reads_clock(losses)
     indices = batches(len(inputs), inner, keys, like.device, count, choices)
     for step, index in enumerate(indices, 1):
         # Without minibatches nothing is gathered: losses and inputs serve as they are.
@@ -140,6 +141,8 @@ def train(
             if index is None
             else (losses.minibatch(index), inputs.minibatch(index))
         )
+        if clock:
+            bound = at(bound, Clock.of(step - 1, inner.steps))
         optimiser.step(
             params, model.gradients(params, shown, bound.logit_gradient), rate * inner.scale(step)
         )

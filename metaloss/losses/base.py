@@ -6,14 +6,45 @@ the classes then runs along long rows, several times faster than along the ten n
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import ClassVar, Protocol, Self
+from typing import ClassVar, Protocol, Self, TypeGuard
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from metaloss.losses.clock import DEFAULT_LOGN, HALFWAY, clock_terminals
 from metaloss.losses.costs import image_costs
 from metaloss.losses.prior import class_terminals
+
+
+@dataclass(frozen=True)
+class Clock:
+    """How far a training is, in numbers or in tensors of one number.
+
+    Attributes:
+        t: the share of the steps that is done, 0 at the first step.
+        logn: the natural logarithm of the number of steps.
+    """
+
+    t: float | Tensor = HALFWAY
+    logn: float | Tensor = DEFAULT_LOGN
+
+    @classmethod
+    def of(cls, step: int, steps: int) -> Self:
+        """The clock at a step, counted from 0."""
+        return cls(*clock_terminals(step, steps))
+
+    def to(self, like: Tensor) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
+        """`t` and `logn` as tensors of this kind."""
+        t, logn = (
+            x.to(like) if isinstance(x, Tensor) else like.new_tensor(x) for x in (self.t, self.logn)
+        )
+        return t, logn
+
+    @property
+    def centred(self) -> tuple[float | Tensor, float | Tensor]:
+        """t - 1/2 and ln(N/50)/4 for N steps: 0 at the default, within about ±1/2 for 7 to 370."""
+        return self.t - HALFWAY, (self.logn - DEFAULT_LOGN) / 4
 
 
 @dataclass(frozen=True)
@@ -86,6 +117,31 @@ class Losses(Protocol):
 
     def __getitem__(self, rows: slice | Tensor) -> Self:
         """Return the losses of these rows."""
+
+
+class ClockLosses(Losses, Protocol):
+    """Losses that may see how far the training is; others say nothing of it."""
+
+    @property
+    def reads_clock(self) -> bool:
+        """Whether one of them does."""
+
+    @property
+    def clock(self) -> Clock:
+        """How far the training is."""
+
+    def at(self, clock: Clock) -> Self:
+        """The losses, bound or not, at another point of the training."""
+
+
+def reads_clock(losses: Losses) -> TypeGuard[ClockLosses]:
+    """Whether losses depend on how far the training is."""
+    return bool(getattr(losses, "reads_clock", False))
+
+
+def at(losses: Losses, clock: Clock) -> Losses:
+    """Losses at another point of the training; those that see nothing of it as they are."""
+    return losses.at(clock) if reads_clock(losses) else losses
 
 
 def one_hot(label: Int[Tensor, "..."], classes: int) -> Float[Tensor, "... C"]:

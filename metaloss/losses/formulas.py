@@ -1,6 +1,6 @@
 """P formulas, run together: the losses of the zoo and of expression searches."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from operator import itemgetter
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from metaloss.losses import grouping
 from metaloss.losses.base import (
+    Clock,
     TrainingTargets,
     chosen_weights,
     images,
@@ -22,9 +23,11 @@ from metaloss.losses.language.expression import (
     CLASS_TERMINALS,
     COST,
     LABEL_TERMINALS,
+    LOGN,
     LOGP,
     Expression,
     P,
+    T,
 )
 from metaloss.losses.language.formula import NO_SCALE, NO_SHIFT, Formula
 from metaloss.losses.language.primitives import PRIMITIVES
@@ -44,18 +47,24 @@ class Shared:
         rows: which of the planes an expression is.
         numbers: what does not.
         weight: of the images.
+        by_clock: what depends on how far the training is, too, and is no plane or number yet.
     """
 
     planes: Float[Tensor, "S T C B"]  # class by class: as classifiers lay out their logits
     rows: dict[Expression, int]
     numbers: dict[Expression, Tensor]
     weight: Float[Tensor, "T B"] | None = None
+    by_clock: tuple[Expression, ...] = ()
 
-    @cached_property
-    def named(self) -> dict[Expression, Tensor]:
+    def at(self, clock: Clock) -> dict[Expression, Tensor]:
         """Every value by its expression, [T C B] or one number."""
         planes = self.planes.unbind(0)
-        return {**self.numbers, **{e: planes[row] for e, row in self.rows.items()}}
+        known = {**self.numbers, **{e: planes[row] for e, row in self.rows.items()}}
+        if self.by_clock:
+            known[T], known[LOGN] = clock.to(self.planes)
+        for e in self.by_clock:
+            _evaluate(e, self.planes, known)
+        return known
 
     def minibatch(self, index: Int[Tensor, "T b"]) -> "Shared":
         """The same for some of each task's images."""
@@ -74,11 +83,13 @@ class Formulas:
         formulas: one per candidate.
         form: how `slope` runs: "each" formula by itself, or all "grouped" by height and primitive;
             "auto" groups many on a GPU, where the number of calls counts.
+        told: how far the training is; None: nobody has said.
         shared: what `bind` computed.
     """
 
     formulas: tuple[Formula, ...]
     form: Form = "auto"
+    told: Clock | None = None
     shared: Shared | None = None
 
     tasks_per_call: ClassVar[int] = 8  # each formula is some calls of its own
@@ -105,8 +116,9 @@ class Formulas:
             f(x.expression) for x in self.formulas for f in (value_program, gradient_program)
         ]
         # Values and gradients share what they need of the targets: it is computed once for both.
-        wanted = dict.fromkeys(e for program in programs for e in program.inputs if not e.varies)
-        wanted.update(dict.fromkeys(e for x in self.formulas for e in x.expressions[1:]))
+        read = dict.fromkeys(e for program in programs for e in program.inputs if not e.varies)
+        read.update(dict.fromkeys(e for x in self.formulas for e in x.expressions[1:]))
+        wanted = dict.fromkeys(part for e in read for part in _parts_without_clock(e))
         known = {Expression(name): x[:, None] for name, x in targets.shares.items()}
         if any(COST.head in e.terminals for e in wanted):
             known[COST] = targets.cost
@@ -120,12 +132,39 @@ class Formulas:
             torch.stack([known[e].expand_as(target) for e in planes]) if planes else target[None]
         )
         numbers = {e: known[e] for e in ordered if e.terminals.isdisjoint(PLANES)}
-        rows = {e: i for i, e in enumerate(planes)}
-        return replace(self, shared=Shared(stack.mT.contiguous(), rows, numbers, targets.weight))
+        shared = Shared(
+            stack.mT.contiguous(),
+            {e: i for i, e in enumerate(planes)},
+            numbers,
+            targets.weight,
+            tuple(e for e in read if e.reads_clock),
+        )
+        return replace(self, shared=shared)
+
+    @cached_property
+    def reads_clock(self) -> bool:
+        """Whether one of them depends on how far the training is."""
+        return any(formula.reads_clock for formula in self.formulas)
+
+    @property
+    def clock(self) -> Clock:
+        """How far the training is."""
+        return self.told or Clock()
+
+    def at(self, clock: Clock) -> Self:
+        """The losses at another point of the training."""
+        return self._with(told=clock)
 
     def minibatch(self, index: Int[Tensor, "T b"]) -> Self:
         """The same losses, bound to only some of each task's images."""
-        return replace(self, shared=self._bound.minibatch(index))
+        return self._with(shared=self._bound.minibatch(index))
+
+    def _with(self, **changes: Any) -> Self:
+        """The losses with other numbers in the same places."""
+        losses = replace(self, **changes)
+        if self.shared is not None and self._grouped:
+            losses.__dict__["_plan"] = self._plan  # the same for any numbers
+        return losses
 
     def terms(self, logits: Float[Tensor, "P T B C"]) -> Float[Tensor, "P T B C"]:
         """One term per class; those of a mean over classes are divided by their number."""
@@ -136,7 +175,7 @@ class Formulas:
         ):
             # A formula of constants gives one number, which stands for every class.
             value = _run(
-                _ready(value_program(formula.expression), self._bound.named), *logp_and_p
+                _ready(value_program(formula.expression), self._named), *logp_and_p
             ).expand(logp.shape[1:])
             per_formula.append(value / logits.shape[-1] if formula.reduction == "mean" else value)
         return torch.stack(per_formula).mT
@@ -168,16 +207,20 @@ class Formulas:
         self, logp: Float[Tensor, "P T C B"], p: Float[Tensor, "P T C B"]
     ) -> Float[Tensor, "P T C B"]:
         """The gradient of every term by its own logp, but for its sign."""
-        # Many small calls keep a GPU waiting; on a CPU each formula runs by itself.
-        if self.form == "grouped" or (
-            self.form == "auto" and logp.is_cuda and len(self) >= grouping.WORTH
-        ):
-            return grouping.run(self._plan, logp, p)
+        if self._grouped:
+            return grouping.run(self._plan, self._fixed, logp, p)
         shape = logp.shape[1:]
         gradients = [
             _run(*each) for each in zip(self._slopes, logp.unbind(0), p.unbind(0), strict=True)
         ]
         return torch.stack([x if x.shape == shape else x.expand(shape) for x in gradients])
+
+    @property
+    def _grouped(self) -> bool:
+        """Whether formulas run together."""
+        # Many small calls keep a GPU waiting; on a CPU each formula runs by itself.
+        on_gpu = self.form == "auto" and self._bound.planes.is_cuda
+        return self.form == "grouped" or (on_gpu and len(self) >= grouping.WORTH)
 
     @property
     def _bound(self) -> Shared:
@@ -186,16 +229,24 @@ class Formulas:
 
     # A cached property writes into __dict__, so it works in a frozen dataclass; `replace` drops it.
     @cached_property
+    def _named(self) -> dict[Expression, Tensor]:
+        return self._bound.at(self.clock)
+
+    @cached_property
     def _programs(self) -> list[Program]:
         return [gradient_program(f.expression) for f in self.formulas]
 
     @cached_property
     def _slopes(self) -> list[Ready]:
-        return [_ready(program, self._bound.named) for program in self._programs]
+        return [_ready(program, self._named) for program in self._programs]
 
     @cached_property
     def _plan(self) -> grouping.GroupedSteps:
-        return grouping.group(self._programs, self._bound.named, self._bound.planes.shape[1:])
+        return grouping.group(self._programs, self._bound.planes.device)
+
+    @cached_property
+    def _fixed(self) -> Float[Tensor, "F T C B"]:
+        return self._plan.stacked(self._named, self._bound.planes)
 
     @cached_property
     def _scales(self) -> Tensor | None:
@@ -212,7 +263,7 @@ class Formulas:
             return None
         planes = self._bound.planes
         one = planes.new_tensor(none.value)
-        values = [one if e == none else self._bound.named[e] for e in expressions]
+        values = [one if e == none else self._named[e] for e in expressions]
         return torch.stack([x.expand(planes.shape[1:]) for x in values])
 
     def _before_softmax(self, logits: Float[Tensor, "P T C B"]) -> Float[Tensor, "P T C B"]:
@@ -237,6 +288,14 @@ class Formulas:
             if len(set(factors)) == 1
             else logits.new_tensor(factors)[:, None, None, None]
         )
+
+
+def _parts_without_clock(e: Expression) -> Iterator[Expression]:
+    """The largest parts of an expression that do not depend on how far the training is."""
+    if not e.reads_clock:
+        yield e
+    for a in e.args if e.reads_clock else ():
+        yield from _parts_without_clock(a)
 
 
 def _evaluate(e: Expression, target: Tensor, known: dict[Expression, Tensor]) -> Tensor:

@@ -20,28 +20,28 @@ class GroupedSteps:
     """Where the values of many programs lie in one tensor of rows [T C B].
 
     Attributes:
-        fixed: the rows after those of logp and p: inputs that do not depend on the logits.
+        inputs: the rows after those of logp and p: what does not depend on the logits.
         calls: a function, the rows of each of its arguments, and the rows that its results take.
         out: the rows of the programs' results.
         rows: how many rows there are.
     """
 
-    fixed: Float[Tensor, "F T C B"]
+    inputs: list[Expression]
     calls: list[tuple[Run, list[Rows], slice]]
     out: Rows
     rows: int
 
+    def stacked(
+        self, known: dict[Expression, Tensor], like: Float[Tensor, "... T C B"]
+    ) -> Float[Tensor, "F T C B"]:
+        """The inputs, of which a single number is expanded: all rows of a call have one shape."""
+        shape = like.shape[-3:]
+        rows = [known[e].expand(shape) for e in self.inputs]
+        return torch.stack(rows) if rows else like.new_empty(0, *shape)
 
-def group(
-    programs: Sequence[Program], known: dict[Expression, Tensor], shape: torch.Size
-) -> GroupedSteps:
-    """Group the steps of these programs.
 
-    Args:
-        programs: one per candidate.
-        known: what their inputs are, but for p and logp.
-        shape: [T C B].
-    """
+def group(programs: Sequence[Program], device: torch.device) -> GroupedSteps:
+    """Group the steps of these programs, one per candidate."""
     n = len(programs)
     # Rows: every candidate's logp, then every candidate's p, then what does not vary.
     used = {e: None for program in programs for e in program.inputs if not e.varies}
@@ -59,9 +59,6 @@ def group(
         for i, program in enumerate(programs)
         for k, e in enumerate(program.inputs)
     }
-    # [F T C B]: a single number is expanded, because all rows of a call have one shape.
-    fixed = torch.stack([known[e].expand(shape) for e in used]) if used else torch.empty(0, *shape)
-    device = fixed.device
     first = 2 * n + len(used)
     calls: list[tuple[Run, list[Rows], slice]] = []
     # In order of depth alone: steps of one depth never read each other.
@@ -76,7 +73,7 @@ def group(
         row.update({member: first + j for j, member in enumerate(members)})
         first += len(members)
     out = _rows([row[i, program.out] for i, program in enumerate(programs)], device)
-    return GroupedSteps(fixed, calls, out, first)
+    return GroupedSteps([*used], calls, out, first)
 
 
 def _rows(places: list[int], device: torch.device) -> Rows:
@@ -89,13 +86,16 @@ def _rows(places: list[int], device: torch.device) -> Rows:
 
 
 def run(
-    steps: GroupedSteps, logp: Float[Tensor, "P T C B"], p: Float[Tensor, "P T C B"]
+    steps: GroupedSteps,
+    fixed: Float[Tensor, "F T C B"],
+    logp: Float[Tensor, "P T C B"],
+    p: Float[Tensor, "P T C B"],
 ) -> Float[Tensor, "P T C B"]:
-    """The programs' results, one row each."""
+    """The programs' results, one row each; `fixed` is what `stacked` gave."""
     n = len(logp)
     # One buffer for all: each call writes behind the results of the calls before it.
     values = logp.new_empty(steps.rows, *logp.shape[1:])
-    values[:n], values[n : 2 * n], values[2 * n : 2 * n + len(steps.fixed)] = logp, p, steps.fixed
+    values[:n], values[n : 2 * n], values[2 * n : 2 * n + len(fixed)] = logp, p, fixed
     for run, args, out in steps.calls:
         values[out] = run(*[values[x] for x in args])
     return values[steps.out]

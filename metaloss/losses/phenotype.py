@@ -1,15 +1,18 @@
 """What a loss does, apart from how it is written: its curve over the true class's probability, and
 its pull.
 
-All is asked of the loss itself, so that networks and formulas are looked at alike.
+All is asked of the loss itself, so that networks and formulas are looked at alike. A loss that sees
+how far the training is looks as it does where its clock stands.
 """
+
+from dataclasses import replace
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from metaloss.errors import SettingsError
-from metaloss.losses.base import Losses, TrainingTargets, one_hot
+from metaloss.losses.base import Losses, TrainingTargets, one_hot, reads_clock
 
 # Many losses are infinite at p = 0 or p = 1: curves stop just before.
 EDGE = 1e-7
@@ -24,7 +27,8 @@ def gain(loss: Losses, classes: int) -> float:
 
     For a sum over classes of ℓ(y, p), with g1 and g0 its slopes in p at p = 1/C of a class that is
     the target and of one that is not, this is (g0 - g1)/C. Negative: the loss anti-learns at the
-    start. Tiny: it looks collapsed at cross-entropy's learning rate.
+    start. Tiny: it looks collapsed at cross-entropy's learning rate. Of a loss that sees how far
+    the training is it is that of the first step.
 
     Args:
         loss: a population of one.
@@ -35,8 +39,9 @@ def gain(loss: Losses, classes: int) -> float:
 
 def gain_tensor(loss: Losses, classes: int) -> Float[Tensor, ""]:
     """The gain as a tensor, by tensor operations alone."""
+    first = loss.at(replace(loss.clock, t=0.0)) if reads_clock(loss) else loss
     # Equal logits make all classes equally probable; float64, because gains may be tiny.
-    slope = _bound(loss, _targets(1, classes)).logit_gradient(
+    slope = _bound(first, _targets(1, classes)).logit_gradient(
         torch.zeros(1, 1, 1, classes, dtype=torch.float64)
     )
     # Cross-entropy pulls by 1 - 1/C there.

@@ -13,7 +13,15 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from metaloss.losses.base import Losses, TrainingTargets, chosen_weights, mean_over_images
+from metaloss.losses.base import (
+    Clock,
+    Losses,
+    TrainingTargets,
+    at,
+    chosen_weights,
+    mean_over_images,
+    reads_clock,
+)
 
 LogitGradient = Callable[[Float[Tensor, "P T B C"]], Float[Tensor, "P T B C"]]
 
@@ -87,6 +95,20 @@ class PriorAdjusted:
             importance=self._bound[1].gather(2, every),
             weight=chosen_weights(self.weight, index),
         )
+
+    @property
+    def reads_clock(self) -> bool:
+        """Whether the losses depend on how far the training is."""
+        return reads_clock(self.losses)
+
+    @property
+    def clock(self) -> Clock:
+        """How far the training is, where the losses depend on that."""
+        return self.losses.clock if reads_clock(self.losses) else Clock()
+
+    def at(self, clock: Clock) -> Self:
+        """The losses at another point of the training."""
+        return replace(self, losses=at(self.losses, clock))
 
     def terms(self, logits: Float[Tensor, "P T B C"]) -> Float[Tensor, "P T B K"]:
         """The terms of the shifted logits, weighed."""

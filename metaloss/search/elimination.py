@@ -9,6 +9,7 @@ many, at budgets for minutes.
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import geometric_mean
 from typing import Annotated, Any, Self
 
 import torch
@@ -172,8 +173,11 @@ def eliminate(
             for names, opened in families.items()
         }
         reporter.on_elimination_start(evolved, len(first))
+        last = elimination.stages[-1]
         records = _play(runners, elimination.stages, [str(f) for f in first], reporter)
-        return _finish(evolved, records, _images(evolved, families.values()), reporter)
+        steps = geometric_mean(family.steps * last.steps for family in families[last.families])
+        images = _images(evolved, families.values())
+        return _finish(evolved, records, round(steps), images, reporter)
 
 
 def _images(run: Run, families: Iterable[list[OpenFamily]]) -> ImageRecord:
@@ -257,9 +261,17 @@ def _play(
 
 
 def _finish(
-    run: Run, records: list[StageRecord], images: ImageRecord, reporter: Reporter
+    run: Run, records: list[StageRecord], steps: int, images: ImageRecord, reporter: Reporter
 ) -> EliminateResult:
-    """Save the winner, the picture and, last, the summary."""
+    """Save the winner, the picture and, last, the summary.
+
+    Args:
+        run: whose losses were eliminated.
+        records: of the stages.
+        steps: of the last one's trainings.
+        images: that the winner has learned from.
+        reporter: is told of the end.
+    """
     folder = run.folder / FOLDER
     rows = [elimination_results.row(record) for record in records]
     ranking = elimination_results.ranked(records[-1])
@@ -278,6 +290,7 @@ def _finish(
         "metaloss": __version__,
     }
     best = FormulaCriterion(Formula.parse(ranking[0]["formula"]), about)
+    best = best.with_options(steps=steps) if best.reads_clock else best
     loss_io.save(
         folder / "loss", best, elimination_results.card(run.name, best, names, rows), images
     )

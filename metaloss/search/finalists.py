@@ -47,11 +47,14 @@ class Finalists:
         """All of them, side by side."""
         return Formulas.of(self.formulas) if self.formulas else self.genome.losses(self.population)
 
-    def criterion(self, row: int, about: dict[str, Any]) -> Criterion:
-        """One of them, to train with."""
-        if self.formulas:
-            return FormulaCriterion(self.formulas[row], about)
-        return GenomeCriterion(self.genome, self.population[row : row + 1], about)
+    def criterion(self, row: int, about: dict[str, Any], steps: int) -> Criterion:
+        """One of them, to train with; one that reads the clock has this number of steps."""
+        loss: Criterion = (
+            FormulaCriterion(self.formulas[row], about)
+            if self.formulas
+            else GenomeCriterion(self.genome, self.population[row : row + 1], about)
+        )
+        return loss.with_options(steps=steps) if loss.reads_clock else loss
 
 
 def choose_finalists(

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict
+from statistics import geometric_mean
 from typing import Any
 
 from metaloss import storage
@@ -38,8 +39,10 @@ def finish_search(runner: SearchRunner, progress: Progress) -> None:
         "tasks": max(runner.evaluation.task_counts(tasks)),
     }
     about = _provenance_of_loss(runner, choice)
-    loss = finalists.criterion(row, about)
+    steps = geometric_mean(family.steps for family in runner.evaluation.families)
+    loss = finalists.criterion(row, about, round(steps))
     card = f"# {runner.run.name}\n\n{loss.describe()}, evolved on {about['evolved on']}.\n"
+    card += loss.clock_note and f"\n{loss.clock_note}\n"
     loss_io.save(runner.run.folder / "loss", loss, card, image_record.read(runner.run.folder))
     # The winner is written: only now may the meta-test tasks be looked at.
     test = _test(runner, loss.losses())
@@ -60,7 +63,7 @@ def finish_search(runner: SearchRunner, progress: Progress) -> None:
         summary["formula"] = loss.describe()
     # Only now can the card tell of the test; the first one was written before it.
     storage.write(runner.run.folder / "loss" / "card.md", (card + _card(summary)).encode())
-    _plot(runner, loss.losses(), sizes)
+    _plot(runner, loss.losses_told(), sizes)
     runner.run.write("summary.json", summary)  # last: it says that the run is finished
 
 

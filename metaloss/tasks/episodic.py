@@ -47,7 +47,7 @@ from metaloss.tasks.protocols import (
     SearchBudget,
 )
 from metaloss.tasks.provenance import describe_images
-from metaloss.tasks.step_counts import step_grid, training_lengths
+from metaloss.tasks.step_counts import observe_shared, step_grid, training_lengths
 
 WEAK = 500  # images of each class that the weak classifier behind "confusion" is fitted on
 
@@ -211,17 +211,17 @@ class Episodes(OneKind):
             metric: what is measured of the trained classifiers; the family's score where None.
             beside: further metrics, in columns behind the score.
         """
-        lengths = training_lengths(self.family.inner, steps or (self.steps,))
         observer = metric or self.observer(beside)
-        curves = engine.observe_each(
-            [
-                self.trainings(
-                    populations, pool, key, tasks, observer, rates=rates, steps=length, val=val
-                )
-                for length in lengths
-            ]
-        )
-        return [torch.cat(of_population) for of_population in zip(*curves, strict=True)]
+        each_rate = rates or [None] * len(populations)
+
+        def trainings(places: list[int], marks: tuple[int, ...]) -> EpisodeTrainings:
+            some = [populations[i] for i in places]
+            own = [each_rate[i] for i in places]
+            return self.trainings(some, pool, key, tasks, observer, rates=own, steps=marks, val=val)
+
+        marks = steps or (self.steps,)
+        lengths = [training_lengths(self.family.inner, marks, x) for x in populations]
+        return observe_shared(engine, lengths, trainings)
 
     def trainings(
         self,

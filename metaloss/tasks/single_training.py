@@ -14,7 +14,7 @@ from metaloss.criterion.base import Criterion
 from metaloss.criterion.formula import FormulaCriterion
 from metaloss.criterion.no_formula import named_criterion
 from metaloss.errors import DataError, Interrupted, MetalossError, SettingsError, out_of_memory
-from metaloss.losses.base import Losses
+from metaloss.losses.base import Losses, reads_clock
 from metaloss.losses.formulas import Formulas
 from metaloss.losses.parametrised import ParametrisedLosses
 from metaloss.tasks.worker_pool import TrainingRequest
@@ -38,6 +38,8 @@ class CandidateLoss(Criterion):
     """One of a search's losses, for a loop that wants a module."""
 
     def __init__(self, one: Losses) -> None:
+        # Before the module is made, which asks whether it reads the clock.
+        self.reads_clock = reads_clock(one)
         super().__init__()
         self.one = one
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.modules.loss import _WeightedLoss
 
 from metaloss.criterion import loss_io
-from metaloss.criterion.base import Criterion
+from metaloss.criterion.base import Criterion, clock_readers
 from metaloss.data.datasets.voc import Scenes
 from metaloss.errors import SettingsError
 from metaloss.losses.prior import class_terminals
@@ -61,6 +61,13 @@ def told_of_classes(loss: nn.Module, images: TrainingImages, rows: Rows) -> nn.M
     if isinstance(images.dataset, Scenes):
         return loss
     return loss.fit_prior(images.dataset.labels[rows], images.classes)
+
+
+def at_last_step(loss: nn.Module, steps: int) -> nn.Module:
+    """The loss, told that a training of so many steps is at its last, where it sees that."""
+    for reader in clock_readers(loss):
+        reader.at(steps - 1, steps)
+    return loss
 
 
 def check_class_weights(losses: Sequence[NamedLoss], settings: Training) -> None:

@@ -1,4 +1,4 @@
-"""The Lightning module of a training; this file alone imports Lightning."""
+"""The Lightning module of a training; this file and `callbacks` alone import Lightning."""
 
 import contextlib
 import logging
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from metaloss import storage
 from metaloss.core import installation
 from metaloss.core.streams import Stream
+from metaloss.criterion.base import clock_readers
 from metaloss.errors import DamagedFile, Interrupted, MetalossError, SettingsError
 from metaloss.training import distributed
 from metaloss.training.models import ImageClassifier, outputs
@@ -68,7 +69,9 @@ class Supervised(lightning.LightningModule):
         return self.spec.lr * self.spec.schedule.scale(step, validation)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        """Set the rate, and seed torch's generators by the numbers of the step and the device."""
+        """Set the rate and the loss's clock, and seed torch's generators by the numbers of the step
+        and the device.
+        """
         if self.spec.stop():
             raise Interrupted
         step = self.global_step
@@ -76,6 +79,8 @@ class Supervised(lightning.LightningModule):
         sow(self.spec.key.at("step", step, *part), self.device)
         for group in self.trainer.optimizers[0].param_groups:
             group["lr"] = self.rate(step)
+        for loss in clock_readers(self.loss):
+            loss.at(step, self.spec.schedule.steps)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The loss of a batch, augmented."""

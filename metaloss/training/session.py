@@ -22,7 +22,7 @@ from metaloss.training import cautions, distributed, figures, folders, results
 from metaloss.training.corrections import cautions_of_correction, in_use, offsets_of
 from metaloss.training.folders import TrainingRecord
 from metaloss.training.images import TrainingImages
-from metaloss.training.losses import NamedLoss, told_of_classes, weighted
+from metaloss.training.losses import NamedLoss, at_last_step, told_of_classes, weighted
 from metaloss.training.models import (
     ImageClassifier,
     NetworkShape,
@@ -298,7 +298,7 @@ class TrainingSession:
         scores = measured_scores(
             target,
             classifier,
-            self.loss_module(loss),
+            at_last_step(self.loss_module(loss), self.schedule.steps),
             until_stopped(batches, self.stop),
             self.images.shares.test,
             dataset,

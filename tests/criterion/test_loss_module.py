@@ -465,6 +465,8 @@ def run(f):
 makers = [
     lambda: metaloss.load("mln-fashionmnist"),
     lambda: start(LearnedTargets()),
+    lambda: start(LearnedTargets(clock=True)),
+    lambda: start(MetaLossNetwork(clock=True, start="random")),
     lambda: start(MetaLossNetwork(architecture="figure3", fixed_classes=4, start="random")),
     lambda: metaloss.load("focal(gamma=2)"),
 ]

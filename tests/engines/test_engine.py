@@ -49,9 +49,9 @@ def engine():
         each.__exit__()
 
 
-def candidates(kind="mln", n=P):
+def candidates(kind="mln", n=P, **settings):
     """A population whose rows differ, by the genome's own means."""
-    genome = registry.build("genomes", {"kind": kind})
+    genome = registry.build("genomes", {"kind": kind, **settings})
     start = genome.sample(n, Stream(0))
     strength = torch.full((n, start.genes), 0.3)
     return genome, genome.mutate(start, strength, Stream(1))
@@ -79,9 +79,11 @@ def family_with(open_tiny, classifier, **changes):
 
 
 @classifiers
-def test_a_score_is_what_one_training_at_a_time_gives(engine, open_tiny, classifier):
+@pytest.mark.parametrize("settings", [{}, {"clock": True}], ids=["plain", "clock"])
+def test_a_score_is_what_one_training_at_a_time_gives(engine, open_tiny, classifier, settings):
     episodes = family_with(open_tiny, classifier)
-    losses = networks()
+    genome, population = candidates(**settings)
+    losses = genome.losses(population)
     found = score(engine(), losses, episodes)
     tasks = episodes.sample(KEYS)
     for p in (0, P - 1):
@@ -126,10 +128,15 @@ def test_the_size_of_the_blocks_of_validation_images_does_not_matter(episodes, f
 
 
 @classifiers
+@pytest.mark.parametrize("settings", [{}, {"clock": True}], ids=["plain", "clock"])
 @pytest.mark.parametrize("kind", registry.names("genomes"))
-def test_a_candidate_is_blind_to_its_neighbours(engine, open_tiny, classifier, kind):
+def test_a_candidate_is_blind_to_its_neighbours(engine, open_tiny, classifier, kind, settings):
+    if settings and classifier != "mlp":
+        pytest.skip("a loss does not know the classifier")
+    if settings.keys() - registry.part("genomes", kind).__dataclass_fields__.keys():
+        pytest.skip("has no clock")
     episodes = family_with(open_tiny, classifier)
-    genome, population = candidates(kind)
+    genome, population = candidates(kind, **settings)
     before = score(engine(), genome.losses(population), episodes)
     others = [population[torch.tensor([0, 1, 1, 3, 4])]]
     if genome.vector:

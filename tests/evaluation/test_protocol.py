@@ -12,7 +12,7 @@ from metaloss.tasks.step_counts import training_lengths
     [("constant", [(20, 40)]), ("cosine", [(20,), (40,)]), ("linear", [(20,), (40,)])],
 )
 def test_one_training_shows_its_beginnings_only_at_a_constant_rate(schedule, trainings):
-    assert training_lengths(Inner(schedule=schedule), (20, 40)) == trainings
+    assert training_lengths(Inner(schedule=schedule), (20, 40), CrossEntropies.of(1)) == trainings
 
 
 def test_the_best_setting_has_the_highest_mean_and_never_a_failure():

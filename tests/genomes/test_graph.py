@@ -128,7 +128,7 @@ def test_a_circle_that_is_not_active_does_no_harm():
 
 
 def test_where_no_draw_decodes_there_is_cross_entropy(monkeypatch):
-    monkeypatch.setattr(variation, "draw", lambda rng: CHAIN)
+    monkeypatch.setattr(variation, "draw", lambda *_: CHAIN)
     monkeypatch.setattr(variation, "decodes", lambda g: g != CHAIN)
     assert Graph(scales=[1]).expressions(Graph(scales=[1]).sample(1, Stream(0))) == [
         seed("-(y*ln(p))")
@@ -378,8 +378,8 @@ def test_logarithms_quotients_and_squares_take_the_forms_that_graphs_have():
 @pytest.mark.parametrize(
     ("start", "reason"),
     [
-        ("ngl", "ngl is no graph: its inputs are y, p, 1.0, -1.0, not 2.4092"),
-        ("-y*logp/C", "-y*logp/C is no graph: its inputs are y, p, 1.0, -1.0, not C"),
+        ("ngl", "ngl is no graph: its inputs are y, p, 1.0, -1.0, t, logn, not 2.4092"),
+        ("-y*logp/C", "-y*logp/C is no graph: its inputs are y, p, 1.0, -1.0, t, logn, not C"),
         ("focal", "focal is no graph: it takes 6 operations, and a graph has 5"),
         ("random, gce", "gce is no graph: expm1 is not among its operations"),
         ("y*(1 - p)**3", "y*(1 - p)**3 is no graph: pow is not among its operations"),
@@ -388,7 +388,7 @@ def test_logarithms_quotients_and_squares_take_the_forms_that_graphs_have():
             "-logp",
             "start: -logp reads too little to start from: a loss needs y or cost, and p or logp",
         ),
-        ("0*y + p", "0*y + p is no graph: its inputs are y, p, 1.0, -1.0, not 0.0"),
+        ("0*y + p", "0*y + p is no graph: its inputs are y, p, 1.0, -1.0, t, logn, not 0.0"),
         ("p", "start: p reads too little to start from: a loss needs y or cost, and p or logp"),
         (
             "temperature",

@@ -1,5 +1,6 @@
 """Expressions print as what the parser reads back; canonical forms mean the same."""
 
+import math
 import pickle
 import subprocess
 import sys
@@ -42,7 +43,7 @@ def evaluate(e, y, logp):
     """The value by plain recursion."""
     known = {"y": y, "p": logp.exp(), "logp": logp, "C": torch.tensor(10.0, dtype=y.dtype)}
     known["cost"] = 1 - y
-    even = {"prior": 0.1, "logprior": 0.0, "count": 1.0}
+    even = {"prior": 0.1, "logprior": 0.0, "count": 1.0, "t": 0.5, "logn": math.log(50)}
     known |= {name: torch.tensor(x, dtype=y.dtype) for name, x in even.items()}
     if not e.args:
         return torch.tensor(e.value, dtype=y.dtype) if e.is_constant else known[e.head]
@@ -258,9 +259,11 @@ def test_sympy_gets_the_same_function(e):
         sympy.Symbol("prior", positive=True),
         sympy.Symbol("count", positive=True),
         sympy.Symbol("cost", real=True),
+        sympy.Symbol("t", real=True),
+        sympy.Symbol("N", positive=True),
     ]
     for i in (1, 6, 11):
-        values = (float(y[i]), float(logp[i].exp()), 10.0, 0.1, 1.0, 1 - float(y[i]))
+        values = (float(y[i]), float(logp[i].exp()), 10.0, 0.1, 1.0, 1 - float(y[i]), 0.5, 50.0)
         point = dict(zip(symbols, values, strict=True))
         expected = float(sympy.N(e.to_sympy().subs(point)))
         found = float(evaluate(e, y[i], logp[i]))

@@ -198,7 +198,7 @@ def test_networks_stand_with_the_last_best_the_centre_and_the_mean_of_the_centre
         [best.values, mean_candidates.values[-1:], mean_candidates.values.mean(0, keepdim=True)]
     )
     assert torch.equal(found.population.values, expected)
-    criterion = found.criterion(2, {})
+    criterion = found.criterion(2, {}, 20)
     assert isinstance(criterion, GenomeCriterion)
     assert torch.equal(criterion.values, mean_candidates.values[-1:])
 
@@ -219,6 +219,6 @@ def test_formulas_stand_once_each_with_the_best_of_the_search_and_of_every_size(
     assert list(by.values()).count("among the best of the search") == OF_SEARCH - 1
     assert isinstance(found.losses, Formulas)
     assert len(found.losses) == len(found.origins)
-    criterion = found.criterion(0, {"name": "mine"})
+    criterion = found.criterion(0, {"name": "mine"}, 20)
     assert isinstance(criterion, FormulaCriterion)
     assert criterion.formula == found.formulas[0]

@@ -13,6 +13,7 @@ from metaloss.data.augmentations import mixed, raw
 from metaloss.errors import DamagedFile, Interrupted, MetalossError, SettingsError
 from metaloss.training import module
 from metaloss.training.images import in_memory
+from metaloss.training.losses import at_last_step
 from metaloss.training.measurement import measure
 from metaloss.training.models import ImageClassifier, NetworkShape, seeded
 from metaloss.training.module import train
@@ -22,6 +23,7 @@ from metaloss.training.settings import resolve
 from metaloss.training.spec import EpochBatches, TrainingSpec
 
 KEY = Stream(0).at("train")
+CLOCK = "-y*logp*(2 - t)*logn"  # of a loss that sees how far the training is
 
 
 @pytest.fixture
@@ -99,6 +101,23 @@ def test_it_is_the_bare_loop_to_the_bit(setting, augment):
     assert same(state(ours), state(theirs))
 
 
+def test_a_loss_that_sees_the_clock_is_told_at_every_step(setting):
+    ours, spec = setting()
+    theirs, _ = setting()
+    loss, same_loss = metaloss.load(CLOCK), metaloss.load(CLOCK)
+    steps = spec.schedule.steps
+    train(ours, loss, spec)
+    assert loss.clock.tolist() == pytest.approx([(steps - 1) / steps, math.log(steps)])
+    count = iter(range(steps))
+
+    def next_loss(logits, target):
+        return same_loss.at(next(count), steps)(logits, target)
+
+    bare(theirs, spec, next_loss)
+    assert same(state(ours), state(theirs))
+    assert at_last_step(metaloss.load(CLOCK), steps).clock.tolist() == loss.clock.tolist()
+
+
 def test_a_gradient_that_is_too_long_is_scaled_down(setting):
     free, clipped, theirs = (setting(make=with_dropout, clip=clip) for clip in (0.0, 0.1, 0.1))
     for classifier, spec in (free, clipped):
@@ -115,13 +134,15 @@ def test_a_gradient_that_is_too_long_is_scaled_down(setting):
         {"optimiser": "sgd"},
         {"optimiser": "adam", "schedule": "plateau", "every": 1},
         {"augment": "mixup", "steps": 13},
+        {"clock": True},
     ],
-    ids=["sgd", "adam plateau", "mixup"],
+    ids=["sgd", "adam plateau", "mixup", "clock"],
 )
 def test_an_interrupted_training_goes_on_to_the_same_bits(setting, tmp_path, table):
+    loss = CLOCK if table.pop("clock", False) else "ce"
     table = {"epochs": 4, **table} if "steps" not in table else table
     whole, spec = setting(make=with_dropout, **table)
-    history = train(whole, metaloss.load("ce"), spec)
+    history = train(whole, metaloss.load(loss), spec)
     calls = []
     told = []
     setting.how |= {
@@ -131,11 +152,11 @@ def test_an_interrupted_training_goes_on_to_the_same_bits(setting, tmp_path, tab
     }
     broken, spec = setting(make=with_dropout, **table)
     with pytest.raises(Interrupted):
-        train(broken, metaloss.load("ce"), spec)
+        train(broken, metaloss.load(loss), spec)
     assert 0 < len(told) < len(history)
     del setting.how["stop"]
     resumed, spec = setting(make=with_dropout, **table)
-    assert train(resumed, metaloss.load("ce"), spec) == history == told
+    assert train(resumed, metaloss.load(loss), spec) == history == told
     assert same(state(resumed), state(whole))
 
 

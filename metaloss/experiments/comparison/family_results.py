@@ -8,7 +8,7 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor
 
-from metaloss.evaluation.episode_evaluation import EpisodeEvaluation
+from metaloss.evaluation.episode_evaluation import EpisodeEvaluation, curve_moments
 from metaloss.evaluation.mixture_evaluation import MixtureEvaluation
 from metaloss.evaluation.tuning import Setting, steps_of_tuning, typical_steps
 from metaloss.evaluation.variants import TunedVariant, tune_variants, tunes_steps
@@ -124,15 +124,19 @@ def training_steps(
     grid = rates * comparison.tuning_tasks
     longer = [x for x in compared if tunes_steps(comparison.tune) or x.label == CE]
     if isinstance(evaluation, MixtureEvaluation):
-        of_tuning = of_longer = steps
-        of_curves = 0
+        of_tuning = {False: steps, True: steps}  # by whether a loss reads the clock
+        of_curves = {False: 0, True: 0}
+        of_longer = steps
     else:
-        of_tuning = steps_of_tuning(evaluation.inner)
-        of_longer = typical_steps(evaluation.inner)
-        of_curves = min(comparison.curve_tasks, tasks)
+        inner = evaluation.inner
+        of_tuning = {clock: steps_of_tuning(inner, clock) for clock in (False, True)}
+        of_longer = typical_steps(inner)
+        curve_tasks = min(comparison.curve_tasks, tasks)
+        moments = curve_moments(inner.steps)
+        of_curves = {False: steps * curve_tasks, True: sum(moments) * curve_tasks}
     return (
-        sum(steps * grid * x.trials for x in compared)
-        + len(compared) * steps * (2 * tasks + of_curves)
-        + sum(of_tuning * grid * x.trials for x in longer)
+        sum(steps * (grid * x.trials + 2 * tasks) for x in compared)
+        + sum(of_curves[x.criterion.reads_clock] for x in compared)
+        + sum(of_tuning[x.criterion.reads_clock] * grid * x.trials for x in longer)
         + len(longer) * of_longer * tasks
     )

@@ -121,7 +121,7 @@ def training_steps(
     )
     losses = len(compared)
     typical = typical_steps(inner)
-    longest = steps_of_tuning(inner)
+    longest = steps_of_tuning(inner, any(x.criterion.reads_clock for x in compared))
     choosing, judging = {
         "family": (
             (grid + of_ce) * inner.steps + rates * longest,

@@ -9,11 +9,12 @@ from typing import Any
 from metaloss.losses.language.primitives import PRIMITIVES
 
 # The number of classes, the target, the probability and its logarithm; of each class's training
-# images the share, the logarithm of C times the share, and the number; and what the class costs as
-# the answer.
-TERMINALS = ("C", "y", "p", "logp", "prior", "logprior", "count", "cost")
+# images the share, the logarithm of C times the share, and the number; what the class costs as the
+# answer; the share of the training's steps that is done, and the logarithm of their number.
+TERMINALS = ("C", "y", "p", "logp", "prior", "logprior", "count", "cost", "t", "logn")
 PREDICTION = frozenset(("p", "logp"))
 CLASS_TERMINALS = frozenset(("prior", "logprior", "count"))
+CLOCK_TERMINALS = frozenset(("t", "logn"))
 LABEL_TERMINALS = frozenset(("y", "cost"))  # what follows from the image's label
 # the largest tree that is read
 DEPTH = 64
@@ -31,9 +32,11 @@ _LATEX = {
     "logprior": r"\ln C\pi",
     "count": "n",
     "cost": "K",
+    "t": "t",
+    "logn": r"\ln N",
 }
 # Terminals that LaTeX writes in two parts.
-_COMPOUND = {"logp": 3, "logprior": 2}
+_COMPOUND = {"logp": 3, "logprior": 2, "logn": 3}
 
 
 @dataclass(frozen=True)
@@ -98,6 +101,11 @@ class Expression:
     def reads_label(self) -> bool:
         """Whether it depends on which class is the true one."""
         return not self.terminals.isdisjoint(LABEL_TERMINALS)
+
+    @property
+    def reads_clock(self) -> bool:
+        """Whether it depends on how far the training is."""
+        return not self.terminals.isdisjoint(CLOCK_TERMINALS)
 
     @property
     def is_constant(self) -> bool:
@@ -171,7 +179,7 @@ class Expression:
         return _COMPOUND.get(self.head, _LEVELS["mul"] if self.head == "div" else self._level)
 
     def to_sympy(self) -> Any:
-        """The same formula for sympy, in real symbols y, cost and p, C, prior, count > 0."""
+        """The same formula for sympy, in real symbols y, cost, t and p, C, prior, count, N > 0."""
         # Here, not above: sympy takes long to import, and few need it.
         import sympy  # type: ignore[import-untyped]
 
@@ -182,9 +190,11 @@ class Expression:
             "prior": sympy.Symbol("prior", positive=True),
             "count": sympy.Symbol("count", positive=True),
             "cost": sympy.Symbol("cost", real=True),
+            "t": sympy.Symbol("t", real=True),
         }
         known["logp"] = sympy.log(known["p"])
         known["logprior"] = sympy.log(known["C"] * known["prior"])
+        known["logn"] = sympy.log(sympy.Symbol("N", positive=True))
 
         def walk(e: Expression) -> Any:
             if e.is_constant:
@@ -222,4 +232,4 @@ def call(name: str, *args: Expression) -> Expression:
     return Expression(name, args)
 
 
-C, Y, P, LOGP, PRIOR, LOGPRIOR, COUNT, COST = (Expression(name) for name in TERMINALS)
+C, Y, P, LOGP, PRIOR, LOGPRIOR, COUNT, COST, T, LOGN = (Expression(name) for name in TERMINALS)

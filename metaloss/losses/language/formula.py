@@ -102,6 +102,11 @@ class Formula:
         return frozenset().union(*(e.terminals for e in self.expressions))
 
     @property
+    def reads_clock(self) -> bool:
+        """Whether it depends on how far the training is."""
+        return any(e.reads_clock for e in self.expressions)
+
+    @property
     def plain_softmax(self) -> bool:
         """Whether p is the network's own softmax: no temperature, scale nor shift."""
         return self.temperature == 1 and len(self.expressions) == 1

@@ -10,9 +10,18 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from metaloss.losses.clock import DEFAULT_LOGN, HALFWAY
 from metaloss.losses.costs import image_costs
 from metaloss.losses.language.canonical import canonical
-from metaloss.losses.language.expression import CLASS_TERMINALS, LOGP, ONE, ZERO, Expression, P
+from metaloss.losses.language.expression import (
+    CLASS_TERMINALS,
+    CLOCK_TERMINALS,
+    LOGP,
+    ONE,
+    ZERO,
+    Expression,
+    P,
+)
 from metaloss.losses.language.primitives import PRIMITIVES
 from metaloss.losses.prior import class_terminals
 
@@ -91,8 +100,8 @@ def evaluate(
         p: probabilities [... C].
         logp: their logarithms [... C].
         classes: what C stands for; the length of the last axis where None.
-        seen: what `class_terminals` and `image_costs` gave; classes are even, and all mistakes cost
-            alike, where it does not say.
+        seen: what `class_terminals` and `image_costs` gave, and the clock's `t` and `logn`; classes
+            are even, all mistakes cost alike, and the clock is the default, where it does not say.
     """
     C = y.shape[-1] if classes is None else classes
     known = {"y": y, "p": p, "logp": logp, **(seen or {})}
@@ -102,6 +111,8 @@ def evaluate(
         known.update({name: x[:1] for name, x in class_terminals(y.new_ones(C)).items()})
     if "cost" in missing:
         known["cost"] = image_costs(y, None)
+    if not missing.isdisjoint(CLOCK_TERMINALS):
+        known.update(t=y.new_tensor(HALFWAY), logn=y.new_tensor(DEFAULT_LOGN))
     values = [
         known[e.head]
         if e.head in known
