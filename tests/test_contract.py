@@ -74,6 +74,11 @@ CASES = {
     "clock": ({"genome": {**TREE, "clock": True}, "strategy": GP, **SCREEN}, ["tiny", "two"]),
     "clock, networks": ({"genome": {**GENOME, "clock": True}}, ["tiny", "two"]),
     "clock, targets": ({"genome": {"kind": "targets", "clock": True}}, ["tiny", "two"]),
+    "unit gain": ({"genome": TREE, "strategy": GP, "unit_gain": True, **SCREEN}, ["tiny", "two"]),
+    "unit gain, clock": (
+        {"genome": {"kind": "targets", "clock": True}, "unit_gain": True},
+        ["tiny", "two"],
+    ),
     "augmented beside even": ({"genome": TREE, "strategy": GP}, ["augmented", "two"]),
 }
 cases = pytest.mark.parametrize("name", CASES)
@@ -217,6 +222,16 @@ def test_a_winner_that_sees_the_clock_says_how_many_steps_its_search_had(tmp_pat
     assert "half-way through 2 steps" in (result.folder / "loss" / "card.md").read_text()
     shown = showing.text(showing.describe(str(result.folder), tmp_path))
     assert "clock      It sees how far a training is: call loss.at(step, steps)" in shown
+
+
+@pytest.mark.parametrize("name", ["unit gain", "unit gain, clock"])
+def test_a_winner_of_a_search_with_unit_gains_is_divided_by_its_gain(tmp_path, name):
+    result = run(tmp_path, name)
+    loss = metaloss.load(result.folder)
+    assert loss.normalise
+    logits, target = torch.randn(4, 5, generator=torch.Generator().manual_seed(0)), torch.arange(4)
+    plain = loss.with_options(normalise=False)
+    torch.testing.assert_close(loss(logits, target), plain(logits, target) / loss.gain(5))
 
 
 def test_a_front_stands_for_nothing_where_losses_are_networks(tmp_path):

@@ -17,6 +17,7 @@ from metaloss.losses import phenotype
 from metaloss.search.run_folder import Run, find
 from metaloss.storage.folders import short_digest
 
+NORMALISED = "it is divided by its gain: its first steps are as long as cross-entropy's"
 COUNTS = (2, 10, 100, 1000)  # of classes, for which a loss's gain is given
 
 
@@ -83,6 +84,7 @@ def _loss(loss: Any, prefix: Path) -> dict[str, Any]:
         "loss": loss.describe(),
         "about": loss.about,
         **({"clock": loss.clock_note} if loss.reads_clock else {}),
+        **({"normalise": NORMALISED} if loss.normalise else {}),
         "gain": {c: phenotype.gain(one, c) for c in counts},
         "minimum": {c: phenotype.minimum(one, c) for c in counts},
         "classes": _evolved_on(loss),
@@ -117,7 +119,7 @@ def text(table: dict[str, Any]) -> str:
     """The description as lines."""
     lines = [
         f"{key:10} {table[key]}"
-        for key in ("run", "status", "loss", "scope", "latex", "clock")
+        for key in ("run", "status", "loss", "scope", "latex", "clock", "normalise")
         if table.get(key)
     ]
     if table.get("loss") is None:

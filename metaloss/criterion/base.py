@@ -12,6 +12,7 @@ from metaloss.errors import SettingsError
 from metaloss.losses.base import Clock, Losses, TrainingTargets, at
 from metaloss.losses.clock import DEFAULT_STEPS
 from metaloss.losses.phenotype import gain_tensor
+from metaloss.losses.unit_gain import UnitGain
 
 
 def clock_readers(module: torch.nn.Module) -> list[Any]:
@@ -163,6 +164,13 @@ class Criterion(LossModule):
     def _traced_gain(self, classes: int) -> Tensor:
         """The gain by tensor operations alone."""
         return gain_tensor(self.losses_told(), classes)
+
+    def losses_as_used(self) -> Losses:
+        """The loss as a population of one that trains as this does: divided by its gain where
+        `normalise` says so.
+        """
+        losses = self.losses_told()
+        return UnitGain.of(losses) if self.normalise else losses
 
     def losses_told(self) -> Losses:
         """The loss as a population of one that knows, as this does, how far the training is."""

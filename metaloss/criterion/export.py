@@ -31,7 +31,8 @@ def export(
 
     Args:
         loss: the loss, as `load` takes it; its options are a `.py` module's defaults and fixed in
-            `.pt2`; the others keep the prior and the costs alone, and `.tex` not even those.
+            `.pt2`; `loss.json` keeps the prior, the costs, the steps and whether to normalise, and
+            `.tex` none of them.
         path: .py: a module with a class `Loss`; .tex: the formula; .pt2: a program of torch.export
             for logits [N, C] and class indices [N], and of a loss that reads the clock with the
             buffer `clock` [t, logn]; loss.json: in a folder of its own, what `metaloss.load` reads.

@@ -32,10 +32,11 @@ PARAMETERS: dict[str, dict[str, type]] = {
 }
 # Of a loss.json.
 FIELDS = {
-    *("format", "kind", "formula", "genome", "prior", "costs", "steps"),
+    *("format", "kind", "formula", "genome", "prior", "costs", "steps", "normalise"),
     *("about", "weights_sha256", "sha256"),
     *(name for parameters in PARAMETERS.values() for name in parameters),
 }
+OPTIONS = ("prior", "costs", "steps", "normalise")  # those that a file keeps
 LIMIT = 1 << 20  # bytes of a loss.json, and of a weights file's header
 WEIGHTS_LIMIT = 1 << 28
 
@@ -61,7 +62,7 @@ def read(folder: Path) -> Criterion:
 def _described(folder: Path, table: dict[str, Any]) -> Criterion:
     """The loss that a table says, its weights beside it."""
     loss = _without_options(folder, table)
-    options = {name: table[name] for name in ("prior", "costs", "steps") if name in table}
+    options = {name: table[name] for name in OPTIONS if name in table}
     try:
         return loss.told(**options) if options else loss
     except (TypeError, ValueError) as error:
@@ -151,7 +152,8 @@ def _check_seal(path: Path, table: dict[str, Any], data: bytes) -> None:
             f"{path} is damaged or was changed after it was written, its digest does not match: "
             'restore it from a copy, or take "sha256" out to load it as it is'
         )
-    if not isinstance(table.get("weights_sha256", ""), str):
+    optional = {"weights_sha256": str, "normalise": bool}
+    if not all(isinstance(table.get(name, kind()), kind) for name, kind in optional.items()):
         raise DamagedFile(f"{path}: not the description of a loss")
 
 

@@ -81,6 +81,8 @@ def save(folder: Path, criterion: Criterion, card: str, images: ImageRecord | No
             table[name] = numbers.tolist()
     if criterion.steps is not None:
         table["steps"] = criterion.steps
+    if criterion.normalise:
+        table["normalise"] = True
     storage.write(folder / "card.md", card.encode())
     if images is not None:
         image_record.write(folder, images)

@@ -20,6 +20,7 @@ from metaloss.evaluation.guard import Guard
 from metaloss.evaluation.paired_comparison import PairedComparison
 from metaloss.evaluation.tuning import Tuned
 from metaloss.losses.base import Losses
+from metaloss.losses.unit_gain import UnitGain
 from metaloss.tasks.opening import Mixture, OpenFamily
 
 
@@ -45,12 +46,18 @@ class LossEvaluation:
         families: the task families with their images.
         key: of every random draw; with a role it gives the tasks of that role.
         guard: what candidates of a search are measured by beside their score, in columns behind it.
+        unit_gain: whether candidates are divided by their gains; baselines are not.
     """
 
     engine: Local
     families: Sequence[OpenFamily]
     key: Stream
     guard: Guard | None = None
+    unit_gain: bool = False
+
+    def candidates(self, losses: Losses) -> Losses:
+        """Candidates of a search as they train."""
+        return UnitGain.of(losses) if self.unit_gain else losses
 
     def on(self, family: OpenFamily) -> FamilyEvaluation:
         """The evaluation on one family, with the same engine and key."""
@@ -79,6 +86,7 @@ class LossEvaluation:
             losses: the candidates.
             key: of the tasks.
         """
+        losses = self.candidates(losses)
         scores = [
             x.scores(losses, "train", key, tasks, val=validation, beside=self._guarded)[0]
             for x in self.each
@@ -133,6 +141,7 @@ class LossEvaluation:
             losses: the candidates.
             key: of the tasks.
         """
+        losses = self.candidates(losses)
         enough = torch.ones(len(losses), dtype=torch.bool)
         for x, baseline in zip(self.each, baselines, strict=True):
             # No more steps than the family has: a screening must not outlast the training.
@@ -191,6 +200,7 @@ class LossEvaluation:
         With further metrics `beside` them these follow in columns.
         """
         key = self.key.at(role)
+        losses = self.candidates(losses)
         scores = [x.scores(losses, "validation", key, tasks, beside=beside)[0] for x in self.each]
         return torch.cat(scores, 1)
 
@@ -207,6 +217,7 @@ class LossEvaluation:
             tasks: of every family.
         """
         key = self.key.at(role)
+        losses = self.candidates(losses)
         ours = [x.scores(losses, pool, key, tasks, beside=self._guarded)[0] for x in self.each]
         return torch.cat(ours, 1), self._of_baselines(baselines, pool, key, tasks)
 
@@ -239,7 +250,7 @@ class LossEvaluation:
             baselines: by their kind, one for each family.
             tasks: of every family.
         """
-        answers = [x.test_answers(losses, tasks) for x in self.each]
+        answers = [x.test_answers(self.candidates(losses), tasks) for x in self.each]
         # The same resamples for every baseline, so that their intervals compare.
         resamples = [x.test_resamples(tasks) for x in self.each]
         known: dict[int, Tensor] = {}  # one baseline may be of several kinds, and is trained once

@@ -133,6 +133,9 @@ def train(
     like = next(iter(params.values()))
     rate = rate.to(like) if isinstance(rate, Tensor) else rate
     clock = reads_clock(losses)
+    if clock:
+        # Once with the number of steps: what depends on that alone is then ready for all of them.
+        losses = at(losses, Clock.of(0, inner.steps))
     indices = batches(len(inputs), inner, keys, like.device, count, choices)
     for step, index in enumerate(indices, 1):
         # Without minibatches nothing is gathered: losses and inputs serve as they are.

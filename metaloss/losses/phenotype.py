@@ -39,13 +39,17 @@ def gain(loss: Losses, classes: int) -> float:
 
 def gain_tensor(loss: Losses, classes: int) -> Float[Tensor, ""]:
     """The gain as a tensor, by tensor operations alone."""
-    first = loss.at(replace(loss.clock, t=0.0)) if reads_clock(loss) else loss
+    return gains(loss, classes)[0]
+
+
+def gains(losses: Losses, classes: int) -> Float[Tensor, " P"]:
+    """The gain of each of P losses, likewise."""
+    first = losses.at(replace(losses.clock, t=0.0)) if reads_clock(losses) else losses
+    bound = _bound(first, _targets(1, classes))
     # Equal logits make all classes equally probable; float64, because gains may be tiny.
-    slope = _bound(first, _targets(1, classes)).logit_gradient(
-        torch.zeros(1, 1, 1, classes, dtype=torch.float64)
-    )
+    slope = bound.logit_gradient(torch.zeros(len(bound), 1, 1, classes, dtype=torch.float64))
     # Cross-entropy pulls by 1 - 1/C there.
-    return -slope[0, 0, 0, 0] * classes / (classes - 1)
+    return -slope[:, 0, 0, 0] * classes / (classes - 1)
 
 
 def grid(points: int = POINTS) -> Float[Tensor, " N"]:

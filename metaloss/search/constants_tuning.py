@@ -121,6 +121,8 @@ def resolved(
         raise SettingsError(f"{loss} is no formula but a {what}: there are no constants to tune")
     # By default constants are tuned on the tasks that the formula was evolved on.
     base = {} if "tasks" in changes else _families(loss, runs)
+    if original.normalise:
+        base["unit_gain"] = True
     genome = {"genome": {"kind": "constants", "formula": str(original.formula)}}
     return settings.resolve(merge_tables(base, genome, changes))
 
@@ -224,7 +226,8 @@ def _score(run: Run, before: Formula, after: Formula, stop: Callable[[], bool]) 
     ):
         families = with_training_cache(run.folder, families, device)
         families = with_references(engine, families, search.rates, run.folder)
-        evaluation = LossEvaluation(engine, families, Stream(search.seed))
+        key = Stream(search.seed)
+        evaluation = LossEvaluation(engine, families, key, unit_gain=search.unit_gain)
         # Tasks of a role of their own: on those of the choice the winner would look too good.
         beside = evaluation.families[0].scale.beside
         measured = evaluation.validation_scores(

@@ -165,7 +165,7 @@ def eliminate(
         runners = {
             names: StageRunner(
                 folder,
-                LossEvaluation(engine, opened, Stream(search.seed), guard),
+                LossEvaluation(engine, opened, Stream(search.seed), guard, search.unit_gain),
                 search.rates,
                 search.baseline_tasks,
                 conditions(opened, device),
@@ -290,7 +290,9 @@ def _finish(
         "metaloss": __version__,
     }
     best = FormulaCriterion(Formula.parse(ranking[0]["formula"]), about)
-    best = best.with_options(steps=steps) if best.reads_clock else best
+    best = best.with_options(
+        steps=steps if best.reads_clock else None, normalise=run.settings.unit_gain
+    )
     loss_io.save(
         folder / "loss", best, elimination_results.card(run.name, best, names, rows), images
     )

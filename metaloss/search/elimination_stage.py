@@ -151,7 +151,7 @@ class StageRunner:
         if storage.is_file(path):
             return _same(path, storage.read_record(path, StageRecord), asked)
         opened = [family.enlarged(stage.steps, stage.scale) for family in self.evaluation.families]
-        losses = Formulas.of([Formula.parse(text) for text in texts])
+        losses = self.evaluation.candidates(Formulas.of([Formula.parse(text) for text in texts]))
         of_losses = self._measured(number, stage, [(family, losses, None) for family in opened])
         tuned = self._tuned(opened, stage)
         (of_ce,) = self._measured(number, stage, [(x, ce.losses, ce.lr) for x, ce in tuned])

@@ -47,14 +47,23 @@ class Finalists:
         """All of them, side by side."""
         return Formulas.of(self.formulas) if self.formulas else self.genome.losses(self.population)
 
-    def criterion(self, row: int, about: dict[str, Any], steps: int) -> Criterion:
-        """One of them, to train with; one that reads the clock has this number of steps."""
+    def criterion(
+        self, row: int, about: dict[str, Any], steps: int, normalise: bool = False
+    ) -> Criterion:
+        """One of them, to train with.
+
+        Args:
+            row: which.
+            about: what its file says of it.
+            steps: of a training, for one that reads the clock.
+            normalise: whether it is divided by its gain.
+        """
         loss: Criterion = (
             FormulaCriterion(self.formulas[row], about)
             if self.formulas
             else GenomeCriterion(self.genome, self.population[row : row + 1], about)
         )
-        return loss.with_options(steps=steps) if loss.reads_clock else loss
+        return loss.with_options(steps=steps if loss.reads_clock else None, normalise=normalise)
 
 
 def choose_finalists(

@@ -222,7 +222,13 @@ def _run(
         families = with_training_cache(run.folder, families, device)
         return _search(
             run,
-            LossEvaluation(engine, families, Stream(settings.seed), settings.guard_rule()),
+            LossEvaluation(
+                engine,
+                families,
+                Stream(settings.seed),
+                settings.guard_rule(),
+                settings.unit_gain,
+            ),
             reporter,
             time_limit,
         )

@@ -77,6 +77,9 @@ class Settings(BaseModel):
         guard: by other metrics, how far behind tuned cross-entropy on the same tasks a candidate
             may lie, in the unit in which the metric is shown; what lies further behind ranks last.
             `{ accuracy = 2.0 }`: two points of accuracy.
+        unit_gain: whether every candidate is divided by its gain, so that its first gradient is as
+            long as cross-entropy's and no rate hides in it; one whose gain is below 0.001 fails.
+            The winner is divided likewise wherever it trains (`normalise`).
         tries: how often a formula that is not worth a training is varied again before it is given
             up.
         screen_steps: of a short training before the full one, which only those pass that come far
@@ -109,6 +112,7 @@ class Settings(BaseModel):
     deviations: Annotated[float, Field(ge=0, le=100)] = 1.0
     worst_weight: Annotated[float, Field(ge=0, le=1)] = 0.25
     guard: Allowed = None
+    unit_gain: bool = False
     tries: Annotated[int, Field(ge=1, le=10_000)] = 30
     screen_steps: Annotated[int, Field(ge=0)] | None = None
     screen_tasks: Count = 2

@@ -1,7 +1,7 @@
 """The end of a search: the winner is chosen, written, and only then tested."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from statistics import geometric_mean
 from typing import Any
@@ -17,6 +17,7 @@ from metaloss.losses.base import Losses
 from metaloss.search.finalists import choose_finalists, choose_winner, size_front
 from metaloss.search.run_folder import Progress
 from metaloss.search.runner import SearchRunner
+from metaloss.tasks.opening import Mixture, OpenFamily
 
 LAST = 10  # generations that the noise of fitness is told of
 
@@ -39,8 +40,8 @@ def finish_search(runner: SearchRunner, progress: Progress) -> None:
         "tasks": max(runner.evaluation.task_counts(tasks)),
     }
     about = _provenance_of_loss(runner, choice)
-    steps = geometric_mean(family.steps for family in runner.evaluation.families)
-    loss = finalists.criterion(row, about, round(steps))
+    steps = usual_steps(runner.evaluation.families)
+    loss = finalists.criterion(row, about, steps, runner.run.settings.unit_gain)
     card = f"# {runner.run.name}\n\n{loss.describe()}, evolved on {about['evolved on']}.\n"
     card += loss.clock_note and f"\n{loss.clock_note}\n"
     loss_io.save(runner.run.folder / "loss", loss, card, image_record.read(runner.run.folder))
@@ -65,6 +66,15 @@ def finish_search(runner: SearchRunner, progress: Progress) -> None:
     storage.write(runner.run.folder / "loss" / "card.md", (card + _card(summary)).encode())
     _plot(runner, loss.losses_told(), sizes)
     runner.run.write("summary.json", summary)  # last: it says that the run is finished
+
+
+def usual_steps(families: Sequence[OpenFamily]) -> int:
+    """The geometric mean of families' numbers of steps; a mixture has that of its kinds."""
+    steps = [
+        geometric_mean(kind.steps for kind in x.kinds) if isinstance(x, Mixture) else x.steps
+        for x in families
+    ]
+    return round(geometric_mean(steps))
 
 
 def _provenance_of_loss(runner: SearchRunner, choice: dict[str, Any]) -> dict[str, Any]:

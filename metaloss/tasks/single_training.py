@@ -5,7 +5,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import TypeVar
+from typing import Any, Self, TypeVar
 
 import torch
 
@@ -17,6 +17,7 @@ from metaloss.errors import DataError, Interrupted, MetalossError, SettingsError
 from metaloss.losses.base import Losses, reads_clock
 from metaloss.losses.formulas import Formulas
 from metaloss.losses.parametrised import ParametrisedLosses
+from metaloss.losses.unit_gain import LEAST, UnitGain
 from metaloss.tasks.worker_pool import TrainingRequest
 from metaloss.training.images import TrainingImages
 from metaloss.training.losses import told_of_classes
@@ -37,11 +38,14 @@ Reached = TypeVar("Reached")
 class CandidateLoss(Criterion):
     """One of a search's losses, for a loop that wants a module."""
 
-    def __init__(self, one: Losses) -> None:
+    def __init__(self, one: Losses, **options: Any) -> None:
         # Before the module is made, which asks whether it reads the clock.
         self.reads_clock = reads_clock(one)
-        super().__init__()
+        super().__init__(**options)
         self.one = one
+
+    def _copy(self, **options: Any) -> Self:
+        return type(self)(self.one, **options)
 
     def losses(self) -> Losses:
         """The loss as a population of one."""
@@ -54,6 +58,8 @@ class CandidateLoss(Criterion):
 
 def as_criterion(one: Losses) -> Criterion:
     """A population of one as a module of logits and targets."""
+    if isinstance(one, UnitGain):
+        return as_criterion(one.losses).with_options(normalise=True)
     if isinstance(one, Formulas):
         return FormulaCriterion(one.formulas[0])
     if isinstance(one, ParametrisedLosses):
@@ -80,8 +86,9 @@ def training_requests(
         rates: the highest learning rate of each candidate.
         marks: M numbers of steps.
     """
-    if isinstance(losses, Formulas):
-        candidates: Sequence[str | int] = [formula.digest for formula in losses.formulas]
+    plain = losses.losses if isinstance(losses, UnitGain) else losses
+    if isinstance(plain, Formulas):
+        candidates: Sequence[str | int] = [formula.digest for formula in plain.formulas]
     else:
         candidates = range(len(losses))
     names = [
@@ -155,7 +162,10 @@ def accuracy_reached(
     schedule = make_schedule(settings, len(rows))
     spec = TrainingSpec(settings, material, rows, schedule, request.lr, key.at("train"), stop=stop)
     classifier = untrained_classifier(settings, material, key, device)
-    criterion = told_of_classes(as_criterion(request.loss), material, rows)
+    loss = as_criterion(request.loss)
+    if isinstance(request.loss, UnitGain) and loss.gain(material.classes) < LEAST:
+        return math.nan  # as in episodes: there is nothing to divide by
+    criterion = told_of_classes(loss, material, rows)
     history = train(classifier, criterion, spec)
     if request.pool == "train":  # these are the images that its last epoch ended with
         return float(history[-1]["val_accuracy"])

@@ -13,6 +13,7 @@ import metaloss
 from metaloss.criterion.base import clock_readers
 from metaloss.criterion.export import export
 from metaloss.errors import DamagedFile, SettingsError
+from metaloss.losses.base import TrainingTargets
 
 SPECS = (
     "-y*logp*(1 + t)",
@@ -154,3 +155,16 @@ def test_the_losses_of_a_module_that_see_the_clock_are_found(tmp_path):
     assert clock_readers(network) == [clock, exported]
     assert clock_readers(clock) == [clock]
     assert clock_readers(other) == []
+
+
+def test_a_loss_that_is_divided_by_its_gain_is_so_wherever_it_trains(tmp_path):
+    logits, label = situation()
+    export(metaloss.load("-30*y*logp", normalise=True), tmp_path / "x" / "loss.json")
+    loss = metaloss.load(tmp_path / "x")
+    assert loss.normalise
+    torch.testing.assert_close(loss(logits, label), metaloss.load("ce")(logits, label))
+    targets = TrainingTargets(torch.nn.functional.one_hot(label, 4)[None].float())
+    ours, ce = (x.losses_as_used().bind(targets) for x in (loss, metaloss.load("ce")))
+    z = logits[None, None]
+    torch.testing.assert_close(ours.logit_gradient(z), ce.logit_gradient(z))
+    assert not loss.with_options(normalise=False).normalise

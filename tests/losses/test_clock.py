@@ -181,7 +181,7 @@ def test_a_training_tells_every_step_from_zero_on(episodes, batch, monkeypatch):
     bound = model.bind(tasks, keys)
     targets = TrainingTargets(tasks.train.target)
     for text, expected in (
-        ("-y*logp*(1 + t)", [(step / 3, math.log(3)) for step in range(3)]),
+        ("-y*logp*(1 + t)", [(step / 3, math.log(3)) for step in (0, 0, 1, 2)]),
         ("-y*logp", []),
     ):
         loss = Formulas.of([Formula.parse(text)]).bind(targets)

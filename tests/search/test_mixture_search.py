@@ -171,3 +171,10 @@ def test_the_result_does_not_depend_on_the_number_of_workers(tmp_path):
                 opened.evaluate(engine, [CrossEntropies.of(3)], "test", Stream(0), range(8))[0]
             )
     assert torch.equal(*seen)
+
+
+def test_a_winner_that_sees_the_clock_is_half_way_through_what_its_kinds_train(tmp_path):
+    genome = {"kind": "targets", "clock": True}
+    best = searched(tmp_path, genome=genome, unit_gain=True, generations=1).best
+    assert best.normalise
+    assert 2 <= best.steps <= 5

@@ -70,8 +70,8 @@ class ComparedLoss:
     def variants(self) -> Variants:
         """The losses among which the best is chosen: itself alone where no parameters are tuned."""
         if not self.published:
-            return {"": self.criterion.losses()}
-        return {spec: self.with_parameters(spec).losses() for spec in self.specs}
+            return {"": self.criterion.losses_as_used()}
+        return {spec: self.with_parameters(spec).losses_as_used() for spec in self.specs}
 
 
 def read_losses(

@@ -113,7 +113,7 @@ class FewShot:
         """
         assert isinstance(named.module, Criterion)
         key = self.evaluation.key.at("study")
-        losses = named.module.losses()
+        losses = named.module.losses_as_used()
         beside = self.scale.beside
         scores = self.evaluation.scores(losses, "validation", key, self.tasks, lr=lr, beside=beside)
         # [1 1 T], and accuracy in a column: one number of steps, one loss.
