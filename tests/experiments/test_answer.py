@@ -164,6 +164,9 @@ def test_a_search_is_spoken_of_where_it_was_asked_for():
     assert "search" not in said(BETTER, replace(EVIDENCE, search=None))
     assert "may be worth it" in said(BETTER, replace(EVIDENCE, search=True))["search"]
     assert "as far as can be told" in said(UNKNOWN, replace(EVIDENCE, search=True))["search"]
+    unusual = replace(EVIDENCE, unusual=True)
+    assert "--losses usual" in said(UNKNOWN, unusual)["search"]
+    assert "may be worth it" in said(BETTER, replace(unusual, search=True))["search"]
 
 
 def test_enough_images_leave_nothing_unknown_and_rankings_show_no_recalls():

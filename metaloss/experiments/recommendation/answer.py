@@ -43,6 +43,7 @@ class Evidence:
         features: whether features took the place of the pixels.
         search: whether a search may be worth it; None where that was not asked.
         groups: of how many groups, such as patients, the images are; 0: each stands for itself.
+        unusual: whether none of the usual losses was tried, so that little is known of a search.
     """
 
     values: tuple[float, float]
@@ -55,6 +56,7 @@ class Evidence:
     features: bool = False
     search: bool | None = None
     groups: int = 0
+    unusual: bool = False
 
 
 def parts(verdict: Verdict, evidence: Evidence) -> list[dict[str, str]]:
@@ -247,6 +249,12 @@ def _search(verdict: Verdict, evidence: Evidence) -> str:
     """Whether a search is worth it."""
     if evidence.search is None:
         return ""
+    if not evidence.search and evidence.unusual:
+        return (
+            "Whether letting the computer look for a new loss (metaloss evolve) is worth it the "
+            "losses tried do not tell: they make no difference here beyond chance, and none of the "
+            "usual ones is among them (--losses usual … tries these, too)."
+        )
     if not evidence.search and verdict.changes and verdict.rival is None:
         return (
             "Letting the computer look for a new loss (metaloss evolve) is not worth it: it can "

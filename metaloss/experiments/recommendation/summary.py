@@ -18,6 +18,7 @@ from metaloss.experiments.recommendation.class_recalls import class_recalls
 from metaloss.experiments.recommendation.fold_results import FoldResults
 from metaloss.experiments.recommendation.folds import FoldedImages
 from metaloss.experiments.recommendation.full_training import training_of
+from metaloss.experiments.recommendation.losses import LOSSES, UNEVEN_LOSSES
 from metaloss.experiments.recommendation.plain_words import answers_decide
 from metaloss.experiments.recommendation.records import head, part, verdict_record
 from metaloss.experiments.recommendation.rows import rows
@@ -32,6 +33,7 @@ from metaloss.experiments.recommendation.sentences import (
 )
 from metaloss.experiments.recommendation.verdict import (
     SEARCH_CERTAINTY,
+    ScoreGain,
     Verdict,
     worth_searching,
 )
@@ -73,7 +75,7 @@ def summarise(
                 _small(verdict.setting.steps, family, folds),
                 *_share(folded),
                 *_rarest(folded, folds.scale),
-                search_in_words(search, folds.scale, _best_loss(final)),
+                *_search(final, search, folds.scale),
             ],
             "search": {
                 **folds.scale.difference(asdict(search)),
@@ -191,12 +193,25 @@ def _answer(
         features=features,
         search=worth_searching(folds.of_losses_alone(), folds.scale),
         groups=folded.group_count,
+        unusual=not _usual_tried(final),
     )
     return {
         "answer": parts(verdict, evidence),
         "recognised": recall_rows(shown, verdict.changes),
         "recalls": [x.plain() for x in recalls],
     }
+
+
+def _usual_tried(final: LossChoice) -> bool:
+    """Whether a usual loss was tried, and not only others that may be alike."""
+    return any(name.partition("(")[0] in (*LOSSES, *UNEVEN_LOSSES) for name in final.settings)
+
+
+def _search(final: LossChoice, gain: ScoreGain, scale: MetricScale) -> list[str]:
+    """Whether a search is worth it, where what was tried can tell."""
+    if not worth_searching(gain, scale) and not _usual_tried(final):
+        return []
+    return [search_in_words(gain, scale, _best_loss(final))]
 
 
 def _images(folded: FoldedImages) -> dict[str, Any]:
