@@ -519,7 +519,7 @@ def test_numbers_of_another_metric_than_accuracy_carry_its_name(capsys):
     talk.on_refine_end({"before": "a", "after": "b", "families": {"tiny": row}})
     talk.scale = scale
     talk.total = 3
-    talk.on_baseline([SimpleNamespace(lr=0.2, score=4.25)], 64)
+    talk.on_baseline([SimpleNamespace(lr=0.2, score=4.25, relative=False)], 64)
     talk.__exit__()
     stage, winner, _, _, _, refined, start, table, head = capsys.readouterr().out.splitlines()
     assert stage.split()[:8] == ["1", "2", "2x", "1x", "4", "1", "0.500", "1.000"]
