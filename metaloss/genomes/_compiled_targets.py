@@ -2,7 +2,7 @@
 
 import math
 from functools import cached_property, partial
-from typing import Any
+from typing import Any, Self
 
 import torch
 from jaxtyping import Float
@@ -11,11 +11,22 @@ from torch import Tensor
 from metaloss.genomes._channels import class_count_scale
 from metaloss.genomes._targets import Targets, moved_by_cost
 from metaloss.kernels import LANES
+from metaloss.losses.base import Clock
 from metaloss.losses.prior_adjusted import LogitGradient
+
+# What is the same at every step of a training: it is made ready once.
+_KEPT = ("_known", "_share", "_no_shift", "_fixed_args")
 
 
 class CompiledTargets(Targets):
     """The losses of `Targets`, with a compiled gradient of float32; torch computes all else."""
+
+    def at(self, clock: Clock) -> Self:
+        """The losses at another point of the training."""
+        moved = super().at(clock)
+        if self.target is not None and self._known:
+            moved.__dict__.update({name: getattr(self, name) for name in _KEPT})
+        return moved
 
     def logit_gradient(self, logits: Float[Tensor, "P T B C"]) -> Float[Tensor, "P T B C"]:
         """The gradient of each value with respect to its logits."""
@@ -33,7 +44,11 @@ class CompiledTargets(Targets):
 
     @cached_property
     def _compiled(self) -> LogitGradient:
-        return self._gradient_of(self._y.new_zeros(1, *self._y.shape[:2]), self._share[None])
+        return self._gradient_of(self._no_shift, self._share[None])
+
+    @cached_property
+    def _no_shift(self) -> Float[Tensor, "1 T C"]:
+        return self._y.new_zeros(1, *self._y.shape[:2])
 
     def _gradient_of(
         self, shift: Float[Tensor, "#P T C"], importance: Float[Tensor, "#P T B"]
@@ -49,18 +64,19 @@ class CompiledTargets(Targets):
         self, shift: Float[Tensor, "#P T C"], importance: Float[Tensor, "#P T B"]
     ) -> tuple[Any, ...]:
         """What the loop reads beside the logits."""
+        y, knots, reference, factors = self._fixed_args
+        curves = self._curves_now.contiguous().numpy()
+        moves = (shift.flatten(0, 1).numpy(), importance.flatten(0, 1).numpy())
+        return (y, curves, knots, reference, *moves, factors)
+
+    @cached_property
+    def _fixed_args(self) -> tuple[Any, ...]:
+        """Labels, knots, how log p is read, and the factors of targets."""
         # Without costs there are no factors: 1 for each class of an image.
         none = self._y.new_ones(1, *self._y.shape[1:])
         factors = none if self.factors is None else self.factors.flatten(0, 1)
-        return (
-            self._y.numpy(),
-            self._curves_now.contiguous().numpy(),
-            self.knots.numpy(),
-            self._reference,
-            shift.flatten(0, 1).numpy(),
-            importance.flatten(0, 1).numpy(),
-            factors.contiguous().numpy(),
-        )
+        arrays = (self._y.numpy(), self.knots.numpy(), factors.contiguous().numpy())
+        return (*arrays[:2], self._reference, arrays[2])
 
     @cached_property
     def _known(self) -> bool:

@@ -35,6 +35,7 @@ from metaloss.losses.language.programs import Program, Run, gradient_program, va
 
 PLANES = CLASS_TERMINALS | LABEL_TERMINALS  # terminals that have a number for every class or image
 Form = Literal["auto", "each", "grouped"]
+Calls = tuple[list[tuple[int, bool]], list[tuple[Run, Any]], int]
 Ready = tuple[list[Tensor | None], list[tuple[int, bool]], list[tuple[Run, Any]], int]
 
 
@@ -162,8 +163,10 @@ class Formulas:
     def _with(self, **changes: Any) -> Self:
         """The losses with other numbers in the same places."""
         losses = replace(self, **changes)
-        if self.shared is not None and self._grouped:
-            losses.__dict__["_plan"] = self._plan  # the same for any numbers
+        if self.shared is not None:
+            # How they run is the same for any numbers.
+            kept = ("_plan",) if self._grouped else ("_programs", "_calls")
+            losses.__dict__.update({name: getattr(self, name) for name in kept})
         return losses
 
     def terms(self, logits: Float[Tensor, "P T B C"]) -> Float[Tensor, "P T B C"]:
@@ -238,7 +241,15 @@ class Formulas:
 
     @cached_property
     def _slopes(self) -> list[Ready]:
-        return [_ready(program, self._named) for program in self._programs]
+        named = self._named
+        return [
+            ([named.get(e) for e in program.inputs], *calls)
+            for program, calls in zip(self._programs, self._calls, strict=True)
+        ]
+
+    @cached_property
+    def _calls(self) -> list[Calls]:
+        return [_calls_of(program) for program in self._programs]
 
     @cached_property
     def _plan(self) -> grouping.GroupedSteps:
@@ -312,9 +323,13 @@ def _evaluate(e: Expression, target: Tensor, known: dict[Expression, Tensor]) ->
 
 def _ready(program: Program, known: dict[Expression, Tensor]) -> Ready:
     """A program with its inputs in place, but for p and logp."""
-    values = [known.get(e) for e in program.inputs]
+    return [known.get(e) for e in program.inputs], *_calls_of(program)
+
+
+def _calls_of(program: Program) -> Calls:
+    """Where p and logp belong among a program's inputs, its steps, and where its result is."""
     free = [(i, e == LOGP) for i, e in enumerate(program.inputs) if e in (LOGP, P)]
-    return values, free, [(run, _getter(args)) for run, args in program.steps], program.out
+    return free, [(run, _getter(args)) for run, args in program.steps], program.out
 
 
 def _getter(args: tuple[int, ...]) -> Any:
