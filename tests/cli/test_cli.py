@@ -228,7 +228,7 @@ WRONG = {
     "recommend --data .": ("unknown task family '.'. It is a folder; its images are folder:.",),
     "evolve --resume x --config small.toml": ("--resume keeps the run's settings",),
     "evolve --resume x --dry-run": ("--resume keeps the run's settings",),
-    "evolve --objective median": ("objective", "'mean', 'robust' or 'wins'"),
+    "evolve --objective median": ("objective", "'mean', 'robust', 'wins' or 'regret'"),
     "evolve --set ways=11": ("11-way needs 11 classes, found 10", "This fits: ways = 10"),
     "evolve --set ways=1": ("ways", "greater than or equal to 2"),
     "evolve --set shots=0": ("shots",),

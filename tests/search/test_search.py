@@ -134,6 +134,7 @@ def test_the_history_holds_no_clock_and_no_host(tmp_path):
         "candidates",
         "best",
         "mean",
+        "lead",
         "diverged",
         "failed_trainings",
         "trained",
