@@ -166,10 +166,9 @@ def summary_lines(summary: dict[str, Any]) -> list[str]:
     if saved := summary.get("screened_trainings"):
         lines.append(f"screen  {saved} trainings saved")
     if noise := summary.get("noise"):
-        lead = f"{noise['lead']:.3g} ± {noise['error']:.3g}"
         lines.append(
-            f"noise   the best of a generation led by {lead} in fitness, mean of the last "
-            f"{noise['generations']}"
+            f"noise   in fitness the best of a generation was {noise['lead']:.2g} above its mean; "
+            f"standard error {noise['error']:.2g} (over the last {noise['generations']})"
         )
     scale = MetricScale.of(summary)
     if front := summary.get("front"):
