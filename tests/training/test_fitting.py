@@ -13,19 +13,19 @@ from pathlib import Path
 
 import pytest
 import torch
+from small_trainings import SMALL, Noted, without_curves, without_pauses
 from torch import nn
 
 import metaloss
 from metaloss.core.reporting import Reporter
 from metaloss.core.streams import Stream
 from metaloss.errors import DamagedFile, Interrupted, MetalossError, SettingsError
-from metaloss.training import figures, fitting, folders, module, session
+from metaloss.training import figures, fitting, folders, session
 from metaloss.training import text as training_text
 from metaloss.training.figures import contact_sheet
 from metaloss.training.images import in_memory
 from metaloss.training.settings import Augment, resolve
 
-SMALL = {"epochs": 2, "batch": 16, "lr": 0.1, "validation": 0.2}
 FILES = {
     *(
         "config.toml",
@@ -50,14 +50,13 @@ FILES = {
 @pytest.fixture(autouse=True)
 def surroundings(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(module, "PAUSE", 0.0)
-    monkeypatch.setattr(session, "PAUSE", 0.0)
+    without_pauses(monkeypatch)
 
 
 @pytest.fixture
 def quick(monkeypatch):
     """Figures are most of a tiny training's time."""
-    monkeypatch.setattr(session.figures, "curves", lambda *_: [])
+    without_curves(monkeypatch)
     monkeypatch.setattr(session.figures, "confusions", lambda *_: [])
 
 
@@ -290,16 +289,6 @@ def test_the_loss_is_kept_with_the_training(shapes, network, tmp_path):
 
 
 # --- what misleads ---
-
-
-class Noted(Reporter):
-    """Keeps what it is warned of."""
-
-    def __init__(self):
-        self.warned = []
-
-    def on_warning(self, text):
-        self.warned.append(text)
 
 
 def test_settings_left_open_are_written_down_and_a_resumed_training_keeps_them(

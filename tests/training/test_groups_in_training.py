@@ -5,41 +5,24 @@ from dataclasses import replace
 
 import pytest
 import torch
+from small_trainings import SMALL, Noted, without_curves, without_pauses
 
 import metaloss
 from metaloss.core.proportions import wilson
-from metaloss.core.reporting import Reporter
 from metaloss.core.streams import Stream
 from metaloss.data.groups import digest_of_groups
 from metaloss.errors import DataError, Interrupted, SettingsError
 from metaloss.tasks.held_out_halves import halve
-from metaloss.training import cautions, module, session, text
+from metaloss.training import cautions
 from metaloss.training.measurement import Predictions
 from metaloss.training.shares import split_shares
-
-SMALL = {"epochs": 2, "batch": 16, "lr": 0.1, "validation": 0.2}
 
 
 @pytest.fixture(autouse=True)
 def surroundings(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    for part in (module, session):
-        monkeypatch.setattr(part, "PAUSE", 0.0)
-    monkeypatch.setattr(session.figures, "curves", lambda *_: [])
-
-
-class Noted(Reporter):
-    """Keeps the heading, and what it is warned of."""
-
-    def __init__(self):
-        self.lines = []
-        self.warned = []
-
-    def on_fit_start(self, session):
-        self.lines += text.heading(session)
-
-    def on_warning(self, text):
-        self.warned.append(text)
+    without_pauses(monkeypatch)
+    without_curves(monkeypatch)
 
 
 @pytest.fixture

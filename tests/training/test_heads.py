@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 import scans
 import torch
+from small_trainings import without_curves, without_pauses
 
 import metaloss
 from metaloss.data import datasets
 from metaloss.errors import DataError, Interrupted, SettingsError
-from metaloss.training import module, session
+from metaloss.training import session
 
 QUICK = {"epochs": 2, "batch": 8, "lr": 0.1, "validation": 0.2}
 
@@ -19,9 +20,8 @@ QUICK = {"epochs": 2, "batch": 8, "lr": 0.1, "validation": 0.2}
 @pytest.fixture(autouse=True)
 def surroundings(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    for part in (module, session):
-        monkeypatch.setattr(part, "PAUSE", 0.0)
-    monkeypatch.setattr(session.figures, "curves", lambda *_: [])
+    without_pauses(monkeypatch)
+    without_curves(monkeypatch)
     monkeypatch.setattr(session.figures, "confusions", lambda *_: [])
     scans.written(tmp_path)
 

@@ -4,33 +4,20 @@ import json
 
 import pytest
 import torch
+from small_trainings import SMALL, Noted, without_curves, without_pauses
 from torch import nn
 
 import metaloss
-from metaloss.core.reporting import Reporter
 from metaloss.errors import Interrupted, SettingsError
-from metaloss.training import module, session, text
+from metaloss.training import text
 from metaloss.training.corrections import prior_offsets
-
-SMALL = {"epochs": 2, "batch": 16, "lr": 0.1, "validation": 0.2}
 
 
 @pytest.fixture(autouse=True)
 def surroundings(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    for part in (module, session):
-        monkeypatch.setattr(part, "PAUSE", 0.0)
-    monkeypatch.setattr(session.figures, "curves", lambda *_: [])
-
-
-class Noted(Reporter):
-    """Keeps what it is warned of."""
-
-    def __init__(self):
-        self.warned = []
-
-    def on_warning(self, text):
-        self.warned.append(text)
+    without_pauses(monkeypatch)
+    without_curves(monkeypatch)
 
 
 def test_offsets_are_minus_tau_times_the_log_of_the_shares_but_for_a_constant():

@@ -7,15 +7,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from small_trainings import SMALL, Noted, without_curves, without_pauses
 from torch import nn
 
 import metaloss
 from metaloss.core.proportions import wilson
-from metaloss.core.reporting import Reporter
 from metaloss.core.streams import Stream
 from metaloss.errors import Interrupted, SettingsError
 from metaloss.inner.thresholds import search_thresholds
-from metaloss.training import cautions, module, report, results, session, text
+from metaloss.training import cautions, report, results, text
 from metaloss.training.images import in_memory
 from metaloss.training.losses import class_weights
 from metaloss.training.measurement import Predictions
@@ -25,25 +25,13 @@ from metaloss.training.targets import Classification, classification_by, target_
 from metaloss.training.testing import chosen_thresholds, most_wrong
 
 CPU = torch.device("cpu")
-SMALL = {"epochs": 2, "batch": 16, "lr": 0.1, "validation": 0.2}
 
 
 @pytest.fixture(autouse=True)
 def surroundings(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    for part in (module, session):
-        monkeypatch.setattr(part, "PAUSE", 0.0)
-    monkeypatch.setattr(session.figures, "curves", lambda *_: [])
-
-
-class Noted(Reporter):
-    """Keeps what it is warned of."""
-
-    def __init__(self):
-        self.warned = []
-
-    def on_warning(self, text):
-        self.warned.append(text)
+    without_pauses(monkeypatch)
+    without_curves(monkeypatch)
 
 
 # --- batches ---

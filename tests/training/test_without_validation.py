@@ -3,42 +3,24 @@
 import csv
 
 import pytest
+import small_trainings
 import torch
+from small_trainings import Noted, without_pauses
 
 import metaloss
-from metaloss.core.reporting import Reporter
 from metaloss.core.streams import Stream
 from metaloss.errors import Interrupted, SettingsError
 from metaloss.tasks import training_family
-from metaloss.training import module, session, text
 from metaloss.training.settings import resolve
 from metaloss.training.shares import split_shares
 
-SMALL = {"epochs": 2, "batch": 16, "lr": 0.1, "validation": 0}
+SMALL = {**small_trainings.SMALL, "validation": 0}
 
 
 @pytest.fixture(autouse=True)
 def surroundings(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    for part in (module, session):
-        monkeypatch.setattr(part, "PAUSE", 0.0)
-
-
-class Noted(Reporter):
-    """Keeps what would be printed and what is warned of."""
-
-    def __init__(self):
-        self.lines = []
-        self.warned = []
-
-    def on_fit_start(self, session):
-        self.lines += text.heading(session)
-
-    def on_epoch(self, record, epochs, seconds):
-        self.lines.append(text.epoch(record, epochs, seconds))
-
-    def on_warning(self, text):
-        self.warned.append(text)
+    without_pauses(monkeypatch)
 
 
 def test_all_images_but_the_test_images_train(shapes):
