@@ -37,7 +37,7 @@ class Targets:
         factors: of the targets of other classes.
         last: the curves at the end of a training, where those are not the same; `curves` are those
             at its start then, and in between both are mixed.
-        rise: how much each curve rises, as a whole, with the number of steps.
+        rise: what is added to the curves for each unit of the number of steps' logarithm.
         told: how far the training is; None: nobody has said.
     """
 
@@ -51,7 +51,7 @@ class Targets:
     cost: Float[Tensor, "T C B"] | None = None
     factors: Float[Tensor, "P T C B"] | None = None
     last: Float[Tensor, "P 3 K"] | None = None
-    rise: Float[Tensor, "P 3"] | None = None
+    rise: Float[Tensor, "P 3 K"] | None = None
     told: Clock | None = None
 
     tasks_per_call: ClassVar[int] = 1
@@ -118,7 +118,7 @@ class Targets:
         if self.last is None or self.rise is None:
             return self.curves
         _, steps = self.clock.centred
-        return self.curves + self.clock.t * (self.last - self.curves) + steps * self.rise[..., None]
+        return self.curves + self.clock.t * (self.last - self.curves) + steps * self.rise
 
     def terms(self, logits: Float[Tensor, "P T B C"]) -> Float[Tensor, "P T B C"]:
         """-q_c log p_c; no gradient goes through q."""

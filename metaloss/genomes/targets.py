@@ -44,8 +44,8 @@ class LearnedTargets(SeesClock, SeesPrior, RealVectors):
     their values at the knots. At the start they are level: the targets of label smoothing.
 
     With `clock` there are two sets of curves, for the start of a training and for its end, and
-    between them they are mixed linearly in the share of the steps that is done. Three numbers more
-    say how much each curve rises with the number of steps N, in units of ln(N/50)/4.
+    between them they are mixed linearly in the share of the steps that is done. A third set is what
+    is added for each unit of ln(N/50)/4, with N the number of steps.
 
     Attributes:
         knots: the probabilities at which a curve can bend.
@@ -103,8 +103,7 @@ class LearnedTargets(SeesClock, SeesPrior, RealVectors):
 
     @property
     def _curve_genes(self) -> int:
-        genes = self._sets * CURVES * len(self.knots)
-        return genes + CURVES if self.clock else genes
+        return self._sets * CURVES * len(self.knots)
 
     @property
     def _cost_genes(self) -> int:
@@ -116,9 +115,8 @@ class LearnedTargets(SeesClock, SeesPrior, RealVectors):
         reference_classes = self.home_classes
         knots = len(self.knots)
         start = torch.tensor([1 - s + s / reference_classes, s, 0.0]).repeat_interleave(knots)
-        start = start.repeat(self._sets)
         if self.clock:
-            start = torch.cat([start, start.new_zeros(CURVES)])
+            start = torch.cat([start, start, torch.zeros_like(start)])
         blind = torch.cat([start, start.new_zeros(self._cost_genes)])
         return Vectors(self.with_prior_genes(blind.repeat(n, 1)))
 
@@ -131,7 +129,7 @@ class LearnedTargets(SeesClock, SeesPrior, RealVectors):
         curves = self._curves(vectors)
         losses = targets(curves[:, 0], knots, self.home_classes, margin, decay)
         if self.clock:
-            losses = replace(losses, last=curves[:, 1], rise=self._rise(vectors))
+            losses = replace(losses, last=curves[:, 1], rise=curves[:, 2])
         return self.adjusted(losses, vectors)
 
     def _by_cost(
@@ -145,18 +143,16 @@ class LearnedTargets(SeesClock, SeesPrior, RealVectors):
         return margin, decay
 
     def _curves(self, vectors: Float[Tensor, "P D"]) -> Float[Tensor, "P S 3 K"]:
-        """The curves; with a clock, those at the start of a training and those at its end."""
+        """The curves; with a clock, those at the start of a training, those at its end, and what is
+        added to them for each unit of the number of steps' logarithm.
+        """
         shape = (self._sets, CURVES, len(self.knots))
         curves: Tensor = vectors[:, : math.prod(shape)].unflatten(1, shape)
         return curves
 
-    def _rise(self, vectors: Float[Tensor, "P D"]) -> Float[Tensor, "P 3"]:
-        """How much each curve rises with the number of steps."""
-        return vectors[:, self._curve_genes - CURVES : self._curve_genes]
-
     @property
     def _sets(self) -> int:
-        return 2 if self.clock else 1
+        return 3 if self.clock else 1
 
     def describe(self, population: Vectors, row: int) -> str:
         """How many numbers and knots it has, in one line."""
@@ -199,13 +195,14 @@ class LearnedTargets(SeesClock, SeesPrior, RealVectors):
 
     def _curves_source(self, vectors: Float[Tensor, "1 D"]) -> list[str]:
         """The lines that compute the curves."""
-        first, *last = (f"z.new_tensor({x.tolist()})" for x in self._curves(vectors)[0])
-        if not last:
+        first, *others = (f"z.new_tensor({x.tolist()})" for x in self._curves(vectors)[0])
+        if not others:
             return [f"curves = {first}"]
+        last, rise = others
         return [
             "t, logn = self.clock_terminals(z).values()",
-            f"first, last = {first}, {last[0]}",
-            f"rise = z.new_tensor({self._rise(vectors)[0].tolist()})[:, None]",
+            f"first, last = {first}, {last}",
+            f"rise = {rise}",
             f"curves = first + t * (last - first) + (logn - math.log({DEFAULT_STEPS})) / 4 * rise",
         ]
 

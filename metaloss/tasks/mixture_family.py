@@ -46,7 +46,7 @@ class Ranges:
             as many units; even on a logarithmic scale.
         images_seen: steps times training images, at most: a kind that would see more has fewer
             shots, so that a few kinds do not take most of the time.
-        depth: hidden layers.
+        depth: hidden layers; a kind without any is a linear classifier.
         init_scale: what initial weights are multiplied by; even on a logarithmic scale.
         noise: the share of wrong labels, drawn anew for each noisy kind.
         noisy: the share of kinds that have wrong labels.
@@ -62,7 +62,7 @@ class Ranges:
     ways: Annotated[Whole, BeforeValidator(_between(2.0, 1e5, int))] = (2, 10)
     width: Annotated[Whole, BeforeValidator(_between(1.0, 65_536.0, int))] = (32, 128)
     images_seen: Count = 40_000
-    depth: Annotated[Whole, BeforeValidator(_between(1.0, 16.0, int))] = (1, 3)
+    depth: Annotated[Whole, BeforeValidator(_between(0.0, 16.0, int))] = (1, 3)
     init_scale: Annotated[Real, BeforeValidator(_between(1e-3, 1e3, float))] = (0.5, 2.0)
     noise: Annotated[Real, BeforeValidator(_between(0.0, 1.0, float))] = (0.05, 0.4)
     noisy: Share = 0.4
@@ -136,7 +136,13 @@ class MixtureFamily:
         """The replaceable parts that it is made of, each as its kind and its name."""
         sources = [("datasets", dataset.partition(":")[0]) for dataset in self.datasets]
         metric = [("metrics", self.metric["kind"])] if self.metric else []
-        return [*sources, ("classifiers", "mlp"), *metric]
+        return [*sources, *(("classifiers", x) for x in self._classifiers), *metric]
+
+    @property
+    def _classifiers(self) -> list[str]:
+        """The kinds of its classifiers."""
+        fewest, most = self.ranges.depth
+        return [*(["linear"] if fewest == 0 else []), *(["mlp"] if most > 0 else [])]
 
     def describe(self) -> str:
         """The family in a few words."""
@@ -144,7 +150,8 @@ class MixtureFamily:
         metric = f", {self.metric['kind']}" if self.metric else ""
         return (
             f"a mixture of {self.kinds} kinds of tasks on {', '.join(self.datasets)}: "
-            f"{_words(ranges.ways)}-way, {_words(ranges.shots)} images of each class, mlp, "
+            f"{_words(ranges.ways)}-way, {_words(ranges.shots)} images of each class, "
+            f"{' and '.join(self._classifiers)}, "
             f"{_words(ranges.steps)} steps{metric}"
         )
 

@@ -87,7 +87,6 @@ def _kind(
     shots = max(shots, fewest)
     images = ways * shots
     share = drawn["noise"] if images >= LEAST_WITH_NOISE else None
-    hidden = [_rounded(drawn["width"] / 2**layer) for layer in range(drawn["depth"])]
     table = {
         "dataset": drawn["dataset"],
         "ways": ways,
@@ -97,7 +96,7 @@ def _kind(
         "augment": drawn["augment"] if images <= MOST_AUGMENTED else None,
         "view": {"permutation": drawn["permutation"], "inverted": drawn["inverted"]},
         "metric": family.metric,
-        "classifier": {"kind": "mlp", "hidden": hidden, "init_scale": drawn["init_scale"]},
+        "classifier": _classifier(drawn),
         "inner": {"steps": drawn["steps"], "lr": DEFAULT_RATE * drawn["factor"]},
     }
     name = f"{family.name}, kind {number}"
@@ -105,13 +104,20 @@ def _kind(
     return DrawnKind(episodic_family.of(table, name, origin), drawn["factor"])
 
 
+def _classifier(drawn: Mapping[str, Any]) -> dict[str, Any]:
+    """A multilayer perceptron, or without a hidden layer a linear one."""
+    hidden = [_rounded(drawn["width"] / 2**layer) for layer in range(drawn["depth"])]
+    network = {"kind": "mlp", "hidden": hidden} if hidden else {"kind": "linear"}
+    return {**network, "init_scale": drawn["init_scale"]}
+
+
 def cost(family: TaskFamily) -> int:
     """About how many products of numbers a training of a kind takes, to order kinds by."""
     assert isinstance(family.shots, int)
-    hidden: list[int] = family.classifier["hidden"]
     images = family.ways * family.shots
     # The first layer is kept in the span of the training images.
-    per_image = images * hidden[0] + sum(a * b for a, b in pairwise((*hidden, family.ways)))
+    widths: tuple[int, ...] = (images, *family.classifier.get("hidden", ()), family.ways)
+    per_image = sum(a * b for a, b in pairwise(widths))
     assert isinstance(family.val, int)
     return per_image * (3 * family.inner.steps * images + family.ways * family.val)
 

@@ -149,16 +149,15 @@ def test_a_search_starts_blind_to_the_clock(table):
     assert space.size <= 100 or table["kind"] == "mln"
 
 
-def test_curves_are_mixed_by_the_share_of_steps_and_rise_with_their_logarithm():
+def test_curves_are_mixed_by_the_share_of_steps_and_move_with_their_logarithm():
     space = genome("targets")
     vector = Stream(1).normal(1, space.size)
-    first, last = vector[:, :9].unflatten(1, (3, 3)), vector[:, 9:18].unflatten(1, (3, 3))
-    rise = vector[:, 18:]
+    first, last, rise = vector.unflatten(1, (3, 3, 3)).unbind(1)
     logits, targets = situation(1)
     found = space.losses(Vectors(vector)).bind(targets)
     for step, steps in ((0, 20), (5, 20), (100, 400)):
         t = step / steps
-        curves = (1 - t) * first + t * last + rise[..., None] * math.log(steps / 50) / 4
+        curves = (1 - t) * first + t * last + rise * math.log(steps / 50) / 4
         knots = torch.tensor(space.knots).log()
         expected = Targets(curves, knots, space.home_classes).bind(targets).logit_gradient(logits)
         gradient = found.at(Clock.of(step, steps)).logit_gradient(logits)
