@@ -16,6 +16,7 @@ from metaloss.core.formatting import clock, counted, percent, signed, tuned_quan
 from metaloss.core.metric_scale import ACCURACY, MetricScale
 from metaloss.core.records import GenerationRecord, StageRow
 from metaloss.data.shapes import described
+from metaloss.evaluation.family_evaluation import OWN_RATES
 from metaloss.evaluation.guard import Guard, guard_lines
 from metaloss.tasks.uneven import fitted_as_is, is_uneven, proportions_in_words
 
@@ -187,7 +188,10 @@ def _rivals_in_test(row: Mapping[str, Any], scale: MetricScale) -> list[str]:
     ce = row["ce"]
     reached = f"{scale.reached(ce)}: {scale.verdict(ce)}"
     if ce.get("relative"):
-        return [f"CE at its best rate for each kind of task {reached}"]
+        lines = [f"CE at its best rate for each kind of task {reached}"]
+        if own := row.get(OWN_RATES):  # finished searches of before lack it
+            lines.append(f"CE at the winner's rates {scale.reached(own)}: {scale.verdict(own)}")
+        return lines
     steps = row["ce_steps"]
     return [
         f"CE at its best rate ({ce['lr']:g}) {reached}",

@@ -4,7 +4,7 @@ On meta-validation tasks learning rates are tuned and the winner is chosen. Meta
 looked at once, for the final comparison. What a score is says the family.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -23,6 +23,7 @@ from metaloss.losses.base import CrossEntropies, Losses
 from metaloss.tasks.opening import Mixture, OpenFamily
 
 BASELINE = "baseline"  # the role of the tasks that cross-entropy is tuned on
+OWN_RATES = "ce_own"  # cross-entropy at the rates of a mixture's kinds, among the baselines
 
 
 @dataclass(frozen=True)
@@ -184,6 +185,32 @@ class FamilyEvaluation:
             )
         rows = tasks_drawn.val.rows.cpu()
         return Draws.of(rows, tasks_drawn.val_classes.cpu(), key, groups=groups)
+
+    def test(
+        self, losses: Losses, baselines: Mapping[str, Tuned], tasks: int
+    ) -> dict[str, PairedComparison]:
+        """One loss, at the family's own rate and steps, against baselines on meta-test tasks.
+
+        A mixture adds cross-entropy at the kinds' own rates, which are the loss's: `OWN_RATES`.
+
+        Args:
+            losses: a single one.
+            baselines: by their kind.
+            tasks: how many.
+        """
+        ours = self.test_answers(losses, tasks)
+        # One baseline may be of several kinds, and is trained once.
+        once = {id(x): x for x in baselines.values()}
+        answers = {
+            number: self.test_answers(x.losses, tasks, x.lr, (x.steps,))
+            for number, x in once.items()
+        }
+        theirs = {kind: answers[id(x)] for kind, x in baselines.items()}
+        if isinstance(self.family, Mixture):
+            theirs[OWN_RATES] = self.test_answers(CrossEntropies.of(1), tasks)
+        # The same resamples for every baseline, so that their intervals compare.
+        resamples = self.test_resamples(tasks)
+        return {kind: self.compare(ours, x, resamples) for kind, x in theirs.items()}
 
     def compare(
         self,

@@ -242,30 +242,16 @@ class LossEvaluation:
 
     def test(
         self, losses: Losses, baselines: Mapping[str, Sequence[Tuned]], tasks: int
-    ) -> dict[str, list[PairedComparison]]:
-        """One loss against each kind of tuned baseline, on meta-test tasks.
+    ) -> list[dict[str, PairedComparison]]:
+        """One loss against each kind of baseline, on meta-test tasks; a table for every family.
 
         Args:
             losses: the loss, which trains at each family's own rate and steps.
             baselines: by their kind, one for each family.
             tasks: of every family.
         """
-        answers = [x.test_answers(self.candidates(losses), tasks) for x in self.each]
-        # The same resamples for every baseline, so that their intervals compare.
-        resamples = [x.test_resamples(tasks) for x in self.each]
-        known: dict[int, Tensor] = {}  # one baseline may be of several kinds, and is trained once
-        for tuned in baselines.values():
-            for x, baseline in zip(self.each, tuned, strict=True):
-                if id(baseline) not in known:
-                    known[id(baseline)] = x.test_answers(
-                        baseline.losses, tasks, baseline.lr, (baseline.steps,)
-                    )
-        return {
-            kind: [
-                x.compare(ours, known[id(baseline)], draws)
-                for x, ours, baseline, draws in zip(
-                    self.each, answers, tuned, resamples, strict=True
-                )
-            ]
-            for kind, tuned in baselines.items()
-        }
+        candidates = self.candidates(losses)
+        return [
+            x.test(candidates, {kind: tuned[i] for kind, tuned in baselines.items()}, tasks)
+            for i, x in enumerate(self.each)
+        ]

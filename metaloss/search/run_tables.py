@@ -13,13 +13,18 @@ class PairedGain(TypedDict):
     high: float
 
 
-class TunedBaseline(TypedDict):
+class TestedBaseline(TypedDict):
     """What is needed of a rival in the test."""
+
+    accuracy: float
+    gain: PairedGain
+
+
+class TunedBaseline(TestedBaseline):
+    """What is needed of one whose setting was chosen."""
 
     lr: float
     steps: int
-    accuracy: float
-    gain: PairedGain
 
 
 class FamilyTest(TypedDict):
@@ -29,6 +34,7 @@ class FamilyTest(TypedDict):
     tasks: int
     ce: TunedBaseline
     ce_steps: TunedBaseline
+    ce_own: NotRequired[TestedBaseline]
 
 
 class WinnerChoice(TypedDict):

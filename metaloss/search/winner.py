@@ -11,8 +11,10 @@ from metaloss._version import __version__
 from metaloss.core.metric_scale import MetricScale
 from metaloss.criterion import loss_io
 from metaloss.data import image_record
+from metaloss.evaluation.family_evaluation import OWN_RATES
 from metaloss.evaluation.guard import guard_lines
 from metaloss.evaluation.paired_comparison import PairedComparison
+from metaloss.evaluation.tuning import Tuned
 from metaloss.losses.base import Losses
 from metaloss.search.finalists import choose_finalists, choose_winner, size_front
 from metaloss.search.run_folder import Progress
@@ -119,26 +121,31 @@ def _test(runner: SearchRunner, losses: Losses) -> dict[str, Any]:
         settings.rates, settings.baseline_tasks, runner.baselines
     )
     baselines = {"ce": runner.baselines, "ce_steps": strongest}
+    compared = runner.evaluation.test(losses, baselines, settings.test_tasks)
     result = dict[str, Any]()
-    comparisons = runner.evaluation.test(losses, baselines, settings.test_tasks)
-    for kind, compared in comparisons.items():
-        for tasks, baseline, comparison in zip(
-            runner.evaluation.families, baselines[kind], compared, strict=True
-        ):
-            row = {
-                **_reached(runner.scale, comparison.score, comparison.accuracy),
-                "tasks": comparison.gain.tasks,
-                # Guesses at tasks of several kinds have no one accuracy.
-                **({"classes": tasks.class_counts[0]} if tasks.kind_count == 1 else {}),
-            }
-            result.setdefault(tasks.family.name, row)[kind] = {
-                "lr": baseline.lr,
-                "steps": baseline.steps,
-                **({"relative": True} if baseline.relative else {}),
-                **_reached(runner.scale, comparison.baseline_score, comparison.baseline_accuracy),
-                **_difference(runner.scale, comparison),
-            }
+    for number, family in enumerate(runner.evaluation.families):
+        first = compared[number]["ce"]
+        result[family.family.name] = {
+            **_reached(runner.scale, first.score, first.accuracy),
+            "tasks": first.gain.tasks,
+            # Guesses at tasks of several kinds have no one accuracy.
+            **({"classes": family.class_counts[0]} if family.kind_count == 1 else {}),
+            **{
+                kind: {
+                    **(_setting(baselines[kind][number]) if kind in baselines else {}),
+                    **_reached(runner.scale, x.baseline_score, x.baseline_accuracy),
+                    **_difference(runner.scale, x),
+                }
+                for kind, x in compared[number].items()
+            },
+        }
     return result
+
+
+def _setting(baseline: Tuned) -> dict[str, Any]:
+    """The rate and the number of steps of a tuned baseline."""
+    relative = {"relative": True} if baseline.relative else {}
+    return {"lr": baseline.lr, "steps": baseline.steps, **relative}
 
 
 def _guard(runner: SearchRunner, losses: Losses) -> dict[str, Any]:
@@ -194,6 +201,8 @@ def _plot(runner: SearchRunner, loss: Losses, front: list[dict[str, Any]]) -> No
 
 def setting_in_words(baseline: Mapping[str, Any]) -> str:
     """The rate and the number of steps of a row of the test."""
+    if "lr" not in baseline:
+        return "the kinds' own rates, which are the loss's, and numbers of steps"
     if baseline.get("relative"):
         return "its best rate for each kind of task and the kind's number of steps"
     return f"lr {baseline['lr']} and {baseline['steps']} steps"
@@ -209,7 +218,7 @@ def _card(summary: dict[str, Any]) -> str:
     for name, row in summary["test"].items():
         several_kinds = row["ce"].get("relative", False)
         over = "kinds and tasks" if several_kinds else "tasks and images"
-        for kind in ("ce",) if several_kinds else ("ce", "ce_steps"):
+        for kind in ("ce", OWN_RATES if several_kinds else "ce_steps"):
             baseline = row[kind]
             lines.append(
                 f"{name}, {row['tasks']} meta-test tasks: {scale.tested(row)}; "

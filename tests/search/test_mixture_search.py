@@ -7,12 +7,15 @@ import pytest
 import torch
 from test_run_folder import SMALL, essence, family, only_the_subset, without_plots
 
+from metaloss.console.text import summary_lines
 from metaloss.core.reporting import Reporter
 from metaloss.core.streams import Stream
 from metaloss.engines.local import Local
 from metaloss.errors import DamagedFile, Interrupted, SettingsError
+from metaloss.evaluation.references import with_references
 from metaloss.losses.base import CrossEntropies
 from metaloss.search import estimate, program, settings
+from metaloss.search.run_folder import find
 from metaloss.storage import write_record
 from metaloss.tasks import opening
 
@@ -96,11 +99,45 @@ def test_the_winner_is_tested_against_cross_entropy_at_its_best_rate_for_each_ki
     assert (row["ce"]["lr"], row["ce"]["steps"], row["ce"]["relative"]) == (1.0, 1, True)
     assert result.best.about["classes"] == [2, 3]
     card = (result.folder / "loss" / "card.md").read_text()
-    assert card.count("for each kind of task") == card.count("interval over kinds and tasks") == 1
+    assert card.count("for each kind of task") == card.count("at the kinds' own rates") == 1
+    assert card.count("interval over kinds and tasks") == 2
     held_out = [record["held_out"] for record in result.history]
     assert all(isinstance(x["regret"], float) for x in held_out)
     config = tomllib.loads((result.folder / "config.toml").read_text())
     assert config["objective"] == "regret"
+
+
+def test_the_winner_is_tested_against_cross_entropy_at_its_own_rates_too(tmp_path):
+    result = searched(tmp_path, generations=1)
+    row = result.summary["test"]["mix"]
+    own = row["ce_own"]
+    assert not {"lr", "steps"} & own.keys()
+    opened = result_family(result.folder)
+    with Local() as engine:
+        (mixture,) = with_references(engine, [opened], SETTINGS["rates"])
+        key = Stream(0).at("test")
+        rates = [
+            factor * best
+            for factor, best in zip(mixture.factors, mixture.references.rates, strict=True)
+        ]
+        kinds = mixture.kinds_of(key, range(2)).tolist()
+        reached = [
+            mixture.kinds[kind]
+            .evaluate(
+                engine, [CrossEntropies.of(1)], "test", key, range(t, t + 1), rates=[rates[kind]]
+            )[0]
+            .item()
+            for t, kind in enumerate(kinds)
+        ]
+    assert own["accuracy"] == pytest.approx(sum(reached) / 2)
+    assert own["gain"]["mean"] == pytest.approx(row["accuracy"] - own["accuracy"])
+    line = summary_lines(result.summary)[-1]
+    assert line.startswith(f"        CE at the winner's rates {100 * own['accuracy']:.1f} %: ")
+
+
+def result_family(folder):
+    """The mixture of a run, with its images."""
+    return opening.open_family(find(folder).settings.families[0])
 
 
 def test_a_mixture_goes_with_an_ordinary_family_and_a_guard(tmp_path):
@@ -108,6 +145,7 @@ def test_a_mixture_goes_with_an_ordinary_family_and_a_guard(tmp_path):
         tmp_path, tasks=[family(tmp_path)], guard={"worst_recall": 50.0}, generations=2
     )
     assert set(result.summary["test"]) == {"mix", "tiny"}
+    assert "ce_own" not in result.summary["test"]["tiny"]
     assert result.summary["guard"]["test"]["mix"]["worst_recall"]["ce"] >= 0
     assert result.history[0]["trained"] == 4
 
