@@ -10,6 +10,7 @@ from metaloss import storage
 from metaloss._version import __version__
 from metaloss.core.metric_scale import MetricScale
 from metaloss.criterion import loss_io
+from metaloss.criterion.base import Criterion
 from metaloss.data import image_record
 from metaloss.evaluation.family_evaluation import OWN_RATES
 from metaloss.evaluation.guard import guard_lines
@@ -44,8 +45,7 @@ def finish_search(runner: SearchRunner, progress: Progress) -> None:
     about = _provenance_of_loss(runner, choice)
     steps = usual_steps(runner.evaluation.families)
     loss = finalists.criterion(row, about, steps, runner.run.settings.unit_gain)
-    card = f"# {runner.run.name}\n\n{loss.describe()}, evolved on {about['evolved on']}.\n"
-    card += loss.clock_note and f"\n{loss.clock_note}\n"
+    card = card_head(runner.run.name, loss)
     loss_io.save(runner.run.folder / "loss", loss, card, image_record.read(runner.run.folder))
     # The winner is written: only now may the meta-test tasks be looked at.
     test = _test(runner, loss.losses())
@@ -65,7 +65,7 @@ def finish_search(runner: SearchRunner, progress: Progress) -> None:
     if finalists.formulas:
         summary["formula"] = loss.describe()
     # Only now can the card tell of the test; the first one was written before it.
-    storage.write(runner.run.folder / "loss" / "card.md", (card + _card(summary)).encode())
+    storage.write(runner.run.folder / "loss" / "card.md", (card + card_results(summary)).encode())
     _plot(runner, loss.losses_told(), sizes)
     runner.run.write("summary.json", summary)  # last: it says that the run is finished
 
@@ -208,7 +208,13 @@ def setting_in_words(baseline: Mapping[str, Any]) -> str:
     return f"lr {baseline['lr']} and {baseline['steps']} steps"
 
 
-def _card(summary: dict[str, Any]) -> str:
+def card_head(title: str, loss: Criterion) -> str:
+    """The beginning of a card: what the loss is, and what it was evolved on."""
+    head = f"# {title}\n\n{loss.describe()}, evolved on {loss.about['evolved on']}.\n"
+    return head + (loss.clock_note and f"\n{loss.clock_note}\n")
+
+
+def card_results(summary: Mapping[str, Any]) -> str:
     """What the winner's card says of its choice and its test."""
     lines = [
         f"\nChosen on {summary['choice']['tasks']} fresh meta-validation tasks "
