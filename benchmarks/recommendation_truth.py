@@ -110,7 +110,7 @@ def recommend(
         simulated(data),
         patch.object(question, "decide", keep),
         patch.object(rivals, "available", lambda: fitted),
-        patch.object(losses, "LOSSES", USUAL),
+        patch.object(losses, "usual_losses", lambda: list(USUAL)),
         patch.object(losses, "UNEVEN_LOSSES", USUAL_UNEVEN),
         patch.object(fold_results, "CELLS", RESAMPLES * int((~data.test).sum())),
     ):

@@ -15,6 +15,7 @@ from metaloss.evaluation.tuning import Setting
 from metaloss.experiments.recommendation import answer, plain_words, text
 from metaloss.experiments.recommendation.answer import Evidence
 from metaloss.experiments.recommendation.class_recalls import ClassRecall
+from metaloss.experiments.recommendation.losses import FEW_SHOT
 from metaloss.experiments.recommendation.verdict import ScoreGain, Verdict
 from metaloss.losses import zoo
 
@@ -204,8 +205,8 @@ def test_a_command_on_several_lines_is_one_for_the_shell():
     assert text.command_lines(command, 100) == [command]
 
 
-def test_losses_with_words_are_published_ones_and_names_stay_printable():
-    assert set(plain_words.LOSSES) <= set(zoo.names())
+def test_losses_with_words_have_a_name_and_names_stay_printable():
+    assert set(plain_words.LOSSES) <= {*zoo.names(), FEW_SHOT}
     assert plain_words.loss_in_plain_words("anything else") == plain_words.ANY_LOSS
     (line,) = text.labelled("answer", "a\x1b[2Jb", 100)
     assert line == "answer  a\\x1b[2Jb"

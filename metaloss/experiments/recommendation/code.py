@@ -70,10 +70,14 @@ def lines(
     elif not isinstance(spec, str | os.PathLike):
         spec = next(x.criterion.describe() for x in compared if x.label == verdict.loss)
     label = CE if rival is not None else verdict.loss
+    steps = verdict.setting.steps
     reads_prior = any(x.criterion.reads_prior for x in compared if x.label == label)
-    prior = f", prior={list(counts)}" if reads_prior and counts else ""
-    loss = f"loss = metaloss.load({json.dumps(os.fspath(spec))}{prior})"
+    reads_clock = any(x.criterion.reads_clock for x in compared if x.label == label)
+    told = f", prior={list(counts)}" if reads_prior and counts else ""
+    told += f", steps={steps}" if reads_clock else ""
+    loss = f"loss = metaloss.load({json.dumps(os.fspath(spec))}{told})"
     code = [loss, f"optimiser = {optimiser(inner, verdict.setting)}"]
+    code += [f"# before every step, from 0: loss.at(step, {steps})"] if reads_clock else []
     if isinstance(rival, ChangeChoice):
         code += _changed(rival, counts)
     if verdict.faster and final.late is not None:

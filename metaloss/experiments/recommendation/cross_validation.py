@@ -113,22 +113,23 @@ def training_steps(
     rates = len(options.rates)
     # Cross-entropy alone also has the rates half-way between.
     of_ce = len(with_rates_between(options.rates))
-    grid = sum(x.trials for x in compared if x.label != CE) * rates
+    others = [x for x in compared if x.label != CE]
+    grid = sum(x.trials for x in others) * rates
     # In full rounds of tasks.
-    halving = (
-        sum(halving_trainings(x.trials * rates, options.tasks) for x in compared if x.label != CE)
-        // options.tasks
-    )
+    halving = sum(halving_trainings(x.trials * rates, options.tasks) for x in others)
+    halving //= options.tasks
     losses = len(compared)
     typical = typical_steps(inner)
-    longest = steps_of_tuning(inner, any(x.criterion.reads_clock for x in compared))
+    longest = steps_of_tuning(inner)
+    # Each number of steps is a training of its own for those that see how far a training is.
+    own = rates * sum(x.trials * steps_of_tuning(inner, x.criterion.reads_clock) for x in others)
     choosing, judging = {
         "family": (
             (grid + of_ce) * inner.steps + rates * longest,
             losses * inner.steps + typical,
         ),
         "ce": (halving * typical + of_ce * longest, losses * typical),
-        "own": ((grid + of_ce) * longest, losses * typical),
+        "own": (own + of_ce * longest, losses * typical),
     }[options.length]
     choices = (images.folds + 1) * options.tasks
     steps = choices * choosing + images.folds * recommendation.test_tasks * judging

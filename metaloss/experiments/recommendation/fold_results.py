@@ -125,6 +125,7 @@ class FoldResults:
     def of_losses_alone(self) -> ScoreGain:
         """The gain of choosing among losses alone, whatever else there is: what a loss can do here.
 
+        Of losses those count that tell whether a search is worth it (`LossChoice.best_loss`).
         Its interval has a certainty of its own, of which one end lies wrong once in ten times.
         """
         ours = [x.measures[c.best_loss] for c, x in zip(self.choices, self.judged, strict=True)]

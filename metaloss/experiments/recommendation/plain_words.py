@@ -12,6 +12,7 @@ TRUSTS_LABELS_LESS = (
     "the true gain is larger than the one below, which is counted by the same labels."
 )
 LOSSES = {
+    "few-shot": "This one was found by a search over many kinds of short trainings on few images.",
     "label_smoothing": "This one lets the training be less sure of every single label.",
     "focal": "This one lets images count more that are still answered wrongly.",
     "mse": "This one reduces the squared error of the probabilities.",

@@ -15,6 +15,7 @@ from metaloss.evaluation.tuning import Setting
 from metaloss.evaluation.variants import Variants, tune_variants
 from metaloss.experiments.comparison.losses import CE
 from metaloss.experiments.recommendation import rivals
+from metaloss.experiments.recommendation.losses import FEW_SHOT
 from metaloss.experiments.recommendation.rivals import RivalChoice
 from metaloss.inner.metrics import Metric
 from metaloss.inner.observers import Measures
@@ -72,9 +73,12 @@ class LossChoice:
 
     @property
     def best_loss(self) -> str:
-        """The loss that reached most, whatever else is no loss."""
+        """The loss that reached most, whatever else is no loss, of those that tell whether a search
+        is worth it.
+        """
         scores = self.scores
-        return max((x for x in self.settings if x in scores), key=lambda name: scores[name])
+        counted = (x for x in self.settings if x in scores and x != FEW_SHOT)
+        return max(counted, key=lambda name: scores[name])
 
     @property
     def winner(self) -> str:

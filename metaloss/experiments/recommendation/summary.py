@@ -227,7 +227,7 @@ def _images(folded: FoldedImages) -> dict[str, Any]:
 
 
 def _best_loss(final: LossChoice) -> str:
-    """How the loss is written that was best on all images, whatever else is no loss."""
+    """How `LossChoice.best_loss` on all images is written."""
     name = final.best_loss
     return final.settings[name].spec or name_in_sentence(name)
 
