@@ -1,0 +1,181 @@
+"""The kinds of tasks on which `held_out_kinds.py` sets a learned loss beside cross-entropy.
+
+A kind is a data set, a network, a number of training images and a share of wrong labels. None of
+the images is learned from or chosen on: they are of the test pool, and rates are tuned on images of
+the meta-validation pool.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from features import RATES as RATES_ON_FEATURES
+
+from metaloss.search.settings import RATES
+from metaloss.tasks.episodic_family import TaskFamily, of, read
+
+STEPS = (10, 20, 50, 100, 200, 400)
+LATE = (200, 400)  # where rivals stand beside the loss
+OF_CNN = (10, 20, 50, 100, 200)
+OF_NOISE = (20, 100, 200)
+SHOTS = (1, 5, 20, 50)
+PARTS = ("episodes", "digits", "cnn", "rates", "noise")
+# Training images of a task from which on trainings are so large that few tasks tune them.
+LARGE = 200
+FASHION = "Fashion-MNIST"
+
+
+@dataclass(frozen=True)
+class Kind:
+    """Tasks that differ in the number of steps alone.
+
+    Attributes:
+        part: of the table.
+        images: the data set and what is done to it, in words.
+        network: the classifier, in words.
+        family: the settings of its tasks.
+        steps: the numbers of steps that are reported, ascending.
+        rivals_at: those at which rivals stand beside the loss.
+        rates: to choose from.
+        tasks: meta-test tasks.
+        tuning: meta-validation tasks.
+    """
+
+    part: str
+    images: str
+    network: str
+    family: TaskFamily
+    steps: tuple[int, ...]
+    rivals_at: tuple[int, ...]
+    rates: tuple[float, ...]
+    tasks: int
+    tuning: int
+
+    @property
+    def shots(self) -> int:
+        """Training images of a class."""
+        assert isinstance(self.family.shots, int)
+        return self.family.shots
+
+    @property
+    def name(self) -> str:
+        """In words."""
+        return f"{self.images}, {self.network}, {self.shots}-shot"
+
+    def step_cost(self) -> float:
+        """The operations of one step of one training, about: for the time that is left alone."""
+        images = self.shots * self.family.ways
+        if self.network == "CNN":
+            return 2e6 * images
+        if self.network == "linear head":
+            return 40.0 * images**2 + 1e5 * images
+        return 256.0 * images**2 + 54e3 * images
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How much is measured.
+
+    Attributes:
+        tasks: meta-test tasks of a kind; a quarter for the CNN, half where labels are wrong.
+        tuning: meta-validation tasks of a kind; fewer where trainings are large.
+        features: the file of features of a pretrained network.
+        quick: a few kinds and numbers of steps alone.
+    """
+
+    tasks: int
+    tuning: int
+    features: Path
+    quick: bool = False
+
+    def kind(
+        self,
+        part: str,
+        images: str,
+        network: str,
+        family: TaskFamily,
+        steps: Sequence[int],
+        rivals_at: Sequence[int] = (),
+    ) -> Kind:
+        """A kind within this budget."""
+        convolutions = network == "CNN"
+        assert isinstance(family.shots, int)
+        large = network == "MLP" and family.shots * family.ways >= LARGE
+        part_of_tasks = 4 if convolutions else 2 if part == "noise" else 1
+        tuning = max(4, self.tuning // 2) if large or convolutions else self.tuning
+        rates = RATES_ON_FEATURES if network == "linear head" else RATES
+        quick = (20,) if convolutions else (20, 200)
+        steps = tuple(n for n in steps if not self.quick or n in quick)
+        return Kind(
+            part,
+            images,
+            network,
+            replace(family, name=f"{family.name}-{family.shots}"),
+            steps,
+            tuple(n for n in rivals_at if n in steps),
+            rates,
+            max(2, self.tasks // part_of_tasks),
+            tuning,
+        )
+
+    def shots(self, *shots: int) -> tuple[int, ...]:
+        """The numbers of training images that are measured."""
+        return (5,) if self.quick and 5 in shots else shots[:1] if self.quick else shots
+
+    def kinds(self, part: str) -> list[Kind]:
+        """The kinds of a part; those of `rates` are kinds of `episodes`."""
+        if part == "episodes":
+            return self._episodes()
+        if part == "rates":
+            return [x for x in self._episodes() if x.network == "MLP" and x.shots in (5, 20)]
+        if part == "digits":
+            digits = replace(read("digits"), val=15)
+            return [
+                self.kind(part, "digits", "MLP", replace(digits, shots=n), STEPS)
+                for n in self.shots(1, 5, 20)
+            ]
+        if part == "cnn":
+            cnn = read("fashionmnist-cnn")
+            return [
+                self.kind(part, FASHION, "CNN", replace(cnn, shots=n), OF_CNN)
+                for n in self.shots(5, 20)
+            ]
+        return self._noise()
+
+    def _episodes(self) -> list[Kind]:
+        mlp = read("fashionmnist")
+        made = [
+            self.kind("episodes", FASHION, "MLP", replace(mlp, shots=n), STEPS, LATE)
+            for n in self.shots(*SHOTS)
+        ]
+        if not self.features.is_file():
+            return made
+        table = {
+            "dataset": f"file:{self.features}",
+            "ways": 10,
+            "val": 200,
+            "classifier": {"kind": "linear"},
+        }
+        return made + [
+            self.kind(
+                "episodes",
+                FASHION,
+                "linear head",
+                of({**table, "shots": n}, "features", str(self.features)),
+                STEPS,
+                LATE,
+            )
+            for n in self.shots(*SHOTS)
+        ]
+
+    def _noise(self) -> list[Kind]:
+        plain = read("fashionmnist")
+        made = []
+        for share in (0.2, 0.4):
+            family = replace(plain, noise={"kind": "symmetric", "share": share})
+            images = f"{FASHION}, {100 * share:.0f} % wrong labels"
+            made += [
+                self.kind("noise", images, "MLP", replace(family, shots=n), OF_NOISE, OF_NOISE)
+                for n in self.shots(10, 50)
+            ]
+        return made[:1] if self.quick else made
