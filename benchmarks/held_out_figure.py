@@ -9,10 +9,10 @@ from held_out_report import MAIN, cells_of, signs
 from metaloss.core.metric_scale import ACCURACY
 from metaloss.core.plot_style import BLUE, ORANGE, drawing_style, panels, render, short_label
 
-LINEAR = 0.5  # points up to which colours grow in proportion; beyond, with the logarithm
+LINEAR = 2.0  # points up to which colours grow in proportion; beyond, with the logarithm
 TITLE = (
-    "Gain over cross-entropy at its best rate and the same number of steps, in points of accuracy; "
-    "•: clear after Holm's correction"
+    "Gain over cross-entropy, both at their best rates for the number of steps,\n"
+    "in points of accuracy; bold: ahead or behind after Holm's correction"
 )
 DARK = 0.55  # share of the colours from which on letters are white
 
@@ -22,7 +22,7 @@ def draw_gains(rows: Sequence[Mapping[str, Any]], losses: Sequence[str]) -> byte
     """A heat map of every loss's gains, as PNG: a row for each kind, a column for each number of
     steps.
 
-    Bold with a dot: ahead or behind after Holm's correction for all cells of the panel.
+    Bold: ahead or behind after Holm's correction for all cells of the panel.
 
     Raises:
         SystemExit: nothing is known of a loss.
@@ -38,7 +38,7 @@ def draw_gains(rows: Sequence[Mapping[str, Any]], losses: Sequence[str]) -> byte
     most = max(1.0, *map(abs, gains))
     colours = LinearSegmentedColormap.from_list("gains", [ORANGE, "white", BLUE])
     norm = SymLogNorm(LINEAR, vmin=-most, vmax=most)
-    figure, axes = panels(len(losses), width=6.4, height=1.6 + 0.34 * len(kinds))
+    figure, axes = panels(len(losses), width=6.4, height=1.9 + 0.34 * len(kinds))
     for axis, (loss, cells) in zip(axes, of_losses.items(), strict=True):
         values = np.full((len(kinds), len(steps)), np.nan)
         for x in cells:
@@ -77,7 +77,7 @@ def _write_numbers(
         axis.text(
             steps.index(x["steps"]),
             kinds.index(x["kind"]),
-            ACCURACY.signed(gain) + (" •" if clear else ""),
+            ACCURACY.signed(gain),
             ha="center",
             va="center",
             weight="bold" if clear else "normal",
