@@ -158,7 +158,10 @@ def _gain(held: Mapping[str, float], scale: MetricScale) -> str:
 def summary_lines(summary: dict[str, Any]) -> list[str]:
     """The winner and its test, in the words of every command."""
     choice = summary["choice"]
-    lines = [f"winner  {choice['origin']}, chosen on {choice['tasks']} fresh meta-validation tasks"]
+    lines = [
+        f"winner  {choice['origin']}, chosen on {choice['tasks']} fresh meta-validation tasks"
+        + _rounds(choice.get("finalists", []))
+    ]
     if formula := summary.get("formula"):
         lines.append(f"loss    {formula}")
     if refused := summary.get("refused"):
@@ -181,6 +184,14 @@ def summary_lines(summary: dict[str, Any]) -> list[str]:
         lines.append(f"test    {name}, {row['tasks']} meta-test tasks: {scale.tested(row)}")
         lines += [f"        {text}" for text in _rivals_in_test(row, scale)]
     return lines + [f"guard   {line}" for line in guard_lines(summary)]
+
+
+def _rounds(finalists: Sequence[Mapping[str, int]]) -> str:
+    """Of an election in rounds, how many finalists met how many tasks."""
+    if len(finalists) < 2:
+        return ""
+    counts = ", ".join(f"{x['losses']} on {x['tasks']}" for x in finalists)
+    return f"; finalists: {counts}"
 
 
 def _rivals_in_test(row: Mapping[str, Any], scale: MetricScale) -> list[str]:

@@ -49,6 +49,7 @@ class FamilyEvaluation:
         key: Stream,
         tasks: int,
         *,
+        first: int = 0,
         val: int | None = None,
         lr: Rate | None = None,
         steps: tuple[int, ...] = (),
@@ -61,6 +62,7 @@ class FamilyEvaluation:
             pool: "train" (meta-training), "validation" or "test".
             key: of the tasks, the initial weights and the batches.
             tasks: how many.
+            first: so many of them are left out.
             val: validation images per class; the family's own number where None.
             lr: a learning rate for all, or one per loss; the family's own where None.
             steps: the M numbers of steps, ascending; the family's own number where there are none.
@@ -71,7 +73,7 @@ class FamilyEvaluation:
             [losses],
             pool,
             key,
-            range(tasks),
+            range(first, tasks),
             val=val,
             rates=[lr],
             steps=steps,

@@ -115,12 +115,16 @@ class LossEvaluation:
         key: Stream,
         tasks: int,
         validation: int | None = None,
+        first: int = 0,
     ) -> Float[Tensor, "T *K"]:
         """What the baselines, each on its family, are measured to be on tasks of a pool."""
-        at: dict[str, Any] = {"val": validation, "beside": self._guarded}
+        at: dict[str, Any] = {"val": validation, "first": first, "beside": self._guarded}
         scores = [
             x.scores(tuned.losses, pool, key, tasks, lr=tuned.lr, **at)[0, 0]
-            for x, tuned in zip(self.each, baselines, strict=True)
+            for x, tuned, numbers in zip(
+                self.each, baselines, self._numbers(tasks, first), strict=True
+            )
+            if numbers
         ]
         return torch.cat(scores)
 
@@ -160,7 +164,7 @@ class LossEvaluation:
             torch.tensor(self.task_counts(tasks))
         )
 
-    def kind_index(self, tasks: int, key: Stream) -> Int[Tensor, " T"]:
+    def kind_index(self, tasks: int, key: Stream, first: int = 0) -> Int[Tensor, " T"]:
         """The kind of each task, where so many are asked for of every family.
 
         Families whose tasks are of one kind are a kind; the kinds of a mixture count singly.
@@ -168,11 +172,12 @@ class LossEvaluation:
         Args:
             tasks: of every family.
             key: of the tasks.
+            first: so many of them are left out.
         """
         before = 0
         kinds = []
-        for family, count in zip(self.families, self.task_counts(tasks), strict=True):
-            kinds.append(before + family.kinds_of(key, range(count)))
+        for family, numbers in zip(self.families, self._numbers(tasks, first), strict=True):
+            kinds.append(before + family.kinds_of(key, numbers))
             before += family.kind_count
         return torch.cat(kinds)
 
@@ -192,20 +197,43 @@ class LossEvaluation:
         """How many tasks of each family there are, where so many are asked for."""
         return [family.most(tasks) for family in self.families]
 
+    def _numbers(self, tasks: int, first: int) -> list[range]:
+        """The numbers of each family's tasks, without so many of the first ones."""
+        counts = zip(self.task_counts(first), self.task_counts(tasks), strict=True)
+        return [range(left_out, count) for left_out, count in counts]
+
+    def _with_tasks(self, tasks: int, first: int) -> list[FamilyEvaluation]:
+        """The evaluation on each family that has such tasks; seeds of full trainings are few."""
+        numbers = self._numbers(tasks, first)
+        return [x for x, of_family in zip(self.each, numbers, strict=True) if of_family]
+
     def validation_scores(
-        self, losses: Losses, role: str, tasks: int, beside: tuple[str, ...] = ()
+        self,
+        losses: Losses,
+        role: str,
+        tasks: int,
+        beside: tuple[str, ...] = (),
+        first: int = 0,
     ) -> Float[Tensor, "P T *K"]:
         """Scores on the meta-validation tasks of that role, family after family.
 
-        With further metrics `beside` them these follow in columns.
+        With further metrics `beside` them these follow in columns. The `first` so many tasks are
+        left out.
         """
         key = self.key.at(role)
         losses = self.candidates(losses)
-        scores = [x.scores(losses, "validation", key, tasks, beside=beside)[0] for x in self.each]
-        return torch.cat(scores, 1)
+        at: dict[str, Any] = {"first": first, "beside": beside}
+        each = self._with_tasks(tasks, first)
+        return torch.cat([x.scores(losses, "validation", key, tasks, **at)[0] for x in each], 1)
 
     def beside_baselines(
-        self, losses: Losses, baselines: Sequence[Tuned], pool: str, role: str, tasks: int
+        self,
+        losses: Losses,
+        baselines: Sequence[Tuned],
+        pool: str,
+        role: str,
+        tasks: int,
+        first: int = 0,
     ) -> tuple[Float[Tensor, "P T *K"], Float[Tensor, "T *K"]]:
         """The scores of losses and of the baselines on the same tasks; with a guard, its columns.
 
@@ -215,11 +243,13 @@ class LossEvaluation:
             pool: "validation" or "test".
             role: of the tasks.
             tasks: of every family.
+            first: so many of them are left out.
         """
         key = self.key.at(role)
         losses = self.candidates(losses)
-        ours = [x.scores(losses, pool, key, tasks, beside=self._guarded)[0] for x in self.each]
-        return torch.cat(ours, 1), self._of_baselines(baselines, pool, key, tasks)
+        at: dict[str, Any] = {"first": first, "beside": self._guarded}
+        ours = [x.scores(losses, pool, key, tasks, **at)[0] for x in self._with_tasks(tasks, first)]
+        return torch.cat(ours, 1), self._of_baselines(baselines, pool, key, tasks, first=first)
 
     def tune_baseline(self, rates: Sequence[float], tasks: int) -> list[Tuned]:
         """Cross-entropy at its best rate and the family's own number of steps, per family."""

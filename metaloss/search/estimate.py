@@ -10,6 +10,7 @@ from metaloss.core.streams import Stream
 from metaloss.engines.local import Local
 from metaloss.genomes import Genome, SymbolicGenome
 from metaloss.losses.base import Losses
+from metaloss.search.election import election_rounds
 from metaloss.search.novelty import NoveltyFilter, SeenLosses
 from metaloss.search.settings import Settings
 from metaloss.strategies import Strategy
@@ -35,8 +36,8 @@ def estimate_cost(settings: Settings) -> dict[str, Any]:
         validation=settings.validation,
         rates=settings.rates,
         baseline_tasks=settings.baseline_tasks,
-        finalists=settings.finalists,
-        winner_tasks=settings.winner_tasks,
+        # Beside the best of generations stand two centres of the population.
+        election=election_rounds(settings.finalists + 2, settings.winner_tasks),
         test_tasks=settings.test_tasks,
         reports=settings.generations // settings.report_every,
     )

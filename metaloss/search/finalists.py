@@ -1,14 +1,9 @@
-"""The choice of a run's winner on fresh meta-validation tasks.
-
-For formulas also the front of score against size.
-"""
+"""Who stands for election at the end of a search; of formulas also the front of score and size."""
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
-import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
@@ -17,15 +12,10 @@ from metaloss.core.population import Population
 from metaloss.criterion.base import Criterion
 from metaloss.criterion.formula import FormulaCriterion
 from metaloss.criterion.genome import GenomeCriterion
-from metaloss.errors import MetalossError
-from metaloss.evaluation.protocol import LossEvaluation
-from metaloss.evaluation.tuning import Tuned
-from metaloss.evolution import Objective
 from metaloss.genomes import FormulaSpace, Genome
 from metaloss.losses.base import Losses
 from metaloss.losses.formulas import Formulas
 from metaloss.losses.language.formula import Formula
-from metaloss.search.objectives import mean
 from metaloss.search.run_folder import Progress
 from metaloss.search.trained_losses import TrainedLosses
 
@@ -105,68 +95,6 @@ def choose_finalists(
     return Finalists(genome, population, tuple(origin_of), list(origin_of.values()))
 
 
-class Election(NamedTuple):
-    """The outcome of an election.
-
-    Attributes:
-        row: of the winner.
-        reached: the score of each finalist.
-        outside: which of them lie outside the guard; None: there is none.
-    """
-
-    row: int
-    reached: Float[Tensor, " F"]
-    outside: Bool[Tensor, " F"] | None
-
-
-def choose_winner(
-    finalists: Finalists,
-    evaluation: LossEvaluation,
-    tasks: int,
-    baselines: Sequence[Tuned] = (),
-    objective: Objective | None = None,
-) -> Election:
-    """The best finalist; with a guard, the best of those within it or else the nearest to it.
-
-    Args:
-        finalists: those that stand.
-        evaluation: trains them.
-        tasks: meta-validation tasks of every family.
-        baselines: cross-entropy at its best rate, per family, which a guard and an objective
-            compare with.
-        objective: from scores to what finalists are ranked by; None: the mean over kinds of tasks.
-
-    Raises:
-        MetalossError: none trains without failing.
-    """
-    # Fresh tasks: each finalist was the best of many on its own, which flatters it.
-    guard = evaluation.guard
-    kind = evaluation.kind_index(tasks, evaluation.key.at("winner"))
-    if guard is None and objective is None:
-        score = evaluation.validation_scores(finalists.losses, "winner", tasks)
-    else:
-        measured, of_ce = evaluation.beside_baselines(
-            finalists.losses, baselines, "validation", "winner", tasks
-        )
-        score = measured if guard is None else measured[..., 0]
-    # One failure among so many tasks costs what it costs in use, a wrong answer everywhere, and no
-    # more.
-    reached = mean(score.nan_to_num(nan=0.0), kind)
-    failed = score.isnan().all(1)
-    if failed.all():
-        raise MetalossError(
-            f"none of the {len(score)} finalists trains without failing: there is no winner"
-        )
-    ranked = reached
-    if objective is not None:
-        ranked = objective(score.nan_to_num(nan=0.0), kind, of_ce if guard is None else of_ce[:, 0])
-    ranked = ranked.masked_fill(failed, -torch.inf)
-    if guard is None:
-        return Election(int(ranked.argmax()), reached, None)
-    excess = guard.excess(measured, of_ce, kind)
-    return Election(int(guard.ranked(ranked, excess).argmax()), reached, excess > 0)
-
-
 def size_front(
     finalists: Finalists,
     reached: Float[Tensor, " F"],
@@ -177,7 +105,7 @@ def size_front(
 
     Args:
         finalists: formulas.
-        reached: the score of each.
+        reached: the score of each, on the same tasks.
         scale: how scores are shown.
         outside: which of them lie outside a guard, and are left out unless all do.
     """

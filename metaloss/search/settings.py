@@ -18,7 +18,7 @@ from metaloss.evaluation.guard import Allowed, Guard, check_guard
 from metaloss.evaluation.protocol import ScreeningBudget
 from metaloss.evolution import Objective
 from metaloss.genomes import Genome
-from metaloss.search import objectives
+from metaloss.search import objectives, usual
 from metaloss.strategies import Strategy
 from metaloss.tasks import opening
 from metaloss.tasks.opening import (
@@ -28,7 +28,6 @@ from metaloss.tasks.opening import (
     TaskFamily,
     TrainingFamily,
 )
-from metaloss.tasks.uneven import fitted_as_is
 
 RATES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0, 3.0)
 # "quick" is empty: its values are the defaults below, and stand there alone.
@@ -42,10 +41,8 @@ PRESETS: dict[str, dict[str, Any]] = {
         "test_tasks": 16,
     },
     "quick": {},
-    "long": {"generations": 1500, "tasks_per_generation": 16},
+    "long": {"generations": 1500, "tasks_per_generation": 16, "winner_tasks": 1000},
 }
-
-USUAL = "mln"  # genome
 
 F = TypeVar("F", TaskFamily, TrainingFamily, MixtureFamily, TaskFamily | MixtureFamily, Family)
 Count = Annotated[int, Field(ge=1, le=1_000_000)]
@@ -92,7 +89,9 @@ class Settings(BaseModel):
         baseline_tasks: meta-validation tasks for that choice.
         finalists: how many of the last generations' best stand for election, beside the
             population's centre and the mean of as many centres.
-        winner_tasks: fresh meta-validation tasks for the election.
+        winner_tasks: fresh meta-validation tasks for the election. All finalists meet 200; of more
+            than these the better half meets as many again, and so on, until those that are left
+            have met all. By default 1,000 where a family is a mixture, and 200 elsewhere.
         test_tasks: meta-test tasks, looked at once, after the winner has been written.
     """
 
@@ -221,16 +220,6 @@ class Settings(BaseModel):
         return table
 
 
-def _usual(table: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of a run that suit the genome it asks for."""
-    genome_table = table.get("genome")
-    genome = str(genome_table.get("kind", USUAL)) if isinstance(genome_table, Mapping) else USUAL
-    usual: dict[str, Any] = {}
-    if genome in registry.names("genomes"):
-        usual = registry.part("genomes", genome).usual  # type: ignore[attr-defined]
-    return {"genome": {"kind": genome}, **usual}
-
-
 def resolve(table: Mapping[str, Any]) -> Settings:
     """Settings from a table, with the families read and every part's own defaults filled in.
 
@@ -240,7 +229,7 @@ def resolve(table: Mapping[str, Any]) -> Settings:
     changes, search = split_settings(table, opening.SETTINGS)
     # A setting of the default genome or strategy needs no kind beside it.
     settings: Settings = registry.from_table(
-        Settings, merge_tables(_usual(search), search), "settings"
+        Settings, merge_tables(usual.of_genome(search), search), "settings"
     )
     families = settings.families or tuple(opening.read(name, changes) for name in settings.tasks)
     names = [family.name for family in families]
@@ -249,11 +238,10 @@ def resolve(table: Mapping[str, Any]) -> Settings:
     # A setting of a family, given without its name, holds for all of them.
     if changes:
         families = tuple(changed(family, changes) for family in families)
-    update = {"families": families, "genome": _genome_for(settings.genome, families)}
-    if "objective" not in search and any(isinstance(x, MixtureFamily) for x in families):
-        # Points gained at kinds where little is to be gained would not count beside the others'.
-        update["objective"] = "regret"
-    settings = settings.model_copy(update=update)
+    following = usual.of_families(settings.genome, families)
+    # What is said stays; a genome's table holds what is said of it.
+    following = {k: v for k, v in following.items() if k == "genome" or k not in search}
+    settings = settings.model_copy(update={"families": families, **following})
     check_guard(settings.guard or {})
     genome, strategy = settings.build_parts()
     # Every part's defaults are filled in, so that config.toml names all settings of the run.
@@ -262,16 +250,6 @@ def resolve(table: Mapping[str, Any]) -> Settings:
         for kind, part in (("genome", genome), ("strategy", strategy))
     }
     return settings.model_copy(update=full)
-
-
-def _genome_for(table: dict[str, Any], families: Sequence[Family]) -> dict[str, Any]:
-    """The genome's table; its losses see the classes' shares where tasks are as uneven as a folder.
-
-    Without them no loss can tell a rare class from a frequent one. What the table says of it stays.
-    """
-    fields = getattr(registry.part("genomes", table["kind"]), "__dataclass_fields__", {})
-    as_is = any(isinstance(x, TaskFamily) and fitted_as_is(x) for x in families)
-    return {**table, "prior": True} if as_is and "prior" in fields.keys() - table.keys() else table
 
 
 def part_tables(**parts: str | Mapping[str, Any] | None) -> dict[str, Any]:

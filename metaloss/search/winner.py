@@ -17,7 +17,8 @@ from metaloss.evaluation.guard import guard_lines
 from metaloss.evaluation.paired_comparison import PairedComparison
 from metaloss.evaluation.tuning import Tuned
 from metaloss.losses.base import Losses
-from metaloss.search.finalists import choose_finalists, choose_winner, size_front
+from metaloss.search.election import choose_winner
+from metaloss.search.finalists import choose_finalists, size_front
 from metaloss.search.run_folder import Progress
 from metaloss.search.runner import SearchRunner
 from metaloss.tasks.opening import Mixture, OpenFamily
@@ -27,29 +28,30 @@ LAST = 10  # generations that the noise of fitness is told of
 
 def finish_search(runner: SearchRunner, progress: Progress) -> None:
     """Choose the winner on meta-validation tasks, write it, and only then test it."""
-    tasks = runner.run.settings.winner_tasks
+    tasks = max(runner.evaluation.task_counts(runner.run.settings.winner_tasks))
     runner.reporter.on_work(f"choosing the winner on {tasks} tasks, and testing it")
     finalists = choose_finalists(runner.genome, progress, runner.trained_losses)
     objective = runner.plain_objective if runner.weighs_kinds else None
-    row, reached, outside = choose_winner(
-        finalists, runner.evaluation, tasks, runner.baselines, objective
-    )
-    if outside is not None and outside[row]:
+    elected = choose_winner(finalists.losses, runner.evaluation, tasks, runner.baselines, objective)
+    if elected.outside:
         runner.reporter.on_warning("no finalist keeps the guard: the one nearest to it is taken")
     choice = {
         "generation": progress.generation,
-        "origin": finalists.origins[row],
-        runner.scale.kind: runner.scale.value(float(reached[row])),
-        "tasks": max(runner.evaluation.task_counts(tasks)),
+        "origin": finalists.origins[elected.row],
+        runner.scale.kind: runner.scale.value(elected.score),
+        "tasks": tasks,
+        "finalists": [{"tasks": x.end, "losses": x.losses} for x in elected.rounds],
     }
     about = _provenance_of_loss(runner, choice)
     steps = usual_steps(runner.evaluation.families)
-    loss = finalists.criterion(row, about, steps, runner.run.settings.unit_gain)
+    loss = finalists.criterion(elected.row, about, steps, runner.run.settings.unit_gain)
     card = card_head(runner.run.name, loss)
     loss_io.save(runner.run.folder / "loss", loss, card, image_record.read(runner.run.folder))
     # The winner is written: only now may the meta-test tasks be looked at.
     test = _test(runner, loss.losses())
-    sizes = size_front(finalists, reached, runner.scale, outside) if runner.trained_losses else []
+    sizes = []
+    if runner.trained_losses:
+        sizes = size_front(finalists, elected.reached, runner.scale, elected.all_outside)
     summary = {
         **runner.scale.entry(),
         "choice": choice,

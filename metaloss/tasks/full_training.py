@@ -176,7 +176,7 @@ class FullTrainingTasks(OneKind):
             metric: for episodes alone: a full training has its score and nothing else.
             beside: likewise.
         """
-        keys = [key.at("task", t) for t in tasks[: self.most(len(tasks))]]
+        keys = [key.at("task", t) for t in tasks if t < self.family.seeds]
         each_rate = rates or [None] * len(populations)
         return [
             self.scores(losses, pool, keys, lr, steps, engine.stop)
@@ -250,7 +250,7 @@ class FullTrainingTasks(OneKind):
         """
         trainings = budget.candidates * self.most(budget.tasks)
         tuning = (len(self.rates(budget.rates)) + 1) * self.most(budget.baseline_tasks)
-        winner = (budget.finalists + 2) * self.most(budget.winner_tasks)
+        winner = budget.election_trainings(self.most)
         test = 2 * self.most(budget.test_tasks)
         reports = budget.reports * self.most(budget.baseline_tasks)
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from jaxtyping import Int64
@@ -81,6 +81,20 @@ class Engine(Protocol):
         """What is measured of the populations of each of several [M P T ...], all at once."""
 
 
+class ElectionRound(NamedTuple):
+    """A round of the choice of a winner.
+
+    Attributes:
+        losses: how many take part.
+        first: the number of the first task that they meet.
+        end: that of the last one, and one more.
+    """
+
+    losses: int
+    first: int
+    end: int
+
+
 @dataclass(frozen=True)
 class SearchBudget:
     """How much a search trains, as far as its cost depends on it.
@@ -91,8 +105,7 @@ class SearchBudget:
         validation: images per class that a generation's tasks are validated on.
         rates: learning rates among which cross-entropy's is chosen.
         baseline_tasks: tasks to choose it on.
-        finalists: losses among which the winner is chosen.
-        winner_tasks: tasks to choose it on.
+        election: the rounds in which the winner is chosen.
         test_tasks: tasks of the test.
         reports: how often the best loss so far is scored on held-out tasks.
     """
@@ -102,10 +115,17 @@ class SearchBudget:
     validation: int
     rates: tuple[float, ...]
     baseline_tasks: int
-    finalists: int
-    winner_tasks: int
+    election: tuple[ElectionRound, ...]
     test_tasks: int
     reports: int
+
+    def election_trainings(self, most: Callable[[int], int] = int) -> int:
+        """How many trainings choose the winner.
+
+        Args:
+            most: how many tasks a family has where so many are asked for.
+        """
+        return sum(x.losses * (most(x.end) - most(x.first)) for x in self.election)
 
 
 @dataclass(frozen=True)

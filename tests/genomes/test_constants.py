@@ -124,7 +124,7 @@ def surroundings(monkeypatch, tmp_path):
 def election(monkeypatch, favourite):
     """Lets the finalist in this place, and no other, reach more."""
 
-    def held_out(self, losses, role, tasks, beside=()):
+    def held_out(self, losses, role, tasks, beside=(), first=0):
         score = torch.full((len(losses), tasks), 0.5)
         if favourite is not None:
             score[favourite] = 0.6

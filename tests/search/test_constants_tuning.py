@@ -50,8 +50,8 @@ def test_before_and_after_are_both_formulas_on_the_same_fresh_tasks(
     asked = []
     held_out = LossEvaluation.validation_scores
 
-    def watched(self, losses, role, tasks, beside=()):
-        score = held_out(self, losses, role, tasks, beside)
+    def watched(self, losses, role, tasks, beside=(), first=0):
+        score = held_out(self, losses, role, tasks, beside, first)
         asked.append((role, [str(f) for f in losses.formulas], score))
         return score
 
@@ -73,7 +73,7 @@ def test_the_original_that_stays_gained_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(
         LossEvaluation,
         "validation_scores",
-        lambda self, losses, role, tasks, beside=(): torch.full((len(losses), tasks), 0.5),
+        lambda self, losses, role, tasks, beside=(), first=0: torch.full((len(losses), tasks), 0.5),
     )
     result = refined(tmp_path)
     assert result.comparison["before"] == result.comparison["after"]
@@ -81,7 +81,7 @@ def test_the_original_that_stays_gained_nothing(tmp_path, monkeypatch):
 
 
 def test_several_families_are_told_apart(tmp_path, monkeypatch):
-    def held_out(self, losses, role, tasks, beside=()):
+    def held_out(self, losses, role, tasks, beside=(), first=0):
         score = torch.full((len(losses), 2 * tasks), 0.5)
         score[-1, tasks:] = 0.75
         return score
@@ -109,10 +109,10 @@ def test_the_run_is_an_ordinary_one_and_goes_on_after_an_interruption(tmp_path):
 def test_an_interrupted_comparison_is_made_by_resume(tmp_path, monkeypatch):
     held_out = LossEvaluation.validation_scores
 
-    def interrupted(self, losses, role, tasks, beside=()):
+    def interrupted(self, losses, role, tasks, beside=(), first=0):
         if role == "refinement":
             raise Interrupted
-        return held_out(self, losses, role, tasks, beside)
+        return held_out(self, losses, role, tasks, beside, first)
 
     with monkeypatch.context() as patch:
         patch.setattr(LossEvaluation, "validation_scores", interrupted)

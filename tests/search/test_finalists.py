@@ -1,4 +1,4 @@
-"""The winner is the best on fresh tasks, and the front holds what nothing smaller reaches."""
+"""Who stands for election, and the front, which holds what nothing smaller reaches."""
 
 import pytest
 import torch
@@ -9,10 +9,7 @@ from metaloss.core import registry
 from metaloss.core.streams import Stream
 from metaloss.criterion.formula import FormulaCriterion
 from metaloss.criterion.genome import GenomeCriterion
-from metaloss.engines.local import Local
-from metaloss.errors import MetalossError
 from metaloss.evaluation import plots
-from metaloss.evaluation.protocol import LossEvaluation
 from metaloss.genomes._filters import Filters
 from metaloss.losses.formulas import Formulas
 from metaloss.losses.language.formula import Formula
@@ -21,14 +18,12 @@ from metaloss.search.finalists import (
     OF_SEARCH,
     Finalists,
     choose_finalists,
-    choose_winner,
     size_front,
 )
 from metaloss.search.run_folder import Progress
 from metaloss.search.trained_losses import TrainedLosses
 
 TREE = registry.build("genomes", {"kind": "tree", "min_height": 1})
-NAN = float("nan")
 
 
 def stands(*texts):
@@ -38,68 +33,7 @@ def stands(*texts):
     )
 
 
-def trials(score, family=(0, 0)):
-    """Trials that know the scores already."""
-
-    class Known(LossEvaluation):
-        def validation_scores(self, losses, role, tasks):
-            assert role == "winner"
-            assert tasks == len(score[0])
-            return torch.tensor(score)
-
-        def kind_index(self, tasks, key):
-            return torch.tensor(family)
-
-    with Local() as engine:
-        return Known(engine, (), Stream(0))
-
-
 SIZES = ("y*p", "-y*p", "-y*sqrt(p)", "-y*sqrt(sqrt(p))", "-y*sqrt(sqrt(sqrt(p)))")
-
-
-# --- the winner ---
-
-
-def test_the_winner_is_the_best():
-    row, reached, _ = choose_winner(
-        stands(*SIZES[:3]), trials([[0.5, 0.6], [0.9, 0.8], [0.8, 0.8]]), 2
-    )
-    assert row == 1
-    assert reached.tolist() == pytest.approx([0.55, 0.85, 0.8])
-
-
-def test_of_equals_the_first_wins():
-    assert (
-        choose_winner(stands(*SIZES[:3]), trials([[0.5, 0.6], [0.75, 0.75], [0.75, 0.75]]), 2)[0]
-        == 1
-    )
-
-
-def test_a_failure_counts_as_a_wrong_answer_everywhere():
-    row, reached, _ = choose_winner(
-        stands(*SIZES[:3]), trials([[1.0, NAN], [0.5, 0.4], [0.9, NAN]]), 2
-    )
-    assert row == 0
-    assert reached.tolist() == pytest.approx([0.5, 0.45, 0.45])
-
-
-def test_families_weigh_alike():
-    score = [[1.0, 1.0, 1.0, 0.0], [0.6, 0.6, 0.6, 0.6]]
-    row, reached, _ = choose_winner(stands(*SIZES[:2]), trials(score, (0, 0, 0, 1)), 4)
-    assert row == 1
-    assert reached.tolist() == pytest.approx([0.5, 0.6])
-
-
-def test_where_none_trains_there_is_no_winner():
-    with pytest.raises(MetalossError, match="none of the 2 finalists trains without failing"):
-        choose_winner(stands(*SIZES[:2]), trials([[NAN, NAN], [NAN, NAN]]), 2)
-
-
-def test_a_loss_that_gets_everything_wrong_still_trains():
-    assert choose_winner(stands(*SIZES[:2]), trials([[NAN, NAN], [0.0, 0.0]]), 2)[1].tolist() == [
-        0,
-        0,
-    ]
 
 
 # --- the front ---

@@ -21,7 +21,8 @@ from metaloss.losses import zoo
 from metaloss.losses.formulas import Formulas
 from metaloss.losses.language.formula import Formula
 from metaloss.search import objectives, program, settings
-from metaloss.search.finalists import Finalists, choose_winner, size_front
+from metaloss.search.election import choose_winner
+from metaloss.search.finalists import Finalists, size_front
 from metaloss.search.run_folder import find
 from metaloss.search.trained_losses import TrainedLosses
 from metaloss.tasks import episodic, episodic_family
@@ -110,28 +111,30 @@ def test_what_is_outside_ranks_behind_all_that_is_not_and_failures_last():
 
 def election(guard, measured=MEASURED):
     class Known(LossEvaluation):
-        def beside_baselines(self, losses, baselines, pool, role, tasks):
+        def beside_baselines(self, losses, baselines, pool, role, tasks, first=0):
             assert (pool, role) == ("validation", "winner")
             return measured, BASELINE
 
-        def kind_index(self, tasks, key):
+        def kind_index(self, tasks, key, first=0):
             return INDEX
 
     texts = ("-y*logp", "-y*p", "-y*sqrt(p)", "-y*sqrt(sqrt(p))")
     formulas = tuple(map(Formula.parse, texts))
     stands = Finalists(TREE, population(TREE, *texts[1:]), formulas, list("abcd"))
     with Local() as engine:
-        return stands, choose_winner(stands, Known(engine, (), Stream(0), guard), 2)
+        return stands, choose_winner(stands.losses, Known(engine, (), Stream(0), guard), 2)
 
 
 def test_the_winner_is_the_best_within_the_guard_or_else_the_nearest_to_it():
     assert election(Guard({"accuracy": 20.0}))[1].row == 0
     stands, elected = election(Guard({"accuracy": 2.0}))
     assert elected.row == 1
-    assert elected.outside.tolist() == [True, False, True, True]
-    front = size_front(stands, elected.reached, outside=elected.outside)
+    assert elected.all_outside.tolist() == [True, False, True, True]
+    assert not elected.outside
+    front = size_front(stands, elected.reached, outside=elected.all_outside)
     assert [row["formula"] for row in front] == [str(stands.formulas[1])]
-    assert election(Guard({"accuracy": 0.0}))[1].row == 1, "one point, of 10, 10 and more"
+    nearest = election(Guard({"accuracy": 0.0}))[1]
+    assert (nearest.row, nearest.outside) == (1, True), "one point, of 10, 10 and more"
 
 
 def test_a_formula_that_was_outside_does_not_stand_for_what_it_reached():

@@ -183,7 +183,9 @@ def test_finalists_that_never_train_make_no_winner(tmp_path, monkeypatch):
     monkeypatch.setattr(
         LossEvaluation,
         "validation_scores",
-        lambda self, losses, role, tasks, beside=(): torch.full((len(losses), tasks), torch.nan),
+        lambda self, losses, role, tasks, beside=(), first=0: torch.full(
+            (len(losses), tasks), torch.nan
+        ),
     )
     with pytest.raises(MetalossError, match="none of the 5 finalists trains without failing"):
         evolved(tmp_path)
@@ -191,7 +193,7 @@ def test_finalists_that_never_train_make_no_winner(tmp_path, monkeypatch):
 
 
 def test_one_failed_training_among_many_costs_a_finalist_one_task(tmp_path, monkeypatch):
-    def held_out(self, losses, role, tasks, beside=()):
+    def held_out(self, losses, role, tasks, beside=(), first=0):
         score = torch.full((len(losses), tasks), 0.5)
         score[0], score[0, 0] = 0.9, torch.nan  # the best of all, but for one task
         return score
