@@ -146,6 +146,7 @@ def test_the_history_of_formulas_tells_each_with_its_accuracy_and_what_was_refus
             "mean",
             "diverged",
             "failed_trainings",
+            "tasks",
             "trained",
             "trainings",
         }

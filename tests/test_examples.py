@@ -46,7 +46,7 @@ def test_the_papers_search_and_its_elimination_are_what_its_text_says() -> None:
     genome, strategy = search.build_parts()
     assert (strategy.initial, strategy.population, strategy.tournament) == (1000, 100, 20)
     assert (
-        estimate.count_candidates(genome, strategy, search.generations, Stream(0))
+        sum(estimate.count_candidates(genome, strategy, search.generations, Stream(0)))
         == 1000 + 2000 + 1
     ), "and cross-entropy"
     assert [family.training.steps for family in search.families] == [20_000]

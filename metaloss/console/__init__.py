@@ -80,6 +80,7 @@ class Console(Display):
         self.scale = families[0].scale
         self.folder = run.folder
         self.total = run.settings.generations
+        self.course = run.settings.task_course()
         self._say_all(search_lines(run, engine, families, genome))
 
     def on_baseline(self, baselines: Sequence[ReportedBaseline], tasks: int) -> None:
@@ -104,7 +105,8 @@ class Console(Display):
             self.on_warning(event)
         # A generation in which nothing trained is always told.
         if self.verbose or number == 1 or "held_out" in record or record["best"] is None:
-            self._row(generation_line(record, self.speed, self.total, self.scale))
+            left = self.course.generations_left(number, self.total)
+            self._row(generation_line(record, self.speed, left, self.scale))
 
     def _row(self, text: str) -> None:
         """A line of the generations' table, with as many columns as the terminal has room for."""

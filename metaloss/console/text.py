@@ -120,7 +120,7 @@ def baseline_line(baseline: ReportedBaseline, tasks: int, scale: MetricScale) ->
 def generation_line(
     record: GenerationRecord,
     speed: Sequence[tuple[float, int]],
-    generations: int,
+    generations_left: float,
     scale: MetricScale = ACCURACY,
 ) -> str:
     """A generation's row of the table.
@@ -128,7 +128,7 @@ def generation_line(
     Args:
         record: its line of the history.
         speed: seconds and trainings of each of the last generations.
-        generations: how many there will be.
+        generations_left: how many of its size are still to come.
         scale: how values are shown.
     """
 
@@ -138,7 +138,7 @@ def generation_line(
     held = record.get("held_out")
     seconds = sum(s for s, _ in speed)
     rate = sum(n for _, n in speed) / seconds
-    left = seconds / len(speed) * (generations - record["generation"])
+    left = seconds / len(speed) * generations_left
     diverged = f"{record['diverged']}/{record['candidates']}"
     held_out = points(held[scale.kind]) if held else "     "
     gain = _gain(held, scale) if held else ""

@@ -27,6 +27,13 @@ class ReportedEngine(Protocol):
         """Its threads."""
 
 
+class ReportedCourse(Protocol):
+    """How many tasks a search's generations have."""
+
+    def generations_left(self, number: int, generations: int) -> float:
+        """How many generations of this one's size those that come after it are worth."""
+
+
 class SearchSettings(Protocol):
     """The settings of a search, of which these say what it is."""
 
@@ -49,6 +56,9 @@ class SearchSettings(Protocol):
     @property
     def guard(self) -> Mapping[str, float] | None:
         """How far candidates may lie behind cross-entropy by other metrics."""
+
+    def task_course(self) -> ReportedCourse:
+        """How many tasks each generation has."""
 
 
 class SearchRun(Protocol):

@@ -27,6 +27,7 @@ class GenerationRecord(TypedDict):
         mean: value of all that did not fail; None likewise.
         diverged: candidates of which a training failed.
         failed_trainings: how many trainings did.
+        tasks: how many each candidate met, of all families together.
         trained: candidates that were trained, and not known already.
         trainings: of the whole run until now.
         screened: candidates that did not pass the short training.
@@ -49,6 +50,7 @@ class GenerationRecord(TypedDict):
     mean: float | None
     diverged: int
     failed_trainings: int
+    tasks: int
     trained: int
     trainings: int
     screened: NotRequired[int]

@@ -1,5 +1,6 @@
 """What a search would cost: its trainings counted, its time measured on a few of them."""
 
+from collections import Counter
 from typing import Any
 
 import torch
@@ -30,9 +31,12 @@ def estimate_cost(settings: Settings) -> dict[str, Any]:
     genome, strategy = settings.build_parts()
     key = Stream(settings.seed).at("estimate")
     losses = example_losses(genome, settings.tries, key)
+    course = settings.task_course()
+    candidates = Counter[int]()
+    for number, count in enumerate(count_candidates(genome, strategy, settings.generations, key)):
+        candidates[course.of_generation(1 + number)] += count
     budget = SearchBudget(
-        candidates=count_candidates(genome, strategy, settings.generations, key),
-        tasks=settings.tasks_per_generation,
+        candidates=candidates,
         validation=settings.validation,
         rates=settings.rates,
         baseline_tasks=settings.baseline_tasks,
@@ -62,8 +66,10 @@ def example_losses(genome: Genome, tries: int, key: Stream) -> Losses:
     return novelty_filter.losses(novelty_filter.sample(TIMED, key.at("examples")))
 
 
-def count_candidates(genome: Genome, strategy: Strategy, generations: int, key: Stream) -> int:
-    """Count the losses of all generations; for formulas, with the control of every task epoch.
+def count_candidates(
+    genome: Genome, strategy: Strategy, generations: int, key: Stream
+) -> list[int]:
+    """Count the losses of each generation; for formulas, with the control of every task epoch.
 
     The first generation, those that begin a further epoch, and all others have three sizes: the
     strategy is run with made-up fitness until each of them is known.
@@ -82,8 +88,8 @@ def count_candidates(genome: Genome, strategy: Strategy, generations: int, key: 
         # How many candidates are asked for does not depend on what fitness they had.
         state = strategy.tell(state, population, torch.zeros(len(population)))
     # Cross-entropy, the control of formulas, is trained once on each epoch's tasks.
-    epochs = len({strategy.epoch(number) for number in range(1, generations + 1)})
-    return sum(sizes[kind] for kind in begins) + isinstance(genome, SymbolicGenome) * epochs
+    control = isinstance(genome, SymbolicGenome)
+    return [sizes[kind] + (control and any(kind)) for kind in begins]
 
 
 def estimate_text(estimate: dict[str, Any]) -> str:

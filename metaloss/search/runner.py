@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 from jaxtyping import Float
@@ -22,11 +22,12 @@ from metaloss.evaluation.protocol import LossEvaluation
 from metaloss.evaluation.tuning import Tuned
 from metaloss.evolution import Objective, Scored, generation
 from metaloss.genomes import Genome
-from metaloss.search.cached_evaluator import CachedEvaluator
+from metaloss.search.cached_evaluator import CachedEvaluator, Train
 from metaloss.search.held_out import held_out_record
 from metaloss.search.noise import lead_of_best
 from metaloss.search.novelty import NoveltyFilter
 from metaloss.search.run_folder import Progress, Run
+from metaloss.search.task_course import TaskCourse
 from metaloss.search.trained_losses import TrainedLosses
 from metaloss.strategies import Strategy
 
@@ -137,6 +138,8 @@ class SearchRunner:
             What is known after it.
         """
         began = time.monotonic()
+        tasks = self.course.of_generation(number)
+        evaluator.train = self._train(tasks)
         state, scored = generation(
             self.strategy,
             progress.state,
@@ -145,7 +148,7 @@ class SearchRunner:
             self.objective,
             key,
             number,
-            self._baseline_scores(),
+            self._baseline_scores(tasks),
         )
         progress, record = self._step(progress, state, scored, number, evaluator, novelty_filter)
         if self.trained_losses:
@@ -159,7 +162,16 @@ class SearchRunner:
         self.reporter.on_generation(record, seconds, trainings)
         return progress
 
-    def _baseline_scores(self) -> Callable[[Stream], Tensor] | None:
+    @cached_property
+    def course(self) -> TaskCourse:
+        """How many tasks each generation has."""
+        return self.run.settings.task_course()
+
+    def _train(self, tasks: int) -> Train:
+        """What trains candidates on so many tasks of every family."""
+        return partial(self.evaluation.search_scores, tasks, self.run.settings.validation)
+
+    def _baseline_scores(self, tasks: int) -> Callable[[Stream], Tensor] | None:
         """What scores the baselines on a generation's tasks, where the objective needs that."""
         settings = self.run.settings
         if not settings.needs_baseline:
@@ -167,16 +179,14 @@ class SearchRunner:
         return partial(
             self.evaluation.baseline_scores,
             self.baselines,
-            settings.tasks_per_generation,
+            tasks,
             settings.validation,
         )
 
     def _evaluator(self) -> CachedEvaluator:
         """What trains candidates: with a screening before it, where the settings ask for one."""
         settings = self.run.settings
-        train = partial(
-            self.evaluation.search_scores, settings.tasks_per_generation, settings.validation
-        )
+        train = self._train(settings.tasks_per_generation)
         budget = settings.screening_budget()
         if budget is None:
             return CachedEvaluator(train)
@@ -265,6 +275,7 @@ class SearchRunner:
             # The scores of what was screened out are NaN, too, but nothing of it has diverged.
             "diverged": int(failed.any(1).sum()) - evaluator.screened,
             "failed_trainings": int(failed.sum()) - evaluator.screened * tasks,
+            "tasks": tasks,
             "trained": evaluator.trained,
             "trainings": trainings,
         }

@@ -3,6 +3,7 @@
 Defaults stand here and nowhere else; a TOML table and a flag name the same field.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -19,6 +20,7 @@ from metaloss.evaluation.protocol import ScreeningBudget
 from metaloss.evolution import Objective
 from metaloss.genomes import Genome
 from metaloss.search import objectives, usual
+from metaloss.search.task_course import TaskCourse
 from metaloss.strategies import Strategy
 from metaloss.tasks import opening
 from metaloss.tasks.opening import (
@@ -57,6 +59,10 @@ class Settings(BaseModel):
         strategy: likewise; by default the genome's usual one.
         generations: how many to run; by default as many as the genome's usual strategy needs.
         tasks_per_generation: of every family; all candidates of a generation meet the same tasks.
+        growth: how many times as many tasks as the first generation the last one has, along a
+            geometric course; 1: all have as many. Of a mixture there are always whole kinds.
+        growth_generations: over how many generations they grow; the number of generations at the
+            start of the run, where nothing is said.
         validation: validation images per class while searching (at most the family's own number).
         seed: of every random draw.
         device: where classifiers train.
@@ -102,6 +108,8 @@ class Settings(BaseModel):
     strategy: dict[str, Any] = Field(default_factory=lambda: {"kind": "mu_plus_lambda"})
     generations: Count = 400
     tasks_per_generation: Count = 8
+    growth: Annotated[float, Field(ge=1, le=1000)] = 1.0
+    growth_generations: Count | None = None
     validation: Count = 100
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -138,6 +146,7 @@ class Settings(BaseModel):
                 f"'{self.genome['kind']}' has none"
             )
             raise SettingsError(misfit)
+        self.task_course().check(self.generations, self.strategy["kind"])
         metrics = {family.name: getattr(family, "metric", None) for family in self.families}
         for name, metric in metrics.items():
             if metric != self.metric:
@@ -205,6 +214,18 @@ class Settings(BaseModel):
         """Whether fitness needs what cross-entropy reaches on the same tasks."""
         return bool(self.guard) or self.objective in objectives.NEEDS_BASELINE
 
+    def task_course(self) -> TaskCourse:
+        """How many tasks each generation has."""
+        strategy: Strategy = registry.build("strategies", self.strategy, "strategy")
+        kinds = [x.tasks_per_kind for x in self.families if isinstance(x, MixtureFamily)]
+        return TaskCourse(
+            self.tasks_per_generation,
+            self.growth,
+            self.growth_generations or self.generations,
+            math.lcm(*kinds),
+            strategy.epoch,
+        )
+
     def screening_budget(self) -> ScreeningBudget | None:
         """The short training before the full one, if there is one."""
         # A screening of 20 steps saves little where the full training has hardly more.
@@ -245,10 +266,13 @@ def resolve(table: Mapping[str, Any]) -> Settings:
     check_guard(settings.guard or {})
     genome, strategy = settings.build_parts()
     # Every part's defaults are filled in, so that config.toml names all settings of the run.
-    full = {
+    full: dict[str, Any] = {
         kind: {"kind": getattr(settings, kind)["kind"], **registry.table(part)}
         for kind, part in (("genome", genome), ("strategy", strategy))
     }
+    if settings.growth > 1 and settings.growth_generations is None:
+        # A run whose generations are raised later keeps the course that it began.
+        full["growth_generations"] = settings.generations
     return settings.model_copy(update=full)
 
 

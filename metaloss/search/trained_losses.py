@@ -22,19 +22,23 @@ class TrainedLoss:
         text: what `Formula.parse` reads.
         size: nodes of its expression.
         leads: one for each time that it was trained without a failure, and within the guard.
+        weights: the number of tasks of each, in units of the first generation's.
     """
 
     text: str
     size: int
     leads: list[float] = field(default_factory=list)
+    weights: list[float] = field(default_factory=list)
 
     @property
     def rank_score(self) -> float:
         """Its mean lead, drawn towards 0 as if it had been level with the control once more.
 
-        So a loss that was lucky once ranks below one that was often good.
+        A lead on more tasks weighs more. So a loss that was lucky once ranks below one that was
+        often good.
         """
-        return sum(self.leads) / (len(self.leads) + 1)
+        pairs = zip(self.leads, self.weights, strict=True)
+        return sum(lead * weight for lead, weight in pairs) / (sum(self.weights) + 1)
 
 
 class TrainedLosses:
@@ -49,12 +53,15 @@ class TrainedLosses:
         self.entries: dict[str, TrainedLoss] = {}
         self.seen = SeenLosses(filters)
         self.maximise = maximise
+        self.first_tasks = 0  # of the first generation
         for record in history:
             self.add(record)
 
     def add(self, record: GenerationRecord, formulas: Iterable[Formula] = ()) -> None:
         """Take in a generation's line of history; of the formulas at hand, none is read again."""
         outside = set(record.get("outside_losses", ()))
+        tasks = record.get("tasks", 1)
+        self.first_tasks = self.first_tasks or tasks
         at_hand = {str(formula): formula for formula in formulas}
         for text, value in record.get("losses", ()):
             if text not in self.entries:
@@ -66,6 +73,7 @@ class TrainedLosses:
                 # A lead over cross-entropy compares between tasks, a value does not.
                 lead = value - record["control"]
                 self.entries[text].leads.append(lead if self.maximise else -lead)
+                self.entries[text].weights.append(tasks / self.first_tasks)
 
     def ranked(self) -> Iterator[Formula]:
         """The losses of the whole search that trained without a failure, the best first."""

@@ -111,8 +111,9 @@ def _not_trained(runner: SearchRunner) -> dict[str, Any]:
     history = runner.run.history()
     tasks = sum(runner.evaluation.task_counts(runner.run.settings.tasks_per_generation))
     refused = sum((Counter(record.get("refused", {})) for record in history), Counter[str]())
-    screened = sum(record.get("screened", 0) for record in history)
-    return {"refused": dict(refused.most_common()), "screened_trainings": screened * tasks}
+    # Histories of before do not say how many tasks there were.
+    saved = sum(record.get("screened", 0) * record.get("tasks", tasks) for record in history)
+    return {"refused": dict(refused.most_common()), "screened_trainings": saved}
 
 
 def _test(runner: SearchRunner, losses: Losses) -> dict[str, Any]:

@@ -33,6 +33,6 @@ def seconds_each(train: Callable[[Losses], object], losses: Losses, tasks: int) 
 
 def search_cost(budget: SearchBudget, seconds: float, tuning: int) -> FamilyCost:
     """What a search costs whose trainings take so many seconds each, with so many for tuning."""
-    trainings = budget.candidates * budget.tasks
+    trainings = budget.candidate_trainings()
     winner = budget.election_trainings()
     return FamilyCost(trainings, seconds * (trainings + winner + tuning))

@@ -248,7 +248,7 @@ class FullTrainingTasks(OneKind):
             budget: the size of the search.
             key: of the training.
         """
-        trainings = budget.candidates * self.most(budget.tasks)
+        trainings = budget.candidate_trainings(self.most)
         tuning = (len(self.rates(budget.rates)) + 1) * self.most(budget.baseline_tasks)
         winner = budget.election_trainings(self.most)
         test = 2 * self.most(budget.test_tasks)

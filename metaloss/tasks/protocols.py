@@ -100,8 +100,7 @@ class SearchBudget:
     """How much a search trains, as far as its cost depends on it.
 
     Attributes:
-        candidates: losses of all generations together.
-        tasks: of a generation, for every family.
+        candidates: losses of all generations together, by how many tasks of every family they meet.
         validation: images per class that a generation's tasks are validated on.
         rates: learning rates among which cross-entropy's is chosen.
         baseline_tasks: tasks to choose it on.
@@ -110,14 +109,26 @@ class SearchBudget:
         reports: how often the best loss so far is scored on held-out tasks.
     """
 
-    candidates: int
-    tasks: int
+    candidates: Mapping[int, int]
     validation: int
     rates: tuple[float, ...]
     baseline_tasks: int
     election: tuple[ElectionRound, ...]
     test_tasks: int
     reports: int
+
+    @property
+    def tasks(self) -> int:
+        """Of the smallest generation, for every family."""
+        return min(self.candidates)
+
+    def candidate_trainings(self, most: Callable[[int], int] = int) -> int:
+        """How many trainings the candidates of all generations have.
+
+        Args:
+            most: how many tasks a family has where so many are asked for.
+        """
+        return sum(losses * most(tasks) for tasks, losses in self.candidates.items())
 
     def election_trainings(self, most: Callable[[int], int] = int) -> int:
         """How many trainings choose the winner.

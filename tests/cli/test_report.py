@@ -534,7 +534,7 @@ def test_numbers_of_another_metric_than_accuracy_carry_its_name(capsys):
     assert head.endswith("   left   acc [%]")
     held_out = {"cost": 0.5, "accuracy": 0.75, "gain": -0.25, "error": 0.125}
     record = {"generation": 2, "candidates": 4, "diverged": 0, "best": 0.5, "mean": 0.75}
-    line = console.text.generation_line(record | {"held_out": held_out}, [(1.0, 8)], 3, scale)
+    line = console.text.generation_line(record | {"held_out": held_out}, [(1.0, 8)], 2.0, scale)
     assert " 0.500  -0.250 ± 0.125 " in line
     assert len(line) == len(head)
     assert line.endswith("75.0")

@@ -77,6 +77,11 @@ def test_a_search_that_is_resumed_equals_the_uninterrupted_one(tmp_path):
     assert not any("kinds" in what for what in again.work), "references are read, not tuned again"
 
 
+def test_growing_numbers_of_tasks_are_of_whole_kinds(tmp_path):
+    result = searched(tmp_path, growth=2.5, tasks_per_generation=4)
+    assert [record["tasks"] for record in result.history] == [4, 6, 10]
+
+
 def test_references_do_not_depend_on_the_run_and_a_strangers_are_refused(tmp_path):
     one, other = (searched(tmp_path, seed=seed, generations=1) for seed in (0, 1))
     files = [run.folder / "references-mix.json" for run in (one, other)]

@@ -137,6 +137,7 @@ def test_the_history_holds_no_clock_and_no_host(tmp_path):
         "lead",
         "diverged",
         "failed_trainings",
+        "tasks",
         "trained",
         "trainings",
         "held_out",

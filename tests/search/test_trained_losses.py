@@ -32,9 +32,17 @@ def names(formulas):
 
 
 def test_a_lead_is_counted_as_if_there_had_been_a_level_one_besides():
-    assert TrainedLoss(CE, 4, [0.2]).rank_score == pytest.approx(0.1)
-    assert TrainedLoss(CE, 4, [0.2, 0.2, 0.2]).rank_score == pytest.approx(0.15)
-    assert TrainedLoss(CE, 4, [-0.2]).rank_score == pytest.approx(-0.1)
+    assert TrainedLoss(CE, 4, [0.2], [1.0]).rank_score == pytest.approx(0.1)
+    assert TrainedLoss(CE, 4, [0.2] * 3, [1.0] * 3).rank_score == pytest.approx(0.15)
+    assert TrainedLoss(CE, 4, [-0.2], [1.0]).rank_score == pytest.approx(-0.1)
+
+
+def test_a_lead_on_more_tasks_weighs_more():
+    found = ledger(
+        {**line((CE, 0.6), (MSE, 0.9)), "tasks": 8}, {**line((CE, 0.9), (MSE, 0.6)), "tasks": 24}
+    )
+    assert found.entries[CE].rank_score == pytest.approx((0.1 + 3 * 0.4) / (1 + 3 + 1))
+    assert names(found.best(2)) == [CE, MSE]
 
 
 def test_one_that_often_led_stands_above_one_that_shone_once():
