@@ -53,7 +53,8 @@ class Mixture:
         family: its settings.
         sets: its data sets, each as a family of episodes whose tasks are of no account.
         kinds: a family of episodes for each kind.
-        factors: how many times cross-entropy's best rate the tasks of each kind train with.
+        factors: how many times cross-entropy's best rate the tasks of each kind train with; None:
+            with the kind's own.
         absent: the names of the data sets that are not here.
         references: cross-entropy's best rates; None where they are not known yet, and then kinds
             train with what the factors make of a usual one.
@@ -62,7 +63,7 @@ class Mixture:
     family: MixtureFamily
     sets: tuple[Episodes, ...]
     kinds: tuple[Episodes, ...]
-    factors: tuple[float, ...]
+    factors: tuple[float | None, ...]
     absent: tuple[str, ...] = ()
     references: References | None = None
 
@@ -84,7 +85,10 @@ class Mixture:
     def with_references(self, references: References) -> Self:
         """The mixture whose kinds train with their factors of cross-entropy's best rates."""
         rates = zip(self.factors, references.rates, strict=True)
-        kinds = [_at_rate(x, f * rate) for x, (f, rate) in zip(self.kinds, rates, strict=True)]
+        kinds = [
+            kind if factor is None else _at_rate(kind, factor * rate)
+            for kind, (factor, rate) in zip(self.kinds, rates, strict=True)
+        ]
         return replace(self, kinds=tuple(kinds), references=references)
 
     @property

@@ -38,8 +38,9 @@ class Ranges:
 
     Attributes:
         steps: of a training; even on a logarithmic scale.
+        lr: the learning rate; even on a logarithmic scale. None: it follows from `lr_factor`.
         lr_factor: how many times cross-entropy's best learning rate of the kind its tasks train
-            with; even on a logarithmic scale.
+            with; even on a logarithmic scale. None: 0.3 to 3, unless there is `lr`.
         shots: training images per class; even on a logarithmic scale.
         ways: classes of a task.
         width: of the first hidden layer, rounded to a multiple of 16; each further layer has half
@@ -57,7 +58,8 @@ class Ranges:
     """
 
     steps: Annotated[Whole, BeforeValidator(_between(1.0, 1e5, int))] = (10, 400)
-    lr_factor: Annotated[Real, BeforeValidator(_between(1e-3, 1e3, float))] = (0.3, 3.0)
+    lr: Annotated[Real, BeforeValidator(_between(1e-6, 1e3, float))] | None = None
+    lr_factor: Annotated[Real, BeforeValidator(_between(1e-3, 1e3, float))] | None = None
     shots: Annotated[Whole, BeforeValidator(_between(1.0, 1e5, int))] = (1, 50)
     ways: Annotated[Whole, BeforeValidator(_between(2.0, 1e5, int))] = (2, 10)
     width: Annotated[Whole, BeforeValidator(_between(1.0, 65_536.0, int))] = (32, 128)
@@ -179,6 +181,11 @@ def of(table: Mapping[str, Any], name: str, origin: str) -> MixtureFamily:
             raise SettingsError(f"{origin}: datasets: a mixture needs images, got '{dataset}'")
     if twice := [x for x in family.datasets if family.datasets.count(x) > 1]:
         raise SettingsError(f"{origin}: datasets: '{twice[0]}' is named twice")
+    if family.ranges.lr and family.ranges.lr_factor:
+        raise SettingsError(
+            f"{origin}: ranges.lr and ranges.lr_factor: the first is a learning rate, the second "
+            "a multiple of cross-entropy's best one: give one of them"
+        )
     if family.ranges.augmented and not any(family.ranges.augment):
         raise SettingsError(
             f"{origin}: ranges.augmented = {family.ranges.augmented:g} needs augmentations in "

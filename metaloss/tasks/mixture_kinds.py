@@ -24,6 +24,7 @@ LEAST_WITH_NOISE = 20
 MOST_AUGMENTED = 100
 NEIGHBOURS = 8  # of like cost, which change places from draw to draw
 DEFAULT_RATE = 0.1  # before cross-entropy's best one is known
+FACTORS = (0.3, 3.0)  # times cross-entropy's best rate, where no rates are given
 
 
 @dataclass(frozen=True)
@@ -31,13 +32,14 @@ class DrawnKind:
     """A kind of task.
 
     Attributes:
-        family: its settings, as those of an ordinary family; its learning rate is what `factor`
-            makes of the usual one.
-        factor: how many times cross-entropy's best rate its tasks train with.
+        family: its settings, as those of an ordinary family; where there is a factor, its learning
+            rate is what that makes of the usual one.
+        factor: how many times cross-entropy's best rate its tasks train with; None: the rate is
+            the family's.
     """
 
     family: TaskFamily
-    factor: float
+    factor: float | None
 
 
 def draw_kinds(family: MixtureFamily, classes: Mapping[str, int]) -> list[DrawnKind]:
@@ -60,7 +62,7 @@ def draw_kinds(family: MixtureFamily, classes: Mapping[str, int]) -> list[DrawnK
     drawn = {
         "dataset": [_of(list(classes), u) for u in even("dataset")],
         "steps": [_log_whole(ranges.steps, u) for u in even("steps")],
-        "factor": [_log(ranges.lr_factor, u) for u in even("lr_factor")],
+        "rate": [_log(ranges.lr or ranges.lr_factor or FACTORS, u) for u in even("lr_factor")],
         "shots": [_log_whole(ranges.shots, u) for u in even("shots")],
         "ways": [_whole(ranges.ways, u) for u in even("ways")],
         "width": [_log(ranges.width, u) for u in even("width")],
@@ -87,6 +89,7 @@ def _kind(
     shots = max(shots, fewest)
     images = ways * shots
     share = drawn["noise"] if images >= LEAST_WITH_NOISE else None
+    given = family.ranges.lr is not None
     table = {
         "dataset": drawn["dataset"],
         "ways": ways,
@@ -97,11 +100,11 @@ def _kind(
         "view": {"permutation": drawn["permutation"], "inverted": drawn["inverted"]},
         "metric": family.metric,
         "classifier": _classifier(drawn),
-        "inner": {"steps": drawn["steps"], "lr": DEFAULT_RATE * drawn["factor"]},
+        "inner": {"steps": drawn["steps"], "lr": drawn["rate"] * (1 if given else DEFAULT_RATE)},
     }
     name = f"{family.name}, kind {number}"
     origin = f"{family.origin}: kind {number}"
-    return DrawnKind(episodic_family.of(table, name, origin), drawn["factor"])
+    return DrawnKind(episodic_family.of(table, name, origin), None if given else drawn["rate"])
 
 
 def _classifier(drawn: Mapping[str, Any]) -> dict[str, Any]:

@@ -257,6 +257,26 @@ def test_cross_entropy_at_its_best_rates_has_nothing_to_regret(mixture):
         assert evaluation.tune([CrossEntropies.of(1)], RATES, 6)[0].lr in FACTORS
 
 
+def test_kinds_may_train_with_rates_of_their_own(mixture):
+    opened = mixture(ranges={**RANGES, "lr": [0.05, 0.2]})
+    rates = [kind.family.inner.lr for kind in opened.kinds]
+    assert min(rates) < 0.08 < 0.12 < max(rates)
+    assert all(0.05 <= rate <= 0.2 for rate in rates)
+    at_own = opened.with_references(References((0.3,) * 12, (1.0,) * 12))
+    assert [kind.family.inner.lr for kind in at_own.kinds] == rates
+    # A rate that is given is still a multiple of cross-entropy's best one.
+    with Local(workers=1, memory=1 << 26) as engine:
+        twice = [CrossEntropies.of(1)] * 2
+        own, given = at_own.evaluate(engine, twice, "train", KEY, range(6), rates=[None, 0.5])
+        numbers = at_own.kinds_of(KEY, range(6)).tolist()
+        for column, number in enumerate(numbers):
+            for found, rate in ((own, rates[number]), (given, 0.15)):
+                (alone,) = at_own.kinds[number].evaluate(
+                    engine, twice[:1], "train", KEY, range(6), rates=[rate]
+                )
+                assert torch.equal(found[:, :, column], alone[:, :, column])
+
+
 # --- what cannot be ---
 
 
@@ -270,6 +290,7 @@ def test_cross_entropy_at_its_best_rates_has_nothing_to_regret(mixture):
         ({"kinds": 1}, "kinds"),
         ({"ranges": {"steps": [20, 10]}}, "two ascending whole numbers"),
         ({"ranges": {"lr_factor": [0, 1]}}, "at least 0.001"),
+        ({"ranges": {"lr": 0.1, "lr_factor": 1}}, "give one of them"),
         ({"ranges": {"augment": []}}, "needs augmentations"),
         ({"ranges": {"stepps": 3}}, "steps"),
         ({"shots": 5}, "shots"),
