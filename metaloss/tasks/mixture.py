@@ -79,8 +79,13 @@ class Mixture:
             key: of the tasks, as in `evaluate`.
             tasks: the numbers of the tasks that the key draws.
         """
-        order = order_of_kinds([cost(kind.family) for kind in self.kinds], key.at("kinds"))
+        order = order_of_kinds(self._costs, key.at("kinds"))
         return order[torch.tensor(list(tasks)) // self.family.tasks_per_kind % self.kind_count]
+
+    @cached_property
+    def _costs(self) -> list[int]:
+        """What a training of each kind costs, to order them by."""
+        return [cost(kind.family, kind.images.shape) for kind in self.kinds]
 
     def with_references(self, references: References) -> Self:
         """The mixture whose kinds train with their factors of cross-entropy's best rates."""

@@ -48,6 +48,11 @@ class Ranges:
         images_seen: steps times training images, at most: a kind that would see more has fewer
             shots, so that a few kinds do not take most of the time.
         depth: hidden layers; a kind without any is a linear classifier.
+        convolutional: the share of kinds whose classifier is a small convolutional network of two
+            stages in place of a perceptron; none of them has its pixels in another order.
+        filters: of its first stage; the second one has twice as many; even on a logarithmic scale.
+        convolutional_images_seen: the same as `images_seen` for such kinds, whose images take far
+            more work each; where even the fewest shots are too many they have fewer steps.
         init_scale: what initial weights are multiplied by; even on a logarithmic scale.
         noise: the share of wrong labels, drawn anew for each noisy kind.
         noisy: the share of kinds that have wrong labels.
@@ -65,6 +70,9 @@ class Ranges:
     width: Annotated[Whole, BeforeValidator(_between(1.0, 65_536.0, int))] = (32, 128)
     images_seen: Count = 40_000
     depth: Annotated[Whole, BeforeValidator(_between(0.0, 16.0, int))] = (1, 3)
+    convolutional: Share = 0.0
+    filters: Annotated[Whole, BeforeValidator(_between(1.0, 512.0, int))] = (8, 16)
+    convolutional_images_seen: Count = 1_000
     init_scale: Annotated[Real, BeforeValidator(_between(1e-3, 1e3, float))] = (0.5, 2.0)
     noise: Annotated[Real, BeforeValidator(_between(0.0, 1.0, float))] = (0.05, 0.4)
     noisy: Share = 0.4
@@ -144,7 +152,9 @@ class MixtureFamily:
     def _classifiers(self) -> list[str]:
         """The kinds of its classifiers."""
         fewest, most = self.ranges.depth
-        return [*(["linear"] if fewest == 0 else []), *(["mlp"] if most > 0 else [])]
+        share = self.ranges.convolutional
+        there = {"linear": fewest == 0 and share < 1, "mlp": most > 0 and share < 1, "cnn": share}
+        return [kind for kind, is_there in there.items() if is_there]
 
     def describe(self) -> str:
         """The family in a few words."""
