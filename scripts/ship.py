@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from metaloss import storage
+from metaloss.cli.showing import NORMALISED
 from metaloss.criterion import loss_io
 from metaloss.data import image_record
 from metaloss.errors import SettingsError
@@ -59,7 +60,9 @@ def ship(name: str, spec: str, measured: str = "") -> Path:
     storage.write(folder / CONFIG, settings.toml(_settings(run, summary)))
     loss: Any = loss_io.load(folder)
     parts = [
-        card_head(name, loss) + card_results(summary).rstrip(),
+        card_head(name, loss).rstrip(),
+        *([f"{NORMALISED.capitalize()}."] if loss.normalise else []),
+        card_results(summary).strip(),
         *([f"## Measured\n\n{measured.strip()}"] if measured.strip() else []),
         _learned_from(run),
         f"Evolved by `metaloss evolve --config {CONFIG}`, the file beside this one.",
@@ -74,20 +77,27 @@ def _sets(run: Run) -> list[str]:
     return list(dict.fromkeys(x["dataset"] for x in run.provenance()["data"].values()))
 
 
+def _families(run: Run) -> list[Any]:
+    """Its families; of the data sets of a mixture those that were here."""
+    sets = _sets(run)
+    return [
+        replace(x, datasets=tuple(name for name in x.datasets if name in sets))
+        if isinstance(x, MixtureFamily)
+        else x
+        for x in run.settings.families
+    ]
+
+
 def _evolved_on(run: Run) -> str:
     """The tasks that it was evolved on, in words; a mixture's name says nothing of its kinds."""
-    sets = _sets(run)
     return ", ".join(
-        replace(x, datasets=tuple(d for d in x.datasets if d in sets)).describe()
-        if isinstance(x, MixtureFamily)
-        else x.name
-        for x in run.settings.families
+        x.describe() if isinstance(x, MixtureFamily) else x.name for x in _families(run)
     )
 
 
 def _settings(run: Run, summary: dict[str, Any]) -> settings.Settings:
-    """Those that evolve it again, wherever the families' files lay and the search was ended."""
-    families = tuple(replace(x, origin=CONFIG) for x in run.settings.families)
+    """Those that evolve it again, whatever data are here and wherever the search was ended."""
+    families = tuple(replace(x, origin=CONFIG) for x in _families(run))
     changes = {
         "families": families,
         "tasks": tuple(x.name for x in families),

@@ -64,6 +64,8 @@ def test_a_winner_of_a_mixture_is_a_loss_that_says_what_it_has_learned_from(ship
     assert card.startswith("# few-shot\n")
     for text in (f"## Measured\n\n{MEASURED}", "call loss.at(", "2 meta-test tasks", "T-shirt"):
         assert text in card
+    assert "It is divided by its gain" in card
+    assert b"kmnist" not in (folder / "search.toml").read_bytes()
     assert {x.name for x in folder.iterdir()} == {
         *("card.md", "loss.json", "search.toml", "weights.safetensors")
     }
