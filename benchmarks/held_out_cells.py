@@ -53,7 +53,7 @@ class Job:
         return kind.rivals_at if self.loss in RIVALS else kind.steps
 
     def cost(self, variants: Variants) -> float:
-        """Its operations, about."""
+        """Microseconds of one core, about."""
         clock = any(map(reads_clock, variants.values()))
         steps = sum(self.steps) if clock else max(self.steps)
         tests = self.kind.tasks * (4 if self.changed else 2)

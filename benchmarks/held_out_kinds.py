@@ -1,4 +1,4 @@
-"""Sets learned losses beside tuned cross-entropy on kinds of tasks that no search has met.
+"""Sets learned losses beside tuned cross-entropy on many kinds of tasks of images held out.
 
     python benchmarks/held_out_kinds.py LOSS... [--parts episodes digits cnn rates noise]
         [--store FILE] [--tasks 200] [--tuning-tasks 32] [--features FILE.npz] [--quick]
@@ -11,9 +11,10 @@ LOSS is what `metaloss.load` takes: a run, a saved loss, a name, a formula.
   the two packages that this takes). At 200 and 400 steps label smoothing and published losses stand
   beside the loss.
 - *digits*: scikit-learn's digits, 1, 5 and 20 images of each class, the MLP.
-- *cnn*: the family `fashionmnist-cnn` at 5 and 20 images, 10 to 200 steps.
+- *cnn*: the family `fashionmnist-cnn` at 5 and 20 images, 10 to 200 steps, a quarter of the tasks.
 - *rates*: what the loss and cross-entropy lose at a third and at three times their best rates.
-- *noise*: 20 and 40 % of the labels are wrong, 10 and 50 images, 20 to 200 steps, with the rivals.
+- *noise*: 20 and 40 % of the labels are wrong, 10 and 50 images, 20 to 200 steps, with the rivals,
+  half of the tasks.
 
 Every loss has its own rate for every kind and number of steps, chosen on meta-validation tasks: all
 rates on a quarter of the tuning tasks, the best three on the others; half as many tuning tasks
