@@ -34,7 +34,8 @@ class TaskCourse:
         # Scores of an epoch are of the same tasks: it has as many as its first generation.
         begin = 1 + bisect_left(range(1, number + 1), self.epoch(number), key=self.epoch)
         share = (min(begin, self.generations) - 1) / max(1, self.generations - 1)
-        return self.whole * max(1, round(self.first * self.growth**share / self.whole))
+        tasks: float = self.first * self.growth**share
+        return self.whole * max(1, round(tasks / self.whole))
 
     def check(self, generations: int, strategy: str) -> None:
         """Refuse a growth that cannot be.
