@@ -126,10 +126,14 @@ class MetricScale:
         return f"{text} %" if self.in_percent else text
 
     def reached(self, row: Mapping[str, Any]) -> str:
-        """What a row says of a loss: its value, and its accuracy where that is another one."""
+        """What a row says of a loss: its value, and its accuracy where that is another one.
+
+        Of tasks of several kinds there is no accuracy but the score.
+        """
         if self.is_accuracy:
             return percent(row["accuracy"])
-        return f"{self.named(row[self.kind])} (accuracy {percent(row['accuracy'])})"
+        beside = f" (accuracy {percent(row['accuracy'])})" if "accuracy" in row else ""
+        return f"{self.named(row[self.kind])}{beside}"
 
     def tested(self, row: Mapping[str, Any]) -> str:
         """The same of a test, with a remark on an accuracy that is close to that of guessing."""

@@ -188,7 +188,7 @@ class FamilyEvaluation:
         rows = tasks_drawn.val.rows.cpu()
         return Draws.of(rows, tasks_drawn.val_classes.cpu(), key, groups=groups)
 
-    def test(
+    def test_against(
         self, losses: Losses, baselines: Mapping[str, Tuned], tasks: int
     ) -> dict[str, PairedComparison]:
         """One loss, at the family's own rate and steps, against baselines on meta-test tasks.

@@ -282,6 +282,6 @@ class LossEvaluation:
         """
         candidates = self.candidates(losses)
         return [
-            x.test(candidates, {kind: tuned[i] for kind, tuned in baselines.items()}, tasks)
+            x.test_against(candidates, {kind: tuned[i] for kind, tuned in baselines.items()}, tasks)
             for i, x in enumerate(self.each)
         ]

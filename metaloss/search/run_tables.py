@@ -14,9 +14,8 @@ class PairedGain(TypedDict):
 
 
 class TestedBaseline(TypedDict):
-    """What is needed of a rival in the test."""
+    """What is needed of a rival in the test; its value stands under the metric's name."""
 
-    accuracy: float
     gain: PairedGain
 
 
@@ -30,7 +29,6 @@ class TunedBaseline(TestedBaseline):
 class FamilyTest(TypedDict):
     """What is needed of the test on a family."""
 
-    accuracy: float
     tasks: int
     ce: TunedBaseline
     ce_steps: TunedBaseline

@@ -155,6 +155,15 @@ def test_a_mixture_goes_with_an_ordinary_family_and_a_guard(tmp_path):
     assert result.history[0]["trained"] == 4
 
 
+def test_a_mixture_may_be_scored_by_another_metric(tmp_path):
+    result = searched(tmp_path, metric="macro_f1", generations=1)
+    row = result.summary["test"]["mix"]
+    assert 0 <= row["macro_f1"] <= 1
+    assert 0 <= row["ce_own"]["macro_f1"] <= 1
+    assert "accuracy" not in row
+    assert "macro F1" in (result.folder / "loss" / "card.md").read_text()
+
+
 def test_ordinary_families_are_kinds_too(tmp_path):
     result = program.evolve(
         [family(tmp_path), family(tmp_path, "other")],
