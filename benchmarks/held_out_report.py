@@ -1,4 +1,4 @@
-"""The tables of `held_out_kinds.py` and what they say of issue 21's bars, from its rows alone."""
+"""The tables of `held_out_kinds.py`, and how they stand to what was asked for, from its rows."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -171,7 +171,7 @@ def _changed(rows: Sequence[Row], loss: str) -> str:
 
 @dataclass(frozen=True)
 class Bar:
-    """A bar of issue 21 and what was reached.
+    """What was asked for, and what was reached.
 
     Attributes:
         title: what is measured.
@@ -212,7 +212,7 @@ class Bar:
 
 
 def bars(main: Sequence[Row], noise: Sequence[Row], changes: Sequence[Row]) -> str:
-    """The bars of the issue, those that were not measured among them."""
+    """All bars, those that were not measured among them."""
     some = [x for x in main if x["network"] != "linear head"]
     early = [x for x in some if x["steps"] <= 50 and 5 <= x["shots"] <= 20]
     late = [x for x in main if x["steps"] in (200, 400)]

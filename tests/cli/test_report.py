@@ -25,6 +25,7 @@ from metaloss.genomes._filters import examine
 from metaloss.genomes.mln import MetaLossNetwork
 from metaloss.search import elimination_results, estimate, run_folder, settings
 from metaloss.search.estimate import estimate_cost, estimate_text, example_losses
+from metaloss.search.task_course import TaskCourse
 
 
 @pytest.fixture(autouse=True)
@@ -351,6 +352,7 @@ def told(capsys, quiet, verbose, history):
     """What a console prints of a history."""
     with console.Console(quiet, verbose) as talk:
         talk.total = 30
+        talk.course = TaskCourse(8, 1.0, 30, 1, epoch=lambda number: number)
         talk.on_baseline([SimpleNamespace(lr=0.1, score=0.6, relative=False)], 64)
         for each in history:
             talk.on_generation(each, 0.5, 100)
