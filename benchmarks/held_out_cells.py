@@ -1,6 +1,7 @@
 """One loss, or rivals of which the best is chosen, on one kind of tasks, for `held_out_kinds`."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from held_out_store import Store
@@ -79,24 +80,22 @@ class OnKind:
     Attributes:
         trainings: on its tasks.
         store: what is measured already.
+        known: what was read of it, by the loss.
     """
 
     trainings: KindTrainings
     store: Store
-    drawn: Resamples | None = None
+    known: dict[str, "Known"] = field(default_factory=dict)
 
     @property
     def kind(self) -> Kind:
         """Of the tasks."""
         return self.trainings.kind
 
-    @property
+    @cached_property
     def resamples(self) -> Resamples:
-        """Of the meta-test tasks and their images; drawn once."""
-        if self.drawn is None:
-            self.drawn = self.trainings.evaluation.test_resamples(self.kind.tasks)
-        assert self.drawn is not None
-        return self.drawn
+        """Of the meta-test tasks and their images."""
+        return self.trainings.evaluation.test_resamples(self.kind.tasks)
 
     def measured(self, job: Job, variants: Variants) -> dict[str, Any]:
         """A loss's best settings, and its answers with them, which the store takes."""
@@ -154,6 +153,12 @@ class OnKind:
         }
 
     def _known(self, loss: str) -> "Known":
+        """What the store has of a loss; read once, for all numbers of steps."""
+        if loss not in self.known:
+            self.known[loss] = self._read(loss)
+        return self.known[loss]
+
+    def _read(self, loss: str) -> "Known":
         key = Job(self.kind, loss).key
         row = self.store.find(key)
         settings = [

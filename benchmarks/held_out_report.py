@@ -4,6 +4,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from held_out_cells import CE, RIVALS
+from held_out_tasks import LATE
 from timing import table
 
 from metaloss.core.metric_scale import ACCURACY
@@ -122,7 +124,7 @@ def _reached(cell: Row) -> str:
 
 def _rivals(cells: Sequence[Row]) -> str:
     head = ["", "steps", "label smoothing, tuned", "gain", "best published", "gain"]
-    by_rival = {rival: _gain(rival, cells) for rival in ("label smoothing", "published")}
+    by_rival = {rival: _gain(rival, cells) for rival in RIVALS}
     return table(
         head,
         [
@@ -157,12 +159,12 @@ def changes_of(rows: Sequence[Row], loss: str) -> list[Row]:
 
 def _changed(rows: Sequence[Row], loss: str) -> str:
     found: dict[tuple[str, int, str], dict[str, str]] = {}
-    for name in (loss, "cross-entropy"):
+    for name in (loss, CE):
         for x in changes_of(rows, name):
             factor = "a third" if x["factor"] < 1 else "three times"
             found.setdefault((x["kind"], x["steps"], factor), {})[name] = _interval(x)
-    head = ["", "steps", "rate", loss, "cross-entropy"]
-    body = [[*key, texts.get(loss), texts.get("cross-entropy")] for key, texts in found.items()]
+    head = ["", "steps", "rate", loss, CE]
+    body = [[*key, texts.get(loss), texts.get(CE)] for key, texts in found.items()]
     return table(head, body, markdown=True)
 
 
@@ -215,7 +217,7 @@ def bars(main: Sequence[Row], noise: Sequence[Row], changes: Sequence[Row]) -> s
     """All bars, those that were not measured among them."""
     some = [x for x in main if x["network"] != "linear head"]
     early = [x for x in some if x["steps"] <= 50 and 5 <= x["shots"] <= 20]
-    late = [x for x in main if x["steps"] in (200, 400)]
+    late = [x for x in main if x["steps"] in LATE]
     linear = [x for x in main if x["network"] == "linear head"]
     rivals = [x for x in late if "published" in x["versus"]]
     found = [
@@ -227,7 +229,7 @@ def bars(main: Sequence[Row], noise: Sequence[Row], changes: Sequence[Row]) -> s
             "mean gain at 200 and 400 steps, MLP and CNN",
             0.7,
             1.5,
-            [x for x in late if x["network"] != "linear head"],
+            [x for x in some if x["steps"] in LATE],
         ),
         _mean(
             "mean gain over the stronger rival of each cell, 200 and 400 steps",
@@ -287,9 +289,7 @@ def _mean(
 
 
 def _stronger_rival(cell: Row) -> Row:
-    return min(
-        (cell["versus"][x] for x in ("label smoothing", "published")), key=lambda x: x["mean"]
-    )
+    return min((cell["versus"][x] for x in RIVALS), key=lambda x: x["mean"])
 
 
 def _largest_loss(changes: Sequence[Row]) -> Bar:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from metaloss import kernels
 from metaloss.core.streams import Stream
+from metaloss.inner.classifiers.cnn import Cnn
 from metaloss.tasks import episodic_family
 from metaloss.tasks.episodic_family import TaskFamily
 from metaloss.tasks.mixture_family import MixtureFamily, Ranges, Real, Whole
@@ -149,23 +150,14 @@ def cost(family: TaskFamily, image: tuple[int, ...]) -> int:
     assert isinstance(family.shots, int)
     images = family.ways * family.shots
     if family.classifier["kind"] == "cnn":
-        per_image = PRODUCTS_PER_MAP_NUMBER * _map_numbers(family.classifier["filters"], image)
+        network = Cnn(family.classifier["filters"])
+        per_image = PRODUCTS_PER_MAP_NUMBER * network.map_numbers(image)
     else:
         # The first layer is kept in the span of the training images.
         widths: tuple[int, ...] = (images, *family.classifier.get("hidden", ()), family.ways)
         per_image = sum(a * b for a, b in pairwise(widths))
     assert isinstance(family.val, int)
     return per_image * (3 * family.inner.steps * images + family.ways * family.val)
-
-
-def _map_numbers(filters: Sequence[int], image: tuple[int, ...]) -> int:
-    """How many numbers the maps of a convolutional network hold for an image."""
-    total = 0
-    _, height, width = image
-    for number in filters:
-        total += height * width * number
-        height, width = -(-height // 2), -(-width // 2)
-    return total
 
 
 def order_of_kinds(costs: Sequence[int], key: Stream) -> Int[Tensor, " K"]:

@@ -146,12 +146,16 @@ class Cnn:
         Plans count a number three times: its value, what autograd saves, its gradient. Here all
         take one place.
         """
+        return -(-self.map_numbers(image) // 3) + classes
+
+    def map_numbers(self, image: tuple[int, ...]) -> int:
+        """How many numbers the maps of all layers hold for one image."""
         total, (_, height, width) = 0, image
         for filters in self.filters:
             total += height * width * filters
             height = -(-height // 2)
             width = -(-width // 2)
-        return -(-total // 3) + classes
+        return total
 
     def shapes(
         self, image: tuple[int, ...], classes: int
