@@ -27,7 +27,7 @@ def draw_gains(rows: Sequence[Mapping[str, Any]], losses: Sequence[str]) -> byte
     Raises:
         SystemExit: nothing is known of a loss.
     """
-    from matplotlib.colors import LinearSegmentedColormap, SymLogNorm
+    from matplotlib.colors import SymLogNorm
 
     of_losses = {loss: [x for x in cells_of(rows, loss) if x["part"] in MAIN] for loss in losses}
     if lacking := [loss for loss, cells in of_losses.items() if not cells]:
@@ -36,21 +36,11 @@ def draw_gains(rows: Sequence[Mapping[str, Any]], losses: Sequence[str]) -> byte
     steps = sorted({x["steps"] for cells in of_losses.values() for x in cells})
     gains = [100 * x["versus"]["ce"]["mean"] for cells in of_losses.values() for x in cells]
     most = max(1.0, *map(abs, gains))
-    colours = LinearSegmentedColormap.from_list("gains", [ORANGE, "white", BLUE])
     norm = SymLogNorm(LINEAR, vmin=-most, vmax=most)
     figure, axes = panels(len(losses), width=6.4, height=1.9 + 0.34 * len(kinds))
     for axis, (loss, cells) in zip(axes, of_losses.items(), strict=True):
-        values = np.full((len(kinds), len(steps)), np.nan)
-        for x in cells:
-            values[kinds.index(x["kind"]), steps.index(x["steps"])] = (
-                100 * x["versus"]["ce"]["mean"]
-            )
-        image = axis.imshow(values, cmap=colours, norm=norm, aspect="auto")
-        _write_numbers(axis, cells, kinds, steps, norm)
-        axis.set_xticks(range(len(steps)), [str(n) for n in steps])
+        image = _draw_cells(axis, cells, kinds, steps, norm)
         axis.set_yticks(range(len(kinds)), kinds if axis is axes[0] else [""] * len(kinds))
-        axis.tick_params(length=0)
-        axis.spines[:].set_visible(False)
         axis.set(xlabel="steps of training", title=short_label(loss))
     figure.suptitle(TITLE, fontsize="medium")
     bar = figure.colorbar(image, ax=axes, pad=0.02)
@@ -59,6 +49,28 @@ def draw_gains(rows: Sequence[Mapping[str, Any]], losses: Sequence[str]) -> byte
     bar.set_ticks(ticks, labels=[f"{x:+g}" if x else "0" for x in ticks])
     bar.ax.minorticks_off()
     return render(figure)[0]
+
+
+def _draw_cells(
+    axis: Any,
+    cells: Sequence[Mapping[str, Any]],
+    kinds: Sequence[str],
+    steps: Sequence[int],
+    norm: Any,
+) -> Any:
+    """One loss's gains, as colours and as numbers; what a bar of colours is drawn from."""
+    from matplotlib.colors import LinearSegmentedColormap
+
+    values = np.full((len(kinds), len(steps)), np.nan)
+    for x in cells:
+        values[kinds.index(x["kind"]), steps.index(x["steps"])] = 100 * x["versus"]["ce"]["mean"]
+    colours = LinearSegmentedColormap.from_list("gains", [ORANGE, "white", BLUE])
+    image = axis.imshow(values, cmap=colours, norm=norm, aspect="auto")
+    _write_numbers(axis, cells, kinds, steps, norm)
+    axis.set_xticks(range(len(steps)), [str(n) for n in steps])
+    axis.tick_params(length=0)
+    axis.spines[:].set_visible(False)
+    return image
 
 
 def _write_numbers(

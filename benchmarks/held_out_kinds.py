@@ -1,7 +1,8 @@
 """Sets learned losses beside tuned cross-entropy on many kinds of tasks of images held out.
 
     python benchmarks/held_out_kinds.py LOSS... [--parts episodes digits cnn rates noise]
-        [--store FILE] [--tasks 200] [--tuning-tasks 32] [--features FILE.npz] [--quick]
+        [--store FILE] [--tasks 200] [--tuning-tasks 32] [--features FILE.npz] [--without-rivals]
+        [--fewer-large] [--quick]
     python benchmarks/held_out_kinds.py LOSS... --store FILE --figure FILE.png
 
 LOSS is what `metaloss.load` takes: a run, a saved loss, a name, a formula.
@@ -18,7 +19,9 @@ LOSS is what `metaloss.load` takes: a run, a saved loss, a name, a formula.
 
 Every loss has its own rate for every kind and number of steps, chosen on meta-validation tasks: all
 rates on a quarter of the tuning tasks, the best three on the others; half as many tuning tasks
-where trainings are large (the CNN, and the MLP on 200 images and more). Label smoothing's share and
+where trainings are large (the CNN, and the MLP on 200 images and more), and with `--fewer-large`
+half as many meta-test tasks there, a quarter on more than 200 images. `--without-rivals` leaves out
+what takes longest; a second call without it adds the rivals. Label smoothing's share and
 the published loss are chosen together with the rate. Differences are paired over the same meta-test
 tasks and initial weights, with 95 % intervals over tasks and images, in points of accuracy. The
 file of `--store` has a line for everything measured, and a second call goes on from there, with
@@ -127,7 +130,7 @@ class Measurement:
     def _cells(self, kind: Kind) -> list[dict[str, Any]]:
         """The keys of a kind's cells."""
         return [
-            {"what": "cell", **about(kind, loss), "steps": n}
+            {"what": "cell", **about(kind, loss), "steps": n, "rivals": n in kind.rivals_at}
             for loss in self.losses
             for n in kind.steps
         ]
@@ -201,6 +204,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--features", type=Path, default=Path("fashionmnist-efficientnet-lite0.npz")
     )
     parser.add_argument("--figure", type=Path, help="draws the gains of the store, a PNG")
+    parser.add_argument("--without-rivals", action="store_true", help="cross-entropy alone beside")
+    parser.add_argument(
+        "--fewer-large",
+        action="store_true",
+        help="fewer tasks where trainings are large: 200 images and more, and the CNN",
+    )
     parser.add_argument("--quick", action="store_true", help="a few kinds, steps and tasks")
     asked = parser.parse_args(arguments)
     names = {name_of(spec): spec for spec in asked.losses}
@@ -212,7 +221,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         tasks, tuning = (8, 4) if asked.quick else (asked.tasks, asked.tuning_tasks)
         if "episodes" in asked.parts and not asked.quick:
             with_features(asked.features)
-        budget = Budget(tasks, tuning, asked.features, asked.quick)
+        budget = Budget(
+            tasks,
+            tuning,
+            asked.features,
+            asked.quick,
+            rivals=not asked.without_rivals,
+            fewer_large=asked.fewer_large,
+        )
         losses = {name: loaded(spec).losses_as_used() for name, spec in names.items()}
         with Local() as engine:
             measurement = Measurement(losses, store, engine)

@@ -81,12 +81,17 @@ class Budget:
         tuning: meta-validation tasks of a kind; fewer where trainings are large.
         features: the file of features of a pretrained network.
         quick: a few kinds and numbers of steps alone.
+        rivals: whether label smoothing and published losses are measured, too.
+        fewer_large: whether kinds with large trainings have fewer tasks: half of them where a task
+            has 200 images and with the CNN, a quarter where it has more.
     """
 
     tasks: int
     tuning: int
     features: Path
     quick: bool = False
+    rivals: bool = True
+    fewer_large: bool = False
 
     def kind(
         self,
@@ -100,9 +105,12 @@ class Budget:
         """A kind within this budget."""
         convolutions = network == "CNN"
         assert isinstance(family.shots, int)
-        large = network == "MLP" and family.shots * family.ways >= LARGE
+        train_images = family.shots * family.ways
+        large = convolutions or (network == "MLP" and train_images >= LARGE)
         part_of_tasks = 4 if convolutions else 2 if part == "noise" else 1
-        tuning = max(4, self.tuning // 2) if large or convolutions else self.tuning
+        if self.fewer_large and large:
+            part_of_tasks *= 4 if train_images > LARGE else 2
+        tuning = max(4, self.tuning // 2) if large else self.tuning
         rates = RATES_ON_FEATURES if network == "linear head" else RATES
         quick = (20,) if convolutions else (20, 200)
         steps = tuple(n for n in steps if not self.quick or n in quick)
@@ -112,7 +120,7 @@ class Budget:
             network,
             replace(family, name=f"{family.name}-{family.shots}"),
             steps,
-            tuple(n for n in rivals_at if n in steps),
+            tuple(n for n in rivals_at if n in steps and self.rivals),
             rates,
             max(2, self.tasks // part_of_tasks),
             tuning,

@@ -17,9 +17,17 @@ pytestmark = pytest.mark.skipif(not FOLDER.is_dir(), reason="benchmarks live in 
 
 
 @pytest.fixture
-def script(monkeypatch, tmp_path):
-    """The script, on kinds of tiny tasks; it keeps its rows in a file of the test's own folder."""
+def scripts(monkeypatch):
+    """The folder of benchmarks, to import from."""
     monkeypatch.syspath_prepend(str(FOLDER))
+    yield
+    for name in [x for x, m in sys.modules.items() if _is_of_benchmarks(m)]:
+        del sys.modules[name]
+
+
+@pytest.fixture
+def script(scripts, monkeypatch, tmp_path):
+    """The script, on kinds of tiny tasks; it keeps its rows in a file of the test's own folder."""
     loaded = importlib.import_module("held_out_kinds")
     tasks = importlib.import_module("held_out_tasks")
     whole = tasks.Budget.kinds
@@ -43,9 +51,7 @@ def script(monkeypatch, tmp_path):
     monkeypatch.setattr(loaded, "WITHOUT_NOISE", ("mse",))
     monkeypatch.setattr(loaded, "WITH_NOISE", ("soft_f1",))
     monkeypatch.chdir(tmp_path)
-    yield loaded
-    for name in [x for x, m in sys.modules.items() if _is_of_benchmarks(m)]:
-        del sys.modules[name]
+    return loaded
 
 
 def classifier(kind):
@@ -111,3 +117,29 @@ def test_the_figure_is_drawn_from_a_stored_file_alone(script, monkeypatch):
     assert Path("x.png").read_bytes().startswith(b"\x89PNG")
     with pytest.raises(SystemExit, match="no cells of a2: measure them first"):
         script.main(["a2", "--store", "x.jsonl", "--figure", "x.png"])
+
+
+def test_rivals_that_were_left_out_are_added_by_a_second_call(script):
+    alone = run(script, "mse", "--parts", "noise", "--without-rivals")
+    assert not any("published" in x.get("versus", ()) for x in alone)
+    both = run(script, "mse", "--parts", "noise")
+    assert both[: len(alone)] == alone, "what was measured is kept"
+    cells = importlib.import_module("held_out_report").cells_of(both, "mse")
+    assert "published" in {x["steps"]: x["versus"] for x in cells}[100]
+
+
+@pytest.mark.usefixtures("scripts")
+def test_large_trainings_have_fewer_tasks_where_time_is_short():
+    tasks = importlib.import_module("held_out_tasks")
+    budgets = [tasks.Budget(200, 32, Path("none.npz"), fewer_large=x) for x in (False, True)]
+    all_tasks, fewer = (
+        {(x.network, x.shots): x.tasks for part in ("episodes", "cnn") for x in b.kinds(part)}
+        for b in budgets
+    )
+    assert all_tasks == {("MLP", n): 200 for n in (1, 5, 20, 50)} | {
+        ("CNN", n): 50 for n in (5, 20)
+    }
+    assert fewer == {
+        **{("MLP", 1): 200, ("MLP", 5): 200, ("MLP", 20): 100, ("MLP", 50): 50},
+        **{("CNN", 5): 25, ("CNN", 20): 25},
+    }
