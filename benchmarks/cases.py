@@ -17,7 +17,6 @@ from metaloss.core.population import Vectors
 from metaloss.core.streams import Stream
 from metaloss.data.episodes import Tasks
 from metaloss.genomes.mln import MetaLossNetwork
-from metaloss.genomes.targets import LearnedTargets
 from metaloss.losses.base import CrossEntropies, Losses
 from metaloss.losses.formulas import Formulas
 from metaloss.losses.language.expression import Expression, P, Y, call, constant
@@ -34,6 +33,8 @@ CLASSIFIERS: dict[str, dict[str, Any]] = {
     "mlp": {"kind": "mlp", "hidden": list(HIDDEN)},
     "cnn": {"kind": "cnn", "filters": list(FILTERS), "kernel": KERNEL},
 }
+# Genomes whose candidates lie about the start of their search, and the first steps of that.
+STEPS = {"targets": 0.15, "taylor": 1.2}
 SEARCHED = ("tree", "graph")  # genomes whose random candidates are losses to train with
 Weights = dict[str, Tensor]
 
@@ -161,8 +162,8 @@ def problem(case: Case) -> Problem:
         losses: Losses = Formulas.of([formula(random.Random(i)) for i in range(case.candidates)])
     elif case.loss in SEARCHED:
         losses = first_generation(case.loss, case.candidates, key.at("losses"))
-    elif case.loss == "targets":
-        losses = learned_targets(case.candidates, key.at("losses"))
+    elif case.loss in STEPS:
+        losses = about_the_start(case.loss, case.candidates, key.at("losses"))
     elif case.loss == "ce":
         losses = CrossEntropies.of(case.candidates)
         networks = [{"smoothing": torch.zeros(())} for _ in range(case.candidates)]
@@ -174,11 +175,11 @@ def problem(case: Case) -> Problem:
     return Problem(case, episodes, episodes.sample(keys, "train"), keys, losses, networks)
 
 
-def learned_targets(n: int, key: Stream) -> Losses:
-    """Curves about those that a search starts from, as far away as its first steps take them."""
-    genome = LearnedTargets()
-    start = genome.sample(n, key).vectors()
-    return genome.losses(Vectors(start + 0.15 * key.at("step").normal(*start.shape)))
+def about_the_start(genome: str, n: int, key: Stream) -> Losses:
+    """Losses about those that a search starts from, as far away as its first steps take them."""
+    space: Any = registry.build("genomes", {"kind": genome})
+    start = space.sample(n, key).vectors()
+    return space.losses(Vectors(start + STEPS[genome] * key.at("step").normal(*start.shape)))
 
 
 def first_generation(genome: str, n: int, key: Stream) -> Losses:

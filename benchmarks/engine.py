@@ -30,11 +30,11 @@ from metaloss.inner.loop import Inner
 
 # Candidates × tasks.
 SIZES = ((1, 1), (1, 16), (16, 1), (2, 8), (8, 8), (32, 8), (128, 8), (256, 16))
-LOSSES = ("mln", "ce", "targets", "formulas", *SEARCHED)
+LOSSES = ("mln", "ce", "targets", "taylor", "formulas", *SEARCHED)
 # The MLP's grids for them.
 WITHOUT_RIVALS = {
     "formulas": ((128, 8),),
-    **dict.fromkeys(("targets", *SEARCHED), ((32, 8), (128, 8))),
+    **dict.fromkeys(("targets", "taylor", *SEARCHED), ((32, 8), (128, 8))),
 }
 RIVALS = ("sequential", "vmap", "jax", "loops")
 # Trainings at once that are tried.

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from metaloss.core.population import Population
@@ -45,6 +45,7 @@ class Scored:
         measured: their scores, or columns of which the first is they.
         fitness: what became of these.
         family: the number of each task's family, or of its kind.
+        refused: 0, or the code of why a candidate was not worth a training; then it has no scores.
         baseline: what cross-entropy was measured to be on the same tasks, where that was needed.
     """
 
@@ -52,6 +53,7 @@ class Scored:
     measured: Float[Tensor, "P T *K"]
     fitness: Float[Tensor, " P"]
     family: Int[Tensor, " T"]
+    refused: Int[Tensor, " P"]
     baseline: Float[Tensor, "T *K"] | None = None
 
     @property
@@ -75,11 +77,39 @@ def generation(
     # Tasks depend on the epoch alone, so two strategies with one seed and the same epochs meet the
     # same ones.
     tasks = key.at("tasks", strategy.epoch(number))
-    measured, family = evaluator(genome.losses(population), tasks)
+    refused = genome.valid(population)
+    measured, family = _measured(genome, population, refused == 0, evaluator, tasks)
     of_baseline = baseline(tasks) if baseline else None
     fitness = objective(measured, family, of_baseline)
-    scored = Scored(population, measured, fitness, family, of_baseline)
+    scored = Scored(population, measured, fitness, family, refused, of_baseline)
     return strategy.tell(state, population, fitness), scored
+
+
+def _measured(
+    genome: SearchSpace,
+    population: Population,
+    worth: Bool[Tensor, " P"],
+    evaluator: Evaluator,
+    tasks: Stream,
+) -> tuple[Float[Tensor, "P T *K"], Int[Tensor, " T"]]:
+    """The candidates' scores and the tasks' families.
+
+    Args:
+        genome: the search space.
+        population: the candidates.
+        worth: which are worth a training; the others have scores of NaN.
+        evaluator: trains them.
+        tasks: the tasks' key.
+    """
+    if worth.all():
+        return evaluator(genome.losses(population), tasks)
+    # Where none is, one is trained all the same, for the number of tasks and their families.
+    some = worth if worth.any() else torch.arange(len(worth)) == 0
+    trained, family = evaluator(genome.losses(population[some]), tasks)
+    measured = trained.new_full((len(worth), *trained.shape[1:]), torch.nan)
+    if worth.any():
+        measured[worth] = trained
+    return measured, family
 
 
 def evaluate(

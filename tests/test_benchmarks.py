@@ -239,7 +239,7 @@ def test_populations_of_formulas_stand_beside_the_network(printed, load, monkeyp
     monkeypatch.setattr(
         engine,
         "WITHOUT_RIVALS",
-        {"formulas": (), "targets": (), "tree": ((3, 1),), "graph": ((3, 1),)},
+        {"formulas": (), "targets": (), "taylor": (), "tree": ((3, 1),), "graph": ((3, 1),)},
     )
     rows = json.loads(
         printed("engine", "--quick", "--json", "--repeats", "1", "--sizes", "3x1", "--rivals")

@@ -74,6 +74,14 @@ CASES = {
     "clock": ({"genome": {**TREE, "clock": True}, "strategy": GP, **SCREEN}, ["tiny", "two"]),
     "clock, networks": ({"genome": {**GENOME, "clock": True}}, ["tiny", "two"]),
     "clock, targets": ({"genome": {"kind": "targets", "clock": True}}, ["tiny", "two"]),
+    "clock, taylor": ({"genome": {"kind": "taylor", "clock": True}}, ["tiny", "two"]),
+    "taylor with its filter": (
+        {
+            "genome": {"kind": "taylor", "start": "0*p", "invariant": True},
+            "strategy": {"kind": "cma_es", "population": 4, "sigma": 1.2},
+        },
+        ["tiny", "two"],
+    ),
     "unit gain": ({"genome": TREE, "strategy": GP, "unit_gain": True, **SCREEN}, ["tiny", "two"]),
     "unit gain, clock": (
         {"genome": {"kind": "targets", "clock": True}, "unit_gain": True},

@@ -36,7 +36,7 @@ class GenerationRecord(TypedDict):
             tuned cross-entropy, and the standard `error` of that.
         lead: by how much the fittest led in fitness, where two or more trained.
         events: what the user should know.
-        refused: of formulas, how many each filter refused.
+        refused: how many each filter refused; of formulas, before these were varied again.
         control: of formulas, the value of cross-entropy on the same tasks.
         outside: candidates that lie outside the search's guard, where it has one.
         outside_losses: which of the formulas those are.

@@ -19,6 +19,9 @@ class SearchSpace(Variation, Protocol):
     def losses(self, population: Any) -> Losses:
         """Return the candidates as losses that run together."""
 
+    def valid(self, population: Any) -> Int[Tensor, " P"]:
+        """Return 0, or the code of the reason why a candidate is not worth a training."""
+
 
 class Genome(SearchSpace, Protocol):
     """A representation of losses: settings, no state. What varies it is `Variation`'s."""
@@ -31,9 +34,6 @@ class Genome(SearchSpace, Protocol):
     @property
     def classes(self) -> int | None:
         """The one number of classes its losses work for, or None for any."""
-
-    def valid(self, population: Population) -> Int[Tensor, " P"]:
-        """Return 0, or the code of the reason why a candidate is not worth a training."""
 
     def describe(self, population: Population, row: int) -> str:
         """Return one candidate in words or as a formula."""

@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from metaloss.genomes._channels import class_count_scale
+from metaloss.genomes._compiled_gradient import CompiledGradient
 from metaloss.genomes._targets import Targets, moved_by_cost
 from metaloss.kernels import LANES
 from metaloss.losses.base import Clock
@@ -18,7 +19,7 @@ from metaloss.losses.prior_adjusted import LogitGradient
 _KEPT = ("_known", "_share", "_no_shift", "_fixed_args")
 
 
-class CompiledTargets(Targets):
+class CompiledTargets(CompiledGradient, Targets):
     """The losses of `Targets`, with a compiled gradient of float32; torch computes all else."""
 
     def at(self, clock: Clock) -> Self:
@@ -78,17 +79,9 @@ class CompiledTargets(Targets):
         arrays = (self._y.numpy(), self.knots.numpy(), factors.contiguous().numpy())
         return (*arrays[:2], self._reference, arrays[2])
 
-    @cached_property
-    def _known(self) -> bool:
-        """Whether the compiled loop computes these losses."""
-        y = self._y
-        return y.device.type == "cpu" and y.dtype == torch.float32 and not self.curves.requires_grad
-
-    @cached_property
-    def _share(self) -> Float[Tensor, "T B"]:
-        """The share of each image in the mean over the images."""
-        weight = self._y.new_ones(self._y.shape[::2]) if self.weight is None else self.weight
-        return weight / weight.sum(1, keepdim=True)
+    @property
+    def _trained_through(self) -> bool:
+        return self.curves.requires_grad
 
     @cached_property
     def _reference(self) -> tuple[Any, ...]:

@@ -18,6 +18,7 @@ from metaloss.core.streams import Stream
 from metaloss.errors import SettingsError
 from metaloss.genomes._filters import REASONS, Filters, examine
 from metaloss.losses import zoo
+from metaloss.losses.base import Losses
 from metaloss.losses.formulas import Formulas
 from metaloss.losses.language.expression import C, Expression, call
 from metaloss.losses.language.formula import Formula
@@ -41,7 +42,7 @@ class FormulaGenome:
         """The candidates as losses."""
         raise NotImplementedError
 
-    def losses(self, population: Population) -> Formulas:
+    def losses(self, population: Any) -> Losses:
         """The candidates as losses that run together."""
         return Formulas.of(self.formulas(population))
 

@@ -28,6 +28,7 @@ from metaloss.genomes._equivariant import Equivariant
 from metaloss.genomes._figure3 import Figure3
 from metaloss.genomes._networks import Weights
 from metaloss.genomes._prior import SeesPrior
+from metaloss.genomes._situations import situations
 from metaloss.genomes._vectors import RealVectors
 from metaloss.losses import zoo
 from metaloss.losses.base import (
@@ -35,7 +36,6 @@ from metaloss.losses.base import (
     Losses,
     TrainingTargets,
     logit_gradient_by_autograd,
-    one_hot,
 )
 from metaloss.losses.clock import DEFAULT_STEPS, HALFWAY
 from metaloss.losses.formulas import Formulas
@@ -290,7 +290,7 @@ def _fit(
             network.classes
             or (network.home_classes, 5, network.home_classes, 2, network.home_classes, 20)[i % 6]
         )
-        logits, target = _situations(128, classes, key.at(i))
+        logits, target = situations(128, classes, key.at(i))
         s = network.smoothing
         # A loss without a first pull stays as it is: nothing can be divided by 0.
         scale = abs(gain(teacher, classes)) or 1.0
@@ -304,12 +304,3 @@ def _fit(
         adam.step()
         decay.step()
     return vector.detach()
-
-
-def _situations(
-    n: int, classes: int, key: Stream
-) -> tuple[Float[Tensor, "1 1 n C"], Float[Tensor, "1 n C"]]:
-    """Logits from unsure to sure, right and wrong."""
-    # A small scale gives nearly uniform predictions, a scale of 6 nearly certain ones.
-    logits = key.at("logits").normal(n, classes) * key.at("scale").uniform(n, 1, high=6.0)
-    return logits[None, None], one_hot(key.at("labels").integers(classes, n), classes)[None]

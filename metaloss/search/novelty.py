@@ -159,6 +159,15 @@ class NoveltyFilter:
         """The candidates as losses that run together."""
         return self.genome.losses(population)
 
+    def valid(self, population: Population) -> Int[Tensor, " P"]:
+        """0 for formulas, which were varied until they are worth a training, or given up.
+
+        For all others what the genome says.
+        """
+        if self.seen is not None:
+            return torch.zeros(len(population), dtype=torch.int64)
+        return self.genome.valid(population)
+
     def _varied(
         self, parents: Population, key: Stream, vary: Callable[[Any, Tensor, Stream], Population]
     ) -> Population:

@@ -4,6 +4,7 @@ import contextlib
 import json
 import math
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -267,20 +268,24 @@ class SearchRunner:
         alive = score[scored.fitness.isfinite()]
         value = self.scale.value
         tasks = scored.score.shape[1]
+        refused = Counter(self.genome.reasons[code] for code in scored.refused.tolist() if code)
+        untrained = evaluator.screened + refused.total()
         record: GenerationRecord = {
             "generation": number,
             "candidates": len(score),
             "best": value(float(score[scored.fitness.argmax()])) if len(alive) else None,
             "mean": value(float(alive.mean())) if len(alive) else None,
-            # The scores of what was screened out are NaN, too, but nothing of it has diverged.
-            "diverged": int(failed.any(1).sum()) - evaluator.screened,
-            "failed_trainings": int(failed.sum()) - evaluator.screened * tasks,
+            # The scores of what was not trained are NaN, too, but nothing of it has diverged.
+            "diverged": int(failed.any(1).sum()) - untrained,
+            "failed_trainings": int(failed.sum()) - untrained * tasks,
             "tasks": tasks,
             "trained": evaluator.trained,
             "trainings": trainings,
         }
         if evaluator.screened:
             record["screened"] = evaluator.screened
+        if refused:
+            record["refused"] = dict(sorted(refused.items()))
         if self.run.settings.guard:
             record["outside"] = int(Guard.outside(scored.fitness).sum())
         return record

@@ -169,7 +169,7 @@ def test_a_perceptron_in_the_span_trains_as_a_plain_network_does(
         torch.testing.assert_close(found[t, :, 2], expected.to(found), rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("kind", ["ce", "mln", "targets", "tree"])
+@pytest.mark.parametrize("kind", ["ce", "mln", "targets", "taylor", "tree"])
 @classifiers
 @augments
 def test_all_forms_of_training_agree_with_a_training_on_the_rows_alone(

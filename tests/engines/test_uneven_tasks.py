@@ -24,7 +24,7 @@ CLASSIFIERS = {
     "cnn": {"kind": "cnn", "filters": [3]},
     "linear": {"kind": "linear"},
 }
-GENOMES = ("mln", "targets", "tree")
+GENOMES = ("mln", "targets", "taylor", "tree")
 TRAININGS = {
     "all images": Inner(steps=4, lr=0.1),
     "minibatches": Inner(steps=7, lr=0.1, batch=5),

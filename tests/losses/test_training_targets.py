@@ -11,6 +11,7 @@ from metaloss.genomes._compiled import CompiledEquivariant
 from metaloss.genomes._equivariant import Equivariant
 from metaloss.genomes.mln import MetaLossNetwork
 from metaloss.genomes.targets import LearnedTargets
+from metaloss.genomes.taylor import TaylorPolynomial
 from metaloss.losses.base import CrossEntropies, TrainingTargets, one_hot
 from metaloss.losses.formulas import Formulas
 from metaloss.losses.language.formula import Formula
@@ -43,11 +44,18 @@ def targets():
     return genome.losses(Vectors(start + 0.3 * Stream(1).normal(*start.shape)))
 
 
+def polynomials():
+    genome = TaylorPolynomial()
+    start = genome.sample(P, Stream(0)).vectors()
+    return genome.losses(Vectors(start + 0.3 * Stream(1).normal(*start.shape)))
+
+
 KINDS = {
     "cross-entropies": lambda: CrossEntropies(torch.tensor([0.0, 0.2])),
     "each": lambda: Formulas.of([Formula.parse(x) for x in TEXTS], "each"),
     "grouped": lambda: Formulas.of([Formula.parse(x) for x in TEXTS], "grouped"),
     "targets": targets,
+    "polynomials": polynomials,
     "equivariant": lambda: networks(Equivariant),
     "figure3": figure3,
 }

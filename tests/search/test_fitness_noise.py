@@ -18,7 +18,9 @@ def scored(measured, objective, family=None, baseline=None):
     family = torch.zeros(tasks).long() if family is None else family
     fitness = objective(measured, family, baseline)
     population = Vectors(torch.zeros(len(measured), 1))
-    return Scored(population, measured, fitness, family, baseline)
+    return Scored(
+        population, measured, fitness, family, torch.zeros(len(population)).long(), baseline
+    )
 
 
 def test_the_error_of_a_mean_is_that_of_the_paired_differences():

@@ -69,7 +69,7 @@ def test_searched_losses_see_the_shares_of_uneven_classes_unless_told_otherwise(
     def genome(**table):
         return settings.resolve({"tasks": ("folder:scans",), **table}).genome
 
-    for kind in ("mln", "targets", "tree", "graph"):
+    for kind in ("mln", "targets", "taylor", "tree", "graph"):
         assert genome(genome={"kind": kind})["prior"] is True
     assert genome(genome={"kind": "targets", "prior": False})["prior"] is False
     assert genome(shots=1)["prior"] is False
