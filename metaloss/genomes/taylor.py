@@ -69,9 +69,9 @@ class TaylorPolynomial(SeesClock, SeesPrior, RealVectors, FormulaGenome):
         start: a loss, by name or formula, whose gradient the first polynomial is fitted to; one
             that is a polynomial of this order itself, such as "mse", is hit exactly. "0*p" is the
             published start, where all numbers are 0.
-        invariant: whether candidates are refused that would not pull the true class up where all
-            classes are equally probable, by the published rule.
-        invariant_classes: the number of classes of that rule.
+        invariant: whether candidates that break the invariant of TaylorGLO's code are refused
+            without a training; it looks at slopes where all classes are equally probable.
+        invariant_classes: the number of those classes.
     """
 
     order: Annotated[int, Field(ge=2, le=4)] = 3
