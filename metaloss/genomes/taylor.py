@@ -236,7 +236,8 @@ def _least_squares(
     finally:
         torch.set_num_threads(threads)
     # Rounded, so that a loss that is such a polynomial is hit exactly.
-    return found.round(decimals=9).float() + 0.0
+    exact: Tensor = found.round(decimals=9).float()
+    return exact + 0.0  # never -0.0
 
 
 def by_powers(coefficients: Float[Tensor, "... D"], order: int) -> Float[Tensor, "... K K"]:
