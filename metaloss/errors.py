@@ -59,6 +59,14 @@ class ProcessLost(MetalossError):
     """
 
 
+class NoWorkers(MetalossError):
+    """No worker of a cluster is left, and none has come; the job goes on where it stopped."""
+
+
+class WorkersLost(MetalossError):
+    """Several workers were lost over the same training, which is then taken for their end."""
+
+
 class DamagedFile(MetalossError):
     """A file of a run or of a loss fails its check: it is damaged, missing or was changed."""
 

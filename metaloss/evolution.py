@@ -15,6 +15,7 @@ from torch import Tensor
 from metaloss.core.population import Population
 from metaloss.core.streams import Stream
 from metaloss.data.episodes import Tasks
+from metaloss.errors import Interrupted
 from metaloss.genomes import SearchSpace
 from metaloss.inner.classifiers import Bound, Classifier, Params
 from metaloss.inner.loop import Inner, train
@@ -124,6 +125,7 @@ def evaluate(
     marks: tuple[int, ...] = (),
     block: int,
     metric: Observer = scores,
+    stop: Callable[[], bool] = lambda: False,
 ) -> Float[Tensor, "M P T ..."]:
     """What the metric, by default the validation accuracy, shows of P·T classifiers.
 
@@ -140,10 +142,13 @@ def evaluate(
         marks: the M steps after which to look, in ascending order; the last one alone by default.
         block: how many validation images to look at at once.
         metric: looks at the classifiers.
+        stop: asked after every step; True drops the work and raises `Interrupted`.
     """
     shown = []
 
     def look(step: int, params: Params) -> None:
+        if stop():
+            raise Interrupted
         if step in (marks or (inner.steps,)):
             shown.append(metric(model, params, bound, tasks, block))
 

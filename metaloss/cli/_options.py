@@ -4,12 +4,13 @@ The options of one command alone stand at that command.
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import click
 
 from metaloss.core import plugins as folders
+from metaloss.core.config import merge_tables, split_settings
 
 tasks = click.option(
     "--tasks",
@@ -32,6 +33,14 @@ groups = click.option(
     help="Images and their groups, such as patients; none is torn apart.",
 )
 device = click.option("--device", metavar="auto|cpu|cuda", help="Where classifiers train.")
+engine = click.option(
+    "--engine", metavar="local|ray", help="Where trainings run: here (local), or on a Ray cluster."
+)
+address = click.option(
+    "--address",
+    metavar="local|auto|HOST:PORT",
+    help="With --engine ray: the cluster; by default one that is started here.",
+)
 json = click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
 summary_json = click.option(
     "--json", "as_json", is_flag=True, help="Print the summary as JSON, and nothing else."
@@ -58,6 +67,22 @@ plugins = click.option(
     metavar="PATH",
     help="A folder of your own genomes/, strategies/ …",
 )
+
+
+def split_engine(
+    table: Mapping[str, Any], engine: str | None, address: str | None
+) -> tuple[dict[str, Any], dict[str, Any] | None]:
+    """Settings without those of the engine, and these, None where nothing is said of it.
+
+    Args:
+        table: what --set and files say; they may hold a table `engine`.
+        engine: its kind, as the option says it.
+        address: of its cluster, likewise.
+    """
+    flags = {key: x for key, x in (("kind", engine), ("address", address)) if x is not None}
+    said, rest = split_settings(table, ("engine",))
+    tables = [{"kind": x} if isinstance(x, str) else x for x in said.values()]
+    return rest, merge_tables(*tables, flags) or None
 
 
 Option = Callable[[Callable[..., Any]], Callable[..., Any]]

@@ -25,6 +25,8 @@ from metaloss.core.config import merge_tables, parse_assignment
 @click.option("--test-tasks", type=int, help="Meta-test tasks of every family (300).")
 @_options.seed
 @_options.device
+@_options.engine
+@_options.address
 @click.option(
     "--allow-seen", is_flag=True, help="Compare although a run has learned from test images."
 )
@@ -53,6 +55,8 @@ def compare(
     name: str,
     as_json: bool,
     quiet: bool,
+    engine: str | None,
+    address: str | None,
     **flags: Any,
 ) -> None:
     """Compare losses on held-out tasks. Each one is tuned, and a report is written."""
@@ -62,7 +66,9 @@ def compare(
         from metaloss.experiments import comparison
 
         settings = merge_tables(given_flags(flags), *map(parse_assignment, assignments))
-        options = {"out": out, "name": name, "runs": runs, "reporter": console, "stop": stop}
+        settings, where = _options.split_engine(settings, engine, address)
+        job = {"reporter": console, "stop": stop, "engine": where}
+        options = {"out": out, "name": name, "runs": runs, **job}
         for spec in losses:
             announce(spec)
         # Stripped of the space that `Command` puts before a formula with a minus.
@@ -134,6 +140,8 @@ def compare(
 )
 @_options.seed
 @_options.device
+@_options.engine
+@_options.address
 @click.option(
     "--allow-seen", is_flag=True, help="Try losses although they have learned from these images."
 )
@@ -159,6 +167,8 @@ def recommend(
     name: str,
     as_json: bool,
     quiet: bool,
+    engine: str | None,
+    address: str | None,
     **flags: Any,
 ) -> None:
     """Say which loss suits your images. By cross-validation, with what certainty, or that none
@@ -175,7 +185,9 @@ def recommend(
         kinds = {"classifier": classifier, "augment": augment}
         tables = {name: {"kind": kind} for name, kind in given_flags(kinds).items()}
         settings = merge_tables(given_flags(flags), tables, *map(parse_assignment, assignments))
-        options = {"out": out, "name": name, "runs": runs, "reporter": console, "stop": stop}
+        settings, where = _options.split_engine(settings, engine, address)
+        job = {"reporter": console, "stop": stop, "engine": where}
+        options = {"out": out, "name": name, "runs": runs, **job}
         for spec in losses:
             announce(spec)
         # None instead of an empty list: then the usual losses are tried.

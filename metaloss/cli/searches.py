@@ -60,6 +60,8 @@ SETTING_OF_OPTION = {
 )
 @_options.seed
 @_options.device
+@_options.engine
+@_options.address
 @_options.out("runs", "run")
 @click.option("--resume", metavar="RUN", help="Go on with this run: a path, or a name under --out.")
 @click.option(
@@ -88,6 +90,8 @@ def evolve(
     verbose: bool,
     preset: str | None,
     assignments: Sequence[str],
+    engine: str | None,
+    address: str | None,
     **options: Any,
 ) -> None:
     """Evolve a loss: the main job. Runs with no option at all."""
@@ -99,22 +103,20 @@ def evolve(
         changes = _changes(options, assignments)
         from metaloss.search import program, settings
 
+        job = {"time_limit": limit, "reporter": console, "stop": stop}
         if resume:
             _refuse_with_resume(config or preset or dry_run)
+            changes, where = _options.split_engine(changes, engine, address)
             result = program.resume(
-                resume,
-                changes=changes,
-                out=out,
-                allow_changes=allow_changes,
-                time_limit=limit,
-                reporter=console,
-                stop=stop,
+                resume, changes=changes, out=out, allow_changes=allow_changes, engine=where, **job
             )
         else:
-            search = settings.resolve(_table(config, preset, changes))
+            table = _table(config, preset, changes)
+            table, where = _options.split_engine(table, engine, address)
+            search = settings.resolve(table)
             if dry_run:
-                return _dry_run(search, as_json)
-            result = program.start(search, Path(out), time_limit=limit, reporter=console, stop=stop)
+                return _dry_run(search, where, as_json)
+            result = program.start(search, Path(out), engine=where, **job)
     if as_json:
         echo_json({"run": str(result.folder), **result.summary})
 
@@ -139,6 +141,8 @@ def evolve(
     type=click.Path(path_type=Path),
     help="TOML with start, tasks and [[stages]]; flags win.",
 )
+@_options.engine
+@_options.address
 @_options.setting("stages=[{keep=3}]")
 @_options.runs
 @_options.summary_json
@@ -154,6 +158,8 @@ def eliminate(
     data: Sequence[str],
     config: Path | None,
     assignments: Sequence[str],
+    engine: str | None,
+    address: str | None,
     runs: str,
     as_json: bool,
     quiet: bool,
@@ -173,8 +179,9 @@ def eliminate(
         flags = {key: value for key, value in options.items() if value is not None}
         base = settings.read(config) if config else {}
         changes = merge_tables(base, flags, *map(parse_assignment, assignments))
+        changes, where = _options.split_engine(changes, engine, address)
         result = elimination.eliminate(
-            run, runs=runs, reporter=console, stop=stop, changes=changes, data=data
+            run, runs=runs, reporter=console, stop=stop, engine=where, changes=changes, data=data
         )
     if as_json:
         echo_json(result.summary)
@@ -189,6 +196,8 @@ def eliminate(
 @_options.generations
 @_options.seed
 @_options.device
+@_options.engine
+@_options.address
 @_options.runs
 @_options.out("runs", "run")
 @click.option(
@@ -211,6 +220,8 @@ def refine(
     quiet: bool,
     verbose: bool,
     assignments: Sequence[str],
+    engine: str | None,
+    address: str | None,
     **options: Any,
 ) -> None:
     """Tune a formula's constants by evolution strategy. The result is compared with what it was."""
@@ -229,14 +240,12 @@ def refine(
         from metaloss.search import constants_tuning
 
         changes = _changes(options, assignments)
+        changes, where = _options.split_engine(changes, engine, address)
+        job = {"out": out, "reporter": console, "stop": stop, "engine": where}
         if resume:
-            result = constants_tuning.resume(
-                resume, out=out, changes=changes, reporter=console, stop=stop
-            )
+            result = constants_tuning.resume(resume, changes=changes, **job)
         else:
-            result = constants_tuning.refine(
-                str(spec), runs=runs, out=out, reporter=console, stop=stop, **changes
-            )
+            result = constants_tuning.refine(str(spec), runs=runs, **job, **changes)
     if as_json:
         echo_json({"run": str(result.folder), **result.comparison})
 
@@ -273,11 +282,11 @@ def _table(config: Path | None, preset: str | None, changes: dict[str, Any]) -> 
     return merge_tables(settings.preset(preset or "quick"), merge_tables(base, changes))
 
 
-def _dry_run(search: "Settings", as_json: bool) -> None:
+def _dry_run(search: "Settings", engine: dict[str, Any] | None, as_json: bool) -> None:
     from metaloss.search import settings
     from metaloss.search.estimate import estimate_cost, estimate_text
 
-    estimate = estimate_cost(search)
+    estimate = estimate_cost(search, engine)
     if as_json:
         echo_json({"settings": search.table(), "estimate": estimate})
         return

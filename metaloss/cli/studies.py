@@ -46,6 +46,8 @@ def study() -> None:
 @click.option("--tasks", type=int, help="Meta-validation tasks that a task family scores on (32).")
 @_options.seed
 @_options.device
+@_options.engine
+@_options.address
 @click.option("--config", type=click.Path(path_type=Path), help="A study's config.toml; flags win.")
 @_options.setting("clusters=1")
 @click.option(
@@ -73,6 +75,8 @@ def rank(
     out: str,
     as_json: bool,
     quiet: bool,
+    engine: str | None,
+    address: str | None,
     **flags: Any,
 ) -> None:
     """Say whether a cheap setting orders losses as a dear one does: Kendall's τ between
@@ -87,28 +91,31 @@ def rank(
     ):
         from metaloss.experiments import rank_study
 
-        options = {"out": Path(out), "reporter": console, "stop": stop}
+        said, where = _options.split_engine(
+            merge_tables(*map(parse_assignment, assignments)), engine, address
+        )
+        options = {"out": Path(out), "reporter": console, "stop": stop, "engine": where}
         if resume:
-            if given_flags(flags) or assignments or config:
+            if given_flags(flags) or said or config:
                 raise SettingsError(
                     "--resume keeps the study's losses and settings; none can be given"
                 )
             finished = rank_study.go_on(resume, data=data, allow_changes=allow_changes, **options)
         else:
-            settings = _settings(flags, assignments, config, data)
+            settings = _settings(flags, said, config, data)
             finished = rank_study.start(settings, runs=runs, **options)
     if as_json:
         echo_json({"folder": str(finished.folder), **finished.summary})
 
 
 def _settings(
-    flags: dict[str, Any], assignments: Sequence[str], config: Path | None, data: Sequence[str]
+    flags: dict[str, Any], said: dict[str, Any], config: Path | None, data: Sequence[str]
 ) -> dict[str, Any]:
     """The settings of a new study, flags over its file.
 
     Args:
         flags: those that are settings.
-        assignments: of --set.
+        said: by --set.
         config: the file; None where there is none.
         data: what is of resumed studies alone, and refused here.
 
@@ -124,4 +131,4 @@ def _settings(
     for spec in flags["losses"]:
         announce(spec)
     base = settings.read(config) if config else {}
-    return merge_tables(base, given_flags(flags), *map(parse_assignment, assignments))
+    return merge_tables(base, given_flags(flags), said)

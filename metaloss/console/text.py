@@ -69,16 +69,11 @@ def search_lines(
 ) -> list[str]:
     """The settings of a search in a few lines, and where everything goes."""
     settings = run.settings
-    device = (
-        f"cpu, {counted(engine.workers, 'thread')}"
-        if engine.device.type == "cpu"
-        else str(engine.device)
-    )
     size = f" ({genome.size} weights)" if hasattr(genome, "size") else ""
     kind = settings.genome["kind"]
     return [
         f"metaloss {__version__} · {kind}{size} · {label(settings.strategy)} · "
-        f"seed {settings.seed} · {device}",
+        f"seed {settings.seed} · {engine.description}",
         *(
             line
             for opened in families

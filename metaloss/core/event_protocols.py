@@ -7,24 +7,28 @@ from typing import Any, Protocol
 from metaloss.core.metric_scale import MetricScale
 
 
-class Device(Protocol):
-    """Where trainings run; `torch.device` is one."""
-
-    @property
-    def type(self) -> str:
-        """Its kind: "cpu" or "cuda"."""
-
-
 class ReportedEngine(Protocol):
     """What trains."""
 
     @property
-    def device(self) -> Device:
-        """Where it trains."""
+    def description(self) -> str:
+        """Where it trains, in a few words."""
+
+
+class ActorCounts(Protocol):
+    """How the actors of an engine fare."""
 
     @property
-    def workers(self) -> int:
-        """Its threads."""
+    def alive(self) -> int:
+        """Actors that take work."""
+
+    @property
+    def in_flight(self) -> int:
+        """Chunks that are with them."""
+
+    @property
+    def resent(self) -> int:
+        """Chunks that were sent again, since the engine was made."""
 
 
 class ReportedCourse(Protocol):

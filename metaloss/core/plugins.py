@@ -160,6 +160,21 @@ def add_folders(more: Sequence[str]) -> Iterator[None]:
             os.environ[VARIABLE] = before
 
 
+def make_importable() -> None:
+    """Let the parts in the user's folders be imported by the names that their modules have.
+
+    In a process that reads what another one has written of them.
+
+    Raises:
+        SettingsError: a folder is not there.
+    """
+    for folder in folders():
+        for kind, package in PACKAGES.items():
+            path = import_module(package).__path__
+            if (folder / kind).is_dir() and str(folder / kind) not in path:
+                path.append(str(folder / kind))
+
+
 def find(kind: str, builtin: Iterable[str] = ()) -> dict[str, Plugin]:
     """Every plugin of a kind by its name; none of them is imported.
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from metaloss.core.event_protocols import (
+    ActorCounts,
     FullSizeSession,
     ImageSource,
     OpenFamily,
@@ -59,6 +60,9 @@ class Reporter:
 
     def on_progress(self, work: int) -> None:
         """So many more steps of training are done, of those that the start of the job stated."""
+
+    def on_actors(self, counts: ActorCounts) -> None:
+        """Other actors take work than before, or about a second has gone by; of `engine="ray"`."""
 
     # --- a search ---
 

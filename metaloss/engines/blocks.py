@@ -1,6 +1,6 @@
 """Work in blocks: losses on tasks of one size in memory, cut into chunks of candidates × tasks."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Self
@@ -26,6 +26,88 @@ from metaloss.tasks.protocols import EpisodeTrainings
 Parts = dict[tuple[int, int], Tensor | Exception]
 
 
+@dataclass(frozen=True, eq=False)
+class Column:
+    """Some tasks, and how they are learned: what the chunks on them share.
+
+    Attributes:
+        model: the classifier in the form that the plan chose.
+        tasks: T of them.
+        keys: one per task.
+        images: validation images looked at at once.
+    """
+
+    model: Classifier
+    tasks: Tasks
+    keys: list[Stream]
+    images: int
+
+    def __getitem__(self, tasks: slice) -> Self:
+        """Some of the tasks."""
+        return replace(self, tasks=self.tasks[tasks], keys=self.keys[tasks])
+
+
+@dataclass(frozen=True, eq=False)
+class Chunk:
+    """Some candidates on some tasks: what is seen of them follows from this alone."""
+
+    column: Column
+    losses: Losses
+    inner: Inner
+    lr: Rate | None
+    marks: tuple[int, ...]
+    metric: Observer
+
+    @property
+    def cost(self) -> float:
+        """About how much work it is: steps of training times images."""
+        tasks = self.column.tasks
+        return float(len(self.losses) * tasks.train.rows.numel() * self.inner.steps)
+
+    def one(self, candidate: int) -> Self:
+        """One of the candidates on these tasks."""
+        row = slice(candidate, candidate + 1)
+        lr = self.lr[row] if isinstance(self.lr, Tensor) else self.lr
+        return replace(self, losses=self.losses[row], lr=lr)
+
+    def observe(
+        self, bound: Bound, stop: Callable[[], bool] = lambda: False
+    ) -> Float[Tensor, "M p t ..."]:
+        """What the metric shows.
+
+        Args:
+            bound: the tasks, made ready.
+            stop: asked after every step; True drops the work.
+
+        Raises:
+            Interrupted: it was told to stop.
+            Exception: what the losses raise, where every one of them does.
+        """
+        column = self.column
+
+        def run(losses: Losses) -> Float[Tensor, "M p t ..."]:
+            return evaluate(
+                losses,
+                column.model,
+                bound,
+                column.tasks,
+                inner=self.inner,
+                lr=self.lr,
+                keys=column.keys,
+                marks=self.marks,
+                block=column.images,
+                metric=self.metric,
+                stop=stop,
+            )
+
+        return isolated(run, self.losses)
+
+
+def bound_tasks(column: Column) -> Bound:
+    """Tasks made ready for their classifier."""
+    return column.model.bind(column.tasks, column.keys)
+
+
 @dataclass(frozen=True)
 class Work:
     """P losses to be looked at on T tasks."""
@@ -39,31 +121,14 @@ class Work:
     marks: tuple[int, ...]
     metric: Observer
 
-    def part(
-        self, row: slice, column: slice, model: Classifier, bound: Bound, block: int
-    ) -> Float[Tensor, "M p t ..."]:
-        """What is seen of some candidates on some tasks."""
+    def chunk(self, row: slice, column: "Column") -> "Chunk":
+        """Some candidates on some tasks."""
         lr = self.lr[row] if isinstance(self.lr, Tensor) else self.lr
-        tasks = self.tasks[column]
-        keys = self.keys[column]
-        inner = self.inner
-        marks = self.marks
+        return Chunk(column, self.losses[row], self.inner, lr, self.marks, self.metric)
 
-        def run(losses: Losses) -> Float[Tensor, "M p t ..."]:
-            return evaluate(
-                losses,
-                model,
-                bound,
-                tasks,
-                inner=inner,
-                lr=lr,
-                keys=keys,
-                marks=marks,
-                block=block,
-                metric=self.metric,
-            )
-
-        return isolated(run, self.losses[row])
+    def steps_of(self, row: slice, column: slice) -> int:
+        """The steps of training of such a chunk."""
+        return len(self.losses[row]) * len(self.tasks[column]) * self.inner.steps
 
     def on(self, places: Int64[Tensor, " t"], tasks: Tasks) -> Self:
         """The same on some of the tasks, given as they lie in memory."""
@@ -125,9 +190,14 @@ class Block:
         """The candidates of each chunk."""
         return _slices(len(self.works[0].losses), self.plan.candidates)
 
-    def jobs(self, column: slice, bound: Bound) -> list[tuple[Self, int, slice, slice, Bound]]:
-        """A column's chunks: block, work, candidates, tasks, and the tasks made ready."""
-        return [(self, n, row, column, bound) for n in range(len(self.works)) for row in self.rows]
+    @property
+    def places_of_chunks(self) -> list[tuple[int, slice]]:
+        """The chunks of a column: the work and its candidates."""
+        return [(n, row) for n in range(len(self.works)) for row in self.rows]
+
+    def column(self, tasks: slice) -> Column:
+        """Some of the tasks, with what their chunks share."""
+        return Column(self.model, self.tasks[tasks], self.works[0].keys[tasks], self.plan.images)
 
     def single_tasks(self, column: slice) -> list[slice]:
         """The tasks of a column, one by one."""

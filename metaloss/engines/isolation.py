@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from metaloss.errors import out_of_memory
+from metaloss.errors import Interrupted, out_of_memory
 from metaloss.losses.base import Losses
 
 
@@ -27,6 +27,8 @@ def isolated(
     """
     try:
         return run(losses)
+    except Interrupted:
+        raise
     except Exception as error:
         if out_of_memory(error):
             raise
@@ -45,6 +47,8 @@ def _runs(run: Callable[[Losses], Any], losses: Losses) -> bool:
     """Whether these losses train without an error; running out of memory is nobody's fault."""
     try:
         run(losses)
+    except Interrupted:
+        raise
     except Exception as error:
         if out_of_memory(error):
             raise
@@ -62,6 +66,8 @@ def result_or_error(part: Callable[[], Tensor]) -> Tensor | Exception:
     """What a chunk shows, on the CPU, or the exception that it raised, save lack of memory."""
     try:
         return part().cpu()
+    except Interrupted:
+        raise
     except Exception as error:
         if out_of_memory(error):
             raise

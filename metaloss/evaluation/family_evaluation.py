@@ -12,7 +12,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from metaloss.core.streams import Stream
-from metaloss.engines.local import Local
 from metaloss.evaluation.kind_resamples import KindResamples
 from metaloss.evaluation.metric_resamples import MetricResamples
 from metaloss.evaluation.paired_comparison import PairedComparison
@@ -21,6 +20,7 @@ from metaloss.evaluation.tuning import Tuned, repeated
 from metaloss.inner.optimisers import Rate
 from metaloss.losses.base import CrossEntropies, Losses
 from metaloss.tasks.opening import Mixture, OpenFamily
+from metaloss.tasks.protocols import Engine
 
 BASELINE = "baseline"  # the role of the tasks that cross-entropy is tuned on
 OWN_RATES = "ce_own"  # cross-entropy at the rates of a mixture's kinds, among the baselines
@@ -38,7 +38,7 @@ class FamilyEvaluation:
         key: of every random draw; with a role it gives the tasks of that role.
     """
 
-    engine: Local
+    engine: Engine
     family: OpenFamily
     key: Stream
 

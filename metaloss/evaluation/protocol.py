@@ -14,7 +14,6 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from metaloss.core.streams import Stream
-from metaloss.engines.local import Local
 from metaloss.evaluation.family_evaluation import FamilyEvaluation
 from metaloss.evaluation.guard import Guard
 from metaloss.evaluation.paired_comparison import PairedComparison
@@ -22,6 +21,7 @@ from metaloss.evaluation.tuning import Tuned
 from metaloss.losses.base import Losses
 from metaloss.losses.unit_gain import UnitGain
 from metaloss.tasks.opening import Mixture, OpenFamily
+from metaloss.tasks.protocols import Engine
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class LossEvaluation:
         unit_gain: whether candidates are divided by their gains; baselines are not.
     """
 
-    engine: Local
+    engine: Engine
     families: Sequence[OpenFamily]
     key: Stream
     guard: Guard | None = None

@@ -12,12 +12,12 @@ from metaloss.core import registry
 from metaloss.core.formatting import counted
 from metaloss.core.reporting import Reporter
 from metaloss.core.streams import Stream
-from metaloss.engines.local import Local
 from metaloss.errors import DamagedFile
 from metaloss.evaluation.tuning import Tuned, repeated
 from metaloss.losses.base import CrossEntropies
 from metaloss.tasks.mixture import Mixture, References
 from metaloss.tasks.opening import OpenFamily
+from metaloss.tasks.protocols import Engine
 
 TOGETHER = 16  # kinds that train at once, and after which progress is told
 
@@ -33,7 +33,7 @@ class WrittenReferences(TypedDict):
 
 
 def with_references(
-    engine: Local,
+    engine: Engine,
     families: Sequence[OpenFamily],
     rates: Sequence[float],
     folder: Path | None = None,
@@ -60,7 +60,7 @@ def with_references(
 
 
 def _of_mixture(
-    engine: Local,
+    engine: Engine,
     mixture: Mixture,
     rates: Sequence[float],
     folder: Path | None,
@@ -88,7 +88,7 @@ def _of_mixture(
 
 
 def tune_references(
-    engine: Local, mixture: Mixture, rates: Sequence[float], reporter: Reporter
+    engine: Engine, mixture: Mixture, rates: Sequence[float], reporter: Reporter
 ) -> References:
     """Cross-entropy's best rate at each kind of a mixture, on meta-training tasks of the kind.
 
@@ -106,7 +106,7 @@ def tune_references(
 
 
 def _tune(
-    engine: Local, mixture: Mixture, numbers: Sequence[int], rates: Sequence[float]
+    engine: Engine, mixture: Mixture, numbers: Sequence[int], rates: Sequence[float]
 ) -> list[Tuned]:
     """Cross-entropy at its best rate for some of the kinds, which train at once."""
     key = Stream(mixture.family.kinds_seed).at("references")

@@ -18,7 +18,7 @@ from metaloss.criterion import loss_io
 from metaloss.criterion.base import Criterion
 from metaloss.criterion.formula import FormulaCriterion
 from metaloss.data.places import features_role
-from metaloss.engines.local import Local
+from metaloss.engines.opening import EngineTable, open_engine
 from metaloss.errors import SettingsError
 from metaloss.evaluation.family_evaluation import FamilyEvaluation
 from metaloss.evaluation.protocol import LossEvaluation
@@ -76,6 +76,7 @@ def refine(
     runs: str | Path = "runs",
     reporter: Reporter | None = None,
     stop: Callable[[], bool] = lambda: False,
+    engine: EngineTable = None,
     **others: Any,
 ) -> RefineResult:
     """Tune a formula's constants, and compare it with what it was; the run is one of `evolve`'s.
@@ -89,6 +90,7 @@ def refine(
         reporter: is told of everything that happens.
         stop: asked before every chunk of work; True drops it and raises `Interrupted`, `resume`
             goes on.
+        engine: where trainings run: "local", "ray", or a table of settings with its `kind`.
         others: any further field of `Settings`, or of the families.
 
     Raises:
@@ -102,8 +104,9 @@ def refine(
     }
     search = resolved(loss, merge_tables(table, others), Path(runs))
     before = loss_io.images_of(original)
-    run = program.start(search, Path(out), before=before, reporter=reporter, stop=stop)
-    return compare(run.folder, reporter, stop)
+    options: dict[str, Any] = {"reporter": reporter, "stop": stop, "engine": engine}
+    run = program.start(search, Path(out), before=before, **options)
+    return compare(run.folder, **options)
 
 
 def resolved(
@@ -157,6 +160,7 @@ def resume(
     changes: dict[str, Any] | None = None,
     reporter: Reporter | None = None,
     stop: Callable[[], bool] = lambda: False,
+    engine: EngineTable = None,
 ) -> RefineResult:
     """Go on with a refinement.
 
@@ -166,17 +170,22 @@ def resume(
         changes: settings given again, as for `metaloss.resume`.
         reporter: is told of everything that happens.
         stop: asked before every chunk of work; True drops it and raises `Interrupted`.
+        engine: where trainings run: "local", "ray", or a table of settings with its `kind`.
 
     Raises:
         SettingsError: no such run, or one of another genome.
     """
     _original(find(spec, Path(out)))
-    run = program.resume(spec, out=out, changes=changes, reporter=reporter, stop=stop)
-    return compare(run.folder, reporter, stop)
+    options: dict[str, Any] = {"reporter": reporter, "stop": stop, "engine": engine}
+    run = program.resume(spec, out=out, changes=changes, **options)
+    return compare(run.folder, **options)
 
 
 def compare(
-    folder: Path, reporter: Reporter | None = None, stop: Callable[[], bool] = lambda: False
+    folder: Path,
+    reporter: Reporter | None = None,
+    stop: Callable[[], bool] = lambda: False,
+    engine: EngineTable = None,
 ) -> RefineResult:
     """A finished run's winner beside what its formula was, on fresh meta-validation tasks; from its
     file if possible.
@@ -189,7 +198,7 @@ def compare(
     assert isinstance(best, FormulaCriterion)
     before = _original(run)
     table = _known(folder / FILE, [str(before), str(best.formula)]) or _score(
-        run, before, best.formula, stop
+        run, before, best.formula, stop, engine
     )
     (reporter or Reporter()).on_refine_end(table)
     return RefineResult(best, table, folder)
@@ -213,7 +222,9 @@ def _known(path: Path, formulas: list[str]) -> dict[str, Any] | None:
     return table if formulas == [table["before"], table["after"]] else None
 
 
-def _score(run: Run, before: Formula, after: Formula, stop: Callable[[], bool]) -> dict[str, Any]:
+def _score(
+    run: Run, before: Formula, after: Formula, stop: Callable[[], bool], engine: EngineTable
+) -> dict[str, Any]:
     """Both formulas at the families' own rates, on tasks that neither was chosen on."""
     search = run.settings
     device = resolve_device(search.device)
@@ -222,12 +233,12 @@ def _score(run: Run, before: Formula, after: Formula, stop: Callable[[], bool]) 
     rows = {}
     with (
         storage.Lock(run.folder),
-        Local(device, search.memory, tf32=search.tf32, stop=stop) as engine,
+        open_engine(engine, device, search.memory, tf32=search.tf32, stop=stop) as opened,
     ):
         families = with_training_cache(run.folder, families, device)
-        families = with_references(engine, families, search.rates, run.folder)
+        families = with_references(opened, families, search.rates, run.folder)
         key = Stream(search.seed)
-        evaluation = LossEvaluation(engine, families, key, unit_gain=search.unit_gain)
+        evaluation = LossEvaluation(opened, families, key, unit_gain=search.unit_gain)
         # Tasks of a role of their own: on those of the choice the winner would look too good.
         beside = evaluation.families[0].scale.beside
         measured = evaluation.validation_scores(

@@ -28,7 +28,7 @@ from metaloss.criterion import loss_io
 from metaloss.criterion.formula import FormulaCriterion
 from metaloss.data import image_record
 from metaloss.data.image_record import ImageRecord
-from metaloss.engines.local import Local
+from metaloss.engines.opening import EngineTable, open_engine
 from metaloss.errors import SettingsError
 from metaloss.evaluation.guard import Allowed, Guard, check_guard
 from metaloss.evaluation.protocol import LossEvaluation
@@ -118,6 +118,7 @@ def eliminate(
     runs: str | Path = "runs",
     reporter: Reporter | None = None,
     stop: Callable[[], bool] = lambda: False,
+    engine: EngineTable = None,
     changes: Mapping[str, Any] | None = None,
     data: Sequence[str] = (),
 ) -> EliminateResult:
@@ -128,6 +129,7 @@ def eliminate(
         runs: where runs are looked for by name.
         reporter: is told of everything that happens.
         stop: asked before every chunk of work; True drops it and raises `Interrupted`.
+        engine: where trainings run: "local", "ray", or a table of settings with its `kind`.
         changes: fields of `Elimination` that are to differ.
         data: where the run's images lie now, if not where it began: folder:PATH, one for every
             folder of it.
@@ -155,7 +157,9 @@ def eliminate(
     folder = evolved.folder / FOLDER
     with (
         storage.Lock(evolved.folder),
-        Local(device, search.memory, tf32=search.tf32, stop=stop) as engine,
+        open_engine(
+            engine, device, search.memory, tf32=search.tf32, stop=stop, reporter=reporter
+        ) as opened_engine,
     ):
         folder.mkdir(exist_ok=True)
         families = {
@@ -165,7 +169,7 @@ def eliminate(
         runners = {
             names: StageRunner(
                 folder,
-                LossEvaluation(engine, opened, Stream(search.seed), guard, search.unit_gain),
+                LossEvaluation(opened_engine, opened, Stream(search.seed), guard, search.unit_gain),
                 search.rates,
                 search.baseline_tasks,
                 conditions(opened, device),

@@ -8,7 +8,7 @@ import torch
 from metaloss.core.devices import resolve_device
 from metaloss.core.formatting import clock
 from metaloss.core.streams import Stream
-from metaloss.engines.local import Local
+from metaloss.engines.opening import EngineTable, open_engine
 from metaloss.genomes import Genome, SymbolicGenome
 from metaloss.losses.base import Losses
 from metaloss.search.election import election_rounds
@@ -21,7 +21,7 @@ from metaloss.tasks.protocols import SearchBudget
 TIMED = 8  # candidates that an estimate is timed on
 
 
-def estimate_cost(settings: Settings) -> dict[str, Any]:
+def estimate_cost(settings: Settings, engine: EngineTable = None) -> dict[str, Any]:
     """Count a run's trainings, and measure the time of a few of them; memory is the setting.
 
     Of formulas all are counted. A run trains fewer, because it knows those that it has trained on
@@ -45,9 +45,9 @@ def estimate_cost(settings: Settings) -> dict[str, Any]:
         test_tasks=settings.test_tasks,
         reports=settings.generations // settings.report_every,
     )
-    with Local(device, settings.memory, tf32=settings.tf32) as engine:
+    with open_engine(engine, device, settings.memory, tf32=settings.tf32) as opened:
         costs = [
-            opening.open_family(family, device).estimate(engine, losses, budget, key)
+            opening.open_family(family, device).estimate(opened, losses, budget, key)
             for family in settings.families
         ]
     return {

@@ -20,7 +20,9 @@ from metaloss.criterion import loss_io
 from metaloss.criterion.base import Criterion
 from metaloss.data import image_record, places
 from metaloss.data.image_record import ImageRecord
-from metaloss.engines.local import Local
+from metaloss.engines.chunked import ChunkedEngine
+from metaloss.engines.opening import EngineTable, open_engine
+from metaloss.errors import NoWorkers
 from metaloss.evaluation.protocol import LossEvaluation
 from metaloss.evaluation.references import with_references
 from metaloss.genomes import Genome, SymbolicGenome
@@ -38,6 +40,7 @@ from metaloss.search.settings import Settings
 from metaloss.search.trained_losses import TrainedLosses
 from metaloss.search.winner import finish_search
 from metaloss.tasks.opening import OpenFamily, open_family, with_training_cache
+from metaloss.tasks.protocols import Engine
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,7 @@ def evolve(
     time_limit: float | None = None,
     reporter: Reporter | None = None,
     stop: Callable[[], bool] = lambda: False,
+    engine: EngineTable = None,
     **others: Any,
 ) -> Result:
     """Evolve a loss and test it against tuned cross-entropy.
@@ -86,6 +90,7 @@ def evolve(
             by default.
         stop: asked before every chunk of work; True drops it and raises `Interrupted`, the run can
             be resumed.
+        engine: where trainings run: "local", "ray", or a table of settings with its `kind`.
         others: any further field of `Settings`, or of the families.
 
     Raises:
@@ -98,7 +103,9 @@ def evolve(
         **others,
     }
     search = settings.resolve(merge_tables(settings.preset(preset), table))
-    return start(search, Path(out), time_limit=time_limit, reporter=reporter, stop=stop)
+    return start(
+        search, Path(out), time_limit=time_limit, reporter=reporter, stop=stop, engine=engine
+    )
 
 
 def start(
@@ -109,6 +116,7 @@ def start(
     time_limit: float | None = None,
     reporter: Reporter | None = None,
     stop: Callable[[], bool] = lambda: False,
+    engine: EngineTable = None,
 ) -> Result:
     """Make a new run with these settings and carry it through.
 
@@ -119,6 +127,7 @@ def start(
         time_limit: seconds after which no new generation starts.
         reporter: is told of everything that happens.
         stop: asked before every chunk of work; True drops it and raises `Interrupted`.
+        engine: where trainings run: "local", "ray", or a table of settings with its `kind`.
 
     Raises:
         SettingsError: images of a family's test were learned from before, or are another family's
@@ -134,8 +143,9 @@ def start(
             guard.check(family)
     # Before the folder is made: a search that could not be tested fairly leaves nothing behind.
     check_test_images(families, images)
-    run = create(out, search, provenance(search, families, device), images)
-    return _run(run, families, device, time_limit=time_limit, reporter=reporter, stop=stop)
+    with _opened_engine(engine, search, device, stop, reporter) as opened:
+        run = create(out, search, provenance(search, families, device), images)
+        return _run(run, families, opened, time_limit=time_limit, reporter=reporter)
 
 
 def resume(
@@ -147,6 +157,7 @@ def resume(
     time_limit: float | None = None,
     reporter: Reporter | None = None,
     stop: Callable[[], bool] = lambda: False,
+    engine: EngineTable = None,
 ) -> Result:
     """Go on with a run as if it had never stopped.
 
@@ -161,6 +172,7 @@ def resume(
         time_limit: seconds after which no new generation starts.
         reporter: is told of everything that happens.
         stop: asked before every chunk of work; True drops it and raises `Interrupted`.
+        engine: where trainings run: "local", "ray", or a table of settings with its `kind`.
 
     Raises:
         SettingsError: no such run, or settings or conditions that differ, each named.
@@ -174,26 +186,40 @@ def resume(
     where = run.places(moved)
     reporter = reporter or Reporter()
     families = run.opened(device, where, reporter)
-    return _run(
-        run,
-        families,
-        device,
-        time_limit=time_limit,
-        reporter=reporter,
-        stop=stop,
-        allow_changes=allow_changes,
-        where=where,
-    )
+    with (
+        _resumable(run),
+        _opened_engine(engine, run.settings, device, stop, reporter) as opened,
+    ):
+        return _run(
+            run,
+            families,
+            opened,
+            time_limit=time_limit,
+            reporter=reporter,
+            allow_changes=allow_changes,
+            where=where,
+        )
+
+
+def _opened_engine(
+    engine: EngineTable,
+    settings: Settings,
+    device: torch.device,
+    stop: Callable[[], bool],
+    reporter: Reporter,
+) -> ChunkedEngine:
+    """What trains a run's classifiers, to be closed."""
+    memory, tf32 = settings.memory, settings.tf32
+    return open_engine(engine, device, memory, tf32=tf32, stop=stop, reporter=reporter)
 
 
 def _run(
     run: Run,
     families: list[OpenFamily],
-    device: torch.device,
+    engine: Engine,
     *,
     time_limit: float | None,
     reporter: Reporter,
-    stop: Callable[[], bool],
     allow_changes: bool = False,
     where: dict[str, str] | None = None,
 ) -> Result:
@@ -202,21 +228,18 @@ def _run(
     Args:
         run: its folder and settings.
         families: the task families with their images.
-        device: where classifiers train.
+        engine: trains classifiers.
         time_limit: seconds after which no new generation starts.
         reporter: is told of everything that happens.
-        stop: asked before every chunk of work.
         allow_changes: go on under other conditions than the run began with.
         where: where the images lie now, by the family's name; recorded where it is given.
     """
     settings = run.settings
-    with (
-        _resumable(run),
-        storage.Lock(run.folder),
-        Local(device, settings.memory, tf32=settings.tf32, stop=stop) as engine,
-    ):
+    device = engine.device
+    with _resumable(run), storage.Lock(run.folder):
         # Under the lock, because it may add to the provenance.
         check_conditions(run, families, device, allow_changes, reporter)
+        run.record_engine(engine.provenance)
         if where is not None:
             places.keep_places(run.folder, where)
         families = with_training_cache(run.folder, families, device)
@@ -301,6 +324,8 @@ def _resumable(run: Run) -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"stopped; metaloss.resume({str(run.folder)!r}) goes on") from None
+    except NoWorkers as error:
+        raise NoWorkers(f"{error}; metaloss evolve --resume {run.folder} goes on") from None
 
 
 def _last_committed(runner: SearchRunner) -> tuple[SearchRunner, Progress]:

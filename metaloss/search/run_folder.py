@@ -103,6 +103,15 @@ class Run:
         )
         return record
 
+    def record_engine(self, engine: dict[str, str]) -> None:
+        """Add to the provenance where the run trains from now on, if that is not this process, or
+        was not before; for who holds the run's lock.
+        """
+        table = self.provenance()
+        before = table.get("engines", [{"kind": "local"}])
+        if engine != before[-1]:
+            self.write("provenance.json", {**table, "engines": [*before, engine]})
+
     def finished(self, progress: Progress) -> bool:
         """Whether all generations are done, and the winner of just these is written and tested."""
         summary = self.summary()

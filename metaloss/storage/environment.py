@@ -64,3 +64,4 @@ class Provenance(Recorded):
     """What is read again of a run's, which also says what images it used."""
 
     data: dict[str, ImageDigests]
+    engines: NotRequired[list[dict[str, str]]]

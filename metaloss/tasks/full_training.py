@@ -164,7 +164,7 @@ class FullTrainingTasks(OneKind):
         """Scores of networks whose seeds are drawn by a key, after M numbers of steps.
 
         Args:
-            engine: says when to stop; networks train on this family's own device.
+            engine: says where networks train, and when to stop.
             populations: of P losses each.
             pool: what is looked at in the end: "train", "validation" or "test".
             key: of all random draws.
@@ -179,7 +179,7 @@ class FullTrainingTasks(OneKind):
         keys = [key.at("task", t) for t in tasks if t < self.family.seeds]
         each_rate = rates or [None] * len(populations)
         return [
-            self.scores(losses, pool, keys, lr, steps, engine.stop)
+            self.scores(losses, pool, keys, lr, steps, engine)
             for losses, lr in zip(populations, each_rate, strict=True)
         ]
 
@@ -243,7 +243,7 @@ class FullTrainingTasks(OneKind):
         """What a search with this family costs, by the time of a few steps of one training.
 
         Args:
-            engine: for episodes alone.
+            engine: trains it.
             losses: examples of candidates; the first one is timed.
             budget: the size of the search.
             key: of the training.
@@ -255,9 +255,10 @@ class FullTrainingTasks(OneKind):
         reports = budget.reports * self.most(budget.baseline_tasks)
 
         seconds = seconds_of_training(
-            lambda steps: self.scores(losses[:1], "train", [key], steps=(steps,)), self.schedule
+            lambda steps: self.scores(losses[:1], "train", [key], steps=(steps,), engine=engine),
+            self.schedule,
         )
-        seconds_each = seconds / self.family.workers
+        seconds_each = seconds / engine.attempts_at_once(self)
         return FamilyCost(trainings, seconds_each * (trainings + tuning + winner + test + reports))
 
     def scores(
@@ -267,12 +268,12 @@ class FullTrainingTasks(OneKind):
         keys: Sequence[Stream],
         lr: float | Float[Tensor, " P"] | None = None,
         steps: Sequence[int] = (),
-        stop: Callable[[], bool] = lambda: False,
+        engine: Engine | None = None,
     ) -> Float[Tensor, "M P T"]:
         """Accuracies of networks after M numbers of steps, NaN where a training failed.
 
         A score is a function of its own loss, key, rate and steps: neither of its neighbours nor of
-            `workers`.
+            where it is trained.
 
         Args:
             losses: P candidates; formulas that are written the same are trained once.
@@ -282,34 +283,49 @@ class FullTrainingTasks(OneKind):
             lr: the highest learning rate, for all or one per candidate; the family's own where
                 None.
             steps: of the trainings; the family's own number where there are none.
-            stop: asked before every step; True drops the work.
+            engine: says where networks train, and when to stop; None: on this machine.
         """
         lr = self.family.training.rate if lr is None else lr
         rates = lr.tolist() if isinstance(lr, Tensor) else [lr] * len(losses)
         names, requests = training_requests(losses, pool, keys, rates, steps or (self.steps,))
-        results = dict(zip(requests, self._done(list(requests.values()), stop), strict=True))
+        jobs = list(requests.values())
+
+        def train(new: Sequence[TrainingRequest]) -> Iterator[tuple[TrainingRequest, Any]]:
+            return engine.attempts(self, new) if engine else self.attempts(new, lambda: False)
+
+        done = self.cache.results(self.family, jobs, train)
+        results = dict(zip(requests, failures_as_nan(done), strict=True))
         score = torch.tensor([results[name] for name in names])
         return score.reshape(-1, len(losses), len(keys))
 
-    def _done(self, jobs: Sequence[TrainingRequest], stop: Callable[[], bool]) -> list[float]:
-        results = self.cache.results(self.family, jobs, lambda new: self._each(new, stop))
-        return failures_as_nan(results)
-
-    def _each(
+    def attempts(
         self, jobs: Sequence[TrainingRequest], stop: Callable[[], bool]
     ) -> Iterator[tuple[TrainingRequest, float | Exception]]:
-        """Every job with its result, as it ends."""
+        """Every job with its result, as it ends, on this machine."""
         if self.family.workers > 1 and len(jobs) > 1:
             yield from self.worker_pool.run(jobs, stop)
         else:
             yield from ((job, self.attempt(job, stop)) for job in jobs)
 
+    @property
+    def workers(self) -> int:
+        """Trainings at once on one machine."""
+        return self.family.workers
+
+    @property
+    def opener(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        """What opens the family in another process, and its arguments."""
+        return open_full_training, (self.family, self.device, self.place)
+
+    @property
+    def fingerprint(self) -> str:
+        """The digest of its images and groups."""
+        return repr(self.fingerprints())
+
     @cached_property
     def worker_pool(self) -> WorkerPool:
         """The processes that train, each with the images of its own."""
-        return WorkerPool(
-            self.family.workers, open_full_training, (self.family, self.device, self.place)
-        )
+        return WorkerPool(self.family.workers, *self.opener)
 
     def attempt(self, job: TrainingRequest, stop: Callable[[], bool]) -> float | Exception:
         """The accuracy that a training reaches.

@@ -1,6 +1,6 @@
 """What task families need of others: an engine that trains, and the size of a search."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -61,8 +61,40 @@ class EpisodeTrainings:
     steps: tuple[int, ...]
 
 
+class SeparateTrainings(Protocol):
+    """Trainings that do not share a loop, each a job for a process that has their images open."""
+
+    @property
+    def workers(self) -> int:
+        """How many run at once on one machine."""
+
+    @property
+    def opener(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        """What opens them in another process, where it has a method `attempt(job, stop)`, and its
+        arguments.
+        """
+
+    @property
+    def fingerprint(self) -> str:
+        """The digest of the images, which must be the same everywhere."""
+
+    def attempts(
+        self, jobs: Sequence[Any], stop: Callable[[], bool], /
+    ) -> Iterator[tuple[Any, Any]]:
+        """Every job with its result, as it ends, on this machine."""
+
+
 class Engine(Protocol):
-    """Trains the classifiers of episodes; `metaloss.engines.local.Local` is one."""
+    """Trains classifiers; `metaloss.engines.opening.open_engine` makes one.
+
+    All engines give the same bits: how trainings are cut follows from settings and memory alone.
+    """
+
+    halvings: int  # how often a chunk ran out of memory
+
+    @property
+    def device(self) -> torch.device:
+        """Where trainings run, and images lie."""
 
     @property
     def stop(self) -> Callable[[], bool]:
@@ -72,13 +104,51 @@ class Engine(Protocol):
     def workers(self) -> int:
         """Trainings at once."""
 
+    @property
+    def description(self) -> str:
+        """Where it trains, in a few words."""
+
+    @property
+    def provenance(self) -> dict[str, str]:
+        """What a run's folder keeps of it."""
+
+    def plan(self, episodes: Any, inner: Inner, candidates: int, tasks: int, /) -> Any:
+        """How so many trainings are cut into chunks."""
+
     def score(
         self, losses: Losses, episodes: Any, tasks: Tasks, keys: Sequence[Stream], /
     ) -> Tensor:
         """Validation accuracies of losses on tasks [P T], NaN where a training failed."""
 
+    def curve(
+        self, losses: Losses, episodes: Any, tasks: Tasks, keys: Sequence[Stream], /
+    ) -> Tensor:
+        """The same after M numbers of steps [M P T]."""
+
+    def observe(
+        self,
+        many: Sequence[Losses],
+        episodes: Any,
+        tasks: Tasks,
+        keys: Sequence[Stream],
+        metric: Observer,
+        /,
+    ) -> list[Tensor]:
+        """What a metric shows of each of many populations [M P T ...]."""
+
     def observe_each(self, trainings: Sequence[EpisodeTrainings], /) -> list[list[Tensor]]:
         """What is measured of the populations of each of several [M P T ...], all at once."""
+
+    def attempts(
+        self, trainings: SeparateTrainings, jobs: Sequence[Any], /
+    ) -> Iterator[tuple[Any, Any]]:
+        """Every job of some trainings with its result, as it ends."""
+
+    def attempts_at_once(self, trainings: SeparateTrainings, /) -> int:
+        """How many of some trainings run at once."""
+
+    def map(self, f: Callable[[Any], Any], jobs: Sequence[Any], /) -> list[Any]:
+        """What a function gives for each of some jobs, on threads of this process."""
 
 
 class ElectionRound(NamedTuple):

@@ -14,7 +14,7 @@ import metaloss.engines.blocks
 from metaloss.core import registry
 from metaloss.core.population import Vectors
 from metaloss.core.streams import Stream
-from metaloss.engines import local
+from metaloss.engines import chunked
 from metaloss.engines.chunking import model_of, plan_chunks, sharing_saves_work
 from metaloss.engines.local import Local
 from metaloss.errors import Interrupted
@@ -277,7 +277,7 @@ def test_the_callers_number_of_threads_does_not_matter_and_is_left_alone(engine,
 def test_a_chunk_runs_on_one_thread_of_torch_whatever_the_caller_set(engine):
     torch.set_num_threads(2)
     try:
-        pool = engine(workers=2).pool
+        pool = engine(workers=2).threads.pool
         x = torch.ones(512, 512)
         for _ in range(4):
             pool.submit(lambda: (x + x) @ x).result()
@@ -523,7 +523,7 @@ def test_families_that_train_at_once_have_the_results_that_they_have_alone(open_
         open_tiny(classifier={"kind": "linear"}, inner={"steps": 7, "lr": 0.5}),
         open_tiny(shots=[1, 2], val=2),
     ]
-    monkeypatch.setattr(local, "WAVE", 3)
+    monkeypatch.setattr(chunked, "WAVE", 3)
     ce = CrossEntropies.of(5)
     trainings = [
         family.trainings(

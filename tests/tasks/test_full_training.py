@@ -12,6 +12,7 @@ from test_run_folder import essence, without_plots
 import metaloss
 from metaloss import cli, storage
 from metaloss.core.streams import Stream
+from metaloss.engines.local import Local
 from metaloss.errors import DataError, Interrupted, SettingsError
 from metaloss.losses import zoo
 from metaloss.losses.base import CrossEntropies
@@ -144,7 +145,7 @@ def test_several_lengths_are_several_trainings():
 
 def test_a_stop_drops_the_work():
     with pytest.raises(Interrupted):
-        trainings().scores(LOSSES, "train", KEYS, stop=lambda: True)
+        trainings().scores(LOSSES, "train", KEYS, engine=Local(stop=lambda: True))
 
 
 # --- images ---

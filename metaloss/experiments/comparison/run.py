@@ -14,7 +14,7 @@ from metaloss.core.devices import resolve_device
 from metaloss.core.reporting import Reporter
 from metaloss.core.streams import Stream
 from metaloss.criterion import loss_io
-from metaloss.engines.local import Local
+from metaloss.engines.opening import EngineTable, open_engine
 from metaloss.evaluation.episode_evaluation import EpisodeEvaluation
 from metaloss.evaluation.mixture_evaluation import MixtureEvaluation
 from metaloss.evaluation.references import with_references
@@ -43,6 +43,7 @@ from metaloss.tasks.opening import (
     conditions,
     open_family,
 )
+from metaloss.tasks.protocols import Engine
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,7 @@ def compare(
     runs: str | Path = "runs",
     reporter: Reporter | None = None,
     stop: Callable[[], bool] = lambda: False,
+    engine: EngineTable = None,
     **others: Any,
 ) -> Report:
     """Set losses beside each other on the same tasks, from the same initial weights, and write a
@@ -87,6 +89,7 @@ def compare(
         reporter: is told of everything that happens.
         stop: asked before every chunk of work; True drops it, raises `Interrupted` and leaves
             nothing behind.
+        engine: where trainings run: "local", "ray", or a table of settings with its `kind`.
         others: any further field of `Comparison`, or of the families, as `inner={"steps": 40}`.
 
     Raises:
@@ -94,7 +97,7 @@ def compare(
         DataError: images that are missing or do not fit.
     """
     table = {"tasks": (tasks,) if isinstance(tasks, str) else tuple(tasks), **others}
-    options: dict[str, Any] = {"reporter": reporter, "stop": stop}
+    options: dict[str, Any] = {"reporter": reporter, "stop": stop, "engine": engine}
     return start(
         loss_io.listed(losses),
         table,
@@ -114,6 +117,7 @@ def start(
     runs: str | Path,
     reporter: Reporter | None = None,
     stop: Callable[[], bool] = lambda: False,
+    engine: EngineTable = None,
 ) -> Report:
     """Make the comparison that a table of settings describes.
 
@@ -132,12 +136,12 @@ def start(
     families = _open_families(read_families(comparison, changes, specs), device, reporter)
     check_classes(compared, families)
     overlaps = check_overlaps(compared, families, comparison.allow_seen, reporter)
-    with Local(device, comparison.memory, stop=stop) as engine:
-        families = with_references(engine, families, comparison.rates, None, reporter)
     # The seed decides the tasks, so they are the same whatever else is compared.
     key = Stream(comparison.seed)
-    with Local(device, comparison.memory, stop=stop, on_progress=reporter.on_progress) as engine:
-        evaluations = [_evaluation(engine, family, key) for family in families]
+    with open_engine(engine, device, comparison.memory, stop=stop, reporter=reporter) as opened:
+        families = with_references(opened, families, comparison.rates, None, reporter)
+        opened.on_progress = reporter.on_progress
+        evaluations = [_evaluation(opened, family, key) for family in families]
         steps = sum(training_steps(comparison, compared, x) for x in evaluations)
         reporter.on_comparison_start(comparison, families, steps)
         results = [evaluate_family(x, comparison, compared, baseline) for x in evaluations]
@@ -159,7 +163,7 @@ def start(
     return report
 
 
-def _evaluation(engine: Local, family: OpenFamily, key: Stream) -> Evaluation:
+def _evaluation(engine: Engine, family: OpenFamily, key: Stream) -> Evaluation:
     """What tunes losses on a family and measures them."""
     if isinstance(family, Mixture):
         return MixtureEvaluation(engine, family, key)

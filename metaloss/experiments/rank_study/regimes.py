@@ -21,7 +21,6 @@ from metaloss.core.reporting import Reporter
 from metaloss.core.streams import Stream
 from metaloss.criterion.base import Criterion
 from metaloss.data.places import features_role, is_path_source
-from metaloss.engines.local import Local
 from metaloss.errors import SettingsError
 from metaloss.evaluation.episode_evaluation import EpisodeEvaluation
 from metaloss.experiments.rank_study.settings import Study
@@ -29,6 +28,7 @@ from metaloss.search.settings import changed
 from metaloss.tasks import episodic_family
 from metaloss.tasks.episodic import open_episodes
 from metaloss.tasks.episodic_family import EPISODE_SETTINGS
+from metaloss.tasks.protocols import Engine
 from metaloss.training import folders
 from metaloss.training.losses import NamedLoss
 
@@ -242,7 +242,7 @@ def best(regime: Regime, named: NamedLoss) -> Score:
 
 
 def open_regimes(
-    study: Study, engine: Local, stop: Callable[[], bool], where: Mapping[str, str] | None = None
+    study: Study, engine: Engine, stop: Callable[[], bool], where: Mapping[str, str] | None = None
 ) -> list[Regime]:
     """The settings of a study, their images loaded, from `where` these lie by the setting's name.
 
@@ -268,7 +268,7 @@ def _placed(where: Mapping[str, str], table: Mapping[str, Any]) -> Mapping[str, 
     return placed
 
 
-def _few_shot(study: Study, table: Mapping[str, Any], engine: Local) -> FewShot:
+def _few_shot(study: Study, table: Mapping[str, Any], engine: Engine) -> FewShot:
     overrides = {
         key: x for key, x in table.items() if key not in ("kind", "name", "family", "rates")
     }

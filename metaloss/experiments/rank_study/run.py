@@ -12,7 +12,7 @@ from metaloss.core.reporting import Reporter
 from metaloss.core.streams import Stream
 from metaloss.criterion import loss_io
 from metaloss.data import places
-from metaloss.engines.local import Local
+from metaloss.engines.opening import EngineTable, open_engine
 from metaloss.errors import SettingsError
 from metaloss.experiments.rank_study import candidates, figures, regimes, results
 from metaloss.experiments.rank_study.regimes import FullSize, Regime, Score
@@ -21,6 +21,7 @@ from metaloss.experiments.rank_study.settings import Study, resolve
 from metaloss.storage.environment import describe_environment
 from metaloss.storage.folders import file_name
 from metaloss.storage.resuming import ResumableFolder
+from metaloss.tasks.protocols import Engine
 from metaloss.training import folders
 from metaloss.training import losses as kept
 from metaloss.training.losses import NamedLoss
@@ -54,6 +55,7 @@ def study(
     allow_changes: bool = False,
     reporter: Reporter | None = None,
     stop: Callable[[], bool] = lambda: False,
+    engine: EngineTable = None,
     **others: Any,
 ) -> FinishedStudy:
     """Train losses under several settings, and say how alike the settings order them.
@@ -72,6 +74,7 @@ def study(
         reporter: is told of everything that happens.
         stop: asked before every chunk of work; True leaves a study that resumes, and raises
             `Interrupted`.
+        engine: where trainings run: "local", "ray", or a table of settings with its `kind`.
         others: any further field of `metaloss.experiments.rank_study.settings.Study`.
 
     Raises:
@@ -79,7 +82,11 @@ def study(
             Lightning.
         DataError: images that are missing or do not fit.
     """
-    options: dict[str, Any] = {"reporter": reporter or Reporter(), "stop": stop}
+    options: dict[str, Any] = {
+        "reporter": reporter or Reporter(),
+        "stop": stop,
+        "engine": engine,
+    }
     if resume is not None:
         if losses or settings or others:
             raise SettingsError("a resumed study keeps its losses and settings; none can be given")
@@ -102,6 +109,7 @@ def start(
     runs: str | Path,
     reporter: Reporter,
     stop: Callable[[], bool],
+    engine: EngineTable = None,
 ) -> FinishedStudy:
     """Make the study that this table describes in a new folder (errors: as for `study`)."""
     settings_of_study = resolve(table)
@@ -116,10 +124,9 @@ def start(
     # Kept apart: in the settings random:N is replaced by the formulas that were drawn.
     requested = list(settings_of_study.losses)
     settings_of_study = resolve({**settings_of_study.table(), "losses": tuple(losses_by_label)})
-    with Local(
-        resolve_device(settings_of_study.device), settings_of_study.memory, stop=stop
-    ) as engine:
-        settings = regimes.open_regimes(settings_of_study, engine, stop)
+    device, memory = resolve_device(settings_of_study.device), settings_of_study.memory
+    with open_engine(engine, device, memory, stop=stop, reporter=reporter) as opened:
+        settings = regimes.open_regimes(settings_of_study, opened, stop)
         # A loss for other numbers of classes is refused before there is a folder.
         for x in settings:
             kept.name_losses(list(losses_by_label), list(losses_by_label.values()), x.classes)
@@ -133,7 +140,7 @@ def start(
                 "command": sys.argv,
                 "seed": settings_of_study.seed,
                 "asked": requested,
-                "conditions": _conditions(engine, settings),
+                "conditions": _conditions(opened, settings),
             },
         )
         # In the folder, because a study that goes on must not depend on where its losses lay.
@@ -149,6 +156,7 @@ def go_on(
     allow_changes: bool,
     reporter: Reporter,
     stop: Callable[[], bool],
+    engine: EngineTable = None,
 ) -> FinishedStudy:
     """Go on with a study's folder; `data` is where its images lie now, as for `study`.
 
@@ -161,15 +169,14 @@ def go_on(
     where = places.find_places(
         folder, settings_of_study.sources, data, f"metaloss study rank --resume {folder} --data"
     )
-    with Local(
-        resolve_device(settings_of_study.device), settings_of_study.memory, stop=stop
-    ) as engine:
-        settings = regimes.open_regimes(settings_of_study, engine, stop, where)
+    device, memory = resolve_device(settings_of_study.device), settings_of_study.memory
+    with open_engine(engine, device, memory, stop=stop, reporter=reporter) as opened:
+        settings = regimes.open_regimes(settings_of_study, opened, stop, where)
         losses = kept.read_losses(folder, settings_of_study.losses)
         losses_of_study = kept.name_losses(settings_of_study.losses, losses, settings[0].classes)
         # Scores under other versions or data do not compare with those that are there.
         ResumableFolder(folder, "study").check_conditions(
-            _conditions(engine, settings), allow_changes
+            _conditions(opened, settings), allow_changes
         )
         places.keep_places(folder, where)
         return _score_and_compare(folder, settings_of_study, losses_of_study, settings, reporter)
@@ -235,7 +242,7 @@ def _score(
     return score
 
 
-def _conditions(engine: Local, settings: Sequence[Regime]) -> dict[str, str]:
+def _conditions(engine: Engine, settings: Sequence[Regime]) -> dict[str, str]:
     """What must be the same for scores to go together."""
     packages = (
         folders.PACKAGES if any(isinstance(x, FullSize) for x in settings) else ("torch", "numpy")

@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 
 from metaloss.core.reporting import Reporter
 from metaloss.core.streams import Stream
-from metaloss.engines.local import Local
 from metaloss.evaluation.episode_evaluation import EpisodeEvaluation
 from metaloss.evaluation.halving import halving_trainings
 from metaloss.evaluation.tuning import steps_of_tuning, typical_steps
@@ -26,6 +25,7 @@ from metaloss.experiments.recommendation.selection import (
 from metaloss.experiments.recommendation.sentences import fold_in_words
 from metaloss.experiments.recommendation.settings import Recommendation
 from metaloss.tasks.episodic import Episodes
+from metaloss.tasks.protocols import Engine
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class CrossValidation:
     def _key(self) -> Stream:
         return Stream(self.recommendation.seed)
 
-    def judge_folds(self, engine: Local, reporter: Reporter) -> None:
+    def judge_folds(self, engine: Engine, reporter: Reporter) -> None:
         """Choose without each fold's images, and judge the choice on them.
 
         Raises:
@@ -69,7 +69,7 @@ class CrossValidation:
             found = fold_in_words(choice, judged)
             reporter.on_recommendation_fold(number + 1, self.images.folds, found)
 
-    def choose(self, engine: Local, whole: Episodes) -> LossChoice:
+    def choose(self, engine: Engine, whole: Episodes) -> LossChoice:
         """The choice on all images: the folds have told what choosing is worth."""
         evaluation = EpisodeEvaluation(engine, whole, self._key.at("all"))
         return choose(evaluation, self.losses, self.options)

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from metaloss.core.reporting import Reporter
-from metaloss.engines.local import Local
+from metaloss.engines.opening import EngineTable, open_engine
 from metaloss.errors import Interrupted
 from metaloss.experiments import recommendation_by_training
 from metaloss.experiments.recommendation.advice import Advice
@@ -27,6 +27,7 @@ def recommend(
     runs: str | Path = "runs",
     reporter: Reporter | None = None,
     stop: Callable[[], bool] = lambda: False,
+    engine: EngineTable = None,
     **others: Any,
 ) -> Advice:
     """Say which loss suits these images, by nested cross-validation, or that there is no evidence
@@ -44,6 +45,7 @@ def recommend(
         stop: asked before every chunk of work; True drops it and raises `Interrupted`. What the
             folds say that were judged by then is written, and `reporter.on_recommendation_stop`
             is told.
+        engine: where trainings run: "local", "ray", or a table of settings with its `kind`.
         others: any further field of `Recommendation`, or of the family, as `inner={"steps": 40}`;
             with `train` of `TrainingRecommendation`, or of the training, as `augment="base"`.
 
@@ -59,6 +61,7 @@ def recommend(
         "runs": runs,
         "reporter": reporter,
         "stop": stop,
+        "engine": engine,
     }
     by_training = {} if train is None else {"train": train}
     return start({"data": data, **by_training, **others}, requested, **options)
@@ -73,6 +76,7 @@ def start(
     runs: str | Path,
     reporter: Reporter | None = None,
     stop: Callable[[], bool] = lambda: False,
+    engine: EngineTable = None,
 ) -> Advice:
     """Make the recommendation that a table of settings describes.
 
@@ -92,13 +96,12 @@ def start(
     reporter.on_recommendation_start(recommendation, images, len(question.compared), steps)
     variants = {x.label: x.variants() for x in question.compared}
     folds = CrossValidation(images, variants, options, recommendation)
-    engine = Local(
-        question.device, recommendation.memory, stop=stop, on_progress=reporter.on_progress
-    )
-    with engine:
+    memory = recommendation.memory
+    with open_engine(engine, question.device, memory, stop=stop, reporter=reporter) as opened:
+        opened.on_progress = reporter.on_progress
         try:
-            folds.judge_folds(engine, reporter)
-            final = folds.choose(engine, question.whole)
+            folds.judge_folds(opened, reporter)
+            final = folds.choose(opened, question.whole)
         except Interrupted:
             if folds.choices:
                 reporter.on_recommendation_stop(question.part(folds.results()))

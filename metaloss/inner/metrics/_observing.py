@@ -1,6 +1,7 @@
 """How an engine sees classifiers by a metric: their scores, or all that a test needs of them."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int
@@ -30,26 +31,34 @@ def scale_of(metric: Metric, ways: int) -> MetricScale:
     )
 
 
-def scores_by(metric: Metric, scale: MetricScale) -> Observer:
-    """What searches observe where a family names a metric: the scores of its values."""
+@dataclass(frozen=True)
+class _Scores:
+    """The scores of a metric's values."""
+
+    metric: Metric
+    scale: MetricScale
 
     @torch.no_grad()
-    def scores(
-        model: Classifier, params: Params, bound: Bound, tasks: Tasks, block: int
+    def __call__(
+        self, model: Classifier, params: Params, bound: Bound, tasks: Tasks, block: int
     ) -> Float[Tensor, "P T"]:
         blocks = _logit_blocks(model, params, bound, tasks, block)
-        return scores_of(scale, metric.measure_blocks(blocks, classes_of(tasks, metric)))
+        values = self.metric.measure_blocks(blocks, classes_of(tasks, self.metric))
+        return scores_of(self.scale, values)
 
-    return scores
 
+@dataclass(frozen=True)
+class _Progress:
+    """The scores of a metric's values on training and on validation images."""
 
-def progress_by(metric: Metric, scale: MetricScale) -> Observer:
-    """The observer of a learning curve: scores on training and on validation images."""
+    metric: Metric
+    scale: MetricScale
 
     @torch.no_grad()
-    def progress(
-        model: Classifier, params: Params, bound: Bound, tasks: Tasks, block: int
+    def __call__(
+        self, model: Classifier, params: Params, bound: Bound, tasks: Tasks, block: int
     ) -> Float[Tensor, "P T 2"]:
+        metric = self.metric
         classes = classes_of(tasks, metric)
         seen = [
             model(params, bound.train.block(slice(first, first + block)))
@@ -59,27 +68,42 @@ def progress_by(metric: Metric, scale: MetricScale) -> Observer:
         train = metric.measure(torch.cat(seen, 2), tasks.train.label, classes, tasks.train.weight)
         blocks = _logit_blocks(model, params, bound, tasks, block)
         val = metric.measure_blocks(blocks, classes)
-        return scores_of(scale, torch.stack([train, val], -1))
-
-    return progress
+        return scores_of(self.scale, torch.stack([train, val], -1))
 
 
-def columns_by(metrics: Sequence[tuple[Metric, MetricScale]]) -> Observer:
-    """What a search with a guard observes: the scores by several metrics, a column each."""
+@dataclass(frozen=True)
+class _Columns:
+    """The scores by several metrics, a column each."""
+
+    metrics: Sequence[tuple[Metric, MetricScale]]
 
     @torch.no_grad()
-    def columns(
-        model: Classifier, params: Params, bound: Bound, tasks: Tasks, block: int
+    def __call__(
+        self, model: Classifier, params: Params, bound: Bound, tasks: Tasks, block: int
     ) -> Float[Tensor, "P T K"]:
         # Kept, so that the classifiers run once for all metrics.
         blocks = list(_logit_blocks(model, params, bound, tasks, block))
         scores = [
             scores_of(scale, metric.measure_blocks(blocks, classes_of(tasks, metric)))
-            for metric, scale in metrics
+            for metric, scale in self.metrics
         ]
         return torch.stack(scores, -1)
 
-    return columns
+
+# Observers are objects that another process can read, not functions within functions.
+def scores_by(metric: Metric, scale: MetricScale) -> Observer:
+    """What searches observe where a family names a metric: the scores of its values."""
+    return _Scores(metric, scale)
+
+
+def progress_by(metric: Metric, scale: MetricScale) -> Observer:
+    """The observer of a learning curve: scores on training and on validation images."""
+    return _Progress(metric, scale)
+
+
+def columns_by(metrics: Sequence[tuple[Metric, MetricScale]]) -> Observer:
+    """What a search with a guard observes: the scores by several metrics, a column each."""
+    return _Columns(tuple(metrics))
 
 
 def scores_of(scale: MetricScale, values: Float[Tensor, "*A"]) -> Float[Tensor, "*A"]:

@@ -1,0 +1,271 @@
+"""The actors of a Ray cluster: asked for, let in where they fit, told what to do, put away."""
+
+import contextlib
+import itertools
+import queue
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+from metaloss.engines.ray_session import Session
+from metaloss.engines.settings import EngineSettings
+from metaloss.engines.worker import Worker, conditions
+from metaloss.errors import SettingsError
+
+LOOK = 2.0  # seconds between two looks at what the cluster has
+BAD_STARTS = 3  # actors that do not start, one after another, after which none will
+
+
+class Joined(NamedTuple):
+    """An actor is ready."""
+
+    actor: int
+
+
+class Left(NamedTuple):
+    """An actor is gone."""
+
+    actor: int
+
+
+class Answered(NamedTuple):
+    """An actor has answered a call."""
+
+    actor: int
+    call: int
+    answer: Any
+
+
+Event = Joined | Left | Answered
+
+
+@dataclass
+class _Actor:
+    """One of them.
+
+    Attributes:
+        handle: what Ray calls it by.
+        place: its machine and process; empty before it has said so.
+        tensors: the numbers of the images that it has.
+        waiting: references that are waited for; Ray drops what nobody refers to.
+    """
+
+    handle: Any
+    place: str = ""
+    tensors: set[int] = field(default_factory=set)
+    waiting: dict[str, Any] = field(default_factory=dict)
+
+
+class ActorPool:
+    """Keeps as many actors as are wanted and the cluster has room for.
+
+    Args:
+        session: the cluster.
+        settings: how many, and what shares of GPUs they have.
+        device: where they train.
+        tf32: let a GPU multiply with mantissas of 10 bits instead of 23.
+        folders: of the user's own parts.
+        warn: is told of actors that do not fit.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        settings: EngineSettings,
+        device: Any,
+        tf32: bool,
+        folders: Sequence[str],
+        warn: Callable[[str], None],
+    ) -> None:
+        self.session = session
+        self.settings = settings
+        self.device = device
+        self.warn = warn
+        self.expected = conditions(device)
+        # A thread of its own for what is not work, so that a call can be cancelled.
+        remote = session.ray.remote(concurrency_groups={"control": 1})(Worker)
+        on_gpu = device.type == "cuda"
+        self.slot = "GPU" if on_gpu else "CPU"
+        share = {"num_gpus": 1 / settings.per_gpu} if on_gpu else {}
+        self.make = lambda: remote.options(
+            num_cpus=1, max_restarts=0, max_task_retries=0, **share
+        ).remote(device.type, tf32, list(folders))
+        self.actors: dict[int, _Actor] = {}
+        self.numbers = itertools.count()
+        self.events: queue.SimpleQueue[Callable[[], Event | None]] = queue.SimpleQueue()
+        self.refused: dict[str, int] = {}  # actors that do not fit, by why
+        self.bad_starts: list[str] = []
+        self.looked = -LOOK
+        self.wanted = 0
+
+    @property
+    def alive(self) -> int:
+        """Actors that take work."""
+        return sum(bool(actor.place) for actor in self.actors.values())
+
+    def fill(self, now: float) -> None:
+        """Ask for the actors that are missing.
+
+        Raises:
+            SettingsError: none of those that the cluster has fits, or none starts.
+        """
+        if len(self.bad_starts) >= BAD_STARTS and not self.alive:
+            raise SettingsError(f"no actor starts: {self.bad_starts[-1]}")
+        refused = sum(self.refused.values())
+        if refused and not self.alive and len(self.actors) == 0:
+            raise SettingsError("; ".join(self.refused))
+        if now - self.looked >= LOOK:
+            self.looked = now
+            self.wanted = self.settings.actors or self._slots()
+        while len(self.actors) + refused < self.wanted:
+            number = next(self.numbers)
+            actor = self.actors[number] = _Actor(self.make())
+            self._wait(number, "place", actor.handle.place.remote(), self._placed)
+
+    def _slots(self) -> int:
+        """How many actors the cluster has room for; before it has any, one to ask for."""
+        each = self.settings.per_gpu if self.slot == "GPU" else 1
+        return max(1, int(self.session.resources.get(self.slot, 0) * each))
+
+    def _wait(
+        self, number: int, name: str, ref: Any, then: Callable[[int, Any], Event | None]
+    ) -> None:
+        """Have an answer turned into an event, by the thread that asks for events."""
+        self.actors[number].waiting[name] = ref
+
+        def came(future: Any) -> None:
+            self.events.put(lambda: self._event(number, name, future, then))
+
+        ref.future().add_done_callback(came)
+
+    def _event(
+        self, number: int, name: str, future: Any, then: Callable[[int, Any], Event | None]
+    ) -> Event | None:
+        actor = self.actors.get(number)
+        if actor is None:  # which has been given up
+            return None
+        del actor.waiting[name]
+        error = future.exception()
+        return self._failed(number, error) if error else then(number, future.result())
+
+    def _placed(self, number: int, place: str) -> None:
+        """An actor runs; whether it fits is to be seen."""
+        actor = self.actors[number]
+
+        def described(number: int, found: dict[str, str]) -> Event | None:
+            self.bad_starts.clear()
+            if misfit := _misfit(place, self.expected, found):
+                self._refuse(number, misfit)
+                return None
+            actor.place = place
+            return Joined(number)
+
+        self._wait(number, "describe", actor.handle.describe.remote(), described)
+
+    def _refuse(self, number: int, misfit: str) -> None:
+        self._end(number)
+        if misfit not in self.refused:
+            self.warn(misfit)
+        self.refused[misfit] = self.refused.get(misfit, 0) + 1
+
+    def _failed(self, number: int, error: BaseException) -> Event | None:
+        """An actor has not answered."""
+        joined = bool(self.actors[number].place)
+        self._end(number)
+        if joined:
+            return Left(number)
+        self.bad_starts.append(_reason(error))
+        return None
+
+    def send(
+        self, number: int, call: int, method: str, *arguments: Any, images: dict[int, Any]
+    ) -> None:
+        """Have an actor do a call.
+
+        Args:
+            number: the actor's.
+            call: the call's.
+            method: of `Worker`.
+            arguments: of the method, after the call's number.
+            images: references to the images that the call needs, by their numbers.
+        """
+        actor = self.actors[number]
+        for tensor, ref in images.items():
+            if tensor not in actor.tensors:
+                actor.tensors.add(tensor)
+                actor.handle.load.remote(tensor, ref)
+        ref = getattr(actor.handle, method).remote(call, *arguments)
+        self._wait(
+            number, f"call {call}", ref, lambda number, answer: Answered(number, call, answer)
+        )
+
+    def cancel(self, number: int, call: int) -> None:
+        """Tell an actor to drop a call."""
+        if actor := self.actors.get(number):
+            actor.handle.cancel.options(concurrency_group="control").remote(call)
+
+    def forget(self, tensors: Sequence[int]) -> None:
+        """Have all actors drop images that will not be called any more."""
+        for actor in self.actors.values():
+            if known := actor.tensors.intersection(tensors):
+                actor.tensors -= known
+                actor.handle.forget.remote(sorted(known))
+
+    def kill(self, number: int) -> Event | None:
+        """Put an end to an actor."""
+        if number not in self.actors:
+            return None
+        self._end(number)
+        return Left(number)
+
+    def _end(self, number: int) -> None:
+        actor = self.actors.pop(number)
+        with contextlib.suppress(Exception):  # it may be dead already
+            self.session.ray.kill(actor.handle)
+
+    def next_events(self, seconds: float) -> list[Event]:
+        """What has happened, waiting so long for the first of it."""
+        found: list[Event] = []
+        until = time.monotonic() + seconds
+        while True:
+            left = until - time.monotonic()
+            try:
+                make = self.events.get(timeout=left) if left > 0 and not found else None
+                make = make or self.events.get_nowait()
+            except queue.Empty:
+                return found
+            if event := make():
+                found.append(event)
+
+    def close(self) -> None:
+        """Put an end to all of them."""
+        for number in list(self.actors):
+            self._end(number)
+
+
+def share(ray: Any, tensor: Tensor) -> Any:
+    """A reference to a tensor's numbers, which machines fetch once."""
+    return ray.put(tensor.cpu().numpy())
+
+
+def _misfit(place: str, expected: dict[str, str], found: dict[str, str]) -> str:
+    """Why results on a machine would not be those of this one; empty where they would."""
+    different = [key for key in {**expected, **found} if expected.get(key) != found.get(key)]
+    if not different:
+        return ""
+    listed = "; ".join(
+        f"{key}: {found.get(key, 'none')} there, {expected.get(key, 'none')} here"
+        for key in different
+    )
+    machine = place.partition(" (")[0]
+    why = "one run needs one kind of device and the same versions, as others round differently"
+    return f"{machine} is left out: {why} ({listed})"
+
+
+def _reason(error: BaseException) -> str:
+    """The last line of what Ray says, which is the exception itself."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__

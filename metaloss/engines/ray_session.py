@@ -1,0 +1,166 @@
+"""Ray, reached or started: which cluster there is, and what of it must be put away again."""
+
+import contextlib
+import logging
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from types import ModuleType
+from typing import Any
+
+from metaloss.core import installation
+from metaloss.core.formatting import counted
+from metaloss.engines.threads import cores
+from metaloss.errors import SettingsError
+
+LOOPBACK = "127.0.0.1"
+# Read by Ray when it is imported or started. Workers of a Ray that is started here are no politer
+# than the process that asks: at Ray's usual niceness of 15 they stand still beside other work.
+ENVIRONMENT = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"}
+
+
+def imported() -> ModuleType:
+    """The package.
+
+    Raises:
+        SettingsError: it is not installed.
+    """
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    try:
+        import ray
+    except ImportError as error:
+        raise SettingsError(
+            f"engine 'ray' needs Ray ({error}): {installation.command('ray')}"
+        ) from None
+    logging.getLogger("ray").setLevel(logging.ERROR)  # or it tells of its defaults at every start
+    return ray
+
+
+class Session:
+    """A connection to a cluster, closed as it was found.
+
+    Args:
+        address: "local", "auto" or HOST:PORT.
+        actors: how many a Ray that is started here must have room for; 0: one for each core.
+
+    Attributes:
+        ray: the package.
+        started: whether the cluster was started here.
+
+    Raises:
+        SettingsError: there is no such cluster, or no Ray.
+    """
+
+    def __init__(self, address: str, actors: int = 0) -> None:
+        self.ray = imported()
+        self.started = False
+        self._connected = False
+        if self.ray.is_initialized():  # by whoever calls; it is theirs to close
+            return
+        with _signals_kept():
+            if address == "local":
+                self._start(actors or cores())
+            else:
+                self._join(address)
+        self._connected = True
+
+    def _start(self, actors: int) -> None:
+        with _on_loopback():
+            self.ray.init(
+                "local",
+                num_cpus=actors,
+                include_dashboard=False,
+                _node_ip_address=LOOPBACK,
+                **_QUIET,
+            )
+        self.started = True
+
+    def _join(self, address: str) -> None:
+        try:
+            self.ray.init(address, **_QUIET)
+        except Exception as error:
+            reason = str(error).strip().partition("\n")[0] or type(error).__name__
+            which = "on this machine" if address == "auto" else f"at {address}"
+            raise SettingsError(
+                f"no Ray cluster {which}: {reason}  (ray start --head begins one; without "
+                "--address one is started on this machine)"
+            ) from None
+
+    def close(self) -> None:
+        """Leave the cluster; one that was started here ends."""
+        if self._connected:
+            self._connected = False
+            with _signals_kept():
+                self.ray.shutdown()
+
+    @property
+    def resources(self) -> dict[str, float]:
+        """What all of the cluster's machines have together."""
+        return dict(self.ray.cluster_resources())
+
+    @property
+    def machines(self) -> int:
+        """How many are alive."""
+        return sum(bool(node["Alive"]) for node in self.ray.nodes())
+
+
+_QUIET: dict[str, Any] = {
+    "logging_level": logging.ERROR,
+    "configure_logging": False,
+    "log_to_driver": False,
+}
+
+
+@contextlib.contextmanager
+def _signals_kept() -> Iterator[None]:
+    """Ray takes SIGTERM for itself, which the command line hears."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def _on_loopback() -> Iterator[None]:
+    """A Ray that is started within the block is heard on this machine alone.
+
+    Ray takes 127.0.0.1 for a request to find an address that other machines can reach, and has no
+    setting that says otherwise; where the function that finds it is not there any more, it does so.
+    """
+    from ray._private import services
+
+    name = "resolve_ip_for_localhost"
+    found = getattr(services, name, None)
+    if found is None:
+        yield
+        return
+    setattr(services, name, lambda host: host)
+    try:
+        yield
+    finally:
+        setattr(services, name, found)
+
+
+def cluster_in_words() -> str:
+    """The cluster that this machine belongs to.
+
+    Raises:
+        SettingsError: no Ray, or none is running.
+    """
+    session = Session("auto")
+    try:
+        found = session.resources
+        cpus, gpus = int(found.get("CPU", 0)), int(found.get("GPU", 0))
+        return (
+            f"{counted(session.machines, 'machine')}, {counted(cpus, 'core')}, "
+            f"{counted(gpus, 'GPU')}"
+        )
+    finally:
+        session.close()

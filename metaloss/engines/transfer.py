@@ -1,0 +1,119 @@
+"""Chunks as bytes: rows and keys travel, images stay where they are."""
+
+import io
+import pickle
+import weakref
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Shaped
+from torch import Tensor
+
+from metaloss.data.episodes import Images, Tasks
+from metaloss.engines.blocks import Chunk
+
+
+class SharedTensors:
+    """Images that chunks refer to by a number instead of holding them.
+
+    A tensor has its number for as long as it lives in this process.
+    """
+
+    def __init__(self) -> None:
+        self._numbers: dict[int, int] = {}
+        self._next = 0
+        self.gone: list[int] = []  # numbers whose tensors are no more, to be forgotten elsewhere
+
+    def number(self, tensor: Tensor) -> int:
+        """The number of a tensor, a new one where it has none."""
+        address = id(tensor)
+        if address not in self._numbers:
+            self._numbers[address] = self._next
+            self._next += 1
+            weakref.finalize(tensor, self._forget, address)
+        return self._numbers[address]
+
+    def known(self, tensor: Tensor) -> int | None:
+        """The number of a tensor that has one."""
+        return self._numbers.get(id(tensor))
+
+    def _forget(self, address: int) -> None:
+        self.gone.append(self._numbers.pop(address))
+
+
+def images_of(chunks: Iterable[Chunk]) -> Iterator[Tensor]:
+    """The tensors of the data sets that chunks are about."""
+    for tasks in {id(x.column): x.column.tasks for x in chunks}.values():
+        yield from _images_of(tasks)
+
+
+def _images_of(tasks: Tasks) -> Iterator[Tensor]:
+    for images in (tasks.train.images, tasks.val.images):
+        yield images.pixels if isinstance(images, Images) else images.values
+
+
+def dumps(message: Any, shared: SharedTensors, pickler: type[pickle.Pickler]) -> bytes:
+    """A message as bytes.
+
+    Args:
+        message: tensors in it are cut to what they show; those of `shared` are their numbers.
+        shared: the images that the other side has.
+        pickler: for what is defined where the other side has no module to import, such as a
+            notebook's own classes, one that writes these down whole.
+    """
+
+    class Pickler(pickler):  # type: ignore[valid-type, misc]
+        def persistent_id(self, part: Any) -> Any:
+            return shared.known(part) if isinstance(part, Tensor) else None
+
+        def reducer_override(self, part: Any) -> Any:
+            if type(part) is Tensor and part.dtype in _AS_ARRAYS:
+                return _reduced(part)
+            above = getattr(super(), "reducer_override", None)
+            return above(part) if above else NotImplemented
+
+    file = io.BytesIO()
+    Pickler(file, protocol=5).dump(message)
+    return file.getvalue()
+
+
+def loads(data: bytes, tensor: Callable[[int], Tensor]) -> Any:
+    """A message from bytes.
+
+    Args:
+        data: what `dumps` gave.
+        tensor: the shared tensor of a number.
+    """
+
+    class Unpickler(pickle.Unpickler):
+        def persistent_load(self, number: Any) -> Any:
+            return tensor(number)
+
+    return Unpickler(io.BytesIO(data)).load()
+
+
+_AS_ARRAYS = (
+    torch.bool,
+    torch.uint8,
+    torch.int8,
+    torch.int16,
+    torch.int32,
+    torch.int64,
+    torch.float32,
+    torch.float64,
+)
+
+
+def _reduced(x: Tensor) -> tuple[Any, ...]:
+    """A tensor without what its storage holds beside it, in its own order in memory."""
+    # A view of a few rows would take its whole storage along.
+    dense = x.detach().clone(memory_format=torch.preserve_format).cpu()
+    order = sorted(range(dense.ndim), key=lambda axis: -dense.stride(axis))
+    return _restored, (dense.permute(order).numpy(), order, x.device.type)
+
+
+def _restored(array: Shaped[np.ndarray, "..."], order: list[int], device: str) -> Tensor:
+    tensor = torch.from_numpy(array).permute([order.index(axis) for axis in range(len(order))])
+    return tensor.to(device)
