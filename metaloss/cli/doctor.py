@@ -4,6 +4,7 @@ import importlib
 import platform
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 
 import torch
 
@@ -42,12 +43,13 @@ def examine() -> list[CheckResult]:
         ),
         _gpu(),
         *(_optional(name, advice) for name, advice in _OPTIONAL.items()),
+        *([_cluster()] if find_spec("ray") else []),
         *([_compiled_code()] if kernels.available() else []),
         *(_data(name) for name in datasets.names() if name not in ("file", "folder")),
     ]
 
 
-EXTRAS = ("fast", "train", "tensorboard", "pcam", "timm", "rivals")
+EXTRAS = ("fast", "train", "tensorboard", "pcam", "timm", "rivals", "ray")
 _OPTIONAL = {  # with the line that installs an extra in place of its name
     "numba": "for faster searches on a CPU: {fast}",
     "lightning": "for full-size training, metaloss train: {train}",
@@ -55,6 +57,7 @@ _OPTIONAL = {  # with the line that installs an extra in place of its name
     "h5py": "for the data set pcam: {pcam}",
     "timm": "for features of its pretrained networks: {timm}",
     "sklearn": "for the data set digits, and for what compare sets beside losses: {rivals}",
+    "ray": "for searches on many machines, --engine ray: {ray}",
     "learn2learn": f"in an environment of its own, as it needs numpy below 2: {LEARN2LEARN}",
 }
 
@@ -98,6 +101,18 @@ def _optional(name: str, advice: str) -> CheckResult:
     except PackageNotFoundError:
         lines = {extra: installation.command(extra) for extra in EXTRAS}
         return CheckResult(name, "not installed", advice.format(**lines))
+
+
+def _cluster() -> CheckResult:
+    """The Ray cluster that this machine belongs to."""
+    from metaloss.engines.ray_session import cluster_in_words
+
+    try:
+        return CheckResult("ray cluster", cluster_in_words())
+    except MetalossError:
+        return CheckResult(
+            "ray cluster", "none here", "not needed; --engine ray starts one for its own time"
+        )
 
 
 def _compiled_code() -> CheckResult:

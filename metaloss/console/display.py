@@ -6,6 +6,8 @@ from typing import Any, Self
 from rich.console import Console as Terminal
 
 from metaloss.console.progress_bars import NotebookBar, Spinner, TerminalBar
+from metaloss.core.event_protocols import ActorCounts
+from metaloss.core.formatting import counted
 from metaloss.core.reporting import Reporter
 from metaloss.core.tables import wrap
 
@@ -86,6 +88,13 @@ class Display(Reporter):
     def on_warning(self, text: str) -> None:
         """A line on stderr."""
         self.errors.print(f"warning: {text}", markup=False)
+
+    def on_actors(self, counts: ActorCounts) -> None:
+        """How the actors fare, behind the bar."""
+        if self.bar:
+            again = f", {counts.resent} sent again" if counts.resent else ""
+            flight = f"{counted(counts.in_flight, 'chunk')} in flight"
+            self.bar.remark(f"{counted(counts.alive, 'actor')}, {flight}{again}")
 
     def on_progress(self, work: int) -> None:
         """Move the bar by this many steps of training."""

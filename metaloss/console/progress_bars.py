@@ -32,11 +32,21 @@ class TerminalBar:
     """
 
     def __init__(self, terminal: Terminal, text: str, total: int) -> None:
-        columns = (SpinnerColumn("line"), TextColumn(text), BarColumn(), TimeRemainingColumn())
+        columns = (
+            SpinnerColumn("line"),
+            TextColumn(text),
+            BarColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}", markup=False),
+        )
         self.total = total
         self.progress = Progress(*columns, console=terminal, transient=True)
-        self.job = self.progress.add_task("", total=total)
+        self.job = self.progress.add_task("", total=total, note="")
         self.progress.start()
+
+    def remark(self, text: str) -> None:
+        """A few words behind the bar."""
+        self.progress.update(self.job, note=text)
 
     def reach(self, done: int) -> None:
         """So much is done."""
@@ -64,8 +74,13 @@ class Spinner:
             console=terminal,
             transient=True,
         )
-        self.progress.add_task(text, total=None)
+        self.text = text
+        self.job = self.progress.add_task(text, total=None)
         self.progress.start()
+
+    def remark(self, text: str) -> None:
+        """A few words behind the line."""
+        self.progress.update(self.job, description=f"{self.text}  {text}".rstrip())
 
     def reach(self, done: int) -> None:
         """Nothing to show."""
@@ -95,7 +110,12 @@ class NotebookBar:
         # What was done when it was first told so, and the time.
         self.first: tuple[int, float] | None = None
         self.running, self.shown, self.lock = True, 0.0, threading.Lock()
+        self.note = ""
         self.handle: Any = display(self, display_id=True)
+
+    def remark(self, text: str) -> None:
+        """A few words behind the bar, shown with its next movement."""
+        self.note = text
 
     def reach(self, done: int) -> None:
         """So much is done."""
@@ -123,5 +143,7 @@ class NotebookBar:
         if self.running and self.first and done > self.first[0]:
             each = (time.monotonic() - self.first[1]) / (done - self.first[0])
             text += f", {clock(each * (self.total - done))} left"
+        if self.running and self.note:
+            text += f"  {self.note}"
         bar = f'<progress value="{done}" max="{self.total}" style="width: 20em"></progress>'
         return {"text/plain": text, "text/html": f"{bar} {text}"}

@@ -57,7 +57,7 @@ class Piece(NamedTuple):
 class Send(NamedTuple):
     """Have a worker do a call."""
 
-    worker: Hashable
+    worker: int
     call: int
     pieces: tuple[int, ...]
 
@@ -65,14 +65,14 @@ class Send(NamedTuple):
 class Cancel(NamedTuple):
     """Tell a worker to drop a call; it still answers."""
 
-    worker: Hashable
+    worker: int
     call: int
 
 
 class Kill(NamedTuple):
     """Put an end to a worker that hangs; it is then to be reported as lost."""
 
-    worker: Hashable
+    worker: int
 
 
 Order = Send | Cancel | Kill
@@ -89,7 +89,7 @@ class _Call:
     """
 
     pieces: tuple[Piece, ...]
-    began: dict[Hashable, float] = field(default_factory=dict)
+    began: dict[int, float] = field(default_factory=dict)
     failures: int = 0
 
 
@@ -117,8 +117,8 @@ class Scheduler:
 
     def __init__(self, limits: Limits | None = None) -> None:
         self.limits = limits or Limits()
-        self.idle: dict[Hashable, None] = {}  # in the order in which they became so
-        self.busy: dict[Hashable, int] = {}  # with which call, be it done by another or dropped
+        self.idle: dict[int, None] = {}  # in the order in which they became so
+        self.busy: dict[int, int] = {}  # with which call, be it done by another or dropped
         self.calls: dict[int, _Call] = {}  # not yet answered, by their numbers
         self.given_up: list[int] = []  # pieces over which too many workers were lost
         self.resent = 0
@@ -130,11 +130,11 @@ class Scheduler:
         self._numbers = itertools.count()
         # (when it is late, the call, the worker) and (copies, begun, the call); entries that do not
         # hold any more are passed over.
-        self._due: list[tuple[float, int, Hashable]] = []
+        self._due: list[tuple[float, int, int]] = []
         self._spare: list[tuple[int, float, int]] = []
         self._late: deque[int] = deque()
         # When a worker is hung, and the call that it had then.
-        self._hangs: list[tuple[float, int, int, Hashable]] = []
+        self._hangs: list[tuple[float, int, int, int]] = []
         self._order_of_hangs = itertools.count()
         self._cancelled: list[Cancel] = []  # to be told
 
@@ -146,11 +146,11 @@ class Scheduler:
             self._queue.append(piece)
             self._queued_cost += piece.cost
 
-    def joined(self, worker: Hashable) -> None:
+    def joined(self, worker: int) -> None:
         """A worker is ready."""
         self.idle[worker] = None
 
-    def left(self, worker: Hashable) -> None:
+    def left(self, worker: int) -> None:
         """A worker is gone, and with it what it was doing."""
         self.idle.pop(worker, None)
         number = self.busy.pop(worker, None)
@@ -167,7 +167,7 @@ class Scheduler:
         else:
             self._give_up(number, call)
 
-    def answered(self, worker: Hashable, call: int, seconds: float | None = None) -> bool:
+    def answered(self, worker: int, call: int, seconds: float | None = None) -> bool:
         """A worker has answered a call; says whether it is the first to do so.
 
         Args:
@@ -188,13 +188,13 @@ class Scheduler:
         self._cancelled += [Cancel(other, call) for other in done.began]
         return True
 
-    def dropped(self, worker: Hashable, number: int) -> None:
+    def dropped(self, worker: int, number: int) -> None:
         """A worker has dropped a call that nobody had told it to drop: it is done again."""
         call = self.calls.get(number)
         if call and call.began.pop(worker, None) is not None and not call.began:
             self._again.append(number)
 
-    def abandon(self) -> list[Hashable]:
+    def abandon(self) -> list[int]:
         """Forget all work; the workers that are still busy with it."""
         self._queue.clear()
         self._again.clear()
@@ -244,7 +244,7 @@ class Scheduler:
         times = [heap[0][0] for heap in (self._due, self._hangs) if heap]
         return min(times, default=None)
 
-    def _send(self, worker: Hashable, number: int, now: float) -> Send:
+    def _send(self, worker: int, number: int, now: float) -> Send:
         call = self.calls[number]
         if call.began or call.failures:
             self.resent += 1

@@ -110,7 +110,8 @@ def _reduced(x: Tensor) -> tuple[Any, ...]:
     """A tensor without what its storage holds beside it, in its own order in memory."""
     # A view of a few rows would take its whole storage along.
     dense = x.detach().clone(memory_format=torch.preserve_format).cpu()
-    order = sorted(range(dense.ndim), key=lambda axis: -dense.stride(axis))
+    strides = dense.stride()
+    order = sorted(range(dense.ndim), key=lambda axis: -strides[axis])
     return _restored, (dense.permute(order).numpy(), order, x.device.type)
 
 

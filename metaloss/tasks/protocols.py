@@ -101,6 +101,10 @@ class Engine(Protocol):
         """Asked again and again; True drops the work."""
 
     @property
+    def on_progress(self) -> Callable[[int], None]:
+        """Is told of the steps of every chunk."""
+
+    @property
     def workers(self) -> int:
         """Trainings at once."""
 
