@@ -15,6 +15,7 @@ import itertools
 import json
 import random
 import statistics
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -302,6 +303,7 @@ def _call_times(ray: Any, *trainings: Any) -> list[float]:
 def _print_cost_of_calls(ray: Any, losses: Any, episodes: Any, tasks: Any, keys: Any) -> None:
     """Processor time of this process for a call, its bytes, and a round trip."""
     from metaloss.engines.blocks import works_of
+    from metaloss.engines.ray import Request
     from metaloss.inner.observers import scores
     from metaloss.tasks.protocols import EpisodeTrainings
 
@@ -316,12 +318,13 @@ def _print_cost_of_calls(ray: Any, losses: Any, episodes: Any, tasks: Any, keys:
         message = ray._bytes([("bench", chunk)], images)
     writing = (time.process_time() - began) / SMALL_CALLS
     print(f"bytes of a call: {len(message)}; written in {1000 * writing:.2f} ms of processor time")
+    cloudpickle = ray.session.ray.cloudpickle
+    cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    family = cloudpickle.dumps((Nothing, (), ""))
     pieces = [Piece(n, 1.0, None, n) for n in range(SMALL_CALLS)]
 
     def request(numbers: Sequence[int]) -> Any:
-        from metaloss.engines.ray import Request
-
-        return Request("attempt", (_NOTHING, ray._bytes([])))
+        return Request("attempt", (family, ray._bytes([None] * len(numbers))))
 
     began, cpu = time.perf_counter(), time.process_time()
     for _ in ray._done(pieces, request):
@@ -348,9 +351,6 @@ class Nothing:
     def attempt(self, job: Any, stop: Any) -> float:
         """What a training gives."""
         return 0.0
-
-
-_NOTHING = b""
 
 
 def main() -> None:
