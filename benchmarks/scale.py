@@ -22,7 +22,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from metaloss.engines.scheduling import Cancel, Kill, Limits, Piece, Scheduler, Send
+from metaloss.engines.orders import Cancel, Kill, Limits, Piece, Send
+from metaloss.engines.scheduling import Scheduler
 
 PAIRS = 5
 CHUNK = 0.5  # seconds of a chunk when overhead is measured
@@ -303,7 +304,7 @@ def _call_times(ray: Any, *trainings: Any) -> list[float]:
 def _print_cost_of_calls(ray: Any, losses: Any, episodes: Any, tasks: Any, keys: Any) -> None:
     """Processor time of this process for a call, its bytes, and a round trip."""
     from metaloss.engines.blocks import works_of
-    from metaloss.engines.ray import Request
+    from metaloss.engines.ray_actors import Request
     from metaloss.inner.observers import scores
     from metaloss.tasks.protocols import EpisodeTrainings
 

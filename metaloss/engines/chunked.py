@@ -27,6 +27,7 @@ from metaloss.losses.base import Losses
 from metaloss.tasks.episodic import Episodes
 from metaloss.tasks.protocols import EpisodeTrainings, SeparateTrainings
 
+MEMORY = 2 << 30  # bytes that trainings may take, where nothing else is said
 # Bytes that one thread's chunk may touch on a CPU: more of them would not stay in its cache.
 CACHE = 8 << 20
 WAVE = 32  # tasks made ready at once, where memory allows
@@ -50,7 +51,7 @@ class ChunkedEngine(ABC):
     """
 
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
-    memory: int = 2 << 30
+    memory: int = MEMORY
     workers: int = 0
     tf32: bool = False
     stop: Callable[[], bool] = lambda: False

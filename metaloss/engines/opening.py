@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 
 from metaloss.core.reporting import Reporter
-from metaloss.engines.chunked import ChunkedEngine
+from metaloss.engines.chunked import MEMORY, ChunkedEngine
 from metaloss.engines.local import Local
 from metaloss.engines.settings import EngineTable, engine_settings
 
@@ -15,7 +15,7 @@ __all__ = ["EngineTable", "open_engine"]
 def open_engine(
     table: EngineTable,
     device: torch.device,
-    memory: int,
+    memory: int = MEMORY,
     *,
     tf32: bool = False,
     stop: Callable[[], bool] = lambda: False,

@@ -9,7 +9,8 @@ import pickle
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,9 +20,18 @@ from metaloss.core.formatting import clock, counted
 from metaloss.core.reporting import Reporter
 from metaloss.engines.blocks import Block, Chunk
 from metaloss.engines.chunked import ChunkedEngine, Columns
-from metaloss.engines.ray_actors import ActorPool, Answered, Event, Joined, share
+from metaloss.engines.orders import Cancel, Limits, Order, Piece, Send
+from metaloss.engines.ray_actors import (
+    ActorPool,
+    Answered,
+    Counts,
+    Event,
+    Joined,
+    Request,
+    share,
+)
 from metaloss.engines.ray_session import Session
-from metaloss.engines.scheduling import Cancel, Limits, Order, Piece, Scheduler, Send
+from metaloss.engines.scheduling import Scheduler
 from metaloss.engines.settings import EngineSettings
 from metaloss.engines.threads import Threads, cores
 from metaloss.engines.transfer import SharedTensors, dumps, images_of
@@ -34,27 +44,8 @@ SOON = 30.0  # seconds without an actor after which that is said
 REPORT = 1.0  # seconds between two reports of the actors
 
 
-class Request(NamedTuple):
-    """What an actor is asked for: a method of `Worker`, its arguments and the images it needs."""
-
-    method: str
-    arguments: tuple[Any, ...]
-    images: Sequence[Tensor] = ()
-
-
-@dataclass(frozen=True)
-class Counts:
-    """How the actors fare.
-
-    Attributes:
-        alive: actors that take work.
-        in_flight: chunks that are with them.
-        resent: chunks sent again, since the engine was made.
-    """
-
-    alive: int
-    in_flight: int
-    resent: int
+# Each with the name of its column, which its neighbours share.
+Chunks = Sequence[tuple[str, Chunk]]
 
 
 @dataclass
@@ -168,25 +159,13 @@ class Ray(ChunkedEngine):
         """How many of some trainings run at once: one on each actor."""
         return self.workers
 
-    def _observed(
-        self, chunks: Sequence[tuple[str, Chunk]]
-    ) -> Iterator[tuple[int, Tensor | Exception]]:
-        """Every chunk's number with what it shows, as it ends.
-
-        Args:
-            chunks: each with the name of its column.
-        """
-
-        def request(numbers: Sequence[int]) -> Request:
-            some = [chunks[number] for number in numbers]
-            images = list(images_of(chunk for _, chunk in some))
-            return Request("observe", (self._bytes(some, images),), images)
-
+    def _observed(self, chunks: Chunks) -> Iterator[tuple[int, Tensor | Exception]]:
+        """Every chunk's number with what it shows, as it ends."""
         pieces = [
             Piece(number, chunk.cost, name, repr(chunk.column.model))
             for number, (name, chunk) in enumerate(chunks)
         ]
-        for number, result in self._done(pieces, request):
+        for number, result in self._done(pieces, partial(self._request, chunks)):
             if isinstance(result, WorkersLost):
                 yield number, self._without_culprits(*chunks[number], result)
             else:
@@ -198,30 +177,29 @@ class Ray(ChunkedEngine):
         Each candidate trains by itself, and those that end actors again have NaN; their neighbours
         get what they get without them.
         """
-        singles = [(name, chunk.one(p)) for p in range(len(chunk.losses))]
-        lost = {p: isinstance(result, WorkersLost) for p, result in self._done_simply(singles)}
-        bad = [lost[p] for p in range(len(singles))]
+        singles = dict(self._alone([(name, chunk.one(p)) for p in range(len(chunk.losses))]))
+        bad = [isinstance(singles[p], WorkersLost) for p in range(len(chunk.losses))]
         if all(bad):
             return error
         good = bad.index(False)
         rows = torch.tensor([good if b else p for p, b in enumerate(bad)])
-        ((_, result),) = self._done_simply([(name, replace(chunk, losses=chunk.losses[rows]))])
+        ((_, result),) = self._alone([(name, replace(chunk, losses=chunk.losses[rows]))])
         if isinstance(result, Exception):
             return result
         seen = torch.tensor(result)
         seen[:, torch.tensor(bad)] = torch.nan
         return seen
 
-    def _done_simply(self, chunks: Sequence[tuple[str, Chunk]]) -> list[tuple[int, Any]]:
-        """Chunks done one to a call, and nobody isolated."""
-
-        def request(numbers: Sequence[int]) -> Request:
-            some = [chunks[number] for number in numbers]
-            images = list(images_of(chunk for _, chunk in some))
-            return Request("observe", (self._bytes(some, images),), images)
-
+    def _alone(self, chunks: Chunks) -> Iterator[tuple[int, Any]]:
+        """Every chunk's number with its result; each is a call, and nobody is isolated."""
         pieces = [Piece(number, 1.0, None, number) for number in range(len(chunks))]
-        return list(self._done(pieces, request))
+        return self._done(pieces, partial(self._request, chunks))
+
+    def _request(self, chunks: Chunks, numbers: Sequence[int]) -> Request:
+        """What an actor is asked for, so that it does some of the chunks."""
+        some = [chunks[number] for number in numbers]
+        images = list(images_of(chunk for _, chunk in some))
+        return Request("observe", (self._bytes(some, images),), images)
 
     def _bytes(self, message: Any, images: Sequence[Tensor] = ()) -> bytes:
         """A message to an actor; images in it are called by their numbers."""
@@ -301,7 +279,7 @@ class Ray(ChunkedEngine):
             self.pieces[order.call] = order.pieces
             asked = request(order.pieces)
             images = {self.shared.number(x): self._reference(x) for x in asked.images}
-            self.pool.send(order.worker, order.call, asked.method, *asked.arguments, images=images)
+            self.pool.send(order.worker, order.call, asked, images)
         elif isinstance(order, Cancel):
             self.pool.cancel(order.worker, order.call)
         elif self.pool.kill(order.worker):

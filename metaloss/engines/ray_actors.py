@@ -19,6 +19,29 @@ LOOK = 2.0  # seconds between two looks at what the cluster has
 BAD_STARTS = 3  # actors that do not start, one after another, after which none will
 
 
+class Request(NamedTuple):
+    """What an actor is asked for: a method of `Worker`, its arguments and the images it needs."""
+
+    method: str
+    arguments: tuple[Any, ...]
+    images: Sequence[Tensor] = ()
+
+
+@dataclass(frozen=True)
+class Counts:
+    """How the actors fare.
+
+    Attributes:
+        alive: actors that take work.
+        in_flight: chunks that are with them.
+        resent: chunks sent again, since the engine was made.
+    """
+
+    alive: int
+    in_flight: int
+    resent: int
+
+
 class Joined(NamedTuple):
     """An actor is ready."""
 
@@ -180,24 +203,21 @@ class ActorPool:
         self.bad_starts.append(_reason(error))
         return None
 
-    def send(
-        self, number: int, call: int, method: str, *arguments: Any, images: dict[int, Any]
-    ) -> None:
+    def send(self, number: int, call: int, request: Request, images: dict[int, Any]) -> None:
         """Have an actor do a call.
 
         Args:
             number: the actor's.
             call: the call's.
-            method: of `Worker`.
-            arguments: of the method, after the call's number.
-            images: references to the images that the call needs, by their numbers.
+            request: what it is to do.
+            images: references to the images that it needs, by their numbers.
         """
         actor = self.actors[number]
         for tensor, ref in images.items():
             if tensor not in actor.tensors:
                 actor.tensors.add(tensor)
                 actor.handle.load.remote(tensor, ref)
-        ref = getattr(actor.handle, method).remote(call, *arguments)
+        ref = getattr(actor.handle, request.method).remote(call, *request.arguments)
         self._wait(
             number, f"call {call}", ref, lambda number, answer: Answered(number, call, answer)
         )

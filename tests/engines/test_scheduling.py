@@ -5,7 +5,8 @@ import random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from metaloss.engines.scheduling import Cancel, Kill, Limits, Piece, Scheduler, Send
+from metaloss.engines.orders import Cancel, Kill, Limits, Piece, Send
+from metaloss.engines.scheduling import Scheduler
 
 LIMITS = Limits(seconds=1.0, measured=2, silence=60.0)
 

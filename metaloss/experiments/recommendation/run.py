@@ -85,7 +85,14 @@ def start(
     """
     if "train" in table:
         made = recommendation_by_training.start(
-            table, losses, out=out, name=name, runs=runs, reporter=reporter, stop=stop
+            table,
+            losses,
+            out=out,
+            name=name,
+            runs=runs,
+            reporter=reporter,
+            stop=stop,
+            engine=engine,
         )
         return Advice.of(made.verdict, made.compared, made.summary, made.folder)
     reporter = reporter or Reporter()

@@ -101,7 +101,7 @@ def plan_of(choosing: Choosing, asked: TrainingRecommendation) -> Plan:
         choosing.scale,
         cost,
         _seconds(choosing, cost),
-        trainings.workers,
+        trainings.at_once,
         choosing.expected.label if choosing.expected else "",
     )
 
@@ -185,7 +185,7 @@ def _seconds(choosing: Choosing, cost: TrainingCost) -> float:
     images = len(folds.cut(first.part)[0])
     schedule = make_schedule(folds.training(folds.steps), images)
     whole = seconds_of_training(train, schedule)
-    return whole * cost.steps / folds.steps / trainings.workers
+    return whole * cost.steps / folds.steps / trainings.at_once
 
 
 def heading(plan: Plan) -> list[str]:

@@ -9,14 +9,20 @@ from typing import Any
 from metaloss import storage
 from metaloss.core.reporting import Reporter
 from metaloss.core.streams import Stream
+from metaloss.engines.opening import EngineTable, open_engine
 from metaloss.errors import DiskError, Interrupted
 from metaloss.experiments.recommendation_by_training import summary
 from metaloss.experiments.recommendation_by_training.choice import Choosing
 from metaloss.experiments.recommendation_by_training.halving import Survivors
 from metaloss.experiments.recommendation_by_training.judged_folds import JudgedFold, JudgedFolds
 from metaloss.experiments.recommendation_by_training.plan import choosing_of, heading, plan_of
-from metaloss.experiments.recommendation_by_training.question import TrainedChoice, open_question
+from metaloss.experiments.recommendation_by_training.question import (
+    TrainedChoice,
+    TrainingQuestion,
+    open_question,
+)
 from metaloss.experiments.recommendation_by_training.trainings import AnswerCache
+from metaloss.tasks.protocols import Engine
 from metaloss.training.fitting import needed
 
 
@@ -29,6 +35,7 @@ def start(
     runs: str | Path,
     reporter: Reporter | None = None,
     stop: Callable[[], bool] = lambda: False,
+    engine: EngineTable = None,
 ) -> TrainedChoice:
     """Make the recommendation that a table of settings describes.
 
@@ -41,6 +48,7 @@ def start(
         reporter: is told of everything that happens.
         stop: asked before every step; True ends the work and raises `Interrupted`. The trainings
             that are over are kept until the same recommendation is made to the end.
+        engine: where trainings run: "local", "ray", or a table of settings with its `kind`.
 
     Raises:
         SettingsError: a loss or setting that cannot be, or a loss that has learned from these
@@ -51,11 +59,27 @@ def start(
     needed()
     reporter = reporter or Reporter()
     question = open_question(table, losses, (Path(out), name), Path(runs), reporter)
+    with open_engine(engine, question.device, stop=stop, reporter=reporter) as opened:
+        return _answered(question, opened, stop, reporter)
+
+
+def _answered(
+    question: TrainingQuestion, engine: Engine, stop: Callable[[], bool], reporter: Reporter
+) -> TrainedChoice:
+    """Make the trainings, and write what they say.
+
+    Args:
+        question: what is asked.
+        engine: says where trainings run.
+        stop: asked before every step.
+        reporter: is told of everything that happens.
+    """
     asked, folds, kept = question.asked, question.folds, question.kept
     expected = question.requested.expected
     choosing = choosing_of(
         asked, folds, question.compared, expected, question.device, stop, reporter.on_progress
     )
+    choosing.trainings.engine = engine
     plan = plan_of(choosing, asked)
 
     def on_stop(judged: JudgedFolds) -> None:

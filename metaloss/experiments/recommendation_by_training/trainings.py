@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from metaloss.experiments.recommendation_by_training.folds import Part, Training
 from metaloss.experiments.recommendation_by_training.settings import TrainingRecommendation
 from metaloss.losses.base import Losses
 from metaloss.storage.environment import digest_of_rows
+from metaloss.tasks.protocols import Engine
 from metaloss.tasks.single_training import LOOK, as_criterion, attempt, untrained_classifier
 from metaloss.tasks.training_cache import fingerprint
 from metaloss.tasks.worker_pool import WorkerPool
@@ -105,6 +106,11 @@ class FoldTrainer:
         """The untrained network of a seed, the same for every loss and rate."""
         return untrained_classifier(self.folds.settings, images, key, self.device)
 
+    @property
+    def fingerprint(self) -> str:
+        """The digest of the images."""
+        return self.folds.dataset.fingerprint()
+
     def name(self, training: FoldTraining) -> str:
         """All that decides a training but versions, device and pixels."""
         rows = [digest_of_rows(x) for x in self.folds.cut(training.part)]
@@ -170,6 +176,7 @@ class Trainings:
         cache: what was trained before a stop.
         stop: asked before every step; True drops the work.
         on_progress: is told of the steps of every training that is over.
+        engine: says where they run; None: on this machine.
     """
 
     trainer: FoldTrainer
@@ -177,6 +184,7 @@ class Trainings:
     cache: AnswerCache
     stop: Callable[[], bool]
     on_progress: Callable[[int], None]
+    engine: Engine | None = None
     known: dict[FoldTraining, Float[Tensor, "V C"]] = field(default_factory=dict)
 
     @property
@@ -184,6 +192,23 @@ class Trainings:
         """Trainings at once."""
         usual = 1 if self.trainer.device.type == "cuda" else os.cpu_count() or 1
         return self.asked.workers or usual
+
+    @property
+    def at_once(self) -> int:
+        """The same, wherever they run."""
+        return self.engine.attempts_at_once(self) if self.engine else self.workers
+
+    @property
+    def opener(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        """What opens the images in another process, and its arguments."""
+        trainer = self.trainer
+        arguments = (self.asked, trainer.folds.settings, trainer.losses, trainer.device)
+        return open_trainer, arguments
+
+    @property
+    def fingerprint(self) -> str:
+        """The digest of the images."""
+        return self.trainer.fingerprint
 
     def results(self, trainings: Sequence[FoldTraining]) -> list[Float[Tensor, "V C"]]:
         """The logits of each, NaN where it failed.
@@ -194,7 +219,8 @@ class Trainings:
         """
         new = [x for x in dict.fromkeys(trainings) if not self._is_known(x)]
         errors = []
-        for training, result in self._each(new):
+        done = self.engine.attempts(self, new) if self.engine else self.attempts(new, self.stop)
+        for training, result in done:
             logits = self._logits(training, result)
             self.known[training] = logits
             if isinstance(result, Exception):  # is not kept: another version may mend it
@@ -225,23 +251,22 @@ class Trainings:
         folds = self.trainer.folds
         return torch.full((len(folds.cut(training.part)[1]), folds.images.classes), math.nan)
 
-    def _each(
-        self, trainings: Sequence[FoldTraining]
+    def attempts(
+        self, trainings: Sequence[FoldTraining], stop: Callable[[], bool]
     ) -> Iterator[tuple[FoldTraining, Answers | float | Exception]]:
+        """Every training with what it gives, as it ends, on this machine."""
         if self.workers > 1 and len(trainings) > 1:
-            yield from self.pool.run(trainings, self.stop)
+            yield from self.pool.run(trainings, stop)
             return
         for training in trainings:
-            if self.stop():
+            if stop():
                 raise Interrupted
-            yield training, self.trainer.attempt(training, self.stop)
+            yield training, self.trainer.attempt(training, stop)
 
     @cached_property
     def pool(self) -> WorkerPool:
         """The processes that train, each with the images of its own."""
-        trainer = self.trainer
-        arguments = (self.asked, trainer.folds.settings, trainer.losses, trainer.device)
-        return WorkerPool(self.workers, open_trainer, arguments)
+        return WorkerPool(self.workers, *self.opener)
 
     def __enter__(self) -> Self:
         return self
