@@ -20,7 +20,6 @@ from metaloss.criterion import loss_io
 from metaloss.criterion.base import Criterion
 from metaloss.data import image_record, places
 from metaloss.data.image_record import ImageRecord
-from metaloss.engines.chunked import ChunkedEngine
 from metaloss.engines.opening import EngineTable, open_engine
 from metaloss.errors import NoWorkers
 from metaloss.evaluation.protocol import LossEvaluation
@@ -207,7 +206,7 @@ def _opened_engine(
     device: torch.device,
     stop: Callable[[], bool],
     reporter: Reporter,
-) -> ChunkedEngine:
+) -> contextlib.AbstractContextManager[Engine]:
     """What trains a run's classifiers, to be closed."""
     memory, tf32 = settings.memory, settings.tf32
     return open_engine(engine, device, memory, tf32=tf32, stop=stop, reporter=reporter)
