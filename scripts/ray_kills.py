@@ -18,6 +18,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ ways = 5
 shots = 5
 val = 20
 classifier = { kind = "mlp", hidden = [32] }
-inner = { steps = 100, lr = 0.1 }
+inner = { steps = 30, lr = 0.1 }
 """
 SEARCH = {
     "tasks_per_generation": 8,
@@ -62,10 +63,14 @@ class Killer(Reporter):
         engine: whose actors.
         kills: how many, at most.
         draw: the instants and the actors.
+        between: the least and the most seconds from one kill to the next.
     """
 
-    def __init__(self, engine: Ray, kills: int, draw: random.Random) -> None:
+    def __init__(
+        self, engine: Ray, kills: int, draw: random.Random, between: Sequence[float]
+    ) -> None:
         self.engine = engine
+        self.between = between
         self.left = kills
         self.draw = draw
         self.done = threading.Event()
@@ -73,8 +78,9 @@ class Killer(Reporter):
         self.thread.start()
 
     def _kill(self) -> None:
-        while self.left and not self.done.wait(self.draw.uniform(0.2, 2.0)):
+        while self.left and not self.done.wait(self.draw.uniform(*self.between)):
             placed = [x.place for x in list(self.engine.pool.actors.values()) if x.place]
+            self.draw.shuffle(placed)
             # Sometimes all of them, so that nobody is left.
             some = placed if self.draw.random() < 0.1 else placed[:1]
             for place in some[: self.left]:
@@ -98,7 +104,7 @@ def kill_actors(arguments: argparse.Namespace, folder: Path) -> int:
     settings = EngineSettings(kind="ray", actors=arguments.actors)
     with Ray(torch.device("cpu"), settings=settings) as engine:
         program.open_engine = lambda *_, **__: contextlib.nullcontext(engine)  # type: ignore
-        killer = Killer(engine, arguments.kills, draw)
+        killer = Killer(engine, arguments.kills, draw, arguments.between)
         number = 0
         while killer.left and time.monotonic() < arguments.until:
             number += 1
@@ -164,7 +170,7 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=10)
     parser.add_argument("--actors", type=int, default=2)
     parser.add_argument("--generations", type=int, default=40)
-    parser.add_argument("--between", type=float, nargs=2, default=[10.0, 40.0])
+    parser.add_argument("--between", type=float, nargs=2, default=[2.0, 20.0], help="seconds")
     parser.add_argument("--minutes", type=float, default=60.0, help="begin no search after them")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()

@@ -5,7 +5,7 @@ import logging
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import Any
 
@@ -59,11 +59,16 @@ class Session:
         self._connected = False
         if self.ray.is_initialized():  # by whoever calls; it is theirs to close
             return
-        with _signals_kept():
-            if address == "local":
-                self._start(actors or cores())
-            else:
-                self._join(address)
+        self._unmute = _muted()
+        try:
+            with _signals_kept():
+                if address == "local":
+                    self._start(actors or cores())
+                else:
+                    self._join(address)
+        except BaseException:
+            self._unmute()
+            raise
         self._connected = True
 
     def _start(self, actors: int) -> None:
@@ -94,6 +99,7 @@ class Session:
             self._connected = False
             with _signals_kept():
                 self.ray.shutdown()
+            self._unmute()
 
     @property
     def resources(self) -> dict[str, float]:
@@ -125,6 +131,21 @@ def _signals_kept() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _muted() -> Callable[[], None]:
+    """Keep Ray from printing what it hears of its processes; gives what lets it do so again.
+
+    It tells of every lost worker on stdout, where `--json` stands, and what is lost is sent again.
+    """
+    from ray._private import worker
+
+    name = "print_to_stdstream"
+    printing = getattr(worker, name, None)
+    if printing is None:
+        return lambda: None
+    setattr(worker, name, lambda *_, **__: None)
+    return lambda: setattr(worker, name, printing)
 
 
 @contextlib.contextmanager
