@@ -22,7 +22,7 @@ class Limits:
 
     seconds: float = 1.0
     copies: int = 3
-    late: float = 3.0
+    late: float = 2.0
     measured: int = 5
     failures: int = 3
     silence: float = 600.0

@@ -81,3 +81,19 @@ def test_features_are_told_of_in_one_line_and_their_bar_is_taken_down(capsys):
     assert capsys.readouterr().out == (
         "        features of 1000 images by torchvision:resnet18 …\n"
     )
+
+
+def test_a_bar_says_how_the_actors_fare_that_train(cell, clock):
+    from metaloss.console import Console
+    from metaloss.engines.ray_actors import Counts
+
+    console = Console()
+    console.on_actors(Counts(3, 2, 0))  # there is no bar yet
+    console.bar = bar = progress_bars.NotebookBar("generation {done}/{total}", 3)
+    console.on_actors(Counts(3, 2, 1))
+    bar.reach(1)
+    bar.stop()
+    assert cell.texts[-2:] == [
+        "generation 1/3  3 actors, 2 chunks in flight, 1 sent again",
+        "generation 1/3",
+    ]

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from metaloss.engines.orders import Cancel, Kill, Limits, Piece, Send
 from metaloss.engines.scheduling import Scheduler
 
-LIMITS = Limits(seconds=1.0, measured=2, silence=60.0)
+LIMITS = Limits(seconds=1.0, late=3.0, measured=2, silence=60.0)
 
 
 def pieces(n, cost=1.0, **more):
