@@ -1,16 +1,16 @@
 """Sets learned losses beside tuned cross-entropy on many kinds of tasks of images held out.
 
-    python benchmarks/held_out_kinds.py LOSS... [--parts episodes digits cnn rates noise]
+    python benchmarks/held_out_kinds.py LOSS... [--parts episodes features digits cnn rates noise]
         [--store FILE] [--tasks 200] [--tuning-tasks 32] [--features FILE.npz] [--without-rivals]
         [--fewer-large] [--quick]
     python benchmarks/held_out_kinds.py LOSS... --store FILE --figure FILE.png
 
 LOSS is what `metaloss.load` takes: a run, a saved loss, a name, a formula.
 
-- *episodes*: 10-way Fashion-MNIST, 1, 5, 20 and 50 images of each class, 10 to 400 steps, an MLP
-  and a linear head on features of EfficientNet-Lite0, which are computed once (`features.py` names
-  the two packages that this takes). At 200 and 400 steps label smoothing and published losses stand
-  beside the loss.
+- *episodes*: 10-way Fashion-MNIST, 1, 5, 20 and 50 images of each class, 10 to 400 steps, an MLP.
+  At 200 and 400 steps label smoothing and published losses stand beside the loss.
+- *features*: the same with a linear head on features of EfficientNet-Lite0, which are computed once
+  (`features.py` names the two packages that this takes).
 - *digits*: scikit-learn's digits, 1, 5 and 20 images of each class, the MLP.
 - *cnn*: the family `fashionmnist-cnn` at 5 and 20 images, 10 to 200 steps, a quarter of the tasks.
 - *rates*: what the loss and cross-entropy lose at a third and at three times their best rates.
@@ -219,7 +219,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             asked.figure.write_bytes(draw_gains(store.rows, list(names)))
             return
         tasks, tuning = (8, 4) if asked.quick else (asked.tasks, asked.tuning_tasks)
-        if "episodes" in asked.parts and not asked.quick:
+        if "features" in asked.parts and not asked.quick:
             with_features(asked.features)
         budget = Budget(
             tasks,

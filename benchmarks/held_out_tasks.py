@@ -19,7 +19,7 @@ LATE = (200, 400)  # where rivals stand beside the loss
 OF_CNN = (10, 20, 50, 100, 200)
 OF_NOISE = (20, 100, 200)
 SHOTS = (1, 5, 20, 50)
-PARTS = ("episodes", "digits", "cnn", "rates", "noise")
+PARTS = ("episodes", "features", "digits", "cnn", "rates", "noise")
 # Training images of a task from which on trainings are so large that few tasks tune them.
 LARGE = 200
 FASHION = "Fashion-MNIST"
@@ -134,8 +134,10 @@ class Budget:
         """The kinds of a part; those of `rates` are kinds of `episodes`."""
         if part == "episodes":
             return self._episodes()
+        if part == "features":
+            return self._features()
         if part == "rates":
-            return [x for x in self._episodes() if x.network == "MLP" and x.shots in (5, 20)]
+            return [x for x in self._episodes() if x.shots in (5, 20)]
         if part == "digits":
             digits = replace(read("digits"), val=15)
             return [
@@ -152,21 +154,23 @@ class Budget:
 
     def _episodes(self) -> list[Kind]:
         mlp = read("fashionmnist")
-        made = [
+        return [
             self.kind("episodes", FASHION, "MLP", replace(mlp, shots=n), STEPS, LATE)
             for n in self.shots(*SHOTS)
         ]
+
+    def _features(self) -> list[Kind]:
         if not self.features.is_file():
-            return made
+            return []
         table = {
             "dataset": f"file:{self.features}",
             "ways": 10,
             "val": 200,
             "classifier": {"kind": "linear"},
         }
-        return made + [
+        return [
             self.kind(
-                "episodes",
+                "features",
                 FASHION,
                 "linear head",
                 of({**table, "shots": n}, "features", str(self.features)),

@@ -81,7 +81,7 @@ def test_a_loss_equal_to_cross_entropy_gains_nothing_in_any_cell(script, capsys)
     rows = run(script, "-1.0 * y * logp", "--features", "f.npz")
     cells = [row for row in rows if row["what"] == "cell"]
     assert {x["network"] for x in cells} == {"MLP", "CNN", "linear head"}
-    assert {x["part"] for x in cells} == {"episodes", "digits", "cnn", "noise"}
+    assert {x["part"] for x in cells} == {"episodes", "features", "digits", "cnn", "noise"}
     assert {x["versus"]["ce"]["mean"] for x in cells} == {0.0}
     assert any("published" in x["versus"] for x in cells)
     changes = [x["changes"] for x in rows if x["what"] == "changed"]
@@ -143,3 +143,27 @@ def test_large_trainings_have_fewer_tasks_where_time_is_short():
         **{("MLP", 1): 200, ("MLP", 5): 200, ("MLP", 20): 100, ("MLP", 50): 50},
         **{("CNN", 5): 25, ("CNN", 20): 25},
     }
+
+
+@pytest.mark.usefixtures("scripts")
+def test_the_starts_of_a_linear_layer_are_set_beside_each_other(monkeypatch, tmp_path, capsys):
+    starts = importlib.import_module("linear_start")
+    monkeypatch.setattr(starts, "SHOTS", (1,))
+    monkeypatch.setattr(starts, "STEPS", (2, 5))
+    monkeypatch.setattr(starts, "SMOOTHINGS", (0.1,))
+    tasks = importlib.import_module("held_out_tasks")
+    monkeypatch.setattr(tasks, "RATES_ON_FEATURES", (0.01, 0.1))
+    key = Stream(0)
+    labels = np.arange(10 * 1100) % 10
+    np.savez(
+        tmp_path / "f.npz",
+        features=key.normal(len(labels), 20).numpy() + 2 * np.eye(10, 20)[labels],
+        labels=labels,
+    )
+    starts.main(["--features", str(tmp_path / "f.npz"), "--tasks", "4", "--tuning-tasks", "2"])
+    rows = [line.split("|")[1:-1] for line in capsys.readouterr().out.splitlines() if "|" in line]
+    cells = [[cell.strip() for cell in row] for row in rows[2:]]
+    assert len(cells) == 2 * 2 * 3  # numbers of steps, starts, losses
+    assert {row[2] for row in cells} == {"torch's", "0"}
+    own = [row[-1] for row in cells if row[2:4] == ["torch's", "cross-entropy"]]
+    assert own == ["0.0 [0.0, 0.0]"] * 2, "it stands beside itself"

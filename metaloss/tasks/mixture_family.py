@@ -53,7 +53,8 @@ class Ranges:
         filters: of its first stage; the second one has twice as many; even on a logarithmic scale.
         convolutional_images_seen: the same as `images_seen` for such kinds, whose images take far
             more work each; where even the fewest shots are too many they have fewer steps.
-        init_scale: what initial weights are multiplied by; even on a logarithmic scale.
+        init_scale: what initial weights are multiplied by, but a linear layer's, which are 0; even
+            on a logarithmic scale.
         noise: the share of wrong labels, drawn anew for each noisy kind.
         noisy: the share of kinds that have wrong labels.
         augment: augmentations, of which an augmented kind has one.

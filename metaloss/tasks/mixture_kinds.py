@@ -136,8 +136,9 @@ def _classifier(drawn: Mapping[str, Any]) -> dict[str, Any]:
         filters = [drawn["filters"], 2 * drawn["filters"]]
         return {"kind": "cnn", "filters": filters, "init_scale": drawn["init_scale"]}
     hidden = [_rounded(drawn["width"] / 2**layer) for layer in range(drawn["depth"])]
-    network = {"kind": "mlp", "hidden": hidden} if hidden else {"kind": "linear"}
-    return {**network, "init_scale": drawn["init_scale"]}
+    if not hidden:
+        return {"kind": "linear"}  # which starts at 0
+    return {"kind": "mlp", "hidden": hidden, "init_scale": drawn["init_scale"]}
 
 
 def cost(family: TaskFamily, image: tuple[int, ...]) -> int:

@@ -142,11 +142,13 @@ def _start(layer: nn.Module) -> None:
 
 
 class LinearHead(nn.Module):
-    """One linear layer, on features of a frozen network, or on pixels."""
+    """One linear layer, on features of a frozen network, or on pixels; it starts at 0."""
 
     def __init__(self, channels: int, classes: int, size: tuple[int, int]) -> None:
         super().__init__()
         self.head = nn.Linear(channels * size[0] * size[1], classes)
+        for parameter in self.head.parameters():
+            nn.init.zeros_(parameter)
 
     def forward(self, x: Float[Tensor, "N K H W"]) -> Float[Tensor, "N C"]:
         """The logits."""

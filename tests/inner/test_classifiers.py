@@ -15,6 +15,7 @@ from metaloss.core.streams import Stream
 from metaloss.data.episodes import Images, TaskImages, Tasks
 from metaloss.inner.classifiers import Bound, backpropagate
 from metaloss.inner.classifiers.cnn import Cnn, PooledConvolution
+from metaloss.inner.classifiers.linear import Linear, SharedLinear
 from metaloss.inner.classifiers.mlp import Mlp
 from metaloss.inner.classifiers.shared import SharedMlp
 from metaloss.inner.optimisers import dense
@@ -29,7 +30,14 @@ def bound_to(episodes, model, keys=KEYS, starts=STARTS):
 
 
 def built(kind):
-    return registry.build("classifiers", {"kind": kind})
+    """The classifier; a linear layer, too, with initial weights that differ."""
+    return registry.build("classifiers", {"kind": kind, "init_scale": 1})
+
+
+def test_a_linear_layer_starts_at_zero(episodes):
+    for model in (Linear(), SharedLinear()):
+        bound = bound_to(episodes, model)
+        assert not model(bound.init(2), bound.val).any()
 
 
 @every

@@ -196,7 +196,7 @@ def test_the_shared_first_layer_changes_nothing(episodes, float64, form, setting
 @every_optimiser
 def test_batched_linear_layers_equal_torchs_own_loops(episodes, float64, settings, P):
     tasks = tasks_of(episodes)
-    bound = Linear().bind(tasks, STARTS)
+    bound = Linear(init_scale=1).bind(tasks, STARTS)
     start = {"w0": bound.start["w"], "b0": bound.start["b"]}
     params, logits = batched(Linear(), bound, tasks, P, inner_of(settings))
     networks, expected = one_by_one(perceptrons(start, 0), tasks, P, inner_of(settings), [0.1] * P)
@@ -212,9 +212,9 @@ def test_batched_linear_layers_equal_torchs_own_loops(episodes, float64, setting
 def test_a_linear_layer_kept_in_the_span_of_the_images_is_the_same(episodes, float64, settings, P):
     tasks = tasks_of(episodes)
     lr = torch.tensor([0.1, 0.3, 0.02])[:P]
-    start = Linear().bind(tasks, STARTS)
+    start = Linear(init_scale=1).bind(tasks, STARTS)
     params, logits = batched(Linear(), start, tasks, P, inner_of(settings), lr)
-    bound = SharedLinear().bind(tasks, STARTS)
+    bound = SharedLinear(init_scale=1).bind(tasks, STARTS)
     others, same = batched(SharedLinear(), bound, tasks, P, inner_of(settings), lr)
     close(same, logits)
     x = tasks.train.x().flatten(2)

@@ -1,17 +1,17 @@
 """A linear layer: softmax regression, the usual classifier on features of a pretrained network."""
 
 import math
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import torch
 from jaxtyping import Float
-from pydantic import ConfigDict
+from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass as settings
 from torch import Tensor
 
 from metaloss.core.streams import Stream
 from metaloss.data.episodes import Tasks
-from metaloss.inner.classifiers import Bound, Gradients, LogitGradient, Params, Scale
+from metaloss.inner.classifiers import Bound, Gradients, LogitGradient, Params
 from metaloss.inner.classifiers.mlp import Flat
 from metaloss.inner.classifiers.shared import Span
 
@@ -22,19 +22,20 @@ __all__ = ["Linear"]
 class Linear:
     """One linear layer from the features, or pixels, to the classes.
 
-    It is initialised as `torch.nn.Linear` is.
+    It starts at 0, as logistic regression does: one layer needs no difference to begin with, and
+    what it begins with it keeps in all directions that no training image has.
 
     Attributes:
-        init_scale: what initial weights and biases are multiplied by.
+        init_scale: what the initial weights and biases of `torch.nn.Linear` are multiplied by.
     """
 
-    init_scale: Scale = 1.0
+    init_scale: Annotated[float, Field(ge=0, le=1000)] = 0.0
 
     widths: ClassVar[str] = ""
     in_span: ClassVar[bool] = False
 
     def bind(self, tasks: Tasks, keys: list[Stream]) -> Bound:
-        """The images as vectors, and weights and biases uniform within ±1/√fan-in."""
+        """The images as vectors, and weights and biases uniform within ±init_scale/√fan-in."""
         x = tasks.train.x().flatten(2)
         start = self.draw(x, tasks.ways, keys)
         return Bound(Flat(x), Flat(tasks.val.x().flatten(2)), start)
