@@ -234,7 +234,7 @@ def measure(arguments: argparse.Namespace) -> None:
     start = genome.sample(16, Stream(0))
     population = genome.mutate(start, torch.full((16, genome.size), 0.3), Stream(1))
     losses = genome.losses(population)
-    keys = [Stream(0).at("task", t) for t in range(16)]
+    keys = [Stream(0).at("task", t) for t in range(8)]
     tasks = episodes.sample(keys)
     cpu = torch.device("cpu")
     local = Local(cpu, workers=2)
@@ -242,7 +242,7 @@ def measure(arguments: argparse.Namespace) -> None:
         while ray.pool.alive < 2:
             ray._look_after_actors()
             ray._next_results()
-        plan = local.plan(episodes, episodes.family.inner, 16, 16, losses.tasks_per_call)
+        plan = local.plan(episodes, episodes.family.inner, 16, 8, losses.tasks_per_call)
         steps = _steps_of_half_a_second(local, losses, episodes, tasks, keys, plan)
         inner = _with_steps(episodes.family.inner, steps)
         print(f"{plan}; {steps} steps")

@@ -109,7 +109,9 @@ def kill_actors(arguments: argparse.Namespace, folder: Path) -> int:
         while killer.left and time.monotonic() < arguments.until:
             number += 1
             began, lost = time.monotonic(), engine.scheduler.lost
-            found = essence(program.evolve(tasks, out=folder / "ray", **options).folder)
+            # A folder for each: a run's name stands in its winner's files.
+            out = folder / f"ray-{number}"
+            found = essence(program.evolve(tasks, out=out, **options).folder)
             unequal += found != whole
             print(
                 f"search {number}: {engine.scheduler.lost - lost} actors lost, "
@@ -134,15 +136,14 @@ def kill_drivers(arguments: argparse.Namespace, folder: Path, address: str) -> i
     sizes = [part for x in options.items() for part in ("--set", f"{x[0]}={x[1]}")]
     command = [sys.executable, "-m", "metaloss", "evolve", "--engine", "ray", "-q"]
     command += ["--address", address, "--set", f"engine.actors={arguments.actors}"]
-    out = ["--out", str(folder / "ray")]
     unequal = kills = number = 0
     while kills < arguments.kills and time.monotonic() < arguments.until:
         number += 1
         run: list[str] = []
-        before = set((folder / "ray").glob("*"))
+        out = folder / f"ray-{number}"
         while True:
             begin = ["--resume", *run] if run else ["--tasks", tasks, *sizes]
-            process = subprocess.Popen([*command, *begin, *out])
+            process = subprocess.Popen([*command, *begin, "--out", str(out)])
             try:
                 seconds = draw.uniform(*arguments.between) if kills < arguments.kills else None
                 process.wait(seconds)
@@ -151,11 +152,12 @@ def kill_drivers(arguments: argparse.Namespace, folder: Path, address: str) -> i
                 process.kill()
                 process.wait()
                 kills += 1
-                new = sorted(set((folder / "ray").glob("*")) - before)
+                new = sorted(out.glob("*"))
                 run = [new[0].name] if new else []
-                lines = len((new[0] / "history.jsonl").read_text().splitlines()) if new else 0
+                file = new[0] / "history.jsonl" if new else folder / "none"
+                lines = len(file.read_text().splitlines()) if file.exists() else 0
                 print(f"kill {kills} after {seconds:.1f} s, {lines} generations", flush=True)
-        (last,) = set((folder / "ray").glob("*")) - before
+        (last,) = out.glob("*")
         equal = process.returncode == 0 and essence(last) == whole
         unequal += not equal
         print(f"search {number}: {'equal' if equal else 'OTHER'} bytes", flush=True)
@@ -180,7 +182,6 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
             (folder / "tiny.toml").write_text(FAMILY)
-            (folder / "ray").mkdir()
             if arguments.what == "actors":
                 unequal = kill_actors(arguments, folder)
             else:

@@ -2,8 +2,10 @@
 
 import io
 import pickle
+import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -54,7 +56,7 @@ def _images_of(tasks: Tasks) -> Iterator[Tensor]:
         yield images.pixels if isinstance(images, Images) else images.values
 
 
-def dumps(message: Any, shared: SharedTensors, pickler: type[pickle.Pickler]) -> bytes:
+def dumps(message: Any, shared: SharedTensors, pickler: Any) -> bytes:
     """A message as bytes.
 
     Args:
@@ -64,19 +66,28 @@ def dumps(message: Any, shared: SharedTensors, pickler: type[pickle.Pickler]) ->
             notebook's own classes, one that writes these down whole.
     """
 
-    class Pickler(pickler):  # type: ignore[valid-type, misc]
-        def persistent_id(self, part: Any) -> Any:
-            return shared.known(part) if isinstance(part, Tensor) else None
+    file = io.BytesIO()
+    writer = _writer(pickler)(file, protocol=5)
+    writer.known = shared.known
+    writer.dump(message)
+    return file.getvalue()
+
+
+@cache
+def _writer(pickler: Any) -> Any:
+    """A pickler of messages, of this kind otherwise."""
+
+    class Writer(pickler):  # type: ignore[misc]
+        known: Callable[[Tensor], int | None]
 
         def reducer_override(self, part: Any) -> Any:
             if type(part) is Tensor and part.dtype in _AS_ARRAYS:
-                return _reduced(part)
+                number = self.known(part)
+                return _reduced(part) if number is None else (_shared, (number,))
             above = getattr(super(), "reducer_override", None)
             return above(part) if above else NotImplemented
 
-    file = io.BytesIO()
-    Pickler(file, protocol=5).dump(message)
-    return file.getvalue()
+    return Writer
 
 
 def loads(data: bytes, tensor: Callable[[int], Tensor]) -> Any:
@@ -87,11 +98,29 @@ def loads(data: bytes, tensor: Callable[[int], Tensor]) -> Any:
         tensor: the shared tensor of a number.
     """
 
-    class Unpickler(pickle.Unpickler):
-        def persistent_load(self, number: Any) -> Any:
-            return tensor(number)
+    _reader.tensor = tensor
+    try:
+        return pickle.loads(data)
+    finally:
+        _reader.tensor = None
 
-    return Unpickler(io.BytesIO(data)).load()
+
+class _Reader(threading.local):
+    """What gives the shared tensors of the message that a thread reads."""
+
+    tensor: Callable[[int], Tensor] | None = None
+
+
+_reader = _Reader()
+
+
+def _shared(number: int) -> Tensor:
+    """The shared tensor of a number.
+
+    A function of its own and no persistent id: for that every part of a message is asked.
+    """
+    assert _reader.tensor is not None
+    return _reader.tensor(number)
 
 
 _AS_ARRAYS = (
