@@ -118,9 +118,13 @@ class Simulation:
         while self.scheduler.unfinished:
             look = self.scheduler.next_look()
             if look is not None and (not self.events or look < self.events[0][0]):
-                self._obey(max(look, self.free))
-                continue
-            self._hear(*heapq.heappop(self.events))
+                self.free = max(look, self.free)
+            else:
+                self.free = max(self.free, self.events[0][0])
+            # As the engine does: all that has come is heard, then orders are given.
+            while self.events and self.events[0][0] <= self.free:
+                self._hear(*heapq.heappop(self.events))
+            self._obey(self.free)
         total = sum(self.work)
         end = self.free
         scheduler = self.scheduler
@@ -154,7 +158,6 @@ class Simulation:
         else:
             del self.running[actor]
             self.scheduler.answered(actor, call, seconds if what == "answer" else None)
-        self._obey(self.free)
 
     def _obey(self, now: float) -> None:
         cluster = self.cluster

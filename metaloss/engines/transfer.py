@@ -77,7 +77,7 @@ def dumps(message: Any, shared: SharedTensors, pickler: Any) -> bytes:
 def _writer(pickler: Any) -> Any:
     """A pickler of messages, of this kind otherwise."""
 
-    class Writer(pickler):  # type: ignore[misc]
+    class Writer(pickler):
         known: Callable[[Tensor], int | None]
 
         def reducer_override(self, part: Any) -> Any:
