@@ -5,7 +5,8 @@ the bytes.
     python scripts/ray_kills.py drivers --kills 20 [--seed 1]
 
 What is left must be what an undisturbed search without Ray leaves. What is not is printed, and the
-exit code is 1. One Ray is started on this machine for all searches, and put away at the end.
+exit code is 1. Searches whose actors are killed share one Ray of this machine; a command that is
+killed starts its own.
 """
 
 import argparse
@@ -127,7 +128,7 @@ def kill_actors(arguments: argparse.Namespace, folder: Path) -> int:
     return unequal
 
 
-def kill_drivers(arguments: argparse.Namespace, folder: Path, address: str) -> int:
+def kill_drivers(arguments: argparse.Namespace, folder: Path) -> int:
     """How many searches whose command was killed left other bytes."""
     draw = random.Random(arguments.seed)
     tasks = str(folder / "tiny.toml")
@@ -135,7 +136,7 @@ def kill_drivers(arguments: argparse.Namespace, folder: Path, address: str) -> i
     whole = essence(program.evolve(tasks, out=folder / "whole", **options).folder)
     sizes = [part for x in options.items() for part in ("--set", f"{x[0]}={x[1]}")]
     command = [sys.executable, "-m", "metaloss", "evolve", "--engine", "ray", "-q"]
-    command += ["--address", address, "--set", f"engine.actors={arguments.actors}"]
+    command += ["--set", f"engine.actors={arguments.actors}"]
     unequal = kills = number = 0
     while kills < arguments.kills and time.monotonic() < arguments.until:
         number += 1
@@ -177,18 +178,16 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     arguments.until = time.monotonic() + 60 * arguments.minutes
-    session = ray_session.Session("local", 2 * arguments.actors)
-    try:
-        with tempfile.TemporaryDirectory() as name:
-            folder = Path(name)
-            (folder / "tiny.toml").write_text(FAMILY)
-            if arguments.what == "actors":
-                unequal = kill_actors(arguments, folder)
-            else:
-                address = session.ray.get_runtime_context().gcs_address
-                unequal = kill_drivers(arguments, folder, address)
-    finally:
-        session.close()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "tiny.toml").write_text(FAMILY)
+        if arguments.what == "drivers":
+            sys.exit(bool(kill_drivers(arguments, folder)))
+        session = ray_session.Session("local", 2 * arguments.actors)
+        try:
+            unequal = kill_actors(arguments, folder)
+        finally:
+            session.close()
     sys.exit(bool(unequal))
 
 
