@@ -123,7 +123,7 @@ def searched(engine: type[Local], goal: float, limit: float, settings: dict[str,
     watch = Watch(goal, limit, configuration.resolve(settings).generations)
     with (
         tempfile.TemporaryDirectory() as folder,
-        patch("metaloss.search.program.Local", engine),
+        patch("metaloss.engines.opening.Local", engine),
         suppress(Interrupted),
     ):
         metaloss.evolve(out=folder, reporter=watch, stop=watch.stop, **settings)

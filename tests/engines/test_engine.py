@@ -32,7 +32,12 @@ KEYS = [Stream(0).at("task", t) for t in range(T)]
 STARTS = [Stream(0).at("init", t) for t in range(T)]
 SMALL = 40_000  # bytes: several chunks for P x T trainings of tiny tasks
 classifiers = pytest.mark.parametrize("classifier", registry.names("classifiers"))
-SETTINGS = {"mlp": {"hidden": [8]}, "shared": {"hidden": [8]}, "cnn": {"filters": [3]}}
+SETTINGS = {
+    "linear": {"init_scale": 1},
+    "mlp": {"hidden": [8]},
+    "shared": {"hidden": [8]},
+    "cnn": {"filters": [3]},
+}
 
 
 @pytest.fixture
