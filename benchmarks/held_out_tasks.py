@@ -9,12 +9,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from features import RATES as RATES_ON_FEATURES
+from features import RATES as USUAL_RATES
 
 from metaloss.search.settings import RATES
 from metaloss.tasks.episodic_family import TaskFamily, of, read
 
 STEPS = (10, 20, 50, 100, 200, 400)
+# A layer that starts at 0 can begin with steps as short as one likes.
+RATES_ON_FEATURES = (0.00001, 0.00003, *USUAL_RATES)
 LATE = (200, 400)  # where rivals stand beside the loss
 OF_CNN = (10, 20, 50, 100, 200)
 OF_NOISE = (20, 100, 200)
