@@ -1,10 +1,16 @@
 """What losses share whose gradient is one compiled loop, for a CPU."""
 
+from collections.abc import Callable
 from functools import cached_property
+from typing import Any, ClassVar, Self
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+
+from metaloss.kernels import LANES
+from metaloss.losses.base import Clock
+from metaloss.losses.prior_adjusted import LogitGradient
 
 
 class CompiledGradient:
@@ -12,6 +18,28 @@ class CompiledGradient:
 
     target: Float[Tensor, "T C B"] | None
     weight: Float[Tensor, "T B"] | None
+
+    # What is the same at every step of a training: it is made ready once.
+    kept: ClassVar[tuple[str, ...]] = ("_known", "_share")
+
+    def at(self, clock: Clock) -> Self:
+        """The losses at another point of the training."""
+        moved: Self = super().at(clock)  # type: ignore[misc]
+        if self.target is not None and self._known:
+            moved.__dict__.update({name: getattr(self, name) for name in self.kept})
+        return moved
+
+    def logit_gradient(self, logits: Float[Tensor, "P T B C"]) -> Float[Tensor, "P T B C"]:
+        """The gradient of each value with respect to its logits."""
+        if torch.compiler.is_compiling() or not self._known:
+            by_torch: Tensor = super().logit_gradient(logits)  # type: ignore[misc]
+            return by_torch
+        return self._compiled(logits)
+
+    @property
+    def _compiled(self) -> LogitGradient:
+        """The compiled gradient with everything but the logits in place."""
+        raise NotImplementedError
 
     @property
     def _trained_through(self) -> bool:
@@ -35,3 +63,20 @@ class CompiledGradient:
     def _bound_target(self) -> Float[Tensor, "T C B"]:
         assert self.target is not None, "bind the targets first"
         return self.target
+
+
+def filled_gradient(
+    kernel: Callable[..., None], kernel_args: tuple[Any, ...], logits: Float[Tensor, "P T B C"]
+) -> Float[Tensor, "P T B C"]:
+    """The gradient that a compiled loop fills, for losses whose arguments are made ready.
+
+    Args:
+        kernel: the loop.
+        kernel_args: what it reads beside the logits.
+        logits: of the classifiers.
+    """
+    z = logits.mT.contiguous()
+    gradient = torch.empty_like(z)
+    before, after = (x.flatten(0, 1).numpy() for x in (z, gradient))
+    kernel(before, *kernel_args, LANES, after)
+    return gradient.mT

@@ -2,38 +2,22 @@
 
 import math
 from functools import cached_property, partial
-from typing import Any, Self
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from metaloss.genomes._channels import class_count_scale
-from metaloss.genomes._compiled_gradient import CompiledGradient
+from metaloss.genomes._compiled_gradient import CompiledGradient, filled_gradient
 from metaloss.genomes._targets import Targets, moved_by_cost
-from metaloss.kernels import LANES
-from metaloss.losses.base import Clock
 from metaloss.losses.prior_adjusted import LogitGradient
-
-# What is the same at every step of a training: it is made ready once.
-_KEPT = ("_known", "_share", "_no_shift", "_fixed_args")
 
 
 class CompiledTargets(CompiledGradient, Targets):
     """The losses of `Targets`, with a compiled gradient of float32; torch computes all else."""
 
-    def at(self, clock: Clock) -> Self:
-        """The losses at another point of the training."""
-        moved = super().at(clock)
-        if self.target is not None and self._known:
-            moved.__dict__.update({name: getattr(self, name) for name in _KEPT})
-        return moved
-
-    def logit_gradient(self, logits: Float[Tensor, "P T B C"]) -> Float[Tensor, "P T B C"]:
-        """The gradient of each value with respect to its logits."""
-        if torch.compiler.is_compiling() or not self._known:
-            return super().logit_gradient(logits)
-        return self._compiled(logits)
+    kept: ClassVar[tuple[str, ...]] = (*CompiledGradient.kept, "_no_shift", "_fixed_args")
 
     def adjusted_logit_gradient(
         self, shift: Float[Tensor, "P T 1 C"], importance: Float[Tensor, "P T B"]
@@ -55,10 +39,12 @@ class CompiledTargets(CompiledGradient, Targets):
         self, shift: Float[Tensor, "#P T C"], importance: Float[Tensor, "#P T B"]
     ) -> LogitGradient:
         """The compiled gradient with everything but the logits in place."""
+        from metaloss.kernels import targets
+
         # Of tensors alone: what held these losses would be kept alive by them.
         args = self._kernel_args(shift, importance)
         if self.margin is None or self.cost is None:
-            return partial(logit_gradient, args)
+            return partial(filled_gradient, targets.logit_gradient, args)
         return partial(gradient_by_cost, args, self.margin, self.cost)
 
     def _kernel_args(
@@ -97,24 +83,14 @@ class CompiledTargets(CompiledGradient, Targets):
         return tuple(reading.numpy())
 
 
-def logit_gradient(
-    kernel_args: tuple[Any, ...], logits: Float[Tensor, "P T B C"]
-) -> Float[Tensor, "P T B C"]:
-    """The compiled gradient of losses whose arguments are made ready."""
-    from metaloss.kernels import targets
-
-    z = logits.mT.contiguous()
-    gradient = torch.empty_like(z)
-    before, after = (x.flatten(0, 1).numpy() for x in (z, gradient))
-    targets.logit_gradient(before, *kernel_args, LANES, after)
-    return gradient.mT
-
-
 def gradient_by_cost(
     kernel_args: tuple[Any, ...],
     margin: Float[Tensor, " P"],
     cost: Float[Tensor, "T C B"],
     logits: Float[Tensor, "P T B C"],
 ) -> Float[Tensor, "P T B C"]:
-    """The same where costs move the logits."""
-    return logit_gradient(kernel_args, moved_by_cost(logits, margin, cost))
+    """The compiled gradient where costs move the logits."""
+    from metaloss.kernels import targets
+
+    moved = moved_by_cost(logits, margin, cost)
+    return filled_gradient(targets.logit_gradient, kernel_args, moved)
