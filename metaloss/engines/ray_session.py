@@ -6,7 +6,6 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from types import ModuleType
 from typing import Any
 
 from metaloss.core import installation
@@ -20,7 +19,7 @@ LOOPBACK = "127.0.0.1"
 ENVIRONMENT = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"}
 
 
-def imported() -> ModuleType:
+def imported() -> Any:  # a module, of which there are no types where it is not installed
     """The package.
 
     Raises:
