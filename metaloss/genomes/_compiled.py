@@ -34,6 +34,7 @@ class CompiledEquivariant(Equivariant):
             y.device.type == "cpu"
             and y.dtype == torch.float32
             and self.activation in ("tanh", "relu")
+            and not self._trained_through
         )
         if not known or not bool(((y == 0) | (y == 1)).all()):
             return ()

@@ -67,7 +67,8 @@ class CompiledTargets(CompiledGradient, Targets):
 
     @property
     def _trained_through(self) -> bool:
-        return self.curves.requires_grad
+        numbers = (self.curves, self.last, self.rise, self.margin, self.decay)
+        return any(x is not None and x.requires_grad for x in numbers)
 
     @cached_property
     def _reference(self) -> tuple[Any, ...]:

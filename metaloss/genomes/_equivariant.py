@@ -92,6 +92,8 @@ class Equivariant(Networks):
 
     def logit_gradient(self, logits: Float[Tensor, "P T B C"]) -> Float[Tensor, "P T B C"]:
         """The gradient of each value with respect to its logits, layer by layer backwards."""
+        if self._trained_through:
+            return super().logit_gradient(logits)
         w = self.weights
         activation = ACTIVATIONS[self.activation]
 

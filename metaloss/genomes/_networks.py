@@ -88,7 +88,7 @@ class Networks:
 
     def logit_gradient(self, logits: Float[Tensor, "P T B C"]) -> Float[Tensor, "P T B C"]:
         """The gradient of each value with respect to its logits."""
-        gradient = logit_gradient_by_autograd(self, logits)
+        gradient = logit_gradient_by_autograd(self, logits, create_graph=self._trained_through)
         if self.weight is None:
             return gradient
         return gradient.masked_fill((self.weight == 0)[..., None], 0)
@@ -96,6 +96,11 @@ class Networks:
     def minibatch(self, index: Int[Tensor, "T b"]) -> Self:
         """The bound networks, for a minibatch."""
         raise NotImplementedError
+
+    @property
+    def _trained_through(self) -> bool:
+        """Whether autograd goes through the weights, which no loop in place allows."""
+        return any(w.requires_grad for w in self.weights.values())
 
     def _to(self, like: Tensor) -> Self:
         return replace(self, weights={k: w.to(like) for k, w in self.weights.items()})

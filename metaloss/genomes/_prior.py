@@ -11,7 +11,7 @@ from torch import Tensor
 
 from metaloss.core.streams import Stream
 from metaloss.losses.base import Losses
-from metaloss.losses.language.expression import LOGPRIOR, call, constant
+from metaloss.losses.language.expression import LOGPRIOR, Expression, call, constant
 from metaloss.losses.language.formula import NO_SHIFT, Formula
 from metaloss.losses.prior_adjusted import PriorAdjusted
 
@@ -94,8 +94,13 @@ class SeesPrior:
 
 def adjusted_formula(formula: Formula, tau: float, power: float) -> Formula:
     """A formula with logit adjustment, and class weights to a power, on top of what it has."""
-    weight = call("exp", call("mul", constant(-power), LOGPRIOR))
-    shift = call("mul", constant(tau), LOGPRIOR)
+    return adjusted_by(formula, constant(tau), constant(-power))
+
+
+def adjusted_by(formula: Formula, tau: Expression, exponent: Expression) -> Formula:
+    """The same, with τ and the exponent of C·π in the weights as expressions."""
+    weight = call("exp", call("mul", exponent, LOGPRIOR))
+    shift = call("mul", tau, LOGPRIOR)
     return replace(
         formula,
         expression=call("mul", weight, formula.expression),

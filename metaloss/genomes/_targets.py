@@ -136,7 +136,8 @@ class Targets:
         """(p Σ_c q_c - q) / B."""
         logp = log_softmax(self._moved(logits)).mT
         q = self._q(logp)
-        gradient = logp.exp().mul_(q.sum(-2, keepdim=True)).sub_(q).div_(logits.shape[2]).mT
+        # Autograd may go through it: p, which it keeps, is not overwritten.
+        gradient = torch.addcmul(-q, logp.exp(), q.sum(-2, keepdim=True)).div_(logits.shape[2]).mT
         return weigh_images(gradient, self.weight)
 
     def _q(self, logp: Float[Tensor, "P T C B"]) -> Float[Tensor, "P T C B"]:

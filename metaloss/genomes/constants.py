@@ -18,13 +18,15 @@ from metaloss.core.population import Vectors
 from metaloss.core.streams import Stream
 from metaloss.errors import SettingsError
 from metaloss.genomes._clock import SeesClock
-from metaloss.genomes._prior import SeesPrior, adjusted_formula
+from metaloss.genomes._prior import SeesPrior, adjusted_by, adjusted_formula
 from metaloss.genomes._symbolic import FormulaGenome
 from metaloss.genomes._vectors import RealVectors
 from metaloss.losses import zoo
+from metaloss.losses.base import Losses
 from metaloss.losses.clock import HALFWAY
 from metaloss.losses.language.expression import Expression, T, call, constant
 from metaloss.losses.language.formula import NO_SCALE, NO_SHIFT, Formula
+from metaloss.losses.tunable_formulas import TunableFormulas
 
 __all__ = ["Constants"]
 
@@ -83,25 +85,56 @@ class Constants(SeesClock, SeesPrior, RealVectors, FormulaGenome):
     def sample(self, n: int, key: Stream) -> Vectors:
         """n times the formula as it is."""
         genes = sum(len(values(e)) for e in self.original.expressions)
-        return Vectors(torch.zeros(n, genes * (2 if self.clock else 1) + self.prior_genes))
+        return Vectors(torch.zeros(n, genes * self._genes_each + self.prior_genes))
 
     def formulas(self, population: Vectors) -> tuple[Formula, ...]:
         """The formula with every candidate's constants."""
         formula = self.original
-        old = torch.tensor(
-            [value for e in formula.expressions for value in values(e)], dtype=torch.float64
-        )
         vectors = population.vectors()
-        rows = [[constant(x) for x in row] for row in moved(old, vectors[:, : len(old)])]
+        moved, courses = self._moved(vectors)
+        rows = [[constant(x) for x in row] for row in moved.tolist()]
         if self.clock:
-            courses = bounded(vectors[:, len(old) : 2 * len(old)]).tolist()
-            pairs = [zip(*both, strict=True) for both in zip(rows, courses, strict=True)]
-            rows = [[with_course(*pair) for pair in row] for row in pairs]
+            pairs = [zip(*both, strict=True) for both in zip(rows, courses.tolist(), strict=True)]
+            rows = [[with_course(c, constant(w)) if w else c for c, w in row] for row in pairs]
         formulas = [_rewritten(formula, row) for row in rows]
         if not self.prior:
             return tuple(formulas)
         moves = zip(*(x.tolist() for x in self.moves(vectors.double())), strict=True)
         return tuple(adjusted_formula(f, *move) for f, move in zip(formulas, moves, strict=True))
+
+    def losses(self, population: Vectors) -> Losses:
+        """The candidates as losses that run together."""
+        vectors = population.vectors()
+        # A number that is written into a formula is no part of autograd's graph.
+        return self._tunable(vectors) if vectors.requires_grad else super().losses(population)
+
+    def _tunable(self, vectors: Float[Tensor, "P D"]) -> TunableFormulas:
+        """The candidates as one formula in which names stand for the constants."""
+        moved, courses = self._moved(vectors)
+        numbers = dict(enumerate(torch.cat([moved, courses], 1).unbind(1)))
+        names = [Expression(f"#{i}") for i in numbers]
+        constants = names[: moved.shape[1]]
+        if self.clock:
+            pairs = zip(constants, names[moved.shape[1] :], strict=True)
+            constants = [with_course(*pair) for pair in pairs]
+        formula = _rewritten(self.original, constants)
+        named = {name.head: x for name, x in zip(names, numbers.values(), strict=True)}
+        if self.prior:
+            tau, power = self.moves(vectors.double())
+            named |= {"#tau": tau, "#exponent": -power}
+            formula = adjusted_by(formula, Expression("#tau"), Expression("#exponent"))
+        return TunableFormulas(formula, named)
+
+    def _moved(self, vectors: Float[Tensor, "P D"]) -> tuple[Float[Tensor, "P K"], Tensor]:
+        """Every candidate's K constants, and how each changes over a training, [P K] or [P 0]."""
+        old = [value for e in self.original.expressions for value in values(e)]
+        here, later = vectors[:, : len(old)], vectors[:, len(old) : len(old) * self._genes_each]
+        return moved(torch.tensor(old, dtype=torch.float64), here), bounded(later)
+
+    @property
+    def _genes_each(self) -> int:
+        """Genes of every constant."""
+        return 2 if self.clock else 1
 
 
 def _rewritten(formula: Formula, constants: list[Expression]) -> Formula:
@@ -128,14 +161,14 @@ def values(e: Expression) -> list[float]:
     return [node.value for node in e if node.is_constant]
 
 
-def moved(old: Float[Tensor, " D"], genes: Float[Tensor, "P D"]) -> list[list[float]]:
+def moved(old: Float[Tensor, " D"], genes: Float[Tensor, "P D"]) -> Float[Tensor, "P D"]:
     """Every candidate's constants.
 
     A gene that is not a number, which only step sizes without bounds bring about, leaves its
     constant as it is.
     """
     v = bounded(genes)
-    return (old * v.exp()).where(old != 0, v).clamp(-LARGEST, LARGEST).tolist()
+    return (old * v.exp()).where(old != 0, v).clamp(-LARGEST, LARGEST)
 
 
 def bounded(genes: Float[Tensor, "P D"]) -> Float[Tensor, "P D"]:
@@ -143,12 +176,10 @@ def bounded(genes: Float[Tensor, "P D"]) -> Float[Tensor, "P D"]:
     return genes.double().nan_to_num(nan=0.0, posinf=FAR, neginf=-FAR).clamp(-FAR, FAR)
 
 
-def with_course(value: Expression, w: float) -> Expression:
-    """A constant that is multiplied by exp(w·(t - 1/2)); where w is 0, as it is."""
-    if not w:
-        return value
+def with_course(value: Expression, w: Expression) -> Expression:
+    """A constant that is multiplied by exp(w·(t - 1/2))."""
     from_middle = call("sub", T, constant(HALFWAY))
-    return call("mul", value, call("exp", call("mul", constant(w), from_middle)))
+    return call("mul", value, call("exp", call("mul", w, from_middle)))
 
 
 def rewritten(e: Expression, constants: list[Expression]) -> Expression:

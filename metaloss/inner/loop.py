@@ -23,7 +23,7 @@ from metaloss.inner.optimiser_settings import (
     check_nesterov,
 )
 from metaloss.inner.optimisers import Adam, Rate, Sgd
-from metaloss.losses.base import Clock, Losses, at, reads_clock
+from metaloss.losses.base import Clock, Losses, at
 
 
 @settings(frozen=True, config=ConfigDict(extra="forbid"))
@@ -132,26 +132,34 @@ def train(
     rate = inner.lr if lr is None else lr
     like = next(iter(params.values()))
     rate = rate.to(like) if isinstance(rate, Tensor) else rate
-    clock = reads_clock(losses)
-    if clock:
-        # Once with the number of steps: what depends on that alone is then ready for all of them.
-        losses = at(losses, Clock.of(0, inner.steps))
+    # Once with the number of steps: what depends on that alone is then ready for all of them.
+    losses = at(losses, Clock.of(0, inner.steps))
     indices = batches(len(inputs), inner, keys, like.device, count, choices)
     for step, index in enumerate(indices, 1):
-        # Without minibatches nothing is gathered: losses and inputs serve as they are.
-        bound, shown = (
-            (losses, inputs)
-            if index is None
-            else (losses.minibatch(index), inputs.minibatch(index))
-        )
-        if clock:
-            bound = at(bound, Clock.of(step - 1, inner.steps))
+        bound, shown = seen_by_step(losses, inputs, index, Clock.of(step - 1, inner.steps))
         optimiser.step(
             params, model.gradients(params, shown, bound.logit_gradient), rate * inner.scale(step)
         )
         if probe is not None:
             probe(step, params)
     return params
+
+
+def seen_by_step(
+    losses: Losses, inputs: Any, index: Int[Tensor, "T b"] | None, clock: Clock
+) -> tuple[Losses, Any]:
+    """The bound losses and the inputs of one step.
+
+    Args:
+        losses: of all training images.
+        inputs: of all training images.
+        index: the step's minibatch; None: all images.
+        clock: how far the training is.
+    """
+    # Without minibatches nothing is gathered: losses and inputs serve as they are.
+    if index is not None:
+        losses, inputs = losses.minibatch(index), inputs.minibatch(index)
+    return at(losses, clock), inputs
 
 
 def batches(

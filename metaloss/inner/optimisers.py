@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from metaloss.inner.classifiers import Gradients, Params, Product
+from metaloss.inner.classifiers import Gradients, Params, Product, dense
 
 Rate = float | Float[Tensor, " P"]  # a learning rate for all, or one per candidate
 
@@ -24,11 +24,6 @@ def move(weight: Tensor, update: Tensor | Product, rate: Rate) -> None:
         update.descend(weight, rate)
     else:
         weight.add_(update, alpha=-rate)
-
-
-def dense(grad: Tensor | Product) -> Tensor:
-    """A gradient that more is done with than adding it."""
-    return grad.dense() if isinstance(grad, Product) else grad
 
 
 @dataclass

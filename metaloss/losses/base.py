@@ -109,7 +109,8 @@ class Losses(Protocol):
     def logit_gradient(self, logits: Float[Tensor, "P T B C"]) -> Float[Tensor, "P T B C"]:
         """The gradient of each classifier's value with respect to its logits.
 
-        It is all that the inner loop needs of a loss.
+        It is all that the inner loop needs of a loss. Where the losses' own numbers require a
+        gradient, autograd goes through it, to them and to the logits.
         """
 
     def __len__(self) -> int:
@@ -197,11 +198,12 @@ def logit_gradient_by_autograd(
 ) -> Float[Tensor, "P T B C"]:
     """`losses.logit_gradient`, for losses that do not write down their own.
 
-    With a graph it is differentiable in the losses' parameters.
+    With a graph it is differentiable in the losses' parameters, and in logits that require it.
     """
     # The inner loop runs without gradients; here a graph is needed.
     with torch.enable_grad():
-        leaf = logits.detach().requires_grad_()
+        followed = create_graph and logits.requires_grad
+        leaf = logits if followed else logits.detach().requires_grad_()
         # Classifier (p, t) reaches only value (p, t), so the sum's gradient is each one's own.
         # `materialize_grads`: zeros, not None, where a value does not depend on the logits.
         (gradient,) = torch.autograd.grad(

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Protocol, Self
+from typing import Annotated, Any, ClassVar, Protocol, Self, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -17,6 +17,10 @@ Gradients = Mapping[str, "Tensor | Product"]
 Scale = Annotated[float, Field(gt=0, le=1000)]
 # Of each classifier's value, at its logits.
 LogitGradient = Callable[[Float[Tensor, "P T N C"]], Float[Tensor, "P T N C"]]
+# From logits and their change along a direction: the gradient at the logits, and the derivatives by
+# these of its product with the change.
+Logits = Float[Tensor, "P T N C"]
+SlopeAdjoint = Callable[[Logits, Logits], tuple[Logits, Logits]]
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,11 @@ class Product:
         weight.flatten(0, 1).baddbmm_(
             self.left.flatten(0, 1), self.right.flatten(0, 1), alpha=-rate
         )
+
+
+def dense(gradient: Tensor | Product) -> Tensor:
+    """A gradient that more is done with than adding it."""
+    return gradient.dense() if isinstance(gradient, Product) else gradient
 
 
 class Inputs(Protocol):
@@ -105,6 +114,33 @@ class Classifier(Protocol):
         """The gradient of each classifier's value with respect to its parameters.
 
         A parameter whose gradient is zero may be left out.
+        """
+
+
+@runtime_checkable
+class Reversible(Protocol):
+    """What a classifier has, too, that gradients go through trainings of."""
+
+    def adjoint(self, params: Params, inputs: Any, slope: LogitGradient) -> Params:
+        """The derivatives, by the parameters, of values with these derivatives by the logits.
+
+        Those of `gradients`, but where a classifier trains by others than these. A parameter that
+        no loss has a part in may be left out.
+        """
+
+    def gradients_adjoint(
+        self, params: Params, direction: Params, inputs: Any, slope_adjoint: SlopeAdjoint
+    ) -> Params:
+        """The derivatives, by the parameters, of the product of `gradients` with a direction.
+
+        It is the product of the gradient at the logits with the change of the logits along the
+        direction. A parameter that no loss has a part in may be left out.
+
+        Args:
+            params: the parameters.
+            direction: by the same names.
+            inputs: the training images, as for `gradients`.
+            slope_adjoint: of the gradient at the logits.
         """
 
 

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from metaloss.core.streams import Stream
 from metaloss.data.episodes import Tasks
-from metaloss.inner.classifiers import Bound, Gradients, LogitGradient, Params
+from metaloss.inner.classifiers import Bound, Gradients, LogitGradient, Params, SlopeAdjoint
 from metaloss.inner.classifiers.mlp import Flat
-from metaloss.inner.classifiers.shared import Span
+from metaloss.inner.classifiers.shared import Span, adjoint_of_rows, rows_of
 
 __all__ = ["Linear"]
 
@@ -51,9 +51,23 @@ class Linear:
 
     def gradients(self, params: Params, inputs: Any, slope: LogitGradient) -> Gradients:
         """The gradient of each classifier's value with respect to its parameters."""
-        delta = slope(self(params, inputs))
+        return self._from_logits(slope(self(params, inputs)), inputs)
+
+    def adjoint(self, params: Params, inputs: Any, slope: LogitGradient) -> Params:
+        """The derivatives, by the parameters, of values with these derivatives by the logits."""
+        return self._from_logits(slope(self(params, inputs)), inputs)
+
+    def _from_logits(self, delta: Float[Tensor, "P T N C"], inputs: Any) -> Params:
+        """What a derivative by the logits makes of the parameters."""
         w = torch.bmm(_beside(delta.mT), inputs.x)  # [T PC D]
         return {"w": _apart(w, len(delta)), "b": delta.sum(-2, keepdim=True)}
+
+    def gradients_adjoint(
+        self, params: Params, direction: Params, inputs: Any, slope_adjoint: SlopeAdjoint
+    ) -> Params:
+        """The derivatives, by the parameters, of the product of `gradients` with a direction."""
+        _, delta = slope_adjoint(self(params, inputs), self(direction, inputs))
+        return self._from_logits(delta, inputs)
 
     def floats(self, image: tuple[int, ...], classes: int) -> int:
         """Numbers that one image leaves in the layers: its logits."""
@@ -100,6 +114,19 @@ class SharedLinear(Linear):
         a = params["a"].mT.flatten(0, 1)
         result: Tensor = z.flatten(0, 1).baddbmm_(a, kernel).view_as(z).mT
         return result
+
+    def gradients_adjoint(
+        self, params: Params, direction: Params, inputs: Any, slope_adjoint: SlopeAdjoint
+    ) -> Params:
+        """The derivatives, by the parameters, of the product of `gradients` with a direction."""
+        # The gradient of A is that at the logits: so is what it changes along a direction.
+        change = rows_of(direction["a"], inputs)
+        _, delta = slope_adjoint(self(params, inputs), change)
+        return {"a": adjoint_of_rows(delta, inputs)}
+
+    def adjoint(self, params: Params, inputs: Any, slope: LogitGradient) -> Params:
+        """The derivatives, by the parameters, of values with these derivatives by the logits."""
+        return {"a": adjoint_of_rows(slope(self(params, inputs)), inputs)}
 
     def gradients(self, params: Params, inputs: Any, slope: LogitGradient) -> Gradients:
         """δ at the logits for A; none for c: the gradient has no part along the start."""

@@ -21,6 +21,8 @@ from metaloss.inner.classifiers import (
     Params,
     Product,
     Scale,
+    SlopeAdjoint,
+    dense,
 )
 
 __all__ = ["Mlp"]
@@ -82,6 +84,19 @@ class Mlp:
 
     def gradients(self, params: Params, inputs: Any, slope: LogitGradient) -> Gradients:
         """The gradient of each classifier's value with respect to its parameters."""
+        gradients, delta = self._backward(params, inputs, slope)
+        return {**gradients, **self.first_gradient(delta, inputs)}
+
+    def adjoint(self, params: Params, inputs: Any, slope: LogitGradient) -> Params:
+        """The derivatives, by the parameters, of values with these derivatives by the logits."""
+        gradients, delta = self._backward(params, inputs, slope)
+        later = {name: dense(x) for name, x in gradients.items()}
+        return {**later, **self.first_adjoint(delta, inputs)}
+
+    def _backward(
+        self, params: Params, inputs: Any, slope: LogitGradient
+    ) -> tuple[dict[str, Tensor | Product], Float[Tensor, "P T N H"]]:
+        """The gradients of all layers but the first, and that at the first one's output."""
         *hidden, logits = self.layers(params, inputs)
         axes = logits.shape[:2]
         delta = slope(logits).flatten(0, 1)
@@ -93,7 +108,7 @@ class Mlp:
             back = torch.bmm(delta, params[f"w{i}"].flatten(0, 1))
             # In place: nothing else reads the product.
             delta = torch.ops.aten.threshold_backward.grad_input(back, x, 0, grad_input=back)
-        return {**gradients, **self.first_gradient(delta.unflatten(0, axes), inputs)}
+        return gradients, delta.unflatten(0, axes)
 
     def layers(self, params: Params, inputs: Any) -> list[Tensor]:
         """The outputs of every layer.
@@ -113,13 +128,61 @@ class Mlp:
             z = torch.baddbmm(b.mT, w, z.mT).mT if last else torch.baddbmm(b, z, w.mT)
         return [*hidden, z.unflatten(0, axes)]
 
+    def gradients_adjoint(
+        self, params: Params, direction: Params, inputs: Any, slope_adjoint: SlopeAdjoint
+    ) -> Params:
+        """The derivatives, by the parameters, of the product of `gradients` with a direction."""
+        # --- forward: what layers read, its change along the direction ---
+        z, change = self.first_linearised(params, direction, inputs)
+        axes = z.shape[:2]
+        z, change = z.flatten(0, 1), change.flatten(0, 1)  # [PT N H]
+        weights = self._after_first(params), self._after_first(direction)
+        read = []
+        for (w, b), (dw, db) in zip(*weights, strict=True):
+            x = z.relu_()
+            dx = threshold(change, x)
+            read.append((x, dx))
+            # Transposed, as in `layers`: logits lie class by class.
+            z = torch.baddbmm(b.mT, w, x.mT).mT
+            change = torch.baddbmm(torch.baddbmm(db.mT, dw, x.mT), w, dx.mT).mT
+
+        # --- backward: the adjoints of a layer's output, and of its change ---
+        of_change, of_value = (
+            x.flatten(0, 1) for x in slope_adjoint(z.unflatten(0, axes), change.unflatten(0, axes))
+        )
+        adjoint = {}
+        for i in range(len(read), 0, -1):
+            (x, dx), (w, _), (dw, _) = read[i - 1], weights[0][i - 1], weights[1][i - 1]
+            by_w = torch.bmm(of_value.mT, x).baddbmm_(of_change.mT, dx)
+            adjoint[f"w{i}"] = by_w.unflatten(0, axes)
+            adjoint[f"b{i}"] = of_value.sum(-2, keepdim=True).unflatten(0, axes)
+            of_value = threshold(torch.bmm(of_value, w).baddbmm_(of_change, dw), x)
+            # The first layer's change is given.
+            of_change = threshold(torch.bmm(of_change, w), x) if i > 1 else of_change
+        return {**adjoint, **self.first_adjoint(of_value.unflatten(0, axes), inputs)}
+
+    def _after_first(self, params: Params) -> list[tuple[Tensor, Tensor]]:
+        """Weights and biases of all layers but the first, candidates and tasks along one axis."""
+        numbers = range(1, len(self.hidden) + 1)
+        return [(params[f"w{i}"].flatten(0, 1), params[f"b{i}"].flatten(0, 1)) for i in numbers]
+
     def first(self, params: Params, inputs: Any) -> Float[Tensor, "P T N H"]:
         """The first layer, before ReLU."""
         result: Tensor = inputs.x @ params["w0"].mT + params["b0"]
         return result
 
+    def first_linearised(
+        self, params: Params, direction: Params, inputs: Any
+    ) -> tuple[Float[Tensor, "P T N H"], Float[Tensor, "P T N H"]]:
+        """The first layer, before ReLU, and its change along a direction."""
+        return self.first(params, inputs), self.first(direction, inputs)
+
     def first_gradient(self, delta: Float[Tensor, "P T N H"], inputs: Any) -> Gradients:
         """The first layer's, from the gradient at its output."""
+        return {"w0": delta.mT @ inputs.x, "b0": delta.sum(-2, keepdim=True)}
+
+    def first_adjoint(self, delta: Float[Tensor, "P T N H"], inputs: Any) -> Params:
+        """The adjoint of the first layer's parameters, from that of its output."""
         return {"w0": delta.mT @ inputs.x, "b0": delta.sum(-2, keepdim=True)}
 
     def floats(self, image: tuple[int, ...], classes: int) -> int:
@@ -143,3 +206,9 @@ class Mlp:
             shapes[f"w{i}"] = (fan_out, fan_in), bound
             shapes[f"b{i}"] = (1, fan_out), bound
         return shapes
+
+
+def threshold(x: Tensor, at: Tensor) -> Tensor:
+    """The numbers of x where `at` is positive, else zero."""
+    result: Tensor = torch.ops.aten.threshold_backward(x, at, 0)
+    return result

@@ -60,6 +60,20 @@ class Span:
         return self.start.shape[1]
 
 
+def rows_of(a: Float[Tensor, "P T B H"], inputs: Span) -> Float[Tensor, "P T N H"]:
+    """The rows of A that belong to some training images."""
+    if inputs.index is None:
+        return a
+    return a.gather(2, inputs.index[..., None].expand(len(a), -1, -1, a.shape[3]))
+
+
+def adjoint_of_rows(delta: Float[Tensor, "P T N H"], inputs: Span) -> Float[Tensor, "P T B H"]:
+    """The adjoint of A, from that of its product with the kernel of some images."""
+    kernel = inputs.kernel.mT.expand(len(delta), -1, -1, -1).flatten(0, 1)
+    adjoint: Tensor = torch.bmm(kernel, delta.flatten(0, 1)).unflatten(0, delta.shape[:2])
+    return adjoint
+
+
 @settings(frozen=True, config=ConfigDict(extra="forbid"))
 class SharedMlp(Mlp):
     """An `Mlp` whose first layer trains through A [P, T, B, H] and the scalar c, not through W."""
@@ -85,6 +99,12 @@ class SharedMlp(Mlp):
         result: Tensor = z.flatten(0, 1).baddbmm_(kernel, params["a"].flatten(0, 1)).view_as(z)
         return result
 
+    def first_linearised(
+        self, params: Params, direction: Params, inputs: Any
+    ) -> tuple[Float[Tensor, "P T N H"], Float[Tensor, "P T N H"]]:
+        """The first layer, before ReLU, and its change: A's, whose gradient is the layer's."""
+        return self.first(params, inputs), rows_of(direction["a"], inputs)
+
     def first_gradient(self, delta: Float[Tensor, "P T N H"], inputs: Any) -> Gradients:
         """δ for A; none for c: the gradient has no part along the start."""
         if inputs.index is None:
@@ -92,3 +112,7 @@ class SharedMlp(Mlp):
         # Images outside the minibatch have no part in this gradient.
         a = delta.new_zeros(*delta.shape[:2], inputs.kernel.shape[2], delta.shape[3])
         return {"a": a.scatter_(2, inputs.index[..., None].expand_as(delta), delta)}
+
+    def first_adjoint(self, delta: Float[Tensor, "P T N H"], inputs: Any) -> Params:
+        """The adjoint of A; no loss has a part in c."""
+        return {"a": adjoint_of_rows(delta, inputs)}

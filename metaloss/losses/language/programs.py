@@ -83,6 +83,21 @@ def whole_gradient_program(e: Expression) -> Program:
     return tape.program(*tape.backward())
 
 
+@lru_cache(maxsize=1 << 10)
+def named_program(e: Expression) -> Program:
+    """The program of an expression in which names stand for numbers: nothing is folded."""
+    tape = _Tape(whole=True)
+    return tape.program(tape.forward(e))
+
+
+@lru_cache(maxsize=1 << 10)
+def named_gradient_program(e: Expression) -> Program:
+    """The program of ∂e/∂logp, but for the program's sign, of such an expression."""
+    tape = _Tape(plain=True, whole=True)
+    tape.forward(e)
+    return tape.program(*tape.backward())
+
+
 def evaluate(
     program: Program,
     y: Tensor,
@@ -102,6 +117,7 @@ def evaluate(
         classes: what C stands for; the length of the last axis where None.
         seen: what `class_terminals` and `image_costs` gave, and the clock's `t` and `logn`; classes
             are even, all mistakes cost alike, and the clock is the default, where it does not say.
+            Also what names stand for, where the program has some.
     """
     C = y.shape[-1] if classes is None else classes
     known = {"y": y, "p": p, "logp": logp, **(seen or {})}

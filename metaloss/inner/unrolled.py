@@ -1,0 +1,319 @@
+"""The gradient of validation cross-entropy through whole trainings, with respect to the losses.
+
+Reverse mode, exact, step by step. A step of gradient descent takes the parameters θ to
+θ' = θ - rate · Jᵀ G(z; φ), with z the logits of the images that it sees, J their derivative by θ
+and G the loss's gradient at them, a function of the loss's numbers φ. Where λ is the adjoint of θ',
+and d = -rate · λ, the adjoints of θ and φ get the derivatives of <J d, G(z; φ)> with d held fixed:
+the change of the logits along d, times G. Autograd takes them; nothing is kept of a step but θ.
+Momentum, Nesterov and L2 decay only change d, and what of it is handed on.
+"""
+
+import copy
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from metaloss.core.streams import Stream
+from metaloss.data.episodes import Tasks
+from metaloss.errors import Interrupted
+from metaloss.inner.classifiers import Bound, Classifier, Params, Reversible
+from metaloss.inner.loop import Inner, batches, seen_by_step
+from metaloss.inner.optimisers import Sgd
+from metaloss.losses.base import Clock, Losses, TrainingTargets, at
+
+MEMORY = 1 << 30  # bytes of parameters that are kept, where nothing else is said
+
+
+class ValidationGradient(NamedTuple):
+    """What `validation_gradient` gives.
+
+    Attributes:
+        value: the validation cross-entropy of every training.
+        gradient: of every candidate's sum over its tasks, by its numbers.
+    """
+
+    value: Float[Tensor, "P T"]
+    gradient: Float[Tensor, "P D"]
+
+
+def validation_gradient(
+    losses: Callable[[Float[Tensor, "P D"]], Losses],
+    vectors: Float[Tensor, "P D"],
+    model: Classifier,
+    bound: Bound,
+    tasks: Tasks,
+    *,
+    inner: Inner,
+    lr: float | None = None,
+    keys: Sequence[Stream] = (),
+    block: int,
+    memory: int = MEMORY,
+    stop: Callable[[], bool] = lambda: False,
+) -> ValidationGradient:
+    """The gradient of validation cross-entropy after trainings, by the numbers of their losses.
+
+    Each candidate is trained from the same start as its neighbours on each task, as `train` does
+    it. Nothing mixes candidates: where a training of one diverges, its own gradient is NaN.
+
+    Args:
+        losses: from numbers to losses, through which autograd goes.
+        vectors: the numbers of P candidates.
+        model: the stacked classifier; `Reversible`.
+        bound: the tasks as the classifier wants them, and its start.
+        tasks: T tasks.
+        inner: the optimiser's settings, SGD's.
+        lr: the learning rate; the family's own where None.
+        keys: one per task, for its order of images; needed for minibatches only.
+        block: how many validation images to look at at once.
+        memory: bytes that parameters kept for the way back may take; where those of all steps take
+            more, some are kept, and the steps between them are made again.
+        stop: asked before every step; True drops the work and raises `Interrupted`.
+
+    Raises:
+        ValueError: the classifier or the optimiser allows no such gradient.
+    """
+    if not isinstance(model, Reversible) or not inner.linear:
+        raise ValueError(f"no gradient goes through {type(model).__name__} and '{inner.optimiser}'")
+    leaf = vectors.detach().clone().requires_grad_()
+    images = tasks.train
+    like = next(iter(bound.start.values()))
+    targets = TrainingTargets(
+        images.target.to(like), images.weight, images.class_counts, tasks.costs
+    )
+    first = Clock.of(0, inner.steps)
+    order = batches(len(bound.train), inner, keys, like.device, images.count, images.choices)
+    with torch.enable_grad():
+        followed = at(losses(leaf).bind(targets), first)
+    training = _Training(
+        at(losses(leaf.detach()).bind(targets), first),
+        followed,
+        leaf,
+        model,
+        bound.train,
+        inner,
+        inner.lr if lr is None else lr,
+        list(order),
+        stop,
+    )
+    params = bound.init(len(vectors))
+    with torch.no_grad():
+        path = _Path.walked(training, params, kept_every(inner.steps, _bytes(params), memory))
+        value, adjoint = _validated(model, path.end, bound.val, tasks, block)
+        return ValidationGradient(value, path.back(adjoint))
+
+
+def kept_every(steps: int, size: int, memory: int) -> int:
+    """Between how many steps parameters are kept: all of them, where they fit the memory.
+
+    Else about √steps: then there are as many of those as of the steps between two.
+
+    Args:
+        steps: of a training.
+        size: of the parameters, in bytes.
+        memory: in bytes.
+    """
+    return steps if steps * size <= memory else math.ceil(math.sqrt(steps))
+
+
+def _bytes(params: Params) -> int:
+    return sum(x.numel() * x.element_size() for x in params.values())
+
+
+@dataclass
+class _Adjoint:
+    """The derivatives of the value by a state: by the parameters, and by their velocities."""
+
+    params: Params
+    velocity: Params = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Training:
+    """The steps of P·T trainings, each on its way there and on its way back.
+
+    Attributes:
+        losses: bound.
+        followed: the same losses, in the graph of their numbers.
+        vectors: those numbers.
+        model: the classifier.
+        inputs: the training images.
+        inner: the optimiser's settings.
+        lr: the learning rate.
+        order: the minibatch of every step.
+        stop: asked before every step.
+    """
+
+    losses: Losses
+    followed: Losses
+    vectors: Float[Tensor, "P D"]
+    model: Any
+    inputs: Any
+    inner: Inner
+    lr: float
+    order: list[Int[Tensor, "T b"] | None]
+    stop: Callable[[], bool]
+
+    def _seen(self, losses: Losses, number: int) -> tuple[Losses, Any]:
+        if self.stop():
+            raise Interrupted
+        clock = Clock.of(number, self.inner.steps)
+        return seen_by_step(losses, self.inputs, self.order[number], clock)
+
+    def _rate(self, number: int) -> float:
+        return self.lr * self.inner.scale(number + 1)
+
+    def step(self, number: int, params: Params, optimiser: Sgd) -> None:
+        """Make a step, counted from 0: the parameters are overwritten."""
+        losses, inputs = self._seen(self.losses, number)
+        gradients = self.model.gradients(params, inputs, losses.logit_gradient)
+        optimiser.step(params, gradients, self._rate(number))
+
+    def step_back(
+        self, number: int, params: Params, adjoint: _Adjoint
+    ) -> tuple[_Adjoint, Float[Tensor, "P D"]]:
+        """The adjoint before a step, and what the step adds to the gradient by the numbers.
+
+        Args:
+            number: of the step, counted from 0.
+            params: before the step.
+            adjoint: after it.
+        """
+        direction, velocity = self._direction(number, adjoint)
+        losses, inputs = self._seen(self.followed, number)
+        by_numbers = []
+
+        def slope_adjoint(logits: Tensor, change: Tensor) -> tuple[Tensor, Tensor]:
+            with torch.enable_grad():
+                leaf = logits.detach().requires_grad_()
+                gradient = losses.logit_gradient(leaf)
+                # The graph of what depends on the numbers alone serves all steps: it is kept.
+                by_logits, part = torch.autograd.grad(
+                    gradient, [leaf, self.vectors], change, retain_graph=True, allow_unused=True
+                )
+            by_numbers.append(torch.zeros_like(self.vectors) if part is None else part)
+            return gradient.detach(), torch.zeros_like(logits) if by_logits is None else by_logits
+
+        own = self.model.gradients_adjoint(params, direction, inputs, slope_adjoint)
+        for name, x in adjoint.params.items():
+            if name in own:
+                x.add_(own[name])
+            if self.inner.weight_decay:
+                x.add_(direction[name], alpha=self.inner.weight_decay)
+        return _Adjoint(adjoint.params, velocity), by_numbers[0]
+
+    def _direction(self, number: int, adjoint: _Adjoint) -> tuple[Params, Params]:
+        """The adjoint of a step's gradients, decay included, and of the velocities before it."""
+        inner = self.inner
+        update = {name: x * -self._rate(number) for name, x in adjoint.params.items()}
+        if not inner.momentum:
+            return update, {}
+        # v' = momentum · v + g; the update is v', or with Nesterov g + momentum · v'.
+        share = inner.momentum if inner.nesterov else 1.0
+        after = {name: x * share + adjoint.velocity.get(name, 0.0) for name, x in update.items()}
+        before = {name: x * inner.momentum for name, x in after.items()}
+        if not inner.nesterov:
+            return after, before
+        return {name: x + update[name] for name, x in after.items()}, before
+
+
+@dataclass(frozen=True)
+class _Path:
+    """The states of a training, or some of them, from which the others are made again.
+
+    Attributes:
+        training: its steps.
+        segments: the numbers of the steps between two states that are kept.
+        starts: the state before each segment but the last: parameters and optimiser.
+        last: the parameters before each step of the last segment.
+        end: the parameters after the training.
+    """
+
+    training: _Training
+    segments: list[range]
+    starts: list[tuple[Params, Sgd]]
+    last: list[Params]
+    end: Params
+
+    @classmethod
+    def walked(cls, training: _Training, params: Params, every: int) -> "_Path":
+        """Train, with the states before every so many steps kept.
+
+        Args:
+            training: the steps.
+            params: at the start; they are overwritten.
+            every: of so many steps the state before the first is kept, of the last ones all.
+        """
+        optimiser = training.inner.start()
+        assert isinstance(optimiser, Sgd)
+        steps = training.inner.steps
+        segments = [range(i, min(i + every, steps)) for i in range(0, steps, every)]
+        starts = []
+        for segment in segments[:-1]:
+            starts.append((_copy(params), copy.deepcopy(optimiser)))
+            for number in segment:
+                training.step(number, params, optimiser)
+        last = _kept(training, segments[-1], params, optimiser)
+        return cls(training, segments, starts, last, params)
+
+    def back(self, adjoint: _Adjoint) -> Float[Tensor, "P D"]:
+        """The gradient by the losses' numbers, from the adjoint of the last state.
+
+        The states are used up.
+        """
+        total = torch.zeros_like(self.training.vectors)
+        states = self.last
+        for segment in reversed(self.segments):
+            if segment != self.segments[-1]:
+                states = _kept(self.training, segment, *self.starts.pop())
+            for number in reversed(segment):
+                adjoint, part = self.training.step_back(number, states.pop(), adjoint)
+                total += part
+        return total
+
+
+def _kept(training: _Training, segment: range, params: Params, optimiser: Sgd) -> list[Params]:
+    """The parameters before each of some steps, which are made."""
+    states = []
+    for number in segment:
+        states.append(_copy(params))
+        training.step(number, params, optimiser)
+    return states
+
+
+def _copy(params: Params) -> Params:
+    return {name: x.clone() for name, x in params.items()}
+
+
+def _validated(
+    model: Reversible, params: Params, val: Any, tasks: Tasks, block: int
+) -> tuple[Float[Tensor, "P T"], _Adjoint]:
+    """Every classifier's mean cross-entropy on its validation images, and its gradient.
+
+    Args:
+        model: the classifier.
+        params: its parameters.
+        val: the validation images.
+        tasks: their labels.
+        block: how many images at once.
+    """
+    total = {name: torch.zeros_like(x) for name, x in params.items()}
+    values: list[Float[Tensor, "P T"]] = []
+
+    def slope(logits: Tensor) -> Tensor:
+        logp = logits.mT.log_softmax(-2)  # [P T C V]
+        index = label.expand(len(logp), -1, -1)[:, :, None]
+        values.append(-logp.gather(2, index).sum((2, 3)) / len(val))
+        share = torch.full_like(index, 1, dtype=logp.dtype)
+        return logp.exp_().scatter_add_(2, index, -share).div_(len(val)).mT
+
+    for first in range(0, len(val), block):
+        images = slice(first, first + block)
+        label = tasks.val.label[:, images]
+        for name, x in model.adjoint(params, val.block(images), slope).items():
+            total[name] += x
+    return torch.stack(values).sum(0), _Adjoint(total)
