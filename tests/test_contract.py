@@ -72,6 +72,7 @@ CASES = {
     "guard, networks": ({"genome": GENOME, **GUARD, **SCREEN}, ["tiny"]),
     "uneven beside even": ({"genome": TREE, "strategy": GP}, ["uneven", "two"]),
     "clock": ({"genome": {**TREE, "clock": True}, "strategy": GP, **SCREEN}, ["tiny", "two"]),
+    "past": ({"genome": {**TREE, "past": True}, "strategy": GP}, ["tiny"]),
     "clock, networks": ({"genome": {**GENOME, "clock": True}}, ["tiny", "two"]),
     "clock, targets": ({"genome": {"kind": "targets", "clock": True}}, ["tiny", "two"]),
     "clock, taylor": ({"genome": {"kind": "taylor", "clock": True}}, ["tiny", "two"]),

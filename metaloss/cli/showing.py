@@ -84,6 +84,7 @@ def _loss(loss: Any, prefix: Path) -> dict[str, Any]:
         "loss": loss.describe(),
         "about": loss.about,
         **({"clock": loss.clock_note} if loss.reads_clock else {}),
+        **({"past": loss.past_note} if loss.reads_past else {}),
         **({"normalise": NORMALISED} if loss.normalise else {}),
         "gain": {c: phenotype.gain(one, c) for c in counts},
         "minimum": {c: phenotype.minimum(one, c) for c in counts},
@@ -119,7 +120,7 @@ def text(table: dict[str, Any]) -> str:
     """The description as lines."""
     lines = [
         f"{key:10} {table[key]}"
-        for key in ("run", "status", "loss", "scope", "latex", "clock", "normalise")
+        for key in ("run", "status", "loss", "scope", "latex", "clock", "past", "normalise")
         if table.get(key)
     ]
     if table.get("loss") is None:

@@ -15,6 +15,11 @@ from metaloss.losses.phenotype import gain_tensor
 from metaloss.losses.unit_gain import UnitGain
 
 
+def past_readers(module: torch.nn.Module) -> list[Any]:
+    """The losses within a module, itself too, that see what was predicted for an image before."""
+    return [x for x in module.modules() if getattr(x, "reads_past", False)]
+
+
 def clock_readers(module: torch.nn.Module) -> list[Any]:
     """The losses within a module, itself too, that see how far a training is, exported ones too."""
     return [x for x in module.modules() if getattr(x, "reads_clock", False)]
@@ -72,6 +77,21 @@ class Criterion(LossModule):
             "It sees how far a training is: call loss.at(step, steps) before every step. "
             f"Until then it is half-way through {self.steps or DEFAULT_STEPS} steps."
         )
+
+    @property
+    def past_note(self) -> str:
+        """What a user should know of a loss that reads the images' past; "" for others."""
+        if not self.reads_past:
+            return ""
+        return (
+            "It sees what was predicted for an image before: call loss.remember(images, classes) "
+            "once, then loss(logits, target, index). Until then `past` is 1/C."
+        )
+
+    @property
+    def notes(self) -> list[str]:
+        """What a user should know of how to call the loss, each in sentences."""
+        return [note for note in (self.clock_note, self.past_note) if note]
 
     def with_options(self, **options: Any) -> Self:
         """The same loss with another `weight`, `reduction`, `label_smoothing`, `ignore_index`,

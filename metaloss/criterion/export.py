@@ -72,6 +72,11 @@ def _latex(criterion: Criterion, path: Path) -> str:
 
 
 def _program(criterion: Criterion, path: Path) -> None:
+    if criterion.reads_past:
+        raise SettingsError(
+            f"{path}: a program has no memory of what was predicted for each image; "
+            f"{path.with_suffix('.py')} can hold this loss"
+        )
     # Weights and a prior are as many numbers as there are classes, costs as many rows.
     told = [x for x in (criterion.weight, criterion.prior, criterion.costs) if x is not None]
     fixed = len(told[-1]) if told else criterion.home_classes
@@ -97,6 +102,6 @@ def _folder(criterion: Criterion, path: Path) -> None:
         )
     path.parent.mkdir(parents=True, exist_ok=True)
     about = json.dumps(storage.json_safe(criterion.about), indent=1, ensure_ascii=False)
-    note = criterion.clock_note and f"{criterion.clock_note}\n\n"
-    card = f"# {criterion.describe()}\n\n{note}```\n{about}\n```\n"
+    notes = "".join(f"{note}\n\n" for note in criterion.notes)
+    card = f"# {criterion.describe()}\n\n{notes}```\n{about}\n```\n"
     loss_io.save(path.parent, criterion, card)

@@ -34,6 +34,7 @@ class FormulaCriterion(Criterion):
     ) -> None:
         # Before the module is made, which asks whether it reads the clock.
         self.reads_clock = formula.reads_clock
+        self.reads_past = formula.reads_past
         super().__init__(about, **options)
         self.formula = formula
         self.weighs_terms = formula.target_smoothing is not None
@@ -161,6 +162,9 @@ class FormulaCriterion(Criterion):
         if self.costs is not None and self.reads_costs:
             # A right answer costs nothing.
             seen["cost"] = self.image_costs(y) if label is None else torch.zeros_like(y)
+        if self._past_of_batch is not None:
+            past = self.past_terminal(y, classes)
+            seen["past"] = past if label is None else past.gather(1, label[:, None])
         return seen if self.clock is None else seen | self.clock_terminals(y)
 
     @property

@@ -10,6 +10,7 @@ import torch
 
 from metaloss.losses.clock import DEFAULT_STEPS, HALFWAY, clock_terminals, step_count
 from metaloss.losses.costs import cost_matrix, image_costs, relative_costs
+from metaloss.losses.past import no_past, updated_past
 from metaloss.losses.prior import class_counts, class_terminals
 
 
@@ -83,6 +84,9 @@ class LossModule(torch.nn.Module):
         reads_clock: whether the loss depends on how far the training is.
         clock: the share of the steps that is done and the natural logarithm of their number [2],
             for a loss that reads them; `at` sets it.
+        reads_past: whether the loss depends on what was predicted for an image before.
+        past: the running mean of what was predicted for each image [N, C], for a loss that reads
+            it; None until `remember` says how many images there are.
         classes: the one number of classes it works for; None: any.
     """
 
@@ -92,6 +96,7 @@ class LossModule(torch.nn.Module):
     )
     weighs_terms = False
     reads_clock = False
+    reads_past = False
     classes: int | None = None
 
     def __init__(
@@ -133,6 +138,10 @@ class LossModule(torch.nn.Module):
             self.register_buffer("clock", clock, persistent=False)
         else:
             self.clock = None
+        self.past: torch.Tensor | None
+        # In the `state_dict`, once there is one: it is a part of how far the training is.
+        self.register_buffer("past", None)
+        self._past_of_batch: torch.Tensor | None = None
 
     def at(self, step: int, steps: int) -> "LossModule":
         """This loss, told where the training is; one that does not read the clock stays as it is.
@@ -160,6 +169,28 @@ class LossModule(torch.nn.Module):
         t, logn = self.clock.to(like).unbind()
         return {"t": t, "logn": logn}
 
+    def remember(self, images: int, classes: int) -> "LossModule":
+        """This loss, with a memory of what is predicted for each image, for a loss that reads it;
+        another one stays as it is.
+
+        While it trains (`train()`, the default) every call needs the images' numbers, `index`, and
+        adds what it is given to their running means; after `eval()` it reads no past. A checkpoint
+        is loaded into a loss that remembers as many.
+
+        Args:
+            images: that one trains on.
+            classes: of the logits.
+        """
+        if self.reads_past:
+            like = torch.zeros(()) if self.clock is None else self.clock
+            self.past = no_past(like, classes).repeat(images, classes)
+        return self
+
+    def past_terminal(self, like: torch.Tensor, classes: int) -> torch.Tensor:
+        """What the loss sees of the images' past, `past`: [N, C], or one number for all."""
+        past = self._past_of_batch
+        return no_past(like, classes) if past is None else past.to(like)
+
     def terms(self, logits: torch.Tensor, soft: torch.Tensor) -> torch.Tensor:
         """What each image's value is the sum of, [N, C] or [N, 1], of logits and targets [N, C]."""
         raise NotImplementedError
@@ -183,8 +214,8 @@ class LossModule(torch.nn.Module):
         among even classes whose mistakes cost alike; of a loss that reads the clock, at step 0.
         """
         if classes not in self._gains:
-            told = self.prior, self.costs, self.clock
-            self.prior = self.costs = None
+            told = self.prior, self.costs, self.clock, self._past_of_batch
+            self.prior = self.costs = self._past_of_batch = None
             if self.clock is not None:
                 self.clock = self.clock * self.clock.new_tensor([0, 1])
             logits = torch.zeros(1, classes, dtype=torch.float64, requires_grad=True)
@@ -194,18 +225,40 @@ class LossModule(torch.nn.Module):
                     value = self.terms(logits, shares(label, logits)).sum()
                     (gradient,) = torch.autograd.grad(value, logits)
             finally:
-                self.prior, self.costs, self.clock = told
+                self.prior, self.costs, self.clock, self._past_of_batch = told
             self._gains[classes] = float(-gradient[0, 0]) * classes / (classes - 1)
         return self._gains[classes]
 
-    def forward(self, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    def forward(
+        self, logits: torch.Tensor, target: torch.Tensor, index: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """The loss; a scalar, or one value per place where `reduction` is "none".
+
+        Args:
+            logits: [N, C] or [N, C, ...].
+            target: class indices [N, ...] or distributions over classes [N, C, ...].
+            index: for a loss that remembers, the numbers of the images [N]; others take no notice.
 
         Raises:
             ValueError: the shapes do not go together, the loss or its weights are made for another
-                number of classes, or `ignore_index` is one of the classes that soft targets have.
+                number of classes, `ignore_index` is one of the classes that soft targets have, or a
+                loss that remembers is not told the images' numbers.
         """
         self._check(logits, target)
+        if self.past is None or not self.training:
+            return self._value(logits, target)
+        self._check_index(logits, index)
+        self._past_of_batch = self.past[index]
+        try:
+            value = self._value(logits, target)
+        finally:
+            self._past_of_batch = None
+        with torch.no_grad():
+            p = widened(logits).softmax(-1).to(self.past)
+            self.past[index] = updated_past(self.past[index], p)
+        return value
+
+    def _value(self, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         # Losses have steep places: half precision is for the network, not for them.
         with torch.autocast(logits.device.type, enabled=False):
             flat = widened(logits)
@@ -259,6 +312,25 @@ class LossModule(torch.nn.Module):
         if self.weight is not None and self.weighs_terms:
             terms = terms * self.weight.to(terms)
         return terms.sum(-1)
+
+    def _check_index(self, logits: torch.Tensor, index: torch.Tensor | None) -> None:
+        assert self.past is not None
+        wanted = f"index must be the numbers of the images, [{logits.shape[0]}] whole numbers"
+        if index is None:
+            raise ValueError(
+                f"this loss remembers what it predicted for each image: {wanted}; or loss.eval(), "
+                "where it is only measured"
+            )
+        if index.shape != logits.shape[:1] or index.is_floating_point() or logits.ndim != 2:
+            raise ValueError(
+                f"{wanted}, and logits [N, C]; got {tuple(index.shape)} for logits "
+                f"{tuple(logits.shape)}"
+            )
+        if self.past.shape[1] != logits.shape[1]:
+            raise ValueError(
+                f"this loss remembers {self.past.shape[1]} classes, and the logits have "
+                f"{logits.shape[1]}"
+            )
 
     def _check(self, logits: torch.Tensor, target: torch.Tensor) -> None:
         axis = min(1, logits.ndim - 1)

@@ -37,13 +37,7 @@ class BatchModule(LossModule):
             )
         self.loss = loss
 
-    def forward(self, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        """The loss, a scalar.
-
-        Raises:
-            ValueError: as `LossModule.forward`.
-        """
-        self._check(logits, target)
+    def _value(self, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         # Sums over all pixels of a batch are too large for half precision.
         with torch.autocast(logits.device.type, enabled=False):
             z = widened(logits)

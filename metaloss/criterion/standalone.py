@@ -13,8 +13,13 @@ from metaloss.criterion.loss_module import LossModule
 from metaloss.criterion.no_formula import BatchCriterion, ImageCriterion, standalone_source
 from metaloss.errors import SettingsError
 from metaloss.genomes import Exportable
-from metaloss.losses import clock, costs, prior
-from metaloss.losses.language.expression import CLASS_TERMINALS, CLOCK_TERMINALS, COST, Expression
+from metaloss.losses import clock, costs, past, prior
+from metaloss.losses.language.expression import (
+    CLASS_TERMINALS,
+    CLOCK_TERMINALS,
+    COST,
+    Expression,
+)
 from metaloss.losses.language.formula import NO_SCALE, NO_SHIFT
 from metaloss.losses.language.primitives import PRIMITIVES
 
@@ -37,6 +42,7 @@ class Loss({base}):
 
     weighs_terms = {weighs_terms}
     reads_clock = {reads_clock}
+    reads_past = {reads_past}
 
     def __init__(self, {parameters}):
         super().__init__({arguments})
@@ -50,7 +56,7 @@ def python(criterion: Criterion) -> str:
         SettingsError: there is no Python for the loss.
     """
     base: type = LossModule
-    shared = "\n\n\n".join(map(_after_imports, (prior, costs, clock, loss_module)))
+    shared = "\n\n\n".join(map(_after_imports, (prior, costs, clock, past, loss_module)))
     defaults = {name: getattr(criterion, name) for name in Criterion.OPTIONS}
     arguments = ", ".join(f"{name}={name}" for name in defaults)
     imports, body = "", []
@@ -71,12 +77,13 @@ def python(criterion: Criterion) -> str:
     return MODULE.format(
         title=criterion.describe().rstrip(".") + ".",
         version=__version__,
-        note=criterion.clock_note and f"\n\n{criterion.clock_note}",
+        note="".join(f"\n\n{note}" for note in criterion.notes),
         imports=imports,
         shared=shared,
         base=base.__name__,
         weighs_terms=criterion.weighs_terms,
         reads_clock=criterion.reads_clock,
+        reads_past=criterion.reads_past,
         parameters=", ".join(f"{name}={value!r}" for name, value in defaults.items()),
         arguments=arguments,
         body=lines,
@@ -140,6 +147,8 @@ def _expression(e: Expression) -> list[str]:
         lines.append("clock = self.clock_terminals(p)")
         read = sorted(e.terminals & CLOCK_TERMINALS)
         lines += [f"{name} = clock[{name!r}].expand(1, 1)" for name in read]
+    if e.reads_past:
+        lines.append("past = self.past_terminal(p, p.shape[-1]).expand_as(p)")
     lines += ["cost = self.image_costs(y)"] if COST.head in e.terminals else []
     names: dict[Expression, str] = {}
 

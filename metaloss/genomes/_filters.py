@@ -24,6 +24,7 @@ from metaloss.losses.language.expression import (
     LOGN,
     LOGP,
     LOGPRIOR,
+    PAST,
     PRIOR,
     C,
     Expression,
@@ -177,8 +178,8 @@ def _difference(before: float, after: float) -> float:
 def _situations(classes: int) -> dict[Expression, Tensor]:
     """The terminals of a class that is not the target and of one that is.
 
-    First along the curve, then where all C classes are alike. All classes are equally frequent, and
-    all mistakes cost alike.
+    First along the curve, then where all C classes are alike. All classes are equally frequent, all
+    mistakes cost alike, and nothing was predicted before.
     """
     v = grid()
     unsure = torch.tensor([1 / classes - _STEP, 1 / classes + _STEP], dtype=torch.float64)
@@ -190,8 +191,9 @@ def _situations(classes: int) -> dict[Expression, Tensor]:
     # The curve is that of the middle of a training; the gain is a first pull, at its first step.
     t = torch.full_like(c, HALFWAY).index_fill(1, torch.tensor([len(v), len(v) + 1]), 0.0)
     clock = {T: t, LOGN: torch.full_like(c, DEFAULT_LOGN)}
+    past = {PAST: 1 / c}
     even = {PRIOR: 1 / c, LOGPRIOR: torch.zeros_like(c), COUNT: torch.ones_like(c)}
-    return {Y: y, COST: 1 - y, P: p, LOGP: p.log(), C: c, **even, **clock}
+    return {Y: y, COST: 1 - y, P: p, LOGP: p.log(), C: c, **even, **clock, **past}
 
 
 def _value(e: Expression, known: dict[Expression, Tensor]) -> Tensor:

@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from metaloss.core.population import Population
-from metaloss.losses.language.expression import LOGN, Expression, P, T, Y, call, constant
+from metaloss.losses.language.expression import LOGN, PAST, Expression, P, T, Y, call, constant
 from metaloss.losses.language.primitives import MORGAN_BINARY, MORGAN_UNARY
 
 # An operation and two arguments; one that takes a single argument ignores the second.
@@ -21,10 +21,15 @@ INPUTS = (Y, P, constant(1), constant(-1))
 OPERATIONS = MORGAN_UNARY + MORGAN_BINARY
 HIDDEN = 4
 ROOT = len(INPUTS) + HIDDEN
-# Behind the root: a graph's numbers mean the same whether or not it may see the clock.
-LEAVES = {**dict(enumerate(INPUTS)), ROOT + 1: T, ROOT + 2: LOGN}
 PLACES = range(ROOT)  # that a node may read: inputs and hidden nodes
-PLACES_WITH_CLOCK = (*PLACES, ROOT + 1, ROOT + 2)
+# Behind the root: a graph's numbers mean the same whatever else it may see.
+CLOCK_PLACES = (ROOT + 1, ROOT + 2)
+PAST_PLACE = ROOT + 3
+LEAVES = {
+    **dict(enumerate(INPUTS)),
+    **dict(zip(CLOCK_PLACES, (T, LOGN), strict=True)),
+    PAST_PLACE: PAST,
+}
 UNARY = range(len(MORGAN_UNARY))
 BINARY = range(len(MORGAN_UNARY), len(OPERATIONS))
 
@@ -38,7 +43,8 @@ class Graphs(Population):
 
     Attributes:
         operation: of each node, a place in `OPERATIONS`.
-        arguments: of each node; inputs come first, then hidden nodes, and last the clock's.
+        arguments: of each node; inputs come first, then hidden nodes, and last the
+            clock and the past.
         scale: the factor.
     """
 

@@ -17,6 +17,7 @@ from metaloss.core.population import Population
 from metaloss.core.streams import Stream
 from metaloss.errors import SettingsError
 from metaloss.genomes._filters import REASONS, Filters, examine
+from metaloss.genomes._past import SeesPast
 from metaloss.losses import zoo
 from metaloss.losses.base import Losses
 from metaloss.losses.formulas import Formulas
@@ -38,6 +39,11 @@ class FormulaGenome:
         """What the search has to beat: it stands for election, however it fared."""
         return ()
 
+    @property
+    def reads_past(self) -> bool:
+        """Whether a candidate may see what was predicted for an image before."""
+        return any(formula.reads_past for formula in self.originals)
+
     def formulas(self, population: Any) -> tuple[Formula, ...]:
         """The candidates as losses."""
         raise NotImplementedError
@@ -52,7 +58,7 @@ class FormulaGenome:
 
 
 @settings(frozen=True, config=ConfigDict(extra="forbid"))
-class Symbolic(FormulaGenome):
+class Symbolic(SeesPast, FormulaGenome):
     """Settings of every genome that searches for formulas.
 
     Attributes:
@@ -81,6 +87,11 @@ class Symbolic(FormulaGenome):
     def seeds(self) -> tuple[Expression, ...]:
         """The losses that `start` names."""
         return tuple(seed(name) for name in parts(self.start) if name != RANDOM)
+
+    @property
+    def reads_past(self) -> bool:
+        """Whether a candidate may see what was predicted for an image before."""
+        return self.past or any(e.reads_past for e in self.seeds)
 
     def expressions(self, population: Any) -> list[Expression]:
         """What the candidates stand for, each with the sign that they have themselves."""

@@ -109,7 +109,13 @@ class Constants(SeesClock, SeesPrior, RealVectors, FormulaGenome):
         return self._tunable(vectors) if vectors.requires_grad else super().losses(population)
 
     def _tunable(self, vectors: Float[Tensor, "P D"]) -> TunableFormulas:
-        """The candidates as one formula in which names stand for the constants."""
+        """The candidates as one formula in which names stand for the constants.
+
+        Raises:
+            SettingsError: the formula reads the images' past, which no gradient goes through.
+        """
+        if self.original.reads_past:
+            raise SettingsError(f"{self.formula} reads `past`, and no gradient goes through that")
         moved, courses = self._moved(vectors)
         numbers = dict(enumerate(torch.cat([moved, courses], 1).unbind(1)))
         names = [Expression(f"#{i}") for i in numbers]

@@ -22,8 +22,9 @@ from metaloss.genomes._clock import SeesClock
 from metaloss.genomes._filters import Filters
 from metaloss.genomes._graph_encoding import encode
 from metaloss.genomes._graph_nodes import (
+    CLOCK_PLACES,
+    PAST_PLACE,
     PLACES,
-    PLACES_WITH_CLOCK,
     AdjustedGraphs,
     Graphs,
     Row,
@@ -126,7 +127,11 @@ class Graph(SeesClock, SeesPrior, Symbolic):
     @property
     def _places(self) -> variation.Places:
         """What a node may read."""
-        return PLACES_WITH_CLOCK if self.clock else PLACES
+        return (
+            *PLACES,
+            *(CLOCK_PLACES if self.clock else ()),
+            *((PAST_PLACE,) if self.past else ()),
+        )
 
     def _mutant(self, parent: Row, rng: Random) -> Row:
         nodes, scale = parent

@@ -24,7 +24,7 @@ from metaloss.errors import SettingsError
 from metaloss.genomes._clock import SeesClock
 from metaloss.genomes._prior import GENES, SeesPrior, drawn_genes, moved_genes
 from metaloss.genomes._symbolic import Symbolic
-from metaloss.losses.language.expression import Expression, Y, call, constant
+from metaloss.losses.language.expression import PAST, Expression, Y, call, constant
 from metaloss.losses.language.formula import Formula
 from metaloss.losses.language.primitives import PRIMITIVES
 
@@ -46,7 +46,21 @@ FUNCTIONS = (
     "sigmoid",
 )
 # Symbol k stands for HEADS[k - 1], 0 for nothing. Runs keep the numbers: what is new stands last.
-HEADS = ("", "C", "y", "p", "logp", *PRIMITIVES, "prior", "logprior", "count", "cost", "t", "logn")
+HEADS = (
+    "",
+    "C",
+    "y",
+    "p",
+    "logp",
+    *PRIMITIVES,
+    "prior",
+    "logprior",
+    "count",
+    "cost",
+    "t",
+    "logn",
+    "past",
+)
 CLOCK = ("t", "logn")
 SYMBOLS = {head: k for k, head in enumerate(HEADS, start=1)}
 TRIES = 50
@@ -75,7 +89,7 @@ class Tree(SeesClock, SeesPrior, Symbolic):
     """What trees are made of, how large they are, and how they vary.
 
     With `prior` the numbers for it stand behind a tree's constants, where no symbol is. With
-    `clock` leaves may be `t` and `logn`, too.
+    `clock` leaves may be `t` and `logn`, too, with `past` the terminal `past`.
 
     Attributes:
         functions: primitives of the inner nodes (metaloss list primitives).
@@ -267,7 +281,8 @@ class Tree(SeesClock, SeesPrior, Symbolic):
     @property
     def _leaves(self) -> tuple[str, ...]:
         """The terminals that leaves may be."""
-        return (*self.terminals, *(CLOCK if self.clock else ()))
+        clock = CLOCK if self.clock else ()
+        return (*self.terminals, *clock, *((PAST.head,) if self.past else ()))
 
     def _mutated(self, e: Expression, rng: Random) -> Expression:
         kinds = {

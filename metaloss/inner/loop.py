@@ -3,10 +3,11 @@
 import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Self
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from pydantic import ConfigDict, Field, model_validator
 from pydantic.dataclasses import dataclass as settings
 from torch import Tensor
@@ -23,7 +24,7 @@ from metaloss.inner.optimiser_settings import (
     check_nesterov,
 )
 from metaloss.inner.optimisers import Adam, Rate, Sgd
-from metaloss.losses.base import Clock, Losses, at
+from metaloss.losses.base import Clock, Losses, after, at, reads_past
 
 
 @settings(frozen=True, config=ConfigDict(extra="forbid"))
@@ -94,6 +95,18 @@ class Inner:
         ]
 
 
+@dataclass
+class _Slope:
+    """The gradient at a step's logits, and after it the losses as the next step has them."""
+
+    losses: Losses
+
+    def __call__(self, logits: Float[Tensor, "P T B C"]) -> Float[Tensor, "P T B C"]:
+        gradient = self.losses.logit_gradient(logits)
+        self.losses = after(self.losses, logits)
+        return gradient
+
+
 @torch.no_grad()
 def train(
     losses: Losses,
@@ -111,7 +124,8 @@ def train(
     """The parameters after `inner.steps` steps; the given ones are overwritten.
 
     Args:
-        losses: bound to the training targets.
+        losses: bound to the training targets; those that read the images' past need all of them at
+            every step.
         model: the stacked classifier.
         params: what `model.init` gave, [P, T, ...].
         inputs: the training half of what `model.bind` gave.
@@ -134,12 +148,14 @@ def train(
     rate = rate.to(like) if isinstance(rate, Tensor) else rate
     # Once with the number of steps: what depends on that alone is then ready for all of them.
     losses = at(losses, Clock.of(0, inner.steps))
+    past = reads_past(losses)
     indices = batches(len(inputs), inner, keys, like.device, count, choices)
     for step, index in enumerate(indices, 1):
         bound, shown = seen_by_step(losses, inputs, index, Clock.of(step - 1, inner.steps))
-        optimiser.step(
-            params, model.gradients(params, shown, bound.logit_gradient), rate * inner.scale(step)
-        )
+        slope = _Slope(bound)
+        optimiser.step(params, model.gradients(params, shown, slope), rate * inner.scale(step))
+        if past:
+            losses = slope.losses
         if probe is not None:
             probe(step, params)
     return params

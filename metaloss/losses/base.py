@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from metaloss.errors import SettingsError
 from metaloss.losses.clock import DEFAULT_LOGN, HALFWAY, clock_terminals
 from metaloss.losses.costs import image_costs
 from metaloss.losses.prior import class_terminals
@@ -143,6 +144,35 @@ def reads_clock(losses: Losses) -> TypeGuard[ClockLosses]:
 def at(losses: Losses, clock: Clock) -> Losses:
     """Losses at another point of the training; those that see nothing of it as they are."""
     return losses.at(clock) if reads_clock(losses) else losses
+
+
+class PastLosses(Losses, Protocol):
+    """Losses that may see what was predicted for each image before; others say nothing of it."""
+
+    @property
+    def reads_past(self) -> bool:
+        """Whether one of them does."""
+
+    def after(self, logits: Float[Tensor, "P T B C"]) -> Self:
+        """The bound losses after these predictions for all images, as the next step has them."""
+
+
+def reads_past(losses: Losses) -> TypeGuard[PastLosses]:
+    """Whether losses depend on what was predicted for each image before."""
+    return bool(getattr(losses, "reads_past", False))
+
+
+def past_refused(name: str, obstacle: str) -> SettingsError:
+    """What to raise where a loss reads `past` and a family or training cannot show it."""
+    return SettingsError(
+        f"{name} has {obstacle}, and then no loss can see what was predicted for an image before: "
+        "leave it out, or take a loss without `past`"
+    )
+
+
+def after(losses: Losses, logits: Float[Tensor, "P T B C"]) -> Losses:
+    """Losses after these predictions; those that see nothing of them as they are."""
+    return losses.after(logits) if reads_past(losses) else losses
 
 
 def one_hot(label: Int[Tensor, "..."], classes: int) -> Float[Tensor, "... C"]:

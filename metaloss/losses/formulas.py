@@ -25,6 +25,7 @@ from metaloss.losses.language.expression import (
     LABEL_TERMINALS,
     LOGN,
     LOGP,
+    PAST,
     Expression,
     P,
     T,
@@ -32,11 +33,13 @@ from metaloss.losses.language.expression import (
 from metaloss.losses.language.formula import NO_SCALE, NO_SHIFT, Formula
 from metaloss.losses.language.primitives import PRIMITIVES
 from metaloss.losses.language.programs import Program, Run, gradient_program, value_program
+from metaloss.losses.past import no_past, updated_past
 
 PLANES = CLASS_TERMINALS | LABEL_TERMINALS  # terminals that have a number for every class or image
 Form = Literal["auto", "each", "grouped"]
-Calls = tuple[list[tuple[int, bool]], list[tuple[Run, Any]], int]
-Ready = tuple[list[Tensor | None], list[tuple[int, bool]], list[tuple[Run, Any]], int]
+OUTPUTS = (LOGP, P, PAST)  # what a step of the training gives each program
+Calls = tuple[list[tuple[int, int]], list[tuple[Run, Any]], int]
+Ready = tuple[list[Tensor | None], list[tuple[int, int]], list[tuple[Run, Any]], int]
 
 
 @dataclass(frozen=True)
@@ -86,12 +89,14 @@ class Formulas:
             "auto" groups many on a GPU, where the number of calls counts.
         told: how far the training is; None: nobody has said.
         shared: what `bind` computed.
+        past: the running mean of what each image was predicted to be; None: nothing was yet.
     """
 
     formulas: tuple[Formula, ...]
     form: Form = "auto"
     told: Clock | None = None
     shared: Shared | None = None
+    past: Float[Tensor, "P T C B"] | None = None
 
     tasks_per_call: ClassVar[int] = 8  # each formula is some calls of its own
 
@@ -104,11 +109,12 @@ class Formulas:
         return len(self.formulas)
 
     def __getitem__(self, rows: slice | Tensor) -> Self:
+        past = None if self.past is None else self.past[rows]
         if isinstance(rows, slice):
-            return replace(self, formulas=self.formulas[rows])
+            return replace(self, formulas=self.formulas[rows], past=past)
         # Formulas are Python objects, so a mask or an index becomes a list of places.
         places = (rows.nonzero()[:, 0] if rows.dtype == torch.bool else rows).tolist()
-        return replace(self, formulas=tuple(self.formulas[i] for i in places))
+        return replace(self, formulas=tuple(self.formulas[i] for i in places), past=past)
 
     def bind(self, targets: TrainingTargets) -> Self:
         """Compute what depends on targets, classes and constants alone, once for all formulas."""
@@ -117,7 +123,9 @@ class Formulas:
             f(x.expression) for x in self.formulas for f in (value_program, gradient_program)
         ]
         # Values and gradients share what they need of the targets: it is computed once for both.
-        read = dict.fromkeys(e for program in programs for e in program.inputs if not e.varies)
+        read = dict.fromkeys(
+            e for program in programs for e in program.inputs if not e.reads_outputs
+        )
         read.update(dict.fromkeys(e for x in self.formulas for e in x.expressions[1:]))
         wanted = dict.fromkeys(part for e in read for part in _parts_without_clock(e))
         known = {Expression(name): x[:, None] for name, x in targets.shares.items()}
@@ -156,9 +164,20 @@ class Formulas:
         """The losses at another point of the training."""
         return self._with(told=clock)
 
+    @cached_property
+    def reads_past(self) -> bool:
+        """Whether one of them depends on what was predicted for an image before."""
+        return any(formula.reads_past for formula in self.formulas)
+
+    def after(self, logits: Float[Tensor, "P T B C"]) -> Self:
+        """The losses after these predictions for all images, as the next step has them."""
+        past = no_past(logits, logits.shape[-1]) if self.past is None else self.past
+        return self._with(past=updated_past(past, logits.mT.softmax(-2)))
+
     def minibatch(self, index: Int[Tensor, "T b"]) -> Self:
         """The same losses, bound to only some of each task's images."""
-        return self._with(shared=self._bound.minibatch(index))
+        past = None if self.past is None else images(self.past.mT, index).mT
+        return self._with(shared=self._bound.minibatch(index), past=past)
 
     def _with(self, **changes: Any) -> Self:
         """The losses with other numbers in the same places."""
@@ -173,13 +192,10 @@ class Formulas:
         """One term per class; those of a mean over classes are divided by their number."""
         logp = self._before_softmax(logits.mT).log_softmax(-2)  # [P T C B]
         per_formula = []
-        for formula, *logp_and_p in zip(
-            self.formulas, logp.unbind(0), logp.exp().unbind(0), strict=True
-        ):
+        for formula, outputs in zip(self.formulas, self._outputs(logp, logp.exp()), strict=True):
             # A formula of constants gives one number, which stands for every class.
-            value = _run(
-                _ready(value_program(formula.expression), self._named), *logp_and_p
-            ).expand(logp.shape[1:])
+            ready = _ready(value_program(formula.expression), self._named)
+            value = _run(ready, outputs).expand(logp.shape[1:])
             per_formula.append(value / logits.shape[-1] if formula.reduction == "mean" else value)
         return torch.stack(per_formula).mT
 
@@ -211,12 +227,21 @@ class Formulas:
     ) -> Float[Tensor, "P T C B"]:
         """The gradient of every term by its own logp, but for its sign."""
         if self._grouped:
-            return grouping.run(self._plan, self._fixed, logp, p)
+            past = (self._past_like(logp),) if self.reads_past else ()
+            return grouping.run(self._plan, self._fixed, (logp, p, *past))
         shape = logp.shape[1:]
-        gradients = [
-            _run(*each) for each in zip(self._slopes, logp.unbind(0), p.unbind(0), strict=True)
-        ]
+        gradients = [_run(*each) for each in zip(self._slopes, self._outputs(logp, p), strict=True)]
         return torch.stack([x if x.shape == shape else x.expand(shape) for x in gradients])
+
+    def _outputs(
+        self, logp: Float[Tensor, "P T C B"], p: Float[Tensor, "P T C B"]
+    ) -> Iterator[tuple[Tensor, ...]]:
+        """What each formula's program is given at a step, in the order of `OUTPUTS`."""
+        return zip(logp, p, self._past_like(logp), strict=True)
+
+    def _past_like(self, logp: Float[Tensor, "P T C B"]) -> Float[Tensor, "P T C B"]:
+        """The running mean; 1/C everywhere before the first step."""
+        return no_past(logp, logp.shape[2]).expand_as(logp) if self.past is None else self.past
 
     @property
     def _grouped(self) -> bool:
@@ -322,13 +347,15 @@ def _evaluate(e: Expression, target: Tensor, known: dict[Expression, Tensor]) ->
 
 
 def _ready(program: Program, known: dict[Expression, Tensor]) -> Ready:
-    """A program with its inputs in place, but for p and logp."""
+    """A program with its inputs in place, but for the outputs."""
     return [known.get(e) for e in program.inputs], *_calls_of(program)
 
 
 def _calls_of(program: Program) -> Calls:
-    """Where p and logp belong among a program's inputs, its steps, and where its result is."""
-    free = [(i, e == LOGP) for i, e in enumerate(program.inputs) if e in (LOGP, P)]
+    """Where which of the `OUTPUTS` belongs among a program's inputs, its steps, and where its
+    result is.
+    """
+    free = [(i, OUTPUTS.index(e)) for i, e in enumerate(program.inputs) if e in OUTPUTS]
     return free, [(run, _getter(args)) for run, args in program.steps], program.out
 
 
@@ -337,11 +364,11 @@ def _getter(args: tuple[int, ...]) -> Any:
     return itemgetter(*args) if len(args) > 1 else itemgetter(slice(args[0], args[0] + 1))
 
 
-def _run(ready: Ready, logp: Tensor, p: Tensor) -> Tensor:
+def _run(ready: Ready, outputs: Sequence[Tensor]) -> Tensor:
     fixed, free, steps, out = ready
     values: list[Any] = list(fixed)
-    for i, is_log in free:
-        values[i] = logp if is_log else p
+    for i, output in free:
+        values[i] = outputs[output]
     for run, args in steps:
         values.append(run(*args(values)))
     result: Tensor = values[out]

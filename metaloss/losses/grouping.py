@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from metaloss.losses.language.expression import LOGP, Expression, P
+from metaloss.losses.language.expression import LOGP, PAST, Expression, P
 from metaloss.losses.language.programs import Program, Run
 
 WORTH = 8  # candidates from which on a GPU is better fed this way
@@ -20,7 +20,7 @@ class GroupedSteps:
     """Where the values of many programs lie in one tensor of rows [T C B].
 
     Attributes:
-        inputs: the rows after those of logp and p: what does not depend on the logits.
+        inputs: the rows after those of logp, p and past: what no output changes.
         calls: a function, the rows of each of its arguments, and the rows that its results take.
         out: the rows of the programs' results.
         rows: how many rows there are.
@@ -43,9 +43,13 @@ class GroupedSteps:
 def group(programs: Sequence[Program], device: torch.device) -> GroupedSteps:
     """Group the steps of these programs, one per candidate."""
     n = len(programs)
-    # Rows: every candidate's logp, then every candidate's p, then what does not vary.
-    used = {e: None for program in programs for e in program.inputs if not e.varies}
-    place = {e: 2 * n + i for i, e in enumerate(used)}
+    # Rows: every candidate's logp, every candidate's p, where one reads it every candidate's past,
+    # then what no output changes.
+    inputs = {e: None for program in programs for e in program.inputs}
+    of_candidates = (LOGP, P, *((PAST,) if PAST in inputs else ()))
+    used = [e for e in inputs if not e.reads_outputs]
+    begin = len(of_candidates) * n
+    place = {e: begin + i for i, e in enumerate(used)}
     # What is called -> (program, place in its list).
     groups: dict[tuple[int, Run], list[tuple[int, int]]] = {}
     for i, program in enumerate(programs):
@@ -55,11 +59,11 @@ def group(programs: Sequence[Program], device: torch.device) -> GroupedSteps:
             depth.append(1 + max(depth[a] for a in args))
             groups.setdefault((depth[-1], run), []).append((i, len(depth) - 1))
     row = {
-        (i, k): i if e == LOGP else n + i if e == P else place[e]
+        (i, k): place[e] if e in place else of_candidates.index(e) * n + i
         for i, program in enumerate(programs)
         for k, e in enumerate(program.inputs)
     }
-    first = 2 * n + len(used)
+    first = begin + len(used)
     calls: list[tuple[Run, list[Rows], slice]] = []
     # In order of depth alone: steps of one depth never read each other.
     for (_, run), members in sorted(groups.items(), key=lambda group: group[0][0]):
@@ -73,7 +77,7 @@ def group(programs: Sequence[Program], device: torch.device) -> GroupedSteps:
         row.update({member: first + j for j, member in enumerate(members)})
         first += len(members)
     out = _rows([row[i, program.out] for i, program in enumerate(programs)], device)
-    return GroupedSteps([*used], calls, out, first)
+    return GroupedSteps(used, calls, out, first)
 
 
 def _rows(places: list[int], device: torch.device) -> Rows:
@@ -88,14 +92,21 @@ def _rows(places: list[int], device: torch.device) -> Rows:
 def run(
     steps: GroupedSteps,
     fixed: Float[Tensor, "F T C B"],
-    logp: Float[Tensor, "P T C B"],
-    p: Float[Tensor, "P T C B"],
+    outputs: Sequence[Float[Tensor, "P T C B"]],
 ) -> Float[Tensor, "P T C B"]:
-    """The programs' results, one row each; `fixed` is what `stacked` gave."""
-    n = len(logp)
+    """The programs' results, one row each.
+
+    Args:
+        steps: of the programs.
+        fixed: what `stacked` gave.
+        outputs: logp, p and, where a program reads it, past.
+    """
     # One buffer for all: each call writes behind the results of the calls before it.
-    values = logp.new_empty(steps.rows, *logp.shape[1:])
-    values[:n], values[n : 2 * n], values[2 * n : 2 * n + len(fixed)] = logp, p, fixed
+    values = fixed.new_empty(steps.rows, *fixed.shape[1:])
+    first = 0
+    for x in (*outputs, fixed):
+        values[first : first + len(x)] = x
+        first += len(x)
     for run, args, out in steps.calls:
         values[out] = run(*[values[x] for x in args])
     return values[steps.out]

@@ -17,10 +17,12 @@ from metaloss.losses.base import (
     Clock,
     Losses,
     TrainingTargets,
+    after,
     at,
     chosen_weights,
     mean_over_images,
     reads_clock,
+    reads_past,
 )
 
 LogitGradient = Callable[[Float[Tensor, "P T B C"]], Float[Tensor, "P T B C"]]
@@ -109,6 +111,15 @@ class PriorAdjusted:
     def at(self, clock: Clock) -> Self:
         """The losses at another point of the training."""
         return replace(self, losses=at(self.losses, clock))
+
+    @property
+    def reads_past(self) -> bool:
+        """Whether the losses depend on what was predicted for each image before."""
+        return reads_past(self.losses)
+
+    def after(self, logits: Float[Tensor, "P T B C"]) -> Self:
+        """The losses after these predictions."""
+        return replace(self, losses=after(self.losses, logits))
 
     def terms(self, logits: Float[Tensor, "P T B C"]) -> Float[Tensor, "P T B K"]:
         """The terms of the shifted logits, weighed."""

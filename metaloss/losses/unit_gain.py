@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from metaloss.losses.base import Clock, Losses, TrainingTargets, at, reads_clock
+from metaloss.losses.base import Clock, Losses, TrainingTargets, after, at, reads_clock, reads_past
 from metaloss.losses.phenotype import gains
 
 LEAST = 1e-3  # of a gain: what pulls less at first, or away from the true class, fails
@@ -74,6 +74,15 @@ class UnitGain:
         if self.factor is None or clock.logn == self.clock.logn:
             return moved
         return replace(moved, factor=moved._factor_like(self.factor))
+
+    @property
+    def reads_past(self) -> bool:
+        """Whether the losses depend on what was predicted for each image before."""
+        return reads_past(self.losses)
+
+    def after(self, logits: Float[Tensor, "P T B C"]) -> Self:
+        """The losses after these predictions."""
+        return replace(self, losses=after(self.losses, logits))
 
     def terms(self, logits: Float[Tensor, "P T B C"]) -> Float[Tensor, "P T B K"]:
         """The terms, divided."""

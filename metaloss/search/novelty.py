@@ -20,7 +20,7 @@ from metaloss.core.streams import Stream
 from metaloss.genomes import Genome
 from metaloss.genomes._filters import Filters, examine
 from metaloss.losses.base import Losses
-from metaloss.losses.language.expression import CLASS_TERMINALS, CLOCK_TERMINALS, COST
+from metaloss.losses.language.expression import CLASS_TERMINALS, CLOCK_TERMINALS, COST, PAST
 from metaloss.losses.language.formula import Formula
 from metaloss.losses.phenotype import normalised
 
@@ -90,11 +90,11 @@ class SeenLosses:
 def _curve_and_span(formula: Formula, filters: Filters) -> tuple[Float[Tensor, " N"], float] | None:
     """The curve between 0 and 1, and what it spans.
 
-    None where a curve does not say what a loss is: one that reads the classes' shares, the costs or
-    the clock, or moves the logits, may be like another only where classes are even, mistakes cost
-    alike and the training is half over.
+    None where a curve does not say what a loss is: one that reads the classes' shares, the costs,
+    the clock or the past, or moves the logits, may be like another only where classes are even,
+    mistakes cost alike, the training is half over and nothing was predicted before.
     """
-    told = CLASS_TERMINALS | CLOCK_TERMINALS | {COST.head}
+    told = CLASS_TERMINALS | CLOCK_TERMINALS | {COST.head, PAST.head}
     if not formula.plain_softmax or not formula.terminals.isdisjoint(told):
         return None
     curve = examine(formula.expression, filters).curve

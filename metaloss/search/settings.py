@@ -19,6 +19,7 @@ from metaloss.evaluation.guard import Allowed, Guard, check_guard
 from metaloss.evaluation.protocol import ScreeningBudget
 from metaloss.evolution import Objective
 from metaloss.genomes import Genome
+from metaloss.losses.base import past_refused
 from metaloss.search import objectives, usual
 from metaloss.search.task_course import TaskCourse
 from metaloss.strategies import Strategy
@@ -162,6 +163,8 @@ class Settings(BaseModel):
                 raise SettingsError(
                     f"this genome works for {genome.classes} classes alone, and {ways}"
                 )
+            if getattr(genome, "reads_past", False) and family.past_obstacle:
+                raise past_refused(family.name, family.past_obstacle)
             if self.screen_steps and isinstance(family, MixtureFamily):
                 raise SettingsError(
                     f"screen_steps = {self.screen_steps}: {family.name} is a mixture, whose kinds "

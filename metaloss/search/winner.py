@@ -214,7 +214,7 @@ def setting_in_words(baseline: Mapping[str, Any]) -> str:
 def card_head(title: str, loss: Criterion) -> str:
     """The beginning of a card: what the loss is, and what it was evolved on."""
     head = f"# {title}\n\n{loss.describe()}, evolved on {loss.about['evolved on']}.\n"
-    return head + (loss.clock_note and f"\n{loss.clock_note}\n")
+    return head + "".join(f"\n{note}\n" for note in loss.notes)
 
 
 def card_results(summary: Mapping[str, Any]) -> str:

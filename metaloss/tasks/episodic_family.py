@@ -108,6 +108,13 @@ class TaskFamily:
         return (self.ways,)
 
     @property
+    def past_obstacle(self) -> str:
+        """Why a loss cannot see what was predicted for an image before; "" where it can."""
+        if self.inner.batch is not None:
+            return f"inner.batch = {self.inner.batch}"
+        return "" if self.augment is None else "augment"
+
+    @property
     def screened_steps(self) -> int:
         """Steps of a training that a shorter one may stand in for."""
         return self.inner.steps

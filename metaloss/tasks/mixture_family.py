@@ -138,6 +138,11 @@ class MixtureFamily:
         return tuple(range(fewest, most + 1))
 
     @property
+    def past_obstacle(self) -> str:
+        """Why a loss cannot see what was predicted for an image before; "" where it can."""
+        return f"ranges.augmented = {self.ranges.augmented}" if self.ranges.augmented else ""
+
+    @property
     def screened_steps(self) -> int:
         """0: kinds are as long as they are, and no one number of steps stands in for them."""
         return 0

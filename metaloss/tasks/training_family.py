@@ -58,6 +58,11 @@ class TrainingFamily:
         return ()
 
     @property
+    def past_obstacle(self) -> str:
+        """Why a loss cannot see what was predicted for an image before; "" where it can."""
+        return self.training.past_obstacle
+
+    @property
     def screened_steps(self) -> int:
         """0: no shorter training stands in for a full one."""
         return 0

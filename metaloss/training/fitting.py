@@ -30,6 +30,7 @@ from metaloss.training.images import TrainingImages, open_images
 from metaloss.training.interruption import resumable
 from metaloss.training.losses import (
     check_class_weights,
+    check_past,
     loss_label,
     name_losses,
     read_losses,
@@ -154,6 +155,7 @@ def start(
         _check_target(settings.model, images)
     named = name_losses(settings.loss, modules, images.classes)
     check_class_weights(named, settings)
+    check_past(named, settings)
     check_prior_correction(named, settings)
     # Some defaults depend on how many images there are to train on.
     rows = images.training_rows(settings.per_class, Stream(settings.seed))

@@ -10,9 +10,10 @@ from torch import Tensor, nn
 from torch.nn.modules.loss import _WeightedLoss
 
 from metaloss.criterion import loss_io
-from metaloss.criterion.base import Criterion, clock_readers
+from metaloss.criterion.base import Criterion, clock_readers, past_readers
 from metaloss.data.datasets.voc import Scenes
 from metaloss.errors import SettingsError
+from metaloss.losses.base import past_refused
 from metaloss.losses.prior import class_terminals
 from metaloss.storage.folders import file_name
 from metaloss.training.images import TrainingImages
@@ -96,6 +97,17 @@ def check_class_weights(losses: Sequence[NamedLoss], settings: Training) -> None
             )
         if module.weight is not None:
             raise SettingsError(f"{what}: {loss.label} has weights of its own: leave one out")
+
+
+def check_past(losses: Sequence[NamedLoss], settings: Training) -> None:
+    """Refuse a loss that reads what was predicted for an image before, where that cannot be shown.
+
+    Raises:
+        SettingsError: says why not.
+    """
+    for loss in losses:
+        if past_readers(loss.module) and settings.past_obstacle:
+            raise past_refused("this training", settings.past_obstacle)
 
 
 def weighted(loss: nn.Module, images: TrainingImages, rows: Rows, power: float) -> nn.Module:

@@ -130,10 +130,11 @@ def predict(
 ) -> Predictions:
     """Predictions for all batches, without augmentation and in full precision.
 
-    The classifier is left as it was.
+    The classifier and the loss are left as they were.
     """
-    training = classifier.training
+    training = classifier.training, loss.training
     classifier.eval()
+    loss.eval()
     values = []
     seen = []
     labels = []
@@ -142,7 +143,8 @@ def predict(
         values.append(loss(logits, label).double() * len(label))
         seen.append(logits.cpu())
         labels.append(label.cpu())
-    classifier.train(training)
+    classifier.train(training[0])
+    loss.train(training[1])
     label = torch.cat(labels)
     return Predictions(torch.cat(seen), label, float(torch.stack(values).sum()) / len(label))
 
@@ -155,7 +157,7 @@ def measure(
 ) -> Measurement:
     """Measurements over all batches, without augmentation and in full precision.
 
-    The classifier is left as it was.
+    The classifier and the loss are left as they were.
     """
     return predict(classifier, loss, batches).measured(metric)
 

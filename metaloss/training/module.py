@@ -18,12 +18,18 @@ from torch import Tensor, nn
 from metaloss import storage
 from metaloss.core import installation
 from metaloss.core.streams import Stream
-from metaloss.criterion.base import clock_readers
+from metaloss.criterion.base import clock_readers, past_readers
 from metaloss.errors import DamagedFile, Interrupted, MetalossError, SettingsError
+from metaloss.losses.base import past_refused
 from metaloss.training import distributed
 from metaloss.training.models import ImageClassifier, outputs
-from metaloss.training.sources import Batch
-from metaloss.training.spec import EpochBatches, TrainingSpec, on_device, until_stopped
+from metaloss.training.spec import (
+    EpochBatches,
+    NumberedBatch,
+    TrainingSpec,
+    on_device,
+    until_stopped,
+)
 
 # Steps after which a GPU is asked whether the losses are finite; a CPU is asked every time.
 WATCH = 50
@@ -49,6 +55,8 @@ class Supervised(lightning.LightningModule):
         self.values: list[Tensor] = []  # this epoch's losses
         self.began = time.perf_counter()
         self.saved = -PAUSE
+        for reader in past_readers(loss):
+            reader.remember(len(spec.images.source), spec.images.classes)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """The optimiser; its rate is set before every step."""
@@ -68,7 +76,7 @@ class Supervised(lightning.LightningModule):
         validation = [row["val_loss"] for row in self.history if "val_loss" in row]
         return self.spec.lr * self.spec.schedule.scale(step, validation)
 
-    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+    def on_train_batch_start(self, batch: NumberedBatch, batch_idx: int) -> None:
         """Set the rate and the loss's clock, and seed torch's generators by the numbers of the step
         and the device.
         """
@@ -82,12 +90,16 @@ class Supervised(lightning.LightningModule):
         for loss in clock_readers(self.loss):
             loss.at(step, self.spec.schedule.steps)
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+    def training_step(self, batch: NumberedBatch, batch_idx: int) -> Tensor:
         """The loss of a batch, augmented."""
         settings = self.spec.settings
-        images, target = self.spec.images.target.prepare(self.classifier, *batch, settings.augment)
+        pairs, rows = batch
+        images, target = self.spec.images.target.prepare(self.classifier, *pairs, settings.augment)
         logits, others = outputs(self.classifier.look(images))
-        value: Tensor = self.loss(logits, target)
+        past = past_readers(self.loss)
+        if past and others:
+            raise past_refused("this network", "further outputs to train")
+        value: Tensor = self.loss(logits, target, rows) if past else self.loss(logits, target)
         for other in others:
             value = value + settings.auxiliary * self.loss(other, target)
         self.values.append(distributed.mean(value.detach(), settings.devices))

@@ -234,6 +234,16 @@ class Training:
         return RATES[self.optimiser] if self.lr is None else self.lr
 
     @property
+    def past_obstacle(self) -> str:
+        """Why a loss cannot see what was predicted for an image before; "" where it can."""
+        found = {
+            f"augment = '{self.augment.kind}', which mixes images": self.augment.has("mixup"),
+            f"devices = {self.devices}": self.devices > 1,
+            "classes of pixels": self.data.startswith("voc:"),
+        }
+        return next((obstacle for obstacle, there in found.items() if there), "")
+
+    @property
     def image_options(self) -> ImageOptions:
         """How image files are read."""
         return ImageOptions(self.size, self.background, self.max_pixels)

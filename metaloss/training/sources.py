@@ -24,6 +24,9 @@ class Resident:
     pixels: Shaped[Tensor, "N K H W"]  # bytes, or features
     labels: Labels
 
+    def __len__(self) -> int:
+        return len(self.pixels)
+
     def batches(self, order: Rows, batch: int) -> Iterator[Batch]:
         """Batches of the images at these rows; the last one may be smaller."""
         for rows in order.to(self.pixels.device).split(batch):

@@ -16,6 +16,8 @@ from metaloss.training.schedule import Schedule
 from metaloss.training.settings import Training
 from metaloss.training.sources import Batch, Resident, Rows, Streamed
 
+NumberedBatch = tuple[Batch, Rows]  # images and labels, and the images' numbers
+
 
 def _ignore_epoch(record: dict[str, Any], seconds: float) -> None:
     pass
@@ -112,7 +114,7 @@ class EpochBatches:
         self.step = step
         self.rank = rank
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Iterator[NumberedBatch]:
         spec = self.spec
         first = self.step()
         batch = spec.schedule.batch
@@ -124,5 +126,5 @@ class EpochBatches:
             order = balanced_order(spec.rows, labels, batch, spec.key, first, steps)
         else:
             order = batch_order(spec.rows, batch, spec.key, first, steps)
-        rows = order.reshape(steps, spec.settings.devices, part)
-        return spec.images.source.batches(rows[:, self.rank].flatten(), part)
+        rows = order.reshape(steps, spec.settings.devices, part)[:, self.rank]
+        return zip(spec.images.source.batches(rows.flatten(), part), rows, strict=True)

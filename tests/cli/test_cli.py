@@ -236,6 +236,12 @@ WRONG = {
     "evolve --metric macrof1": ("unknown metric 'macrof1'. Did you mean 'macro_f1'?",),
     "evolve --set shots=9999": ("shots + val", "This fits: ways = 10, shots = "),
     "evolve --set val=9999": ("shots + val", "This fits: ways = 10, shots = 5, val = "),
+    "evolve --genome tree --set genome.past=true inner.batch=8": (
+        "fashionmnist has inner.batch = 8",
+    ),
+    "refine -(.5*y+.5*past)*logp --set inner.batch=8": ("inner.batch = 8", "a loss without `past`"),
+    "compare -y*logp*past --set inner.batch=8": ("fashionmnist has inner.batch = 8",),
+    "train --loss -y*logp*past --augment mixup": ("augment = 'mixup', which mixes images",),
     "evolve --genome mln --set ways=5 genome.architecture=figure3": ("10 classes alone",),
     "list taks": ("unknown list 'taks'. Did you mean 'tasks'?",),
     "list": ("KIND", "tasks|genomes"),

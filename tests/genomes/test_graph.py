@@ -378,8 +378,11 @@ def test_logarithms_quotients_and_squares_take_the_forms_that_graphs_have():
 @pytest.mark.parametrize(
     ("start", "reason"),
     [
-        ("ngl", "ngl is no graph: its inputs are y, p, 1.0, -1.0, t, logn, not 2.4092"),
-        ("-y*logp/C", "-y*logp/C is no graph: its inputs are y, p, 1.0, -1.0, t, logn, not C"),
+        ("ngl", "ngl is no graph: its inputs are y, p, 1.0, -1.0, t, logn, past, not 2.4092"),
+        (
+            "-y*logp/C",
+            "-y*logp/C is no graph: its inputs are y, p, 1.0, -1.0, t, logn, past, not C",
+        ),
         ("focal", "focal is no graph: it takes 6 operations, and a graph has 5"),
         ("random, gce", "gce is no graph: expm1 is not among its operations"),
         ("y*(1 - p)**3", "y*(1 - p)**3 is no graph: pow is not among its operations"),
@@ -388,7 +391,7 @@ def test_logarithms_quotients_and_squares_take_the_forms_that_graphs_have():
             "-logp",
             "start: -logp reads too little to start from: a loss needs y or cost, and p or logp",
         ),
-        ("0*y + p", "0*y + p is no graph: its inputs are y, p, 1.0, -1.0, t, logn, not 0.0"),
+        ("0*y + p", "0*y + p is no graph: its inputs are y, p, 1.0, -1.0, t, logn, past, not 0.0"),
         ("p", "start: p reads too little to start from: a loss needs y or cost, and p or logp"),
         (
             "temperature",

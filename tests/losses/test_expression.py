@@ -43,7 +43,14 @@ def evaluate(e, y, logp):
     """The value by plain recursion."""
     known = {"y": y, "p": logp.exp(), "logp": logp, "C": torch.tensor(10.0, dtype=y.dtype)}
     known["cost"] = 1 - y
-    even = {"prior": 0.1, "logprior": 0.0, "count": 1.0, "t": 0.5, "logn": math.log(50)}
+    even = {
+        "prior": 0.1,
+        "logprior": 0.0,
+        "count": 1.0,
+        "t": 0.5,
+        "logn": math.log(50),
+        "past": 0.1,
+    }
     known |= {name: torch.tensor(x, dtype=y.dtype) for name, x in even.items()}
     if not e.args:
         return torch.tensor(e.value, dtype=y.dtype) if e.is_constant else known[e.head]

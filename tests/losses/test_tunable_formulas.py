@@ -5,6 +5,7 @@ import torch
 
 from metaloss.core.population import Vectors
 from metaloss.core.streams import Stream
+from metaloss.errors import SettingsError
 from metaloss.genomes.constants import Constants
 from metaloss.losses.base import Clock, TrainingTargets, at, logit_gradient_by_autograd
 from metaloss.losses.language.primitives import PRIMITIVES
@@ -85,3 +86,10 @@ def test_the_gradient_is_that_of_the_value():
     torch.testing.assert_close(
         named.logit_gradient(logits), logit_gradient_by_autograd(named, logits)
     )
+
+
+def test_a_formula_that_reads_the_past_is_refused():
+    space = Constants(formula="-(.7*y + .3*past)*logp")
+    vectors = space.sample(1, Stream(0)).values.requires_grad_()
+    with pytest.raises(SettingsError, match="reads `past`, and no gradient"):
+        space.losses(Vectors(vectors))

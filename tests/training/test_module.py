@@ -24,6 +24,7 @@ from metaloss.training.spec import EpochBatches, TrainingSpec
 
 KEY = Stream(0).at("train")
 CLOCK = "-y*logp*(2 - t)*logn"  # of a loss that sees how far the training is
+PAST = "-(.5*y + .5*past)*logp"  # of one that sees what was predicted for an image before
 
 
 @pytest.fixture
@@ -118,6 +119,21 @@ def test_a_loss_that_sees_the_clock_is_told_at_every_step(setting):
     assert at_last_step(metaloss.load(CLOCK), steps).clock.tolist() == loss.clock.tolist()
 
 
+def test_a_loss_that_sees_the_past_is_told_which_images_a_batch_has(setting):
+    (ours, spec), (theirs, _) = setting(epochs=4), setting(epochs=4)
+    found = metaloss.load(PAST)
+    train(ours, found, spec)
+    loss = metaloss.load(PAST).remember(len(spec.images.source), 4)
+    order = batch_order(spec.rows, 16, spec.key, 0, spec.schedule.steps)
+    rows = iter(order.split(16))
+
+    bare(theirs, spec, lambda logits, target: loss(logits, target, next(rows)))
+    assert same(state(ours), state(theirs))
+    assert torch.equal(found.past, loss.past)
+    assert bool((loss.past[spec.rows] != 0.25).any())
+    assert bool((loss.past[spec.images.shares.validation] == 0.25).all())
+
+
 def test_a_gradient_that_is_too_long_is_scaled_down(setting):
     free, clipped, theirs = (setting(make=with_dropout, clip=clip) for clip in (0.0, 0.1, 0.1))
     for classifier, spec in (free, clipped):
@@ -134,12 +150,13 @@ def test_a_gradient_that_is_too_long_is_scaled_down(setting):
         {"optimiser": "sgd"},
         {"optimiser": "adam", "schedule": "plateau", "every": 1},
         {"augment": "mixup", "steps": 13},
-        {"clock": True},
+        {"loss": CLOCK},
+        {"loss": PAST, "epochs": 6},
     ],
-    ids=["sgd", "adam plateau", "mixup", "clock"],
+    ids=["sgd", "adam plateau", "mixup", "clock", "past"],
 )
 def test_an_interrupted_training_goes_on_to_the_same_bits(setting, tmp_path, table):
-    loss = CLOCK if table.pop("clock", False) else "ce"
+    loss = table.get("loss", "ce")
     table = {"epochs": 4, **table} if "steps" not in table else table
     whole, spec = setting(make=with_dropout, **table)
     history = train(whole, metaloss.load(loss), spec)
@@ -313,9 +330,11 @@ def test_the_devices_parts_make_up_the_batch(setting):
     _, alone = setting()
     parts = [list(EpochBatches(spec, lambda: 2, rank)) for rank in range(4)]
     whole = list(EpochBatches(alone, lambda: 2, 0))
-    for step, (images, labels) in enumerate(whole):
-        assert torch.equal(torch.cat([part[step][0] for part in parts]), images)
-        assert torch.equal(torch.cat([part[step][1] for part in parts]), labels)
+    for step, ((images, labels), rows) in enumerate(whole):
+        assert torch.equal(torch.cat([part[step][0][0] for part in parts]), images)
+        assert torch.equal(torch.cat([part[step][0][1] for part in parts]), labels)
+        assert torch.equal(torch.cat([part[step][1] for part in parts]), rows)
+        assert torch.equal(spec.images.source.labels[rows], labels)
 
 
 def test_logits_that_are_no_numbers_measure_as_none(setting):

@@ -13,6 +13,7 @@ from metaloss.criterion.leakage import Origin, is_named, origin_of
 from metaloss.errors import SettingsError
 from metaloss.evaluation.variants import Variants
 from metaloss.losses import zoo
+from metaloss.losses.base import past_refused
 from metaloss.losses.published_loss import PublishedLoss
 from metaloss.search.run_folder import Run, find
 from metaloss.storage.folders import short_digest
@@ -145,8 +146,9 @@ def _label(spec: Any, loss: Criterion, run: Run | None) -> str:
     return str(loss.about.get("name") or loss.about.get("run") or loss.describe())
 
 
-def check_classes(compared: Sequence[ComparedLoss], families: Sequence[OpenFamily]) -> None:
-    """Refuse a loss that is made for another number of classes than a family has.
+def check_fit(compared: Sequence[ComparedLoss], families: Sequence[OpenFamily]) -> None:
+    """Refuse a loss that is made for another number of classes than a family has, or reads what the
+    family cannot show it.
 
     Raises:
         SettingsError: names both.
@@ -159,3 +161,5 @@ def check_classes(compared: Sequence[ComparedLoss], families: Sequence[OpenFamil
                 raise SettingsError(
                     f"{loss.label} works for {loss.criterion.classes} classes alone, and {ways}"
                 )
+            if loss.criterion.reads_past and (obstacle := episodes.family.past_obstacle):
+                raise past_refused(episodes.family.name, obstacle)

@@ -29,7 +29,7 @@ from metaloss.experiments.comparison.family_results import (
     evaluate_family,
     training_steps,
 )
-from metaloss.experiments.comparison.losses import ComparedLoss, check_classes, read_losses
+from metaloss.experiments.comparison.losses import ComparedLoss, check_fit, read_losses
 from metaloss.experiments.comparison.rivals import FamilyRivals, evaluate_rivals
 from metaloss.experiments.comparison.settings import Comparison
 from metaloss.experiments.comparison.summary import summarise
@@ -134,7 +134,7 @@ def start(
     specs = [*specs_of(losses, compared), *(x.label for x in compared[len(losses) :])]
     # All that can be refused is refused before anything trains.
     families = _open_families(read_families(comparison, changes, specs), device, reporter)
-    check_classes(compared, families)
+    check_fit(compared, families)
     overlaps = check_overlaps(compared, families, comparison.allow_seen, reporter)
     # The seed decides the tasks, so they are the same whatever else is compared.
     key = Stream(comparison.seed)

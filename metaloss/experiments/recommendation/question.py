@@ -15,7 +15,7 @@ from metaloss.core.reporting import Reporter
 from metaloss.core.streams import Stream
 from metaloss.core.tables import flatten
 from metaloss.evaluation.variants import tunes_own
-from metaloss.experiments.comparison.losses import ComparedLoss, check_classes
+from metaloss.experiments.comparison.losses import ComparedLoss, check_fit
 from metaloss.experiments.recommendation import report, task_sizes
 from metaloss.experiments.recommendation.advice import Advice, Partial
 from metaloss.experiments.recommendation.fold_results import FoldResults
@@ -189,5 +189,5 @@ def _compared(
     rows = torch.cat(whole.pools["validation"])
     # Before anything trains: a loss that has learned from these images would win by that.
     compared = without_seen_images(requested, whole.dataset, rows, allow_seen, reporter.on_warning)
-    check_classes(compared, [whole])
+    check_fit(compared, [whole])
     return compared

@@ -10,8 +10,9 @@ from metaloss.losses.language.primitives import PRIMITIVES
 
 # The number of classes, the target, the probability and its logarithm; of each class's training
 # images the share, the logarithm of C times the share, and the number; what the class costs as the
-# answer; the share of the training's steps that is done, and the logarithm of their number.
-TERMINALS = ("C", "y", "p", "logp", "prior", "logprior", "count", "cost", "t", "logn")
+# answer; the share of the training's steps that is done, and the logarithm of their number; the
+# running mean of the image's own earlier predictions.
+TERMINALS = ("C", "y", "p", "logp", "prior", "logprior", "count", "cost", "t", "logn", "past")
 PREDICTION = frozenset(("p", "logp"))
 CLASS_TERMINALS = frozenset(("prior", "logprior", "count"))
 CLOCK_TERMINALS = frozenset(("t", "logn"))
@@ -34,6 +35,7 @@ _LATEX = {
     "cost": "K",
     "t": "t",
     "logn": r"\ln N",
+    "past": r"\bar{y}",
 }
 # Terminals that LaTeX writes in two parts.
 _COMPOUND = {"logp": 3, "logprior": 2, "logn": 3}
@@ -108,6 +110,16 @@ class Expression:
         return not self.terminals.isdisjoint(CLOCK_TERMINALS)
 
     @property
+    def reads_past(self) -> bool:
+        """Whether it depends on what was predicted for the image before."""
+        return PAST.head in self.terminals
+
+    @property
+    def reads_outputs(self) -> bool:
+        """Whether it depends on what the classifier says, or has said."""
+        return self.varies or self.reads_past
+
+    @property
     def is_constant(self) -> bool:
         """Whether it is a number."""
         return self.head == ""
@@ -179,7 +191,10 @@ class Expression:
         return _COMPOUND.get(self.head, _LEVELS["mul"] if self.head == "div" else self._level)
 
     def to_sympy(self) -> Any:
-        """The same formula for sympy, in real symbols y, cost, t and p, C, prior, count, N > 0."""
+        """The same formula for sympy.
+
+        Its symbols y, cost and t are real, p, C, prior, count, N and past positive.
+        """
         # Here, not above: sympy takes long to import, and few need it.
         import sympy  # type: ignore[import-untyped]
 
@@ -191,6 +206,7 @@ class Expression:
             "count": sympy.Symbol("count", positive=True),
             "cost": sympy.Symbol("cost", real=True),
             "t": sympy.Symbol("t", real=True),
+            "past": sympy.Symbol("past", positive=True),
         }
         known["logp"] = sympy.log(known["p"])
         known["logprior"] = sympy.log(known["C"] * known["prior"])
@@ -232,4 +248,6 @@ def call(name: str, *args: Expression) -> Expression:
     return Expression(name, args)
 
 
-C, Y, P, LOGP, PRIOR, LOGPRIOR, COUNT, COST, T, LOGN = (Expression(name) for name in TERMINALS)
+C, Y, P, LOGP, PRIOR, LOGPRIOR, COUNT, COST, T, LOGN, PAST = (
+    Expression(name) for name in TERMINALS
+)

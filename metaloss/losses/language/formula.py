@@ -107,6 +107,11 @@ class Formula:
         return any(e.reads_clock for e in self.expressions)
 
     @property
+    def reads_past(self) -> bool:
+        """Whether it depends on what was predicted for an image before."""
+        return self.expression.reads_past
+
+    @property
     def plain_softmax(self) -> bool:
         """Whether p is the network's own softmax: no temperature, scale nor shift."""
         return self.temperature == 1 and len(self.expressions) == 1
@@ -169,8 +174,8 @@ def _options(reader: Parser) -> dict[str, float | Expression]:
             reader.fail(number, token)
         if name == "scale" and e.is_constant and e.value <= 0:
             reader.fail(number, token)
-        if e.varies:
-            reader.fail(f"{name} comes before the softmax, so it can read no p or logp", token)
+        if e.reads_outputs:
+            reader.fail(f"{name} comes before the softmax: it can read no p, logp or past", token)
         options[name] = e.value if name == "temperature" else e
     reader.expect(")")
     return options

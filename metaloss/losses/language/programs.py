@@ -18,11 +18,13 @@ from metaloss.losses.language.expression import (
     CLOCK_TERMINALS,
     LOGP,
     ONE,
+    PAST,
     ZERO,
     Expression,
     P,
 )
 from metaloss.losses.language.primitives import PRIMITIVES
+from metaloss.losses.past import no_past
 from metaloss.losses.prior import class_terminals
 
 Run = Callable[..., Tensor]
@@ -33,8 +35,8 @@ class Program:
     """Steps that each add one value to a list, which begins with the inputs.
 
     Attributes:
-        inputs: `LOGP`, `P`, and trees that depend on neither: those are computed once for all steps
-            of training.
+        inputs: `LOGP`, `P`, `PAST`, and trees that depend on none of them: those are computed once
+            for all steps of training.
         steps: a function and the places in the list of its arguments.
         out: the place of the result.
         sign: of the result.
@@ -115,9 +117,10 @@ def evaluate(
         p: probabilities [... C].
         logp: their logarithms [... C].
         classes: what C stands for; the length of the last axis where None.
-        seen: what `class_terminals` and `image_costs` gave, and the clock's `t` and `logn`; classes
-            are even, all mistakes cost alike, and the clock is the default, where it does not say.
-            Also what names stand for, where the program has some.
+        seen: what `class_terminals` and `image_costs` gave, the clock's `t` and `logn`, and `past`;
+            classes are even, all mistakes cost alike, the clock is the default, and nothing was
+            predicted before, where it does not say. Also what names stand for, where the program
+            has some.
     """
     C = y.shape[-1] if classes is None else classes
     known = {"y": y, "p": p, "logp": logp, **(seen or {})}
@@ -129,6 +132,8 @@ def evaluate(
         known["cost"] = image_costs(y, None)
     if not missing.isdisjoint(CLOCK_TERMINALS):
         known.update(t=y.new_tensor(HALFWAY), logn=y.new_tensor(DEFAULT_LOGN))
+    if PAST.head in missing:
+        known[PAST.head] = no_past(y, C)
     values = [
         known[e.head]
         if e.head in known
@@ -179,8 +184,8 @@ class _Tape:
 
     def forward(self, e: Expression) -> int:
         """The place of an expression's value."""
-        # What does not vary is an input, which is computed once for all steps of training.
-        if not e.args or not (e.varies or self.whole):
+        # What no output changes is an input, which is computed once for all steps of training.
+        if not e.args or not (e.reads_outputs or self.whole):
             at = self._write(e)
         else:
             row = PRIMITIVES[e.head]
