@@ -12,11 +12,11 @@ from torch import Tensor
 
 from metaloss.engines.ray_session import Session
 from metaloss.engines.settings import EngineSettings
-from metaloss.engines.worker import Worker, conditions
+from metaloss.engines.worker import Worker, conditions, misfit
 from metaloss.errors import SettingsError
 
 LOOK = 2.0  # seconds between two looks at what the cluster has
-BAD_STARTS = 3  # actors that do not start, one after another, after which none will
+BAD_STARTS = 3  # actors that do not start, where none ever has, after which none will
 
 
 class Request(NamedTuple):
@@ -113,13 +113,16 @@ class ActorPool:
         on_gpu = device.type == "cuda"
         self.slot = "GPU" if on_gpu else "CPU"
         share = {"num_gpus": 1 / settings.per_gpu} if on_gpu else {}
-        self.make = lambda: remote.options(
-            num_cpus=1, max_restarts=0, max_task_retries=0, **share
-        ).remote(device.type, tf32, list(folders))
+        fixed = {"num_cpus": 1, "max_restarts": 0, "max_task_retries": 0, **share}
+        self.make = lambda **where: remote.options(**fixed, **where).remote(
+            device.type, tf32, list(folders)
+        )
         self.actors: dict[int, _Actor] = {}
         self.numbers = itertools.count()
         self.events: queue.SimpleQueue[Callable[[], Event | None]] = queue.SimpleQueue()
-        self.refused: dict[str, int] = {}  # actors that do not fit, by why
+        self.refused: dict[str, str] = {}  # why, by the names of the machines that do not fit
+        self.where: dict[str, Any] = {}  # what keeps new actors from these machines
+        self.starts = False  # whether an actor has ever come up; one lost later proves nothing
         self.bad_starts: list[str] = []
         self.looked = -LOOK
         self.wanted = 0
@@ -133,25 +136,34 @@ class ActorPool:
         """Ask for the actors that are missing.
 
         Raises:
-            SettingsError: none of those that the cluster has fits, or none starts.
+            SettingsError: none of the cluster's machines fits, or no actor starts.
         """
-        if len(self.bad_starts) >= BAD_STARTS and not self.alive:
+        if len(self.bad_starts) >= BAD_STARTS:
             raise SettingsError(f"no actor starts: {self.bad_starts[-1]}")
-        refused = sum(self.refused.values())
-        if refused and not self.alive and len(self.actors) == 0:
-            raise SettingsError("; ".join(self.refused))
         if now - self.looked >= LOOK:
             self.looked = now
-            self.wanted = self.settings.actors or self._slots()
-        while len(self.actors) + refused < self.wanted:
+            self._look()
+        while len(self.actors) < self.wanted:
             number = next(self.numbers)
-            actor = self.actors[number] = _Actor(self.make())
+            actor = self.actors[number] = _Actor(self.make(**self.where))
             self._wait(number, "place", actor.handle.place.remote(), self._placed)
 
-    def _slots(self) -> int:
-        """How many actors the cluster has room for; before it has any, one to ask for."""
+    def _look(self) -> None:
+        """See which machines there are, and how many actors they are to have."""
+        nodes = self.session.nodes
+        unfit = [node for node in nodes if node["NodeManagerHostname"] in self.refused]
+        slots = self._slots([node for node in nodes if node not in unfit])
+        if unfit and not slots and not self.alive:
+            why = {self.refused[node["NodeManagerHostname"]]: None for node in unfit}
+            raise SettingsError("; ".join(why))
+        self.where = {"scheduling_strategy": self.session.elsewhere(unfit)} if unfit else {}
+        # Before the cluster has any machine, one is asked for.
+        self.wanted = self.settings.actors or max(1, slots)
+
+    def _slots(self, nodes: Sequence[dict[str, Any]]) -> int:
+        """How many actors some machines have room for."""
         each = self.settings.per_gpu if self.slot == "GPU" else 1
-        return max(1, int(self.session.resources.get(self.slot, 0) * each))
+        return int(sum(node["Resources"].get(self.slot, 0) for node in nodes) * each)
 
     def _wait(
         self, number: int, name: str, ref: Any, then: Callable[[int, Any], Event | None]
@@ -179,20 +191,22 @@ class ActorPool:
         actor = self.actors[number]
 
         def described(number: int, found: dict[str, str]) -> Event | None:
-            self.bad_starts.clear()
-            if misfit := _misfit(place, self.expected, found):
-                self._refuse(number, misfit)
+            self.starts = True
+            machine = place.partition(" (")[0]
+            if why := misfit(machine, self.expected, found):
+                self._refuse(number, machine, why)
                 return None
             actor.place = place
             return Joined(number)
 
         self._wait(number, "describe", actor.handle.describe.remote(), described)
 
-    def _refuse(self, number: int, misfit: str) -> None:
+    def _refuse(self, number: int, machine: str, why: str) -> None:
         self._end(number)
-        if misfit not in self.refused:
-            self.warn(misfit)
-        self.refused[misfit] = self.refused.get(misfit, 0) + 1
+        if self.refused.get(machine) != why:
+            self.warn(why)
+        self.refused[machine] = why
+        self.looked = -LOOK  # another in its place, elsewhere
 
     def _failed(self, number: int, error: BaseException) -> Event | None:
         """An actor has not answered."""
@@ -200,7 +214,8 @@ class ActorPool:
         self._end(number)
         if joined:
             return Left(number)
-        self.bad_starts.append(_reason(error))
+        if not self.starts:
+            self.bad_starts.append(_reason(error))
         return None
 
     def send(self, number: int, call: int, request: Request, images: dict[int, Any]) -> None:
@@ -269,20 +284,6 @@ class ActorPool:
 def share(ray: Any, tensor: Tensor) -> Any:
     """A reference to a tensor's numbers, which machines fetch once."""
     return ray.put(tensor.cpu().numpy())
-
-
-def _misfit(place: str, expected: dict[str, str], found: dict[str, str]) -> str:
-    """Why results on a machine would not be those of this one; empty where they would."""
-    different = [key for key in {**expected, **found} if expected.get(key) != found.get(key)]
-    if not different:
-        return ""
-    listed = "; ".join(
-        f"{key}: {found.get(key, 'none')} there, {expected.get(key, 'none')} here"
-        for key in different
-    )
-    machine = place.partition(" (")[0]
-    why = "one run needs one kind of device and the same versions, as others round differently"
-    return f"{machine} is left out: {why} ({listed})"
 
 
 def _reason(error: BaseException) -> str:

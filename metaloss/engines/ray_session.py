@@ -4,8 +4,9 @@ import contextlib
 import logging
 import os
 import signal
+import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from metaloss.core import installation
@@ -14,6 +15,7 @@ from metaloss.engines.threads import cores
 from metaloss.errors import SettingsError
 
 LOOPBACK = "127.0.0.1"
+KNOCK = 5.0  # seconds that a cluster may take to accept a connection
 # Read by Ray when it is imported or started. Workers of a Ray that is started here are no politer
 # than the process that asks: at Ray's usual niceness of 15 they stand still beside other work.
 ENVIRONMENT = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"}
@@ -83,12 +85,12 @@ class Session:
 
     def _join(self, address: str) -> None:
         try:
-            self.ray.init(address, **_QUIET)
+            with _listening(address):
+                self.ray.init(address, **_QUIET)
         except Exception as error:
-            reason = str(error).strip().partition("\n")[0] or type(error).__name__
             which = "on this machine" if address == "auto" else f"at {address}"
             raise SettingsError(
-                f"no Ray cluster {which}: {reason}  (ray start --head begins one; without "
+                f"no Ray cluster {which}: {_reason(error)}  (ray start --head begins one; without "
                 "--address one is started on this machine)"
             ) from None
 
@@ -106,9 +108,23 @@ class Session:
         return dict(self.ray.cluster_resources())
 
     @property
+    def nodes(self) -> list[dict[str, Any]]:
+        """The machines that are alive, as Ray describes them."""
+        return [node for node in self.ray.nodes() if node["Alive"]]
+
+    @property
     def machines(self) -> int:
         """How many are alive."""
-        return sum(bool(node["Alive"]) for node in self.ray.nodes())
+        return len(self.nodes)
+
+    def elsewhere(self, nodes: Sequence[dict[str, Any]]) -> Any:
+        """Ray's word for any machine but these, of which there is one at least."""
+        from ray.util.scheduling_strategies import NodeLabelSchedulingStrategy, NotIn
+
+        names = [node["NodeID"] for node in nodes]
+        # Versions of Ray spell the label of a node's name in two ways.
+        label = next(key for key, name in nodes[0]["Labels"].items() if name == names[0])
+        return NodeLabelSchedulingStrategy(hard={label: NotIn(*names)})
 
 
 _QUIET: dict[str, Any] = {
@@ -145,6 +161,50 @@ def _muted() -> Callable[[], None]:
         return lambda: None
     setattr(worker, name, lambda *_, **__: None)
     return lambda: setattr(worker, name, printing)
+
+
+@contextlib.contextmanager
+def _listening(address: str) -> Iterator[None]:
+    """Ray connects to this address within the block, where somebody listens there.
+
+    Ray itself would knock for many minutes where nobody does, as after a cluster has crashed. It
+    takes 127.0.0.1 for the address that other machines reach this one by; where that is silent,
+    it is left as it stands.
+
+    Raises:
+        OSError: nobody listens.
+        ValueError: it is no address.
+    """
+    from ray._private import services
+
+    find = getattr(services, "canonicalize_bootstrap_address", lambda found: found)
+    with contextlib.ExitStack() as stack:
+        if not _accepts(outer := find(address)):
+            stack.enter_context(_on_loopback())
+            inner = find(address)
+            if inner == outer or not _accepts(inner):
+                raise ConnectionError(f"nobody listens at {inner}")
+        yield
+
+
+def _accepts(place: str | None) -> bool:
+    """Whether somebody listens at HOST:PORT; True where Ray alone knows what is meant."""
+    host, _, port = (place or "").rpartition(":")
+    if not host or not port.isdigit():
+        return True
+    with contextlib.suppress(OSError), socket.create_connection((host, int(port)), KNOCK):
+        return True
+    return False
+
+
+def _reason(error: Exception) -> str:
+    """Why a cluster could not be joined, in one line."""
+    if "AuthenticationError" in str(error.__cause__):
+        return (
+            "it asks for its token, which Ray sends to an address that is named only with "
+            "RAY_AUTH_MODE=token in the environment"
+        )
+    return str(error).strip().partition("\n")[0] or type(error).__name__
 
 
 @contextlib.contextmanager

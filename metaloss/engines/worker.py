@@ -93,7 +93,7 @@ class Worker:
         """What chunks show, each an array or the exception that it raised.
 
         Args:
-            call: its number; numbers grow.
+            call: its number, which no other call has.
             message: the chunks, each with the name of its column (`transfer.dumps`).
         """
 
@@ -137,7 +137,8 @@ class Worker:
         else:
             return time.perf_counter() - began, results
         finally:
-            self.cancelled = {number for number in self.cancelled if number > call}
+            # In place: another thread may be adding to them.
+            self.cancelled.difference_update([n for n in list(self.cancelled) if n <= call])
 
     def _observed(self, name: str, chunk: Chunk, stop: Callable[[], bool]) -> Tensor | Exception:
         return result_or_error(lambda: chunk.observe(self._bound(name, chunk.column), stop))
@@ -172,6 +173,25 @@ def conditions(device: torch.device) -> dict[str, str]:
         **describe_environment(device, ("torch", "numpy", *installed)),
         "metaloss's code": _code(),
     }
+
+
+def misfit(machine: str, expected: dict[str, str], found: dict[str, str]) -> str:
+    """Why results on a machine would not be those of this one; empty where they would.
+
+    Args:
+        machine: its name.
+        expected: the conditions here.
+        found: those there.
+    """
+    different = [key for key in {**expected, **found} if expected.get(key) != found.get(key)]
+    if not different:
+        return ""
+    listed = "; ".join(
+        f"{key}: {found.get(key, 'none')} there, {expected.get(key, 'none')} here"
+        for key in different
+    )
+    why = "one run needs one kind of device and the same versions, as others round differently"
+    return f"{machine} is left out: {why} ({listed})"
 
 
 @cache

@@ -5,16 +5,23 @@ One Ray and three actors serve the whole file, on this machine alone.
 
 import contextlib
 import os
+import re
+import shlex
 import signal
+import socket
+import subprocess
 import sys
 import threading
 import time
 from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import scans
 import torch
 from deadly import DeadlyLosses
+from test_cli import PROGRAM
 from test_run_folder import SMALL, essence, family, only_the_subset, without_plots
 
 from metaloss.core.reporting import Reporter
@@ -185,9 +192,12 @@ def test_a_search_with_full_trainings_has_the_bytes_of_a_local_one(engine, tmp_p
     tasks = family(tmp_path, text=TRAINING.format(folder=tmp_path / "scans"))
     options = {**SMALL, **FULL}
     local = program.evolve(tasks, out=tmp_path / "local", **options).folder
-    with on(engine):
-        found = program.evolve(tasks, out=tmp_path / "ray", **options).folder
-    assert essence(found) == essence(local)
+    for actors in (1, 2, 3):
+        wanted(engine, actors)
+        everyone_is_there(engine, actors)
+        with on(engine):
+            found = program.evolve(tasks, out=tmp_path / f"ray-{actors}", **options).folder
+        assert essence(found) == essence(local)
 
 
 def test_a_search_goes_on_elsewhere(engine, tmp_path):
@@ -295,6 +305,42 @@ def test_another_kind_of_device_is_refused(cluster, monkeypatch):
         Ray(CPU, settings=EngineSettings(kind="ray", actors=1))
 
 
+# --- the cluster ---
+
+
+def test_where_nobody_listens_is_said_at_once():
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        place = f"127.0.0.1:{free.getsockname()[1]}"
+    with pytest.raises(ConnectionError, match=f"nobody listens at {place}"):
+        ray_session._listening(place).__enter__()
+
+
+def test_a_ray_that_listens_on_loopback_alone_is_found_there(monkeypatch):
+    services = pytest.importorskip("ray._private.services")
+    monkeypatch.setattr(services, "resolve_ip_for_localhost", lambda host: "127.0.0.2")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        place = f"127.0.0.1:{server.getsockname()[1]}"
+        with ray_session._listening(place):
+            assert services.canonicalize_bootstrap_address(place) == place
+        assert services.canonicalize_bootstrap_address(place) != place
+
+
+def test_a_cluster_that_asks_for_a_token_is_said_to(monkeypatch):
+    def refused(*_, **__):
+        try:
+            raise RuntimeError("Last connection error: ray.exceptions.AuthenticationError: no")
+        except RuntimeError as error:
+            raise ConnectionError("Failed to connect") from error
+
+    session = object.__new__(ray_session.Session)
+    session.ray = SimpleNamespace(init=refused)
+    with (
+        socket.create_server(("127.0.0.1", 0)) as server,
+        pytest.raises(SettingsError, match=r"asks for its token.*RAY_AUTH_MODE=token"),
+    ):
+        session._join(f"127.0.0.1:{server.getsockname()[1]}")
+
+
 # --- the command ---
 
 
@@ -308,6 +354,52 @@ def test_the_command_trains_there(metaloss, tmp_path):
     )
     assert code == 0, err
     assert "ray, 1 actor of 1 machine, cpu" in out
+
+
+def processes_with(mark):
+    """The processes that were started, by however many others, with this in their environment."""
+    found = set()
+    for path in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # it has ended meanwhile, or is another user's
+            if mark in (path / "environ").read_bytes().split(b"\0"):
+                found.add(int(path.name))
+    return found
+
+
+@pytest.mark.nodekill
+@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="needs Linux's /proc")
+def test_ctrl_c_leaves_a_run_that_goes_on_and_no_process_of_ray(metaloss, tmp_path):
+    mark = f"STARTED_BY={tmp_path}"
+    tasks = family(tmp_path, text=TINY.format(classifier=MLP))
+    sizes = ("generations=2000", "tasks_per_generation=2", "baseline_tasks=2", "rates=[0.1]")
+    sizes += ("winner_tasks=2", "test_tasks=2", "engine.actors=1")
+    options = ["--tasks", tasks, "--out", str(tmp_path / "runs"), "--engine", "ray", "-v"]
+    options += [part for size in sizes for part in ("--set", size)]
+    process = subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, "evolve", *options],
+        env={**os.environ, **dict([mark.split("=", 1)])},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    with process:
+        generations = (line for line in process.stdout if re.match(r" +\d+  ", line))
+        next(generations)
+        assert len(processes_with(mark.encode())) > 2  # this one, its Ray and an actor
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=120)
+    assert process.returncode == 130, err
+    line = err.splitlines()[-1]
+    assert line.startswith("interrupted; go on with: metaloss evolve --resume ")
+    until = time.monotonic() + 30
+    while (left := processes_with(mark.encode())) and time.monotonic() < until:
+        time.sleep(0.1)
+    assert not left
+    (folder,) = (tmp_path / "runs").iterdir()
+    assert not (folder / "loss").exists()
+    code, _, err = metaloss(*shlex.split(line)[5:], "--time-limit", "0")  # the winner alone
+    assert code == 0, err
+    assert (folder / "loss" / "loss.json").exists()
 
 
 def test_settings_of_actors_alone_are_refused(metaloss, tmp_path):
