@@ -64,6 +64,11 @@ class Chunk:
         tasks = self.column.tasks
         return float(len(self.losses) * tasks.train.rows.numel() * self.inner.steps)
 
+    @property
+    def own(self) -> tuple[Losses, Inner, Rate | None, tuple[int, ...], Observer]:
+        """All of it but the column, in the order of its fields."""
+        return self.losses, self.inner, self.lr, self.marks, self.metric
+
     def one(self, candidate: int) -> Self:
         """One of the candidates on these tasks."""
         row = slice(candidate, candidate + 1)

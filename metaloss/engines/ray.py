@@ -9,7 +9,7 @@ import pickle
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 import torch
@@ -18,7 +18,7 @@ from torch import Tensor
 from metaloss.core import plugins
 from metaloss.core.formatting import clock, counted
 from metaloss.core.reporting import Reporter
-from metaloss.engines.blocks import Block, Chunk
+from metaloss.engines.blocks import Block, Chunk, Column
 from metaloss.engines.chunked import ChunkedEngine, Columns
 from metaloss.engines.orders import Cancel, Limits, Order, Piece, Send
 from metaloss.engines.ray_actors import (
@@ -42,7 +42,7 @@ from metaloss.tasks.protocols import SeparateTrainings
 POLL = 0.2  # seconds between two looks at whether to stop
 SOON = 30.0  # seconds without an actor after which that is said
 REPORT = 1.0  # seconds between two reports of the actors
-
+COLUMNS = 32  # that are kept as bytes
 
 # Each with the name of its column, which its neighbours share.
 Chunks = Sequence[tuple[str, Chunk]]
@@ -68,7 +68,9 @@ class Ray(ChunkedEngine):
         self.shared = SharedTensors()
         self.references: dict[int, Any] = {}  # to images, by their numbers
         self.pieces: dict[int, tuple[int, ...]] = {}  # of the calls that are with an actor
-        self.columns = itertools.count()
+        self.names = itertools.count()  # of columns
+        # A column is written down once: its chunks go out one after another.
+        self.written = lru_cache(COLUMNS)(self._written)
         self.alone_since: float | None = None
         self.warned = False
         self.reported = (0.0, -1)
@@ -127,14 +129,17 @@ class Ray(ChunkedEngine):
         chunks: list[tuple[str, Chunk]] = []
         for block, column in itertools.chain.from_iterable(waves):
             shared = block.column(column)
-            name = str(next(self.columns))
+            name = str(next(self.names))
             for number, row in block.places_of_chunks:
                 places.append((block, number, row, column))
                 chunks.append((name, block.works[number].chunk(row, shared)))
-        for place, result in self._observed(chunks):
-            block, number, row, column = places[place]
-            block.parts[number][row.start, column.start] = result
-            self.on_progress(block.works[number].steps_of(row, column))
+        try:
+            for place, result in self._observed(chunks):
+                block, number, row, column = places[place]
+                block.parts[number][row.start, column.start] = result
+                self.on_progress(block.works[number].steps_of(row, column))
+        finally:
+            self.written.cache_clear()  # it holds the columns, and these their images
         yield from [None] * len(waves)
 
     def attempts(
@@ -198,13 +203,18 @@ class Ray(ChunkedEngine):
     def _request(self, chunks: Chunks, numbers: Sequence[int]) -> Request:
         """What an actor is asked for, so that it does some of the chunks."""
         some = [chunks[number] for number in numbers]
-        images = list(images_of(chunk for _, chunk in some))
-        return Request("observe", (self._bytes(some, images),), images)
+        columns = {name: chunk.column for name, chunk in some}
+        written = {name: self.written(column) for name, column in columns.items()}
+        own = self._bytes([(name, chunk.own) for name, chunk in some])
+        return Request("observe", (written, own), list(images_of(columns.values())))
 
-    def _bytes(self, message: Any, images: Sequence[Tensor] = ()) -> bytes:
-        """A message to an actor; images in it are called by their numbers."""
-        for tensor in images:
+    def _written(self, column: Column) -> bytes:
+        for tensor in images_of([column]):
             self.shared.number(tensor)
+        return self._bytes(column)
+
+    def _bytes(self, message: Any) -> bytes:
+        """A message to an actor; images in it that have numbers are called by these."""
         return dumps(message, self.shared, self.session.ray.cloudpickle.CloudPickler)
 
     # --- the loop of events ---

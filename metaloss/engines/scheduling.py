@@ -137,6 +137,7 @@ class Scheduler:
         self._queued_cost = 0.0
         self.calls.clear()
         self.given_up.clear()
+        self._cancelled.clear()
         return list(self.busy)
 
     @property

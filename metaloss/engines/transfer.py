@@ -13,8 +13,8 @@ import torch
 from jaxtyping import Shaped
 from torch import Tensor
 
-from metaloss.data.episodes import Images, Tasks
-from metaloss.engines.blocks import Chunk
+from metaloss.data.episodes import Images
+from metaloss.engines.blocks import Column
 
 
 class SharedTensors:
@@ -45,15 +45,11 @@ class SharedTensors:
         self.gone.append(self._numbers.pop(address))
 
 
-def images_of(chunks: Iterable[Chunk]) -> Iterator[Tensor]:
-    """The tensors of the data sets that chunks are about."""
-    for tasks in {id(x.column): x.column.tasks for x in chunks}.values():
-        yield from _images_of(tasks)
-
-
-def _images_of(tasks: Tasks) -> Iterator[Tensor]:
-    for images in (tasks.train.images, tasks.val.images):
-        yield images.pixels if isinstance(images, Images) else images.values
+def images_of(columns: Iterable[Column]) -> Iterator[Tensor]:
+    """The tensors of the data sets that columns are about."""
+    for column in columns:
+        for images in (column.tasks.train.images, column.tasks.val.images):
+            yield images.pixels if isinstance(images, Images) else images.values
 
 
 def dumps(message: Any, shared: SharedTensors, pickler: Any) -> bytes:

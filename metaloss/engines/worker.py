@@ -9,7 +9,7 @@ import threading
 import time
 import warnings
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -61,7 +61,7 @@ class Worker:
             os.environ[plugins.VARIABLE] = os.pathsep.join(folders)
             plugins.make_importable()
         self.tensors: dict[int, Tensor] = {}
-        self.bound: OrderedDict[str, Bound] = OrderedDict()
+        self.ready: OrderedDict[str, tuple[Column, Bound]] = OrderedDict()
         self.families: dict[bytes, Any] = {}
         self.cancelled: set[int] = set()
 
@@ -89,17 +89,22 @@ class Worker:
         """Drop a call after its next step; may be called by another thread."""
         self.cancelled.add(call)
 
-    def observe(self, call: int, message: bytes) -> Answer:
+    def observe(self, call: int, columns: Mapping[str, bytes], message: bytes) -> Answer:
         """What chunks show, each an array or the exception that it raised.
 
         Args:
             call: its number, which no other call has.
-            message: the chunks, each with the name of its column (`transfer.dumps`).
+            columns: those of the chunks, by their names (`transfer.dumps`).
+            message: each chunk's column and the rest of it.
         """
 
         def work(stop: Callable[[], bool]) -> list[Any]:
-            chunks = loads(message, self.tensors.__getitem__)
-            return [_sendable(self._observed(name, chunk, stop)) for name, chunk in chunks]
+            def seen(name: str, own: Sequence[Any]) -> Any:
+                column, bound = self._ready(name, columns[name])
+                chunk = Chunk(column, *own)
+                return _sendable(result_or_error(lambda: chunk.observe(bound, stop)))
+
+            return [seen(*each) for each in loads(message, self.tensors.__getitem__)]
 
         return self._answer(call, work)
 
@@ -140,17 +145,15 @@ class Worker:
             # In place: another thread may be adding to them.
             self.cancelled.difference_update([n for n in list(self.cancelled) if n <= call])
 
-    def _observed(self, name: str, chunk: Chunk, stop: Callable[[], bool]) -> Tensor | Exception:
-        return result_or_error(lambda: chunk.observe(self._bound(name, chunk.column), stop))
-
-    def _bound(self, name: str, column: Column) -> Bound:
-        """A column's tasks, made ready; those of the last few are kept."""
-        if name not in self.bound:
-            while len(self.bound) >= READY:
-                self.bound.popitem(last=False)
-            self.bound[name] = _bind(column, self.device)
-        self.bound.move_to_end(name)
-        return self.bound[name]
+    def _ready(self, name: str, written: bytes) -> tuple[Column, Bound]:
+        """A column, and its tasks made ready; those of the last few are kept."""
+        if name not in self.ready:
+            while len(self.ready) >= READY:
+                self.ready.popitem(last=False)
+            column = loads(written, self.tensors.__getitem__)
+            self.ready[name] = column, _bind(column, self.device)
+        self.ready.move_to_end(name)
+        return self.ready[name]
 
     def _opened(self, family: bytes) -> Any:
         """A family of full trainings, its images read on this machine."""
