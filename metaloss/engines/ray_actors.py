@@ -118,6 +118,7 @@ class ActorPool:
             device.type, tf32, list(folders)
         )
         self.actors: dict[int, _Actor] = {}
+        self.alive = 0  # actors that take work
         self.numbers = itertools.count()
         self.events: queue.SimpleQueue[Callable[[], Event | None]] = queue.SimpleQueue()
         self.refused: dict[str, str] = {}  # why, by the names of the machines that do not fit
@@ -126,11 +127,6 @@ class ActorPool:
         self.bad_starts: list[str] = []
         self.looked = -LOOK
         self.wanted = 0
-
-    @property
-    def alive(self) -> int:
-        """Actors that take work."""
-        return sum(bool(actor.place) for actor in self.actors.values())
 
     def fill(self, now: float) -> None:
         """Ask for the actors that are missing.
@@ -197,6 +193,7 @@ class ActorPool:
                 self._refuse(number, machine, why)
                 return None
             actor.place = place
+            self.alive += 1
             return Joined(number)
 
         self._wait(number, "describe", actor.handle.describe.remote(), described)
@@ -244,7 +241,7 @@ class ActorPool:
 
     def forget(self, tensors: Sequence[int]) -> None:
         """Have all actors drop images that will not be called any more."""
-        for actor in self.actors.values():
+        for actor in self.actors.values() if tensors else ():
             if known := actor.tensors.intersection(tensors):
                 actor.tensors -= known
                 actor.handle.forget.remote(sorted(known))
@@ -258,6 +255,7 @@ class ActorPool:
 
     def _end(self, number: int) -> None:
         actor = self.actors.pop(number)
+        self.alive -= bool(actor.place)
         with contextlib.suppress(Exception):  # it may be dead already
             self.session.ray.kill(actor.handle)
 
