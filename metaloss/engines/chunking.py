@@ -5,8 +5,10 @@ from dataclasses import dataclass
 
 from metaloss import kernels
 from metaloss.data.sizes import mean_val, most_images
-from metaloss.inner.classifiers import Classifier
+from metaloss.inner.classifiers import Classifier, _compiled_cnn
 from metaloss.inner.classifiers._compiled import CompiledMlp, fits
+from metaloss.inner.classifiers._compiled_cnn import CompiledCnn
+from metaloss.inner.classifiers.cnn import Cnn
 from metaloss.inner.classifiers.linear import Linear, SharedLinear
 from metaloss.inner.classifiers.mlp import Mlp
 from metaloss.inner.classifiers.shared import SharedMlp
@@ -83,7 +85,7 @@ def plan_chunks(
         )
     form = sharing_saves_work(episodes, inner, candidates, train_images)
     # A compiled pass keeps the logits alone.
-    kept = 4 * family.ways if form and _compiled(episodes) else per_image
+    kept = 4 * family.ways if _compiled(episodes, form) else per_image
     # Products of so many images as a processor takes at once, or a multiple, leave no rest.
     images = max(32, memory // (2 * rows * columns * kept) // kernels.VECTOR * kernels.VECTOR)
     return ChunkPlan(rows, columns, min(images, family.ways * mean_val(family.val)), form)
@@ -121,10 +123,13 @@ def sharing_saves_work(
 def model_of(episodes: Episodes, plan: ChunkPlan) -> Classifier:
     """The family's classifier in the form that the plan chose."""
     plain = episodes.model
+    compiled = _compiled(episodes, plan.shared)
+    if isinstance(plain, Cnn) and compiled:
+        return CompiledCnn(plain.filters, plain.kernel, plain.init_scale)
     if not plan.shared:
         return plain
     if isinstance(plain, Mlp):
-        form = CompiledMlp if _compiled(episodes) else SharedMlp
+        form = CompiledMlp if compiled else SharedMlp
         return form(hidden=plain.hidden, init_scale=plain.init_scale)
     assert isinstance(plain, Linear)
     return SharedLinear(init_scale=plain.init_scale)
@@ -141,5 +146,10 @@ def _first_units(model: Classifier, ways: int) -> int:
     return ways if type(model) is Linear else 0
 
 
-def _compiled(episodes: Episodes) -> bool:
-    return isinstance(episodes.model, Mlp) and fits(episodes.model.hidden, episodes.images.device)
+def _compiled(episodes: Episodes, shared: bool) -> bool:
+    """Whether the classifier in this form has compiled passes."""
+    model = episodes.model
+    device = episodes.images.device
+    if isinstance(model, Cnn):
+        return _compiled_cnn.fits(model.filters, device)
+    return shared and isinstance(model, Mlp) and fits(model.hidden, device)

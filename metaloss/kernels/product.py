@@ -1,25 +1,22 @@
 """Products of small matrices, as vector instructions.
 
-The result is cut into tiles that fit into the registers of a processor. LLVM's own vectoriser does
-not find this layout, so `tile` writes the innermost loop in LLVM's language.
+The result is cut into tiles that fit into the registers of a processor.
 """
 
 # mypy: disable-error-code="no-untyped-def"
 
 from collections.abc import Callable
 
-from llvmlite import ir
-from llvmlite.binding import get_host_cpu_features
 from numba import types
-from numba.core import cgutils
 from numba.extending import intrinsic
 
 from metaloss.kernels import VECTOR
 from metaloss.kernels.jit import compiled
+from metaloss.kernels.vectors import WIDE, Vectors
 
 # Rows, and vectors of each row, of a tile: as many as a processor has registers for.
 ROW_TILE = 6
-PANEL = 4 if get_host_cpu_features().get("avx512f") else 1
+PANEL = 4 if WIDE else 1
 
 
 def tile(rows: int, panel: int) -> Callable[..., None]:
@@ -34,75 +31,32 @@ def tile(rows: int, panel: int) -> Callable[..., None]:
     def product(typing, c, i, j, a, start, row, step, b, k):
         def generate(context, builder, signature, arguments):
             c, i, j, a, start, row, step, b, count = arguments
-            c, a, b = (
-                context.make_array(signature.args[n])(context, builder, x)
-                for n, x in ((0, c), (3, a), (7, b))
-            )
-            # --- types ---
-            number = context.get_value_type(signature.args[0].dtype)
-            word = ir.IntType(64)
-            vector = ir.VectorType(number, VECTOR)
-            lanes = ir.VectorType(ir.IntType(32), VECTOR)
-            size = context.get_abi_sizeof(number)
-
-            def at(base, *offsets):
-                place = offsets[0]
-                for x in offsets[1:]:
-                    place = builder.add(place, x)
-                return builder.gep(base, [place])
-
-            def load(pointer):
-                loaded = builder.load(builder.bitcast(pointer, vector.as_pointer()))
-                # Rows begin at any number, so a vector has the alignment of one number alone.
-                loaded.align = size
-                return loaded
-
-            def times(x, n):
-                return builder.mul(x, word(n) if isinstance(n, int) else n)
-
-            # --- load the tile of c ---
-            width = cgutils.unpack_tuple(builder, c.shape)[1]
-            depth = cgutils.unpack_tuple(builder, b.shape)[1]
+            code = Vectors(context, builder, signature.args[0])
+            c, a, b = (code.array(signature.args[n], x) for n, x in ((0, c), (3, a), (7, b)))
+            width = code.columns(c)
+            depth = code.columns(b)
             grid = [(r, v) for r in range(rows) for v in range(panel)]
-            places = {
-                (r, v): at(c.data, times(builder.add(i, word(r)), width), j, word(v * VECTOR))
-                for r, v in grid
-            }
-            first = {x: load(place) for x, place in places.items()}
-            entry = builder.block
-            loop = builder.append_basic_block()
-            after = builder.append_basic_block()
-            builder.cbranch(builder.icmp_signed("<", word(0), count), loop, after)
+            places = [
+                code.at(c.data, code.times(code.plus(i, r), width), j, v * VECTOR) for r, v in grid
+            ]
 
-            # --- loop over k: one number of each row of a, times `panel` vectors of b ---
-            builder.position_at_end(loop)
-            k = builder.phi(word)
-            held = {x: builder.phi(vector) for x in grid}
-            line = builder.add(times(k, depth), j)
-            right = [load(at(b.data, line, word(v * VECTOR))) for v in range(panel)]
-            fresh = {}
-            for r in range(rows):
-                left = builder.load(at(a.data, start, times(row, r), times(step, k)))
-                left = builder.insert_element(
-                    ir.Constant(vector, ir.Undefined), left, ir.IntType(32)(0)
-                )
-                left = builder.shuffle_vector(left, left, ir.Constant(lanes, [0] * VECTOR))
-                for v in range(panel):
-                    both = builder.fmul(left, right[v], flags=("contract",))
-                    fresh[r, v] = builder.fadd(both, held[r, v], flags=("contract",))
-            following = builder.add(k, word(1))
-            builder.cbranch(builder.icmp_signed("<", following, count), loop, after)
+            def add_outer_product(k, held):
+                # One number of each row of a, times `panel` vectors of b.
+                line = code.plus(code.times(k, depth), j)
+                right = [code.load(code.at(b.data, line, v * VECTOR)) for v in range(panel)]
+                fresh = []
+                for r in range(rows):
+                    place = code.at(a.data, start, code.times(row, r), code.times(step, k))
+                    left = code.spread(builder.load(place))
+                    tile_row = held[r * panel : (r + 1) * panel]
+                    fresh += [
+                        code.multiply_add(left, *x) for x in zip(right, tile_row, strict=True)
+                    ]
+                return fresh
 
-            # --- store the tile ---
-            builder.position_at_end(after)
-            ends = {x: builder.phi(vector) for x in grid}
-            k.add_incoming(word(0), entry)
-            k.add_incoming(following, loop)
-            for x in grid:
-                for phi in (held[x], ends[x]):
-                    phi.add_incoming(first[x], entry)
-                    phi.add_incoming(fresh[x], loop)
-                builder.store(ends[x], builder.bitcast(places[x], vector.as_pointer())).align = size
+            sums = code.loop(count, [code.load(place) for place in places], add_outer_product)
+            for place, total in zip(places, sums, strict=True):
+                code.store(total, place)
             return context.get_dummy_value()
 
         n = types.intp

@@ -10,10 +10,12 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from metaloss import kernels
 from metaloss.core import registry
 from metaloss.core.streams import Stream
 from metaloss.data.episodes import Images, TaskImages, Tasks
 from metaloss.inner.classifiers import Bound, backpropagate
+from metaloss.inner.classifiers._compiled_cnn import CompiledCnn
 from metaloss.inner.classifiers.cnn import Cnn, PooledConvolution
 from metaloss.inner.classifiers.linear import Linear, SharedLinear
 from metaloss.inner.classifiers.mlp import Mlp
@@ -221,6 +223,8 @@ def test_a_minibatch_gives_the_logits_of_its_images(episodes, float64, kind):
 
 # --- convolutions ---
 
+forms = pytest.mark.parametrize("form", [Cnn, CompiledCnn] if kernels.available() else [Cnn])
+
 
 def tasks_of_shape(T, N, image, classes):
     """T tasks of N random images of any shape, to train and to validate on."""
@@ -233,6 +237,7 @@ def tasks_of_shape(T, N, image, classes):
     return Tasks(split, split)
 
 
+@forms
 @pytest.mark.parametrize(
     ("filters", "kernel", "P", "T", "image"),
     [
@@ -242,15 +247,17 @@ def tasks_of_shape(T, N, image, classes):
         ((2, 3, 2), 5, 1, 2, (2, 9, 6)),
         ((2, 3, 2, 2), 9, 2, 2, (1, 1, 3)),
         ((2, 2), 8, 2, 1, (2, 4, 1)),
+        ((9, 21), 3, 1, 2, (3, 37, 35)),
+        ((15, 2), 1, 1, 1, (1, 4, 33)),
     ],
 )
 def test_a_cnns_logits_and_gradients_are_those_of_torchs_layers(
-    float64, filters, kernel, P, T, image
+    float64, form, filters, kernel, P, T, image
 ):
     N = 4
     classes = 3
     tasks = tasks_of_shape(T, 4, image, 3)
-    model = Cnn(filters=filters, kernel=kernel)
+    model = form(filters=filters, kernel=kernel)
     bound = model.bind(tasks, [Stream(0).at("init", t) for t in range(T)])
     params = {k: x + 0.1 * Stream(1).at(k).normal(*x.shape) for k, x in bound.init(P).items()}
     slope = Stream(2).at("slope").normal(P, T, N, classes).double()

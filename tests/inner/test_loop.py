@@ -10,6 +10,7 @@ from torch.nn.functional import cross_entropy
 from metaloss import kernels
 from metaloss.core.streams import Stream
 from metaloss.inner.classifiers._compiled import CompiledMlp
+from metaloss.inner.classifiers._compiled_cnn import CompiledCnn
 from metaloss.inner.classifiers.cnn import Cnn
 from metaloss.inner.classifiers.linear import Linear, SharedLinear
 from metaloss.inner.classifiers.mlp import Mlp
@@ -52,8 +53,10 @@ few_optimisers = pytest.mark.parametrize(
     "settings", [{}, SGD["all at once"]], ids=["plain", "all at once"]
 )
 candidates = pytest.mark.parametrize("P", [1, 3])
+CONVOLUTIONS = [Cnn]
 FORMS = {"one layer": (SharedMlp, (5,)), "three layers": (SharedMlp, (6, 5, 4))}
 if kernels.available():
+    CONVOLUTIONS += [CompiledCnn]
     FORMS |= {
         "one layer, compiled": (CompiledMlp, (16,)),
         "three layers, compiled": (CompiledMlp, (80, 16, 48)),
@@ -247,13 +250,16 @@ def convolutions(start, filters, kernel):
     return networks
 
 
+@pytest.mark.parametrize("form", CONVOLUTIONS)
 @pytest.mark.parametrize("kernel", [1, 2, 3])
 @pytest.mark.parametrize("filters", [(3,), (3, 4), (2, 3, 2, 4)], ids=len)
 @few_optimisers
-def test_batched_convolutions_equal_torchs_own_loops(episodes, float64, filters, kernel, settings):
+def test_batched_convolutions_equal_torchs_own_loops(
+    episodes, float64, form, filters, kernel, settings
+):
     P = 2
     tasks = tasks_of(episodes)
-    model = Cnn(filters=filters, kernel=kernel)
+    model = form(filters=filters, kernel=kernel)
     bound = model.bind(tasks, STARTS)
     params, logits = batched(model, bound, tasks, P, inner_of(settings))
     trained, expected = one_by_one(

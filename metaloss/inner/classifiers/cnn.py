@@ -96,13 +96,7 @@ class Cnn:
             Pixels.of(split.x().permute(1, 3, 4, 0, 2)) for split in (tasks.train, tasks.val)
         )
         image = tasks.train.images.shape
-        start = {
-            name: torch.stack(
-                [key.at(name).uniform(*shape, low=-bound, high=bound) for key in keys]
-            ).to(train.x)
-            for name, (shape, bound) in self.shapes(image, tasks.ways).items()
-        }
-        return Bound(train, val, start)
+        return Bound(train, val, self.draw(train.x, image, tasks.ways, keys))
 
     def __call__(self, params: Params, inputs: Pixels) -> Float[Tensor, "P T N C"]:
         """The logits; in memory, the images of a class are neighbours."""
@@ -139,6 +133,17 @@ class Cnn:
     def gradients(self, params: Params, inputs: Pixels, slope: LogitGradient) -> Gradients:
         """The gradient of each classifier's value with respect to its parameters."""
         return backpropagate(self, params, inputs, slope)
+
+    def draw(
+        self, like: Tensor, image: tuple[int, ...], classes: int, keys: list[Stream]
+    ) -> Params:
+        """Every task's initial parameters [T, ...], in the type and on the device of `like`."""
+        return {
+            name: torch.stack(
+                [key.at(name).uniform(*shape, low=-bound, high=bound) for key in keys]
+            ).to(like)
+            for name, (shape, bound) in self.shapes(image, classes).items()
+        }
 
     def floats(self, image: tuple[int, ...], classes: int) -> int:
         """A third of the numbers in one image's maps, and its logits.
