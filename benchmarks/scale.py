@@ -211,7 +211,8 @@ def simulate(arguments: argparse.Namespace) -> None:
     print(f"{cluster}; {len(times)} measured times of chunks")
     print("chunk s  chunks  actors  seconds  efficiency  driver  sent again  actors lost")
     for chunk in arguments.chunk:
-        count = round(CANDIDATES * TASKS / chunk) if arguments.same_work else CANDIDATES * TASKS
+        count = CANDIDATES * arguments.tasks
+        count = round(count / chunk) if arguments.same_work else count
         draw = random.Random(1)
         work = [chunk * draw.choice(times) for _ in range(count)]
         for actors in arguments.actors:
@@ -382,6 +383,7 @@ def main() -> None:
     other.add_argument("--times", type=Path)
     other.add_argument("--chunk", type=float, nargs="*", default=[1.0])
     other.add_argument("--actors", type=int, nargs="*", default=[1, 10, 100, 300, 1000])
+    other.add_argument("--tasks", type=int, default=TASKS)
     other.add_argument("--same-work", action="store_true", help="as many chunks as make the work")
     for name, value in (("send", 0.0005), ("receive", 0.0003), ("latency", 0.001)):
         other.add_argument(f"--{name}", type=float, default=value)
