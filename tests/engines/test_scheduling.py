@@ -96,6 +96,19 @@ def test_the_only_worker_may_be_lost_while_another_joins():
     assert [x.pieces for x in sends(s.orders(2.0))] == [(0,)]
 
 
+def test_two_workers_lost_at_once_over_one_call_have_it_done_once():
+    s = scheduler(2, pieces(1))
+    assert len(sends(s.orders(0.0))) == 2
+    s.left(0)
+    s.left(1)
+    s.joined(2)
+    assert [(x.worker, x.pieces) for x in sends(s.orders(1.0))] == [(2, (0,))]
+    s.joined(3)
+    assert s.answered(2, 0, 1.0)
+    assert sends(s.orders(2.0)) == []
+    assert not s.unfinished
+
+
 def test_three_workers_lost_over_a_piece_give_it_up():
     s = scheduler(1, pieces(1))
     for worker in range(3):
