@@ -35,10 +35,10 @@ if TYPE_CHECKING:
     from metaloss.inner.classifiers import Classifier as Classifier
     from metaloss.losses import phenotype as phenotype
     from metaloss.losses.language.formula import Formula as Formula
-    from metaloss.search.constants_tuning import refine as refine
     from metaloss.search.elimination import eliminate as eliminate
     from metaloss.search.program import evolve as evolve
     from metaloss.search.program import resume as resume
+    from metaloss.search.refinement import refine as refine
     from metaloss.strategies import Strategy as Strategy
     from metaloss.training.callbacks import ClockCallback as ClockCallback
     from metaloss.training.fitting import fit as fit
@@ -74,7 +74,7 @@ _PUBLIC = {
     "load": "metaloss.criterion.loss_io",
     "phenotype": "metaloss.losses.phenotype",
     "recommend": "metaloss.experiments.recommendation",
-    "refine": "metaloss.search.constants_tuning",
+    "refine": "metaloss.search.refinement",
     "reproduce": "metaloss.experiments.reproduction",
     "resume": "metaloss.search.program",
     "study": "metaloss.experiments.rank_study",

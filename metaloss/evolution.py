@@ -22,13 +22,15 @@ from metaloss.inner.loop import Inner, train
 from metaloss.inner.observers import Observer, scores
 from metaloss.inner.optimisers import Rate
 from metaloss.losses.base import Losses, TrainingTargets
-from metaloss.strategies import Strategy
+from metaloss.strategies import GradientStrategy, Strategy
 
 # Trains P losses on a task epoch's tasks: validation accuracies [P, T], or columns [P, T, K] of
 # which the first is they, and the family [T] of every task.
 Evaluator = Callable[[Losses, Stream], tuple[Float[Tensor, "P T *K"], Tensor]]
 # What cross-entropy reaches on the same tasks, for an objective that compares with it.
 Baseline = Callable[[Stream], Float[Tensor, "T *K"]]
+# The gradient of validation cross-entropy at every candidate, on a task epoch's tasks.
+Gradients = Callable[[Population, Stream], Float[Tensor, "P D"]]
 # Validation accuracies (NaN = failed), the number of each task's family, and what cross-entropy at
 # its tuned rate reached on the same tasks. Families with more tasks never weigh more.
 Objective = Callable[
@@ -72,8 +74,21 @@ def generation(
     key: Stream,
     number: int,
     baseline: Baseline | None = None,
+    gradients: Gradients | None = None,
 ) -> tuple[Any, Scored]:
-    """Ask for candidates, score them all on the same tasks, and tell the strategy."""
+    """Ask for candidates, score them all on the same tasks, and tell the strategy.
+
+    Args:
+        strategy: the outer algorithm.
+        state: its state.
+        genome: the search space.
+        evaluator: trains the candidates.
+        objective: from scores to fitness.
+        key: of the whole run.
+        number: of the generation: 1, 2, ...
+        baseline: scores cross-entropy, where the objective needs it.
+        gradients: go through trainings, where the strategy follows them.
+    """
     population, state = strategy.ask(state, genome, key.at("vary", number))
     # Tasks depend on the epoch alone, so two strategies with one seed and the same epochs meet the
     # same ones.
@@ -83,7 +98,10 @@ def generation(
     of_baseline = baseline(tasks) if baseline else None
     fitness = objective(measured, family, of_baseline)
     scored = Scored(population, measured, fitness, family, refused, of_baseline)
-    return strategy.tell(state, population, fitness), scored
+    state = strategy.tell(state, population, fitness)
+    if gradients is not None and isinstance(strategy, GradientStrategy):
+        state = strategy.follow(state, gradients(population, tasks))
+    return state, scored
 
 
 def _measured(

@@ -18,7 +18,7 @@ from metaloss.data import image_record
 from metaloss.data.datasets import fashionmnist
 from metaloss.errors import DamagedFile, Interrupted, MetalossError
 from metaloss.experiments.reproduction import reproduce
-from metaloss.search import constants_tuning, program
+from metaloss.search import program, refinement
 from metaloss.tasks import training_cache
 from metaloss.training import folders, module, session
 
@@ -154,7 +154,7 @@ def cases(folder: Path, patch: Any) -> Iterator[Case]:
     yield Case(
         "refinement",
         refined,
-        lambda told: constants_tuning.compare(refined, told).comparison,
+        lambda told: refinement.compare(refined, told).comparison,
         files,
     )
     yield from _study()

@@ -88,6 +88,18 @@ CASES = {
         {"genome": {"kind": "targets", "clock": True}, "unit_gain": True},
         ["tiny", "two"],
     ),
+    "gradient": (
+        {"genome": GENOME, "strategy": {"kind": "gradient", "lr": 0.1}},
+        ["uneven", "two"],
+    ),
+    "gradient, unit gain": (
+        {
+            "genome": {"kind": "taylor", "clock": True},
+            "strategy": {"kind": "gradient", "unroll": 2},
+            "unit_gain": True,
+        },
+        ["tiny", "augmented"],
+    ),
     "augmented beside even": ({"genome": TREE, "strategy": GP}, ["augmented", "two"]),
 }
 cases = pytest.mark.parametrize("name", CASES)

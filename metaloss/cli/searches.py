@@ -191,7 +191,12 @@ def eliminate(
 @click.argument("spec", metavar="RUN|LOSS", required=False)
 @_options.tasks
 @click.option(
-    "--strategy", metavar="NAME", help="mu_plus_lambda (the default), openai_es or random_search."
+    "--by",
+    metavar="evolution|gradient",
+    help="By an evolution strategy (the default), or by gradients through trainings.",
+)
+@click.option(
+    "--strategy", metavar="NAME", help="Of evolution: mu_plus_lambda, openai_es, cma_es or others."
 )
 @_options.generations
 @_options.seed
@@ -203,7 +208,7 @@ def eliminate(
 @click.option(
     "--resume", metavar="RUN", help="Go on with this refinement: a path, or a name under --out."
 )
-@_options.setting("strategy.sigma=0.1")
+@_options.setting("strategy.lr=0.05")
 @click.option(
     "--json", "as_json", is_flag=True, help="Print before and after as JSON, and nothing else."
 )
@@ -213,6 +218,7 @@ def eliminate(
 @_options.debug
 def refine(
     spec: str | None,
+    by: str | None,
     runs: str,
     out: str,
     resume: str | None,
@@ -224,7 +230,10 @@ def refine(
     address: str | None,
     **options: Any,
 ) -> None:
-    """Tune a formula's constants by evolution strategy. The result is compared with what it was."""
+    """Refine a loss's numbers. The result is compared with what it was.
+
+    They are a formula's constants, a network's weights or the curves of learned targets.
+    """
     from metaloss.console import Console
 
     if (spec is None) == (resume is None):
@@ -237,15 +246,18 @@ def refine(
         console,
         interruptible(console, lambda: f"metaloss refine --resume {console.folder}") as stop,
     ):
-        from metaloss.search import constants_tuning
+        from metaloss.search import refinement
 
         changes = _changes(options, assignments)
         changes, where = _options.split_engine(changes, engine, address)
         job = {"out": out, "reporter": console, "stop": stop, "engine": where}
         if resume:
-            result = constants_tuning.resume(resume, changes=changes, **job)
+            if by:
+                raise SettingsError("--resume goes on by what the refinement began with: no --by")
+            result = refinement.resume(resume, changes=changes, **job)
         else:
-            result = constants_tuning.refine(str(spec), runs=runs, **job, **changes)
+            way = by or refinement.WAYS[0]
+            result = refinement.refine(str(spec), by=way, runs=runs, **job, **changes)
     if as_json:
         echo_json({"run": str(result.folder), **result.comparison})
 

@@ -13,11 +13,14 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from metaloss.core.population import Population
 from metaloss.core.streams import Stream
 from metaloss.evaluation.family_evaluation import FamilyEvaluation
+from metaloss.evaluation.gradients import TaskGradients, episodic
 from metaloss.evaluation.guard import Guard
 from metaloss.evaluation.paired_comparison import PairedComparison
 from metaloss.evaluation.tuning import Tuned
+from metaloss.genomes import SearchSpace
 from metaloss.losses.base import Losses
 from metaloss.losses.unit_gain import UnitGain
 from metaloss.tasks.opening import Mixture, OpenFamily
@@ -92,6 +95,43 @@ class LossEvaluation:
             for x in self.each
         ]
         return torch.cat(scores, 1), self.kind_index(tasks, key)
+
+    def search_gradient(
+        self,
+        tasks: int,
+        validation: int,
+        genome: SearchSpace,
+        population: Population,
+        key: Stream,
+        steps: int | None,
+    ) -> Float[Tensor, "P D"]:
+        """The gradient of cross-entropy on the validation images of the tasks that `search_scores`
+        draws by this key, by the candidates' numbers: the mean over the tasks of each family, and
+        that over the families.
+
+        Args:
+            tasks: of every family.
+            validation: validation images per class.
+            genome: the search space.
+            population: the candidates.
+            key: of the tasks.
+            steps: of each training, from its start; None: all.
+
+        Raises:
+            SettingsError: a family's tasks are full trainings, or its classifier or optimiser lets
+                no gradient through.
+        """
+
+        def losses(vectors: Float[Tensor, "P D"]) -> Losses:
+            return self.candidates(genome.losses(population.from_vectors(vectors)))
+
+        gradients = [
+            TaskGradients(self.engine, episodic(family), steps, validation).mean(
+                losses, population.vectors(), key, tasks
+            )
+            for family in self.families
+        ]
+        return torch.stack(gradients).mean(0)
 
     def baseline_scores(
         self, baselines: Sequence[Tuned], tasks: int, validation: int, key: Stream

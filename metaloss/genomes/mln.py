@@ -26,6 +26,7 @@ from metaloss.genomes._clock import SeesClock
 from metaloss.genomes._compiled import CompiledEquivariant
 from metaloss.genomes._equivariant import Equivariant
 from metaloss.genomes._figure3 import Figure3
+from metaloss.genomes._first import StartsAt
 from metaloss.genomes._networks import Weights
 from metaloss.genomes._prior import SeesPrior
 from metaloss.genomes._situations import situations
@@ -48,7 +49,7 @@ Width = Annotated[int, Field(ge=1, le=256)]
 
 
 @settings(frozen=True, config=ConfigDict(extra="forbid"))
-class MetaLossNetwork(SeesClock, SeesPrior, RealVectors):
+class MetaLossNetwork(StartsAt, SeesClock, SeesPrior, RealVectors):
     """Sizes of the network, and where the search starts.
 
     With `clock` the ŷ channel reads two numbers more of a training of N steps: t - 1/2, where t is
@@ -141,7 +142,9 @@ class MetaLossNetwork(SeesClock, SeesPrior, RealVectors):
         return sum(math.prod(shape) for shape in self.shapes.values()) + self.prior_genes
 
     def sample(self, n: int, key: Stream) -> Vectors:
-        """n random networks, or n copies of the one that imitates a loss."""
+        """n random networks, or n copies of the first one or of the one that imitates a loss."""
+        if (first := self.copies_of_first(n, self.size)) is not None:
+            return Vectors(first)
         if self.start == "random":
             weights = torch.cat([self._random(key.at(i)) for i in range(n)])
         else:

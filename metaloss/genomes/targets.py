@@ -22,6 +22,7 @@ from metaloss.core.population import Vectors
 from metaloss.core.streams import Stream
 from metaloss.genomes._clock import SeesClock
 from metaloss.genomes._compiled_targets import CompiledTargets
+from metaloss.genomes._first import StartsAt
 from metaloss.genomes._prior import STEP, SeesPrior
 from metaloss.genomes._targets import Targets
 from metaloss.genomes._vectors import RealVectors
@@ -36,7 +37,7 @@ COST_GENES = 2  # the margin and the decay
 
 
 @settings(frozen=True, config=ConfigDict(extra="forbid"))
-class LearnedTargets(SeesClock, SeesPrior, RealVectors):
+class LearnedTargets(StartsAt, SeesClock, SeesPrior, RealVectors):
     """What the curves are drawn through, and where the search starts.
 
     The true class's target is a(p_true), another class's (b(p) + d(p_true)) / C: three curves over
@@ -110,7 +111,9 @@ class LearnedTargets(SeesClock, SeesPrior, RealVectors):
         return COST_GENES if self.costs else 0
 
     def sample(self, n: int, key: Stream) -> Vectors:
-        """n times label smoothing."""
+        """n times the first loss, or label smoothing."""
+        if (first := self.copies_of_first(n, self.size)) is not None:
+            return Vectors(first)
         s = self.smoothing
         reference_classes = self.home_classes
         knots = len(self.knots)

@@ -1,7 +1,7 @@
 """Who stands for election at the end of a search; of formulas also the front of score and size."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from jaxtyping import Bool, Float
@@ -9,6 +9,7 @@ from torch import Tensor
 
 from metaloss.core.metric_scale import ACCURACY, MetricScale
 from metaloss.core.population import Population
+from metaloss.core.streams import Stream
 from metaloss.criterion.base import Criterion
 from metaloss.criterion.formula import FormulaCriterion
 from metaloss.criterion.genome import GenomeCriterion
@@ -56,6 +57,16 @@ class Finalists:
         return loss.with_options(steps=steps if loss.reads_clock else None, normalise=normalise)
 
 
+def original_of(genome: Genome) -> Population | None:
+    """The loss that a search sets out from and has to beat; None: there is none."""
+    return genome.sample(1, Stream(0)) if getattr(genome, "first", ()) else None
+
+
+def without_first(genome: Any) -> Any:
+    """The genome as it describes its losses, whichever of them a search set out from."""
+    return replace(genome, first=()) if getattr(genome, "first", ()) else genome
+
+
 def choose_finalists(
     genome: Genome, progress: Progress, trained_losses: TrainedLosses | None
 ) -> Finalists:
@@ -76,7 +87,9 @@ def choose_finalists(
         f"the mean of the last {len(progress.mean_candidates)} centres",
     ]
     if not isinstance(genome, FormulaSpace):
-        return Finalists(genome, population, (), origins)
+        if original := original_of(genome):
+            population, origins = original.cat(population), ["the original", *origins]
+        return Finalists(without_first(genome), population, (), origins)
     # The original stands first: of equal scores the first one wins.
     origin_of = dict.fromkeys(genome.originals, "the original")
     if trained_losses is not None:

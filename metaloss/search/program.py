@@ -22,6 +22,7 @@ from metaloss.data import image_record, places
 from metaloss.data.image_record import ImageRecord
 from metaloss.engines.opening import EngineTable, open_engine
 from metaloss.errors import NoWorkers
+from metaloss.evaluation.gradients import episodic
 from metaloss.evaluation.protocol import LossEvaluation
 from metaloss.evaluation.references import with_references
 from metaloss.genomes import Genome, SymbolicGenome
@@ -38,6 +39,7 @@ from metaloss.search.runner import SearchRunner
 from metaloss.search.settings import Settings
 from metaloss.search.trained_losses import TrainedLosses
 from metaloss.search.winner import finish_search
+from metaloss.strategies import GradientStrategy
 from metaloss.tasks.opening import OpenFamily, open_family, with_training_cache
 from metaloss.tasks.protocols import Engine
 
@@ -140,6 +142,9 @@ def start(
     if guard := search.guard_rule():
         for family in families:
             guard.check(family)
+    if isinstance(search.build_parts()[1], GradientStrategy):
+        for family in families:
+            episodic(family)
     # Before the folder is made: a search that could not be tested fairly leaves nothing behind.
     check_test_images(families, images)
     with _opened_engine(engine, search, device, stop, reporter) as opened:

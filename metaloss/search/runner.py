@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from metaloss.core.metric_scale import MetricScale
+from metaloss.core.population import Population
 from metaloss.core.records import GenerationRecord
 from metaloss.core.reporting import Reporter
 from metaloss.core.streams import Stream
@@ -30,7 +31,7 @@ from metaloss.search.novelty import NoveltyFilter
 from metaloss.search.run_folder import Progress, Run
 from metaloss.search.task_course import TaskCourse
 from metaloss.search.trained_losses import TrainedLosses
-from metaloss.strategies import Strategy
+from metaloss.strategies import GradientStrategy, Strategy
 
 MAX_FAILED_GENERATIONS = (
     10  # generations in a row without one candidate that trains, after which a run gives up
@@ -150,6 +151,7 @@ class SearchRunner:
             key,
             number,
             self._baseline_scores(tasks),
+            partial(self._gradients, tasks),
         )
         progress, record = self._step(progress, state, scored, number, evaluator, novelty_filter)
         if self.trained_losses:
@@ -182,6 +184,15 @@ class SearchRunner:
             self.baselines,
             tasks,
             settings.validation,
+        )
+
+    def _gradients(self, tasks: int, population: Population, key: Stream) -> Float[Tensor, "P D"]:
+        """What candidates are refined by, on so many tasks of every family."""
+        strategy = self.strategy
+        assert isinstance(strategy, GradientStrategy)
+        validation = self.run.settings.validation
+        return self.evaluation.search_gradient(
+            tasks, validation, self.genome, population, key, strategy.unroll
         )
 
     def _evaluator(self) -> CachedEvaluator:

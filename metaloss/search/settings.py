@@ -15,6 +15,7 @@ from metaloss.core import reading, registry
 from metaloss.core.config import merge_tables, split_settings
 from metaloss.data import shapes
 from metaloss.errors import SettingsError
+from metaloss.evaluation.gradients import check_followed
 from metaloss.evaluation.guard import Allowed, Guard, check_guard
 from metaloss.evaluation.protocol import ScreeningBudget
 from metaloss.evolution import Objective
@@ -22,7 +23,7 @@ from metaloss.genomes import Genome
 from metaloss.losses.base import past_refused
 from metaloss.search import objectives, usual
 from metaloss.search.task_course import TaskCourse
-from metaloss.strategies import Strategy
+from metaloss.strategies import GradientStrategy, Strategy
 from metaloss.tasks import opening
 from metaloss.tasks.opening import (
     Families,
@@ -147,6 +148,8 @@ class Settings(BaseModel):
                 f"'{self.genome['kind']}' has none"
             )
             raise SettingsError(misfit)
+        if isinstance(strategy, GradientStrategy):
+            check_followed(genome)
         self.task_course().check(self.generations, self.strategy["kind"])
         metrics = {family.name: getattr(family, "metric", None) for family in self.families}
         for name, metric in metrics.items():

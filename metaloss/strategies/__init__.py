@@ -1,6 +1,6 @@
 """Outer algorithms: frozen settings, frozen state, ask and tell."""
 
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from jaxtyping import Float
 from torch import Tensor
@@ -41,4 +41,19 @@ class Strategy(Protocol):
         """The one candidate that stands for what the state has learned.
 
         The mean of the current candidates where a mean has a meaning, else the best of them.
+        """
+
+
+@runtime_checkable
+class GradientStrategy(Strategy, Protocol):
+    """What an outer algorithm is, too, that asks for gradients through trainings."""
+
+    @property
+    def unroll(self) -> int | None:
+        """Steps of the trainings that gradients go through, from their start; None: all."""
+
+    def follow(self, state: Any, gradient: Float[Tensor, "P D"]) -> Any:
+        """The state after the gradients at the candidates, told of after their fitness.
+
+        Of validation cross-entropy: less is better. A derivative that is not known is 0.
         """

@@ -15,6 +15,7 @@ from torch import Tensor
 from metaloss.core.population import Population
 from metaloss.core.streams import Stream
 from metaloss.core.variation import Variation
+from metaloss.strategies._adam import adam_step
 
 __all__ = ["OpenaiEs"]
 
@@ -82,12 +83,8 @@ class OpenaiEs:
         utility = below / len(fitness) - 0.5
         grad = (utility[:, None] * noise).mean(0) / self.sigma
         t = state.steps + 1
-        # Adam by hand, because its moments belong to the frozen state of the search.
-        mean = self.beta1 * state.mean + (1 - self.beta1) * grad
-        square = self.beta2 * state.square + (1 - self.beta2) * grad**2
-        step = (
-            self.lr * (mean / (1 - self.beta1**t)) / ((square / (1 - self.beta2**t)).sqrt() + 1e-8)
-        )
+        betas = (self.beta1, self.beta2)
+        step, mean, square = adam_step(grad, state.mean, state.square, t, self.lr, betas)
         centre = state.mean_candidate.from_vectors(state.mean_candidate.vectors() + step)
         return replace(state, mean_candidate=centre, mean=mean, square=square, steps=t)
 

@@ -125,6 +125,10 @@ class Episodes(OneKind):
         """Of a training."""
         return self.family.inner.steps
 
+    def episodes_of(self, key: Stream, tasks: Sequence[int]) -> list[tuple[Self, list[int]]]:
+        """These tasks, with the family of episodes that they are of: this one."""
+        return [(self, list(tasks))]
+
     def most(self, tasks: int) -> int:
         """How many tasks are drawn where so many are asked for: all of them."""
         return tasks

@@ -96,6 +96,20 @@ class Mixture:
         ]
         return replace(self, kinds=tuple(kinds), references=references)
 
+    def episodes_of(self, key: Stream, tasks: Sequence[int]) -> list[tuple[Episodes, list[int]]]:
+        """The tasks of each kind, with the family of episodes that they are of.
+
+        Arguments: as for `kinds_of`.
+        """
+        numbers = self.kinds_of(key, tasks).tolist()
+        return [
+            (
+                self.kinds[kind],
+                [task for task, of in zip(tasks, numbers, strict=True) if of == kind],
+            )
+            for kind in dict.fromkeys(numbers)
+        ]
+
     @property
     def steps(self) -> int:
         """1: each kind's own number of steps."""

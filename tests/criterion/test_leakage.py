@@ -17,7 +17,7 @@ from metaloss.data import datasets, image_record
 from metaloss.data.pools import pools
 from metaloss.errors import DamagedFile, SettingsError
 from metaloss.experiments.comparison.losses import read_losses
-from metaloss.search import constants_tuning, program
+from metaloss.search import program, refinement
 from metaloss.search.run_folder import find
 
 TASKS = {
@@ -164,7 +164,7 @@ def test_what_is_refined_remembers_what_its_formula_learned_from(
     loss_io.save(tmp_path / "mine", metaloss.load("-1.5 * y * logp"), "", image_record.read(first))
     renamed(copied)
     with pytest.raises(SettingsError, match=r"scans: \d+ of the test images are among those"):
-        constants_tuning.refine(tmp_path / "mine", "folder:scans", **{**base, **TASKS})
+        refinement.refine(tmp_path / "mine", "folder:scans", **{**base, **TASKS})
     pictures(tmp_path / "more", 25)
     for path in (tmp_path / "more").glob("*/*"):
         Image.fromarray(255 - np.asarray(Image.open(path))).save(path)
@@ -174,7 +174,7 @@ def test_what_is_refined_remembers_what_its_formula_learned_from(
         "generations": 1,
         "strategy": {"kind": "random_search", "population": 2},
     }
-    found = constants_tuning.refine(tmp_path / "mine", "folder:more", **more)
+    found = refinement.refine(tmp_path / "mine", "folder:more", **more)
     names = [source.name for source in image_record.read(found.folder / "loss").sources]
     assert names == ["folder:scans", "folder:more"]
 

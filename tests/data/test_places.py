@@ -14,7 +14,7 @@ from metaloss.data import image_record, places
 from metaloss.errors import DataError, SettingsError
 from metaloss.experiments.rank_study.regimes import _placed
 from metaloss.experiments.rank_study.settings import resolve
-from metaloss.search import constants_tuning, elimination, program
+from metaloss.search import elimination, program, refinement
 from metaloss.search.run_folder import find
 
 FORMULAS = {"genome": {"kind": "tree"}, "strategy": {"kind": "random_search", "population": 3}}
@@ -133,7 +133,7 @@ def test_what_refines_a_run_finds_its_images(home, run):
         b'{"format": 1, "kind": "formula", "formula": "-1.5 * y * logp", "about": {}}',
     )
     small = {**SMALL, "strategy": {"kind": "random_search", "population": 2}, "generations": 1}
-    table = constants_tuning.resolved(
+    table = refinement.resolved(
         run, {k: x for k, x in small.items() if k != "genome"}, Path("runs")
     )
     assert table.families[0].dataset == f"folder:{home / 'scans'}"

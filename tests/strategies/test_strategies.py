@@ -16,12 +16,24 @@ from metaloss.core.streams import Stream
 from metaloss.evolution import generation
 from metaloss.search.objectives import mean
 from metaloss.storage.codec import pack, unpack
+from metaloss.strategies import GradientStrategy
 from metaloss.strategies.cma_es import Rates, _weights
 from metaloss.strategies.gp import Gp, GpState
 from metaloss.strategies.mu_plus_lambda import MuPlusLambda
 from metaloss.strategies.regularized import Regularized, RegularizedState
 
 every = pytest.mark.parametrize("kind", registry.names("strategies"))
+# Those that draw candidates and learn from their fitness; the others follow gradients.
+selecting = pytest.mark.parametrize(
+    "kind",
+    [
+        kind
+        for kind in registry.names("strategies")
+        if not isinstance(registry.build("strategies", {"kind": kind}), GradientStrategy)
+    ],
+)
+# Steps that lead so far within the tests' generations.
+SETTINGS = {"gradient": {"lr": 0.05}}
 KEY = Stream(0)
 OPTIMUM = torch.tensor([0.5, -0.3, 0.1])
 FAILED = -torch.inf
@@ -78,7 +90,7 @@ LOOSER = {"random_search": 8.0}  # it never searches where it has found somethin
 
 
 def built(kind):
-    return registry.build("strategies", {"kind": kind})
+    return registry.build("strategies", {"kind": kind, **SETTINGS.get(kind, {})})
 
 
 def search(kind, f, generations=80, genome=SPACE, key=KEY, strategy=None):
@@ -89,8 +101,14 @@ def search(kind, f, generations=80, genome=SPACE, key=KEY, strategy=None):
     def evaluator(population, key):
         return f(population.vectors())[:, None], torch.tensor([0])
 
+    def gradients(population, key):
+        x = population.vectors().clone().requires_grad_()
+        return torch.autograd.grad(-f(x).sum(), x)[0]
+
     for number in range(generations):
-        state, _ = generation(strategy, state, genome, evaluator, mean, key, number)
+        state, _ = generation(
+            strategy, state, genome, evaluator, mean, key, number, gradients=gradients
+        )
     return strategy, state
 
 
@@ -154,7 +172,7 @@ def test_selection_raises_fitness(kind):
         )
 
 
-@every
+@selecting
 def test_one_selection_does_not_lower_the_fitness_of_what_it_stands_for(kind):
     """On average over many first generations: one alone may be unlucky."""
     gains = []
@@ -170,7 +188,7 @@ def test_one_selection_does_not_lower_the_fitness_of_what_it_stands_for(kind):
 # --- failures ---
 
 
-@every
+@selecting
 @pytest.mark.parametrize("failure", [torch.nan, FAILED], ids=["nan", "-inf"])
 def test_a_failure_never_wins(kind, failure):
     """Fitness rises with the first number until, past 0.3, every training fails."""
@@ -183,7 +201,7 @@ def test_a_failure_never_wins(kind, failure):
     assert -0.1 < strategy.mean_candidate(state).vectors()[0, 0].item() < 0.36
 
 
-@every
+@selecting
 @pytest.mark.parametrize("failure", [torch.nan, FAILED], ids=["nan", "-inf"])
 def test_some_failures_do_not_disturb(kind, failure):
     draws = iter(range(10_000))
@@ -206,7 +224,7 @@ def test_where_all_fail_the_start_stays(kind):
     )
 
 
-@every
+@selecting
 def test_a_generation_of_failures_does_no_lasting_harm(kind):
     generations = iter(range(1000))
 
@@ -232,7 +250,7 @@ def test_ask_and_tell_depend_on_state_fitness_and_key_alone(kind):
     assert same(after, same_after)
 
 
-@every
+@selecting
 def test_another_key_asks_for_other_candidates(kind):
     strategy, _, _, state = step(kind, sphere)
     one, other = (strategy.ask(state, SPACE, KEY.at(g))[0] for g in (0, 1))
@@ -851,3 +869,28 @@ def test_no_number_of_threads_changes_a_sample():
         assert torch.get_num_threads() == threads
     torch.set_num_threads(1)
     assert torch.equal(*samples)
+
+
+# --- gradients ---
+
+
+def test_the_first_step_down_a_gradient_is_as_long_as_the_rate_in_every_number():
+    strategy = built("gradient")
+    state = strategy.init(SPACE, KEY)
+    before = strategy.mean_candidate(state).vectors()
+    state = strategy.follow(state, torch.tensor([[3.0, -0.02, 0.0]]))
+    expected = before - torch.tensor([[0.05, -0.05, 0.0]])
+    torch.testing.assert_close(strategy.mean_candidate(state).vectors(), expected)
+
+
+def test_who_asks_for_no_gradients_gets_none():
+    def refused(population, key):
+        raise AssertionError
+
+    strategy = built("cma_es")
+    state = strategy.init(SPACE, KEY)
+
+    def evaluator(population, key):
+        return sphere(population.vectors())[:, None], torch.tensor([0])
+
+    generation(strategy, state, SPACE, evaluator, mean, KEY, 1, gradients=refused)

@@ -19,7 +19,7 @@ from metaloss.experiments.recommendation import folds
 from metaloss.inner.classifiers.linear import Linear
 from metaloss.losses import zoo
 from metaloss.losses.formulas import Formulas
-from metaloss.search import constants_tuning, program
+from metaloss.search import program, refinement
 from metaloss.search.run_folder import find
 from metaloss.tasks import episodic, episodic_family
 
@@ -199,7 +199,7 @@ def test_features_beside_images_move_with_the_run(tmp_path, monkeypatch, dataset
     (tmp_path / "work").mkdir()
     monkeypatch.chdir(tmp_path / "work")
     assert len(program.resume(folder, changes={"generations": 2}).history) == 2
-    kept = constants_tuning._families(folder, Path("runs"))["families"][0]
+    kept = refinement._families(folder, Path("runs"))["families"][0]
     assert kept["features"] == f"file:{tmp_path / 'x.npz'}"
     assert find(folder).settings.families[0].features == "file:x.npz"
     Path(tmp_path / "x.npz").rename("new.npz")

@@ -17,7 +17,7 @@ from metaloss.errors import DataError, Interrupted, SettingsError
 from metaloss.losses import zoo
 from metaloss.losses.base import CrossEntropies
 from metaloss.losses.formulas import Formulas
-from metaloss.search import constants_tuning, program, settings
+from metaloss.search import program, refinement, settings
 from metaloss.search.estimate import estimate_cost
 from metaloss.tasks import episodic_family, full_training, opening, single_training, training_cache
 from metaloss.tasks.opening import with_training_cache
@@ -316,7 +316,7 @@ def test_constants_are_tuned_on_full_trainings(path, tmp_path, monkeypatch):
     }
     (found.folder / "refinement.json").unlink()
     done.clear()
-    assert constants_tuning.resume(found.folder).comparison == found.comparison
+    assert refinement.resume(found.folder).comparison == found.comparison
     assert done == []
 
 

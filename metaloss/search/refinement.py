@@ -1,4 +1,7 @@
-"""A formula's constants tuned by evolution strategy, and what that gained on fresh tasks."""
+"""A loss's numbers refined, by evolution or by gradients, and what that gained on fresh tasks.
+
+The numbers are a formula's constants, a network's weights or the curves of learned targets.
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -10,6 +13,7 @@ from torch import Tensor, nn
 from typing_extensions import TypedDict
 
 from metaloss import storage
+from metaloss.core import registry
 from metaloss.core.config import merge_tables
 from metaloss.core.devices import resolve_device
 from metaloss.core.reporting import Reporter
@@ -17,6 +21,7 @@ from metaloss.core.streams import Stream
 from metaloss.criterion import loss_io
 from metaloss.criterion.base import Criterion
 from metaloss.criterion.formula import FormulaCriterion
+from metaloss.criterion.genome import GenomeCriterion
 from metaloss.data.places import features_role
 from metaloss.engines.opening import EngineTable, open_engine
 from metaloss.errors import SettingsError
@@ -24,15 +29,21 @@ from metaloss.evaluation.family_evaluation import FamilyEvaluation
 from metaloss.evaluation.protocol import LossEvaluation
 from metaloss.evaluation.references import with_references
 from metaloss.genomes import FormulaSpace
+from metaloss.genomes._first import StartsAt
 from metaloss.losses import zoo
+from metaloss.losses.base import Losses
 from metaloss.losses.formulas import Formulas
+from metaloss.losses.language.canonical import fingerprint
 from metaloss.losses.language.formula import Formula
 from metaloss.search import program, settings
+from metaloss.search.finalists import original_of, without_first
 from metaloss.search.run_folder import Run, find
 from metaloss.search.run_tables import PairedGain
 from metaloss.tasks.opening import with_training_cache
 
 FILE = "refinement.json"
+GRADIENT_STEPS = 100  # generations of a refinement by gradient, where nothing is said
+WAYS = ("evolution", "gradient")  # the usual one first
 
 
 class FamilyGain(TypedDict):
@@ -43,7 +54,7 @@ class FamilyGain(TypedDict):
     gain: PairedGain
 
 
-class ConstantsComparison(TypedDict):
+class RefinementComparison(TypedDict):
     """What is needed of a `refinement.json`."""
 
     before: str
@@ -57,7 +68,7 @@ class RefineResult:
     """A finished refinement.
 
     Attributes:
-        best: the winner, which is the original where no other constants were better.
+        best: the winner, which is the original where no other numbers were better.
         comparison: before and after on fresh meta-validation tasks, per family.
         folder: the run's.
     """
@@ -71,6 +82,7 @@ def refine(
     loss: str | Path | nn.Module | Formula,
     tasks: str | Sequence[str] | None = None,
     *,
+    by: str = WAYS[0],
     strategy: str | dict[str, Any] | None = None,
     out: str | Path = "runs",
     runs: str | Path = "runs",
@@ -79,12 +91,16 @@ def refine(
     engine: EngineTable = None,
     **others: Any,
 ) -> RefineResult:
-    """Tune a formula's constants, and compare it with what it was; the run is one of `evolve`'s.
+    """Refine a loss's numbers, and compare it with what it was; the run is one of `evolve`'s.
 
     Args:
         loss: a run, a loss or a formula, as `load` takes them.
-        tasks: families to tune it on; those of the run where a run is meant, else "fashionmnist".
-        strategy: the outer algorithm, by name or as a table.
+        tasks: families to refine it on; those of the run where a run is meant, else
+            "fashionmnist".
+        by: "evolution", or "gradient": along the exact gradient of validation cross-entropy through
+            trainings.
+        strategy: the outer algorithm, by name or as a table; of "evolution" the genome's usual one
+            where None.
         out: the folder that the run's folder is made in.
         runs: where runs are looked for by name.
         reporter: is told of everything that happens.
@@ -94,15 +110,14 @@ def refine(
         others: any further field of `Settings`, or of the families.
 
     Raises:
-        SettingsError: no such loss, one that is no formula or has no constants, or a setting that
-            cannot be.
+        SettingsError: no such loss, one without numbers to refine, or a setting that cannot be.
     """
     original = loss_io.load(loss, Path(runs))
     table = {
         **({"tasks": [tasks] if isinstance(tasks, str) else list(tasks)} if tasks else {}),
         **settings.part_tables(strategy=strategy),
     }
-    search = resolved(loss, merge_tables(table, others), Path(runs))
+    search = resolved(loss, merge_tables(table, others), Path(runs), by)
     before = loss_io.images_of(original)
     options: dict[str, Any] = {"reporter": reporter, "stop": stop, "engine": engine}
     run = program.start(search, Path(out), before=before, **options)
@@ -110,24 +125,60 @@ def refine(
 
 
 def resolved(
-    loss: str | Path | nn.Module | Formula, changes: dict[str, Any], runs: Path
+    loss: str | Path | nn.Module | Formula,
+    changes: dict[str, Any],
+    runs: Path,
+    by: str = WAYS[0],
 ) -> settings.Settings:
-    """The settings of the run that tunes a loss.
+    """The settings of the run that refines a loss.
+
+    Args:
+        loss: a run, a loss or a formula.
+        changes: settings that are given.
+        runs: where runs are looked for by name.
+        by: what the loss is refined by.
 
     Raises:
-        SettingsError: no such loss, one that is no formula or has no constants, or a setting that
-            cannot be.
+        SettingsError: no such loss, one without numbers to refine, or a setting that cannot be.
     """
     original = loss_io.load(loss, runs)
-    if not isinstance(original, FormulaCriterion):
-        what = original.describe() if isinstance(original, Criterion) else type(original).__name__
-        raise SettingsError(f"{loss} is no formula but a {what}: there are no constants to tune")
-    # By default constants are tuned on the tasks that the formula was evolved on.
+    genome = {"genome": _genome_of(original, loss)}
+    # By default a loss is refined on the tasks that it was evolved on.
     base = {} if "tasks" in changes else _families(loss, runs)
-    if original.normalise:
+    if getattr(original, "normalise", False):
         base["unit_gain"] = True
-    genome = {"genome": {"kind": "constants", "formula": str(original.formula)}}
-    return settings.resolve(merge_tables(base, genome, changes))
+    return settings.resolve(merge_tables(base, genome, _strategy(by, changes), changes))
+
+
+def _genome_of(loss: nn.Module, spec: Any) -> dict[str, Any]:
+    """The table of the genome whose search sets out from a loss.
+
+    Raises:
+        SettingsError: the loss has no numbers that could be refined.
+    """
+    if isinstance(loss, FormulaCriterion):
+        return {"kind": "constants", "formula": str(loss.formula)}
+    if isinstance(loss, GenomeCriterion) and isinstance(loss.genome, StartsAt):
+        first = loss.candidate.vectors()[0].tolist()
+        return {"kind": registry.kind(loss.genome), **registry.table(loss.genome), "first": first}
+    what = loss.describe() if isinstance(loss, Criterion) else type(loss).__name__
+    raise SettingsError(f"{spec} is a {what}: it has no numbers to refine")
+
+
+def _strategy(by: str, changes: dict[str, Any]) -> dict[str, Any]:
+    """What the choice of a way sets, below what is given.
+
+    Raises:
+        SettingsError: there is no such way, or another strategy is given.
+    """
+    if by not in WAYS:
+        raise SettingsError(registry.unknown_message("way to refine", by, WAYS))
+    given = (changes.get("strategy") or {}).get("kind")
+    if by == "gradient":
+        if given not in (None, "gradient"):
+            raise SettingsError(f"by gradient, the strategy is 'gradient', not '{given}'")
+        return {"strategy": {"kind": "gradient"}, "generations": GRADIENT_STEPS}
+    return {}
 
 
 def _families(loss: Any, runs: Path) -> dict[str, Any]:
@@ -162,7 +213,7 @@ def resume(
     stop: Callable[[], bool] = lambda: False,
     engine: EngineTable = None,
 ) -> RefineResult:
-    """Go on with a refinement.
+    """Go on with a refinement, by whatever it is.
 
     Args:
         spec: its run's folder, or its name under `out`.
@@ -187,7 +238,7 @@ def compare(
     stop: Callable[[], bool] = lambda: False,
     engine: EngineTable = None,
 ) -> RefineResult:
-    """A finished run's winner beside what its formula was, on fresh meta-validation tasks; from its
+    """A finished run's winner beside what it set out from, on fresh meta-validation tasks; from its
     file if possible.
 
     Raises:
@@ -195,37 +246,56 @@ def compare(
     """
     run = find(folder)
     best = loss_io.load(folder)
-    assert isinstance(best, FormulaCriterion)
+    assert isinstance(best, Criterion)
     before = _original(run)
-    table = _known(folder / FILE, [str(before), str(best.formula)]) or _score(
-        run, before, best.formula, stop, engine
+    table = _known(folder / FILE, [_named(before), _named(best)]) or _score(
+        run, before, best, stop, engine
     )
     (reporter or Reporter()).on_refine_end(table)
     return RefineResult(best, table, folder)
 
 
-def _original(run: Run) -> Formula:
-    """The formula whose constants a run tunes."""
+def _original(run: Run) -> Criterion:
+    """The loss that a run refines."""
     genome, _ = run.settings.build_parts()
-    if not isinstance(genome, FormulaSpace) or not genome.originals:
-        raise SettingsError(
-            f"{run.folder} tunes no constants, its genome is '{run.settings.genome['kind']}'"
-        )
-    return genome.originals[0]
+    if isinstance(genome, FormulaSpace) and genome.originals:
+        return FormulaCriterion(genome.originals[0])
+    if (original := original_of(genome)) is not None:
+        return GenomeCriterion(without_first(genome), original)
+    raise SettingsError(
+        f"{run.folder} is no refinement: its search, of genome '{run.settings.genome['kind']}', "
+        "sets out from no loss"
+    )
 
 
-def _known(path: Path, formulas: list[str]) -> dict[str, Any] | None:
-    """The comparison of these formulas, if there is one."""
+def _named(loss: Criterion) -> str:
+    """A formula, or a description of a loss with a digest of its numbers."""
+    if not isinstance(loss, GenomeCriterion):
+        return loss.describe()
+    return f"{loss.describe()}, numbers {fingerprint(repr(loss.candidate.vectors().tolist()))[:8]}"
+
+
+def _side_by_side(one: Criterion, other: Criterion) -> Losses:
+    """Two losses of one genome as a population."""
+    if isinstance(one, FormulaCriterion) and isinstance(other, FormulaCriterion):
+        return Formulas.of([one.formula, other.formula])
+    assert isinstance(one, GenomeCriterion)
+    assert isinstance(other, GenomeCriterion)
+    return one.genome.losses(one.candidate.cat(other.candidate))
+
+
+def _known(path: Path, losses: list[str]) -> dict[str, Any] | None:
+    """The comparison of these losses, if there is one."""
     if not storage.is_file(path):
         return None
-    table: dict[str, Any] = storage.read_record(path, ConstantsComparison)
-    return table if formulas == [table["before"], table["after"]] else None
+    table: dict[str, Any] = storage.read_record(path, RefinementComparison)
+    return table if losses == [table["before"], table["after"]] else None
 
 
 def _score(
-    run: Run, before: Formula, after: Formula, stop: Callable[[], bool], engine: EngineTable
+    run: Run, before: Criterion, after: Criterion, stop: Callable[[], bool], engine: EngineTable
 ) -> dict[str, Any]:
-    """Both formulas at the families' own rates, on tasks that neither was chosen on."""
+    """Both losses at the families' own rates, on tasks that neither was chosen on."""
     search = run.settings
     device = resolve_device(search.device)
     tasks = search.winner_tasks
@@ -242,19 +312,24 @@ def _score(
         # Tasks of a role of their own: on those of the choice the winner would look too good.
         beside = evaluation.families[0].scale.beside
         measured = evaluation.validation_scores(
-            Formulas.of([before, after]), "refinement", tasks, beside
+            _side_by_side(before, after), "refinement", tasks, beside
         )
         for number, of_family in enumerate(evaluation.each):
             columns = evaluation.family_index(tasks) == number
             rows[of_family.family.family.name] = _row(of_family, measured[:, columns])
         most = max(evaluation.task_counts(tasks))
-        table = {"before": str(before), "after": str(after), "tasks": most, "families": rows}
+        table = {
+            "before": _named(before),
+            "after": _named(after),
+            "tasks": most,
+            "families": rows,
+        }
         storage.write_record(run.folder / FILE, table)
     return table
 
 
 def _row(evaluation: FamilyEvaluation, measured: Float[Tensor, "2 T *K"]) -> dict[str, Any]:
-    """What two formulas, before and after, reached on a family's tasks.
+    """What two losses, before and after, reached on a family's tasks.
 
     Args:
         evaluation: of the family.

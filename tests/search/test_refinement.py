@@ -18,7 +18,9 @@ from metaloss import storage
 from metaloss.errors import DamagedFile, Interrupted, SettingsError
 from metaloss.evaluation.protocol import LossEvaluation
 from metaloss.losses import zoo
-from metaloss.search import constants_tuning, program
+from metaloss.search import program, refinement
+from metaloss.search.run_folder import find
+from metaloss.strategies.gradient import GradientState
 
 TINY = {key: value for key, value in SMALL.items() if key not in ("genome", "strategy")}
 STRATEGIES = {
@@ -103,7 +105,7 @@ def test_the_run_is_an_ordinary_one_and_goes_on_after_an_interruption(tmp_path):
         program.resume(folder)
         assert essence(folder) == essence(whole.folder)
         assert not (folder / "refinement.json").exists()
-        assert constants_tuning.resume(folder).comparison == whole.comparison
+        assert refinement.resume(folder).comparison == whole.comparison
 
 
 def test_an_interrupted_comparison_is_made_by_resume(tmp_path, monkeypatch):
@@ -119,12 +121,12 @@ def test_an_interrupted_comparison_is_made_by_resume(tmp_path, monkeypatch):
         with pytest.raises(Interrupted):
             refined(tmp_path)
     (folder,) = (tmp_path / "runs").iterdir()
-    assert constants_tuning.resume(folder).comparison == refined(tmp_path, out="whole").comparison
+    assert refinement.resume(folder).comparison == refined(tmp_path, out="whole").comparison
 
 
 def test_more_generations_are_compared_anew(tmp_path, monkeypatch):
     first = refined(tmp_path)
-    again = constants_tuning.resume(first.folder, changes={"generations": 5})
+    again = refinement.resume(first.folder, changes={"generations": 5})
     assert len(program.resume(first.folder).history) == 5
     assert again.comparison["after"] == str(metaloss.load(first.folder).formula)
 
@@ -133,7 +135,7 @@ def test_a_damaged_comparison_is_named(tmp_path):
     folder = refined(tmp_path).folder
     (folder / "refinement.json").write_text("{}")
     with pytest.raises(DamagedFile, match=r"refinement.json is damaged"):
-        constants_tuning.resume(folder)
+        refinement.resume(folder)
 
 
 def test_a_run_is_refined_on_its_own_families_unless_others_are_asked_for(tmp_path):
@@ -144,27 +146,117 @@ def test_a_run_is_refined_on_its_own_families_unless_others_are_asked_for(tmp_pa
     run = evolved(
         tmp_path, genome={"kind": "constants", "formula": "poly1"}, strategy=strategy
     ).folder
-    own = constants_tuning.resolved(run, TINY, tmp_path)
+    own = refinement.resolved(run, TINY, tmp_path)
     assert [f.name for f in own.families] == ["tiny"]
     assert own.genome["formula"] == str(metaloss.load(run).formula)
-    other = constants_tuning.resolved(run, {**TINY, "tasks": ["fashionmnist"]}, tmp_path)
+    other = refinement.resolved(run, {**TINY, "tasks": ["fashionmnist"]}, tmp_path)
     assert [f.name for f in other.families] == ["fashionmnist"]
-    assert [f.name for f in constants_tuning.resolved("poly1", TINY, tmp_path).families] == [
+    assert [f.name for f in refinement.resolved("poly1", TINY, tmp_path).families] == [
         "fashionmnist"
     ]
 
 
-def test_a_network_is_refused_in_one_line(tmp_path):
+def test_what_has_no_numbers_is_refused_in_one_line(tmp_path):
     run = evolved(tmp_path, generations=1, genome=GENOME).folder
-    for loss, words in (
-        (run, "no formula but a Meta-Loss Network"),
-        ("dice", "no formula but a dice"),
-    ):
-        with pytest.raises(SettingsError, match=words) as caught:
-            metaloss.refine(loss)
-        assert "\n" not in str(caught.value)
-    with pytest.raises(SettingsError, match="tunes no constants, its genome is 'mln'"):
-        constants_tuning.resume(run)
+    with pytest.raises(SettingsError, match="dice is a dice: it has no numbers") as caught:
+        metaloss.refine("dice")
+    assert "\n" not in str(caught.value)
+    with pytest.raises(SettingsError, match="is no refinement: its search, of genome 'mln'"):
+        refinement.resume(run)
+
+
+def by_gradient(folder, loss, out="runs", **changes):
+    given = {"tasks": family(folder), "by": "gradient", **TINY, **changes}
+    return metaloss.refine(loss, out=folder / out, **given)
+
+
+LOSSES = {
+    "constants": None,
+    "mln": GENOME,
+    "targets": {"kind": "targets", "knots": (0.1, 0.4), "clock": True},
+}
+
+
+@pytest.mark.parametrize("kind", LOSSES)
+def test_every_loss_with_numbers_is_refined_by_gradient_and_resumes_bit_for_bit(tmp_path, kind):
+    loss = "poly1"
+    if LOSSES[kind]:
+        loss = evolved(tmp_path, "start", generations=1, genome=LOSSES[kind]).folder
+    whole = by_gradient(tmp_path, loss, "whole", strategy={"lr": 0.1})
+    run = find(whole.folder)
+    assert (run.settings.genome["kind"], run.settings.strategy["kind"]) == (kind, "gradient")
+    for n in (8, 30, 60):
+        left = iter(range(n))
+        with pytest.raises(Interrupted):
+            by_gradient(
+                tmp_path,
+                loss,
+                f"stop{n}",
+                strategy={"lr": 0.1},
+                stop=lambda left=left: next(left, None) is None,
+            )
+        (folder,) = (tmp_path / f"stop{n}").iterdir()
+        assert refinement.resume(folder).comparison == whole.comparison
+        assert essence(folder) == essence(whole.folder)
+    assert (
+        "first" not in json.loads((whole.folder / "loss" / "loss.json").read_text())
+        or not (json.loads((whole.folder / "loss" / "loss.json").read_text())["genome"]["first"])
+    )
+
+
+@pytest.mark.parametrize("genome", [GENOME, LOSSES["targets"]], ids=["mln", "targets"])
+def test_where_no_other_numbers_are_better_the_loss_stays_what_it_was(
+    tmp_path, monkeypatch, genome
+):
+    run = evolved(tmp_path, "start", generations=1, genome=genome).folder
+    before = metaloss.load(run)
+    worst = {"kind": "mu_plus_lambda", "mu": 2, "lambda_": 2, "sigma": 1e9}
+    result = metaloss.refine(run, out=tmp_path / "runs", **{**TINY, "strategy": worst})
+    assert result.best.identity == before.identity
+    assert result.comparison["before"] == result.comparison["after"]
+
+
+def test_a_gradient_goes_down_the_validation_cross_entropy_that_it_is_of(tmp_path):
+    result = by_gradient(
+        tmp_path, "0.01 * -y * logp", generations=12, strategy={"lr": 0.3}, report_every=12
+    )
+    # A loss whose pull is a hundredth of cross-entropy's learns too slowly: it is made stronger.
+    genome, _ = find(result.folder).settings.build_parts()
+    progress, _ = find(result.folder).recover((GradientState, *genome.populations))
+    assert float(progress.mean_candidates[-1:].values) > 1.5
+
+
+def test_fewer_steps_than_a_training_has_can_be_unrolled(tmp_path):
+    whole = by_gradient(tmp_path, "poly1", "whole")
+    short = by_gradient(tmp_path, "poly1", "short", strategy={"unroll": 1})
+    assert find(short.folder).settings.strategy["unroll"] == 1
+    assert essence(short.folder) != essence(whole.folder)
+
+
+ADAM = """
+dataset = "fashionmnist"
+ways = 2
+shots = 1
+val = 3
+classifier = { kind = "mlp", hidden = [4] }
+inner = { steps = 2, lr = 0.1, optimiser = "adam" }
+"""
+CNN = ADAM.replace('kind = "mlp", hidden = [4]', 'kind = "cnn", filters = [2]').replace(
+    ', optimiser = "adam"', ""
+)
+
+
+@pytest.mark.parametrize(
+    ("tasks", "words"),
+    [(ADAM, "no gradient goes through 'adam'"), (CNN, "goes through a training of 'cnn'")],
+    ids=["adam", "cnn"],
+)
+def test_tasks_that_no_gradient_goes_through_are_refused_before_anything_is_made(
+    tmp_path, tasks, words
+):
+    with pytest.raises(SettingsError, match=words):
+        by_gradient(tmp_path, "poly1", tasks=family(tmp_path, "other", tasks))
+    assert not (tmp_path / "runs").exists()
 
 
 @pytest.mark.parametrize(
@@ -175,6 +267,9 @@ def test_a_network_is_refused_in_one_line(tmp_path):
         (("poly1", "--resume", "x"), "refine takes a run or a loss"),
         (("focl",), "no loss 'focl'"),
         (("poly1", "--strategy", "openai"), "Did you mean 'openai_es'?"),
+        (("poly1", "--by", "gradeint"), "Did you mean 'gradient'?"),
+        (("poly1", "--by", "gradient", "--strategy", "gp"), "strategy is 'gradient', not 'gp'"),
+        (("--resume", "x", "--by", "gradient"), "no --by"),
         (("--resume", "nothing"), "no run 'nothing'"),
     ],
 )
@@ -218,7 +313,7 @@ def test_accuracy_stands_beside_another_metric_and_a_run_s_guard_is_kept(tmp_pat
     held_out = [x["held_out"] for x in program.resume(first.folder).history if "held_out" in x]
     assert held_out
     assert all(0 < x["accuracy"] <= 1 and x["accuracy"] != x["macro_f1"] for x in held_out)
-    again = constants_tuning.resolved(first.folder, {}, tmp_path)
+    again = refinement.resolved(first.folder, {}, tmp_path)
     assert again.guard == {"accuracy": 50.0}
     assert again.metric == {"kind": "macro_f1"}
-    assert constants_tuning.resolved(first.folder, {"tasks": [path]}, tmp_path).guard is None
+    assert refinement.resolved(first.folder, {"tasks": [path]}, tmp_path).guard is None
