@@ -50,6 +50,7 @@ class Scored:
         family: the number of each task's family, or of its kind.
         refused: 0, or the code of why a candidate was not worth a training; then it has no scores.
         baseline: what cross-entropy was measured to be on the same tasks, where that was needed.
+        refined: how many of the candidates a refinement made better.
     """
 
     population: Population
@@ -58,6 +59,7 @@ class Scored:
     family: Int[Tensor, " T"]
     refused: Int[Tensor, " P"]
     baseline: Float[Tensor, "T *K"] | None = None
+    refined: int = 0
 
     @property
     def score(self) -> Float[Tensor, "P T"]:
@@ -75,6 +77,7 @@ def generation(
     number: int,
     baseline: Baseline | None = None,
     gradients: Gradients | None = None,
+    refine: Callable[[Scored, Stream], Scored] | None = None,
 ) -> tuple[Any, Scored]:
     """Ask for candidates, score them all on the same tasks, and tell the strategy.
 
@@ -88,6 +91,7 @@ def generation(
         number: of the generation: 1, 2, ...
         baseline: scores cross-entropy, where the objective needs it.
         gradients: go through trainings, where the strategy follows them.
+        refine: makes some of the scored candidates better, from the tasks' key.
     """
     population, state = strategy.ask(state, genome, key.at("vary", number))
     # Tasks depend on the epoch alone, so two strategies with one seed and the same epochs meet the
@@ -98,7 +102,9 @@ def generation(
     of_baseline = baseline(tasks) if baseline else None
     fitness = objective(measured, family, of_baseline)
     scored = Scored(population, measured, fitness, family, refused, of_baseline)
-    state = strategy.tell(state, population, fitness)
+    if refine is not None:
+        scored = refine(scored, tasks)
+    state = strategy.tell(state, scored.population, scored.fitness)
     if gradients is not None and isinstance(strategy, GradientStrategy):
         state = strategy.follow(state, gradients(population, tasks))
     return state, scored

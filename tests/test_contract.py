@@ -92,6 +92,14 @@ CASES = {
         {"genome": GENOME, "strategy": {"kind": "gradient", "lr": 0.1}},
         ["uneven", "two"],
     ),
+    "memetic": (
+        {
+            "genome": {"kind": "targets", "knots": (0.1, 0.4)},
+            "strategy": {"kind": "cma_es", "population": 4},
+            "refine": {"every": 2, "best": 3, "steps": 2, "lr": 0.1},
+        },
+        ["tiny", "two"],
+    ),
     "gradient, unit gain": (
         {
             "genome": {"kind": "taylor", "clock": True},

@@ -31,6 +31,7 @@ class GenerationRecord(TypedDict):
         trained: candidates that were trained, and not known already.
         trainings: of the whole run until now.
         screened: candidates that did not pass the short training.
+        refined: candidates that gradients made better.
         held_out: every few generations, what the mean candidate reached on held-out tasks: its
             value, under the metric's name, with `accuracy` beside another metric, its `gain` over
             tuned cross-entropy, and the standard `error` of that.
@@ -54,6 +55,7 @@ class GenerationRecord(TypedDict):
     trained: int
     trainings: int
     screened: NotRequired[int]
+    refined: NotRequired[int]
     held_out: NotRequired[dict[str, float]]
     lead: NotRequired[Lead]
     events: NotRequired[list[str]]

@@ -39,7 +39,6 @@ from metaloss.search.runner import SearchRunner
 from metaloss.search.settings import Settings
 from metaloss.search.trained_losses import TrainedLosses
 from metaloss.search.winner import finish_search
-from metaloss.strategies import GradientStrategy
 from metaloss.tasks.opening import OpenFamily, open_family, with_training_cache
 from metaloss.tasks.protocols import Engine
 
@@ -142,7 +141,7 @@ def start(
     if guard := search.guard_rule():
         for family in families:
             guard.check(family)
-    if isinstance(search.build_parts()[1], GradientStrategy):
+    if search.follows_gradients(search.build_parts()[1]):
         for family in families:
             episodic(family)
     # Before the folder is made: a search that could not be tested fairly leaves nothing behind.

@@ -26,12 +26,13 @@ from metaloss.evolution import Objective, Scored, generation
 from metaloss.genomes import Genome
 from metaloss.search.cached_evaluator import CachedEvaluator, Train
 from metaloss.search.held_out import held_out_record
+from metaloss.search.memetic import Refiner
 from metaloss.search.noise import lead_of_best
 from metaloss.search.novelty import NoveltyFilter
 from metaloss.search.run_folder import Progress, Run
 from metaloss.search.task_course import TaskCourse
 from metaloss.search.trained_losses import TrainedLosses
-from metaloss.strategies import GradientStrategy, Strategy
+from metaloss.strategies import Strategy
 
 MAX_FAILED_GENERATIONS = (
     10  # generations in a row without one candidate that trains, after which a run gives up
@@ -151,7 +152,8 @@ class SearchRunner:
             key,
             number,
             self._baseline_scores(tasks),
-            partial(self._gradients, tasks),
+            partial(self._gradients, tasks, getattr(self.strategy, "unroll", None)),
+            self._refiner(number, tasks, key),
         )
         progress, record = self._step(progress, state, scored, number, evaluator, novelty_filter)
         if self.trained_losses:
@@ -186,14 +188,30 @@ class SearchRunner:
             settings.validation,
         )
 
-    def _gradients(self, tasks: int, population: Population, key: Stream) -> Float[Tensor, "P D"]:
-        """What candidates are refined by, on so many tasks of every family."""
-        strategy = self.strategy
-        assert isinstance(strategy, GradientStrategy)
+    def _gradients(
+        self, tasks: int, unroll: int | None, population: Population, key: Stream
+    ) -> Float[Tensor, "P D"]:
+        """What candidates are refined by, on so many tasks of every family.
+
+        Args:
+            tasks: of every family.
+            unroll: steps of the trainings that they go through; None: all.
+            population: the candidates.
+            key: of the tasks.
+        """
         validation = self.run.settings.validation
         return self.evaluation.search_gradient(
-            tasks, validation, self.genome, population, key, strategy.unroll
+            tasks, validation, self.genome, population, key, unroll
         )
+
+    def _refiner(self, number: int, tasks: int, key: Stream) -> Refiner | None:
+        """What refines the best of a generation, where its number says so."""
+        stage = self.run.settings.refine
+        if not stage.at(number):
+            return None
+        gradients = partial(self._gradients, tasks, stage.unroll)
+        own = key.at("refine", number)
+        return Refiner(stage, self.genome, gradients, self._train(tasks), self.objective, own)
 
     def _evaluator(self) -> CachedEvaluator:
         """What trains candidates: with a screening before it, where the settings ask for one."""
@@ -293,6 +311,8 @@ class SearchRunner:
             "trained": evaluator.trained,
             "trainings": trainings,
         }
+        if scored.refined:
+            record["refined"] = scored.refined
         if evaluator.screened:
             record["screened"] = evaluator.screened
         if refused:

@@ -22,6 +22,7 @@ from metaloss.evolution import Objective
 from metaloss.genomes import Genome
 from metaloss.losses.base import past_refused
 from metaloss.search import objectives, usual
+from metaloss.search.memetic import RefinementStage
 from metaloss.search.task_course import TaskCourse
 from metaloss.strategies import GradientStrategy, Strategy
 from metaloss.tasks import opening
@@ -92,6 +93,7 @@ class Settings(BaseModel):
             elsewhere.
         screen_tasks: tasks of that short training.
         screen_share: how much of the way from chance to cross-entropy is far enough.
+        refine: how gradients through trainings refine the best of some generations.
         report_every: generations between two looks at held-out (meta-validation) tasks.
         rates: learning rates among which cross-entropy's is chosen.
         baseline_tasks: meta-validation tasks for that choice.
@@ -126,6 +128,7 @@ class Settings(BaseModel):
     screen_steps: Annotated[int, Field(ge=0)] | None = None
     screen_tasks: Count = 2
     screen_share: Annotated[float, Field(ge=0, le=1)] = 0.5
+    refine: RefinementStage = Field(default_factory=RefinementStage)
     report_every: Count = 10
     rates: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1)] = RATES
     baseline_tasks: Annotated[int, Field(ge=2)] = 64
@@ -148,7 +151,12 @@ class Settings(BaseModel):
                 f"'{self.genome['kind']}' has none"
             )
             raise SettingsError(misfit)
-        if isinstance(strategy, GradientStrategy):
+        if self.refine.every and not genome.vector:
+            raise SettingsError(
+                f"refine.every = {self.refine.every}: genome '{self.genome['kind']}' has no real "
+                "vectors, which gradients refine"
+            )
+        if self.follows_gradients(strategy):
             check_followed(genome)
         self.task_course().check(self.generations, self.strategy["kind"])
         metrics = {family.name: getattr(family, "metric", None) for family in self.families}
@@ -174,6 +182,10 @@ class Settings(BaseModel):
                     "have numbers of steps of their own, and no one screens them: leave it out"
                 )
         return genome, strategy
+
+    def follows_gradients(self, strategy: Strategy) -> bool:
+        """Whether the search goes along gradients through trainings, always or at times."""
+        return bool(self.refine.every) or isinstance(strategy, GradientStrategy)
 
     def parts_by_name(self) -> list[tuple[str, str]]:
         """The parts of a search, each as the name of its folder and its own."""

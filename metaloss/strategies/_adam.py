@@ -5,13 +5,13 @@ from torch import Tensor
 
 
 def adam_step(
-    gradient: Float[Tensor, " D"],
-    mean: Float[Tensor, " D"],
-    square: Float[Tensor, " D"],
+    gradient: Float[Tensor, "*P D"],
+    mean: Float[Tensor, "*P D"],
+    square: Float[Tensor, "*P D"],
     number: int,
     lr: float,
     betas: tuple[float, float],
-) -> tuple[Float[Tensor, " D"], Float[Tensor, " D"], Float[Tensor, " D"]]:
+) -> tuple[Float[Tensor, "*P D"], Float[Tensor, "*P D"], Float[Tensor, "*P D"]]:
     """The step along a gradient, and both moments after it.
 
     Args:

@@ -24,11 +24,11 @@ __all__ = ["Gradient"]
 
 @dataclass(frozen=True)
 class GradientState:
-    """The vector, Adam's two moments, and the number of steps made."""
+    """The vectors, Adam's two moments, and the number of steps made."""
 
     mean_candidate: Population
-    mean: Float[Tensor, " D"]
-    square: Float[Tensor, " D"]
+    mean: Float[Tensor, "P D"]
+    square: Float[Tensor, "P D"]
     steps: int
 
 
@@ -59,7 +59,7 @@ class Gradient:
     def init(self, genome: Variation, key: Stream) -> GradientState:
         """The first sample, and no momentum."""
         first = genome.sample(1, key.at("sample"))
-        zeros = torch.zeros(first.vectors().shape[1])
+        zeros = torch.zeros_like(first.vectors())
         return GradientState(first, zeros, zeros, 0)
 
     def ask(
@@ -74,11 +74,11 @@ class Gradient:
         """The same: fitness moves nothing."""
         return state
 
-    def follow(self, state: GradientState, gradient: Float[Tensor, "1 D"]) -> GradientState:
+    def follow(self, state: GradientState, gradient: Float[Tensor, "P D"]) -> GradientState:
         """One step of Adam; a number whose derivative is 0 coasts."""
         betas = (self.beta1, self.beta2)
         t = state.steps + 1
-        step, mean, square = adam_step(gradient[0], state.mean, state.square, t, self.lr, betas)
+        step, mean, square = adam_step(gradient, state.mean, state.square, t, self.lr, betas)
         vector = state.mean_candidate.vectors() - step
         there = state.mean_candidate.from_vectors(vector)
         return replace(state, mean_candidate=there, mean=mean, square=square, steps=t)
