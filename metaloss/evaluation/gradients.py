@@ -20,7 +20,7 @@ from metaloss.errors import SettingsError
 from metaloss.genomes import Genome
 from metaloss.inner.classifiers import Reversible
 from metaloss.inner.unrolled import MEMORY, validation_gradient
-from metaloss.losses.base import Losses, TrainingTargets, one_hot
+from metaloss.losses.base import Losses, TrainingTargets, one_hot, reads_past
 from metaloss.tasks.episodic import Episodes
 from metaloss.tasks.full_training import FullTrainingTasks
 from metaloss.tasks.mixture import Mixture
@@ -40,6 +40,9 @@ def check_followed(genome: Genome) -> None:
     vectors = population.vectors().clone().requires_grad_()
     classes = genome.classes or 2
     losses = genome.losses(population.from_vectors(vectors))
+    if reads_past(losses):
+        kind = registry.kind(genome)
+        raise SettingsError(f"genome '{kind}' has losses that read `past`: no gradient goes there")
     bound = losses.bind(TrainingTargets(one_hot(torch.zeros(1, 1, dtype=torch.long), classes)))
     if not bound.logit_gradient(torch.zeros(1, 1, 1, classes)).requires_grad:
         kind = registry.kind(genome)

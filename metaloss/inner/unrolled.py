@@ -11,19 +11,19 @@ Momentum, Nesterov and L2 decay only change d, and what of it is handed on.
 import copy
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from metaloss.core.streams import Stream
 from metaloss.data.episodes import Tasks
-from metaloss.errors import Interrupted
 from metaloss.inner.classifiers import Bound, Classifier, Params, Reversible
-from metaloss.inner.loop import Inner, batches, seen_by_step
+from metaloss.inner.loop import Inner, batches
 from metaloss.inner.optimisers import Sgd
+from metaloss.inner.unrolled_steps import Adjoint, UnrolledTraining
 from metaloss.losses.base import Clock, Losses, TrainingTargets, at
 
 MEMORY = 1 << 30  # bytes of parameters that are kept, where nothing else is said
@@ -89,7 +89,7 @@ def validation_gradient(
     order = batches(len(bound.train), inner, keys, like.device, images.count, images.choices)
     with torch.enable_grad():
         followed = at(losses(leaf).bind(targets), first)
-    training = _Training(
+    training = UnrolledTraining(
         at(losses(leaf.detach()).bind(targets), first),
         followed,
         leaf,
@@ -124,103 +124,6 @@ def _bytes(params: Params) -> int:
     return sum(x.numel() * x.element_size() for x in params.values())
 
 
-@dataclass
-class _Adjoint:
-    """The derivatives of the value by a state: by the parameters, and by their velocities."""
-
-    params: Params
-    velocity: Params = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class _Training:
-    """The steps of P·T trainings, each on its way there and on its way back.
-
-    Attributes:
-        losses: bound.
-        followed: the same losses, in the graph of their numbers.
-        vectors: those numbers.
-        model: the classifier.
-        inputs: the training images.
-        inner: the optimiser's settings.
-        lr: the learning rate.
-        order: the minibatch of every step.
-        stop: asked before every step.
-    """
-
-    losses: Losses
-    followed: Losses
-    vectors: Float[Tensor, "P D"]
-    model: Any
-    inputs: Any
-    inner: Inner
-    lr: float
-    order: list[Int[Tensor, "T b"] | None]
-    stop: Callable[[], bool]
-
-    def _seen(self, losses: Losses, number: int) -> tuple[Losses, Any]:
-        if self.stop():
-            raise Interrupted
-        clock = Clock.of(number, self.inner.steps)
-        return seen_by_step(losses, self.inputs, self.order[number], clock)
-
-    def _rate(self, number: int) -> float:
-        return self.lr * self.inner.scale(number + 1)
-
-    def step(self, number: int, params: Params, optimiser: Sgd) -> None:
-        """Make a step, counted from 0: the parameters are overwritten."""
-        losses, inputs = self._seen(self.losses, number)
-        gradients = self.model.gradients(params, inputs, losses.logit_gradient)
-        optimiser.step(params, gradients, self._rate(number))
-
-    def step_back(
-        self, number: int, params: Params, adjoint: _Adjoint
-    ) -> tuple[_Adjoint, Float[Tensor, "P D"]]:
-        """The adjoint before a step, and what the step adds to the gradient by the numbers.
-
-        Args:
-            number: of the step, counted from 0.
-            params: before the step.
-            adjoint: after it.
-        """
-        direction, velocity = self._direction(number, adjoint)
-        losses, inputs = self._seen(self.followed, number)
-        by_numbers = []
-
-        def slope_adjoint(logits: Tensor, change: Tensor) -> tuple[Tensor, Tensor]:
-            with torch.enable_grad():
-                leaf = logits.detach().requires_grad_()
-                gradient = losses.logit_gradient(leaf)
-                # The graph of what depends on the numbers alone serves all steps: it is kept.
-                by_logits, part = torch.autograd.grad(
-                    gradient, [leaf, self.vectors], change, retain_graph=True, allow_unused=True
-                )
-            by_numbers.append(torch.zeros_like(self.vectors) if part is None else part)
-            return gradient.detach(), torch.zeros_like(logits) if by_logits is None else by_logits
-
-        own = self.model.gradients_adjoint(params, direction, inputs, slope_adjoint)
-        for name, x in adjoint.params.items():
-            if name in own:
-                x.add_(own[name])
-            if self.inner.weight_decay:
-                x.add_(direction[name], alpha=self.inner.weight_decay)
-        return _Adjoint(adjoint.params, velocity), by_numbers[0]
-
-    def _direction(self, number: int, adjoint: _Adjoint) -> tuple[Params, Params]:
-        """The adjoint of a step's gradients, decay included, and of the velocities before it."""
-        inner = self.inner
-        update = {name: x * -self._rate(number) for name, x in adjoint.params.items()}
-        if not inner.momentum:
-            return update, {}
-        # v' = momentum · v + g; the update is v', or with Nesterov g + momentum · v'.
-        share = inner.momentum if inner.nesterov else 1.0
-        after = {name: x * share + adjoint.velocity.get(name, 0.0) for name, x in update.items()}
-        before = {name: x * inner.momentum for name, x in after.items()}
-        if not inner.nesterov:
-            return after, before
-        return {name: x + update[name] for name, x in after.items()}, before
-
-
 @dataclass(frozen=True)
 class _Path:
     """The states of a training, or some of them, from which the others are made again.
@@ -233,14 +136,14 @@ class _Path:
         end: the parameters after the training.
     """
 
-    training: _Training
+    training: UnrolledTraining
     segments: list[range]
     starts: list[tuple[Params, Sgd]]
     last: list[Params]
     end: Params
 
     @classmethod
-    def walked(cls, training: _Training, params: Params, every: int) -> "_Path":
+    def walked(cls, training: UnrolledTraining, params: Params, every: int) -> "_Path":
         """Train, with the states before every so many steps kept.
 
         Args:
@@ -260,7 +163,7 @@ class _Path:
         last = _kept(training, segments[-1], params, optimiser)
         return cls(training, segments, starts, last, params)
 
-    def back(self, adjoint: _Adjoint) -> Float[Tensor, "P D"]:
+    def back(self, adjoint: Adjoint) -> Float[Tensor, "P D"]:
         """The gradient by the losses' numbers, from the adjoint of the last state.
 
         The states are used up.
@@ -276,7 +179,9 @@ class _Path:
         return total
 
 
-def _kept(training: _Training, segment: range, params: Params, optimiser: Sgd) -> list[Params]:
+def _kept(
+    training: UnrolledTraining, segment: range, params: Params, optimiser: Sgd
+) -> list[Params]:
     """The parameters before each of some steps, which are made."""
     states = []
     for number in segment:
@@ -291,7 +196,7 @@ def _copy(params: Params) -> Params:
 
 def _validated(
     model: Reversible, params: Params, val: Any, tasks: Tasks, block: int
-) -> tuple[Float[Tensor, "P T"], _Adjoint]:
+) -> tuple[Float[Tensor, "P T"], Adjoint]:
     """Every classifier's mean cross-entropy on its validation images, and its gradient.
 
     Args:
@@ -316,4 +221,4 @@ def _validated(
         label = tasks.val.label[:, images]
         for name, x in model.adjoint(params, val.block(images), slope).items():
             total[name] += x
-    return torch.stack(values).sum(0), _Adjoint(total)
+    return torch.stack(values).sum(0), Adjoint(total)

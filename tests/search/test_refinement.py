@@ -270,6 +270,7 @@ def test_tasks_that_no_gradient_goes_through_are_refused_before_anything_is_made
         (("poly1", "--by", "gradeint"), "Did you mean 'gradient'?"),
         (("poly1", "--by", "gradient", "--strategy", "gp"), "strategy is 'gradient', not 'gp'"),
         (("--resume", "x", "--by", "gradient"), "no --by"),
+        (("-y * logp - 0.5 * past * p", "--by", "gradient"), "and no gradient goes through that"),
         (("--resume", "nothing"), "no run 'nothing'"),
     ],
 )
