@@ -676,3 +676,12 @@ def test_advice_on_features_is_run_as_printed_beside_cross_entropy(
     train, fresh = (script._arrays(tmp_path, scans / part) for part in ("train", "test"))
     assert train[1].bincount().tolist() == [45, 120, 18]
     assert 1 / 3 < script._fitted(fitted, train, fresh) < 1
+
+
+def test_a_gradient_is_timed_beside_scoring(printed):
+    sizes = ("--candidates", "1", "--tasks-each", "1", "--shots", "1", "--steps", "2")
+    out = printed(
+        "gradients", *sizes, "--validation", "2", "--repeats", "1", "--genomes", "formula"
+    )
+    assert out.splitlines()[-1].split()[0] == "formula"
+    assert all(float(number) > 0 for number in out.splitlines()[-1].split()[1:])
