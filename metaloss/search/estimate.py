@@ -14,18 +14,19 @@ from metaloss.losses.base import Losses
 from metaloss.search.election import election_rounds
 from metaloss.search.novelty import NoveltyFilter, SeenLosses
 from metaloss.search.settings import Settings
-from metaloss.strategies import Strategy
+from metaloss.strategies import GradientStrategy, Strategy
 from metaloss.tasks import opening
 from metaloss.tasks.protocols import SearchBudget
 
 TIMED = 8  # candidates that an estimate is timed on
+GRADIENT_COST = 5  # trainings that a gradient takes as long as (`benchmarks/gradients.py`)
 
 
 def estimate_cost(settings: Settings, engine: EngineTable = None) -> dict[str, Any]:
     """Count a run's trainings, and measure the time of a few of them; memory is the setting.
 
     Of formulas all are counted. A run trains fewer, because it knows those that it has trained on
-    the same tasks.
+    the same tasks. A gradient counts as the trainings that it takes as long as.
     """
     device = resolve_device(settings.device)
     genome, strategy = settings.build_parts()
@@ -34,7 +35,8 @@ def estimate_cost(settings: Settings, engine: EngineTable = None) -> dict[str, A
     course = settings.task_course()
     candidates = Counter[int]()
     for number, count in enumerate(count_candidates(genome, strategy, settings.generations, key)):
-        candidates[course.of_generation(1 + number)] += count
+        of_gradients = gradient_trainings(settings, strategy, 1 + number, count)
+        candidates[course.of_generation(1 + number)] += count + of_gradients
     budget = SearchBudget(
         candidates=candidates,
         validation=settings.validation,
@@ -56,6 +58,25 @@ def estimate_cost(settings: Settings, engine: EngineTable = None) -> dict[str, A
         "memory_bytes": settings.memory,
         "device": str(device),
     }
+
+
+def gradient_trainings(
+    settings: Settings, strategy: Strategy, generation: int, candidates: int
+) -> int:
+    """How many trainings of one task a generation's gradients take as long as.
+
+    Args:
+        settings: of the search.
+        strategy: the outer algorithm.
+        generation: its number: 1, 2, ...
+        candidates: how many it has.
+    """
+    own = GRADIENT_COST * candidates if isinstance(strategy, GradientStrategy) else 0
+    stage = settings.refine
+    if not stage.at(generation):
+        return own
+    # Those that are refined are scored once more.
+    return own + min(stage.best, candidates) * (GRADIENT_COST * stage.steps + 1)
 
 
 def example_losses(genome: Genome, tries: int, key: Stream) -> Losses:

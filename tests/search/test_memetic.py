@@ -4,11 +4,14 @@ import pytest
 import torch
 from test_run_folder import SMALL, evolved, only_the_subset, without_plots
 
+from metaloss.core import registry
 from metaloss.core.population import Vectors
 from metaloss.core.streams import Stream
 from metaloss.errors import SettingsError
 from metaloss.evolution import Scored
 from metaloss.genomes._vectors import RealVectors
+from metaloss.search import settings
+from metaloss.search.estimate import GRADIENT_COST, gradient_trainings
 from metaloss.search.memetic import RefinementStage, Refiner
 from metaloss.search.objectives import mean
 
@@ -104,13 +107,24 @@ def test_a_line_of_the_history_counts_what_was_refined(tmp_path):
     strategy = {"kind": "cma_es", "population": 4}
     # Weak losses, which any step down the gradient makes stronger.
     genome = {"kind": "constants", "formula": "-0.01 * y * logp"}
-    settings = {"genome": genome, "strategy": strategy, "generations": 4}
+    search = {"genome": genome, "strategy": strategy, "generations": 4}
     stage = {"every": 2, "best": 4, "steps": 3, "lr": 0.5}
-    result = evolved(tmp_path, **settings, refine=stage)
+    result = evolved(tmp_path, **search, refine=stage)
     assert not any("refined" in record for record in result.history[::2])
     assert any(record.get("refined") for record in result.history[1::2])
-    plain = evolved(tmp_path, "plain", **settings)
+    plain = evolved(tmp_path, "plain", **search)
     assert plain.history[0] == result.history[0]
+
+
+def test_an_estimate_counts_gradients_as_the_trainings_that_they_take_as_long_as():
+    stage = {"every": 10, "best": 2, "steps": 3}
+    search = settings.resolve({"genome": {"kind": "targets"}, "refine": stage})
+    cma_es, gradient = (
+        registry.build("strategies", {"kind": kind}) for kind in ("cma_es", "gradient")
+    )
+    assert gradient_trainings(search, cma_es, 9, 32) == 0
+    assert gradient_trainings(search, cma_es, 10, 32) == 2 * (3 * GRADIENT_COST + 1)
+    assert gradient_trainings(search, gradient, 9, 1) == GRADIENT_COST
 
 
 def test_trees_are_refused(tmp_path):
