@@ -11,6 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from metaloss.losses import grouping
+from metaloss.losses._compiled_primitives import quick_steps
 from metaloss.losses.base import (
     Clock,
     TrainingTargets,
@@ -262,7 +263,9 @@ class Formulas:
 
     @cached_property
     def _programs(self) -> list[Program]:
-        return [gradient_program(f.expression) for f in self.formulas]
+        # No autograd follows the gradient's steps, so they may be compiled ones.
+        like = self._bound.planes
+        return [quick_steps(gradient_program(f.expression), like) for f in self.formulas]
 
     @cached_property
     def _slopes(self) -> list[Ready]:

@@ -43,19 +43,19 @@ def i1(x: Tensor) -> Tensor:
     return _I1(x.clamp(-BOUND, BOUND))
 
 
-def _ratio(o: Tensor, a: Tensor) -> Tensor:
+def ratio(o: Tensor, a: Tensor) -> Tensor:
     """o/a for an odd function with slope 1/2 at 0, where this is 1/2 too."""
     return (o.abs() + TINY / 2) / (a.abs() + TINY)
 
 
 def i1_a(g: Tensor, o: Tensor, a: Tensor) -> Tensor:
     """The gradient of `i1` at its argument: I0 - I1/x, at 0 a half."""
-    return where_above(g * (_I0(a) - _ratio(o, a)), -a.abs(), -BOUND)
+    return where_above(g * (_I0(a) - ratio(o, a)), -a.abs(), -BOUND)
 
 
 def i1e_a(g: Tensor, o: Tensor, a: Tensor) -> Tensor:
     """The gradient of I1(x) e^(-|x|) at its argument; at 0 a half."""
-    return g * (_I0E(a) - o.abs() - _ratio(o, a))
+    return g * (_I0E(a) - o.abs() - ratio(o, a))
 
 
 BESSEL = (
