@@ -170,7 +170,7 @@ def _line(cls: Any, first: Any) -> str:
         )
     where = ".".join(map(str, (*path, *last)))
     message = first["msg"].removeprefix("Value error, ")
-    if first["type"] == "dataclass_type":  # pydantic would name a class of ours
+    if first["type"] in ("dataclass_type", "model_type"):  # pydantic would name a class of ours
         message = "Input should be a table of settings"
     if first["type"] == "dict_type":
         message = "Input should be a table"

@@ -10,7 +10,7 @@ import torch
 
 from metaloss.losses.clock import DEFAULT_STEPS, HALFWAY, clock_terminals, step_count
 from metaloss.losses.costs import cost_matrix, image_costs, relative_costs
-from metaloss.losses.past import no_past, updated_past
+from metaloss.losses.past import check_sizes, checked_index, no_past, updated_past
 from metaloss.losses.prior import class_counts, class_terminals
 
 
@@ -180,7 +180,11 @@ class LossModule(torch.nn.Module):
         Args:
             images: that one trains on.
             classes: of the logits.
+
+        Raises:
+            ValueError: one of them is no whole number of at least 1.
         """
+        check_sizes(images=images, classes=classes)
         if self.reads_past:
             like = torch.zeros(()) if self.clock is None else self.clock
             self.past = no_past(like, classes).repeat(images, classes)
@@ -242,12 +246,12 @@ class LossModule(torch.nn.Module):
         Raises:
             ValueError: the shapes do not go together, the loss or its weights are made for another
                 number of classes, `ignore_index` is one of the classes that soft targets have, or a
-                loss that remembers is not told the images' numbers.
+                loss that remembers is not told the images' numbers, or others than it remembers.
         """
         self._check(logits, target)
         if self.past is None or not self.training:
             return self._value(logits, target)
-        self._check_index(logits, index)
+        index = checked_index(index, logits, self.past)
         self._past_of_batch = self.past[index]
         try:
             value = self._value(logits, target)
@@ -312,25 +316,6 @@ class LossModule(torch.nn.Module):
         if self.weight is not None and self.weighs_terms:
             terms = terms * self.weight.to(terms)
         return terms.sum(-1)
-
-    def _check_index(self, logits: torch.Tensor, index: torch.Tensor | None) -> None:
-        assert self.past is not None
-        wanted = f"index must be the numbers of the images, [{logits.shape[0]}] whole numbers"
-        if index is None:
-            raise ValueError(
-                f"this loss remembers what it predicted for each image: {wanted}; or loss.eval(), "
-                "where it is only measured"
-            )
-        if index.shape != logits.shape[:1] or index.is_floating_point() or logits.ndim != 2:
-            raise ValueError(
-                f"{wanted}, and logits [N, C]; got {tuple(index.shape)} for logits "
-                f"{tuple(logits.shape)}"
-            )
-        if self.past.shape[1] != logits.shape[1]:
-            raise ValueError(
-                f"this loss remembers {self.past.shape[1]} classes, and the logits have "
-                f"{logits.shape[1]}"
-            )
 
     def _check(self, logits: torch.Tensor, target: torch.Tensor) -> None:
         axis = min(1, logits.ndim - 1)

@@ -18,13 +18,12 @@ from metaloss.data.episodes import Tasks
 from metaloss.engines.chunking import ChunkPlan, model_of
 from metaloss.errors import SettingsError
 from metaloss.genomes import Genome
-from metaloss.inner.classifiers import Reversible
 from metaloss.inner.unrolled import MEMORY, validation_gradient
 from metaloss.losses.base import Losses, TrainingTargets, one_hot, reads_past
 from metaloss.tasks.episodic import Episodes
 from metaloss.tasks.full_training import FullTrainingTasks
 from metaloss.tasks.mixture import Mixture
-from metaloss.tasks.opening import OpenFamily
+from metaloss.tasks.opening import Family, OpenFamily
 from metaloss.tasks.protocols import Engine
 
 LossesOf = Callable[[Float[Tensor, "P D"]], Losses]
@@ -49,24 +48,24 @@ def check_followed(genome: Genome) -> None:
         raise SettingsError(f"genome '{kind}' has losses whose numbers no gradient reaches")
 
 
+def check_trainings(family: Family) -> None:
+    """Refuse a family with trainings that no gradient goes through.
+
+    Raises:
+        SettingsError: its tasks are full trainings, or have another classifier or optimiser.
+    """
+    if family.gradient_obstacle:
+        raise SettingsError(f"{family.name}: no gradient goes through {family.gradient_obstacle}")
+
+
 def episodic(family: OpenFamily) -> Episodes | Mixture:
     """A family whose trainings gradients go through.
 
     Raises:
         SettingsError: they do not.
     """
-    if isinstance(family, FullTrainingTasks):
-        raise SettingsError(
-            f"{family.family.name}: no gradient goes through full trainings, only through episodes"
-        )
-    for kind in family.kinds if isinstance(family, Mixture) else (family,):
-        name = kind.family.name
-        if not isinstance(kind.model, Reversible):
-            classifier = registry.kind(kind.model)
-            raise SettingsError(f"{name}: no gradient goes through a training of '{classifier}'")
-        if not kind.family.inner.linear:
-            optimiser = kind.family.inner.optimiser
-            raise SettingsError(f"{name}: no gradient goes through '{optimiser}', only 'sgd'")
+    check_trainings(family.family)
+    assert not isinstance(family, FullTrainingTasks)
     return family
 
 
@@ -89,9 +88,9 @@ class TaskGradients:
     ) -> Float[Tensor, "P D"]:
         """The mean over tasks of the gradient of validation cross-entropy.
 
-        Tasks are those on which a search scores candidates by this key. A number's derivative that
-        is not finite on some tasks, as that of a training that diverges, is the mean over the
-        others; on all, 0.
+        Tasks are those on which a search scores candidates by this key. Where a number's derivative
+        is not finite on some task, as that of a training that diverges, the mean leaves out the
+        tasks of its chunk; where it leaves out all, it is 0.
 
         Args:
             losses: from numbers to losses, through which autograd goes.

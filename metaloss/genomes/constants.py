@@ -61,7 +61,9 @@ class Constants(SeesClock, SeesPrior, RealVectors, FormulaGenome):
     @classmethod
     def _has_constants(cls, formula: str) -> str:
         if not any(values(e) for e in zoo.read(formula).expressions):
-            raise SettingsError(f"{formula} has no constants to tune")
+            raise SettingsError(
+                f"{formula} has no constants to tune; put some in, as in '1.1 * -y * logp'"
+            )
         return formula
 
     @model_validator(mode="after")

@@ -5,10 +5,10 @@ what it was, in the population itself.
 """
 
 from dataclasses import dataclass, replace
-from typing import Annotated
+from typing import Annotated, Self
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from metaloss.core.population import Population
 from metaloss.core.streams import Stream
@@ -35,6 +35,15 @@ class RefinementStage(BaseModel):
     steps: Annotated[int, Field(ge=1, le=10_000)] = 5
     lr: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.02
     unroll: Annotated[int, Field(ge=1, le=100_000)] | None = None
+
+    @model_validator(mode="after")
+    def _does_something(self) -> Self:
+        if not self.every and self != RefinementStage.model_construct():
+            raise ValueError(
+                "every = 0 refines nothing, so the other settings of it do nothing: give "
+                "refine.every, as refine.every=20, or leave them out"
+            )
+        return self
 
     def at(self, generation: int) -> bool:
         """Whether a generation's best are refined."""

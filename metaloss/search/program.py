@@ -22,7 +22,6 @@ from metaloss.data import image_record, places
 from metaloss.data.image_record import ImageRecord
 from metaloss.engines.opening import EngineTable, open_engine
 from metaloss.errors import NoWorkers
-from metaloss.evaluation.gradients import episodic
 from metaloss.evaluation.protocol import LossEvaluation
 from metaloss.evaluation.references import with_references
 from metaloss.genomes import Genome, SymbolicGenome
@@ -141,9 +140,6 @@ def start(
     if guard := search.guard_rule():
         for family in families:
             guard.check(family)
-    if search.follows_gradients(search.build_parts()[1]):
-        for family in families:
-            episodic(family)
     # Before the folder is made: a search that could not be tested fairly leaves nothing behind.
     check_test_images(families, images)
     with _opened_engine(engine, search, device, stop, reporter) as opened:

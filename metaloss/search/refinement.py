@@ -161,8 +161,9 @@ def _genome_of(loss: nn.Module, spec: Any) -> dict[str, Any]:
     if isinstance(loss, GenomeCriterion) and isinstance(loss.genome, StartsAt):
         first = loss.candidate.vectors()[0].tolist()
         return {"kind": registry.kind(loss.genome), **registry.table(loss.genome), "first": first}
-    what = loss.describe() if isinstance(loss, Criterion) else type(loss).__name__
-    raise SettingsError(f"{spec} is a {what}: it has no numbers to refine")
+    raise SettingsError(
+        f"{spec} has no numbers to refine; formulas with constants, networks and learned targets do"
+    )
 
 
 def _strategy(by: str, changes: dict[str, Any]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from metaloss.core import reading, registry
 from metaloss.core.config import merge_tables, split_settings
 from metaloss.data import shapes
 from metaloss.errors import SettingsError
-from metaloss.evaluation.gradients import check_followed
+from metaloss.evaluation.gradients import check_followed, check_trainings
 from metaloss.evaluation.guard import Allowed, Guard, check_guard
 from metaloss.evaluation.protocol import ScreeningBudget
 from metaloss.evolution import Objective
@@ -156,8 +156,10 @@ class Settings(BaseModel):
                 f"refine.every = {self.refine.every}: genome '{self.genome['kind']}' has no real "
                 "vectors, which gradients refine"
             )
-        if self.follows_gradients(strategy):
+        if self.refine.every or isinstance(strategy, GradientStrategy):
             check_followed(genome)
+            for family in self.families:
+                check_trainings(family)
         self.task_course().check(self.generations, self.strategy["kind"])
         metrics = {family.name: getattr(family, "metric", None) for family in self.families}
         for name, metric in metrics.items():
@@ -182,10 +184,6 @@ class Settings(BaseModel):
                     "have numbers of steps of their own, and no one screens them: leave it out"
                 )
         return genome, strategy
-
-    def follows_gradients(self, strategy: Strategy) -> bool:
-        """Whether the search goes along gradients through trainings, always or at times."""
-        return bool(self.refine.every) or isinstance(strategy, GradientStrategy)
 
     def parts_by_name(self) -> list[tuple[str, str]]:
         """The parts of a search, each as the name of its folder and its own."""

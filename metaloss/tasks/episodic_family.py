@@ -32,7 +32,7 @@ from metaloss.data.sizes import EpisodeShape, fits, in_every_pool, nearest, need
 from metaloss.data.versions import TaskAugmentation
 from metaloss.data.views import View
 from metaloss.errors import DataError, SettingsError
-from metaloss.inner.classifiers import Classifier
+from metaloss.inner.classifiers import Classifier, Reversible
 from metaloss.inner.loop import Inner
 from metaloss.inner.metrics import Metric, MetricTable
 from metaloss.tasks import uneven
@@ -113,6 +113,15 @@ class TaskFamily:
         if self.inner.batch is not None:
             return f"inner.batch = {self.inner.batch}"
         return "" if self.augment is None else "augment"
+
+    @property
+    def gradient_obstacle(self) -> str:
+        """What no gradient goes through; "" where one goes through its trainings."""
+        if not isinstance(self.model(), Reversible):
+            return f"trainings of the classifier '{self.classifier['kind']}'"
+        if not self.inner.linear:
+            return f"the optimiser '{self.inner.optimiser}', only through 'sgd'"
+        return ""
 
     @property
     def screened_steps(self) -> int:

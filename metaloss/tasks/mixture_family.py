@@ -12,6 +12,7 @@ from metaloss.data.places import is_path_source
 from metaloss.data.shapes import ascending
 from metaloss.data.versions import TaskAugment, TaskAugmentation
 from metaloss.errors import SettingsError
+from metaloss.inner.classifiers import Reversible
 from metaloss.inner.metrics import MetricTable
 
 Count = Annotated[int, Field(ge=1)]
@@ -141,6 +142,14 @@ class MixtureFamily:
     def past_obstacle(self) -> str:
         """Why a loss cannot see what was predicted for an image before; "" where it can."""
         return f"ranges.augmented = {self.ranges.augmented}" if self.ranges.augmented else ""
+
+    @property
+    def gradient_obstacle(self) -> str:
+        """What no gradient goes through; "" where one goes through its trainings."""
+        for kind in self._classifiers:
+            if not issubclass(registry.part("classifiers", kind), Reversible):
+                return f"trainings of the classifier '{kind}'"
+        return ""
 
     @property
     def screened_steps(self) -> int:

@@ -63,6 +63,11 @@ class TrainingFamily:
         return self.training.past_obstacle
 
     @property
+    def gradient_obstacle(self) -> str:
+        """What no gradient goes through."""
+        return "full trainings, only through episodes"
+
+    @property
     def screened_steps(self) -> int:
         """0: no shorter training stands in for a full one."""
         return 0

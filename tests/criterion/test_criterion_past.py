@@ -83,12 +83,26 @@ def test_what_is_missing_is_said():
     loss.remember(8, 4)
     with pytest.raises(ValueError, match="index must be the numbers of the images"):
         loss(logits, label)
-    with pytest.raises(ValueError, match=r"got \(2,\) for logits \(6, 4\)"):
+    with pytest.raises(ValueError, match=r"got torch.int64 \(2,\) for logits \(6, 4\)"):
         loss(logits, label, INDEX[:2])
     with pytest.raises(ValueError, match="remembers 4 classes, and the logits have 5"):
         loss(torch.zeros(6, 5), label, INDEX)
     with pytest.raises(ValueError, match=r"and logits \[N, C\]"):
         loss(torch.zeros(6, 4, 2), torch.zeros(6, 2, dtype=torch.int64), INDEX)
+    with pytest.raises(ValueError, match=r"got torch.bool \(6,\)"):
+        loss(logits, label, INDEX.bool())
+    for number in (-1, 8):
+        with pytest.raises(ValueError, match=f"remembers 8 images, .* index has {number}"):
+            loss(logits, label, torch.full((6,), number))
+    assert torch.equal(loss.past, torch.full((8, 4), 0.25))
+
+
+@pytest.mark.parametrize("number", [0, -1])
+def test_a_memory_of_nothing_is_refused(number):
+    for name, sizes in (("images", (number, 4)), ("classes", (8, number))):
+        message = f"{name} must be a whole number of at least 1, got {number}"
+        with pytest.raises(ValueError, match=message):
+            metaloss.load(SPECS[0]).remember(*sizes)
 
 
 def test_other_losses_take_no_notice():

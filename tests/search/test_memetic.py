@@ -1,5 +1,7 @@
 """A generation's best are refined, and enter the population where that made them better."""
 
+import re
+
 import pytest
 import torch
 from test_run_folder import SMALL, evolved, only_the_subset, without_plots
@@ -125,6 +127,20 @@ def test_an_estimate_counts_gradients_as_the_trainings_that_they_take_as_long_as
     assert gradient_trainings(search, cma_es, 9, 32) == 0
     assert gradient_trainings(search, cma_es, 10, 32) == 2 * (3 * GRADIENT_COST + 1)
     assert gradient_trainings(search, gradient, 9, 1) == GRADIENT_COST
+
+
+@pytest.mark.parametrize(
+    ("stage", "words"),
+    [
+        (3, "settings: refine: Input should be a table of settings, got 3"),
+        ({"steps": 3}, "settings: refine: every = 0 refines nothing"),
+        ({"every": -1}, "refine.every: Input should be greater than or equal to 0, got -1"),
+        ({"evry": 2}, "Did you mean 'every'?"),
+    ],
+)
+def test_a_stage_that_cannot_be_or_does_nothing_is_refused(stage, words):
+    with pytest.raises(SettingsError, match=re.escape(words)):
+        settings.resolve({"refine": stage})
 
 
 def test_trees_are_refused(tmp_path):

@@ -18,7 +18,7 @@ from metaloss import storage
 from metaloss.errors import DamagedFile, Interrupted, SettingsError
 from metaloss.evaluation.protocol import LossEvaluation
 from metaloss.losses import zoo
-from metaloss.search import program, refinement
+from metaloss.search import program, refinement, settings
 from metaloss.search.run_folder import find
 from metaloss.strategies.gradient import GradientState
 
@@ -158,7 +158,7 @@ def test_a_run_is_refined_on_its_own_families_unless_others_are_asked_for(tmp_pa
 
 def test_what_has_no_numbers_is_refused_in_one_line(tmp_path):
     run = evolved(tmp_path, generations=1, genome=GENOME).folder
-    with pytest.raises(SettingsError, match="dice is a dice: it has no numbers") as caught:
+    with pytest.raises(SettingsError, match="dice has no numbers to refine") as caught:
         metaloss.refine("dice")
     assert "\n" not in str(caught.value)
     with pytest.raises(SettingsError, match="is no refinement: its search, of genome 'mln'"):
@@ -248,7 +248,10 @@ CNN = ADAM.replace('kind = "mlp", hidden = [4]', 'kind = "cnn", filters = [2]').
 
 @pytest.mark.parametrize(
     ("tasks", "words"),
-    [(ADAM, "no gradient goes through 'adam'"), (CNN, "goes through a training of 'cnn'")],
+    [
+        (ADAM, "no gradient goes through the optimiser 'adam'"),
+        (CNN, "through trainings of the classifier 'cnn'"),
+    ],
     ids=["adam", "cnn"],
 )
 def test_tasks_that_no_gradient_goes_through_are_refused_before_anything_is_made(
@@ -256,6 +259,9 @@ def test_tasks_that_no_gradient_goes_through_are_refused_before_anything_is_made
 ):
     with pytest.raises(SettingsError, match=words):
         by_gradient(tmp_path, "poly1", tasks=family(tmp_path, "other", tasks))
+    for changes in ({"strategy": {"kind": "gradient"}}, {"refine": {"every": 2}}):
+        with pytest.raises(SettingsError, match=words):  # as `--dry-run` resolves them
+            settings.resolve({"tasks": [family(tmp_path, "other", tasks)], **changes})
     assert not (tmp_path / "runs").exists()
 
 
