@@ -228,7 +228,7 @@ class Formulas:
     ) -> Float[Tensor, "P T C B"]:
         """The gradient of every term by its own logp, but for its sign."""
         if self._grouped:
-            past = (self._past_like(logp),) if self.reads_past else ()
+            past = (self._past_like(logp),) if self._plan.reads_past else ()
             return grouping.run(self._plan, self._fixed, (logp, p, *past))
         shape = logp.shape[1:]
         gradients = [_run(*each) for each in zip(self._slopes, self._outputs(logp, p), strict=True)]

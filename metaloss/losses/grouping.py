@@ -24,12 +24,14 @@ class GroupedSteps:
         calls: a function, the rows of each of its arguments, and the rows that its results take.
         out: the rows of the programs' results.
         rows: how many rows there are.
+        reads_past: whether a program is given past.
     """
 
     inputs: list[Expression]
     calls: list[tuple[Run, list[Rows], slice]]
     out: Rows
     rows: int
+    reads_past: bool = False
 
     def stacked(
         self, known: dict[Expression, Tensor], like: Float[Tensor, "... T C B"]
@@ -77,7 +79,7 @@ def group(programs: Sequence[Program], device: torch.device) -> GroupedSteps:
         row.update({member: first + j for j, member in enumerate(members)})
         first += len(members)
     out = _rows([row[i, program.out] for i, program in enumerate(programs)], device)
-    return GroupedSteps(used, calls, out, first)
+    return GroupedSteps(used, calls, out, first, PAST in of_candidates)
 
 
 def _rows(places: list[int], device: torch.device) -> Rows:
@@ -99,7 +101,7 @@ def run(
     Args:
         steps: of the programs.
         fixed: what `stacked` gave.
-        outputs: logp, p and, where a program reads it, past.
+        outputs: logp, p and, where the steps read it, past.
     """
     # One buffer for all: each call writes behind the results of the calls before it.
     values = fixed.new_empty(steps.rows, *fixed.shape[1:])
