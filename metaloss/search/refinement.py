@@ -4,63 +4,33 @@ The numbers are a formula's constants, a network's weights or the curves of lear
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jaxtyping import Float
-from torch import Tensor, nn
-from typing_extensions import TypedDict
+from torch import nn
 
-from metaloss import storage
 from metaloss.core import registry
 from metaloss.core.config import merge_tables
-from metaloss.core.devices import resolve_device
 from metaloss.core.reporting import Reporter
-from metaloss.core.streams import Stream
 from metaloss.criterion import loss_io
 from metaloss.criterion.base import Criterion
 from metaloss.criterion.formula import FormulaCriterion
 from metaloss.criterion.genome import GenomeCriterion
 from metaloss.data.places import features_role
-from metaloss.engines.opening import EngineTable, open_engine
+from metaloss.engines.opening import EngineTable
 from metaloss.errors import SettingsError
-from metaloss.evaluation.family_evaluation import FamilyEvaluation
-from metaloss.evaluation.protocol import LossEvaluation
-from metaloss.evaluation.references import with_references
 from metaloss.genomes import FormulaSpace
 from metaloss.genomes._first import StartsAt
 from metaloss.losses import zoo
-from metaloss.losses.base import Losses
-from metaloss.losses.formulas import Formulas
-from metaloss.losses.language.canonical import fingerprint
 from metaloss.losses.language.formula import Formula
 from metaloss.search import program, settings
+from metaloss.search.before_and_after import kept_or_scored
 from metaloss.search.finalists import original_of, without_first
 from metaloss.search.run_folder import Run, find
-from metaloss.search.run_tables import PairedGain
-from metaloss.tasks.opening import with_training_cache
 
-FILE = "refinement.json"
 GRADIENT_STEPS = 100  # generations of a refinement by gradient, where nothing is said
 WAYS = ("evolution", "gradient")  # the usual one first
-
-
-class FamilyGain(TypedDict):
-    """What is needed of a family's row."""
-
-    before: float
-    after: float
-    gain: PairedGain
-
-
-class RefinementComparison(TypedDict):
-    """What is needed of a `refinement.json`."""
-
-    before: str
-    after: str
-    tasks: int
-    families: dict[str, FamilyGain]
 
 
 @dataclass(frozen=True)
@@ -249,9 +219,7 @@ def compare(
     best = loss_io.load(folder)
     assert isinstance(best, Criterion)
     before = _original(run)
-    table = _known(folder / FILE, [_named(before), _named(best)]) or _score(
-        run, before, best, stop, engine
-    )
+    table = kept_or_scored(run, before, best, stop, engine)
     (reporter or Reporter()).on_refine_end(table)
     return RefineResult(best, table, folder)
 
@@ -267,85 +235,3 @@ def _original(run: Run) -> Criterion:
         f"{run.folder} is no refinement: its search, of genome '{run.settings.genome['kind']}', "
         "sets out from no loss"
     )
-
-
-def _named(loss: Criterion) -> str:
-    """A formula, or a description of a loss with a digest of its numbers."""
-    if not isinstance(loss, GenomeCriterion):
-        return loss.describe()
-    return f"{loss.describe()}, numbers {fingerprint(repr(loss.candidate.vectors().tolist()))[:8]}"
-
-
-def _side_by_side(one: Criterion, other: Criterion) -> Losses:
-    """Two losses of one genome as a population."""
-    if isinstance(one, FormulaCriterion) and isinstance(other, FormulaCriterion):
-        return Formulas.of([one.formula, other.formula])
-    assert isinstance(one, GenomeCriterion)
-    assert isinstance(other, GenomeCriterion)
-    return one.genome.losses(one.candidate.cat(other.candidate))
-
-
-def _known(path: Path, losses: list[str]) -> dict[str, Any] | None:
-    """The comparison of these losses, if there is one."""
-    if not storage.is_file(path):
-        return None
-    table: dict[str, Any] = storage.read_record(path, RefinementComparison)
-    return table if losses == [table["before"], table["after"]] else None
-
-
-def _score(
-    run: Run, before: Criterion, after: Criterion, stop: Callable[[], bool], engine: EngineTable
-) -> dict[str, Any]:
-    """Both losses at the families' own rates, on tasks that neither was chosen on."""
-    search = run.settings
-    device = resolve_device(search.device)
-    tasks = search.winner_tasks
-    families = run.opened(device)
-    rows = {}
-    with (
-        storage.Lock(run.folder),
-        open_engine(engine, device, search.memory, tf32=search.tf32, stop=stop) as opened,
-    ):
-        families = with_training_cache(run.folder, families, device)
-        families = with_references(opened, families, search.rates, run.folder)
-        key = Stream(search.seed)
-        evaluation = LossEvaluation(opened, families, key, unit_gain=search.unit_gain)
-        # Tasks of a role of their own: on those of the choice the winner would look too good.
-        beside = evaluation.families[0].scale.beside
-        measured = evaluation.validation_scores(
-            _side_by_side(before, after), "refinement", tasks, beside
-        )
-        for number, of_family in enumerate(evaluation.each):
-            columns = evaluation.family_index(tasks) == number
-            rows[of_family.family.family.name] = _row(of_family, measured[:, columns])
-        most = max(evaluation.task_counts(tasks))
-        table = {
-            "before": _named(before),
-            "after": _named(after),
-            "tasks": most,
-            "families": rows,
-        }
-        storage.write_record(run.folder / FILE, table)
-    return table
-
-
-def _row(evaluation: FamilyEvaluation, measured: Float[Tensor, "2 T *K"]) -> dict[str, Any]:
-    """What two losses, before and after, reached on a family's tasks.
-
-    Args:
-        evaluation: of the family.
-        measured: their scores; where these are no accuracies, those follow in a column.
-    """
-    scale = evaluation.family.scale
-    old, new = measured if scale.is_accuracy else measured[..., 0]
-    versus = evaluation.compare(new, old)
-    row = {
-        "before": scale.value(versus.baseline_score),
-        "after": scale.value(versus.score),
-        "gain": scale.difference(asdict(versus.gain)),
-        **scale.entry(),
-    }
-    if not scale.is_accuracy:
-        means = measured[..., -1].double().nan_to_num(nan=0.0).mean(1).tolist()
-        row["accuracy"] = dict(zip(("before", "after"), means, strict=True))
-    return row

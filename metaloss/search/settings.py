@@ -161,6 +161,11 @@ class Settings(BaseModel):
             for family in self.families:
                 check_trainings(family)
         self.task_course().check(self.generations, self.strategy["kind"])
+        self._check_families(genome)
+        return genome, strategy
+
+    def _check_families(self, genome: Genome) -> None:
+        """Refuse families that do not fit each other, the genome or the screening."""
         metrics = {family.name: getattr(family, "metric", None) for family in self.families}
         for name, metric in metrics.items():
             if metric != self.metric:
@@ -183,7 +188,6 @@ class Settings(BaseModel):
                     f"screen_steps = {self.screen_steps}: {family.name} is a mixture, whose kinds "
                     "have numbers of steps of their own, and no one screens them: leave it out"
                 )
-        return genome, strategy
 
     def parts_by_name(self) -> list[tuple[str, str]]:
         """The parts of a search, each as the name of its folder and its own."""
