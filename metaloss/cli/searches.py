@@ -209,6 +209,7 @@ def eliminate(
     "--resume", metavar="RUN", help="Go on with this refinement: a path, or a name under --out."
 )
 @_options.setting("strategy.lr=0.05")
+@click.option("--dry-run", is_flag=True, help="Print the settings and what the run would cost.")
 @click.option(
     "--json", "as_json", is_flag=True, help="Print before and after as JSON, and nothing else."
 )
@@ -222,6 +223,7 @@ def refine(
     runs: str,
     out: str,
     resume: str | None,
+    dry_run: bool,
     as_json: bool,
     quiet: bool,
     verbose: bool,
@@ -254,9 +256,14 @@ def refine(
         if resume:
             if by:
                 raise SettingsError("--resume goes on by what the refinement began with: no --by")
+            if dry_run:
+                raise SettingsError("--resume goes on with a run; --dry-run cannot go with it")
             result = refinement.resume(resume, changes=changes, **job)
         else:
             way = by or refinement.WAYS[0]
+            if dry_run:
+                search = refinement.resolved(str(spec), changes, Path(runs), way)
+                return _dry_run(search, where, as_json)
             result = refinement.refine(str(spec), by=way, runs=runs, **job, **changes)
     if as_json:
         echo_json({"run": str(result.folder), **result.comparison})

@@ -1,13 +1,14 @@
 """The setting that starts a search at given numbers: those of a loss that is to be refined."""
 
-from typing import Annotated
+from typing import Annotated, Any, Self
 
 import torch
 from jaxtyping import Float
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, model_validator
 from pydantic.dataclasses import dataclass as settings
 from torch import Tensor
 
+from metaloss.core.streams import Stream
 from metaloss.errors import SettingsError
 
 Number = Annotated[float, Field(allow_inf_nan=False)]
@@ -24,6 +25,13 @@ class StartsAt:
     """
 
     first: Annotated[tuple[Number, ...], Field(max_length=1_000_000)] = ()
+
+    @model_validator(mode="after")
+    def _first_fits(self) -> Self:
+        if self.first:
+            genome: Any = self
+            genome.sample(1, Stream(0))
+        return self
 
     def copies_of_first(self, n: int, size: int) -> Float[Tensor, "n D"] | None:
         """The first candidate n times; None: there is none.

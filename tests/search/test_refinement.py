@@ -278,6 +278,7 @@ def test_tasks_that_no_gradient_goes_through_are_refused_before_anything_is_made
         (("--resume", "x", "--by", "gradient"), "no --by"),
         (("-y * logp - 0.5 * past * p", "--by", "gradient"), "and no gradient goes through that"),
         (("--resume", "nothing"), "no run 'nothing'"),
+        (("--resume", "x", "--dry-run"), "--dry-run cannot go with it"),
     ],
 )
 def test_wrong_input_is_one_line_exit_2_and_leaves_nothing(
@@ -290,6 +291,22 @@ def test_wrong_input_is_one_line_exit_2_and_leaves_nothing(
     assert err.count("\n") == 1
     assert words in err
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_dry_run_prints_settings_and_cost_and_leaves_nothing(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    args = ("refine", "poly1", "--tasks", family(tmp_path), "--by", "gradient", "--dry-run")
+    assert code(*args, "--json", *FLAGS[:-4]) == 0
+    table = json.loads(capsys.readouterr().out)
+    assert table["settings"]["strategy"]["kind"] == "gradient"
+    assert table["estimate"]["trainings"] > 0
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("kind", ["mln", "targets"])
+def test_a_start_of_another_length_is_refused_with_the_settings(kind):
+    with pytest.raises(SettingsError, match=r"genome: first must have \d+ numbers, got 2"):
+        settings.resolve({"genome": {"kind": kind, "first": (1.0, 2.0)}})
 
 
 def test_the_command_prints_before_and_after(tmp_path, monkeypatch, capsys):
