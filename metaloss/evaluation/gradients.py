@@ -119,6 +119,12 @@ class TaskGradients:
         for (chunk, *_), gradient in zip(jobs, gradients, strict=True):
             yield chunk.rows, len(chunk.tasks), gradient
 
+    @property
+    def memory(self) -> int:
+        """Bytes of parameters that a chunk may keep: its share, as others run beside it."""
+        share = self.engine.memory // max(1, self.engine.workers)
+        return min(MEMORY, share) >> self.engine.halvings
+
     def _chunks(
         self, episodes: Episodes, numbers: Sequence[int], key: Stream, candidates: int
     ) -> Iterator["GradientChunk"]:
@@ -136,7 +142,13 @@ class TaskGradients:
                 for row in range(0, candidates, plan.candidates):
                     rows = slice(row, row + plan.candidates)
                     yield GradientChunk(
-                        episodes, plan, rows, tasks[column], keys[column], self.engine.stop
+                        episodes,
+                        plan,
+                        rows,
+                        tasks[column],
+                        keys[column],
+                        self.memory,
+                        self.engine.stop,
                     )
 
 
@@ -149,6 +161,7 @@ class GradientChunk:
     rows: slice
     tasks: Tasks
     keys: list[Stream]
+    memory: int
     stop: Callable[[], bool]
 
     def gradient(self, losses: LossesOf, vectors: Float[Tensor, "P D"]) -> Float[Tensor, "p D"]:
@@ -163,6 +176,6 @@ class GradientChunk:
             inner=self.episodes.family.inner,
             keys=self.keys,
             block=self.plan.images,
-            memory=MEMORY,
+            memory=self.memory,
             stop=self.stop,
         ).gradient

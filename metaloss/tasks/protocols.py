@@ -90,6 +90,7 @@ class Engine(Protocol):
     All engines give the same bits: how trainings are cut follows from settings and memory alone.
     """
 
+    memory: int  # bytes that trainings may take
     halvings: int  # how often a chunk ran out of memory
 
     @property

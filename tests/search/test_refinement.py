@@ -15,7 +15,9 @@ from test_run_folder import (
 
 import metaloss
 from metaloss import storage
+from metaloss.engines import local
 from metaloss.errors import DamagedFile, Interrupted, SettingsError
+from metaloss.evaluation import gradients
 from metaloss.evaluation.protocol import LossEvaluation
 from metaloss.losses import zoo
 from metaloss.search import program, refinement, settings
@@ -224,6 +226,20 @@ def test_a_gradient_goes_down_the_validation_cross_entropy_that_it_is_of(tmp_pat
     genome, _ = find(result.folder).settings.build_parts()
     progress, _ = find(result.folder).recover((GradientState, *genome.populations))
     assert float(progress.mean_candidates[-1:].values) > 1.5
+
+
+def test_gradients_keep_no_more_than_their_share_of_the_memory(tmp_path, monkeypatch):
+    real = gradients.validation_gradient
+    kept = set()
+
+    def watched(*args, memory, **others):
+        kept.add(memory)
+        return real(*args, memory=memory, **others)
+
+    monkeypatch.setattr(gradients, "validation_gradient", watched)
+    monkeypatch.setattr(local, "cores", lambda: 4)
+    by_gradient(tmp_path, "poly1", memory=1 << 26, generations=1)
+    assert kept == {1 << 24}
 
 
 def test_fewer_steps_than_a_training_has_can_be_unrolled(tmp_path):
