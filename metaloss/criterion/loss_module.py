@@ -138,9 +138,8 @@ class LossModule(torch.nn.Module):
             self.register_buffer("clock", clock, persistent=False)
         else:
             self.clock = None
-        self.past: torch.Tensor | None
-        # In the `state_dict`, once there is one: it is a part of how far the training is.
-        self.register_buffer("past", None)
+        # A buffer once there is one: torch.export reads no module with one that is kept and None.
+        self.past: torch.Tensor | None = None
         self._past_of_batch: torch.Tensor | None = None
 
     def at(self, step: int, steps: int) -> "LossModule":
@@ -187,7 +186,12 @@ class LossModule(torch.nn.Module):
         check_sizes(images=images, classes=classes)
         if self.reads_past:
             like = torch.zeros(()) if self.clock is None else self.clock
-            self.past = no_past(like, classes).repeat(images, classes)
+            memory = no_past(like, classes).repeat(images, classes)
+            if self.past is None:
+                del self.past
+                self.register_buffer("past", memory)
+            else:
+                self.past = memory
         return self
 
     def past_terminal(self, like: torch.Tensor, classes: int) -> torch.Tensor:

@@ -88,5 +88,5 @@ def test_show_says_what_they_are(capsys):
 
 
 def test_searches_refuse_them_with_the_reason():
-    with pytest.raises(SettingsError, match="no formula but a nce_rce"):
+    with pytest.raises(SettingsError, match="nce_rce has no numbers to refine"):
         metaloss.refine("nce_rce")

@@ -268,9 +268,11 @@ def test_sympy_gets_the_same_function(e):
         sympy.Symbol("cost", real=True),
         sympy.Symbol("t", real=True),
         sympy.Symbol("N", positive=True),
+        sympy.Symbol("past", positive=True),
     ]
     for i in (1, 6, 11):
-        values = (float(y[i]), float(logp[i].exp()), 10.0, 0.1, 1.0, 1 - float(y[i]), 0.5, 50.0)
+        target, p = float(y[i]), float(logp[i].exp())
+        values = (target, p, 10.0, 0.1, 1.0, 1 - target, 0.5, 50.0, 0.1)
         point = dict(zip(symbols, values, strict=True))
         expected = float(sympy.N(e.to_sympy().subs(point)))
         found = float(evaluate(e, y[i], logp[i]))
