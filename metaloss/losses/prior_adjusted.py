@@ -17,13 +17,11 @@ from metaloss.losses.base import (
     Clock,
     Losses,
     TrainingTargets,
-    after,
     at,
     chosen_weights,
     mean_over_images,
-    reads_clock,
-    reads_past,
 )
+from metaloss.losses.surrounding import Surrounding
 
 LogitGradient = Callable[[Float[Tensor, "P T B C"]], Float[Tensor, "P T B C"]]
 
@@ -39,7 +37,7 @@ class Adjustable(Protocol):
 
 
 @dataclass(frozen=True)
-class PriorAdjusted:
+class PriorAdjusted(Surrounding):
     """P losses, each with its own shift and weights.
 
     Attributes:
@@ -98,28 +96,9 @@ class PriorAdjusted:
             weight=chosen_weights(self.weight, index),
         )
 
-    @property
-    def reads_clock(self) -> bool:
-        """Whether the losses depend on how far the training is."""
-        return reads_clock(self.losses)
-
-    @property
-    def clock(self) -> Clock:
-        """How far the training is, where the losses depend on that."""
-        return self.losses.clock if reads_clock(self.losses) else Clock()
-
     def at(self, clock: Clock) -> Self:
         """The losses at another point of the training."""
         return replace(self, losses=at(self.losses, clock))
-
-    @property
-    def reads_past(self) -> bool:
-        """Whether the losses depend on what was predicted for each image before."""
-        return reads_past(self.losses)
-
-    def after(self, logits: Float[Tensor, "P T B C"]) -> Self:
-        """The losses after these predictions."""
-        return replace(self, losses=after(self.losses, logits))
 
     def terms(self, logits: Float[Tensor, "P T B C"]) -> Float[Tensor, "P T B K"]:
         """The terms of the shifted logits, weighed."""

@@ -9,14 +9,15 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from metaloss.losses.base import Clock, Losses, TrainingTargets, after, at, reads_clock, reads_past
+from metaloss.losses.base import Clock, Losses, TrainingTargets, at
 from metaloss.losses.phenotype import gains
+from metaloss.losses.surrounding import Surrounding
 
 LEAST = 1e-3  # of a gain: what pulls less at first, or away from the true class, fails
 
 
 @dataclass(frozen=True)
-class UnitGain:
+class UnitGain(Surrounding):
     """P losses, each divided by its gain among the classes that it is bound to.
 
     Attributes:
@@ -57,16 +58,6 @@ class UnitGain:
         """The bound losses, for a minibatch."""
         return replace(self, losses=self.losses.minibatch(index))
 
-    @property
-    def reads_clock(self) -> bool:
-        """Whether the losses depend on how far the training is."""
-        return reads_clock(self.losses)
-
-    @property
-    def clock(self) -> Clock:
-        """How far the training is, where the losses depend on that."""
-        return self.losses.clock if reads_clock(self.losses) else Clock()
-
     def at(self, clock: Clock) -> Self:
         """The losses at another point of the training."""
         moved = replace(self, losses=at(self.losses, clock), unbound=at(self.unbound, clock))
@@ -74,15 +65,6 @@ class UnitGain:
         if self.factor is None or clock.logn == self.clock.logn:
             return moved
         return replace(moved, factor=moved._factor_like(self.factor))
-
-    @property
-    def reads_past(self) -> bool:
-        """Whether the losses depend on what was predicted for each image before."""
-        return reads_past(self.losses)
-
-    def after(self, logits: Float[Tensor, "P T B C"]) -> Self:
-        """The losses after these predictions."""
-        return replace(self, losses=after(self.losses, logits))
 
     def terms(self, logits: Float[Tensor, "P T B C"]) -> Float[Tensor, "P T B K"]:
         """The terms, divided."""
