@@ -14,12 +14,13 @@ from metaloss.losses.base import (
     logit_gradient_by_autograd,
     mean_over_images,
 )
+from metaloss.losses.told import ToldClock
 
 Weights = dict[str, Float[Tensor, "P out in"]]
 
 
 @dataclass(frozen=True)
-class Networks:
+class Networks(ToldClock):
     """P networks as losses.
 
     Attributes:
@@ -68,15 +69,6 @@ class Networks:
     def reads_clock(self) -> bool:
         """Whether they see how far the training is: `w_clock` is among the weights."""
         return "w_clock" in self.weights
-
-    @property
-    def clock(self) -> Clock:
-        """How far the training is."""
-        return self.told or Clock()
-
-    def at(self, clock: Clock) -> Self:
-        """The networks at another point of the training."""
-        return replace(self, told=clock)
 
     def terms(self, logits: Float[Tensor, "P T B C"]) -> Float[Tensor, "P T B K"]:
         """What a loss is the sum of: one term per class (K = C), or one per image (K = 1)."""

@@ -16,10 +16,11 @@ from metaloss.losses.base import (
     mean_over_images,
     weigh_images,
 )
+from metaloss.losses.told import ToldClock
 
 
 @dataclass(frozen=True)
-class Polynomials:
+class Polynomials(ToldClock):
     """P losses -Σ_c Σ_ij a_ij (y_c - θ0)^i (p_c - θ1)^(j+1) over i + j < K, the order.
 
     Attributes:
@@ -100,15 +101,6 @@ class Polynomials:
     def reads_clock(self) -> bool:
         """Whether the coefficients depend on how far the training is."""
         return self.coefficients.shape[1] > 1
-
-    @property
-    def clock(self) -> Clock:
-        """How far the training is."""
-        return self.told or Clock()
-
-    def at(self, clock: Clock) -> Self:
-        """The losses at another point of the training."""
-        return replace(self, told=clock)
 
     def terms(self, logits: Float[Tensor, "P T B C"]) -> Float[Tensor, "P T B C"]:
         """One term per class."""

@@ -18,10 +18,11 @@ from metaloss.losses.base import (
     mean_over_images,
     weigh_images,
 )
+from metaloss.losses.told import ToldClock
 
 
 @dataclass(frozen=True)
-class Targets:
+class Targets(ToldClock):
     """P cross-entropies -Σ_c q_c log p_c against targets q that follow the prediction.
 
     Attributes:
@@ -102,15 +103,6 @@ class Targets:
     def reads_clock(self) -> bool:
         """Whether the curves depend on how far the training is."""
         return self.last is not None
-
-    @property
-    def clock(self) -> Clock:
-        """How far the training is."""
-        return self.told or Clock()
-
-    def at(self, clock: Clock) -> Self:
-        """The losses at another point of the training."""
-        return replace(self, told=clock)
 
     @property
     def _curves_now(self) -> Float[Tensor, "P 3 K"]:

@@ -35,6 +35,7 @@ from metaloss.losses.language.formula import NO_SCALE, NO_SHIFT, Formula
 from metaloss.losses.language.primitives import PRIMITIVES
 from metaloss.losses.language.programs import Program, Run, gradient_program, value_program
 from metaloss.losses.past import no_past, updated_past
+from metaloss.losses.told import ToldClock
 
 PLANES = CLASS_TERMINALS | LABEL_TERMINALS  # terminals that have a number for every class or image
 Form = Literal["auto", "each", "grouped"]
@@ -81,7 +82,7 @@ class Shared:
 
 
 @dataclass(frozen=True)
-class Formulas:
+class Formulas(ToldClock):
     """P formulas as losses.
 
     Attributes:
@@ -155,11 +156,6 @@ class Formulas:
     def reads_clock(self) -> bool:
         """Whether one of them depends on how far the training is."""
         return any(formula.reads_clock for formula in self.formulas)
-
-    @property
-    def clock(self) -> Clock:
-        """How far the training is."""
-        return self.told or Clock()
 
     def at(self, clock: Clock) -> Self:
         """The losses at another point of the training."""

@@ -24,10 +24,11 @@ from metaloss.losses.language.programs import (
     named_gradient_program,
     named_program,
 )
+from metaloss.losses.told import ToldClock
 
 
 @dataclass(frozen=True)
-class TunableFormulas:
+class TunableFormulas(ToldClock):
     """P losses of one formula.
 
     Attributes:
@@ -69,15 +70,6 @@ class TunableFormulas:
     def reads_clock(self) -> bool:
         """Whether the formula depends on how far the training is."""
         return self.formula.reads_clock
-
-    @property
-    def clock(self) -> Clock:
-        """How far the training is."""
-        return self.told or Clock()
-
-    def at(self, clock: Clock) -> Self:
-        """The losses at another point of the training."""
-        return replace(self, told=clock)
 
     def terms(self, logits: Float[Tensor, "P T B C"]) -> Float[Tensor, "P T B C"]:
         """One term per class; those of a mean over classes are divided by their number."""
