@@ -18,6 +18,7 @@ from metaloss.data.episodes import Tasks
 from metaloss.engines.chunking import ChunkPlan, model_of
 from metaloss.errors import SettingsError
 from metaloss.genomes import Genome
+from metaloss.inner.classifiers._compiled_adjoint import with_way_back
 from metaloss.inner.unrolled import MEMORY, validation_gradient
 from metaloss.losses.base import Losses, TrainingTargets, one_hot, reads_past
 from metaloss.tasks.episodic import Episodes
@@ -166,7 +167,7 @@ class GradientChunk:
 
     def gradient(self, losses: LossesOf, vectors: Float[Tensor, "P D"]) -> Float[Tensor, "p D"]:
         """Of the sum over the tasks, by the candidates' numbers."""
-        model: Any = model_of(self.episodes, self.plan)
+        model: Any = with_way_back(model_of(self.episodes, self.plan))
         return validation_gradient(
             losses,
             vectors[self.rows],

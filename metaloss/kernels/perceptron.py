@@ -39,7 +39,7 @@ def forward(start, kernel, share, a, weights, biases, hidden, logits):
             kernel[t],
             share[n],
             a[n],
-            _transposed(weights, n),
+            transposed_weights(weights, n),
             biases,
             n,
             layers,
@@ -64,7 +64,7 @@ def classify(start, kernel, share, a, weights, biases, logits):
     layers = [np.empty((ROWS, w.shape[2]), a.dtype) for w in weights]
     for n in range(len(a)):
         t = n % len(start)
-        transposed = _transposed(weights, n)
+        transposed = transposed_weights(weights, n)
         for i in range(0, start.shape[1], ROWS):
             rows = slice(i, min(i + ROWS, start.shape[1]))
             _forward_one(
@@ -82,7 +82,7 @@ def classify(start, kernel, share, a, weights, biases, logits):
 
 
 @compiled
-def _transposed(weights, n):
+def transposed_weights(weights, n):
     """A classifier's later weights, each [inputs outputs]; zeros fill its rows to whole vectors."""
     transposed = [
         np.empty((w.shape[2], -(-w.shape[1] // VECTOR) * VECTOR), w.dtype) for w in weights
@@ -107,18 +107,18 @@ def _forward_one(start, kernel, share, a, transposed, biases, n, layers, logits,
     for i in range(1, len(layers)):
         x = z
         z = layers[i][:rows]
-        _affine(z, x, transposed[i - 1], biases[i - 1][n])
+        affine(z, x, transposed[i - 1], biases[i - 1][n])
         relu(z)
     # --- output: a transposed copy, as the columns beyond the classes are padding ---
     scores = np.empty((rows, transposed[-1].shape[1]), a.dtype)  # [rows C and padding]
-    _affine(scores, z, transposed[-1], biases[-1][n])
+    affine(scores, z, transposed[-1], biases[-1][n])
     for c in range(len(logits)):
         for i in range(rows):
             logits[c, at + i] = scores[i, c]
 
 
 @compiled
-def _affine(z, x, transposed, bias):
+def affine(z, x, transposed, bias):
     """Fills z = x w + b; columns beyond those of the bias are padding, and become 0."""
     columns = bias.shape[1]
     for i in range(len(z)):

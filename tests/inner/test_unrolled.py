@@ -9,6 +9,7 @@ from metaloss.core import registry
 from metaloss.core.streams import Stream
 from metaloss.errors import Interrupted
 from metaloss.inner.classifiers._compiled import CompiledMlp
+from metaloss.inner.classifiers._compiled_adjoint import ReversibleMlp
 from metaloss.inner.classifiers.cnn import Cnn
 from metaloss.inner.classifiers.linear import Linear, SharedLinear
 from metaloss.inner.classifiers.mlp import Mlp
@@ -72,6 +73,8 @@ MODELS = {
 }
 if kernels.available():
     MODELS["compiled mlp"] = CompiledMlp(hidden=(16, 32))
+    MODELS["mlp with a compiled way back"] = ReversibleMlp(hidden=(16, 32))
+    MODELS["one hidden layer with a compiled way back"] = ReversibleMlp(hidden=(16,))
 
 
 def candidates(genome, P=2, spread=0.2):
