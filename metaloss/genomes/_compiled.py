@@ -9,9 +9,11 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from metaloss.genomes._channels import ACTIVATIONS
+from metaloss.genomes._compiled_gradient import filled_adjoint, image_shares
 from metaloss.genomes._equivariant import Equivariant
 from metaloss.kernels import LANES
 from metaloss.losses.base import Clock, chosen_weights, images, weigh_images
+from metaloss.losses.written_adjoint import LogitAdjoint
 
 
 class CompiledEquivariant(Equivariant):
@@ -28,7 +30,6 @@ class CompiledEquivariant(Equivariant):
         """
         from metaloss.kernels.network import Weights
 
-        w = self.weights
         y = self._y
         known = (
             y.device.type == "cpu"
@@ -38,32 +39,20 @@ class CompiledEquivariant(Equivariant):
         )
         if not known or not bool(((y == 0) | (y == 1)).all()):
             return ()
-        activation = ACTIVATIONS[self.activation].value
-        absent, present = (
-            torch.baddbmm(
-                w["b_mix"], w["w_mix_label"], activation(w["w_label"] * label + w["b_label"])
-            )
-            for label in (0, 1)
-        )
-        # Weights of 0 stand for a context that the networks do not have: one loop serves all.
-        none = torch.zeros_like(w["w_mix_pred"])
-        # The loop sums over the classes; the mean's divisor is put into the weights once.
-        mean = w.get("w_mean", none) / y.shape[1]
-        true = w.get("w_true", none)
-        w_pred = w["w_pred"][..., : len(self.channels)]
+        w_pred, _, w_mix, w_mean, w_true, w_out, absent, present, *_ = self.numbers
         # Transposed ones too: the loop's products read rows that are contiguous in memory.
         weights = Weights(
             w_pred=w_pred,
-            w_mix=w["w_mix_pred"],
-            w_mean=mean,
-            w_true=true,
-            w_out=w["w_out"],
+            w_mix=w_mix,
+            w_mean=w_mean,
+            w_true=w_true,
+            w_out=w_out.mT,
             label_absent=absent,
-            label_present=present - absent,
+            label_present=present,
             w_pred_transposed=w_pred.mT,
-            w_mix_transposed=w["w_mix_pred"].mT,
-            w_mean_transposed=mean.mT,
-            w_true_transposed=true.mT,
+            w_mix_transposed=w_mix.mT,
+            w_mean_transposed=w_mean.mT,
+            w_true_transposed=w_true.mT,
         )
         channels = torch.tensor(
             [channel.parts(y.shape[1], self.reference_classes) for channel in self.channels]
@@ -73,6 +62,61 @@ class CompiledEquivariant(Equivariant):
             self._kernel_bias(),
             channels.numpy(),
         )
+
+    @property
+    def numbers(self) -> tuple[Tensor, ...]:
+        """What the compiled loops read, in the order of their derivatives, and the clock's weights.
+
+        The label's two values, which are given for all of its class's images, stand at the end.
+        """
+        w = self.weights
+        activation = ACTIVATIONS[self.activation].value
+        absent, present = (
+            torch.baddbmm(
+                w["b_mix"], w["w_mix_label"], activation(w["w_label"] * label + w["b_label"])
+            )
+            for label in (0, 1)
+        )
+        # Weights of 0 stand for a context that the networks do not have: one loop serves all.
+        none = torch.zeros_like(w["w_mix_pred"])
+        return (
+            w["w_pred"][..., : len(self.channels)],
+            w["b_pred"],
+            w["w_mix_pred"],
+            # The loop sums over the classes; the mean's divisor is put into the weights once.
+            w.get("w_mean", none) / self._y.shape[1],
+            w.get("w_true", none),
+            w["w_out"].mT,
+            absent,
+            present - absent,
+            *([w["w_clock"]] if self.reads_clock else []),
+        )
+
+    @property
+    def writes_adjoint(self) -> bool:
+        """Whether a compiled loop computes the adjoint of these networks' gradient."""
+        return bool(self.kernel_args) and self.log_prior is None
+
+    def logit_gradient_adjoint(
+        self, logits: Float[Tensor, "P T B C"], change: Float[Tensor, "P T B C"]
+    ) -> LogitAdjoint:
+        """The gradient at logits, and the derivatives of its product with a change of these."""
+        from metaloss.kernels.network_adjoint import Numbers, logit_gradient_adjoint
+
+        by_numbers = [x.new_zeros(x.shape) for x in self.numbers[: len(Numbers._fields)]]
+        logistic = self.activation == "tanh"
+        args = (
+            self._y.numpy(),
+            *self.kernel_args,
+            logistic,
+            image_shares(self._y, self.weight).numpy(),
+        )
+        arrays = Numbers(*(x.numpy() for x in by_numbers))
+        adjoint = filled_adjoint(logit_gradient_adjoint, args, logits, change, arrays)
+        if self.reads_clock:
+            # The clock moves the bias of the features.
+            by_numbers.append(by_numbers[1] * torch.tensor(self.clock.centred))
+        return LogitAdjoint(*adjoint, tuple(by_numbers))
 
     def _kernel_bias(self) -> Any:
         """The bias of the features, with what they read that is the same for all images."""

@@ -55,9 +55,7 @@ class CompiledGradient:
     @cached_property
     def _share(self) -> Float[Tensor, "T B"]:
         """The share of each image in the mean over the images."""
-        y = self._bound_target
-        weight = y.new_ones(y.shape[::2]) if self.weight is None else self.weight
-        return weight / weight.sum(1, keepdim=True)
+        return image_shares(self._bound_target, self.weight)
 
     @property
     def _bound_target(self) -> Float[Tensor, "T C B"]:
@@ -80,3 +78,32 @@ def filled_gradient(
     before, after = (x.flatten(0, 1).numpy() for x in (z, gradient))
     kernel(before, *kernel_args, LANES, after)
     return gradient.mT
+
+
+def filled_adjoint(
+    kernel: Callable[..., None],
+    kernel_args: tuple[Any, ...],
+    logits: Float[Tensor, "P T B C"],
+    change: Float[Tensor, "P T B C"],
+    numbers: tuple[Any, ...],
+) -> tuple[Float[Tensor, "P T B C"], Float[Tensor, "P T B C"]]:
+    """The gradient, and the derivatives by the logits of its product with a change of these.
+
+    Args:
+        kernel: the loop.
+        kernel_args: what it reads beside the logits and their change.
+        logits: of the classifiers.
+        change: of these.
+        numbers: arrays to which the loop adds the derivatives by the losses' numbers.
+    """
+    z, v = (x.mT.contiguous() for x in (logits, change))
+    gradient, by_logits = torch.empty_like(z), torch.empty_like(z)
+    before, moves, *after = (x.flatten(0, 1).numpy() for x in (z, v, gradient, by_logits))
+    kernel(before, *kernel_args, LANES, moves, *after, numbers)
+    return gradient.mT, by_logits.mT
+
+
+def image_shares(y: Float[Tensor, "T C B"], weight: Float[Tensor, "T B"] | None) -> Tensor:
+    """The share [T B] of each image in the mean over the images; they weigh alike where None."""
+    weight = y.new_ones(y.shape[::2]) if weight is None else weight
+    return weight / weight.sum(1, keepdim=True)

@@ -21,10 +21,11 @@ from torch import Tensor
 from metaloss.core.streams import Stream
 from metaloss.data.episodes import Tasks
 from metaloss.inner.classifiers import Bound, Classifier, Params, Reversible
+from metaloss.inner.followed_losses import FollowedLosses
 from metaloss.inner.loop import Inner, batches
 from metaloss.inner.optimisers import Sgd
 from metaloss.inner.unrolled_steps import Adjoint, UnrolledTraining
-from metaloss.losses.base import Clock, Losses, TrainingTargets, at
+from metaloss.losses.base import Clock, Losses, TrainingTargets
 
 MEMORY = 1 << 30  # bytes of parameters that are kept, where nothing else is said
 
@@ -79,20 +80,14 @@ def validation_gradient(
     """
     if not isinstance(model, Reversible) or not inner.linear:
         raise ValueError(f"no gradient goes through {type(model).__name__} and '{inner.optimiser}'")
-    leaf = vectors.detach().clone().requires_grad_()
     images = tasks.train
     like = next(iter(bound.start.values()))
     targets = TrainingTargets(
         images.target.to(like), images.weight, images.class_counts, tasks.costs
     )
-    first = Clock.of(0, inner.steps)
     order = batches(len(bound.train), inner, keys, like.device, images.count, images.choices)
-    with torch.enable_grad():
-        followed = at(losses(leaf).bind(targets), first)
     training = UnrolledTraining(
-        at(losses(leaf.detach()).bind(targets), first),
-        followed,
-        leaf,
+        FollowedLosses.of(losses, vectors, targets, Clock.of(0, inner.steps)),
         model,
         bound.train,
         inner,
@@ -168,15 +163,17 @@ class _Path:
 
         The states are used up.
         """
-        total = torch.zeros_like(self.training.vectors)
+        totals: list[Tensor] = []
         states = self.last
         for segment in reversed(self.segments):
             if segment != self.segments[-1]:
                 states = _kept(self.training, segment, *self.starts.pop())
             for number in reversed(segment):
-                adjoint, part = self.training.step_back(number, states.pop(), adjoint)
-                total += part
-        return total
+                adjoint, by_step = self.training.step_back(number, states.pop(), adjoint)
+                # In float64: so many steps are summed up.
+                parts = [part.double() for part in by_step]
+                totals = list(map(torch.add, totals, parts)) if totals else parts
+        return self.training.losses.by_vectors(totals)
 
 
 def _kept(

@@ -7,12 +7,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from torch import Tensor
 
 from metaloss.errors import Interrupted
 from metaloss.inner.classifiers import Params
+from metaloss.inner.followed_losses import FollowedLosses
 from metaloss.inner.loop import Inner, seen_by_step
 from metaloss.inner.optimisers import Sgd
 from metaloss.losses.base import Clock, Losses
@@ -32,8 +32,6 @@ class UnrolledTraining:
 
     Attributes:
         losses: bound.
-        followed: the same losses, in the graph of their numbers.
-        vectors: those numbers.
         model: the classifier.
         inputs: the training images.
         inner: the optimiser's settings.
@@ -42,9 +40,7 @@ class UnrolledTraining:
         stop: asked before every step.
     """
 
-    losses: Losses
-    followed: Losses
-    vectors: Float[Tensor, "P D"]
+    losses: FollowedLosses
     model: Any
     inputs: Any
     inner: Inner
@@ -63,14 +59,14 @@ class UnrolledTraining:
 
     def step(self, number: int, params: Params, optimiser: Sgd) -> None:
         """Make a step, counted from 0: the parameters are overwritten."""
-        losses, inputs = self._seen(self.losses, number)
+        losses, inputs = self._seen(self.losses.plain, number)
         gradients = self.model.gradients(params, inputs, losses.logit_gradient)
         optimiser.step(params, gradients, self._rate(number))
 
     def step_back(
         self, number: int, params: Params, adjoint: Adjoint
-    ) -> tuple[Adjoint, Float[Tensor, "P D"]]:
-        """The adjoint before a step, and what the step adds to the gradient by the numbers.
+    ) -> tuple[Adjoint, tuple[Tensor, ...]]:
+        """The adjoint before a step, and what the step adds to the derivatives by the numbers.
 
         Args:
             number: of the step, counted from 0.
@@ -78,19 +74,13 @@ class UnrolledTraining:
             adjoint: after it.
         """
         direction, velocity = self._direction(number, adjoint)
-        losses, inputs = self._seen(self.followed, number)
-        by_numbers = []
+        losses, inputs = self._seen(self.losses.on_the_way_back, number)
+        by_numbers: list[tuple[Tensor, ...]] = []
 
         def slope_adjoint(logits: Tensor, change: Tensor) -> tuple[Tensor, Tensor]:
-            with torch.enable_grad():
-                leaf = logits.detach().requires_grad_()
-                gradient = losses.logit_gradient(leaf)
-                # The graph of what depends on the numbers alone serves all steps: it is kept.
-                by_logits, part = torch.autograd.grad(
-                    gradient, [leaf, self.vectors], change, retain_graph=True, allow_unused=True
-                )
-            by_numbers.append(torch.zeros_like(self.vectors) if part is None else part)
-            return gradient.detach(), torch.zeros_like(logits) if by_logits is None else by_logits
+            adjoint = self.losses.adjoint(losses, logits, change)
+            by_numbers.append(adjoint.by_numbers)
+            return adjoint.gradient, adjoint.by_logits
 
         own = self.model.gradients_adjoint(params, direction, inputs, slope_adjoint)
         for name, x in adjoint.params.items():

@@ -17,7 +17,7 @@ from metaloss.kernels.softmax import softmax
 
 
 @compiled
-def _activate(z, logistic):
+def activate(z, logistic):
     """σ or ReLU of z [rows columns], in place."""
     if not logistic:
         relu(z)
@@ -28,7 +28,7 @@ def _activate(z, logistic):
 
 
 @compiled
-def _deactivate(grad, out, logistic):
+def deactivate(grad, out, logistic):
     """The gradient at the output of σ or ReLU becomes that at its input, in place."""
     if not logistic:
         relu_gradient(grad, out)
@@ -40,7 +40,7 @@ def _deactivate(grad, out, logistic):
 
 
 @compiled
-def _read(x, logp, p, channels, lanes):
+def read(x, logp, p, channels, lanes):
     """Fills x [K C·lanes], the inputs of the ŷ channel, from logp and p [C lanes]."""
     middle = np.zeros(lanes, np.float32)
     for c in range(len(logp)):
@@ -78,7 +78,7 @@ def _read_back(grad, dx, p, channels, lanes):
 
 
 @compiled
-def _gather(total, true, z, y, lanes):
+def gather(total, true, z, y, lanes):
     """Fills the sums of z [rows C·lanes] over all classes, and over the label's class alone."""
     total[:] = 0
     true[:] = 0
@@ -90,7 +90,7 @@ def _gather(total, true, z, y, lanes):
 
 
 @compiled
-def _spread(z, everywhere, true, y, lanes):
+def spread(z, everywhere, true, y, lanes):
     """Fills z [rows C·lanes]: one part for every class, and another one for the label's class."""
     for i in range(len(z)):
         for c in range(len(y)):
@@ -182,13 +182,13 @@ def logit_gradient(  # noqa: PLR0915
 
             # --- forward: probabilities, features of the ŷ channel, sums over classes, integration
             softmax(logp, p, lanes)
-            _read(x, logp, p, channels, lanes)
+            read(x, logp, p, channels, lanes)
             for f in range(features):
                 for c in range(classes):
                     h[f, c * lanes : (c + 1) * lanes] = bias[n, f, c]
             add_product(h, weights.w_pred[i], x)
-            _activate(h, logistic)
-            _gather(mean, true, h, y, lanes)
+            activate(h, logistic)
+            gather(mean, true, h, y, lanes)
             for j in range(width):
                 context[j] = weights.label_absent[i, j, 0]
                 more[j] = weights.label_present[i, j, 0]
@@ -196,22 +196,22 @@ def logit_gradient(  # noqa: PLR0915
                 du[j] = weights.w_out[i, 0, j] / np.float32(images)
             add_product(context, weights.w_mean[i], mean)
             add_product(context, weights.w_true[i], true)
-            _spread(u, context, more, y, lanes)
+            spread(u, context, more, y, lanes)
             add_product(u, weights.w_mix[i], h)
-            _activate(u, logistic)
+            activate(u, logistic)
 
             # --- backward: the same layers in reverse; a sum over classes becomes a gradient that
             # is spread over them, and what was spread is summed
-            _deactivate(du, u, logistic)
-            _gather(context, more, du, y, lanes)
+            deactivate(du, u, logistic)
+            gather(context, more, du, y, lanes)
             mean[:] = 0
             true[:] = 0
             x[:] = 0
             add_product(mean, weights.w_mean_transposed[i], context)
             add_product(true, weights.w_true_transposed[i], context)
-            _spread(dh, mean, true, y, lanes)
+            spread(dh, mean, true, y, lanes)
             add_product(dh, weights.w_mix_transposed[i], du)
-            _deactivate(dh, h, logistic)
+            deactivate(dh, h, logistic)
             add_product(x, weights.w_pred_transposed[i], dh)
             _read_back(grad, x, p, channels, lanes)
 
