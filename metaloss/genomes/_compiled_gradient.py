@@ -85,7 +85,7 @@ def filled_adjoint(
     kernel_args: tuple[Any, ...],
     logits: Float[Tensor, "P T B C"],
     change: Float[Tensor, "P T B C"],
-    numbers: tuple[Any, ...],
+    numbers: Any,
 ) -> tuple[Float[Tensor, "P T B C"], Float[Tensor, "P T B C"]]:
     """The gradient, and the derivatives by the logits of its product with a change of these.
 
@@ -107,3 +107,18 @@ def image_shares(y: Float[Tensor, "T C B"], weight: Float[Tensor, "T B"] | None)
     """The share [T B] of each image in the mean over the images; they weigh alike where None."""
     weight = y.new_ones(y.shape[::2]) if weight is None else weight
     return weight / weight.sum(1, keepdim=True)
+
+
+def by_course(by_now: Tensor, reads_clock: bool, clock: Clock) -> tuple[Tensor, ...]:
+    """The derivatives by numbers, from those by what they are at this point of the training.
+
+    Args:
+        by_now: by what the numbers are now.
+        reads_clock: whether there are numbers at the start, numbers at the end, and a rise; else
+            they stay.
+        clock: how far the training is.
+    """
+    if not reads_clock:
+        return (by_now,)
+    _, steps = clock.centred
+    return by_now * (1 - clock.t), by_now * clock.t, by_now * steps

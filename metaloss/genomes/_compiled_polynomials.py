@@ -3,9 +3,19 @@
 from functools import cached_property, partial
 from typing import Any, ClassVar
 
-from metaloss.genomes._compiled_gradient import CompiledGradient, filled_gradient
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from metaloss.genomes._compiled_gradient import (
+    CompiledGradient,
+    by_course,
+    filled_adjoint,
+    filled_gradient,
+)
 from metaloss.genomes._polynomials import Polynomials
 from metaloss.losses.prior_adjusted import LogitGradient
+from metaloss.losses.written_adjoint import LogitAdjoint
 
 
 class CompiledPolynomials(CompiledGradient, Polynomials):
@@ -24,9 +34,40 @@ class CompiledPolynomials(CompiledGradient, Polynomials):
         from metaloss.kernels import polynomials
 
         # Of arrays alone: what held these losses would be kept alive by them.
+        return partial(filled_gradient, polynomials.logit_gradient, self._kernel_args)
+
+    @property
+    def _kernel_args(self) -> tuple[Any, ...]:
+        """What the compiled loops read beside the logits."""
         slopes = self._slopes_now.float().contiguous().numpy()
-        args = (self._y.numpy(), slopes, *self._by_class, self._share.numpy())
-        return partial(filled_gradient, polynomials.logit_gradient, args)
+        return (self._y.numpy(), slopes, *self._by_class, self._share.numpy())
+
+    @property
+    def numbers(self) -> tuple[Tensor, ...]:
+        """The coefficients of the derivative, in one set or in three."""
+        assert self.slopes is not None, "bind the targets first"
+        return self.slopes.unbind(1)
+
+    @property
+    def writes_adjoint(self) -> bool:
+        """Whether a compiled loop computes the adjoint of these losses' gradient."""
+        return self._known and self.by_prior is None
+
+    def logit_gradient_adjoint(
+        self, logits: Float[Tensor, "P T B C"], change: Float[Tensor, "P T B C"]
+    ) -> LogitAdjoint:
+        """The gradient at logits, and the derivatives of its product with a change of these."""
+        from metaloss.kernels import polynomials_adjoint
+
+        by_slopes = torch.zeros(self._slopes_now.shape)
+        adjoint = filled_adjoint(
+            polynomials_adjoint.logit_gradient_adjoint,
+            self._kernel_args,
+            logits,
+            change,
+            by_slopes.numpy(),
+        )
+        return LogitAdjoint(*adjoint, by_course(by_slopes, self.reads_clock, self.clock))
 
     @cached_property
     def _by_class(self) -> tuple[Any, Any]:

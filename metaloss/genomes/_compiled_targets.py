@@ -9,9 +9,15 @@ from jaxtyping import Float
 from torch import Tensor
 
 from metaloss.genomes._channels import class_count_scale
-from metaloss.genomes._compiled_gradient import CompiledGradient, filled_gradient
+from metaloss.genomes._compiled_gradient import (
+    CompiledGradient,
+    by_course,
+    filled_adjoint,
+    filled_gradient,
+)
 from metaloss.genomes._targets import Targets, moved_by_cost
 from metaloss.losses.prior_adjusted import LogitGradient
+from metaloss.losses.written_adjoint import LogitAdjoint
 
 
 class CompiledTargets(CompiledGradient, Targets):
@@ -46,6 +52,31 @@ class CompiledTargets(CompiledGradient, Targets):
         if self.margin is None or self.cost is None:
             return partial(filled_gradient, targets.logit_gradient, args)
         return partial(gradient_by_cost, args, self.margin, self.cost)
+
+    @property
+    def numbers(self) -> tuple[Tensor, ...]:
+        """The curves; where the clock is seen, also those at the end and their rise."""
+        if self.last is None or self.rise is None:
+            return (self.curves,)
+        return self.curves, self.last, self.rise
+
+    @property
+    def writes_adjoint(self) -> bool:
+        """Whether a compiled loop computes the adjoint of these losses' gradient."""
+        return self._known and self.margin is None
+
+    def logit_gradient_adjoint(
+        self, logits: Float[Tensor, "P T B C"], change: Float[Tensor, "P T B C"]
+    ) -> LogitAdjoint:
+        """The gradient at logits, and the derivatives of its product with a change of these."""
+        from metaloss.kernels import targets_adjoint
+
+        by_curves = torch.zeros(self.curves.shape)
+        args = self._kernel_args(self._no_shift, self._share[None])
+        adjoint = filled_adjoint(
+            targets_adjoint.logit_gradient_adjoint, args, logits, change, by_curves.numpy()
+        )
+        return LogitAdjoint(*adjoint, by_course(by_curves, self.reads_clock, self.clock))
 
     def _kernel_args(
         self, shift: Float[Tensor, "#P T C"], importance: Float[Tensor, "#P T B"]

@@ -82,6 +82,11 @@ class FollowedLosses:
             parts = [(x, grad.to(x)) for x, grad in pairs if x.requires_grad]
             numbers, gradients = zip(*parts, strict=True)
             (total,) = torch.autograd.grad(
-                numbers, self.vectors, gradients, allow_unused=True, materialize_grads=True
+                numbers,
+                self.vectors,
+                gradients,
+                retain_graph=True,
+                allow_unused=True,
+                materialize_grads=True,
             )
         return total

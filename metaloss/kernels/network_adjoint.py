@@ -15,6 +15,7 @@ import numpy as np
 
 from metaloss.kernels import VECTOR
 from metaloss.kernels.exponential import ONE
+from metaloss.kernels.images import away, load, load_change, store
 from metaloss.kernels.jit import compiled
 from metaloss.kernels.network import activate, gather, read, spread
 from metaloss.kernels.product import add_product
@@ -44,33 +45,6 @@ class Numbers(NamedTuple):
     w_out: Any
     label_absent: Any
     label_present: Any
-
-
-@compiled
-def _load(logp, y, v, logits, target, change, share, at):
-    """Fills all with a block of images; what the block lacks, and images of share 0, are 0."""
-    logp[:] = 0
-    y[:] = 0
-    v[:] = 0
-    for c in range(len(logp)):
-        for b in range(min(logp.shape[1], len(share) - at)):
-            # Selected: what is not finite times 0 would be NaN.
-            if share[at + b] != 0:
-                logp[c, b] = logits[c, at + b]
-                v[c, b] = change[c, at + b] * share[at + b]
-            y[c, b] = target[c, at + b]
-
-
-@compiled
-def _move(move, v, p):
-    """Fills the change of log p [C lanes] along that of the logits, v."""
-    mean = np.zeros(v.shape[1], np.float32)
-    for c in range(len(v)):
-        for b in range(v.shape[1]):
-            mean[b] += p[c, b] * v[c, b]
-    for c in range(len(v)):
-        for b in range(v.shape[1]):
-            move[c, b] = v[c, b] - mean[b]
 
 
 @compiled
@@ -127,10 +101,10 @@ def _deactivate_both(of_value, of_change, before, out, logistic):
 
 @compiled
 def _read_back(of_value, of_change, by_x, by_move, move, v, p, channels):
-    """Fills the adjoints of the logits and of their change [C lanes].
+    """Fills the adjoints of log p and of the change of the logits [C lanes].
 
     Args:
-        of_value: filled with that of the logits.
+        of_value: filled with that of log p.
         of_change: filled with that of their change: the gradient.
         by_x: the adjoint of the inputs, [K C·lanes].
         by_move: that of their change.
@@ -140,11 +114,10 @@ def _read_back(of_value, of_change, by_x, by_move, move, v, p, channels):
         channels: as for `logit_gradient_adjoint`.
     """
     classes, lanes = p.shape
-    sums = np.zeros((4, lanes), np.float32)
+    sums = np.zeros((3, lanes), np.float32)
     middle_value = sums[0]
     middle_change = sums[1]
-    total_value = sums[2]
-    total_change = sums[3]
+    total = sums[2]
     of_value[:] = 0
     of_change[:] = 0
     for k in range(len(channels)):
@@ -163,29 +136,26 @@ def _read_back(of_value, of_change, by_x, by_move, move, v, p, channels):
         for b in range(lanes):
             of_value[c, b] -= middle_value[b]
             of_change[c, b] -= middle_change[b]
-            total_change[b] += of_change[c, b]
+            total[b] += of_change[c, b]
     for c in range(classes):
         for b in range(lanes):
-            of_value[c, b] -= total_change[b] * p[c, b] * v[c, b]
-            total_value[b] += of_value[c, b]
-    for c in range(classes):
-        for b in range(lanes):
-            of_value[c, b] -= p[c, b] * total_value[b]
-            of_change[c, b] -= p[c, b] * total_change[b]
+            of_value[c, b] -= total[b] * p[c, b] * v[c, b]
+            of_change[c, b] -= p[c, b] * total[b]
 
 
 @compiled
 def _add_rows(total, z):
-    """Adds to total [rows 1 VECTOR] the sums of z [rows columns] over every VECTOR-th column."""
+    """Adds to total [rows 1 lanes] the sums of z [rows columns] over every lanes-th column."""
+    lanes = total.shape[2]
     for i in range(len(z)):
-        for k in range(0, z.shape[1], VECTOR):
-            for b in range(VECTOR):
+        for k in range(0, z.shape[1], lanes):
+            for b in range(lanes):
                 total[i, 0, b] += z[i, k + b]
 
 
 @compiled
 def _add_up(numbers, totals):
-    """Adds to the numbers [I J] what the places of vectors hold, [I J VECTOR]."""
+    """Adds to the numbers [I J] the sums of what different places hold, [I J places]."""
     for i in range(len(totals)):
         for j in range(totals.shape[1]):
             numbers[i, j] += totals[i, j].sum()
@@ -299,17 +269,17 @@ def _pass_backward(x, h, u, total, true, context, more, weights, i, y, logistic,
 
 
 @compiled
-def _totals(features, width, inputs):
-    """Room for the sums that lead to `Numbers`, vectors in place of numbers."""
+def _totals(features, width, inputs, lanes):
+    """Room for the sums that lead to `Numbers`, some places apart."""
     return Numbers(
         np.zeros((features, inputs, VECTOR), np.float32),
-        np.zeros((features, 1, VECTOR), np.float32),
+        np.zeros((features, 1, lanes), np.float32),
         np.zeros((width, features, VECTOR), np.float32),
         np.zeros((width, features, VECTOR), np.float32),
         np.zeros((width, features, VECTOR), np.float32),
-        np.zeros((width, 1, VECTOR), np.float32),
-        np.zeros((width, 1, VECTOR), np.float32),
-        np.zeros((width, 1, VECTOR), np.float32),
+        np.zeros((width, 1, lanes), np.float32),
+        np.zeros((width, 1, lanes), np.float32),
+        np.zeros((width, 1, lanes), np.float32),
     )
 
 
@@ -376,21 +346,23 @@ def logit_gradient_adjoint(
     true = _layer(len(h.value), lanes)  # features of the label's class
     context = _layer(len(u.value), lanes)  # what every class is given
     more = _layer(len(u.value), lanes)  # what the label's class is given too
+    no_shift = np.zeros(classes, np.float32)
     for n in range(count):
         i = n // tasks
         t = n % tasks
-        totals = _totals(len(h.value), len(u.value), len(channels))
+        totals = _totals(len(h.value), len(u.value), len(channels), lanes)
         for at in range(0, images, lanes):
-            _load(logp, y, v, logits[n], target[t], change[n], share[t], at)
+            load(logp, y, logits[n], target[t], no_shift, at)
+            load_change(v, logp, change[n], share[t], at)
             softmax(logp, p, lanes)
-            _move(move, v, p)
+            away(move, v, p)
+            for c in range(classes):
+                for b in range(lanes):
+                    move[c, b] = -move[c, b]
             read(x.value, logp, p, channels, lanes)
             _read_change(x.change, move, p, channels)
             _pass_forward(x, h, u, total, true, context, more, weights, i, bias[n], y, logistic)
             _pass_backward(x, h, u, total, true, context, more, weights, i, y, logistic, totals)
             _read_back(of_value, of_change, x.of_value, x.of_change, move, v, p, channels)
-            for c in range(classes):
-                for b in range(min(lanes, images - at)):
-                    gradient[n, c, at + b] = of_change[c, b] * share[t, at + b]
-                    by_logits[n, c, at + b] = of_value[c, b]
+            store(gradient[n], by_logits[n], of_change, of_value, p, share[t], at)
         _store(numbers, i, totals)

@@ -12,14 +12,14 @@ from metaloss.kernels.softmax import softmax
 
 
 @compiled
-def _times_plus(total, x, summand):
+def times_plus(total, x, summand):
     """Multiplies `total` by x and adds a number, all [columns]."""
     for i in range(len(total)):
         total[i] = total[i] * x[i] + summand
 
 
 @compiled
-def _times_plus_each(total, x, summand):
+def times_plus_each(total, x, summand):
     """Multiplies `total` by x and adds `summand`, all [columns]."""
     for i in range(len(total)):
         total[i] = total[i] * x[i] + summand[i]
@@ -74,8 +74,8 @@ def logit_gradient(logits, target, slopes, shift, of_class, of_image, lanes, gra
             for j in range(order - 1, -1, -1):
                 of_y[:] = slopes_of_loss[order - 1 - j, j]
                 for i in range(order - 2 - j, -1, -1):
-                    _times_plus(of_y.reshape(-1), y.reshape(-1), slopes_of_loss[i, j])
-                _times_plus_each(slope.reshape(-1), p.reshape(-1), of_y.reshape(-1))
+                    times_plus(of_y.reshape(-1), y.reshape(-1), slopes_of_loss[i, j])
+                times_plus_each(slope.reshape(-1), p.reshape(-1), of_y.reshape(-1))
 
             # --- store p (slope - Σ p slope), weighed ---
             mean[:] = 0

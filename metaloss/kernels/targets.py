@@ -14,7 +14,7 @@ from metaloss.kernels.softmax import softmax
 
 
 @compiled
-def _add_along(total, u, knots, curve):
+def add_along(total, u, knots, curve):
     """Adds to `total` a curve at logarithms of probabilities u, both [columns]."""
     zero = total.dtype.type(0)
     for i in range(len(u)):
@@ -31,7 +31,7 @@ def _add_along(total, u, knots, curve):
 
 
 @compiled
-def _read(u, logp, guess, offset, scale):
+def read(u, logp, guess, offset, scale):
     """Fills u [columns] with log p as it would be among the reference number of classes."""
     for i in range(len(u)):
         x = logp[i]
@@ -41,7 +41,7 @@ def _read(u, logp, guess, offset, scale):
 
 
 @compiled
-def _fill(part, whole, at, block):
+def fill(part, whole, at, block):
     """Fills the first columns of `part` with those of `whole` from `at` on."""
     for c in range(len(part)):
         for b in range(block):
@@ -98,14 +98,14 @@ def logit_gradient(
                 for b in range(block):
                     logp[c, b] = logits[n, c, at + b] + moved[c]
                     y[c, b] = target[t, c, at + b]
-            _fill(factor, factors[n % len(factors)], at, block)
+            fill(factor, factors[n % len(factors)], at, block)
 
             # --- probabilities, and their logarithms as the curves read them ---
             softmax(logp, p, lanes)
             if scale == ONE:
                 u[:] = logp
             else:
-                _read(u.reshape(-1), logp.reshape(-1), guess, offset, scale)
+                read(u.reshape(-1), logp.reshape(-1), guess, offset, scale)
             true[:] = 0
             for c in range(classes):
                 for b in range(lanes):
@@ -116,9 +116,9 @@ def logit_gradient(
             of_true[:] = 0
             of_other[:] = 0
             total[:] = 0
-            _add_along(q.reshape(-1), u.reshape(-1), knots, curve[1])
-            _add_along(of_true, true, knots, curve[0])
-            _add_along(of_other, true, knots, curve[2])
+            add_along(q.reshape(-1), u.reshape(-1), knots, curve[1])
+            add_along(of_true, true, knots, curve[0])
+            add_along(of_other, true, knots, curve[2])
             for c in range(classes):
                 for b in range(lanes):
                     other = (q[c, b] + of_other[b]) / np.float32(classes) * factor[c, b]

@@ -236,3 +236,30 @@ def test_what_no_gradient_goes_through_is_refused(episodes, model, settings):
             inner=Inner(steps=4, **settings),
             block=12,
         )
+
+
+@pytest.mark.skipif(not kernels.available(), reason="numba is not installed")
+@pytest.mark.parametrize("settings", [INNERS["nesterov"], INNERS["batch"]], ids=str)
+@pytest.mark.parametrize("kind", ["network", "targets", "taylor"])
+def test_compiled_passes_give_what_torch_gives(episodes, kind, settings):
+    genome = registry.build("genomes", GENOMES[kind], "genome")
+    tasks = episodes.sample(KEYS)
+    vectors = candidates(genome).float()
+    results = []
+    for form, cast in ((ReversibleMlp, torch.Tensor.float), (SharedMlp, torch.Tensor.double)):
+        model = form(hidden=(16, 32))
+        bound = model.bind(tasks, STARTS)
+        results.append(
+            validation_gradient(
+                losses_of(genome),
+                cast(vectors),
+                model,
+                bound,
+                tasks,
+                inner=Inner(steps=5, lr=0.2, **settings),
+                keys=STARTS,
+                block=12,
+            )
+        )
+    for one, other in zip(*results, strict=True):
+        assert (one - other).abs().max() <= 1e-4 * other.abs().max()
