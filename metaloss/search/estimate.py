@@ -19,7 +19,7 @@ from metaloss.tasks import opening
 from metaloss.tasks.protocols import SearchBudget
 
 TIMED = 8  # candidates that an estimate is timed on
-GRADIENT_COST = 5  # trainings that a gradient takes as long as (`benchmarks/gradients.py`)
+GRADIENT_COST = 4  # trainings that a gradient takes as long as (`benchmarks/gradients.py`)
 
 
 def estimate_cost(settings: Settings, engine: EngineTable = None) -> dict[str, Any]:
