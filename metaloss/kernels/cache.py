@@ -62,7 +62,7 @@ def entry() -> Path:
     Raises:
         Unusable: it cannot be written.
     """
-    sources = Path(__file__).parent.glob("*.py")
+    sources = Path(__file__).parent.rglob("*.py")
     versions = (sys.implementation.cache_tag or "", version("numba"), version("llvmlite"))
     root = folder()
     try:

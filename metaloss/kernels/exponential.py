@@ -13,7 +13,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from metaloss.kernels.jit import compiled
+from metaloss.kernels.jit import inlined
 
 # The last bits of a float32 near SHIFT are a whole number: adding SHIFT rounds.
 ONE = np.float32(1)
@@ -21,6 +21,9 @@ SHIFT = np.float32(1.5 * 2**23)
 # exp of anything beyond these would leave the range of a float32.
 LOW = np.float32(-87.3)
 HIGH = np.float32(88)
+# exp of anything beyond these is 0, or infinite.
+NOTHING = np.float32(-104)
+INFINITE = np.float32(89)
 LOG2_E = np.float32(math.log2(math.e))
 # ln 2 in two parts: the first has few bits, so that n times it is exact.
 LN2 = np.float32(0.693359375), np.float32(math.log(2) - 0.693359375)
@@ -41,11 +44,27 @@ def _two_to(typing, shifted):
     return types.float32(types.float32), generate
 
 
-@compiled
-def _parts(x):
-    """r, the polynomial's part from r² on over r², and 2^n, of a float32."""
-    # NaN fails both comparisons, and so stays.
-    x = LOW if x < LOW else HIGH if x > HIGH else x
+@intrinsic
+def _two_to_halves(typing, shifted):
+    """2^m and 2^(n - m) as float32, with m half of n, from n + SHIFT."""
+
+    def generate(context, builder, signature, arguments):
+        word = ir.IntType(32)
+        bits = builder.bitcast(arguments[0], word)
+        n = builder.sub(bits, word(int(SHIFT.view(np.int32))))
+        half = builder.ashr(n, word(1))
+        powers = [
+            builder.bitcast(builder.shl(builder.add(x, word(127)), word(23)), ir.FloatType())
+            for x in (half, builder.sub(n, half))
+        ]
+        return context.make_tuple(builder, signature.return_type, powers)
+
+    return types.UniTuple(types.float32, 2)(types.float32), generate
+
+
+@inlined
+def _reduced(x):
+    """r, the polynomial's part from r² on over r², and n + SHIFT, of a float32."""
     shifted = x * LOG2_E + SHIFT
     n = shifted - SHIFT
     r = (x - n * LN2[0]) - n * LN2[1]
@@ -53,17 +72,33 @@ def _parts(x):
     y = TAYLOR[0]
     for c in TAYLOR[1:]:
         y = y * r + c
+    return r, y, shifted
+
+
+@inlined
+def _parts(x):
+    """r, the polynomial's part from r² on over r², and 2^n, of a float32."""
+    # NaN fails both comparisons, and so stays.
+    r, y, shifted = _reduced(LOW if x < LOW else HIGH if x > HIGH else x)
     return r, y, _two_to(shifted)
 
 
-@compiled
+@inlined
 def exp(x):
     """exp of a float32 to its last bits; NaN stays."""
     r, y, scale = _parts(x)
     return (y * (r * r) + (r + ONE)) * scale
 
 
-@compiled
+@inlined
+def whole_exp(x):
+    """exp of any float32, which may become infinite or 0; NaN stays."""
+    r, y, shifted = _reduced(NOTHING if x < NOTHING else INFINITE if x > INFINITE else x)
+    one, other = _two_to_halves(shifted)
+    return (y * (r * r) + (r + ONE)) * one * other
+
+
+@inlined
 def expm1(x):
     """exp(x) - 1 of a float32 to its last bits, near 0 too; NaN stays."""
     r, y, scale = _parts(x)

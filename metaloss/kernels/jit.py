@@ -48,12 +48,20 @@ class SafeCache(FunctionCache):
             yield
 
 
-def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+def inlined(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A function of single numbers that becomes part of the loops that call it.
+
+    A loop that calls a function, instead, is not made of vector instructions.
+    """
+    return compiled(function, forceinline=True)
+
+
+def compiled(function: Callable[..., Any], **settings: Any) -> Callable[..., Any]:
     """The function as machine code.
 
     It is kept between processes where the cache can be written, else for this process alone.
     """
-    dispatcher: Any = njit(**SETTINGS)(function)
+    dispatcher: Any = njit(**SETTINGS, **settings)(function)
     with contextlib.suppress(cache.Unusable, RuntimeError):  # RuntimeError: numba finds no folder
         function_cache = _cache_of(function, cache.entry())
         # A user's own setting of numba may put all caches elsewhere, where nothing is keyed by the

@@ -2,12 +2,11 @@
 
 # mypy: disable-error-code="no-untyped-def"
 
-import math
-
 import numpy as np
 
-from metaloss.kernels.exponential import ONE, exp
+from metaloss.kernels.exponential import ONE, whole_exp
 from metaloss.kernels.jit import compiled
+from metaloss.kernels.logarithm import log
 
 
 @compiled
@@ -23,11 +22,11 @@ def softmax(logp, p, lanes):
     for c in range(len(logp)):
         for b in range(lanes):
             logp[c, b] -= top[b]
-            p[c, b] = exp(logp[c, b])
+            p[c, b] = whole_exp(logp[c, b])
             total[b] += p[c, b]
     # From here on: the logarithm of the sum, and one over the sum.
     for b in range(lanes):
-        top[b] = math.log(total[b])
+        top[b] = log(total[b])
         total[b] = ONE / total[b]
     for c in range(len(logp)):
         for b in range(lanes):

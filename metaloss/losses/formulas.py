@@ -11,74 +11,25 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from metaloss.losses import grouping
-from metaloss.losses._compiled_primitives import quick_steps
+from metaloss.losses._compiled_programs import CompiledFormulas
 from metaloss.losses.base import (
     Clock,
     TrainingTargets,
-    chosen_weights,
     images,
     mean_over_images,
     weigh_images,
 )
-from metaloss.losses.language.expression import (
-    CLASS_TERMINALS,
-    COST,
-    LABEL_TERMINALS,
-    LOGN,
-    LOGP,
-    PAST,
-    Expression,
-    P,
-    T,
-)
+from metaloss.losses.language.expression import LOGP, PAST, Expression, P
 from metaloss.losses.language.formula import NO_SCALE, NO_SHIFT, Formula
-from metaloss.losses.language.primitives import PRIMITIVES
 from metaloss.losses.language.programs import Program, Run, gradient_program, value_program
 from metaloss.losses.past import no_past, updated_past
+from metaloss.losses.shared_inputs import SharedInputs
 from metaloss.losses.told import ToldClock
 
-PLANES = CLASS_TERMINALS | LABEL_TERMINALS  # terminals that have a number for every class or image
 Form = Literal["auto", "each", "grouped"]
 OUTPUTS = (LOGP, P, PAST)  # what a step of the training gives each program
 Calls = tuple[list[tuple[int, int]], list[tuple[Run, Any]], int]
 Ready = tuple[list[Tensor | None], list[tuple[int, int]], list[tuple[Run, Any]], int]
-
-
-@dataclass(frozen=True)
-class Shared:
-    """What depends on targets, classes and constants alone, once for all formulas.
-
-    Attributes:
-        planes: what depends on the targets, the costs or the classes' shares.
-        rows: which of the planes an expression is.
-        numbers: what does not.
-        weight: of the images.
-        by_clock: what depends on how far the training is, too, and is no plane or number yet.
-    """
-
-    planes: Float[Tensor, "S T C B"]  # class by class: as classifiers lay out their logits
-    rows: dict[Expression, int]
-    numbers: dict[Expression, Tensor]
-    weight: Float[Tensor, "T B"] | None = None
-    by_clock: tuple[Expression, ...] = ()
-
-    def at(self, clock: Clock) -> dict[Expression, Tensor]:
-        """Every value by its expression, [T C B] or one number."""
-        planes = self.planes.unbind(0)
-        known = {**self.numbers, **{e: planes[row] for e, row in self.rows.items()}}
-        if self.by_clock:
-            known[T], known[LOGN] = clock.to(self.planes)
-        for e in self.by_clock:
-            _evaluate(e, self.planes, known)
-        return known
-
-    def minibatch(self, index: Int[Tensor, "T b"]) -> "Shared":
-        """The same for some of each task's images."""
-        return replace(
-            self,
-            planes=images(self.planes.mT, index).mT,
-            weight=chosen_weights(self.weight, index),
-        )
 
 
 @dataclass(frozen=True)
@@ -97,10 +48,10 @@ class Formulas(ToldClock):
     formulas: tuple[Formula, ...]
     form: Form = "auto"
     told: Clock | None = None
-    shared: Shared | None = None
+    shared: SharedInputs | None = None
     past: Float[Tensor, "P T C B"] | None = None
 
-    tasks_per_call: ClassVar[int] = 8  # each formula is some calls of its own
+    tasks_per_call: ClassVar[int] = 8  # what formulas read of the targets is found once for all
 
     @classmethod
     def of(cls, formulas: Sequence[Formula], form: Form = "auto") -> Self:
@@ -120,37 +71,7 @@ class Formulas(ToldClock):
 
     def bind(self, targets: TrainingTargets) -> Self:
         """Compute what depends on targets, classes and constants alone, once for all formulas."""
-        target = targets.target
-        programs = [
-            f(x.expression) for x in self.formulas for f in (value_program, gradient_program)
-        ]
-        # Values and gradients share what they need of the targets: it is computed once for both.
-        read = dict.fromkeys(
-            e for program in programs for e in program.inputs if not e.reads_outputs
-        )
-        read.update(dict.fromkeys(e for x in self.formulas for e in x.expressions[1:]))
-        wanted = dict.fromkeys(part for e in read for part in _parts_without_clock(e))
-        known = {Expression(name): x[:, None] for name, x in targets.shares.items()}
-        if any(COST.head in e.terminals for e in wanted):
-            known[COST] = targets.cost
-        for e in wanted:
-            _evaluate(e, target, known)
-        ordered = [e for e in known if e in wanted]
-        # What depends on targets or classes is a plane of numbers; all else stays a single number.
-        planes = [e for e in ordered if not e.terminals.isdisjoint(PLANES)]
-        # Never empty: the shape [T C B] is read from it.
-        stack = (
-            torch.stack([known[e].expand_as(target) for e in planes]) if planes else target[None]
-        )
-        numbers = {e: known[e] for e in ordered if e.terminals.isdisjoint(PLANES)}
-        shared = Shared(
-            stack.mT.contiguous(),
-            {e: i for i, e in enumerate(planes)},
-            numbers,
-            targets.weight,
-            tuple(e for e in read if e.reads_clock),
-        )
-        return replace(self, shared=shared)
+        return replace(self, shared=SharedInputs.of(self.formulas, targets))
 
     @cached_property
     def reads_clock(self) -> bool:
@@ -181,7 +102,9 @@ class Formulas(ToldClock):
         losses = replace(self, **changes)
         if self.shared is not None:
             # How they run is the same for any numbers.
-            kept = ("_plan",) if self._grouped else ("_programs", "_calls")
+            kept = ("_compiled",)
+            if self._compiled is None:
+                kept += ("_plan",) if self._grouped else ("_programs", "_calls")
             losses.__dict__.update({name: getattr(self, name) for name in kept})
         return losses
 
@@ -209,15 +132,24 @@ class Formulas(ToldClock):
 
         It is fastest where `logits.mT` is contiguous.
         """
-        logp = self._before_softmax(logits.mT.contiguous()).log_softmax(-2)
-        p = logp.exp()
-        G = self._by_logp(logp, p)  # [P T C B]
-        # The way through log-softmax: ∂L/∂z = G - p ΣG, with G = ∂L/∂logp.
-        gradient = torch.addcmul(G, p, G.sum(-2, keepdim=True), value=-1)
-        gradient = gradient.mul_(self._factor(logits))
+        z = self._before_softmax(logits.mT.contiguous())  # [P T C B]
+        if self._compiled is None or torch.compiler.is_compiling():
+            gradient = self._by_torch(z)
+        else:
+            past = self._past_like(z) if self.reads_past else None
+            gradient = self._compiled.logit_gradient(z, past, self._bound, self.clock)
         if self._scales is not None:
             gradient = gradient.mul_(self._scales)
         return weigh_images(gradient.mT, self._bound.weight)
+
+    def _by_torch(self, z: Float[Tensor, "P T C B"]) -> Float[Tensor, "P T C B"]:
+        """The gradient by the logits that softmax sees, in torch's operations."""
+        logp = z.log_softmax(-2)
+        p = logp.exp()
+        G = self._by_logp(logp, p)
+        # The way through log-softmax: ∂L/∂z = G - p ΣG, with G = ∂L/∂logp.
+        gradient = torch.addcmul(G, p, G.sum(-2, keepdim=True), value=-1)
+        return gradient.mul_(self._factor(z.mT))
 
     def _by_logp(
         self, logp: Float[Tensor, "P T C B"], p: Float[Tensor, "P T C B"]
@@ -248,7 +180,7 @@ class Formulas(ToldClock):
         return self.form == "grouped" or (on_gpu and len(self) >= grouping.WORTH)
 
     @property
-    def _bound(self) -> Shared:
+    def _bound(self) -> SharedInputs:
         assert self.shared is not None, "bind the targets first"
         return self.shared
 
@@ -258,10 +190,13 @@ class Formulas(ToldClock):
         return self._bound.at(self.clock)
 
     @cached_property
+    def _compiled(self) -> CompiledFormulas | None:
+        """The gradient by a compiled interpreter; None where torch computes it."""
+        return None if self._grouped else CompiledFormulas.of(self.formulas, self._bound)
+
+    @cached_property
     def _programs(self) -> list[Program]:
-        # No autograd follows the gradient's steps, so they may be compiled ones.
-        like = self._bound.planes
-        return [quick_steps(gradient_program(f.expression), like) for f in self.formulas]
+        return [gradient_program(f.expression) for f in self.formulas]
 
     @cached_property
     def _slopes(self) -> list[Ready]:
@@ -323,26 +258,6 @@ class Formulas(ToldClock):
             if len(set(factors)) == 1
             else logits.new_tensor(factors)[:, None, None, None]
         )
-
-
-def _parts_without_clock(e: Expression) -> Iterator[Expression]:
-    """The largest parts of an expression that do not depend on how far the training is."""
-    if not e.reads_clock:
-        yield e
-    for a in e.args if e.reads_clock else ():
-        yield from _parts_without_clock(a)
-
-
-def _evaluate(e: Expression, target: Tensor, known: dict[Expression, Tensor]) -> Tensor:
-    """An expression of targets, C and constants; `known` is filled with all that lie within it."""
-    if e not in known:
-        if e.is_constant or e.head == "C":
-            known[e] = target.new_tensor(e.value if e.is_constant else target.shape[-1])
-        elif e.head == "y":
-            known[e] = target
-        else:
-            known[e] = PRIMITIVES[e.head].run(*[_evaluate(a, target, known) for a in e.args])
-    return known[e]
 
 
 def _ready(program: Program, known: dict[Expression, Tensor]) -> Ready:

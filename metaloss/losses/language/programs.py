@@ -153,7 +153,7 @@ def _number(value: float, like: Tensor) -> Tensor:
     return like.new_full((), value, dtype=torch.float64).to(like.dtype)
 
 
-def _subtract_product(a: Tensor, b: Tensor, c: Tensor) -> Tensor:
+def subtract_product(a: Tensor, b: Tensor, c: Tensor) -> Tensor:
     """a - b·c."""
     return torch.addcmul(a, b, c, value=-1)
 
@@ -247,7 +247,7 @@ class _Tape:
             return logp or (self._write(ZERO), 1)
         if logp is None:
             return self.step(torch.mul, p[0], self._write(P)), p[1]
-        run = torch.addcmul if logp[1] == p[1] else _subtract_product
+        run = torch.addcmul if logp[1] == p[1] else subtract_product
         return self.step(run, logp[0], p[0], self._write(P)), logp[1]
 
     def program(self, out: int, sign: int = 1) -> Program:
