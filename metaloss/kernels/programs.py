@@ -24,9 +24,7 @@ from metaloss.kernels.primitives import (
 )
 from metaloss.kernels.softmax import softmax
 
-# Registers that every program is given.
-LOGP, P, PAST = range(3)
-GIVEN = 3
+LOGP, P, PAST = range(3)  # registers that every program is given
 # From which operation on each file of primitives has its own.
 SELECTIONS = selections.OPERATIONS.start
 MAGNITUDES = magnitudes.OPERATIONS.start
@@ -83,11 +81,34 @@ def run_operation(rows, operation, a, b, c, d, result):
 
 
 @compiled
-def _load(part, whole, at, block, lanes):
-    """Fills `block` images of every class of `part` [C·lanes] with those of `whole` [C B]."""
+def _load(row, whole, at, block, lanes):
+    """Fills `block` images of every class of a row [C·lanes] with those of `whole` [C B]."""
     for c in range(len(whole)):
         for b in range(block):
-            part[c * lanes + b] = whole[c, at + b]
+            row[c * lanes + b] = whole[c, at + b]
+
+
+@compiled
+def _unload(part, row):
+    """Fills `part` [C lanes] with a row [C·lanes]."""
+    for c in range(len(part)):
+        for b in range(part.shape[1]):
+            part[c, b] = row[c * part.shape[1] + b]
+
+
+@compiled
+def _run_lines(rows, lines, first, end):
+    """Makes the steps of one program."""
+    for k in range(first, end):
+        run_operation(
+            rows,
+            lines[k, 0],
+            lines[k, 2],
+            lines[k, 3],
+            lines[k, 4],
+            lines[k, 5],
+            lines[k, 1],
+        )
 
 
 @compiled
@@ -121,31 +142,33 @@ def logit_gradient(logits, past, planes, numbers, programs, factor, lanes, gradi
     tasks = planes.shape[1]
     # Zeros: what stands behind the last images is computed with, and never stored.
     registers = np.zeros((programs.registers, classes * lanes), np.float32)
-    slope = np.empty((classes, lanes), np.float32)
-    logp = registers[LOGP].reshape(classes, lanes)
-    p = registers[P].reshape(classes, lanes)
-    lines = programs.lines
+    # --- buffers, for `lanes` images at once ---
+    buffers = np.zeros((3, classes, lanes), np.float32)
+    logp = buffers[0]  # [C lanes], as the next two
+    p = buffers[1]
+    slope = buffers[2]
     line = number = plane = 0  # where those of a formula begin
     for i in range(count // tasks):
         for k in range(number, programs.numbers_end[i]):
             registers[programs.numbers[k, 0]] = numbers[programs.numbers[k, 1]]
-        out = registers[programs.out[i]].reshape(classes, lanes)
+        out = registers[programs.out[i]]
         for t in range(tasks):
             n = i * tasks + t
             for at in range(0, images, lanes):
                 block = min(lanes, images - at)
-                _load(registers[LOGP], logits[n], at, block, lanes)
+                for c in range(classes):
+                    for b in range(block):
+                        logp[c, b] = logits[n, c, at + b]
                 softmax(logp, p, lanes)
+                _load(registers[LOGP], logp, 0, lanes, lanes)
+                _load(registers[P], p, 0, lanes, lanes)
                 if programs.reads_past:
                     _load(registers[PAST], past[n], at, block, lanes)
                 for k in range(plane, programs.planes_end[i]):
                     whole = planes[programs.planes[k, 1], t]
                     _load(registers[programs.planes[k, 0]], whole, at, block, lanes)
-                for k in range(line, programs.lines_end[i]):
-                    operation, result, a, b, c, d = lines[k]
-                    run_operation(registers, operation, a, b, c, d, result)
-                # The result may be a register that is read again for the next task.
-                slope[:] = out
+                _run_lines(registers, programs.lines, line, programs.lines_end[i])
+                _unload(slope, out)
                 _through_softmax(slope, p, lanes)
                 for c in range(classes):
                     for b in range(block):

@@ -23,7 +23,7 @@ from metaloss.losses.language.programs import (
 )
 from metaloss.losses.shared_inputs import SharedInputs, is_number
 
-GIVEN = {LOGP: 0, P: 1, PAST: 2}  # the registers of what a step of the training gives
+GIVEN = {LOGP: 0, P: 1, PAST: 2}  # registers of what every program is given, as in the kernel
 
 
 @dataclass(frozen=True)

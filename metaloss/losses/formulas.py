@@ -102,7 +102,7 @@ class Formulas(ToldClock):
         losses = replace(self, **changes)
         if self.shared is not None:
             # How they run is the same for any numbers.
-            kept = ("_compiled",)
+            kept: tuple[str, ...] = ("_compiled",)
             if self._compiled is None:
                 kept += ("_plan",) if self._grouped else ("_programs", "_calls")
             losses.__dict__.update({name: getattr(self, name) for name in kept})
@@ -133,11 +133,12 @@ class Formulas(ToldClock):
         It is fastest where `logits.mT` is contiguous.
         """
         z = self._before_softmax(logits.mT.contiguous())  # [P T C B]
-        if self._compiled is None or torch.compiler.is_compiling():
+        compiled = None if torch.compiler.is_compiling() else self._compiled
+        if compiled is None or z.dtype != self._bound.planes.dtype:
             gradient = self._by_torch(z)
         else:
             past = self._past_like(z) if self.reads_past else None
-            gradient = self._compiled.logit_gradient(z, past, self._bound, self.clock)
+            gradient = compiled.logit_gradient(z, past, self._bound, self.clock)
         if self._scales is not None:
             gradient = gradient.mul_(self._scales)
         return weigh_images(gradient.mT, self._bound.weight)
