@@ -97,7 +97,7 @@ def evolve(
         DataError: images that are missing or do not fit.
     """
     table = {
-        "tasks": (tasks,) if isinstance(tasks, str) else tuple(tasks),
+        "tasks": (tasks,) if isinstance(tasks, str) else tasks,
         **settings.part_tables(genome=genome, strategy=strategy),
         **others,
     }

@@ -3,7 +3,7 @@
 The numbers are a formula's constants, a network's weights or the curves of learned targets.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -84,7 +84,7 @@ def refine(
     """
     original = loss_io.load(loss, Path(runs))
     table = {
-        **({"tasks": [tasks] if isinstance(tasks, str) else list(tasks)} if tasks else {}),
+        **({"tasks": [tasks] if isinstance(tasks, str) else tasks} if tasks else {}),
         **settings.part_tables(strategy=strategy),
     }
     search = resolved(loss, merge_tables(table, others), Path(runs), by)
@@ -142,9 +142,13 @@ def _strategy(by: str, changes: dict[str, Any]) -> dict[str, Any]:
     Raises:
         SettingsError: there is no such way, or another strategy is given.
     """
+    if not isinstance(by, str):
+        raise SettingsError(f"by must be '{WAYS[0]}' or '{WAYS[1]}', got {by!r}")
     if by not in WAYS:
         raise SettingsError(registry.unknown_message("way to refine", by, WAYS))
-    given = (changes.get("strategy") or {}).get("kind")
+    table = changes.get("strategy")
+    # What is no table is refused with the other settings.
+    given = table.get("kind") if isinstance(table, Mapping) else None
     if by == "gradient":
         if given not in (None, "gradient"):
             raise SettingsError(f"by gradient, the strategy is 'gradient', not '{given}'")

@@ -309,6 +309,23 @@ def test_wrong_input_is_one_line_exit_2_and_leaves_nothing(
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"by": 3}, "by must be 'evolution' or 'gradient', got 3"),
+        ({"by": None}, "by must be 'evolution' or 'gradient', got None"),
+        ({"by": "nothing"}, "unknown way to refine 'nothing'"),
+        ({"by": "gradient", "strategy": 3}, "strategy: Input should be a table, got 3"),
+        ({"tasks": 3}, "tasks: Input should be a valid tuple, got 3"),
+    ],
+    ids=str,
+)
+def test_wrong_arguments_say_what_is_expected(tmp_path, given, words):
+    with pytest.raises(SettingsError, match=words):
+        metaloss.refine("poly1", out=tmp_path / "runs", **given)
+    assert not (tmp_path / "runs").exists()
+
+
 def test_a_dry_run_prints_settings_and_cost_and_leaves_nothing(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     args = ("refine", "poly1", "--tasks", family(tmp_path), "--by", "gradient", "--dry-run")
