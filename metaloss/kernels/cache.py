@@ -76,10 +76,10 @@ def entry() -> Path:
     return here
 
 
-def is_filled() -> bool:
-    """Whether loops of the present state of the code were compiled before and kept."""
+def is_filled(file: str = "*") -> bool:
+    """Whether loops of the present state of the code, of this file, were compiled and kept."""
     try:
-        return any(entry().rglob("*.nbi"))  # numba's index of what it has compiled
+        return any(entry().rglob(f"{file}.*.nbi"))  # numba's index of what it has compiled
     except (Unusable, OSError):
         return False
 

@@ -286,7 +286,7 @@ def _search(
         ),
     )
     rates = counted(len(settings.rates), "learning rate")
-    reporter.on_work(f"tuning cross-entropy at {rates}{_compiles()}")
+    reporter.on_work(f"tuning cross-entropy at {rates}{_compiles(genome)}")
     # Tuned again in a resumed run, too: the seed decides the tasks, so the rates are the same.
     baselines = evaluation.tune_baseline(settings.rates, settings.baseline_tasks)
     reporter.on_baseline(baselines, max(evaluation.task_counts(settings.baseline_tasks)))
@@ -309,11 +309,13 @@ def _search(
     return _result(run, reporter)
 
 
-def _compiles() -> str:
+def _compiles(genome: Genome) -> str:
     """The words that explain a slow start, where loops are about to be compiled."""
-    if not kernels.available() or cache.is_filled():
+    # Formulas have loops of their own, which take the longest.
+    of_formulas = isinstance(genome, SymbolicGenome)
+    if not kernels.available() or cache.is_filled("programs" if of_formulas else "perceptron"):
         return ""
-    return " (the first time, loops are compiled: about 20 s)"
+    return " (the first time, loops are compiled: up to half a minute)"
 
 
 @contextlib.contextmanager

@@ -148,6 +148,8 @@ def test_the_cache_is_filled_once_something_was_compiled_and_not_before(monkeypa
     assert not cache.is_filled()
     (tmp_path / "inner.value.nbi").touch()
     assert cache.is_filled()
+    assert cache.is_filled("inner")
+    assert not cache.is_filled("outer")
 
     def unusable():
         raise cache.Unusable("there is no home folder")
