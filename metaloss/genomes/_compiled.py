@@ -11,7 +11,7 @@ from torch import Tensor
 from metaloss.genomes._channels import ACTIVATIONS
 from metaloss.genomes._compiled_gradient import filled_adjoint, image_shares
 from metaloss.genomes._equivariant import Equivariant
-from metaloss.kernels import LANES
+from metaloss.kernels import UNITS
 from metaloss.losses.base import Clock, chosen_weights, images, weigh_images
 from metaloss.losses.written_adjoint import LogitAdjoint
 
@@ -28,7 +28,7 @@ class CompiledEquivariant(Equivariant):
 
         Nothing where the loop cannot compute them.
         """
-        from metaloss.kernels.network import Weights
+        from metaloss.kernels.network import Places
 
         y = self._y
         known = (
@@ -39,8 +39,40 @@ class CompiledEquivariant(Equivariant):
         )
         if not known or not bool(((y == 0) | (y == 1)).all()):
             return ()
+        w_pred, _, *others, w_out, absent, present = self.numbers[:8]
+        # Units whose weights are 0 fill the layers up to whole tiles.
+        w_pred = _padded(w_pred, rows=True)
+        mix, mean, true = (_padded(x, rows=True, columns=True) for x in others)
+        # Transposed ones too: the loop's products read numbers that lie side by side in memory.
+        places = Places(
+            pred=_tiled(w_pred),
+            mix=_tiled(mix),
+            mean=_tiled(mean),
+            true=_tiled(true),
+            out=_padded(w_out, rows=True),
+            absent=_padded(absent, rows=True),
+            present=_padded(present, rows=True),
+            pred_transposed=w_pred.mT,
+            mix_transposed=_tiled(mix.mT),
+            mean_transposed=_tiled(mean.mT),
+            true_transposed=_tiled(true.mT),
+        )
+        channels = torch.tensor(
+            [channel.parts(y.shape[1], self.reference_classes) for channel in self.channels]
+        )
+        return (
+            torch.cat([x.flatten(1) for x in places], 1).numpy(),
+            self._kernel_bias(),
+            channels.numpy(),
+            (mix.shape[2], mix.shape[1]),
+        )
+
+    @cached_property
+    def adjoint_weights(self) -> Any:
+        """The weights as the compiled adjoint reads them."""
+        from metaloss.kernels.network_layers import Weights
+
         w_pred, _, w_mix, w_mean, w_true, w_out, absent, present, *_ = self.numbers
-        # Transposed ones too: the loop's products read rows that are contiguous in memory.
         weights = Weights(
             w_pred=w_pred,
             w_mix=w_mix,
@@ -54,14 +86,7 @@ class CompiledEquivariant(Equivariant):
             w_mean_transposed=w_mean.mT,
             w_true_transposed=w_true.mT,
         )
-        channels = torch.tensor(
-            [channel.parts(y.shape[1], self.reference_classes) for channel in self.channels]
-        )
-        return (
-            Weights(*(x.contiguous().numpy() for x in weights)),
-            self._kernel_bias(),
-            channels.numpy(),
-        )
+        return Weights(*(x.contiguous().numpy() for x in weights))
 
     @property
     def numbers(self) -> tuple[Tensor, ...]:
@@ -105,9 +130,13 @@ class CompiledEquivariant(Equivariant):
 
         by_numbers = [x.new_zeros(x.shape) for x in self.numbers[: len(Numbers._fields)]]
         logistic = self.activation == "tanh"
+        _, bias, channels, _ = self.kernel_args
         args = (
             self._y.numpy(),
-            *self.kernel_args,
+            self.adjoint_weights,
+            # Without the features that fill up the layer.
+            bias[:, : by_numbers[0].shape[1]].copy(),
+            channels,
             logistic,
             image_shares(self._y, self.weight).numpy(),
         )
@@ -124,16 +153,17 @@ class CompiledEquivariant(Equivariant):
         bias = self._first_bias[:, None].expand(-1, len(y), -1, y.shape[1])  # [P T F C]
         if self.log_prior is not None:
             bias = bias + self.weights["w_pred"][:, None, :, -1:] * self.log_prior.mT
-        return bias.flatten(0, 1).contiguous().numpy()
+        return _padded(bias.flatten(0, 1), rows=True).contiguous().numpy()
 
     def at(self, clock: Clock) -> Self:
         """The networks at another point of the training."""
         if self.target is None or not self.kernel_args:
             return super().at(clock)
         moved = replace(self, told=clock)
-        weights, _, channels = self.kernel_args
+        weights, _, *others = self.kernel_args
         # The bias alone depends on it.
-        moved.__dict__["kernel_args"] = (weights, moved._kernel_bias(), channels)
+        moved.__dict__["kernel_args"] = (weights, moved._kernel_bias(), *others)
+        moved.__dict__["adjoint_weights"] = self.adjoint_weights
         return moved
 
     def minibatch(self, index: Int[Tensor, "T b"]) -> Self:
@@ -162,7 +192,20 @@ class CompiledEquivariant(Equivariant):
             self._y.numpy(),
             *self.kernel_args,
             self.activation == "tanh",
-            LANES,
             after,
         )
         return weigh_images(gradient.mT, self.weight)
+
+
+def _padded(
+    x: Float[Tensor, "N R K"], rows: bool = False, columns: bool = False
+) -> Float[Tensor, "N _ _"]:
+    """Matrices with 0 in further rows or columns, up to a multiple of UNITS."""
+    sizes = (columns and -x.shape[2] % UNITS, rows and -x.shape[1] % UNITS)
+    return torch.nn.functional.pad(x, (0, int(sizes[0]), 0, int(sizes[1])))
+
+
+def _tiled(x: Float[Tensor, "N R K"]) -> Float[Tensor, "N _ _"]:
+    """UNITS rows after UNITS rows, each of these column by column."""
+    tiles: Tensor = x.unflatten(1, (-1, UNITS)).mT.flatten(1, 2)
+    return tiles

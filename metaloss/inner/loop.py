@@ -13,7 +13,7 @@ from pydantic.dataclasses import dataclass as settings
 from torch import Tensor
 
 from metaloss.core.streams import Stream
-from metaloss.inner.classifiers import Classifier, Params
+from metaloss.inner.classifiers import Classifier, Descending, Params
 from metaloss.inner.optimiser_settings import (
     Betas,
     LearningRate,
@@ -73,6 +73,11 @@ class Inner:
     def linear(self) -> bool:
         """Whether updates are linear in the gradients, as `in_span` classifiers need it."""
         return self.optimiser == "sgd"
+
+    @property
+    def plain(self) -> bool:
+        """Whether a step adds the gradient times the rate, and nothing else."""
+        return self.linear and not (self.momentum or self.weight_decay)
 
     @property
     def anytime(self) -> bool:
@@ -149,11 +154,18 @@ def train(
     # Once with the number of steps: what depends on that alone is then ready for all of them.
     losses = at(losses, Clock.of(0, inner.steps))
     past = reads_past(losses)
+    descend = None
+    if inner.plain and isinstance(model, Descending):
+        descend = model.descent(params, inputs)
     indices = batches(len(inputs), inner, keys, like.device, count, choices)
     for step, index in enumerate(indices, 1):
         bound, shown = seen_by_step(losses, inputs, index, Clock.of(step - 1, inner.steps))
         slope = _Slope(bound)
-        optimiser.step(params, model.gradients(params, shown, slope), rate * inner.scale(step))
+        moved = rate * inner.scale(step)
+        if descend is not None and index is None:
+            descend(slope, moved)
+        else:
+            optimiser.step(params, model.gradients(params, shown, slope), moved)
         if past:
             losses = slope.losses
         if probe is not None:

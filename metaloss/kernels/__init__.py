@@ -10,10 +10,11 @@ not installed, or a loop does not know a setting, everything runs on torch.
 import functools
 from importlib.metadata import PackageNotFoundError, version
 
-__all__ = ["LANES", "VECTOR", "available", "compiler"]
+__all__ = ["LANES", "UNITS", "VECTOR", "available", "compiler"]
 
 # Numbers that a register of the widest kind holds; smaller ones are taken several at a time.
 VECTOR = 16
+UNITS = 8  # layers of a compiled Meta-Loss Network are as wide as a multiple of these
 LANES = 32  # images for which a loss's gradient is computed at once
 
 

@@ -9,39 +9,26 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from metaloss.kernels.exponential import ONE, exp
+from metaloss.kernels import VECTOR
 from metaloss.kernels.jit import compiled
-from metaloss.kernels.perceptron import relu, relu_gradient
-from metaloss.kernels.product import add_product
+from metaloss.kernels.modes import flush_tiny_numbers, restore_modes
+from metaloss.kernels.network_tiles import (
+    TILE,
+    activate_features,
+    features_back,
+    fill_context,
+    fill_feature_gradients,
+    fill_mean_gradients,
+    fill_true_gradients,
+    input_back,
+    integrate,
+)
 from metaloss.kernels.softmax import softmax
 
 
 @compiled
-def activate(z, logistic):
-    """σ or ReLU of z [rows columns], in place."""
-    if not logistic:
-        relu(z)
-        return
-    for i in range(len(z)):
-        for b in range(z.shape[1]):
-            z[i, b] = ONE / (ONE + exp(-z[i, b]))
-
-
-@compiled
-def deactivate(grad, out, logistic):
-    """The gradient at the output of σ or ReLU becomes that at its input, in place."""
-    if not logistic:
-        relu_gradient(grad, out)
-        return
-    for i in range(len(out)):
-        for b in range(out.shape[1]):
-            # σ' = σ - σ²
-            grad[i, b] *= out[i, b] - out[i, b] * out[i, b]
-
-
-@compiled
-def read(x, logp, p, channels, lanes):
-    """Fills x [K C·lanes], the inputs of the ŷ channel, from logp and p [C lanes]."""
+def _read(x, logp, p, channels, lanes):
+    """Fills x [CK lanes], the inputs of the ŷ channel, from logp and p [C lanes]."""
     middle = np.zeros(lanes, np.float32)
     for c in range(len(logp)):
         for b in range(lanes):
@@ -49,14 +36,15 @@ def read(x, logp, p, channels, lanes):
     for k in range(len(channels)):
         of_p, of_logp, of_logit, more = channels[k]
         for c in range(len(logp)):
+            line = x[c * len(channels) + k]
             for b in range(lanes):
                 rest = of_logit * (logp[c, b] - middle[b]) + more
-                x[k, c * lanes + b] = of_p * p[c, b] + of_logp * logp[c, b] + rest
+                line[b] = of_p * p[c, b] + of_logp * logp[c, b] + rest
 
 
 @compiled
 def _read_back(grad, dx, p, channels, lanes):
-    """Fills the gradient at the logits [C lanes] from that at the inputs, dx [K C·lanes]."""
+    """Fills the gradient at the logits [C lanes] from that at the inputs, dx [CK lanes]."""
     classes = np.float32(len(p))
     middle = np.zeros(lanes, np.float32)
     total = np.zeros(lanes, np.float32)
@@ -64,9 +52,10 @@ def _read_back(grad, dx, p, channels, lanes):
     for k in range(len(channels)):
         of_p, of_logp, of_logit, _ = channels[k]
         for c in range(len(p)):
+            line = dx[c * len(channels) + k]
             for b in range(lanes):
-                grad[c, b] += dx[k, c * lanes + b] * (of_p * p[c, b] + of_logp + of_logit)
-                middle[b] += dx[k, c * lanes + b] * of_logit / classes
+                grad[c, b] += line[b] * (of_p * p[c, b] + of_logp + of_logit)
+                middle[b] += line[b] * of_logit / classes
     # First the gradient of the centring, then that of the log-softmax: g - p Σ g.
     for c in range(len(p)):
         for b in range(lanes):
@@ -77,145 +66,213 @@ def _read_back(grad, dx, p, channels, lanes):
             grad[c, b] -= p[c, b] * total[b]
 
 
-@compiled
-def gather(total, true, z, y, lanes):
-    """Fills the sums of z [rows C·lanes] over all classes, and over the label's class alone."""
-    total[:] = 0
-    true[:] = 0
-    for i in range(len(z)):
-        for c in range(len(y)):
-            for b in range(lanes):
-                total[i, b] += z[i, c * lanes + b]
-                true[i, b] += z[i, c * lanes + b] * y[c, b]
+class Places(NamedTuple):
+    """Where the weights of a network with K channels, F features and H hidden units begin.
 
-
-@compiled
-def spread(z, everywhere, true, y, lanes):
-    """Fills z [rows C·lanes]: one part for every class, and another one for the label's class."""
-    for i in range(len(z)):
-        for c in range(len(y)):
-            for b in range(lanes):
-                z[i, c * lanes + b] = everywhere[i, b] + true[i, b] * y[c, b]
-
-
-class Weights(NamedTuple):
-    """The weights of P networks with K channels, F features and H hidden units.
+    A network's weights are one row of numbers, matrix after matrix; of a matrix, UNITS rows after
+    UNITS rows, each of these column by column, but for `pred_transposed`, which is row by row. F
+    and H are multiples of UNITS; weights of what fills them up are 0.
 
     Attributes:
-        w_pred: of the ŷ channel's features, [P F K].
-        w_mix: of the integration, from the features of each class, [P H F].
-        w_mean: of the integration, from the sum over the classes, divided by their number, [P H F].
-        w_true: of the integration, from the label's class, [P H F].
-        w_out: of the sum at the end, [P 1 H].
-        label_absent: what the label's channel adds where the label is 0, [P H 1].
-        label_present: what it adds to that where the label is 1, [P H 1].
-        w_pred_transposed: [P K F].
-        w_mix_transposed: [P F H].
-        w_mean_transposed: [P F H].
-        w_true_transposed: [P F H].
+        pred: of the ŷ channel's features, [F K].
+        mix: of the integration, from the features of each class, [H F].
+        mean: of the integration, from the sum over the classes, divided by their number, [H F].
+        true: of the integration, from the label's class, [H F].
+        out: of the sum at the end, [H].
+        absent: what the label's channel adds where the label is 0, [H].
+        present: what it adds to that where the label is 1, [H].
+        pred_transposed: [K F].
+        mix_transposed: [F H].
+        mean_transposed: [F H].
+        true_transposed: [F H].
     """
 
-    w_pred: Any
-    w_mix: Any
-    w_mean: Any
-    w_true: Any
-    w_out: Any
-    label_absent: Any
-    label_present: Any
-    w_pred_transposed: Any
-    w_mix_transposed: Any
-    w_mean_transposed: Any
-    w_true_transposed: Any
+    pred: Any
+    mix: Any
+    mean: Any
+    true: Any
+    out: Any
+    absent: Any
+    present: Any
+    pred_transposed: Any
+    mix_transposed: Any
+    mean_transposed: Any
+    true_transposed: Any
 
 
-# One function: its buffers are allocated once, and every phase reads those of the phase before.
+class Buffers(NamedTuple):
+    """What networks are computed in.
+
+    The first two hold all images of a classifier, the others VECTOR of them, and what is said to be
+    filled in by a pass is a gradient.
+
+    Attributes:
+        x: inputs, then their gradient, [CK lanes].
+        y: labels, [C lanes].
+        h: features of each class, [CF VECTOR].
+        dh: their gradient, [CF VECTOR].
+        mean: features summed over the classes, [F VECTOR], then a gradient.
+        true: features of the label's class, [F VECTOR], then a gradient.
+        u: gradient at the integration of one class, [H VECTOR].
+        context: what every class is given there, [H VECTOR].
+        total: gradient at the integration, summed over the classes, [H VECTOR].
+    """
+
+    x: Any
+    y: Any
+    h: Any
+    dh: Any
+    mean: Any
+    true: Any
+    u: Any
+    context: Any
+    total: Any
+
+
 @compiled
-def logit_gradient(  # noqa: PLR0915
-    logits, target, weights, bias, channels, logistic, lanes, gradient
-):
+def logit_gradient(logits, target, weights, bias, channels, sizes, logistic, gradient):
     """Fills the gradient of P networks' values with respect to logits.
 
     Args:
         logits: [N C B].
         target: labels as ones and zeros, [T C B].
-        weights: a `Weights`.
+        weights: of each network, as `Places` says, [P S].
         bias: of the ŷ channel's features, with what they read of the class alone, [N F C].
         channels: what p, log p and the logit's distance from the mean count in each input, and
             what is added, [K 4].
+        sizes: F and H.
         logistic: whether σ is between the layers; else ReLU.
-        lanes: equals LANES, but is passed at run time on purpose: as a constant, LLVM unrolls these
-            loops instead of vectorising them.
         gradient: filled with the gradient, [N C B].
     """
     count, classes, images = logits.shape
-    tasks = len(target)
-    features = weights.w_pred.shape[1]
-    width = weights.w_mix.shape[1]
-    columns = classes * lanes
-    # --- buffers, for `lanes` images at once; column c·lanes + b is class c of image b ---
-    buffers = np.empty((4, classes, lanes), np.float32)
-    logp = buffers[0]  # [C lanes], as the next three
-    p = buffers[1]
-    y = buffers[2]
-    grad = buffers[3]
-    x = np.empty((len(channels), columns), np.float32)  # inputs, then their gradient, [K C·lanes]
-    h = np.empty((features, columns), np.float32)  # features, [F C·lanes]
-    dh = np.empty((features, columns), np.float32)  # [F C·lanes]
-    u = np.empty((width, columns), np.float32)  # integration, [H C·lanes]
-    du = np.empty((width, columns), np.float32)  # [H C·lanes]
-    mean = np.empty((features, lanes), np.float32)  # features summed over the classes, [F lanes]
-    true = np.empty((features, lanes), np.float32)  # features of the label's class, [F lanes]
-    context = np.empty((width, lanes), np.float32)  # what every class is given, [H lanes]
-    more = np.empty((width, lanes), np.float32)  # what the label's class is given too, [H lanes]
+    lanes = -(-images // VECTOR) * VECTOR  # images in whole vectors; the rest stays zero
+    logp = np.zeros((classes, lanes), np.float32)  # [C lanes], as the next two
+    p = np.empty((classes, lanes), np.float32)
+    grad = np.empty((classes, lanes), np.float32)
+    buffers = _buffers(classes, len(channels), sizes, lanes)
+    x = buffers.x
+    y = buffers.y
+    share = np.float32(1 / images)
+    before = flush_tiny_numbers()
     for n in range(count):
-        i = n // tasks
-        t = n % tasks
-        for at in range(0, images, lanes):
-            # --- load: the last block may hold fewer images than lanes; the rest stays zero ---
-            block = min(lanes, images - at)
-            logp[:] = 0
-            y[:] = 0
-            for c in range(classes):
-                for b in range(block):
-                    logp[c, b] = logits[n, c, at + b]
-                    y[c, b] = target[t, c, at + b]
+        for c in range(classes):
+            for b in range(images):
+                logp[c, b] = logits[n, c, b]
+                y[c, b] = target[n % len(target), c, b]
+            logp[c, images:] = 0
+        softmax(logp, p, lanes)
+        _read(x, logp, p, channels, lanes)
+        i = n // len(target)
+        places = _places(i * weights.shape[1], len(channels), sizes)
+        for at in range(0, lanes, VECTOR):
+            _forward(buffers, weights, bias, n, places, share, at, logistic)
+            _backward(buffers, weights, places, at, logistic)
+        _read_back(grad, x, p, channels, lanes)
+        for c in range(classes):
+            for b in range(images):
+                gradient[n, c, b] = grad[c, b]
+    restore_modes(before)
 
-            # --- forward: probabilities, features of the ŷ channel, sums over classes, integration
-            softmax(logp, p, lanes)
-            read(x, logp, p, channels, lanes)
-            for f in range(features):
-                for c in range(classes):
-                    h[f, c * lanes : (c + 1) * lanes] = bias[n, f, c]
-            add_product(h, weights.w_pred[i], x)
-            activate(h, logistic)
-            gather(mean, true, h, y, lanes)
-            for j in range(width):
-                context[j] = weights.label_absent[i, j, 0]
-                more[j] = weights.label_present[i, j, 0]
-                # The gradient at the integration's output is the same for all classes and images.
-                du[j] = weights.w_out[i, 0, j] / np.float32(images)
-            add_product(context, weights.w_mean[i], mean)
-            add_product(context, weights.w_true[i], true)
-            spread(u, context, more, y, lanes)
-            add_product(u, weights.w_mix[i], h)
-            activate(u, logistic)
 
-            # --- backward: the same layers in reverse; a sum over classes becomes a gradient that
-            # is spread over them, and what was spread is summed
-            deactivate(du, u, logistic)
-            gather(context, more, du, y, lanes)
-            mean[:] = 0
-            true[:] = 0
-            x[:] = 0
-            add_product(mean, weights.w_mean_transposed[i], context)
-            add_product(true, weights.w_true_transposed[i], context)
-            spread(dh, mean, true, y, lanes)
-            add_product(dh, weights.w_mix_transposed[i], du)
-            deactivate(dh, h, logistic)
-            add_product(x, weights.w_pred_transposed[i], dh)
-            _read_back(grad, x, p, channels, lanes)
+@compiled
+def _places(start, inputs, sizes):
+    """The places of a network's weights, the first of which stands at `start`."""
+    features, width = sizes
+    pred = features * inputs
+    mix = features * width
+    return Places(
+        pred=start,
+        mix=start + pred,
+        mean=start + pred + mix,
+        true=start + pred + 2 * mix,
+        out=start + pred + 3 * mix,
+        absent=start + pred + 3 * mix + width,
+        present=start + pred + 3 * mix + 2 * width,
+        pred_transposed=start + pred + 3 * mix + 3 * width,
+        mix_transposed=start + 2 * pred + 3 * mix + 3 * width,
+        mean_transposed=start + 2 * pred + 4 * mix + 3 * width,
+        true_transposed=start + 2 * pred + 5 * mix + 3 * width,
+    )
 
-            # --- store ---
-            for c in range(classes):
-                for b in range(block):
-                    gradient[n, c, at + b] = grad[c, b]
+
+@compiled
+def _buffers(classes, inputs, sizes, lanes):
+    """Room for networks of one size, labels of 0."""
+    features, width = sizes
+    return Buffers(
+        np.empty((classes * inputs, lanes), np.float32),
+        np.zeros((classes, lanes), np.float32),
+        np.empty((classes * features, VECTOR), np.float32),
+        np.empty((classes * features, VECTOR), np.float32),
+        np.empty((features, VECTOR), np.float32),
+        np.empty((features, VECTOR), np.float32),
+        np.empty((width, VECTOR), np.float32),
+        np.empty((width, VECTOR), np.float32),
+        np.empty((width, VECTOR), np.float32),
+    )
+
+
+@compiled
+def _forward(buffers, w, bias, n, places, share, at, logistic):
+    """The layers on VECTOR images from `at` on, and back from the output to the features.
+
+    Fills `h`, `total`, and `dh` but for what comes through the sums over the classes.
+
+    Args:
+        buffers: a `Buffers` with inputs and labels.
+        w: as for `logit_gradient`.
+        bias: as for `logit_gradient`.
+        n: the number of the classifier.
+        places: of its network's weights.
+        share: of an image in the mean over images.
+        at: the first image.
+        logistic: as for `logit_gradient`.
+    """
+    classes = len(buffers.y)
+    features = len(buffers.mean)
+    width = len(buffers.u)
+    inputs = len(buffers.x) // classes
+    # fmt: off
+    # --- features of the ŷ channel, and their sums over the classes ---
+    buffers.mean[:] = 0
+    buffers.true[:] = 0
+    for c in range(classes):
+        for f in range(0, features, TILE):
+            activate_features(buffers, w, places.pred + f * inputs, inputs, bias,
+                              (n * features + f) * classes + c, classes, c, f, features, at,
+                              logistic)
+
+    # --- what the integration is given of all classes ---
+    for j in range(0, width, TILE):
+        fill_context(buffers, w, places.absent + j, places.mean + j * features,
+                     places.true + j * features, features, j)
+
+    # --- integration, class by class, forward and at once backward ---
+    buffers.total[:] = 0
+    for c in range(classes):
+        for j in range(0, width, TILE):
+            integrate(buffers, w, places.mix + j * features, features, places.present + j,
+                      places.out + j, share, c, j, at, logistic)
+        for f in range(0, features, TILE):
+            fill_feature_gradients(buffers, w, places.mix_transposed + f * width, width,
+                                   c * features + f)
+    # fmt: on
+
+
+@compiled
+def _backward(buffers, w, places, at, logistic):
+    """The gradient at the inputs takes their place; arguments as for `_forward`."""
+    classes = len(buffers.y)
+    features = len(buffers.mean)
+    width = len(buffers.u)
+    inputs = len(buffers.x) // classes
+    # A sum over classes becomes a gradient that is spread over them.
+    for f in range(0, features, TILE):
+        fill_mean_gradients(buffers, w, places.mean_transposed + f * width, width, f)
+        fill_true_gradients(buffers, w, places.true_transposed + f * width, width, f)
+    for c in range(classes):
+        for f in range(0, features, TILE):
+            features_back(buffers, w, c, f, features, at, logistic)
+        for k in range(inputs):
+            start = places.pred_transposed + k * features
+            input_back(buffers, w, start, features, c, c * inputs + k, at)

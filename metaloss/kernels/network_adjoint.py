@@ -17,7 +17,7 @@ from metaloss.kernels import VECTOR
 from metaloss.kernels.exponential import ONE
 from metaloss.kernels.images import away, load, load_change, store
 from metaloss.kernels.jit import compiled
-from metaloss.kernels.network import activate, gather, read, spread
+from metaloss.kernels.network_layers import activate, gather, read, spread
 from metaloss.kernels.product import add_product
 from metaloss.kernels.row_products import add_row_products
 from metaloss.kernels.softmax import softmax

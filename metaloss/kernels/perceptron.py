@@ -12,7 +12,17 @@ import numpy as np
 
 from metaloss.kernels import VECTOR
 from metaloss.kernels.jit import compiled
-from metaloss.kernels.product import add_product, add_transposed_product, transpose
+from metaloss.kernels.product import (
+    ADD_MASKED,
+    MASK,
+    RELU,
+    STORE,
+    add_product,
+    add_transposed_product,
+    fill_product,
+    fill_transposed_product,
+    transpose,
+)
 
 ROWS = 96  # validation images that pass through the layers at once
 
@@ -96,22 +106,21 @@ def transposed_weights(weights, n):
 def _forward_one(start, kernel, share, a, transposed, biases, n, layers, logits, at):
     """Fills one classifier's layers, and its logits [C B] from image `at` on."""
     rows = len(start)
-    # --- first layer: z [rows H] = share · start + kernel a ---
+    one = a.dtype.type(1)
+    # --- first layer: z [rows H] = ReLU(share · start + kernel a) ---
     z = layers[0][:rows]
-    for i in range(rows):
-        for j in range(z.shape[1]):
-            z[i, j] = share * start[i, j]
-    add_product(z, kernel, a)
-    relu(z)
+    fill_product(z, kernel, a, start, share, RELU, z)
     # --- further hidden layers ---
     for i in range(1, len(layers)):
         x = z
         z = layers[i][:rows]
-        affine(z, x, transposed[i - 1], biases[i - 1][n])
-        relu(z)
+        fill_product(z, x, transposed[i - 1], biases[i - 1][n], one, RELU, z)
     # --- output: a transposed copy, as the columns beyond the classes are padding ---
     scores = np.empty((rows, transposed[-1].shape[1]), a.dtype)  # [rows C and padding]
-    affine(scores, z, transposed[-1], biases[-1][n])
+    bias = np.zeros((1, scores.shape[1]), a.dtype)
+    for c in range(len(logits)):
+        bias[0, c] = biases[-1][n, 0, c]
+    fill_product(scores, z, transposed[-1], bias, one, STORE, z)
     for c in range(len(logits)):
         for i in range(rows):
             logits[c, at + i] = scores[i, c]
@@ -150,6 +159,23 @@ def relu_gradient(grad, out):
 
 
 @compiled
+def _add_rows(total, z):
+    """Adds to `total` [columns] the rows of z."""
+    for r in range(len(z)):
+        for j in range(z.shape[1]):
+            total[j] += z[r, j]
+
+
+@compiled
+def _zeros(weights):
+    """A row of zeros, as wide as the widest of the layers that these weights read."""
+    widest = 0
+    for w in weights:
+        widest = max(widest, w.shape[2])
+    return np.zeros((1, widest), weights[0].dtype)
+
+
+@compiled
 def backward(delta, weights, hidden, back, biases):
     """Fills the gradients at the hidden layers' inputs and of the later layers' biases.
 
@@ -161,25 +187,22 @@ def backward(delta, weights, hidden, back, biases):
         biases: filled with the gradients of the biases, each [N 1 outputs].
     """
     last = len(weights) - 1
+    zeros = _zeros(weights)
+    one = delta.dtype.type(1)
     for n in range(len(delta)):
         for c in range(delta.shape[1]):
             biases[last][n, 0, c] = delta[n, c].sum()
         for i in range(last, -1, -1):
             z = back[i][n]  # [B H]
             x = hidden[i][n]  # [B H]
-            z[:] = 0
             if i == last:
-                add_transposed_product(z, delta[n], weights[i][n])
+                fill_transposed_product(z, delta[n], weights[i][n], zeros, one, MASK, x)
             else:
-                add_product(z, back[i + 1][n], weights[i][n])
-            relu_gradient(z, x)
+                fill_product(z, back[i + 1][n], weights[i][n], zeros, one, MASK, x)
             # The first layer has no bias.
             if i > 0:
-                total = biases[i - 1][n, 0]
-                total[:] = 0
-                for r in range(len(z)):
-                    for j in range(z.shape[1]):
-                        total[j] += z[r, j]
+                biases[i - 1][n, 0] = 0
+                _add_rows(biases[i - 1][n, 0], z)
 
 
 @compiled
@@ -199,3 +222,41 @@ def descend(weight, left, right, rate, transposed):
             add_transposed_product(weight[n], scaled, right[n])
         else:
             add_product(weight[n], scaled, right[n])
+
+
+@compiled
+def train_step(delta, weights, biases, a, hidden, rates):
+    """One step of gradient descent of all layers, from the gradient at the logits.
+
+    Args:
+        delta: the gradient at the logits, [N C B].
+        weights: of the later layers, each [N outputs inputs]; stepped in place.
+        biases: of the later layers, each [N 1 outputs]; stepped in place.
+        a: the first layer's coefficients on the B images, [N B H]; stepped in place.
+        hidden: the hidden layers after ReLU, each [N B H].
+        rates: learning rates, [N].
+    """
+    last = len(weights) - 1
+    zeros = _zeros(weights)
+    one = a.dtype.type(1)
+    # By layer, the step of what the layer gives; that of the first layer needs no room of its own.
+    moves = [np.empty((z.shape[1], z.shape[2]), a.dtype) for z in hidden]
+    for n in range(len(a)):
+        # --- output layer: the rate is multiplied in once, and passes through all products ---
+        output = delta[n] * -rates[n]  # [C B]
+        for c in range(len(output)):
+            biases[last][n, 0, c] += output[c].sum()
+        # --- backward: a layer's weights are stepped when the layer below has read them ---
+        for i in range(last, -1, -1):
+            x = hidden[i][n]  # [B H]
+            z = a[n] if i == 0 else moves[i]
+            finish = ADD_MASKED if i == 0 else MASK
+            w = weights[i][n]
+            if i == last:
+                fill_transposed_product(z, output, w, zeros, one, finish, x)
+                add_product(w, output, x)
+            else:
+                fill_product(z, moves[i + 1], w, zeros, one, finish, x)
+                add_transposed_product(w, moves[i + 1], x)
+            if i > 0:
+                _add_rows(biases[i - 1][n, 0], z)

@@ -78,6 +78,11 @@ class Vectors:
         both = self.builder.fmul(x, y, flags=("contract",))
         return self.builder.fadd(both, total, flags=("contract",))
 
+    def positive(self, x, y):
+        """y, but 0 where x is 0 or less; where x is NaN, y."""
+        above = self.builder.fcmp_ordered("<=", x, self.zero)
+        return self.builder.select(above, self.zero, y)
+
     def loop(self, count, first, body):
         """What `first`, some values, become in `count` rounds: body(k, values) gives new ones."""
         builder = self.builder

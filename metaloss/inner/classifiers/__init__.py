@@ -117,6 +117,19 @@ class Classifier(Protocol):
         """
 
 
+# Makes one step of plain gradient descent on all training images, from the gradient at the logits
+# and a learning rate, for all or one per candidate.
+Descent = Callable[[LogitGradient, "float | Tensor"], None]
+
+
+@runtime_checkable
+class Descending(Protocol):
+    """What a classifier has, too, that steps its parameters while it computes their gradient."""
+
+    def descent(self, params: Params, inputs: Any) -> Descent:
+        """What makes the steps of one training; parameters are overwritten, in their memory."""
+
+
 @runtime_checkable
 class Reversible(Protocol):
     """What a classifier has, too, that gradients go through trainings of."""

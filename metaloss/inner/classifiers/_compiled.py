@@ -2,13 +2,15 @@
 
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from metaloss import kernels
-from metaloss.inner.classifiers import Gradients, LogitGradient, Params, Product
+from metaloss.inner.classifiers import Descent, Gradients, LogitGradient, Params, Product
 from metaloss.inner.classifiers.shared import SharedMlp
+from metaloss.inner.optimisers import Rate
 
 
 def fits(hidden: tuple[int, ...], device: torch.device) -> bool:
@@ -70,6 +72,25 @@ class CompiledMlp(SharedMlp):
         }
         return {**gradients, **self.first_gradient(back[0], inputs)}
 
+    def descent(self, params: Params, inputs: Any) -> Descent:
+        """What makes the steps of one training: no gradient of a parameter is written down."""
+        from metaloss.kernels import perceptron
+
+        kernel_args = self._kernel_args(params, inputs)
+        *_, a, weights, biases = kernel_args
+        images = len(inputs)
+        layers = tuple(np.empty((len(a), images, width), a.dtype) for width in self.hidden)
+
+        def step(slope: LogitGradient, rate: Rate) -> None:
+            # New at every step: a loss may keep them.
+            logits = self._logits(params, inputs)
+            perceptron.forward(*kernel_args, layers, _array(logits))
+            delta = _array(slope(logits.mT).mT.contiguous())
+            rates = per_training(rate, params["a"])
+            perceptron.train_step(delta, weights, biases, a, layers, rates)
+
+        return step
+
     def _kernel_args(self, params: Params, inputs: Any) -> tuple[Any, ...]:
         """What both passes read, candidates and tasks along one axis."""
         weights, biases = (tuple(map(_array, self._later(params, kind))) for kind in "wb")
@@ -83,6 +104,14 @@ class CompiledMlp(SharedMlp):
     def _logits(self, params: Params, inputs: Any) -> Float[Tensor, "P T C N"]:
         last = params[f"w{len(self.hidden)}"]
         return last.new_empty(*last.shape[:3], len(inputs))
+
+
+def per_training(rate: Rate, like: Float[Tensor, "P T ..."]) -> Any:
+    """Learning rates, candidates and tasks along one axis."""
+    P, T = like.shape[:2]
+    if isinstance(rate, Tensor):
+        return rate.to(like).repeat_interleave(T).numpy()
+    return np.full(P * T, rate, like.numpy().dtype)
 
 
 def _array(x: Float[Tensor, "P T ..."]) -> Any:
