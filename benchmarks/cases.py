@@ -15,7 +15,8 @@ from torch import Tensor
 from metaloss.core import registry
 from metaloss.core.population import Vectors
 from metaloss.core.streams import Stream
-from metaloss.data.episodes import Tasks
+from metaloss.data.episodes import Images, Tasks
+from metaloss.data.features import Features
 from metaloss.genomes.mln import MetaLossNetwork
 from metaloss.losses.base import CrossEntropies, Losses
 from metaloss.losses.formulas import Formulas
@@ -32,7 +33,9 @@ KERNEL = 3
 CLASSIFIERS: dict[str, dict[str, Any]] = {
     "mlp": {"kind": "mlp", "hidden": list(HIDDEN)},
     "cnn": {"kind": "cnn", "filters": list(FILTERS), "kernel": KERNEL},
+    "linear": {"kind": "linear"},
 }
+HEAD_FEATURES = 1280  # of an image, in the place of its pixels, for the linear classifier
 # Genomes whose candidates lie about the start of their search, and the first steps of that.
 STEPS = {"targets": 0.15, "taylor": 1.2}
 SEARCHED = ("tree", "graph")  # genomes whose random candidates are losses to train with
@@ -70,6 +73,8 @@ class Case:
 
     def shapes(self, features: int) -> dict[str, tuple[int, int]]:
         """Inputs and outputs of every layer, by the name its weights are drawn under."""
+        if self.classifier == "linear":
+            return {"0": (features, self.ways)}
         if self.classifier == "mlp":
             return {f"{i}": pair for i, pair in enumerate(pairwise((features, *HIDDEN, self.ways)))}
         inputs = (1, *FILTERS[:-1])  # grey images
@@ -111,8 +116,11 @@ class Problem:
 
         `torch.nn`'s own distribution.
         """
-        image = self.episodes.images.pixels.shape[1:]
         classes = self.case.ways
+        if self.case.classifier == "linear":
+            # It starts at 0.
+            return {"w0": torch.zeros(HEAD_FEATURES, classes), "b0": torch.zeros(1, classes)}
+        image = torch.Size(self.episodes.images.shape)
         model: Any = self.episodes.model
         drawn = model.shapes(
             image.numel() if self.case.classifier == "mlp" else tuple(image), classes
@@ -138,6 +146,17 @@ def _images(dataset: str) -> Episodes:
     )
 
 
+@lru_cache(maxsize=1)
+def _features(dataset: str) -> Features:
+    """Numbers in the place of pixels, as a network gives them: random sums of these, after ReLU."""
+    images = _images(dataset).images
+    assert isinstance(images, Images)
+    pixels = images.pixels.flatten(1)
+    weights = Stream(0).at("features").normal(pixels.shape[1], HEAD_FEATURES)
+    values = torch.cat([(x.float() @ weights).relu_() for x in pixels.split(4096)])
+    return Features(values.sub_(values.mean(0)).div_(values.std(0)))
+
+
 def family_of(case: Case) -> episodic_family.TaskFamily:
     """The task family that a case stands for: Fashion-MNIST, as in tasks/fashionmnist.toml."""
     table = {
@@ -154,7 +173,8 @@ def family_of(case: Case) -> episodic_family.TaskFamily:
 def problem(case: Case) -> Problem:
     """Draw the case's tasks and losses; not part of what is timed, for us nor for a rival."""
     images = _images("fashionmnist")
-    episodes = Episodes(family_of(case), images.dataset, images.images, images.pools)
+    inputs = _features("fashionmnist") if case.classifier == "linear" else images.images
+    episodes = Episodes(family_of(case), images.dataset, inputs, images.pools)
     key = Stream(0)
     keys = [key.at("task", t) for t in range(case.tasks)]
     networks: list[Weights] = []

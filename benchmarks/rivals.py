@@ -4,6 +4,7 @@ Every rival has its images gathered and its initial weights drawn once per task,
 are ordinary functions of one image batch's logits. `rivals_jax.py` holds JAX's.
 """
 
+import math
 from collections.abc import Iterator
 
 import torch
@@ -93,9 +94,9 @@ def minibatches(case: Case) -> Iterator[slice | Tensor]:
 
 def module(problem: Problem) -> nn.Sequential:
     """The classifier of torch.nn."""
-    shapes = problem.case.shapes(problem.episodes.images.pixels[0].numel())
+    shapes = problem.case.shapes(math.prod(problem.episodes.images.shape))
     layers: list[nn.Module] = []
-    if problem.case.classifier == "mlp":
+    if problem.case.classifier != "cnn":
         for a, b in shapes.values():
             layers += [nn.Linear(a, b), nn.ReLU()]
         return nn.Sequential(nn.Flatten(), *layers[:-1])
@@ -194,7 +195,7 @@ def cnn(params: Weights, x: Float[Tensor, "N K H W"]) -> Float[Tensor, "N C"]:
     return x.flatten(1) @ params["w_head"] + params["b_head"]
 
 
-MODELS = {"mlp": mlp, "cnn": cnn}
+MODELS = {"mlp": mlp, "linear": mlp, "cnn": cnn}
 
 
 def functional_layout(problem: Problem, start: Weights) -> Weights:
@@ -202,7 +203,7 @@ def functional_layout(problem: Problem, start: Weights) -> Weights:
 
     Kernels [filters K h w], matrices inputs × outputs.
     """
-    if problem.case.classifier == "mlp":
+    if problem.case.classifier != "cnn":
         return start
     kernels = {f"w{i}" for i in range(len(FILTERS))}
     return {

@@ -8,6 +8,7 @@ from metaloss.data.sizes import mean_val, most_images
 from metaloss.inner.classifiers import Classifier, _compiled_cnn
 from metaloss.inner.classifiers._compiled import CompiledMlp, fits
 from metaloss.inner.classifiers._compiled_cnn import CompiledCnn
+from metaloss.inner.classifiers._compiled_linear import CompiledLinear
 from metaloss.inner.classifiers.cnn import Cnn
 from metaloss.inner.classifiers.linear import Linear, SharedLinear
 from metaloss.inner.classifiers.mlp import Mlp
@@ -16,6 +17,7 @@ from metaloss.inner.loop import Inner
 from metaloss.tasks.episodic import Episodes
 
 LOSS_FLOATS = 64  # numbers that a loss may keep per logit
+COMPILED_LOSS_FLOATS = 16  # the same beside compiled passes, where most losses are compiled too
 IDLE_LOSS_FLOATS = 16  # the same of images that a step leaves out: what depends on labels alone
 
 
@@ -68,7 +70,10 @@ def plan_chunks(
     per_image = 4 * episodes.model.floats(image, family.ways)
     train_images = train_images or _most_rows(episodes)
     step = train_images // episodes.shape.choices
-    training = step * (3 * per_image + 4 * LOSS_FLOATS * family.ways)
+    form = sharing_saves_work(episodes, inner, candidates, train_images)
+    compiled = _compiled(episodes, form)
+    kept_by_loss = COMPILED_LOSS_FLOATS if compiled else LOSS_FLOATS
+    training = step * (3 * per_image + 4 * kept_by_loss * family.ways)
     if step < train_images:
         # In the span of the images every version has coefficients, a gradient and its momentum.
         span = 3 * 4 * _first_units(episodes.model, family.ways)
@@ -83,9 +88,8 @@ def plan_chunks(
         rows, columns = (
             (rows, -(-tasks // parts)) if tasks >= parts else (-(-candidates // parts), columns)
         )
-    form = sharing_saves_work(episodes, inner, candidates, train_images)
     # A compiled pass keeps the logits alone.
-    kept = 4 * family.ways if _compiled(episodes, form) else per_image
+    kept = 4 * family.ways if compiled else per_image
     # Products of so many images as a processor takes at once, or a multiple, leave no rest.
     images = max(32, memory // (2 * rows * columns * kept) // kernels.VECTOR * kernels.VECTOR)
     return ChunkPlan(rows, columns, min(images, family.ways * mean_val(family.val)), form)
@@ -132,7 +136,8 @@ def model_of(episodes: Episodes, plan: ChunkPlan) -> Classifier:
         form = CompiledMlp if compiled else SharedMlp
         return form(hidden=plain.hidden, init_scale=plain.init_scale)
     assert isinstance(plain, Linear)
-    return SharedLinear(init_scale=plain.init_scale)
+    linear = CompiledLinear if compiled else SharedLinear
+    return linear(init_scale=plain.init_scale)
 
 
 def _most_rows(episodes: Episodes) -> int:
@@ -152,4 +157,7 @@ def _compiled(episodes: Episodes, shared: bool) -> bool:
     device = episodes.images.device
     if isinstance(model, Cnn):
         return _compiled_cnn.fits(model.filters, device)
-    return shared and isinstance(model, Mlp) and fits(model.hidden, device)
+    if not shared:
+        return False
+    # A linear layer has no hidden ones, which would have to fit.
+    return fits(model.hidden if isinstance(model, Mlp) else (), device)

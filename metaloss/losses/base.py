@@ -6,12 +6,14 @@ the classes then runs along long rows, several times faster than along the ten n
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import ClassVar, Protocol, Self, TypeGuard
+from functools import cached_property
+from typing import Any, ClassVar, Protocol, Self, TypeGuard
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from metaloss import kernels
 from metaloss.errors import SettingsError
 from metaloss.losses.clock import DEFAULT_LOGN, HALFWAY, clock_terminals
 from metaloss.losses.costs import image_costs
@@ -292,6 +294,8 @@ class CrossEntropies:
 
     def logit_gradient(self, logits: Float[Tensor, "P T B C"]) -> Float[Tensor, "P T B C"]:
         """(p Σ_c y'_c - y') / B."""
+        if self._compiles(logits):
+            return self._compiled_gradient(logits)
         # [P T C B]; y may have one row for all P.
         y = self._bound.mT
         p = logits.mT.softmax(-2)
@@ -303,3 +307,33 @@ class CrossEntropies:
     def _bound(self) -> Tensor:
         assert self.target is not None, "bind the targets first"
         return self.target
+
+    def _compiles(self, logits: Float[Tensor, "P T B C"]) -> bool:
+        """Whether the gradient is one compiled loop: of float32 on a CPU, without a graph."""
+        return (
+            self._kernel_args != ()
+            and (logits.device.type, logits.dtype) == ("cpu", torch.float32)
+            and not logits.requires_grad
+            and not torch.compiler.is_compiling()
+        )
+
+    @cached_property
+    def _kernel_args(self) -> tuple[Any, ...]:
+        """The targets and the share of each image as the compiled loop reads them."""
+        y = self._bound
+        known = (y.device.type, y.dtype) == ("cpu", torch.float32) and not y.requires_grad
+        if not known or not kernels.available():
+            return ()
+        weight = y.new_ones(1, y.shape[2]) if self.weight is None else self.weight
+        share = weight / weight.sum(1, keepdim=True)
+        return y.mT.contiguous().flatten(0, 1).numpy(), share.numpy()
+
+    def _compiled_gradient(self, logits: Float[Tensor, "P T B C"]) -> Float[Tensor, "P T B C"]:
+        """The same in one pass."""
+        from metaloss.kernels import cross_entropy
+
+        z = logits.mT.contiguous()
+        gradient = torch.empty_like(z)
+        before, after = (x.flatten(0, 1).numpy() for x in (z, gradient))
+        cross_entropy.logit_gradient(before, *self._kernel_args, after)
+        return gradient.mT

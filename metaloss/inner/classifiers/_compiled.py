@@ -80,14 +80,14 @@ class CompiledMlp(SharedMlp):
         *_, a, weights, biases = kernel_args
         images = len(inputs)
         layers = tuple(np.empty((len(a), images, width), a.dtype) for width in self.hidden)
+        rates = Rates(params["a"])
 
         def step(slope: LogitGradient, rate: Rate) -> None:
             # New at every step: a loss may keep them.
             logits = self._logits(params, inputs)
             perceptron.forward(*kernel_args, layers, _array(logits))
             delta = _array(slope(logits.mT).mT.contiguous())
-            rates = per_training(rate, params["a"])
-            perceptron.train_step(delta, weights, biases, a, layers, rates)
+            perceptron.train_step(delta, weights, biases, a, layers, rates(rate))
 
         return step
 
@@ -106,12 +106,25 @@ class CompiledMlp(SharedMlp):
         return last.new_empty(*last.shape[:3], len(inputs))
 
 
-def per_training(rate: Rate, like: Float[Tensor, "P T ..."]) -> Any:
-    """Learning rates, candidates and tasks along one axis."""
-    P, T = like.shape[:2]
-    if isinstance(rate, Tensor):
-        return rate.to(like).repeat_interleave(T).numpy()
-    return np.full(P * T, rate, like.numpy().dtype)
+class Rates:
+    """Learning rates as compiled steps read them: one for each training.
+
+    Args:
+        like: a parameter of all trainings.
+    """
+
+    def __init__(self, like: Float[Tensor, "P T ..."]) -> None:
+        self.like = like
+        self.last: tuple[Rate | None, Any] = None, None
+
+    def __call__(self, rate: Rate) -> Any:
+        """A rate for all, or one per candidate, for candidates and tasks along one axis."""
+        P, T = self.like.shape[:2]
+        if isinstance(rate, Tensor):
+            return rate.to(self.like).repeat_interleave(T).numpy()
+        if rate != self.last[0]:
+            self.last = rate, np.full(P * T, rate, self.like.numpy().dtype)
+        return self.last[1]
 
 
 def _array(x: Float[Tensor, "P T ..."]) -> Any:
