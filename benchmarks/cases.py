@@ -39,6 +39,12 @@ HEAD_FEATURES = 1280  # of an image, in the place of its pixels, for the linear 
 # Genomes whose candidates lie about the start of their search, and the first steps of that.
 STEPS = {"targets": 0.15, "taylor": 1.2}
 SEARCHED = ("tree", "graph")  # genomes whose random candidates are losses to train with
+# Cases that are measured apart, by what the others do not have.
+LONG: dict[str, Any] = {"shots": 20, "steps": 200}
+APART: dict[str, dict[str, Any]] = {
+    "long": LONG,
+    "head": {"classifier": "linear", "lr": 0.01, **LONG},
+}
 Weights = dict[str, Tensor]
 
 
@@ -64,6 +70,11 @@ class Case:
     def __len__(self) -> int:
         return self.candidates * self.tasks
 
+    @property
+    def kind(self) -> str:
+        """Which of the cases apart it is, "" for none."""
+        return "head" if self.classifier == "linear" else "long" if self.steps >= 200 else ""
+
     def share(self, most: int) -> "Case":
         """At most so many of the trainings: candidates first, which share what a task needs."""
         candidates = min(self.candidates, most)
@@ -86,17 +97,18 @@ class Case:
             side = -(-side // 2)
         return {**convolutions, "_head": (int(side) ** 2 * FILTERS[-1], self.ways)}
 
-    def operations(self) -> float:
-        """Multiplications and additions of one training of the MLP, its first layer in the span of
-        the B images.
+    def operations(self, features: int = 784) -> float:
+        """Multiplications and additions of one training of the MLP, its first layer in the cheaper
+        form: in the span of the B images, or with its features.
 
-        A layer's step is three products, the first layer's one: its inputs and its gradient need
-        none.
+        A layer's step is three products, the first layer's one in the span and two with features:
+        its inputs need no gradient.
         """
         train, val, (first, *_) = self.ways * self.shots, self.ways * self.val, HIDDEN
         later = sum(a * b for a, b in pairwise((*HIDDEN, self.ways)))
-        step = 2 * first * train * train + 6 * train * later
-        return self.steps * step + 2 * val * (train * first + later)
+        in_span = self.steps * 2 * first * train * train + 2 * val * train * first
+        with_features = self.steps * 4 * first * train * features + 2 * val * features * first
+        return min(in_span, with_features) + self.steps * 6 * train * later + 2 * val * later
 
 
 @dataclass(frozen=True)

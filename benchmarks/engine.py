@@ -7,7 +7,7 @@ torch.optim, `torch.func.vmap` over trainings, JAX `vmap` + `jit` of whole train
 better of one and all cores and at its best number of trainings at once; and the plain loop once per
 core, in a process each. All take turns with us, `--repeats` times; medians are printed.
 
-    python benchmarks/engine.py [--quick] [--growth] [--json | --markdown]
+    python benchmarks/engine.py [--quick] [--growth] [--long] [--head] [--json | --markdown]
 """
 
 import argparse
@@ -21,8 +21,9 @@ from importlib.util import find_spec
 from typing import Any
 
 import growth
-from cases import SEARCHED, Case, problem
-from timing import CORES, held_by, machine, median, peak, quartiles, rate, table
+from cases import APART, SEARCHED, Case, problem
+from engine_table import HEAD, RIVALS, caption, cells
+from timing import CORES, held_by, median, peak, quartiles, rate, table
 from worker import Worker
 
 from metaloss.engines.local import Local
@@ -36,7 +37,6 @@ WITHOUT_RIVALS = {
     "formulas": ((128, 8),),
     **dict.fromkeys(("targets", "taylor", *SEARCHED), ((32, 8), (128, 8))),
 }
-RIVALS = ("sequential", "vmap", "jax", "loops")
 # Trainings at once that are tried.
 CHUNKS = {"sequential": (1,), "vmap": (4, 16, 64), "jax": (1, 4, 16, 64)}
 # Rows for optimisers: settings of a family's `inner`, left out where this version has no such
@@ -48,7 +48,7 @@ OPTIMISERS: dict[str, dict[str, Any]] = {
     "adam": {"optimiser": "adam"},
     "minibatches": {"batch": 10},
 }
-OPTIMISED = (32, 8)  # the grid they are measured on
+OPTIMISED = (32, 8)  # the grid they, and the cases apart, are measured on
 
 Option = tuple[str, int, int]  # a rival, how many trainings at once, how many threads
 
@@ -124,10 +124,9 @@ class Bench:
         return lambda: rate(run, len(case), self.budget.least)
 
     def fair(self, case: Case) -> Case:
-        """What rivals are timed on: fewer of the CNN, whose trainings take ten times as long."""
-        return case.share(
-            self.budget.most if case.classifier == "mlp" else max(4, self.budget.most // 16)
-        )
+        """What rivals are timed on: fewer where a training takes ten times as long, or more."""
+        dear = case.classifier == "cnn" or case.kind
+        return case.share(max(4, self.budget.most // 16) if dear else self.budget.most)
 
     def chosen(self, case: Case) -> dict[str, list[Option]]:
         """Each rival's two fastest ways, of all that are tried.
@@ -156,7 +155,7 @@ class Bench:
             return [(name, 1, 1)] if len(CORES) > 1 else []
         if name == "jax" and (case.classifier != "mlp" or find_spec("jax") is None):
             return []
-        if name != "sequential" and case.optimiser:
+        if name != "sequential" and (case.optimiser or case.kind):
             return []
         chunks = [c for c in self.budget.chunks[name] if c < len(case)]
         larger = [c for c in self.budget.chunks[name] if c >= len(case)][:1]
@@ -198,6 +197,8 @@ def row(
         "loss": case.loss,
         "classifier": case.classifier,
         "optimiser": optimiser_of(case),
+        "shots": case.shots,
+        "steps": case.steps,
         "candidates": case.candidates,
         "tasks": case.tasks,
         "trainings_per_second": median(ours),
@@ -226,7 +227,8 @@ def row(
 
 def name_of(case: Case) -> str:
     """A name by which a row can be found again."""
-    kind = "" if not case.optimiser else f"-{optimiser_of(case)}"
+    kind = f"-{case.kind}" if case.kind else ""
+    kind += f"-{optimiser_of(case)}" if case.optimiser else ""
     return f"{case.classifier}-{case.loss}{kind}-{case.candidates}x{case.tasks}"
 
 
@@ -242,8 +244,14 @@ def measured_on(loss: str, classifier: str, size: tuple[int, int]) -> bool:
     return loss not in WITHOUT_RIVALS or (classifier == "mlp" and size in WITHOUT_RIVALS[loss])
 
 
-def sections(budget: Budget, optimisers: bool) -> list[list[Case]]:
-    """The cases, by what is measured together."""
+def sections(budget: Budget, optimisers: bool, apart: Sequence[str] = ()) -> list[list[Case]]:
+    """The cases, by what is measured together; those apart instead of all others."""
+    if apart:
+        return [
+            [Case(loss=loss, candidates=P, tasks=T, **APART[name]) for loss in LOSSES[:2]]
+            for name in apart
+            for P, T in budget.sizes
+        ]
     sizes = [
         [Case(kind, loss, *size) for loss in LOSSES if measured_on(loss, kind, size)]
         for kind in budget.classifiers
@@ -254,58 +262,11 @@ def sections(budget: Budget, optimisers: bool) -> list[list[Case]]:
     return sizes + (grids if optimisers else [])
 
 
-HEAD = (
-    "classifier",
-    "loss",
-    "optimiser",
-    "P × T",
-    "ours [1/s]",
-    "quartiles",
-    "loop",
-    "×",
-    "vmap",
-    "×",
-    "JAX",
-    "×",
-    "loop per core",
-    "×",
-    "of peak",
-    "of CE",
-    "of MLN",
-    "GiB",
-)
-
-
-def cells(row: dict[str, Any]) -> list[Any]:
-    """A row as it is printed."""
-    return [
-        row["classifier"],
-        row["loss"],
-        row["optimiser"],
-        f"{row['candidates']} × {row['tasks']}",
-        row["trainings_per_second"],
-        "–".join(f"{x:.0f}" for x in row["quartiles"]),
-        *[row[key] for name in RIVALS for key in (name, f"ratio_to_{name}")],
-        *[
-            x if x is None else f"{x:.0%}"
-            for x in (row["peak_share"], row["share_of_ce"], row["share_of_mln"])
-        ],
-        row["peak_memory"],
-    ]
-
-
-def caption(rows: list[dict[str, Any]]) -> str:
-    """The machine, the day, and what the rows were measured against."""
-    highest = max(row["peak"] for row in rows) / 1e9
-    repeats = rows[0]["repeats"]
-    return f"{machine()}; matrix products at up to {highest:.0f} GFLOP/s; medians of {repeats}"
-
-
-def measure(budget: Budget, optimisers: bool) -> list[dict[str, Any]]:
+def measure(budget: Budget, optimisers: bool, apart: Sequence[str]) -> list[dict[str, Any]]:
     """All rows; the names go to the error stream as they come."""
     found = []
     with Bench(budget) as bench:
-        for cases in sections(budget, optimisers):
+        for cases in sections(budget, optimisers, apart):
             found += bench.section(cases)
             print(f"{found[-1]['name']} done", file=sys.stderr, flush=True)
     return found
@@ -321,6 +282,12 @@ def arguments() -> argparse.Namespace:
     )
     parser.add_argument(
         "--growth", action="store_true", help="how cost grows with every size, instead"
+    )
+    parser.add_argument(
+        "--long", action="store_true", help="the MLP with 20 shots and 200 steps, instead"
+    )
+    parser.add_argument(
+        "--head", action="store_true", help="a linear layer on 1,280 numbers, likewise, instead"
     )
     parser.add_argument("--optimisers", action="store_true", help="rows for other optimisers too")
     parser.add_argument("--json", action="store_true", help="a list of rows")
@@ -343,10 +310,13 @@ def main() -> None:
         if (v := getattr(asked, k)) is not None
     }
     given = {k: tuple(v) if isinstance(v, list) else v for k, v in given.items()}
+    apart = [name for name in APART if getattr(asked, name)]
+    if apart:
+        given.setdefault("sizes", (OPTIMISED,))
     budget = replace(QUICK if asked.quick else Budget(), **given)
     if asked.growth:
         return growth.main(budget.repeats, asked.quick, asked.json, asked.markdown)
-    rows = measure(budget, asked.optimisers)
+    rows = measure(budget, asked.optimisers, apart)
     if asked.json:
         return print(json.dumps(rows, indent=1))
     print(caption(rows) + "\n")

@@ -29,7 +29,7 @@ SMALL = {"candidates": 3, "tasks": 2, "shots": 2, "val": 20, "steps": 6}
 TINY = {"ways": 4, "shots": 1, "val": 4, "steps": 2}
 IMAGES = 3  # validation images whose answers rounding may turn
 cases_of = pytest.mark.parametrize(
-    ("classifier", "loss"), [(c, x) for c in ("mlp", "cnn") for x in ("mln", "ce")]
+    ("classifier", "loss"), [(c, x) for c in ("mlp", "cnn", "linear") for x in ("mln", "ce")]
 )
 
 
@@ -96,7 +96,8 @@ def test_the_rivals_cross_entropy_gives_the_numbers_of_ours(load):
     ("rival", "chunk"), [("sequential", 1), ("vmap", 1), ("vmap", 2), ("vmap", 16)]
 )
 def test_a_rival_trains_as_our_engine_does(load, classifier, loss, rival, chunk):
-    case = load("cases").Case(classifier, loss, **SMALL)
+    lr = 0.01 if classifier == "linear" else 0.1
+    case = load("cases").Case(classifier, loss, lr=lr, **SMALL)
     x, score = ours(load, case)
     assert_same(load("rivals").RIVALS[rival](x, chunk), score, case)
     assert score.std() > 0
@@ -154,6 +155,17 @@ def test_a_worker_gives_the_rivals_own_scores(load):
 
 def test_the_operations_of_one_training_are_those_of_the_issue(load):
     assert round(load("cases").Case().operations() / 1e6) == 127
+
+
+def test_the_operations_are_those_of_the_cheaper_form(load):
+    case = load("cases").Case(ways=10, shots=20, steps=200)
+    later = 128 * 64 + 64 * 10
+    span = 200 * (2 * 128 * 200**2 + 6 * 200 * later) + 2 * 2000 * (200 * 128 + later)
+    assert case.operations() == span
+    # From 1,568 = 2 · 784 images on, a step with the features is the cheaper one.
+    assert replace(case, shots=160).operations() == (
+        200 * (4 * 128 * 1600 * 784 + 6 * 1600 * later) + 2 * 2000 * (784 * 128 + later)
+    )
 
 
 @pytest.mark.parametrize(("most", "kept"), [(1, (1, 1)), (8, (4, 2)), (3, (3, 1)), (100, (4, 6))])
@@ -231,7 +243,24 @@ def test_the_engine_benchmark_prints_both_sides_of_every_row(printed):
 
 def test_the_engine_benchmark_prints_markdown_without_rivals(printed):
     out = printed("engine", "--quick", "--markdown", "--repeats", "1", "--sizes", "1x1", "--rivals")
-    assert [line.count("|") for line in out.splitlines()[-4:]] == [19] * 4
+    assert [line.count("|") for line in out.splitlines()[-4:]] == [21] * 4
+
+
+@pytest.mark.parametrize("kind", ["long", "head"])
+def test_cases_apart_have_rows_of_their_own(printed, load, monkeypatch, kind):
+    cases = load("cases")
+    monkeypatch.setitem(cases.APART, kind, {**cases.APART[kind], "shots": 2, "val": 5})
+    rows = json.loads(
+        printed("engine", "--quick", f"--{kind}", "--json", "--repeats", "1", "--sizes", "1x2")
+    )
+    classifier = {"long": "mlp", "head": "linear"}[kind]
+    assert [row["name"] for row in rows] == [
+        f"{classifier}-{loss}-{kind}-1x2" for loss in ("mln", "ce")
+    ]
+    for row in rows:
+        assert row["ratio_to_sequential"] > 0
+        assert row["vmap"] is None
+        assert (row["peak_share"] is None) == (kind == "head")
 
 
 def test_populations_of_formulas_stand_beside_the_network(printed, load, monkeypatch):

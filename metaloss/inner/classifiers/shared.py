@@ -88,8 +88,13 @@ class SharedMlp(Mlp):
         w = start.pop("w0")
         b = start.pop("b0")
         coefficients = {"a": x.new_zeros(*x.shape[:2], w.shape[1]), "c": x.new_ones(len(x), 1, 1)}
+        # One product: what it reads most of is the images.
+        both = torch.cat([w, x], 1).mT  # [T D H+B]
+        of_start, of_images = slice(w.shape[1]), slice(w.shape[1], None)
         # + 1: the bias is the weight of an input that is 1 in every image.
-        train, val = (Span(images @ w.mT + b, images @ x.mT + 1) for images in (x, xval))
+        train, val = (
+            Span(z[..., of_start] + b, z[..., of_images] + 1) for z in (x @ both, xval @ both)
+        )
         return Bound(train, val, coefficients | start)
 
     def first(self, params: Params, inputs: Any) -> Float[Tensor, "P T N H"]:
