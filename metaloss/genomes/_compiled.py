@@ -126,22 +126,22 @@ class CompiledEquivariant(Equivariant):
         self, logits: Float[Tensor, "P T B C"], change: Float[Tensor, "P T B C"]
     ) -> LogitAdjoint:
         """The gradient at logits, and the derivatives of its product with a change of these."""
-        from metaloss.kernels.network_adjoint import Numbers, logit_gradient_adjoint
+        from metaloss.kernels.network_adjoint import logit_gradient_adjoint, zeros_for
 
-        by_numbers = [x.new_zeros(x.shape) for x in self.numbers[: len(Numbers._fields)]]
-        logistic = self.activation == "tanh"
+        weights = self.adjoint_weights
+        numbers = zeros_for(weights)
         _, bias, channels, _ = self.kernel_args
         args = (
             self._y.numpy(),
-            self.adjoint_weights,
+            weights,
             # Without the features that fill up the layer.
-            bias[:, : by_numbers[0].shape[1]].copy(),
+            bias[:, : numbers.bias.shape[1]].copy(),
             channels,
-            logistic,
+            self.activation == "tanh",
             image_shares(self._y, self.weight).numpy(),
         )
-        arrays = Numbers(*(x.numpy() for x in by_numbers))
-        adjoint = filled_adjoint(logit_gradient_adjoint, args, logits, change, arrays)
+        adjoint = filled_adjoint(logit_gradient_adjoint, args, logits, change, numbers)
+        by_numbers = list(map(torch.from_numpy, numbers))
         if self.reads_clock:
             # The clock moves the bias of the features.
             by_numbers.append(by_numbers[1] * torch.tensor(self.clock.centred))
