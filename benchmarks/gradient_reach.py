@@ -1,7 +1,7 @@
 """Whether gradients through trainings reach further than an evolution strategy in equal time.
 
     python benchmarks/gradient_reach.py OUT [--tasks fashionmnist] [--genome targets]
-        [--seconds 60] [--rates 0.01 0.05 0.2]
+        [--seconds 60] [--rates 0.01 0.05 0.2] [--ways gradient]
 
 Both set out from the genome's start, with the same seeds, tasks and rules for the winner; one
 after the other, so that neither takes the other's time. Seconds are the processor's, of the search
@@ -21,6 +21,7 @@ from typing import Any
 from metaloss.core.reporting import Reporter
 from metaloss.search import program
 
+WAYS = ("evolution", "gradient")
 TUNING_SEED = 100  # no seed of the comparison
 
 
@@ -52,14 +53,18 @@ def main() -> None:
     parser.add_argument("--rates", type=float, nargs="+", default=[0.01, 0.05, 0.2])
     parser.add_argument("--tasks-per-generation", type=int, default=16)
     parser.add_argument("--winner-tasks", type=int, default=64)
+    parser.add_argument("--tuning-seconds", type=float, help="of each search at a rate")
+    parser.add_argument("--ways", nargs="+", default=WAYS, choices=WAYS)
     args = parser.parse_args()
     print(f"{args.tasks}, {args.genome}, {args.seconds:g} processor seconds of search each")
-    gains: dict[str, list[float]] = {"evolution": [], "gradient": []}
-    ways = {"evolution": None, "gradient": {"kind": "gradient", "lr": tuned_rate(args)}}
+    gains: dict[str, list[float]] = {way: [] for way in args.ways}
+    ways: dict[str, Any] = dict.fromkeys(args.ways)
+    if "gradient" in ways:
+        ways["gradient"] = {"kind": "gradient", "lr": tuned_rate(args)}
     print(f"{'by':10} {'seed':>4} {'generations':>11} {'test':>7} {'gain over CE':>13}", flush=True)
     for seed in range(args.seeds):
         for way, strategy in ways.items():
-            generations, summary = searched(args, strategy, seed, args.out / way)
+            generations, summary = searched(args, args.seconds, strategy, seed, args.out / way)
             test = summary["test"][args.tasks]
             gain = test["ce"]["gain"]
             gains[way].append(gain["mean"])
@@ -76,12 +81,13 @@ def tuned_rate(args: argparse.Namespace) -> float:
     """The rate at which a search on a seed of its own ends with the best winner."""
     if len(args.rates) == 1:
         return float(args.rates[0])
+    seconds = args.tuning_seconds or args.seconds
     accuracies: dict[float, float] = {}
     for rate in args.rates:
         strategy = {"kind": "gradient", "lr": rate}
         # The fewest tests that there may be: nothing is chosen by them.
         generations, summary = searched(
-            args, strategy, TUNING_SEED, args.out / "rates", test_tasks=2
+            args, seconds, strategy, TUNING_SEED, args.out / "rates", test_tasks=2
         )
         accuracies[rate] = summary["choice"]["accuracy"]
         print(
@@ -94,6 +100,7 @@ def tuned_rate(args: argparse.Namespace) -> float:
 
 def searched(
     args: argparse.Namespace,
+    seconds: float,
     strategy: dict[str, Any] | None,
     seed: int,
     out: Path,
@@ -103,6 +110,7 @@ def searched(
 
     Args:
         args: of the command line.
+        seconds: of the processor.
         strategy: the outer algorithm; the genome's usual one where None.
         seed: of the search.
         out: the folder for its folder.
@@ -118,7 +126,7 @@ def searched(
         tasks_per_generation=args.tasks_per_generation,
         winner_tasks=args.winner_tasks,
         finalists=5,
-        reporter=ProcessorLimit(args.seconds),
+        reporter=ProcessorLimit(seconds),
         **others,
     )
     return len(result.history), json.loads((result.folder / "summary.json").read_text())

@@ -42,12 +42,16 @@ class Gradient:
         lr: of Adam, the longest step of a number at first.
         beta1, beta2: the decay of Adam's moments.
         unroll: steps of the trainings that the gradient goes through, from their start; None: all.
+        clip: how many times as long as the gradients before it, in the mean square, a gradient
+            counts at most: where trainings are about to become unstable, one is thousands of times
+            as long as others.
     """
 
     lr: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.02
     beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
     beta2: Annotated[float, Field(ge=0, lt=1)] = 0.99
     unroll: Annotated[int, Field(ge=1, le=100_000)] | None = None
+    clip: Annotated[float, Field(gt=0)] = 2.0
 
     needs_vectors: ClassVar[bool] = True
     states: ClassVar[tuple[type, ...]] = (GradientState,)
@@ -78,10 +82,23 @@ class Gradient:
         """One step of Adam; a number whose derivative is 0 coasts."""
         betas = (self.beta1, self.beta2)
         t = state.steps + 1
+        gradient = self._clipped(gradient, state)
         step, mean, square = adam_step(gradient, state.mean, state.square, t, self.lr, betas)
         vector = state.mean_candidate.vectors() - step
         there = state.mean_candidate.from_vectors(vector)
         return replace(state, mean_candidate=there, mean=mean, square=square, steps=t)
+
+    def _clipped(
+        self, gradient: Float[Tensor, "P D"], state: GradientState
+    ) -> Float[Tensor, "P D"]:
+        """The gradient of each vector, shortened where it is much longer than those before it."""
+        if not state.steps:
+            return gradient
+        mean_square = state.square.sum(1, keepdim=True) / (1 - self.beta2**state.steps)
+        length = gradient.norm(dim=1, keepdim=True)
+        longest = self.clip * mean_square.sqrt()
+        # Where all before were 0 nothing is known of the length.
+        return gradient.where((length <= longest) | (longest == 0), gradient * (longest / length))
 
     def mean_candidate(self, state: GradientState) -> Population:
         """The vector."""
