@@ -153,8 +153,8 @@ class _Path:
         starts = []
         for segment in segments[:-1]:
             starts.append((_copy(params), copy.deepcopy(optimiser)))
-            for number in segment:
-                training.step(number, params, optimiser)
+            for _ in training.walk(segment, params, optimiser):
+                pass
         last = _kept(training, segments[-1], params, optimiser)
         return cls(training, segments, starts, last, params)
 
@@ -180,11 +180,7 @@ def _kept(
     training: UnrolledTraining, segment: range, params: Params, optimiser: Sgd
 ) -> list[Params]:
     """The parameters before each of some steps, which are made."""
-    states = []
-    for number in segment:
-        states.append(_copy(params))
-        training.step(number, params, optimiser)
-    return states
+    return [_copy(params) for _ in training.walk(segment, params, optimiser)]
 
 
 def _copy(params: Params) -> Params:

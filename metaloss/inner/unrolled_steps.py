@@ -3,7 +3,7 @@
 How a step is gone back is derived in `unrolled.py`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,7 +11,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from metaloss.errors import Interrupted
-from metaloss.inner.classifiers import Params
+from metaloss.inner.classifiers import Descending, Params
 from metaloss.inner.followed_losses import FollowedLosses
 from metaloss.inner.loop import Inner, seen_by_step
 from metaloss.inner.optimisers import Sgd
@@ -57,11 +57,22 @@ class UnrolledTraining:
     def _rate(self, number: int) -> float:
         return self.lr * self.inner.scale(number + 1)
 
-    def step(self, number: int, params: Params, optimiser: Sgd) -> None:
-        """Make a step, counted from 0: the parameters are overwritten."""
-        losses, inputs = self._seen(self.losses.plain, number)
-        gradients = self.model.gradients(params, inputs, losses.logit_gradient)
-        optimiser.step(params, gradients, self._rate(number))
+    def walk(self, segment: range, params: Params, optimiser: Sgd) -> Iterator[None]:
+        """Make the steps of these numbers, counted from 0: the parameters are overwritten.
+
+        It stops before each of them, as `train` makes them.
+        """
+        descend = None
+        if self.inner.plain and isinstance(self.model, Descending):
+            descend = self.model.descent(params, self.inputs)
+        for number in segment:
+            yield
+            losses, inputs = self._seen(self.losses.plain, number)
+            if descend is not None and self.order[number] is None:
+                descend(losses.logit_gradient, self._rate(number))
+                continue
+            gradients = self.model.gradients(params, inputs, losses.logit_gradient)
+            optimiser.step(params, gradients, self._rate(number))
 
     def step_back(
         self, number: int, params: Params, adjoint: Adjoint

@@ -16,6 +16,7 @@ import numpy as np
 from metaloss.kernels import VECTOR
 from metaloss.kernels.images import away, load, load_change, store
 from metaloss.kernels.jit import compiled
+from metaloss.kernels.modes import flush_tiny_numbers, restore_modes
 from metaloss.kernels.network_layers import Weights, read
 from metaloss.kernels.network_passes import (
     pass_backward,
@@ -132,6 +133,7 @@ def logit_gradient_adjoint(
         by_logits: filled with the derivatives by the logits, [N C B].
         numbers: `Numbers`, to which the derivatives by the networks' numbers are added.
     """
+    before = flush_tiny_numbers()
     count, classes, images = logits.shape
     tasks = len(target)
     columns = classes * lanes
@@ -171,3 +173,4 @@ def logit_gradient_adjoint(
             read_back(of_value, of_change, x.of_value, x.of_change, move, v, p, channels)
             store(gradient[n], by_logits[n], of_change, of_value, p, share[t], at)
         _store(numbers, i, totals)
+    restore_modes(before)

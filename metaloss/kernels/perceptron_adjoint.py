@@ -8,6 +8,7 @@ Arrays are C-contiguous and lead with N = P·T classifiers; t = n modulo T is th
 import numpy as np
 
 from metaloss.kernels.jit import compiled
+from metaloss.kernels.modes import flush_tiny_numbers, restore_modes
 from metaloss.kernels.perceptron import affine, relu_gradient, transposed_weights
 from metaloss.kernels.product import add_product, add_transposed_product
 
@@ -71,6 +72,7 @@ def adjoint_of_layers(
         by_biases: filled with those of the later layers' biases, each [N 1 outputs].
         by_first: filled with that of the first layer's coefficients, [N K H].
     """
+    before = flush_tiny_numbers()
     last = len(weights) - 1
     values = [np.empty_like(x[0]) for x in hidden]  # adjoints of layers before ReLU, each [B H]
     moves = [np.empty_like(x[0]) for x in hidden]  # and of their changes
@@ -105,6 +107,7 @@ def adjoint_of_layers(
             relu_gradient(move, x)
         by_first[n] = 0
         add_transposed_product(by_first[n], kernel[n % len(kernel)], values[0])
+    restore_modes(before)
 
 
 @compiled

@@ -10,6 +10,7 @@ import numpy as np
 
 from metaloss.kernels.images import away, load, load_change, store
 from metaloss.kernels.jit import compiled
+from metaloss.kernels.modes import flush_tiny_numbers, restore_modes
 from metaloss.kernels.polynomials import times_plus, times_plus_each
 from metaloss.kernels.softmax import softmax
 
@@ -93,6 +94,7 @@ def logit_gradient_adjoint(
         by_logits: filled with the derivatives by the logits, [N C B].
         numbers: an array to which the derivatives by the slopes are added, [P K K].
     """
+    before = flush_tiny_numbers()
     count, classes, images = logits.shape
     tasks = len(target)
     order = slopes.shape[1]
@@ -149,3 +151,4 @@ def logit_gradient_adjoint(
         for j in range(order):
             for k in range(order):
                 numbers[i, j, k] += totals[j, k].sum()
+    restore_modes(before)

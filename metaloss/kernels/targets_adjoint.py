@@ -10,6 +10,7 @@ import numpy as np
 from metaloss.kernels.exponential import ONE, exp
 from metaloss.kernels.images import away, load, load_change, store
 from metaloss.kernels.jit import compiled
+from metaloss.kernels.modes import flush_tiny_numbers, restore_modes
 from metaloss.kernels.softmax import softmax
 from metaloss.kernels.targets import add_along, fill, read
 
@@ -169,6 +170,7 @@ def logit_gradient_adjoint(
         by_logits: filled with the derivatives by the logits, [N C B].
         numbers: an array to which the derivatives by the curves are added, [P 3 K].
     """
+    before = flush_tiny_numbers()
     count, classes, images = logits.shape
     tasks = len(target)
     guess, offset, scale = reference
@@ -220,3 +222,4 @@ def logit_gradient_adjoint(
             store(gradient[n], by_logits[n], q, by_u, p, counts, at)
         for row in range(3):
             _store_curve(numbers[i, row], totals[row])
+    restore_modes(before)
