@@ -134,8 +134,7 @@ def logit_gradient(logits, past, planes, numbers, programs, factor, lanes, gradi
         numbers: what does not, [K].
         programs: `Programs` that give the gradient by log p.
         factor: of each formula's gradient, [P].
-        lanes: equals LANES, but is passed at run time on purpose: as a constant, LLVM unrolls these
-            loops instead of vectorising them.
+        lanes: images for which a step is made at once; a multiple of VECTOR.
         gradient: filled with the gradient, [N C B].
     """
     count, classes, images = logits.shape

@@ -23,6 +23,9 @@ from metaloss.losses.language.programs import (
 )
 from metaloss.losses.shared_inputs import SharedInputs, is_number
 
+# Many, so that to choose a step's loop takes little of its time; not so many that its registers
+# leave the nearest cache.
+MOST_LANES = 64
 GIVEN = {LOGP: 0, P: 1, PAST: 2}  # registers of what every program is given, as in the kernel
 
 
@@ -138,10 +141,16 @@ class CompiledFormulas:
             numbers,
             self.programs,
             self.factor / np.float32(logits.shape[-1]),
-            kernels.LANES,
+            _lanes(logits.shape[-1]),
             gradient.flatten(0, 1).numpy(),
         )
         return gradient
+
+
+def _lanes(images: int) -> int:
+    """For how many images a step is made at once: at most MOST_LANES, in whole vectors."""
+    blocks = -(-images // MOST_LANES)
+    return -(-images // (blocks * kernels.VECTOR)) * kernels.VECTOR
 
 
 def _values(numbers: Sequence[Expression], values: Mapping[Expression, Tensor]) -> Any:

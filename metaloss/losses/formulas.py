@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from metaloss import kernels
 from metaloss.losses import grouping
 from metaloss.losses._compiled_programs import CompiledFormulas
 from metaloss.losses.base import (
@@ -51,7 +52,8 @@ class Formulas(ToldClock):
     shared: SharedInputs | None = None
     past: Float[Tensor, "P T C B"] | None = None
 
-    tasks_per_call: ClassVar[int] = 8  # what formulas read of the targets is found once for all
+    # By torch's operations each formula is some calls of its own.
+    tasks_per_call: ClassVar[int] = 1 if kernels.available() else 8
 
     @classmethod
     def of(cls, formulas: Sequence[Formula], form: Form = "auto") -> Self:
