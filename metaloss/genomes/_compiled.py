@@ -1,5 +1,6 @@
 """An equivariant Meta-Loss Network whose gradient is one compiled loop, for a CPU."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import cached_property
 from typing import Any, Self
@@ -177,6 +178,16 @@ class CompiledEquivariant(Equivariant):
         )
         some.__dict__["kernel_args"] = self.kernel_args  # the same for any images
         return some
+
+    @property
+    def perceptron_step(self) -> Callable[[tuple[Any, ...], Any], None] | None:
+        """A whole step of perceptrons, where the compiled loop computes these networks."""
+        if self.weight is not None or not self.kernel_args:
+            return None
+        from metaloss.kernels import network_training
+
+        args = (self._y.numpy(), *self.kernel_args, self.activation == "tanh")
+        return lambda perceptrons, rates: network_training.train_step(perceptrons, rates, *args)
 
     def logit_gradient(self, logits: Float[Tensor, "P T B C"]) -> Float[Tensor, "P T B C"]:
         """The gradient of each value with respect to its logits."""

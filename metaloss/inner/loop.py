@@ -111,6 +111,11 @@ class _Slope:
         self.losses = after(self.losses, logits)
         return gradient
 
+    @property
+    def perceptron_step(self) -> Any:
+        """What the losses have to step perceptrons whole; None: nothing."""
+        return getattr(self.losses, "perceptron_step", None)
+
 
 @torch.no_grad()
 def train(

@@ -145,33 +145,70 @@ def logit_gradient(logits, target, weights, bias, channels, sizes, logistic, gra
         gradient: filled with the gradient, [N C B].
     """
     count, classes, images = logits.shape
-    lanes = -(-images // VECTOR) * VECTOR  # images in whole vectors; the rest stays zero
-    logp = np.zeros((classes, lanes), np.float32)  # [C lanes], as the next two
-    p = np.empty((classes, lanes), np.float32)
-    grad = np.empty((classes, lanes), np.float32)
-    buffers = _buffers(classes, len(channels), sizes, lanes)
-    x = buffers.x
-    y = buffers.y
-    share = np.float32(1 / images)
+    rows, buffers = room(classes, images, len(channels), sizes)
     before = flush_tiny_numbers()
     for n in range(count):
-        for c in range(classes):
-            for b in range(images):
-                logp[c, b] = logits[n, c, b]
-                y[c, b] = target[n % len(target), c, b]
-            logp[c, images:] = 0
-        softmax(logp, p, lanes)
-        _read(x, logp, p, channels, lanes)
         i = n // len(target)
-        places = _places(i * weights.shape[1], len(channels), sizes)
-        for at in range(0, lanes, VECTOR):
-            _forward(buffers, weights, bias, n, places, share, at, logistic)
-            _backward(buffers, weights, places, at, logistic)
-        _read_back(grad, x, p, channels, lanes)
-        for c in range(classes):
-            for b in range(images):
-                gradient[n, c, b] = grad[c, b]
+        y = target[n % len(target)]
+        # fmt: off
+        gradient_one(logits[n], y, weights, i, bias, n, channels, sizes, logistic, rows, buffers,
+                     gradient[n])
+        # fmt: on
     restore_modes(before)
+
+
+@compiled
+def room(classes, images, inputs, sizes):
+    """What the gradient of one classifier is computed in: three arrays [C lanes], and a `Buffers`.
+
+    Images fill whole vectors; the rest stays zero.
+    """
+    lanes = -(-images // VECTOR) * VECTOR
+    rows = np.zeros((3, classes, lanes), np.float32)
+    return rows, _buffers(classes, inputs, sizes, lanes)
+
+
+@compiled
+def gradient_one(
+    logits, target, weights, i, bias, n, channels, sizes, logistic, rows, buffers, gradient
+):
+    """Fills the gradient of classifier n's value, [C B].
+
+    Args:
+        logits: its own, [C B].
+        target: labels of its task, [C B].
+        weights: as for `logit_gradient`.
+        i: the number of its network.
+        bias: as for `logit_gradient`.
+        n: its number.
+        channels: as for `logit_gradient`.
+        sizes: as for `logit_gradient`.
+        logistic: as for `logit_gradient`.
+        rows: what `room` gives first.
+        buffers: what it gives then.
+        gradient: filled, [C B].
+    """
+    classes, images = logits.shape
+    logp = rows[0]  # [C lanes], as the next two
+    p = rows[1]
+    grad = rows[2]
+    lanes = logp.shape[1]
+    for c in range(classes):
+        for b in range(images):
+            logp[c, b] = logits[c, b]
+            buffers.y[c, b] = target[c, b]
+        logp[c, images:] = 0
+    softmax(logp, p, lanes)
+    _read(buffers.x, logp, p, channels, lanes)
+    places = _places(i * weights.shape[1], len(channels), sizes)
+    share = np.float32(1 / images)
+    for at in range(0, lanes, VECTOR):
+        _forward(buffers, weights, bias, n, places, share, at, logistic)
+        _backward(buffers, weights, places, at, logistic)
+    _read_back(grad, buffers.x, p, channels, lanes)
+    for c in range(classes):
+        for b in range(images):
+            gradient[c, b] = grad[c, b]
 
 
 @compiled

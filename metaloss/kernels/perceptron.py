@@ -44,17 +44,9 @@ def forward(start, kernel, share, a, weights, biases, hidden, logits):
     for n in range(len(a)):
         t = n % len(start)
         layers = [z[n] for z in hidden]
-        _forward_one(
-            start[t],
-            kernel[t],
-            share[n],
-            a[n],
-            transposed_weights(weights, n),
-            biases,
-            n,
-            layers,
-            logits[n],
-            0,
+        transposed = transposed_weights(weights, n)
+        fill_layers(
+            start[t], kernel[t], share[n], a[n], transposed, biases, n, layers, logits[n], 0
         )
 
 
@@ -77,7 +69,7 @@ def classify(start, kernel, share, a, weights, biases, logits):
         transposed = transposed_weights(weights, n)
         for i in range(0, start.shape[1], ROWS):
             rows = slice(i, min(i + ROWS, start.shape[1]))
-            _forward_one(
+            fill_layers(
                 start[t, rows],
                 kernel[t, rows],
                 share[n],
@@ -103,7 +95,7 @@ def transposed_weights(weights, n):
 
 
 @compiled
-def _forward_one(start, kernel, share, a, transposed, biases, n, layers, logits, at):
+def fill_layers(start, kernel, share, a, transposed, biases, n, layers, logits, at):
     """Fills one classifier's layers, and its logits [C B] from image `at` on."""
     rows = len(start)
     one = a.dtype.type(1)
@@ -167,7 +159,7 @@ def _add_rows(total, z):
 
 
 @compiled
-def _zeros(weights):
+def row_of_zeros(weights):
     """A row of zeros, as wide as the widest of the layers that these weights read."""
     widest = 0
     for w in weights:
@@ -187,7 +179,7 @@ def backward(delta, weights, hidden, back, biases):
         biases: filled with the gradients of the biases, each [N 1 outputs].
     """
     last = len(weights) - 1
-    zeros = _zeros(weights)
+    zeros = row_of_zeros(weights)
     one = delta.dtype.type(1)
     for n in range(len(delta)):
         for c in range(delta.shape[1]):
@@ -236,27 +228,54 @@ def train_step(delta, weights, biases, a, hidden, rates):
         hidden: the hidden layers after ReLU, each [N B H].
         rates: learning rates, [N].
     """
-    last = len(weights) - 1
-    zeros = _zeros(weights)
-    one = a.dtype.type(1)
-    # By layer, the step of what the layer gives; that of the first layer needs no room of its own.
-    moves = [np.empty((z.shape[1], z.shape[2]), a.dtype) for z in hidden]
+    zeros = row_of_zeros(weights)
+    moves = room_for_moves(hidden[0].shape[1], weights)
     for n in range(len(a)):
-        # --- output layer: the rate is multiplied in once, and passes through all products ---
-        output = delta[n] * -rates[n]  # [C B]
-        for c in range(len(output)):
-            biases[last][n, 0, c] += output[c].sum()
-        # --- backward: a layer's weights are stepped when the layer below has read them ---
-        for i in range(last, -1, -1):
-            x = hidden[i][n]  # [B H]
-            z = a[n] if i == 0 else moves[i]
-            finish = ADD_MASKED if i == 0 else MASK
-            w = weights[i][n]
-            if i == last:
-                fill_transposed_product(z, output, w, zeros, one, finish, x)
-                add_product(w, output, x)
-            else:
-                fill_product(z, moves[i + 1], w, zeros, one, finish, x)
-                add_transposed_product(w, moves[i + 1], x)
-            if i > 0:
-                _add_rows(biases[i - 1][n, 0], z)
+        layers = [z[n] for z in hidden]
+        step_one(delta[n], weights, biases, a[n], n, layers, rates[n], moves, zeros)
+
+
+@compiled
+def room_for_moves(images, weights):
+    """Room for the step of what each layer gives, by layer; the first layer's needs none."""
+    return [
+        np.empty((images if i > 0 else 0, weights[i].shape[2]), weights[i].dtype)
+        for i in range(len(weights))
+    ]
+
+
+@compiled
+def step_one(delta, weights, biases, a, n, layers, rate, moves, zeros):
+    """The step of classifier n.
+
+    Args:
+        delta: the gradient at its logits, [C B].
+        weights: as for `train_step`.
+        biases: as for `train_step`.
+        a: its first layer's coefficients, [B H].
+        n: its number.
+        layers: its hidden layers after ReLU, each [B H].
+        rate: its learning rate.
+        moves: what `room_for_moves` gives.
+        zeros: what `row_of_zeros` gives.
+    """
+    last = len(weights) - 1
+    one = a.dtype.type(1)
+    # --- output layer: the rate is multiplied in once, and passes through all products ---
+    output = delta * -rate  # [C B]
+    for c in range(len(output)):
+        biases[last][n, 0, c] += output[c].sum()
+    # --- backward: a layer's weights are stepped when the layer below has read them ---
+    for i in range(last, -1, -1):
+        x = layers[i]  # [B H]
+        z = a if i == 0 else moves[i]
+        finish = ADD_MASKED if i == 0 else MASK
+        w = weights[i][n]
+        if i == last:
+            fill_transposed_product(z, output, w, zeros, one, finish, x)
+            add_product(w, output, x)
+        else:
+            fill_product(z, moves[i + 1], w, zeros, one, finish, x)
+            add_transposed_product(w, moves[i + 1], x)
+        if i > 0:
+            _add_rows(biases[i - 1][n, 0], z)

@@ -3,7 +3,10 @@
 import pytest
 import torch
 
+from metaloss.core import registry
+from metaloss.core.population import Vectors
 from metaloss.core.streams import Stream
+from metaloss.genomes._compiled import CompiledEquivariant
 from metaloss.inner.classifiers._compiled import CompiledMlp
 from metaloss.inner.classifiers.shared import SharedMlp
 from metaloss.inner.loop import Inner, train
@@ -107,3 +110,53 @@ def test_a_gradient_leaves_tiny_numbers_as_they_were():
     )
     assert torch.equal(gradient, torch.zeros(1, 2, 5))
     assert (tiny * 0.5 > 0).all()
+
+
+# --- whole steps under Meta-Loss Networks ---
+
+
+def networks(**settings):
+    table = {"kind": "mln", "start": "random", "features": 3, "hidden": 7, **settings}
+    genome = registry.build("genomes", table)
+    return genome.losses(Vectors(normal(P, genome.size)))
+
+
+@pytest.mark.parametrize("tasks", [1, 2])
+@pytest.mark.parametrize("hidden", [(16,), (48, 16)], ids=str)
+@pytest.mark.parametrize("settings", [{}, {"activation": "relu"}, {"clock": True}], ids=str)
+def test_a_step_in_one_call_is_that_in_three(episodes, tasks, hidden, settings, monkeypatch):
+    losses = networks(**settings)
+    keys = KEYS[:tasks]
+    drawn = episodes.sample(keys)
+    model = CompiledMlp(hidden=hidden)
+    bound = model.bind(drawn, keys)
+    targets = TrainingTargets(drawn.train.target)
+    found = []
+    for _ in range(2):
+        rates = torch.tensor([0.1, 0.0, 0.3])
+        params = bound.init(P)
+        bound_losses = losses.bind(targets)
+        assert bound_losses.kernel_args
+        inner = Inner(steps=4)
+        found.append(train(bound_losses, model, params, bound.train, inner=inner, lr=rates))
+        monkeypatch.setattr(CompiledEquivariant, "perceptron_step", None)
+    for name, x in found[0].items():
+        torch.testing.assert_close(x, found[1][name], rtol=1e-5, atol=1e-6)
+    assert not torch.equal(found[0]["b1"][0], found[0]["b1"][1])
+
+
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf])
+def test_a_network_that_diverges_in_one_call_leaves_the_others_alone(episodes, bad):
+    losses = networks()
+    drawn = episodes.sample(KEYS)
+    model = CompiledMlp(hidden=(16,))
+    bound = model.bind(drawn, KEYS)
+    found = []
+    for rate in (0.2, bad):
+        params = bound.init(P)
+        rates = torch.tensor([0.1, rate, 0.3])
+        some = losses.bind(TrainingTargets(drawn.train.target))
+        found.append(train(some, model, params, bound.train, inner=Inner(steps=3), lr=rates))
+    for name, x in found[0].items():
+        assert torch.equal(found[1][name][[0, 2]], x[[0, 2]])
+    assert not found[1]["b1"][1].isfinite().all()

@@ -1,6 +1,7 @@
 """`SharedMlp` with compiled passes through its layers, for a CPU."""
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -11,6 +12,15 @@ from metaloss import kernels
 from metaloss.inner.classifiers import Descent, Gradients, LogitGradient, Params, Product
 from metaloss.inner.classifiers.shared import SharedMlp
 from metaloss.inner.optimisers import Rate
+
+
+@runtime_checkable
+class StepsPerceptrons(Protocol):
+    """A gradient at the logits of losses that may step perceptrons themselves."""
+
+    @property
+    def perceptron_step(self) -> Callable[[tuple[Any, ...], Any], None] | None:
+        """A whole compiled step, from what both passes read and learning rates; None: none."""
 
 
 def fits(hidden: tuple[int, ...], device: torch.device) -> bool:
@@ -83,6 +93,10 @@ class CompiledMlp(SharedMlp):
         rates = Rates(params["a"])
 
         def step(slope: LogitGradient, rate: Rate) -> None:
+            if a.dtype == np.float32 and isinstance(slope, StepsPerceptrons):
+                whole = slope.perceptron_step
+                if whole is not None:
+                    return whole(kernel_args, rates(rate))
             # New at every step: a loss may keep them.
             logits = self._logits(params, inputs)
             perceptron.forward(*kernel_args, layers, _array(logits))
