@@ -29,7 +29,7 @@ class CompiledEquivariant(Equivariant):
 
         Nothing where the loop cannot compute them.
         """
-        from metaloss.kernels.network import Places
+        from metaloss.kernels.losses.network import Places
 
         y = self._y
         known = (
@@ -71,7 +71,7 @@ class CompiledEquivariant(Equivariant):
     @cached_property
     def adjoint_weights(self) -> Any:
         """The weights as the compiled adjoint reads them."""
-        from metaloss.kernels.network_layers import Weights
+        from metaloss.kernels.losses.network_layers import Weights
 
         w_pred, _, w_mix, w_mean, w_true, w_out, absent, present, *_ = self.numbers
         weights = Weights(
@@ -127,7 +127,7 @@ class CompiledEquivariant(Equivariant):
         self, logits: Float[Tensor, "P T B C"], change: Float[Tensor, "P T B C"]
     ) -> LogitAdjoint:
         """The gradient at logits, and the derivatives of its product with a change of these."""
-        from metaloss.kernels.network_adjoint import logit_gradient_adjoint, zeros_for
+        from metaloss.kernels.losses.network_adjoint import logit_gradient_adjoint, zeros_for
 
         weights = self.adjoint_weights
         numbers = zeros_for(weights)
@@ -184,7 +184,7 @@ class CompiledEquivariant(Equivariant):
         """A whole step of perceptrons, where the compiled loop computes these networks."""
         if self.weight is not None or not self.kernel_args:
             return None
-        from metaloss.kernels import network_training
+        from metaloss.kernels.losses import network_training
 
         args = (self._y.numpy(), *self.kernel_args, self.activation == "tanh")
         return lambda perceptrons, rates: network_training.train_step(perceptrons, rates, *args)
@@ -193,7 +193,7 @@ class CompiledEquivariant(Equivariant):
         """The gradient of each value with respect to its logits."""
         if torch.compiler.is_compiling() or not self.kernel_args:
             return super().logit_gradient(logits)
-        from metaloss.kernels import network
+        from metaloss.kernels.losses import network
 
         z = logits.mT.contiguous()
         gradient = torch.empty_like(z)

@@ -31,7 +31,7 @@ class CompiledPolynomials(CompiledGradient, Polynomials):
     @cached_property
     def _compiled(self) -> LogitGradient:
         """The compiled gradient with everything but the logits in place."""
-        from metaloss.kernels import polynomials
+        from metaloss.kernels.losses import polynomials
 
         # Of arrays alone: what held these losses would be kept alive by them.
         return partial(filled_gradient, polynomials.logit_gradient, self._kernel_args)
@@ -57,7 +57,7 @@ class CompiledPolynomials(CompiledGradient, Polynomials):
         self, logits: Float[Tensor, "P T B C"], change: Float[Tensor, "P T B C"]
     ) -> LogitAdjoint:
         """The gradient at logits, and the derivatives of its product with a change of these."""
-        from metaloss.kernels import polynomials_adjoint
+        from metaloss.kernels.losses import polynomials_adjoint
 
         by_slopes = torch.zeros(self._slopes_now.shape)
         adjoint = filled_adjoint(

@@ -45,7 +45,7 @@ class CompiledTargets(CompiledGradient, Targets):
         self, shift: Float[Tensor, "#P T C"], importance: Float[Tensor, "#P T B"]
     ) -> LogitGradient:
         """The compiled gradient with everything but the logits in place."""
-        from metaloss.kernels import targets
+        from metaloss.kernels.losses import targets
 
         # Of tensors alone: what held these losses would be kept alive by them.
         args = self._kernel_args(shift, importance)
@@ -69,7 +69,7 @@ class CompiledTargets(CompiledGradient, Targets):
         self, logits: Float[Tensor, "P T B C"], change: Float[Tensor, "P T B C"]
     ) -> LogitAdjoint:
         """The gradient at logits, and the derivatives of its product with a change of these."""
-        from metaloss.kernels import targets_adjoint
+        from metaloss.kernels.losses import targets_adjoint
 
         by_curves = torch.zeros(self.curves.shape)
         args = self._kernel_args(self._no_shift, self._share[None])
@@ -122,7 +122,7 @@ def gradient_by_cost(
     logits: Float[Tensor, "P T B C"],
 ) -> Float[Tensor, "P T B C"]:
     """The compiled gradient where costs move the logits."""
-    from metaloss.kernels import targets
+    from metaloss.kernels.losses import targets
 
     moved = moved_by_cost(logits, margin, cost)
     return filled_gradient(targets.logit_gradient, kernel_args, moved)

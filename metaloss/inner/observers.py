@@ -165,7 +165,7 @@ def accuracy(logits: Float[Tensor, "P T V C"], label: Int[Tensor, "T V"]) -> Flo
 
 def _counted(by_class: Float[Tensor, "P T C V"], label: Int[Tensor, "T V"]) -> Float[Tensor, "P T"]:
     """The same in one pass."""
-    from metaloss.kernels.accuracy import count_right
+    from metaloss.kernels.validation.accuracy import count_right
 
     right = by_class.new_empty(by_class.shape[:2])
     count_right(by_class.flatten(0, 1).numpy(), label.numpy(), right.flatten().numpy())

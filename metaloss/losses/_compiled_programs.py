@@ -123,7 +123,7 @@ class CompiledFormulas:
         clock: Clock,
     ) -> Float[Tensor, "P T C B"]:
         """The gradient of each value with respect to its logits, by class."""
-        from metaloss.kernels import programs
+        from metaloss.kernels.losses import programs
 
         planes, numbers = inputs.planes, self.fixed_numbers
         if numbers is None:
@@ -168,7 +168,7 @@ def _side_by_side(
         number: which one each input is that is one number.
         row: which plane each other input is.
     """
-    from metaloss.kernels.programs import Programs
+    from metaloss.kernels.losses.programs import Programs
 
     numbers = [[(r, number[e]) for e, r in x.inputs if e in number] for x in whole]
     planes = [[(r, row[e]) for e, r in x.inputs if e not in number] for x in whole]
@@ -224,7 +224,7 @@ class _Registers:
 @cache
 def operations() -> dict[Run, int]:
     """The interpreter's operation for each function that programs are made of."""
-    from metaloss.kernels.primitives import arithmetic
+    from metaloss.kernels.losses.primitives import arithmetic
 
     operations: dict[Run, int] = {
         torch.addcmul: arithmetic.ADD_PRODUCT,
@@ -241,13 +241,13 @@ def operations() -> dict[Run, int]:
 
 def _by_primitive() -> dict[str, tuple[int, ...]]:
     """The operations of every primitive: of its value, and of its derivatives."""
-    from metaloss.kernels.primitives import arithmetic as ar
-    from metaloss.kernels.primitives import bessel as be
-    from metaloss.kernels.primitives import exponentials as ex
-    from metaloss.kernels.primitives import magnitudes as ma
-    from metaloss.kernels.primitives import selections as se
-    from metaloss.kernels.primitives import sigmoids as si
-    from metaloss.kernels.primitives import trigonometric as tr
+    from metaloss.kernels.losses.primitives import arithmetic as ar
+    from metaloss.kernels.losses.primitives import bessel as be
+    from metaloss.kernels.losses.primitives import exponentials as ex
+    from metaloss.kernels.losses.primitives import magnitudes as ma
+    from metaloss.kernels.losses.primitives import selections as se
+    from metaloss.kernels.losses.primitives import sigmoids as si
+    from metaloss.kernels.losses.primitives import trigonometric as tr
 
     return {
         "neg": (ar.NEGATE,),

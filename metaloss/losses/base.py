@@ -330,7 +330,7 @@ class CrossEntropies:
 
     def _compiled_gradient(self, logits: Float[Tensor, "P T B C"]) -> Float[Tensor, "P T B C"]:
         """The same in one pass."""
-        from metaloss.kernels import cross_entropy
+        from metaloss.kernels.losses import cross_entropy
 
         z = logits.mT.contiguous()
         gradient = torch.empty_like(z)

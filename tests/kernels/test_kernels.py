@@ -23,10 +23,10 @@ from metaloss.losses.base import CrossEntropies, TrainingTargets
 from metaloss.storage.environment import describe_environment
 
 pytest.importorskip("numba")
-product = pytest.importorskip("metaloss.kernels.product")
-perceptron = pytest.importorskip("metaloss.kernels.perceptron")
-exponential = pytest.importorskip("metaloss.kernels.exponential")
-count_right = pytest.importorskip("metaloss.kernels.accuracy").count_right
+product = pytest.importorskip("metaloss.kernels.instructions.product")
+perceptron = pytest.importorskip("metaloss.kernels.classifiers.perceptron")
+exponential = pytest.importorskip("metaloss.kernels.functions.exponential")
+count_right = pytest.importorskip("metaloss.kernels.validation.accuracy").count_right
 
 P = 3
 T = 2

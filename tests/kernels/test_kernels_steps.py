@@ -13,8 +13,8 @@ from metaloss.inner.loop import Inner, train
 from metaloss.losses.base import CrossEntropies, TrainingTargets
 
 pytest.importorskip("numba")
-product = pytest.importorskip("metaloss.kernels.product")
-network = pytest.importorskip("metaloss.kernels.network")
+product = pytest.importorskip("metaloss.kernels.instructions.product")
+network = pytest.importorskip("metaloss.kernels.losses.network")
 
 P = 3
 T = 2

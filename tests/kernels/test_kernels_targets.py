@@ -13,8 +13,8 @@ from metaloss.losses.base import TrainingTargets, one_hot
 from metaloss.losses.prior_adjusted import PriorAdjusted
 
 pytest.importorskip("numba")
-exponential = pytest.importorskip("metaloss.kernels.exponential")
-logarithm = pytest.importorskip("metaloss.kernels.logarithm")
+exponential = pytest.importorskip("metaloss.kernels.functions.exponential")
+logarithm = pytest.importorskip("metaloss.kernels.functions.logarithm")
 
 P = 3
 T = 2

@@ -37,7 +37,7 @@ class CompiledProduct(Product):
 
     def descend(self, weight: Float[Tensor, "P T M K"], rate: float) -> None:
         """weight -= rate · gradient."""
-        from metaloss.kernels import perceptron
+        from metaloss.kernels.classifiers import perceptron
 
         transposed = self.left.mT.is_contiguous()
         left = _array(self.left.mT if transposed else self.left.contiguous())
@@ -51,7 +51,7 @@ class CompiledMlp(SharedMlp):
 
     def __call__(self, params: Params, inputs: Any) -> Float[Tensor, "P T N C"]:
         """The logits, class by class in memory."""
-        from metaloss.kernels import perceptron
+        from metaloss.kernels.classifiers import perceptron
 
         logits = self._logits(params, inputs)
         perceptron.classify(*self._kernel_args(params, inputs), _array(logits))
@@ -59,7 +59,7 @@ class CompiledMlp(SharedMlp):
 
     def gradients(self, params: Params, inputs: Any, slope: LogitGradient) -> Gradients:
         """The gradient of each classifier's value with respect to its parameters."""
-        from metaloss.kernels import perceptron
+        from metaloss.kernels.classifiers import perceptron
 
         a = params["a"]
         kernel_args = self._kernel_args(params, inputs)
@@ -84,7 +84,7 @@ class CompiledMlp(SharedMlp):
 
     def descent(self, params: Params, inputs: Any) -> Descent:
         """What makes the steps of one training: no gradient of a parameter is written down."""
-        from metaloss.kernels import perceptron
+        from metaloss.kernels.classifiers import perceptron
 
         kernel_args = self._kernel_args(params, inputs)
         *_, a, weights, biases = kernel_args

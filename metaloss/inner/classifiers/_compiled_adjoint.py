@@ -31,7 +31,7 @@ class ReversibleMlp(CompiledMlp):
         self, params: Params, direction: Params, inputs: Any, slope_adjoint: SlopeAdjoint
     ) -> Params:
         """The derivatives, by the parameters, of the product of `gradients` with a direction."""
-        from metaloss.kernels import perceptron, perceptron_adjoint
+        from metaloss.kernels.classifiers import perceptron, perceptron_adjoint
 
         # --- forward: the layers, and their change along the direction ---
         kernel_args = self._kernel_args(params, inputs)

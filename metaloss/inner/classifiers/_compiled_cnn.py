@@ -14,7 +14,7 @@ from metaloss.core.streams import Stream
 from metaloss.data.episodes import Tasks
 from metaloss.inner.classifiers import Bound, Gradients, LogitGradient, Params
 from metaloss.inner.classifiers.cnn import Cnn
-from metaloss.kernels.stages import Stages
+from metaloss.kernels.classifiers.stages import Stages
 
 MOST_FILTERS = 64  # of a stage; wider ones are torch's
 
@@ -77,7 +77,7 @@ class CompiledCnn(Cnn):
 
     def __call__(self, params: Params, inputs: Any) -> Float[Tensor, "P T N C"]:
         """The logits, class by class in memory."""
-        from metaloss.kernels.convnet import IMAGES
+        from metaloss.kernels.classifiers.convnet import IMAGES
 
         logits = self._logits(params, inputs)
         self._forward(params, inputs, logits, _room(inputs, 1, IMAGES), keep=False)
@@ -85,7 +85,7 @@ class CompiledCnn(Cnn):
 
     def gradients(self, params: Params, inputs: Any, slope: LogitGradient) -> Gradients:
         """The gradient of each classifier's value with respect to its parameters."""
-        from metaloss.kernels.convnet_gradient import backward
+        from metaloss.kernels.classifiers.convnet_gradient import backward
 
         logits = self._logits(params, inputs)
         images = logits.shape[0] * logits.shape[1] * len(inputs)
@@ -120,7 +120,7 @@ class CompiledCnn(Cnn):
         self, params: Params, inputs: Any, logits: Tensor, kept: tuple[Any, ...], *, keep: bool
     ) -> tuple[Any, ...]:
         """Fills the logits; returns what both passes read, candidates and tasks along one axis."""
-        from metaloss.kernels import convnet
+        from metaloss.kernels.classifiers import convnet
 
         parameters = torch.cat([params[name].flatten(2) for name in self._names], 2)
         read = (

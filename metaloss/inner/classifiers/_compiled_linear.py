@@ -33,7 +33,7 @@ class CompiledLinear(SharedLinear):
 
     def __call__(self, params: Params, inputs: Any) -> Float[Tensor, "P T N C"]:
         """The logits, class by class in memory."""
-        from metaloss.kernels import linear
+        from metaloss.kernels.classifiers import linear
 
         a = params["a"].mT.contiguous()  # [P T C B]
         logits = a.new_empty(*a.shape[:3], len(inputs))
@@ -42,7 +42,7 @@ class CompiledLinear(SharedLinear):
 
     def descent(self, params: Params, inputs: Any) -> Descent:
         """What makes the steps of one training."""
-        from metaloss.kernels import linear
+        from metaloss.kernels.classifiers import linear
 
         kernel_args = _kernel_args(params, inputs)
         # Class by class in memory from here on, as the gradient is.

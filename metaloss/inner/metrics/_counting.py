@@ -96,7 +96,7 @@ def _counted(
     by_class: Float[Tensor, "P T C V"], label: Int[Tensor, "T V"]
 ) -> Float[Tensor, "P T C C"]:
     """The same in one pass."""
-    from metaloss.kernels.metrics import count_answers
+    from metaloss.kernels.validation.metrics import count_answers
 
     classes = by_class.shape[2]
     counts = by_class.new_empty(*by_class.shape[:2], classes, classes)
@@ -111,7 +111,7 @@ def _weighted(
     classes: int,
 ) -> Float[Tensor, "*R P T C C"]:
     """Counted answers of weighted images, all resamples of an image at a time."""
-    from metaloss.kernels.metrics import count_weighted
+    from metaloss.kernels.validation.metrics import count_weighted
 
     resamples = weight.shape[:-2]
     by_image = weight.flatten(0, -3) if resamples else weight[None]

@@ -187,7 +187,7 @@ def _ranked(
     score: Float[Tensor, "P T C V"], label: Int[Tensor, "T V"]
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The same in one pass."""
-    from metaloss.kernels.metrics import rank_images
+    from metaloss.kernels.validation.metrics import rank_images
 
     found, above, level = (score.new_empty(*score.shape[:2], score.shape[3]) for _ in range(3))
     filled = (x.flatten(0, 1).numpy() for x in (found, above, level))
@@ -199,7 +199,7 @@ def _ranked_weighted(
     score: Float[Tensor, "P T C V"], label: Int[Tensor, "T V"], weight: Float[Tensor, "R T V"]
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The same for images that count as often as each of R weights says."""
-    from metaloss.kernels.metrics import rank_weighted
+    from metaloss.kernels.validation.metrics import rank_weighted
 
     by_image = weight.to(score.dtype).movedim(0, -1).contiguous()  # [T V R]
     candidates, tasks, _, images = score.shape

@@ -1,0 +1,1 @@
+"""Passes of many classifiers through their layers, and their steps."""

@@ -1,0 +1,1 @@
+"""Gradients of many losses with respect to logits, and their adjoints."""
